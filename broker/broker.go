@@ -1,0 +1,116 @@
+// Package broker says what a link needs of a message store, and nothing more:
+// take messages out of a peer's queue, remove them once the peer has confirmed
+// them, set aside the one that can not be sent, and put received messages into
+// the node's inbox.
+//
+// Both directions are built so that batches form by themselves. A consumer
+// gives whatever is there, up to a limit; a publisher takes messages without
+// waiting and reports with a cumulative count how many of them are safe on
+// disk. Nothing is confirmed before it is durable, nothing is removed before
+// it is confirmed; a crash anywhere repeats messages and never loses one.
+package broker
+
+import (
+	"context"
+	"errors"
+)
+
+var (
+	// ErrClosed is returned by operations on a closed broker, consumer or publisher.
+	ErrClosed = errors.New("broker: closed")
+	// ErrUnroutable is reported for a message that no queue would take.
+	ErrUnroutable = errors.New("broker: no queue takes this message")
+)
+
+// Outgoing is a message on its way to a peer, as the node's application gave it.
+type Outgoing struct {
+	Type        string // SMP message type
+	ContentType string
+	Body        []byte
+}
+
+// Delivery is an Outgoing message taken out of a queue.
+type Delivery struct {
+	Tag uint64 // grows with the position in the queue; meaningful to its Consumer only
+	Outgoing
+}
+
+// Incoming is a message received from a peer, checked and translated, for the
+// node's applications.
+type Incoming struct {
+	Exchange    string // the node's inbox: "accounts_in", "creditors_in" or "debtors_in"
+	RoutingKey  string
+	Type        string // SMP message type
+	ContentType string
+	Headers     []Header
+	Body        []byte
+}
+
+// Header is an application header of an Incoming message. Value is an int64, a
+// bool or a string: brokers that know types keep them.
+type Header struct {
+	Name  string
+	Value any
+}
+
+// PeerQueue describes the objects that carry the messages for one peer: the
+// exchange the applications send to, and the queue (or queues) bound to it.
+type PeerQueue struct {
+	PeerID     string   // the peer's node ID
+	Prefix     string   // "aa", "ca" or "da": by the owner's type
+	Exchange   string   // "to_creditors", "to_debtors", "creditors_out" or "debtors_out"
+	Fanout     bool     // the exchange ignores routing keys
+	BindingKey string   // "00.00.01.#"; empty for a fanout exchange
+	Queues     []string // "peer.<ID>.0", ...; a broker may use only the first
+}
+
+// Broker stores messages durably. All methods are safe for concurrent use.
+type Broker interface {
+	// Declare makes the objects for a peer, if they are not there yet, so that
+	// messages for it are taken. Declaring again with a changed PeerQueue
+	// brings the objects up to date.
+	Declare(ctx context.Context, q PeerQueue) error
+	// Release takes back what Declare did for new messages: from now on no
+	// message for the peer is taken. What is queued stays.
+	Release(ctx context.Context, q PeerQueue) error
+	// Consume opens a queue for taking messages out. At most one Consumer for
+	// a queue is useful. Messages given out and not confirmed go back to the
+	// queue when the Consumer is closed.
+	Consume(ctx context.Context, queue string) (Consumer, error)
+	// Publish opens the inbox for a stream of received messages. confirmed is
+	// called, from one goroutine at a time, with a growing count n: the first n
+	// messages given to this Publisher are durable. It must not block. An error
+	// is final: nothing after n will be confirmed.
+	Publish(ctx context.Context, confirmed func(n uint64, err error)) (Publisher, error)
+	// Close flushes what can be flushed and releases all resources.
+	Close() error
+}
+
+// Consumer takes messages out of one queue, in order.
+type Consumer interface {
+	// Next waits until there is at least one message that has not been given
+	// out yet, and returns up to max of them. The deliveries may share memory
+	// with one another but not with later ones.
+	Next(ctx context.Context, max int) ([]Delivery, error)
+	// Confirm removes the delivery with this tag and all given out before it.
+	// It returns before the removal is durable: at worst the messages are
+	// given out again after a crash.
+	Confirm(tag uint64) error
+	// SetAside moves one delivery to the messages that can not be sent, with
+	// the reason. It returns when that is durable.
+	SetAside(ctx context.Context, tag uint64, reason string) error
+	// Close gives what is not confirmed back to the queue. Confirmations made
+	// before Close hold.
+	Close() error
+}
+
+// Publisher puts received messages into the inbox.
+type Publisher interface {
+	// Publish hands over the next message. It returns without waiting for
+	// durability, but blocks while too many messages are on their way to disk.
+	// The message's slices must not be changed afterwards.
+	Publish(ctx context.Context, m *Incoming) error
+	// Close ends the stream. The count reported before Close holds; of the
+	// messages not yet reported each may or may not be stored.
+	Close() error
+}

@@ -1,0 +1,88 @@
+// Package nodetype names the three kinds of Swaptacular nodes and what follows
+// from the kind alone: how it is written in certificates and files, who may
+// peer with whom, and which exchanges carry its messages.
+//
+// It is a leaf: it imports nothing of peerlink, so that certificates, messages
+// and the node's directory can share one vocabulary without knowing each other.
+package nodetype
+
+import "fmt"
+
+// Type is the kind of a Swaptacular node. The zero Type is not valid.
+type Type int
+
+// The three node types ("Swaptacular SSL/TLS Certificates", section "Who is who").
+const (
+	// AccountingAuthority keeps the balances. Its node ID is chosen: the top
+	// 32 bits of the debtor IDs it manages.
+	AccountingAuthority Type = iota + 1
+	// CreditorsAgent connects currency holders to accounting authorities.
+	CreditorsAgent
+	// DebtorsAgent connects currency issuers to one accounting authority.
+	DebtorsAgent
+)
+
+// All lists the node types.
+var All = []Type{AccountingAuthority, CreditorsAgent, DebtorsAgent}
+
+var names = map[Type]struct{ ou, slug, short, inbox string }{
+	AccountingAuthority: {"Accounting Authorities", "accounting-authority", "AA", "accounts_in"},
+	CreditorsAgent:      {"Creditors Agents", "creditors-agent", "CA", "creditors_in"},
+	DebtorsAgent:        {"Debtors Agents", "debtors-agent", "DA", "debtors_in"},
+}
+
+// ParseOU reads an organizationalUnitName attribute, or the content of
+// db/nodetype, such as "Creditors Agents".
+func ParseOU(s string) (Type, error) {
+	for _, t := range All {
+		if names[t].ou == s {
+			return t, nil
+		}
+	}
+	return 0, fmt.Errorf("unknown node type %q: expected %q, %q or %q", s,
+		names[AccountingAuthority].ou, names[CreditorsAgent].ou, names[DebtorsAgent].ou)
+}
+
+// Parse reads the form used on the command line, such as "creditors-agent",
+// or the short form "CA".
+func Parse(s string) (Type, error) {
+	for _, t := range All {
+		if names[t].slug == s || names[t].short == s {
+			return t, nil
+		}
+	}
+	return 0, fmt.Errorf("unknown node type %q: expected accounting-authority, creditors-agent or debtors-agent", s)
+}
+
+// OU is the organizationalUnitName of the type's certificates, and what
+// db/nodetype holds: "Accounting Authorities".
+func (t Type) OU() string { return names[t].ou }
+
+// String is the form used on the command line: "accounting-authority".
+func (t Type) String() string {
+	if n, ok := names[t]; ok {
+		return n.slug
+	}
+	return fmt.Sprintf("nodetype.Type(%d)", int(t))
+}
+
+// Short is the two-letter form: "AA", "CA" or "DA".
+func (t Type) Short() string { return names[t].short }
+
+// Inbox is the exchange that takes the messages a node of this type receives:
+// "accounts_in", "creditors_in" or "debtors_in".
+func (t Type) Inbox() string { return names[t].inbox }
+
+// Destination is the STOMP destination to which peers of a node of this type
+// send: "/exchange/accounts_in".
+func (t Type) Destination() string { return "/exchange/" + names[t].inbox }
+
+// CanPeer tells whether nodes of types t and u may become peers: an accounting
+// authority with an agent of either kind, nobody else.
+func (t Type) CanPeer(u Type) bool {
+	return (t == AccountingAuthority) != (u == AccountingAuthority) && names[t].ou != "" && names[u].ou != ""
+}
+
+// IDDerived tells whether the node ID of this type is derived from the root
+// key. An accounting authority's is chosen.
+func (t Type) IDDerived() bool { return t == CreditorsAgent || t == DebtorsAgent }
