@@ -77,6 +77,31 @@ func (t Type) Inbox() string { return names[t].inbox }
 // send: "/exchange/accounts_in".
 func (t Type) Destination() string { return "/exchange/" + names[t].inbox }
 
+// Outbox is the exchange to which the applications of a node of this type send
+// what is meant for its peers of the given type: "to_creditors", "to_debtors",
+// "creditors_out" or "debtors_out".
+func (t Type) Outbox(peer Type) string {
+	switch {
+	case t == CreditorsAgent:
+		return "creditors_out"
+	case t == DebtorsAgent:
+		return "debtors_out"
+	case peer == CreditorsAgent:
+		return "to_creditors"
+	default:
+		return "to_debtors"
+	}
+}
+
+// Outboxes lists the exchanges to which the applications of a node of this
+// type may send.
+func (t Type) Outboxes() []string {
+	if t == AccountingAuthority {
+		return []string{t.Outbox(CreditorsAgent), t.Outbox(DebtorsAgent)}
+	}
+	return []string{t.Outbox(AccountingAuthority)}
+}
+
 // CanPeer tells whether nodes of types t and u may become peers: an accounting
 // authority with an agent of either kind, nobody else.
 func (t Type) CanPeer(u Type) bool {

@@ -1,0 +1,143 @@
+package node
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"peerlink/node/infobundle"
+	"peerlink/node/pki"
+)
+
+// CreateBundle makes the node's info-bundle from what its nodeinfo folder holds
+// now, writes it to a new file, and records its date in
+// nodeinfo/updated-at.txt.
+func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) error {
+	if err := d.CheckKey(key); err != nil {
+		return err
+	}
+	unlock, err := d.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if ok, err := exists(path); err != nil {
+		return err
+	} else if ok {
+		return fmt.Errorf("%s exists already: choose another name or remove it", path)
+	}
+	files, err := d.nodeinfo()
+	if err != nil {
+		return err
+	}
+	old, stompTOML := "", []byte(nil)
+	kept := files[:0]
+	for _, f := range files {
+		switch f.Name {
+		case infobundle.UpdatedAt:
+			old = infobundle.DateOf(f.Data)
+			continue
+		case infobundle.StompTOML:
+			stompTOML = f.Data
+		}
+		kept = append(kept, f)
+	}
+	if stompTOML == nil {
+		return fmt.Errorf("%s does not exist: peers need it to find this node's servers", d.file("nodeinfo", infobundle.StompTOML))
+	}
+	if _, err := ParseStompTOML(stompTOML, d.identity.ID); err != nil {
+		return fmt.Errorf("%s: %w", d.file("nodeinfo"), err)
+	}
+	date, err := nextDate(old, time.Now())
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.file("nodeinfo", infobundle.UpdatedAt), err)
+	}
+	files = append(kept, infobundle.File{Name: infobundle.UpdatedAt, Data: []byte(date + "\n")})
+
+	rootPEM, err := readFile(d.file("root-ca.crt"))
+	if err != nil {
+		return err
+	}
+	csrPEM, err := d.rootCSR(key)
+	if err != nil {
+		return err
+	}
+	bundle, err := infobundle.Create(rootPEM, csrPEM, files, key)
+	if err != nil {
+		return err
+	}
+	// The date first: a crash in between must not lead to two bundles with one date.
+	if err := writeFile(d.file("nodeinfo", infobundle.UpdatedAt), []byte(date+"\n"), 0o644); err != nil {
+		return err
+	}
+	return CreateFile(path, bundle, 0o644)
+}
+
+// nextDate gives the date of a new bundle: today's, or, where an earlier bundle
+// has that already, today's with as much of the time as it takes. Peers take a
+// bundle only if its date, compared as a string, is later than that of the one
+// they have.
+func nextDate(old string, now time.Time) (string, error) {
+	for _, format := range []string{time.DateOnly, "2006-01-02T150405", "2006-01-02T150405.000000"} {
+		if date := now.Format(format); date > old {
+			return date, nil
+		}
+	}
+	return "", fmt.Errorf("the last bundle is dated %s, which is not before now: peers would ignore a new one. Is the clock right? If that date is wrong, remove the file", old)
+}
+
+// nodeinfo reads the nodeinfo folder, leaving out hidden files.
+func (d *Dir) nodeinfo() ([]infobundle.File, error) {
+	base := d.file("nodeinfo")
+	var files []infobundle.File
+	err := filepath.WalkDir(base, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if strings.HasPrefix(e.Name(), ".") && path != base {
+			if e.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		fi, err := os.Stat(path)
+		if err != nil || fi.IsDir() {
+			return err
+		}
+		if !fi.Mode().IsRegular() {
+			return fmt.Errorf("%s is not a regular file", path)
+		}
+		data, err := readFile(path)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(base, path)
+		if err != nil {
+			return err
+		}
+		files = append(files, infobundle.File{Name: filepath.ToSlash(rel), Data: data})
+		return nil
+	})
+	return files, err
+}
+
+// rootCSR returns db/root-ca.csr, which is made when it is first needed.
+func (d *Dir) rootCSR(key crypto.Signer) ([]byte, error) {
+	path := d.file("db", "root-ca.csr")
+	data, err := readFile(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return data, err
+	}
+	csr, err := pki.NewCSR(d.identity, key, pki.RootCSR)
+	if err != nil {
+		return nil, err
+	}
+	data = pki.EncodeCSRPEM(csr)
+	return data, writeFile(path, data, 0o644)
+}

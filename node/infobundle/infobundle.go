@@ -1,0 +1,317 @@
+// Package infobundle writes and checks info-bundles, the files with which
+// Swaptacular nodes introduce themselves to each other.
+//
+// An info-bundle is a zip file with exactly four entries:
+//
+//	root-ca.crt         the node's self-signed root certificate
+//	root-ca.csr         a certificate signing request by the root key
+//	nodeinfo.zip        what the node tells about itself; stomp.toml in it is required
+//	nodeinfo.signature  the root key's signature over the bytes of nodeinfo.zip
+//
+// An info-bundle comes from strangers. [Read] accepts it only as a whole: both
+// certificates, both signatures, the name, every file name and every size are
+// checked before anything is handed out, and nothing is written anywhere.
+// What a bundle can not prove is that its sender is who the reader thinks it
+// is: for creditors agents and debtors agents the node ID is derived from the
+// key, for an accounting authority a person must compare the fingerprint.
+package infobundle
+
+import (
+	"archive/zip"
+	"bytes"
+	"compress/flate"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"sort"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"peerlink/node/pki"
+)
+
+// Bounds on an info-bundle. A usual one has about 10 KiB.
+const (
+	MaxSize         = 16 << 20 // bytes of the bundle file
+	maxCertificate  = 64 << 10 // bytes of root-ca.crt and of root-ca.csr
+	maxSignature    = 8 << 10
+	maxNodeinfoZip  = MaxSize
+	maxNodeinfo     = 32 << 20 // bytes of all nodeinfo files together
+	maxNodeinfoFile = 1000     // entries in nodeinfo.zip
+	maxName         = 200      // bytes of one file name
+)
+
+// The entries of an info-bundle.
+const (
+	rootCert  = "root-ca.crt"
+	rootCSR   = "root-ca.csr"
+	nodeinfo  = "nodeinfo.zip"
+	signature = "nodeinfo.signature"
+)
+
+// Names of nodeinfo files that have a meaning.
+const (
+	StompTOML = "stomp.toml"     // the STOMP servers manifest, required
+	UpdatedAt = "updated-at.txt" // when the bundle was made; tells newer from older
+)
+
+// ErrInvalid is wrapped by every error that [Read] returns.
+var ErrInvalid = errors.New("invalid info-bundle")
+
+// A File is one nodeinfo file. Name is a relative slash-separated path.
+type File struct {
+	Name string
+	Data []byte
+}
+
+// Bundle is an info-bundle that has passed every check.
+type Bundle struct {
+	Identity pki.Identity
+	Root     *x509.Certificate
+	RootPEM  []byte // root-ca.crt as it came: tools compare it byte by byte
+	Nodeinfo []File // sorted by name
+}
+
+// File returns the content of a nodeinfo file, nil if there is none of that name.
+func (b *Bundle) File(name string) []byte {
+	for _, f := range b.Nodeinfo {
+		if f.Name == name {
+			return f.Data
+		}
+	}
+	return nil
+}
+
+// UpdatedAt is the bundle's date, the content of updated-at.txt. Two bundles
+// of one node are compared by it as strings; the later one wins. It is empty
+// if the bundle carries none.
+func (b *Bundle) UpdatedAt() string { return DateOf(b.File(UpdatedAt)) }
+
+// DateOf reads the content of an updated-at.txt. What is not a plain short
+// line counts as no date.
+func DateOf(updatedAt []byte) string {
+	s := strings.TrimSpace(string(updatedAt))
+	if len(s) > 64 || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return ""
+	}
+	return s
+}
+
+// Create makes an info-bundle: root certificate and CSR in PEM, the nodeinfo
+// files, and the root key's signature over them.
+func Create(rootPEM, csrPEM []byte, files []File, key crypto.Signer) ([]byte, error) {
+	var inner bytes.Buffer
+	if err := writeZip(&inner, files); err != nil {
+		return nil, err
+	}
+	sig, err := pki.SignData(key, inner.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("sign nodeinfo: %w", err)
+	}
+	var outer bytes.Buffer
+	err = writeZip(&outer, []File{
+		{rootCert, rootPEM},
+		{rootCSR, csrPEM},
+		{nodeinfo, inner.Bytes()},
+		{signature, sig},
+	})
+	if err != nil {
+		return nil, err
+	}
+	// What the reader would refuse must not leave the house.
+	if _, err := Read(outer.Bytes(), time.Now()); err != nil {
+		return nil, err
+	}
+	return outer.Bytes(), nil
+}
+
+func writeZip(w io.Writer, files []File) error {
+	z := zip.NewWriter(w)
+	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) {
+		return flate.NewWriter(w, flate.BestCompression)
+	})
+	for _, f := range files {
+		h := &zip.FileHeader{Name: f.Name, Method: zip.Deflate}
+		h.SetMode(0o644)
+		e, err := z.CreateHeader(h)
+		if err != nil {
+			return err
+		}
+		if _, err := e.Write(f.Data); err != nil {
+			return err
+		}
+	}
+	return z.Close()
+}
+
+// Read checks an info-bundle and returns what it holds ("Info-bundle" and step
+// 2 of "Becoming peers" in the specification). Every error wraps [ErrInvalid].
+func Read(data []byte, now time.Time) (*Bundle, error) {
+	b, err := read(data, now)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return b, nil
+}
+
+func read(data []byte, now time.Time) (*Bundle, error) {
+	if len(data) > MaxSize {
+		return nil, fmt.Errorf("it has more than %d bytes", MaxSize)
+	}
+	parts, err := unzip("the bundle", data, 4, maxCertificate+maxCertificate+maxNodeinfoZip+maxSignature)
+	if err != nil {
+		return nil, err
+	}
+	part := make(map[string][]byte, 4)
+	for _, f := range parts {
+		part[f.Name] = f.Data
+	}
+	for _, p := range []struct {
+		name string
+		max  int
+	}{{rootCert, maxCertificate}, {rootCSR, maxCertificate}, {nodeinfo, maxNodeinfoZip}, {signature, maxSignature}} {
+		d, ok := part[p.name]
+		if !ok {
+			return nil, fmt.Errorf("it has no %s; expected exactly %s, %s, %s and %s", p.name, rootCert, rootCSR, nodeinfo, signature)
+		}
+		if len(d) > p.max {
+			return nil, fmt.Errorf("%s has %d bytes, more than %d", p.name, len(d), p.max)
+		}
+		delete(part, p.name)
+	}
+	for name := range part {
+		return nil, fmt.Errorf("it has an extra entry %q; expected exactly %s, %s, %s and %s", name, rootCert, rootCSR, nodeinfo, signature)
+	}
+	for _, f := range parts {
+		part[f.Name] = f.Data
+	}
+
+	b := &Bundle{RootPEM: part[rootCert]}
+	if b.Root, err = pki.ParseCertificatePEM(b.RootPEM); err != nil {
+		return nil, fmt.Errorf("%s: %w", rootCert, err)
+	}
+	if b.Identity, err = pki.CheckRoot(b.Root, now); err != nil {
+		return nil, fmt.Errorf("%s: %w", rootCert, err)
+	}
+	csr, err := pki.ParseCSRPEM(part[rootCSR])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", rootCSR, err)
+	}
+	if !bytes.Equal(csr.RawSubjectPublicKeyInfo, b.Root.RawSubjectPublicKeyInfo) {
+		return nil, fmt.Errorf("%s is for another key than %s", rootCSR, rootCert)
+	}
+	if !bytes.Equal(csr.RawSubject, b.Root.RawSubject) {
+		return nil, fmt.Errorf("%s is for another subject than %s", rootCSR, rootCert)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("%s: its signature is wrong: %w", rootCSR, err)
+	}
+	if err := pki.VerifyData(b.Root.PublicKey, part[nodeinfo], part[signature]); err != nil {
+		return nil, fmt.Errorf("%s is not signed by the root key: %w", nodeinfo, err)
+	}
+	if b.Nodeinfo, err = unzip(nodeinfo, part[nodeinfo], maxNodeinfoFile, maxNodeinfo); err != nil {
+		return nil, err
+	}
+	if b.File(StompTOML) == nil {
+		return nil, fmt.Errorf("%s has no %s", nodeinfo, StompTOML)
+	}
+	return b, nil
+}
+
+// unzip reads a zip file in memory: regular files with tame, distinct names,
+// at most maxFiles of them with at most maxTotal bytes together.
+func unzip(what string, data []byte, maxFiles, maxTotal int) ([]File, error) {
+	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	// ErrInsecurePath is given besides a usable reader; checkName says more.
+	if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
+		return nil, fmt.Errorf("%s is not a readable zip file, it may be truncated: %w", what, err)
+	}
+	if len(z.File) > 2*maxFiles {
+		return nil, fmt.Errorf("%s has %d entries, more than %d", what, len(z.File), maxFiles)
+	}
+	var files []File
+	seen := make(map[string]bool)
+	left := int64(maxTotal)
+	for _, e := range z.File {
+		if err := checkName(strings.TrimSuffix(e.Name, "/")); err != nil {
+			return nil, fmt.Errorf("%s: entry %q %w", what, clip(e.Name), err)
+		}
+		// Names that differ only in case are one file on some machines.
+		key := strings.ToLower(strings.TrimSuffix(e.Name, "/"))
+		if seen[key] {
+			return nil, fmt.Errorf("%s has the entry %q twice", what, clip(e.Name))
+		}
+		seen[key] = true
+		if strings.HasSuffix(e.Name, "/") {
+			continue // directories come with the files in them
+		}
+		if !e.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s: entry %q is not a regular file (%v)", what, clip(e.Name), e.Mode())
+		}
+		if len(files) == maxFiles {
+			return nil, fmt.Errorf("%s has more than %d files", what, maxFiles)
+		}
+		r, err := e.Open()
+		if err != nil {
+			return nil, fmt.Errorf("%s: entry %q: %w", what, clip(e.Name), err)
+		}
+		content, err := io.ReadAll(io.LimitReader(r, left+1))
+		r.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%s: entry %q: %w", what, clip(e.Name), err)
+		}
+		if left -= int64(len(content)); left < 0 {
+			return nil, fmt.Errorf("%s unpacks to more than %d bytes", what, maxTotal)
+		}
+		files = append(files, File{e.Name, content})
+	}
+	// A file can not also be the folder of another.
+	isFile := make(map[string]bool, len(files))
+	for _, f := range files {
+		isFile[strings.ToLower(f.Name)] = true
+	}
+	for _, f := range files {
+		for dir := path.Dir(strings.ToLower(f.Name)); dir != "."; dir = path.Dir(dir) {
+			if isFile[dir] {
+				return nil, fmt.Errorf("%s has %q both as a file and as a folder", what, clip(dir))
+			}
+		}
+	}
+	sort.Slice(files, func(i, j int) bool { return files[i].Name < files[j].Name })
+	return files, nil
+}
+
+// checkName refuses names that would climb out of a folder, or mean something
+// else on another system.
+func checkName(name string) error {
+	switch {
+	case name == "" || len(name) > maxName:
+		return fmt.Errorf("must have a name of 1 to %d bytes", maxName)
+	case !utf8.ValidString(name):
+		return errors.New("must have a name in UTF-8")
+	case strings.ContainsAny(name, `\:`) || strings.ContainsFunc(name, unicode.IsControl):
+		return errors.New("has a backslash, a colon or a control character in its name")
+	case !fs.ValidPath(name) || name == ".":
+		return errors.New("climbs out of its folder or is not a plain relative path")
+	}
+	for elem := range strings.SplitSeq(name, "/") {
+		if strings.HasSuffix(elem, ".") || strings.HasSuffix(elem, " ") {
+			return errors.New("has a part that ends in a dot or a space")
+		}
+	}
+	return nil
+}
+
+// clip bounds foreign text in an error message.
+func clip(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "…"
+	}
+	return s
+}

@@ -1,0 +1,199 @@
+package node
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"peerlink/node/infobundle"
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+// ErrExists means that the directory holds a node already.
+var ErrExists = errors.New("there is a node already")
+
+// WriteKeyFile puts a new root key, encrypted and in PEM, where nothing is yet.
+// A missing directory for it is made, readable by its owner only.
+func WriteKeyFile(path string, pem []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	err := CreateFile(path, pem, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s exists already; a root key is never overwritten", path)
+	}
+	return err
+}
+
+// InitOptions says what node [Init] makes.
+type InitOptions struct {
+	Type    nodetype.Type
+	ID      string   // of an accounting authority: its 8 hex digits; otherwise derived from the key
+	Servers []string // "host:port" for stomp.toml
+	Key     crypto.Signer
+}
+
+var aaID = regexp.MustCompile(`^[0-9a-f]{8}$`)
+
+// CheckID checks the node ID that the owner of an accounting authority has chosen.
+func CheckID(id string) error {
+	if !aaID.MatchString(id) {
+		return fmt.Errorf("%q can not be an accounting authority's ID: expected exactly 8 lowercase hex digits, for example 1234abcd", clip(id))
+	}
+	return nil
+}
+
+// CheckFree checks that [Init] may make a node in the directory: it fails with
+// [ErrExists] where one is complete. One whose making was interrupted is no
+// obstacle.
+func CheckFree(path string) error {
+	d := &Dir{path: path}
+	if ok, err := exists(d.file("root-ca.crt")); err != nil || !ok {
+		return err
+	}
+	d, err := Open(path)
+	if err != nil {
+		return fmt.Errorf("%w: %s holds a root-ca.crt", ErrExists, path)
+	}
+	return fmt.Errorf("%w: %s is %s", ErrExists, d.show(), d.identity)
+}
+
+// Init makes a node's directory, with a self-signed root certificate. What an
+// interrupted Init left is completed; the root certificate comes last.
+func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
+	if err := CheckFree(path); err != nil {
+		return nil, err
+	}
+	id := pki.Identity{Type: o.Type, ID: o.ID}
+	if o.Type.IDDerived() {
+		derived, err := pki.DerivedID(o.Key.Public())
+		if err != nil {
+			return nil, err
+		}
+		if o.ID != "" && o.ID != derived {
+			return nil, fmt.Errorf("the ID of a %s is derived from its root key (%s) and can not be chosen", o.Type, derived)
+		}
+		id.ID = derived
+	} else if err := CheckID(o.ID); err != nil {
+		return nil, err
+	}
+	if len(o.Servers) == 0 || len(o.Servers) > maxServers {
+		return nil, fmt.Errorf("1 to %d server addresses are needed", maxServers)
+	}
+	for _, s := range o.Servers {
+		if err := CheckServer(s); err != nil {
+			return nil, err
+		}
+	}
+	d := &Dir{path: path, identity: id}
+	if err := d.checkInterrupted(); err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{"", "db", "certs", "nodeinfo", "peers"} {
+		if err := os.MkdirAll(d.file(dir), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	unlock, err := d.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := d.writeMissing(o); err != nil {
+		return nil, err
+	}
+	serial, err := d.nextSerial()
+	if err != nil {
+		return nil, err
+	}
+	if d.root, err = pki.SelfSign(id, o.Key, serial, time.Now()); err != nil {
+		return nil, err
+	}
+	if err := d.record(d.root); err != nil {
+		return nil, err
+	}
+	if err := CreateFile(d.file("root-ca.crt"), pki.EncodeCertificatePEM(d.root), 0o644); err != nil {
+		return nil, err
+	}
+	return Open(path)
+}
+
+// checkInterrupted checks that what an interrupted Init wrote is about the
+// same node.
+func (d *Dir) checkInterrupted() error {
+	for name, want := range map[string]string{"nodetype": d.identity.Type.OU(), "nodeid": d.identity.ID} {
+		got, err := readLine(d.file("db", name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if got != "" && got != want {
+			return fmt.Errorf("%s was begun as another node (db/%s says %q, not %q): use a fresh directory", d.show(), name, got, want)
+		}
+	}
+	return nil
+}
+
+// writeMissing writes every file of a new directory that is not there yet,
+// except the root certificate.
+func (d *Dir) writeMissing(o InitOptions) error {
+	files := []infobundle.File{
+		{Name: "db/nodetype", Data: []byte(d.identity.Type.OU() + "\n")},
+		{Name: "db/nodeid", Data: []byte(d.identity.ID + "\n")},
+		{Name: "db/index", Data: nil},
+		{Name: "db/index.attr", Data: []byte("unique_subject = no\n")},
+		{Name: "db/serial", Data: []byte(serialHex(randomSerial()) + "\n")},
+		{Name: "db/crlnumber", Data: []byte("1001\n")},
+		{Name: "root-ca.conf", Data: rootCAConf(d.identity)},
+		{Name: "nodeinfo/stomp.toml", Data: EncodeStompTOML(d.identity.Type, o.Servers)},
+	}
+	switch d.identity.Type {
+	case nodetype.AccountingAuthority:
+		files = append(files,
+			infobundle.File{Name: "db/subnets/creditors/SEQNUM", Data: []byte("0\n")},
+			infobundle.File{Name: "db/subnets/debtors/SEQNUM", Data: []byte("-1\n")})
+	case nodetype.CreditorsAgent:
+		files = append(files, infobundle.File{Name: "creditors-subnet.txt", Data: []byte("000001\n")})
+	}
+	for _, f := range files {
+		path := d.file(filepath.FromSlash(f.Name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := CreateFile(path, f.Data, 0o644); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// SignServer signs a server certificate for a CSR of this node, valid for the
+// given time.
+func (d *Dir) SignServer(ctx context.Context, key crypto.Signer, csr *x509.CertificateRequest, validity time.Duration) (*x509.Certificate, error) {
+	id, err := pki.IdentityOf(csr.RawSubject)
+	if err != nil {
+		return nil, fmt.Errorf("the certificate signing request: %w", err)
+	}
+	if id != d.identity {
+		return nil, fmt.Errorf("the certificate signing request is for %s; this node, %s, signs server certificates for itself only", id, d.identity)
+	}
+	unlock, err := d.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return d.sign(key, func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error) {
+		return a.SignServer(csr, serial, time.Now(), validity)
+	})
+}

@@ -1,0 +1,193 @@
+package node
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+
+	"peerlink/node/infobundle"
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+// Peer is what a node's directory says about one peer at one moment.
+type Peer struct {
+	Identity    pki.Identity
+	Root        *x509.Certificate // pinned for ever
+	Issued      *x509.Certificate // the peer certificate that this node issued to the peer
+	SubCA       *x509.Certificate // the peer certificate received from the peer; nil until registered
+	Subnet      string            // hex: given to the peer (at an AA) or received from it (at an agent, once registered)
+	Queues      int               // sending queues, 1 to 99
+	Active      bool              // the broker objects for the peer exist
+	Deactivated string            // date of deactivation, empty if it never was
+	Stomp       *StompConfig      // where and how to send to the peer; nil if StompErr
+	StompErr    error             // what is wrong with the peer's stomp.toml
+	UpdatedAt   string            // date of the info-bundle that Stomp came with
+}
+
+// State says in one word how far the peering has come.
+func (p *Peer) State() string {
+	switch {
+	case p.Deactivated != "":
+		return "deactivated"
+	case p.SubCA == nil:
+		return "signed"
+	case !p.Active:
+		return "registered"
+	default:
+		return "active"
+	}
+}
+
+// maxQueues is the most sending queues that a peer may have.
+const maxQueues = 99
+
+// PeerIDs lists the node IDs of all peers, sorted.
+func (d *Dir) PeerIDs() ([]string, error) {
+	entries, err := os.ReadDir(d.file("peers"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		// Kustomize files and the like may stand beside the peers.
+		if checkID(e.Name()) == nil && isDir(d.file("peers", e.Name())) {
+			ids = append(ids, e.Name())
+		}
+	}
+	sort.Strings(ids)
+	return ids, nil
+}
+
+// Peer reads everything about one peer. It fails with [ErrUnknownPeer] where
+// there is no such peer.
+func (d *Dir) Peer(id string) (*Peer, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	dir := d.file("peers", id)
+	if !isDir(dir) {
+		return nil, fmt.Errorf("%w %s: \"peerlink peer list\" shows those that are known", ErrUnknownPeer, id)
+	}
+	p, err := d.readPeer(dir, id)
+	if err != nil {
+		return nil, fmt.Errorf("peer %s: %w", id, err)
+	}
+	return p, nil
+}
+
+func (d *Dir) readPeer(dir, id string) (*Peer, error) {
+	p := new(Peer)
+	ou, err := readLine(filepath.Join(dir, "nodetype.txt"))
+	if err != nil {
+		return nil, err
+	}
+	if p.Identity.Type, err = nodetype.ParseOU(ou); err != nil {
+		return nil, fmt.Errorf("nodetype.txt: %w", err)
+	}
+	p.Identity.ID = id
+	if !d.identity.Type.CanPeer(p.Identity.Type) {
+		return nil, fmt.Errorf("nodetype.txt: a peer of type %q is impossible here", p.Identity.Type)
+	}
+	if p.Root, err = readCert(dir, "root-ca.crt"); err != nil {
+		return nil, err
+	}
+	if got, err := pki.IdentityOf(p.Root.RawSubject); err != nil || got != p.Identity {
+		return nil, fmt.Errorf("root-ca.crt is not the certificate of %s", p.Identity)
+	}
+	if p.Issued, err = readCert(dir, "peercert.crt"); err != nil {
+		return nil, err
+	}
+	if p.SubCA, err = readCert(dir, "sub-ca.crt"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err := d.readSubnet(p, dir); err != nil {
+		return nil, err
+	}
+	if p.Queues, err = readQueues(dir); err != nil {
+		return nil, err
+	}
+	if p.Active, err = exists(filepath.Join(dir, "ACTIVE")); err != nil {
+		return nil, err
+	}
+	if p.Deactivated, err = readLine(filepath.Join(dir, "DEACTIVATED")); err == nil && p.Deactivated == "" {
+		p.Deactivated = "unknown date"
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	// A bad manifest must not hide the peer: its messages can still come in.
+	data, err := readFile(filepath.Join(dir, "nodeinfo", infobundle.StompTOML))
+	if err == nil {
+		p.Stomp, err = ParseStompTOML(data, d.identity.ID)
+	}
+	p.StompErr = err
+	if data, err := readFile(filepath.Join(dir, "nodeinfo", infobundle.UpdatedAt)); err == nil {
+		p.UpdatedAt = infobundle.DateOf(data)
+	}
+	return p, nil
+}
+
+// readSubnet finds the subnet that the node and the peer have agreed on.
+func (d *Dir) readSubnet(p *Peer, dir string) (err error) {
+	switch d.identity.Type {
+	case nodetype.AccountingAuthority:
+		p.Subnet, err = readLine(filepath.Join(dir, "subnet.txt"))
+		return err
+	case nodetype.CreditorsAgent:
+		p.Subnet, err = readLine(filepath.Join(dir, "masq-subnet.txt"))
+	default:
+		p.Subnet, err = d.DebtorsSubnet()
+	}
+	if p.SubCA == nil && errors.Is(err, fs.ErrNotExist) {
+		return nil // comes with the registration
+	}
+	return err
+}
+
+func readCert(dir, name string) (*x509.Certificate, error) {
+	data, err := readFile(filepath.Join(dir, name))
+	if err != nil {
+		return nil, err
+	}
+	cert, err := pki.ParseCertificatePEM(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return cert, nil
+}
+
+func readQueues(dir string) (int, error) {
+	s, err := readLine(filepath.Join(dir, "queues.txt"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 1, nil // directories older than the file
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(s))
+	if err != nil || n < 1 || n > maxQueues {
+		return 0, fmt.Errorf("queues.txt holds %.20q: expected a number from 1 to %d", s, maxQueues)
+	}
+	return n, nil
+}
+
+// checkID checks that s has the form of a node ID, before it becomes part of a path.
+func checkID(s string) error {
+	ok := len(s) == 8 || len(s) == 32
+	for _, c := range []byte(s) {
+		ok = ok && (c >= '0' && c <= '9' || c >= 'a' && c <= 'f')
+	}
+	if !ok {
+		return fmt.Errorf("%q is not a node ID: expected 8 or 32 lowercase hex digits", clip(s))
+	}
+	return nil
+}

@@ -1,0 +1,260 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"time"
+
+	"peerlink/node/infobundle"
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+// SignResult says what [Dir.SignPeer] did.
+type SignResult struct {
+	Peer     *Peer
+	CertFile string // the peer certificate, to be sent to the peer
+	New      bool   // the peer was not known before
+	Updated  bool   // a known peer's nodeinfo has been replaced by a newer one
+}
+
+// SignPeer takes a checked info-bundle of another node and makes that node a
+// peer: reserves a subnet where this node is an accounting authority, signs
+// the peer certificate and pins the root certificate. For a peer that is
+// known already it takes over newer nodeinfo, and refuses another root
+// certificate ("Becoming peers", step 2).
+//
+// key is the node's opened root key. It is asked for only if it is needed: a
+// known peer's update needs none.
+func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (crypto.Signer, error)) (*SignResult, error) {
+	if err := d.checkNewPeer(b); err != nil {
+		return nil, err
+	}
+	dir := d.file("peers", b.Identity.ID)
+	// The key is asked for before the lock is taken: a person may be typing.
+	var signer crypto.Signer
+	if !isDir(dir) {
+		var err error
+		if signer, err = key(); err != nil {
+			return nil, err
+		}
+		if err := d.CheckKey(signer); err != nil {
+			return nil, err
+		}
+	}
+	unlock, err := d.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := d.sweep(); err != nil {
+		return nil, err
+	}
+	res := &SignResult{CertFile: filepath.Join(dir, "peercert.crt")}
+	if isDir(dir) {
+		res.Updated, err = d.updatePeer(dir, b)
+	} else if signer == nil {
+		return nil, fmt.Errorf("peer %s was removed while it was being signed: try again", b.Identity.ID)
+	} else {
+		res.New, err = true, d.addPeer(dir, b, signer)
+	}
+	if err != nil {
+		return nil, err
+	}
+	res.Peer, err = d.Peer(b.Identity.ID)
+	return res, err
+}
+
+// checkNewPeer checks what the bundle says against who we are.
+func (d *Dir) checkNewPeer(b *infobundle.Bundle) error {
+	if b.Identity == d.identity || bytes.Equal(b.Root.RawSubjectPublicKeyInfo, d.root.RawSubjectPublicKeyInfo) {
+		return errors.New("this is the node's own info-bundle: send it to others, and sign theirs")
+	}
+	if !d.identity.Type.CanPeer(b.Identity.Type) {
+		want := "an accounting authority"
+		if d.identity.Type == nodetype.AccountingAuthority {
+			want = "a creditors agent or a debtors agent"
+		}
+		return fmt.Errorf("the bundle is from a node of type %s: the peer of a node of type %s must be %s", b.Identity.Type, d.identity.Type, want)
+	}
+	if _, err := ParseStompTOML(b.File(infobundle.StompTOML), d.identity.ID); err != nil {
+		return fmt.Errorf("%w: %w", infobundle.ErrInvalid, err)
+	}
+	return nil
+}
+
+// updatePeer takes over the newer nodeinfo of a known peer. Never an older one,
+// and never another root certificate.
+func (d *Dir) updatePeer(dir string, b *infobundle.Bundle) (updated bool, err error) {
+	pinned, err := readCert(dir, "root-ca.crt")
+	if err != nil {
+		return false, fmt.Errorf("peer %s: %w", b.Identity.ID, err)
+	}
+	if !sameCertificate(pinned, b.Root) {
+		return false, fmt.Errorf("%s is known already with another root certificate (%s): "+
+			"signing a second one in the same name would be a break-in. If its owner really has a new root key, it is a new node",
+			b.Identity, pki.Fingerprint(pinned.PublicKey))
+	}
+	old := ""
+	if data, err := readFile(filepath.Join(dir, "nodeinfo", infobundle.UpdatedAt)); err == nil {
+		old = infobundle.DateOf(data)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	if b.UpdatedAt() <= old {
+		return false, nil
+	}
+	return true, d.replaceNodeinfo(dir, b.Nodeinfo)
+}
+
+// replaceNodeinfo puts new nodeinfo in the place of the old. A directory can
+// not be replaced in one step everywhere, so stomp.toml, which servers read, is:
+// first every new file is written over its older self, stomp.toml last but one
+// and updated-at.txt last, then files that are no more are removed. A crash in
+// between leaves an older date, and signing again finishes it.
+func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
+	base := filepath.Join(dir, "nodeinfo")
+	rank := func(name string) int {
+		switch name {
+		case infobundle.UpdatedAt:
+			return 2
+		case infobundle.StompTOML:
+			return 1
+		}
+		return 0
+	}
+	keep := make(map[string]bool)
+	for r := range 3 {
+		for _, f := range files {
+			if rank(f.Name) != r {
+				continue
+			}
+			path := filepath.Join(base, filepath.FromSlash(f.Name))
+			if fi, err := os.Lstat(path); err == nil && fi.IsDir() {
+				if err := os.RemoveAll(path); err != nil {
+					return err
+				}
+			}
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return err
+			}
+			if err := writeFile(path, f.Data, 0o644); err != nil {
+				return err
+			}
+			keep[path] = true
+		}
+	}
+	return filepath.WalkDir(base, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() && !keep[path] {
+			err = os.Remove(path)
+		}
+		return err
+	})
+}
+
+// newPrefix starts the names of directories in peers/ that are being made.
+const newPrefix = ".new-"
+
+// addPeer signs a new peer's certificate. The peer's directory appears as a
+// whole, as the last step.
+func (d *Dir) addPeer(dir string, b *infobundle.Bundle, key crypto.Signer) (err error) {
+	if d.identity.Type == nodetype.DebtorsAgent {
+		ids, err := d.PeerIDs()
+		if err != nil {
+			return err
+		}
+		if len(ids) > 0 {
+			return fmt.Errorf("a debtors agent has exactly one peer, and this one has %s already", ids[0])
+		}
+	}
+	tmp, err := os.MkdirTemp(d.file("peers"), newPrefix)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.Mkdir(d.file("peers"), 0o755); err != nil {
+			return err
+		}
+		tmp, err = os.MkdirTemp(d.file("peers"), newPrefix)
+	}
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return err
+	}
+
+	subnet := ""
+	if d.identity.Type == nodetype.AccountingAuthority {
+		pool := d.pool(b.Identity.Type)
+		found := false
+		if subnet, found, err = pool.reserved(b.Identity.ID); err != nil {
+			return err
+		}
+		if !found {
+			if subnet, err = pool.reserve(b.Identity.ID); err != nil {
+				return err
+			}
+			defer func() {
+				if err != nil {
+					err = errors.Join(err, pool.release(subnet))
+				}
+			}()
+		}
+	}
+	cert, err := d.sign(key, func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error) {
+		return a.SignPeer(b.Root, subnet, serial, time.Now())
+	})
+	if err != nil {
+		return err
+	}
+	files := []infobundle.File{
+		{Name: "root-ca.crt", Data: b.RootPEM},
+		{Name: "peercert.crt", Data: pki.EncodeCertificatePEM(cert)},
+		{Name: "nodetype.txt", Data: []byte(b.Identity.Type.OU() + "\n")},
+		{Name: "queues.txt", Data: []byte("1\n")},
+	}
+	if subnet != "" {
+		files = append(files, infobundle.File{Name: "subnet.txt", Data: []byte(subnet + "\n")})
+	}
+	for _, f := range b.Nodeinfo {
+		files = append(files, infobundle.File{Name: "nodeinfo/" + f.Name, Data: f.Data})
+	}
+	for _, f := range files {
+		path := filepath.Join(tmp, filepath.FromSlash(f.Name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := writeFile(path, f.Data, 0o644); err != nil {
+			return err
+		}
+	}
+	if err := syncDir(tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return err
+	}
+	return syncDir(d.file("peers"))
+}
+
+// sweep removes what interrupted commands left half made. The caller holds the
+// directory's lock.
+func (d *Dir) sweep() error {
+	left, err := filepath.Glob(d.file("peers", newPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}

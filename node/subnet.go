@@ -1,0 +1,96 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"peerlink/node/nodetype"
+)
+
+// A pool is one of an accounting authority's two stocks of subnets: a
+// directory with a file per reserved subnet, and SEQNUM, the last number given
+// out. The exclusive creation of that file is the reservation, so this works
+// against other processes, the reference scripts included.
+type pool struct {
+	dir    string // db/subnets/creditors or db/subnets/debtors
+	prefix string // what each subnet starts with
+	digits int    // how many hex digits follow
+	start  int    // SEQNUM before the first reservation
+}
+
+func (d *Dir) pool(t nodetype.Type) pool {
+	if t == nodetype.CreditorsAgent {
+		return pool{dir: d.file("db", "subnets", "creditors"), digits: 6, start: 0}
+	}
+	return pool{dir: d.file("db", "subnets", "debtors"), prefix: d.identity.ID, digits: 2, start: -1}
+}
+
+func (p pool) seqnum() string { return p.dir + string(os.PathSeparator) + "SEQNUM" }
+func (p pool) path(subnet string) string {
+	return p.dir + string(os.PathSeparator) + subnet
+}
+
+// reserve takes the next free subnet for the peer. The caller holds the
+// directory's lock.
+func (p pool) reserve(peerID string) (subnet string, err error) {
+	last, err := p.last()
+	if err != nil {
+		return "", err
+	}
+	for n := last + 1; ; n++ {
+		if n >= 1<<(4*p.digits) {
+			return "", fmt.Errorf("no free subnet is left in %s: all %d are taken", p.dir, 1<<(4*p.digits)-p.start-1)
+		}
+		subnet = p.prefix + fmt.Sprintf("%0*x", p.digits, n)
+		err := CreateFile(p.path(subnet), []byte(peerID+"\n"), 0o644)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("reserve subnet %s: %w", subnet, err)
+		}
+		if err := writeFile(p.seqnum(), []byte(strconv.Itoa(n)+"\n"), 0o644); err != nil {
+			return "", errors.Join(err, p.release(subnet))
+		}
+		return subnet, nil
+	}
+}
+
+// reserved finds the subnet that an interrupted earlier attempt reserved for
+// the peer.
+func (p pool) reserved(peerID string) (subnet string, ok bool, err error) {
+	entries, err := os.ReadDir(p.dir)
+	if err != nil {
+		return "", false, err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") || e.Name() == "SEQNUM" {
+			continue
+		}
+		if owner, err := readLine(p.path(e.Name())); err == nil && owner == peerID {
+			return e.Name(), true, nil
+		}
+	}
+	return "", false, nil
+}
+
+func (p pool) release(subnet string) error { return os.Remove(p.path(subnet)) }
+
+func (p pool) last() (int, error) {
+	s, err := readLine(p.seqnum())
+	if errors.Is(err, fs.ErrNotExist) {
+		return p.start, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(s))
+	if err != nil || n < p.start {
+		return 0, fmt.Errorf("%s holds %q instead of the last subnet number given out", p.seqnum(), s)
+	}
+	return n, nil
+}
