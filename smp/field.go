@@ -1,0 +1,277 @@
+package smp
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"strconv"
+	"unicode/utf8"
+)
+
+// kind is how a field's value is read, kept and written.
+type kind uint8
+
+const (
+	integerKind kind = iota + 1
+	floatKind
+	textKind
+	timestampKind
+	dateKind
+)
+
+// field is one row of the table of messages: a name, and which values it takes.
+type field struct {
+	name string
+	kind kind
+
+	min, max  int64             // of an integer; of a text: its bytes
+	low, high float64           // of a float
+	check     func([]byte) bool // of a text: nil if anything goes
+	expects   string            // of a text: said in errors
+	private   bool              // a text that errors must not quote
+}
+
+// value is a field's value. Which member counts is up to the field's kind.
+type value struct {
+	integer int64   // also: a timestamp in microseconds of the Unix epoch
+	float   float64 //
+	text    []byte  // also: a timestamp or date in its canonical form
+}
+
+// The rows of the table, by what the fields may hold.
+
+func int64Field(name string) field { return integerField(name, math.MinInt64, math.MaxInt64) }
+func int32Field(name string) field { return integerField(name, math.MinInt32, math.MaxInt32) }
+
+// amountField takes what can be locked, committed or counted: int64 ≥ 0.
+func amountField(name string) field { return integerField(name, 0, math.MaxInt64) }
+
+// durationField takes seconds: int32 ≥ 0.
+func durationField(name string) field { return integerField(name, 0, math.MaxInt32) }
+
+func integerField(name string, least, most int64) field {
+	return field{name: name, kind: integerKind, min: least, max: most}
+}
+
+func floatField(name string, low, high float64) field {
+	return field{name: name, kind: floatKind, low: low, high: high}
+}
+
+// asciiField takes from least to most ASCII characters.
+func asciiField(name string, least, most int64) field {
+	return field{
+		name: name, kind: textKind, min: least, max: most, check: isASCII,
+		expects: fmt.Sprintf("a string of %d to %d ASCII characters", least, most),
+	}
+}
+
+// privateField takes up to most bytes of UTF-8, which are the users' business.
+func privateField(name string, most int64) field {
+	return field{
+		name: name, kind: textKind, max: most, private: true,
+		expects: fmt.Sprintf("a string of at most %d bytes", most),
+	}
+}
+
+// wordField takes one certain word.
+func wordField(name, word string) field {
+	return field{
+		name: name, kind: textKind, max: int64(len(word)), check: func(s []byte) bool { return string(s) == word },
+		expects: strconv.Quote(word) + ", as the message's header says",
+	}
+}
+
+func timestampField(name string) field { return field{name: name, kind: timestampKind} }
+func dateField(name string) field      { return field{name: name, kind: dateKind} }
+
+// read converts a JSON value to the field's own. It tells whether the field
+// takes it; see [field.refusal] for why not.
+func (f *field) read(t token) (v value, ok bool) {
+	switch f.kind {
+	case integerKind:
+		v.integer, ok = readInteger(t)
+		ok = ok && f.min <= v.integer && v.integer <= f.max
+	case floatKind:
+		v.float, ok = readFloat(t)
+		ok = ok && f.low <= v.float && v.float <= f.high
+	case textKind:
+		v.text = t.text
+		ok = t.kind == stringToken && f.min <= int64(len(v.text)) && int64(len(v.text)) <= f.max &&
+			(f.check == nil || f.check(v.text))
+	case timestampKind:
+		if t.kind == stringToken {
+			v.text, v.integer, ok = readTimestamp(t.text)
+		}
+	case dateKind:
+		if t.kind == stringToken {
+			v.text, ok = readDate(t.text)
+		}
+	}
+	return v, ok
+}
+
+// refusal says what t is, and what was expected.
+func (f *field) refusal(t token) string {
+	return "is " + t.describe(f.private) + ", expected " + f.expectation()
+}
+
+// expectation says which values the field takes.
+func (f *field) expectation() string {
+	switch f.kind {
+	case integerKind:
+		return fmt.Sprintf("an integer from %d to %d", f.min, f.max)
+	case floatKind:
+		low, high := -math.MaxFloat64, math.MaxFloat64
+		switch {
+		case f.low > low && f.high < high:
+			return fmt.Sprintf("a number from %g to %g", f.low, f.high)
+		case f.low > low:
+			return fmt.Sprintf("a finite number of at least %g", f.low)
+		}
+		return "a finite number"
+	case timestampKind:
+		return "a timestamp with an offset, such as 2023-01-01T12:00:00+00:00"
+	case dateKind:
+		return "a date, such as 2023-01-01"
+	}
+	return f.expects
+}
+
+// describe shows a value to a reader; of a private one no more than its size.
+func (t token) describe(private bool) string {
+	switch t.kind {
+	case stringToken:
+		if private {
+			return fmt.Sprintf("a string of %d bytes", len(t.text))
+		}
+		if len(t.text) > maxExcerpt {
+			return fmt.Sprintf("%s (%d bytes)", excerpt(t.text), len(t.text))
+		}
+		return excerpt(t.text)
+	case numberToken:
+		if private {
+			return "a number"
+		}
+		if len(t.text) > maxExcerpt {
+			return fmt.Sprintf("%s... (%d digits)", t.text[:maxExcerpt], len(t.text))
+		}
+		return string(t.text)
+	case trueToken:
+		return "true"
+	case falseToken:
+		return "false"
+	case nullToken:
+		return "null"
+	case arrayToken:
+		return "an array"
+	}
+	return "an object"
+}
+
+// maxExactFloat is up to where every integer is a float64 of its own.
+const maxExactFloat = 1 << 53
+
+// readInteger reads 5, "5" and 5.0. It never rounds: what is not exactly an
+// integer for every reader is none.
+func readInteger(t token) (int64, bool) {
+	if !isNumber(t) {
+		return 0, false
+	}
+	whole, fraction, hasFraction := bytes.Cut(t.text, []byte{'.'})
+	n, err := strconv.ParseInt(string(whole), 10, 64)
+	if err != nil {
+		return 0, false
+	}
+	if !hasFraction {
+		return n, true
+	}
+	zero := len(bytes.TrimLeft(fraction, "0")) == 0
+	return n, zero && t.kind == numberToken && -maxExactFloat <= n && n <= maxExactFloat
+}
+
+// readFloat reads 5, 5.0 and "5.0".
+func readFloat(t token) (float64, bool) {
+	if !isNumber(t) {
+		return 0, false
+	}
+	f, err := strconv.ParseFloat(string(t.text), 64)
+	return f, err == nil
+}
+
+// isNumber tells whether t is a number, or a string that holds just that.
+func isNumber(t token) bool {
+	return t.kind == numberToken ||
+		t.kind == stringToken && len(t.text) > 0 && numberLength(t.text) == len(t.text)
+}
+
+// append writes the value to b as JSON.
+func (f *field) append(b []byte, v value) []byte {
+	switch f.kind {
+	case integerKind:
+		return strconv.AppendInt(b, v.integer, 10)
+	case floatKind:
+		return appendFloat(b, v.float)
+	case textKind:
+		return appendString(b, v.text)
+	}
+	b = append(b, '"')
+	b = append(b, v.text...) // canonical, so nothing to escape
+	return append(b, '"')
+}
+
+// appendFloat writes the shortest number that is read as f again, never without
+// a point or an exponent: some readers take numbers without for integers.
+func appendFloat(b []byte, f float64) []byte {
+	if abs := math.Abs(f); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
+		return strconv.AppendFloat(b, f, 'e', -1, 64)
+	}
+	start := len(b)
+	b = strconv.AppendFloat(b, f, 'f', -1, 64)
+	for _, c := range b[start:] {
+		if c == '.' {
+			return b
+		}
+	}
+	return append(b, '.', '0')
+}
+
+// appendString writes text in quotes, escaping only what JSON demands.
+func appendString(b, text []byte) []byte {
+	const digits = "0123456789abcdef"
+	b = append(b, '"')
+	start := 0
+	for i, c := range text {
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		b = append(b, text[start:i]...)
+		start = i + 1
+		switch c {
+		case '"', '\\':
+			b = append(b, '\\', c)
+		case '\b':
+			b = append(b, '\\', 'b')
+		case '\f':
+			b = append(b, '\\', 'f')
+		case '\n':
+			b = append(b, '\\', 'n')
+		case '\r':
+			b = append(b, '\\', 'r')
+		case '\t':
+			b = append(b, '\\', 't')
+		default:
+			b = append(b, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+		}
+	}
+	b = append(b, text[start:]...)
+	return append(b, '"')
+}
+
+func isASCII(s []byte) bool {
+	for _, c := range s {
+		if c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}

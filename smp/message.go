@@ -1,0 +1,131 @@
+package smp
+
+import (
+	"fmt"
+	"math/bits"
+)
+
+// ContentType is the content type of all messages, here and on the wire.
+const ContentType = "application/json"
+
+// Limits on what is read, in bytes.
+const (
+	// MaxBody is the longest body that goes over the wire, in either direction:
+	// the reference does not take longer ones.
+	MaxBody = 8192
+	// MaxApplicationBody is the longest body accepted from the node's own
+	// application. It may be over MaxBody, since white space, unknown properties
+	// and needless escapes do not go over the wire.
+	MaxApplicationBody = 8 * MaxBody
+)
+
+// message is a message that has been read: the values of its schema's fields,
+// in the schema's order. Texts may alias the body they were read from.
+type message struct {
+	schema *schema
+	values [maxFields]value
+}
+
+// parse reads and checks a message by itself, apart from who sent it. It is the
+// first step of both directions.
+func (m *message) parse(s *schema, body []byte) error {
+	*m = message{schema: s}
+	var sc scanner
+	if err := sc.open(body); err != nil {
+		return &Error{Kind: ErrSyntax, Type: s.name, Detail: err.Error()}
+	}
+	var seen uint32
+	for hint := 0; ; {
+		name, tok, more, err := sc.member()
+		if err != nil {
+			return &Error{Kind: ErrSyntax, Type: s.name, Detail: err.Error()}
+		}
+		if !more {
+			break
+		}
+		i := s.index(name, hint)
+		if i < 0 {
+			continue
+		}
+		f := &s.fields[i]
+		if seen&(1<<i) != 0 {
+			return &Error{Kind: ErrField, Type: s.name, Field: f.name, Detail: "is given twice"}
+		}
+		seen |= 1 << i
+		hint = i + 1
+		var ok bool
+		if m.values[i], ok = f.read(tok); !ok {
+			return &Error{Kind: ErrField, Type: s.name, Field: f.name, Detail: f.refusal(tok)}
+		}
+	}
+	if missing := bits.TrailingZeros32(^seen); missing < len(s.fields) {
+		f := &s.fields[missing]
+		return &Error{Kind: ErrField, Type: s.name, Field: f.name, Detail: "is missing, expected " + f.expectation()}
+	}
+	if name, detail := m.inconsistency(); name != "" {
+		return &Error{Kind: ErrField, Type: s.name, Field: name, Detail: detail}
+	}
+	return nil
+}
+
+// body writes the message as JSON, at about the given length.
+func (m *message) body(length int) []byte {
+	b := make([]byte, 0, length)
+	for i := range m.schema.fields {
+		f := &m.schema.fields[i]
+		if i == 0 {
+			b = append(b, '{')
+		} else {
+			b = append(b, ',')
+		}
+		b = append(b, '"')
+		b = append(b, f.name...)
+		b = append(b, '"', ':')
+		b = f.append(b, m.values[i])
+	}
+	return append(b, '}')
+}
+
+// get returns the value of a field, the zero value if there is no such field.
+func (m *message) get(name string) value {
+	if i := m.schema.position(name); i >= 0 {
+		return m.values[i]
+	}
+	return value{}
+}
+
+// set gives a field its value.
+func (m *message) set(name string, v value) {
+	if i := m.schema.position(name); i >= 0 {
+		m.values[i] = v
+	}
+}
+
+func (m *message) integer(name string) int64 { return m.get(name).integer }
+func (m *message) text(name string) string   { return string(m.get(name).text) }
+
+// coordinatorType returns how the transfer was coordinated, empty if the message
+// does not say.
+func (m *message) coordinatorType() string {
+	if !m.schema.hasCoordinatorType() {
+		return ""
+	}
+	text := m.values[coordinatorTypeField].text
+	for _, known := range [...]string{direct, agent, issuing} {
+		if string(text) == known {
+			return known // and saves an allocation
+		}
+	}
+	return string(text)
+}
+
+// checkLength refuses a body longer than limit.
+func checkLength(typ string, body []byte, limit int) error {
+	if len(body) <= limit {
+		return nil
+	}
+	return &Error{
+		Kind: ErrTooLong, Type: typ,
+		Detail: fmt.Sprintf("body is %d bytes long, at most %d are allowed", len(body), limit),
+	}
+}

@@ -1,0 +1,45 @@
+package smp
+
+// PeekIDs reads from a message no more than its type and which account it
+// concerns: what [OutgoingRoutingKey] asks for. It stops as soon as it has seen
+// all three, so what it lets pass may still be refused by [View.Outgoing].
+// Errors are [ErrTooLong], [ErrSyntax] and [ErrField].
+func PeekIDs(body []byte) (typ string, debtorID, creditorID int64, err error) {
+	if err := checkLength("", body, MaxApplicationBody); err != nil {
+		return "", 0, 0, err
+	}
+	var sc scanner
+	if err := sc.open(body); err != nil {
+		return "", 0, 0, &Error{Kind: ErrSyntax, Detail: err.Error()}
+	}
+	wanted := [...]field{
+		{name: "type", kind: textKind, max: maxTypeName, check: isType, expects: "one of the ten message types"},
+		int64Field("debtor_id"),
+		int64Field("creditor_id"),
+	}
+	var values [len(wanted)]value
+	var seen [len(wanted)]bool
+	for seen != [len(wanted)]bool{true, true, true} {
+		name, tok, more, err := sc.member()
+		if err != nil {
+			return "", 0, 0, &Error{Kind: ErrSyntax, Detail: err.Error()}
+		}
+		for i := range wanted {
+			f := &wanted[i]
+			switch {
+			case !more && !seen[i]:
+				return "", 0, 0, &Error{Kind: ErrField, Field: f.name, Detail: "is missing, expected " + f.expectation()}
+			case more && string(name) == f.name:
+				if values[i], seen[i] = f.read(tok); !seen[i] {
+					return "", 0, 0, &Error{Kind: ErrField, Field: f.name, Detail: f.refusal(tok)}
+				}
+			}
+		}
+	}
+	return schemaOf(string(values[0].text)).name, values[1].integer, values[2].integer, nil
+}
+
+// maxTypeName bounds the name of a message type, in bytes.
+const maxTypeName = 30
+
+func isType(s []byte) bool { return schemaOf(string(s)) != nil }

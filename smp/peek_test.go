@@ -1,0 +1,50 @@
+package smp
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// Invariant: what is peeked is what Outgoing would go by, and reading stops
+// where it is known.
+func TestPeekIDs(t *testing.T) {
+	for _, body := range []string{
+		`{"type": "AccountPurge", "debtor_id": -9223372036854775808, "creditor_id": 7}`,
+		` {"x": [{}], "creditor_id": "7", "ts": 5, "debtor_id": -9223372036854775808, "type": "AccountPurge", and no more`,
+		`{"\u0074ype": "Account\u0050urge", "debtor_id": "-9223372036854775808", "creditor_id": 7.0}`,
+	} {
+		typ, debtor, creditor, err := PeekIDs([]byte(body))
+		if typ != AccountPurge || debtor != -9223372036854775808 || creditor != 7 || err != nil {
+			t.Errorf("%s: %q, %d, %d, %v", body, typ, debtor, creditor, err)
+		}
+	}
+	for typ, s := range samples(t) {
+		got, debtor, creditor, err := PeekIDs(s.body())
+		if got != typ || debtor == 0 || creditor == 0 || err != nil {
+			t.Errorf("%s: %q, %d, %d, %v", typ, got, debtor, creditor, err)
+		}
+	}
+	for _, c := range []struct {
+		body string
+		kind error
+	}{
+		{``, ErrSyntax},
+		{`[]`, ErrSyntax},
+		{`{"type": "AccountPurge", "debtor_id": 1, "creditor_id"`, ErrSyntax},
+		{`{"type": "AccountPurge", "debtor_id": 1, "creditor_id": }`, ErrSyntax},
+		{"{\"x\": \"\xff\", \"type\": \"AccountPurge\", \"debtor_id\": 1, \"creditor_id\": 2}", ErrSyntax},
+		{`{}`, ErrField},
+		{`{"type": "AccountPurge", "debtor_id": 1}`, ErrField},
+		{`{"debtor_id": 1, "creditor_id": 2}`, ErrField},
+		{`{"type": "Account", "debtor_id": 1, "creditor_id": 2}`, ErrField},
+		{`{"type": 5, "debtor_id": 1, "creditor_id": 2}`, ErrField},
+		{`{"type": "AccountPurge", "debtor_id": null, "creditor_id": 2}`, ErrField},
+		{`{"type": "AccountPurge", "debtor_id": 9223372036854775808, "creditor_id": 2}`, ErrField},
+		{strings.Repeat(" ", MaxApplicationBody+1), ErrTooLong},
+	} {
+		if typ, debtor, creditor, err := PeekIDs([]byte(c.body)); !errors.Is(err, c.kind) || typ != "" || debtor != 0 || creditor != 0 {
+			t.Errorf("%.80s: %q, %d, %d, error is %v, expected %v", c.body, typ, debtor, creditor, err, c.kind)
+		}
+	}
+}

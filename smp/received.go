@@ -1,0 +1,91 @@
+package smp
+
+import (
+	"iter"
+
+	"peerlink/node/nodetype"
+)
+
+// Received is a message from a peer, ready for the node's application.
+type Received struct {
+	Type       string // the message's type
+	Body       []byte // JSON, with the IDs as the application knows them
+	RoutingKey string // where among the application's queues it belongs, see [RoutingKey]
+	Headers    Headers
+}
+
+// Headers are what an application may choose messages by without reading them.
+// IDs are those of the translated body. (Section "Incoming", 5.)
+type Headers struct {
+	MessageType          string
+	DebtorID, CreditorID int64
+
+	// CoordinatorType is empty if the message names no coordinator; an
+	// AccountTransfer does not, although it has a type.
+	CoordinatorType string
+	CoordinatorID   int64
+
+	// AtCreditorsAgent tells whether the next two are present: which half of a
+	// creditors agent is concerned, the one that serves its creditors or the one
+	// that trades in circles between them. It may be both.
+	AtCreditorsAgent     bool
+	CACreditors, CATrade bool
+}
+
+// All yields the headers that are present, always in the same order. Values are
+// string, int64 or bool.
+func (h Headers) All() iter.Seq2[string, any] {
+	return func(yield func(string, any) bool) {
+		_ = yield("message-type", h.MessageType) &&
+			yield("debtor-id", h.DebtorID) &&
+			yield("creditor-id", h.CreditorID) &&
+			(!h.AtCreditorsAgent ||
+				yield("ca-creditors", h.CACreditors) &&
+					yield("ca-trade", h.CATrade)) &&
+			(h.CoordinatorType == "" ||
+				yield("coordinator-id", h.CoordinatorID) &&
+					yield("coordinator-type", h.CoordinatorType))
+	}
+}
+
+// headers returns the headers for an application of a node of type owner, of a
+// message that has been translated.
+func (m *message) headers(owner nodetype.Type) Headers {
+	h := Headers{
+		MessageType: m.schema.name,
+		DebtorID:    m.values[debtorField].integer,
+		CreditorID:  m.values[creditorField].integer,
+	}
+	if m.schema.hasCoordinatorID() {
+		h.CoordinatorType = m.coordinatorType()
+		h.CoordinatorID = m.values[coordinatorIDField].integer
+	}
+	if owner == nodetype.CreditorsAgent {
+		tradeAccount := uint64(h.CreditorID)&tradeBits == 0
+		tradeTransfer := h.CoordinatorType == agent
+		tradeNotification := m.schema.name == AccountTransfer && m.coordinatorType() == agent
+		h.AtCreditorsAgent = true
+		h.CACreditors = !tradeAccount && !tradeTransfer
+		h.CATrade = tradeAccount || tradeTransfer || tradeNotification
+	}
+	return h
+}
+
+// tradeBits are zero in the creditor IDs that a creditors agent reserves for its
+// own accounts, with which it trades. Subnets end above them.
+const tradeBits = 0xff << 32
+
+// routingKey returns the key of the message with these headers at a node of type
+// owner. An agent's trade belongs to the coordinator that asked for it,
+// whosever account it concerns. (Section "Incoming", 6.)
+func (h Headers) routingKey(owner nodetype.Type) string {
+	switch {
+	case owner == nodetype.AccountingAuthority:
+		return RoutingKey(h.DebtorID, h.CreditorID)
+	case owner == nodetype.DebtorsAgent:
+		return RoutingKey(h.DebtorID)
+	case h.CoordinatorType == agent:
+		return RoutingKey(h.CoordinatorID)
+	}
+	return RoutingKey(h.CreditorID)
+}

@@ -1,0 +1,62 @@
+package smp
+
+import (
+	"crypto/md5"
+	"encoding/binary"
+
+	"peerlink/node/nodetype"
+)
+
+// RoutingKey spreads the given IDs evenly over a tree of topics, so that an
+// application can split its queue in two as often as it wants: the top 24 bits
+// of MD5 over the IDs, as digits joined with dots, "1.0.1. …". MD5 is what the
+// protocol's users agreed upon; nothing here depends on its being hard to
+// invert. (Section "Incoming", 6.)
+func RoutingKey(ids ...int64) string {
+	input := make([]byte, 0, 16)
+	for _, id := range ids {
+		input = binary.BigEndian.AppendUint64(input, uint64(id))
+	}
+	digest := md5.Sum(input)
+	top := binary.BigEndian.Uint32(digest[:4]) >> 8
+	var key [2*24 - 1]byte
+	for i := range key {
+		if i%2 == 1 {
+			key[i] = '.'
+		} else {
+			key[i] = '0' + byte(top>>(23-i/2)&1)
+		}
+	}
+	return string(key[:])
+}
+
+// OutgoingRoutingKey is the routing key with which an application of a node of
+// type owner publishes a message about an account to its node's exchange, for a
+// peer of type peer: one of the two IDs as 8 hexadecimal bytes joined with dots.
+// [Subnet.BindingKey] is what it is matched with. An agent of debtors has but
+// one peer, and needs none: its key is empty, as it is for types that can not be
+// peers. (Section "RabbitMQ objects of the reference".)
+//
+// An application of a creditors agent routes by the debtor, and so the ID is the
+// same before and after translation.
+func OutgoingRoutingKey(owner, peer nodetype.Type, debtorID, creditorID int64) string {
+	switch {
+	case !owner.CanPeer(peer) || owner == nodetype.DebtorsAgent:
+		return ""
+	case peer == nodetype.CreditorsAgent:
+		return dottedHex(uint64(creditorID))
+	default:
+		return dottedHex(uint64(debtorID))
+	}
+}
+
+// dottedHex writes the eight bytes of n, "00.00.01.00.00.00.00.2a".
+func dottedHex(n uint64) string {
+	const digits = "0123456789abcdef"
+	key := make([]byte, 0, 3*8)
+	for shift := 56; shift >= 0; shift -= 8 {
+		b := byte(n >> shift)
+		key = append(key, digits[b>>4], digits[b&15], '.')
+	}
+	return string(key[:len(key)-1])
+}

@@ -1,0 +1,82 @@
+package smp
+
+import (
+	"encoding/hex"
+	"fmt"
+	"math/bits"
+	"strings"
+)
+
+// Subnet is a range of creditor or debtor IDs: those which, as unsigned 64-bit
+// patterns, have the bits of Value wherever Mask has a one. The zero Subnet
+// holds every ID. (Section "Subnets".)
+//
+// [ParseSubnet] and [Exactly] make subnets whose mask is a run of leading ones
+// and whose value has no bits outside of the mask; [View.Check] refuses others.
+type Subnet struct{ Value, Mask uint64 }
+
+// ParseSubnet reads the leading hexadecimal digits that the IDs of a subnet
+// share, at most 16 of either case: "000001" in a creditors-subnet.txt, or an
+// accounting authority's node ID. The empty string is the range of all IDs.
+func ParseSubnet(digits string) (Subnet, error) {
+	if len(digits) > 16 {
+		return Subnet{}, fmt.Errorf("invalid subnet %s: expected at most 16 hexadecimal digits", excerpt(digits))
+	}
+	padded, err := hex.DecodeString(digits + strings.Repeat("0", 16-len(digits)))
+	if err != nil {
+		return Subnet{}, fmt.Errorf("invalid subnet %s: expected hexadecimal digits only", excerpt(digits))
+	}
+	var s Subnet
+	for _, b := range padded {
+		s.Value = s.Value<<8 | uint64(b)
+	}
+	s.Mask = ^(^uint64(0) >> (4 * len(digits)))
+	return s, nil
+}
+
+// Exactly is the subnet that holds one ID only, as an agent of debtors has it
+// for its creditors.
+func Exactly(id int64) Subnet { return Subnet{Value: uint64(id), Mask: ^uint64(0)} }
+
+// Contains tells whether id lies in the subnet.
+func (s Subnet) Contains(id int64) bool { return uint64(id)&s.Mask == s.Value }
+
+// Bits is the number of leading bits that the IDs of the subnet share, 0 to 64.
+func (s Subnet) Bits() int { return bits.LeadingZeros64(^s.Mask) }
+
+// String is the subnet's leading hexadecimal digits in lower case, what
+// [ParseSubnet] reads. A mask that is not a whole number of digits is added in
+// full, since no digits can say it.
+func (s Subnet) String() string {
+	if !s.wellFormed() || s.Bits()%4 != 0 {
+		return fmt.Sprintf("%016x/%016x", s.Value, s.Mask)
+	}
+	return fmt.Sprintf("%016x", s.Value)[:s.Bits()/4]
+}
+
+// BindingKey is the topic that matches the [OutgoingRoutingKey] of every ID in
+// the subnet: its bytes in hexadecimal, then a "#" for the rest, as in
+// "00.00.01.#". A subnet that ends within a byte has none, which is an error.
+// (Section "RabbitMQ objects of the reference".)
+func (s Subnet) BindingKey() (string, error) {
+	if !s.wellFormed() || s.Bits()%8 != 0 {
+		return "", fmt.Errorf("subnet %v has no binding key: expected whole bytes, which is an even number of hexadecimal digits", s)
+	}
+	if s.Bits() == 64 {
+		return dottedHex(s.Value), nil
+	}
+	return dottedHex(s.Value)[:3*(s.Bits()/8)] + "#", nil
+}
+
+// wellFormed tells whether the subnet is a prefix with nothing after it.
+func (s Subnet) wellFormed() bool {
+	host := ^s.Mask
+	return host&(host+1) == 0 && s.Value&host == 0
+}
+
+// move takes an ID from subnet s to subnet to, keeping the bits below the mask,
+// which [View.Check] makes sure is the same for both.
+// IDs are bit patterns here: where a subnet's top bit is set they are negative.
+func (s Subnet) move(id int64, to Subnet) int64 {
+	return int64(to.Value | uint64(id)&^s.Mask)
+}

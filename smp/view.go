@@ -1,0 +1,244 @@
+package smp
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"peerlink/node/nodetype"
+)
+
+// View is how a node sees one of its peers: the types of both, and the ranges
+// of IDs about which they may speak. (Section "Subnets".)
+type View struct {
+	// Owner is the type of the node whose view this is, Peer its peer's.
+	Owner, Peer nodetype.Type
+	// OwnerCreditors is the range in which a creditors agent keeps its own
+	// creditors, its creditors-subnet.txt. It means nothing for other owners.
+	OwnerCreditors Subnet
+	// PeerCreditors is the range of creditors on the wire: what an authority gave
+	// to a creditors agent (subnet.txt there, masq-subnet.txt here); exactly 0
+	// between an authority and a debtors agent.
+	PeerCreditors Subnet
+	// PeerDebtors is the range of debtors on the wire: an authority's node ID, or
+	// the part of it that was given to a debtors agent.
+	PeerDebtors Subnet
+}
+
+// Check tells whether the view makes sense: the two types can be peers, each
+// range is a prefix, a creditors agent's two ranges are equally wide, and a
+// debtors agent's creditors are exactly 0. Errors are [ErrView].
+//
+// Outgoing and Incoming check as well, since a wrong view could move money
+// to the wrong account. Call Check to know before there is a message.
+func (v View) Check() error {
+	if !v.Owner.CanPeer(v.Peer) {
+		return fmt.Errorf("%w: %v and %v can not be peers, expected an accounting authority and an agent", ErrView, v.Owner, v.Peer)
+	}
+	if !v.PeerCreditors.wellFormed() {
+		return fmt.Errorf("%w: the peer's creditors range %v is not a prefix of IDs", ErrView, v.PeerCreditors)
+	}
+	if !v.PeerDebtors.wellFormed() {
+		return fmt.Errorf("%w: the peer's debtors range %v is not a prefix of IDs", ErrView, v.PeerDebtors)
+	}
+	switch {
+	case v.Owner == nodetype.CreditorsAgent:
+		if !v.OwnerCreditors.wellFormed() {
+			return fmt.Errorf("%w: the node's own creditors range %v is not a prefix of IDs", ErrView, v.OwnerCreditors)
+		}
+		if v.OwnerCreditors.Mask != v.PeerCreditors.Mask {
+			return fmt.Errorf("%w: the node's own creditors range %v and the peer's %v differ in length, so that IDs can not be translated",
+				ErrView, v.OwnerCreditors, v.PeerCreditors)
+		}
+	case v.Owner == nodetype.DebtorsAgent || v.Peer == nodetype.DebtorsAgent:
+		if v.PeerCreditors != Exactly(rootCreditor) {
+			return fmt.Errorf("%w: the creditors range between an authority and a debtors agent is %v, expected %v",
+				ErrView, v.PeerCreditors, Exactly(rootCreditor))
+		}
+	}
+	return nil
+}
+
+// Outgoing checks a message which the node's application wants to send to the
+// peer, translates it, and returns the body to send, at most [MaxBody] bytes
+// of JSON. typ and contentType come from the message's headers. Errors are an
+// [Error], which will not go away, or [ErrView]. (Section "Outgoing".)
+//
+// The type of a coordinator is not checked, nor is its ID beyond what the
+// translation needs: the peer does, in its Incoming.
+func (v View) Outgoing(typ, contentType string, body []byte) ([]byte, error) {
+	if err := v.Check(); err != nil {
+		return nil, err
+	}
+	var m message
+	toAuthority := v.Owner != nodetype.AccountingAuthority
+	if err := m.admit(typ, contentType, body, toAuthority, MaxApplicationBody); err != nil {
+		return nil, err
+	}
+	if v.Owner == nodetype.CreditorsAgent {
+		const whose = "the node's own creditors"
+		if err := m.requireID(creditorField, v.OwnerCreditors, ErrForeignID, whose); err != nil {
+			return nil, err
+		}
+		m.moveID(creditorField, v.OwnerCreditors, v.PeerCreditors)
+		if coordinator := m.coordinatorType(); m.schema.hasCoordinatorID() && (coordinator == direct || coordinator == agent) {
+			if err := m.requireID(coordinatorIDField, v.OwnerCreditors, ErrForeignID, whose); err != nil {
+				return nil, err
+			}
+			m.moveID(coordinatorIDField, v.OwnerCreditors, v.PeerCreditors)
+		}
+	}
+	if err := v.requireAccount(&m); err != nil {
+		return nil, err
+	}
+	out := m.body(min(len(body), MaxBody) + bodyGrowth)
+	if err := checkLength(m.schema.name, out, MaxBody); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// maxAhead is how far a peer's clock may be ahead.
+const maxAhead = 7200 * time.Second
+
+// Incoming checks a message which the peer has sent, translates it, and returns
+// what the node's application is to get. typ and contentType come from the
+// message's headers, now is the time of arrival. Errors are an [Error], which
+// goes back to the peer, or [ErrView]. (Section "Incoming".)
+func (v View) Incoming(typ, contentType string, body []byte, now time.Time) (Received, error) {
+	if err := v.Check(); err != nil {
+		return Received{}, err
+	}
+	var m message
+	toAuthority := v.Owner == nodetype.AccountingAuthority
+	if err := m.admit(typ, contentType, body, toAuthority, MaxBody); err != nil {
+		return Received{}, err
+	}
+	if ahead := m.values[tsField].integer - now.UnixMicro(); ahead > maxAhead.Microseconds() {
+		return Received{}, &Error{
+			Kind: ErrFuture, Type: m.schema.name, Field: "ts",
+			Detail: fmt.Sprintf("is %d seconds in the future, at most %.0f are allowed", ahead/1_000_000, maxAhead.Seconds()),
+		}
+	}
+	if err := v.requireAccount(&m); err != nil {
+		return Received{}, err
+	}
+	if err := v.requireCoordinator(&m); err != nil {
+		return Received{}, err
+	}
+	if v.Owner == nodetype.CreditorsAgent {
+		m.moveID(creditorField, v.PeerCreditors, v.OwnerCreditors)
+		if m.schema.hasCoordinatorID() {
+			m.moveID(coordinatorIDField, v.PeerCreditors, v.OwnerCreditors)
+		}
+	}
+	headers := m.headers(v.Owner)
+	return Received{
+		Type:       m.schema.name,
+		Body:       m.body(len(body) + bodyGrowth),
+		RoutingKey: headers.routingKey(v.Owner),
+		Headers:    headers,
+	}, nil
+}
+
+// bodyGrowth is how much longer, in bytes, a body usually gets at most when it
+// is written again, since translated IDs may have more digits. It saves copying.
+const bodyGrowth = 32
+
+// admit is what both directions begin with: it reads and checks a message by
+// itself. in tells which direction is allowed.
+func (m *message) admit(typ, contentType string, body []byte, in bool, limit int) error {
+	s := schemaOf(typ)
+	if s == nil {
+		return unknownType(typ)
+	}
+	if s.in != in {
+		way := "toward"
+		if s.in {
+			way = "away from"
+		}
+		return &Error{Kind: ErrType, Type: s.name, Detail: "only messages " + way + " an accounting authority are allowed here"}
+	}
+	if contentType != ContentType {
+		return &Error{Kind: ErrContentType, Type: s.name, Detail: "content type is " + excerpt(contentType) + ", expected " + ContentType}
+	}
+	if err := checkLength(s.name, body, limit); err != nil {
+		return err
+	}
+	return m.parse(s, body)
+}
+
+func unknownType(typ string) error {
+	return &Error{Kind: ErrType, Field: "type", Detail: "is " + excerpt(typ) + ", expected one of the ten message types"}
+}
+
+// requireAccount refuses a message about an account outside of the ranges that
+// the two peers share.
+func (v View) requireAccount(m *message) error {
+	if err := m.requireID(creditorField, v.PeerCreditors, ErrForeignID, "the peer's creditors"); err != nil {
+		return err
+	}
+	return m.requireID(debtorField, v.PeerDebtors, ErrForeignID, "the peer's debtors")
+}
+
+// requireCoordinator refuses a message about a transfer that the agent among the
+// two peers can not have asked for. ("Incoming", 3.)
+func (v View) requireCoordinator(m *message) error {
+	if !m.schema.hasCoordinatorID() {
+		return nil
+	}
+	typ := m.coordinatorType()
+	if v.Owner == nodetype.CreditorsAgent || v.Peer == nodetype.CreditorsAgent {
+		switch typ {
+		case direct:
+			return m.requireCoordinatorID(creditorField)
+		case agent:
+			return m.requireID(coordinatorIDField, v.PeerCreditors, ErrCoordinator, "the peer's creditors")
+		}
+		return m.refuseCoordinatorType(`"direct" or "agent" between an authority and a creditors agent`)
+	}
+	if typ != issuing {
+		return m.refuseCoordinatorType(`"issuing" between an authority and a debtors agent`)
+	}
+	// That creditor_id is 0 follows from the range of creditors.
+	return m.requireCoordinatorID(debtorField)
+}
+
+// requireID refuses the message unless the ID in a field lies within s, the
+// range of whose IDs.
+func (m *message) requireID(i int, s Subnet, kind error, whose string) error {
+	id := m.values[i].integer
+	if s.Contains(id) {
+		return nil
+	}
+	return &Error{
+		Kind: kind, Type: m.schema.name, Field: m.schema.fields[i].name,
+		Detail: fmt.Sprintf("is %d (0x%016x), which is not one of %s: expected 0x%v", id, uint64(id), whose, s),
+	}
+}
+
+// requireCoordinatorID refuses the message unless its coordinator ID equals
+// another ID of it.
+func (m *message) requireCoordinatorID(i int) error {
+	coordinator, expected := m.values[coordinatorIDField].integer, m.values[i].integer
+	if coordinator == expected {
+		return nil
+	}
+	return &Error{
+		Kind: ErrCoordinator, Type: m.schema.name, Field: "coordinator_id",
+		Detail: fmt.Sprintf("is %d, expected the %s %d as coordinator_type is %s", coordinator, m.schema.fields[i].name, expected,
+			strconv.Quote(m.coordinatorType())),
+	}
+}
+
+func (m *message) refuseCoordinatorType(expected string) error {
+	return &Error{
+		Kind: ErrCoordinator, Type: m.schema.name, Field: "coordinator_type",
+		Detail: "is " + excerpt(m.values[coordinatorTypeField].text) + ", expected " + expected,
+	}
+}
+
+// moveID translates the ID in a field, which must lie within from.
+func (m *message) moveID(i int, from, to Subnet) {
+	m.values[i].integer = from.move(m.values[i].integer, to)
+}
