@@ -1,0 +1,79 @@
+package embedded
+
+import (
+	"context"
+
+	"golang.org/x/sync/semaphore"
+
+	"peerlink/broker"
+)
+
+// budget bounds the messages on their way to disk, by number and by bytes. It
+// is given out first come, first served, so that no publisher starves.
+type budget struct {
+	life context.Context // of the store; whoever waits gives up when it ends
+
+	messages, bytes       *semaphore.Weighted
+	maxMessages, maxBytes int64
+}
+
+// weight is a part of the budget.
+type weight struct {
+	messages, bytes int64
+}
+
+func newBudget(life context.Context, messages, bytes int) *budget {
+	return &budget{
+		life:        life,
+		messages:    semaphore.NewWeighted(int64(messages)),
+		bytes:       semaphore.NewWeighted(int64(bytes)),
+		maxMessages: int64(messages),
+		maxBytes:    int64(bytes),
+	}
+}
+
+// acquire waits for a part of the budget. What is larger than all of it counts
+// as all of it: it goes alone.
+func (b *budget) acquire(ctx context.Context, messages, bytes int) (weight, error) {
+	w := weight{min(int64(messages), b.maxMessages), min(int64(bytes), b.maxBytes)}
+	if err := ctx.Err(); err != nil {
+		return weight{}, err
+	}
+	if b.life.Err() != nil {
+		return weight{}, broker.ErrClosed
+	}
+	if err := b.acquireOf(ctx, b.messages, w.messages); err != nil {
+		return weight{}, err
+	}
+	if err := b.acquireOf(ctx, b.bytes, w.bytes); err != nil {
+		b.messages.Release(w.messages)
+		return weight{}, err
+	}
+	return w, nil
+}
+
+func (b *budget) acquireOf(ctx context.Context, s *semaphore.Weighted, n int64) error {
+	if s.TryAcquire(n) {
+		return nil
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.life, cancel)()
+	if err := s.Acquire(waiting, n); err != nil {
+		if b.life.Err() != nil {
+			return broker.ErrClosed
+		}
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (b *budget) release(w weight) {
+	b.messages.Release(w.messages)
+	b.bytes.Release(w.bytes)
+}
+
+func (w *weight) add(x weight) {
+	w.messages += x.messages
+	w.bytes += x.bytes
+}

@@ -1,0 +1,75 @@
+package embedded
+
+import "database/sql/driver"
+
+// catalog is what the tables queues and bindings say, except for the counts.
+type catalog struct {
+	queues   map[string]int64 // IDs by name
+	names    map[int64]string
+	bindings map[string]binding // by peer
+	routes   router             // made from bindings when needed
+}
+
+type binding struct {
+	exchange string
+	key      string
+	fanout   bool
+	queue    int64
+}
+
+// know returns the catalog, from memory or from the file.
+func (w *writeConn) know() (*catalog, error) {
+	if w.catalog != nil {
+		return w.catalog, nil
+	}
+	c := &catalog{
+		queues:   make(map[string]int64),
+		names:    make(map[int64]string),
+		bindings: make(map[string]binding),
+	}
+	if err := w.allQueues.query(func(cols []driver.Value) bool {
+		c.add(number(cols[0]), text(cols[1]))
+		return true
+	}); err != nil {
+		return nil, err
+	}
+	if err := w.allBindings.query(func(cols []driver.Value) bool {
+		c.bindings[text(cols[0])] = binding{
+			exchange: text(cols[1]),
+			key:      text(cols[2]),
+			fanout:   number(cols[3]) != 0,
+			queue:    number(cols[4]),
+		}
+		return true
+	}); err != nil {
+		return nil, err
+	}
+	w.catalog = c
+	return c, nil
+}
+
+func (c *catalog) add(id int64, name string) {
+	c.queues[name] = id
+	c.names[id] = name
+}
+
+// setBinding binds the peer, or unbinds it if b is nil.
+func (c *catalog) setBinding(peer string, b *binding) {
+	if b == nil {
+		delete(c.bindings, peer)
+	} else {
+		c.bindings[peer] = *b
+	}
+	c.routes = nil
+}
+
+// route returns the queues that take a message.
+func (c *catalog) route(exchange, routingKey string) []int64 {
+	if c.routes == nil {
+		c.routes = make(router)
+		for _, b := range c.bindings {
+			c.routes.bind(b)
+		}
+	}
+	return c.routes.route(exchange, routingKey)
+}

@@ -1,0 +1,209 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"path/filepath"
+
+	"modernc.org/sqlite"
+)
+
+// busyTimeout is how long, in milliseconds, a statement waits for a lock that
+// another process holds. After that the writer rolls back and tries again.
+const busyTimeout = 2000
+
+// conn is one connection to the file, for one goroutine at a time.
+//
+// It uses the driver without database/sql: a pool of connections is of no use
+// to a single writer, and the conversions of every argument and column cost
+// as much as storing them.
+type conn struct {
+	raw   driver.Conn
+	stmts []*stmt // to be closed with the connection
+}
+
+// dial opens a connection. The file must exist: SQLite would make it with the
+// permissions of the umask.
+func dial(path string) (*conn, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	// As a URI the path may have any character.
+	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: abs}).String())
+	if err != nil {
+		return nil, err
+	}
+	raw, err := connector.Connect(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{raw: raw}
+	if err := c.exec(fmt.Sprintf("PRAGMA busy_timeout = %d", busyTimeout)); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// close closes the statements first: SQLite keeps a connection with open ones
+// alive, and the write-ahead log with it.
+func (c *conn) close() error {
+	var err error
+	for _, s := range c.stmts {
+		err = cmp.Or(err, s.close())
+	}
+	return cmp.Or(err, c.raw.Close())
+}
+
+// exec runs SQL that returns no rows, and may be several statements.
+func (c *conn) exec(sql string) error {
+	s, err := c.prepare(sql)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	_, err = s.exec()
+	return err
+}
+
+// number runs SQL that returns one number.
+func (c *conn) number(sql string) (int64, error) {
+	s, err := c.prepare(sql)
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	return s.number()
+}
+
+// prepare makes a statement, which must be closed before the connection.
+func (c *conn) prepare(sql string) (*stmt, error) {
+	raw, err := c.raw.(driver.ConnPrepareContext).PrepareContext(context.Background(), sql)
+	if err != nil {
+		return nil, err
+	}
+	return &stmt{raw: raw.(preparedStmt)}, nil
+}
+
+// preparer prepares statements that live as long as the connection; err is the
+// first error.
+type preparer struct {
+	conn *conn
+	err  error
+}
+
+func (p *preparer) stmt(sql string) *stmt {
+	if p.err != nil {
+		return nil
+	}
+	s, err := p.conn.prepare(sql)
+	if err != nil {
+		p.err = fmt.Errorf("prepare %q: %w", sql, err)
+		return nil
+	}
+	p.conn.stmts = append(p.conn.stmts, s)
+	return s
+}
+
+type preparedStmt interface {
+	driver.Stmt
+	driver.StmtExecContext
+	driver.StmtQueryContext
+}
+
+// stmt is a prepared statement. It keeps the memory for its arguments and
+// columns from one use to the next.
+type stmt struct {
+	raw  preparedStmt
+	args []driver.NamedValue
+	cols []driver.Value
+}
+
+func (s *stmt) close() error { return s.raw.Close() }
+
+// bind sets the arguments from position at on.
+func (s *stmt) bind(at int, values ...driver.Value) {
+	for len(s.args) < at+len(values) {
+		s.args = append(s.args, driver.NamedValue{Ordinal: len(s.args) + 1})
+	}
+	for i, v := range values {
+		s.args[at+i].Value = v
+	}
+}
+
+// exec runs the statement and returns how many rows it changed.
+func (s *stmt) exec(values ...driver.Value) (int64, error) {
+	s.bind(0, values...)
+	return s.run()
+}
+
+// run is exec with the arguments that are bound.
+func (s *stmt) run() (int64, error) {
+	r, err := s.raw.ExecContext(context.Background(), s.args)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+// query calls row with each row until it returns false. The slice is reused.
+func (s *stmt) query(row func(cols []driver.Value) bool, values ...driver.Value) (err error) {
+	s.bind(0, values...)
+	rows, err := s.raw.QueryContext(context.Background(), s.args)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := rows.Close(); err == nil {
+			err = e
+		}
+	}()
+	if s.cols == nil {
+		s.cols = make([]driver.Value, len(rows.Columns()))
+	}
+	for {
+		switch err := rows.Next(s.cols); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		if !row(s.cols) {
+			return nil
+		}
+	}
+}
+
+// number returns the first column of the first row, and 0 without a row.
+func (s *stmt) number(values ...driver.Value) (int64, error) {
+	var n int64
+	err := s.query(func(cols []driver.Value) bool {
+		n = number(cols[0])
+		return false
+	}, values...)
+	return n, err
+}
+
+// number, text and blob read a column. The tables are STRICT, so the zero
+// value for another type is only ever the answer to NULL.
+
+func number(v driver.Value) int64 {
+	n, _ := v.(int64)
+	return n
+}
+
+func text(v driver.Value) string {
+	s, _ := v.(string)
+	return s
+}
+
+func blob(v driver.Value) []byte {
+	b, _ := v.([]byte)
+	return b
+}

@@ -1,0 +1,240 @@
+package embedded
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"peerlink/broker"
+)
+
+// outlet is where a peer's queue is emptied. It outlives its consumers.
+type outlet struct {
+	mu       sync.Mutex
+	consumer *consumer // nil if there is none
+	// confirmed is the last message confirmed to any consumer. Its removal,
+	// and that of those before, may still be on its way to disk.
+	confirmed uint64
+	last      *confirmOp // the last one submitted
+}
+
+// Consume opens a queue for taking messages out. It reports [ErrNoQueue], and
+// [ErrInUse] while another consumer or a [Subscription] takes messages out of it.
+func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
+	err := s.readers.use(ctx, func(r *readConn) error {
+		_, exists, err := r.lastSeq(queue)
+		if err == nil && !exists {
+			err = ErrNoQueue
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("consume queue %s: %w", queue, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inboxes[queue] != nil && s.inboxes[queue].subscribed() {
+		return nil, fmt.Errorf("consume queue %s: %w by a subscription", queue, ErrInUse)
+	}
+	o := s.outlets[queue]
+	if o == nil {
+		o = &outlet{}
+		s.outlets[queue] = o
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.consumer != nil {
+		return nil, fmt.Errorf("consume queue %s: %w by another consumer", queue, ErrInUse)
+	}
+	c := &consumer{
+		store:  s,
+		queue:  queue,
+		outlet: o,
+		turn:   newTurn(),
+		bell:   newBell(),
+		closed: make(chan struct{}),
+		given:  o.confirmed,
+	}
+	o.consumer = c
+	s.bells.add(queue, c.bell, nil)
+	return c, nil
+}
+
+// consumed tells whether the queue has a consumer. The caller holds s.mu.
+func (s *Store) consumed(queue string) bool {
+	o := s.outlets[queue]
+	if o == nil {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.consumer != nil
+}
+
+type consumer struct {
+	store  *Store
+	queue  string
+	outlet *outlet
+	turn   turn
+	bell   bell
+	closed chan struct{}
+
+	given uint64 // the last message given out; guarded by outlet.mu
+}
+
+// Next waits for messages that have not been given out, and returns up to max
+// of them, of about 1 MiB together.
+func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error) {
+	if max < 1 {
+		return nil, fmt.Errorf("%w: %d messages wanted, expected at least 1", ErrInvalid, max)
+	}
+	if err := c.turn.take(ctx, c.closed); err != nil {
+		return nil, err
+	}
+	defer c.turn.pass()
+	for {
+		given, ok := c.position()
+		if !ok {
+			return nil, broker.ErrClosed
+		}
+		var found []broker.Delivery
+		err := c.store.readers.use(ctx, func(r *readConn) (err error) {
+			found, err = r.readDeliveries(c.queue, given, max)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("take messages out of queue %s: %w", c.queue, err)
+		}
+		if len(found) > 0 {
+			if !c.give(found[len(found)-1].Tag) {
+				return nil, broker.ErrClosed
+			}
+			return found, nil
+		}
+		if err := c.store.waitFor(ctx, c.bell, c.closed); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// position returns the last message given out, and whether c is open.
+func (c *consumer) position() (uint64, bool) {
+	c.outlet.mu.Lock()
+	defer c.outlet.mu.Unlock()
+	return c.given, c.outlet.consumer == c
+}
+
+// give notes that everything up to tag is given out, if c is open.
+func (c *consumer) give(tag uint64) bool {
+	c.outlet.mu.Lock()
+	defer c.outlet.mu.Unlock()
+	if c.outlet.consumer != c {
+		return false
+	}
+	c.given = tag
+	return true
+}
+
+// confirmOp removes the messages up to one from a queue.
+type confirmOp struct {
+	queue   string
+	batch   int
+	through uint64
+}
+
+// Confirm removes the delivery with this tag and all given out before it. It
+// reports [ErrNotGivenOut] for a tag that is still to come; one that has been
+// confirmed already is no error.
+func (c *consumer) Confirm(tag uint64) error {
+	o := c.outlet
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.consumer != c {
+		return broker.ErrClosed
+	}
+	if tag > c.given {
+		return fmt.Errorf("confirm message %d of queue %s: %w", tag, c.queue, ErrNotGivenOut)
+	}
+	if tag <= o.confirmed {
+		return nil
+	}
+	// Only the highest tag counts: a batch has at most one confirmation for a
+	// queue, which is why confirmations need no budget.
+	w := c.store.writer
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if o.last != nil && w.gathering(o.last.batch) {
+		o.last.through = tag
+	} else {
+		op := &confirmOp{queue: c.queue, batch: w.number, through: tag}
+		if err := w.submitLocked(op, weight{}); err != nil {
+			return err
+		}
+		o.last = op
+	}
+	o.confirmed = tag
+	return nil
+}
+
+func (o *confirmOp) apply(t *tx) error {
+	if err := t.removeThrough(o.queue, o.through); err != nil && !isVerdict(err) {
+		return err
+	}
+	return nil
+}
+
+func (o *confirmOp) settle(error) {}
+
+// SetAside moves one delivery to the messages that can not be sent. It
+// reports [ErrNotGivenOut] for a message that was not given out, or is not
+// there any more. When ctx ends before it is durable, it may or may not happen.
+func (c *consumer) SetAside(ctx context.Context, tag uint64, reason string) error {
+	settled, err := c.startSetAside(tag, reasonText(reason))
+	if err == nil {
+		err = await(ctx, settled)
+	}
+	if err != nil {
+		return fmt.Errorf("set aside message %d of queue %s: %w", tag, c.queue, err)
+	}
+	return nil
+}
+
+func (c *consumer) startSetAside(tag uint64, reason string) (<-chan error, error) {
+	o := c.outlet
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.consumer != c:
+		return nil, broker.ErrClosed
+	case tag <= o.confirmed || tag > c.given:
+		return nil, ErrNotGivenOut
+	}
+	// What is confirmed from now on must be removed after this, not with the
+	// last confirmation before it.
+	o.last = nil
+	return c.store.start(weight{}, func(t *tx) error {
+		moved, err := t.setAside(c.queue, tag, reason)
+		if err == nil && !moved {
+			err = ErrNotGivenOut
+		}
+		return err
+	})
+}
+
+// Close gives what is not confirmed back to the queue. It waits a moment until
+// the confirmations are durable, but they hold without that.
+func (c *consumer) Close() error {
+	o := c.outlet
+	o.mu.Lock()
+	open := o.consumer == c
+	if open {
+		o.consumer = nil
+		close(c.closed)
+	}
+	o.mu.Unlock()
+	if open {
+		c.store.bells.remove(c.queue, c.bell)
+		c.store.flush()
+	}
+	return nil
+}

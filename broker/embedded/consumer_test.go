@@ -1,0 +1,306 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/broker"
+)
+
+func consume(t *testing.T, s *Store, queue string) broker.Consumer {
+	t.Helper()
+	c, err := s.Consume(testContext(t), queue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// next takes messages out until there are n.
+func next(t *testing.T, c broker.Consumer, n int) (bodies []string, tags []uint64) {
+	t.Helper()
+	for len(bodies) < n {
+		ds, err := c.Next(testContext(t), n-len(bodies))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range ds {
+			bodies = append(bodies, string(d.Body))
+			tags = append(tags, d.Tag)
+		}
+	}
+	return bodies, tags
+}
+
+// Messages come out in the order in which they were put in, unchanged, each
+// once; what is confirmed is removed, what is not comes again.
+func TestConsume(t *testing.T) {
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	m := broker.Outgoing{Type: "ConfigureAccount", ContentType: "application/json", Body: []byte("\x00 \xff")}
+	if err := s.PutAll(testContext(t), "q", []broker.Outgoing{m, {}}); err != nil {
+		t.Fatal(err)
+	}
+	putBodies(t, s, "q", numbers(100)...)
+	c := consume(t, s, "q")
+	ds, err := c.Next(testContext(t), 2)
+	if err != nil || len(ds) != 2 {
+		t.Fatal(ds, err)
+	}
+	if d := ds[0]; d.Type != m.Type || d.ContentType != m.ContentType || string(d.Body) != string(m.Body) {
+		t.Errorf("got %+v, want %+v", d, m)
+	}
+	if d := ds[1]; d.Type != "" || d.ContentType != "" || len(d.Body) != 0 {
+		t.Errorf("got %+v, want an empty message", d)
+	}
+	got, tags := next(t, c, 100)
+	if !slices.Equal(got, numbers(100)) || !slices.IsSorted(tags) {
+		t.Errorf("got %q with tags %d", got, tags)
+	}
+	if err := c.Confirm(tags[59]); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Confirm(tags[19]); err != nil { // late, and no error
+		t.Fatal(err)
+	}
+	for _, tag := range []uint64{tags[99] + 1, math.MaxUint64} {
+		if err := c.Confirm(tag); !errors.Is(err, ErrNotGivenOut) {
+			t.Errorf("confirm %d: got %v, want ErrNotGivenOut", tag, err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantQueued(t, s, "q", numbers(100)[60:]...)
+	got, _ = next(t, consume(t, s, "q"), 40)
+	if !slices.Equal(got, numbers(100)[60:]) {
+		t.Errorf("the next consumer got %q, want 61 to 100", got)
+	}
+	wantQueued(t, reopen(t, s), "q", numbers(100)[60:]...)
+}
+
+// Sequence numbers are not used again after the queue was empty: a tag never
+// means two messages, even over a restart.
+func TestTagsGrow(t *testing.T) {
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	var all []uint64
+	for range 3 {
+		putBodies(t, s, "q", "1", "2")
+		c := consume(t, s, "q")
+		_, tags := next(t, c, 2)
+		all = append(all, tags...)
+		if err := c.Confirm(tags[1]); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		wantQueued(t, s, "q")
+		s = reopen(t, s)
+	}
+	if want := []uint64{1, 2, 3, 4, 5, 6}; !slices.Equal(all, want) {
+		t.Errorf("tags %d, want %d", all, want)
+	}
+}
+
+// A message that is confirmed is not given to the next consumer, even while
+// its removal can not be written.
+func TestConfirmHolds(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	putBodies(t, s, "q", "1", "2", "3")
+	c := consume(t, s, "q")
+	_, tags := next(t, c, 3)
+	unlock := lockFile(t, s)
+	if err := c.Confirm(tags[1]); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if n := len(queued(t, s, "q")); n != 3 {
+		t.Fatalf("%d messages are left; the lock does not work", n)
+	}
+	if got, _ := next(t, consume(t, s, "q"), 1); got[0] != "3" {
+		t.Errorf("the next consumer got %s first, want 3", got[0])
+	}
+	unlock()
+	wantQueued(t, reopen(t, s), "q", "3")
+}
+
+// Next wakes up for a message that arrives while it waits, and ends with its
+// context and its consumer.
+func TestNextWaits(t *testing.T) {
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	c := consume(t, s, "q")
+	type result struct {
+		ds  []broker.Delivery
+		err error
+	}
+	start := func(ctx context.Context) <-chan result {
+		got := make(chan result, 1)
+		go func() {
+			ds, err := c.Next(ctx, 10)
+			got <- result{ds, err}
+		}()
+		return got
+	}
+	got := start(testContext(t))
+	putBodies(t, s, "q", "1")
+	if r := <-got; r.err != nil || len(r.ds) != 1 {
+		t.Errorf("got %v, %v, want one message", r.ds, r.err)
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	got = start(ctx)
+	cancel()
+	if r := <-got; !errors.Is(r.err, context.Canceled) {
+		t.Errorf("got %v, %v, want context.Canceled", r.ds, r.err)
+	}
+	got = start(testContext(t))
+	c.Close()
+	if r := <-got; !errors.Is(r.err, broker.ErrClosed) {
+		t.Errorf("got %v, %v, want ErrClosed", r.ds, r.err)
+	}
+	if err := c.Confirm(1); !errors.Is(err, broker.ErrClosed) {
+		t.Errorf("confirm: got %v, want ErrClosed", err)
+	}
+}
+
+// What Next gives out at once is bounded by bytes, but is never nothing.
+func TestNextBounded(t *testing.T) {
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	large := strings.Repeat("x", 400_000)
+	putBodies(t, s, "q", large, large, large, large, strings.Repeat("x", 1<<20), "last")
+	c := consume(t, s, "q")
+	for _, want := range []int{3, 2, 1} {
+		ds, err := c.Next(testContext(t), 1000)
+		if err != nil || len(ds) != want {
+			t.Errorf("got %d messages, %v, want %d", len(ds), err, want)
+		}
+	}
+	if _, err := c.Next(testContext(t), 0); !errors.Is(err, ErrInvalid) {
+		t.Errorf("Next(0): got %v, want ErrInvalid", err)
+	}
+}
+
+// A queue has one consumer at a time, of one kind, and must exist.
+func TestConsumeExclusive(t *testing.T) {
+	s := openTest(t, Options{})
+	ctx := testContext(t)
+	if _, err := s.Consume(ctx, "q"); !errors.Is(err, ErrNoQueue) {
+		t.Errorf("unknown queue: got %v, want ErrNoQueue", err)
+	}
+	declareTest(t, s, "q")
+	c := consume(t, s, "q")
+	if _, err := s.Consume(ctx, "q"); !errors.Is(err, ErrInUse) {
+		t.Errorf("second consumer: got %v, want ErrInUse", err)
+	}
+	refused := s.Subscribe("q")
+	if _, err := refused.Next(ctx, 1); !errors.Is(err, ErrInUse) {
+		t.Errorf("subscription beside a consumer: got %v, want ErrInUse", err)
+	}
+	refused.Close()
+	c.Close()
+	sub := s.Subscribe("q")
+	if _, err := s.Consume(ctx, "q"); !errors.Is(err, ErrInUse) {
+		t.Errorf("consumer beside a subscription: got %v, want ErrInUse", err)
+	}
+	sub.Close()
+	consume(t, s, "q")
+}
+
+// A message set aside leaves the queue, with its reason and everything else
+// it has, while those around it stay; a confirmation made afterwards does not
+// remove it, however the writer puts the two together.
+func TestSetAside(t *testing.T) {
+	ctx := testContext(t)
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	putBodies(t, s, "q", numbers(6)...)
+	c := consume(t, s, "q")
+	_, tags := next(t, c, 5)
+
+	unlock := lockFile(t, s)
+	if err := c.Confirm(tags[0]); err != nil {
+		t.Fatal(err)
+	}
+	waitTaken(t, s) // the writer waits for the lock, what follows gathers in one batch
+	if err := c.Confirm(tags[1]); err != nil {
+		t.Fatal(err)
+	}
+	settled, err := c.(*consumer).startSetAside(tags[2], "debtor_id is out of range")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Confirm(tags[3]); err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	if err := await(ctx, settled); err != nil {
+		t.Fatal(err)
+	}
+
+	for _, tag := range []uint64{tags[2], tags[3], tags[4] + 1, 0} {
+		if err := c.SetAside(ctx, tag, "again"); !errors.Is(err, ErrNotGivenOut) {
+			t.Errorf("set aside %d: got %v, want ErrNotGivenOut", tag, err)
+		}
+	}
+	if err := c.SetAside(ctx, tags[4], "\xff\x00"+strings.Repeat("x", 10_000)); err != nil {
+		t.Error(err)
+	}
+	wantQueued(t, s, "q", "6")
+	aside, err := s.PeekAside(ctx, "q", 10)
+	if err != nil || len(aside) != 2 {
+		t.Fatal(aside, err)
+	}
+	if a := aside[0]; a.Seq != tags[2] || string(a.Body) != "3" || a.Type != "PrepareTransfer" || a.Reason != "debtor_id is out of range" || time.Since(a.At).Abs() > time.Minute {
+		t.Errorf("set aside as %+v", a)
+	}
+	if r := aside[1].Reason; len(r) > maxReason+10 || !strings.HasPrefix(r, "\uFFFD\uFFFDxxx") {
+		t.Errorf("reason %.20q... of %d bytes", r, len(r))
+	}
+	if n := statsOf(t, s, "q").SetAside; n != 2 {
+		t.Errorf("%d set aside, want 2", n)
+	}
+}
+
+// Stats and Peek tell what is in the queues, and change nothing.
+func TestStatsAndPeek(t *testing.T) {
+	ctx := testContext(t)
+	s := openTest(t, Options{})
+	before := time.Now().Truncate(time.Millisecond)
+	declareTest(t, s, "q")
+	publishBodies(t, s, "accounts_in", numbers(5)...)
+	stats, err := s.Stats(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprintf("%+v", stats.Queues)
+	in := stats.Queues[0]
+	if want := fmt.Sprintf("[{Name:accounts_in Depth:5 Oldest:%s SetAside:0 Total:5} {Name:q Depth:0 Oldest:%s SetAside:0 Total:0}]", in.Oldest, time.Time{}); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if in.Oldest.Before(before) || in.Oldest.After(time.Now()) || stats.FileBytes == 0 || stats.Trouble != nil {
+		t.Errorf("%+v", stats)
+	}
+	ms, err := s.Peek(ctx, "accounts_in", 3)
+	if err != nil || len(ms) != 3 || string(ms[2].Body) != "3" || ms[2].Seq != 3 || ms[2].RoutingKey != "1.0.1" || ms[2].Type != "AccountUpdate" {
+		t.Errorf("peek: %+v, %v", ms, err)
+	}
+	if ms, err := s.Peek(ctx, "nobody", 3); err != nil || len(ms) != 0 {
+		t.Errorf("peek into no queue: %+v, %v", ms, err)
+	}
+	wantQueued(t, s, "accounts_in", numbers(5)...)
+	if names, err := s.Queues(ctx); err != nil || !slices.Equal(names, []string{"accounts_in", "q"}) {
+		t.Errorf("queues %q, %v", names, err)
+	}
+}

@@ -1,0 +1,261 @@
+// Package embedded is the message store inside the process: a [broker.Broker]
+// on one SQLite file, for nodes that fit on one machine. It also serves the
+// node's own applications, which have no other broker to talk to.
+//
+// # Queues
+//
+// A queue is a name, a sequence number, and the messages that have one. A
+// message gets the next number of its queue when it is stored, in the
+// transaction that stores it; numbers are never used twice and have no holes.
+// There are two kinds of use, and a queue has one of them at a time:
+//
+//   - The queue of a peer ("peer.<ID>.0") is fed by [Store.Send], which routes
+//     through the bindings made by [Store.Declare], and emptied in order by one
+//     [broker.Consumer]. Its confirmations are cumulative.
+//   - An inbox ("accounts_in", "creditors_in", "debtors_in") is fed by
+//     [Store.Publish] and emptied by any number of competing [Subscription]s.
+//     Their acknowledgements are individual.
+//
+// # One writer commits for everybody
+//
+// A commit costs an fsync, whether it carries one message or a thousand. So
+// nobody commits alone: everything that wants to change the file (received
+// messages, messages of applications, confirmations, acknowledgements,
+// declarations) becomes an operation in one list. A single goroutine takes
+// the whole list, applies it in one transaction, and tells everyone after the
+// COMMIT. While it waits for the disk the next list gathers. A lone operation
+// waits for nobody; a flood is written a thousand at a time.
+//
+//	Publish ─┐                        ┌─ confirmed(n)
+//	Send ────┤   ┌──────┐  ┌────────┐ ├─ done(nil)
+//	Confirm ─┼──▶│ list │─▶│ writer │─┤
+//	Ack ─────┤   └──────┘  └────────┘ ├─ waiting consumers wake up
+//	Declare ─┘                        └─ watchers get copies
+//
+// The list is bounded by number and bytes of messages: beyond that, whoever
+// wants to put one in waits. Operations are checked before they enter the
+// list, so that none of them can spoil the transaction of the others.
+//
+// When a transaction fails (the disk is full, or another process keeps the
+// file locked) it is rolled back and tried again, the same operations in the
+// same order, until it succeeds or the store is closed. Nobody is told
+// anything before: a message is never confirmed early and never lost. Having
+// room again is all the store needs to go on.
+//
+// # Taking out
+//
+// Readers have their own connections and see what was committed last (SQLite's
+// write-ahead log). What is given out is remembered in memory only: after a
+// crash everything that was not removed is given out again. A confirmation
+// holds from the moment it is made, even while its removal is on its way to
+// disk: the next consumer of the queue starts behind it.
+//
+// # Several processes
+//
+// Any process may open the file, while others have it open: sequence numbers
+// are taken, and messages routed, from what the file says inside the
+// transaction. A store notices what others have written within a quarter of a
+// second. But what is given out is known to one process only, so only one of
+// them should consume.
+//
+// # The file
+//
+// It is an ordinary SQLite database (schema.go), which an operator can look
+// into with the sqlite3 tool. Beside it SQLite keeps "-wal" and "-shm" files,
+// which belong to it.
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"peerlink/broker"
+)
+
+var (
+	// ErrInvalid is reported for a name, a binding key or a message that can
+	// not be stored, whatever the state of the store.
+	ErrInvalid = errors.New("embedded: invalid")
+	// ErrNoQueue is reported for a queue that was never declared.
+	ErrNoQueue = errors.New("embedded: no such queue")
+	// ErrInUse is reported when a queue has another consumer already.
+	ErrInUse = errors.New("embedded: queue is in use")
+	// ErrNotGivenOut is reported for a tag or sequence number that its consumer
+	// or subscription does not hold: it was never given out, or it was
+	// confirmed, set aside or given back since.
+	ErrNotGivenOut = errors.New("embedded: message is not given out")
+	// ErrNewer is reported by [Open] for a file that a newer version has written.
+	ErrNewer = errors.New("embedded: file of a newer version")
+	// ErrNotStore is reported by [Open] for a file that is something else.
+	ErrNotStore = errors.New("embedded: not a message store")
+)
+
+// Options adjust a [Store]. The zero Options are good.
+type Options struct {
+	// Logger is told when the file can not be written, and when it can be
+	// again; nil means [slog.Default].
+	Logger *slog.Logger
+	// MaxPending is how many messages may be on their way to disk; 0 means
+	// 4,096. It bounds the size of a transaction too.
+	MaxPending int
+	// MaxPendingBytes is how many bytes those messages may have; 0 means 32 MiB.
+	MaxPendingBytes int
+	// MaxBody is the largest message body taken, in bytes; 0 means 1 MiB. (SMP
+	// asks for 8,192.)
+	MaxBody int
+}
+
+func (o Options) withDefaults() Options {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.MaxPending <= 0 {
+		o.MaxPending = 4096
+	}
+	if o.MaxPendingBytes <= 0 {
+		o.MaxPendingBytes = 32 << 20
+	}
+	if o.MaxBody <= 0 {
+		o.MaxBody = 1 << 20
+	}
+	return o
+}
+
+// Store is an open message store. It implements [broker.Broker]; all its
+// methods are safe for concurrent use.
+//
+// Callbacks (confirmed and done functions) run on the goroutine that writes:
+// they must return soon, and must not call [Store.Close].
+type Store struct {
+	path   string
+	limits limits
+	log    *slog.Logger
+
+	life    context.Context // ends when the store is closed
+	end     context.CancelFunc
+	close   func() error
+	writer  *writer
+	readers *readers
+	bells   *bells
+
+	mu      sync.Mutex
+	outlets map[string]*outlet // by queue: what consumers have confirmed
+	inboxes map[string]*inbox  // by queue: what subscriptions hold
+
+	old map[string]uint64 // by queue: the last sequence number when the store was opened
+}
+
+var _ broker.Broker = (*Store)(nil)
+
+// Open opens the store in a file, and makes it, readable for the owner only,
+// if it is not there. The directory must exist. It reports [ErrNewer] and
+// [ErrNotStore] for files it had better not touch.
+func Open(path string, opts Options) (*Store, error) {
+	opts = opts.withDefaults()
+	w, err := openWriteConn(path)
+	if err != nil {
+		return nil, fmt.Errorf("open message store %s: %w", path, err)
+	}
+	old, err := w.lastSeqs()
+	if err != nil {
+		w.close()
+		return nil, fmt.Errorf("open message store %s: %w", path, err)
+	}
+	r, err := openReaders(path)
+	if err != nil {
+		w.close()
+		return nil, fmt.Errorf("open message store %s: %w", path, err)
+	}
+	life, end := context.WithCancel(context.Background())
+	s := &Store{
+		path:    path,
+		limits:  limits{maxBody: opts.MaxBody},
+		log:     opts.Logger.With("store", path),
+		life:    life,
+		end:     end,
+		readers: r,
+		bells:   newBells(),
+		outlets: make(map[string]*outlet),
+		inboxes: make(map[string]*inbox),
+		old:     old,
+	}
+	s.close = sync.OnceValue(s.closeOnce)
+	s.writer = newWriter(w, s.log, s.bells, newBudget(life, opts.MaxPending, opts.MaxPendingBytes))
+	go s.writer.run(life)
+	return s, nil
+}
+
+// Close writes what is waiting to be written, gives everything given out back
+// to its queue, and releases the file. If the last transaction can not be
+// committed, those who wait for it are told [broker.ErrClosed], and Close
+// returns the reason. Whoever is blocked in a call of this store gets
+// [broker.ErrClosed].
+func (s *Store) Close() error { return s.close() }
+
+func (s *Store) closeOnce() error {
+	s.end()
+	err := s.writer.wait()
+	s.readers.close()
+	// The last connection moves the write-ahead log into the file.
+	if err = cmp.Or(err, s.writer.db.close()); err != nil {
+		return fmt.Errorf("close message store %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// waitFor waits until the bell has rung. It returns early with the reason
+// when ctx ends, or with [broker.ErrClosed] when the store or closed does.
+func (s *Store) waitFor(ctx context.Context, b bell, closed <-chan struct{}) error {
+	select {
+	case <-b:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-closed:
+		return broker.ErrClosed
+	case <-s.life.Done():
+		return broker.ErrClosed
+	}
+}
+
+// start hands an operation to the writer. The channel gets the result.
+func (s *Store) start(part weight, do func(*tx) error) (<-chan error, error) {
+	settled := make(chan error, 1)
+	err := s.writer.submit(&ownOp{do: do, done: func(err error) { settled <- err }}, part)
+	return settled, err
+}
+
+// commit hands an operation to the writer and waits until it is settled. When
+// ctx ends before, the operation may or may not take place.
+func (s *Store) commit(ctx context.Context, part weight, do func(*tx) error) error {
+	settled, err := s.start(part, do)
+	if err != nil {
+		return err
+	}
+	return await(ctx, settled)
+}
+
+func await(ctx context.Context, settled <-chan error) error {
+	select {
+	case err := <-settled:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// flushTime is how long the Close of a consumer or subscription waits for the
+// transaction with its last confirmations. They hold without it; it is a
+// courtesy to whoever looks into the file next.
+const flushTime = 2 * time.Second
+
+func (s *Store) flush() {
+	ctx, cancel := context.WithTimeout(s.life, flushTime)
+	defer cancel()
+	_ = s.commit(ctx, weight{}, func(*tx) error { return nil })
+}

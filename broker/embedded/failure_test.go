@@ -1,0 +1,423 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"peerlink/broker"
+)
+
+// reports is a slog.Handler that hands over what is reported.
+type reports chan string
+
+func (r reports) Enabled(context.Context, slog.Level) bool { return true }
+func (r reports) Handle(_ context.Context, rec slog.Record) error {
+	r <- rec.Level.String() + " " + rec.Message
+	return nil
+}
+func (r reports) WithAttrs([]slog.Attr) slog.Handler { return r }
+func (r reports) WithGroup(string) slog.Handler      { return r }
+
+// want waits for the next report, and checks what it begins with.
+func (r reports) want(t *testing.T, prefix string) {
+	t.Helper()
+	select {
+	case got := <-r:
+		if !strings.HasPrefix(got, prefix) {
+			t.Fatalf("reported %q, want %q…", got, prefix)
+		}
+	case <-testContext(t).Done():
+		t.Fatalf("nothing was reported, want %q…", prefix)
+	}
+}
+
+// flood publishes numbered messages until it is stopped. It notes how many are
+// confirmed.
+type flood struct {
+	publisher broker.Publisher
+	confirmed atomic.Uint64
+	err       atomic.Value // of the confirmed function
+	cancel    context.CancelFunc
+	published chan int // how many there are, when it was stopped
+}
+
+func startFlood(t *testing.T, s *Store) *flood {
+	t.Helper()
+	ctx, cancel := context.WithCancel(testContext(t))
+	f := &flood{cancel: cancel, published: make(chan int, 1)}
+	p, err := s.Publish(ctx, func(n uint64, err error) {
+		if n < f.confirmed.Load() {
+			t.Errorf("%d confirmed after %d", n, f.confirmed.Load())
+		}
+		f.confirmed.Store(n)
+		if err != nil {
+			f.err.Store(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.publisher = p
+	go func() {
+		for n := 0; ; n++ {
+			m := &broker.Incoming{Exchange: "accounts_in", Body: fmt.Appendf(nil, "%d %0500d", n+1, 0)}
+			if err := p.Publish(ctx, m); err != nil {
+				f.published <- n
+				return
+			}
+		}
+	}()
+	return f
+}
+
+// stop ends the flood and returns how many messages were published.
+func (f *flood) stop() int {
+	f.cancel()
+	return <-f.published
+}
+
+// checkStored checks that the inbox has the messages 1 to n, in order, each
+// once, with n between min and max.
+func checkStored(t *testing.T, s *Store, min, max int) {
+	t.Helper()
+	got := queued(t, s, "accounts_in")
+	for i, body := range got {
+		if number, _, _ := strings.Cut(body, " "); number != fmt.Sprint(i+1) {
+			t.Fatalf("message %s is at place %d of %d", number, i+1, len(got))
+		}
+	}
+	if len(got) < min || len(got) > max {
+		t.Errorf("%d messages are stored, want %d to %d", len(got), min, max)
+	}
+	if depth := statsOf(t, s, "accounts_in").Depth; int(depth) != len(got) {
+		t.Errorf("depth %d, but %d messages", depth, len(got))
+	}
+}
+
+// pageLimit is an operation, part of every transaction, that limits the size
+// of the file to what the limit is each time the transaction is tried.
+type pageLimit struct {
+	store *Store
+	pages atomic.Int64
+}
+
+func (l *pageLimit) apply(t *tx) error {
+	_, err := t.number(fmt.Sprintf("PRAGMA max_page_count = %d", l.pages.Load()))
+	return err
+}
+
+// settle puts it in front of the next transaction.
+func (l *pageLimit) settle(error) {
+	w := l.store.writer
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.next.ops = slices.Insert(w.next.ops, 0, op(l))
+	w.wake.ring()
+}
+
+// testFull checks what happens when the store can not grow: nothing is
+// confirmed that is not stored, publishers are held up, it is reported once,
+// and when there is room again it goes on by itself, with nothing lost, twice
+// or out of order.
+func testFull(t *testing.T, s *Store, log reports, makeRoom func()) {
+	t.Helper()
+	f := startFlood(t, s)
+	log.want(t, "ERROR can not write the message store")
+	stats, err := s.Stats(testContext(t))
+	if err != nil || stats.Trouble == nil || stats.Trouble.Err == nil {
+		t.Errorf("stats show no trouble: %+v, %v", stats, err)
+	}
+	before := f.confirmed.Load()
+	checkStored(t, s, int(before), int(before))
+	makeRoom()
+	log.want(t, "INFO the message store can be written again")
+	for f.confirmed.Load() == before {
+		runtime.Gosched()
+	}
+	n := f.stop()
+	publishBodies(t, s, "other_in", "last") // comes after all the others
+	if got := f.confirmed.Load(); int(got) != n {
+		t.Errorf("%d of %d are confirmed", got, n)
+	}
+	checkStored(t, s, n, n)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	close(log)
+	for report := range log {
+		t.Errorf("also reported: %s", report)
+	}
+}
+
+// The file may not grow any more, by SQLite's own limit.
+func TestFileLimit(t *testing.T) {
+	log := make(reports, 10)
+	s := openTest(t, Options{Logger: slog.New(log)})
+	limit := &pageLimit{store: s}
+	limit.pages.Store(200)
+	if err := s.writer.submit(limit, weight{}); err != nil {
+		t.Fatal(err)
+	}
+	testFull(t, s, log, func() { limit.pages.Store(1 << 30) })
+}
+
+// Another process holds the file locked, longer than SQLite waits.
+func TestFileLocked(t *testing.T) {
+	t.Parallel()
+	log := make(reports, 10)
+	s := openTest(t, Options{Logger: slog.New(log)})
+	testFull(t, s, log, lockFile(t, s))
+}
+
+// Closing a store that can not write ends soon, tells everyone that what is
+// not stored is not, and what was confirmed is there afterwards.
+func TestCloseInTrouble(t *testing.T) {
+	t.Parallel()
+	log := make(reports, 10)
+	s := openTest(t, Options{Logger: slog.New(log), MaxPending: 100})
+	unlock := lockFile(t, s)
+	f := startFlood(t, s)
+	log.want(t, "ERROR can not write")
+	err := s.Close()
+	if err == nil || !strings.Contains(err.Error(), s.path) {
+		t.Errorf("close: got %v, want an error that names the file", err)
+	}
+	f.stop()
+	if err, _ := f.err.Load().(error); !errors.Is(err, broker.ErrClosed) {
+		t.Errorf("the publisher was told %v, want ErrClosed", err)
+	}
+	unlock()
+	s = openFile(t, s.path, Options{})
+	checkStored(t, s, int(f.confirmed.Load()), int(f.confirmed.Load()))
+}
+
+// Whoever is blocked when the store is closed gets ErrClosed, and nothing that
+// belongs to the store goes on running.
+func TestCloseWhileBlocked(t *testing.T) {
+	s := openTest(t, Options{MaxPending: 10})
+	declareTest(t, s, "q")
+	ctx := testContext(t)
+	unlock := lockFile(t, s)
+	c := consume(t, s, "q")
+	sub, w := s.Subscribe("accounts_in"), s.Watch("accounts_in")
+	ended := make(chan error, 100)
+	var floods []*flood
+	for range 4 {
+		floods = append(floods, startFlood(t, s))
+	}
+	go func() { _, err := c.Next(ctx, 1); ended <- err }()
+	go func() { _, err := sub.Next(ctx, 1); ended <- err }()
+	go func() { _, _, err := w.Next(ctx); ended <- err }()
+	waitFull(t, s)
+	for range 4 {
+		go func() { ended <- s.Send(ctx, "to_debtors", "q", broker.Outgoing{}, nil) }()
+		go func() { ended <- s.Put(ctx, "q", broker.Outgoing{}) }()
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close() }()
+	for range 3 + 8 {
+		if err := <-ended; !errors.Is(err, broker.ErrClosed) {
+			t.Errorf("got %v, want ErrClosed", err)
+		}
+	}
+	unlock()
+	if err := <-closed; err != nil {
+		t.Errorf("close: %v", err)
+	}
+	n := 0
+	for _, f := range floods {
+		n += int(f.confirmed.Load())
+		f.stop()
+	}
+	s2 := openFile(t, s.path, Options{})
+	if got := len(queued(t, s2, "accounts_in")); got != n || got < 10 {
+		t.Errorf("%d messages stored, %d confirmed", got, n)
+	}
+	s2.Close()
+	wantNoGoroutines(t)
+}
+
+// waitFull waits until no message more is taken.
+func waitFull(t *testing.T, s *Store) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); s.writer.budget.messages.TryAcquire(1); time.Sleep(time.Millisecond) {
+		s.writer.budget.messages.Release(1)
+		if time.Now().After(deadline) {
+			t.Fatal("there is always room for one more")
+		}
+	}
+}
+
+// wantNoGoroutines waits until no goroutine runs in this package, except for
+// tests.
+func wantNoGoroutines(t *testing.T) {
+	t.Helper()
+	var left []string
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		left = nil
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		for stack := range strings.SplitSeq(string(stacks), "\n\n") {
+			if strings.Contains(stack, "peerlink/broker/embedded.") && !strings.Contains(stack, "testing.tRunner") {
+				left = append(left, stack)
+			}
+		}
+		if len(left) == 0 {
+			return
+		}
+	}
+	t.Errorf("goroutines are left:\n%s", strings.Join(left, "\n\n"))
+}
+
+// Not more than MaxPending messages, or MaxPendingBytes of them, are taken
+// while the file can not be written; a message that is larger than that, and
+// a batch, go alone.
+func TestPendingBounded(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		opts Options
+		want int
+	}{
+		{"by number", Options{MaxPending: 25}, 25},
+		{"by bytes", Options{MaxPendingBytes: 10 * (rowOverhead + 1000)}, 10},
+		{"larger than all", Options{MaxPendingBytes: 300}, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := openTest(t, test.opts)
+			declareTest(t, s, "q")
+			m := broker.Outgoing{Body: make([]byte, 1000-len("q"))}
+			unlock := lockFile(t, s)
+			taken := 0
+			for {
+				ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+				err := s.Send(ctx, "to_debtors", "q", m, nil)
+				cancel()
+				if err != nil {
+					if !errors.Is(err, context.DeadlineExceeded) {
+						t.Fatal(err)
+					}
+					break
+				}
+				taken++
+			}
+			if taken != test.want {
+				t.Errorf("%d messages were taken, want %d", taken, test.want)
+			}
+			unlock()
+			batch := slices.Repeat([]broker.Outgoing{m}, 100)
+			if err := s.PutAll(testContext(t), "q", batch); err != nil {
+				t.Error(err)
+			}
+			if depth := statsOf(t, s, "q").Depth; depth != int64(taken+len(batch)) {
+				t.Errorf("depth %d, want %d", depth, taken+len(batch))
+			}
+			s.Close()
+			if !s.writer.budget.messages.TryAcquire(s.writer.budget.maxMessages) || !s.writer.budget.bytes.TryAcquire(s.writer.budget.maxBytes) {
+				t.Error("not all of the budget came back")
+			}
+		})
+	}
+}
+
+// A transaction that failed leaves no trace: what it made or bound in memory
+// is not believed afterwards.
+func TestRollback(t *testing.T) {
+	s := openTest(t, Options{})
+	fails := errors.New("fails once")
+	q := peer("aa", "to_debtors", "#", "new")
+	tried := 0
+	err := s.commit(testContext(t), weight{}, func(t *tx) error {
+		if tried++; tried > 1 {
+			return nil
+		}
+		if err := t.declare(q); err != nil {
+			return err
+		}
+		return fails
+	})
+	if err != nil || tried != 2 {
+		t.Fatalf("tried %d times, %v", tried, err)
+	}
+	if err := send(t, s, "to_debtors", "x", "1"); !errors.Is(err, broker.ErrUnroutable) {
+		t.Errorf("got %v, want ErrUnroutable", err)
+	}
+	if err := s.Put(testContext(t), "new", broker.Outgoing{}); !errors.Is(err, ErrNoQueue) {
+		t.Errorf("got %v, want ErrNoQueue", err)
+	}
+}
+
+// The write-ahead log does not grow for ever because someone reads for long: it
+// is started over as soon as he has ended.
+func TestWALBounded(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	s.writer.db.walLimit, s.writer.db.nextWAL = 1<<18, 1<<18 // nobody writes now
+	walSize := func() int64 {
+		info, err := os.Stat(s.path + "-wal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	reader, err := dial(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.close()
+	if err := reader.exec("BEGIN; SELECT * FROM queues"); err != nil {
+		t.Fatal(err)
+	}
+	putN(t, s, "q", 1000)
+	grown := walSize()
+	if grown < 1<<18 {
+		t.Fatalf("the write-ahead log has only %d bytes; the test does not work", grown)
+	}
+	if err := reader.exec("COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		putN(t, s, "q", 1000)
+	}
+	if size := walSize(); size >= grown {
+		t.Errorf("the write-ahead log has grown from %d to %d bytes", grown, size)
+	}
+}
+
+// A file that SQLite can not repair is not a reason to fall over.
+func TestDamagedFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "messages.db")
+	s := openFile(t, path, Options{})
+	publishBodies(t, s, "accounts_in", numbers(1000)...)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 3 * pageSize; i < len(data); i += 7 {
+		data[i] ^= 0x55
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err = Open(path, Options{Logger: slog.New(make(reports, 10))})
+	if err != nil {
+		return // noticed at once
+	}
+	defer s.Close()
+	if ms, err := s.Peek(testContext(t), "accounts_in", 1000); err == nil && len(ms) == 1000 {
+		t.Error("the damage was not noticed")
+	}
+}

@@ -1,0 +1,245 @@
+package embedded
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"peerlink/broker"
+)
+
+// playPart is what this binary does as a child: see childEnv.
+func playPart(part string) error {
+	words := strings.Fields(part)
+	s, err := Open(words[1], Options{})
+	if err != nil {
+		return err
+	}
+	switch words[0] {
+	case "publish":
+		return playPublish(s, words[2])
+	case "confirm":
+		return playConfirm(s)
+	case "put":
+		return playPut(s, words[2])
+	}
+	return fmt.Errorf("no part %q", part)
+}
+
+// say tells the parent something, at once.
+func say(args ...any) { fmt.Fprintln(os.Stdout, args...) }
+
+// playPublish publishes messages "<run>:1", "<run>:2"… for ever, and says how
+// many are confirmed.
+func playPublish(s *Store, run string) error {
+	ctx := context.Background()
+	p, err := s.Publish(ctx, func(n uint64, err error) { say(n) })
+	for n := 1; err == nil; n++ {
+		err = p.Publish(ctx, &broker.Incoming{Exchange: "accounts_in", Body: fmt.Appendf(nil, "%s:%d", run, n)})
+	}
+	return err
+}
+
+// playConfirm takes messages out of queue q and confirms them, and says before
+// what it confirms.
+func playConfirm(s *Store) error {
+	ctx := context.Background()
+	c, err := s.Consume(ctx, "q")
+	if err != nil {
+		return err
+	}
+	for {
+		ds, err := c.Next(ctx, 1+rand.IntN(50))
+		if err != nil {
+			return err
+		}
+		d := ds[rand.IntN(len(ds))]
+		say(string(d.Body))
+		if err := c.Confirm(d.Tag); err != nil {
+			return err
+		}
+	}
+}
+
+// playPut puts messages "<run>:1" to "<run>:300" into queue q, three at a time.
+func playPut(s *Store, run string) error {
+	for n := 1; n <= 300; n += 3 {
+		var bodies []string
+		for i := range 3 {
+			bodies = append(bodies, fmt.Sprintf("%s:%d", run, n+i))
+		}
+		if err := s.PutAll(context.Background(), "q", outgoing(bodies...)); err != nil {
+			return err
+		}
+	}
+	return s.Close()
+}
+
+// killAfter reads what a child says, n lines of it, kills it at once, and
+// returns the last line that it has said before it died.
+func killAfter(t *testing.T, c *child, n int) (last string) {
+	t.Helper()
+	for range n {
+		if !c.lines.Scan() {
+			t.Fatal("the child has ended by itself")
+		}
+		last = c.lines.Text()
+	}
+	if err := c.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for c.lines.Scan() {
+		last = c.lines.Text()
+	}
+	_ = c.Wait()
+	return last
+}
+
+// checkRun checks that messages[0:] begin with "<run>:1", "<run>:2"… in order,
+// and returns how many of them there are.
+func checkRun(messages []string, run int) int {
+	n := 0
+	for n < len(messages) && messages[n] == fmt.Sprintf("%d:%d", run, n+1) {
+		n++
+	}
+	return n
+}
+
+// When a process that stores messages is killed, at any moment, every message
+// that it has confirmed is there: in order, once, and without a gap.
+func TestKillPublisher(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "messages.db")
+	var confirmed []int
+	for run := range 12 {
+		c := startChild(t, "publish", path, run)
+		n, err := strconv.Atoi(killAfter(t, c, 1+rand.IntN(40)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		confirmed = append(confirmed, n)
+	}
+	s := openFile(t, path, Options{})
+	messages := queued(t, s, "accounts_in")
+	if depth := statsOf(t, s, "accounts_in").Depth; depth != int64(len(messages)) {
+		t.Errorf("depth %d, but %d messages", depth, len(messages))
+	}
+	for run, want := range confirmed {
+		n := checkRun(messages, run)
+		if n < want {
+			t.Fatalf("run %d has confirmed %d messages, but only %d are there, then %q", run, want, n, messages[n:min(n+1, len(messages))])
+		}
+		messages = messages[n:]
+	}
+	if len(messages) > 0 {
+		t.Errorf("%d messages are there that nobody should have put, first %s", len(messages), messages[0])
+	}
+}
+
+// When a process that takes messages out is killed, at any moment, every
+// message that it has not confirmed is still there, in order.
+func TestKillConsumer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "messages.db")
+	const total = 20_000
+	s := openFile(t, path, Options{})
+	declareTest(t, s, "q")
+	putBodies(t, s, "q", numbers(total)...)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	removed := 0
+	for range 10 {
+		c := startChild(t, "confirm", path)
+		confirmed, err := strconv.Atoi(killAfter(t, c, 1+rand.IntN(40)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := openFile(t, path, Options{})
+		left := queued(t, s, "q")
+		before := removed
+		removed = total - len(left)
+		if removed > confirmed || removed < before {
+			t.Fatalf("%d messages were removed, %d before, and %d confirmed", removed, before, confirmed)
+		}
+		for i, body := range left {
+			if body != strconv.Itoa(removed+i+1) {
+				t.Fatalf("message %s is at place %d after %d were removed", body, i+1, removed)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if removed == 0 {
+		t.Error("nothing was removed: the test shows nothing")
+	}
+}
+
+// Several processes put into one queue while one of them is busy and takes
+// out: nobody starves, and each message comes out once, in its sender's order.
+func TestProcesses(t *testing.T) {
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	f := startFlood(t, s)
+	children := []*child{startChild(t, "put", s.path, 0), startChild(t, "put", s.path, 1)}
+	putBodies(t, s, "q", "2:1", "2:2")
+	c := consume(t, s, "q")
+	messages, tags := next(t, c, 602)
+	for _, child := range children {
+		if err := child.Wait(); err != nil {
+			t.Errorf("child: %v", err)
+		}
+	}
+	n := f.stop()
+	var byRun [3][]string
+	for _, m := range messages {
+		run := m[0] - '0'
+		byRun[run] = append(byRun[run], m)
+	}
+	for run, want := range []int{300, 300, 2} {
+		if got := checkRun(byRun[run], run); got != want || len(byRun[run]) != want {
+			t.Errorf("%d messages of %d in order, want %d: %.200q", got, run, want, byRun[run])
+		}
+	}
+	if err := c.Confirm(tags[len(tags)-1]); err != nil {
+		t.Fatal(err)
+	}
+	s = reopen(t, s)
+	wantQueued(t, s, "q")
+	checkStored(t, s, n, n)
+}
+
+// What another process puts wakes a consumer, and a subscription, that wait.
+func TestNoticeOthers(t *testing.T) {
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	other := openFile(t, s.path, Options{})
+	c := consume(t, s, "q")
+	sub := subscribe(t, s, "accounts_in")
+	for i, want := range []string{"1", "2"} {
+		taken := make(chan struct{})
+		got := make(chan string, 2)
+		go func() {
+			close(taken)
+			ds, err := c.Next(testContext(t), 1)
+			if err != nil {
+				got <- err.Error()
+				return
+			}
+			got <- string(ds[0].Body)
+		}()
+		<-taken
+		putBodies(t, other, "q", want)
+		if body := <-got; body != want {
+			t.Errorf("the consumer got %s, want %s", body, want)
+		}
+		publishBodies(t, other, "accounts_in", want)
+		if bodies, seqs := take(t, sub, 1); bodies[0] != want || seqs[0] != uint64(i+1) {
+			t.Errorf("the subscription got %s as %d, want %s as %d", bodies[0], seqs[0], want, i+1)
+		}
+	}
+}

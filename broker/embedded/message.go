@@ -1,0 +1,94 @@
+package embedded
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"time"
+
+	"peerlink/broker"
+)
+
+// Message is a message as it is stored in a queue or an inbox.
+type Message struct {
+	Seq         uint64    // its number in the queue
+	Arrived     time.Time // when it was stored, to the millisecond
+	RoutingKey  string    // as published or sent; "" if it was put into the queue directly
+	Type        string    // SMP message type
+	ContentType string
+	Headers     []broker.Header // only received messages have some
+	Body        []byte
+}
+
+// AsideMessage is a message that could not be sent.
+type AsideMessage struct {
+	Message
+	At     time.Time // when it was set aside
+	Reason string
+}
+
+// scanMessage reads the columns of readConn.messages.
+func scanMessage(queue string, cols []driver.Value) (Message, error) {
+	m := Message{
+		Seq:         uint64(number(cols[0])),
+		Arrived:     time.UnixMilli(number(cols[1])),
+		Type:        text(cols[2]),
+		ContentType: text(cols[3]),
+		RoutingKey:  text(cols[4]),
+		Body:        blob(cols[6]),
+	}
+	var err error
+	if m.Headers, err = decodeHeaders(text(cols[5])); err != nil {
+		return Message{}, fmt.Errorf("message %d of queue %s: %w", m.Seq, queue, err)
+	}
+	return m, nil
+}
+
+// incoming returns the message as it was published to the inbox.
+func (m Message) incoming(inbox string) broker.Incoming {
+	return broker.Incoming{
+		Exchange:    inbox,
+		RoutingKey:  m.RoutingKey,
+		Type:        m.Type,
+		ContentType: m.ContentType,
+		Headers:     m.Headers,
+		Body:        m.Body,
+	}
+}
+
+// Peek returns the first messages of a queue or an inbox, at most n and about
+// 1 MiB, and leaves them there. Among them may be messages that are given out.
+func (s *Store) Peek(ctx context.Context, queue string, n int) ([]Message, error) {
+	var found []Message
+	err := s.readers.use(ctx, func(r *readConn) (err error) {
+		found, err = r.readMessages(queue, 0, max(n, 0))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("peek into queue %s: %w", queue, err)
+	}
+	return found, nil
+}
+
+// PeekAside returns the first messages of a queue that were set aside, at most
+// n, and leaves them there.
+func (s *Store) PeekAside(ctx context.Context, queue string, n int) ([]AsideMessage, error) {
+	var found []AsideMessage
+	err := s.readers.use(ctx, func(r *readConn) error {
+		var damaged error
+		err := r.setAside.query(func(cols []driver.Value) bool {
+			a := AsideMessage{At: time.UnixMilli(number(cols[7])), Reason: text(cols[8])}
+			a.Message, damaged = scanMessage(queue, cols)
+			found = append(found, a)
+			return damaged == nil
+		}, queue, int64(0), int64(max(n, 0)))
+		if err == nil {
+			err = damaged
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("peek into messages of queue %s set aside: %w", queue, err)
+	}
+	return found, nil
+}

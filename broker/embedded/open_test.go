@@ -1,0 +1,100 @@
+package embedded
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Messages are for the owner only: the file, and what SQLite puts beside it.
+func TestOpenPermissions(t *testing.T) {
+	s := openTest(t, Options{})
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		info, err := os.Stat(s.path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("file%s has mode %v, want 0600", suffix, info.Mode().Perm())
+		}
+	}
+}
+
+// After Close everything is in the one file, so that it can be moved or copied.
+func TestCloseLeavesOneFile(t *testing.T) {
+	s := openTest(t, Options{})
+	publishBodies(t, s, "accounts_in", numbers(100)...)
+	queued(t, s, "accounts_in")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(filepath.Dir(s.path))
+	if err != nil || len(files) != 1 {
+		t.Errorf("files %v, %v, want one", files, err)
+	}
+}
+
+// Every name that the file system allows is the name of the file, whatever it
+// means in a URI.
+func TestOpenPath(t *testing.T) {
+	for _, name := range []string{"a b.db", "a?mode=memory&x=%41#y.db", "file:x.db", ":memory:"} {
+		path := filepath.Join(t.TempDir(), name)
+		openFile(t, path, Options{})
+		if info, err := os.Stat(path); err != nil || info.Size() == 0 {
+			t.Errorf("%q: the file is not there or empty (%v)", name, err)
+		}
+	}
+}
+
+// A file that is not ours, or from the future, is refused and not touched.
+func TestOpenRefuses(t *testing.T) {
+	sqlFile := func(sql string) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) {
+			if err := create(path); err != nil {
+				t.Fatal(err)
+			}
+			c, err := dial(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.close()
+			if err := c.exec(sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, test := range []struct {
+		name string
+		make func(t *testing.T, path string)
+		want error
+	}{
+		{"text", func(t *testing.T, path string) {
+			if err := os.WriteFile(path, []byte("this file is a text file, and longer than an SQLite header is: 100 bytes, or some more of them."), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, ErrNotStore},
+		{"other database", sqlFile("CREATE TABLE accounts (id INTEGER)"), ErrNotStore},
+		{"newer", sqlFile(schema + "PRAGMA user_version = 2"), ErrNewer},
+		{"no directory", func(*testing.T, string) {}, os.ErrNotExist},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "messages.db")
+			if test.want == os.ErrNotExist {
+				path = filepath.Join(path, "messages.db")
+			}
+			test.make(t, path)
+			before, _ := os.ReadFile(path)
+			s, err := Open(path, Options{})
+			if err == nil {
+				s.Close()
+			}
+			if !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+			if after, _ := os.ReadFile(path); string(after) != string(before) {
+				t.Error("the file was changed")
+			}
+		})
+	}
+}

@@ -1,0 +1,106 @@
+package embedded
+
+import (
+	"context"
+
+	"peerlink/broker"
+)
+
+// Publish opens the inbox for a stream of received messages. The inboxes are
+// made when they get their first message. confirmed is called by the writer,
+// once for each transaction with messages of this publisher.
+func (s *Store) Publish(ctx context.Context, confirmed func(n uint64, err error)) (broker.Publisher, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if s.life.Err() != nil {
+		return nil, broker.ErrClosed
+	}
+	return &publisher{store: s, confirmed: confirmed}, nil
+}
+
+type publisher struct {
+	store     *Store
+	confirmed func(n uint64, err error)
+	durable   uint64 // the writer's
+
+	// Guarded by the writer's mutex.
+	last   *publishOp // the last one submitted
+	closed bool
+}
+
+// publishOp stores the messages that one publisher has for one batch.
+type publishOp struct {
+	publisher *publisher
+	batch     int
+	rows      []row
+}
+
+// Publish hands over the next message. It reports [ErrInvalid] for a message
+// that can not be stored; it is then not counted.
+func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
+	r, err := p.store.limits.incomingRow(m)
+	if err != nil {
+		return err
+	}
+	w := p.store.writer
+	part, err := w.budget.acquire(ctx, 1, r.size())
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p.closed {
+		w.budget.release(part)
+		return broker.ErrClosed
+	}
+	if p.last != nil && w.gathering(p.last.batch) {
+		p.last.rows = append(p.last.rows, r)
+		w.next.weight.add(part)
+		return nil
+	}
+	p.last = &publishOp{publisher: p, batch: w.number, rows: []row{r}}
+	return w.submitLocked(p.last, part)
+}
+
+// Close ends the stream. What was published will still be stored, but nobody
+// is told: confirmed is not called any more, except that a call may be under
+// way.
+func (p *publisher) Close() error {
+	w := p.store.writer
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p.closed = true
+	p.last = nil
+	return nil
+}
+
+func (o *publishOp) apply(t *tx) error {
+	var q *queueWork
+	for _, r := range o.rows {
+		if q == nil || q.name != r.message.Exchange {
+			var err error
+			if q, err = t.makeQueue(r.message.Exchange); err != nil {
+				return err
+			}
+		}
+		if err := t.put(q, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *publishOp) settle(err error) {
+	p := o.publisher
+	if err == nil {
+		p.durable += uint64(len(o.rows))
+	}
+	w := p.store.writer
+	w.mu.Lock()
+	closed := p.closed
+	w.mu.Unlock()
+	if !closed {
+		p.confirmed(p.durable, err)
+	}
+}

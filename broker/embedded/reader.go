@@ -1,0 +1,165 @@
+package embedded
+
+import (
+	"context"
+	"database/sql/driver"
+	"runtime"
+
+	"peerlink/broker"
+)
+
+// readBytes bounds what is read at once, as row.size counts: reading stops
+// with the message that reaches it.
+const readBytes = 1 << 20
+
+// readers are the connections that read: a few, since reading is short.
+type readers struct {
+	free   chan *readConn
+	closed chan struct{}
+}
+
+func openReaders(path string) (*readers, error) {
+	n := min(max(2, runtime.GOMAXPROCS(0)), 4)
+	r := &readers{free: make(chan *readConn, n), closed: make(chan struct{})}
+	for range n {
+		c, err := openReadConn(path)
+		if err != nil {
+			for range len(r.free) {
+				(<-r.free).close()
+			}
+			return nil, err
+		}
+		r.free <- c
+	}
+	return r, nil
+}
+
+// use runs f with a connection.
+func (r *readers) use(ctx context.Context, f func(*readConn) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case c := <-r.free:
+		defer func() { r.free <- c }()
+		return f(c)
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.closed:
+		return broker.ErrClosed
+	}
+}
+
+// close waits until nobody uses a connection, and closes them all.
+func (r *readers) close() {
+	close(r.closed)
+	for range cap(r.free) {
+		(<-r.free).close()
+	}
+}
+
+// readConn is a connection that reads, with its statements.
+type readConn struct {
+	*conn
+	deliveries, messages, setAside *stmt
+	nextSeq, queues                *stmt
+}
+
+func openReadConn(path string) (*readConn, error) {
+	c, err := dial(path)
+	if err != nil {
+		return nil, err
+	}
+	const (
+		columns = "seq, arrived, type, content_type, routing_key, headers, body"
+		behind  = " WHERE queue = (SELECT id FROM queues WHERE name = ?) AND seq > ? ORDER BY seq LIMIT ?"
+	)
+	r := &readConn{conn: c}
+	p := preparer{conn: c}
+	r.deliveries = p.stmt("SELECT seq, type, content_type, body FROM messages" + behind)
+	r.messages = p.stmt("SELECT " + columns + " FROM messages" + behind)
+	r.setAside = p.stmt("SELECT " + columns + ", at, reason FROM set_aside" + behind)
+	r.nextSeq = p.stmt("SELECT next_seq FROM queues WHERE name = ?")
+	r.queues = p.stmt("SELECT name, depth, next_seq," +
+		" (SELECT arrived FROM messages WHERE queue = queues.id ORDER BY seq LIMIT 1)," +
+		" (SELECT count(*) FROM set_aside WHERE queue = queues.id)" +
+		" FROM queues ORDER BY name")
+	if p.err == nil {
+		p.err = c.exec("PRAGMA query_only = ON")
+	}
+	if p.err != nil {
+		c.close()
+		return nil, p.err
+	}
+	return r, nil
+}
+
+// lastSeq returns the last sequence number given in a queue, 0 if there is no
+// such queue.
+func (r *readConn) lastSeq(queue string) (seq uint64, exists bool, err error) {
+	next, err := r.nextSeq.number(queue)
+	if err != nil || next == 0 {
+		return 0, false, err
+	}
+	return uint64(next - 1), true, nil
+}
+
+// readDeliveries reads messages behind one in a peer's queue.
+func (r *readConn) readDeliveries(queue string, after uint64, limit int) ([]broker.Delivery, error) {
+	var found []broker.Delivery
+	size := 0
+	err := r.deliveries.query(func(cols []driver.Value) bool {
+		d := broker.Delivery{Tag: uint64(number(cols[0])), Outgoing: broker.Outgoing{
+			Type:        text(cols[1]),
+			ContentType: text(cols[2]),
+			Body:        blob(cols[3]),
+		}}
+		found = append(found, d)
+		size += rowOverhead + len(d.Type) + len(d.ContentType) + len(d.Body)
+		return size < readBytes
+	}, queue, int64(after), int64(limit))
+	return found, err
+}
+
+// readMessages reads messages behind one in a queue, with everything that is
+// stored of them.
+func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Message, error) {
+	var found []Message
+	size := 0
+	var damaged error
+	err := r.messages.query(func(cols []driver.Value) bool {
+		var m Message
+		if m, damaged = scanMessage(queue, cols); damaged != nil {
+			return false
+		}
+		found = append(found, m)
+		size += rowOverhead + len(m.Body) + len(text(cols[5]))
+		return size < readBytes
+	}, queue, int64(after), int64(limit))
+	if err == nil && len(found) == 0 {
+		// What can be read before a damaged message is worth having.
+		err = damaged
+	}
+	return found, err
+}
+
+// readThese reads single messages of a queue, which are in order. It returns
+// also how many it has looked for; some of them may not be there any more.
+func (r *readConn) readThese(queue string, seqs []uint64) (found []Message, looked int, err error) {
+	size := 0
+	for _, seq := range seqs {
+		m, err := r.readMessages(queue, seq-1, 1)
+		if err != nil {
+			return nil, 0, err
+		}
+		looked++
+		if len(m) == 1 && m[0].Seq == seq {
+			found = append(found, m[0])
+			size += rowOverhead + len(m[0].Body)
+		}
+		if size >= readBytes {
+			break
+		}
+	}
+	return found, looked, nil
+}

@@ -1,0 +1,133 @@
+package embedded
+
+import (
+	"context"
+	"fmt"
+
+	"peerlink/broker"
+)
+
+// Declare makes the first of the peer's queues, and binds it to the exchange
+// in place of what was bound for this peer before. It returns when that is
+// durable.
+func (s *Store) Declare(ctx context.Context, q broker.PeerQueue) error {
+	if err := checkPeerQueue(q); err != nil {
+		return fmt.Errorf("declare queue of peer %s: %w", q.PeerID, err)
+	}
+	if err := s.commit(ctx, weight{}, func(t *tx) error { return t.declare(q) }); err != nil {
+		return fmt.Errorf("declare queue of peer %s: %w", q.PeerID, err)
+	}
+	return nil
+}
+
+// Release removes what binds the peer's queue to the exchange. The queue and
+// its messages stay. It returns when that is durable.
+func (s *Store) Release(ctx context.Context, q broker.PeerQueue) error {
+	if err := s.commit(ctx, weight{}, func(t *tx) error { return t.release(q.PeerID) }); err != nil {
+		return fmt.Errorf("release queue of peer %s: %w", q.PeerID, err)
+	}
+	return nil
+}
+
+func checkPeerQueue(q broker.PeerQueue) error {
+	if err := checkName("peer ID", q.PeerID); err != nil {
+		return err
+	}
+	if err := checkName("exchange", q.Exchange); err != nil {
+		return err
+	}
+	if len(q.Queues) == 0 {
+		return fmt.Errorf("%w: no queue is named", ErrInvalid)
+	}
+	if err := checkName("queue", q.Queues[0]); err != nil {
+		return err
+	}
+	if q.Fanout && q.BindingKey != "" {
+		return fmt.Errorf("%w: binding key %q for a fanout exchange, which has none", ErrInvalid, q.BindingKey)
+	}
+	return checkBindingKey(q.BindingKey)
+}
+
+// Send routes a message of an application through an outgoing exchange, to
+// each queue with a matching binding. It blocks while too many messages are on
+// their way to disk. If it returns nil, done (which may be nil) is called once:
+// with nil when the message is durable, with [broker.ErrUnroutable] when no
+// binding takes it, with [broker.ErrClosed] when the store was closed before
+// it could be written. If it returns an error, done is not called.
+func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.Outgoing, done func(error)) error {
+	if err := checkName("exchange", exchange); err != nil {
+		return err
+	}
+	r, err := s.limits.outgoingRow(routingKey, m)
+	if err != nil {
+		return err
+	}
+	part, err := s.writer.budget.acquire(ctx, 1, r.size())
+	if err != nil {
+		return err
+	}
+	return s.writer.submit(&ownOp{done: done, do: func(t *tx) error {
+		ids, err := t.route(exchange, routingKey)
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
+			return fmt.Errorf("%w: exchange %s has no binding for routing key %q",
+				broker.ErrUnroutable, exchange, routingKey)
+		}
+		for _, id := range ids {
+			q, err := t.queueByID(id)
+			if err != nil {
+				return err
+			}
+			if err := t.put(q, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}, part)
+}
+
+// Put appends a message to a queue, past the exchanges, and returns when it is
+// durable. It reports [ErrNoQueue]. When ctx ends while it waits for the disk,
+// the message may or may not be stored.
+func (s *Store) Put(ctx context.Context, queue string, m broker.Outgoing) error {
+	return s.PutAll(ctx, queue, []broker.Outgoing{m})
+}
+
+// PutAll is [Store.Put] for several messages: all of them are stored, one
+// after the other, or none.
+func (s *Store) PutAll(ctx context.Context, queue string, messages []broker.Outgoing) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	rows := make([]row, len(messages))
+	size := 0
+	for i, m := range messages {
+		var err error
+		if rows[i], err = s.limits.outgoingRow("", m); err != nil {
+			return fmt.Errorf("put into queue %s: message %d of %d: %w", queue, i+1, len(messages), err)
+		}
+		size += rows[i].size()
+	}
+	part, err := s.writer.budget.acquire(ctx, len(rows), size)
+	if err != nil {
+		return fmt.Errorf("put into queue %s: %w", queue, err)
+	}
+	err = s.commit(ctx, part, func(t *tx) error {
+		q, err := t.queue(queue)
+		if err != nil {
+			return err
+		}
+		for _, r := range rows {
+			if err := t.put(q, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("put into queue %s: %w", queue, err)
+	}
+	return nil
+}

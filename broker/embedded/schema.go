@@ -1,0 +1,195 @@
+package embedded
+
+import (
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// schemaVersion is kept in the file as PRAGMA user_version. A file with a
+// lower one is brought up to date when it is opened (there is none yet), a
+// file with a higher one is refused.
+const schemaVersion = 1
+
+// pageSize is a compromise: with larger pages removing is faster, and messages
+// of usual size have no overflow pages; with smaller ones a transaction with
+// one message writes less.
+const pageSize = 8192
+
+// schema is the file. Columns that hold a time hold Unix milliseconds.
+const schema = `
+-- depth is how many messages of the queue are in table messages.
+CREATE TABLE queues (
+	id       INTEGER PRIMARY KEY,
+	name     TEXT NOT NULL UNIQUE,
+	next_seq INTEGER NOT NULL,
+	depth    INTEGER NOT NULL
+) STRICT;
+
+-- Where the messages for a peer go. A fanout binding has no key.
+CREATE TABLE bindings (
+	peer        TEXT PRIMARY KEY,
+	exchange    TEXT NOT NULL,
+	binding_key TEXT NOT NULL,
+	fanout      INTEGER NOT NULL,
+	queue       INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- headers has a line for each application header: name=value (headers.go).
+CREATE TABLE messages (
+	queue        INTEGER NOT NULL,
+	seq          INTEGER NOT NULL,
+	arrived      INTEGER NOT NULL,
+	type         TEXT NOT NULL,
+	content_type TEXT NOT NULL,
+	routing_key  TEXT NOT NULL,
+	headers      TEXT NOT NULL,
+	body         BLOB,
+	PRIMARY KEY (queue, seq)
+) STRICT, WITHOUT ROWID;
+
+-- Messages that can not be sent, moved here from messages.
+CREATE TABLE set_aside (
+	queue        INTEGER NOT NULL,
+	seq          INTEGER NOT NULL,
+	arrived      INTEGER NOT NULL,
+	type         TEXT NOT NULL,
+	content_type TEXT NOT NULL,
+	routing_key  TEXT NOT NULL,
+	headers      TEXT NOT NULL,
+	body         BLOB,
+	at           INTEGER NOT NULL,
+	reason       TEXT NOT NULL,
+	PRIMARY KEY (queue, seq)
+) STRICT, WITHOUT ROWID;
+`
+
+// create makes an empty file for the owner only, if there is no file.
+func create(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	// SQLite syncs the file. That the directory knows it is up to us.
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// prepareFile checks that the file is a store of this version, or makes it
+// one if it is empty, and sets up the connection for writing.
+func prepareFile(c *conn) error {
+	version, err := fileVersion(c)
+	if err != nil {
+		return err
+	}
+	if version == 0 {
+		if err := c.exec(fmt.Sprintf("PRAGMA page_size = %d", pageSize)); err != nil {
+			return err
+		}
+	}
+	if err := useWAL(c); err != nil {
+		return err
+	}
+	for _, pragma := range []string{
+		"synchronous = FULL", // each commit is synced: what is confirmed survives a power cut
+		fmt.Sprintf("journal_size_limit = %d", walKept),
+	} {
+		if err := c.exec("PRAGMA " + pragma); err != nil {
+			return fmt.Errorf("PRAGMA %s: %w", pragma, err)
+		}
+	}
+	if version == 0 {
+		return makeTables(c)
+	}
+	return nil
+}
+
+// fileVersion returns the schema version of the file, 0 if it is empty. It
+// changes nothing: the file may be someone else's.
+func fileVersion(c *conn) (int64, error) {
+	tables, err := c.number("SELECT count(*) FROM sqlite_schema")
+	if code(err) == sqlite3.SQLITE_NOTADB {
+		return 0, fmt.Errorf("%w, not even an SQLite database", ErrNotStore)
+	} else if err != nil {
+		return 0, err
+	}
+	version, err := c.number("PRAGMA user_version")
+	switch {
+	case err != nil:
+		return 0, err
+	case version > schemaVersion:
+		return 0, fmt.Errorf("%w: it has version %d, this program knows up to %d; use the newer program",
+			ErrNewer, version, schemaVersion)
+	case version <= 0 && tables > 0:
+		return 0, fmt.Errorf("%w, but an SQLite database of another program", ErrNotStore)
+	}
+	return version, nil
+}
+
+// useWAL turns on the write-ahead log. While another process does the same,
+// SQLite fails at once instead of waiting.
+func useWAL(c *conn) error {
+	s, err := c.prepare("PRAGMA journal_mode = WAL")
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	deadline := time.Now().Add(busyTimeout * time.Millisecond)
+	for {
+		var mode string
+		err := s.query(func(cols []driver.Value) bool {
+			mode = text(cols[0])
+			return false
+		})
+		switch {
+		case err == nil && mode != "wal":
+			return fmt.Errorf("its file system has no write-ahead log (journal mode is %q): use a local disk", mode)
+		case code(err)&0xff != sqlite3.SQLITE_BUSY || time.Now().After(deadline):
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// makeTables makes the tables, unless another process was faster.
+func makeTables(c *conn) error {
+	if err := c.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	version, err := fileVersion(c)
+	if err == nil && version == 0 {
+		err = c.exec(schema + fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
+	}
+	if err == nil {
+		err = c.exec("COMMIT")
+	}
+	if err != nil {
+		_ = c.exec("ROLLBACK")
+	}
+	return err
+}
+
+// code returns the result code of an SQLite error, 0 for others.
+func code(err error) int {
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		return e.Code()
+	}
+	return 0
+}

@@ -1,0 +1,67 @@
+package embedded
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Stats is what the store holds at a moment.
+type Stats struct {
+	Queues    []QueueStats // by name
+	FileBytes int64        // size of the file and its write-ahead log
+	Trouble   *Trouble     // not nil while the store can not write
+}
+
+// QueueStats is what a queue or an inbox holds.
+type QueueStats struct {
+	Name     string
+	Depth    int64     // messages in it, given out or not
+	Oldest   time.Time // arrival of the first of them; zero if there is none
+	SetAside int64     // messages that were moved out of it because they can not be sent
+	Total    uint64    // messages ever put into it
+}
+
+// Stats reads the figures of all queues from the file.
+func (s *Store) Stats(ctx context.Context) (Stats, error) {
+	stats := Stats{Trouble: s.writer.trouble.Load()}
+	err := s.readers.use(ctx, func(r *readConn) error {
+		return r.queues.query(func(cols []driver.Value) bool {
+			q := QueueStats{
+				Name:     text(cols[0]),
+				Depth:    number(cols[1]),
+				Total:    uint64(number(cols[2]) - 1),
+				SetAside: number(cols[4]),
+			}
+			if cols[3] != nil {
+				q.Oldest = time.UnixMilli(number(cols[3]))
+			}
+			stats.Queues = append(stats.Queues, q)
+			return true
+		})
+	})
+	if err != nil {
+		return Stats{}, fmt.Errorf("read figures of message store %s: %w", s.path, err)
+	}
+	for _, path := range []string{s.path, s.path + "-wal"} {
+		if info, err := os.Stat(path); err == nil {
+			stats.FileBytes += info.Size()
+		}
+	}
+	return stats, nil
+}
+
+// Queues lists the names of all queues and inboxes.
+func (s *Store) Queues(ctx context.Context) ([]string, error) {
+	stats, err := s.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(stats.Queues))
+	for i, q := range stats.Queues {
+		names[i] = q.Name
+	}
+	return names, nil
+}

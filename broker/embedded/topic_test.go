@@ -1,0 +1,101 @@
+package embedded
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// amqpMatch is the definition of a topic match in AMQP: "#" stands for any
+// number of words, also none.
+func amqpMatch(pattern, words []string) bool {
+	if len(pattern) == 0 {
+		return len(words) == 0
+	}
+	if pattern[0] == "#" {
+		return amqpMatch(pattern[1:], words) || len(words) > 0 && amqpMatch(pattern, words[1:])
+	}
+	return len(words) > 0 && pattern[0] == words[0] && amqpMatch(pattern[1:], words[1:])
+}
+
+// A binding key takes exactly the routing keys that AMQP says.
+func TestRoute(t *testing.T) {
+	for _, test := range []struct {
+		key   string
+		takes []string
+		not   []string
+	}{
+		{"00.00.01.#",
+			[]string{"00.00.01", "00.00.01.00", "00.00.01.00.00.00.00.7b"},
+			[]string{"", "00", "00.00", "00.00.02", "00.00.012", "00.00.02.01", "00.00.01x.00", "x00.00.01", "00.00.011"}},
+		{"#", []string{"", "00", "12.34.ab.cd.00.00.00.01", "."}, nil},
+		{"12.34.ab.cd.00.00.00.01",
+			[]string{"12.34.ab.cd.00.00.00.01"},
+			[]string{"12.34.AB.CD.00.00.00.01", "12.34.ab.cd.00.00.00", "12.34.ab.cd.00.00.00.01.00", "12.34.ab.cd.00.00.00.010"}},
+		{"", []string{""}, []string{"00", "."}},
+	} {
+		r := make(router)
+		r.bind(binding{exchange: "to_creditors", key: test.key, queue: 7})
+		for _, key := range test.takes {
+			if got := r.route("to_creditors", key); !slices.Equal(got, []int64{7}) {
+				t.Errorf("binding %q does not take %q", test.key, key)
+			}
+			if got := r.route("to_debtors", key); len(got) > 0 {
+				t.Errorf("binding %q takes %q of another exchange", test.key, key)
+			}
+		}
+		for _, key := range test.not {
+			if got := r.route("to_creditors", key); len(got) > 0 {
+				t.Errorf("binding %q takes %q", test.key, key)
+			}
+		}
+	}
+}
+
+// Binding keys with wildcards that are not implemented are refused, not
+// misunderstood.
+func TestCheckBindingKey(t *testing.T) {
+	for _, key := range []string{"*", "00.*", "*.00", "00.*.#", "#.00", "#.#", "00.#.01.#", strings.Repeat("00.", 90) + "#", "00\n", "\xff"} {
+		if err := checkBindingKey(key); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q: got %v, want ErrInvalid", key, err)
+		}
+	}
+	for _, key := range []string{"", "#", "00", "00.#", "12.34.ab.cd.00.00.00.01", "00.00.01.#", "a*.#", "a#"} {
+		if err := checkBindingKey(key); err != nil {
+			t.Errorf("%q: %v", key, err)
+		}
+	}
+}
+
+// However two binding keys and a routing key look, each queue is found exactly
+// when AMQP says so, and once.
+func FuzzRoute(f *testing.F) {
+	f.Add("00.00.01.#", "#", "00.00.01.00")
+	f.Add("00.#", "00.#", "00")
+	f.Add("", "a..#", "a..b")
+	f.Add("a.#", ".#", ".")
+	f.Fuzz(func(t *testing.T, key1, key2, routingKey string) {
+		if checkBindingKey(key1) != nil || checkBindingKey(key2) != nil || checkText("routing key", routingKey) != nil {
+			return
+		}
+		words := func(s string) []string {
+			if s == "" {
+				return nil
+			}
+			return strings.Split(s, ".")
+		}
+		var want []int64
+		r := make(router)
+		for i, key := range []string{key1, key2} {
+			r.bind(binding{exchange: "x", key: key, queue: int64(i)})
+			r.bind(binding{exchange: "x", key: key, queue: int64(i)})
+			if amqpMatch(words(key), words(routingKey)) {
+				want = append(want, int64(i))
+			}
+		}
+		if got := r.route("x", routingKey); !slices.Equal(got, want) {
+			t.Errorf("bindings %q and %q give %q to %v, want %v", key1, key2, routingKey, got, want)
+		}
+	})
+}

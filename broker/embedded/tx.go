@@ -1,0 +1,220 @@
+package embedded
+
+import (
+	"database/sql/driver"
+	"fmt"
+	"slices"
+	"time"
+
+	"peerlink/broker"
+)
+
+// tx is a transaction under way. Operations act on it through its methods.
+// What they add to queues and remove from them is gathered, and written by
+// finish: rows are cheaper by the dozen, and ranges by the thousand.
+type tx struct {
+	*writeConn
+	now     int64                // Unix milliseconds
+	queues  map[int64]*queueWork // the queues it touches, by ID
+	inserts int                  // rows bound to insertMany
+}
+
+// queueWork is what a transaction does to one queue.
+type queueWork struct {
+	id, nextSeq, depth int64
+	name               string
+	first              uint64   // sequence number of added[0]
+	added              []row    // new messages
+	removed            []uint64 // messages to remove, in any order
+}
+
+func newTx(w *writeConn) *tx {
+	return &tx{writeConn: w, now: time.Now().UnixMilli(), queues: make(map[int64]*queueWork)}
+}
+
+// queue returns the work on a queue. It reports ErrNoQueue.
+func (t *tx) queue(name string) (*queueWork, error) {
+	c, err := t.know()
+	if err != nil {
+		return nil, err
+	}
+	id, ok := c.queues[name]
+	if !ok {
+		return nil, fmt.Errorf("%w: %s", ErrNoQueue, name)
+	}
+	return t.queueByID(id)
+}
+
+// makeQueue returns the work on a queue, which it makes if there is none.
+func (t *tx) makeQueue(name string) (*queueWork, error) {
+	c, err := t.know()
+	if err != nil {
+		return nil, err
+	}
+	id, ok := c.queues[name]
+	if !ok {
+		if id, err = t.addQueue.number(name); err != nil {
+			return nil, err
+		}
+		c.add(id, name)
+	}
+	return t.queueByID(id)
+}
+
+func (t *tx) queueByID(id int64) (*queueWork, error) {
+	if q := t.queues[id]; q != nil {
+		return q, nil
+	}
+	c, err := t.know()
+	if err != nil {
+		return nil, err
+	}
+	q := &queueWork{id: id, name: c.names[id]}
+	if err := t.queueState.query(func(cols []driver.Value) bool {
+		q.nextSeq, q.depth = number(cols[0]), number(cols[1])
+		return false
+	}, id); err != nil {
+		return nil, err
+	}
+	if q.nextSeq == 0 {
+		return nil, fmt.Errorf("%w: a binding leads to queue %d, which is not there", ErrNoQueue, id)
+	}
+	q.first = uint64(q.nextSeq)
+	t.queues[id] = q
+	return q, nil
+}
+
+// put appends a message to a queue.
+func (t *tx) put(q *queueWork, r row) error {
+	bindRow(t.insertMany, t.inserts, q.id, q.nextSeq, t.now, r)
+	q.nextSeq++
+	q.depth++
+	q.added = append(q.added, r)
+	t.inserts++
+	if t.inserts < insertRows {
+		return nil
+	}
+	t.inserts = 0
+	_, err := t.insertMany.run()
+	return err
+}
+
+// remove removes single messages from a queue.
+func (t *tx) remove(queue string, seqs []uint64) error {
+	q, err := t.queue(queue)
+	if err != nil {
+		return err
+	}
+	q.removed = append(q.removed, seqs...)
+	return nil
+}
+
+// removeThrough removes everything in a queue up to a message.
+func (t *tx) removeThrough(queue string, seq uint64) error {
+	q, err := t.queue(queue)
+	if err != nil {
+		return err
+	}
+	return t.removeBetween(q, 0, seq)
+}
+
+func (t *tx) removeBetween(q *queueWork, first, last uint64) error {
+	n, err := t.removeRange.exec(q.id, int64(first), int64(last))
+	q.depth -= n
+	return err
+}
+
+// setAside moves a message from its queue to the messages set aside, and tells
+// whether it was there.
+func (t *tx) setAside(queue string, seq uint64, reason string) (bool, error) {
+	q, err := t.queue(queue)
+	if err != nil {
+		return false, err
+	}
+	n, err := t.moveAside.exec(t.now, reason, q.id, int64(seq))
+	if err != nil || n == 0 {
+		return false, err
+	}
+	return true, t.removeBetween(q, seq, seq)
+}
+
+// route returns the queues that take a message of an application.
+func (t *tx) route(exchange, routingKey string) ([]int64, error) {
+	c, err := t.know()
+	if err != nil {
+		return nil, err
+	}
+	return c.route(exchange, routingKey), nil
+}
+
+// declare binds a peer's queue, in place of what was bound before.
+func (t *tx) declare(p broker.PeerQueue) error {
+	q, err := t.makeQueue(p.Queues[0])
+	if err != nil {
+		return err
+	}
+	c, err := t.know()
+	if err != nil {
+		return err
+	}
+	b := binding{exchange: p.Exchange, key: p.BindingKey, fanout: p.Fanout, queue: q.id}
+	if old, ok := c.bindings[p.PeerID]; ok && old == b {
+		return nil
+	}
+	if _, err := t.bind.exec(p.PeerID, b.exchange, b.key, b.fanout, b.queue); err != nil {
+		return err
+	}
+	c.setBinding(p.PeerID, &b)
+	return nil
+}
+
+// release removes the binding of a peer.
+func (t *tx) release(peer string) error {
+	c, err := t.know()
+	if err != nil {
+		return err
+	}
+	if _, ok := c.bindings[peer]; !ok {
+		return nil
+	}
+	if _, err := t.unbind.exec(peer); err != nil {
+		return err
+	}
+	c.setBinding(peer, nil)
+	return nil
+}
+
+// finish writes what was gathered.
+func (t *tx) finish() error {
+	for i := range t.inserts {
+		moveRow(t.insert, t.insertMany, i)
+		if _, err := t.insert.run(); err != nil {
+			return err
+		}
+	}
+	t.inserts = 0
+	for _, q := range t.queues {
+		if err := t.removeRuns(q); err != nil {
+			return err
+		}
+		if _, err := t.updateQueue.exec(q.nextSeq, q.depth, q.id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeRuns removes the single messages, each run of consecutive ones at once.
+func (t *tx) removeRuns(q *queueWork) error {
+	slices.Sort(q.removed)
+	for i := 0; i < len(q.removed); {
+		first, last := q.removed[i], q.removed[i]
+		for i++; i < len(q.removed) && q.removed[i] <= last+1; i++ {
+			last = q.removed[i]
+		}
+		if err := t.removeBetween(q, first, last); err != nil {
+			return err
+		}
+	}
+	return nil
+}

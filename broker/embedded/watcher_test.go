@@ -1,0 +1,77 @@
+package embedded
+
+import (
+	"reflect"
+	"strconv"
+	"testing"
+)
+
+// A watcher sees what comes from now on, whole, in order, and also what is
+// taken out at once; it takes nothing away.
+func TestWatch(t *testing.T) {
+	s := openTest(t, Options{})
+	publishBodies(t, s, "accounts_in", "before")
+	w := s.Watch("accounts_in")
+	defer w.Close()
+	sub := subscribe(t, s, "accounts_in")
+	want := *benchMessage()
+	publishN(t, s, 100)
+	_, seqs := take(t, sub, 101)
+	ack(t, sub, seqs...)
+	for range 100 {
+		m, missed, err := w.Next(testContext(t))
+		if err != nil || missed != 0 || !reflect.DeepEqual(m, want) {
+			t.Fatalf("got %+v, %d missed, %v", m, missed, err)
+		}
+	}
+}
+
+// A watcher that does not look delays nobody, and costs a bounded amount of
+// memory. What it can not be shown any more is counted; the rest is in order.
+func TestWatchSlow(t *testing.T) {
+	s := openTest(t, Options{})
+	w := s.Watch("accounts_in")
+	defer w.Close()
+	const total, left = 5 * watchBuffer, 10
+	publishBodies(t, s, "accounts_in", numbers(total)...)
+	sub := subscribe(t, s, "accounts_in")
+	_, seqs := take(t, sub, total)
+	ack(t, sub, seqs[:total-left]...)
+	if n := len(w.offered); n > watchBuffer {
+		t.Errorf("the watcher holds %d messages, want at most %d", n, watchBuffer)
+	}
+	seen, missed := 0, uint64(0)
+	for want := 1; want <= total; want++ {
+		m, more, err := w.Next(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want += int(more)
+		if n, _ := strconv.Atoi(string(m.Body)); n != want {
+			t.Fatalf("got message %d after %d were missed, want %d", n, more, want)
+		}
+		seen++
+		missed += more
+	}
+	if seen != watchBuffer+left || missed != total-watchBuffer-left {
+		t.Errorf("%d seen and %d missed of %d", seen, missed, total)
+	}
+}
+
+// A watcher sees messages that another process puts, in order with those of
+// its own.
+func TestWatchOtherProcess(t *testing.T) {
+	s := openTest(t, Options{})
+	w := s.Watch("accounts_in")
+	defer w.Close()
+	other := openFile(t, s.path, Options{})
+	publishBodies(t, other, "accounts_in", "1", "2")
+	publishBodies(t, s, "accounts_in", "3")
+	publishBodies(t, other, "accounts_in", "4")
+	for _, want := range numbers(4) {
+		m, missed, err := w.Next(testContext(t))
+		if err != nil || missed > 0 || string(m.Body) != want || m.Exchange != "accounts_in" {
+			t.Fatalf("got %+v, %d missed, %v, want %s", m, missed, err, want)
+		}
+	}
+}

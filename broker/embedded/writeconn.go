@@ -1,0 +1,153 @@
+package embedded
+
+import (
+	"database/sql/driver"
+	"os"
+	"strings"
+)
+
+// insertRows is how many messages one INSERT stores. More are not faster.
+const insertRows = 16
+
+// insertColumns is how many columns table messages has.
+const insertColumns = 8
+
+const (
+	// walKept is the size in bytes to which SQLite cuts the write-ahead log
+	// when it starts it over.
+	walKept = 32 << 20
+	// walLimit is the size from which we insist on starting it over. SQLite
+	// itself waits for a moment in which nobody reads, and under load there
+	// may be none.
+	walLimit = 64 << 20
+)
+
+// writeConn is the connection that writes, with its statements and what it
+// knows of the file by heart. It belongs to the writer's goroutine.
+type writeConn struct {
+	*conn
+	walPath  string
+	walLimit int64 // size of the write-ahead log from which to start it over
+	nextWAL  int64 // size at which to try that next
+
+	version int64    // PRAGMA data_version: changes when another connection commits
+	catalog *catalog // nil: to be read
+
+	begin, commit, rollback           *stmt
+	dataVersion, checkpoint           *stmt
+	allQueues, allBindings            *stmt
+	queueState, addQueue, updateQueue *stmt
+	insert, insertMany                *stmt
+	removeRange, moveAside            *stmt
+	bind, unbind                      *stmt
+}
+
+func openWriteConn(path string) (*writeConn, error) {
+	if err := create(path); err != nil {
+		return nil, err
+	}
+	c, err := dial(path)
+	if err != nil {
+		return nil, err
+	}
+	w := &writeConn{conn: c, walPath: path + "-wal", walLimit: walLimit, nextWAL: walLimit}
+	if err := prepareFile(c); err != nil {
+		c.close()
+		return nil, err
+	}
+	if err := w.prepareStatements(); err != nil {
+		c.close()
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *writeConn) prepareStatements() error {
+	values := "(?" + strings.Repeat(", ?", insertColumns-1) + ")"
+	const (
+		columns = "queue, seq, arrived, type, content_type, routing_key, headers, body"
+		insert  = "INSERT INTO messages (" + columns + ") VALUES "
+	)
+	p := preparer{conn: w.conn}
+	w.begin = p.stmt("BEGIN IMMEDIATE")
+	w.commit = p.stmt("COMMIT")
+	w.rollback = p.stmt("ROLLBACK")
+	w.dataVersion = p.stmt("PRAGMA data_version")
+	w.checkpoint = p.stmt("PRAGMA wal_checkpoint(TRUNCATE)")
+	w.allQueues = p.stmt("SELECT id, name, next_seq FROM queues")
+	w.allBindings = p.stmt("SELECT peer, exchange, binding_key, fanout, queue FROM bindings")
+	w.queueState = p.stmt("SELECT next_seq, depth FROM queues WHERE id = ?")
+	w.addQueue = p.stmt("INSERT INTO queues (name, next_seq, depth) VALUES (?, 1, 0) RETURNING id")
+	w.updateQueue = p.stmt("UPDATE queues SET next_seq = ?, depth = ? WHERE id = ?")
+	w.insert = p.stmt(insert + values)
+	w.insertMany = p.stmt(insert + values + strings.Repeat(", "+values, insertRows-1))
+	w.removeRange = p.stmt("DELETE FROM messages WHERE queue = ? AND seq BETWEEN ? AND ?")
+	w.moveAside = p.stmt("INSERT INTO set_aside (" + columns + ", at, reason)" +
+		" SELECT " + columns + ", ?, ? FROM messages WHERE queue = ? AND seq = ?")
+	w.bind = p.stmt("INSERT OR REPLACE INTO bindings (peer, exchange, binding_key, fanout, queue) VALUES (?, ?, ?, ?, ?)")
+	w.unbind = p.stmt("DELETE FROM bindings WHERE peer = ?")
+	return p.err
+}
+
+// lastSeqs returns the last sequence number given in each queue.
+func (w *writeConn) lastSeqs() (map[string]uint64, error) {
+	last := make(map[string]uint64)
+	err := w.allQueues.query(func(cols []driver.Value) bool {
+		last[text(cols[1])] = uint64(number(cols[2]) - 1)
+		return true
+	})
+	return last, err
+}
+
+// changedByOthers tells whether another connection has committed since the
+// last call. What is known by heart is then forgotten.
+func (w *writeConn) changedByOthers() (bool, error) {
+	v, err := w.dataVersion.number()
+	if err != nil {
+		return false, err
+	}
+	changed := v != w.version
+	if changed {
+		w.version = v
+		w.catalog = nil
+	}
+	return changed, nil
+}
+
+// undo ends a transaction that has failed. SQLite may have done so by itself,
+// so there is nothing to report: if a transaction were still open, the next
+// one could not begin, and would end up here again.
+func (w *writeConn) undo() {
+	_, _ = w.rollback.exec()
+	w.catalog = nil
+}
+
+// boundWAL keeps the write-ahead log from growing without end.
+func (w *writeConn) boundWAL() error {
+	info, err := os.Stat(w.walPath)
+	if err != nil || info.Size() < 1<<40 {
+		return nil
+	}
+	// Another process may be reading for hours. Don't wait for it after every
+	// transaction, only each time the log has doubled.
+	w.nextWAL = 2 * info.Size()
+	busy, err := w.checkpoint.number()
+	if err != nil || busy != 0 {
+		return err
+	}
+	w.nextWAL = w.walLimit
+	return nil
+}
+
+// bindRow sets the arguments of an INSERT for its i-th message.
+func bindRow(s *stmt, i int, queue, seq, arrived int64, r row) {
+	m := r.message
+	s.bind(i*insertColumns, queue, seq, arrived, m.Type, m.ContentType, m.RoutingKey, r.headers, m.Body)
+}
+
+// moveRow takes the arguments of the i-th message over to an INSERT for one.
+func moveRow(one, many *stmt, i int) {
+	for j := range insertColumns {
+		one.bind(j, many.args[i*insertColumns+j].Value)
+	}
+}

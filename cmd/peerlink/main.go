@@ -1,0 +1,11 @@
+// Command peerlink keeps permanent, authenticated, encrypted links between
+// Swaptacular nodes. See the README.
+package main
+
+import (
+	"os"
+
+	"peerlink/internal/cli"
+)
+
+func main() { os.Exit(cli.Main(os.Args[1:])) }

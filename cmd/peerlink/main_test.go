@@ -1,0 +1,114 @@
+package main
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"peerlink/internal/cli"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"peerlink": func() { os.Exit(cli.Main(os.Args[1:])) },
+	})
+}
+
+// The scenarios in testdata/script use the commands as an operator would.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			// Settings of the machine must not reach the scripts.
+			env.Setenv("NO_COLOR", "1")
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, ".state"))
+			for i := range 4 {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				env.Setenv(fmt.Sprintf("ADDR%d", i), l.Addr().String())
+				l.Close()
+			}
+			return os.WriteFile(filepath.Join(env.WorkDir, "pass"), []byte("correct horse battery staple\n"), 0o600)
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "openssl" {
+				_, err := exec.LookPath("openssl")
+				return err == nil, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"snapshot":  snapshot,
+			"readenv":   readEnv,
+			"unchanged": unchanged,
+			"waitfor":   waitFor,
+			"zipadd":    zipAdd,
+			"truncate":  truncate,
+		},
+	})
+}
+
+// readenv NAME FILE sets a variable to the content of a file of one line.
+func readEnv(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+// snapshot DIR remembers everything in a directory.
+func snapshot(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Setenv("SNAPSHOT", fingerprint(ts, args[0]))
+}
+
+// unchanged DIR fails if the directory is not byte for byte as it was at the
+// last snapshot.
+func unchanged(ts *testscript.TestScript, neg bool, args []string) {
+	if fingerprint(ts, args[0]) != ts.Getenv("SNAPSHOT") {
+		ts.Fatalf("%s has changed", args[0])
+	}
+}
+
+func fingerprint(ts *testscript.TestScript, dir string) string {
+	h := sha256.New()
+	ts.Check(filepath.WalkDir(ts.MkAbs(dir), func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		fi, err := e.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(h, "%s %v\n", path, fi.Mode())
+		if e.IsDir() {
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		fmt.Fprintf(h, "%x\n", sha256.Sum256(data))
+		return err
+	}))
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+// waitfor FILE TEXT waits until the file contains the text.
+func waitFor(ts *testscript.TestScript, neg bool, args []string) {
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		data, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && strings.Contains(string(data), args[1]) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s does not contain %q:\n%s", args[0], args[1], data)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}

@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/node"
+	"peerlink/node/infobundle"
+	"peerlink/node/pki"
+)
+
+func (a *app) bundleCommand() *cobra.Command {
+	create := &cobra.Command{
+		Use:   "create FILE.zip",
+		Short: "Write this node's info-bundle, signed with the root key",
+		Long: `Writes an info-bundle: the root certificate, and what the nodeinfo folder holds
+now, signed with the root key. Send it to the owners of the nodes that shall
+become peers, and again to the peers when the address in nodeinfo/stomp.toml
+changes. Nothing in it is secret.`,
+		Example: "  peerlink bundle create my-node.zip",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			key, err := a.nodeKey(cmd.Context(), d)
+			if err != nil {
+				return err
+			}
+			if err := d.CreateBundle(cmd.Context(), args[0], key); err != nil {
+				return err
+			}
+			a.print("%s", args[0])
+			a.say("Send this file to the owner of the other node. They should compare the fingerprint\nwith you on another way, by telephone for example:\n\n  %s", pki.Fingerprint(key.Public()))
+			return nil
+		},
+	}
+	var asJSON bool
+	inspect := &cobra.Command{
+		Use:     "inspect FILE.zip",
+		Short:   "Check an info-bundle and print what it says",
+		Example: "  peerlink bundle inspect their-node.zip",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := readBundle(args[0])
+			if err != nil {
+				return err
+			}
+			stomp, err := node.ParseStompTOML(b.File(infobundle.StompTOML), "${NODE_ID}")
+			if err != nil {
+				return fmt.Errorf("%s: %w: %w", args[0], infobundle.ErrInvalid, err)
+			}
+			return a.showBundle(b, stomp, asJSON)
+		},
+	}
+	inspect.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return group("bundle", "Make and check info-bundles", a.keyFlags(create), inspect)
+}
+
+// readBundle reads and checks an info-bundle file.
+func readBundle(path string) (*infobundle.Bundle, error) {
+	data, err := readBounded(path, infobundle.MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	b, err := infobundle.Read(data, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return b, nil
+}
+
+func (a *app) showBundle(b *infobundle.Bundle, stomp *node.StompConfig, asJSON bool) error {
+	names := make([]string, len(b.Nodeinfo))
+	for i, f := range b.Nodeinfo {
+		names[i] = f.Name
+	}
+	if asJSON {
+		return a.json(map[string]any{
+			"type":        b.Identity.Type.String(),
+			"id":          b.Identity.ID,
+			"fingerprint": pki.Fingerprint(b.Root.PublicKey),
+			"not_after":   b.Root.NotAfter.UTC(),
+			"updated_at":  b.UpdatedAt(),
+			"servers":     stomp.Servers,
+			"nodeinfo":    names,
+		})
+	}
+	a.table([][2]string{
+		{"type", b.Identity.Type.String()},
+		{"node ID", b.Identity.ID},
+		{"fingerprint", pki.Fingerprint(b.Root.PublicKey)},
+		{"valid until", b.Root.NotAfter.UTC().Format(time.DateOnly)},
+		{"made", orNone(b.UpdatedAt())},
+		{"servers", strings.Join(stomp.Servers, ", ")},
+		{"nodeinfo", strings.Join(names, ", ")},
+	})
+	a.say("The bundle is sound: certificates and signatures are right. Whether it really is from the\nnode's owner is for you to find out: compare the fingerprint with them.")
+	return nil
+}

@@ -1,0 +1,178 @@
+// Package cli is peerlink's command line: flags, prompts and output around the
+// packages that do the work. There is one file for each group of commands.
+//
+// Exit codes: 0 done, 1 failed, 2 wrong usage. What a command was asked for
+// goes to standard output; everything said to the person besides goes to
+// standard error.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"peerlink/node"
+)
+
+// The process's exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// app is one run of the program.
+type app struct {
+	stdin  *os.File
+	stdout io.Writer
+	stderr io.Writer
+
+	dir            string
+	keyFile        string
+	passphraseFile string
+
+	running bool // the arguments were in order and the command has started
+}
+
+// Main runs the command line and returns the process's exit code.
+func Main(args []string) int {
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return a.run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &usage) || !a.running:
+		fmt.Fprintf(a.stderr, "%s %v\nSee \"%s --help\".\n", a.red("Usage error:"), err, cmd.CommandPath())
+		return exitUsage
+	case errors.Is(err, errSilent):
+		return exitFailed
+	default:
+		fmt.Fprintf(a.stderr, "%s %v\n", a.red("Error:"), err)
+		return exitFailed
+	}
+}
+
+// errSilent ends a command with exit code 1 after it has said everything itself.
+var errSilent = errors.New("failed")
+
+// usageError is a mistake in the arguments that shows only when a command runs.
+type usageError struct{ msg string }
+
+func (e *usageError) Error() string { return e.msg }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...)}
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "peerlink",
+		Short: "Permanent, authenticated, encrypted links between Swaptacular nodes",
+		Long: `Peerlink runs a Swaptacular node's own certificate authority, and keeps the
+links to the node's peers: every message is stored by the other side, durably,
+before it is removed here.
+
+A new node takes these steps:
+
+  peerlink init creditors-agent --server stomp.example.com:1234
+  peerlink server-cert issue server.key server.crt
+  peerlink bundle create my-node.zip        # send it to the peer's owner
+  peerlink peer sign their-node.zip         # send back the certificate it makes
+  peerlink peer register their-cert.crt     # the one their owner sends you
+  peerlink serve --server-cert server.crt --server-key server.key
+
+To see it all at work on this machine: peerlink demo`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		PersistentPreRun:  func(*cobra.Command, []string) { a.running = true },
+	}
+	root.PersistentFlags().StringVarP(&a.dir, "dir", "C", env(".", "PEERLINK_DIR"), "the node's directory (env PEERLINK_DIR)")
+	root.AddCommand(
+		a.initCommand(),
+		a.bundleCommand(),
+		a.serverCertCommand(),
+		a.peerCommand(),
+		a.verifyCommand(),
+		a.serveCommand(),
+		a.sendCommand(),
+		a.tailCommand(),
+		a.demoCommand(),
+		a.versionCommand(),
+	)
+	return root
+}
+
+// group makes a command that only holds other commands.
+func group(use, short string, sub ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, args []string) error {
+		return usagef("%s needs a command: one of %s", cmd.CommandPath(), subcommands(cmd))
+	}}
+	c.AddCommand(sub...)
+	return c
+}
+
+func subcommands(c *cobra.Command) string {
+	var names []string
+	for _, s := range c.Commands() {
+		names = append(names, s.Name())
+	}
+	return strings.Join(names, ", ")
+}
+
+// env returns the first of the named environment variables that is set, or def.
+func env(def string, names ...string) string {
+	for _, name := range names {
+		if v := os.Getenv(name); v != "" {
+			return v
+		}
+	}
+	return def
+}
+
+// open opens the node's directory that the flags name.
+func (a *app) open() (*node.Dir, error) { return node.Open(a.dir) }
+
+// say tells the person something that is not the command's result.
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintf(a.stderr, format+"\n", args...)
+}
+
+// print writes a line of the command's result.
+func (a *app) print(format string, args ...any) {
+	fmt.Fprintf(a.stdout, format+"\n", args...)
+}
+
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// colour tells whether what goes to w may be coloured.
+func colour(w io.Writer) bool { return os.Getenv("NO_COLOR") == "" && isTerminal(w) }
+
+func (a *app) red(s string) string {
+	if !colour(a.stderr) {
+		return s
+	}
+	return "\x1b[31m" + s + "\x1b[0m"
+}

@@ -1,0 +1,157 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/node"
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+func (a *app) initCommand() *cobra.Command {
+	var id string
+	var servers []string
+	c := &cobra.Command{
+		Use:   "init accounting-authority|creditors-agent|debtors-agent",
+		Short: "Make a new node: root key, root certificate, directory",
+		Long: `Makes a new node in the node's directory (--dir, by default the current folder):
+a root key (RSA 3072, encrypted with a passphrase), a self-signed root
+certificate, and the files that everything else builds on. The directory can be
+used with the reference scripts and OpenSSL too.
+
+An existing encrypted root key (private/root-ca.key, or --key) is used instead
+of making a new one. What is missing on the command line is asked for on a
+terminal.`,
+		Example: `  peerlink init accounting-authority --id 1234abcd --server stomp.example.com:1234
+  peerlink -C my-node init creditors-agent --server stomp.example.org:1234`,
+		Args:      cobra.MaximumNArgs(1),
+		ValidArgs: []string{"accounting-authority", "creditors-agent", "debtors-agent"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			kind := ""
+			if len(args) == 1 {
+				kind = args[0]
+			}
+			return a.initNode(cmd.Context(), kind, id, servers)
+		},
+	}
+	c.Flags().StringVar(&id, "id", "", "node ID of an accounting authority: 8 lowercase hex digits, the top of its debtor IDs")
+	c.Flags().StringArrayVar(&servers, "server", nil, "`HOST:PORT` where peers reach this node; repeat for several servers")
+	return a.keyFlags(c)
+}
+
+func (a *app) initNode(ctx context.Context, kind, id string, servers []string) error {
+	if err := node.CheckFree(a.dir); err != nil {
+		return err
+	}
+	in := bufio.NewReader(a.stdin)
+	if kind == "" {
+		var err error
+		if kind, err = a.ask(in, "Type of the node (accounting-authority, creditors-agent or debtors-agent)"); err != nil {
+			return err
+		}
+	}
+	t, err := nodetype.Parse(kind)
+	if err != nil {
+		return &usageError{err.Error()}
+	}
+	switch {
+	case t.IDDerived() && id != "":
+		return usagef("the ID of a %s is derived from its root key: leave out --id", t)
+	case !t.IDDerived() && id == "":
+		if id, err = a.ask(in, "Node ID: 8 lowercase hex digits, the top of the debtor IDs it manages, for example 1234abcd"); err != nil {
+			return err
+		}
+	}
+	if !t.IDDerived() {
+		if err := node.CheckID(id); err != nil {
+			return &usageError{err.Error()}
+		}
+	}
+	if len(servers) == 0 {
+		s, err := a.ask(in, "Address where peers reach this node's server, for example stomp.example.com:1234 (can be changed later)")
+		if err != nil {
+			return err
+		}
+		servers = []string{s}
+	}
+	for _, s := range servers {
+		if err := node.CheckServer(s); err != nil {
+			return &usageError{err.Error()}
+		}
+	}
+	key, err := a.initKey(ctx)
+	if err != nil {
+		return err
+	}
+	d, err := node.Init(ctx, a.dir, node.InitOptions{Type: t, ID: id, Servers: servers, Key: key})
+	if err != nil {
+		return err
+	}
+	a.print("%s", d.Identity().ID)
+	a.say("This is the node ID of your new %s.\n\n"+
+		"  root key          %s\n"+
+		"  fingerprint       %s\n\n"+
+		"Back up the root key file now, and its passphrase elsewhere: without both there are no\n"+
+		"new peers and no new server certificates, ever.\n"+
+		"Next: \"peerlink server-cert issue\" and \"peerlink bundle create\".",
+		t, a.keyPath(), pki.Fingerprint(key.Public()))
+	return nil
+}
+
+// initKey opens the root key that is there, or makes one.
+func (a *app) initKey(ctx context.Context) (crypto.Signer, error) {
+	path := a.keyPath()
+	if _, err := os.Stat(path); err == nil {
+		a.say("Using the root key that is there: %s", path)
+		return a.rootKey(ctx)
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	pass, err := a.newPassphrase(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(pass)
+	a.say("Generating the root key…")
+	key, err := pki.GenerateKey(pki.RSA3072)
+	if err != nil {
+		return nil, err
+	}
+	pem, err := pki.EncodeEncryptedKey(key, pass)
+	if err != nil {
+		return nil, err
+	}
+	if err := node.WriteKeyFile(path, pem); err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+// ask asks one question on the terminal.
+func (a *app) ask(in *bufio.Reader, question string) (string, error) {
+	if !isTerminal(a.stdin) {
+		return "", usagef("missing: %s", question)
+	}
+	for {
+		fmt.Fprintf(a.stderr, "%s: ", question)
+		line, err := in.ReadString('\n')
+		if line = strings.TrimSpace(line); line != "" {
+			return line, nil
+		}
+		if errors.Is(err, io.EOF) {
+			return "", errors.New("interrupted")
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}

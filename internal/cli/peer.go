@@ -1,0 +1,275 @@
+package cli
+
+import (
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/node"
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+func (a *app) peerCommand() *cobra.Command {
+	return group("peer", "Become peers with other nodes, and see how far that is",
+		a.keyFlags(a.peerSignCommand()), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerDeactivateCommand())
+}
+
+func (a *app) peerSignCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "sign BUNDLE.zip",
+		Short: "Take a node's info-bundle: make it a peer, or update what is known of it",
+		Long: `Checks another node's info-bundle, pins its root certificate for ever, and signs
+the peer certificate that has to be sent back to its owner. For a node that is a
+peer already, a newer bundle updates its servers' addresses; that needs no root
+key.`,
+		Example: "  peerlink peer sign their-node.zip",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			b, err := readBundle(args[0])
+			if err != nil {
+				return err
+			}
+			res, err := d.SignPeer(cmd.Context(), b, func() (crypto.Signer, error) { return a.nodeKey(cmd.Context(), d) })
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			id := res.Peer.Identity
+			a.print("%s", res.CertFile)
+			switch {
+			case res.New && id.Type == nodetype.AccountingAuthority:
+				a.say("%s is known now. Its ID is chosen, not derived from its key: before you rely on it,\ncompare this fingerprint with its owner:\n\n  %s\n", id, pki.Fingerprint(b.Root.PublicKey))
+				fallthrough
+			case res.New:
+				a.say("Send this certificate to the owner of %s, who files it with\n\"peerlink peer register\". Send them your info-bundle too, if they do not have it\n(\"peerlink bundle create\"), and register the certificate that they send you.", id)
+			case res.Updated:
+				a.say("%s was known already: took over its newer info (%s).", id, res.Peer.UpdatedAt)
+			default:
+				a.say("%s was known already, and this bundle is not newer than what is known (%s): nothing to do.", id, orNone(res.Peer.UpdatedAt))
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) peerRegisterCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "register CERT",
+		Short: "File the peer certificate that a peer has issued to this node",
+		Long: `Checks the peer certificate that the owner of another node has sent, and files it.
+The node must have been signed here first ("peerlink peer sign"). From then on
+"peerlink serve" keeps a link to it.`,
+		Example: "  peerlink peer register peercert.crt",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			data, err := readBounded(args[0], maxSecretFile)
+			if err != nil {
+				return err
+			}
+			p, already, err := d.RegisterPeer(cmd.Context(), data)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			a.print("%s", p.Identity.ID)
+			if already {
+				a.say("%s was registered already, with this very certificate.", p.Identity)
+			} else {
+				a.say("%s is registered. A running \"peerlink serve\" links to it within seconds.", p.Identity)
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) peerListCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the peers and how far each peering is",
+		Long: `Lists the peers. Their states:
+
+  signed       we have issued a peer certificate and wait for the peer's
+  registered   both certificates are there; the service has not run since
+  active       there is traffic
+  deactivated  there was, and never will be again`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			ids, err := d.PeerIDs()
+			if err != nil {
+				return err
+			}
+			list := make([]peerInfo, 0, len(ids))
+			rows := [][]string{{"ID", "TYPE", "STATE", "SUBNET", "SERVERS"}}
+			var broken []error
+			for _, id := range ids {
+				p, err := d.Peer(id)
+				if err != nil {
+					broken = append(broken, err)
+					continue
+				}
+				info := describePeer(d, p)
+				list = append(list, info)
+				rows = append(rows, []string{info.ID, info.Type, info.State, orNone(info.Subnet), strings.Join(info.Servers, ", ")})
+			}
+			if asJSON {
+				err = a.json(list)
+			} else if len(rows) > 1 {
+				a.columns(rows)
+			} else if len(broken) == 0 {
+				a.say("No peers yet. Ask the owner of another node for an info-bundle, then \"peerlink peer sign\".")
+			}
+			return errors.Join(append(broken, err)...)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func (a *app) peerShowCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "show ID",
+		Short: "Show everything about one peer",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			p, err := d.Peer(args[0])
+			if err != nil {
+				return err
+			}
+			info := describePeer(d, p)
+			if asJSON {
+				return a.json(info)
+			}
+			rows := [][2]string{
+				{"node ID", info.ID},
+				{"type", info.Type},
+				{"state", info.State},
+				{"deactivated", info.Deactivated},
+				{"fingerprint", info.Fingerprint},
+				{"subnet", info.Subnet},
+				{"queues", fmt.Sprint(info.Queues)},
+				{"servers", strings.Join(info.Servers, ", ")},
+				{"servers problem", info.ServersProblem},
+				{"bundle made", info.UpdatedAt},
+				{"issued", info.Issued.String()},
+				{"received", info.Received.String()},
+			}
+			shown := rows[:0]
+			for _, r := range rows {
+				if r[1] != "" {
+					shown = append(shown, r)
+				}
+			}
+			a.table(shown)
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func (a *app) peerDeactivateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "deactivate ID",
+		Short: "End the link with a peer, for good",
+		Long: `Marks a peer as deactivated. Its connections are cut, no message goes to it or
+comes from it any more, and it can not become a peer again: this is the only
+revocation there is.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			changed, err := d.DeactivatePeer(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if changed {
+				a.say("Peer %s is deactivated, for good. A running \"peerlink serve\" cuts its link within seconds.", args[0])
+			} else {
+				a.say("Peer %s was deactivated already.", args[0])
+			}
+			return nil
+		},
+	}
+}
+
+// peerInfo is a peer in JSON.
+type peerInfo struct {
+	ID             string    `json:"id"`
+	Type           string    `json:"type"`
+	State          string    `json:"state"`
+	Deactivated    string    `json:"deactivated,omitempty"`
+	Fingerprint    string    `json:"fingerprint"`
+	Subnet         string    `json:"subnet,omitempty"`
+	Queues         int       `json:"queues"`
+	Servers        []string  `json:"servers"`
+	ServersProblem string    `json:"servers_problem,omitempty"`
+	UpdatedAt      string    `json:"updated_at,omitempty"`
+	Issued         *certInfo `json:"issued"`
+	Received       *certInfo `json:"received,omitempty"`
+}
+
+type certInfo struct {
+	File     string    `json:"file"`
+	Serial   string    `json:"serial"`
+	NotAfter time.Time `json:"not_after"`
+}
+
+func (c *certInfo) String() string {
+	if c == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s (serial %s, until %s)", c.File, c.Serial, c.NotAfter.Format(time.DateOnly))
+}
+
+func describePeer(d *node.Dir, p *node.Peer) peerInfo {
+	cert := func(name string, c *x509.Certificate) *certInfo {
+		if c == nil {
+			return nil
+		}
+		return &certInfo{filepath.Join(d.Path(), "peers", p.Identity.ID, name), fmt.Sprintf("%X", c.SerialNumber), c.NotAfter.UTC()}
+	}
+	info := peerInfo{
+		ID:          p.Identity.ID,
+		Type:        p.Identity.Type.String(),
+		State:       p.State(),
+		Deactivated: p.Deactivated,
+		Fingerprint: pki.Fingerprint(p.Root.PublicKey),
+		Subnet:      p.Subnet,
+		Queues:      p.Queues,
+		Servers:     []string{},
+		UpdatedAt:   p.UpdatedAt,
+		Issued:      cert("peercert.crt", p.Issued),
+		Received:    cert("sub-ca.crt", p.SubCA),
+	}
+	if p.StompErr != nil {
+		info.ServersProblem = p.StompErr.Error()
+	} else {
+		info.Servers = p.Stomp.Servers
+	}
+	return info
+}

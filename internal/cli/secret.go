@@ -1,0 +1,168 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"peerlink/node"
+	"peerlink/node/pki"
+)
+
+// maxSecretFile bounds passphrase and key files.
+const maxSecretFile = 64 << 10
+
+// keyFlags adds the flags of the commands that use the root key.
+func (a *app) keyFlags(c *cobra.Command) *cobra.Command {
+	c.Flags().StringVar(&a.keyFile, "key", "", "the root key `FILE` (default private/root-ca.key in the node's directory)")
+	c.Flags().StringVar(&a.passphraseFile, "passphrase-file", "", "read the root key's passphrase from the first line of `FILE`, - for standard input (default: ask)")
+	return c
+}
+
+func (a *app) keyPath() string {
+	if a.keyFile != "" {
+		return a.keyFile
+	}
+	return node.DefaultKeyFile(a.dir)
+}
+
+// rootKey opens the root key, asking for its passphrase if there is a terminal.
+func (a *app) rootKey(ctx context.Context) (crypto.Signer, error) {
+	path := a.keyPath()
+	data, err := readBounded(path, maxSecretFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no root key at %s: name the file with --key", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("root key: %w", err)
+	}
+	defer clear(data)
+	key, err := pki.DecodeKey(data, func() ([]byte, error) {
+		return a.passphrase(ctx, "Passphrase of the root key "+path+": ")
+	})
+	if errors.Is(err, pki.ErrPassphrase) {
+		return nil, fmt.Errorf("the passphrase does not open the root key %s: check it and try again", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("root key %s: %w", path, err)
+	}
+	return key, nil
+}
+
+// nodeKey opens the root key and checks that it is the node's.
+func (a *app) nodeKey(ctx context.Context, d *node.Dir) (crypto.Signer, error) {
+	key, err := a.rootKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return key, d.CheckKey(key)
+}
+
+// passphrase gets an existing passphrase: from the file, or from the terminal.
+func (a *app) passphrase(ctx context.Context, prompt string) ([]byte, error) {
+	if a.passphraseFile != "" {
+		return a.readPassphrase()
+	}
+	return a.askSecret(ctx, prompt)
+}
+
+// minPassphrase is the least that OpenSSL accepts.
+const minPassphrase = 4
+
+// newPassphrase gets the passphrase of a new root key; typed ones twice.
+func (a *app) newPassphrase(ctx context.Context) ([]byte, error) {
+	var pass []byte
+	var err error
+	if a.passphraseFile != "" {
+		pass, err = a.readPassphrase()
+	} else {
+		a.say("The root key is the only secret of a node, and only this passphrase protects it.\nChoose a long one, for example six random words, and keep it where you will find it in twenty years.")
+		if pass, err = a.askSecret(ctx, "New passphrase: "); err == nil {
+			var again []byte
+			again, err = a.askSecret(ctx, "The same again: ")
+			if err == nil && !bytes.Equal(pass, again) {
+				err = errors.New("the two passphrases differ: nothing was done")
+			}
+			clear(again)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(pass) < minPassphrase {
+		return nil, fmt.Errorf("the passphrase has %d characters; at least %d are needed, and 20 or more are wise", len(pass), minPassphrase)
+	}
+	return pass, nil
+}
+
+func (a *app) readPassphrase() ([]byte, error) {
+	var data []byte
+	var err error
+	if a.passphraseFile == "-" {
+		data, err = io.ReadAll(io.LimitReader(a.stdin, maxSecretFile))
+	} else {
+		data, err = readBounded(a.passphraseFile, maxSecretFile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("passphrase file: %w", err)
+	}
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if len(line) == 0 {
+		return nil, errors.New("the first line of the passphrase file is empty: expected the passphrase there")
+	}
+	return line, nil
+}
+
+// askSecret reads a line from the terminal without showing it.
+func (a *app) askSecret(ctx context.Context, prompt string) ([]byte, error) {
+	if !isTerminal(a.stdin) {
+		return nil, errors.New("there is no terminal to ask for the passphrase: give it with --passphrase-file (- for standard input)")
+	}
+	fmt.Fprint(a.stderr, prompt)
+	defer fmt.Fprintln(a.stderr)
+	fd := int(a.stdin.Fd())
+	state, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	type answer struct {
+		line []byte
+		err  error
+	}
+	ch := make(chan answer, 1)
+	go func() {
+		line, err := term.ReadPassword(fd)
+		ch <- answer{line, err}
+	}()
+	select {
+	case <-ctx.Done():
+		// Interrupted: leave the terminal as it was, with echo.
+		term.Restore(fd, state)
+		return nil, errors.New("interrupted")
+	case got := <-ch:
+		return got.line, got.err
+	}
+}
+
+// readBounded reads a regular file, or what behaves like one, up to max bytes.
+func readBounded(path string, max int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, max+1))
+	if err == nil && int64(len(data)) > max {
+		err = fmt.Errorf("%s is larger than %d bytes", path, max)
+	}
+	return data, err
+}

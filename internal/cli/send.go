@@ -1,0 +1,200 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/broker"
+	"peerlink/broker/embedded"
+	"peerlink/link"
+	"peerlink/local"
+	"peerlink/smp"
+)
+
+// maxSend is how many messages one "peerlink send" takes: all of them are
+// checked before the first is queued.
+const maxSend = 100_000
+
+func (a *app) sendCommand() *cobra.Command {
+	var state string
+	c := &cobra.Command{
+		Use:   "send PEER_ID [FILE]",
+		Short: "Put messages into a peer's queue by hand",
+		Long: `Reads SMP messages in JSON, one on each line, from FILE or standard input, checks
+all of them, and puts them into the peer's queue: all or none. A running service
+sends them at once; without one they wait for it.`,
+		Example: "  peerlink send 1234abcd messages.jsonl",
+		Args:    cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var in io.Reader = a.stdin
+			name := "standard input"
+			if len(args) == 2 && args[1] != "-" {
+				f, err := os.Open(args[1])
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				in, name = f, args[1]
+			}
+			return a.send(cmd.Context(), args[0], state, name, in)
+		},
+	}
+	a.stateFlag(c, &state)
+	return c
+}
+
+func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader) error {
+	d, err := a.open()
+	if err != nil {
+		return err
+	}
+	p, err := d.Peer(peerID)
+	if err != nil {
+		return err
+	}
+	if p.Deactivated != "" {
+		return fmt.Errorf("peer %s has been deactivated (%s): nothing can be sent to it any more", peerID, p.Deactivated)
+	}
+	view, err := link.View(d, p)
+	if err != nil {
+		return err
+	}
+	queue, err := link.PeerQueue(d, p, view)
+	if err != nil {
+		return err
+	}
+	messages, err := readMessages(in, name, view)
+	if err != nil {
+		return err
+	}
+	if len(messages) == 0 {
+		return fmt.Errorf("%s holds no message", name)
+	}
+	if state, err = openState(d, state); err != nil {
+		return err
+	}
+	store, err := embedded.Open(storePath(state), embedded.Options{})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if err := store.Declare(ctx, queue); err != nil {
+		return err
+	}
+	if err := store.PutAll(ctx, queue.Queues[0], messages); err != nil {
+		return err
+	}
+	a.say("%d messages are in the queue of %s.", len(messages), p.Identity)
+	return store.Close()
+}
+
+// readMessages reads and checks messages, one on each line.
+func readMessages(in io.Reader, name string, view smp.View) ([]broker.Outgoing, error) {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 4*smp.MaxBody)
+	var messages []broker.Outgoing
+	for n := 1; lines.Scan(); n++ {
+		body := bytes.TrimSpace(lines.Bytes())
+		if len(body) == 0 {
+			continue
+		}
+		if len(messages) == maxSend {
+			return nil, fmt.Errorf("%s holds more than %d messages: send them in parts", name, maxSend)
+		}
+		typ, _, _, err := smp.PeekIDs(body)
+		if err == nil {
+			_, err = view.Outgoing(typ, "application/json", body)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: line %d: %w; nothing was queued", name, n, err)
+		}
+		messages = append(messages, broker.Outgoing{Type: typ, ContentType: "application/json", Body: bytes.Clone(body)})
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w; nothing was queued", name, err)
+	}
+	return messages, nil
+}
+
+func (a *app) tailCommand() *cobra.Command {
+	var state string
+	var asJSON bool
+	var count int
+	c := &cobra.Command{
+		Use:   "tail",
+		Short: "Print the messages that come in, without consuming them",
+		Long: `Prints each message that the node's applications are about to get, from now on,
+until it is interrupted. The messages stay where they are. A service must be
+running.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.tail(cmd.Context(), state, count, asJSON)
+		},
+	}
+	a.stateFlag(c, &state)
+	c.Flags().IntVarP(&count, "count", "n", 0, "stop after so many messages")
+	c.Flags().BoolVar(&asJSON, "json", false, "print each message with its headers as one line of JSON")
+	return c
+}
+
+func (a *app) tail(ctx context.Context, state string, count int, asJSON bool) error {
+	d, err := a.open()
+	if err != nil {
+		return err
+	}
+	if state, err = openState(d, state); err != nil {
+		return err
+	}
+	client, err := local.Dial(ctx, state)
+	if err != nil {
+		return fmt.Errorf("no service is running with the state folder %s: %w", state, err)
+	}
+	defer client.Close()
+	sub, err := client.Subscribe(ctx, "/exchange/"+d.Identity().Type.Inbox()+"/#", 0, local.AckAuto)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(a.stdout)
+	defer out.Flush()
+	for n := 0; count == 0 || n < count; n++ {
+		m, err := sub.Next(ctx)
+		if ctx.Err() != nil {
+			return nil // interrupted: that is how it ends
+		}
+		if err != nil {
+			return err
+		}
+		if m.Missed > 0 {
+			a.say("(%d messages came in too fast to be shown)", m.Missed)
+		}
+		if err := printMessage(out, m, asJSON); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printMessage(out *bufio.Writer, m local.Message, asJSON bool) error {
+	if asJSON {
+		headers := make(map[string]string, len(m.Headers))
+		for _, h := range m.Headers {
+			headers[h.Name] = h.Value
+		}
+		line, err := json.Marshal(map[string]any{"type": m.Type, "headers": headers, "body": json.RawMessage(m.Body)})
+		if err != nil {
+			return err
+		}
+		out.Write(line)
+	} else {
+		out.Write(m.Body)
+	}
+	return errors.Join(out.WriteByte('\n'), out.Flush())
+}

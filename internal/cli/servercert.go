@@ -1,0 +1,195 @@
+package cli
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/node"
+	"peerlink/node/pki"
+)
+
+// Validity of server certificates, in days.
+const (
+	defaultDays = 365
+	maxDays     = 3650
+)
+
+func (a *app) serverCertCommand() *cobra.Command {
+	request := &cobra.Command{
+		Use:   "request KEY CSR",
+		Short: "Make a server key and a certificate signing request (on the server)",
+		Long: `Makes a new server key (ECDSA P-256, not encrypted, readable by you only) and a
+certificate signing request for it. The root key is not needed: this can run on
+the server, with a copy of the node's directory without private/. Take the
+request to where the root key is, and sign it there with "server-cert sign".`,
+		Example: "  peerlink server-cert request server.key server.csr",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			if err := absent(args...); err != nil {
+				return err
+			}
+			keyPEM, csr, err := newServerKey(d)
+			if err != nil {
+				return err
+			}
+			if err := createPair(args[0], keyPEM, args[1], pki.EncodeCSRPEM(csr.Raw)); err != nil {
+				return err
+			}
+			a.print("%s", args[1])
+			a.say("The key %s stays on the server. Sign the request where the root key is:\n  peerlink server-cert sign %s server.crt", args[0], args[1])
+			return nil
+		},
+	}
+	var days int
+	sign := &cobra.Command{
+		Use:     "sign CSR CRT",
+		Short:   "Sign a server certificate for a request (where the root key is)",
+		Example: "  peerlink server-cert sign server.csr server.crt --days 365",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			data, err := readBounded(args[0], maxSecretFile)
+			if err != nil {
+				return err
+			}
+			csr, err := pki.ParseCSRPEM(data)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			return a.signServer(cmd.Context(), csr, args[1], days)
+		},
+	}
+	var issueDays int
+	issue := &cobra.Command{
+		Use:     "issue KEY CRT",
+		Short:   "Make a server key and its certificate in one step",
+		Example: "  peerlink server-cert issue server.key server.crt",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			// Everything that can go wrong first: no key without a certificate.
+			if err := absent(args...); err != nil {
+				return err
+			}
+			if err := checkDays(issueDays); err != nil {
+				return err
+			}
+			root, err := a.nodeKey(cmd.Context(), d)
+			if err != nil {
+				return err
+			}
+			keyPEM, csr, err := newServerKey(d)
+			if err != nil {
+				return err
+			}
+			cert, err := d.SignServer(cmd.Context(), root, csr, daysToValidity(issueDays))
+			if err != nil {
+				return err
+			}
+			if err := createPair(args[0], keyPEM, args[1], pki.EncodeCertificatePEM(cert)); err != nil {
+				return err
+			}
+			a.serverCertMade(args[1], cert)
+			return nil
+		},
+	}
+	for c, v := range map[*cobra.Command]*int{sign: &days, issue: &issueDays} {
+		c.Flags().IntVar(v, "days", defaultDays, "how many days the certificate is valid")
+		a.keyFlags(c)
+	}
+	return group("server-cert", "Make certificates for this node's servers", request, sign, issue)
+}
+
+func (a *app) signServer(ctx context.Context, csr *x509.CertificateRequest, path string, days int) error {
+	d, err := a.open()
+	if err != nil {
+		return err
+	}
+	if err := checkDays(days); err != nil {
+		return err
+	}
+	if err := absent(path); err != nil {
+		return err
+	}
+	root, err := a.nodeKey(ctx, d)
+	if err != nil {
+		return err
+	}
+	cert, err := d.SignServer(ctx, root, csr, daysToValidity(days))
+	if err != nil {
+		return err
+	}
+	if err := node.CreateFile(path, pki.EncodeCertificatePEM(cert), 0o644); err != nil {
+		return err
+	}
+	a.serverCertMade(path, cert)
+	return nil
+}
+
+func (a *app) serverCertMade(path string, cert *x509.Certificate) {
+	a.print("%s", path)
+	a.say("Valid until %s. Put it on the server, beside its key: \"peerlink serve --server-cert --server-key\".", cert.NotAfter.UTC().Format(time.DateOnly))
+}
+
+// newServerKey makes a server key, in PEM, and a request for its certificate.
+func newServerKey(d *node.Dir) (keyPEM []byte, csr *x509.CertificateRequest, err error) {
+	key, err := pki.GenerateKey(pki.P256)
+	if err != nil {
+		return nil, nil, err
+	}
+	if keyPEM, err = pki.EncodeKey(key); err != nil {
+		return nil, nil, err
+	}
+	der, err := pki.NewCSR(d.Identity(), key, pki.ServerCSR)
+	if err != nil {
+		return nil, nil, err
+	}
+	csr, err = x509.ParseCertificateRequest(der)
+	return keyPEM, csr, err
+}
+
+// createPair writes a key and what belongs to it, both or none.
+func createPair(keyPath string, keyPEM []byte, path string, pem []byte) error {
+	if err := node.CreateFile(keyPath, keyPEM, 0o600); err != nil {
+		return err
+	}
+	if err := node.CreateFile(path, pem, 0o644); err != nil {
+		return errors.Join(err, os.Remove(keyPath))
+	}
+	return nil
+}
+
+// absent checks that files that are going to be made do not exist.
+func absent(paths ...string) error {
+	for _, p := range paths {
+		switch _, err := os.Lstat(p); {
+		case err == nil:
+			return fmt.Errorf("%s exists already: choose another name or remove it", p)
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	return nil
+}
+
+func checkDays(days int) error {
+	if days < 1 || days > maxDays {
+		return usagef("--days %d: expected 1 to %d", days, maxDays)
+	}
+	return nil
+}
+
+func daysToValidity(days int) time.Duration { return time.Duration(days) * 24 * time.Hour }

@@ -1,0 +1,52 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/node"
+)
+
+// stateFlag adds the flag that names the state folder.
+func (a *app) stateFlag(c *cobra.Command, v *string) {
+	c.Flags().StringVar(v, "state", env("", "PEERLINK_STATE"), "`DIR` for queued messages, outside the node's directory (env PEERLINK_STATE; default "+stateBase()+"/<node ID>)")
+}
+
+// stateBase is the folder in which each node has its state folder by default.
+func stateBase() string {
+	if v := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(v) {
+		return filepath.Join(v, "peerlink")
+	}
+	home, err := os.UserHomeDir()
+	switch {
+	case runtime.GOOS == "windows" || runtime.GOOS == "darwin":
+		if dir, err := os.UserConfigDir(); err == nil {
+			return filepath.Join(dir, "peerlink")
+		}
+	case os.Geteuid() == 0 || err != nil:
+		return "/var/lib/peerlink"
+	}
+	return filepath.Join(home, ".local", "state", "peerlink")
+}
+
+// openState makes the node's state folder, readable by its owner only.
+func openState(d *node.Dir, dir string) (string, error) {
+	if dir == "" {
+		dir = filepath.Join(stateBase(), d.Identity().ID)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("the folder for messages: %w; name another with --state", err)
+	}
+	return dir, nil
+}
+
+// storePath is the file of the embedded broker in a state folder.
+func storePath(state string) string { return filepath.Join(state, "messages.db") }

@@ -1,0 +1,186 @@
+package demo
+
+import (
+	"sync"
+	"time"
+)
+
+// The demo's currency, and where the creditors agent's accounts begin.
+const (
+	debtorID      = 0x1234abcd_00_000001 // in the debtors agent's subnet
+	firstCreditor = 0x000001_01_00000001 // in the creditors agent's own subnet
+)
+
+const (
+	issuedAmount   = 1_000_000
+	transferAmount = 7
+	absurdAmount   = 1 << 50 // never available
+	rejectedEach   = 20      // one transfer in so many is too large
+	maxOpen        = 400     // conversations going on at once, for each agent
+)
+
+// plan says how many conversations the agents hold, so that about the wanted
+// number of messages is exchanged.
+type plan struct {
+	accounts  int // 2 messages each
+	issuing   int // 5 messages each
+	transfers int // 6 messages each, 2 if rejected
+}
+
+func newPlan(messages int) plan {
+	p := plan{accounts: min(max(messages/200, 2), 200)}
+	left := messages - 2*(p.accounts+1)
+	p.issuing = max(left/3/5, p.accounts) // everybody gets some money
+	p.transfers = max((left-5*p.issuing)/6, 1)
+	return p
+}
+
+// book is what the world knows of accounts: their owners tell each other.
+type book struct {
+	mu        sync.Mutex
+	recipient map[int64]string // by creditor ID, what to write as recipient
+}
+
+func (b *book) add(creditorID int64, recipient string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.recipient[creditorID] = recipient
+}
+
+func (b *book) of(creditorID int64) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.recipient[creditorID]
+}
+
+// agent is the application of a creditors agent or a debtors agent. It holds
+// conversations with the accounting authority, so many at a time.
+type agent struct {
+	*app
+	book *book
+	// What follows is guarded by the app's lock.
+	begin    []func() *message // the first message of each conversation
+	next     int               // the first conversation that has not begun
+	released int               // how many may begin
+	open     int               // have begun and not ended
+	opened   int               // accounts configured
+	funded   int               // accounts that have got their first money
+	onOpened func(n int)       // told how many accounts have been configured
+	onFunded func(n int)       // and how many have money
+}
+
+// newAgents makes the applications of the two agents. When all accounts exist
+// the debtors agent issues money to them, and when all have some, the
+// creditors agent moves it around.
+func newAgents(d *run, p plan) (creditors, debtors *agent) {
+	b := &book{recipient: make(map[int64]string)}
+	creditors, debtors = newAgent(d.creditors(), b), newAgent(d.debtors(), b)
+	account := func(i int) int64 { return firstCreditor + int64(i%p.accounts) }
+	for i := range p.accounts {
+		creditors.begin = append(creditors.begin, func() *message { return configure(account(i), int32(i)) })
+	}
+	debtors.begin = append(debtors.begin, func() *message { return configure(0, 0) })
+	for i := range p.issuing {
+		debtors.begin = append(debtors.begin, func() *message {
+			return prepare(0, "issuing", debtorID, int64(i), issuedAmount, b.of(account(i)))
+		})
+	}
+	for i := range p.transfers {
+		amount := int64(transferAmount)
+		if i%rejectedEach == rejectedEach-1 {
+			amount = absurdAmount
+		}
+		creditors.begin = append(creditors.begin, func() *message {
+			return prepare(account(i), "direct", account(i), int64(i), amount, b.of(account(i+1)))
+		})
+	}
+	creditors.onOpened = func(n int) {
+		if n == p.accounts {
+			debtors.release(len(debtors.begin))
+		}
+	}
+	creditors.onFunded = func(n int) {
+		if n == p.accounts {
+			creditors.release(len(creditors.begin))
+		}
+	}
+	creditors.released, debtors.released = p.accounts, 1
+	return creditors, debtors
+}
+
+func newAgent(n *demoNode, b *book) *agent {
+	a := &agent{book: b, onOpened: func(int) {}, onFunded: func(int) {}}
+	a.app = newApp(n, a.answer)
+	return a
+}
+
+// start begins the first conversations.
+func (a *agent) start() { a.release(0) }
+
+// release lets the first n conversations begin.
+func (a *agent) release(n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.released = max(a.released, n)
+	for _, m := range a.advance() {
+		a.post(&outgoing{m, nil})
+	}
+}
+
+// advance begins as many conversations as may be going on.
+func (a *agent) advance() (first []*message) {
+	for a.next < a.released && a.open < maxOpen {
+		first = append(first, a.begin[a.next]())
+		a.next++
+		a.open++
+	}
+	return first
+}
+
+// done tells that all conversations have ended.
+func (a *agent) done() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.next == len(a.begin) && a.open == 0 && len(a.pending) == 0
+}
+
+// answer goes on with the conversation to which m belongs, or begins others.
+func (a *agent) answer(m *message) []*message {
+	switch m.Type {
+	case "AccountUpdate":
+		a.book.add(m.CreditorID, m.AccountID)
+		a.open--
+		a.opened++
+		go a.onOpened(a.opened) // may need the lock
+	case "PreparedTransfer":
+		return []*message{{
+			Type: "FinalizeTransfer", DebtorID: m.DebtorID, CreditorID: m.CreditorID, TS: now(),
+			CoordinatorType: m.CoordinatorType, CoordinatorID: m.CoordinatorID, RequestID: m.RequestID,
+			TransferID: m.TransferID, CommittedAmount: m.LockedAmount, Note: ptr("Thanks! ☕"), NoteFormat: ptr(""),
+		}}
+	case "RejectedTransfer", "FinalizedTransfer":
+		a.open--
+	case "AccountTransfer":
+		if *m.TransferNumber == 1 {
+			a.funded++
+			go a.onFunded(a.funded)
+		}
+	}
+	return a.advance()
+}
+
+func configure(creditorID int64, seqnum int32) *message {
+	return &message{
+		Type: "ConfigureAccount", DebtorID: debtorID, CreditorID: creditorID, TS: now(),
+		NegligibleAmount: ptr(float(0)), ConfigData: ptr(""), ConfigFlags: ptr(int32(0)), Seqnum: ptr(seqnum),
+	}
+}
+
+func prepare(creditorID int64, coordinator string, coordinatorID, request, amount int64, recipient string) *message {
+	return &message{
+		Type: "PrepareTransfer", DebtorID: debtorID, CreditorID: creditorID, TS: now(),
+		CoordinatorType: coordinator, CoordinatorID: ptr(coordinatorID), RequestID: ptr(request),
+		MinLocked: ptr(amount), MaxLocked: ptr(amount), Recipient: recipient,
+		FinalRateTS: time.Unix(1<<33, 0).UTC().Format(time.RFC3339), MaxCommitDelay: ptr(int32(3600)),
+	}
+}

@@ -1,0 +1,268 @@
+// Package demo shows the main job on one machine: it makes an accounting
+// authority, a creditors agent and a debtors agent with peerlink's own
+// commands, peers them, starts a real "peerlink serve" for each, and lets small
+// applications hold real conversations over the links. In the middle of it the
+// accounting authority's service is killed and moved.
+//
+// What is sent and what arrives is counted message by message ([tally]), so
+// that "lost: 0" is a measurement.
+package demo
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"peerlink/node"
+	"peerlink/node/nodetype"
+)
+
+// Options says how to run the demo.
+type Options struct {
+	Binary   string                // the peerlink binary
+	Dir      string                // an existing, empty folder for everything
+	Messages int                   // about how many messages to exchange
+	Step     func(text string)     // told when a new step begins
+	Progress func(done, total int) // told now and then how many messages have arrived
+}
+
+// Link is one direction between two nodes.
+type Link struct {
+	From      string `json:"from"`
+	To        string `json:"to"`
+	Sent      int    `json:"sent"`
+	Delivered int    `json:"delivered"`
+	Repeated  int    `json:"repeated"`
+	Lost      int    `json:"lost"`
+	Dials     int    `json:"-"` // connections made in the course of the demo
+	// The chains that the two sides have verified, as their logs tell.
+	SenderVerified   string `json:"-"`
+	ReceiverVerified string `json:"-"`
+}
+
+// Result is what the demo has measured.
+type Result struct {
+	Nodes     int
+	Links     []Link
+	Sent      int // accepted by the senders' brokers
+	Delivered int // distinct messages that have reached the receiver's application
+	Repeated  int // further copies of those
+	Lost      int
+	Elapsed   time.Duration // from the first message to the last
+	Outage    time.Duration // from the kill to the first message over the new address
+}
+
+// MarshalJSON writes the summary.
+func (r *Result) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Nodes             int     `json:"nodes"`
+		Links             int     `json:"links"`
+		Sent              int     `json:"sent"`
+		Delivered         int     `json:"delivered"`
+		Repeated          int     `json:"repeated"`
+		Lost              int     `json:"lost"`
+		Seconds           float64 `json:"seconds"`
+		MessagesPerSecond float64 `json:"messages_per_second"`
+	}{r.Nodes, len(r.Links), r.Sent, r.Delivered, r.Repeated, r.Lost,
+		float64(r.Elapsed.Round(time.Millisecond)) / 1e9, float64(int(float64(r.Delivered) / r.Elapsed.Seconds()))})
+}
+
+// patience is how long the demo waits for messages that do not come.
+const patience = 60 * time.Second
+
+// authorityID is the node ID of the demo's accounting authority.
+const authorityID = "1234abcd"
+
+// Run runs the demo. That messages were lost is not an error, but a result.
+func Run(ctx context.Context, o Options) (*Result, error) {
+	d := &run{Options: o, tally: newTally()}
+	if err := d.makeNodes(ctx); err != nil {
+		return nil, err
+	}
+	d.Step("starting the three services")
+	defer d.killAll()
+	for _, n := range d.nodes {
+		if err := n.start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	res, err := d.converse(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d.Step("stopping the services with SIGTERM")
+	for _, n := range d.nodes {
+		if err := n.stop(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return res, d.readChains(res)
+}
+
+// run is one run of the demo.
+type run struct {
+	Options
+	nodes      []*demoNode // authority, creditors agent, debtors agent
+	passphrase string      // file
+	tally      *tally
+}
+
+func (d *run) authority() *demoNode { return d.nodes[0] }
+func (d *run) creditors() *demoNode { return d.nodes[1] }
+func (d *run) debtors() *demoNode   { return d.nodes[2] }
+
+// makeNodes makes the nodes and peers them, as their owners would.
+func (d *run) makeNodes(ctx context.Context) error {
+	d.passphrase = filepath.Join(d.Dir, "passphrase")
+	if err := os.WriteFile(d.passphrase, []byte(rand.Text()+"\n"), 0o600); err != nil {
+		return err
+	}
+	for _, t := range nodetype.All {
+		n := &demoNode{run: d, kind: t, dir: filepath.Join(d.Dir, t.String())}
+		n.state, n.log = n.dir+"-state", n.dir+".log"
+		var err error
+		if n.addr, err = freeAddress(); err != nil {
+			return err
+		}
+		d.nodes = append(d.nodes, n)
+	}
+	d.Step("making three nodes: root keys, root and server certificates, info-bundles")
+	if err := d.each(func(n *demoNode) error { return n.make(ctx) }); err != nil {
+		return err
+	}
+	d.Step("peering them: each signs the other's info-bundle, each registers the certificate it gets")
+	agents := []*demoNode{d.creditors(), d.debtors()}
+	for _, pair := range [][2]*demoNode{{d.authority(), agents[0]}, {d.authority(), agents[1]}, {agents[0], d.authority()}, {agents[1], d.authority()}} {
+		if _, err := pair[0].command(ctx, "peer", "sign", "--passphrase-file", d.passphrase, pair[1].bundle()); err != nil {
+			return err
+		}
+	}
+	for _, agent := range agents {
+		for _, pair := range [][2]*demoNode{{d.authority(), agent}, {agent, d.authority()}} {
+			cert := filepath.Join(pair[1].dir, "peers", pair[0].id, "peercert.crt")
+			if _, err := pair[0].command(ctx, "peer", "register", cert); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// each does something for all nodes at once.
+func (d *run) each(do func(*demoNode) error) error {
+	errs := make([]error, len(d.nodes))
+	var wg sync.WaitGroup
+	for i, n := range d.nodes {
+		wg.Go(func() { errs[i] = do(n) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// converse lets the applications work until every message has been answered
+// and has arrived, and moves the authority in between.
+func (d *run) converse(ctx context.Context) (*Result, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	plan := newPlan(d.Messages)
+	bank := newBank(d)
+	creditors, debtors := newAgents(d, plan)
+	apps := []*app{bank.app, creditors.app, debtors.app}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	failed := make(chan error, len(apps))
+	for _, a := range apps {
+		wg.Go(func() {
+			if err := a.run(ctx); err != nil && ctx.Err() == nil {
+				failed <- fmt.Errorf("the application of the %s: %w", a.node.kind, err)
+			}
+		})
+	}
+	d.Step(fmt.Sprintf("exchanging about %d messages: accounts configured, currency issued, transfers made", d.Messages))
+	start := time.Now()
+	creditors.start()
+	debtors.start()
+
+	res := &Result{Nodes: len(d.nodes)}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	last, lastAt := 0, time.Now()
+	var killedAt time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case err := <-failed:
+			return nil, err
+		case <-tick.C:
+		}
+		sum := d.tally.sum()
+		d.Progress(sum.Delivered, max(d.Messages, sum.Sent))
+		if sum.Delivered != last {
+			if res.Outage == 0 && !killedAt.IsZero() {
+				res.Outage = time.Since(killedAt)
+			}
+			last, lastAt = sum.Delivered, time.Now()
+		}
+		if killedAt.IsZero() && sum.Delivered > d.Messages*2/5 {
+			killedAt = time.Now()
+			if err := d.moveAuthority(ctx); err != nil {
+				return nil, err
+			}
+			last, lastAt = d.tally.sum().Delivered, time.Now()
+		}
+		done := creditors.done() && debtors.done() && bank.idle() && sum.Lost == 0
+		if done || time.Since(lastAt) > patience {
+			res.Elapsed = time.Since(start)
+			if done {
+				// Late copies of what has arrived already are still on their way.
+				res.Elapsed = lastAt.Sub(start)
+			}
+			break
+		}
+	}
+	sum := d.tally.sum()
+	res.Sent, res.Delivered, res.Repeated, res.Lost = sum.Sent, sum.Delivered, sum.Repeated, sum.Lost
+	res.Links = d.tally.links()
+	return res, nil
+}
+
+// moveAuthority kills the authority's service and brings it back elsewhere,
+// with a new server key. Its peers learn that from a new info-bundle.
+func (d *run) moveAuthority(ctx context.Context) error {
+	n := d.authority()
+	d.Step("killing the accounting authority (SIGKILL); it comes back on another port with a new server key")
+	if err := n.kill(); err != nil {
+		return err
+	}
+	addr, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	n.addr, n.moves = addr, n.moves+1
+	manifest := filepath.Join(n.dir, "nodeinfo", "stomp.toml")
+	if err := os.WriteFile(manifest, node.EncodeStompTOML(n.kind, []string{addr}), 0o644); err != nil {
+		return err
+	}
+	if err := n.certify(ctx); err != nil {
+		return err
+	}
+	for _, agent := range d.nodes[1:] {
+		if _, err := agent.command(ctx, "peer", "sign", n.bundle()); err != nil {
+			return err
+		}
+	}
+	return n.start(ctx)
+}
+
+func (d *run) killAll() {
+	for _, n := range d.nodes {
+		n.kill()
+	}
+}

@@ -1,0 +1,114 @@
+package link
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"peerlink/node"
+	"peerlink/node/pki"
+)
+
+// Certificate is this node's server certificate and its key, as they are on
+// disk now. When they are renewed there, new connections use the new pair; a
+// pair that can not be used is reported once, and the last good one kept.
+type Certificate struct {
+	certFile, keyFile string
+	dir               *node.Dir
+	current           atomic.Pointer[tls.Certificate]
+
+	mu    sync.Mutex // guards what follows
+	stamp [2]fileStamp
+}
+
+// fileStamp tells whether a file has changed, without reading it.
+type fileStamp struct {
+	size int64
+	time time.Time
+}
+
+func stampOf(path string) fileStamp {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return fileStamp{size: -1}
+	}
+	return fileStamp{fi.Size(), fi.ModTime()}
+}
+
+// LoadCertificate reads a server certificate and its unencrypted key, and
+// checks that they belong together and to the node.
+func LoadCertificate(d *node.Dir, certFile, keyFile string) (*Certificate, error) {
+	c := &Certificate{certFile: certFile, keyFile: keyFile, dir: d}
+	if _, err := c.Reload(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Reload looks whether the files have changed, and takes over a new pair. An
+// error is reported once for each change of the files.
+func (c *Certificate) Reload() (changed bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	stamp := [2]fileStamp{stampOf(c.certFile), stampOf(c.keyFile)}
+	if c.current.Load() != nil && stamp == c.stamp {
+		return false, nil
+	}
+	c.stamp = stamp
+	pair, err := c.load()
+	if err != nil {
+		return false, fmt.Errorf("server certificate: %w", err)
+	}
+	c.current.Store(pair)
+	return true, nil
+}
+
+func (c *Certificate) load() (*tls.Certificate, error) {
+	certPEM, err := os.ReadFile(c.certFile)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := pki.ParseCertificatePEM(certPEM)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.certFile, err)
+	}
+	keyPEM, err := os.ReadFile(c.keyFile)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(keyPEM)
+	key, err := pki.DecodeKey(keyPEM, func() ([]byte, error) {
+		return nil, errors.New("a server key must not be encrypted: the service starts without anybody there to type a passphrase")
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.keyFile, err)
+	}
+	pub, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.keyFile, err)
+	}
+	if !bytes.Equal(pub, leaf.RawSubjectPublicKeyInfo) {
+		return nil, fmt.Errorf("%s is not the key of %s", c.keyFile, c.certFile)
+	}
+	if _, err := pki.VerifyServer([][]byte{leaf.Raw}, c.dir.Root(), c.dir.Identity(), time.Now()); err != nil {
+		return nil, fmt.Errorf("%s can not be used by %s: %w", c.certFile, c.dir.Identity(), err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+// serverChain is what the node shows when it is dialed.
+func (c *Certificate) serverChain() *tls.Certificate { return c.current.Load() }
+
+// clientChain is what the node shows when it dials a peer: the peer certificate
+// received from that peer makes the server certificate acceptable to it.
+func (c *Certificate) clientChain(subCA *x509.Certificate) *tls.Certificate {
+	pair := *c.current.Load()
+	pair.Certificate = [][]byte{pair.Leaf.Raw, subCA.Raw}
+	return &pair
+}

@@ -1,0 +1,132 @@
+// Package link keeps the links between a node and its peers: permanent,
+// bi-directional, authenticated and encrypted.
+//
+// A link is made of connections, each of which carries messages one way. To
+// send, the node dials one of the peer's servers and is a STOMP client there
+// ([sender]); to receive, it listens, and is a STOMP server to whoever dials
+// ([receiver]). Connections come and go. What makes the link permanent is that
+// a message stays in the broker of the sending node until the receiving node
+// has said that its own broker holds it, durably:
+//
+//	application → broker (peer's queue) → smp.Outgoing → stomp client → TLS ══ TLS → stomp server → smp.Incoming → broker (inbox)
+//	                     ↑ confirm up to n ←──────── receipt ≤ n ──────────────────── stored durably ←─────┘
+//
+// There is no queue without a bound on the way: back pressure travels from
+// broker to broker through the TCP window. Batches form by themselves.
+//
+// A [Service] does this for all peers of a node in one process. It watches the
+// node's directory ([roster]): peers that become registered, move, or are
+// deactivated are noticed within seconds, without a restart.
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"peerlink/broker"
+	"peerlink/node"
+)
+
+// Config says what a [Service] needs. Zero values of the optional fields mean
+// the defaults given with them.
+type Config struct {
+	Dir         *node.Dir
+	Broker      broker.Broker
+	Listener    net.Listener // peers connect here; closed by the Service
+	Certificate *Certificate // what this node shows to its peers
+	Log         *slog.Logger
+
+	HandshakeTimeout   time.Duration // for a TLS handshake; 5 s
+	ConnectTimeout     time.Duration // for TCP, and for CONNECT; 10 s
+	DrainTimeout       time.Duration // for confirming what is stored when the service stops; 5 s
+	PollInterval       time.Duration // between two looks at the node's directory; 1 s
+	MaxConnsPerPeer    int           // accepted from one peer at once; 10
+	MaxHandshakes      int           // going on at once; 256
+	Window             int           // messages sent and not confirmed, per connection; 1,000
+	RetryMin, RetryMax time.Duration // pauses between attempts to reach a peer; 250 ms and 2 min
+}
+
+func (c *Config) setDefaults() {
+	setDefault(&c.HandshakeTimeout, 5*time.Second)
+	setDefault(&c.ConnectTimeout, 10*time.Second)
+	setDefault(&c.DrainTimeout, 5*time.Second)
+	setDefault(&c.PollInterval, time.Second)
+	setDefault(&c.MaxConnsPerPeer, 10)
+	setDefault(&c.MaxHandshakes, 256)
+	setDefault(&c.Window, 1000)
+	setDefault(&c.RetryMin, 250*time.Millisecond)
+	setDefault(&c.RetryMax, 2*time.Minute)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+// Service keeps all links of one node.
+type Service struct {
+	cfg    Config
+	log    *slog.Logger
+	roster *roster
+	wg     sync.WaitGroup // every goroutine that Run started
+}
+
+// New makes a Service. It does nothing until [Service.Run].
+func New(cfg Config) *Service {
+	cfg.setDefaults()
+	return &Service{cfg: cfg, log: cfg.Log, roster: newRoster()}
+}
+
+// Run keeps the links until ctx is done. Then it stops accepting connections,
+// confirms to the peers what is stored, waits for confirmations of what was
+// sent, disconnects and returns nil. It returns an error only if it can not
+// start or go on at all.
+func (s *Service) Run(ctx context.Context) error {
+	// Connections outlive ctx by the time they need to end cleanly.
+	connCtx, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	if err := s.scan(ctx, connCtx); err != nil {
+		s.cfg.Listener.Close()
+		return err
+	}
+	failed := make(chan error, 1)
+	s.wg.Go(func() { failed <- s.accept(ctx, connCtx) })
+	s.wg.Go(func() { s.watch(ctx, connCtx) })
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	stopped := ctx.Err() != nil
+	stop()
+	s.cfg.Listener.Close()
+	s.log.Info("stopping", "drain_timeout", s.cfg.DrainTimeout)
+	// Every goroutine has its own way to end within DrainTimeout; the timer is
+	// for those that a peer would hold up.
+	timer := time.AfterFunc(s.cfg.DrainTimeout+time.Second, cut)
+	defer timer.Stop()
+	s.roster.stopAll()
+	s.wg.Wait()
+	if stopped {
+		return nil
+	}
+	return err
+}
+
+// closeNotify ends a TLS connection in an orderly way, without waiting long.
+func closeNotify(c *tls.Conn) {
+	c.SetWriteDeadline(time.Now().Add(time.Second))
+	c.Close()
+}

@@ -1,0 +1,293 @@
+package link
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"peerlink/broker"
+	"peerlink/node/pki"
+	"peerlink/smp"
+	"peerlink/stomp"
+)
+
+// accept takes connections until the listener is closed.
+func (s *Service) accept(ctx, connCtx context.Context) error {
+	slots := make(chan struct{}, s.cfg.MaxHandshakes)
+	pause := time.Duration(0)
+	for {
+		tcp, err := s.cfg.Listener.Accept()
+		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			if err == nil {
+				tcp.Close()
+			}
+			return err
+		}
+		if err != nil {
+			// Out of file descriptors, for example: that passes.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.log.Error("can not accept connections, trying again", "err", err)
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(pause):
+			}
+			continue
+		}
+		pause = 0
+		select {
+		case slots <- struct{}{}:
+		default:
+			s.log.Debug("too many handshakes at once, connection dropped", "remote", tcp.RemoteAddr())
+			tcp.Close()
+			continue
+		}
+		s.wg.Go(func() {
+			conn, id, chain, err := s.handshake(ctx, tcp)
+			<-slots
+			if err != nil {
+				if !errors.Is(err, io.EOF) { // port scanners and health checks
+					s.log.Warn("handshake failed", "remote", tcp.RemoteAddr(), "err", err)
+				}
+				tcp.Close()
+				return
+			}
+			s.receive(ctx, connCtx, conn, id, chain)
+		})
+	}
+}
+
+func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *tls.Conn, id pki.Identity, chain []*x509.Certificate, err error) {
+	conn = tls.Server(tcp, serverTLS(s.cfg.Dir, s.cfg.Certificate, func(i pki.Identity, c []*x509.Certificate) { id, chain = i, c }))
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
+	defer cancel()
+	err = conn.HandshakeContext(ctx)
+	return conn, id, chain, err
+}
+
+// receiver is the use of one accepted connection.
+type receiver struct {
+	s      *Service
+	peer   *peer
+	state  *peerState
+	server *stomp.Server
+	log    *slog.Logger
+
+	mu       sync.Mutex
+	news     sync.Cond // something below has changed
+	receipts []string  // of the messages handed to the broker and not confirmed yet, in order
+	first    uint64    // the number, on this connection, of the message receipts[0]
+	stored   uint64    // the broker holds this many of the connection's messages
+	failed   error     // why it will not hold more
+	ended    bool      // no more messages will be handed to it
+}
+
+// receive serves one authenticated connection until it ends.
+func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.Identity, chain []*x509.Certificate) {
+	log := s.log.With("peer", id.ID, "remote", conn.RemoteAddr().String())
+	defer conn.Close()
+	connCtx, cut := context.WithCancel(connCtx)
+	defer cut()
+	defer context.AfterFunc(connCtx, func() { conn.Close() })()
+
+	// stop asks the connection to end in good order.
+	stopCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	r := &receiver{s: s, log: log, first: 1}
+	r.news.L = &r.mu
+	if reason := s.admit(r, id, chain, stop); reason != "" {
+		log.Warn("connection refused", "reason", reason)
+		stomp.NewConn(conn, stomp.DefaultLimits()).Fail(&stomp.ServerError{Message: reason})
+		return
+	}
+	defer s.dismiss(r)
+
+	var err error
+	r.server, err = stomp.NewServer(stopCtx, conn, stomp.ServerConfig{
+		Destination:    s.cfg.Dir.Identity().Type.Destination(),
+		ConnectTimeout: s.cfg.ConnectTimeout,
+	})
+	if err != nil {
+		log.Warn("no STOMP connection", "err", err)
+		return
+	}
+	defer r.server.Close()
+	log.Info("receiving", "chain", describeChain(chain))
+	err = r.run(stopCtx, connCtx)
+	log.Info("not receiving any more", "err", err)
+}
+
+// admit decides about an authenticated connection, and registers it. The reason
+// for a refusal is meant for the other side.
+func (s *Service) admit(r *receiver, id pki.Identity, chain []*x509.Certificate, stop context.CancelFunc) (refusal string) {
+	p := s.roster.get(id.ID)
+	if p == nil {
+		return "Unknown peer: this node has not registered a peer certificate from you."
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.state.Load()
+	if st == nil || st.Identity != id {
+		return "This node has no active link with you."
+	}
+	// A peer's root certificate is pinned. Its key must be the one that has
+	// signed the server certificate.
+	if len(chain) < 2 || !bytes.Equal(st.Root.RawSubjectPublicKeyInfo, chain[1].RawSubjectPublicKeyInfo) {
+		return "The certificate was not signed by the pinned root key."
+	}
+	if len(p.conns) >= s.cfg.MaxConnsPerPeer {
+		return "Too many connections from one peer."
+	}
+	r.peer, r.state = p, st
+	p.conns[r] = stop
+	return ""
+}
+
+func (s *Service) dismiss(r *receiver) {
+	r.peer.mu.Lock()
+	defer r.peer.mu.Unlock()
+	delete(r.peer.conns, r)
+}
+
+// run moves messages from the connection to the broker until the peer
+// disconnects, something fails, or stopCtx is done. Then what has been read is
+// still stored and confirmed.
+func (r *receiver) run(stopCtx, connCtx context.Context) error {
+	pub, err := r.s.cfg.Broker.Publish(connCtx, r.onStored)
+	if err != nil {
+		r.server.Fail(&stomp.ServerError{Message: internalError})
+		return err
+	}
+	defer pub.Close()
+
+	confirmed := make(chan error, 1)
+	go func() { confirmed <- r.confirm() }()
+	defer context.AfterFunc(stopCtx, r.server.StopReading)()
+	blamed, err := r.pump(connCtx, pub)
+
+	r.mu.Lock()
+	r.ended = true
+	r.news.Broadcast()
+	r.mu.Unlock()
+	giveUp := time.AfterFunc(r.s.cfg.DrainTimeout, func() {
+		r.onStored(0, fmt.Errorf("received messages were not stored within %v", r.s.cfg.DrainTimeout))
+	})
+	defer giveUp.Stop()
+	if storeErr := <-confirmed; storeErr != nil {
+		r.log.Error("received messages can not be stored", "err", storeErr)
+		r.server.Fail(&stomp.ServerError{Message: internalError})
+		return storeErr
+	}
+	switch {
+	case blamed != nil:
+		r.server.Fail(blamed)
+		return err
+	case errors.Is(err, io.EOF) || errors.Is(err, stomp.ErrStopped):
+		return r.server.Finish()
+	default:
+		return err
+	}
+}
+
+// internalError is all that a peer is told about troubles on this side.
+const internalError = "Internal server error."
+
+// pump hands messages to the broker until there are no more. If the peer has to
+// be told why, it says what.
+func (r *receiver) pump(ctx context.Context, pub broker.Publisher) (blamed *stomp.ServerError, err error) {
+	inbox := r.s.cfg.Dir.Identity().Type.Inbox()
+	for {
+		m, err := r.server.Next()
+		if err != nil {
+			return nil, err
+		}
+		in, err := r.state.view.Incoming(m.Type, m.ContentType, m.Body, time.Now())
+		if errors.Is(err, smp.ErrView) {
+			return &stomp.ServerError{Message: internalError}, err // not the message's fault
+		}
+		if err != nil {
+			return &stomp.ServerError{
+				Message: err.Error(), ReceiptID: m.ID, Type: m.Type, ContentType: m.ContentType, Body: m.Body,
+			}, fmt.Errorf("message %.100q refused: %w", m.ID, err)
+		}
+		r.push(m.ID)
+		err = pub.Publish(ctx, &broker.Incoming{
+			Exchange:    inbox,
+			RoutingKey:  in.RoutingKey,
+			Type:        in.Type,
+			ContentType: "application/json",
+			Headers:     headers(in.Headers),
+			Body:        in.Body,
+		})
+		if err != nil {
+			r.onStored(0, err)
+			return nil, err
+		}
+	}
+}
+
+func headers(h smp.Headers) []broker.Header {
+	list := make([]broker.Header, 0, 7)
+	for name, value := range h.All() {
+		list = append(list, broker.Header{Name: name, Value: value})
+	}
+	return list
+}
+
+func (r *receiver) push(receipt string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.receipts = append(r.receipts, receipt)
+}
+
+// onStored is told how many messages the broker holds.
+func (r *receiver) onStored(n uint64, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stored = max(r.stored, n)
+	if r.failed == nil {
+		r.failed = err
+	}
+	r.news.Broadcast()
+}
+
+// confirm sends a receipt whenever more messages are stored, one for all of
+// them, until all are that ever will be.
+func (r *receiver) confirm() error {
+	for {
+		receipt, ok, err := r.nextReceipt()
+		if !ok {
+			return err
+		}
+		// An error here is also one of the reading side, which reports it.
+		_ = r.server.Confirm(receipt)
+	}
+}
+
+// nextReceipt waits for the next receipt that can be sent.
+func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.stored < r.first {
+		if r.ended && len(r.receipts) == 0 {
+			return "", false, nil
+		}
+		if r.failed != nil {
+			return "", false, r.failed
+		}
+		r.news.Wait()
+	}
+	i := r.stored - r.first
+	receipt = r.receipts[i]
+	r.receipts = r.receipts[i+1:]
+	r.first = r.stored + 1
+	return receipt, true, nil
+}

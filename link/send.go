@@ -1,0 +1,289 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"peerlink/broker"
+	"peerlink/smp"
+	"peerlink/stomp"
+)
+
+// sender carries the messages of one queue to one peer, over one connection at
+// a time, for as long as the peer is a peer.
+type sender struct {
+	s       *Service
+	peer    *peer
+	queue   string
+	log     *slog.Logger
+	refused map[uint64]int // how often the peer has refused the message with this tag
+}
+
+const (
+	// batchSize is how many messages are taken out of a queue at once.
+	batchSize = 256
+	// maxRefusals is how often a message is offered to a peer that refuses it
+	// with an ERROR before it is set aside.
+	maxRefusals = 3
+	// steady is how long a connection must have lasted to count as a success
+	// even if nothing was sent on it.
+	steady = 30 * time.Second
+)
+
+// run keeps a connection to the peer until ctx is done. connCtx is done when
+// everything must end at once.
+func (sd *sender) run(ctx, connCtx context.Context) {
+	bo := backoff.NewExponentialBackOff()
+	bo.InitialInterval, bo.MaxInterval = sd.s.cfg.RetryMin, sd.s.cfg.RetryMax
+	bo.RandomizationFactor = 1 // full jitter
+	lastErr := ""
+	for ctx.Err() == nil {
+		changed := sd.peer.change()
+		ok, err := sd.attempt(ctx, connCtx)
+		if ctx.Err() != nil {
+			return
+		}
+		if ok {
+			bo.Reset()
+			lastErr = ""
+		}
+		pause := bo.NextBackOff()
+		if err != nil && err.Error() != lastErr {
+			// Told when it changes, not at each attempt.
+			lastErr = err.Error()
+			sd.log.Warn("no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		case <-changed: // it may have moved
+			bo.Reset()
+		}
+	}
+}
+
+// attempt makes one connection and uses it until it ends. ok tells that it was
+// of use, so that the next attempt may follow soon.
+func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
+	st := sd.peer.state.Load()
+	if st == nil {
+		return false, nil
+	}
+	if st.StompErr != nil {
+		return false, st.StompErr
+	}
+	conn, chain, addr, err := sd.connect(ctx, st)
+	if err != nil {
+		return false, err
+	}
+	// Nothing survives the end of connCtx.
+	defer context.AfterFunc(connCtx, func() { conn.Close() })()
+	defer conn.Close()
+	start := time.Now()
+	se := &session{sender: sd, state: st, log: sd.log.With("server", addr)}
+	err = se.run(ctx, connCtx, conn, chain)
+	if refused := new(stomp.ServerError); errors.As(err, &refused) && refused.N > 0 {
+		// The pauses between offers of a refused message grow.
+		return false, err
+	}
+	return se.confirmed() || time.Since(start) > steady, err
+}
+
+// connect tries the peer's servers, in random order, until one answers. Servers
+// that are listed more than once come first more often.
+func (sd *sender) connect(ctx context.Context, st *peerState) (*tls.Conn, []*x509.Certificate, string, error) {
+	servers := slices.Clone(st.Stomp.Servers)
+	rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
+	tried := make(map[string]bool)
+	var errs []error
+	for _, addr := range servers {
+		if tried[addr] {
+			continue
+		}
+		tried[addr] = true
+		conn, chain, err := sd.s.dial(ctx, addr, st.Peer)
+		if err == nil {
+			return conn, chain, addr, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil, "", ctx.Err()
+		}
+		errs = append(errs, err)
+	}
+	return nil, nil, "", errors.Join(errs...)
+}
+
+// session is the use of one connection for sending.
+type session struct {
+	*sender
+	state *peerState
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	tags    []uint64 // of the messages that were sent and not confirmed yet, in order
+	first   uint64   // the number, on this connection, of the message tags[0]
+	receipt uint64   // the highest number that has been confirmed
+}
+
+func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x509.Certificate) error {
+	consumer, err := se.s.cfg.Broker.Consume(ctx, se.queue)
+	if err != nil {
+		return fmt.Errorf("queue %s: %w", se.queue, err)
+	}
+	defer consumer.Close()
+	se.first = 1
+	cfg := stomp.ClientConfig{
+		Host:           se.state.Stomp.Host,
+		Login:          se.state.Stomp.Login,
+		Passcode:       se.state.Stomp.Passcode,
+		Destination:    se.state.Stomp.Destination,
+		ConnectTimeout: se.s.cfg.ConnectTimeout,
+		Window:         se.s.cfg.Window,
+		OnReceipt: func(n uint64) {
+			if tag, ok := se.confirm(n); ok {
+				consumer.Confirm(tag)
+			}
+		},
+	}
+	client, err := stomp.NewClient(ctx, conn, cfg)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	se.log.Info("sending", "chain", describeChain(chain))
+
+	// pump ends when the service stops or the connection does.
+	pumpCtx, stopPump := context.WithCancel(ctx)
+	defer stopPump()
+	defer context.AfterFunc(ctx, stopPump)()
+	go func() {
+		select {
+		case <-client.Done():
+			stopPump()
+		case <-pumpCtx.Done():
+		}
+	}()
+	err = se.pump(pumpCtx, connCtx, client, consumer)
+	select {
+	case <-client.Done():
+		err = client.Err()
+		se.blame(connCtx, consumer, err)
+		if err == nil {
+			err = errors.New("the peer has closed the connection")
+		}
+		se.log.Info("not sending any more", "err", err)
+		return err
+	default:
+	}
+	if ctx.Err() == nil {
+		return err // the broker
+	}
+	drain, cancel := context.WithTimeout(connCtx, se.s.cfg.DrainTimeout)
+	defer cancel()
+	err = client.Disconnect(drain)
+	se.log.Info("disconnected", "unconfirmed", se.unconfirmed(), "err", err)
+	return err
+}
+
+// pump moves messages from the queue to the peer until ctx is done.
+func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, consumer broker.Consumer) error {
+	for {
+		batch, err := consumer.Next(ctx, batchSize)
+		if err != nil {
+			return err
+		}
+		for _, d := range batch {
+			body, err := se.state.view.Outgoing(d.Type, d.ContentType, d.Body)
+			if errors.Is(err, smp.ErrView) {
+				return err // not the message's fault
+			}
+			if err == nil && se.refused[d.Tag] >= maxRefusals {
+				err = errors.New("the peer has refused it again and again; its log says why")
+			}
+			if err != nil {
+				se.log.Error("message set aside, it can not be sent", "type", d.Type, "err", err)
+				if err := consumer.SetAside(connCtx, d.Tag, err.Error()); err != nil {
+					return err
+				}
+				delete(se.refused, d.Tag)
+				continue
+			}
+			se.push(d.Tag)
+			if _, err := client.Send(ctx, stomp.Message{Type: d.Type, ContentType: "application/json", Body: body}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// push notes that the message with this tag is the next to be sent.
+func (se *session) push(tag uint64) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	se.tags = append(se.tags, tag)
+}
+
+// confirm notes that the first n messages of the connection have been
+// confirmed. It returns the tag of the last of them.
+func (se *session) confirm(n uint64) (tag uint64, ok bool) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	if n < se.first || n >= se.first+uint64(len(se.tags)) {
+		return 0, false
+	}
+	i := n - se.first
+	tag = se.tags[i]
+	se.tags = se.tags[i+1:]
+	se.first, se.receipt = n+1, n
+	return tag, true
+}
+
+func (se *session) confirmed() bool {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	return se.receipt > 0
+}
+
+func (se *session) unconfirmed() int {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	return len(se.tags)
+}
+
+// blame counts a message that the peer has answered with an ERROR, if it named
+// one. The first few times it may be a passing trouble on the other side.
+func (se *session) blame(ctx context.Context, consumer broker.Consumer, err error) {
+	refused := new(stomp.ServerError)
+	if !errors.As(err, &refused) || refused.N == 0 {
+		return
+	}
+	se.mu.Lock()
+	var tag uint64
+	found := refused.N >= se.first && refused.N < se.first+uint64(len(se.tags))
+	if found {
+		tag = se.tags[refused.N-se.first]
+	}
+	se.mu.Unlock()
+	if !found {
+		return
+	}
+	if se.refused[tag]++; se.refused[tag] < maxRefusals {
+		return
+	}
+	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
+	if err := consumer.SetAside(ctx, tag, "refused by the peer: "+refused.Message); err != nil {
+		se.log.Error("message could not be set aside", "err", err)
+		return
+	}
+	delete(se.refused, tag)
+}

@@ -1,0 +1,111 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"peerlink/node"
+	"peerlink/node/pki"
+)
+
+// Both sides of every handshake: TLS 1.3 or newer, always two certificates, no
+// host names (a node is known by its certificate's subject, wherever it runs),
+// and chains verified by [pki], because crypto/x509 does not know the name
+// constraints on which everything rests. There are no session tickets: a
+// resumed session would outlive a deactivation.
+
+// serverTLS is the configuration for accepting connections. identify is called
+// with each verified chain.
+func serverTLS(d *node.Dir, cert *Certificate, identify func(pki.Identity, []*x509.Certificate)) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		SessionTicketsDisabled: true,
+		ClientAuth:             tls.RequireAnyClientCert,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return cert.serverChain(), nil
+		},
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			id, chain, err := pki.VerifyClient(raw(cs), d.Root(), time.Now())
+			if err != nil {
+				return err
+			}
+			identify(id, chain)
+			return nil
+		},
+	}
+}
+
+// clientTLS is the configuration for dialing a peer.
+func clientTLS(cert *Certificate, p *node.Peer, verified func([]*x509.Certificate)) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		SessionTicketsDisabled: true,
+		InsecureSkipVerify:     true, // VerifyConnection verifies
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return cert.clientChain(p.SubCA), nil
+		},
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			chain, err := pki.VerifyServer(raw(cs), p.Root, p.Identity, time.Now())
+			if err != nil {
+				return err
+			}
+			verified(chain)
+			return nil
+		},
+	}
+}
+
+func raw(cs tls.ConnectionState) [][]byte {
+	raw := make([][]byte, len(cs.PeerCertificates))
+	for i, c := range cs.PeerCertificates {
+		raw[i] = c.Raw
+	}
+	return raw
+}
+
+// dial connects to one server of a peer and completes the TLS handshake.
+func (s *Service) dial(ctx context.Context, addr string, p *node.Peer) (*tls.Conn, []*x509.Certificate, error) {
+	tcp, err := (&net.Dialer{Timeout: s.cfg.ConnectTimeout}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	var chain []*x509.Certificate
+	conn := tls.Client(tcp, clientTLS(s.cfg.Certificate, p, func(c []*x509.Certificate) { chain = c }))
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		tcp.Close()
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("no TLS handshake within %v", s.cfg.HandshakeTimeout)
+		}
+		return nil, nil, fmt.Errorf("%s: %w", addr, err)
+	}
+	return conn, chain, nil
+}
+
+// describeChain writes a verified chain for people: who, by which key, leaf first.
+func describeChain(chain []*x509.Certificate) string {
+	parts := make([]string, len(chain))
+	for i, c := range chain {
+		role := "peer certificate"
+		switch {
+		case i == 0:
+			role = "server"
+		case i == len(chain)-1:
+			role = "root"
+		}
+		who := c.Subject.String()
+		if id, err := pki.IdentityOf(c.RawSubject); err == nil {
+			who = id.Type.Short() + " " + id.ID
+		}
+		key := strings.TrimPrefix(pki.Fingerprint(c.PublicKey), "sha256:")
+		parts[i] = fmt.Sprintf("%s of %s (key %.8s)", role, who, key)
+	}
+	return strings.Join(parts, " < ")
+}

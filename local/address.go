@@ -1,0 +1,75 @@
+package local
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+const (
+	addressFile = "door.json"
+	socketFile  = "door.sock"
+
+	// maxAddressFile is the largest address file, in bytes, that is read.
+	maxAddressFile = 4 << 10
+)
+
+// ErrNotOpen means that no door is open for a state folder.
+var ErrNotOpen = errors.New("local: door is not open")
+
+// addresses are where the door listens: what the address file says.
+type addresses struct {
+	Unix string `json:"unix,omitempty"` // path of the socket; relative to the state folder
+	TCP  string `json:"tcp,omitempty"`  // IP address and port
+}
+
+// writeAddresses replaces the address file as a whole.
+func writeAddresses(stateDir string, a addresses) (err error) {
+	text, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(stateDir, "."+addressFile+"-*") // for the owner only
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(append(text, '\n'))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(stateDir, addressFile))
+}
+
+// readAddresses reads the address file. It reports [ErrNotOpen] if there is none.
+func readAddresses(stateDir string) (addresses, error) {
+	path := filepath.Join(stateDir, addressFile)
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return addresses{}, fmt.Errorf("%w: there is no %s; start \"peerlink serve\" first", ErrNotOpen, path)
+	}
+	if err != nil {
+		return addresses{}, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxAddressFile))
+	if err != nil {
+		return addresses{}, err
+	}
+	var a addresses
+	if err := json.Unmarshal(text, &a); err != nil {
+		return addresses{}, fmt.Errorf("%s is not a list of addresses: %w; \"peerlink serve\" writes a new one when it starts", path, err)
+	}
+	if a.Unix != "" && !filepath.IsAbs(a.Unix) {
+		a.Unix = filepath.Join(stateDir, a.Unix)
+	}
+	return a, nil
+}

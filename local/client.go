@@ -1,0 +1,328 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"peerlink/stomp"
+)
+
+// clientWindow is how many messages a [Client] sends before it has seen the
+// receipt of the first.
+const clientWindow = 4096
+
+// Client is a connection to the door, for commands and tests of this
+// program. All methods are safe for concurrent use. A Client must be closed, by Disconnect or
+// Close.
+//
+// One goroutine reads what the door says. A subscription with [AckAuto] whose
+// Next is not called stops it, once the messages that it holds are too many;
+// then receipts do not come either.
+type Client struct {
+	conn *stomp.Conn
+
+	room   chan struct{} // holds a token for each message without receipt
+	closed chan struct{} // closed when this side closes
+	close  func() error
+	done   chan struct{} // closed when the reading has ended
+
+	mu            sync.Mutex
+	last          uint64                         // receipt asked for last
+	waiting       map[uint64]func(error)         // by receipt: whom to tell, once
+	subscriptions map[string]*ClientSubscription // by id
+	err           error                          // why the connection has ended
+}
+
+// ErrUnconfirmed is reported for what the door had not confirmed when the
+// connection ended: it may or may not be done.
+var ErrUnconfirmed = errors.New("local: not confirmed before the connection ended")
+
+// Dial connects to the door of the node with this state folder: by the Unix socket if it can,
+// else by TCP. It reports [ErrNotOpen] if no door is open.
+func Dial(ctx context.Context, stateDir string) (*Client, error) {
+	a, err := readAddresses(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := readPasscode(filepath.Join(stateDir, passcodeFile))
+	if err != nil {
+		return nil, err
+	}
+	nc, err := dialAny(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	return newClient(ctx, nc, secret)
+}
+
+// dialAny connects to the first address that answers.
+func dialAny(ctx context.Context, a addresses) (net.Conn, error) {
+	var dialer net.Dialer
+	var failed error
+	for _, to := range []struct{ network, address string }{{"unix", a.Unix}, {"tcp", a.TCP}} {
+		if to.address == "" {
+			continue
+		}
+		nc, err := dialer.DialContext(ctx, to.network, to.address)
+		if err == nil {
+			return nc, nil
+		}
+		failed = errors.Join(failed, err)
+	}
+	return nil, fmt.Errorf("%w: nobody answers there any more; start \"peerlink serve\" again: %w", ErrNotOpen, failed)
+}
+
+// newClient opens a session on nc, which then belongs to the Client.
+func newClient(ctx context.Context, nc net.Conn, secret string) (*Client, error) {
+	c := &Client{
+		conn:          stomp.NewConn(nc, frameLimits()),
+		room:          make(chan struct{}, clientWindow),
+		closed:        make(chan struct{}),
+		done:          make(chan struct{}),
+		waiting:       make(map[uint64]func(error)),
+		subscriptions: make(map[string]*ClientSubscription),
+	}
+	c.close = sync.OnceValue(func() error {
+		close(c.closed)
+		return c.conn.Close()
+	})
+	if err := c.connect(ctx, secret); err != nil {
+		c.close()
+		return nil, fmt.Errorf("connect to the local door: %w", err)
+	}
+	go c.read()
+	return c, nil
+}
+
+// connect does the opening handshake.
+func (c *Client) connect(ctx context.Context, secret string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, stomp.DefaultConnectTimeout, stomp.ErrConnectTimeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { c.close() })
+	own := stomp.HeartBeat{Send: stomp.DefaultSend, Receive: stomp.DefaultReceive}
+	answer, err := c.exchange(stomp.NewFrame("CONNECT",
+		"accept-version", stomp.Version,
+		"host", "localhost",
+		"heart-beat", own.String(),
+		"login", "peerlink",
+		"passcode", secret,
+	))
+	if !stop() {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if answer.Command != "CONNECTED" {
+		return errorFrom(answer)
+	}
+	beat, _ := answer.Get("heart-beat")
+	theirs, err := stomp.ParseHeartBeat(beat)
+	if err != nil {
+		return err
+	}
+	c.conn.StartHeartBeat(own.Negotiate(theirs))
+	return nil
+}
+
+// exchange writes a frame and reads the answer.
+func (c *Client) exchange(f *stomp.Frame) (*stomp.Frame, error) {
+	if err := c.conn.WriteFrame(f); err != nil {
+		return nil, err
+	}
+	return c.conn.ReadFrame()
+}
+
+// Send hands over a message for an outgoing exchange. It blocks while too
+// many are not yet confirmed. If it returns nil, confirmed is called once, with nil when the
+// message is durable, with the door's [*stomp.ServerError] when it has refused this message, or with [ErrUnconfirmed]
+// (wrapped). confirmed is called by the goroutine that reads: it must not block.
+func (c *Client) Send(ctx context.Context, exchange, routingKey, smpType string, body []byte, confirmed func(error)) error {
+	select {
+	case c.room <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.done:
+		return c.reason()
+	}
+	f := &stomp.Frame{
+		Command: "SEND",
+		Headers: []stomp.Header{
+			{Name: "destination", Value: "/exchange/" + exchange + "/" + routingKey},
+			{Name: "type", Value: smpType},
+			{Name: "content-type", Value: contentType},
+		},
+		Body: body,
+	}
+	err := c.request(f, func(err error) {
+		<-c.room
+		confirmed(err)
+	})
+	if err != nil {
+		<-c.room
+	}
+	return err
+}
+
+// request writes a frame that asks for a receipt. If it returns nil, done is
+// called once, with the outcome.
+func (c *Client) request(f *stomp.Frame, done func(error)) error {
+	c.mu.Lock()
+	if c.waiting == nil {
+		c.mu.Unlock()
+		return c.reason()
+	}
+	c.last++
+	n := c.last
+	c.waiting[n] = done
+	c.mu.Unlock()
+	f.Headers = append(f.Headers, stomp.Header{Name: "receipt", Value: strconv.FormatUint(n, 10)})
+	err := c.conn.WriteFrame(f)
+	if err == nil {
+		return nil
+	}
+	if c.forget(n) == nil {
+		return nil // the end of the connection was quicker: done is told
+	}
+	return err
+}
+
+// await is request, and waits for the outcome.
+func (c *Client) await(ctx context.Context, f *stomp.Frame) error {
+	outcome := make(chan error, 1)
+	if err := c.request(f, func(err error) { outcome <- err }); err != nil {
+		return err
+	}
+	select {
+	case err := <-outcome:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// forget takes out who waits for a receipt.
+func (c *Client) forget(receipt uint64) (done func(error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	done = c.waiting[receipt]
+	delete(c.waiting, receipt)
+	return done
+}
+
+// Disconnect waits until all that was sent and acknowledged is confirmed, and
+// closes the connection. When ctx ends before that, the connection is closed
+// at once.
+func (c *Client) Disconnect(ctx context.Context) error {
+	err := c.await(ctx, stomp.NewFrame("DISCONNECT"))
+	return errors.Join(err, c.Close())
+}
+
+// Close closes the connection at once, and returns when nobody is told
+// anything any more. It must not be called from a confirmed function. Calling
+// it again does nothing.
+func (c *Client) Close() error {
+	err := c.close()
+	<-c.done
+	return err
+}
+
+// Err says why the connection has ended, and is nil while it has not: the door's
+// [*stomp.ServerError], [stomp.ErrClosed] after Close, or an error of the network.
+func (c *Client) Err() error {
+	select {
+	case <-c.done:
+		return c.reason()
+	default:
+		return nil
+	}
+}
+
+func (c *Client) reason() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// read handles what the door says, until the connection ends.
+func (c *Client) read() {
+	var err error
+	for err == nil {
+		var f *stomp.Frame
+		if f, err = c.conn.ReadFrame(); err == nil {
+			err = c.handle(f)
+		}
+	}
+	c.mu.Lock()
+	c.err = err
+	waiting := c.waiting
+	c.waiting = nil // nobody can wait any more
+	c.mu.Unlock()
+	for _, done := range waiting {
+		done(fmt.Errorf("%w: %w", ErrUnconfirmed, err))
+	}
+	close(c.done)
+	c.conn.Close()
+}
+
+func (c *Client) handle(f *stomp.Frame) error {
+	switch f.Command {
+	case "RECEIPT":
+		c.tell(f, nil)
+		return nil
+	case "MESSAGE":
+		return c.deliver(f)
+	case "ERROR":
+		err := errorFrom(f)
+		c.tell(f, err)
+		return err
+	default:
+		return &stomp.ProtocolError{Reason: fmt.Sprintf("unexpected command %.40s from the local door", f.Command)}
+	}
+}
+
+// tell tells whoever waits for the receipt that a frame names.
+func (c *Client) tell(f *stomp.Frame, outcome error) {
+	id, _ := f.Get("receipt-id")
+	n, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		return
+	}
+	if done := c.forget(n); done != nil {
+		done(outcome)
+	}
+}
+
+// deliver hands a message to its subscription.
+func (c *Client) deliver(f *stomp.Frame) error {
+	id, _ := f.Get("subscription")
+	c.mu.Lock()
+	sub := c.subscriptions[id]
+	c.mu.Unlock()
+	if sub == nil {
+		return &stomp.ProtocolError{Reason: "MESSAGE for a subscription that was never made"}
+	}
+	select {
+	case sub.messages <- messageFrom(f):
+		return nil
+	case <-c.closed:
+		return stomp.ErrClosed
+	}
+}
+
+// errorFrom is what a frame that is no answer to hope for says.
+func errorFrom(f *stomp.Frame) error {
+	if f.Command != "ERROR" {
+		return &stomp.ProtocolError{Reason: fmt.Sprintf("unexpected command %.40s from the local door", f.Command)}
+	}
+	e := &stomp.ServerError{Body: f.Body}
+	e.Message, _ = f.Get("message")
+	e.ReceiptID, _ = f.Get("receipt-id")
+	e.ContentType, _ = f.Get("content-type")
+	return e
+}

@@ -1,0 +1,182 @@
+package local
+
+import (
+	"strconv"
+
+	"peerlink/broker"
+	"peerlink/stomp"
+)
+
+// contentType is the only one that peers are sure to take.
+const contentType = "application/json"
+
+// handle starts the operation that a frame asks for. If it returns an error,
+// op.done is still to be called.
+func (s *session) handle(f *stomp.Frame, op *operation) error {
+	if _, ok := f.Get("transaction"); ok {
+		return refusef("%s in a transaction: transactions are not offered", f.Command)
+	}
+	switch f.Command {
+	case "SEND":
+		return s.send(f, op)
+	case "SUBSCRIBE":
+		return s.subscribe(f, op)
+	case "UNSUBSCRIBE":
+		return s.unsubscribe(f, op)
+	case "ACK":
+		return s.ack(f, op)
+	case "NACK":
+		return s.nack(f, op)
+	case "BEGIN", "COMMIT", "ABORT":
+		return refusef("%s: transactions are not offered", f.Command)
+	case "CONNECT", "STOMP":
+		return refusef("%s: the connection is open already", f.Command)
+	default:
+		return refusef("%.40s: expected SEND, SUBSCRIBE, UNSUBSCRIBE, ACK, NACK or DISCONNECT", f.Command)
+	}
+}
+
+func (s *session) send(f *stomp.Frame, op *operation) error {
+	var err error
+	if op.destination, err = required(f, "destination"); err != nil {
+		return err
+	}
+	exchange, routingKey, err := s.door.names.outgoing(op.destination)
+	if err != nil {
+		return err
+	}
+	typ, err := required(f, "type")
+	if err != nil {
+		return err
+	}
+	if !s.door.types(typ) {
+		return refusef("SEND with type %.100q: this node does not send such messages to its peers", typ)
+	}
+	content, err := required(f, "content-type")
+	if err != nil {
+		return err
+	}
+	if content != contentType {
+		return refusef("SEND with content-type %.100q: expected %s", content, contentType)
+	}
+	if limit := stomp.DefaultLimits().Body; len(f.Body) > limit {
+		return refusef("SEND with a body of %d bytes: peers take at most %d", len(f.Body), limit)
+	}
+	m := broker.Outgoing{Type: typ, ContentType: content, Body: f.Body}
+	return s.door.store.Send(s.life, exchange, routingKey, m, op.done)
+}
+
+func (s *session) subscribe(f *stomp.Frame, op *operation) error {
+	o, err := s.subscribeOptions(f)
+	if err != nil {
+		return err
+	}
+	if err := s.addSubscription(o); err != nil {
+		return err
+	}
+	op.done(nil)
+	return nil
+}
+
+// subscribeOptions reads the headers of a SUBSCRIBE.
+func (s *session) subscribeOptions(f *stomp.Frame) (subscribeOptions, error) {
+	o := subscribeOptions{ack: AckAuto, prefetch: defaultPrefetch}
+	var err error
+	if o.id, err = required(f, "id"); err != nil {
+		return o, err
+	}
+	if len(o.id) > maxID {
+		return o, refusef("SUBSCRIBE with an id of %d bytes: at most %d are possible", len(o.id), maxID)
+	}
+	destination, err := required(f, "destination")
+	if err != nil {
+		return o, err
+	}
+	if o.copies, err = s.door.names.incoming(destination); err != nil {
+		return o, err
+	}
+	if ack, ok := f.Get("ack"); ok {
+		o.ack = AckMode(ack)
+	}
+	switch {
+	case !o.ack.valid():
+		return o, refusef("SUBSCRIBE with ack %.40q: expected %s, %s or %s", o.ack, AckAuto, AckClient, AckIndividual)
+	case o.copies && o.ack != AckAuto:
+		return o, refusef("SUBSCRIBE to %.100q with ack %s: copies are not acknowledged, expected %s", destination, o.ack, AckAuto)
+	}
+	if prefetch, ok := f.Get("prefetch-count"); ok {
+		if o.prefetch, err = strconv.Atoi(prefetch); err != nil || o.prefetch < 1 || o.prefetch > maxPrefetch {
+			return o, refusef("SUBSCRIBE with prefetch-count %.40q: expected a number from 1 to %d", prefetch, maxPrefetch)
+		}
+	}
+	return o, nil
+}
+
+func (s *session) unsubscribe(f *stomp.Frame, op *operation) error {
+	id, err := required(f, "id")
+	if err != nil {
+		return err
+	}
+	if err := s.removeSubscription(id); err != nil {
+		return err
+	}
+	op.done(nil)
+	return nil
+}
+
+func (s *session) ack(f *stomp.Frame, op *operation) error {
+	sub, seqs, err := s.acknowledged(f)
+	if err != nil {
+		return err
+	}
+	sub.ledger.free(len(seqs))
+	return sub.source.Ack(seqs, op.done)
+}
+
+func (s *session) nack(f *stomp.Frame, op *operation) error {
+	requeue := true
+	if r, ok := f.Get("requeue"); ok {
+		var err error
+		if requeue, err = strconv.ParseBool(r); err != nil {
+			return refusef("NACK with requeue %.40q: expected true or false", r)
+		}
+	}
+	sub, seqs, err := s.acknowledged(f)
+	if err != nil {
+		return err
+	}
+	if !requeue {
+		sub.ledger.free(len(seqs))
+		return sub.source.Ack(seqs, op.done)
+	}
+	sub.giveBackLater(seqs, s.door.bounds.nackPause)
+	op.done(nil)
+	return nil
+}
+
+// acknowledged takes the messages that an ACK or NACK is about off the
+// ledger of their subscription. They keep counting against its prefetch-count.
+func (s *session) acknowledged(f *stomp.Frame) (*subscription, []uint64, error) {
+	id, err := required(f, "id")
+	if err != nil {
+		return nil, nil, err
+	}
+	tag, name, ok := parseAckID(id)
+	if ok {
+		if sub := s.subscription(name); sub != nil && sub.ledger != nil {
+			if seqs := sub.ledger.settle(tag, sub.ack == AckClient); len(seqs) > 0 {
+				return sub, seqs, nil
+			}
+		}
+	}
+	return nil, nil, refusef("%s of %.100q: expected the ack header of a message that this connection holds", f.Command, id)
+}
+
+// required returns the value of a header that must be there and not empty.
+func required(f *stomp.Frame, name string) (string, error) {
+	value, _ := f.Get(name)
+	if value == "" {
+		return "", refusef("%s without %s header", f.Command, name)
+	}
+	return value, nil
+}

@@ -1,0 +1,80 @@
+package local
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// refusal is what a client is told when it asks for something it can not have.
+type refusal struct{ reason string }
+
+func (r *refusal) Error() string { return r.reason }
+
+func refusef(format string, args ...any) error {
+	return &refusal{reason: fmt.Sprintf(format, args...)}
+}
+
+// destinations are the names that SEND and SUBSCRIBE may use. They are those
+// of RabbitMQ's STOMP plugin.
+type destinations struct {
+	inbox     string
+	exchanges []string
+}
+
+// outgoing takes the destination of a SEND apart. The routing key may be
+// missing: a fanout exchange has no use for one.
+func (d *destinations) outgoing(destination string) (exchange, routingKey string, err error) {
+	rest, ok := strings.CutPrefix(destination, "/exchange/")
+	if ok {
+		exchange, routingKey, _ = strings.Cut(rest, "/")
+		exchange, err = unescape(destination, exchange)
+		if err == nil {
+			routingKey, err = unescape(destination, routingKey)
+		}
+		if err != nil {
+			return "", "", err
+		}
+	}
+	switch {
+	case ok && slices.Contains(d.exchanges, exchange):
+		return exchange, routingKey, nil
+	case ok && exchange == d.inbox:
+		return "", "", refusef("SEND to %.100q: the inbox takes messages of peers only", destination)
+	default:
+		return "", "", refusef("SEND to %.100q: expected /exchange/<exchange>/<routing key> with exchange %s",
+			destination, strings.Join(d.exchanges, " or "))
+	}
+}
+
+// incoming tells whether the destination of a SUBSCRIBE means the inbox
+// itself or copies of what comes into it.
+func (d *destinations) incoming(destination string) (copies bool, err error) {
+	queue, copied := "/queue/"+d.inbox, "/exchange/"+d.inbox+"/#"
+	plain, err := unescape(destination, destination)
+	if err != nil {
+		return false, err
+	}
+	switch plain {
+	case queue, "/amq" + queue:
+		return false, nil
+	case copied:
+		return true, nil
+	default:
+		return false, refusef("SUBSCRIBE to %.100q: expected %s, or %s for copies", destination, queue, copied)
+	}
+}
+
+// unescape decodes a part of a destination, in which clients may write any
+// byte as %XX.
+func unescape(destination, part string) (string, error) {
+	if !strings.Contains(part, "%") {
+		return part, nil
+	}
+	plain, err := url.PathUnescape(part)
+	if err != nil {
+		return "", refusef("destination %.100q has a %% that does not begin an escape like %%2F", destination)
+	}
+	return plain, nil
+}

@@ -1,0 +1,94 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	"peerlink/broker"
+	"peerlink/broker/embedded"
+	"peerlink/stomp"
+)
+
+// errConnection says that a message could not be written to the client.
+var errConnection = errors.New("the connection to the client has broken")
+
+// messageWriter writes MESSAGE frames of one subscription. It belongs to one
+// goroutine. Its errors are errConnection, and stomp.ErrUnsendable for a
+// message that does not fit into a frame.
+type messageWriter struct {
+	session *session
+	sub     *subscription
+	frame   stomp.Frame // its memory is used again
+	copies  uint64      // written so far
+}
+
+func newMessageWriter(s *session, sub *subscription) *messageWriter {
+	return &messageWriter{session: s, sub: sub, frame: stomp.Frame{Command: "MESSAGE"}}
+}
+
+// write writes a message. tag is 0 if the client is not to acknowledge it.
+func (w *messageWriter) write(m *embedded.InboxMessage, tag uint64) error {
+	w.begin(&m.Incoming, strconv.FormatUint(m.Seq, 10), m.Redelivered)
+	if tag > 0 {
+		w.header("ack", ackID(tag, w.sub.id))
+	}
+	return w.finish(&m.Incoming)
+}
+
+// writeCopy writes a copy of a message, before which others were missed.
+func (w *messageWriter) writeCopy(m *broker.Incoming, missed uint64) error {
+	w.copies++
+	w.begin(m, "copy-"+strconv.FormatUint(w.copies, 10), false)
+	if missed > 0 {
+		w.header("missed", strconv.FormatUint(missed, 10))
+	}
+	return w.finish(m)
+}
+
+func (w *messageWriter) header(name, value string) {
+	w.frame.Headers = append(w.frame.Headers, stomp.Header{Name: name, Value: value})
+}
+
+func (w *messageWriter) begin(m *broker.Incoming, id string, redelivered bool) {
+	w.frame.Headers = w.frame.Headers[:0]
+	w.header("subscription", w.sub.id)
+	w.header("message-id", id)
+	w.header("destination", "/exchange/"+m.Exchange+"/"+m.RoutingKey)
+	w.header("redelivered", strconv.FormatBool(redelivered))
+}
+
+// finish adds the rest and writes the frame. The application headers come
+// last: where a name is there twice, the first counts.
+func (w *messageWriter) finish(m *broker.Incoming) error {
+	w.header("type", m.Type)
+	w.header("content-type", m.ContentType)
+	w.header("persistent", "true")
+	for _, h := range m.Headers {
+		w.header(h.Name, headerText(h.Value))
+	}
+	w.frame.Body = m.Body
+	err := w.session.conn.WriteFrame(&w.frame)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, stomp.ErrUnsendable):
+		return fmt.Errorf("message %s: %w", w.frame.Headers[1].Value, err)
+	default:
+		return fmt.Errorf("%w: %w", errConnection, err)
+	}
+}
+
+// headerText is the value of an application header as text.
+func headerText(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case bool:
+		return strconv.FormatBool(v)
+	default:
+		return fmt.Sprint(v)
+	}
+}

@@ -1,0 +1,62 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+
+	"peerlink/broker"
+	"peerlink/stomp"
+)
+
+// operation is what one frame asks for. It ends with one call of done.
+type operation struct {
+	session     *session
+	receipt     *string // that the client wants, if any
+	destination string  // of a SEND
+}
+
+// done ends the operation, with nil when what it has changed is durable. It
+// does not wait, since the store's writer calls it.
+func (o *operation) done(err error) {
+	s := o.session
+	switch {
+	case err != nil:
+		s.finish(ending{err: err, failure: o.failure(err)})
+		s.answered(1)
+	case o.receipt != nil:
+		s.answer(*o.receipt)
+	default:
+		s.answered(1)
+	}
+}
+
+// failure is what the client is told when the operation has failed.
+func (o *operation) failure(err error) *stomp.ServerError {
+	e := explain(err)
+	if errors.Is(err, broker.ErrUnroutable) {
+		e = serverError(fmt.Sprintf("SEND to %.200s: no active peer's range takes this routing key", o.destination))
+	}
+	if o.receipt != nil {
+		e.ReceiptID = *o.receipt
+	}
+	return e
+}
+
+// explain is what a client is told about an error.
+func explain(err error) *stomp.ServerError {
+	var violation *stomp.ProtocolError
+	switch {
+	case errors.As(err, &violation):
+		return serverError(violation.Reason)
+	case errors.Is(err, broker.ErrClosed):
+		return serverError("the message store is closed: nothing was done")
+	default:
+		return serverError(err.Error())
+	}
+}
+
+// serverError makes an ERROR. The text is also its body, since that is what
+// many client libraries show.
+func serverError(text string) *stomp.ServerError {
+	return &stomp.ServerError{Message: text, ContentType: "text/plain", Body: []byte(text + "\n")}
+}

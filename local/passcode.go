@@ -1,0 +1,104 @@
+package local
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+)
+
+const (
+	// passcodeFile is the file of the state folder with the passcode.
+	passcodeFile = "passcode"
+	// An operator may choose the passcode. One that is shorter could be
+	// guessed, one that is longer does not fit into a header.
+	minPasscode, maxPasscode = 16, 250
+)
+
+// ErrExposed means that users other than the node's can read the passcode.
+var ErrExposed = errors.New("local: passcode is not secret")
+
+// passcode is what clients have to show. It never appears in texts.
+type passcode struct {
+	path   string // of its file, to be told to those who do not know it
+	digest [sha256.Size]byte
+}
+
+// matches compares in a time that does not depend on where, or in what
+// length, they differ.
+func (p *passcode) matches(s string) bool {
+	digest := sha256.Sum256([]byte(s))
+	return subtle.ConstantTimeCompare(digest[:], p.digest[:]) == 1
+}
+
+// openPasscode reads the passcode, and makes it before if there is none.
+func openPasscode(stateDir string) (*passcode, error) {
+	path, err := filepath.Abs(filepath.Join(stateDir, passcodeFile))
+	if err != nil {
+		return nil, err
+	}
+	if err := makePasscode(path); err != nil {
+		return nil, fmt.Errorf("make passcode for local applications: %w", err)
+	}
+	secret, err := readPasscode(path)
+	if err != nil {
+		return nil, err
+	}
+	return &passcode{path: path, digest: sha256.Sum256([]byte(secret))}, nil
+}
+
+// makePasscode makes the file, unless it is there.
+func makePasscode(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(rand.Text() + "\n")
+	if err == nil {
+		err = f.Sync() // or a power cut could leave an empty file behind
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// readPasscode reads the file. It reports [ErrExposed] where others can too.
+func readPasscode(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("read passcode for local applications: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	// Windows keeps access lists, of which the mode bits say nothing.
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		return "", fmt.Errorf("%w: %s has mode %04o, so other users have access; give it 0600, and remove it if they may have read it: a new one is made at the next start",
+			ErrExposed, path, mode)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxPasscode+3))
+	if err != nil {
+		return "", fmt.Errorf("read passcode for local applications: %w", err)
+	}
+	secret := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+	if len(secret) < minPasscode || len(secret) > maxPasscode || strings.ContainsFunc(secret, notPrintable) {
+		return "", fmt.Errorf("%s is not a passcode: expected one line of %d to %d printable ASCII characters; remove it, and a new one is made at the next start",
+			path, minPasscode, maxPasscode)
+	}
+	return secret, nil
+}
+
+func notPrintable(r rune) bool { return r <= ' ' || r > '~' }

@@ -1,0 +1,245 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"peerlink/stomp"
+)
+
+// session is one connection of an application that has shown the passcode.
+type session struct {
+	door *Door
+	conn *stomp.Conn
+	log  *slog.Logger
+
+	life   context.Context // ends when nothing is awaited any more
+	cancel context.CancelFunc
+
+	wake bell          // for run: receipts to write, or the end
+	room bell          // for read: pending has shrunk, or the end
+	tags atomic.Uint64 // the last tag given to a delivery; see ledger
+
+	mu            sync.Mutex
+	pending       int                      // operations under way: neither failed nor answered
+	receipts      []string                 // to be written
+	subscriptions map[string]*subscription // by the client's id
+	prefetch      int                      // sum over the subscriptions
+	end           *ending                  // nil while the session goes on
+}
+
+// ending says how a session ends.
+type ending struct {
+	err     error              // why, for the log
+	failure *stomp.ServerError // to be told to the client
+	receipt *string            // of DISCONNECT
+	lost    bool               // nothing can be told any more
+}
+
+var errStopping = errors.New("peerlink is stopping: connect again later")
+
+func newSession(d *Door, conn *stomp.Conn, log *slog.Logger) *session {
+	s := &session{
+		door:          d,
+		conn:          conn,
+		log:           log,
+		wake:          newBell(),
+		room:          newBell(),
+		subscriptions: make(map[string]*subscription),
+	}
+	s.life, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// run runs the session until it has ended, and returns why it did. When ctx
+// ends, so does the session.
+func (s *session) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { s.fail(errStopping) })
+	defer stop()
+	reading := make(chan struct{})
+	go func() {
+		defer close(reading)
+		s.read()
+	}()
+	for s.going() {
+		<-s.wake
+		s.writeReceipts()
+	}
+
+	// From here nothing new begins. Whatever still waits for the client or for
+	// the disk is given up after a while.
+	giveUp := time.AfterFunc(s.door.bounds.endTime, func() {
+		s.cancel()
+		s.conn.Close()
+		s.wake.ring()
+	})
+	s.unsubscribeAll()
+	for !s.end.lost && s.underWay() && s.life.Err() == nil {
+		<-s.wake
+		s.writeReceipts()
+	}
+	giveUp.Stop()
+	s.cancel()
+	s.lastWords()
+	s.conn.Close()
+	<-reading
+	return s.end.err
+}
+
+// lastWords tells the client how the session ended, and closes the connection.
+func (s *session) lastWords() {
+	var err error
+	switch {
+	case s.end.lost:
+		return
+	case s.end.failure != nil:
+		err = s.conn.Fail(s.end.failure)
+	case s.end.receipt != nil:
+		err = s.conn.WriteFrame(stomp.NewFrame("RECEIPT", "receipt-id", *s.end.receipt))
+		fallthrough
+	default:
+		err = errors.Join(err, s.conn.CloseAfterFlush(stomp.CloseTimeout))
+	}
+	if err != nil {
+		s.log.Debug("a local application could not be told how its session ended", "err", err)
+	}
+}
+
+// read reads frames until the session ends.
+func (s *session) read() {
+	for {
+		f, err := s.conn.ReadFrame()
+		if err != nil {
+			s.finish(endingBy(err))
+			return
+		}
+		op := &operation{session: s}
+		if receipt, ok := f.Get("receipt"); ok {
+			op.receipt = &receipt
+		}
+		if f.Command == "DISCONNECT" {
+			s.finish(ending{receipt: op.receipt})
+			return
+		}
+		if !s.begin() {
+			return
+		}
+		if err := s.handle(f, op); err != nil {
+			op.done(err)
+			return
+		}
+	}
+}
+
+// endingBy says what an error of reading means for the session. A client
+// that closes its side without DISCONNECT may still read.
+func endingBy(err error) ending {
+	var violation *stomp.ProtocolError
+	switch {
+	case errors.Is(err, io.EOF):
+		return ending{err: err}
+	case errors.As(err, &violation), errors.Is(err, stomp.ErrSilent):
+		return ending{err: err, failure: explain(err)}
+	default:
+		return ending{err: err, lost: true}
+	}
+}
+
+// fail ends the session with an ERROR.
+func (s *session) fail(err error) { s.finish(ending{err: err, failure: explain(err)}) }
+
+// lose ends the session because the connection has broken.
+func (s *session) lose(err error) { s.finish(ending{err: err, lost: true}) }
+
+// finish ends the session, unless it has ended already: the first reason counts.
+func (s *session) finish(e ending) {
+	s.mu.Lock()
+	if s.end == nil {
+		s.end = &e
+	}
+	s.mu.Unlock()
+	s.wake.ring()
+	s.room.ring()
+}
+
+func (s *session) going() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.end == nil
+}
+
+func (s *session) underWay() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pending > 0
+}
+
+// begin counts an operation as under way, and waits while there are too many.
+// It returns false when the session has ended.
+func (s *session) begin() bool {
+	for {
+		if ok, ended := s.tryBegin(); ok || ended {
+			return ok
+		}
+		<-s.room
+	}
+}
+
+func (s *session) tryBegin() (ok, ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end != nil {
+		return false, true
+	}
+	if s.pending == s.door.bounds.pending {
+		return false, false
+	}
+	s.pending++
+	return true, false
+}
+
+// answered counts operations as no longer under way.
+func (s *session) answered(n int) {
+	s.mu.Lock()
+	s.pending -= n
+	ended := s.end != nil
+	s.mu.Unlock()
+	s.room.ring()
+	if ended {
+		s.wake.ring()
+	}
+}
+
+// answer has a receipt written for an operation. It does not wait, since the
+// store's writer calls it.
+func (s *session) answer(receipt string) {
+	s.mu.Lock()
+	s.receipts = append(s.receipts, receipt)
+	s.mu.Unlock()
+	s.wake.ring()
+}
+
+// writeReceipts writes the receipts that have gathered. Only run may call it.
+func (s *session) writeReceipts() {
+	s.mu.Lock()
+	receipts := s.receipts
+	s.receipts = nil
+	s.mu.Unlock()
+	if len(receipts) == 0 {
+		return
+	}
+	f := stomp.NewFrame("RECEIPT", "receipt-id", "")
+	for _, receipt := range receipts {
+		f.Headers[0].Value = receipt
+		if err := s.conn.WriteFrame(f); err != nil {
+			s.lose(err)
+			break
+		}
+	}
+	s.answered(len(receipts))
+}

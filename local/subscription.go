@@ -1,0 +1,253 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"peerlink/broker/embedded"
+	"peerlink/stomp"
+)
+
+// subscribeOptions are what a SUBSCRIBE asks for.
+type subscribeOptions struct {
+	id       string
+	copies   bool // of what comes in; else the inbox itself
+	ack      AckMode
+	prefetch int
+}
+
+// subscription carries messages from the inbox to the client.
+type subscription struct {
+	subscribeOptions
+	cancel context.CancelFunc
+	done   chan struct{} // closed when nothing more is delivered, and what was held is given back
+
+	// nil for copies
+	source *embedded.Subscription
+	ledger *ledger
+
+	mu     sync.Mutex
+	timers map[*time.Timer]struct{} // of messages to be given back; nil when stopped
+}
+
+// addSubscription begins a subscription.
+func (s *session) addSubscription(o subscribeOptions) error {
+	ctx, cancel := context.WithCancel(s.life)
+	sub := &subscription{
+		subscribeOptions: o,
+		cancel:           cancel,
+		done:             make(chan struct{}),
+		timers:           make(map[*time.Timer]struct{}),
+	}
+	if err := s.register(sub); err != nil {
+		cancel()
+		return err
+	}
+	store, inbox := s.door.store, s.door.names.inbox
+	if o.copies {
+		watcher := store.Watch(inbox)
+		go sub.run(ctx, s, watcher.Close, func() error { return s.deliverCopies(ctx, sub, watcher) })
+		return nil
+	}
+	sub.source, sub.ledger = store.Subscribe(inbox), newLedger(o.prefetch)
+	go sub.run(ctx, s, sub.source.Close, func() error { return s.deliver(ctx, sub) })
+	return nil
+}
+
+// register enters a subscription, if there may be another one.
+func (s *session) register(sub *subscription) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.end != nil:
+		return refusef("SUBSCRIBE: the session has ended")
+	case s.subscriptions[sub.id] != nil:
+		return refusef("SUBSCRIBE with id %q, which another subscription of this connection has", sub.id)
+	case len(s.subscriptions) == s.door.bounds.subscriptions:
+		return refusef("SUBSCRIBE: this connection has %d subscriptions, which is the limit", len(s.subscriptions))
+	case s.prefetch+sub.prefetch > s.door.bounds.held:
+		return refusef("SUBSCRIBE with prefetch-count %d: those of a connection's subscriptions may be %d together, and %d are taken",
+			sub.prefetch, s.door.bounds.held, s.prefetch)
+	}
+	s.subscriptions[sub.id] = sub
+	s.prefetch += sub.prefetch
+	return nil
+}
+
+// removeSubscription ends a subscription. What the client holds by it is given back.
+func (s *session) removeSubscription(id string) error {
+	sub := s.subscription(id)
+	if sub == nil {
+		return refusef("UNSUBSCRIBE of %.100q: this connection has no such subscription", id)
+	}
+	sub.stop()
+	<-sub.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.subscriptions, id)
+	s.prefetch -= sub.prefetch
+	return nil
+}
+
+// unsubscribeAll ends all subscriptions, after the session has ended.
+func (s *session) unsubscribeAll() {
+	s.mu.Lock()
+	subs := make([]*subscription, 0, len(s.subscriptions))
+	for _, sub := range s.subscriptions {
+		sub.stop()
+		subs = append(subs, sub)
+	}
+	s.mu.Unlock()
+	for _, sub := range subs {
+		<-sub.done
+	}
+}
+
+func (s *session) subscription(id string) *subscription {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.subscriptions[id]
+}
+
+// run delivers until the subscription ends. If that is for another reason
+// than its cancellation, the session ends too.
+func (sub *subscription) run(ctx context.Context, s *session, release, deliver func() error) {
+	defer close(sub.done)
+	switch err := deliver(); {
+	case ctx.Err() != nil:
+	case errors.Is(err, errConnection):
+		s.lose(err)
+	default:
+		s.fail(fmt.Errorf("subscription %q: %w", sub.id, err))
+	}
+	sub.stop()
+	if err := release(); err != nil {
+		s.log.Warn("a subscription does not end in good order", "err", err)
+	}
+}
+
+// stop lets the subscription end.
+func (sub *subscription) stop() {
+	sub.cancel()
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	for t := range sub.timers {
+		t.Stop()
+	}
+	sub.timers = nil
+}
+
+// giveBackLater gives messages back to the inbox after a pause. Until then
+// they count as held, so that no more than the prefetch-count can go around at
+// any time.
+func (sub *subscription) giveBackLater(seqs []uint64, pause time.Duration) {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	if sub.timers == nil {
+		return // the end of the subscription gives them back
+	}
+	var t *time.Timer
+	t = time.AfterFunc(pause, func() {
+		sub.mu.Lock()
+		defer sub.mu.Unlock()
+		if sub.timers == nil {
+			return
+		}
+		delete(sub.timers, t)
+		// An error means that the store is closed.
+		if sub.source.Nack(seqs) == nil {
+			sub.ledger.free(len(seqs))
+		}
+	})
+	sub.timers[t] = struct{}{}
+}
+
+// maxTaken is the most messages taken out of the store at once. More would be
+// no faster, and could make others wait.
+const maxTaken = 500
+
+// deliver carries messages of the inbox to the client, up to its
+// prefetch-count.
+func (s *session) deliver(ctx context.Context, sub *subscription) error {
+	w := newMessageWriter(s, sub)
+	for {
+		space := sub.ledger.space()
+		if space < 1 {
+			select {
+			case <-sub.ledger.freed:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		messages, err := sub.source.Next(ctx, min(space, maxTaken))
+		if err != nil {
+			return err
+		}
+		sub.ledger.use(len(messages))
+		handedOver := make([]uint64, 0, len(messages))
+		for i := range messages {
+			sent, err := s.deliverOne(sub, w, &messages[i])
+			if err != nil {
+				return err
+			}
+			if sent {
+				handedOver = append(handedOver, messages[i].Seq)
+			}
+		}
+		if sub.ack != AckAuto {
+			continue
+		}
+		// Only now, after all of them: when the connection breaks meanwhile, it
+		// is better that the client sees some of them again.
+		if err := s.removeDelivered(sub, handedOver); err != nil {
+			return err
+		}
+	}
+}
+
+// deliverOne writes a message to the client. One that does not fit into a
+// frame, which the limits of what is received from peers rule out, stays
+// given out until the subscription ends: so it is not lost, and holds up nobody.
+func (s *session) deliverOne(sub *subscription, w *messageWriter, m *embedded.InboxMessage) (sent bool, err error) {
+	var tag uint64
+	if sub.ack != AckAuto {
+		tag = s.tags.Add(1)
+		sub.ledger.hold(tag, m.Seq) // before it is written, since the ACK may come at once
+	}
+	err = w.write(m, tag)
+	if errors.Is(err, stomp.ErrUnsendable) {
+		s.log.Error("a message in the inbox can not be delivered", "err", err)
+		sub.ledger.settle(tag, false)
+		sub.ledger.free(1)
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// removeDelivered removes messages that nobody acknowledges.
+func (s *session) removeDelivered(sub *subscription, seqs []uint64) error {
+	return sub.source.Ack(seqs, func(err error) {
+		if err != nil {
+			s.fail(err)
+		}
+		sub.ledger.free(len(seqs))
+	})
+}
+
+// deliverCopies carries copies of what comes in to the client.
+func (s *session) deliverCopies(ctx context.Context, sub *subscription, watcher *embedded.Watcher) error {
+	w := newMessageWriter(s, sub)
+	for {
+		m, missed, err := watcher.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := w.writeCopy(&m, missed); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package pki
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"time"
+)
+
+const (
+	// Root and peer certificates are for ever. The reference's figure; as a
+	// time.Duration it would overflow.
+	foreverDays = 365_000
+	// Certificates begin this much in the past, since the clock of the peer who
+	// is shown a new one may be slow.
+	backdating = 5 * time.Minute
+	// RFC 5280, section 4.1.2.2: at most 20 octets, as a positive number.
+	maxSerialBits = 159
+)
+
+// Authority is a node as a certificate authority.
+type Authority struct {
+	Cert *x509.Certificate // the node's root certificate
+	Key  crypto.Signer     // the root key
+}
+
+// SelfSign makes the root certificate of a node, which is valid for 365,000
+// days. The ID of an agent must be derived from the key ([DerivedID]). The
+// serial number must be positive and have at most 159 bits, here and below.
+func SelfSign(id Identity, key crypto.Signer, serial *big.Int, now time.Time) (*x509.Certificate, error) {
+	pub := key.Public()
+	if err := id.CheckKey(pub); err != nil {
+		return nil, err
+	}
+	subject, err := id.Subject()
+	if err != nil {
+		return nil, err
+	}
+	ski, err := subjectKeyID(pub)
+	if err != nil {
+		return nil, err
+	}
+	root, err := sign(&x509.Certificate{
+		SerialNumber:    serial,
+		RawSubject:      subject,
+		NotAfter:        now.UTC().AddDate(0, 0, foreverDays),
+		ExtraExtensions: []pkix.Extension{basicConstraintsCA(1), keyUsageCA(), ski},
+	}, pub, subject, key, now)
+	if err != nil {
+		return nil, fmt.Errorf("root certificate of %v: %w", id, err)
+	}
+	if _, err := CheckRoot(root, now); err != nil {
+		return nil, fmt.Errorf("root certificate of %v: self-check: %w", id, err)
+	}
+	return root, nil
+}
+
+// SignServer makes a server certificate for the key in the request, which must
+// be signed with it. Only the key is taken from the request, whose subject must
+// be the node itself. validity must be positive; a year is usual.
+func (a *Authority) SignServer(csr *x509.CertificateRequest, serial *big.Int, now time.Time, validity time.Duration) (*x509.Certificate, error) {
+	self, err := a.check(now)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkCSR(csr); err != nil {
+		return nil, err
+	}
+	id, err := IdentityOf(csr.RawSubject)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("certificate signing request: %w", err)
+	case id != self:
+		return nil, fmt.Errorf("certificate signing request of %v: expected one of %v: server certificates are for the node itself only", id, self)
+	case sameKey(csr.PublicKey, a.Cert.PublicKey):
+		return nil, errors.New("certificate signing request with the root key: a server must have a key of its own")
+	case validity <= 0:
+		return nil, fmt.Errorf("validity of %v: expected a positive one", validity)
+	case now.Add(validity).After(a.Cert.NotAfter):
+		return nil, fmt.Errorf("validity of %v: the root certificate itself ends before, at %v", validity, a.Cert.NotAfter)
+	}
+	ski, err := subjectKeyID(csr.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	aki, err := authorityKeyID(a.Cert.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := sign(&x509.Certificate{
+		SerialNumber:    serial,
+		RawSubject:      a.Cert.RawSubject,
+		NotAfter:        now.Add(validity),
+		ExtraExtensions: []pkix.Extension{aki, basicConstraintsLeaf(), extKeyUsageServer(), keyUsageServer(), ski},
+	}, csr.PublicKey, a.Cert.RawSubject, a.Key, now)
+	if err != nil {
+		return nil, fmt.Errorf("server certificate: %w", err)
+	}
+	if _, err := VerifyServer([][]byte{cert.Raw}, a.Cert, self, now); err != nil {
+		return nil, fmt.Errorf("server certificate: self-check: %w", err)
+	}
+	return cert, nil
+}
+
+// SignPeer makes the peer certificate for a peer whose root certificate is
+// given, which is valid for 365,000 days. The node types must be able to peer,
+// and the subnet must be right for them ([CheckSubnet]).
+//
+// Where the reference writes an empty nsComment, for want of a subnet, there is
+// none here: the specification has it only in certificates from accounting
+// authorities.
+func (a *Authority) SignPeer(peerRoot *x509.Certificate, subnet string, serial *big.Int, now time.Time) (*x509.Certificate, error) {
+	self, err := a.check(now)
+	if err != nil {
+		return nil, err
+	}
+	peer, err := CheckRoot(peerRoot, now)
+	if err != nil {
+		return nil, fmt.Errorf("root certificate of the peer: %w", err)
+	}
+	// Nodes of one type can not peer, so this refuses the node itself too. A
+	// stranger who has copied the root key would be refused like it.
+	switch {
+	case !self.Type.CanPeer(peer.Type):
+		return nil, fmt.Errorf("%v and %v can not become peers: one must be an accounting authority, the other an agent", self, peer)
+	case sameKey(a.Cert.PublicKey, peerRoot.PublicKey):
+		return nil, fmt.Errorf("%v has the same root key as this node", peer)
+	}
+	if err := CheckSubnet(self, peer, subnet); err != nil {
+		return nil, err
+	}
+	aki, err := authorityKeyID(a.Cert.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	constraint, err := permitOnly(peerRoot.RawSubject)
+	if err != nil {
+		return nil, err
+	}
+	ski, err := subjectKeyID(peerRoot.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	extensions := []pkix.Extension{aki, basicConstraintsCA(0), keyUsageCA(), constraint, ski}
+	if subnet != "" {
+		ext, err := comment(subnetPrefix + subnet)
+		if err != nil {
+			return nil, err
+		}
+		extensions = append(extensions, ext)
+	}
+	cert, err := sign(&x509.Certificate{
+		SerialNumber:    serial,
+		RawSubject:      peerRoot.RawSubject,
+		NotAfter:        now.UTC().AddDate(0, 0, foreverDays),
+		ExtraExtensions: extensions,
+	}, peerRoot.PublicKey, a.Cert.RawSubject, a.Key, now)
+	if err != nil {
+		return nil, fmt.Errorf("peer certificate for %v: %w", peer, err)
+	}
+	if got, err := CheckPeer(cert, a.Cert, peerRoot, now); err != nil {
+		return nil, fmt.Errorf("peer certificate for %v: self-check: %w", peer, err)
+	} else if got != subnet {
+		return nil, fmt.Errorf("peer certificate for %v: self-check: subnet %q: expected %q", peer, got, subnet)
+	}
+	return cert, nil
+}
+
+// check tells whether the authority is in a state to sign anything.
+func (a *Authority) check(now time.Time) (Identity, error) {
+	if a.Cert == nil || a.Key == nil {
+		return Identity{}, errors.New("signing needs the root certificate and the root key of this node")
+	}
+	self, err := CheckRoot(a.Cert, now)
+	if err != nil {
+		return Identity{}, fmt.Errorf("root certificate of this node: %w", err)
+	}
+	if !sameKey(a.Key.Public(), a.Cert.PublicKey) {
+		return Identity{}, fmt.Errorf("the private key is not that of the root certificate of %v", self)
+	}
+	return self, nil
+}
+
+// sign completes the template, signs it, and reads the result back.
+func sign(template *x509.Certificate, pub crypto.PublicKey, issuer []byte, key crypto.Signer, now time.Time) (*x509.Certificate, error) {
+	algorithm, err := signatureAlgorithm(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	if serial := template.SerialNumber; serial == nil || serial.Sign() <= 0 || serial.BitLen() > maxSerialBits {
+		return nil, fmt.Errorf("serial number %v: expected a positive number of at most %d bits", serial, maxSerialBits)
+	}
+	template.SignatureAlgorithm = algorithm
+	template.NotBefore = now.Add(-backdating)
+	parent := &x509.Certificate{RawSubject: issuer, PublicKey: key.Public()}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, pub, key)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(cert.RawSubject, template.RawSubject) || !bytes.Equal(cert.RawIssuer, issuer) || !sameKey(cert.PublicKey, pub) {
+		return nil, errors.New("self-check: the certificate does not have the subject, issuer and key that it was given")
+	}
+	return cert, nil
+}
+
+// signatureAlgorithm is always with SHA-256, also for P-384, as with the
+// reference's default_md.
+func signatureAlgorithm(pub crypto.PublicKey) (x509.SignatureAlgorithm, error) {
+	if err := checkPublicKey(pub); err != nil {
+		return 0, err
+	}
+	switch pub.(type) {
+	case *rsa.PublicKey:
+		return x509.SHA256WithRSA, nil
+	case *ecdsa.PublicKey:
+		return x509.ECDSAWithSHA256, nil
+	}
+	return 0, ErrKeyKind
+}

@@ -1,0 +1,130 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"time"
+)
+
+// minPeerYears is how far ahead a peer certificate must end, by the reference.
+const minPeerYears = 500
+
+// CheckRoot tells whether a certificate is the root certificate of a node:
+// signed by itself, valid now, with the name of a node, which belongs to the key
+// where IDs are derived, and able to sign peer certificates ("Swaptacular
+// SSL/TLS Certificates", section "Root certificates"). It proves nothing about
+// who made it. The error is a [*VerifyError].
+func CheckRoot(cert *x509.Certificate, now time.Time) (Identity, error) {
+	fail := func(rule Rule, detail string) (Identity, error) {
+		return Identity{}, &VerifyError{Rule: rule, Cert: cert, Detail: detail}
+	}
+	id, err := IdentityOf(cert.RawSubject)
+	if err != nil {
+		return Identity{}, &VerifyError{Rule: RuleSubject, Cert: cert, Detail: "subject", Err: err}
+	}
+	if !bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+		return fail(RuleIssuer, "issued by somebody else: expected a self-signed certificate")
+	}
+	if err := checkPublicKey(cert.PublicKey); err != nil {
+		return Identity{}, &VerifyError{Rule: RuleKey, Cert: cert, Detail: "public key", Err: err}
+	}
+	if err := id.CheckKey(cert.PublicKey); err != nil {
+		return Identity{}, &VerifyError{Rule: RuleSubject, Cert: cert, Detail: "subject", Err: err}
+	}
+	if err := checkCA(cert); err != nil {
+		return Identity{}, err
+	}
+	if cert.MaxPathLen == 0 {
+		return fail(RulePathLen, "basicConstraints with pathlen 0: expected at least 1, or none")
+	}
+	// Verify accepts a certificate that is trusted itself without a look at
+	// its signature.
+	if err := cert.CheckSignatureFrom(cert); err != nil {
+		return Identity{}, &VerifyError{Rule: RuleIssuer, Cert: cert, Detail: "its own signature", Err: err}
+	}
+	if _, err := Verify(cert, VerifyOptions{Trusted: []*x509.Certificate{cert}, Time: now}); err != nil {
+		return Identity{}, err
+	}
+	return id, nil
+}
+
+// CheckPeer tells whether a certificate is the peer certificate that the node
+// with the root certificate issuerRoot has made for the node with ownRoot: the
+// holder's exact name and key, able to sign the holder's server certificates,
+// ending at least 500 years ahead, and with the subnet that belongs to the node
+// types ([CheckSubnet]), which is returned. The error is a [*VerifyError], or
+// wraps [ErrSubnet].
+func CheckPeer(cert, issuerRoot, ownRoot *x509.Certificate, now time.Time) (subnet string, err error) {
+	fail := func(rule Rule, detail string) (string, error) {
+		return "", &VerifyError{Rule: rule, Cert: cert, Detail: detail}
+	}
+	issuer, err := CheckRoot(issuerRoot, now)
+	if err != nil {
+		return "", err
+	}
+	own, err := CheckRoot(ownRoot, now)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case !bytes.Equal(cert.RawSubject, ownRoot.RawSubject):
+		return fail(RuleSubject, fmt.Sprintf("expected a certificate for %v, with the subject byte for byte as in its root certificate", own))
+	case !sameKey(cert.PublicKey, ownRoot.PublicKey):
+		return fail(RuleSubject, fmt.Sprintf("the public key is not the root key of %v", own))
+	case !bytes.Equal(cert.RawIssuer, issuerRoot.RawSubject):
+		return fail(RuleIssuer, fmt.Sprintf("expected a certificate issued by %v", issuer))
+	case cert.NotAfter.Year() < now.UTC().Year()+minPeerYears:
+		return fail(RuleDates, fmt.Sprintf("ends in the year %d: expected at least %d years from now", cert.NotAfter.Year(), minPeerYears))
+	}
+	if err := checkCA(cert); err != nil {
+		return "", err
+	}
+	if _, err := Verify(cert, VerifyOptions{
+		Trusted:   []*x509.Certificate{issuerRoot},
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Time:      now,
+	}); err != nil {
+		return "", err
+	}
+	if err := checkOwnConstraint(cert); err != nil {
+		return "", err
+	}
+	subnet, _, err = SubnetComment(cert)
+	if err != nil {
+		return "", err
+	}
+	// The comment of an agent means nothing, and the reference ignores it.
+	if issuer.Type.IDDerived() {
+		return "", nil
+	}
+	return subnet, CheckSubnet(issuer, own, subnet)
+}
+
+// checkOwnConstraint checks that the certificate has a name constraint, and
+// one that lets its holder sign certificates in its own name.
+func checkOwnConstraint(cert *x509.Certificate) error {
+	names, err := namesOf(cert)
+	if err != nil {
+		return &VerifyError{Rule: RuleNameConstraints, Cert: cert, Detail: "names", Err: err}
+	}
+	if names.constraints == nil {
+		return &VerifyError{Rule: RuleNameConstraints, Cert: cert, Detail: "expected a nameConstraints extension that permits the peer's own name"}
+	}
+	if err := names.constraints.check(names); err != nil {
+		return &VerifyError{Rule: RuleNameConstraints, Cert: cert, Detail: "useless for its holder", Err: err}
+	}
+	return nil
+}
+
+// checkCA checks for what root and peer certificates have in common.
+func checkCA(cert *x509.Certificate) error {
+	bc := findExtension(cert, oidBasicConstraints)
+	if bc == nil || !bc.Critical || !cert.IsCA {
+		return &VerifyError{Rule: RuleCA, Cert: cert, Detail: "expected critical basicConstraints with CA:true"}
+	}
+	if cert.KeyUsage&x509.KeyUsageCertSign == 0 {
+		return &VerifyError{Rule: RuleCA, Cert: cert, Detail: "expected keyUsage with keyCertSign"}
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+package pki
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"testing"
+	"time"
+
+	"peerlink/node/nodetype"
+)
+
+// A root certificate is accepted from a stranger only if nodes of that name
+// could have made it.
+func TestCheckRoot(t *testing.T) {
+	node := newNode(t, nodetype.CreditorsAgent, "", ecKey(0))
+	if id, err := CheckRoot(node.Cert, testNow); err != nil || id != node.id {
+		t.Errorf("got %v, %v", id, err)
+	}
+	name := node.Cert.RawSubject
+	ca := []pkix.Extension{basicConstraintsCA(1), keyUsageCA()}
+	uncritical := basicConstraintsCA(1)
+	uncritical.Critical = false
+	for _, tt := range []struct {
+		what string
+		cert certificate
+		want Rule
+	}{
+		{"fine", certificate{}, ""},
+		{"no path length", certificate{extensions: []pkix.Extension{caAnyDepth(), keyUsageCA()}}, ""},
+		{"pathlen 0", certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA()}}, RulePathLen},
+		{"no authority", certificate{extensions: []pkix.Extension{basicConstraintsLeaf(), keyUsageCA()}}, RuleCA},
+		{"basicConstraints not critical", certificate{extensions: []pkix.Extension{uncritical, keyUsageCA()}}, RuleCA},
+		{"no basicConstraints", certificate{extensions: []pkix.Extension{keyUsageCA()}}, RuleCA},
+		{"no keyUsage", certificate{extensions: []pkix.Extension{basicConstraintsCA(1)}}, RuleCA},
+		{"keyUsage of a server", certificate{extensions: []pkix.Extension{basicConstraintsCA(1), keyUsageServer()}}, RuleCA},
+		{"unknown critical extension", certificate{extensions: append(ca[:2:2], unknownCritical())}, RuleCriticalExtension},
+		{"over", certificate{to: testNow.Add(-time.Second)}, RuleDates},
+		{"not yet", certificate{from: testNow.Add(time.Second)}, RuleDates},
+		{"other issuer", certificate{issuer: dn(rdnO("x"))}, RuleIssuer},
+		{"signed by somebody else", certificate{signer: ecKey(1)}, RuleIssuer},
+		{"not a node", certificate{subject: dn(rdnO("x")), issuer: dn(rdnO("x"))}, RuleSubject},
+		{"other key", certificate{key: ecKey(1)}, RuleSubject},
+		{"weak key", certificate{key: weakRSA()}, RuleKey},
+	} {
+		c := tt.cert
+		if c.subject == nil {
+			c.subject = name
+		}
+		if c.issuer == nil {
+			c.issuer = c.subject
+		}
+		if c.key == nil {
+			c.key = ecKey(0)
+		}
+		if c.extensions == nil {
+			c.extensions = ca
+		}
+		cert, err := x509.ParseCertificate(c.der(t))
+		check(t, err)
+		_, err = CheckRoot(cert, testNow)
+		if tt.want == "" && err != nil || tt.want != "" && !errors.Is(err, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.what, err, tt.want)
+		}
+	}
+}
+
+// A peer certificate that is accepted works: it is for us, from a known peer,
+// lets us sign our servers' certificates, and carries the subnet we are to have.
+func TestCheckPeer(t *testing.T) {
+	aa := newNode(t, nodetype.AccountingAuthority, "1234abcd", ecKey(0))
+	ca := newNode(t, nodetype.CreditorsAgent, "", ecKey(1))
+	da := newNode(t, nodetype.DebtorsAgent, "", ecKey(2))
+	subnet := func(s string) pkix.Extension {
+		ext, err := comment(s)
+		check(t, err)
+		return ext
+	}
+	nc := constraints(permit(subtree(dirName(ca.Cert.RawSubject))))
+	for _, tt := range []struct {
+		what      string
+		cert      certificate
+		from, own testNode
+		want      error
+		subnet    string
+	}{
+		{what: "fine", subnet: "00000a"},
+		{what: "both extended usages", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), extKeyUsageServer(), nc, subnet("Subnet: 00000b")}}, subnet: "00000b"},
+		{what: "no subnet", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), nc}}, want: ErrSubnet},
+		{what: "empty comment", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), nc, subnet("")}}, want: ErrSubnet},
+		{what: "subnet of 8 digits", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), nc, subnet("Subnet: 1234abcd")}}, want: ErrSubnet},
+		{what: "no name constraint", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), subnet("Subnet: 00000a")}}, want: RuleNameConstraints},
+		{what: "somebody else's constraint", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), constraints(permit(subtree(dirName(da.Cert.RawSubject)))), subnet("Subnet: 00000a")}}, want: RuleNameConstraints},
+		{what: "not for clients", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), serverAuthOnly(), nc, subnet("Subnet: 00000a")}}, want: RuleKeyUsage},
+		{what: "no authority", cert: certificate{extensions: []pkix.Extension{basicConstraintsLeaf(), keyUsageCA(), nc}}, want: RuleCA},
+		{what: "keyUsage of a server", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageServer(), nc}}, want: RuleCA},
+		{what: "too short", cert: certificate{to: testNow.AddDate(499, 0, 0)}, want: RuleDates},
+		{what: "not yet valid", cert: certificate{from: testNow.Add(time.Hour)}, want: RuleDates},
+		{what: "other key", cert: certificate{key: ecKey(3), signer: ecKey(0)}, want: RuleSubject},
+		{what: "other subject", cert: certificate{subject: da.Cert.RawSubject}, want: RuleSubject},
+		{what: "other issuer", from: newNode(t, nodetype.AccountingAuthority, "00000001", ecKey(0)), want: RuleIssuer},
+		{what: "signed by somebody else", cert: certificate{signer: ecKey(3)}, want: RuleIssuer},
+		{what: "for somebody else", own: da, want: RuleSubject},
+	} {
+		c := tt.cert
+		c.issuer = aa.Cert.RawSubject
+		if c.subject == nil {
+			c.subject = ca.Cert.RawSubject
+		}
+		if c.key == nil {
+			c.key = ecKey(1)
+		}
+		if c.signer == nil {
+			c.signer = ecKey(0)
+		}
+		if c.to.IsZero() {
+			c.to = testNow.AddDate(900, 0, 0)
+		}
+		if c.extensions == nil {
+			c.extensions = []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), nc, subnet("Subnet: 00000a")}
+		}
+		from, own := tt.from, tt.own
+		if from.Cert == nil {
+			from = aa
+		}
+		if own.Cert == nil {
+			own = ca
+		}
+		cert, err := x509.ParseCertificate(c.der(t))
+		check(t, err)
+		got, err := CheckPeer(cert, from.Cert, own.Cert, testNow)
+		if !errors.Is(err, tt.want) || got != tt.subnet && err == nil {
+			t.Errorf("%s: got %q, %v, want %q, %v", tt.what, got, err, tt.subnet, tt.want)
+		}
+	}
+	// An agent's comment is nobody's business.
+	c := certificate{subject: aa.Cert.RawSubject, issuer: ca.Cert.RawSubject, key: ecKey(0), signer: ecKey(1), to: testNow.AddDate(900, 0, 0),
+		extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), constraints(permit(subtree(dirName(aa.Cert.RawSubject)))), subnet("")}}
+	cert, err := x509.ParseCertificate(c.der(t))
+	check(t, err)
+	if got, err := CheckPeer(cert, ca.Cert, aa.Cert, testNow); err != nil || got != "" {
+		t.Errorf("empty comment of an agent: got %q, %v", got, err)
+	}
+}

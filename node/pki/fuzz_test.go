@@ -1,0 +1,112 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/x509/pkix"
+	"reflect"
+	"testing"
+
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// FuzzNameConstraints: whatever bytes come, parsing does not panic, and what it
+// accepts means the same after encoding and parsing again: the same subtrees,
+// and the same verdict on every name, again the same when asked twice.
+func FuzzNameConstraints(f *testing.F) {
+	base := dirName(dn(rdnO(Organization), rdnOU("Creditors Agents")))
+	f.Add(tlv(0x30, permit(subtree(base))))
+	f.Add(tlv(0x30, permit(subtree(base, tlv(0x80, []byte{0}))), exclude(subtree(dirName(dn())))))
+	f.Add(tlv(0x30, permit(subtree(base, tlv(0x80, []byte{1})))))
+	f.Add(tlv(0x30, exclude(subtree(tlv(0x82, []byte("example.com"))), subtree(tlv(0x88, []byte{42})))))
+	f.Add(tlv(0x30, permit(subtree(dirName(oneName(tagBMPString, "\x00a\x20\xac"))), subtree(dirName(oneName(cbasn1.T61String, "a\xe9"))))))
+	f.Add(tlv(0x30, permit(subtree(dirName(dn(tlv(0x31, ava(oidOrganization, cbasn1.UTF8String, "a"), ava(oidCommonName, cbasn1.UTF8String, "b"))))))))
+
+	var names []*certNames
+	for _, raw := range [][]byte{
+		dn(),
+		dn(rdnO(Organization)),
+		dn(rdnO(Organization), rdnOU("Creditors Agents"), rdnCN("x")),
+		dn(rdnO("swaptacular  nodes registry"), rdnOU("Debtors Agents")),
+		oneName(tagUniversalString, "\x00\x00\x00a\x00\x00\x20\xac"),
+		dn(tlv(0x31, ava(oidCommonName, cbasn1.UTF8String, "b"), ava(oidOrganization, cbasn1.UTF8String, "a"))),
+		dn(tlv(0x31, ava(oidEmailAddress, cbasn1.IA5String, "a@example.com"))),
+	} {
+		n, err := parseName(raw)
+		check(f, err)
+		names = append(names, &certNames{subject: n}, &certNames{alt: []generalName{{tag: tagDirectoryName, dir: n}}})
+	}
+	f.Fuzz(func(t *testing.T, der []byte) {
+		nc, err := parseNameConstraints(der)
+		if err != nil {
+			return
+		}
+		again, err := nc.marshal()
+		check(t, err)
+		back, err := parseNameConstraints(again)
+		if err != nil {
+			t.Fatalf("refused after encoding again: %v\n%x\n%x", err, der, again)
+		}
+		if !reflect.DeepEqual(nc, back) {
+			t.Fatalf("changed by encoding again:\n%x\n%x", der, again)
+		}
+		third, err := back.marshal()
+		check(t, err)
+		if !bytes.Equal(again, third) {
+			t.Fatalf("encoding is not stable:\n%x\n%x", again, third)
+		}
+		for i, n := range names {
+			first := nc.check(n) == nil
+			if first != (nc.check(n) == nil) || first != (back.check(n) == nil) {
+				t.Fatalf("name %d: not always the same verdict:\n%x", i, der)
+			}
+		}
+	})
+}
+
+// FuzzIdentityOf: whatever bytes come, reading them does not panic, and what is
+// accepted is the name of a node that could exist.
+func FuzzIdentityOf(f *testing.F) {
+	f.Add(dn(rdnO(Organization), rdnOU("Accounting Authorities"), tlv(0x31, ava(oidSerialNumber, cbasn1.PrintableString, "1234abcd"))))
+	f.Fuzz(func(t *testing.T, der []byte) {
+		id, err := IdentityOf(der)
+		if err != nil {
+			return
+		}
+		own, err := id.Subject()
+		if err != nil {
+			t.Fatalf("%v: %v", id, err)
+		}
+		if back, err := IdentityOf(own); err != nil || back != id {
+			t.Fatalf("%v: read back as %v, %v", id, back, err)
+		}
+	})
+}
+
+// FuzzDecodeKey: whatever bytes come, decoding does not panic, and does not ask
+// for a passphrase before it has bounded the cost of using it.
+func FuzzDecodeKey(f *testing.F) {
+	for _, s := range keySamples(f) {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		// An empty passphrase is refused, so no key derivation slows this down.
+		_, _ = DecodeKey(data, func() ([]byte, error) { return nil, nil })
+	})
+}
+
+// FuzzVerifyClient: whatever two certificates a client shows, verifying them
+// does not panic, and nobody is taken for anyone but the one whose key has
+// signed them.
+func FuzzVerifyClient(f *testing.F) {
+	p := newPeers(f)
+	f.Add(p.serverCA.Raw, p.peerCA.Raw)
+	f.Add(p.serverDA.Raw, p.peerCA.Raw)
+	f.Add(p.serverCA.Raw, certificate{subject: p.ca.Cert.RawSubject, issuer: p.aa.Cert.RawSubject, key: ecKey(1),
+		extensions: []pkix.Extension{constraints(permit(subtree(dirName(nameB), tlv(0x80, []byte{1})))), altNames(true, dirName(nameB))}}.der(f))
+	f.Fuzz(func(t *testing.T, leaf, between []byte) {
+		id, chain, err := VerifyClient([][]byte{leaf, between}, p.aa.Cert, testNow)
+		if err == nil && (id != p.ca.id || !bytes.Equal(chain[0].RawTBSCertificate, p.serverCA.RawTBSCertificate)) {
+			t.Fatalf("accepted as %v:\n%x\n%x", id, leaf, between)
+		}
+	})
+}

@@ -1,0 +1,304 @@
+package pki
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+const testPass = "correct horse"
+
+func passphrase(s string) func() ([]byte, error) {
+	return func() ([]byte, error) { return []byte(s), nil }
+}
+
+// Keys written here are keys for OpenSSL too, and for this package, which must
+// not ask for a passphrase where there is none.
+func TestKeyFiles(t *testing.T) {
+	dir := t.TempDir()
+	for what, key := range map[string]crypto.Signer{"rsa": testRSAKey(), "ec": ecKey(0)} {
+		plain, err := EncodeKey(key)
+		check(t, err)
+		writeFile(t, dir, what+".pem", plain)
+		mustOpenSSL(t, dir, "pkey", "-in", what+".pem", "-check", "-noout")
+		got, err := DecodeKey(plain, nil)
+		check(t, err)
+		if !sameKey(got.Public(), key.Public()) {
+			t.Errorf("%s: not the same key", what)
+		}
+	}
+	encrypted, err := EncodeEncryptedKey(testRSAKey(), []byte(testPass))
+	check(t, err)
+	if !bytes.HasPrefix(encrypted, []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")) {
+		t.Errorf("got %.60s", encrypted)
+	}
+	got, err := DecodeKey(encrypted, passphrase(testPass))
+	check(t, err)
+	if !sameKey(got.Public(), testRSAKey().Public()) {
+		t.Error("not the same key")
+	}
+	if _, err := DecodeKey(encrypted, passphrase("wrong")); !errors.Is(err, ErrPassphrase) {
+		t.Errorf("wrong passphrase: got %v, want ErrPassphrase", err)
+	}
+
+	// OpenSSL keeps to its default memory limit for scrypt, 32 MiB.
+	writeFile(t, dir, "encrypted.pem", encrypted)
+	want := mustOpenSSL(t, dir, "pkey", "-in", "rsa.pem", "-pubout")
+	for _, command := range []string{"pkey", "rsa"} {
+		if out := mustOpenSSL(t, dir, command, "-in", "encrypted.pem", "-passin", "pass:"+testPass, "-pubout"); !strings.HasSuffix(out, want) && !strings.HasPrefix(out, want) {
+			t.Errorf("openssl %s finds another key:\n%s", command, out)
+		}
+	}
+	if _, ok := openssl(t, dir, "pkey", "-in", "encrypted.pem", "-passin", "pass:wrong", "-noout"); ok {
+		t.Error("OpenSSL opens it with another passphrase")
+	}
+}
+
+// What OpenSSL has written over the years can be read, with the right passphrase only.
+func TestKeysOfOpenSSL(t *testing.T) {
+	dir := t.TempDir()
+	rsaPEM, err := EncodeKey(testRSAKey())
+	check(t, err)
+	ecPEM, err := EncodeKey(ecKey(0))
+	check(t, err)
+	writeFile(t, dir, "rsa.pem", rsaPEM)
+	writeFile(t, dir, "ec.pem", ecPEM)
+	for _, tt := range []struct {
+		command   string
+		encrypted bool
+	}{
+		{"rsa -in rsa.pem -traditional", false},
+		{"rsa -in rsa.pem -text", false},
+		{"ec -in ec.pem", false},
+		{"pkey -in ec.pem -traditional", false},
+		{"pkey -in ec.pem -text", false},
+		{"rsa -in rsa.pem -aes128", true},
+		{"rsa -in rsa.pem -aes128 -traditional", true},
+		{"rsa -in rsa.pem -des3 -traditional", true},
+		{"ec -in ec.pem -aes256", true},
+		{"pkcs8 -in rsa.pem -topk8", true},
+		{"pkcs8 -in rsa.pem -topk8 -v2 aes192 -v2prf hmacWithSHA1 -iter 1000", true},
+		{"pkcs8 -in rsa.pem -topk8 -v2 des3", true},
+		{"pkcs8 -in ec.pem -topk8 -scrypt", true},
+	} {
+		t.Run(tt.command, func(t *testing.T) {
+			args := strings.Fields(tt.command)
+			if tt.encrypted {
+				args = append(args, "-passout", "pass:"+testPass)
+			}
+			mustOpenSSL(t, dir, append(args, "-out", "out.pem")...)
+			data := readFile(t, dir, "out.pem")
+			want := testRSAKey().Public()
+			if strings.Contains(tt.command, "ec.pem") {
+				want = ecKey(0).Public()
+			}
+			pass := passphrase(testPass)
+			if !tt.encrypted {
+				pass = nil
+			}
+			windows := bytes.ReplaceAll(data, []byte("\n"), []byte("\r\n"))
+			for what, data := range map[string][]byte{"as it is": data, "CRLF after text": append([]byte("some text\r\n"), windows...)} {
+				key, err := DecodeKey(data, pass)
+				if err != nil || !sameKey(key.Public(), want) {
+					t.Errorf("%s: got %v, %v", what, key, err)
+				}
+			}
+			if tt.encrypted {
+				for _, pass := range []func() ([]byte, error){nil, passphrase(""), passphrase("wrong"), passphrase(strings.Repeat("x", 2000))} {
+					if _, err := DecodeKey(data, pass); !errors.Is(err, ErrPassphrase) {
+						t.Errorf("wrong or no passphrase: got %v, want ErrPassphrase", err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A passphrase that is wrong by chance decrypts to a valid padding once in 256
+// times. It must never look like anything but a wrong passphrase.
+func TestPaddingByChance(t *testing.T) {
+	dir := t.TempDir()
+	plain, err := EncodeKey(ecKey(0))
+	check(t, err)
+	writeFile(t, dir, "k.pem", plain)
+	mustOpenSSL(t, dir, "ec", "-in", "k.pem", "-aes128", "-passout", "pass:"+testPass, "-out", "out.pem")
+	data := readFile(t, dir, "out.pem")
+	block, _ := pem.Decode(data)
+	padded := 0
+	for i := range 3000 {
+		wrong := fmt.Sprint(i)
+		//lint:ignore SA1019 To know that the case occurs.
+		if _, err := x509.DecryptPEMBlock(block, []byte(wrong)); err == nil {
+			padded++
+		}
+		if _, err := DecodeKey(data, passphrase(wrong)); !errors.Is(err, ErrPassphrase) {
+			t.Fatalf("passphrase %s: got %v, want ErrPassphrase", wrong, err)
+		}
+	}
+	if padded == 0 {
+		t.Error("the case did not occur")
+	}
+}
+
+// pbes2 encodes an encrypted key with free choice of parameters.
+func pbes2(kdf asn1.ObjectIdentifier, kdfParams []byte, cipher asn1.ObjectIdentifier, iv, ciphertext []byte) []byte {
+	oid := func(o asn1.ObjectIdentifier) []byte {
+		der, err := asn1.Marshal(o)
+		if err != nil {
+			panic(err)
+		}
+		return der
+	}
+	der := tlv(0x30,
+		tlv(0x30, oid(oidPBES2), tlv(0x30,
+			tlv(0x30, oid(kdf), kdfParams),
+			tlv(0x30, oid(cipher), tlv(0x04, iv)))),
+		tlv(0x04, ciphertext))
+	return pem.EncodeToMemory(&pem.Block{Type: pemEncryptedKey, Bytes: der})
+}
+
+func integer(n int64) []byte {
+	der, err := asn1.Marshal(n)
+	if err != nil {
+		panic(err)
+	}
+	return der
+}
+
+// keySamples are files with keys for fuzzing.
+func keySamples(t testing.TB) [][]byte {
+	plain, err := EncodeKey(ecKey(0))
+	check(t, err)
+	salt, iv, text := tlv(0x04, make([]byte, 8)), make([]byte, 16), make([]byte, 32)
+	return [][]byte{
+		plain,
+		pbes2(oidPBKDF2, tlv(0x30, salt, integer(1)), oidAES256CBC, iv, text),
+		pbes2(oidScrypt, tlv(0x30, salt, integer(2), integer(1), integer(1)), oidAES256CBC, iv, text),
+		[]byte("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00000000000000000000000000000000\n\nAAAA\n-----END RSA PRIVATE KEY-----\n"),
+	}
+}
+
+// Hostile key files cost nothing: they are refused before any derivation (which
+// would take longer than the test may), before a passphrase is asked for, and
+// without a panic.
+func TestHostileKeyFiles(t *testing.T) {
+	salt, iv, text := tlv(0x04, make([]byte, 8)), make([]byte, 16), make([]byte, 32)
+	sha256 := tlv(0x30, []byte{0x06, 8, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 2, 9}, tlv(0x05))
+	sha512 := tlv(0x30, []byte{0x06, 8, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 2, 11}, tlv(0x05))
+	pbkdf2 := func(parts ...[]byte) []byte {
+		return pbes2(oidPBKDF2, tlv(0x30, parts...), oidAES256CBC, iv, text)
+	}
+	scrypt := func(n, r, p int64, more ...[]byte) []byte {
+		return pbes2(oidScrypt, tlv(0x30, append([][]byte{salt, integer(n), integer(r), integer(p)}, more...)...), oidAES256CBC, iv, text)
+	}
+	params := tlv(0x30, salt, integer(1000), sha256)
+	plain, err := EncodeKey(ecKey(0))
+	check(t, err)
+	ed, err := func() ([]byte, error) {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		return x509.MarshalPKCS8PrivateKey(key)
+	}()
+	check(t, err)
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	check(t, err)
+	p224DER, err := x509.MarshalPKCS8PrivateKey(p224)
+	check(t, err)
+	block := func(typ string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der}) }
+
+	for _, tt := range []struct {
+		what string
+		data []byte
+		want error
+	}{
+		{"2^31-1 iterations", pbkdf2(salt, integer(1<<31-1), sha256), ErrKeyCost},
+		{"one iteration too many", pbkdf2(salt, integer(maxPBKDF2Iterations+1), sha256), ErrKeyCost},
+		{"2^63-1 iterations", pbkdf2(salt, integer(1<<63-1), sha256), ErrKeyCost},
+		{"no iterations", pbkdf2(salt, integer(0), sha256), ErrNotKey},
+		{"negative iterations", pbkdf2(salt, integer(-1), sha256), ErrNotKey},
+		{"SHA-512", pbkdf2(salt, integer(1), sha512), ErrNotKey},
+		{"key length", pbkdf2(salt, integer(1), integer(32), sha256), ErrNotKey},
+		{"endless salt", pbkdf2(tlv(0x04, make([]byte, 2000)), integer(1)), ErrNotKey},
+		{"scrypt with 16 GiB", scrypt(1<<24, 8, 1), ErrKeyCost},
+		{"scrypt with N=2^62", scrypt(1<<62, 8, 1), ErrKeyCost},
+		{"scrypt with large r", scrypt(2, 1<<62, 1), ErrKeyCost},
+		{"scrypt with large p", scrypt(1<<14, 8, 1<<62), ErrKeyCost},
+		{"scrypt with N=0", scrypt(0, 8, 1), ErrNotKey},
+		{"scrypt with N=1", scrypt(1, 8, 1), ErrNotKey},
+		{"scrypt with N=3", scrypt(3, 8, 1), ErrNotKey},
+		{"scrypt with r=0", scrypt(2, 0, 1), ErrNotKey},
+		{"scrypt with p=-1", scrypt(2, 1, -1), ErrNotKey},
+		{"scrypt with a key length", scrypt(2, 1, 1, integer(32)), ErrNotKey},
+		{"short IV", pbes2(oidPBKDF2, params, oidAES256CBC, iv[:8], text), ErrNotKey},
+		{"half a block", pbes2(oidPBKDF2, params, oidAES256CBC, iv, text[:24]), ErrNotKey},
+		{"no ciphertext", pbes2(oidPBKDF2, params, oidAES256CBC, iv, nil), ErrNotKey},
+		{"AES-GCM", pbes2(oidPBKDF2, params, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 46}, iv, text), ErrNotKey},
+		{"unknown derivation", pbes2(oidPBES2, params, oidAES256CBC, iv, text), ErrNotKey},
+		{"not DER", block(pemEncryptedKey, []byte("x")), ErrNotKey},
+		{"DEK-Info with a short IV", []byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n"), ErrNotKey},
+		{"DEK-Info with half a block", []byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00000000000000000000000000000000\n\nAAAA\n-----END EC PRIVATE KEY-----\n"), ErrNotKey},
+		{"nothing", nil, ErrNotKey},
+		{"text", []byte("my key"), ErrNotKey},
+		{"a certificate", certPEM([]byte("x")), ErrNotKey},
+		{"two keys", append(plain[:len(plain):len(plain)], plain...), ErrNotKey},
+		{"malformed PKCS#8", block(pemPKCS8Key, []byte("x")), ErrNotKey},
+		{"malformed PKCS#1", block(pemPKCS1Key, []byte("x")), ErrNotKey},
+		{"malformed SEC 1", block(pemSEC1Key, []byte("x")), ErrNotKey},
+		{"huge file", make([]byte, maxFile+1), ErrNotKey},
+		{"huge key", block(pemPKCS1Key, make([]byte, maxKeyDER+1)), ErrKeyKind},
+		{"Ed25519", block(pemPKCS8Key, ed), ErrKeyKind},
+		{"P-224", block(pemPKCS8Key, p224DER), ErrKeyKind},
+	} {
+		pass := passphrase(testPass)
+		if !strings.HasPrefix(tt.what, "DEK-Info") {
+			pass = func() ([]byte, error) {
+				t.Errorf("%s: asked for a passphrase", tt.what)
+				return nil, errors.New("asked")
+			}
+		}
+		if _, err := DecodeKey(tt.data, pass); !errors.Is(err, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.what, err, tt.want)
+		}
+	}
+}
+
+// The passphrase function's own error reaches the caller.
+func TestPassphraseError(t *testing.T) {
+	cancelled := errors.New("cancelled")
+	samples := keySamples(t)
+	for _, data := range samples[1:] {
+		if _, err := DecodeKey(data, func() ([]byte, error) { return nil, cancelled }); !errors.Is(err, cancelled) {
+			t.Errorf("got %v, want the function's error", err)
+		}
+	}
+}
+
+// A key is never written without encryption by mistake, nor with a passphrase
+// that the reference's tools could not be given.
+func TestEncodeKeyRefuses(t *testing.T) {
+	for _, pass := range []string{"", strings.Repeat("x", maxPassphrase+1)} {
+		if out, err := EncodeEncryptedKey(ecKey(0), []byte(pass)); err == nil {
+			t.Errorf("passphrase of %d bytes: got %.40s", len(pass), out)
+		}
+	}
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	check(t, err)
+	if _, err := EncodeKey(ed); !errors.Is(err, ErrKeyKind) {
+		t.Errorf("got %v, want ErrKeyKind", err)
+	}
+	if _, err := EncodeEncryptedKey(ed, []byte(testPass)); !errors.Is(err, ErrKeyKind) {
+		t.Errorf("got %v, want ErrKeyKind", err)
+	}
+}

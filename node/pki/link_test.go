@@ -1,0 +1,274 @@
+package pki
+
+import (
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"peerlink/node/nodetype"
+)
+
+// peers are an accounting authority and two of its peers, who hold the peer
+// certificates that it has issued.
+type peers struct {
+	aa, ca, da         testNode
+	peerCA, peerDA     *x509.Certificate // issued by aa
+	serverCA, serverDA *x509.Certificate // with ecKey(3)
+	serverAA           *x509.Certificate
+	caFromOther        *x509.Certificate // issued to ca by another authority
+}
+
+func newPeers(t testing.TB) peers {
+	p := peers{
+		aa: newNode(t, nodetype.AccountingAuthority, "1234abcd", ecKey(0)),
+		ca: newNode(t, nodetype.CreditorsAgent, "", ecKey(1)),
+		da: newNode(t, nodetype.DebtorsAgent, "", ecKey(2)),
+	}
+	other := newNode(t, nodetype.AccountingAuthority, "00000001", ecKey(4))
+	var err error
+	p.peerCA, err = p.aa.SignPeer(p.ca.Cert, "00000a", big.NewInt(11), testNow)
+	check(t, err)
+	p.peerDA, err = p.aa.SignPeer(p.da.Cert, "1234abcd00", big.NewInt(12), testNow)
+	check(t, err)
+	p.caFromOther, err = other.SignPeer(p.ca.Cert, "00000a", big.NewInt(13), testNow)
+	check(t, err)
+	p.serverCA = p.ca.server(t, ecKey(3))
+	p.serverDA = p.da.server(t, ecKey(3))
+	p.serverAA = p.aa.server(t, ecKey(3))
+	return p
+}
+
+// issue makes a certificate for a link that is not as it should be.
+func issue(t testing.TB, subject, issuer []byte, signer crypto.Signer, extensions ...pkix.Extension) *x509.Certificate {
+	t.Helper()
+	key := ecKey(3)
+	if len(extensions) > 0 && extensions[0].Id.Equal(oidBasicConstraints) && len(extensions[0].Value) > 2 {
+		key = ecKey(5) // an authority's key is ecKey(5), a server's ecKey(3)
+	}
+	cert, err := x509.ParseCertificate(certificate{subject: subject, issuer: issuer, key: key, signer: signer, extensions: extensions}.der(t))
+	check(t, err)
+	return cert
+}
+
+// A client is whoever its chain proves it to be, and nobody without the one
+// chain that leads from our root over our peer certificate to a server of that peer.
+func TestVerifyClient(t *testing.T) {
+	p := newPeers(t)
+	aa, ca, da := p.aa.Cert.RawSubject, p.ca.Cert.RawSubject, p.da.Cert.RawSubject
+	bc, ku := basicConstraintsLeaf(), keyUsageServer()
+	// A peer certificate, also of the authority, without the limits that the
+	// real one has: an operator may have made one with other tools.
+	loose := func(subject []byte, extensions ...pkix.Extension) *x509.Certificate {
+		cert, err := x509.ParseCertificate(certificate{subject: subject, issuer: aa, key: ecKey(1), signer: ecKey(0),
+			extensions: append([]pkix.Extension{caAnyDepth(), keyUsageCA()}, extensions...)}.der(t))
+		check(t, err)
+		return cert
+	}
+	for _, tt := range []struct {
+		what  string
+		shown []*x509.Certificate
+		want  error
+	}{
+		{"creditors agent", []*x509.Certificate{p.serverCA, p.peerCA}, nil},
+		{"with our root", []*x509.Certificate{p.serverCA, p.peerCA, p.aa.Cert}, nil},
+		{"with more than needed", []*x509.Certificate{p.serverCA, p.ca.Cert, p.caFromOther, p.peerDA, p.peerCA}, nil},
+		{"with a loose peer certificate", []*x509.Certificate{p.serverCA, loose(ca)}, nil},
+		{"no peer certificate", []*x509.Certificate{p.serverCA}, RuleIssuer},
+		{"peer certificate of another authority", []*x509.Certificate{p.serverCA, p.caFromOther}, RuleIssuer},
+		{"peer certificate of another peer", []*x509.Certificate{p.serverCA, p.peerDA}, RuleIssuer},
+		{"its own root", []*x509.Certificate{p.serverCA, p.ca.Cert}, RuleIssuer},
+		{"peer certificate alone", []*x509.Certificate{p.peerCA}, RuleCA},
+		{"wrong order", []*x509.Certificate{p.peerCA, p.serverCA}, RuleCA},
+		{"our own server", []*x509.Certificate{p.serverAA}, RuleSubject},
+		{"our own root", []*x509.Certificate{p.aa.Cert}, RuleCA},
+		{"our name, signed by a peer", []*x509.Certificate{issue(t, aa, ca, ecKey(1), bc, ku), p.peerCA}, RuleNameConstraints},
+		{"another peer's name, signed by a peer", []*x509.Certificate{issue(t, da, ca, ecKey(1), bc, ku), p.peerCA}, RuleNameConstraints},
+		{"another peer's name and issuer", []*x509.Certificate{issue(t, da, da, ecKey(1), bc, ku), p.peerDA, p.peerCA}, RuleIssuer},
+		{"another peer's name under a loose certificate", []*x509.Certificate{issue(t, da, ca, ecKey(1), bc, ku), loose(ca)}, RuleChain},
+		{"our name under a loose certificate", []*x509.Certificate{issue(t, aa, ca, ecKey(1), bc, ku), loose(ca)}, RuleSubject},
+		{"a name that is not a node's", []*x509.Certificate{issue(t, nameB, ca, ecKey(1), bc, ku), loose(ca)}, RuleSubject},
+		{"signed by our root in a peer's name", []*x509.Certificate{issue(t, ca, aa, ecKey(0), bc, ku)}, RuleChain},
+		{"authority of the peer", []*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), p.peerCA}, RulePathLen},
+		{"authority of the peer under a loose certificate", []*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), loose(ca)}, RulePathLen},
+		{"an authority as a client", []*x509.Certificate{issue(t, ca, ca, ecKey(1), basicConstraintsCA(0), keyUsage(0b1000_0100)), loose(ca)}, RuleCA},
+		{"for servers only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, ku, serverAuthOnly()), p.peerCA}, RuleKeyUsage},
+		{"for encryption only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, keyUsage(0b0010_0000)), p.peerCA}, RuleKeyUsage},
+		{"for nothing", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, keyUsage(0)), p.peerCA}, RuleKeyUsage},
+		{"no extensions", []*x509.Certificate{issue(t, ca, ca, ecKey(1)), p.peerCA}, nil},
+		{"nothing", nil, RuleChain},
+	} {
+		id, chain, err := VerifyClient(raw(tt.shown), p.aa.Cert, testNow)
+		if !errors.Is(err, tt.want) {
+			t.Errorf("%s: got %v, %v, want %v", tt.what, id, err, tt.want)
+		}
+		if err == nil && (id != p.ca.id || len(chain) != 3 || !chain[0].Equal(tt.shown[0]) || !chain[2].Equal(p.aa.Cert)) {
+			t.Errorf("%s: got %v, %d certificates", tt.what, id, len(chain))
+		}
+		if err != nil && (id != Identity{} || chain != nil) {
+			t.Errorf("%s: got %v with an error", tt.what, id)
+		}
+	}
+	shown := raw([]*x509.Certificate{p.serverCA, p.peerCA})
+	for _, now := range []time.Time{testNow.AddDate(1, 0, 1), testNow.AddDate(0, 0, -1)} {
+		if _, _, err := VerifyClient(shown, p.aa.Cert, now); !errors.Is(err, RuleDates) {
+			t.Errorf("at %v: got %v, want %v", now, err, RuleDates)
+		}
+	}
+	if id, _, err := VerifyClient(raw([]*x509.Certificate{p.serverDA, p.peerDA}), p.aa.Cert, testNow); err != nil || id != p.da.id {
+		t.Errorf("debtors agent: got %v, %v", id, err)
+	}
+}
+
+// A server is the peer that was dialed, by a certificate that the peer's root
+// key has signed, whatever else it shows.
+func TestVerifyServer(t *testing.T) {
+	p := newPeers(t)
+	ca, aa := p.ca.Cert.RawSubject, p.aa.Cert.RawSubject
+	bc, ku := basicConstraintsLeaf(), keyUsageServer()
+	for _, tt := range []struct {
+		what  string
+		shown []*x509.Certificate
+		want  error
+	}{
+		{"the peer", []*x509.Certificate{p.serverCA}, nil},
+		{"with its root", []*x509.Certificate{p.serverCA, p.ca.Cert}, nil},
+		{"with the peer certificate for clients", []*x509.Certificate{p.serverCA, p.peerCA}, nil},
+		{"another peer", []*x509.Certificate{p.serverDA, p.peerDA}, RuleIssuer},
+		{"ourselves", []*x509.Certificate{p.serverAA}, RuleIssuer},
+		{"the peer's name, signed by somebody else", []*x509.Certificate{issue(t, ca, ca, ecKey(4), bc, ku)}, RuleIssuer},
+		{"the peer's name, signed by us", []*x509.Certificate{issue(t, ca, aa, ecKey(0), bc, ku), p.aa.Cert}, RuleIssuer},
+		{"another name, signed by the peer", []*x509.Certificate{issue(t, aa, ca, ecKey(1), bc, ku)}, RuleSubject},
+		{"not a node's name", []*x509.Certificate{issue(t, nameB, ca, ecKey(1), bc, ku)}, RuleSubject},
+		{"the peer's root itself", []*x509.Certificate{p.ca.Cert}, RuleCA},
+		{"an authority below the peer", []*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA())}, RuleIssuer},
+		{"an authority as a server", []*x509.Certificate{issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsage(0b1000_0100))}, RuleCA},
+		{"for clients only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, ku, clientAuthOnly())}, RuleKeyUsage},
+		{"for encryption only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, keyUsage(0b0010_0000))}, RuleKeyUsage},
+		{"nothing", nil, RuleChain},
+	} {
+		chain, err := VerifyServer(raw(tt.shown), p.ca.Cert, p.ca.id, testNow)
+		if !errors.Is(err, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.what, err, tt.want)
+		}
+		if err == nil && (len(chain) != 2 || !chain[0].Equal(tt.shown[0]) || !chain[1].Equal(p.ca.Cert)) {
+			t.Errorf("%s: got %d certificates", tt.what, len(chain))
+		}
+	}
+	if _, err := VerifyServer(raw([]*x509.Certificate{p.serverCA}), p.ca.Cert, p.da.id, testNow); !errors.Is(err, RuleSubject) {
+		t.Errorf("another peer was expected: got %v, want %v", err, RuleSubject)
+	}
+	if _, err := VerifyServer(raw([]*x509.Certificate{p.serverCA}), p.ca.Cert, p.ca.id, testNow.AddDate(2, 0, 0)); !errors.Is(err, RuleDates) {
+		t.Errorf("got %v, want %v", err, RuleDates)
+	}
+}
+
+// What comes over the wire is bounded before it is parsed, and may be anything.
+func TestShownLimits(t *testing.T) {
+	p := newPeers(t)
+	huge := append([][]byte{p.serverCA.Raw}, make([]byte, maxChainBytes))
+	var many [][]byte
+	for range maxCertificates + 1 {
+		many = append(many, p.serverCA.Raw)
+	}
+	for what, tt := range map[string]struct {
+		shown [][]byte
+		want  error
+	}{
+		"too many":       {many, RuleLimit},
+		"too large":      {huge, RuleLimit},
+		"rubbish":        {[][]byte{[]byte("rubbish")}, RuleFormat},
+		"rubbish behind": {[][]byte{p.serverCA.Raw, nil}, RuleFormat},
+		"cut off":        {[][]byte{p.serverCA.Raw[:100]}, RuleFormat},
+	} {
+		if _, _, err := VerifyClient(tt.shown, p.aa.Cert, testNow); !errors.Is(err, tt.want) {
+			t.Errorf("client, %s: got %v, want %v", what, err, tt.want)
+		}
+		if _, err := VerifyServer(tt.shown, p.ca.Cert, p.ca.id, testNow); !errors.Is(err, tt.want) {
+			t.Errorf("server, %s: got %v, want %v", what, err, tt.want)
+		}
+	}
+}
+
+// Two nodes prove to each other over TLS 1.3 who they are, with the chains that
+// the specification has them show, and with nothing from the default
+// verification of crypto/tls.
+func TestTLS(t *testing.T) {
+	p := newPeers(t)
+	var seen Identity
+	serverConfig := &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{p.serverAA.Raw}, PrivateKey: ecKey(3)}},
+		ClientAuth:   tls.RequireAnyClientCert,
+		VerifyPeerCertificate: func(shown [][]byte, _ [][]*x509.Certificate) (err error) {
+			seen, _, err = VerifyClient(shown, p.aa.Cert, testNow)
+			return err
+		},
+	}
+	// dial returns what either side says about the handshake.
+	dial := func(expected testNode, shown ...*x509.Certificate) (serverErr, clientErr error) {
+		a, b := net.Pipe()
+		server, client := tls.Server(a, serverConfig), tls.Client(b, &tls.Config{
+			MinVersion:         tls.VersionTLS13,
+			Certificates:       []tls.Certificate{{Certificate: raw(shown), PrivateKey: ecKey(3)}},
+			InsecureSkipVerify: true, // of names; VerifyServer does the rest
+			VerifyPeerCertificate: func(shown [][]byte, _ [][]*x509.Certificate) error {
+				_, err := VerifyServer(shown, expected.Cert, expected.id, testNow)
+				return err
+			},
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			defer a.Close()
+			serverErr = server.HandshakeContext(t.Context())
+		})
+		wg.Go(func() {
+			defer b.Close()
+			if clientErr = client.HandshakeContext(t.Context()); clientErr == nil {
+				// The server's part ends when the client takes what it has sent.
+				_, _ = io.Copy(io.Discard, b)
+			}
+		})
+		wg.Wait()
+		return serverErr, clientErr
+	}
+	if serverErr, clientErr := dial(p.aa, p.serverCA, p.peerCA); serverErr != nil || clientErr != nil || seen != p.ca.id {
+		t.Errorf("got %v, %v, %v, want %v", seen, serverErr, clientErr, p.ca.id)
+	}
+	if serverErr, _ := dial(p.aa, p.serverCA); !errors.Is(serverErr, RuleIssuer) {
+		t.Errorf("without a peer certificate: the server says %v, want %v", serverErr, RuleIssuer)
+	}
+	if _, clientErr := dial(p.ca, p.serverCA, p.peerCA); !errors.Is(clientErr, RuleIssuer) {
+		t.Errorf("another server than the one dialed: the client says %v, want %v", clientErr, RuleIssuer)
+	}
+}
+
+// BenchmarkVerifyClient is what an accepted connection costs here, with RSA
+// 3072 throughout.
+func BenchmarkVerifyClient(b *testing.B) {
+	aa := newNode(b, nodetype.AccountingAuthority, "1234abcd", testRSAKey())
+	ca := newNode(b, nodetype.CreditorsAgent, "", mustRSA(3072))
+	peer, err := aa.SignPeer(ca.Cert, "00000a", big.NewInt(11), testNow)
+	check(b, err)
+	shown := raw([]*x509.Certificate{ca.server(b, mustRSA(3072)), peer})
+	for b.Loop() {
+		if _, _, err := VerifyClient(shown, aa.Cert, testNow); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func raw(certs []*x509.Certificate) [][]byte {
+	var ders [][]byte
+	for _, cert := range certs {
+		ders = append(ders, cert.Raw)
+	}
+	return ders
+}

@@ -1,0 +1,327 @@
+package pki
+
+import (
+	"bytes"
+	"encoding/asn1"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// No real name comes near these; they keep comparisons cheap.
+const (
+	maxRDNs       = 32
+	maxAttributes = 8 // in one RDN
+)
+
+var errName = errors.New("malformed distinguished name")
+
+// A name is a distinguished name (RFC 5280, section 4.1.2.4), parsed so that it
+// can be compared by section 7.1.
+type name []rdn
+
+// An rdn is a set of attributes, kept sorted by type. No type occurs twice
+// (X.501, section 9.3), which makes comparing sets a walk along both.
+type rdn []attribute
+
+type attribute struct {
+	oid   asn1.ObjectIdentifier
+	tag   cbasn1.Tag
+	value []byte // content, as encoded
+
+	// text is what is compared: the characters, without regard to the string
+	// type, to case, or to the amount of white space. It is empty if tag is not
+	// a string type.
+	text string
+	// plain is set if text is all printable ASCII. Two plain texts are equal or
+	// they are not; about others see match.
+	plain bool
+	// isText is set if tag is a string type.
+	isText bool
+}
+
+// match is the outcome of a comparison. The order of the constants matters: a
+// comparison of many parts is as good as its worst part.
+type match int
+
+const (
+	differs match = iota
+	// unsure is neither equal nor certainly different: the texts have
+	// characters that section 7.1 wants to be normalized and folded as Unicode
+	// (RFC 4518), or a type without a known matching rule.
+	unsure
+	equals
+)
+
+func parseName(der []byte) (name, error) {
+	s := cryptobyte.String(der)
+	n, err := readName(&s)
+	if err != nil {
+		return nil, err
+	}
+	if !s.Empty() {
+		return nil, fmt.Errorf("%w: trailing data", errName)
+	}
+	return n, nil
+}
+
+func readName(s *cryptobyte.String) (name, error) {
+	var rdns cryptobyte.String
+	if !s.ReadASN1(&rdns, cbasn1.SEQUENCE) {
+		return nil, errName
+	}
+	var n name
+	for !rdns.Empty() {
+		r, err := readRDN(&rdns)
+		if err != nil {
+			return nil, err
+		}
+		if len(n) == maxRDNs {
+			return nil, fmt.Errorf("%w: more than %d components", errName, maxRDNs)
+		}
+		n = append(n, r)
+	}
+	return n, nil
+}
+
+func readRDN(s *cryptobyte.String) (rdn, error) {
+	var set cryptobyte.String
+	if !s.ReadASN1(&set, cbasn1.SET) || set.Empty() {
+		return nil, errName
+	}
+	var r rdn
+	for !set.Empty() {
+		var seq, value cryptobyte.String
+		var a attribute
+		if !set.ReadASN1(&seq, cbasn1.SEQUENCE) ||
+			!seq.ReadASN1ObjectIdentifier(&a.oid) ||
+			!seq.ReadAnyASN1(&value, &a.tag) ||
+			!seq.Empty() {
+			return nil, errName
+		}
+		a.value = value
+		if err := a.decode(); err != nil {
+			return nil, err
+		}
+		if len(r) == maxAttributes {
+			return nil, fmt.Errorf("%w: more than %d attributes in one component", errName, maxAttributes)
+		}
+		at, twice := slices.BinarySearchFunc(r, a, func(a, b attribute) int { return slices.Compare(a.oid, b.oid) })
+		if twice {
+			return nil, fmt.Errorf("%w: attribute %v twice in one component", errName, a.oid)
+		}
+		r = slices.Insert(r, at, a)
+	}
+	return r, nil
+}
+
+// decode fills in what is compared.
+func (a *attribute) decode() error {
+	chars, isText, err := decodeString(a.tag, a.value)
+	if err != nil || !isText {
+		return err
+	}
+	a.isText = true
+	a.text, a.plain = fold(chars)
+	return nil
+}
+
+// The string types that cryptobyte/asn1 does not name.
+const (
+	tagNumericString   = cbasn1.Tag(18)
+	tagVisibleString   = cbasn1.Tag(26)
+	tagUniversalString = cbasn1.Tag(28)
+	tagBMPString       = cbasn1.Tag(30)
+)
+
+func decodeString(tag cbasn1.Tag, value []byte) (s string, isText bool, err error) {
+	bad := func() (string, bool, error) { return "", true, fmt.Errorf("%w: invalid characters", errName) }
+	switch tag {
+	case cbasn1.UTF8String:
+		if !utf8.Valid(value) {
+			return bad()
+		}
+		return string(value), true, nil
+	case cbasn1.PrintableString, cbasn1.IA5String, tagNumericString, tagVisibleString:
+		for _, c := range value {
+			if c >= utf8.RuneSelf {
+				return bad()
+			}
+		}
+		return string(value), true, nil
+	case cbasn1.T61String:
+		// Everybody writes Latin-1 into TeletexStrings. Where the true T.61
+		// differs, it has characters outside of ASCII, so comparing is unsure.
+		var b strings.Builder
+		for _, c := range value {
+			b.WriteRune(rune(c))
+		}
+		return b.String(), true, nil
+	case tagBMPString, tagUniversalString:
+		width := 2
+		if tag == tagUniversalString {
+			width = 4
+		}
+		if len(value)%width != 0 {
+			return bad()
+		}
+		var b strings.Builder
+		for chunk := range slices.Chunk(value, width) {
+			c := uint32(binary.BigEndian.Uint16(chunk))
+			if width == 4 {
+				c = binary.BigEndian.Uint32(chunk)
+			}
+			if c > utf8.MaxRune || !utf8.ValidRune(rune(c)) {
+				return bad()
+			}
+			b.WriteRune(rune(c))
+		}
+		return b.String(), true, nil
+	}
+	return "", false, nil
+}
+
+// fold puts text into the form that is compared: ASCII letters in lower case,
+// white space removed at the ends and reduced to one space elsewhere. Other
+// characters stay as they are, and make the text not plain.
+func fold(s string) (folded string, plain bool) {
+	plain = true
+	var b strings.Builder
+	space := false
+	for _, c := range s {
+		switch {
+		case c == ' ' || '\t' <= c && c <= '\r':
+			space = true
+			continue
+		case 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		case c < ' ' || c > '~':
+			plain = false
+		}
+		if space && b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		space = false
+		b.WriteRune(c)
+	}
+	return b.String(), plain
+}
+
+func (a attribute) compare(b attribute) match {
+	if !a.oid.Equal(b.oid) {
+		return differs
+	}
+	if a.isText && b.isText {
+		switch {
+		case a.text == b.text:
+			return equals
+		case a.plain && b.plain:
+			return differs
+		}
+		return unsure
+	}
+	if a.tag == b.tag && slices.Equal(a.value, b.value) {
+		return equals
+	}
+	return unsure
+}
+
+func (r rdn) compare(s rdn) match {
+	if len(r) != len(s) {
+		return differs
+	}
+	m := equals
+	for i := range r {
+		m = min(m, r[i].compare(s[i]))
+	}
+	return m
+}
+
+// contains tells whether n, as the base of a subtree, contains the name o: its
+// RDNs are the first of o's (RFC 5280, section 4.2.1.10).
+func (n name) contains(o name) match {
+	if len(n) > len(o) {
+		return differs
+	}
+	m := equals
+	for i := range n {
+		m = min(m, n[i].compare(o[i]))
+	}
+	return m
+}
+
+func (n name) compare(o name) match {
+	if len(n) != len(o) {
+		return differs
+	}
+	return n.contains(o)
+}
+
+// has tells whether the name has an attribute of the type.
+func (n name) has(oid asn1.ObjectIdentifier) bool {
+	return slices.ContainsFunc(n, func(r rdn) bool {
+		return slices.ContainsFunc(r, func(a attribute) bool { return a.oid.Equal(oid) })
+	})
+}
+
+// marshal writes the DER of the name.
+func (n name) marshal(b *cryptobyte.Builder) {
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		for _, r := range n {
+			b.AddASN1(cbasn1.SET, r.marshal)
+		}
+	})
+}
+
+// marshal writes the attributes sorted by their encoding, as DER has it.
+func (r rdn) marshal(b *cryptobyte.Builder) {
+	encoded := make([][]byte, 0, len(r))
+	for _, a := range r {
+		var one cryptobyte.Builder
+		one.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1ObjectIdentifier(a.oid)
+			b.AddASN1(a.tag, func(b *cryptobyte.Builder) { b.AddBytes(a.value) })
+		})
+		der, err := one.Bytes()
+		if err != nil {
+			b.SetError(err)
+			return
+		}
+		encoded = append(encoded, der)
+	}
+	slices.SortFunc(encoded, bytes.Compare)
+	b.AddBytes(slices.Concat(encoded...))
+}
+
+// String is for error messages: attribute types that are not Swaptacular's
+// appear as numbers.
+func (n name) String() string {
+	if len(n) == 0 {
+		return "(empty name)"
+	}
+	parts := make([]string, 0, len(n))
+	for _, r := range n {
+		values := make([]string, 0, len(r))
+		for _, a := range r {
+			typ := a.oid.String()
+			switch {
+			case a.oid.Equal(oidOrganization):
+				typ = "O"
+			case a.oid.Equal(oidOrganizationalUnit):
+				typ = "OU"
+			case a.oid.Equal(oidSerialNumber):
+				typ = "serialNumber"
+			}
+			chars, _, _ := decodeString(a.tag, a.value)
+			values = append(values, fmt.Sprintf("%s=%q", typ, clip(chars)))
+		}
+		parts = append(parts, strings.Join(values, "+"))
+	}
+	return clipText(strings.Join(parts, ","))
+}

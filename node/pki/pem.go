@@ -1,0 +1,89 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+)
+
+const (
+	pemCertificate = "CERTIFICATE"
+	pemCSR         = "CERTIFICATE REQUEST"
+)
+
+// ErrPEM is returned for files that are not exactly one certificate, or one
+// certificate signing request.
+var ErrPEM = errors.New("unexpected content of a PEM file")
+
+// ParseCertificatePEM reads a file with exactly one certificate. It may begin
+// with a human-readable dump, as what "openssl ca" writes does, and may have
+// CRLF line ends. Errors wrap [ErrPEM].
+//
+// Nothing else is allowed in the file, because other programs will read it too,
+// and everybody must see the same certificate.
+func ParseCertificatePEM(data []byte) (*x509.Certificate, error) {
+	der, err := onlyBlock(data, pemCertificate)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPEM, err)
+	}
+	return cert, nil
+}
+
+// EncodeCertificatePEM writes a certificate in PEM.
+func EncodeCertificatePEM(cert *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: cert.Raw})
+}
+
+// ParseCSRPEM reads a file with exactly one certificate signing request, under
+// the same rules as [ParseCertificatePEM], and checks that it was signed with
+// the key that it carries. Errors wrap [ErrPEM] or [ErrSignature].
+func ParseCSRPEM(data []byte) (*x509.CertificateRequest, error) {
+	der, err := onlyBlock(data, pemCSR)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPEM, err)
+	}
+	if err := checkCSR(csr); err != nil {
+		return nil, err
+	}
+	return csr, nil
+}
+
+// EncodeCSRPEM writes a certificate signing request, as [NewCSR] returns it, in
+// PEM.
+func EncodeCSRPEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: pemCSR, Bytes: der})
+}
+
+// onlyBlock returns the content of the file's only PEM block.
+func onlyBlock(data []byte, pemType string) ([]byte, error) {
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", ErrPEM, len(data), maxFile)
+	}
+	// Counted in the text, because pem.Decode steps over blocks that it can not
+	// read, and another reader may be able to.
+	if n := bytes.Count(data, []byte("-----BEGIN ")); n != 1 {
+		return nil, fmt.Errorf("%w: %d PEM blocks: expected exactly one, %s", ErrPEM, n, pemType)
+	}
+	block, rest := pem.Decode(data)
+	switch {
+	case block == nil:
+		return nil, fmt.Errorf("%w: malformed PEM block", ErrPEM)
+	case block.Type != pemType:
+		return nil, fmt.Errorf("%w: %s: expected %s", ErrPEM, clip(block.Type), pemType)
+	case len(block.Headers) != 0:
+		return nil, fmt.Errorf("%w: PEM block with headers", ErrPEM)
+	case len(bytes.TrimSpace(rest)) != 0:
+		return nil, fmt.Errorf("%w: text after the PEM block", ErrPEM)
+	}
+	return block.Bytes, nil
+}

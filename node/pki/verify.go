@@ -1,0 +1,323 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Limits for what strangers show, checked before anything costly.
+const (
+	maxCertificates = 10       // the leaf, and those given to build chains from it
+	maxChainBytes   = 64 << 10 // all of them together, in DER
+	maxNames        = 512      // names and subtrees, in all certificates together
+)
+
+// Rule is what a certificate or a chain has to comply with. A Rule is an error
+// so that errors.Is(err, RuleDates) tells which one was broken.
+type Rule string
+
+// Error is the text of the rule.
+func (r Rule) Error() string { return string(r) }
+
+// The rules.
+const (
+	// RuleLimit: not more than 10 certificates, 64 KiB, 512 names.
+	RuleLimit Rule = "more than a chain of certificates may have"
+	// RuleFormat: certificates that can be parsed, names included.
+	RuleFormat Rule = "malformed certificate"
+	// RuleKey: a public key of a kind and size that is supported.
+	RuleKey Rule = "public key not acceptable"
+	// RuleIssuer: signatures that lead to a trusted certificate.
+	RuleIssuer Rule = "not issued by a trusted certificate"
+	// RuleDates: valid at the time of checking.
+	RuleDates Rule = "not valid at this time"
+	// RuleCA: what signs certificates is entitled to do so, and what a server
+	// shows is not.
+	RuleCA Rule = "wrong basicConstraints or keyUsage"
+	// RulePathLen: not more certificates below one than it allows.
+	RulePathLen Rule = "path length exceeded"
+	// RuleKeyUsage: keyUsage and extKeyUsage allow what the key is used for.
+	RuleKeyUsage Rule = "key not to be used for this"
+	// RuleNameConstraints: names that all issuers in the chain were allowed to
+	// sign, under constraints that were wholly understood.
+	RuleNameConstraints Rule = "name constraints"
+	// RuleCriticalExtension: no critical extension that is not known here.
+	RuleCriticalExtension Rule = "unknown critical extension"
+	// RulePolicy: certificate policies, which Swaptacular does not use.
+	RulePolicy Rule = "certificate policies"
+	// RuleSubject: the name, and the key, of who was expected.
+	RuleSubject Rule = "not the expected subject"
+	// RuleChain: certificates as nodes show them to each other, see
+	// [VerifyServer] and [VerifyClient].
+	RuleChain Rule = "not a chain of certificates that a node has"
+)
+
+// VerifyError tells why a certificate or a chain was refused.
+type VerifyError struct {
+	Rule   Rule              // the rule that was broken
+	Cert   *x509.Certificate // by this certificate; nil if it is about all of them
+	Detail string            // what was wrong, or what is being spoken of in Err
+	Err    error             // the cause, or nil
+}
+
+func (e *VerifyError) Error() string {
+	s := "certificate refused: " + string(e.Rule)
+	if e.Cert != nil {
+		subject := "of an unreadable subject"
+		if id, err := IdentityOf(e.Cert.RawSubject); err == nil {
+			subject = "of " + id.String()
+		} else if n, err := parseName(e.Cert.RawSubject); err == nil {
+			subject = "of " + n.String()
+		}
+		s = "certificate " + subject + " refused: " + string(e.Rule)
+	}
+	if e.Detail != "" {
+		s += ": " + e.Detail
+	}
+	if e.Err != nil {
+		s += ": " + clipText(e.Err.Error()) // crypto/x509 quotes from certificates
+	}
+	return s
+}
+
+// Unwrap returns the rule and the cause.
+func (e *VerifyError) Unwrap() []error {
+	if e.Err == nil {
+		return []error{e.Rule}
+	}
+	return []error{e.Rule, e.Err}
+}
+
+// VerifyOptions tells [Verify] what to trust and what for.
+type VerifyOptions struct {
+	// Trusted are the certificates at which a chain may end, self-signed or
+	// not. Their own dates, path lengths and name constraints count.
+	Trusted []*x509.Certificate
+	// Untrusted may be used to get there.
+	Untrusted []*x509.Certificate
+	// KeyUsages are those of which the chain must allow one. Empty means that
+	// any will do.
+	KeyUsages []x509.ExtKeyUsage
+	// Time is when the chain must be valid. Zero means now.
+	Time time.Time
+}
+
+// Verify builds and checks a chain from a certificate to a trusted one by RFC
+// 5280, section 6.1, without revocation, and returns it, the given leaf first.
+// It is not about Swaptacular; the package comment says where it deviates. Every certificate in the options is looked at beforehand, and one
+// that is not acceptable by itself fails the verification even if no chain
+// needs it. The error is a [*VerifyError].
+func Verify(leaf *x509.Certificate, o VerifyOptions) ([]*x509.Certificate, error) {
+	chains, err := verify(leaf, o)
+	if err != nil {
+		return nil, err
+	}
+	return chains[0], nil
+}
+
+// verify returns all chains that are valid, at least one.
+func verify(leaf *x509.Certificate, o VerifyOptions) ([][]*x509.Certificate, error) {
+	if o.Time.IsZero() {
+		o.Time = time.Now()
+	}
+	shown := append([]*x509.Certificate{leaf}, o.Untrusted...)
+	if err := checkSize(shown, func(c *x509.Certificate) int { return len(c.Raw) }); err != nil {
+		return nil, err
+	}
+	known := make(candidates)
+	all := slices.Concat(shown, o.Trusted)
+	for _, cert := range all {
+		if err := known.add(cert); err != nil {
+			return nil, err
+		}
+	}
+	pool := func(certs []*x509.Certificate) *x509.CertPool {
+		p := x509.NewCertPool()
+		for _, cert := range certs {
+			p.AddCert(known.of(cert).stripped)
+		}
+		return p
+	}
+	usages := o.KeyUsages
+	if len(usages) == 0 {
+		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+	}
+	built, err := known.of(leaf).stripped.Verify(x509.VerifyOptions{
+		Roots:         pool(o.Trusted),
+		Intermediates: pool(o.Untrusted),
+		KeyUsages:     usages,
+		CurrentTime:   o.Time,
+	})
+	if err != nil {
+		return nil, known.blame(err, leaf, all, o.Time)
+	}
+	var valid [][]*x509.Certificate
+	var refused error
+	for _, chain := range built {
+		chain, err := known.check(chain)
+		if err == nil {
+			valid = append(valid, chain)
+		} else if refused == nil {
+			refused = err
+		}
+	}
+	if len(valid) == 0 {
+		return nil, refused
+	}
+	return valid, nil
+}
+
+// checkSize limits what strangers show, parsed or not.
+func checkSize[T any](shown []T, size func(T) int) error {
+	if len(shown) > maxCertificates {
+		return &VerifyError{Rule: RuleLimit, Detail: fmt.Sprintf("%d certificates: expected at most %d", len(shown), maxCertificates)}
+	}
+	total := 0
+	for _, cert := range shown {
+		total += size(cert)
+	}
+	if total > maxChainBytes {
+		return &VerifyError{Rule: RuleLimit, Detail: fmt.Sprintf("%d bytes of certificates: expected at most %d", total, maxChainBytes)}
+	}
+	return nil
+}
+
+// candidates are certificates of which a chain may be built, by their DER.
+type candidates map[string]*candidate
+
+type candidate struct {
+	given *x509.Certificate
+	// stripped is a copy without those critical extensions that this package
+	// has understood, and will enforce, in place of crypto/x509.
+	stripped *x509.Certificate
+	names    *certNames
+}
+
+func (c candidates) of(cert *x509.Certificate) *candidate { return c[string(cert.Raw)] }
+
+func (c candidates) add(cert *x509.Certificate) error {
+	if c.of(cert) != nil {
+		return nil
+	}
+	if pub, ok := cert.PublicKey.(*rsa.PublicKey); ok && pub.N.BitLen() > maxRSABits {
+		return &VerifyError{Rule: RuleKey, Cert: cert, Err: checkPublicKey(pub)}
+	}
+	names, err := namesOf(cert)
+	switch {
+	case errors.Is(err, errConstraints):
+		return &VerifyError{Rule: RuleNameConstraints, Cert: cert, Err: err}
+	case err != nil:
+		return &VerifyError{Rule: RuleFormat, Cert: cert, Err: err}
+	}
+	stripped := *cert
+	stripped.UnhandledCriticalExtensions = slices.DeleteFunc(slices.Clone(cert.UnhandledCriticalExtensions), names.understands)
+	c[string(cert.Raw)] = &candidate{given: cert, stripped: &stripped, names: names}
+
+	total := 0
+	for _, known := range c {
+		total += known.names.size()
+	}
+	if total > maxNames {
+		return &VerifyError{Rule: RuleLimit, Cert: cert, Detail: fmt.Sprintf("%d names and subtrees: expected at most %d", total, maxNames)}
+	}
+	return nil
+}
+
+// understands tells whether this package enforces all of an extension that
+// crypto/x509 has given up on.
+func (c *certNames) understands(oid asn1.ObjectIdentifier) bool {
+	switch {
+	case oid.Equal(oidNameConstraints):
+		return c.constraints != nil
+	case oid.Equal(oidSubjectAltName):
+		return !slices.ContainsFunc(c.alt, func(g generalName) bool { return g.tag != tagDirectoryName })
+	}
+	return false
+}
+
+// check does for a chain what crypto/x509 does not, and returns it as it was
+// given.
+func (c candidates) check(chain []*x509.Certificate) ([]*x509.Certificate, error) {
+	given := make([]*x509.Certificate, len(chain))
+	names := make([]*certNames, len(chain))
+	for i, cert := range chain {
+		known := c.of(cert)
+		given[i], names[i] = known.given, known.names
+		// crypto/x509 lets a keyUsage without any bit pass.
+		if i > 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0 && findExtension(cert, oidKeyUsage) != nil {
+			return nil, &VerifyError{Rule: RuleCA, Cert: known.given, Detail: "expected keyUsage with keyCertSign"}
+		}
+	}
+	if at, err := checkConstraints(names); err != nil {
+		return nil, &VerifyError{Rule: RuleNameConstraints, Cert: given[at], Err: err}
+	}
+	return given, nil
+}
+
+// blame turns an error of crypto/x509 into the rule that was broken, and by
+// which certificate.
+func (c candidates) blame(err error, leaf *x509.Certificate, all []*x509.Certificate, now time.Time) error {
+	e := &VerifyError{Rule: RuleIssuer, Cert: leaf, Err: err}
+	var invalid x509.CertificateInvalidError
+	if !errors.As(err, &invalid) {
+		// crypto/x509 does not say which certificate it means, and of
+		// intermediates it may only say that it found none.
+		if len(c.of(leaf).stripped.UnhandledCriticalExtensions) > 0 {
+			e.Rule = RuleCriticalExtension
+		} else if rule, cert := c.brokenAbove(leaf, all, now); cert != nil {
+			e.Rule, e.Cert = rule, cert
+		}
+		return e
+	}
+	if invalid.Cert != nil && c.of(invalid.Cert) != nil {
+		e.Cert = c.of(invalid.Cert).given
+	}
+	switch invalid.Reason {
+	case x509.Expired:
+		e.Rule = RuleDates
+	case x509.NotAuthorizedToSign:
+		e.Rule = RuleCA
+	case x509.TooManyIntermediates:
+		e.Rule = RulePathLen
+	case x509.IncompatibleUsage, x509.CANotAuthorizedForExtKeyUsage:
+		e.Rule = RuleKeyUsage
+	case x509.CANotAuthorizedForThisName, x509.UnconstrainedName, x509.TooManyConstraints:
+		e.Rule = RuleNameConstraints
+	case x509.NoValidChains:
+		e.Rule = RulePolicy
+	}
+	return e
+}
+
+// brokenAbove follows signatures from the leaf upwards to the first certificate
+// that breaks a rule by itself. It decides nothing, the chain is refused by now;
+// it serves those who have to find out why.
+func (c candidates) brokenAbove(leaf *x509.Certificate, all []*x509.Certificate, now time.Time) (Rule, *x509.Certificate) {
+	child := leaf
+	for range maxCertificates {
+		at := slices.IndexFunc(all, func(cert *x509.Certificate) bool {
+			return bytes.Equal(cert.RawSubject, child.RawIssuer) && !bytes.Equal(cert.Raw, child.Raw) &&
+				cert.CheckSignature(child.SignatureAlgorithm, child.RawTBSCertificate, child.Signature) == nil
+		})
+		if at < 0 {
+			return "", nil
+		}
+		issuer := all[at]
+		switch {
+		case now.Before(issuer.NotBefore) || now.After(issuer.NotAfter):
+			return RuleDates, issuer
+		case !issuer.IsCA || findExtension(issuer, oidKeyUsage) != nil && issuer.KeyUsage&x509.KeyUsageCertSign == 0:
+			return RuleCA, issuer
+		case len(c.of(issuer).stripped.UnhandledCriticalExtensions) > 0:
+			return RuleCriticalExtension, issuer
+		}
+		child = issuer
+	}
+	return "", nil
+}

@@ -1,0 +1,83 @@
+package stomp
+
+import (
+	"slices"
+	"strconv"
+	"unicode/utf8"
+)
+
+// AppendFrame appends f to dst as it goes over the wire. A content-length is
+// added where there is a body or may be one (SEND, MESSAGE, ERROR), unless f
+// has it. When f breaks the rules of STOMP or exceeds [DefaultLimits], the
+// error is [ErrUnsendable] and dst is returned as it was.
+func AppendFrame(dst []byte, f *Frame) ([]byte, error) {
+	return DefaultLimits().appendFrame(dst, f)
+}
+
+func (l Limits) appendFrame(dst []byte, f *Frame) ([]byte, error) {
+	switch {
+	case !isCommand(f.Command) || len(f.Command) > l.Command:
+		return dst, unsendablef("%.40q is not a command of 1 to %d capital letters", f.Command, l.Command)
+	case len(f.Body) > l.Body:
+		return dst, unsendablef("body of %s has %d bytes, at most %d are allowed", f.Command, len(f.Body), l.Body)
+	}
+	out := slices.Grow(dst, 256+len(f.Body))
+	out = append(out, f.Command...)
+	out = append(out, '\n')
+	out, err := l.appendHeaders(out, f)
+	if err != nil {
+		return dst, err
+	}
+	out = append(out, '\n')
+	out = append(out, f.Body...)
+	return append(out, 0), nil
+}
+
+func (l Limits) appendHeaders(out []byte, f *Frame) ([]byte, error) {
+	start, count := len(out), len(f.Headers)
+	for i := range f.Headers {
+		var err error
+		if out, err = l.appendHeader(out, f.Command, &f.Headers[i]); err != nil {
+			return nil, err
+		}
+	}
+	if length, given := f.Get("content-length"); given {
+		if n, ok := parseDecimal(length); !ok || n != uint64(len(f.Body)) {
+			return nil, unsendablef("content-length of %s is %.40q, but the body has %d bytes", f.Command, length, len(f.Body))
+		}
+	} else if len(f.Body) > 0 || carriesBody(f.Command) {
+		out = append(out, "content-length:"...)
+		out = strconv.AppendInt(out, int64(len(f.Body)), 10)
+		out = append(out, '\n')
+		count++
+	}
+	if count > l.Headers {
+		return nil, unsendablef("%s has %d headers, at most %d are allowed", f.Command, count, l.Headers)
+	}
+	if size := len(out) - start; size > l.HeaderBytes {
+		return nil, unsendablef("headers of %s take %d bytes, at most %d are allowed", f.Command, size, l.HeaderBytes)
+	}
+	return out, nil
+}
+
+// appendHeader appends one header line. Errors must not quote values: a CONNECT
+// has a passcode.
+func (l Limits) appendHeader(out []byte, command string, h *Header) ([]byte, error) {
+	start := len(out)
+	out = appendEscaped(out, h.Name)
+	nameSize := len(out) - start
+	out = append(out, ':')
+	out = appendEscaped(out, h.Value)
+	valueSize := len(out) - start - nameSize - 1
+	switch {
+	case nameSize == 0:
+		return nil, unsendablef("%s has a header without a name", command)
+	case nameSize > l.HeaderName:
+		return nil, unsendablef("name of header %.40q of %s takes %d bytes, at most %d are allowed", h.Name, command, nameSize, l.HeaderName)
+	case valueSize > l.HeaderValue:
+		return nil, unsendablef("value of header %.40q of %s takes %d bytes, at most %d are allowed", h.Name, command, valueSize, l.HeaderValue)
+	case !utf8.ValidString(h.Name) || !utf8.ValidString(h.Value):
+		return nil, unsendablef("header %.40q of %s is not valid UTF-8", h.Name, command)
+	}
+	return append(out, '\n'), nil
+}

@@ -1,0 +1,83 @@
+package stomp
+
+// Frame is the unit of STOMP: a command, headers, and a body that may be empty
+// (STOMP 1.2, "STOMP Frames"). Names and values of headers are unescaped.
+type Frame struct {
+	Command string
+	Headers []Header
+	Body    []byte
+}
+
+// Header is one header of a [Frame].
+type Header struct{ Name, Value string }
+
+// NewFrame makes a frame without a body. The strings are names and values of
+// headers in turn; a last name without a value gets the empty one.
+func NewFrame(command string, nameValue ...string) *Frame {
+	f := &Frame{Command: command, Headers: make([]Header, 0, (len(nameValue)+1)/2)}
+	for len(nameValue) > 1 {
+		f.Headers = append(f.Headers, Header{nameValue[0], nameValue[1]})
+		nameValue = nameValue[2:]
+	}
+	if len(nameValue) == 1 {
+		f.Headers = append(f.Headers, Header{Name: nameValue[0]})
+	}
+	return f
+}
+
+// Get gives the value of the first header with this name, which is the one that
+// counts (STOMP 1.2, "Repeated Header Entries"), and whether there is one.
+func (f *Frame) Get(name string) (string, bool) {
+	for i := range f.Headers {
+		if f.Headers[i].Name == name {
+			return f.Headers[i].Value, true
+		}
+	}
+	return "", false
+}
+
+// carriesBody tells whether frames with this command may have a body, and are
+// therefore written with a content-length even when it is empty.
+func carriesBody(command string) bool {
+	return command == "SEND" || command == "MESSAGE" || command == "ERROR"
+}
+
+// opensSession tells whether frames with this command come before both sides
+// know each other's version of STOMP, so that nobody knows whether their
+// headers are escaped.
+func opensSession(command string) bool {
+	return command == "CONNECTED" || isConnect(command)
+}
+
+// isConnect tells whether command asks for a session: STOMP is another name for
+// CONNECT.
+func isConnect(command string) bool {
+	return command == "STOMP" || command == "CONNECT"
+}
+
+// isCommand tells whether s has capital letters only, and at least one.
+func isCommand[T string | []byte](s T) bool {
+	for i := range len(s) {
+		if s[i] < 'A' || s[i] > 'Z' {
+			return false
+		}
+	}
+	return len(s) > 0
+}
+
+// internCommand is string(b) without an allocation for the commands of STOMP.
+func internCommand(b []byte) string {
+	for _, c := range commands {
+		if string(b) == c {
+			return c
+		}
+	}
+	return string(b)
+}
+
+// The frames of STOMP 1.2, those of the busiest directions first.
+var commands = [...]string{
+	"SEND", "RECEIPT", "MESSAGE", "ACK",
+	"STOMP", "CONNECT", "CONNECTED", "DISCONNECT", "ERROR",
+	"SUBSCRIBE", "UNSUBSCRIBE", "NACK", "BEGIN", "COMMIT", "ABORT",
+}

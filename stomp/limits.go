@@ -1,0 +1,40 @@
+package stomp
+
+import "cmp"
+
+// Limits bound the frames of one connection. All but Headers are in bytes,
+// counted as on the wire: with escapes, and with the line ends in HeaderBytes.
+// A field that is zero or negative means the one of [DefaultLimits].
+type Limits struct {
+	Command     int // the command
+	Headers     int // number of headers
+	HeaderName  int // the name of one header
+	HeaderValue int // the value of one header
+	HeaderBytes int // all header lines together
+	Body        int // the body
+}
+
+// DefaultLimits are those of the reference implementation of Swaptacular's
+// message transport. A peer may refuse any frame beyond them.
+func DefaultLimits() Limits {
+	return Limits{
+		Command:     50,
+		Headers:     50,
+		HeaderName:  500,
+		HeaderValue: 500,
+		HeaderBytes: 4096,
+		Body:        8192,
+	}
+}
+
+func (l Limits) orDefault() Limits {
+	d := DefaultLimits()
+	return Limits{
+		Command:     cmp.Or(max(l.Command, 0), d.Command),
+		Headers:     cmp.Or(max(l.Headers, 0), d.Headers),
+		HeaderName:  cmp.Or(max(l.HeaderName, 0), d.HeaderName),
+		HeaderValue: cmp.Or(max(l.HeaderValue, 0), d.HeaderValue),
+		HeaderBytes: cmp.Or(max(l.HeaderBytes, 0), d.HeaderBytes),
+		Body:        cmp.Or(max(l.Body, 0), d.Body),
+	}
+}

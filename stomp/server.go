@@ -1,0 +1,155 @@
+package stomp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// ServerConfig says what a [Server] accepts.
+type ServerConfig struct {
+	Destination    string        // the only destination that messages may have
+	HeartBeat      HeartBeat     // what to offer and to ask for
+	ConnectTimeout time.Duration // limit of the opening handshake; 0: DefaultConnectTimeout
+	Limits         Limits        // of what is received; zero fields: DefaultLimits
+}
+
+// Received is a message that a [Server] has received.
+type Received struct {
+	// ID is what the client wants to see in the receipt. It is any string; a
+	// client may use the same one again.
+	ID string
+	Message
+}
+
+// Server is the receiving end of a session. Only one goroutine at a time may
+// call Next; all other methods are safe for concurrent use. A Server must be
+// closed, by Finish, Fail or Close.
+type Server struct {
+	conn        *Conn
+	destination string
+
+	// What DISCONNECT said; set before Next returns io.EOF.
+	left     bool    // there will be no more messages
+	farewell *string // receipt that the client wants for DISCONNECT, if any
+}
+
+// NewServer opens a session on nc, which from then on belongs to the Server.
+// The end of ctx interrupts the opening and has no effect later. On an error nc
+// is closed, after the client was told what it did wrong: [ErrConnectTimeout],
+// a [*ProtocolError], the cause of the end of ctx, or an error of the network.
+func NewServer(ctx context.Context, nc net.Conn, cfg ServerConfig) (*Server, error) {
+	ctx, cancel := withConnectTimeout(ctx, cfg.ConnectTimeout)
+	defer cancel()
+	s := &Server{conn: NewConn(nc, cfg.Limits), destination: cfg.Destination}
+	if err := s.conn.Accept(ctx, cfg.HeartBeat, nil); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Next returns the next message. The error is [io.EOF] when there will be no
+// more, because the client has sent DISCONNECT or closed its side, and
+// [ErrStopped] after StopReading: then call Finish, once everything is confirmed
+// that can be. It is a [*ProtocolError] or [ErrSilent] after the client was told
+// of it and the connection closed, which takes some seconds at worst; otherwise
+// it is one of [Conn.ReadFrame].
+func (s *Server) Next() (Received, error) {
+	if s.left {
+		return Received{}, io.EOF
+	}
+	f, err := s.conn.ReadFrame()
+	switch {
+	case errors.Is(err, io.EOF):
+		s.left = true
+		return Received{}, io.EOF
+	case err != nil:
+		return Received{}, s.conn.refuse(err)
+	}
+	switch f.Command {
+	case "SEND":
+		return s.message(f)
+	case "DISCONNECT":
+		if receipt, ok := f.Get("receipt"); ok {
+			s.farewell = &receipt
+		}
+		s.left = true
+		go s.watch()
+		return Received{}, io.EOF
+	case "STOMP", "CONNECT":
+		err = protocolErrorf("second %s on one connection", f.Command)
+	default:
+		err = protocolErrorf("command %.40s is not offered here", f.Command)
+	}
+	return Received{}, s.conn.refuse(err)
+}
+
+// message makes a message of a SEND frame.
+func (s *Server) message(f *Frame) (Received, error) {
+	destination, hasDestination := f.Get("destination")
+	id, hasID := f.Get("receipt")
+	typ, hasType := f.Get("type")
+	contentType, ok := f.Get("content-type")
+	if !ok {
+		contentType = defaultContentType
+	}
+	var reason string
+	switch {
+	case !hasID:
+		reason = "SEND has no receipt header"
+	case !hasType:
+		reason = "SEND has no type header"
+	case !hasDestination:
+		reason = "SEND has no destination header"
+	case destination != s.destination:
+		reason = fmt.Sprintf("destination of SEND is not %q", s.destination)
+	default:
+		return Received{id, Message{typ, contentType, f.Body}}, nil
+	}
+	s.Fail(&ServerError{Message: reason, ReceiptID: id, Type: typ, ContentType: contentType, Body: f.Body})
+	return Received{}, &ProtocolError{Reason: reason}
+}
+
+// watch reads on after DISCONNECT, since a client that goes on sending must be
+// told that nobody listens. It ends when the connection does.
+func (s *Server) watch() {
+	f, err := s.conn.ReadFrame()
+	if err == nil {
+		err = protocolErrorf("%.40s after DISCONNECT", f.Command)
+	}
+	if !errors.Is(err, ErrSilent) { // who has said goodbye may be silent
+		s.conn.refuse(err)
+	}
+}
+
+// Confirm sends the receipt for the message with this ID, which confirms all
+// messages before it too. The error is one of [Conn.WriteFrame].
+func (s *Server) Confirm(id string) error {
+	return s.conn.WriteFrame(NewFrame("RECEIPT", "receipt-id", id))
+}
+
+// StopReading makes Next return [ErrStopped] after the messages that have been
+// received already, so that a server that is about to end can confirm them:
+// then call Finish. It may be called at any time.
+func (s *Server) StopReading() { s.conn.StopReading() }
+
+// Finish ends the session in good order, after Next has returned [io.EOF] or
+// [ErrStopped]: it writes the receipts given, then the one for DISCONNECT if the
+// client wants it, which confirms everything received, and closes the
+// connection. The error says why not everything was written.
+func (s *Server) Finish() error {
+	if s.farewell == nil {
+		return s.conn.CloseAfterFlush(CloseTimeout)
+	}
+	return s.conn.sendLast(s.conn.limits, NewFrame("RECEIPT", "receipt-id", *s.farewell))
+}
+
+// Fail tells the client with an ERROR why the session can not go on, and closes
+// the connection; see [Conn.Fail]. Nothing is confirmed by it.
+func (s *Server) Fail(e *ServerError) error { return s.conn.Fail(e) }
+
+// Close closes the connection at once; see [Conn.Close].
+func (s *Server) Close() error { return s.conn.Close() }
