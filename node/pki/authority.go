@@ -125,8 +125,7 @@ func (a *Authority) SignPeer(peerRoot *x509.Certificate, subnet string, serial *
 	if err != nil {
 		return nil, fmt.Errorf("root certificate of the peer: %w", err)
 	}
-	// Nodes of one type can not peer, so this refuses the node itself too. A
-	// stranger who has copied the root key would be refused like it.
+	// Nodes of one type never peer, which refuses the node itself as well.
 	switch {
 	case !self.Type.CanPeer(peer.Type):
 		return nil, fmt.Errorf("%v and %v can not become peers: one must be an accounting authority, the other an agent", self, peer)

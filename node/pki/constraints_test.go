@@ -2,6 +2,8 @@ package pki
 
 import (
 	"bytes"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"testing"
 )
@@ -97,5 +99,19 @@ func TestPermitOnly(t *testing.T) {
 	check(t, err)
 	if !ext.Critical || !bytes.Equal(ext.Value, want) {
 		t.Errorf("got %x, critical %v, want %x", ext.Value, ext.Critical, want)
+	}
+}
+
+// Of two extensions of a kind neither counts, whoever has parsed the certificate.
+func TestNamesOfRefusesDuplicates(t *testing.T) {
+	narrow, wide := onlyB(), constraints(permit(subtree(dirName(dn()))))
+	alt := altNames(false, dirName(nameB))
+	for _, extensions := range [][]pkix.Extension{{narrow, wide}, {wide, narrow}, {alt, alt}} {
+		if _, err := namesOf(&x509.Certificate{RawSubject: nameB, RawIssuer: nameA, Extensions: extensions}); err == nil {
+			t.Errorf("accepted two extensions %v", extensions[0].Id)
+		}
+	}
+	if _, err := namesOf(&x509.Certificate{RawSubject: nameB, RawIssuer: nameA, Extensions: []pkix.Extension{narrow, alt}}); err != nil {
+		t.Error(err)
 	}
 }

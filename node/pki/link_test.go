@@ -116,6 +116,21 @@ func TestVerifyClient(t *testing.T) {
 			t.Errorf("%s: got %v with an error", tt.what, id)
 		}
 	}
+	// A root without a path length, which the specification allows, under which
+	// crypto/x509 would let a peer have authorities of its own.
+	deepRoot, err := x509.ParseCertificate(certificate{subject: aa, issuer: aa, key: ecKey(0), extensions: []pkix.Extension{caAnyDepth(), keyUsageCA()}}.der(t))
+	check(t, err)
+	for _, tt := range []struct {
+		shown []*x509.Certificate
+		want  error
+	}{
+		{[]*x509.Certificate{p.serverCA, loose(ca)}, nil},
+		{[]*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), loose(ca)}, RuleChain},
+	} {
+		if id, _, err := VerifyClient(raw(tt.shown), deepRoot, testNow); !errors.Is(err, tt.want) {
+			t.Errorf("%d certificates under a root without a path length: got %v, %v, want %v", len(tt.shown), id, err, tt.want)
+		}
+	}
 	shown := raw([]*x509.Certificate{p.serverCA, p.peerCA})
 	for _, now := range []time.Time{testNow.AddDate(1, 0, 1), testNow.AddDate(0, 0, -1)} {
 		if _, _, err := VerifyClient(shown, p.aa.Cert, now); !errors.Is(err, RuleDates) {
@@ -161,6 +176,9 @@ func TestVerifyServer(t *testing.T) {
 		if err == nil && (len(chain) != 2 || !chain[0].Equal(tt.shown[0]) || !chain[1].Equal(p.ca.Cert)) {
 			t.Errorf("%s: got %d certificates", tt.what, len(chain))
 		}
+	}
+	if _, err := VerifyServer(raw([]*x509.Certificate{p.serverCA}), p.serverCA, p.ca.id, testNow); !errors.Is(err, RuleChain) {
+		t.Errorf("a server certificate pinned in place of the root: got %v, want %v", err, RuleChain)
 	}
 	if _, err := VerifyServer(raw([]*x509.Certificate{p.serverCA}), p.ca.Cert, p.da.id, testNow); !errors.Is(err, RuleSubject) {
 		t.Errorf("another peer was expected: got %v, want %v", err, RuleSubject)

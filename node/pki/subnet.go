@@ -58,6 +58,8 @@ func CheckSubnet(issuer, peer Identity, subnet string) error {
 		return nil
 	}
 	switch {
+	case !peer.Type.IDDerived():
+		return fmt.Errorf("%w %q: accounting authorities give subnets to agents only, not to %v", ErrSubnet, clip(subnet), peer)
 	case !isLowerHex(subnet):
 		return fmt.Errorf("%w %q: expected lowercase hex digits", ErrSubnet, clip(subnet))
 	case peer.Type == nodetype.CreditorsAgent && len(subnet) != 6:

@@ -5,6 +5,8 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"testing"
+
+	"peerlink/node/nodetype"
 )
 
 // The comment is a subnet, or something else, or an error; never a guess.
@@ -38,5 +40,27 @@ func TestSubnetComment(t *testing.T) {
 	}
 	if subnet, ok, err := SubnetComment(&x509.Certificate{}); subnet != "" || ok || err != nil {
 		t.Errorf("no comment: got %q, %v, %v", subnet, ok, err)
+	}
+}
+
+// Each pair of nodes has its form of subnet, and only those that may peer have one.
+func TestCheckSubnet(t *testing.T) {
+	aa := Identity{nodetype.AccountingAuthority, "1234abcd"}
+	ca, da := Identity{nodetype.CreditorsAgent, agentID}, Identity{nodetype.DebtorsAgent, agentID}
+	for _, tt := range []struct {
+		issuer, peer Identity
+		subnet       string
+		ok           bool
+	}{
+		{aa, ca, "00000a", true}, {aa, ca, "ffffff", true},
+		{aa, ca, "", false}, {aa, ca, "0000a", false}, {aa, ca, "000000a", false}, {aa, ca, "00000A", false}, {aa, ca, "00 00a", false},
+		{aa, da, "1234abcd", true}, {aa, da, "1234abcd00", true}, {aa, da, "1234abcd01234567", true},
+		{aa, da, "", false}, {aa, da, "1234abc", false}, {aa, da, "1234abcd012345678", false}, {aa, da, "1234abce00", false}, {aa, da, "00000a", false},
+		{aa, aa, "1234abcd00", false}, {aa, aa, "", false},
+		{ca, aa, "", true}, {da, aa, "", true}, {ca, aa, "00000a", false}, {da, aa, "1234abcd00", false},
+	} {
+		if err := CheckSubnet(tt.issuer, tt.peer, tt.subnet); (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrSubnet) {
+			t.Errorf("%v to %v, %q: got %v, want ok = %v", tt.issuer, tt.peer, tt.subnet, err, tt.ok)
+		}
 	}
 }

@@ -48,8 +48,8 @@ var (
 
 func onlyB() pkix.Extension { return constraints(permit(subtree(dirName(nameB)))) }
 
-// peerOfA is A's certificate for B, with these extensions instead of a name
-// constraint; under returns a chain of it, A's root, and the certificates below.
+// under returns a chain to A's root over A's certificate for B, which has these
+// extensions, from the certificates below it.
 func under(peer []pkix.Extension, below ...certificate) []certificate {
 	b := certificate{subject: nameB, extensions: append([]pkix.Extension{caAnyDepth(), keyUsageCA()}, peer...)}
 	return append(below, b, certificate{subject: nameA, extensions: []pkix.Extension{caAnyDepth(), keyUsageCA()}})
