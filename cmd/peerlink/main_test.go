@@ -17,7 +17,13 @@ import (
 	"peerlink/internal/cli"
 )
 
+// runMain makes the test binary behave as peerlink itself.
+const runMain = "PEERLINK_TEST_RUN_MAIN"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(runMain) != "" {
+		os.Exit(cli.Main(os.Args[1:]))
+	}
 	testscript.Main(m, map[string]func(){
 		"peerlink": func() { os.Exit(cli.Main(os.Args[1:])) },
 	})

@@ -39,6 +39,7 @@ import (
 // Bounds on an info-bundle. A usual one has about 10 KiB.
 const (
 	MaxSize         = 16 << 20 // bytes of the bundle file
+	maxEntries      = 8        // read before the four are looked for, so that an extra one can be named
 	maxCertificate  = 64 << 10 // bytes of root-ca.crt and of root-ca.csr
 	maxSignature    = 8 << 10
 	maxNodeinfoZip  = MaxSize
@@ -164,7 +165,7 @@ func read(data []byte, now time.Time) (*Bundle, error) {
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("it has more than %d bytes", MaxSize)
 	}
-	parts, err := unzip("the bundle", data, 4, maxCertificate+maxCertificate+maxNodeinfoZip+maxSignature)
+	parts, err := unzip("the bundle", data, maxEntries, maxCertificate+maxCertificate+maxNodeinfoZip+maxSignature)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,317 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"peerlink/local"
+	"peerlink/node/nodetest"
+	"peerlink/node/nodetype"
+	"peerlink/smp"
+)
+
+// server is a node with a real "peerlink serve" process, and applications at
+// its door.
+type server struct {
+	*nodetest.Node
+	t         *testing.T
+	addr      string
+	state     string
+	cert, key string
+	process   *exec.Cmd
+	exited    chan error
+}
+
+func newServer(t *testing.T, kind nodetype.Type) *server {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	s := &server{Node: nodetest.New(t, kind, addr), t: t, addr: addr}
+	// Unix sockets want short paths.
+	if s.state, err = os.MkdirTemp("", "peerlink-state-"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(s.state) })
+	s.cert, s.key = s.ServerCert(t)
+	return s
+}
+
+func (s *server) start() {
+	s.t.Helper()
+	s.process = exec.Command(os.Args[0], "-C", s.Path(), "serve", "--listen", s.addr, "--server-cert", s.cert, "--server-key", s.key,
+		"--state", s.state, "--local-listen", "none")
+	s.process.Env = append(os.Environ(), runMain+"=1")
+	log, err := os.OpenFile(filepath.Join(s.state, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer log.Close()
+	s.process.Stderr = log
+	if err := s.process.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	p, exited := s.process, make(chan error, 1)
+	s.exited = exited
+	go func() { exited <- p.Wait() }()
+}
+
+func (s *server) kill() {
+	s.process.Process.Kill()
+	<-s.exited
+}
+
+func (s *server) log() string {
+	data, err := os.ReadFile(filepath.Join(s.state, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(data[max(0, len(data)-4000):])
+}
+
+// application sends numbered messages to the other node, and collects those
+// that come in, as long as ctx lasts, whatever happens to the service.
+type application struct {
+	node, peer *server
+	other      *application // at the peer
+	mu         sync.Mutex
+	confirmed  map[int]bool // by number: the service has said that it is stored
+	got        map[int]int  // by number: how often it has arrived
+	damaged    []string
+	next       int   // the first number that has not been used
+	again      []int // numbers whose fate the service did not tell
+}
+
+func newApplication(node, peer *server) *application {
+	return &application{node: node, peer: peer, confirmed: make(map[int]bool), got: make(map[int]int)}
+}
+
+// note is in every message, so that a changed one is noticed.
+func note(n int) string { return fmt.Sprintf("message number %d — ✓ \\ \" \t", n) }
+
+func (a *application) body(n int) (typ string, body []byte) {
+	m := map[string]any{
+		"debtor_id": int64(0x1234abcd_00_000000 + n), "creditor_id": int64(0x000001_01_00000000), "config_data": note(n),
+		"negligible_amount": json.RawMessage("0.5"), "config_flags": 0, "ts": "2026-01-01T00:00:00Z",
+	}
+	typ = "ConfigureAccount"
+	if a.node.Identity().Type == nodetype.AccountingAuthority {
+		typ = "RejectedConfig"
+		m["config_ts"], m["config_seqnum"], m["rejection_code"] = m["ts"], n, "X"
+	} else {
+		m["seqnum"] = n
+	}
+	m["type"] = typ
+	body, err := json.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return typ, body
+}
+
+// dial connects to the service's door as soon as there is one.
+func (a *application) dial(ctx context.Context) (*local.Client, error) {
+	for {
+		client, err := local.Dial(ctx, a.node.state)
+		if err == nil {
+			return client, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// maxBehind is how many messages may be on their way to the other application.
+const maxBehind = 3000
+
+// send sends one message after the other, many in flight. What was not confirmed
+// when a connection broke is sent again, as an application would.
+func (a *application) send(ctx context.Context) {
+	own, other := a.node.Identity().Type, a.peer.Identity().Type
+	for ctx.Err() == nil {
+		client, err := a.dial(ctx)
+		if err != nil {
+			return
+		}
+		for err == nil && ctx.Err() == nil {
+			n, ok := a.number()
+			if !ok {
+				time.Sleep(time.Millisecond) // until the other application has caught up
+				continue
+			}
+			typ, body := a.body(n)
+			key := smp.OutgoingRoutingKey(own, other, int64(0x1234abcd_00_000000+n), 0x000001_01_00000000)
+			err = client.Send(ctx, own.Outbox(other), key, typ, body, func(err error) { a.settle(n, err) })
+			if err != nil {
+				a.settle(n, err)
+			}
+		}
+		client.Close()
+	}
+}
+
+// number gives the number of the next message to send, if there may be one.
+func (a *application) number() (n int, ok bool) {
+	_, got := a.other.counts()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case len(a.again) > 0:
+		n, a.again = a.again[0], a.again[1:]
+		return n, true
+	case a.next-got < maxBehind:
+		a.next++
+		return a.next - 1, true
+	}
+	return 0, false
+}
+
+// settle notes what the service has said about a message.
+func (a *application) settle(n int, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		a.confirmed[n] = true
+	} else {
+		a.again = append(a.again, n)
+	}
+}
+
+// receive takes messages out of the inbox.
+func (a *application) receive(ctx context.Context) {
+	for ctx.Err() == nil {
+		client, err := a.dial(ctx)
+		if err != nil {
+			return
+		}
+		sub, err := client.Subscribe(ctx, "/queue/"+a.node.Identity().Type.Inbox(), 500, local.AckIndividual)
+		for err == nil {
+			var m local.Message
+			if m, err = sub.Next(ctx); err == nil {
+				a.take(m)
+				err = sub.Ack(m)
+			}
+		}
+		client.Close()
+	}
+}
+
+func (a *application) take(m local.Message) {
+	var body struct {
+		Debtor int64  `json:"debtor_id"`
+		Data   string `json:"config_data"`
+	}
+	err := json.Unmarshal(m.Body, &body)
+	n := int(body.Debtor - 0x1234abcd_00_000000)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil || body.Data != note(n) {
+		a.damaged = append(a.damaged, string(m.Body))
+	}
+	a.got[n]++
+}
+
+func (a *application) counts() (confirmed, got int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.confirmed), len(a.got)
+}
+
+// missing counts the messages that from has had confirmed and that have not
+// arrived here.
+func (a *application) missing(from *application) int {
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	missing := 0
+	for n := range from.confirmed {
+		if a.got[n] == 0 {
+			missing++
+		}
+	}
+	return missing
+}
+
+// Every message that a service has confirmed to its application reaches the
+// application on the other side, unchanged, although both services are killed
+// in the middle of the traffic again and again.
+func TestKillUnderLoad(t *testing.T) {
+	const kills = 12
+	authority, agent := newServer(t, nodetype.AccountingAuthority), newServer(t, nodetype.CreditorsAgent)
+	nodetest.Peer(t, authority.Node, agent.Node)
+	servers := []*server{authority, agent}
+	for _, s := range servers {
+		s.start()
+		defer func() { s.kill() }()
+	}
+	apps := []*application{newApplication(authority, agent), newApplication(agent, authority)}
+	apps[0].other, apps[1].other = apps[1], apps[0]
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	sendCtx, stopSending := context.WithCancel(ctx)
+	defer stopSending()
+	var senders, receivers sync.WaitGroup
+	for _, a := range apps {
+		senders.Go(func() { a.send(sendCtx) })
+		receivers.Go(func() { a.receive(ctx) })
+	}
+	until := func(what string, done func() bool) {
+		t.Helper()
+		for !done() {
+			select {
+			case <-ctx.Done():
+				t.Fatalf("%s: does not happen\n%s\n%s", what, authority.log(), agent.log())
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for range kills {
+		// Each kill hits running traffic: both directions have moved on.
+		for _, a := range apps {
+			_, before := a.counts()
+			more := 1 + random.IntN(300)
+			until("messages after a kill", func() bool { _, got := a.counts(); return got >= before+more })
+		}
+		victim := servers[random.IntN(2)]
+		victim.kill()
+		victim.start()
+	}
+	stopSending()
+	senders.Wait()
+	until("the arrival of the last message", func() bool {
+		return apps[0].missing(apps[1])+apps[1].missing(apps[0]) == 0
+	})
+	cancel()
+	receivers.Wait()
+	for i, a := range apps {
+		confirmed, _ := apps[1-i].counts()
+		repeated := 0
+		for _, n := range a.got {
+			repeated += n - 1
+		}
+		t.Logf("%s → %s: %d confirmed to the sender, all delivered, %d repeated", a.peer.Identity().Type.Short(), a.node.Identity().Type.Short(), confirmed, repeated)
+		if len(a.damaged) > 0 {
+			t.Errorf("%d messages have changed on the way, for example %s", len(a.damaged), a.damaged[0])
+		}
+	}
+}
