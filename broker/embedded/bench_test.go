@@ -119,6 +119,15 @@ func putN(tb testing.TB, s *Store, queue string, n int) {
 	}
 }
 
+func BenchmarkPut(b *testing.B) {
+	s := openTest(b, Options{})
+	declareTest(b, s, "q")
+	b.ReportAllocs()
+	b.ResetTimer()
+	putN(b, s, "q", b.N)
+	reportRate(b)
+}
+
 func BenchmarkConsume(b *testing.B) {
 	s := openTest(b, Options{})
 	declareTest(b, s, "q")

@@ -54,15 +54,17 @@
 //
 // Any process may open the file, while others have it open: sequence numbers
 // are taken, and messages routed, from what the file says inside the
-// transaction. A store notices what others have written within a quarter of a
-// second. But what is given out is known to one process only, so only one of
-// them should consume.
+// transaction, and a busy process lets the others have their turn
+// (turnstile.go). A store notices what others have written within a quarter of
+// a second. But what is given out is known to one process only, so only one of
+// them should take messages out of a queue.
 //
 // # The file
 //
 // It is an ordinary SQLite database (schema.go), which an operator can look
-// into with the sqlite3 tool. Beside it SQLite keeps "-wal" and "-shm" files,
-// which belong to it.
+// into with the sqlite3 tool. While it is open, or after a crash, there are
+// files beside it: "-wal" has messages and belongs to it, "-shm" and "-turn"
+// come again by themselves.
 package embedded
 
 import (

@@ -161,6 +161,7 @@ func testFull(t *testing.T, s *Store, log reports, makeRoom func()) {
 
 // The file may not grow any more, by SQLite's own limit.
 func TestFileLimit(t *testing.T) {
+	t.Parallel()
 	log := make(reports, 10)
 	s := openTest(t, Options{Logger: slog.New(log)})
 	limit := &pageLimit{store: s}
@@ -230,14 +231,17 @@ func TestCloseWhileBlocked(t *testing.T) {
 			t.Errorf("got %v, want ErrClosed", err)
 		}
 	}
-	unlock()
+	for _, f := range floods {
+		<-f.published
+	}
+	unlock() // only now: all these did not wait for the disk
 	if err := <-closed; err != nil {
 		t.Errorf("close: %v", err)
 	}
 	n := 0
 	for _, f := range floods {
 		n += int(f.confirmed.Load())
-		f.stop()
+		f.cancel()
 	}
 	s2 := openFile(t, s.path, Options{})
 	if got := len(queued(t, s2, "accounts_in")); got != n || got < 10 {

@@ -12,6 +12,7 @@ import (
 
 // The disk is full, really.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8m,mode=0700"); err != nil {
 		t.Skipf("skipped: store on a full disk (mounting a small tmpfs: %v)", err)

@@ -16,7 +16,7 @@ import (
 // playPart is what this binary does as a child: see childEnv.
 func playPart(part string) error {
 	words := strings.Fields(part)
-	s, err := Open(words[1], Options{})
+	s, err := Open(words[1], Options{MaxPending: 100})
 	if err != nil {
 		return err
 	}
@@ -113,9 +113,10 @@ func checkRun(messages []string, run int) int {
 // When a process that stores messages is killed, at any moment, every message
 // that it has confirmed is there: in order, once, and without a gap.
 func TestKillPublisher(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "messages.db")
 	var confirmed []int
-	for run := range 12 {
+	for run := range 8 {
 		c := startChild(t, "publish", path, run)
 		n, err := strconv.Atoi(killAfter(t, c, 1+rand.IntN(40)))
 		if err != nil {
@@ -143,8 +144,9 @@ func TestKillPublisher(t *testing.T) {
 // When a process that takes messages out is killed, at any moment, every
 // message that it has not confirmed is still there, in order.
 func TestKillConsumer(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "messages.db")
-	const total = 20_000
+	const total = 8000
 	s := openFile(t, path, Options{})
 	declareTest(t, s, "q")
 	putBodies(t, s, "q", numbers(total)...)
@@ -152,9 +154,9 @@ func TestKillConsumer(t *testing.T) {
 		t.Fatal(err)
 	}
 	removed := 0
-	for range 10 {
+	for range 5 {
 		c := startChild(t, "confirm", path)
-		confirmed, err := strconv.Atoi(killAfter(t, c, 1+rand.IntN(40)))
+		confirmed, err := strconv.Atoi(killAfter(t, c, 1+rand.IntN(15)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,7 +184,8 @@ func TestKillConsumer(t *testing.T) {
 // Several processes put into one queue while one of them is busy and takes
 // out: nobody starves, and each message comes out once, in its sender's order.
 func TestProcesses(t *testing.T) {
-	s := openTest(t, Options{})
+	t.Parallel()
+	s := openTest(t, Options{MaxPending: 100})
 	declareTest(t, s, "q")
 	f := startFlood(t, s)
 	children := []*child{startChild(t, "put", s.path, 0), startChild(t, "put", s.path, 1)}
@@ -215,6 +218,7 @@ func TestProcesses(t *testing.T) {
 
 // What another process puts wakes a consumer, and a subscription, that wait.
 func TestNoticeOthers(t *testing.T) {
+	t.Parallel()
 	s := openTest(t, Options{})
 	declareTest(t, s, "q")
 	other := openFile(t, s.path, Options{})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"modernc.org/sqlite"
@@ -81,6 +82,9 @@ func create(path string) error {
 	}
 	if err := f.Close(); err != nil {
 		return err
+	}
+	if runtime.GOOS == "windows" {
+		return nil // directories can not be synced there
 	}
 	// SQLite syncs the file. That the directory knows it is up to us.
 	dir, err := os.Open(filepath.Dir(path))

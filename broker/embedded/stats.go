@@ -15,6 +15,12 @@ type Stats struct {
 	Trouble   *Trouble     // not nil while the store can not write
 }
 
+// Trouble says why, and since when, the store can not write.
+type Trouble struct {
+	Since time.Time
+	Err   error
+}
+
 // QueueStats is what a queue or an inbox holds.
 type QueueStats struct {
 	Name     string

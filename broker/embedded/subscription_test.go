@@ -148,6 +148,7 @@ func TestAckHolds(t *testing.T) {
 // However many subscriptions take, acknowledge, give back, close and come
 // again at once, each message is acknowledged once.
 func TestSubscriptionsCompete(t *testing.T) {
+	t.Parallel()
 	s := openTest(t, Options{})
 	const total = 3000
 	var mu sync.Mutex

@@ -26,9 +26,10 @@ const (
 // knows of the file by heart. It belongs to the writer's goroutine.
 type writeConn struct {
 	*conn
-	walPath  string
-	walLimit int64 // size of the write-ahead log from which to start it over
-	nextWAL  int64 // size at which to try that next
+	turnstile turnstile
+	walPath   string
+	walLimit  int64 // size of the write-ahead log from which to start it over
+	nextWAL   int64 // size at which to try that next
 
 	version int64    // PRAGMA data_version: changes when another connection commits
 	catalog *catalog // nil: to be read
@@ -50,7 +51,7 @@ func openWriteConn(path string) (*writeConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writeConn{conn: c, walPath: path + "-wal", walLimit: walLimit, nextWAL: walLimit}
+	w := &writeConn{conn: c, turnstile: newTurnstile(path), walPath: path + "-wal", walLimit: walLimit, nextWAL: walLimit}
 	if err := prepareFile(c); err != nil {
 		c.close()
 		return nil, err
@@ -89,6 +90,11 @@ func (w *writeConn) prepareStatements() error {
 	return p.err
 }
 
+func (w *writeConn) close() error {
+	w.turnstile.close()
+	return w.conn.close()
+}
+
 // lastSeqs returns the last sequence number given in each queue.
 func (w *writeConn) lastSeqs() (map[string]uint64, error) {
 	last := make(map[string]uint64)
@@ -114,6 +120,14 @@ func (w *writeConn) changedByOthers() (bool, error) {
 	return changed, nil
 }
 
+// start begins a transaction.
+func (w *writeConn) start() error {
+	w.turnstile.enter()
+	defer w.turnstile.leave()
+	_, err := w.begin.exec()
+	return err
+}
+
 // undo ends a transaction that has failed. SQLite may have done so by itself,
 // so there is nothing to report: if a transaction were still open, the next
 // one could not begin, and would end up here again.
@@ -125,7 +139,7 @@ func (w *writeConn) undo() {
 // boundWAL keeps the write-ahead log from growing without end.
 func (w *writeConn) boundWAL() error {
 	info, err := os.Stat(w.walPath)
-	if err != nil || info.Size() < 1<<40 {
+	if err != nil || info.Size() < w.nextWAL {
 		return nil
 	}
 	// Another process may be reading for hours. Don't wait for it after every

@@ -53,16 +53,10 @@ type writer struct {
 	number int   // of the batch being gathered
 	closed bool
 
-	trouble atomic.Pointer[Trouble]
+	trouble atomic.Pointer[Trouble] // nil while writing works
 
 	done chan struct{} // closed when the goroutine has ended
 	err  error         // why it could not write the last batch; valid after done
-}
-
-// Trouble says why, and since when, the store can not write.
-type Trouble struct {
-	Since time.Time
-	Err   error
 }
 
 func newWriter(db *writeConn, log *slog.Logger, bells *bells, budget *budget) *writer {
@@ -180,7 +174,7 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 			w.db.undo()
 		}
 	}()
-	if _, err := w.db.begin.exec(); err != nil {
+	if err := w.db.start(); err != nil {
 		return nil, err
 	}
 	// Now nobody else can write: what is known by heart holds, or is known to
@@ -210,13 +204,10 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 	return t, nil
 }
 
-// lookForOthers wakes everyone when another process has written.
+// lookForOthers wakes everyone when another process has written. If it can not
+// tell, the next transaction will have the same trouble, and report it.
 func (w *writer) lookForOthers() {
-	changed, err := w.db.changedByOthers()
-	if err != nil {
-		w.log.Warn("can not look into the message store", "err", err)
-	}
-	if changed {
+	if changed, err := w.db.changedByOthers(); err == nil && changed {
 		w.bells.ringAll()
 	}
 }
