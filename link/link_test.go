@@ -4,22 +4,17 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"peerlink/broker"
-	"peerlink/broker/embedded"
-	"peerlink/link"
+	"peerlink/link/linktest"
 	"peerlink/node"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
@@ -34,200 +29,25 @@ const (
 	da = nodetype.DebtorsAgent
 )
 
-// patience is how long a test waits for what must happen.
-const patience = 30 * time.Second
-
-// testNode is a node with a store and, once started, a service.
-type testNode struct {
-	*nodetest.Node
-	t           testing.TB
-	addr        string
-	cert, key   string
-	storePath   string
-	store       *embedded.Store
-	log         *logBuffer
-	stopService func() error
-}
-
-// logBuffer keeps a log for assertions.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-func newNode(t testing.TB, kind nodetype.Type) *testNode {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	n := &testNode{Node: nodetest.New(t, kind, addr), t: t, addr: addr, log: new(logBuffer)}
-	n.cert, n.key = n.ServerCert(t)
-	n.storePath = filepath.Join(t.TempDir(), "messages.db")
-	n.store, err = embedded.Open(n.storePath, embedded.Options{Logger: slog.New(slog.NewTextHandler(n.log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { n.store.Close() })
-	return n
-}
-
-// start starts the node's service at its address.
-func (n *testNode) start() {
-	n.t.Helper()
-	listener, err := net.Listen("tcp", n.addr)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	cert, err := link.LoadCertificate(n.Dir, n.cert, n.key)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	s := link.New(link.Config{
-		Dir: n.Dir, Broker: n.store, Listener: listener, Certificate: cert,
-		Log:          slog.New(slog.NewTextHandler(n.log, nil)),
-		PollInterval: 20 * time.Millisecond, RetryMin: 5 * time.Millisecond, RetryMax: 100 * time.Millisecond,
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	stop := sync.OnceValue(func() error { cancel(); return <-done })
-	n.stopService = stop
-	n.t.Cleanup(func() {
-		if err := stop(); err != nil {
-			n.t.Errorf("%v: the service ended with %v", n.Identity(), err)
-		}
-	})
-}
-
-// pair makes and starts two nodes that are peers.
-func pair(t testing.TB, agent nodetype.Type) (authority, other *testNode) {
-	t.Helper()
-	authority, other = newNode(t, aa), newNode(t, agent)
-	nodetest.Peer(t, authority.Node, other.Node)
-	authority.start()
-	other.start()
-	return authority, other
-}
-
-// message makes the n-th message from one node to another.
-func message(t testing.TB, from, to *testNode, n int) broker.Outgoing {
-	t.Helper()
-	debtor, creditor := int64(0x1234abcd_00_000000+n), int64(0)
-	if from.Identity().Type == ca || to.Identity().Type == ca {
-		creditor = 0x000001_01_00000000
-	}
-	fields := map[string]any{
-		"debtor_id": debtor, "creditor_id": creditor, "ts": time.Now().UTC().Format(time.RFC3339), "config_data": fmt.Sprint("number ", n),
-		"negligible_amount": json.RawMessage("0.5"), "config_flags": 0,
-	}
-	typ := "ConfigureAccount"
-	if from.Identity().Type == aa {
-		typ = "RejectedConfig"
-		fields["config_ts"], fields["config_seqnum"], fields["rejection_code"] = fields["ts"], n, "X"
-	} else {
-		fields["seqnum"] = n
-	}
-	fields["type"] = typ
-	body, err := json.Marshal(fields)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return broker.Outgoing{Type: typ, ContentType: "application/json", Body: body}
-}
-
-func queueTo(n *testNode) string { return "peer." + n.Identity().ID + ".0" }
-
-// put puts messages into the queue that leads to a node. The queue appears when
-// the service has seen the peer.
-func (n *testNode) put(to *testNode, messages ...broker.Outgoing) {
-	n.t.Helper()
-	eventually(n.t, "the queue to "+to.Identity().String(), func() error {
-		return n.store.PutAll(context.Background(), queueTo(to), messages)
-	})
-}
-
-// eventually retries until do succeeds.
-func eventually(t testing.TB, what string, do func() error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := do()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: %v", what, err)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
-// take reads n distinct messages out of the node's inbox, by config_data, and
-// removes them.
-func (n *testNode) take(count int) map[string]broker.Incoming {
-	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	sub := n.store.Subscribe(n.Identity().Type.Inbox())
-	defer sub.Close()
-	got := make(map[string]broker.Incoming)
-	for len(got) < count {
-		batch, err := sub.Next(ctx, 1000)
-		if err != nil {
-			n.t.Fatalf("%v has %d of %d messages: %v\n%s", n.Identity(), len(got), count, err, n.log)
-		}
-		var seqs []uint64
-		for _, m := range batch {
-			seqs = append(seqs, m.Seq)
-			var body struct {
-				Data string `json:"config_data"`
-			}
-			if err := json.Unmarshal(m.Body, &body); err != nil {
-				n.t.Fatal(err)
-			}
-			got[body.Data] = m.Incoming
-		}
-		if err := sub.Ack(seqs, nil); err != nil {
-			n.t.Fatal(err)
-		}
-	}
-	return got
-}
-
 // Between every possible pair of nodes messages flow both ways, checked and
 // translated, with their headers, each exactly once while nothing fails; and
 // they are removed where they came from.
 func TestMessagesFlowBothWays(t *testing.T) {
 	for _, agent := range []nodetype.Type{ca, da} {
 		t.Run(agent.Short(), func(t *testing.T) {
-			authority, other := pair(t, agent)
+			authority, other := linktest.Pair(t, agent)
 			const count = 3000
-			for _, way := range [][2]*testNode{{authority, other}, {other, authority}} {
+			for _, way := range [][2]*linktest.Node{{authority, other}, {other, authority}} {
 				from, to := way[0], way[1]
 				var batch []broker.Outgoing
 				for n := range count {
-					batch = append(batch, message(t, from, to, n))
+					batch = append(batch, linktest.Message(t, from, to, n))
 				}
-				from.put(to, batch...)
+				from.Put(to, batch...)
 			}
-			for _, way := range [][2]*testNode{{authority, other}, {other, authority}} {
+			for _, way := range [][2]*linktest.Node{{authority, other}, {other, authority}} {
 				from, to := way[0], way[1]
-				got := to.take(count)
+				got := to.Take(count)
 				m := got["number 7"]
 				headers := make(map[string]any)
 				for _, h := range m.Headers {
@@ -236,14 +56,14 @@ func TestMessagesFlowBothWays(t *testing.T) {
 				if headers["message-type"] != m.Type || headers["debtor-id"] != int64(0x1234abcd_00_000007) || m.RoutingKey == "" || m.ContentType != "application/json" {
 					t.Errorf("message is %+v with headers %v", m, headers)
 				}
-				eventually(t, "emptying the queue", func() error {
-					left, err := from.store.Peek(context.Background(), queueTo(to), 1)
+				linktest.Eventually(t, "emptying the queue", func() error {
+					left, err := from.Store.Peek(context.Background(), linktest.QueueTo(to), 1)
 					if err == nil && len(left) > 0 {
 						err = errors.New("messages are left")
 					}
 					return err
 				})
-				stats, err := to.store.Stats(context.Background())
+				stats, err := to.Store.Stats(context.Background())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -259,67 +79,62 @@ func TestMessagesFlowBothWays(t *testing.T) {
 
 // A peer that moves is followed: its new info-bundle is enough, no restart.
 func TestPeerMoves(t *testing.T) {
-	authority, other := pair(t, ca)
-	other.put(authority, message(t, other, authority, 1))
-	authority.take(1)
-	if err := authority.stopService(); err != nil {
+	authority, other := linktest.Pair(t, ca)
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Take(1)
+	if err := authority.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	other.put(authority, message(t, other, authority, 2))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	authority.addr = l.Addr().String()
-	l.Close()
+	other.Put(authority, linktest.Message(t, other, authority, 2))
+	authority.Addr = linktest.FreeAddress(t)
 	manifest := filepath.Join(authority.Path(), "nodeinfo", "stomp.toml")
-	if err := os.WriteFile(manifest, node.EncodeStompTOML(aa, []string{authority.addr}), 0o644); err != nil {
+	if err := os.WriteFile(manifest, node.EncodeStompTOML(aa, []string{authority.Addr}), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	authority.cert, authority.key = authority.ServerCert(t) // new server key
-	authority.start()
+	authority.CertFile, authority.KeyFile = authority.ServerCert(t) // new server key
+	authority.Start()
 	other.Sign(t, authority.Bundle(t))
-	if got := authority.take(1); len(got) != 1 || got["number 2"].Type == "" {
+	if got := authority.Take(1); len(got) != 1 || got["number 2"].Type == "" {
 		t.Errorf("got %v", got)
 	}
 }
 
 // Of several servers, those that answer are found, whatever the others do.
 func TestDeadServersAreSkipped(t *testing.T) {
-	authority, other := newNode(t, aa), newNode(t, ca)
-	impostor := newNode(t, da) // somebody else's server on the address
-	impostor.start()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	impostor := linktest.New(t, da) // somebody else's server on the address
+	impostor.Start()
 	manifest := filepath.Join(authority.Path(), "nodeinfo", "stomp.toml")
-	servers := []string{"127.0.0.1:1", impostor.addr, authority.addr, "no-such-host.invalid:1"}
+	servers := []string{"127.0.0.1:1", impostor.Addr, authority.Addr, "no-such-host.invalid:1"}
 	if err := os.WriteFile(manifest, node.EncodeStompTOML(aa, servers), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	nodetest.Peer(t, authority.Node, other.Node)
-	authority.start()
-	other.start()
-	other.put(authority, message(t, other, authority, 1))
-	authority.take(1)
+	authority.Start()
+	other.Start()
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Take(1)
 }
 
 // A message that can not be sent, and one that the peer refuses, are set aside
 // with the reason, and hold up nothing.
 func TestPoison(t *testing.T) {
-	authority, other := pair(t, ca)
+	authority, other := linktest.Pair(t, ca)
 	refused := broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: fmt.Appendf(nil,
 		// Only the peer checks that an agent does not issue.
 		`{"type": "PrepareTransfer", "debtor_id": %d, "creditor_id": %d, "coordinator_type": "other", "coordinator_id": 1, "coordinator_request_id": 2,
 		"min_locked_amount": 1, "max_locked_amount": 1, "recipient": "x", "final_interest_rate_ts": "2026-01-01T00:00:00Z", "max_commit_delay": 1, "ts": "2026-01-01T00:00:00Z"}`,
 		int64(0x1234abcd_00_000001), int64(0x000001_01_00000000))}
-	other.put(authority,
-		message(t, other, authority, 1),
+	other.Put(authority,
+		linktest.Message(t, other, authority, 1),
 		broker.Outgoing{Type: "ConfigureAccount", ContentType: "application/json", Body: []byte("garbage")},
-		message(t, other, authority, 2),
+		linktest.Message(t, other, authority, 2),
 		refused,
-		message(t, other, authority, 3),
+		linktest.Message(t, other, authority, 3),
 	)
-	authority.take(3)
-	eventually(t, "setting aside", func() error {
-		aside, err := other.store.PeekAside(context.Background(), queueTo(authority), 10)
+	authority.Take(3)
+	linktest.Eventually(t, "setting aside", func() error {
+		aside, err := other.Store.PeekAside(context.Background(), linktest.QueueTo(authority), 10)
 		if err != nil {
 			return err
 		}
@@ -332,23 +147,23 @@ func TestPoison(t *testing.T) {
 
 // A deactivated peer is cut off at once, on both connections, and for good.
 func TestDeactivation(t *testing.T) {
-	authority, other := pair(t, ca)
-	other.put(authority, message(t, other, authority, 1))
-	authority.put(other, message(t, authority, other, 1))
-	authority.take(1)
-	other.take(1)
+	authority, other := linktest.Pair(t, ca)
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Put(other, linktest.Message(t, authority, other, 1))
+	authority.Take(1)
+	other.Take(1)
 	if _, err := authority.DeactivatePeer(context.Background(), other.Identity().ID); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the refusal", func() error {
-		if !strings.Contains(other.log.String(), "no active link with you") {
-			return errors.New(other.log.String())
+	linktest.Eventually(t, "the refusal", func() error {
+		if !strings.Contains(other.Log.String(), "no active link with you") {
+			return errors.New(other.Log.String())
 		}
 		return nil
 	})
 	key := smp.OutgoingRoutingKey(aa, ca, 0x1234abcd_00_000001, 0x000001_01_00000000)
 	result := make(chan error, 1)
-	err := authority.store.Send(context.Background(), "to_creditors", key, message(t, authority, other, 2), func(err error) { result <- err })
+	err := authority.Store.Send(context.Background(), "to_creditors", key, linktest.Message(t, authority, other, 2), func(err error) { result <- err })
 	if err == nil {
 		err = <-result
 	}
@@ -360,7 +175,7 @@ func TestDeactivation(t *testing.T) {
 // A renewed server certificate is used without a restart; a broken one is
 // reported, and the last good one stays in use.
 func TestCertificateRenewal(t *testing.T) {
-	authority, other := pair(t, ca)
+	authority, other := linktest.Pair(t, ca)
 	shown := func() string {
 		conn, err := dialAs(other, authority)
 		if err != nil {
@@ -370,11 +185,11 @@ func TestCertificateRenewal(t *testing.T) {
 		return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
 	}
 	before := shown()
-	if err := os.WriteFile(authority.cert, []byte("broken"), 0o644); err != nil {
+	if err := os.WriteFile(authority.CertFile, []byte("broken"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the report", func() error {
-		if !strings.Contains(authority.log.String(), "the last good server certificate stays in use") {
+	linktest.Eventually(t, "the report", func() error {
+		if !strings.Contains(authority.Log.String(), "the last good server certificate stays in use") {
 			return errors.New("nothing reported")
 		}
 		return nil
@@ -382,20 +197,20 @@ func TestCertificateRenewal(t *testing.T) {
 	if shown() != before {
 		t.Error("the certificate has changed")
 	}
-	authority.WriteServerCert(t, authority.cert, authority.key, 48*time.Hour)
-	eventually(t, "the new certificate", func() error {
+	authority.WriteServerCert(t, authority.CertFile, authority.KeyFile, 48*time.Hour)
+	linktest.Eventually(t, "the new certificate", func() error {
 		if shown() == before {
 			return errors.New("still the old one")
 		}
 		return nil
 	})
-	other.put(authority, message(t, other, authority, 1))
-	authority.take(1)
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Take(1)
 }
 
 // dialAs connects to a node's server with the certificates of another.
-func dialAs(who, to *testNode) (*tls.Conn, error) {
-	pair, err := tls.LoadX509KeyPair(who.cert, who.key)
+func dialAs(who, to *linktest.Node) (*tls.Conn, error) {
+	pair, err := tls.LoadX509KeyPair(who.CertFile, who.KeyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -404,13 +219,13 @@ func dialAs(who, to *testNode) (*tls.Conn, error) {
 		return nil, err
 	}
 	pair.Certificate = append(pair.Certificate, p.SubCA.Raw)
-	return tls.Dial("tcp", to.addr, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}})
+	return tls.Dial("tcp", to.Addr, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}})
 }
 
 // Bad frames and bad messages from a peer are answered with ERROR and logged,
 // and disturb nobody else.
 func TestMisbehavingPeer(t *testing.T) {
-	authority, other := pair(t, ca)
+	authority, other := linktest.Pair(t, ca)
 	connect := "STOMP\naccept-version:1.2\nhost:/\n\n\x00"
 	send := func(headers, body string) string {
 		return fmt.Sprintf("SEND\n%s\ncontent-length:%d\n\n%s\x00", headers, len(body), body)
@@ -424,7 +239,7 @@ func TestMisbehavingPeer(t *testing.T) {
 		{"wrong destination", connect + send(strings.Replace(good, "accounts_in", "creditors_in", 1), "{}"), "destination"},
 		{"no JSON", connect + send(good, "hello"), "receipt-id:r1"},
 		{"wrong direction", connect + send(strings.Replace(good, "ConfigureAccount", "AccountPurge", 1), "{}"), "AccountPurge"},
-		{"somebody else's creditor", connect + send(good, strings.Replace(string(message(t, other, authority, 1).Body), "1103806595072", "7", 1)), "creditor"},
+		{"somebody else's creditor", connect + send(good, strings.Replace(string(linktest.Message(t, other, authority, 1).Body), "1103806595072", "7", 1)), "creditor"},
 		{"too large", connect + "SEND\n" + good + "\ncontent-length:8193\n\n", "ERROR"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -433,7 +248,7 @@ func TestMisbehavingPeer(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(patience))
+			conn.SetDeadline(time.Now().Add(linktest.Patience))
 			if _, err := io.WriteString(conn, tt.input); err != nil {
 				t.Fatal(err)
 			}
@@ -446,19 +261,19 @@ func TestMisbehavingPeer(t *testing.T) {
 			}
 		})
 	}
-	other.put(authority, message(t, other, authority, 1))
-	if got := authority.take(1); got["number 1"].Type == "" {
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	if got := authority.Take(1); got["number 1"].Type == "" {
 		t.Errorf("got %v", got)
 	}
-	if !strings.Contains(authority.log.String(), "peer="+other.Identity().ID) {
+	if !strings.Contains(authority.Log.String(), "peer="+other.Identity().ID) {
 		t.Error("nothing about the peer in the log")
 	}
 }
 
 // Whoever is not an active peer gets nowhere.
 func TestStrangers(t *testing.T) {
-	authority, friend := pair(t, ca)
-	known := newNode(t, ca) // signed, but not registered
+	authority, friend := linktest.Pair(t, ca)
+	known := linktest.New(t, ca) // signed, but not registered
 	authority.Sign(t, known.Bundle(t))
 	known.Sign(t, authority.Bundle(t))
 	cert, err := os.ReadFile(filepath.Join(authority.Path(), "peers", known.Identity().ID, "peercert.crt"))
@@ -468,17 +283,17 @@ func TestStrangers(t *testing.T) {
 	if _, _, err := known.RegisterPeer(context.Background(), cert); err != nil {
 		t.Fatal(err)
 	}
-	stranger := newNode(t, ca)
+	stranger := linktest.New(t, ca)
 
-	chain := func(n *testNode, extra ...[]byte) tls.Certificate {
-		pair, err := tls.LoadX509KeyPair(n.cert, n.key)
+	chain := func(n *linktest.Node, extra ...[]byte) tls.Certificate {
+		pair, err := tls.LoadX509KeyPair(n.CertFile, n.KeyFile)
 		if err != nil {
 			t.Fatal(err)
 		}
 		pair.Certificate = append(pair.Certificate, extra...)
 		return pair
 	}
-	subCA := func(n *testNode) []byte {
+	subCA := func(n *linktest.Node) []byte {
 		p, err := n.Peer(authority.Identity().ID)
 		if err != nil {
 			t.Fatal(err)
@@ -500,7 +315,7 @@ func TestStrangers(t *testing.T) {
 			t.Fatal(err)
 		}
 		knownRoot := known.Root()
-		cert, err := (&pki.Authority{Cert: knownRoot, Key: known.Key}).SignServer(csr, knownRoot.SerialNumber, time.Now(), time.Hour)
+		cert, err := (&pki.Authority{Cert: knownRoot, Key: known.Node.Key}).SignServer(csr, knownRoot.SerialNumber, time.Now(), time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -522,10 +337,10 @@ func TestStrangers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.cfg.InsecureSkipVerify = true
-			conn, err := tls.Dial("tcp", authority.addr, tt.cfg)
+			conn, err := tls.Dial("tcp", authority.Addr, tt.cfg)
 			if err == nil {
 				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(patience))
+				conn.SetDeadline(time.Now().Add(linktest.Patience))
 				// In TLS 1.3 the client learns of a refusal when it reads.
 				var answer []byte
 				answer, err = io.ReadAll(conn)
@@ -545,9 +360,9 @@ func TestStrangers(t *testing.T) {
 
 // More connections than allowed are refused, and the link goes on.
 func TestTooManyConnections(t *testing.T) {
-	authority, other := pair(t, ca)
-	other.put(authority, message(t, other, authority, 1))
-	authority.take(1)
+	authority, other := linktest.Pair(t, ca)
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Take(1)
 	refused := 0
 	for range 12 {
 		conn, err := dialAs(other, authority)
@@ -555,7 +370,7 @@ func TestTooManyConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(linktest.Patience))
 		if _, err := io.WriteString(conn, "STOMP\naccept-version:1.2\nhost:/\n\n\x00"); err != nil {
 			t.Fatal(err)
 		}
@@ -570,31 +385,31 @@ func TestTooManyConnections(t *testing.T) {
 	if refused != 3 { // 10 are allowed, and the link itself has one
 		t.Errorf("%d connections refused, want 3", refused)
 	}
-	other.put(authority, message(t, other, authority, 2))
-	authority.take(1)
+	other.Put(authority, linktest.Message(t, other, authority, 2))
+	authority.Take(1)
 }
 
 // Services that are stopped and started again and again, in the middle of
 // traffic, lose nothing.
 func TestRestartsUnderLoad(t *testing.T) {
-	authority, other := pair(t, ca)
+	authority, other := linktest.Pair(t, ca)
 	const rounds, each = 6, 500
 	for round := range rounds {
-		for _, way := range [][2]*testNode{{authority, other}, {other, authority}} {
+		for _, way := range [][2]*linktest.Node{{authority, other}, {other, authority}} {
 			var batch []broker.Outgoing
 			for n := range each {
-				batch = append(batch, message(t, way[0], way[1], round*each+n))
+				batch = append(batch, linktest.Message(t, way[0], way[1], round*each+n))
 			}
-			way[0].put(way[1], batch...)
+			way[0].Put(way[1], batch...)
 		}
-		n := []*testNode{authority, other}[round%2]
-		if err := n.stopService(); err != nil {
+		n := []*linktest.Node{authority, other}[round%2]
+		if err := n.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		n.start()
+		n.Start()
 	}
-	for _, n := range []*testNode{authority, other} {
-		if got := n.take(rounds * each); len(got) != rounds*each {
+	for _, n := range []*linktest.Node{authority, other} {
+		if got := n.Take(rounds * each); len(got) != rounds*each {
 			t.Errorf("%v has %d of %d messages", n.Identity(), len(got), rounds*each)
 		}
 	}

@@ -1,0 +1,207 @@
+// Package linktest runs nodes with their stores and link services inside a
+// test: real TLS over loopback, real SQLite.
+package linktest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"peerlink/broker"
+	"peerlink/broker/embedded"
+	"peerlink/link"
+	"peerlink/node/nodetest"
+	"peerlink/node/nodetype"
+)
+
+// Patience is how long a test waits for what must happen.
+const Patience = 30 * time.Second
+
+// Node is a node with a message store and, once started, a link service.
+type Node struct {
+	*nodetest.Node
+	Addr              string // where its service listens
+	CertFile, KeyFile string // files of its server certificate
+	Store             *embedded.Store
+	Log               *Log
+	Stop              func() error // ends the service
+	t                 testing.TB
+}
+
+// New makes a node with an address on loopback.
+func New(t testing.TB, kind nodetype.Type) *Node {
+	t.Helper()
+	n := &Node{t: t, Addr: FreeAddress(t), Log: new(Log)}
+	n.Node = nodetest.New(t, kind, n.Addr)
+	n.CertFile, n.KeyFile = n.ServerCert(t)
+	var err error
+	n.Store, err = embedded.Open(filepath.Join(t.TempDir(), "messages.db"), embedded.Options{Logger: n.Log.Logger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Store.Close() })
+	return n
+}
+
+// FreeAddress finds an address on loopback where nobody listens.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Pair makes two nodes that are peers, and starts their services.
+func Pair(t testing.TB, agent nodetype.Type) (authority, other *Node) {
+	t.Helper()
+	authority, other = New(t, nodetype.AccountingAuthority), New(t, agent)
+	nodetest.Peer(t, authority.Node, other.Node)
+	authority.Start()
+	other.Start()
+	return authority, other
+}
+
+// Start starts the node's link service, impatient enough for tests.
+func (n *Node) Start() {
+	n.t.Helper()
+	listener, err := net.Listen("tcp", n.Addr)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	cert, err := link.LoadCertificate(n.Dir, n.CertFile, n.KeyFile)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	s := link.New(link.Config{
+		Dir: n.Dir, Broker: n.Store, Listener: listener, Certificate: cert, Log: n.Log.Logger(),
+		PollInterval: 20 * time.Millisecond, RetryMin: 5 * time.Millisecond, RetryMax: 100 * time.Millisecond,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	stop := sync.OnceValue(func() error { cancel(); return <-done })
+	n.Stop = stop
+	n.t.Cleanup(func() {
+		if err := stop(); err != nil {
+			n.t.Errorf("%v: the service ended with %v", n.Identity(), err)
+		}
+	})
+}
+
+// Message makes the n-th message from one node to another. Its config_data is
+// the text "number n".
+func Message(t testing.TB, from, to *Node, n int) broker.Outgoing {
+	t.Helper()
+	debtor, creditor := int64(0x1234abcd_00_000000+n), int64(0)
+	if from.Identity().Type == nodetype.CreditorsAgent || to.Identity().Type == nodetype.CreditorsAgent {
+		creditor = 0x000001_01_00000000
+	}
+	fields := map[string]any{
+		"debtor_id": debtor, "creditor_id": creditor, "ts": time.Now().UTC().Format(time.RFC3339), "config_data": fmt.Sprint("number ", n),
+		"negligible_amount": json.RawMessage("0.5"), "config_flags": 0,
+	}
+	typ := "ConfigureAccount"
+	if from.Identity().Type == nodetype.AccountingAuthority {
+		typ = "RejectedConfig"
+		fields["config_ts"], fields["config_seqnum"], fields["rejection_code"] = fields["ts"], n, "X"
+	} else {
+		fields["seqnum"] = n
+	}
+	fields["type"] = typ
+	body, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return broker.Outgoing{Type: typ, ContentType: "application/json", Body: body}
+}
+
+// QueueTo names the queue that leads to a node.
+func QueueTo(n *Node) string { return "peer." + n.Identity().ID + ".0" }
+
+// Put puts messages into the queue that leads to a node. The queue appears when
+// the service has seen the peer.
+func (n *Node) Put(to *Node, messages ...broker.Outgoing) {
+	n.t.Helper()
+	Eventually(n.t, "the queue to "+to.Identity().String(), func() error {
+		return n.Store.PutAll(context.Background(), QueueTo(to), messages)
+	})
+}
+
+// Take reads messages out of the node's inbox and removes them, until there
+// are so many distinct ones. It returns them by their config_data.
+func (n *Node) Take(count int) map[string]broker.Incoming {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	sub := n.Store.Subscribe(n.Identity().Type.Inbox())
+	defer sub.Close()
+	got := make(map[string]broker.Incoming)
+	for len(got) < count {
+		batch, err := sub.Next(ctx, 1000)
+		if err != nil {
+			n.t.Fatalf("%v has %d of %d messages: %v\n%s", n.Identity(), len(got), count, err, n.Log)
+		}
+		var seqs []uint64
+		for _, m := range batch {
+			seqs = append(seqs, m.Seq)
+			var body struct {
+				Data string `json:"config_data"`
+			}
+			if err := json.Unmarshal(m.Body, &body); err != nil {
+				n.t.Fatal(err)
+			}
+			got[body.Data] = m.Incoming
+		}
+		if err := sub.Ack(seqs, nil); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	return got
+}
+
+// Eventually retries until do succeeds.
+func Eventually(t testing.TB, what string, do func() error) {
+	t.Helper()
+	deadline := time.Now().Add(Patience)
+	for {
+		err := do()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: %v", what, err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// Log keeps what a service logs, for assertions.
+type Log struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+// Logger is a logger that writes into the log.
+func (l *Log) Logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
