@@ -49,7 +49,8 @@ func writeAddresses(stateDir string, a addresses) (err error) {
 	return os.Rename(f.Name(), filepath.Join(stateDir, addressFile))
 }
 
-// readAddresses reads the address file. It reports [ErrNotOpen] if there is none.
+// readAddresses reads the address file. It reports [ErrNotOpen] if there is
+// none.
 func readAddresses(stateDir string) (addresses, error) {
 	path := filepath.Join(stateDir, addressFile)
 	f, err := os.Open(path)

@@ -16,34 +16,40 @@ import (
 // receipt of the first.
 const clientWindow = 4096
 
-// Client is a connection to the door, for commands and tests of this
-// program. All methods are safe for concurrent use. A Client must be closed, by Disconnect or
-// Close.
+// Client is a connection to the door, for commands and tests of this program.
+// All methods are safe for concurrent use. A Client must be closed, by
+// Disconnect or Close.
 //
 // One goroutine reads what the door says. A subscription with [AckAuto] whose
-// Next is not called stops it, once the messages that it holds are too many;
-// then receipts do not come either.
+// Next is not called stops it, once too many messages wait; then receipts do
+// not come either.
 type Client struct {
 	conn *stomp.Conn
 
-	room   chan struct{} // holds a token for each message without receipt
-	closed chan struct{} // closed when this side closes
-	close  func() error
-	done   chan struct{} // closed when the reading has ended
+	room    chan struct{} // holds a token for each message without receipt
+	leave   func()        // closes leaving
+	leaving chan struct{} // closed when messages are not wanted any more
+	close   func() error
+	done    chan struct{} // closed when the reading has ended
 
 	mu            sync.Mutex
 	last          uint64                         // receipt asked for last
-	waiting       map[uint64]func(error)         // by receipt: whom to tell, once
+	waiting       map[uint64]func(error)         // by receipt: whom to tell, once; nil at the end
 	subscriptions map[string]*ClientSubscription // by id
+	acks          []string                       // to be written
 	err           error                          // why the connection has ended
+
+	ackBell bell
+	acking  sync.Mutex     // keeps ACKs in order
+	running sync.WaitGroup // the goroutines
 }
 
 // ErrUnconfirmed is reported for what the door had not confirmed when the
 // connection ended: it may or may not be done.
 var ErrUnconfirmed = errors.New("local: not confirmed before the connection ended")
 
-// Dial connects to the door of the node with this state folder: by the Unix socket if it can,
-// else by TCP. It reports [ErrNotOpen] if no door is open.
+// Dial connects to the door of the node with this state folder: by the Unix
+// socket if it can, else by TCP. It reports [ErrNotOpen] if no door is open.
 func Dial(ctx context.Context, stateDir string) (*Client, error) {
 	a, err := readAddresses(stateDir)
 	if err != nil {
@@ -82,20 +88,23 @@ func newClient(ctx context.Context, nc net.Conn, secret string) (*Client, error)
 	c := &Client{
 		conn:          stomp.NewConn(nc, frameLimits()),
 		room:          make(chan struct{}, clientWindow),
-		closed:        make(chan struct{}),
+		leaving:       make(chan struct{}),
 		done:          make(chan struct{}),
 		waiting:       make(map[uint64]func(error)),
 		subscriptions: make(map[string]*ClientSubscription),
+		ackBell:       newBell(),
 	}
+	c.leave = sync.OnceFunc(func() { close(c.leaving) })
 	c.close = sync.OnceValue(func() error {
-		close(c.closed)
+		c.leave()
 		return c.conn.Close()
 	})
 	if err := c.connect(ctx, secret); err != nil {
 		c.close()
 		return nil, fmt.Errorf("connect to the local door: %w", err)
 	}
-	go c.read()
+	c.running.Go(c.read)
+	c.running.Go(c.acknowledge)
 	return c, nil
 }
 
@@ -138,17 +147,14 @@ func (c *Client) exchange(f *stomp.Frame) (*stomp.Frame, error) {
 	return c.conn.ReadFrame()
 }
 
-// Send hands over a message for an outgoing exchange. It blocks while too
-// many are not yet confirmed. If it returns nil, confirmed is called once, with nil when the
-// message is durable, with the door's [*stomp.ServerError] when it has refused this message, or with [ErrUnconfirmed]
-// (wrapped). confirmed is called by the goroutine that reads: it must not block.
+// Send hands over a message for an outgoing exchange. It blocks while too many
+// are not yet confirmed. If it returns nil, confirmed is called once, with nil
+// when the message is durable, with the door's [*stomp.ServerError] when it has
+// refused this message, or with [ErrUnconfirmed] (wrapped). confirmed is called
+// by the goroutine that reads: it must not block.
 func (c *Client) Send(ctx context.Context, exchange, routingKey, smpType string, body []byte, confirmed func(error)) error {
-	select {
-	case c.room <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-c.done:
-		return c.reason()
+	if err := c.takeRoom(ctx); err != nil {
+		return err
 	}
 	f := &stomp.Frame{
 		Command: "SEND",
@@ -160,8 +166,8 @@ func (c *Client) Send(ctx context.Context, exchange, routingKey, smpType string,
 		Body: body,
 	}
 	err := c.request(f, func(err error) {
-		<-c.room
 		confirmed(err)
+		<-c.room
 	})
 	if err != nil {
 		<-c.room
@@ -215,25 +221,86 @@ func (c *Client) forget(receipt uint64) (done func(error)) {
 	return done
 }
 
-// Disconnect waits until all that was sent and acknowledged is confirmed, and
-// closes the connection. When ctx ends before that, the connection is closed
-// at once.
+// acknowledge writes ACKs that have gathered, until the connection ends.
+func (c *Client) acknowledge() {
+	for {
+		select {
+		case <-c.ackBell:
+			c.writeAcks()
+		case <-c.done:
+			return
+		}
+	}
+}
+
+// writeAcks writes the ACKs that have gathered. An error of writing is one of
+// the connection, which Next reports.
+func (c *Client) writeAcks() {
+	c.acking.Lock()
+	defer c.acking.Unlock()
+	c.mu.Lock()
+	acks := c.acks
+	c.acks = nil
+	c.mu.Unlock()
+	f := stomp.NewFrame("ACK", "id", "")
+	for _, ack := range acks {
+		f.Headers[0].Value = ack
+		if c.conn.WriteFrame(f) != nil {
+			return
+		}
+	}
+}
+
+// Disconnect waits until all that was sent and acknowledged is confirmed, also
+// what confirmed functions acknowledge, and closes the connection. When ctx
+// ends before that, the connection is closed at once. The error says why
+// something may be unconfirmed. Messages that come in meanwhile are dropped;
+// without [AckAuto] the door gives them to others.
 func (c *Client) Disconnect(ctx context.Context) error {
-	err := c.await(ctx, stomp.NewFrame("DISCONNECT"))
+	defer context.AfterFunc(ctx, func() { c.close() })()
+	c.leave()
+	err := c.awaitReceipts(ctx)
+	if err == nil {
+		c.writeAcks()
+		err = c.await(ctx, stomp.NewFrame("DISCONNECT"))
+	}
 	return errors.Join(err, c.Close())
 }
 
-// Close closes the connection at once, and returns when nobody is told
-// anything any more. It must not be called from a confirmed function. Calling
-// it again does nothing.
+// awaitReceipts waits until all messages are confirmed. None can be sent after
+// that.
+func (c *Client) awaitReceipts(ctx context.Context) error {
+	for range cap(c.room) {
+		if err := c.takeRoom(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Client) takeRoom(ctx context.Context) error {
+	select {
+	case c.room <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.done:
+		return c.reason()
+	}
+}
+
+// Close closes the connection at once, whatever is not yet written, and returns
+// when nobody is told anything any more. It must not be called from a confirmed
+// function. Calling it again does nothing.
 func (c *Client) Close() error {
 	err := c.close()
-	<-c.done
+	c.running.Wait()
 	return err
 }
 
-// Err says why the connection has ended, and is nil while it has not: the door's
-// [*stomp.ServerError], [stomp.ErrClosed] after Close, or an error of the network.
+// Err says why the connection has ended, and is nil while it has not: the
+// door's [*stomp.ServerError], [stomp.ErrClosed] after Close, or an error of
+// the network.
 func (c *Client) Err() error {
 	select {
 	case <-c.done:
@@ -310,8 +377,8 @@ func (c *Client) deliver(f *stomp.Frame) error {
 	select {
 	case sub.messages <- messageFrom(f):
 		return nil
-	case <-c.closed:
-		return stomp.ErrClosed
+	case <-c.leaving:
+		return nil
 	}
 }
 

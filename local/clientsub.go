@@ -22,15 +22,16 @@ type Message struct {
 	ack string
 }
 
-// ClientSubscription is a [Client]'s subscription. It lasts as long as the connection.
+// ClientSubscription is a [Client]'s subscription. It lasts as long as the
+// connection.
 type ClientSubscription struct {
 	client   *Client
 	messages chan Message
 }
 
 // Subscribe begins a subscription to "/queue/<inbox>", or to
-// "/exchange/<inbox>/#" for copies, which take [AckAuto]. prefetch is how
-// many messages may be given to it and not acknowledged; 0 means the door's default.
+// "/exchange/<inbox>/#" for copies, which take [AckAuto]. prefetch is how many
+// messages may be given to it and not acknowledged; 0 means the door's default.
 func (c *Client) Subscribe(ctx context.Context, destination string, prefetch int, ack AckMode) (*ClientSubscription, error) {
 	if prefetch == 0 {
 		prefetch = defaultPrefetch
@@ -75,10 +76,19 @@ func (s *ClientSubscription) Next(ctx context.Context) (Message, error) {
 	}
 }
 
-// Ack acknowledges a message, and with [AckClient] all those before it. It does not
-// wait for the removal; [Client.Disconnect] does.
+// Ack acknowledges a message, and with [AckClient] all those before it. It
+// waits for nothing, so a confirmed function may call it; [Client.Disconnect]
+// waits for the removal. The error is why the connection has ended.
 func (s *ClientSubscription) Ack(m Message) error {
-	return s.client.conn.WriteFrame(stomp.NewFrame("ACK", "id", m.ack))
+	c := s.client
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err
+	}
+	c.acks = append(c.acks, m.ack)
+	c.ackBell.ring()
+	return nil
 }
 
 // messageFrom reads a MESSAGE.

@@ -1,6 +1,6 @@
-// Package local is the door through which the node's own applications reach
-// the embedded broker: a STOMP 1.2 server with subscriptions, on loopback and on
-// a Unix socket. An application that was written for RabbitMQ's STOMP plugin
+// Package local is the door through which the node's own applications reach the
+// embedded broker: a STOMP 1.2 server with subscriptions, on loopback and on a
+// Unix socket. An application that was written for RabbitMQ's STOMP plugin
 // finds the same destinations here, and its client library need not know the
 // difference.
 //
@@ -51,14 +51,16 @@
 //
 //   - ack:client-individual: by ACK of this message. This is what
 //     applications should use.
-//   - ack:client: by ACK of this message or of a later one of the same subscription.
+//   - ack:client: by ACK of this message, or of a later one of the same
+//     subscription.
 //   - ack:auto: by itself, once it is handed over to the connection. What
-//     is on its way to the application when that crashes is lost. No more
-//     than prefetch-count messages are on their way out of the store at any time.
+//     is on its way when the application crashes is lost. No more
+//     than prefetch-count messages are on their way out of the store at any
+//     time.
 //
-// With a receipt, ACK is answered when the removal is on disk. What is not acknowledged when
-// a subscription or its connection ends is given to another one, with
-// redelivered:true. The message-id stays the same then, so an
+// With a receipt, ACK is answered when the removal is on disk. What is not
+// acknowledged when a subscription or its connection ends is given to another
+// one, with redelivered:true. The message-id stays the same then, so an
 // application can tell by it what it has already done.
 //
 // NACK gives a message back. It pauses for a second first, and counts as
@@ -67,8 +69,9 @@
 // without a dead-letter exchange. An ACK or NACK for a message
 // that the connection does not hold is an error.
 //
-// SUBSCRIBE to /exchange/<inbox>/# gives copies of what arrives from then on, and takes
-// nothing out. What a slow reader misses is counted in the header "missed" of the next copy.
+// SUBSCRIBE to /exchange/<inbox>/# gives copies of what arrives from then on,
+// and takes nothing out. What a slow reader misses is counted in the header
+// "missed" of the next copy.
 //
 // # What is bounded
 //
@@ -80,10 +83,10 @@
 //
 // # Inside
 //
-// A connection is a session: one goroutine reads frames and hands operations to the store,
-// which calls back when they are durable; one writes the receipts that have gathered since;
-// and one for each subscription carries messages from the store to the
-// connection. None is started for a message. A session ends in one way,
-// whatever the reason (session.run): deliveries stop, what is under way is awaited and answered,
-// the last frame is written.
+// A connection is a session: one goroutine reads frames and hands operations to
+// the store, which calls back when they are durable; one writes the receipts
+// that have gathered since; and one for each subscription carries messages from
+// the store to the connection. None is started for a message. A session ends in
+// one way, whatever the reason (session.run): deliveries stop, what is under
+// way is awaited and answered, the last frame is written.
 package local

@@ -134,8 +134,8 @@ func (d *Door) Addrs() []net.Addr {
 	return addrs
 }
 
-// Close closes the door to new connections, also before [Door.Serve] was called. Calling
-// it again does nothing.
+// Close closes the door to new connections, also before [Door.Serve] was
+// called. Calling it again does nothing.
 func (d *Door) Close() error { return d.close() }
 
 func (d *Door) closeOnce(stateDir string) error {
@@ -154,9 +154,9 @@ func (d *Door) closeListeners() error {
 	return err
 }
 
-// Serve serves local applications until ctx ends or the door is closed. Then it accepts
-// nobody any more, waits for the messages that are on their way to disk,
-// confirms them, tells the clients that it stops, and returns when every
+// Serve serves local applications until ctx ends or the door is closed. Then it
+// accepts nobody any more, waits for the messages that are on their way to
+// disk, confirms them, tells the clients that it stops, and returns when every
 // connection is closed. That takes some seconds where clients do not read. It
 // may be called once.
 func (d *Door) Serve(ctx context.Context) error {
@@ -248,7 +248,8 @@ func (d *Door) serve(ctx context.Context, nc net.Conn, log *slog.Logger, opened 
 	log.Debug("a local application is gone", "err", err)
 }
 
-// authenticate checks the passcode of a client. A wrong one costs time, also when there was none.
+// authenticate checks the passcode of a client. A wrong one costs time, also
+// when there was none.
 func (d *Door) authenticate(ctx context.Context, connect *stomp.Frame) error {
 	given, ok := connect.Get("passcode")
 	if ok && d.passcode.matches(given) {

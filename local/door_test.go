@@ -30,9 +30,8 @@ type house struct {
 	store  *embedded.Store
 	door   *Door
 	secret string
-	log    *strings.Builder // valid after stop
 
-	stop func() // stops Serve, and waits until it has returned
+	stop func() // stops Serve, waits until it has returned, and checks that nothing of it is left
 }
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
@@ -103,13 +102,20 @@ func newHouse(tb testing.TB, change func(*Config, *bounds)) *house {
 			if err != nil {
 				tb.Errorf("Serve: %v", err)
 			}
+			if all := stacks(); strings.Contains(all, "local.(*session)") || strings.Contains(all, "local.(*Door)") {
+				tb.Errorf("after Serve has returned, goroutines of it are left:\n%s", all)
+			}
 		case <-time.After(patience):
-			buf := make([]byte, 1<<20)
-			tb.Fatalf("Serve does not return:\n%s", buf[:runtime.Stack(buf, true)])
+			tb.Fatalf("Serve does not return:\n%s", stacks())
 		}
 	}
 	tb.Cleanup(h.stop)
 	return h
+}
+
+func stacks() string {
+	buf := make([]byte, 4<<20)
+	return string(buf[:runtime.Stack(buf, true)])
 }
 
 // dial connects to the door's Unix socket.
@@ -196,8 +202,8 @@ type wire struct {
 	err    error             // why; valid after that
 }
 
-// wire connects with the passcode. Nothing is read ahead of what the test asks for
-// but one frame.
+// wire connects with the passcode. Nothing is read ahead of what the test asks
+// for but one frame.
 func (h *house) wire() *wire {
 	h.tb.Helper()
 	w := h.wireOn(h.dial())
@@ -274,7 +280,8 @@ func (w *wire) expect(command string, nameValue ...string) *stomp.Frame {
 	return f
 }
 
-// expectMessage returns the ack header of the next frame, which must be a MESSAGE with this body.
+// expectMessage returns the ack header of the next frame, which must be a
+// MESSAGE with this body.
 func (w *wire) expectMessage(body string, nameValue ...string) (ack string) {
 	w.tb.Helper()
 	f := w.expect("MESSAGE", nameValue...)
@@ -328,6 +335,13 @@ func (w *wire) expectEnd() {
 // subscribe subscribes to the inbox.
 func (w *wire) subscribe(id, ack string, nameValue ...string) {
 	w.tb.Helper()
-	headers := append([]string{"id", id, "destination", "/queue/accounts_in", "ack", ack, "receipt", "sub-" + id}, nameValue...)
-	w.send("SUBSCRIBE", "", headers...)
+	w.send("SUBSCRIBE", "", append(nameValue, "id", id, "destination", "/queue/accounts_in", "ack", ack)...)
+}
+
+// done sends a frame with a receipt, and waits for it. No MESSAGE may come
+// before.
+func (w *wire) done(command string, nameValue ...string) {
+	w.tb.Helper()
+	w.send(command, "", append(nameValue, "receipt", "done")...)
+	w.expect("RECEIPT", "receipt-id", "done")
 }

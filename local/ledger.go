@@ -8,7 +8,8 @@ import (
 	"sync"
 )
 
-// AckMode says what acknowledges a message of a subscription (STOMP 1.2, "SUBSCRIBE").
+// AckMode says what acknowledges a message of a subscription (STOMP 1.2,
+// "SUBSCRIBE").
 type AckMode string
 
 const (
@@ -69,8 +70,8 @@ func (l *ledger) hold(tag, seq uint64) {
 	l.held = append(l.held, held{tag, seq})
 }
 
-// settle takes a message off the ledger, and all those before it if cumulative. It
-// returns their sequence numbers, none if the message is not held. They are
+// settle takes a message off the ledger, and all those before it if cumulative.
+// It returns their sequence numbers, none if the message is not held. They are
 // used until free is called.
 func (l *ledger) settle(tag uint64, cumulative bool) []uint64 {
 	l.mu.Lock()
@@ -95,7 +96,8 @@ func (l *ledger) settle(tag uint64, cumulative bool) []uint64 {
 	return seqs
 }
 
-// ackID is the value of the ack header, by which the client acknowledges a delivery.
+// ackID is the value of the ack header, by which the client acknowledges a
+// delivery.
 func ackID(tag uint64, subscription string) string {
 	return strconv.FormatUint(tag, 10) + "@" + subscription
 }

@@ -9,15 +9,16 @@ import (
 	"time"
 )
 
-// maxSocketPath is the longest path of a Unix socket in bytes: macOS has room for
-// 104 with the final NUL, Linux for 108.
+// maxSocketPath is the longest path of a Unix socket in bytes: macOS has room
+// for 104 with the final NUL, Linux for 108.
 const maxSocketPath = 103
 
 var (
 	// ErrNotLoopback means that the door was told to listen on an address that
 	// other machines can reach.
 	ErrNotLoopback = errors.New("local: not a loopback address")
-	// ErrInUse means that another process has its door open on the same state folder.
+	// ErrInUse means that another process has its door open on the same state
+	// folder.
 	ErrInUse = errors.New("local: door is open already")
 
 	errPathTooLong = errors.New("path is too long for a Unix socket")

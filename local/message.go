@@ -10,7 +10,7 @@ import (
 	"peerlink/stomp"
 )
 
-// errConnection says that a message could not be written to the client.
+// errConnection means that a message could not be written to the client.
 var errConnection = errors.New("the connection to the client has broken")
 
 // messageWriter writes MESSAGE frames of one subscription. It belongs to one

@@ -20,6 +20,7 @@ type session struct {
 
 	life   context.Context // ends when nothing is awaited any more
 	cancel context.CancelFunc
+	gaveUp chan struct{} // closed by giveUp
 
 	wake bell          // for run: receipts to write, or the end
 	room bell          // for read: pending has shrunk, or the end
@@ -39,6 +40,8 @@ type ending struct {
 	failure *stomp.ServerError // to be told to the client
 	receipt *string            // of DISCONNECT
 	lost    bool               // nothing can be told any more
+
+	timer *time.Timer // for giveUp
 }
 
 var errStopping = errors.New("peerlink is stopping: connect again later")
@@ -50,6 +53,7 @@ func newSession(d *Door, conn *stomp.Conn, log *slog.Logger) *session {
 		log:           log,
 		wake:          newBell(),
 		room:          newBell(),
+		gaveUp:        make(chan struct{}),
 		subscriptions: make(map[string]*subscription),
 	}
 	s.life, s.cancel = context.WithCancel(context.Background())
@@ -59,8 +63,16 @@ func newSession(d *Door, conn *stomp.Conn, log *slog.Logger) *session {
 // run runs the session until it has ended, and returns why it did. When ctx
 // ends, so does the session.
 func (s *session) run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { s.fail(errStopping) })
-	defer stop()
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		s.fail(errStopping)
+	})
+	defer func() {
+		if !stop() {
+			<-stopped
+		}
+	}()
 	reading := make(chan struct{})
 	go func() {
 		defer close(reading)
@@ -71,19 +83,14 @@ func (s *session) run(ctx context.Context) error {
 		s.writeReceipts()
 	}
 
-	// From here nothing new begins. Whatever still waits for the client or for
-	// the disk is given up after a while.
-	giveUp := time.AfterFunc(s.door.bounds.endTime, func() {
-		s.cancel()
-		s.conn.Close()
-		s.wake.ring()
-	})
 	s.unsubscribeAll()
 	for !s.end.lost && s.underWay() && s.life.Err() == nil {
 		<-s.wake
 		s.writeReceipts()
 	}
-	giveUp.Stop()
+	if !s.end.timer.Stop() {
+		<-s.gaveUp
+	}
 	s.cancel()
 	s.lastWords()
 	s.conn.Close()
@@ -156,15 +163,25 @@ func (s *session) fail(err error) { s.finish(ending{err: err, failure: explain(e
 // lose ends the session because the connection has broken.
 func (s *session) lose(err error) { s.finish(ending{err: err, lost: true}) }
 
-// finish ends the session, unless it has ended already: the first reason counts.
+// finish ends the session, unless it has ended already: the first reason
+// counts. From then on nothing new begins.
 func (s *session) finish(e ending) {
 	s.mu.Lock()
 	if s.end == nil {
+		e.timer = time.AfterFunc(s.door.bounds.endTime, s.giveUp)
 		s.end = &e
 	}
 	s.mu.Unlock()
 	s.wake.ring()
 	s.room.ring()
+}
+
+// giveUp lets go of everybody who waits for the client or for the disk.
+func (s *session) giveUp() {
+	defer close(s.gaveUp)
+	s.cancel()
+	s.conn.Close()
+	s.wake.ring()
 }
 
 func (s *session) going() bool {

@@ -77,7 +77,8 @@ func (s *session) register(sub *subscription) error {
 	return nil
 }
 
-// removeSubscription ends a subscription. What the client holds by it is given back.
+// removeSubscription ends a subscription. What the client holds by it is given
+// back.
 func (s *session) removeSubscription(id string) error {
 	sub := s.subscription(id)
 	if sub == nil {
@@ -210,8 +211,8 @@ func (s *session) deliver(ctx context.Context, sub *subscription) error {
 }
 
 // deliverOne writes a message to the client. One that does not fit into a
-// frame, which the limits of what is received from peers rule out, stays
-// given out until the subscription ends: so it is not lost, and holds up nobody.
+// frame, which the limits of what is received from peers rule out, stays given
+// out until the subscription ends: so it is not lost, and holds up nobody.
 func (s *session) deliverOne(sub *subscription, w *messageWriter, m *embedded.InboxMessage) (sent bool, err error) {
 	var tag uint64
 	if sub.ack != AckAuto {
@@ -246,7 +247,12 @@ func (s *session) deliverCopies(ctx context.Context, sub *subscription, watcher 
 		if err != nil {
 			return err
 		}
-		if err := w.writeCopy(&m, missed); err != nil {
+		err = w.writeCopy(&m, missed)
+		if errors.Is(err, stomp.ErrUnsendable) {
+			s.log.Error("a message in the inbox can not be shown", "err", err)
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,284 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/stomp"
+)
+
+// A client has no more connections, subscriptions and messages than the bounds
+// say, is told so, and what it gives up can be had again.
+func TestBounds(t *testing.T) {
+	h := newHouse(t, func(_ *Config, b *bounds) { b.connections, b.subscriptions, b.held = 2, 2, 150 })
+
+	first, second := h.wire(), h.wire()
+	third := h.wireOn(h.dial())
+	third.send("CONNECT", "", "accept-version", "1.2", "passcode", h.secret)
+	third.expectError("too many connections: 2")
+	first.done("DISCONNECT")
+	first.expectEnd()
+
+	first = h.wireWhenFree() // in its place
+	first.done("SUBSCRIBE", "id", "0", "destination", "/queue/accounts_in", "prefetch-count", "1")
+	first.done("SUBSCRIBE", "id", "1", "destination", "/exchange/accounts_in/#", "prefetch-count", "1")
+	first.done("UNSUBSCRIBE", "id", "0")
+	first.done("SUBSCRIBE", "id", "2", "destination", "/queue/accounts_in", "prefetch-count", "149")
+	first.send("SUBSCRIBE", "", "id", "3", "destination", "/queue/accounts_in", "prefetch-count", "1")
+	first.expectError("2 subscriptions, which is the limit")
+
+	second.done("SUBSCRIBE", "id", "0", "destination", "/queue/accounts_in")
+	second.send("SUBSCRIBE", "", "id", "1", "destination", "/queue/accounts_in", "prefetch-count", "51")
+	second.expectError("may be 150 together, and 100 are taken")
+}
+
+// wireWhenFree connects as soon as the door takes note that another is gone.
+func (h *house) wireWhenFree() *wire {
+	h.tb.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		w := h.wireOn(h.dial())
+		w.send("CONNECT", "", "accept-version", "1.2", "passcode", h.secret)
+		if f := w.next(); f.Command == "CONNECTED" {
+			return w
+		} else if time.Now().After(deadline) {
+			h.tb.Fatalf("got %s %v, expected CONNECTED", f.Command, f.Headers)
+		}
+		w.expectEnd()
+	}
+}
+
+// Two subscriptions of a connection can not have the same id.
+func TestSubscribeTwice(t *testing.T) {
+	h := newHouse(t, nil)
+	w := h.wire()
+	w.done("SUBSCRIBE", "id", "0", "destination", "/queue/accounts_in")
+	w.send("SUBSCRIBE", "", "id", "0", "destination", "/queue/accounts_in")
+	w.expectError(`id "0", which another subscription of this connection has`)
+}
+
+// Strangers who do not show a passcode are cut off in time, and do not keep out
+// who is in on the other listener.
+func TestConnectTimeout(t *testing.T) {
+	h := newHouse(t, func(_ *Config, b *bounds) { b.opening, b.connectTime = 2, 300*time.Millisecond })
+	for range 5 {
+		nc, err := net.Dial("tcp", h.tcp())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		nc.SetReadDeadline(time.Now().Add(patience))
+		defer func() {
+			if _, err := nc.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("a connection without CONNECT is left open")
+			}
+		}()
+	}
+	h.wire().done("SUBSCRIBE", "id", "0", "destination", "/queue/accounts_in")
+}
+
+func (h *house) tcp() string {
+	for _, a := range h.door.Addrs() {
+		if a.Network() == "tcp" {
+			return a.String()
+		}
+	}
+	h.tb.Fatal("the door has no TCP address")
+	return ""
+}
+
+// Whatever bytes come, before CONNECT or after: the client is told what is
+// wrong, its connection ends, and others are served on.
+func TestGarbage(t *testing.T) {
+	h := newHouse(t, nil)
+	for _, garbage := range []string{
+		"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n",
+		"SEND\nno colon\n\n\x00",
+		"SEND\ncontent-length:99999999999\n\n",
+		"SEND\ncontent-length:65537\n\n",
+		"SUBSCRIBE\nid:\\t\n\n\x00",
+		"SEND\n" + strings.Repeat("a:b\n", 51) + "\n\x00",
+		strings.Repeat("A", 100_000),
+		strings.Repeat("\x00", 30) + "\n",
+	} {
+		for _, connected := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%.20q connected=%v", garbage, connected), func(t *testing.T) {
+				nc := h.dial()
+				nc.SetDeadline(time.Now().Add(patience))
+				want := "ERROR\n"
+				if connected {
+					fmt.Fprintf(nc, "CONNECT\naccept-version:1.2\npasscode:%s\n\n\x00", h.secret)
+					want = "CONNECTED\n"
+				}
+				go func() {
+					io.WriteString(nc, garbage)
+					nc.(*net.UnixConn).CloseWrite()
+				}()
+				answer, err := io.ReadAll(nc)
+				if err != nil && len(answer) == 0 || !bytes.HasPrefix(answer, []byte(want)) || !bytes.Contains(answer, []byte("ERROR\n")) {
+					t.Errorf("answer: %q (%v), expected an ERROR", answer, err)
+				}
+			})
+		}
+	}
+	h.wire().done("SUBSCRIBE", "id", "0", "destination", "/queue/accounts_in")
+}
+
+// A client that sends and never reads is not read from for ever: what the door
+// keeps for it is bounded. Others are served meanwhile, and the door can close.
+func TestNeverReadsReceipts(t *testing.T) {
+	h := newHouse(t, func(_ *Config, b *bounds) { b.pending, b.endTime = 64, 100*time.Millisecond })
+	nc := h.dial()
+	fmt.Fprintf(nc, "CONNECT\naccept-version:1.2\npasscode:%s\n\n\x00", h.secret)
+	frame := []byte("SEND\ndestination:" + toPeer + "\ntype:AccountUpdate\ncontent-type:application/json\nreceipt:" +
+		strings.Repeat("r", 490) + "\n\n{}\x00")
+	frames := 0
+	for ; ; frames++ {
+		if frames > 50_000 {
+			t.Fatalf("the door has taken %d messages of a client that does not read", frames)
+		}
+		nc.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+		if _, err := nc.Write(frame); errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := h.wire()
+	w.done("SUBSCRIBE", "id", "0", "destination", "/queue/accounts_in")
+	w.done("DISCONNECT")
+	w.expectEnd()
+	h.stop()
+}
+
+// A subscriber that never reads holds no more than its prefetch-count, others
+// get the rest, and the door can close and give back what he held.
+func TestNeverReadsMessages(t *testing.T) {
+	h := newHouse(t, func(_ *Config, b *bounds) { b.endTime = 100 * time.Millisecond })
+	nc := h.dial()
+	fmt.Fprintf(nc, "CONNECT\naccept-version:1.2\npasscode:%s\n\n\x00", h.secret)
+	fmt.Fprint(nc, "SUBSCRIBE\nid:0\ndestination:/queue/accounts_in\nack:client\nprefetch-count:300\n\n\x00")
+	greeting := make([]byte, 9)
+	if _, err := io.ReadFull(nc, greeting); err != nil || string(greeting) != "CONNECTED" {
+		t.Fatalf("got %q (%v)", greeting, err)
+	}
+	const n = 1000
+	durable := make(chan error, 1)
+	p, err := h.store.Publish(t.Context(), func(got uint64, err error) {
+		if got == n || err != nil {
+			durable <- err
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := strings.Repeat("x", 8000)
+	for range n {
+		if err := p.Publish(t.Context(), incoming(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-durable; err != nil {
+		t.Fatal(err)
+	}
+	c := h.client()
+	sub, err := c.Subscribe(t.Context(), "/queue/accounts_in", 100, AckIndividual)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for i := range n - 300 {
+		m, err := sub.Next(ctx)
+		if err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+		if err := sub.Ack(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.stop()
+	if got := len(h.queued("accounts_in")); got == 0 || got > 300 {
+		t.Errorf("inbox holds %d messages, expected those of the client that does not read", got)
+	}
+}
+
+// A door that stops confirms what is on its way to disk, says why it stops,
+// and takes nothing more.
+func TestStop(t *testing.T) {
+	h := newHouse(t, nil)
+	w := h.wire()
+	idle := h.wire()
+	unlock := h.lockStore()
+	for i := range 3 {
+		w.sendTo(toPeer, strconv.Itoa(i), "x")
+	}
+	w.expectNothing(50 * time.Millisecond)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		h.stop()
+	}()
+	idle.expectError("peerlink is stopping")
+	if _, err := Dial(t.Context(), h.dir); !errors.Is(err, ErrNotOpen) {
+		t.Errorf("Dial while the door closes: %v, expected %v", err, ErrNotOpen)
+	}
+	unlock()
+	for i := range 3 {
+		w.expect("RECEIPT", "receipt-id", strconv.Itoa(i))
+	}
+	w.expectError("peerlink is stopping")
+	<-stopped
+	if got := len(h.queued("peer.0")); got != 3 {
+		t.Errorf("%d messages are stored, expected 3", got)
+	}
+}
+
+// A door stops in bounded time even when the disk does not answer; it then
+// confirms nothing.
+func TestStopWithoutDisk(t *testing.T) {
+	h := newHouse(t, func(_ *Config, b *bounds) { b.endTime = 100 * time.Millisecond })
+	w := h.wire()
+	unlock := h.lockStore()
+	defer unlock()
+	w.sendTo(toPeer, "1", "x")
+	w.expectNothing(50 * time.Millisecond)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		h.stop()
+	}()
+	select {
+	case f, ok := <-w.frames:
+		if ok {
+			t.Errorf("got %s %v, expected the end of the connection", f.Command, f.Headers)
+		}
+	case <-time.After(patience):
+		t.Error("the connection does not end")
+	}
+	<-stopped
+}
+
+// Heart-beats go both ways: a client that asks for them gets them, and one that
+// promised them and is silent is cut off (tested with its grace in package
+// stomp).
+func TestHeartBeat(t *testing.T) {
+	h := newHouse(t, nil)
+	w := h.wireOn(h.dial())
+	w.send("CONNECT", "", "accept-version", "1.2", "passcode", h.secret, "heart-beat", "0,0")
+	f := w.expect("CONNECTED")
+	offered, _ := f.Get("heart-beat")
+	beat, err := stomp.ParseHeartBeat(offered)
+	if err != nil || beat.Send != stomp.DefaultSend || beat.Receive != stomp.DefaultReceive {
+		t.Errorf("the door offers heart-beat %q (%v)", offered, err)
+	}
+}

@@ -1,0 +1,240 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"peerlink/broker/embedded"
+	"peerlink/stomp"
+)
+
+// The client finds the door by the state folder, prefers the Unix socket, and
+// takes TCP when the socket is not there.
+func TestDial(t *testing.T) {
+	h := newHouse(t, nil)
+	for _, network := range []string{"unix", "tcp"} {
+		a, err := readAddresses(h.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nc, err := dialAny(t.Context(), a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nc.Close()
+		if got := nc.RemoteAddr().Network(); got != network {
+			t.Errorf("connected by %s, expected %s", got, network)
+		}
+		h.client().Close()
+		if err := os.RemoveAll(filepath.Join(h.dir, socketFile)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Where no door is open, Dial says so.
+func TestDialNotOpen(t *testing.T) {
+	h := newHouse(t, nil)
+	a, err := readAddresses(h.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.stop()
+	if _, err := Dial(t.Context(), h.dir); !errors.Is(err, ErrNotOpen) {
+		t.Errorf("after Serve: %v, expected %v", err, ErrNotOpen)
+	}
+	if err := writeAddresses(h.dir, a); err != nil { // as after a crash
+		t.Fatal(err)
+	}
+	if _, err := Dial(t.Context(), h.dir); !errors.Is(err, ErrNotOpen) {
+		t.Errorf("after a crash: %v, expected %v", err, ErrNotOpen)
+	}
+	if err := os.WriteFile(filepath.Join(h.dir, addressFile), []byte("?"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Dial(t.Context(), h.dir); err == nil || !strings.Contains(err.Error(), "not a list of addresses") {
+		t.Errorf("with a damaged file: %v", err)
+	}
+}
+
+// outcomes collects what confirmed functions are told.
+type outcomes struct {
+	mu   sync.Mutex
+	wait sync.WaitGroup
+	errs map[int][]error
+}
+
+func (o *outcomes) of(n int) func(error) {
+	o.wait.Add(1)
+	return func(err error) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.errs == nil {
+			o.errs = make(map[int][]error)
+		}
+		o.errs[n] = append(o.errs[n], err)
+		o.wait.Done()
+	}
+}
+
+// Every confirmed function is called once: with nil for what is stored, with
+// the door's reason for the message that it refuses, and with ErrUnconfirmed
+// for the rest.
+func TestClientSend(t *testing.T) {
+	h := newHouse(t, nil)
+	c := h.client()
+	var told outcomes
+	const bad, n = 3000, 10_000
+	sent := 0
+	for ; sent < n; sent++ {
+		typ := "AccountUpdate"
+		if sent == bad {
+			typ = "PrepareTransfer"
+		}
+		if err := c.Send(t.Context(), "to_creditors", "00.00.01.05", typ, []byte(strconv.Itoa(sent)), told.of(sent)); err != nil {
+			told.wait.Done()
+			break
+		}
+	}
+	told.wait.Wait()
+	if sent <= bad {
+		t.Fatalf("Send has failed at %d, before the bad message: %v", sent, c.Err())
+	}
+	for i := range sent {
+		errs := told.errs[i]
+		var refused *stomp.ServerError
+		switch {
+		case len(errs) != 1:
+			t.Fatalf("message %d: told %v, expected one call", i, errs)
+		case i < bad && errs[0] != nil:
+			t.Fatalf("message %d: %v", i, errs[0])
+		case i == bad && (!errors.As(errs[0], &refused) || errors.Is(errs[0], ErrUnconfirmed)):
+			t.Fatalf("bad message: %v, expected the reason of the door", errs[0])
+		case i > bad && !errors.Is(errs[0], ErrUnconfirmed):
+			t.Fatalf("message %d after the bad one: %v, expected %v", i, errs[0], ErrUnconfirmed)
+		}
+	}
+	stats, err := h.store.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := depth(stats, "peer.0"); got != bad {
+		t.Errorf("%d messages are stored, expected %d", got, bad)
+	}
+	if err := c.Send(t.Context(), "to_creditors", "00.00.01.05", "AccountUpdate", nil, func(error) {}); err == nil {
+		t.Error("Send works after the connection has ended")
+	}
+}
+
+func depth(stats embedded.Stats, queue string) int64 {
+	for _, q := range stats.Queues {
+		if q.Name == queue {
+			return q.Depth
+		}
+	}
+	return 0
+}
+
+// An application that answers each message, and acknowledges it when the
+// answer is confirmed, gets through any number of them: no side waits for the
+// other while both are flooded. After Disconnect all of it is durable.
+func TestClientAnswers(t *testing.T) {
+	h := newHouse(t, nil)
+	const n = 10_000
+	h.publish(1, n)
+	for _, mode := range []AckMode{AckIndividual, AckClient} {
+		c := h.client()
+		sub, err := c.Subscribe(t.Context(), "/queue/accounts_in", 5000, mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		for i := range n / 2 {
+			m, err := sub.Next(ctx)
+			if err != nil {
+				t.Fatalf("message %d: %v", i, err)
+			}
+			if m.Type != "PrepareTransfer" || m.RoutingKey != "1.0.1" || len(m.Headers) < 10 {
+				t.Fatalf("message %d: %+v", i, m)
+			}
+			err = c.Send(ctx, "to_creditors", "00.00.01.05", "AccountUpdate", m.Body, func(err error) {
+				if err != nil {
+					t.Errorf("answer %d: %v", i, err)
+				} else if err := sub.Ack(m); err != nil {
+					t.Errorf("ACK %d: %v", i, err)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Disconnect(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stats, err := h.store.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in, out := depth(stats, "accounts_in"), depth(stats, "peer.0"); in != 0 || out != n {
+		t.Errorf("%d messages are left and %d are answered, expected 0 and %d", in, out, n)
+	}
+}
+
+// Disconnect does not wait for a subscription that nobody asks for its messages
+// any more.
+func TestDisconnectWhileMessagesCome(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(1, 5000)
+	c := h.client()
+	sub, err := c.Subscribe(t.Context(), "/queue/accounts_in", 10, AckAuto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sub.Next(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := c.Disconnect(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := c.Err(); err == nil {
+		t.Error("the connection has not ended")
+	}
+}
+
+// Whoever waits is let go when the connection or his context ends, with the
+// reason.
+func TestClientEnds(t *testing.T) {
+	h := newHouse(t, nil)
+	c := h.client()
+	sub, err := c.Subscribe(t.Context(), "/queue/accounts_in", 0, AckClient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := fmt.Errorf("gone")
+	cancel(gone)
+	if _, err := sub.Next(ctx); !errors.Is(err, gone) {
+		t.Errorf("Next: %v, expected the cause of the end of ctx", err)
+	}
+	if _, err := c.Subscribe(t.Context(), "/queue/other", 0, AckClient); err == nil || !strings.Contains(err.Error(), "expected /queue/accounts_in") {
+		t.Errorf("Subscribe: %v, expected the reason of the door", err)
+	}
+	var refused *stomp.ServerError
+	if _, err := sub.Next(t.Context()); !errors.As(err, &refused) {
+		t.Errorf("Next: %v, expected the reason of the door", err)
+	}
+	if err := sub.Ack(Message{}); !errors.As(err, &refused) {
+		t.Errorf("Ack: %v, expected the reason of the door", err)
+	}
+}

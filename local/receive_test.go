@@ -1,0 +1,408 @@
+package local
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/broker"
+	"peerlink/stomp"
+)
+
+// A MESSAGE has all that the store knows of it, application headers as text,
+// and when the receipt of its ACK comes, it is removed.
+func TestMessage(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(1, 1)
+	w := h.wire()
+	w.send("SUBSCRIBE", "", "id", "sub:1", "destination", "/amq/queue/accounts_in", "ack", "client-individual")
+	ack := w.expectMessage("1",
+		"subscription", "sub:1",
+		"message-id", "1",
+		"destination", "/exchange/accounts_in/1.0.1",
+		"redelivered", "false",
+		"type", "PrepareTransfer",
+		"content-type", contentType,
+		"content-length", "1",
+		"persistent", "true",
+		"message-type", "PrepareTransfer",
+		"debtor-id", "-4294967296",
+		"ca-trade", "true",
+	)
+	unlock := h.lockStore()
+	w.send("ACK", "", "id", ack, "receipt", "r")
+	w.expectNothing(50 * time.Millisecond)
+	unlock()
+	w.expect("RECEIPT", "receipt-id", "r")
+	if got := h.queued("accounts_in"); len(got) != 0 {
+		t.Errorf("after the receipt of the ACK the inbox holds %q", got)
+	}
+}
+
+// Exactly what was acknowledged is removed, in each mode; all else is given
+// to the next subscription, marked as redelivered, with the message-id it had.
+func TestAck(t *testing.T) {
+	for _, c := range []struct {
+		mode AckMode
+		ack  []int // of messages 1 to 5
+		left []string
+	}{
+		{AckIndividual, []int{4, 2}, []string{"1", "3", "5"}},
+		{AckIndividual, []int{1, 2, 3}, []string{"4", "5"}},
+		{AckIndividual, nil, []string{"1", "2", "3", "4", "5"}},
+		{AckClient, []int{3}, []string{"4", "5"}},
+		{AckClient, []int{1, 5}, []string{}},
+	} {
+		t.Run(fmt.Sprint(c.mode, c.ack), func(t *testing.T) {
+			h := newHouse(t, nil)
+			h.publish(1, 5)
+			w := h.wire()
+			w.subscribe("0", string(c.mode))
+			acks := []string{""}
+			for i := 1; i <= 5; i++ {
+				acks = append(acks, w.expectMessage(strconv.Itoa(i)))
+			}
+			for _, i := range c.ack {
+				w.done("ACK", "id", acks[i])
+			}
+			if got := h.queued("accounts_in"); !slices.Equal(got, c.left) {
+				t.Errorf("inbox holds %q, expected %q", got, c.left)
+			}
+			w.conn.Close()
+
+			w = h.wire()
+			w.subscribe("0", string(c.mode))
+			for _, body := range c.left {
+				w.expectMessage(body, "redelivered", "true", "message-id", body)
+			}
+		})
+	}
+}
+
+// An ACK counts for one delivery only: neither a second time, nor for a later
+// delivery of the message, nor by another connection, nor with ack:auto.
+func TestAckOfWhatIsNotHeld(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		ack  func(h *house) (w *wire, ack string)
+	}{
+		{"twice", func(h *house) (*wire, string) {
+			w := h.wire()
+			w.subscribe("0", "client-individual")
+			ack := w.expectMessage("1")
+			w.done("ACK", "id", ack)
+			return w, ack
+		}},
+		{"below a cumulative one", func(h *house) (*wire, string) {
+			h.publish(2, 2)
+			w := h.wire()
+			w.subscribe("0", "client")
+			ack := w.expectMessage("1")
+			w.done("ACK", "id", w.expectMessage("2"))
+			return w, ack
+		}},
+		{"delivered again", func(h *house) (*wire, string) {
+			w := h.wire()
+			w.subscribe("0", "client-individual")
+			ack := w.expectMessage("1")
+			w.done("UNSUBSCRIBE", "id", "0")
+			w.subscribe("0", "client-individual")
+			w.expectMessage("1", "redelivered", "true")
+			return w, ack
+		}},
+		{"of another connection", func(h *house) (*wire, string) {
+			other, w := h.wire(), h.wire()
+			other.subscribe("0", "client-individual")
+			return w, other.expectMessage("1")
+		}},
+		{"auto", func(h *house) (*wire, string) {
+			w := h.wire()
+			w.subscribe("0", "auto")
+			if ack := w.expectMessage("1"); ack != "" {
+				t.Errorf("a message with ack:auto has the ack header %q", ack)
+			}
+			return w, "1@0"
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHouse(t, nil)
+			h.publish(1, 1)
+			w, ack := c.ack(h)
+			w.send("ACK", "", "id", ack, "receipt", "r")
+			w.expectError("that this connection holds", "receipt-id", "r")
+		})
+	}
+}
+
+// No subscription holds more than its prefetch-count, and each removal makes
+// room for one more.
+func TestPrefetch(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(1, 10)
+	w := h.wire()
+	w.subscribe("0", "client-individual", "prefetch-count", "3")
+	acks := []string{w.expectMessage("1"), w.expectMessage("2"), w.expectMessage("3")}
+	w.expectNothing(50 * time.Millisecond)
+	w.send("ACK", "", "id", acks[1])
+	w.expectMessage("4")
+	w.expectNothing(50 * time.Millisecond)
+	w.send("ACK", "", "id", acks[0])
+	w.send("ACK", "", "id", acks[2])
+	w.expectMessage("5")
+	w.expectMessage("6")
+	w.expectNothing(50 * time.Millisecond)
+}
+
+// With ack:auto, messages are removed without the client, and no more than
+// the prefetch-count is on its way out of the store.
+func TestAckAuto(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(1, 5)
+	unlock := h.lockStore()
+	w := h.wire()
+	w.subscribe("0", "auto", "prefetch-count", "2")
+	w.expectMessage("1")
+	w.expectMessage("2")
+	w.expectNothing(50 * time.Millisecond)
+	unlock()
+	for i := 3; i <= 5; i++ {
+		w.expectMessage(strconv.Itoa(i))
+	}
+	w.done("UNSUBSCRIBE", "id", "0") // waits for the removals
+	if got := h.queued("accounts_in"); len(got) != 0 {
+		t.Errorf("inbox holds %q, expected nothing", got)
+	}
+}
+
+// Subscriptions compete: of one connection or of several, each message is
+// given to one of them.
+func TestCompete(t *testing.T) {
+	h := newHouse(t, nil)
+	a, b := h.wire(), h.wire()
+	a.subscribe("0", "client-individual", "prefetch-count", "2")
+	a.subscribe("1", "client-individual", "prefetch-count", "2")
+	b.subscribe("0", "client-individual", "prefetch-count", "6")
+	h.publish(1, 10)
+	seen := make(map[string]bool)
+	holds := make(map[string]int)
+	count := func(name string, w *wire, n int) {
+		for range n {
+			f := w.expect("MESSAGE")
+			id, _ := f.Get("subscription")
+			seen[string(f.Body)] = true
+			holds[name+id]++
+		}
+	}
+	count("a", a, 4)
+	count("b", b, 6)
+	if len(seen) != 10 || holds["a0"] != 2 || holds["a1"] != 2 || holds["b0"] != 6 {
+		t.Errorf("%d different messages were given out, %v", len(seen), holds)
+	}
+}
+
+// What a client holds goes to another when its subscription or its connection
+// ends, in whatever way.
+func TestRedelivery(t *testing.T) {
+	for name, end := range map[string]func(w *wire){
+		"UNSUBSCRIBE":     func(w *wire) { w.done("UNSUBSCRIBE", "id", "0") },
+		"DISCONNECT":      func(w *wire) { w.done("DISCONNECT") },
+		"lost connection": func(w *wire) { w.conn.Close() },
+		"error":           func(w *wire) { w.send("HELLO", ""); w.expectError("HELLO") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t, nil)
+			h.publish(1, 3)
+			first, second := h.wire(), h.wire()
+			first.subscribe("0", "client")
+			for i := 1; i <= 3; i++ {
+				first.expectMessage(strconv.Itoa(i), "redelivered", "false")
+			}
+			second.subscribe("0", "client")
+			second.expectNothing(20 * time.Millisecond)
+			end(first)
+			for i := 1; i <= 3; i++ {
+				second.expectMessage(strconv.Itoa(i), "redelivered", "true")
+			}
+		})
+	}
+}
+
+// A message that is given back pauses, while others pass it; it can not go
+// around at full speed, and takes part of the prefetch-count meanwhile.
+func TestNack(t *testing.T) {
+	const pause = 150 * time.Millisecond
+	h := newHouse(t, func(_ *Config, b *bounds) { b.nackPause = pause })
+	h.publish(1, 3)
+	w := h.wire()
+	w.subscribe("0", "client-individual", "prefetch-count", "2")
+	first, second := w.expectMessage("1"), w.expectMessage("2")
+	begin := time.Now()
+	w.done("NACK", "id", first)
+	w.send("ACK", "", "id", second)
+	w.expectMessage("3", "redelivered", "false")
+	other := h.wire()
+	other.subscribe("0", "client-individual") // has room for it from the beginning
+	var f *stomp.Frame
+	select {
+	case f = <-w.frames:
+	case f = <-other.frames:
+	case <-time.After(patience):
+		t.Fatal("the message does not come back")
+	}
+	if redelivered, _ := f.Get("redelivered"); string(f.Body) != "1" || redelivered != "true" {
+		t.Errorf("got %v %q, expected message 1 again", f.Headers, f.Body)
+	}
+	if took := time.Since(begin); took < pause {
+		t.Errorf("the message was given out again after %v, expected at least %v", took, pause)
+	}
+}
+
+// With requeue:false a message is removed, with ack:client also those before
+// it.
+func TestNackWithoutRequeue(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(1, 3)
+	w := h.wire()
+	w.subscribe("0", "client")
+	w.expectMessage("1")
+	ack := w.expectMessage("2")
+	w.expectMessage("3")
+	w.done("NACK", "id", ack, "requeue", "false")
+	if got := h.queued("accounts_in"); !slices.Equal(got, []string{"3"}) {
+		t.Errorf("inbox holds %q, expected only 3", got)
+	}
+}
+
+// The end of a subscription gives back at once what pauses after a NACK.
+func TestNackThenUnsubscribe(t *testing.T) {
+	h := newHouse(t, func(_ *Config, b *bounds) { b.nackPause = time.Hour })
+	h.publish(1, 1)
+	w := h.wire()
+	w.subscribe("0", "client")
+	w.done("NACK", "id", w.expectMessage("1"))
+	w.done("UNSUBSCRIBE", "id", "0")
+	w.subscribe("0", "client")
+	w.expectMessage("1", "redelivered", "true")
+}
+
+// Copies take nothing out of the inbox, begin with the subscription, and
+// compete with nobody.
+func TestCopies(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(1, 1)
+	a, b, c := h.wire(), h.wire(), h.wire()
+	for _, w := range []*wire{a, b} {
+		w.done("SUBSCRIBE", "id", "0", "destination", "/exchange/accounts_in/#")
+	}
+	c.subscribe("0", "client")
+	c.expectMessage("1")
+	h.publish(2, 3)
+	for _, w := range []*wire{a, b} {
+		w.expectMessage("2", "destination", "/exchange/accounts_in/1.0.1", "redelivered", "false", "debtor-id", "-4294967296")
+		if ack := w.expectMessage("3"); ack != "" {
+			t.Errorf("a copy has the ack header %q", ack)
+		}
+	}
+	c.expectMessage("2")
+	if got := h.queued("accounts_in"); len(got) != 3 {
+		t.Errorf("inbox holds %q, expected all three messages", got)
+	}
+}
+
+// A slow reader of copies delays nobody. What it misses is counted: the
+// copies and the counts add up to all messages.
+func TestCopiesMissed(t *testing.T) {
+	h := newHouse(t, nil)
+	w := h.wire()
+	w.done("SUBSCRIBE", "id", "0", "destination", "/exchange/accounts_in/#")
+	const n = 2000
+	body := bytes.Repeat([]byte("x"), 8000)
+	durable := make(chan error, 1)
+	p, err := h.store.Publish(t.Context(), func(got uint64, err error) {
+		if got == n || err != nil {
+			durable <- err
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		if err := p.Publish(t.Context(), incoming(string(body))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-durable; err != nil {
+		t.Fatal(err)
+	}
+	// Whoever takes them out of the inbox makes sure that they can be missed.
+	c := h.client()
+	sub, err := c.Subscribe(t.Context(), "/queue/accounts_in", 1000, AckAuto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		if _, err := sub.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Disconnect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.publish(1, 1)
+
+	var copies, missed int
+	for last := false; !last; copies++ {
+		f := w.expect("MESSAGE")
+		last = string(f.Body) == "1"
+		if text, ok := f.Get("missed"); ok {
+			m, err := strconv.Atoi(text)
+			if err != nil || m < 1 {
+				t.Fatalf("missed:%s", text)
+			}
+			missed += m
+		}
+	}
+	if copies+missed != n+1 || missed == 0 {
+		t.Errorf("%d copies and %d missed, expected %d together, and some missed", copies, missed, n+1)
+	}
+}
+
+// A message that does not fit into a frame holds up nobody, and is not
+// removed.
+func TestUnsendable(t *testing.T) {
+	for _, mode := range []AckMode{AckAuto, AckClient} {
+		t.Run(string(mode), func(t *testing.T) {
+			h := newHouse(t, nil)
+			watching := h.wire()
+			watching.done("SUBSCRIBE", "id", "0", "destination", "/exchange/accounts_in/#")
+			durable := make(chan error, 1)
+			p, err := h.store.Publish(t.Context(), func(_ uint64, err error) { durable <- err })
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := incoming("monster")
+			m.Headers = []broker.Header{{Name: "coordinator-type", Value: strings.Repeat("x", 501)}}
+			if err := p.Publish(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-durable; err != nil {
+				t.Fatal(err)
+			}
+			h.publish(1, 1)
+			watching.expectMessage("1")
+			w := h.wire()
+			w.subscribe("0", string(mode), "prefetch-count", "1")
+			if ack := w.expectMessage("1"); ack != "" {
+				w.done("ACK", "id", ack)
+			}
+			w.done("UNSUBSCRIBE", "id", "0")
+			if got := h.queued("accounts_in"); !slices.Equal(got, []string{"monster"}) {
+				t.Errorf("inbox holds %q, expected only what could not be delivered", got)
+			}
+		})
+	}
+}

@@ -1,0 +1,213 @@
+package local
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/broker/embedded"
+)
+
+const toPeer = "/exchange/to_creditors/00.00.01.05.00.00.00.07"
+
+// lockStore keeps the store from committing anything, until unlock is called.
+func (h *house) lockStore() (unlock func()) {
+	h.tb.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(h.dir, "messages.db"))
+	if err != nil {
+		h.tb.Fatal(err)
+	}
+	h.tb.Cleanup(func() { db.Close() })
+	conn, err := db.Conn(context.Background())
+	if err != nil {
+		h.tb.Fatal(err)
+	}
+	for _, statement := range []string{"PRAGMA busy_timeout = 10000", "BEGIN IMMEDIATE"} {
+		if _, err := conn.ExecContext(context.Background(), statement); err != nil {
+			h.tb.Fatal(err)
+		}
+	}
+	return func() {
+		h.tb.Helper()
+		if _, err := conn.ExecContext(context.Background(), "ROLLBACK"); err != nil {
+			h.tb.Fatal(err)
+		}
+	}
+}
+
+// A message is stored, as it was sent, in the queue of the peer whose range
+// takes it, and each receipt that was asked for comes.
+func TestSend(t *testing.T) {
+	h := newHouse(t, nil)
+	w := h.wire()
+	for i := range 3 {
+		w.sendTo(toPeer, fmt.Sprintf("r:%d", i), fmt.Sprint(i))
+	}
+	w.send("SEND", "3", "destination", "/exchange/to%5fcreditors/00.00.01", "type", "AccountTransfer",
+		"content-type", contentType, "persistent", "false", "anything", "else")
+	w.sendTo(toPeer, "last", "4")
+	for _, receipt := range []string{"r:0", "r:1", "r:2", "last"} {
+		w.expect("RECEIPT", "receipt-id", receipt)
+	}
+	messages, err := h.store.Peek(t.Context(), "peer.0", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(messages) != 5 {
+		t.Fatalf("%d messages are stored, expected 5", len(messages))
+	}
+	for i, m := range messages {
+		if string(m.Body) != fmt.Sprint(i) || m.ContentType != contentType || (m.Type == "AccountTransfer") != (i == 3) {
+			t.Errorf("message %d is stored as %+v", i, m)
+		}
+	}
+}
+
+// What a client may not do is answered with an ERROR that says what and names
+// its receipt, and with the end of the connection; what was accepted before
+// is confirmed first, and nothing is stored of what was refused.
+func TestRefused(t *testing.T) {
+	type headers = []string
+	send := func(destination string, more ...string) headers {
+		return append(headers{"destination", destination, "type", "AccountUpdate", "content-type", contentType}, more...)
+	}
+	subscribe := func(more ...string) headers {
+		return append(more, "id", "0", "destination", "/queue/accounts_in")
+	}
+	for _, c := range []struct {
+		name    string
+		command string
+		headers headers
+		body    string
+		like    string
+	}{
+		{"no such range", "SEND", send("/exchange/to_creditors/00.00.02.05"), "", "no active peer's range takes"},
+		{"no routing key", "SEND", send("/exchange/to_creditors"), "", "SEND to /exchange/to_creditors: no active peer"},
+		{"no binding at all", "SEND", send("/exchange/to_debtors/00.00.01"), "", "SEND to /exchange/to_debtors/00.00.01: no active peer"},
+		{"exchange of another node type", "SEND", send("/exchange/creditors_out/00"), "", "with exchange to_creditors or to_debtors"},
+		{"into the inbox", "SEND", send("/exchange/accounts_in/1.0"), "", "the inbox takes messages of peers only"},
+		{"to a queue", "SEND", send("/queue/peer.0"), "", "expected /exchange/<exchange>/<routing key>"},
+		{"broken escape", "SEND", send("/exchange/to_creditors/%0"), "", "does not begin an escape"},
+		{"routing key too long", "SEND", send("/exchange/to_creditors/" + strings.Repeat("a", 300)), "", "at most 255"},
+		{"no destination", "SEND", headers{"type", "AccountUpdate"}, "", "SEND without destination header"},
+		{"no type", "SEND", headers{"destination", toPeer, "content-type", contentType}, "", "SEND without type header"},
+		{"wrong direction", "SEND", headers{"destination", toPeer, "type", "PrepareTransfer", "content-type", contentType}, "", `"PrepareTransfer": this node does not send`},
+		{"no content type", "SEND", headers{"destination", toPeer, "type", "AccountUpdate"}, "", "SEND without content-type header"},
+		{"other content type", "SEND", headers{"destination", toPeer, "type", "AccountUpdate", "content-type", "text/plain"}, "", "expected application/json"},
+		{"too large", "SEND", send(toPeer), strings.Repeat("x", 8193), "8193 bytes: peers take at most 8192"},
+		{"in a transaction", "SEND", send(toPeer, "transaction", "t"), "", "transactions are not offered"},
+		{"BEGIN", "BEGIN", headers{"transaction", "t"}, "", "transactions are not offered"},
+		{"COMMIT", "COMMIT", nil, "", "transactions are not offered"},
+		{"ABORT", "ABORT", nil, "", "transactions are not offered"},
+		{"CONNECT again", "CONNECT", headers{"accept-version", "1.2"}, "", "open already"},
+		{"unknown", "HELLO", nil, "", "HELLO: expected SEND"},
+		{"subscription without id", "SUBSCRIBE", headers{"destination", "/queue/accounts_in"}, "", "SUBSCRIBE without id header"},
+		{"long id", "SUBSCRIBE", headers{"id", strings.Repeat("i", 201), "destination", "/queue/accounts_in"}, "", "at most 200"},
+		{"without destination", "SUBSCRIBE", headers{"id", "0"}, "", "SUBSCRIBE without destination header"},
+		{"other queue", "SUBSCRIBE", headers{"id", "0", "destination", "/queue/peer.0"}, "", "expected /queue/accounts_in"},
+		{"some keys", "SUBSCRIBE", headers{"id", "0", "destination", "/exchange/accounts_in/1.0.#"}, "", "/exchange/accounts_in/# for copies"},
+		{"ack", "SUBSCRIBE", subscribe("ack", "sometimes"), "", "expected auto, client or client-individual"},
+		{"acknowledged copies", "SUBSCRIBE", headers{"id", "0", "destination", "/exchange/accounts_in/#", "ack", "client"}, "", "copies are not acknowledged"},
+		{"prefetch 0", "SUBSCRIBE", subscribe("prefetch-count", "0"), "", "from 1 to 10000"},
+		{"prefetch 10001", "SUBSCRIBE", subscribe("prefetch-count", "10001"), "", "from 1 to 10000"},
+		{"prefetch many", "SUBSCRIBE", subscribe("prefetch-count", "many"), "", "from 1 to 10000"},
+		{"UNSUBSCRIBE", "UNSUBSCRIBE", headers{"id", "0"}, "", "no such subscription"},
+		{"ACK", "ACK", headers{"id", "1@0"}, "", `ACK of "1@0": expected the ack header of a message that this connection holds`},
+		{"ACK without id", "ACK", nil, "", "ACK without id header"},
+		{"NACK", "NACK", headers{"id", "nonsense"}, "", "that this connection holds"},
+		{"NACK with requeue", "NACK", headers{"id", "1@0", "requeue", "maybe"}, "", "expected true or false"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHouse(t, nil)
+			w := h.wire()
+			w.sendTo(toPeer, "before", "before")
+			w.send(c.command, c.body, append(c.headers, "receipt", "the one")...)
+			w.expect("RECEIPT", "receipt-id", "before")
+			w.expectError(c.like, "receipt-id", "the one")
+			if got := h.queued("peer.0"); !slices.Equal(got, []string{"before"}) {
+				t.Errorf("stored: %q", got)
+			}
+		})
+	}
+}
+
+// No receipt comes before the message is on disk, and when it has come,
+// another process sees the message in the file.
+func TestReceiptMeansDurable(t *testing.T) {
+	h := newHouse(t, nil)
+	w := h.wire()
+	unlock := h.lockStore()
+	w.sendTo(toPeer, "1", "a")
+	w.expectNothing(200 * time.Millisecond)
+	unlock()
+	w.expect("RECEIPT", "receipt-id", "1")
+	other, err := embedded.Open(filepath.Join(h.dir, "messages.db"), embedded.Options{Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if messages, err := other.Peek(t.Context(), "peer.0", 10); err != nil || len(messages) != 1 {
+		t.Errorf("another process sees %v (%v), expected one message", messages, err)
+	}
+}
+
+// Of messages sent in a stream, one that is refused only in the transaction
+// ends the connection with its own receipt, and all others are either
+// confirmed and stored, or not handled at all.
+func TestUnroutableInTheStream(t *testing.T) {
+	h := newHouse(t, nil)
+	w := h.wire()
+	unlock := h.lockStore() // so that all share a transaction
+	w.sendTo(toPeer, "1", "1")
+	w.sendTo(toPeer, "2", "2")
+	w.sendTo("/exchange/to_creditors/ff.00", "3", "3")
+	w.sendTo(toPeer, "4", "4")
+	unlock()
+	confirmed := []string{}
+	f := w.next()
+	for ; f.Command == "RECEIPT"; f = w.next() {
+		receipt, _ := f.Get("receipt-id")
+		confirmed = append(confirmed, receipt)
+	}
+	if receipt, _ := f.Get("receipt-id"); f.Command != "ERROR" || receipt != "3" {
+		t.Fatalf("got %s %v, expected an ERROR about 3", f.Command, f.Headers)
+	}
+	w.expectEnd()
+	if got := h.queued("peer.0"); !slices.Equal(got, confirmed) || len(confirmed) < 2 {
+		t.Errorf("confirmed: %q, stored: %q", confirmed, got)
+	}
+}
+
+// DISCONNECT is answered when everything before it is, and a client that
+// just closes its side, without DISCONNECT, gets its receipts as well.
+func TestDisconnect(t *testing.T) {
+	for _, polite := range []bool{true, false} {
+		t.Run(fmt.Sprint("polite=", polite), func(t *testing.T) {
+			h := newHouse(t, nil)
+			nc := h.dial()
+			w := h.wireOn(nc)
+			w.send("STOMP", "", "accept-version", "1.1,1.2", "passcode", h.secret)
+			w.expect("CONNECTED", "version", "1.2")
+			unlock := h.lockStore()
+			fmt.Fprintf(nc, "SEND\ndestination:%s\ntype:AccountUpdate\ncontent-type:%s\nreceipt:1\n\na\x00", toPeer, contentType)
+			if polite {
+				w.send("DISCONNECT", "", "receipt", "bye")
+			} else if err := nc.(*net.UnixConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			w.expectNothing(50 * time.Millisecond)
+			unlock()
+			w.expect("RECEIPT", "receipt-id", "1")
+			if polite {
+				w.expect("RECEIPT", "receipt-id", "bye")
+			}
+			w.expectEnd()
+		})
+	}
+}
