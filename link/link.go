@@ -21,7 +21,6 @@ package link
 
 import (
 	"context"
-	"crypto/tls"
 	"log/slog"
 	"net"
 	"sync"
@@ -123,10 +122,4 @@ func (s *Service) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// closeNotify ends a TLS connection in an orderly way, without waiting long.
-func closeNotify(c *tls.Conn) {
-	c.SetWriteDeadline(time.Now().Add(time.Second))
-	c.Close()
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -202,6 +203,8 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 		if err != nil {
 			return err
 		}
+		// What was refused once and taken later needs no memory.
+		maps.DeleteFunc(se.refused, func(tag uint64, _ int) bool { return tag < batch[0].Tag && se.unconfirmed() == 0 })
 		for _, d := range batch {
 			body, err := se.state.view.Outgoing(d.Type, d.ContentType, d.Body)
 			if errors.Is(err, smp.ErrView) {

@@ -59,7 +59,8 @@ func randomSerial() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// record files a new certificate: a copy in certs/, a line in db/index.
+// record files a new certificate: a copy in certs/, a line in db/index. Doing it
+// again changes nothing.
 func (d *Dir) record(cert *x509.Certificate) error {
 	serial := serialHex(cert.SerialNumber)
 	if err := writeFile(d.file("certs", serial+".pem"), pki.EncodeCertificatePEM(cert), 0o644); err != nil {
@@ -73,13 +74,25 @@ func (d *Dir) record(cert *x509.Certificate) error {
 	if len(index) > 0 && !bytes.HasSuffix(index, []byte("\n")) {
 		index = append(index, '\n')
 	}
-	subject, err := pki.IdentityOf(cert.RawSubject)
+	line, err := IndexLine(cert)
 	if err != nil {
 		return err
 	}
-	line := fmt.Sprintf("V\t%s\t\t%s\tunknown\t/O=%s/OU=%s/serialNumber=%s\n",
-		indexTime(cert.NotAfter), serial, pki.Organization, subject.Type.OU(), subject.ID)
+	if bytes.Contains(index, []byte(line)) {
+		return nil
+	}
 	return writeFile(path, append(index, line...), 0o644)
+}
+
+// IndexLine is the line, with its line end, that db/index has for a certificate
+// which this node has signed. The certificate's subject must be a node's name.
+func IndexLine(cert *x509.Certificate) (string, error) {
+	subject, err := pki.IdentityOf(cert.RawSubject)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("V\t%s\t\t%s\tunknown\t/O=%s/OU=%s/serialNumber=%s\n",
+		indexTime(cert.NotAfter), serialHex(cert.SerialNumber), pki.Organization, subject.Type.OU(), subject.ID), nil
 }
 
 // indexTime writes a time as db/index has it: two digits of the year up to

@@ -32,9 +32,34 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 	} else if ok {
 		return fmt.Errorf("%s exists already: choose another name or remove it", path)
 	}
-	files, err := d.nodeinfo()
+	files, date, err := d.datedNodeinfo(time.Now())
 	if err != nil {
 		return err
+	}
+	rootPEM, err := readFile(d.file("root-ca.crt"))
+	if err != nil {
+		return err
+	}
+	csrPEM, err := d.rootCSR(key)
+	if err != nil {
+		return err
+	}
+	bundle, err := infobundle.Create(rootPEM, csrPEM, files, key)
+	if err != nil {
+		return err
+	}
+	// The date first: a crash in between must not lead to two bundles with one date.
+	if err := d.writeDate(date); err != nil {
+		return err
+	}
+	return CreateFile(path, bundle, 0o644)
+}
+
+// datedNodeinfo is what goes into a new info-bundle: the nodeinfo files with the
+// date that the bundle gets, which nothing records yet ([Dir.writeDate]).
+func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string, err error) {
+	if files, err = d.nodeinfo(); err != nil {
+		return nil, "", err
 	}
 	old, stompTOML := "", []byte(nil)
 	kept := files[:0]
@@ -49,34 +74,20 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 		kept = append(kept, f)
 	}
 	if stompTOML == nil {
-		return fmt.Errorf("%s does not exist: peers need it to find this node's servers", d.file("nodeinfo", infobundle.StompTOML))
+		return nil, "", fmt.Errorf("%s does not exist: peers need it to find this node's servers", d.file("nodeinfo", infobundle.StompTOML))
 	}
 	if _, err := ParseStompTOML(stompTOML, d.identity.ID); err != nil {
-		return fmt.Errorf("%s: %w", d.file("nodeinfo"), err)
+		return nil, "", fmt.Errorf("%s: %w", d.file("nodeinfo"), err)
 	}
-	date, err := nextDate(old, time.Now())
-	if err != nil {
-		return fmt.Errorf("%s: %w", d.file("nodeinfo", infobundle.UpdatedAt), err)
+	if date, err = nextDate(old, now); err != nil {
+		return nil, "", fmt.Errorf("%s: %w", d.file("nodeinfo", infobundle.UpdatedAt), err)
 	}
-	files = append(kept, infobundle.File{Name: infobundle.UpdatedAt, Data: []byte(date + "\n")})
+	return append(kept, infobundle.File{Name: infobundle.UpdatedAt, Data: []byte(date + "\n")}), date, nil
+}
 
-	rootPEM, err := readFile(d.file("root-ca.crt"))
-	if err != nil {
-		return err
-	}
-	csrPEM, err := d.rootCSR(key)
-	if err != nil {
-		return err
-	}
-	bundle, err := infobundle.Create(rootPEM, csrPEM, files, key)
-	if err != nil {
-		return err
-	}
-	// The date first: a crash in between must not lead to two bundles with one date.
-	if err := writeFile(d.file("nodeinfo", infobundle.UpdatedAt), []byte(date+"\n"), 0o644); err != nil {
-		return err
-	}
-	return CreateFile(path, bundle, 0o644)
+// writeDate records the date of the node's newest info-bundle.
+func (d *Dir) writeDate(date string) error {
+	return writeFile(d.file("nodeinfo", infobundle.UpdatedAt), []byte(date+"\n"), 0o644)
 }
 
 // nextDate gives the date of a new bundle: today's, or, where an earlier bundle

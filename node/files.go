@@ -24,18 +24,20 @@ const maxFile = 1 << 20
 const lockWait = 10 * time.Second
 
 // readFile reads a regular file of at most maxFile bytes.
-func readFile(path string) ([]byte, error) {
+func readFile(path string) ([]byte, error) { return readUpTo(path, maxFile) }
+
+func readUpTo(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s is larger than %d bytes, which no file there should be", path, maxFile)
+	if int64(len(data)) > most {
+		return nil, fmt.Errorf("%s is larger than %d bytes, which no file there should be", path, most)
 	}
 	return data, nil
 }
@@ -159,4 +161,25 @@ func (d *Dir) lock(ctx context.Context) (unlock func(), err error) {
 		return nil, fmt.Errorf("lock %s: %w", d.path, err)
 	}
 	return func() { l.Unlock() }, nil
+}
+
+// ReplaceKeyFile puts a newly encrypted root key in the place of an old one.
+// The new file is read back, and has to pass check, before the old one goes.
+func ReplaceKeyFile(path string, pem []byte, check func(pem []byte) error) error {
+	tmp, err := writeTemp(path, pem, 0o600)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp)
+	back, err := readFile(tmp)
+	if err != nil {
+		return err
+	}
+	if err := check(back); err != nil {
+		return fmt.Errorf("the new key file can not be opened, the old one stays: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
 }

@@ -152,18 +152,10 @@ func (d *Dir) writeMissing(o InitOptions) error {
 		{Name: "db/nodetype", Data: []byte(d.identity.Type.OU() + "\n")},
 		{Name: "db/nodeid", Data: []byte(d.identity.ID + "\n")},
 		{Name: "db/index", Data: nil},
-		{Name: "db/index.attr", Data: []byte("unique_subject = no\n")},
-		{Name: "db/serial", Data: []byte(serialHex(randomSerial()) + "\n")},
-		{Name: "db/crlnumber", Data: []byte("1001\n")},
-		{Name: "root-ca.conf", Data: rootCAConf(d.identity)},
 		{Name: "nodeinfo/stomp.toml", Data: EncodeStompTOML(d.identity.Type, o.Servers)},
 	}
-	switch d.identity.Type {
-	case nodetype.AccountingAuthority:
-		files = append(files,
-			infobundle.File{Name: "db/subnets/creditors/SEQNUM", Data: []byte("0\n")},
-			infobundle.File{Name: "db/subnets/debtors/SEQNUM", Data: []byte("-1\n")})
-	case nodetype.CreditorsAgent:
+	files = append(files, d.generated()...)
+	if d.identity.Type == nodetype.CreditorsAgent {
 		files = append(files, infobundle.File{Name: "creditors-subnet.txt", Data: []byte("000001\n")})
 	}
 	for _, f := range files {
@@ -176,6 +168,23 @@ func (d *Dir) writeMissing(o InitOptions) error {
 		}
 	}
 	return nil
+}
+
+// generated are those files of a new directory that follow from the node's
+// identity alone, or from nothing, so that [Dir.Repair] can make them again.
+func (d *Dir) generated() []infobundle.File {
+	files := []infobundle.File{
+		{Name: "db/index.attr", Data: []byte("unique_subject = no\n")},
+		{Name: "db/serial", Data: []byte(serialHex(randomSerial()) + "\n")},
+		{Name: "db/crlnumber", Data: []byte("1001\n")},
+		{Name: "root-ca.conf", Data: rootCAConf(d.identity)},
+	}
+	if d.identity.Type == nodetype.AccountingAuthority {
+		files = append(files,
+			infobundle.File{Name: "db/subnets/creditors/SEQNUM", Data: []byte("0\n")},
+			infobundle.File{Name: "db/subnets/debtors/SEQNUM", Data: []byte("-1\n")})
+	}
+	return files
 }
 
 // SignServer signs a server certificate for a CSR of this node, valid for the

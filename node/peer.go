@@ -191,3 +191,7 @@ func checkID(s string) error {
 	}
 	return nil
 }
+
+// IssuedFile is the file of the peer certificate that was issued to a peer, which
+// has to be sent to its owner.
+func (d *Dir) IssuedFile(id string) string { return d.file("peers", id, "peercert.crt") }

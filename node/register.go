@@ -111,6 +111,27 @@ func (d *Dir) DeactivatePeer(ctx context.Context, id string) (changed bool, err 
 	return err == nil, err
 }
 
+// SetQueues sets the number of sending queues of a registered peer. It may only
+// grow, up to 99: what is in a queue that nobody serves any more would be lost.
+func (d *Dir) SetQueues(ctx context.Context, id string, n int) error {
+	unlock, err := d.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	p, err := d.Peer(id)
+	if err != nil {
+		return err
+	}
+	if p.SubCA == nil {
+		return fmt.Errorf("%w: register the certificate of %s first", ErrNotRegistered, id)
+	}
+	if n < p.Queues || n > maxQueues {
+		return fmt.Errorf("%d is not a possible number of queues for %s: it has %d, which may only grow, up to %d", n, id, p.Queues, maxQueues)
+	}
+	return writeFile(d.file("peers", id, "queues.txt"), fmt.Appendf(nil, "%d\n", n), 0o644)
+}
+
 // MarkActive records that the broker objects for a peer exist, so that there
 // may be traffic with it.
 func (d *Dir) MarkActive(id string) error {

@@ -58,7 +58,7 @@ func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (cr
 	if err := d.sweep(); err != nil {
 		return nil, err
 	}
-	res := &SignResult{CertFile: filepath.Join(dir, "peercert.crt")}
+	res := &SignResult{CertFile: d.IssuedFile(b.Identity.ID)}
 	if isDir(dir) {
 		res.Updated, err = d.updatePeer(dir, b)
 	} else if signer == nil {
@@ -166,30 +166,9 @@ const newPrefix = ".new-"
 // addPeer signs a new peer's certificate. The peer's directory appears as a
 // whole, as the last step.
 func (d *Dir) addPeer(dir string, b *infobundle.Bundle, key crypto.Signer) (err error) {
-	if d.identity.Type == nodetype.DebtorsAgent {
-		ids, err := d.PeerIDs()
-		if err != nil {
-			return err
-		}
-		if len(ids) > 0 {
-			return fmt.Errorf("a debtors agent has exactly one peer, and this one has %s already", ids[0])
-		}
-	}
-	tmp, err := os.MkdirTemp(d.file("peers"), newPrefix)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.Mkdir(d.file("peers"), 0o755); err != nil {
-			return err
-		}
-		tmp, err = os.MkdirTemp(d.file("peers"), newPrefix)
-	}
-	if err != nil {
+	if err := d.checkRoom(); err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return err
-	}
-
 	subnet := ""
 	if d.identity.Type == nodetype.AccountingAuthority {
 		pool := d.pool(b.Identity.Type)
@@ -212,6 +191,34 @@ func (d *Dir) addPeer(dir string, b *infobundle.Bundle, key crypto.Signer) (err 
 		return a.SignPeer(b.Root, subnet, serial, time.Now())
 	})
 	if err != nil {
+		return err
+	}
+	return d.installPeer(dir, b, cert, subnet)
+}
+
+// checkRoom checks that the node may have one more peer.
+func (d *Dir) checkRoom() error {
+	if d.identity.Type != nodetype.DebtorsAgent {
+		return nil
+	}
+	ids, err := d.PeerIDs()
+	if err == nil && len(ids) > 0 {
+		err = fmt.Errorf("a debtors agent has exactly one peer, and this one has %s already", ids[0])
+	}
+	return err
+}
+
+// installPeer makes the directory of a new peer, which appears as a whole.
+func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certificate, subnet string) error {
+	if err := os.MkdirAll(d.file("peers"), 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(d.file("peers"), newPrefix)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
 	files := []infobundle.File{

@@ -100,11 +100,13 @@ A new node takes these steps:
   peerlink peer register their-cert.crt     # the one their owner sends you
   peerlink serve --server-cert server.crt --server-key server.key
 
-To see it all at work on this machine: peerlink demo`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		PersistentPreRun:  func(*cobra.Command, []string) { a.running = true },
+In a node's directory, "peerlink" alone says where the node stands and what the
+next step is. To see it all at work on this machine: peerlink demo`,
+		SilenceErrors:    true,
+		SilenceUsage:     true,
+		Args:             cobra.NoArgs,
+		RunE:             func(cmd *cobra.Command, _ []string) error { return a.status(cmd) },
+		PersistentPreRun: func(*cobra.Command, []string) { a.running = true },
 	}
 	root.PersistentFlags().StringVarP(&a.dir, "dir", "C", env(".", "PEERLINK_DIR"), "the node's directory (env PEERLINK_DIR)")
 	root.AddCommand(
@@ -112,11 +114,13 @@ To see it all at work on this machine: peerlink demo`,
 		a.bundleCommand(),
 		a.serverCertCommand(),
 		a.peerCommand(),
+		a.keyCommand(),
 		a.verifyCommand(),
 		a.serveCommand(),
 		a.sendCommand(),
 		a.tailCommand(),
 		a.demoCommand(),
+		a.manCommand(),
 		a.versionCommand(),
 	)
 	return root

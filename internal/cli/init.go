@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/internal/guard"
 	"peerlink/node"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -20,11 +21,12 @@ import (
 func (a *app) initCommand() *cobra.Command {
 	var id string
 	var servers []string
+	var keyType string
 	c := &cobra.Command{
 		Use:   "init accounting-authority|creditors-agent|debtors-agent",
 		Short: "Make a new node: root key, root certificate, directory",
 		Long: `Makes a new node in the node's directory (--dir, by default the current folder):
-a root key (RSA 3072, encrypted with a passphrase), a self-signed root
+a root key (encrypted with a passphrase), a self-signed root
 certificate, and the files that everything else builds on. The directory can be
 used with the reference scripts and OpenSSL too.
 
@@ -40,15 +42,20 @@ terminal.`,
 			if len(args) == 1 {
 				kind = args[0]
 			}
-			return a.initNode(cmd.Context(), kind, id, servers)
+			return a.initNode(cmd.Context(), kind, id, keyType, servers)
 		},
 	}
 	c.Flags().StringVar(&id, "id", "", "node ID of an accounting authority: 8 lowercase hex digits, the top of its debtor IDs")
 	c.Flags().StringArrayVar(&servers, "server", nil, "`HOST:PORT` where peers reach this node; repeat for several servers")
+	c.Flags().StringVar(&keyType, "key-type", pki.RSA3072.String(), "kind of the new root key: rsa3072, rsa4096, p256 or p384")
 	return a.keyFlags(c)
 }
 
-func (a *app) initNode(ctx context.Context, kind, id string, servers []string) error {
+func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []string) error {
+	keyKind, err := pki.ParseKeyKind(keyType)
+	if err != nil {
+		return &usageError{"--key-type: " + err.Error()}
+	}
 	if err := node.CheckFree(a.dir); err != nil {
 		return err
 	}
@@ -88,7 +95,7 @@ func (a *app) initNode(ctx context.Context, kind, id string, servers []string) e
 			return &usageError{err.Error()}
 		}
 	}
-	key, err := a.initKey(ctx)
+	key, err := a.initKey(ctx, keyKind)
 	if err != nil {
 		return err
 	}
@@ -108,7 +115,7 @@ func (a *app) initNode(ctx context.Context, kind, id string, servers []string) e
 }
 
 // initKey opens the root key that is there, or makes one.
-func (a *app) initKey(ctx context.Context) (crypto.Signer, error) {
+func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, error) {
 	path := a.keyPath()
 	if _, err := os.Stat(path); err == nil {
 		a.say("Using the root key that is there: %s", path)
@@ -121,8 +128,9 @@ func (a *app) initKey(ctx context.Context) (crypto.Signer, error) {
 		return nil, err
 	}
 	defer clear(pass)
+	guard.Process()
 	a.say("Generating the root key…")
-	key, err := pki.GenerateKey(pki.RSA3072)
+	key, err := pki.GenerateKey(kind)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 
 func (a *app) peerCommand() *cobra.Command {
 	return group("peer", "Become peers with other nodes, and see how far that is",
-		a.keyFlags(a.peerSignCommand()), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerDeactivateCommand())
+		a.keyFlags(a.peerSignCommand()), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerQueuesCommand(), a.peerDeactivateCommand())
 }
 
 func (a *app) peerSignCommand() *cobra.Command {
@@ -188,6 +189,32 @@ func (a *app) peerShowCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+func (a *app) peerQueuesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "queues ID N",
+		Short: "Set the number of queues and connections for sending to a peer",
+		Long: `Sets how many queues, with a connection each, carry messages to a peer when the
+broker is RabbitMQ. The number may only grow, up to 99. The embedded broker
+needs no more than one.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			n, err := strconv.Atoi(args[1])
+			if err != nil {
+				return usagef("%q is not a number of queues", args[1])
+			}
+			if err := d.SetQueues(cmd.Context(), args[0], n); err != nil {
+				return err
+			}
+			a.say("Peer %s has %d queues.", args[0], n)
+			return nil
+		},
+	}
 }
 
 func (a *app) peerDeactivateCommand() *cobra.Command {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"peerlink/internal/guard"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -36,6 +37,14 @@ func (a *app) keyPath() string {
 
 // rootKey opens the root key, asking for its passphrase if there is a terminal.
 func (a *app) rootKey(ctx context.Context) (crypto.Signer, error) {
+	return a.rootKeyWith(func() ([]byte, error) {
+		return a.passphrase(ctx, "Passphrase of the root key "+a.keyPath()+": ")
+	})
+}
+
+// rootKeyWith opens the root key with a passphrase that is got when it is needed.
+func (a *app) rootKeyWith(passphrase func() ([]byte, error)) (crypto.Signer, error) {
+	guard.Process()
 	path := a.keyPath()
 	data, err := readBounded(path, maxSecretFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -45,9 +54,10 @@ func (a *app) rootKey(ctx context.Context) (crypto.Signer, error) {
 		return nil, fmt.Errorf("root key: %w", err)
 	}
 	defer clear(data)
-	key, err := pki.DecodeKey(data, func() ([]byte, error) {
-		return a.passphrase(ctx, "Passphrase of the root key "+path+": ")
-	})
+	if err := guard.CheckFile(path); err != nil {
+		return nil, fmt.Errorf("root key: %w", err)
+	}
+	key, err := pki.DecodeKey(data, passphrase)
 	if errors.Is(err, pki.ErrPassphrase) {
 		return nil, fmt.Errorf("the passphrase does not open the root key %s: check it and try again", path)
 	}
@@ -74,35 +84,6 @@ func (a *app) passphrase(ctx context.Context, prompt string) ([]byte, error) {
 	return a.askSecret(ctx, prompt)
 }
 
-// minPassphrase is the least that OpenSSL accepts.
-const minPassphrase = 4
-
-// newPassphrase gets the passphrase of a new root key; typed ones twice.
-func (a *app) newPassphrase(ctx context.Context) ([]byte, error) {
-	var pass []byte
-	var err error
-	if a.passphraseFile != "" {
-		pass, err = a.readPassphrase()
-	} else {
-		a.say("The root key is the only secret of a node, and only this passphrase protects it.\nChoose a long one, for example six random words, and keep it where you will find it in twenty years.")
-		if pass, err = a.askSecret(ctx, "New passphrase: "); err == nil {
-			var again []byte
-			again, err = a.askSecret(ctx, "The same again: ")
-			if err == nil && !bytes.Equal(pass, again) {
-				err = errors.New("the two passphrases differ: nothing was done")
-			}
-			clear(again)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	if len(pass) < minPassphrase {
-		return nil, fmt.Errorf("the passphrase has %d characters; at least %d are needed, and 20 or more are wise", len(pass), minPassphrase)
-	}
-	return pass, nil
-}
-
 func (a *app) readPassphrase() ([]byte, error) {
 	var data []byte
 	var err error
@@ -122,10 +103,12 @@ func (a *app) readPassphrase() ([]byte, error) {
 	return line, nil
 }
 
+var errNoTerminal = errors.New("there is no terminal to ask for the passphrase: give it with --passphrase-file (- for standard input)")
+
 // askSecret reads a line from the terminal without showing it.
 func (a *app) askSecret(ctx context.Context, prompt string) ([]byte, error) {
 	if !isTerminal(a.stdin) {
-		return nil, errors.New("there is no terminal to ask for the passphrase: give it with --passphrase-file (- for standard input)")
+		return nil, errNoTerminal
 	}
 	fmt.Fprint(a.stderr, prompt)
 	defer fmt.Fprintln(a.stderr)

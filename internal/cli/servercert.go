@@ -22,10 +22,11 @@ const (
 )
 
 func (a *app) serverCertCommand() *cobra.Command {
+	var keyType string
 	request := &cobra.Command{
 		Use:   "request KEY CSR",
 		Short: "Make a server key and a certificate signing request (on the server)",
-		Long: `Makes a new server key (ECDSA P-256, not encrypted, readable by you only) and a
+		Long: `Makes a new server key (not encrypted, readable by you only) and a
 certificate signing request for it. The root key is not needed: this can run on
 the server, with a copy of the node's directory without private/. Take the
 request to where the root key is, and sign it there with "server-cert sign".`,
@@ -39,7 +40,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err := absent(args...); err != nil {
 				return err
 			}
-			keyPEM, csr, err := newServerKey(d)
+			keyPEM, csr, err := newServerKey(d, keyType)
 			if err != nil {
 				return err
 			}
@@ -91,7 +92,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err != nil {
 				return err
 			}
-			keyPEM, csr, err := newServerKey(d)
+			keyPEM, csr, err := newServerKey(d, keyType)
 			if err != nil {
 				return err
 			}
@@ -109,6 +110,9 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 	for c, v := range map[*cobra.Command]*int{sign: &days, issue: &issueDays} {
 		c.Flags().IntVar(v, "days", defaultDays, "how many days the certificate is valid")
 		a.keyFlags(c)
+	}
+	for _, c := range []*cobra.Command{request, issue} {
+		c.Flags().StringVar(&keyType, "key-type", pki.P256.String(), "kind of the new server key: p256 (cheapest handshakes), p384, rsa3072 or rsa4096")
 	}
 	return group("server-cert", "Make certificates for this node's servers", request, sign, issue)
 }
@@ -145,8 +149,12 @@ func (a *app) serverCertMade(path string, cert *x509.Certificate) {
 }
 
 // newServerKey makes a server key, in PEM, and a request for its certificate.
-func newServerKey(d *node.Dir) (keyPEM []byte, csr *x509.CertificateRequest, err error) {
-	key, err := pki.GenerateKey(pki.P256)
+func newServerKey(d *node.Dir, keyType string) (keyPEM []byte, csr *x509.CertificateRequest, err error) {
+	kind, err := pki.ParseKeyKind(keyType)
+	if err != nil {
+		return nil, nil, &usageError{"--key-type: " + err.Error()}
+	}
+	key, err := pki.GenerateKey(kind)
 	if err != nil {
 		return nil, nil, err
 	}

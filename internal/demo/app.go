@@ -64,7 +64,10 @@ func (a *app) run(ctx context.Context) error {
 		stopSending()
 		client.Close()
 		wg.Wait()
-		if err := a.node.alive(); a.node.moves == 0 && err != nil && ctx.Err() == nil {
+		if err == nil {
+			err = a.node.alive()
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -104,11 +107,12 @@ func (a *app) connect(ctx context.Context) (*local.Client, error) {
 	}
 }
 
+// receive takes messages until the connection ends, which is no error.
 func (a *app) receive(ctx context.Context) error {
 	for {
 		d, err := a.sub.Next(ctx)
 		if err != nil {
-			return err
+			return nil
 		}
 		m, err := parse(d.Body)
 		if err != nil {
@@ -138,13 +142,6 @@ func (a *app) take(m *message, d local.Message) {
 	if in.unanswered == 0 {
 		a.sub.Ack(d)
 	}
-}
-
-// send sends a message that is not an answer.
-func (a *app) send(m *message) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.post(&outgoing{m, nil})
 }
 
 // post puts a message into the outbox. The caller holds the lock.

@@ -5,13 +5,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -29,7 +29,8 @@ type demoNode struct {
 	id    string
 	moves int // how often it has got a new address and server key
 
-	process *exec.Cmd
+	mu      sync.Mutex // guards what follows
+	process *exec.Cmd  // nil while the service is meant to be down
 	exited  chan error
 }
 
@@ -104,45 +105,60 @@ func (n *demoNode) start(ctx context.Context) error {
 	if err := c.Start(); err != nil {
 		return err
 	}
-	n.process, n.exited = c, make(chan error, 1)
-	exited := n.exited
+	exited := make(chan error, 1)
 	go func() { exited <- c.Wait() }()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.process, n.exited = c, exited
 	// It is up when its door opens; the applications wait for that.
 	return nil
 }
 
+// down says that the service is meant to be down from now on, and returns what
+// is left of it.
+func (n *demoNode) down() (process *exec.Cmd, exited chan error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	process, exited = n.process, n.exited
+	n.process = nil
+	return process, exited
+}
+
 // kill ends the service without any warning.
 func (n *demoNode) kill() error {
-	if n.process == nil {
+	process, exited := n.down()
+	if process == nil {
 		return nil
 	}
-	err := n.process.Process.Kill()
-	<-n.exited
-	n.process = nil
+	err := process.Process.Kill()
+	<-exited
 	return err
 }
 
 // stop ends the service in good order, and checks that it was.
 func (n *demoNode) stop(ctx context.Context) error {
-	if err := n.process.Process.Signal(syscall.SIGTERM); err != nil {
-		return n.kill() // a system without signals
-	}
-	select {
-	case err := <-n.exited:
-		n.process = nil
-		if err != nil {
-			return fmt.Errorf("the %s's service ended badly: %w\n%s", n.kind, err, tailOf(n.log))
-		}
+	process, exited := n.down()
+	if err := process.Process.Signal(syscall.SIGTERM); err != nil {
+		process.Process.Kill() // a system without signals
+		<-exited
 		return nil
-	case <-time.After(20 * time.Second):
-		return errors.Join(fmt.Errorf("the %s's service does not stop", n.kind), n.kill())
-	case <-ctx.Done():
-		return errors.Join(ctx.Err(), n.kill())
 	}
+	giveUp := time.AfterFunc(20*time.Second, func() { process.Process.Kill() })
+	defer giveUp.Stop()
+	defer context.AfterFunc(ctx, func() { process.Process.Kill() })()
+	if err := <-exited; err != nil {
+		return fmt.Errorf("the %s's service did not stop in good order: %w\n%s", n.kind, err, tailOf(n.log))
+	}
+	return nil
 }
 
 // alive returns an error when the service has ended by itself.
 func (n *demoNode) alive() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.process == nil {
+		return nil
+	}
 	select {
 	case err := <-n.exited:
 		n.exited <- err

@@ -1,0 +1,335 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/internal/guard"
+	"peerlink/node"
+	"peerlink/node/keyshare"
+	"peerlink/node/pki"
+)
+
+func (a *app) keyCommand() *cobra.Command {
+	return group("key", "Keep the root key: passphrase, shares on paper, drills",
+		a.keyPassphraseCommand(), a.keySplitCommand(), a.keyJoinCommand(), a.keyDrillCommand())
+}
+
+func (a *app) keyPassphraseCommand() *cobra.Command {
+	var newFile string
+	c := &cobra.Command{
+		Use:   "passphrase",
+		Short: "Change the root key's passphrase",
+		Long: `Encrypts the root key with a new passphrase. The old file is replaced only after
+the new one has been read back and opened. Copies of the old file, and shares
+made from it, still open with the old passphrase.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			key, err := a.rootKey(cmd.Context())
+			if err != nil {
+				return err
+			}
+			fresh := *a
+			fresh.passphraseFile = newFile
+			pass, err := fresh.newPassphrase(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer clear(pass)
+			pem, err := pki.EncodeEncryptedKey(key, pass)
+			if err != nil {
+				return err
+			}
+			err = node.ReplaceKeyFile(a.keyPath(), pem, func(pem []byte) error {
+				back, err := pki.DecodeKey(pem, func() ([]byte, error) { return pass, nil })
+				if err == nil && pki.Fingerprint(back.Public()) != pki.Fingerprint(key.Public()) {
+					err = errors.New("it holds another key")
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			a.say("The root key %s has a new passphrase. Renew your backups of it.", a.keyPath())
+			return nil
+		},
+	}
+	a.keyFlags(c).Flags().StringVar(&newFile, "new-passphrase-file", "", "read the new passphrase from the first line of `FILE` (default: ask)")
+	return c
+}
+
+func (a *app) keySplitCommand() *cobra.Command {
+	var shares, threshold int
+	var out string
+	var text bool
+	c := &cobra.Command{
+		Use:   "split --shares N --threshold T",
+		Short: "Make shares of the root key for paper, any T of which restore it",
+		Long: `Makes N pages to print, for different hands and places. Any T of them restore the
+root key, together with its passphrase; fewer tell nothing. Each page carries
+its share as words that can be typed back and as a QR code, and says what it is
+and how to restore the key.
+
+Print the pages, try a restore ("peerlink key drill"), and delete the files.`,
+		Example: "  peerlink key split --shares 5 --threshold 3 --out pages",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			return a.splitKey(cmd.Context(), d, shares, threshold, out, text)
+		},
+	}
+	c.Flags().IntVar(&shares, "shares", 0, "how many shares to make, 2 to 16")
+	c.Flags().IntVar(&threshold, "threshold", 0, "how many of them restore the key")
+	c.Flags().StringVar(&out, "out", "shares", "a new or empty `DIR` for the pages")
+	c.Flags().BoolVar(&text, "text", false, "write the words into text files besides the pages")
+	cobra.CheckErr(c.MarkFlagRequired("shares"))
+	cobra.CheckErr(c.MarkFlagRequired("threshold"))
+	return a.keyFlags(c)
+}
+
+func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, out string, text bool) error {
+	if threshold < 2 || shares < threshold || shares > 16 {
+		return usagef("--shares %d --threshold %d: expected a threshold of at least 2, and from that many to 16 shares", shares, threshold)
+	}
+	if entries, err := os.ReadDir(out); err == nil && len(entries) > 0 {
+		return fmt.Errorf("%s is not empty: choose a fresh folder with --out", out)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	key, pass, err := a.rootKeyAndPassphrase(ctx)
+	if err != nil {
+		return err
+	}
+	defer clear(pass)
+	if err := d.CheckKey(key); err != nil {
+		return err
+	}
+	made, err := keyshare.Split(key, d.Identity(), pass, shares, threshold, time.Now())
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(out, 0o700); err != nil {
+		return err
+	}
+	for _, s := range made {
+		name := filepath.Join(out, fmt.Sprintf("share-%d-of-%d", s.Index(), s.Total()))
+		var page strings.Builder
+		if err := s.PDF(&page); err != nil {
+			return err
+		}
+		if err := node.CreateFile(name+".pdf", []byte(page.String()), 0o600); err != nil {
+			return err
+		}
+		if text {
+			if err := node.CreateFile(name+".txt", []byte(s.Text()), 0o600); err != nil {
+				return err
+			}
+		}
+		a.print("%s.pdf", name)
+	}
+	a.say("Print these pages, give them to different people or put them in different places, and delete\n"+
+		"the files. Any %d of the %d restore the root key together with its passphrase, which is on none\n"+
+		"of them: keep that elsewhere. Then prove that it works: \"peerlink key drill\".", threshold, shares)
+	return nil
+}
+
+// rootKeyAndPassphrase opens the root key, and returns what has opened it.
+func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, error) {
+	pass, err := a.passphrase(ctx, "Passphrase of the root key "+a.keyPath()+": ")
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := a.rootKeyWith(func() ([]byte, error) { return append([]byte(nil), pass...), nil })
+	return key, pass, err
+}
+
+func (a *app) keyJoinCommand() *cobra.Command {
+	var out string
+	c := &cobra.Command{
+		Use:   "join [SHARE...]",
+		Short: "Restore the root key from shares",
+		Long: `Restores the root key from the shares in the given files: the words as typed, or
+the text of the QR code. Without files the shares are asked for, line by line; a
+mistyped line is named at once. The passphrase is the one that the key had when
+it was split, and the restored file has it too. The result is checked against
+root-ca.crt in the node's directory.`,
+		Example: "  peerlink key join --out /media/stick/root-ca.key share1.txt share2.txt share3.txt",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			if out == "" {
+				out = d.DefaultKeyFile()
+			}
+			if err := absent(out); err != nil {
+				return err
+			}
+			key, pass, err := a.joinShares(cmd.Context(), d, args)
+			if err != nil {
+				return err
+			}
+			defer clear(pass)
+			pem, err := pki.EncodeEncryptedKey(key, pass)
+			if err != nil {
+				return err
+			}
+			if err := node.WriteKeyFile(out, pem); err != nil {
+				return err
+			}
+			a.print("%s", out)
+			a.say("This is the root key of %s, with the passphrase that it had when it was split.", d.Identity())
+			return nil
+		},
+	}
+	c.Flags().StringVar(&out, "out", "", "where to write the restored root key (default private/root-ca.key in the node's directory)")
+	c.Flags().StringVar(&a.passphraseFile, "passphrase-file", "", "read the passphrase from the first line of `FILE` (default: ask)")
+	return c
+}
+
+// joinShares restores the root key from shares in files, or typed.
+func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (crypto.Signer, []byte, error) {
+	guard.Process()
+	var shares []*keyshare.Share
+	var err error
+	if len(files) == 0 {
+		shares, err = a.typedShares()
+	} else {
+		shares, err = shareFiles(files)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	sealed, err := keyshare.Combine(shares)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer sealed.Wipe()
+	pass, err := a.passphrase(ctx, "Passphrase that the root key had when it was split: ")
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := sealed.Open(pass, d.Root().PublicKey)
+	if errors.Is(err, pki.ErrPassphrase) {
+		err = errors.New("the passphrase does not open the key in these shares: it is the one that the key had when it was split")
+	}
+	if err == nil {
+		err = d.CheckKey(key)
+	}
+	return key, pass, err
+}
+
+func shareFiles(files []string) ([]*keyshare.Share, error) {
+	var shares []*keyshare.Share
+	for _, path := range files {
+		data, err := readBounded(path, maxSecretFile)
+		if err != nil {
+			return nil, err
+		}
+		s, err := keyshare.Parse(string(data))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		shares = append(shares, s)
+	}
+	return shares, nil
+}
+
+// typedShares asks for shares on the terminal, until there are enough.
+func (a *app) typedShares() ([]*keyshare.Share, error) {
+	if !isTerminal(a.stdin) {
+		return nil, usagef("name the files with the shares: there is no terminal to type them on")
+	}
+	in := bufio.NewReader(a.stdin)
+	var shares []*keyshare.Share
+	for need := 2; len(shares) < need; {
+		a.say("\nShare %d: type its lines of words, or paste the text of its QR code. An empty line ends it.", len(shares)+1)
+		text, err := a.typedShare(in)
+		if err != nil {
+			return nil, err
+		}
+		s, err := keyshare.Parse(text)
+		if err != nil {
+			a.say("%v. Once more, please.", err)
+			continue
+		}
+		a.say("%v", s)
+		shares = append(shares, s)
+		need = s.Threshold()
+	}
+	return shares, nil
+}
+
+// typedShare reads the lines of one share. A mistyped one is asked for again.
+func (a *app) typedShare(in *bufio.Reader) (string, error) {
+	var text strings.Builder
+	for n := 1; ; {
+		fmt.Fprintf(a.stderr, "%2d: ", n)
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return "", fmt.Errorf("interrupted: %w", err)
+		}
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "" && n > 1:
+			return text.String(), nil
+		case line == "":
+			continue
+		case strings.HasPrefix(strings.ToUpper(line), "PEERLINK-SHARE"):
+			return line, nil
+		}
+		if err := keyshare.CheckLine(n, line); err != nil {
+			a.say("%v", err)
+			continue
+		}
+		fmt.Fprintf(&text, "%d %s\n", n, line)
+		n++
+	}
+}
+
+func (a *app) keyDrillCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "drill [SHARE...]",
+		Short: "Prove that a backup of the root key opens and belongs to this node",
+		Long: `Opens a backup of the root key, a file (--key) or shares, and compares it with the
+node's root certificate. Nothing is changed, except that the date of the drill
+is noted in the node's directory; "peerlink check" reminds you after a year.`,
+		Example: `  peerlink key drill --key /media/stick/root-ca.key
+  peerlink key drill share1.txt share4.txt share5.txt`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			what := "shares"
+			if len(args) > 0 {
+				_, _, err = a.joinShares(cmd.Context(), d, args)
+			} else {
+				what = a.keyPath()
+				_, err = a.nodeKey(cmd.Context(), d)
+			}
+			if err != nil {
+				return err
+			}
+			if err := d.NoteDrill(time.Now()); err != nil {
+				return err
+			}
+			a.say("The backup is good: %s opens, and is the root key of %s.", what, d.Identity())
+			return nil
+		},
+	}
+	return a.keyFlags(c)
+}

@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/nbutton23/zxcvbn-go"
+	"github.com/sethvargo/go-diceware/diceware"
+)
+
+const (
+	// minPassphrase is the least that OpenSSL accepts.
+	minPassphrase = 4
+	// dicewareWords makes a generated passphrase, 12.9 bits for each word.
+	dicewareWords = 6
+	// weakBits is the entropy below which a passphrase is warned about.
+	weakBits = 55
+	// guessesPerSecond is what we credit an attacker with who has stolen the
+	// key file: some thousand machines, each trying a dozen passphrases a second
+	// against scrypt.
+	guessesPerSecond = 1e5
+)
+
+// newPassphrase gets the passphrase of a new root key file; typed ones twice.
+func (a *app) newPassphrase(ctx context.Context) ([]byte, error) {
+	var pass []byte
+	var err error
+	if a.passphraseFile != "" {
+		pass, err = a.readPassphrase()
+	} else {
+		pass, err = a.choosePassphrase(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(pass) < minPassphrase {
+		return nil, fmt.Errorf("the passphrase has %d characters; at least %d are needed, and 20 or more are wise", len(pass), minPassphrase)
+	}
+	if bits := entropy(pass); bits < weakBits {
+		a.say("%s This passphrase is weak: who steals the key file finds it in %s.\nChange it with \"peerlink key passphrase\".", a.red("Warning:"), crackTime(bits))
+	}
+	return pass, nil
+}
+
+// choosePassphrase lets a person choose: a generated passphrase, or their own.
+func (a *app) choosePassphrase(ctx context.Context) ([]byte, error) {
+	if !isTerminal(a.stdin) {
+		return nil, errNoTerminal
+	}
+	words, err := diceware.Generate(dicewareWords)
+	if err != nil {
+		return nil, err
+	}
+	offer := []byte(strings.Join(words, " "))
+	defer clear(offer)
+	a.say("The root key is the only secret of a node, and only its passphrase protects it.\n"+
+		"Here is a good one, %d words chosen by lot:\n\n    %s\n\n"+
+		"Who steals the key file would need %s to find it. Write it down, and keep the paper\n"+
+		"where you will find it in twenty years, away from the key.",
+		dicewareWords, offer, crackTime(dicewareWords*math.Log2(7776)))
+	pass, err := a.askSecret(ctx, "Press Enter to take it, or type your own: ")
+	if err != nil {
+		return nil, err
+	}
+	if len(pass) == 0 {
+		pass = bytes.Clone(offer)
+	}
+	again, err := a.askSecret(ctx, "Now type it, from your notes: ")
+	if err != nil {
+		return nil, err
+	}
+	defer clear(again)
+	if !bytes.Equal(pass, again) {
+		return nil, errors.New("that is not the same passphrase: nothing was done")
+	}
+	return pass, nil
+}
+
+// entropy estimates how hard a passphrase is to guess, in bits.
+func entropy(pass []byte) float64 {
+	// The estimate takes long for long input, which is strong enough anyway.
+	if len(pass) > 100 {
+		pass = pass[:100]
+	}
+	return zxcvbn.PasswordStrength(string(pass), nil).Entropy
+}
+
+// crackTime says in words how long guessing takes, on average.
+func crackTime(bits float64) string {
+	seconds := math.Exp2(bits-1) / guessesPerSecond
+	const year = 365 * 24 * 3600
+	for _, unit := range []struct {
+		seconds float64
+		name    string
+	}{{1e9 * year, "billions of years"}, {1e6 * year, "millions of years"}, {1e3 * year, "thousands of years"}, {2 * year, "years"},
+		{2 * 24 * 3600, "days"}, {2 * 3600, "hours"}, {120, "minutes"}} {
+		if seconds >= unit.seconds {
+			return unit.name
+		}
+	}
+	return "seconds"
+}

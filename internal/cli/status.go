@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/node"
+	"peerlink/node/pki"
+)
+
+// status is what "peerlink" alone does: in a node's directory it says where
+// the node stands and what comes next, elsewhere it explains itself.
+func (a *app) status(cmd *cobra.Command) error {
+	d, err := a.open()
+	if errors.Is(err, node.ErrNotNode) {
+		return cmd.Help()
+	}
+	if err != nil {
+		return err
+	}
+	keyAt := a.keyPath()
+	if _, err := os.Stat(keyAt); err != nil {
+		keyAt = "not here (commands that sign want --key)"
+	}
+	a.table([][2]string{
+		{"node", d.Identity().String()},
+		{"fingerprint", pki.Fingerprint(d.Root().PublicKey)},
+		{"root key", keyAt},
+	})
+	ids, err := d.PeerIDs()
+	if err != nil {
+		return err
+	}
+	next := a.nextStep(d, ids)
+	if len(ids) > 0 {
+		a.print("")
+		rows := [][]string{{"PEER", "TYPE", "STATE", ""}}
+		for _, id := range ids {
+			p, err := d.Peer(id)
+			if err != nil {
+				rows = append(rows, []string{id, "", "unreadable", err.Error()})
+				continue
+			}
+			rows = append(rows, []string{id, p.Identity.Type.String(), p.State(), waitingFor(p)})
+		}
+		a.columns(rows)
+	}
+	a.print("\nNext: %s", next)
+	return nil
+}
+
+// waitingFor says what a peering waits for.
+func waitingFor(p *node.Peer) string {
+	switch {
+	case p.Deactivated != "":
+		return "since " + p.Deactivated
+	case p.SubCA == nil:
+		return "waiting for its owner to send the certificate for us"
+	case p.StompErr != nil:
+		return "waiting for an info-bundle with a valid stomp.toml"
+	case !p.Active:
+		return "waiting for \"peerlink serve\""
+	}
+	return ""
+}
+
+// nextStep says what the owner should do now.
+func (a *app) nextStep(d *node.Dir, ids []string) string {
+	if len(ids) == 0 {
+		return "make an info-bundle (\"peerlink bundle create\"), exchange it with another node's owner, and\nsign theirs (\"peerlink peer sign\")."
+	}
+	for _, id := range ids {
+		switch p, err := d.Peer(id); {
+		case err != nil:
+			return fmt.Sprintf("look at %s: %v.", id, err)
+		case p.State() == "signed":
+			return fmt.Sprintf("send %s to the owner of %s, and register the\ncertificate that they send you (\"peerlink peer register\").", d.IssuedFile(id), id)
+		case p.State() == "registered":
+			return "start \"peerlink serve\" (with a certificate from \"peerlink server-cert issue\")."
+		}
+	}
+	return "nothing. See that \"peerlink serve\" is running, and that the root key has a backup (\"peerlink key drill\")."
+}

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package guard
+
+func protect() { noCoreDumps() }
+
+func modeless(string) bool { return false }

@@ -1,0 +1,125 @@
+package keyshare
+
+import (
+	"crypto"
+	"fmt"
+	"slices"
+	"strings"
+
+	"peerlink/node/pki"
+)
+
+// Sealed is a root key as enough shares give it: sealed with the passphrase
+// only. [Combine] makes it.
+type Sealed struct {
+	envelope *envelope
+	secret   shareValue
+}
+
+// Combine puts shares of one split together, in any order. More than the
+// threshold are welcome, and are checked as well. One of them at least must
+// have the envelope.
+//
+// The error wraps [ErrMixed], [ErrDuplicate], [ErrTooFew], [ErrIncomplete] or
+// [ErrAltered], and names the shares that are concerned.
+func Combine(shares []*Share) (*Sealed, error) {
+	if len(shares) == 0 {
+		return nil, fmt.Errorf("%w: none", ErrTooFew)
+	}
+	if slices.Contains(shares, nil) {
+		return nil, fmt.Errorf("%w: nil", ErrNotShare)
+	}
+	if err := checkOneSplit(shares); err != nil {
+		return nil, err
+	}
+	var seen [MaxShares + 1]bool
+	var e *envelope
+	for _, s := range shares {
+		if seen[s.index] {
+			return nil, fmt.Errorf("%w: %v", ErrDuplicate, s)
+		}
+		seen[s.index] = true
+		if s.envelope != nil {
+			e = s.envelope
+		}
+	}
+	if e == nil {
+		return nil, fmt.Errorf("%w: the sealed key is missing: type all lines of one page, not only the first %d", ErrIncomplete, ShareLines)
+	}
+	for _, s := range shares {
+		if err := s.check(e); err != nil {
+			return nil, err
+		}
+	}
+	if len(shares) < e.threshold {
+		return nil, fmt.Errorf("%w: %d of the %d that are needed", ErrTooFew, len(shares), e.threshold)
+	}
+	secret, err := recoverSecret(e.threshold, shares)
+	if err != nil {
+		return nil, err
+	}
+	return &Sealed{e, secret}, nil
+}
+
+// checkOneSplit names the shares of each split if there are several.
+func checkOneSplit(shares []*Share) error {
+	indexes := make(map[splitID][]string)
+	var ids []splitID
+	for _, s := range shares {
+		if indexes[s.split] == nil {
+			ids = append(ids, s.split)
+		}
+		indexes[s.split] = append(indexes[s.split], fmt.Sprint(s.index))
+	}
+	if len(ids) == 1 {
+		return nil
+	}
+	var parts []string
+	for _, id := range ids {
+		parts = append(parts, fmt.Sprintf("split %v: share %s", id, strings.Join(indexes[id], ", ")))
+	}
+	return fmt.Errorf("%w: %s", ErrMixed, strings.Join(parts, "; "))
+}
+
+// Node is whose root key it is.
+func (s *Sealed) Node() pki.Identity { return s.envelope.node }
+
+// Fingerprint is the first half of the root key's [pki.Fingerprint], followed by
+// "...".
+func (s *Sealed) Fingerprint() string { return s.envelope.fingerprint.String() }
+
+// String names the key without telling anything secret.
+func (s *Sealed) String() string {
+	return fmt.Sprintf("root key of %v, from shares of split %v", s.Node(), s.envelope.splitID())
+}
+
+// Open returns the root key, which is that of pub: the public key in the node's
+// root-ca.crt. It takes a second or more, and 256 MiB of memory. The error wraps
+// [ErrOtherKey], [pki.ErrPassphrase] or [pki.ErrKeyKind]; after a wrong
+// passphrase, another can be tried.
+func (s *Sealed) Open(passphrase []byte, pub crypto.PublicKey) (crypto.Signer, error) {
+	if err := checkKind(pub); err != nil {
+		return nil, err
+	}
+	want, err := fingerprintOf(pub)
+	if err != nil {
+		return nil, err
+	}
+	if want != s.envelope.fingerprint {
+		return nil, fmt.Errorf("%w: %v with the fingerprint %v: expected that with %v",
+			ErrOtherKey, s.Node(), s.envelope.fingerprint, want)
+	}
+	essence, err := s.envelope.open(&s.secret, passphrase)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(essence)
+	key, err := keyOf(essence, pub)
+	if err != nil {
+		return nil, fmt.Errorf("%w: what is sealed for %v is not the key with the fingerprint %v", ErrOtherKey, s.Node(), want)
+	}
+	return key, nil
+}
+
+// Wipe forgets the secret. Nothing can be opened afterwards.
+func (s *Sealed) Wipe() { clear(s.secret[:]) }

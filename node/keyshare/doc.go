@@ -1,0 +1,122 @@
+// Package keyshare puts a node's root key on paper, in several shares for
+// different hands and places, any few of which restore it together with the
+// passphrase. It knows shares, their text and their printed page; it knows
+// nothing of directories or commands.
+//
+// # The model
+//
+// Everything hangs on a node's root key: who loses it can take no new peers and
+// issue no new server certificates; who steals it is the node. [Split] makes of
+// it N shares, of which any T restore it:
+//
+//	root key ──▶ essence ──sealed with K──▶ envelope         printed on every page
+//	secret S, random ──Shamir, T of N──▶ share values        one on each page
+//	K = scrypt(passphrase, salt S)
+//
+// Without the passphrase, shares open nothing: those who hold T of them must
+// guess it, at the price of one scrypt for each guess. With the passphrase,
+// T-1 shares tell nothing about S, and so nothing about K.
+//
+// The essence of a key is the least from which the public key (which is in
+// root-ca.crt, and no secret) gives back the rest: one of the two primes of an
+// RSA key, the scalar of an ECDSA key. The envelope is the longer part of a
+// page by far, but as it is the same on all pages of a split, it has to be
+// typed from one of them only; of the others, a share's own five lines are
+// enough. That is why S is shared, and not the envelope itself: to restore an RSA
+// key of 3072 bits from 3 of 5 shares, 43 lines are typed, and would be 81.
+//
+// [Parse] reads a share back, [Combine] puts shares together, and [Sealed.Open]
+// takes the passphrase and returns the key, after comparing it with the public
+// key that it must belong to. Each of these knows what is wrong, and names it:
+// a mistyped line ([LineError]), a missing one ([ErrIncomplete]), shares of
+// different splits ([ErrMixed]), too few ([ErrTooFew]), one given twice
+// ([ErrDuplicate]), one that is not what was handed out ([ErrAltered]), another
+// node's key ([ErrOtherKey]), a wrong passphrase ([pki.ErrPassphrase]). A wrong
+// key is never returned.
+//
+// Splitting again makes a new split, and does not make the old shares worthless:
+// they open the same key until they are destroyed.
+//
+// # Format, version 1
+//
+// It is written down here so that it can be implemented again when this program
+// has been forgotten. Numbers are big-endian if nothing else is said.
+//
+// The share itself has 50 bytes:
+//
+//	 0   1  version of the format: 1
+//	 1   1  T, the number of shares needed: 2 to N
+//	 2   1  N, the number of shares made: 2 to 16
+//	 3   1  i, the index of this share: 1 to N
+//	 4  14  split ID: the first 14 bytes of SHA-256 over the envelope
+//	18  32  value of the share
+//
+// The envelope has 28 + 8·N + c bytes:
+//
+//	 0   1  node type: 1 accounting authority, 2 creditors agent, 3 debtors agent
+//	 1   4  node ID of an accounting authority; zeros for an agent, whose node
+//	        ID is the fingerprint
+//	 5  16  fingerprint: the first 16 bytes of SHA-256 over the DER encoding of
+//	        the root key's SubjectPublicKeyInfo
+//	21   2  day on which the shares were made, counted from 1970-01-01
+//	23   1  T
+//	24   1  N
+//	25   1  binary logarithm of scrypt's cost N: 10 to 20
+//	26   2  c, the length of the sealed essence
+//	28 8·N  for each share, by index: the first 8 bytes of SHA-256 over the byte
+//	        1, the byte i, and the share's value
+//	     c  the sealed essence: its encryption, and 16 bytes of authentication tag
+//
+// So a share names its envelope, by the split ID, and the envelope knows its
+// shares: nothing can be exchanged unnoticed.
+//
+// The values are Shamir's secret sharing over the integers modulo
+//
+//	ℓ = 2^252 + 27742317777372353535851937790883648493
+//
+// (the scalars of ristretto255, RFC 9496), each written as 32 bytes, little
+// endian. Share i is the value at i of a random polynomial of degree T-1, and
+// the secret S is its value at 0.
+//
+// The essence is sealed by ChaCha20-Poly1305 (RFC 8439) with the key K, a nonce
+// of zeros (no K is ever used twice, S being new with each split), and as
+// associated data all bytes of the envelope before it. K is scrypt (RFC 7914)
+// of the passphrase, with r = 8, p = 1, 32 bytes of output, and as salt the 32
+// bytes of S. To those who lack S, K is as good as random, the passphrase known
+// or not, since scrypt hashes its salt with HMAC-SHA-256 first.
+//
+// The essence of an RSA key is the smaller of its two primes, without leading
+// zeros. That of an ECDSA key on P-256, P-384 or P-521 is its scalar (SEC 1,
+// section 2.3.6).
+//
+// # Lines of words
+//
+// Typed, a share is a list of lines of eight words, numbered from 1. A line
+// carries 12 bytes: 10 bytes of data and a checksum of two bytes. Lines 1 to 5
+// are the share itself; the lines from 6 on are the envelope, filled up with
+// zeros to a multiple of 10 bytes. Without them it is still a share, but at
+// least one share of those that are combined must have them.
+//
+// A word stands for 12 bits, the most significant ones first. It is the index,
+// from 0, in this list: of the EFF's large word list of 2016 those words that
+// have no hyphen; of these the 4096 shortest, of words with the same length the
+// first ones in alphabetical order; the result in alphabetical order again. It
+// goes from "abacus", "abdomen", "abide" to "zoom", no word has more than seven
+// letters, and SHA-256 over the words with a line feed after each begins with
+// 24e8c36d98d4a046.
+//
+// The checksum is the CRC-16 with polynomial 0x1021 and initial value 0xFFFF,
+// not reflected, over the number of the line (one byte) and the 10 bytes. It is
+// certain to find one wrong word in a line, two words of a line exchanged, and
+// a line in the place of another. And it knows what an illegible word must have
+// been.
+//
+// A reader ignores letter case, hyphens, punctuation and white space, and, if
+// lines have numbers, everything that is not on a line with a number.
+//
+// # QR code
+//
+// Scanned, a share is the text "PEERLINK-SHARE-1:" followed by base32 (RFC
+// 4648, without padding) of the 50 bytes, the envelope, and four bytes of
+// CRC-32 (IEEE) over both.
+package keyshare

@@ -1,0 +1,106 @@
+package keyshare
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"math/big"
+
+	"peerlink/node/pki"
+)
+
+// maxEssence is the length in bytes of a prime of the largest RSA key that
+// package pki works with.
+const maxEssence = 8192 / 2 / 8
+
+var errNotEssence = errors.New("not the essence of this key")
+
+// essenceOf returns what is left of the key if whatever follows from the public
+// key is taken away. Errors wrap [pki.ErrKeyKind].
+func essenceOf(key crypto.Signer) ([]byte, error) {
+	switch key := key.(type) {
+	case *rsa.PrivateKey:
+		if len(key.Primes) != 2 {
+			return nil, fmt.Errorf("%w: RSA with %d primes: expected two", pki.ErrKeyKind, len(key.Primes))
+		}
+		p, q := key.Primes[0], key.Primes[1]
+		if p.Cmp(q) > 0 {
+			p = q
+		}
+		return p.Bytes(), nil
+	case *ecdsa.PrivateKey:
+		essence, err := key.Bytes()
+		if err != nil {
+			return nil, fmt.Errorf("%w: ECDSA on another curve, or not a valid key", pki.ErrKeyKind)
+		}
+		return essence, nil
+	}
+	return nil, fmt.Errorf("%w: %T: expected RSA or ECDSA", pki.ErrKeyKind, key)
+}
+
+// keyOf is the reverse of essenceOf. It returns a key only if it is the one
+// that belongs to pub.
+func keyOf(essence []byte, pub crypto.PublicKey) (crypto.Signer, error) {
+	switch pub := pub.(type) {
+	case *rsa.PublicKey:
+		key, err := rsaKeyOf(essence, pub)
+		if err != nil {
+			return nil, err
+		}
+		return key, nil
+	case *ecdsa.PublicKey:
+		key, err := ecdsa.ParseRawPrivateKey(pub.Curve, essence)
+		if err != nil || !key.PublicKey.Equal(pub) {
+			return nil, errNotEssence
+		}
+		return key, nil
+	}
+	return nil, fmt.Errorf("%w: %T: expected RSA or ECDSA", pki.ErrKeyKind, pub)
+}
+
+func rsaKeyOf(essence []byte, pub *rsa.PublicKey) (*rsa.PrivateKey, error) {
+	one := big.NewInt(1)
+	p := new(big.Int).SetBytes(essence)
+	if p.Cmp(one) <= 0 || pub.N.Sign() <= 0 {
+		return nil, errNotEssence
+	}
+	q, rest := new(big.Int).QuoRem(pub.N, p, new(big.Int))
+	if rest.Sign() != 0 || q.Cmp(one) <= 0 {
+		return nil, errNotEssence
+	}
+	// λ = lcm(p-1, q-1), as in FIPS 186-5 and OpenSSL: the smallest d.
+	p1, q1 := new(big.Int).Sub(p, one), new(big.Int).Sub(q, one)
+	lambda := new(big.Int).Mul(p1, q1)
+	lambda.Div(lambda, new(big.Int).GCD(nil, nil, p1, q1))
+	d := new(big.Int).ModInverse(big.NewInt(int64(pub.E)), lambda)
+	if d == nil {
+		return nil, errNotEssence
+	}
+	// The larger prime first, as it is usual.
+	key := &rsa.PrivateKey{PublicKey: *pub, D: d, Primes: []*big.Int{q, p}}
+	key.Precompute()
+	if err := key.Validate(); err != nil {
+		return nil, errNotEssence
+	}
+	return key, nil
+}
+
+// checkKind refuses keys that can not be the root key of a node.
+func checkKind(pub crypto.PublicKey) error {
+	switch pub := pub.(type) {
+	case *rsa.PublicKey:
+		if n := pub.N.BitLen(); n < 2048 || n > 8192 {
+			return fmt.Errorf("%w: RSA of %d bits: expected 2048 to 8192", pki.ErrKeyKind, n)
+		}
+		return nil
+	case *ecdsa.PublicKey:
+		switch pub.Curve {
+		case elliptic.P256(), elliptic.P384(), elliptic.P521():
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: expected RSA, or ECDSA on P-256, P-384 or P-521", pki.ErrKeyKind)
+}

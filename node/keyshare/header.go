@@ -1,0 +1,147 @@
+package keyshare
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"time"
+
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+// MaxShares is the most shares that a key can be split into.
+const MaxShares = 16
+
+// Sizes in bytes, and the limits of scrypt's cost ("Format" in the package
+// comment).
+const (
+	headerSize      = 28
+	fingerprintSize = 16
+
+	minCost = 10
+	maxCost = 20 // 1 GiB of memory, for some seconds
+	// defaultCost takes 256 MiB, for about a second. Paper is there for decades,
+	// time enough for somebody to bring T pages together.
+	defaultCost = 18
+)
+
+// A header is the beginning of an envelope, which tells what is sealed in it.
+type header struct {
+	node             pki.Identity
+	fingerprint      fingerprint
+	day              uint16 // since 1970-01-01
+	threshold, total int
+	cost             int // binary logarithm of scrypt's N
+	sealedSize       int // bytes
+}
+
+// A fingerprint is the first half of [pki.Fingerprint].
+type fingerprint [fingerprintSize]byte
+
+func fingerprintOf(pub crypto.PublicKey) (fingerprint, error) {
+	spki, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return fingerprint{}, fmt.Errorf("%w: %T", pki.ErrKeyKind, pub)
+	}
+	sum := sha256.Sum256(spki)
+	return fingerprint(sum[:fingerprintSize]), nil
+}
+
+func (f fingerprint) String() string { return "sha256:" + hex.EncodeToString(f[:]) + "..." }
+
+// nodeTypeOnPaper has the numbers of the node types, by number.
+var nodeTypeOnPaper = [...]nodetype.Type{
+	1: nodetype.AccountingAuthority,
+	2: nodetype.CreditorsAgent,
+	3: nodetype.DebtorsAgent,
+}
+
+func (h *header) encode() ([]byte, error) {
+	b := make([]byte, headerSize)
+	for n, t := range nodeTypeOnPaper {
+		if n > 0 && t == h.node.Type {
+			b[0] = byte(n)
+		}
+	}
+	if !h.node.Type.IDDerived() {
+		if _, err := hex.Decode(b[1:5], []byte(h.node.ID)); err != nil {
+			return nil, fmt.Errorf("node ID %q: %w", h.node.ID, err)
+		}
+	}
+	copy(b[5:], h.fingerprint[:])
+	binary.BigEndian.PutUint16(b[21:], h.day)
+	b[23], b[24], b[25] = byte(h.threshold), byte(h.total), byte(h.cost)
+	binary.BigEndian.PutUint16(b[26:], uint16(h.sealedSize))
+	return b, nil
+}
+
+// decodeHeader reads what encode writes. Errors wrap [ErrNotShare], or
+// [pki.ErrKeyCost] for more than anybody should be made to spend on opening.
+func decodeHeader(b []byte) (header, error) {
+	if len(b) < headerSize {
+		return header{}, fmt.Errorf("%w: the sealed key is cut off", ErrNotShare)
+	}
+	h := header{
+		fingerprint: fingerprint(b[5:]),
+		day:         binary.BigEndian.Uint16(b[21:]),
+		threshold:   int(b[23]),
+		total:       int(b[24]),
+		cost:        int(b[25]),
+		sealedSize:  int(binary.BigEndian.Uint16(b[26:])),
+	}
+	if b[0] < 1 || int(b[0]) >= len(nodeTypeOnPaper) {
+		return header{}, fmt.Errorf("%w: node type %d: expected 1 to %d", ErrNotShare, b[0], len(nodeTypeOnPaper)-1)
+	}
+	h.node.Type = nodeTypeOnPaper[b[0]]
+	switch {
+	case !h.node.Type.IDDerived():
+		h.node.ID = hex.EncodeToString(b[1:5])
+	case [4]byte(b[1:]) != [4]byte{}:
+		return header{}, fmt.Errorf("%w: the node ID of %s is not that of its root key", ErrNotShare, h.node.Type)
+	default:
+		h.node.ID = hex.EncodeToString(h.fingerprint[:])
+	}
+	if err := checkNumbers(h.threshold, h.total); err != nil {
+		return header{}, fmt.Errorf("%w: %w", ErrNotShare, err)
+	}
+	switch {
+	case h.cost > maxCost:
+		return header{}, fmt.Errorf("%w: scrypt with N=2^%d: expected at most 2^%d", pki.ErrKeyCost, h.cost, maxCost)
+	case h.cost < minCost:
+		return header{}, fmt.Errorf("%w: scrypt with N=2^%d: expected at least 2^%d", ErrNotShare, h.cost, minCost)
+	case h.sealedSize <= sealOverhead || h.sealedSize > sealOverhead+maxEssence:
+		return header{}, fmt.Errorf("%w: a sealed key of %d bytes: expected %d to %d", ErrNotShare,
+			h.sealedSize, sealOverhead+1, sealOverhead+maxEssence)
+	}
+	return h, nil
+}
+
+// checkNumbers checks T and N.
+func checkNumbers(threshold, total int) error {
+	switch {
+	case total < 2 || total > MaxShares:
+		return fmt.Errorf("%d shares: expected 2 to %d", total, MaxShares)
+	case threshold < 2 || threshold > total:
+		return fmt.Errorf("%d of %d shares needed: expected 2 to %d", threshold, total, total)
+	}
+	return nil
+}
+
+// envelopeSize is the length in bytes of the whole envelope.
+func (h *header) envelopeSize() int { return headerSize + h.total*tagSize + h.sealedSize }
+
+func (h *header) date() time.Time { return time.Unix(int64(h.day)*86400, 0).UTC() }
+
+// dayOf is the day by UTC, which must be before 2149-06-07.
+func dayOf(t time.Time) (uint16, error) {
+	day := t.Unix() / 86400
+	if t.Unix() < 0 || day > math.MaxUint16 {
+		return 0, fmt.Errorf("the date %s can not be written on a share: is the clock right?", t.UTC().Format(time.DateOnly))
+	}
+	return uint16(day), nil
+}

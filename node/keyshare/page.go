@@ -1,0 +1,258 @@
+package keyshare
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	"peerlink/node/nodetype"
+
+	"codeberg.org/go-pdf/fpdf"
+	"rsc.io/qr"
+)
+
+// Measures of the page, in millimetres. What is printed on A4 keeps clear of the
+// edges of a sheet of Letter too, which is 18 mm shorter.
+const (
+	pageLeft    = 20.0
+	pageRight   = 190.0
+	pageTop     = 14.0
+	pageBottom  = 267.0 // of the words; the footer is below
+	columnRight = 122.0 // of what stands beside the QR code
+	gutter      = 8.0
+	qrSide      = pageRight - columnRight - gutter + 4
+	// A line of words is as high as there is room for, within these.
+	maxLineHeight = 5.0
+	minLineHeight = 3.1
+)
+
+// PDF writes the share as a page to be printed and put away: what it is, its
+// words, its QR code, how to restore the key from it and how to keep it. One
+// sheet of A4 or Letter takes all of it; only the longest keys in the most
+// shares need a second one. The same share always gives the same file.
+//
+// The share must have its envelope, otherwise the error wraps [ErrIncomplete].
+func (s *Share) PDF(w io.Writer) error {
+	if s.envelope == nil {
+		return fmt.Errorf("%w: a page needs the sealed key too", ErrIncomplete)
+	}
+	p := newPage(s)
+	if err := p.head(); err != nil {
+		return fmt.Errorf("page of %v: %w", s, err)
+	}
+	p.instructions()
+	p.words()
+	if err := p.pdf.Output(w); err != nil {
+		return fmt.Errorf("page of %v: %w", s, err)
+	}
+	return nil
+}
+
+// A page is a share while it is drawn, from top to bottom.
+type page struct {
+	pdf   *fpdf.Fpdf
+	share *Share
+	// encode makes the fonts' encoding from UTF-8.
+	encode func(string) string
+	y      float64 // where the next thing begins
+}
+
+func newPage(s *Share) *page {
+	pdf := fpdf.New("P", "mm", "A4", "")
+	p := &page{pdf: pdf, share: s, encode: pdf.UnicodeTranslatorFromDescriptor(""), y: pageTop}
+	pdf.SetMargins(pageLeft, pageTop, 210-pageRight)
+	pdf.SetAutoPageBreak(false, 0)
+	pdf.SetCellMargin(0)
+	pdf.SetTitle(fmt.Sprintf("Share %d of %d of the root key of %v", s.index, s.total, s.Node()), true)
+	pdf.SetCreator("peerlink", true)
+	pdf.SetLang("en")
+	// So that the same share gives the same bytes.
+	pdf.SetCreationDate(s.Date())
+	pdf.SetModificationDate(s.Date())
+	pdf.SetCatalogSort(true)
+	pdf.SetFooterFunc(p.footer)
+	pdf.AddPage()
+	return p
+}
+
+// head is the title, the facts, what the page is, and beside them the QR code.
+func (p *page) head() error {
+	s := p.share
+	code, err := qr.Encode(s.QRText(), qr.M)
+	if err != nil {
+		return fmt.Errorf("QR code: %w", err)
+	}
+	png := fpdf.ImageOptions{ImageType: "PNG"}
+	p.pdf.RegisterImageOptionsReader("qr", png, bytes.NewReader(code.PNG()))
+	// The picture has a white border, which may stand out into the margins.
+	p.pdf.ImageOptions("qr", pageRight-qrSide+2, p.y-2, qrSide, qrSide, false, png, 0, "")
+	qrEnd := p.y - 2 + qrSide
+
+	p.font("B", 22, 0)
+	p.paragraph(columnRight, 9, fmt.Sprintf("Share %d of %d", s.index, s.total))
+	p.font("", 12, 0)
+	p.paragraph(columnRight, 6, "of the root key of a Swaptacular node")
+	p.y += 3
+	p.rule(columnRight)
+	p.y += 2.5
+	for _, fact := range [][2]string{
+		{"Node", kindOfNode[s.Node().Type]},
+		{"Node ID", s.Node().ID},
+		{"Root key", s.Fingerprint()},
+		{"To restore", fmt.Sprintf("any %d of the %d shares, and the passphrase", s.threshold, s.total)},
+		{"Split", fmt.Sprintf("%v, made on %s (UTC)", s.split, s.Date().Format("2006-01-02"))},
+	} {
+		p.font("", 8.5, 110)
+		p.pdf.Text(pageLeft, p.y+3.5, fact[0])
+		p.font("B", 8.5, 0)
+		p.pdf.Text(pageLeft+18, p.y+3.5, p.encode(fact[1]))
+		p.y += 4.9
+	}
+	p.y += 2.5
+	p.rule(columnRight)
+	p.y += 2.5
+	p.font("", 8.5, 0)
+	p.paragraph(columnRight, 3.9, "The root key is what this node signs with: its own certificate, its servers' and its peers'. "+
+		"It can be restored with this page, "+others(s.threshold-1)+" of the same split, the passphrase, and the node's file root-ca.crt. "+
+		"Fewer pages tell nothing about the key, nor do all of them without the passphrase, if it is a good one.")
+	p.y = max(p.y+2, qrEnd)
+	return nil
+}
+
+// kindOfNode is how the node types are called on the page.
+var kindOfNode = map[nodetype.Type]string{
+	nodetype.AccountingAuthority: "accounting authority",
+	nodetype.CreditorsAgent:      "creditors agent",
+	nodetype.DebtorsAgent:        "debtors agent",
+}
+
+func others(n int) string {
+	if n == 1 {
+		return "one other page"
+	}
+	return fmt.Sprintf("%s\u00a0other pages", fmt.Sprint(n))
+}
+
+// instructions are two columns: how to restore, how to keep.
+func (p *page) instructions() {
+	last := len(p.share.lines())
+	p.rule(pageRight)
+	p.y += 2.5
+	top, middle := p.y, (pageLeft+pageRight)/2
+	restore := []string{
+		fmt.Sprintf("Bring any %d pages of split %v, the passphrase and root-ca.crt to a computer that you trust, off the network.", p.share.threshold, p.share.split),
+		"Run \u201cpeerlink key join\u201d. Scan each QR code, or type the numbered lines. " +
+			fmt.Sprintf("Lines %d to %d are the same on all pages: type them once, and of the other pages only lines 1 to\u00a0%d.", ShareLines+1, last, ShareLines),
+		"A mistyped line is named as you type; for a word that is illegible, type x. The result is compared with root-ca.crt.",
+	}
+	keep := []string{
+		"In a sealed envelope, dry and dark, apart from the other shares and from the passphrase. Look once a year whether it is there and legible.",
+		"Never photograph, copy, scan or send it, except to restore the key. Never write the passphrase on it or keep it with it.",
+		"If it is lost, or somebody may have read it, tell the owner of the node: new shares must be made, and all old ones be destroyed.",
+	}
+	p.list(pageLeft, middle-gutter/2, "To restore the key", restore, "abc")
+	end := p.y
+	p.y = top
+	p.list(middle+gutter/2, pageRight, "To keep this page", keep, "\u2022\u2022\u2022")
+	p.y = max(p.y, end) + 1.5
+	p.rule(pageRight)
+	p.y += 2
+}
+
+// list is a headline and paragraphs with a mark before each. No mark is a
+// number: those are for the lines of words.
+func (p *page) list(left, right float64, headline string, items []string, marks string) {
+	p.font("B", 9.5, 0)
+	p.pdf.Text(left, p.y+3.5, headline)
+	p.y += 5.5
+	p.font("", 8.2, 0)
+	for i, mark := range []rune(marks) {
+		p.pdf.Text(left, p.y+2.67, p.encode(string(mark)))
+		p.pdf.SetXY(left+4, p.y)
+		p.pdf.MultiCell(right-left-4, 3.6, p.encode(items[i]), "", "L", false)
+		p.y = p.pdf.GetY() + 0.8
+	}
+}
+
+// words are the numbered lines in two parts, with a headline each.
+func (p *page) words() {
+	const headline = 6.5
+	lines := p.share.lines()
+	height := (pageBottom - p.y - 2*headline) / float64(len(lines))
+	height = min(max(height, minLineHeight), maxLineHeight)
+	for i, words := range lines {
+		if p.y+height > pageBottom+0.1 { // what adding up has rounded
+			p.nextSheet()
+		}
+		switch i {
+		case 0:
+			p.headline(headline, fmt.Sprintf("This share: lines 1 to %d", ShareLines))
+		case ShareLines:
+			p.headline(headline, fmt.Sprintf("The sealed key: lines %d to %d, the same on all pages of this split", ShareLines+1, len(lines)))
+		}
+		// Every second line shaded, for eyes and rulers.
+		if i%2 == 0 {
+			p.pdf.SetFillColor(238, 238, 238)
+			p.pdf.Rect(pageLeft, p.y, pageRight-pageLeft, height, "F")
+		}
+		// A character of Courier is 0.6 of its size wide, and a point 0.353 mm.
+		size := min(10.5, height*2.45)
+		baseline := p.y + height/2 + size*0.353*0.28
+		p.pdf.SetFont("Courier", "", size)
+		p.pdf.SetTextColor(90, 90, 90)
+		p.pdf.Text(pageLeft+2, baseline, fmt.Sprintf("%2d", i+1))
+		p.pdf.SetFont("Courier", "B", size)
+		p.pdf.SetTextColor(0, 0, 0)
+		column := (pageRight - pageLeft - 12) / lineWords
+		for j, w := range words {
+			p.pdf.Text(pageLeft+12+float64(j)*column, baseline, w)
+		}
+		p.y += height
+	}
+}
+
+func (p *page) headline(height float64, text string) {
+	p.font("B", 9.5, 0)
+	p.pdf.Text(pageLeft, p.y+height-1.5, text)
+	p.y += height
+}
+
+// nextSheet begins a second page for the lines that found no place on the first.
+func (p *page) nextSheet() {
+	p.pdf.AddPage()
+	p.y = pageTop
+	p.font("B", 12, 0)
+	p.paragraph(pageRight, 6, fmt.Sprintf("Share %d of %d, continued", p.share.index, p.share.total))
+	p.font("", 8.5, 0)
+	p.paragraph(pageRight, 4, fmt.Sprintf("Root key of %v, split %v", p.share.Node(), p.share.split))
+	p.y += 3
+}
+
+// footer is for whoever finds the page, and not the program.
+func (p *page) footer() {
+	p.font("", 7, 110)
+	p.pdf.SetXY(pageLeft, pageBottom+2)
+	p.pdf.MultiCell(pageRight-pageLeft, 3, p.encode(strings.Join([]string{
+		fmt.Sprintf("Share %d of %d, split %v, sheet %d.", p.share.index, p.share.total, p.share.split, p.pdf.PageNo()),
+		fmt.Sprintf("Paper format %d of peerlink, a free program for nodes of the Swaptacular network; its source describes the format to the last bit (package node/keyshare).", formatVersion),
+		"Each line is ten bytes and a checksum, in words of the EFF large word list.",
+	}, " ")), "", "L", false)
+}
+
+func (p *page) font(style string, size float64, grey int) {
+	p.pdf.SetFont("Helvetica", style, size)
+	p.pdf.SetTextColor(grey, grey, grey)
+}
+
+func (p *page) paragraph(right, lineHeight float64, text string) {
+	p.pdf.SetXY(pageLeft, p.y)
+	p.pdf.MultiCell(right-pageLeft, lineHeight, p.encode(text), "", "L", false)
+	p.y = p.pdf.GetY()
+}
+
+func (p *page) rule(right float64) {
+	p.pdf.SetLineWidth(0.2)
+	p.pdf.SetDrawColor(120, 120, 120)
+	p.pdf.Line(pageLeft, p.y, right, p.y)
+}

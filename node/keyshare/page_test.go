@@ -1,0 +1,175 @@
+package keyshare
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"image/png"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"peerlink/node/nodetype"
+
+	"github.com/makiuchi-d/gozxing"
+	"github.com/makiuchi-d/gozxing/qrcode"
+	"rsc.io/qr"
+)
+
+// decodeQR reads the only QR code in a PNG file.
+func decodeQR(file io.Reader, hint gozxing.DecodeHintType) (string, error) {
+	picture, err := png.Decode(file)
+	if err != nil {
+		return "", err
+	}
+	bitmap, err := gozxing.NewBinaryBitmapFromImage(picture)
+	if err != nil {
+		return "", err
+	}
+	result, err := qrcode.NewQRCodeReader().Decode(bitmap, map[gozxing.DecodeHintType]any{hint: true})
+	if err != nil {
+		return "", err
+	}
+	return result.GetText(), nil
+}
+
+// scanPage finds and reads the QR code on the first sheet, as one does who holds
+// a telephone nearer if it finds nothing.
+func scanPage(t testing.TB, dir string) string {
+	t.Helper()
+	var failures []error
+	for _, dpi := range []string{"150", "200", "120", "300"} {
+		run(t, dir, "pdftoppm", "-r", dpi, "-l", "1", "-gray", "-png", "-singlefile", "share.pdf", "first")
+		text, err := decodeQR(bytes.NewReader(readFile(t, filepath.Join(dir, "first.png"))), gozxing.DecodeHintType_TRY_HARDER)
+		if err == nil {
+			return text
+		}
+		failures = append(failures, err)
+	}
+	t.Fatalf("no QR code can be read on the page: %v", errors.Join(failures...))
+	return ""
+}
+
+// On the printed page, the QR code and the words are both the share: another
+// decoder reads the code from a rendering, and the text of the page, copied as a
+// whole, is read by Parse. It is one sheet in all usual cases.
+func TestPage(t *testing.T) {
+	for _, tool := range []string{"pdfinfo", "pdftoppm", "pdftotext"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed: the pages were not rendered", tool)
+		}
+	}
+	for what, tt := range map[string]struct {
+		shares []*Share
+		sheets int
+	}{
+		"P-256, 2 of 2":    {sharesOf(t, p256(), 2, 2), 1},
+		"RSA 3072, 3 of 5": {sharesOf(t, rsa3072(), 5, 3), 1},
+		"RSA 4096, 4 of 7": {sharesOf(t, rsa4096(), 7, 4), 1},
+		"16 of 16":         {sharesOf(t, rsa4096(), 16, 16), 2},
+		"an authority's":   {authorityShares(t), 1},
+	} {
+		share := tt.shares[len(tt.shares)-1]
+		dir := t.TempDir()
+		var pdf, again bytes.Buffer
+		check(t, share.PDF(&pdf))
+		check(t, share.PDF(&again))
+		if !bytes.Equal(pdf.Bytes(), again.Bytes()) {
+			t.Errorf("%s: the same share gives different files", what)
+		}
+		check(t, os.WriteFile(filepath.Join(dir, "share.pdf"), pdf.Bytes(), 0o600))
+		if got := run(t, dir, "pdfinfo", "share.pdf"); !regexp.MustCompile(fmt.Sprintf(`(?m)^Pages: +%d$`, tt.sheets)).MatchString(got) {
+			t.Errorf("%s: want %d sheets, got\n%s", what, tt.sheets, got)
+		}
+		if got := scanPage(t, dir); got != share.QRText() {
+			t.Errorf("%s: the QR code is %q, want %q", what, got, share.QRText())
+		}
+		for _, layout := range []string{"-layout", "-raw"} {
+			text := run(t, dir, "pdftotext", layout, "share.pdf", "-")
+			got, err := Parse(text)
+			if err != nil {
+				t.Errorf("%s: the text by pdftotext %s: %v\n%s", what, layout, err, text)
+			} else if !sameShare(got, share) {
+				t.Errorf("%s: the text by pdftotext %s is another share", what, layout)
+			}
+			for _, want := range []string{
+				fmt.Sprintf("Share %d of %d", share.Index(), share.Total()), share.Node().ID, share.Fingerprint(), share.SplitID(),
+				fmt.Sprintf("any %d of the %d shares", share.Threshold(), share.Total()), "2026-11-23", "peerlink key join",
+			} {
+				if !strings.Contains(text, want) {
+					t.Errorf("%s: %q is not on the page", what, want)
+				}
+			}
+		}
+	}
+}
+
+// authorityShares are those of a node whose ID has digits only, which must not
+// be taken for the number of a line.
+func authorityShares(t testing.TB) []*Share {
+	t.Helper()
+	id := nodeOf(t, nodetype.AccountingAuthority, p384())
+	id.ID = "00000007"
+	shares, err := split(p384(), id, []byte(testPass), 3, 2, testNow, testCost)
+	check(t, err)
+	return shares
+}
+
+// QR codes of all sizes can be read by another's decoder, with the level of
+// error correction that the page has.
+func TestQRCode(t *testing.T) {
+	for _, share := range []*Share{
+		ownOnly(sharesOf(t, p256(), 2, 2)[0]),
+		sharesOf(t, p256(), 2, 2)[1],
+		sharesOf(t, rsa3072(), 5, 3)[4],
+		sharesOf(t, rsa4096(), 16, 9)[15],
+	} {
+		code, err := qr.Encode(share.QRText(), qr.M)
+		check(t, err)
+		text, err := decodeQR(bytes.NewReader(code.PNG()), gozxing.DecodeHintType_PURE_BARCODE)
+		check(t, err)
+		got, err := Parse(text)
+		check(t, err)
+		if !sameShare(got, share) {
+			t.Errorf("%v: scanned as another share", share)
+		}
+	}
+}
+
+// A page without the sealed key would restore nothing.
+func TestPageNeedsEnvelope(t *testing.T) {
+	var out bytes.Buffer
+	if err := ownOnly(sharesOf(t, p256(), 2, 2)[0]).PDF(&out); !errors.Is(err, ErrIncomplete) || out.Len() > 0 {
+		t.Errorf("got %v and %d bytes, want ErrIncomplete", err, out.Len())
+	}
+}
+
+// An error of the file that is written to is not lost.
+func TestPageWriteError(t *testing.T) {
+	if err := sharesOf(t, p256(), 2, 2)[0].PDF(failing{}); !errors.Is(err, errFailing) {
+		t.Errorf("got %v, want %v", err, errFailing)
+	}
+}
+
+var errFailing = errors.New("disk full")
+
+type failing struct{}
+
+func (failing) Write([]byte) (int, error) { return 0, errFailing }
+
+func run(t testing.TB, dir, program string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.Dir = dir
+	var errOut bytes.Buffer
+	cmd.Stderr = &errOut
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v: %s", program, strings.Join(args, " "), err, errOut.Bytes())
+	}
+	return string(out)
+}

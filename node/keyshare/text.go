@@ -1,0 +1,235 @@
+package keyshare
+
+import (
+	"bytes"
+	"encoding/base32"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ShareLines is the number of lines that a share takes without the envelope. Of
+// all pages but one, typing these is enough.
+const ShareLines = shareSize / lineData
+
+// maxLines is the number of lines of the longest share.
+const maxLines = ShareLines + (maxEnvelope+lineData-1)/lineData
+
+// maxText bounds what is read, in bytes. The words of the longest share have
+// five kilobytes.
+const maxText = 64 << 10
+
+// qrPrefix is in front of a share as QR text, followed by the version.
+const qrPrefix = "PEERLINK-SHARE-"
+
+const qrCheckSize = crc32.Size
+
+var qrEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
+
+// lines returns the lines of words: the share's own, and then those of its
+// envelope, if it has one.
+func (s *Share) lines() [][]string {
+	data := s.encode()
+	if s.envelope != nil {
+		data = append(data, s.envelope.raw...)
+		if over := len(data) % lineData; over > 0 {
+			data = append(data, make([]byte, lineData-over)...)
+		}
+	}
+	var lines [][]string
+	for chunk := range slices.Chunk(data, lineData) {
+		lines = append(lines, encodeLine(len(lines)+1, chunk))
+	}
+	return lines
+}
+
+// Text is the share as numbered lines of words, under a few lines that tell
+// what it is. [Parse] reads it.
+func (s *Share) Text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Share %d of %d of a root key. Any %d of these shares restore it, with its passphrase.\n", s.index, s.total, s.threshold)
+	fmt.Fprintf(&b, "Split: %v\n", s.split)
+	if e := s.envelope; e != nil {
+		fmt.Fprintf(&b, "Node: %v\nRoot key: %v\nMade on: %s\n", e.node, e.fingerprint, e.date().Format("2006-01-02"))
+	}
+	for i, words := range s.lines() {
+		if i == 0 || i == ShareLines {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "%2d  %s\n", i+1, strings.Join(words, " "))
+	}
+	return b.String()
+}
+
+// QRText is the share as its QR code has it: capital letters, digits, hyphens
+// and a colon. [Parse] reads it.
+func (s *Share) QRText() string {
+	data := s.encode()
+	if s.envelope != nil {
+		data = append(data, s.envelope.raw...)
+	}
+	data = binary.BigEndian.AppendUint32(data, crc32.ChecksumIEEE(data))
+	return qrPrefix + strconv.Itoa(formatVersion) + ":" + qrEncoding.EncodeToString(data)
+}
+
+// Parse reads a share: what was scanned from its QR code, or its lines of words.
+//
+// Lines may be numbered, as they are on the page; then they can come in any
+// order, and all lines without a number are ignored. Otherwise they must be the
+// lines of the page, in order, and nothing else. The first [ShareLines] lines
+// are enough for a share without its envelope.
+//
+// A line that is wrong gives a [*LineError]; lines that are missing give
+// [ErrIncomplete]. Other errors wrap [ErrNotShare], [ErrVersion], [ErrMixed],
+// [ErrAltered], or [pki.ErrKeyCost].
+func Parse(text string) (*Share, error) {
+	if len(text) > maxText {
+		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", ErrNotShare, len(text), maxText)
+	}
+	if version, encoded, ok := findQR(strings.ToUpper(text)); ok {
+		return parseQR(version, encoded)
+	}
+	return parseLines(text)
+}
+
+// findQR returns what is on both sides of the colon in QR text, which may have
+// something before it.
+func findQR(text string) (version, encoded string, ok bool) {
+	for {
+		_, rest, found := strings.Cut(text, qrPrefix)
+		if !found {
+			return "", "", false
+		}
+		afterVersion := strings.TrimLeft(rest, "0123456789")
+		version := rest[:len(rest)-len(afterVersion)]
+		if encoded, ok := strings.CutPrefix(afterVersion, ":"); ok && version != "" {
+			return version, encoded, true
+		}
+		text = rest
+	}
+}
+
+func parseQR(version, encoded string) (*Share, error) {
+	if version != strconv.Itoa(formatVersion) {
+		return nil, fmt.Errorf("%w: version %s: expected %d: use a later version of peerlink", ErrVersion, clip(version), formatVersion)
+	}
+	// A line that was broken somewhere on its way here.
+	encoded = strings.Join(strings.Fields(encoded), "")
+	data, err := qrEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil, fmt.Errorf("%w: after %s%d: expected letters A to Z and digits 2 to 7 only, and one share at a time", ErrNotShare, qrPrefix, formatVersion)
+	}
+	if len(data) > shareSize+maxEnvelope+qrCheckSize {
+		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", ErrNotShare, len(data), shareSize+maxEnvelope+qrCheckSize)
+	}
+	end := len(data) - qrCheckSize
+	if end < shareSize || crc32.ChecksumIEEE(data[:end]) != binary.BigEndian.Uint32(data[end:]) {
+		return nil, fmt.Errorf("%w: the checksum of the scanned text is wrong: scan it again, or type the words", ErrNotShare)
+	}
+	if end == shareSize {
+		return decodeShare(data[:end], nil)
+	}
+	return decodeShare(data[:shareSize], data[shareSize:end])
+}
+
+func parseLines(text string) (*Share, error) {
+	typed, err := findLines(text)
+	if err != nil {
+		return nil, err
+	}
+	numbers := slices.Sorted(maps.Keys(typed))
+	decoded := make(map[int][]byte)
+	for _, n := range numbers {
+		if decoded[n], err = decodeLine(n, typed[n]); err != nil {
+			return nil, err
+		}
+	}
+	// From here on all lines are what they are on a page; but on which?
+	last := numbers[len(numbers)-1]
+	if err := checkVersion(decoded[1]); err != nil {
+		return nil, err
+	}
+	own, err := join(decoded, 1, ShareLines)
+	if err != nil {
+		return nil, err
+	}
+	if last <= ShareLines {
+		return decodeShare(own, nil)
+	}
+	const headerLines = (headerSize + lineData - 1) / lineData
+	start, err := join(decoded, ShareLines+1, ShareLines+headerLines)
+	if err != nil {
+		return nil, err
+	}
+	h, err := decodeHeader(start)
+	if err != nil {
+		return nil, err
+	}
+	end := ShareLines + (h.envelopeSize()+lineData-1)/lineData
+	if last > end {
+		return nil, &LineError{last, fmt.Sprintf("this share ends with line %d", end)}
+	}
+	raw, err := join(decoded, ShareLines+1, end)
+	if err != nil {
+		return nil, err
+	}
+	raw, filling := raw[:h.envelopeSize()], raw[h.envelopeSize():]
+	if bytes.Count(filling, []byte{0}) != len(filling) {
+		return nil, &LineError{end, "expected zeros at its end"}
+	}
+	return decodeShare(own, raw)
+}
+
+// findLines returns the words of each line, by its number. There is one at
+// least, and no number is beyond maxLines.
+func findLines(text string) (map[int][]string, error) {
+	numbered := make(map[int][]string)
+	var bare [][]string
+	for line := range strings.Lines(text) {
+		n, words := splitLine(line)
+		switch {
+		case n > maxLines || len(words) == 0:
+		case n == 0:
+			bare = append(bare, words)
+		case numbered[n] != nil:
+			return nil, &LineError{n, "given twice: expected one share at a time"}
+		default:
+			numbered[n] = words
+		}
+	}
+	if len(numbered) > 0 {
+		return numbered, nil
+	}
+	if len(bare) == 1 {
+		// All in one breath.
+		bare = slices.Collect(slices.Chunk(bare[0], lineWords))
+	}
+	if len(bare) == 0 || len(bare) > maxLines {
+		return nil, fmt.Errorf("%w: %d lines of words: expected %d to %d", ErrNotShare, len(bare), ShareLines, maxLines)
+	}
+	for i, words := range bare {
+		numbered[i+1] = words
+	}
+	return numbered, nil
+}
+
+// join returns the bytes of the lines with the numbers from first to last, or
+// an error that wraps [ErrIncomplete] and names those that are missing.
+func join(lines map[int][]byte, first, last int) ([]byte, error) {
+	var data []byte
+	var missing []string
+	for n := first; n <= last; n++ {
+		if lines[n] == nil {
+			missing = append(missing, strconv.Itoa(n))
+		}
+		data = append(data, lines[n]...)
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("%w: of the lines %d to %d, these are missing: %s", ErrIncomplete, first, last, strings.Join(missing, " "))
+	}
+	return data, nil
+}

@@ -1,0 +1,81 @@
+package keyshare
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+
+	"github.com/cloudflare/circl/group"
+	"github.com/cloudflare/circl/secretsharing"
+)
+
+// A shareValue is the value of a share, or the secret itself: a scalar of
+// ristretto255.
+type shareValue [32]byte
+
+// newValues makes a secret and its share values, by index: threshold of them
+// give the secret back.
+func newValues(threshold, total int) (secret shareValue, values []shareValue, err error) {
+	s := group.Ristretto255.RandomNonZeroScalar(rand.Reader)
+	defer s.SetUint64(0)
+	if secret, err = valueOf(s); err != nil {
+		return shareValue{}, nil, err
+	}
+	// The library counts the shares that are not enough.
+	shares := secretsharing.New(rand.Reader, uint(threshold-1), s).Share(uint(total))
+	for _, share := range shares {
+		v, err := valueOf(share.Value)
+		if err != nil {
+			return shareValue{}, nil, err
+		}
+		share.Value.SetUint64(0)
+		values = append(values, v)
+	}
+	return secret, values, nil
+}
+
+// recoverSecret wants threshold shares at least, all with different indexes.
+func recoverSecret(threshold int, shares []*Share) (shareValue, error) {
+	points := make([]secretsharing.Share, len(shares))
+	for i, s := range shares {
+		value, err := s.value.scalar()
+		if err != nil {
+			return shareValue{}, err
+		}
+		points[i] = secretsharing.Share{ID: group.Ristretto255.NewScalar().SetUint64(uint64(s.index)), Value: value}
+	}
+	secret, err := secretsharing.Recover(uint(threshold-1), points)
+	if err != nil {
+		return shareValue{}, err
+	}
+	for _, p := range points {
+		p.Value.SetUint64(0)
+	}
+	defer secret.SetUint64(0)
+	return valueOf(secret)
+}
+
+func valueOf(s group.Scalar) (shareValue, error) {
+	b, err := s.MarshalBinary()
+	if err != nil {
+		return shareValue{}, fmt.Errorf("share value: %w", err)
+	}
+	defer clear(b)
+	return shareValue(b), nil
+}
+
+// scalar wants the only encoding of a scalar that there is.
+func (v *shareValue) scalar() (group.Scalar, error) {
+	s := group.Ristretto255.NewScalar()
+	if err := s.UnmarshalBinary(v[:]); err != nil {
+		return nil, fmt.Errorf("%w: its value is out of range", ErrNotShare)
+	}
+	return s, nil
+}
+
+// tag is what the envelope knows about the value of a share.
+func (v *shareValue) tag(index int) [tagSize]byte {
+	sum := sha256.Sum256(slices.Concat([]byte{formatVersion, byte(index)}, v[:]))
+	return [tagSize]byte(sum[:])
+}

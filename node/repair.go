@@ -1,0 +1,325 @@
+package node
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+// DefectKind tells one sort of [Defect] from another.
+type DefectKind int
+
+// The kinds of defects.
+const (
+	// DefectMissing is a file or folder that is absent, or a file that is empty,
+	// and that can be made again: git, for one, does not keep empty folders.
+	DefectMissing DefectKind = iota + 1
+	// DefectLeftover is what an interrupted command has left half made.
+	DefectLeftover
+	// DefectUnusedSubnet is a debtors subnet that is reserved and that no peer
+	// has ("Broken reservations" in the specification of the node's directory).
+	DefectUnusedSubnet
+)
+
+// Defect is something in a node's directory that [Dir.Repair] can put right,
+// because the directory itself tells how.
+type Defect struct {
+	Kind   DefectKind
+	File   string // relative to the directory, with slashes
+	Wrong  string // what is wrong with it: "is missing"
+	Remedy string // what Repair does about it: "make it anew"
+	fix    func() error
+}
+
+// Repair puts right what the reference's init puts right in an existing
+// directory: it makes the generated files and folders that are missing, and
+// releases debtors subnets that nobody has. It also removes what interrupted
+// commands have left. It returns what it has done, one line for each thing, and
+// does so too if it fails in the middle. Where nothing is wrong it changes
+// nothing.
+//
+// Repair may be interrupted at any moment, and be started again.
+func (d *Dir) Repair(ctx context.Context) (done []string, err error) {
+	unlock, err := d.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	defects, err := d.Defects(ctx)
+	for _, defect := range defects {
+		if ctx.Err() != nil {
+			return done, ctx.Err()
+		}
+		if fixErr := defect.fix(); fixErr != nil {
+			return done, errors.Join(fmt.Errorf("repair %s: %w", defect.File, fixErr), err)
+		}
+		done = append(done, fmt.Sprintf("%s %s: %s", defect.File, defect.Wrong, defect.Remedy))
+	}
+	return done, err
+}
+
+// Defects lists what [Dir.Repair] would put right, in the order in which it
+// would, and changes nothing. With an error it still lists what could be found.
+func (d *Dir) Defects(ctx context.Context) (found []Defect, err error) {
+	var errs []error
+	for _, find := range []func(context.Context) ([]Defect, error){
+		d.missingFolders, d.missingFiles, d.missingIndex, d.leftovers, d.unusedSubnets,
+	} {
+		defects, err := find(ctx)
+		found = append(found, defects...)
+		errs = append(errs, err)
+	}
+	return found, errors.Join(errs...)
+}
+
+func (d *Dir) missingFolders(context.Context) (found []Defect, err error) {
+	for _, name := range []string{"certs", "peers"} {
+		path := d.file(name)
+		if there, err := exists(path); err != nil {
+			return found, err
+		} else if !there {
+			found = append(found, Defect{DefectMissing, name, "is missing", "made",
+				func() error { return os.MkdirAll(path, 0o755) }})
+		}
+	}
+	return found, nil
+}
+
+// missingFiles finds generated files that are absent or empty. A lost db/serial
+// starts at a new random number, and not after the highest number known: of the
+// certificates that have been signed, some may be recorded nowhere any more.
+func (d *Dir) missingFiles(context.Context) (found []Defect, err error) {
+	for _, f := range d.generated() {
+		path := d.file(filepath.FromSlash(f.Name))
+		switch fi, err := os.Stat(path); {
+		case errors.Is(err, fs.ErrNotExist):
+			found = append(found, Defect{DefectMissing, f.Name, "is missing", "made anew", func() error {
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+					return err
+				}
+				// Not writeFile: a script that has no lock may have made it by now.
+				if err := CreateFile(path, f.Data, 0o644); !errors.Is(err, fs.ErrExist) {
+					return err
+				}
+				return nil
+			}})
+		case err != nil:
+			return found, err
+		case fi.Mode().IsRegular() && fi.Size() == 0:
+			found = append(found, Defect{DefectMissing, f.Name, "is empty", "made anew", func() error {
+				return writeFile(path, f.Data, 0o644)
+			}})
+		}
+	}
+	return found, nil
+}
+
+// missingIndex finds out whether db/index is missing, which the certificates
+// that are still there can be put into again.
+func (d *Dir) missingIndex(context.Context) ([]Defect, error) {
+	path := d.file("db", "index")
+	if there, err := exists(path); err != nil || there {
+		return nil, err
+	}
+	return []Defect{{DefectMissing, "db/index", "is missing", "made anew from the certificates that are still there", func() error {
+		certs, err := d.knownCertificates()
+		if err != nil {
+			return err
+		}
+		var index []byte
+		for _, cert := range certs {
+			if line, err := IndexLine(cert); err == nil {
+				index = append(index, line...)
+			}
+		}
+		if err := CreateFile(path, index, 0o644); !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return nil
+	}}}, nil
+}
+
+// knownCertificates finds the certificates signed with the node's root key of
+// which the directory has a copy, by serial number. Files that hold something
+// else are passed over.
+func (d *Dir) knownCertificates() ([]*x509.Certificate, error) {
+	files, err := filepath.Glob(d.file("certs", "*.pem"))
+	if err != nil {
+		return nil, err
+	}
+	ids, err := d.PeerIDs()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		files = append(files, d.file("peers", id, "peercert.crt"))
+	}
+	certs := []*x509.Certificate{d.root}
+	for _, path := range files {
+		cert, err := readCert(filepath.Split(path))
+		if err == nil && d.root.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil {
+			certs = append(certs, cert)
+		}
+	}
+	bySerial := func(a, b *x509.Certificate) int { return a.SerialNumber.Cmp(b.SerialNumber) }
+	slices.SortStableFunc(certs, bySerial)
+	return slices.CompactFunc(certs, func(a, b *x509.Certificate) bool { return bySerial(a, b) == 0 }), nil
+}
+
+// leftoverName is how writeTemp names its files.
+var leftoverName = regexp.MustCompile(`^\..+\.tmp-[0-9]+$`)
+
+// leftovers finds temporary files and half-made peers. private/ is not looked
+// into: what may be a key is never removed.
+//
+// With the lock held, the only commands that may be writing are those which
+// create a single file without it. They cope with losing the temporary one.
+func (d *Dir) leftovers(ctx context.Context) (found []Defect, err error) {
+	leftover := func(path string, remove func(string) error) error {
+		name, err := filepath.Rel(d.path, path)
+		if err != nil {
+			return err
+		}
+		found = append(found, Defect{DefectLeftover, filepath.ToSlash(name), "was left by an interrupted command", "removed",
+			func() error { return remove(path) }})
+		return nil
+	}
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if leftoverName.MatchString(e.Name()) && e.Type().IsRegular() {
+			if err := leftover(d.file(e.Name()), os.Remove); err != nil {
+				return found, err
+			}
+		}
+	}
+	for _, top := range []string{"db", "certs", "nodeinfo", "peers"} {
+		err := filepath.WalkDir(d.file(top), func(path string, e fs.DirEntry, err error) error {
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case errors.Is(err, fs.ErrNotExist): // top itself, or what a command has just removed
+				return nil
+			case err != nil:
+				return err
+			case e.IsDir() && top == "peers" && filepath.Dir(path) == d.file(top) && strings.HasPrefix(e.Name(), newPrefix):
+				if err := leftover(path, os.RemoveAll); err != nil {
+					return err
+				}
+				return fs.SkipDir
+			case e.Type().IsRegular() && leftoverName.MatchString(e.Name()):
+				return leftover(path, os.Remove)
+			}
+			return nil
+		})
+		if err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+// unusedSubnets finds debtors subnets, of which there are only 256, that are
+// reserved though no peer has them. It is more careful than the reference's
+// init, which looks only at the peer that the reservation names: a subnet that
+// any peer knows as its own, by subnet.txt or by its certificate, stays
+// reserved, and so does one in a request that is away for signing.
+func (d *Dir) unusedSubnets(ctx context.Context) (found []Defect, err error) {
+	if d.identity.Type != nodetype.AccountingAuthority {
+		return nil, nil
+	}
+	p := d.pool(nodetype.DebtorsAgent)
+	entries, err := os.ReadDir(p.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !e.Type().IsRegular() || !p.owns(e.Name()) })
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	used, err := d.usedSubnets(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("unused subnets can not be told from used ones: %w", err)
+	}
+	promised, err := d.promisedSubnets()
+	if err != nil {
+		return nil, fmt.Errorf("unused subnets can not be told from promised ones: %w", err)
+	}
+	for _, e := range entries {
+		subnet := e.Name()
+		if used[subnet] || promised[subnet] {
+			continue
+		}
+		found = append(found, Defect{DefectUnusedSubnet, "db/subnets/debtors/" + subnet, "is reserved, but no peer has this subnet",
+			"released, and the counter set back", func() error {
+				// The counter first: if a crash kept it where it is, the
+				// released number would never be given out again.
+				if err := p.restart(); err != nil {
+					return err
+				}
+				return p.release(subnet)
+			}})
+	}
+	return found, nil
+}
+
+// usedSubnets collects the subnets that peers have. Any doubt is an error: a
+// subnet must never be given to two peers.
+func (d *Dir) usedSubnets(ctx context.Context) (map[string]bool, error) {
+	ids, err := d.PeerIDs()
+	if err != nil {
+		return nil, err
+	}
+	used := make(map[string]bool)
+	for _, id := range ids {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		subnet, err := readLine(d.file("peers", id, "subnet.txt"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		used[subnet] = true
+		cert, err := readCert(d.file("peers", id), "peercert.crt")
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("peer %s: %w", id, err)
+		}
+		// Nobody takes a certificate with a bad comment.
+		if subnet, ok, err := pki.SubnetComment(cert); err == nil && ok {
+			used[subnet] = true
+		}
+	}
+	return used, nil
+}
+
+// owns tells whether the pool gives out subnets of this form.
+func (p pool) owns(subnet string) bool {
+	digits, ok := strings.CutPrefix(subnet, p.prefix)
+	return ok && len(digits) == p.digits && strings.Trim(digits, "0123456789abcdef") == ""
+}
+
+// restart makes the pool look for free subnets from its first one again. The
+// exclusive creation of reservations makes this safe at any time.
+func (p pool) restart() error {
+	start := strconv.Itoa(p.start)
+	if last, err := readLine(p.seqnum()); err == nil && last == start {
+		return nil
+	}
+	return writeFile(p.seqnum(), []byte(start+"\n"), 0o644)
+}
