@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -24,16 +25,22 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runMain) != "" {
 		os.Exit(cli.Main(os.Args[1:]))
 	}
-	testscript.Main(m, map[string]func(){
-		"peerlink": func() { os.Exit(cli.Main(os.Args[1:])) },
-	})
+	os.Exit(m.Run())
 }
 
-// The scenarios in testdata/script use the commands as an operator would.
+// The scenarios in testdata/script use the commands as an operator would: the
+// real binary, as "make build" makes it.
 func TestScripts(t *testing.T) {
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", filepath.Join(bin, "peerlink"+exe()), ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 			// Settings of the machine must not reach the scripts.
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, ".state"))
@@ -63,6 +70,13 @@ func TestScripts(t *testing.T) {
 			"truncate":  truncate,
 		},
 	})
+}
+
+func exe() string {
+	if runtime.GOOS == "windows" {
+		return ".exe"
+	}
+	return ""
 }
 
 // readenv NAME FILE sets a variable to the content of a file of one line.

@@ -70,8 +70,9 @@ type agent struct {
 }
 
 // newAgents makes the applications of the two agents. When all accounts exist
-// the debtors agent issues money to them, and when all have some, the
-// creditors agent moves it around.
+// the debtors agent issues money to them, and when all have some, the creditors
+// agent moves it around. The second half of its transfers waits until it is
+// released, so that there is something left to do after the authority has moved.
 func newAgents(d *run, p plan) (creditors, debtors *agent) {
 	b := &book{recipient: make(map[int64]string)}
 	creditors, debtors = newAgent(d.creditors(), b), newAgent(d.debtors(), b)
@@ -96,12 +97,12 @@ func newAgents(d *run, p plan) (creditors, debtors *agent) {
 	}
 	creditors.onOpened = func(n int) {
 		if n == p.accounts {
-			debtors.release(len(debtors.begin))
+			debtors.releaseAll()
 		}
 	}
 	creditors.onFunded = func(n int) {
 		if n == p.accounts {
-			creditors.release(len(creditors.begin))
+			creditors.release(p.accounts + p.transfers/2)
 		}
 	}
 	creditors.released, debtors.released = p.accounts, 1
@@ -126,6 +127,9 @@ func (a *agent) release(n int) {
 		a.post(&outgoing{m, nil})
 	}
 }
+
+// releaseAll lets all conversations begin.
+func (a *agent) releaseAll() { a.release(len(a.begin)) }
 
 // advance begins as many conversations as may be going on.
 func (a *agent) advance() (first []*message) {

@@ -215,6 +215,7 @@ func (d *run) converse(ctx context.Context) (*Result, error) {
 			if err := d.moveAuthority(ctx); err != nil {
 				return nil, err
 			}
+			creditors.releaseAll()
 			last, lastAt = d.tally.sum().Delivered, time.Now()
 		}
 		done := creditors.done() && debtors.done() && bank.idle() && sum.Lost == 0
