@@ -4,22 +4,24 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"time"
 )
 
-// drillFile holds the date of the last drill. It is no file of the reference's,
-// whose scripts do not mind it.
-const drillFile = "last-key-drill.txt"
+// DrillFile holds the date of the last drill, in the node's directory. It is no
+// file of the reference's, whose scripts do not mind it.
+const DrillFile = "db/last-key-drill.txt"
 
 // NoteDrill records that a backup of the root key has been proved to open and
 // to belong to this node.
 func (d *Dir) NoteDrill(now time.Time) error {
-	return writeFile(d.file("db", drillFile), []byte(now.Format(time.DateOnly)+"\n"), 0o644)
+	return writeFile(d.file(filepath.FromSlash(DrillFile)), []byte(now.Format(time.DateOnly)+"\n"), 0o644)
 }
 
-// LastDrill is the date of the last drill; zero if there was none.
-func (d *Dir) LastDrill() (time.Time, error) {
-	s, err := readLine(d.file("db", drillFile))
+// LastDrill is the date of the last drill of the node in the given directory;
+// zero if there was none.
+func LastDrill(dir string) (time.Time, error) {
+	s, err := readLine(filepath.Join(dir, filepath.FromSlash(DrillFile)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return time.Time{}, nil
 	}
@@ -28,7 +30,7 @@ func (d *Dir) LastDrill() (time.Time, error) {
 	}
 	date, err := time.Parse(time.DateOnly, s)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("%s holds %q instead of a date", d.file("db", drillFile), clip(s))
+		return time.Time{}, fmt.Errorf("holds %q instead of a date", clip(s))
 	}
 	return date, nil
 }

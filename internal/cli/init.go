@@ -30,14 +30,24 @@ a root key (encrypted with a passphrase), a self-signed root
 certificate, and the files that everything else builds on. The directory can be
 used with the reference scripts and OpenSSL too.
 
+In the directory of a node that is complete, "peerlink init" without a type
+repairs what can be repaired without the root key: records that are missing,
+subnets that nobody uses, leftovers of interrupted commands.
+
 An existing encrypted root key (private/root-ca.key, or --key) is used instead
 of making a new one. What is missing on the command line is asked for on a
 terminal.`,
 		Example: `  peerlink init accounting-authority --id 1234abcd --server stomp.example.com:1234
-  peerlink -C my-node init creditors-agent --server stomp.example.org:1234`,
+  peerlink -C my-node init creditors-agent --server stomp.example.org:1234
+  peerlink -C my-node init     # repairs an existing node's directory`,
 		Args:      cobra.MaximumNArgs(1),
 		ValidArgs: []string{"accounting-authority", "creditors-agent", "debtors-agent"},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				if d, err := a.open(); err == nil {
+					return a.repair(cmd.Context(), d)
+				}
+			}
 			kind := ""
 			if len(args) == 1 {
 				kind = args[0]
@@ -111,6 +121,21 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 		"new peers and no new server certificates, ever.\n"+
 		"Next: \"peerlink server-cert issue\" and \"peerlink bundle create\".",
 		t, a.keyPath(), pki.Fingerprint(key.Public()))
+	return nil
+}
+
+// repair puts right what can be put right in an existing node's directory.
+func (a *app) repair(ctx context.Context, d *node.Dir) error {
+	done, err := d.Repair(ctx)
+	for _, what := range done {
+		a.print("%s", plain(what))
+	}
+	if err != nil {
+		return err
+	}
+	if len(done) == 0 {
+		a.say("%s is complete, nothing needed repair. \"peerlink check\" looks at everything.", d.Identity())
+	}
 	return nil
 }
 

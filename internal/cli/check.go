@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/node/check"
+)
+
+func (a *app) checkCommand() *cobra.Command {
+	var o check.Options
+	var server check.ServerFiles
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Look for anything wrong in the node's directory",
+		Long: `Holds everything in the node's directory against the specification: every
+certificate point by point, the records of what was signed, the subnets, each
+peer's state, file modes, and what is about to run out. Nothing is changed.
+What it calls repairable, "peerlink init" repairs.
+
+The exit code is 1 if there is a problem; warnings and notes alone give 0.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if server.Key != "" && server.Cert == "" {
+				return usagef("--server-key needs --server-cert")
+			}
+			if server.Cert != "" {
+				o.Servers = []check.ServerFiles{server}
+			}
+			o.KeyFile = a.keyFile
+			r, err := check.Run(cmd.Context(), a.dir, o)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = a.json(r)
+			} else {
+				a.showReport(r)
+			}
+			if err == nil && !r.OK() {
+				err = errSilent
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&a.keyFile, "key", "", "the root key `FILE` (default private/root-ca.key in the node's directory)")
+	c.Flags().StringVar(&server.Cert, "server-cert", "", "a server certificate `FILE` in use")
+	c.Flags().StringVar(&server.Key, "server-key", "", "its key `FILE`")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// soon is how long before the end of a certificate people are told of it.
+const soon = 60
+
+func (a *app) showReport(r *check.Report) {
+	a.print("%s %s", orNone(r.Type), orNone(r.ID))
+	if len(r.Peers) > 0 {
+		a.print("")
+		rows := [][]string{{"PEER", "TYPE", "STATE", "PROBLEMS", ""}}
+		for _, p := range r.Peers {
+			rows = append(rows, []string{p.ID, orNone(p.Type), p.State, fmt.Sprint(p.Problems), p.WaitingFor})
+		}
+		a.columns(rows)
+	}
+	first := true
+	for _, e := range r.Expiries {
+		if e.DaysLeft > soon {
+			continue
+		}
+		if first {
+			a.print("\nAbout to end:")
+			first = false
+		}
+		a.print("  %s  %s (%d days)", e.NotAfter.UTC().Format(time.DateOnly), plain(e.What), e.DaysLeft)
+	}
+	a.print("")
+	for _, f := range r.Findings {
+		line := f.String()
+		if f.Repairable {
+			line += "; \"peerlink init\" repairs this"
+		}
+		a.print("%s", plain(line))
+	}
+	a.print("%d problems, %d warnings, %d notes", r.Count(check.Problem), r.Count(check.Warning), r.Count(check.Note))
+}

@@ -1,0 +1,70 @@
+package check
+
+import (
+	"crypto/x509"
+	"time"
+)
+
+const (
+	// The specification's "very far in the future", for root and peer certificates.
+	farYears = 500
+	// Its "relatively close future" for server certificates is "1 year for
+	// example". Nobody means more than this.
+	closeDays = 2 * 366
+)
+
+// checkDates checks that the certificate is valid now, and puts its end on the
+// list.
+func (c *checker) checkDates(file string, cert *x509.Certificate) {
+	e := c.expiry(file, cert)
+	c.report.Expiries = append(c.report.Expiries, e)
+	end := cert.NotAfter.UTC().Format(time.DateOnly)
+	switch {
+	case c.now.Before(cert.NotBefore):
+		c.problem(file, RuleDates, "is valid only from %s on: is the clock right?", cert.NotBefore.UTC().Format(time.DateTime))
+	case c.now.After(cert.NotAfter):
+		c.problem(file, RuleDates, "ended on %s: a new one is needed", end)
+	case e.WithinDays > 0:
+		c.warning(file, RuleExpiry, "ends on %s, in %d days: a new one is needed by then", end, e.DaysLeft)
+	}
+}
+
+// checkFar checks for an end that nobody will live to see. What has a finding
+// about its end already is passed over.
+func (c *checker) checkFar(file string, cert *x509.Certificate) {
+	if c.expiry(file, cert).WithinDays == 0 && ends(cert, farYears).Before(c.now) {
+		c.warning(file, RuleLifetime, "ends in the year %d: expected at least %d years from now", cert.NotAfter.Year(), farYears)
+	}
+}
+
+// ends is the last moment at which the certificate is valid for so many years
+// more, counted in calendar years as at registration.
+func ends(cert *x509.Certificate, years int) time.Time {
+	return time.Date(cert.NotAfter.UTC().Year()-years+1, 1, 1, 0, 0, 0, -1, time.UTC)
+}
+
+// expiryDays are the days before a certificate's end that people want to be
+// told about.
+var expiryDays = []int{1, 7, 30, 60}
+
+func (c *checker) expiry(file string, cert *x509.Certificate) Expiry {
+	e := Expiry{What: file, NotAfter: cert.NotAfter.UTC(), DaysLeft: floorDiv(cert.NotAfter.Unix()-c.now.Unix(), secondsPerDay)}
+	for _, days := range expiryDays {
+		if e.DaysLeft <= days {
+			e.WithinDays = days
+			break
+		}
+	}
+	return e
+}
+
+// A time.Duration does not reach as far as these certificates.
+const secondsPerDay = 24 * 60 * 60
+
+func floorDiv(a, b int64) int {
+	q := a / b
+	if a%b < 0 {
+		q--
+	}
+	return int(q)
+}

@@ -1,0 +1,91 @@
+package check
+
+import (
+	"bytes"
+	"strings"
+
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+// checkIdentity finds out who the node is, from db/nodetype, db/nodeid and
+// root-ca.crt, which must all say the same. Where they do not, the certificate
+// counts: it is what others believe.
+func (c *checker) checkIdentity() {
+	said, hasID := c.readIdentity()
+	c.self = said
+	if c.root = c.certificate("root-ca.crt"); c.root != nil {
+		c.issued = append(c.issued, issued{"root-ca.crt", c.root})
+		c.rootValid = c.checkRoot("root-ca.crt", c.root)
+		if id, err := pki.IdentityOf(c.root.RawSubject); err == nil {
+			c.self = id
+			c.compareIdentity(said, hasID)
+			c.checkCSR()
+			c.checkConf()
+		}
+	} else {
+		if !c.exists("root-ca.crt") {
+			c.problem("root-ca.crt", RuleCertMissing, "is missing: \"peerlink init\" finishes an interrupted start; otherwise take it from a backup, or from a peer, which has it as peers/<node ID>/root-ca.crt")
+		}
+		if err := said.Validate(); err != nil && said.Type != 0 && hasID {
+			c.problem("db/nodeid", RuleNodeID, "%v", err)
+		}
+	}
+	if c.self.Validate() != nil {
+		c.self = pki.Identity{}
+		return
+	}
+	c.report.ID, c.report.Type = c.self.ID, c.self.Type.String()
+}
+
+// readIdentity reads what the node says about itself. The type is 0 if it is
+// none; the ID is taken as it is.
+func (c *checker) readIdentity() (said pki.Identity, hasID bool) {
+	if ou, ok := c.line("db/nodetype"); !ok {
+		c.problem("db/nodetype", RuleNodeType, "is missing: expected the node's type, for example %q", nodetype.CreditorsAgent.OU())
+	} else if t, err := nodetype.ParseOU(clip(ou)); err != nil {
+		c.problem("db/nodetype", RuleNodeType, "%v", err)
+	} else {
+		said.Type = t
+	}
+	if said.ID, hasID = c.line("db/nodeid"); !hasID {
+		c.problem("db/nodeid", RuleNodeID, "is missing: expected the node ID")
+	}
+	return said, hasID
+}
+
+func (c *checker) compareIdentity(said pki.Identity, hasID bool) {
+	if said.Type != 0 && said.Type != c.self.Type {
+		c.problem("db/nodetype", RuleNodeType, "holds %q, but root-ca.crt is that of %v: expected %q", said.Type.OU(), c.self, c.self.Type.OU())
+	}
+	if hasID && said.ID != c.self.ID {
+		c.problem("db/nodeid", RuleNodeID, "holds %q, but root-ca.crt is that of %v: expected %q", clip(said.ID), c.self, c.self.ID)
+	}
+}
+
+// checkCSR checks the request that goes into info-bundles. It is made when it
+// is first needed, so it may be missing.
+func (c *checker) checkCSR() {
+	const file = "db/root-ca.csr"
+	data, ok := c.read(file)
+	if !ok {
+		return
+	}
+	csr, err := pki.ParseCSRPEM(data)
+	switch {
+	case err != nil:
+		c.problem(file, RuleCSR, "%v: info-bundles with it are refused; remove it, and the next info-bundle gets a new one", err)
+	case !bytes.Equal(csr.RawSubjectPublicKeyInfo, c.root.RawSubjectPublicKeyInfo) || !bytes.Equal(csr.RawSubject, c.root.RawSubject):
+		c.problem(file, RuleCSR, "has not the key and the name of root-ca.crt: info-bundles with it are refused; remove it, and the next info-bundle gets a new one")
+	}
+}
+
+// checkConf checks that the configuration that the reference scripts use is
+// not that of another node.
+func (c *checker) checkConf() {
+	const file = "root-ca.conf"
+	conf, ok := c.read(file)
+	if ok && len(conf) > 0 && (!strings.Contains(string(conf), c.self.ID) || !strings.Contains(string(conf), c.self.Type.OU())) {
+		c.warning(file, RuleConf, "does not name %v: the reference scripts would sign in another name; remove it, and \"peerlink init\" makes it anew", c.self)
+	}
+}

@@ -1,0 +1,52 @@
+package check
+
+import (
+	"strings"
+	"time"
+
+	"peerlink/node"
+	"peerlink/node/infobundle"
+)
+
+// checkNodeinfo checks the node's own nodeinfo, which its peers will get.
+func (c *checker) checkNodeinfo() {
+	c.checkStompTOML("nodeinfo", Problem, "peers need it to find this node's servers, and no info-bundle can be made without it")
+	c.checkUpdatedAt("nodeinfo", "peers will ignore new info-bundles until then; if the clock is right, remove the file")
+}
+
+// checkStompTOML checks a manifest, with findings of the given severity.
+func (c *checker) checkStompTOML(folder string, severity Severity, use string) {
+	file := folder + "/" + infobundle.StompTOML
+	f := Finding{Severity: severity, Rule: RuleStompTOML, Subject: file}
+	data, ok := c.read(file)
+	if !ok {
+		if c.exists(file) {
+			return // and can not be read, which is a finding already
+		}
+		f.Text = "is missing: " + use
+	} else if _, err := node.ParseStompTOML(data, c.self.ID); err != nil {
+		f.Text = strings.TrimPrefix(err.Error(), infobundle.StompTOML+": ") + ": " + use
+	} else {
+		return
+	}
+	c.add(f)
+}
+
+// checkUpdatedAt checks the date by which newer info-bundles are told from
+// older ones, compared as text.
+func (c *checker) checkUpdatedAt(folder, future string) {
+	file := folder + "/" + infobundle.UpdatedAt
+	data, ok := c.read(file)
+	if !ok {
+		return // there is none before the first info-bundle
+	}
+	date := infobundle.DateOf(data)
+	if _, err := time.Parse(time.DateOnly, date[:min(len(date), len(time.DateOnly))]); err != nil {
+		c.note(file, RuleUpdatedAt, "holds %q: expected a date, for example %s", clip(string(data)), c.now.Format(time.DateOnly))
+		return
+	}
+	// A day of tolerance: dates are local, and peers are everywhere.
+	if date > c.now.AddDate(0, 0, 1).Format(time.DateOnly)+"T999999" {
+		c.warning(file, RuleUpdatedAt, "holds %s, which is in the future: %s", clip(date), future)
+	}
+}

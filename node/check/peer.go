@@ -1,0 +1,165 @@
+package check
+
+import (
+	"crypto/x509"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"peerlink/node"
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+// peer is what the steps after checkPeers need to know of a peer.
+type peer struct {
+	folder string
+	id     pki.Identity // Type is 0 if it can not be told
+	root   *x509.Certificate
+	issued *x509.Certificate // by this node, to the peer
+	subCA  *x509.Certificate // by the peer, to this node
+	valid  bool              // subCA has no problem
+	subnet string            // in subnet.txt; empty if there is none
+}
+
+// checkPeers checks everything about each peer, except for its subnet.
+func (c *checker) checkPeers() {
+	for _, name := range c.list("peers") {
+		if c.ctx.Err() != nil {
+			return
+		}
+		folder := "peers/" + name
+		if !c.isDir(folder) {
+			continue // Kustomize files and the like may stand beside the peers
+		}
+		if !isNodeID(name) {
+			c.note(folder, RulePeerName, "is not named by a node ID, 8 or 32 lowercase hex digits: it is ignored")
+			continue
+		}
+		c.checkPeer(folder, name)
+	}
+	if len(c.peers) > 1 && c.self.Type == nodetype.DebtorsAgent {
+		c.problem("peers", RulePeerSingle, "has %d peers: a debtors agent has exactly one", len(c.peers))
+	}
+}
+
+func (c *checker) checkPeer(folder, id string) {
+	p := &peer{folder: folder, id: pki.Identity{ID: id}}
+	c.peers = append(c.peers, p)
+	state := c.checkState(p)
+
+	typeFile := folder + "/nodetype.txt"
+	if ou, ok := c.line(typeFile); !ok {
+		c.problem(typeFile, RulePeerType, "is missing: expected the peer's type, for example %q", nodetype.AccountingAuthority.OU())
+	} else if t, err := nodetype.ParseOU(clip(ou)); err != nil {
+		c.problem(typeFile, RulePeerType, "%v", err)
+	} else {
+		p.id.Type = t
+		if c.self.Type != 0 && !c.self.Type.CanPeer(t) {
+			c.problem(typeFile, RulePeerType, "a %v can not be the peer of a %v: one must be an accounting authority, the other an agent", t, c.self.Type)
+		}
+	}
+
+	// Nothing comes of the certificates of a deactivated peer any more, so
+	// that their end is no news.
+	expiries := len(c.report.Expiries)
+	rootFile, issuedFile, subCAFile := folder+"/root-ca.crt", folder+"/peercert.crt", folder+"/sub-ca.crt"
+	rootsValid := false
+	if p.root = c.certificate(rootFile); p.root != nil {
+		rootsValid = c.checkRoot(rootFile, p.root) && c.rootValid
+		if got, err := pki.IdentityOf(p.root.RawSubject); err == nil && (got.ID != id || p.id.Type != 0 && got.Type != p.id.Type) {
+			c.problem(rootFile, RulePeerIdentity, "is the certificate of %v: expected the node ID in the folder's name and the type in nodetype.txt", got)
+		}
+		if c.root != nil && sameKey(p.root, c.root) {
+			c.problem(rootFile, RulePublicKey, "has the root key of this node: expected the peer's own")
+		}
+	} else if !c.exists(rootFile) {
+		c.problem(rootFile, RuleCertMissing, "is missing: it was pinned when the peer's info-bundle was signed, and must come from a backup")
+	}
+	if p.issued = c.certificate(issuedFile); p.issued != nil {
+		c.issued = append(c.issued, issued{issuedFile, p.issued})
+		if p.root != nil && c.root != nil {
+			c.checkPeerCertificate(issuedFile, p.issued, c.root, p.root, rootsValid)
+		}
+	} else if !c.exists(issuedFile) {
+		c.problem(issuedFile, RuleCertMissing, "is missing: a copy of it is in certs/, which db/index helps to find")
+	}
+	if p.subCA = c.certificate(subCAFile); p.subCA != nil && p.root != nil && c.root != nil {
+		p.valid = c.checkPeerCertificate(subCAFile, p.subCA, p.root, c.root, rootsValid)
+	}
+	if state.State == stateDeactivated {
+		c.report.Expiries = c.report.Expiries[:expiries]
+	}
+
+	c.checkQueues(folder + "/queues.txt")
+	severity := Problem
+	if state.State == stateDeactivated {
+		severity = Note
+	}
+	c.checkStompTOML(folder+"/nodeinfo", severity, "nothing can be sent to the peer; ask its owner for a new info-bundle")
+	c.checkUpdatedAt(folder+"/nodeinfo", "newer info-bundles of the peer are ignored until then; if the clock is right, remove the file")
+
+	if p.id.Type != 0 {
+		state.Type = p.id.Type.String()
+	}
+	c.report.Peers = append(c.report.Peers, state)
+}
+
+const stateDeactivated = "deactivated"
+
+// checkState finds out how far the peering has come, from the files that are
+// there, whatever they hold.
+func (c *checker) checkState(p *peer) PeerState {
+	var facts node.Peer
+	registered := c.exists(p.folder + "/sub-ca.crt")
+	if registered {
+		facts.SubCA = new(x509.Certificate)
+	}
+	facts.Active = c.exists(p.folder + "/ACTIVE")
+	if c.exists(p.folder + "/DEACTIVATED") {
+		facts.Deactivated = "some day"
+	}
+	state := PeerState{ID: p.id.ID, State: facts.State()}
+	switch {
+	case facts.Deactivated != "" && !registered:
+		c.warning(p.folder+"/DEACTIVATED", RulePeerState, "marks a peer that was never registered: nobody can register it now")
+	case facts.Active && !registered:
+		c.warning(p.folder+"/ACTIVE", RulePeerState, "marks a peer that is not registered: there is no sub-ca.crt, so there can be no traffic; if it was lost, register the peer's certificate again")
+	}
+	switch state.State {
+	case "signed":
+		state.WaitingFor = fmt.Sprintf("the peer certificate from its owner, for \"peerlink peer register\" (and its owner needs %s/peercert.crt)", p.folder)
+	case "registered":
+		state.WaitingFor = "the service, \"peerlink serve\", which makes it active"
+	}
+	return state
+}
+
+func (c *checker) checkQueues(file string) {
+	s, ok := c.line(file)
+	if !ok {
+		return // one queue, in directories older than the file
+	}
+	if n, err := strconv.Atoi(strings.TrimSpace(s)); err != nil || n < 1 || n > 99 {
+		c.problem(file, RulePeerQueues, "holds %q: expected the number of sending queues, from 1 to 99", clip(s))
+	}
+}
+
+// checkChains plays the peers' part: would they accept us? It is the judgement
+// that a peer's server makes when this node dials.
+func (c *checker) checkChains(file string, server *x509.Certificate) {
+	for _, p := range c.peers {
+		if c.ctx.Err() != nil {
+			return
+		}
+		if !p.valid {
+			continue
+		}
+		id, _, err := pki.VerifyClient([][]byte{server.Raw, p.subCA.Raw}, p.root, c.now)
+		if err != nil {
+			c.problem(p.folder+"/sub-ca.crt", RulePeerChain, "the peer will refuse this node when it shows %s: %v", file, err)
+		} else if id != c.self {
+			c.problem(p.folder+"/sub-ca.crt", RulePeerChain, "the peer will take this node for %v when it shows %s", id, file)
+		}
+	}
+}

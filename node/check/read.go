@@ -1,0 +1,134 @@
+package check
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"peerlink/node/pki"
+)
+
+// Bounds on what is read: far more than anything honest needs.
+const (
+	maxFile  = 1 << 20
+	maxIndex = 64 << 20 // db/index has a line for every certificate ever signed
+)
+
+// errNotRegular keeps a named pipe from holding up everything.
+var errNotRegular = errors.New("not a regular file")
+
+// readPath reads a regular file of at most most bytes.
+func readPath(path string, most int64) ([]byte, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, errNotRegular
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("larger than %d bytes, which no file here should be", most)
+	}
+	return data, err
+}
+
+// read returns the content of a file of the directory, and whether there is
+// one. If there is, and it can not be read, that is a finding.
+func (c *checker) read(file string) (data []byte, ok bool) { return c.readUpTo(file, maxFile) }
+
+func (c *checker) readUpTo(file string, most int64) (data []byte, ok bool) {
+	data, err := readPath(c.path(file), most)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			c.problem(file, RuleUnreadable, "can not be read: %v", reason(err))
+		}
+		return nil, false
+	}
+	return data, true
+}
+
+// line reads a file that holds one line. More lines are returned as they are,
+// for the rule about the content to refuse.
+func (c *checker) line(file string) (s string, ok bool) {
+	data, ok := c.read(file)
+	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), ok
+}
+
+// certificate reads a certificate, and nil if there is none or none that can
+// be read, which is a finding then. Whether there should be one is for others
+// to say.
+func (c *checker) certificate(file string) *x509.Certificate {
+	data, ok := c.read(file)
+	if !ok {
+		return nil
+	}
+	return c.parse(file, data)
+}
+
+func (c *checker) parse(file string, data []byte) *x509.Certificate {
+	cert, err := pki.ParseCertificatePEM(data)
+	if err != nil {
+		c.problem(file, RuleCertPEM, "%v", err)
+		return nil
+	}
+	return cert
+}
+
+// exists tells whether there is such a file or folder; in doubt there is.
+func (c *checker) exists(file string) bool {
+	_, err := os.Stat(c.path(file))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// list returns the names in a folder, without hidden ones; none if there is no
+// such folder.
+func (c *checker) list(folder string) []string {
+	entries, err := os.ReadDir(c.path(folder))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.problem(folder, RuleUnreadable, "can not be read: %v", reason(err))
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, ".") })
+}
+
+func (c *checker) isDir(file string) bool {
+	fi, err := os.Stat(c.path(file))
+	return err == nil && fi.IsDir()
+}
+
+// reason leaves out of an error the path that the finding names already.
+func reason(err error) error {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err
+	}
+	return err
+}
+
+// clip bounds what is quoted from a file: the beginning of its first line. The
+// file may be anything, even a key that was written to the wrong place.
+func clip(s string) string {
+	const most = 64
+	line, _, _ := strings.Cut(s, "\n")
+	if len(line) > most {
+		line = line[:most]
+	}
+	if line != s {
+		line += "…"
+	}
+	return line
+}

@@ -1,0 +1,438 @@
+package check_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/asn1"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"math/big"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/node/check"
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+// breakage is one thing done to a healthy directory, and what is found then.
+type breakage struct {
+	name  string
+	kind  nodetype.Type
+	do    func(f *fixture)
+	worst check.Severity // of all findings
+	rules []check.Rule   // exactly these
+}
+
+type breakages []breakage
+
+func (b *breakages) problem(name string, kind nodetype.Type, do func(f *fixture), rules ...check.Rule) {
+	*b = append(*b, breakage{name, kind, do, check.Problem, rules})
+}
+
+func (b *breakages) warning(name string, kind nodetype.Type, do func(f *fixture), rules ...check.Rule) {
+	*b = append(*b, breakage{name, kind, do, check.Warning, rules})
+}
+
+func (b *breakages) note(name string, kind nodetype.Type, do func(f *fixture), rules ...check.Rule) {
+	*b = append(*b, breakage{name, kind, do, check.Note, rules})
+}
+
+// Every rule finds what breaks it, and the other rules keep quiet: a report
+// that cries wolf is not read. No rule goes without a case.
+func TestRules(t *testing.T) {
+	w := newWorld(t)
+	var all breakages
+	all.identity(w)
+	all.roots(w)
+	all.servers(w)
+	all.peerCertificates(w)
+	all.records(w)
+	all.subnets(w)
+	all.peers(w)
+	all.secrets(w)
+	// This one is about files that are named in the options: see TestServerFiles.
+	covered := map[check.Rule]bool{check.RuleServerKey: true}
+	for _, b := range all {
+		for _, rule := range b.rules {
+			covered[rule] = true
+		}
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			f := w.copy(t, b.kind)
+			b.do(f)
+			r := f.check(check.Options{})
+			slices.Sort(b.rules)
+			if got := rules(r, check.Note); !slices.Equal(got, b.rules) {
+				t.Errorf("rules %v, want %v:%s", got, b.rules, list(r))
+			}
+			if len(r.Findings) > 0 && r.Findings[0].Severity != b.worst {
+				t.Errorf("worst severity is %v, want %v:%s", r.Findings[0].Severity, b.worst, list(r))
+			}
+			if r.OK() != (b.worst < check.Problem) {
+				t.Errorf("OK is %v:%s", r.OK(), list(r))
+			}
+		})
+	}
+	for _, rule := range allRules(t) {
+		if !covered[rule] {
+			t.Errorf("no case breaks the rule %s", rule)
+		}
+	}
+}
+
+// allRules reads the rules from the source, so that none is forgotten.
+func allRules(t *testing.T) (all []check.Rule) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "rule.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok {
+			s, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, check.Rule(s))
+		}
+		return true
+	})
+	distinct := slices.Compact(slices.Sorted(slices.Values(all)))
+	if len(all) < 50 || len(distinct) != len(all) {
+		t.Errorf("%d rules, of which %d are distinct", len(all), len(distinct))
+	}
+	return all
+}
+
+func (b *breakages) identity(w *world) {
+	b.problem("no db/nodetype", ca, func(f *fixture) { f.remove("db/nodetype") }, check.RuleNodeType)
+	b.problem("db/nodetype of nobody", ca, func(f *fixture) { f.write("db/nodetype", "Shops\n") }, check.RuleNodeType)
+	b.problem("db/nodetype of another type", ca, func(f *fixture) { f.write("db/nodetype", "Debtors Agents\n") }, check.RuleNodeType)
+	b.problem("no db/nodeid", aa, func(f *fixture) { f.remove("db/nodeid") }, check.RuleNodeID)
+	b.problem("db/nodeid of another node", aa, func(f *fixture) { f.write("db/nodeid", "00000000\n") }, check.RuleNodeID)
+	b.problem("db/nodeid of two lines", aa, func(f *fixture) { f.write("db/nodeid", "1234abcd\n1234abcd\n") }, check.RuleNodeID)
+	b.problem("no root-ca.crt", da, func(f *fixture) { f.remove("root-ca.crt") }, check.RuleCertMissing)
+	b.problem("no root-ca.crt, and no ID", da, func(f *fixture) { f.remove("root-ca.crt"); f.write("db/nodeid", "x") }, check.RuleCertMissing, check.RuleNodeID)
+	b.problem("root-ca.crt cut off", da, func(f *fixture) { f.write("root-ca.crt", f.read("root-ca.crt")[:300]) }, check.RuleCertPEM)
+	b.problem("root-ca.crt with two certificates", da, func(f *fixture) { f.write("root-ca.crt", f.read("root-ca.crt")+f.read("root-ca.crt")) }, check.RuleCertPEM)
+	b.problem("root-ca.crt is a folder", da, func(f *fixture) { f.remove("root-ca.crt"); f.write("root-ca.crt/x", "") }, check.RuleUnreadable)
+	b.problem("db/nodeid far too large", da, func(f *fixture) { f.write("db/nodeid", strings.Repeat("x", 2<<20)) }, check.RuleUnreadable, check.RuleNodeID)
+	b.problem("request by another key", ca, func(f *fixture) {
+		der, err := pki.NewCSR(w.identity(ca), otherKey(f), pki.RootCSR)
+		f.must(err)
+		f.write("db/root-ca.csr", string(pki.EncodeCSRPEM(der)))
+	}, check.RuleCSR)
+	b.problem("request that is none", ca, func(f *fixture) { f.write("db/root-ca.csr", "hello") }, check.RuleCSR)
+	b.warning("root-ca.conf of another node", ca, func(f *fixture) { f.replace("root-ca.conf", w.ids[ca], w.ids[da]) }, check.RuleConf)
+	b.problem("no stomp.toml", ca, func(f *fixture) { f.remove("nodeinfo/stomp.toml") }, check.RuleStompTOML)
+	b.problem("stomp.toml without servers", ca, func(f *fixture) { f.replace("nodeinfo/stomp.toml", "servers", "waiters") }, check.RuleStompTOML)
+	b.warning("info-bundle from the future", ca, func(f *fixture) { f.write("nodeinfo/updated-at.txt", "2999-01-01\n") }, check.RuleUpdatedAt)
+	b.note("info-bundle from some day", ca, func(f *fixture) { f.write("nodeinfo/updated-at.txt", "yesterday\n") }, check.RuleUpdatedAt)
+	b.problem("no db/serial", ca, func(f *fixture) { f.remove("db/serial") }, check.RuleIncomplete)
+	b.warning("no db/index", ca, func(f *fixture) { f.remove("db/index") }, check.RuleIncomplete)
+	b.warning("no root-ca.conf, and db/crlnumber empty", ca, func(f *fixture) { f.remove("root-ca.conf"); f.write("db/crlnumber", "") }, check.RuleIncomplete)
+	b.note("a temporary file", aa, func(f *fixture) { f.write("db/.index.tmp-123", "x") }, check.RuleLeftover)
+	b.note("half a peer", aa, func(f *fixture) { f.write("peers/.new-123/nodetype.txt", "x") }, check.RuleLeftover)
+}
+
+// printable is the node's name as another program might encode it.
+func (w *world) printable(kind nodetype.Type) []byte {
+	return []byte(strings.ReplaceAll(string(w.subject(kind)), "\x0c", "\x13"))
+}
+
+func (w *world) subject(kind nodetype.Type) []byte {
+	der, err := w.identity(kind).Subject()
+	if err != nil {
+		panic(err) // the world's own name
+	}
+	return der
+}
+
+func (w *world) identity(kind nodetype.Type) pki.Identity {
+	return pki.Identity{Type: kind, ID: w.ids[kind]}
+}
+
+const day = 24 * time.Hour
+
+func ends(in time.Duration) func(*recipe) {
+	return func(r *recipe) { r.NotAfter = time.Now().Add(in) }
+}
+
+func (b *breakages) roots(w *world) {
+	root := func(change func(*recipe)) func(*fixture) {
+		return func(f *fixture) { f.reissue("root-ca.crt", change) }
+	}
+	// renamed is a root certificate with another subject. What was issued in
+	// the old name is put out of the way.
+	renamed := func(subject []byte, and func(*fixture)) func(*fixture) {
+		return func(f *fixture) {
+			f.reissue("root-ca.crt", func(r *recipe) { r.RawSubject, r.issuer = subject, subject })
+			f.remove("peers/" + w.ids[aa])
+			f.remove(f.serverCopy())
+			f.remove("db/root-ca.csr")
+			and(f)
+		}
+	}
+	withCN := sequence(w.subject(da)[2:], []byte("\x31\x0a\x30\x08\x06\x03\x55\x04\x03\x0c\x01x"))
+	otherID, err := pki.Identity{Type: da, ID: w.ids[ca]}.Subject()
+	if err != nil {
+		panic(err)
+	}
+	unknown := asn1.ObjectIdentifier{1, 2, 3, 4}
+
+	b.problem("root: version 2", aa, root(func(r *recipe) {
+		r.tbs = func(tbs []byte) []byte {
+			return []byte(strings.Replace(string(tbs), "\xa0\x03\x02\x01\x02", "\xa0\x03\x02\x01\x01", 1))
+		}
+	}), check.RuleVersion, check.RuleBasicConstraints, check.RuleKeyUsage, check.RuleSubjectKeyID)
+	b.problem("root: serial number 0", aa, root(func(r *recipe) { r.SerialNumber = new(big.Int) }), check.RuleSerial)
+	b.problem("root: not signed by itself", aa, root(func(r *recipe) { r.signer = w.keys[w.ids[ca]] }), check.RuleSignature, check.RuleCopy)
+	b.problem("root: issued by somebody else", aa, root(func(r *recipe) { r.issuer = w.printable(aa) }), check.RuleIssuer)
+	b.problem("root: not begun", aa, root(func(r *recipe) { r.NotBefore = time.Now().Add(day) }), check.RuleDates)
+	b.problem("root: ended", aa, root(ends(-day)), check.RuleDates)
+	b.warning("root: about to end", aa, root(ends(59*day)), check.RuleExpiry)
+	b.warning("root: ends in 400 years", aa, root(func(r *recipe) { r.NotAfter = time.Now().AddDate(400, 0, 0) }), check.RuleLifetime)
+	b.problem("root: not an authority", aa, root(set(basicConstraints, notCA)), check.RuleBasicConstraints)
+	b.problem("root: no basicConstraints", aa, root(drop(basicConstraints)), check.RuleBasicConstraints)
+	b.problem("root: basicConstraints not critical", aa, root(flip(basicConstraints)), check.RuleBasicConstraints)
+	b.problem("root: pathlen 0", aa, root(set(basicConstraints, caPathLen0)), check.RulePathLen)
+	b.problem("root: keyUsage without keyCertSign", aa, root(set(keyUsage, crlSign)), check.RuleKeyUsage)
+	b.problem("root: keyUsage not critical", aa, root(flip(keyUsage)), check.RuleKeyUsage)
+	b.problem("root: no keyUsage", aa, root(drop(keyUsage)), check.RuleKeyUsage)
+	b.problem("root: for clients only", aa, root(set(extKeyUsage, sequence(clientAuth))), check.RuleExtKeyUsage)
+	b.problem("root: no subjectKeyIdentifier", aa, root(drop(subjectKeyID)), check.RuleSubjectKeyID)
+	b.problem("root: subjectKeyIdentifier by another method", aa, root(set(subjectKeyID, []byte{0x04, 4, 1, 2, 3, 4})), check.RuleSubjectKeyID)
+	b.problem("root: authorityKeyIdentifier of somebody else", aa, root(set(authorityKeyID, sequence([]byte{0x80, 4, 1, 2, 3, 4}))), check.RuleAuthorityKeyID)
+	b.problem("root: unknown critical extension", aa, root(func(r *recipe) { set(unknown, []byte{5, 0})(r); flip(unknown)(r) }), check.RuleRefused)
+	b.problem("root: node ID not derived", da, renamed(otherID, func(f *fixture) {
+		f.write("db/nodeid", w.ids[ca]+"\n")
+		f.replace("root-ca.conf", w.ids[da], w.ids[ca])
+	}), check.RuleDerivedID, check.RuleCopyMissing, check.RuleCopyUnused)
+	b.problem("root: a common name as well", da, renamed(withCN, func(*fixture) {}), check.RuleSubject, check.RuleCopyMissing, check.RuleCopyUnused)
+	b.note("root: encoded in another way", ca, renamed(w.printable(ca), func(*fixture) {}), check.RuleNameEncoding, check.RuleCopyMissing, check.RuleCopyUnused)
+}
+
+func (b *breakages) servers(w *world) {
+	server := func(change func(*recipe)) func(*fixture) {
+		return func(f *fixture) { f.reissue(f.serverCopy(), change) }
+	}
+	b.problem("server: another subject", ca, server(func(r *recipe) { r.RawSubject = w.printable(ca) }), check.RuleSubject)
+	b.problem("server: the root key", ca, func(f *fixture) {
+		root := f.cert("root-ca.crt")
+		f.reissue(f.serverCopy(), func(r *recipe) {
+			r.pub = root.PublicKey
+			set(subjectKeyID, append([]byte{0x04, 20}, root.SubjectKeyId...))(r)
+		})
+	}, check.RulePublicKey)
+	b.problem("server: signed by somebody else", ca, server(func(r *recipe) { r.signer = w.keys[w.ids[aa]] }), check.RuleCopy)
+	b.problem("server: ended", ca, server(ends(-day)), check.RuleDates)
+	b.warning("server: ends tomorrow", ca, server(ends(36*time.Hour)), check.RuleExpiry)
+	b.warning("server: ends in 30 years", ca, server(ends(30*365*day)), check.RuleLifetime)
+	b.problem("server: an authority", ca, server(set(basicConstraints, caNoPathLen)), check.RuleBasicConstraints)
+	b.problem("server: no basicConstraints", ca, server(drop(basicConstraints)), check.RuleBasicConstraints)
+	b.problem("server: keyUsage without keyEncipherment", ca, server(set(keyUsage, signOnly)), check.RuleKeyUsage)
+	b.problem("server: for clients only", ca, server(set(extKeyUsage, sequence(clientAuth))), check.RuleExtKeyUsage)
+	b.problem("server: for servers only", ca, server(set(extKeyUsage, sequence(serverAuth))), check.RuleExtKeyUsage)
+	b.problem("server: extKeyUsage critical", ca, server(flip(extKeyUsage)), check.RuleExtKeyUsage)
+	b.problem("server: no subjectKeyIdentifier", ca, server(drop(subjectKeyID)), check.RuleSubjectKeyID)
+	b.problem("server: no authorityKeyIdentifier", ca, server(drop(authorityKeyID)), check.RuleAuthorityKeyID)
+	b.problem("server: a second name, which the peer does not permit", ca,
+		server(set(asn1.ObjectIdentifier{2, 5, 29, 17}, sequence(directoryName(w.subject(da))))), check.RulePeerChain)
+}
+
+func (b *breakages) peerCertificates(w *world) {
+	// What the accounting authority has issued to the creditors agent.
+	issued := "peers/" + w.ids[ca] + "/peercert.crt"
+	peer := func(change func(*recipe)) func(*fixture) {
+		return func(f *fixture) { f.reissue(issued, change) }
+	}
+	permitted := func(names ...[]byte) []byte {
+		var subtrees []byte
+		for _, name := range names {
+			subtrees = append(subtrees, sequence(name)...)
+		}
+		return sequence(tlv(0xa0, subtrees))
+	}
+	b.problem("peer: another subject", aa, peer(func(r *recipe) { r.RawSubject = w.printable(ca) }), check.RuleSubject)
+	b.problem("peer: another key", aa, peer(func(r *recipe) { r.pub = w.keys[w.ids[da]].Public() }), check.RulePublicKey, check.RuleSubjectKeyID)
+	b.problem("peer: signed by the peer", aa, peer(func(r *recipe) { r.signer = w.keys[w.ids[ca]] }), check.RuleSignature, check.RuleCopy)
+	b.problem("peer: another issuer", aa, peer(func(r *recipe) { r.issuer = w.printable(aa) }), check.RuleIssuer)
+	b.problem("peer: ended", aa, peer(ends(-day)), check.RuleDates)
+	b.warning("peer: ends in a week", aa, peer(ends(7*day)), check.RuleExpiry)
+	b.warning("peer: ends in 499 years", aa, peer(func(r *recipe) { r.NotAfter = time.Now().UTC().AddDate(499, 0, 0) }), check.RuleLifetime)
+	b.problem("peer: not an authority", aa, peer(set(basicConstraints, notCA)), check.RuleBasicConstraints)
+	b.problem("peer: basicConstraints not critical", aa, peer(flip(basicConstraints)), check.RuleBasicConstraints)
+	b.note("peer: no pathlen", aa, peer(set(basicConstraints, caNoPathLen)), check.RulePathLen)
+	b.problem("peer: keyUsage without keyCertSign", aa, peer(set(keyUsage, crlSign)), check.RuleKeyUsage)
+	b.problem("peer: for servers only", aa, peer(set(extKeyUsage, sequence(serverAuth))), check.RuleExtKeyUsage)
+	b.problem("peer: no subjectKeyIdentifier", aa, peer(drop(subjectKeyID)), check.RuleSubjectKeyID)
+	b.problem("peer: authorityKeyIdentifier of somebody else", aa, peer(set(authorityKeyID, sequence([]byte{0x80, 4, 1, 2, 3, 4}))), check.RuleAuthorityKeyID)
+	b.problem("peer: no nameConstraints", aa, peer(drop(nameConstraints)), check.RuleNameConstraints)
+	b.problem("peer: nameConstraints not critical", aa, peer(flip(nameConstraints)), check.RuleNameConstraints)
+	b.problem("peer: somebody else is permitted", aa, peer(set(nameConstraints, permitted(directoryName(w.subject(da))))), check.RuleNameConstraints)
+	b.problem("peer: somebody else is permitted too", aa, peer(set(nameConstraints, permitted(directoryName(w.subject(ca)), directoryName(w.subject(da))))), check.RuleNameConstraints)
+	b.problem("peer: everybody is permitted", aa, peer(set(nameConstraints, permitted(directoryName(sequence())))), check.RuleNameConstraints)
+	b.problem("peer: everybody's names are permitted, but no other host", aa, peer(set(nameConstraints, permitted(tlv(0x82, []byte("a"))))), check.RuleNameConstraints)
+	b.problem("peer: no comment", aa, peer(drop(netscapeComment)), check.RuleComment)
+	b.problem("peer: comment critical", aa, peer(flip(netscapeComment)), check.RuleComment)
+	b.problem("peer: comment without subnet", aa, peer(comment("hello")), check.RuleComment)
+	b.problem("peer: comment with a bad subnet", aa, peer(comment("Subnet: 00000X")), check.RuleComment)
+	b.problem("peer: subnet of 8 digits for a creditors agent", aa, peer(comment("Subnet: 00000001")), check.RuleComment, check.RuleSubnetFile)
+	b.note("peer: a subnet from an agent", ca, func(f *fixture) { f.reissue("peers/"+w.ids[aa]+"/peercert.crt", comment("Subnet: 000001")) }, check.RuleComment)
+	b.problem("received: another subnet", ca, func(f *fixture) { f.reissue("peers/"+w.ids[aa]+"/sub-ca.crt", comment("Subnet: 000002")) }, check.RuleSubnetFile)
+	b.problem("received: no nameConstraints", ca, func(f *fixture) { f.reissue("peers/"+w.ids[aa]+"/sub-ca.crt", drop(nameConstraints)) }, check.RuleNameConstraints)
+}
+
+func (b *breakages) records(w *world) {
+	line := func(f *fixture, n int) string { return strings.SplitAfter(f.read("db/index"), "\n")[n] }
+	b.problem("index: rubbish", aa, func(f *fixture) { f.write("db/index", f.read("db/index")+"rubbish\n") }, check.RuleIndexLine)
+	b.problem("index: much rubbish", aa, func(f *fixture) { f.write("db/index", f.read("db/index")+strings.Repeat("x\ty\n", 1000)) }, check.RuleIndexLine)
+	b.problem("index: unknown status", aa, func(f *fixture) { f.write("db/index", "X"+f.read("db/index")[1:]) }, check.RuleIndexLine, check.RuleIndexUnlisted)
+	b.problem("index: revoked without a date", aa, func(f *fixture) { f.write("db/index", "R"+f.read("db/index")[1:]) }, check.RuleIndexLine, check.RuleIndexUnlisted)
+	b.problem("index: serial number in lower case", aa, func(f *fixture) {
+		serial := strings.Split(line(f, 0), "\t")[3]
+		f.replace("db/index", serial, "ab")
+	}, check.RuleIndexLine, check.RuleIndexUnlisted)
+	b.problem("index: another expiry", aa, func(f *fixture) {
+		expiry := strings.Split(line(f, 0), "\t")[1]
+		f.replace("db/index", expiry, "20990101000000Z")
+	}, check.RuleIndexEntry)
+	b.problem("index: expiry is no time", aa, func(f *fixture) {
+		expiry := strings.Split(line(f, 0), "\t")[1]
+		f.replace("db/index", expiry, "tomorrow")
+	}, check.RuleIndexLine, check.RuleIndexUnlisted)
+	b.problem("index: another subject", aa, func(f *fixture) { f.replace("db/index", w.ids[ca], w.ids[da]) }, check.RuleIndexEntry)
+	b.warning("index: a line is missing", aa, func(f *fixture) { f.replace("db/index", line(f, 1), "") }, check.RuleIndexUnlisted)
+	b.problem("index: a line twice", aa, func(f *fixture) { f.write("db/index", f.read("db/index")+line(f, 1)) }, check.RuleSerialDuplicate)
+	b.warning("index.attr: unique subjects", aa, func(f *fixture) { f.write("db/index.attr", "unique_subject = yes\n") }, check.RuleIndexAttr)
+	b.problem("one serial number for two", aa, func(f *fixture) {
+		serial := f.cert("peers/" + w.ids[da] + "/peercert.crt").SerialNumber
+		f.reissue("peers/"+w.ids[ca]+"/peercert.crt", func(r *recipe) { r.SerialNumber = serial })
+	}, check.RuleSerialDuplicate, check.RuleIndexEntry)
+	b.problem("serial: set back", aa, func(f *fixture) {
+		f.write("db/serial", strings.TrimSuffix(filepath.Base(f.serverCopy()), ".pem")+"\n")
+	}, check.RuleSerialNext)
+	b.problem("serial: set back by a few", aa, func(f *fixture) {
+		f.write("db/serial", strings.Split(line(f, 0), "\t")[3]+"\n")
+		f.replace("db/index", line(f, 0), "")
+		f.remove("root-ca.crt")
+		f.remove("certs")
+	}, check.RuleSerialNext, check.RuleCertMissing, check.RuleCopyMissing)
+	b.problem("serial: no number", aa, func(f *fixture) { f.write("db/serial", "next\n") }, check.RuleSerialNext)
+	b.problem("copy under another number", aa, func(f *fixture) { f.rename(f.serverCopy(), "certs/AB.pem") }, check.RuleCopy, check.RuleCopyMissing)
+	b.problem("copy from another node", aa, func(f *fixture) {
+		cert := f.cert("peers/" + w.ids[ca] + "/sub-ca.crt")
+		f.write("certs/"+strings.ToUpper(evenHex(cert.SerialNumber))+".pem", string(pki.EncodeCertificatePEM(cert)))
+	}, check.RuleCopy)
+	b.note("copy lost", aa, func(f *fixture) { f.remove(f.serverCopy()) }, check.RuleCopyMissing)
+	b.note("copy for a peer that is none", aa, func(f *fixture) {
+		f.remove("peers/" + w.ids[ca])
+		f.remove("db/subnets/creditors/000001")
+	}, check.RuleCopyUnused)
+	b.warning("another root certificate", aa, func(f *fixture) {
+		old := f.read("root-ca.crt")
+		f.reissue("root-ca.crt", func(r *recipe) { r.SerialNumber = big.NewInt(5) })
+		f.write("root-ca.crt", old)
+	}, check.RuleCopyUnused, check.RuleIndexUnlisted)
+}
+
+func evenHex(n *big.Int) string {
+	s := n.Text(16)
+	return strings.Repeat("0", len(s)%2) + s
+}
+
+func (b *breakages) subnets(w *world) {
+	const creditors, debtors = "db/subnets/creditors/", "db/subnets/debtors/"
+	subnetOf := func(kind nodetype.Type) string { return "peers/" + w.ids[kind] + "/subnet.txt" }
+	b.problem("no creditors-subnet.txt", ca, func(f *fixture) { f.remove("creditors-subnet.txt") }, check.RuleSubnetOwn)
+	b.problem("creditors-subnet.txt of 4 digits", ca, func(f *fixture) { f.write("creditors-subnet.txt", "0001\n") }, check.RuleSubnetOwn)
+	b.problem("no masq-subnet.txt", ca, func(f *fixture) { f.remove("peers/" + w.ids[aa] + "/masq-subnet.txt") }, check.RuleSubnetFile)
+	b.problem("no debtors-subnet.txt", da, func(f *fixture) { f.remove("debtors-subnet.txt") }, check.RuleSubnetFile)
+	b.problem("another debtors-subnet.txt", da, func(f *fixture) { f.write("debtors-subnet.txt", w.ids[aa]+"01\n") }, check.RuleSubnetFile)
+	b.problem("no subnet.txt", aa, func(f *fixture) { f.remove(subnetOf(ca)) }, check.RuleSubnetFile, check.RuleSubnetUnused)
+	b.problem("subnet.txt of another authority", aa, func(f *fixture) { f.write(subnetOf(da), "0000000000\n") }, check.RuleSubnetFile)
+	b.problem("no reservation", aa, func(f *fixture) { f.remove(debtors + w.ids[aa] + "00") }, check.RuleSubnetUnreserved)
+	b.problem("reservation for another peer", aa, func(f *fixture) { f.write(creditors+"000001", w.ids[da]+"\n") }, check.RuleSubnetUnreserved)
+	b.warning("reservation of a debtors subnet for nobody", aa, func(f *fixture) { f.write(debtors+w.ids[aa]+"07", strings.Repeat("0", 32)+"\n") }, check.RuleSubnetUnused)
+	b.note("reservation of a creditors subnet for nobody", aa, func(f *fixture) { f.write(creditors+"000007", strings.Repeat("0", 32)+"\n") }, check.RuleSubnetUnused)
+	b.note("reservation of a long debtors subnet for nobody", aa, func(f *fixture) { f.write(debtors+w.ids[aa]+"0711", strings.Repeat("0", 32)+"\n") }, check.RuleSubnetUnused)
+	b.warning("reservation of a subnet of another authority", aa, func(f *fixture) { f.write(debtors+"0000000000", w.ids[da]+"\n") }, check.RuleSubnetReservation)
+	b.problem("a subnet within another", aa, func(f *fixture) {
+		// A second debtors agent, which is the first one under another name.
+		other := strings.Repeat("0", 32)
+		f.must(os.CopyFS(f.path("peers/"+other), os.DirFS(f.path("peers/"+w.ids[da]))))
+		f.write("peers/"+other+"/subnet.txt", w.ids[aa]+"0077\n")
+		f.write(debtors+w.ids[aa]+"0077", other+"\n")
+	}, check.RulePeerIdentity, check.RuleSubnetFile, check.RuleSubnetOverlap)
+	b.problem("counter that is no number", aa, func(f *fixture) { f.write(debtors+"SEQNUM", "many\n") }, check.RuleSubnetCounter)
+	b.problem("counter too high", aa, func(f *fixture) { f.write(debtors+"SEQNUM", "256\n") }, check.RuleSubnetCounter)
+	b.problem("no counter", aa, func(f *fixture) { f.remove(debtors + "SEQNUM") }, check.RuleIncomplete)
+}
+
+func (b *breakages) peers(w *world) {
+	peer := "peers/" + w.ids[aa] + "/"
+	b.note("folder of no node", ca, func(f *fixture) { f.write("peers/1234ABCD/x", "") }, check.RulePeerName)
+	b.problem("no nodetype.txt", ca, func(f *fixture) { f.remove(peer + "nodetype.txt") }, check.RulePeerType)
+	b.problem("nodetype.txt of nobody", ca, func(f *fixture) { f.write(peer+"nodetype.txt", "Shops") }, check.RulePeerType)
+	b.problem("nodetype.txt of a type that can not be a peer", ca, func(f *fixture) { f.write(peer+"nodetype.txt", "Debtors Agents\n") }, check.RulePeerType, check.RulePeerIdentity)
+	b.problem("pinned certificate of another node", ca, func(f *fixture) { f.rename("peers/"+w.ids[aa], "peers/00000000") }, check.RulePeerIdentity)
+	b.problem("pinned certificate lost", ca, func(f *fixture) { f.remove(peer + "root-ca.crt") }, check.RuleCertMissing)
+	b.problem("pinned certificate is the node's own", aa, func(f *fixture) {
+		f.write("peers/"+w.ids[ca]+"/root-ca.crt", f.read("root-ca.crt"))
+	}, check.RulePeerIdentity, check.RulePublicKey, check.RuleSubject, check.RuleIssuer, check.RuleSignature,
+		check.RuleAuthorityKeyID, check.RuleNameConstraints, check.RuleComment)
+	b.problem("issued certificate lost", ca, func(f *fixture) { f.remove(peer + "peercert.crt") }, check.RuleCertMissing, check.RuleCopyUnused)
+	b.problem("received certificate damaged", ca, func(f *fixture) { f.write(peer+"sub-ca.crt", "x") }, check.RuleCertPEM)
+	b.problem("two peers of a debtors agent", da, func(f *fixture) {
+		f.must(os.CopyFS(f.path("peers/00000000"), os.DirFS(f.path("peers/"+w.ids[aa]))))
+	}, check.RulePeerSingle, check.RulePeerIdentity)
+	b.problem("no queues", ca, func(f *fixture) { f.write(peer+"queues.txt", "0\n") }, check.RulePeerQueues)
+	b.problem("100 queues", ca, func(f *fixture) { f.write(peer+"queues.txt", "100\n") }, check.RulePeerQueues)
+	b.warning("active without certificate", ca, func(f *fixture) { f.remove(peer + "sub-ca.crt") }, check.RulePeerState)
+	b.warning("deactivated without certificate", ca, func(f *fixture) { f.remove(peer + "sub-ca.crt"); f.write(peer+"DEACTIVATED", "2024-01-01\n") }, check.RulePeerState)
+	b.problem("no servers known", ca, func(f *fixture) { f.remove(peer + "nodeinfo/stomp.toml") }, check.RuleStompTOML)
+	b.note("no servers known of a deactivated peer", ca, func(f *fixture) {
+		f.remove(peer + "nodeinfo/stomp.toml")
+		f.write(peer+"DEACTIVATED", "2024-01-01\n")
+	}, check.RuleStompTOML)
+	b.warning("nodeinfo from the future", ca, func(f *fixture) { f.write(peer+"nodeinfo/updated-at.txt", "2999-01-01") }, check.RuleUpdatedAt)
+}
+
+func (b *breakages) secrets(w *world) {
+	if runtime.GOOS != "windows" {
+		b.problem("private/ open to all", ca, func(f *fixture) { f.chmod("private", 0o755) }, check.RulePrivateMode)
+		b.problem("root key open to the group", ca, func(f *fixture) { f.chmod("private/root-ca.key", 0o640) }, check.RuleKeyMode)
+		b.warning("a file that anybody can change", ca, func(f *fixture) { f.chmod("peers/"+w.ids[aa]+"/root-ca.crt", 0o666) }, check.RuleWritable)
+	}
+	rootKey := func(f *fixture) string { return encodeKey(f, w.keys[w.ids[ca]]) }
+	secret := func(f *fixture, file, content string) { f.write(file, content); f.chmod(file, 0o600) }
+	drill := func(date string) func(f *fixture) {
+		return func(f *fixture) { f.write("db/last-key-drill.txt", date+"\n") }
+	}
+	b.warning("a drill long ago", ca, drill(time.Now().AddDate(-1, 0, -2).Format(time.DateOnly)), check.RuleDrill)
+	b.note("a drill without a date", ca, drill("yesterday"), check.RuleDrill)
+	b.problem("root key not encrypted", ca, func(f *fixture) { secret(f, "private/root-ca.key", rootKey(f)) }, check.RuleKeyEncrypted)
+	b.problem("root key of another node, not encrypted", ca, func(f *fixture) { secret(f, "private/root-ca.key", encodeKey(f, otherKey(f))) }, check.RuleKeyEncrypted, check.RuleRootKey)
+	b.problem("root key is none", ca, func(f *fixture) { secret(f, "private/root-ca.key", "x") }, check.RuleRootKey)
+	b.problem("root key far too large", ca, func(f *fixture) { secret(f, "private/root-ca.key", strings.Repeat("x", 100_000)) }, check.RuleUnreadable)
+	b.problem("a plain copy of the root key", ca, func(f *fixture) { secret(f, "private/backup.key", rootKey(f)) }, check.RuleKeyEncrypted)
+	b.problem("a plain copy of the root key in DER", ca, func(f *fixture) {
+		block := strings.Split(rootKey(f), "-----")[2]
+		secret(f, "old/backup", decodeBase64(f, block))
+	}, check.RuleKeyEncrypted)
+	b.problem("a plain copy of the root key in DER, traditional", ca, func(f *fixture) {
+		der, err := x509.MarshalECPrivateKey(w.keys[w.ids[ca]].(*ecdsa.PrivateKey))
+		f.must(err)
+		secret(f, "old/backup", string(der))
+	}, check.RuleKeyEncrypted)
+	b.warning("a server key beside the certificates", ca, func(f *fixture) { secret(f, "server.key", encodeKey(f, otherKey(f))) }, check.RuleKeyPlace)
+	b.problem("a server key among what is published", ca, func(f *fixture) { secret(f, "nodeinfo/keys.pem", "text\n"+encodeKey(f, otherKey(f))) }, check.RuleKeyPlace)
+}

@@ -1,0 +1,193 @@
+package check
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"peerlink/node"
+	"peerlink/node/pki"
+)
+
+// maxKeyFile is the largest file that is searched for keys.
+const maxKeyFile = 64 << 10
+
+// checkSecrets checks that what must stay secret is, as far as files can tell.
+func (c *checker) checkSecrets() {
+	if fi, err := os.Stat(c.path("private")); err == nil && hasModes && fi.Mode().Perm()&0o077 != 0 {
+		c.problem("private", RulePrivateMode, "has mode %04o: expected 0700; \"chmod 700\" helps", fi.Mode().Perm())
+	}
+	c.checkRootKey()
+	c.checkDrill()
+	c.checkTree()
+}
+
+// drillDays is after how many days a drill of the root key's backup is due again.
+const drillDays = 365
+
+// checkDrill reminds of an old drill.
+func (c *checker) checkDrill() {
+	last, err := node.LastDrill(c.dir)
+	switch {
+	case err != nil:
+		c.note(node.DrillFile, RuleDrill, "%v", err)
+	case !last.IsZero() && c.now.Sub(last) > drillDays*24*time.Hour:
+		c.warning(node.DrillFile, RuleDrill, "the backup of the root key was last proved good on %s: do it again with \"peerlink key drill\"", last.Format(time.DateOnly))
+	}
+}
+
+// hasModes tells whether file modes mean anything here.
+const hasModes = runtime.GOOS != "windows"
+
+// checkRootKey looks at the file of the root key, where there is one.
+func (c *checker) checkRootKey() {
+	path := c.options.KeyFile
+	file := c.name(path)
+	data, err := readPath(path, maxKeyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		c.problem(file, RuleUnreadable, "can not be read: %v", reason(err))
+		return
+	}
+	c.checkKeyMode(path, Problem)
+	key, err := pki.DecodeKey(data, nil)
+	switch {
+	case errors.Is(err, pki.ErrPassphrase): // as it should be
+	case err != nil:
+		c.problem(file, RuleRootKey, "%v", err)
+	default:
+		c.problem(file, RuleKeyEncrypted, "is not encrypted: whoever gets this file is this node; encrypt it with \"openssl pkcs8 -topk8 -scrypt\", and destroy every copy of this one")
+		if c.root != nil && !isKeyOf(key, c.root) {
+			c.problem(file, RuleRootKey, "is not the key of root-ca.crt")
+		}
+	}
+}
+
+// checkKeyMode checks that nobody but its owner reads a key.
+func (c *checker) checkKeyMode(path string, severity Severity) {
+	if c.modesSeen[absolute(path)] || !hasModes {
+		return
+	}
+	c.modesSeen[absolute(path)] = true
+	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 {
+		c.add(Finding{Severity: severity, Rule: RuleKeyMode, Subject: c.name(path),
+			Text: "can be read by others: expected mode 0600; \"chmod 600\" helps"})
+	}
+}
+
+// name is how a finding calls a file: relative to the directory if it is in it.
+func (c *checker) name(path string) string {
+	rel, err := filepath.Rel(absolute(c.dir), absolute(path))
+	if err != nil || !filepath.IsLocal(rel) {
+		return path
+	}
+	return filepath.ToSlash(rel)
+}
+
+// checkTree goes through the whole directory, for keys that are in the wrong
+// place and for what anybody can change. A repository that holds the directory
+// is not gone through, and links to folders are not followed.
+func (c *checker) checkTree() {
+	writable, first := 0, ""
+	// The separator makes WalkDir follow a link that the directory itself is.
+	err := filepath.WalkDir(c.dir+string(filepath.Separator), func(path string, e fs.DirEntry, err error) error {
+		if c.ctx.Err() != nil {
+			return fs.SkipAll
+		}
+		if errors.Is(err, fs.ErrNotExist) { // removed since its folder was read
+			return nil
+		}
+		if err != nil {
+			c.problem(c.name(path), RuleUnreadable, "can not be read: %v", reason(err))
+			return nil
+		}
+		if e.IsDir() && e.Name() == ".git" {
+			return fs.SkipDir
+		}
+		fi, err := os.Stat(path)
+		if err != nil {
+			return nil // a link to nowhere
+		}
+		if e.Type()&fs.ModeSymlink == 0 && fi.Mode().Perm()&0o002 != 0 && fi.Mode()&fs.ModeSticky == 0 && hasModes {
+			if writable++; writable == 1 {
+				first = c.name(path)
+			}
+		}
+		if fi.Mode().IsRegular() && fi.Size() <= maxKeyFile && absolute(path) != absolute(c.options.KeyFile) {
+			c.checkStrayKeys(path)
+		}
+		return nil
+	})
+	if err != nil {
+		c.problem(".", RuleUnreadable, "can not be gone through: %v", reason(err))
+	}
+	if writable > 0 {
+		c.warning(first, RuleWritable, "can be changed by anybody, as can %d other files and folders: expected that only the owner can; \"chmod -R o-w\" on the directory", writable-1)
+	}
+}
+
+// checkStrayKeys looks for keys that are not encrypted.
+func (c *checker) checkStrayKeys(path string) {
+	data, err := readPath(path, maxKeyFile)
+	if err != nil {
+		return // has a finding where it matters
+	}
+	file := c.name(path)
+	for _, key := range plainKeys(data) {
+		isRoot := key != nil && c.root != nil && isKeyOf(key, c.root)
+		switch {
+		case isRoot:
+			c.problem(file, RuleKeyEncrypted, "holds the root key, not encrypted: whoever gets this file is this node; destroy it")
+		case strings.HasPrefix(file, "nodeinfo/"):
+			c.problem(file, RuleKeyPlace, "holds a private key that is not encrypted, and nodeinfo/ goes to everybody: remove it, and use this key no more if an info-bundle was made")
+		case !strings.HasPrefix(file, "private/"):
+			c.warning(file, RuleKeyPlace, "holds a private key that is not encrypted: expected such keys outside of this directory, which is to be kept under version control and given to servers, or in private/")
+		}
+		c.checkKeyMode(path, Warning)
+	}
+}
+
+// plainKeys finds the private keys in a file that are not encrypted, in PEM or
+// as the whole file in DER. Those of unknown kinds are nil.
+func plainKeys(data []byte) (keys []crypto.Signer) {
+	if key, err := x509.ParsePKCS8PrivateKey(data); err == nil {
+		signer, _ := key.(crypto.Signer)
+		return []crypto.Signer{signer}
+	}
+	if key, err := x509.ParsePKCS1PrivateKey(data); err == nil {
+		return []crypto.Signer{key}
+	}
+	if key, err := x509.ParseECPrivateKey(data); err == nil {
+		return []crypto.Signer{key}
+	}
+	if !bytes.Contains(data, []byte("PRIVATE KEY-----")) {
+		return nil
+	}
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if !strings.HasSuffix(block.Type, "PRIVATE KEY") || block.Type == "OPENSSH PRIVATE KEY" { // which shows not if it is encrypted
+			continue
+		}
+		key, err := pki.DecodeKey(pem.EncodeToMemory(block), nil)
+		if errors.Is(err, pki.ErrPassphrase) || block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
+			continue
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// isKeyOf tells whether the certificate is for this private key.
+func isKeyOf(key crypto.Signer, cert *x509.Certificate) bool {
+	pub, err := x509.MarshalPKIXPublicKey(key.Public())
+	return err == nil && bytes.Equal(pub, cert.RawSubjectPublicKeyInfo)
+}

@@ -1,0 +1,157 @@
+package check
+
+import (
+	"cmp"
+	"crypto/x509"
+	"slices"
+	"strconv"
+	"strings"
+
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+// checkSubnets checks the subnets by the node's part in them: an accounting
+// authority gives them, agents receive them.
+func (c *checker) checkSubnets() {
+	switch c.self.Type {
+	case nodetype.AccountingAuthority:
+		c.checkGivenSubnets()
+	case nodetype.CreditorsAgent:
+		own, ok := c.line("creditors-subnet.txt")
+		if !ok {
+			c.problem("creditors-subnet.txt", RuleSubnetOwn, "is missing: expected the 6 hex digits with which this node's own creditor IDs begin, 000001 unless it was changed")
+		} else if !isHex(own, 6) {
+			c.problem("creditors-subnet.txt", RuleSubnetOwn, "holds %q: expected 6 lowercase hex digits", clip(own))
+		}
+		for _, p := range c.peers {
+			c.checkSubnetFile(p.folder+"/masq-subnet.txt", p.folder+"/sub-ca.crt", p.subCA)
+		}
+	case nodetype.DebtorsAgent:
+		for _, p := range c.peers {
+			c.checkSubnetFile("debtors-subnet.txt", p.folder+"/sub-ca.crt", p.subCA)
+		}
+	}
+}
+
+// checkSubnetFile checks that a file holds the subnet that the certificate
+// names, once there is the certificate.
+func (c *checker) checkSubnetFile(file, certFile string, cert *x509.Certificate) {
+	if cert == nil {
+		return
+	}
+	want, ok, err := pki.SubnetComment(cert)
+	if err != nil || !ok {
+		return // a finding about the certificate
+	}
+	got, ok := c.line(file)
+	switch {
+	case !ok:
+		c.problem(file, RuleSubnetFile, "is missing: expected %s, the subnet in %s", want, certFile)
+	case got != want:
+		c.problem(file, RuleSubnetFile, "holds %q: expected %s, the subnet in %s", clip(got), want, certFile)
+	}
+}
+
+// checkGivenSubnets checks an accounting authority's reservations and peers
+// against each other.
+func (c *checker) checkGivenSubnets() {
+	var given []*peer
+	for _, p := range c.peers {
+		file := p.folder + "/subnet.txt"
+		c.checkSubnetFile(file, p.folder+"/peercert.crt", p.issued)
+		subnet, ok := c.line(file)
+		if !ok || p.id.Type == 0 {
+			continue
+		}
+		if err := pki.CheckSubnet(c.self, p.id, subnet); err != nil {
+			c.problem(file, RuleSubnetFile, "%v", err)
+			continue
+		}
+		p.subnet = subnet
+		given = append(given, p)
+		c.checkReserved(p)
+	}
+	c.checkOverlap(given)
+	for _, kind := range []nodetype.Type{nodetype.CreditorsAgent, nodetype.DebtorsAgent} {
+		c.checkReservations(kind)
+	}
+}
+
+// pool is the folder with the reservations for peers of a type.
+func pool(kind nodetype.Type) string {
+	if kind == nodetype.CreditorsAgent {
+		return "db/subnets/creditors"
+	}
+	return "db/subnets/debtors"
+}
+
+// checkReserved checks that nobody else can be given the peer's subnet.
+func (c *checker) checkReserved(p *peer) {
+	file := pool(p.id.Type) + "/" + p.subnet
+	owner, ok := c.line(file)
+	switch {
+	case !ok:
+		c.problem(file, RuleSubnetUnreserved, "is missing, though peer %s has this subnet: it could be given to another peer as well; write the peer's node ID into this file", p.id.ID)
+	case owner != p.id.ID:
+		c.problem(file, RuleSubnetUnreserved, "holds %q: expected %s, the peer that has this subnet", clip(owner), p.id.ID)
+	}
+}
+
+// checkOverlap checks that no peer's subnet lies within that of another. Sorted
+// as text, with the type before them, such subnets are neighbors.
+func (c *checker) checkOverlap(peers []*peer) {
+	slices.SortFunc(peers, func(a, b *peer) int {
+		return cmp.Or(cmp.Compare(a.id.Type, b.id.Type), cmp.Compare(a.subnet, b.subnet), cmp.Compare(a.id.ID, b.id.ID))
+	})
+	var last *peer // the last one that lies within no other
+	for _, p := range peers {
+		if last == nil || last.id.Type != p.id.Type || !strings.HasPrefix(p.subnet, last.subnet) {
+			last = p
+			continue
+		}
+		c.problem(p.folder+"/subnet.txt", RuleSubnetOverlap, "the subnet %s overlaps with %s of peer %s: both peers could use the same IDs", p.subnet, last.subnet, last.id.ID)
+	}
+}
+
+// checkReservations checks the files of one pool. Missing and broken ones that
+// can be repaired have their findings already.
+func (c *checker) checkReservations(kind nodetype.Type) {
+	folder := pool(kind)
+	start, most := 0, 0xffffff
+	if kind == nodetype.DebtorsAgent {
+		start, most = -1, 0xff
+	}
+	for _, name := range c.list(folder) {
+		if c.ctx.Err() != nil {
+			return
+		}
+		file := folder + "/" + name
+		owner, ok := c.line(file)
+		if !ok {
+			continue
+		}
+		if name == "SEQNUM" {
+			if n, err := strconv.Atoi(strings.TrimSpace(owner)); owner != "" && (err != nil || n < start || n > most) {
+				c.problem(file, RuleSubnetCounter, "holds %q: expected the last number given out, from %d to %d", clip(owner), start, most)
+			}
+			continue
+		}
+		if err := pki.CheckSubnet(c.self, pki.Identity{Type: kind}, name); err != nil {
+			c.warning(file, RuleSubnetReservation, "is no reservation: %v", err)
+			continue
+		}
+		has := slices.ContainsFunc(c.peers, func(p *peer) bool { return p.subnet == name && p.id.Type == kind })
+		switch {
+		case has: // whether it is the right one is in checkReserved
+		case kind == nodetype.CreditorsAgent:
+			c.note(file, RuleSubnetUnused, "is reserved for %q, but no peer has this subnet: one of 16,777,215, and harmless", clip(owner))
+		case len(name) != len(c.self.ID)+2:
+			c.note(file, RuleSubnetUnused, "is reserved for %q, but no peer has this subnet: remove the file if that is certain", clip(owner))
+		}
+	}
+}
+
+func isHex(s string, digits int) bool {
+	return len(s) == digits && strings.Trim(s, "0123456789abcdef") == ""
+}
