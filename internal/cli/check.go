@@ -79,11 +79,7 @@ func (a *app) showReport(r *check.Report) {
 	}
 	a.print("")
 	for _, f := range r.Findings {
-		line := f.String()
-		if f.Repairable {
-			line += "; \"peerlink init\" repairs this"
-		}
-		a.print("%s", plain(line))
+		a.print("%s", plain(f.String()))
 	}
 	a.print("%d problems, %d warnings, %d notes", r.Count(check.Problem), r.Count(check.Warning), r.Count(check.Note))
 }
