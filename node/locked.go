@@ -102,24 +102,14 @@ func (l *Locked) holdSubnet(ctx context.Context, peer pki.Identity, subnet strin
 }
 
 // Nodeinfo returns what goes into a new info-bundle: the files of the nodeinfo
-// folder and the bundle's date, which is recorded first, so that no two bundles
-// have one date.
-func (l *Locked) Nodeinfo(now time.Time) ([]infobundle.File, error) {
-	files, date, err := l.d.datedNodeinfo(now)
-	if err != nil {
-		return nil, err
-	}
-	return files, l.d.writeDate(date)
+// folder, and updated-at.txt with the date that the bundle gets. Nothing records
+// that date before [Locked.HoldDate] does.
+func (l *Locked) Nodeinfo(now time.Time) (files []infobundle.File, date string, err error) {
+	return l.d.datedNodeinfo(now)
 }
 
-// CheckNodeinfo checks that [Locked.Nodeinfo] would succeed.
-func (l *Locked) CheckNodeinfo(now time.Time) error {
-	_, _, err := l.d.datedNodeinfo(now)
-	return err
-}
-
-// HoldDate makes certain that nodeinfo/updated-at.txt does not fall behind the
-// date of a bundle: an older copy of the file may have been restored.
+// HoldDate makes certain that nodeinfo/updated-at.txt is not behind the date of
+// a bundle, so that no later bundle gets that date, or an earlier one.
 func (l *Locked) HoldDate(date string) error {
 	data, err := readFile(l.d.file("nodeinfo", infobundle.UpdatedAt))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -136,22 +126,25 @@ func (l *Locked) RootPEM() ([]byte, error) { return readFile(l.d.file("root-ca.c
 
 // RootCSR is the content of db/root-ca.csr, nil if it has not been needed yet.
 func (l *Locked) RootCSR() ([]byte, error) {
-	data, err := readFile(l.d.file("db", "root-ca.csr"))
+	data, err := readFile(l.RootCSRFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	return data, err
 }
 
-// FileRootCSR files the root key's certificate signing request, in PEM, as
-// db/root-ca.csr. If there is one already, that one stays.
-func (l *Locked) FileRootCSR(pem []byte) error {
-	err := CreateFile(l.d.file("db", "root-ca.csr"), pem, 0o644)
+// FileRootCSR files the root key's certificate signing request, in PEM. If there
+// is one already, that one stays, and FileRootCSR returns false.
+func (l *Locked) FileRootCSR(pem []byte) (created bool, err error) {
+	err = CreateFile(l.RootCSRFile(), pem, 0o644)
 	if errors.Is(err, fs.ErrExist) {
-		return nil
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }
+
+// RootCSRFile is the file of the root key's certificate signing request.
+func (l *Locked) RootCSRFile() string { return l.d.file("db", "root-ca.csr") }
 
 // FileCertificate records a certificate that was signed elsewhere with the
 // node's root key: a copy in certs/, a line in db/index. Doing it again changes

@@ -94,9 +94,10 @@ func (s *Sealed) String() string {
 }
 
 // Open returns the root key, which is that of pub: the public key in the node's
-// root-ca.crt. It takes a second or more, and 256 MiB of memory. The error wraps
-// [ErrOtherKey], [pki.ErrPassphrase] or [pki.ErrKeyKind]; after a wrong
-// passphrase, another can be tried.
+// root-ca.crt. It takes about a second and 128 MiB of memory, and never more than
+// 1 GiB, whoever made the shares. The error wraps [ErrOtherKey],
+// [pki.ErrPassphrase] or [pki.ErrKeyKind]; after a wrong passphrase, another can
+// be tried.
 func (s *Sealed) Open(passphrase []byte, pub crypto.PublicKey) (crypto.Signer, error) {
 	if err := checkKind(pub); err != nil {
 		return nil, err

@@ -23,7 +23,7 @@
 // page by far, but as it is the same on all pages of a split, it has to be
 // typed from one of them only; of the others, a share's own five lines are
 // enough. That is why S is shared, and not the envelope itself: to restore an RSA
-// key of 3072 bits from 3 of 5 shares, 43 lines are typed, and would be 81.
+// key of 3072 bits from 3 of 5 shares, 43 lines are typed rather than about 80.
 //
 // [Parse] reads a share back, [Combine] puts shares together, and [Sealed.Open]
 // takes the passphrase and returns the key, after comparing it with the public

@@ -1,6 +1,7 @@
 package keyshare
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -19,7 +20,8 @@ const maxEssence = 8192 / 2 / 8
 var errNotEssence = errors.New("not the essence of this key")
 
 // essenceOf returns what is left of the key if whatever follows from the public
-// key is taken away. Errors wrap [pki.ErrKeyKind].
+// key is taken away, in bytes for the caller to wipe. Errors wrap
+// [pki.ErrKeyKind].
 func essenceOf(key crypto.Signer) ([]byte, error) {
 	switch key := key.(type) {
 	case *rsa.PrivateKey:
@@ -36,7 +38,8 @@ func essenceOf(key crypto.Signer) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: ECDSA on another curve, or not a valid key", pki.ErrKeyKind)
 		}
-		return essence, nil
+		// The bytes belong to crypto/ecdsa, which goes on using them.
+		return bytes.Clone(essence), nil
 	}
 	return nil, fmt.Errorf("%w: %T: expected RSA or ECDSA", pki.ErrKeyKind, key)
 }

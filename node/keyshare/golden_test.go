@@ -53,6 +53,15 @@ func golden(t testing.TB, name string) (texts []string, pub crypto.PublicKey) {
 	return texts, pub
 }
 
+// goldenShare is the one that has its envelope and is typed.
+func goldenShare(t testing.TB, name string) *Share {
+	t.Helper()
+	texts, _ := golden(t, name)
+	share, err := Parse(texts[0])
+	check(t, err)
+	return share
+}
+
 var goldenNames = []string{"rsa3072-3-of-5", "p256-2-of-3"}
 
 // What has been printed once must open for ever.

@@ -131,7 +131,7 @@ func others(n int) string {
 	if n == 1 {
 		return "one other page"
 	}
-	return fmt.Sprintf("%s\u00a0other pages", fmt.Sprint(n))
+	return fmt.Sprintf("%d\u00a0other pages", n)
 }
 
 // instructions are two columns: how to restore, how to keep.
@@ -144,7 +144,7 @@ func (p *page) instructions() {
 		fmt.Sprintf("Bring any %d pages of split %v, the passphrase and root-ca.crt to a computer that you trust, off the network.", p.share.threshold, p.share.split),
 		"Run \u201cpeerlink key join\u201d. Scan each QR code, or type the numbered lines. " +
 			fmt.Sprintf("Lines %d to %d are the same on all pages: type them once, and of the other pages only lines 1 to\u00a0%d.", ShareLines+1, last, ShareLines),
-		"A mistyped line is named as you type; for a word that is illegible, type x. The result is compared with root-ca.crt.",
+		"A mistyped line is named; for a word that is illegible, type x. The result is compared with root-ca.crt.",
 	}
 	keep := []string{
 		"In a sealed envelope, dry and dark, apart from the other shares and from the passphrase. Look once a year whether it is there and legible.",

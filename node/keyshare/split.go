@@ -19,7 +19,7 @@ const maxPassphrase = 1023
 //
 // Before it returns, all shares have been read back from their text, and some of
 // them opened: it takes a few seconds, and 256 MiB of memory. Errors wrap
-// [pki.ErrKeyKind] or [pki.ErrNotIdentity], or are about the arguments.
+// [pki.ErrKeyKind] or [pki.ErrNotIdentity], or tell which argument is wrong.
 func Split(key crypto.Signer, id pki.Identity, passphrase []byte, shares, threshold int, now time.Time) ([]*Share, error) {
 	return split(key, id, passphrase, shares, threshold, now, defaultCost)
 }

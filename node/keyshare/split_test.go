@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ import (
 // Any T shares of N restore the key, whatever kind it is of, and fewer never do:
 // they are refused, and what they would give is not the secret.
 func TestEverySubset(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		what             string
 		key              func() crypto.Signer
@@ -80,6 +82,29 @@ func TestEverySubset(t *testing.T) {
 			if err := pki.VerifyData(key.Public(), []byte("text"), sig); err != nil {
 				t.Errorf("%s: shares %v: another key: %v", tt.what, some, err)
 			}
+		}
+	}
+}
+
+// Wiping the essence, as Split does, wipes nothing of the key, which others may
+// be using at the same time.
+func TestEssenceIsCopied(t *testing.T) {
+	for _, key := range []crypto.Signer{p256(), p521(), rsa3072()} {
+		var held []byte
+		switch key := key.(type) {
+		case *ecdsa.PrivateKey:
+			var err error
+			held, err = key.Bytes()
+			check(t, err)
+		case *rsa.PrivateKey:
+			held = key.Primes[0].Bytes()
+		}
+		want := slices.Clone(held)
+		essence, err := essenceOf(key)
+		check(t, err)
+		clear(essence)
+		if !slices.Equal(held, want) {
+			t.Errorf("%T: the key was wiped with its essence", key)
 		}
 	}
 }

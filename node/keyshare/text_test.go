@@ -75,6 +75,7 @@ func TestParse(t *testing.T) {
 
 // A wrong word anywhere is found, and its line is named.
 func TestEveryLineIsChecked(t *testing.T) {
+	t.Parallel()
 	share := sharesOf(t, p256(), 3, 2)[1]
 	lines := numberedLines(share.Text())
 	for i := range lines {
