@@ -16,6 +16,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"peerlink/internal/cli"
+	"peerlink/node/infobundle"
+	"peerlink/node/pki"
 )
 
 // runMain makes the test binary behave as peerlink itself.
@@ -62,12 +64,13 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"snapshot":  snapshot,
-			"readenv":   readEnv,
-			"unchanged": unchanged,
-			"waitfor":   waitFor,
-			"zipadd":    zipAdd,
-			"truncate":  truncate,
+			"snapshot":    snapshot,
+			"readenv":     readEnv,
+			"fingerprint": fingerprintOf,
+			"unchanged":   unchanged,
+			"waitfor":     waitFor,
+			"zipadd":      zipAdd,
+			"truncate":    truncate,
 		},
 	})
 }
@@ -82,6 +85,14 @@ func exe() string {
 // readenv NAME FILE sets a variable to the content of a file of one line.
 func readEnv(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+// fingerprint NAME BUNDLE sets a variable to the fingerprint of a bundle's root
+// key, which its owner would read to us on the telephone.
+func fingerprintOf(ts *testscript.TestScript, neg bool, args []string) {
+	b, err := infobundle.Read([]byte(ts.ReadFile(args[1])), time.Now())
+	ts.Check(err)
+	ts.Setenv(args[0], pki.Fingerprint(b.Root.PublicKey))
 }
 
 // snapshot DIR remembers everything in a directory.

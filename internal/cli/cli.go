@@ -38,6 +38,7 @@ type app struct {
 	dir            string
 	keyFile        string
 	passphraseFile string
+	kustomize      bool
 
 	running bool // the arguments were in order and the command has started
 }

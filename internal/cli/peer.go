@@ -13,25 +13,31 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink/node"
-	"peerlink/node/nodetype"
 	"peerlink/node/pki"
 )
 
 func (a *app) peerCommand() *cobra.Command {
 	return group("peer", "Become peers with other nodes, and see how far that is",
-		a.keyFlags(a.peerSignCommand()), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerQueuesCommand(), a.peerDeactivateCommand())
+		a.peerSignCommand(), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerQueuesCommand(), a.peerDeactivateCommand())
 }
 
 func (a *app) peerSignCommand() *cobra.Command {
-	return &cobra.Command{
+	var t trust
+	c := &cobra.Command{
 		Use:   "sign BUNDLE.zip",
 		Short: "Take a node's info-bundle: make it a peer, or update what is known of it",
 		Long: `Checks another node's info-bundle, pins its root certificate for ever, and signs
 the peer certificate that has to be sent back to its owner. For a node that is a
 peer already, a newer bundle updates its servers' addresses; that needs no root
-key.`,
-		Example: "  peerlink peer sign their-node.zip",
-		Args:    cobra.ExactArgs(1),
+key.
+
+The ID of an agent proves its key. That of an accounting authority does not:
+compare the fingerprint with its owner, on another way than the bundle came, or
+look it up in a registry that you trust.`,
+		Example: `  peerlink peer sign their-node.zip
+  peerlink peer sign --fingerprint sha256:0f3a… their-node.zip
+  peerlink peer sign --registry https://example.org/authorities.toml --registry-key publisher.pem their-node.zip`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
@@ -41,16 +47,18 @@ key.`,
 			if err != nil {
 				return err
 			}
-			res, err := d.SignPeer(cmd.Context(), b, func() (crypto.Signer, error) { return a.nodeKey(cmd.Context(), d) })
+			res, err := d.SignPeer(cmd.Context(), b, func() (crypto.Signer, error) {
+				if err := a.confirm(cmd.Context(), b, t); err != nil {
+					return nil, err
+				}
+				return a.nodeKey(cmd.Context(), d)
+			})
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			id := res.Peer.Identity
 			a.print("%s", res.CertFile)
 			switch {
-			case res.New && id.Type == nodetype.AccountingAuthority:
-				a.say("%s is known now. Its ID is chosen, not derived from its key: before you rely on it,\ncompare this fingerprint with its owner:\n\n  %s\n", id, pki.Fingerprint(b.Root.PublicKey))
-				fallthrough
 			case res.New:
 				a.say("Send this certificate to the owner of %s, who files it with\n\"peerlink peer register\". Send them your info-bundle too, if they do not have it\n(\"peerlink bundle create\"), and register the certificate that they send you.", id)
 			case res.Updated:
@@ -58,13 +66,19 @@ key.`,
 			default:
 				a.say("%s was known already, and this bundle is not newer than what is known (%s): nothing to do.", id, orNone(res.Peer.UpdatedAt))
 			}
+			if res.Updated && res.Peer.SubCA != nil {
+				return a.updateKustomize(d, res.Peer)
+			}
 			return nil
 		},
 	}
+	t.flags(c)
+	a.kustomizeFlag(c)
+	return a.keyFlags(c)
 }
 
 func (a *app) peerRegisterCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.kustomizeFlag(&cobra.Command{
 		Use:   "register CERT",
 		Short: "File the peer certificate that a peer has issued to this node",
 		Long: `Checks the peer certificate that the owner of another node has sent, and files it.
@@ -91,9 +105,9 @@ The node must have been signed here first ("peerlink peer sign"). From then on
 			} else {
 				a.say("%s is registered. A running \"peerlink serve\" links to it within seconds.", p.Identity)
 			}
-			return nil
+			return a.updateKustomize(d, p)
 		},
-	}
+	})
 }
 
 func (a *app) peerListCommand() *cobra.Command {
@@ -192,7 +206,7 @@ func (a *app) peerShowCommand() *cobra.Command {
 }
 
 func (a *app) peerQueuesCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.kustomizeFlag(&cobra.Command{
 		Use:   "queues ID N",
 		Short: "Set the number of queues and connections for sending to a peer",
 		Long: `Sets how many queues, with a connection each, carry messages to a peer when the
@@ -212,13 +226,13 @@ needs no more than one.`,
 				return err
 			}
 			a.say("Peer %s has %d queues.", args[0], n)
-			return nil
+			return a.updateKustomizeOf(d, args[0])
 		},
-	}
+	})
 }
 
 func (a *app) peerDeactivateCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.kustomizeFlag(&cobra.Command{
 		Use:   "deactivate ID",
 		Short: "End the link with a peer, for good",
 		Long: `Marks a peer as deactivated. Its connections are cut, no message goes to it or
@@ -239,9 +253,9 @@ revocation there is.`,
 			} else {
 				a.say("Peer %s was deactivated already.", args[0])
 			}
-			return nil
+			return a.updateKustomizeOf(d, args[0])
 		},
-	}
+	})
 }
 
 // peerInfo is a peer in JSON.

@@ -139,7 +139,12 @@ func (d *run) makeNodes(ctx context.Context) error {
 	d.Step("peering them: each signs the other's info-bundle, each registers the certificate it gets")
 	agents := []*demoNode{d.creditors(), d.debtors()}
 	for _, pair := range [][2]*demoNode{{d.authority(), agents[0]}, {d.authority(), agents[1]}, {agents[0], d.authority()}, {agents[1], d.authority()}} {
-		if _, err := pair[0].command(ctx, "peer", "sign", "--passphrase-file", d.passphrase, pair[1].bundle()); err != nil {
+		// On the telephone, in real life.
+		told, err := pair[1].fingerprint(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := pair[0].command(ctx, "peer", "sign", "--fingerprint", told, "--passphrase-file", d.passphrase, pair[1].bundle()); err != nil {
 			return err
 		}
 	}

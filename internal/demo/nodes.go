@@ -67,6 +67,17 @@ func (n *demoNode) certify(ctx context.Context) error {
 	return err
 }
 
+// fingerprint is that of the node's root key, as its owner can read it.
+func (n *demoNode) fingerprint(ctx context.Context) (string, error) {
+	out, err := n.command(ctx, "bundle", "inspect", "--json", n.bundle())
+	if err != nil {
+		return "", err
+	}
+	var bundle struct{ Fingerprint string }
+	err = json.Unmarshal([]byte(out), &bundle)
+	return bundle.Fingerprint, err
+}
+
 // command runs one of peerlink's commands on the node's directory.
 func (n *demoNode) command(ctx context.Context, args ...string) (stdout string, err error) {
 	c := exec.CommandContext(ctx, n.Binary, append([]string{"-C", n.dir}, args...)...)

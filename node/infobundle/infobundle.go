@@ -107,19 +107,33 @@ func DateOf(updatedAt []byte) string {
 // Create makes an info-bundle: root certificate and CSR in PEM, the nodeinfo
 // files, and the root key's signature over them.
 func Create(rootPEM, csrPEM []byte, files []File, key crypto.Signer) ([]byte, error) {
-	var inner bytes.Buffer
-	if err := writeZip(&inner, files); err != nil {
+	inner, sig, err := Sign(files, key)
+	if err != nil {
 		return nil, err
 	}
-	sig, err := pki.SignData(key, inner.Bytes())
-	if err != nil {
-		return nil, fmt.Errorf("sign nodeinfo: %w", err)
+	return Assemble(rootPEM, csrPEM, inner, sig)
+}
+
+// Sign makes the part of an info-bundle that needs the root key: nodeinfo.zip
+// and the signature over its bytes.
+func Sign(files []File, key crypto.Signer) (nodeinfoZip, sig []byte, err error) {
+	var inner bytes.Buffer
+	if err := writeZip(&inner, files); err != nil {
+		return nil, nil, err
 	}
+	if sig, err = pki.SignData(key, inner.Bytes()); err != nil {
+		return nil, nil, fmt.Errorf("sign nodeinfo: %w", err)
+	}
+	return inner.Bytes(), sig, nil
+}
+
+// Assemble makes an info-bundle of its four parts, and checks it as [Read] does.
+func Assemble(rootPEM, csrPEM, nodeinfoZip, sig []byte) ([]byte, error) {
 	var outer bytes.Buffer
-	err = writeZip(&outer, []File{
+	err := writeZip(&outer, []File{
 		{rootCert, rootPEM},
 		{rootCSR, csrPEM},
-		{nodeinfo, inner.Bytes()},
+		{nodeinfo, nodeinfoZip},
 		{signature, sig},
 	})
 	if err != nil {

@@ -1,0 +1,48 @@
+package cli
+
+import (
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/node"
+	"peerlink/node/kustomize"
+)
+
+// kustomizeFlag adds the flag of commands that change what Kubernetes has to
+// know of a peer.
+func (a *app) kustomizeFlag(c *cobra.Command) *cobra.Command {
+	c.Flags().BoolVar(&a.kustomize, "kustomize", false, "keep Kustomize files in peers/ (on by itself where there are some)")
+	return c
+}
+
+func (a *app) updateKustomizeOf(d *node.Dir, id string) error {
+	p, err := d.Peer(id)
+	if err != nil {
+		return err
+	}
+	return a.updateKustomize(d, p)
+}
+
+// updateKustomize brings the Kustomize files up to date with a registered peer,
+// for operators who have such files, or want them.
+func (a *app) updateKustomize(d *node.Dir, p *node.Peer) error {
+	peers := filepath.Join(d.Path(), "peers")
+	if !a.kustomize && !kustomize.Enabled(peers) {
+		return nil
+	}
+	app, err := kustomize.BaseApp(peers)
+	if err != nil {
+		return err
+	}
+	err = kustomize.Update(peers, kustomize.Peer{
+		ID:          p.Identity.ID,
+		Queues:      p.Queues,
+		UpdatedAt:   p.UpdatedAt,
+		Deactivated: p.Deactivated != "",
+	}, app)
+	if err == nil {
+		a.say("Kustomize files in %s are up to date.", peers)
+	}
+	return err
+}

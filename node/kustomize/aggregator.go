@@ -1,0 +1,175 @@
+package kustomize
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+)
+
+// ErrAggregator is returned if a peer can not be added to peers/kustomization.yaml
+// without the risk of damaging what the file says otherwise.
+var ErrAggregator = errors.New("can not add the peer to a file of this form")
+
+const newAggregator = `# The node's peers. Each is added to the resources when it is registered. Entries
+# of your own may stand among them, and settings above them; they stay.
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+- %s/
+`
+
+// placeholder is what the placeholder of the reference scripts says, without
+// its comments: it makes a ConfigMap that nobody wants to have deployed.
+const placeholder = `apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+configMapGenerator:
+- name: dummy-configmap
+literals:
+- foo=bar
+`
+
+// isPlaceholder tells whether an aggregator is the placeholder, and nothing else.
+func isPlaceholder(list []byte) bool {
+	var b strings.Builder
+	for line := range strings.Lines(string(list)) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String() == placeholder
+}
+
+var (
+	topLevelKey = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9_-]*)[ \t]*:([ \t].*)?$`)
+	listItem    = regexp.MustCompile(`^( *)- +(.*)$`)
+)
+
+// addPeer adds a peer to the resources that an aggregator lists, unless it is
+// there already, and changes nothing else. The file is taken line by line: it
+// is a person's as much as ours, and its comments and order would not survive
+// being decoded and encoded again. Whatever is not of the ordinary form, in
+// which a line at the left margin begins a key or an item, is refused in an
+// error that wraps [ErrAggregator].
+func addPeer(list []byte, id string) ([]byte, error) {
+	fresh := fmt.Appendf(nil, newAggregator, id)
+	if len(list) == 0 || isPlaceholder(list) {
+		return fresh, nil
+	}
+	var s scan
+	lines := bytes.SplitAfter(list, []byte("\n"))
+	for i, line := range lines {
+		if err := s.line(i, string(line), id); err != nil {
+			return nil, fmt.Errorf("%w: line %d: %w", ErrAggregator, i+1, err)
+		}
+	}
+	switch {
+	case s.present:
+		return list, nil
+	case s.key == "":
+		return fresh, nil // nothing but comments
+	}
+	eol := "\n"
+	if bytes.HasSuffix(lines[0], []byte("\r\n")) {
+		eol = "\r\n"
+	}
+	entry := fmt.Sprintf("%s- %s/%s", s.indent, id, eol)
+	if !s.found {
+		s.last, entry = len(lines)-1, "resources:"+eol+entry
+	}
+	var out bytes.Buffer
+	for i, line := range lines {
+		if i == s.empty && s.isEmpty {
+			line = []byte("resources:" + eol)
+		}
+		out.Write(line)
+		if i == s.last {
+			if n := len(line); n > 0 && line[n-1] != '\n' {
+				out.WriteString(eol)
+			}
+			out.WriteString(entry)
+		}
+	}
+	return out.Bytes(), nil
+}
+
+// scan is what is known of an aggregator after some of its lines.
+type scan struct {
+	key     string // the top-level key that the lines belong to now
+	found   bool   // there is a resources key
+	isEmpty bool   // and it is "resources: []"
+	empty   int    // on this line
+	last    int    // the line of the last resource, or of the key if it has none
+	items   int    // number of resources so far
+	indent  string // of the resources
+	present bool   // the peer is one of them
+}
+
+func (s *scan) line(i int, line, id string) error {
+	line = strings.TrimRight(line, " \t\r\n")
+	switch text := strings.TrimLeft(line, " \t"); {
+	case text == "" || text[0] == '#':
+		return nil
+	case line == "---" && s.key == "":
+		return nil
+	case text == line && text != "-" && !strings.HasPrefix(text, "- "):
+		return s.topLevel(i, line)
+	case s.key == "":
+		return errors.New("expected a key, such as \"resources:\"")
+	case s.key == "resources":
+		return s.resource(i, line, id)
+	}
+	return nil
+}
+
+func (s *scan) topLevel(i int, line string) error {
+	m := topLevelKey.FindStringSubmatch(line)
+	if m == nil {
+		return fmt.Errorf("expected a key, such as \"resources:\", not %q", clip(line))
+	}
+	s.key = m[1]
+	if s.key != "resources" {
+		return nil
+	}
+	if s.found {
+		return errors.New("a second list of resources")
+	}
+	s.found, s.last = true, i
+	switch value := uncomment(m[2]); value {
+	case "":
+	case "[]":
+		s.isEmpty, s.empty = true, i
+	default:
+		return fmt.Errorf("resources are %q: expected a list with each of them on a line of its own", clip(value))
+	}
+	return nil
+}
+
+func (s *scan) resource(i int, line, id string) error {
+	m := listItem.FindStringSubmatch(line)
+	if m == nil || s.isEmpty || s.items > 0 && m[1] != s.indent {
+		return fmt.Errorf("expected one resource, such as \"- folder/\", not %q", clip(line))
+	}
+	s.indent, s.last = m[1], i
+	s.items++
+	s.present = s.present || path.Clean(unquote(uncomment(m[2]))) == id
+	return nil
+}
+
+// uncomment removes a comment from the end of a line, and white space.
+func uncomment(s string) string {
+	if i := strings.Index(s, " #"); i >= 0 {
+		s = s[:i]
+	}
+	return strings.TrimSpace(s)
+}
+
+// unquote removes quotation marks; escapes in them have no place in a peer's entry.
+func unquote(s string) string {
+	if n := len(s); n >= 2 && (s[0] == '"' || s[0] == '\'') && s[n-1] == s[0] {
+		return s[1 : n-1]
+	}
+	return s
+}

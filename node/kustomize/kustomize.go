@@ -1,0 +1,175 @@
+package kustomize
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Peer is what the files say about one peer.
+type Peer struct {
+	// ID is the peer's node ID: 8 or 32 lowercase hex digits.
+	ID string
+	// Queues is the number of sending queues, 1 to 99: one replica serves each.
+	Queues int
+	// UpdatedAt is the date of the peer's nodeinfo, in the words of the peer: up
+	// to 64 printable ASCII characters. It is empty if the peer gave none.
+	UpdatedAt string
+	// Deactivated tells that nothing is sent to the peer any more, and its queues
+	// are to be emptied.
+	Deactivated bool
+}
+
+// Bounds on a [Peer].
+const (
+	maxQueues    = 99
+	maxUpdatedAt = 64
+)
+
+// The names of the files.
+const (
+	manifestName   = "kustomization.yaml" // of the aggregator too
+	patchName      = "resources-patch.yaml"
+	referenceMaker = "create-peer-manifest"
+)
+
+// Update brings the Kustomize files of a registered peer up to date. peersDir is
+// the "peers" folder of the node's directory, in which the peer has its own
+// folder already; baseApp is the name of the node's folder below "base", as
+// [BaseApp] finds it.
+//
+// Files are replaced as a whole, and only if they would change. The aggregator
+// is the last one, so that it never lists a peer that has no manifest yet. An
+// interrupted Update is completed by the next one. Several may run at once.
+// It fails with an error that wraps [ErrAggregator] if the aggregator has to be
+// edited by hand; the peer's own files are up to date then.
+func Update(peersDir string, p Peer, baseApp string) error {
+	if err := update(peersDir, p, baseApp); err != nil {
+		return fmt.Errorf("peer %q: Kustomize files: %w", clip(p.ID), err)
+	}
+	return nil
+}
+
+func update(peersDir string, p Peer, baseApp string) error {
+	if err := p.check(); err != nil {
+		return err
+	}
+	if err := checkBaseApp(baseApp); err != nil {
+		return err
+	}
+	// The folder must be there: a peer is not made here.
+	dir := filepath.Join(peersDir, p.ID)
+	if fi, err := os.Stat(dir); err != nil {
+		return err
+	} else if !fi.IsDir() {
+		return fmt.Errorf("%s is not a folder", dir)
+	}
+	unlock, err := lock(peersDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := createOnce(filepath.Join(dir, patchName), resourcesPatch); err != nil {
+		return err
+	}
+	if err := replace(filepath.Join(dir, manifestName), manifest(p, baseApp)); err != nil {
+		return err
+	}
+	path := filepath.Join(peersDir, manifestName)
+	old, err := read(path)
+	if err != nil {
+		return err
+	}
+	list, err := addPeer(old, p.ID)
+	if err != nil {
+		return fmt.Errorf("%s: %w; write \"- %s/\" into its resources yourself", path, err, p.ID)
+	}
+	return replace(path, list)
+}
+
+// Enabled tells whether the node has Kustomize files: a manifest of a peer, an
+// aggregator that is not just the reference's placeholder, or the reference's
+// create-peer-manifest, which operators without Kubernetes are told to delete.
+// What can not be read counts as being there, for [Update] to say why it can not.
+func Enabled(peersDir string) bool {
+	if fi, err := os.Stat(filepath.Join(peersDir, referenceMaker)); err == nil && fi.Mode().IsRegular() {
+		return true
+	}
+	list, err := read(filepath.Join(peersDir, manifestName))
+	if err != nil || len(list) > 0 && !isPlaceholder(list) {
+		return true
+	}
+	entries, err := os.ReadDir(peersDir)
+	if err != nil {
+		return !errors.Is(err, os.ErrNotExist)
+	}
+	for _, e := range entries {
+		if !isNodeID(e.Name()) {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(peersDir, e.Name(), manifestName)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// BaseApp is the name under which the node is deployed: that of the folder in
+// which the node's directory lies, wherever symbolic links to it may be.
+func BaseApp(peersDir string) (string, error) {
+	abs, err := filepath.Abs(peersDir)
+	if err != nil {
+		return "", err
+	}
+	nodeDir, err := filepath.EvalSymlinks(filepath.Dir(abs))
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Base(filepath.Dir(nodeDir))
+	if err := checkBaseApp(name); err != nil {
+		return "", fmt.Errorf("%s: %w", nodeDir, err)
+	}
+	return name, nil
+}
+
+func (p Peer) check() error {
+	if !isNodeID(p.ID) {
+		return errors.New("not a node ID: expected 8 or 32 lowercase hex digits")
+	}
+	if p.Queues < 1 || p.Queues > maxQueues {
+		return fmt.Errorf("%d queues: expected 1 to %d", p.Queues, maxQueues)
+	}
+	// Kustomize builds nothing at all, for no peer, once there is a control
+	// character in one of its values, however well escaped.
+	if len(p.UpdatedAt) > maxUpdatedAt || strings.ContainsFunc(p.UpdatedAt, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return fmt.Errorf("date of the nodeinfo %q: expected at most %d printable ASCII characters", clip(p.UpdatedAt), maxUpdatedAt)
+	}
+	return nil
+}
+
+func checkBaseApp(name string) error {
+	if name == "" || name == "." || name == ".." || len(name) > 255 ||
+		strings.ContainsAny(name, `/\`) || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return fmt.Errorf("%q can not be the name of an application's folder below \"base\": expected the node's directory in a folder with the application's name", clip(name))
+	}
+	return nil
+}
+
+func isNodeID(s string) bool {
+	if len(s) != 8 && len(s) != 32 {
+		return false
+	}
+	return strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// clip bounds foreign text in an error message.
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "..."
+	}
+	return s
+}

@@ -1,0 +1,144 @@
+package offline
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/node"
+	"peerlink/node/pki"
+)
+
+var errCrash = errors.New("crash")
+
+// crashAt is a step that fails when it is called for the nth time, from 0.
+func crashAt(n int) func() error {
+	return func() error {
+		if n--; n < 0 {
+			return errCrash
+		}
+		return nil
+	}
+}
+
+// copyTree makes a copy of a node's directory and opens it.
+func copyTree(t *testing.T, from string) *node.Dir {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	d, err := node.Open(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// Filing that is stopped before any of its changes can be repeated, and ends in
+// exactly the directory that filing without interruption makes.
+func TestCrashWhileFiling(t *testing.T) {
+	n, asks, out := everything(t)
+	r := mustCollect(t, n.Dir, asks...)
+	a := signed(t, r, n.Key)
+	clear := func() {
+		for _, name := range []string{"server.crt", "bundle.zip"} {
+			if err := os.Remove(filepath.Join(out, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+		}
+	}
+	smooth := copyTree(t, n.Path())
+	mustFile(t, smooth, a)
+	want, wantOut := snapshot(t, smooth.Path()), snapshot(t, out)
+
+	crashes := 0
+	for ; ; crashes++ {
+		clear()
+		d := copyTree(t, n.Path())
+		_, err := file(ctx, d, a, time.Now(), crashAt(crashes))
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errCrash) {
+			t.Fatalf("step %d: %v", crashes, err)
+		}
+		if _, err := node.Open(d.Path()); err != nil {
+			t.Fatalf("after step %d: %v", crashes, err)
+		}
+		mustFile(t, d, a)
+		sameTree(t, d.Path(), want)
+		sameTree(t, out, wantOut)
+	}
+	if crashes < 10 {
+		t.Errorf("stopped at %d places only", crashes)
+	}
+
+	// Between the copy in certs/ and the line in db/index there is no step.
+	clear()
+	d := copyTree(t, n.Path())
+	index := readFileT(t, d.Path(), "db", "index")
+	if _, err := file(ctx, d, a, time.Now(), crashAt(1)); !errors.Is(err, errCrash) {
+		t.Fatal(err)
+	}
+	writeFileT(t, string(index), d.Path(), "db", "index")
+	mustFile(t, d, a)
+	sameTree(t, d.Path(), want)
+}
+
+// Of two answers to one request, which have the same serial numbers, the one
+// whose filing was begun is the one that is filed.
+func TestCrashBetweenTwoAnswers(t *testing.T) {
+	n, asks, _ := everything(t)
+	r := mustCollect(t, n.Dir, asks...)
+	first, second := signed(t, r, n.Key), signed(t, r, n.Key)
+	if _, err := file(ctx, n.Dir, first, time.Now(), crashAt(1)); !errors.Is(err, errCrash) {
+		t.Fatal(err)
+	}
+	done, err := File(ctx, n.Dir, second, time.Now())
+	if err == nil || done[0].State != Failed || !strings.Contains(err.Error(), "another certificate with the serial number") {
+		t.Errorf("the second answer: %+v, %v", done, err)
+	}
+	cert := readFileT(t, n.Path(), "certs", serialHex(r.servers[0].serial)+".pem")
+	if string(cert) != string(pki.EncodeCertificatePEM(first.servers[0])) {
+		t.Error("the certificate on record was replaced")
+	}
+}
+
+// Collecting that is stopped anywhere costs numbers and nothing else: what is
+// collected then has other serial numbers, and the peers the same subnets.
+func TestCrashWhileCollecting(t *testing.T) {
+	n, asks, _ := everything(t)
+	crashes := 0
+	for ; ; crashes++ {
+		d := copyTree(t, n.Path())
+		before := readFileT(t, d.Path(), "db", "serial")
+		_, err := collect(ctx, d, asks, time.Now(), crashAt(crashes))
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errCrash) {
+			t.Fatalf("step %d: %v", crashes, err)
+		}
+		if waiting, err := Waiting(d, time.Now()); err != nil || len(waiting) != 0 {
+			t.Errorf("step %d: %d requests are waiting (%v)", crashes, len(waiting), err)
+		}
+		next := strings.TrimSpace(string(readFileT(t, d.Path(), "db", "serial")))
+		if crashes > 0 && next == strings.TrimSpace(string(before)) {
+			t.Errorf("step %d: the serial number was not taken before it was used", crashes)
+		}
+		r := mustCollect(t, d, asks...)
+		if got := serialHex(r.servers[0].serial); got != next {
+			t.Errorf("step %d: serial number %s, want %s", crashes, got, next)
+		}
+		if r.peers[0].subnet != "000001" || r.peers[1].subnet != d.Identity().ID+"00" {
+			t.Errorf("step %d: subnets %s and %s: the first attempt's were not found", crashes, r.peers[0].subnet, r.peers[1].subnet)
+		}
+	}
+	if crashes < 6 {
+		t.Errorf("stopped at %d places only", crashes)
+	}
+}

@@ -1,0 +1,221 @@
+package offline
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"peerlink/node"
+	"peerlink/node/pki"
+)
+
+// State tells what became of an item when its answer was filed.
+type State string
+
+// The states of a filed item.
+const (
+	Filed   State = "filed"   // it is in its place now
+	Already State = "already" // it was there before, or the node is a peer by other means
+	Failed  State = "failed"  // the directory has no place for it; Err says why
+)
+
+// Done is what became of one item.
+type Done struct {
+	Item
+	State State `json:"state"`
+	// Path is the file on this machine: the server certificate, the peer
+	// certificate to be sent to the peer's owner, the signing request, or the
+	// info-bundle.
+	Path    string `json:"path"`
+	Problem string `json:"problem,omitempty"` // Err's text
+	Err     error  `json:"-"`
+}
+
+// File checks the answer to a waiting request and puts everything in its place.
+// The list has the items in the order of [Request.Summary]; it is empty if the
+// same answer was filed completely before.
+//
+// It fails with [ErrNotWaiting] if the request is not waiting in this directory,
+// and with [ErrMismatch] if the answer is not what was asked for; nothing has
+// changed then. If single items have no place any more the others are filed,
+// the error joins those of the items, and the request goes on waiting: the
+// answer can be filed again when the obstacles are gone, or the request be
+// forgotten.
+//
+// now is the present time.
+func File(ctx context.Context, d *node.Dir, a *Answer, now time.Time) ([]Done, error) {
+	return file(ctx, d, a, now, func() error { return nil })
+}
+
+// file calls step before every change, so that a test can stop it there.
+func file(ctx context.Context, d *node.Dir, a *Answer, now time.Time, step func() error) (done []Done, err error) {
+	err = d.Locked(ctx, func(l *node.Locked) error {
+		filed, err := wasFiled(d, a, step)
+		if filed || err != nil {
+			return err
+		}
+		r, err := load(d, a.ID, now)
+		if err != nil {
+			return err
+		}
+		if err := r.match(a, now); err != nil {
+			return err
+		}
+		f := &filing{ctx: ctx, l: l, d: d, r: r, a: a, step: step}
+		if err := f.items(); err != nil {
+			done = f.done
+			return err
+		}
+		done = f.done
+		var errs []error
+		for _, i := range done {
+			if i.Err != nil {
+				errs = append(errs, fmt.Errorf("%s for %s %s: %w", i.Kind, i.Type, i.ID, i.Err))
+			}
+		}
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+		return finish(d, a, step)
+	})
+	return done, err
+}
+
+// wasFiled tells whether the answer was filed before. Another answer to the same
+// request is an error.
+func wasFiled(d *node.Dir, a *Answer, step func() error) (bool, error) {
+	data, err := readFile(recordPath(d, a.ID, filedExt), 1024)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if strings.TrimSpace(string(data)) != a.hash() {
+		return false, fmt.Errorf("%w: another answer to the request %s was filed already; what this one holds has the same serial numbers, and should be deleted", ErrNotWaiting, a.ID)
+	}
+	return true, dropRequest(d, a.ID, step)
+}
+
+// finish records that the answer was filed.
+func finish(d *node.Dir, a *Answer, step func() error) error {
+	if err := step(); err != nil {
+		return err
+	}
+	if err := node.CreateFile(recordPath(d, a.ID, filedExt), []byte(a.hash()+"\n"), 0o644); err != nil {
+		return err
+	}
+	return dropRequest(d, a.ID, step)
+}
+
+func dropRequest(d *node.Dir, id string, step func() error) error {
+	if err := step(); err != nil {
+		return err
+	}
+	if err := os.Remove(recordPath(d, id, waitingExt)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// filing is one call of [File].
+type filing struct {
+	ctx  context.Context
+	l    *node.Locked
+	d    *node.Dir
+	r    *Request
+	a    *Answer
+	step func() error
+	done []Done
+}
+
+// items files one item after the other. Its error is about being stopped; that
+// of an item is in its Done.
+func (f *filing) items() error {
+	for i, s := range f.r.servers {
+		item := Done{Item: f.r.serverItem(s), Path: s.file}
+		err := f.item(item, f.certificate(f.a.servers[i]), f.output(s.file, pki.EncodeCertificatePEM(f.a.servers[i])))
+		if err != nil {
+			return err
+		}
+	}
+	for i, p := range f.r.peers {
+		item := Done{Item: peerItem(p), Path: f.d.IssuedFile(p.bundle.Identity.ID)}
+		err := f.item(item, f.certificate(f.a.peers[i]), func() (State, error) {
+			added, err := f.l.FilePeer(f.ctx, p.bundle, f.a.peers[i], p.subnet)
+			if added {
+				return Filed, err
+			}
+			return Already, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if f.a.rootCSR != nil {
+		item := Done{Item: f.r.csrItem(), Path: f.l.RootCSRFile()}
+		err := f.item(item, func() (State, error) {
+			created, err := f.l.FileRootCSR(f.a.rootCSR)
+			if created {
+				return Filed, err
+			}
+			return Already, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if f.r.info == nil {
+		return nil
+	}
+	bundle, err := f.r.assemble(f.a)
+	if err != nil {
+		return err
+	}
+	date := func() (State, error) { return Filed, f.l.HoldDate(f.r.info.date) }
+	return f.item(Done{Item: f.r.infoItem(), Path: f.r.info.file}, date, f.output(f.r.info.file, bundle))
+}
+
+// item takes the changes that file one item. The last one says what the item's
+// state is.
+func (f *filing) item(done Done, changes ...func() (State, error)) error {
+	for _, change := range changes {
+		if err := f.ctx.Err(); err != nil {
+			return err
+		}
+		if err := f.step(); err != nil {
+			return err
+		}
+		if done.State, done.Err = change(); done.Err != nil {
+			done.State, done.Problem = Failed, done.Err.Error()
+			break
+		}
+	}
+	f.done = append(f.done, done)
+	return nil
+}
+
+func (f *filing) certificate(cert *x509.Certificate) func() (State, error) {
+	return func() (State, error) { return Filed, f.l.FileCertificate(cert) }
+}
+
+// output makes a file that was asked for. One that has come to exist meanwhile
+// is never overwritten.
+func (f *filing) output(path string, data []byte) func() (State, error) {
+	return func() (State, error) {
+		err := node.CreateFile(path, data, 0o644)
+		if !errors.Is(err, fs.ErrExist) {
+			return Filed, err
+		}
+		if there, err := readFile(path, int64(len(data))); err == nil && bytes.Equal(there, data) {
+			return Already, nil
+		}
+		return Failed, fmt.Errorf("%s exists, with other content: move it away, and file the answer again", path)
+	}
+}

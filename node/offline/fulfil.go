@@ -1,0 +1,133 @@
+package offline
+
+import (
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"peerlink/node"
+	"peerlink/node/infobundle"
+	"peerlink/node/pki"
+)
+
+// Fulfil signs everything in the request with the root key. A person should
+// have seen and accepted [Request.Summary] before. now, this machine's time, is
+// when the certificates begin.
+//
+// It fails with [node.ErrWrongKey] if the request is for another root key. A
+// request that is fulfilled twice gives two answers with the same serial
+// numbers: only the one that is filed first can be filed, and the other should
+// be deleted.
+func Fulfil(r *Request, key crypto.Signer, now time.Time) (*Answer, error) {
+	if pub, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(r.root.PublicKey) {
+		return nil, fmt.Errorf("%w: the request is for %s, whose root key has the fingerprint %s", node.ErrWrongKey, r.Node, pki.Fingerprint(r.root.PublicKey))
+	}
+	if err := r.checkClock(now); err != nil {
+		return nil, err
+	}
+	authority := &pki.Authority{Cert: r.root, Key: key}
+	f := answerFile{header: header{answerFormat, version, r.ID}, Request: r.hash()}
+	for _, s := range r.servers {
+		cert, err := authority.SignServer(s.csr, s.serial, now, s.validity())
+		if err != nil {
+			return nil, err
+		}
+		f.ServerCerts = append(f.ServerCerts, string(pki.EncodeCertificatePEM(cert)))
+	}
+	for _, p := range r.peers {
+		cert, err := authority.SignPeer(p.bundle.Root, p.subnet, p.serial, now)
+		if err != nil {
+			return nil, err
+		}
+		f.PeerCerts = append(f.PeerCerts, string(pki.EncodeCertificatePEM(cert)))
+	}
+	if r.info != nil {
+		if r.needsCSR() {
+			der, err := pki.NewCSR(r.Node, key, pki.RootCSR)
+			if err != nil {
+				return nil, err
+			}
+			f.RootCSR = string(pki.EncodeCSRPEM(der))
+		}
+		var err error
+		if f.Nodeinfo, f.Signature, err = infobundle.Sign(r.info.files, key); err != nil {
+			return nil, err
+		}
+	}
+	data, err := encode(&f)
+	if err != nil {
+		return nil, err
+	}
+	a, err := ReadAnswer(data)
+	if err != nil {
+		return nil, err
+	}
+	// What would be refused on the other machine must not be carried there.
+	return a, r.match(a, now)
+}
+
+// CheckKnown holds the request against a copy of the node's directory, perhaps
+// an older one, on the offline machine. It fails if a serial number was used
+// before, a peer is known with another root certificate, or a subnet belongs to
+// another peer: then the online machine's records are damaged, or not the
+// owner's any more.
+func (r *Request) CheckKnown(d *node.Dir) error {
+	if r.Node != d.Identity() || !r.root.Equal(d.Root()) {
+		return fmt.Errorf("the request is for %s, and %s is the directory of %s, or has another root certificate", r.Node, d.Path(), d.Identity())
+	}
+	var errs []error
+	check := func(serial string) {
+		if _, err := os.Lstat(filepath.Join(d.Path(), "certs", serial+".pem")); err == nil {
+			errs = append(errs, fmt.Errorf("the serial number %s was used before: certs has a certificate with it", serial))
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	for _, s := range r.servers {
+		check(serialHex(s.serial))
+	}
+	wanted := make(map[string]peerCert) // by subnet
+	for _, p := range r.peers {
+		check(serialHex(p.serial))
+		if p.subnet != "" {
+			wanted[p.subnet] = p
+		}
+		errs = append(errs, checkPinned(d, p))
+	}
+	ids, err := d.PeerIDs()
+	errs = append(errs, err)
+	for _, id := range ids {
+		known, err := d.Peer(id)
+		if err != nil {
+			errs = append(errs, err)
+		} else if p, ok := wanted[known.Subnet]; ok && p.bundle.Identity != known.Identity {
+			errs = append(errs, fmt.Errorf("subnet %s is asked for %s, but %s has it", p.subnet, p.bundle.Identity, known.Identity))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkPinned checks that a new peer is unknown, or known by the same root
+// certificate: the copy may be newer than the request.
+func checkPinned(d *node.Dir, p peerCert) error {
+	known, err := d.Peer(p.bundle.Identity.ID)
+	var root *x509.Certificate
+	switch {
+	case errors.Is(err, node.ErrUnknownPeer):
+		return nil
+	case err != nil:
+		return err
+	default:
+		root = known.Root
+	}
+	if !root.Equal(p.bundle.Root) {
+		return fmt.Errorf("%s is known here with another root certificate (%s): signing a second one in the same name would be a break-in",
+			p.bundle.Identity, pki.Fingerprint(root.PublicKey))
+	}
+	return nil
+}

@@ -1,0 +1,275 @@
+package offline
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/node/nodetest"
+)
+
+// Filing an answer again changes nothing, also after a crash between the last
+// two changes; another answer to the same request is refused.
+func TestFilingTwice(t *testing.T) {
+	n, asks, _ := everything(t)
+	r := mustCollect(t, n.Dir, asks...)
+	a, second := signed(t, r, n.Key), signed(t, r, n.Key)
+	mustFile(t, n.Dir, a)
+	after := snapshot(t, n.Path())
+	for range 2 {
+		if done := mustFile(t, n.Dir, a); len(done) != 0 {
+			t.Errorf("%d items were filed again", len(done))
+		}
+		sameTree(t, n.Path(), after)
+		writeFileT(t, string(r.Encode()), n.Path(), "db", "offline", r.ID+".json")
+	}
+	mustFile(t, n.Dir, a)
+	if _, err := File(ctx, n.Dir, second, time.Now()); !errors.Is(err, ErrNotWaiting) {
+		t.Errorf("another answer to the same request: %v", err)
+	}
+	sameTree(t, n.Path(), after)
+}
+
+// A lost request can be carried again as it was. One that is forgotten can not
+// be filed any more, and its numbers are not used again.
+func TestLostRequest(t *testing.T) {
+	n, asks, _ := everything(t)
+	r := mustCollect(t, n.Dir, asks...)
+	waiting, err := Waiting(n.Dir, time.Now())
+	if err != nil || len(waiting) != 1 || string(waiting[0].Encode()) != string(r.Encode()) {
+		t.Fatalf("the request is not there any more: %v", err)
+	}
+	a := signed(t, waiting[0], n.Key)
+	if err := Forget(ctx, n.Dir, r.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, ErrNotWaiting) {
+		t.Errorf("the forgotten request was filed: %v", err)
+	}
+	for _, id := range []string{r.ID, strings.Repeat("0", 32), "../nodeid", ""} {
+		if err := Forget(ctx, n.Dir, id); !errors.Is(err, ErrNotWaiting) {
+			t.Errorf("forget %q: %v", id, err)
+		}
+	}
+	again := mustCollect(t, n.Dir, asks...)
+	if again.servers[0].serial.Cmp(r.peers[1].serial) <= 0 {
+		t.Error("serial numbers of the forgotten request are used again")
+	}
+	if again.peers[0].subnet != r.peers[0].subnet || again.info.date <= r.info.date {
+		t.Errorf("subnet %s after %s, date %s after %s", again.peers[0].subnet, r.peers[0].subnet, again.info.date, r.info.date)
+	}
+	mustFile(t, n.Dir, signed(t, again, n.Key))
+	checkOutputs(t, n.Dir, again)
+}
+
+// An item that has no place any more does not keep the others from theirs, and
+// nothing is overwritten. When the obstacle is gone the answer can be filed
+// again.
+func TestObstacles(t *testing.T) {
+	n, asks, out := everything(t)
+	r := mustCollect(t, n.Dir, asks...)
+	a := signed(t, r, n.Key)
+	writeFileT(t, "precious", out, "server.crt")
+	done, err := File(ctx, n.Dir, a, time.Now())
+	if err == nil || len(done) != len(r.Summary()) {
+		t.Fatalf("%d items, error %v", len(done), err)
+	}
+	for _, i := range done {
+		if failed := i.Kind == KindServerCert; (i.State == Failed) != failed || (i.Err != nil) != failed || (i.Problem != "") != failed {
+			t.Errorf("%v: %s, %v", i, i.State, i.Err)
+		}
+	}
+	if got := string(readFileT(t, out, "server.crt")); got != "precious" {
+		t.Error("a file was overwritten")
+	}
+	if err := os.Remove(filepath.Join(out, "server.crt")); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range mustFile(t, n.Dir, a) {
+		if want := map[bool]State{true: Filed, false: Already}[i.Kind == KindServerCert]; i.State != want {
+			t.Errorf("%v: %s, want %s", i, i.State, want)
+		}
+	}
+	checkOutputs(t, n.Dir, r)
+}
+
+// A subnet that the reference's init has released is taken again, and is never
+// given to two peers if another one got it meanwhile.
+func TestReleasedSubnet(t *testing.T) {
+	for _, taken := range []bool{false, true} {
+		n := nodetest.New(t, aa, "aa.example.com:1234")
+		r := mustCollect(t, n.Dir, askPeer(t, nodetest.New(t, da, "da.example.com:1234")))
+		a := signed(t, r, n.Key)
+		pool := filepath.Join(n.Path(), "db", "subnets", "debtors")
+		if err := os.Remove(filepath.Join(pool, r.peers[0].subnet)); err != nil {
+			t.Fatal(err)
+		}
+		writeFileT(t, "-1\n", pool, "SEQNUM")
+		if !taken {
+			mustFile(t, n.Dir, a)
+			checkOutputs(t, n.Dir, r)
+			checkRecords(t, n.Dir, 2)
+			continue
+		}
+		n.Sign(t, nodetest.New(t, da, "da.example.com:1234").Bundle(t))
+		done, err := File(ctx, n.Dir, a, time.Now())
+		if err == nil || len(done) != 1 || done[0].State != Failed || !strings.Contains(err.Error(), r.peers[0].subnet) {
+			t.Errorf("%+v, %v", done, err)
+		}
+		// Not even if the reservation, but not the peer, has been removed.
+		if err := os.Remove(filepath.Join(pool, r.peers[0].subnet)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := File(ctx, n.Dir, a, time.Now()); err == nil {
+			t.Error("two peers have one subnet")
+		}
+	}
+}
+
+// Repair leaves the subnets of waiting requests alone, and releases those of
+// forgotten ones.
+func TestRepairKeepsPromises(t *testing.T) {
+	n := nodetest.New(t, aa, "aa.example.com:1234")
+	r := mustCollect(t, n.Dir, askPeer(t, nodetest.New(t, da, "da.example.com:1234")))
+	if done, err := n.Repair(ctx); err != nil || len(done) != 0 {
+		t.Errorf("repaired %q, %v", done, err)
+	}
+	if err := Forget(ctx, n.Dir, r.ID); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := n.Repair(ctx); err != nil || len(done) != 1 || !strings.Contains(done[0], r.peers[0].subnet) {
+		t.Errorf("repaired %q, %v", done, err)
+	}
+}
+
+// A node that became a peer while its request was away keeps the certificate
+// that it was given, and a debtors agent never gets a second peer.
+func TestPeeredMeanwhile(t *testing.T) {
+	n, peer := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
+	r := mustCollect(t, n.Dir, askPeer(t, peer))
+	n.Sign(t, peer.Bundle(t))
+	before := readFileT(t, n.IssuedFile(peer.Identity().ID))
+	done := mustFile(t, n.Dir, signed(t, r, n.Key))
+	if len(done) != 1 || done[0].State != Already {
+		t.Errorf("%+v", done)
+	}
+	if string(before) != string(readFileT(t, n.IssuedFile(peer.Identity().ID))) {
+		t.Error("the peer's certificate was replaced")
+	}
+	checkRecords(t, n.Dir, 3)
+
+	agent := nodetest.New(t, da, "da.example.com:1234")
+	r = mustCollect(t, agent.Dir, askPeer(t, n))
+	another := nodetest.New(t, aa, "other.example.com:1234")
+	agent.Sign(t, another.Bundle(t)) // with the same chosen ID: an impostor, or the right one
+	done, err := File(ctx, agent.Dir, signed(t, r, agent.Key), time.Now())
+	if err == nil || len(done) != 1 || done[0].State != Failed || !strings.Contains(err.Error(), "break-in") {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if ids, err := agent.PeerIDs(); err != nil || len(ids) != 1 {
+		t.Errorf("the debtors agent has the peers %v (%v)", ids, err)
+	}
+}
+
+// A wrong clock is found out: at the laptop if it is behind, at home if it was
+// ahead.
+func TestClock(t *testing.T) {
+	n, asks, _ := everything(t)
+	r := mustCollect(t, n.Dir, asks...)
+	for _, past := range []time.Duration{time.Hour, 50 * 365 * 24 * time.Hour} {
+		if _, err := ReadRequest(r.Encode(), time.Now().Add(-past)); !errors.Is(err, ErrClock) {
+			t.Errorf("read %v before it was made: %v", past, err)
+		}
+	}
+	if _, err := Fulfil(r, n.Key, time.Now().Add(-time.Hour)); !errors.Is(err, ErrClock) {
+		t.Errorf("signed before it was made: %v", err)
+	}
+	if _, err := Fulfil(r, n.Key, time.Now().Add(-slack/2)); err != nil {
+		t.Errorf("signed with a clock that is a little behind: %v", err)
+	}
+	before := snapshot(t, n.Path())
+	a, err := Fulfil(r, n.Key, time.Now().Add(48*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, ErrMismatch) || !strings.Contains(err.Error(), "clock") {
+		t.Errorf("signed the day after tomorrow: %v", err)
+	}
+	sameTree(t, n.Path(), before)
+}
+
+// What can not be asked for reserves nothing.
+func TestCollectRefuses(t *testing.T) {
+	n, out := nodetest.New(t, aa, "aa.example.com:1234"), t.TempDir()
+	other, known := nodetest.New(t, ca, "ca.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
+	n.Sign(t, known.Bundle(t))
+	agent := nodetest.New(t, da, "da.example.com:1234")
+	csr, path := serverCSR(t, n.Identity()), filepath.Join(out, "new.crt")
+	writeFileT(t, "x", out, "there.crt")
+	rootCSR := readCSR(t, n)
+	tests := map[string][]Ask{
+		"nothing":              nil,
+		"too much":             make([]Ask, MaxItems+1),
+		"no CSR":               {ServerCert{CSR: []byte("x"), Days: 1, File: path}},
+		"another node's CSR":   {ServerCert{CSR: serverCSR(t, other.Identity()), Days: 1, File: path}},
+		"CSR of the root key":  {ServerCert{CSR: rootCSR, Days: 1, File: path}},
+		"no days":              {ServerCert{CSR: csr, Days: 0, File: path}},
+		"too many days":        {ServerCert{CSR: csr, Days: MaxDays + 1, File: path}},
+		"file exists":          {ServerCert{CSR: csr, Days: 1, File: filepath.Join(out, "there.crt")}},
+		"one file twice":       {ServerCert{CSR: csr, Days: 1, File: path}, InfoBundle{File: path}},
+		"two info-bundles":     {InfoBundle{File: path}, InfoBundle{File: path + "2"}},
+		"no info-bundle":       {PeerCert{Bundle: []byte("x")}},
+		"own info-bundle":      {askPeer(t, n)},
+		"known peer":           {askPeer(t, known)},
+		"peer twice":           {askPeer(t, other), askPeer(t, other)},
+		"authority for itself": {askPeer(t, nodetest.New(t, aa, "x.example.com:1"))},
+		"the last is wrong":    {askPeer(t, other), ServerCert{CSR: csr, Days: 1, File: path}, PeerCert{}},
+	}
+	n.Bundle(t) // its date is written now, not between the snapshots
+	before := snapshot(t, n.Path())
+	for name, asks := range tests {
+		if _, err := Collect(ctx, n.Dir, asks, time.Now()); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	sameTree(t, n.Path(), before)
+
+	before = snapshot(t, agent.Path())
+	if _, err := Collect(ctx, agent.Dir, []Ask{askPeer(t, other)}, time.Now()); err == nil {
+		t.Error("agents can not become peers")
+	}
+	sameTree(t, agent.Path(), before)
+}
+
+// A copy of the directory at the laptop gives away an online machine that has
+// lost its memory, or its owner.
+func TestCheckKnown(t *testing.T) {
+	n, asks, _ := everything(t)
+	copied := copyTree(t, n.Path())
+	r := mustCollect(t, n.Dir, asks...)
+	if err := r.CheckKnown(copied); err != nil {
+		t.Errorf("an older copy: %v", err)
+	}
+	n.Sign(t, nodetest.New(t, ca, "x.example.com:1").Bundle(t))
+	mustFile(t, n.Dir, signed(t, r, n.Key))
+	if err := r.CheckKnown(n.Dir); err == nil || !strings.Contains(err.Error(), "used before") {
+		t.Errorf("used serial numbers: %v", err)
+	}
+	// The online machine forgets the peers, and their subnets are given again.
+	r = mustCollect(t, copied, askPeer(t, nodetest.New(t, ca, "y.example.com:1")))
+	if err := r.CheckKnown(n.Dir); err == nil || !strings.Contains(err.Error(), "subnet 000001") {
+		t.Errorf("subnet of another peer: %v", err)
+	}
+	agent := nodetest.New(t, ca, "ca.example.com:1234")
+	r = mustCollect(t, agent.Dir, askPeer(t, nodetest.New(t, aa, "evil.example.com:1")))
+	agent.Sign(t, n.Bundle(t))
+	if err := r.CheckKnown(agent.Dir); err == nil || !strings.Contains(err.Error(), "break-in") {
+		t.Errorf("another root certificate in a known name: %v", err)
+	}
+	if err := r.CheckKnown(n.Dir); err == nil {
+		t.Error("the directory of another node was accepted")
+	}
+}

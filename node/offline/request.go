@@ -1,0 +1,297 @@
+package offline
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/big"
+	"time"
+
+	"peerlink/node"
+	"peerlink/node/infobundle"
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+// MaxDays is the longest validity of a server certificate, in days.
+const MaxDays = 3650
+
+// slack is how far this machine's clock may be behind that of the other one.
+// Certificates begin as much in the past, so they are valid on both.
+const slack = 5 * time.Minute
+
+// Request is everything that waits for the root key of one node, checked. It is
+// made by [Collect] and [ReadRequest] only, and does not change.
+type Request struct {
+	ID      string       // 32 random hex digits
+	Created time.Time    // by the online machine's clock
+	Node    pki.Identity // whose root key is asked to sign
+
+	root    *x509.Certificate
+	rootPEM []byte // as in the node's directory
+	rootCSR []byte // PEM; nil: to be made, if there is an info-bundle
+	servers []serverCert
+	peers   []peerCert
+	info    *infoBundle // nil if none is asked for
+	raw     []byte      // the file
+}
+
+// serverCert asks for a certificate for one of the node's servers.
+type serverCert struct {
+	serial *big.Int
+	csr    *x509.CertificateRequest
+	days   int
+	file   string
+}
+
+func (s serverCert) validity() time.Duration { return time.Duration(s.days) * 24 * time.Hour }
+
+// peerCert asks for the peer certificate of a new peer.
+type peerCert struct {
+	serial *big.Int
+	bundle *infobundle.Bundle
+	stomp  *node.StompConfig
+	subnet string
+}
+
+// infoBundle asks for the node's own info-bundle.
+type infoBundle struct {
+	files []infobundle.File
+	stomp *node.StompConfig
+	date  string
+	file  string
+}
+
+// Encode is the file of the request, for the stick.
+func (r *Request) Encode() []byte { return bytes.Clone(r.raw) }
+
+// needsCSR tells whether the root key's certificate signing request has to be made.
+func (r *Request) needsCSR() bool { return r.info != nil && r.rootCSR == nil }
+
+// hash names the request's exact content.
+func (r *Request) hash() string { return sha256Hex(r.raw) }
+
+func sha256Hex(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// ReadRequest reads the file of a request and checks everything in it that can
+// be checked without the root key. Errors wrap [ErrFormat], or [ErrClock] where
+// now, this machine's time, is before the request was made.
+func ReadRequest(data []byte, now time.Time) (*Request, error) {
+	r, err := readRequest(data, now)
+	if errors.Is(err, ErrClock) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("signing request: %w: %w", ErrFormat, err)
+	}
+	return r, nil
+}
+
+func readRequest(data []byte, now time.Time) (*Request, error) {
+	var f requestFile
+	if err := decode(data, requestFormat, &f, &f.header); err != nil {
+		return nil, err
+	}
+	r := &Request{ID: f.ID, rootPEM: f.Root, rootCSR: f.RootCSR, raw: bytes.Clone(data)}
+	var err error
+	if r.Created, err = time.Parse(time.RFC3339, f.Created); err != nil || f.Created != formatTime(r.Created) {
+		return nil, fmt.Errorf("created %q: expected a time in UTC, for example 2026-01-31T12:00:00Z", clip(f.Created))
+	}
+	// Before any certificate is judged by a wrong clock.
+	if err := r.checkClock(now); err != nil {
+		return nil, err
+	}
+	if r.Node.Type, err = nodetype.Parse(f.NodeType); err != nil || f.NodeType != r.Node.Type.String() {
+		return nil, fmt.Errorf("unknown node type %q", clip(f.NodeType))
+	}
+	r.Node.ID = f.NodeID
+	if r.root, err = pki.ParseCertificatePEM(f.Root); err != nil {
+		return nil, fmt.Errorf("the node's root certificate: %w", err)
+	}
+	if id, err := pki.CheckRoot(r.root, now); err != nil {
+		return nil, fmt.Errorf("the node's root certificate: %w", err)
+	} else if id != r.Node {
+		return nil, fmt.Errorf("the root certificate is that of %s: expected that of the node, %s %q", id, r.Node.Type, clip(r.Node.ID))
+	}
+	if r.rootCSR != nil {
+		if err := r.checkRootCSR(r.rootCSR); err != nil {
+			return nil, err
+		}
+	}
+	if n := len(f.ServerCerts) + len(f.PeerCerts); n > MaxItems || n == 0 && f.InfoBundle == nil {
+		return nil, fmt.Errorf("it asks for %d certificates: expected up to %d, and at least one thing", n, MaxItems)
+	}
+	for i, s := range f.ServerCerts {
+		if err := r.addServerCert(s); err != nil {
+			return nil, fmt.Errorf("server certificate %d: %w", i+1, err)
+		}
+	}
+	for i, p := range f.PeerCerts {
+		if err := r.addPeerCert(p, now); err != nil {
+			return nil, fmt.Errorf("peer certificate %d: %w", i+1, err)
+		}
+	}
+	if f.InfoBundle != nil {
+		if err := r.addInfoBundle(f.InfoBundle); err != nil {
+			return nil, fmt.Errorf("info-bundle: %w", err)
+		}
+	}
+	return r, r.checkDistinct()
+}
+
+// formatTime is the form of times in a request.
+func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func (r *Request) checkClock(now time.Time) error {
+	if now.Add(slack).Before(r.Created) {
+		return fmt.Errorf("%w: it shows %s on this machine, but the request was made at %s; set the clock, since certificates get their dates from it",
+			ErrClock, formatTime(now), formatTime(r.Created))
+	}
+	return nil
+}
+
+// checkRootCSR checks a signing request of the root key, in PEM.
+func (r *Request) checkRootCSR(pem []byte) error {
+	csr, err := pki.ParseCSRPEM(pem)
+	if err != nil {
+		return fmt.Errorf("the root key's signing request: %w", err)
+	}
+	if !bytes.Equal(csr.RawSubjectPublicKeyInfo, r.root.RawSubjectPublicKeyInfo) || !bytes.Equal(csr.RawSubject, r.root.RawSubject) {
+		return errors.New("the root key's signing request has another key or subject than the root certificate")
+	}
+	return nil
+}
+
+func (r *Request) addServerCert(f serverCertFile) error {
+	s := serverCert{days: f.Days, file: f.File}
+	var err error
+	if s.serial, err = parseSerial(f.Serial); err != nil {
+		return err
+	}
+	if s.csr, err = pki.ParseCSRPEM([]byte(f.CSR)); err != nil {
+		return err
+	}
+	if f.CSR != string(pki.EncodeCSRPEM(s.csr.Raw)) {
+		return errors.New("the signing request has text around it")
+	}
+	if err := checkServerCSR(s.csr, r.Node, r.root); err != nil {
+		return err
+	}
+	if err := checkDays(s.days); err != nil {
+		return err
+	}
+	r.servers = append(r.servers, s)
+	return checkPath(s.file)
+}
+
+func checkServerCSR(csr *x509.CertificateRequest, self pki.Identity, root *x509.Certificate) error {
+	id, err := pki.IdentityOf(csr.RawSubject)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the signing request: %w", err)
+	case id != self:
+		return fmt.Errorf("the signing request is for %s; %s signs server certificates for itself only", id, self)
+	case bytes.Equal(csr.RawSubjectPublicKeyInfo, root.RawSubjectPublicKeyInfo):
+		return errors.New("the signing request is for the root key: a server must have a key of its own")
+	}
+	return nil
+}
+
+func checkDays(days int) error {
+	if days < 1 || days > MaxDays {
+		return fmt.Errorf("a validity of %d days: expected 1 to %d", days, MaxDays)
+	}
+	return nil
+}
+
+func (r *Request) addPeerCert(f peerCertFile, now time.Time) error {
+	p := peerCert{subnet: f.Subnet}
+	var err error
+	if p.serial, err = parseSerial(f.Serial); err != nil {
+		return err
+	}
+	if p.bundle, err = infobundle.Read(f.Bundle, now); err != nil {
+		return err
+	}
+	id := p.bundle.Identity
+	if !r.Node.Type.CanPeer(id.Type) {
+		return fmt.Errorf("%s and %s can not become peers: one must be an accounting authority, the other an agent", r.Node, id)
+	}
+	if bytes.Equal(p.bundle.Root.RawSubjectPublicKeyInfo, r.root.RawSubjectPublicKeyInfo) {
+		return fmt.Errorf("%s has the same root key as this node", id)
+	}
+	if p.stomp, err = node.ParseStompTOML(p.bundle.File(infobundle.StompTOML), r.Node.ID); err != nil {
+		return fmt.Errorf("%s: %w", id, err)
+	}
+	if err := pki.CheckSubnet(r.Node, id, p.subnet); err != nil {
+		return err
+	}
+	// A shorter subnet would contain those of other peers.
+	if id.Type == nodetype.DebtorsAgent && len(p.subnet) != len(r.Node.ID)+2 {
+		return fmt.Errorf("subnet %q for %s: expected %s and 2 more hex digits", p.subnet, id, r.Node.ID)
+	}
+	r.peers = append(r.peers, p)
+	return nil
+}
+
+func (r *Request) addInfoBundle(f *infoBundleFile) error {
+	b := &infoBundle{file: f.File}
+	var stompTOML []byte
+	for _, n := range f.Nodeinfo {
+		if err := checkPath(n.Name); err != nil {
+			return err
+		}
+		switch n.Name {
+		case infobundle.StompTOML:
+			stompTOML = n.Data
+		case infobundle.UpdatedAt:
+			b.date = infobundle.DateOf(n.Data)
+		}
+		b.files = append(b.files, infobundle.File{Name: n.Name, Data: n.Data})
+	}
+	if b.date == "" {
+		return fmt.Errorf("it has no date in %s", infobundle.UpdatedAt)
+	}
+	var err error
+	if b.stomp, err = node.ParseStompTOML(stompTOML, r.Node.ID); err != nil {
+		return err
+	}
+	r.info = b
+	return checkPath(b.file)
+}
+
+// checkDistinct checks that nothing is asked for twice.
+func (r *Request) checkDistinct() error {
+	seen := make(map[string]bool)
+	once := func(what, value string) error {
+		if key := what + " " + value; seen[key] {
+			return fmt.Errorf("%s is in it twice", clip(key))
+		} else {
+			seen[key] = true
+		}
+		return nil
+	}
+	var errs []error
+	for _, s := range r.servers {
+		errs = append(errs, once("serial number", serialHex(s.serial)), once("file", s.file))
+	}
+	for _, p := range r.peers {
+		errs = append(errs, once("serial number", serialHex(p.serial)), once("peer", p.bundle.Identity.ID))
+		if p.subnet != "" {
+			errs = append(errs, once("subnet", p.subnet))
+		}
+	}
+	if r.info != nil {
+		errs = append(errs, once("file", r.info.file))
+	}
+	if r.Node.Type == nodetype.DebtorsAgent && len(r.peers) > 1 {
+		errs = append(errs, fmt.Errorf("it has %d peers for a debtors agent, which has exactly one", len(r.peers)))
+	}
+	return errors.Join(errs...)
+}

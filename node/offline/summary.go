@@ -1,0 +1,107 @@
+package offline
+
+import (
+	"fmt"
+	"strings"
+
+	"peerlink/node/pki"
+)
+
+// Kind tells what an [Item] is.
+type Kind string
+
+// The kinds of items.
+const (
+	KindServerCert Kind = "server-certificate" // for a server of the node itself
+	KindPeerCert   Kind = "peer-certificate"   // makes another node a peer
+	KindInfoBundle Kind = "info-bundle"        // of the node itself
+	KindRootCSR    Kind = "root-csr"           // the root key's signing request, once, for info-bundles
+)
+
+// Item says what one of the root key's signatures will be for. All that it says
+// has been checked as far as a machine can; whether it is wanted is for a
+// person to decide. No text in it has control characters.
+type Item struct {
+	Kind Kind `json:"kind"`
+	// Type and ID name the node that the item is about: a new peer, or the node
+	// itself.
+	Type string `json:"node_type"`
+	ID   string `json:"node_id"`
+	// Fingerprint is that of the key that gets a certificate, as
+	// [pki.Fingerprint] writes it: of the server, or the peer's root key.
+	Fingerprint string   `json:"fingerprint,omitempty"`
+	Serial      string   `json:"serial,omitempty"`  // of the certificate, in hex
+	Days        int      `json:"days,omitempty"`    // validity of a server certificate
+	Subnet      string   `json:"subnet,omitempty"`  // given to the peer by an accounting authority
+	Date        string   `json:"date,omitempty"`    // of an info-bundle
+	Servers     []string `json:"servers,omitempty"` // "host:port", of the peer or in the own info-bundle
+	Files       []string `json:"files,omitempty"`   // names of the files in the own info-bundle
+	Output      string   `json:"output,omitempty"`  // the file that will be made on the online machine
+}
+
+// Summary lists what the request asks to be signed: server certificates, peer
+// certificates, the root key's signing request, the info-bundle.
+func (r *Request) Summary() []Item {
+	var items []Item
+	for _, s := range r.servers {
+		items = append(items, r.serverItem(s))
+	}
+	for _, p := range r.peers {
+		items = append(items, peerItem(p))
+	}
+	if r.needsCSR() {
+		items = append(items, r.csrItem())
+	}
+	if r.info != nil {
+		items = append(items, r.infoItem())
+	}
+	return items
+}
+
+func (r *Request) serverItem(s serverCert) Item {
+	return Item{
+		Kind: KindServerCert, Type: r.Node.Type.String(), ID: r.Node.ID,
+		Fingerprint: pki.Fingerprint(s.csr.PublicKey), Serial: serialHex(s.serial), Days: s.days, Output: s.file,
+	}
+}
+
+func peerItem(p peerCert) Item {
+	return Item{
+		Kind: KindPeerCert, Type: p.bundle.Identity.Type.String(), ID: p.bundle.Identity.ID,
+		Fingerprint: pki.Fingerprint(p.bundle.Root.PublicKey), Serial: serialHex(p.serial), Subnet: p.subnet, Servers: p.stomp.Servers,
+	}
+}
+
+func (r *Request) csrItem() Item {
+	return Item{Kind: KindRootCSR, Type: r.Node.Type.String(), ID: r.Node.ID, Fingerprint: pki.Fingerprint(r.root.PublicKey)}
+}
+
+func (r *Request) infoItem() Item {
+	i := Item{
+		Kind: KindInfoBundle, Type: r.Node.Type.String(), ID: r.Node.ID,
+		Date: r.info.date, Servers: r.info.stomp.Servers, Output: r.info.file,
+	}
+	for _, f := range r.info.files {
+		i.Files = append(i.Files, f.Name)
+	}
+	return i
+}
+
+// String says it in one line.
+func (i Item) String() string {
+	switch i.Kind {
+	case KindServerCert:
+		return fmt.Sprintf("server certificate for this node, key %s, valid %d days, for the file %s", i.Fingerprint, i.Days, i.Output)
+	case KindPeerCert:
+		subnet := ""
+		if i.Subnet != "" {
+			subnet = "subnet " + i.Subnet + ", "
+		}
+		return fmt.Sprintf("peer certificate for %s %s, %sroot key %s, servers %s", i.Type, i.ID, subnet, i.Fingerprint, strings.Join(i.Servers, ", "))
+	case KindRootCSR:
+		return "signing request of the root key, for this node's info-bundles"
+	case KindInfoBundle:
+		return fmt.Sprintf("info-bundle of this node, dated %s, servers %s, with the files %s", i.Date, strings.Join(i.Servers, ", "), strings.Join(i.Files, ", "))
+	}
+	return string(i.Kind)
+}

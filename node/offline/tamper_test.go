@@ -1,0 +1,325 @@
+package offline
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/node"
+	"peerlink/node/infobundle"
+	"peerlink/node/nodetest"
+	"peerlink/node/pki"
+)
+
+// leaf is a value in a JSON document that has no others in it.
+type leaf struct {
+	path  string
+	value any
+	set   func(any)
+}
+
+// leaves lists the leaves of a decoded JSON document.
+func leaves(path string, v any, set func(any)) (all []leaf) {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, e := range v {
+			all = append(all, leaves(path+"."+k, e, func(x any) { v[k] = x })...)
+		}
+	case []any:
+		for i, e := range v {
+			all = append(all, leaves(fmt.Sprintf("%s[%d]", path, i), e, func(x any) { v[i] = x })...)
+		}
+	default:
+		all = append(all, leaf{path, v, set})
+	}
+	return all
+}
+
+// changes returns variants of a file, by what was changed: each leaf altered in
+// some ways and put back. T is the file's type, so that the result is written
+// in the one form that is accepted.
+func changes[T any](t *testing.T, data []byte) map[string][]byte {
+	t.Helper()
+	var doc any
+	if err := json.Unmarshal(data, &doc); err != nil {
+		t.Fatal(err)
+	}
+	variants := make(map[string][]byte)
+	for _, l := range leaves("", doc, nil) {
+		var others []any
+		switch v := l.value.(type) {
+		case string:
+			middle := len(v) / 2
+			flipped := byte('A')
+			if v[middle] == flipped {
+				flipped = 'B'
+			}
+			digit := "0"
+			if strings.HasSuffix(v, digit) {
+				digit = "1"
+			}
+			others = []any{"", v[:middle] + string(flipped) + v[middle+1:], v[:len(v)-1] + digit, v + "0"}
+		case float64:
+			others = []any{v + 1, -v, 0}
+		}
+		for i, other := range others {
+			l.set(other)
+			changed, err := json.Marshal(doc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var f T
+			if json.Unmarshal(changed, &f) == nil {
+				if changed, err = encode(&f); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !bytes.Equal(changed, data) {
+				variants[fmt.Sprintf("%s (%d)", l.path, i)] = changed
+			}
+		}
+		l.set(l.value)
+	}
+	return variants
+}
+
+// A request changed on its way, in whichever field, is refused by the laptop,
+// or its answer is refused at home, and the node's directory stays as it is.
+func TestTamperedRequest(t *testing.T) {
+	n, asks, out := everything(t)
+	r := mustCollect(t, n.Dir, asks...)
+	before, beforeOut := snapshot(t, n.Path()), snapshot(t, out)
+	refusedHere, refusedThere := 0, 0
+	for name, data := range changes[requestFile](t, r.Encode()) {
+		changed, err := ReadRequest(data, time.Now())
+		if err != nil {
+			if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrClock) {
+				t.Errorf("%s: %v", name, err)
+			}
+			refusedThere++
+			continue
+		}
+		a, err := Fulfil(changed, n.Key, time.Now())
+		if err != nil {
+			refusedThere++
+			continue
+		}
+		if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, ErrMismatch) && !errors.Is(err, ErrNotWaiting) {
+			t.Errorf("%s: the answer was not refused: %v", name, err)
+		}
+		// Even if who changed the request also puts the right hash and ID in.
+		a.request, a.ID = r.hash(), r.ID
+		if !unsigned(name) {
+			if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, ErrMismatch) {
+				t.Errorf("%s: the answer with the right hash was not refused: %v", name, err)
+			}
+		}
+		refusedHere++
+		sameTree(t, n.Path(), before)
+		sameTree(t, out, beforeOut)
+	}
+	if refusedHere == 0 || refusedThere == 0 {
+		t.Errorf("%d refused at the laptop, %d at home: expected some of both", refusedThere, refusedHere)
+	}
+}
+
+// unsigned tells whether a field of the request has no influence on what is
+// signed: with the right hash, its answer is just what was asked for. The
+// directory goes by its own copy of these. Of a peer's info-bundle only bytes
+// that say nothing can be changed, such as those in the zip format's frame.
+func unsigned(name string) bool {
+	return strings.Contains(name, ".file ") || strings.HasPrefix(name, ".created") || strings.HasPrefix(name, ".id") || strings.Contains(name, ".bundle ")
+}
+
+// An answer changed on its way, in whichever field, is refused, and nothing
+// changes. Then the right one is still accepted.
+func TestTamperedAnswer(t *testing.T) {
+	n, asks, out := everything(t)
+	r := mustCollect(t, n.Dir, asks...)
+	right := signed(t, r, n.Key)
+	before, beforeOut := snapshot(t, n.Path()), snapshot(t, out)
+	for name, data := range changes[answerFile](t, right.Encode()) {
+		a, err := ReadAnswer(data)
+		if err == nil {
+			_, err = File(ctx, n.Dir, a, time.Now())
+		}
+		if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrMismatch) && !errors.Is(err, ErrNotWaiting) {
+			t.Errorf("%s: not refused: %v", name, err)
+		}
+	}
+	sameTree(t, n.Path(), before)
+	sameTree(t, out, beforeOut)
+	mustFile(t, n.Dir, right)
+	checkOutputs(t, n.Dir, r)
+}
+
+// What the root key has really signed, but what was not asked for like this, is
+// refused, and nothing changes.
+func TestAnswerToSomethingElse(t *testing.T) {
+	n, asks, _ := everything(t)
+	r := mustCollect(t, n.Dir, asks...)
+	before := snapshot(t, n.Path())
+	for name, change := range map[string]func(r *Request){
+		"server serial":   func(r *Request) { r.servers[0].serial = r.peers[0].serial },
+		"server validity": func(r *Request) { r.servers[0].days += 10 },
+		"server key": func(r *Request) {
+			r.servers[0].csr, _ = pki.ParseCSRPEM(serverCSR(t, n.Identity()))
+		},
+		"peer serial": func(r *Request) { r.peers[1].serial = r.servers[0].serial },
+		"peer subnet": func(r *Request) { r.peers[0].subnet = "00abcd" },
+		"peer": func(r *Request) {
+			r.peers[0].bundle = nodetest.ReadBundle(t, nodetest.New(t, ca, "x.example.com:1").Bundle(t))
+		},
+		"peers exchanged":  func(r *Request) { r.peers[0], r.peers[1] = r.peers[1], r.peers[0] },
+		"peer missing":     func(r *Request) { r.peers = r.peers[:1] },
+		"server missing":   func(r *Request) { r.servers = nil },
+		"bundle missing":   func(r *Request) { r.info = nil },
+		"csr missing":      func(r *Request) { r.rootCSR = readCSR(t, n) },
+		"nodeinfo content": func(r *Request) { r.info.files[0].Data = append(r.info.files[0].Data, '\n') },
+		"nodeinfo extra": func(r *Request) {
+			r.info.files = append(r.info.files, infobundle.File{Name: "extra.txt", Data: []byte("x")})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			changed, err := ReadRequest(r.Encode(), time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(changed)
+			a, err := Fulfil(changed, n.Key, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, ErrMismatch) {
+				t.Errorf("not refused: %v", err)
+			}
+			sameTree(t, n.Path(), before)
+		})
+	}
+	stranger, err := pki.GenerateKey(pki.P256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Fulfil(r, stranger, time.Now()); !errors.Is(err, node.ErrWrongKey) {
+		t.Errorf("another root key: %v", err)
+	}
+}
+
+func readCSR(t *testing.T, n *nodetest.Node) []byte {
+	t.Helper()
+	der, err := pki.NewCSR(n.Identity(), n.Key, pki.RootCSR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pki.EncodeCSRPEM(der)
+}
+
+// No two readers can see different things in one file: a content has one form.
+func TestOneForm(t *testing.T) {
+	n, asks, _ := everything(t)
+	r := mustCollect(t, n.Dir, asks...)
+	a := signed(t, r, n.Key)
+	readR := func(data []byte) error { _, err := ReadRequest(data, time.Now()); return err }
+	readA := func(data []byte) error { _, err := ReadAnswer(data); return err }
+	for _, f := range []struct {
+		name string
+		data []byte
+		read func([]byte) error
+	}{{"request", r.Encode(), readR}, {"answer", a.Encode(), readA}} {
+		if err := f.read(f.data); err != nil {
+			t.Fatal(err)
+		}
+		id := fmt.Sprintf("%q: %q", "id", r.ID)
+		for name, data := range map[string]string{
+			"space at the end":     string(f.data) + " ",
+			"no line end":          strings.TrimSuffix(string(f.data), "\n"),
+			"other letter case":    strings.Replace(string(f.data), `"id"`, `"ID"`, 1),
+			"repeated name":        strings.Replace(string(f.data), id, id+", "+id, 1),
+			"unknown name":         strings.Replace(string(f.data), id, id+`, "x": 1`, 1),
+			"null":                 strings.Replace(string(f.data), id, id+`, "server_certs": null`, 1),
+			"two documents":        string(f.data) + string(f.data),
+			"truncated":            string(f.data[:len(f.data)/2]),
+			"empty":                "",
+			"later version":        strings.Replace(string(f.data), `"version": 1`, `"version": 2`, 1),
+			"the other one's name": strings.NewReplacer("signing request", "signing answer", "signing answer", "signing request").Replace(string(f.data)),
+		} {
+			if err := f.read([]byte(data)); !errors.Is(err, ErrFormat) {
+				t.Errorf("%s, %s: %v", f.name, name, err)
+			}
+		}
+		if err := f.read(make([]byte, MaxSize+1)); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s, too large: %v", f.name, err)
+		}
+	}
+}
+
+// fuzzSeed makes a request and its answer.
+func fuzzSeed(f *testing.F) (request, answer []byte) {
+	n, asks, _ := everything(f)
+	r := mustCollect(f, n.Dir, asks...)
+	return r.Encode(), signed(f, r, n.Key).Encode()
+}
+
+// Whatever is accepted as a request is written back byte for byte, and its
+// summary is safe to show on a terminal.
+func FuzzReadRequest(f *testing.F) {
+	request, answer := fuzzSeed(f)
+	f.Add(request)
+	f.Add(answer)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := ReadRequest(data, time.Now())
+		if err != nil {
+			if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrClock) {
+				t.Errorf("error %v", err)
+			}
+			return
+		}
+		if !bytes.Equal(r.Encode(), data) {
+			t.Error("written differently")
+		}
+		for _, i := range r.Summary() {
+			if strings.ContainsFunc(i.String(), func(c rune) bool { return c < ' ' || c == 0x7f }) {
+				t.Errorf("control character in %q", i)
+			}
+		}
+	})
+}
+
+// Whatever is accepted as an answer is written back byte for byte.
+func FuzzReadAnswer(f *testing.F) {
+	request, answer := fuzzSeed(f)
+	f.Add(request)
+	f.Add(answer)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		a, err := ReadAnswer(data)
+		if err != nil {
+			if !errors.Is(err, ErrFormat) {
+				t.Errorf("error %v", err)
+			}
+			return
+		}
+		if !bytes.Equal(a.Encode(), data) {
+			t.Error("written differently")
+		}
+	})
+}
+
+// A file name that a terminal would act on never gets into a summary.
+func TestPathsAreTame(t *testing.T) {
+	n := nodetest.New(t, aa, "aa.example.com:1234")
+	for _, name := range []string{"", "a\x1b[2Jb", "a\nb", "a\u202eb", "a\xffb", strings.Repeat("a", maxPath+1)} {
+		path := name
+		if name != "" {
+			path = filepath.Join(os.TempDir(), name)
+		}
+		if _, err := Collect(ctx, n.Dir, []Ask{InfoBundle{File: path}}, time.Now()); err == nil {
+			t.Errorf("the name %q was accepted", name)
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package offline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"peerlink/node"
+)
+
+// The files of a request in [node.RequestsFolder] are its ID with one of these.
+const (
+	waitingExt = ".json"  // the request, while it waits
+	filedExt   = ".filed" // the SHA-256 of the answer that was filed, in hex
+)
+
+func folder(d *node.Dir) string {
+	return filepath.Join(d.Path(), filepath.FromSlash(node.RequestsFolder))
+}
+
+func recordPath(d *node.Dir, id, ext string) string { return filepath.Join(folder(d), id+ext) }
+
+// remember keeps a new request until its answer comes.
+func remember(d *node.Dir, r *Request) error {
+	if err := os.MkdirAll(folder(d), 0o755); err != nil {
+		return err
+	}
+	return node.CreateFile(recordPath(d, r.ID, waitingExt), r.raw, 0o644)
+}
+
+// load reads a waiting request, and fails with [ErrNotWaiting] if there is none.
+func load(d *node.Dir, id string, now time.Time) (*Request, error) {
+	path := recordPath(d, id, waitingExt)
+	data, err := readFile(path, MaxSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s has no request %s; is this the directory that the request was collected in?", ErrNotWaiting, d.Path(), id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := ReadRequest(data, now)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if r.ID != id || r.Node != d.Identity() || !r.root.Equal(d.Root()) {
+		return nil, fmt.Errorf("%s: %w: it is another request, or one of another node", path, ErrFormat)
+	}
+	return r, nil
+}
+
+// Waiting lists the requests of which no answer has been filed, sorted by ID.
+// With an error it still lists those that could be read. now is the present time.
+func Waiting(d *node.Dir, now time.Time) ([]*Request, error) {
+	entries, err := os.ReadDir(folder(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var requests []*Request
+	var errs []error
+	for _, e := range entries {
+		id, ok := strings.CutSuffix(e.Name(), waitingExt)
+		if !ok || !isHex(id, idDigits) {
+			continue
+		}
+		// A crash may have left the request beside the record of its filing.
+		if _, err := os.Lstat(recordPath(d, id, filedExt)); err == nil {
+			continue
+		}
+		r, err := load(d, id, now)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		requests = append(requests, r)
+	}
+	return requests, errors.Join(errs...)
+}
+
+// Forget drops a waiting request: an answer to it can not be filed any more.
+// Its serial numbers are never used again. Subnets stay reserved for the peers
+// until [node.Dir.Repair] releases them. It fails with [ErrNotWaiting] if there
+// is no such request.
+func Forget(ctx context.Context, d *node.Dir, id string) error {
+	if !isHex(id, idDigits) {
+		return fmt.Errorf("%w: %q is not the ID of a request: expected %d lowercase hex digits", ErrNotWaiting, clip(id), idDigits)
+	}
+	return d.Locked(ctx, func(*node.Locked) error {
+		err := os.Remove(recordPath(d, id, waitingExt))
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %s has no request %s", ErrNotWaiting, d.Path(), id)
+		}
+		return err
+	})
+}
+
+// readFile reads a regular file of at most most bytes.
+func readFile(path string, most int64) ([]byte, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("%s is larger than %d bytes, which it can not be", path, most)
+	}
+	return data, err
+}

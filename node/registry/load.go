@@ -1,0 +1,142 @@
+package registry
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// Bounds on fetching a list.
+const (
+	fetchTime    = 30 * time.Second // from looking up the server to the last byte
+	maxRedirects = 5
+	maxHeader    = 64 << 10
+)
+
+// Load reads a list from a file or a server, as [Parse] does. source is the path
+// of a file, or a URL with https or http. A list that is fetched by http must be
+// signed: without a key, the error wraps [ErrUnsigned].
+//
+// Redirects are followed on the same server only, and never from https to http.
+// Fetching takes at most 30 seconds and reads at most 1 MiB.
+func Load(ctx context.Context, source string, key ed25519.PublicKey) (*List, error) {
+	transport := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		MaxResponseHeaderBytes: maxHeader,
+		DisableKeepAlives:      true, // nothing of it shall outlive the call
+	}
+	return load(ctx, source, key, time.Now(), transport)
+}
+
+func load(ctx context.Context, source string, key ed25519.PublicKey, now time.Time, transport http.RoundTripper) (*List, error) {
+	data, shown, err := read(ctx, source, key, transport)
+	if err != nil {
+		return nil, fmt.Errorf("registry %s: %w", shown, err)
+	}
+	l, err := Parse(data, key, now)
+	if err != nil {
+		return nil, fmt.Errorf("registry %s: %w", shown, err)
+	}
+	return l, nil
+}
+
+// read gets the bytes of a list, and the name of its source for messages.
+func read(ctx context.Context, source string, key ed25519.PublicKey, transport http.RoundTripper) (data []byte, shown string, err error) {
+	scheme, _, isURL := strings.Cut(source, "://")
+	if !isURL {
+		data, err = readFile(source)
+		return data, source, err
+	}
+	u, err := url.Parse(source)
+	if err != nil {
+		return nil, scheme + " address", errors.New("not a valid URL")
+	}
+	// A query, and what stands before an @, may be secret.
+	place := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+	shown = place.String()
+	switch {
+	case u.Scheme == "http" && key == nil:
+		err = fmt.Errorf("%w: by plain http anybody on the way could have written it; use https, or give the publisher's key", ErrUnsigned)
+	case u.Scheme == "http" || u.Scheme == "https":
+		data, err = fetch(ctx, u, transport)
+	default:
+		err = errors.New("expected the path of a file, or a URL with https or http")
+	}
+	return data, shown, err
+}
+
+func readFile(path string) ([]byte, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readBounded(f)
+}
+
+func readBounded(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxList+1))
+	if err == nil && len(data) > maxList {
+		err = tooLarge()
+	}
+	return data, err
+}
+
+func fetch(ctx context.Context, u *url.URL, transport http.RoundTripper) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, errors.New("not a valid URL")
+	}
+	client := http.Client{Transport: transport, CheckRedirect: checkRedirect}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, withoutURL(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the server answers %d %s: expected the list", resp.StatusCode, http.StatusText(resp.StatusCode))
+	}
+	return readBounded(resp.Body)
+}
+
+// checkRedirect lets a server move the list to another path, and from http to
+// https. Elsewhere it would be another server that vouches for the list.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) > maxRedirects {
+		return fmt.Errorf("more than %d redirects", maxRedirects)
+	}
+	from, to := via[len(via)-1].URL, req.URL
+	sameServer := to.Scheme == from.Scheme && to.Host == from.Host
+	upgrade := from.Scheme == "http" && to.Scheme == "https" && to.Hostname() == from.Hostname()
+	if !sameServer && !upgrade {
+		return fmt.Errorf("the server redirects to %s://%s: expected it to stay on %s://%s; if you trust that one, name it yourself",
+			to.Scheme, printable(to.Host), from.Scheme, from.Host)
+	}
+	return nil
+}
+
+// withoutURL removes the URL from an error of package http: it may have secrets.
+func withoutURL(err error) error {
+	if ue, ok := errors.AsType[*url.Error](err); ok {
+		return ue.Err
+	}
+	return err
+}

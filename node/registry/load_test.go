@@ -1,0 +1,136 @@
+package registry
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"io"
+	"io/fs"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Where a list may come from, with which key, and over which redirects.
+func TestLoad(t *testing.T) {
+	plain := []byte(head + good("00000001"))
+	signed, err := Sign(plain, publisher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "registry.toml")
+	if err := os.WriteFile(file, signed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	serve := func(path string, data []byte) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { w.Write(data) })
+	}
+	redirect := func(path string, to func() string) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to(), http.StatusFound) })
+	}
+	web := httptest.NewTLSServer(mux)
+	defer web.Close()
+	insecure := httptest.NewServer(mux)
+	defer insecure.Close()
+	elsewhere := httptest.NewTLSServer(mux)
+	defer elsewhere.Close()
+	serve("/plain", plain)
+	serve("/signed", signed)
+	serve("/page", []byte("<html>"))
+	redirect("/moved", func() string { return "/plain" })
+	redirect("/loop", func() string { return "/loop" })
+	redirect("/other", func() string { return elsewhere.URL + "/plain" })
+	redirect("/down", func() string { return insecure.URL + "/plain" })
+	redirect("/up", func() string { return web.URL + "/signed" })
+	redirect("/file", func() string { return "file://" + file })
+	mux.HandleFunc("/endless", func(w http.ResponseWriter, _ *http.Request) {
+		for {
+			if _, err := io.WriteString(w, strings.Repeat("#\n", 1<<14)); err != nil {
+				return
+			}
+		}
+	})
+	mux.HandleFunc("/secret", func(w http.ResponseWriter, r *http.Request) {
+		panic(http.ErrAbortHandler) // cuts the connection
+	})
+	// The two servers with TLS share a certificate.
+	transport := web.Client().Transport
+	for _, c := range []struct {
+		name, source string
+		key          ed25519.PublicKey
+		want         string // part of the error; "" for success
+	}{
+		{"file", file, publisherKey, ""},
+		{"file, nobody asks", file, nil, ""},
+		{"file, another key", file, strangerKey, ErrSignature.Error()},
+		{"a folder", dir, nil, "not a regular file"},
+		{"another scheme", "ftp://x/y", nil, "https or http"},
+		{"no URL", "https://[", nil, "not a valid URL"},
+		{"https", web.URL + "/plain", nil, ""},
+		{"https, unsigned with key", web.URL + "/plain", publisherKey, ErrUnsigned.Error()},
+		{"https, signed", web.URL + "/signed", publisherKey, ""},
+		{"http", insecure.URL + "/signed", nil, ErrUnsigned.Error()},
+		{"http, unsigned", insecure.URL + "/plain", publisherKey, ErrUnsigned.Error()},
+		{"http, signed", insecure.URL + "/signed", publisherKey, ""},
+		{"not found", web.URL + "/none", nil, "404"},
+		{"a page", web.URL + "/page", nil, ErrFormat.Error()},
+		{"redirect", web.URL + "/moved", nil, ""},
+		{"redirect for ever", web.URL + "/loop", nil, "redirects"},
+		{"redirect to another server", web.URL + "/other", nil, "redirects to"},
+		{"redirect to http", web.URL + "/down", publisherKey, "redirects to"},
+		{"redirect to https", insecure.URL + "/up", publisherKey, ""},
+		{"redirect to a file", web.URL + "/file", nil, "redirects to"},
+		{"endless", web.URL + "/endless", nil, "larger than"},
+		{"cut", strings.Replace(web.URL, "://", "://me:hunter2@", 1) + "/secret?token=hunter2", nil, "EOF"},
+	} {
+		l, err := load(context.Background(), c.source, c.key, now, transport)
+		switch {
+		case c.want == "" && (err != nil || l.Len() != 1):
+			t.Errorf("%s: %v", c.name, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: got %v, want an error with %q", c.name, err, c.want)
+		case err != nil && strings.Contains(err.Error(), "hunter2"):
+			t.Errorf("%s: a secret in %q", c.name, err)
+		}
+	}
+}
+
+// A file that is not there is reported as such, for callers to tell apart.
+func TestLoadAbsent(t *testing.T) {
+	if _, err := Load(context.Background(), filepath.Join(t.TempDir(), "none"), nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v, want %v", err, fs.ErrNotExist)
+	}
+}
+
+// A server that the system does not trust is not believed.
+func TestLoadUntrusted(t *testing.T) {
+	asked := false
+	web := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
+	web.Config.ErrorLog = log.New(io.Discard, "", 0)
+	web.StartTLS()
+	_, err := Load(context.Background(), web.URL, nil)
+	web.Close()
+	if err == nil || !strings.Contains(err.Error(), "certificate") || asked {
+		t.Errorf("got %v, asked: %v", err, asked)
+	}
+}
+
+// A server that says nothing holds nobody up for longer than the caller likes.
+func TestLoadCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	web := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		cancel()
+		<-r.Context().Done()
+	}))
+	defer web.Close()
+	_, err := load(ctx, web.URL, nil, now, web.Client().Transport)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+}

@@ -1,0 +1,209 @@
+package registry
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Bounds on a list.
+const (
+	maxList    = 1 << 20 // bytes; about 7,000 accounting authorities
+	maxLine    = 1000    // bytes
+	maxName    = 200     // bytes
+	maxEntries = 10_000
+)
+
+// version is the version of the format. Every list begins with it.
+const version = "1"
+
+// Parse reads a list. If key is given, the list must be signed by it, or the
+// error wraps [ErrUnsigned] or [ErrSignature]; without a key, a signature is not
+// looked at. A list that is not valid any more at the time now gives an error
+// that wraps [ErrExpired], a list with any mistake [ErrFormat] or [ErrVersion].
+func Parse(data []byte, key ed25519.PublicKey, now time.Time) (*List, error) {
+	if len(data) > maxList {
+		return nil, tooLarge()
+	}
+	statements, signature, err := split(data)
+	if err != nil {
+		return nil, err
+	}
+	if key != nil {
+		if err := verify(statements, signature, key); err != nil {
+			return nil, err
+		}
+	}
+	l, err := decode(statements)
+	if err != nil {
+		return nil, err
+	}
+	if !l.ValidUntil.IsZero() && now.After(l.ValidUntil) {
+		return nil, fmt.Errorf("%w: it was valid until %s; get a newer one", ErrExpired, l.ValidUntil.Format(time.RFC3339))
+	}
+	l.Signed = key != nil
+	return l, nil
+}
+
+func tooLarge() error { return fmt.Errorf("%w: larger than %d bytes", ErrFormat, maxList) }
+
+// The lines that a list may consist of. Each is a whole TOML statement, which is
+// what makes the rest simple: no string spans lines, so that the signature is
+// always what it looks like; and no value nests, which a stranger could make so
+// deep that a general TOML parser is busy with 1 MiB for minutes.
+var (
+	blankLine   = regexp.MustCompile(`^[ \t]*(#.*)?$`)
+	headerLine  = regexp.MustCompile(`^[ \t]*\[\[[ \t]*authority[ \t]*\]\][ \t]*(#.*)?$`)
+	versionLine = regexp.MustCompile(`^[ \t]*version[ \t]*=[ \t]*([0-9]+)[ \t]*(#.*)?$`)
+	keyLine     = regexp.MustCompile(`^[ \t]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(.*)$`)
+
+	stringValue = regexp.MustCompile(`^"([^"].*|"([^"].*)?)$`) // not """
+	numberValue = regexp.MustCompile(`^[0-9]+[ \t]*(#.*)?$`)
+	timeValue   = regexp.MustCompile(`^[0-9-]{10}[Tt ][0-9:.]+([Zz]|[+-][0-9:]+)[ \t]*(#.*)?$`)
+)
+
+// values says, for each key, of which form its value is.
+var values = map[string]struct {
+	form *regexp.Regexp
+	name string
+}{
+	"version":     {numberValue, "a number"},
+	"valid-until": {timeValue, "a time with its zone, such as 2027-01-01T00:00:00Z"},
+	"id":          {stringValue, "a string in double quotes"},
+	"name":        {stringValue, "a string in double quotes"},
+	"fingerprint": {stringValue, "a string in double quotes"},
+}
+
+// checkLines checks that every line is of a form that a list may have. What is
+// behind the first character of a value is left to the TOML parser.
+func checkLines(statements []byte) error {
+	n, begun := 0, false
+	for line := range bytes.Lines(statements) {
+		n++
+		line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
+		if err := checkLine(line); err != nil {
+			return fmt.Errorf("%w: line %d: %w", ErrFormat, n, err)
+		}
+		if begun || blankLine.Match(line) {
+			continue
+		}
+		// Later versions may look different from here on.
+		begun = true
+		m := versionLine.FindSubmatch(line)
+		if m == nil {
+			return fmt.Errorf("%w: line %d: expected \"version = %s\" before anything else", ErrFormat, n, version)
+		}
+		if got := string(m[1]); got != version {
+			return fmt.Errorf("%w: version %s: expected %s", ErrVersion, clip(got), version)
+		}
+	}
+	if !begun {
+		return fmt.Errorf("%w: it is empty", ErrFormat)
+	}
+	return nil
+}
+
+func checkLine(line []byte) error {
+	if len(line) > maxLine {
+		return fmt.Errorf("%d bytes: expected at most %d", len(line), maxLine)
+	}
+	if blankLine.Match(line) || headerLine.Match(line) {
+		return nil
+	}
+	m := keyLine.FindSubmatch(line)
+	if m == nil {
+		return fmt.Errorf("%q: expected a comment, [[authority]], or a key and its value", clip(string(line)))
+	}
+	v, known := values[string(m[1])]
+	if !known {
+		return fmt.Errorf("unknown key %q", clip(string(m[1])))
+	}
+	if !v.form.Match(m[2]) {
+		return fmt.Errorf("%s is %q: expected %s", m[1], clip(string(m[2])), v.name)
+	}
+	return nil
+}
+
+// decode reads the statements of a list.
+func decode(statements []byte) (*List, error) {
+	if err := checkLines(statements); err != nil {
+		return nil, err
+	}
+	var f struct {
+		Version    int64     `toml:"version"`
+		ValidUntil time.Time `toml:"valid-until"`
+		Authority  []struct {
+			ID          string `toml:"id"`
+			Name        string `toml:"name"`
+			Fingerprint string `toml:"fingerprint"`
+		} `toml:"authority"`
+	}
+	md, err := toml.Decode(string(statements), &f)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrFormat, printable(err.Error()))
+	}
+	// Known keys in the wrong place, such as an id above the first [[authority]].
+	if extra := md.Undecoded(); len(extra) > 0 {
+		return nil, fmt.Errorf("%w: %q is in the wrong place", ErrFormat, clip(extra[0].String()))
+	}
+	if len(f.Authority) > maxEntries {
+		return nil, fmt.Errorf("%w: %d accounting authorities: expected at most %d", ErrFormat, len(f.Authority), maxEntries)
+	}
+	l := &List{ValidUntil: f.ValidUntil, entries: make(map[string]Entry, len(f.Authority))}
+	for i, a := range f.Authority {
+		e := Entry(a)
+		if err := e.check(); err != nil {
+			return nil, fmt.Errorf("%w: accounting authority %d (%q): %w", ErrFormat, i+1, clip(e.ID), err)
+		}
+		if _, twice := l.entries[e.ID]; twice {
+			return nil, fmt.Errorf("%w: accounting authority %d: the ID %s is there twice", ErrFormat, i+1, e.ID)
+		}
+		l.entries[e.ID] = e
+	}
+	return l, nil
+}
+
+func (e Entry) check() error {
+	if len(e.ID) != 8 || strings.Trim(e.ID, "0123456789abcdef") != "" {
+		return errors.New("id: expected the node ID, 8 lowercase hex digits")
+	}
+	// The name is shown on terminals, and a person decides by it: no escape
+	// sequences, no text that runs backwards, no letters without width.
+	if e.Name == "" || len(e.Name) > maxName || strings.ContainsFunc(e.Name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Errorf("name: expected 1 to %d bytes of printable text", maxName)
+	}
+	if err := checkFingerprint(e.Fingerprint); err != nil {
+		return fmt.Errorf("fingerprint: %w", err)
+	}
+	return nil
+}
+
+// clip bounds foreign text in an error message.
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "..."
+	}
+	return s
+}
+
+// printable makes foreign text fit for a message that does not quote it.
+func printable(s string) string {
+	if len(s) > 200 {
+		s = s[:200] + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}

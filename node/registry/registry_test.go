@@ -1,0 +1,387 @@
+package registry
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/node/pki"
+)
+
+var (
+	now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+	// The key of the example in docs/registry.md.
+	publisher    = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
+	publisherKey = publisher.Public().(ed25519.PublicKey)
+	strangerKey  = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)).Public().(ed25519.PublicKey)
+)
+
+var digits = strings.Repeat("0123456789abcdef", 4)
+
+// entry is a [[authority]] with the given values, written as they are.
+func entry(id, name, fingerprint string) string {
+	return "[[authority]]\nid = " + id + "\nname = " + name + "\nfingerprint = " + fingerprint + "\n"
+}
+
+func good(id string) string { return entry(`"`+id+`"`, `"A bank"`, `"sha256:`+digits+`"`) }
+
+const head = "version = 1\n"
+
+// A list that is right is read, whatever freedom TOML leaves in how it is written.
+func TestParse(t *testing.T) {
+	for _, c := range []struct {
+		name, list string
+		want       []Entry
+	}{
+		{"nobody", head, nil},
+		{"two", head + good("00000001") + good("abcdef99"), []Entry{{"00000001", "A bank", "sha256:" + digits}, {"abcdef99", "A bank", "sha256:" + digits}}},
+		{"comments and space", "# x\n\n \tversion=1 # one\n  [[ authority ]] # a\n" + good("00000001")[14:], []Entry{{"00000001", "A bank", "sha256:" + digits}}},
+		{"CRLF, no line end at the end", strings.TrimSpace(strings.ReplaceAll(head+good("00000001"), "\n", "\r\n")), []Entry{{"00000001", "A bank", "sha256:" + digits}}},
+		{"other alphabets, escapes, brackets", head + entry(`"00000001"`, `"Банк \"Ü\" \u00e9 [[[ # {"`, `"sha256:`+digits+`"`), []Entry{{"00000001", `Банк "Ü" é [[[ # {`, "sha256:" + digits}}},
+	} {
+		l, err := Parse([]byte(c.list), nil, now)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if l.Len() != len(c.want) || l.Signed {
+			t.Errorf("%s: %+v", c.name, l)
+		}
+		for _, want := range c.want {
+			if got, ok := l.Lookup(want.ID); !ok || got != want {
+				t.Errorf("%s: got %+v, %v, want %+v", c.name, got, ok, want)
+			}
+		}
+	}
+}
+
+// One mistake anywhere, and nothing of the list is believed; the error says that
+// it is the format, or the version, and fits on a screen.
+func TestParseRefuses(t *testing.T) {
+	name, fp := `"A bank"`, `"sha256:`+digits+`"`
+	for _, c := range []struct {
+		name, list string
+		want       error
+	}{
+		{"empty", "", ErrFormat},
+		{"comments only", "# x\n", ErrFormat},
+		{"no version", good("00000001"), ErrFormat},
+		{"version last", good("00000001") + head, ErrFormat},
+		{"version twice", head + head, ErrFormat},
+		{"version as text", "version = \"1\"\n", ErrFormat},
+		{"version as float", "version = 1.0\n", ErrFormat},
+		{"later version", "version = 2\n", ErrVersion},
+		{"huge version", "version = 99999999999999999999999\n", ErrVersion},
+		{"later version with more in it", "version = 2\nfancy = { x = 1 }\n", ErrVersion},
+		{"same ID twice", head + good("00000001") + good("00000001"), ErrFormat},
+		{"unknown key", head + good("00000001") + "revoked = true\n", ErrFormat},
+		{"unknown table", head + "[options]\n", ErrFormat},
+		{"key in capitals", head + good("00000001") + "ID = \"00000002\"\n", ErrFormat},
+		{"key twice", head + good("00000001") + "id = \"00000002\"\n", ErrFormat},
+		{"key at the top", head + "id = \"00000001\"\n", ErrFormat},
+		{"version of an authority", head + good("00000001") + "version = 1\n", ErrFormat},
+		{"no ID", head + "[[authority]]\nname = " + name + "\nfingerprint = " + fp + "\n", ErrFormat},
+		{"no name", head + "[[authority]]\nid = \"00000001\"\nfingerprint = " + fp + "\n", ErrFormat},
+		{"no fingerprint", head + "[[authority]]\nid = \"00000001\"\nname = " + name + "\n", ErrFormat},
+		{"ID as number", head + entry("12345678", name, fp), ErrFormat},
+		{"ID in capitals", head + entry(`"ABCDEF00"`, name, fp), ErrFormat},
+		{"ID too short", head + entry(`"1234567"`, name, fp), ErrFormat},
+		{"an agent's ID", head + entry(`"`+digits[:32]+`"`, name, fp), ErrFormat},
+		{"ID is no hex", head + entry(`"1234567g"`, name, fp), ErrFormat},
+		{"empty name", head + entry(`"00000001"`, `""`, fp), ErrFormat},
+		{"long name", head + entry(`"00000001"`, `"`+strings.Repeat("x", maxName+1)+`"`, fp), ErrFormat},
+		{"name with an escape sequence", head + entry(`"00000001"`, `"\u001b[2J"`, fp), ErrFormat},
+		{"name that runs backwards", head + entry(`"00000001"`, `"a\u202eb"`, fp), ErrFormat},
+		{"name as a list", head + entry(`"00000001"`, `["x"]`, fp), ErrFormat},
+		{"name over lines", head + entry(`"00000001"`, "\"\"\"a\nb\"\"\"", fp), ErrFormat},
+		{"name not closed", head + entry(`"00000001"`, `"a`, fp), ErrFormat},
+		{"name with more behind it", head + entry(`"00000001"`, `"a" "b"`, fp), ErrFormat},
+		{"name not UTF-8", head + entry(`"00000001"`, "\"a\xff\"", fp), ErrFormat},
+		{"fingerprint without prefix", head + entry(`"00000001"`, name, `"`+digits+`"`), ErrFormat},
+		{"fingerprint too short", head + entry(`"00000001"`, name, `"sha256:`+digits[1:]+`"`), ErrFormat},
+		{"fingerprint too long", head + entry(`"00000001"`, name, `"sha256:`+digits+`0"`), ErrFormat},
+		{"fingerprint in capitals", head + entry(`"00000001"`, name, `"sha256:`+strings.ToUpper(digits)+`"`), ErrFormat},
+		{"fingerprint of another kind", head + entry(`"00000001"`, name, `"sha1:`+digits[:40]+`"`), ErrFormat},
+		{"valid-until without zone", head + "valid-until = 2027-01-01T00:00:00\n", ErrFormat},
+		{"valid-until as date", head + "valid-until = 2027-01-01\n", ErrFormat},
+		{"valid-until as text", head + "valid-until = \"2027-01-01T00:00:00Z\"\n", ErrFormat},
+		{"valid-until that never comes", head + "valid-until = 2027-02-30T00:00:00Z\n", ErrFormat},
+		{"expired", head + "valid-until = 2026-11-23T11:59:59Z\n" + good("00000001"), ErrExpired},
+		{"expired elsewhere", head + "valid-until = 2026-11-23T13:59:59+02:00\n", ErrExpired},
+		{"byte order mark", "\ufeff" + head, ErrFormat},
+		{"NUL", head + "# \x00\n", ErrFormat},
+		{"an HTML page", "<!DOCTYPE html>\n<html></html>\n", ErrFormat},
+		{"long line", head + "#" + strings.Repeat("x", maxLine) + "\n", ErrFormat},
+		{"too large", head + strings.Repeat("#\n", maxList/2), ErrFormat},
+		{"too many", head + strings.Repeat("[[authority]]\n", maxEntries+1), ErrFormat},
+		{"deep lists", head + "name = " + strings.Repeat("[", maxList/2), ErrFormat},
+		{"deep lists on lines", head + strings.Repeat("name = [\n", maxList/16), ErrFormat},
+		{"deep tables", head + strings.Repeat("{a=", 300) + "\n", ErrFormat},
+		{"long key", head + strings.Repeat("a.", 400) + "a = 1\n", ErrFormat},
+	} {
+		start := time.Now()
+		l, err := Parse([]byte(c.list), nil, now)
+		if !errors.Is(err, c.want) || l != nil {
+			t.Errorf("%s: got %+v, %v, want %v", c.name, l, err, c.want)
+		} else if len(err.Error()) > 500 || strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
+			t.Errorf("%s: a message of %d bytes: %.600q", c.name, len(err.Error()), err.Error())
+		}
+		// A general TOML parser takes minutes for some of these.
+		if d := time.Since(start); d > 5*time.Second {
+			t.Errorf("%s: took %v", c.name, d)
+		}
+	}
+}
+
+// With a key, a list counts only as the publisher signed it, to the byte.
+func TestSignature(t *testing.T) {
+	list := head + "valid-until = 2027-01-01T00:00:00Z\n" + good("00000001")
+	b, err := Sign([]byte(list), publisher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed := string(b)
+	line := signed[len(list):]
+	for _, c := range []struct {
+		name, list string
+		key        ed25519.PublicKey
+		want       error
+	}{
+		{"as signed", signed, publisherKey, nil},
+		{"no line end at the end", strings.TrimSuffix(signed, "\n"), publisherKey, nil},
+		{"nobody asks", signed, nil, nil},
+		{"another key", signed, strangerKey, ErrSignature},
+		{"no key at all", signed, ed25519.PublicKey{}, ErrKey},
+		{"not signed", list, publisherKey, ErrUnsigned},
+		{"one letter", strings.Replace(signed, "A bank", "A tank", 1), publisherKey, ErrSignature},
+		{"added above", good("00000002") + signed, publisherKey, ErrSignature},
+		{"added below", signed + good("00000002"), publisherKey, ErrFormat},
+		{"added below, nobody asks", signed + good("00000002"), nil, ErrFormat},
+		{"empty line below", signed + "\n", publisherKey, ErrFormat},
+		{"signed twice", signed + line, publisherKey, ErrFormat},
+		{"line ends", strings.ReplaceAll(signed, "\n", "\r\n"), publisherKey, ErrSignature},
+		{"cut off", signed[:len(signed)-10], publisherKey, ErrFormat},
+		{"cut off, nobody asks", signed[:len(signed)-10], nil, ErrFormat},
+		{"signature alone", line, publisherKey, ErrSignature},
+		{"disguised", strings.Replace(signed, "# ed", "#  ed", 1), publisherKey, ErrUnsigned},
+	} {
+		l, err := Parse([]byte(c.list), c.key, now)
+		if !errors.Is(err, c.want) || (err == nil) != (l != nil) {
+			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
+		}
+		if l != nil && l.Signed != (c.key != nil) {
+			t.Errorf("%s: Signed is %v", c.name, l.Signed)
+		}
+	}
+	if _, err := Parse(b, publisherKey, now.AddDate(1, 0, 0)); !errors.Is(err, ErrExpired) {
+		t.Errorf("a good signature a year later: got %v, want %v", err, ErrExpired)
+	}
+	if again, err := Sign(b, publisher); err != nil || string(again) != signed {
+		t.Errorf("signing again: %q, %v", again, err)
+	}
+	if _, err := Sign([]byte(list+good("00000001")), publisher); !errors.Is(err, ErrFormat) {
+		t.Errorf("signing a list with a mistake: %v", err)
+	}
+}
+
+// What a registry knows about a node ID: nothing, that the key is right, or that
+// somebody else has it.
+func TestCheck(t *testing.T) {
+	newKey := func() crypto.PublicKey {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k.Public()
+	}
+	right, wrong := newKey(), newKey()
+	l, err := Parse([]byte(head+entry(`"00000001"`, `"A bank"`, `"`+pki.Fingerprint(right)+`"`)), nil, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		id   string
+		key  crypto.PublicKey
+		want error
+	}{
+		{"00000001", right, nil}, {"00000001", wrong, ErrMismatch}, {"00000001", nil, ErrMismatch},
+		{"00000002", right, ErrUnlisted}, {"", right, ErrUnlisted},
+	} {
+		if e, err := l.Check(c.id, c.key); !errors.Is(err, c.want) || (c.want == nil && e.Name != "A bank") {
+			t.Errorf("%q: got %+v, %v, want %v", c.id, e, err, c.want)
+		}
+	}
+}
+
+// A fingerprint is recognized however a person or a program has laid it out, and
+// nothing else is taken for one, not even if it is nearly right.
+func TestParseFingerprint(t *testing.T) {
+	want := "sha256:" + digits
+	pairs := regexp.MustCompile("..").ReplaceAllString(digits, "$0:")
+	for _, s := range []string{
+		want, digits, strings.ToUpper(want), " \t" + want + "\r\n", pairs, "SHA256:" + strings.ToUpper(pairs),
+		"sha256: " + digits[:32] + "\n  " + digits[32:], strings.ReplaceAll(pairs, ":", "\u00a0"),
+	} {
+		if got, err := ParseFingerprint(s); err != nil || got != want {
+			t.Errorf("%q: got %q, %v", s, got, err)
+		}
+	}
+	for _, s := range []string{
+		"", "sha256:", digits[1:], digits + "0", want + want, "sha256:sha256:" + digits, "sha1:" + digits[:40], "sha512:" + digits,
+		"g" + digits[1:], "SHA256:AbCdEfGhIjKlMnOpQrStUvWxYz0123456789+/AbCdE", digits[:63] + "\x00", "\u0660" + digits[1:],
+		"0x" + digits, digits[:32] + "-" + digits[32:], strings.Repeat(" ", maxTyped) + want,
+	} {
+		if got, err := ParseFingerprint(s); !errors.Is(err, ErrFingerprint) || got != "" {
+			t.Errorf("%q: got %q, %v, want %v", s, got, err, ErrFingerprint)
+		}
+	}
+}
+
+// A publisher's key is read in the two forms in which people hand it out, and
+// nothing else is, above all not a private key.
+func TestParseKey(t *testing.T) {
+	der, err := x509.MarshalPKIXPublicKey(publisherKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(typ string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der}))
+	}
+	b64 := base64.StdEncoding.EncodeToString(der)
+	for _, s := range []string{b64, " " + b64 + "\n", block("PUBLIC KEY", der)} {
+		if got, err := ParseKey(s); err != nil || !got.Equal(publisherKey) {
+			t.Errorf("%q: got %x, %v", s, got, err)
+		}
+	}
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecDER, _ := x509.MarshalPKIXPublicKey(ec.Public())
+	private, _ := x509.MarshalPKCS8PrivateKey(publisher)
+	for _, s := range []string{
+		"", "x", "-----BEGIN PUBLIC KEY-----", base64.StdEncoding.EncodeToString(publisherKey), block("PUBLIC KEY", ecDER),
+		block("PRIVATE KEY", private), base64.StdEncoding.EncodeToString(private), block("PUBLIC KEY", der) + block("PUBLIC KEY", der), b64[1:],
+	} {
+		got, err := ParseKey(s)
+		if !errors.Is(err, ErrKey) || got != nil {
+			t.Errorf("%q: got %x, %v, want %v", s, got, err, ErrKey)
+		} else if strings.Contains(err.Error(), base64.StdEncoding.EncodeToString(private[16:])) {
+			t.Errorf("a private key in a message: %v", err)
+		}
+	}
+}
+
+// The example in the documentation is what it says: a list in this format, with
+// a signature by the key below it.
+func TestDocumentation(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "registry.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := regexp.MustCompile("(?s)```toml\n(.*?)```").FindSubmatch(doc)
+	keys := regexp.MustCompile("(?s)```\n(-----BEGIN PUBLIC KEY.*?END PUBLIC KEY-----\n)\n(.*?)\n```").FindSubmatch(doc)
+	if list == nil || keys == nil {
+		t.Fatal("the example is missing")
+	}
+	for _, text := range keys[1:] {
+		key, err := ParseKey(string(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := Parse(list[1], key, now)
+		if err != nil {
+			resigned, _ := Sign(list[1], publisher)
+			t.Fatalf("%v; if the example was changed on purpose, this is its signature:\n%s", err, resigned)
+		}
+		if e, ok := l.Lookup("1234e567"); !ok || e.Name != "Town of Example, currency office" || l.ValidUntil.IsZero() {
+			t.Errorf("got %+v, %v", e, l)
+		}
+	}
+}
+
+// What the documentation tells a publisher to do with OpenSSL works.
+func TestOpenSSL(t *testing.T) {
+	openssl, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("no openssl here: signing a list with it was not tested")
+	}
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	run := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command(openssl, args...).CombinedOutput(); err != nil {
+			t.Fatalf("openssl %q: %v: %s", args, err, out)
+		}
+	}
+	list := []byte(head + good("00000001"))
+	if err := os.WriteFile(path("list.toml"), list, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run("genpkey", "-algorithm", "ed25519", "-out", path("publisher.key"))
+	run("pkey", "-in", path("publisher.key"), "-pubout", "-out", path("publisher.pub"))
+	run("pkeyutl", "-sign", "-rawin", "-inkey", path("publisher.key"), "-in", path("list.toml"), "-out", path("list.sig"))
+	pub, err := os.ReadFile(path("publisher.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := os.ReadFile(path("list.sig"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ParseKey(string(pub))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed := fmt.Appendf(list, "%s%s\n", signaturePrefix, base64.StdEncoding.EncodeToString(sig))
+	if _, err := Parse(signed, key, now); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whatever the bytes: no panic, no delay, one of the named errors or a list in
+// which every entry is right; and what can be read can be signed and verified.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(head + good("00000001") + good("00000002")))
+	f.Add([]byte(head + "valid-until = 2027-01-01T00:00:00Z\n"))
+	f.Add([]byte("version = 2\n"))
+	f.Add([]byte(head + signaturePrefix + base64.StdEncoding.EncodeToString(make([]byte, 64)) + "\n"))
+	f.Add([]byte("version=1\r\n[[authority]] # x\r\nname=\"\\u00e9\"\r\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l, err := Parse(data, nil, now)
+		if err != nil {
+			if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrVersion) && !errors.Is(err, ErrExpired) {
+				t.Fatalf("%q: %v", data, err)
+			}
+			return
+		}
+		for id, e := range l.entries {
+			if err := e.check(); err != nil || e.ID != id {
+				t.Fatalf("%q: %+v: %v", data, e, err)
+			}
+		}
+		signed, err := Sign(data, publisher)
+		if err != nil {
+			t.Fatalf("%q: sign: %v", data, err)
+		}
+		if got, err := Parse(signed, publisherKey, now); err != nil || got.Len() != l.Len() {
+			t.Fatalf("%q: verify: %v", signed, err)
+		}
+	})
+}

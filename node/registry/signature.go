@@ -1,0 +1,103 @@
+package registry
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"strings"
+)
+
+// signaturePrefix begins the last line of a signed list. To TOML it is a
+// comment, so that a signed list is still a list. The rest of the line is the
+// signature in base64.
+const signaturePrefix = "# ed25519 signature: "
+
+// split takes a list apart: what is signed, which is all that stands above the
+// signature, and the signature, which is nil if there is none. A signature with
+// something below it would make people believe that this is signed too; such a
+// list is refused whether or not anybody verifies it.
+func split(data []byte) (statements, signature []byte, err error) {
+	at := 0
+	for line := range bytes.Lines(data) {
+		if signature != nil {
+			return nil, nil, fmt.Errorf("%w: there is something below the signature, which must be the last line", ErrFormat)
+		}
+		encoded, found := bytes.CutPrefix(line, []byte(signaturePrefix))
+		if !found {
+			at += len(line)
+			continue
+		}
+		encoded = bytes.TrimSuffix(bytes.TrimSuffix(encoded, []byte("\n")), []byte("\r"))
+		signature, err = base64.StdEncoding.Strict().DecodeString(string(encoded))
+		if err != nil || len(signature) != ed25519.SignatureSize {
+			return nil, nil, fmt.Errorf("%w: the signature is cut off or damaged: expected %d bytes in base64", ErrFormat, ed25519.SignatureSize)
+		}
+	}
+	return data[:at], signature, nil
+}
+
+func verify(statements, signature []byte, key ed25519.PublicKey) error {
+	if len(key) != ed25519.PublicKeySize {
+		return fmt.Errorf("%w: %d bytes: expected %d", ErrKey, len(key), ed25519.PublicKeySize)
+	}
+	if signature == nil {
+		return fmt.Errorf("%w: expected a last line that begins with %q", ErrUnsigned, signaturePrefix)
+	}
+	if !ed25519.Verify(key, statements, signature) {
+		return fmt.Errorf("%w: the list was signed with another key, or changed afterwards (line ends too)", ErrSignature)
+	}
+	return nil
+}
+
+// Sign checks a list as [Parse] does, and signs it with the publisher's key. A
+// signature that is there already is replaced. Every byte counts from then on,
+// line ends too.
+func Sign(list []byte, key ed25519.PrivateKey) ([]byte, error) {
+	if len(list) > maxList {
+		return nil, tooLarge()
+	}
+	statements, _, err := split(list)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := decode(statements); err != nil {
+		return nil, err
+	}
+	signed := bytes.Clone(statements)
+	if !bytes.HasSuffix(signed, []byte("\n")) {
+		signed = append(signed, '\n')
+	}
+	signature := ed25519.Sign(key, signed)
+	return fmt.Appendf(signed, "%s%s\n", signaturePrefix, base64.StdEncoding.EncodeToString(signature)), nil
+}
+
+// ParseKey reads a publisher's public key, as "openssl pkey -pubout" writes it:
+// a PEM block, or just the base64 text in it. Errors wrap [ErrKey].
+func ParseKey(text string) (ed25519.PublicKey, error) {
+	text = strings.TrimSpace(text)
+	var der []byte
+	if strings.HasPrefix(text, "-----BEGIN ") {
+		block, rest := pem.Decode([]byte(text))
+		if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
+			return nil, fmt.Errorf("%w: expected exactly one PEM block, of type PUBLIC KEY", ErrKey)
+		}
+		der = block.Bytes
+	} else {
+		var err error
+		if der, err = base64.StdEncoding.Strict().DecodeString(text); err != nil {
+			return nil, fmt.Errorf("%w: expected what \"openssl pkey -pubout\" writes, or the base64 text in it", ErrKey)
+		}
+	}
+	pub, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	key, ok := pub.(ed25519.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("%w: it is a key of type %T", ErrKey, pub)
+	}
+	return key, nil
+}
