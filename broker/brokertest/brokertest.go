@@ -1,0 +1,880 @@
+// Package brokertest says in tests what every [broker.Broker] must do. A
+// package that implements one runs them all:
+//
+//	func TestBroker(t *testing.T) { brokertest.Run(t, open) }
+//
+// where open gives a [Fixture]: a broker, and what the interface leaves out
+// because a link does not need it: the applications' ends of the queues.
+package brokertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"peerlink/broker"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 30 * time.Second
+
+// A Fixture is a broker for one test, and access to what it stores.
+type Fixture struct {
+	// Broker is open. It should have no more than some hundred messages of a
+	// Publisher on their way to disk before Publish blocks.
+	Broker broker.Broker
+	// Suffix is put at the end of the names of all exchanges and peers, so that
+	// tests that share a server do not meet. The exchange that takes received
+	// messages, "accounts_in" with the suffix, must be there.
+	Suffix string
+
+	// Send publishes messages as an application does, and returns when all are
+	// durable. It reports [broker.ErrUnroutable] if there is one that no queue takes.
+	Send func(t testing.TB, exchange, routingKey string, messages ...broker.Outgoing) error
+	// Receive takes n messages out of the inbox as an application does.
+	Receive func(t testing.TB, n int) []broker.Incoming
+	// Aside returns the messages of a queue that were set aside.
+	Aside func(t testing.TB, queue string) []Aside
+	// Reopen closes the broker and opens it again, or one like it that has the
+	// same messages.
+	Reopen func(t testing.TB) broker.Broker
+	// Stall makes the broker unable to store anything until resume is called.
+	// It may be nil, if another fixture of the same broker has it.
+	Stall func(t testing.TB) (resume func())
+	// NoInbox is an exchange for received messages that no queue is bound to. It
+	// is empty if the broker has no such thing.
+	NoInbox string
+}
+
+// Aside is a message that was set aside.
+type Aside struct {
+	broker.Outgoing
+	Reason string
+}
+
+// Run tests a broker. open is called for each test, with an empty broker.
+func Run(t *testing.T, open func(t *testing.T) Fixture) {
+	for _, test := range []struct {
+		name string
+		run  func(t *testing.T, f Fixture)
+	}{
+		{"Order", testOrder},
+		{"Routing", testRouting},
+		{"Fanout", testFanout},
+		{"DeclareChanged", testDeclareChanged},
+		{"Release", testRelease},
+		{"Confirm", testConfirm},
+		{"ConfirmHolds", testConfirmHolds},
+		{"GivenBack", testGivenBack},
+		{"SetAside", testSetAside},
+		{"NextWaits", testNextWaits},
+		{"NoQueue", testNoQueue},
+		{"Publish", testPublish},
+		{"Unroutable", testUnroutable},
+		{"Refused", testRefused},
+		{"PublisherClosed", testPublisherClosed},
+		{"Stalled", testStalled},
+		{"ClosedWhileStalled", testClosedWhileStalled},
+		{"Closed", testClosed},
+		{"AtOnce", testAtOnce},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
+	}
+}
+
+// testContext ends long after everything should have happened: a test that
+// would wait for ever fails.
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// peer returns the objects of a peer that gets messages with routing keys that
+// begin with key.
+func (f Fixture) peer(id, key string) broker.PeerQueue {
+	id += f.Suffix
+	return broker.PeerQueue{
+		PeerID: id, Prefix: "aa", Exchange: "to_creditors" + f.Suffix, BindingKey: key + ".#",
+		Queues: []string{"peer." + id + ".0"},
+	}
+}
+
+func (f Fixture) declare(t testing.TB, q broker.PeerQueue) {
+	t.Helper()
+	if err := f.Broker.Declare(testContext(t), q); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// declared makes the queue of a peer, with messages "1" to "n" in it.
+func (f Fixture) declared(t testing.TB, n int) (queue string) {
+	t.Helper()
+	q := f.peer("1234abcd", "00.00.01")
+	f.declare(t, q)
+	f.send(t, q, numbers(1, n)...)
+	return q.Queues[0]
+}
+
+func outgoing(bodies ...string) []broker.Outgoing {
+	var ms []broker.Outgoing
+	for _, b := range bodies {
+		ms = append(ms, broker.Outgoing{Type: "AccountUpdate", ContentType: "application/json", Body: []byte(b)})
+	}
+	return ms
+}
+
+// send sends messages to a peer.
+func (f Fixture) send(t testing.TB, q broker.PeerQueue, bodies ...string) {
+	t.Helper()
+	key := ""
+	if !q.Fanout {
+		key = q.BindingKey[:len(q.BindingKey)-len("#")] + "07"
+	}
+	if err := f.Send(t, q.Exchange, key, outgoing(bodies...)...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// numbers returns the numbers from first to last.
+func numbers(first, last int) []string {
+	var s []string
+	for n := first; n <= last; n++ {
+		s = append(s, fmt.Sprint(n))
+	}
+	return s
+}
+
+func consume(t testing.TB, b broker.Broker, queue string) broker.Consumer {
+	t.Helper()
+	c, err := b.Consume(testContext(t), queue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// take takes n messages out of a queue.
+func take(t testing.TB, c broker.Consumer, n int) (bodies []string, tags []uint64) {
+	t.Helper()
+	for len(bodies) < n {
+		ds, err := c.Next(testContext(t), n-len(bodies))
+		if err != nil {
+			t.Fatalf("after %d messages: %v", len(bodies), err)
+		}
+		if len(ds) == 0 || len(ds) > n-len(bodies) {
+			t.Fatalf("got %d messages at once, want 1 to %d", len(ds), n-len(bodies))
+		}
+		for _, d := range ds {
+			bodies = append(bodies, string(d.Body))
+			tags = append(tags, d.Tag)
+		}
+	}
+	return bodies, tags
+}
+
+// wantQueued checks what is in a queue: these messages, and no others.
+func wantQueued(t testing.TB, f Fixture, b broker.Broker, q broker.PeerQueue, want ...string) {
+	t.Helper()
+	f.send(t, q, "the last")
+	c := consume(t, b, q.Queues[0])
+	got, tags := take(t, c, len(want)+1)
+	if want = append(slices.Clone(want), "the last"); !slices.Equal(got, want) {
+		t.Errorf("queue %s has %q, want %q", q.Queues[0], got, want)
+	}
+	if err := c.Confirm(tags[len(tags)-1]); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Messages come out in the order in which they were put in, unchanged, each
+// once, with growing tags.
+func testOrder(t *testing.T, f Fixture) {
+	q := f.peer("1234abcd", "00.00.01")
+	f.declare(t, q)
+	m := broker.Outgoing{Type: "ConfigureAccount", ContentType: "application/json", Body: []byte("\x00 \xff")}
+	if err := f.Send(t, q.Exchange, "00.00.01.02", m); err != nil {
+		t.Fatal(err)
+	}
+	f.send(t, q, numbers(1, 500)...)
+	c := consume(t, f.Broker, q.Queues[0])
+	ds, err := c.Next(testContext(t), 1)
+	if err != nil || len(ds) != 1 {
+		t.Fatalf("got %d messages, %v, want 1", len(ds), err)
+	}
+	if d := ds[0]; d.Type != m.Type || d.ContentType != m.ContentType || string(d.Body) != string(m.Body) {
+		t.Errorf("got %+v, want %+v", d, m)
+	}
+	got, tags := take(t, c, 500)
+	if !slices.Equal(got, numbers(1, 500)) {
+		t.Errorf("got %q, want 1 to 500", got)
+	}
+	if before := ds[0].Tag; tags[0] <= before || !slices.IsSorted(tags) || len(slices.Compact(tags)) != 500 {
+		t.Errorf("after tag %d came %d", before, tags)
+	}
+}
+
+// A message goes to the peer whose binding key matches its routing key, and to
+// nobody if there is none.
+func testRouting(t *testing.T, f Fixture) {
+	one, two := f.peer("1", "00.00.01"), f.peer("2", "00.00.02")
+	f.declare(t, one)
+	f.declare(t, two)
+	f.send(t, one, "a")
+	f.send(t, two, "b")
+	f.send(t, one, "c")
+	if err := f.Send(t, one.Exchange, "00.00.03.07", outgoing("d")...); !errors.Is(err, broker.ErrUnroutable) {
+		t.Errorf("got %v, want ErrUnroutable", err)
+	}
+	wantQueued(t, f, f.Broker, one, "a", "c")
+	wantQueued(t, f, f.Broker, two, "b")
+}
+
+// A fanout exchange does not look at routing keys.
+func testFanout(t *testing.T, f Fixture) {
+	one, two := f.peer("1", ""), f.peer("2", "")
+	for _, q := range []*broker.PeerQueue{&one, &two} {
+		q.Prefix, q.Exchange, q.Fanout, q.BindingKey = "da", "debtors_out"+f.Suffix, true, ""
+		f.declare(t, *q)
+	}
+	if err := f.Send(t, one.Exchange, "any.key", outgoing("a")...); err != nil {
+		t.Fatal(err)
+	}
+	wantQueued(t, f, f.Broker, one, "a")
+	wantQueued(t, f, f.Broker, two, "a", "the last") // the first peer's
+}
+
+// Declaring again changes nothing that is queued. With another binding key the
+// old one is not valid any more.
+func testDeclareChanged(t *testing.T, f Fixture) {
+	before := f.peer("1", "00.00.01")
+	f.declare(t, before)
+	f.send(t, before, "a")
+	f.declare(t, before)
+	after := f.peer("1", "00.00.02")
+	f.declare(t, after)
+	f.send(t, after, "b")
+	if err := f.Send(t, before.Exchange, "00.00.01.07", outgoing("c")...); !errors.Is(err, broker.ErrUnroutable) {
+		t.Errorf("got %v, want ErrUnroutable", err)
+	}
+	wantQueued(t, f, f.Broker, after, "a", "b")
+}
+
+// After Release no message is taken for the peer, and what is queued stays. It
+// can be done twice, for a peer that was never declared, and taken back.
+func testRelease(t *testing.T, f Fixture) {
+	q := f.peer("1", "00.00.01")
+	if err := f.Broker.Release(testContext(t), q); err != nil {
+		t.Errorf("never declared: %v", err)
+	}
+	f.declare(t, q)
+	f.send(t, q, "a")
+	for range 2 {
+		if err := f.Broker.Release(testContext(t), q); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Send(t, q.Exchange, "00.00.01.07", outgoing("b")...); !errors.Is(err, broker.ErrUnroutable) {
+			t.Errorf("got %v, want ErrUnroutable", err)
+		}
+	}
+	f.declare(t, q)
+	wantQueued(t, f, f.Broker, q, "a")
+}
+
+// A confirmation removes the message and all given out before it, and nothing
+// else. It may come late or twice, but not for what was not given out.
+func testConfirm(t *testing.T, f Fixture) {
+	queue := f.declared(t, 100)
+	c := consume(t, f.Broker, queue)
+	_, tags := take(t, c, 80)
+	for _, n := range []int{10, 60, 30, 60} {
+		if err := c.Confirm(tags[n-1]); err != nil {
+			t.Errorf("confirm message %d: %v", n, err)
+		}
+	}
+	if err := c.Confirm(tags[79] + 100); err == nil {
+		t.Error("a tag was confirmed that was never given out")
+	}
+	if got, _ := take(t, c, 20); !slices.Equal(got, numbers(81, 100)) {
+		t.Errorf("got %q, want 81 to 100", got)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := take(t, consume(t, f.Broker, queue), 40); !slices.Equal(got, numbers(61, 100)) {
+		t.Errorf("the next consumer got %q, want 61 to 100", got)
+	}
+}
+
+// What was confirmed, up to the last moment, is not given out after the broker
+// was closed in good order; what was not is.
+func testConfirmHolds(t *testing.T, f Fixture) {
+	queue := f.declared(t, 10)
+	c := consume(t, f.Broker, queue)
+	_, tags := take(t, c, 10)
+	for _, tag := range tags[:7] {
+		if err := c.Confirm(tag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := f.Reopen(t)
+	if got, _ := take(t, consume(t, b, queue), 3); !slices.Equal(got, numbers(8, 10)) {
+		t.Errorf("got %q, want 8 to 10", got)
+	}
+}
+
+// What a consumer holds when it is closed goes back to its place in the queue,
+// as often as that happens.
+func testGivenBack(t *testing.T, f Fixture) {
+	queue := f.declared(t, 30)
+	for n := range 3 {
+		c := consume(t, f.Broker, queue)
+		if got, _ := take(t, c, 10*n+5); !slices.Equal(got, numbers(1, 10*n+5)) {
+			t.Errorf("got %q, want 1 to %d", got, 10*n+5)
+		}
+		for range 2 {
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got, _ := take(t, consume(t, f.Broker, queue), 30); !slices.Equal(got, numbers(1, 30)) {
+		t.Errorf("got %q, want 1 to 30", got)
+	}
+}
+
+// A message that is set aside leaves the queue, unchanged and with the reason;
+// those around it stay, and can be confirmed as if it was still there.
+func testSetAside(t *testing.T, f Fixture) {
+	queue := f.declared(t, 10)
+	c := consume(t, f.Broker, queue)
+	_, tags := take(t, c, 8)
+	set := func(n int) error { return c.SetAside(testContext(t), tags[n-1], fmt.Sprint("reason ", n)) }
+	confirm := func(n int) {
+		t.Helper()
+		if err := c.Confirm(tags[n-1]); err != nil {
+			t.Errorf("confirm message %d: %v", n, err)
+		}
+	}
+	for _, n := range []int{1, 3, 5, 6} { // the first, one between, the one that is confirmed, one after
+		if err := set(n); err != nil {
+			t.Fatalf("set aside message %d: %v", n, err)
+		}
+	}
+	confirm(1)
+	confirm(5)
+	for _, n := range []int{1, 3, 4, 6} { // before the confirmation, or aside already
+		if err := set(n); err == nil {
+			t.Errorf("message %d was set aside again", n)
+		}
+	}
+	if err := c.SetAside(testContext(t), tags[7]+100, "reason"); err == nil {
+		t.Error("a message was set aside that was never given out")
+	}
+	if err := set(8); err != nil {
+		t.Fatal(err)
+	}
+	confirm(6)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := take(t, consume(t, f.Broker, queue), 3); !slices.Equal(got, []string{"7", "9", "10"}) {
+		t.Errorf("the next consumer got %q, want 7, 9, 10", got)
+	}
+	var got []string
+	for _, a := range f.Aside(t, queue) {
+		if a.Type != "AccountUpdate" || a.ContentType != "application/json" || a.Reason != "reason "+string(a.Body) {
+			t.Errorf("set aside is %+v", a)
+		}
+		got = append(got, string(a.Body))
+	}
+	if want := []string{"1", "3", "5", "6", "8"}; !slices.Equal(got, want) {
+		t.Errorf("%q were set aside, want %q", got, want)
+	}
+}
+
+// Next wakes up for a message that arrives while it waits, and ends with its
+// context and with its consumer.
+func testNextWaits(t *testing.T, f Fixture) {
+	q := f.peer("1", "00.00.01")
+	f.declare(t, q)
+	c := consume(t, f.Broker, q.Queues[0])
+	next := func(ctx context.Context) <-chan error {
+		result := make(chan error, 1)
+		go func() {
+			ds, err := c.Next(ctx, 10)
+			if err == nil && len(ds) != 1 {
+				err = fmt.Errorf("got %d messages, want 1", len(ds))
+			}
+			result <- err
+		}()
+		return result
+	}
+	waiting := next(testContext(t))
+	f.send(t, q, "a")
+	if err := <-waiting; err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	waiting = next(ctx)
+	cancel()
+	if err := <-waiting; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+	waiting = next(testContext(t))
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-waiting; !errors.Is(err, broker.ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", err)
+	}
+	if err := c.Confirm(1); !errors.Is(err, broker.ErrClosed) {
+		t.Errorf("confirm: got %v, want ErrClosed", err)
+	}
+	if err := c.SetAside(testContext(t), 1, "reason"); !errors.Is(err, broker.ErrClosed) {
+		t.Errorf("set aside: got %v, want ErrClosed", err)
+	}
+}
+
+// A queue that was not declared can not be consumed; that harms nobody else.
+func testNoQueue(t *testing.T, f Fixture) {
+	queue := f.declared(t, 1)
+	c := consume(t, f.Broker, queue)
+	if _, err := f.Broker.Consume(testContext(t), "peer.nobody"+f.Suffix); err == nil {
+		t.Error("a queue that does not exist can be consumed")
+	}
+	if got, _ := take(t, c, 1); got[0] != "1" {
+		t.Errorf("got %q, want 1", got)
+	}
+}
+
+// counter follows the confirmations of a publisher.
+type counter struct {
+	mu   sync.Mutex
+	n    uint64
+	bad  error // of the contract
+	want uint64
+	done chan error // gets nil when want is reached, or the error of the stream
+}
+
+// publish opens a stream of which n messages are to be confirmed.
+func (f Fixture) publish(t testing.TB, n int) (broker.Publisher, *counter) {
+	t.Helper()
+	c := &counter{want: uint64(n), done: make(chan error, 1)}
+	p, err := f.Broker.Publish(testContext(t), c.confirmed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.Close()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.bad != nil {
+			t.Error(c.bad)
+		}
+	})
+	return p, c
+}
+
+func (c *counter) confirmed(n uint64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n < c.n || n > c.want || err == nil && n == c.n {
+		c.bad = fmt.Errorf("%d messages are confirmed after %d, of %d", n, c.n, c.want)
+	}
+	reached := n == c.want && c.n < c.want
+	c.n = n
+	if err != nil || reached {
+		select {
+		case c.done <- err:
+		default:
+		}
+	}
+}
+
+func (c *counter) count() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
+}
+
+// wait waits until all messages are confirmed, or the stream has failed.
+func (c *counter) wait(t testing.TB) error {
+	t.Helper()
+	select {
+	case err := <-c.done:
+		return err
+	case <-time.After(patience):
+		return fmt.Errorf("%d of %d messages are confirmed", c.count(), c.want)
+	}
+}
+
+func (f Fixture) incoming(body string) *broker.Incoming {
+	return &broker.Incoming{
+		Exchange:    "accounts_in" + f.Suffix,
+		RoutingKey:  "0.0.1",
+		Type:        "PrepareTransfer",
+		ContentType: "application/json",
+		Headers:     []broker.Header{{Name: "message-type", Value: "PrepareTransfer"}},
+		Body:        []byte(body),
+	}
+}
+
+// Every message is confirmed, in a growing count, and is then in the inbox: in
+// order, once, with everything it has, types of headers included.
+func testPublish(t *testing.T, f Fixture) {
+	const count = 1000
+	p, c := f.publish(t, count)
+	for _, body := range numbers(1, count) {
+		m := f.incoming(body)
+		m.Headers = []broker.Header{
+			{Name: "message-type", Value: "PrepareTransfer"}, {Name: "debtor-id", Value: int64(-1 << 63)},
+			{Name: "ca-creditors", Value: false}, {Name: "ca-trade", Value: true},
+		}
+		if err := p.Publish(testContext(t), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.wait(t); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range f.Receive(t, count) {
+		headers := make(map[string]any)
+		for _, h := range m.Headers {
+			headers[h.Name] = h.Value
+		}
+		if got, want := fmt.Sprintf("%s %s %s %s %#v", m.RoutingKey, m.Type, m.ContentType, m.Body, headers),
+			fmt.Sprintf("0.0.1 PrepareTransfer application/json %d %#v", i+1, map[string]any{
+				"message-type": "PrepareTransfer", "debtor-id": int64(-1 << 63), "ca-creditors": false, "ca-trade": true,
+			}); got != want {
+			t.Fatalf("received %s\nwant     %s", got, want)
+		}
+	}
+}
+
+// A message that no queue takes ends the stream: those before it are confirmed,
+// and nothing after.
+func testUnroutable(t *testing.T, f Fixture) {
+	if f.NoInbox == "" {
+		return // every inbox takes messages
+	}
+	p, c := f.publish(t, 20)
+	var publishErr error
+	for i, body := range numbers(1, 30) {
+		m := f.incoming(body)
+		if i >= 20 {
+			m.Exchange = f.NoInbox
+		}
+		if publishErr = p.Publish(testContext(t), m); publishErr != nil {
+			break
+		}
+	}
+	if publishErr != nil && !errors.Is(publishErr, broker.ErrUnroutable) {
+		t.Errorf("publish: got %v, want ErrUnroutable", publishErr)
+	}
+	deadline := time.After(patience)
+	for {
+		var err error
+		select {
+		case err = <-c.done:
+		case <-deadline:
+			t.Fatal("the stream does not fail")
+		}
+		if err == nil {
+			continue // 20 are confirmed
+		}
+		if !errors.Is(err, broker.ErrUnroutable) {
+			t.Errorf("got %v, want ErrUnroutable", err)
+		}
+		break
+	}
+	if n := c.count(); n != 20 {
+		t.Errorf("%d messages are confirmed, want 20", n)
+	}
+	if err := p.Publish(testContext(t), f.incoming("31")); !errors.Is(err, broker.ErrUnroutable) {
+		t.Errorf("publish after the end: got %v, want ErrUnroutable", err)
+	}
+	for i, m := range f.Receive(t, 20) {
+		if string(m.Body) != fmt.Sprint(i+1) {
+			t.Errorf("message %d is %s", i+1, m.Body)
+		}
+	}
+}
+
+// A message that can not be stored, whatever happens, is refused at once. It
+// does not count, and does not harm the stream.
+func testRefused(t *testing.T, f Fixture) {
+	p, c := f.publish(t, 1)
+	for _, spoil := range []func(*broker.Incoming){
+		func(m *broker.Incoming) { m.Exchange = "" },
+		func(m *broker.Incoming) { m.RoutingKey = string(make([]byte, 256)) },
+		func(m *broker.Incoming) { m.Type = string(make([]byte, 256)) },
+		func(m *broker.Incoming) { m.ContentType = string(make([]byte, 256)) },
+		func(m *broker.Incoming) { m.Headers[0].Name = "" },
+		func(m *broker.Incoming) { m.Headers[0].Value = 1.5 },
+		func(m *broker.Incoming) { m.Headers[0].Value = string(make([]byte, 1<<20)) },
+	} {
+		m := f.incoming("bad")
+		spoil(m)
+		if err := p.Publish(testContext(t), m); err == nil {
+			t.Errorf("%.300v was taken", m)
+		}
+	}
+	if err := p.Publish(testContext(t), f.incoming("good")); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.wait(t); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.Receive(t, 1); string(got[0].Body) != "good" {
+		t.Errorf("received %s", got[0].Body)
+	}
+}
+
+// A publisher that is closed takes nothing more, and others go on.
+func testPublisherClosed(t *testing.T, f Fixture) {
+	p, c := f.publish(t, 1)
+	other, otherC := f.publish(t, 2)
+	if err := p.Publish(testContext(t), f.incoming("1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.wait(t); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Publish(testContext(t), f.incoming("2")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := p.Publish(testContext(t), f.incoming("x")); !errors.Is(err, broker.ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", err)
+	}
+	if err := other.Publish(testContext(t), f.incoming("3")); err != nil {
+		t.Error(err)
+	}
+	if err := otherC.wait(t); err != nil {
+		t.Error(err)
+	}
+	for i, m := range f.Receive(t, 3) {
+		if string(m.Body) != fmt.Sprint(i+1) {
+			t.Errorf("message %d is %s", i+1, m.Body)
+		}
+	}
+}
+
+// publishUntilBlocked publishes until that blocks, and returns how many
+// messages were taken.
+func (f Fixture) publishUntilBlocked(t testing.TB, p broker.Publisher) int {
+	t.Helper()
+	for n := range 100_000 {
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		err := p.Publish(ctx, f.incoming(fmt.Sprint(n+1)))
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("messages are taken without a bound")
+	return 0
+}
+
+// A broker that can not write takes a bounded number of messages, and confirms
+// none. When it can again, all that were taken are confirmed.
+func testStalled(t *testing.T, f Fixture) {
+	if f.Stall == nil {
+		return
+	}
+	const most = 100_000
+	p, c := f.publish(t, most)
+	resume := f.Stall(t)
+	n := f.publishUntilBlocked(t, p)
+	if got := c.count(); got != 0 {
+		t.Errorf("%d messages are confirmed that can not be stored", got)
+	}
+	resume()
+	got := f.Receive(t, n)
+	for i, m := range got {
+		if string(m.Body) != fmt.Sprint(i+1) {
+			t.Fatalf("message %d is %s", i+1, m.Body)
+		}
+	}
+	for deadline := time.Now().Add(patience); c.count() < uint64(n); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d messages are confirmed", c.count(), n)
+		}
+	}
+}
+
+// Closing a broker that can not write ends all that wait.
+func testClosedWhileStalled(t *testing.T, f Fixture) {
+	if f.Stall == nil {
+		return
+	}
+	queue := f.declared(t, 0)
+	c := consume(t, f.Broker, queue)
+	p, _ := f.publish(t, 100_000)
+	resume := f.Stall(t)
+	defer resume()
+	f.publishUntilBlocked(t, p)
+	waiting := make(chan error, 2)
+	go func() { waiting <- p.Publish(testContext(t), f.incoming("x")) }()
+	go func() {
+		_, err := c.Next(testContext(t), 1)
+		waiting <- err
+	}()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_ = f.Broker.Close() // may report what it could not write
+	}()
+	for range 2 {
+		if err := <-waiting; !errors.Is(err, broker.ErrClosed) {
+			t.Errorf("got %v, want ErrClosed", err)
+		}
+	}
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Error("the broker does not close")
+	}
+}
+
+// Closing the broker makes published messages durable, ends all that wait, and
+// leaves nothing that works.
+func testClosed(t *testing.T, f Fixture) {
+	queue := f.declared(t, 1)
+	c := consume(t, f.Broker, queue)
+	take(t, c, 1)
+	const count = 50
+	p, counter := f.publish(t, count)
+	for _, body := range numbers(1, count) {
+		if err := p.Publish(testContext(t), f.incoming(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := c.Next(testContext(t), 1)
+		waiting <- err
+	}()
+	for range 2 {
+		if err := f.Broker.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-waiting; !errors.Is(err, broker.ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", err)
+	}
+	if err := counter.wait(t); err != nil || counter.count() != count {
+		t.Errorf("%d of %d messages are confirmed, %v", counter.count(), count, err)
+	}
+	ctx := testContext(t)
+	_, consumeErr := f.Broker.Consume(ctx, queue)
+	_, publishErr := f.Broker.Publish(ctx, func(uint64, error) {})
+	for what, err := range map[string]error{
+		"Declare": f.Broker.Declare(ctx, f.peer("2", "00.00.02")), "Release": f.Broker.Release(ctx, f.peer("1", "00.00.01")),
+		"Consume": consumeErr, "Publish": publishErr,
+		"Publisher.Publish": p.Publish(ctx, f.incoming("x")), "Consumer.Confirm": c.Confirm(1),
+	} {
+		if !errors.Is(err, broker.ErrClosed) {
+			t.Errorf("%s: got %v, want ErrClosed", what, err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	b := f.Reopen(t)
+	if got, _ := take(t, consume(t, b, queue), 1); got[0] != "1" {
+		t.Errorf("got %q, want 1", got)
+	}
+	f.Receive(t, count)
+}
+
+// Several publishers, applications and consumers at once do not disturb each
+// other: everything arrives, once, and in the order of its sender.
+func testAtOnce(t *testing.T, f Fixture) {
+	const writers, count = 3, 300
+	one, two := f.peer("1", "00.00.01"), f.peer("2", "00.00.02")
+	peers := []broker.PeerQueue{one, two}
+	for _, q := range peers {
+		f.declare(t, q)
+	}
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			p, c := f.publish(t, count)
+			for n := range count {
+				if err := p.Publish(testContext(t), f.incoming(fmt.Sprintf("%d:%d", w, n))); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+			if err := c.wait(t); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for _, q := range peers {
+		wg.Go(func() {
+			for n := 0; n < count; n += 100 {
+				if err := f.Send(t, q.Exchange, q.BindingKey[:8]+".07", outgoing(numbers(n+1, n+100)...)...); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		wg.Go(func() {
+			c, err := f.Broker.Consume(testContext(t), q.Queues[0])
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			for n := 0; n < count; {
+				ds, err := c.Next(testContext(t), 50)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, d := range ds {
+					if n++; string(d.Body) != fmt.Sprint(n) {
+						t.Errorf("queue %s: message %d is %s", q.Queues[0], n, d.Body)
+						return
+					}
+				}
+				if err := c.Confirm(ds[len(ds)-1].Tag); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	next := make([]int, writers)
+	for _, m := range f.Receive(t, writers*count) {
+		var w, n int
+		if _, err := fmt.Sscanf(string(m.Body), "%d:%d", &w, &n); err != nil || n != next[w] {
+			t.Fatalf("received %s, want number %d, %v", m.Body, next[w], err)
+		}
+		next[w]++
+	}
+	wg.Wait()
+	for _, q := range peers {
+		wantQueued(t, f, f.Broker, q)
+	}
+}

@@ -1,0 +1,138 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// secret is the password, or the part of it, that must not be seen.
+const secret = "sw0rdfish"
+
+// A URL that can not be used is refused, with a reason, and without the
+// password: not even if it is written so that it looks like something else.
+func TestAddressRefused(t *testing.T) {
+	for _, s := range []string{
+		"http://peer:" + secret + "@localhost",
+		"peer:" + secret + "@localhost",
+		"amqp://peer:" + secret + "%zz@localhost",
+		"amqp://peer:1234/" + secret + "@localhost",
+		"amqp://peer:" + secret + "/x@localhost",
+		"amqp://peer:1234?" + secret + "@localhost",
+		"amqp://peer:1234#" + secret + "@localhost",
+		"amqp://peer:" + secret + " @localhost",
+		"amqp://peer:" + secret + "@localhost:99999999999",
+		"amqp://peer:" + secret + "@localhost?heartbeat=often",
+	} {
+		b, err := Open(s, Options{})
+		if err == nil {
+			b.Close()
+			t.Errorf("%s: accepted", s)
+		} else if strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: the error shows the password: %v", s, err)
+		}
+	}
+}
+
+// Options that RabbitMQ can not fulfil are refused.
+func TestOptionsRefused(t *testing.T) {
+	for _, opts := range []Options{{QueueType: "stream"}, {Prefetch: 1 << 16}} {
+		if b, err := Open("amqp://localhost", opts); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%+v: got %v, %v, want ErrInvalid", opts, b, err)
+		}
+	}
+}
+
+// When RabbitMQ refuses the user, or has no such virtual host, or is not
+// there, the error says which, and neither it nor the log shows the password.
+func TestConnectRefused(t *testing.T) {
+	s := rabbittest.Get(t)
+	for _, test := range []struct {
+		url, want string
+		attempts  int
+	}{
+		{s.URLFor("guest:" + secret), "refuses the user name or password", 1}, // which takes RabbitMQ some seconds
+		{s.URL() + "/nowhere", "vhost nowhere not found", 2},
+		{"amqp://guest:" + secret + "@127.0.0.1:1", "connection refused", 3},
+	} {
+		log := new(logBuffer)
+		b := openTest(t, test.url, Options{Logger: log.logger()})
+		for range test.attempts {
+			_, err := b.Consume(testContext(t), "q")
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+			if all := err.Error() + log.String(); strings.Contains(all, secret) {
+				t.Errorf("the password is shown: %s", all)
+			}
+		}
+		if n := strings.Count(log.String(), "\n"); n != 1 {
+			t.Errorf("%d failures for one reason are logged in %d lines, want 1:\n%s", test.attempts, n, log)
+		}
+	}
+}
+
+// All who need a connection at the same time share one attempt to make it; the
+// next attempt comes after a pause; and waiting for it ends with the context.
+func TestAttemptsShared(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var accepted atomic.Int64
+	var waiting sync.WaitGroup
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted.Add(1)
+			defer c.Close() // no answer, no end
+		}
+	}()
+	b := openTest(t, "amqp://"+l.Addr().String(), Options{ConnectTimeout: 500 * time.Millisecond})
+	for range 20 {
+		waiting.Go(func() {
+			if _, err := b.Consume(testContext(t), "q"); err == nil {
+				t.Error("connected to a server that says nothing")
+			}
+		})
+	}
+	waiting.Wait()
+	if n := accepted.Load(); n < 1 || n > 3 {
+		t.Errorf("20 consumers have made %d connections, want 1", n)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := b.Publish(ctx, func(uint64, error) {}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+}
+
+// A write that RabbitMQ does not read fails some time: the library would wait
+// for ever, and keep the connection from being closed.
+func TestWriteTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		defer client.Close()
+		defer server.Close()
+		start := time.Now()
+		if _, err := (impatientConn{client}).Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("got %v, want a timeout", err)
+		}
+		if took := time.Since(start); took != writeTimeout {
+			t.Errorf("took %v, want %v", took, writeTimeout)
+		}
+	})
+}

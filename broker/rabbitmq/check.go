@@ -1,0 +1,97 @@
+package rabbitmq
+
+import (
+	"fmt"
+	"strings"
+
+	"peerlink/broker"
+)
+
+const (
+	// maxName is the longest name, routing key or type in AMQP, in bytes. It
+	// must be checked before a message is written: the library would give up in
+	// the middle of it, and with it the connection.
+	maxName = 255
+	// maxHeaders bounds the headers of a message, in bytes. They travel in one
+	// frame, of at most 128 KiB by default, which is not divided.
+	maxHeaders = 64 << 10
+	// maxReason is the longest reason for setting a message aside; more is cut.
+	maxReason = 4 << 10
+)
+
+func checkName(what, s string) error {
+	if s == "" {
+		return fmt.Errorf("%w: %s is empty", ErrInvalid, what)
+	}
+	return checkText(what, s)
+}
+
+func checkText(what, s string) error {
+	if len(s) > maxName {
+		return fmt.Errorf("%w: %s has %d bytes, at most %d are possible", ErrInvalid, what, len(s), maxName)
+	}
+	return nil
+}
+
+func checkMessage(m *broker.Incoming) error {
+	if err := checkName("exchange", m.Exchange); err != nil {
+		return err
+	}
+	if err := checkText("routing key", m.RoutingKey); err != nil {
+		return err
+	}
+	if err := checkText("message type", m.Type); err != nil {
+		return err
+	}
+	if err := checkText("content type", m.ContentType); err != nil {
+		return err
+	}
+	size := 0
+	for _, h := range m.Headers {
+		if err := checkName("header name", h.Name); err != nil {
+			return err
+		}
+		size += len(h.Name) + 10
+		switch v := h.Value.(type) {
+		case int64, bool:
+		case string:
+			size += len(v)
+		default:
+			return fmt.Errorf("%w: header %s has a value of type %T, expected int64, bool or string", ErrInvalid, h.Name, h.Value)
+		}
+	}
+	if size > maxHeaders {
+		return fmt.Errorf("%w: headers have %d bytes, at most %d are possible", ErrInvalid, size, maxHeaders)
+	}
+	return nil
+}
+
+func checkPeerQueue(q broker.PeerQueue) error {
+	for _, n := range []struct{ what, name string }{
+		{"peer ID", q.PeerID}, {"prefix", q.Prefix}, {"exchange", q.Exchange}, {"peer's exchange", peerExchange(q)},
+	} {
+		if err := checkName(n.what, n.name); err != nil {
+			return err
+		}
+	}
+	if len(q.Queues) == 0 {
+		return fmt.Errorf("%w: no queue is named", ErrInvalid)
+	}
+	for _, queue := range q.Queues {
+		if queue == "" {
+			return fmt.Errorf("%w: a queue's name is empty", ErrInvalid)
+		}
+		if err := checkName("queue "+queue, deadLetterQueue(queue)); err != nil {
+			return err
+		}
+	}
+	if q.Fanout && q.BindingKey != "" {
+		return fmt.Errorf("%w: binding key %q for a fanout exchange, which has none", ErrInvalid, q.BindingKey)
+	}
+	return checkText("binding key", q.BindingKey)
+}
+
+// reasonText makes a text fit for a header.
+func reasonText(s string) string {
+	return strings.ToValidUTF8(s[:min(len(s), maxReason)], "\uFFFD")
+}

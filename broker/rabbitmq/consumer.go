@@ -1,0 +1,305 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+)
+
+// errGone ends a consumer that RabbitMQ has cancelled.
+var errGone = errors.New("RabbitMQ has ended the delivery: the queue was deleted, or is moving to another machine")
+
+// Consume opens a queue for taking messages out. If the queue has vanished
+// since Declare, it is declared again.
+func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
+	if err := checkName("queue", queue); err != nil {
+		return nil, err
+	}
+	c, err := b.consume(ctx, queue)
+	if saysCode(err, amqp.NotFound) {
+		if q, ok := b.owner(queue); ok {
+			b.log.Warn("queue has vanished from RabbitMQ, it is declared again", "queue", queue)
+			if err = b.Declare(ctx, q); err == nil {
+				c, err = b.consume(ctx, queue)
+			}
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("consume queue %s: %w", queue, err)
+	}
+	return c, nil
+}
+
+func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
+	l, err := b.consuming.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &consumer{
+		broker:  b,
+		queue:   queue,
+		aside:   aside{broker: b, queue: deadLetterQueue(queue)},
+		ledger:  newLedger(),
+		arrived: make(chan struct{}, 1),
+		due:     make(chan struct{}, 1),
+		ended:   make(chan struct{}),
+	}
+	var deliveries <-chan amqp.Delivery
+	c.channel, err = b.open(ctx, l, func(ch *amqp.Channel) error {
+		c.cancelled = ch.NotifyCancel(make(chan string, 1))
+		c.lost = ch.NotifyClose(make(chan *amqp.Error, 1))
+		if err := ch.Qos(b.opts.Prefetch, 0, false); err != nil {
+			return explain(err)
+		}
+		var err error
+		deliveries, err = ch.Consume(queue, "", false, false, false, false, nil)
+		return explain(err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		go closeChannel(c.channel)
+		return nil, broker.ErrClosed
+	}
+	b.consumers[c] = struct{}{}
+	c.life, c.stop = context.WithCancel(b.life)
+	go c.run(deliveries)
+	return c, nil
+}
+
+type consumer struct {
+	broker    *Broker
+	queue     string
+	channel   *amqp.Channel
+	cancelled <-chan string
+	lost      <-chan *amqp.Error
+	aside     aside
+
+	mu     sync.Mutex
+	ledger ledger
+	err    error // why it has ended
+
+	arrived chan struct{}      // something can be given out
+	due     chan struct{}      // something may have to be acknowledged
+	life    context.Context    // ends when the consumer is closed
+	stop    context.CancelFunc // ends it; run sends the acknowledgements that are due
+	ended   chan struct{}      // closed when run has ended
+}
+
+// signal wakes the goroutine that waits on a channel with room for one, or the
+// next that will.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// run receives messages and sends acknowledgements.
+func (c *consumer) run(deliveries <-chan amqp.Delivery) {
+	err := c.move(deliveries)
+	c.mu.Lock()
+	c.err = err
+	c.mu.Unlock()
+	close(c.ended)
+}
+
+// ackPause is the least time between two acknowledgements. A quorum queue
+// holds back what comes while some 30 commands of a channel are on their way
+// to the machines of the cluster, and forgets it when the channel is closed.
+const ackPause = 5 * time.Millisecond
+
+func (c *consumer) move(deliveries <-chan amqp.Delivery) error {
+	due := c.due // or nil during the pause
+	pause := time.NewTimer(ackPause)
+	defer pause.Stop()
+	for {
+		select {
+		case d, ok := <-deliveries:
+			if !ok {
+				return c.reason()
+			}
+			c.mu.Lock()
+			err := c.ledger.add(d)
+			c.mu.Unlock()
+			if err != nil {
+				return err
+			}
+			signal(c.arrived)
+		case <-due:
+			if err := c.acknowledge(); err != nil {
+				return err
+			}
+			due = nil
+			pause.Reset(ackPause)
+		case <-pause.C:
+			due = c.due
+		case <-c.life.Done():
+			_ = c.acknowledge() // at worst they are given out again
+			return broker.ErrClosed
+		}
+	}
+}
+
+// acknowledge sends the acknowledgements that are due.
+func (c *consumer) acknowledge() error {
+	for {
+		c.mu.Lock()
+		tag, multiple, ok := c.ledger.next()
+		c.mu.Unlock()
+		if !ok {
+			return nil
+		}
+		if err := c.channel.Ack(tag, multiple); err != nil {
+			return c.reason()
+		}
+	}
+}
+
+// reason tells why RabbitMQ sends no more messages.
+func (c *consumer) reason() error {
+	if c.life.Err() != nil {
+		return broker.ErrClosed
+	}
+	select {
+	case _, ok := <-c.cancelled:
+		if ok {
+			return errGone
+		}
+	default:
+	}
+	select {
+	case e := <-c.lost:
+		if e != nil {
+			return explain(e)
+		}
+	default:
+	}
+	return explain(amqp.ErrClosed)
+}
+
+// Next waits for messages that have not been given out, and returns up to max
+// of them. When the connection is lost, it reports that, and not what has
+// arrived before: RabbitMQ will deliver it again.
+func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error) {
+	if max < 1 {
+		return nil, fmt.Errorf("%w: %d messages wanted, expected at least 1", ErrInvalid, max)
+	}
+	for {
+		if err := c.failure(); err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		out := c.ledger.give(max)
+		more := c.ledger.waiting()
+		c.mu.Unlock()
+		if more {
+			signal(c.arrived) // for another Next that waits
+		}
+		if out != nil {
+			return out, nil
+		}
+		select {
+		case <-c.arrived:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-c.life.Done():
+		case <-c.ended:
+		}
+	}
+}
+
+// failure returns why the consumer is of no use any more, or nil.
+func (c *consumer) failure() error {
+	if c.life.Err() != nil {
+		return broker.ErrClosed
+	}
+	select {
+	case <-c.ended:
+	default:
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if errors.Is(c.err, broker.ErrClosed) {
+		return c.err
+	}
+	return fmt.Errorf("queue %s: %w", c.queue, c.err)
+}
+
+// Confirm removes the delivery with this tag and all given out before it. It
+// reports [ErrNotGivenOut] for a tag that is still to come; one that has been
+// confirmed already is no error.
+func (c *consumer) Confirm(tag uint64) error {
+	if err := c.failure(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	err := c.ledger.confirm(tag)
+	c.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("confirm message %d of queue %s: %w", tag, c.queue, err)
+	}
+	signal(c.due)
+	return nil
+}
+
+// SetAside moves one delivery to the queue's dead-letter queue. It reports
+// [ErrNotGivenOut] for a message that was not given out, or is not there any
+// more. A confirmation made meanwhile does not remove the message before it is
+// safe there.
+func (c *consumer) SetAside(ctx context.Context, tag uint64, reason string) error {
+	err := c.failure()
+	if err == nil {
+		err = c.setAside(ctx, tag, reason)
+	}
+	if err != nil {
+		return fmt.Errorf("set aside message %d of queue %s: %w", tag, c.queue, err)
+	}
+	return nil
+}
+
+func (c *consumer) setAside(ctx context.Context, tag uint64, reason string) error {
+	c.mu.Lock()
+	d, err := c.ledger.hold(tag)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.life, func() { cancel(broker.ErrClosed) })()
+	err = c.aside.put(ctx, d, reason)
+	c.mu.Lock()
+	c.ledger.settle(tag, err == nil)
+	c.mu.Unlock()
+	signal(c.due)
+	return err
+}
+
+// Close gives what is not confirmed back to the queue. RabbitMQ does not answer
+// acknowledgements: if it fails at this moment, confirmed messages may be given
+// out again.
+func (c *consumer) Close() error {
+	c.stop()
+	<-c.ended
+	b := c.broker
+	b.mu.Lock()
+	_, open := b.consumers[c]
+	delete(b.consumers, c)
+	b.mu.Unlock()
+	if open {
+		closeChannel(c.channel)
+		c.aside.close()
+	}
+	return nil
+}

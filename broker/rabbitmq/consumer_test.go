@@ -1,0 +1,201 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// declared makes a new peer and opens its queue.
+func declared(t *testing.T, b *Broker) (broker.PeerQueue, broker.Consumer) {
+	t.Helper()
+	q := testPeer()
+	if err := b.Declare(testContext(t), q); err != nil {
+		t.Fatal(err)
+	}
+	c, err := b.Consume(testContext(t), q.Queues[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return q, c
+}
+
+// setAsideNext sets the next message aside.
+func setAsideNext(t *testing.T, c broker.Consumer, reason string) {
+	t.Helper()
+	ds, err := c.Next(testContext(t), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetAside(testContext(t), ds[0].Tag, reason); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A message that was set aside has everything it had, and why and how it came;
+// except for what would bring it elsewhere, let it expire, or be refused.
+func TestAsideProperties(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	q, c := declared(t, b)
+	elsewhere, err := o.QueueDeclare("elsewhere"+suffix(), true, false, false, false, nil)
+	o.check(err)
+	headers := amqp.Table{"a": "b", "n": int64(5), "list": []any{"x", amqp.Table{"y": true}}}
+	m := amqp.Publishing{
+		Headers: maps.Clone(headers), ContentType: "text/plain", ContentEncoding: "utf-8", DeliveryMode: amqp.Transient,
+		Priority: 3, CorrelationId: "c", ReplyTo: "r", Expiration: "60000", MessageId: "m", Timestamp: time.Unix(1e9, 0),
+		Type: "T", UserId: "guest", AppId: "app", Body: []byte("body"),
+	}
+	m.Headers["CC"] = []any{elsewhere.Name} // more routing keys: for the default exchange, names of queues
+	o.check(o.send(q.Exchange, q.PeerID+".1", m))
+	setAsideNext(t, c, "\xff"+strings.Repeat("x", 2*maxReason))
+	d := o.take(q.Queues[0]+".XQ", 1)[0]
+	headers[headerReason], headers[headerExchange], headers[headerRoutingKey] = "\uFFFD"+strings.Repeat("x", maxReason-1), q.Exchange, q.PeerID+".1"
+	want := amqp.Delivery{
+		Headers: headers, ContentType: "text/plain", ContentEncoding: "utf-8", DeliveryMode: amqp.Persistent,
+		Priority: 3, CorrelationId: "c", ReplyTo: "r", MessageId: "m", Timestamp: d.Timestamp,
+		Type: "T", AppId: "app", Body: []byte("body"), RoutingKey: q.Queues[0] + ".XQ",
+	}
+	d.Acknowledger, d.DeliveryTag, d.MessageCount = nil, 0, 0
+	if !reflect.DeepEqual(d, want) || !d.Timestamp.Equal(m.Timestamp) {
+		t.Errorf("got  %+v\nwant %+v", d, want)
+	}
+	if more := o.take(elsewhere.Name, -1); len(more) > 0 {
+		t.Error("it was delivered elsewhere, too")
+	}
+}
+
+// Headers too large to have anything added are left out: the message must not
+// stay at the head of the queue for that.
+func TestAsideLargeHeaders(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	q, c := declared(t, b)
+	o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{Headers: amqp.Table{
+		"large": []any{strings.Repeat("x", 60_000), amqp.Table{"y": []byte(strings.Repeat("x", 70_000))}},
+	}}))
+	setAsideNext(t, c, "reason")
+	if d := o.take(q.Queues[0]+".XQ", 1)[0]; len(d.Headers) != 3 || d.Headers[headerReason] != "reason" {
+		t.Errorf("got %d headers, want 3", len(d.Headers))
+	}
+}
+
+// A dead-letter queue that someone has deleted is made again when it is needed.
+func TestAsideQueueDeleted(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	q, c := declared(t, b)
+	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 2))...))
+	for range 2 {
+		_, err := o.QueueDelete(q.Queues[0]+".XQ", false, false, false)
+		o.check(err)
+		setAsideNext(t, c, "reason")
+		o.take(q.Queues[0]+".XQ", 1)
+	}
+}
+
+// When the queue is deleted, its consumer ends with a reason. The next one
+// makes it again, bound as it was; the log says so once.
+func TestQueueDeleted(t *testing.T) {
+	s := rabbittest.Get(t)
+	log := new(logBuffer)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger()})
+	q, c := declared(t, b)
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := c.Next(testContext(t), 1)
+		waiting <- err
+	}()
+	_, err := o.QueueDelete(q.Queues[0], false, false, false)
+	o.check(err)
+	if err := <-waiting; !errors.Is(err, errGone) {
+		t.Errorf("got %v, want errGone", err)
+	}
+	if err := c.Confirm(1); !errors.Is(err, errGone) {
+		t.Errorf("confirm: got %v, want errGone", err)
+	}
+	for range 2 {
+		c, err = b.Consume(testContext(t), q.Queues[0])
+		o.check(err)
+		o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{Body: []byte("1")}))
+		ds, err := c.Next(testContext(t), 10)
+		if err != nil || len(ds) != 1 {
+			t.Errorf("got %d messages, %v, want 1", len(ds), err)
+		}
+		o.check(c.Confirm(ds[0].Tag))
+		o.check(c.Close())
+	}
+	if n := strings.Count(log.String(), "has vanished"); n != 1 {
+		t.Errorf("it is logged %d times, want once:\n%s", n, log)
+	}
+	// After Release nobody misses it.
+	o.check(b.Release(testContext(t), q))
+	_, err = o.QueueDelete(q.Queues[0], false, false, false)
+	o.check(err)
+	var e *amqp.Error
+	if _, err := b.Consume(testContext(t), q.Queues[0]); !errors.As(err, &e) || e.Code != amqp.NotFound {
+		t.Errorf("got %v, want NOT_FOUND", err)
+	}
+}
+
+// One message is given out without waiting for others; those that have arrived
+// come together.
+func TestBatches(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	q, c := declared(t, b)
+	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 100))...))
+	eventually(t, "prefetching", func() error {
+		inner := c.(*consumer)
+		inner.mu.Lock()
+		defer inner.mu.Unlock()
+		if n := len(inner.ledger.held); n != 100 {
+			return errors.New("not all messages are there")
+		}
+		return nil
+	})
+	for _, test := range []struct{ max, want int }{{1, 1}, {60, 60}, {60, 39}} {
+		if ds, err := c.Next(testContext(t), test.max); err != nil || len(ds) != test.want {
+			t.Errorf("got %d messages, %v, want %d", len(ds), err, test.want)
+		}
+	}
+	if _, err := c.Next(context.Background(), 0); !errors.Is(err, ErrInvalid) {
+		t.Errorf("got %v, want ErrInvalid", err)
+	}
+}
+
+// A confirmation holds that is made just before Close, in the pause after an
+// acknowledgement.
+func TestConfirmBeforeClose(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	q, c := declared(t, b)
+	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 10))...))
+	for given := 0; given < 10; {
+		ds, err := c.Next(testContext(t), 10)
+		o.check(err)
+		given += len(ds)
+	}
+	o.check(c.Confirm(1))
+	inner := c.(*consumer)
+	for acknowledged := false; !acknowledged; {
+		inner.mu.Lock()
+		acknowledged = inner.ledger.first == 2
+		inner.mu.Unlock()
+	}
+	o.check(c.Confirm(9))
+	o.check(c.Close())
+	if n := len(o.take(q.Queues[0], -1)); n != 1 {
+		t.Errorf("%d messages are left, want 1", n)
+	}
+}

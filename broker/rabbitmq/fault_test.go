@@ -1,0 +1,252 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// mover moves messages from a queue to an inbox, as a link to itself would,
+// starting over when something fails.
+type mover struct {
+	*Broker
+	queue, inbox string
+	moved        atomic.Int64 // confirmed, over all attempts
+}
+
+func (m *mover) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		m.attempt(ctx)
+	}
+}
+
+// attempt moves until something fails. What was not confirmed by the inbox is
+// not confirmed to the queue.
+func (m *mover) attempt(ctx context.Context) {
+	c, err := m.Consume(ctx, m.queue)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var before uint64
+	p, err := m.Publish(ctx, func(n uint64, err error) {
+		if n > 0 && c.Confirm(n) == nil { // tags count from 1, too
+			m.moved.Add(int64(n - before))
+			before = n
+		}
+		if err != nil {
+			cancel()
+		}
+	})
+	if err != nil {
+		return
+	}
+	defer p.Close()
+	for {
+		ds, err := c.Next(ctx, 256)
+		if err != nil {
+			return
+		}
+		for _, d := range ds {
+			if p.Publish(ctx, incoming(m.inbox, "", string(d.Body))) != nil {
+				return
+			}
+		}
+	}
+}
+
+// RabbitMQ is killed while messages move, and started again: everything goes on
+// by itself, no message is lost, and the log has one line for each change.
+func TestKillUnderLoad(t *testing.T) {
+	s := rabbittest.Get(t)
+	const count = 8_000
+	log := new(logBuffer)
+	b := openTest(t, s.URL(), Options{Logger: log.logger()})
+	q := testPeer()
+	if err := b.Declare(testContext(t), q); err != nil {
+		t.Fatal(err)
+	}
+	o := newOperator(t, s)
+	m := &mover{Broker: b, queue: q.Queues[0], inbox: "accounts_in" + suffix()}
+	o.inbox(m.inbox)
+	var messages []broker.Outgoing
+	for n := range count {
+		messages = append(messages, broker.Outgoing{Body: []byte(fmt.Sprint(n))})
+	}
+	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(messages)...))
+
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); m.run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	reach := func(n int64) error {
+		if got := m.moved.Load(); got < n {
+			return fmt.Errorf("%d messages are moved, want %d", got, n)
+		}
+		return nil
+	}
+	eventually(t, "moving before", func() error { return reach(1000) })
+	s.Kill()
+	if m.moved.Load() > count-1000 {
+		t.Fatal("killed too late; the test shows nothing")
+	}
+	o.check(s.Start())
+	o = newOperator(t, s)
+	eventually(t, "moving after", func() error {
+		state, err := o.QueueDeclarePassive(m.queue, true, false, false, false, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state.Messages > 0 {
+			return fmt.Errorf("%d messages are left", state.Messages)
+		}
+		return nil
+	})
+	cancel()
+	<-ended
+	o.check(b.Close()) // what was given out and not confirmed would be in the queue again
+	seen := make(map[string]bool)
+	for _, d := range append(o.take(m.inbox, -1), o.take(m.queue, -1)...) {
+		seen[string(d.Body)] = true
+	}
+	if len(seen) != count {
+		t.Errorf("%d of %d messages are there", len(seen), count)
+	}
+	for text, want := range map[string]int{"connected to RabbitMQ": 2, "connection to RabbitMQ lost": 1} {
+		if got := strings.Count(log.String(), text); got != want {
+			t.Errorf("%q is logged %d times, want %d:\n%s", text, got, want, log)
+		}
+	}
+	if n := strings.Count(log.String(), "\n"); n > 6 {
+		t.Errorf("the log has %d lines, want 4 or so:\n%s", n, log)
+	}
+}
+
+// While RabbitMQ is short of memory it takes no messages: publishing waits, or
+// is refused, and taking out goes on. When it has memory again, all goes on.
+func TestMemoryAlarm(t *testing.T) {
+	s := rabbittest.Get(t)
+	log := new(logBuffer)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger()})
+	inbox := "accounts_in" + suffix()
+	o.inbox(inbox)
+	q, c := declared(t, b)
+	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 2))...))
+	p := openStream(t, b)
+	o.check(p.Publish(testContext(t), incoming(inbox, "", "1")))
+	if _, err := p.wait(1); err != nil {
+		t.Fatal(err)
+	}
+
+	o.check(s.Control("set_vm_memory_high_watermark", "0.0001"))
+	clear := func() error { return s.Control("set_vm_memory_high_watermark", "0.4") }
+	cleared := false
+	defer func() {
+		if !cleared {
+			_ = clear()
+		}
+	}()
+	o.check(p.Publish(testContext(t), incoming(inbox, "", "2"))) // makes RabbitMQ tell that it is blocked
+	eventually(t, "noticing the alarm", func() error {
+		other, err := b.Publish(testContext(t), func(uint64, error) {})
+		if err == nil {
+			other.Close()
+			return errors.New("a stream can be opened")
+		}
+		if !errors.Is(err, ErrBlocked) {
+			t.Fatalf("got %v, want ErrBlocked", err)
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := p.Publish(ctx, incoming(inbox, "", "x")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("publish: got %v, want it to wait", err)
+	}
+	ds, err := c.Next(testContext(t), 1)
+	if err != nil || len(ds) == 0 {
+		t.Fatalf("taking out: %v", err)
+	}
+	if err := c.SetAside(testContext(t), ds[0].Tag, "reason"); !errors.Is(err, ErrBlocked) {
+		t.Errorf("set aside: got %v, want ErrBlocked", err)
+	}
+	o.check(c.Confirm(ds[0].Tag))
+
+	waiting := make(chan error, 1)
+	go func() { waiting <- p.Publish(testContext(t), incoming(inbox, "", "3")) }()
+	cleared = true
+	o.check(clear())
+	if err := <-waiting; err != nil {
+		t.Error(err)
+	}
+	if n, err := p.wait(3); n != 3 || err != nil {
+		t.Errorf("%d confirmed, %v, want 3", n, err)
+	}
+	for i, d := range o.take(inbox, 3) {
+		if string(d.Body) != fmt.Sprint(i+1) {
+			t.Errorf("message %d is %s", i+1, d.Body)
+		}
+	}
+	for _, text := range []string{"takes no messages for now", "takes messages again"} {
+		if n := strings.Count(log.String(), text); n != 1 {
+			t.Errorf("%q is logged %d times, want once:\n%s", text, n, log)
+		}
+	}
+}
+
+// A stream on which nothing is on its way learns at once that the connection
+// is lost, and so does a consumer that waits; the broker can be used again as
+// soon as RabbitMQ is back, and closed while it is not.
+func TestLostWhileIdle(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	other := openTest(t, s.URL(), Options{})
+	inbox := "accounts_in" + suffix()
+	o.inbox(inbox)
+	q, c := declared(t, b)
+	p := openStream(t, b)
+	openStream(t, other)
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := c.Next(testContext(t), 1)
+		waiting <- err
+	}()
+	o.check(s.Stop())
+	if n, err := p.wait(1); n != 0 || err == nil || errors.Is(err, broker.ErrClosed) {
+		t.Errorf("%d confirmed, %v, want another error", n, err)
+	}
+	if err := <-waiting; err == nil || errors.Is(err, broker.ErrClosed) {
+		t.Errorf("next: got %v, want another error", err)
+	}
+	if _, err := b.Publish(testContext(t), func(uint64, error) {}); err == nil {
+		t.Error("a stream can be opened")
+	}
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
+	o.check(s.Start())
+	eventually(t, "consuming again", func() error {
+		var err error
+		c, err = b.Consume(testContext(t), q.Queues[0])
+		return err
+	})
+	p = openStream(t, b)
+	o.check(p.Publish(testContext(t), incoming(inbox, "", "1")))
+	if n, err := p.wait(1); n != 1 || err != nil {
+		t.Errorf("%d confirmed, %v", n, err)
+	}
+	o = newOperator(t, s)
+	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 1))...))
+	if ds, err := c.Next(testContext(t), 1); err != nil || len(ds) != 1 {
+		t.Errorf("got %d messages, %v", len(ds), err)
+	}
+}

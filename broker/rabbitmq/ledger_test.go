@@ -1,0 +1,148 @@
+package rabbitmq
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// Whatever is confirmed and set aside in whatever order: RabbitMQ is told to
+// remove exactly what was confirmed or is safe in the dead-letter queue, each
+// message once, and nothing that is on its way there.
+func FuzzLedger(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 1, 9, 3, 1, 2, 3, 5, 4, 1, 0, 5})
+	f.Fuzz(checkLedger)
+}
+
+// The same, for some thousand random sequences each time.
+func TestLedger(t *testing.T) {
+	random := rand.NewChaCha8([32]byte{})
+	for range 5000 {
+		ops := make([]byte, 100)
+		random.Read(ops)
+		checkLedger(t, ops)
+	}
+}
+
+// checkLedger does what ops say, and compares with a simple model.
+func checkLedger(t *testing.T, ops []byte) {
+	const free, pending, done, acked = 0, 1, 2, 3
+	var (
+		l                          = newLedger()
+		state                      = make(map[uint64]int) // of tags
+		received, given, confirmed uint64
+	)
+	arg := func() uint64 {
+		if len(ops) == 0 {
+			return 0
+		}
+		n := uint64(ops[0] % 16)
+		ops = ops[1:]
+		return n
+	}
+	acknowledge := func() {
+		for {
+			tag, multiple, ok := l.next()
+			if !ok {
+				return
+			}
+			from := tag
+			if multiple {
+				from = 1
+			}
+			if state[tag] == acked {
+				t.Fatalf("tag %d is acknowledged twice", tag)
+			}
+			for n := from; n <= tag; n++ {
+				if state[n] == pending || state[n] == free && n > confirmed {
+					t.Fatalf("tag %d is acknowledged in state %d, %d are confirmed", n, state[n], confirmed)
+				}
+				state[n] = acked
+			}
+		}
+	}
+	for len(ops) > 0 {
+		op := ops[0]
+		ops = ops[1:]
+		switch op % 6 {
+		case 0:
+			received++
+			if err := l.add(amqp.Delivery{DeliveryTag: received}); err != nil {
+				t.Fatal(err)
+			}
+		case 1:
+			for _, d := range l.give(int(arg()) + 1) {
+				if given++; d.Tag != given {
+					t.Fatalf("tag %d is given out after %d", d.Tag, given-1)
+				}
+			}
+		case 2:
+			tag := arg()
+			if err := l.confirm(tag); (err == nil) != (tag <= given) {
+				t.Fatalf("confirm %d of %d: %v", tag, given, err)
+			} else if err == nil {
+				confirmed = max(confirmed, tag)
+			}
+		case 3:
+			tag := arg()
+			d, err := l.hold(tag)
+			if want := tag > confirmed && tag <= given && state[tag] == free; (err == nil) != want {
+				t.Fatalf("set aside %d in state %d, %d are confirmed: %v", tag, state[tag], confirmed, err)
+			} else if err == nil {
+				if d.DeliveryTag != tag {
+					t.Fatalf("set aside %d gave %d", tag, d.DeliveryTag)
+				}
+				state[tag] = pending
+			}
+		case 4:
+			tag, ok := arg(), arg()%2 == 0
+			if state[tag] != pending {
+				continue
+			}
+			l.settle(tag, ok)
+			if state[tag] = free; ok {
+				state[tag] = done
+			}
+		case 5:
+			acknowledge()
+		}
+	}
+	for tag, s := range state {
+		if s == pending {
+			l.settle(tag, true)
+			state[tag] = done
+		}
+	}
+	acknowledge()
+	first := received + 1 // that is left
+	for tag := received; tag > 0; tag-- {
+		if state[tag] == acked {
+			continue
+		}
+		first = tag
+		if tag <= confirmed || state[tag] == done {
+			t.Errorf("tag %d is left in state %d, %d are confirmed", tag, state[tag], confirmed)
+		}
+	}
+	if l.first != first || l.first+uint64(len(l.held)) != received+1 {
+		t.Errorf("%d messages are held from tag %d, want those from %d to %d", len(l.held), l.first, first, received)
+	}
+	if l.waiting() != (given < received) {
+		t.Errorf("waiting is %v, %d of %d are given out", l.waiting(), given, received)
+	}
+}
+
+// A gap in what RabbitMQ delivers is noticed: a cumulative acknowledgement
+// would remove messages that nobody has seen.
+func TestLedgerGap(t *testing.T) {
+	for _, tag := range []uint64{0, 1, 3} {
+		l := newLedger()
+		if err := l.add(amqp.Delivery{DeliveryTag: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.add(amqp.Delivery{DeliveryTag: tag}); err == nil {
+			t.Errorf("tag %d is taken after 1", tag)
+		}
+	}
+}

@@ -1,0 +1,355 @@
+package rabbitmq
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+)
+
+// appID is what the reference puts into the property app_id.
+const appID = "swpt_stomp"
+
+// Publish opens the inbox for a stream of received messages. While RabbitMQ
+// takes no messages, it reports [ErrBlocked]. confirmed is told at the end of
+// the stream why it has ended, unless that was by the Publisher's Close.
+func (b *Broker) Publish(ctx context.Context, confirmed func(n uint64, err error)) (broker.Publisher, error) {
+	p, err := b.publish(ctx, confirmed)
+	if err != nil {
+		return nil, fmt.Errorf("open a stream to RabbitMQ: %w", err)
+	}
+	return p, nil
+}
+
+func (b *Broker) publish(ctx context.Context, confirmed func(n uint64, err error)) (*publisher, error) {
+	l, err := b.publishing.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &publisher{
+		broker:    b,
+		live:      l,
+		confirmed: confirmed,
+		headers:   make(amqp.Table),
+		room:      make(chan struct{}, b.opts.MaxPending),
+		sent:      make(chan pending, b.opts.MaxPending),
+		closing:   make(chan struct{}),
+		stopping:  make(chan struct{}),
+		ended:     make(chan struct{}),
+	}
+	p.finish = sync.OnceFunc(func() { close(p.closing) })
+	p.stop = sync.OnceFunc(func() { p.finish(); close(p.stopping) })
+	p.channel, err = b.open(ctx, l, func(ch *amqp.Channel) error {
+		p.returned = ch.NotifyReturn(make(chan amqp.Return, 16))
+		p.lost = ch.NotifyClose(make(chan *amqp.Error, 1))
+		return explain(ch.Confirm(false))
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		go closeChannel(p.channel)
+		return nil, broker.ErrClosed
+	}
+	b.publishers[p] = struct{}{}
+	go p.run()
+	return p, nil
+}
+
+// publisher is a stream of messages. Those on their way are in sent, in order;
+// run follows their confirmations.
+type publisher struct {
+	broker    *Broker
+	live      *live
+	channel   *amqp.Channel
+	returned  <-chan amqp.Return
+	lost      <-chan *amqp.Error
+	confirmed func(n uint64, err error)
+
+	turn    sync.Mutex // held while a message is written
+	headers amqp.Table // of the message that is written
+
+	room chan struct{} // has an element for each message on its way
+	sent chan pending
+
+	finish   func()                // closes closing
+	stop     func()                // closes closing and stopping
+	closing  chan struct{}         // no more messages are taken
+	stopping chan struct{}         // confirmations are not waited for any more
+	quiet    atomic.Bool           // the user does not want to know any more
+	ended    chan struct{}         // run has ended
+	reason   atomic.Pointer[error] // why run has ended, set before closing is closed
+
+	// run's own.
+	durable  uint64       // that many messages are confirmed
+	told     uint64       // that many the user knows of
+	unrouted *amqp.Return // the first that RabbitMQ has returned
+}
+
+// pending is a message that RabbitMQ has not confirmed.
+type pending struct {
+	message *broker.Incoming
+	at      time.Time
+	answer  *amqp.DeferredConfirmation
+}
+
+// Publish hands over the next message. It reports [ErrInvalid] for a message
+// that AMQP can not carry; it is then not counted. While RabbitMQ takes no
+// messages, it waits, but not longer than for a confirmation.
+func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
+	if err := checkMessage(m); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case <-p.closing:
+		return p.failure()
+	default:
+	}
+	select {
+	case p.room <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.closing:
+		return p.failure()
+	}
+	if err := p.unblocked(ctx); err != nil {
+		<-p.room
+		return err
+	}
+	if p.write(m) == nil {
+		return nil
+	}
+	// The channel is closed. run knows why.
+	select {
+	case <-p.closing:
+		return p.failure()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// unblocked waits until RabbitMQ takes messages.
+func (p *publisher) unblocked(ctx context.Context) error {
+	block := p.live.blocked()
+	if block == nil {
+		return nil
+	}
+	t := time.NewTimer(p.broker.opts.ConfirmTimeout)
+	defer t.Stop()
+	select {
+	case <-block.over:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.closing:
+		return p.failure()
+	case <-t.C:
+		return block.err()
+	}
+}
+
+func (p *publisher) write(m *broker.Incoming) error {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	clear(p.headers)
+	for _, h := range m.Headers {
+		p.headers[h.Name] = h.Value
+	}
+	answer, err := p.channel.PublishWithDeferredConfirm(m.Exchange, m.RoutingKey, true, false, amqp.Publishing{
+		Headers:      p.headers,
+		ContentType:  m.ContentType,
+		DeliveryMode: amqp.Persistent,
+		Type:         m.Type,
+		AppId:        appID,
+		Body:         m.Body,
+	})
+	if err != nil {
+		return err
+	}
+	p.sent <- pending{m, time.Now(), answer} // there is room for it
+	return nil
+}
+
+// failure returns why no more messages are taken.
+func (p *publisher) failure() error {
+	if err := p.reason.Load(); err != nil {
+		return *err
+	}
+	return broker.ErrClosed
+}
+
+// run follows the confirmations until the stream ends.
+func (p *publisher) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	err := p.follow(timer)
+	p.reason.Store(&err)
+	p.finish()
+	go p.discard()
+	if !p.quiet.Load() {
+		p.confirmed(p.durable, err)
+	}
+	close(p.ended)
+}
+
+// discard closes the channel. That may take as long as RabbitMQ does not read.
+func (p *publisher) discard() {
+	if p.returned != nil {
+		go func() {
+			for range p.returned { // if nobody takes them, the whole connection waits
+			}
+		}()
+	}
+	p.channel.Close()
+}
+
+// follow takes the messages that are on their way in order, and counts those
+// that are confirmed. It returns why there will not be more.
+func (p *publisher) follow(timer *time.Timer) error {
+	for {
+		next, err := p.next()
+		if err != nil {
+			return err
+		}
+		if err := p.await(next, timer); err != nil {
+			return err
+		}
+		p.durable++
+		<-p.room
+	}
+}
+
+// next waits for a message that is on its way.
+func (p *publisher) next() (pending, error) {
+	select {
+	case next := <-p.sent:
+		return next, nil
+	default:
+	}
+	p.tell()
+	for {
+		select {
+		case next := <-p.sent:
+			return next, nil
+		case r, ok := <-p.returned:
+			p.noteReturn(r, ok)
+		case e := <-p.lost:
+			return pending{}, lostReason(e)
+		case <-p.closing:
+			select {
+			case next := <-p.sent:
+				return next, nil
+			default:
+				return pending{}, broker.ErrClosed
+			}
+		}
+	}
+}
+
+// await waits until a message is confirmed.
+func (p *publisher) await(next pending, timer *time.Timer) error {
+	select {
+	case <-next.answer.Done():
+	default:
+		p.tell()
+		timer.Reset(time.Until(next.at.Add(p.broker.opts.ConfirmTimeout)))
+		if err := p.awaitLong(next, timer.C); err != nil {
+			return err
+		}
+	}
+	if !next.answer.Acked() {
+		// The library answers so for all messages of a channel that is closed.
+		select {
+		case e := <-p.lost:
+			return lostReason(e)
+		default:
+			return fmt.Errorf("%w: RabbitMQ refuses it", ErrNotConfirmed)
+		}
+	}
+	// A message that was returned is confirmed afterwards.
+	select {
+	case r, ok := <-p.returned:
+		p.noteReturn(r, ok)
+	default:
+	}
+	if r := p.unrouted; r != nil && isReturned(next.message, r) {
+		return fmt.Errorf("%w: exchange %s, routing key %q: RabbitMQ says %s (%d)",
+			broker.ErrUnroutable, r.Exchange, r.RoutingKey, r.ReplyText, r.ReplyCode)
+	}
+	return nil
+}
+
+func (p *publisher) awaitLong(next pending, timeout <-chan time.Time) error {
+	for {
+		select {
+		case <-next.answer.Done():
+			return nil
+		case r, ok := <-p.returned:
+			p.noteReturn(r, ok)
+		case <-timeout:
+			return fmt.Errorf("%w: RabbitMQ has not answered within %v", ErrNotConfirmed, p.broker.opts.ConfirmTimeout)
+		case <-p.stopping:
+			return broker.ErrClosed
+		}
+	}
+}
+
+// noteReturn keeps the first message that was returned: it decides where the
+// stream ends.
+func (p *publisher) noteReturn(r amqp.Return, ok bool) {
+	switch {
+	case !ok:
+		p.returned = nil // the channel is closed, which run learns in another way
+	case p.unrouted == nil:
+		p.unrouted = &r
+	}
+}
+
+// isReturned tells whether r is the message m. RabbitMQ returns messages in the
+// order of publishing, so the first that looks like r is r; and if there is
+// another that looks the same, it can not be routed either.
+func isReturned(m *broker.Incoming, r *amqp.Return) bool {
+	return m.Exchange == r.Exchange && m.RoutingKey == r.RoutingKey && m.Type == r.Type && bytes.Equal(m.Body, r.Body)
+}
+
+// lostReason explains the end of the channel.
+func lostReason(e *amqp.Error) error {
+	switch {
+	case e == nil:
+		return explain(amqp.ErrClosed)
+	case saysCode(e, amqp.NotFound):
+		return fmt.Errorf("%w: %w; the node's application declares the exchange", broker.ErrUnroutable, explain(e))
+	}
+	return explain(e)
+}
+
+// tell reports what is confirmed, if that is news.
+func (p *publisher) tell() {
+	if p.durable > p.told && !p.quiet.Load() {
+		p.told = p.durable
+		p.confirmed(p.durable, nil)
+	}
+}
+
+// Close ends the stream without waiting for confirmations. When it has
+// returned, confirmed is not called any more; it must not be called by it.
+func (p *publisher) Close() error {
+	p.quiet.Store(true)
+	p.stop()
+	<-p.ended
+	p.broker.mu.Lock()
+	defer p.broker.mu.Unlock()
+	delete(p.broker.publishers, p)
+	return nil
+}

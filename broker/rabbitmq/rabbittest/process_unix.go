@@ -1,0 +1,92 @@
+//go:build unix
+
+package rabbittest
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// script starts Erlang's port mapper and the server given as $0, and writes the
+// server's process ID. All are killed when the script's input ends, which
+// comes when the test wants it, and also when the test dies in whatever way;
+// or when the server has ended.
+const script = `
+exec 3<&0
+epmd >&2 3<&- &
+"$0" >&2 3<&- &
+server=$!
+echo $server
+{ read _; kill -KILL 0; } <&3 &
+wait $server
+kill -KILL 0
+`
+
+// process is a process group with the script, the port mapper and the server.
+type process struct {
+	cmd    *exec.Cmd
+	input  io.Closer
+	server int           // process ID
+	ended  chan struct{} // closed when all have ended
+}
+
+func startProcess(server string, env []string, output *os.File) (*process, error) {
+	cmd := exec.Command("/bin/sh", "-c", script, server)
+	cmd.Env = env
+	cmd.Stderr = output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd, input: input, ended: make(chan struct{})}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err == nil {
+		p.server, err = strconv.Atoi(strings.TrimSpace(line))
+	}
+	go func() {
+		_ = cmd.Wait() // it was killed, as it must be
+		close(p.ended)
+	}()
+	if err != nil {
+		p.kill()
+		return nil, fmt.Errorf("start %s: %w", server, err)
+	}
+	return p, nil
+}
+
+// kill ends the group, and waits until it has.
+func (p *process) kill() {
+	p.input.Close()
+	<-p.ended
+}
+
+// stop asks the server to end, and waits until it has.
+func (p *process) stop(limit time.Duration) error {
+	if err := syscall.Kill(p.server, syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-p.ended:
+		return nil
+	case <-time.After(limit):
+		return fmt.Errorf("RabbitMQ has not stopped within %v", limit)
+	}
+}
+
+func (p *process) pause() error  { return syscall.Kill(p.server, syscall.SIGSTOP) }
+func (p *process) resume() error { return syscall.Kill(p.server, syscall.SIGCONT) }

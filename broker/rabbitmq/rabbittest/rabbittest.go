@@ -1,0 +1,242 @@
+// Package rabbittest runs a private RabbitMQ for tests: a node of its own, on
+// free ports, with all its files in a temporary folder. It can be killed,
+// stopped and started again.
+//
+// A test binary has one, started by the first test that asks for it:
+//
+//	func TestMain(m *testing.M) { os.Exit(rabbittest.Run(m)) }
+//
+//	func TestSomething(t *testing.T) {
+//		url := rabbittest.Get(t).URL()
+//
+// Where RabbitMQ is not installed, Get skips the test.
+package rabbittest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// ErrMissing is reported by [New] where RabbitMQ is not installed.
+var ErrMissing = errors.New("rabbitmq-server is not installed")
+
+// startTime is how long RabbitMQ may take to start, on a machine that has much
+// else to do.
+const startTime = 90 * time.Second
+
+// Server is a RabbitMQ node. Its methods are not safe for concurrent use.
+type Server struct {
+	dir      string // everything the node writes
+	programs string // folder of rabbitmq-server and rabbitmqctl
+	port     int
+	env      []string
+	process  *process // nil while it does not run
+}
+
+// New prepares a node, without starting it.
+func New() (*Server, error) {
+	programs, err := findPrograms()
+	if err != nil {
+		return nil, err
+	}
+	ports, err := freePorts(3)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "rabbittest")
+	if err != nil {
+		return nil, err
+	}
+	for name, text := range map[string]string{
+		"rabbitmq.conf":   fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\nlog.console = false\nlog.file.level = warning\n", ports[0]),
+		"enabled_plugins": "[rabbitmq_random_exchange].\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	env := []string{
+		"HOME=" + dir, // of the Erlang cookie
+		"PATH=" + os.Getenv("PATH"),
+		"LC_ALL=C.UTF-8",
+		"RABBITMQ_CONF_ENV_FILE=/dev/null",
+		"RABBITMQ_MNESIA_BASE=" + filepath.Join(dir, "mnesia"),
+		"RABBITMQ_LOG_BASE=" + filepath.Join(dir, "log"),
+		"RABBITMQ_PID_FILE=" + filepath.Join(dir, "pid"),
+		"RABBITMQ_CONFIG_FILE=" + filepath.Join(dir, "rabbitmq.conf"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE=" + filepath.Join(dir, "enabled_plugins"),
+		fmt.Sprintf("RABBITMQ_NODENAME=rabbittest-%d@localhost", ports[0]),
+		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", ports[1]),
+		// A port mapper of its own, which does not outlive the node.
+		fmt.Sprintf("ERL_EPMD_PORT=%d", ports[2]),
+		"ERL_EPMD_ADDRESS=127.0.0.1",
+		// Idle Erlang schedulers spin, which is a waste beside tests.
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+sbwt none +sbwtdcpu none +sbwtdio none",
+		// Makes the script become the Erlang VM, instead of waiting for it.
+		"detached=true",
+	}
+	return &Server{dir: dir, programs: programs, port: ports[0], env: env}, nil
+}
+
+// findPrograms returns the folder of RabbitMQ's own scripts. Debian puts
+// others, which insist on a certain user, before them.
+func findPrograms() (string, error) {
+	if dir := "/usr/lib/rabbitmq/bin"; isProgram(filepath.Join(dir, "rabbitmq-server")) {
+		return dir, nil
+	}
+	path, err := exec.LookPath("rabbitmq-server")
+	if err != nil {
+		return "", ErrMissing
+	}
+	return filepath.Dir(path), nil
+}
+
+func isProgram(path string) bool {
+	_, err := exec.LookPath(path)
+	return err == nil
+}
+
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// URL returns the URL for a user who may do everything.
+func (s *Server) URL() string { return s.URLFor("guest:guest") }
+
+// URLFor returns the URL for a user, "name:password".
+func (s *Server) URLFor(user string) string {
+	return fmt.Sprintf("amqp://%s@127.0.0.1:%d", user, s.port)
+}
+
+// Start starts the node, and returns when clients can connect.
+func (s *Server) Start() error {
+	output, err := os.OpenFile(filepath.Join(s.dir, "output"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer output.Close()
+	if s.process, err = startProcess(filepath.Join(s.programs, "rabbitmq-server"), s.env, output); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	for {
+		conn, err := amqp.Dial(s.URL())
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-s.process.ended:
+			return fmt.Errorf("RabbitMQ has ended: %s", s.output())
+		case <-ctx.Done():
+			s.Kill()
+			return fmt.Errorf("RabbitMQ has not started within %v: %w: %s", startTime, err, s.output())
+		}
+	}
+}
+
+// output returns the end of what the node has written.
+func (s *Server) output() []byte {
+	text, err := os.ReadFile(filepath.Join(s.dir, "output"))
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return bytes.TrimSpace(text[max(0, len(text)-2000):])
+}
+
+// Kill ends the node at once, as a power failure would.
+func (s *Server) Kill() {
+	if s.process != nil {
+		s.process.kill()
+		s.process = nil
+	}
+}
+
+// Stop ends the node in good order.
+func (s *Server) Stop() error {
+	defer s.Kill()
+	return s.process.stop(startTime)
+}
+
+// Pause stops the node from doing anything, its connections stay open.
+func (s *Server) Pause() error { return s.process.pause() }
+
+// Resume is the inverse of Pause.
+func (s *Server) Resume() error { return s.process.resume() }
+
+// Control runs rabbitmqctl.
+func (s *Server) Control(args ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(s.programs, "rabbitmqctl"), args...)
+	cmd.Env = s.env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("rabbitmqctl %q: %w: %s", args, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// Remove ends the node and removes all its files.
+func (s *Server) Remove() error {
+	s.Kill()
+	return os.RemoveAll(s.dir)
+}
+
+// shared is the node of this test binary.
+var shared struct {
+	once   sync.Once
+	server *Server
+	err    error
+}
+
+// Get returns the node of this test binary, running. It skips the test where
+// RabbitMQ is not installed.
+func Get(tb testing.TB) *Server {
+	tb.Helper()
+	shared.once.Do(func() {
+		if shared.server, shared.err = New(); shared.err == nil {
+			shared.err = shared.server.Start()
+		}
+	})
+	if errors.Is(shared.err, ErrMissing) {
+		tb.Skipf("skipped: everything that needs RabbitMQ (%v)", shared.err)
+	}
+	if shared.err != nil {
+		tb.Fatal(shared.err)
+	}
+	return shared.server
+}
+
+// Run runs the tests, then removes the node that they have used, and returns
+// the exit code.
+func Run(m *testing.M) int {
+	code := m.Run()
+	if s := shared.server; s != nil {
+		if err := s.Remove(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	return code
+}

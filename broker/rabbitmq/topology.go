@@ -1,0 +1,251 @@
+package rabbitmq
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+)
+
+// What a creditors agent sends to no peer goes to another exchange, to which its
+// application binds what it wants of that.
+const (
+	creditorsOut   = "creditors_out"
+	loopbackFilter = "ca.loopback_filter"
+)
+
+func peerExchange(q broker.PeerQueue) string { return q.Prefix + ".x." + q.PeerID }
+
+func deadLetterQueue(queue string) string { return queue + ".XQ" }
+
+// Declare makes what is missing of the peer's queues, their dead-letter
+// queues, the peer's exchange and the outgoing exchange, and binds them. It
+// removes the bindings that an earlier Declare has made, in this process, and
+// that are not among these.
+func (b *Broker) Declare(ctx context.Context, q broker.PeerQueue) error {
+	err := checkPeerQueue(q)
+	if err == nil {
+		err = b.onDeclaring(ctx, func(d declarer) error { return d.declare(q, b.before(q.PeerID)) })
+	}
+	if err != nil {
+		return fmt.Errorf("declare queues of peer %s: %w", q.PeerID, err)
+	}
+	q.Queues = slices.Clone(q.Queues)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.declared[q.PeerID] = q
+	return nil
+}
+
+// Release removes the binding that leads to the peer's exchange. The exchange,
+// the queues, and the messages in them stay.
+func (b *Broker) Release(ctx context.Context, q broker.PeerQueue) error {
+	err := checkPeerQueue(q)
+	if err == nil {
+		err = b.onDeclaring(ctx, func(d declarer) error { return d.release(q, b.before(q.PeerID)) })
+	}
+	if err != nil {
+		return fmt.Errorf("release queues of peer %s: %w", q.PeerID, err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.declared, q.PeerID)
+	return nil
+}
+
+// before returns what was declared last for a peer.
+func (b *Broker) before(peerID string) *broker.PeerQueue {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if q, ok := b.declared[peerID]; ok {
+		return &q
+	}
+	return nil
+}
+
+// owner returns what was declared with a queue.
+func (b *Broker) owner(queue string) (broker.PeerQueue, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, q := range b.declared {
+		if slices.Contains(q.Queues, queue) {
+			return q, true
+		}
+	}
+	return broker.PeerQueue{}, false
+}
+
+func (b *Broker) onDeclaring(ctx context.Context, do func(declarer) error) error {
+	l, err := b.declaring.get(ctx)
+	if err != nil {
+		return err
+	}
+	ch, err := b.open(ctx, l, func(ch *amqp.Channel) error {
+		return do(declarer{live: l, ch: ch, queueType: b.opts.QueueType})
+	})
+	if err == nil {
+		closeChannel(ch)
+	}
+	return err
+}
+
+// declarer makes objects.
+type declarer struct {
+	live      *live
+	ch        *amqp.Channel
+	queueType QueueType
+}
+
+// declare makes the objects from the end to the beginning: when a message can
+// come to an exchange, there are queues behind it.
+func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
+	if err := d.exchange(peerExchange(q), "x-random", nil); err != nil {
+		if saysCode(err, amqp.CommandInvalid) {
+			err = fmt.Errorf("%w; is the plugin rabbitmq_random_exchange enabled?", err)
+		}
+		return err
+	}
+	for _, queue := range q.Queues {
+		if err := d.queue(deadLetterQueue(queue), nil); err != nil {
+			return err
+		}
+		if err := d.queue(queue, amqp.Table{
+			"x-dead-letter-exchange":    "",
+			"x-dead-letter-routing-key": deadLetterQueue(queue),
+		}); err != nil {
+			return err
+		}
+		if err := d.ch.QueueBind(queue, "", peerExchange(q), false, nil); err != nil {
+			return fmt.Errorf("bind queue %s: %w", queue, explain(err))
+		}
+	}
+	if err := d.outgoing(q); err != nil {
+		return err
+	}
+	if err := d.ch.ExchangeBind(peerExchange(q), q.BindingKey, q.Exchange, false, nil); err != nil {
+		return fmt.Errorf("bind exchange %s: %w", peerExchange(q), explain(err))
+	}
+	if before == nil {
+		return nil
+	}
+	for _, queue := range before.Queues {
+		if !slices.Contains(q.Queues, queue) {
+			if err := d.unbindQueue(queue, peerExchange(*before)); err != nil {
+				return err
+			}
+		}
+	}
+	if before.Exchange == q.Exchange && before.BindingKey == q.BindingKey && before.Prefix == q.Prefix {
+		return nil
+	}
+	return d.unbindExchange(*before)
+}
+
+func (d declarer) release(q broker.PeerQueue, before *broker.PeerQueue) error {
+	if err := d.unbindExchange(q); err != nil || before == nil {
+		return err
+	}
+	return d.unbindExchange(*before)
+}
+
+// outgoing declares the exchange to which the applications publish.
+func (d declarer) outgoing(q broker.PeerQueue) error {
+	kind := "topic"
+	if q.Fanout {
+		kind = "fanout"
+	}
+	var args amqp.Table
+	if q.Exchange == creditorsOut {
+		if err := d.exchange(loopbackFilter, "headers", nil); err != nil {
+			return err
+		}
+		args = amqp.Table{"alternate-exchange": loopbackFilter}
+	}
+	return d.exchange(q.Exchange, kind, args)
+}
+
+func (d declarer) exchange(name, kind string, args amqp.Table) error {
+	if err := d.ch.ExchangeDeclare(name, kind, true, false, false, false, args); err != nil {
+		return fmt.Errorf("exchange %s: %w", name, explain(err))
+	}
+	return nil
+}
+
+// queue makes a queue. One that exists is good, whatever its type and
+// arguments are: declaring it with others would fail.
+func (d declarer) queue(name string, args amqp.Table) error {
+	probe, err := d.live.Channel()
+	if err != nil {
+		return explain(err)
+	}
+	_, err = probe.QueueDeclarePassive(name, true, false, false, false, nil)
+	probe.Close()
+	if err == nil {
+		return nil
+	}
+	if !saysCode(err, amqp.NotFound) {
+		return fmt.Errorf("queue %s: %w", name, explain(err))
+	}
+	if _, err := d.ch.QueueDeclare(name, true, false, false, false, d.ofType(args)); err != nil {
+		return fmt.Errorf("queue %s: %w", name, explain(err))
+	}
+	return nil
+}
+
+// ofType adds the arguments that make a queue one of the wanted type.
+func (d declarer) ofType(args amqp.Table) amqp.Table {
+	if d.queueType == Classic {
+		return args // without a type, as the reference does
+	}
+	typed := amqp.Table{"x-queue-type": string(d.queueType)}
+	for name, value := range args {
+		typed[name] = value
+	}
+	if version, _ := d.live.Properties["version"].(string); majorOf(version) >= 4 {
+		// RabbitMQ 4 gives up a message after 20 deliveries. A peer that is
+		// away for long causes more than that. (RabbitMQ 3 has no limit, and
+		// no value that says so.)
+		typed["x-delivery-limit"] = -1
+	}
+	return typed
+}
+
+func majorOf(version string) int {
+	major, _, _ := strings.Cut(version, ".")
+	n, err := strconv.Atoi(major)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// unbindExchange removes the binding that leads to a peer's exchange, if it is
+// there.
+func (d declarer) unbindExchange(q broker.PeerQueue) error {
+	return d.unbind(func(ch *amqp.Channel) error {
+		return ch.ExchangeUnbind(peerExchange(q), q.BindingKey, q.Exchange, false, nil)
+	})
+}
+
+func (d declarer) unbindQueue(queue, exchange string) error {
+	return d.unbind(func(ch *amqp.Channel) error { return ch.QueueUnbind(queue, "", exchange, nil) })
+}
+
+// unbind runs on a channel of its own: if one of the ends does not exist,
+// RabbitMQ closes it.
+func (d declarer) unbind(do func(*amqp.Channel) error) error {
+	ch, err := d.live.Channel()
+	if err != nil {
+		return explain(err)
+	}
+	defer ch.Close()
+	if err := do(ch); err != nil && !saysCode(err, amqp.NotFound) {
+		return fmt.Errorf("unbind: %w", explain(err))
+	}
+	return nil
+}

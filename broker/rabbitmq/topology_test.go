@@ -1,0 +1,207 @@
+package rabbitmq
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// answers tells how RabbitMQ answers on a channel that may end with it.
+func (o *operator) answers(ask func(*amqp.Channel) error) error {
+	o.Helper()
+	ch, err := o.conn.Channel()
+	o.check(err)
+	defer ch.Close()
+	return ask(ch)
+}
+
+// declaredAs tells whether a queue is there with exactly these arguments:
+// RabbitMQ refuses to declare it with others.
+func (o *operator) declaredAs(queue string, args amqp.Table) bool {
+	o.Helper()
+	return o.answers(func(ch *amqp.Channel) error {
+		_, err := ch.QueueDeclare(queue, true, false, false, false, args)
+		return err
+	}) == nil
+}
+
+// What Declare makes is what the reference's configure-queue would make, to
+// the last argument, for every kind of owner and peer (section "RabbitMQ
+// objects of the reference").
+func TestObjects(t *testing.T) {
+	s := rabbittest.Get(t)
+	for _, test := range []struct {
+		q          broker.PeerQueue
+		kind       string
+		args       amqp.Table
+		routingKey string
+	}{
+		{broker.PeerQueue{Prefix: "aa", Exchange: "to_creditors", BindingKey: "00.00.01.#"}, "topic", nil, "00.00.01.02.03.04.05.06"},
+		{broker.PeerQueue{Prefix: "aa", Exchange: "to_debtors", BindingKey: "12.34.ab.cd.00.#"}, "topic", nil, "12.34.ab.cd.00.00.00.01"},
+		{broker.PeerQueue{Prefix: "ca", Exchange: "creditors_out", BindingKey: "12.34.ab.cd.#"}, "topic",
+			amqp.Table{"alternate-exchange": "ca.loopback_filter"}, "12.34.ab.cd.00.00.00.01"},
+		{broker.PeerQueue{Prefix: "da", Exchange: "debtors_out", Fanout: true}, "fanout", nil, ""},
+	} {
+		t.Run(test.q.Exchange, func(t *testing.T) {
+			o := newOperator(t, s)
+			q := test.q
+			q.PeerID = "5678" + suffix()
+			queue := "peer." + q.PeerID + ".0"
+			q.Queues = []string{queue}
+			b := openTest(t, s.URL(), Options{})
+			if err := b.Declare(testContext(t), q); err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range []struct {
+				name, kind string
+				args       amqp.Table
+			}{{q.Exchange, test.kind, test.args}, {q.Prefix + ".x." + q.PeerID, "x-random", nil}} {
+				for _, durable := range []bool{true, false} {
+					err := o.answers(func(ch *amqp.Channel) error {
+						return ch.ExchangeDeclare(x.name, x.kind, durable, false, false, false, x.args)
+					})
+					if (err == nil) != durable {
+						t.Errorf("exchange %s, durable %v: %v", x.name, durable, err)
+					}
+				}
+			}
+			args := amqp.Table{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": queue + ".XQ"}
+			if !o.declaredAs(queue, args) || !o.declaredAs(queue+".XQ", nil) || o.declaredAs(queue, nil) {
+				t.Error("the queues have other arguments")
+			}
+			o.check(o.send(q.Exchange, test.routingKey, amqp.Publishing{Body: []byte("rejected")}))
+			d, ok, err := o.Get(queue, false)
+			if err != nil || !ok {
+				t.Fatalf("the message is not in the queue: %v", err)
+			}
+			o.check(d.Reject(false))
+			if d := o.take(queue+".XQ", 1)[0]; string(d.Body) != "rejected" {
+				t.Errorf("dead-lettered is %q", d.Body)
+			}
+			if test.args == nil {
+				return
+			}
+			if err := o.send(q.Exchange, "ff.ff", amqp.Publishing{}); !errors.Is(err, broker.ErrUnroutable) {
+				t.Errorf("got %v, want ErrUnroutable", err)
+			}
+			loop, err := o.QueueDeclare("loop", false, true, true, false, nil)
+			o.check(err)
+			o.check(o.QueueBind(loop.Name, "", "ca.loopback_filter", false, nil))
+			o.check(o.send(q.Exchange, "ff.ff", amqp.Publishing{Body: []byte("loop")}))
+			o.take(loop.Name, 1)
+		})
+	}
+}
+
+// A peer with several queues gets its messages spread over them. A queue that
+// is taken away gets no more, and keeps what it has.
+func TestSeveralQueues(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	q := testPeer()
+	first, second := q.Queues[0], "peer."+q.PeerID+".1"
+	q.Queues = []string{first, second}
+	o.check(b.Declare(testContext(t), q))
+	messages := publishings(make([]broker.Outgoing, 100))
+	o.check(o.send(q.Exchange, q.PeerID+".1", messages...))
+	one, two := len(o.take(first, -1)), len(o.take(second, -1))
+	if one == 0 || two == 0 || one+two != 100 {
+		t.Errorf("the queues have %d and %d messages, of 100", one, two)
+	}
+	q.Queues = []string{first}
+	o.check(b.Declare(testContext(t), q))
+	o.check(o.send(q.Exchange, q.PeerID+".1", messages...))
+	if one, two = len(o.take(first, -1)), len(o.take(second, -1)); one != 100 || two != 0 {
+		t.Errorf("the queues have %d and %d messages, want 100 and 0", one, two)
+	}
+}
+
+// A queue that exists is taken as it is; one that does not is made of the
+// wanted type.
+func TestQueueType(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	for _, test := range []struct{ before, opt, want QueueType }{
+		{"", Classic, Classic},
+		{"", Quorum, Quorum},
+		{Classic, Quorum, Classic},
+		{Quorum, Classic, Quorum},
+	} {
+		q := testPeer()
+		for _, name := range []string{q.Queues[0], q.Queues[0] + ".XQ"} {
+			if test.before != "" {
+				_, err := o.QueueDeclare(name, true, false, false, false, amqp.Table{"x-queue-type": string(test.before)})
+				o.check(err)
+			}
+		}
+		b := openTest(t, s.URL(), Options{QueueType: test.opt})
+		if err := b.Declare(testContext(t), q); err != nil {
+			t.Errorf("%+v: %v", test, err)
+		}
+		if xq := q.Queues[0] + ".XQ"; !o.declaredAs(xq, amqp.Table{"x-queue-type": string(test.want)}) {
+			t.Errorf("%+v: queue %s is of another type", test, xq)
+		}
+	}
+}
+
+// An exchange that is something else is not taken for what is needed; that
+// harms nobody who uses the broker meanwhile.
+func TestOtherExchange(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	good, bad := testPeer(), testPeer()
+	o.check(b.Declare(testContext(t), good))
+	c, err := b.Consume(testContext(t), good.Queues[0])
+	o.check(err)
+	defer c.Close()
+	bad.Exchange = "other" + suffix()
+	o.check(o.ExchangeDeclare(bad.Exchange, "headers", true, false, false, false, nil))
+	var e *amqp.Error
+	if err := b.Declare(testContext(t), bad); !errors.As(err, &e) || e.Code != amqp.PreconditionFailed {
+		t.Errorf("got %v, want PRECONDITION_FAILED", err)
+	}
+	o.check(o.send(good.Exchange, good.PeerID+".1", amqp.Publishing{}))
+	if _, err := c.Next(testContext(t), 1); err != nil {
+		t.Error(err)
+	}
+}
+
+// What can not be declared is refused before RabbitMQ sees it.
+func TestDeclareRefused(t *testing.T) {
+	long := string(make([]byte, 256))
+	b := openTest(t, "amqp://127.0.0.1:1", Options{})
+	for i, spoil := range []func(*broker.PeerQueue){
+		func(q *broker.PeerQueue) { q.PeerID = "" },
+		func(q *broker.PeerQueue) { q.PeerID = long[:252] },
+		func(q *broker.PeerQueue) { q.Prefix = "" },
+		func(q *broker.PeerQueue) { q.Exchange = long },
+		func(q *broker.PeerQueue) { q.BindingKey = long },
+		func(q *broker.PeerQueue) { q.Fanout = true },
+		func(q *broker.PeerQueue) { q.Queues = nil },
+		func(q *broker.PeerQueue) { q.Queues = []string{"q", ""} },
+		func(q *broker.PeerQueue) { q.Queues = []string{long[:253]} },
+	} {
+		q := testPeer()
+		spoil(&q)
+		if err := b.Declare(testContext(t), q); !errors.Is(err, ErrInvalid) {
+			t.Errorf("case %d: got %v, want ErrInvalid", i, err)
+		}
+	}
+}
+
+// The limit of deliveries that RabbitMQ 4 has is lifted there, and only there:
+// older ones refuse it.
+func TestDeliveryLimit(t *testing.T) {
+	for version, want := range map[string]any{"3.13.7": nil, "4.0.2": -1, "10.1": -1, "": nil, "four": nil} {
+		d := declarer{queueType: Quorum, live: &live{Connection: &amqp.Connection{Properties: amqp.Table{"version": version}}}}
+		args := d.ofType(amqp.Table{"x": "y"})
+		if got := args["x-delivery-limit"]; got != want || args["x"] != "y" || args["x-queue-type"] != "quorum" {
+			t.Errorf("version %q: %v", version, fmt.Sprint(args))
+		}
+	}
+}

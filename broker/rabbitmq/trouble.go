@@ -1,0 +1,101 @@
+package rabbitmq
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// explain makes an error of the library readable. What RabbitMQ has said stays
+// as it is; errors.As still finds the [amqp.Error].
+func explain(err error) error {
+	var e *amqp.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch {
+	case e == amqp.ErrClosed:
+		return &explained{"the connection to RabbitMQ is closed", e}
+	case e == amqp.ErrCredentials:
+		return &explained{"RabbitMQ refuses the user name or password, or ends the connection during login", e}
+	case e.Server:
+		return &explained{fmt.Sprintf("RabbitMQ says %s (%d)", e.Reason, e.Code), e}
+	}
+	return &explained{"the connection to RabbitMQ is lost: " + withoutPorts(e.Reason), e}
+}
+
+type explained struct {
+	text  string
+	cause *amqp.Error
+}
+
+func (e *explained) Error() string { return e.text }
+func (e *explained) Unwrap() error { return e.cause }
+
+// withoutPorts cuts the addresses off a network error. The local port is
+// another one each time, which would make the same error look like a new one.
+func withoutPorts(text string) string {
+	if _, after, ok := strings.Cut(text, "->"); ok {
+		if _, reason, ok := strings.Cut(after, ": "); ok {
+			return reason
+		}
+	}
+	return text
+}
+
+// saysCode tells whether err is RabbitMQ's answer with this reply code.
+func saysCode(err error, code int) bool {
+	var e *amqp.Error
+	return errors.As(err, &e) && e.Server && e.Code == code
+}
+
+// health decides what the log says about RabbitMQ. All connections share it:
+// when RabbitMQ goes down they all fail, and one line is enough.
+type health struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	good    bool      // the last that was said is that there is a connection
+	trouble string    // the last that was said otherwise
+	lostAt  time.Time // when it was last said that one was lost
+}
+
+// oneOutage is how long after the loss of one connection that of an older one
+// counts as part of it: it may be noticed as late as its heart-beat is missed.
+const oneOutage = time.Minute
+
+// up is told of a new connection.
+func (h *health) up(version any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.good {
+		h.good, h.trouble = true, ""
+		h.log.Info("connected to RabbitMQ", "version", version)
+	}
+}
+
+// lost is told of the end of a connection that nobody has asked for.
+func (h *health) lost(born time.Time, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if born.Before(h.lostAt) && time.Since(h.lostAt) < oneOutage {
+		return
+	}
+	h.good, h.trouble, h.lostAt = false, err.Error(), time.Now()
+	h.log.Warn("connection to RabbitMQ lost, it is made again when it is needed", "err", err)
+}
+
+// unreachable is told of an attempt to connect that has failed.
+func (h *health) unreachable(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.trouble != err.Error() {
+		h.good, h.trouble = false, err.Error()
+		h.log.Warn("no connection to RabbitMQ", "err", err)
+	}
+}

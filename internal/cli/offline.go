@@ -1,0 +1,253 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/node"
+	"peerlink/node/offline"
+)
+
+func (a *app) requestCommand() *cobra.Command {
+	c := group("request", "On the online machine: collect what waits for the offline root key, file the answer",
+		a.requestNewCommand(), a.requestFileCommand(), a.requestListCommand(), a.requestForgetCommand())
+	c.Long = `For a root key that is never on a machine with a network. What needs it is
+collected into one file on the online machine, signed in one sitting on the
+offline one, and filed when it is back:
+
+  peerlink request new /media/stick/request.json --csr server.csr --peer bob.zip --bundle me.zip
+  peerlink fulfil /media/stick/request.json /media/stick/answer.json   # offline
+  peerlink request file /media/stick/answer.json
+
+Neither file holds a secret. See docs/offline.md for a whole session.`
+	return c
+}
+
+func (a *app) requestNewCommand() *cobra.Command {
+	var csrs, peers []string
+	var bundle string
+	var days int
+	var t trust
+	c := &cobra.Command{
+		Use:   "new REQUEST",
+		Short: "Collect what waits for the root key into one file",
+		Long: `Checks everything that is asked for, reserves serial numbers and subnets for it,
+and writes one file for the machine with the root key. Certificates for --csr
+FILE.csr will be filed as FILE.crt.`,
+		Example: "  peerlink request new /media/stick/request.json --csr server.csr --peer bob.zip --bundle me.zip",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			if err := absent(args[0]); err != nil {
+				return err
+			}
+			var asks []offline.Ask
+			for _, path := range csrs {
+				data, err := readBounded(path, maxSecretFile)
+				if err != nil {
+					return err
+				}
+				asks = append(asks, offline.ServerCert{CSR: data, Days: days, File: strings.TrimSuffix(path, ".csr") + ".crt"})
+			}
+			for _, path := range peers {
+				b, err := readBundle(path)
+				if err != nil {
+					return err
+				}
+				if err := a.confirm(cmd.Context(), b, t); err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+				data, err := os.ReadFile(path)
+				if err != nil {
+					return err
+				}
+				asks = append(asks, offline.PeerCert{Bundle: data})
+			}
+			if bundle != "" {
+				asks = append(asks, offline.InfoBundle{File: bundle})
+			}
+			if len(asks) == 0 {
+				return usagef("nothing is asked for: give --csr, --peer or --bundle")
+			}
+			r, err := offline.Collect(cmd.Context(), d, asks, time.Now())
+			if err != nil {
+				return err
+			}
+			if err := node.CreateFile(args[0], r.Encode(), 0o644); err != nil {
+				return errors.Join(err, offline.Forget(cmd.Context(), d, r.ID))
+			}
+			a.print("%s", args[0])
+			a.showItems(r)
+			a.say("\nTake this file to the machine with the root key: \"peerlink fulfil\".")
+			return nil
+		},
+	}
+	c.Flags().StringArrayVar(&csrs, "csr", nil, "certificate signing request `FILE` of a server, from \"peerlink server-cert request\" (repeat for several)")
+	c.Flags().IntVar(&days, "days", defaultDays, "how many days the server certificates are valid")
+	c.Flags().StringArrayVar(&peers, "peer", nil, "info-bundle `FILE` of a node that shall become a peer (repeat for several)")
+	c.Flags().StringVar(&bundle, "bundle", "", "make this node's own info-bundle, as `FILE`")
+	t.flags(c)
+	return c
+}
+
+// showItems tells a person what a request asks to be signed.
+func (a *app) showItems(r *offline.Request) {
+	a.say("Request %.8s of %s, made %s:", r.ID, r.Node, r.Created.Local().Format("2006-01-02 15:04"))
+	for i, item := range r.Summary() {
+		a.say("  %d. %s", i+1, plain(item.String()))
+	}
+}
+
+func (a *app) fulfilCommand() *cobra.Command {
+	var yes, asJSON bool
+	c := &cobra.Command{
+		Use:   "fulfil REQUEST ANSWER",
+		Short: "On the offline machine: sign everything in a request, after a summary",
+		Long: `Checks a request, shows what it asks to be signed, and signs it with the root key
+once you agree. The answer goes back to the online machine. Only the root key is
+needed here (--key); if there is a copy of the node's directory too, the request
+is held against it.`,
+		Example: "  peerlink fulfil --key root-ca.key /media/stick/request.json /media/stick/answer.json",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			data, err := readBounded(args[0], offline.MaxSize)
+			if err != nil {
+				return err
+			}
+			r, err := offline.ReadRequest(data, time.Now())
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			if err := absent(args[1]); err != nil {
+				return err
+			}
+			if d, err := a.open(); err == nil {
+				if err := r.CheckKnown(d); err != nil {
+					return fmt.Errorf("%s: %w", args[0], err)
+				}
+			} else if !errors.Is(err, node.ErrNotNode) {
+				return err
+			}
+			if asJSON {
+				if err := a.json(r.Summary()); err != nil {
+					return err
+				}
+			}
+			a.showItems(r)
+			if !yes {
+				answer, err := a.ask(bufio.NewReader(a.stdin), "\nSign all of this? Type yes (or start again with --yes)")
+				if err != nil {
+					return err
+				}
+				if answer != "yes" {
+					return errors.New("not confirmed: nothing was signed")
+				}
+			}
+			key, err := a.rootKey(cmd.Context())
+			if err != nil {
+				return err
+			}
+			answer, err := offline.Fulfil(r, key, time.Now())
+			if err != nil {
+				return err
+			}
+			if err := node.CreateFile(args[1], answer.Encode(), 0o644); err != nil {
+				return err
+			}
+			a.say("Signed. Take %s back to the online machine: \"peerlink request file\".", args[1])
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&yes, "yes", false, "sign without asking")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the summary as JSON too")
+	return a.keyFlags(c)
+}
+
+func (a *app) requestFileCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "file ANSWER",
+		Short: "Check the answer that came back, and put everything in its place",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			data, err := readBounded(args[0], offline.MaxSize)
+			if err != nil {
+				return err
+			}
+			answer, err := offline.ReadAnswer(data)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			done, fileErr := offline.File(cmd.Context(), d, answer, time.Now())
+			if asJSON {
+				err = a.json(done)
+			} else {
+				for _, item := range done {
+					a.print("%s: %s", plain(item.Path), item.State)
+				}
+				if len(done) == 0 && fileErr == nil {
+					a.say("This answer was filed before: nothing to do.")
+				}
+				for _, item := range done {
+					if item.Kind == offline.KindPeerCert && item.State != offline.Failed {
+						a.say("Send %s to the owner of %s %s.", item.Path, item.Type, item.ID)
+					}
+				}
+			}
+			return errors.Join(fileErr, err)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func (a *app) requestListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the requests that wait for an answer",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			waiting, err := offline.Waiting(d, time.Now())
+			for _, r := range waiting {
+				a.print("%s", r.ID)
+				a.showItems(r)
+			}
+			if len(waiting) == 0 && err == nil {
+				a.say("No request is waiting.")
+			}
+			return err
+		},
+	}
+}
+
+func (a *app) requestForgetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "forget ID",
+		Short: "Drop a request: no answer to it can be filed any more",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.open()
+			if err != nil {
+				return err
+			}
+			return offline.Forget(cmd.Context(), d, args[0])
+		},
+	}
+}
