@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink/node"
+	"peerlink/node/check"
 	"peerlink/node/pki"
 )
 
@@ -25,16 +26,21 @@ func (a *app) status(cmd *cobra.Command) error {
 	if _, err := os.Stat(keyAt); err != nil {
 		keyAt = "not here (commands that sign want --key)"
 	}
+	report, err := check.Run(cmd.Context(), a.dir, check.Options{KeyFile: a.keyFile})
+	if err != nil {
+		return err
+	}
 	a.table([][2]string{
 		{"node", d.Identity().String()},
 		{"fingerprint", pki.Fingerprint(d.Root().PublicKey)},
 		{"root key", keyAt},
+		{"directory", fmt.Sprintf("%d problems, %d warnings (\"peerlink check\")", report.Count(check.Problem), report.Count(check.Warning))},
 	})
 	ids, err := d.PeerIDs()
 	if err != nil {
 		return err
 	}
-	next := a.nextStep(d, ids)
+	next := nextStep(d, ids, report)
 	if len(ids) > 0 {
 		a.print("")
 		rows := [][]string{{"PEER", "TYPE", "STATE", ""}}
@@ -68,7 +74,14 @@ func waitingFor(p *node.Peer) string {
 }
 
 // nextStep says what the owner should do now.
-func (a *app) nextStep(d *node.Dir, ids []string) string {
+func nextStep(d *node.Dir, ids []string, report *check.Report) string {
+	if report.Count(check.Problem) > 0 {
+		return "see what is wrong with \"peerlink check\"."
+	}
+	if len(report.Expiries) > 0 && report.Expiries[0].DaysLeft <= soon {
+		e := report.Expiries[0]
+		return fmt.Sprintf("%s ends in %d days: make a new server certificate (\"peerlink server-cert issue\").", e.What, e.DaysLeft)
+	}
 	if len(ids) == 0 {
 		return "make an info-bundle (\"peerlink bundle create\"), exchange it with another node's owner, and\nsign theirs (\"peerlink peer sign\")."
 	}
