@@ -36,7 +36,12 @@ func (d *Dir) sign(key crypto.Signer, make func(a *pki.Authority, serial *big.In
 	return cert, d.record(cert)
 }
 
-// nextSerial reads db/serial and counts it up by one.
+// maxIndex bounds db/index, which has about 150 bytes for each certificate.
+const maxIndex = 64 << 20
+
+// nextSerial reads db/serial and counts it up by one. A number that somebody
+// has used meanwhile without counting, such as OpenSSL in another terminal, is
+// passed over.
 func (d *Dir) nextSerial() (*big.Int, error) {
 	path := d.file("db", "serial")
 	s, err := readLine(path)
@@ -46,6 +51,16 @@ func (d *Dir) nextSerial() (*big.Int, error) {
 	serial, ok := new(big.Int).SetString(strings.TrimSpace(s), 16)
 	if !ok || serial.Sign() <= 0 || serial.BitLen() > 159 {
 		return nil, fmt.Errorf("%s holds %.60q: expected the next serial number, up to 20 bytes in hex", path, s)
+	}
+	for {
+		used, err := exists(d.file("certs", serialHex(serial)+".pem"))
+		if err != nil {
+			return nil, err
+		}
+		if !used {
+			break
+		}
+		serial.Add(serial, big.NewInt(1))
 	}
 	next := new(big.Int).Add(serial, big.NewInt(1))
 	return serial, writeFile(path, []byte(serialHex(next)+"\n"), 0o644)
@@ -67,7 +82,7 @@ func (d *Dir) record(cert *x509.Certificate) error {
 		return err
 	}
 	path := d.file("db", "index")
-	index, err := readFile(path)
+	index, err := readUpTo(path, maxIndex)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
