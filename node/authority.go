@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"peerlink/internal/durable"
 	"peerlink/node/pki"
 )
 
@@ -63,7 +64,7 @@ func (d *Dir) nextSerial() (*big.Int, error) {
 		serial.Add(serial, big.NewInt(1))
 	}
 	next := new(big.Int).Add(serial, big.NewInt(1))
-	return serial, writeFile(path, []byte(serialHex(next)+"\n"), 0o644)
+	return serial, durable.Replace(path, []byte(serialHex(next)+"\n"), 0o644)
 }
 
 // randomSerial makes the first serial number: 16 random bytes.
@@ -78,11 +79,11 @@ func randomSerial() *big.Int {
 // again changes nothing.
 func (d *Dir) record(cert *x509.Certificate) error {
 	serial := serialHex(cert.SerialNumber)
-	if err := writeFile(d.file("certs", serial+".pem"), pki.EncodeCertificatePEM(cert), 0o644); err != nil {
+	if err := durable.Replace(d.file("certs", serial+".pem"), pki.EncodeCertificatePEM(cert), 0o644); err != nil {
 		return err
 	}
 	path := d.file("db", "index")
-	index, err := readUpTo(path, maxIndex)
+	index, err := durable.Read(path, maxIndex)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -96,7 +97,7 @@ func (d *Dir) record(cert *x509.Certificate) error {
 	if bytes.Contains(index, []byte(line)) {
 		return nil
 	}
-	return writeFile(path, append(index, line...), 0o644)
+	return durable.Replace(path, append(index, line...), 0o644)
 }
 
 // IndexLine is the line, with its line end, that db/index has for a certificate

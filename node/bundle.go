@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"peerlink/internal/durable"
 	"peerlink/node/infobundle"
 	"peerlink/node/pki"
 )
@@ -52,7 +53,7 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 	if err := d.writeDate(date); err != nil {
 		return err
 	}
-	return CreateFile(path, bundle, 0o644)
+	return durable.Create(path, bundle, 0o644)
 }
 
 // datedNodeinfo is what goes into a new info-bundle: the nodeinfo files with the
@@ -87,7 +88,7 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 
 // writeDate records the date of the node's newest info-bundle.
 func (d *Dir) writeDate(date string) error {
-	return writeFile(d.file("nodeinfo", infobundle.UpdatedAt), []byte(date+"\n"), 0o644)
+	return durable.Replace(d.file("nodeinfo", infobundle.UpdatedAt), []byte(date+"\n"), 0o644)
 }
 
 // nextDate gives the date of a new bundle: today's, or, where an earlier bundle
@@ -150,5 +151,5 @@ func (d *Dir) rootCSR(key crypto.Signer) ([]byte, error) {
 		return nil, err
 	}
 	data = pki.EncodeCSRPEM(csr)
-	return data, writeFile(path, data, 0o644)
+	return data, durable.Replace(path, data, 0o644)
 }

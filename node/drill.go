@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"time"
+
+	"peerlink/internal/durable"
 )
 
 // DrillFile holds the date of the last drill, in the node's directory. It is no
@@ -15,7 +17,7 @@ const DrillFile = "db/last-key-drill.txt"
 // NoteDrill records that a backup of the root key has been proved to open and
 // to belong to this node.
 func (d *Dir) NoteDrill(now time.Time) error {
-	return writeFile(d.file(filepath.FromSlash(DrillFile)), []byte(now.Format(time.DateOnly)+"\n"), 0o644)
+	return durable.Replace(d.file(filepath.FromSlash(DrillFile)), []byte(now.Format(time.DateOnly)+"\n"), 0o644)
 }
 
 // LastDrill is the date of the last drill of the node in the given directory;

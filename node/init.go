@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"time"
 
+	"peerlink/internal/durable"
 	"peerlink/node/infobundle"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -27,7 +28,7 @@ func WriteKeyFile(path string, pem []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	err := CreateFile(path, pem, 0o600)
+	err := durable.Create(path, pem, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%s exists already; a root key is never overwritten", path)
 	}
@@ -121,7 +122,7 @@ func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 	if err := d.record(d.root); err != nil {
 		return nil, err
 	}
-	if err := CreateFile(d.file("root-ca.crt"), pki.EncodeCertificatePEM(d.root), 0o644); err != nil {
+	if err := durable.Create(d.file("root-ca.crt"), pki.EncodeCertificatePEM(d.root), 0o644); err != nil {
 		return nil, err
 	}
 	return Open(path)
@@ -163,7 +164,7 @@ func (d *Dir) writeMissing(o InitOptions) error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := CreateFile(path, f.Data, 0o644); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := durable.Create(path, f.Data, 0o644); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"peerlink/internal/durable"
 	"peerlink/node/infobundle"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -98,7 +99,7 @@ func (l *Locked) holdSubnet(ctx context.Context, peer pki.Identity, subnet strin
 	if given[subnet] {
 		return fmt.Errorf("subnet %s was reserved for %s, but another peer has it now: sign a new certificate for the former", subnet, peer.ID)
 	}
-	return CreateFile(pool.path(subnet), []byte(peer.ID+"\n"), 0o644)
+	return durable.Create(pool.path(subnet), []byte(peer.ID+"\n"), 0o644)
 }
 
 // Nodeinfo returns what goes into a new info-bundle: the files of the nodeinfo
@@ -136,7 +137,7 @@ func (l *Locked) RootCSR() ([]byte, error) {
 // FileRootCSR files the root key's certificate signing request, in PEM. If there
 // is one already, that one stays, and FileRootCSR returns false.
 func (l *Locked) FileRootCSR(pem []byte) (created bool, err error) {
-	err = CreateFile(l.RootCSRFile(), pem, 0o644)
+	err = durable.Create(l.RootCSRFile(), pem, 0o644)
 	if errors.Is(err, fs.ErrExist) {
 		return false, nil
 	}
@@ -205,7 +206,7 @@ func (d *Dir) promisedSubnets() (map[string]bool, error) {
 			continue
 		}
 		path := filepath.Join(folder, e.Name())
-		data, err := readUpTo(path, maxRequest)
+		data, err := durable.Read(path, maxRequest)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"peerlink/internal/durable"
 	"peerlink/node"
 	"peerlink/node/check"
 	"peerlink/node/infobundle"
@@ -150,7 +151,7 @@ func (h ours) serverCert(dir, keyFile, certFile string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(node.CreateFile(keyFile, pem, 0o600), node.CreateFile(certFile, pki.EncodeCertificatePEM(cert), 0o644))
+	return errors.Join(durable.Create(keyFile, pem, 0o600), durable.Create(certFile, pki.EncodeCertificatePEM(cert), 0o644))
 }
 
 func (ours) queues(dir, peer string, n int) error {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"peerlink/internal/durable"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
 )
@@ -52,15 +53,15 @@ func (d *Dir) RegisterPeer(ctx context.Context, certPEM []byte) (p *Peer, alread
 	dir := d.file("peers", issuer.ID)
 	switch d.identity.Type {
 	case nodetype.CreditorsAgent:
-		err = writeFile(filepath.Join(dir, "masq-subnet.txt"), []byte(subnet+"\n"), 0o644)
+		err = durable.Replace(filepath.Join(dir, "masq-subnet.txt"), []byte(subnet+"\n"), 0o644)
 	case nodetype.DebtorsAgent:
-		err = writeFile(d.file("debtors-subnet.txt"), []byte(subnet+"\n"), 0o644)
+		err = durable.Replace(d.file("debtors-subnet.txt"), []byte(subnet+"\n"), 0o644)
 	}
 	if err != nil {
 		return nil, false, err
 	}
 	// sub-ca.crt comes last: its presence means "registered".
-	if err := writeFile(filepath.Join(dir, "sub-ca.crt"), certPEM, 0o644); err != nil {
+	if err := durable.Replace(filepath.Join(dir, "sub-ca.crt"), certPEM, 0o644); err != nil {
 		return nil, false, err
 	}
 	p, err = d.Peer(issuer.ID)
@@ -104,7 +105,7 @@ func (d *Dir) DeactivatePeer(ctx context.Context, id string) (changed bool, err 
 	if p.Deactivated != "" {
 		return false, nil
 	}
-	err = CreateFile(d.file("peers", id, "DEACTIVATED"), []byte(time.Now().Format(time.DateOnly)+"\n"), 0o644)
+	err = durable.Create(d.file("peers", id, "DEACTIVATED"), []byte(time.Now().Format(time.DateOnly)+"\n"), 0o644)
 	if errors.Is(err, fs.ErrExist) {
 		return false, nil
 	}
@@ -129,13 +130,13 @@ func (d *Dir) SetQueues(ctx context.Context, id string, n int) error {
 	if n < p.Queues || n > maxQueues {
 		return fmt.Errorf("%d is not a possible number of queues for %s: it has %d, which may only grow, up to %d", n, id, p.Queues, maxQueues)
 	}
-	return writeFile(d.file("peers", id, "queues.txt"), fmt.Appendf(nil, "%d\n", n), 0o644)
+	return durable.Replace(d.file("peers", id, "queues.txt"), fmt.Appendf(nil, "%d\n", n), 0o644)
 }
 
 // MarkActive records that the broker objects for a peer exist, so that there
 // may be traffic with it.
 func (d *Dir) MarkActive(id string) error {
-	err := CreateFile(d.file("peers", id, "ACTIVE"), nil, 0o644)
+	err := durable.Create(d.file("peers", id, "ACTIVE"), nil, 0o644)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"peerlink/internal/durable"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
 )
@@ -109,7 +110,7 @@ func (d *Dir) missingFiles(context.Context) (found []Defect, err error) {
 					return err
 				}
 				// Not writeFile: a script that has no lock may have made it by now.
-				if err := CreateFile(path, f.Data, 0o644); !errors.Is(err, fs.ErrExist) {
+				if err := durable.Create(path, f.Data, 0o644); !errors.Is(err, fs.ErrExist) {
 					return err
 				}
 				return nil
@@ -118,7 +119,7 @@ func (d *Dir) missingFiles(context.Context) (found []Defect, err error) {
 			return found, err
 		case fi.Mode().IsRegular() && fi.Size() == 0:
 			found = append(found, Defect{DefectMissing, f.Name, "is empty", "made anew", func() error {
-				return writeFile(path, f.Data, 0o644)
+				return durable.Replace(path, f.Data, 0o644)
 			}})
 		}
 	}
@@ -143,7 +144,7 @@ func (d *Dir) missingIndex(context.Context) ([]Defect, error) {
 				index = append(index, line...)
 			}
 		}
-		if err := CreateFile(path, index, 0o644); !errors.Is(err, fs.ErrExist) {
+		if err := durable.Create(path, index, 0o644); !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 		return nil
@@ -321,5 +322,5 @@ func (p pool) restart() error {
 	if last, err := readLine(p.seqnum()); err == nil && last == start {
 		return nil
 	}
-	return writeFile(p.seqnum(), []byte(start+"\n"), 0o644)
+	return durable.Replace(p.seqnum(), []byte(start+"\n"), 0o644)
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"peerlink/internal/durable"
 	"peerlink/node/infobundle"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -146,7 +147,7 @@ func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 				return err
 			}
-			if err := writeFile(path, f.Data, 0o644); err != nil {
+			if err := durable.Replace(path, f.Data, 0o644); err != nil {
 				return err
 			}
 			keep[path] = true
@@ -238,17 +239,17 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := writeFile(path, f.Data, 0o644); err != nil {
+		if err := durable.Replace(path, f.Data, 0o644); err != nil {
 			return err
 		}
 	}
-	if err := syncDir(tmp); err != nil {
+	if err := durable.SyncDir(tmp); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, dir); err != nil {
 		return err
 	}
-	return syncDir(d.file("peers"))
+	return durable.SyncDir(d.file("peers"))
 }
 
 // sweep removes what interrupted commands left half made. The caller holds the

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"peerlink/internal/durable"
 	"peerlink/node/nodetype"
 )
 
@@ -46,14 +47,14 @@ func (p pool) reserve(peerID string) (subnet string, err error) {
 			return "", fmt.Errorf("no free subnet is left in %s: all %d are taken", p.dir, 1<<(4*p.digits)-p.start-1)
 		}
 		subnet = p.prefix + fmt.Sprintf("%0*x", p.digits, n)
-		err := CreateFile(p.path(subnet), []byte(peerID+"\n"), 0o644)
+		err := durable.Create(p.path(subnet), []byte(peerID+"\n"), 0o644)
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
 		if err != nil {
 			return "", fmt.Errorf("reserve subnet %s: %w", subnet, err)
 		}
-		if err := writeFile(p.seqnum(), []byte(strconv.Itoa(n)+"\n"), 0o644); err != nil {
+		if err := durable.Replace(p.seqnum(), []byte(strconv.Itoa(n)+"\n"), 0o644); err != nil {
 			return "", errors.Join(err, p.release(subnet))
 		}
 		return subnet, nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/internal/durable"
 	"peerlink/internal/guard"
 	"peerlink/node"
 	"peerlink/node/keyshare"
@@ -130,11 +131,11 @@ func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, 
 		if err := s.PDF(&page); err != nil {
 			return err
 		}
-		if err := node.CreateFile(name+".pdf", []byte(page.String()), 0o600); err != nil {
+		if err := durable.Create(name+".pdf", []byte(page.String()), 0o600); err != nil {
 			return err
 		}
 		if text {
-			if err := node.CreateFile(name+".txt", []byte(s.Text()), 0o600); err != nil {
+			if err := durable.Create(name+".txt", []byte(s.Text()), 0o600); err != nil {
 				return err
 			}
 		}

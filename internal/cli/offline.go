@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/internal/durable"
 	"peerlink/node"
 	"peerlink/node/offline"
 )
@@ -82,7 +83,7 @@ FILE.csr will be filed as FILE.crt.`,
 			if err != nil {
 				return err
 			}
-			if err := node.CreateFile(args[0], r.Encode(), 0o644); err != nil {
+			if err := durable.Create(args[0], r.Encode(), 0o644); err != nil {
 				return errors.Join(err, offline.Forget(cmd.Context(), d, r.ID))
 			}
 			a.print("%s", args[0])
@@ -160,7 +161,7 @@ is held against it.`,
 			if err != nil {
 				return err
 			}
-			if err := node.CreateFile(args[1], answer.Encode(), 0o644); err != nil {
+			if err := durable.Create(args[1], answer.Encode(), 0o644); err != nil {
 				return err
 			}
 			a.say("Signed. Take %s back to the online machine: \"peerlink request file\".", args[1])

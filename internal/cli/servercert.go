@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/internal/durable"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -136,7 +137,7 @@ func (a *app) signServer(ctx context.Context, csr *x509.CertificateRequest, path
 	if err != nil {
 		return err
 	}
-	if err := node.CreateFile(path, pki.EncodeCertificatePEM(cert), 0o644); err != nil {
+	if err := durable.Create(path, pki.EncodeCertificatePEM(cert), 0o644); err != nil {
 		return err
 	}
 	a.serverCertMade(path, cert)
@@ -171,10 +172,10 @@ func newServerKey(d *node.Dir, keyType string) (keyPEM []byte, csr *x509.Certifi
 
 // createPair writes a key and what belongs to it, both or none.
 func createPair(keyPath string, keyPEM []byte, path string, pem []byte) error {
-	if err := node.CreateFile(keyPath, keyPEM, 0o600); err != nil {
+	if err := durable.Create(keyPath, keyPEM, 0o600); err != nil {
 		return err
 	}
-	if err := node.CreateFile(path, pem, 0o644); err != nil {
+	if err := durable.Create(path, pem, 0o644); err != nil {
 		return errors.Join(err, os.Remove(keyPath))
 	}
 	return nil

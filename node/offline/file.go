@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"peerlink/internal/durable"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -90,7 +91,7 @@ func file(ctx context.Context, d *node.Dir, a *Answer, now time.Time, step func(
 // wasFiled tells whether the answer was filed before. Another answer to the same
 // request is an error.
 func wasFiled(d *node.Dir, a *Answer, step func() error) (bool, error) {
-	data, err := readFile(recordPath(d, a.ID, filedExt), 1024)
+	data, err := durable.Read(recordPath(d, a.ID, filedExt), 1024)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -108,7 +109,7 @@ func finish(d *node.Dir, a *Answer, step func() error) error {
 	if err := step(); err != nil {
 		return err
 	}
-	if err := node.CreateFile(recordPath(d, a.ID, filedExt), []byte(a.hash()+"\n"), 0o644); err != nil {
+	if err := durable.Create(recordPath(d, a.ID, filedExt), []byte(a.hash()+"\n"), 0o644); err != nil {
 		return err
 	}
 	return dropRequest(d, a.ID, step)
@@ -209,11 +210,11 @@ func (f *filing) certificate(cert *x509.Certificate) func() (State, error) {
 // is never overwritten.
 func (f *filing) output(path string, data []byte) func() (State, error) {
 	return func() (State, error) {
-		err := node.CreateFile(path, data, 0o644)
+		err := durable.Create(path, data, 0o644)
 		if !errors.Is(err, fs.ErrExist) {
 			return Filed, err
 		}
-		if there, err := readFile(path, int64(len(data))); err == nil && bytes.Equal(there, data) {
+		if there, err := durable.Read(path, int64(len(data))); err == nil && bytes.Equal(there, data) {
 			return Already, nil
 		}
 		return Failed, fmt.Errorf("%s exists, with other content: move it away, and file the answer again", path)

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"peerlink/internal/durable"
 	"peerlink/node"
 )
 
@@ -31,13 +31,13 @@ func remember(d *node.Dir, r *Request) error {
 	if err := os.MkdirAll(folder(d), 0o755); err != nil {
 		return err
 	}
-	return node.CreateFile(recordPath(d, r.ID, waitingExt), r.raw, 0o644)
+	return durable.Create(recordPath(d, r.ID, waitingExt), r.raw, 0o644)
 }
 
 // load reads a waiting request, and fails with [ErrNotWaiting] if there is none.
 func load(d *node.Dir, id string, now time.Time) (*Request, error) {
 	path := recordPath(d, id, waitingExt)
-	data, err := readFile(path, MaxSize)
+	data, err := durable.Read(path, MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s has no request %s; is this the directory that the request was collected in?", ErrNotWaiting, d.Path(), id)
 	}
@@ -100,25 +100,4 @@ func Forget(ctx context.Context, d *node.Dir, id string) error {
 		}
 		return err
 	})
-}
-
-// readFile reads a regular file of at most most bytes.
-func readFile(path string, most int64) ([]byte, error) {
-	fi, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = fmt.Errorf("%s is larger than %d bytes, which it can not be", path, most)
-	}
-	return data, err
 }

@@ -1,0 +1,119 @@
+package durable
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// left lists the folder, to show that no temporary file stays behind.
+func left(t *testing.T, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return strings.Join(names, " ")
+}
+
+// A file is replaced as a whole or not at all, and nothing else appears.
+func TestReplace(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for _, content := range []string{"old", "new, and longer", ""} {
+		if err := Replace(path, []byte(content), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Read(path, 100); err != nil || string(got) != content {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+	refused := errors.New("refused")
+	if err := ReplaceChecked(path, []byte("bad"), 0o600, func(b []byte) error {
+		if string(b) != "bad" {
+			t.Errorf("checked %q", b)
+		}
+		return refused
+	}); !errors.Is(err, refused) {
+		t.Errorf("error is %v", err)
+	}
+	if got, err := Read(path, 100); err != nil || len(got) != 0 || left(t, dir) != "f" {
+		t.Errorf("after a refusal: %q, %v, folder has %q", got, err, left(t, dir))
+	}
+}
+
+// Of many who create a file at once, exactly one does.
+func TestCreateRace(t *testing.T) {
+	for name, create := range map[string]func(string, []byte, fs.FileMode) error{"with links": Create, "without": createDirectly} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			var made atomic.Int32
+			done := make(chan error, 8)
+			for range cap(done) {
+				go func() {
+					err := create(filepath.Join(dir, "f"), []byte("x"), 0o600)
+					if err == nil {
+						made.Add(1)
+					} else if errors.Is(err, fs.ErrExist) {
+						err = nil
+					}
+					done <- err
+				}()
+			}
+			for range cap(done) {
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			}
+			if made.Load() != 1 || left(t, dir) != "f" {
+				t.Errorf("made %d times, folder has %q", made.Load(), left(t, dir))
+			}
+		})
+	}
+}
+
+// What is too large, or no file, is not read.
+func TestReadRefuses(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := os.WriteFile(path, []byte("12345"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(path, 4); err == nil {
+		t.Error("read 5 bytes of at most 4")
+	}
+	if _, err := Read(dir, 4); err == nil {
+		t.Error("read a folder")
+	}
+	if _, err := Read(path+"x", 4); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// A lock is held by one at a time, and given back.
+func TestLock(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := Lock(context.Background(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := Lock(ctx, dir); err == nil {
+		t.Error("locked twice")
+	}
+	unlock()
+	if unlock, err = Lock(context.Background(), dir); err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
