@@ -8,8 +8,8 @@ import (
 	"math"
 	"strings"
 
-	"github.com/nbutton23/zxcvbn-go"
 	"github.com/sethvargo/go-diceware/diceware"
+	passwordvalidator "github.com/wagslane/go-password-validator"
 )
 
 const (
@@ -18,7 +18,7 @@ const (
 	// dicewareWords makes a generated passphrase, 12.9 bits for each word.
 	dicewareWords = 6
 	// weakBits is the entropy below which a passphrase is warned about.
-	weakBits = 55
+	weakBits = 70
 	// guessesPerSecond is what we credit an attacker with who has stolen the
 	// key file: some thousand machines, each trying a dozen passphrases a second
 	// against scrypt.
@@ -41,7 +41,7 @@ func (a *app) newPassphrase(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("the passphrase has %d characters; at least %d are needed, and 20 or more are wise", len(pass), minPassphrase)
 	}
 	if bits := entropy(pass); bits < weakBits {
-		a.say("%s This passphrase is weak: who steals the key file finds it in %s.\nChange it with \"peerlink key passphrase\".", a.red("Warning:"), crackTime(bits))
+		a.say("%s This passphrase is weak: who steals the key file finds it in %s, or sooner.\nChange it with \"peerlink key passphrase\".", a.red("Warning:"), crackTime(bits))
 	}
 	return pass, nil
 }
@@ -80,14 +80,10 @@ func (a *app) choosePassphrase(ctx context.Context) ([]byte, error) {
 	return pass, nil
 }
 
-// entropy estimates how hard a passphrase is to guess, in bits.
-func entropy(pass []byte) float64 {
-	// The estimate takes long for long input, which is strong enough anyway.
-	if len(pass) > 100 {
-		pass = pass[:100]
-	}
-	return zxcvbn.PasswordStrength(string(pass), nil).Entropy
-}
+// entropy estimates how hard a passphrase is to guess, in bits: by its length
+// and the kinds of its characters, as if they were chosen by lot. Words that
+// make sense are easier, so that what this calls weak certainly is.
+func entropy(pass []byte) float64 { return passwordvalidator.GetEntropy(string(pass)) }
 
 // crackTime says in words how long guessing takes, on average.
 func crackTime(bits float64) string {
