@@ -49,7 +49,7 @@ func TestMessagesFlowBothWays(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			authority, other := linktest.PairOn(t, tt.agent, tt.authorityOn, tt.agentOn)
-			const count = 3000
+			const count = 2000
 			for _, way := range [][2]*linktest.Node{{authority, other}, {other, authority}} {
 				way[0].Put(way[1], numbered(t, way[0], way[1], 0, count)...)
 			}
@@ -73,7 +73,7 @@ func TestMessagesFlowBothWays(t *testing.T) {
 // While nothing fails, each message comes once.
 func TestOnce(t *testing.T) {
 	authority, other := linktest.Pair(t, ca)
-	const count = 3000
+	const count = 2000
 	other.Put(authority, numbered(t, other, authority, 0, count)...)
 	authority.Take(count)
 	other.Left(authority, 0)
