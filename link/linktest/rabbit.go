@@ -68,6 +68,18 @@ func (a rabbitApps) do(f func(*amqp.Channel) error) error {
 // routing key: it goes into the first queue directly.
 func (a rabbitApps) put(ctx context.Context, to *Node, messages []broker.Outgoing) error {
 	own, peer := a.node.Identity().Type, to.Identity().Type
+	// The first shows whether the peer's queues are bound: before they are,
+	// nothing may be put into any, for the caller tries again.
+	for _, part := range [][]broker.Outgoing{messages[:1], messages[1:]} {
+		if err := a.publish(ctx, own, peer, QueueTo(to), part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publish publishes messages and waits until they are durable.
+func (a rabbitApps) publish(ctx context.Context, own, peer nodetype.Type, queue string, messages []broker.Outgoing) error {
 	return a.do(func(ch *amqp.Channel) error {
 		if err := ch.Confirm(false); err != nil {
 			return err
@@ -75,7 +87,7 @@ func (a rabbitApps) put(ctx context.Context, to *Node, messages []broker.Outgoin
 		returned := ch.NotifyReturn(make(chan amqp.Return, len(messages)))
 		var confirmations []*amqp.DeferredConfirmation
 		for _, m := range messages {
-			exchange, key := "", QueueTo(to)
+			exchange, key := "", queue
 			if _, debtor, creditor, err := smp.PeekIDs(m.Body); err == nil {
 				exchange, key = own.Outbox(peer), smp.OutgoingRoutingKey(own, peer, debtor, creditor)
 			}
