@@ -14,6 +14,10 @@
 // There is no queue without a bound on the way: back pressure travels from
 // broker to broker through the TCP window. Batches form by themselves.
 //
+// The queues that lead to a peer are one, or with a broker that spreads the
+// messages over several, as many as the node's directory says: then each has a
+// connection of its own ([Config.AllQueues]).
+//
 // A [Service] does this for all peers of a node in one process. It watches the
 // node's directory ([roster]): peers that become registered, move, or are
 // deactivated are noticed within seconds, without a restart.
@@ -39,6 +43,12 @@ type Config struct {
 	Certificate *Certificate // what this node shows to its peers
 	Log         *slog.Logger
 
+	// AllQueues makes the service use as many queues for a peer as the node's
+	// directory says, each with a connection of its own. Otherwise the first
+	// carries everything.
+	AllQueues    bool
+	QueuePattern QueuePattern // how a peer's queues are called; DefaultQueuePattern
+
 	HandshakeTimeout   time.Duration // for a TLS handshake; 5 s
 	ConnectTimeout     time.Duration // for TCP, and for CONNECT; 10 s
 	DrainTimeout       time.Duration // for confirming what is stored when the service stops; 5 s
@@ -50,6 +60,7 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
+	setDefault(&c.QueuePattern, DefaultQueuePattern)
 	setDefault(&c.HandshakeTimeout, 5*time.Second)
 	setDefault(&c.ConnectTimeout, 10*time.Second)
 	setDefault(&c.DrainTimeout, 5*time.Second)

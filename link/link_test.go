@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
 	"peerlink/link/linktest"
 	"peerlink/node"
 	"peerlink/node/nodetest"
@@ -29,21 +30,28 @@ const (
 	da = nodetype.DebtorsAgent
 )
 
-// Between every possible pair of nodes messages flow both ways, checked and
-// translated, with their headers, each exactly once while nothing fails; and
-// they are removed where they came from.
+func TestMain(m *testing.M) { os.Exit(rabbittest.Run(m)) }
+
+// Between every possible pair of nodes, on both brokers, messages flow both
+// ways, checked and translated, with their headers; and they are removed where
+// they came from.
 func TestMessagesFlowBothWays(t *testing.T) {
-	for _, agent := range []nodetype.Type{ca, da} {
-		t.Run(agent.Short(), func(t *testing.T) {
-			authority, other := linktest.Pair(t, agent)
-			const count = 3000
+	for _, tt := range []struct {
+		name        string
+		agent       nodetype.Type
+		authorityOn linktest.Kind
+		agentOn     linktest.Kind
+	}{
+		{"CA", ca, linktest.Embedded, linktest.Embedded},
+		{"DA", da, linktest.Embedded, linktest.Embedded},
+		{"CA on RabbitMQ", ca, linktest.Embedded, linktest.RabbitMQ},
+		{"AA and DA on RabbitMQ", da, linktest.RabbitMQ, linktest.RabbitMQ},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			authority, other := linktest.PairOn(t, tt.agent, tt.authorityOn, tt.agentOn)
+			const count = 2000
 			for _, way := range [][2]*linktest.Node{{authority, other}, {other, authority}} {
-				from, to := way[0], way[1]
-				var batch []broker.Outgoing
-				for n := range count {
-					batch = append(batch, linktest.Message(t, from, to, n))
-				}
-				from.Put(to, batch...)
+				way[0].Put(way[1], numbered(t, way[0], way[1], 0, count)...)
 			}
 			for _, way := range [][2]*linktest.Node{{authority, other}, {other, authority}} {
 				from, to := way[0], way[1]
@@ -56,25 +64,45 @@ func TestMessagesFlowBothWays(t *testing.T) {
 				if headers["message-type"] != m.Type || headers["debtor-id"] != int64(0x1234abcd_00_000007) || m.RoutingKey == "" || m.ContentType != "application/json" {
 					t.Errorf("message is %+v with headers %v", m, headers)
 				}
-				linktest.Eventually(t, "emptying the queue", func() error {
-					left, err := from.Store.Peek(context.Background(), linktest.QueueTo(to), 1)
-					if err == nil && len(left) > 0 {
-						err = errors.New("messages are left")
-					}
-					return err
-				})
-				stats, err := to.Store.Stats(context.Background())
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, q := range stats.Queues {
-					if q.Name == to.Identity().Type.Inbox() && q.Total != count {
-						t.Errorf("%v has received %d messages, want %d", to.Identity(), q.Total, count)
-					}
-				}
+				from.Left(to, 0)
 			}
 		})
 	}
+}
+
+// While nothing fails, each message comes once.
+func TestOnce(t *testing.T) {
+	authority, other := linktest.Pair(t, ca)
+	const count = 2000
+	other.Put(authority, numbered(t, other, authority, 0, count)...)
+	authority.Take(count)
+	other.Left(authority, 0)
+	stats, err := authority.Store.Stats(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, q := range stats.Queues {
+		if q.Name == aa.Inbox() {
+			found = true
+			if q.Total != count {
+				t.Errorf("%d messages were received, want %d", q.Total, count)
+			}
+		}
+	}
+	if !found {
+		t.Errorf("no inbox in %+v", stats.Queues)
+	}
+}
+
+// numbered makes count messages from one node to another, from a number on.
+func numbered(t *testing.T, from, to *linktest.Node, first, count int) []broker.Outgoing {
+	t.Helper()
+	var batch []broker.Outgoing
+	for n := range count {
+		batch = append(batch, linktest.Message(t, from, to, first+n))
+	}
+	return batch
 }
 
 // A peer that moves is followed: its new info-bundle is enough, no restart.
@@ -119,7 +147,13 @@ func TestDeadServersAreSkipped(t *testing.T) {
 // A message that can not be sent, and one that the peer refuses, are set aside
 // with the reason, and hold up nothing.
 func TestPoison(t *testing.T) {
-	authority, other := linktest.Pair(t, ca)
+	for name, on := range map[string]linktest.Kind{"embedded": linktest.Embedded, "RabbitMQ": linktest.RabbitMQ} {
+		t.Run(name, func(t *testing.T) { testPoison(t, on) })
+	}
+}
+
+func testPoison(t *testing.T, on linktest.Kind) {
+	authority, other := linktest.PairOn(t, ca, linktest.Embedded, on)
 	refused := broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: fmt.Appendf(nil,
 		// Only the peer checks that an agent does not issue.
 		`{"type": "PrepareTransfer", "debtor_id": %d, "creditor_id": %d, "coordinator_type": "other", "coordinator_id": 1, "coordinator_request_id": 2,
@@ -133,16 +167,10 @@ func TestPoison(t *testing.T) {
 		linktest.Message(t, other, authority, 3),
 	)
 	authority.Take(3)
-	linktest.Eventually(t, "setting aside", func() error {
-		aside, err := other.Store.PeekAside(context.Background(), linktest.QueueTo(authority), 10)
-		if err != nil {
-			return err
-		}
-		if len(aside) != 2 || !strings.Contains(aside[0].Reason+aside[1].Reason, "not valid JSON") || !strings.Contains(aside[0].Reason+aside[1].Reason, "coordinator") {
-			return fmt.Errorf("set aside: %+v", aside)
-		}
-		return nil
-	})
+	reasons := strings.Join(other.Left(authority, 2), "\n")
+	if !strings.Contains(reasons, "not valid JSON") || !strings.Contains(reasons, "coordinator") {
+		t.Errorf("set aside: %q", reasons)
+	}
 }
 
 // A deactivated peer is cut off at once, on both connections, and for good.
@@ -393,20 +421,25 @@ func TestTooManyConnections(t *testing.T) {
 // traffic, lose nothing.
 func TestRestartsUnderLoad(t *testing.T) {
 	authority, other := linktest.Pair(t, ca)
-	const rounds, each = 6, 500
-	for round := range rounds {
-		for _, way := range [][2]*linktest.Node{{authority, other}, {other, authority}} {
-			var batch []broker.Outgoing
-			for n := range each {
-				batch = append(batch, linktest.Message(t, way[0], way[1], round*each+n))
-			}
-			way[0].Put(way[1], batch...)
-		}
+	testInterruptions(t, authority, other, 6, func(round int) {
 		n := []*linktest.Node{authority, other}[round%2]
 		if err := n.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		n.Start()
+	})
+}
+
+// testInterruptions sends messages both ways, in rounds which something
+// interrupts, and checks that all of them arrive.
+func testInterruptions(t *testing.T, authority, other *linktest.Node, rounds int, interrupt func(round int)) {
+	t.Helper()
+	const each = 500
+	for round := range rounds {
+		for _, way := range [][2]*linktest.Node{{authority, other}, {other, authority}} {
+			way[0].Put(way[1], numbered(t, way[0], way[1], round*each, each)...)
+		}
+		interrupt(round)
 	}
 	for _, n := range []*linktest.Node{authority, other} {
 		if got := n.Take(rounds * each); len(got) != rounds*each {

@@ -29,7 +29,7 @@ type peer struct {
 
 	mu      sync.Mutex // guards what follows
 	changed chan struct{}
-	stop    context.CancelFunc               // stops the sender; nil if there is none
+	senders map[string]context.CancelFunc    // by queue: what stops its sender
 	conns   map[*receiver]context.CancelFunc // accepted connections
 	stamp   node.Stamp
 	trouble string // the last problem reported, so as not to report it at each scan
@@ -61,7 +61,12 @@ func (r *roster) getOrAdd(id string) *peer {
 	defer r.mu.Unlock()
 	p := r.peers[id]
 	if p == nil {
-		p = &peer{id: id, changed: make(chan struct{}), conns: make(map[*receiver]context.CancelFunc)}
+		p = &peer{
+			id:      id,
+			changed: make(chan struct{}),
+			senders: make(map[string]context.CancelFunc),
+			conns:   make(map[*receiver]context.CancelFunc),
+		}
 		r.peers[id] = p
 	}
 	return p
@@ -105,10 +110,10 @@ func (p *peer) end() {
 	p.set(nil)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.stop != nil {
-		p.stop()
-		p.stop = nil
+	for _, stop := range p.senders {
+		stop()
 	}
+	clear(p.senders)
 	for _, cancel := range p.conns {
 		cancel()
 	}
@@ -199,9 +204,12 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 	if err != nil {
 		return err
 	}
-	queue, err := PeerQueue(d, np, view)
+	queue, err := PeerQueue(d, np, view, s.cfg.QueuePattern)
 	if err != nil {
 		return err
+	}
+	if !s.cfg.AllQueues {
+		queue.Queues = queue.Queues[:1]
 	}
 	if np.Deactivated != "" {
 		if old != nil {
@@ -230,15 +238,24 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 		np.Active = true
 	}
 	p.set(&peerState{Peer: np, view: view, queue: queue})
+	s.startSenders(ctx, connCtx, p, queue.Queues)
+	return nil
+}
+
+// startSenders starts a sender for each queue that has none. The number of a
+// peer's queues only grows; a queue that is not used any more is still emptied.
+func (s *Service) startSenders(ctx, connCtx context.Context, p *peer, queues []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.stop == nil {
-		var sendCtx context.Context
-		sendCtx, p.stop = context.WithCancel(ctx)
-		sd := &sender{s: s, peer: p, queue: queue.Queues[0], log: log, refused: make(map[uint64]int)}
+	for _, queue := range queues {
+		if p.senders[queue] != nil {
+			continue
+		}
+		sendCtx, stop := context.WithCancel(ctx)
+		p.senders[queue] = stop
+		sd := &sender{s: s, peer: p, queue: queue, log: s.log.With("peer", p.id, "queue", queue), refused: newRefusals()}
 		s.wg.Go(func() { sd.run(sendCtx, connCtx) })
 	}
-	return nil
 }
 
 func equalQueue(a, b broker.PeerQueue) bool {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -27,15 +26,12 @@ type sender struct {
 	peer    *peer
 	queue   string
 	log     *slog.Logger
-	refused map[uint64]int // how often the peer has refused the message with this tag
+	refused *refusals
 }
 
 const (
 	// batchSize is how many messages are taken out of a queue at once.
 	batchSize = 256
-	// maxRefusals is how often a message is offered to a peer that refuses it
-	// with an ERROR before it is set aside.
-	maxRefusals = 3
 	// steady is how long a connection must have lasted to count as a success
 	// even if nothing was sent on it.
 	steady = 30 * time.Second
@@ -131,9 +127,15 @@ type session struct {
 	log   *slog.Logger
 
 	mu      sync.Mutex
-	tags    []uint64 // of the messages that were sent and not confirmed yet, in order
-	first   uint64   // the number, on this connection, of the message tags[0]
-	receipt uint64   // the highest number that has been confirmed
+	sent    []sent // messages that are not confirmed yet, in order
+	first   uint64 // the number, on this connection, of the message sent[0]
+	receipt uint64 // the highest number that has been confirmed
+}
+
+// sent is a message on its way.
+type sent struct {
+	tag   uint64 // the broker's
+	print fingerprint
 }
 
 func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x509.Certificate) error {
@@ -203,14 +205,13 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 		if err != nil {
 			return err
 		}
-		// What was refused once and taken later needs no memory.
-		maps.DeleteFunc(se.refused, func(tag uint64, _ int) bool { return tag < batch[0].Tag && se.unconfirmed() == 0 })
 		for _, d := range batch {
 			body, err := se.state.view.Outgoing(d.Type, d.ContentType, d.Body)
 			if errors.Is(err, smp.ErrView) {
 				return err // not the message's fault
 			}
-			if err == nil && se.refused[d.Tag] >= maxRefusals {
+			print := se.refused.of(&d.Outgoing)
+			if err == nil && se.refused.count(print) >= maxRefusals {
 				err = errors.New("the peer has refused it again and again; its log says why")
 			}
 			if err != nil {
@@ -218,10 +219,10 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 				if err := consumer.SetAside(connCtx, d.Tag, err.Error()); err != nil {
 					return err
 				}
-				delete(se.refused, d.Tag)
+				se.refused.forget(print)
 				continue
 			}
-			se.push(d.Tag)
+			se.push(sent{d.Tag, print})
 			if _, err := client.Send(ctx, stomp.Message{Type: d.Type, ContentType: "application/json", Body: body}); err != nil {
 				return err
 			}
@@ -229,11 +230,11 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 	}
 }
 
-// push notes that the message with this tag is the next to be sent.
-func (se *session) push(tag uint64) {
+// push notes that this message is the next to be sent.
+func (se *session) push(m sent) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
-	se.tags = append(se.tags, tag)
+	se.sent = append(se.sent, m)
 }
 
 // confirm notes that the first n messages of the connection have been
@@ -241,12 +242,12 @@ func (se *session) push(tag uint64) {
 func (se *session) confirm(n uint64) (tag uint64, ok bool) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
-	if n < se.first || n >= se.first+uint64(len(se.tags)) {
+	if n < se.first || n >= se.first+uint64(len(se.sent)) {
 		return 0, false
 	}
 	i := n - se.first
-	tag = se.tags[i]
-	se.tags = se.tags[i+1:]
+	tag = se.sent[i].tag
+	se.sent = se.sent[i+1:]
 	se.first, se.receipt = n+1, n
 	return tag, true
 }
@@ -260,7 +261,7 @@ func (se *session) confirmed() bool {
 func (se *session) unconfirmed() int {
 	se.mu.Lock()
 	defer se.mu.Unlock()
-	return len(se.tags)
+	return len(se.sent)
 }
 
 // blame counts a message that the peer has answered with an ERROR, if it named
@@ -271,22 +272,22 @@ func (se *session) blame(ctx context.Context, consumer broker.Consumer, err erro
 		return
 	}
 	se.mu.Lock()
-	var tag uint64
-	found := refused.N >= se.first && refused.N < se.first+uint64(len(se.tags))
+	var m sent
+	found := refused.N >= se.first && refused.N < se.first+uint64(len(se.sent))
 	if found {
-		tag = se.tags[refused.N-se.first]
+		m = se.sent[refused.N-se.first]
 	}
 	se.mu.Unlock()
 	if !found {
 		return
 	}
-	if se.refused[tag]++; se.refused[tag] < maxRefusals {
+	if se.refused.add(m.print) < maxRefusals {
 		return
 	}
 	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
-	if err := consumer.SetAside(ctx, tag, "refused by the peer: "+refused.Message); err != nil {
+	if err := consumer.SetAside(ctx, m.tag, "refused by the peer: "+refused.Message); err != nil {
 		se.log.Error("message could not be set aside", "err", err)
 		return
 	}
-	delete(se.refused, tag)
+	se.refused.forget(m.print)
 }

@@ -52,8 +52,9 @@ func View(d *node.Dir, p *node.Peer) (smp.View, error) {
 }
 
 // PeerQueue names the broker objects that carry a peer's messages (section
-// "RabbitMQ objects of the reference" of the messages specification).
-func PeerQueue(d *node.Dir, p *node.Peer, v smp.View) (broker.PeerQueue, error) {
+// "RabbitMQ objects of the reference" of the messages specification), with as
+// many queues as the node's directory says.
+func PeerQueue(d *node.Dir, p *node.Peer, v smp.View, names QueuePattern) (broker.PeerQueue, error) {
 	owner := d.Identity().Type
 	q := broker.PeerQueue{
 		PeerID:   p.Identity.ID,
@@ -74,7 +75,7 @@ func PeerQueue(d *node.Dir, p *node.Peer, v smp.View) (broker.PeerQueue, error) 
 		}
 	}
 	for n := range p.Queues {
-		q.Queues = append(q.Queues, fmt.Sprintf("peer.%s.%d", p.Identity.ID, n))
+		q.Queues = append(q.Queues, names.Name(p.Identity.ID, n))
 	}
 	return q, nil
 }

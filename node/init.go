@@ -149,16 +149,18 @@ func (d *Dir) checkInterrupted() error {
 // writeMissing writes every file of a new directory that is not there yet,
 // except the root certificate.
 func (d *Dir) writeMissing(o InitOptions) error {
-	files := []infobundle.File{
-		{Name: "db/nodetype", Data: []byte(d.identity.Type.OU() + "\n")},
-		{Name: "db/nodeid", Data: []byte(d.identity.ID + "\n")},
-		{Name: "db/index", Data: nil},
-		{Name: "nodeinfo/stomp.toml", Data: EncodeStompTOML(d.identity.Type, o.Servers)},
-	}
-	files = append(files, d.generated()...)
+	// The reference's init takes whoever has a type and an ID for somebody whose
+	// subnets are there too. It makes all the rest if it is missing.
+	files := d.counters()
 	if d.identity.Type == nodetype.CreditorsAgent {
 		files = append(files, infobundle.File{Name: "creditors-subnet.txt", Data: []byte("000001\n")})
 	}
+	files = append(files,
+		infobundle.File{Name: "db/nodetype", Data: []byte(d.identity.Type.OU() + "\n")},
+		infobundle.File{Name: "db/nodeid", Data: []byte(d.identity.ID + "\n")},
+		infobundle.File{Name: "db/index", Data: nil},
+		infobundle.File{Name: "nodeinfo/stomp.toml", Data: EncodeStompTOML(d.identity.Type, o.Servers)})
+	files = append(files, d.generated()...)
 	for _, f := range files {
 		path := d.file(filepath.FromSlash(f.Name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -174,18 +176,24 @@ func (d *Dir) writeMissing(o InitOptions) error {
 // generated are those files of a new directory that follow from the node's
 // identity alone, or from nothing, so that [Dir.Repair] can make them again.
 func (d *Dir) generated() []infobundle.File {
-	files := []infobundle.File{
+	return append([]infobundle.File{
 		{Name: "db/index.attr", Data: []byte("unique_subject = no\n")},
 		{Name: "db/serial", Data: []byte(serialHex(randomSerial()) + "\n")},
 		{Name: "db/crlnumber", Data: []byte("1001\n")},
 		{Name: "root-ca.conf", Data: rootCAConf(d.identity)},
+	}, d.counters()...)
+}
+
+// counters are those of the generated files from which an accounting authority
+// takes subnets.
+func (d *Dir) counters() []infobundle.File {
+	if d.identity.Type != nodetype.AccountingAuthority {
+		return nil
 	}
-	if d.identity.Type == nodetype.AccountingAuthority {
-		files = append(files,
-			infobundle.File{Name: "db/subnets/creditors/SEQNUM", Data: []byte("0\n")},
-			infobundle.File{Name: "db/subnets/debtors/SEQNUM", Data: []byte("-1\n")})
+	return []infobundle.File{
+		{Name: "db/subnets/creditors/SEQNUM", Data: []byte("0\n")},
+		{Name: "db/subnets/debtors/SEQNUM", Data: []byte("-1\n")},
 	}
-	return files
 }
 
 // SignServer signs a server certificate for a CSR of this node, valid for the

@@ -118,8 +118,8 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle) (updated bool, err er
 
 // replaceNodeinfo puts new nodeinfo in the place of the old. A directory can
 // not be replaced in one step everywhere, so stomp.toml, which servers read, is:
-// first every new file is written over its older self, stomp.toml last but one
-// and updated-at.txt last, then files that are no more are removed. A crash in
+// first files that are no more are removed, then every new file is written over
+// its older self, stomp.toml last but one and updated-at.txt last. A crash in
 // between leaves an older date, and signing again finishes it.
 func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 	base := filepath.Join(dir, "nodeinfo")
@@ -133,6 +133,21 @@ func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 		return 0
 	}
 	keep := make(map[string]bool)
+	for _, f := range files {
+		keep[filepath.Join(base, filepath.FromSlash(f.Name))] = true
+	}
+	if err := os.MkdirAll(base, 0o755); err != nil {
+		return err
+	}
+	err := filepath.WalkDir(base, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() && !keep[path] {
+			err = os.Remove(path)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	for r := range 3 {
 		for _, f := range files {
 			if rank(f.Name) != r {
@@ -150,15 +165,9 @@ func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 			if err := durable.Replace(path, f.Data, 0o644); err != nil {
 				return err
 			}
-			keep[path] = true
 		}
 	}
-	return filepath.WalkDir(base, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() && !keep[path] {
-			err = os.Remove(path)
-		}
-		return err
-	})
+	return nil
 }
 
 // newPrefix starts the names of directories in peers/ that are being made.

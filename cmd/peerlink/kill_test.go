@@ -28,6 +28,7 @@ type server struct {
 	addr      string
 	state     string
 	cert, key string
+	broker    []string // flags for another broker than the embedded one
 	process   *exec.Cmd
 	exited    chan error
 }
@@ -54,6 +55,7 @@ func (s *server) start() {
 	s.t.Helper()
 	s.process = exec.Command(os.Args[0], "-C", s.Path(), "serve", "--listen", s.addr, "--server-cert", s.cert, "--server-key", s.key,
 		"--state", s.state, "--local-listen", "none")
+	s.process.Args = append(s.process.Args, s.broker...)
 	s.process.Env = append(os.Environ(), runMain+"=1")
 	log, err := os.OpenFile(filepath.Join(s.state, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

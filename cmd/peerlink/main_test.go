@@ -15,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"peerlink/broker/rabbitmq/rabbittest"
 	"peerlink/internal/cli"
 	"peerlink/node/infobundle"
 	"peerlink/node/pki"
@@ -27,7 +28,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runMain) != "" {
 		os.Exit(cli.Main(os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	os.Exit(rabbittest.Run(m))
 }
 
 // The scenarios in testdata/script use the commands as an operator would: the

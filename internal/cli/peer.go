@@ -210,8 +210,9 @@ func (a *app) peerQueuesCommand() *cobra.Command {
 		Use:   "queues ID N",
 		Short: "Set the number of queues and connections for sending to a peer",
 		Long: `Sets how many queues, with a connection each, carry messages to a peer when the
-broker is RabbitMQ. The number may only grow, up to 99. The embedded broker
-needs no more than one.`,
+broker is RabbitMQ. The number may only grow, up to 99; but a peer accepts 10
+connections unless its operator has changed that, and what is in a queue without
+a connection waits. The embedded broker needs no more than one.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()

@@ -51,7 +51,19 @@ sends them at once; without one they wait for it.`,
 	return c
 }
 
+// needEmbedded fails where the environment says that the messages are kept in
+// RabbitMQ: what is put into the embedded broker then, nobody would send.
+func needEmbedded() error {
+	if brokerSetting() != embeddedBroker {
+		return errors.New("this node's broker is RabbitMQ (by the environment), and this command is for the embedded one: publish to RabbitMQ's exchanges instead, or look into its queues")
+	}
+	return nil
+}
+
 func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader) error {
+	if err := needEmbedded(); err != nil {
+		return err
+	}
 	d, err := a.open()
 	if err != nil {
 		return err
@@ -67,7 +79,7 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 	if err != nil {
 		return err
 	}
-	queue, err := link.PeerQueue(d, p, view)
+	queue, err := link.PeerQueue(d, p, view, link.DefaultQueuePattern)
 	if err != nil {
 		return err
 	}
@@ -146,6 +158,9 @@ running.`,
 }
 
 func (a *app) tail(ctx context.Context, state string, count int, asJSON bool) error {
+	if err := needEmbedded(); err != nil {
+		return err
+	}
 	d, err := a.open()
 	if err != nil {
 		return err

@@ -10,12 +10,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/gofrs/flock"
 	"github.com/spf13/cobra"
 
 	"peerlink/broker/embedded"
+	"peerlink/broker/rabbitmq"
 	"peerlink/link"
 	"peerlink/local"
 	"peerlink/node"
@@ -25,9 +25,17 @@ import (
 // serveFlags are the settings of the service.
 type serveFlags struct {
 	listen, serverCert, serverKey string
-	broker, state, localListen    string
+	broker, queuePattern          string
+	queueType                     string
+	state, localListen            string
 	logLevel, logFormat           string
 }
+
+// embeddedBroker is the --broker that is no URL.
+const embeddedBroker = "embedded"
+
+// brokerSetting is the broker that the environment names.
+func brokerSetting() string { return env(embeddedBroker, "PEERLINK_BROKER", "PROTOCOL_BROKER_URL") }
 
 func (a *app) serveCommand() *cobra.Command {
 	var f serveFlags
@@ -44,6 +52,14 @@ socket in the state folder, with the passcode that lies there:
   SEND      /exchange/to_creditors/<routing key>    and to_debtors, creditors_out, debtors_out
   SUBSCRIBE /queue/accounts_in                      or creditors_in, debtors_in
 
+With --broker amqp://user:password@host:port/vhost (or amqps://), the messages
+are kept in RabbitMQ instead, with the exchanges and queues of the reference
+implementation. Applications talk with RabbitMQ itself: there is no socket for
+them here and no state folder, and "send" and "tail" do not apply. RabbitMQ needs
+its plugin rabbitmq_random_exchange. A password is best given in the environment.
+Each queue of a peer ("peer queues") has a connection of its own, and several
+services may share the work of one node.
+
 SIGTERM ends it in good order. It needs no root key.`,
 		Example: "  peerlink -C my-node serve --server-cert server.crt --server-key server.key",
 		Args:    cobra.NoArgs,
@@ -58,7 +74,10 @@ SIGTERM ends it in good order. It needs no root key.`,
 	c.Flags().StringVar(&f.listen, "listen", env(":"+port, "PEERLINK_LISTEN"), "`ADDRESS` where peers connect (env PEERLINK_LISTEN, SWPT_SERVER_PORT)")
 	c.Flags().StringVar(&f.serverCert, "server-cert", env("/etc/swpt/server.crt", "PEERLINK_SERVER_CERT", "SWPT_SERVER_CERT"), "the server certificate `FILE` (env PEERLINK_SERVER_CERT, SWPT_SERVER_CERT)")
 	c.Flags().StringVar(&f.serverKey, "server-key", env("/secrets/swpt-server.key", "PEERLINK_SERVER_KEY", "SWPT_SERVER_KEY"), "its key `FILE` (env PEERLINK_SERVER_KEY, SWPT_SERVER_KEY)")
-	c.Flags().StringVar(&f.broker, "broker", env("embedded", "PEERLINK_BROKER", "PROTOCOL_BROKER_URL"), "where messages are kept: \"embedded\" (env PEERLINK_BROKER, PROTOCOL_BROKER_URL)")
+	c.Flags().StringVar(&f.broker, "broker", brokerSetting(), "where messages are kept: \"embedded\", or the `URL` of RabbitMQ (env PEERLINK_BROKER, PROTOCOL_BROKER_URL)")
+	c.Flags().Lookup("broker").DefValue = embeddedBroker // the help must not show a password
+	c.Flags().StringVar(&f.queuePattern, "queue-pattern", env(string(link.DefaultQueuePattern), "PEERLINK_QUEUE_PATTERN"), "how the queues to a peer are called in RabbitMQ; {n} counts from 0 (env PEERLINK_QUEUE_PATTERN)")
+	c.Flags().StringVar(&f.queueType, "queue-type", env(string(rabbitmq.Classic), "PEERLINK_QUEUE_TYPE"), "`TYPE` of the queues made in RabbitMQ: classic or quorum (env PEERLINK_QUEUE_TYPE)")
 	a.stateFlag(c, &f.state)
 	c.Flags().StringVar(&f.localListen, "local-listen", env("127.0.0.1:61613", "PEERLINK_LOCAL_LISTEN"), "loopback `ADDRESS` for the node's applications, \"none\" for the Unix socket only (env PEERLINK_LOCAL_LISTEN)")
 	c.Flags().StringVar(&f.logLevel, "log-level", env("info", "PEERLINK_LOG_LEVEL", "APP_LOG_LEVEL"), "error, warning, info or debug (env PEERLINK_LOG_LEVEL, APP_LOG_LEVEL)")
@@ -86,18 +105,72 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if err != nil {
 		return err
 	}
-	if f.broker != "embedded" {
-		scheme, _, _ := strings.Cut(f.broker, ":") // the rest may hold a password
-		return usagef("--broker %s…: this version has the embedded broker only", scheme)
-	}
-	d, err := a.open()
-	if err != nil {
+	cfg := link.Config{Log: log}
+	if err := f.setBroker(&cfg); err != nil {
 		return err
 	}
-	cert, err := link.LoadCertificate(d, f.serverCert, f.serverKey)
-	if err != nil {
+	if cfg.Broker != nil {
+		defer cfg.Broker.Close()
+	}
+	if cfg.Dir, err = a.open(); err != nil {
 		return err
 	}
+	if cfg.Certificate, err = link.LoadCertificate(cfg.Dir, f.serverCert, f.serverKey); err != nil {
+		return err
+	}
+	if cfg.Broker != nil {
+		err = serveRabbitMQ(ctx, f, cfg)
+	} else {
+		err = serveEmbedded(ctx, f, cfg)
+	}
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
+}
+
+// setBroker checks the flags that say where messages are kept. RabbitMQ is
+// opened, which does not connect; the embedded broker is left to be opened,
+// for it writes.
+func (f *serveFlags) setBroker(cfg *link.Config) error {
+	if f.broker == embeddedBroker {
+		if f.queuePattern != string(link.DefaultQueuePattern) || f.queueType != string(rabbitmq.Classic) {
+			return usagef("--queue-pattern and --queue-type are for RabbitMQ, and the broker is the embedded one")
+		}
+		return nil
+	}
+	pattern, err := link.ParseQueuePattern(f.queuePattern)
+	if err != nil {
+		return usagef("--queue-pattern: %v", err)
+	}
+	queueType := rabbitmq.QueueType(f.queueType)
+	if queueType != rabbitmq.Classic && queueType != rabbitmq.Quorum {
+		return usagef("--queue-type %q: expected %s or %s", f.queueType, rabbitmq.Classic, rabbitmq.Quorum)
+	}
+	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{Logger: cfg.Log, QueueType: queueType})
+	if err != nil {
+		return usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
+	}
+	cfg.Broker, cfg.AllQueues, cfg.QueuePattern = b, true, pattern
+	return nil
+}
+
+// serveRabbitMQ runs the links. The broker is closed by the caller. There is no
+// lock: services that share a RabbitMQ share the work.
+func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config) error {
+	var err error
+	if cfg.Listener, err = listen(f.listen); err != nil {
+		return err
+	}
+	cfg.Log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", cfg.Listener.Addr().String(), "broker", "RabbitMQ")
+	cfg.Log.Info("applications talk with RabbitMQ itself, there is no door for them here")
+	return errors.Join(link.New(cfg).Run(ctx), cfg.Broker.Close())
+}
+
+// serveEmbedded runs the links and the door for applications, in front of the
+// same store.
+func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config) error {
+	d, log := cfg.Dir, cfg.Log
 	state, err := openState(d, f.state)
 	if err != nil {
 		return err
@@ -112,10 +185,10 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	defer store.Close()
+	cfg.Broker = store
 
-	listener, err := net.Listen("tcp", f.listen)
-	if err != nil {
-		return fmt.Errorf("listen for peers: %w", err)
+	if cfg.Listener, err = listen(f.listen); err != nil {
+		return err
 	}
 	door, err := local.Open(local.Config{
 		Store:     store,
@@ -127,12 +200,11 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		Log:       log,
 	})
 	if err != nil {
-		listener.Close()
+		cfg.Listener.Close()
 		return fmt.Errorf("the door for applications: %w", err)
 	}
-	service := link.New(link.Config{Dir: d, Broker: store, Listener: listener, Certificate: cert, Log: log})
 
-	log.Info("serving", "node", d.Identity().String(), "listen", listener.Addr().String(), "state", state)
+	log.Info("serving", "node", d.Identity().String(), "listen", cfg.Listener.Addr().String(), "state", state)
 	// The door stays open until the links have ended: whoever sends to it meanwhile
 	// sends into the store.
 	doorCtx, closeDoor := context.WithCancel(context.WithoutCancel(ctx))
@@ -147,16 +219,22 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		}
 		doorErr <- err
 	}()
-	err = service.Run(serviceCtx)
+	err = link.New(cfg).Run(serviceCtx)
 	closeDoor()
 	err = errors.Join(err, <-doorErr)
 	if closeErr := store.Close(); closeErr != nil {
 		err = errors.Join(err, fmt.Errorf("close the message store: %w", closeErr))
 	}
-	if err == nil {
-		log.Info("stopped")
-	}
 	return err
+}
+
+// listen opens the port for peers.
+func listen(addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen for peers: %w", err)
+	}
+	return l, nil
 }
 
 // outgoingTypes tells which message types the node's applications may send.

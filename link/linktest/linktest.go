@@ -1,5 +1,5 @@
 // Package linktest runs nodes with their stores and link services inside a
-// test: real TLS over loopback, real SQLite.
+// test: real TLS over loopback, real SQLite or RabbitMQ.
 package linktest
 
 import (
@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -27,26 +26,31 @@ const Patience = 30 * time.Second
 // Node is a node with a message store and, once started, a link service.
 type Node struct {
 	*nodetest.Node
-	Addr              string // where its service listens
-	CertFile, KeyFile string // files of its server certificate
-	Store             *embedded.Store
+	Addr              string          // where its service listens
+	CertFile, KeyFile string          // files of its server certificate
+	Config            link.Config     // of the next service, without what Start sets
+	Store             *embedded.Store // nil unless the broker is this
 	Log               *Log
 	Stop              func() error // ends the service
+	apps              apps
 	t                 testing.TB
 }
 
-// New makes a node with an address on loopback.
+// New makes a node with an address on loopback and the embedded broker.
 func New(t testing.TB, kind nodetype.Type) *Node {
+	t.Helper()
+	return NewOn(t, kind, Embedded)
+}
+
+// NewOn makes a node with an address on loopback.
+func NewOn(t testing.TB, kind nodetype.Type, on Kind) *Node {
 	t.Helper()
 	n := &Node{t: t, Addr: FreeAddress(t), Log: new(Log)}
 	n.Node = nodetest.New(t, kind, n.Addr)
 	n.CertFile, n.KeyFile = n.ServerCert(t)
-	var err error
-	n.Store, err = embedded.Open(filepath.Join(t.TempDir(), "messages.db"), embedded.Options{Logger: n.Log.Logger()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { n.Store.Close() })
+	// Impatient enough for tests.
+	n.Config = link.Config{PollInterval: 20 * time.Millisecond, RetryMin: 5 * time.Millisecond, RetryMax: 100 * time.Millisecond}
+	on(t, n)
 	return n
 }
 
@@ -61,17 +65,24 @@ func FreeAddress(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// Pair makes two nodes that are peers, and starts their services.
+// Pair makes two nodes that are peers, with embedded brokers, and starts their
+// services.
 func Pair(t testing.TB, agent nodetype.Type) (authority, other *Node) {
 	t.Helper()
-	authority, other = New(t, nodetype.AccountingAuthority), New(t, agent)
+	return PairOn(t, agent, Embedded, Embedded)
+}
+
+// PairOn makes two nodes that are peers, and starts their services.
+func PairOn(t testing.TB, agent nodetype.Type, authorityOn, otherOn Kind) (authority, other *Node) {
+	t.Helper()
+	authority, other = NewOn(t, nodetype.AccountingAuthority, authorityOn), NewOn(t, agent, otherOn)
 	nodetest.Peer(t, authority.Node, other.Node)
 	authority.Start()
 	other.Start()
 	return authority, other
 }
 
-// Start starts the node's link service, impatient enough for tests.
+// Start starts the node's link service.
 func (n *Node) Start() {
 	n.t.Helper()
 	listener, err := net.Listen("tcp", n.Addr)
@@ -82,10 +93,9 @@ func (n *Node) Start() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	s := link.New(link.Config{
-		Dir: n.Dir, Broker: n.Store, Listener: listener, Certificate: cert, Log: n.Log.Logger(),
-		PollInterval: 20 * time.Millisecond, RetryMin: 5 * time.Millisecond, RetryMax: 100 * time.Millisecond,
-	})
+	cfg := n.Config
+	cfg.Dir, cfg.Listener, cfg.Certificate, cfg.Log = n.Dir, listener, cert, n.Log.Logger()
+	s := link.New(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -125,15 +135,15 @@ func Message(t testing.TB, from, to *Node, n int) broker.Outgoing {
 	return broker.Outgoing{Type: typ, ContentType: "application/json", Body: body}
 }
 
-// QueueTo names the queue that leads to a node.
+// QueueTo names the first queue that leads to a node.
 func QueueTo(n *Node) string { return "peer." + n.Identity().ID + ".0" }
 
-// Put puts messages into the queue that leads to a node. The queue appears when
-// the service has seen the peer.
+// Put puts messages into the queues that lead to a node. These appear when the
+// service has seen the peer.
 func (n *Node) Put(to *Node, messages ...broker.Outgoing) {
 	n.t.Helper()
 	Eventually(n.t, "the queue to "+to.Identity().String(), func() error {
-		return n.Store.PutAll(context.Background(), QueueTo(to), messages)
+		return n.apps.put(context.Background(), to, messages)
 	})
 }
 
@@ -143,30 +153,36 @@ func (n *Node) Take(count int) map[string]broker.Incoming {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	sub := n.Store.Subscribe(n.Identity().Type.Inbox())
-	defer sub.Close()
 	got := make(map[string]broker.Incoming)
-	for len(got) < count {
-		batch, err := sub.Next(ctx, 1000)
-		if err != nil {
-			n.t.Fatalf("%v has %d of %d messages: %v\n%s", n.Identity(), len(got), count, err, n.Log)
+	err := n.apps.take(ctx, n.Identity().Type.Inbox(), func(m broker.Incoming) bool {
+		var body struct {
+			Data string `json:"config_data"`
 		}
-		var seqs []uint64
-		for _, m := range batch {
-			seqs = append(seqs, m.Seq)
-			var body struct {
-				Data string `json:"config_data"`
-			}
-			if err := json.Unmarshal(m.Body, &body); err != nil {
-				n.t.Fatal(err)
-			}
-			got[body.Data] = m.Incoming
+		if err := json.Unmarshal(m.Body, &body); err != nil {
+			n.t.Error(err)
 		}
-		if err := sub.Ack(seqs, nil); err != nil {
-			n.t.Fatal(err)
-		}
+		got[body.Data] = m
+		return len(got) < count
+	})
+	if err != nil {
+		n.t.Fatalf("%v has %d of %d messages: %v\n%s", n.Identity(), len(got), count, err, n.Log)
 	}
 	return got
+}
+
+// Left waits until nothing is left in the queue that leads to a node, and so
+// many messages were set aside. It returns the reasons.
+func (n *Node) Left(to *Node, aside int) (reasons []string) {
+	n.t.Helper()
+	Eventually(n.t, "emptying the queue to "+to.Identity().String(), func() error {
+		waiting, why, err := n.apps.left(context.Background(), QueueTo(to))
+		if err == nil && (waiting > 0 || len(why) != aside) {
+			err = fmt.Errorf("%d messages are left, and were set aside: %q", waiting, why)
+		}
+		reasons = why
+		return err
+	})
+	return reasons
 }
 
 // Eventually retries until do succeeds.

@@ -140,6 +140,7 @@ func (b *breakages) identity(w *world) {
 	b.warning("no db/index", ca, func(f *fixture) { f.remove("db/index") }, check.RuleIncomplete)
 	b.warning("no root-ca.conf, and db/crlnumber empty", ca, func(f *fixture) { f.remove("root-ca.conf"); f.write("db/crlnumber", "") }, check.RuleIncomplete)
 	b.note("a temporary file", aa, func(f *fixture) { f.write("db/.index.tmp-123", "x") }, check.RuleLeftover)
+	b.note("a temporary key", aa, func(f *fixture) { f.write("private/.root-ca.key.tmp-123", "x") }, check.RuleLeftover)
 	b.note("half a peer", aa, func(f *fixture) { f.write("peers/.new-123/nodetype.txt", "x") }, check.RuleLeftover)
 }
 

@@ -26,6 +26,7 @@ func (c *checker) checkSecrets() {
 		c.problem("private", RulePrivateMode, "has mode %04o: expected 0700; \"chmod 700\" helps", fi.Mode().Perm())
 	}
 	c.checkRootKey()
+	c.checkKeyLeftovers()
 	c.checkDrill()
 	c.checkTree()
 }
@@ -69,6 +70,22 @@ func (c *checker) checkRootKey() {
 		c.problem(file, RuleKeyEncrypted, "is not encrypted: whoever gets this file is this node; encrypt it with \"openssl pkcs8 -topk8 -scrypt\", and destroy every copy of this one")
 		if c.root != nil && !isKeyOf(key, c.root) {
 			c.problem(file, RuleRootKey, "is not the key of root-ca.crt")
+		}
+	}
+}
+
+// checkKeyLeftovers tells of what interrupted commands have left beside the root
+// key. Repair does not remove it, as it may be a key.
+func (c *checker) checkKeyLeftovers() {
+	folder, name := filepath.Split(c.options.KeyFile)
+	entries, err := os.ReadDir(filepath.Clean(folder))
+	if err != nil {
+		return // has a finding where it matters
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "."+name+".tmp-") {
+			c.note(c.name(filepath.Join(folder, e.Name())), RuleLeftover,
+				"was left by an interrupted command, and may hold a root key with a passphrase of its own: destroy it once %s is known to open (\"peerlink key drill\")", c.name(c.options.KeyFile))
 		}
 	}
 }

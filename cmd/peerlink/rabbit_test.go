@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker/rabbitmq/rabbittest"
+	"peerlink/local"
+	"peerlink/node/nodetest"
+	"peerlink/node/nodetype"
+	"peerlink/smp"
+)
+
+// A service on RabbitMQ and one on its own store are peers as any others: the
+// applications of each get what those of the other have sent, with the queues
+// that the flags ask for. The service touches no state folder, tells nobody the
+// password, and ends in good order.
+func TestServeRabbitMQ(t *testing.T) {
+	rabbit := rabbittest.Get(t)
+	const count = 1000
+	authority, agent := newServer(t, nodetype.AccountingAuthority), newServer(t, nodetype.CreditorsAgent)
+	nodetest.Peer(t, authority.Node, agent.Node)
+	agent.broker = []string{"--broker", rabbit.URL(), "--queue-pattern", "to-{node-id}-{n}", "--queue-type", "quorum"}
+	at, far := newApplication(authority, agent), newApplication(agent, authority)
+	at.other, far.other = far, at
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+
+	conn, err := amqp.Dial(rabbit.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ch := channel(t, conn)
+	inbox := agent.Identity().Type.Inbox()
+	if err := ch.ExchangeDeclare(inbox, "topic", true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ch.QueueDeclare(inbox, true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.QueueBind(inbox, "#", inbox, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*server{authority, agent} {
+		s.start()
+		defer s.kill()
+	}
+
+	// From the application on RabbitMQ to the one at the door.
+	far.waitForQueue(ctx, conn, "to-1234abcd-0")
+	for n := range count {
+		typ, body := far.body(n)
+		key := smp.OutgoingRoutingKey(nodetype.CreditorsAgent, nodetype.AccountingAuthority, int64(0x1234abcd_00_000000+n), 0)
+		err := ch.PublishWithContext(ctx, "creditors_out", key, true, false, amqp.Publishing{
+			DeliveryMode: amqp.Persistent, Type: typ, ContentType: "application/json", Body: body,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	receiveCtx, stopReceiving := context.WithCancel(ctx)
+	received := make(chan struct{})
+	go func() { defer close(received); at.receive(receiveCtx) }()
+	for _, got := at.counts(); got < count; _, got = at.counts() {
+		if ctx.Err() != nil {
+			t.Fatalf("%d of %d messages have arrived\n%s\n%s", got, count, authority.log(), agent.log())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	stopReceiving()
+	<-received
+
+	// And back.
+	client, err := at.dial(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for n := range count {
+		typ, body := at.body(n)
+		key := smp.OutgoingRoutingKey(nodetype.AccountingAuthority, nodetype.CreditorsAgent, int64(0x1234abcd_00_000000+n), 0x000001_01_00000000)
+		if err := client.Send(ctx, "to_creditors", key, typ, body, func(err error) { at.settle(n, err) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deliveries, err := ch.ConsumeWithContext(ctx, inbox, "", true, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for got := 0; got < count; _, got = far.counts() {
+		d, ok := <-deliveries
+		if !ok {
+			t.Fatalf("%d of %d messages have arrived\n%s\n%s", got, count, authority.log(), agent.log())
+		}
+		if d.AppId != "swpt_stomp" || d.Headers["ca-creditors"] == nil {
+			t.Errorf("message of %q with headers %v", d.AppId, d.Headers)
+		}
+		far.take(local.Message{Body: d.Body})
+	}
+	if damaged := append(at.damaged, far.damaged...); len(damaged) > 0 {
+		t.Errorf("%d messages have changed on the way, for example %s", len(damaged), damaged[0])
+	}
+
+	if _, err := channel(t, conn).QueueDeclare("to-1234abcd-0.XQ", true, false, false, false, nil); err == nil {
+		t.Error("the dead-letter queue is a classic one")
+	}
+	agent.process.Process.Signal(syscall.SIGTERM)
+	if err := <-agent.exited; err != nil {
+		t.Errorf("the service has ended with %v", err)
+	}
+	agent.exited <- nil // for kill
+	log := agent.log()
+	if !strings.Contains(log, "msg=stopped") || strings.Contains(log, "level=ERROR") || strings.Contains(log, "guest:guest") {
+		t.Errorf("log of the service:\n%s", log)
+	}
+	files, err := os.ReadDir(agent.state)
+	if err != nil || len(files) != 1 { // the log
+		t.Errorf("in the state folder are %v, %v", files, err)
+	}
+}
+
+// waitForQueue waits until the service has declared what leads to its peer.
+func (a *application) waitForQueue(ctx context.Context, conn *amqp.Connection, queue string) {
+	for {
+		ch := channel(a.node.t, conn)
+		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+		if err == nil && q.Consumers > 0 {
+			ch.Close()
+			return
+		}
+		select {
+		case <-ctx.Done():
+			a.node.t.Fatalf("queue %s: %v\n%s", queue, err, a.node.log())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func channel(t *testing.T, conn *amqp.Connection) *amqp.Channel {
+	t.Helper()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ch
+}

@@ -1,0 +1,39 @@
+package link
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// A pattern is taken only if it gives every queue of every peer a name of its
+// own, and the default makes the names that the specification's examples have.
+func TestQueuePattern(t *testing.T) {
+	for _, tt := range []struct{ pattern, want string }{
+		{string(DefaultQueuePattern), "peer.1234abcd.7"},
+		{"{n}-to-{node-id}!", "7-to-1234abcd!"},
+		{"{node-id}_{n}", "1234abcd_7"},
+		{"", ""},
+		{"peer", ""},
+		{"peer.{node-id}", ""},
+		{"peer.{n}", ""},
+		{"{node-id}{n}", ""},  // a1 and 2 would be the same as a and 12
+		{"{node-id}1{n}", ""}, // as well
+		{"{n}aa{node-id}", ""},
+		{"{n}.{node-id}{n}", ""}, // twice
+		{"{n}.{node-id}.{host}", ""},
+		{"{n}.{node-id}.}", ""},
+		{"{n}.{node-id}" + strings.Repeat("x", 200), ""},
+	} {
+		p, err := ParseQueuePattern(tt.pattern)
+		if tt.want == "" {
+			if !errors.Is(err, ErrQueuePattern) {
+				t.Errorf("%.50q: got %v, want ErrQueuePattern", tt.pattern, err)
+			}
+			continue
+		}
+		if err != nil || p.Name("1234abcd", 7) != tt.want {
+			t.Errorf("%q: got %q, %v, want %q", tt.pattern, p.Name("1234abcd", 7), err, tt.want)
+		}
+	}
+}

@@ -1,0 +1,75 @@
+package link_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"peerlink/broker/rabbitmq/rabbittest"
+	"peerlink/link/linktest"
+)
+
+// On RabbitMQ the messages for a peer travel over as many connections as the
+// peer has queues. More queues are used as soon as the directory has more, and
+// all connections end with the peer's deactivation.
+func TestSeveralQueues(t *testing.T) {
+	authority, other := linktest.PairOn(t, ca, linktest.RabbitMQ, linktest.Embedded)
+	id := other.Identity().ID
+	connections := func(n int) {
+		t.Helper()
+		linktest.Eventually(t, fmt.Sprint(n, " connections"), func() error {
+			opened, closed := strings.Count(other.Log.String(), "msg=receiving"), strings.Count(other.Log.String(), "not receiving any more")
+			if opened-closed != n {
+				return fmt.Errorf("%d were opened and %d have ended", opened, closed)
+			}
+			return nil
+		})
+	}
+	authority.Put(other, numbered(t, authority, other, 0, 100)...)
+	other.Take(100)
+	connections(1)
+
+	if err := authority.SetQueues(context.Background(), id, 3); err != nil {
+		t.Fatal(err)
+	}
+	connections(3)
+	// RabbitMQ chooses a queue for each: that one of three gets none of so many
+	// does not happen.
+	authority.Put(other, numbered(t, authority, other, 100, 900)...)
+	other.Take(900)
+	authority.Left(other, 0)
+	for n := range 3 {
+		if queue := fmt.Sprintf("queue=peer.%s.%d", id, n); !strings.Contains(authority.Log.String(), queue) {
+			t.Errorf("%s is not in the log", queue)
+		}
+	}
+
+	if _, err := authority.DeactivatePeer(context.Background(), id); err != nil {
+		t.Fatal(err)
+	}
+	connections(0)
+}
+
+// RabbitMQ is killed and started again in the middle of traffic, below both
+// nodes: the links come back by themselves, and nothing is lost.
+func TestRabbitMQRestartsUnderLoad(t *testing.T) {
+	s := rabbittest.Get(t)
+	authority, other := linktest.PairOn(t, ca, linktest.RabbitMQ, linktest.RabbitMQ)
+	testInterruptions(t, authority, other, 3, func(round int) {
+		if round != 1 {
+			return
+		}
+		s.Kill()
+		linktest.Eventually(t, "noticing", func() error {
+			if strings.Count(authority.Log.String(), "connection to RabbitMQ lost") == 0 {
+				return errors.New("nothing in the log")
+			}
+			return nil
+		})
+		if err := s.Start(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,75 @@
+package link
+
+import (
+	"hash/maphash"
+	"slices"
+
+	"peerlink/broker"
+)
+
+const (
+	// maxRefusals is how often a message is offered to a peer that refuses it
+	// with an ERROR before it is set aside.
+	maxRefusals = 3
+	// maxSuspects is how many messages are remembered for having been refused.
+	// One would do if the peer blamed the same message until it is set aside.
+	maxSuspects = 32
+)
+
+// refusals counts how often the peer has refused a message. Messages are told
+// apart by what they say: a broker may give the same message another tag each
+// time.
+type refusals struct {
+	seed     maphash.Seed
+	suspects []suspect // those blamed last stand last
+}
+
+type suspect struct {
+	print fingerprint
+	count int
+}
+
+// fingerprint stands for the type and the body of a message.
+type fingerprint uint64
+
+func newRefusals() *refusals { return &refusals{seed: maphash.MakeSeed()} }
+
+// of returns the fingerprint of a message.
+func (r *refusals) of(m *broker.Outgoing) fingerprint {
+	var h maphash.Hash
+	h.SetSeed(r.seed)
+	h.WriteString(m.Type)
+	h.WriteByte(0)
+	h.Write(m.Body)
+	return fingerprint(h.Sum64())
+}
+
+// count tells how often a message has been refused.
+func (r *refusals) count(f fingerprint) int {
+	if i := r.index(f); i >= 0 {
+		return r.suspects[i].count
+	}
+	return 0
+}
+
+// add counts another refusal, and returns how many there are now.
+func (r *refusals) add(f fingerprint) int {
+	n := r.count(f) + 1
+	r.forget(f)
+	if len(r.suspects) == maxSuspects {
+		r.suspects = slices.Delete(r.suspects, 0, 1)
+	}
+	r.suspects = append(r.suspects, suspect{f, n})
+	return n
+}
+
+// forget is told of a message that will not be offered again.
+func (r *refusals) forget(f fingerprint) {
+	if i := r.index(f); i >= 0 {
+		r.suspects = slices.Delete(r.suspects, i, i+1)
+	}
+}
+
+func (r *refusals) index(f fingerprint) int {
+	return slices.IndexFunc(r.suspects, func(s suspect) bool { return s.print == f })
+}

@@ -1,0 +1,44 @@
+package link
+
+import (
+	"fmt"
+	"testing"
+
+	"peerlink/broker"
+)
+
+// Refusals are counted by type and body of a message, whatever its tag, until
+// it is forgotten; and only those of the last few messages are kept.
+func TestRefusals(t *testing.T) {
+	r := newRefusals()
+	message := func(typ, body string) fingerprint {
+		return r.of(&broker.Outgoing{Type: typ, Body: []byte(body)})
+	}
+	bad := message("T", "bad")
+	for want := 1; want <= maxRefusals; want++ {
+		if got := r.add(message("T", "bad")); got != want {
+			t.Errorf("refused %d times, want %d", got, want)
+		}
+	}
+	for _, other := range []fingerprint{message("T", "good"), message("U", "bad"), message("Tb", "ad")} {
+		if n := r.count(other); n != 0 {
+			t.Errorf("another message was refused %d times", n)
+		}
+	}
+	r.forget(bad)
+	if n := r.count(bad); n != 0 {
+		t.Errorf("forgotten, but refused %d times", n)
+	}
+
+	r.add(bad)
+	for n := range 10 * maxSuspects {
+		r.add(message("T", fmt.Sprint(n)))
+		r.add(bad) // blamed again and again: stays
+	}
+	if n := r.count(bad); n != 1+10*maxSuspects {
+		t.Errorf("refused %d times, want %d", n, 1+10*maxSuspects)
+	}
+	if n := r.count(message("T", "0")); n != 0 || len(r.suspects) != maxSuspects {
+		t.Errorf("the first is remembered with %d, and %d messages are, want %d", n, len(r.suspects), maxSuspects)
+	}
+}
