@@ -66,10 +66,12 @@ look it up in a registry that you trust.`,
 			default:
 				a.say("%s was known already, and this bundle is not newer than what is known (%s): nothing to do.", id, orNone(res.Peer.UpdatedAt))
 			}
-			if res.Updated && res.Peer.SubCA != nil {
-				return a.updateKustomize(d, res.Peer)
+			if res.Peer.SubCA == nil {
+				return nil
 			}
-			return nil
+			// For a peer that is up to date too: an earlier run may have been
+			// interrupted just before this.
+			return a.updateKustomize(d, res.Peer)
 		},
 	}
 	t.flags(c)
