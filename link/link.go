@@ -127,7 +127,6 @@ func (s *Service) Run(ctx context.Context) error {
 	// for those that a peer would hold up.
 	timer := time.AfterFunc(s.cfg.DrainTimeout+time.Second, cut)
 	defer timer.Stop()
-	s.roster.stopAll()
 	s.wg.Wait()
 	if stopped {
 		return nil

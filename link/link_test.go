@@ -447,3 +447,24 @@ func testInterruptions(t *testing.T, authority, other *linktest.Node, rounds int
 		}
 	}
 }
+
+// Deactivation ends the link even if the rest of the peer's files has become
+// unusable.
+func TestDeactivationDespiteDamage(t *testing.T) {
+	authority, other := linktest.Pair(t, ca)
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Take(1)
+	dir := filepath.Join(authority.Path(), "peers", other.Identity().ID)
+	if err := os.WriteFile(filepath.Join(dir, "subnet.txt"), []byte("not a subnet\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "DEACTIVATED"), []byte("2026-11-23\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	linktest.Eventually(t, "the refusal", func() error {
+		if !strings.Contains(other.Log.String(), "no active link with you") {
+			return errors.New(other.Log.String())
+		}
+		return nil
+	})
+}

@@ -78,17 +78,6 @@ func (r *roster) all() []*peer {
 	return slices.Collect(maps.Values(r.peers))
 }
 
-// stopAll asks every accepted connection to end; senders end with the service.
-func (r *roster) stopAll() {
-	for _, p := range r.all() {
-		p.mu.Lock()
-		for _, cancel := range p.conns {
-			cancel()
-		}
-		p.mu.Unlock()
-	}
-}
-
 // set replaces the peer's state and wakes whoever waits for a change.
 func (p *peer) set(st *peerState) {
 	p.mu.Lock()
@@ -200,6 +189,13 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 	if np.SubCA == nil {
 		return nil // we wait for the certificate from the peer
 	}
+	if np.Deactivated != "" {
+		// Whatever else is wrong with the peer's files, its traffic ends.
+		if old != nil {
+			log.Warn("peer has been deactivated, its link ends", "date", np.Deactivated)
+		}
+		p.end()
+	}
 	view, err := View(d, np)
 	if err != nil {
 		return err
@@ -212,10 +208,6 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 		queue.Queues = queue.Queues[:1]
 	}
 	if np.Deactivated != "" {
-		if old != nil {
-			log.Warn("peer has been deactivated, its link ends", "date", np.Deactivated)
-		}
-		p.end()
 		return s.cfg.Broker.Release(ctx, queue)
 	}
 	if np.StompErr != nil {

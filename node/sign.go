@@ -191,7 +191,9 @@ func (d *Dir) addPeer(dir string, b *infobundle.Bundle, key crypto.Signer) (err 
 				return err
 			}
 			defer func() {
-				if err != nil {
+				// A peer that is there keeps its subnet, even if it is not certain
+				// that it will still be there after a power cut.
+				if err != nil && !isDir(dir) {
 					err = errors.Join(err, pool.release(subnet))
 				}
 			}()

@@ -94,7 +94,7 @@ func (n *demoNode) command(ctx context.Context, args ...string) (stdout string, 
 func cleanEnv() []string {
 	var env []string
 	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "PEERLINK_") && !strings.HasPrefix(v, "SWPT_") && !strings.HasPrefix(v, "PROTOCOL_BROKER_URL=") {
+		if !strings.HasPrefix(v, "PEERLINK_") && !strings.HasPrefix(v, "SWPT_") && !strings.HasPrefix(v, "APP_LOG_") && !strings.HasPrefix(v, "PROTOCOL_BROKER_URL=") {
 			env = append(env, v)
 		}
 	}

@@ -48,7 +48,11 @@ func Read(path string, most int64) ([]byte, error) {
 // Replace writes a file as a whole, in the place of what is there. The file's
 // folder must exist.
 func Replace(path string, data []byte, mode fs.FileMode) error {
-	return ReplaceChecked(path, data, mode, func([]byte) error { return nil })
+	tmp, err := writeTemp(path, data, mode)
+	if err != nil {
+		return err
+	}
+	return moveTo(path, tmp)
 }
 
 // ReplaceChecked is [Replace], but what was written is read back, and must pass
@@ -62,10 +66,16 @@ func ReplaceChecked(path string, data []byte, mode fs.FileMode, check func(writt
 	if err == nil {
 		err = check(written)
 	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
 	if err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return moveTo(path, tmp)
+}
+
+// moveTo puts a finished temporary file in its place.
+func moveTo(path, tmp string) error {
+	if err := os.Rename(tmp, path); err != nil {
 		os.Remove(tmp)
 		return err
 	}
