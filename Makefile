@@ -33,14 +33,9 @@ lint:
 unit:
 	$(GO) test -race -timeout 8m ./...
 
-# Every function named Fuzz..., one after the other.
+# Every fuzz target, one after the other.
 fuzz:
-	@set -e; for pkg in $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do \
-		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "fuzz $$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
-		done; \
-	done
+	@GO="$(GO)" .ci/fuzz $(FUZZTIME)
 
 # It must compile, statically, wherever operators may want it. Without
 # optimizations that takes half the time, and fails for the same reasons.
