@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
+	"os"
 	"strings"
 	"time"
 
@@ -19,31 +20,33 @@ import (
 // This file keeps the records of what the root key has signed, in the form of
 // OpenSSL's "ca" database: db/serial, db/index and certs/.
 
-// sign takes the next serial number, makes a certificate with it, and records
-// it. The number is written back first: a crash may waste it, never use it twice.
-// The caller holds the directory's lock.
+// The reference scripts run "openssl ca" on the same files, at any moment and
+// without a lock: it reads db/serial and db/index, asks whether to sign, and
+// however long that takes writes back the number plus one, and the lines that it
+// read plus its own. What keeps the records right beside it:
+//
+//   - Serial numbers for peerlink's certificates are random, and never the
+//     number that OpenSSL is about to use. db/serial is counted up by OpenSSL only.
+//   - certs/ is never rewritten as a whole, so it knows everything that was
+//     signed, and lines lost in db/index come back from there.
+
+// sign makes a certificate with a new serial number, and records it. The caller
+// holds the directory's lock.
 func (d *Dir) sign(key crypto.Signer, make func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error)) (*x509.Certificate, error) {
 	if err := d.CheckKey(key); err != nil {
 		return nil, err
 	}
-	serial, err := d.nextSerial()
-	if err != nil {
-		return nil, err
-	}
-	cert, err := make(&pki.Authority{Cert: d.root, Key: key}, serial)
+	cert, err := make(&pki.Authority{Cert: d.root, Key: key}, randomSerial())
 	if err != nil {
 		return nil, err
 	}
 	return cert, d.record(cert)
 }
 
-// maxIndex bounds db/index, which has about 150 bytes for each certificate.
-const maxIndex = 64 << 20
-
-// nextSerial reads db/serial and counts it up by one. A number that somebody
-// has used meanwhile without counting, such as OpenSSL in another terminal, is
-// passed over.
-func (d *Dir) nextSerial() (*big.Int, error) {
+// firstSerial reads db/serial for the node's root certificate, as the reference
+// does it, and counts it up by one. A number that an interrupted attempt has
+// used is passed over.
+func (d *Dir) firstSerial() (*big.Int, error) {
 	path := d.file("db", "serial")
 	s, err := readLine(path)
 	if err != nil {
@@ -67,7 +70,7 @@ func (d *Dir) nextSerial() (*big.Int, error) {
 	return serial, durable.Replace(path, []byte(serialHex(next)+"\n"), 0o644)
 }
 
-// randomSerial makes the first serial number: 16 random bytes.
+// randomSerial makes a serial number: 16 random bytes.
 func randomSerial() *big.Int {
 	b := make([]byte, 16)
 	rand.Read(b)
@@ -78,26 +81,84 @@ func randomSerial() *big.Int {
 // record files a new certificate: a copy in certs/, a line in db/index. Doing it
 // again changes nothing.
 func (d *Dir) record(cert *x509.Certificate) error {
-	serial := serialHex(cert.SerialNumber)
-	if err := durable.Replace(d.file("certs", serial+".pem"), pki.EncodeCertificatePEM(cert), 0o644); err != nil {
+	if err := durable.Replace(d.file("certs", serialHex(cert.SerialNumber)+".pem"), pki.EncodeCertificatePEM(cert), 0o644); err != nil {
 		return err
 	}
-	path := d.file("db", "index")
-	index, err := durable.Read(path, maxIndex)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// Looked at again after it was written, for OpenSSL may have written as well.
+	for range 3 {
+		lines, err := d.unlisted()
+		if err != nil || len(lines) == 0 {
+			return err
+		}
+		if err := d.addToIndex(lines); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxIndex bounds db/index, which has about 150 bytes for each certificate.
+const maxIndex = 64 << 20
+
+// readIndex reads db/index. There is none for a moment while OpenSSL replaces it.
+func (d *Dir) readIndex() ([]byte, error) {
+	index, err := durable.Read(d.file("db", "index"), maxIndex)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return index, err
+}
+
+// unlisted makes the lines that db/index lacks for what certs/ has. Files there
+// that hold something else than a certificate of this node are passed over.
+func (d *Dir) unlisted() (lines []string, err error) {
+	index, err := d.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	listed := make(map[string]bool)
+	for line := range strings.Lines(string(index)) {
+		if fields := strings.Split(line, "\t"); len(fields) > 3 {
+			listed[fields[3]] = true
+		}
+	}
+	copies, err := os.ReadDir(d.file("certs"))
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range copies {
+		serial, ok := strings.CutSuffix(c.Name(), ".pem")
+		if !ok || listed[serial] || strings.HasPrefix(serial, ".") {
+			continue
+		}
+		cert, err := readCert(d.file("certs"), c.Name())
+		if err != nil || serialHex(cert.SerialNumber) != serial || !d.signed(cert) {
+			continue
+		}
+		if line, err := IndexLine(cert); err == nil {
+			lines = append(lines, line)
+		}
+	}
+	return lines, nil
+}
+
+// signed tells whether the node's root key has signed a certificate.
+func (d *Dir) signed(cert *x509.Certificate) bool {
+	return d.root.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
+}
+
+func (d *Dir) addToIndex(lines []string) error {
+	index, err := d.readIndex()
+	if err != nil {
 		return err
 	}
 	if len(index) > 0 && !bytes.HasSuffix(index, []byte("\n")) {
 		index = append(index, '\n')
 	}
-	line, err := IndexLine(cert)
-	if err != nil {
-		return err
+	for _, line := range lines {
+		index = append(index, line...)
 	}
-	if bytes.Contains(index, []byte(line)) {
-		return nil
-	}
-	return durable.Replace(path, append(index, line...), 0o644)
+	return durable.Replace(d.file("db", "index"), index, 0o644)
 }
 
 // IndexLine is the line, with its line end, that db/index has for a certificate

@@ -112,7 +112,7 @@ func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 	if err := d.writeMissing(o); err != nil {
 		return nil, err
 	}
-	serial, err := d.nextSerial()
+	serial, err := d.firstSerial()
 	if err != nil {
 		return nil, err
 	}

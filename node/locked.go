@@ -29,8 +29,8 @@ const maxRequest = 64 << 20
 
 // Locked is a node's directory while no other peerlink command works on it.
 // Its methods are the steps of signing that need no root key, for when the key
-// is on another machine: first numbers are reserved, later what was signed with
-// them is filed. Use it only within [Dir.Locked].
+// is on another machine: first subnets are reserved, later what was signed is
+// filed. Use it only within [Dir.Locked].
 type Locked struct{ d *Dir }
 
 // Locked calls do while keeping other peerlink commands off the directory.
@@ -43,9 +43,8 @@ func (d *Dir) Locked(ctx context.Context, do func(l *Locked) error) error {
 	return do(&Locked{d})
 }
 
-// ReserveSerial takes the next certificate serial number, for good: a number
-// that is not used in the end is wasted, and never given out again.
-func (l *Locked) ReserveSerial() (*big.Int, error) { return l.d.nextSerial() }
+// NewSerial makes a certificate serial number that no other certificate has.
+func (l *Locked) NewSerial() *big.Int { return randomSerial() }
 
 // CheckNewPeer checks that the node of a checked info-bundle can become a peer,
 // and is none yet.

@@ -31,6 +31,9 @@ const (
 	// DefectUnusedSubnet is a debtors subnet that is reserved and that no peer
 	// has ("Broken reservations" in the specification of the node's directory).
 	DefectUnusedSubnet
+	// DefectUnlisted is a db/index without the lines of certificates that certs/
+	// has, as when OpenSSL has signed at the same time as somebody else.
+	DefectUnlisted
 )
 
 // Defect is something in a node's directory that [Dir.Repair] can put right,
@@ -75,7 +78,7 @@ func (d *Dir) Repair(ctx context.Context) (done []string, err error) {
 func (d *Dir) Defects(ctx context.Context) (found []Defect, err error) {
 	var errs []error
 	for _, find := range []func(context.Context) ([]Defect, error){
-		d.missingFolders, d.missingFiles, d.missingIndex, d.leftovers, d.unusedSubnets,
+		d.missingFolders, d.missingFiles, d.missingIndex, d.unlistedCertificates, d.leftovers, d.unusedSubnets,
 	} {
 		defects, err := find(ctx)
 		found = append(found, defects...)
@@ -151,6 +154,27 @@ func (d *Dir) missingIndex(context.Context) ([]Defect, error) {
 	}}}, nil
 }
 
+// unlistedCertificates finds out whether certificates are missing in db/index.
+func (d *Dir) unlistedCertificates(context.Context) ([]Defect, error) {
+	if there, err := exists(d.file("db", "index")); err != nil || !there {
+		return nil, err // for missingIndex
+	}
+	lines, err := d.unlisted()
+	if err != nil || len(lines) == 0 {
+		return nil, ignoreMissing(err) // certs/ is for missingFolders
+	}
+	wrong := fmt.Sprintf("lacks %d of the certificates in certs/", len(lines))
+	return []Defect{{DefectUnlisted, "db/index", wrong, "added", func() error { return d.addToIndex(lines) }}}, nil
+}
+
+// ignoreMissing passes all errors on except that something does not exist.
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // knownCertificates finds the certificates signed with the node's root key of
 // which the directory has a copy, by serial number. Files that hold something
 // else are passed over.
@@ -169,7 +193,7 @@ func (d *Dir) knownCertificates() ([]*x509.Certificate, error) {
 	certs := []*x509.Certificate{d.root}
 	for _, path := range files {
 		cert, err := readCert(filepath.Split(path))
-		if err == nil && d.root.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil {
+		if err == nil && d.signed(cert) {
 			certs = append(certs, cert)
 		}
 	}

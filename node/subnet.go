@@ -1,12 +1,17 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
 
 	"peerlink/internal/durable"
 	"peerlink/node/nodetype"
@@ -38,7 +43,7 @@ func (p pool) path(subnet string) string {
 // reserve takes the next free subnet for the peer. The caller holds the
 // directory's lock.
 func (p pool) reserve(peerID string) (subnet string, err error) {
-	last, err := p.last()
+	last, err := p.lockedLast()
 	if err != nil {
 		return "", err
 	}
@@ -81,6 +86,26 @@ func (p pool) reserved(peerID string) (subnet string, ok bool, err error) {
 
 func (p pool) release(subnet string) error { return os.Remove(p.path(subnet)) }
 
+// lockedLast is last with the lock on SEQNUM that the reference scripts take to
+// read it, with flock(1). It guards little: they empty the file before they
+// write it without the lock. That two do not get the same subnet rests on the
+// exclusive creation.
+func (p pool) lockedLast() (int, error) {
+	if runtime.GOOS == "windows" {
+		return p.last() // there is no flock(1), and a locked file can not be read
+	}
+	l := flock.New(p.seqnum(), flock.SetFlag(os.O_RDONLY))
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if _, err := l.TryLockContext(ctx, 5*time.Millisecond); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("lock %s, which another program holds: %w", p.seqnum(), err)
+	}
+	defer l.Close()
+	return p.last()
+}
+
+// last reads the last number given out. SEQNUM is empty for a moment while the
+// reference scripts write it: then reservations tell.
 func (p pool) last() (int, error) {
 	s, err := readLine(p.seqnum())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -89,9 +114,29 @@ func (p pool) last() (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if s == "" {
+		return p.highest()
+	}
 	n, err := strconv.Atoi(strings.TrimSpace(s))
 	if err != nil || n < p.start {
 		return 0, fmt.Errorf("%s holds %q instead of the last subnet number given out", p.seqnum(), s)
 	}
 	return n, nil
+}
+
+// highest is the highest number that is reserved.
+func (p pool) highest() (int, error) {
+	entries, err := os.ReadDir(p.dir)
+	if err != nil {
+		return 0, err
+	}
+	highest := p.start
+	for _, e := range entries {
+		digits, ok := strings.CutPrefix(e.Name(), p.prefix)
+		n, err := strconv.ParseUint(digits, 16, 31)
+		if ok && err == nil && len(digits) == p.digits {
+			highest = max(highest, int(n))
+		}
+	}
+	return highest, nil
 }

@@ -192,6 +192,8 @@ func (c *checker) checkDefects() {
 			f.Rule, f.Severity = RuleLeftover, Note
 		case node.DefectUnusedSubnet:
 			f.Rule = RuleSubnetUnused
+		case node.DefectUnlisted:
+			f.Rule = RuleIndexUnlisted
 		}
 		f.Text = fmt.Sprintf("%s: \"peerlink init\" repairs this", defect.Wrong)
 		c.add(f)

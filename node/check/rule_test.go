@@ -322,7 +322,8 @@ func (b *breakages) records(w *world) {
 		f.write("db/serial", strings.TrimSuffix(filepath.Base(f.serverCopy()), ".pem")+"\n")
 	}, check.RuleSerialNext)
 	b.problem("serial: set back by a few", aa, func(f *fixture) {
-		f.write("db/serial", strings.Split(line(f, 0), "\t")[3]+"\n")
+		used, _ := new(big.Int).SetString(strings.Split(line(f, 1), "\t")[3], 16)
+		f.write("db/serial", evenHex(used.Sub(used, big.NewInt(5)))+"\n")
 		f.replace("db/index", line(f, 0), "")
 		f.remove("root-ca.crt")
 		f.remove("certs")

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"os"
 	"path/filepath"
 	"time"
@@ -55,8 +54,8 @@ type collection struct {
 	date  string         // of the info-bundle
 }
 
-// Collect makes a request of everything asked for. It reserves serial numbers,
-// subnets and the info-bundle's date, and remembers the request until it is
+// Collect makes a request of everything asked for. It reserves subnets
+// and the info-bundle's date, and remembers the request until it is
 // filed or forgotten. If anything asked for is not possible, nothing is
 // reserved; the errors say what, for each ask.
 //
@@ -122,16 +121,15 @@ func (c *collection) check(asks []Ask) error {
 	return c.rehearse()
 }
 
-// rehearse has the request checked like any other, with numbers that stand for
-// those still to be reserved: what would be refused must not cost any.
+// rehearse has the request checked like any other, with subnets that stand for
+// those still to come: what would be refused must not cost one.
 func (c *collection) rehearse() error {
-	serial := func(i int) string { return serialHex(new(big.Int).Lsh(big.NewInt(int64(i+1)), 150)) }
 	for i := range c.file.ServerCerts {
-		c.file.ServerCerts[i].Serial = serial(i)
+		c.file.ServerCerts[i].Serial = serialHex(c.l.NewSerial())
 	}
 	for i := range c.file.PeerCerts {
 		p := &c.file.PeerCerts[i]
-		p.Serial = serial(len(c.file.ServerCerts) + i)
+		p.Serial = serialHex(c.l.NewSerial())
 		switch {
 		case c.d.Identity().Type != nodetype.AccountingAuthority:
 		case c.peers[i].Type == nodetype.CreditorsAgent:
@@ -148,29 +146,11 @@ func (c *collection) rehearse() error {
 	return err
 }
 
-// reserve takes what nobody else may get. From here on a failure wastes
-// numbers, except for subnets: the peer gets the same one next time.
+// reserve takes what nobody else may get. After a failure the peer gets the same
+// subnet next time.
 func (c *collection) reserve(step func() error) error {
-	serial := func(s *string) error {
-		if err := step(); err != nil {
-			return err
-		}
-		n, err := c.l.ReserveSerial()
-		if err == nil {
-			*s = serialHex(n)
-		}
-		return err
-	}
-	for i := range c.file.ServerCerts {
-		if err := serial(&c.file.ServerCerts[i].Serial); err != nil {
-			return err
-		}
-	}
 	for i := range c.file.PeerCerts {
 		p := &c.file.PeerCerts[i]
-		if err := serial(&p.Serial); err != nil {
-			return err
-		}
 		if err := step(); err != nil {
 			return err
 		}

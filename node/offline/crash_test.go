@@ -108,14 +108,13 @@ func TestCrashBetweenTwoAnswers(t *testing.T) {
 	}
 }
 
-// Collecting that is stopped anywhere costs numbers and nothing else: what is
-// collected then has other serial numbers, and the peers the same subnets.
+// Collecting that is stopped anywhere costs nothing: what is collected then gives
+// the peers the same subnets.
 func TestCrashWhileCollecting(t *testing.T) {
 	n, asks, _ := everything(t)
 	crashes := 0
 	for ; ; crashes++ {
 		d := copyTree(t, n.Path())
-		before := readFileT(t, d.Path(), "db", "serial")
 		_, err := collect(ctx, d, asks, time.Now(), crashAt(crashes))
 		if err == nil {
 			break
@@ -126,19 +125,12 @@ func TestCrashWhileCollecting(t *testing.T) {
 		if waiting, err := Waiting(d, time.Now()); err != nil || len(waiting) != 0 {
 			t.Errorf("step %d: %d requests are waiting (%v)", crashes, len(waiting), err)
 		}
-		next := strings.TrimSpace(string(readFileT(t, d.Path(), "db", "serial")))
-		if crashes > 0 && next == strings.TrimSpace(string(before)) {
-			t.Errorf("step %d: the serial number was not taken before it was used", crashes)
-		}
 		r := mustCollect(t, d, asks...)
-		if got := serialHex(r.servers[0].serial); got != next {
-			t.Errorf("step %d: serial number %s, want %s", crashes, got, next)
-		}
 		if r.peers[0].subnet != "000001" || r.peers[1].subnet != d.Identity().ID+"00" {
 			t.Errorf("step %d: subnets %s and %s: the first attempt's were not found", crashes, r.peers[0].subnet, r.peers[1].subnet)
 		}
 	}
-	if crashes < 6 {
+	if crashes < 4 {
 		t.Errorf("stopped at %d places only", crashes)
 	}
 }

@@ -18,11 +18,11 @@
 //
 // All records stay online, where the reference scripts and OpenSSL may work on
 // the same directory in the meantime. So whatever must never be used twice is
-// taken there, before the request exists: certificate serial numbers (db/serial
-// is counted up), subnets for new peers (an accounting authority's
-// db/subnets), and the date of the info-bundle (nodeinfo/updated-at.txt). They
-// are part of the request. A request that gets lost wastes numbers, and no
-// number is ever given out again.
+// decided there, before the request exists: certificate serial numbers (which
+// are random), subnets for new peers (an accounting authority's db/subnets), and
+// the date of the info-bundle (nodeinfo/updated-at.txt). They are part of the
+// request. A request that gets lost costs nothing: a peer gets the same subnet
+// next time.
 //
 // # What the offline machine believes
 //

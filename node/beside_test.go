@@ -1,0 +1,144 @@
+package node_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"peerlink/node"
+	"peerlink/node/nodetest"
+)
+
+// The tests in this file have the two hands of reference_test.go work on one
+// directory at the same moment.
+
+// withOpenSSL makes the directory of an accounting authority for both hands.
+func withOpenSSL(t *testing.T) (dir string, h reference) {
+	t.Helper()
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("openssl is not installed: its work on a node's directory beside ours is skipped")
+	}
+	h.passFile = filepath.Join(t.TempDir(), "pass")
+	if err := os.WriteFile(h.passFile, []byte(testPassphrase+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir = filepath.Join(t.TempDir(), "aa")
+	if err := (ours{}).init(dir, aa); err != nil {
+		t.Fatal(err)
+	}
+	return dir, h
+}
+
+// While "openssl ca" asks its user whether to sign, it has read db/serial and
+// db/index, and it will write them back from memory. What peerlink signs
+// meanwhile has other serial numbers, keeps its copies, and is in db/index again
+// after the next command.
+func TestSigningWhileOpenSSLAsks(t *testing.T) {
+	dir, h := withOpenSSL(t)
+	agent := nodetest.New(t, ca, "ca.example.com:1234")
+	bundle := agent.Bundle(t)
+
+	csr := filepath.Join(t.TempDir(), "server.csr")
+	conf := filepath.Join(dir, "root-ca.conf")
+	if _, err := h.openssl(dir, nil, nil, "req", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-config", conf, "-out", csr, "-keyout", csr+".key", "-reqexts", "server_official_ext"); err != nil {
+		t.Fatal(err)
+	}
+	ca := exec.Command("openssl", "ca", "-config", conf, "-passin", "file:"+h.passFile, "-in", csr, "-out", csr+".crt", "-days", "365", "-extensions", "server_ext")
+	ca.Env = append(os.Environ(), "SWPT_CA_DIR="+dir)
+	answers, err := ca.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	questions, err := ca.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ca.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// What it has printed up to the question.
+	asked, err := bufio.NewReader(questions).ReadString('?')
+	if err != nil {
+		t.Fatalf("%s: %v", asked, err)
+	}
+	if err := (ours{}).sign(dir, bundle); err != nil {
+		t.Fatal(err)
+	}
+	if err := (ours{}).serverCert(dir, csr+".2.key", csr+".2.crt"); err != nil {
+		t.Fatal(err)
+	}
+	go io.Copy(io.Discard, questions)
+	io.WriteString(answers, "y\ny\n")
+	answers.Close()
+	if err := ca.Wait(); err != nil {
+		t.Fatalf("%s: %v", asked, err)
+	}
+	checkSigned(t, dir, 4)
+}
+
+// Signing peers and server certificates by both hands at once leaves every
+// certificate with a number of its own, and every peer with a subnet of its own.
+// (The reference's hand does one thing at a time: two "openssl ca" at once spoil
+// each other's work, whoever else is there.)
+func TestBothHandsAtOnce(t *testing.T) {
+	dir, h := withOpenSSL(t)
+	const each = 4
+	work := map[string][]func() error{}
+	for i := range each {
+		for name, hand := range map[string]hand{"ours": ours{}, "reference": h} {
+			agent := nodetest.New(t, ca, "ca.example.com:1234")
+			bundle := agent.Bundle(t)
+			out := filepath.Join(t.TempDir(), fmt.Sprint(i))
+			work[name] = append(work[name],
+				func() error { return hand.sign(dir, bundle) },
+				func() error { return hand.serverCert(dir, out+".key", out+".crt") })
+		}
+	}
+	var wg sync.WaitGroup
+	for name, steps := range work {
+		wg.Go(func() {
+			for _, do := range steps {
+				if err := do(); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	checkSigned(t, dir, 1+4*each)
+}
+
+// checkSigned repairs a directory and checks that it has a record of so many
+// certificates, and nothing wrong.
+func checkSigned(t *testing.T, dir string, want int) {
+	t.Helper()
+	d, err := node.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Repair(ctx); err != nil {
+		t.Fatal(err)
+	}
+	copies, err := filepath.Glob(filepath.Join(dir, "certs", "*.pem"))
+	if err != nil || len(copies) != want {
+		t.Errorf("certs/ has %d certificates, want %d (%v)", len(copies), want, err)
+	}
+	index := []byte(read(t, dir, "db", "index"))
+	for _, c := range copies {
+		serial := strings.TrimSuffix(filepath.Base(c), ".pem")
+		if n := bytes.Count(index, []byte("\t"+serial+"\t")); n != 1 {
+			t.Errorf("db/index has %d lines for %s", n, serial)
+		}
+	}
+	if n := bytes.Count(index, []byte("\n")); n != want {
+		t.Errorf("db/index has %d lines, want %d", n, want)
+	}
+	noProblem(t, dir)
+}
