@@ -29,6 +29,7 @@ import (
 
 	"peerlink/node"
 	"peerlink/node/check"
+	"peerlink/node/keyshare"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -58,6 +59,9 @@ type site struct {
 	// known are the problems that the directory may have: those that were there
 	// before the command. A command that comes to its end has to mend them.
 	known []check.Finding
+	// elsewhere are files that the command makes under names which it knows from
+	// before the site was copied.
+	elsewhere []string
 }
 
 func (s *site) node(elem ...string) string {
@@ -69,6 +73,11 @@ func (s *site) input(name string) string { return filepath.Join(s.root, "input",
 // copy makes another site that is the same.
 func (s *site) copy(t *testing.T) *site {
 	t.Helper()
+	for _, path := range s.elsewhere {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+	}
 	c := *s
 	c.t, c.root = t, t.TempDir()
 	if err := copyTree(s.root, c.root); err != nil {
@@ -203,6 +212,8 @@ type killCase struct {
 	// outputs are the files in the node's directory that the command makes, and
 	// that it refuses to overwrite.
 	outputs []string
+	// keyless: the root key may not be there when the command was killed.
+	keyless bool
 	// most, if it is not 0, is how many of the command's first calls are tried.
 	// After them comes what another case does too.
 	most int
@@ -377,7 +388,133 @@ func killCases() []killCase {
 			done: func(s *site, said string) bool {
 				return s.pass == "new-pass" && strings.Contains(said, "the passphrase does not open the root key")
 			},
+		}, {
+			name: "key split",
+			prepare: func(s *site) []string {
+				s.init(nodetype.CreditorsAgent)
+				return split(withPass)
+			},
+			// Each page that is there is whole. The folder is not used again.
+			killed: func(s *site) {
+				s.pages()
+				s.remove("../pages")
+			},
+			end: func(s *site) {
+				if n := s.pages(); n != 3 {
+					s.t.Errorf("%d of 3 pages", n)
+				}
+			},
+		}, {
+			name: "key join",
+			prepare: func(s *site) []string {
+				s.init(nodetype.CreditorsAgent)
+				if said, err := s.run(split(withPass)...); err != nil {
+					s.t.Fatalf("%v: %s", err, said)
+				}
+				s.remove("private")
+				return withPass("key", "join", "../pages/share-3-of-3.txt", "../pages/share-1-of-3.txt")
+			},
+			keyless: true,
+			end: func(s *site) {
+				data, err := os.ReadFile(node.DefaultKeyFile(s.node()))
+				if err != nil {
+					s.t.Fatal(err)
+				}
+				key, err := pki.DecodeKey(data, func() ([]byte, error) { return []byte(firstPass), nil })
+				if err != nil || !s.key.Equal(key) {
+					s.t.Errorf("the key from the shares is another, or does not open: %v", err)
+				}
+			},
+			done: func(_ *site, said string) bool { return strings.Contains(said, "exists already") },
+		}, {
+			name:    "request new",
+			prepare: func(s *site) []string { return s.ask("request.json") },
+			outputs: []string{"request.json"},
+			end:     func(s *site) { s.fulfil("request.json"); s.file("../../input/answer.json") },
+		}, {
+			name: "fulfil",
+			prepare: func(s *site) []string {
+				s.asked()
+				return withPass("fulfil", "--yes", "--key", "private/root-ca.key", "../../input/request.json", "answer.json")
+			},
+			outputs: []string{"answer.json"},
+			end:     func(s *site) { s.file("answer.json") },
+		}, {
+			name: "request file",
+			prepare: func(s *site) []string {
+				s.asked()
+				s.fulfil("../../input/request.json")
+				return []string{"request", "file", "../../input/answer.json"}
+			},
+			end: func(s *site) { s.file("../../input/answer.json") },
 		},
+	}
+}
+
+// split is the command that makes three pages, two of which restore the key.
+func split(withPass func(...string) []string) []string {
+	return withPass("key", "split", "--shares", "3", "--threshold", "2", "--text", "--out", "../pages")
+}
+
+// pages checks the share pages that there are, and returns how many.
+func (s *site) pages() (n int) {
+	s.t.Helper()
+	texts, err := filepath.Glob(s.node("../pages/*.txt"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, path := range texts {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if _, err := keyshare.Parse(string(data)); err != nil {
+			s.t.Errorf("%s: %v", filepath.Base(path), err)
+		}
+	}
+	return len(texts)
+}
+
+// ask is the command that collects what waits for the root key of an accounting
+// authority: a server certificate, a peer, and an info-bundle.
+func (s *site) ask(request string) []string {
+	s.init(nodetype.AccountingAuthority)
+	s.bundle(nodetest.New(s.t, nodetype.CreditorsAgent, "b.example.com:1234"))
+	return []string{"request", "new", request, "--csr", "../../input/server.csr", "--peer", "../../input/peer.zip", "--bundle", "my.zip"}
+}
+
+// asked makes input/request.json.
+func (s *site) asked() {
+	s.t.Helper()
+	if said, err := s.run(s.ask("../../input/request.json")...); err != nil {
+		s.t.Fatalf("%v: %s", err, said)
+	}
+	s.elsewhere = []string{s.input("server.crt"), s.node("my.zip")}
+}
+
+// fulfil makes input/answer.json.
+func (s *site) fulfil(request string) {
+	s.t.Helper()
+	if said, err := s.run("fulfil", "--yes", "--key", "private/root-ca.key", "--passphrase-file", "../../input/pass", request, "../../input/answer.json"); err != nil {
+		s.t.Fatalf("%v: %s", err, said)
+	}
+}
+
+// file files an answer, which may have been filed already, and checks what it brings.
+func (s *site) file(answer string) {
+	s.t.Helper()
+	if said, err := s.run("request", "file", answer); err != nil {
+		s.t.Fatalf("%v: %s", err, said)
+	}
+	s.onePeer()
+	bundle := s.node("my.zip")
+	if len(s.elsewhere) > 0 {
+		bundle = s.elsewhere[1]
+	}
+	nodetest.ReadBundle(s.t, bundle)
+	certs, err := filepath.Glob(s.node("certs", "*.pem"))
+	if err != nil || len(certs) < 3 {
+		s.t.Errorf("certificates on record: %q, %v", certs, err)
 	}
 }
 
@@ -560,13 +697,14 @@ func (s *site) files() map[string][]byte {
 
 // outcome is what the node's directory looks like, leaving out what may differ
 // from run to run: the content of certificates and keys, counters, dates,
-// certificates that were signed and not used, and what OpenSSL keeps of old files.
+// certificates that were signed and not used, requests, and what OpenSSL keeps of
+// old files.
 func (s *site) outcome() map[string]string {
 	s.t.Helper()
 	all := make(map[string]string)
 	for path, data := range s.files() {
 		name, ok := strings.CutPrefix(path, "app/node/")
-		if !ok || strings.HasPrefix(name, "certs/") || filepath.Ext(name) == ".old" || leftover.MatchString(name) {
+		if !ok || strings.HasPrefix(name, "certs/") || strings.HasPrefix(name, "db/offline/") || filepath.Ext(name) == ".old" || leftover.MatchString(name) {
 			continue
 		}
 		all[name] = string(data)
@@ -575,7 +713,7 @@ func (s *site) outcome() map[string]string {
 			all[name] = ""
 		}
 		switch filepath.Ext(name) {
-		case ".crt", ".csr", ".key", ".zip":
+		case ".crt", ".csr", ".key", ".zip", ".json":
 			all[name] = ""
 		}
 		if name == "nodeinfo/updated-at.txt" { // of the node, not of a peer
@@ -766,11 +904,14 @@ func TestKilledAnywhere(t *testing.T) {
 			}
 			clean.checkNode()
 			clean.checkSecrets()
+			if c.end != nil {
+				c.end(clean)
+			}
 			if r, err := check.Run(context.Background(), before.node(), check.Options{}); err == nil {
 				before.known = r.Findings
 			}
 			ways := []way{again, repaired}
-			if openssl && before.key != nil {
+			if openssl && before.key != nil && !c.keyless {
 				ways = append(ways, referenceFirst)
 			}
 			points := sample(random, calls, c.most, all)
@@ -835,7 +976,7 @@ func (s *site) goOn(w way, clean *site) {
 	case referenceFirst:
 		s.referenceInit(clean)
 		s.request()
-		s.openssl("ca", "-batch", "-config", "root-ca.conf", "-in", s.input("server.csr"), "-out", s.input("server.crt"), "-days", "30", "-extensions", "server_ext")
+		s.openssl("ca", "-batch", "-config", "root-ca.conf", "-in", s.input("server.csr"), "-out", s.input("reference.crt"), "-days", "30", "-extensions", "server_ext")
 		s.checkNode()
 	}
 }
