@@ -81,6 +81,14 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"ClosedWhileStalled", testClosedWhileStalled},
 		{"Closed", testClosed},
 		{"AtOnce", testAtOnce},
+		{"Shelf", testShelf},
+		{"ShelfRetry", testShelfRetry},
+		{"ShelfDrop", testShelfDrop},
+		{"ShelfRetryAgain", testShelfRetryAgain},
+		{"ShelfAlike", testShelfAlike},
+		{"ShelfMany", testShelfMany},
+		{"ShelfNoQueue", testShelfNoQueue},
+		{"ShelfClosed", testShelfClosed},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}

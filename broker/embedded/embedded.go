@@ -84,7 +84,7 @@ var (
 	// not be stored, whatever the state of the store.
 	ErrInvalid = errors.New("embedded: invalid")
 	// ErrNoQueue is reported for a queue that was never declared.
-	ErrNoQueue = errors.New("embedded: no such queue")
+	ErrNoQueue = broker.ErrNoQueue
 	// ErrInUse is reported when a queue has another consumer already.
 	ErrInUse = errors.New("embedded: queue is in use")
 	// ErrNotGivenOut is reported for a tag or sequence number that its consumer

@@ -71,20 +71,11 @@ func (s *Store) Peek(ctx context.Context, queue string, n int) ([]Message, error
 }
 
 // PeekAside returns the first messages of a queue that were set aside, at most
-// n, and leaves them there.
+// n and about 1 MiB, and leaves them there.
 func (s *Store) PeekAside(ctx context.Context, queue string, n int) ([]AsideMessage, error) {
 	var found []AsideMessage
-	err := s.readers.use(ctx, func(r *readConn) error {
-		var damaged error
-		err := r.setAside.query(func(cols []driver.Value) bool {
-			a := AsideMessage{At: time.UnixMilli(number(cols[7])), Reason: text(cols[8])}
-			a.Message, damaged = scanMessage(queue, cols)
-			found = append(found, a)
-			return damaged == nil
-		}, queue, int64(0), int64(max(n, 0)))
-		if err == nil {
-			err = damaged
-		}
+	err := s.readers.use(ctx, func(r *readConn) (err error) {
+		found, err = r.readAside(queue, 0, max(n, 0))
 		return err
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"runtime"
+	"time"
 
 	"peerlink/broker"
 )
@@ -62,7 +63,7 @@ func (r *readers) close() {
 type readConn struct {
 	*conn
 	deliveries, messages, setAside *stmt
-	nextSeq, queues                *stmt
+	nextSeq, queues, contents      *stmt
 }
 
 func openReadConn(path string) (*readConn, error) {
@@ -84,6 +85,10 @@ func openReadConn(path string) (*readConn, error) {
 		" (SELECT arrived FROM messages WHERE queue = queues.id ORDER BY seq LIMIT 1)," +
 		" (SELECT count(*) FROM set_aside WHERE queue = queues.id)" +
 		" FROM queues ORDER BY name")
+	r.contents = p.stmt("SELECT depth," +
+		" (SELECT count(*) FROM set_aside WHERE queue = queues.id)," +
+		" (SELECT min(at) FROM set_aside WHERE queue = queues.id)" +
+		" FROM queues WHERE name = ?")
 	if p.err == nil {
 		p.err = c.exec("PRAGMA query_only = ON")
 	}
@@ -138,6 +143,26 @@ func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Messag
 	}, queue, int64(after), int64(limit))
 	if err == nil && len(found) == 0 {
 		// What can be read before a damaged message is worth having.
+		err = damaged
+	}
+	return found, err
+}
+
+// readAside reads messages of a queue that were set aside, behind one.
+func (r *readConn) readAside(queue string, after uint64, limit int) ([]AsideMessage, error) {
+	var found []AsideMessage
+	size := 0
+	var damaged error
+	err := r.setAside.query(func(cols []driver.Value) bool {
+		a := AsideMessage{At: time.UnixMilli(number(cols[7])), Reason: text(cols[8])}
+		if a.Message, damaged = scanMessage(queue, cols); damaged != nil {
+			return false
+		}
+		found = append(found, a)
+		size += rowOverhead + len(a.Body) + len(a.Reason)
+		return size < readBytes
+	}, queue, int64(after), int64(limit))
+	if err == nil && len(found) == 0 {
 		err = damaged
 	}
 	return found, err

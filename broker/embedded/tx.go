@@ -25,6 +25,7 @@ type queueWork struct {
 	name               string
 	first              uint64   // sequence number of added[0]
 	added              []row    // new messages
+	movedBack          bool     // among the new messages are some that were set aside
 	removed            []uint64 // messages to remove, in any order
 }
 

@@ -40,6 +40,7 @@ type writeConn struct {
 	queueState, addQueue, updateQueue *stmt
 	insert, insertMany                *stmt
 	removeRange, moveAside            *stmt
+	moveBack, removeAside             *stmt
 	bind, unbind                      *stmt
 }
 
@@ -85,6 +86,9 @@ func (w *writeConn) prepareStatements() error {
 	w.removeRange = p.stmt("DELETE FROM messages WHERE queue = ? AND seq BETWEEN ? AND ?")
 	w.moveAside = p.stmt("INSERT INTO set_aside (" + columns + ", at, reason)" +
 		" SELECT " + columns + ", ?, ? FROM messages WHERE queue = ? AND seq = ?")
+	w.moveBack = p.stmt("INSERT INTO messages (" + columns + ")" +
+		" SELECT queue, ?, ?, type, content_type, routing_key, headers, body FROM set_aside WHERE queue = ? AND seq = ?")
+	w.removeAside = p.stmt("DELETE FROM set_aside WHERE queue = ? AND seq = ?")
 	w.bind = p.stmt("INSERT OR REPLACE INTO bindings (peer, exchange, binding_key, fanout, queue) VALUES (?, ?, ?, ?, ?)")
 	w.unbind = p.stmt("DELETE FROM bindings WHERE peer = ?")
 	return p.err

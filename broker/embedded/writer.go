@@ -156,7 +156,10 @@ func (w *writer) write(life context.Context, b batch) error {
 		err = fmt.Errorf("%w: %d operations could not be written: %w", broker.ErrClosed, len(b.ops), err)
 	} else {
 		for _, q := range t.queues {
-			if len(q.added) > 0 {
+			switch {
+			case q.movedBack:
+				w.bells.ring(q.name) // the file has them all
+			case len(q.added) > 0:
 				w.bells.announce(q.name, q.first, q.added)
 			}
 		}

@@ -44,7 +44,7 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 	c := &consumer{
 		broker:  b,
 		queue:   queue,
-		aside:   aside{broker: b, queue: deadLetterQueue(queue)},
+		aside:   aside{to: feeder{broker: b, queue: deadLetterQueue(queue)}},
 		ledger:  newLedger(),
 		arrived: make(chan struct{}, 1),
 		due:     make(chan struct{}, 1),

@@ -42,7 +42,7 @@ func setAsideNext(t *testing.T, c broker.Consumer, reason string) {
 	}
 }
 
-// A message that was set aside has everything it had, and why and how it came;
+// A message that was set aside has everything it had, and why, when and how it came;
 // except for what would bring it elsewhere, let it expire, or be refused.
 func TestAsideProperties(t *testing.T) {
 	s := rabbittest.Get(t)
@@ -60,6 +60,10 @@ func TestAsideProperties(t *testing.T) {
 	o.check(o.send(q.Exchange, q.PeerID+".1", m))
 	setAsideNext(t, c, "\xff"+strings.Repeat("x", 2*maxReason))
 	d := o.take(q.Queues[0]+".XQ", 1)[0]
+	if at, ok := d.Headers[headerTime].(time.Time); !ok || time.Since(at).Abs() > testLimit {
+		t.Errorf("set aside at %v", d.Headers[headerTime])
+	}
+	headers[headerTime] = d.Headers[headerTime]
 	headers[headerReason], headers[headerExchange], headers[headerRoutingKey] = "\uFFFD"+strings.Repeat("x", maxReason-1), q.Exchange, q.PeerID+".1"
 	want := amqp.Delivery{
 		Headers: headers, ContentType: "text/plain", ContentEncoding: "utf-8", DeliveryMode: amqp.Persistent,
@@ -85,8 +89,8 @@ func TestAsideLargeHeaders(t *testing.T) {
 		"large": []any{strings.Repeat("x", 60_000), amqp.Table{"y": []byte(strings.Repeat("x", 70_000))}},
 	}}))
 	setAsideNext(t, c, "reason")
-	if d := o.take(q.Queues[0]+".XQ", 1)[0]; len(d.Headers) != 3 || d.Headers[headerReason] != "reason" {
-		t.Errorf("got %d headers, want 3", len(d.Headers))
+	if d := o.take(q.Queues[0]+".XQ", 1)[0]; len(d.Headers) != 4 || d.Headers[headerReason] != "reason" {
+		t.Errorf("got %d headers, want 4", len(d.Headers))
 	}
 }
 

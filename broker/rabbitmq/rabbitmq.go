@@ -25,8 +25,8 @@
 // each.
 //
 // A message that is set aside is published to the queue's dead-letter queue
-// with its properties and three headers more (x-peerlink-reason, and the
-// exchange and routing key that it came with), and acknowledged when RabbitMQ
+// with its properties and four headers more (x-peerlink-reason, the time, and
+// the exchange and routing key that it came with), and acknowledged when RabbitMQ
 // has confirmed that. Rejecting it would be one step instead of two, but would
 // not say why. A crash between the two steps leaves it in both queues.
 //

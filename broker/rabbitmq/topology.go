@@ -179,22 +179,32 @@ func (d declarer) exchange(name, kind string, args amqp.Table) error {
 // queue makes a queue. One that exists is good, whatever its type and
 // arguments are: declaring it with others would fail.
 func (d declarer) queue(name string, args amqp.Table) error {
-	probe, err := d.live.Channel()
-	if err != nil {
-		return explain(err)
-	}
-	_, err = probe.QueueDeclarePassive(name, true, false, false, false, nil)
-	probe.Close()
-	if err == nil {
-		return nil
-	}
-	if !saysCode(err, amqp.NotFound) {
-		return fmt.Errorf("queue %s: %w", name, explain(err))
+	_, exists, err := d.count(name)
+	if err != nil || exists {
+		return err
 	}
 	if _, err := d.ch.QueueDeclare(name, true, false, false, false, d.ofType(args)); err != nil {
 		return fmt.Errorf("queue %s: %w", name, explain(err))
 	}
 	return nil
+}
+
+// count returns how many messages of a queue are not given out, and whether the
+// queue exists.
+func (d declarer) count(name string) (n int, exists bool, err error) {
+	probe, err := d.live.Channel() // RabbitMQ closes it if there is no queue
+	if err != nil {
+		return 0, false, explain(err)
+	}
+	defer probe.Close()
+	q, err := probe.QueueDeclarePassive(name, true, false, false, false, nil)
+	switch {
+	case saysCode(err, amqp.NotFound):
+		return 0, false, nil
+	case err != nil:
+		return 0, false, fmt.Errorf("queue %s: %w", name, explain(err))
+	}
+	return q.Messages, true, nil
 }
 
 // ofType adds the arguments that make a queue one of the wanted type.

@@ -1,0 +1,319 @@
+package brokertest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"peerlink/broker"
+)
+
+// shelf returns a broker's view for operators.
+func shelf(t testing.TB, b broker.Broker) broker.Shelf {
+	t.Helper()
+	s, ok := b.(broker.Shelf)
+	if !ok {
+		t.Fatalf("%T is no broker.Shelf", b)
+	}
+	return s
+}
+
+// shelved makes the queue of a peer with messages "1" to "n", of which these
+// are set aside, each with its number as the reason.
+func (f Fixture) shelved(t testing.TB, n int, aside ...int) (queue string) {
+	t.Helper()
+	queue = f.declared(t, n)
+	c := consume(t, f.Broker, queue)
+	_, tags := take(t, c, n)
+	for _, i := range aside {
+		if err := c.SetAside(testContext(t), tags[i-1], fmt.Sprint("reason ", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return queue
+}
+
+// look returns the messages of a queue that are set aside.
+func look(t testing.TB, b broker.Broker, queue string) []broker.Aside {
+	t.Helper()
+	var found []broker.Aside
+	for m, err := range shelf(t, b).Aside(testContext(t), queue) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, m)
+	}
+	return found
+}
+
+func bodiesOf(messages []broker.Aside) []string {
+	var bodies []string
+	for _, m := range messages {
+		bodies = append(bodies, string(m.Body))
+	}
+	return bodies
+}
+
+func idsOf(messages []broker.Aside) []string {
+	var ids []string
+	for _, m := range messages {
+		ids = append(ids, m.ID)
+	}
+	return ids
+}
+
+// wantAside checks which messages of a queue are set aside.
+func wantAside(t testing.TB, b broker.Broker, queue string, want ...string) {
+	t.Helper()
+	if got := bodiesOf(look(t, b, queue)); !slices.Equal(got, want) {
+		t.Errorf("%q are set aside in queue %s, want %q", got, queue, want)
+	}
+}
+
+// wantContents waits until a queue has so many messages: those of a consumer
+// that has just ended are on their way back.
+func wantContents(t testing.TB, b broker.Broker, queue string, waiting, aside int) broker.Contents {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		c, err := shelf(t, b).Contents(testContext(t), queue)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Waiting == waiting && c.SetAside == aside {
+			return c
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("queue %s has %+v, want %d waiting and %d set aside", queue, c, waiting, aside)
+		}
+	}
+}
+
+// An operator sees what was set aside, in order, unchanged, when and why, and
+// changes nothing by looking: not even the IDs, however often, in whatever
+// process, and wherever the looking stops.
+func testShelf(t *testing.T, f Fixture) {
+	before := time.Now().Truncate(time.Second)
+	queue := f.shelved(t, 10, 2, 5, 6, 9)
+	counted := wantContents(t, f.Broker, queue, 6, 4)
+	if !counted.Oldest.IsZero() && (counted.Oldest.Before(before) || counted.Oldest.After(time.Now())) {
+		t.Errorf("the oldest is of %v", counted.Oldest)
+	}
+	found := look(t, f.Broker, queue)
+	if got := bodiesOf(found); !slices.Equal(got, []string{"2", "5", "6", "9"}) {
+		t.Fatalf("%q are set aside, want 2, 5, 6, 9", got)
+	}
+	ids := idsOf(found)
+	for i, m := range found {
+		if m.Type != "AccountUpdate" || m.ContentType != "application/json" || m.Reason != "reason "+string(m.Body) {
+			t.Errorf("set aside is %+v", m)
+		}
+		if m.At.Before(before) || m.At.After(time.Now()) {
+			t.Errorf("message %s was set aside at %v", m.Body, m.At)
+		}
+		if m.ID == "" || slices.Contains(ids[:i], m.ID) {
+			t.Errorf("the IDs are %q, want different ones", ids)
+		}
+	}
+	for range shelf(t, f.Broker).Aside(testContext(t), queue) {
+		break
+	}
+	b := f.Reopen(t)
+	if again := idsOf(look(t, b, queue)); !slices.Equal(again, ids) {
+		t.Errorf("the IDs were %q, and are %q", ids, again)
+	}
+	wantContents(t, b, queue, 6, 4)
+	if got, _ := take(t, consume(t, b, queue), 6); !slices.Equal(got, []string{"1", "3", "4", "7", "8", "10"}) {
+		t.Errorf("the queue has %q", got)
+	}
+}
+
+// Messages that are retried go to the end of the queue, unchanged, in their old
+// order, however they are named; a consumer that waits gets them. The others
+// stay set aside.
+func testShelfRetry(t *testing.T, f Fixture) {
+	queue := f.shelved(t, 6, 1, 2, 3, 4)
+	ids := idsOf(look(t, f.Broker, queue))
+	c := consume(t, f.Broker, queue)
+	take(t, c, 2)
+	type result struct {
+		ds  []broker.Delivery
+		err error
+	}
+	waiting := make(chan result, 1)
+	go func() {
+		ds, err := c.Next(testContext(t), 1)
+		waiting <- result{ds, err}
+	}()
+	n, err := shelf(t, f.Broker).Retry(testContext(t), queue, []string{ids[3], ids[0], ids[3], ids[2]})
+	if err != nil || n != 3 {
+		t.Fatalf("%d messages were retried, %v, want 3", n, err)
+	}
+	first := <-waiting
+	if first.err != nil || len(first.ds) != 1 {
+		t.Fatalf("got %d messages, %v", len(first.ds), first.err)
+	}
+	if d := first.ds[0]; d.Type != "AccountUpdate" || d.ContentType != "application/json" {
+		t.Errorf("got %+v", d)
+	}
+	rest, tags := take(t, c, 2)
+	if got := append([]string{string(first.ds[0].Body)}, rest...); !slices.Equal(got, []string{"1", "3", "4"}) {
+		t.Errorf("retried were %q, want 1, 3, 4", got)
+	}
+	wantAside(t, f.Broker, queue, "2")
+	if err := c.Confirm(tags[1]); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	wantContents(t, f.Broker, queue, 0, 1)
+}
+
+// What is dropped is gone, and nothing else. IDs of messages that are not there
+// are reported, and do not hinder the others.
+func testShelfDrop(t *testing.T, f Fixture) {
+	queue := f.shelved(t, 5, 1, 2, 3, 4)
+	ids := idsOf(look(t, f.Broker, queue))
+	s := shelf(t, f.Broker)
+	if n, err := s.Drop(testContext(t), queue, nil); err != nil || n != 0 {
+		t.Errorf("without an ID: %d messages were dropped, %v", n, err)
+	}
+	if n, err := s.Drop(testContext(t), queue, []string{"999999", ids[1], "", "x'; --", "-1"}); n != 1 || !errors.Is(err, broker.ErrNotAside) {
+		t.Errorf("%d messages were dropped, %v, want 1 and ErrNotAside", n, err)
+	}
+	for what, do := range map[string]func() (int, error){
+		"drop":  func() (int, error) { return s.Drop(testContext(t), queue, ids[1:2]) },
+		"retry": func() (int, error) { return s.Retry(testContext(t), queue, ids[1:2]) },
+	} {
+		if n, err := do(); n != 0 || !errors.Is(err, broker.ErrNotAside) {
+			t.Errorf("%s what was dropped: %d messages, %v, want ErrNotAside", what, n, err)
+		}
+	}
+	wantAside(t, f.Broker, queue, "1", "3", "4")
+	b := f.Reopen(t)
+	wantAside(t, b, queue, "1", "3", "4")
+	wantContents(t, b, queue, 1, 3)
+	if got, _ := take(t, consume(t, b, queue), 1); got[0] != "5" {
+		t.Errorf("the queue has %q, want 5", got)
+	}
+}
+
+// A message may be set aside and retried again and again. It stays what it was.
+func testShelfRetryAgain(t *testing.T, f Fixture) {
+	queue := f.shelved(t, 1, 1)
+	c := consume(t, f.Broker, queue)
+	for round := range 5 {
+		found := look(t, f.Broker, queue)
+		if len(found) != 1 {
+			t.Fatalf("round %d: %q are set aside", round, bodiesOf(found))
+		}
+		if n, err := shelf(t, f.Broker).Retry(testContext(t), queue, idsOf(found)); err != nil || n != 1 {
+			t.Fatalf("round %d: %d were retried, %v", round, n, err)
+		}
+		wantAside(t, f.Broker, queue)
+		ds, err := c.Next(testContext(t), 10)
+		if err != nil || len(ds) != 1 || string(ds[0].Body) != "1" || ds[0].Type != "AccountUpdate" {
+			t.Fatalf("round %d: got %+v, %v", round, ds, err)
+		}
+		reason := fmt.Sprint("again ", round)
+		if err := c.SetAside(testContext(t), ds[0].Tag, reason); err != nil {
+			t.Fatal(err)
+		}
+		if found = look(t, f.Broker, queue); len(found) != 1 || found[0].Reason != reason {
+			t.Errorf("round %d: set aside is %+v", round, found)
+		}
+	}
+}
+
+// Messages that are alike, whether or not their IDs are, come back all when all
+// are retried, each once.
+func testShelfAlike(t *testing.T, f Fixture) {
+	q := f.peer("1234abcd", "00.00.01")
+	f.declare(t, q)
+	f.send(t, q, "same", "same", "same")
+	queue := q.Queues[0]
+	c := consume(t, f.Broker, queue)
+	_, tags := take(t, c, 3)
+	for _, tag := range tags {
+		if err := c.SetAside(testContext(t), tag, "reason"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := shelf(t, f.Broker).Retry(testContext(t), queue, idsOf(look(t, f.Broker, queue))); err != nil || n != 3 {
+		t.Fatalf("%d messages were retried, %v, want 3", n, err)
+	}
+	take(t, c, 3)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantContents(t, f.Broker, queue, 3, 0)
+}
+
+// More messages than one step takes are shown, retried and dropped completely
+// and in order.
+func testShelfMany(t *testing.T, f Fixture) {
+	const count = 1500
+	var all []int
+	for n := range count {
+		all = append(all, n+1)
+	}
+	queue := f.shelved(t, count, all...)
+	found := look(t, f.Broker, queue)
+	if !slices.Equal(bodiesOf(found), numbers(1, count)) {
+		t.Fatalf("%d messages are set aside, want 1 to %d", len(found), count)
+	}
+	s, ids := shelf(t, f.Broker), idsOf(found)
+	if n, err := s.Drop(testContext(t), queue, ids[:100]); err != nil || n != 100 {
+		t.Errorf("%d messages were dropped, %v, want 100", n, err)
+	}
+	if n, err := s.Retry(testContext(t), queue, ids[100:]); err != nil || n != count-100 {
+		t.Errorf("%d messages were retried, %v, want %d", n, err, count-100)
+	}
+	wantContents(t, f.Broker, queue, count-100, 0)
+	if got, _ := take(t, consume(t, f.Broker, queue), count-100); !slices.Equal(got, numbers(101, count)) {
+		t.Errorf("retried were %d messages, want 101 to %d", len(got), count)
+	}
+}
+
+// A queue that does not exist is reported.
+func testShelfNoQueue(t *testing.T, f Fixture) {
+	s, nowhere := shelf(t, f.Broker), "nowhere"+f.Suffix
+	_, countErr := s.Contents(testContext(t), nowhere)
+	_, retryErr := s.Retry(testContext(t), nowhere, []string{"1"})
+	_, dropErr := s.Drop(testContext(t), nowhere, []string{"1"})
+	var lookErr error
+	for _, lookErr = range s.Aside(testContext(t), nowhere) {
+	}
+	for what, err := range map[string]error{"Contents": countErr, "Retry": retryErr, "Drop": dropErr, "Aside": lookErr} {
+		if !errors.Is(err, broker.ErrNoQueue) {
+			t.Errorf("%s: got %v, want ErrNoQueue", what, err)
+		}
+	}
+}
+
+// A closed broker shows nothing, and moves nothing.
+func testShelfClosed(t *testing.T, f Fixture) {
+	queue := f.shelved(t, 1, 1)
+	ids := idsOf(look(t, f.Broker, queue))
+	if err := f.Broker.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := shelf(t, f.Broker)
+	_, countErr := s.Contents(testContext(t), queue)
+	_, retryErr := s.Retry(testContext(t), queue, ids)
+	_, dropErr := s.Drop(testContext(t), queue, ids)
+	var lookErr error
+	for _, lookErr = range s.Aside(testContext(t), queue) {
+	}
+	for what, err := range map[string]error{"Contents": countErr, "Retry": retryErr, "Drop": dropErr, "Aside": lookErr} {
+		if !errors.Is(err, broker.ErrClosed) {
+			t.Errorf("%s: got %v, want ErrClosed", what, err)
+		}
+	}
+	wantAside(t, f.Reopen(t), queue, "1")
+}

@@ -1,0 +1,188 @@
+package embedded
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"time"
+
+	"peerlink/broker"
+)
+
+var _ broker.Shelf = (*Store)(nil)
+
+const (
+	// asidePage is how many messages set aside are read at once, if they have
+	// not too many bytes.
+	asidePage = 256
+	// maxMoves is how many of them one transaction retries or drops. Others
+	// wait for it.
+	maxMoves = 1000
+)
+
+// Contents counts the messages of a queue. Among those waiting may be some
+// that are given out. It reports [ErrNoQueue].
+func (s *Store) Contents(ctx context.Context, queue string) (broker.Contents, error) {
+	var c broker.Contents
+	err := s.readers.use(ctx, func(r *readConn) error {
+		exists := false
+		err := r.contents.query(func(cols []driver.Value) bool {
+			exists = true
+			c.Waiting, c.SetAside = int(number(cols[0])), int(number(cols[1]))
+			if cols[2] != nil {
+				c.Oldest = time.UnixMilli(number(cols[2]))
+			}
+			return false
+		}, queue)
+		if err == nil && !exists {
+			err = ErrNoQueue
+		}
+		return err
+	})
+	if err != nil {
+		return broker.Contents{}, fmt.Errorf("count messages of queue %s: %w", queue, err)
+	}
+	return c, nil
+}
+
+// Aside goes through the messages of a queue that were set aside, in the order
+// in which they were in the queue. Their IDs are the numbers they had there.
+// It reports [ErrNoQueue].
+func (s *Store) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside, error] {
+	return func(yield func(broker.Aside, error) bool) {
+		for after := uint64(0); ; {
+			page, err := s.readAside(ctx, queue, after)
+			if err != nil {
+				yield(broker.Aside{}, fmt.Errorf("messages of queue %s set aside: %w", queue, err))
+				return
+			}
+			if len(page) == 0 {
+				return
+			}
+			after = page[len(page)-1].Seq
+			for _, m := range page {
+				if !yield(m.aside(), nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *Store) readAside(ctx context.Context, queue string, after uint64) (page []AsideMessage, err error) {
+	err = s.readers.use(ctx, func(r *readConn) error {
+		_, exists, err := r.lastSeq(queue)
+		if err == nil && !exists {
+			err = ErrNoQueue
+		}
+		if err != nil {
+			return err
+		}
+		page, err = r.readAside(queue, after, asidePage)
+		return err
+	})
+	return page, err
+}
+
+// aside returns the message as an operator sees it.
+func (m AsideMessage) aside() broker.Aside {
+	return broker.Aside{
+		ID:       strconv.FormatUint(m.Seq, 10),
+		At:       m.At,
+		Reason:   m.Reason,
+		Outgoing: broker.Outgoing{Type: m.Type, ContentType: m.ContentType, Body: m.Body},
+	}
+}
+
+// Retry puts messages that were set aside back at the end of their queue, a
+// thousand in a transaction: a message is never in both places. When ctx ends,
+// the last transaction may or may not take place.
+func (s *Store) Retry(ctx context.Context, queue string, ids []string) (int, error) {
+	n, err := s.takeAside(ctx, queue, ids, (*tx).retry)
+	if err != nil {
+		err = fmt.Errorf("retry messages of queue %s: %w", queue, err)
+	}
+	return n, err
+}
+
+// Drop removes messages that were set aside, a thousand in a transaction. When
+// ctx ends, the last transaction may or may not take place.
+func (s *Store) Drop(ctx context.Context, queue string, ids []string) (int, error) {
+	n, err := s.takeAside(ctx, queue, ids, (*tx).drop)
+	if err != nil {
+		err = fmt.Errorf("drop messages of queue %s: %w", queue, err)
+	}
+	return n, err
+}
+
+// takeAside does something to messages that were set aside; do tells whether
+// the message was there. It returns how many were.
+func (s *Store) takeAside(ctx context.Context, queue string, ids []string, do func(*tx, *queueWork, uint64) (bool, error)) (int, error) {
+	seqs, missing := parseIDs(ids)
+	total := 0
+	for part := range slices.Chunk(seqs, maxMoves) {
+		var done int
+		var gone []string
+		if err := s.commit(ctx, weight{}, func(t *tx) error {
+			done, gone = 0, nil // it may be tried several times
+			q, err := t.queue(queue)
+			if err != nil {
+				return err
+			}
+			for _, seq := range part {
+				switch ok, err := do(t, q, seq); {
+				case err != nil:
+					return err
+				case ok:
+					done++
+				default:
+					gone = append(gone, strconv.FormatUint(seq, 10))
+				}
+			}
+			return nil
+		}); err != nil {
+			return total, err
+		}
+		total += done
+		missing = append(missing, gone...)
+	}
+	return total, broker.NotAside(missing)
+}
+
+// parseIDs returns the numbers that IDs stand for, in order, each once, and
+// those that can be no ID.
+func parseIDs(ids []string) (seqs []uint64, bad []string) {
+	for _, id := range ids {
+		// What is written in another way, as 007, was never shown as an ID.
+		// SQLite's numbers end at 2^63.
+		if n, err := strconv.ParseInt(id, 10, 64); err != nil || n < 1 || strconv.FormatInt(n, 10) != id {
+			bad = append(bad, id)
+		} else {
+			seqs = append(seqs, uint64(n))
+		}
+	}
+	slices.Sort(seqs)
+	return slices.Compact(seqs), bad
+}
+
+// retry moves a message that was set aside to the end of its queue, and tells
+// whether it was there.
+func (t *tx) retry(q *queueWork, seq uint64) (bool, error) {
+	n, err := t.moveBack.exec(q.nextSeq, t.now, q.id, int64(seq))
+	if err != nil || n == 0 {
+		return false, err
+	}
+	q.nextSeq++
+	q.depth++
+	q.movedBack = true
+	return t.drop(q, seq)
+}
+
+// drop removes a message that was set aside, and tells whether it was there.
+func (t *tx) drop(q *queueWork, seq uint64) (bool, error) {
+	n, err := t.removeAside.exec(q.id, int64(seq))
+	return n > 0, err
+}

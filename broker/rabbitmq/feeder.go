@@ -1,0 +1,84 @@
+package rabbitmq
+
+import (
+	"context"
+	"fmt"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// maxFeed is how many messages a feeder publishes at once.
+const maxFeed = 256
+
+// feeder publishes to a queue by the queue's name, past the exchanges. It has a
+// channel once it was needed, and is used by one goroutine at a time.
+type feeder struct {
+	broker *Broker
+	queue  string
+
+	channel  *amqp.Channel // nil, or it may be closed
+	returned <-chan amqp.Return
+}
+
+// publish publishes up to maxFeed messages, and waits until RabbitMQ has
+// confirmed them all. It tells whether the queue exists: if not, some of them
+// may have been stored before it was deleted.
+func (f *feeder) publish(ctx context.Context, messages ...amqp.Publishing) (routed bool, err error) {
+	l, err := f.broker.publishing.get(ctx)
+	if err != nil {
+		return false, err
+	}
+	if block := l.blocked(); block != nil {
+		return false, block.err()
+	}
+	if f.channel == nil || f.channel.IsClosed() {
+		returned := make(chan amqp.Return, maxFeed)
+		if f.channel, err = f.broker.open(ctx, l, func(ch *amqp.Channel) error {
+			ch.NotifyReturn(returned)
+			return explain(ch.Confirm(false))
+		}); err != nil {
+			return false, err
+		}
+		f.returned = returned
+	}
+	sent := make([]*amqp.DeferredConfirmation, len(messages))
+	for i, m := range messages {
+		if sent[i], err = f.channel.PublishWithDeferredConfirm("", f.queue, true, false, m); err != nil {
+			f.reset()
+			return false, explain(err)
+		}
+	}
+	for _, s := range sent {
+		select {
+		case <-s.Done():
+		case <-ctx.Done():
+			f.reset()
+			return false, context.Cause(ctx)
+		}
+		if !s.Acked() { // or the connection is lost
+			f.reset()
+			return false, fmt.Errorf("%w: RabbitMQ refuses it", ErrNotConfirmed)
+		}
+	}
+	routed = true
+	for {
+		select {
+		case <-f.returned: // came before the confirmation
+			routed = false
+		default:
+			return routed, nil
+		}
+	}
+}
+
+// reset gives up a channel of which it is unclear what is still to come.
+func (f *feeder) reset() {
+	go f.channel.Close()
+	f.channel = nil
+}
+
+func (f *feeder) close() {
+	if f.channel != nil {
+		f.reset()
+	}
+}
