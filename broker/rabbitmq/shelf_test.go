@@ -1,0 +1,264 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// asideIn returns the messages of a queue that are set aside.
+func asideIn(t *testing.T, b *Broker, queue string) []broker.Aside {
+	t.Helper()
+	var found []broker.Aside
+	for m, err := range b.Aside(testContext(t), queue) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, m)
+	}
+	return found
+}
+
+// What another program has rejected, as the reference's client does, is shown
+// with what RabbitMQ knows about it, and a message that somebody has put into
+// the dead-letter queue is shown at all. Alike ones are told by their number.
+func TestShelfOthers(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	q := testPeer()
+	queue := q.Queues[0]
+	if err := b.Declare(testContext(t), q); err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now().Truncate(time.Second)
+	o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{Type: "T", ContentType: "text/plain", Body: []byte("rejected")}))
+	d, ok, err := o.Get(queue, false)
+	if err != nil || !ok {
+		t.Fatalf("no message: %v", err)
+	}
+	o.check(d.Reject(false))
+	eventually(t, "the dead letter", func() error {
+		if c, err := b.Contents(testContext(t), queue); err != nil || c.SetAside != 1 {
+			return fmt.Errorf("%+v, %v", c, err)
+		}
+		return nil
+	})
+	put := amqp.Publishing{Headers: amqp.Table{headerReason: int64(7), "x-death": "nonsense"}, Body: []byte("put there")}
+	o.check(o.send("", queue+".XQ", put, put))
+	found := asideIn(t, b, queue)
+	if len(found) != 3 {
+		t.Fatalf("%+v are set aside, want 3", found)
+	}
+	if m := found[0]; string(m.Body) != "rejected" || m.Type != "T" || m.Reason == "" || m.At.Before(before) || m.At.After(time.Now()) {
+		t.Errorf("rejected was %+v", m)
+	}
+	if m := found[1]; string(m.Body) != "put there" || m.Reason != "" || !m.At.IsZero() || m.ID != found[2].ID || m.ID == found[0].ID {
+		t.Errorf("put there was %+v, and %+v", m, found[2])
+	}
+	if n, err := b.Drop(testContext(t), queue, []string{found[1].ID}); err != nil || n != 2 {
+		t.Errorf("%d messages were dropped, %v, want the 2 alike", n, err)
+	}
+	if n, err := b.Retry(testContext(t), queue, []string{found[0].ID}); err != nil || n != 1 {
+		t.Errorf("%d messages were retried, %v, want 1", n, err)
+	}
+	if d := o.take(queue, 1)[0]; string(d.Body) != "rejected" || len(d.Headers) != 0 || d.Type != "T" || d.DeliveryMode != amqp.Persistent {
+		t.Errorf("retried is %+v", d)
+	}
+}
+
+// A retried message has everything its sender gave it, and nothing of what its
+// being set aside has added.
+func TestRetryProperties(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	q, c := declared(t, b)
+	headers := amqp.Table{"a": "b", "x-own": int64(5), "list": []any{"x", amqp.Table{"y": true}}}
+	m := amqp.Publishing{
+		Headers: maps.Clone(headers), ContentType: "text/plain", ContentEncoding: "utf-8", Priority: 3, CorrelationId: "c",
+		ReplyTo: "r", MessageId: "m", Timestamp: time.Unix(1e9, 0), Type: "T", AppId: "app", Body: []byte("body"),
+	}
+	o.check(o.send(q.Exchange, q.PeerID+".1", m))
+	setAsideNext(t, c, "reason")
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := b.Retry(testContext(t), q.Queues[0], []string{asideIn(t, b, q.Queues[0])[0].ID}); err != nil || n != 1 {
+		t.Fatalf("%d messages were retried, %v, want 1", n, err)
+	}
+	d := o.take(q.Queues[0], 1)[0]
+	want := amqp.Delivery{
+		Headers: headers, ContentType: "text/plain", ContentEncoding: "utf-8", DeliveryMode: amqp.Persistent, Priority: 3, CorrelationId: "c",
+		ReplyTo: "r", MessageId: "m", Timestamp: d.Timestamp, Type: "T", AppId: "app", Body: []byte("body"), RoutingKey: q.Queues[0],
+	}
+	d.Acknowledger, d.DeliveryTag, d.MessageCount = nil, 0, 0
+	if !reflect.DeepEqual(d, want) || !d.Timestamp.Equal(m.Timestamp) {
+		t.Errorf("got  %+v\nwant %+v", d, want)
+	}
+}
+
+// RabbitMQ may be lost at any moment of a retry: then messages may be in both
+// queues, but each is in one.
+func TestRetryInterrupted(t *testing.T) {
+	s := rabbittest.Get(t)
+	const count = 1000
+	for _, moment := range []int{0, 1, count / 2} {
+		o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+		q := testPeer()
+		queue := q.Queues[0]
+		if err := b.Declare(testContext(t), q); err != nil {
+			t.Fatal(err)
+		}
+		var letters []amqp.Publishing
+		for n := range count {
+			letters = append(letters, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: fmt.Append(nil, n)})
+		}
+		o.check(o.send("", queue+".XQ", letters...))
+		var ids []string
+		for _, m := range asideIn(t, b, queue) {
+			ids = append(ids, m.ID)
+		}
+		retried := make(chan error, 1)
+		go func() {
+			n, err := b.Retry(testContext(t), queue, ids)
+			if err == nil && n < count {
+				err = fmt.Errorf("only %d were retried", n)
+			}
+			retried <- err
+		}()
+		eventually(t, "the moment", func() error {
+			q, err := newOperator(t, s).QueueDeclarePassive(queue, true, false, false, false, nil)
+			if err == nil && q.Messages < moment {
+				err = fmt.Errorf("%d messages are retried", q.Messages)
+			}
+			return err
+		})
+		for _, c := range []*connection{b.publishing, b.consuming} {
+			if l, err := c.get(testContext(t)); err == nil {
+				l.Close()
+			}
+		}
+		if err := <-retried; err != nil {
+			t.Logf("cut off at %d: %v", moment, err)
+		}
+		at := make(map[string]int)
+		eventually(t, "what was given back", func() error {
+			for _, d := range append(o.take(queue, -1), o.take(queue+".XQ", -1)...) {
+				at[string(d.Body)]++
+			}
+			if len(at) < count {
+				return fmt.Errorf("%d messages of %d are there", len(at), count)
+			}
+			return nil
+		})
+		for body, n := range at {
+			if n > 2 {
+				t.Errorf("message %s is there %d times", body, n)
+			}
+		}
+	}
+}
+
+// Without the queue to go back to, nothing leaves the dead-letter queue.
+func TestRetryNowhere(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	q := testPeer()
+	if err := b.Declare(testContext(t), q); err != nil {
+		t.Fatal(err)
+	}
+	o.check(o.send("", q.Queues[0]+".XQ", amqp.Publishing{Body: []byte("1")}))
+	_, err := o.QueueDelete(q.Queues[0], false, false, false)
+	o.check(err)
+	id := asideIn(t, b, q.Queues[0])[0].ID
+	if n, err := b.Retry(testContext(t), q.Queues[0], []string{id}); n != 0 || !errors.Is(err, broker.ErrNoQueue) {
+		t.Errorf("%d messages were retried, %v, want ErrNoQueue", n, err)
+	}
+	if found := asideIn(t, b, q.Queues[0]); len(found) != 1 || found[0].ID != id {
+		t.Errorf("set aside are %+v", found)
+	}
+}
+
+// While one looks, the messages are not there for another. They are again as
+// soon as the first has stopped, even if that is in the middle or because it was
+// interrupted.
+func TestShelfHides(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b, other := newOperator(t, s), openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
+	q := testPeer()
+	queue := q.Queues[0]
+	if err := b.Declare(testContext(t), q); err != nil {
+		t.Fatal(err)
+	}
+	o.check(o.send("", queue+".XQ", publishings(make([]broker.Outgoing, 3))...))
+	for range b.Aside(testContext(t), queue) {
+		if hidden := asideIn(t, other, queue); len(hidden) != 0 {
+			t.Errorf("another sees %+v", hidden)
+		}
+		break
+	}
+	if found := asideIn(t, other, queue); len(found) != 3 {
+		t.Errorf("another sees %d messages, want 3", len(found))
+	}
+	ctx, interrupt := context.WithCancel(testContext(t))
+	defer interrupt()
+	for m, err := range b.Aside(ctx, queue) {
+		interrupt()
+		if m.ID == "" && !errors.Is(err, context.Canceled) {
+			t.Errorf("interrupted: got %v", err)
+		}
+	}
+	eventually(t, "what was given back", func() error {
+		if found := asideIn(t, other, queue); len(found) != 3 {
+			return fmt.Errorf("another sees %d messages, want 3", len(found))
+		}
+		return nil
+	})
+}
+
+// An ID depends on everything that a message says, and on nothing else: not on
+// the time zone, not on how often it was given out.
+func TestIDOf(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(1e9, 0)
+	base := amqp.Delivery{Type: "a", ContentType: "b", Body: []byte("c"), Headers: amqp.Table{"t": at, "l": []any{"x", amqp.Table{"y": int32(1)}}}}
+	same, different := base, []amqp.Delivery{}
+	same.DeliveryTag, same.Redelivered, same.MessageCount, same.ConsumerTag = 7, true, 9, "me"
+	same.Headers = amqp.Table{"t": at.In(time.FixedZone("there", 3600)), "l": []any{"x", amqp.Table{"y": int32(1)}}, "x-delivery-count": int64(4)}
+	if idOf(same) != idOf(base) {
+		t.Error("the same message has two IDs")
+	}
+	for _, change := range []func(*amqp.Delivery){
+		func(d *amqp.Delivery) { d.Type, d.ContentType = "", "ab" },
+		func(d *amqp.Delivery) { d.Type, d.ContentType = "b", "a" },
+		func(d *amqp.Delivery) { d.Body = []byte("C") },
+		func(d *amqp.Delivery) { d.MessageId = "m" },
+		func(d *amqp.Delivery) { d.Priority = 1 },
+		func(d *amqp.Delivery) { d.Headers = nil },
+		func(d *amqp.Delivery) { d.Headers["t"] = at.Add(time.Second) },
+		func(d *amqp.Delivery) { d.Headers["t"] = at.Unix() },
+		func(d *amqp.Delivery) { d.Headers["l"] = []any{"x", amqp.Table{"y": int64(1)}} },
+		func(d *amqp.Delivery) { d.Headers["l"] = []any{"x", amqp.Table{"y": int32(2)}} },
+		func(d *amqp.Delivery) { d.Headers["more"] = nil },
+	} {
+		d := base
+		d.Headers = maps.Clone(base.Headers)
+		change(&d)
+		different = append(different, d)
+	}
+	ids := map[string]bool{idOf(base): true}
+	for _, d := range different {
+		if ids[idOf(d)] {
+			t.Errorf("%+v has the ID of another", d)
+		}
+		ids[idOf(d)] = true
+	}
+}

@@ -1,0 +1,56 @@
+package link_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"peerlink/broker"
+	"peerlink/link/linktest"
+)
+
+// A message that the peer has refused until it was set aside, and that an
+// operator sends again, is a new message: the running service offers it as
+// often as the first time. What is not its fault any more is sent.
+func TestRetry(t *testing.T) {
+	for name, on := range map[string]linktest.Kind{"embedded": linktest.Embedded, "RabbitMQ": linktest.RabbitMQ} {
+		t.Run(name, func(t *testing.T) { testRetry(t, on) })
+	}
+}
+
+func testRetry(t *testing.T, on linktest.Kind) {
+	authority, other := linktest.PairOn(t, ca, linktest.Embedded, on)
+	refused := broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: fmt.Appendf(nil,
+		`{"type": "PrepareTransfer", "debtor_id": %d, "creditor_id": %d, "coordinator_type": "other", "coordinator_id": 1, "coordinator_request_id": 2,
+		"min_locked_amount": 1, "max_locked_amount": 1, "recipient": "x", "final_interest_rate_ts": "2026-01-01T00:00:00Z", "max_commit_delay": 1, "ts": "2026-01-01T00:00:00Z"}`,
+		int64(0x1234abcd_00_000001), int64(0x000001_01_00000000))}
+	other.Put(authority, linktest.Message(t, other, authority, 1), refused)
+	authority.Take(1)
+	shelf := other.Config.Broker.(broker.Shelf)
+	refusals := func() int { return strings.Count(other.Log.String(), `msg="not sending any more"`) }
+	for round, before := 0, 0; round < 3; round++ {
+		reasons := other.Left(authority, 1)
+		if !strings.Contains(reasons[0], "coordinator") {
+			t.Fatalf("set aside: %q", reasons)
+		}
+		linktest.Eventually(t, fmt.Sprint("offers in round ", round), func() error {
+			if n := refusals() - before; n != 3 {
+				return fmt.Errorf("there were %d, want 3", n)
+			}
+			return nil
+		})
+		before += 3
+		var ids []string
+		for m, err := range shelf.Aside(t.Context(), linktest.QueueTo(authority)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, m.ID)
+		}
+		if n, err := shelf.Retry(t.Context(), linktest.QueueTo(authority), ids); err != nil || n != 1 {
+			t.Fatalf("%d messages were retried, %v", n, err)
+		}
+		other.Put(authority, linktest.Message(t, other, authority, 2+round))
+		authority.Take(1)
+	}
+}
