@@ -72,6 +72,8 @@ func TestScripts(t *testing.T) {
 			"waitfor":     waitFor,
 			"zipadd":      zipAdd,
 			"truncate":    truncate,
+			"publish":     publish,
+			"waitaside":   waitAside,
 		},
 	})
 }

@@ -74,9 +74,8 @@ SIGTERM ends it in good order. It needs no root key.`,
 	c.Flags().StringVar(&f.listen, "listen", env(":"+port, "PEERLINK_LISTEN"), "`ADDRESS` where peers connect (env PEERLINK_LISTEN, SWPT_SERVER_PORT)")
 	c.Flags().StringVar(&f.serverCert, "server-cert", env("/etc/swpt/server.crt", "PEERLINK_SERVER_CERT", "SWPT_SERVER_CERT"), "the server certificate `FILE` (env PEERLINK_SERVER_CERT, SWPT_SERVER_CERT)")
 	c.Flags().StringVar(&f.serverKey, "server-key", env("/secrets/swpt-server.key", "PEERLINK_SERVER_KEY", "SWPT_SERVER_KEY"), "its key `FILE` (env PEERLINK_SERVER_KEY, SWPT_SERVER_KEY)")
-	c.Flags().StringVar(&f.broker, "broker", brokerSetting(), "where messages are kept: \"embedded\", or the `URL` of RabbitMQ (env PEERLINK_BROKER, PROTOCOL_BROKER_URL)")
-	c.Flags().Lookup("broker").DefValue = embeddedBroker // the help must not show a password
-	c.Flags().StringVar(&f.queuePattern, "queue-pattern", env(string(link.DefaultQueuePattern), "PEERLINK_QUEUE_PATTERN"), "how the queues to a peer are called in RabbitMQ; {n} counts from 0 (env PEERLINK_QUEUE_PATTERN)")
+	brokerFlag(c, &f.broker)
+	queuePatternFlag(c, &f.queuePattern)
 	c.Flags().StringVar(&f.queueType, "queue-type", env(string(rabbitmq.Classic), "PEERLINK_QUEUE_TYPE"), "`TYPE` of the queues made in RabbitMQ: classic or quorum (env PEERLINK_QUEUE_TYPE)")
 	a.stateFlag(c, &f.state)
 	c.Flags().StringVar(&f.localListen, "local-listen", env("127.0.0.1:61613", "PEERLINK_LOCAL_LISTEN"), "loopback `ADDRESS` for the node's applications, \"none\" for the Unix socket only (env PEERLINK_LOCAL_LISTEN)")

@@ -33,12 +33,17 @@ func stateBase() string {
 	return filepath.Join(home, ".local", "state", "peerlink")
 }
 
-// openState makes the node's state folder, readable by its owner only.
-func openState(d *node.Dir, dir string) (string, error) {
+// stateFolder names the node's state folder.
+func stateFolder(d *node.Dir, dir string) (string, error) {
 	if dir == "" {
 		dir = filepath.Join(stateBase(), d.Identity().ID)
 	}
-	dir, err := filepath.Abs(dir)
+	return filepath.Abs(dir)
+}
+
+// openState makes the node's state folder, readable by its owner only.
+func openState(d *node.Dir, dir string) (string, error) {
+	dir, err := stateFolder(d, dir)
 	if err != nil {
 		return "", err
 	}

@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/broker"
+)
+
+// shownMessages is how many messages "queue show" lists if not told otherwise.
+const shownMessages = 100
+
+func (a *app) queueCommand() *cobra.Command {
+	c := group("queue", "See which messages could not be sent and why, send them again, or drop them",
+		a.queueListCommand(), a.queueShowCommand(), a.queueRetryCommand(), a.queueDropCommand())
+	c.Long = `A message that can not be sent holds up no other: it is set aside, with the
+reason, until somebody decides what happens to it. These commands are for that
+somebody. They work on the same broker as "peerlink serve" (give them the same
+--broker, --queue-pattern and --state), whether or not a service is running.
+
+  peerlink queue list                 # is there anything?
+  peerlink queue show 1234abcd        # what, since when, and why
+  peerlink queue retry 1234abcd --all # when the reason is gone
+
+See docs/queues.md.`
+	return c
+}
+
+func (a *app) queueListCommand() *cobra.Command {
+	var f shelfFlags
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "Count the messages that wait for each peer, and those set aside",
+		Long: `Lists the queues of all peers: how many messages wait to be sent, how many are
+set aside, and since when the oldest of those is. RabbitMQ does not count what a
+service has taken to send it, and does not know since when.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, err := a.openDesk(cmd, f)
+			if err != nil {
+				return err
+			}
+			defer k.Close()
+			return a.listQueues(cmd, k, asJSON)
+		},
+	}
+	a.shelfFlags(c, &f)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// queueLine is a queue as "queue list" shows it.
+type queueLine struct {
+	Peer     string    `json:"peer"`
+	Type     string    `json:"type,omitempty"`
+	State    string    `json:"state,omitempty"`
+	Queue    string    `json:"queue"`
+	Exists   bool      `json:"exists"`
+	Waiting  int       `json:"waiting"`
+	SetAside int       `json:"set_aside"`
+	Oldest   time.Time `json:"oldest_set_aside,omitzero"`
+	Error    string    `json:"error,omitempty"` // why the peer's directory can not be read
+}
+
+func (a *app) listQueues(cmd *cobra.Command, k *desk, asJSON bool) error {
+	queues, err := k.queues()
+	if err != nil {
+		return err
+	}
+	lines := []queueLine{}
+	for _, q := range queues {
+		line := queueLine{Peer: q.peerID, Queue: q.name}
+		if q.err != nil {
+			line.Error = q.err.Error()
+		} else {
+			line.Type, line.State = q.peer.Identity.Type.String(), q.peer.State()
+		}
+		contents, err := k.Contents(cmd.Context(), q.name)
+		if err != nil && !errors.Is(err, broker.ErrNoQueue) {
+			return err
+		}
+		line.Exists = err == nil
+		line.Waiting, line.SetAside, line.Oldest = contents.Waiting, contents.SetAside, contents.Oldest.UTC()
+		lines = append(lines, line)
+	}
+	if asJSON {
+		return a.json(lines)
+	}
+	rows := [][]string{{"PEER", "TYPE", "STATE", "QUEUE", "WAITING", "SET ASIDE", "OLDEST", ""}}
+	for _, l := range lines {
+		waiting, aside := "-", "-" // the queue is made by "peerlink serve"
+		if l.Exists {
+			waiting, aside = fmt.Sprint(l.Waiting), fmt.Sprint(l.SetAside)
+		}
+		rows = append(rows, []string{l.Peer, orNone(l.Type), orNone(l.State), l.Queue, waiting, aside, moment(l.Oldest), l.Error})
+	}
+	a.columns(rows)
+	return nil
+}
+
+// moment shows a time to a person.
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
+}
+
+func (a *app) queueShowCommand() *cobra.Command {
+	var f shelfFlags
+	var asJSON bool
+	var count int
+	c := &cobra.Command{
+		Use:   "show PEER_ID|QUEUE [ID]",
+		Short: "Show the messages set aside: what, since when, and why",
+		Long: `Lists the messages of a peer, or of one queue, that are set aside; with an ID,
+shows that message as a whole. It changes nothing. (In RabbitMQ one can not look
+at messages without taking them: for that moment nobody else sees them. What is
+alike there in everything has the same ID.)
+
+Control characters are shown escaped; --json has the exact text.`,
+		Example: "  peerlink queue show 1234abcd\n  peerlink queue show 1234abcd 17",
+		Args:    cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if count < 1 {
+				return usagef("--count %d: expected 1 or more", count)
+			}
+			k, err := a.openDesk(cmd, f)
+			if err != nil {
+				return err
+			}
+			defer k.Close()
+			queues, err := k.find(args[0])
+			if err != nil {
+				return err
+			}
+			if len(args) == 2 {
+				return a.showMessage(cmd, k, queues, args[1], asJSON)
+			}
+			return a.showMessages(cmd, k, queues, count, asJSON)
+		},
+	}
+	a.shelfFlags(c, &f)
+	c.Flags().IntVarP(&count, "count", "n", shownMessages, "show so many messages at most")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, without the bodies if no ID is given")
+	return c
+}
+
+func (a *app) showMessages(cmd *cobra.Command, k *desk, queues []queueOf, count int, asJSON bool) error {
+	lines := []messageLine{}
+	rows := [][]string{{"QUEUE", "ID", "SET ASIDE", "TYPE", "BYTES", "REASON"}}
+	more := false
+	for m, err := range k.aside(cmd.Context(), queues) {
+		if err != nil {
+			return err
+		}
+		if more = len(lines) == count; more {
+			break
+		}
+		lines = append(lines, m.line())
+		rows = append(rows, []string{m.queue, m.ID, moment(m.At), orNone(m.Type), fmt.Sprint(len(m.Body)), shortened(orNone(m.Reason))})
+	}
+	if more {
+		a.say("These are the first %d messages; --count shows more.", count)
+	}
+	if asJSON {
+		return a.json(lines)
+	}
+	if len(lines) == 0 {
+		a.say("No message is set aside.")
+		return nil
+	}
+	a.columns(rows)
+	return nil
+}
+
+// showMessage shows one message; several if they are alike in everything, or
+// have the same ID in different queues.
+func (a *app) showMessage(cmd *cobra.Command, k *desk, queues []queueOf, id string, asJSON bool) error {
+	found := false
+	for m, err := range k.aside(cmd.Context(), queues) {
+		switch {
+		case err != nil:
+			return err
+		case m.ID != id:
+			continue
+		case asJSON:
+			if err := a.json(m.whole()); err != nil {
+				return err
+			}
+		default:
+			if found {
+				a.print("")
+			}
+			a.table([][2]string{
+				{"queue", m.queue},
+				{"ID", m.ID},
+				{"set aside", moment(m.At)},
+				{"reason", orNone(m.Reason)},
+				{"type", orNone(m.Type)},
+				{"content type", orNone(m.ContentType)},
+				{"bytes", fmt.Sprint(len(m.Body))},
+			})
+			a.print("\n%s", visible(m.Body))
+		}
+		found = true
+	}
+	if !found {
+		return notAside([]string{id})
+	}
+	return nil
+}

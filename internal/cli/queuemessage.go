@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"peerlink/broker"
+)
+
+// asideMessage is a message that is set aside, with the queue in which it was.
+type asideMessage struct {
+	queue string
+	broker.Aside
+}
+
+// aside goes through the messages of queues that are set aside. That a peer's
+// queue is not there yet is no error.
+func (k *desk) aside(ctx context.Context, queues []queueOf) iter.Seq2[asideMessage, error] {
+	return func(yield func(asideMessage, error) bool) {
+		for _, q := range queues {
+			for m, err := range k.Aside(ctx, q.name) {
+				if errors.Is(err, broker.ErrNoQueue) {
+					if q.peerID != "" {
+						break
+					}
+					err = fmt.Errorf("there is no peer %q and no queue of this name (\"peerlink queue list\" has them)", q.name)
+				}
+				if !yield(asideMessage{q.name, m}, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+// messageLine is a message for machines.
+type messageLine struct {
+	Queue       string    `json:"queue"`
+	ID          string    `json:"id"`
+	At          time.Time `json:"set_aside_at,omitzero"`
+	Reason      string    `json:"reason"`
+	Type        string    `json:"type"`
+	ContentType string    `json:"content_type"`
+	Bytes       int       `json:"bytes"`
+}
+
+// wholeMessage is a messageLine with the body: as a text if it is one.
+type wholeMessage struct {
+	messageLine
+	Body       *string `json:"body,omitempty"`
+	BodyBase64 []byte  `json:"body_base64,omitempty"`
+}
+
+func (m asideMessage) line() messageLine {
+	return messageLine{
+		Queue: m.queue, ID: m.ID, At: m.At.UTC(), Reason: m.Reason, Type: m.Type, ContentType: m.ContentType, Bytes: len(m.Body),
+	}
+}
+
+func (m asideMessage) whole() wholeMessage {
+	w := wholeMessage{messageLine: m.line()}
+	if utf8.Valid(m.Body) {
+		body := string(m.Body)
+		w.Body = &body
+	} else {
+		w.BodyBase64 = m.Body
+	}
+	return w
+}
+
+// shortened cuts a text that would spoil a table.
+func shortened(s string) string {
+	const most = 120
+	r := []rune(s)
+	if len(r) <= most {
+		return s
+	}
+	return string(r[:most-1]) + "…"
+}
+
+// visible keeps the lines of a text, and escapes what would control the
+// terminal or is no text.
+func visible(body []byte) string {
+	var b strings.Builder
+	for len(body) > 0 {
+		r, size := utf8.DecodeRune(body)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, body[0])
+		case r == '\n' || r == '\t' || unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			quoted := strconv.QuoteRuneToASCII(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+		body = body[size:]
+	}
+	return b.String()
+}

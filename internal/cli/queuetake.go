@@ -1,0 +1,228 @@
+package cli
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/internal/durable"
+)
+
+// maxTaken is how many messages "queue retry" and "queue drop" take at once.
+const maxTaken = 100_000
+
+func (a *app) queueRetryCommand() *cobra.Command {
+	var f shelfFlags
+	var all bool
+	c := &cobra.Command{
+		Use:   "retry PEER_ID|QUEUE ID… | --all",
+		Short: "Send messages again that were set aside",
+		Long: `Puts messages that were set aside back at the end of their queue. A running
+service sends them at once; without one they wait for it. What still can not be
+sent is set aside again.`,
+		Example: "  peerlink queue retry 1234abcd 17 18\n  peerlink queue retry 1234abcd --all",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.takeAside(cmd, f, args, all, func(k *desk, c choice) error {
+				if p := c.queues[0].peer; p != nil && p.Deactivated != "" {
+					return fmt.Errorf("peer %s has been deactivated (%s): nothing can be sent to it any more", p.Identity.ID, p.Deactivated)
+				}
+				n, err := c.each(cmd.Context(), k.Retry)
+				if n > 0 || err == nil {
+					a.say("%s back in the queue.", messages(n, "is", "are"))
+				}
+				return err
+			})
+		},
+	}
+	a.shelfFlags(c, &f)
+	c.Flags().BoolVar(&all, "all", false, "all messages that are set aside")
+	return c
+}
+
+func (a *app) queueDropCommand() *cobra.Command {
+	var f shelfFlags
+	var all, yes bool
+	var save string
+	c := &cobra.Command{
+		Use:   "drop PEER_ID|QUEUE ID… | --all",
+		Short: "Remove messages for ever that were set aside",
+		Long: `Removes messages that were set aside, after a question. They can not be brought
+back; --save keeps them in a file.`,
+		Example: "  peerlink queue drop 1234abcd 17\n  peerlink queue drop 1234abcd --all --save dropped.jsonl",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !yes && !isTerminal(a.stdin) {
+				return usagef("there is no terminal to ask whether you are sure: give --yes")
+			}
+			return a.takeAside(cmd, f, args, all, func(k *desk, c choice) error {
+				if !yes {
+					answer, err := a.ask(bufio.NewReader(a.stdin), fmt.Sprintf("Drop %s for ever? Type yes", messages(c.count, "", "")))
+					if err != nil {
+						return err
+					}
+					if answer != "yes" {
+						return errors.New("not confirmed: nothing was dropped")
+					}
+				}
+				if save != "" {
+					if err := c.save(cmd.Context(), k, save); err != nil {
+						return fmt.Errorf("%w; nothing was dropped", err)
+					}
+				}
+				n, err := c.each(cmd.Context(), k.Drop)
+				if n > 0 || err == nil {
+					a.say("%s dropped.", messages(n, "was", "were"))
+				}
+				return err
+			})
+		},
+	}
+	a.shelfFlags(c, &f)
+	c.Flags().BoolVar(&all, "all", false, "all messages that are set aside")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	c.Flags().StringVar(&save, "save", "", "first write the messages to this new `FILE`, each with its body as one line of JSON")
+	return c
+}
+
+// messages says how many messages are, or were, something.
+func messages(n int, is, are string) string {
+	if n == 1 {
+		return strings.TrimSpace("1 message " + is)
+	}
+	return strings.TrimSpace(fmt.Sprintf("%d messages %s", n, are))
+}
+
+// takeAside lets do something to messages that a person has named.
+func (a *app) takeAside(cmd *cobra.Command, f shelfFlags, args []string, all bool, do func(*desk, choice) error) error {
+	if all == (len(args) > 1) {
+		return usagef("expected the IDs of messages, or --all")
+	}
+	k, err := a.openDesk(cmd, f)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	queues, err := k.find(args[0])
+	if err != nil {
+		return err
+	}
+	c, err := k.choose(cmd.Context(), queues, args[1:])
+	if err != nil {
+		return err
+	}
+	if c.count == 0 {
+		a.say("No message is set aside.")
+		return nil
+	}
+	if c.more {
+		a.say("There are more than %d messages: these are the first, call it again for the others.", maxTaken)
+	}
+	return cmp.Or(do(k, c), k.Close())
+}
+
+// choice is the messages that a person has named, as they were when looked
+// for: "all" does not mean those that come later.
+type choice struct {
+	queues []queueOf
+	ids    map[string][]string // by queue
+	count  int
+	more   bool // than maxTaken
+}
+
+// choose looks for messages with these IDs; without IDs, for all. Unless all of
+// them are there, nothing shall be done.
+func (k *desk) choose(ctx context.Context, queues []queueOf, ids []string) (choice, error) {
+	c := choice{queues: queues, ids: make(map[string][]string)}
+	missing := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		missing[id] = true
+	}
+	for m, err := range k.aside(ctx, queues) {
+		if err != nil {
+			return c, err
+		}
+		if _, named := missing[m.ID]; !named && len(ids) > 0 {
+			continue
+		}
+		if c.more = c.count == maxTaken; c.more {
+			break
+		}
+		missing[m.ID] = false
+		c.ids[m.queue] = append(c.ids[m.queue], m.ID)
+		c.count++
+	}
+	return c, notAside(slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !missing[id] }))
+}
+
+// notAside returns an error if there are IDs for which no message was found.
+func notAside(ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return fmt.Errorf("no message with the ID %s is set aside, nothing was done (\"peerlink queue show\" has the IDs)", strings.Join(ids, ", "))
+}
+
+// each does something to the messages, queue by queue.
+func (c choice) each(ctx context.Context, do func(ctx context.Context, queue string, ids []string) (int, error)) (int, error) {
+	total := 0
+	for _, q := range c.queues {
+		n, err := do(ctx, q.name, c.ids[q.name])
+		total += n
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// save writes the messages to a new file. They are the choice then: what was
+// taken by somebody else meanwhile is not in it any more.
+func (c *choice) save(ctx context.Context, k *desk, path string) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err = errors.Join(err, f.Close()); err != nil {
+			os.Remove(path)
+		}
+	}()
+	wanted := make(map[string]map[string]bool)
+	for queue, ids := range c.ids {
+		wanted[queue] = make(map[string]bool)
+		for _, id := range ids {
+			wanted[queue][id] = true
+		}
+	}
+	saved := make(map[string][]string)
+	out := bufio.NewWriter(f)
+	lines := json.NewEncoder(out)
+	lines.SetEscapeHTML(false)
+	for m, err := range k.aside(ctx, c.queues) {
+		if err != nil {
+			return err
+		}
+		if !wanted[m.queue][m.ID] {
+			continue
+		}
+		if err := lines.Encode(m.whole()); err != nil {
+			return err
+		}
+		saved[m.queue] = append(saved[m.queue], m.ID)
+	}
+	c.ids = saved
+	if err := cmp.Or(out.Flush(), f.Sync()); err != nil {
+		return err
+	}
+	return durable.SyncDir(filepath.Dir(path))
+}
