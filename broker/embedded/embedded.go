@@ -50,6 +50,9 @@
 // holds from the moment it is made, even while its removal is on its way to
 // disk: the next consumer of the queue starts behind it.
 //
+// A message that can not be sent moves to a table of its own. [Store.Retry]
+// gives it the next number of its queue, as if it had just been sent.
+//
 // # Several processes
 //
 // Any process may open the file, while others have it open: sequence numbers

@@ -30,6 +30,11 @@
 // has confirmed that. Rejecting it would be one step instead of two, but would
 // not say why. A crash between the two steps leaves it in both queues.
 //
+// The operator's view ([broker.Shelf]) takes the messages of a dead-letter queue
+// and gives them back, because AMQP knows no other way to look at them. It shows
+// what others have rejected, too. The ID of a message is a digest of what it
+// says.
+//
 // # Putting in
 //
 // A [broker.Publisher] is a channel in confirm mode. Messages are published,
