@@ -27,6 +27,8 @@ func playPart(part string) error {
 		return playConfirm(s)
 	case "put":
 		return playPut(s, words[2])
+	case "retry":
+		return playRetry(s)
 	}
 	return fmt.Errorf("no part %q", part)
 }

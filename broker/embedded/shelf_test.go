@@ -1,0 +1,213 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"peerlink/broker"
+)
+
+// setAsideAll sets the first n messages of a queue aside, which must be new.
+func setAsideAll(t *testing.T, s *Store, queue string, n int) (ids []string) {
+	t.Helper()
+	if err := s.commit(testContext(t), weight{}, func(t *tx) error {
+		for seq := range n {
+			if moved, err := t.setAside(queue, uint64(seq+1), "reason"); err != nil || !moved {
+				return fmt.Errorf("message %d: %v", seq+1, err)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for n := range n {
+		ids = append(ids, strconv.Itoa(n+1))
+	}
+	return ids
+}
+
+// asideBodies returns the bodies of the messages that are set aside.
+func asideBodies(t *testing.T, s *Store, queue string) (bodies []string) {
+	t.Helper()
+	for m, err := range s.Aside(testContext(t), queue) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		bodies = append(bodies, string(m.Body))
+	}
+	return bodies
+}
+
+// What another process retries wakes a consumer that waits, and is counted as
+// what an application puts there.
+func TestRetryOtherProcess(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	putBodies(t, s, "q", "1", "2")
+	ids := setAsideAll(t, s, "q", 2)
+	c := consume(t, s, "q")
+	got := make(chan error, 1)
+	go func() {
+		ds, err := c.Next(testContext(t), 10)
+		if err == nil && (len(ds) != 2 || string(ds[0].Body) != "1") {
+			err = fmt.Errorf("got %+v", ds)
+		}
+		got <- err
+	}()
+	other := openFile(t, s.path, Options{})
+	if n, err := other.Retry(testContext(t), "q", ids); err != nil || n != 2 {
+		t.Fatalf("%d messages were retried, %v, want 2", n, err)
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	if q := statsOf(t, s, "q"); q.Depth != 2 || q.SetAside != 0 || q.Total != 4 {
+		t.Errorf("the queue has %+v", q)
+	}
+}
+
+// Only what Aside has shown is an ID.
+func TestRetryID(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	putBodies(t, s, "q", "1")
+	setAsideAll(t, s, "q", 1)
+	for _, id := range []string{"", "0", "-1", "01", "+1", " 1", "1.0", "1x", "2", "9223372036854775807", "9223372036854775808", "1 OR 1=1"} {
+		if n, err := s.Retry(testContext(t), "q", []string{id}); n != 0 || !errors.Is(err, broker.ErrNotAside) {
+			t.Errorf("%q: %d messages were retried, %v, want ErrNotAside", id, n, err)
+		}
+	}
+	wantQueued(t, s, "q")
+	if got := asideBodies(t, s, "q"); !slices.Equal(got, []string{"1"}) {
+		t.Errorf("%q are set aside, want 1", got)
+	}
+}
+
+// failOnce is an operation that fails its transaction the first time.
+type failOnce struct{ failed bool }
+
+func (o *failOnce) apply(*tx) error {
+	if !o.failed {
+		o.failed = true
+		return errors.New("for the test")
+	}
+	return nil
+}
+
+func (o *failOnce) settle(error) {}
+
+// A retry in a transaction that fails and is tried again happens once, and is
+// counted once, in order with what else is put. A watcher sees it all.
+func TestRetryInTransaction(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	putBodies(t, s, "q", "1", "2", "3")
+	ids := setAsideAll(t, s, "q", 2)
+	w := s.Watch("q")
+	defer w.Close()
+
+	// While the writer waits for the lock with one batch, the next gathers.
+	unlock := lockFile(t, s)
+	put := func(body string) <-chan error {
+		settled := make(chan error, 1)
+		if err := s.Send(testContext(t), "to_debtors", "q.1", outgoing(body)[0], func(err error) { settled <- err }); err != nil {
+			t.Fatal(err)
+		}
+		return settled
+	}
+	_ = put("4")
+	waitTaken(t, s)
+	_ = put("5")
+	type result struct {
+		n   int
+		err error
+	}
+	retried := make(chan result, 1)
+	go func() {
+		n, err := s.Retry(testContext(t), "q", append(ids, "77"))
+		retried <- result{n, err}
+	}()
+	waiting := func() int {
+		s.writer.mu.Lock()
+		defer s.writer.mu.Unlock()
+		return len(s.writer.next.ops)
+	}
+	for ctx := testContext(t); waiting() < 2; time.Sleep(time.Millisecond) { // the message and the retry
+		if ctx.Err() != nil {
+			t.Fatal("the retry does not come to the writer")
+		}
+	}
+	if err := s.writer.submit(&failOnce{}, weight{}); err != nil {
+		t.Fatal(err)
+	}
+	last := put("6")
+	unlock()
+	if err := <-last; err != nil {
+		t.Fatal(err)
+	}
+	if r := <-retried; r.n != 2 || !errors.Is(r.err, broker.ErrNotAside) {
+		t.Errorf("%d messages were retried, %v, want 2, and ErrNotAside for one", r.n, r.err)
+	}
+	wantQueued(t, s, "q", "3", "4", "5", "1", "2", "6")
+	for _, want := range []string{"4", "5", "1", "2", "6"} {
+		m, missed, err := w.Next(testContext(t))
+		if err != nil || missed != 0 || string(m.Body) != want {
+			t.Fatalf("the watcher got %s, %d missed, %v, want %s", m.Body, missed, err, want)
+		}
+	}
+	if q := statsOf(t, s, "q"); q.Depth != 6 || q.SetAside != 0 || q.Total != 8 {
+		t.Errorf("the queue has %+v", q)
+	}
+}
+
+// playRetry retries messages of queue q, one at a time, and says which.
+func playRetry(s *Store) error {
+	for m, err := range s.Aside(context.Background(), "q") {
+		if err != nil {
+			return err
+		}
+		if _, err := s.Retry(context.Background(), "q", []string{m.ID}); err != nil {
+			return err
+		}
+		say(string(m.Body))
+	}
+	return nil
+}
+
+// When a process is killed while it retries, each message is in one place, in
+// order, and those of which it has said so are in the queue.
+func TestKillRetry(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "messages.db")
+	const total = 2000
+	s := openFile(t, path, Options{})
+	declareTest(t, s, "q")
+	putBodies(t, s, "q", numbers(total)...)
+	setAsideAll(t, s, "q", total)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for round := range 4 {
+		said, err := strconv.Atoi(killAfter(t, startChild(t, "retry", path), 1+25*round))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := openFile(t, path, Options{})
+		back, aside := queued(t, s, "q"), asideBodies(t, s, "q")
+		if len(back) < said || !slices.Equal(append(slices.Clone(back), aside...), numbers(total)) {
+			t.Fatalf("of %d messages %d were retried, and %d are set aside; the process has said %d", total, len(back), len(aside), said)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
