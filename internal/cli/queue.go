@@ -165,7 +165,7 @@ func (a *app) showMessages(cmd *cobra.Command, k *desk, queues []queueOf, count 
 		rows = append(rows, []string{m.queue, m.ID, moment(m.At), orNone(m.Type), fmt.Sprint(len(m.Body)), shortened(orNone(m.Reason))})
 	}
 	if more {
-		a.say("These are the first %d messages; --count shows more.", count)
+		a.say("Only the first %s shown, --count shows more.", messages(count, "is", "are"))
 	}
 	if asJSON {
 		return a.json(lines)
