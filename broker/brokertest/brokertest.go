@@ -24,8 +24,8 @@ const patience = 30 * time.Second
 
 // A Fixture is a broker for one test, and access to what it stores.
 type Fixture struct {
-	// Broker is open. It should have no more than some hundred messages of a
-	// Publisher on their way to disk before Publish blocks.
+	// Broker is open, and a [broker.Shelf] too. It should have no more than some
+	// hundred messages of a Publisher on their way to disk before Publish blocks.
 	Broker broker.Broker
 	// Suffix is put at the end of the names of all exchanges and peers, so that
 	// tests that share a server do not meet. The exchange that takes received

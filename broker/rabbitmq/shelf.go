@@ -51,6 +51,7 @@ func (b *Broker) Contents(ctx context.Context, queue string) (broker.Contents, e
 // places. They go back, too, when the connection is lost.
 func (b *Broker) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside, error] {
 	return func(yield func(broker.Aside, error) bool) {
+		enough := false
 		err := b.browse(ctx, queue, func(br *browser) error {
 			for {
 				step, err := br.next(ctx)
@@ -59,13 +60,13 @@ func (b *Broker) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside
 				}
 				br.keep(step, len(step))
 				for _, d := range step {
-					if !yield(asideOf(d), nil) {
+					if enough = !yield(asideOf(d), nil); enough {
 						return nil
 					}
 				}
 			}
 		})
-		if err != nil {
+		if err != nil && !enough {
 			yield(broker.Aside{}, fmt.Errorf("messages of queue %s set aside: %w", queue, err))
 		}
 	}

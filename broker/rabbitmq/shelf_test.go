@@ -216,6 +216,12 @@ func TestShelfHides(t *testing.T) {
 			t.Errorf("interrupted: got %v", err)
 		}
 	}
+	ctx, interrupt = context.WithCancel(testContext(t))
+	defer interrupt()
+	for range b.Aside(ctx, queue) {
+		interrupt() // so that they can not be given back in good order
+		break
+	}
 	eventually(t, "what was given back", func() error {
 		if found := asideIn(t, other, queue); len(found) != 3 {
 			return fmt.Errorf("another sees %d messages, want 3", len(found))
