@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	// browseStep is how many messages a browser holds at a time.
-	browseStep = 256
+	// browseStep is how many messages a browser takes at a time: what can be
+	// published again at once.
+	browseStep = maxFeed
 	// browseSilence is how long a browser waits for a message before it asks
 	// whether there is one.
 	browseSilence = time.Second
@@ -66,16 +67,19 @@ func (b *Broker) browse(ctx context.Context, queue string, do func(*browser) err
 }
 
 // count returns how many messages of the queue are not given out.
-func (br *browser) count(ctx context.Context) (n int, err error) {
-	err = br.broker.onDeclaring(ctx, func(d declarer) error {
+func (br *browser) count(ctx context.Context) (int, error) {
+	var n int
+	if err := br.broker.onDeclaring(ctx, func(d declarer) error {
 		count, exists, err := d.count(br.queue)
 		if err == nil && !exists {
 			err = broker.ErrNoQueue
 		}
 		n = count
 		return err
-	})
-	return n, err
+	}); err != nil {
+		return 0, err // and n may change yet
+	}
+	return n, nil
 }
 
 // next takes the next messages. There are no more if it returns none.

@@ -125,6 +125,9 @@ func TestQueueRabbitMQ(t *testing.T) {
 	if out, err := peerlink("retry", "ref-1234abcd-0", found[1].ID); err == nil || !strings.Contains(out, "nothing was done") {
 		t.Errorf("a message of another queue was retried: %s", out)
 	}
+	if out, err := peerlink("show", "1234abcd", "--queue-pattern", "x-{node-id}-{n}"); err == nil || !strings.Contains(out, "there is no queue x-1234abcd-0") {
+		t.Errorf("with another pattern the queues look empty: %s", out)
+	}
 	run("retry", "1234abcd", found[1].ID, found[0].ID)
 	for queue, want := range map[string][]string{
 		"ref-1234abcd-0": {"rejected from ref-1234abcd-0"},

@@ -1,20 +1,9 @@
 package cli
 
 import (
-	"cmp"
-	"errors"
-	"fmt"
-	"io/fs"
-	"log/slog"
-	"os"
-
 	"github.com/spf13/cobra"
 
-	"peerlink/broker"
-	"peerlink/broker/embedded"
-	"peerlink/broker/rabbitmq"
 	"peerlink/link"
-	"peerlink/node"
 )
 
 // brokerFlag adds the flag that says where messages are kept.
@@ -26,122 +15,4 @@ func brokerFlag(c *cobra.Command, v *string) {
 // queuePatternFlag adds the flag that says how queues are called.
 func queuePatternFlag(c *cobra.Command, v *string) {
 	c.Flags().StringVar(v, "queue-pattern", env(string(link.DefaultQueuePattern), "PEERLINK_QUEUE_PATTERN"), "how the queues to a peer are called in RabbitMQ; {n} counts from 0 (env PEERLINK_QUEUE_PATTERN)")
-}
-
-// shelfFlags say where a node's queues are, as for the service.
-type shelfFlags struct{ broker, queuePattern, state string }
-
-func (a *app) shelfFlags(c *cobra.Command, f *shelfFlags) {
-	brokerFlag(c, &f.broker)
-	queuePatternFlag(c, &f.queuePattern)
-	a.stateFlag(c, &f.state)
-}
-
-// desk is what the commands for an operator work on: the messages set aside,
-// and the peers whose queues they were in.
-type desk struct {
-	broker.Shelf
-	dir     *node.Dir
-	pattern link.QueuePattern
-	all     bool // the broker uses all queues of a peer, not only the first
-	Close   func() error
-}
-
-// openDesk opens the broker beside a service that may be running.
-func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
-	if err := a.nodedataURL(cmd); err != nil {
-		return nil, err
-	}
-	d, err := a.open()
-	if err != nil {
-		return nil, err
-	}
-	// What else they have to tell is in the service's log.
-	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	if f.broker == embeddedBroker {
-		if f.queuePattern != string(link.DefaultQueuePattern) {
-			return nil, usagef("--queue-pattern is for RabbitMQ, and the broker is the embedded one")
-		}
-		path, err := existingStore(d, f.state)
-		if err != nil {
-			return nil, err
-		}
-		s, err := embedded.Open(path, embedded.Options{Logger: log})
-		if err != nil {
-			return nil, err
-		}
-		return &desk{Shelf: s, dir: d, pattern: link.DefaultQueuePattern, Close: s.Close}, nil
-	}
-	pattern, err := link.ParseQueuePattern(f.queuePattern)
-	if err != nil {
-		return nil, usagef("--queue-pattern: %v", err)
-	}
-	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{Logger: log})
-	if err != nil {
-		return nil, usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
-	}
-	return &desk{Shelf: b, dir: d, pattern: pattern, all: true, Close: b.Close}, nil
-}
-
-// existingStore returns the file of the embedded broker. A command that looks
-// must not make one: that would hide a mistyped --state.
-func existingStore(d *node.Dir, state string) (string, error) {
-	state, err := stateFolder(d, state)
-	if err != nil {
-		return "", err
-	}
-	path := storePath(state)
-	if _, err = os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("no messages were ever kept in %s: name the service's folder with --state (or, if the node uses RabbitMQ, its URL with --broker)", state)
-	}
-	return path, err
-}
-
-// queueOf is a queue and the peer to which it leads.
-type queueOf struct {
-	name   string
-	peerID string     // "" if it is no known peer's
-	peer   *node.Peer // nil if it is no known peer's, or its directory can not be read
-	err    error      // why it can not be read
-}
-
-// queues lists the queues of all peers. A peer that can not be read is there
-// with its first queue.
-func (k *desk) queues() ([]queueOf, error) {
-	ids, err := k.dir.PeerIDs()
-	if err != nil {
-		return nil, err
-	}
-	var queues []queueOf
-	for _, id := range ids {
-		p, err := k.dir.Peer(id)
-		count := 1
-		if err == nil && k.all {
-			count = cmp.Or(p.Queues, 1)
-		}
-		for n := range count {
-			queues = append(queues, queueOf{name: k.pattern.Name(id, n), peerID: id, peer: p, err: err})
-		}
-	}
-	return queues, nil
-}
-
-// find returns the queues that a person means: those of a peer, or the one that
-// has this name.
-func (k *desk) find(name string) ([]queueOf, error) {
-	all, err := k.queues()
-	if err != nil {
-		return nil, err
-	}
-	var found []queueOf
-	for _, q := range all {
-		if q.peerID == name || q.name == name {
-			found = append(found, q)
-		}
-	}
-	if found == nil {
-		// Of a peer that has had more queues, or is no more.
-		found = []queueOf{{name: name}}
-	}
-	return found, nil
 }

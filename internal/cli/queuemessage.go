@@ -20,24 +20,33 @@ type asideMessage struct {
 	broker.Aside
 }
 
-// aside goes through the messages of queues that are set aside. That a peer's
-// queue is not there yet is no error.
+// aside goes through the messages of queues that are set aside. Some of a
+// peer's queues may not be there yet.
 func (k *desk) aside(ctx context.Context, queues []queueOf) iter.Seq2[asideMessage, error] {
 	return func(yield func(asideMessage, error) bool) {
+		missing := 0
 		for _, q := range queues {
 			for m, err := range k.Aside(ctx, q.name) {
 				if errors.Is(err, broker.ErrNoQueue) {
-					if q.peerID != "" {
-						break
-					}
-					err = fmt.Errorf("there is no peer %q and no queue of this name (\"peerlink queue list\" has them)", q.name)
+					missing++
+					break
 				}
 				if !yield(asideMessage{q.name, m}, err) || err != nil {
 					return
 				}
 			}
 		}
+		if missing == len(queues) {
+			yield(asideMessage{}, noQueue(queues[0]))
+		}
 	}
+}
+
+func noQueue(q queueOf) error {
+	if q.peerID == "" {
+		return fmt.Errorf("there is no peer %q and no queue of this name (\"peerlink queue list\" has them)", q.name)
+	}
+	return fmt.Errorf("there is no queue %s yet, \"peerlink serve\" makes it: are --broker, --queue-pattern and --state the same as the service's?", q.name)
 }
 
 // messageLine is a message for machines.
