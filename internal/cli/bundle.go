@@ -81,13 +81,14 @@ func (a *app) showBundle(b *infobundle.Bundle, stomp *node.StompConfig, asJSON b
 	}
 	if asJSON {
 		return a.json(map[string]any{
-			"type":        b.Identity.Type.String(),
-			"id":          b.Identity.ID,
-			"fingerprint": pki.Fingerprint(b.Root.PublicKey),
-			"not_after":   b.Root.NotAfter.UTC(),
-			"updated_at":  b.UpdatedAt(),
-			"servers":     stomp.Servers,
-			"nodeinfo":    names,
+			"type":             b.Identity.Type.String(),
+			"id":               b.Identity.ID,
+			"fingerprint":      pki.Fingerprint(b.Root.PublicKey),
+			"not_after":        b.Root.NotAfter.UTC(),
+			"updated_at":       b.UpdatedAt(),
+			"servers":          stomp.Servers,
+			"info_bundle_urls": append([]string{}, stomp.BundleURLs...),
+			"nodeinfo":         names,
 		})
 	}
 	a.table([][2]string{
@@ -97,6 +98,7 @@ func (a *app) showBundle(b *infobundle.Bundle, stomp *node.StompConfig, asJSON b
 		{"valid until", b.Root.NotAfter.UTC().Format(time.DateOnly)},
 		{"made", orNone(b.UpdatedAt())},
 		{"servers", strings.Join(stomp.Servers, ", ")},
+		{"published at", orNone(strings.Join(stomp.BundleURLs, ", "))},
 		{"nodeinfo", strings.Join(names, ", ")},
 	})
 	a.say("The bundle is sound: certificates and signatures are right. Whether it really is from the\nnode's owner is for you to find out: compare the fingerprint with them.")

@@ -22,14 +22,10 @@ func (c *checker) checkPublished(file string) {
 		return
 	}
 	b, err := infobundle.Read(data, c.now)
-	newest, _ := c.read("nodeinfo/" + infobundle.UpdatedAt)
-	switch {
-	case err != nil:
+	if err != nil {
 		c.warning(file, RulePublished, "peers that fetch it will refuse it: %v; make a new one", err)
-	case c.root != nil && !b.Root.Equal(c.root):
-		c.warning(file, RulePublished, "is the info-bundle of %v, and peers that fetch it will refuse it; make a new one", b.Identity)
-	case b.UpdatedAt() < infobundle.DateOf(newest):
-		c.note(file, RulePublished, "was made on %s, and a newer info-bundle on %s: peers that fetch it stay with the older; make a new one", clip(b.UpdatedAt()), clip(infobundle.DateOf(newest)))
+	} else if c.rootValid && !sameKey(b.Root, c.root) {
+		c.warning(file, RulePublished, "is the info-bundle of %v with another root key, and peers that fetch it will refuse it; make a new one", b.Identity)
 	}
 }
 
