@@ -44,7 +44,8 @@ type Config struct {
 // Server serves one info-bundle. It is an [http.Handler], for use behind another
 // server too.
 type Server struct {
-	cfg Config
+	cfg         Config
+	readTimeout time.Duration
 
 	mu      sync.Mutex
 	seen    fs.FileInfo // of the file that current comes from, or that was refused
@@ -63,7 +64,7 @@ func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg}
+	s := &Server{cfg: cfg, readTimeout: readTimeout}
 	if s.bundle() == nil {
 		cfg.Log.Warn("there is no info-bundle to be published yet: make one, and it is served from then on", "file", cfg.File)
 	}
@@ -75,7 +76,7 @@ func New(cfg Config) *Server {
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	h := &http.Server{
 		Handler:        s,
-		ReadTimeout:    readTimeout,
+		ReadTimeout:    s.readTimeout,
 		WriteTimeout:   writeTimeout,
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // what clients do wrong is no news
