@@ -121,10 +121,6 @@ func (l *Locked) HoldDate(date string) error {
 	return l.d.writeDate(date)
 }
 
-// PublishBundle puts an info-bundle that was signed elsewhere where
-// [Dir.PublishedBundle] says, unless a newer one is there.
-func (l *Locked) PublishBundle(data []byte) error { return l.d.publishBundle(data) }
-
 // RootPEM is the content of root-ca.crt, which tools compare byte by byte.
 func (l *Locked) RootPEM() ([]byte, error) { return readFile(l.d.file("root-ca.crt")) }
 

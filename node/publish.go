@@ -2,7 +2,6 @@ package node
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 	"time"
@@ -20,20 +19,25 @@ const publishedBundle = "db/info-bundle.zip"
 // write it.
 func (d *Dir) PublishedBundle() string { return d.file(filepath.FromSlash(publishedBundle)) }
 
-// publishBundle replaces the published info-bundle, unless that is newer. The
-// caller holds the directory's lock.
-func (d *Dir) publishBundle(data []byte) error {
+// PublishBundle puts an info-bundle that was signed elsewhere where
+// [Dir.PublishedBundle] says, unless a newer one is there: it may have taken a
+// while to come back.
+func (l *Locked) PublishBundle(data []byte) error {
 	b, err := infobundle.Read(data, time.Now())
 	if err != nil {
 		return err
 	}
-	there, err := durable.Read(d.PublishedBundle(), infobundle.MaxSize)
+	there, err := durable.Read(l.d.PublishedBundle(), infobundle.MaxSize)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w; remove it, if it is not needed", err)
+		return err
 	}
-	// What is no bundle of this node's is in the way.
-	if old, err := infobundle.Read(there, time.Now()); err == nil && old.Root.Equal(d.root) && old.UpdatedAt() >= b.UpdatedAt() {
+	// Anything else there is no bundle of this node's, and only in the way.
+	if old, err := infobundle.Read(there, time.Now()); err == nil && old.Root.Equal(l.d.root) && old.UpdatedAt() >= b.UpdatedAt() {
 		return nil
 	}
+	return l.d.publishBundle(data)
+}
+
+func (d *Dir) publishBundle(data []byte) error {
 	return durable.Replace(d.PublishedBundle(), data, 0o644)
 }
