@@ -169,8 +169,8 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 		return fmt.Errorf("%w: more than %d times", ErrRedirect, maxRedirects)
 	}
 	from, to := via[len(via)-1].URL, req.URL
-	sameServer := to.Scheme == from.Scheme && to.Host == from.Host
-	upgrade := from.Scheme == "http" && to.Scheme == "https" && to.Hostname() == from.Hostname()
+	sameServer := to.Scheme == from.Scheme && strings.EqualFold(to.Host, from.Host)
+	upgrade := from.Scheme == "http" && to.Scheme == "https" && strings.EqualFold(to.Hostname(), from.Hostname())
 	if to.User != nil || !sameServer && !upgrade {
 		return fmt.Errorf("%w: to %.100q, which is another host than %s", ErrRedirect, to.Scheme+"://"+to.Host, from.Host)
 	}
