@@ -36,7 +36,7 @@ changes. Nothing in it is secret.`,
 			}
 			a.print("%s", args[0])
 			a.say("Send this file to the owner of the other node. They should compare the fingerprint\nwith you on another way, by telephone for example:\n\n  %s", pki.Fingerprint(key.Public()))
-			return nil
+			return a.remindURLs(args[0])
 		},
 	}
 	var asJSON bool
@@ -59,6 +59,22 @@ changes. Nothing in it is secret.`,
 	}
 	inspect.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return group("bundle", "Make and check info-bundles", a.keyFlags(create), inspect)
+}
+
+// remindURLs says where peers will look for a new info-bundle.
+func (a *app) remindURLs(path string) error {
+	b, err := readBundle(path)
+	if err != nil {
+		return err
+	}
+	stomp, err := node.ParseStompTOML(b.File(infobundle.StompTOML), b.Identity.ID)
+	if err != nil {
+		return err
+	}
+	if len(stomp.BundleURLs) > 0 {
+		a.say("\nPeers who follow this node look for it here, so put it there too (\"peerlink serve\n--publish\" does so by itself):\n\n  %s", strings.Join(stomp.BundleURLs, "\n  "))
+	}
+	return nil
 }
 
 // readBundle reads and checks an info-bundle file.
