@@ -20,7 +20,8 @@
 //
 // A [Service] does this for all peers of a node in one process. It watches the
 // node's directory ([roster]): peers that become registered, move, or are
-// deactivated are noticed within seconds, without a restart.
+// deactivated are noticed within seconds, without a restart. Peers that publish
+// their info-bundle are found again when they move ([Follow]).
 package link
 
 import (
