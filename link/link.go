@@ -20,7 +20,8 @@
 //
 // A [Service] does this for all peers of a node in one process. It watches the
 // node's directory ([roster]): peers that become registered, move, or are
-// deactivated are noticed within seconds, without a restart.
+// deactivated are noticed within seconds, without a restart. Peers that publish
+// their info-bundle are found again when they move ([Follow]).
 package link
 
 import (
@@ -49,6 +50,8 @@ type Config struct {
 	AllQueues    bool
 	QueuePattern QueuePattern // how a peer's queues are called; DefaultQueuePattern
 
+	Follow Follow // peers that move
+
 	HandshakeTimeout   time.Duration // for a TLS handshake; 5 s
 	ConnectTimeout     time.Duration // for TCP, and for CONNECT; 10 s
 	DrainTimeout       time.Duration // for confirming what is stored when the service stops; 5 s
@@ -70,6 +73,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Window, 1000)
 	setDefault(&c.RetryMin, 250*time.Millisecond)
 	setDefault(&c.RetryMax, 2*time.Minute)
+	c.Follow.setDefaults()
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -84,16 +88,17 @@ func setDefault[T comparable](v *T, def T) {
 
 // Service keeps all links of one node.
 type Service struct {
-	cfg    Config
-	log    *slog.Logger
-	roster *roster
-	wg     sync.WaitGroup // every goroutine that Run started
+	cfg     Config
+	log     *slog.Logger
+	roster  *roster
+	fetches chan struct{}  // one for each info-bundle that is being fetched
+	wg      sync.WaitGroup // every goroutine that Run started
 }
 
 // New makes a Service. It does nothing until [Service.Run].
 func New(cfg Config) *Service {
 	cfg.setDefaults()
-	return &Service{cfg: cfg, log: cfg.Log, roster: newRoster()}
+	return &Service{cfg: cfg, log: cfg.Log, roster: newRoster(), fetches: make(chan struct{}, maxFetches)}
 }
 
 // Run keeps the links until ctx is done. Then it stops accepting connections,

@@ -2,13 +2,10 @@ package link
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"peerlink/broker"
@@ -26,6 +23,10 @@ type roster struct {
 type peer struct {
 	id    string
 	state atomic.Pointer[peerState] // nil while there must be no traffic with the peer
+
+	follower follower
+	moved    atomic.Pointer[move] // newer than the directory; nil if there is none
+	applied  *move                // what moved was at the last scan
 
 	mu      sync.Mutex // guards what follows
 	changed chan struct{}
@@ -125,7 +126,9 @@ func (s *Service) watch(ctx, connCtx context.Context) {
 		case changed:
 			s.log.Info("new server certificate", "not_after", s.cfg.Certificate.serverChain().Leaf.NotAfter)
 		}
-		switch err := s.scan(ctx, connCtx); {
+		err := s.scan(ctx, connCtx)
+		s.followDue(ctx)
+		switch {
 		case err == nil:
 			trouble = ""
 		case err.Error() != trouble && ctx.Err() == nil:
@@ -162,8 +165,8 @@ func (s *Service) scan(ctx, connCtx context.Context) error {
 
 // scanPeer brings one peer up to date.
 func (s *Service) scanPeer(ctx, connCtx context.Context, p *peer) {
-	stamp := s.cfg.Dir.Stamp(p.id)
-	if stamp == p.stamp {
+	stamp, moved := s.cfg.Dir.Stamp(p.id), p.moved.Load()
+	if stamp == p.stamp && moved == p.applied {
 		return
 	}
 	log := s.log.With("peer", p.id)
@@ -175,7 +178,7 @@ func (s *Service) scanPeer(ctx, connCtx context.Context, p *peer) {
 		}
 		return
 	}
-	p.stamp, p.trouble = stamp, ""
+	p.stamp, p.applied, p.trouble = stamp, moved, ""
 }
 
 func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
@@ -210,8 +213,11 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 	if np.Deactivated != "" {
 		return s.cfg.Broker.Release(ctx, queue)
 	}
+	p.moved.Load().apply(np)
 	if np.StompErr != nil {
 		log.Warn("nothing can be sent to the peer until it sends a new info-bundle", "err", np.StompErr)
+	} else if err := np.Stomp.BundleURLsErr; err != nil {
+		log.Warn("the peer may not be found again when it moves", "err", err)
 	}
 	if old == nil || !equalQueue(old.queue, queue) {
 		if err := s.cfg.Broker.Declare(ctx, queue); err != nil {
@@ -222,7 +228,7 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 		switch err := d.MarkActive(p.id); {
 		case err == nil:
 			log.Info("peer is active")
-		case errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS):
+		case readOnly(err):
 			log.Warn("the node's directory is read-only: the peer is served, but not marked ACTIVE there", "err", err)
 		default:
 			return err

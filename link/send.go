@@ -81,6 +81,7 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 	}
 	conn, chain, addr, err := sd.connect(ctx, st)
 	if err != nil {
+		sd.peer.follower.failed(sd.s.cfg.Follow)
 		return false, err
 	}
 	// Nothing survives the end of connCtx.
@@ -160,9 +161,11 @@ func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x5
 	}
 	client, err := stomp.NewClient(ctx, conn, cfg)
 	if err != nil {
+		se.peer.follower.failed(se.s.cfg.Follow)
 		return err
 	}
 	defer client.Close()
+	defer se.peer.follower.connected()()
 	se.log.Info("sending", "chain", describeChain(chain))
 
 	// pump ends when the service stops or the connection does.

@@ -17,8 +17,8 @@ import (
 )
 
 // CreateBundle makes the node's info-bundle from what its nodeinfo folder holds
-// now, writes it to a new file, and records its date in
-// nodeinfo/updated-at.txt.
+// now, writes it to a new file, records its date in nodeinfo/updated-at.txt, and
+// leaves a copy for publishing ([Dir.PublishedBundle]).
 func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) error {
 	if err := d.CheckKey(key); err != nil {
 		return err
@@ -53,6 +53,9 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 	if err := d.writeDate(date); err != nil {
 		return err
 	}
+	if err := d.publishBundle(bundle); err != nil {
+		return err
+	}
 	return durable.Create(path, bundle, 0o644)
 }
 
@@ -77,7 +80,11 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 	if stompTOML == nil {
 		return nil, "", fmt.Errorf("%s does not exist: peers need it to find this node's servers", d.file("nodeinfo", infobundle.StompTOML))
 	}
-	if _, err := ParseStompTOML(stompTOML, d.identity.ID); err != nil {
+	stomp, err := ParseStompTOML(stompTOML, d.identity.ID)
+	if err == nil {
+		err = stomp.BundleURLsErr // peers would overlook it, its author should not
+	}
+	if err != nil {
 		return nil, "", fmt.Errorf("%s: %w", d.file("nodeinfo"), err)
 	}
 	if date, err = nextDate(old, now); err != nil {

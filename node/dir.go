@@ -42,6 +42,11 @@ var (
 	ErrUnknownPeer = errors.New("unknown peer")
 	// ErrNotRegistered means that the peer's certificate has not been registered yet.
 	ErrNotRegistered = errors.New("peer not registered")
+	// ErrDeactivated means that the link with a peer was ended, for good.
+	ErrDeactivated = errors.New("peer is deactivated")
+	// ErrOtherRoot means that an info-bundle in a known peer's name has another
+	// root certificate than the one that is pinned: it is not the peer's.
+	ErrOtherRoot = errors.New("known already with another root certificate")
 	// ErrWrongKey means that a key is not this node's root key.
 	ErrWrongKey = errors.New("not this node's root key")
 )

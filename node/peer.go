@@ -29,6 +29,7 @@ type Peer struct {
 	Stomp       *StompConfig      // where and how to send to the peer; nil if StompErr
 	StompErr    error             // what is wrong with the peer's stomp.toml
 	UpdatedAt   string            // date of the info-bundle that Stomp came with
+	NoFollow    bool              // the peer's published info-bundle is not to be fetched
 }
 
 // State says in one word how far the peering has come.
@@ -122,6 +123,9 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 	if p.Deactivated, err = readLine(filepath.Join(dir, "DEACTIVATED")); err == nil && p.Deactivated == "" {
 		p.Deactivated = "unknown date"
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if p.NoFollow, err = exists(filepath.Join(dir, noFollow)); err != nil {
 		return nil, err
 	}
 	// A bad manifest must not hide the peer: its messages can still come in.

@@ -100,9 +100,9 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle) (updated bool, err er
 		return false, fmt.Errorf("peer %s: %w", b.Identity.ID, err)
 	}
 	if !sameCertificate(pinned, b.Root) {
-		return false, fmt.Errorf("%s is known already with another root certificate (%s): "+
+		return false, fmt.Errorf("%s is %w (%s): "+
 			"signing a second one in the same name would be a break-in. If its owner really has a new root key, it is a new node",
-			b.Identity, pki.Fingerprint(pinned.PublicKey))
+			b.Identity, ErrOtherRoot, pki.Fingerprint(pinned.PublicKey))
 	}
 	old := ""
 	if data, err := readFile(filepath.Join(dir, "nodeinfo", infobundle.UpdatedAt)); err == nil {

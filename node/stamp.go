@@ -8,7 +8,7 @@ import (
 
 // Stamp is a fingerprint of the files that decide about traffic with a peer,
 // made without reading them. While it stays equal, nothing has changed.
-type Stamp [9]struct {
+type Stamp [11]struct {
 	size  int64
 	mtime time.Time
 }
@@ -24,7 +24,9 @@ func (d *Dir) Stamp(id string) (s Stamp) {
 		d.file("peers", id, "queues.txt"),
 		d.file("peers", id, "ACTIVE"),
 		d.file("peers", id, "DEACTIVATED"),
+		d.file("peers", id, noFollow),
 		d.file("peers", id, "nodeinfo", "stomp.toml"),
+		d.file("peers", id, "nodeinfo", "updated-at.txt"),
 		d.file("debtors-subnet.txt"),
 	}
 	for i, path := range files {

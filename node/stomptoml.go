@@ -22,6 +22,9 @@ type StompConfig struct {
 	Login                *string  // optional CONNECT headers
 	Passcode             *string
 	AcceptedContentTypes []string // best first; application/json is always the last resort
+
+	BundleURLs    []string // where the node publishes its newest info-bundle ([BundleURLsKey])
+	BundleURLsErr error    // what is wrong with others that it names; sending does not need them
 }
 
 // Bounds on what a peer may put into its stomp.toml. The header limits are
@@ -46,6 +49,7 @@ func ParseStompTOML(data []byte, clientID string) (*StompConfig, error) {
 		Login       *string  `toml:"login"`
 		Passcode    *string  `toml:"passcode"`
 		Accepted    []string `toml:"accepted-content-types"`
+		BundleURLs  any      `toml:"info-bundle-urls"`
 	}
 	if err := toml.Unmarshal(data, &f); err != nil {
 		return nil, fmt.Errorf("stomp.toml: %w", err)
@@ -84,6 +88,7 @@ func ParseStompTOML(data []byte, clientID string) (*StompConfig, error) {
 			return nil, fmt.Errorf("stomp.toml: %s has %d bytes, more than the %d a STOMP header may have", key, len(*v), maxHeaderValue)
 		}
 	}
+	c.BundleURLs, c.BundleURLsErr = bundleURLs(f.BundleURLs)
 	return c, nil
 }
 
@@ -101,17 +106,27 @@ func CheckServer(s string) error {
 	if net.ParseIP(strings.Trim(s, "[]")) != nil || strings.HasPrefix(s, "[") {
 		return fmt.Errorf("%q is an IPv6 address, which not every peer can read: use a DNS name", clip(s))
 	}
-	name := strings.TrimSuffix(host, ".")
-	if len(name) == 0 || len(name) > 253 {
+	if host == "" {
 		return fmt.Errorf("%q has no valid host: expected \"host:port\", for example \"stomp.example.com:1234\"", clip(s))
 	}
-	for label := range strings.SplitSeq(name, ".") {
-		if !dnsLabel.MatchString(label) {
-			return fmt.Errorf("%q is not a valid host: expected a DNS name or an IPv4 address", clip(host))
-		}
+	if err := checkDNSName(host); err != nil {
+		return err
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return fmt.Errorf("%q has no valid port: expected a number from 1 to 65535 after the colon", clip(s))
+	}
+	return nil
+}
+
+// checkDNSName checks the form of a DNS name. IPv4 addresses have it too.
+func checkDNSName(host string) error {
+	name := strings.TrimSuffix(host, ".")
+	valid := len(name) <= 253
+	for label := range strings.SplitSeq(name, ".") {
+		valid = valid && dnsLabel.MatchString(label)
+	}
+	if !valid {
+		return fmt.Errorf("%q is not a valid host: expected a DNS name or an IPv4 address", clip(host))
 	}
 	return nil
 }

@@ -45,9 +45,60 @@ func TestParseStompTOML(t *testing.T) {
 	}
 }
 
+// URLs of the info-bundle are read where they can be used. Whatever is wrong with
+// the others is said, without secrets, and does not make the servers useless.
+func TestBundleURLs(t *testing.T) {
+	const servers = "servers = [\"a:1\"]\nhost = \"/\"\ndestination = \"/x\"\n"
+	for _, tt := range []struct {
+		value string
+		urls  string // in the order of the file
+		want  string // part of the error; empty for none
+	}{
+		{`[]`, "", ""},
+		{`["https://example.com/a.zip", "http://192.0.2.1:8080/"]`, "https://example.com/a.zip http://192.0.2.1:8080/", ""},
+		{`["http://[2001:db8::1]:80/x?y=z"]`, "http://[2001:db8::1]:80/x?y=z", ""},
+		{`["https://example.com"]`, "https://example.com", ""},
+		{`"https://example.com/"`, "", "expected a list"},
+		{`5`, "", "expected a list"},
+		{`[5, "https://example.com/"]`, "https://example.com/", "to be a string"},
+		{`["ftp://example.com/", "http://b/"]`, "http://b/", "must start with https:// or http://"},
+		{`["file:///etc/passwd"]`, "", "must start with"},
+		{`["HTTPS:example.com"]`, "", "not a URL"},
+		{`["example.com/x"]`, "", "must start with"},
+		{`["https://me:hunter2@example.com/"]`, "", "user name or a password"},
+		{`["https://example.com/#x"]`, "", "fragment"},
+		{`["https:///x"]`, "", "no valid host"},
+		{`["https://-a/"]`, "", "no valid host"},
+		{`["https://a b/"]`, "", "not a URL"},
+		{`["https://a\u0000/"]`, "", "not a URL"},
+		{`["https://a:/"]`, "", "a port from 1"},
+		{`["https://a:0/"]`, "", "a port from 1"},
+		{`["https://a:65536/"]`, "", "a port from 1"},
+		{`["http://[fe80::1%25eth0]/"]`, "", "zone"},
+		{`["http://a/` + strings.Repeat("x", 500) + `"]`, "", "more than the 500"},
+		{`["http://a", "http://b", "http://c", "http://d", "http://e"]`, "http://a http://b http://c http://d", "5 URLs, more than the 4"},
+	} {
+		c, err := node.ParseStompTOML([]byte(servers+"info-bundle-urls = "+tt.value+"\n"), "x")
+		if err != nil {
+			t.Errorf("%.60s: %v", tt.value, err)
+			continue
+		}
+		if got := strings.Join(c.BundleURLs, " "); got != tt.urls {
+			t.Errorf("%.60s: URLs %s, want %s", tt.value, got, tt.urls)
+		}
+		problem := ""
+		if c.BundleURLsErr != nil {
+			problem = c.BundleURLsErr.Error()
+		}
+		if (problem == "") != (tt.want == "") || !strings.Contains(problem, tt.want) || strings.Contains(problem, "hunter2") {
+			t.Errorf("%.60s: problem %q, want %q", tt.value, problem, tt.want)
+		}
+	}
+}
+
 // Any bytes give a manifest that keeps its promises, or an error.
 func FuzzParseStompTOML(f *testing.F) {
-	f.Add([]byte("servers = [\"a.example.com:1\"]\nhost = \"/\"\ndestination = \"/exchange/x\"\nlogin = \"a\"\n"))
+	f.Add([]byte("servers = [\"a.example.com:1\"]\nhost = \"/\"\ndestination = \"/exchange/x\"\nlogin = \"a\"\ninfo-bundle-urls = [\"https://example.com/x.zip\"]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := node.ParseStompTOML(data, "1234abcd")
 		if err != nil {
@@ -58,7 +109,12 @@ func FuzzParseStompTOML(f *testing.F) {
 				t.Errorf("accepted the server %q", s)
 			}
 		}
-		if len(c.Servers) == 0 || len(c.AcceptedContentTypes) == 0 {
+		for _, u := range c.BundleURLs {
+			if node.CheckBundleURL(u) != nil {
+				t.Errorf("accepted the URL %q", u)
+			}
+		}
+		if len(c.BundleURLs) > node.MaxBundleURLs || len(c.Servers) == 0 || len(c.AcceptedContentTypes) == 0 {
 			t.Errorf("accepted %+v", c)
 		}
 	})

@@ -36,7 +36,7 @@ changes. Nothing in it is secret.`,
 			}
 			a.print("%s", args[0])
 			a.say("Send this file to the owner of the other node. They should compare the fingerprint\nwith you on another way, by telephone for example:\n\n  %s", pki.Fingerprint(key.Public()))
-			return nil
+			return a.remindURLs(args[0])
 		},
 	}
 	var asJSON bool
@@ -61,6 +61,22 @@ changes. Nothing in it is secret.`,
 	return group("bundle", "Make and check info-bundles", a.keyFlags(create), inspect)
 }
 
+// remindURLs says where peers will look for a new info-bundle.
+func (a *app) remindURLs(path string) error {
+	b, err := readBundle(path)
+	if err != nil {
+		return err
+	}
+	stomp, err := node.ParseStompTOML(b.File(infobundle.StompTOML), b.Identity.ID)
+	if err != nil {
+		return err
+	}
+	if len(stomp.BundleURLs) > 0 {
+		a.say("\nPeers who follow this node look for it here, so put it there too (\"peerlink serve\n--publish\" does so by itself):\n\n  %s", strings.Join(stomp.BundleURLs, "\n  "))
+	}
+	return nil
+}
+
 // readBundle reads and checks an info-bundle file.
 func readBundle(path string) (*infobundle.Bundle, error) {
 	data, err := readBounded(path, infobundle.MaxSize)
@@ -81,13 +97,14 @@ func (a *app) showBundle(b *infobundle.Bundle, stomp *node.StompConfig, asJSON b
 	}
 	if asJSON {
 		return a.json(map[string]any{
-			"type":        b.Identity.Type.String(),
-			"id":          b.Identity.ID,
-			"fingerprint": pki.Fingerprint(b.Root.PublicKey),
-			"not_after":   b.Root.NotAfter.UTC(),
-			"updated_at":  b.UpdatedAt(),
-			"servers":     stomp.Servers,
-			"nodeinfo":    names,
+			"type":             b.Identity.Type.String(),
+			"id":               b.Identity.ID,
+			"fingerprint":      pki.Fingerprint(b.Root.PublicKey),
+			"not_after":        b.Root.NotAfter.UTC(),
+			"updated_at":       b.UpdatedAt(),
+			"servers":          stomp.Servers,
+			"info_bundle_urls": append([]string{}, stomp.BundleURLs...),
+			"nodeinfo":         names,
 		})
 	}
 	a.table([][2]string{
@@ -97,6 +114,7 @@ func (a *app) showBundle(b *infobundle.Bundle, stomp *node.StompConfig, asJSON b
 		{"valid until", b.Root.NotAfter.UTC().Format(time.DateOnly)},
 		{"made", orNone(b.UpdatedAt())},
 		{"servers", strings.Join(stomp.Servers, ", ")},
+		{"published at", orNone(strings.Join(stomp.BundleURLs, ", "))},
 		{"nodeinfo", strings.Join(names, ", ")},
 	})
 	a.say("The bundle is sound: certificates and signatures are right. Whether it really is from the\nnode's owner is for you to find out: compare the fingerprint with them.")

@@ -18,7 +18,7 @@ import (
 
 func (a *app) peerCommand() *cobra.Command {
 	return group("peer", "Become peers with other nodes, and see how far that is",
-		a.peerSignCommand(), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerQueuesCommand(), a.peerDeactivateCommand())
+		a.peerSignCommand(), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerQueuesCommand(), a.peerFollowCommand(), a.peerDeactivateCommand())
 }
 
 func (a *app) peerSignCommand() *cobra.Command {
@@ -190,6 +190,9 @@ func (a *app) peerShowCommand() *cobra.Command {
 				{"servers", strings.Join(info.Servers, ", ")},
 				{"servers problem", info.ServersProblem},
 				{"bundle made", info.UpdatedAt},
+				{"published at", strings.Join(info.BundleURLs, ", ")},
+				{"URLs problem", info.BundleURLsProblem},
+				{"followed", info.followed()},
 				{"issued", info.Issued.String()},
 				{"received", info.Received.String()},
 			}
@@ -263,18 +266,21 @@ revocation there is.`,
 
 // peerInfo is a peer in JSON.
 type peerInfo struct {
-	ID             string    `json:"id"`
-	Type           string    `json:"type"`
-	State          string    `json:"state"`
-	Deactivated    string    `json:"deactivated,omitempty"`
-	Fingerprint    string    `json:"fingerprint"`
-	Subnet         string    `json:"subnet,omitempty"`
-	Queues         int       `json:"queues"`
-	Servers        []string  `json:"servers"`
-	ServersProblem string    `json:"servers_problem,omitempty"`
-	UpdatedAt      string    `json:"updated_at,omitempty"`
-	Issued         *certInfo `json:"issued"`
-	Received       *certInfo `json:"received,omitempty"`
+	ID                string    `json:"id"`
+	Type              string    `json:"type"`
+	State             string    `json:"state"`
+	Deactivated       string    `json:"deactivated,omitempty"`
+	Fingerprint       string    `json:"fingerprint"`
+	Subnet            string    `json:"subnet,omitempty"`
+	Queues            int       `json:"queues"`
+	Servers           []string  `json:"servers"`
+	ServersProblem    string    `json:"servers_problem,omitempty"`
+	UpdatedAt         string    `json:"updated_at,omitempty"`
+	BundleURLs        []string  `json:"info_bundle_urls"` // where the peer publishes its info-bundle
+	BundleURLsProblem string    `json:"info_bundle_urls_problem,omitempty"`
+	Follow            bool      `json:"follow"` // fetch it from there
+	Issued            *certInfo `json:"issued"`
+	Received          *certInfo `json:"received,omitempty"`
 }
 
 type certInfo struct {
@@ -307,6 +313,8 @@ func describePeer(d *node.Dir, p *node.Peer) peerInfo {
 		Queues:      p.Queues,
 		Servers:     []string{},
 		UpdatedAt:   p.UpdatedAt,
+		BundleURLs:  []string{},
+		Follow:      !p.NoFollow,
 		Issued:      cert("peercert.crt", p.Issued),
 		Received:    cert("sub-ca.crt", p.SubCA),
 	}
@@ -314,6 +322,22 @@ func describePeer(d *node.Dir, p *node.Peer) peerInfo {
 		info.ServersProblem = p.StompErr.Error()
 	} else {
 		info.Servers = p.Stomp.Servers
+		info.BundleURLs = append(info.BundleURLs, p.Stomp.BundleURLs...)
+		if err := p.Stomp.BundleURLsErr; err != nil {
+			info.BundleURLsProblem = err.Error()
+		}
 	}
 	return info
+}
+
+// followed tells a person whether the peer will be found if it moves.
+func (i peerInfo) followed() string {
+	switch {
+	case !i.Follow:
+		return "no, switched off"
+	case len(i.BundleURLs) == 0:
+		return "no, it publishes no info-bundle"
+	default:
+		return "yes"
+	}
 }

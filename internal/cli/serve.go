@@ -29,6 +29,8 @@ type serveFlags struct {
 	queueType                     string
 	state, localListen            string
 	logLevel, logFormat           string
+	follow                        followSettings
+	publish                       publishSettings
 }
 
 // embeddedBroker is the --broker that is no URL.
@@ -60,6 +62,10 @@ its plugin rabbitmq_random_exchange. A password is best given in the environment
 Each queue of a peer ("peer queues") has a connection of its own, and several
 services may share the work of one node.
 
+A peer that moves is found again if it publishes its info-bundle, which is then
+fetched (--follow). With --publish this node publishes its own; name the URL in
+nodeinfo/stomp.toml, as info-bundle-urls = ["http://…"]. See docs/moving.md.
+
 SIGTERM ends it in good order. It needs no root key.`,
 		Example: "  peerlink -C my-node serve --server-cert server.crt --server-key server.key",
 		Args:    cobra.NoArgs,
@@ -79,6 +85,8 @@ SIGTERM ends it in good order. It needs no root key.`,
 	c.Flags().StringVar(&f.queueType, "queue-type", env(string(rabbitmq.Classic), "PEERLINK_QUEUE_TYPE"), "`TYPE` of the queues made in RabbitMQ: classic or quorum (env PEERLINK_QUEUE_TYPE)")
 	a.stateFlag(c, &f.state)
 	c.Flags().StringVar(&f.localListen, "local-listen", env("127.0.0.1:61613", "PEERLINK_LOCAL_LISTEN"), "loopback `ADDRESS` for the node's applications, \"none\" for the Unix socket only (env PEERLINK_LOCAL_LISTEN)")
+	followFlags(c, &f.follow)
+	publishFlags(c, &f.publish)
 	c.Flags().StringVar(&f.logLevel, "log-level", env("info", "PEERLINK_LOG_LEVEL", "APP_LOG_LEVEL"), "error, warning, info or debug (env PEERLINK_LOG_LEVEL, APP_LOG_LEVEL)")
 	c.Flags().StringVar(&f.logFormat, "log-format", env("text", "PEERLINK_LOG_FORMAT", "APP_LOG_FORMAT"), "text or json (env PEERLINK_LOG_FORMAT, APP_LOG_FORMAT)")
 	return c
@@ -105,6 +113,9 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	cfg := link.Config{Log: log}
+	if cfg.Follow, err = f.follow.config(); err != nil {
+		return err
+	}
 	if err := f.setBroker(&cfg); err != nil {
 		return err
 	}
@@ -117,6 +128,11 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if cfg.Certificate, err = link.LoadCertificate(cfg.Dir, f.serverCert, f.serverKey); err != nil {
 		return err
 	}
+	stopPublishing, err := f.publish.start(ctx, cfg.Dir, log)
+	if err != nil {
+		return err
+	}
+	defer stopPublishing()
 	if cfg.Broker != nil {
 		err = serveRabbitMQ(ctx, f, cfg)
 	} else {

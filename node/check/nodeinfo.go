@@ -12,6 +12,21 @@ import (
 func (c *checker) checkNodeinfo() {
 	c.checkStompTOML("nodeinfo", Problem, "peers need it to find this node's servers, and no info-bundle can be made without it")
 	c.checkUpdatedAt("nodeinfo", "peers will ignore new info-bundles until then; if the clock is right, remove the file")
+	c.checkPublished("db/info-bundle.zip")
+}
+
+// checkPublished checks the info-bundle that peers fetch, if there is one.
+func (c *checker) checkPublished(file string) {
+	data, ok := c.readUpTo(file, infobundle.MaxSize)
+	if !ok {
+		return
+	}
+	b, err := infobundle.Read(data, c.now)
+	if err != nil {
+		c.warning(file, RulePublished, "peers that fetch it will refuse it: %v; make a new one", err)
+	} else if c.rootValid && !sameKey(b.Root, c.root) {
+		c.warning(file, RulePublished, "is the info-bundle of %v with another root key, and peers that fetch it will refuse it; make a new one", b.Identity)
+	}
 }
 
 // checkStompTOML checks a manifest, with findings of the given severity.
@@ -24,8 +39,11 @@ func (c *checker) checkStompTOML(folder string, severity Severity, use string) {
 			return // and can not be read, which is a finding already
 		}
 		f.Text = "is missing: " + use
-	} else if _, err := node.ParseStompTOML(data, c.self.ID); err != nil {
+	} else if stomp, err := node.ParseStompTOML(data, c.self.ID); err != nil {
 		f.Text = strings.TrimPrefix(err.Error(), infobundle.StompTOML+": ") + ": " + use
+	} else if err := stomp.BundleURLsErr; err != nil {
+		f.Severity = min(f.Severity, Warning)
+		f.Text = strings.TrimPrefix(err.Error(), infobundle.StompTOML+": ")
 	} else {
 		return
 	}

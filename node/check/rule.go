@@ -153,6 +153,8 @@ const (
 	RuleStompTOML Rule = "nodeinfo.stomp"
 	// RuleUpdatedAt: updated-at.txt holds a date, not one in the future.
 	RuleUpdatedAt Rule = "nodeinfo.date"
+	// RulePublished: the info-bundle that is published is sound, and the node's.
+	RulePublished Rule = "nodeinfo.published"
 )
 
 // Rules about keys and access.

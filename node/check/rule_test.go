@@ -401,6 +401,15 @@ func (b *breakages) peers(w *world) {
 	b.warning("active without certificate", ca, func(f *fixture) { f.remove(peer + "sub-ca.crt") }, check.RulePeerState)
 	b.warning("deactivated without certificate", ca, func(f *fixture) { f.remove(peer + "sub-ca.crt"); f.write(peer+"DEACTIVATED", "2024-01-01\n") }, check.RulePeerState)
 	b.problem("no servers known", ca, func(f *fixture) { f.remove(peer + "nodeinfo/stomp.toml") }, check.RuleStompTOML)
+	b.warning("published bundle cut", ca, func(f *fixture) { f.replace("db/info-bundle.zip", "root-ca.crt", "") }, check.RulePublished)
+	b.warning("somebody else's bundle published", ca, func(f *fixture) {
+		data, err := os.ReadFile(filepath.Join(w.dirs[aa], "db", "info-bundle.zip"))
+		f.must(err)
+		f.write("db/info-bundle.zip", string(data))
+	}, check.RulePublished)
+	b.warning("a bad URL of the info-bundle", ca, func(f *fixture) {
+		f.replace(peer+"nodeinfo/stomp.toml", "servers", "info-bundle-urls = [\"ftp://example.com/x\"]\nservers")
+	}, check.RuleStompTOML)
 	b.note("no servers known of a deactivated peer", ca, func(f *fixture) {
 		f.remove(peer + "nodeinfo/stomp.toml")
 		f.write(peer+"DEACTIVATED", "2024-01-01\n")

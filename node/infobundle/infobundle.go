@@ -319,6 +319,10 @@ func checkName(name string) error {
 		if strings.HasSuffix(elem, ".") || strings.HasSuffix(elem, " ") {
 			return errors.New("has a part that ends in a dot or a space")
 		}
+		// Operators keep the peers' files under git, which runs what such a folder says.
+		if strings.EqualFold(elem, ".git") || strings.EqualFold(elem, "git~1") {
+			return errors.New("would be git's own folder")
+		}
 	}
 	return nil
 }

@@ -179,6 +179,7 @@ func TestReadRefuses(t *testing.T) {
 		{"no name", a.signed(t, zipOf(t, toml, entry{"", nil, 0})), "name"},
 		{"long name", a.signed(t, zipOf(t, toml, entry{strings.Repeat("x", maxName+1), nil, 0})), "name"},
 		{"dot at the end", a.signed(t, zipOf(t, toml, entry{"x.", nil, 0})), "ends in a dot"},
+		{"git folder", a.signed(t, zipOf(t, toml, entry{"a/.Git/config", nil, 0})), "git's own"},
 		{"link in nodeinfo", a.signed(t, zipOf(t, toml, entry{"x", []byte("/etc/passwd"), fs.ModeSymlink})), "not a regular file"},
 		{"same but for case", a.signed(t, zipOf(t, toml, entry{"STOMP.TOML", nil, 0})), "twice"},
 		{"file and folder", a.signed(t, zipOf(t, toml, entry{"a", nil, 0}, entry{"A/b", nil, 0})), "file and as a folder"},

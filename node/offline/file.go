@@ -180,7 +180,8 @@ func (f *filing) items() error {
 		return err
 	}
 	date := func() (State, error) { return Filed, f.l.HoldDate(f.r.info.date) }
-	return f.item(Done{Item: f.r.infoItem(), Path: f.r.info.file}, date, f.output(f.r.info.file, bundle))
+	publish := func() (State, error) { return Filed, f.l.PublishBundle(bundle) }
+	return f.item(Done{Item: f.r.infoItem(), Path: f.r.info.file}, date, publish, f.output(f.r.info.file, bundle))
 }
 
 // item takes the changes that file one item. The last one says what the item's

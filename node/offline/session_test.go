@@ -80,6 +80,9 @@ func TestSession(t *testing.T) {
 				}
 			}
 			checkOutputs(t, self.Dir, request)
+			if published, err := os.ReadFile(self.PublishedBundle()); err != nil || !bytes.Equal(published, readFileT(t, out, "bundle.zip")) {
+				t.Errorf("the new info-bundle is not the one that is published (%v)", err)
+			}
 			if waiting, err := Waiting(self.Dir, time.Now()); err != nil || len(waiting) != 0 {
 				t.Errorf("%d requests are waiting (%v)", len(waiting), err)
 			}

@@ -1,0 +1,54 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/node"
+	"peerlink/node/publish"
+)
+
+// publishSettings say whether the node's newest info-bundle is served, and where
+// it lies.
+type publishSettings struct {
+	listen, file string
+}
+
+func publishFlags(c *cobra.Command, f *publishSettings) {
+	c.Flags().StringVar(&f.listen, "publish", env("none", "PEERLINK_PUBLISH"), "`ADDRESS` where the node's newest info-bundle is served to anybody by plain HTTP, as "+publish.Path+" (env PEERLINK_PUBLISH)")
+	c.Flags().StringVar(&f.file, "publish-file", env("", "PEERLINK_PUBLISH_FILE"), "the info-bundle `FILE`; by default the newest that was made in the node's directory (env PEERLINK_PUBLISH_FILE)")
+}
+
+// start serves the info-bundle until stop is called.
+func (f *publishSettings) start(ctx context.Context, d *node.Dir, log *slog.Logger) (stop func(), err error) {
+	if f.listen == "none" {
+		if f.file != "" {
+			return nil, usagef("--publish-file is for --publish, which is not given")
+		}
+		return func() {}, nil
+	}
+	l, err := net.Listen("tcp", f.listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for those who fetch the info-bundle: %w", err)
+	}
+	file := f.file
+	if file == "" {
+		file = d.PublishedBundle()
+	}
+	log.Info("the info-bundle is served to anybody", "listen", l.Addr().String(), "path", publish.Path)
+	s := publish.New(publish.Config{File: file, Root: d.Root(), Log: log})
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := s.Serve(ctx, l); err != nil {
+			// The links are worth more than this.
+			log.Error("the info-bundle is not served any more", "err", err)
+		}
+	}()
+	return func() { cancel(); <-done }, nil
+}

@@ -1,0 +1,94 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// BundleURLsKey is the key in stomp.toml with the addresses where a node
+// publishes its newest info-bundle, as a list of URLs. The specification has no
+// such key, but allows it: who does not know it ignores it.
+const BundleURLsKey = "info-bundle-urls"
+
+// Bounds on what a node may name in BundleURLsKey.
+const (
+	MaxBundleURLs = 4
+	maxBundleURL  = 500 // bytes
+)
+
+// CheckBundleURL checks an address as it may stand in a stomp.toml under
+// [BundleURLsKey]: a URL with http or https, a host, and neither a user nor a
+// fragment. Plain http will do, because an info-bundle is signed.
+func CheckBundleURL(s string) error {
+	if len(s) > maxBundleURL {
+		return fmt.Errorf("%q has %d bytes, more than the %d allowed", clip(s), len(s), maxBundleURL)
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Opaque != "":
+		return fmt.Errorf("%q is not a URL: expected for example \"https://example.com/info-bundle.zip\"", clip(s))
+	case u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Errorf("%q must start with https:// or http://", clip(s))
+	case u.User != nil:
+		// Not shown: there may be a password in it.
+		return errors.New("a URL with a user name or a password in it: every peer would get to know them")
+	case u.Fragment != "":
+		return fmt.Errorf("%q has a fragment (#…), which means nothing here: leave it out", clip(s))
+	}
+	if err := checkURLHost(u); err != nil {
+		return fmt.Errorf("%q has no valid host: %w", clip(s), err)
+	}
+	return nil
+}
+
+func checkURLHost(u *url.URL) error {
+	if port := u.Port(); port != "" || strings.HasSuffix(u.Host, ":") {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return errors.New("expected a port from 1 to 65535 after the colon, or no colon")
+		}
+	}
+	if addr, err := netip.ParseAddr(u.Hostname()); err == nil {
+		if addr.Zone() != "" {
+			return errors.New("an IPv6 zone means nothing on other machines")
+		}
+		return nil
+	}
+	return checkDNSName(u.Hostname())
+}
+
+// bundleURLs reads what stands in a stomp.toml under BundleURLsKey. What is
+// wrong in it does not make the rest of the file useless: the URLs that are
+// right are returned besides the first error.
+func bundleURLs(v any) (urls []string, err error) {
+	if v == nil {
+		return nil, nil
+	}
+	list, ok := v.([]any)
+	if !ok {
+		return nil, fmt.Errorf("stomp.toml: %s: expected a list of URLs", BundleURLsKey)
+	}
+	if len(list) > MaxBundleURLs {
+		err = fmt.Errorf("it names %d URLs, more than the %d allowed", len(list), MaxBundleURLs)
+		list = list[:MaxBundleURLs]
+	}
+	for _, e := range list {
+		s, ok := e.(string)
+		bad := CheckBundleURL(s)
+		if !ok {
+			bad = errors.New("expected each URL to be a string")
+		}
+		if bad == nil {
+			urls = append(urls, s)
+		} else if err == nil {
+			err = bad
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("stomp.toml: %s: %w", BundleURLsKey, err)
+	}
+	return urls, err
+}

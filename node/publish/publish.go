@@ -1,0 +1,168 @@
+// Package publish serves a node's newest info-bundle over HTTP, so that its peers
+// find it when it has moved. It serves nothing else, to anybody who asks: nothing
+// in an info-bundle is secret, and it is signed, so that plain HTTP will do.
+package publish
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"peerlink/internal/durable"
+	"peerlink/node/infobundle"
+)
+
+// Path is where the info-bundle is found.
+const Path = "/info-bundle.zip"
+
+// Bounds on what clients can hold.
+const (
+	maxConns     = 64
+	maxHeader    = 8 << 10
+	readTimeout  = 5 * time.Second
+	writeTimeout = 30 * time.Second
+	stopTimeout  = time.Second // for answers that are on their way when the server stops
+)
+
+// Config says what a [Server] serves.
+type Config struct {
+	File string            // the info-bundle; looked at again at each request
+	Root *x509.Certificate // the root certificate that it must have
+	Log  *slog.Logger      // for what is wrong with the file; optional
+}
+
+// Server serves one info-bundle. It is an [http.Handler], for use behind another
+// server too.
+type Server struct {
+	cfg         Config
+	readTimeout time.Duration
+
+	mu      sync.Mutex
+	seen    fs.FileInfo // of the file that current comes from, or that was refused
+	current *bundle     // the last good one; nil if there was none
+}
+
+type bundle struct {
+	data     []byte
+	etag     string
+	modified time.Time
+}
+
+// New makes a Server. It reads the file once, to tell what is wrong with it early
+// in the log; a file that appears, or is repaired, later is as good.
+func New(cfg Config) *Server {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg, readTimeout: readTimeout}
+	if s.bundle() == nil {
+		cfg.Log.Warn("there is no info-bundle to be published yet: make one, and it is served from then on", "file", cfg.File)
+	}
+	return s
+}
+
+// Serve answers requests until ctx is done. It closes the listener. It returns an
+// error only if it can not go on.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	h := &http.Server{
+		Handler:        s,
+		ReadTimeout:    s.readTimeout,
+		WriteTimeout:   writeTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // what clients do wrong is no news
+	}
+	h.SetKeepAlivesEnabled(false) // nobody has two requests
+	down := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(down)
+		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		if h.Shutdown(patience) != nil {
+			h.Close()
+		}
+	})
+	err := h.Serve(limit(l, maxConns))
+	if stop() {
+		l.Close()
+		return fmt.Errorf("publish the info-bundle: %w", err)
+	}
+	<-down
+	return nil
+}
+
+// ServeHTTP answers GET and HEAD for [Path]. Who has the current bundle already
+// can say so by ETag or date.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != Path {
+		http.NotFound(w, r)
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
+		return
+	}
+	b := s.bundle()
+	if b == nil {
+		http.Error(w, "no info-bundle yet", http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Type", "application/zip")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("ETag", b.etag)
+	http.ServeContent(w, r, "", b.modified, bytes.NewReader(b.data))
+}
+
+// bundle returns the current info-bundle, nil if there is none. A file that is no
+// good is reported once, and the last good one is served meanwhile.
+func (s *Server) bundle() *bundle {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fi, err := os.Stat(s.cfg.File)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) && s.seen != nil {
+			s.cfg.Log.Error("the info-bundle can not be read, the last good one is published", "err", err)
+		}
+		s.seen = nil
+		return s.current
+	}
+	if s.seen != nil && os.SameFile(fi, s.seen) && fi.Size() == s.seen.Size() && fi.ModTime().Equal(s.seen.ModTime()) {
+		return s.current
+	}
+	s.seen = fi
+	b, err := s.read(fi)
+	if err != nil {
+		s.cfg.Log.Error("the file is not published, the last good one is", "file", s.cfg.File, "err", err)
+		return s.current
+	}
+	s.current = b
+	return b
+}
+
+// read reads the file. What peers would refuse is not published.
+func (s *Server) read(fi fs.FileInfo) (*bundle, error) {
+	data, err := durable.Read(s.cfg.File, infobundle.MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	b, err := infobundle.Read(data, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if !b.Root.Equal(s.cfg.Root) {
+		return nil, fmt.Errorf("it is the info-bundle of %s, with another root certificate than this node's", b.Identity)
+	}
+	sum := sha256.Sum256(data)
+	s.cfg.Log.Info("publishing the info-bundle", "date", b.UpdatedAt(), "file", s.cfg.File)
+	return &bundle{data: data, etag: fmt.Sprintf(`"%x"`, sum[:16]), modified: fi.ModTime()}, nil
+}
