@@ -8,7 +8,7 @@ import (
 
 // Stamp is a fingerprint of the files that decide about traffic with a peer,
 // made without reading them. While it stays equal, nothing has changed.
-type Stamp [9]struct {
+type Stamp [10]struct {
 	size  int64
 	mtime time.Time
 }
@@ -18,6 +18,7 @@ type Stamp [9]struct {
 func (d *Dir) Stamp(id string) (s Stamp) {
 	files := [len(s)]string{
 		d.file("peers", id, "root-ca.crt"),
+		d.file("peers", id, "peercert.crt"),
 		d.file("peers", id, "sub-ca.crt"),
 		d.file("peers", id, "subnet.txt"),
 		d.file("peers", id, "masq-subnet.txt"),
