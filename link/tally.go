@@ -129,7 +129,7 @@ const (
 	abandoned   = "abandoned"   // the other side said nothing, or went away: port scanners, health checks
 	timedOut    = "timeout"     // the handshake took too long
 	certificate = "certificate" // no chain of certificates that is valid here
-	protocol    = "protocol"    // no TLS, or not the TLS that is spoken here
+	protocol    = "protocol"    // no TLS, not the TLS that is spoken here, or no certificate
 	noPeer      = "no_peer"     // a valid chain of somebody who has no active link with this node, or too many connections
 )
 
