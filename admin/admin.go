@@ -23,6 +23,7 @@ package admin
 import (
 	"context"
 	"fmt"
+	"html/template"
 	"log/slog"
 	"net"
 	"net/http"
@@ -65,6 +66,7 @@ type Server struct {
 	cfg      Config
 	listener net.Listener
 	http     *http.Server
+	template *template.Template
 }
 
 // Open listens on the address. It reports [ErrExposed], or why it can not.
@@ -77,7 +79,7 @@ func Open(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, listener: newBounded(l, maxConnections)}
+	s := &Server{cfg: cfg, listener: newBounded(l, maxConnections), template: parsePage()}
 	s.http = &http.Server{
 		Handler:        s.handler(exposed),
 		ReadTimeout:    readTimeout,

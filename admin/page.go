@@ -26,7 +26,7 @@ type view struct {
 // that nobody sees half of it.
 func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	var out bytes.Buffer
-	if err := pageTemplate().Execute(&out, &view{s.links(r.Context())}); err != nil {
+	if err := s.template.Execute(&out, &view{s.links(r.Context())}); err != nil {
 		s.cfg.Log.Error("the page can not be made", "err", err)
 		text(w, http.StatusInternalServerError, "the page can not be made")
 		return
@@ -40,7 +40,8 @@ func style(w http.ResponseWriter, _ *http.Request) {
 	w.Write(styleText)
 }
 
-func pageTemplate() *template.Template {
+// parsePage reads the page, which is part of the program.
+func parsePage() *template.Template {
 	return template.Must(template.New("page").Parse(pageText))
 }
 

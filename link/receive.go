@@ -46,7 +46,7 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 		select {
 		case slots <- struct{}{}:
 		default:
-			s.rejected.count(overload)
+			s.rejected.count(reasonOverload)
 			s.log.Debug("too many handshakes at once, connection dropped", "remote", tcp.RemoteAddr())
 			tcp.Close()
 			continue
@@ -106,7 +106,7 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 	r := &receiver{s: s, log: log, first: 1}
 	r.news.L = &r.mu
 	if reason := s.admit(r, id, chain, stop); reason != "" {
-		s.rejected.count(noPeer)
+		s.rejected.count(reasonNoPeer)
 		log.Warn("connection refused", "reason", reason)
 		stomp.NewConn(conn, stomp.DefaultLimits()).Fail(&stomp.ServerError{Message: reason})
 		return

@@ -197,7 +197,8 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 	if err != nil {
 		return err
 	}
-	p.seen.Store(np)
+	seen := *np
+	p.seen.Store(&seen)
 	old := p.state.Load()
 	if np.SubCA == nil {
 		return nil // we wait for the certificate from the peer

@@ -16,7 +16,7 @@ type Status struct {
 	Type  string    `json:"type"` // "accounting-authority", ...
 	Since time.Time `json:"since"`
 	// Trouble says why the service does not serve as it should; empty if it does.
-	Trouble string `json:"trouble,omitempty"`
+	Trouble string `json:"-"`
 	// Rejected counts, by reason, the connections that ended before they belonged
 	// to a peer.
 	Rejected     map[string]uint64 `json:"rejected"`
@@ -119,15 +119,17 @@ func (p *peer) status(now time.Time) PeerStatus {
 		Servers: []string{}, Queues: []string{}, Connections: []Connection{},
 		Counts: p.tally.counts(), Certificates: expiries(p.certificates(), now),
 	}
-	if np := p.seen.Load(); np != nil {
+	state, np := p.state.Load(), p.seen.Load()
+	if state != nil {
+		np = state.Peer
+		st.Queues = append(st.Queues, state.queue.Queues...)
+	}
+	if np != nil {
 		st.Type, st.State, st.Deactivated = np.Identity.Type.String(), np.State(), np.Deactivated
 		st.Servers = append(st.Servers, servers(np)...)
 	}
 	if p.gone.Load() {
 		st.State = "gone"
-	}
-	if state := p.state.Load(); state != nil {
-		st.Queues = append(st.Queues, state.queue.Queues...)
 	}
 	t := &p.tally
 	t.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"peerlink/node/pki"
@@ -123,29 +124,31 @@ func clip(s string) string {
 	return s
 }
 
-// Reasons why a connection ended before it belonged to a peer.
+// reason is why a connection ended before it belonged to a peer.
+type reason string
+
 const (
-	overload    = "overload"    // too many handshakes at once
-	abandoned   = "abandoned"   // the other side said nothing, or went away: port scanners, health checks
-	timedOut    = "timeout"     // the handshake took too long
-	certificate = "certificate" // no chain of certificates that is valid here
-	protocol    = "protocol"    // no TLS, not the TLS that is spoken here, or no certificate
-	noPeer      = "no_peer"     // a valid chain of somebody who has no active link with this node, or too many connections
+	reasonOverload    reason = "overload"    // too many handshakes at once
+	reasonAbandoned   reason = "abandoned"   // the other side said nothing, or went away: port scanners, health checks
+	reasonTimeout     reason = "timeout"     // the handshake took too long
+	reasonCertificate reason = "certificate" // no chain of certificates that is valid here
+	reasonProtocol    reason = "protocol"    // no TLS, not the TLS that is spoken here, or no certificate
+	reasonNoPeer      reason = "no_peer"     // a valid chain, of somebody who has no active link with this node, or too many connections
 )
 
 // rejections counts the connections that ended before they belonged to a peer.
 type rejections struct {
 	mu       sync.Mutex
-	byReason map[string]uint64 // the keys are those above
+	byReason map[reason]uint64
 }
 
-func (r *rejections) count(reason string) {
+func (r *rejections) count(why reason) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.byReason == nil {
-		r.byReason = make(map[string]uint64)
+		r.byReason = make(map[reason]uint64)
 	}
-	r.byReason[reason]++
+	r.byReason[why]++
 }
 
 // all are the counts by reason, zeros included.
@@ -153,24 +156,24 @@ func (r *rejections) all() map[string]uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := make(map[string]uint64)
-	for _, reason := range []string{overload, abandoned, timedOut, certificate, protocol, noPeer} {
-		all[reason] = r.byReason[reason]
+	for _, why := range []reason{reasonOverload, reasonAbandoned, reasonTimeout, reasonCertificate, reasonProtocol, reasonNoPeer} {
+		all[string(why)] = r.byReason[why]
 	}
 	return all
 }
 
 // handshakeReason tells why a handshake has failed.
-func handshakeReason(err error) string {
+func handshakeReason(err error) reason {
 	var rule pki.Rule
 	var timeout net.Error
 	switch {
-	case errors.Is(err, io.EOF):
-		return abandoned
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return reasonAbandoned
 	case errors.As(err, &rule):
-		return certificate
+		return reasonCertificate
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return timedOut
+		return reasonTimeout
 	default:
-		return protocol
+		return reasonProtocol
 	}
 }

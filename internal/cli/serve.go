@@ -64,7 +64,8 @@ its plugin rabbitmq_random_exchange. A password is best given in the environment
 Each queue of a peer ("peer queues") has a connection of its own, and several
 services may share the work of one node.
 
-SIGTERM ends it in good order. It needs no root key.`,
+SIGTERM ends it in good order. SIGUSR1 changes the log level to debug, SIGUSR2
+back. It needs no root key, and refuses to run beside one that others can read.`,
 		Example: "  peerlink -C my-node serve --server-cert server.crt --server-key server.key",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
