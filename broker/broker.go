@@ -82,6 +82,9 @@ type Broker interface {
 	// messages given to this Publisher are durable. It must not block. An error
 	// is final: nothing after n will be confirmed.
 	Publish(ctx context.Context, confirmed func(n uint64, err error)) (Publisher, error)
+	// Trouble says why messages can not be stored or taken out at the moment; nil
+	// if nothing is known to be wrong. It does not wait for anything.
+	Trouble() error
 	// Close flushes what can be flushed and releases all resources.
 	Close() error
 }

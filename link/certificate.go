@@ -24,21 +24,7 @@ type Certificate struct {
 	current           atomic.Pointer[tls.Certificate]
 
 	mu    sync.Mutex // guards what follows
-	stamp [2]fileStamp
-}
-
-// fileStamp tells whether a file has changed, without reading it.
-type fileStamp struct {
-	size int64
-	time time.Time
-}
-
-func stampOf(path string) fileStamp {
-	fi, err := os.Stat(path)
-	if err != nil {
-		return fileStamp{size: -1}
-	}
-	return fileStamp{fi.Size(), fi.ModTime()}
+	stamp [2]node.FileStamp
 }
 
 // LoadCertificate reads a server certificate and its unencrypted key, and
@@ -56,7 +42,7 @@ func LoadCertificate(d *node.Dir, certFile, keyFile string) (*Certificate, error
 func (c *Certificate) Reload() (changed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	stamp := [2]fileStamp{stampOf(c.certFile), stampOf(c.keyFile)}
+	stamp := [2]node.FileStamp{node.StampFile(c.certFile), node.StampFile(c.keyFile)}
 	if c.current.Load() != nil && stamp == c.stamp {
 		return false, nil
 	}

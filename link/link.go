@@ -29,6 +29,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"peerlink/broker"
@@ -43,6 +44,7 @@ type Config struct {
 	Listener    net.Listener // peers connect here; closed by the Service
 	Certificate *Certificate // what this node shows to its peers
 	Log         *slog.Logger
+	Serving     func() // called once, when the links are being kept; may be nil
 
 	// AllQueues makes the service use as many queues for a peer as the node's
 	// directory says, each with a connection of its own. Otherwise the first
@@ -91,14 +93,21 @@ type Service struct {
 	cfg     Config
 	log     *slog.Logger
 	roster  *roster
-	fetches chan struct{}  // one for each info-bundle that is being fetched
-	wg      sync.WaitGroup // every goroutine that Run started
+	fetches chan struct{} // one for each info-bundle that is being fetched
+
+	started  time.Time
+	rejected rejections
+	trouble  atomic.Pointer[error] // see Trouble
+
+	wg sync.WaitGroup // every goroutine that Run started
 }
 
 // New makes a Service. It does nothing until [Service.Run].
 func New(cfg Config) *Service {
 	cfg.setDefaults()
-	return &Service{cfg: cfg, log: cfg.Log, roster: newRoster(), fetches: make(chan struct{}, maxFetches)}
+	s := &Service{cfg: cfg, log: cfg.Log, roster: newRoster(), fetches: make(chan struct{}, maxFetches), started: time.Now()}
+	s.setTrouble(errNotServing)
+	return s
 }
 
 // Run keeps the links until ctx is done. Then it stops accepting connections,
@@ -115,9 +124,14 @@ func (s *Service) Run(ctx context.Context) error {
 		s.cfg.Listener.Close()
 		return err
 	}
+	s.setTrouble(nil)
+	if s.cfg.Serving != nil {
+		s.cfg.Serving()
+	}
 	failed := make(chan error, 1)
 	s.wg.Go(func() { failed <- s.accept(ctx, connCtx) })
 	s.wg.Go(func() { s.watch(ctx, connCtx) })
+	s.wg.Go(func() { s.watchExpiry(ctx) })
 
 	var err error
 	select {
@@ -127,6 +141,7 @@ func (s *Service) Run(ctx context.Context) error {
 	stopped := ctx.Err() != nil
 	stop()
 	s.cfg.Listener.Close()
+	s.setTrouble(errNotServing)
 	s.log.Info("stopping", "drain_timeout", s.cfg.DrainTimeout)
 	// Every goroutine has its own way to end within DrainTimeout; the timer is
 	// for those that a peer would hold up.

@@ -46,6 +46,7 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 		select {
 		case slots <- struct{}{}:
 		default:
+			s.rejected.count(reasonOverload)
 			s.log.Debug("too many handshakes at once, connection dropped", "remote", tcp.RemoteAddr())
 			tcp.Close()
 			continue
@@ -54,6 +55,7 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 			conn, id, chain, err := s.handshake(ctx, tcp)
 			<-slots
 			if err != nil {
+				s.rejected.count(handshakeReason(err))
 				if !errors.Is(err, io.EOF) { // port scanners and health checks
 					s.log.Warn("handshake failed", "remote", tcp.RemoteAddr(), "err", err)
 				}
@@ -104,11 +106,13 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 	r := &receiver{s: s, log: log, first: 1}
 	r.news.L = &r.mu
 	if reason := s.admit(r, id, chain, stop); reason != "" {
+		s.rejected.count(reasonNoPeer)
 		log.Warn("connection refused", "reason", reason)
 		stomp.NewConn(conn, stomp.DefaultLimits()).Fail(&stomp.ServerError{Message: reason})
 		return
 	}
 	defer s.dismiss(r)
+	defer context.AfterFunc(r.state.terms, stop)()
 
 	var err error
 	r.server, err = stomp.NewServer(stopCtx, conn, stomp.ServerConfig{
@@ -121,6 +125,7 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 	}
 	defer r.server.Close()
 	log.Info("receiving", "chain", describeChain(chain))
+	defer r.peer.tally.opened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, chain)()
 	err = r.run(stopCtx, connCtx)
 	log.Info("not receiving any more", "err", err)
 }
@@ -183,6 +188,7 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	defer giveUp.Stop()
 	if storeErr := <-confirmed; storeErr != nil {
 		r.log.Error("received messages can not be stored", "err", storeErr)
+		r.peer.tally.note(fmt.Errorf("received messages can not be stored: %w", storeErr))
 		r.server.Fail(&stomp.ServerError{Message: internalError})
 		return storeErr
 	}
@@ -209,11 +215,14 @@ func (r *receiver) pump(ctx context.Context, pub broker.Publisher) (blamed *stom
 		if err != nil {
 			return nil, err
 		}
+		r.peer.tally.messageReceived(len(m.Body))
 		in, err := r.state.view.Incoming(m.Type, m.ContentType, m.Body, time.Now())
 		if errors.Is(err, smp.ErrView) {
 			return &stomp.ServerError{Message: internalError}, err // not the message's fault
 		}
 		if err != nil {
+			r.peer.tally.refused.Add(1)
+			r.peer.tally.note(fmt.Errorf("message from the peer refused: %w", err))
 			return &stomp.ServerError{
 				Message: err.Error(), ReceiptID: m.ID, Type: m.Type, ContentType: m.ContentType, Body: m.Body,
 			}, fmt.Errorf("message %.100q refused: %w", m.ID, err)
@@ -252,7 +261,10 @@ func (r *receiver) push(receipt string) {
 func (r *receiver) onStored(n uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.stored = max(r.stored, n)
+	if n > r.stored {
+		r.peer.tally.stored.Add(n - r.stored)
+		r.stored = n
+	}
 	if r.failed == nil {
 		r.failed = err
 	}

@@ -2,6 +2,9 @@ package link
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"sync"
@@ -22,6 +25,9 @@ type roster struct {
 // peer is one registered peer, from when it is first seen until the service ends.
 type peer struct {
 	id    string
+	tally tally
+	seen  atomic.Pointer[node.Peer] // as its directory had it last; nil if it never could be read
+	gone  atomic.Bool               // its directory is not there any more
 	state atomic.Pointer[peerState] // nil while there must be no traffic with the peer
 
 	follower follower
@@ -43,6 +49,7 @@ type peerState struct {
 	*node.Peer
 	view  smp.View
 	queue broker.PeerQueue
+	terms terms
 }
 
 // maxMissing is how many scans in a row may miss a peer's directory before its
@@ -130,9 +137,13 @@ func (s *Service) watch(ctx, connCtx context.Context) {
 		s.followDue(ctx)
 		switch {
 		case err == nil:
+			if trouble != "" {
+				s.setTrouble(nil)
+			}
 			trouble = ""
 		case err.Error() != trouble && ctx.Err() == nil:
 			trouble = err.Error()
+			s.setTrouble(fmt.Errorf("the node's directory can not be read: %w", err))
 			s.log.Error("the node's directory can not be read, the links stay as they are", "err", err)
 		}
 	}
@@ -152,11 +163,13 @@ func (s *Service) scan(ctx, connCtx context.Context) error {
 	for _, p := range s.roster.all() {
 		if there[p.id] {
 			p.missing = 0
+			p.gone.Store(false)
 			continue
 		}
 		if p.missing++; p.missing == maxMissing && p.state.Load() != nil {
 			s.log.Warn("peer is gone from the node's directory, its link ends", "peer", p.id)
 			p.stamp = node.Stamp{}
+			p.gone.Store(true)
 			p.end()
 		}
 	}
@@ -174,6 +187,7 @@ func (s *Service) scanPeer(ctx, connCtx context.Context, p *peer) {
 		// Tried again at each scan, told once.
 		if err.Error() != p.trouble && ctx.Err() == nil {
 			p.trouble = err.Error()
+			p.tally.note(err)
 			log.Error("peer can not be brought up to date, its link stays as it is", "err", err)
 		}
 		return
@@ -188,6 +202,8 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 	if err != nil {
 		return err
 	}
+	seen := *np
+	p.seen.Store(&seen)
 	old := p.state.Load()
 	if np.SubCA == nil {
 		return nil // we wait for the certificate from the peer
@@ -235,7 +251,10 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 		}
 		np.Active = true
 	}
-	p.set(&peerState{Peer: np, view: view, queue: queue})
+	st := &peerState{Peer: np, view: view, queue: queue}
+	endOld := st.takeOver(old)
+	p.set(st)
+	endOld()
 	s.startSenders(ctx, connCtx, p, queue.Queues)
 	return nil
 }

@@ -54,6 +54,9 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			bo.Reset()
 			lastErr = ""
 		}
+		if err != nil {
+			sd.peer.tally.failed(err)
+		}
 		pause := bo.NextBackOff()
 		if err != nil && err.Error() != lastErr {
 			// Told when it changes, not at each attempt.
@@ -79,6 +82,14 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 	if st.StompErr != nil {
 		return false, st.StompErr
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(st.terms, stop)()
+	defer func() {
+		if st.terms.Err() != nil {
+			ok, err = true, nil // the next attempt is on new terms
+		}
+	}()
 	conn, chain, addr, err := sd.connect(ctx, st)
 	if err != nil {
 		sd.peer.follower.failed(sd.s.cfg.Follow)
@@ -88,7 +99,7 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 	defer context.AfterFunc(connCtx, func() { conn.Close() })()
 	defer conn.Close()
 	start := time.Now()
-	se := &session{sender: sd, state: st, log: sd.log.With("server", addr)}
+	se := &session{sender: sd, state: st, server: addr, log: sd.log.With("server", addr)}
 	err = se.run(ctx, connCtx, conn, chain)
 	if refused := new(stomp.ServerError); errors.As(err, &refused) && refused.N > 0 {
 		// The pauses between offers of a refused message grow.
@@ -124,8 +135,9 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (*tls.Conn, []*x50
 // session is the use of one connection for sending.
 type session struct {
 	*sender
-	state *peerState
-	log   *slog.Logger
+	state  *peerState
+	server string // its address, as the peer has said
+	log    *slog.Logger
 
 	mu      sync.Mutex
 	sent    []sent // messages that are not confirmed yet, in order
@@ -167,6 +179,7 @@ func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x5
 	defer client.Close()
 	defer se.peer.follower.connected()()
 	se.log.Info("sending", "chain", describeChain(chain))
+	defer se.peer.tally.opened(Connection{Direction: Sending, Remote: se.server, Queue: se.queue}, chain)()
 
 	// pump ends when the service stops or the connection does.
 	pumpCtx, stopPump := context.WithCancel(ctx)
@@ -219,9 +232,11 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 			}
 			if err != nil {
 				se.log.Error("message set aside, it can not be sent", "type", d.Type, "err", err)
+				se.peer.tally.note(fmt.Errorf("message set aside, it can not be sent: %w", err))
 				if err := consumer.SetAside(connCtx, d.Tag, err.Error()); err != nil {
 					return err
 				}
+				se.peer.tally.setAside.Add(1)
 				se.refused.forget(print)
 				continue
 			}
@@ -229,6 +244,7 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 			if _, err := client.Send(ctx, stomp.Message{Type: d.Type, ContentType: "application/json", Body: body}); err != nil {
 				return err
 			}
+			se.peer.tally.messageSent(len(body))
 		}
 	}
 }
@@ -250,6 +266,7 @@ func (se *session) confirm(n uint64) (tag uint64, ok bool) {
 	}
 	i := n - se.first
 	tag = se.sent[i].tag
+	se.peer.tally.confirmed.Add(i + 1)
 	se.sent = se.sent[i+1:]
 	se.first, se.receipt = n+1, n
 	return tag, true
@@ -274,6 +291,7 @@ func (se *session) blame(ctx context.Context, consumer broker.Consumer, err erro
 	if !errors.As(err, &refused) || refused.N == 0 {
 		return
 	}
+	se.peer.tally.refusedByPeer.Add(1)
 	se.mu.Lock()
 	var m sent
 	found := refused.N >= se.first && refused.N < se.first+uint64(len(se.sent))
@@ -292,5 +310,6 @@ func (se *session) blame(ctx context.Context, consumer broker.Consumer, err erro
 		se.log.Error("message could not be set aside", "err", err)
 		return
 	}
+	se.peer.tally.setAside.Add(1)
 	se.refused.forget(m.print)
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"peerlink/broker/embedded"
+	"peerlink/internal/socket"
 	"peerlink/stomp"
 )
 
@@ -106,7 +107,7 @@ func (d *Door) listen(stateDir, address string) error {
 	case err == nil:
 		d.listeners = append(d.listeners, unix)
 		found.Unix = socketFile
-	case wantTCP && errors.Is(err, errPathTooLong):
+	case wantTCP && errors.Is(err, socket.ErrPathTooLong):
 		d.log.Warn("local applications can connect by TCP only", "err", err)
 	default:
 		return err

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"peerlink/internal/socket"
 )
 
 // Nobody gets in without the passcode, on either listener; who tries is told in
@@ -238,7 +240,7 @@ func TestUnixSocket(t *testing.T) {
 // Where the path is too long for a Unix socket there is TCP only; without TCP
 // there would be no door.
 func TestLongPath(t *testing.T) {
-	dir := filepath.Join(stateDir(t), strings.Repeat("d", maxSocketPath))
+	dir := filepath.Join(stateDir(t), strings.Repeat("d", socket.MaxPath))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -49,11 +49,16 @@ func (p *Peer) State() string {
 // maxQueues is the most sending queues that a peer may have.
 const maxQueues = 99
 
-// PeerIDs lists the node IDs of all peers, sorted.
+// PeerIDs lists the node IDs of all peers, sorted. It fails with [ErrNotNode] if
+// the directory is not there any more, or empty: a file system that is not
+// mounted is no node without peers.
 func (d *Dir) PeerIDs() ([]string, error) {
 	entries, err := os.ReadDir(d.file("peers"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		if there, err := exists(d.file("root-ca.crt")); err != nil || there {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%s is %w: it has neither root-ca.crt nor peers", d.show(), ErrNotNode)
 	}
 	if err != nil {
 		return nil, err

@@ -1,16 +1,32 @@
 package node
 
 import (
-	"io/fs"
 	"os"
 	"time"
 )
 
 // Stamp is a fingerprint of the files that decide about traffic with a peer,
 // made without reading them. While it stays equal, nothing has changed.
-type Stamp [11]struct {
-	size  int64
-	mtime time.Time
+type Stamp [12]FileStamp
+
+// FileStamp is a fingerprint of one file, made without reading it. The zero
+// FileStamp is that of a file that is absent.
+type FileStamp struct {
+	size     int64 // plus 1
+	modified time.Time
+	changed  time.Time // in any way; zero where the system does not tell
+}
+
+// StampFile makes the fingerprint of the file at a path, or at the end of the
+// symbolic links there. A file that can not be looked at counts as absent.
+func StampFile(path string) FileStamp {
+	fi, err := os.Stat(path)
+	if err != nil || fi.IsDir() {
+		return FileStamp{}
+	}
+	// Whoever replaces a file can give it the size and the modification time of
+	// the old one, as rsync and package managers do; not the time of the change.
+	return FileStamp{fi.Size() + 1, fi.ModTime(), changeTime(fi)}
 }
 
 // Stamp looks at the files of one peer, and those of the node's own that
@@ -18,6 +34,7 @@ type Stamp [11]struct {
 func (d *Dir) Stamp(id string) (s Stamp) {
 	files := [len(s)]string{
 		d.file("peers", id, "root-ca.crt"),
+		d.file("peers", id, "peercert.crt"),
 		d.file("peers", id, "sub-ca.crt"),
 		d.file("peers", id, "subnet.txt"),
 		d.file("peers", id, "masq-subnet.txt"),
@@ -30,9 +47,7 @@ func (d *Dir) Stamp(id string) (s Stamp) {
 		d.file("debtors-subnet.txt"),
 	}
 	for i, path := range files {
-		if fi, err := os.Stat(path); err == nil && fi.Mode().Type() != fs.ModeDir {
-			s[i].size, s[i].mtime = fi.Size()+1, fi.ModTime()
-		}
+		s[i] = StampFile(path)
 	}
 	return s
 }

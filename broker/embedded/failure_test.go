@@ -137,10 +137,16 @@ func testFull(t *testing.T, s *Store, log reports, makeRoom func()) {
 	if err != nil || stats.Trouble == nil || stats.Trouble.Err == nil {
 		t.Errorf("stats show no trouble: %+v, %v", stats, err)
 	}
+	if err := s.Trouble(); err == nil || !errors.Is(err, stats.Trouble.Err) {
+		t.Errorf("the trouble is %v", err)
+	}
 	before := f.confirmed.Load()
 	checkStored(t, s, int(before), int(before))
 	makeRoom()
 	log.want(t, "INFO the message store can be written again")
+	if err := s.Trouble(); err != nil {
+		t.Errorf("there is trouble still: %v", err)
+	}
 	for f.confirmed.Load() == before {
 		runtime.Gosched()
 	}

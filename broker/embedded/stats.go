@@ -59,6 +59,14 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return stats, nil
 }
 
+// Trouble says why the store can not write, and since when; nil if it can.
+func (s *Store) Trouble() error {
+	if t := s.writer.trouble.Load(); t != nil {
+		return fmt.Errorf("message store can not be written since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
+	}
+	return nil
+}
+
 // Queues lists the names of all queues and inboxes.
 func (s *Store) Queues(ctx context.Context) ([]string, error) {
 	stats, err := s.Stats(ctx)

@@ -69,6 +69,18 @@ type health struct {
 // counts as part of it: it may be noticed as late as its heart-beat is missed.
 const oneOutage = time.Minute
 
+// Trouble says why there is no connection to RabbitMQ; nil if there is one, or
+// nobody has needed one yet.
+func (b *Broker) Trouble() error {
+	h := b.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.good || h.trouble == "" {
+		return nil
+	}
+	return errors.New("no connection to RabbitMQ: " + h.trouble)
+}
+
 // up is told of a new connection.
 func (h *health) up(version any) {
 	h.mu.Lock()

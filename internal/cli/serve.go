@@ -14,8 +14,10 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/spf13/cobra"
 
+	"peerlink/admin"
 	"peerlink/broker/embedded"
 	"peerlink/broker/rabbitmq"
+	"peerlink/internal/guard"
 	"peerlink/link"
 	"peerlink/local"
 	"peerlink/node"
@@ -31,6 +33,8 @@ type serveFlags struct {
 	logLevel, logFormat           string
 	follow                        followSettings
 	publish                       publishSettings
+	admin                         string
+	adminExposed                  bool
 }
 
 // embeddedBroker is the --broker that is no URL.
@@ -66,7 +70,8 @@ A peer that moves is found again if it publishes its info-bundle, which is then
 fetched (--follow). With --publish this node publishes its own; name the URL in
 nodeinfo/stomp.toml, as info-bundle-urls = ["http://…"]. See docs/moving.md.
 
-SIGTERM ends it in good order. It needs no root key.`,
+SIGTERM ends it in good order. SIGUSR1 changes the log level to debug, SIGUSR2
+back. It needs no root key, and refuses to run beside one that others can read.`,
 		Example: "  peerlink -C my-node serve --server-cert server.crt --server-key server.key",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -87,6 +92,8 @@ SIGTERM ends it in good order. It needs no root key.`,
 	c.Flags().StringVar(&f.localListen, "local-listen", env("127.0.0.1:61613", "PEERLINK_LOCAL_LISTEN"), "loopback `ADDRESS` for the node's applications, \"none\" for the Unix socket only (env PEERLINK_LOCAL_LISTEN)")
 	followFlags(c, &f.follow)
 	publishFlags(c, &f.publish)
+	c.Flags().StringVar(&f.admin, "admin", env("", "PEERLINK_ADMIN"), "`ADDRESS` of the page, metrics and health checks: loopback such as 127.0.0.1:1235, unix:/path, or none (env PEERLINK_ADMIN; default admin.sock in the state folder, none with RabbitMQ)")
+	c.Flags().BoolVar(&f.adminExposed, "admin-exposed", false, "allow an --admin address that other machines can reach; nothing can be changed there")
 	c.Flags().StringVar(&f.logLevel, "log-level", env("info", "PEERLINK_LOG_LEVEL", "APP_LOG_LEVEL"), "error, warning, info or debug (env PEERLINK_LOG_LEVEL, APP_LOG_LEVEL)")
 	c.Flags().StringVar(&f.logFormat, "log-format", env("text", "PEERLINK_LOG_FORMAT", "APP_LOG_FORMAT"), "text or json (env PEERLINK_LOG_FORMAT, APP_LOG_FORMAT)")
 	return c
@@ -108,10 +115,12 @@ func (a *app) nodedataURL(cmd *cobra.Command) error {
 }
 
 func (a *app) serve(ctx context.Context, f serveFlags) error {
-	log, err := newLogger(a.stderr, f.logLevel, f.logFormat)
+	log, level, err := newLogger(a.stderr, f.logLevel, f.logFormat)
 	if err != nil {
 		return err
 	}
+	guard.Service()
+	obeyLevelSignals(ctx, level, log)
 	cfg := link.Config{Log: log}
 	if cfg.Follow, err = f.follow.config(); err != nil {
 		return err
@@ -125,6 +134,9 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if cfg.Dir, err = a.open(); err != nil {
 		return err
 	}
+	if err := checkRootKey(cfg.Dir, log); err != nil {
+		return err
+	}
 	if cfg.Certificate, err = link.LoadCertificate(cfg.Dir, f.serverCert, f.serverKey); err != nil {
 		return err
 	}
@@ -134,9 +146,9 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	}
 	defer stopPublishing()
 	if cfg.Broker != nil {
-		err = serveRabbitMQ(ctx, f, cfg)
+		err = serveRabbitMQ(ctx, f, cfg, level)
 	} else {
-		err = serveEmbedded(ctx, f, cfg)
+		err = serveEmbedded(ctx, f, cfg, level)
 	}
 	if err == nil {
 		log.Info("stopped")
@@ -172,19 +184,20 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 
 // serveRabbitMQ runs the links. The broker is closed by the caller. There is no
 // lock: services that share a RabbitMQ share the work.
-func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config) error {
+func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *slog.LevelVar) error {
 	var err error
 	if cfg.Listener, err = listen(f.listen); err != nil {
 		return err
 	}
 	cfg.Log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", cfg.Listener.Addr().String(), "broker", "RabbitMQ")
+	tells := admin.Config{Level: level}
 	cfg.Log.Info("applications talk with RabbitMQ itself, there is no door for them here")
-	return errors.Join(link.New(cfg).Run(ctx), cfg.Broker.Close())
+	return errors.Join(runLinks(ctx, f, cfg, "", tells), cfg.Broker.Close())
 }
 
 // serveEmbedded runs the links and the door for applications, in front of the
 // same store.
-func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config) error {
+func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *slog.LevelVar) error {
 	d, log := cfg.Dir, cfg.Log
 	state, err := openState(d, f.state)
 	if err != nil {
@@ -234,7 +247,8 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config) error {
 		}
 		doorErr <- err
 	}()
-	err = link.New(cfg).Run(serviceCtx)
+	tells := admin.Config{Queues: store.Stats, Level: level}
+	err = runLinks(serviceCtx, f, cfg, state, tells)
 	closeDoor()
 	err = errors.Join(err, <-doorErr)
 	if closeErr := store.Close(); closeErr != nil {
@@ -273,26 +287,20 @@ func lockState(state string) (unlock func(), err error) {
 	return func() { l.Unlock() }, nil
 }
 
-func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
-	var l slog.Level
-	switch level {
-	case "error":
-		l = slog.LevelError
-	case "warning", "warn":
-		l = slog.LevelWarn
-	case "info":
-		l = slog.LevelInfo
-	case "debug":
-		l = slog.LevelDebug
-	default:
-		return nil, usagef("--log-level %q: expected error, warning, info or debug", level)
+// newLogger makes the log, and what its level can be changed with.
+func newLogger(w io.Writer, level, format string) (*slog.Logger, *slog.LevelVar, error) {
+	l, err := admin.ParseLevel(level)
+	if err != nil {
+		return nil, nil, usagef("--log-level: %v", err)
 	}
-	o := &slog.HandlerOptions{Level: l}
+	v := new(slog.LevelVar)
+	v.Set(l)
+	o := &slog.HandlerOptions{Level: v}
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(w, o)), nil
+		return slog.New(slog.NewTextHandler(w, o)), v, nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, o)), nil
+		return slog.New(slog.NewJSONHandler(w, o)), v, nil
 	}
-	return nil, usagef("--log-format %q: expected text or json", format)
+	return nil, nil, usagef("--log-format %q: expected text or json", format)
 }

@@ -33,10 +33,13 @@ func stateBase() string {
 	return filepath.Join(home, ".local", "state", "peerlink")
 }
 
+// defaultState is the node's state folder unless another one is named.
+func defaultState(d *node.Dir) string { return filepath.Join(stateBase(), d.Identity().ID) }
+
 // stateFolder names the node's state folder.
 func stateFolder(d *node.Dir, dir string) (string, error) {
 	if dir == "" {
-		dir = filepath.Join(stateBase(), d.Identity().ID)
+		dir = defaultState(d)
 	}
 	return filepath.Abs(dir)
 }

@@ -14,6 +14,11 @@ import (
 // does not allow is left: the key is no worse off than without.
 func Process() { protect() }
 
+// Service takes from this process what a service never needs: being dumped or
+// traced, which would show its server key, and getting more privileges than it
+// has. What the system does not allow is left.
+func Service() { confine() }
+
 // CheckFile fails if the key file can be read or written by others than its
 // owner. On a file system that knows no modes, such as FAT on a USB stick,
 // there is nothing to check.

@@ -9,11 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// After Process the memory can not be dumped, neither into a file nor by a
-// debugger of the same user.
+// After Process, and after Service, the memory can not be dumped, neither into a
+// file nor by a debugger of the same user.
 func TestProcess(t *testing.T) {
-	if os.Getenv("GUARD_TEST_CHILD") != "" {
-		Process()
+	protections := map[string]func(){"process": Process, "service": Service}
+	if protect := protections[os.Getenv("GUARD_TEST_CHILD")]; protect != nil {
+		protect()
 		dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 		var core unix.Rlimit
 		if err != nil || dumpable != 0 || unix.Getrlimit(unix.RLIMIT_CORE, &core) != nil || core.Cur != 0 {
@@ -25,9 +26,11 @@ func TestProcess(t *testing.T) {
 		}
 		return
 	}
-	c := exec.Command(os.Args[0], "-test.run=^TestProcess$")
-	c.Env = append(os.Environ(), "GUARD_TEST_CHILD=1")
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	for name := range protections {
+		c := exec.Command(os.Args[0], "-test.run=^TestProcess$")
+		c.Env = append(os.Environ(), "GUARD_TEST_CHILD="+name)
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
 	}
 }

@@ -31,7 +31,8 @@ type Node struct {
 	Config            link.Config     // of the next service, without what Start sets
 	Store             *embedded.Store // nil unless the broker is this
 	Log               *Log
-	Stop              func() error // ends the service
+	Service           *link.Service // the one that was started last
+	Stop              func() error  // ends the service
 	apps              apps
 	t                 testing.TB
 }
@@ -96,6 +97,7 @@ func (n *Node) Start() {
 	cfg := n.Config
 	cfg.Dir, cfg.Listener, cfg.Certificate, cfg.Log = n.Dir, listener, cert, n.Log.Logger()
 	s := link.New(cfg)
+	n.Service = s
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

@@ -57,7 +57,7 @@ func (c *checker) checkServer(file string, cert *x509.Certificate, inUse bool) (
 	}
 	if inUse {
 		c.checkDates(file, cert)
-		if days := floorDiv(cert.NotAfter.Unix()-cert.NotBefore.Unix(), secondsPerDay); days > closeDays {
+		if days, _ := pki.Expiry(cert.NotAfter, cert.NotBefore); days > closeDays {
 			c.warning(file, RuleLifetime, "is valid for %d days: expected about 365, since it can not be revoked if its key is stolen", days)
 		}
 	}

@@ -3,6 +3,8 @@ package check
 import (
 	"crypto/x509"
 	"time"
+
+	"peerlink/node/pki"
 )
 
 const (
@@ -43,28 +45,8 @@ func ends(cert *x509.Certificate, years int) time.Time {
 	return time.Date(cert.NotAfter.UTC().Year()-years+1, 1, 1, 0, 0, 0, -1, time.UTC)
 }
 
-// expiryDays are the days before a certificate's end that people want to be
-// told about.
-var expiryDays = []int{1, 7, 30, 60}
-
 func (c *checker) expiry(file string, cert *x509.Certificate) Expiry {
-	e := Expiry{What: file, NotAfter: cert.NotAfter.UTC(), DaysLeft: floorDiv(cert.NotAfter.Unix()-c.now.Unix(), secondsPerDay)}
-	for _, days := range expiryDays {
-		if e.DaysLeft <= days {
-			e.WithinDays = days
-			break
-		}
-	}
+	e := Expiry{What: file, NotAfter: cert.NotAfter.UTC()}
+	e.DaysLeft, e.WithinDays = pki.Expiry(cert.NotAfter, c.now)
 	return e
-}
-
-// A time.Duration does not reach as far as these certificates.
-const secondsPerDay = 24 * 60 * 60
-
-func floorDiv(a, b int64) int {
-	q := a / b
-	if a%b < 0 {
-		q--
-	}
-	return int(q)
 }

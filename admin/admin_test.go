@@ -1,0 +1,327 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/broker/embedded"
+	"peerlink/link"
+)
+
+// hostile is what peers would write if they could choose.
+const hostile = "\"><script>document.title='owned'</script>\\\n\x1b[31m"
+
+var testTime = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+// service is what a service says about itself in these tests.
+func service() link.Status {
+	at := testTime
+	return link.Status{
+		ID: "1234abcd", Type: "accounting-authority", Since: testTime,
+		Rejected:     map[string]uint64{"certificate": 3},
+		Certificates: []link.Expiry{{Role: "server", NotAfter: testTime.AddDate(0, 0, 5), DaysLeft: 5}},
+		Peers: []link.PeerStatus{{
+			ID: "00000000000000000000000000000001", Type: "creditors-agent", State: "active",
+			Servers: []string{hostile}, Queues: []string{hostile}, Connections: []link.Connection{{Direction: link.Sending, Remote: hostile, Since: testTime}},
+			Counts:    link.Counts{Sent: 12, Confirmed: 11, SetAside: 1},
+			LastError: hostile, LastErrorAt: &at,
+			Certificates: []link.Expiry{
+				{Role: "peer_server", NotAfter: testTime.AddDate(0, 1, 0)},
+				{Role: "peer_server", NotAfter: testTime.AddDate(0, 2, 0)},
+			},
+		}},
+	}
+}
+
+// open opens a server, and serves until the test ends.
+func open(t *testing.T, cfg Config) *Server {
+	t.Helper()
+	if cfg.Address == "" {
+		cfg.Address = "127.0.0.1:0"
+	}
+	cfg.Version = hostile
+	if cfg.Status == nil {
+		cfg.Status = service
+	}
+	if cfg.BrokerTrouble == nil {
+		cfg.BrokerTrouble = func() error { return nil }
+	}
+	cfg.Queues = func(context.Context) (embedded.Stats, error) {
+		return embedded.Stats{FileBytes: 4096, Queues: []embedded.QueueStats{{Name: hostile, Depth: 7, Oldest: testTime, Total: 9}}}, nil
+	}
+	if cfg.Level == nil {
+		cfg.Level = new(slog.LevelVar)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// ask makes a request and returns the answer.
+func ask(t *testing.T, s *Server, method, path, body string, headers ...string) (status int, answer string, header http.Header) {
+	t.Helper()
+	req, err := http.NewRequest(method, "http://"+s.Address()+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+		if headers[i] == "Host" {
+			req.Host = headers[i+1]
+		}
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	data, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(data), res.Header
+}
+
+// Whatever peers write, the page has no element and no attribute of theirs, and
+// browsers are told to run nothing.
+func TestPageEscapes(t *testing.T) {
+	status, page, header := ask(t, open(t, Config{}), "GET", "/", "")
+	if status != http.StatusOK || strings.Contains(page, "<script") || !strings.Contains(page, "&lt;script&gt;") {
+		t.Errorf("status %d, page:\n%s", status, page)
+	}
+	if csp := header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; style-src 'self';") {
+		t.Errorf("Content-Security-Policy %q", csp)
+	}
+}
+
+// Every line of the metrics is one that Prometheus reads, also with hostile
+// labels, and no series comes twice.
+func TestMetrics(t *testing.T) {
+	_, text, _ := ask(t, open(t, Config{}), "GET", "/metrics", "")
+	line := regexp.MustCompile(`^[a-z_]+(\{[a-z]+="([^"\\\n]|\\["\\n])*"(,[a-z]+="([^"\\\n]|\\["\\n])*")*\})? -?[0-9.e+]+$`)
+	seen := make(map[string]bool)
+	for l := range strings.Lines(text) {
+		l = strings.TrimSuffix(l, "\n")
+		if !line.MatchString(l) {
+			t.Errorf("line %q", l)
+		}
+		series := l[:strings.LastIndex(l, " ")]
+		if seen[series] {
+			t.Errorf("%s comes twice", series)
+		}
+		seen[series] = true
+	}
+	for _, want := range []string{
+		"peerlink_ready 1\n",
+		`peerlink_messages_sent_total{peer="00000000000000000000000000000001"} 12` + "\n",
+		`peerlink_connections{peer="00000000000000000000000000000001",direction="sending"} 1` + "\n",
+		`peerlink_connections_rejected_total{reason="certificate"} 3` + "\n",
+		`peerlink_peers{state="active"} 1` + "\n",
+		fmt.Sprintf(`peerlink_certificate_expiry_timestamp_seconds{peer="",role="server"} %d`+"\n", testTime.AddDate(0, 0, 5).Unix()),
+		fmt.Sprintf(`peerlink_certificate_expiry_timestamp_seconds{peer="00000000000000000000000000000001",role="peer_server"} %d`+"\n", testTime.AddDate(0, 1, 0).Unix()),
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+}
+
+// Whoever asks whether the service serves learns it, and why it does not.
+func TestReady(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		link, broker string
+		status       int
+		answer       string
+	}{
+		{"all is well", "", "", http.StatusOK, "ready\n"},
+		{"directory", "no directory", "", http.StatusServiceUnavailable, "no directory\n"},
+		{"both", "no directory", "no broker", http.StatusServiceUnavailable, "no directory\nno broker\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := open(t, Config{
+				Status: func() link.Status {
+					st := service()
+					st.Trouble = tt.link
+					return st
+				},
+				BrokerTrouble: func() error {
+					if tt.broker == "" {
+						return nil
+					}
+					return errors.New(tt.broker)
+				},
+			})
+			if status, answer, _ := ask(t, s, "GET", "/readyz", ""); status != tt.status || answer != tt.answer {
+				t.Errorf("readyz: %d %q", status, answer)
+			}
+			if status, _, _ := ask(t, s, "GET", "/healthz", ""); status != http.StatusOK {
+				t.Errorf("healthz: %d", status)
+			}
+		})
+	}
+}
+
+// Only those who are on this machine, and no web page, change the log level.
+func TestLogLevel(t *testing.T) {
+	for _, tt := range []struct {
+		name, address, body string
+		headers             []string
+		status              int
+		want                slog.Level
+	}{
+		{"changed", "127.0.0.1:0", "debug\n", nil, http.StatusOK, slog.LevelDebug},
+		{"by its other name", "127.0.0.1:0", "warn", []string{"Host", "localhost:1235"}, http.StatusOK, slog.LevelWarn},
+		{"no level", "127.0.0.1:0", "loud", nil, http.StatusBadRequest, slog.LevelInfo},
+		{"endless", "127.0.0.1:0", strings.Repeat("debug", 1000), nil, http.StatusRequestEntityTooLarge, slog.LevelInfo},
+		{"a page elsewhere", "127.0.0.1:0", "debug", []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden, slog.LevelInfo},
+		{"a page elsewhere, old browser", "127.0.0.1:0", "debug", []string{"Origin", "https://evil.example"}, http.StatusForbidden, slog.LevelInfo},
+		{"DNS rebinding", "127.0.0.1:0", "debug", []string{"Host", "evil.example:1235"}, http.StatusMisdirectedRequest, slog.LevelInfo},
+		{"exposed", "0.0.0.0:0", "debug", nil, http.StatusMethodNotAllowed, slog.LevelInfo},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var log bytes.Buffer
+			level := new(slog.LevelVar)
+			s := open(t, Config{Address: tt.address, Exposed: true, Level: level,
+				Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: level}))})
+			if status, answer, _ := ask(t, s, "PUT", "/log-level", tt.body, tt.headers...); status != tt.status {
+				t.Errorf("status %d, want %d: %s", status, tt.status, answer)
+			}
+			if level.Level() != tt.want {
+				t.Errorf("level %v, want %v", level.Level(), tt.want)
+			}
+			if told := strings.Contains(log.String(), "log level changed"); told != (tt.want != slog.LevelInfo) {
+				t.Errorf("the log says %q", log.String())
+			}
+		})
+	}
+}
+
+// Nothing is read through a name that leads here, whoever owns it.
+func TestRebinding(t *testing.T) {
+	s := open(t, Config{})
+	for host, want := range map[string]int{
+		"evil.example": http.StatusMisdirectedRequest, "localhost.evil.example:80": http.StatusMisdirectedRequest, "": http.StatusOK,
+		"127.0.0.1": http.StatusOK, "[::1]:1235": http.StatusOK, "localhost": http.StatusOK,
+	} {
+		headers := []string{"Host", host}
+		if status, _, _ := ask(t, s, "GET", "/links", "", headers...); status != want {
+			t.Errorf("Host %q: %d, want %d", host, status, want)
+		}
+	}
+}
+
+// What other machines could reach is refused, unless it was asked for.
+func TestExposed(t *testing.T) {
+	for _, address := range []string{":0", "0.0.0.0:0", "[::]:0"} {
+		if _, err := Open(Config{Address: address}); !errors.Is(err, ErrExposed) {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	for _, address := range []string{"", "1235", "unix:", "unix:relative", "/path", "none"} {
+		if _, err := Open(Config{Address: address}); !errors.Is(err, ErrAddress) {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+}
+
+// A client finds a server on a Unix socket, and gets what it knows; without a
+// server it says so.
+func TestClient(t *testing.T) {
+	dir, err := os.MkdirTemp("", "admin") // Unix sockets want short paths
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	address, err := ParseAddress(UnixAddress(filepath.Join(dir, "s")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := NewClient(address)
+	if _, err := c.Links(t.Context()); !errors.Is(err, ErrNoServer) {
+		t.Errorf("nobody there: %v", err)
+	}
+	open(t, Config{Address: address.String()})
+	l, err := c.Links(t.Context())
+	if err != nil || l.ID != "1234abcd" || len(l.Peers) != 1 || l.Peers[0].LastError != hostile || l.QueuedFor(l.Peers[0]) != 7 {
+		t.Errorf("links %+v, %v", l, err)
+	}
+	if err := c.SetLogLevel(t.Context(), "debug"); err != nil {
+		t.Error(err)
+	}
+	if level, err := c.LogLevel(t.Context()); err != nil || level != "debug" {
+		t.Errorf("level %q, %v", level, err)
+	}
+	if err := c.SetLogLevel(t.Context(), "loud"); err == nil || !strings.Contains(err.Error(), "expected error, warning") {
+		t.Errorf("bad level: %v", err)
+	}
+}
+
+// However many connect, only so many connections are held, and the next is
+// served once one of them ends.
+func TestBounded(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newBounded(inner, 2)
+	accepted := make(chan net.Conn)
+	go func() {
+		defer close(accepted)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	for range 3 {
+		c, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	first := <-accepted
+	<-accepted
+	if len(l.slots) != 2 {
+		t.Errorf("%d slots are taken", len(l.slots))
+	}
+	first.Close()
+	first.Close() // a second time frees nothing
+	<-accepted
+	if len(l.slots) != 2 {
+		t.Errorf("%d slots are taken", len(l.slots))
+	}
+	l.Close()
+	if _, open := <-accepted; open {
+		t.Error("accepted after the end")
+	}
+}

@@ -1,0 +1,88 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Bounds of what a client takes.
+const (
+	clientTimeout = 15 * time.Second
+	maxAnswer     = 64 << 20
+)
+
+// ErrNoServer means that nobody answers at an address.
+var ErrNoServer = errors.New("no running service answers")
+
+// Client asks a running service.
+type Client struct {
+	address Address
+	http    *http.Client
+}
+
+// NewClient makes a client for the address of a [Server].
+func NewClient(address Address) *Client {
+	return &Client{address, &http.Client{
+		Timeout: clientTimeout,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, address.network, address.address)
+			},
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// Links asks how the service does. It reports [ErrNoServer].
+func (c *Client) Links(ctx context.Context) (*Links, error) {
+	body, err := c.do(ctx, http.MethodGet, "/links", "")
+	if err != nil {
+		return nil, err
+	}
+	l := new(Links)
+	if err := json.Unmarshal(body, l); err != nil {
+		return nil, fmt.Errorf("%s: the answer is not that of a peerlink service: %w", c.address, err)
+	}
+	return l, nil
+}
+
+// LogLevel asks for the log level. It reports [ErrNoServer].
+func (c *Client) LogLevel(ctx context.Context) (string, error) {
+	body, err := c.do(ctx, http.MethodGet, "/log-level", "")
+	return strings.TrimSpace(string(body)), err
+}
+
+// SetLogLevel changes the log level, to what [ParseLevel] reads. It reports
+// [ErrNoServer].
+func (c *Client) SetLogLevel(ctx context.Context, level string) error {
+	_, err := c.do(ctx, http.MethodPut, "/log-level", level)
+	return err
+}
+
+func (c *Client) do(ctx context.Context, method, path, body string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w at %s: %w", ErrNoServer, c.address, err)
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.address, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s says %s: %.200s", c.address, res.Status, strings.TrimSpace(string(answer)))
+	}
+	return answer, nil
+}

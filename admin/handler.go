@@ -1,0 +1,107 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// maxLevel is the longest body of PUT /log-level in bytes.
+const maxLevel = 64
+
+// handler answers all requests. On an exposed address nothing can be changed.
+func (s *Server) handler(exposed bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", s.page)
+	mux.HandleFunc("GET /style.css", style)
+	mux.HandleFunc("GET /links", s.getLinks)
+	mux.HandleFunc("GET /metrics", s.metrics)
+	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("GET /readyz", s.ready)
+	mux.HandleFunc("GET /log-level", s.getLevel)
+	if exposed {
+		return guarded(mux)
+	}
+	mux.HandleFunc("PUT /log-level", s.putLevel)
+	return onlyByAddress(http.NewCrossOriginProtection().Handler(guarded(mux)))
+}
+
+// guarded tells browsers to run nothing, load nothing and keep nothing.
+func guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// onlyByAddress refuses requests for a name: whoever owns a name can make it
+// lead here, and a browser then takes us for part of that site.
+func onlyByAddress(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err != nil && host != "localhost" {
+			http.Error(w, "ask for this by an IP address or as localhost", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) getLinks(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	_ = e.Encode(s.links(r.Context())) // whoever has asked is gone
+}
+
+// health asks for the status, which takes every lock there is: a service that
+// hangs does not answer.
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+	s.cfg.Status()
+	text(w, http.StatusOK, "alive")
+}
+
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	if l := s.links(r.Context()); !l.Ready {
+		text(w, http.StatusServiceUnavailable, strings.Join(l.Troubles, "\n"))
+		return
+	}
+	text(w, http.StatusOK, "ready")
+}
+
+func (s *Server) getLevel(w http.ResponseWriter, _ *http.Request) {
+	text(w, http.StatusOK, LevelName(s.cfg.Level.Level()))
+}
+
+func (s *Server) putLevel(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLevel))
+	if err != nil {
+		text(w, http.StatusRequestEntityTooLarge, "expected nothing but a log level")
+		return
+	}
+	level, err := ParseLevel(strings.TrimSpace(string(body)))
+	if err != nil {
+		text(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	SetLevel(s.cfg.Level, level, s.cfg.Log)
+	text(w, http.StatusOK, LevelName(level))
+}
+
+func text(w http.ResponseWriter, status int, line string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	fmt.Fprintln(w, line)
+}

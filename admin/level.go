@@ -1,0 +1,45 @@
+package admin
+
+import (
+	"fmt"
+	"log/slog"
+)
+
+// ParseLevel reads a log level: error, warning (or warn), info or debug.
+func ParseLevel(s string) (slog.Level, error) {
+	switch s {
+	case "error":
+		return slog.LevelError, nil
+	case "warning", "warn":
+		return slog.LevelWarn, nil
+	case "info":
+		return slog.LevelInfo, nil
+	case "debug":
+		return slog.LevelDebug, nil
+	}
+	return 0, fmt.Errorf("%.20q is no log level: expected error, warning, info or debug", s)
+}
+
+// LevelName is the opposite of [ParseLevel].
+func LevelName(l slog.Level) string {
+	switch {
+	case l >= slog.LevelError:
+		return "error"
+	case l >= slog.LevelWarn:
+		return "warning"
+	case l >= slog.LevelInfo:
+		return "info"
+	default:
+		return "debug"
+	}
+}
+
+// SetLevel changes the level of log, and tells of it while info is told.
+func SetLevel(v *slog.LevelVar, level slog.Level, log *slog.Logger) {
+	old := v.Level()
+	v.Set(min(old, level))
+	if old != level {
+		log.Info("log level changed", "from", LevelName(old), "to", LevelName(level))
+	}
+	v.Set(level)
+}

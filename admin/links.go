@@ -1,0 +1,78 @@
+package admin
+
+import (
+	"context"
+	"time"
+
+	"peerlink/broker/embedded"
+	"peerlink/link"
+)
+
+// Links is how a service does: GET /links in JSON.
+type Links struct {
+	Version string    `json:"version"`
+	At      time.Time `json:"at"`
+	// Ready tells whether the service serves all peers; if it does not, Troubles
+	// says why.
+	Ready    bool     `json:"ready"`
+	Troubles []string `json:"troubles"`
+	link.Status
+	// Queues are those of the embedded broker. Those of RabbitMQ it shows itself.
+	Queues []Queue `json:"queues"`
+	// StoreBytes is the size of the embedded broker's files.
+	StoreBytes int64 `json:"store_bytes,omitempty"`
+}
+
+// Queue is a queue or an inbox of the embedded broker.
+type Queue struct {
+	Name     string     `json:"name"`
+	Messages int64      `json:"messages"`         // in it now
+	Oldest   *time.Time `json:"oldest,omitempty"` // arrival of the first of them
+	SetAside int64      `json:"set_aside"`        // taken out of it because they can not be sent
+	Total    uint64     `json:"total"`            // ever put into it
+}
+
+// links asks everybody.
+func (s *Server) links(ctx context.Context) Links {
+	l := Links{Version: s.cfg.Version, At: time.Now().UTC(), Status: s.cfg.Status(), Troubles: []string{}, Queues: []Queue{}}
+	if l.Trouble != "" {
+		l.Troubles = append(l.Troubles, l.Trouble)
+	}
+	if err := s.cfg.BrokerTrouble(); err != nil {
+		l.Troubles = append(l.Troubles, err.Error())
+	}
+	if s.cfg.Queues != nil {
+		stats, err := s.cfg.Queues(ctx)
+		if err != nil {
+			l.Troubles = append(l.Troubles, err.Error())
+		}
+		l.Queues, l.StoreBytes = queues(stats), stats.FileBytes
+	}
+	l.Ready = len(l.Troubles) == 0
+	return l
+}
+
+func queues(stats embedded.Stats) []Queue {
+	list := []Queue{}
+	for _, q := range stats.Queues {
+		row := Queue{Name: q.Name, Messages: q.Depth, SetAside: q.SetAside, Total: q.Total}
+		if !q.Oldest.IsZero() {
+			oldest := q.Oldest.UTC()
+			row.Oldest = &oldest
+		}
+		list = append(list, row)
+	}
+	return list
+}
+
+// QueuedFor counts the messages that wait in the queues of a peer.
+func (l *Links) QueuedFor(p link.PeerStatus) (n int64) {
+	for _, name := range p.Queues {
+		for _, q := range l.Queues {
+			if q.Name == name {
+				n += q.Messages
+			}
+		}
+	}
+	return n
+}

@@ -1,0 +1,143 @@
+package admin
+
+import (
+	"net/http"
+	"runtime"
+	"strings"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"peerlink/link"
+)
+
+// metrics writes all figures in the text format of Prometheus. They are counted
+// elsewhere: a set is made for each request, and thrown away.
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	l := s.links(r.Context())
+	e := exposition{metrics.NewSet()}
+	e.service(&l)
+	e.peers(&l)
+	e.queues(&l)
+	e.process()
+	e.WritePrometheus(w)
+}
+
+// exposition collects metrics. All names start with peerlink_, except those that
+// programs in Go have in common.
+type exposition struct{ *metrics.Set }
+
+// label writes one label. The values may hold anything.
+func label(name, value string) string {
+	return name + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(value) + `"`
+}
+
+func (e exposition) gauge(name string, value float64, labels ...string) {
+	e.NewGauge(series(name, labels), func() float64 { return value })
+}
+
+func (e exposition) counter(name string, value uint64, labels ...string) {
+	e.NewCounter(series(name, labels)).Set(value)
+}
+
+func series(name string, labels []string) string {
+	if len(labels) == 0 {
+		return name
+	}
+	return name + "{" + strings.Join(labels, ",") + "}"
+}
+
+func (e exposition) service(l *Links) {
+	e.gauge("peerlink_info", 1, label("version", l.Version), label("node", l.ID), label("type", l.Type))
+	e.gauge("peerlink_ready", truth(l.Ready))
+	for reason, n := range l.Rejected {
+		e.counter("peerlink_connections_rejected_total", n, label("reason", reason))
+	}
+	e.certificates(l.Certificates, label("peer", ""))
+}
+
+func (e exposition) peers(l *Links) {
+	states := map[string]int{"signed": 0, "registered": 0, "active": 0, "deactivated": 0, "unreadable": 0, "gone": 0}
+	for _, p := range l.Peers {
+		states[p.State]++
+		peer := label("peer", p.ID)
+		for _, c := range []struct {
+			name  string
+			value uint64
+		}{
+			{"messages_sent", p.Counts.Sent},
+			{"bytes_sent", p.Counts.SentBytes},
+			{"messages_confirmed", p.Counts.Confirmed},
+			{"messages_received", p.Counts.Received},
+			{"bytes_received", p.Counts.ReceivedBytes},
+			{"messages_stored", p.Counts.Stored},
+			{"messages_refused", p.Counts.Refused},
+			{"messages_refused_by_peer", p.Counts.RefusedByPeer},
+			{"messages_set_aside", p.Counts.SetAside},
+			{"connects", p.Counts.Connects},
+			{"failures", p.Counts.Failures},
+		} {
+			e.counter("peerlink_"+c.name+"_total", c.value, peer)
+		}
+		e.connections(p.Connections, peer)
+		e.certificates(p.Certificates, peer)
+	}
+	for state, n := range states {
+		e.gauge("peerlink_peers", float64(n), label("state", state))
+	}
+}
+
+func (e exposition) connections(list []link.Connection, peer string) {
+	n := map[string]int{link.Sending: 0, link.Receiving: 0}
+	for _, c := range list {
+		n[c.Direction]++
+	}
+	for direction, n := range n {
+		e.gauge("peerlink_connections", float64(n), peer, label("direction", direction))
+	}
+}
+
+// certificates tells the end of the first to end in each role: a peer may show
+// several server certificates.
+func (e exposition) certificates(list []link.Expiry, peer string) {
+	told := make(map[string]bool)
+	for _, c := range list { // the first to end comes first
+		if !told[c.Role] {
+			told[c.Role] = true
+			e.gauge("peerlink_certificate_expiry_timestamp_seconds", float64(c.NotAfter.Unix()), peer, label("role", c.Role))
+		}
+	}
+}
+
+func (e exposition) queues(l *Links) {
+	for _, q := range l.Queues {
+		name := label("queue", q.Name)
+		e.gauge("peerlink_queue_messages", float64(q.Messages), name)
+		e.gauge("peerlink_queue_set_aside_messages", float64(q.SetAside), name)
+		age := 0.0
+		if q.Oldest != nil {
+			age = max(0, l.At.Sub(*q.Oldest).Seconds())
+		}
+		e.gauge("peerlink_queue_oldest_age_seconds", age, name)
+	}
+	if l.StoreBytes > 0 {
+		e.gauge("peerlink_store_bytes", float64(l.StoreBytes))
+	}
+}
+
+// process tells about the process, without /proc: a process that can not be
+// traced may not read all of its own there.
+func (e exposition) process() {
+	e.gauge("go_goroutines", float64(runtime.NumGoroutine()))
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	e.gauge("go_memstats_heap_alloc_bytes", float64(m.HeapAlloc))
+	e.gauge("go_memstats_sys_bytes", float64(m.Sys))
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

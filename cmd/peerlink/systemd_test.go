@@ -1,0 +1,89 @@
+//go:build linux
+
+package main
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/node/nodetype"
+)
+
+// systemd is told when the service serves, again and again that it is alive, and
+// when it begins to stop.
+func TestServiceManagerIsTold(t *testing.T) {
+	dir, err := os.MkdirTemp("", "notify") // Unix sockets want short paths
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "s")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	t.Setenv("WATCHDOG_USEC", "300000")
+	s := newServer(t, nodetype.AccountingAuthority)
+	s.start()
+	t.Cleanup(func() { s.process.Process.Kill() })
+	next := func() string {
+		t.Helper()
+		buf := make([]byte, 1000)
+		if err := l.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := l.Read(buf)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, s.log())
+		}
+		return string(buf[:n])
+	}
+	for _, want := range []string{"READY=1", "WATCHDOG=1", "WATCHDOG=1"} {
+		if got := next(); got != want {
+			t.Fatalf("systemd is told %q, want %q", got, want)
+		}
+	}
+	if err := s.process.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	for got := next(); got != "STOPPING=1"; got = next() {
+		if got != "WATCHDOG=1" {
+			t.Fatalf("systemd is told %q", got)
+		}
+	}
+	if err := <-s.exited; err != nil {
+		t.Errorf("the service ended with %v", err)
+	}
+}
+
+// The unit is one that systemd takes, and leaves little to whoever breaks in.
+func TestUnit(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is not installed: the unit is not checked")
+	}
+	text, err := os.ReadFile("../../deploy/systemd/peerlink.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Elsewhere than on the machine that it is for, the program is not there.
+	text = []byte(strings.Replace(string(text), "/usr/local/bin/peerlink", "/bin/true", 1))
+	unit := filepath.Join(t.TempDir(), "peerlink.service")
+	if err := os.WriteFile(unit, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput(); err != nil || strings.Contains(string(out), "peerlink.service") {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+	// The threshold is ten times the exposure level.
+	if out, err := exec.Command(analyze, "security", "--offline=true", "--threshold=15", unit).CombinedOutput(); err != nil {
+		t.Errorf("systemd-analyze security: %v\n%s", err, out)
+	}
+}

@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"peerlink/admin"
+	"peerlink/internal/socket"
+	"peerlink/link"
+)
+
+// noAdmin is the --admin that wants no such address.
+const noAdmin = "none"
+
+// adminSocket is the admin address that a state folder has by default.
+func adminSocket(state string) string {
+	return admin.UnixAddress(filepath.Join(state, "admin.sock"))
+}
+
+// runLinks keeps the links until ctx is done, with what tells of them to an
+// operator and to the service manager. By default that is on a Unix socket in
+// the state folder, and nowhere if there is none (state is "").
+func runLinks(ctx context.Context, f serveFlags, cfg link.Config, state string, tells admin.Config) error {
+	log := cfg.Log
+	cfg.Serving = func() { tellManager(log, daemon.SdNotifyReady) }
+	service := link.New(cfg)
+	tells.Status, tells.BrokerTrouble, tells.Log, tells.Version = service.Status, cfg.Broker.Trouble, log, version
+	server, err := openAdmin(f, state, tells)
+	if err != nil {
+		cfg.Listener.Close()
+		return err
+	}
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(ctx, func() { tellManager(log, daemon.SdNotifyStopping) })()
+	go feedWatchdog(ctx, service, log)
+	// Until the links have ended it can be seen how they do.
+	adminCtx, closeAdmin := context.WithCancel(context.WithoutCancel(ctx))
+	defer closeAdmin()
+	adminErr := make(chan error, 1)
+	go func() {
+		if server == nil {
+			adminErr <- nil
+			return
+		}
+		err := server.Serve(adminCtx)
+		if err != nil {
+			stop()
+		}
+		adminErr <- err
+	}()
+	err = service.Run(ctx)
+	closeAdmin()
+	return errors.Join(err, <-adminErr)
+}
+
+// openAdmin opens the admin address; nil if there is to be none.
+func openAdmin(f serveFlags, state string, cfg admin.Config) (*admin.Server, error) {
+	cfg.Address, cfg.Exposed = f.admin, f.adminExposed
+	byDefault := f.admin == ""
+	switch {
+	case f.admin == noAdmin, byDefault && state == "":
+		return nil, nil
+	case byDefault:
+		cfg.Address = adminSocket(state)
+	}
+	server, err := admin.Open(cfg)
+	switch {
+	case byDefault && errors.Is(err, socket.ErrPathTooLong):
+		cfg.Log.Warn("no admin address: choose one with --admin, or a state folder with a shorter path", "err", err)
+		return nil, nil
+	case errors.Is(err, admin.ErrAddress), errors.Is(err, admin.ErrExposed):
+		return nil, usagef("--admin: %v", err)
+	case err != nil:
+		return nil, err
+	}
+	cfg.Log.Info("how the links do can be seen", "admin", server.Address())
+	return server, nil
+}

@@ -1,0 +1,36 @@
+//go:build unix
+
+package cli
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"peerlink/admin"
+)
+
+// obeyLevelSignals sets the log level to debug on SIGUSR1, and back to what it
+// was at first on SIGUSR2, until ctx is done.
+func obeyLevelSignals(ctx context.Context, level *slog.LevelVar, log *slog.Logger) {
+	first := level.Level()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	go func() {
+		defer signal.Stop(signals)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case s := <-signals:
+				to := first
+				if s == syscall.SIGUSR1 {
+					to = slog.LevelDebug
+				}
+				admin.SetLevel(level, to, log)
+			}
+		}
+	}()
+}

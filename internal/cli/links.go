@@ -1,0 +1,188 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/admin"
+	"peerlink/link"
+)
+
+// adminFlags say where a running service can be asked.
+type adminFlags struct{ address, state string }
+
+func (a *app) adminFlags(c *cobra.Command, f *adminFlags) {
+	c.Flags().StringVar(&f.address, "admin", env("", "PEERLINK_ADMIN"), "`ADDRESS` that \"serve\" was given with --admin (env PEERLINK_ADMIN; default the socket in the state folder)")
+	a.stateFlag(c, &f.state)
+}
+
+// client makes the client for the running service that the flags name.
+func (a *app) client(f adminFlags) (*admin.Client, error) {
+	address := f.address
+	if address == noAdmin {
+		return nil, usagef("--admin %q is no address where a service can be asked", noAdmin)
+	}
+	if address == "" {
+		state, err := a.findState(f.state)
+		if err != nil {
+			return nil, err
+		}
+		address = adminSocket(state)
+	}
+	where, err := admin.ParseAddress(address)
+	if err != nil {
+		return nil, usagef("--admin: %v", err)
+	}
+	return admin.NewClient(where), nil
+}
+
+// findState names the state folder without making it.
+func (a *app) findState(dir string) (string, error) {
+	if dir != "" {
+		return filepath.Abs(dir)
+	}
+	d, err := a.open()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(defaultState(d))
+}
+
+func (a *app) linksCommand() *cobra.Command {
+	var f adminFlags
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "links",
+		Short: "Show how the links of the running service do",
+		Long: `Asks the running "peerlink serve" for each peer: its state, the connections, what
+waits in its queue, what was sent and received since the service started, the
+certificate that is the first to end, and the last trouble.
+
+A service with RabbitMQ answers only if it was started with --admin; name the
+same address here.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := a.client(f)
+			if err != nil {
+				return err
+			}
+			l, err := client.Links(cmd.Context())
+			if err != nil {
+				return notRunning(err)
+			}
+			if asJSON {
+				return a.json(l)
+			}
+			a.showLinks(l)
+			return nil
+		},
+	}
+	a.adminFlags(c, &f)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func (a *app) logLevelCommand() *cobra.Command {
+	var f adminFlags
+	c := &cobra.Command{
+		Use:   "log-level [LEVEL]",
+		Short: "Show or change the log level of the running service",
+		Long: `Shows the log level of the running "peerlink serve", or changes it to error,
+warning, info or debug until it ends.
+
+Without an admin address, SIGUSR1 changes the level to debug, and SIGUSR2 back to
+the one that the service was started with.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client(f)
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				level, err := client.LogLevel(cmd.Context())
+				if err != nil {
+					return notRunning(err)
+				}
+				a.print("%s", plain(level))
+				return nil
+			}
+			if _, err := admin.ParseLevel(args[0]); err != nil {
+				return usagef("%v", err)
+			}
+			return notRunning(client.SetLogLevel(cmd.Context(), args[0]))
+		},
+	}
+	a.adminFlags(c, &f)
+	return c
+}
+
+// notRunning says what to do if nobody answers.
+func notRunning(err error) error {
+	if errors.Is(err, admin.ErrNoServer) {
+		return fmt.Errorf("%w; is \"peerlink serve\" running, with the same --state or --admin, and by the same user?", err)
+	}
+	return err
+}
+
+func (a *app) showLinks(l *admin.Links) {
+	ready := "ready"
+	if !l.Ready {
+		ready = "NOT READY: " + strings.Join(l.Troubles, "; ")
+	}
+	a.table([][2]string{
+		{"node", l.Type + " " + l.ID},
+		{"service", ready},
+		{"running for", admin.Age(l.At.Sub(l.Since))},
+		{"certificate", firstToEnd(l.Certificates)},
+	})
+	if len(l.Peers) == 0 {
+		return
+	}
+	a.print("")
+	rows := [][]string{{"PEER", "TYPE", "STATE", "OUT", "IN", "QUEUED", "SENT", "CONFIRMED", "RECEIVED", "STORED", "SET ASIDE", "FIRST CERTIFICATE TO END"}}
+	for _, p := range l.Peers {
+		queued := "-"
+		if len(l.Queues) > 0 {
+			queued = fmt.Sprint(l.QueuedFor(p))
+		}
+		rows = append(rows, []string{
+			p.ID, orNone(p.Type), p.State, connections(p, link.Sending), connections(p, link.Receiving), queued,
+			fmt.Sprint(p.Counts.Sent), fmt.Sprint(p.Counts.Confirmed), fmt.Sprint(p.Counts.Received), fmt.Sprint(p.Counts.Stored),
+			fmt.Sprint(p.Counts.SetAside), firstToEnd(p.Certificates),
+		})
+	}
+	a.columns(rows)
+	for _, p := range l.Peers {
+		if p.LastErrorAt != nil {
+			a.print("\n%s, last trouble, %s ago: %s", p.ID, admin.Age(l.At.Sub(*p.LastErrorAt)), plain(p.LastError))
+		}
+	}
+}
+
+// connections says where they lead, in one direction, or how many there are.
+func connections(p link.PeerStatus, direction string) string {
+	var remotes []string
+	for _, c := range p.Connections {
+		if c.Direction == direction {
+			remotes = append(remotes, c.Remote)
+		}
+	}
+	switch len(remotes) {
+	case 0:
+		return "-"
+	case 1:
+		return remotes[0]
+	}
+	return fmt.Sprintf("%d connections", len(remotes))
+}
+
+func firstToEnd(list []link.Expiry) string {
+	if len(list) == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%s %s", list[0].Role, list[0].NotAfter.Format("2006-01-02"))
+}

@@ -1,0 +1,53 @@
+package socket
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// folder is short enough for Unix sockets, wherever tests run.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "socket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// Only its owner can connect; whoever comes second is told; what a crash has
+// left is replaced, and nothing else is.
+func TestListen(t *testing.T) {
+	path := filepath.Join(folder(t), "s")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(path); err != nil || runtime.GOOS != "windows" && fi.Mode().Perm() != 0o600 {
+		t.Errorf("the socket is %v (%v)", fi.Mode(), err)
+	}
+	if _, err := Listen(path); !errors.Is(err, ErrInUse) {
+		t.Errorf("second: %v", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // as after a crash
+	l.Close()
+	if l, err = Listen(path); err != nil {
+		t.Fatalf("after a crash: %v", err)
+	}
+	l.Close()
+	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "not a socket") {
+		t.Errorf("in the way of a file: %v", err)
+	}
+	if _, err := Listen(filepath.Join(path, strings.Repeat("d", MaxPath))); !errors.Is(err, ErrPathTooLong) {
+		t.Errorf("long path: %v", err)
+	}
+}

@@ -1,0 +1,156 @@
+package link
+
+import (
+	"context"
+	"crypto/x509"
+	"log/slog"
+	"slices"
+	"time"
+
+	"peerlink/node/pki"
+)
+
+// Expiry is the end of a certificate that a link needs.
+type Expiry struct {
+	// Role says what the certificate is for:
+	//
+	//	server       this node's server certificate
+	//	root         this node's root certificate
+	//	peer_root    the peer's root certificate, as it was pinned
+	//	issued       the peer certificate that this node has issued to the peer
+	//	received     the peer certificate that the peer has issued to this node
+	//	peer_server  the server certificate that the peer shows, or showed last
+	Role     string    `json:"role"`
+	NotAfter time.Time `json:"not_after"`
+	DaysLeft int       `json:"days_left"` // whole days; negative once it has ended
+}
+
+// inUse is a certificate that a link needs.
+type inUse struct {
+	role string
+	cert *x509.Certificate
+}
+
+// ownCertificates are those that all links need.
+func (s *Service) ownCertificates() []inUse {
+	return []inUse{{"server", s.cfg.Certificate.serverChain().Leaf}, {"root", s.cfg.Dir.Root()}}
+}
+
+// certificates are those that the link with this peer needs, besides. Of a peer
+// without traffic there are none.
+func (p *peer) certificates() []inUse {
+	st := p.state.Load()
+	if st == nil {
+		return nil
+	}
+	list := []inUse{{"peer_root", st.Root}, {"issued", st.Issued}, {"received", st.SubCA}}
+	for _, leaf := range p.tally.leaves() {
+		list = append(list, inUse{"peer_server", leaf})
+	}
+	return slices.DeleteFunc(list, func(c inUse) bool { return c.cert == nil })
+}
+
+func expiries(list []inUse, now time.Time) []Expiry {
+	out := make([]Expiry, 0, len(list))
+	for _, c := range list {
+		days, _ := pki.Expiry(c.cert.NotAfter, now)
+		out = append(out, Expiry{Role: c.role, NotAfter: c.cert.NotAfter.UTC(), DaysLeft: days})
+	}
+	slices.SortStableFunc(out, func(a, b Expiry) int { return a.NotAfter.Compare(b.NotAfter) })
+	return out
+}
+
+// expiryScans is how many looks at the node's directory there are between two at
+// the dates of certificates.
+const expiryScans = 60
+
+// watchExpiry tells of certificates that are about to end, until ctx is done.
+func (s *Service) watchExpiry(ctx context.Context) {
+	tick := time.NewTicker(expiryScans * s.cfg.PollInterval)
+	defer tick.Stop()
+	w := expiryWatch{log: s.log, told: make(map[expiryKey]int)}
+	for {
+		now := time.Now()
+		w.look("", s.ownCertificates(), now)
+		for _, p := range s.roster.all() {
+			w.look(p.id, p.certificates(), now)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// expiryWatch remembers what was told about the ends of certificates, so that
+// each threshold of [pki.Expiry] is told of once.
+type expiryWatch struct {
+	log  *slog.Logger
+	told map[expiryKey]int // the last threshold told; 0: it has ended
+}
+
+// expiryKey tells certificates apart by their signatures: the same one may be
+// read from a file and come over the network again and again.
+type expiryKey struct{ peer, role, signature string }
+
+const (
+	// maxTold bounds what is remembered. Peers may show new certificates as often
+	// as they like.
+	maxTold = 10_000
+	// pressing is how many days before the end a warning becomes an error.
+	pressing = 7
+)
+
+func (w *expiryWatch) look(peer string, list []inUse, now time.Time) {
+	for _, c := range list {
+		days, stage := pki.Expiry(c.cert.NotAfter, now)
+		if stage == 0 {
+			continue
+		}
+		if now.After(c.cert.NotAfter) {
+			stage = 0
+		}
+		key := expiryKey{peer, c.role, string(c.cert.Signature)}
+		if last, ok := w.told[key]; ok && last <= stage {
+			continue
+		}
+		if len(w.told) >= maxTold {
+			clear(w.told)
+		}
+		w.told[key] = stage
+		w.tell(peer, c, days, stage)
+	}
+}
+
+func (w *expiryWatch) tell(peer string, c inUse, days, stage int) {
+	log := w.log.With("certificate", c.role, "not_after", c.cert.NotAfter.UTC(), "what_to_do", remedy(c.role))
+	if peer != "" {
+		log = log.With("peer", peer)
+	}
+	level := slog.LevelWarn
+	if stage <= pressing {
+		level = slog.LevelError
+	}
+	if stage == 0 {
+		log.Log(context.Background(), level, "certificate has ended")
+		return
+	}
+	log.Log(context.Background(), level, "certificate is about to end", "days_left", days)
+}
+
+// remedy says what to do about a certificate that ends.
+func remedy(role string) string {
+	switch role {
+	case "server":
+		return "make a new one (peerlink server-cert issue) and put it in place, no restart is needed"
+	case "peer_server":
+		return "tell the peer's owner, who has to make a new server certificate"
+	case "issued":
+		return "sign the peer's info-bundle again, and send the new peer certificate to its owner"
+	case "received":
+		return "ask the peer's owner for a new peer certificate, and register it (peerlink peer register)"
+	default:
+		return "a node can not renew its root certificate: see the documentation"
+	}
+}

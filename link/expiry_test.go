@@ -1,0 +1,84 @@
+package link
+
+import (
+	"bytes"
+	"crypto/x509"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Each certificate is told of once at 60, 30, 7 and 1 days, and once when it has
+// ended, however often it is looked at; from 7 days on as an error. A new
+// certificate starts anew.
+func TestExpiryIsTold(t *testing.T) {
+	const day = 24 * time.Hour
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	end := start.Add(100 * day)
+	var out bytes.Buffer
+	w := expiryWatch{log: slog.New(slog.NewTextHandler(&out, nil)), told: make(map[expiryKey]int)}
+	first := inUse{"server", &x509.Certificate{NotAfter: end, Signature: []byte("first")}}
+	again := inUse{"server", &x509.Certificate{NotAfter: end, Signature: []byte("first")}} // the same, read again
+	peers := inUse{"peer_server", &x509.Certificate{NotAfter: start.Add(1000 * day), Signature: []byte("peer's")}}
+
+	lines := func() string {
+		defer out.Reset()
+		var levels []string
+		for l := range strings.Lines(out.String()) {
+			if !strings.Contains(l, "certificate=server") || !strings.Contains(l, "what_to_do=") {
+				t.Errorf("line %s", l)
+			}
+			level, _, _ := strings.Cut(l[strings.Index(l, "level=")+len("level="):], " ")
+			if strings.Contains(l, "has ended") {
+				level += " ended"
+			}
+			levels = append(levels, level)
+		}
+		return strings.Join(levels, ",")
+	}
+	told := make(map[int]string) // by days left
+	for hours := range 103 * 24 {
+		now := start.Add(time.Duration(hours) * time.Hour)
+		for _, c := range []inUse{first, again} {
+			w.look("", []inUse{c}, now)
+		}
+		w.look("1234abcd", []inUse{peers}, now)
+		if text := lines(); text != "" {
+			told[int(end.Sub(now)/time.Hour)] = text
+		}
+	}
+	want := map[int]string{61*24 - 1: "WARN", 31*24 - 1: "WARN", 8*24 - 1: "ERROR", 2*24 - 1: "ERROR", -1: "ERROR ended"}
+	for hours, text := range told {
+		if want[hours] != text {
+			t.Errorf("%d hours before the end: told %q, want %q", hours, text, want[hours])
+		}
+	}
+	if len(told) != len(want) {
+		t.Errorf("told at %v", told)
+	}
+
+	second := inUse{"server", &x509.Certificate{NotAfter: end.Add(5 * day), Signature: []byte("second")}}
+	w.look("", []inUse{second}, end)
+	if text := lines(); text != "ERROR" {
+		t.Errorf("a new certificate that is about to end: %q", text)
+	}
+	// A service that starts late tells of the last threshold only.
+	w.told = make(map[expiryKey]int)
+	w.look("", []inUse{first}, end.Add(-day))
+	if text := lines(); text != "ERROR" {
+		t.Errorf("told at the start: %q", text)
+	}
+}
+
+// What is remembered of certificates that peers show is bounded.
+func TestExpiryMemory(t *testing.T) {
+	w := expiryWatch{log: slog.New(slog.DiscardHandler), told: make(map[expiryKey]int)}
+	now := time.Now()
+	for n := range maxTold + 100 {
+		w.look("1234abcd", []inUse{{"peer_server", &x509.Certificate{NotAfter: now, Signature: []byte{byte(n >> 16), byte(n >> 8), byte(n)}}}}, now)
+	}
+	if len(w.told) > maxTold {
+		t.Errorf("%d are remembered", len(w.told))
+	}
+}

@@ -1,0 +1,393 @@
+package link_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/link"
+	"peerlink/link/linktest"
+	"peerlink/node"
+	"peerlink/node/nodetest"
+)
+
+// exchange sends a message each way and waits for both.
+func exchange(t *testing.T, a, b *linktest.Node, n int) {
+	t.Helper()
+	for _, way := range [][2]*linktest.Node{{a, b}, {b, a}} {
+		way[0].Put(way[1], linktest.Message(t, way[0], way[1], n))
+	}
+	for _, n := range []*linktest.Node{a, b} {
+		n.Take(1)
+	}
+}
+
+// says waits until the node's log holds the text so many times.
+func says(t *testing.T, n *linktest.Node, text string, times int) {
+	t.Helper()
+	linktest.Eventually(t, "the log", func() error {
+		if got := strings.Count(n.Log.String(), text); got != times {
+			return fmt.Errorf("%q stands %d times in the log, want %d:\n%s", text, got, times, n.Log)
+		}
+		return nil
+	})
+}
+
+// serialShown is the serial number of the certificate that a node's server shows.
+func serialShown(t *testing.T, who, to *linktest.Node) string {
+	t.Helper()
+	conn, err := dialAs(who, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
+}
+
+// A server certificate that is swapped as Kubernetes swaps a mounted secret, by
+// one symbolic link over another, is used by the next handshake.
+func TestSecretMount(t *testing.T) {
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	mount := t.TempDir()
+	version := func(name string) {
+		if err := os.Mkdir(filepath.Join(mount, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		authority.WriteServerCert(t, filepath.Join(mount, name, "tls.crt"), filepath.Join(mount, name, "tls.key"), 48*time.Hour)
+		if err := os.Symlink(name, filepath.Join(mount, "..data_tmp")); err != nil {
+			t.Skipf("no symbolic links here: secret mounts are not tested (%v)", err)
+		}
+		if err := os.Rename(filepath.Join(mount, "..data_tmp"), filepath.Join(mount, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	version("..2026_01")
+	for _, name := range []string{"tls.crt", "tls.key"} {
+		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(mount, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	authority.CertFile, authority.KeyFile = filepath.Join(mount, "tls.crt"), filepath.Join(mount, "tls.key")
+	nodetest.Peer(t, authority.Node, other.Node)
+	authority.Start()
+	other.Start()
+	before := serialShown(t, other, authority)
+	version("..2026_02")
+	if err := os.RemoveAll(filepath.Join(mount, "..2026_01")); err != nil {
+		t.Fatal(err)
+	}
+	linktest.Eventually(t, "the new certificate", func() error {
+		if serialShown(t, other, authority) == before {
+			return errors.New("still the old one")
+		}
+		return nil
+	})
+	if strings.Contains(authority.Log.String(), "last good server certificate") {
+		t.Errorf("half of a change was seen:\n%s", authority.Log)
+	}
+	exchange(t, authority, other, 1)
+}
+
+// While a certificate is there and its key not yet, the old pair goes on, and
+// that is told once.
+func TestMismatchedPair(t *testing.T) {
+	authority, other := linktest.Pair(t, ca)
+	before := serialShown(t, other, authority)
+	cert, key := authority.ServerCert(t)
+	replace(t, cert, authority.CertFile)
+	const complaint = "the last good server certificate stays in use"
+	says(t, authority, complaint, 1)
+	exchange(t, authority, other, 1) // takes longer than a scan
+	if serialShown(t, other, authority) != before {
+		t.Error("half of the new pair is in use")
+	}
+	replace(t, key, authority.KeyFile)
+	says(t, authority, "new server certificate", 1)
+	if serialShown(t, other, authority) == before {
+		t.Error("the old certificate is still shown")
+	}
+	says(t, authority, complaint, 1)
+}
+
+func replace(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A directory that is replaced as a whole, as git does with a checkout and
+// operators with rsync, is followed: links that are in both go on, and what the
+// new one says about peers holds.
+func TestWholeTreeReplaced(t *testing.T) {
+	authority, other := linktest.Pair(t, ca)
+	exchange(t, authority, other, 1)
+	path := authority.Path()
+	next, last := filepath.Join(t.TempDir(), "next"), filepath.Join(t.TempDir(), "last")
+	if err := os.CopyFS(next, os.DirFS(path)); err != nil {
+		t.Fatal(err)
+	}
+	replace(t, path, last)
+
+	// Not there at all: a file system that is not mounted ends no link.
+	says(t, authority, "the links stay as they are", 1)
+	if err := authority.Service.Trouble(); !errors.Is(err, node.ErrNotNode) {
+		t.Errorf("the service's trouble is %v", err)
+	}
+	other.Put(authority, linktest.Message(t, other, authority, 2))
+	authority.Take(1)
+
+	replace(t, next, path)
+	linktest.Eventually(t, "the directory", authority.Service.Trouble)
+	exchange(t, authority, other, 3)
+	if strings.Contains(authority.Log.String(), "its link ends") || strings.Contains(authority.Log.String(), "not receiving any more") {
+		t.Errorf("the link has been cut:\n%s", authority.Log)
+	}
+
+	// The next checkout brings a deactivation.
+	next = filepath.Join(t.TempDir(), "next")
+	if err := os.CopyFS(next, os.DirFS(path)); err != nil {
+		t.Fatal(err)
+	}
+	mark := filepath.Join(next, "peers", other.Identity().ID, "DEACTIVATED")
+	if err := os.WriteFile(mark, []byte("2026-01-01\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	replace(t, path, filepath.Join(t.TempDir(), "last"))
+	replace(t, next, path)
+	says(t, other, "no active link with you", 1)
+	if st := authority.Service.Status().Peers[0]; st.State != "deactivated" || len(st.Connections) != 0 {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// A peer that is gone from the directory is cut off, and linked again when it is
+// back.
+func TestPeerGoneAndBack(t *testing.T) {
+	authority, other := linktest.Pair(t, ca)
+	exchange(t, authority, other, 1)
+	peers, away := filepath.Join(authority.Path(), "peers"), filepath.Join(t.TempDir(), "peers")
+	replace(t, peers, away)
+	says(t, authority, "peer is gone from the node's directory", 1)
+	if st := authority.Service.Status().Peers[0]; st.State != "gone" {
+		t.Errorf("state %q", st.State)
+	}
+	replace(t, away, peers)
+	exchange(t, authority, other, 2)
+}
+
+// A peer that becomes one while the services run is linked.
+func TestPeerAdded(t *testing.T) {
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	authority.Start()
+	other.Start()
+	nodetest.Peer(t, authority.Node, other.Node)
+	exchange(t, authority, other, 1)
+}
+
+// A directory that can not be written, as from a ConfigMap, is served all the
+// same.
+func TestReadOnlyDirectory(t *testing.T) {
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
+		t.Skip("needs root on Linux to mount: a read-only directory is not tested")
+	}
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	path := authority.Path()
+	for _, args := range [][]string{{"--bind", path, path}, {"-o", "remount,ro,bind", path}} {
+		if out, err := exec.Command("mount", args...).CombinedOutput(); err != nil {
+			t.Skipf("can not mount: a read-only directory is not tested (%s)", out)
+		}
+		if args[0] == "--bind" {
+			t.Cleanup(func() { exec.Command("umount", "-l", path).Run() })
+		}
+	}
+	if err := os.WriteFile(filepath.Join(path, "x"), nil, 0o600); err == nil {
+		t.Fatal("the directory can be written")
+	}
+	authority.Start()
+	other.Start()
+	exchange(t, authority, other, 1)
+	says(t, authority, "the node's directory is read-only", 1)
+}
+
+// A peer that names other servers is dialed there at once, though the old one
+// still takes messages; and nothing is lost on the way.
+func TestNewServersAreFollowed(t *testing.T) {
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	before, after := forward(t, authority.Addr), forward(t, authority.Addr)
+	manifest := filepath.Join(authority.Path(), "nodeinfo", "stomp.toml")
+	move := func(server string) {
+		if err := os.WriteFile(manifest, node.EncodeStompTOML(aa, []string{server}), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(before)
+	nodetest.Peer(t, authority.Node, other.Node)
+	authority.Start()
+	other.Start()
+	exchange(t, authority, other, 1)
+	other.Put(authority, numbered(t, other, authority, 100, 500)...)
+
+	move(after)
+	other.Sign(t, authority.Bundle(t))
+	linktest.Eventually(t, "the new server", func() error {
+		for _, c := range other.Service.Status().Peers[0].Connections {
+			if c.Direction == link.Sending && c.Remote == after {
+				return nil
+			}
+		}
+		return fmt.Errorf("connections are %+v", other.Service.Status().Peers[0].Connections)
+	})
+	authority.Take(500)
+	exchange(t, authority, other, 2)
+	if strings.Contains(other.Log.String(), "level=WARN msg=\"no connection to the peer") {
+		t.Errorf("following is told as a failure:\n%s", other.Log)
+	}
+}
+
+// forward opens another address for a server.
+func forward(t *testing.T, to string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			pipe := func(dst, src net.Conn) {
+				io.Copy(dst, src)
+				dst.Close()
+				src.Close()
+			}
+			go pipe(in, out)
+			go pipe(out, in)
+		}
+	}()
+	return l.Addr().String()
+}
+
+// The counts of a link are those of the messages that went over it.
+func TestStatusCounts(t *testing.T) {
+	authority, other := linktest.Pair(t, ca)
+	other.Put(authority, numbered(t, other, authority, 0, 300)...)
+	authority.Take(300)
+	other.Left(authority, 0)
+	from, to := other.Service.Status().Peers[0], authority.Service.Status().Peers[0]
+	if from.ID != authority.Identity().ID || from.State != "active" {
+		t.Errorf("the peer is %s, %s", from.ID, from.State)
+	}
+	if c := from.Counts; c.Sent != 300 || c.Confirmed != 300 || c.SentBytes < 300*100 || c.Received != 0 {
+		t.Errorf("sender: %+v", c)
+	}
+	if c := to.Counts; c.Received != 300 || c.Stored != 300 || c.ReceivedBytes != from.Counts.SentBytes || c.Sent != 0 {
+		t.Errorf("receiver: %+v", c)
+	}
+	if err := authority.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	linktest.Eventually(t, "the failure", func() error {
+		st := other.Service.Status().Peers[0]
+		if st.Counts.Failures == 0 || st.LastErrorAt == nil || !strings.Contains(st.LastError, authority.Addr) {
+			return fmt.Errorf("status %+v", st)
+		}
+		return nil
+	})
+	if _, err := other.DeactivatePeer(context.Background(), authority.Identity().ID); err != nil {
+		t.Fatal(err)
+	}
+	linktest.Eventually(t, "the deactivation", func() error {
+		if st := other.Service.Status().Peers[0]; st.State != "deactivated" || st.Deactivated == "" || len(st.Certificates) != 0 {
+			return fmt.Errorf("status %+v", st)
+		}
+		return nil
+	})
+}
+
+// Who is turned away before being a peer is counted by the reason.
+func TestRejectedAreCounted(t *testing.T) {
+	authority, _ := linktest.Pair(t, ca)
+	stranger := linktest.New(t, ca)
+	for reason, try := range map[string]func() error{
+		"protocol": func() error {
+			c, err := net.Dial("tcp", authority.Addr)
+			if err == nil {
+				defer c.Close()
+				_, err = io.WriteString(c, "GET / HTTP/1.1\r\n\r\n")
+			}
+			return err
+		},
+		"abandoned": func() error {
+			c, err := net.Dial("tcp", authority.Addr)
+			if err == nil {
+				err = c.Close()
+			}
+			return err
+		},
+		"certificate": func() error { return dialBare(stranger, authority) },
+	} {
+		if err := try(); err != nil {
+			t.Fatal(err)
+		}
+		linktest.Eventually(t, reason, func() error {
+			if n := authority.Service.Status().Rejected[reason]; n != 1 {
+				return fmt.Errorf("counted %d times: %v", n, authority.Service.Status().Rejected)
+			}
+			return nil
+		})
+	}
+}
+
+// dialBare connects with nothing but a server certificate, and waits to be
+// turned away.
+func dialBare(who, to *linktest.Node) error {
+	pair, err := tls.LoadX509KeyPair(who.CertFile, who.KeyFile)
+	if err != nil {
+		return err
+	}
+	conn, err := tls.Dial("tcp", to.Addr, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := io.ReadAll(conn); err == nil {
+		return errors.New("not turned away")
+	}
+	return nil
+}
+
+// Certificates that are about to end are told of by a running service: this
+// node's, and what a peer's server shows.
+func TestExpiryOfWhatIsShown(t *testing.T) {
+	authority, other := linktest.Pair(t, ca) // with server certificates for a day
+	says(t, authority, `level=ERROR msg="certificate is about to end" certificate=server`, 1)
+	exchange(t, authority, other, 1)
+	linktest.Eventually(t, "the peer's", func() error {
+		for l := range strings.Lines(authority.Log.String()) {
+			if strings.Contains(l, "certificate=peer_server") && strings.Contains(l, "peer="+other.Identity().ID) {
+				return nil
+			}
+		}
+		return errors.New(authority.Log.String())
+	})
+}

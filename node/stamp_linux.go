@@ -1,0 +1,16 @@
+package node
+
+import (
+	"io/fs"
+	"syscall"
+	"time"
+)
+
+// changeTime is when a file was last changed in any way.
+func changeTime(fi fs.FileInfo) time.Time {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return time.Time{}
+	}
+	return time.Unix(int64(st.Ctim.Sec), int64(st.Ctim.Nsec))
+}
