@@ -57,6 +57,14 @@ type Config struct {
 	MaxHandshakes      int           // going on at once; 256
 	Window             int           // messages sent and not confirmed, per connection; 1,000
 	RetryMin, RetryMax time.Duration // pauses between attempts to reach a peer; 250 ms and 2 min
+
+	// ClaimSpread is for brokers that several services of the node share. A
+	// service that is alone takes so long until it sends from all queues; of
+	// several that start together, each gets about as many. 0 means at once.
+	ClaimSpread  time.Duration
+	ClaimPause   time.Duration // about how long between two looks at a queue that another process uses; 3 s
+	DrainedAfter time.Duration // how long a deactivated peer's queue must be empty to count as drained; 1 min
+	DrainPause   time.Duration // until the next look at a queue that is drained; 15 min
 }
 
 func (c *Config) setDefaults() {
@@ -70,6 +78,9 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Window, 1000)
 	setDefault(&c.RetryMin, 250*time.Millisecond)
 	setDefault(&c.RetryMax, 2*time.Minute)
+	setDefault(&c.ClaimPause, 3*time.Second)
+	setDefault(&c.DrainedAfter, time.Minute)
+	setDefault(&c.DrainPause, 15*time.Minute)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -87,13 +98,14 @@ type Service struct {
 	cfg    Config
 	log    *slog.Logger
 	roster *roster
+	claims *claims
 	wg     sync.WaitGroup // every goroutine that Run started
 }
 
 // New makes a Service. It does nothing until [Service.Run].
 func New(cfg Config) *Service {
 	cfg.setDefaults()
-	return &Service{cfg: cfg, log: cfg.Log, roster: newRoster()}
+	return &Service{cfg: cfg, log: cfg.Log, roster: newRoster(), claims: newClaims(cfg.ClaimSpread)}
 }
 
 // Run keeps the links until ctx is done. Then it stops accepting connections,

@@ -27,13 +27,14 @@ type peer struct {
 	id    string
 	state atomic.Pointer[peerState] // nil while there must be no traffic with the peer
 
-	mu      sync.Mutex // guards what follows
-	changed chan struct{}
-	senders map[string]context.CancelFunc    // by queue: what stops its sender
-	conns   map[*receiver]context.CancelFunc // accepted connections
-	stamp   node.Stamp
-	trouble string // the last problem reported, so as not to report it at each scan
-	missing int    // scans in a row that did not find the peer's directory
+	mu       sync.Mutex // guards what follows
+	changed  chan struct{}
+	senders  map[string]context.CancelFunc    // by queue: what stops its sender
+	drainers map[string]context.CancelFunc    // by queue, once the peer is deactivated: what stops its drainer
+	conns    map[*receiver]context.CancelFunc // accepted connections
+	stamp    node.Stamp
+	trouble  string // the last problem reported, so as not to report it at each scan
+	missing  int    // scans in a row that did not find the peer's directory
 }
 
 // peerState is what is needed for traffic with a peer. It is never changed, but
@@ -62,10 +63,11 @@ func (r *roster) getOrAdd(id string) *peer {
 	p := r.peers[id]
 	if p == nil {
 		p = &peer{
-			id:      id,
-			changed: make(chan struct{}),
-			senders: make(map[string]context.CancelFunc),
-			conns:   make(map[*receiver]context.CancelFunc),
+			id:       id,
+			changed:  make(chan struct{}),
+			senders:  make(map[string]context.CancelFunc),
+			drainers: make(map[string]context.CancelFunc),
+			conns:    make(map[*receiver]context.CancelFunc),
 		}
 		r.peers[id] = p
 	}
@@ -181,20 +183,22 @@ func (s *Service) scanPeer(ctx, connCtx context.Context, p *peer) {
 func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 	log := s.log.With("peer", p.id)
 	d := s.cfg.Dir
+	old := p.state.Load()
+	date, err := d.Deactivated(p.id)
+	if err != nil {
+		return err
+	}
+	if date != "" && old != nil {
+		// Whatever else is wrong with the peer's files, its traffic ends.
+		log.Warn("peer has been deactivated, its link ends", "date", date)
+		p.end()
+	}
 	np, err := d.Peer(p.id)
 	if err != nil {
 		return err
 	}
-	old := p.state.Load()
 	if np.SubCA == nil {
 		return nil // we wait for the certificate from the peer
-	}
-	if np.Deactivated != "" {
-		// Whatever else is wrong with the peer's files, its traffic ends.
-		if old != nil {
-			log.Warn("peer has been deactivated, its link ends", "date", np.Deactivated)
-		}
-		p.end()
 	}
 	view, err := View(d, np)
 	if err != nil {
@@ -208,7 +212,11 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 		queue.Queues = queue.Queues[:1]
 	}
 	if np.Deactivated != "" {
-		return s.cfg.Broker.Release(ctx, queue)
+		if err := s.cfg.Broker.Release(ctx, queue); err != nil {
+			return err
+		}
+		s.startDrainers(ctx, connCtx, p, view, queue.Queues)
+		return nil
 	}
 	if np.StompErr != nil {
 		log.Warn("nothing can be sent to the peer until it sends a new info-bundle", "err", np.StompErr)
@@ -229,6 +237,7 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 		}
 		np.Active = true
 	}
+	p.stopDrainers() // deactivation is for good, but who takes it back means it
 	p.set(&peerState{Peer: np, view: view, queue: queue})
 	s.startSenders(ctx, connCtx, p, queue.Queues)
 	return nil

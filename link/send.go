@@ -27,6 +27,7 @@ type sender struct {
 	queue   string
 	log     *slog.Logger
 	refused *refusals
+	standby bool // another process sends from the queue, and the log says so
 }
 
 const (
@@ -44,6 +45,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 	bo.InitialInterval, bo.MaxInterval = sd.s.cfg.RetryMin, sd.s.cfg.RetryMax
 	bo.RandomizationFactor = 1 // full jitter
 	lastErr := ""
+	defer sd.s.claims.join()()
 	for ctx.Err() == nil {
 		changed := sd.peer.change()
 		ok, err := sd.attempt(ctx, connCtx)
@@ -55,7 +57,11 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			lastErr = ""
 		}
 		pause := bo.NextBackOff()
-		if err != nil && err.Error() != lastErr {
+		if sd.standsBy(err) {
+			bo.Reset()
+			lastErr = ""
+			pause = sd.s.claimPause()
+		} else if err != nil && err.Error() != lastErr {
 			// Told when it changes, not at each attempt.
 			lastErr = err.Error()
 			sd.log.Warn("no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
@@ -69,6 +75,17 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 	}
 }
 
+// standsBy tells whether err means that another process sends from the queue.
+// That is told once.
+func (sd *sender) standsBy(err error) bool {
+	was := sd.standby
+	sd.standby = errors.Is(err, broker.ErrInUse)
+	if sd.standby && !was {
+		sd.log.Info("another process sends from this queue, standing by")
+	}
+	return sd.standby
+}
+
 // attempt makes one connection and uses it until it ends. ok tells that it was
 // of use, so that the next attempt may follow soon.
 func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
@@ -78,6 +95,14 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 	}
 	if st.StompErr != nil {
 		return false, st.StompErr
+	}
+	giveBack, err := sd.s.claims.take(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer giveBack()
+	if err := sd.s.cfg.Broker.Free(ctx, sd.queue); err != nil {
+		return false, err // before the peer is bothered
 	}
 	conn, chain, addr, err := sd.connect(ctx, st)
 	if err != nil {
