@@ -99,7 +99,10 @@ type Service struct {
 	log    *slog.Logger
 	roster *roster
 	claims *claims
-	wg     sync.WaitGroup // every goroutine that Run started
+
+	receiveOnly bool // see Receive
+
+	wg sync.WaitGroup // every goroutine that Run started
 }
 
 // New makes a Service. It does nothing until [Service.Run].

@@ -204,6 +204,12 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 	if err != nil {
 		return err
 	}
+	if s.receiveOnly {
+		if np.State() == "active" {
+			p.set(&peerState{Peer: np, view: view})
+		}
+		return nil
+	}
 	queue, err := PeerQueue(d, np, view, s.cfg.QueuePattern)
 	if err != nil {
 		return err
@@ -254,7 +260,7 @@ func (s *Service) startSenders(ctx, connCtx context.Context, p *peer, queues []s
 		}
 		sendCtx, stop := context.WithCancel(ctx)
 		p.senders[queue] = stop
-		sd := &sender{s: s, peer: p, queue: queue, log: s.log.With("peer", p.id, "queue", queue), refused: newRefusals()}
+		sd := s.newSender(p, queue)
 		s.wg.Go(func() { sd.run(sendCtx, connCtx) })
 	}
 }

@@ -30,6 +30,10 @@ type sender struct {
 	standby bool // another process sends from the queue, and the log says so
 }
 
+func (s *Service) newSender(p *peer, queue string) *sender {
+	return &sender{s: s, peer: p, queue: queue, log: s.log.With("peer", p.id, "queue", queue), refused: newRefusals()}
+}
+
 const (
 	// batchSize is how many messages are taken out of a queue at once.
 	batchSize = 256

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/spf13/cobra"
@@ -30,6 +31,10 @@ type serveFlags struct {
 	state, localListen            string
 	logLevel, logFormat           string
 }
+
+// claimSpread is how long a service on RabbitMQ takes until it sends from all
+// queues, so that one that starts at the same time on another machine gets half.
+const claimSpread = 3 * time.Second
 
 // embeddedBroker is the --broker that is no URL.
 const embeddedBroker = "embedded"
@@ -152,6 +157,7 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 		return usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
 	}
 	cfg.Broker, cfg.AllQueues, cfg.QueuePattern = b, true, pattern
+	cfg.ClaimSpread = claimSpread
 	return nil
 }
 
@@ -258,19 +264,24 @@ func lockState(state string) (unlock func(), err error) {
 	return func() { l.Unlock() }, nil
 }
 
-func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
-	var l slog.Level
+func logLevel(level string) (slog.Level, error) {
 	switch level {
 	case "error":
-		l = slog.LevelError
+		return slog.LevelError, nil
 	case "warning", "warn":
-		l = slog.LevelWarn
+		return slog.LevelWarn, nil
 	case "info":
-		l = slog.LevelInfo
+		return slog.LevelInfo, nil
 	case "debug":
-		l = slog.LevelDebug
-	default:
-		return nil, usagef("--log-level %q: expected error, warning, info or debug", level)
+		return slog.LevelDebug, nil
+	}
+	return 0, usagef("--log-level %q: expected error, warning, info or debug", level)
+}
+
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	l, err := logLevel(level)
+	if err != nil {
+		return nil, err
 	}
 	o := &slog.HandlerOptions{Level: l}
 	switch format {
