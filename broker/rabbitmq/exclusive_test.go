@@ -2,7 +2,10 @@ package rabbitmq
 
 import (
 	"errors"
+	"net"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -71,4 +74,48 @@ func TestRefusedIsNotInUse(t *testing.T) {
 	if !saysCode(err, amqp.AccessRefused) || errors.Is(err, broker.ErrInUse) {
 		t.Errorf("got %v, want a refusal for want of permission", err)
 	}
+}
+
+// mute is a connection whose writes get nowhere from some time on, as when the
+// network, or the machine, is gone without a word.
+type mute struct {
+	net.Conn
+	gone *atomic.Bool
+}
+
+func (m mute) Write(p []byte) (int, error) {
+	if m.gone.Load() {
+		return len(p), nil
+	}
+	return m.Conn.Write(p)
+}
+
+// A queue whose consumer has vanished without closing its connection becomes
+// free when RabbitMQ has missed its heart-beats.
+func TestVanishedConsumer(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	const queue = "vanished"
+	_, err := o.QueueDeclare(queue, true, false, false, false, nil)
+	o.check(err)
+	var gone atomic.Bool
+	conn, err := amqp.DialConfig(s.URL(), amqp.Config{Heartbeat: time.Second, Dial: func(network, addr string) (net.Conn, error) {
+		c, err := net.Dial(network, addr)
+		return mute{c, &gone}, err
+	}})
+	o.check(err)
+	defer conn.Close()
+	ch, err := conn.Channel()
+	o.check(err)
+	_, err = ch.Consume(queue, "", false, true, false, false, nil)
+	o.check(err)
+	b := openTest(t, s.URL(), Options{})
+	gone.Store(true)
+	if _, err := b.Consume(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
+		t.Errorf("RabbitMQ can not know yet: got %v, want ErrInUse", err)
+	}
+	eventually(t, "consuming", func() error {
+		_, err := b.Consume(testContext(t), queue)
+		return err
+	})
 }

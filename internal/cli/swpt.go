@@ -145,14 +145,14 @@ func (a *app) configureQueueCommand() *cobra.Command {
 type swptSettings struct {
 	variables map[string]string // of the environment, by option
 
-	port                        int
-	serverCert, serverKey       string
-	nodedata, broker            string
-	serverBuffer, clientBuffer  int
-	logLevel, logFormat         string
-	handshakeTimeout            time.Duration
-	connectTimeout, confirmTime time.Duration
-	maxConns                    int
+	port                           int
+	serverCert, serverKey          string
+	nodedata, broker               string
+	serverBuffer, clientBuffer     int
+	logLevel, logFormat            string
+	handshakeTimeout               time.Duration
+	connectTimeout, confirmTimeout time.Duration
+	maxConns                       int
 }
 
 func (s *swptSettings) portOption(c *cobra.Command) {
@@ -205,7 +205,7 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 			return err
 		}
 		b, err := rabbitmq.Open(s.broker, rabbitmq.Options{
-			Logger: log, Prefetch: s.clientBuffer, MaxPending: s.serverBuffer, ConnectTimeout: s.connectTimeout, ConfirmTimeout: s.confirmTime,
+			Logger: log, Prefetch: s.clientBuffer, MaxPending: s.serverBuffer, ConnectTimeout: s.connectTimeout, ConfirmTimeout: s.confirmTimeout,
 		})
 		if err != nil {
 			return usagef("--broker-url: %v", err)
@@ -255,7 +255,7 @@ func (s *swptSettings) readEnvironment(cmd *cobra.Command) error {
 	}{
 		{&s.handshakeTimeout, "APP_SSL_HANDSHAKE_TIMEOUT", 5},
 		{&s.connectTimeout, "APP_RMQ_CONNECTION_TIMEOUT_SECONDS", 10},
-		{&s.confirmTime, "APP_RMQ_CONFIRMATION_TIMEOUT_SECONDS", 20},
+		{&s.confirmTimeout, "APP_RMQ_CONFIRMATION_TIMEOUT_SECONDS", 20},
 	} {
 		seconds, err := numberFrom(v.variable, v.def)
 		if err != nil {
@@ -290,19 +290,21 @@ func (a *app) swptLogger(level, format string) (*slog.Logger, error) {
 		return nil, err
 	}
 	rename := func(groups []string, attr slog.Attr) slog.Attr {
-		if len(groups) > 0 {
-			return attr
-		}
-		switch attr.Key {
-		case slog.TimeKey:
-			return slog.String("asctime", attr.Value.Time().Format("2006-01-02T15:04:05-0700"))
-		case slog.LevelKey:
-			if attr.Value.Any() == slog.LevelWarn {
-				return slog.String("levelname", "WARNING")
+		switch value := attr.Value.Any().(type) {
+		case time.Time:
+			if attr.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.String("asctime", value.Format("2006-01-02T15:04:05-0700"))
 			}
-			attr.Key = "levelname"
-		case slog.MessageKey:
-			attr.Key = "message"
+		case slog.Level:
+			name := value.String()
+			if value == slog.LevelWarn {
+				name = "WARNING"
+			}
+			return slog.String("levelname", name)
+		case string:
+			if attr.Key == slog.MessageKey && len(groups) == 0 {
+				attr.Key = "message"
+			}
 		}
 		return attr
 	}
