@@ -32,14 +32,11 @@ type drainer struct {
 	answered, dropped, aside int
 }
 
-// startDrainers starts a drainer for each queue that has none.
+// startDrainers starts a drainer for each queue. There must be none.
 func (s *Service) startDrainers(ctx, connCtx context.Context, p *peer, view smp.View, queues []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, queue := range queues {
-		if p.drainers[queue] != nil {
-			continue
-		}
 		drainCtx, stop := context.WithCancel(ctx)
 		p.drainers[queue] = stop
 		d := s.newDrainer(p.id, queue, view)
@@ -58,6 +55,7 @@ func (d *drainer) run(ctx, connCtx context.Context) {
 	bo := backoff.NewExponentialBackOff()
 	bo.InitialInterval, bo.MaxInterval = d.s.cfg.RetryMin, d.s.cfg.RetryMax
 	lastErr := ""
+	defer d.report("draining ends")
 	for ctx.Err() == nil {
 		err := d.drain(ctx, connCtx, d.s.cfg.DrainedAfter)
 		var pause time.Duration

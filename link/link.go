@@ -18,6 +18,10 @@
 // messages over several, as many as the node's directory says: then each has a
 // connection of its own ([Config.AllQueues]).
 //
+// Several services may serve one node, on brokers that they share. Each queue
+// has one sender at a time; the others stand by ([claims]). What is queued for
+// a peer that has been deactivated is answered in its name ([drainer]).
+//
 // A [Service] does this for all peers of a node in one process. It watches the
 // node's directory ([roster]): peers that become registered, move, or are
 // deactivated are noticed within seconds, without a restart.
@@ -39,7 +43,7 @@ import (
 type Config struct {
 	Dir         *node.Dir
 	Broker      broker.Broker
-	Listener    net.Listener // peers connect here; closed by the Service
+	Listener    net.Listener // peers connect here; closed by the Service; not for Send and Drain
 	Certificate *Certificate // what this node shows to its peers
 	Log         *slog.Logger
 

@@ -207,6 +207,8 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 	if s.receiveOnly {
 		if np.State() == "active" {
 			p.set(&peerState{Peer: np, view: view})
+		} else {
+			p.end()
 		}
 		return nil
 	}
@@ -221,6 +223,7 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 		if err := s.cfg.Broker.Release(ctx, queue); err != nil {
 			return err
 		}
+		p.stopDrainers() // they may have an older view
 		s.startDrainers(ctx, connCtx, p, view, queue.Queues)
 		return nil
 	}

@@ -136,7 +136,7 @@ func until(t *testing.T, what string, do func() error) {
 // Compose files, exchange messages. The commands live and end as the
 // reference's do: a client ends with its connection and is started again, one
 // that comes second waits for the first, nothing is sent to a peer that is not
-// active, and a deactivated one is drained.
+// active, and a deactivated one is drained, whatever kills the drainer.
 func TestSwptCommands(t *testing.T) {
 	rabbit := rabbittest.Get(t)
 	authority := newSwptNode(t, nodetype.AccountingAuthority, rabbit.URL())
@@ -212,16 +212,20 @@ func TestSwptCommands(t *testing.T) {
 	if code := client[agent].code(); code != 1 || !strings.Contains(client[agent].output.String(), "has been deactivated") {
 		t.Errorf("the client ends with %d:\n%s", code, client[agent].output)
 	}
-	publish(t, conn, far, count, count)
+	const left = 3000
+	publish(t, conn, far, count, left)
 	for _, args := range [][]string{{"configure-queue", toAuthority, "late"}, {"swpt-client", toAuthority, "to." + toAuthority}} {
 		p := agent.start(args...)
 		if code := p.code(); code != 1 || !strings.Contains(p.output.String(), "deactivated") {
 			t.Errorf("%s ends with %d:\n%s", args, code, p.output)
 		}
 	}
-	drainer := agent.start("swpt-drainer", toAuthority, "to."+toAuthority)
 	answered := newApplication(agent.server, authority.server)
-	takeAll(t, conn, answered, count)
+	drainer := agent.start("swpt-drainer", toAuthority, "to."+toAuthority)
+	takeAll(t, conn, answered, 1)
+	drainer.Process.Kill()
+	drainer = agent.start("swpt-drainer", toAuthority, "to."+toAuthority)
+	takeAll(t, conn, answered, left)
 	for n := range answered.got {
 		if n < count {
 			t.Errorf("message %d was sent before, and is answered", n)
@@ -230,7 +234,7 @@ func TestSwptCommands(t *testing.T) {
 	if err := drainer.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if code := drainer.code(); code != 0 || !strings.Contains(drainer.output.String(), fmt.Sprintf(`"answered":%d`, count)) {
+	if code := drainer.code(); code != 0 || !strings.Contains(drainer.output.String(), `"answered":`) {
 		t.Errorf("the drainer ends with %d:\n%s", code, drainer.output)
 	}
 }
@@ -277,7 +281,7 @@ func takeAll(t *testing.T, conn *amqp.Connection, to *application, count int) {
 	t.Helper()
 	ch := channel(t, conn)
 	defer ch.Close()
-	deliveries, err := ch.Consume(to.node.Identity().Type.Inbox(), "", true, false, false, false, nil)
+	deliveries, err := ch.Consume(to.node.Identity().Type.Inbox(), "", false, false, false, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,6 +290,9 @@ func takeAll(t *testing.T, conn *amqp.Connection, to *application, count int) {
 		select {
 		case d := <-deliveries:
 			to.take(local.Message{Body: d.Body})
+			if err := d.Ack(false); err != nil {
+				t.Fatal(err)
+			}
 		case <-timeout:
 			t.Fatalf("%d of %d messages have arrived", got, count)
 		}

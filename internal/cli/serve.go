@@ -65,6 +65,9 @@ its plugin rabbitmq_random_exchange. A password is best given in the environment
 Each queue of a peer ("peer queues") has a connection of its own, and several
 services may share the work of one node.
 
+What is still queued for a peer when it is deactivated is answered in its name, so
+that the applications can let go of what they hold for it.
+
 SIGTERM ends it in good order. It needs no root key.`,
 		Example: "  peerlink -C my-node serve --server-cert server.crt --server-key server.key",
 		Args:    cobra.NoArgs,
