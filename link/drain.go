@@ -92,11 +92,6 @@ func (d *drainer) drain(ctx, connCtx context.Context, idle time.Duration) error 
 	}
 	defer consumer.Close()
 	var answers *answers // from the first message on
-	defer func() {
-		if answers != nil {
-			answers.publisher.Close()
-		}
-	}()
 	for {
 		batch, err := next(ctx, consumer, idle)
 		if err != nil || batch == nil {
@@ -106,6 +101,7 @@ func (d *drainer) drain(ctx, connCtx context.Context, idle time.Duration) error 
 			if answers, err = openAnswers(connCtx, d.s.cfg.Broker); err != nil {
 				return err
 			}
+			defer answers.publisher.Close()
 		}
 		if err := d.work(connCtx, consumer, answers, batch); err != nil {
 			return err
@@ -206,8 +202,10 @@ type answers struct {
 func openAnswers(ctx context.Context, b broker.Broker) (*answers, error) {
 	a := &answers{news: make(chan struct{}, 1)}
 	var err error
-	a.publisher, err = b.Publish(ctx, a.onStored)
-	return a, err
+	if a.publisher, err = b.Publish(ctx, a.onStored); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
 func (a *answers) onStored(n uint64, err error) {

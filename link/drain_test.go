@@ -13,7 +13,10 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
 	"peerlink/link"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
@@ -203,6 +206,47 @@ func TestDrainInterrupted(t *testing.T) {
 			n.Left(other, 0)
 		})
 	}
+}
+
+// While the application has not declared its inbox, there is no place for
+// answers: what is queued stays, and is answered afterwards.
+func TestDrainWaitsForInbox(t *testing.T) {
+	rabbit := rabbittest.Get(t)
+	n, other := linktest.NewOn(t, ca, linktest.RabbitMQ), linktest.New(t, aa)
+	nodetest.Peer(t, n.Node, other.Node)
+	n.Start()
+	const count = 300
+	n.Put(other, numbered(t, n, other, 0, count)...)
+	conn, err := amqp.Dial(rabbit.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inbox := ca.Inbox()
+	if err := ch.ExchangeDelete(inbox, false, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.DeactivatePeer(context.Background(), other.Identity().ID); err != nil {
+		t.Fatal(err)
+	}
+	linktest.Eventually(t, "the complaint", func() error {
+		if !strings.Contains(n.Log.String(), "can not be drained") {
+			return errors.New(n.Log.String())
+		}
+		return nil
+	})
+	if err := ch.ExchangeDeclare(inbox, "topic", true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.QueueBind(inbox, "#", inbox, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	n.Take(count)
+	n.Left(other, 0)
 }
 
 // Damage to the peer's files does not hold up its deactivation. Draining, which
