@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -140,19 +141,20 @@ func (a *app) configureQueueCommand() *cobra.Command {
 	})
 }
 
-// swptSettings are the options of the four commands, and what each command has
-// of the environment besides.
+// swptSettings are what the four commands can be told.
 type swptSettings struct {
-	variables map[string]string // of the environment, by option
+	// Options, each of which has an environment variable.
+	port                       int
+	serverCert, serverKey      string
+	nodedata, broker           string
+	serverBuffer, clientBuffer int // 0: not set
+	logLevel, logFormat        string
+	variables                  map[string]string // by option
 
-	port                           int
-	serverCert, serverKey          string
-	nodedata, broker               string
-	serverBuffer, clientBuffer     int
-	logLevel, logFormat            string
+	// Of the environment only.
+	maxConns                       int
 	handshakeTimeout               time.Duration
 	connectTimeout, confirmTimeout time.Duration
-	maxConns                       int
 }
 
 func (s *swptSettings) portOption(c *cobra.Command) {
@@ -226,13 +228,13 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 // and the settings that are no options, and checks what is not checked by its
 // use.
 func (s *swptSettings) readEnvironment(cmd *cobra.Command) error {
-	for option, variable := range s.variables {
-		value := os.Getenv(variable)
+	for _, option := range slices.Sorted(maps.Keys(s.variables)) {
+		value := os.Getenv(s.variables[option])
 		if value == "" || cmd.Flags().Changed(option) {
 			continue
 		}
 		if err := cmd.Flags().Set(option, value); err != nil {
-			return usagef("%s: %q is no value for --%s", variable, value, option)
+			return usagef("%s is %q: %v", s.variables[option], value, err)
 		}
 	}
 	if s.port < 0 || s.port > math.MaxUint16 {
