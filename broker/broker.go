@@ -20,6 +20,11 @@ var (
 	ErrClosed = errors.New("broker: closed")
 	// ErrUnroutable is reported for a message that no queue would take.
 	ErrUnroutable = errors.New("broker: no queue takes this message")
+	// ErrInUse is reported for a queue out of which somebody else takes messages,
+	// here or in another process.
+	ErrInUse = errors.New("broker: queue is in use")
+	// ErrNoQueue is reported for a queue that does not exist.
+	ErrNoQueue = errors.New("broker: queue does not exist")
 )
 
 // Outgoing is a message on its way to a peer, as the node's application gave it.
@@ -73,9 +78,13 @@ type Broker interface {
 	// Release takes back what Declare did for new messages: from now on no
 	// message for the peer is taken. What is queued stays.
 	Release(ctx context.Context, q PeerQueue) error
-	// Consume opens a queue for taking messages out. At most one Consumer for
-	// a queue is useful. Messages given out and not confirmed go back to the
-	// queue when the Consumer is closed.
+	// Free reports [ErrInUse] if somebody takes messages out of a queue. That
+	// spares preparations for Consume, which alone decides.
+	Free(ctx context.Context, queue string) error
+	// Consume opens a queue for taking messages out. It reports [ErrNoQueue],
+	// and [ErrInUse] if the queue has a Consumer already, wherever that is.
+	// Messages given out and not confirmed go back to the queue when the
+	// Consumer is closed.
 	Consume(ctx context.Context, queue string) (Consumer, error)
 	// Publish opens the inbox for a stream of received messages. confirmed is
 	// called, from one goroutine at a time, with a growing count n: the first n

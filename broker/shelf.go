@@ -8,14 +8,9 @@ import (
 	"time"
 )
 
-var (
-	// ErrNoQueue is returned for a queue that the broker does not have: no
-	// peer's was declared by this name.
-	ErrNoQueue = errors.New("broker: no such queue")
-	// ErrNotAside is returned for a message that is not among those set aside,
-	// or not any more.
-	ErrNotAside = errors.New("broker: message is not set aside")
-)
+// ErrNotAside is returned for a message that is not among those set aside, or
+// not any more.
+var ErrNotAside = errors.New("broker: message is not set aside")
 
 // Shelf is an operator's view of the messages that a [Consumer] has set aside.
 // They stay until someone decides: they are sent again, or dropped. A [Broker]

@@ -18,6 +18,10 @@
 // messages over several, as many as the node's directory says: then each has a
 // connection of its own ([Config.AllQueues]).
 //
+// Several services may serve one node, on brokers that they share. Each queue
+// has one sender at a time; the others stand by ([claims]). What is queued for
+// a peer that has been deactivated is answered in its name ([drainer]).
+//
 // A [Service] does this for all peers of a node in one process. It watches the
 // node's directory ([roster]): peers that become registered, move, or are
 // deactivated are noticed within seconds, without a restart. Peers that publish
@@ -41,7 +45,7 @@ import (
 type Config struct {
 	Dir         *node.Dir
 	Broker      broker.Broker
-	Listener    net.Listener // peers connect here; closed by the Service
+	Listener    net.Listener // peers connect here; closed by the Service; not for Send and Drain
 	Certificate *Certificate // what this node shows to its peers
 	Log         *slog.Logger
 	Serving     func() // called once, when the links are being kept; may be nil
@@ -62,6 +66,14 @@ type Config struct {
 	MaxHandshakes      int           // going on at once; 256
 	Window             int           // messages sent and not confirmed, per connection; 1,000
 	RetryMin, RetryMax time.Duration // pauses between attempts to reach a peer; 250 ms and 2 min
+
+	// ClaimSpread is for brokers that several services of the node share. A
+	// service that is alone takes so long until it sends from all queues; of
+	// several that start together, each gets about as many. 0 means at once.
+	ClaimSpread  time.Duration
+	ClaimPause   time.Duration // about how long between two looks at a queue that another process uses; 3 s
+	DrainedAfter time.Duration // how long a deactivated peer's queue must be empty to count as drained; 1 min
+	DrainPause   time.Duration // until the next look at a queue that is drained; 15 min
 }
 
 func (c *Config) setDefaults() {
@@ -76,6 +88,9 @@ func (c *Config) setDefaults() {
 	setDefault(&c.RetryMin, 250*time.Millisecond)
 	setDefault(&c.RetryMax, 2*time.Minute)
 	c.Follow.setDefaults()
+	setDefault(&c.ClaimPause, 3*time.Second)
+	setDefault(&c.DrainedAfter, time.Minute)
+	setDefault(&c.DrainPause, 15*time.Minute)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -93,11 +108,14 @@ type Service struct {
 	cfg     Config
 	log     *slog.Logger
 	roster  *roster
+	claims  *claims
 	fetches chan struct{} // one for each info-bundle that is being fetched
 
 	started  time.Time
 	rejected rejections
 	trouble  atomic.Pointer[error] // see Trouble
+
+	receiveOnly bool // see Receive
 
 	wg sync.WaitGroup // every goroutine that Run started
 }
@@ -105,7 +123,10 @@ type Service struct {
 // New makes a Service. It does nothing until [Service.Run].
 func New(cfg Config) *Service {
 	cfg.setDefaults()
-	s := &Service{cfg: cfg, log: cfg.Log, roster: newRoster(), fetches: make(chan struct{}, maxFetches), started: time.Now()}
+	s := &Service{
+		cfg: cfg, log: cfg.Log, roster: newRoster(), claims: newClaims(cfg.ClaimSpread),
+		fetches: make(chan struct{}, maxFetches), started: time.Now(),
+	}
 	s.setTrouble(errNotServing)
 	return s
 }

@@ -228,18 +228,22 @@ func (r *receiver) pump(ctx context.Context, pub broker.Publisher) (blamed *stom
 			}, fmt.Errorf("message %.100q refused: %w", m.ID, err)
 		}
 		r.push(m.ID)
-		err = pub.Publish(ctx, &broker.Incoming{
-			Exchange:    inbox,
-			RoutingKey:  in.RoutingKey,
-			Type:        in.Type,
-			ContentType: "application/json",
-			Headers:     headers(in.Headers),
-			Body:        in.Body,
-		})
-		if err != nil {
+		if err := pub.Publish(ctx, incoming(inbox, &in)); err != nil {
 			r.onStored(0, err)
 			return nil, err
 		}
+	}
+}
+
+// incoming is a received message as the broker takes it.
+func incoming(inbox string, in *smp.Received) *broker.Incoming {
+	return &broker.Incoming{
+		Exchange:    inbox,
+		RoutingKey:  in.RoutingKey,
+		Type:        in.Type,
+		ContentType: smp.ContentType,
+		Headers:     headers(in.Headers),
+		Body:        in.Body,
 	}
 }
 

@@ -2,9 +2,7 @@ package link
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
 	"sync"
@@ -34,13 +32,14 @@ type peer struct {
 	moved    atomic.Pointer[move] // newer than the directory; nil if there is none
 	applied  *move                // what moved was at the last scan
 
-	mu      sync.Mutex // guards what follows
-	changed chan struct{}
-	senders map[string]context.CancelFunc    // by queue: what stops its sender
-	conns   map[*receiver]context.CancelFunc // accepted connections
-	stamp   node.Stamp
-	trouble string // the last problem reported, so as not to report it at each scan
-	missing int    // scans in a row that did not find the peer's directory
+	mu       sync.Mutex // guards what follows
+	changed  chan struct{}
+	senders  map[string]context.CancelFunc    // by queue: what stops its sender
+	drainers map[string]context.CancelFunc    // by queue, once the peer is deactivated: what stops its drainer
+	conns    map[*receiver]context.CancelFunc // accepted connections
+	stamp    node.Stamp
+	trouble  string // the last problem reported, so as not to report it at each scan
+	missing  int    // scans in a row that did not find the peer's directory
 }
 
 // peerState is what is needed for traffic with a peer. It is never changed, but
@@ -70,10 +69,11 @@ func (r *roster) getOrAdd(id string) *peer {
 	p := r.peers[id]
 	if p == nil {
 		p = &peer{
-			id:      id,
-			changed: make(chan struct{}),
-			senders: make(map[string]context.CancelFunc),
-			conns:   make(map[*receiver]context.CancelFunc),
+			id:       id,
+			changed:  make(chan struct{}),
+			senders:  make(map[string]context.CancelFunc),
+			drainers: make(map[string]context.CancelFunc),
+			conns:    make(map[*receiver]context.CancelFunc),
 		}
 		r.peers[id] = p
 	}
@@ -198,26 +198,36 @@ func (s *Service) scanPeer(ctx, connCtx context.Context, p *peer) {
 func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 	log := s.log.With("peer", p.id)
 	d := s.cfg.Dir
+	old := p.state.Load()
+	date, err := d.Deactivated(p.id)
+	if err != nil {
+		return err
+	}
+	if date != "" && old != nil {
+		// Whatever else is wrong with the peer's files, its traffic ends.
+		log.Warn("peer has been deactivated, its link ends", "date", date)
+		p.end()
+	}
 	np, err := d.Peer(p.id)
 	if err != nil {
 		return err
 	}
 	seen := *np
 	p.seen.Store(&seen)
-	old := p.state.Load()
 	if np.SubCA == nil {
 		return nil // we wait for the certificate from the peer
-	}
-	if np.Deactivated != "" {
-		// Whatever else is wrong with the peer's files, its traffic ends.
-		if old != nil {
-			log.Warn("peer has been deactivated, its link ends", "date", np.Deactivated)
-		}
-		p.end()
 	}
 	view, err := View(d, np)
 	if err != nil {
 		return err
+	}
+	if s.receiveOnly {
+		if np.State() == "active" {
+			p.renew(&peerState{Peer: np, view: view})
+		} else {
+			p.end()
+		}
+		return nil
 	}
 	queue, err := PeerQueue(d, np, view, s.cfg.QueuePattern)
 	if err != nil {
@@ -227,7 +237,12 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 		queue.Queues = queue.Queues[:1]
 	}
 	if np.Deactivated != "" {
-		return s.cfg.Broker.Release(ctx, queue)
+		if err := s.cfg.Broker.Release(ctx, queue); err != nil {
+			return err
+		}
+		p.stopDrainers() // they may have an older view
+		s.startDrainers(ctx, connCtx, p, view, queue.Queues)
+		return nil
 	}
 	p.moved.Load().apply(np)
 	if np.StompErr != nil {
@@ -251,10 +266,8 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 		}
 		np.Active = true
 	}
-	st := &peerState{Peer: np, view: view, queue: queue}
-	endOld := st.takeOver(old)
-	p.set(st)
-	endOld()
+	p.stopDrainers() // deactivation is for good, but who takes it back means it
+	p.renew(&peerState{Peer: np, view: view, queue: queue})
 	s.startSenders(ctx, connCtx, p, queue.Queues)
 	return nil
 }
@@ -270,7 +283,7 @@ func (s *Service) startSenders(ctx, connCtx context.Context, p *peer, queues []s
 		}
 		sendCtx, stop := context.WithCancel(ctx)
 		p.senders[queue] = stop
-		sd := &sender{s: s, peer: p, queue: queue, log: s.log.With("peer", p.id, "queue", queue), refused: newRefusals()}
+		sd := s.newSender(p, queue)
 		s.wg.Go(func() { sd.run(sendCtx, connCtx) })
 	}
 }

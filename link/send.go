@@ -27,6 +27,11 @@ type sender struct {
 	queue   string
 	log     *slog.Logger
 	refused *refusals
+	standby bool // another process sends from the queue, and the log says so
+}
+
+func (s *Service) newSender(p *peer, queue string) *sender {
+	return &sender{s: s, peer: p, queue: queue, log: s.log.With("peer", p.id, "queue", queue), refused: newRefusals()}
 }
 
 const (
@@ -44,6 +49,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 	bo.InitialInterval, bo.MaxInterval = sd.s.cfg.RetryMin, sd.s.cfg.RetryMax
 	bo.RandomizationFactor = 1 // full jitter
 	lastErr := ""
+	defer sd.s.claims.join()()
 	for ctx.Err() == nil {
 		changed := sd.peer.change()
 		ok, err := sd.attempt(ctx, connCtx)
@@ -54,11 +60,16 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			bo.Reset()
 			lastErr = ""
 		}
-		if err != nil {
+		pause := bo.NextBackOff()
+		standsBy := sd.standsBy(err)
+		if err != nil && !standsBy {
 			sd.peer.tally.failed(err)
 		}
-		pause := bo.NextBackOff()
-		if err != nil && err.Error() != lastErr {
+		if standsBy {
+			bo.Reset()
+			lastErr = ""
+			pause = sd.s.claimPause()
+		} else if err != nil && err.Error() != lastErr {
 			// Told when it changes, not at each attempt.
 			lastErr = err.Error()
 			sd.log.Warn("no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
@@ -70,6 +81,17 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			bo.Reset()
 		}
 	}
+}
+
+// standsBy tells whether err means that another process sends from the queue.
+// That is told once.
+func (sd *sender) standsBy(err error) bool {
+	was := sd.standby
+	sd.standby = errors.Is(err, broker.ErrInUse)
+	if sd.standby && !was {
+		sd.log.Info("another process sends from this queue, standing by")
+	}
+	return sd.standby
 }
 
 // attempt makes one connection and uses it until it ends. ok tells that it was
@@ -90,6 +112,14 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 			ok, err = true, nil // the next attempt is on new terms
 		}
 	}()
+	giveBack, err := sd.s.claims.take(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer giveBack()
+	if err := sd.s.cfg.Broker.Free(ctx, sd.queue); err != nil {
+		return false, err // before the peer is bothered
+	}
 	conn, chain, addr, err := sd.connect(ctx, st)
 	if err != nil {
 		sd.peer.follower.failed(sd.s.cfg.Follow)

@@ -19,6 +19,13 @@ func newTerms() terms {
 	return terms{ctx, end}
 }
 
+// renew replaces the peer's state by one with which there is traffic.
+func (p *peer) renew(st *peerState) {
+	endOld := st.takeOver(p.state.Load())
+	p.set(st)
+	endOld()
+}
+
 // takeOver gives st the terms of the state before it where these are still the
 // same. Otherwise it returns what ends the old ones, to be called once st has
 // replaced the old state.

@@ -125,9 +125,7 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 	if p.Active, err = exists(filepath.Join(dir, "ACTIVE")); err != nil {
 		return nil, err
 	}
-	if p.Deactivated, err = readLine(filepath.Join(dir, "DEACTIVATED")); err == nil && p.Deactivated == "" {
-		p.Deactivated = "unknown date"
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if p.Deactivated, err = d.Deactivated(id); err != nil {
 		return nil, err
 	}
 	if p.NoFollow, err = exists(filepath.Join(dir, noFollow)); err != nil {
@@ -143,6 +141,22 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 		p.UpdatedAt = infobundle.DateOf(data)
 	}
 	return p, nil
+}
+
+// Deactivated returns the date of a peer's deactivation, or "" if there was
+// none. It is there to know even if the peer's other files can not be read.
+func (d *Dir) Deactivated(id string) (date string, err error) {
+	if err := checkID(id); err != nil {
+		return "", err
+	}
+	date, err = readLine(d.file("peers", id, "DEACTIVATED"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err == nil && date == "":
+		return "unknown date", nil
+	}
+	return date, err
 }
 
 // readSubnet finds the subnet that the node and the peer have agreed on.

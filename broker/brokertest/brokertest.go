@@ -73,6 +73,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"SetAside", testSetAside},
 		{"NextWaits", testNextWaits},
 		{"NoQueue", testNoQueue},
+		{"InUse", testInUse},
 		{"Publish", testPublish},
 		{"Unroutable", testUnroutable},
 		{"Refused", testRefused},
@@ -456,11 +457,43 @@ func testNextWaits(t *testing.T, f Fixture) {
 func testNoQueue(t *testing.T, f Fixture) {
 	queue := f.declared(t, 1)
 	c := consume(t, f.Broker, queue)
-	if _, err := f.Broker.Consume(testContext(t), "peer.nobody"+f.Suffix); err == nil {
-		t.Error("a queue that does not exist can be consumed")
+	if err := f.Broker.Free(testContext(t), "peer.nobody"+f.Suffix); err != nil {
+		t.Errorf("a queue that does not exist is not free: %v", err)
+	}
+	if _, err := f.Broker.Consume(testContext(t), "peer.nobody"+f.Suffix); !errors.Is(err, broker.ErrNoQueue) {
+		t.Errorf("consuming a queue that does not exist: got %v, want ErrNoQueue", err)
 	}
 	if got, _ := take(t, c, 1); got[0] != "1" {
 		t.Errorf("got %q, want 1", got)
+	}
+}
+
+// A queue has one consumer at a time, and the next one as soon as that is
+// closed. Who comes too early disturbs nothing.
+func testInUse(t *testing.T, f Fixture) {
+	queue := f.declared(t, 2)
+	ctx := testContext(t)
+	for _, want := range []string{"1", "2"} {
+		if err := f.Broker.Free(ctx, queue); err != nil {
+			t.Errorf("before: %v", err)
+		}
+		c := consume(t, f.Broker, queue)
+		if err := f.Broker.Free(ctx, queue); !errors.Is(err, broker.ErrInUse) {
+			t.Errorf("meanwhile: got %v, want ErrInUse", err)
+		}
+		if second, err := f.Broker.Consume(ctx, queue); !errors.Is(err, broker.ErrInUse) {
+			t.Errorf("second consumer: got %v, %v, want ErrInUse", second, err)
+		}
+		bodies, tags := take(t, c, 1)
+		if bodies[0] != want {
+			t.Errorf("got %q, want %q", bodies, want)
+		}
+		if err := c.Confirm(tags[0]); err != nil {
+			t.Error(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

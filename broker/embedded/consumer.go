@@ -18,6 +18,17 @@ type outlet struct {
 	last      *confirmOp // the last one submitted
 }
 
+// Free reports [ErrInUse] while a consumer or a [Subscription] takes messages
+// out of the queue.
+func (s *Store) Free(_ context.Context, queue string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if inbox := s.inboxes[queue]; inbox != nil && inbox.subscribed() || s.consumed(queue) {
+		return fmt.Errorf("queue %s: %w", queue, ErrInUse)
+	}
+	return nil
+}
+
 // Consume opens a queue for taking messages out. It reports [ErrNoQueue], and
 // [ErrInUse] while another consumer or a [Subscription] takes messages out of it.
 func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, error) {

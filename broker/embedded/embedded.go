@@ -89,7 +89,7 @@ var (
 	// ErrNoQueue is reported for a queue that was never declared.
 	ErrNoQueue = broker.ErrNoQueue
 	// ErrInUse is reported when a queue has another consumer already.
-	ErrInUse = errors.New("embedded: queue is in use")
+	ErrInUse = broker.ErrInUse
 	// ErrNotGivenOut is reported for a tag or sequence number that its consumer
 	// or subscription does not hold: it was never given out, or it was
 	// confirmed, set aside or given back since.

@@ -15,8 +15,8 @@ import (
 // errGone ends a consumer that RabbitMQ has cancelled.
 var errGone = errors.New("RabbitMQ has ended the delivery: the queue was deleted, or is moving to another machine")
 
-// Consume opens a queue for taking messages out. If the queue has vanished
-// since Declare, it is declared again.
+// Consume opens a queue for taking messages out, for itself alone. If the queue
+// has vanished since Declare, it is declared again.
 func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
 	if err := checkName("queue", queue); err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, er
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("consume queue %s: %w", queue, err)
+		return nil, fmt.Errorf("consume queue %s: %w", queue, whyNot(err))
 	}
 	return c, nil
 }
@@ -58,8 +58,8 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 			return explain(err)
 		}
 		var err error
-		deliveries, err = ch.Consume(queue, "", false, false, false, false, nil)
-		return explain(err)
+		deliveries, err = consumeAlone(ch, queue)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -300,6 +300,9 @@ func (c *consumer) Close() error {
 	if open {
 		closeChannel(c.channel)
 		c.aside.close()
+		if errors.Is(c.err, broker.ErrClosed) { // and not by the end of the connection
+			b.awaitFree(c.queue)
+		}
 	}
 	return nil
 }

@@ -17,7 +17,8 @@
 //
 // # Taking out
 //
-// A [broker.Consumer] is a channel with one consumer. RabbitMQ sends up to
+// A [broker.Consumer] is a channel with one consumer, which is the queue's only
+// one, in whatever process ([broker.ErrInUse]). RabbitMQ sends up to
 // [Options.Prefetch] messages ahead; they wait in memory, and whatever has
 // arrived is the next batch. A confirmation is remembered, and one
 // acknowledgement for all that came since the last is sent by the goroutine

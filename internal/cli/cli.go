@@ -48,7 +48,7 @@ func Main(args []string) int {
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return a.run(ctx, args)
+	return a.run(ctx, append(commandName(os.Args[0]), args...))
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
@@ -127,6 +127,10 @@ next step is. To see it all at work on this machine: peerlink demo`,
 		a.linksCommand(),
 		a.logLevelCommand(),
 		a.demoCommand(),
+		a.swptServerCommand(),
+		a.swptClientCommand(),
+		a.swptDrainerCommand(),
+		a.configureQueueCommand(),
 		a.manCommand(),
 		a.versionCommand(),
 	)

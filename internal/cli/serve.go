@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/spf13/cobra"
@@ -36,6 +37,10 @@ type serveFlags struct {
 	admin                         string
 	adminExposed                  bool
 }
+
+// claimSpread is how long a service on RabbitMQ takes until it sends from all
+// queues, so that one that starts at the same time on another machine gets half.
+const claimSpread = 3 * time.Second
 
 // embeddedBroker is the --broker that is no URL.
 const embeddedBroker = "embedded"
@@ -69,6 +74,9 @@ services may share the work of one node.
 A peer that moves is found again if it publishes its info-bundle, which is then
 fetched (--follow). With --publish this node publishes its own; name the URL in
 nodeinfo/stomp.toml, as info-bundle-urls = ["http://…"]. See docs/moving.md.
+
+What is still queued for a peer when it is deactivated is answered in its name, so
+that the applications can let go of what they hold for it.
 
 SIGTERM ends it in good order. SIGUSR1 changes the log level to debug, SIGUSR2
 back. It needs no root key, and refuses to run beside one that others can read.`,
@@ -179,6 +187,7 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 		return usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
 	}
 	cfg.Broker, cfg.AllQueues, cfg.QueuePattern = b, true, pattern
+	cfg.ClaimSpread = claimSpread
 	return nil
 }
 

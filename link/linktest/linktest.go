@@ -50,7 +50,14 @@ func NewOn(t testing.TB, kind nodetype.Type, on Kind) *Node {
 	n.Node = nodetest.New(t, kind, n.Addr)
 	n.CertFile, n.KeyFile = n.ServerCert(t)
 	// Impatient enough for tests.
-	n.Config = link.Config{PollInterval: 20 * time.Millisecond, RetryMin: 5 * time.Millisecond, RetryMax: 100 * time.Millisecond}
+	n.Config = link.Config{
+		PollInterval: 20 * time.Millisecond,
+		RetryMin:     5 * time.Millisecond,
+		RetryMax:     100 * time.Millisecond,
+		ClaimPause:   50 * time.Millisecond,
+		DrainedAfter: 100 * time.Millisecond,
+		DrainPause:   200 * time.Millisecond,
+	}
 	on(t, n)
 	return n
 }
@@ -170,6 +177,22 @@ func (n *Node) Take(count int) map[string]broker.Incoming {
 		n.t.Fatalf("%v has %d of %d messages: %v\n%s", n.Identity(), len(got), count, err, n.Log)
 	}
 	return got
+}
+
+// TakeEach reads so many messages out of the node's inbox, whatever they are,
+// and removes them.
+func (n *Node) TakeEach(count int) (messages []broker.Incoming) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	err := n.apps.take(ctx, n.Identity().Type.Inbox(), func(m broker.Incoming) bool {
+		messages = append(messages, m)
+		return len(messages) < count
+	})
+	if err != nil {
+		n.t.Fatalf("%v has %d of %d messages: %v\n%s", n.Identity(), len(messages), count, err, n.Log)
+	}
+	return messages
 }
 
 // Left waits until nothing is left in the queue that leads to a node, and so

@@ -201,3 +201,13 @@ func (a rabbitApps) clean() {
 		a.node.t.Error(err)
 	}
 }
+
+// Replica makes another service of a node on RabbitMQ, as another machine would
+// run it: with a connection to RabbitMQ, an address and a log of its own. Make
+// all before the first is started.
+func Replica(t testing.TB, n *Node) *Node {
+	t.Helper()
+	r := &Node{Node: n.Node, Addr: FreeAddress(t), CertFile: n.CertFile, KeyFile: n.KeyFile, Config: n.Config, Log: new(Log), t: t}
+	RabbitMQ(t, r)
+	return r
+}

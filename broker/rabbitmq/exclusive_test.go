@@ -1,0 +1,121 @@
+package rabbitmq
+
+import (
+	"errors"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// One process takes messages out of a queue, of whatever type, whether the other
+// is ours or, as the reference, does not ask to be alone. When that one is gone,
+// the queue is free.
+func TestOneProcessConsumes(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	b := openTest(t, s.URL(), Options{})
+	other := openTest(t, s.URL(), Options{})
+	for _, kind := range []QueueType{Classic, Quorum} {
+		t.Run(string(kind), func(t *testing.T) {
+			queue := "alone." + string(kind)
+			_, err := o.QueueDeclare(queue, true, false, false, false, amqp.Table{"x-queue-type": string(kind)})
+			o.check(err)
+			refused := func(t *testing.T, by string) {
+				t.Helper()
+				ctx := testContext(t)
+				if err := b.Free(ctx, queue); !errors.Is(err, broker.ErrInUse) {
+					t.Errorf("free beside %s: got %v, want ErrInUse", by, err)
+				}
+				if _, err := b.Consume(ctx, queue); !errors.Is(err, broker.ErrInUse) {
+					t.Errorf("consume beside %s: got %v, want ErrInUse", by, err)
+				}
+			}
+			c, err := other.Consume(testContext(t), queue)
+			o.check(err)
+			refused(t, "another process")
+			o.check(c.Close())
+
+			reference, err := o.conn.Channel()
+			o.check(err)
+			_, err = reference.Consume(queue, "", false, false, false, false, nil)
+			o.check(err)
+			refused(t, "the reference")
+			o.check(reference.Close())
+
+			eventually(t, "consuming when all others are gone", func() error {
+				c, err := b.Consume(testContext(t), queue)
+				if err == nil {
+					err = c.Close()
+				}
+				return err
+			})
+		})
+	}
+}
+
+// A missing permission has the same code as a queue in use, and is told apart:
+// waiting would not help.
+func TestRefusedIsNotInUse(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	const queue = "forbidden in exclusive use"
+	_, err := o.QueueDeclare(queue, true, false, false, false, nil)
+	o.check(err)
+	o.check(s.Control("add_user", "reader", "secret"))
+	o.check(s.Control("set_permissions", "reader", "", "", ""))
+	b := openTest(t, s.URLFor("reader:secret"), Options{})
+	_, err = b.Consume(testContext(t), queue)
+	if !saysCode(err, amqp.AccessRefused) || errors.Is(err, broker.ErrInUse) {
+		t.Errorf("got %v, want a refusal for want of permission", err)
+	}
+}
+
+// mute is a connection whose writes get nowhere from some time on, as when the
+// network, or the machine, is gone without a word.
+type mute struct {
+	net.Conn
+	gone *atomic.Bool
+}
+
+func (m mute) Write(p []byte) (int, error) {
+	if m.gone.Load() {
+		return len(p), nil
+	}
+	return m.Conn.Write(p)
+}
+
+// A queue whose consumer has vanished without closing its connection becomes
+// free when RabbitMQ has missed its heart-beats.
+func TestVanishedConsumer(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	const queue = "vanished"
+	_, err := o.QueueDeclare(queue, true, false, false, false, nil)
+	o.check(err)
+	var gone atomic.Bool
+	conn, err := amqp.DialConfig(s.URL(), amqp.Config{Heartbeat: time.Second, Dial: func(network, addr string) (net.Conn, error) {
+		c, err := net.Dial(network, addr)
+		return mute{c, &gone}, err
+	}})
+	o.check(err)
+	defer conn.Close()
+	ch, err := conn.Channel()
+	o.check(err)
+	_, err = ch.Consume(queue, "", false, true, false, false, nil)
+	o.check(err)
+	b := openTest(t, s.URL(), Options{})
+	gone.Store(true)
+	if _, err := b.Consume(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
+		t.Errorf("RabbitMQ can not know yet: got %v, want ErrInUse", err)
+	}
+	eventually(t, "consuming", func() error {
+		_, err := b.Consume(testContext(t), queue)
+		return err
+	})
+}

@@ -1,0 +1,323 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/admin"
+	"peerlink/broker/rabbitmq"
+	"peerlink/internal/guard"
+	"peerlink/link"
+	"peerlink/node"
+)
+
+// The four commands of the reference implementation, with its options, its
+// environment variables and defaults, so that its container image can be
+// replaced by ours (section "RabbitMQ objects of the reference" of the messages
+// specification). They are commands of peerlink, and the names of links to the
+// program. As with the reference, the log goes to standard output.
+//
+// Differences: SIGTERM is no failure (exit code 0). Buffers whose size nobody
+// has set are not of 100 messages, but as large as those of "serve", which 100
+// would make slow; a size that is set is kept to.
+const (
+	swptServer     = "swpt-server"
+	swptClient     = "swpt-client"
+	swptDrainer    = "swpt-drainer"
+	configureQueue = "configure-queue"
+)
+
+// commandName returns the command that the program's own name stands for, if
+// it is a link to it.
+func commandName(program string) []string {
+	name := strings.TrimSuffix(filepath.Base(program), ".exe")
+	if slices.Contains([]string{swptServer, swptClient, swptDrainer, configureQueue}, name) {
+		return []string{name}
+	}
+	return nil
+}
+
+func (a *app) swptServerCommand() *cobra.Command {
+	var s swptSettings
+	c := &cobra.Command{
+		Use:   swptServer,
+		Short: "Accept the connections of all active peers, as the reference's command of this name",
+		Args:  cobra.NoArgs,
+	}
+	s.portOption(c)
+	s.certificateOptions(c)
+	s.commonOptions(c)
+	s.serverBufferOption(c, "b")
+	return a.swpt(c, &s, func(ctx context.Context, d *node.Dir, cfg link.Config, _ []string) error {
+		var err error
+		if cfg.Certificate, err = link.LoadCertificate(d, s.serverCert, s.serverKey); err != nil {
+			return err
+		}
+		if cfg.Listener, err = listen(fmt.Sprint(":", s.port)); err != nil {
+			return err
+		}
+		cfg.Log.Info("serving", "node", d.Identity().String(), "listen", cfg.Listener.Addr().String())
+		return link.New(cfg).Receive(ctx)
+	})
+}
+
+func (a *app) swptClientCommand() *cobra.Command {
+	var s swptSettings
+	c := &cobra.Command{
+		Use:   swptClient + " PEER_NODE_ID QUEUE_NAME",
+		Short: "Send what is in a queue to a peer, as the reference's command of this name",
+		Long: `Sends what is in a queue to a peer, over one connection. It ends, with exit code 1,
+when there is no connection (any more): whoever has started it starts it again. While
+another process sends from the queue, it waits.`,
+		Args: cobra.ExactArgs(2),
+	}
+	s.certificateOptions(c)
+	s.commonOptions(c)
+	s.clientBufferOption(c, "b")
+	return a.swpt(c, &s, func(ctx context.Context, d *node.Dir, cfg link.Config, args []string) error {
+		var err error
+		if cfg.Certificate, err = link.LoadCertificate(d, s.serverCert, s.serverKey); err != nil {
+			return err
+		}
+		return link.New(cfg).Send(ctx, args[0], args[1])
+	})
+}
+
+func (a *app) swptDrainerCommand() *cobra.Command {
+	var s swptSettings
+	c := &cobra.Command{
+		Use:   swptDrainer + " PEER_NODE_ID QUEUE_NAME",
+		Short: "Answer what is queued for a deactivated peer, as the reference's command of this name",
+		Args:  cobra.ExactArgs(2),
+	}
+	s.commonOptions(c)
+	s.clientBufferOption(c, "b")
+	s.serverBufferOption(c, "B")
+	return a.swpt(c, &s, func(ctx context.Context, _ *node.Dir, cfg link.Config, args []string) error {
+		return link.New(cfg).Drain(ctx, args[0], args[1])
+	})
+}
+
+func (a *app) configureQueueCommand() *cobra.Command {
+	var s swptSettings
+	c := &cobra.Command{
+		Use:   configureQueue + " PEER_NODE_ID QUEUE_NAME",
+		Short: "Make a queue for the messages to a peer, as the reference's command of this name",
+		Args:  cobra.ExactArgs(2),
+	}
+	s.commonOptions(c)
+	return a.swpt(c, &s, func(ctx context.Context, d *node.Dir, cfg link.Config, args []string) error {
+		id, queue := args[0], args[1]
+		p, err := d.Peer(id)
+		if err != nil {
+			return err
+		}
+		if p.SubCA == nil || p.Deactivated != "" {
+			return fmt.Errorf("peer %s is %s: it needs no queue", id, p.State())
+		}
+		view, err := link.View(d, p)
+		if err != nil {
+			return err
+		}
+		q, err := link.PeerQueue(d, p, view, link.DefaultQueuePattern)
+		if err != nil {
+			return err
+		}
+		q.Queues = []string{queue}
+		if err := cfg.Broker.Declare(ctx, q); err != nil {
+			return err
+		}
+		cfg.Log.Info("queue is configured", "peer", id, "queue", queue)
+		return nil
+	})
+}
+
+// swptSettings are what the four commands can be told.
+type swptSettings struct {
+	// Options, each of which has an environment variable.
+	port                       int
+	serverCert, serverKey      string
+	nodedata, broker           string
+	serverBuffer, clientBuffer int // 0: not set
+	logLevel, logFormat        string
+	variables                  map[string]string // by option
+
+	// Of the environment only.
+	maxConns                       int
+	handshakeTimeout               time.Duration
+	connectTimeout, confirmTimeout time.Duration
+}
+
+func (s *swptSettings) portOption(c *cobra.Command) {
+	c.Flags().IntVarP(&s.port, "server-port", "p", 1234, s.help("server-port", "SWPT_SERVER_PORT", "TCP `PORT` to accept connections on"))
+}
+
+func (s *swptSettings) certificateOptions(c *cobra.Command) {
+	c.Flags().StringVarP(&s.serverCert, "server-cert", "c", "/etc/swpt/server.crt", s.help("server-cert", "SWPT_SERVER_CERT", "the server certificate, a PEM `FILE`"))
+	c.Flags().StringVarP(&s.serverKey, "server-key", "k", "/secrets/swpt-server.key", s.help("server-key", "SWPT_SERVER_KEY", "its unencrypted key, a PEM `FILE`"))
+}
+
+func (s *swptSettings) commonOptions(c *cobra.Command) {
+	c.Flags().StringVarP(&s.nodedata, "nodedata-url", "n", "file:///var/lib/swpt-nodedata", s.help("nodedata-url", "SWPT_NODEDATA_URL", "`URL` of the node's directory"))
+	c.Flags().StringVarP(&s.broker, "broker-url", "u", "amqp://guest:guest@localhost:5672", s.help("broker-url", "PROTOCOL_BROKER_URL", "`URL` of RabbitMQ"))
+	c.Flags().StringVarP(&s.logLevel, "log-level", "l", "info", s.help("log-level", "APP_LOG_LEVEL", "error, warning, info or debug"))
+	c.Flags().StringVarP(&s.logFormat, "log-format", "f", "text", s.help("log-format", "APP_LOG_FORMAT", "text or json"))
+}
+
+func (s *swptSettings) serverBufferOption(c *cobra.Command, short string) {
+	c.Flags().IntVarP(&s.serverBuffer, "server-buffer", short, 0, s.help("server-buffer", "SWPT_SERVER_BUFFER", "maximum `NUMBER` of messages on their way into RabbitMQ; not set, 1000"))
+}
+
+func (s *swptSettings) clientBufferOption(c *cobra.Command, short string) {
+	c.Flags().IntVarP(&s.clientBuffer, "client-buffer", short, 0, s.help("client-buffer", "SWPT_CLIENT_BUFFER", "maximum `NUMBER` of messages taken out of the queue and not confirmed; not set, 2000"))
+}
+
+// help notes the environment variable of an option, and adds it to its help.
+func (s *swptSettings) help(option, variable, text string) string {
+	if s.variables == nil {
+		s.variables = make(map[string]string)
+	}
+	s.variables[option] = variable
+	return text + " (env " + variable + ")"
+}
+
+// swpt completes one of the commands: run is called with what all have in common.
+func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, *node.Dir, link.Config, []string) error) *cobra.Command {
+	c.Hidden = true
+	c.DisableFlagsInUseLine = true
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := s.readEnvironment(cmd); err != nil {
+			return err
+		}
+		dir, ok := strings.CutPrefix(s.nodedata, "file://")
+		if !ok || !filepath.IsAbs(dir) || cmd.Flags().Changed("dir") {
+			return usagef("the node's directory is named by --nodedata-url, as file:///path/to/it; got %q", s.nodedata)
+		}
+		log, err := a.swptLogger(s.logLevel, s.logFormat)
+		if err != nil {
+			return err
+		}
+		guard.Service()
+		b, err := rabbitmq.Open(s.broker, rabbitmq.Options{
+			Logger: log, Prefetch: s.clientBuffer, MaxPending: s.serverBuffer, ConnectTimeout: s.connectTimeout, ConfirmTimeout: s.confirmTimeout,
+		})
+		if err != nil {
+			return usagef("--broker-url: %v", err)
+		}
+		defer b.Close()
+		d, err := node.Open(filepath.Clean(dir))
+		if err != nil {
+			return err
+		}
+		if err := checkRootKey(d, log); err != nil {
+			return err
+		}
+		return run(cmd.Context(), d, link.Config{
+			Dir: d, Broker: b, Log: log, Window: s.clientBuffer, HandshakeTimeout: s.handshakeTimeout, MaxConnsPerPeer: s.maxConns,
+			Follow: link.Follow{Off: true}, // as with the reference, others keep the directory
+		}, args)
+	}
+	return c
+}
+
+// readEnvironment takes from the environment the options that were not given,
+// and the settings that are no options, and checks what is not checked by its
+// use.
+func (s *swptSettings) readEnvironment(cmd *cobra.Command) error {
+	for _, option := range slices.Sorted(maps.Keys(s.variables)) {
+		value := os.Getenv(s.variables[option])
+		if value == "" || cmd.Flags().Changed(option) {
+			continue
+		}
+		if err := cmd.Flags().Set(option, value); err != nil {
+			return usagef("%s is %q: %v", s.variables[option], value, err)
+		}
+	}
+	if s.port < 0 || s.port > math.MaxUint16 {
+		return usagef("--server-port %d: expected a number from 0 to %d", s.port, math.MaxUint16)
+	}
+	for _, n := range []int{s.serverBuffer, s.clientBuffer} {
+		if n < 0 || n > math.MaxUint16 {
+			return usagef("a buffer of %d messages: expected a number from 1 to %d", n, math.MaxUint16)
+		}
+	}
+	conns, err := numberFrom("APP_MAX_CONNECTIONS_PER_PEER", 10)
+	if err != nil {
+		return err
+	}
+	s.maxConns = int(math.Ceil(conns))
+	for _, v := range []struct {
+		d        *time.Duration
+		variable string
+		def      float64
+	}{
+		{&s.handshakeTimeout, "APP_SSL_HANDSHAKE_TIMEOUT", 5},
+		{&s.connectTimeout, "APP_RMQ_CONNECTION_TIMEOUT_SECONDS", 10},
+		{&s.confirmTimeout, "APP_RMQ_CONFIRMATION_TIMEOUT_SECONDS", 20},
+	} {
+		seconds, err := numberFrom(v.variable, v.def)
+		if err != nil {
+			return err
+		}
+		*v.d = time.Duration(seconds * float64(time.Second))
+	}
+	return nil
+}
+
+// numberFrom reads a positive number from the environment.
+func numberFrom(variable string, def float64) (float64, error) {
+	value := os.Getenv(variable)
+	if value == "" {
+		return def, nil
+	}
+	n, err := strconv.ParseFloat(value, 64)
+	if err != nil || !(n > 0 && n <= 1e6) { // NaN is neither
+		return 0, usagef("%s is %q: expected a positive number", variable, value)
+	}
+	return n, nil
+}
+
+// swptLogger writes the log to standard output. In JSON, the members have the
+// names that the reference gives them.
+func (a *app) swptLogger(level, format string) (*slog.Logger, error) {
+	if format != "json" {
+		log, _, err := newLogger(a.stdout, level, format)
+		return log, err
+	}
+	l, err := admin.ParseLevel(level)
+	if err != nil {
+		return nil, usagef("--log-level: %v", err)
+	}
+	rename := func(groups []string, attr slog.Attr) slog.Attr {
+		switch value := attr.Value.Any().(type) {
+		case time.Time:
+			if attr.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.String("asctime", value.Format("2006-01-02T15:04:05-0700"))
+			}
+		case slog.Level:
+			name := value.String()
+			if value == slog.LevelWarn {
+				name = "WARNING"
+			}
+			return slog.String("levelname", name)
+		case string:
+			if attr.Key == slog.MessageKey && len(groups) == 0 {
+				attr.Key = "message"
+			}
+		}
+		return attr
+	}
+	h := slog.NewJSONHandler(a.stdout, &slog.HandlerOptions{Level: l, ReplaceAttr: rename})
+	return slog.New(h).With("name", "peerlink"), nil
+}

@@ -1,0 +1,106 @@
+package link
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// claims paces how the service takes queues to send from, so that others which
+// serve the same node, and start at the same time, get about as many. They need
+// not know of each other: each takes its first queue at once, and waits the
+// longer for one more the more it has. Whoever comes later gets what is left,
+// and what the others lose.
+type claims struct {
+	// spread is the time in which the service would take all queues if it were
+	// alone. 0 means at once.
+	spread time.Duration
+	turn   chan struct{} // held by the sender that takes the next one
+
+	mu      sync.Mutex
+	senders int       // those that want a queue
+	held    int       // those that have one, or try to
+	since   time.Time // when the first of these was taken
+}
+
+func newClaims(spread time.Duration) *claims {
+	return &claims{spread: spread, turn: make(chan struct{}, 1)}
+}
+
+// join is told of one more sender. Its end is told to the function returned.
+func (c *claims) join() (leave func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.senders++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.senders--
+	}
+}
+
+// take waits until the service may take one more queue. It must be given back.
+func (c *claims) take(ctx context.Context) (giveBack func(), err error) {
+	if c.spread > 0 {
+		// All start in the same order; they should not ask for the same queues.
+		if err := wait(ctx, rand.N(c.spread/32+1)); err != nil {
+			return nil, err
+		}
+	}
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if err := wait(ctx, time.Until(c.due())); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held == 0 {
+		c.since = time.Now()
+	}
+	c.held++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.held--
+	}, nil
+}
+
+// due tells when one more queue may be taken: the pauses grow evenly, which
+// evens out that one service has started a little before the other.
+func (c *claims) due() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held == 0 {
+		return time.Time{}
+	}
+	part := float64(c.held) / float64(max(c.senders, c.held))
+	return c.since.Add(time.Duration(part * part * float64(c.spread)))
+}
+
+// wait waits, or returns an error when ctx is done.
+func wait(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// claimPause is the time until the next look at a queue that another process
+// uses. It varies, so that those that stand by get about as many of its queues
+// when that one ends.
+func (s *Service) claimPause() time.Duration {
+	p := s.cfg.ClaimPause
+	return p/2 + rand.N(p)
+}

@@ -1,0 +1,121 @@
+package link_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker/rabbitmq/rabbittest"
+	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
+)
+
+// Services of one node that start together share its queues about evenly, each
+// queue having one consumer. When one of them ends, the others take over what it
+// had. Nothing is lost.
+func TestServicesShareQueues(t *testing.T) {
+	s := rabbittest.Get(t)
+	const queues, each = 12, 3000
+	other := linktest.New(t, ca)
+	other.Config.MaxConnsPerPeer = 2 * queues
+	first := linktest.NewOn(t, aa, linktest.RabbitMQ)
+	first.Config.ClaimSpread = time.Second
+	services := []*linktest.Node{first, linktest.Replica(t, first), linktest.Replica(t, first)}
+	nodetest.Peer(t, first.Node, other.Node)
+	id := other.Identity().ID
+	if err := first.SetQueues(context.Background(), id, queues); err != nil {
+		t.Fatal(err)
+	}
+	names := make([]string, queues)
+	for n := range names {
+		names[n] = fmt.Sprintf("peer.%s.%d", id, n)
+	}
+	other.Start()
+	for _, n := range services {
+		n.Start()
+	}
+
+	consumed(t, s, names, 1)
+	allSent(t, queues, services...)
+	for i, n := range services {
+		t.Log("service", i, "sends from", sending(n))
+		if has := sending(n); has < 2 || has > 6 {
+			t.Errorf("service %d sends from %d of %d queues, want about %d", i, has, queues, queues/len(services))
+		}
+	}
+	first.Put(other, numbered(t, first, other, 0, each)...)
+	got := other.Take(each)
+
+	// The connections to RabbitMQ end before the service does.
+	first.Put(other, numbered(t, first, other, each, each)...)
+	if err := services[1].Config.Broker.Close(); err != nil {
+		t.Fatal(err)
+	}
+	consumed(t, s, names, 1)
+	allSent(t, queues, services[0], services[2])
+	first.Put(other, numbered(t, first, other, 2*each, each)...)
+	for len(got) < 3*each { // some may come twice
+		maps.Copy(got, other.Take(3*each-len(got)))
+	}
+	first.Left(other, 0)
+	if log := services[0].Log.String(); strings.Count(log, "standing by") > queues || strings.Contains(log, "level=ERROR") {
+		t.Errorf("log of a service:\n%s", log)
+	}
+}
+
+// allSent waits until some services send from so many queues together.
+func allSent(t *testing.T, queues int, services ...*linktest.Node) {
+	t.Helper()
+	linktest.Eventually(t, "sending from all queues", func() error {
+		total := 0
+		for _, n := range services {
+			total += sending(n)
+		}
+		if total != queues {
+			return fmt.Errorf("they send from %d of %d queues", total, queues)
+		}
+		return nil
+	})
+}
+
+// sending tells from how many queues a service sends.
+func sending(n *linktest.Node) int {
+	log := n.Log.String()
+	return strings.Count(log, "msg=sending") - strings.Count(log, "not sending any more") - strings.Count(log, "msg=disconnected")
+}
+
+// consumed waits until each queue has n consumers.
+func consumed(t *testing.T, s *rabbittest.Server, queues []string, n int) {
+	t.Helper()
+	conn, err := amqp.Dial(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	linktest.Eventually(t, "consuming all queues", func() error {
+		ch, err := conn.Channel()
+		if err != nil {
+			return err
+		}
+		defer ch.Close()
+		var counts []int
+		for _, queue := range queues {
+			q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+			if err != nil {
+				return err
+			}
+			counts = append(counts, q.Consumers)
+		}
+		if slices.ContainsFunc(counts, func(c int) bool { return c != n }) {
+			return errors.New(fmt.Sprint("the queues have so many consumers: ", counts))
+		}
+		return nil
+	})
+}
