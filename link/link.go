@@ -54,7 +54,9 @@ type Config struct {
 	DrainTimeout       time.Duration // for confirming what is stored when the service stops; 5 s
 	PollInterval       time.Duration // between two looks at the node's directory; 1 s
 	MaxConnsPerPeer    int           // accepted from one peer at once; 10
-	MaxHandshakes      int           // going on at once; 256
+	MaxHandshakes      int           // going on at once, a quarter of them of one source; 256
+	MaxHandshakeRate   int           // begun in a second; 200
+	MaxRate            int           // messages taken from one peer in a second; no limit
 	Window             int           // messages sent and not confirmed, per connection; 1,000
 	RetryMin, RetryMax time.Duration // pauses between attempts to reach a peer; 250 ms and 2 min
 }
@@ -67,6 +69,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.PollInterval, time.Second)
 	setDefault(&c.MaxConnsPerPeer, 10)
 	setDefault(&c.MaxHandshakes, 256)
+	setDefault(&c.MaxHandshakeRate, 200)
 	setDefault(&c.Window, 1000)
 	setDefault(&c.RetryMin, 250*time.Millisecond)
 	setDefault(&c.RetryMax, 2*time.Minute)
@@ -84,16 +87,29 @@ func setDefault[T comparable](v *T, def T) {
 
 // Service keeps all links of one node.
 type Service struct {
-	cfg    Config
-	log    *slog.Logger
-	roster *roster
-	wg     sync.WaitGroup // every goroutine that Run started
+	cfg     Config
+	log     *slog.Logger
+	roster  *roster
+	gate    *gate
+	repeats *repeats
+	wg      sync.WaitGroup // every goroutine that Run started
 }
 
 // New makes a Service. It does nothing until [Service.Run].
 func New(cfg Config) *Service {
 	cfg.setDefaults()
-	return &Service{cfg: cfg, log: cfg.Log, roster: newRoster()}
+	return &Service{
+		cfg:    cfg,
+		log:    cfg.Log,
+		roster: newRoster(cfg.MaxRate),
+		gate: newGate(gateLimits{
+			handshakes: cfg.MaxHandshakes,
+			perSource:  max(1, cfg.MaxHandshakes/4),
+			waiting:    4 * cfg.MaxHandshakes,
+			perSecond:  cfg.MaxHandshakeRate,
+		}),
+		repeats: newRepeats(),
+	}
 }
 
 // Run keeps the links until ctx is done. Then it stops accepting connections,
@@ -101,6 +117,7 @@ func New(cfg Config) *Service {
 // sent, disconnects and returns nil. It returns an error only if it can not
 // start or go on at all.
 func (s *Service) Run(ctx context.Context) error {
+	defer s.repeats.close()
 	// Connections outlive ctx by the time they need to end cleanly.
 	connCtx, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"peerlink/broker"
 	"peerlink/node"
 	"peerlink/smp"
@@ -18,13 +20,15 @@ import (
 
 // roster is the set of peers as the node's directory had it at the last scan.
 type roster struct {
-	mu    sync.Mutex
-	peers map[string]*peer
+	maxRate int // of each peer
+	mu      sync.Mutex
+	peers   map[string]*peer
 }
 
 // peer is one registered peer, from when it is first seen until the service ends.
 type peer struct {
 	id    string
+	pace  *rate.Limiter             // of the messages that it sends
 	state atomic.Pointer[peerState] // nil while there must be no traffic with the peer
 
 	mu      sync.Mutex // guards what follows
@@ -48,7 +52,9 @@ type peerState struct {
 // traffic ends: replacing a whole tree, as git and Kubernetes do, takes a moment.
 const maxMissing = 3
 
-func newRoster() *roster { return &roster{peers: make(map[string]*peer)} }
+func newRoster(maxRate int) *roster {
+	return &roster{maxRate: maxRate, peers: make(map[string]*peer)}
+}
 
 func (r *roster) get(id string) *peer {
 	r.mu.Lock()
@@ -63,6 +69,7 @@ func (r *roster) getOrAdd(id string) *peer {
 	if p == nil {
 		p = &peer{
 			id:      id,
+			pace:    newPace(r.maxRate),
 			changed: make(chan struct{}),
 			senders: make(map[string]context.CancelFunc),
 			conns:   make(map[*receiver]context.CancelFunc),

@@ -58,7 +58,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		if err != nil && err.Error() != lastErr {
 			// Told when it changes, not at each attempt.
 			lastErr = err.Error()
-			sd.log.Warn("no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
+			sd.tell(sd.log, slog.LevelWarn, "no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
 		}
 		select {
 		case <-ctx.Done():
@@ -94,6 +94,11 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 		return false, err
 	}
 	return se.confirmed() || time.Since(start) > steady, err
+}
+
+// tell writes what the peer has a part in, and could make happen again and again.
+func (sd *sender) tell(log *slog.Logger, level slog.Level, text string, args ...any) {
+	sd.s.repeats.tell(log, level, deed{sd.queue, text}, text, args...)
 }
 
 // connect tries the peer's servers, in random order, until one answers. Servers
@@ -163,7 +168,7 @@ func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x5
 		return err
 	}
 	defer client.Close()
-	se.log.Info("sending", "chain", describeChain(chain))
+	se.tell(se.log, slog.LevelInfo, "sending", "chain", describeChain(chain))
 
 	// pump ends when the service stops or the connection does.
 	pumpCtx, stopPump := context.WithCancel(ctx)
@@ -184,7 +189,7 @@ func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x5
 		if err == nil {
 			err = errors.New("the peer has closed the connection")
 		}
-		se.log.Info("not sending any more", "err", err)
+		se.tell(se.log, slog.LevelInfo, "not sending any more", "err", err)
 		return err
 	default:
 	}

@@ -73,6 +73,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -110,6 +111,12 @@ type Options struct {
 	// MaxBody is the largest message body taken, in bytes; 0 means 1 MiB. (SMP
 	// asks for 8,192.)
 	MaxBody int
+	// PeerQuota is how many bytes the received messages of one peer may take
+	// before [Store.Admit] makes it wait; 0 means no limit.
+	PeerQuota int64
+	// MinFree is how many bytes the disk must have left for Admit to let
+	// anybody in; 0 means no limit.
+	MinFree int64
 }
 
 func (o Options) withDefaults() Options {
@@ -144,6 +151,8 @@ type Store struct {
 	writer  *writer
 	readers *readers
 	bells   *bells
+	quotas  *quotas
+	disk    *disk
 
 	mu      sync.Mutex
 	outlets map[string]*outlet // by queue: what consumers have confirmed
@@ -168,6 +177,11 @@ func Open(path string, opts Options) (*Store, error) {
 		w.close()
 		return nil, fmt.Errorf("open message store %s: %w", path, err)
 	}
+	usage, err := w.usage()
+	if err != nil {
+		w.close()
+		return nil, fmt.Errorf("open message store %s: %w", path, err)
+	}
 	r, err := openReaders(path)
 	if err != nil {
 		w.close()
@@ -187,7 +201,9 @@ func Open(path string, opts Options) (*Store, error) {
 		old:     old,
 	}
 	s.close = sync.OnceValue(s.closeOnce)
-	s.writer = newWriter(w, s.log, s.bells, newBudget(life, opts.MaxPending, opts.MaxPendingBytes))
+	s.quotas = newQuotas(opts.PeerQuota, usage, s.log)
+	s.disk = &disk{dir: filepath.Dir(path), min: opts.MinFree, inside: s.freeInside, log: s.log}
+	s.writer = newWriter(w, s.log, s.bells, newBudget(life, opts.MaxPending, opts.MaxPendingBytes), s.quotas)
 	go s.writer.run(life)
 	return s, nil
 }
