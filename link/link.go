@@ -32,6 +32,7 @@ import (
 
 	"peerlink/broker"
 	"peerlink/node"
+	"peerlink/stomp"
 )
 
 // Config says what a [Service] needs. Zero values of the optional fields mean
@@ -49,8 +50,11 @@ type Config struct {
 	AllQueues    bool
 	QueuePattern QueuePattern // how a peer's queues are called; DefaultQueuePattern
 
+	HeartBeat stomp.HeartBeat // what to offer and to ask for on all connections
+
 	HandshakeTimeout   time.Duration // for a TLS handshake; 5 s
 	ConnectTimeout     time.Duration // for TCP, and for CONNECT; 10 s
+	IdleTimeout        time.Duration // after which a connection with nothing to send rests; 10 min, negative: never
 	DrainTimeout       time.Duration // for confirming what is stored when the service stops; 5 s
 	PollInterval       time.Duration // between two looks at the node's directory; 1 s
 	MaxConnsPerPeer    int           // accepted from one peer at once; 10
@@ -65,6 +69,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.QueuePattern, DefaultQueuePattern)
 	setDefault(&c.HandshakeTimeout, 5*time.Second)
 	setDefault(&c.ConnectTimeout, 10*time.Second)
+	setDefault(&c.IdleTimeout, 10*time.Minute)
 	setDefault(&c.DrainTimeout, 5*time.Second)
 	setDefault(&c.PollInterval, time.Second)
 	setDefault(&c.MaxConnsPerPeer, 10)

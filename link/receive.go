@@ -136,6 +136,7 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 	var err error
 	r.server, err = stomp.NewServer(stopCtx, conn, stomp.ServerConfig{
 		Destination:    s.cfg.Dir.Identity().Type.Destination(),
+		HeartBeat:      s.cfg.HeartBeat,
 		ConnectTimeout: s.cfg.ConnectTimeout,
 	})
 	if err != nil {

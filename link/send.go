@@ -54,6 +54,11 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			bo.Reset()
 			lastErr = ""
 		}
+		if errors.Is(err, errIdle) {
+			if err = sd.rest(ctx); err == nil {
+				continue // at once
+			}
+		}
 		pause := bo.NextBackOff()
 		if err != nil && err.Error() != lastErr {
 			// Told when it changes, not at each attempt.
@@ -155,6 +160,7 @@ func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x5
 		Login:          se.state.Stomp.Login,
 		Passcode:       se.state.Stomp.Passcode,
 		Destination:    se.state.Stomp.Destination,
+		HeartBeat:      se.s.cfg.HeartBeat,
 		ConnectTimeout: se.s.cfg.ConnectTimeout,
 		Window:         se.s.cfg.Window,
 		OnReceipt: func(n uint64) {
@@ -193,20 +199,26 @@ func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x5
 		return err
 	default:
 	}
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !errors.Is(err, errIdle) {
 		return err // the broker
 	}
 	drain, cancel := context.WithTimeout(connCtx, se.s.cfg.DrainTimeout)
 	defer cancel()
+	idle := errors.Is(err, errIdle)
 	err = client.Disconnect(drain)
-	se.log.Info("disconnected", "unconfirmed", se.unconfirmed(), "err", err)
+	se.tell(se.log, slog.LevelInfo, "disconnected", "idle", idle, "unconfirmed", se.unconfirmed(), "err", err)
+	if idle && err == nil {
+		return errIdle
+	}
 	return err
 }
 
-// pump moves messages from the queue to the peer until ctx is done.
+// pump moves messages from the queue to the peer until ctx is done, or there was
+// nothing to move for so long that the connection had better rest: then the error
+// is errIdle.
 func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, consumer broker.Consumer) error {
 	for {
-		batch, err := consumer.Next(ctx, batchSize)
+		batch, err := se.next(ctx, consumer)
 		if err != nil {
 			return err
 		}

@@ -14,8 +14,8 @@ const diskInterval = time.Second
 // is for the node's own applications.
 type disk struct {
 	dir    string
-	min    int64                                // bytes that must be free; 0: none
-	inside func(context.Context) (int64, error) // bytes in the file that are free to be used again
+	min    int64                 // bytes that must be free; 0: none
+	inside func() (int64, error) // bytes in the file that are free to be used again
 	log    *slog.Logger
 
 	mu     sync.Mutex
@@ -28,7 +28,7 @@ func (d *disk) await(ctx context.Context, s *Store) error {
 	if d.min <= 0 {
 		return nil
 	}
-	for d.isFull(ctx) {
+	for d.isFull() {
 		again := make(chan struct{})
 		timer := time.AfterFunc(diskInterval, func() { close(again) })
 		err := s.waitFor(ctx, again, nil)
@@ -40,23 +40,23 @@ func (d *disk) await(ctx context.Context, s *Store) error {
 	return nil
 }
 
-func (d *disk) isFull(ctx context.Context) bool {
+func (d *disk) isFull() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if now := time.Now(); now.Sub(d.looked) >= diskInterval {
 		d.looked = now
-		d.look(ctx)
+		d.look()
 	}
 	return d.full
 }
 
 // look finds out how much is free. What can not be found out is no reason to
 // stop: a disk that is really full is noticed by the writer.
-func (d *disk) look(ctx context.Context) {
+func (d *disk) look() {
 	free, err := freeBytes(d.dir)
 	if err == nil && free < d.min {
 		var inside int64
-		inside, err = d.inside(ctx)
+		inside, err = d.inside()
 		free += inside
 	}
 	switch full := err == nil && free < d.min; {
@@ -71,8 +71,8 @@ func (d *disk) look(ctx context.Context) {
 
 // freeInside returns how many bytes of the file are not in use: it never gets
 // smaller.
-func (s *Store) freeInside(ctx context.Context) (bytes int64, err error) {
-	err = s.readers.use(ctx, func(r *readConn) error {
+func (s *Store) freeInside() (bytes int64, err error) {
+	err = s.readers.use(s.life, func(r *readConn) error {
 		pages, err := r.freePages.number()
 		bytes = pages * pageSize
 		return err

@@ -29,6 +29,7 @@ type serveFlags struct {
 	queueType                     string
 	state, localListen            string
 	logLevel, logFormat           string
+	limits                        limitFlags
 }
 
 // embeddedBroker is the --broker that is no URL.
@@ -82,6 +83,7 @@ SIGTERM ends it in good order. It needs no root key.`,
 	c.Flags().StringVar(&f.localListen, "local-listen", env("127.0.0.1:61613", "PEERLINK_LOCAL_LISTEN"), "loopback `ADDRESS` for the node's applications, \"none\" for the Unix socket only (env PEERLINK_LOCAL_LISTEN)")
 	c.Flags().StringVar(&f.logLevel, "log-level", env("info", "PEERLINK_LOG_LEVEL", "APP_LOG_LEVEL"), "error, warning, info or debug (env PEERLINK_LOG_LEVEL, APP_LOG_LEVEL)")
 	c.Flags().StringVar(&f.logFormat, "log-format", env("text", "PEERLINK_LOG_FORMAT", "APP_LOG_FORMAT"), "text or json (env PEERLINK_LOG_FORMAT, APP_LOG_FORMAT)")
+	f.limits.add(c)
 	return c
 }
 
@@ -106,6 +108,9 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	cfg := link.Config{Log: log}
+	if err := f.limits.set(&cfg, f.broker); err != nil {
+		return err
+	}
 	if err := f.setBroker(&cfg); err != nil {
 		return err
 	}
@@ -180,7 +185,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config) error {
 		return err
 	}
 	defer unlock()
-	store, err := embedded.Open(storePath(state), embedded.Options{Logger: log})
+	store, err := embedded.Open(storePath(state), embedded.Options{Logger: log, PeerQuota: int64(f.limits.quota), MinFree: minFree})
 	if err != nil {
 		return err
 	}
