@@ -35,8 +35,9 @@ type repeats struct {
 type deed struct{ who, kind string }
 
 type repeat struct {
-	told  int // times told at once
-	count int // times not told yet
+	again bool // it has happened since next was last called
+	told  int  // times told at once
+	count int  // times not told yet
 	last  entry
 	pause time.Duration
 	timer *time.Timer
@@ -68,6 +69,7 @@ func (r *repeats) tell(log *slog.Logger, level slog.Level, d deed, text string, 
 		p.timer = time.AfterFunc(p.pause, func() { r.next(d, p) })
 		r.seen[d] = p
 	}
+	p.again = true
 	e := entry{log, level, text, args}
 	if p.told < toldAtOnce {
 		p.told++
@@ -85,11 +87,14 @@ func (r *repeats) next(d deed, p *repeat) {
 	if r.closed {
 		return
 	}
-	if p.count == 0 {
+	if !p.again {
 		delete(r.seen, d)
 		return
 	}
-	p.flush()
+	p.again = false
+	if p.count > 0 {
+		p.flush()
+	}
 	p.pause = min(4*p.pause, lastRepeat)
 	p.timer.Reset(p.pause)
 }

@@ -49,6 +49,17 @@ func TestRepeatsAreCounted(t *testing.T) {
 			t.Errorf("%d deeds are remembered", len(r.seen))
 		}
 
+		// What comes slowly is no flood at first, but does not go on like this.
+		for range flood / 1000 {
+			r.tell(log, slog.LevelWarn, deed{"192.0.2.1/32", "TLS"}, "handshake failed", "err", "x")
+			time.Sleep(500 * time.Millisecond)
+		}
+		time.Sleep(2 * lastRepeat)
+		synctest.Wait()
+		if lines, deeds := told(); lines > 2*toldAtOnce || deeds != flood/1000 {
+			t.Errorf("%d deeds in %d lines, want %d in few", deeds, lines, flood/1000)
+		}
+
 		for i := range 2*toldAtOnce + 1 {
 			r.tell(log, slog.LevelWarn, deed{"192.0.2.1/32", "TLS"}, "handshake failed", "n", i)
 		}
