@@ -266,6 +266,9 @@ func TestMisbehavingPeer(t *testing.T) {
 		{"no JSON", connect + send(good, "hello"), "receipt-id:r1"},
 		{"wrong direction", connect + send(strings.Replace(good, "ConfigureAccount", "AccountPurge", 1), "{}"), "AccountPurge"},
 		{"somebody else's creditor", connect + send(good, strings.Replace(string(linktest.Message(t, other, authority, 1).Body), "1103806595072", "7", 1)), "creditor"},
+		{"endless headers", connect + "SEND\n" + strings.Repeat("x:y\n", 60), "more than 50 headers"},
+		{"large headers", connect + "SEND\n" + strings.Repeat("x:"+strings.Repeat("y", 450)+"\n", 20), "take more than 4096 bytes"},
+		{"one endless header", connect + "SEND\nx:" + strings.Repeat("y", 20_000), "longer than"},
 		{"too large", connect + "SEND\n" + good + "\ncontent-length:8193\n\n", "ERROR"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
