@@ -14,6 +14,11 @@
 // There is no queue without a bound on the way: back pressure travels from
 // broker to broker through the TCP window. Batches form by themselves.
 //
+// Nobody is trusted beyond what he has proved, and everything that others can make
+// this side do is bounded: before the handshake by a [gate], after it for each peer
+// ([receiver.hold]), and in the log ([repeats]). A connection that has nothing to
+// send rests ([Config.IdleTimeout]). docs/security.md tells who may be hostile.
+//
 // The queues that lead to a peer are one, or with a broker that spreads the
 // messages over several, as many as the node's directory says: then each has a
 // connection of its own ([Config.AllQueues]).

@@ -40,9 +40,7 @@ const (
 // run keeps a connection to the peer until ctx is done. connCtx is done when
 // everything must end at once.
 func (sd *sender) run(ctx, connCtx context.Context) {
-	bo := backoff.NewExponentialBackOff()
-	bo.InitialInterval, bo.MaxInterval = sd.s.cfg.RetryMin, sd.s.cfg.RetryMax
-	bo.RandomizationFactor = 1 // full jitter
+	bo := newBackOff(&sd.s.cfg)
 	lastErr := ""
 	for ctx.Err() == nil {
 		changed := sd.peer.change()
@@ -72,6 +70,15 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			bo.Reset()
 		}
 	}
+}
+
+// newBackOff gives the pauses between attempts: with full jitter, from the first
+// on, so that those who have lost a peer together do not come back together.
+func newBackOff(cfg *Config) *backoff.ExponentialBackOff {
+	bo := backoff.NewExponentialBackOff()
+	bo.InitialInterval, bo.MaxInterval = cfg.RetryMin, cfg.RetryMax
+	bo.RandomizationFactor = 1
+	return bo
 }
 
 // attempt makes one connection and uses it until it ends. ok tells that it was

@@ -50,6 +50,13 @@
 // holds from the moment it is made, even while its removal is on its way to
 // disk: the next consumer of the queue starts behind it.
 //
+// # Quotas
+//
+// What received messages take is counted for each peer that has sent them, in
+// the transactions that store and remove them. A peer that has reached its quota
+// waits in [Store.Admit], and so does every peer when the disk is almost full
+// ([Options].PeerQuota, MinFree): messages of the node's own applications do not.
+//
 // # Several processes
 //
 // Any process may open the file, while others have it open: sequence numbers

@@ -1,6 +1,14 @@
 package cli
 
-import "testing"
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peerlink/link"
+)
 
 // Sizes are read with the units that people write, and written so that they read
 // the same; what is no size, or none that exists, is refused.
@@ -32,6 +40,30 @@ func TestByteSize(t *testing.T) {
 		var b byteSize
 		if err := b.Set(in); err == nil {
 			t.Errorf("%q is %d", in, b)
+		}
+	}
+}
+
+// The flags mean what the link makes of them: 0 is the way to have no limit, and
+// connections that never rest.
+func TestLimitFlags(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want link.Config
+	}{
+		{nil, link.Config{MaxConnsPerPeer: 10, IdleTimeout: 10 * time.Minute}},
+		{[]string{"--idle=0", "--peer-rate=0"}, link.Config{MaxConnsPerPeer: 10, IdleTimeout: -1}},
+		{[]string{"--idle=3s", "--peer-rate=500", "--max-connections-per-peer=3"}, link.Config{MaxConnsPerPeer: 3, IdleTimeout: 3 * time.Second, MaxRate: 500}},
+	} {
+		var l limitFlags
+		c := new(cobra.Command)
+		l.add(c)
+		var got link.Config
+		if err := errors.Join(c.ParseFlags(tt.args), l.set(&got, embeddedBroker)); err != nil {
+			t.Fatal(err)
+		}
+		if got.MaxConnsPerPeer != tt.want.MaxConnsPerPeer || got.IdleTimeout != tt.want.IdleTimeout || got.MaxRate != tt.want.MaxRate {
+			t.Errorf("%q gives %+v", tt.args, got)
 		}
 	}
 }

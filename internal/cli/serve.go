@@ -61,6 +61,9 @@ its plugin rabbitmq_random_exchange. A password is best given in the environment
 Each queue of a peer ("peer queues") has a connection of its own, and several
 services may share the work of one node.
 
+What one peer can take of this node is bounded, and a connection with nothing to
+send rests until there is something: see the flags, and docs/security.md.
+
 SIGTERM ends it in good order. It needs no root key.`,
 		Example: "  peerlink -C my-node serve --server-cert server.crt --server-key server.key",
 		Args:    cobra.NoArgs,
