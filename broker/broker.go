@@ -43,6 +43,7 @@ type Delivery struct {
 // Incoming is a message received from a peer, checked and translated, for the
 // node's applications.
 type Incoming struct {
+	Peer        string // ID of the peer that has sent it; "" if unknown
 	Exchange    string // the node's inbox: "accounts_in", "creditors_in" or "debtors_in"
 	RoutingKey  string
 	Type        string // SMP message type
@@ -125,4 +126,13 @@ type Publisher interface {
 	// Close ends the stream. The count reported before Close holds; of the
 	// messages not yet reported each may or may not be stored.
 	Close() error
+}
+
+// Quotas is what a [Broker] implements, besides, that bounds how much it stores
+// for one peer until the node's applications have taken it.
+type Quotas interface {
+	// Admit waits until more messages of this peer may be published. Asking
+	// before every message is meant, and cheap. The error is that of ctx, or
+	// ErrClosed.
+	Admit(ctx context.Context, peer string) error
 }

@@ -14,6 +14,11 @@
 // There is no queue without a bound on the way: back pressure travels from
 // broker to broker through the TCP window. Batches form by themselves.
 //
+// Nobody is trusted beyond what he has proved, and everything that others can make
+// this side do is bounded: before the handshake by a [gate], after it for each peer
+// ([receiver.hold]), and in the log ([repeats]). A connection that has nothing to
+// send rests ([Config.IdleTimeout]). docs/security.md tells who may be hostile.
+//
 // The queues that lead to a peer are one, or with a broker that spreads the
 // messages over several, as many as the node's directory says: then each has a
 // connection of its own ([Config.AllQueues]).
@@ -38,6 +43,7 @@ import (
 
 	"peerlink/broker"
 	"peerlink/node"
+	"peerlink/stomp"
 )
 
 // Config says what a [Service] needs. Zero values of the optional fields mean
@@ -56,14 +62,18 @@ type Config struct {
 	AllQueues    bool
 	QueuePattern QueuePattern // how a peer's queues are called; DefaultQueuePattern
 
-	Follow Follow // peers that move
+	Follow    Follow          // peers that move
+	HeartBeat stomp.HeartBeat // what to offer and to ask for on all connections
 
 	HandshakeTimeout   time.Duration // for a TLS handshake; 5 s
 	ConnectTimeout     time.Duration // for TCP, and for CONNECT; 10 s
+	IdleTimeout        time.Duration // after which a connection with nothing to send rests; 10 min, negative: never
 	DrainTimeout       time.Duration // for confirming what is stored when the service stops; 5 s
 	PollInterval       time.Duration // between two looks at the node's directory; 1 s
 	MaxConnsPerPeer    int           // accepted from one peer at once; 10
-	MaxHandshakes      int           // going on at once; 256
+	MaxHandshakes      int           // going on at once, a quarter of them of one source; 256
+	MaxHandshakeRate   int           // begun in a second; 200
+	MaxRate            int           // messages taken from one peer in a second; no limit
 	Window             int           // messages sent and not confirmed, per connection; 1,000
 	RetryMin, RetryMax time.Duration // pauses between attempts to reach a peer; 250 ms and 2 min
 
@@ -80,10 +90,12 @@ func (c *Config) setDefaults() {
 	setDefault(&c.QueuePattern, DefaultQueuePattern)
 	setDefault(&c.HandshakeTimeout, 5*time.Second)
 	setDefault(&c.ConnectTimeout, 10*time.Second)
+	setDefault(&c.IdleTimeout, 10*time.Minute)
 	setDefault(&c.DrainTimeout, 5*time.Second)
 	setDefault(&c.PollInterval, time.Second)
 	setDefault(&c.MaxConnsPerPeer, 10)
 	setDefault(&c.MaxHandshakes, 256)
+	setDefault(&c.MaxHandshakeRate, 200)
 	setDefault(&c.Window, 1000)
 	setDefault(&c.RetryMin, 250*time.Millisecond)
 	setDefault(&c.RetryMax, 2*time.Minute)
@@ -109,6 +121,8 @@ type Service struct {
 	log     *slog.Logger
 	roster  *roster
 	claims  *claims
+	gate    *gate
+	repeats *repeats
 	fetches chan struct{} // one for each info-bundle that is being fetched
 
 	started  time.Time
@@ -124,8 +138,19 @@ type Service struct {
 func New(cfg Config) *Service {
 	cfg.setDefaults()
 	s := &Service{
-		cfg: cfg, log: cfg.Log, roster: newRoster(), claims: newClaims(cfg.ClaimSpread),
-		fetches: make(chan struct{}, maxFetches), started: time.Now(),
+		cfg:    cfg,
+		log:    cfg.Log,
+		roster: newRoster(cfg.MaxRate),
+		claims: newClaims(cfg.ClaimSpread),
+		gate: newGate(gateLimits{
+			handshakes: cfg.MaxHandshakes,
+			perSource:  max(1, cfg.MaxHandshakes/4),
+			waiting:    4 * cfg.MaxHandshakes,
+			perSecond:  cfg.MaxHandshakeRate,
+		}),
+		repeats: newRepeats(),
+		fetches: make(chan struct{}, maxFetches),
+		started: time.Now(),
 	}
 	s.setTrouble(errNotServing)
 	return s
@@ -136,6 +161,7 @@ func New(cfg Config) *Service {
 // sent, disconnects and returns nil. It returns an error only if it can not
 // start or go on at all.
 func (s *Service) Run(ctx context.Context) error {
+	defer s.repeats.close()
 	// Connections outlive ctx by the time they need to end cleanly.
 	connCtx, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()

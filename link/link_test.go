@@ -19,9 +19,7 @@ import (
 	"peerlink/node"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
-	"peerlink/node/pki"
 	"peerlink/smp"
-	"peerlink/stomp"
 )
 
 const (
@@ -268,6 +266,9 @@ func TestMisbehavingPeer(t *testing.T) {
 		{"no JSON", connect + send(good, "hello"), "receipt-id:r1"},
 		{"wrong direction", connect + send(strings.Replace(good, "ConfigureAccount", "AccountPurge", 1), "{}"), "AccountPurge"},
 		{"somebody else's creditor", connect + send(good, strings.Replace(string(linktest.Message(t, other, authority, 1).Body), "1103806595072", "7", 1)), "creditor"},
+		{"endless headers", connect + "SEND\n" + strings.Repeat("x:y\n", 60), "more than 50 headers"},
+		{"large headers", connect + "SEND\n" + strings.Repeat("x:"+strings.Repeat("y", 450)+"\n", 20), "take more than 4096 bytes"},
+		{"one endless header", connect + "SEND\nx:" + strings.Repeat("y", 20_000), "longer than"},
 		{"too large", connect + "SEND\n" + good + "\ncontent-length:8193\n\n", "ERROR"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -296,125 +297,6 @@ func TestMisbehavingPeer(t *testing.T) {
 	if !strings.Contains(authority.Log.String(), "peer="+other.Identity().ID) {
 		t.Error("nothing about the peer in the log")
 	}
-}
-
-// Whoever is not an active peer gets nowhere.
-func TestStrangers(t *testing.T) {
-	authority, friend := linktest.Pair(t, ca)
-	known := linktest.New(t, ca) // signed, but not registered
-	authority.Sign(t, known.Bundle(t))
-	known.Sign(t, authority.Bundle(t))
-	cert, err := os.ReadFile(filepath.Join(authority.Path(), "peers", known.Identity().ID, "peercert.crt"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := known.RegisterPeer(context.Background(), cert); err != nil {
-		t.Fatal(err)
-	}
-	stranger := linktest.New(t, ca)
-
-	chain := func(n *linktest.Node, extra ...[]byte) tls.Certificate {
-		pair, err := tls.LoadX509KeyPair(n.CertFile, n.KeyFile)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pair.Certificate = append(pair.Certificate, extra...)
-		return pair
-	}
-	subCA := func(n *linktest.Node) []byte {
-		p, err := n.Peer(authority.Identity().ID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p.SubCA.Raw
-	}
-	// A peer that makes a server certificate in another peer's name.
-	forged := func() tls.Certificate {
-		key, err := pki.GenerateKey(pki.P256)
-		if err != nil {
-			t.Fatal(err)
-		}
-		der, err := pki.NewCSR(known.Identity(), key, pki.ServerCSR)
-		if err != nil {
-			t.Fatal(err)
-		}
-		csr, err := pki.ParseCSRPEM(pki.EncodeCSRPEM(der))
-		if err != nil {
-			t.Fatal(err)
-		}
-		knownRoot := known.Root()
-		cert, err := (&pki.Authority{Cert: knownRoot, Key: known.Node.Key}).SignServer(csr, knownRoot.SerialNumber, time.Now(), time.Hour)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return tls.Certificate{Certificate: [][]byte{cert.Raw, subCA(friend)}, PrivateKey: key}
-	}()
-	for _, tt := range []struct {
-		name string
-		cfg  *tls.Config
-		want string // in the ERROR; "" if the handshake must fail
-	}{
-		{"no certificate", &tls.Config{}, ""},
-		{"TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12, Certificates: []tls.Certificate{chain(friend, subCA(friend))}}, ""},
-		{"stranger", &tls.Config{Certificates: []tls.Certificate{chain(stranger)}}, ""},
-		{"stranger with a peer's certificate", &tls.Config{Certificates: []tls.Certificate{chain(stranger, subCA(friend))}}, ""},
-		{"peer without its peer certificate", &tls.Config{Certificates: []tls.Certificate{chain(friend)}}, ""},
-		{"in another peer's name", &tls.Config{Certificates: []tls.Certificate{forged}}, ""},
-		{"the node itself", &tls.Config{Certificates: []tls.Certificate{chain(authority)}}, ""},
-		{"not registered", &tls.Config{Certificates: []tls.Certificate{chain(known, subCA(known))}}, "no active link"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			tt.cfg.InsecureSkipVerify = true
-			conn, err := tls.Dial("tcp", authority.Addr, tt.cfg)
-			if err == nil {
-				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(linktest.Patience))
-				// In TLS 1.3 the client learns of a refusal when it reads.
-				var answer []byte
-				answer, err = io.ReadAll(conn)
-				if tt.want != "" && err == nil {
-					if !bytes.Contains(answer, []byte(tt.want)) {
-						t.Errorf("answer is %q, want %q", answer, tt.want)
-					}
-					return
-				}
-			}
-			if err == nil || tt.want != "" {
-				t.Errorf("got error %v", err)
-			}
-		})
-	}
-}
-
-// More connections than allowed are refused, and the link goes on.
-func TestTooManyConnections(t *testing.T) {
-	authority, other := linktest.Pair(t, ca)
-	other.Put(authority, linktest.Message(t, other, authority, 1))
-	authority.Take(1)
-	refused := 0
-	for range 12 {
-		conn, err := dialAs(other, authority)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(linktest.Patience))
-		if _, err := io.WriteString(conn, "STOMP\naccept-version:1.2\nhost:/\n\n\x00"); err != nil {
-			t.Fatal(err)
-		}
-		f, err := stomp.NewReader(conn, stomp.DefaultLimits()).ReadFrame()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if text, _ := f.Get("message"); f.Command == "ERROR" && strings.Contains(text, "Too many connections") {
-			refused++
-		}
-	}
-	if refused != 3 { // 10 are allowed, and the link itself has one
-		t.Errorf("%d connections refused, want 3", refused)
-	}
-	other.Put(authority, linktest.Message(t, other, authority, 2))
-	authority.Take(1)
 }
 
 // Services that are stopped and started again and again, in the middle of

@@ -21,7 +21,6 @@ import (
 
 // accept takes connections until the listener is closed.
 func (s *Service) accept(ctx, connCtx context.Context) error {
-	slots := make(chan struct{}, s.cfg.MaxHandshakes)
 	pause := time.Duration(0)
 	for {
 		tcp, err := s.cfg.Listener.Accept()
@@ -43,28 +42,50 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 			continue
 		}
 		pause = 0
-		select {
-		case slots <- struct{}{}:
-		default:
-			s.rejected.count(reasonOverload)
-			s.log.Debug("too many handshakes at once, connection dropped", "remote", tcp.RemoteAddr())
-			tcp.Close()
-			continue
-		}
-		s.wg.Go(func() {
-			conn, id, chain, err := s.handshake(ctx, tcp)
-			<-slots
-			if err != nil {
-				s.rejected.count(handshakeReason(err))
-				if !errors.Is(err, io.EOF) { // port scanners and health checks
-					s.log.Warn("handshake failed", "remote", tcp.RemoteAddr(), "err", err)
-				}
-				tcp.Close()
-				return
-			}
-			s.receive(ctx, connCtx, conn, id, chain)
-		})
+		s.wg.Go(func() { s.meet(ctx, connCtx, tcp) })
 	}
+}
+
+// meet finds out who has connected, and serves a peer until the connection ends.
+func (s *Service) meet(ctx, connCtx context.Context, tcp net.Conn) {
+	from := deed{who: sourceOf(tcp.RemoteAddr()).String()}
+	leave, err := s.enter(ctx, tcp)
+	if err != nil {
+		tcp.Close()
+		s.rejected.count(reasonOverload)
+		from.kind = "dropped"
+		s.repeats.tell(s.log, slog.LevelWarn, from, "connection dropped before the handshake", "remote", tcp.RemoteAddr(), "err", err)
+		return
+	}
+	// A refused connection keeps its place in the gate until it has been told.
+	defer leave()
+	conn, id, chain, err := s.handshake(ctx, tcp)
+	if err != nil {
+		tcp.Close()
+		s.rejected.count(handshakeReason(err))
+		if !errors.Is(err, io.EOF) { // port scanners and health checks
+			from.kind = handshakeFault(err)
+			s.repeats.tell(s.log, slog.LevelWarn, from, "handshake failed", "remote", tcp.RemoteAddr(), "err", err)
+		}
+		return
+	}
+	s.receive(ctx, connCtx, conn, id, chain, leave)
+}
+
+// enter waits at the gate, for no longer than a peer would.
+func (s *Service) enter(ctx context.Context, tcp net.Conn) (leave func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
+	defer cancel()
+	return s.gate.enter(ctx, tcp.RemoteAddr())
+}
+
+// handshakeFault is the kind of an error of a handshake: the rule that a
+// certificate breaks, or just TLS.
+func handshakeFault(err error) string {
+	if rule := pki.Rule(""); errors.As(err, &rule) {
+		return string(rule)
+	}
+	return "TLS"
 }
 
 func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *tls.Conn, id pki.Identity, chain []*x509.Certificate, err error) {
@@ -92,8 +113,9 @@ type receiver struct {
 	ended    bool      // no more messages will be handed to it
 }
 
-// receive serves one authenticated connection until it ends.
-func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.Identity, chain []*x509.Certificate) {
+// receive serves one authenticated connection until it ends. It calls admitted
+// once the connection counts as one of the peer's.
+func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.Identity, chain []*x509.Certificate, admitted func()) {
 	log := s.log.With("peer", id.ID, "remote", conn.RemoteAddr().String())
 	defer conn.Close()
 	connCtx, cut := context.WithCancel(connCtx)
@@ -107,27 +129,29 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 	r.news.L = &r.mu
 	if reason := s.admit(r, id, chain, stop); reason != "" {
 		s.rejected.count(reasonNoPeer)
-		log.Warn("connection refused", "reason", reason)
+		s.repeats.tell(log, slog.LevelWarn, deed{id.ID, reason}, "connection refused", "reason", reason)
 		stomp.NewConn(conn, stomp.DefaultLimits()).Fail(&stomp.ServerError{Message: reason})
 		return
 	}
 	defer s.dismiss(r)
 	defer context.AfterFunc(r.state.terms, stop)()
+	admitted()
 
 	var err error
 	r.server, err = stomp.NewServer(stopCtx, conn, stomp.ServerConfig{
 		Destination:    s.cfg.Dir.Identity().Type.Destination(),
+		HeartBeat:      s.cfg.HeartBeat,
 		ConnectTimeout: s.cfg.ConnectTimeout,
 	})
 	if err != nil {
-		log.Warn("no STOMP connection", "err", err)
+		s.repeats.tell(log, slog.LevelWarn, deed{id.ID, "no STOMP connection"}, "no STOMP connection", "err", err)
 		return
 	}
 	defer r.server.Close()
-	log.Info("receiving", "chain", describeChain(chain))
+	s.repeats.tell(log, slog.LevelInfo, deed{id.ID, "receiving"}, "receiving", "chain", describeChain(chain))
 	defer r.peer.tally.opened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, chain)()
 	err = r.run(stopCtx, connCtx)
-	log.Info("not receiving any more", "err", err)
+	s.repeats.tell(log, slog.LevelInfo, deed{id.ID, "not receiving"}, "not receiving any more", "err", err)
 }
 
 // admit decides about an authenticated connection, and registers it. The reason
@@ -176,7 +200,9 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	confirmed := make(chan error, 1)
 	go func() { confirmed <- r.confirm() }()
 	defer context.AfterFunc(stopCtx, r.server.StopReading)()
-	blamed, err := r.pump(connCtx, pub)
+	holdCtx, release := r.holdContext(stopCtx)
+	defer release()
+	blamed, err := r.pump(connCtx, holdCtx, pub)
 
 	r.mu.Lock()
 	r.ended = true
@@ -207,10 +233,14 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 const internalError = "Internal server error."
 
 // pump hands messages to the broker until there are no more. If the peer has to
-// be told why, it says what.
-func (r *receiver) pump(ctx context.Context, pub broker.Publisher) (blamed *stomp.ServerError, err error) {
+// be told why, it says what. Between two messages it may be held up, until
+// holdCtx ends.
+func (r *receiver) pump(ctx, holdCtx context.Context, pub broker.Publisher) (blamed *stomp.ServerError, err error) {
 	inbox := r.s.cfg.Dir.Identity().Type.Inbox()
 	for {
+		if err := r.hold(holdCtx); err != nil {
+			return nil, err
+		}
 		m, err := r.server.Next()
 		if err != nil {
 			return nil, err
@@ -228,7 +258,9 @@ func (r *receiver) pump(ctx context.Context, pub broker.Publisher) (blamed *stom
 			}, fmt.Errorf("message %.100q refused: %w", m.ID, err)
 		}
 		r.push(m.ID)
-		if err := pub.Publish(ctx, incoming(inbox, &in)); err != nil {
+		received := incoming(inbox, &in)
+		received.Peer = r.peer.id
+		if err := pub.Publish(ctx, received); err != nil {
 			r.onStored(0, err)
 			return nil, err
 		}
@@ -305,5 +337,6 @@ func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
 	receipt = r.receipts[i]
 	r.receipts = r.receipts[i+1:]
 	r.first = r.stored + 1
+	r.news.Broadcast() // hold may wait for room
 	return receipt, true, nil
 }

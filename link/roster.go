@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"peerlink/broker"
 	"peerlink/node"
 	"peerlink/smp"
@@ -16,8 +18,9 @@ import (
 
 // roster is the set of peers as the node's directory had it at the last scan.
 type roster struct {
-	mu    sync.Mutex
-	peers map[string]*peer
+	maxRate int // of each peer
+	mu      sync.Mutex
+	peers   map[string]*peer
 }
 
 // peer is one registered peer, from when it is first seen until the service ends.
@@ -26,6 +29,7 @@ type peer struct {
 	tally tally
 	seen  atomic.Pointer[node.Peer] // as its directory had it last; nil if it never could be read
 	gone  atomic.Bool               // its directory is not there any more
+	pace  *rate.Limiter             // of the messages that it sends
 	state atomic.Pointer[peerState] // nil while there must be no traffic with the peer
 
 	follower follower
@@ -55,7 +59,9 @@ type peerState struct {
 // traffic ends: replacing a whole tree, as git and Kubernetes do, takes a moment.
 const maxMissing = 3
 
-func newRoster() *roster { return &roster{peers: make(map[string]*peer)} }
+func newRoster(maxRate int) *roster {
+	return &roster{maxRate: maxRate, peers: make(map[string]*peer)}
+}
 
 func (r *roster) get(id string) *peer {
 	r.mu.Lock()
@@ -70,6 +76,7 @@ func (r *roster) getOrAdd(id string) *peer {
 	if p == nil {
 		p = &peer{
 			id:       id,
+			pace:     newPace(r.maxRate),
 			changed:  make(chan struct{}),
 			senders:  make(map[string]context.CancelFunc),
 			drainers: make(map[string]context.CancelFunc),

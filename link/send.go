@@ -45,9 +45,7 @@ const (
 // run keeps a connection to the peer until ctx is done. connCtx is done when
 // everything must end at once.
 func (sd *sender) run(ctx, connCtx context.Context) {
-	bo := backoff.NewExponentialBackOff()
-	bo.InitialInterval, bo.MaxInterval = sd.s.cfg.RetryMin, sd.s.cfg.RetryMax
-	bo.RandomizationFactor = 1 // full jitter
+	bo := newBackOff(&sd.s.cfg)
 	lastErr := ""
 	defer sd.s.claims.join()()
 	for ctx.Err() == nil {
@@ -59,6 +57,11 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		if ok {
 			bo.Reset()
 			lastErr = ""
+		}
+		if errors.Is(err, errIdle) {
+			if err = sd.rest(ctx); err == nil {
+				continue // at once
+			}
 		}
 		pause := bo.NextBackOff()
 		standsBy := sd.standsBy(err)
@@ -72,7 +75,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		} else if err != nil && err.Error() != lastErr {
 			// Told when it changes, not at each attempt.
 			lastErr = err.Error()
-			sd.log.Warn("no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
+			sd.tell(sd.log, slog.LevelWarn, "no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
 		}
 		select {
 		case <-ctx.Done():
@@ -92,6 +95,15 @@ func (sd *sender) standsBy(err error) bool {
 		sd.log.Info("another process sends from this queue, standing by")
 	}
 	return sd.standby
+}
+
+// newBackOff gives the pauses between attempts: with full jitter, from the first
+// on, so that those who have lost a peer together do not come back together.
+func newBackOff(cfg *Config) *backoff.ExponentialBackOff {
+	bo := backoff.NewExponentialBackOff()
+	bo.InitialInterval, bo.MaxInterval = cfg.RetryMin, cfg.RetryMax
+	bo.RandomizationFactor = 1
+	return bo
 }
 
 // attempt makes one connection and uses it until it ends. ok tells that it was
@@ -136,6 +148,11 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 		return false, err
 	}
 	return se.confirmed() || time.Since(start) > steady, err
+}
+
+// tell writes what the peer has a part in, and could make happen again and again.
+func (sd *sender) tell(log *slog.Logger, level slog.Level, text string, args ...any) {
+	sd.s.repeats.tell(log, level, deed{sd.queue, text}, text, args...)
 }
 
 // connect tries the peer's servers, in random order, until one answers. Servers
@@ -193,6 +210,7 @@ func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x5
 		Login:          se.state.Stomp.Login,
 		Passcode:       se.state.Stomp.Passcode,
 		Destination:    se.state.Stomp.Destination,
+		HeartBeat:      se.s.cfg.HeartBeat,
 		ConnectTimeout: se.s.cfg.ConnectTimeout,
 		Window:         se.s.cfg.Window,
 		OnReceipt: func(n uint64) {
@@ -208,7 +226,7 @@ func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x5
 	}
 	defer client.Close()
 	defer se.peer.follower.connected()()
-	se.log.Info("sending", "chain", describeChain(chain))
+	se.tell(se.log, slog.LevelInfo, "sending", "chain", describeChain(chain))
 	defer se.peer.tally.opened(Connection{Direction: Sending, Remote: se.server, Queue: se.queue}, chain)()
 
 	// pump ends when the service stops or the connection does.
@@ -230,24 +248,30 @@ func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x5
 		if err == nil {
 			err = errors.New("the peer has closed the connection")
 		}
-		se.log.Info("not sending any more", "err", err)
+		se.tell(se.log, slog.LevelInfo, "not sending any more", "err", err)
 		return err
 	default:
 	}
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !errors.Is(err, errIdle) {
 		return err // the broker
 	}
 	drain, cancel := context.WithTimeout(connCtx, se.s.cfg.DrainTimeout)
 	defer cancel()
+	idle := errors.Is(err, errIdle)
 	err = client.Disconnect(drain)
-	se.log.Info("disconnected", "unconfirmed", se.unconfirmed(), "err", err)
+	se.tell(se.log, slog.LevelInfo, "disconnected", "idle", idle, "unconfirmed", se.unconfirmed(), "err", err)
+	if idle && err == nil {
+		return errIdle
+	}
 	return err
 }
 
-// pump moves messages from the queue to the peer until ctx is done.
+// pump moves messages from the queue to the peer until ctx is done, or there was
+// nothing to move for so long that the connection had better rest: then the error
+// is errIdle.
 func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, consumer broker.Consumer) error {
 	for {
-		batch, err := consumer.Next(ctx, batchSize)
+		batch, err := se.next(ctx, consumer)
 		if err != nil {
 			return err
 		}

@@ -46,6 +46,8 @@ type Conn struct {
 	readErr  error         // why nothing more is taken from nc
 	beat     time.Duration // interval of our heart-beats; 0: none
 	silence  time.Duration // how long the peer may be silent; 0: for ever
+	inFrame  bool          // some bytes of a frame have come, but not all
+	frameEnd time.Time     // when the others must be there; zero: nobody has waited for them yet
 }
 
 // NewConn makes a Conn of nc, which from then on belongs to it. The limits hold
@@ -69,15 +71,15 @@ func NewConn(nc net.Conn, l Limits) *Conn {
 func (c *Conn) StartHeartBeat(agreed HeartBeat) {
 	c.mu.Lock()
 	c.beat, c.silence = agreed.Send, agreed.silence()
-	if c.err == nil && c.readErr == nil && c.silence > 0 {
-		c.nc.SetReadDeadline(time.Now().Add(c.silence)) // for a ReadFrame that is waiting now
+	if c.err == nil && c.readErr == nil {
+		c.setReadDeadline() // for a ReadFrame that is waiting now
 	}
 	c.mu.Unlock()
 	c.wakeWriter()
 }
 
 // ReadFrame returns the next frame. Errors are those of [Reader.ReadFrame],
-// [ErrSilent], and [ErrStopped]; or why the connection is closed or could not be
+// [ErrSilent], [ErrSlow], and [ErrStopped]; or why the connection is closed or could not be
 // written to: [ErrClosed], [ErrStalled], or an error of the network. After an
 // error nothing more can be read, but frames can be written until the Conn is
 // closed.
@@ -85,9 +87,14 @@ func (c *Conn) ReadFrame() (*Frame, error) {
 	if err := c.ended(); err != nil {
 		return nil, err // even if there are frames in the reader's buffer
 	}
-	f, err := c.reader.ReadFrame()
+	err := c.reader.skipHeartBeats()
 	if err == nil {
-		return f, nil
+		c.setInFrame(true)
+		var f *Frame
+		if f, err = c.reader.readRest(); err == nil {
+			c.setInFrame(false)
+			return f, nil
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,6 +106,8 @@ func (c *Conn) ReadFrame() (*Frame, error) {
 		return nil, c.readErr
 	case c.err != nil:
 		return nil, c.err
+	case errors.Is(err, os.ErrDeadlineExceeded) && !c.frameEnd.IsZero() && !time.Now().Before(c.frameEnd):
+		return nil, slowError(c.limits.frameTime())
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, silentError(c.silence)
 	case err == io.EOF:
@@ -156,10 +165,32 @@ func (c connReader) beforeRead() error {
 	case c.err != nil:
 		// A write has failed. There may be an ERROR to read that says why,
 		// until the deadline that was set then.
-	case c.silence > 0:
-		c.nc.SetReadDeadline(time.Now().Add(c.silence))
+	default:
+		if c.inFrame && c.frameEnd.IsZero() {
+			c.frameEnd = time.Now().Add(c.limits.frameTime())
+		}
+		c.setReadDeadline()
 	}
 	return nil
+}
+
+// setReadDeadline makes a read end when the peer is silent for too long, or too
+// slow with a frame. The caller holds mu.
+func (c *Conn) setReadDeadline() {
+	var deadline time.Time
+	if c.silence > 0 {
+		deadline = time.Now().Add(c.silence)
+	}
+	if !c.frameEnd.IsZero() && (deadline.IsZero() || c.frameEnd.Before(deadline)) {
+		deadline = c.frameEnd
+	}
+	c.nc.SetReadDeadline(deadline)
+}
+
+func (c *Conn) setInFrame(in bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inFrame, c.frameEnd = in, time.Time{}
 }
 
 // WriteFrame hands over f to be written, and blocks while too much is waiting

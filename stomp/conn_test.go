@@ -92,21 +92,24 @@ func TestHeartBeatIsSent(t *testing.T) {
 }
 
 // Silence for longer than agreed ends the connection, not earlier and not
-// later; any byte is a sign of life, even one in the middle of a frame; and
-// with no agreement silence may last.
+// later; any byte is a sign of life; and with no agreement silence may last. But
+// a frame that has begun must be complete in time, whatever was agreed.
 func TestSilence(t *testing.T) {
 	tests := []struct {
 		name   string
 		agreed HeartBeat
-		sent   []string // one every 40 seconds
-		want   time.Duration
+		sent   []string      // one every 40 seconds
+		want   time.Duration // 0: never
+		err    error
 	}{
-		{"at once", HeartBeat{Receive: 30 * time.Second}, nil, 45 * time.Second},
-		{"after heart-beats", HeartBeat{Receive: 30 * time.Second}, []string{"\n", "\n"}, 125 * time.Second},
-		{"inside a frame", HeartBeat{Receive: 30 * time.Second}, []string{"SEN", "D", "\n"}, 165 * time.Second},
-		{"other grace", HeartBeat{Receive: 30 * time.Second, Grace: 20 * time.Second}, nil, 50 * time.Second},
-		{"no grace", HeartBeat{Receive: 30 * time.Second, Grace: -1}, nil, 30 * time.Second},
-		{"not agreed", HeartBeat{}, []string{"\n"}, 0},
+		{"at once", HeartBeat{Receive: 30 * time.Second}, nil, 45 * time.Second, ErrSilent},
+		{"after heart-beats", HeartBeat{Receive: 30 * time.Second}, []string{"\n", "\n"}, 125 * time.Second, ErrSilent},
+		{"inside a frame", HeartBeat{Receive: 30 * time.Second}, []string{"\n", "SEN", "D"}, (80 + 42) * time.Second, ErrSlow},
+		{"inside a frame, not agreed", HeartBeat{}, []string{"SEN", "D"}, (40 + 42) * time.Second, ErrSlow},
+		{"frame and silence", HeartBeat{Receive: 5 * time.Second, Grace: 36 * time.Second}, []string{"SEN"}, 81 * time.Second, ErrSilent},
+		{"other grace", HeartBeat{Receive: 30 * time.Second, Grace: 20 * time.Second}, nil, 50 * time.Second, ErrSilent},
+		{"no grace", HeartBeat{Receive: 30 * time.Second, Grace: -1}, nil, 30 * time.Second, ErrSilent},
+		{"not agreed", HeartBeat{}, []string{"\n"}, 0, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -137,11 +140,11 @@ func TestSilence(t *testing.T) {
 					return
 				}
 				err := <-ended
-				if !errors.Is(err, ErrSilent) {
-					t.Errorf("got %v, want ErrSilent", err)
+				if !errors.Is(err, tt.err) {
+					t.Errorf("got %v, want %v", err, tt.err)
 				}
 				if at := time.Since(start); at != tt.want {
-					t.Errorf("silent after %v, want %v", at, tt.want)
+					t.Errorf("ended after %v, want %v", at, tt.want)
 				}
 			})
 		})
@@ -160,6 +163,28 @@ func TestSlowReaderIsNotSilence(t *testing.T) {
 		time.Sleep(time.Hour)
 		if _, err := c.ReadFrame(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// The time of one frame does not count for the next, however many come in one
+// read or how slowly each.
+func TestSlowFramesInARow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, p := pipePeer(t)
+		c := NewConn(nc, Limits{})
+		defer c.Close()
+		go func() {
+			for range 5 { // a slow frame, and one that comes with its end
+				p.raw("ACK\n")
+				time.Sleep(40 * time.Second)
+				p.raw("\n\x00ACK\n\n\x00")
+			}
+		}()
+		for range 10 {
+			if _, err := c.ReadFrame(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }

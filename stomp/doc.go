@@ -50,7 +50,10 @@
 // Each side offers and asks for an interval, see [HeartBeat]. An idle
 // connection sends an end-of-line each interval, and every byte received is a
 // sign of life. When there was none for the agreed interval plus a grace for
-// slow networks, the connection is lost ([ErrSilent]). The intervals used are
+// slow networks, the connection is lost ([ErrSilent]). So it is when a frame has
+// begun and is not complete after half a minute and a second for each 1,000 bytes
+// that it may have ([ErrSlow]): a byte now and then is a sign of life, but of no
+// use. The intervals used are
 // never shorter than what this side chose, so no peer can ask for a flood.
 //
 // # Strict and lenient

@@ -15,6 +15,8 @@ var (
 	// ErrSilent means that the peer sent nothing, not even a heart-beat, for
 	// longer than agreed.
 	ErrSilent = errors.New("stomp: peer is silent")
+	// ErrSlow means that the peer began a frame and took too long to finish it.
+	ErrSlow = errors.New("stomp: peer is too slow")
 	// ErrStalled means that the peer did not take what was written to it.
 	ErrStalled = errors.New("stomp: peer does not read")
 	// ErrConnectTimeout means that the peer did not open the session in time.
@@ -95,6 +97,10 @@ func serverErrorFrom(f *Frame) *ServerError {
 
 func silentError(d time.Duration) error {
 	return fmt.Errorf("%w: nothing received for %v", ErrSilent, d)
+}
+
+func slowError(d time.Duration) error {
+	return fmt.Errorf("%w: a frame was not complete after %v", ErrSlow, d)
 }
 
 func stalledError(d time.Duration) error {

@@ -80,7 +80,7 @@ func (c *Conn) refuse(err error) error {
 	switch {
 	case errors.As(err, &violation):
 		c.Fail(&ServerError{Message: violation.Reason})
-	case errors.Is(err, ErrSilent):
+	case errors.Is(err, ErrSilent) || errors.Is(err, ErrSlow):
 		c.Fail(&ServerError{Message: err.Error()})
 	}
 	return err

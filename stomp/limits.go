@@ -1,6 +1,17 @@
 package stomp
 
-import "cmp"
+import (
+	"cmp"
+	"time"
+)
+
+// A frame of which the first byte has come must be complete after frameGrace,
+// and a second more for each frameRate bytes that it may have. That is slower
+// than any link of use, and ends the game of who sends a byte now and then.
+const (
+	frameGrace = 30 * time.Second
+	frameRate  = 1000
+)
 
 // Limits bound the frames of one connection. All but Headers are in bytes,
 // counted as on the wire: with escapes, and with the line ends in HeaderBytes.
@@ -37,4 +48,9 @@ func (l Limits) orDefault() Limits {
 		HeaderBytes: cmp.Or(max(l.HeaderBytes, 0), d.HeaderBytes),
 		Body:        cmp.Or(max(l.Body, 0), d.Body),
 	}
+}
+
+// frameTime is how long a frame within the limits may take to come.
+func (l Limits) frameTime() time.Duration {
+	return frameGrace + time.Duration((l.Command+l.HeaderBytes+l.Body)/frameRate)*time.Second
 }

@@ -46,6 +46,11 @@ func (r *Reader) ReadFrame() (*Frame, error) {
 	if err := r.skipHeartBeats(); err != nil {
 		return nil, err
 	}
+	return r.readRest()
+}
+
+// readRest reads a frame of which some bytes have come already.
+func (r *Reader) readRest() (*Frame, error) {
 	f, err := r.readFrame()
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF

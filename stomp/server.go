@@ -54,7 +54,7 @@ func NewServer(ctx context.Context, nc net.Conn, cfg ServerConfig) (*Server, err
 // Next returns the next message. The error is [io.EOF] when there will be no
 // more, because the client has sent DISCONNECT or closed its side, and
 // [ErrStopped] after StopReading: then call Finish, once everything is confirmed
-// that can be. It is a [*ProtocolError] or [ErrSilent] after the client was told
+// that can be. It is a [*ProtocolError], [ErrSilent] or [ErrSlow] after the client was told
 // of it and the connection closed, which takes some seconds at worst; otherwise
 // it is one of [Conn.ReadFrame].
 func (s *Server) Next() (Received, error) {
@@ -135,6 +135,11 @@ func (s *Server) Confirm(id string) error {
 // received already, so that a server that is about to end can confirm them:
 // then call Finish. It may be called at any time.
 func (s *Server) StopReading() { s.conn.StopReading() }
+
+// Broken is closed when nothing can be written to the client any more, because
+// it has gone or does not read. It is for those who would wait long before they
+// call Next again.
+func (s *Server) Broken() <-chan struct{} { return s.conn.writerDone }
 
 // Finish ends the session in good order, after Next has returned [io.EOF] or
 // [ErrStopped]: it writes the receipts given, then the one for DISCONNECT if the

@@ -53,6 +53,13 @@
 // A message that can not be sent moves to a table of its own. [Store.Retry]
 // gives it the next number of its queue, as if it had just been sent.
 //
+// # Quotas
+//
+// What received messages take is counted for each peer that has sent them, in
+// the transactions that store and remove them. A peer that has reached its quota
+// waits in [Store.Admit], and so does every peer when the disk is almost full
+// ([Options].PeerQuota, MinFree): messages of the node's own applications do not.
+//
 // # Several processes
 //
 // Any process may open the file, while others have it open: sequence numbers
@@ -76,6 +83,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -113,6 +121,12 @@ type Options struct {
 	// MaxBody is the largest message body taken, in bytes; 0 means 1 MiB. (SMP
 	// asks for 8,192.)
 	MaxBody int
+	// PeerQuota is how many bytes the received messages of one peer may take
+	// before [Store.Admit] makes it wait; 0 means no limit.
+	PeerQuota int64
+	// MinFree is how many bytes the disk must have left for Admit to let
+	// anybody in; 0 means no limit.
+	MinFree int64
 }
 
 func (o Options) withDefaults() Options {
@@ -147,6 +161,8 @@ type Store struct {
 	writer  *writer
 	readers *readers
 	bells   *bells
+	quotas  *quotas
+	disk    *disk
 
 	mu      sync.Mutex
 	outlets map[string]*outlet // by queue: what consumers have confirmed
@@ -171,6 +187,11 @@ func Open(path string, opts Options) (*Store, error) {
 		w.close()
 		return nil, fmt.Errorf("open message store %s: %w", path, err)
 	}
+	usage, err := w.usage()
+	if err != nil {
+		w.close()
+		return nil, fmt.Errorf("open message store %s: %w", path, err)
+	}
 	r, err := openReaders(path)
 	if err != nil {
 		w.close()
@@ -190,7 +211,9 @@ func Open(path string, opts Options) (*Store, error) {
 		old:     old,
 	}
 	s.close = sync.OnceValue(s.closeOnce)
-	s.writer = newWriter(w, s.log, s.bells, newBudget(life, opts.MaxPending, opts.MaxPendingBytes))
+	s.quotas = newQuotas(opts.PeerQuota, usage, s.log)
+	s.disk = &disk{dir: filepath.Dir(path), min: opts.MinFree, inside: s.freeInside, log: s.log}
+	s.writer = newWriter(w, s.log, s.bells, newBudget(life, opts.MaxPending, opts.MaxPendingBytes), s.quotas)
 	go s.writer.run(life)
 	return s, nil
 }

@@ -18,6 +18,9 @@ type Message struct {
 	ContentType string
 	Headers     []broker.Header // only received messages have some
 	Body        []byte
+	Peer        string // ID of the peer that has sent it; "" if unknown
+
+	size int // as it was counted when it was stored
 }
 
 // AsideMessage is a message that could not be sent.
@@ -47,6 +50,7 @@ func scanMessage(queue string, cols []driver.Value) (Message, error) {
 // incoming returns the message as it was published to the inbox.
 func (m Message) incoming(inbox string) broker.Incoming {
 	return broker.Incoming{
+		Peer:        m.Peer,
 		Exchange:    inbox,
 		RoutingKey:  m.RoutingKey,
 		Type:        m.Type,

@@ -64,6 +64,7 @@ type readConn struct {
 	*conn
 	deliveries, messages, setAside *stmt
 	nextSeq, queues, contents      *stmt
+	freePages                      *stmt
 }
 
 func openReadConn(path string) (*readConn, error) {
@@ -78,7 +79,7 @@ func openReadConn(path string) (*readConn, error) {
 	r := &readConn{conn: c}
 	p := preparer{conn: c}
 	r.deliveries = p.stmt("SELECT seq, type, content_type, body FROM messages" + behind)
-	r.messages = p.stmt("SELECT " + columns + " FROM messages" + behind)
+	r.messages = p.stmt("SELECT " + columns + ", peer FROM messages" + behind)
 	r.setAside = p.stmt("SELECT " + columns + ", at, reason FROM set_aside" + behind)
 	r.nextSeq = p.stmt("SELECT next_seq FROM queues WHERE name = ?")
 	r.queues = p.stmt("SELECT name, depth, next_seq," +
@@ -89,6 +90,7 @@ func openReadConn(path string) (*readConn, error) {
 		" (SELECT count(*) FROM set_aside WHERE queue = queues.id)," +
 		" (SELECT min(at) FROM set_aside WHERE queue = queues.id)" +
 		" FROM queues WHERE name = ?")
+	r.freePages = p.stmt("PRAGMA freelist_count")
 	if p.err == nil {
 		p.err = c.exec("PRAGMA query_only = ON")
 	}
@@ -137,8 +139,10 @@ func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Messag
 		if m, damaged = scanMessage(queue, cols); damaged != nil {
 			return false
 		}
+		m.Peer = text(cols[7])
+		m.size = rowOverhead + len(m.RoutingKey) + len(m.Type) + len(m.ContentType) + len(m.Body) + len(text(cols[5]))
 		found = append(found, m)
-		size += rowOverhead + len(m.Body) + len(text(cols[5]))
+		size += m.size
 		return size < readBytes
 	}, queue, int64(after), int64(limit))
 	if err == nil && len(found) == 0 {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"modernc.org/sqlite"
@@ -14,9 +15,9 @@ import (
 )
 
 // schemaVersion is kept in the file as PRAGMA user_version. A file with a
-// lower one is brought up to date when it is opened (there is none yet), a
-// file with a higher one is refused.
-const schemaVersion = 1
+// lower one is brought up to date when it is opened (see upgrades), a file with a
+// higher one is refused.
+const schemaVersion = 2
 
 // pageSize is a compromise: with larger pages removing is faster, and messages
 // of usual size have no overflow pages; with smaller ones a transaction with
@@ -52,7 +53,14 @@ CREATE TABLE messages (
 	routing_key  TEXT NOT NULL,
 	headers      TEXT NOT NULL,
 	body         BLOB,
+	peer         TEXT NOT NULL DEFAULT '', -- who has sent a received message
 	PRIMARY KEY (queue, seq)
+) STRICT, WITHOUT ROWID;
+
+-- How many bytes the received messages of each peer take.
+CREATE TABLE usage (
+	peer  TEXT PRIMARY KEY,
+	bytes INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- Messages that can not be sent, moved here from messages.
@@ -70,6 +78,14 @@ CREATE TABLE set_aside (
 	PRIMARY KEY (queue, seq)
 ) STRICT, WITHOUT ROWID;
 `
+
+// upgrades bring a file from the version that is the index, plus one, to the
+// next. A program of the old version that has it open can go on.
+var upgrades = []string{
+	// Messages received before are not counted.
+	`ALTER TABLE messages ADD COLUMN peer TEXT NOT NULL DEFAULT '';
+	CREATE TABLE usage (peer TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;`,
+}
 
 // create makes an empty file for the owner only, if there is no file.
 func create(path string) error {
@@ -118,7 +134,7 @@ func prepareFile(c *conn) error {
 			return fmt.Errorf("PRAGMA %s: %w", pragma, err)
 		}
 	}
-	if version == 0 {
+	if version < schemaVersion {
 		return makeTables(c)
 	}
 	return nil
@@ -171,14 +187,19 @@ func useWAL(c *conn) error {
 	}
 }
 
-// makeTables makes the tables, unless another process was faster.
+// makeTables makes the tables, or brings them up to date, unless another process
+// was faster.
 func makeTables(c *conn) error {
 	if err := c.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
 	version, err := fileVersion(c)
-	if err == nil && version == 0 {
-		err = c.exec(schema + fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
+	if err == nil && version < schemaVersion {
+		change := schema
+		if version > 0 {
+			change = strings.Join(upgrades[version-1:], "\n")
+		}
+		err = c.exec(change + fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
 	}
 	if err == nil {
 		err = c.exec("COMMIT")

@@ -18,10 +18,17 @@ type inbox struct {
 	old  uint64 // messages up to this one may have been given out before the store was opened
 
 	mu       sync.Mutex
-	read     uint64                   // the last message read from the file for the first time
-	returned []uint64                 // given back, in order
-	out      map[uint64]*Subscription // given out
+	read     uint64          // the last message read from the file for the first time
+	returned []uint64        // given back, in order
+	out      map[uint64]held // given out
 	subs     map[*Subscription]struct{}
+}
+
+// held is a message that was given out.
+type held struct {
+	by   *Subscription
+	peer string // who has sent it
+	size int
 }
 
 func (b *inbox) subscribed() bool {
@@ -68,7 +75,7 @@ func (s *Store) Subscribe(name string) *Subscription {
 			name: name,
 			turn: newTurn(),
 			old:  s.old[name],
-			out:  make(map[uint64]*Subscription),
+			out:  make(map[uint64]held),
 			subs: make(map[*Subscription]struct{}),
 		}
 		s.inboxes[name] = b
@@ -142,7 +149,7 @@ func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, e
 	given := make([]InboxMessage, len(found))
 	for i, m := range found {
 		given[i] = InboxMessage{Seq: m.Seq, Redelivered: m.Seq <= b.read || m.Seq <= b.old, Incoming: m.incoming(b.name)}
-		b.out[m.Seq] = sub
+		b.out[m.Seq] = held{sub, m.Peer, m.size}
 	}
 	if n := len(found); n > 0 {
 		b.read = max(b.read, found[n-1].Seq)
@@ -165,7 +172,13 @@ func (sub *Subscription) Ack(seqs []uint64, done func(error)) error {
 	if err := sub.holds(seqs); err != nil {
 		return fmt.Errorf("acknowledge: %w", err)
 	}
-	remove := func(t *tx) error { return t.remove(b.name, seqs) }
+	freed := make(map[string]int64)
+	for _, seq := range seqs {
+		if h := b.out[seq]; h.peer != "" {
+			freed[h.peer] += int64(h.size)
+		}
+	}
+	remove := func(t *tx) error { return t.remove(b.name, seqs, freed) }
 	if err := sub.store.writer.submit(&ownOp{do: remove, done: done}, weight{}); err != nil {
 		return err
 	}
@@ -221,13 +234,13 @@ func (sub *Subscription) leave() bool {
 	}
 	delete(b.subs, sub)
 	close(sub.closed)
-	var held []uint64
-	for seq, holder := range b.out {
-		if holder == sub {
-			held = append(held, seq)
+	var mine []uint64
+	for seq, h := range b.out {
+		if h.by == sub {
+			mine = append(mine, seq)
 		}
 	}
-	b.giveBack(held)
+	b.giveBack(mine)
 	if len(b.subs) == 0 && b.read == 0 {
 		delete(s.inboxes, b.name) // nothing to remember: anyone can name an inbox
 	}
@@ -242,7 +255,7 @@ func (sub *Subscription) holds(seqs []uint64) error {
 		return broker.ErrClosed
 	}
 	for _, seq := range seqs {
-		if b.out[seq] != sub {
+		if b.out[seq].by != sub {
 			return fmt.Errorf("message %d of %s: %w to this subscription", seq, b.name, ErrNotGivenOut)
 		}
 	}

@@ -16,6 +16,8 @@ type tx struct {
 	*writeConn
 	now     int64                // Unix milliseconds
 	queues  map[int64]*queueWork // the queues it touches, by ID
+	change  map[string]int64     // by peer: bytes of received messages, more or less
+	usage   map[string]int64     // what change makes of them, after finish
 	inserts int                  // rows bound to insertMany
 }
 
@@ -30,7 +32,7 @@ type queueWork struct {
 }
 
 func newTx(w *writeConn) *tx {
-	return &tx{writeConn: w, now: time.Now().UnixMilli(), queues: make(map[int64]*queueWork)}
+	return &tx{writeConn: w, now: time.Now().UnixMilli(), queues: make(map[int64]*queueWork), change: make(map[string]int64)}
 }
 
 // queue returns the work on a queue. It reports ErrNoQueue.
@@ -91,6 +93,9 @@ func (t *tx) put(q *queueWork, r row) error {
 	q.nextSeq++
 	q.depth++
 	q.added = append(q.added, r)
+	if peer := r.message.Peer; peer != "" {
+		t.change[peer] += int64(r.size())
+	}
 	t.inserts++
 	if t.inserts < insertRows {
 		return nil
@@ -100,13 +105,17 @@ func (t *tx) put(q *queueWork, r row) error {
 	return err
 }
 
-// remove removes single messages from a queue.
-func (t *tx) remove(queue string, seqs []uint64) error {
+// remove removes single messages from a queue. freed are the bytes of those that
+// peers have sent.
+func (t *tx) remove(queue string, seqs []uint64, freed map[string]int64) error {
 	q, err := t.queue(queue)
 	if err != nil {
 		return err
 	}
 	q.removed = append(q.removed, seqs...)
+	for peer, n := range freed {
+		t.change[peer] -= n
+	}
 	return nil
 }
 
@@ -201,6 +210,19 @@ func (t *tx) finish() error {
 		if _, err := t.updateQueue.exec(q.nextSeq, q.depth, q.id); err != nil {
 			return err
 		}
+	}
+	return t.account()
+}
+
+// account writes what the peers' messages take now.
+func (t *tx) account() error {
+	t.usage = make(map[string]int64, len(t.change))
+	for peer, n := range t.change {
+		bytes, err := t.addUsage.number(peer, n)
+		if err != nil {
+			return err
+		}
+		t.usage[peer] = bytes
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 const insertRows = 16
 
 // insertColumns is how many columns table messages has.
-const insertColumns = 8
+const insertColumns = 9
 
 const (
 	// walKept is the size in bytes to which SQLite cuts the write-ahead log
@@ -42,6 +42,7 @@ type writeConn struct {
 	removeRange, moveAside            *stmt
 	moveBack, removeAside             *stmt
 	bind, unbind                      *stmt
+	allUsage, addUsage                *stmt
 }
 
 func openWriteConn(path string) (*writeConn, error) {
@@ -68,7 +69,7 @@ func (w *writeConn) prepareStatements() error {
 	values := "(?" + strings.Repeat(", ?", insertColumns-1) + ")"
 	const (
 		columns = "queue, seq, arrived, type, content_type, routing_key, headers, body"
-		insert  = "INSERT INTO messages (" + columns + ") VALUES "
+		insert  = "INSERT INTO messages (" + columns + ", peer) VALUES "
 	)
 	p := preparer{conn: w.conn}
 	w.begin = p.stmt("BEGIN IMMEDIATE")
@@ -91,6 +92,9 @@ func (w *writeConn) prepareStatements() error {
 	w.removeAside = p.stmt("DELETE FROM set_aside WHERE queue = ? AND seq = ?")
 	w.bind = p.stmt("INSERT OR REPLACE INTO bindings (peer, exchange, binding_key, fanout, queue) VALUES (?, ?, ?, ?, ?)")
 	w.unbind = p.stmt("DELETE FROM bindings WHERE peer = ?")
+	w.allUsage = p.stmt("SELECT peer, bytes FROM usage")
+	w.addUsage = p.stmt("INSERT INTO usage (peer, bytes) VALUES (?1, max(?2, 0))" +
+		" ON CONFLICT (peer) DO UPDATE SET bytes = max(bytes + ?2, 0) RETURNING bytes")
 	return p.err
 }
 
@@ -107,6 +111,16 @@ func (w *writeConn) lastSeqs() (map[string]uint64, error) {
 		return true
 	})
 	return last, err
+}
+
+// usage returns how many bytes the received messages of each peer take.
+func (w *writeConn) usage() (map[string]int64, error) {
+	usage := make(map[string]int64)
+	err := w.allUsage.query(func(cols []driver.Value) bool {
+		usage[text(cols[0])] = number(cols[1])
+		return true
+	})
+	return usage, err
 }
 
 // changedByOthers tells whether another connection has committed since the
@@ -160,7 +174,7 @@ func (w *writeConn) boundWAL() error {
 // bindRow sets the arguments of an INSERT for its i-th message.
 func bindRow(s *stmt, i int, queue, seq, arrived int64, r row) {
 	m := r.message
-	s.bind(i*insertColumns, queue, seq, arrived, m.Type, m.ContentType, m.RoutingKey, r.headers, m.Body)
+	s.bind(i*insertColumns, queue, seq, arrived, m.Type, m.ContentType, m.RoutingKey, r.headers, m.Body, m.Peer)
 }
 
 // moveRow takes the arguments of the i-th message over to an INSERT for one.

@@ -45,6 +45,7 @@ type writer struct {
 	log    *slog.Logger
 	bells  *bells
 	budget *budget
+	quotas *quotas
 
 	wake bell
 
@@ -59,8 +60,8 @@ type writer struct {
 	err  error         // why it could not write the last batch; valid after done
 }
 
-func newWriter(db *writeConn, log *slog.Logger, bells *bells, budget *budget) *writer {
-	return &writer{db: db, log: log, bells: bells, budget: budget, wake: newBell(), done: make(chan struct{})}
+func newWriter(db *writeConn, log *slog.Logger, bells *bells, budget *budget, quotas *quotas) *writer {
+	return &writer{db: db, log: log, bells: bells, budget: budget, quotas: quotas, wake: newBell(), done: make(chan struct{})}
 }
 
 // submit adds an operation to the batch being gathered, with the part of the
@@ -155,6 +156,7 @@ func (w *writer) write(life context.Context, b batch) error {
 	if err != nil {
 		err = fmt.Errorf("%w: %d operations could not be written: %w", broker.ErrClosed, len(b.ops), err)
 	} else {
+		w.quotas.update(t.usage)
 		for _, q := range t.queues {
 			switch {
 			case q.movedBack:

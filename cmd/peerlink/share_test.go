@@ -53,7 +53,7 @@ func TestServeShared(t *testing.T) {
 		t.Errorf("the processes send from %v of %d queues, want about half each", has, queues)
 	}
 
-	publish(t, conn, far, 0, count)
+	publishFrom(t, conn, far, 0, count)
 	twin.kill()
 	twin.exited <- nil // for the second kill
 	start = time.Now()

@@ -179,8 +179,8 @@ func TestSwptCommands(t *testing.T) {
 
 	// Both ways.
 	const count = 500
-	publish(t, conn, far, 0, count)
-	publish(t, conn, at, 0, count)
+	publishFrom(t, conn, far, 0, count)
+	publishFrom(t, conn, at, 0, count)
 	takeAll(t, conn, at, count)
 	takeAll(t, conn, far, count)
 
@@ -190,7 +190,7 @@ func TestSwptCommands(t *testing.T) {
 	second.says("standing by")
 	client[authority].Process.Kill()
 	second.says(`"message":"sending"`)
-	publish(t, conn, at, count, count)
+	publishFrom(t, conn, at, count, count)
 	takeAll(t, conn, far, 2*count)
 
 	// A server ends in good order, and the client that was connected with it.
@@ -213,7 +213,7 @@ func TestSwptCommands(t *testing.T) {
 		t.Errorf("the client ends with %d:\n%s", code, client[agent].output)
 	}
 	const left = 3000
-	publish(t, conn, far, count, left)
+	publishFrom(t, conn, far, count, left)
 	for _, args := range [][]string{{"configure-queue", toAuthority, "late"}, {"swpt-client", toAuthority, "to." + toAuthority}} {
 		p := agent.start(args...)
 		if code := p.code(); code != 1 || !strings.Contains(p.output.String(), "deactivated") {
@@ -257,8 +257,8 @@ func declareInbox(t *testing.T, conn *amqp.Connection, inbox string) {
 	}
 }
 
-// publish publishes an application's messages with these numbers.
-func publish(t *testing.T, conn *amqp.Connection, from *application, first, count int) {
+// publishFrom publishes an application's messages with these numbers.
+func publishFrom(t *testing.T, conn *amqp.Connection, from *application, first, count int) {
 	t.Helper()
 	ch := channel(t, conn)
 	defer ch.Close()

@@ -36,6 +36,7 @@ type serveFlags struct {
 	publish                       publishSettings
 	admin                         string
 	adminExposed                  bool
+	limits                        limitFlags
 }
 
 // claimSpread is how long a service on RabbitMQ takes until it sends from all
@@ -78,6 +79,9 @@ nodeinfo/stomp.toml, as info-bundle-urls = ["http://…"]. See docs/moving.md.
 What is still queued for a peer when it is deactivated is answered in its name, so
 that the applications can let go of what they hold for it.
 
+What one peer can take of this node is bounded, and a connection with nothing to
+send rests until there is something: see the flags, and docs/security.md.
+
 SIGTERM ends it in good order. SIGUSR1 changes the log level to debug, SIGUSR2
 back. It needs no root key, and refuses to run beside one that others can read.`,
 		Example: "  peerlink -C my-node serve --server-cert server.crt --server-key server.key",
@@ -104,6 +108,7 @@ back. It needs no root key, and refuses to run beside one that others can read.`
 	c.Flags().BoolVar(&f.adminExposed, "admin-exposed", false, "allow an --admin address that other machines can reach; nothing can be changed there")
 	c.Flags().StringVar(&f.logLevel, "log-level", env("info", "PEERLINK_LOG_LEVEL", "APP_LOG_LEVEL"), "error, warning, info or debug (env PEERLINK_LOG_LEVEL, APP_LOG_LEVEL)")
 	c.Flags().StringVar(&f.logFormat, "log-format", env("text", "PEERLINK_LOG_FORMAT", "APP_LOG_FORMAT"), "text or json (env PEERLINK_LOG_FORMAT, APP_LOG_FORMAT)")
+	f.limits.add(c)
 	return c
 }
 
@@ -131,6 +136,9 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	obeyLevelSignals(ctx, level, log)
 	cfg := link.Config{Log: log}
 	if cfg.Follow, err = f.follow.config(); err != nil {
+		return err
+	}
+	if err := f.limits.set(&cfg, f.broker); err != nil {
 		return err
 	}
 	if err := f.setBroker(&cfg); err != nil {
@@ -217,7 +225,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		return err
 	}
 	defer unlock()
-	store, err := embedded.Open(storePath(state), embedded.Options{Logger: log})
+	store, err := embedded.Open(storePath(state), embedded.Options{Logger: log, PeerQuota: int64(f.limits.quota), MinFree: minFree})
 	if err != nil {
 		return err
 	}

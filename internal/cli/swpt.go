@@ -225,7 +225,8 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 		}
 		return run(cmd.Context(), d, link.Config{
 			Dir: d, Broker: b, Log: log, Window: s.clientBuffer, HandshakeTimeout: s.handshakeTimeout, MaxConnsPerPeer: s.maxConns,
-			Follow: link.Follow{Off: true}, // as with the reference, others keep the directory
+			// As with the reference, others keep the directory, and connections stay.
+			Follow: link.Follow{Off: true}, IdleTimeout: -1,
 		}, args)
 	}
 	return c

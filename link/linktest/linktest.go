@@ -31,8 +31,9 @@ type Node struct {
 	Config            link.Config     // of the next service, without what Start sets
 	Store             *embedded.Store // nil unless the broker is this
 	Log               *Log
-	Service           *link.Service // the one that was started last
-	Stop              func() error  // ends the service
+	Wrap              func(net.Listener) net.Listener // what the next service listens on; may be nil
+	Service           *link.Service                   // the one that was started last
+	Stop              func() error                    // ends the service
 	apps              apps
 	t                 testing.TB
 }
@@ -96,6 +97,9 @@ func (n *Node) Start() {
 	listener, err := net.Listen("tcp", n.Addr)
 	if err != nil {
 		n.t.Fatal(err)
+	}
+	if n.Wrap != nil {
+		listener = n.Wrap(listener)
 	}
 	cert, err := link.LoadCertificate(n.Dir, n.CertFile, n.KeyFile)
 	if err != nil {

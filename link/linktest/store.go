@@ -15,13 +15,23 @@ type Kind func(testing.TB, *Node)
 // Embedded is the [Kind] of nodes with a store of their own, in [Node.Store].
 func Embedded(t testing.TB, n *Node) {
 	t.Helper()
-	var err error
-	n.Store, err = embedded.Open(filepath.Join(t.TempDir(), "messages.db"), embedded.Options{Logger: n.Log.Logger()})
-	if err != nil {
-		t.Fatal(err)
+	EmbeddedWith(embedded.Options{})(t, n)
+}
+
+// EmbeddedWith is [Embedded] with other options than the usual ones. The logger
+// is always the node's.
+func EmbeddedWith(o embedded.Options) Kind {
+	return func(t testing.TB, n *Node) {
+		t.Helper()
+		o := o
+		o.Logger = n.Log.Logger()
+		var err error
+		if n.Store, err = embedded.Open(filepath.Join(t.TempDir(), "messages.db"), o); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Store.Close() })
+		n.Config.Broker, n.apps = n.Store, storeApps{n.Store}
 	}
-	t.Cleanup(func() { n.Store.Close() })
-	n.Config.Broker, n.apps = n.Store, storeApps{n.Store}
 }
 
 // apps stands for a node's applications.

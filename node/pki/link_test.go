@@ -96,8 +96,8 @@ func TestVerifyClient(t *testing.T) {
 		{"our name under a loose certificate", []*x509.Certificate{issue(t, aa, ca, ecKey(1), bc, ku), loose(ca)}, RuleSubject},
 		{"a name that is not a node's", []*x509.Certificate{issue(t, nameB, ca, ecKey(1), bc, ku), loose(ca)}, RuleSubject},
 		{"signed by our root in a peer's name", []*x509.Certificate{issue(t, ca, aa, ecKey(0), bc, ku)}, RuleChain},
-		{"authority of the peer", []*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), p.peerCA}, RulePathLen},
-		{"authority of the peer under a loose certificate", []*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), loose(ca)}, RulePathLen},
+		{"authority of the peer", []*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), p.peerCA}, RuleIssuer},
+		{"authority of the peer under a loose certificate", []*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), loose(ca)}, RuleIssuer},
 		{"an authority as a client", []*x509.Certificate{issue(t, ca, ca, ecKey(1), basicConstraintsCA(0), keyUsage(0b1000_0100)), loose(ca)}, RuleCA},
 		{"for servers only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, ku, serverAuthOnly()), p.peerCA}, RuleKeyUsage},
 		{"for encryption only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, keyUsage(0b0010_0000)), p.peerCA}, RuleKeyUsage},
@@ -125,7 +125,7 @@ func TestVerifyClient(t *testing.T) {
 		want  error
 	}{
 		{[]*x509.Certificate{p.serverCA, loose(ca)}, nil},
-		{[]*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), loose(ca)}, RuleChain},
+		{[]*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), loose(ca)}, RuleIssuer},
 	} {
 		if id, _, err := VerifyClient(raw(tt.shown), deepRoot, testNow); !errors.Is(err, tt.want) {
 			t.Errorf("%d certificates under a root without a path length: got %v, %v, want %v", len(tt.shown), id, err, tt.want)

@@ -114,15 +114,16 @@ type VerifyOptions struct {
 // that is not acceptable by itself fails the verification even if no chain
 // needs it. The error is a [*VerifyError].
 func Verify(leaf *x509.Certificate, o VerifyOptions) ([]*x509.Certificate, error) {
-	chains, err := verify(leaf, o)
+	chains, err := verify(leaf, o, func(*x509.Certificate) bool { return true })
 	if err != nil {
 		return nil, err
 	}
 	return chains[0], nil
 }
 
-// verify returns all chains that are valid, at least one.
-func verify(leaf *x509.Certificate, o VerifyOptions) ([][]*x509.Certificate, error) {
+// verify returns all chains that are valid, at least one. Only those of the
+// untrusted certificates are built with, and their keys used, that may issue.
+func verify(leaf *x509.Certificate, o VerifyOptions, mayIssue func(*x509.Certificate) bool) ([][]*x509.Certificate, error) {
 	if o.Time.IsZero() {
 		o.Time = time.Now()
 	}
@@ -131,10 +132,15 @@ func verify(leaf *x509.Certificate, o VerifyOptions) ([][]*x509.Certificate, err
 		return nil, err
 	}
 	known := make(candidates)
-	all := slices.Concat(shown, o.Trusted)
-	for _, cert := range all {
+	for _, cert := range slices.Concat(shown, o.Trusted) {
 		if err := known.add(cert); err != nil {
 			return nil, err
+		}
+	}
+	var issuers []*x509.Certificate
+	for _, cert := range o.Untrusted {
+		if mayIssue(cert) {
+			issuers = append(issuers, cert)
 		}
 	}
 	pool := func(certs []*x509.Certificate) *x509.CertPool {
@@ -150,12 +156,12 @@ func verify(leaf *x509.Certificate, o VerifyOptions) ([][]*x509.Certificate, err
 	}
 	built, err := known.of(leaf).stripped.Verify(x509.VerifyOptions{
 		Roots:         pool(o.Trusted),
-		Intermediates: pool(o.Untrusted),
+		Intermediates: pool(issuers),
 		KeyUsages:     usages,
 		CurrentTime:   o.Time,
 	})
 	if err != nil {
-		return nil, known.blame(err, leaf, all, o.Time)
+		return nil, known.blame(err, leaf, slices.Concat(issuers, o.Trusted), o.Time)
 	}
 	var valid [][]*x509.Certificate
 	var refused error
@@ -262,7 +268,7 @@ func (c candidates) check(chain []*x509.Certificate) ([]*x509.Certificate, error
 
 // blame turns an error of crypto/x509 into the rule that was broken, and by
 // which certificate.
-func (c candidates) blame(err error, leaf *x509.Certificate, all []*x509.Certificate, now time.Time) error {
+func (c candidates) blame(err error, leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time) error {
 	e := &VerifyError{Rule: RuleIssuer, Cert: leaf, Err: err}
 	var invalid x509.CertificateInvalidError
 	if !errors.As(err, &invalid) {
@@ -270,7 +276,7 @@ func (c candidates) blame(err error, leaf *x509.Certificate, all []*x509.Certifi
 		// intermediates it may only say that it found none.
 		if len(c.of(leaf).stripped.UnhandledCriticalExtensions) > 0 {
 			e.Rule = RuleCriticalExtension
-		} else if rule, cert := c.brokenAbove(leaf, all, now); cert != nil {
+		} else if rule, cert := c.brokenAbove(leaf, issuers, now); cert != nil {
 			e.Rule, e.Cert = rule, cert
 		}
 		return e
@@ -298,17 +304,17 @@ func (c candidates) blame(err error, leaf *x509.Certificate, all []*x509.Certifi
 // brokenAbove follows signatures from the leaf upwards to the first certificate
 // that breaks a rule by itself. It decides nothing, the chain is refused by now;
 // it serves those who have to find out why.
-func (c candidates) brokenAbove(leaf *x509.Certificate, all []*x509.Certificate, now time.Time) (Rule, *x509.Certificate) {
+func (c candidates) brokenAbove(leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time) (Rule, *x509.Certificate) {
 	child := leaf
 	for range maxCertificates {
-		at := slices.IndexFunc(all, func(cert *x509.Certificate) bool {
+		at := slices.IndexFunc(issuers, func(cert *x509.Certificate) bool {
 			return bytes.Equal(cert.RawSubject, child.RawIssuer) && !bytes.Equal(cert.Raw, child.Raw) &&
 				cert.CheckSignature(child.SignatureAlgorithm, child.RawTBSCertificate, child.Signature) == nil
 		})
 		if at < 0 {
 			return "", nil
 		}
-		issuer := all[at]
+		issuer := issuers[at]
 		switch {
 		case now.Before(issuer.NotBefore) || now.After(issuer.NotAfter):
 			return RuleDates, issuer

@@ -1,0 +1,14 @@
+//go:build linux || darwin || freebsd
+
+package embedded
+
+import "golang.org/x/sys/unix"
+
+// freeBytes tells how much more this user can store in a directory.
+func freeBytes(dir string) (int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, err
+	}
+	return int64(fs.Bavail) * int64(fs.Bsize), nil
+}

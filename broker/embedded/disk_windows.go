@@ -1,0 +1,16 @@
+package embedded
+
+import "golang.org/x/sys/windows"
+
+// freeBytes tells how much more this user can store in a directory.
+func freeBytes(dir string) (int64, error) {
+	path, err := windows.UTF16PtrFromString(dir)
+	if err != nil {
+		return 0, err
+	}
+	var free uint64
+	if err := windows.GetDiskFreeSpaceEx(path, &free, nil, nil); err != nil {
+		return 0, err
+	}
+	return int64(min(free, 1<<62)), nil
+}

@@ -1,0 +1,190 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/broker"
+)
+
+// publishFrom publishes messages of a peer and waits until they are stored.
+func publishFrom(t *testing.T, s *Store, peer string, count, size int) {
+	t.Helper()
+	done := make(chan error, count)
+	p, err := s.Publish(testContext(t), func(n uint64, err error) {
+		if err != nil || n == uint64(count) {
+			done <- err
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for i := range count {
+		m := &broker.Incoming{Peer: peer, Exchange: "accounts_in", RoutingKey: "1.2", Type: "AccountUpdate", ContentType: "application/json",
+			Headers: []broker.Header{{Name: "debtor-id", Value: int64(i)}}, Body: []byte(strings.Repeat("x", size))}
+		if err := p.Publish(testContext(t), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// counted compares what is counted of some peers with what is stored of them.
+func counted(t *testing.T, s *Store, peers ...string) {
+	t.Helper()
+	s.flush()
+	for _, peer := range peers {
+		var stored int64
+		err := s.readers.use(testContext(t), func(r *readConn) (err error) {
+			stored, err = r.number(fmt.Sprintf("SELECT coalesce(sum(%d + length(routing_key) + length(type) + length(content_type)"+
+				" + length(headers) + length(body)), 0) FROM messages WHERE peer = '%s'", rowOverhead, peer))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.quotas.of(peer); got != stored {
+			t.Errorf("%d bytes are counted of %s, %d are stored", got, peer, stored)
+		}
+	}
+}
+
+// What the messages of each peer take is counted right, whatever happens to
+// them: stored, given out, given back, acknowledged; and after a restart.
+func TestUsageIsRight(t *testing.T) {
+	s := openTest(t, Options{})
+	publishFrom(t, s, "a", 100, 10)
+	publishFrom(t, s, "b", 50, 3000)
+	publishFrom(t, s, "", 5, 5)
+	publishFrom(t, s, "a", 1, 0)
+	counted(t, s, "a", "b")
+	if s.quotas.of("a") < 100*(rowOverhead+10) || s.quotas.of("") != 0 {
+		t.Errorf("%d and %d are counted", s.quotas.of("a"), s.quotas.of(""))
+	}
+	sub := subscribe(t, s, "accounts_in")
+	_, seqs := take(t, sub, 120)
+	ack(t, sub, seqs[:30]...)
+	ack(t, sub, seqs[119], seqs[70], seqs[101])
+	if err := sub.Nack(seqs[40:50]); err != nil {
+		t.Fatal(err)
+	}
+	counted(t, s, "a", "b")
+	s = reopen(t, s)
+	counted(t, s, "a", "b")
+	sub = subscribe(t, s, "accounts_in")
+	_, seqs = take(t, sub, 123)
+	ack(t, sub, seqs...)
+	counted(t, s, "a", "b")
+	if s.quotas.of("a") != 0 || s.quotas.of("b") != 0 {
+		t.Errorf("of nothing %d and %d are counted", s.quotas.of("a"), s.quotas.of("b"))
+	}
+}
+
+// admitted tells whether a peer may publish now.
+func admitted(t *testing.T, s *Store, peer string) bool {
+	t.Helper()
+	ctx, cancel := context.WithCancel(testContext(t))
+	cancel() // who need not wait does not look at it
+	err := s.Admit(ctx, peer)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// A peer whose messages fill its quota waits until the applications have taken
+// an eighth of them, others do not; a restart changes nothing; and the log tells
+// it once.
+func TestQuota(t *testing.T) {
+	log := make(reports, 10)
+	opts := Options{PeerQuota: 80_000, Logger: slog.New(log)}
+	path := filepath.Join(t.TempDir(), "messages.db")
+	s := openFile(t, path, opts)
+	publishFrom(t, s, "a", 50, 1000)
+	if !admitted(t, s, "a") {
+		t.Error("held up below the quota")
+	}
+	publishFrom(t, s, "a", 20, 1000)
+	log.want(t, "WARN the messages of a peer fill its quota")
+	publishFrom(t, s, "a", 1, 1000)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openFile(t, path, opts)
+	log.want(t, "WARN the messages of a peer fill its quota")
+	if admitted(t, s, "a") || !admitted(t, s, "b") {
+		t.Error("the wrong peer is held up")
+	}
+
+	waiting := make(chan error, 1)
+	go func() { waiting <- s.Admit(testContext(t), "a") }()
+	sub := subscribe(t, s, "accounts_in")
+	_, seqs := take(t, sub, 71)
+	ack(t, sub, seqs[:10]...) // still over seven eighths
+	s.flush()
+	if admitted(t, s, "a") {
+		t.Error("admitted too early")
+	}
+	ack(t, sub, seqs[10:]...)
+	if err := <-waiting; err != nil {
+		t.Error(err)
+	}
+	log.want(t, "INFO messages of the peer are taken again")
+	if len(log) > 0 {
+		t.Errorf("also logged: %s", <-log)
+	}
+
+	publishFrom(t, s, "a", 80, 1000)
+	go func() { waiting <- s.Admit(testContext(t), "a") }()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waiting; !errors.Is(err, broker.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+// While the disk is almost full nothing is taken from peers, but messages of the
+// node's own applications are; what is free inside the file counts as free.
+func TestDiskFloor(t *testing.T) {
+	log := make(reports, 10)
+	s := openTest(t, Options{MinFree: math.MaxInt64, Logger: slog.New(log)})
+	if admitted(t, s, "a") {
+		t.Error("admitted")
+	}
+	log.want(t, "WARN the disk is almost full")
+	declareTest(t, s, "q")
+	putBodies(t, s, "q", "still possible")
+
+	s.disk.mu.Lock()
+	s.disk.min = 1
+	s.disk.mu.Unlock()
+	ctx, cancel := context.WithTimeout(testContext(t), 10*time.Second)
+	defer cancel()
+	if err := s.Admit(ctx, "a"); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+	log.want(t, "INFO the disk has room again")
+
+	if free, err := s.freeInside(); err != nil || free != 0 {
+		t.Errorf("a new file has %d free bytes, %v", free, err)
+	}
+	publishFrom(t, s, "a", 200, 4000)
+	sub := subscribe(t, s, "accounts_in")
+	_, seqs := take(t, sub, 200)
+	ack(t, sub, seqs...)
+	s.flush()
+	if free, err := s.freeInside(); err != nil || free < 400_000 {
+		t.Errorf("a file that was emptied has %d free bytes, %v", free, err)
+	}
+}

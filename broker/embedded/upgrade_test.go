@@ -1,0 +1,115 @@
+package embedded
+
+import (
+	"database/sql/driver"
+	"path/filepath"
+	"testing"
+)
+
+// schemaV1 is the file as version 1 has made it.
+const schemaV1 = `
+-- depth is how many messages of the queue are in table messages.
+CREATE TABLE queues (
+	id       INTEGER PRIMARY KEY,
+	name     TEXT NOT NULL UNIQUE,
+	next_seq INTEGER NOT NULL,
+	depth    INTEGER NOT NULL
+) STRICT;
+
+-- Where the messages for a peer go. A fanout binding has no key.
+CREATE TABLE bindings (
+	peer        TEXT PRIMARY KEY,
+	exchange    TEXT NOT NULL,
+	binding_key TEXT NOT NULL,
+	fanout      INTEGER NOT NULL,
+	queue       INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- headers has a line for each application header: name=value (headers.go).
+CREATE TABLE messages (
+	queue        INTEGER NOT NULL,
+	seq          INTEGER NOT NULL,
+	arrived      INTEGER NOT NULL,
+	type         TEXT NOT NULL,
+	content_type TEXT NOT NULL,
+	routing_key  TEXT NOT NULL,
+	headers      TEXT NOT NULL,
+	body         BLOB,
+	PRIMARY KEY (queue, seq)
+) STRICT, WITHOUT ROWID;
+
+-- Messages that can not be sent, moved here from messages.
+CREATE TABLE set_aside (
+	queue        INTEGER NOT NULL,
+	seq          INTEGER NOT NULL,
+	arrived      INTEGER NOT NULL,
+	type         TEXT NOT NULL,
+	content_type TEXT NOT NULL,
+	routing_key  TEXT NOT NULL,
+	headers      TEXT NOT NULL,
+	body         BLOB,
+	at           INTEGER NOT NULL,
+	reason       TEXT NOT NULL,
+	PRIMARY KEY (queue, seq)
+) STRICT, WITHOUT ROWID;
+`
+
+// A store of an older version is brought up to date when it is opened, with all
+// that is in it, and is then like a new one.
+func TestUpgrade(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "messages.db")
+	if err := create(path); err != nil {
+		t.Fatal(err)
+	}
+	c, err := dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const insert = "INSERT INTO messages (queue, seq, arrived, type, content_type, routing_key, headers, body) VALUES "
+	if err := c.exec(schemaV1 + `PRAGMA user_version = 1;
+		INSERT INTO queues VALUES (1, 'accounts_in', 3, 2), (2, 'peer.x.0', 2, 1);
+		INSERT INTO bindings VALUES ('x', 'to_creditors', '#', 0, 2);
+		` + insert + `(1, 1, 0, 'A', 'text/plain', 'k', 'n=1', CAST('one' AS BLOB)), (1, 2, 0, 'A', 'text/plain', 'k', '', CAST('two' AS BLOB)), (2, 1, 0, 'B', '', '', '', CAST('three' AS BLOB))`); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.close(); err != nil {
+		t.Fatal(err)
+	}
+	other := openFile(t, path, Options{})
+	s := openFile(t, path, Options{}) // up to date already
+	wantQueued(t, other, "peer.x.0", "three")
+	publishFrom(t, s, "a", 1, 10)
+	counted(t, s, "a")
+	sub := subscribe(t, s, "accounts_in")
+	bodies, seqs := take(t, sub, 3)
+	if bodies[0] != "one!" || bodies[1] != "two!" {
+		t.Errorf("got %q", bodies)
+	}
+	ack(t, sub, seqs...)
+	wantQueued(t, s, "accounts_in")
+	counted(t, s, "a")
+
+	var upgraded, made string
+	for path, columns := range map[string]*string{path: &upgraded, openTest(t, Options{}).path: &made} {
+		c, err := dial(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.close()
+		for _, table := range []string{"queues", "bindings", "messages", "set_aside", "usage"} {
+			s, err := c.prepare("SELECT group_concat(name || ' ' || type || ' ' || \"notnull\" || ' ' || coalesce(dflt_value, '') || ' ' || pk) FROM pragma_table_info('" + table + "')")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.query(func(cols []driver.Value) bool { *columns += table + ": " + text(cols[0]) + "\n"; return false }); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if upgraded != made {
+		t.Errorf("the old store has become\n%sand a new one is\n%s", upgraded, made)
+	}
+}

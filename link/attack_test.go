@@ -1,0 +1,299 @@
+package link_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"fmt"
+	"io"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/link/linktest"
+	"peerlink/node/pki"
+)
+
+// forgery is a certificate that somebody makes who should not.
+type forgery struct {
+	subject, issuer []byte // names, in DER
+	pub             crypto.PublicKey
+	signer          crypto.Signer
+	from, to        time.Time // from an hour ago to one ahead
+	extensions      []pkix.Extension
+	dnsNames        []string
+}
+
+func (f forgery) make(t *testing.T) []byte {
+	t.Helper()
+	if f.from.IsZero() {
+		f.from = time.Now().Add(-time.Hour)
+	}
+	if f.to.IsZero() {
+		f.to = time.Now().Add(time.Hour)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		RawSubject: f.subject, SerialNumber: big.NewInt(4711),
+		NotBefore: f.from, NotAfter: f.to, ExtraExtensions: f.extensions, DNSNames: f.dnsNames,
+	}, &x509.Certificate{RawSubject: f.issuer, PublicKey: f.signer.Public()}, f.pub, f.signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// like gives the extensions of a certificate, without some.
+func like(cert *x509.Certificate, without ...asn1.ObjectIdentifier) []pkix.Extension {
+	return slices.DeleteFunc(slices.Clone(cert.Extensions), func(e pkix.Extension) bool {
+		return slices.ContainsFunc(without, e.Id.Equal)
+	})
+}
+
+var (
+	oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
+	oidAltNames        = asn1.ObjectIdentifier{2, 5, 29, 17}
+)
+
+func newKey(t *testing.T) crypto.Signer {
+	t.Helper()
+	key, err := pki.GenerateKey(pki.P256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// serverPair is what a node shows, with more certificates behind it.
+func serverPair(t *testing.T, n *linktest.Node, extra ...[]byte) tls.Certificate {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(n.CertFile, n.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair.Certificate = append(pair.Certificate, extra...)
+	return pair
+}
+
+// subCA is the peer certificate that a node has from another.
+func subCA(t *testing.T, n, from *linktest.Node) *x509.Certificate {
+	t.Helper()
+	p, err := n.Peer(from.Identity().ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.SubCA
+}
+
+// knock connects with a TLS configuration, and returns what the server says
+// until it closes the connection.
+func knock(addr string, cfg *tls.Config) (answer []byte, err error) {
+	cfg.InsecureSkipVerify = true
+	conn, err := tls.Dial("tcp", addr, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(linktest.Patience))
+	// In TLS 1.3 the client learns of a refusal when it reads.
+	return io.ReadAll(conn)
+}
+
+// Whoever is not an active peer gets nowhere, soon, and the log says why; and the
+// honest peer's messages keep flowing.
+func TestStrangers(t *testing.T) {
+	authority, friend := linktest.Pair(t, ca)
+	known := linktest.New(t, ca) // signed, but not registered
+	authority.Sign(t, known.Bundle(t))
+	known.Sign(t, authority.Bundle(t))
+	cert, err := os.ReadFile(filepath.Join(authority.Path(), "peers", known.Identity().ID, "peercert.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := known.RegisterPeer(context.Background(), cert); err != nil {
+		t.Fatal(err)
+	}
+	former := linktest.New(t, ca) // a peer no more
+	former.Sign(t, authority.Bundle(t))
+	authority.Sign(t, former.Bundle(t))
+	if cert, err = os.ReadFile(filepath.Join(authority.Path(), "peers", former.Identity().ID, "peercert.crt")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := former.RegisterPeer(context.Background(), cert); err != nil {
+		t.Fatal(err)
+	}
+	if cert, err = os.ReadFile(filepath.Join(former.Path(), "peers", authority.Identity().ID, "peercert.crt")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := authority.RegisterPeer(context.Background(), cert); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := authority.DeactivatePeer(context.Background(), former.Identity().ID); err != nil {
+		t.Fatal(err)
+	}
+	stranger := linktest.New(t, ca)
+
+	friendRoot, friendCA := friend.Root(), subCA(t, friend, authority)
+	genuine := serverPair(t, friend).Leaf
+	key := newKey(t)
+	// server is a server certificate of the friend, changed.
+	server := func(change func(*forgery), behind ...[]byte) []tls.Certificate {
+		f := forgery{subject: friendRoot.RawSubject, issuer: friendRoot.RawSubject, pub: key.Public(), signer: friend.Node.Key, extensions: like(genuine)}
+		change(&f)
+		return []tls.Certificate{{Certificate: append([][]byte{f.make(t)}, behind...), PrivateKey: key}}
+	}
+	// peerCert is the friend's peer certificate, as somebody else would have it.
+	peerCert := func(change func(*forgery)) []byte {
+		f := forgery{subject: friendCA.RawSubject, issuer: friendCA.RawIssuer, pub: friendCA.PublicKey, signer: friend.Node.Key,
+			from: friendCA.NotBefore, to: friendCA.NotAfter, extensions: like(friendCA)}
+		change(&f)
+		return f.make(t)
+	}
+	unchanged := func(*forgery) {}
+	own := serverPair(t, friend, friendCA.Raw)
+	filler := func(n int) (certs [][]byte) {
+		for range n {
+			certs = append(certs, forgery{subject: friendRoot.RawSubject, issuer: friendRoot.RawSubject, pub: key.Public(), signer: key}.make(t))
+		}
+		return certs
+	}
+	var names []string
+	for i := range 1000 {
+		names = append(names, fmt.Sprintf("n%d.example", i))
+	}
+	hugeRSA := &rsa.PublicKey{N: new(big.Int).SetBit(new(big.Int).Lsh(big.NewInt(3), 16382), 0, 1), E: 65537}
+	for _, tt := range []struct {
+		name  string
+		cfg   *tls.Config
+		certs []tls.Certificate
+		want  string // in the log; with a "!", in the ERROR that the client gets after the handshake
+	}{
+		{"no certificate", nil, nil, "didn't provide a certificate"},
+		{"TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, []tls.Certificate{own}, "unsupported versions"},
+		{"self-signed", nil, server(func(f *forgery) { f.signer = key }), "not issued by a trusted certificate"},
+		{"self-signed, with the peer certificate", nil, server(func(f *forgery) { f.signer = key }, friendCA.Raw), "not issued by a trusted certificate"},
+		{"another authority", nil, []tls.Certificate{serverPair(t, stranger, stranger.Root().Raw)}, "not issued by a trusted certificate"},
+		{"stranger with a peer's certificate", nil, []tls.Certificate{serverPair(t, stranger, friendCA.Raw)}, "not issued by a trusted certificate"},
+		{"expired", nil, server(func(f *forgery) { f.from, f.to = f.from.AddDate(2020, 0, 0), time.Now().Add(-time.Minute) }, friendCA.Raw), "not valid at this time"},
+		{"not yet valid", nil, server(func(f *forgery) { f.from, f.to = time.Now().Add(time.Hour), time.Now().Add(2*time.Hour) }, friendCA.Raw), "not valid at this time"},
+		{"not registered", nil, []tls.Certificate{serverPair(t, known, subCA(t, known, authority).Raw)}, "!no active link"},
+		{"deactivated", nil, []tls.Certificate{serverPair(t, former, subCA(t, former, authority).Raw)}, "!no active link"},
+		{"another subject", nil, server(func(f *forgery) { f.subject = known.Root().RawSubject }, friendCA.Raw), "name constraints"},
+		{"in our own name", nil, server(func(f *forgery) { f.subject = authority.Root().RawSubject }, friendCA.Raw), "name constraints"},
+		{"another peer's name and key", nil, server(func(f *forgery) { f.signer = known.Node.Key }, friendCA.Raw), "not issued by a trusted certificate"},
+		{"signed by another peer", nil, server(func(f *forgery) { f.signer, f.issuer = known.Node.Key, known.Root().RawSubject }, subCA(t, known, authority).Raw), "name constraints"},
+		{"authority below the peer", nil, server(func(f *forgery) { f.signer = key }, forgery{subject: friendCA.RawSubject, issuer: friendCA.RawSubject, pub: key.Public(),
+			signer: friend.Node.Key, extensions: like(friendCA)}.make(t), friendCA.Raw), "not issued by a trusted certificate"},
+		{"constraint stripped", nil, server(func(f *forgery) { f.subject = known.Root().RawSubject },
+			peerCert(func(f *forgery) { f.extensions = like(friendCA, oidNameConstraints) })), "not issued by a trusted certificate"},
+		{"constraint widened", nil, server(func(f *forgery) { f.subject = known.Root().RawSubject },
+			bytes.Replace(friendCA.Raw, []byte(friend.Identity().ID), []byte(known.Identity().ID), -1)), "not issued by a trusted certificate"},
+		{"peer certificate as a server's", nil, []tls.Certificate{{Certificate: [][]byte{friendCA.Raw}, PrivateKey: friend.Node.Key}}, "wrong basicConstraints or keyUsage"},
+		{"root certificate as a server's", nil, []tls.Certificate{{Certificate: [][]byte{friendRoot.Raw, friendCA.Raw}, PrivateKey: friend.Node.Key}}, "not issued by a trusted certificate"},
+		{"without the peer certificate", nil, []tls.Certificate{serverPair(t, friend)}, "not issued by a trusted certificate"},
+		{"the node itself", nil, []tls.Certificate{serverPair(t, authority)}, "our own name"},
+		{"a long chain", nil, server(unchanged, append(filler(10), friendCA.Raw)...), "12 certificates"},
+		{"a chain of 200 KiB", nil, server(unchanged, append(filler(430), friendCA.Raw)...), "certificates: expected at most"},
+		{"a chain of 400 KiB", nil, server(unchanged, append(filler(1200), friendCA.Raw)...), "exceeds maximum"},
+		{"a thousand names", nil, server(func(f *forgery) { f.extensions, f.dnsNames = like(genuine, oidAltNames), names }, friendCA.Raw), "names and subtrees"},
+		{"RSA of 16,384 bits", nil, server(unchanged, peerCert(func(f *forgery) { f.pub = hugeRSA }), friendCA.Raw), "larger than 8192 bits"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := tt.cfg
+			if cfg == nil {
+				cfg = &tls.Config{}
+			}
+			if len(tt.certs) > 0 { // shown whatever authorities the server names
+				cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tt.certs[0], nil }
+			}
+			before, start := len(authority.Log.String()), time.Now()
+			answer, err := knock(authority.Addr, cfg)
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("refused after %v", took)
+			}
+			if text, ok := strings.CutPrefix(tt.want, "!"); ok {
+				if err != nil || !bytes.Contains(answer, []byte(text)) {
+					t.Errorf("answer is %q, %v, want %q", answer, err, text)
+				}
+				return
+			}
+			if err == nil || len(answer) > 0 {
+				t.Errorf("got %q and no error", answer)
+			}
+			linktest.Eventually(t, "the reason in the log", func() error {
+				if log := authority.Log.String()[before:]; !strings.Contains(log, tt.want) || !strings.Contains(log, "remote=127.0.0.1") {
+					return fmt.Errorf("%q has no %q", log, tt.want)
+				}
+				return nil
+			})
+		})
+	}
+	friend.Put(authority, linktest.Message(t, friend, authority, 1))
+	if got := authority.Take(1); got["number 1"].Type == "" {
+		t.Errorf("got %v", got)
+	}
+}
+
+// There is nothing to resume a session with, so nobody outlives a deactivation
+// in one, however the client asks.
+func TestNoSessionResumption(t *testing.T) {
+	authority, friend := linktest.Pair(t, ca)
+	linktest.Eventually(t, "the peer", func() error {
+		_, err := os.Stat(filepath.Join(authority.Path(), "peers", friend.Identity().ID, "ACTIVE"))
+		return err
+	})
+	cache := new(ticketCounter)
+	pair := serverPair(t, friend, subCA(t, friend, authority).Raw)
+	cfg := &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}, ClientSessionCache: cache, ServerName: "x"}
+	for range 2 {
+		conn, err := tls.Dial("tcp", authority.Addr, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		if _, err := io.WriteString(conn, "STOMP\naccept-version:1.2\nhost:/\n\n\x00"); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 9)
+		if _, err := io.ReadFull(conn, buf); err != nil || string(buf) != "CONNECTED" {
+			t.Fatalf("%q, %v", buf, err)
+		}
+		if conn.ConnectionState().DidResume {
+			t.Error("the session was resumed")
+		}
+		conn.Close()
+	}
+	if cache.puts != 0 || cache.gets == 0 {
+		t.Errorf("%d tickets were stored, %d asked for", cache.puts, cache.gets)
+	}
+	if _, err := authority.DeactivatePeer(context.Background(), friend.Identity().ID); err != nil {
+		t.Fatal(err)
+	}
+	linktest.Eventually(t, "the refusal", func() error {
+		answer, err := knock(authority.Addr, cfg.Clone())
+		if err != nil || !bytes.Contains(answer, []byte("no active link")) {
+			return fmt.Errorf("answer is %q, %v", answer, err)
+		}
+		return nil
+	})
+}
+
+// ticketCounter is a client's cache of sessions that counts.
+type ticketCounter struct{ gets, puts int }
+
+func (c *ticketCounter) Get(string) (*tls.ClientSessionState, bool) { c.gets++; return nil, false }
+
+func (c *ticketCounter) Put(_ string, s *tls.ClientSessionState) {
+	if s != nil {
+		c.puts++
+	}
+}

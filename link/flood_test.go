@@ -1,0 +1,411 @@
+package link_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/broker/embedded"
+	"peerlink/link/linktest"
+	"peerlink/node"
+	"peerlink/node/nodetest"
+	"peerlink/stomp"
+)
+
+const connectFrame = "STOMP\naccept-version:1.2\nhost:/\n\n\x00"
+
+// sendFrame is a SEND to an accounting authority with a receipt.
+func sendFrame(receipt string, body []byte) string {
+	return fmt.Sprintf("SEND\ndestination:/exchange/accounts_in\ntype:ConfigureAccount\ncontent-type:application/json\nreceipt:%s\ncontent-length:%d\n\n%s\x00",
+		receipt, len(body), body)
+}
+
+// trio makes an authority, an honest peer of it, and one whose owner the test is.
+func trio(t *testing.T, on linktest.Kind, change func(authority *linktest.Node)) (authority, honest, bad *linktest.Node) {
+	t.Helper()
+	authority, honest, bad = linktest.NewOn(t, aa, on), linktest.New(t, ca), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, honest.Node)
+	nodetest.Peer(t, authority.Node, bad.Node)
+	change(authority)
+	authority.Start()
+	honest.Start()
+	return authority, honest, bad
+}
+
+// translated is a message as the bad peer's service would send it: from an account
+// of its second subnet.
+func translated(t *testing.T, bad, authority *linktest.Node, n int) []byte {
+	t.Helper()
+	body := linktest.Message(t, bad, authority, n).Body
+	return bytes.Replace(body, fmt.Append(nil, 0x000001_01_00000000), fmt.Append(nil, 0x000002_01_00000000), 1)
+}
+
+// flows checks that the honest peer's messages still get through.
+func flows(t *testing.T, authority, honest *linktest.Node, n int) {
+	t.Helper()
+	honest.Put(authority, linktest.Message(t, honest, authority, n))
+	honest.Left(authority, 0)
+}
+
+// session connects as a peer, and opens a session.
+func session(t *testing.T, who, to *linktest.Node) *tls.Conn {
+	t.Helper()
+	conn, err := dialAs(who, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(linktest.Patience))
+	if _, err := io.WriteString(conn, connectFrame); err != nil {
+		t.Fatal(err)
+	}
+	f, err := stomp.NewReader(conn, stomp.DefaultLimits()).ReadFrame()
+	if err != nil || f.Command != "CONNECTED" {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	return conn
+}
+
+// More connections than allowed are refused, and the link goes on.
+func TestTooManyConnections(t *testing.T) {
+	authority, other := linktest.Pair(t, ca)
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Take(1)
+	refused := 0
+	for range 12 {
+		conn, err := dialAs(other, authority)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		if _, err := io.WriteString(conn, connectFrame); err != nil {
+			t.Fatal(err)
+		}
+		f, err := stomp.NewReader(conn, stomp.DefaultLimits()).ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, _ := f.Get("message"); f.Command == "ERROR" && strings.Contains(text, "Too many connections") {
+			refused++
+		}
+	}
+	if refused != 3 { // 10 are allowed, and the link itself has one
+		t.Errorf("%d connections refused, want 3", refused)
+	}
+	other.Put(authority, linktest.Message(t, other, authority, 2))
+	authority.Take(1)
+}
+
+// Connections that are opened and then say nothing, or too little, hold up nobody
+// from elsewhere, and end in time.
+func TestHandshakeFlood(t *testing.T) {
+	authority, honest, _ := trio(t, linktest.Embedded, func(n *linktest.Node) {
+		n.Config.MaxHandshakes, n.Config.HandshakeTimeout = 8, time.Second
+	})
+	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	var held []net.Conn
+	for i := range 60 {
+		conn, err := from.Dial("tcp", authority.Addr)
+		if err != nil && i == 0 {
+			t.Skipf("skipped: a flood from another address of this machine: %v", err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if i%2 == 0 { // the beginning of a TLS record
+			if _, err := conn.Write([]byte{22, 3, 1, 0, 200, 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		held = append(held, conn)
+	}
+	start := time.Now()
+	for range 10 {
+		conn, err := dialAs(honest, authority)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("ten handshakes took %v: they waited for the flood", took)
+	}
+	flows(t, authority, honest, 1)
+	for _, conn := range held {
+		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		if answer, err := io.ReadAll(conn); err == nil && len(answer) > 0 {
+			t.Errorf("got %q", answer)
+		}
+	}
+	for range 3 * toldAtMost {
+		conn, err := from.Dial("tcp", authority.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		_, _ = io.ReadAll(conn)
+		conn.Close()
+	}
+	if lines := strings.Count(authority.Log.String(), "remote=127.0.0.2"); lines == 0 || lines > toldAtMost {
+		t.Errorf("%d lines about the flood", lines)
+	}
+}
+
+// toldAtMost is a number of lines of the log that is no flood.
+const toldAtMost = 40
+
+// A peer that has connected must say CONNECT soon, and one that says half a frame
+// keeps only its own connections busy.
+func TestUnfinishedFrames(t *testing.T) {
+	authority, honest, bad := trio(t, linktest.Embedded, func(n *linktest.Node) { n.Config.ConnectTimeout = 300 * time.Millisecond })
+	for _, beginning := range []string{"", "STOMP\naccept-version:1.2\n"} {
+		conn, err := dialAs(bad, authority)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		if _, err := io.WriteString(conn, beginning); err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := io.ReadAll(conn); len(answer) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%q is answered with %q, %v", beginning, answer, err)
+		}
+	}
+	for range 10 {
+		conn := session(t, bad, authority)
+		if _, err := io.WriteString(conn, "SEND\ndestination:/exch"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if conn, err := dialAs(bad, authority); err == nil {
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		if answer, err := io.ReadAll(conn); err != nil || !bytes.Contains(answer, []byte("Too many connections")) {
+			t.Errorf("the eleventh connection is answered with %q, %v", answer, err)
+		}
+	}
+	flows(t, authority, honest, 1)
+}
+
+// What comes after DISCONNECT is not taken.
+func TestFrameAfterDisconnect(t *testing.T) {
+	authority, honest, bad := trio(t, linktest.Embedded, func(*linktest.Node) {})
+	conn := session(t, bad, authority)
+	first, second := translated(t, bad, authority, 1), translated(t, bad, authority, 2)
+	if _, err := io.WriteString(conn, sendFrame("1", first)+"DISCONNECT\nreceipt:bye\n\n\x00"+sendFrame("2", second)); err != nil {
+		t.Fatal(err)
+	}
+	if answer, _ := io.ReadAll(conn); bytes.Contains(answer, []byte("receipt-id:2")) {
+		t.Errorf("answer is %q", answer)
+	}
+	flows(t, authority, honest, 3)
+	got := authority.Take(2)
+	if _, ok := got["number 2"]; ok || got["number 1"].Type == "" || got["number 3"].Type == "" {
+		t.Errorf("got %v", got)
+	}
+}
+
+// A peer that sends on and on and never reads its receipts is not read any more
+// either, after a bounded number of messages, and costs no memory.
+func TestReceiptsNeverRead(t *testing.T) {
+	authority, honest, bad := trio(t, linktest.Embedded, func(n *linktest.Node) { n.Wrap = smallBuffers })
+	conn := session(t, bad, authority)
+	if err := conn.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	// Small messages with long receipts are the worst.
+	frame := sendFrame(strings.Repeat("r", 480), translated(t, bad, authority, 1))
+	flood := bytes.Repeat([]byte(frame), 20)
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	sent := 0
+	for err := error(nil); err == nil; sent += 20 {
+		conn.SetWriteDeadline(time.Now().Add(2 * time.Second)) // nothing taken for so long
+		if _, err = conn.Write(flood); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if sent > 300_000 {
+			t.Fatal("still read from")
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	grown := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+	t.Logf("%d messages until nothing more was taken, %d KiB", sent, grown>>10)
+	if grown > 32<<20 {
+		t.Errorf("memory has grown by %d bytes", grown)
+	}
+	flows(t, authority, honest, 1)
+}
+
+// smallBuffers makes a listener whose connections have small buffers in the
+// kernel, so that they fill soon.
+func smallBuffers(l net.Listener) net.Listener { return smallListener{l} }
+
+type smallListener struct{ net.Listener }
+
+func (l smallListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if tcp, ok := conn.(*net.TCPConn); ok && err == nil {
+		err = errors.Join(tcp.SetWriteBuffer(8<<10), tcp.SetReadBuffer(64<<10))
+	}
+	return conn, err
+}
+
+// A peer that floods the node is held back once its messages fill its quota: the
+// disk does not fill, its connection stays, others do not notice. When the
+// applications take messages, it goes on, and nothing is lost.
+func TestDiskFlood(t *testing.T) {
+	const quota, count = 400_000, 4000
+	authority, honest, bad := trio(t, linktest.EmbeddedWith(embedded.Options{PeerQuota: quota}), func(*linktest.Node) {})
+	bad.Start()
+	bad.Put(authority, numbered(t, bad, authority, 0, count)...)
+	linktest.Eventually(t, "the quota", func() error {
+		if log := authority.Log.String(); !strings.Contains(log, "fill its quota") {
+			return errors.New(log)
+		}
+		return nil
+	})
+	for n := range 5 {
+		flows(t, authority, honest, count+n)
+	}
+	stats, err := authority.Store.Stats(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range stats.Queues {
+		// A message takes more than 500 bytes, and those on their way to disk are not counted.
+		if most := int64(quota/500 + 1000); q.Name == aa.Inbox() && q.Depth > most {
+			t.Errorf("%d messages are stored, want at most %d", q.Depth, most)
+		}
+	}
+	if log := authority.Log.String(); strings.Contains(log, "not receiving any more") {
+		t.Errorf("the connection was closed:\n%s", log)
+	}
+	authority.Take(count + 5)
+	bad.Left(authority, 0)
+}
+
+// A peer can not send faster than its rate, whichever connections it uses, and
+// loses nothing by trying.
+func TestPeerRate(t *testing.T) {
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	authority.Config.MaxRate = 500
+	authority.Start()
+	other.Start()
+	start := time.Now()
+	other.Put(authority, numbered(t, other, authority, 0, 1500)...)
+	authority.Take(1500)
+	// 500 at once, then 500 in a second.
+	if took := time.Since(start); took < 1900*time.Millisecond {
+		t.Errorf("1,500 messages took %v", took)
+	}
+}
+
+// impostor listens in place of a node, with its certificate, and lets the test
+// have the connections.
+func impostor(t *testing.T, n *linktest.Node, serve func(*tls.Conn)) (stop func()) {
+	t.Helper()
+	l, err := tls.Listen("tcp", n.Addr, &tls.Config{Certificates: []tls.Certificate{serverPair(t, n)}, ClientAuth: tls.RequireAnyClientCert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.SetDeadline(time.Now().Add(linktest.Patience))
+			serve(conn.(*tls.Conn))
+			conn.Close()
+		}
+	}()
+	return func() { l.Close(); <-done }
+}
+
+// A server that confirms what was never sent is not believed: the connection
+// ends, and the message is sent to the next one that answers. The same when the
+// server falls silent in the middle, as after a power cut.
+func TestHostileServer(t *testing.T) {
+	for _, tt := range []struct {
+		name, answer, want string
+	}{
+		{"receipt for a message never sent", "RECEIPT\nreceipt-id:2\n\n\x00", "was never sent"},
+		{"receipt for nothing that has a number", "RECEIPT\nreceipt-id:all\n\n\x00", "was never sent"},
+		{"receipt for all numbers", "RECEIPT\nreceipt-id:999999999999999999\n\n\x00", "was never sent"},
+		{"silence", "", "peer is silent"},
+		{"endless header", "RECEIPT\n" + strings.Repeat("x", 20_000), "longer than"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			authority, other := linktest.New(t, aa), linktest.New(t, ca)
+			nodetest.Peer(t, authority.Node, other.Node)
+			stop := impostor(t, authority, func(conn *tls.Conn) {
+				r := stomp.NewReader(conn, stomp.DefaultLimits())
+				if _, err := r.ReadFrame(); err != nil {
+					return
+				}
+				fmt.Fprint(conn, "CONNECTED\nversion:1.2\nheart-beat:50,50\n\n\x00")
+				if _, err := r.ReadFrame(); err != nil {
+					return
+				}
+				fmt.Fprint(conn, tt.answer)
+				_, _ = io.Copy(io.Discard, conn)
+			})
+			other.Config.HeartBeat = stomp.HeartBeat{Send: 50 * time.Millisecond, Receive: 50 * time.Millisecond, Grace: 100 * time.Millisecond}
+			other.Start()
+			other.Put(authority, linktest.Message(t, other, authority, 1))
+			linktest.Eventually(t, "the end of the connection", func() error {
+				if log := other.Log.String(); !strings.Contains(log, tt.want) {
+					return errors.New(log)
+				}
+				return nil
+			})
+			stop()
+			authority.Start()
+			if got := authority.Take(1); got["number 1"].Type == "" {
+				t.Errorf("got %v", got)
+			}
+			other.Left(authority, 0)
+		})
+	}
+}
+
+// Of a name with several addresses, one that does not answer holds up nothing:
+// "localhost" has an address of each family, and the server one of them.
+func TestNameWithSeveralAddresses(t *testing.T) {
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	_, port, err := net.SplitHostPort(authority.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest := filepath.Join(authority.Path(), "nodeinfo", "stomp.toml")
+	if err := os.WriteFile(manifest, node.EncodeStompTOML(aa, []string{"localhost:" + port}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	nodetest.Peer(t, authority.Node, other.Node)
+	authority.Start()
+	other.Start()
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Take(1)
+}

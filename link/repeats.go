@@ -1,0 +1,124 @@
+package link
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+const (
+	// toldAtOnce is how often the same is told before it is counted. It is as
+	// often as a peer may connect.
+	toldAtOnce = 10
+	// What repeats is told after firstRepeat, and then after four times as long
+	// each time, up to lastRepeat.
+	firstRepeat = time.Second
+	lastRepeat  = time.Hour
+	// maxRepeats is how many different things are remembered. Beyond that, those
+	// of the same kind count as the same, whoever does them.
+	maxRepeats = 1024
+)
+
+// repeats writes into the log what others do, so that they can not flood it.
+// The first times are told at once; more of the same is counted, and told at
+// growing intervals. After an interval in which nothing happened, all is
+// forgotten.
+type repeats struct {
+	mu     sync.Mutex
+	seen   map[deed]*repeat
+	closed bool
+}
+
+// deed is what counts as the same. Neither part may be of another's choice: who
+// is an address or a peer, kind one of a few.
+type deed struct{ who, kind string }
+
+type repeat struct {
+	again bool // it has happened since next was last called
+	told  int  // times told at once
+	count int  // times not told yet
+	last  entry
+	pause time.Duration
+	timer *time.Timer
+}
+
+// entry is an entry of the log.
+type entry struct {
+	log   *slog.Logger
+	level slog.Level
+	text  string
+	args  []any
+}
+
+func newRepeats() *repeats { return &repeats{seen: make(map[deed]*repeat)} }
+
+// tell writes an entry, or counts it.
+func (r *repeats) tell(log *slog.Logger, level slog.Level, d deed, text string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	if r.seen[d] == nil && len(r.seen) >= maxRepeats {
+		d.who = "" // there is one for each kind
+	}
+	p := r.seen[d]
+	if p == nil {
+		p = &repeat{pause: firstRepeat}
+		p.timer = time.AfterFunc(p.pause, func() { r.next(d, p) })
+		r.seen[d] = p
+	}
+	p.again = true
+	e := entry{log, level, text, args}
+	if p.told < toldAtOnce {
+		p.told++
+		e.write()
+		return
+	}
+	p.count++
+	p.last = e
+}
+
+// next tells what has been counted since it was told last.
+func (r *repeats) next(d deed, p *repeat) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	if !p.again {
+		delete(r.seen, d)
+		return
+	}
+	p.again = false
+	if p.count > 0 {
+		p.flush()
+	}
+	p.pause = min(4*p.pause, lastRepeat)
+	p.timer.Reset(p.pause)
+}
+
+// flush tells the last entry, and how many there were.
+func (p *repeat) flush() {
+	e := p.last
+	e.args = append(e.args[:len(e.args):len(e.args)], "like_this", p.count, "within", p.pause)
+	e.write()
+	p.count, p.last = 0, entry{}
+}
+
+// close tells what has not been told, and stops.
+func (r *repeats) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	for _, p := range r.seen {
+		p.timer.Stop()
+		if p.count > 0 {
+			p.flush()
+		}
+	}
+	clear(r.seen)
+}
+
+func (e entry) write() { e.log.Log(context.Background(), e.level, e.text, e.args...) }

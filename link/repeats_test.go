@@ -1,0 +1,94 @@
+package link
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The first times are told, then the rest is counted and told at growing
+// intervals: nothing is lost, and a flood of any length makes few lines. When it
+// has ended, it is forgotten.
+func TestRepeatsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var buf bytes.Buffer
+		log, r := slog.New(slog.NewTextHandler(&buf, nil)), newRepeats()
+		told := func() (lines, deeds int) {
+			for line := range strings.Lines(buf.String()) {
+				lines++
+				n := 1
+				if _, counted, ok := strings.Cut(line, "like_this="); ok {
+					if _, err := fmt.Sscan(counted, &n); err != nil {
+						t.Fatalf("%q: %v", line, err)
+					}
+				}
+				deeds += n
+			}
+			buf.Reset()
+			return lines, deeds
+		}
+		const flood = 100_000
+		for range flood {
+			r.tell(log, slog.LevelWarn, deed{"192.0.2.1/32", "TLS"}, "handshake failed", "err", "x")
+			time.Sleep(10 * time.Millisecond)
+		}
+		r.tell(log, slog.LevelWarn, deed{"192.0.2.2/32", "TLS"}, "handshake failed", "err", "x")
+		if !strings.Contains(buf.String(), "like_this=") {
+			t.Errorf("nothing was counted:\n%s", &buf)
+		}
+		time.Sleep(2 * lastRepeat)
+		synctest.Wait()
+		if lines, deeds := told(); lines > 25 || deeds != flood+1 {
+			t.Errorf("%d deeds in %d lines, want %d in few", deeds, lines, flood+1)
+		}
+		if len(r.seen) != 0 {
+			t.Errorf("%d deeds are remembered", len(r.seen))
+		}
+
+		// What comes slowly is no flood at first, but does not go on like this.
+		for range flood / 1000 {
+			r.tell(log, slog.LevelWarn, deed{"192.0.2.1/32", "TLS"}, "handshake failed", "err", "x")
+			time.Sleep(500 * time.Millisecond)
+		}
+		time.Sleep(2 * lastRepeat)
+		synctest.Wait()
+		if lines, deeds := told(); lines > 2*toldAtOnce || deeds != flood/1000 {
+			t.Errorf("%d deeds in %d lines, want %d in few", deeds, lines, flood/1000)
+		}
+
+		for i := range 2*toldAtOnce + 1 {
+			r.tell(log, slog.LevelWarn, deed{"192.0.2.1/32", "TLS"}, "handshake failed", "n", i)
+		}
+		r.close()
+		r.tell(log, slog.LevelWarn, deed{"192.0.2.1/32", "TLS"}, "handshake failed")
+		if lines, deeds := told(); lines != toldAtOnce+1 || deeds != 2*toldAtOnce+1 {
+			t.Errorf("%d deeds in %d lines before the end", deeds, lines)
+		}
+	})
+}
+
+// However many there are who do it, what is remembered and told is bounded.
+func TestRepeatsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var buf bytes.Buffer
+		log, r := slog.New(slog.NewTextHandler(&buf, nil)), newRepeats()
+		defer r.close()
+		for i := range 10 * maxRepeats {
+			r.tell(log, slog.LevelWarn, deed{fmt.Sprint(i), "TLS"}, "handshake failed")
+		}
+		if len(r.seen) > maxRepeats+1 {
+			t.Errorf("%d deeds are remembered", len(r.seen))
+		}
+		if lines := strings.Count(buf.String(), "\n"); lines > maxRepeats+toldAtOnce {
+			t.Errorf("%d lines", lines)
+		}
+		r.tell(log, slog.LevelWarn, deed{"1", "expired"}, "another kind")
+		if !strings.Contains(buf.String(), "another kind") {
+			t.Error("another kind is not told")
+		}
+	})
+}
