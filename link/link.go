@@ -32,6 +32,7 @@ import (
 
 	"peerlink/broker"
 	"peerlink/node"
+	"peerlink/stomp"
 )
 
 // Config says what a [Service] needs. Zero values of the optional fields mean
@@ -57,6 +58,9 @@ type Config struct {
 	MaxHandshakes      int           // going on at once; 256
 	Window             int           // messages sent and not confirmed, per connection; 1,000
 	RetryMin, RetryMax time.Duration // pauses between attempts to reach a peer; 250 ms and 2 min
+
+	HeartBeat stomp.HeartBeat  // signs of life on all connections; stomp's defaults
+	Now       func() time.Time // the time of day, by which certificates and timestamps are judged; time.Now
 }
 
 func (c *Config) setDefaults() {
@@ -70,6 +74,9 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Window, 1000)
 	setDefault(&c.RetryMin, 250*time.Millisecond)
 	setDefault(&c.RetryMax, 2*time.Minute)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -93,6 +100,7 @@ type Service struct {
 // New makes a Service. It does nothing until [Service.Run].
 func New(cfg Config) *Service {
 	cfg.setDefaults()
+	cfg.Certificate.setClock(cfg.Now)
 	return &Service{cfg: cfg, log: cfg.Log, roster: newRoster()}
 }
 

@@ -66,7 +66,7 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 }
 
 func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *tls.Conn, id pki.Identity, chain []*x509.Certificate, err error) {
-	conn = tls.Server(tcp, serverTLS(s.cfg.Dir, s.cfg.Certificate, func(i pki.Identity, c []*x509.Certificate) { id, chain = i, c }))
+	conn = tls.Server(tcp, serverTLS(s.cfg.Dir, s.cfg.Certificate, s.cfg.Now, func(i pki.Identity, c []*x509.Certificate) { id, chain = i, c }))
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
 	err = conn.HandshakeContext(ctx)
@@ -113,6 +113,7 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 	var err error
 	r.server, err = stomp.NewServer(stopCtx, conn, stomp.ServerConfig{
 		Destination:    s.cfg.Dir.Identity().Type.Destination(),
+		HeartBeat:      s.cfg.HeartBeat,
 		ConnectTimeout: s.cfg.ConnectTimeout,
 	})
 	if err != nil {
@@ -209,7 +210,7 @@ func (r *receiver) pump(ctx context.Context, pub broker.Publisher) (blamed *stom
 		if err != nil {
 			return nil, err
 		}
-		in, err := r.state.view.Incoming(m.Type, m.ContentType, m.Body, time.Now())
+		in, err := r.state.view.Incoming(m.Type, m.ContentType, m.Body, r.s.cfg.Now())
 		if errors.Is(err, smp.ErrView) {
 			return &stomp.ServerError{Message: internalError}, err // not the message's fault
 		}

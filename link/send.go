@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -150,6 +151,7 @@ func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x5
 		Login:          se.state.Stomp.Login,
 		Passcode:       se.state.Stomp.Passcode,
 		Destination:    se.state.Stomp.Destination,
+		HeartBeat:      se.s.cfg.HeartBeat,
 		ConnectTimeout: se.s.cfg.ConnectTimeout,
 		Window:         se.s.cfg.Window,
 		OnReceipt: func(n uint64) {
@@ -211,8 +213,8 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 				return err // not the message's fault
 			}
 			print := se.refused.of(&d.Outgoing)
-			if err == nil && se.refused.count(print) >= maxRefusals {
-				err = errors.New("the peer has refused it again and again; its log says why")
+			if err == nil {
+				err = se.hopeless(&d.Outgoing, print)
 			}
 			if err != nil {
 				se.log.Error("message set aside, it can not be sent", "type", d.Type, "err", err)
@@ -281,7 +283,12 @@ func (se *session) blame(ctx context.Context, consumer broker.Consumer, err erro
 	if !found {
 		return
 	}
-	if se.refused.add(m.print) < maxRefusals {
+	early := saysEarly(refused)
+	n := se.refused.add(m.print, early)
+	if early && n == maxRefusals {
+		se.log.Warn("the peer takes a message for one from the future; if it is none by our clock, it waits until the two clocks agree", "err", refused.Message)
+	}
+	if n < maxRefusals || early { // then hopeless decides, who has the message
 		return
 	}
 	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
@@ -290,4 +297,31 @@ func (se *session) blame(ctx context.Context, consumer broker.Consumer, err erro
 		return
 	}
 	se.refused.forget(m.print)
+}
+
+// hopeless tells why a message is not worth being offered to the peer again, if
+// it is not.
+//
+// A message from the future is refused. But one that is none by our clock has
+// done nothing wrong: a clock is, the peer's or ours, and will be put right.
+// Then the message passes, as do those behind it, which are younger and would
+// be refused like it. So it waits.
+func (se *session) hopeless(m *broker.Outgoing, print fingerprint) error {
+	n, early := se.refused.count(print)
+	switch {
+	case n < maxRefusals:
+		return nil
+	case !early:
+		return errors.New("the peer has refused it again and again; its log says why")
+	case smp.FromFuture(m.Type, m.Body, se.s.cfg.Now()):
+		return errors.New("its timestamp is in the future, by the peer's clock and by ours")
+	}
+	return nil
+}
+
+// saysEarly tells whether a peer has refused a message for its timestamp. There
+// is no code for that, but our own nodes and the reference implementation say it
+// in these words. A peer with other words gets no patience with its clock.
+func saysEarly(refused *stomp.ServerError) bool {
+	return strings.Contains(refused.Message, "in the future")
 }
