@@ -1,0 +1,94 @@
+//go:build linux
+
+package faulttest
+
+import (
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// The invariant of the package, in a short run: each kind of fault comes once,
+// then come random ones.
+func TestFaults(t *testing.T) {
+	newWorld(t).short(seedOr(rand.Uint64()), 5)
+}
+
+// The invariant in a long run, as long as the environment asks for: SOAK=1h.
+func TestSoak(t *testing.T) {
+	text := os.Getenv("SOAK")
+	if text == "" {
+		t.Skip("skipped: the long run of the fault suite (it is for \"make soak\")")
+	}
+	duration, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newWorld(t).soak(seedOr(rand.Uint64()), duration)
+}
+
+// seedOr returns the seed that the environment gives.
+func seedOr(seed uint64) uint64 {
+	if given, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64); err == nil {
+		return given
+	}
+	return seed
+}
+
+// short has every kind of fault once, and so many random rounds.
+func (w *world) short(seed uint64, rounds int) {
+	const rate = 200
+	w.t.Logf("seed %d", seed)
+	w.report.Seed, w.report.Rate = seed, rate
+	stop := w.traffic(rate)
+	s := w.schedule(seed, 400*time.Millisecond)
+	for _, faults := range s.each() {
+		if !w.round(faults) {
+			break
+		}
+	}
+	for range rounds {
+		if w.t.Failed() || !w.round(s.some()) {
+			break
+		}
+	}
+	w.finish(stop)
+}
+
+// finish ends the run, checks it, and tells the report.
+func (w *world) finish(stop func()) {
+	stop()
+	w.report.Duration = time.Since(w.report.began).Round(time.Second).String()
+	w.end()
+	w.t.Logf("%s", w.report)
+}
+
+// soak has random rounds for a time.
+func (w *world) soak(seed uint64, duration time.Duration) {
+	const rate = 250
+	w.t.Logf("seed %d", seed)
+	w.report.Seed, w.report.Rate = seed, rate
+	stop := w.traffic(rate)
+	progress := time.NewTicker(10 * time.Second)
+	defer progress.Stop()
+	s := w.schedule(seed, 3*time.Second)
+	for time.Since(w.report.began) < duration {
+		if !w.round(s.some()) {
+			break
+		}
+		select {
+		case <-progress.C:
+			w.t.Log(w.report.progress(w.sum()))
+		default:
+		}
+	}
+	w.finish(stop)
+	w.t.Logf("%s", w.report.JSON())
+	if path := os.Getenv("SOAK_REPORT"); path != "" {
+		if err := os.WriteFile(path, append(w.report.JSON(), '\n'), 0o644); err != nil {
+			w.t.Error(err)
+		}
+	}
+}
