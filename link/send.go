@@ -28,6 +28,7 @@ type sender struct {
 	queue   string
 	log     *slog.Logger
 	refused *refusals
+	barren  int // messages set aside for being refused, since the peer last confirmed one
 }
 
 const (
@@ -36,6 +37,9 @@ const (
 	// steady is how long a connection must have lasted to count as a success
 	// even if nothing was sent on it.
 	steady = 30 * time.Second
+	// maxBarren is how many messages one after the other may be refused and set
+	// aside quickly. A peer that refuses more of them had better be given time.
+	maxBarren = 10
 )
 
 // run keeps a connection to the peer until ctx is done. connCtx is done when
@@ -90,9 +94,13 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 	start := time.Now()
 	se := &session{sender: sd, state: st, log: sd.log.With("server", addr)}
 	err = se.run(ctx, connCtx, conn, chain)
+	if se.confirmed() {
+		sd.barren = 0
+	}
 	if refused := new(stomp.ServerError); errors.As(err, &refused) && refused.N > 0 {
-		// The pauses between offers of a refused message grow.
-		return false, err
+		// The pauses between offers of a refused message grow. With the next
+		// message they begin anew.
+		return se.news && sd.barren < maxBarren, err
 	}
 	return se.confirmed() || time.Since(start) > steady, err
 }
@@ -126,6 +134,7 @@ type session struct {
 	*sender
 	state *peerState
 	log   *slog.Logger
+	news  bool // the peer has refused a message that it had not refused before
 
 	mu      sync.Mutex
 	sent    []sent // messages that are not confirmed yet, in order
@@ -214,7 +223,9 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 			}
 			print := se.refused.of(&d.Outgoing)
 			if err == nil {
-				err = se.hopeless(&d.Outgoing, print)
+				if err = se.hopeless(&d.Outgoing, print); err != nil {
+					se.barren++
+				}
 			}
 			if err != nil {
 				se.log.Error("message set aside, it can not be sent", "type", d.Type, "err", err)
@@ -285,6 +296,7 @@ func (se *session) blame(ctx context.Context, consumer broker.Consumer, err erro
 	}
 	early := saysEarly(refused)
 	n := se.refused.add(m.print, early)
+	se.news = n == 1
 	if early && n == maxRefusals {
 		se.log.Warn("the peer takes a message for one from the future; if it is none by our clock, it waits until the two clocks agree", "err", refused.Message)
 	}
@@ -297,6 +309,7 @@ func (se *session) blame(ctx context.Context, consumer broker.Consumer, err erro
 		return
 	}
 	se.refused.forget(m.print)
+	se.barren++
 }
 
 // hopeless tells why a message is not worth being offered to the peer again, if
