@@ -27,7 +27,7 @@ type direction struct {
 	from, to *member
 	ledger   *ledger
 
-	poisoned chan bool // messages to send that must not arrive: whether the sender can know that
+	poisoned chan bool // poison to send: whether it looks sound to the sender's side
 }
 
 const (
@@ -96,7 +96,7 @@ func (d *direction) sendNumber(ctx context.Context, e entry, n int) error {
 
 func (d *direction) sendPoison(ctx context.Context, e entry, sendable bool) error {
 	m, body := d.poison(sendable)
-	return e.send(ctx, d.from.kind.Outbox(d.to.kind), d.routingKey(m), m.Type, body, func(error) {})
+	return e.send(ctx, d.from.kind.Outbox(d.to.kind), d.routingKey(m), m.Type, body, d.ledger.settlePoison)
 }
 
 // receive takes out what arrives at a node, until ctx is done.

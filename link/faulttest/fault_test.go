@@ -52,6 +52,7 @@ var kinds = []kind{
 	{"kill", "process", nil, func(f *fault) { f.away(syscall.SIGKILL) }},
 	{"end in good order", "process", nil, func(f *fault) { f.away(syscall.SIGTERM) }},
 	{"freeze", "process", nil, freeze},
+	{"no file descriptors", "process", nil, failOpens},
 
 	{"cut", "wire", nil, func(f *fault) { f.strike((*wired).cut) }},
 	{"reset", "wire", nil, func(f *fault) { f.strike((*wired).reset) }},
@@ -74,9 +75,10 @@ var kinds = []kind{
 	{"clock days ahead", "clock", nil, func(f *fault) { f.stepClock(1) }},
 	{"clock days behind", "clock", nil, func(f *fault) { f.stepClock(-1) }},
 
-	{"certificate renewed", "certificate", nil, renew},
-	{"certificate mismatched", "certificate", nil, mismatch},
-	{"certificate expired", "certificate", nil, expire},
+	{"certificate renewed", "directory", nil, renew},
+	{"certificate mismatched", "directory", nil, mismatch},
+	{"certificate expired", "directory", nil, expire},
+	{"directory gone", "directory", nil, hideDirectory},
 
 	{"poison", "messages", nil, poison},
 }
@@ -163,9 +165,27 @@ func fillDisk(f *fault) {
 
 // failWrites makes every write to a file fail.
 func failWrites(f *fault) {
-	f.node.process.limitFiles(0)
+	defer f.node.process.limit(unix.RLIMIT_FSIZE, 0)()
 	f.lasts()
-	f.node.process.limitFiles(unix.RLIM_INFINITY)
+}
+
+// failOpens makes the process unable to open files, and to open and accept
+// connections, which has to be tried for that.
+func failOpens(f *fault) {
+	defer f.node.process.limit(unix.RLIMIT_NOFILE, 0)()
+	f.strike((*wired).reset)
+}
+
+// hideDirectory takes the node's directory away, as a network file system does.
+func hideDirectory(f *fault) {
+	dir := f.node.settings.Dir
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		f.world.t.Errorf("%v: %v", f, err)
+	}
+	f.lasts()
+	if err := os.Rename(dir+".away", dir); err != nil {
+		f.world.t.Errorf("%v: %v", f, err)
+	}
 }
 
 func killRabbit(f *fault) {

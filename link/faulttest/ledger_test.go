@@ -24,6 +24,7 @@ type figures struct {
 	Repeated  int // further arrivals of them
 	Lost      int // accepted and not arrived, yet or ever
 	Damaged   int // arrivals that were not as sent
+	Poison    int // accepted messages that must not arrive
 }
 
 func (f *figures) add(g figures) {
@@ -32,6 +33,7 @@ func (f *figures) add(g figures) {
 	f.Repeated += g.Repeated
 	f.Lost += g.Lost
 	f.Damaged += g.Damaged
+	f.Poison += g.Poison
 }
 
 func newLedger() *ledger { return &ledger{highest: -1} }
@@ -66,6 +68,15 @@ func (l *ledger) settle(n int, err error) {
 		if !l.arrived[n] {
 			l.Lost++
 		}
+	}
+}
+
+// settlePoison is settle for a message that must not arrive, and is sent once.
+func (l *ledger) settlePoison(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil {
+		l.Poison++
 	}
 }
 

@@ -185,13 +185,30 @@ func (p *process) setClock(ahead time.Duration) {
 	}
 }
 
-// limitFiles makes all writes of the process to files fail from this offset on.
-func (p *process) limitFiles(size uint64) {
+// limit lowers a resource limit of the process. undo puts it back, if the
+// process is still there: a new one does not have it.
+func (p *process) limit(resource int, value uint64) (undo func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cmd != nil {
-		limit := unix.Rlimit{Cur: size, Max: unix.RLIM_INFINITY}
-		_ = unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_FSIZE, &limit, nil)
+	if p.cmd == nil {
+		return func() {}
+	}
+	cmd, old := p.cmd, unix.Rlimit{}
+	if err := unix.Prlimit(cmd.Process.Pid, resource, nil, &old); err != nil {
+		p.fault("%s: no limits: %v", p.name, err)
+	}
+	set := func(l unix.Rlimit) {
+		if err := unix.Prlimit(cmd.Process.Pid, resource, &l, nil); err != nil && !errors.Is(err, unix.ESRCH) {
+			p.fault("%s can not be limited: %v", p.name, err)
+		}
+	}
+	set(unix.Rlimit{Cur: value, Max: old.Max})
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.cmd == cmd {
+			set(old)
+		}
 	}
 }
 

@@ -27,7 +27,7 @@ type report struct {
 	FailedStarts  int                      // that came to nothing, as with a full disk
 	PeakMemoryMiB int64                    // of the largest process
 	Longest       float64                  // longest standstill, in seconds
-	LongestAfter  string                   // the faults of that round
+	LongestAfter  string                   // in which direction, and the faults of that round
 
 	began time.Time
 }
@@ -44,14 +44,14 @@ func newReport() *report {
 }
 
 // round notes a round of faults, and how long it took until everything moved
-// again.
-func (r *report) round(faults []*fault, standstill time.Duration) {
+// again, which direction last.
+func (r *report) round(faults []*fault, last string, standstill time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.Rounds++
 	seconds := standstill.Seconds()
 	if seconds > r.Longest {
-		r.Longest, r.LongestAfter = seconds, fmt.Sprint(faults)
+		r.Longest, r.LongestAfter = seconds, fmt.Sprintf("%s, after %v", last, faults)
 	}
 	for _, f := range faults {
 		k := r.Faults[f.name]
@@ -99,7 +99,7 @@ func (r *report) String() string {
 		f := r.Messages[name]
 		fmt.Fprintf(&b, "%s: %d messages accepted, %d lost, %d damaged, %d repeated\n", name, f.Accepted, f.Lost, f.Damaged, f.Repeated)
 	}
-	fmt.Fprintf(&b, "%d faults in %d rounds; longest standstill %.2f s, after %s\n", r.faults(), r.Rounds, r.Longest, r.LongestAfter)
+	fmt.Fprintf(&b, "%d faults in %d rounds; longest standstill %.2f s, %s\n", r.faults(), r.Rounds, r.Longest, r.LongestAfter)
 	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
 		k := r.Faults[name]
 		fmt.Fprintf(&b, "  %-24s %5d, then a standstill of %.2f s at most, %.2f s on average\n", name, k.Count, k.Longest, k.total/float64(k.Count))

@@ -16,11 +16,13 @@ type schedule struct {
 	world  *world
 	random *rand.Rand
 	kinds  []kind        // those that some node can have
-	last   time.Duration // the longest fault
+	last   time.Duration // how long faults last at most
+
+	stretches bool // some last longer
 }
 
-func (w *world) schedule(seed uint64, last time.Duration) *schedule {
-	s := &schedule{world: w, random: rand.New(rand.NewPCG(seed, 0)), last: last}
+func (w *world) schedule(seed uint64, last time.Duration, stretches bool) *schedule {
+	s := &schedule{world: w, random: rand.New(rand.NewPCG(seed, 0)), last: last, stretches: stretches}
 	for _, k := range kinds {
 		if slices.ContainsFunc(w.members, func(m *member) bool { return k.fits == nil || k.fits(m) }) {
 			s.kinds = append(s.kinds, k)
@@ -39,14 +41,23 @@ func (s *schedule) plan(k kind) *fault {
 	}
 	return &fault{
 		kind: k, world: s.world, node: able[s.random.IntN(len(able))],
-		after:  s.time(),
-		last:   s.time(),
+		after:  s.time(s.last),
+		last:   s.time(s.last) * s.stretch(),
 		random: rand.New(rand.NewPCG(s.random.Uint64(), 0)),
 	}
 }
 
-func (s *schedule) time() time.Duration {
-	return time.Duration(s.random.Int64N(int64(s.last))).Round(time.Millisecond)
+// time picks a duration.
+func (s *schedule) time(most time.Duration) time.Duration {
+	return time.Duration(s.random.Int64N(int64(most))).Round(time.Millisecond)
+}
+
+// stretch makes some faults outlast every limit of time that the nodes have.
+func (s *schedule) stretch() time.Duration {
+	if s.stretches && s.random.IntN(8) == 0 {
+		return 8
+	}
+	return 1
 }
 
 // each returns rounds in which every kind comes once, in random order, two
@@ -97,15 +108,17 @@ func (w *world) round(faults []*fault) bool {
 	for _, d := range w.directions {
 		waiting[d] = d.ledger.mark()
 	}
+	last := ""
 	ok := w.within(bound, func() bool {
 		for d, mark := range waiting {
 			if d.ledger.passed(mark) {
 				delete(waiting, d)
+				last = d.name
 			}
 		}
 		return len(waiting) == 0
 	})
-	w.report.round(faults, time.Since(end))
+	w.report.round(faults, last, time.Since(end))
 	if !ok {
 		w.t.Errorf("%s", w.stuck(faults, waiting))
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
@@ -43,7 +44,7 @@ func (w *world) short(seed uint64, rounds int) {
 	w.t.Logf("seed %d", seed)
 	w.report.Seed, w.report.Rate = seed, rate
 	stop := w.traffic(rate)
-	s := w.schedule(seed, 400*time.Millisecond)
+	s := w.schedule(seed, 300*time.Millisecond, false)
 	for _, faults := range s.each() {
 		if !w.round(faults) {
 			break
@@ -65,25 +66,34 @@ func (w *world) finish(stop func()) {
 	w.t.Logf("%s", w.report)
 }
 
+// progress tells how far the run is, now and then.
+func (w *world) progress(ended <-chan struct{}) {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			w.t.Log(w.report.progress(w.sum()))
+		case <-ended:
+			return
+		}
+	}
+}
+
 // soak has random rounds for a time.
 func (w *world) soak(seed uint64, duration time.Duration) {
 	const rate = 250
 	w.t.Logf("seed %d", seed)
 	w.report.Seed, w.report.Rate = seed, rate
 	stop := w.traffic(rate)
-	progress := time.NewTicker(10 * time.Second)
-	defer progress.Stop()
-	s := w.schedule(seed, 3*time.Second)
-	for time.Since(w.report.began) < duration {
-		if !w.round(s.some()) {
-			break
-		}
-		select {
-		case <-progress.C:
-			w.t.Log(w.report.progress(w.sum()))
-		default:
-		}
+	s := w.schedule(seed, 2*time.Second, true)
+	ended := make(chan struct{})
+	var progress sync.WaitGroup
+	progress.Go(func() { w.progress(ended) })
+	for time.Since(w.report.began) < duration && w.round(s.some()) {
 	}
+	close(ended)
+	progress.Wait()
 	w.finish(stop)
 	w.t.Logf("%s", w.report.JSON())
 	if path := os.Getenv("SOAK_REPORT"); path != "" {

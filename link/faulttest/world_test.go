@@ -23,11 +23,14 @@ import (
 
 // bound is the longest standstill after a fault has ended. It is what the
 // settings of the nodes add up to, at worst and in this order: noticing a dead
-// connection (heartBeat + heartBeatGrace), a pause of the sender (retryMax), a
-// connection and a handshake that come to nothing, a pause of a store that
-// could not write (5 s) or of a broken connection to RabbitMQ (5 s); and as
-// much again for a machine that is busy with other things.
-const bound = 2 * (heartBeat + heartBeatGrace + retryMax + connectTimeout + handshakeTimeout + 5*time.Second)
+// connection, a connection and a handshake that come to nothing, a pause of the
+// sender (with full jitter up to twice retryMax), a pause of a store that could
+// not write (5 s) or of a broken connection to RabbitMQ (7.5 s); and as much
+// again for a machine that is busy with other things.
+//
+// By the defaults of [link.Config] the same adds up to a little more than five
+// minutes, most of it the pause of the sender.
+const bound = 2 * (heartBeat + heartBeatGrace + connectTimeout + handshakeTimeout + 2*retryMax + 7500*time.Millisecond)
 
 // world is a few nodes, the network between them, and their applications.
 type world struct {
@@ -263,6 +266,9 @@ func (w *world) end() {
 			w.t.Errorf("%s: %d messages are left in the queue (%v)", d.name, left, err)
 		}
 		r.SetAside += len(aside)
+		if len(aside) < f.Poison { // there may be more: some whose acceptance was not heard of
+			w.t.Errorf("%s: %d messages that must not arrive were accepted, %d set aside", d.name, f.Poison, len(aside))
+		}
 		for _, body := range aside {
 			if !bytes.Contains(body, []byte(poisonText)) {
 				w.t.Errorf("%s: an honest message was set aside: %s", d.name, body)
