@@ -31,8 +31,8 @@ type direction struct {
 }
 
 const (
-	// maxBehind is how many messages may be on their way.
-	maxBehind = 2000
+	// maxBehind is how many messages may be on their way, in seconds of traffic.
+	maxBehind = 4
 	// reconnectPause is how soon an application tries again.
 	reconnectPause = 20 * time.Millisecond
 	// bursts is how often in a second an application sends.
@@ -47,7 +47,7 @@ func (d *direction) send(ctx context.Context, rate int) {
 	for ctx.Err() == nil {
 		e, err := d.from.enter(ctx, false)
 		if err == nil {
-			err = d.sendBy(ctx, e, tick.C, rate/bursts)
+			err = d.sendBy(ctx, e, tick.C, rate)
 			e.close()
 		}
 		if err != nil {
@@ -56,8 +56,8 @@ func (d *direction) send(ctx context.Context, rate int) {
 	}
 }
 
-// sendBy sends by one connection, so many messages with each tick.
-func (d *direction) sendBy(ctx context.Context, e entry, tick <-chan time.Time, burst int) error {
+// sendBy sends by one connection, some messages with each tick.
+func (d *direction) sendBy(ctx context.Context, e entry, tick <-chan time.Time, rate int) error {
 	for {
 		var err error
 		select {
@@ -66,8 +66,8 @@ func (d *direction) sendBy(ctx context.Context, e entry, tick <-chan time.Time, 
 		case sendable := <-d.poisoned:
 			err = d.sendPoison(ctx, e, sendable)
 		case <-tick:
-			for range burst {
-				n, ok := d.ledger.next(maxBehind)
+			for range rate / bursts {
+				n, ok := d.ledger.next(maxBehind * rate)
 				if !ok {
 					break
 				}

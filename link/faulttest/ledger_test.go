@@ -39,15 +39,15 @@ func (f *figures) add(g figures) {
 func newLedger() *ledger { return &ledger{highest: -1} }
 
 // next gives the number of the next message to be sent: one that may not have
-// been accepted, or a new one, unless maxBehind are on their way already.
-func (l *ledger) next(maxBehind int) (n int, ok bool) {
+// been accepted, or a new one, unless too many are on their way already.
+func (l *ledger) next(most int) (n int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.again) > 0 {
 		n, l.again = l.again[0], l.again[1:]
 		return n, true
 	}
-	if len(l.accepted)-l.Delivered >= maxBehind {
+	if len(l.accepted)-l.Delivered >= most {
 		return 0, false
 	}
 	l.accepted = append(l.accepted, false)
