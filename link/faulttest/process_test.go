@@ -102,7 +102,8 @@ func (p *process) start() (*exec.Cmd, error) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), settingsVariable+"="+string(settings))
 	cmd.Stderr = p.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// It ends with the test, but not by a ^C on the terminal.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if p.input, err = cmd.StdinPipe(); err != nil {
 		return nil, err
 	}

@@ -41,15 +41,15 @@ func (s *schedule) plan(k kind) *fault {
 	}
 	return &fault{
 		kind: k, world: s.world, node: able[s.random.IntN(len(able))],
-		after:  s.time(s.last),
-		last:   s.time(s.last) * s.stretch(),
+		after:  s.time(),
+		last:   s.time() * s.stretch(),
 		random: rand.New(rand.NewPCG(s.random.Uint64(), 0)),
 	}
 }
 
 // time picks a duration.
-func (s *schedule) time(most time.Duration) time.Duration {
-	return time.Duration(s.random.Int64N(int64(most))).Round(time.Millisecond)
+func (s *schedule) time() time.Duration {
+	return time.Duration(s.random.Int64N(int64(s.last))).Round(time.Millisecond)
 }
 
 // stretch makes some faults outlast every limit of time that the nodes have.

@@ -3,8 +3,10 @@
 package faulttest
 
 import (
+	"context"
 	"math/rand/v2"
 	"os"
+	"os/signal"
 	"strconv"
 	"sync"
 	"testing"
@@ -80,7 +82,7 @@ func (w *world) progress(ended <-chan struct{}) {
 	}
 }
 
-// soak has random rounds for a time.
+// soak has random rounds for a time, or until ^C.
 func (w *world) soak(seed uint64, duration time.Duration) {
 	const rate = 250
 	w.t.Logf("seed %d", seed)
@@ -90,7 +92,9 @@ func (w *world) soak(seed uint64, duration time.Duration) {
 	ended := make(chan struct{})
 	var progress sync.WaitGroup
 	progress.Go(func() { w.progress(ended) })
-	for time.Since(w.report.began) < duration && w.round(s.some()) {
+	ctx, stopWaiting := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stopWaiting()
+	for time.Since(w.report.began) < duration && ctx.Err() == nil && w.round(s.some()) {
 	}
 	close(ended)
 	progress.Wait()
