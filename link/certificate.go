@@ -26,7 +26,7 @@ type Certificate struct {
 	mu    sync.Mutex // guards what follows
 	now   func() time.Time
 	stamp [2]fileStamp
-	fault string // why the files with this stamp can not be used, as reported
+	bad   bool // the files with this stamp could not be used
 }
 
 // fileStamp tells whether a file has changed, without reading it.
@@ -69,21 +69,19 @@ func (c *Certificate) Reload() (changed bool, err error) {
 	defer c.mu.Unlock()
 	stamp := [2]fileStamp{stampOf(c.certFile), stampOf(c.keyFile)}
 	same := stamp == c.stamp
-	if c.current.Load() != nil && same && c.fault == "" {
+	if c.current.Load() != nil && same && !c.bad {
 		return false, nil
 	}
 	c.stamp = stamp
 	pair, err := c.load()
+	c.bad = err != nil
+	if err != nil && same {
+		return false, nil // it was told
+	}
 	if err != nil {
-		told := same && err.Error() == c.fault
-		c.fault = err.Error()
-		if told {
-			return false, nil
-		}
 		return false, fmt.Errorf("server certificate: %w", err)
 	}
 	c.current.Store(pair)
-	c.fault = ""
 	return true, nil
 }
 
