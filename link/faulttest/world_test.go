@@ -142,6 +142,7 @@ func (m *member) certify(t *testing.T, life time.Duration) {
 func limitDisk(t *testing.T, dir string) bool {
 	err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=160m,mode=0700")
 	if err != nil {
+		t.Logf("skipped: full disks (mounting a small tmpfs: %v)", err)
 		return false
 	}
 	t.Cleanup(func() {
