@@ -122,6 +122,7 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 	}
 	defer r.server.Close()
 	log.Info("receiving", "chain", describeChain(chain))
+	r.peer.hasCalled()
 	err = r.run(stopCtx, connCtx)
 	log.Info("not receiving any more", "err", err)
 }

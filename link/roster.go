@@ -29,6 +29,7 @@ type peer struct {
 
 	mu      sync.Mutex // guards what follows
 	changed chan struct{}
+	call    chan struct{}                    // see called
 	senders map[string]context.CancelFunc    // by queue: what stops its sender
 	conns   map[*receiver]context.CancelFunc // accepted connections
 	stamp   node.Stamp
@@ -64,6 +65,7 @@ func (r *roster) getOrAdd(id string) *peer {
 		p = &peer{
 			id:      id,
 			changed: make(chan struct{}),
+			call:    make(chan struct{}),
 			senders: make(map[string]context.CancelFunc),
 			conns:   make(map[*receiver]context.CancelFunc),
 		}

@@ -28,7 +28,8 @@ type sender struct {
 	queue   string
 	log     *slog.Logger
 	refused *refusals
-	barren  int // messages set aside for being refused, since the peer last confirmed one
+	away    bool // the peer could not be reached at the last attempt
+	barren  int  // messages set aside for being refused, since the peer last confirmed one
 }
 
 const (
@@ -50,7 +51,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 	bo.RandomizationFactor = 1 // full jitter
 	lastErr := ""
 	for ctx.Err() == nil {
-		changed := sd.peer.change()
+		changed, called := sd.peer.change(), sd.peer.called()
 		ok, err := sd.attempt(ctx, connCtx)
 		if ctx.Err() != nil {
 			return
@@ -58,6 +59,9 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		if ok {
 			bo.Reset()
 			lastErr = ""
+		}
+		if !sd.away {
+			called = nil
 		}
 		pause := bo.NextBackOff()
 		if err != nil && err.Error() != lastErr {
@@ -68,6 +72,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
+		case <-called:
 		case <-changed: // it may have moved
 			bo.Reset()
 		}
@@ -85,6 +90,7 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 		return false, st.StompErr
 	}
 	conn, chain, addr, err := sd.connect(ctx, st)
+	sd.away = err != nil
 	if err != nil {
 		return false, err
 	}
