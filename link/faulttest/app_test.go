@@ -32,7 +32,7 @@ type direction struct {
 
 const (
 	// maxBehind is how many messages may be on their way, in seconds of traffic.
-	maxBehind = 4
+	maxBehind = 2
 	// reconnectPause is how soon an application tries again.
 	reconnectPause = 20 * time.Millisecond
 	// bursts is how often in a second an application sends.

@@ -5,6 +5,7 @@ package faulttest
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -21,9 +22,15 @@ type schedule struct {
 	stretches bool // some last longer
 }
 
+// schedule makes one. The environment may choose some kinds, to look into them:
+// FAULTS="kill,full disk".
 func (w *world) schedule(seed uint64, last time.Duration, stretches bool) *schedule {
 	s := &schedule{world: w, random: rand.New(rand.NewPCG(seed, 0)), last: last, stretches: stretches}
+	only := strings.FieldsFunc(os.Getenv("FAULTS"), func(r rune) bool { return r == ',' })
 	for _, k := range kinds {
+		if only != nil && !slices.Contains(only, k.name) {
+			continue
+		}
 		if slices.ContainsFunc(w.members, func(m *member) bool { return k.fits == nil || k.fits(m) }) {
 			s.kinds = append(s.kinds, k)
 		}
