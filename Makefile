@@ -2,6 +2,7 @@
 # make test    everything that CI checks
 # make demo    three nodes exchange messages on this machine
 # make bench   benchmarks
+# make soak    the fault suite for an hour (SOAK=10m, SEED=7, SOAK_REPORT=file)
 # make lint    formatting, vet, staticcheck
 
 GO      ?= go
@@ -15,7 +16,7 @@ PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 wind
 # How long each fuzz target runs in "make test".
 FUZZTIME ?= 2s
 
-.PHONY: build test demo bench lint unit fuzz cross
+.PHONY: build test demo bench soak lint unit fuzz cross
 
 build:
 	$(BUILD) -o bin/peerlink ./cmd/peerlink
@@ -47,3 +48,8 @@ cross:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# Nodes as processes, and everything that can happen to them, for a long time.
+soak: export SOAK ?= 1h
+soak:
+	$(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./link/faulttest

@@ -24,30 +24,46 @@ type Certificate struct {
 	current           atomic.Pointer[tls.Certificate]
 
 	mu    sync.Mutex // guards what follows
+	now   func() time.Time
 	stamp [2]node.FileStamp
+	bad   bool // the files with this stamp could not be used
 }
 
 // LoadCertificate reads a server certificate and its unencrypted key, and
 // checks that they belong together and to the node.
 func LoadCertificate(d *node.Dir, certFile, keyFile string) (*Certificate, error) {
-	c := &Certificate{certFile: certFile, keyFile: keyFile, dir: d}
+	c := &Certificate{certFile: certFile, keyFile: keyFile, dir: d, now: time.Now}
 	if _, err := c.Reload(); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// Reload looks whether the files have changed, and takes over a new pair. An
-// error is reported once for each change of the files.
+// setClock makes the clock of the service decide about what is reloaded.
+func (c *Certificate) setClock(now func() time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = now
+}
+
+// Reload looks whether the files have changed, and takes over a new pair. A
+// pair that can not be used is tried again each time, for what is wrong may not
+// be the files: a clock, or a lack of file descriptors. An error is reported
+// once for each change of the files.
 func (c *Certificate) Reload() (changed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	stamp := [2]node.FileStamp{node.StampFile(c.certFile), node.StampFile(c.keyFile)}
-	if c.current.Load() != nil && stamp == c.stamp {
+	same := stamp == c.stamp
+	if c.current.Load() != nil && same && !c.bad {
 		return false, nil
 	}
 	c.stamp = stamp
 	pair, err := c.load()
+	c.bad = err != nil
+	if err != nil && same {
+		return false, nil // it was told
+	}
 	if err != nil {
 		return false, fmt.Errorf("server certificate: %w", err)
 	}
@@ -82,7 +98,7 @@ func (c *Certificate) load() (*tls.Certificate, error) {
 	if !bytes.Equal(pub, leaf.RawSubjectPublicKeyInfo) {
 		return nil, fmt.Errorf("%s is not the key of %s", c.keyFile, c.certFile)
 	}
-	if _, err := pki.VerifyServer([][]byte{leaf.Raw}, c.dir.Root(), c.dir.Identity(), time.Now()); err != nil {
+	if _, err := pki.VerifyServer([][]byte{leaf.Raw}, c.dir.Root(), c.dir.Identity(), c.now()); err != nil {
 		return nil, fmt.Errorf("%s can not be used by %s: %w", c.certFile, c.dir.Identity(), err)
 	}
 	return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}, nil

@@ -131,7 +131,7 @@ func (d *drainer) work(ctx context.Context, consumer broker.Consumer, answers *a
 	inbox := d.s.cfg.Dir.Identity().Type.Inbox()
 	answered, dropped := 0, 0
 	for _, m := range batch {
-		answer, err := answerTo(d.view, &m.Outgoing, time.Now())
+		answer, err := answerTo(d.view, &m.Outgoing, d.s.cfg.Now())
 		switch {
 		case errors.Is(err, smp.ErrView):
 			return err // not the message's fault

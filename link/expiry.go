@@ -70,7 +70,7 @@ func (s *Service) watchExpiry(ctx context.Context) {
 	defer tick.Stop()
 	w := expiryWatch{log: s.log, told: make(map[expiryKey]int)}
 	for {
-		now := time.Now()
+		now := s.cfg.Now()
 		w.look("", s.ownCertificates(), now)
 		for _, p := range s.roster.all() {
 			w.look(p.id, p.certificates(), now)

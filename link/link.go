@@ -84,6 +84,8 @@ type Config struct {
 	ClaimPause   time.Duration // about how long between two looks at a queue that another process uses; 3 s
 	DrainedAfter time.Duration // how long a deactivated peer's queue must be empty to count as drained; 1 min
 	DrainPause   time.Duration // until the next look at a queue that is drained; 15 min
+
+	Now func() time.Time // the time of day, by which certificates and timestamps are judged; time.Now
 }
 
 func (c *Config) setDefaults() {
@@ -103,6 +105,9 @@ func (c *Config) setDefaults() {
 	setDefault(&c.ClaimPause, 3*time.Second)
 	setDefault(&c.DrainedAfter, time.Minute)
 	setDefault(&c.DrainPause, 15*time.Minute)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -137,6 +142,7 @@ type Service struct {
 // New makes a Service. It does nothing until [Service.Run].
 func New(cfg Config) *Service {
 	cfg.setDefaults()
+	cfg.Certificate.setClock(cfg.Now)
 	s := &Service{
 		cfg:    cfg,
 		log:    cfg.Log,

@@ -152,16 +152,11 @@ func TestPoison(t *testing.T) {
 
 func testPoison(t *testing.T, on linktest.Kind) {
 	authority, other := linktest.PairOn(t, ca, linktest.Embedded, on)
-	refused := broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: fmt.Appendf(nil,
-		// Only the peer checks that an agent does not issue.
-		`{"type": "PrepareTransfer", "debtor_id": %d, "creditor_id": %d, "coordinator_type": "other", "coordinator_id": 1, "coordinator_request_id": 2,
-		"min_locked_amount": 1, "max_locked_amount": 1, "recipient": "x", "final_interest_rate_ts": "2026-01-01T00:00:00Z", "max_commit_delay": 1, "ts": "2026-01-01T00:00:00Z"}`,
-		int64(0x1234abcd_00_000001), int64(0x000001_01_00000000))}
 	other.Put(authority,
 		linktest.Message(t, other, authority, 1),
 		broker.Outgoing{Type: "ConfigureAccount", ContentType: "application/json", Body: []byte("garbage")},
 		linktest.Message(t, other, authority, 2),
-		refused,
+		issued(1), // which only the peer refuses
 		linktest.Message(t, other, authority, 3),
 	)
 	authority.Take(3)

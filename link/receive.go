@@ -89,7 +89,7 @@ func handshakeFault(err error) string {
 }
 
 func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *tls.Conn, id pki.Identity, chain []*x509.Certificate, err error) {
-	conn = tls.Server(tcp, serverTLS(s.cfg.Dir, s.cfg.Certificate, func(i pki.Identity, c []*x509.Certificate) { id, chain = i, c }))
+	conn = tls.Server(tcp, serverTLS(s.cfg.Dir, s.cfg.Certificate, s.cfg.Now, func(i pki.Identity, c []*x509.Certificate) { id, chain = i, c }))
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
 	err = conn.HandshakeContext(ctx)
@@ -150,6 +150,7 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 	defer r.server.Close()
 	s.repeats.tell(log, slog.LevelInfo, deed{id.ID, "receiving"}, "receiving", "chain", describeChain(chain))
 	defer r.peer.tally.opened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, chain)()
+	r.peer.hasCalled()
 	err = r.run(stopCtx, connCtx)
 	s.repeats.tell(log, slog.LevelInfo, deed{id.ID, "not receiving"}, "not receiving any more", "err", err)
 }
@@ -246,7 +247,7 @@ func (r *receiver) pump(ctx, holdCtx context.Context, pub broker.Publisher) (bla
 			return nil, err
 		}
 		r.peer.tally.messageReceived(len(m.Body))
-		in, err := r.state.view.Incoming(m.Type, m.ContentType, m.Body, time.Now())
+		in, err := r.state.view.Incoming(m.Type, m.ContentType, m.Body, r.s.cfg.Now())
 		if errors.Is(err, smp.ErrView) {
 			return &stomp.ServerError{Message: internalError}, err // not the message's fault
 		}

@@ -27,6 +27,7 @@ type refusals struct {
 type suspect struct {
 	print fingerprint
 	count int
+	early bool // the last refusal was because of the time
 }
 
 // fingerprint stands for the type and the body of a message.
@@ -44,22 +45,24 @@ func (r *refusals) of(m *broker.Outgoing) fingerprint {
 	return fingerprint(h.Sum64())
 }
 
-// count tells how often a message has been refused.
-func (r *refusals) count(f fingerprint) int {
+// count tells how often a message has been refused, and whether the last time
+// for coming from the future.
+func (r *refusals) count(f fingerprint) (n int, early bool) {
 	if i := r.index(f); i >= 0 {
-		return r.suspects[i].count
+		return r.suspects[i].count, r.suspects[i].early
 	}
-	return 0
+	return 0, false
 }
 
 // add counts another refusal, and returns how many there are now.
-func (r *refusals) add(f fingerprint) int {
-	n := r.count(f) + 1
+func (r *refusals) add(f fingerprint, early bool) int {
+	n, _ := r.count(f)
+	n++
 	r.forget(f)
 	if len(r.suspects) == maxSuspects {
 		r.suspects = slices.Delete(r.suspects, 0, 1)
 	}
-	r.suspects = append(r.suspects, suspect{f, n})
+	r.suspects = append(r.suspects, suspect{f, n, early})
 	return n
 }
 

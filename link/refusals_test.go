@@ -16,29 +16,32 @@ func TestRefusals(t *testing.T) {
 	}
 	bad := message("T", "bad")
 	for want := 1; want <= maxRefusals; want++ {
-		if got := r.add(message("T", "bad")); got != want {
+		if got := r.add(message("T", "bad"), false); got != want {
 			t.Errorf("refused %d times, want %d", got, want)
 		}
 	}
 	for _, other := range []fingerprint{message("T", "good"), message("U", "bad"), message("Tb", "ad")} {
-		if n := r.count(other); n != 0 {
+		if n, _ := r.count(other); n != 0 {
 			t.Errorf("another message was refused %d times", n)
 		}
 	}
 	r.forget(bad)
-	if n := r.count(bad); n != 0 {
+	if n, _ := r.count(bad); n != 0 {
 		t.Errorf("forgotten, but refused %d times", n)
 	}
 
-	r.add(bad)
-	for n := range 10 * maxSuspects {
-		r.add(message("T", fmt.Sprint(n)))
-		r.add(bad) // blamed again and again: stays
+	r.add(bad, true)
+	if _, early := r.count(bad); !early {
+		t.Error("not known to have been refused for the time")
 	}
-	if n := r.count(bad); n != 1+10*maxSuspects {
+	for n := range 10 * maxSuspects {
+		r.add(message("T", fmt.Sprint(n)), false)
+		r.add(bad, true) // blamed again and again: stays
+	}
+	if n, _ := r.count(bad); n != 1+10*maxSuspects {
 		t.Errorf("refused %d times, want %d", n, 1+10*maxSuspects)
 	}
-	if n := r.count(message("T", "0")); n != 0 || len(r.suspects) != maxSuspects {
+	if n, _ := r.count(message("T", "0")); n != 0 || len(r.suspects) != maxSuspects {
 		t.Errorf("the first is remembered with %d, and %d messages are, want %d", n, len(r.suspects), maxSuspects)
 	}
 }

@@ -38,6 +38,7 @@ type peer struct {
 
 	mu       sync.Mutex // guards what follows
 	changed  chan struct{}
+	call     chan struct{}                    // see called
 	senders  map[string]context.CancelFunc    // by queue: what stops its sender
 	drainers map[string]context.CancelFunc    // by queue, once the peer is deactivated: what stops its drainer
 	conns    map[*receiver]context.CancelFunc // accepted connections
@@ -78,6 +79,7 @@ func (r *roster) getOrAdd(id string) *peer {
 			id:       id,
 			pace:     newPace(r.maxRate),
 			changed:  make(chan struct{}),
+			call:     make(chan struct{}),
 			senders:  make(map[string]context.CancelFunc),
 			drainers: make(map[string]context.CancelFunc),
 			conns:    make(map[*receiver]context.CancelFunc),

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +29,8 @@ type sender struct {
 	log     *slog.Logger
 	refused *refusals
 	standby bool // another process sends from the queue, and the log says so
+	away    bool // the peer could not be reached at the last attempt
+	barren  int  // messages set aside for being refused, since the peer last confirmed one
 }
 
 func (s *Service) newSender(p *peer, queue string) *sender {
@@ -40,6 +43,9 @@ const (
 	// steady is how long a connection must have lasted to count as a success
 	// even if nothing was sent on it.
 	steady = 30 * time.Second
+	// maxBarren is how many messages one after the other may be refused and set
+	// aside quickly. A peer that refuses more of them had better be given time.
+	maxBarren = 10
 )
 
 // run keeps a connection to the peer until ctx is done. connCtx is done when
@@ -49,7 +55,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 	lastErr := ""
 	defer sd.s.claims.join()()
 	for ctx.Err() == nil {
-		changed := sd.peer.change()
+		changed, called := sd.peer.change(), sd.peer.called()
 		ok, err := sd.attempt(ctx, connCtx)
 		if ctx.Err() != nil {
 			return
@@ -62,6 +68,9 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			if err = sd.rest(ctx); err == nil {
 				continue // at once
 			}
+		}
+		if !sd.away {
+			called = nil
 		}
 		pause := bo.NextBackOff()
 		standsBy := sd.standsBy(err)
@@ -80,6 +89,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
+		case <-called:
 		case <-changed: // it may have moved
 			bo.Reset()
 		}
@@ -133,6 +143,7 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 		return false, err // before the peer is bothered
 	}
 	conn, chain, addr, err := sd.connect(ctx, st)
+	sd.away = err != nil
 	if err != nil {
 		sd.peer.follower.failed(sd.s.cfg.Follow)
 		return false, err
@@ -143,9 +154,13 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 	start := time.Now()
 	se := &session{sender: sd, state: st, server: addr, log: sd.log.With("server", addr)}
 	err = se.run(ctx, connCtx, conn, chain)
+	if se.confirmed() {
+		sd.barren = 0
+	}
 	if refused := new(stomp.ServerError); errors.As(err, &refused) && refused.N > 0 {
-		// The pauses between offers of a refused message grow.
-		return false, err
+		// The pauses between offers of a refused message grow. With the next
+		// message they begin anew.
+		return se.news && sd.barren < maxBarren, err
 	}
 	return se.confirmed() || time.Since(start) > steady, err
 }
@@ -185,6 +200,7 @@ type session struct {
 	state  *peerState
 	server string // its address, as the peer has said
 	log    *slog.Logger
+	news   bool // the peer has refused a message that it had not refused before
 
 	mu      sync.Mutex
 	sent    []sent // messages that are not confirmed yet, in order
@@ -281,8 +297,10 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 				return err // not the message's fault
 			}
 			print := se.refused.of(&d.Outgoing)
-			if err == nil && se.refused.count(print) >= maxRefusals {
-				err = errors.New("the peer has refused it again and again; its log says why")
+			if err == nil {
+				if err = se.hopeless(&d.Outgoing, print); err != nil {
+					se.barren++
+				}
 			}
 			if err != nil {
 				se.log.Error("message set aside, it can not be sent", "type", d.Type, "err", err)
@@ -356,7 +374,13 @@ func (se *session) blame(ctx context.Context, consumer broker.Consumer, err erro
 	if !found {
 		return
 	}
-	if se.refused.add(m.print) < maxRefusals {
+	early := saysEarly(refused)
+	n := se.refused.add(m.print, early)
+	se.news = n == 1
+	if early && n == maxRefusals {
+		se.log.Warn("the peer takes a message for one from the future; if it is none by our clock, it waits until the two clocks agree", "err", refused.Message)
+	}
+	if n < maxRefusals || early { // then hopeless decides, who has the message
 		return
 	}
 	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
@@ -366,4 +390,32 @@ func (se *session) blame(ctx context.Context, consumer broker.Consumer, err erro
 	}
 	se.peer.tally.setAside.Add(1)
 	se.refused.forget(m.print)
+	se.barren++
+}
+
+// hopeless tells why a message is not worth being offered to the peer again, if
+// it is not.
+//
+// A message from the future is refused. But one that is none by our clock has
+// done nothing wrong: a clock is, the peer's or ours, and will be put right.
+// Then the message passes, as do those behind it, which are younger and would
+// be refused like it. So it waits.
+func (se *session) hopeless(m *broker.Outgoing, print fingerprint) error {
+	n, early := se.refused.count(print)
+	switch {
+	case n < maxRefusals:
+		return nil
+	case !early:
+		return errors.New("the peer has refused it again and again; its log says why")
+	case smp.FromFuture(m.Type, m.Body, se.s.cfg.Now()):
+		return errors.New("its timestamp is in the future, by the peer's clock and by ours")
+	}
+	return nil
+}
+
+// saysEarly tells whether a peer has refused a message for its timestamp. There
+// is no code for that, but our own nodes and the reference implementation say it
+// in these words. A peer with other words gets no patience with its clock.
+func saysEarly(refused *stomp.ServerError) bool {
+	return strings.Contains(refused.Message, "in the future")
 }

@@ -74,7 +74,7 @@ type Counts struct {
 // Status describes all links.
 func (s *Service) Status() Status {
 	id := s.cfg.Dir.Identity()
-	now := time.Now()
+	now := s.cfg.Now()
 	st := Status{
 		ID: id.ID, Type: id.Type.String(), Since: s.started,
 		Rejected:     s.rejected.all(),

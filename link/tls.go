@@ -22,7 +22,7 @@ import (
 
 // serverTLS is the configuration for accepting connections. identify is called
 // with each verified chain.
-func serverTLS(d *node.Dir, cert *Certificate, identify func(pki.Identity, []*x509.Certificate)) *tls.Config {
+func serverTLS(d *node.Dir, cert *Certificate, now func() time.Time, identify func(pki.Identity, []*x509.Certificate)) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		SessionTicketsDisabled: true,
@@ -31,7 +31,7 @@ func serverTLS(d *node.Dir, cert *Certificate, identify func(pki.Identity, []*x5
 			return cert.serverChain(), nil
 		},
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			id, chain, err := pki.VerifyClient(raw(cs), d.Root(), time.Now())
+			id, chain, err := pki.VerifyClient(raw(cs), d.Root(), now())
 			if err != nil {
 				return err
 			}
@@ -42,7 +42,7 @@ func serverTLS(d *node.Dir, cert *Certificate, identify func(pki.Identity, []*x5
 }
 
 // clientTLS is the configuration for dialing a peer.
-func clientTLS(cert *Certificate, p *node.Peer, verified func([]*x509.Certificate)) *tls.Config {
+func clientTLS(cert *Certificate, p *node.Peer, now func() time.Time, verified func([]*x509.Certificate)) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		SessionTicketsDisabled: true,
@@ -51,7 +51,7 @@ func clientTLS(cert *Certificate, p *node.Peer, verified func([]*x509.Certificat
 			return cert.clientChain(p.SubCA), nil
 		},
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			chain, err := pki.VerifyServer(raw(cs), p.Root, p.Identity, time.Now())
+			chain, err := pki.VerifyServer(raw(cs), p.Root, p.Identity, now())
 			if err != nil {
 				return err
 			}
@@ -76,7 +76,7 @@ func (s *Service) dial(ctx context.Context, addr string, p *node.Peer) (*tls.Con
 		return nil, nil, err
 	}
 	var chain []*x509.Certificate
-	conn := tls.Client(tcp, clientTLS(s.cfg.Certificate, p, func(c []*x509.Certificate) { chain = c }))
+	conn := tls.Client(tcp, clientTLS(s.cfg.Certificate, p, s.cfg.Now, func(c []*x509.Certificate) { chain = c }))
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {

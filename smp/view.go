@@ -98,9 +98,6 @@ func (v View) Outgoing(typ, contentType string, body []byte) ([]byte, error) {
 	return out, nil
 }
 
-// maxAhead is how far a peer's clock may be ahead.
-const maxAhead = 7200 * time.Second
-
 // Incoming checks a message which the peer has sent, translates it, and returns
 // what the node's application is to get. typ and contentType come from the
 // message's headers, now is the time of arrival. Errors are an [Error], which
@@ -114,7 +111,7 @@ func (v View) Incoming(typ, contentType string, body []byte, now time.Time) (Rec
 	if err := m.admit(typ, contentType, body, toAuthority, MaxBody); err != nil {
 		return Received{}, err
 	}
-	if ahead := m.values[tsField].integer - now.UnixMicro(); ahead > maxAhead.Microseconds() {
+	if ahead := m.ahead(now); ahead > maxAhead.Microseconds() {
 		return Received{}, &Error{
 			Kind: ErrFuture, Type: m.schema.name, Field: "ts",
 			Detail: fmt.Sprintf("is %d seconds in the future, at most %.0f are allowed", ahead/1_000_000, maxAhead.Seconds()),

@@ -121,16 +121,20 @@ func (n *Node) Start() {
 	})
 }
 
-// Message makes the n-th message from one node to another. Its config_data is
-// the text "number n".
+// Message makes the n-th message from one node to another, stamped by the clock
+// of the first. Its config_data is the text "number n".
 func Message(t testing.TB, from, to *Node, n int) broker.Outgoing {
 	t.Helper()
 	debtor, creditor := int64(0x1234abcd_00_000000+n), int64(0)
 	if from.Identity().Type == nodetype.CreditorsAgent || to.Identity().Type == nodetype.CreditorsAgent {
 		creditor = 0x000001_01_00000000
 	}
+	now := time.Now
+	if from.Config.Now != nil {
+		now = from.Config.Now
+	}
 	fields := map[string]any{
-		"debtor_id": debtor, "creditor_id": creditor, "ts": time.Now().UTC().Format(time.RFC3339), "config_data": fmt.Sprint("number ", n),
+		"debtor_id": debtor, "creditor_id": creditor, "ts": now().UTC().Format(time.RFC3339), "config_data": fmt.Sprint("number ", n),
 		"negligible_amount": json.RawMessage("0.5"), "config_flags": 0,
 	}
 	typ := "ConfigureAccount"

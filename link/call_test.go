@@ -1,0 +1,30 @@
+package link_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
+)
+
+// A peer that was away for long is sent to as soon as it connects, however long
+// the pauses between attempts have become.
+func TestPeerCalls(t *testing.T) {
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	// Full jitter makes pauses up to twice as long, and some very short.
+	other.Config.RetryMin, other.Config.RetryMax = 24*time.Hour, 24*time.Hour
+	other.Start()
+	linktest.Eventually(t, "the first attempt", func() error {
+		if text := other.Log.String(); !strings.Contains(text, "no connection to the peer") {
+			return fmt.Errorf("log:\n%s", text)
+		}
+		return nil
+	})
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Start()
+	authority.Take(1)
+}

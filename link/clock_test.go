@@ -1,0 +1,102 @@
+package link_test
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
+)
+
+// clock is a clock that a test can put wrong.
+type clock struct{ offset atomic.Int64 }
+
+func (c *clock) Now() time.Time        { return time.Now().Add(time.Duration(c.offset.Load())) }
+func (c *clock) set(off time.Duration) { c.offset.Store(int64(off)) }
+
+const day = 24 * time.Hour
+
+// nodesWithClocks makes an accounting authority and a creditors agent, linked a
+// month after their certificates were made: these stay valid when a clock is
+// put back.
+func nodesWithClocks(t *testing.T) (authority, other *linktest.Node, authoritys, others *clock) {
+	t.Helper()
+	authority, other = linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	clocks := []*clock{{}, {}}
+	for i, n := range []*linktest.Node{authority, other} {
+		n.WriteServerCert(t, n.CertFile, n.KeyFile, 365*day)
+		clocks[i].set(30 * day)
+		n.Config.Now = clocks[i].Now
+		n.Start()
+	}
+	return authority, other, clocks[0], clocks[1]
+}
+
+// Where two clocks differ by days, honest messages wait until they agree again,
+// and none is set aside.
+func TestClocksDiffer(t *testing.T) {
+	authority, other, late, _ := nodesWithClocks(t)
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Take(1) // the connection is there
+	late.set(27 * day)
+	other.Put(authority, numbered(t, other, authority, 2, 10)...)
+	linktest.Eventually(t, "enough refusals to set a message aside", func() error {
+		if text := other.Log.String(); !strings.Contains(text, "until the two clocks agree") {
+			return fmt.Errorf("log of the sender:\n%s", text)
+		}
+		return nil
+	})
+	late.set(30 * day)
+	authority.Take(10)
+	other.Left(authority, 0)
+}
+
+// A message that is from the future by both clocks is set aside, and holds up
+// nothing.
+func TestMessageFromTheFuture(t *testing.T) {
+	authority, other, _, others := nodesWithClocks(t)
+	others.set(60 * day)
+	early := linktest.Message(t, other, authority, 1)
+	others.set(30 * day)
+	other.Put(authority, early, linktest.Message(t, other, authority, 2))
+	if _, ok := authority.Take(1)["number 2"]; !ok {
+		t.Error("another message than that behind the one from the future")
+	}
+	if reasons := other.Left(authority, 1); !strings.Contains(reasons[0], "in the future") {
+		t.Errorf("set aside: %q", reasons)
+	}
+}
+
+// A renewed certificate that a wrong clock takes for not yet valid is used when
+// the clock is right again, though its files do not change any more.
+func TestRenewalByWrongClock(t *testing.T) {
+	authority, other, late, _ := nodesWithClocks(t)
+	shown := func() string {
+		conn, err := dialAs(other, authority)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
+	}
+	before := shown()
+	late.set(-3 * day)
+	authority.WriteServerCert(t, authority.CertFile, authority.KeyFile, 365*day)
+	linktest.Eventually(t, "the report", func() error {
+		if text := authority.Log.String(); !strings.Contains(text, "the last good server certificate stays in use") {
+			return fmt.Errorf("log:\n%s", text)
+		}
+		return nil
+	})
+	late.set(30 * day)
+	linktest.Eventually(t, "the new certificate", func() error {
+		if shown() == before {
+			return fmt.Errorf("still the old one; log:\n%s", authority.Log)
+		}
+		return nil
+	})
+}

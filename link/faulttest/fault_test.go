@@ -1,0 +1,265 @@
+//go:build linux
+
+package faulttest
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// kind is a kind of fault.
+type kind struct {
+	name string
+	// on names what of a node it concerns. Faults that concern the same do not
+	// happen at once.
+	on string
+	// fits tells whether a node can have it; nil means that all can.
+	fits func(*member) bool
+	// do begins it, lets it last, and ends it.
+	do func(*fault)
+}
+
+// fault is one that is going to happen.
+type fault struct {
+	kind
+	world  *world
+	node   *member
+	after  time.Duration // from the beginning of its round
+	last   time.Duration
+	random *rand.Rand
+}
+
+func (f *fault) String() string {
+	return fmt.Sprintf("%s of %s after %v for %v", f.name, f.node.name, f.after, f.last)
+}
+
+// lasts waits as long as the fault lasts.
+func (f *fault) lasts() { time.Sleep(f.last) }
+
+func embeddedBroker(m *member) bool { return m.rabbit == nil }
+func rabbitBroker(m *member) bool   { return m.rabbit != nil }
+func smallDisk(m *member) bool      { return m.limited }
+
+// kinds are all kinds of faults.
+var kinds = []kind{
+	{"kill", "process", nil, func(f *fault) { f.away(syscall.SIGKILL) }},
+	{"end in good order", "process", nil, func(f *fault) { f.away(syscall.SIGTERM) }},
+	{"freeze", "process", nil, freeze},
+	{"no file descriptors", "process", nil, failOpens},
+
+	{"cut", "wire", nil, func(f *fault) { f.strike((*wired).cut) }},
+	{"reset", "wire", nil, func(f *fault) { f.strike((*wired).reset) }},
+	{"abandoned connections", "wire", nil, func(f *fault) { f.strike((*wired).abandon) }},
+	{"reset in mid-frame", "wire", nil, func(f *fault) { f.rule(way{tear: true}, way{}) }},
+	{"refusal", "wire", nil, refuse},
+	{"halt", "wire", nil, func(f *fault) { f.rule(way{hold: true}, way{hold: true}) }},
+	{"halt one way", "wire", nil, func(f *fault) { f.rule(way{hold: true}, way{}) }},
+	{"silence one way", "wire", nil, func(f *fault) { f.rule(way{swallow: true}, way{}) }},
+	{"silence", "wire", nil, func(f *fault) { f.rule(way{swallow: true}, way{swallow: true}) }},
+	{"delay", "wire", nil, delay},
+	{"a byte a second", "wire", nil, func(f *fault) { f.rule(way{trickle: true}, way{}) }},
+	{"duplicate connections", "wire", nil, duplicate},
+
+	{"full disk", "disk", smallDisk, fillDisk},
+	{"write errors", "disk", embeddedBroker, failWrites},
+	{"RabbitMQ killed", "broker", rabbitBroker, killRabbit},
+	{"RabbitMQ frozen", "broker", rabbitBroker, freezeRabbit},
+
+	{"clock days ahead", "clock", nil, func(f *fault) { f.stepClock(1) }},
+	{"clock days behind", "clock", nil, func(f *fault) { f.stepClock(-1) }},
+
+	{"certificate renewed", "directory", nil, renew},
+	{"certificate mismatched", "directory", nil, mismatch},
+	{"certificate expired", "directory", nil, expire},
+	{"directory gone", "directory", nil, hideDirectory},
+
+	{"poison", "messages", nil, poison},
+}
+
+// away ends the node's process and keeps it away.
+func (f *fault) away(s syscall.Signal) {
+	f.node.process.hold(s)
+	f.lasts()
+	f.node.process.release()
+}
+
+func freeze(f *fault) {
+	f.node.process.signal(syscall.SIGSTOP)
+	f.lasts()
+	f.node.process.signal(syscall.SIGCONT)
+}
+
+// strike does something to all connections, again and again.
+func (f *fault) strike(do func(*wired)) {
+	for end := time.Now().Add(f.last); ; {
+		f.node.wire.each(do)
+		if time.Now().After(end) {
+			return
+		}
+		time.Sleep(time.Duration(f.random.IntN(300)) * time.Millisecond)
+	}
+}
+
+// rule has one way do this and the other that, as chance has it.
+func (f *fault) rule(one, other way) {
+	ways := [2]way{one, other}
+	if f.random.IntN(2) == 1 {
+		ways[0], ways[1] = other, one
+	}
+	f.node.wire.set(rules{ways: ways})
+	f.lasts()
+	f.node.wire.set(rules{})
+}
+
+func refuse(f *fault) {
+	f.node.wire.set(rules{refuse: true})
+	f.node.wire.each((*wired).reset)
+	f.lasts()
+	f.node.wire.set(rules{})
+}
+
+func delay(f *fault) {
+	d := time.Duration(1+f.random.IntN(300)) * time.Millisecond
+	f.rule(way{delay: d}, way{delay: d})
+}
+
+func duplicate(f *fault) {
+	f.node.wire.set(rules{duplicate: true})
+	f.strike((*wired).reset)
+	f.lasts()
+	f.node.wire.set(rules{})
+}
+
+// fillDisk leaves no room on the disk, and takes what others give up meanwhile.
+func fillDisk(f *fault) {
+	ballast, err := os.Create(filepath.Join(f.node.settings.State, "ballast"))
+	if err != nil {
+		f.world.t.Errorf("%v: %v", f, err)
+		return
+	}
+	defer ballast.Close()
+	size := int64(0)
+	for end := time.Now().Add(f.last); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		for piece := int64(16 << 20); piece >= 4<<10; {
+			if err = unix.Fallocate(int(ballast.Fd()), 0, size, piece); err == nil {
+				size += piece
+			} else {
+				piece /= 2
+			}
+		}
+		if !errors.Is(err, unix.ENOSPC) {
+			f.world.t.Errorf("%v: the disk has not become full: %v", f, err)
+		}
+	}
+	if err := os.Remove(ballast.Name()); err != nil {
+		f.world.t.Errorf("%v: %v", f, err)
+	}
+}
+
+// failWrites makes every write to a file fail.
+func failWrites(f *fault) {
+	defer f.node.process.limit(unix.RLIMIT_FSIZE, 0)()
+	f.lasts()
+}
+
+// failOpens makes the process unable to open files, and to open and accept
+// connections, which has to be tried for that.
+func failOpens(f *fault) {
+	defer f.node.process.limit(unix.RLIMIT_NOFILE, 0)()
+	f.strike((*wired).reset)
+}
+
+// hideDirectory takes the node's directory away, as a network file system does.
+func hideDirectory(f *fault) {
+	dir := f.node.settings.Dir
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		f.world.t.Errorf("%v: %v", f, err)
+	}
+	f.lasts()
+	if err := os.Rename(dir+".away", dir); err != nil {
+		f.world.t.Errorf("%v: %v", f, err)
+	}
+}
+
+func killRabbit(f *fault) {
+	f.node.rabbit.Kill()
+	f.lasts()
+	if err := f.node.rabbit.Start(); err != nil {
+		f.world.t.Errorf("%v: %v", f, err)
+	}
+}
+
+func freezeRabbit(f *fault) {
+	if err := f.node.rabbit.Pause(); err != nil {
+		f.world.t.Errorf("%v: %v", f, err)
+	}
+	f.lasts()
+	if err := f.node.rabbit.Resume(); err != nil {
+		f.world.t.Errorf("%v: %v", f, err)
+	}
+}
+
+// stepClock puts the node's clock days ahead or behind, and has new connections
+// made by it, now and when it is right again.
+func (f *fault) stepClock(sign int) {
+	step := time.Duration(sign*(1+f.random.IntN(20))) * 24 * time.Hour
+	f.node.process.setClock(ahead + step)
+	if f.random.IntN(2) == 0 {
+		f.node.wire.each((*wired).reset)
+	}
+	f.lasts()
+	f.node.process.setClock(ahead)
+}
+
+func renew(f *fault) {
+	f.node.certify(f.world.t, certificateLife)
+	f.node.wire.each((*wired).cut)
+}
+
+// mismatch puts a key and a certificate in place that are no pair.
+func mismatch(f *fault) {
+	old, err := os.ReadFile(f.node.settings.Cert)
+	if err == nil {
+		f.node.certify(f.world.t, certificateLife)
+		err = os.WriteFile(f.node.settings.Cert, old, 0o644)
+	}
+	if err != nil {
+		f.world.t.Errorf("%v: %v", f, err)
+	}
+	f.node.wire.each((*wired).cut)
+	f.lasts()
+	f.node.certify(f.world.t, certificateLife)
+}
+
+// expire lets the certificate run out, while new connections are needed.
+func expire(f *fault) {
+	const life = 300 * time.Millisecond
+	f.node.certify(f.world.t, life)
+	time.Sleep(life)
+	for _, m := range f.world.members {
+		m.wire.each((*wired).reset)
+	}
+	f.lasts()
+	f.node.certify(f.world.t, certificateLife)
+}
+
+// poison puts messages into the node's queues that can not be delivered.
+func poison(f *fault) {
+	for _, d := range f.world.directions {
+		if d.from == f.node {
+			for range 1 + f.random.IntN(5) {
+				select {
+				case d.poisoned <- f.random.IntN(2) == 0:
+				default: // enough of them are on their way
+				}
+			}
+		}
+	}
+}

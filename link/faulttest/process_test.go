@@ -1,0 +1,250 @@
+//go:build linux
+
+package faulttest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// process keeps the process of a node running, as a supervisor would.
+type process struct {
+	name  string
+	fault func(format string, args ...any) // is told what must not happen
+	log   *tail
+	done  chan struct{} // closed when the supervisor has ended
+
+	mu       sync.Mutex
+	news     sync.Cond // something below has changed
+	settings nodeSettings
+	cmd      *exec.Cmd // nil while there is none
+	input    io.Writer // of cmd
+	held     int       // how many want that it does not run
+	over     bool
+	ours     bool // we have made the process end
+	starts   int
+	failed   int   // starts that came to nothing
+	peak     int64 // most memory that one has used, in KiB
+}
+
+// restartPause is how long the supervisor waits before it starts a process again.
+const restartPause = 50 * time.Millisecond
+
+func startProcess(name string, s nodeSettings, fault func(format string, args ...any)) *process {
+	p := &process{name: name, fault: fault, log: new(tail), done: make(chan struct{}), settings: s}
+	p.news.L = &p.mu
+	go p.supervise()
+	return p
+}
+
+func (p *process) supervise() {
+	defer close(p.done)
+	for p.mayStart() {
+		p.runOnce()
+		time.Sleep(restartPause)
+	}
+}
+
+// mayStart waits until the process is wanted. It returns false when it never
+// will be again.
+func (p *process) mayStart() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.held > 0 && !p.over {
+		p.news.Wait()
+	}
+	return !p.over
+}
+
+// runOnce starts the process, and returns when it has ended.
+func (p *process) runOnce() {
+	cmd, err := p.start()
+	if err != nil {
+		p.fault("%s can not be started: %v", p.name, err)
+		return
+	}
+	err = cmd.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cmd = nil
+	p.news.Broadcast()
+	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		p.peak = max(p.peak, usage.Maxrss)
+	}
+	switch {
+	case p.ours:
+	case strings.Contains(p.log.String(), serving):
+		p.fault("%s has ended by itself, %v:\n%s", p.name, err, p.log)
+	default:
+		p.failed++ // its disk is full, or its certificate has expired
+	}
+}
+
+func (p *process) start() (*exec.Cmd, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	settings, err := json.Marshal(p.settings)
+	if err != nil {
+		return nil, err
+	}
+	p.log.Reset()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), settingsVariable+"="+string(settings))
+	cmd.Stderr = p.log
+	// It ends with the test, but not by a ^C on the terminal.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if p.input, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p.cmd, p.ours = cmd, false
+	p.starts++
+	p.news.Broadcast()
+	return cmd, nil
+}
+
+// signal sends a signal to the process, if there is one.
+func (p *process) signal(s syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.signalLocked(s)
+}
+
+func (p *process) signalLocked(s syscall.Signal) {
+	if p.cmd == nil {
+		return
+	}
+	if s == syscall.SIGKILL || s == syscall.SIGTERM {
+		p.ours = true
+	}
+	// It may have ended this moment.
+	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.fault("%s can not be sent %v: %v", p.name, s, err)
+	}
+}
+
+// hold ends the process with a signal and keeps it from being started, until
+// release. It returns when the process has ended.
+func (p *process) hold(s syscall.Signal) {
+	defer p.insist().Stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held++
+	p.signalLocked(s)
+	for p.cmd != nil {
+		p.news.Wait()
+	}
+}
+
+func (p *process) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held--
+	p.news.Broadcast()
+}
+
+// end ends the process for good, in good order.
+func (p *process) end() {
+	p.mu.Lock()
+	p.over = true
+	p.signalLocked(syscall.SIGCONT)
+	p.signalLocked(syscall.SIGTERM)
+	p.news.Broadcast()
+	p.mu.Unlock()
+	defer p.insist().Stop()
+	<-p.done
+}
+
+// insist kills the process if it is still there after a while.
+func (p *process) insist() *time.Timer {
+	return time.AfterFunc(bound, func() {
+		p.fault("%s does not end within %v:\n%s", p.name, bound, p.log)
+		p.signal(syscall.SIGKILL)
+	})
+}
+
+// setClock puts the node's clock ahead.
+func (p *process) setClock(ahead time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.settings.Clock = ahead
+	if p.cmd != nil {
+		fmt.Fprintln(p.input, ahead) // a process that has ended needs it no more
+	}
+}
+
+// limit lowers a resource limit of the process. undo puts it back, if the
+// process is still there: a new one does not have it.
+func (p *process) limit(resource int, value uint64) (undo func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return func() {}
+	}
+	cmd, old := p.cmd, unix.Rlimit{}
+	if err := unix.Prlimit(cmd.Process.Pid, resource, nil, &old); err != nil {
+		p.fault("%s: no limits: %v", p.name, err)
+	}
+	set := func(l unix.Rlimit) {
+		if err := unix.Prlimit(cmd.Process.Pid, resource, &l, nil); err != nil && !errors.Is(err, unix.ESRCH) {
+			p.fault("%s can not be limited: %v", p.name, err)
+		}
+	}
+	set(unix.Rlimit{Cur: value, Max: old.Max})
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.cmd == cmd {
+			set(old)
+		}
+	}
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+// tailHead and tailSize are how many bytes of the beginning and in all are kept.
+const (
+	tailHead = 4 << 10
+	tailSize = 64 << 10
+)
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, b...)
+	if len(t.buf) > tailSize {
+		rest := t.buf[len(t.buf)-tailSize/2:]
+		rest = rest[bytes.IndexByte(rest, '\n')+1:]
+		t.buf = append(t.buf[:tailHead], append([]byte("\n[...]\n"), rest...)...)
+	}
+	return len(b), nil
+}
+
+func (t *tail) Reset() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = t.buf[:0]
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.buf)
+}

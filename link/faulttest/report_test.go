@@ -1,0 +1,110 @@
+//go:build linux
+
+package faulttest
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// report is what a run has shown.
+type report struct {
+	mu sync.Mutex
+
+	Seed          uint64
+	Duration      string
+	Rate          int                // messages a second, in each direction
+	Messages      map[string]figures // by direction
+	Rounds        int
+	Faults        map[string]*faultFigures // by kind
+	SetAside      int                      // messages; all of them poison
+	Starts        int                      // of processes
+	FailedStarts  int                      // that came to nothing, as with a full disk
+	PeakMemoryMiB int64                    // of the largest process
+	Longest       float64                  // longest standstill, in seconds
+	LongestAfter  string                   // in which direction, and the faults of that round
+
+	began time.Time
+}
+
+// faultFigures are about one kind of fault.
+type faultFigures struct {
+	Count   int
+	Longest float64 // longest standstill in seconds after a round with such a fault
+	total   float64
+}
+
+func newReport() *report {
+	return &report{Messages: make(map[string]figures), Faults: make(map[string]*faultFigures), began: time.Now()}
+}
+
+// round notes a round of faults, and how long it took until everything moved
+// again, which direction last.
+func (r *report) round(faults []*fault, last string, standstill time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Rounds++
+	seconds := standstill.Seconds()
+	if seconds > r.Longest {
+		r.Longest, r.LongestAfter = seconds, fmt.Sprintf("%s, after %v", last, faults)
+	}
+	for _, f := range faults {
+		k := r.Faults[f.name]
+		if k == nil {
+			k = new(faultFigures)
+			r.Faults[f.name] = k
+		}
+		k.Count++
+		k.total += seconds
+		k.Longest = max(k.Longest, seconds)
+	}
+}
+
+// faults counts all faults.
+func (r *report) faults() int {
+	n := 0
+	for _, k := range r.Faults {
+		n += k.Count
+	}
+	return n
+}
+
+// progress is a line for somebody who waits.
+func (r *report) progress(now figures) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return fmt.Sprintf("%v: %d messages accepted, %d delivered, %d repeated, %d on the way; %d faults in %d rounds, longest standstill %.2f s",
+		time.Since(r.began).Round(time.Second), now.Accepted, now.Delivered, now.Repeated, now.Lost, r.faults(), r.Rounds, r.Longest)
+}
+
+// JSON is the report for machines.
+func (r *report) JSON() []byte {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
+
+// String is the report for people.
+func (r *report) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d, %s, %d messages a second in each direction\n", r.Seed, r.Duration, r.Rate)
+	for _, name := range slices.Sorted(maps.Keys(r.Messages)) {
+		f := r.Messages[name]
+		fmt.Fprintf(&b, "%s: %d messages accepted, %d lost, %d damaged, %d repeated\n", name, f.Accepted, f.Lost, f.Damaged, f.Repeated)
+	}
+	fmt.Fprintf(&b, "%d faults in %d rounds; longest standstill %.2f s, %s\n", r.faults(), r.Rounds, r.Longest, r.LongestAfter)
+	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
+		k := r.Faults[name]
+		fmt.Fprintf(&b, "  %-24s %5d, then a standstill of %.2f s at most, %.2f s on average\n", name, k.Count, k.Longest, k.total/float64(k.Count))
+	}
+	fmt.Fprintf(&b, "%d poisonous messages set aside; %d starts of processes, %d failed; at most %d MiB of memory each\n",
+		r.SetAside, r.Starts, r.FailedStarts, r.PeakMemoryMiB)
+	return b.String()
+}

@@ -1,0 +1,276 @@
+//go:build linux
+
+package faulttest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"peerlink/link/linktest"
+	"peerlink/node/nodetype"
+)
+
+// The suite itself: its instruments do what they say, and it would notice.
+
+// moment is how long a test waits for what must not happen.
+const moment = 50 * time.Millisecond
+
+// silentServer hands out the connections it has accepted.
+func silentServer(t *testing.T) (addr string, accepted <-chan net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	conns := make(chan net.Conn, 10)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns <- c
+		}
+	}()
+	return l.Addr().String(), conns
+}
+
+// wiring is a connection through a wire, by both ends.
+type wiring struct {
+	*testing.T
+	wire           *wire
+	accepted       <-chan net.Conn
+	client, server net.Conn
+}
+
+func wireUp(t *testing.T, r rules) *wiring {
+	t.Helper()
+	addr, accepted := silentServer(t)
+	w, err := newWire(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.end)
+	w.set(r)
+	c := &wiring{T: t, wire: w, accepted: accepted}
+	if c.client, err = net.Dial("tcp", w.addr()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.client.Close() })
+	c.server = <-accepted
+	t.Cleanup(func() { c.server.Close() })
+	return c
+}
+
+func (c *wiring) say(text string) {
+	c.Helper()
+	if _, err := c.client.Write([]byte(text)); err != nil {
+		c.Fatal(err)
+	}
+}
+
+// hears checks what a connection brings, and the error after that, if there is
+// one within a time.
+func (c *wiring) hears(conn net.Conn, text string, limit time.Duration, end error) {
+	c.Helper()
+	buf := make([]byte, len(text))
+	conn.SetReadDeadline(time.Now().Add(linktest.Patience))
+	if n, err := io.ReadFull(conn, buf); string(buf) != text {
+		c.Fatalf("heard %q, %v, want %q", buf[:n], err, text)
+	}
+	conn.SetReadDeadline(time.Now().Add(limit))
+	if n, err := conn.Read(make([]byte, 1)); n > 0 || !errors.Is(err, end) {
+		c.Fatalf("then heard %d bytes, %v, want %v", n, err, end)
+	}
+}
+
+// What a wire does to the bytes and the connections is what its rules say.
+func TestWire(t *testing.T) {
+	silence := os.ErrDeadlineExceeded
+	t.Run("no rules", func(t *testing.T) {
+		c := wireUp(t, rules{})
+		c.say("hello")
+		c.hears(c.server, "hello", moment, silence)
+		c.client.Close()
+		c.hears(c.server, "", linktest.Patience, io.EOF)
+	})
+	t.Run("refuse", func(t *testing.T) {
+		c := wireUp(t, rules{})
+		c.wire.set(rules{refuse: true})
+		conn, err := net.Dial("tcp", c.wire.addr())
+		if err == nil {
+			defer conn.Close()
+			_, err = conn.Read(make([]byte, 1))
+		}
+		if !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%v, want %v", err, syscall.ECONNRESET)
+		}
+	})
+	t.Run("hold", func(t *testing.T) {
+		c := wireUp(t, rules{ways: [2]way{toServer: {hold: true}}})
+		c.say("hello")
+		c.hears(c.server, "", moment, silence)
+		c.wire.set(rules{})
+		c.hears(c.server, "hello", moment, silence)
+	})
+	t.Run("swallow", func(t *testing.T) {
+		c := wireUp(t, rules{ways: [2]way{toServer: {swallow: true}}})
+		c.say("hello")
+		c.hears(c.server, "", moment, silence)
+		c.wire.set(rules{})
+		c.say("hello")
+		c.hears(c.server, "", moment, silence)
+	})
+	t.Run("delay", func(t *testing.T) {
+		c := wireUp(t, rules{ways: [2]way{toServer: {delay: time.Hour}}})
+		c.say("hello")
+		c.hears(c.server, "", moment, silence)
+		c.wire.set(rules{})
+		c.hears(c.server, "hello", moment, silence)
+	})
+	t.Run("trickle", func(t *testing.T) {
+		c := wireUp(t, rules{ways: [2]way{toServer: {trickle: true}}})
+		c.say("hello")
+		c.hears(c.server, "h", moment, silence)
+		c.wire.set(rules{})
+		c.hears(c.server, "ello", moment, silence)
+	})
+	t.Run("tear", func(t *testing.T) {
+		c := wireUp(t, rules{ways: [2]way{toServer: {tear: true}}})
+		c.say("hello!")
+		c.hears(c.server, "hel", linktest.Patience, syscall.ECONNRESET)
+	})
+	t.Run("duplicate", func(t *testing.T) {
+		c := wireUp(t, rules{duplicate: true})
+		other := <-c.accepted
+		defer other.Close()
+		c.say("hello")
+		for i, conn := range []net.Conn{c.server, other} {
+			c.hears(conn, "hello", moment, silence)
+			fmt.Fprint(conn, i)
+		}
+		c.hears(c.client, "0", moment, silence)
+	})
+	t.Run("cut", func(t *testing.T) {
+		c := wireUp(t, rules{})
+		c.say("x")
+		c.hears(c.server, "x", moment, silence)
+		c.wire.each((*wired).cut)
+		c.hears(c.client, "", linktest.Patience, io.EOF)
+		c.hears(c.server, "", linktest.Patience, io.EOF)
+	})
+	t.Run("abandon", func(t *testing.T) {
+		c := wireUp(t, rules{})
+		c.say("x")
+		c.hears(c.server, "x", moment, silence)
+		c.wire.each((*wired).abandon)
+		c.hears(c.client, "", linktest.Patience, syscall.ECONNRESET)
+		c.hears(c.server, "", moment, silence)
+	})
+}
+
+// A ledger notices a message that is lost, that comes again, that comes before
+// it is known to be accepted, that nobody sent, and that was damaged.
+func TestLedger(t *testing.T) {
+	l := newLedger()
+	for range 3 {
+		l.next(10)
+	}
+	l.arrive(0, "")
+	for n := range 3 {
+		l.settle(n, nil)
+	}
+	l.arrive(2, "")
+	l.arrive(2, "")
+	l.arrive(2, "damaged")
+	l.arrive(3, "")
+	if want := (figures{Accepted: 3, Delivered: 2, Repeated: 1, Lost: 1, Damaged: 2}); l.sum() != want {
+		t.Errorf("%+v, want %+v", l.sum(), want)
+	}
+	if !l.passed(2) || l.passed(3) {
+		t.Errorf("the highest number is %d, want 2", l.highest)
+	}
+
+	l = newLedger()
+	l.next(1)
+	if n, ok := l.next(1); ok {
+		t.Errorf("message %d may be sent, though one is on its way", n)
+	}
+	l.settle(0, io.EOF)
+	if n, ok := l.next(1); n != 0 || !ok {
+		t.Error("a message that was not accepted is not sent again")
+	}
+	if l.sum() != (figures{}) {
+		t.Errorf("%+v for messages that were not accepted", l.sum())
+	}
+}
+
+// Every change of a message on its way is damage.
+func TestDamage(t *testing.T) {
+	d := &direction{name: "CA→AA", from: &member{kind: nodetype.CreditorsAgent}, to: &member{kind: nodetype.AccountingAuthority}}
+	w := &world{directions: []*direction{d}}
+	for n := range 100 {
+		m := d.message(n, worldTime())
+		body, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, number, damage := w.check(body); got != d || number != n || damage != "" {
+			t.Fatalf("message %d is read as %d, %q", n, number, damage)
+		}
+		for name, change := range map[string]func(*message){
+			"type":     func(m *message) { m.Type = "RejectedConfig" },
+			"debtor":   func(m *message) { m.Debtor++ },
+			"creditor": func(m *message) { m.Creditor-- },
+			"ts":       func(m *message) { m.TS = strings.Replace(m.TS, "+00:00", "+00:01", 1) },
+			"data":     func(m *message) { m.Data += " " },
+			"flags":    func(m *message) { m.Flags++ },
+			"amount":   func(m *message) { m.Amount = 1 },
+			"seqnum":   func(m *message) { m.Seqnum = nil },
+		} {
+			changed := m
+			change(&changed)
+			body, err := json.Marshal(changed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, damage := w.check(body); damage == "" {
+				t.Errorf("message %d with another %s passes", n, name)
+			}
+		}
+	}
+}
+
+// A process that ends by itself is noticed, and started again all the same.
+func TestProcessEndsByItself(t *testing.T) {
+	w := &world{t: t}
+	m := w.add(nodetype.AccountingAuthority, nil)
+	ends := make(chan string, 10)
+	p := startProcess(m.name, m.settings, func(format string, args ...any) { ends <- fmt.Sprintf(format, args...) })
+	defer p.end()
+	serves := func() bool { return strings.Contains(p.log.String(), serving) }
+	if !w.within(linktest.Patience, serves) {
+		t.Fatalf("does not serve:\n%s", p.log)
+	}
+	p.mu.Lock()
+	pid := p.cmd.Process.Pid
+	p.mu.Unlock()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if end := <-ends; !strings.Contains(end, "AA has ended by itself, signal: killed") {
+		t.Error(end)
+	}
+	if !w.within(linktest.Patience, func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.starts == 2 }) || !w.within(linktest.Patience, serves) {
+		t.Error("is not started again")
+	}
+}

@@ -1,0 +1,108 @@
+//go:build linux
+
+package faulttest
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The invariant of the package, in a short run: each kind of fault comes once,
+// then come random ones.
+func TestFaults(t *testing.T) {
+	newWorld(t).short(seedOr(rand.Uint64()))
+}
+
+// The invariant in a long run, as long as the environment asks for: SOAK=1h.
+func TestSoak(t *testing.T) {
+	text := os.Getenv("SOAK")
+	if text == "" {
+		t.Skip("skipped: the long run of the fault suite (it is for \"make soak\")")
+	}
+	duration, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newWorld(t).soak(seedOr(rand.Uint64()), duration)
+}
+
+// seedOr returns the seed that the environment gives.
+func seedOr(seed uint64) uint64 {
+	if given, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64); err == nil {
+		return given
+	}
+	return seed
+}
+
+// short has every kind of fault once, always in the same way, and some more
+// rounds by the seed.
+func (w *world) short(seed uint64) {
+	const rate, rounds, last = 50, 5, 300 * time.Millisecond
+	w.t.Logf("seed %d", seed)
+	w.report.Seed, w.report.Rate = seed, rate
+	stop := w.traffic(rate)
+	todo := w.schedule(1, last, false).each()
+	some := w.schedule(seed, last, false)
+	for range rounds {
+		todo = append(todo, some.some())
+	}
+	for _, faults := range todo {
+		if !w.round(faults) {
+			break
+		}
+	}
+	w.finish(stop)
+}
+
+// finish ends the run, checks it, and tells the report.
+func (w *world) finish(stop func()) {
+	stop()
+	w.report.Duration = time.Since(w.report.began).Round(time.Second).String()
+	w.end()
+	w.t.Logf("%s", w.report)
+}
+
+// progress tells how far the run is, now and then.
+func (w *world) progress(ended <-chan struct{}) {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			w.t.Log(w.report.progress(w.sum()))
+		case <-ended:
+			return
+		}
+	}
+}
+
+// soak has random rounds for a time, or until ^C.
+func (w *world) soak(seed uint64, duration time.Duration) {
+	const rate = 250
+	w.t.Logf("seed %d", seed)
+	w.report.Seed, w.report.Rate = seed, rate
+	stop := w.traffic(rate)
+	s := w.schedule(seed, 2*time.Second, true)
+	ended := make(chan struct{})
+	var progress sync.WaitGroup
+	progress.Go(func() { w.progress(ended) })
+	ctx, stopWaiting := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stopWaiting()
+	for time.Since(w.report.began) < duration && ctx.Err() == nil && w.round(s.some()) {
+	}
+	close(ended)
+	progress.Wait()
+	w.finish(stop)
+	w.t.Logf("%s", w.report.JSON())
+	if path := os.Getenv("SOAK_REPORT"); path != "" {
+		if err := os.WriteFile(path, append(w.report.JSON(), '\n'), 0o644); err != nil {
+			w.t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,252 @@
+//go:build linux
+
+package faulttest
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// wire is a TCP proxy in front of a node's server, which does to the
+// connections through it what networks do.
+type wire struct {
+	listener net.Listener
+	target   string
+	wg       sync.WaitGroup
+
+	mu      sync.Mutex
+	changed chan struct{} // closed when rules are replaced
+	rules   rules
+	conns   map[*wired]struct{}
+}
+
+// rules say what happens to connections. The zero rules let everything through.
+type rules struct {
+	refuse    bool   // new connections are reset
+	duplicate bool   // all that a new connection says, another server hears too
+	ways      [2]way // to the server, to the client
+}
+
+// way says what happens to the bytes that go one way.
+type way struct {
+	hold    bool          // nothing goes on, what comes is not taken
+	swallow bool          // what comes is taken and lost, and the connection never recovers
+	delay   time.Duration // how long each piece takes
+	trickle bool          // one byte a second
+	tear    bool          // half of the next piece, then the connection is reset
+}
+
+const (
+	toServer = iota
+	toClient
+)
+
+// wired is one connection through the wire.
+type wired struct {
+	wire           *wire
+	client, server *net.TCPConn
+	closing        chan struct{}
+	close          func()
+	abandoned      atomic.Bool // the client is gone, and nobody tells the server
+}
+
+func newWire(target string) (*wire, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	w := &wire{listener: l, target: target, changed: make(chan struct{}), conns: make(map[*wired]struct{})}
+	w.wg.Go(w.accept)
+	return w, nil
+}
+
+func (w *wire) addr() string { return w.listener.Addr().String() }
+
+// end closes everything.
+func (w *wire) end() {
+	w.listener.Close()
+	w.each((*wired).cut)
+	w.wg.Wait()
+}
+
+// set replaces the rules, for old connections and new.
+func (w *wire) set(r rules) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rules = r
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// now returns the rules, and a channel that is closed when they are replaced.
+func (w *wire) now() (rules, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rules, w.changed
+}
+
+// each does something to all connections that are open, and tells how many
+// there are.
+func (w *wire) each(do func(*wired)) int {
+	w.mu.Lock()
+	var all []*wired
+	for c := range w.conns {
+		all = append(all, c)
+	}
+	w.mu.Unlock()
+	for _, c := range all {
+		do(c)
+	}
+	return len(all)
+}
+
+func (w *wire) accept() {
+	for {
+		nc, err := w.listener.Accept()
+		if err != nil {
+			return
+		}
+		client := nc.(*net.TCPConn)
+		w.wg.Go(func() { w.carry(client) })
+	}
+}
+
+// carry serves one connection until both sides have closed it.
+func (w *wire) carry(client *net.TCPConn) {
+	r, _ := w.now()
+	if r.refuse {
+		reset(client)
+		return
+	}
+	nc, err := net.Dial("tcp", w.target)
+	if err != nil {
+		reset(client) // as if there were no proxy
+		return
+	}
+	c := &wired{wire: w, client: client, server: nc.(*net.TCPConn), closing: make(chan struct{})}
+	c.close = sync.OnceFunc(func() { close(c.closing) })
+	var echo net.Conn
+	if r.duplicate {
+		if echo, err = net.Dial("tcp", w.target); err == nil {
+			defer echo.Close()
+			w.wg.Go(func() { _, _ = io.Copy(io.Discard, echo) })
+		}
+	}
+	w.mu.Lock()
+	w.conns[c] = struct{}{}
+	w.mu.Unlock()
+	var both sync.WaitGroup
+	both.Go(func() { c.pump(toServer, c.server, c.client, echo) })
+	both.Go(func() { c.pump(toClient, c.client, c.server, nil) })
+	both.Wait()
+	c.cut()
+	w.mu.Lock()
+	delete(w.conns, c)
+	w.mu.Unlock()
+}
+
+// pump carries bytes one way until that is over, and says so to where they go.
+func (c *wired) pump(direction int, to, from *net.TCPConn, echo net.Conn) {
+	buf := make([]byte, 16<<10)
+	lost := false // what was swallowed is missing for ever
+	for {
+		r, changed := c.wire.now()
+		if r.ways[direction].hold {
+			select {
+			case <-changed:
+			case <-c.closing:
+				return
+			}
+			continue
+		}
+		n, err := from.Read(buf)
+		r, _ = c.wire.now()
+		lost = lost || r.ways[direction].swallow
+		if !lost {
+			if echo != nil {
+				_, _ = echo.Write(buf[:n])
+			}
+			if !c.forward(direction, to, buf[:n]) {
+				// The other side is gone. Whoever sends may learn of it from
+				// the way back, or not at all.
+				lost = true
+			}
+		}
+		if err != nil {
+			if direction == toClient || !c.abandoned.Load() {
+				_ = to.CloseWrite()
+			}
+			return
+		}
+	}
+}
+
+// forward writes as slowly as the rules say.
+func (c *wired) forward(direction int, to *net.TCPConn, b []byte) bool {
+	for len(b) > 0 {
+		r, changed := c.wire.now()
+		n, pause, tear := len(b), time.Duration(0), false
+		switch way := r.ways[direction]; {
+		case way.hold:
+			select {
+			case <-changed:
+			case <-c.closing:
+				return false
+			}
+			continue
+		case way.trickle:
+			n, pause = 1, time.Second
+		case way.delay > 0:
+			pause = way.delay
+		case way.tear:
+			n, tear = len(b)/2, true
+		}
+		if pause > 0 {
+			select {
+			case <-time.After(pause):
+			case <-changed:
+				continue
+			case <-c.closing:
+				return false
+			}
+		}
+		if _, err := to.Write(b[:n]); err != nil {
+			return false
+		}
+		if tear {
+			c.reset()
+			return false
+		}
+		b = b[n:]
+	}
+	return true
+}
+
+// cut closes both sides in good order, wherever in a frame they are.
+func (c *wired) cut() {
+	c.close()
+	c.client.Close()
+	c.server.Close()
+}
+
+// reset breaks both sides off.
+func (c *wired) reset() {
+	c.close()
+	reset(c.client)
+	reset(c.server)
+}
+
+// abandon breaks off the client's side. The server hears nothing of it, and
+// nothing else any more.
+func (c *wired) abandon() {
+	c.abandoned.Store(true)
+	reset(c.client)
+}
+
+func reset(c *net.TCPConn) {
+	_ = c.SetLinger(0)
+	c.Close()
+}
