@@ -16,6 +16,7 @@ import (
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
+	"peerlink/smp"
 )
 
 func TestMain(m *testing.M) { os.Exit(rabbittest.Run(m)) }
@@ -156,6 +157,7 @@ func (q *queues) move(count int) (wait func()) {
 	inConn, in := connect()
 	outConn, out := connect()
 	const inFlight = 2000
+	key := smp.RoutingKey(1, 2) // as long as all are: its length matters to RabbitMQ
 	q.check(in.Qos(inFlight, 0, false))
 	q.check(out.Confirm(false))
 	confirms := out.NotifyPublish(make(chan amqp.Confirmation, 2*inFlight))
@@ -172,7 +174,7 @@ func (q *queues) move(count int) (wait func()) {
 			headers := amqp.Table{
 				"message-type": d.Type, "debtor-id": int64(1), "creditor-id": int64(1), "coordinator-id": int64(1), "coordinator-type": "direct",
 			}
-			err := out.PublishWithContext(context.Background(), q.inbox, "0.0.1.0", true, false, amqp.Publishing{
+			err := out.PublishWithContext(context.Background(), q.inbox, key, true, false, amqp.Publishing{
 				Headers: headers, DeliveryMode: amqp.Persistent, Type: d.Type, ContentType: d.ContentType, AppId: "swpt_stomp", Body: d.Body,
 			})
 			if err != nil {
