@@ -103,11 +103,16 @@ A new node takes these steps:
 
 In a node's directory, "peerlink" alone says where the node stands and what the
 next step is. To see it all at work on this machine: peerlink demo`,
-		SilenceErrors:    true,
-		SilenceUsage:     true,
-		Args:             cobra.NoArgs,
-		RunE:             func(cmd *cobra.Command, _ []string) error { return a.status(cmd) },
-		PersistentPreRun: func(*cobra.Command, []string) { a.running = true },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return a.status(cmd) },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			// Cobra does this only afterwards, when it would not count as wrong usage.
+			err := cmd.ValidateRequiredFlags()
+			a.running = err == nil
+			return err
+		},
 	}
 	root.PersistentFlags().StringVarP(&a.dir, "dir", "C", env(".", "PEERLINK_DIR"), "the node's directory (env PEERLINK_DIR)")
 	root.AddCommand(
@@ -126,6 +131,7 @@ next step is. To see it all at work on this machine: peerlink demo`,
 		a.queueCommand(),
 		a.linksCommand(),
 		a.logLevelCommand(),
+		a.messageCommand(),
 		a.demoCommand(),
 		a.swptServerCommand(),
 		a.swptClientCommand(),

@@ -1,0 +1,66 @@
+package bench
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"peerlink/link/linktest"
+)
+
+// build makes the real binary, and returns its file.
+func build(b *testing.B) string {
+	b.Helper()
+	binary := filepath.Join(b.TempDir(), "peerlink")
+	if runtime.GOOS == "windows" {
+		binary += ".exe"
+	}
+	c := exec.Command("go", "build", "-o", binary, "peerlink/cmd/peerlink")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		b.Fatalf("build: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// process is a "peerlink serve" of its own.
+type process struct {
+	b   *testing.B
+	cmd *exec.Cmd
+	log bytes.Buffer
+}
+
+// serve runs a node's service on RabbitMQ.
+func serve(b *testing.B, binary string, n *linktest.Node, url string) *process {
+	b.Helper()
+	p := &process{b: b, cmd: exec.Command(binary, "-C", n.Path(), "serve", "--listen", n.Addr, "--server-cert", n.CertFile, "--server-key", n.KeyFile)}
+	p.cmd.Env = append(os.Environ(), "PEERLINK_BROKER="+url)
+	p.cmd.Stderr = &p.log
+	if err := p.cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if p.cmd.ProcessState == nil {
+			p.cmd.Process.Kill()
+			p.cmd.Wait()
+			b.Logf("log of the service:\n%s", p.log.String())
+		}
+	})
+	return p
+}
+
+// stop ends the service in good order. It returns the microseconds of processor
+// time that it has used.
+func (p *process) stop() float64 {
+	p.b.Helper()
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		p.b.Fatal(err)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		p.b.Fatalf("the service has ended with %v\n%s", err, p.log.String())
+	}
+	return float64((p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()).Microseconds())
+}
