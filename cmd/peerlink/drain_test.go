@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,20 +24,17 @@ func TestKillWhileDraining(t *testing.T) {
 	agent.start()
 	defer func() { agent.kill() }()
 
+	until(t, "the queue to the peer", func() error {
+		if log := agent.log(); !strings.Contains(log, "peer is active") {
+			return errors.New(log)
+		}
+		return nil
+	})
 	client, err := far.dial(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	until(t, "the queue to the peer", func() error {
-		typ, body := far.body(0)
-		key := smp.OutgoingRoutingKey(nodetype.CreditorsAgent, nodetype.AccountingAuthority, 0x1234abcd_00_000000, 0)
-		result := make(chan error, 1)
-		if err := client.Send(ctx, "creditors_out", key, typ, body, func(err error) { result <- err }); err != nil {
-			return err
-		}
-		return <-result
-	})
 	for n := range count {
 		typ, body := far.body(n)
 		key := smp.OutgoingRoutingKey(nodetype.CreditorsAgent, nodetype.AccountingAuthority, int64(0x1234abcd_00_000000+n), 0)

@@ -37,6 +37,7 @@ func TestServeRabbitMQ(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	forgetAgents(t, conn)
 	ch := channel(t, conn)
 	inbox := agent.Identity().Type.Inbox()
 	if err := ch.ExchangeDeclare(inbox, "topic", true, false, false, false, nil); err != nil {
@@ -123,6 +124,20 @@ func TestServeRabbitMQ(t *testing.T) {
 	files, err := os.ReadDir(agent.state)
 	if err != nil || len(files) != 1 { // the log
 		t.Errorf("in the state folder are %v, %v", files, err)
+	}
+}
+
+// forgetAgents removes what the creditors agents of earlier tests have left in
+// RabbitMQ: all have the same peer, whose messages would go to their queues too.
+func forgetAgents(t *testing.T, conn *amqp.Connection) {
+	t.Helper()
+	ch := channel(t, conn)
+	defer ch.Close()
+	if err := ch.ExchangeDelete("ca.x."+nodetest.AAID, false, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ch.QueueDelete(nodetype.CreditorsAgent.Inbox(), false, false, false); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -30,15 +30,16 @@ func TestServeShared(t *testing.T) {
 	agent.broker = []string{"--broker", rabbit.URL(), "--queue-pattern", "shared.{node-id}.{n}"}
 	twin := *agent
 	twin.addr, twin.state = "127.0.0.1:0", t.TempDir()
-	for _, s := range []*server{authority, agent, &twin} {
-		s.start()
-		defer s.kill()
-	}
 	conn, err := amqp.Dial(rabbit.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	forgetAgents(t, conn)
+	for _, s := range []*server{authority, agent, &twin} {
+		s.start()
+		defer s.kill()
+	}
 	at, far := newApplication(authority, agent), newApplication(agent, authority)
 	ctx, stop := context.WithCancel(t.Context())
 	received := make(chan struct{})

@@ -150,6 +150,7 @@ func TestSwptCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	forgetAgents(t, conn)
 	for _, n := range []*swptNode{authority, agent} {
 		declareInbox(t, conn, n.Identity().Type.Inbox())
 	}
@@ -247,9 +248,6 @@ func declareInbox(t *testing.T, conn *amqp.Connection, inbox string) {
 		t.Fatal(err)
 	}
 	if _, err := ch.QueueDeclare(inbox, true, false, false, false, nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ch.QueuePurge(inbox, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := ch.QueueBind(inbox, "#", inbox, false, nil); err != nil {
