@@ -28,12 +28,15 @@ func (w *world) schedule(seed uint64, last time.Duration, stretches bool) *sched
 	s := &schedule{world: w, random: rand.New(rand.NewPCG(seed, 0)), last: last, stretches: stretches}
 	only := strings.FieldsFunc(os.Getenv("FAULTS"), func(r rune) bool { return r == ',' })
 	for _, k := range kinds {
-		if only != nil && !slices.Contains(only, k.name) {
+		if len(only) > 0 && !slices.Contains(only, k.name) {
 			continue
 		}
 		if slices.ContainsFunc(w.members, func(m *member) bool { return k.fits == nil || k.fits(m) }) {
 			s.kinds = append(s.kinds, k)
 		}
+	}
+	if len(s.kinds) == 0 {
+		w.t.Fatalf("FAULTS names no kind of fault that these nodes can have: %q", only)
 	}
 	return s
 }
