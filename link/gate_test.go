@@ -83,6 +83,7 @@ func TestGateIsFair(t *testing.T) {
 		}
 		cancel()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if g.running != 0 || g.waiting != 0 || len(g.sources) != 0 || len(g.turns) != 0 {
 			t.Errorf("something is left: %+v", g)
 		}

@@ -18,6 +18,8 @@ func TestRepeatsAreCounted(t *testing.T) {
 		var buf bytes.Buffer
 		log, r := slog.New(slog.NewTextHandler(&buf, nil)), newRepeats()
 		told := func() (lines, deeds int) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
 			for line := range strings.Lines(buf.String()) {
 				lines++
 				n := 1
@@ -37,9 +39,6 @@ func TestRepeatsAreCounted(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		r.tell(log, slog.LevelWarn, deed{"192.0.2.2/32", "TLS"}, "handshake failed", "err", "x")
-		if !strings.Contains(buf.String(), "like_this=") {
-			t.Errorf("nothing was counted:\n%s", &buf)
-		}
 		time.Sleep(2 * lastRepeat)
 		synctest.Wait()
 		if lines, deeds := told(); lines > 25 || deeds != flood+1 {
