@@ -31,7 +31,8 @@ func (s *Service) Receive(ctx context.Context) error {
 }
 
 // Send sends what is in a queue to a peer, over one connection, and returns why
-// that has ended, which is nil if ctx is done. While another process sends from
+// that has ended, which is nil if ctx is done. A connection that rests
+// ([Config.IdleTimeout]) has not ended. While another process sends from
 // the queue, it waits. It reports [ErrNotActive] at the beginning and as soon as
 // the peer is deactivated.
 func (s *Service) Send(ctx context.Context, peerID, queue string) error {
@@ -49,6 +50,11 @@ func (s *Service) Send(ctx context.Context, peerID, queue string) error {
 		defer s.claims.join()()
 		for {
 			_, err := sd.attempt(ctx, connCtx)
+			if errors.Is(err, errIdle) {
+				if err = sd.rest(ctx); err == nil {
+					continue // it was no end
+				}
+			}
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
