@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -16,7 +17,6 @@ import (
 
 	"peerlink/broker/embedded"
 	"peerlink/broker/rabbitmq/rabbittest"
-	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
 )
@@ -102,7 +102,7 @@ func startRabbit(t *testing.T) *rabbittest.Server {
 // add makes a node, without starting it.
 func (w *world) add(kind nodetype.Type, rabbit *rabbittest.Server) *member {
 	w.t.Helper()
-	listen := linktest.FreeAddress(w.t)
+	listen := freeAddress(w.t)
 	wire, err := newWire(listen)
 	if err != nil {
 		w.t.Fatal(err)
@@ -127,6 +127,18 @@ func (w *world) add(kind nodetype.Type, rabbit *rabbittest.Server) *member {
 	}
 	w.members = append(w.members, m)
 	return m
+}
+
+// freeAddress finds an address where nobody listens, and which nobody takes while
+// its node is away: outgoing connections have 127.0.0.1 as theirs.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.66.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // certificateLife is how long server certificates are valid.
