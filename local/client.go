@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -101,6 +102,9 @@ func newClient(ctx context.Context, nc net.Conn, secret string) (*Client, error)
 	})
 	if err := c.connect(ctx, secret); err != nil {
 		c.close()
+		if errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("%w: it is closing; start \"peerlink serve\" again: %w", ErrNotOpen, err)
+		}
 		return nil, fmt.Errorf("connect to the local door: %w", err)
 	}
 	c.running.Go(c.read)

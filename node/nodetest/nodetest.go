@@ -106,7 +106,7 @@ func (n *Node) ServerCert(t testing.TB) (certFile, keyFile string) {
 	t.Helper()
 	dir := t.TempDir()
 	certFile, keyFile = filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")
-	n.WriteServerCert(t, certFile, keyFile, 24*time.Hour)
+	n.WriteServerCert(t, certFile, keyFile, 365*24*time.Hour)
 	return certFile, keyFile
 }
 
