@@ -379,7 +379,14 @@ func dialBare(who, to *linktest.Node) error {
 // Certificates that are about to end are told of by a running service: this
 // node's, and what a peer's server shows.
 func TestExpiryOfWhatIsShown(t *testing.T) {
-	authority, other := linktest.Pair(t, ca) // with server certificates for a day
+	authority, other := linktest.Pair(t, ca)
+	for _, n := range []*linktest.Node{authority, other} {
+		n.WriteServerCert(t, n.CertFile, n.KeyFile, 24*time.Hour)
+		if err := n.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		n.Start()
+	}
 	says(t, authority, `level=ERROR msg="certificate is about to end" certificate=server`, 1)
 	exchange(t, authority, other, 1)
 	linktest.Eventually(t, "the peer's", func() error {
