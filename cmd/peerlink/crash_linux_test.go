@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -217,6 +218,9 @@ type killCase struct {
 	// most, if it is not 0, is how many of the command's first calls are tried.
 	// After them comes what another case does too.
 	most int
+	// points, if it is not 0, is how many calls are in the sample, for commands
+	// that take long.
+	points int
 	// done tells, where the command is refused the second time, whether that is
 	// because it did everything the first time.
 	done func(s *site, said string) bool
@@ -382,6 +386,7 @@ func killCases() []killCase {
 				s.take(node.DefaultKeyFile(s.node()), "old.key")
 				return withPass("key", "passphrase", "--new-passphrase-file", "../../input/new-pass")
 			},
+			points: 6,
 			// At every moment the key opens, with the old passphrase or with the new.
 			killed: func(s *site) { s.openKey() },
 			end:    func(s *site) { s.openKey() },
@@ -394,6 +399,7 @@ func killCases() []killCase {
 				s.init(nodetype.CreditorsAgent)
 				return split(withPass)
 			},
+			points: 4,
 			// Each page that is there is whole. The folder is not used again.
 			killed: func(s *site) {
 				s.pages()
@@ -415,6 +421,7 @@ func killCases() []killCase {
 				return withPass("key", "join", "../pages/share-3-of-3.txt", "../pages/share-1-of-3.txt")
 			},
 			keyless: true,
+			points:  4,
 			end: func(s *site) {
 				data, err := os.ReadFile(node.DefaultKeyFile(s.node()))
 				if err != nil {
@@ -918,7 +925,7 @@ func TestKilledAnywhere(t *testing.T) {
 			if openssl && before.key != nil && !c.keyless {
 				ways = append(ways, referenceFirst)
 			}
-			points := sample(random, calls, c.most, all)
+			points := sample(random, calls, c.most, cmp.Or(c.points, killSample), all)
 			t.Logf("killed before %d of %d system calls that change files", len(points), calls)
 			for j, n := range points {
 				tried := ways[j%len(ways):][:1]
@@ -986,20 +993,19 @@ func (s *site) goOn(w way, clean *site) {
 }
 
 // sample takes numbers from 1 to n, or to most if that is not 0: all, or, of more
-// than killSample, the first, the last, and one at random from each part of the
-// rest.
-func sample(random *mathrand.Rand, n, most int, all bool) []int {
+// than size, the first, the last, and one at random from each part of the rest.
+func sample(random *mathrand.Rand, n, most, size int, all bool) []int {
 	if most > 0 {
 		n = min(n, most)
 	}
 	var points []int
-	if n <= killSample || all {
+	if n <= size || all {
 		for i := range n {
 			points = append(points, i+1)
 		}
 		return points
 	}
-	const parts = killSample - 2
+	parts := size - 2
 	points = append(points, 1)
 	for i := range parts {
 		from, to := 2+i*(n-2)/parts, 2+(i+1)*(n-2)/parts
