@@ -102,8 +102,14 @@ func newHouse(tb testing.TB, change func(*Config, *bounds)) *house {
 			if err != nil {
 				tb.Errorf("Serve: %v", err)
 			}
-			if all := stacks(); strings.Contains(all, "local.(*session)") || strings.Contains(all, "local.(*Door)") {
-				tb.Errorf("after Serve has returned, goroutines of it are left:\n%s", all)
+			// One that has said that it is done may need a moment to be gone.
+			deadline := time.Now().Add(patience)
+			for all := stacks(); strings.Contains(all, "local.(*session)") || strings.Contains(all, "local.(*Door)"); all = stacks() {
+				if time.Now().After(deadline) {
+					tb.Errorf("after Serve has returned, goroutines of it are left:\n%s", all)
+					break
+				}
+				runtime.Gosched()
 			}
 		case <-time.After(patience):
 			tb.Fatalf("Serve does not return:\n%s", stacks())
