@@ -186,6 +186,52 @@ func TestFileLocked(t *testing.T) {
 	testFull(t, s, log, lockFile(t, s))
 }
 
+// The folder is moved away under the store, or another file is put in the
+// file's place. What is written then would not be found again.
+func TestFileGone(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("skipped: Windows moves no files that are open")
+	}
+	rename := func(t *testing.T, from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, swap := range map[string]func(t *testing.T, path string) (back func()){
+		"folder moved": func(t *testing.T, path string) func() {
+			dir := filepath.Dir(path)
+			rename(t, dir, dir+"-away")
+			return func() { rename(t, dir+"-away", dir) }
+		},
+		"file replaced": func(t *testing.T, path string) func() {
+			rename(t, path, path+"-away")
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return func() { rename(t, path+"-away", path) }
+		},
+		"log removed": func(t *testing.T, path string) func() {
+			rename(t, path+"-wal", path+"-away")
+			return func() { rename(t, path+"-away", path+"-wal") }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			log := make(reports, 10)
+			s := openTest(t, Options{Logger: slog.New(log)})
+			back := swap(t, s.path)
+			testFull(t, s, log, func() {
+				if err := s.Trouble(); !errors.Is(err, ErrGone) {
+					t.Errorf("the trouble is %v, want %v", err, ErrGone)
+				}
+				back()
+			})
+		})
+	}
+}
+
 // Closing a store that can not write ends soon, tells everyone that what is
 // not stored is not, and what was confirmed is there afterwards.
 func TestCloseInTrouble(t *testing.T) {

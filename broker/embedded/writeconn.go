@@ -27,6 +27,7 @@ const (
 type writeConn struct {
 	*conn
 	turnstile turnstile
+	places    []place // the file and its write-ahead log
 	walPath   string
 	walLimit  int64 // size of the write-ahead log from which to start it over
 	nextWAL   int64 // size at which to try that next
@@ -62,7 +63,26 @@ func openWriteConn(path string) (*writeConn, error) {
 		c.close()
 		return nil, err
 	}
+	for _, file := range []string{path, w.walPath} {
+		p, err := newPlace(file)
+		if err != nil {
+			c.close()
+			return nil, err
+		}
+		w.places = append(w.places, p)
+	}
 	return w, nil
+}
+
+// inPlace reports [ErrGone] if what is written would not be found by the next
+// one to open the store.
+func (w *writeConn) inPlace() error {
+	for _, p := range w.places {
+		if err := p.check(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *writeConn) prepareStatements() error {

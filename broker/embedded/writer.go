@@ -112,6 +112,7 @@ func (w *writer) run(life context.Context) {
 		case <-w.wake:
 		case <-poll.C:
 			w.lookForOthers()
+			w.lookForFile()
 			continue
 		}
 		closing := life.Err() != nil
@@ -200,6 +201,9 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 	if err := t.finish(); err != nil {
 		return nil, err
 	}
+	if err := w.db.inPlace(); err != nil {
+		return nil, err
+	}
 	if _, err := w.db.commit.exec(); err != nil {
 		return nil, err
 	}
@@ -215,6 +219,16 @@ func (w *writer) lookForOthers() {
 	if changed, err := w.db.changedByOthers(); err == nil && changed {
 		w.bells.ringAll()
 	}
+}
+
+// lookForFile notices, while nothing is written, that the files are gone, or
+// back: no other trouble outlasts the writing of a batch.
+func (w *writer) lookForFile() {
+	if err := w.db.inPlace(); err != nil {
+		w.failed(err)
+		return
+	}
+	w.recovered()
 }
 
 // failed notes that a transaction failed, and reports the first.

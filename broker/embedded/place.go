@@ -1,0 +1,35 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// ErrGone is the [Trouble] of a store whose files were removed, moved or replaced
+// while it was open. What is written to them then is in no folder, and lost when
+// the process ends, so nothing is confirmed until they are back.
+var ErrGone = errors.New("embedded: the message store is not where it was opened")
+
+// place remembers which file has a name.
+type place struct {
+	path string
+	file os.FileInfo
+}
+
+func newPlace(path string) (place, error) {
+	fi, err := os.Stat(path)
+	return place{path, fi}, err
+}
+
+// check reports [ErrGone] if the name leads to another file, or to none.
+func (p place) check() error {
+	fi, err := os.Stat(p.path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w; put it back, or restart the service to begin an empty one", ErrGone, err)
+	case !os.SameFile(fi, p.file):
+		return fmt.Errorf("%w: %s is another file now; put the old one back, or restart the service to use this one", ErrGone, p.path)
+	}
+	return nil
+}
