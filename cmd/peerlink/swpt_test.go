@@ -312,7 +312,7 @@ func TestSwptUsage(t *testing.T) {
 		want string
 	}{
 		{"help", []string{"swpt-client", "--help"}, "", 0, "SWPT_CLIENT_BUFFER"},
-		{"missing argument", []string{"swpt-client", "1234abcd"}, "", 2, "2 arg(s)"},
+		{"missing argument", []string{"swpt-client", "1234abcd"}, "", 2, "arguments are missing"},
 		{"surplus argument", []string{"swpt-server", "1234abcd"}, "", 2, "1234abcd"},
 		{"unknown option", []string{"swpt-server", "-x"}, "", 2, "-x"},
 		{"no port", []string{"swpt-server", "-p", "http"}, "", 2, "http"},

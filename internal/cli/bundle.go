@@ -21,7 +21,7 @@ now, signed with the root key. Send it to the owners of the nodes that shall
 become peers, and again to the peers when the address in nodeinfo/stomp.toml
 changes. Nothing in it is secret.`,
 		Example: "  peerlink bundle create my-node.zip",
-		Args:    cobra.ExactArgs(1),
+		Args:    someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
@@ -44,7 +44,7 @@ changes. Nothing in it is secret.`,
 		Use:     "inspect FILE.zip",
 		Short:   "Check an info-bundle and print what it says",
 		Example: "  peerlink bundle inspect their-node.zip",
-		Args:    cobra.ExactArgs(1),
+		Args:    someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := readBundle(args[0])
 			if err != nil {

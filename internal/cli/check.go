@@ -22,7 +22,7 @@ peer's state, file modes, and what is about to run out. Nothing is changed.
 What it calls repairable, "peerlink init" repairs.
 
 The exit code is 1 if there is a problem; warnings and notes alone give 0.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if server.Key != "" && server.Cert == "" {
 				return usagef("--server-key needs --server-cert")

@@ -62,7 +62,11 @@ func (a *app) run(ctx context.Context, args []string) int {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &usage) || !a.running:
-		fmt.Fprintf(a.stderr, "%s %v\nSee \"%s --help\".\n", a.red("Usage error:"), err, cmd.CommandPath())
+		fmt.Fprintf(a.stderr, "%s %v\n", a.red("Usage error:"), err)
+		if !cmd.HasSubCommands() {
+			fmt.Fprintf(a.stderr, "Usage: %s\n", cmd.UseLine())
+		}
+		fmt.Fprintf(a.stderr, "See \"%s --help\".\n", cmd.CommandPath())
 		return exitUsage
 	case errors.Is(err, errSilent):
 		return exitFailed
@@ -105,16 +109,23 @@ In a node's directory, "peerlink" alone says where the node stands and what the
 next step is. To see it all at work on this machine: peerlink demo`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return a.status(cmd) },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			// Cobra does this only afterwards, when it would not count as wrong usage.
-			err := cmd.ValidateRequiredFlags()
-			a.running = err == nil
-			return err
+			if err := cmd.ValidateRequiredFlags(); err != nil {
+				return err
+			}
+			if err := readEnvironment(cmd.Flags()); err != nil {
+				return err
+			}
+			a.running = true
+			return nil
 		},
 	}
-	root.PersistentFlags().StringVarP(&a.dir, "dir", "C", env(".", "PEERLINK_DIR"), "the node's directory (env PEERLINK_DIR)")
+	root.SetFlagErrorFunc(flagError)
+	root.PersistentFlags().StringVarP(&a.dir, "dir", "C", ".", "`DIR`, the node's directory")
+	fromEnv(root.PersistentFlags(), "dir", "PEERLINK_DIR")
 	root.AddCommand(
 		a.initCommand(),
 		a.bundleCommand(),
@@ -145,7 +156,7 @@ next step is. To see it all at work on this machine: peerlink demo`,
 
 // group makes a command that only holds other commands.
 func group(use, short string, sub ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, args []string) error {
+	c := &cobra.Command{Use: use, Short: short, Args: noArgs, RunE: func(cmd *cobra.Command, args []string) error {
 		return usagef("%s needs a command: one of %s", cmd.CommandPath(), subcommands(cmd))
 	}}
 	c.AddCommand(sub...)
@@ -158,16 +169,6 @@ func subcommands(c *cobra.Command) string {
 		names = append(names, s.Name())
 	}
 	return strings.Join(names, ", ")
-}
-
-// env returns the first of the named environment variables that is set, or def.
-func env(def string, names ...string) string {
-	for _, name := range names {
-		if v := os.Getenv(name); v != "" {
-			return v
-		}
-	}
-	return def
 }
 
 // open opens the node's directory that the flags name.

@@ -27,7 +27,7 @@ folder, with the same commands that you would use; peers them, starts a real
 "peerlink serve" for each on 127.0.0.1, and lets small applications configure
 accounts, issue currency and make transfers. In the middle of it the accounting
 authority is killed and comes back on another port. Nothing may be lost.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.Messages < 20 || o.Messages > 1_000_000 {
 				return usagef("--messages %d: expected 20 to 1000000", o.Messages)

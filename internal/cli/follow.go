@@ -12,7 +12,10 @@ import (
 func followFlags(c *cobra.Command, f *followSettings) {
 	c.Flags().BoolVar(&f.on, "follow", true, "fetch the info-bundles that peers publish, to find those that have moved")
 	c.Flags().BoolVar(&f.local, "follow-local", false, "let peers' URLs lead to loopback, link-local and private addresses")
-	c.Flags().DurationVar(&f.after, "follow-after", link.DefaultFollowAfter, "for how long a peer must be out of reach before its info-bundle is fetched")
+	c.Flags().DurationVar(&f.after, "follow-after", link.DefaultFollowAfter, "for what `TIME` a peer must be out of reach before its info-bundle is fetched")
+	fromEnv(c.Flags(), "follow", "PEERLINK_FOLLOW")
+	fromEnv(c.Flags(), "follow-local", "PEERLINK_FOLLOW_LOCAL")
+	fromEnv(c.Flags(), "follow-after", "PEERLINK_FOLLOW_AFTER")
 }
 
 type followSettings struct {
@@ -36,7 +39,7 @@ func (a *app) peerFollowCommand() *cobra.Command {
 and takes over a newer one that is signed with the peer's root key, so that a
 peer that moves is found again. With "off" it is not fetched; hand newer bundles
 of this peer to "peerlink peer sign".`,
-		Args: cobra.ExactArgs(2),
+		Args: someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[1] != "on" && args[1] != "off" {
 				return usagef("%q: expected on or off", args[1])

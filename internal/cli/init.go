@@ -40,7 +40,7 @@ terminal.`,
 		Example: `  peerlink init accounting-authority --id 1234abcd --server stomp.example.com:1234
   peerlink -C my-node init creditors-agent --server stomp.example.org:1234
   peerlink -C my-node init     # repairs an existing node's directory`,
-		Args:      cobra.MaximumNArgs(1),
+		Args:      someArgs(0, 1),
 		ValidArgs: []string{"accounting-authority", "creditors-agent", "debtors-agent"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {

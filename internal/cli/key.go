@@ -34,7 +34,7 @@ func (a *app) keyPassphraseCommand() *cobra.Command {
 		Long: `Encrypts the root key with a new passphrase. The old file is replaced only after
 the new one has been read back and opened. Copies of the old file, and shares
 made from it, still open with the old passphrase.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, err := a.rootKey(cmd.Context())
 			if err != nil {
@@ -83,7 +83,7 @@ and how to restore the key.
 
 Print the pages, try a restore ("peerlink key drill"), and delete the files.`,
 		Example: "  peerlink key split --shares 5 --threshold 3 --out pages",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {

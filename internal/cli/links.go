@@ -16,7 +16,8 @@ import (
 type adminFlags struct{ address, state string }
 
 func (a *app) adminFlags(c *cobra.Command, f *adminFlags) {
-	c.Flags().StringVar(&f.address, "admin", env("", "PEERLINK_ADMIN"), "`ADDRESS` that \"serve\" was given with --admin (env PEERLINK_ADMIN; default the socket in the state folder)")
+	c.Flags().StringVar(&f.address, "admin", "", "`ADDRESS` that \"serve\" was given with --admin; default the socket in the state folder")
+	fromEnv(c.Flags(), "admin", "PEERLINK_ADMIN")
 	a.stateFlag(c, &f.state)
 }
 
@@ -64,7 +65,7 @@ certificate that is the first to end, and the last trouble.
 
 A service with RabbitMQ answers only if it was started with --admin; name the
 same address here.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client(f)
 			if err != nil {
@@ -96,7 +97,7 @@ warning, info or debug until it ends.
 
 Without an admin address, SIGUSR1 changes the level to debug, and SIGUSR2 back to
 the one that the service was started with.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: someArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client(f)
 			if err != nil {

@@ -14,7 +14,7 @@ func (a *app) manCommand() *cobra.Command {
 		Short: "Write man pages for all commands into a folder",
 		Example: `  peerlink man /usr/local/share/man/man1
   man peerlink-peer-sign`,
-		Args: cobra.ExactArgs(1),
+		Args: someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err

@@ -45,7 +45,7 @@ The result is one line of JSON. Its body is written byte for byte as it would be
 in the message. A message that would be refused gives the reason and exit code 1.`,
 		Example: `  peerlink message check --peer 1234abcd --direction out --type PrepareTransfer transfer.json
   echo '{"type": "AccountPurge", …}' | peerlink message check --peer 1234abcd --direction in --type AccountPurge`,
-		Args: cobra.MaximumNArgs(1),
+		Args: someArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.direction != "in" && f.direction != "out" {
 				return usagef("--direction %q: expected in or out", f.direction)

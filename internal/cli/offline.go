@@ -42,7 +42,7 @@ func (a *app) requestNewCommand() *cobra.Command {
 and writes one file for the machine with the root key. Certificates for --csr
 FILE.csr will be filed as FILE.crt.`,
 		Example: "  peerlink request new /media/stick/request.json --csr server.csr --peer bob.zip --bundle me.zip",
-		Args:    cobra.ExactArgs(1),
+		Args:    someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
@@ -118,7 +118,7 @@ once you agree. The answer goes back to the online machine. Only the root key is
 needed here (--key); if there is a copy of the node's directory too, the request
 is held against it.`,
 		Example: "  peerlink fulfil --key root-ca.key /media/stick/request.json /media/stick/answer.json",
-		Args:    cobra.ExactArgs(2),
+		Args:    someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			data, err := readBounded(args[0], offline.MaxSize)
 			if err != nil {
@@ -178,7 +178,7 @@ func (a *app) requestFileCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "file ANSWER",
 		Short: "Check the answer that came back, and put everything in its place",
-		Args:  cobra.ExactArgs(1),
+		Args:  someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
@@ -219,7 +219,7 @@ func (a *app) requestListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the requests that wait for an answer",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
@@ -242,7 +242,7 @@ func (a *app) requestForgetCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "forget ID",
 		Short: "Drop a request: no answer to it can be filed any more",
-		Args:  cobra.ExactArgs(1),
+		Args:  someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {

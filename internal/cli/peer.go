@@ -37,7 +37,7 @@ look it up in a registry that you trust.`,
 		Example: `  peerlink peer sign their-node.zip
   peerlink peer sign --fingerprint sha256:0f3a… their-node.zip
   peerlink peer sign --registry https://example.org/authorities.toml --registry-key publisher.pem their-node.zip`,
-		Args: cobra.ExactArgs(1),
+		Args: someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
@@ -87,7 +87,7 @@ func (a *app) peerRegisterCommand() *cobra.Command {
 The node must have been signed here first ("peerlink peer sign"). From then on
 "peerlink serve" keeps a link to it.`,
 		Example: "  peerlink peer register peercert.crt",
-		Args:    cobra.ExactArgs(1),
+		Args:    someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
@@ -123,7 +123,7 @@ func (a *app) peerListCommand() *cobra.Command {
   registered   both certificates are there; the service has not run since
   active       there is traffic
   deactivated  there was, and never will be again`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
@@ -165,7 +165,7 @@ func (a *app) peerShowCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show everything about one peer",
-		Args:  cobra.ExactArgs(1),
+		Args:  someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
@@ -218,7 +218,7 @@ func (a *app) peerQueuesCommand() *cobra.Command {
 broker is RabbitMQ. The number may only grow, up to 99; but a peer accepts 10
 connections unless its operator has changed that, and what is in a queue without
 a connection waits. The embedded broker needs no more than one.`,
-		Args: cobra.ExactArgs(2),
+		Args: someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
@@ -244,7 +244,7 @@ func (a *app) peerDeactivateCommand() *cobra.Command {
 		Long: `Marks a peer as deactivated. Its connections are cut, no message goes to it or
 comes from it any more, and it can not become a peer again: this is the only
 revocation there is.`,
-		Args: cobra.ExactArgs(1),
+		Args: someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {

@@ -19,8 +19,10 @@ type publishSettings struct {
 }
 
 func publishFlags(c *cobra.Command, f *publishSettings) {
-	c.Flags().StringVar(&f.listen, "publish", env("none", "PEERLINK_PUBLISH"), "`ADDRESS` where the node's newest info-bundle is served to anybody by plain HTTP, as "+publish.Path+" (env PEERLINK_PUBLISH)")
-	c.Flags().StringVar(&f.file, "publish-file", env("", "PEERLINK_PUBLISH_FILE"), "the info-bundle `FILE`; by default the newest that was made in the node's directory (env PEERLINK_PUBLISH_FILE)")
+	c.Flags().StringVar(&f.listen, "publish", "none", "`ADDRESS` where the node's newest info-bundle is served to anybody by plain HTTP, as "+publish.Path)
+	fromEnv(c.Flags(), "publish", "PEERLINK_PUBLISH")
+	c.Flags().StringVar(&f.file, "publish-file", "", "the info-bundle `FILE`; by default the newest that was made in the node's directory")
+	fromEnv(c.Flags(), "publish-file", "PEERLINK_PUBLISH_FILE")
 }
 
 // start serves the info-bundle until stop is called.

@@ -38,7 +38,7 @@ func (a *app) queueListCommand() *cobra.Command {
 		Long: `Lists the queues of all peers: how many messages wait to be sent, how many are
 set aside, and since when the oldest of those is. RabbitMQ does not count what a
 service has taken to send it, and does not know since when.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := a.openDesk(cmd, f)
 			if err != nil {
@@ -124,7 +124,7 @@ alike there in everything has the same ID.)
 
 Control characters are shown escaped; --json has the exact text.`,
 		Example: "  peerlink queue show 1234abcd\n  peerlink queue show 1234abcd 17",
-		Args:    cobra.RangeArgs(1, 2),
+		Args:    someArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if count < 1 {
 				return usagef("--count %d: expected 1 or more", count)

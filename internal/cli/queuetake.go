@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,7 +31,7 @@ func (a *app) queueRetryCommand() *cobra.Command {
 service sends them at once; without one they wait for it. What still can not be
 sent is set aside again.`,
 		Example: "  peerlink queue retry 1234abcd 17 18\n  peerlink queue retry 1234abcd --all",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    someArgs(1, math.MaxInt),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.takeAside(cmd, f, args, all, func(k *desk, c choice) error {
 				if p := c.queues[0].peer; p != nil && p.Deactivated != "" {
@@ -59,7 +60,7 @@ func (a *app) queueDropCommand() *cobra.Command {
 		Long: `Removes messages that were set aside, after a question. They can not be brought
 back; --save keeps them in a file.`,
 		Example: "  peerlink queue drop 1234abcd 17\n  peerlink queue drop 1234abcd --all --save dropped.jsonl",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    someArgs(1, math.MaxInt),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !yes && !isTerminal(a.stdin) {
 				return usagef("there is no terminal to ask whether you are sure: give --yes")

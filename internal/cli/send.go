@@ -32,7 +32,7 @@ func (a *app) sendCommand() *cobra.Command {
 all of them, and puts them into the peer's queue: all or none. A running service
 sends them at once; without one they wait for it.`,
 		Example: "  peerlink send 1234abcd messages.jsonl",
-		Args:    cobra.RangeArgs(1, 2),
+		Args:    someArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var in io.Reader = a.stdin
 			name := "standard input"
@@ -54,7 +54,7 @@ sends them at once; without one they wait for it.`,
 // needEmbedded fails where the environment says that the messages are kept in
 // RabbitMQ: what is put into the embedded broker then, nobody would send.
 func needEmbedded() error {
-	if brokerSetting() != embeddedBroker {
+	if v := firstSet(brokerVariables...); v != "" && os.Getenv(v) != embeddedBroker {
 		return errors.New("this node's broker is RabbitMQ (by the environment), and this command is for the embedded one: publish to RabbitMQ's exchanges instead, or look into its queues")
 	}
 	return nil
@@ -146,7 +146,7 @@ func (a *app) tailCommand() *cobra.Command {
 		Long: `Prints each message that the node's applications are about to get, from now on,
 until it is interrupted. The messages stay where they are. A service must be
 running.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.tail(cmd.Context(), state, count, asJSON)
 		},

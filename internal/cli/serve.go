@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -27,27 +28,22 @@ import (
 
 // serveFlags are the settings of the service.
 type serveFlags struct {
-	listen, serverCert, serverKey string
-	broker, queuePattern          string
-	queueType                     string
-	state, localListen            string
-	logLevel, logFormat           string
-	follow                        followSettings
-	publish                       publishSettings
-	admin                         string
-	adminExposed                  bool
-	limits                        limitFlags
+	listen                peerAddress
+	serverCert, serverKey string
+	broker, queuePattern  string
+	queueType             string
+	state, localListen    string
+	logLevel, logFormat   string
+	follow                followSettings
+	publish               publishSettings
+	admin                 string
+	adminExposed          bool
+	limits                limitFlags
 }
 
 // claimSpread is how long a service on RabbitMQ takes until it sends from all
 // queues, so that one that starts at the same time on another machine gets half.
 const claimSpread = 3 * time.Second
-
-// embeddedBroker is the --broker that is no URL.
-const embeddedBroker = "embedded"
-
-// brokerSetting is the broker that the environment names.
-func brokerSetting() string { return env(embeddedBroker, "PEERLINK_BROKER", "PROTOCOL_BROKER_URL") }
 
 func (a *app) serveCommand() *cobra.Command {
 	var f serveFlags
@@ -85,7 +81,7 @@ send rests until there is something: see the flags, and docs/security.md.
 SIGTERM ends it in good order. SIGUSR1 changes the log level to debug, SIGUSR2
 back. It needs no root key, and refuses to run beside one that others can read.`,
 		Example: "  peerlink -C my-node serve --server-cert server.crt --server-key server.key",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.nodedataURL(cmd); err != nil {
 				return err
@@ -93,21 +89,31 @@ back. It needs no root key, and refuses to run beside one that others can read.`
 			return a.serve(cmd.Context(), f)
 		},
 	}
-	port := env("1234", "SWPT_SERVER_PORT")
-	c.Flags().StringVar(&f.listen, "listen", env(":"+port, "PEERLINK_LISTEN"), "`ADDRESS` where peers connect (env PEERLINK_LISTEN, SWPT_SERVER_PORT)")
-	c.Flags().StringVar(&f.serverCert, "server-cert", env("/etc/swpt/server.crt", "PEERLINK_SERVER_CERT", "SWPT_SERVER_CERT"), "the server certificate `FILE` (env PEERLINK_SERVER_CERT, SWPT_SERVER_CERT)")
-	c.Flags().StringVar(&f.serverKey, "server-key", env("/secrets/swpt-server.key", "PEERLINK_SERVER_KEY", "SWPT_SERVER_KEY"), "its key `FILE` (env PEERLINK_SERVER_KEY, SWPT_SERVER_KEY)")
+	flags := c.Flags()
+	f.listen = ":1234"
+	flags.Var(&f.listen, "listen", "`ADDRESS` where peers connect, or only its port")
+	fromEnv(flags, "listen", "PEERLINK_LISTEN", "SWPT_SERVER_PORT")
+	flags.StringVar(&f.serverCert, "server-cert", "/etc/swpt/server.crt", "the server certificate `FILE`")
+	fromEnv(flags, "server-cert", "PEERLINK_SERVER_CERT", "SWPT_SERVER_CERT")
+	flags.StringVar(&f.serverKey, "server-key", "/secrets/swpt-server.key", "its key `FILE`")
+	fromEnv(flags, "server-key", "PEERLINK_SERVER_KEY", "SWPT_SERVER_KEY")
 	brokerFlag(c, &f.broker)
 	queuePatternFlag(c, &f.queuePattern)
-	c.Flags().StringVar(&f.queueType, "queue-type", env(string(rabbitmq.Classic), "PEERLINK_QUEUE_TYPE"), "`TYPE` of the queues made in RabbitMQ: classic or quorum (env PEERLINK_QUEUE_TYPE)")
+	flags.StringVar(&f.queueType, "queue-type", string(rabbitmq.Classic), "`TYPE` of the queues made in RabbitMQ: classic or quorum")
+	fromEnv(flags, "queue-type", "PEERLINK_QUEUE_TYPE")
 	a.stateFlag(c, &f.state)
-	c.Flags().StringVar(&f.localListen, "local-listen", env("127.0.0.1:61613", "PEERLINK_LOCAL_LISTEN"), "loopback `ADDRESS` for the node's applications, \"none\" for the Unix socket only (env PEERLINK_LOCAL_LISTEN)")
+	flags.StringVar(&f.localListen, "local-listen", "127.0.0.1:61613", "loopback `ADDRESS` for the node's applications, \"none\" for the Unix socket only")
+	fromEnv(flags, "local-listen", "PEERLINK_LOCAL_LISTEN")
 	followFlags(c, &f.follow)
 	publishFlags(c, &f.publish)
-	c.Flags().StringVar(&f.admin, "admin", env("", "PEERLINK_ADMIN"), "`ADDRESS` of the page, metrics and health checks: loopback such as 127.0.0.1:1235, unix:/path, or none (env PEERLINK_ADMIN; default admin.sock in the state folder, none with RabbitMQ)")
-	c.Flags().BoolVar(&f.adminExposed, "admin-exposed", false, "allow an --admin address that other machines can reach; nothing can be changed there")
-	c.Flags().StringVar(&f.logLevel, "log-level", env("info", "PEERLINK_LOG_LEVEL", "APP_LOG_LEVEL"), "error, warning, info or debug (env PEERLINK_LOG_LEVEL, APP_LOG_LEVEL)")
-	c.Flags().StringVar(&f.logFormat, "log-format", env("text", "PEERLINK_LOG_FORMAT", "APP_LOG_FORMAT"), "text or json (env PEERLINK_LOG_FORMAT, APP_LOG_FORMAT)")
+	flags.StringVar(&f.admin, "admin", "", "`ADDRESS` of the page, metrics and health checks: loopback such as 127.0.0.1:1235, unix:/path, or none; default admin.sock in the state folder, none with RabbitMQ")
+	fromEnv(flags, "admin", "PEERLINK_ADMIN")
+	flags.BoolVar(&f.adminExposed, "admin-exposed", false, "allow an --admin address that other machines can reach; nothing can be changed there")
+	fromEnv(flags, "admin-exposed", "PEERLINK_ADMIN_EXPOSED")
+	flags.StringVar(&f.logLevel, "log-level", "info", "`LEVEL`: error, warning, info or debug")
+	fromEnv(flags, "log-level", "PEERLINK_LOG_LEVEL", "APP_LOG_LEVEL")
+	flags.StringVar(&f.logFormat, "log-format", "text", "`FORMAT`: text or json")
+	fromEnv(flags, "log-format", "PEERLINK_LOG_FORMAT", "APP_LOG_FORMAT")
 	f.limits.add(c)
 	return c
 }
@@ -274,11 +280,36 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	return err
 }
 
-// listen opens the port for peers.
-func listen(addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
+// peerAddress is the address where peers connect. Only a port means all
+// addresses of the machine.
+type peerAddress string
+
+// Set reads an address.
+func (p *peerAddress) Set(s string) error {
+	if _, err := strconv.ParseUint(s, 10, 16); err == nil {
+		s = ":" + s
+	}
+	_, port, err := net.SplitHostPort(s)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("listen for peers: %w", err)
+		return errors.New("expected an address like :1234 or 192.0.2.1:1234, or a port")
+	}
+	*p = peerAddress(s)
+	return nil
+}
+
+func (p *peerAddress) String() string { return string(*p) }
+
+// Type is what the help says.
+func (*peerAddress) Type() string { return "ADDRESS" }
+
+// listen opens the port for peers.
+func listen(addr peerAddress) (net.Listener, error) {
+	l, err := net.Listen("tcp", string(addr))
+	if err != nil {
+		return nil, fmt.Errorf("listen for peers: %w; is another service running there?", err)
 	}
 	return l, nil
 }

@@ -32,7 +32,7 @@ certificate signing request for it. The root key is not needed: this can run on
 the server, with a copy of the node's directory without private/. Take the
 request to where the root key is, and sign it there with "server-cert sign".`,
 		Example: "  peerlink server-cert request server.key server.csr",
-		Args:    cobra.ExactArgs(2),
+		Args:    someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
@@ -58,7 +58,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 		Use:     "sign CSR CRT",
 		Short:   "Sign a server certificate for a request (where the root key is)",
 		Example: "  peerlink server-cert sign server.csr server.crt --days 365",
-		Args:    cobra.ExactArgs(2),
+		Args:    someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			data, err := readBounded(args[0], maxSecretFile)
 			if err != nil {
@@ -76,7 +76,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 		Use:     "issue KEY CRT",
 		Short:   "Make a server key and its certificate in one step",
 		Example: "  peerlink server-cert issue server.key server.crt",
-		Args:    cobra.ExactArgs(2),
+		Args:    someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {

@@ -13,7 +13,8 @@ import (
 
 // stateFlag adds the flag that names the state folder.
 func (a *app) stateFlag(c *cobra.Command, v *string) {
-	c.Flags().StringVar(v, "state", env("", "PEERLINK_STATE"), "`DIR` for queued messages, outside the node's directory (env PEERLINK_STATE; default "+stateBase()+"/<node ID>)")
+	c.Flags().StringVar(v, "state", "", "`DIR` for queued messages, outside the node's directory; default "+stateBase()+"/<node ID>")
+	fromEnv(c.Flags(), "state", "PEERLINK_STATE")
 }
 
 // stateBase is the folder in which each node has its state folder by default.

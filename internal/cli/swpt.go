@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -53,7 +52,7 @@ func (a *app) swptServerCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   swptServer,
 		Short: "Accept the connections of all active peers, as the reference's command of this name",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	s.portOption(c)
 	s.certificateOptions(c)
@@ -64,7 +63,7 @@ func (a *app) swptServerCommand() *cobra.Command {
 		if cfg.Certificate, err = link.LoadCertificate(d, s.serverCert, s.serverKey); err != nil {
 			return err
 		}
-		if cfg.Listener, err = listen(fmt.Sprint(":", s.port)); err != nil {
+		if cfg.Listener, err = listen(peerAddress(fmt.Sprint(":", s.port))); err != nil {
 			return err
 		}
 		cfg.Log.Info("serving", "node", d.Identity().String(), "listen", cfg.Listener.Addr().String())
@@ -80,7 +79,7 @@ func (a *app) swptClientCommand() *cobra.Command {
 		Long: `Sends what is in a queue to a peer, over one connection. It ends, with exit code 1,
 when there is no connection (any more): whoever has started it starts it again. While
 another process sends from the queue, it waits.`,
-		Args: cobra.ExactArgs(2),
+		Args: someArgs(2, 2),
 	}
 	s.certificateOptions(c)
 	s.commonOptions(c)
@@ -99,7 +98,7 @@ func (a *app) swptDrainerCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   swptDrainer + " PEER_NODE_ID QUEUE_NAME",
 		Short: "Answer what is queued for a deactivated peer, as the reference's command of this name",
-		Args:  cobra.ExactArgs(2),
+		Args:  someArgs(2, 2),
 	}
 	s.commonOptions(c)
 	s.clientBufferOption(c, "b")
@@ -114,7 +113,7 @@ func (a *app) configureQueueCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   configureQueue + " PEER_NODE_ID QUEUE_NAME",
 		Short: "Make a queue for the messages to a peer, as the reference's command of this name",
-		Args:  cobra.ExactArgs(2),
+		Args:  someArgs(2, 2),
 	}
 	s.commonOptions(c)
 	return a.swpt(c, &s, func(ctx context.Context, d *node.Dir, cfg link.Config, args []string) error {
@@ -151,7 +150,6 @@ type swptSettings struct {
 	nodedata, broker           string
 	serverBuffer, clientBuffer int // 0: not set
 	logLevel, logFormat        string
-	variables                  map[string]string // by option
 
 	// Of the environment only.
 	maxConns                       int
@@ -160,36 +158,36 @@ type swptSettings struct {
 }
 
 func (s *swptSettings) portOption(c *cobra.Command) {
-	c.Flags().IntVarP(&s.port, "server-port", "p", 1234, s.help("server-port", "SWPT_SERVER_PORT", "TCP `PORT` to accept connections on"))
+	c.Flags().IntVarP(&s.port, "server-port", "p", 1234, "TCP `PORT` to accept connections on")
+	fromEnv(c.Flags(), "server-port", "SWPT_SERVER_PORT")
 }
 
 func (s *swptSettings) certificateOptions(c *cobra.Command) {
-	c.Flags().StringVarP(&s.serverCert, "server-cert", "c", "/etc/swpt/server.crt", s.help("server-cert", "SWPT_SERVER_CERT", "the server certificate, a PEM `FILE`"))
-	c.Flags().StringVarP(&s.serverKey, "server-key", "k", "/secrets/swpt-server.key", s.help("server-key", "SWPT_SERVER_KEY", "its unencrypted key, a PEM `FILE`"))
+	c.Flags().StringVarP(&s.serverCert, "server-cert", "c", "/etc/swpt/server.crt", "the server certificate, a PEM `FILE`")
+	fromEnv(c.Flags(), "server-cert", "SWPT_SERVER_CERT")
+	c.Flags().StringVarP(&s.serverKey, "server-key", "k", "/secrets/swpt-server.key", "its unencrypted key, a PEM `FILE`")
+	fromEnv(c.Flags(), "server-key", "SWPT_SERVER_KEY")
 }
 
 func (s *swptSettings) commonOptions(c *cobra.Command) {
-	c.Flags().StringVarP(&s.nodedata, "nodedata-url", "n", "file:///var/lib/swpt-nodedata", s.help("nodedata-url", "SWPT_NODEDATA_URL", "`URL` of the node's directory"))
-	c.Flags().StringVarP(&s.broker, "broker-url", "u", "amqp://guest:guest@localhost:5672", s.help("broker-url", "PROTOCOL_BROKER_URL", "`URL` of RabbitMQ"))
-	c.Flags().StringVarP(&s.logLevel, "log-level", "l", "info", s.help("log-level", "APP_LOG_LEVEL", "error, warning, info or debug"))
-	c.Flags().StringVarP(&s.logFormat, "log-format", "f", "text", s.help("log-format", "APP_LOG_FORMAT", "text or json"))
+	c.Flags().StringVarP(&s.nodedata, "nodedata-url", "n", "file:///var/lib/swpt-nodedata", "`URL` of the node's directory")
+	fromEnv(c.Flags(), "nodedata-url", "SWPT_NODEDATA_URL")
+	c.Flags().StringVarP(&s.broker, "broker-url", "u", "amqp://guest:guest@localhost:5672", "`URL` of RabbitMQ")
+	fromEnv(c.Flags(), "broker-url", "PROTOCOL_BROKER_URL")
+	c.Flags().StringVarP(&s.logLevel, "log-level", "l", "info", "error, warning, info or debug")
+	fromEnv(c.Flags(), "log-level", "APP_LOG_LEVEL")
+	c.Flags().StringVarP(&s.logFormat, "log-format", "f", "text", "text or json")
+	fromEnv(c.Flags(), "log-format", "APP_LOG_FORMAT")
 }
 
 func (s *swptSettings) serverBufferOption(c *cobra.Command, short string) {
-	c.Flags().IntVarP(&s.serverBuffer, "server-buffer", short, 0, s.help("server-buffer", "SWPT_SERVER_BUFFER", "maximum `NUMBER` of messages on their way into RabbitMQ; not set, 1000"))
+	c.Flags().IntVarP(&s.serverBuffer, "server-buffer", short, 0, "maximum `NUMBER` of messages on their way into RabbitMQ; not set, 1000")
+	fromEnv(c.Flags(), "server-buffer", "SWPT_SERVER_BUFFER")
 }
 
 func (s *swptSettings) clientBufferOption(c *cobra.Command, short string) {
-	c.Flags().IntVarP(&s.clientBuffer, "client-buffer", short, 0, s.help("client-buffer", "SWPT_CLIENT_BUFFER", "maximum `NUMBER` of messages taken out of the queue and not confirmed; not set, 2000"))
-}
-
-// help notes the environment variable of an option, and adds it to its help.
-func (s *swptSettings) help(option, variable, text string) string {
-	if s.variables == nil {
-		s.variables = make(map[string]string)
-	}
-	s.variables[option] = variable
-	return text + " (env " + variable + ")"
+	c.Flags().IntVarP(&s.clientBuffer, "client-buffer", short, 0, "maximum `NUMBER` of messages taken out of the queue and not confirmed; not set, 2000")
+	fromEnv(c.Flags(), "client-buffer", "SWPT_CLIENT_BUFFER")
 }
 
 // swpt completes one of the commands: run is called with what all have in common.
@@ -197,7 +195,7 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 	c.Hidden = true
 	c.DisableFlagsInUseLine = true
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := s.readEnvironment(cmd); err != nil {
+		if err := s.complete(); err != nil {
 			return err
 		}
 		dir, ok := strings.CutPrefix(s.nodedata, "file://")
@@ -232,19 +230,9 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 	return c
 }
 
-// readEnvironment takes from the environment the options that were not given,
-// and the settings that are no options, and checks what is not checked by its
-// use.
-func (s *swptSettings) readEnvironment(cmd *cobra.Command) error {
-	for _, option := range slices.Sorted(maps.Keys(s.variables)) {
-		value := os.Getenv(s.variables[option])
-		if value == "" || cmd.Flags().Changed(option) {
-			continue
-		}
-		if err := cmd.Flags().Set(option, value); err != nil {
-			return usagef("%s is %q: %v", s.variables[option], value, err)
-		}
-	}
+// complete takes the settings that are no options from the environment, and
+// checks what is not checked by its use.
+func (s *swptSettings) complete() error {
 	if s.port < 0 || s.port > math.MaxUint16 {
 		return usagef("--server-port %d: expected a number from 0 to %d", s.port, math.MaxUint16)
 	}

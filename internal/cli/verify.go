@@ -25,7 +25,7 @@ general. Exit code 0 means that the chain holds; if none does, the rule that
 failed is named and the exit code is 1.`,
 		Example: `  # what we check when a peer dials us
   peerlink verify --trusted root-ca.crt --untrusted peers/ID/peercert.crt --node-id ID --purpose client server.crt`,
-		Args: cobra.ExactArgs(1),
+		Args: someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := pki.VerifyOptions{Time: time.Now()}
 			switch purpose {

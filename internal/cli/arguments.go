@@ -1,0 +1,38 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// noArgs is for commands that take none.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.HasSubCommands() {
+		err := fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+		cmd.SuggestionsMinimumDistance = 2 // letters
+		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+			err = fmt.Errorf("%w: is it %s?", err, strings.Join(like, " or "))
+		}
+		return err
+	}
+	return fmt.Errorf("%q takes no arguments, and got %q", cmd.CommandPath(), args[0])
+}
+
+// someArgs is for commands that take at least min and at most max arguments.
+// Which they are is in the line of usage that follows.
+func someArgs(min, max int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < min:
+			return fmt.Errorf("arguments are missing: %d given", len(args))
+		case len(args) > max:
+			return fmt.Errorf("too many arguments, from %q on", args[max])
+		}
+		return nil
+	}
+}

@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// environment is the annotation of a flag with the variables that can set it.
+const environment = "environment"
+
+// fromEnv lets environment variables set a flag that is not given. The first
+// that is set, and not empty, counts. The help names them, and never shows what
+// they hold: it may be a password.
+func fromEnv(flags *pflag.FlagSet, name string, variables ...string) {
+	f := flags.Lookup(name)
+	f.Usage += " (env " + strings.Join(variables, ", ") + ")"
+	if f.Annotations == nil {
+		f.Annotations = make(map[string][]string)
+	}
+	f.Annotations[environment] = variables
+}
+
+// readEnvironment sets the flags that were not given from the environment.
+func readEnvironment(flags *pflag.FlagSet) error {
+	var err error
+	flags.VisitAll(func(f *pflag.Flag) {
+		variable := firstSet(f.Annotations[environment]...)
+		if variable == "" || f.Changed || err != nil {
+			return
+		}
+		value := os.Getenv(variable)
+		if setErr := f.Value.Set(value); setErr != nil {
+			err = usagef("%s is %q: %v", variable, value, expected(f, setErr))
+		}
+	})
+	return err
+}
+
+// firstSet returns the first of the environment variables that is set, and not
+// empty.
+func firstSet(variables ...string) string {
+	for _, v := range variables {
+		if os.Getenv(v) != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// flagError says what is wrong with the flags of a command line.
+func flagError(_ *cobra.Command, err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		f := invalid.GetFlag()
+		return fmt.Errorf("--%s is %q: %w", f.Name, invalid.GetValue(), expected(f, invalid.Unwrap()))
+	}
+	return err
+}
+
+// expected says which values a flag takes. What the parsers of Go say is meant for
+// programmers.
+func expected(f *pflag.Flag, err error) error {
+	switch f.Value.Type() {
+	case "bool":
+		return errors.New("expected true or false")
+	case "int":
+		return errors.New("expected a whole number")
+	case "duration":
+		return errors.New("expected a time like 90s, 10m or 2h")
+	}
+	return err
+}
