@@ -121,17 +121,36 @@ func TestPageEscapes(t *testing.T) {
 }
 
 // Every line of the metrics is one that Prometheus reads, also with hostile
-// labels, and no series comes twice.
+// labels, and no series comes twice. Each follows the HELP and TYPE of its
+// metric, which come once; counters, and only they, are called _total.
 func TestMetrics(t *testing.T) {
 	_, text, _ := ask(t, open(t, Config{}), "GET", "/metrics", "")
 	line := regexp.MustCompile(`^[a-z_]+(\{[a-z]+="([^"\\\n]|\\["\\n])*"(,[a-z]+="([^"\\\n]|\\["\\n])*")*\})? -?[0-9.e+]+$`)
+	help := regexp.MustCompile(`^# HELP ([a-z_]+) \S.*\.$`)
 	seen := make(map[string]bool)
+	var metric, kind string
 	for l := range strings.Lines(text) {
 		l = strings.TrimSuffix(l, "\n")
+		if m := help.FindStringSubmatch(l); m != nil {
+			if metric, kind = m[1], ""; seen[metric] {
+				t.Errorf("the metric %s comes twice", metric)
+			}
+			seen[metric] = true
+			continue
+		}
+		if rest, ok := strings.CutPrefix(l, "# TYPE "+metric+" "); ok {
+			if kind = rest; (kind == "counter") != strings.HasSuffix(metric, "_total") {
+				t.Errorf("%s is a %s", metric, kind)
+			}
+			continue
+		}
 		if !line.MatchString(l) {
 			t.Errorf("line %q", l)
 		}
-		series := l[:strings.LastIndex(l, " ")]
+		if name, _, _ := strings.Cut(strings.Fields(l)[0], "{"); name != metric || kind == "" {
+			t.Errorf("%s comes after HELP and TYPE of %s (%q)", l, metric, kind)
+		}
+		series := l[:strings.LastIndex(l, " ")] + " "
 		if seen[series] {
 			t.Errorf("%s comes twice", series)
 		}
@@ -149,6 +168,23 @@ func TestMetrics(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)
 		}
+	}
+}
+
+// No metric is left out because nobody has said what it means.
+func TestMetricFamilies(t *testing.T) {
+	s := open(t, Config{})
+	l := s.links(t.Context())
+	e := make(exposition)
+	e.service(&l)
+	e.peers(&l)
+	e.queues(&l)
+	e.process()
+	for _, f := range families {
+		delete(e, f.name)
+	}
+	for name := range e {
+		t.Errorf("%s is not among the families", name)
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 	"runtime"
 	"strings"
 
-	"github.com/VictoriaMetrics/metrics"
-
 	"peerlink/link"
 )
 
@@ -15,29 +13,17 @@ import (
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	l := s.links(r.Context())
-	e := exposition{metrics.NewSet()}
+	e := make(exposition)
 	e.service(&l)
 	e.peers(&l)
 	e.queues(&l)
 	e.process()
-	e.WritePrometheus(w)
+	e.write(w)
 }
-
-// exposition collects metrics. All names start with peerlink_, except those that
-// programs in Go have in common.
-type exposition struct{ *metrics.Set }
 
 // label writes one label. The values may hold anything.
 func label(name, value string) string {
 	return name + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(value) + `"`
-}
-
-func (e exposition) gauge(name string, value float64, labels ...string) {
-	e.NewGauge(series(name, labels), func() float64 { return value })
-}
-
-func (e exposition) counter(name string, value uint64, labels ...string) {
-	e.NewCounter(series(name, labels)).Set(value)
 }
 
 func series(name string, labels []string) string {
