@@ -58,6 +58,18 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, state string, 
 	return errors.Join(err, <-adminErr)
 }
 
+// checkAdmin checks the --admin address before anything is opened. Whether it has
+// to be allowed is seen when it is.
+func (f *serveFlags) checkAdmin() error {
+	if f.admin == "" || f.admin == noAdmin {
+		return nil
+	}
+	if _, err := admin.ParseAddress(f.admin); err != nil {
+		return usagef("--admin: %v", err)
+	}
+	return nil
+}
+
 // openAdmin opens the admin address; nil if there is to be none.
 func openAdmin(f serveFlags, state string, cfg admin.Config) (*admin.Server, error) {
 	cfg.Address, cfg.Exposed = f.admin, f.adminExposed

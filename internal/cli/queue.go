@@ -165,7 +165,7 @@ func (a *app) showMessages(cmd *cobra.Command, k *desk, queues []queueOf, count 
 		rows = append(rows, []string{m.queue, m.ID, moment(m.At), orNone(m.Type), fmt.Sprint(len(m.Body)), shortened(orNone(m.Reason))})
 	}
 	if more {
-		a.say("Only the first %s shown, --count shows more.", messages(count, "is", "are"))
+		a.say("Only the first %s shown, --count shows more.", counted(count, "is", "are"))
 	}
 	if asJSON {
 		return a.json(lines)

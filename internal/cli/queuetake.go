@@ -39,7 +39,7 @@ sent is set aside again.`,
 				}
 				n, err := c.each(cmd.Context(), k.Retry)
 				if n > 0 || err == nil {
-					a.say("%s back in the queue.", messages(n, "is", "are"))
+					a.say("%s back in the queue.", counted(n, "is", "are"))
 				}
 				return err
 			})
@@ -67,7 +67,7 @@ back; --save keeps them in a file.`,
 			}
 			return a.takeAside(cmd, f, args, all, func(k *desk, c choice) error {
 				if !yes {
-					answer, err := a.ask(bufio.NewReader(a.stdin), fmt.Sprintf("Drop %s for ever? Type yes", messages(c.count, "", "")))
+					answer, err := a.ask(bufio.NewReader(a.stdin), fmt.Sprintf("Drop %s for ever? Type yes", counted(c.count, "", "")))
 					if err != nil {
 						return err
 					}
@@ -82,7 +82,7 @@ back; --save keeps them in a file.`,
 				}
 				n, err := c.each(cmd.Context(), k.Drop)
 				if n > 0 || err == nil {
-					a.say("%s dropped.", messages(n, "was", "were"))
+					a.say("%s dropped.", counted(n, "was", "were"))
 				}
 				return err
 			})
@@ -95,8 +95,8 @@ back; --save keeps them in a file.`,
 	return c
 }
 
-// messages says how many messages are, or were, something.
-func messages(n int, is, are string) string {
+// counted says how many messages are, or were, something.
+func counted(n int, is, are string) string {
 	if n == 1 {
 		return strings.TrimSpace("1 message " + is)
 	}

@@ -104,7 +104,7 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 	if err := store.PutAll(ctx, queue.Queues[0], messages); err != nil {
 		return err
 	}
-	a.say("%d messages are in the queue of %s.", len(messages), p.Identity)
+	a.say("%s in the queue of %s, in %s.", counted(len(messages), "is", "are"), p.Identity, state)
 	return store.Close()
 }
 
@@ -165,7 +165,7 @@ func (a *app) tail(ctx context.Context, state string, count int, asJSON bool) er
 	if err != nil {
 		return err
 	}
-	if state, err = openState(d, state); err != nil {
+	if state, err = stateFolder(d, state); err != nil {
 		return err
 	}
 	client, err := local.Dial(ctx, state)

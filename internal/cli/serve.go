@@ -138,6 +138,9 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := f.checkAdmin(); err != nil {
+		return err
+	}
 	guard.Service()
 	obeyLevelSignals(ctx, level, log)
 	cfg := link.Config{Log: log}
@@ -159,7 +162,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if err := checkRootKey(cfg.Dir, log); err != nil {
 		return err
 	}
-	if cfg.Certificate, err = link.LoadCertificate(cfg.Dir, f.serverCert, f.serverKey); err != nil {
+	if cfg.Certificate, err = loadCertificate(cfg.Dir, f.serverCert, f.serverKey, log); err != nil {
 		return err
 	}
 	stopPublishing, err := f.publish.start(ctx, cfg.Dir, log)
@@ -335,6 +338,14 @@ func lockState(state string) (unlock func(), err error) {
 	return func() { l.Unlock() }, nil
 }
 
+// withoutNil leaves out the error of what has ended without one.
+func withoutNil(_ []string, attr slog.Attr) slog.Attr {
+	if attr.Value.Kind() == slog.KindAny && attr.Value.Any() == nil {
+		return slog.Attr{}
+	}
+	return attr
+}
+
 // newLogger makes the log, and what its level can be changed with.
 func newLogger(w io.Writer, level, format string) (*slog.Logger, *slog.LevelVar, error) {
 	l, err := admin.ParseLevel(level)
@@ -343,7 +354,7 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, *slog.LevelVar,
 	}
 	v := new(slog.LevelVar)
 	v.Set(l)
-	o := &slog.HandlerOptions{Level: v}
+	o := &slog.HandlerOptions{Level: v, ReplaceAttr: withoutNil}
 	switch format {
 	case "text":
 		return slog.New(slog.NewTextHandler(w, o)), v, nil

@@ -60,7 +60,7 @@ func (a *app) swptServerCommand() *cobra.Command {
 	s.serverBufferOption(c, "b")
 	return a.swpt(c, &s, func(ctx context.Context, d *node.Dir, cfg link.Config, _ []string) error {
 		var err error
-		if cfg.Certificate, err = link.LoadCertificate(d, s.serverCert, s.serverKey); err != nil {
+		if cfg.Certificate, err = loadCertificate(d, s.serverCert, s.serverKey, cfg.Log); err != nil {
 			return err
 		}
 		if cfg.Listener, err = listen(peerAddress(fmt.Sprint(":", s.port))); err != nil {
@@ -86,7 +86,7 @@ another process sends from the queue, it waits.`,
 	s.clientBufferOption(c, "b")
 	return a.swpt(c, &s, func(ctx context.Context, d *node.Dir, cfg link.Config, args []string) error {
 		var err error
-		if cfg.Certificate, err = link.LoadCertificate(d, s.serverCert, s.serverKey); err != nil {
+		if cfg.Certificate, err = loadCertificate(d, s.serverCert, s.serverKey, cfg.Log); err != nil {
 			return err
 		}
 		return link.New(cfg).Send(ctx, args[0], args[1])
@@ -305,7 +305,7 @@ func (a *app) swptLogger(level, format string) (*slog.Logger, error) {
 				attr.Key = "message"
 			}
 		}
-		return attr
+		return withoutNil(groups, attr)
 	}
 	h := slog.NewJSONHandler(a.stdout, &slog.HandlerOptions{Level: l, ReplaceAttr: rename})
 	return slog.New(h).With("name", "peerlink"), nil

@@ -119,6 +119,10 @@ func createDirectly(path string, data []byte, mode fs.FileMode) error {
 func writeTemp(path string, data []byte, mode fs.FileMode) (string, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
 	if err != nil {
+		var pathErr *fs.PathError
+		if errors.As(err, &pathErr) {
+			pathErr.Path = path // whoever reads this knows of no other
+		}
 		return "", err
 	}
 	_, err = f.Write(data)

@@ -1,0 +1,23 @@
+package cli
+
+import (
+	"log/slog"
+
+	"peerlink/internal/guard"
+	"peerlink/link"
+	"peerlink/node"
+)
+
+// loadCertificate reads the service's certificate and key. A key that others can
+// read is only warned of: a container may have no say in how its secrets are
+// mounted, and a new key can be had at any time.
+func loadCertificate(d *node.Dir, certFile, keyFile string, log *slog.Logger) (*link.Certificate, error) {
+	c, err := link.LoadCertificate(d, certFile, keyFile)
+	if err != nil {
+		return nil, err
+	}
+	if err := guard.CheckFile(keyFile); err != nil {
+		log.Warn("the server key is not for others to read", "err", err)
+	}
+	return c, nil
+}
