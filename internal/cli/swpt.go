@@ -216,7 +216,7 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 		defer b.Close()
 		d, err := node.Open(filepath.Clean(dir))
 		if err != nil {
-			return err
+			return fmt.Errorf("--nodedata-url: %w", err)
 		}
 		if err := checkRootKey(d, log); err != nil {
 			return err
