@@ -39,6 +39,7 @@ func (b *stuckBroker) Declare(ctx context.Context, q broker.PeerQueue) error {
 // added and deactivated; and that peer itself may be deactivated before its turn,
 // after which it is never linked.
 func TestBrokerDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	for name, deactivate := range map[string]bool{"linked later": false, "deactivated meanwhile": true} {
 		t.Run(name, func(t *testing.T) {
 			authority, first, second, stuck := linktest.New(t, aa), linktest.New(t, ca), linktest.New(t, ca), linktest.New(t, ca)

@@ -51,6 +51,7 @@ func result(t *testing.T, done <-chan error) error {
 // A process that sends from one queue goes on after its connection has rested,
 // again and again, and ends without an error when it is asked to.
 func TestSendRests(t *testing.T) {
+	t.Parallel()
 	authority, other, cfg := halted(t)
 	cfg.IdleTimeout = 10 * time.Millisecond
 	var err error
@@ -74,6 +75,7 @@ func TestSendRests(t *testing.T) {
 // A process that sends from one queue ends when the peer is deactivated, also
 // while its connection rests.
 func TestSendEndsWithDeactivation(t *testing.T) {
+	t.Parallel()
 	authority, other, cfg := halted(t)
 	cfg.IdleTimeout = 10 * time.Millisecond
 	id := authority.Identity().ID
@@ -95,6 +97,7 @@ func TestSendEndsWithDeactivation(t *testing.T) {
 // A process that drains one queue needs no certificate, answers what comes, now
 // and later, and ends without an error when it is asked to.
 func TestDrainOfOneQueue(t *testing.T) {
+	t.Parallel()
 	authority, other, cfg := halted(t)
 	id := authority.Identity().ID
 	drain := func(ctx context.Context) error {
