@@ -28,9 +28,15 @@
 // a peer that has been deactivated is answered in its name ([drainer]).
 //
 // A [Service] does this for all peers of a node in one process. It watches the
-// node's directory ([roster]): peers that become registered, move, or are
-// deactivated are noticed within seconds, without a restart. Peers that publish
-// their info-bundle are found again when they move ([Follow]).
+// node's directory: peers that become registered, move, or are deactivated are
+// noticed within seconds, without a restart, also while the broker is away
+// ([errand]). Peers that publish their info-bundle are found again when they move
+// ([Follow]). [Service.Receive], [Service.Send] and [Service.Drain] do one of these
+// things each, for those who run a node as many processes.
+//
+// One goroutine scans the directory, and alone changes what is known of the peers
+// ([roster], [peer]). What carries messages reads that as a whole ([peerState]), and
+// ends when it has changed in a way that matters ([terms]).
 package link
 
 import (

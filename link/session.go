@@ -77,23 +77,24 @@ func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x5
 		}
 	}()
 	err = se.pump(pumpCtx, connCtx, client, consumer)
+	ended := false
 	select {
 	case <-client.Done():
+		ended = true
 		err = client.Err()
 		se.blame(connCtx, consumer, err)
 		if err == nil {
 			err = errors.New("the peer has closed the connection")
 		}
-		se.tell(se.log, slog.LevelInfo, "not sending any more", "err", err)
-		return err
 	default:
 	}
-	if ctx.Err() == nil && !errors.Is(err, errIdle) {
-		return err // the broker
+	idle := errors.Is(err, errIdle)
+	if ended || ctx.Err() == nil && !idle { // then it was the broker
+		se.tell(se.log, slog.LevelInfo, "not sending any more", "err", err)
+		return err
 	}
 	drain, cancel := context.WithTimeout(connCtx, se.s.cfg.DrainTimeout)
 	defer cancel()
-	idle := errors.Is(err, errIdle)
 	err = client.Disconnect(drain)
 	se.tell(se.log, slog.LevelInfo, "disconnected", "idle", idle, "unconfirmed", se.unconfirmed(), "err", err)
 	if idle && err == nil {

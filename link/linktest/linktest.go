@@ -234,7 +234,7 @@ func (n *Node) Left(to *Node, aside int) (reasons []string) {
 func Eventually(t testing.TB, what string, do func() error) {
 	t.Helper()
 	deadline := time.Now().Add(Patience)
-	for {
+	for pause := time.Millisecond; ; pause = min(2*pause, 16*time.Millisecond) {
 		err := do()
 		if err == nil {
 			return
@@ -242,7 +242,7 @@ func Eventually(t testing.TB, what string, do func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: %v", what, err)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(pause)
 	}
 }
 
