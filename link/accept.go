@@ -28,11 +28,9 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 		if err != nil {
 			// Out of file descriptors, for example: that passes.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.log.Error("can not accept connections, trying again", "err", err)
-			select {
-			case <-ctx.Done():
+			s.repeats.tell(s.log, slog.LevelError, deed{kind: "accept"}, "can not accept connections, trying again", "err", err)
+			if wait(ctx, pause) != nil {
 				return err
-			case <-time.After(pause):
 			}
 			continue
 		}

@@ -27,7 +27,7 @@ func (s *Service) watch(ctx, connCtx context.Context) {
 			continue
 		case <-tick.C:
 		}
-		switch changed, err := s.cfg.Certificate.Reload(); {
+		switch changed, err := s.cfg.Certificate.reload(); {
 		case err != nil:
 			s.log.Error("the last good server certificate stays in use", "err", err)
 		case changed:
@@ -193,20 +193,4 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 	p.renew(&peerState{Peer: np, view: view, queue: queue})
 	s.startSenders(ctx, connCtx, p, queue.Queues)
 	return nil
-}
-
-// startSenders starts a sender for each queue that has none. The number of a
-// peer's queues only grows; a queue that is not used any more is still emptied.
-func (s *Service) startSenders(ctx, connCtx context.Context, p *peer, queues []string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, queue := range queues {
-		if p.senders[queue] != nil {
-			continue
-		}
-		sendCtx, stop := context.WithCancel(ctx)
-		p.senders[queue] = stop
-		sd := s.newSender(p, queue)
-		s.wg.Go(func() { sd.run(sendCtx, connCtx) })
-	}
 }

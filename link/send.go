@@ -25,6 +25,22 @@ type sender struct {
 	barren  int  // messages set aside for being refused, since the peer last confirmed one
 }
 
+// startSenders starts a sender for each queue that has none. The number of a
+// peer's queues only grows; a queue that is not used any more is still emptied.
+func (s *Service) startSenders(ctx, connCtx context.Context, p *peer, queues []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, queue := range queues {
+		if p.senders[queue] != nil {
+			continue
+		}
+		sendCtx, stop := context.WithCancel(ctx)
+		p.senders[queue] = stop
+		sd := s.newSender(p, queue)
+		s.wg.Go(func() { sd.run(sendCtx, connCtx) })
+	}
+}
+
 func (s *Service) newSender(p *peer, queue string) *sender {
 	return &sender{s: s, peer: p, queue: queue, log: s.log.With("peer", p.id, "queue", queue), refused: newRefusals()}
 }
@@ -60,18 +76,17 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			called = nil
 		}
 		pause := bo.NextBackOff()
-		standsBy := sd.standsBy(err)
-		if err != nil && !standsBy {
-			sd.peer.tally.failed(err)
-		}
-		if standsBy {
+		switch {
+		case sd.standsBy(err):
 			bo.Reset()
 			lastErr = ""
 			pause = sd.s.claimPause()
-		} else if err != nil && err.Error() != lastErr {
-			// Told when it changes, not at each attempt.
-			lastErr = err.Error()
-			sd.tell(sd.log, slog.LevelWarn, "no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
+		case err != nil:
+			sd.peer.tally.failed(err)
+			if err.Error() != lastErr { // told when it changes, not at each attempt
+				lastErr = err.Error()
+				sd.tell(sd.log, slog.LevelWarn, "no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
+			}
 		}
 		select {
 		case <-ctx.Done():
