@@ -22,7 +22,7 @@ import (
 )
 
 // Patience is how long a test waits for what must happen.
-const Patience = 30 * time.Second
+const Patience = time.Minute
 
 // Node is a node with a message store and, once started, a link service.
 type Node struct {
