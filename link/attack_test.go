@@ -246,6 +246,7 @@ func TestStrangers(t *testing.T) {
 // There is nothing to resume a session with, so nobody outlives a deactivation
 // in one, however the client asks.
 func TestNoSessionResumption(t *testing.T) {
+	t.Parallel()
 	authority, friend := linktest.Pair(t, ca)
 	linktest.Eventually(t, "the peer", func() error {
 		_, err := os.Stat(filepath.Join(authority.Path(), "peers", friend.Identity().ID, "ACTIVE"))

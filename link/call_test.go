@@ -13,6 +13,7 @@ import (
 // A peer that was away for long is sent to as soon as it connects, however long
 // the pauses between attempts have become.
 func TestPeerCalls(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, other.Node)
 	// Full jitter makes pauses up to twice as long, and some very short.

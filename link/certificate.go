@@ -33,7 +33,7 @@ type Certificate struct {
 // checks that they belong together and to the node.
 func LoadCertificate(d *node.Dir, certFile, keyFile string) (*Certificate, error) {
 	c := &Certificate{certFile: certFile, keyFile: keyFile, dir: d, now: time.Now}
-	if _, err := c.Reload(); err != nil {
+	if _, err := c.reload(); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -46,11 +46,11 @@ func (c *Certificate) setClock(now func() time.Time) {
 	c.now = now
 }
 
-// Reload looks whether the files have changed, and takes over a new pair. A
+// reload looks whether the files have changed, and takes over a new pair. A
 // pair that can not be used is tried again each time, for what is wrong may not
 // be the files: a clock, or a lack of file descriptors. An error is reported
 // once for each change of the files.
-func (c *Certificate) Reload() (changed bool, err error) {
+func (c *Certificate) reload() (changed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	stamp := [2]node.FileStamp{node.StampFile(c.certFile), node.StampFile(c.keyFile)}

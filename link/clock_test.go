@@ -39,6 +39,7 @@ func nodesWithClocks(t *testing.T) (authority, other *linktest.Node, authoritys,
 // Where two clocks differ by days, honest messages wait until they agree again,
 // and none is set aside.
 func TestClocksDiffer(t *testing.T) {
+	t.Parallel()
 	authority, other, late, _ := nodesWithClocks(t)
 	other.Put(authority, linktest.Message(t, other, authority, 1))
 	authority.Take(1) // the connection is there
@@ -58,6 +59,7 @@ func TestClocksDiffer(t *testing.T) {
 // A message that is from the future by both clocks is set aside, and holds up
 // nothing.
 func TestMessageFromTheFuture(t *testing.T) {
+	t.Parallel()
 	authority, other, _, others := nodesWithClocks(t)
 	others.set(60 * day)
 	early := linktest.Message(t, other, authority, 1)
@@ -74,16 +76,9 @@ func TestMessageFromTheFuture(t *testing.T) {
 // A renewed certificate that a wrong clock takes for not yet valid is used when
 // the clock is right again, though its files do not change any more.
 func TestRenewalByWrongClock(t *testing.T) {
+	t.Parallel()
 	authority, other, late, _ := nodesWithClocks(t)
-	shown := func() string {
-		conn, err := dialAs(other, authority)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
-	}
-	before := shown()
+	before := serialShown(t, other, authority)
 	late.set(-3 * day)
 	authority.WriteServerCert(t, authority.CertFile, authority.KeyFile, 365*day)
 	linktest.Eventually(t, "the report", func() error {
@@ -94,7 +89,7 @@ func TestRenewalByWrongClock(t *testing.T) {
 	})
 	late.set(30 * day)
 	linktest.Eventually(t, "the new certificate", func() error {
-		if shown() == before {
+		if serialShown(t, other, authority) == before {
 			return fmt.Errorf("still the old one; log:\n%s", authority.Log)
 		}
 		return nil

@@ -11,6 +11,7 @@ import (
 
 // Every test that docs/security.md names exists.
 func TestSecurityDocument(t *testing.T) {
+	t.Parallel()
 	root := ".."
 	doc, err := os.ReadFile(filepath.Join(root, "docs", "security.md"))
 	if err != nil {

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-
 	"peerlink/broker"
 	"peerlink/smp"
 )
@@ -52,8 +50,7 @@ func (s *Service) newDrainer(peerID, queue string, view smp.View) *drainer {
 // it is looked at now and then only: in a cluster a late message may still
 // arrive. connCtx is done when everything must end at once.
 func (d *drainer) run(ctx, connCtx context.Context) {
-	bo := backoff.NewExponentialBackOff()
-	bo.InitialInterval, bo.MaxInterval = d.s.cfg.RetryMin, d.s.cfg.RetryMax
+	bo := newBackOff(&d.s.cfg)
 	lastErr := ""
 	defer d.report("draining ends")
 	for ctx.Err() == nil {
@@ -93,7 +90,7 @@ func (d *drainer) drain(ctx, connCtx context.Context, idle time.Duration) error 
 	defer consumer.Close()
 	var answers *answers // from the first message on
 	for {
-		batch, err := next(ctx, consumer, idle)
+		batch, err := nextBatch(ctx, consumer, idle)
 		if err != nil || batch == nil {
 			return err
 		}
@@ -107,20 +104,6 @@ func (d *drainer) drain(ctx, connCtx context.Context, idle time.Duration) error 
 			return err
 		}
 	}
-}
-
-// next waits for messages, for up to idle.
-func next(ctx context.Context, consumer broker.Consumer, idle time.Duration) ([]broker.Delivery, error) {
-	idleCtx, cancel := ctx, context.CancelFunc(func() {})
-	if idle > 0 {
-		idleCtx, cancel = context.WithTimeout(ctx, idle)
-	}
-	defer cancel()
-	batch, err := consumer.Next(idleCtx, batchSize)
-	if err != nil && idleCtx.Err() != nil && ctx.Err() == nil {
-		return nil, nil
-	}
-	return batch, err
 }
 
 // work deals with some messages, and removes them when their answers are durable.

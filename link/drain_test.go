@@ -81,14 +81,12 @@ var queuedFields = func() map[string]any {
 	return fields
 }()
 
-// bothBrokers are the brokers on which every node must behave in the same way.
-var bothBrokers = map[string]linktest.Kind{"embedded": linktest.Embedded, "RabbitMQ": linktest.RabbitMQ}
-
 // What is queued for a peer when it is deactivated leaves the queue: answered as
 // if by the peer, with the same headers and routing key, where there is an
 // answer; set aside, where it could not have been sent; dropped otherwise. All
 // of that for each type of message and of node, on both brokers.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	answers := map[string]string{
 		smp.AccountUpdate: smp.ConfigureAccount, smp.PreparedTransfer: smp.FinalizeTransfer, smp.ConfigureAccount: smp.RejectedConfig,
 	}
@@ -185,6 +183,7 @@ func sameBut(a, b []byte, name string) bool {
 
 // A service that ends in the middle of draining loses no answer.
 func TestDrainInterrupted(t *testing.T) {
+	t.Parallel()
 	for name, on := range bothBrokers {
 		t.Run(name, func(t *testing.T) {
 			n, other := linktest.NewOn(t, ca, on), linktest.New(t, aa)
@@ -211,6 +210,7 @@ func TestDrainInterrupted(t *testing.T) {
 // While the application has not declared its inbox, there is no place for
 // answers: what is queued stays, and is answered afterwards.
 func TestDrainWaitsForInbox(t *testing.T) {
+	t.Parallel()
 	rabbit := rabbittest.Get(t)
 	n, other := linktest.NewOn(t, ca, linktest.RabbitMQ), linktest.New(t, aa)
 	nodetest.Peer(t, n.Node, other.Node)
@@ -252,6 +252,7 @@ func TestDrainWaitsForInbox(t *testing.T) {
 // Damage to the peer's files does not hold up its deactivation. Draining, which
 // needs them, waits until they are repaired, and the log says so once.
 func TestDrainDespiteDamage(t *testing.T) {
+	t.Parallel()
 	n, other, _ := waiting(t, aa, ca, linktest.Embedded)
 	id := other.Identity().ID
 	file := filepath.Join(n.Path(), "peers", id, "subnet.txt")

@@ -78,6 +78,7 @@ func session(t *testing.T, who, to *linktest.Node) *tls.Conn {
 
 // More connections than allowed are refused, and the link goes on.
 func TestTooManyConnections(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
 	other.Put(authority, linktest.Message(t, other, authority, 1))
 	authority.Take(1)
@@ -174,6 +175,7 @@ const toldAtMost = 40
 // A peer that has connected must say CONNECT soon, and one that says half a frame
 // keeps only its own connections busy.
 func TestUnfinishedFrames(t *testing.T) {
+	t.Parallel()
 	authority, honest, bad := trio(t, linktest.Embedded, func(n *linktest.Node) { n.Config.ConnectTimeout = 300 * time.Millisecond })
 	for _, beginning := range []string{"", "STOMP\naccept-version:1.2\n"} {
 		conn, err := dialAs(bad, authority)
@@ -207,6 +209,7 @@ func TestUnfinishedFrames(t *testing.T) {
 
 // What comes after DISCONNECT is not taken.
 func TestFrameAfterDisconnect(t *testing.T) {
+	t.Parallel()
 	authority, honest, bad := trio(t, linktest.Embedded, func(*linktest.Node) {})
 	conn := session(t, bad, authority)
 	first, second := translated(t, bad, authority, 1), translated(t, bad, authority, 2)
@@ -275,6 +278,7 @@ func (l smallListener) Accept() (net.Conn, error) {
 // disk does not fill, its connection stays, others do not notice. When the
 // applications take messages, it goes on, and nothing is lost.
 func TestDiskFlood(t *testing.T) {
+	t.Parallel()
 	const quota, count = 400_000, 4000
 	authority, honest, bad := trio(t, linktest.EmbeddedWith(embedded.Options{PeerQuota: quota}), func(*linktest.Node) {})
 	bad.Start()
@@ -308,6 +312,7 @@ func TestDiskFlood(t *testing.T) {
 // A peer can not send faster than its rate, whichever connections it uses, and
 // loses nothing by trying.
 func TestPeerRate(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, other.Node)
 	authority.Config.MaxRate = 500
@@ -350,6 +355,7 @@ func impostor(t *testing.T, n *linktest.Node, serve func(*tls.Conn)) (stop func(
 // ends, and the message is sent to the next one that answers. The same when the
 // server falls silent in the middle, as after a power cut.
 func TestHostileServer(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, answer, want string
 	}{
@@ -393,9 +399,11 @@ func TestHostileServer(t *testing.T) {
 	}
 }
 
-// Of a name with several addresses, one that does not answer holds up nothing:
-// "localhost" has an address of each family, and the server one of them.
+// Of a name with several addresses, one where nobody listens holds up nothing:
+// "localhost" has an address of each family on most systems, and the server one
+// of them.
 func TestNameWithSeveralAddresses(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	_, port, err := net.SplitHostPort(authority.Addr)
 	if err != nil {

@@ -153,6 +153,7 @@ func waitForLog(t *testing.T, n *linktest.Node, text string) {
 // A peer that moves, again and again, is found without anyone's help, and what was
 // sent to it meanwhile arrives.
 func TestMoverIsFollowed(t *testing.T) {
+	t.Parallel()
 	m := newMover(t, impatient)
 	m.other.Start()
 	m.send(1)
@@ -175,6 +176,7 @@ func TestMoverIsFollowed(t *testing.T) {
 // With a directory that can not be written, the new address is known all the same,
 // again after a restart; and when the directory has something newer, that counts.
 func TestMoverIsFollowedReadOnly(t *testing.T) {
+	t.Parallel()
 	m := newMover(t, impatient)
 	m.other.Start()
 	m.send(1)
@@ -208,6 +210,7 @@ func TestMoverIsFollowedReadOnly(t *testing.T) {
 // Who has opted out, for the node, for the peer, or for addresses like these,
 // stays where he is until a person acts.
 func TestMoverIsNotFollowed(t *testing.T) {
+	t.Parallel()
 	off, notLocal := impatient, impatient
 	off.Off, notLocal.Local = true, false
 	for _, tt := range []struct {
@@ -261,6 +264,7 @@ func TestMoverIsNotFollowed(t *testing.T) {
 // What is published by anybody but the pinned node, is broken, or is older, is
 // not taken over; the next good one is.
 func TestBadBundlesAreNotFollowed(t *testing.T) {
+	t.Parallel()
 	m := newMover(t, impatient)
 	old := m.authority.Bundle(t)
 	m.manifest(m.authority.Addr) // what the agent has is newer
@@ -312,6 +316,7 @@ func TestBadBundlesAreNotFollowed(t *testing.T) {
 // While all is well the bundle is looked at now and then too, cheaply: what has
 // not changed is not sent again.
 func TestRoutineFetch(t *testing.T) {
+	t.Parallel()
 	f := impatient
 	f.Every = 20 * time.Millisecond
 	m := newMover(t, f)
@@ -362,6 +367,7 @@ func (w *statusWriter) WriteHeader(status int) {
 // However many peers are out of reach, and however slow their servers are, only a
 // few are asked at once, and each gets its turn.
 func TestFetchesAreBounded(t *testing.T) {
+	t.Parallel()
 	const peers, most = 10, 4
 	var open atomic.Int32
 	var mu sync.Mutex

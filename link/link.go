@@ -28,97 +28,24 @@
 // a peer that has been deactivated is answered in its name ([drainer]).
 //
 // A [Service] does this for all peers of a node in one process. It watches the
-// node's directory ([roster]): peers that become registered, move, or are
-// deactivated are noticed within seconds, without a restart. Peers that publish
-// their info-bundle are found again when they move ([Follow]).
+// node's directory: peers that become registered, move, or are deactivated are
+// noticed within seconds, without a restart, also while the broker is away
+// ([errand]). Peers that publish their info-bundle are found again when they move
+// ([Follow]). [Service.Receive], [Service.Send] and [Service.Drain] do one of these
+// things each, for those who run a node as many processes.
+//
+// One goroutine scans the directory, and alone changes what is known of the peers
+// ([roster], [peer]). What carries messages reads that as a whole ([peerState]), and
+// ends when it has changed in a way that matters ([terms]).
 package link
 
 import (
 	"context"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"peerlink/broker"
-	"peerlink/node"
-	"peerlink/stomp"
 )
-
-// Config says what a [Service] needs. Zero values of the optional fields mean
-// the defaults given with them.
-type Config struct {
-	Dir         *node.Dir
-	Broker      broker.Broker
-	Listener    net.Listener // peers connect here; closed by the Service; not for Send and Drain
-	Certificate *Certificate // what this node shows to its peers
-	Log         *slog.Logger
-	Serving     func() // called once, when the links are being kept; may be nil
-
-	// AllQueues makes the service use as many queues for a peer as the node's
-	// directory says, each with a connection of its own. Otherwise the first
-	// carries everything.
-	AllQueues    bool
-	QueuePattern QueuePattern // how a peer's queues are called; DefaultQueuePattern
-
-	Follow    Follow          // peers that move
-	HeartBeat stomp.HeartBeat // what to offer and to ask for on all connections
-
-	HandshakeTimeout   time.Duration // for a TLS handshake; 5 s
-	ConnectTimeout     time.Duration // for TCP, and for CONNECT; 10 s
-	IdleTimeout        time.Duration // after which a connection with nothing to send rests; 10 min, negative: never
-	DrainTimeout       time.Duration // for confirming what is stored when the service stops; 5 s
-	PollInterval       time.Duration // between two looks at the node's directory; 1 s
-	MaxConnsPerPeer    int           // accepted from one peer at once; 10
-	MaxHandshakes      int           // going on at once, a quarter of them of one source; 256
-	MaxHandshakeRate   int           // begun in a second; 200
-	MaxRate            int           // messages taken from one peer in a second; no limit
-	Window             int           // messages sent and not confirmed, per connection; 1,000
-	RetryMin, RetryMax time.Duration // pauses between attempts to reach a peer; 250 ms and 2 min
-
-	// ClaimSpread is for brokers that several services of the node share. A
-	// service that is alone takes so long until it sends from all queues; of
-	// several that start together, each gets about as many. 0 means at once.
-	ClaimSpread  time.Duration
-	ClaimPause   time.Duration // about how long between two looks at a queue that another process uses; 3 s
-	DrainedAfter time.Duration // how long a deactivated peer's queue must be empty to count as drained; 1 min
-	DrainPause   time.Duration // until the next look at a queue that is drained; 15 min
-
-	Now func() time.Time // the time of day, by which certificates and timestamps are judged; time.Now
-}
-
-func (c *Config) setDefaults() {
-	setDefault(&c.QueuePattern, DefaultQueuePattern)
-	setDefault(&c.HandshakeTimeout, 5*time.Second)
-	setDefault(&c.ConnectTimeout, 10*time.Second)
-	setDefault(&c.IdleTimeout, 10*time.Minute)
-	setDefault(&c.DrainTimeout, 5*time.Second)
-	setDefault(&c.PollInterval, time.Second)
-	setDefault(&c.MaxConnsPerPeer, 10)
-	setDefault(&c.MaxHandshakes, 256)
-	setDefault(&c.MaxHandshakeRate, 200)
-	setDefault(&c.Window, 1000)
-	setDefault(&c.RetryMin, 250*time.Millisecond)
-	setDefault(&c.RetryMax, 2*time.Minute)
-	c.Follow.setDefaults()
-	setDefault(&c.ClaimPause, 3*time.Second)
-	setDefault(&c.DrainedAfter, time.Minute)
-	setDefault(&c.DrainPause, 15*time.Minute)
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-}
-
-func setDefault[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
-	}
-}
 
 // Service keeps all links of one node.
 type Service struct {
@@ -128,7 +55,11 @@ type Service struct {
 	claims  *claims
 	gate    *gate
 	repeats *repeats
-	fetches chan struct{} // one for each info-bundle that is being fetched
+	fetches chan struct{} // has an element for each info-bundle that is being fetched
+
+	errands chan struct{} // has an element for each errand that is being run
+	settled chan *peer    // those whose errand is done
+	pending int           // errands not taken out of settled; belongs to the goroutine that scans
 
 	started  time.Time
 	rejected rejections
@@ -158,6 +89,8 @@ func New(cfg Config) *Service {
 		}),
 		repeats: newRepeats(),
 		fetches: make(chan struct{}, maxFetches),
+		errands: make(chan struct{}, maxErrands),
+		settled: make(chan *peer),
 		started: time.Now(),
 	}
 	s.setTrouble(errNotServing)
@@ -170,15 +103,15 @@ func New(cfg Config) *Service {
 // start or go on at all.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.repeats.close()
-	// Connections outlive ctx by the time they need to end cleanly.
-	connCtx, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	connCtx, cut := s.outlast(ctx)
+	defer cut()
 	if err := s.scan(ctx, connCtx); err != nil {
 		s.cfg.Listener.Close()
 		return err
 	}
+	s.awaitErrands(ctx, connCtx)
 	s.setTrouble(nil)
 	if s.cfg.Serving != nil {
 		s.cfg.Serving()
@@ -198,13 +131,24 @@ func (s *Service) Run(ctx context.Context) error {
 	s.cfg.Listener.Close()
 	s.setTrouble(errNotServing)
 	s.log.Info("stopping", "drain_timeout", s.cfg.DrainTimeout)
-	// Every goroutine has its own way to end within DrainTimeout; the timer is
-	// for those that a peer would hold up.
-	timer := time.AfterFunc(s.cfg.DrainTimeout+time.Second, cut)
-	defer timer.Stop()
 	s.wg.Wait()
 	if stopped {
 		return nil
 	}
 	return err
+}
+
+// outlast makes the context of connections: it outlasts ctx by the time that
+// they need to end cleanly. Every goroutine has its own way to end within
+// [Config.DrainTimeout]; the second more is for those that a peer would hold up.
+func (s *Service) outlast(ctx context.Context) (connCtx context.Context, cut func()) {
+	connCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(ctx, func() {
+		late := time.AfterFunc(s.cfg.DrainTimeout+time.Second, cancel)
+		context.AfterFunc(connCtx, func() { late.Stop() })
+	})
+	return connCtx, func() {
+		forget()
+		cancel()
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -28,12 +29,22 @@ const (
 	da = nodetype.DebtorsAgent
 )
 
-func TestMain(m *testing.M) { os.Exit(rabbittest.Run(m)) }
+// bothBrokers are the brokers on which every node must behave in the same way.
+var bothBrokers = map[string]linktest.Kind{"embedded": linktest.Embedded, "RabbitMQ": linktest.RabbitMQ}
+
+func TestMain(m *testing.M) {
+	// Most tests wait for the disk, and for each other's processes.
+	if err := flag.Set("test.parallel", "4"); err != nil { // -parallel on the command line counts more
+		panic(err)
+	}
+	os.Exit(rabbittest.Run(m))
+}
 
 // Between every possible pair of nodes, on both brokers, messages flow both
 // ways, checked and translated, with their headers; and they are removed where
 // they came from.
 func TestMessagesFlowBothWays(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name        string
 		agent       nodetype.Type
@@ -70,6 +81,7 @@ func TestMessagesFlowBothWays(t *testing.T) {
 
 // While nothing fails, each message comes once.
 func TestOnce(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
 	const count = 2000
 	other.Put(authority, numbered(t, other, authority, 0, count)...)
@@ -105,6 +117,7 @@ func numbered(t *testing.T, from, to *linktest.Node, first, count int) []broker.
 
 // A peer that moves is followed: its new info-bundle is enough, no restart.
 func TestPeerMoves(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
 	other.Put(authority, linktest.Message(t, other, authority, 1))
 	authority.Take(1)
@@ -127,6 +140,7 @@ func TestPeerMoves(t *testing.T) {
 
 // Of several servers, those that answer are found, whatever the others do.
 func TestDeadServersAreSkipped(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	impostor := linktest.New(t, da) // somebody else's server on the address
 	impostor.Start()
@@ -145,7 +159,8 @@ func TestDeadServersAreSkipped(t *testing.T) {
 // A message that can not be sent, and one that the peer refuses, are set aside
 // with the reason, and hold up nothing.
 func TestPoison(t *testing.T) {
-	for name, on := range map[string]linktest.Kind{"embedded": linktest.Embedded, "RabbitMQ": linktest.RabbitMQ} {
+	t.Parallel()
+	for name, on := range bothBrokers {
 		t.Run(name, func(t *testing.T) { testPoison(t, on) })
 	}
 }
@@ -168,6 +183,7 @@ func testPoison(t *testing.T, on linktest.Kind) {
 
 // A deactivated peer is cut off at once, on both connections, and for good.
 func TestDeactivation(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
 	other.Put(authority, linktest.Message(t, other, authority, 1))
 	authority.Put(other, linktest.Message(t, authority, other, 1))
@@ -196,16 +212,9 @@ func TestDeactivation(t *testing.T) {
 // A renewed server certificate is used without a restart; a broken one is
 // reported, and the last good one stays in use.
 func TestCertificateRenewal(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
-	shown := func() string {
-		conn, err := dialAs(other, authority)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
-	}
-	before := shown()
+	before := serialShown(t, other, authority)
 	if err := os.WriteFile(authority.CertFile, []byte("broken"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -215,12 +224,12 @@ func TestCertificateRenewal(t *testing.T) {
 		}
 		return nil
 	})
-	if shown() != before {
+	if serialShown(t, other, authority) != before {
 		t.Error("the certificate has changed")
 	}
 	authority.WriteServerCert(t, authority.CertFile, authority.KeyFile, 48*time.Hour)
 	linktest.Eventually(t, "the new certificate", func() error {
-		if shown() == before {
+		if serialShown(t, other, authority) == before {
 			return errors.New("still the old one")
 		}
 		return nil
@@ -246,6 +255,7 @@ func dialAs(who, to *linktest.Node) (*tls.Conn, error) {
 // Bad frames and bad messages from a peer are answered with ERROR and logged,
 // and disturb nobody else.
 func TestMisbehavingPeer(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
 	connect := "STOMP\naccept-version:1.2\nhost:/\n\n\x00"
 	send := func(headers, body string) string {
@@ -297,6 +307,7 @@ func TestMisbehavingPeer(t *testing.T) {
 // Services that are stopped and started again and again, in the middle of
 // traffic, lose nothing.
 func TestRestartsUnderLoad(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
 	testInterruptions(t, authority, other, 6, func(round int) {
 		n := []*linktest.Node{authority, other}[round%2]
@@ -328,6 +339,7 @@ func testInterruptions(t *testing.T, authority, other *linktest.Node, rounds int
 // Deactivation ends the link even if the rest of the peer's files has become
 // unusable.
 func TestDeactivationDespiteDamage(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
 	other.Put(authority, linktest.Message(t, other, authority, 1))
 	authority.Take(1)

@@ -37,6 +37,7 @@ func write(t *testing.T, data ...[]byte) string {
 // server as our own client does: it accepts our certificate only under the
 // right root, and is accepted only with the right chain.
 func TestOpenSSLClient(t *testing.T) {
+	t.Parallel()
 	needOpenSSL(t)
 	authority, friend := linktest.Pair(t, ca)
 	stranger := linktest.New(t, ca)
@@ -88,6 +89,7 @@ func TestOpenSSLClient(t *testing.T) {
 // in where our own server does; and we let ourselves be served only by the
 // peer that we dialed.
 func TestOpenSSLServer(t *testing.T) {
+	t.Parallel()
 	needOpenSSL(t)
 	for _, tt := range []struct {
 		name string

@@ -22,6 +22,7 @@ func issued(n int) broker.Outgoing {
 // hold up the rest no longer than one would: the pauses that grow are those
 // between offers of the same message.
 func TestPoisonInARow(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, other.Node)
 	other.Config.RetryMax = 10 * time.Minute // which no pause must come near to

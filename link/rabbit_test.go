@@ -15,6 +15,7 @@ import (
 // peer has queues. More queues are used as soon as the directory has more, and
 // all connections end with the peer's deactivation.
 func TestSeveralQueues(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.PairOn(t, ca, linktest.RabbitMQ, linktest.Embedded)
 	id := other.Identity().ID
 	connections := func(n int) {
@@ -55,6 +56,7 @@ func TestSeveralQueues(t *testing.T) {
 // RabbitMQ is killed and started again in the middle of traffic, below both
 // nodes: the links come back by themselves, and nothing is lost.
 func TestRabbitMQRestartsUnderLoad(t *testing.T) {
+	t.Parallel()
 	s := rabbittest.Get(t)
 	authority, other := linktest.PairOn(t, ca, linktest.RabbitMQ, linktest.RabbitMQ)
 	testInterruptions(t, authority, other, 3, func(round int) {

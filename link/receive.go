@@ -1,7 +1,6 @@
 package link
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 
@@ -18,83 +16,6 @@ import (
 	"peerlink/smp"
 	"peerlink/stomp"
 )
-
-// accept takes connections until the listener is closed.
-func (s *Service) accept(ctx, connCtx context.Context) error {
-	pause := time.Duration(0)
-	for {
-		tcp, err := s.cfg.Listener.Accept()
-		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-			if err == nil {
-				tcp.Close()
-			}
-			return err
-		}
-		if err != nil {
-			// Out of file descriptors, for example: that passes.
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.log.Error("can not accept connections, trying again", "err", err)
-			select {
-			case <-ctx.Done():
-				return err
-			case <-time.After(pause):
-			}
-			continue
-		}
-		pause = 0
-		s.wg.Go(func() { s.meet(ctx, connCtx, tcp) })
-	}
-}
-
-// meet finds out who has connected, and serves a peer until the connection ends.
-func (s *Service) meet(ctx, connCtx context.Context, tcp net.Conn) {
-	from := deed{who: sourceOf(tcp.RemoteAddr()).String()}
-	leave, err := s.enter(ctx, tcp)
-	if err != nil {
-		tcp.Close()
-		s.rejected.count(reasonOverload)
-		from.kind = "dropped"
-		s.repeats.tell(s.log, slog.LevelWarn, from, "connection dropped before the handshake", "remote", tcp.RemoteAddr(), "err", err)
-		return
-	}
-	// A refused connection keeps its place in the gate until it has been told.
-	defer leave()
-	conn, id, chain, err := s.handshake(ctx, tcp)
-	if err != nil {
-		tcp.Close()
-		s.rejected.count(handshakeReason(err))
-		if !errors.Is(err, io.EOF) { // port scanners and health checks
-			from.kind = handshakeFault(err)
-			s.repeats.tell(s.log, slog.LevelWarn, from, "handshake failed", "remote", tcp.RemoteAddr(), "err", err)
-		}
-		return
-	}
-	s.receive(ctx, connCtx, conn, id, chain, leave)
-}
-
-// enter waits at the gate, for no longer than a peer would.
-func (s *Service) enter(ctx context.Context, tcp net.Conn) (leave func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
-	defer cancel()
-	return s.gate.enter(ctx, tcp.RemoteAddr())
-}
-
-// handshakeFault is the kind of an error of a handshake: the rule that a
-// certificate breaks, or just TLS.
-func handshakeFault(err error) string {
-	if rule := pki.Rule(""); errors.As(err, &rule) {
-		return string(rule)
-	}
-	return "TLS"
-}
-
-func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *tls.Conn, id pki.Identity, chain []*x509.Certificate, err error) {
-	conn = tls.Server(tcp, serverTLS(s.cfg.Dir, s.cfg.Certificate, s.cfg.Now, func(i pki.Identity, c []*x509.Certificate) { id, chain = i, c }))
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
-	defer cancel()
-	err = conn.HandshakeContext(ctx)
-	return conn, id, chain, err
-}
 
 // receiver is the use of one accepted connection.
 type receiver struct {
@@ -153,38 +74,6 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 	r.peer.hasCalled()
 	err = r.run(stopCtx, connCtx)
 	s.repeats.tell(log, slog.LevelInfo, deed{id.ID, "not receiving"}, "not receiving any more", "err", err)
-}
-
-// admit decides about an authenticated connection, and registers it. The reason
-// for a refusal is meant for the other side.
-func (s *Service) admit(r *receiver, id pki.Identity, chain []*x509.Certificate, stop context.CancelFunc) (refusal string) {
-	p := s.roster.get(id.ID)
-	if p == nil {
-		return "Unknown peer: this node has not registered a peer certificate from you."
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	st := p.state.Load()
-	if st == nil || st.Identity != id {
-		return "This node has no active link with you."
-	}
-	// A peer's root certificate is pinned. Its key must be the one that has
-	// signed the server certificate.
-	if len(chain) < 2 || !bytes.Equal(st.Root.RawSubjectPublicKeyInfo, chain[1].RawSubjectPublicKeyInfo) {
-		return "The certificate was not signed by the pinned root key."
-	}
-	if len(p.conns) >= s.cfg.MaxConnsPerPeer {
-		return "Too many connections from one peer."
-	}
-	r.peer, r.state = p, st
-	p.conns[r] = stop
-	return ""
-}
-
-func (s *Service) dismiss(r *receiver) {
-	r.peer.mu.Lock()
-	defer r.peer.mu.Unlock()
-	delete(r.peer.conns, r)
 }
 
 // run moves messages from the connection to the broker until the peer

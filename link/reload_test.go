@@ -57,6 +57,7 @@ func serialShown(t *testing.T, who, to *linktest.Node) string {
 // A server certificate that is swapped as Kubernetes swaps a mounted secret, by
 // one symbolic link over another, is used by the next handshake.
 func TestSecretMount(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	mount := t.TempDir()
 	version := func(name string) {
@@ -101,6 +102,7 @@ func TestSecretMount(t *testing.T) {
 // While a certificate is there and its key not yet, the old pair goes on, and
 // that is told once.
 func TestMismatchedPair(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
 	before := serialShown(t, other, authority)
 	cert, key := authority.ServerCert(t)
@@ -130,6 +132,7 @@ func replace(t *testing.T, from, to string) {
 // operators with rsync, is followed: links that are in both go on, and what the
 // new one says about peers holds.
 func TestWholeTreeReplaced(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
 	exchange(t, authority, other, 1)
 	path := authority.Path()
@@ -174,6 +177,7 @@ func TestWholeTreeReplaced(t *testing.T) {
 // A peer that is gone from the directory is cut off, and linked again when it is
 // back.
 func TestPeerGoneAndBack(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
 	exchange(t, authority, other, 1)
 	peers, away := filepath.Join(authority.Path(), "peers"), filepath.Join(t.TempDir(), "peers")
@@ -186,8 +190,38 @@ func TestPeerGoneAndBack(t *testing.T) {
 	exchange(t, authority, other, 2)
 }
 
+// When the directory of a deactivated peer is removed, its queue is left to
+// whoever has removed it.
+func TestDeactivatedPeerGone(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	other.Config.DrainedAfter = time.Hour // until then the drainer does not let go of the queue
+	other.Start()
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	id := authority.Identity().ID
+	if _, err := other.DeactivatePeer(context.Background(), id); err != nil {
+		t.Fatal(err)
+	}
+	other.TakeEach(1)
+	if err := os.RemoveAll(filepath.Join(other.Path(), "peers", id)); err != nil {
+		t.Fatal(err)
+	}
+	linktest.Eventually(t, "the end of draining", func() error {
+		c, err := other.Store.Consume(context.Background(), linktest.QueueTo(authority))
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	})
+	if st := other.Service.Status().Peers[0]; st.State != "gone" {
+		t.Errorf("state %q", st.State)
+	}
+}
+
 // A peer that becomes one while the services run is linked.
 func TestPeerAdded(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	authority.Start()
 	other.Start()
@@ -198,6 +232,7 @@ func TestPeerAdded(t *testing.T) {
 // A directory that can not be written, as from a ConfigMap, is served all the
 // same.
 func TestReadOnlyDirectory(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
 		t.Skip("needs root on Linux to mount: a read-only directory is not tested")
 	}
@@ -224,6 +259,7 @@ func TestReadOnlyDirectory(t *testing.T) {
 // A peer that names other servers is dialed there at once, though the old one
 // still takes messages; and nothing is lost on the way.
 func TestNewServersAreFollowed(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	before, after := forward(t, authority.Addr), forward(t, authority.Addr)
 	manifest := filepath.Join(authority.Path(), "nodeinfo", "stomp.toml")
@@ -289,6 +325,7 @@ func forward(t *testing.T, to string) string {
 
 // The counts of a link are those of the messages that went over it.
 func TestStatusCounts(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
 	other.Put(authority, numbered(t, other, authority, 0, 300)...)
 	authority.Take(300)
@@ -326,6 +363,7 @@ func TestStatusCounts(t *testing.T) {
 
 // Who is turned away before being a peer is counted by the reason.
 func TestRejectedAreCounted(t *testing.T) {
+	t.Parallel()
 	authority, _ := linktest.Pair(t, ca)
 	stranger := linktest.New(t, ca)
 	for reason, try := range map[string]func() error{
@@ -379,6 +417,7 @@ func dialBare(who, to *linktest.Node) error {
 // Certificates that are about to end are told of by a running service: this
 // node's, and what a peer's server shows.
 func TestExpiryOfWhatIsShown(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
 	for _, n := range []*linktest.Node{authority, other} {
 		n.WriteServerCert(t, n.CertFile, n.KeyFile, 24*time.Hour)

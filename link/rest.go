@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"peerlink/broker"
 )
@@ -16,21 +17,30 @@ var errIdle = errors.New("nothing to send")
 // next waits for messages. It returns errIdle when there were none for
 // [Config.IdleTimeout], and the peer has confirmed what was sent.
 func (se *session) next(ctx context.Context, consumer broker.Consumer) ([]broker.Delivery, error) {
-	idle := se.s.cfg.IdleTimeout
-	if idle < 0 {
-		return consumer.Next(ctx, batchSize)
-	}
 	for {
-		limited, cancel := context.WithTimeout(ctx, idle)
-		batch, err := consumer.Next(limited, batchSize)
-		cancel()
-		switch {
-		case err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
+		batch, err := nextBatch(ctx, consumer, max(0, se.s.cfg.IdleTimeout))
+		if batch != nil || err != nil {
 			return batch, err
-		case se.unconfirmed() == 0:
+		}
+		if se.unconfirmed() == 0 {
 			return nil, errIdle
 		}
 	}
+}
+
+// nextBatch waits for messages, for up to idle (0: for ever). It returns none,
+// and no error, if none have come.
+func nextBatch(ctx context.Context, consumer broker.Consumer, idle time.Duration) ([]broker.Delivery, error) {
+	if idle == 0 {
+		return consumer.Next(ctx, batchSize)
+	}
+	limited, cancel := context.WithTimeout(ctx, idle)
+	defer cancel()
+	batch, err := consumer.Next(limited, batchSize)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return nil, nil // should the consumer have failed just now, it will say so again
+	}
+	return batch, err
 }
 
 // rest waits, without a connection, until there is a message in the queue. The

@@ -28,7 +28,8 @@ func rests(t *testing.T, n *linktest.Node, times int) {
 // is something: everything arrives, in whatever rhythm it comes, and follows the
 // peer if that has moved in the meantime.
 func TestIdleConnectionRests(t *testing.T) {
-	for name, on := range map[string]linktest.Kind{"embedded": linktest.Embedded, "RabbitMQ": linktest.RabbitMQ} {
+	t.Parallel()
+	for name, on := range bothBrokers {
 		t.Run(name, func(t *testing.T) {
 			authority, other := linktest.PairOn(t, ca, linktest.Embedded, on)
 			if err := other.Stop(); err != nil {
@@ -71,6 +72,7 @@ func TestIdleConnectionRests(t *testing.T) {
 
 // With a negative IdleTimeout connections never rest.
 func TestConnectionDoesNotRest(t *testing.T) {
+	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
 	if err := other.Stop(); err != nil {
 		t.Fatal(err)

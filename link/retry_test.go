@@ -13,18 +13,15 @@ import (
 // operator sends again, is a new message: the running service offers it as
 // often as the first time. What is not its fault any more is sent.
 func TestRetry(t *testing.T) {
-	for name, on := range map[string]linktest.Kind{"embedded": linktest.Embedded, "RabbitMQ": linktest.RabbitMQ} {
+	t.Parallel()
+	for name, on := range bothBrokers {
 		t.Run(name, func(t *testing.T) { testRetry(t, on) })
 	}
 }
 
 func testRetry(t *testing.T, on linktest.Kind) {
 	authority, other := linktest.PairOn(t, ca, linktest.Embedded, on)
-	refused := broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: fmt.Appendf(nil,
-		`{"type": "PrepareTransfer", "debtor_id": %d, "creditor_id": %d, "coordinator_type": "other", "coordinator_id": 1, "coordinator_request_id": 2,
-		"min_locked_amount": 1, "max_locked_amount": 1, "recipient": "x", "final_interest_rate_ts": "2026-01-01T00:00:00Z", "max_commit_delay": 1, "ts": "2026-01-01T00:00:00Z"}`,
-		int64(0x1234abcd_00_000001), int64(0x000001_01_00000000))}
-	other.Put(authority, linktest.Message(t, other, authority, 1), refused)
+	other.Put(authority, linktest.Message(t, other, authority, 1), issued(1)) // which only the peer refuses
 	authority.Take(1)
 	shelf := other.Config.Broker.(broker.Shelf)
 	refusals := func() int { return strings.Count(other.Log.String(), `msg="not sending any more"`) }

@@ -2,21 +2,13 @@ package link
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
 	"peerlink/broker"
-	"peerlink/smp"
 	"peerlink/stomp"
 )
 
@@ -31,6 +23,22 @@ type sender struct {
 	standby bool // another process sends from the queue, and the log says so
 	away    bool // the peer could not be reached at the last attempt
 	barren  int  // messages set aside for being refused, since the peer last confirmed one
+}
+
+// startSenders starts a sender for each queue that has none. The number of a
+// peer's queues only grows; a queue that is not used any more is still emptied.
+func (s *Service) startSenders(ctx, connCtx context.Context, p *peer, queues []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, queue := range queues {
+		if p.senders[queue] != nil {
+			continue
+		}
+		sendCtx, stop := context.WithCancel(ctx)
+		p.senders[queue] = stop
+		sd := s.newSender(p, queue)
+		s.wg.Go(func() { sd.run(sendCtx, connCtx) })
+	}
 }
 
 func (s *Service) newSender(p *peer, queue string) *sender {
@@ -64,27 +72,21 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			bo.Reset()
 			lastErr = ""
 		}
-		if errors.Is(err, errIdle) {
-			if err = sd.rest(ctx); err == nil {
-				continue // at once
-			}
-		}
 		if !sd.away {
 			called = nil
 		}
 		pause := bo.NextBackOff()
-		standsBy := sd.standsBy(err)
-		if err != nil && !standsBy {
-			sd.peer.tally.failed(err)
-		}
-		if standsBy {
+		switch {
+		case sd.standsBy(err):
 			bo.Reset()
 			lastErr = ""
 			pause = sd.s.claimPause()
-		} else if err != nil && err.Error() != lastErr {
-			// Told when it changes, not at each attempt.
-			lastErr = err.Error()
-			sd.tell(sd.log, slog.LevelWarn, "no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
+		case err != nil:
+			sd.peer.tally.failed(err)
+			if err.Error() != lastErr { // told when it changes, not at each attempt
+				lastErr = err.Error()
+				sd.tell(sd.log, slog.LevelWarn, "no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -116,9 +118,31 @@ func newBackOff(cfg *Config) *backoff.ExponentialBackOff {
 	return bo
 }
 
-// attempt makes one connection and uses it until it ends. ok tells that it was
-// of use, so that the next attempt may follow soon.
+// attempt makes a connection and uses it until it ends. When it rests, another
+// one follows as soon as there is something to send. ok tells that they were of
+// use, so that the next attempt may follow soon.
 func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
+	// The claim is for the queue: a connection that rests does not give it up.
+	giveBack, err := sd.s.claims.take(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer giveBack()
+	for {
+		good, err := sd.once(ctx, connCtx)
+		ok = ok || good
+		if !errors.Is(err, errIdle) {
+			return ok, err
+		}
+		if err := sd.rest(ctx); err != nil {
+			return ok, err
+		}
+	}
+}
+
+// once makes one connection and uses it until it ends, on the terms with
+// which it began.
+func (sd *sender) once(ctx, connCtx context.Context) (ok bool, err error) {
 	st := sd.peer.state.Load()
 	if st == nil {
 		return false, nil
@@ -134,11 +158,6 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 			ok, err = true, nil // the next attempt is on new terms
 		}
 	}()
-	giveBack, err := sd.s.claims.take(ctx)
-	if err != nil {
-		return false, err
-	}
-	defer giveBack()
 	if err := sd.s.cfg.Broker.Free(ctx, sd.queue); err != nil {
 		return false, err // before the peer is bothered
 	}
@@ -168,254 +187,4 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 // tell writes what the peer has a part in, and could make happen again and again.
 func (sd *sender) tell(log *slog.Logger, level slog.Level, text string, args ...any) {
 	sd.s.repeats.tell(log, level, deed{sd.queue, text}, text, args...)
-}
-
-// connect tries the peer's servers, in random order, until one answers. Servers
-// that are listed more than once come first more often.
-func (sd *sender) connect(ctx context.Context, st *peerState) (*tls.Conn, []*x509.Certificate, string, error) {
-	servers := slices.Clone(st.Stomp.Servers)
-	rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
-	tried := make(map[string]bool)
-	var errs []error
-	for _, addr := range servers {
-		if tried[addr] {
-			continue
-		}
-		tried[addr] = true
-		conn, chain, err := sd.s.dial(ctx, addr, st.Peer)
-		if err == nil {
-			return conn, chain, addr, nil
-		}
-		if ctx.Err() != nil {
-			return nil, nil, "", ctx.Err()
-		}
-		errs = append(errs, err)
-	}
-	return nil, nil, "", errors.Join(errs...)
-}
-
-// session is the use of one connection for sending.
-type session struct {
-	*sender
-	state  *peerState
-	server string // its address, as the peer has said
-	log    *slog.Logger
-	news   bool // the peer has refused a message that it had not refused before
-
-	mu      sync.Mutex
-	sent    []sent // messages that are not confirmed yet, in order
-	first   uint64 // the number, on this connection, of the message sent[0]
-	receipt uint64 // the highest number that has been confirmed
-}
-
-// sent is a message on its way.
-type sent struct {
-	tag   uint64 // the broker's
-	print fingerprint
-}
-
-func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x509.Certificate) error {
-	consumer, err := se.s.cfg.Broker.Consume(ctx, se.queue)
-	if err != nil {
-		return fmt.Errorf("queue %s: %w", se.queue, err)
-	}
-	defer consumer.Close()
-	se.first = 1
-	cfg := stomp.ClientConfig{
-		Host:           se.state.Stomp.Host,
-		Login:          se.state.Stomp.Login,
-		Passcode:       se.state.Stomp.Passcode,
-		Destination:    se.state.Stomp.Destination,
-		HeartBeat:      se.s.cfg.HeartBeat,
-		ConnectTimeout: se.s.cfg.ConnectTimeout,
-		Window:         se.s.cfg.Window,
-		OnReceipt: func(n uint64) {
-			if tag, ok := se.confirm(n); ok {
-				consumer.Confirm(tag)
-			}
-		},
-	}
-	client, err := stomp.NewClient(ctx, conn, cfg)
-	if err != nil {
-		se.peer.follower.failed(se.s.cfg.Follow)
-		return err
-	}
-	defer client.Close()
-	defer se.peer.follower.connected()()
-	se.tell(se.log, slog.LevelInfo, "sending", "chain", describeChain(chain))
-	defer se.peer.tally.opened(Connection{Direction: Sending, Remote: se.server, Queue: se.queue}, chain)()
-
-	// pump ends when the service stops or the connection does.
-	pumpCtx, stopPump := context.WithCancel(ctx)
-	defer stopPump()
-	defer context.AfterFunc(ctx, stopPump)()
-	go func() {
-		select {
-		case <-client.Done():
-			stopPump()
-		case <-pumpCtx.Done():
-		}
-	}()
-	err = se.pump(pumpCtx, connCtx, client, consumer)
-	select {
-	case <-client.Done():
-		err = client.Err()
-		se.blame(connCtx, consumer, err)
-		if err == nil {
-			err = errors.New("the peer has closed the connection")
-		}
-		se.tell(se.log, slog.LevelInfo, "not sending any more", "err", err)
-		return err
-	default:
-	}
-	if ctx.Err() == nil && !errors.Is(err, errIdle) {
-		return err // the broker
-	}
-	drain, cancel := context.WithTimeout(connCtx, se.s.cfg.DrainTimeout)
-	defer cancel()
-	idle := errors.Is(err, errIdle)
-	err = client.Disconnect(drain)
-	se.tell(se.log, slog.LevelInfo, "disconnected", "idle", idle, "unconfirmed", se.unconfirmed(), "err", err)
-	if idle && err == nil {
-		return errIdle
-	}
-	return err
-}
-
-// pump moves messages from the queue to the peer until ctx is done, or there was
-// nothing to move for so long that the connection had better rest: then the error
-// is errIdle.
-func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, consumer broker.Consumer) error {
-	for {
-		batch, err := se.next(ctx, consumer)
-		if err != nil {
-			return err
-		}
-		for _, d := range batch {
-			body, err := se.state.view.Outgoing(d.Type, d.ContentType, d.Body)
-			if errors.Is(err, smp.ErrView) {
-				return err // not the message's fault
-			}
-			print := se.refused.of(&d.Outgoing)
-			if err == nil {
-				if err = se.hopeless(&d.Outgoing, print); err != nil {
-					se.barren++
-				}
-			}
-			if err != nil {
-				se.log.Error("message set aside, it can not be sent", "type", d.Type, "err", err)
-				se.peer.tally.note(fmt.Errorf("message set aside, it can not be sent: %w", err))
-				if err := consumer.SetAside(connCtx, d.Tag, err.Error()); err != nil {
-					return err
-				}
-				se.peer.tally.setAside.Add(1)
-				se.refused.forget(print)
-				continue
-			}
-			se.push(sent{d.Tag, print})
-			if _, err := client.Send(ctx, stomp.Message{Type: d.Type, ContentType: "application/json", Body: body}); err != nil {
-				return err
-			}
-			se.peer.tally.messageSent(len(body))
-		}
-	}
-}
-
-// push notes that this message is the next to be sent.
-func (se *session) push(m sent) {
-	se.mu.Lock()
-	defer se.mu.Unlock()
-	se.sent = append(se.sent, m)
-}
-
-// confirm notes that the first n messages of the connection have been
-// confirmed. It returns the tag of the last of them.
-func (se *session) confirm(n uint64) (tag uint64, ok bool) {
-	se.mu.Lock()
-	defer se.mu.Unlock()
-	if n < se.first || n >= se.first+uint64(len(se.sent)) {
-		return 0, false
-	}
-	i := n - se.first
-	tag = se.sent[i].tag
-	se.peer.tally.confirmed.Add(i + 1)
-	se.sent = se.sent[i+1:]
-	se.first, se.receipt = n+1, n
-	return tag, true
-}
-
-func (se *session) confirmed() bool {
-	se.mu.Lock()
-	defer se.mu.Unlock()
-	return se.receipt > 0
-}
-
-func (se *session) unconfirmed() int {
-	se.mu.Lock()
-	defer se.mu.Unlock()
-	return len(se.sent)
-}
-
-// blame counts a message that the peer has answered with an ERROR, if it named
-// one. The first few times it may be a passing trouble on the other side.
-func (se *session) blame(ctx context.Context, consumer broker.Consumer, err error) {
-	refused := new(stomp.ServerError)
-	if !errors.As(err, &refused) || refused.N == 0 {
-		return
-	}
-	se.peer.tally.refusedByPeer.Add(1)
-	se.mu.Lock()
-	var m sent
-	found := refused.N >= se.first && refused.N < se.first+uint64(len(se.sent))
-	if found {
-		m = se.sent[refused.N-se.first]
-	}
-	se.mu.Unlock()
-	if !found {
-		return
-	}
-	early := saysEarly(refused)
-	n := se.refused.add(m.print, early)
-	se.news = n == 1
-	if early && n == maxRefusals {
-		se.log.Warn("the peer takes a message for one from the future; if it is none by our clock, it waits until the two clocks agree", "err", refused.Message)
-	}
-	if n < maxRefusals || early { // then hopeless decides, who has the message
-		return
-	}
-	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
-	if err := consumer.SetAside(ctx, m.tag, "refused by the peer: "+refused.Message); err != nil {
-		se.log.Error("message could not be set aside", "err", err)
-		return
-	}
-	se.peer.tally.setAside.Add(1)
-	se.refused.forget(m.print)
-	se.barren++
-}
-
-// hopeless tells why a message is not worth being offered to the peer again, if
-// it is not.
-//
-// A message from the future is refused. But one that is none by our clock has
-// done nothing wrong: a clock is, the peer's or ours, and will be put right.
-// Then the message passes, as do those behind it, which are younger and would
-// be refused like it. So it waits.
-func (se *session) hopeless(m *broker.Outgoing, print fingerprint) error {
-	n, early := se.refused.count(print)
-	switch {
-	case n < maxRefusals:
-		return nil
-	case !early:
-		return errors.New("the peer has refused it again and again; its log says why")
-	case smp.FromFuture(m.Type, m.Body, se.s.cfg.Now()):
-		return errors.New("its timestamp is in the future, by the peer's clock and by ours")
-	}
-	return nil
-}
-
-// saysEarly tells whether a peer has refused a message for its timestamp. There
-// is no code for that, but our own nodes and the reference implementation say it
-// in these words. A peer with other words gets no patience with its clock.
-func saysEarly(refused *stomp.ServerError) bool {
-	return strings.Contains(refused.Message, "in the future")
 }

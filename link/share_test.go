@@ -21,6 +21,7 @@ import (
 // queue having one consumer. When one of them ends, the others take over what it
 // had. Nothing is lost.
 func TestServicesShareQueues(t *testing.T) {
+	t.Parallel()
 	s := rabbittest.Get(t)
 	const queues, each = 12, 3000
 	other := linktest.New(t, ca)

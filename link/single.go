@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"peerlink/broker"
 )
@@ -32,9 +31,9 @@ func (s *Service) Receive(ctx context.Context) error {
 
 // Send sends what is in a queue to a peer, over one connection, and returns why
 // that has ended, which is nil if ctx is done. A connection that rests
-// ([Config.IdleTimeout]) has not ended. While another process sends from
-// the queue, it waits. It reports [ErrNotActive] at the beginning and as soon as
-// the peer is deactivated.
+// ([Config.IdleTimeout]) has not ended: another one follows when there is
+// something to send. While another process sends from the queue, Send waits. It
+// reports [ErrNotActive] at the beginning and as soon as the peer is deactivated.
 func (s *Service) Send(ctx context.Context, peerID, queue string) error {
 	st, err := s.activePeer(peerID, queue)
 	if err != nil {
@@ -50,11 +49,6 @@ func (s *Service) Send(ctx context.Context, peerID, queue string) error {
 		defer s.claims.join()()
 		for {
 			_, err := sd.attempt(ctx, connCtx)
-			if errors.Is(err, errIdle) {
-				if err = sd.rest(ctx); err == nil {
-					continue // it was no end
-				}
-			}
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -107,9 +101,9 @@ func (s *Service) Drain(ctx context.Context, peerID, queue string) error {
 // single does one thing until ctx is done. What it has begun may take
 // [Config.DrainTimeout] to end cleanly.
 func (s *Service) single(ctx context.Context, do func(ctx, connCtx context.Context) error) error {
-	connCtx, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer s.repeats.close()
+	connCtx, cut := s.outlast(ctx)
 	defer cut()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(s.cfg.DrainTimeout+time.Second, cut) })()
 	err := do(ctx, connCtx)
 	s.wg.Wait()
 	if ctx.Err() != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -119,7 +120,7 @@ const maxErrorText = 500
 
 func clip(s string) string {
 	if len(s) > maxErrorText {
-		return s[:maxErrorText] + "…"
+		return strings.ToValidUTF8(s[:maxErrorText], "") + "…"
 	}
 	return s
 }

@@ -1,12 +1,9 @@
 package link
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"time"
 
@@ -67,26 +64,6 @@ func raw(cs tls.ConnectionState) [][]byte {
 		raw[i] = c.Raw
 	}
 	return raw
-}
-
-// dial connects to one server of a peer and completes the TLS handshake.
-func (s *Service) dial(ctx context.Context, addr string, p *node.Peer) (*tls.Conn, []*x509.Certificate, error) {
-	tcp, err := (&net.Dialer{Timeout: s.cfg.ConnectTimeout}).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, nil, err
-	}
-	var chain []*x509.Certificate
-	conn := tls.Client(tcp, clientTLS(s.cfg.Certificate, p, s.cfg.Now, func(c []*x509.Certificate) { chain = c }))
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
-	defer cancel()
-	if err := conn.HandshakeContext(ctx); err != nil {
-		tcp.Close()
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("no TLS handshake within %v", s.cfg.HandshakeTimeout)
-		}
-		return nil, nil, fmt.Errorf("%s: %w", addr, err)
-	}
-	return conn, chain, nil
 }
 
 // describeChain writes a verified chain for people: who, by which key, leaf first.

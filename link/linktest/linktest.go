@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -21,7 +22,7 @@ import (
 )
 
 // Patience is how long a test waits for what must happen.
-const Patience = 30 * time.Second
+const Patience = time.Minute
 
 // Node is a node with a message store and, once started, a link service.
 type Node struct {
@@ -63,16 +64,27 @@ func NewOn(t testing.TB, kind nodetype.Type, on Kind) *Node {
 	return n
 }
 
-// FreeAddress finds an address on loopback where nobody listens.
+// FreeAddress finds an address on loopback where nobody listens, a different one
+// each time. Its port is below those that systems give to outgoing connections:
+// one of these could take it while a service is restarted.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
+		if _, given := addresses.LoadOrStore(addr, true); given {
+			continue
+		}
+		if l, err := net.Listen("tcp", addr); err == nil {
+			l.Close()
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port from 10000 to 29999")
+	return ""
 }
+
+// addresses are those that FreeAddress has given.
+var addresses sync.Map
 
 // Pair makes two nodes that are peers, with embedded brokers, and starts their
 // services.
@@ -222,7 +234,7 @@ func (n *Node) Left(to *Node, aside int) (reasons []string) {
 func Eventually(t testing.TB, what string, do func() error) {
 	t.Helper()
 	deadline := time.Now().Add(Patience)
-	for {
+	for pause := time.Millisecond; ; pause = min(2*pause, 16*time.Millisecond) {
 		err := do()
 		if err == nil {
 			return
@@ -230,7 +242,7 @@ func Eventually(t testing.TB, what string, do func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: %v", what, err)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(pause)
 	}
 }
 

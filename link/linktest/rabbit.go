@@ -3,6 +3,8 @@ package linktest
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,9 +19,11 @@ import (
 
 // RabbitMQ is the [Kind] of nodes on the RabbitMQ of the test binary, where its
 // applications have declared the inbox. The two nodes of a pair have no name in
-// common there. The test is skipped where RabbitMQ is not installed.
+// common there. One test at a time uses it, until it ends. The test is skipped
+// where RabbitMQ is not installed.
 func RabbitMQ(t testing.TB, n *Node) {
 	t.Helper()
+	takeTurn(t)
 	s := rabbittest.Get(t)
 	a := rabbitApps{s.URL(), n}
 	inbox := n.Identity().Type.Inbox()
@@ -42,6 +46,27 @@ func RabbitMQ(t testing.TB, n *Node) {
 	}
 	t.Cleanup(func() { b.Close() })
 	n.Config.Broker, n.Config.AllQueues, n.apps = b, true, a
+}
+
+// turn is held by the test that uses RabbitMQ, which is holder: two of them would
+// use the same inbox.
+var (
+	turn   sync.Mutex
+	holder atomic.Pointer[testing.TB]
+)
+
+// takeTurn waits until no other test uses RabbitMQ. The test has its turn until
+// it ends.
+func takeTurn(t testing.TB) {
+	if h := holder.Load(); h != nil && *h == t {
+		return
+	}
+	turn.Lock()
+	holder.Store(&t)
+	t.Cleanup(func() {
+		holder.Store(nil)
+		turn.Unlock()
+	})
 }
 
 // rabbitApps are applications on RabbitMQ.

@@ -1,0 +1,82 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peerlink/broker"
+)
+
+// awayBroker is a broker that does not answer until it is back.
+type awayBroker struct {
+	broker.Broker
+	back chan struct{}
+	told atomic.Int32
+}
+
+func (b *awayBroker) Declare(ctx context.Context, _ broker.PeerQueue) error {
+	b.told.Add(1)
+	select {
+	case <-b.back:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A broker that does not answer is told a bounded number of things at once. A
+// service that starts waits for it a bounded time. When it is back, every errand
+// is run, and its result is there for who asks again; and the end of the service
+// ends those that wait.
+func TestErrandsAreBounded(t *testing.T) {
+	for name, back := range map[string]bool{"it is back": true, "the service ends": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const peers = 3 * maxErrands
+				b := &awayBroker{back: make(chan struct{})}
+				s := New(Config{Broker: b})
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var all []*peer
+				for n := range peers {
+					p := s.roster.getOrAdd(fmt.Sprint(n))
+					p.missing = 1 // there is no directory to look at
+					all = append(all, p)
+					for range 2 {
+						if err := s.declare(ctx, p, broker.PeerQueue{PeerID: p.id}); !errors.Is(err, errPending) {
+							t.Fatalf("got %v, want errPending", err)
+						}
+					}
+				}
+				start := time.Now()
+				s.awaitErrands(ctx, ctx)
+				if waited := time.Since(start); waited != firstErrands {
+					t.Errorf("waited %v, want %v", waited, firstErrands)
+				}
+				if n := b.told.Load(); n != maxErrands {
+					t.Errorf("the broker is told %d things at once, want %d", n, maxErrands)
+				}
+				if !back {
+					cancel()
+					s.wg.Wait()
+					return
+				}
+				close(b.back)
+				s.awaitErrands(ctx, ctx)
+				for _, p := range all {
+					if err := s.declare(ctx, p, broker.PeerQueue{PeerID: p.id}); err != nil {
+						t.Errorf("peer %s: %v", p.id, err)
+					}
+				}
+				if n := b.told.Load(); n != peers {
+					t.Errorf("the broker was told %d things, want %d", n, peers)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,123 @@
+package link_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"peerlink/link"
+	"peerlink/link/linktest"
+)
+
+// halted makes two peers, of which the second has its queue, and no service.
+func halted(t *testing.T) (authority, other *linktest.Node, cfg link.Config) {
+	t.Helper()
+	authority, other = linktest.Pair(t, ca)
+	other.Put(authority, linktest.Message(t, other, authority, 0))
+	authority.Take(1)
+	if err := other.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	cfg = other.Config
+	cfg.Dir, cfg.Log = other.Dir, other.Log.Logger()
+	return authority, other, cfg
+}
+
+// background runs something until end is called, which returns its error.
+func background(t *testing.T, do func(context.Context) error) (end func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- do(ctx) }()
+	t.Cleanup(cancel)
+	return func() error {
+		cancel()
+		return result(t, done)
+	}
+}
+
+func result(t *testing.T, done <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(linktest.Patience):
+		t.Fatal("it does not end")
+		return nil
+	}
+}
+
+// A process that sends from one queue goes on after its connection has rested,
+// again and again, and ends without an error when it is asked to.
+func TestSendRests(t *testing.T) {
+	t.Parallel()
+	authority, other, cfg := halted(t)
+	cfg.IdleTimeout = 10 * time.Millisecond
+	var err error
+	if cfg.Certificate, err = link.LoadCertificate(other.Dir, other.CertFile, other.KeyFile); err != nil {
+		t.Fatal(err)
+	}
+	end := background(t, func(ctx context.Context) error {
+		return link.New(cfg).Send(ctx, authority.Identity().ID, linktest.QueueTo(authority))
+	})
+	for n := 1; n <= 3; n++ {
+		rests(t, other, n)
+		other.Put(authority, linktest.Message(t, other, authority, n))
+		authority.Take(1)
+	}
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+	other.Left(authority, 0)
+}
+
+// A process that sends from one queue ends when the peer is deactivated, also
+// while its connection rests.
+func TestSendEndsWithDeactivation(t *testing.T) {
+	t.Parallel()
+	authority, other, cfg := halted(t)
+	cfg.IdleTimeout = 10 * time.Millisecond
+	id := authority.Identity().ID
+	var err error
+	if cfg.Certificate, err = link.LoadCertificate(other.Dir, other.CertFile, other.KeyFile); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- link.New(cfg).Send(context.Background(), id, linktest.QueueTo(authority)) }()
+	rests(t, other, 1)
+	if _, err := other.DeactivatePeer(context.Background(), id); err != nil {
+		t.Fatal(err)
+	}
+	if err := result(t, done); !errors.Is(err, link.ErrNotActive) {
+		t.Errorf("got %v, want ErrNotActive", err)
+	}
+}
+
+// A process that drains one queue needs no certificate, answers what comes, now
+// and later, and ends without an error when it is asked to.
+func TestDrainOfOneQueue(t *testing.T) {
+	t.Parallel()
+	authority, other, cfg := halted(t)
+	id := authority.Identity().ID
+	drain := func(ctx context.Context) error {
+		return link.New(cfg).Drain(ctx, id, linktest.QueueTo(authority))
+	}
+	if err := drain(context.Background()); !errors.Is(err, link.ErrNotDeactivated) {
+		t.Fatalf("an active peer: got %v, want ErrNotDeactivated", err)
+	}
+	if _, err := other.DeactivatePeer(context.Background(), id); err != nil {
+		t.Fatal(err)
+	}
+	end := background(t, drain)
+	for n := range 2 {
+		other.Put(authority, linktest.Message(t, other, authority, n))
+		if m := other.TakeEach(1)[0]; m.Type != "RejectedConfig" {
+			t.Errorf("answer %+v", m)
+		}
+	}
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+	other.Left(authority, 0)
+}
