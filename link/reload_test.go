@@ -207,6 +207,12 @@ func TestDeactivatedPeerGone(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(other.Path(), "peers", id)); err != nil {
 		t.Fatal(err)
 	}
+	linktest.Eventually(t, "noticing", func() error {
+		if st := other.Service.Status().Peers[0]; st.State != "gone" {
+			return fmt.Errorf("state %q", st.State)
+		}
+		return nil
+	})
 	linktest.Eventually(t, "the end of draining", func() error {
 		c, err := other.Store.Consume(context.Background(), linktest.QueueTo(authority))
 		if err == nil {
@@ -214,9 +220,6 @@ func TestDeactivatedPeerGone(t *testing.T) {
 		}
 		return err
 	})
-	if st := other.Service.Status().Peers[0]; st.State != "gone" {
-		t.Errorf("state %q", st.State)
-	}
 }
 
 // A peer that becomes one while the services run is linked.
