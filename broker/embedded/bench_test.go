@@ -14,6 +14,7 @@ import (
 
 func benchMessage() *broker.Incoming {
 	return &broker.Incoming{
+		Peer:        "1234abcd",
 		Exchange:    "accounts_in",
 		RoutingKey:  "0.0.0.0.1.0.0.0.0.1.0.0.0.1.0.0.0.0.1.1.0.1.0.0",
 		Type:        "PrepareTransfer",

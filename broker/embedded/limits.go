@@ -87,7 +87,13 @@ type row struct {
 // size is what the row counts when bytes are bounded.
 func (r row) size() int {
 	m := r.message
-	return rowOverhead + len(m.RoutingKey) + len(m.Type) + len(m.ContentType) + len(m.Body) + len(r.headers)
+	return rowSize(m.RoutingKey, m.Type, m.ContentType, r.headers, m.Body)
+}
+
+// rowSize is row.size of a message that was read: what is freed is what was
+// counted.
+func rowSize(routingKey, messageType, contentType, headers string, body []byte) int {
+	return rowOverhead + len(routingKey) + len(messageType) + len(contentType) + len(headers) + len(body)
 }
 
 // incomingRow checks a received message and encodes its headers.

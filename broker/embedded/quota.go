@@ -27,6 +27,9 @@ func newQuotas(limit int64, usage map[string]int64, log *slog.Logger) *quotas {
 	return q
 }
 
+// limited tells whether there is a limit.
+func (q *quotas) limited() bool { return q.limit > 0 }
+
 // update is told what the messages of some peers take.
 func (q *quotas) update(usage map[string]int64) {
 	q.mu.Lock()
@@ -34,7 +37,7 @@ func (q *quotas) update(usage map[string]int64) {
 	for peer, bytes := range usage {
 		q.usage[peer] = bytes
 		switch held := q.held[peer]; {
-		case q.limit <= 0:
+		case !q.limited():
 		case !held && bytes >= q.limit:
 			q.held[peer] = true
 			q.log.Warn("the messages of a peer fill its quota, no more are taken until the applications have taken some",

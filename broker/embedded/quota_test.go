@@ -154,6 +154,26 @@ func TestQuota(t *testing.T) {
 	}
 }
 
+// A peer that waits is admitted when another process has taken its messages.
+func TestQuotaEasedByOthers(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, Options{PeerQuota: 10_000})
+	publishFrom(t, s, "a", 10, 1000)
+	if admitted(t, s, "a") {
+		t.Fatal("admitted with a full quota")
+	}
+	waiting := make(chan error, 1)
+	go func() { waiting <- s.Admit(testContext(t), "a") }()
+	other := openFile(t, s.path, Options{})
+	sub := subscribe(t, other, "accounts_in")
+	_, seqs := take(t, sub, 10)
+	ack(t, sub, seqs...)
+	if err := <-waiting; err != nil {
+		t.Error(err)
+	}
+	counted(t, s, "a")
+}
+
 // While the disk is almost full nothing is taken from peers, but messages of the
 // node's own applications are; what is free inside the file counts as free.
 func TestDiskFloor(t *testing.T) {

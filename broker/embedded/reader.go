@@ -122,7 +122,7 @@ func (r *readConn) readDeliveries(queue string, after uint64, limit int) ([]brok
 			Body:        blob(cols[3]),
 		}}
 		found = append(found, d)
-		size += rowOverhead + len(d.Type) + len(d.ContentType) + len(d.Body)
+		size += rowSize("", d.Type, d.ContentType, "", d.Body)
 		return size < readBytes
 	}, queue, int64(after), int64(limit))
 	return found, err
@@ -140,7 +140,7 @@ func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Messag
 			return false
 		}
 		m.Peer = text(cols[7])
-		m.size = rowOverhead + len(m.RoutingKey) + len(m.Type) + len(m.ContentType) + len(m.Body) + len(text(cols[5]))
+		m.size = rowSize(m.RoutingKey, m.Type, m.ContentType, text(cols[5]), m.Body)
 		found = append(found, m)
 		size += m.size
 		return size < readBytes

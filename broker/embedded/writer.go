@@ -190,7 +190,9 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 		return nil, err
 	}
 	if changed {
-		w.bells.ringAll()
+		if err := w.noticeOthers(); err != nil {
+			return nil, err
+		}
 	}
 	t = newTx(w.db)
 	for _, o := range ops {
@@ -217,7 +219,7 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 // tell, the next transaction will have the same trouble, and report it.
 func (w *writer) lookForOthers() {
 	if changed, err := w.db.changedByOthers(); err == nil && changed {
-		w.bells.ringAll()
+		_ = w.noticeOthers()
 	}
 }
 
@@ -229,6 +231,20 @@ func (w *writer) lookForFile() {
 		return
 	}
 	w.recovered()
+}
+
+// noticeOthers wakes everyone, and admits peers whose messages others have
+// taken: nothing of such a peer may come here that would show it.
+func (w *writer) noticeOthers() error {
+	w.bells.ringAll()
+	if !w.quotas.limited() {
+		return nil
+	}
+	usage, err := w.db.usage()
+	if err == nil {
+		w.quotas.update(usage)
+	}
+	return err
 }
 
 // failed notes that a transaction failed, and reports the first.

@@ -16,23 +16,25 @@ import (
 var errGone = errors.New("RabbitMQ has ended the delivery: the queue was deleted, or is moving to another machine")
 
 // Consume opens a queue for taking messages out, for itself alone. If the queue
-// has vanished since Declare, it is declared again.
+// has vanished since Declare, or RabbitMQ was lost since, it is declared again.
 func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
 	if err := checkName("queue", queue); err != nil {
 		return nil, err
 	}
 	c, err := b.consume(ctx, queue)
 	if saysCode(err, amqp.NotFound) {
-		if q, ok := b.owner(queue); ok {
-			b.log.Warn("queue has vanished from RabbitMQ, it is declared again", "queue", queue)
-			if err = b.Declare(ctx, q); err == nil {
-				c, err = b.consume(ctx, queue)
-			}
+		switch there, failed := b.declareAgain(ctx, queue, whenever); {
+		case failed != nil:
+			err = failed
+		case there:
+			b.log.Warn("queue has vanished from RabbitMQ, it was declared again", "queue", queue)
+			c, err = b.consume(ctx, queue)
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("consume queue %s: %w", queue, whyNot(err))
 	}
+	b.restore(ctx, queue)
 	return c, nil
 }
 

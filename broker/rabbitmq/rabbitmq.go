@@ -55,8 +55,9 @@
 // what was not acknowledged is in its queue again, and what was not confirmed
 // will be sent again by the peer. The next Consume or Publish makes a new
 // connection, with pauses that grow from a tenth of a second to five seconds.
-// A queue that has vanished is declared again when it is consumed the next
-// time. The log gets one line when RabbitMQ is lost, when the reason
+// What was declared before RabbitMQ was lost, or has vanished, is declared again
+// when the queue is consumed the next time: RabbitMQ may have forgotten it, or
+// a part of it. The log gets one line when RabbitMQ is lost, when the reason
 // changes, and when it is back.
 //
 // There is no goroutine that tries to connect while nobody needs it.
@@ -158,7 +159,9 @@ type Broker struct {
 	closed     bool
 	consumers  map[*consumer]struct{}
 	publishers map[*publisher]struct{}
-	declared   map[string]broker.PeerQueue // by peer: what Declare has made
+	declared   map[string]declaration // by peer
+
+	change chan struct{} // has an element while objects of a peer are changed
 }
 
 var _ broker.Broker = (*Broker)(nil)
@@ -182,7 +185,8 @@ func Open(url string, opts Options) (*Broker, error) {
 		log:        opts.Logger.With("broker", a.shown),
 		consumers:  make(map[*consumer]struct{}),
 		publishers: make(map[*publisher]struct{}),
-		declared:   make(map[string]broker.PeerQueue),
+		declared:   make(map[string]declaration),
+		change:     make(chan struct{}, 1),
 	}
 	b.health = &health{log: b.log}
 	b.life, b.end = context.WithCancel(context.Background())

@@ -23,63 +23,6 @@ func peerExchange(q broker.PeerQueue) string { return q.Prefix + ".x." + q.PeerI
 
 func deadLetterQueue(queue string) string { return queue + ".XQ" }
 
-// Declare makes what is missing of the peer's queues, their dead-letter
-// queues, the peer's exchange and the outgoing exchange, and binds them. It
-// removes the bindings that an earlier Declare has made, in this process, and
-// that are not among these.
-func (b *Broker) Declare(ctx context.Context, q broker.PeerQueue) error {
-	err := checkPeerQueue(q)
-	if err == nil {
-		err = b.onDeclaring(ctx, func(d declarer) error { return d.declare(q, b.before(q.PeerID)) })
-	}
-	if err != nil {
-		return fmt.Errorf("declare queues of peer %s: %w", q.PeerID, err)
-	}
-	q.Queues = slices.Clone(q.Queues)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.declared[q.PeerID] = q
-	return nil
-}
-
-// Release removes the binding that leads to the peer's exchange. The exchange,
-// the queues, and the messages in them stay.
-func (b *Broker) Release(ctx context.Context, q broker.PeerQueue) error {
-	err := checkPeerQueue(q)
-	if err == nil {
-		err = b.onDeclaring(ctx, func(d declarer) error { return d.release(q, b.before(q.PeerID)) })
-	}
-	if err != nil {
-		return fmt.Errorf("release queues of peer %s: %w", q.PeerID, err)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.declared, q.PeerID)
-	return nil
-}
-
-// before returns what was declared last for a peer.
-func (b *Broker) before(peerID string) *broker.PeerQueue {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if q, ok := b.declared[peerID]; ok {
-		return &q
-	}
-	return nil
-}
-
-// owner returns what was declared with a queue.
-func (b *Broker) owner(queue string) (broker.PeerQueue, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, q := range b.declared {
-		if slices.Contains(q.Queues, queue) {
-			return q, true
-		}
-	}
-	return broker.PeerQueue{}, false
-}
-
 func (b *Broker) onDeclaring(ctx context.Context, do func(declarer) error) error {
 	l, err := b.declaring.get(ctx)
 	if err != nil {

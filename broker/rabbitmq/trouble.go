@@ -61,6 +61,7 @@ type health struct {
 
 	mu      sync.Mutex
 	good    bool      // the last that was said is that there is a connection
+	era     int       // counts how often there was a connection after there was none
 	trouble string    // the last that was said otherwise
 	lostAt  time.Time // when it was last said that one was lost
 }
@@ -81,12 +82,21 @@ func (b *Broker) Trouble() error {
 	return errors.New("no connection to RabbitMQ: " + h.trouble)
 }
 
+// currentEra tells eras of RabbitMQ apart: between two of them it was lost, and
+// may have lost something itself.
+func (h *health) currentEra() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.era
+}
+
 // up is told of a new connection.
 func (h *health) up(version any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.good {
 		h.good, h.trouble = true, ""
+		h.era++
 		h.log.Info("connected to RabbitMQ", "version", version)
 	}
 }

@@ -14,7 +14,7 @@ type process struct {
 
 func startProcess(string, []string, *os.File) (*process, error) { return nil, ErrMissing }
 
-func (*process) kill()                    {}
-func (*process) stop(time.Duration) error { return ErrMissing }
-func (*process) pause() error             { return ErrMissing }
-func (*process) resume() error            { return ErrMissing }
+func (*process) kill()                     {}
+func (*process) stop(time.Duration) error  { return ErrMissing }
+func (*process) pause(time.Duration) error { return ErrMissing }
+func (*process) resume() error             { return ErrMissing }

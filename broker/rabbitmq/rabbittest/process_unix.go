@@ -88,5 +88,23 @@ func (p *process) stop(limit time.Duration) error {
 	}
 }
 
-func (p *process) pause() error  { return syscall.Kill(p.server, syscall.SIGSTOP) }
+// pause stops the server, and waits until it has stopped: on a busy machine the
+// server's threads may go on for a while after the signal.
+func (p *process) pause(limit time.Duration) error {
+	if err := syscall.Kill(p.server, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
+		state, err := exec.Command("ps", "-o", "state=", "-p", strconv.Itoa(p.server)).Output()
+		switch {
+		case err != nil:
+			return fmt.Errorf("ask for the state of RabbitMQ: %w", err)
+		case strings.HasPrefix(strings.TrimSpace(string(state)), "T"):
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("RabbitMQ has not paused within %v, its state is %q", limit, state)
+		}
+	}
+}
+
 func (p *process) resume() error { return syscall.Kill(p.server, syscall.SIGCONT) }

@@ -187,8 +187,9 @@ func (s *Server) Stop() error {
 	return s.process.stop(startTime)
 }
 
-// Pause stops the node from doing anything, its connections stay open.
-func (s *Server) Pause() error { return s.process.pause() }
+// Pause stops the node from doing anything, its connections stay open. When it
+// has returned, the node has stopped.
+func (s *Server) Pause() error { return s.process.pause(startTime) }
 
 // Resume is the inverse of Pause.
 func (s *Server) Resume() error { return s.process.resume() }

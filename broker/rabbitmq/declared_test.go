@@ -1,0 +1,49 @@
+package rabbitmq
+
+import (
+	"errors"
+	"testing"
+
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// Bindings that RabbitMQ has lost while it was away are there again as soon as
+// the queue is consumed again; that of a peer that was released is not.
+func TestBindingsLost(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	kept, c := declared(t, b)
+	released, d := declared(t, b)
+	o.check(b.Release(testContext(t), released))
+	o.check(o.QueueUnbind(kept.Queues[0], "", peerExchange(kept), nil))
+	o.check(o.ExchangeUnbind(peerExchange(kept), kept.BindingKey, kept.Exchange, false, nil))
+	send := func(q broker.PeerQueue) error {
+		return newOperator(t, s).send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 1))...)
+	}
+	if err := send(kept); !errors.Is(err, broker.ErrUnroutable) {
+		t.Fatalf("without bindings: got %v, want ErrUnroutable", err)
+	}
+	o.check(s.Control("close_all_connections", "test"))
+	for _, c := range []broker.Consumer{c, d} {
+		if _, err := c.Next(testContext(t), 1); err == nil || errors.Is(err, broker.ErrClosed) {
+			t.Fatalf("got %v, want another error", err)
+		}
+		o.check(c.Close())
+	}
+	for _, q := range []broker.PeerQueue{kept, released} {
+		eventually(t, "consuming again", func() error {
+			c, err := b.Consume(testContext(t), q.Queues[0])
+			if err == nil {
+				err = c.Close()
+			}
+			return err
+		})
+	}
+	if err := send(kept); err != nil {
+		t.Errorf("after RabbitMQ was lost: %v", err)
+	}
+	if err := send(released); !errors.Is(err, broker.ErrUnroutable) {
+		t.Errorf("to the released peer: got %v, want ErrUnroutable", err)
+	}
+}
