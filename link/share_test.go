@@ -27,7 +27,7 @@ func TestServicesShareQueues(t *testing.T) {
 	other := linktest.New(t, ca)
 	other.Config.MaxConnsPerPeer = 2 * queues
 	first := linktest.NewOn(t, aa, linktest.RabbitMQ)
-	first.Config.ClaimSpread = 4 * time.Second
+	first.Config.ClaimSpread = 30 * time.Second // on a busy machine they do not start at the same moment
 	services := []*linktest.Node{first, linktest.Replica(t, first), linktest.Replica(t, first)}
 	nodetest.Peer(t, first.Node, other.Node)
 	id := other.Identity().ID
