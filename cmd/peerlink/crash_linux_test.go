@@ -43,7 +43,7 @@ const (
 	// killAll makes the test kill before every call, instead of a sample.
 	killAll = "PEERLINK_TEST_KILL_ALL"
 	// killSample is how many calls of each command are in the sample.
-	killSample = 12
+	killSample = 7
 
 	firstPass = "correct horse battery staple"
 	newPass   = "paper clip under the third stone"
