@@ -8,10 +8,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"slices"
 
 	"peerlink/node"
 )
+
+// maxAddresses is how many addresses of one name are tried.
+const maxAddresses = 8
 
 // connect tries the peer's servers, in random order, until one answers. Servers
 // that are listed more than once come first more often.
@@ -37,12 +41,45 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (*tls.Conn, []*x50
 	return nil, nil, "", errors.Join(errs...)
 }
 
-// dial connects to one server of a peer and completes the TLS handshake.
+// dial connects to one server of a peer and completes the TLS handshake. Of a
+// name with addresses of both families, the one that connects first is used
+// (RFC 8305, by [net.Dialer]). But an address that takes connections may be of no
+// use all the same: something else answers there now, or the way to it swallows
+// packets as large as those of a handshake. Then the name's other addresses are
+// tried as well, before anybody waits.
 func (s *Service) dial(ctx context.Context, addr string, p *node.Peer) (*tls.Conn, []*x509.Certificate, error) {
-	tcp, err := (&net.Dialer{Timeout: s.cfg.ConnectTimeout}).DialContext(ctx, "tcp", addr)
+	tcp, err := s.dialTCP(ctx, addr)
 	if err != nil {
 		return nil, nil, err
 	}
+	used := tcp.RemoteAddr()
+	conn, chain, err := s.greet(ctx, tcp, p)
+	if err == nil {
+		return conn, chain, nil
+	}
+	errs := []error{fmt.Errorf("%s: %w", addr, err)}
+	for _, other := range s.otherAddresses(ctx, addr, used) {
+		if tcp, err = s.dialTCP(ctx, other); err == nil {
+			if conn, chain, err = s.greet(ctx, tcp, p); err == nil {
+				return conn, chain, nil
+			}
+			err = fmt.Errorf("%s at %s: %w", addr, other, err)
+		}
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
+		}
+		errs = append(errs, err)
+	}
+	return nil, nil, errors.Join(errs...)
+}
+
+func (s *Service) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: s.cfg.ConnectTimeout}).DialContext(ctx, "tcp", addr)
+}
+
+// greet completes the TLS handshake with a peer's server, or closes the
+// connection.
+func (s *Service) greet(ctx context.Context, tcp net.Conn, p *node.Peer) (*tls.Conn, []*x509.Certificate, error) {
 	var chain []*x509.Certificate
 	conn := tls.Client(tcp, clientTLS(s.cfg.Certificate, p, s.cfg.Now, func(c []*x509.Certificate) { chain = c }))
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
@@ -52,7 +89,44 @@ func (s *Service) dial(ctx context.Context, addr string, p *node.Peer) (*tls.Con
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("no TLS handshake within %v", s.cfg.HandshakeTimeout)
 		}
-		return nil, nil, fmt.Errorf("%s: %w", addr, err)
+		return nil, nil, err
 	}
 	return conn, chain, nil
+}
+
+// otherAddresses are those of a server's name, without the one that was used. Those
+// of the other family come first: what is wrong with one way is most often wrong
+// with its whole family. An address has no others.
+func (s *Service) otherAddresses(ctx context.Context, addr string, used net.Addr) []string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	was, ok := used.(*net.TCPAddr)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ConnectTimeout)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil // it was found a moment ago; the next attempt will tell
+	}
+	usedIP := was.AddrPort().Addr().Unmap()
+	var near, far []string
+	for _, ip := range ips {
+		ip = ip.Unmap()
+		switch other := net.JoinHostPort(ip.String(), port); {
+		case ip == usedIP:
+		case ip.Is4() == usedIP.Is4():
+			near = append(near, other)
+		default:
+			far = append(far, other)
+		}
+	}
+	others := append(far, near...)
+	return others[:min(len(others), maxAddresses-1)]
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -17,7 +16,6 @@ import (
 
 	"peerlink/broker/embedded"
 	"peerlink/link/linktest"
-	"peerlink/node"
 	"peerlink/node/nodetest"
 	"peerlink/stomp"
 )
@@ -397,25 +395,4 @@ func TestHostileServer(t *testing.T) {
 			other.Left(authority, 0)
 		})
 	}
-}
-
-// Of a name with several addresses, one where nobody listens holds up nothing:
-// "localhost" has an address of each family on most systems, and the server one
-// of them.
-func TestNameWithSeveralAddresses(t *testing.T) {
-	t.Parallel()
-	authority, other := linktest.New(t, aa), linktest.New(t, ca)
-	_, port, err := net.SplitHostPort(authority.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	manifest := filepath.Join(authority.Path(), "nodeinfo", "stomp.toml")
-	if err := os.WriteFile(manifest, node.EncodeStompTOML(aa, []string{"localhost:" + port}), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	nodetest.Peer(t, authority.Node, other.Node)
-	authority.Start()
-	other.Start()
-	other.Put(authority, linktest.Message(t, other, authority, 1))
-	authority.Take(1)
 }

@@ -17,7 +17,6 @@ import (
 	"peerlink/broker"
 	"peerlink/broker/rabbitmq/rabbittest"
 	"peerlink/link/linktest"
-	"peerlink/node"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
 	"peerlink/smp"
@@ -35,6 +34,9 @@ var bothBrokers = map[string]linktest.Kind{"embedded": linktest.Embedded, "Rabbi
 func TestMain(m *testing.M) {
 	// Most tests wait for the disk, and for each other's processes.
 	if err := flag.Set("test.parallel", "4"); err != nil { // -parallel on the command line counts more
+		panic(err)
+	}
+	if err := startNames(); err != nil {
 		panic(err)
 	}
 	os.Exit(rabbittest.Run(m))
@@ -126,10 +128,7 @@ func TestPeerMoves(t *testing.T) {
 	}
 	other.Put(authority, linktest.Message(t, other, authority, 2))
 	authority.Addr = linktest.FreeAddress(t)
-	manifest := filepath.Join(authority.Path(), "nodeinfo", "stomp.toml")
-	if err := os.WriteFile(manifest, node.EncodeStompTOML(aa, []string{authority.Addr}), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	authority.Manifest(authority.Addr)
 	authority.CertFile, authority.KeyFile = authority.ServerCert(t) // new server key
 	authority.Start()
 	other.Sign(t, authority.Bundle(t))
@@ -144,11 +143,8 @@ func TestDeadServersAreSkipped(t *testing.T) {
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	impostor := linktest.New(t, da) // somebody else's server on the address
 	impostor.Start()
-	manifest := filepath.Join(authority.Path(), "nodeinfo", "stomp.toml")
 	servers := []string{"127.0.0.1:1", impostor.Addr, authority.Addr, "no-such-host.invalid:1"}
-	if err := os.WriteFile(manifest, node.EncodeStompTOML(aa, servers), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	authority.Manifest(servers...)
 	nodetest.Peer(t, authority.Node, other.Node)
 	authority.Start()
 	other.Start()

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"peerlink/link/linktest"
-	"peerlink/node"
 	"peerlink/node/nodetest"
 	"peerlink/node/pki"
 )
@@ -101,10 +100,7 @@ func TestOpenSSLServer(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			authority, friend, stranger := linktest.New(t, aa), linktest.New(t, ca), linktest.New(t, ca)
-			manifest := filepath.Join(authority.Path(), "nodeinfo", "stomp.toml")
-			if err := os.WriteFile(manifest, node.EncodeStompTOML(aa, []string{authority.Addr}), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			authority.Manifest(authority.Addr)
 			nodetest.Peer(t, authority.Node, friend.Node)
 
 			shows := tt.as(authority, stranger)

@@ -265,20 +265,14 @@ func TestNewServersAreFollowed(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	before, after := forward(t, authority.Addr), forward(t, authority.Addr)
-	manifest := filepath.Join(authority.Path(), "nodeinfo", "stomp.toml")
-	move := func(server string) {
-		if err := os.WriteFile(manifest, node.EncodeStompTOML(aa, []string{server}), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	move(before)
+	authority.Manifest(before)
 	nodetest.Peer(t, authority.Node, other.Node)
 	authority.Start()
 	other.Start()
 	exchange(t, authority, other, 1)
 	other.Put(authority, numbered(t, other, authority, 100, 500)...)
 
-	move(after)
+	authority.Manifest(after)
 	other.Sign(t, authority.Bundle(t))
 	linktest.Eventually(t, "the new server", func() error {
 		for _, c := range other.Service.Status().Peers[0].Connections {

@@ -2,14 +2,11 @@ package link_test
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"peerlink/link/linktest"
-	"peerlink/node"
 )
 
 // rests waits until the node has given up so many connections for want of
@@ -56,10 +53,7 @@ func TestIdleConnectionRests(t *testing.T) {
 				t.Fatal(err)
 			}
 			authority.Addr = linktest.FreeAddress(t)
-			manifest := filepath.Join(authority.Path(), "nodeinfo", "stomp.toml")
-			if err := os.WriteFile(manifest, node.EncodeStompTOML(aa, []string{authority.Addr}), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			authority.Manifest(authority.Addr)
 			authority.Start()
 			other.Sign(t, authority.Bundle(t))
 			put(3)

@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"peerlink/broker"
 	"peerlink/broker/embedded"
 	"peerlink/link"
+	"peerlink/node"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
 )
@@ -101,6 +104,16 @@ func PairOn(t testing.TB, agent nodetype.Type, authorityOn, otherOn Kind) (autho
 	authority.Start()
 	other.Start()
 	return authority, other
+}
+
+// Manifest makes the node's stomp.toml name these servers. Peers learn of it from
+// the next info-bundle.
+func (n *Node) Manifest(servers ...string) {
+	n.t.Helper()
+	manifest := filepath.Join(n.Path(), "nodeinfo", "stomp.toml")
+	if err := os.WriteFile(manifest, node.EncodeStompTOML(n.Identity().Type, servers), 0o644); err != nil {
+		n.t.Fatal(err)
+	}
 }
 
 // Start starts the node's link service.

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"peerlink/internal/durable"
 	"peerlink/node/infobundle"
 )
@@ -91,7 +93,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			h.Close()
 		}
 	})
-	err := h.Serve(limit(l, maxConns))
+	err := h.Serve(netutil.LimitListener(l, maxConns))
 	if stop() {
 		l.Close()
 		return fmt.Errorf("publish the info-bundle: %w", err)
