@@ -66,7 +66,10 @@ func (r router) route(name, key string) []int64 {
 	if e == nil {
 		return nil
 	}
-	queues := slices.Concat(e.fanout, e.all, e.exact[key], e.prefix[key])
+	queues := slices.Concat(e.fanout, e.all, e.exact[key])
+	if key != "" { // it has no words, not even an empty one
+		queues = append(queues, e.prefix[key]...)
+	}
 	for i := range len(key) {
 		if key[i] == '.' {
 			queues = append(queues, e.prefix[key[:i]]...)

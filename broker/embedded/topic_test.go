@@ -34,6 +34,7 @@ func TestRoute(t *testing.T) {
 			[]string{"12.34.ab.cd.00.00.00.01"},
 			[]string{"12.34.AB.CD.00.00.00.01", "12.34.ab.cd.00.00.00", "12.34.ab.cd.00.00.00.01.00", "12.34.ab.cd.00.00.00.010"}},
 		{"", []string{""}, []string{"00", "."}},
+		{".#", []string{".", ".00", "..", "..00"}, []string{"", "00", "00."}},
 	} {
 		r := make(router)
 		r.bind(binding{exchange: "to_creditors", key: test.key, queue: 7})
