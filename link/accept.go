@@ -107,12 +107,32 @@ func (s *Service) admit(r *receiver, id pki.Identity, chain []*x509.Certificate,
 	if len(chain) < 2 || !bytes.Equal(st.Root.RawSubjectPublicKeyInfo, chain[1].RawSubjectPublicKeyInfo) {
 		return "The certificate was not signed by the pinned root key."
 	}
-	if len(p.conns) >= s.cfg.MaxConnsPerPeer {
+	if len(p.conns) >= s.cfg.MaxConnsPerPeer && !s.giveWay(p) {
 		return "Too many connections from one peer."
 	}
-	r.peer, r.state = p, st
+	r.peer, r.state, r.since = p, st, time.Now()
 	p.conns[r] = stop
 	return ""
+}
+
+// giveWay ends a peer's oldest connection in good order, for a new one, if it has
+// lasted for a turn. So neither connections that were abandoned, which their silence
+// shows only later, nor as many as may be keep the peer's others out: it may have
+// more queues than that. The caller holds the peer's mu.
+func (s *Service) giveWay(p *peer) bool {
+	var oldest *receiver
+	for r := range p.conns {
+		if oldest == nil || r.since.Before(oldest.since) {
+			oldest = r
+		}
+	}
+	if oldest == nil || time.Since(oldest.since) < s.cfg.ConnTurn {
+		return false
+	}
+	p.conns[oldest]()
+	delete(p.conns, oldest)
+	s.repeats.tell(oldest.log, slog.LevelInfo, deed{p.id, "gives way"}, "the peer has as many connections as it may have, its oldest gives way")
+	return true
 }
 
 func (s *Service) dismiss(r *receiver) {

@@ -55,7 +55,10 @@ type Config struct {
 	MaxHandshakes    int // going on at once, a quarter of them of one source; 256
 	MaxHandshakeRate int // begun in a second; 200
 	MaxConnsPerPeer  int // accepted from one peer at once; 10
-	MaxRate          int // messages taken from one peer in a second; no limit
+	// ConnTurn is how old a connection must be to give way to another one of its
+	// peer, which has as many as it may have. 30 s.
+	ConnTurn time.Duration
+	MaxRate  int // messages taken from one peer in a second; no limit
 
 	// Brokers that several services of the node share.
 
@@ -91,6 +94,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxHandshakes, 256)
 	setDefault(&c.MaxHandshakeRate, 200)
 	setDefault(&c.MaxConnsPerPeer, 10)
+	setDefault(&c.ConnTurn, 30*time.Second)
 	setDefault(&c.ClaimPause, 3*time.Second)
 	setDefault(&c.DrainedAfter, time.Minute)
 	setDefault(&c.DrainPause, 15*time.Minute)

@@ -106,6 +106,38 @@ func TestTooManyConnections(t *testing.T) {
 	authority.Take(1)
 }
 
+// As many connections as allowed, none of which is of any use, keep the same peer's
+// next one out for a turn and no longer. What the one that gives way had sent is
+// confirmed.
+func TestOldConnectionsGiveWay(t *testing.T) {
+	t.Parallel()
+	authority, honest, bad := trio(t, linktest.Embedded, func(n *linktest.Node) {
+		n.Config.MaxConnsPerPeer, n.Config.ConnTurn = 3, time.Second
+	})
+	start := time.Now()
+	first := session(t, bad, authority)
+	if _, err := io.WriteString(first, sendFrame("1", translated(t, bad, authority, 1))+"SEND\ndest"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		session(t, bad, authority)
+	}
+	bad.Start()
+	bad.Put(authority, linktest.Message(t, bad, authority, 2))
+	got := authority.Take(2)
+	if took := time.Since(start); took < time.Second {
+		t.Errorf("a connection had to give way after %v", took)
+	}
+	if got["number 1"].Type == "" || got["number 2"].Type == "" {
+		t.Errorf("got %v", got)
+	}
+	answer, err := io.ReadAll(first)
+	if err != nil || !bytes.Contains(answer, []byte("receipt-id:1\n")) || bytes.Contains(answer, []byte("ERROR")) {
+		t.Errorf("the oldest one ended with %q, %v", answer, err)
+	}
+	flows(t, authority, honest, 3)
+}
+
 // Connections that are opened and then say nothing, or too little, hold up nobody
 // from elsewhere, and end in time.
 func TestHandshakeFlood(t *testing.T) {

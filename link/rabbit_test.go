@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"peerlink/broker/rabbitmq/rabbittest"
 	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
 )
 
 // On RabbitMQ the messages for a peer travel over as many connections as the
@@ -51,6 +53,32 @@ func TestSeveralQueues(t *testing.T) {
 		t.Fatal(err)
 	}
 	connections(0)
+}
+
+// A peer that takes fewer connections than there are queues gets what is in all of
+// them, in turns, and each once.
+func TestMoreQueuesThanConnections(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.NewOn(t, aa, linktest.RabbitMQ), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	if err := authority.SetQueues(context.Background(), other.Identity().ID, 3); err != nil {
+		t.Fatal(err)
+	}
+	other.Config.MaxConnsPerPeer, other.Config.ConnTurn = 1, 50*time.Millisecond
+	other.Start()
+	authority.Start()
+	linktest.Eventually(t, "a refusal for want of a turn", func() error {
+		if text := other.Log.String(); !strings.Contains(text, "Too many connections") {
+			return errors.New(text)
+		}
+		return nil
+	})
+	authority.Put(other, numbered(t, authority, other, 0, 1000)...)
+	other.Take(1000)
+	authority.Left(other, 0)
+	if repeated := other.Service.Status().Peers[0].Counts.Stored - 1000; repeated != 0 {
+		t.Errorf("%d messages came again: connections did not give way in good order", repeated)
+	}
 }
 
 // RabbitMQ is killed and started again in the middle of traffic, below both

@@ -22,6 +22,7 @@ type receiver struct {
 	s      *Service
 	peer   *peer
 	state  *peerState
+	since  time.Time // when it was admitted
 	server *stomp.Server
 	log    *slog.Logger
 
