@@ -428,3 +428,87 @@ func TestHostileServer(t *testing.T) {
 		})
 	}
 }
+
+// With the limits of time that services have: who sends a byte of a frame each
+// second is cut off after 42 seconds, though that is no silence, and so is who never
+// reads his receipts, after a minute at most, while he goes on sending. The log
+// says why, and honest peers do not notice.
+func TestCutInTime(t *testing.T) {
+	t.Parallel()
+	authority, honest, bad := trio(t, linktest.Embedded, func(n *linktest.Node) { n.Wrap = smallBuffers })
+	// cut waits until a connection has ended, and tells why.
+	cut := func(conn *tls.Conn) (why string) {
+		t.Helper()
+		remote := "remote=" + conn.LocalAddr().String()
+		linktest.Eventually(t, "the end of a connection", func() error {
+			for line := range strings.Lines(authority.Log.String()) {
+				if strings.Contains(line, "not receiving any more") && strings.Contains(line, remote) {
+					why = line
+					return nil
+				}
+			}
+			return errors.New(authority.Log.String())
+		})
+		return why
+	}
+	begin := time.Now()
+
+	deaf := session(t, bad, authority)
+	if err := deaf.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	deaf.SetDeadline(time.Now().Add(2 * linktest.Patience))
+	flood := bytes.Repeat([]byte(sendFrame(strings.Repeat("r", 480), translated(t, bad, authority, 1))), 100)
+	go func() {
+		for {
+			if _, err := deaf.Write(flood); err != nil {
+				return
+			}
+		}
+	}()
+
+	slow := session(t, bad, authority)
+	slow.SetDeadline(time.Now().Add(2 * linktest.Patience))
+	slowBegin := time.Now()
+	answer := make(chan []byte, 1)
+	go func() {
+		text, _ := io.ReadAll(slow)
+		answer <- text
+	}()
+	if _, err := io.WriteString(slow, "SEND\ndestination:"); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var text []byte
+	for n := 0; text == nil; n++ {
+		select {
+		case <-tick.C:
+			_, _ = io.WriteString(slow, "x") // an error means that the answer comes
+			if n == 10 {
+				flows(t, authority, honest, 1)
+			}
+		case text = <-answer:
+		}
+	}
+	if took := time.Since(slowBegin); took < 41*time.Second || took > 50*time.Second || !bytes.Contains(text, []byte("ERROR\n")) {
+		t.Errorf("a byte a second was answered after %v with %q", took, text)
+	}
+	if why := cut(slow); !strings.Contains(why, stomp.ErrSlow.Error()) {
+		t.Errorf("a byte a second: %s", why)
+	}
+	// With its receive buffer full, a client's kernel takes no news of the window
+	// any more: what it sends may come to a stop in the middle of a frame.
+	if why := cut(deaf); !strings.Contains(why, stomp.ErrStalled.Error()) && !strings.Contains(why, stomp.ErrSlow.Error()) {
+		t.Errorf("who does not read: %s", why)
+	}
+	if took := time.Since(begin); took > 80*time.Second {
+		t.Errorf("both were cut off after %v", took)
+	}
+	flows(t, authority, honest, 2)
+	for _, p := range authority.Service.Status().Peers {
+		if p.ID == bad.Identity().ID && len(p.Connections) > 0 {
+			t.Errorf("there are %+v", p.Connections)
+		}
+	}
+}
