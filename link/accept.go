@@ -11,6 +11,7 @@ import (
 	"net"
 	"time"
 
+	"peerlink/internal/repeats"
 	"peerlink/node/pki"
 )
 
@@ -28,7 +29,7 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 		if err != nil {
 			// Out of file descriptors, for example: that passes.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.repeats.tell(s.log, slog.LevelError, deed{kind: "accept"}, "can not accept connections, trying again", "err", err)
+			s.repeats.Tell(s.log, slog.LevelError, repeats.Deed{Kind: "accept"}, "can not accept connections, trying again", "err", err)
 			if wait(ctx, pause) != nil {
 				return err
 			}
@@ -41,13 +42,13 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 
 // meet finds out who has connected, and serves a peer until the connection ends.
 func (s *Service) meet(ctx, connCtx context.Context, tcp net.Conn) {
-	from := deed{who: sourceOf(tcp.RemoteAddr()).String()}
+	from := repeats.Deed{Who: sourceOf(tcp.RemoteAddr()).String()}
 	leave, err := s.enter(ctx, tcp)
 	if err != nil {
 		tcp.Close()
 		s.rejected.count(reasonOverload)
-		from.kind = "dropped"
-		s.repeats.tell(s.log, slog.LevelWarn, from, "connection dropped before the handshake", "remote", tcp.RemoteAddr(), "err", err)
+		from.Kind = "dropped"
+		s.repeats.Tell(s.log, slog.LevelWarn, from, "connection dropped before the handshake", "remote", tcp.RemoteAddr(), "err", err)
 		return
 	}
 	// A refused connection keeps its place in the gate until it has been told.
@@ -57,8 +58,8 @@ func (s *Service) meet(ctx, connCtx context.Context, tcp net.Conn) {
 		tcp.Close()
 		s.rejected.count(handshakeReason(err))
 		if !errors.Is(err, io.EOF) { // port scanners and health checks
-			from.kind = handshakeFault(err)
-			s.repeats.tell(s.log, slog.LevelWarn, from, "handshake failed", "remote", tcp.RemoteAddr(), "err", err)
+			from.Kind = handshakeFault(err)
+			s.repeats.Tell(s.log, slog.LevelWarn, from, "handshake failed", "remote", tcp.RemoteAddr(), "err", err)
 		}
 		return
 	}
@@ -131,7 +132,7 @@ func (s *Service) giveWay(p *peer) bool {
 	}
 	p.conns[oldest]()
 	delete(p.conns, oldest)
-	s.repeats.tell(oldest.log, slog.LevelInfo, deed{p.id, "gives way"}, "the peer has as many connections as it may have, its oldest gives way")
+	s.repeats.Tell(oldest.log, slog.LevelInfo, repeats.Deed{Who: p.id, Kind: "gives way"}, "the peer has as many connections as it may have, its oldest gives way")
 	return true
 }
 

@@ -16,7 +16,7 @@
 //
 // Nobody is trusted beyond what he has proved, and everything that others can make
 // this side do is bounded: before the handshake by a [gate], after it for each peer
-// ([receiver.hold]), and in the log ([repeats]). A connection that has nothing to
+// ([receiver.hold]), and in the log ([repeats.Repeats]). A connection that has nothing to
 // send rests ([Config.IdleTimeout]). docs/security.md tells who may be hostile.
 //
 // The queues that lead to a peer are one, or with a broker that spreads the
@@ -45,6 +45,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"peerlink/internal/repeats"
 )
 
 // Service keeps all links of one node.
@@ -54,7 +56,7 @@ type Service struct {
 	roster  *roster
 	claims  *claims
 	gate    *gate
-	repeats *repeats
+	repeats *repeats.Repeats
 	fetches chan struct{} // has an element for each info-bundle that is being fetched
 
 	errands chan struct{} // has an element for each errand that is being run
@@ -87,7 +89,7 @@ func New(cfg Config) *Service {
 			waiting:    4 * cfg.MaxHandshakes,
 			perSecond:  cfg.MaxHandshakeRate,
 		}),
-		repeats: newRepeats(),
+		repeats: repeats.New(),
 		fetches: make(chan struct{}, maxFetches),
 		errands: make(chan struct{}, maxErrands),
 		settled: make(chan *peer),
@@ -102,10 +104,10 @@ func New(cfg Config) *Service {
 // sent, disconnects and returns nil. It returns an error only if it can not
 // start or go on at all.
 func (s *Service) Run(ctx context.Context) error {
-	defer s.repeats.close()
+	defer s.repeats.Close()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	connCtx, cut := s.outlast(ctx)
+	connCtx, cut := s.outlast(ctx, context.WithoutCancel(ctx))
 	defer cut()
 	if err := s.scan(ctx, connCtx); err != nil {
 		s.cfg.Listener.Close()
@@ -138,11 +140,12 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
-// outlast makes the context of connections: it outlasts ctx by the time that
-// they need to end cleanly. Every goroutine has its own way to end within
-// [Config.DrainTimeout]; the second more is for those that a peer would hold up.
-func (s *Service) outlast(ctx context.Context) (connCtx context.Context, cut func()) {
-	connCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+// outlast makes the context of connections that are asked to end when ctx is done:
+// it lasts longer, by the time that they need to end cleanly, unless parent ends
+// before. Every goroutine has its own way to end within [Config.DrainTimeout]; the
+// second more is for those that a peer, or the broker, would hold up.
+func (s *Service) outlast(ctx, parent context.Context) (connCtx context.Context, cut func()) {
+	connCtx, cancel := context.WithCancel(parent)
 	forget := context.AfterFunc(ctx, func() {
 		late := time.AfterFunc(s.cfg.DrainTimeout+time.Second, cancel)
 		context.AfterFunc(connCtx, func() { late.Stop() })

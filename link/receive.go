@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"peerlink/broker"
+	"peerlink/internal/repeats"
 	"peerlink/node/pki"
 	"peerlink/smp"
 	"peerlink/stomp"
@@ -40,18 +41,19 @@ type receiver struct {
 func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.Identity, chain []*x509.Certificate, admitted func()) {
 	log := s.log.With("peer", id.ID, "remote", conn.RemoteAddr().String())
 	defer conn.Close()
-	connCtx, cut := context.WithCancel(connCtx)
+	// stop asks the connection to end in good order. Whatever holds it up then, such
+	// as a broker that does not answer, it ends.
+	stopCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	connCtx, cut := s.outlast(stopCtx, connCtx)
 	defer cut()
 	defer context.AfterFunc(connCtx, func() { conn.Close() })()
 
-	// stop asks the connection to end in good order.
-	stopCtx, stop := context.WithCancel(ctx)
-	defer stop()
 	r := &receiver{s: s, log: log, first: 1}
 	r.news.L = &r.mu
 	if reason := s.admit(r, id, chain, stop); reason != "" {
 		s.rejected.count(reasonNoPeer)
-		s.repeats.tell(log, slog.LevelWarn, deed{id.ID, reason}, "connection refused", "reason", reason)
+		s.repeats.Tell(log, slog.LevelWarn, repeats.Deed{Who: id.ID, Kind: reason}, "connection refused", "reason", reason)
 		stomp.NewConn(conn, stomp.DefaultLimits()).Fail(&stomp.ServerError{Message: reason})
 		return
 	}
@@ -66,15 +68,15 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 		ConnectTimeout: s.cfg.ConnectTimeout,
 	})
 	if err != nil {
-		s.repeats.tell(log, slog.LevelWarn, deed{id.ID, "no STOMP connection"}, "no STOMP connection", "err", err)
+		s.repeats.Tell(log, slog.LevelWarn, repeats.Deed{Who: id.ID, Kind: "no STOMP connection"}, "no STOMP connection", "err", err)
 		return
 	}
 	defer r.server.Close()
-	s.repeats.tell(log, slog.LevelInfo, deed{id.ID, "receiving"}, "receiving", "chain", describeChain(chain))
+	s.repeats.Tell(log, slog.LevelInfo, repeats.Deed{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(chain))
 	defer r.peer.tally.opened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, chain)()
 	r.peer.hasCalled()
 	err = r.run(stopCtx, connCtx)
-	s.repeats.tell(log, slog.LevelInfo, deed{id.ID, "not receiving"}, "not receiving any more", "err", err)
+	s.repeats.Tell(log, slog.LevelInfo, repeats.Deed{Who: id.ID, Kind: "not receiving"}, "not receiving any more", "err", err)
 }
 
 // run moves messages from the connection to the broker until the peer
@@ -104,7 +106,7 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	})
 	defer giveUp.Stop()
 	if storeErr := <-confirmed; storeErr != nil {
-		r.log.Error("received messages can not be stored", "err", storeErr)
+		r.s.repeats.Tell(r.log, slog.LevelError, repeats.Deed{Who: r.peer.id, Kind: "not stored"}, "received messages can not be stored", "err", storeErr)
 		r.peer.tally.note(fmt.Errorf("received messages can not be stored: %w", storeErr))
 		r.server.Fail(&stomp.ServerError{Message: internalError})
 		return storeErr

@@ -9,6 +9,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"peerlink/broker"
+	"peerlink/internal/repeats"
 	"peerlink/stomp"
 )
 
@@ -167,7 +168,9 @@ func (sd *sender) once(ctx, connCtx context.Context) (ok bool, err error) {
 		sd.peer.follower.failed(sd.s.cfg.Follow)
 		return false, err
 	}
-	// Nothing survives the end of connCtx.
+	// Nothing survives the end of connCtx, which is not long after that of ctx.
+	connCtx, cut := sd.s.outlast(ctx, connCtx)
+	defer cut()
 	defer context.AfterFunc(connCtx, func() { conn.Close() })()
 	defer conn.Close()
 	start := time.Now()
@@ -186,5 +189,5 @@ func (sd *sender) once(ctx, connCtx context.Context) (ok bool, err error) {
 
 // tell writes what the peer has a part in, and could make happen again and again.
 func (sd *sender) tell(log *slog.Logger, level slog.Level, text string, args ...any) {
-	sd.s.repeats.tell(log, level, deed{sd.queue, text}, text, args...)
+	sd.s.repeats.Tell(log, level, repeats.Deed{Who: sd.queue, Kind: text}, text, args...)
 }

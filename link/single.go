@@ -101,8 +101,8 @@ func (s *Service) Drain(ctx context.Context, peerID, queue string) error {
 // single does one thing until ctx is done. What it has begun may take
 // [Config.DrainTimeout] to end cleanly.
 func (s *Service) single(ctx context.Context, do func(ctx, connCtx context.Context) error) error {
-	defer s.repeats.close()
-	connCtx, cut := s.outlast(ctx)
+	defer s.repeats.Close()
+	connCtx, cut := s.outlast(ctx, context.WithoutCancel(ctx))
 	defer cut()
 	err := do(ctx, connCtx)
 	s.wg.Wait()

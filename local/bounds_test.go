@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"strconv"
@@ -280,5 +281,21 @@ func TestHeartBeat(t *testing.T) {
 	beat, err := stomp.ParseHeartBeat(offered)
 	if err != nil || beat.Send != stomp.DefaultSend || beat.Receive != stomp.DefaultReceive {
 		t.Errorf("the door offers heart-beat %q (%v)", offered, err)
+	}
+}
+
+// Who has no passcode can not fill the log, however often he tries.
+func TestRefusalsDoNotFillTheLog(t *testing.T) {
+	var out bytes.Buffer
+	h := newHouse(t, func(c *Config, _ *bounds) { c.Log = slog.New(slog.NewTextHandler(&out, nil)) })
+	for range 100 {
+		w := h.wireOn(h.dial())
+		w.send("CONNECT", "", "accept-version", "1.2", "passcode", "guess")
+		w.expectError("wrong passcode")
+	}
+	h.stop()
+	lines := strings.Count(out.String(), "could not connect")
+	if lines == 0 || lines > 40 || !strings.Contains(out.String(), "like_this=") {
+		t.Errorf("%d lines in the log:\n%s", lines, &out)
 	}
 }

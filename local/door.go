@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"peerlink/broker/embedded"
+	"peerlink/internal/repeats"
 	"peerlink/internal/socket"
 	"peerlink/stomp"
 )
@@ -60,6 +61,7 @@ type Door struct {
 	listeners   []net.Listener
 	connections chan struct{} // holds a token for each that has shown the passcode
 	close       func() error
+	repeats     *repeats.Repeats // whoever may connect could fill the log otherwise
 }
 
 // Open makes the passcode if there is none, and opens the door: clients can
@@ -78,6 +80,7 @@ func open(cfg Config, b bounds) (*Door, error) {
 		bounds:      b,
 		log:         cfg.Log,
 		connections: make(chan struct{}, b.connections),
+		repeats:     repeats.New(),
 	}
 	if d.types == nil {
 		d.types = func(string) bool { return true }
@@ -161,6 +164,7 @@ func (d *Door) closeListeners() error {
 // connection is closed. That takes some seconds where clients do not read. It
 // may be called once.
 func (d *Door) Serve(ctx context.Context) error {
+	defer d.repeats.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
@@ -205,7 +209,7 @@ func (d *Door) accept(ctx context.Context, l net.Listener, running *sync.WaitGro
 			return
 		}
 		<-opening
-		d.log.Warn("can not accept connections of local applications", "err", err)
+		d.repeats.Tell(d.log, slog.LevelWarn, repeats.Deed{Kind: "accept"}, "can not accept connections of local applications", "err", err)
 		select {
 		case <-time.After(acceptPause):
 		case <-ctx.Done():
@@ -240,7 +244,7 @@ func (d *Door) serve(ctx context.Context, nc net.Conn, log *slog.Logger, opened 
 		}
 	})
 	if err != nil {
-		log.Info("a local application could not connect", "err", err)
+		d.repeats.Tell(log, slog.LevelInfo, repeats.Deed{Kind: "connect"}, "a local application could not connect", "err", err)
 		return
 	}
 	opened()

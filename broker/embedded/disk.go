@@ -23,6 +23,18 @@ type disk struct {
 	full   bool
 }
 
+// compare tells when the disk fills before a single peer's quota does: then it is
+// the disk that stops that peer, and all others with it.
+func (d *disk) compare(quota int64) {
+	if quota <= 0 || d.min <= 0 {
+		return
+	}
+	if free, err := freeBytes(d.dir); err == nil && free-d.min < quota {
+		d.log.Warn("the disk has less room than one peer may fill, and could be full before that peer is held back: lower the quota, or make room",
+			"free", free, "peer_quota", quota)
+	}
+}
+
 // await waits until there is room.
 func (d *disk) await(ctx context.Context, s *Store) error {
 	if d.min <= 0 {

@@ -213,6 +213,7 @@ func Open(path string, opts Options) (*Store, error) {
 	s.close = sync.OnceValue(s.closeOnce)
 	s.quotas = newQuotas(opts.PeerQuota, usage, s.log)
 	s.disk = &disk{dir: filepath.Dir(path), min: opts.MinFree, inside: s.freeInside, log: s.log}
+	s.disk.compare(opts.PeerQuota)
 	s.writer = newWriter(w, s.log, s.bells, newBudget(life, opts.MaxPending, opts.MaxPendingBytes), s.quotas)
 	go s.writer.run(life)
 	return s, nil

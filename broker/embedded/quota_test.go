@@ -174,6 +174,19 @@ func TestQuotaEasedByOthers(t *testing.T) {
 	counted(t, s, "a")
 }
 
+// A quota that is more than the disk has room for does not protect other peers, and
+// that is told when the store is opened; one that there is room for is not.
+func TestQuotaWithoutRoom(t *testing.T) {
+	log := make(reports, 10)
+	openTest(t, Options{PeerQuota: 1, MinFree: 1, Logger: slog.New(log)})
+	openTest(t, Options{PeerQuota: math.MaxInt64, Logger: slog.New(log)}) // without a floor there is none to protect
+	openTest(t, Options{PeerQuota: math.MaxInt64, MinFree: 1, Logger: slog.New(log)})
+	log.want(t, "WARN the disk has less room than one peer may fill")
+	if len(log) > 0 {
+		t.Errorf("also told: %v", <-log)
+	}
+}
+
 // While the disk is almost full nothing is taken from peers, but messages of the
 // node's own applications are; what is free inside the file counts as free.
 func TestDiskFloor(t *testing.T) {

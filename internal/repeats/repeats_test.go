@@ -1,4 +1,4 @@
-package link
+package repeats
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 func TestRepeatsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var buf bytes.Buffer
-		log, r := slog.New(slog.NewTextHandler(&buf, nil)), newRepeats()
+		log, r := slog.New(slog.NewTextHandler(&buf, nil)), New()
 		told := func() (lines, deeds int) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -35,10 +35,10 @@ func TestRepeatsAreCounted(t *testing.T) {
 		}
 		const flood = 100_000
 		for range flood {
-			r.tell(log, slog.LevelWarn, deed{"192.0.2.1/32", "TLS"}, "handshake failed", "err", "x")
+			r.Tell(log, slog.LevelWarn, Deed{"192.0.2.1/32", "TLS"}, "handshake failed", "err", "x")
 			time.Sleep(10 * time.Millisecond)
 		}
-		r.tell(log, slog.LevelWarn, deed{"192.0.2.2/32", "TLS"}, "handshake failed", "err", "x")
+		r.Tell(log, slog.LevelWarn, Deed{"192.0.2.2/32", "TLS"}, "handshake failed", "err", "x")
 		time.Sleep(2 * lastRepeat)
 		synctest.Wait()
 		if lines, deeds := told(); lines > 25 || deeds != flood+1 {
@@ -50,7 +50,7 @@ func TestRepeatsAreCounted(t *testing.T) {
 
 		// What comes slowly is no flood at first, but does not go on like this.
 		for range flood / 1000 {
-			r.tell(log, slog.LevelWarn, deed{"192.0.2.1/32", "TLS"}, "handshake failed", "err", "x")
+			r.Tell(log, slog.LevelWarn, Deed{"192.0.2.1/32", "TLS"}, "handshake failed", "err", "x")
 			time.Sleep(500 * time.Millisecond)
 		}
 		time.Sleep(2 * lastRepeat)
@@ -60,10 +60,10 @@ func TestRepeatsAreCounted(t *testing.T) {
 		}
 
 		for i := range 2*toldAtOnce + 1 {
-			r.tell(log, slog.LevelWarn, deed{"192.0.2.1/32", "TLS"}, "handshake failed", "n", i)
+			r.Tell(log, slog.LevelWarn, Deed{"192.0.2.1/32", "TLS"}, "handshake failed", "n", i)
 		}
-		r.close()
-		r.tell(log, slog.LevelWarn, deed{"192.0.2.1/32", "TLS"}, "handshake failed")
+		r.Close()
+		r.Tell(log, slog.LevelWarn, Deed{"192.0.2.1/32", "TLS"}, "handshake failed")
 		if lines, deeds := told(); lines != toldAtOnce+1 || deeds != 2*toldAtOnce+1 {
 			t.Errorf("%d deeds in %d lines before the end", deeds, lines)
 		}
@@ -74,10 +74,10 @@ func TestRepeatsAreCounted(t *testing.T) {
 func TestRepeatsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var buf bytes.Buffer
-		log, r := slog.New(slog.NewTextHandler(&buf, nil)), newRepeats()
-		defer r.close()
+		log, r := slog.New(slog.NewTextHandler(&buf, nil)), New()
+		defer r.Close()
 		for i := range 10 * maxRepeats {
-			r.tell(log, slog.LevelWarn, deed{fmt.Sprint(i), "TLS"}, "handshake failed")
+			r.Tell(log, slog.LevelWarn, Deed{fmt.Sprint(i), "TLS"}, "handshake failed")
 		}
 		if len(r.seen) > maxRepeats+1 {
 			t.Errorf("%d deeds are remembered", len(r.seen))
@@ -85,7 +85,7 @@ func TestRepeatsAreBounded(t *testing.T) {
 		if lines := strings.Count(buf.String(), "\n"); lines > maxRepeats+toldAtOnce {
 			t.Errorf("%d lines", lines)
 		}
-		r.tell(log, slog.LevelWarn, deed{"1", "expired"}, "another kind")
+		r.Tell(log, slog.LevelWarn, Deed{"1", "expired"}, "another kind")
 		if !strings.Contains(buf.String(), "another kind") {
 			t.Error("another kind is not told")
 		}

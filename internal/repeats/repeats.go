@@ -1,4 +1,6 @@
-package link
+// Package repeats keeps others from flooding the log: what they do again and again is
+// told a few times, then counted, and told at growing intervals.
+package repeats
 
 import (
 	"context"
@@ -20,19 +22,19 @@ const (
 	maxRepeats = 1024
 )
 
-// repeats writes into the log what others do, so that they can not flood it.
+// Repeats writes into the log what others do, so that they can not flood it.
 // The first times are told at once; more of the same is counted, and told at
 // growing intervals. After an interval in which nothing happened, all is
-// forgotten.
-type repeats struct {
+// forgotten. Its methods are safe for concurrent use.
+type Repeats struct {
 	mu     sync.Mutex
-	seen   map[deed]*repeat
+	seen   map[Deed]*repeat
 	closed bool
 }
 
-// deed is what counts as the same. Neither part may be of another's choice: who
-// is an address or a peer, kind one of a few.
-type deed struct{ who, kind string }
+// Deed is what counts as the same. Neither part may be of another's choice: Who
+// is an address or a peer, Kind one of a few.
+type Deed struct{ Who, Kind string }
 
 type repeat struct {
 	again bool // it has happened since next was last called
@@ -51,17 +53,18 @@ type entry struct {
 	args  []any
 }
 
-func newRepeats() *repeats { return &repeats{seen: make(map[deed]*repeat)} }
+// New makes one, which must be closed.
+func New() *Repeats { return &Repeats{seen: make(map[Deed]*repeat)} }
 
-// tell writes an entry, or counts it.
-func (r *repeats) tell(log *slog.Logger, level slog.Level, d deed, text string, args ...any) {
+// Tell writes an entry, or counts it.
+func (r *Repeats) Tell(log *slog.Logger, level slog.Level, d Deed, text string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return
 	}
 	if r.seen[d] == nil && len(r.seen) >= maxRepeats {
-		d.who = "" // there is one for each kind
+		d.Who = "" // there is one for each kind
 	}
 	p := r.seen[d]
 	if p == nil {
@@ -81,7 +84,7 @@ func (r *repeats) tell(log *slog.Logger, level slog.Level, d deed, text string, 
 }
 
 // next tells what has been counted since it was told last.
-func (r *repeats) next(d deed, p *repeat) {
+func (r *Repeats) next(d Deed, p *repeat) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -107,8 +110,8 @@ func (p *repeat) flush() {
 	p.count, p.last = 0, entry{}
 }
 
-// close tells what has not been told, and stops.
-func (r *repeats) close() {
+// Close tells what has not been told, and stops.
+func (r *Repeats) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
