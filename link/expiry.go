@@ -146,10 +146,8 @@ func remedy(role string) string {
 		return "make a new one (peerlink server-cert issue) and put it in place, no restart is needed"
 	case "peer_server":
 		return "tell the peer's owner, who has to make a new server certificate"
-	case "issued":
-		return "sign the peer's info-bundle again, and send the new peer certificate to its owner"
-	case "received":
-		return "ask the peer's owner for a new peer certificate, and register it (peerlink peer register)"
+	case "issued", "received":
+		return "nothing renews a peer certificate, which is made for centuries: the two nodes have to become peers anew, under another ID"
 	default:
 		return "a node can not renew its root certificate: see the documentation"
 	}
