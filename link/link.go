@@ -47,6 +47,7 @@ import (
 	"time"
 
 	"peerlink/internal/repeats"
+	"peerlink/node"
 )
 
 // Service keeps all links of one node.
@@ -62,6 +63,8 @@ type Service struct {
 	errands chan struct{} // has an element for each errand that is being run
 	settled chan *peer    // those whose errand is done
 	pending int           // errands not taken out of settled; belongs to the goroutine that scans
+
+	manifest *[2]node.FileStamp // as the node's stomp.toml was last looked at; belongs to the goroutine that scans
 
 	started  time.Time
 	rejected rejections

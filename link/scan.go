@@ -35,6 +35,7 @@ func (s *Service) watch(ctx, connCtx context.Context) {
 		}
 		err := s.scan(ctx, connCtx)
 		s.followDue(ctx)
+		s.watchManifest()
 		switch {
 		case err == nil:
 			if trouble != "" {

@@ -2,8 +2,10 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"peerlink/internal/durable"
@@ -18,6 +20,49 @@ const publishedBundle = "db/info-bundle.zip"
 // whatever it was called by those who made it. The reference's scripts do not
 // write it.
 func (d *Dir) PublishedBundle() string { return d.file(filepath.FromSlash(publishedBundle)) }
+
+// ErrUnpublished means that the node's stomp.toml says something else than its
+// newest info-bundle, from which peers learn of it.
+var ErrUnpublished = errors.New("the newest info-bundle says something else")
+
+// CheckManifest looks at the node's own stomp.toml as its peers will. It reports what
+// they could not read, or [ErrUnpublished]. Where no info-bundle was made here that
+// could be compared ([Dir.PublishedBundle]), nothing is wrong with that.
+func (d *Dir) CheckManifest() error {
+	data, err := readFile(d.ownManifest())
+	if err != nil {
+		return err
+	}
+	stomp, err := ParseStompTOML(data, d.identity.ID)
+	if err != nil {
+		return err
+	}
+	if stomp.BundleURLsErr != nil {
+		return stomp.BundleURLsErr
+	}
+	bundle, err := durable.Read(d.PublishedBundle(), infobundle.MaxSize)
+	if err != nil {
+		return nil
+	}
+	if b, err := infobundle.Read(bundle, time.Now()); err == nil && !stomp.IsIn(b) {
+		return fmt.Errorf("%s: %w", infobundle.StompTOML, ErrUnpublished)
+	}
+	return nil
+}
+
+// IsIn tells whether an info-bundle says the same as the manifest.
+func (c *StompConfig) IsIn(b *infobundle.Bundle) bool {
+	said, err := ParseStompTOML(b.File(infobundle.StompTOML), b.Identity.ID)
+	return err == nil && reflect.DeepEqual(said, c)
+}
+
+// ManifestStamp is a fingerprint of what [Dir.CheckManifest] looks at. While it stays
+// equal, so does the result.
+func (d *Dir) ManifestStamp() [2]FileStamp {
+	return [2]FileStamp{StampFile(d.ownManifest()), StampFile(d.PublishedBundle())}
+}
+
+func (d *Dir) ownManifest() string { return d.file("nodeinfo", infobundle.StompTOML) }
 
 // PublishBundle puts an info-bundle that was signed elsewhere where
 // [Dir.PublishedBundle] says, unless a newer one is there: it may have taken a

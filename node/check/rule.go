@@ -153,7 +153,8 @@ const (
 	RuleStompTOML Rule = "nodeinfo.stomp"
 	// RuleUpdatedAt: updated-at.txt holds a date, not one in the future.
 	RuleUpdatedAt Rule = "nodeinfo.date"
-	// RulePublished: the info-bundle that is published is sound, and the node's.
+	// RulePublished: the info-bundle that is published is sound, the node's, and
+	// says what its stomp.toml says.
 	RulePublished Rule = "nodeinfo.published"
 )
 

@@ -402,6 +402,9 @@ func (b *breakages) peers(w *world) {
 	b.warning("deactivated without certificate", ca, func(f *fixture) { f.remove(peer + "sub-ca.crt"); f.write(peer+"DEACTIVATED", "2024-01-01\n") }, check.RulePeerState)
 	b.problem("no servers known", ca, func(f *fixture) { f.remove(peer + "nodeinfo/stomp.toml") }, check.RuleStompTOML)
 	b.warning("published bundle cut", ca, func(f *fixture) { f.replace("db/info-bundle.zip", "root-ca.crt", "") }, check.RulePublished)
+	b.warning("manifest not published", ca, func(f *fixture) {
+		f.write("nodeinfo/stomp.toml", "servers = [\"new.example.com:1234\"]\nhost = \"/\"\ndestination = \"/exchange/creditors_in\"\n")
+	}, check.RulePublished)
 	b.warning("somebody else's bundle published", ca, func(f *fixture) {
 		data, err := os.ReadFile(filepath.Join(w.dirs[aa], "db", "info-bundle.zip"))
 		f.must(err)

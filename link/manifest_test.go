@@ -1,0 +1,54 @@
+package link_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"peerlink/link"
+	"peerlink/link/linktest"
+)
+
+// The node's own stomp.toml may change under a running service, also into something
+// that is none: no link notices, the log says what peers will see and what to do,
+// once; and with the next info-bundle, which is published, they follow.
+func TestOwnManifestChanges(t *testing.T) {
+	t.Parallel()
+	m := newMover(t, link.Follow{Local: true, Every: 20 * impatient.After})
+	m.other.Start()
+	m.send(1)
+	m.receive(1)
+	manifest := filepath.Join(m.authority.Path(), "nodeinfo", "stomp.toml")
+	if err := os.WriteFile(manifest, []byte("servers = ["), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	says(t, m.authority, "own stomp.toml can not be used", 1)
+	exchange(t, m.authority, m.other, 2)
+
+	elsewhere := forward(t, m.authority.Addr)
+	m.manifest(elsewhere)
+	says(t, m.authority, "own stomp.toml is not what peers know", 1)
+	exchange(t, m.authority, m.other, 3)
+	if got := m.known().Stomp.Servers[0]; got != m.authority.Addr {
+		t.Errorf("the peer knows %s before it is published", got)
+	}
+
+	m.authority.Bundle(t)
+	waitForLog(t, m.other, "new=["+elsewhere+"]")
+	exchange(t, m.authority, m.other, 4)
+	says(t, m.authority, "own stomp.toml", 2)
+	if log := m.authority.Log.String(); strings.Contains(log, "its link ends") {
+		t.Errorf("a link has ended:\n%s", log)
+	}
+}
+
+// A service that starts with a stomp.toml that peers do not know says so.
+func TestOwnManifestAtStart(t *testing.T) {
+	t.Parallel()
+	n := linktest.New(t, aa)
+	n.Bundle(t)
+	n.Manifest("new.example.com:1234")
+	n.Start()
+	says(t, n, "own stomp.toml is not what peers know", 1)
+}
