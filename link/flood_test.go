@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"peerlink/broker"
 	"peerlink/broker/embedded"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
@@ -427,43 +426,6 @@ func TestHostileServer(t *testing.T) {
 			}
 			other.Left(authority, 0)
 		})
-	}
-}
-
-// rejecting is a broker that takes no messages of peers.
-type rejecting struct{ broker.Broker }
-
-type rejectingPublisher struct{ broker.Publisher }
-
-func (r rejecting) Publish(ctx context.Context, confirmed func(uint64, error)) (broker.Publisher, error) {
-	p, err := r.Broker.Publish(ctx, confirmed)
-	return rejectingPublisher{p}, err
-}
-
-func (rejectingPublisher) Publish(context.Context, *broker.Incoming) error {
-	return errors.New("the queue is full")
-}
-
-// While the broker takes nothing, as one with a limited queue does, a peer can not
-// fill the log by trying again and again.
-func TestRejectedMessagesDoNotFillTheLog(t *testing.T) {
-	t.Parallel()
-	authority, _, bad := trio(t, linktest.Embedded, func(n *linktest.Node) {
-		n.Config.Broker = rejecting{n.Config.Broker}
-		n.Config.MaxConnsPerPeer = 100 // they take a moment to end
-	})
-	frame := sendFrame("1", translated(t, bad, authority, 1))
-	for range 50 {
-		conn := session(t, bad, authority)
-		if _, err := io.WriteString(conn, frame); err != nil {
-			t.Fatal(err)
-		}
-		if answer, err := io.ReadAll(conn); err != nil || bytes.Contains(answer, []byte("RECEIPT")) {
-			t.Errorf("answer is %q, %v", answer, err)
-		}
-	}
-	if lines := strings.Count(authority.Log.String(), "received messages can not be stored"); lines == 0 || lines > toldAtMost {
-		t.Errorf("%d lines about messages that are not stored", lines)
 	}
 }
 

@@ -90,8 +90,15 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	}
 	defer pub.Close()
 
+	// When nothing more will be confirmed, nobody waits until the peer says
+	// something: it may have nothing to say, and waits for its receipts.
+	stopCtx, halt := context.WithCancel(stopCtx)
+	defer halt()
 	confirmed := make(chan error, 1)
-	go func() { confirmed <- r.confirm() }()
+	go func() {
+		confirmed <- r.confirm()
+		halt()
+	}()
 	defer context.AfterFunc(stopCtx, r.server.StopReading)()
 	holdCtx, release := r.holdContext(stopCtx)
 	defer release()

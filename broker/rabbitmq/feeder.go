@@ -63,7 +63,10 @@ func (f *feeder) publish(ctx context.Context, messages ...amqp.Publishing) (rout
 	routed = true
 	for {
 		select {
-		case <-f.returned: // came before the confirmation
+		case _, open := <-f.returned: // came before the confirmation
+			if !open { // the channel has been closed since: there are no more
+				return routed, nil
+			}
 			routed = false
 		default:
 			return routed, nil
