@@ -52,11 +52,7 @@ func (b *Broker) browse(ctx context.Context, queue string, do func(*browser) err
 	if br.left, err = br.count(ctx); err != nil || br.left == 0 {
 		return err
 	}
-	l, err := b.consuming.get(ctx)
-	if err != nil {
-		return err
-	}
-	if br.channel, err = b.open(ctx, l, func(*amqp.Channel) error { return nil }); err != nil {
+	if _, br.channel, err = b.consuming.open(ctx, func(*live, *amqp.Channel) error { return nil }); err != nil {
 		return err
 	}
 	defer closeChannel(br.channel)

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ type connection struct {
 	purpose string // "publishing", "consuming" or "declaring"
 
 	mu        sync.Mutex
+	next      *connection     // for what this one has no room for; nil if that was not needed
 	current   *live           // nil, or it may have ended
 	dialing   *dialing        // the attempt that is under way, if any
 	pauses    backoff.BackOff // between attempts that fail
@@ -36,6 +38,71 @@ func newConnection(b *Broker, purpose string) *connection {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 100*time.Millisecond, 5*time.Second
 	return &connection{broker: b, purpose: purpose, pauses: pauses}
+}
+
+// maxConnections is how many connections there may be for one purpose. RabbitMQ
+// gives each of them 2,047 channels, unless it is configured otherwise.
+const maxConnections = 64
+
+// open opens a channel and prepares it, on the connection or, where that has no
+// room for more, on the next one that has. It returns the connection too.
+func (c *connection) open(ctx context.Context, prepare func(*live, *amqp.Channel) error) (l *live, ch *amqp.Channel, err error) {
+	for range maxConnections {
+		if l, err = c.get(ctx); err != nil {
+			return nil, nil, err
+		}
+		if ch, err = l.open(ctx, c.broker, prepare); !errors.Is(err, amqp.ErrChannelMax) {
+			return l, ch, err
+		}
+		c = c.following()
+	}
+	return nil, nil, err
+}
+
+func (c *connection) following() *connection {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next == nil {
+		c.next = newConnection(c.broker, c.purpose)
+	}
+	return c.next
+}
+
+// chain is the connection, and all that follow it.
+func (c *connection) chain() (list []*connection) {
+	for c != nil {
+		list = append(list, c)
+		c.mu.Lock()
+		next := c.next
+		c.mu.Unlock()
+		c = next
+	}
+	return list
+}
+
+// restore makes the connection again in the background, if there was one or should
+// have been, and nobody else does it.
+func (c *connection) restore() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	lost := c.current != nil && c.current.IsClosed() || c.current == nil && !c.notBefore.IsZero()
+	if lost && c.dialing == nil {
+		go func() { _, _ = c.get(c.broker.life) }()
+	}
+}
+
+// blocked tells why RabbitMQ takes nothing from the connection, if so.
+func (c *connection) blocked() error {
+	c.mu.Lock()
+	l := c.current
+	c.mu.Unlock()
+	if l == nil || l.IsClosed() {
+		return nil
+	}
+	if block := l.blocked(); block != nil {
+		return block.err()
+	}
+	return nil
 }
 
 // get returns the connection, and makes it if there is none. It makes one
@@ -227,7 +294,7 @@ func (l *live) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan amqp.B
 // open opens a channel and prepares it. While RabbitMQ takes no messages, it
 // reports [ErrBlocked]. Neither the library nor, in all states, RabbitMQ knows
 // a time limit for that; here it is ctx, and [Options.ConnectTimeout].
-func (b *Broker) open(ctx context.Context, l *live, prepare func(*amqp.Channel) error) (*amqp.Channel, error) {
+func (l *live) open(ctx context.Context, b *Broker, prepare func(*live, *amqp.Channel) error) (*amqp.Channel, error) {
 	block := l.blockage()
 	select {
 	case <-block.begun:
@@ -245,7 +312,7 @@ func (b *Broker) open(ctx context.Context, l *live, prepare func(*amqp.Channel) 
 	go func() {
 		ch, err := l.Channel()
 		if err = explain(err); err == nil {
-			if err = prepare(ch); err != nil {
+			if err = prepare(l, ch); err != nil {
 				ch.Close()
 			}
 		}

@@ -39,10 +39,6 @@ func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, er
 }
 
 func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
-	l, err := b.consuming.get(ctx)
-	if err != nil {
-		return nil, err
-	}
 	c := &consumer{
 		broker:  b,
 		queue:   queue,
@@ -53,7 +49,8 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 		ended:   make(chan struct{}),
 	}
 	var deliveries <-chan amqp.Delivery
-	c.channel, err = b.open(ctx, l, func(ch *amqp.Channel) error {
+	var err error
+	_, c.channel, err = b.consuming.open(ctx, func(_ *live, ch *amqp.Channel) error {
 		c.cancelled = ch.NotifyCancel(make(chan string, 1))
 		c.lost = ch.NotifyClose(make(chan *amqp.Error, 1))
 		if err := ch.Qos(b.opts.Prefetch, 0, false); err != nil {

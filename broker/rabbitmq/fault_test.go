@@ -167,6 +167,9 @@ func TestMemoryAlarm(t *testing.T) {
 		}
 		return nil
 	})
+	if err := b.Trouble(); !errors.Is(err, ErrBlocked) {
+		t.Errorf("trouble: got %v, want ErrBlocked", err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	if err := p.Publish(ctx, incoming(inbox, "", "x")); !errors.Is(err, context.DeadlineExceeded) {
@@ -195,6 +198,9 @@ func TestMemoryAlarm(t *testing.T) {
 		if string(d.Body) != fmt.Sprint(i+1) {
 			t.Errorf("message %d is %s", i+1, d.Body)
 		}
+	}
+	if err := b.Trouble(); err != nil {
+		t.Errorf("trouble afterwards: %v", err)
 	}
 	for _, text := range []string{"takes no messages for now", "takes messages again"} {
 		if n := strings.Count(log.String(), text); n != 1 {

@@ -17,6 +17,7 @@ type feeder struct {
 	queue  string
 
 	channel  *amqp.Channel // nil, or it may be closed
+	live     *live         // that it is on
 	returned <-chan amqp.Return
 }
 
@@ -24,22 +25,18 @@ type feeder struct {
 // confirmed them all. It tells whether the queue exists: if not, some of them
 // may have been stored before it was deleted.
 func (f *feeder) publish(ctx context.Context, messages ...amqp.Publishing) (routed bool, err error) {
-	l, err := f.broker.publishing.get(ctx)
-	if err != nil {
-		return false, err
-	}
-	if block := l.blocked(); block != nil {
-		return false, block.err()
-	}
 	if f.channel == nil || f.channel.IsClosed() {
 		returned := make(chan amqp.Return, maxFeed)
-		if f.channel, err = f.broker.open(ctx, l, func(ch *amqp.Channel) error {
+		if f.live, f.channel, err = f.broker.publishing.open(ctx, func(_ *live, ch *amqp.Channel) error {
 			ch.NotifyReturn(returned)
 			return explain(ch.Confirm(false))
 		}); err != nil {
 			return false, err
 		}
 		f.returned = returned
+	}
+	if block := f.live.blocked(); block != nil {
+		return false, block.err()
 	}
 	sent := make([]*amqp.DeferredConfirmation, len(messages))
 	for i, m := range messages {
@@ -60,16 +57,22 @@ func (f *feeder) publish(ctx context.Context, messages ...amqp.Publishing) (rout
 			return false, fmt.Errorf("%w: RabbitMQ refuses it", ErrNotConfirmed)
 		}
 	}
-	routed = true
+	return !anyReturned(f.returned), nil
+}
+
+// anyReturned tells whether RabbitMQ has returned a message. It does so before it
+// confirms it. A channel that has ended since has no more to tell.
+func anyReturned(returned <-chan amqp.Return) bool {
+	found := false
 	for {
 		select {
-		case _, open := <-f.returned: // came before the confirmation
-			if !open { // the channel has been closed since: there are no more
-				return routed, nil
+		case _, open := <-returned:
+			if !open {
+				return found
 			}
-			routed = false
+			found = true
 		default:
-			return routed, nil
+			return found
 		}
 	}
 }

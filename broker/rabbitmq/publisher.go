@@ -28,13 +28,8 @@ func (b *Broker) Publish(ctx context.Context, confirmed func(n uint64, err error
 }
 
 func (b *Broker) publish(ctx context.Context, confirmed func(n uint64, err error)) (*publisher, error) {
-	l, err := b.publishing.get(ctx)
-	if err != nil {
-		return nil, err
-	}
 	p := &publisher{
 		broker:    b,
-		live:      l,
 		confirmed: confirmed,
 		headers:   make(amqp.Table),
 		room:      make(chan struct{}, b.opts.MaxPending),
@@ -45,7 +40,8 @@ func (b *Broker) publish(ctx context.Context, confirmed func(n uint64, err error
 	}
 	p.finish = sync.OnceFunc(func() { close(p.closing) })
 	p.stop = sync.OnceFunc(func() { p.finish(); close(p.stopping) })
-	p.channel, err = b.open(ctx, l, func(ch *amqp.Channel) error {
+	var err error
+	p.live, p.channel, err = b.publishing.open(ctx, func(_ *live, ch *amqp.Channel) error {
 		p.returned = ch.NotifyReturn(make(chan amqp.Return, 16))
 		p.lost = ch.NotifyClose(make(chan *amqp.Error, 1))
 		return explain(ch.Confirm(false))

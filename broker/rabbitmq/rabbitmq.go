@@ -49,7 +49,8 @@
 //
 // There are three connections: one for publishing, because RabbitMQ stops
 // reading from it when it is short of memory or disk, one for consuming, and
-// one for declaring, because some mistakes cost the connection. Nothing is
+// one for declaring, because some mistakes cost the connection. (With thousands of
+// streams or queues there are more, as a connection has a limited number of channels.) Nothing is
 // repaired behind the back of the user. When a connection is lost, the
 // Consumers and Publishers on it report an error and are of no use any more;
 // what was not acknowledged is in its queue again, and what was not confirmed
@@ -60,7 +61,8 @@
 // a part of it. The log gets one line when RabbitMQ is lost, when the reason
 // changes, and when it is back.
 //
-// There is no goroutine that tries to connect while nobody needs it.
+// There is no goroutine that tries to connect while nobody needs it. Whoever asks
+// for [Broker.Trouble] does.
 package rabbitmq
 
 import (
@@ -231,8 +233,13 @@ func (b *Broker) shutDown() {
 	b.end()
 	deadline := time.Now().Add(patience)
 	var wg sync.WaitGroup
-	for _, c := range []*connection{b.publishing, b.consuming, b.declaring} {
+	for _, c := range b.connections() {
 		wg.Go(func() { c.close(deadline) })
 	}
 	wg.Wait()
+}
+
+// connections are all that there are.
+func (b *Broker) connections() []*connection {
+	return slices.Concat(b.publishing.chain(), b.consuming.chain(), b.declaring.chain())
 }

@@ -24,11 +24,7 @@ func peerExchange(q broker.PeerQueue) string { return q.Prefix + ".x." + q.PeerI
 func deadLetterQueue(queue string) string { return queue + ".XQ" }
 
 func (b *Broker) onDeclaring(ctx context.Context, do func(declarer) error) error {
-	l, err := b.declaring.get(ctx)
-	if err != nil {
-		return err
-	}
-	ch, err := b.open(ctx, l, func(ch *amqp.Channel) error {
+	_, ch, err := b.declaring.open(ctx, func(l *live, ch *amqp.Channel) error {
 		return do(declarer{live: l, ch: ch, queueType: b.opts.QueueType})
 	})
 	if err == nil {

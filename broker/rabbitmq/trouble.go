@@ -21,6 +21,8 @@ func explain(err error) error {
 	switch {
 	case e == amqp.ErrClosed:
 		return &explained{"the connection to RabbitMQ is closed", e}
+	case e == amqp.ErrChannelMax:
+		return &explained{"RabbitMQ gives no more channels", e}
 	case e == amqp.ErrCredentials:
 		return &explained{"RabbitMQ refuses the user name or password, or ends the connection during login", e}
 	case e.Server:
@@ -70,9 +72,16 @@ type health struct {
 // counts as part of it: it may be noticed as late as its heart-beat is missed.
 const oneOutage = time.Minute
 
-// Trouble says why there is no connection to RabbitMQ; nil if there is one, or
-// nobody has needed one yet.
+// Trouble says why RabbitMQ can not be used: a connection was lost or can not be
+// made, or it takes no messages. It is nil if nobody has needed one yet. To ask is
+// reason enough to connect again, in the background: the next answer knows more.
 func (b *Broker) Trouble() error {
+	for _, c := range b.connections() {
+		c.restore()
+		if err := c.blocked(); err != nil {
+			return err
+		}
+	}
 	h := b.health
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -2,9 +2,12 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"peerlink/broker/rabbitmq/rabbittest"
 )
@@ -39,5 +42,66 @@ func TestTrouble(t *testing.T) {
 	t.Cleanup(func() { b.Release(context.Background(), q) })
 	if err := b.Trouble(); err != nil {
 		t.Errorf("connected: %v", err)
+	}
+}
+
+// A connection that somebody closes is trouble only until it is there again, for
+// which nobody has to need it: a service that is not sent to while it is in trouble
+// would stay so.
+func TestTroubleEnds(t *testing.T) {
+	s := rabbittest.Get(t)
+	b := openTest(t, s.URL(), Options{})
+	declared(t, b)
+	openStream(t, b)
+	if err := s.Control("eval", `[rabbit_networking:close_connection(P, "by the test") || P <- rabbit_networking:connections(), `+
+		`[{client_properties, L}] <- [rabbit_networking:connection_info(P, [client_properties])], lists:keymember(<<"peerlink publishing">>, 3, L)].`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "noticing", func() error {
+		if b.Trouble() == nil {
+			return errors.New("no trouble")
+		}
+		return nil
+	})
+	eventually(t, "the end of the trouble", b.Trouble)
+}
+
+// With more streams and queues than one connection has room for, there are more
+// connections.
+func TestManyStreams(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL()+"?channel_max=10", Options{})
+	inbox := "accounts_in" + suffix()
+	o.inbox(inbox)
+	for range 25 {
+		p := openStream(t, b)
+		o.check(p.Publish(testContext(t), incoming(inbox, "", "1")))
+		if n, err := p.wait(1); n != 1 || err != nil {
+			t.Fatalf("%d confirmed, %v", n, err)
+		}
+		declared(t, b)
+	}
+	if n := len(b.connections()); n != 3+3+1 {
+		t.Errorf("there are %d connections", n)
+	}
+}
+
+// Whether a message was returned is known also when the channel has ended since,
+// and finding out never takes long.
+func TestAnyReturned(t *testing.T) {
+	for _, tt := range []struct {
+		returns int
+		ended   bool
+	}{{0, false}, {0, true}, {2, false}, {2, true}} {
+		returned := make(chan amqp.Return, 4)
+		for range tt.returns {
+			returned <- amqp.Return{}
+		}
+		if tt.ended {
+			close(returned)
+		}
+		if got := anyReturned(returned); got != (tt.returns > 0) {
+			t.Errorf("%+v: %v", tt, got)
+		}
 	}
 }
