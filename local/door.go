@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -243,6 +244,9 @@ func (d *Door) serve(ctx context.Context, nc net.Conn, log *slog.Logger, opened 
 			return refusef("too many connections: %d are open already", d.bounds.connections)
 		}
 	})
+	if errors.Is(err, io.EOF) {
+		return // somebody looked whether the door is there
+	}
 	if err != nil {
 		d.repeats.Tell(log, slog.LevelInfo, repeats.Deed{Kind: "connect"}, "a local application could not connect", "err", err)
 		return

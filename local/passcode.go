@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"peerlink/internal/durable"
 )
 
 const (
@@ -56,21 +58,14 @@ func openPasscode(stateDir string) (*passcode, error) {
 
 // makePasscode makes the file, unless it is there.
 func makePasscode(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	_, err = f.WriteString(rand.Text() + "\n")
-	if err == nil {
-		err = f.Sync() // or a power cut could leave an empty file behind
+	err := durable.Create(path, []byte(rand.Text()+"\n"), 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil // another process was faster
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	return nil
+	return err
 }
 
 // readPasscode reads the file. It reports [ErrExposed] where others can too.

@@ -7,7 +7,7 @@ import (
 
 // Stamp is a fingerprint of the files that decide about traffic with a peer,
 // made without reading them. While it stays equal, nothing has changed.
-type Stamp [12]FileStamp
+type Stamp [13]FileStamp
 
 // FileStamp is a fingerprint of one file, made without reading it. The zero
 // FileStamp is that of a file that is absent.
@@ -44,6 +44,7 @@ func (d *Dir) Stamp(id string) (s Stamp) {
 		d.file("peers", id, noFollow),
 		d.file("peers", id, "nodeinfo", "stomp.toml"),
 		d.file("peers", id, "nodeinfo", "updated-at.txt"),
+		d.file("creditors-subnet.txt"),
 		d.file("debtors-subnet.txt"),
 	}
 	for i, path := range files {

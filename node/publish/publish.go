@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"peerlink/internal/durable"
+	"peerlink/node"
 	"peerlink/node/infobundle"
 )
 
@@ -33,6 +34,7 @@ const (
 	maxHeader    = 8 << 10
 	readTimeout  = 5 * time.Second
 	writeTimeout = 30 * time.Second
+	retryPause   = time.Second // before a file that was no good is read again
 	stopTimeout  = time.Second // for answers that are on their way when the server stops
 )
 
@@ -50,8 +52,10 @@ type Server struct {
 	readTimeout time.Duration
 
 	mu      sync.Mutex
-	seen    fs.FileInfo // of the file that current comes from, or that was refused
 	current *bundle     // the last good one; nil if there was none
+	seen    node.FileStamp // the file as it was last read, or refused
+	again   time.Time      // if it was refused: when it is read again, though nothing has changed
+	trouble string         // with the file, as it was last told
 }
 
 type bundle struct {
@@ -126,33 +130,34 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // bundle returns the current info-bundle, nil if there is none. A file that is no
-// good is reported once, and the last good one is served meanwhile.
+// good is reported once, and the last good one is served meanwhile. What is wrong
+// need not be the file, so it is read again now and then.
 func (s *Server) bundle() *bundle {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fi, err := os.Stat(s.cfg.File)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) && s.seen != nil {
-			s.cfg.Log.Error("the info-bundle can not be read, the last good one is published", "err", err)
-		}
-		s.seen = nil
+	stamp := node.StampFile(s.cfg.File)
+	if stamp == s.seen && (s.trouble == "" || time.Now().Before(s.again)) {
 		return s.current
 	}
-	if s.seen != nil && os.SameFile(fi, s.seen) && fi.Size() == s.seen.Size() && fi.ModTime().Equal(s.seen.ModTime()) {
-		return s.current
+	s.seen, s.again = stamp, time.Now().Add(retryPause)
+	b, err := s.read()
+	if err == nil {
+		s.current, s.trouble = b, ""
+		return b
 	}
-	s.seen = fi
-	b, err := s.read(fi)
-	if err != nil {
+	if err.Error() != s.trouble && (s.current != nil || !errors.Is(err, fs.ErrNotExist)) { // of one that was never there New has told
 		s.cfg.Log.Error("the file is not published, the last good one is", "file", s.cfg.File, "err", err)
-		return s.current
 	}
-	s.current = b
-	return b
+	s.trouble = err.Error()
+	return s.current
 }
 
 // read reads the file. What peers would refuse is not published.
-func (s *Server) read(fi fs.FileInfo) (*bundle, error) {
+func (s *Server) read() (*bundle, error) {
+	fi, err := os.Stat(s.cfg.File)
+	if err != nil {
+		return nil, err
+	}
 	data, err := durable.Read(s.cfg.File, infobundle.MaxSize)
 	if err != nil {
 		return nil, err

@@ -181,6 +181,26 @@ func TestFileChanges(t *testing.T) {
 	}
 }
 
+// A file that could not be used is read again now and then, though nothing about it
+// has changed: it may have been the clock, or something else that was missing.
+func TestFileIsTriedAgain(t *testing.T) {
+	n, stranger := newNode(t), newNode(t)
+	n.Bundle(t)
+	s := New(Config{File: n.PublishedBundle(), Root: stranger.Root()})
+	if s.bundle() != nil {
+		t.Fatal("published with the wrong root certificate")
+	}
+	s.cfg.Root = n.Root() // stands for what was wrong
+	if s.bundle() != nil {
+		t.Error("read again for each request")
+	}
+	for deadline := time.Now().Add(30 * time.Second); s.bundle() == nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not read again")
+		}
+	}
+}
+
 // Clients that open connections and say nothing hold only so many, for a short
 // while, and then others are served; what they send is bounded.
 func TestHostileClients(t *testing.T) {
