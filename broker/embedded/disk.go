@@ -13,8 +13,8 @@ const diskInterval = time.Second
 // disk knows whether the disk has room for messages of peers. What is kept free
 // is for the node's own applications.
 type disk struct {
-	dir    string
 	min    int64                 // bytes that must be free; 0: none
+	free   func() (int64, error) // bytes on the disk that are free
 	inside func() (int64, error) // bytes in the file that are free to be used again
 	log    *slog.Logger
 
@@ -29,7 +29,7 @@ func (d *disk) compare(quota int64) {
 	if quota <= 0 || d.min <= 0 {
 		return
 	}
-	if free, err := freeBytes(d.dir); err == nil && free-d.min < quota {
+	if free, err := d.free(); err == nil && free-d.min < quota {
 		d.log.Warn("the disk has less room than one peer may fill, and could be full before that peer is held back: lower the quota, or make room",
 			"free", free, "peer_quota", quota)
 	}
@@ -65,8 +65,9 @@ func (d *disk) isFull() bool {
 // look finds out how much is free. What can not be found out is no reason to
 // stop: a disk that is really full is noticed by the writer.
 func (d *disk) look() {
-	free, err := freeBytes(d.dir)
-	if err == nil && free < d.min {
+	free, err := d.free()
+	// What is free inside the file needs room in the write-ahead log first.
+	if err == nil && free < d.min && free >= d.min/4*3 {
 		var inside int64
 		inside, err = d.inside()
 		free += inside

@@ -212,7 +212,10 @@ func Open(path string, opts Options) (*Store, error) {
 	}
 	s.close = sync.OnceValue(s.closeOnce)
 	s.quotas = newQuotas(opts.PeerQuota, usage, s.log)
-	s.disk = &disk{dir: filepath.Dir(path), min: opts.MinFree, inside: s.freeInside, log: s.log}
+	s.disk = &disk{
+		min: opts.MinFree, log: s.log, inside: s.freeInside,
+		free: func() (int64, error) { return freeBytes(filepath.Dir(path)) },
+	}
 	s.disk.compare(opts.PeerQuota)
 	s.writer = newWriter(w, s.log, s.bells, newBudget(life, opts.MaxPending, opts.MaxPendingBytes), s.quotas)
 	go s.writer.run(life)

@@ -174,6 +174,34 @@ func TestQuotaEasedByOthers(t *testing.T) {
 	counted(t, s, "a")
 }
 
+// What is free in the file counts, but not as the only room there is: what goes there
+// has to go into the write-ahead log first. What can not be found out counts as room.
+func TestDiskIsFull(t *testing.T) {
+	const least = 100
+	for _, tt := range []struct {
+		free, inside int64
+		err          error
+		want         bool
+	}{
+		{free: least, want: false},
+		{free: least - 1, want: true},
+		{free: least - 1, inside: 1, want: false},
+		{free: least * 3 / 4, inside: least, want: false},
+		{free: least*3/4 - 1, inside: 1000 * least, want: true},
+		{free: 0, inside: 1000 * least, want: true},
+		{free: 0, err: errors.ErrUnsupported, want: false},
+	} {
+		d := disk{
+			min: least, log: slog.New(slog.DiscardHandler),
+			free:   func() (int64, error) { return tt.free, tt.err },
+			inside: func() (int64, error) { return tt.inside, nil },
+		}
+		if got := d.isFull(); got != tt.want {
+			t.Errorf("%d bytes free and %d in the file, %v: %v", tt.free, tt.inside, tt.err, got)
+		}
+	}
+}
+
 // A quota that is more than the disk has room for does not protect other peers, and
 // that is told when the store is opened; one that there is room for is not.
 func TestQuotaWithoutRoom(t *testing.T) {

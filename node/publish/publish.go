@@ -52,7 +52,7 @@ type Server struct {
 	readTimeout time.Duration
 
 	mu      sync.Mutex
-	current *bundle     // the last good one; nil if there was none
+	current *bundle        // the last good one; nil if there was none
 	seen    node.FileStamp // the file as it was last read, or refused
 	again   time.Time      // if it was refused: when it is read again, though nothing has changed
 	trouble string         // with the file, as it was last told
