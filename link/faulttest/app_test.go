@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"peerlink/local"
@@ -25,6 +26,7 @@ type entry interface {
 type direction struct {
 	name     string
 	from, to *member
+	quiet    *atomic.Bool
 	ledger   *ledger
 
 	poisoned chan bool // poison to send: whether it looks sound to the sender's side
@@ -64,9 +66,14 @@ func (d *direction) sendBy(ctx context.Context, e entry, tick <-chan time.Time, 
 		case <-ctx.Done():
 			return nil
 		case sendable := <-d.poisoned:
-			err = d.sendPoison(ctx, e, sendable)
+			if !d.quiet.Load() { // then there is no poison either
+				err = d.sendPoison(ctx, e, sendable)
+			}
 		case <-tick:
 			for range rate / bursts {
+				if d.quiet.Load() {
+					break
+				}
 				n, ok := d.ledger.next(maxBehind * rate)
 				if !ok {
 					break

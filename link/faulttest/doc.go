@@ -26,7 +26,10 @@
 // duration. When all of a round have ended, it waits until in each direction a
 // message has arrived that was given to the broker after that, behind all that
 // has gathered. How long this takes is the standstill; more than what follows
-// from the settings of the nodes (bound) fails the test. The seed decides which
+// from the settings of the nodes (bound) fails the test. In some rounds, the quiet
+// ones, the applications stop sending in the middle, and what they have sent must
+// arrive all the same. Between nodes that no fault of the round concerns, messages
+// must go on meanwhile. The seed decides which
 // faults come in which order and how long each lasts. What it can not decide is
 // what the processes are doing at that moment.
 //

@@ -77,11 +77,14 @@ var kinds = []kind{
 
 	{"certificate renewed", "directory", nil, renew},
 	{"certificate mismatched", "directory", nil, mismatch},
-	{"certificate expired", "directory", nil, expire},
+	{expiry, "directory", nil, expire},
 	{"directory gone", "directory", nil, hideDirectory},
 
 	{"poison", "messages", nil, poison},
 }
+
+// expiry concerns all nodes: their connections have to be made anew.
+const expiry = "certificate expired"
 
 // away ends the node's process and keeps it away.
 func (f *fault) away(s syscall.Signal) {

@@ -21,6 +21,7 @@ type report struct {
 	Rate          int                // messages a second, in each direction
 	Messages      map[string]figures // by direction
 	Rounds        int
+	QuietRounds   int                      // of them, those in which the applications stopped sending
 	Faults        map[string]*faultFigures // by kind
 	SetAside      int                      // messages; all of them poison
 	Starts        int                      // of processes
@@ -28,6 +29,7 @@ type report struct {
 	PeakMemoryMiB int64                    // of the largest process
 	Longest       float64                  // longest standstill, in seconds
 	LongestAfter  string                   // in which direction, and the faults of that round
+	Elsewhere     float64                  // longest wait for messages between nodes without a fault, in seconds
 
 	began time.Time
 }
@@ -45,15 +47,18 @@ func newReport() *report {
 
 // round notes a round of faults, and how long it took until everything moved
 // again, which direction last.
-func (r *report) round(faults []*fault, last string, standstill time.Duration) {
+func (r *report) round(of round, last string, standstill time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.Rounds++
+	if of.quiet > 0 {
+		r.QuietRounds++
+	}
 	seconds := standstill.Seconds()
 	if seconds > r.Longest {
-		r.Longest, r.LongestAfter = seconds, fmt.Sprintf("%s, after %v", last, faults)
+		r.Longest, r.LongestAfter = seconds, fmt.Sprintf("%s, after %v", last, of.faults)
 	}
-	for _, f := range faults {
+	for _, f := range of.faults {
 		k := r.Faults[f.name]
 		if k == nil {
 			k = new(faultFigures)
@@ -63,6 +68,13 @@ func (r *report) round(faults []*fault, last string, standstill time.Duration) {
 		k.total += seconds
 		k.Longest = max(k.Longest, seconds)
 	}
+}
+
+// elsewhere notes how long messages took at most between nodes without a fault.
+func (r *report) elsewhere(longest time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Elsewhere = max(r.Elsewhere, longest.Seconds())
 }
 
 // faults counts all faults.
@@ -99,7 +111,8 @@ func (r *report) String() string {
 		f := r.Messages[name]
 		fmt.Fprintf(&b, "%s: %d messages accepted, %d lost, %d damaged, %d repeated\n", name, f.Accepted, f.Lost, f.Damaged, f.Repeated)
 	}
-	fmt.Fprintf(&b, "%d faults in %d rounds; longest standstill %.2f s, %s\n", r.faults(), r.Rounds, r.Longest, r.LongestAfter)
+	fmt.Fprintf(&b, "%d faults in %d rounds, %d of them quiet; longest standstill %.2f s, %s\n", r.faults(), r.Rounds, r.QuietRounds, r.Longest, r.LongestAfter)
+	fmt.Fprintf(&b, "between nodes without a fault messages took %.2f s at most\n", r.Elsewhere)
 	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
 		k := r.Faults[name]
 		fmt.Fprintf(&b, "  %-24s %5d, then a standstill of %.2f s at most, %.2f s on average\n", name, k.Count, k.Longest, k.total/float64(k.Count))

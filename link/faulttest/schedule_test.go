@@ -70,48 +70,79 @@ func (s *schedule) stretch() time.Duration {
 	return 1
 }
 
+// round is a few faults that happen at the same time.
+type round struct {
+	faults []*fault
+	// quiet is when, from the beginning of the round, the applications stop sending,
+	// until all that they had sent has arrived: a link in trouble must come back
+	// without being asked for. 0: they go on.
+	quiet time.Duration
+}
+
 // each returns rounds in which every kind comes once, in random order, two
-// at a time where they do not concern the same.
-func (s *schedule) each() [][]*fault {
-	var rounds [][]*fault
+// at a time where they do not concern the same. Every other round is quiet.
+func (s *schedule) each() []round {
+	var rounds []round
 	for _, i := range s.random.Perm(len(s.kinds)) {
 		f := s.plan(s.kinds[i])
-		if n := len(rounds) - 1; n >= 0 && len(rounds[n]) == 1 && !clash(rounds[n], f) {
-			rounds[n] = append(rounds[n], f)
+		if n := len(rounds) - 1; n >= 0 && len(rounds[n].faults) == 1 && !clash(rounds[n].faults, f) {
+			rounds[n].faults = append(rounds[n].faults, f)
 			continue
 		}
-		rounds = append(rounds, []*fault{f})
+		rounds = append(rounds, round{faults: []*fault{f}})
+	}
+	for i := range rounds {
+		if i%2 == 1 {
+			rounds[i].quiet = s.time()
+		}
 	}
 	return rounds
 }
 
-// some returns a round of one to three faults.
-func (s *schedule) some() []*fault {
-	var round []*fault
+// some returns a round of one to three faults. One in four is quiet.
+func (s *schedule) some() round {
+	var r round
 	for range 1 + s.random.IntN(3) {
-		if f := s.plan(s.kinds[s.random.IntN(len(s.kinds))]); !clash(round, f) {
-			round = append(round, f)
+		if f := s.plan(s.kinds[s.random.IntN(len(s.kinds))]); !clash(r.faults, f) {
+			r.faults = append(r.faults, f)
 		}
 	}
-	return round
+	if s.random.IntN(4) == 0 {
+		r.quiet = s.time()
+	}
+	return r
 }
 
-// clash tells whether a fault concerns what one of the round does.
-func clash(round []*fault, f *fault) bool {
-	return slices.ContainsFunc(round, func(g *fault) bool { return g.node == f.node && g.on == f.on })
+// clash tells whether a fault concerns what one of the others does.
+func clash(faults []*fault, f *fault) bool {
+	return slices.ContainsFunc(faults, func(g *fault) bool { return g.node == f.node && g.on == f.on })
 }
 
-// round lets faults happen, and waits until messages go all ways again. It
-// returns false if they do not within the bound.
-func (w *world) round(faults []*fault) bool {
-	var running sync.WaitGroup
-	for _, f := range faults {
+// round lets faults happen, while messages must go on between nodes that have none,
+// and waits until messages go all ways again. It returns false if they do not within
+// the bound.
+func (w *world) round(r round) bool {
+	var running, watching sync.WaitGroup
+	over := make(chan struct{})
+	for _, d := range w.bystanders(r) {
+		watching.Go(func() { w.watch(d, r, over) })
+	}
+	for _, f := range r.faults {
 		running.Go(func() {
 			time.Sleep(f.after)
 			f.do(f)
 		})
 	}
+	if r.quiet > 0 {
+		running.Go(func() {
+			time.Sleep(r.quiet)
+			w.quiet.Store(true)
+		})
+		defer w.quiet.Store(false)
+	}
 	running.Wait()
+	close(over)
+	watching.Wait()
 
 	end := time.Now()
 	waiting := make(map[*direction]int)
@@ -121,24 +152,65 @@ func (w *world) round(faults []*fault) bool {
 	last := ""
 	ok := w.within(bound, func() bool {
 		for d, mark := range waiting {
-			if d.ledger.passed(mark) {
+			if r.quiet == 0 && d.ledger.passed(mark) || r.quiet > 0 && d.ledger.sum().Lost == 0 {
 				delete(waiting, d)
 				last = d.name
 			}
 		}
 		return len(waiting) == 0
 	})
-	w.report.round(faults, last, time.Since(end))
+	w.report.round(r, last, time.Since(end))
 	if !ok {
-		w.t.Errorf("%s", w.stuck(faults, waiting))
+		w.t.Errorf("%s", w.stuck(r, waiting))
 	}
 	return ok
 }
 
+// elsewhere is how long messages may take between two nodes that no fault concerns,
+// on a machine where others start and end processes meanwhile.
+const elsewhere = 5 * time.Second
+
+// bystanders are the directions between nodes that no fault of the round concerns,
+// while messages are sent.
+func (w *world) bystanders(r round) (list []*direction) {
+	for _, d := range w.directions {
+		concerned := r.quiet > 0 || slices.ContainsFunc(r.faults, func(f *fault) bool {
+			return f.node == d.from || f.node == d.to || f.name == expiry
+		})
+		if !concerned {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// watch sees to it that messages go on in a direction until the faults are over.
+func (w *world) watch(d *direction, r round, over <-chan struct{}) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	begin, mark := time.Now(), d.ledger.mark()
+	longest := time.Duration(0)
+	for ended := false; !ended; {
+		select {
+		case <-tick.C:
+		case <-over:
+			ended = true
+		}
+		longest = max(longest, time.Since(begin))
+		if d.ledger.passed(mark) {
+			begin, mark = time.Now(), d.ledger.mark()
+		}
+	}
+	w.report.elsewhere(longest)
+	if longest > elsewhere {
+		w.t.Errorf("%s stood still for %v during %v, which are not its own", d.name, longest, r.faults)
+	}
+}
+
 // stuck describes a standstill that did not end.
-func (w *world) stuck(faults []*fault, waiting map[*direction]int) string {
+func (w *world) stuck(r round, waiting map[*direction]int) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "nothing has moved for %v after %v:\n", bound, faults)
+	fmt.Fprintf(&b, "nothing has moved for %v after %v, quiet %v:\n", bound, r.faults, r.quiet > 0)
 	for d, mark := range waiting {
 		fmt.Fprintf(&b, "%s waits for message %d, %+v\n", d.name, mark, d.ledger.sum())
 	}

@@ -52,8 +52,8 @@ func (w *world) short(seed uint64) {
 	for range rounds {
 		todo = append(todo, some.some())
 	}
-	for _, faults := range todo {
-		if !w.round(faults) {
+	for _, r := range todo {
+		if !w.round(r) {
 			break
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,6 +39,7 @@ type world struct {
 	members    []*member
 	directions []*direction
 	report     *report
+	quiet      atomic.Bool // the applications send nothing
 }
 
 // member is one node of a world.
@@ -66,7 +68,7 @@ func newWorld(t *testing.T) *world {
 		for _, ends := range [][2]*member{{agent, authority}, {authority, agent}} {
 			w.directions = append(w.directions, &direction{
 				name: ends[0].name + "→" + ends[1].name, from: ends[0], to: ends[1],
-				ledger: newLedger(), poisoned: make(chan bool, 100),
+				quiet: &w.quiet, ledger: newLedger(), poisoned: make(chan bool, 100),
 			})
 		}
 	}
