@@ -17,8 +17,8 @@ const (
 	lineBytes = lineData + 2 // with the checksum
 )
 
-// maxShown bounds what is shown of one word that was typed, in bytes: no word of
-// the list has more than half of that.
+// maxShown bounds what is shown of one word that was typed, in bytes. Those of the
+// list are shorter by far.
 const maxShown = 20
 
 // LineError tells what is wrong with a line of words as it was typed. It may
