@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"peerlink/internal/pause"
 )
 
 // claims paces how the service takes queues to send from, so that others which
@@ -83,19 +85,7 @@ func (c *claims) due() time.Time {
 }
 
 // wait waits, or returns an error when ctx is done.
-func wait(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+func wait(ctx context.Context, d time.Duration) error { return pause.For(ctx, d) }
 
 // claimPause is the time until the next look at a queue that another process
 // uses. It varies, so that those that stand by get about as many of its queues

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"peerlink/internal/excerpt"
 	"peerlink/node/pki"
 )
 
@@ -91,7 +91,7 @@ func (t *tally) failed(err error) {
 func (t *tally) note(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.lastError, t.failedAt = clip(err.Error()), time.Now()
+	t.lastError, t.failedAt = excerpt.Limit(err.Error(), maxErrorText), time.Now()
 }
 
 // leaves are the server certificates that the peer shows on its connections, or
@@ -117,13 +117,6 @@ func (t *tally) leaves() []*x509.Certificate {
 
 // maxErrorText bounds the text of an error that is kept: a peer may have written it.
 const maxErrorText = 500
-
-func clip(s string) string {
-	if len(s) > maxErrorText {
-		return strings.ToValidUTF8(s[:maxErrorText], "") + "…"
-	}
-	return s
-}
 
 // reason is why a connection ended before it belonged to a peer.
 type reason string

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 
+	"peerlink/internal/bell"
 	"peerlink/stomp"
 )
 
@@ -40,7 +41,7 @@ type Client struct {
 	acks          []string                       // to be written
 	err           error                          // why the connection has ended
 
-	ackBell bell
+	ackBell bell.Bell
 	acking  sync.Mutex     // keeps ACKs in order
 	running sync.WaitGroup // the goroutines
 }
@@ -93,7 +94,7 @@ func newClient(ctx context.Context, nc net.Conn, secret string) (*Client, error)
 		done:          make(chan struct{}),
 		waiting:       make(map[uint64]func(error)),
 		subscriptions: make(map[string]*ClientSubscription),
-		ackBell:       newBell(),
+		ackBell:       bell.New(),
 	}
 	c.leave = sync.OnceFunc(func() { close(c.leaving) })
 	c.close = sync.OnceValue(func() error {

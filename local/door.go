@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"peerlink/broker/embedded"
+	"peerlink/internal/pause"
 	"peerlink/internal/repeats"
 	"peerlink/internal/socket"
 	"peerlink/stomp"
@@ -211,10 +212,7 @@ func (d *Door) accept(ctx context.Context, l net.Listener, running *sync.WaitGro
 		}
 		<-opening
 		d.repeats.Tell(d.log, slog.LevelWarn, repeats.Deed{Kind: "accept"}, "can not accept connections of local applications", "err", err)
-		select {
-		case <-time.After(acceptPause):
-		case <-ctx.Done():
-		}
+		_ = pause.For(ctx, acceptPause)
 	}
 }
 
@@ -264,11 +262,7 @@ func (d *Door) authenticate(ctx context.Context, connect *stomp.Frame) error {
 	if ok && d.passcode.matches(given) {
 		return nil
 	}
-	pause := time.NewTimer(d.bounds.guessPause)
-	defer pause.Stop()
-	select {
-	case <-pause.C:
-	case <-ctx.Done():
+	if pause.For(ctx, d.bounds.guessPause) != nil {
 		return context.Cause(ctx)
 	}
 	if !ok {

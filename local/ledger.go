@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"peerlink/internal/bell"
 )
 
 // AckMode says what acknowledges a message of a subscription (STOMP 1.2,
@@ -28,7 +30,7 @@ func (m AckMode) valid() bool {
 // delivery.
 type ledger struct {
 	prefetch int
-	freed    bell // rung when used has shrunk
+	freed    bell.Bell // rung when used has shrunk
 
 	mu   sync.Mutex
 	used int    // part of prefetch: messages given out, until they are removed or given back
@@ -38,7 +40,7 @@ type ledger struct {
 type held struct{ tag, seq uint64 }
 
 func newLedger(prefetch int) *ledger {
-	return &ledger{prefetch: prefetch, freed: newBell()}
+	return &ledger{prefetch: prefetch, freed: bell.New()}
 }
 
 // space is how many more messages may be given out.
@@ -60,7 +62,7 @@ func (l *ledger) free(n int) {
 	l.mu.Lock()
 	l.used -= n
 	l.mu.Unlock()
-	l.freed.ring()
+	l.freed.Ring()
 }
 
 // hold lets the client acknowledge a message. Tags must grow.

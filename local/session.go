@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"peerlink/internal/bell"
 	"peerlink/stomp"
 )
 
@@ -22,8 +23,8 @@ type session struct {
 	cancel context.CancelFunc
 	gaveUp chan struct{} // closed by giveUp
 
-	wake bell          // for run: receipts to write, or the end
-	room bell          // for read: pending has shrunk, or the end
+	wake bell.Bell     // for run: receipts to write, or the end
+	room bell.Bell     // for read: pending has shrunk, or the end
 	tags atomic.Uint64 // the last tag given to a delivery; see ledger
 
 	mu            sync.Mutex
@@ -51,8 +52,8 @@ func newSession(d *Door, conn *stomp.Conn, log *slog.Logger) *session {
 		door:          d,
 		conn:          conn,
 		log:           log,
-		wake:          newBell(),
-		room:          newBell(),
+		wake:          bell.New(),
+		room:          bell.New(),
 		gaveUp:        make(chan struct{}),
 		subscriptions: make(map[string]*subscription),
 	}
@@ -172,8 +173,8 @@ func (s *session) finish(e ending) {
 		s.end = &e
 	}
 	s.mu.Unlock()
-	s.wake.ring()
-	s.room.ring()
+	s.wake.Ring()
+	s.room.Ring()
 }
 
 // giveUp lets go of everybody who waits for the client or for the disk.
@@ -181,7 +182,7 @@ func (s *session) giveUp() {
 	defer close(s.gaveUp)
 	s.cancel()
 	s.conn.Close()
-	s.wake.ring()
+	s.wake.Ring()
 }
 
 func (s *session) going() bool {
@@ -226,9 +227,9 @@ func (s *session) answered(n int) {
 	s.pending -= n
 	ended := s.end != nil
 	s.mu.Unlock()
-	s.room.ring()
+	s.room.Ring()
 	if ended {
-		s.wake.ring()
+		s.wake.Ring()
 	}
 }
 
@@ -238,7 +239,7 @@ func (s *session) answer(receipt string) {
 	s.mu.Lock()
 	s.receipts = append(s.receipts, receipt)
 	s.mu.Unlock()
-	s.wake.ring()
+	s.wake.Ring()
 }
 
 // writeReceipts writes the receipts that have gathered. Only run may call it.

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"peerlink/internal/excerpt"
 )
 
 // BundleURLsKey is the key in stomp.toml with the addresses where a node
@@ -25,22 +27,22 @@ const (
 // fragment. Plain http will do, because an info-bundle is signed.
 func CheckBundleURL(s string) error {
 	if len(s) > maxBundleURL {
-		return fmt.Errorf("%q has %d bytes, more than the %d allowed", clip(s), len(s), maxBundleURL)
+		return fmt.Errorf("%q has %d bytes, more than the %d allowed", excerpt.Of(s), len(s), maxBundleURL)
 	}
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Opaque != "":
-		return fmt.Errorf("%q is not a URL: expected for example \"https://example.com/info-bundle.zip\"", clip(s))
+		return fmt.Errorf("%q is not a URL: expected for example \"https://example.com/info-bundle.zip\"", excerpt.Of(s))
 	case u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Errorf("%q must start with https:// or http://", clip(s))
+		return fmt.Errorf("%q must start with https:// or http://", excerpt.Of(s))
 	case u.User != nil:
 		// Not shown: there may be a password in it.
 		return errors.New("a URL with a user name or a password in it: every peer would get to know them")
 	case u.Fragment != "":
-		return fmt.Errorf("%q has a fragment (#…), which means nothing here: leave it out", clip(s))
+		return fmt.Errorf("%q has a fragment (#…), which means nothing here: leave it out", excerpt.Of(s))
 	}
 	if err := checkURLHost(u); err != nil {
-		return fmt.Errorf("%q has no valid host: %w", clip(s), err)
+		return fmt.Errorf("%q has no valid host: %w", excerpt.Of(s), err)
 	}
 	return nil
 }

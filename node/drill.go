@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/excerpt"
 )
 
 // DrillFile holds the date of the last drill, in the node's directory. It is no
@@ -32,7 +33,7 @@ func LastDrill(dir string) (time.Time, error) {
 	}
 	date, err := time.Parse(time.DateOnly, s)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("holds %q instead of a date", clip(s))
+		return time.Time{}, fmt.Errorf("holds %q instead of a date", excerpt.Of(s))
 	}
 	return date, nil
 }

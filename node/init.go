@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/excerpt"
 	"peerlink/node/infobundle"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -48,7 +49,7 @@ var aaID = regexp.MustCompile(`^[0-9a-f]{8}$`)
 // CheckID checks the node ID that the owner of an accounting authority has chosen.
 func CheckID(id string) error {
 	if !aaID.MatchString(id) {
-		return fmt.Errorf("%q can not be an accounting authority's ID: expected exactly 8 lowercase hex digits, for example 1234abcd", clip(id))
+		return fmt.Errorf("%q can not be an accounting authority's ID: expected exactly 8 lowercase hex digits, for example 1234abcd", excerpt.Of(id))
 	}
 	return nil
 }

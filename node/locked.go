@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/excerpt"
 	"peerlink/node/infobundle"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -82,11 +83,11 @@ func (l *Locked) holdSubnet(ctx context.Context, peer pki.Identity, subnet strin
 	}
 	pool := l.d.pool(peer.Type)
 	if !pool.owns(subnet) {
-		return fmt.Errorf("%q is not a subnet that this node gives to a %s", clip(subnet), peer.Type)
+		return fmt.Errorf("%q is not a subnet that this node gives to a %s", excerpt.Of(subnet), peer.Type)
 	}
 	owner, err := readLine(pool.path(subnet))
 	if err == nil && owner != peer.ID {
-		return fmt.Errorf("subnet %s was reserved for %s, but has been given to %s meanwhile: sign a new certificate for the former", subnet, peer.ID, clip(owner))
+		return fmt.Errorf("subnet %s was reserved for %s, but has been given to %s meanwhile: sign a new certificate for the former", subnet, peer.ID, excerpt.Of(owner))
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"peerlink/internal/excerpt"
 	"peerlink/node/infobundle"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -210,7 +211,7 @@ func checkID(s string) error {
 		ok = ok && (c >= '0' && c <= '9' || c >= 'a' && c <= 'f')
 	}
 	if !ok {
-		return fmt.Errorf("%q is not a node ID: expected 8 or 32 lowercase hex digits", clip(s))
+		return fmt.Errorf("%q is not a node ID: expected 8 or 32 lowercase hex digits", excerpt.Of(s))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"peerlink/internal/excerpt"
 	"peerlink/node/nodetype"
 )
 
@@ -101,19 +102,19 @@ var dnsLabel = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$
 func CheckServer(s string) error {
 	host, port, ok := strings.Cut(s, ":")
 	if !ok {
-		return fmt.Errorf("%q has no port: expected \"host:port\", for example \"stomp.example.com:1234\"", clip(s))
+		return fmt.Errorf("%q has no port: expected \"host:port\", for example \"stomp.example.com:1234\"", excerpt.Of(s))
 	}
 	if net.ParseIP(strings.Trim(s, "[]")) != nil || strings.HasPrefix(s, "[") {
-		return fmt.Errorf("%q is an IPv6 address, which not every peer can read: use a DNS name", clip(s))
+		return fmt.Errorf("%q is an IPv6 address, which not every peer can read: use a DNS name", excerpt.Of(s))
 	}
 	if host == "" {
-		return fmt.Errorf("%q has no valid host: expected \"host:port\", for example \"stomp.example.com:1234\"", clip(s))
+		return fmt.Errorf("%q has no valid host: expected \"host:port\", for example \"stomp.example.com:1234\"", excerpt.Of(s))
 	}
 	if err := checkDNSName(host); err != nil {
 		return err
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("%q has no valid port: expected a number from 1 to 65535 after the colon", clip(s))
+		return fmt.Errorf("%q has no valid port: expected a number from 1 to 65535 after the colon", excerpt.Of(s))
 	}
 	return nil
 }
@@ -126,7 +127,7 @@ func checkDNSName(host string) error {
 		valid = valid && dnsLabel.MatchString(label)
 	}
 	if !valid {
-		return fmt.Errorf("%q is not a valid host: expected a DNS name or an IPv4 address", clip(host))
+		return fmt.Errorf("%q is not a valid host: expected a DNS name or an IPv4 address", excerpt.Of(host))
 	}
 	return nil
 }
@@ -139,12 +140,4 @@ func EncodeStompTOML(t nodetype.Type, servers []string) []byte {
 		quoted[i] = strconv.Quote(s)
 	}
 	return fmt.Appendf(nil, "servers = [%s]\nhost = \"/\"\ndestination = %q\n", strings.Join(quoted, ", "), t.Destination())
-}
-
-// clip bounds foreign text in an error message.
-func clip(s string) string {
-	if len(s) > 100 {
-		return s[:100] + "…"
-	}
-	return s
 }

@@ -24,16 +24,12 @@ func TestBroker(t *testing.T) {
 			},
 			Receive: func(t testing.TB, n int) []broker.Incoming { return receive(t, s, n) },
 			Aside: func(t testing.TB, queue string) []brokertest.Aside {
-				found, err := s.PeekAside(testContext(t), queue, 1000)
-				if err != nil {
-					t.Fatal(err)
-				}
 				var aside []brokertest.Aside
-				for _, m := range found {
-					aside = append(aside, brokertest.Aside{
-						Outgoing: broker.Outgoing{Type: m.Type, ContentType: m.ContentType, Body: m.Body},
-						Reason:   m.Reason,
-					})
+				for m, err := range s.Aside(testContext(t), queue) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					aside = append(aside, brokertest.Aside{Outgoing: m.Outgoing, Reason: m.Reason})
 				}
 				return aside
 			},

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"peerlink/broker"
+	"peerlink/internal/bell"
 )
 
 // outlet is where a peer's queue is emptied. It outlives its consumers.
@@ -62,7 +63,7 @@ func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, err
 		queue:  queue,
 		outlet: o,
 		turn:   newTurn(),
-		bell:   newBell(),
+		bell:   bell.New(),
 		closed: make(chan struct{}),
 		given:  o.confirmed,
 	}
@@ -87,7 +88,7 @@ type consumer struct {
 	queue  string
 	outlet *outlet
 	turn   turn
-	bell   bell
+	bell   bell.Bell
 	closed chan struct{}
 
 	given uint64 // the last message given out; guarded by outlet.mu

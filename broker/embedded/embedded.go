@@ -88,6 +88,7 @@ import (
 	"time"
 
 	"peerlink/broker"
+	"peerlink/internal/bell"
 )
 
 var (
@@ -242,7 +243,7 @@ func (s *Store) closeOnce() error {
 
 // waitFor waits until the bell has rung. It returns early with the reason
 // when ctx ends, or with [broker.ErrClosed] when the store or closed does.
-func (s *Store) waitFor(ctx context.Context, b bell, closed <-chan struct{}) error {
+func (s *Store) waitFor(ctx context.Context, b bell.Bell, closed <-chan struct{}) error {
 	select {
 	case <-b:
 		return nil

@@ -122,7 +122,7 @@ func (l *pageLimit) settle(error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.next.ops = slices.Insert(w.next.ops, 0, op(l))
-	w.wake.ring()
+	w.wake.Ring()
 }
 
 // testFull checks what happens when the store can not grow: nothing is

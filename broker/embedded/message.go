@@ -23,13 +23,6 @@ type Message struct {
 	size int // as it was counted when it was stored
 }
 
-// AsideMessage is a message that could not be sent.
-type AsideMessage struct {
-	Message
-	At     time.Time // when it was set aside
-	Reason string
-}
-
 // scanMessage reads the columns of readConn.messages.
 func scanMessage(queue string, cols []driver.Value) (Message, error) {
 	m := Message{
@@ -70,20 +63,6 @@ func (s *Store) Peek(ctx context.Context, queue string, n int) ([]Message, error
 	})
 	if err != nil {
 		return nil, fmt.Errorf("peek into queue %s: %w", queue, err)
-	}
-	return found, nil
-}
-
-// PeekAside returns the first messages of a queue that were set aside, at most
-// n and about 1 MiB, and leaves them there.
-func (s *Store) PeekAside(ctx context.Context, queue string, n int) ([]AsideMessage, error) {
-	var found []AsideMessage
-	err := s.readers.use(ctx, func(r *readConn) (err error) {
-		found, err = r.readAside(queue, 0, max(n, 0))
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("peek into messages of queue %s set aside: %w", queue, err)
 	}
 	return found, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"runtime"
+	"strconv"
 	"time"
 
 	"peerlink/broker"
@@ -152,24 +153,31 @@ func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Messag
 	return found, err
 }
 
-// readAside reads messages of a queue that were set aside, behind one.
-func (r *readConn) readAside(queue string, after uint64, limit int) ([]AsideMessage, error) {
-	var found []AsideMessage
+// readAside reads messages of a queue that were set aside, behind one, and
+// returns also the number that the last of them had in the queue.
+func (r *readConn) readAside(queue string, after uint64, limit int) (found []broker.Aside, last uint64, err error) {
 	size := 0
 	var damaged error
-	err := r.setAside.query(func(cols []driver.Value) bool {
-		a := AsideMessage{At: time.UnixMilli(number(cols[7])), Reason: text(cols[8])}
-		if a.Message, damaged = scanMessage(queue, cols); damaged != nil {
+	err = r.setAside.query(func(cols []driver.Value) bool {
+		var m Message
+		if m, damaged = scanMessage(queue, cols); damaged != nil {
 			return false
 		}
-		found = append(found, a)
-		size += rowOverhead + len(a.Body) + len(a.Reason)
+		last = m.Seq
+		reason := text(cols[8])
+		found = append(found, broker.Aside{
+			ID:       strconv.FormatUint(m.Seq, 10),
+			At:       time.UnixMilli(number(cols[7])),
+			Reason:   reason,
+			Outgoing: broker.Outgoing{Type: m.Type, ContentType: m.ContentType, Body: m.Body},
+		})
+		size += rowOverhead + len(m.Body) + len(reason)
 		return size < readBytes
 	}, queue, int64(after), int64(limit))
 	if err == nil && len(found) == 0 {
 		err = damaged
 	}
-	return found, err
+	return found, last, err
 }
 
 // readThese reads single messages of a queue, which are in order. It returns

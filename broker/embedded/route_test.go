@@ -214,8 +214,13 @@ func TestClosed(t *testing.T) {
 		"Watch":     func() error { _, _, err := w.Next(ctx); return err },
 		"New watch": func() error { _, _, err := s.Watch("x").Next(ctx); return err },
 		"Peek":      func() error { _, err := s.Peek(ctx, "q", 1); return err },
-		"PeekAside": func() error { _, err := s.PeekAside(ctx, "q", 1); return err },
-		"Stats":     func() error { _, err := s.Stats(ctx); return err },
+		"Aside": func() error {
+			for _, err := range s.Aside(ctx, "q") {
+				return err
+			}
+			return nil
+		},
+		"Stats": func() error { _, err := s.Stats(ctx); return err },
 	} {
 		if err := do(); !errors.Is(err, broker.ErrClosed) {
 			t.Errorf("%s: got %v, want ErrClosed", name, err)

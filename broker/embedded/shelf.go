@@ -54,7 +54,7 @@ func (s *Store) Contents(ctx context.Context, queue string) (broker.Contents, er
 func (s *Store) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside, error] {
 	return func(yield func(broker.Aside, error) bool) {
 		for after := uint64(0); ; {
-			page, err := s.readAside(ctx, queue, after)
+			page, last, err := s.readAside(ctx, queue, after)
 			if err != nil {
 				yield(broker.Aside{}, fmt.Errorf("messages of queue %s set aside: %w", queue, err))
 				return
@@ -62,9 +62,9 @@ func (s *Store) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside,
 			if len(page) == 0 {
 				return
 			}
-			after = page[len(page)-1].Seq
+			after = last
 			for _, m := range page {
-				if !yield(m.aside(), nil) {
+				if !yield(m, nil) {
 					return
 				}
 			}
@@ -72,7 +72,7 @@ func (s *Store) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside,
 	}
 }
 
-func (s *Store) readAside(ctx context.Context, queue string, after uint64) (page []AsideMessage, err error) {
+func (s *Store) readAside(ctx context.Context, queue string, after uint64) (page []broker.Aside, last uint64, err error) {
 	err = s.readers.use(ctx, func(r *readConn) error {
 		_, exists, err := r.lastSeq(queue)
 		if err == nil && !exists {
@@ -81,20 +81,10 @@ func (s *Store) readAside(ctx context.Context, queue string, after uint64) (page
 		if err != nil {
 			return err
 		}
-		page, err = r.readAside(queue, after, asidePage)
+		page, last, err = r.readAside(queue, after, asidePage)
 		return err
 	})
-	return page, err
-}
-
-// aside returns the message as an operator sees it.
-func (m AsideMessage) aside() broker.Aside {
-	return broker.Aside{
-		ID:       strconv.FormatUint(m.Seq, 10),
-		At:       m.At,
-		Reason:   m.Reason,
-		Outgoing: broker.Outgoing{Type: m.Type, ContentType: m.ContentType, Body: m.Body},
-	}
+	return page, last, err
 }
 
 // Retry puts messages that were set aside back at the end of their queue, a

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"peerlink/broker"
+	"peerlink/internal/bell"
 )
 
 // inbox is what is given out of an inbox, and to whom. It outlives its
@@ -53,7 +54,7 @@ type InboxMessage struct {
 type Subscription struct {
 	store  *Store
 	inbox  *inbox
-	bell   bell
+	bell   bell.Bell
 	closed chan struct{}
 	err    error // why it never worked
 }
@@ -64,7 +65,7 @@ type Subscription struct {
 func (s *Store) Subscribe(name string) *Subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sub := &Subscription{store: s, bell: newBell(), closed: make(chan struct{})}
+	sub := &Subscription{store: s, bell: bell.New(), closed: make(chan struct{})}
 	if s.consumed(name) {
 		sub.err = fmt.Errorf("subscribe to %s: %w by a consumer", name, ErrInUse)
 		return sub

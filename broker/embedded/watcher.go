@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"peerlink/broker"
+	"peerlink/internal/bell"
 )
 
 // watchBuffer is how many messages a Watcher holds that were not asked for yet.
@@ -17,7 +18,7 @@ type Watcher struct {
 	store  *Store
 	inbox  string
 	turn   turn
-	bell   bell
+	bell   bell.Bell
 	once   sync.Once
 	closed chan struct{}
 	err    error // why it never worked
@@ -39,7 +40,7 @@ type offer struct {
 // that another process puts there are seen too, unless they are taken out
 // before this store has noticed.
 func (s *Store) Watch(inbox string) *Watcher {
-	w := &Watcher{store: s, inbox: inbox, turn: newTurn(), bell: newBell(), closed: make(chan struct{})}
+	w := &Watcher{store: s, inbox: inbox, turn: newTurn(), bell: bell.New(), closed: make(chan struct{})}
 	s.bells.add(inbox, w.bell, w)
 	w.err = s.readers.use(context.Background(), func(r *readConn) (err error) {
 		w.last, _, err = r.lastSeq(inbox)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"peerlink/broker"
+	"peerlink/internal/bell"
 )
 
 const (
@@ -47,7 +48,7 @@ type writer struct {
 	budget *budget
 	quotas *quotas
 
-	wake bell
+	wake bell.Bell
 
 	mu     sync.Mutex
 	next   batch // being gathered
@@ -61,7 +62,7 @@ type writer struct {
 }
 
 func newWriter(db *writeConn, log *slog.Logger, bells *bells, budget *budget, quotas *quotas) *writer {
-	return &writer{db: db, log: log, bells: bells, budget: budget, quotas: quotas, wake: newBell(), done: make(chan struct{})}
+	return &writer{db: db, log: log, bells: bells, budget: budget, quotas: quotas, wake: bell.New(), done: make(chan struct{})}
 }
 
 // submit adds an operation to the batch being gathered, with the part of the
@@ -79,7 +80,7 @@ func (w *writer) submitLocked(o op, part weight) error {
 	}
 	w.next.ops = append(w.next.ops, o)
 	w.next.weight.add(part)
-	w.wake.ring()
+	w.wake.Ring()
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"peerlink/broker"
+	"peerlink/internal/pause"
 )
 
 const (
@@ -167,7 +168,7 @@ func (br *browser) remove(ctx context.Context, step, chosen []amqp.Delivery) err
 	}
 	for i, d := range chosen {
 		if i%ackBurst == ackBurst-1 {
-			if err := pause(ctx, ackPause); err != nil {
+			if err := pause.For(ctx, ackPause); err != nil {
 				return err
 			}
 		}
@@ -185,7 +186,7 @@ func (br *browser) giveBack(ctx context.Context) error {
 		if err := br.channel.Nack(tag, true, true); err != nil {
 			return explain(err)
 		}
-		if err := pause(ctx, ackPause); err != nil {
+		if err := pause.For(ctx, ackPause); err != nil {
 			return err
 		}
 	}
@@ -194,7 +195,7 @@ func (br *browser) giveBack(ctx context.Context) error {
 		if err != nil || n >= br.held {
 			return err
 		}
-		if err := pause(ctx, ackPause); err != nil {
+		if err := pause.For(ctx, ackPause); err != nil {
 			return err
 		}
 	}

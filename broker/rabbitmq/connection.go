@@ -11,6 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"peerlink/broker"
+	"peerlink/internal/pause"
 )
 
 // connection is one of the broker's connections to RabbitMQ. It is made when
@@ -144,7 +145,7 @@ func (c *connection) dial(d *dialing, before *live, notBefore time.Time) {
 		}
 	}
 	var l *live
-	err := pause(b.life, time.Until(notBefore))
+	err := pause.For(b.life, time.Until(notBefore))
 	if err == nil {
 		ctx, cancel := context.WithTimeout(b.life, b.opts.ConnectTimeout)
 		var conn *amqp.Connection
@@ -176,21 +177,6 @@ func (c *connection) dial(d *dialing, before *live, notBefore time.Time) {
 	c.dialing = nil
 	d.live, d.err = l, err
 	close(d.done)
-}
-
-// pause waits, or returns an error when ctx is done.
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // close ends the connection. Afterwards, when the broker's life is over, there

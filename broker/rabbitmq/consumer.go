@@ -10,6 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"peerlink/broker"
+	"peerlink/internal/bell"
 )
 
 // errGone ends a consumer that RabbitMQ has cancelled.
@@ -44,8 +45,8 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 		queue:   queue,
 		aside:   aside{to: feeder{broker: b, queue: deadLetterQueue(queue)}},
 		ledger:  newLedger(),
-		arrived: make(chan struct{}, 1),
-		due:     make(chan struct{}, 1),
+		arrived: bell.New(),
+		due:     bell.New(),
 		ended:   make(chan struct{}),
 	}
 	var deliveries <-chan amqp.Delivery
@@ -87,20 +88,11 @@ type consumer struct {
 	ledger ledger
 	err    error // why it has ended
 
-	arrived chan struct{}      // something can be given out
-	due     chan struct{}      // something may have to be acknowledged
+	arrived bell.Bell          // something can be given out
+	due     bell.Bell          // something may have to be acknowledged
 	life    context.Context    // ends when the consumer is closed
 	stop    context.CancelFunc // ends it; run sends the acknowledgements that are due
 	ended   chan struct{}      // closed when run has ended
-}
-
-// signal wakes the goroutine that waits on a channel with room for one, or the
-// next that will.
-func signal(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
 
 // run receives messages and sends acknowledgements.
@@ -133,7 +125,7 @@ func (c *consumer) move(deliveries <-chan amqp.Delivery) error {
 			if err != nil {
 				return err
 			}
-			signal(c.arrived)
+			c.arrived.Ring()
 		case <-due:
 			if err := c.acknowledge(); err != nil {
 				return err
@@ -202,7 +194,7 @@ func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error)
 		more := c.ledger.waiting()
 		c.mu.Unlock()
 		if more {
-			signal(c.arrived) // for another Next that waits
+			c.arrived.Ring() // for another Next that waits
 		}
 		if out != nil {
 			return out, nil
@@ -248,7 +240,7 @@ func (c *consumer) Confirm(tag uint64) error {
 	if err != nil {
 		return fmt.Errorf("confirm message %d of queue %s: %w", tag, c.queue, err)
 	}
-	signal(c.due)
+	c.due.Ring()
 	return nil
 }
 
@@ -281,7 +273,7 @@ func (c *consumer) setAside(ctx context.Context, tag uint64, reason string) erro
 	c.mu.Lock()
 	c.ledger.settle(tag, err == nil)
 	c.mu.Unlock()
-	signal(c.due)
+	c.due.Ring()
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"peerlink/broker"
+	"peerlink/internal/pause"
 )
 
 // Free reports [broker.ErrInUse] if the queue has a consumer: one of this
@@ -46,7 +47,7 @@ func (b *Broker) awaitFree(queue string) {
 	ctx, cancel := context.WithTimeout(b.life, forgetTime)
 	defer cancel()
 	for errors.Is(b.Free(ctx, queue), broker.ErrInUse) {
-		if pause(ctx, 5*time.Millisecond) != nil {
+		if pause.For(ctx, 5*time.Millisecond) != nil {
 			return
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"peerlink/broker"
 	"peerlink/broker/rabbitmq/rabbittest"
+	"peerlink/internal/bell"
 )
 
 // stream is a Publisher and what it has reported.
@@ -21,18 +22,18 @@ type stream struct {
 	mu   sync.Mutex
 	n    uint64
 	err  error
-	news chan struct{}
+	news bell.Bell
 }
 
 func openStream(t testing.TB, b *Broker) *stream {
 	t.Helper()
-	s := &stream{news: make(chan struct{}, 1)}
+	s := &stream{news: bell.New()}
 	var err error
 	s.Publisher, err = b.Publish(testContext(t), func(n uint64, err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.n, s.err = n, err
-		signal(s.news)
+		s.news.Ring()
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"peerlink/internal/bell"
+	"peerlink/internal/pause"
 	"peerlink/local"
 	"peerlink/node/nodetype"
 	"peerlink/smp"
@@ -26,7 +28,7 @@ type app struct {
 	mu      sync.Mutex
 	sub     *local.ClientSubscription
 	outbox  []*outgoing              // to be handed to the service
-	news    chan struct{}            // holds a token while the outbox may have something
+	news    bell.Bell                // rung when the outbox may have something
 	pending map[*outgoing]bool       // not confirmed by the broker yet; the outbox is a part of it
 	handled map[messageKey]*incoming // by what they are about
 }
@@ -45,7 +47,7 @@ type incoming struct {
 }
 
 func newApp(n *demoNode, handle func(*message) []*message) *app {
-	return &app{node: n, tally: n.tally, handle: handle, news: make(chan struct{}, 1),
+	return &app{node: n, tally: n.tally, handle: handle, news: bell.New(),
 		pending: make(map[*outgoing]bool), handled: make(map[messageKey]*incoming)}
 }
 
@@ -91,7 +93,7 @@ func (a *app) connect(ctx context.Context) (*local.Client, error) {
 				defer a.mu.Unlock()
 				a.sub = sub
 				a.outbox = slices.Collect(maps.Keys(a.pending))
-				a.announce()
+				a.news.Ring()
 				return client, nil
 			}
 			client.Close()
@@ -99,10 +101,8 @@ func (a *app) connect(ctx context.Context) (*local.Client, error) {
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("the door of the service does not open: %w\n%s", err, tailOf(a.node.log))
 		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(50 * time.Millisecond):
+		if err := pause.For(ctx, 50*time.Millisecond); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -148,14 +148,7 @@ func (a *app) take(m *message, d local.Message) {
 func (a *app) post(o *outgoing) {
 	a.pending[o] = true
 	a.outbox = append(a.outbox, o)
-	a.announce()
-}
-
-func (a *app) announce() {
-	select {
-	case a.news <- struct{}{}:
-	default:
-	}
+	a.news.Ring()
 }
 
 // deliver hands what is in the outbox to the service's door, until ctx is done

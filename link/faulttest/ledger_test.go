@@ -19,12 +19,12 @@ type ledger struct {
 
 // figures sum up a ledger.
 type figures struct {
-	Accepted  int // messages that the sender's broker holds, or held
-	Delivered int // distinct messages that have arrived
-	Repeated  int // further arrivals of them
-	Lost      int // accepted and not arrived, yet or ever
-	Damaged   int // arrivals that were not as sent
-	Poison    int // accepted messages that must not arrive
+	Accepted  int `json:"accepted"`  // messages that the sender's broker holds, or held
+	Delivered int `json:"delivered"` // distinct messages that have arrived
+	Repeated  int `json:"repeated"`  // further arrivals of them
+	Lost      int `json:"lost"`      // accepted and not arrived, yet or ever
+	Damaged   int `json:"damaged"`   // arrivals that were not as sent
+	Poison    int `json:"poison"`    // accepted messages that must not arrive
 }
 
 func (f *figures) add(g figures) {

@@ -16,28 +16,28 @@ import (
 type report struct {
 	mu sync.Mutex
 
-	Seed          uint64
-	Duration      string
-	Rate          int                // messages a second, in each direction
-	Messages      map[string]figures // by direction
-	Rounds        int
-	QuietRounds   int                      // of them, those in which the applications stopped sending
-	Faults        map[string]*faultFigures // by kind
-	SetAside      int                      // messages; all of them poison
-	Starts        int                      // of processes
-	FailedStarts  int                      // that came to nothing, as with a full disk
-	PeakMemoryMiB int64                    // of the largest process
-	Longest       float64                  // longest standstill, in seconds
-	LongestAfter  string                   // in which direction, and the faults of that round
-	Elsewhere     float64                  // longest wait for messages between nodes without a fault, in seconds
+	Seed          uint64                   `json:"seed"`
+	Duration      string                   `json:"duration"`
+	Rate          int                      `json:"rate"`     // messages a second, in each direction
+	Messages      map[string]figures       `json:"messages"` // by direction
+	Rounds        int                      `json:"rounds"`
+	QuietRounds   int                      `json:"quiet_rounds"`               // of them, those in which the applications stopped sending
+	Faults        map[string]*faultFigures `json:"faults"`                     // by kind
+	SetAside      int                      `json:"set_aside"`                  // messages; all of them poison
+	Starts        int                      `json:"starts"`                     // of processes
+	FailedStarts  int                      `json:"failed_starts"`              // that came to nothing, as with a full disk
+	PeakMemoryMiB int64                    `json:"peak_memory_mib"`            // of the largest process
+	Longest       float64                  `json:"longest_standstill_seconds"` // the longest standstill
+	LongestAfter  string                   `json:"longest_standstill_after"`   // in which direction, and the faults of that round
+	Elsewhere     float64                  `json:"longest_elsewhere_seconds"`  // longest wait for messages between nodes without a fault
 
 	began time.Time
 }
 
 // faultFigures are about one kind of fault.
 type faultFigures struct {
-	Count   int
-	Longest float64 // longest standstill in seconds after a round with such a fault
+	Count   int     `json:"count"`
+	Longest float64 `json:"longest_standstill_seconds"` // the longest after a round with such a fault
 	total   float64
 }
 

@@ -313,9 +313,11 @@ func leftInStore(path, queue string) (left int, aside [][]byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	set, err := s.PeekAside(context.Background(), queue, many)
-	for _, m := range set {
+	for m, err := range s.Aside(context.Background(), queue) {
+		if err != nil {
+			return 0, nil, err
+		}
 		aside = append(aside, m.Body)
 	}
-	return len(messages), aside, err
+	return len(messages), aside, nil
 }

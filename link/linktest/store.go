@@ -78,9 +78,11 @@ func (a storeApps) left(ctx context.Context, queue string) (waiting int, aside [
 	if err != nil {
 		return 0, nil, err
 	}
-	set, err := a.PeekAside(ctx, queue, many)
-	for _, m := range set {
+	for m, err := range a.Aside(ctx, queue) {
+		if err != nil {
+			return 0, nil, err
+		}
 		aside = append(aside, m.Reason)
 	}
-	return len(messages), aside, err
+	return len(messages), aside, nil
 }

@@ -167,5 +167,5 @@ func nameOf(cert *x509.Certificate) string {
 	if id, err := pki.IdentityOf(cert.RawSubject); err == nil {
 		return id.String()
 	}
-	return fmt.Sprintf("%q", clip(cert.Subject.String()))
+	return fmt.Sprintf("%q", firstLine(cert.Subject.String()))
 }

@@ -43,7 +43,7 @@ func (c *checker) checkIdentity() {
 func (c *checker) readIdentity() (said pki.Identity, hasID bool) {
 	if ou, ok := c.line("db/nodetype"); !ok {
 		c.problem("db/nodetype", RuleNodeType, "is missing: expected the node's type, for example %q", nodetype.CreditorsAgent.OU())
-	} else if t, err := nodetype.ParseOU(clip(ou)); err != nil {
+	} else if t, err := nodetype.ParseOU(firstLine(ou)); err != nil {
 		c.problem("db/nodetype", RuleNodeType, "%v", err)
 	} else {
 		said.Type = t
@@ -59,7 +59,7 @@ func (c *checker) compareIdentity(said pki.Identity, hasID bool) {
 		c.problem("db/nodetype", RuleNodeType, "holds %q, but root-ca.crt is that of %v: expected %q", said.Type.OU(), c.self, c.self.Type.OU())
 	}
 	if hasID && said.ID != c.self.ID {
-		c.problem("db/nodeid", RuleNodeID, "holds %q, but root-ca.crt is that of %v: expected %q", clip(said.ID), c.self, c.self.ID)
+		c.problem("db/nodeid", RuleNodeID, "holds %q, but root-ca.crt is that of %v: expected %q", firstLine(said.ID), c.self, c.self.ID)
 	}
 }
 

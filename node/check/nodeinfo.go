@@ -64,11 +64,11 @@ func (c *checker) checkUpdatedAt(folder, future string) {
 	}
 	date := infobundle.DateOf(data)
 	if _, err := time.Parse(time.DateOnly, date[:min(len(date), len(time.DateOnly))]); err != nil {
-		c.note(file, RuleUpdatedAt, "holds %q: expected a date, for example %s", clip(string(data)), c.now.Format(time.DateOnly))
+		c.note(file, RuleUpdatedAt, "holds %q: expected a date, for example %s", firstLine(string(data)), c.now.Format(time.DateOnly))
 		return
 	}
 	// A day of tolerance: dates are local, and peers are everywhere.
 	if date > c.now.AddDate(0, 0, 1).Format(time.DateOnly)+"T999999" {
-		c.warning(file, RuleUpdatedAt, "holds %s, which is in the future: %s", clip(date), future)
+		c.warning(file, RuleUpdatedAt, "holds %s, which is in the future: %s", firstLine(date), future)
 	}
 }

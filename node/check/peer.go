@@ -51,7 +51,7 @@ func (c *checker) checkPeer(folder, id string) {
 	typeFile := folder + "/nodetype.txt"
 	if ou, ok := c.line(typeFile); !ok {
 		c.problem(typeFile, RulePeerType, "is missing: expected the peer's type, for example %q", nodetype.AccountingAuthority.OU())
-	} else if t, err := nodetype.ParseOU(clip(ou)); err != nil {
+	} else if t, err := nodetype.ParseOU(firstLine(ou)); err != nil {
 		c.problem(typeFile, RulePeerType, "%v", err)
 	} else {
 		p.id.Type = t
@@ -141,7 +141,7 @@ func (c *checker) checkQueues(file string) {
 		return // one queue, in directories older than the file
 	}
 	if n, err := strconv.Atoi(strings.TrimSpace(s)); err != nil || n < 1 || n > 99 {
-		c.problem(file, RulePeerQueues, "holds %q: expected the number of sending queues, from 1 to 99", clip(s))
+		c.problem(file, RulePeerQueues, "holds %q: expected the number of sending queues, from 1 to 99", firstLine(s))
 	}
 }
 

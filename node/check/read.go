@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"peerlink/internal/excerpt"
 	"peerlink/node/pki"
 )
 
@@ -119,16 +120,13 @@ func reason(err error) error {
 	return err
 }
 
-// clip bounds what is quoted from a file: the beginning of its first line. The
+// firstLine is what is quoted from a file: the beginning of its first line. The
 // file may be anything, even a key that was written to the wrong place.
-func clip(s string) string {
+func firstLine(s string) string {
 	const most = 64
-	line, _, _ := strings.Cut(s, "\n")
-	if len(line) > most {
-		line = line[:most]
+	line, _, more := strings.Cut(s, "\n")
+	if more && len(line) <= most {
+		return line + "…"
 	}
-	if line != s {
-		line += "…"
-	}
-	return line
+	return excerpt.Limit(line, most)
 }

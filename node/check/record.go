@@ -80,13 +80,13 @@ func parseEntry(line string) (entry, error) {
 	e := entry{expiry: f[1], serial: f[3], subject: f[5]}
 	switch {
 	case f[0] != "V" && f[0] != "E" && f[0] != "R":
-		return e, fmt.Errorf("status %q: expected V, E or R", clip(f[0]))
+		return e, fmt.Errorf("status %q: expected V, E or R", firstLine(f[0]))
 	case (f[0] == "R") != (f[2] != ""):
-		return e, fmt.Errorf("revocation date %q: expected one with status R, and only then", clip(f[2]))
+		return e, fmt.Errorf("revocation date %q: expected one with status R, and only then", firstLine(f[2]))
 	case !isIndexTime(e.expiry):
-		return e, fmt.Errorf("expiry %q: expected YYMMDDhhmmssZ, or YYYYMMDDhhmmssZ from 2050 on", clip(e.expiry))
+		return e, fmt.Errorf("expiry %q: expected YYMMDDhhmmssZ, or YYYYMMDDhhmmssZ from 2050 on", firstLine(e.expiry))
 	case len(e.serial)%2 != 0 || e.serial == "" || strings.Trim(e.serial, "0123456789ABCDEF") != "":
-		return e, fmt.Errorf("serial number %q: expected an even number of upper case hex digits", clip(e.serial))
+		return e, fmt.Errorf("serial number %q: expected an even number of upper case hex digits", firstLine(e.serial))
 	}
 	return e, nil
 }
@@ -178,7 +178,7 @@ func (c *checker) checkEntry(number int, e entry, i issued) {
 		c.problem("db/index", RuleIndexEntry, "line %d: expiry %s, but %s ends at %s", number, e.expiry, i.file, want.expiry)
 	}
 	if e.subject != want.subject {
-		c.problem("db/index", RuleIndexEntry, "line %d: subject %q, but that of %s is %q", number, clip(e.subject), i.file, want.subject)
+		c.problem("db/index", RuleIndexEntry, "line %d: subject %q, but that of %s is %q", number, firstLine(e.subject), i.file, want.subject)
 	}
 }
 
@@ -195,7 +195,7 @@ func (c *checker) checkSerial(used map[string]issued, listed map[string]bool) {
 	}
 	next, ok := new(big.Int).SetString(strings.TrimSpace(s), 16)
 	if !ok || next.Sign() <= 0 || next.BitLen() > 159 {
-		c.problem(file, RuleSerialNext, "holds %q: expected the next serial number, up to 20 bytes in hex; remove the file, and \"peerlink init\" makes it anew", clip(s))
+		c.problem(file, RuleSerialNext, "holds %q: expected the next serial number, up to 20 bytes in hex; remove the file, and \"peerlink init\" makes it anew", firstLine(s))
 		return
 	}
 	numbers := make(map[string]bool)
@@ -209,7 +209,7 @@ func (c *checker) checkSerial(used map[string]issued, listed map[string]bool) {
 	for serial := range numbers {
 		n, ok := new(big.Int).SetString(serial, 16)
 		if ok && n.Cmp(next) >= 0 && n.Cmp(limit) < 0 {
-			c.problem(file, RuleSerialNext, "was set back: it holds %s, and %s was used before; remove the file, and \"peerlink init\" starts at a new random number", clip(s), serial)
+			c.problem(file, RuleSerialNext, "was set back: it holds %s, and %s was used before; remove the file, and \"peerlink init\" starts at a new random number", firstLine(s), serial)
 			return
 		}
 	}
@@ -220,7 +220,7 @@ func (c *checker) checkIndexAttr() {
 	s, ok := c.line(file)
 	if key, value, found := strings.Cut(s, "="); ok && s != "" &&
 		(!found || strings.TrimSpace(key) != "unique_subject" || strings.TrimSpace(value) != "no") {
-		c.warning(file, RuleIndexAttr, "holds %q: expected %q, or the reference scripts can not sign a second certificate in one name", clip(s), "unique_subject = no")
+		c.warning(file, RuleIndexAttr, "holds %q: expected %q, or the reference scripts can not sign a second certificate in one name", firstLine(s), "unique_subject = no")
 	}
 }
 

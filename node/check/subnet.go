@@ -22,7 +22,7 @@ func (c *checker) checkSubnets() {
 		if !ok {
 			c.problem("creditors-subnet.txt", RuleSubnetOwn, "is missing: expected the 6 hex digits with which this node's own creditor IDs begin, 000001 unless it was changed")
 		} else if !isHex(own, 6) {
-			c.problem("creditors-subnet.txt", RuleSubnetOwn, "holds %q: expected 6 lowercase hex digits", clip(own))
+			c.problem("creditors-subnet.txt", RuleSubnetOwn, "holds %q: expected 6 lowercase hex digits", firstLine(own))
 		}
 		for _, p := range c.peers {
 			c.checkSubnetFile(p.folder+"/masq-subnet.txt", p.folder+"/sub-ca.crt", p.subCA)
@@ -49,7 +49,7 @@ func (c *checker) checkSubnetFile(file, certFile string, cert *x509.Certificate)
 	case !ok:
 		c.problem(file, RuleSubnetFile, "is missing: expected %s, the subnet in %s", want, certFile)
 	case got != want:
-		c.problem(file, RuleSubnetFile, "holds %q: expected %s, the subnet in %s", clip(got), want, certFile)
+		c.problem(file, RuleSubnetFile, "holds %q: expected %s, the subnet in %s", firstLine(got), want, certFile)
 	}
 }
 
@@ -94,7 +94,7 @@ func (c *checker) checkReserved(p *peer) {
 	case !ok:
 		c.problem(file, RuleSubnetUnreserved, "is missing, though peer %s has this subnet: it could be given to another peer as well; write the peer's node ID into this file", p.id.ID)
 	case owner != p.id.ID:
-		c.problem(file, RuleSubnetUnreserved, "holds %q: expected %s, the peer that has this subnet", clip(owner), p.id.ID)
+		c.problem(file, RuleSubnetUnreserved, "holds %q: expected %s, the peer that has this subnet", firstLine(owner), p.id.ID)
 	}
 }
 
@@ -133,7 +133,7 @@ func (c *checker) checkReservations(kind nodetype.Type) {
 		}
 		if name == "SEQNUM" {
 			if n, err := strconv.Atoi(strings.TrimSpace(owner)); owner != "" && (err != nil || n < start || n > most) {
-				c.problem(file, RuleSubnetCounter, "holds %q: expected the last number given out, from %d to %d", clip(owner), start, most)
+				c.problem(file, RuleSubnetCounter, "holds %q: expected the last number given out, from %d to %d", firstLine(owner), start, most)
 			}
 			continue
 		}
@@ -145,9 +145,9 @@ func (c *checker) checkReservations(kind nodetype.Type) {
 		switch {
 		case has: // whether it is the right one is in checkReserved
 		case kind == nodetype.CreditorsAgent:
-			c.note(file, RuleSubnetUnused, "is reserved for %q, but no peer has this subnet: one of 16,777,215, and harmless", clip(owner))
+			c.note(file, RuleSubnetUnused, "is reserved for %q, but no peer has this subnet: one of 16,777,215, and harmless", firstLine(owner))
 		case len(name) != len(c.self.ID)+2:
-			c.note(file, RuleSubnetUnused, "is reserved for %q, but no peer has this subnet: remove the file if that is certain", clip(owner))
+			c.note(file, RuleSubnetUnused, "is reserved for %q, but no peer has this subnet: remove the file if that is certain", firstLine(owner))
 		}
 	}
 }

@@ -33,6 +33,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"peerlink/internal/excerpt"
 	"peerlink/node/pki"
 )
 
@@ -255,31 +256,31 @@ func unzip(what string, data []byte, maxFiles, maxTotal int) ([]File, error) {
 	left := int64(maxTotal)
 	for _, e := range z.File {
 		if err := checkName(strings.TrimSuffix(e.Name, "/")); err != nil {
-			return nil, fmt.Errorf("%s: entry %q %w", what, clip(e.Name), err)
+			return nil, fmt.Errorf("%s: entry %q %w", what, excerpt.Of(e.Name), err)
 		}
 		// Names that differ only in case are one file on some machines.
 		key := strings.ToLower(strings.TrimSuffix(e.Name, "/"))
 		if seen[key] {
-			return nil, fmt.Errorf("%s has the entry %q twice", what, clip(e.Name))
+			return nil, fmt.Errorf("%s has the entry %q twice", what, excerpt.Of(e.Name))
 		}
 		seen[key] = true
 		if strings.HasSuffix(e.Name, "/") {
 			continue // directories come with the files in them
 		}
 		if !e.Mode().IsRegular() {
-			return nil, fmt.Errorf("%s: entry %q is not a regular file (%v)", what, clip(e.Name), e.Mode())
+			return nil, fmt.Errorf("%s: entry %q is not a regular file (%v)", what, excerpt.Of(e.Name), e.Mode())
 		}
 		if len(files) == maxFiles {
 			return nil, fmt.Errorf("%s has more than %d files", what, maxFiles)
 		}
 		r, err := e.Open()
 		if err != nil {
-			return nil, fmt.Errorf("%s: entry %q: %w", what, clip(e.Name), err)
+			return nil, fmt.Errorf("%s: entry %q: %w", what, excerpt.Of(e.Name), err)
 		}
 		content, err := io.ReadAll(io.LimitReader(r, left+1))
 		r.Close()
 		if err != nil {
-			return nil, fmt.Errorf("%s: entry %q: %w", what, clip(e.Name), err)
+			return nil, fmt.Errorf("%s: entry %q: %w", what, excerpt.Of(e.Name), err)
 		}
 		if left -= int64(len(content)); left < 0 {
 			return nil, fmt.Errorf("%s unpacks to more than %d bytes", what, maxTotal)
@@ -294,7 +295,7 @@ func unzip(what string, data []byte, maxFiles, maxTotal int) ([]File, error) {
 	for _, f := range files {
 		for dir := path.Dir(strings.ToLower(f.Name)); dir != "."; dir = path.Dir(dir) {
 			if isFile[dir] {
-				return nil, fmt.Errorf("%s has %q both as a file and as a folder", what, clip(dir))
+				return nil, fmt.Errorf("%s has %q both as a file and as a folder", what, excerpt.Of(dir))
 			}
 		}
 	}
@@ -325,12 +326,4 @@ func checkName(name string) error {
 		}
 	}
 	return nil
-}
-
-// clip bounds foreign text in an error message.
-func clip(s string) string {
-	if len(s) > 100 {
-		return s[:100] + "…"
-	}
-	return s
 }

@@ -1,6 +1,7 @@
 package keyshare
 
 import (
+	"crypto/cipher"
 	"crypto/sha256"
 	"fmt"
 
@@ -35,12 +36,7 @@ func seal(h header, values []shareValue, secret *shareValue, essence, passphrase
 		tag := values[i].tag(i + 1)
 		raw = append(raw, tag[:]...)
 	}
-	key, err := deriveKey(h.cost, secret, passphrase)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(key)
-	aead, err := chacha20poly1305.New(key)
+	aead, err := newAEAD(h.cost, secret, passphrase)
 	if err != nil {
 		return nil, err
 	}
@@ -62,12 +58,7 @@ func readEnvelope(raw []byte) (*envelope, error) {
 
 // open returns the essence of the key. The error wraps [pki.ErrPassphrase].
 func (e *envelope) open(secret *shareValue, passphrase []byte) ([]byte, error) {
-	key, err := deriveKey(e.cost, secret, passphrase)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(key)
-	aead, err := chacha20poly1305.New(key)
+	aead, err := newAEAD(e.cost, secret, passphrase)
 	if err != nil {
 		return nil, err
 	}
@@ -93,8 +84,13 @@ func (e *envelope) holds(index int, value *shareValue) bool {
 	return [tagSize]byte(e.raw[at:]) == value.tag(index)
 }
 
-// deriveKey is K of the package comment.
-func deriveKey(cost int, secret *shareValue, passphrase []byte) ([]byte, error) {
+// newAEAD seals and opens with K of the package comment.
+func newAEAD(cost int, secret *shareValue, passphrase []byte) (cipher.AEAD, error) {
 	const r, p = 8, 1
-	return scrypt.Key(passphrase, secret[:], 1<<cost, r, p, chacha20poly1305.KeySize)
+	key, err := scrypt.Key(passphrase, secret[:], 1<<cost, r, p, chacha20poly1305.KeySize)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key) // the AEAD has a copy
+	return chacha20poly1305.New(key)
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"peerlink/internal/excerpt"
 )
 
 // One line of words ("Lines of words" in the package comment).
@@ -14,6 +16,10 @@ const (
 	lineData  = 10           // bytes
 	lineBytes = lineData + 2 // with the checksum
 )
+
+// maxShown bounds what is shown of one word that was typed, in bytes. Those of the
+// list are shorter by far.
+const maxShown = 20
 
 // LineError tells what is wrong with a line of words as it was typed. It may
 // quote words of that line, and what they should have been, so it is for the
@@ -140,7 +146,7 @@ func (l wordLine) explainUnknown(number int, words []string, unknown int) string
 	} else {
 		meant = nearestWord(words[i])
 	}
-	problem := fmt.Sprintf("%q is not in the word list", clip(words[i]))
+	problem := fmt.Sprintf("%q is not in the word list", excerpt.Limit(words[i], maxShown))
 	if meant != "" {
 		problem += fmt.Sprintf(": did you mean %q?", meant)
 	}
@@ -194,12 +200,4 @@ func checksum(number int, data []byte) uint16 {
 		update(b)
 	}
 	return crc
-}
-
-// clip keeps whatever was typed from filling the screen.
-func clip(s string) string {
-	if r := []rune(s); len(r) > 20 {
-		return string(r[:20]) + "..."
-	}
-	return s
 }

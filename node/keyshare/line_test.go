@@ -104,7 +104,7 @@ func TestCheckLine(t *testing.T) {
 		// Two unknown: only what is near can be guessed.
 		{strings.Replace(strings.Replace(right, "crazed", "crazeed", 1), "copier", "copire", 1), `did you mean "copier"?`},
 		{strings.Replace(strings.Replace(right, "crazed", "x", 1), "copier", "zzzzzzzzzzzzzzzzzzzz", 1), `line 7: "zzzzzzzzzzzzzzzzzzzz" is not in the word list`},
-		{strings.Replace(right, "copier", strings.Repeat("y", 1000), 1), `"yyyyyyyyyyyyyyyyyyyy..." is not`},
+		{strings.Replace(right, "copier", strings.Repeat("y", 1000), 1), `"yyyyyyyyyyyyyyyyyyyy…" is not`},
 		// In the list, but not on the page.
 		{strings.Replace(right, "blame", "blade", 1), `did you mean "blame" where "blade" is?`},
 		{strings.Replace(right, "blame crazed", "crazed blame", 1), `are "crazed" and "blame" the other way round?`},

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"peerlink/internal/excerpt"
 )
 
 // ShareLines is the number of lines that a share takes without the envelope. Of
@@ -115,7 +117,7 @@ func findQR(text string) (version, encoded string, ok bool) {
 
 func parseQR(version, encoded string) (*Share, error) {
 	if version != strconv.Itoa(formatVersion) {
-		return nil, fmt.Errorf("%w: version %s: expected %d: use a later version of peerlink", ErrVersion, clip(version), formatVersion)
+		return nil, fmt.Errorf("%w: version %s: expected %d: use a later version of peerlink", ErrVersion, excerpt.Limit(version, maxShown), formatVersion)
 	}
 	// A line that was broken somewhere on its way here.
 	encoded = strings.Join(strings.Fields(encoded), "")

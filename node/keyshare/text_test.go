@@ -142,7 +142,7 @@ func TestParseRefuses(t *testing.T) {
 		{"scanned, too long", qrPrefix + "1:" + strings.Repeat("A", 4000), ErrNotShare, "2500 bytes"},
 		{"two scanned", scanned + "\n" + scanned, ErrNotShare, "one share at a time"},
 		{"scanned, a later version", strings.Replace(scanned, "-1:", "-2:", 1), ErrVersion, "version 2"},
-		{"scanned, an absurd version", qrPrefix + strings.Repeat("9", 1000) + ":", ErrVersion, "99..."},
+		{"scanned, an absurd version", qrPrefix + strings.Repeat("9", 1000) + ":", ErrVersion, "99…"},
 	} {
 		share, err := Parse(tt.text)
 		var at *LineError

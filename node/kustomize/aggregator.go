@@ -7,6 +7,8 @@ import (
 	"path"
 	"regexp"
 	"strings"
+
+	"peerlink/internal/excerpt"
 )
 
 // ErrAggregator is returned if a peer can not be added to peers/kustomization.yaml
@@ -127,7 +129,7 @@ func (s *scan) line(i int, line, id string) error {
 func (s *scan) topLevel(i int, line string) error {
 	m := topLevelKey.FindStringSubmatch(line)
 	if m == nil {
-		return fmt.Errorf("expected a key, such as \"resources:\", not %q", clip(line))
+		return fmt.Errorf("expected a key, such as \"resources:\", not %q", excerpt.Of(line))
 	}
 	s.key = m[1]
 	if s.key != "resources" {
@@ -142,7 +144,7 @@ func (s *scan) topLevel(i int, line string) error {
 	case "[]":
 		s.isEmpty, s.empty = true, i
 	default:
-		return fmt.Errorf("resources are %q: expected a list with each of them on a line of its own", clip(value))
+		return fmt.Errorf("resources are %q: expected a list with each of them on a line of its own", excerpt.Of(value))
 	}
 	return nil
 }
@@ -150,7 +152,7 @@ func (s *scan) topLevel(i int, line string) error {
 func (s *scan) resource(i int, line, id string) error {
 	m := listItem.FindStringSubmatch(line)
 	if m == nil || s.isEmpty || s.items > 0 && m[1] != s.indent {
-		return fmt.Errorf("expected one resource, such as \"- folder/\", not %q", clip(line))
+		return fmt.Errorf("expected one resource, such as \"- folder/\", not %q", excerpt.Of(line))
 	}
 	s.indent, s.last = m[1], i
 	s.items++

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"peerlink/internal/excerpt"
 )
 
 // Peer is what the files say about one peer.
@@ -49,7 +51,7 @@ const (
 // edited by hand; the peer's own files are up to date then.
 func Update(peersDir string, p Peer, baseApp string) error {
 	if err := update(peersDir, p, baseApp); err != nil {
-		return fmt.Errorf("peer %q: Kustomize files: %w", clip(p.ID), err)
+		return fmt.Errorf("peer %q: Kustomize files: %w", excerpt.Of(p.ID), err)
 	}
 	return nil
 }
@@ -146,7 +148,7 @@ func (p Peer) check() error {
 	// Kustomize builds nothing at all, for no peer, once there is a control
 	// character in one of its values, however well escaped.
 	if len(p.UpdatedAt) > maxUpdatedAt || strings.ContainsFunc(p.UpdatedAt, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return fmt.Errorf("date of the nodeinfo %q: expected at most %d printable ASCII characters", clip(p.UpdatedAt), maxUpdatedAt)
+		return fmt.Errorf("date of the nodeinfo %q: expected at most %d printable ASCII characters", excerpt.Of(p.UpdatedAt), maxUpdatedAt)
 	}
 	return nil
 }
@@ -154,7 +156,7 @@ func (p Peer) check() error {
 func checkBaseApp(name string) error {
 	if name == "" || name == "." || name == ".." || len(name) > 255 ||
 		strings.ContainsAny(name, `/\`) || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
-		return fmt.Errorf("%q can not be the name of an application's folder below \"base\": expected the node's directory in a folder with the application's name", clip(name))
+		return fmt.Errorf("%q can not be the name of an application's folder below \"base\": expected the node's directory in a folder with the application's name", excerpt.Of(name))
 	}
 	return nil
 }
@@ -164,12 +166,4 @@ func isNodeID(s string) bool {
 		return false
 	}
 	return strings.Trim(s, "0123456789abcdef") == ""
-}
-
-// clip bounds foreign text in an error message.
-func clip(s string) string {
-	if len(s) > 64 {
-		return s[:64] + "..."
-	}
-	return s
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"peerlink/internal/excerpt"
 	"peerlink/node/infobundle"
 	"peerlink/node/pki"
 )
@@ -47,7 +48,7 @@ func readAnswer(data []byte) (*Answer, error) {
 	}
 	a := &Answer{ID: f.ID, request: f.Request, nodeinfo: f.Nodeinfo, signature: f.Signature, raw: bytes.Clone(data)}
 	if !isHex(f.Request, 64) {
-		return nil, fmt.Errorf("request_sha256 is %q: expected 64 lowercase hex digits", clip(f.Request))
+		return nil, fmt.Errorf("request_sha256 is %q: expected 64 lowercase hex digits", excerpt.Of(f.Request))
 	}
 	if n := len(f.ServerCerts) + len(f.PeerCerts); n > MaxItems {
 		return nil, fmt.Errorf("it has %d certificates, more than %d", n, MaxItems)

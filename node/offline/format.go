@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/big"
 	"unicode"
+
+	"peerlink/internal/excerpt"
 )
 
 // Bounds on requests and answers.
@@ -116,7 +118,7 @@ func decode(data []byte, format string, v any, h *header) error {
 		return fmt.Errorf("expected a %s in JSON: %w", format, err)
 	}
 	if first.Format != format {
-		return fmt.Errorf("it is a %q: expected a %s", clip(first.Format), format)
+		return fmt.Errorf("it is a %q: expected a %s", excerpt.Of(first.Format), format)
 	}
 	if first.Version != version {
 		return fmt.Errorf("it has version %d, and this program knows version %d only: use the same program on both machines", first.Version, version)
@@ -130,7 +132,7 @@ func decode(data []byte, format string, v any, h *header) error {
 		return errors.New("it has been changed since it was written, or has something in it that this program does not know")
 	}
 	if !isHex(h.ID, idDigits) {
-		return fmt.Errorf("its ID is %q: expected %d lowercase hex digits", clip(h.ID), idDigits)
+		return fmt.Errorf("its ID is %q: expected %d lowercase hex digits", excerpt.Of(h.ID), idDigits)
 	}
 	return nil
 }
@@ -156,7 +158,7 @@ func parseSerial(s string) (*big.Int, error) {
 			return n, nil
 		}
 	}
-	return nil, fmt.Errorf("serial number %q: expected up to 20 bytes in upper case hex", clip(s))
+	return nil, fmt.Errorf("serial number %q: expected up to 20 bytes in upper case hex", excerpt.Of(s))
 }
 
 // serialHex writes a serial number as OpenSSL does: upper case, whole bytes.
@@ -176,16 +178,8 @@ func checkPath(s string) error {
 	}
 	for _, c := range s {
 		if c == unicode.ReplacementChar || !unicode.IsPrint(c) {
-			return fmt.Errorf("file name %q: expected printable characters only", clip(s))
+			return fmt.Errorf("file name %q: expected printable characters only", excerpt.Of(s))
 		}
 	}
 	return nil
-}
-
-// clip bounds foreign text in a message.
-func clip(s string) string {
-	if len(s) > 100 {
-		return s[:100] + "…"
-	}
-	return s
 }

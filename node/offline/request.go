@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"time"
 
+	"peerlink/internal/excerpt"
 	"peerlink/node"
 	"peerlink/node/infobundle"
 	"peerlink/node/nodetype"
@@ -101,14 +102,14 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 	r := &Request{ID: f.ID, rootPEM: f.Root, rootCSR: f.RootCSR, raw: bytes.Clone(data)}
 	var err error
 	if r.Created, err = time.Parse(time.RFC3339, f.Created); err != nil || f.Created != formatTime(r.Created) {
-		return nil, fmt.Errorf("created %q: expected a time in UTC, for example 2026-01-31T12:00:00Z", clip(f.Created))
+		return nil, fmt.Errorf("created %q: expected a time in UTC, for example 2026-01-31T12:00:00Z", excerpt.Of(f.Created))
 	}
 	// Before any certificate is judged by a wrong clock.
 	if err := r.checkClock(now); err != nil {
 		return nil, err
 	}
 	if r.Node.Type, err = nodetype.Parse(f.NodeType); err != nil || f.NodeType != r.Node.Type.String() {
-		return nil, fmt.Errorf("unknown node type %q", clip(f.NodeType))
+		return nil, fmt.Errorf("unknown node type %q", excerpt.Of(f.NodeType))
 	}
 	r.Node.ID = f.NodeID
 	if r.root, err = pki.ParseCertificatePEM(f.Root); err != nil {
@@ -117,7 +118,7 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 	if id, err := pki.CheckRoot(r.root, now); err != nil {
 		return nil, fmt.Errorf("the node's root certificate: %w", err)
 	} else if id != r.Node {
-		return nil, fmt.Errorf("the root certificate is that of %s: expected that of the node, %s %q", id, r.Node.Type, clip(r.Node.ID))
+		return nil, fmt.Errorf("the root certificate is that of %s: expected that of the node, %s %q", id, r.Node.Type, excerpt.Of(r.Node.ID))
 	}
 	if r.rootCSR != nil {
 		if err := r.checkRootCSR(r.rootCSR); err != nil {
@@ -271,7 +272,7 @@ func (r *Request) checkDistinct() error {
 	seen := make(map[string]bool)
 	once := func(what, value string) error {
 		if key := what + " " + value; seen[key] {
-			return fmt.Errorf("%s is in it twice", clip(key))
+			return fmt.Errorf("%s is in it twice", excerpt.Of(key))
 		} else {
 			seen[key] = true
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/excerpt"
 	"peerlink/node"
 )
 
@@ -91,7 +92,7 @@ func Waiting(d *node.Dir, now time.Time) ([]*Request, error) {
 // is no such request.
 func Forget(ctx context.Context, d *node.Dir, id string) error {
 	if !isHex(id, idDigits) {
-		return fmt.Errorf("%w: %q is not the ID of a request: expected %d lowercase hex digits", ErrNotWaiting, clip(id), idDigits)
+		return fmt.Errorf("%w: %q is not the ID of a request: expected %d lowercase hex digits", ErrNotWaiting, excerpt.Of(id), idDigits)
 	}
 	return d.Locked(ctx, func(*node.Locked) error {
 		err := os.Remove(recordPath(d, id, waitingExt))

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 
 	"peerlink/node/nodetype"
 
@@ -162,7 +163,7 @@ func clipText(s string) string { return clipTo(256, s) }
 
 func clipTo(most int, s string) string {
 	if len(s) > most {
-		return s[:most] + "..."
+		return strings.ToValidUTF8(s[:most], "") + "..." // not a part of a character
 	}
 	return s
 }

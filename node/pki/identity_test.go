@@ -140,3 +140,18 @@ func TestFingerprintOfUnknownKey(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// What a stranger has written is cut between two characters, so that a log that
+// must be UTF-8 stays so.
+func TestClipBetweenCharacters(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{strings.Repeat("x", 64), strings.Repeat("x", 64)},
+		{strings.Repeat("x", 65), strings.Repeat("x", 64) + "..."},
+		{strings.Repeat("x", 63) + "é", strings.Repeat("x", 63) + "..."},
+		{strings.Repeat("x", 62) + "éx", strings.Repeat("x", 62) + "é..."},
+	} {
+		if got := clip(c.text); got != c.want {
+			t.Errorf("%q: got %q, want %q", c.text, got, c.want)
+		}
+	}
+}

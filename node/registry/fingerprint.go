@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+
+	"peerlink/internal/excerpt"
 )
 
 const (
@@ -40,7 +42,7 @@ func ParseFingerprint(typed string) (string, error) {
 func checkFingerprint(s string) error {
 	digits, ok := strings.CutPrefix(s, fingerprintPrefix)
 	if !ok || len(digits) != fingerprintDigits || strings.Trim(digits, "0123456789abcdef") != "" {
-		return fmt.Errorf("%w: %q: expected \"sha256:\" and %d lowercase hex digits", ErrFingerprint, clip(s), fingerprintDigits)
+		return fmt.Errorf("%w: %q: expected \"sha256:\" and %d lowercase hex digits", ErrFingerprint, excerpt.Of(s), fingerprintDigits)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"peerlink/internal/excerpt"
 	"peerlink/node/pki"
 )
 
@@ -46,7 +47,7 @@ func (l *List) Lookup(id string) (Entry, bool) {
 func (l *List) Check(id string, root crypto.PublicKey) (Entry, error) {
 	e, ok := l.Lookup(id)
 	if !ok {
-		return Entry{}, fmt.Errorf("accounting authority %q is %w", clip(id), ErrUnlisted)
+		return Entry{}, fmt.Errorf("accounting authority %q is %w", excerpt.Of(id), ErrUnlisted)
 	}
 	if got := pki.Fingerprint(root); got != e.Fingerprint {
 		return e, fmt.Errorf("%w for accounting authority %s (%s): expected %s, this one is %s; do not sign it, ask the authority and the registry",

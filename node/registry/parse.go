@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
+
+	"peerlink/internal/excerpt"
 )
 
 // Bounds on a list.
@@ -103,7 +105,7 @@ func checkLines(statements []byte) error {
 			return fmt.Errorf("%w: line %d: expected \"version = %s\" before anything else", ErrFormat, n, version)
 		}
 		if got := string(m[1]); got != version {
-			return fmt.Errorf("%w: version %s: expected %s", ErrVersion, clip(got), version)
+			return fmt.Errorf("%w: version %s: expected %s", ErrVersion, excerpt.Of(got), version)
 		}
 	}
 	if !begun {
@@ -121,14 +123,14 @@ func checkLine(line []byte) error {
 	}
 	m := keyLine.FindSubmatch(line)
 	if m == nil {
-		return fmt.Errorf("%q: expected a comment, [[authority]], or a key and its value", clip(string(line)))
+		return fmt.Errorf("%q: expected a comment, [[authority]], or a key and its value", excerpt.Of(string(line)))
 	}
 	v, known := values[string(m[1])]
 	if !known {
-		return fmt.Errorf("unknown key %q", clip(string(m[1])))
+		return fmt.Errorf("unknown key %q", excerpt.Of(string(m[1])))
 	}
 	if !v.form.Match(m[2]) {
-		return fmt.Errorf("%s is %q: expected %s", m[1], clip(string(m[2])), v.name)
+		return fmt.Errorf("%s is %q: expected %s", m[1], excerpt.Of(string(m[2])), v.name)
 	}
 	return nil
 }
@@ -153,7 +155,7 @@ func decode(statements []byte) (*List, error) {
 	}
 	// Known keys in the wrong place, such as an id above the first [[authority]].
 	if extra := md.Undecoded(); len(extra) > 0 {
-		return nil, fmt.Errorf("%w: %q is in the wrong place", ErrFormat, clip(extra[0].String()))
+		return nil, fmt.Errorf("%w: %q is in the wrong place", ErrFormat, excerpt.Of(extra[0].String()))
 	}
 	if len(f.Authority) > maxEntries {
 		return nil, fmt.Errorf("%w: %d accounting authorities: expected at most %d", ErrFormat, len(f.Authority), maxEntries)
@@ -162,7 +164,7 @@ func decode(statements []byte) (*List, error) {
 	for i, a := range f.Authority {
 		e := Entry(a)
 		if err := e.check(); err != nil {
-			return nil, fmt.Errorf("%w: accounting authority %d (%q): %w", ErrFormat, i+1, clip(e.ID), err)
+			return nil, fmt.Errorf("%w: accounting authority %d (%q): %w", ErrFormat, i+1, excerpt.Of(e.ID), err)
 		}
 		if _, twice := l.entries[e.ID]; twice {
 			return nil, fmt.Errorf("%w: accounting authority %d: the ID %s is there twice", ErrFormat, i+1, e.ID)
@@ -187,23 +189,12 @@ func (e Entry) check() error {
 	return nil
 }
 
-// clip bounds foreign text in an error message.
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "..."
-	}
-	return s
-}
-
 // printable makes foreign text fit for a message that does not quote it.
 func printable(s string) string {
-	if len(s) > 200 {
-		s = s[:200] + "..."
-	}
 	return strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !strconv.IsPrint(r) {
 			return '?'
 		}
 		return r
-	}, s)
+	}, excerpt.Limit(s, 200))
 }

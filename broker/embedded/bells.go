@@ -1,42 +1,33 @@
 package embedded
 
-import "sync"
+import (
+	"sync"
 
-// bell wakes one goroutine. Rung while nobody waits, it wakes the next that
-// does: ring after the change, look after the ring, and no change is missed.
-type bell chan struct{}
-
-func newBell() bell { return make(bell, 1) }
-
-func (b bell) ring() {
-	select {
-	case b <- struct{}{}:
-	default:
-	}
-}
+	"peerlink/internal/bell"
+)
 
 // bells are the bells of those who wait for messages, by queue.
 type bells struct {
 	mu      sync.Mutex
-	byQueue map[string]map[bell]*Watcher // the Watcher whose bell it is, or nil
+	byQueue map[string]map[bell.Bell]*Watcher // the Watcher whose bell it is, or nil
 }
 
 func newBells() *bells {
-	return &bells{byQueue: make(map[string]map[bell]*Watcher)}
+	return &bells{byQueue: make(map[string]map[bell.Bell]*Watcher)}
 }
 
 // add lets b ring for the queue. If it is that of a watcher, the watcher gets
 // copies of the messages.
-func (bs *bells) add(queue string, b bell, w *Watcher) {
+func (bs *bells) add(queue string, b bell.Bell, w *Watcher) {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	if bs.byQueue[queue] == nil {
-		bs.byQueue[queue] = make(map[bell]*Watcher)
+		bs.byQueue[queue] = make(map[bell.Bell]*Watcher)
 	}
 	bs.byQueue[queue][b] = w
 }
 
-func (bs *bells) remove(queue string, b bell) {
+func (bs *bells) remove(queue string, b bell.Bell) {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	delete(bs.byQueue[queue], b)
@@ -57,7 +48,7 @@ func (bs *bells) announce(queue string, first uint64, added []row) {
 		if w != nil {
 			w.offer(first, added)
 		}
-		b.ring()
+		b.Ring()
 	}
 }
 
@@ -67,7 +58,7 @@ func (bs *bells) ringAll() {
 	defer bs.mu.Unlock()
 	for _, queue := range bs.byQueue {
 		for b := range queue {
-			b.ring()
+			b.Ring()
 		}
 	}
 }

@@ -1,0 +1,30 @@
+package bell
+
+import "testing"
+
+// Whoever waits after a change is woken, also when the bell was rung before that,
+// and many rings for which nobody was there wake once.
+func TestBell(t *testing.T) {
+	b := New()
+	select {
+	case <-b:
+		t.Fatal("it has rung by itself")
+	default:
+	}
+	for range 1000 {
+		b.Ring() // blocks for ever if it waits for somebody
+	}
+	<-b
+	select {
+	case <-b:
+		t.Error("it has rung twice for one look")
+	default:
+	}
+	woken := make(chan struct{})
+	go func() {
+		<-b
+		close(woken)
+	}()
+	b.Ring()
+	<-woken
+}

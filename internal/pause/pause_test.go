@@ -1,0 +1,36 @@
+package pause
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A pause lasts as long as it was asked for, and not longer than its context.
+func TestFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		for _, c := range []struct {
+			ask, last time.Duration
+			err       error
+		}{
+			{0, 0, nil},
+			{-time.Second, 0, nil},
+			{2 * time.Second, 2 * time.Second, nil},
+			{time.Hour, 3 * time.Second, context.DeadlineExceeded},
+			{time.Second, 0, context.DeadlineExceeded},
+			{0, 0, context.DeadlineExceeded},
+		} {
+			began := time.Now()
+			if err := For(ctx, c.ask); !errors.Is(err, c.err) {
+				t.Errorf("%v: got %v, want %v", c.ask, err, c.err)
+			}
+			if got := time.Since(began); got != c.last {
+				t.Errorf("%v: it took %v, want %v", c.ask, got, c.last)
+			}
+		}
+	})
+}
