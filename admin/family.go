@@ -31,6 +31,8 @@ var families = []struct{ name, kind, help string }{
 	{"peerlink_messages_set_aside_total", counter, "Messages taken out of the queue because they can not be sent."},
 	{"peerlink_connects_total", counter, "Connections that came to carry messages."},
 	{"peerlink_failures_total", counter, "Attempts and connections for sending that failed."},
+	{"peerlink_bundle_fetches_total", counter, "Looks for a newer info-bundle where the peer publishes it."},
+	{"peerlink_bundle_fetch_failures_total", counter, "Looks for a newer info-bundle in which something went wrong."},
 	{"peerlink_connections_rejected_total", counter, "Connections ended before they belonged to a peer."},
 	{"peerlink_certificate_expiry_timestamp_seconds", gauge, "When the first certificate in this role ends, in Unix time."},
 	{"peerlink_queue_messages", gauge, "Messages in the queue."},

@@ -62,6 +62,8 @@ func (e exposition) peers(l *Links) {
 			{"messages_set_aside", p.Counts.SetAside},
 			{"connects", p.Counts.Connects},
 			{"failures", p.Counts.Failures},
+			{"bundle_fetches", p.Counts.Fetches},
+			{"bundle_fetch_failures", p.Counts.FetchFailures},
 		} {
 			e.counter("peerlink_"+c.name+"_total", c.value, peer)
 		}

@@ -203,6 +203,12 @@ func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map
 		}
 	}
 	err := errors.Join(errs...)
+	if ctx.Err() == nil {
+		p.tally.fetches.Add(1)
+		if err != nil {
+			p.tally.fetchFailures.Add(1)
+		}
+	}
 	if p.follower.end(s.cfg.Follow, seen, err) && err != nil && ctx.Err() == nil {
 		log.Warn("the info-bundle that the peer publishes could not be fetched or used", "err", err)
 	}

@@ -169,6 +169,12 @@ func TestMoverIsFollowed(t *testing.T) {
 		if p := m.known(); p.Stomp.Servers[0] != m.authority.Addr || p.SubCA == nil || !p.Active {
 			t.Errorf("the directory says %+v, want the server %s", p, m.authority.Addr)
 		}
+		linktest.Eventually(t, "the status", func() error {
+			if st := m.other.Service.Status().Peers[0]; st.Counts.Fetches == 0 || st.Counts.FetchFailures != 0 || st.InfoBundle != m.known().UpdatedAt {
+				return fmt.Errorf("status is %+v", st)
+			}
+			return nil
+		})
 		waitForLog(t, m.other, fmt.Sprintf(`msg="peer has moved" peer=%s old=[%s] new=[%s]`, nodetest.AAID, old, m.authority.Addr))
 	}
 }
@@ -190,6 +196,9 @@ func TestMoverIsFollowedReadOnly(t *testing.T) {
 		t.Errorf("the read-only directory says %s", got)
 	}
 	waitForLog(t, m.other, "kept in memory only")
+	if got, old := m.other.Service.Status().Peers[0].InfoBundle, m.known().UpdatedAt; got <= old {
+		t.Errorf("the status has the info-bundle of %s, the directory that of %s", got, old)
+	}
 
 	if err := m.other.Stop(); err != nil {
 		t.Fatal(err)
@@ -288,6 +297,9 @@ func TestBadBundlesAreNotFollowed(t *testing.T) {
 	m.move()
 	m.send(2)
 	waitForLog(t, m.other, infobundle.ErrInvalid.Error())
+	if c := m.other.Service.Status().Peers[0].Counts; c.FetchFailures == 0 {
+		t.Errorf("counts are %+v", c)
+	}
 	stolen, err := os.ReadFile(impostor.Bundle(t))
 	if err != nil {
 		t.Fatal(err)

@@ -33,6 +33,7 @@ type PeerStatus struct {
 	State        string       `json:"state"`
 	Deactivated  string       `json:"deactivated,omitempty"` // the date
 	Servers      []string     `json:"servers"`               // where it is dialed, as the peer has said
+	InfoBundle   string       `json:"info_bundle,omitempty"` // the date of the info-bundle in which it has
 	Queues       []string     `json:"queues"`                // the broker's, that lead to the peer
 	Connections  []Connection `json:"connections"`           // those that carry messages, the oldest first
 	Counts       Counts       `json:"counts"`
@@ -69,6 +70,8 @@ type Counts struct {
 	SetAside      uint64 `json:"set_aside"`       // messages taken out of the queue that can not be sent
 	Connects      uint64 `json:"connects"`        // connections that came to carry messages
 	Failures      uint64 `json:"failures"`        // attempts and connections to send that failed
+	Fetches       uint64 `json:"fetches"`         // looks for a newer info-bundle where the peer publishes it
+	FetchFailures uint64 `json:"fetch_failures"`  // of them, those in which something went wrong
 }
 
 // Status describes all links.
@@ -127,6 +130,7 @@ func (p *peer) status(now time.Time) PeerStatus {
 	if np != nil {
 		st.Type, st.State, st.Deactivated = np.Identity.Type.String(), np.State(), np.Deactivated
 		st.Servers = append(st.Servers, servers(np)...)
+		st.InfoBundle = np.UpdatedAt
 	}
 	if p.gone.Load() {
 		st.State = "gone"

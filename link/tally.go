@@ -23,6 +23,7 @@ type tally struct {
 	refused, refusedByPeer          atomic.Uint64
 	setAside                        atomic.Uint64
 	connects, failures              atomic.Uint64
+	fetches, fetchFailures          atomic.Uint64
 
 	mu        sync.Mutex // guards what follows
 	conns     map[*openConn]struct{}
@@ -44,6 +45,7 @@ func (t *tally) counts() Counts {
 		Received: t.received.Load(), ReceivedBytes: t.receivedBytes.Load(), Stored: t.stored.Load(),
 		Refused: t.refused.Load(), RefusedByPeer: t.refusedByPeer.Load(), SetAside: t.setAside.Load(),
 		Connects: t.connects.Load(), Failures: t.failures.Load(),
+		Fetches: t.fetches.Load(), FetchFailures: t.fetchFailures.Load(),
 	}
 }
 
