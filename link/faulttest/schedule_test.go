@@ -93,10 +93,20 @@ func (s *schedule) each() []round {
 	}
 	for i := range rounds {
 		if i%2 == 1 {
-			rounds[i].quiet = s.time()
+			rounds[i].quiet = s.quiet(rounds[i].faults)
 		}
 	}
 	return rounds
+}
+
+// quiet picks when the applications stop sending: at any time, or in the moment when
+// a fault begins, so that what is just on its way is the last that there is.
+func (s *schedule) quiet(faults []*fault) time.Duration {
+	if s.random.IntN(2) == 0 {
+		return s.time()
+	}
+	moment := time.Duration(s.random.Int64N(int64(time.Second / bursts)))
+	return faults[s.random.IntN(len(faults))].after + moment
 }
 
 // some returns a round of one to three faults. One in four is quiet.
@@ -108,7 +118,7 @@ func (s *schedule) some() round {
 		}
 	}
 	if s.random.IntN(4) == 0 {
-		r.quiet = s.time()
+		r.quiet = s.quiet(r.faults)
 	}
 	return r
 }
