@@ -109,16 +109,7 @@ func (h *holder) write(text string) {
 }
 
 // status is what the authority knows of the peer.
-func (h *holder) status() link.PeerStatus {
-	h.t.Helper()
-	for _, p := range h.authority.Service.Status().Peers {
-		if p.ID == h.bad.Identity().ID {
-			return p
-		}
-	}
-	h.t.Fatal("the peer is not known")
-	return link.PeerStatus{}
-}
+func (h *holder) status() link.PeerStatus { return statusOf(h.t, h.authority, h.bad) }
 
 // received waits until the authority has read so many messages.
 func (h *holder) received(count uint64) {
