@@ -1,55 +1,94 @@
 package link_test
 
 import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"peerlink/link"
 	"peerlink/node"
+	"peerlink/node/infobundle"
 	"peerlink/node/nodetest"
+	"peerlink/node/nodetype"
 )
 
 // Whatever bytes are in a file of a node's directory, reading it gives an error,
-// or a peer whose broker objects have names that can be used; never a panic.
+// or a peer whose broker objects have names that can be used; never a panic. What a
+// peer has said of itself hides it in no case, and nothing undoes its deactivation.
 func FuzzDirectory(f *testing.F) {
-	files := []string{
-		"db/nodetype", "db/nodeid", "creditors-subnet.txt", "db/subnets/creditors/SEQNUM", "root-ca.crt", // of the node
-		"nodetype.txt", "queues.txt", "masq-subnet.txt", "subnet.txt", "DEACTIVATED", "ACTIVE", // of the peer
-		"nodeinfo/stomp.toml", "nodeinfo/updated_at.txt", "root-ca.crt", "peercert.crt", "sub-ca.crt",
+	const stompTOML, updatedAt = "nodeinfo/" + infobundle.StompTOML, "nodeinfo/" + infobundle.UpdatedAt
+	// Those that are read. Of others, such as ACTIVE, it counts that they are there.
+	ofNode := []string{"db/nodetype", "db/nodeid", "root-ca.crt", "creditors-subnet.txt", "debtors-subnet.txt"}
+	ofPeer := []string{
+		"nodetype.txt", "queues.txt", "subnet.txt", "masq-subnet.txt", "DEACTIVATED",
+		"root-ca.crt", "peercert.crt", "sub-ca.crt", stompTOML, updatedAt,
 	}
-	const ofNode = 5
-	authority, agent := nodetest.New(f, aa, "127.0.0.1:1"), nodetest.New(f, ca, "127.0.0.1:2")
-	nodetest.Peer(f, authority, agent)
+	authority, creditors, debtors := fixedNode(f, aa), fixedNode(f, ca), fixedNode(f, da)
+	nodetest.Peer(f, authority, creditors)
+	nodetest.Peer(f, authority, debtors)
+	if _, err := debtors.DeactivatePeer(context.Background(), nodetest.AAID); err != nil {
+		f.Fatal(err)
+	}
+	if err := creditors.SetQueues(context.Background(), nodetest.AAID, 3); err != nil {
+		f.Fatal(err)
+	}
+
 	type place struct {
 		dir  string
 		peer string
+		name string
 		path string
 	}
 	var places []place
-	for _, pair := range [][2]*nodetest.Node{{authority, agent}, {agent, authority}} {
-		id := pair[1].Identity().ID
-		for i, name := range files {
-			path := filepath.Join(pair[0].Path(), filepath.FromSlash(name))
-			if i >= ofNode {
-				path = filepath.Join(pair[0].Path(), "peers", id, filepath.FromSlash(name))
+	found := make(map[string]bool)
+	for _, pair := range [][2]*nodetest.Node{{authority, creditors}, {authority, debtors}, {creditors, authority}, {debtors, authority}} {
+		dir, id := pair[0].Path(), pair[1].Identity().ID
+		add := func(name string, elem ...string) {
+			path := filepath.Join(append([]string{dir}, append(elem, filepath.FromSlash(name))...)...)
+			data, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return // not in a directory of this kind
 			}
-			if data, err := os.ReadFile(path); err == nil {
-				f.Add(uint8(len(places)), data)
+			if err != nil {
+				f.Fatal(err)
 			}
-			places = append(places, place{pair[0].Path(), id, path})
+			for _, content := range []string{string(data), "", "100\n", "\x7f\n\n"} {
+				f.Add(uint8(len(places)), []byte(content))
+			}
+			places = append(places, place{dir, id, name, path})
+			found[name] = true
+		}
+		for _, name := range ofNode {
+			add(name)
+		}
+		for _, name := range ofPeer {
+			add(name, "peers", id)
 		}
 	}
+	for _, name := range append(ofNode, ofPeer...) {
+		if !found[name] {
+			f.Fatalf("%s is in no directory", name)
+		}
+	}
+
 	f.Fuzz(func(t *testing.T, n uint8, data []byte) {
 		p := places[int(n)%len(places)]
-		old, oldErr := os.ReadFile(p.path)
+		old, err := os.ReadFile(p.path)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(p.path, data, 0o644); err != nil {
-			t.Skip(err) // there is no such place in a directory of this kind
+			t.Fatal(err)
 		}
 		defer func() {
-			if oldErr != nil {
-				os.Remove(p.path)
-			} else if err := os.WriteFile(p.path, old, 0o644); err != nil {
+			if err := os.WriteFile(p.path, old, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}()
@@ -57,9 +96,21 @@ func FuzzDirectory(f *testing.F) {
 		if err != nil {
 			return
 		}
+		if date, err := d.Deactivated(p.peer); err == nil && (date == "") != (d.Identity().Type != da) {
+			t.Errorf("deactivated on %q", date)
+		}
 		peer, err := d.Peer(p.peer)
 		if err != nil {
+			if p.name == stompTOML || p.name == updatedAt {
+				t.Errorf("the peer is hidden: %v", err)
+			}
 			return
+		}
+		if s := peer.UpdatedAt; len(s) > 64 || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Errorf("the date is %q", s)
+		}
+		if (peer.Stomp == nil) != (peer.StompErr != nil) {
+			t.Errorf("the manifest is %+v, %v", peer.Stomp, peer.StompErr)
 		}
 		view, err := link.View(d, peer)
 		if err != nil {
@@ -73,4 +124,16 @@ func FuzzDirectory(f *testing.F) {
 			t.Errorf("accepted %+v", q)
 		}
 	})
+}
+
+// fixedNode makes a node that has always the same root key, so that what one
+// process has found is of use to the next.
+func fixedNode(f *testing.F, kind nodetype.Type) *nodetest.Node {
+	f.Helper()
+	scalar := sha256.Sum256([]byte{byte(kind)})
+	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), scalar[:])
+	if err != nil {
+		f.Fatal(err)
+	}
+	return nodetest.NewWithKey(f, f.TempDir(), kind, "127.0.0.1:1", key)
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -170,6 +171,92 @@ func TestWholeTreeReplaced(t *testing.T) {
 	replace(t, next, path)
 	says(t, other, "no active link with you", 1)
 	if st := authority.Service.Status().Peers[0]; st.State != "deactivated" || len(st.Connections) != 0 {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// A node's directory that is mounted and swapped as Kubernetes does it, by one
+// symbolic link over another, is followed: that the old version is removed disturbs
+// nothing, a peer that has moved is dialed elsewhere, and a deactivation counts.
+func TestDirectoryMount(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	id := other.Identity().ID
+	mount, source := authority.Path(), filepath.Join(t.TempDir(), "source")
+	replace(t, mount, source)
+	if err := os.Mkdir(mount, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	current := ""
+	swap := func(name string) {
+		t.Helper()
+		if err := os.CopyFS(filepath.Join(mount, name), os.DirFS(source)); err != nil {
+			t.Fatal(err)
+		}
+		link := filepath.Join(mount, "..data_tmp")
+		if err := os.Symlink(name, link); err != nil {
+			t.Skipf("no symbolic links here: mounted directories are not tested (%v)", err)
+		}
+		replace(t, link, filepath.Join(mount, "..data"))
+		if current != "" {
+			if err := os.RemoveAll(filepath.Join(mount, current)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		current = name
+	}
+	swap("..2026_01")
+	entries, err := os.ReadDir(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if err := os.Symlink(filepath.Join("..data", e.Name()), filepath.Join(mount, e.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	authority.Start()
+	other.Start()
+	exchange(t, authority, other, 1)
+	before := authority.Service.Status().Peers[0].Connections
+
+	active := filepath.Join(mount, "peers", id, "ACTIVE")
+	swap("..2026_02") // says the same, without what the service has written
+	linktest.Eventually(t, "a look at the new version", func() error {
+		_, err := os.Stat(active)
+		return err
+	})
+	exchange(t, authority, other, 2)
+	if after := authority.Service.Status().Peers[0].Connections; !slices.Equal(before, after) {
+		t.Errorf("connections are %+v, were %+v", after, before)
+	}
+
+	moved := forward(t, other.Addr)
+	manifest := filepath.Join(source, "peers", id, "nodeinfo", "stomp.toml")
+	if err := os.WriteFile(manifest, node.EncodeStompTOML(ca, []string{moved}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	swap("..2026_03")
+	linktest.Eventually(t, "the new address", func() error {
+		for _, c := range authority.Service.Status().Peers[0].Connections {
+			if c.Direction == link.Sending && c.Remote == moved {
+				return nil
+			}
+		}
+		return errors.New(authority.Log.String())
+	})
+	exchange(t, authority, other, 3)
+	if log := authority.Log.String(); strings.Contains(log, "its link ends") || strings.Contains(log, "can not be") {
+		t.Errorf("a swap disturbs:\n%s", log)
+	}
+
+	if err := os.WriteFile(filepath.Join(source, "peers", id, "DEACTIVATED"), []byte("2026-01-01\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	swap("..2026_04")
+	waitForLog(t, other, "no active link with you")
+	if st := authority.Service.Status().Peers[0]; st.State != "deactivated" {
 		t.Errorf("status %+v", st)
 	}
 }
@@ -433,4 +520,10 @@ func TestExpiryOfWhatIsShown(t *testing.T) {
 		}
 		return errors.New(authority.Log.String())
 	})
+	for _, c := range authority.Service.Status().Peers[0].Certificates {
+		if c.Role == "peer_server" && c.DaysLeft <= 1 {
+			return
+		}
+	}
+	t.Errorf("certificates are %+v", authority.Service.Status().Peers[0].Certificates)
 }

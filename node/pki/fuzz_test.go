@@ -2,6 +2,7 @@ package pki
 
 import (
 	"bytes"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"reflect"
 	"testing"
@@ -94,19 +95,34 @@ func FuzzDecodeKey(f *testing.F) {
 	})
 }
 
-// FuzzVerifyClient: whatever two certificates a client shows, verifying them
-// does not panic, and nobody is taken for anyone but the one whose key has
-// signed them.
+// FuzzVerifyClient: whatever two certificates somebody shows, as a client or as a
+// server, verifying them does not panic, and nobody is taken for anyone but the
+// one whose key has signed them.
 func FuzzVerifyClient(f *testing.F) {
 	p := newPeers(f)
 	f.Add(p.serverCA.Raw, p.peerCA.Raw)
 	f.Add(p.serverDA.Raw, p.peerCA.Raw)
+	f.Add(p.serverAA.Raw, p.aa.Cert.Raw)
+	for _, signer := range []int{1, 5} { // in another's name, and with another key
+		subject := [][]byte{1: p.da.Cert.RawSubject, 5: p.ca.Cert.RawSubject}[signer]
+		f.Add(issue(f, subject, p.ca.Cert.RawSubject, ecKey(signer), basicConstraintsLeaf(), keyUsageServer()).Raw, p.peerCA.Raw)
+	}
 	f.Add(p.serverCA.Raw, certificate{subject: p.ca.Cert.RawSubject, issuer: p.aa.Cert.RawSubject, key: ecKey(1),
 		extensions: []pkix.Extension{constraints(permit(subtree(dirName(nameB), tlv(0x80, []byte{1})))), altNames(true, dirName(nameB))}}.der(f))
 	f.Fuzz(func(t *testing.T, leaf, between []byte) {
-		id, chain, err := VerifyClient([][]byte{leaf, between}, p.aa.Cert, testNow)
+		shown := [][]byte{leaf, between}
+		id, chain, err := VerifyClient(shown, p.aa.Cert, testNow)
 		if err == nil && (id != p.ca.id || !bytes.Equal(chain[0].RawTBSCertificate, p.serverCA.RawTBSCertificate)) {
-			t.Fatalf("accepted as %v:\n%x\n%x", id, leaf, between)
+			t.Fatalf("accepted as the client %v:\n%x\n%x", id, leaf, between)
+		}
+		for _, peer := range []struct {
+			node   testNode
+			server *x509.Certificate
+		}{{p.aa, p.serverAA}, {p.ca, p.serverCA}} {
+			chain, err := VerifyServer(shown, peer.node.Cert, peer.node.id, testNow)
+			if err == nil && (!bytes.Equal(chain[0].RawTBSCertificate, peer.server.RawTBSCertificate) || !chain[1].Equal(peer.node.Cert)) {
+				t.Fatalf("accepted as a server of %v:\n%x\n%x", peer.node.id, leaf, between)
+			}
 		}
 	})
 }
