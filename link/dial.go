@@ -15,7 +15,7 @@ import (
 )
 
 // maxAddresses is how many addresses of one name are tried.
-const maxAddresses = 8
+const maxAddresses = 4
 
 // connect tries the peer's servers, in random order, until one answers. Servers
 // that are listed more than once come first more often.
