@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
 	"peerlink/node/pki"
 )
 
@@ -224,6 +225,7 @@ func TestStrangers(t *testing.T) {
 				if err != nil || !bytes.Contains(answer, []byte(text)) {
 					t.Errorf("answer is %q, %v, want %q", answer, err, text)
 				}
+				refusalLogged(t, authority, tt.certs[0].Leaf, text)
 				return
 			}
 			if err == nil || len(answer) > 0 {
@@ -240,6 +242,74 @@ func TestStrangers(t *testing.T) {
 	friend.Put(authority, linktest.Message(t, friend, authority, 1))
 	if got := authority.Take(1); got["number 1"].Type == "" {
 		t.Errorf("got %v", got)
+	}
+}
+
+// refusalLogged waits until a node's log tells that a connection was refused after
+// the handshake, whose it was, and why.
+func refusalLogged(t *testing.T, n *linktest.Node, leaf *x509.Certificate, reason string) {
+	t.Helper()
+	id, err := pki.IdentityOf(leaf.RawSubject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logged(t, n, `msg="connection refused"`, "peer="+id.ID, "remote=127.0.0.1", "reason=", reason)
+}
+
+// logged waits until a line of the node's log has all these texts.
+func logged(t *testing.T, n *linktest.Node, texts ...string) {
+	t.Helper()
+	linktest.Eventually(t, "the log", func() error {
+		for line := range strings.Lines(n.Log.String()) {
+			if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
+				return nil
+			}
+		}
+		return fmt.Errorf("no line with %q in\n%s", texts, n.Log)
+	})
+}
+
+// Whoever has a valid chain and is no peer all the same learns why, and so does the
+// log: when this node has removed the peer's directory, and when the root certificate
+// that is pinned there has another key than the one that has signed the server's.
+func TestRefusedAfterHandshake(t *testing.T) {
+	t.Parallel()
+	authority, removed, replaced := linktest.New(t, aa), linktest.New(t, ca), linktest.New(t, ca)
+	for _, n := range []*linktest.Node{removed, replaced} {
+		nodetest.Peer(t, authority.Node, n.Node)
+	}
+	dir := func(n *linktest.Node) string { return filepath.Join(authority.Path(), "peers", n.Identity().ID) }
+	if err := os.RemoveAll(dir(removed)); err != nil {
+		t.Fatal(err)
+	}
+	old := replaced.Root()
+	key := newKey(t)
+	root := forgery{subject: old.RawSubject, issuer: old.RawSubject, pub: key.Public(), signer: key, to: old.NotAfter, extensions: like(old)}.make(t)
+	cert, err := x509.ParseCertificate(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir(replaced), "root-ca.crt"), pki.EncodeCertificatePEM(cert), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	authority.Start()
+	for _, tt := range []struct {
+		who    *linktest.Node
+		reason string
+	}{
+		{removed, "Unknown peer: this node has not registered a peer certificate from you."},
+		{replaced, "The certificate was not signed by the pinned root key."},
+	} {
+		pair := serverPair(t, tt.who, subCA(t, tt.who, authority).Raw)
+		answer, err := knock(authority.Addr, &tls.Config{Certificates: []tls.Certificate{pair}})
+		want := strings.ReplaceAll(tt.reason, ":", `\c`)
+		if err != nil || !bytes.HasPrefix(answer, []byte("ERROR\n")) || !bytes.Contains(answer, []byte(want)) {
+			t.Errorf("answer is %q, %v, want %q", answer, err, want)
+		}
+		refusalLogged(t, authority, pair.Leaf, tt.reason)
+	}
+	if n := authority.Service.Status().Rejected["no_peer"]; n != 2 {
+		t.Errorf("%d rejections are counted", n)
 	}
 }
 

@@ -2,11 +2,14 @@ package link_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"peerlink/link"
 	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
 )
 
 // rests waits until the node has given up so many connections for want of
@@ -60,6 +63,77 @@ func TestIdleConnectionRests(t *testing.T) {
 			if err := other.Stop(); err != nil { // resting or not
 				t.Error(err)
 			}
+		})
+	}
+}
+
+// What ends a rest is that there is something to send, and not a pause between two
+// attempts: these would be of a day here.
+func TestRestEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, on := range bothBrokers {
+		t.Run(name, func(t *testing.T) {
+			authority, other := linktest.PairOn(t, ca, linktest.Embedded, on)
+			if err := other.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			other.Config.IdleTimeout = 10 * time.Millisecond
+			other.Config.RetryMin, other.Config.RetryMax = 24*time.Hour, 24*time.Hour
+			other.Start()
+			for n := range 4 {
+				rests(t, other, n+1)
+				other.Put(authority, linktest.Message(t, other, authority, n))
+				authority.Take(1)
+			}
+		})
+	}
+}
+
+// Of several servers a random one is dialed first, so that the peers of a node
+// spread over them.
+func TestServersInRandomOrder(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	authority.Manifest(forward(t, authority.Addr), forward(t, authority.Addr))
+	nodetest.Peer(t, authority.Node, other.Node)
+	other.Config.IdleTimeout = 50 * time.Millisecond // for long enough to be seen
+	authority.Start()
+	other.Start()
+	other.Put(authority, linktest.Message(t, other, authority, 0))
+	authority.Take(1)
+	sending := func() (server string) {
+		for _, c := range statusOf(t, other, authority).Connections {
+			if c.Direction == link.Sending {
+				server = c.Remote
+			}
+		}
+		return server
+	}
+	used := make(map[string]int)
+	for n := 1; len(used) < 2; n++ {
+		// Should every other connection not be seen, then one of the two is never
+		// the first of forty once in 2^39 times.
+		if n > 80 {
+			t.Fatalf("connections to %v", used)
+		}
+		linktest.Eventually(t, "rest", func() error {
+			if server := sending(); server != "" {
+				return fmt.Errorf("a connection to %s", server)
+			}
+			return nil
+		})
+		before := statusOf(t, other, authority).Counts.Connects
+		other.Put(authority, linktest.Message(t, other, authority, n))
+		linktest.Eventually(t, "a connection", func() error {
+			server := sending()
+			if server != "" {
+				used[server]++
+				return nil
+			}
+			if statusOf(t, other, authority).Counts.Connects == before {
+				return errors.New("none")
+			}
+			return nil // it was too short to be seen
 		})
 	}
 }
