@@ -66,9 +66,10 @@ func (s *Service) meet(ctx, connCtx context.Context, tcp net.Conn) {
 	s.receive(ctx, connCtx, conn, id, chain, leave)
 }
 
-// enter waits at the gate, for no longer than a peer would.
+// enter waits at the gate, for half as long as a peer would: who has waited longer
+// has no time left for the handshake itself, and would only take that of others.
 func (s *Service) enter(ctx context.Context, tcp net.Conn) (leave func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout/2)
 	defer cancel()
 	return s.gate.enter(ctx, tcp.RemoteAddr())
 }

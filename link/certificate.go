@@ -2,11 +2,14 @@ package link
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +25,7 @@ type Certificate struct {
 	certFile, keyFile string
 	dir               *node.Dir
 	current           atomic.Pointer[tls.Certificate]
+	turns             chan struct{} // see orderly
 
 	mu    sync.Mutex // guards what follows
 	now   func() time.Time
@@ -32,7 +36,7 @@ type Certificate struct {
 // LoadCertificate reads a server certificate and its unencrypted key, and
 // checks that they belong together and to the node.
 func LoadCertificate(d *node.Dir, certFile, keyFile string) (*Certificate, error) {
-	c := &Certificate{certFile: certFile, keyFile: keyFile, dir: d, now: time.Now}
+	c := &Certificate{certFile: certFile, keyFile: keyFile, dir: d, now: time.Now, turns: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	if _, err := c.reload(); err != nil {
 		return nil, err
 	}
@@ -101,7 +105,7 @@ func (c *Certificate) load() (*tls.Certificate, error) {
 	if _, err := pki.VerifyServer([][]byte{leaf.Raw}, c.dir.Root(), c.dir.Identity(), c.now()); err != nil {
 		return nil, fmt.Errorf("%s can not be used by %s: %w", c.certFile, c.dir.Identity(), err)
 	}
-	return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}, nil
+	return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: orderly{key, c.turns}, Leaf: leaf}, nil
 }
 
 // serverChain is what the node shows when it is dialed.
@@ -113,4 +117,19 @@ func (c *Certificate) clientChain(subCA *x509.Certificate) *tls.Certificate {
 	pair := *c.current.Load()
 	pair.Certificate = [][]byte{pair.Leaf.Raw, subCA.Raw}
 	return &pair
+}
+
+// orderly is a key that signs for as many handshakes at once as there are
+// processors, for the others in the order in which they come. With an RSA key,
+// signing is most of the work of a handshake. When a thousand share the processors
+// evenly, all of them are slow, and most end for lack of time.
+type orderly struct {
+	crypto.Signer
+	turns chan struct{}
+}
+
+func (o orderly) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	o.turns <- struct{}{}
+	defer func() { <-o.turns }()
+	return o.Signer.Sign(rand, digest, opts)
 }

@@ -45,6 +45,7 @@ type Config struct {
 	// Connections that this node makes, to send.
 
 	Window      int           // messages sent and not confirmed, per connection; 1,000
+	MaxDialRate int           // attempts to reach peers begun in a second; 100
 	IdleTimeout time.Duration // after which a connection with nothing to send rests; 10 min, negative: never
 	// The pauses between attempts to reach a peer grow from about RetryMin to
 	// about RetryMax. Each is random, up to twice as long.
@@ -88,6 +89,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.ConnectTimeout, 10*time.Second)
 	setDefault(&c.DrainTimeout, 5*time.Second)
 	setDefault(&c.Window, 1000)
+	setDefault(&c.MaxDialRate, 100)
 	setDefault(&c.IdleTimeout, 10*time.Minute)
 	setDefault(&c.RetryMin, 250*time.Millisecond)
 	setDefault(&c.RetryMax, 2*time.Minute)

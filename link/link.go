@@ -46,6 +46,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"peerlink/internal/repeats"
 	"peerlink/node"
 )
@@ -57,6 +59,7 @@ type Service struct {
 	roster  *roster
 	claims  *claims
 	gate    *gate
+	dials   *rate.Limiter // paces attempts to reach peers
 	repeats *repeats.Repeats
 	fetches chan struct{} // has an element for each info-bundle that is being fetched
 
@@ -92,6 +95,7 @@ func New(cfg Config) *Service {
 			waiting:    4 * cfg.MaxHandshakes,
 			perSecond:  cfg.MaxHandshakeRate,
 		}),
+		dials:   rate.NewLimiter(rate.Limit(cfg.MaxDialRate), cfg.MaxDialRate),
 		repeats: repeats.New(),
 		fetches: make(chan struct{}, maxFetches),
 		errands: make(chan struct{}, maxErrands),

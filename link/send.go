@@ -162,6 +162,11 @@ func (sd *sender) once(ctx, connCtx context.Context) (ok bool, err error) {
 	if err := sd.s.cfg.Broker.Free(ctx, sd.queue); err != nil {
 		return false, err // before the peer is bothered
 	}
+	// After a restart there are as many attempts as peers. They must not take the
+	// time from each other, nor from those who dial us.
+	if err := sd.s.dials.Wait(ctx); err != nil {
+		return false, err
+	}
 	conn, chain, addr, err := sd.connect(ctx, st)
 	sd.away = err != nil
 	if err != nil {
