@@ -21,6 +21,7 @@ const partVariable = "PEERLINK_BENCH_PART"
 // the answer.
 var parts = map[string]func(settings json.RawMessage) (obey func(command string) (answer any, err error), err error){
 	"attackers": attackers,
+	"crowd":     crowdPart,
 }
 
 func TestMain(m *testing.M) {
