@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -18,8 +17,6 @@ import (
 	"peerlink/node/nodetype"
 	"peerlink/smp"
 )
-
-func TestMain(m *testing.M) { os.Exit(rabbittest.Run(m)) }
 
 // rabbitCount is how many messages go through RabbitMQ in each round.
 const rabbitCount = 30_000

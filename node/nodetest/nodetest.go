@@ -113,7 +113,13 @@ func (n *Node) ServerCert(t testing.TB) (certFile, keyFile string) {
 // WriteServerCert issues a server certificate into the given files.
 func (n *Node) WriteServerCert(t testing.TB, certFile, keyFile string, validity time.Duration) {
 	t.Helper()
-	key, err := pki.GenerateKey(pki.P256)
+	n.WriteServerCertOf(t, pki.P256, certFile, keyFile, validity)
+}
+
+// WriteServerCertOf is [Node.WriteServerCert] with a key of another kind.
+func (n *Node) WriteServerCertOf(t testing.TB, kind pki.KeyKind, certFile, keyFile string, validity time.Duration) {
+	t.Helper()
+	key, err := pki.GenerateKey(kind)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,421 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"peerlink/node/pki"
+)
+
+// attackSettings is what the attackers know.
+type attackSettings struct {
+	Addr    string   // of the node that they attack
+	Kinds   []string // what they do: names in attacks
+	Peers   map[string]papers
+	Message []byte // a body that Peers["flood"] may send
+}
+
+// papers are what somebody shows who is a peer of the node.
+type papers struct {
+	CertFile, KeyFile string
+	PeerCert          []byte
+}
+
+// attackKind is something that attackers do, again and again.
+type attackKind struct {
+	perSecond int // how often it is meant to succeed; 0: as often as it can
+	run       func(*attacker, context.Context) error
+}
+
+var attacks = map[string]attackKind{
+	"strangers": {50, (*attacker).strangers},
+	"chains":    {10, (*attacker).chains},
+	"silence":   {100, (*attacker).silence},
+	"loris":     {50, (*attacker).slowLoris},
+	"garbage":   {10, (*attacker).garbage},
+	"flood":     {0, (*attacker).flood},
+}
+
+// attacker does one kind of attack.
+type attacker struct {
+	attackKind
+	name   string
+	known  *attackSettings
+	dialer net.Dialer
+	landed atomic.Uint64 // how often it has had the effect on the node that it is meant to have
+}
+
+// landing is what an attack has come to.
+type landing struct {
+	Name   string
+	Landed uint64
+	Meant  float64 // 0 if there is no number of which this could be told
+	During time.Duration
+}
+
+// siege is all attacks that go on.
+type siege struct {
+	all   []*attacker
+	stop  context.CancelFunc
+	ended chan error // gets the result of each
+	since time.Time
+}
+
+// attackers is the part of those who attack a node.
+func attackers(settings json.RawMessage) (func(string) (any, error), error) {
+	known := new(attackSettings)
+	if err := json.Unmarshal(settings, known); err != nil {
+		return nil, err
+	}
+	var s *siege
+	return func(command string) (any, error) {
+		if command == "begin" {
+			s = besiege(known)
+			return nil, s.underWay()
+		}
+		return s.lift()
+	}, nil
+}
+
+func besiege(known *attackSettings) *siege {
+	s := &siege{ended: make(chan error, len(known.Kinds))}
+	var ctx context.Context
+	ctx, s.stop = context.WithCancel(context.Background())
+	for i, name := range known.Kinds {
+		a := &attacker{attackKind: attacks[name], name: name, known: known}
+		if runtime.GOOS == "linux" { // others have one address on loopback
+			// Each from elsewhere: else one would be in the other's way.
+			a.dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i))}
+		}
+		s.all = append(s.all, a)
+		go func() { s.ended <- a.run(a, ctx) }()
+	}
+	return s
+}
+
+// underWay waits until each attack has done what it does in a second. From then
+// on it is counted.
+func (s *siege) underWay() error {
+	deadline := time.Now().Add(30 * time.Second)
+	for _, a := range s.all {
+		for a.landed.Load() < uint64(max(1, a.perSecond)) {
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%s: %d of %d attacks have landed", a.name, a.landed.Load(), a.perSecond)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	for _, a := range s.all {
+		a.landed.Store(0)
+	}
+	s.since = time.Now()
+	return nil
+}
+
+// lift ends all attacks.
+func (s *siege) lift() (list []landing, err error) {
+	during := time.Since(s.since)
+	for _, a := range s.all {
+		list = append(list, landing{a.name, a.landed.Load(), float64(a.perSecond) * during.Seconds(), during})
+	}
+	s.stop()
+	for range s.all {
+		err = errors.Join(err, <-s.ended)
+	}
+	return list, err
+}
+
+// mostAtOnce is how many deeds of one attacker go on at once.
+const mostAtOnce = 64
+
+// every does something as many times a second as the attack is meant to, until ctx
+// ends. A deed that takes long holds up no other, and what is late, because others
+// had the processor, is made up for.
+func (a *attacker) every(ctx context.Context, do func(ctx context.Context) (landed bool)) {
+	pause := time.Second / time.Duration(a.perSecond)
+	places := make(chan struct{}, mostAtOnce)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for due := time.Now(); ; due = due.Add(pause) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Until(due)):
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case places <- struct{}{}:
+		}
+		wg.Go(func() {
+			if do(ctx) {
+				a.landed.Add(1)
+			}
+			<-places
+		})
+	}
+}
+
+// handshake connects, and shows the certificates whatever authorities the node
+// names. The connection ends with ctx.
+func (a *attacker) handshake(ctx context.Context, shown *tls.Certificate) (*tls.Conn, error) {
+	tcp, err := a.dialer.DialContext(ctx, "tcp", a.known.Addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := tcp.(*net.TCPConn).SetLinger(0); err != nil { // nothing of an attack remains when it ends
+		return nil, err
+	}
+	context.AfterFunc(ctx, func() { tcp.Close() })
+	conn := tls.Client(tcp, &tls.Config{
+		InsecureSkipVerify:   true,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return shown, nil },
+	})
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		tcp.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// refused tells whether the node has read the certificates, and did not like them.
+// In TLS 1.3 the client learns of that when it reads.
+func (a *attacker) refused(ctx context.Context, shown *tls.Certificate) bool {
+	conn, err := a.handshake(ctx, shown)
+	if err == nil {
+		defer conn.Close()
+		_, err = io.ReadAll(conn)
+	}
+	alert := new(net.OpError)
+	return errors.As(err, &alert) && alert.Op == "remote error"
+}
+
+// strangers shows a certificate that the node does not know the issuer of.
+func (a *attacker) strangers(ctx context.Context) error {
+	pair, err := tls.LoadX509KeyPair(a.known.Peers["garbage"].CertFile, a.known.Peers["garbage"].KeyFile)
+	if err != nil {
+		return err
+	}
+	a.every(ctx, func(ctx context.Context) bool { return a.refused(ctx, &pair) })
+	return nil
+}
+
+// chains shows, in turn, a chain that is almost as large as what is looked at, with
+// large keys and many names, and one of many certificates that is almost as large
+// as what TLS takes.
+func (a *attacker) chains(ctx context.Context) error {
+	large, err := chain(9, 6<<10)
+	if err != nil {
+		return err
+	}
+	many, err := chain(700, 0)
+	if err != nil {
+		return err
+	}
+	var n atomic.Int64
+	a.every(ctx, func(ctx context.Context) bool {
+		return a.refused(ctx, []*tls.Certificate{large, many}[n.Add(1)%2])
+	})
+	return nil
+}
+
+// chain makes a server certificate, and behind it so many certificates of
+// authorities with about so many bytes of names in each.
+func chain(authorities, names int) (*tls.Certificate, error) {
+	key, err := pki.GenerateKey(pki.P256)
+	if err != nil {
+		return nil, err
+	}
+	made := &tls.Certificate{PrivateKey: key}
+	add := func(pub crypto.PublicKey, names int) error {
+		t := &x509.Certificate{
+			Subject: pkix.Name{CommonName: "x"}, SerialNumber: big.NewInt(int64(len(made.Certificate) + 1)),
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		}
+		for n := range names / 100 {
+			t.DNSNames = append(t.DNSNames, fmt.Sprintf("%s%d.example", strings.Repeat("x", 60), n))
+		}
+		der, err := x509.CreateCertificate(rand.Reader, t, t, pub, key)
+		made.Certificate = append(made.Certificate, der)
+		return err
+	}
+	if err := add(key.Public(), names); err != nil {
+		return nil, err
+	}
+	var pub crypto.PublicKey = key.Public()
+	if names > 0 {
+		modulus := new(big.Int).Lsh(big.NewInt(3), 8190)
+		pub = &rsa.PublicKey{N: modulus.SetBit(modulus, 0, 1), E: 65537}
+	}
+	for range authorities {
+		if err := add(pub, names); err != nil {
+			return nil, err
+		}
+	}
+	return made, nil
+}
+
+// silence opens connections that say nothing, and holds 1,000.
+func (a *attacker) silence(ctx context.Context) error {
+	held := make(chan net.Conn, 1000)
+	a.every(ctx, func(ctx context.Context) bool {
+		conn, err := a.dialer.DialContext(ctx, "tcp", a.known.Addr)
+		if err != nil {
+			return false
+		}
+		for {
+			select {
+			case held <- conn:
+				return true
+			default:
+			}
+			select {
+			case oldest := <-held:
+				oldest.Close()
+			default:
+			}
+		}
+	})
+	for len(held) > 0 {
+		(<-held).Close()
+	}
+	return nil
+}
+
+// shown is what a bad peer shows.
+func (a *attacker) shown(peer string) (*tls.Certificate, error) {
+	p := a.known.Peers[peer]
+	pair, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile)
+	pair.Certificate = append(pair.Certificate, p.PeerCert)
+	return &pair, err
+}
+
+// session connects as a bad peer, and opens a session.
+func (a *attacker) session(ctx context.Context, shown *tls.Certificate) (*tls.Conn, error) {
+	conn, err := a.handshake(ctx, shown)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprint(conn, "STOMP\naccept-version:1.2\nhost:/\nheart-beat:0,1000\n\n\x00")
+	answer, err := bufio.NewReader(io.LimitReader(conn, 1000)).ReadString('\n')
+	if err == nil && answer != "CONNECTED\n" {
+		err = fmt.Errorf("answered with %q", answer)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, conn.SetDeadline(time.Time{})
+}
+
+// slowLoris sends a byte of a frame now and then on 5 connections.
+func (a *attacker) slowLoris(ctx context.Context) error {
+	shown, err := a.shown("loris")
+	if err != nil {
+		return err
+	}
+	conns := make(chan *tls.Conn, 5)
+	for range cap(conns) {
+		conns <- nil
+	}
+	a.every(ctx, func(ctx context.Context) bool {
+		var conn *tls.Conn
+		select {
+		case conn = <-conns:
+		default:
+			return false
+		}
+		if conn == nil {
+			if conn, err = a.session(ctx, shown); err != nil {
+				conns <- nil
+				return false
+			}
+		}
+		if _, err := fmt.Fprint(conn, "S"); err != nil {
+			conn.Close()
+			conn = nil
+		}
+		conns <- conn
+		return conn != nil
+	})
+	return nil
+}
+
+// garbage opens sessions, and sends what is no message.
+func (a *attacker) garbage(ctx context.Context) error {
+	shown, err := a.shown("garbage")
+	if err != nil {
+		return err
+	}
+	a.every(ctx, func(ctx context.Context) bool {
+		conn, err := a.session(ctx, shown)
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "SEND\ndestination:/exchange/accounts_in\ntype:ConfigureAccount\nreceipt:1\n\n{}\x00")
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		answer, _ := io.ReadAll(conn)
+		return bytes.Contains(answer, []byte("ERROR\n"))
+	})
+	return nil
+}
+
+// floodConns is on how many connections a peer floods the node: as many as it may
+// have.
+const floodConns = 10
+
+// flood sends valid messages, as fast as they are taken.
+func (a *attacker) flood(ctx context.Context) error {
+	shown, err := a.shown("flood")
+	if err != nil {
+		return err
+	}
+	const frames = 20
+	message := fmt.Sprintf("SEND\ndestination:/exchange/accounts_in\ntype:ConfigureAccount\ncontent-type:application/json\nreceipt:1\ncontent-length:%d\n\n%s\x00",
+		len(a.known.Message), a.known.Message)
+	load := bytes.Repeat([]byte(message), frames)
+	var wg sync.WaitGroup
+	for range floodConns {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				conn, err := a.session(ctx, shown)
+				if err != nil {
+					select {
+					case <-ctx.Done():
+					case <-time.After(100 * time.Millisecond): // the node has no room for it yet
+					}
+					continue
+				}
+				go io.Copy(io.Discard, conn)
+				for err == nil {
+					if _, err = conn.Write(load); err == nil {
+						a.landed.Add(frames)
+					}
+				}
+				conn.Close()
+			}
+		})
+	}
+	wg.Wait()
+	return nil
+}

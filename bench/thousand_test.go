@@ -1,0 +1,355 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"runtime"
+	"runtime/metrics"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"peerlink/broker"
+	"peerlink/link"
+	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
+	"peerlink/node/nodetype"
+	"peerlink/node/pki"
+)
+
+const (
+	// thousand is how many peers there are.
+	thousand = 1000
+	// outage is how long somebody is away.
+	outage = 5 * time.Second
+)
+
+// BenchmarkThousandPeers lets an accounting authority and a thousand peers lose
+// each other for some seconds, and find each other again: because all peers restart
+// at once, because the authority does, or because the network between them was away.
+// Each has a message for the other side. An operation is one time.
+//
+// The authority has the kind of server key that is usual. As in real life, its
+// peers do not use its processors: they are another process, on the other half of
+// the CPUs. They come from a thousand addresses, or all from one, as behind NAT.
+// (Only on Linux a machine has that many addresses.)
+//
+// Reported is how long it takes until all links are up in both directions, how many
+// handshakes the authority has begun in its busiest second, how many on both sides
+// have failed, and the most goroutines and memory of the authority. There is one more
+// peer, which does not restart. "waited-ms" is the longest that a message of it has
+// waited to be confirmed: where all others restart, it should notice little.
+func BenchmarkThousandPeers(b *testing.B) {
+	for _, apart := range []bool{true, false} {
+		name := "one address"
+		if apart {
+			name = "own addresses"
+		}
+		b.Run(name, func(b *testing.B) {
+			if apart && runtime.GOOS != "linux" {
+				b.Skip("skipped: this system has one address on loopback")
+			}
+			m := newMeeting(b, apart)
+			for _, loss := range []loss{
+				{"peers restart", (*meeting).peersRestart},
+				{"authority restarts", (*meeting).authorityRestarts},
+				{"network", (*meeting).networkFails},
+			} {
+				b.Run(loss.name, func(b *testing.B) {
+					var all returns
+					for range b.N {
+						all = append(all, m.lose(b, loss))
+					}
+					all.report(b)
+				})
+			}
+		})
+	}
+}
+
+// meeting is an authority and a thousand peers.
+type meeting struct {
+	b                 *testing.B
+	apart             bool
+	authority, honest *linktest.Node
+	members           []linktest.CrowdMember
+	line              *linktest.Line
+	crowd             *part
+	sent              int               // messages put into each queue
+	past              map[string]uint64 // what services of the authority have rejected that have ended
+}
+
+func newMeeting(b *testing.B, apart bool) *meeting {
+	b.Helper()
+	m := &meeting{b: b, apart: apart, past: make(map[string]uint64), authority: linktest.New(b, nodetype.AccountingAuthority), honest: linktest.New(b, nodetype.CreditorsAgent)}
+	nodetest.Peer(b, m.authority.Node, m.honest.Node)
+	m.authority.WriteServerCertOf(b, pki.RSA3072, m.authority.CertFile, m.authority.KeyFile, 365*24*time.Hour)
+	m.authority.Wrap = func(l net.Listener) net.Listener {
+		m.line = &linktest.Line{Listener: l, Apart: apart}
+		return m.line
+	}
+	// What linktest has for impatient tests is not what is to be measured.
+	m.authority.Config = link.Config{Broker: m.authority.Store}
+	m.members = linktest.NewCrowd(b, m.authority, thousand)
+	measured, others := halves(b)
+	keepTo(b, measured)
+	m.crowd = startPart(b, "crowd", others, m.members)
+	m.authority.Start()
+	m.honest.Start()
+	m.honest.Put(m.authority, linktest.Message(b, m.honest, m.authority, 0)) // there is a link
+	m.honest.Left(m.authority, 0)
+	m.tell("start")
+	m.awaitLinks(b)
+	return m
+}
+
+// tell gives the crowd a command, and returns how it is doing then.
+func (m *meeting) tell(command string) (st linktest.CrowdState) {
+	m.b.Helper()
+	m.crowd.tell(command, &st)
+	return st
+}
+
+// crowdPart is the part of the thousand peers.
+func crowdPart(settings json.RawMessage) (func(string) (any, error), error) {
+	var members []linktest.CrowdMember
+	if err := json.Unmarshal(settings, &members); err != nil {
+		return nil, err
+	}
+	c, err := linktest.OpenCrowd(members, link.Config{PollInterval: 10 * time.Second})
+	return func(command string) (any, error) {
+		var err error
+		switch command {
+		case "start":
+			err = c.Start()
+		case "stop":
+			return linktest.CrowdState{}, c.Stop()
+		case "cut":
+			c.Cut()
+		case "mend":
+			c.Mend()
+		case "put":
+			c.Put()
+		}
+		return c.State(), err
+	}, err
+}
+
+// loss is a way to lose each other. back lets them find each other again.
+type loss struct {
+	name string
+	away func(*meeting) (back func())
+}
+
+func (m *meeting) peersRestart() (back func()) {
+	m.tell("stop")
+	return func() { m.tell("start") }
+}
+
+func (m *meeting) authorityRestarts() (back func()) {
+	if err := m.authority.Stop(); err != nil {
+		m.b.Fatal(err)
+	}
+	return func() {
+		linktest.AddRejected(m.past, m.authority.Service)
+		m.authority.Start()
+	}
+}
+
+func (m *meeting) networkFails() (back func()) {
+	m.line.Cut()
+	m.tell("cut")
+	return func() {
+		m.tell("mend")
+		m.line.Mend()
+	}
+}
+
+// putAll gives everybody a message for the other side.
+func (m *meeting) putAll() {
+	m.b.Helper()
+	m.sent++
+	m.tell("put")
+	var g errgroup.Group
+	g.SetLimit(100) // transactions become large then
+	for _, to := range m.members {
+		message := to.MessageTo(m.b, m.authority, m.sent)
+		g.Go(func() error {
+			return m.authority.Store.PutAll(context.Background(), to.Queue(), []broker.Outgoing{message})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		m.b.Fatal(err)
+	}
+}
+
+// awaitLinks waits until all links are up, both ways.
+func (m *meeting) awaitLinks(b *testing.B) {
+	b.Helper()
+	deadline := time.Now().Add(5 * time.Minute)
+	for {
+		linked := 0
+		for _, p := range m.authority.Service.Status().Peers {
+			if linktest.Linked(&p) {
+				linked++
+			}
+		}
+		if linked == thousand+1 {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.Fatalf("%d of %d links are up\n%+v\n%s", linked, thousand+1, m.tell("state"), m.authority.Log)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// awaitMessages waits until nobody has a message for the other side any more.
+func (m *meeting) awaitMessages(b *testing.B) {
+	b.Helper()
+	linktest.Eventually(b, "the messages", func() error {
+		stats, err := m.authority.Store.Stats(context.Background())
+		if err != nil {
+			return err
+		}
+		left := int64(0)
+		for _, q := range stats.Queues {
+			if q.Name != m.authority.Identity().Type.Inbox() {
+				left += int64(q.Depth)
+			}
+		}
+		if st := m.tell("state"); left > 0 || st.Waiting > 0 {
+			return fmt.Errorf("%d and %d are left", left, st.Waiting)
+		}
+		return nil
+	})
+}
+
+// lose makes the two sides lose each other for some time, and measures how they
+// come together again.
+func (m *meeting) lose(b *testing.B, l loss) returned {
+	b.Helper()
+	m.awaitMessages(b)
+	back := l.away(m)
+	time.Sleep(outage) // the pauses between attempts grow meanwhile
+	m.putAll()
+	before := m.rejected()
+	w := startWatch(b, m)
+	start := time.Now()
+	back()
+	m.awaitLinks(b)
+	r := returned{took: time.Since(start), watched: w.end(), busiest: linktest.Busiest(m.line.Begun(start), time.Second)}
+	for reason, n := range m.rejected() {
+		if n -= before[reason]; n > 0 {
+			b.Logf("%d handshakes have failed: %s", n, reason)
+			r.failed += int(n)
+		}
+	}
+	m.awaitMessages(b)
+	return r
+}
+
+// rejected tells how many handshakes have failed on both sides, by reason: those
+// who are dialed count them.
+func (m *meeting) rejected() map[string]uint64 {
+	sum := m.tell("state").Rejected
+	linktest.AddRejected(sum, m.authority.Service)
+	for reason, n := range m.past {
+		sum[reason] += n
+	}
+	return sum
+}
+
+// returned is how the two sides have come together.
+type returned struct {
+	took            time.Duration
+	busiest, failed int
+	watched
+}
+
+type returns []returned
+
+// report reports the medians.
+func (rs returns) report(b *testing.B) {
+	b.Helper()
+	for _, metric := range []struct {
+		name  string
+		value func(returned) float64
+	}{
+		{"s-until-linked", func(r returned) float64 { return r.took.Seconds() }},
+		{"handshakes/s-most", func(r returned) float64 { return float64(r.busiest) }},
+		{"failed", func(r returned) float64 { return float64(r.failed) }},
+		{"goroutines", func(r returned) float64 { return float64(r.goroutines) }},
+		{"MiB", func(r returned) float64 { return float64(r.bytes) / (1 << 20) }},
+		{"waited-ms", func(r returned) float64 { return float64(r.waited.Milliseconds()) }},
+	} {
+		var list []float64
+		for _, r := range rs {
+			list = append(list, metric.value(r))
+		}
+		b.ReportMetric(median(list), metric.name)
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// watched is the most that has been seen.
+type watched struct {
+	goroutines int
+	bytes      uint64
+	waited     time.Duration // of the honest peer's messages, for their confirmation
+}
+
+// watch looks at this process and at a peer's messages until it is stopped.
+type watch struct {
+	ctx  context.Context
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+	watched
+}
+
+func startWatch(b *testing.B, m *meeting) *watch {
+	w := new(watch)
+	w.ctx, w.stop = context.WithCancel(context.Background())
+	w.wg.Go(func() {
+		for ; w.ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+			w.goroutines = max(w.goroutines, runtime.NumGoroutine())
+			w.bytes = max(w.bytes, memoryInUse())
+		}
+	})
+	message := []broker.Outgoing{linktest.Message(b, m.honest, m.authority, 0)}
+	w.wg.Go(func() {
+		for ; w.ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+			want, put := m.honestConfirmed()+1, time.Now()
+			if err := m.honest.Store.PutAll(context.Background(), linktest.QueueTo(m.authority), message); err != nil {
+				b.Error(err)
+				return
+			}
+			for m.honestConfirmed() < want && w.ctx.Err() == nil {
+				time.Sleep(time.Millisecond)
+			}
+			w.waited = max(w.waited, time.Since(put))
+		}
+	})
+	return w
+}
+
+func (w *watch) end() watched {
+	w.stop()
+	w.wg.Wait()
+	return w.watched
+}
+
+func (m *meeting) honestConfirmed() uint64 {
+	return m.honest.Service.Status().Peers[0].Counts.Confirmed
+}
+
+// memoryInUse is what the Go runtime has from the system, and has not given back.
+func memoryInUse() uint64 {
+	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(samples)
+	return samples[0].Value.Uint64() - samples[1].Value.Uint64()
+}

@@ -1,0 +1,231 @@
+package linktest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"peerlink/broker"
+	"peerlink/link"
+	"peerlink/node"
+	"peerlink/node/nodetest"
+)
+
+// CrowdMember is one of very many creditors agents that are peers of the same
+// accounting authority. It says all that another process needs to run its service.
+type CrowdMember struct {
+	nodetest.Member
+	Addr    string          // where its service listens
+	Message broker.Outgoing // that it may send to the authority
+}
+
+// NewCrowd makes creditors agents that are active peers of an accounting
+// authority. On Linux each reaches the authority by an address of its own (see
+// [Line.Apart]); the authority listens on all of them once it is started.
+func NewCrowd(t testing.TB, authority *Node, count int) []CrowdMember {
+	t.Helper()
+	_, authorityPort, err := net.SplitHostPort(authority.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := func(int) string { return FreeAddress(t) }
+	authoritys := func(int) string { return authority.Addr }
+	if runtime.GOOS == "linux" { // elsewhere 127.0.0.1 is all that there is
+		_, port, err := net.SplitHostPort(FreeAddress(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		address = func(i int) string { return fmt.Sprintf("127.20.%d.%d:%s", i/250, 1+i%250, port) }
+		authoritys = func(i int) string { return fmt.Sprintf("127.21.%d.%d:%s", i/250, 1+i%250, authorityPort) }
+	}
+	addrs := make([]string, count)
+	members := nodetest.Crowd(t, authority.Node, count, func(i int) (string, string) {
+		addrs[i] = address(i)
+		return addrs[i], authoritys(i)
+	})
+	if runtime.GOOS == "linux" {
+		authority.Addr = net.JoinHostPort("0.0.0.0", authorityPort)
+	}
+	list := make([]CrowdMember, count)
+	for i, m := range members {
+		dir, err := node.Open(m.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := &Node{Node: &nodetest.Node{Dir: dir}}
+		list[i] = CrowdMember{m, addrs[i], Message(t, from, authority, 1)}
+	}
+	return list
+}
+
+// MessageTo makes a message from the authority to one of a crowd.
+func (m *CrowdMember) MessageTo(t testing.TB, authority *Node, n int) broker.Outgoing {
+	t.Helper()
+	subnet, err := strconv.ParseInt(m.Subnet, 16, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := Message(t, authority, authority, n)
+	out.Body = bytes.Replace(out.Body, []byte(`"creditor_id":0`), fmt.Appendf(nil, `"creditor_id":%d`, subnet<<40|0x01_00000000), 1)
+	return out
+}
+
+// Queue is the authority's queue to the member.
+func (m *CrowdMember) Queue() string { return "peer." + m.ID + ".0" }
+
+// Crowd runs the services of members, all in this process.
+type Crowd struct {
+	members  []*crowdService
+	rejected map[string]uint64 // by services that have ended
+	stop     context.CancelFunc
+	done     chan error // gets the result of each service
+}
+
+type crowdService struct {
+	CrowdMember
+	cfg     link.Config
+	memory  *Memory
+	line    *Line
+	service *link.Service
+}
+
+// OpenCrowd prepares the services of members. cfg is what they are configured with,
+// without what [Crowd.Start] sets.
+func OpenCrowd(list []CrowdMember, cfg link.Config) (*Crowd, error) {
+	c := &Crowd{rejected: make(map[string]uint64)}
+	for _, m := range list {
+		s := &crowdService{CrowdMember: m, cfg: cfg, memory: NewMemory()}
+		var err error
+		if s.cfg.Dir, err = node.Open(m.Dir); err != nil {
+			return nil, err
+		}
+		if s.cfg.Certificate, err = link.LoadCertificate(s.cfg.Dir, m.CertFile, m.KeyFile); err != nil {
+			return nil, err
+		}
+		s.cfg.Broker = s.memory
+		c.members = append(c.members, s)
+	}
+	return c, nil
+}
+
+// Start starts all services at once.
+func (c *Crowd) Start() error {
+	for _, s := range c.members {
+		l, err := net.Listen("tcp", s.Addr)
+		if err != nil {
+			return err
+		}
+		s.line = &Line{Listener: l}
+		s.cfg.Listener = s.line
+		s.service = link.New(s.cfg)
+	}
+	var ctx context.Context
+	ctx, c.stop = context.WithCancel(context.Background())
+	c.done = make(chan error, len(c.members))
+	for _, s := range c.members {
+		go func() { c.done <- s.service.Run(ctx) }()
+	}
+	return nil
+}
+
+// Stop ends all services.
+func (c *Crowd) Stop() (err error) {
+	c.stop()
+	for range c.members {
+		err = errors.Join(err, <-c.done)
+	}
+	for _, s := range c.members {
+		AddRejected(c.rejected, s.service)
+		s.service = nil
+	}
+	return err
+}
+
+// Cut ends the connections that have been made to the members, and those that will
+// be until [Crowd.Mend]. It does not touch those that members have made.
+func (c *Crowd) Cut() { c.each((*Line).Cut) }
+
+// Mend undoes [Crowd.Cut].
+func (c *Crowd) Mend() { c.each((*Line).Mend) }
+
+func (c *Crowd) each(do func(*Line)) {
+	var wg sync.WaitGroup
+	for _, s := range c.members {
+		wg.Go(func() { do(s.line) })
+	}
+	wg.Wait()
+}
+
+// Put gives each member a message for the authority.
+func (c *Crowd) Put() {
+	for _, s := range c.members {
+		s.memory.Put("peer."+nodetest.AAID+".0", s.Message)
+	}
+}
+
+// CrowdState is how a crowd is doing.
+type CrowdState struct {
+	Linked   int               // members with connections both ways
+	Waiting  int               // messages for the authority
+	Received int               // different messages from it
+	Rejected map[string]uint64 // as in link.Status, of all services together, also those that have ended
+	Failures uint64            // of attempts to reach the authority
+	Errors   map[string]int    // the last of each member, without what is special about it
+}
+
+// State looks at all members.
+func (c *Crowd) State() CrowdState {
+	st := CrowdState{Rejected: maps.Clone(c.rejected), Errors: make(map[string]int)}
+	for _, s := range c.members {
+		st.Waiting += s.memory.Left()
+		st.Received += s.memory.Received()
+		if s.service == nil {
+			continue
+		}
+		AddRejected(st.Rejected, s.service)
+		for _, p := range s.service.Status().Peers {
+			if Linked(&p) {
+				st.Linked++
+			}
+			st.Failures += p.Counts.Failures
+			if p.LastError != "" {
+				st.Errors[general(p.LastError)]++
+			}
+		}
+	}
+	return st
+}
+
+// general leaves out the digits of an error.
+func general(err string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, err)
+}
+
+// Linked tells whether messages can flow both ways.
+func Linked(p *link.PeerStatus) bool {
+	there := make(map[string]bool)
+	for _, c := range p.Connections {
+		there[c.Direction] = true
+	}
+	return there[link.Sending] && there[link.Receiving]
+}
+
+// AddRejected adds what a service has rejected to what others have.
+func AddRejected(sum map[string]uint64, s *link.Service) {
+	for reason, n := range s.Status().Rejected {
+		sum[reason] += n
+	}
+}
