@@ -290,6 +290,7 @@ func TestMisbehavingPeer(t *testing.T) {
 			if !bytes.Contains(answer, []byte("ERROR\n")) || !bytes.Contains(answer, []byte(tt.want)) {
 				t.Errorf("answer is %q, want an ERROR with %q", answer, tt.want)
 			}
+			conn.Close() // until then the connection has not ended
 			logged(t, authority, "peer="+other.Identity().ID, "remote="+conn.LocalAddr().String(), tt.logged)
 		})
 	}

@@ -1,0 +1,44 @@
+package admin
+
+import (
+	"crypto/tls"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/link/linktest"
+	"peerlink/node/nodetype"
+)
+
+// What the metrics say of a link is what a running service knows of it: the
+// messages that went over it, and the end of the certificate that the peer's server
+// has shown.
+func TestMetricsOfService(t *testing.T) {
+	authority, other := linktest.Pair(t, nodetype.CreditorsAgent)
+	s := open(t, Config{Status: other.Service.Status})
+	authority.WriteServerCert(t, authority.CertFile, authority.KeyFile, 24*time.Hour)
+	pair, err := tls.LoadX509KeyPair(authority.CertFile, authority.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := authority.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	authority.Start()
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Take(1)
+	other.Left(authority, 0)
+
+	id := authority.Identity().ID
+	_, text, _ := ask(t, s, "GET", "/metrics", "")
+	for _, want := range []string{
+		fmt.Sprintf(`peerlink_certificate_expiry_timestamp_seconds{peer="%s",role="peer_server"} %d`, id, pair.Leaf.NotAfter.Unix()),
+		fmt.Sprintf(`peerlink_messages_confirmed_total{peer="%s"} 1`, id),
+		`peerlink_peers{state="active"} 1`,
+	} {
+		if !strings.Contains(text, want+"\n") {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+}
