@@ -884,12 +884,8 @@ func (s *site) releaseSubnets() {
 // that would have changed one. Of those of long commands a sample is taken,
 // which is another one each time; with PEERLINK_TEST_KILL_ALL=1 all of them.
 func TestKilledAnywhere(t *testing.T) {
-	bin := filepath.Join(t.TempDir(), "peerlink")
-	build := exec.Command("go", "build", "-o", bin, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	t.Parallel()
+	bin := filepath.Join(build(t), "peerlink")
 	if _, _, err := killBefore(exec.Command(bin, "version"), 0); err != nil {
 		t.Skipf("no process can be traced here (%v): commands are not killed between system calls", err)
 	}

@@ -15,6 +15,7 @@ import (
 // A service that is killed while it answers what is queued for a deactivated
 // peer goes on when it is started again: no message remains without an answer.
 func TestKillWhileDraining(t *testing.T) {
+	t.Parallel()
 	const count = 5000
 	authority, agent := newServer(t, nodetype.AccountingAuthority), newServer(t, nodetype.CreditorsAgent)
 	nodetest.Peer(t, authority.Node, agent.Node)

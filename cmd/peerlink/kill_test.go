@@ -255,6 +255,7 @@ func (a *application) missing(from *application) int {
 // application on the other side, unchanged, although both services are killed
 // in the middle of the traffic again and again.
 func TestKillUnderLoad(t *testing.T) {
+	t.Parallel()
 	const kills = 12
 	authority, agent := newServer(t, nodetype.AccountingAuthority), newServer(t, nodetype.CreditorsAgent)
 	nodetest.Peer(t, authority.Node, agent.Node)

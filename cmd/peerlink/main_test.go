@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,18 +29,42 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runMain) != "" {
 		os.Exit(cli.Main(os.Args[1:]))
 	}
-	os.Exit(rabbittest.Run(m))
+	code := rabbittest.Run(m)
+	os.RemoveAll(built.dir)
+	os.Exit(code)
+}
+
+// built is the real binary, as "make build" makes it, in a folder of its own.
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// build returns the folder of the real binary, which is made once.
+func build(t *testing.T) (dir string) {
+	t.Helper()
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "peerlink-bin-"); built.err != nil {
+			return
+		}
+		c := exec.Command("go", "build", "-o", filepath.Join(built.dir, "peerlink"+exe()), ".")
+		c.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := c.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatalf("build: %v", built.err)
+	}
+	return built.dir
 }
 
 // The scenarios in testdata/script use the commands as an operator would: the
 // real binary, as "make build" makes it.
 func TestScripts(t *testing.T) {
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", filepath.Join(bin, "peerlink"+exe()), ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	t.Parallel()
+	bin := build(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {

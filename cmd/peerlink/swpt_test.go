@@ -303,6 +303,7 @@ func takeAll(t *testing.T, conn *amqp.Connection, to *application, count int) {
 // Wrong usage is exit code 2, whether by option or by environment, and any other
 // failure 1, with a line that names what is wrong.
 func TestSwptUsage(t *testing.T) {
+	t.Parallel()
 	n := newSwptNode(t, nodetype.CreditorsAgent, "amqp://guest:secret@127.0.0.1:1")
 	for _, tt := range []struct {
 		name string
