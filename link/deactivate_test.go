@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,10 +27,17 @@ type holder struct {
 	t         *testing.T
 	authority *linktest.Node
 	bad       *linktest.Node
-	blocking  *blockingBroker // of the authority, if it has such a one
+	deaf      sync.Map // the peer's addresses to which nothing can be written
 	conn      *tls.Conn
 	taken     atomic.Int64 // messages written to the connection
 	end       func()       // is called when the peer sees the end of the connection
+}
+
+// odd makes the authority do something else than storing the peer's messages, and
+// not wait for long until they are.
+func (h *holder) odd(publish func(ctx context.Context, n uint64, confirmed func(uint64, error)) error) {
+	cfg := &h.authority.Config
+	cfg.Broker, cfg.DrainTimeout = &oddBroker{cfg.Broker, h.bad.Identity().ID, publish}, 500*time.Millisecond
 }
 
 // open opens a session.
@@ -72,33 +80,98 @@ func (h *holder) takePlace() {
 
 // listen reads until the connection ends, and leaves.
 func (h *holder) listen() {
+	conn := h.conn
 	go func() {
 		defer h.end()
-		_, _ = io.Copy(io.Discard, h.conn)
-		h.conn.Close()
+		_, _ = io.Copy(io.Discard, conn)
+		conn.Close()
 	}()
 }
 
 // stay reads until the connection ends, and does not leave.
 func (h *holder) stay() {
+	conn := h.conn
 	go func() {
 		defer h.end()
-		_, _ = io.Copy(io.Discard, h.conn)
+		_, _ = io.Copy(io.Discard, conn)
 	}()
+}
+
+// frame is a message, with a receipt as long as it may be.
+func (h *holder) frame() string {
+	return sendFrame(strings.Repeat("r", 480), translated(h.t, h.bad, h.authority, 1))
 }
 
 // flood sends messages until the connection ends.
 func (h *holder) flood() {
-	frame := []byte(sendFrame(strings.Repeat("r", 480), translated(h.t, h.bad, h.authority, 1)))
+	conn, frame := h.conn, []byte(h.frame())
 	go func() {
 		defer h.end()
 		for {
-			if _, err := h.conn.Write(frame); err != nil {
+			if _, err := conn.Write(frame); err != nil {
 				return
 			}
 			h.taken.Add(1)
 		}
 	}()
+}
+
+// deafen makes a listener on whose connections from deaf addresses nothing can be
+// written, as if the other side's window stayed closed.
+func (h *holder) deafen(l net.Listener) net.Listener { return deafListener{l, h} }
+
+type deafListener struct {
+	net.Listener
+	h *holder
+}
+
+func (l deafListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	closed := make(chan struct{})
+	return &deafConn{Conn: conn, h: l.h, closed: closed, end: sync.OnceFunc(func() { close(closed) })}, nil
+}
+
+type deafConn struct {
+	net.Conn
+	h      *holder
+	closed chan struct{}
+	end    func() // closes closed
+
+	mu       sync.Mutex
+	deadline time.Time
+}
+
+func (c *deafConn) Write(p []byte) (int, error) {
+	if _, deaf := c.h.deaf.Load(c.RemoteAddr().String()); !deaf {
+		return c.Conn.Write(p)
+	}
+	c.mu.Lock()
+	var late <-chan time.Time
+	if !c.deadline.IsZero() {
+		late = time.After(time.Until(c.deadline))
+	}
+	c.mu.Unlock()
+	select {
+	case <-c.closed:
+		return 0, net.ErrClosed
+	case <-late:
+		return 0, os.ErrDeadlineExceeded
+	}
+}
+
+func (c *deafConn) SetWriteDeadline(deadline time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = deadline
+	return c.Conn.SetWriteDeadline(deadline)
+}
+
+func (c *deafConn) Close() error {
+	c.end()
+	return c.Conn.Close()
 }
 
 func (h *holder) write(text string) {
@@ -137,32 +210,32 @@ func (h *holder) stuck() {
 	})
 }
 
-// blockingBroker does not take the messages of one peer, and lets go of who wants
-// to store them at the end of the context only.
-type blockingBroker struct {
+// oddBroker does something else with the messages of one peer than storing them.
+type oddBroker struct {
 	broker.Broker
-	peer    string
-	blocked chan struct{} // closed when somebody waits
-	once    sync.Once
+	peer string
+	// publish is given the n-th message of a connection.
+	publish func(ctx context.Context, n uint64, confirmed func(uint64, error)) error
 }
 
-func (b *blockingBroker) Publish(ctx context.Context, confirmed func(uint64, error)) (broker.Publisher, error) {
+func (b *oddBroker) Publish(ctx context.Context, confirmed func(uint64, error)) (broker.Publisher, error) {
 	p, err := b.Broker.Publish(ctx, confirmed)
-	return blockingPublisher{p, b}, err
+	return &oddPublisher{Publisher: p, b: b, confirmed: confirmed}, err
 }
 
-type blockingPublisher struct {
+type oddPublisher struct {
 	broker.Publisher
-	b *blockingBroker
+	b         *oddBroker
+	confirmed func(uint64, error)
+	count     uint64
 }
 
-func (p blockingPublisher) Publish(ctx context.Context, m *broker.Incoming) error {
+func (p *oddPublisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	if m.Peer != p.b.peer {
 		return p.Publisher.Publish(ctx, m)
 	}
-	p.b.once.Do(func() { close(p.b.blocked) })
-	<-ctx.Done()
-	return ctx.Err()
+	p.count++
+	return p.b.publish(ctx, p.count, p.confirmed)
 }
 
 // However a peer holds its connection, deactivation ends it within seconds, nothing
@@ -201,6 +274,19 @@ func TestDeactivationCutsHolder(t *testing.T) {
 			h.flood()
 			h.stuck()
 		}},
+		{"no room for receipts", linktest.Embedded, func(h *holder) {
+			h.authority.Wrap = h.deafen
+			h.odd(func(_ context.Context, n uint64, confirmed func(uint64, error)) error {
+				confirmed(n, nil) // each by itself: the receipts are many
+				return nil
+			})
+		}, func(h *holder) {
+			h.open()
+			h.deaf.Store(h.conn.LocalAddr().String(), true)
+			h.listen()
+			h.flood()
+			h.stuck()
+		}},
 		{"above its quota", linktest.EmbeddedWith(embedded.Options{PeerQuota: 20_000}), nil, func(h *holder) {
 			h.open()
 			h.listen()
@@ -215,13 +301,15 @@ func TestDeactivationCutsHolder(t *testing.T) {
 			h.received(300)
 		}},
 		{"a broker that blocks", linktest.Embedded, func(h *holder) {
-			h.blocking = &blockingBroker{Broker: h.authority.Config.Broker, peer: h.bad.Identity().ID, blocked: make(chan struct{})}
-			h.authority.Config.Broker, h.authority.Config.DrainTimeout = h.blocking, 500*time.Millisecond
+			h.odd(func(ctx context.Context, _ uint64, _ func(uint64, error)) error {
+				<-ctx.Done()
+				return ctx.Err()
+			})
 		}, func(h *holder) {
 			h.open()
 			h.listen()
 			h.flood()
-			<-h.blocking.blocked
+			h.received(1)
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -250,6 +338,7 @@ func TestDeactivationCutsHolder(t *testing.T) {
 				}
 				return nil
 			})
+			h.listen() // who has not read so far would learn of the end late
 			select {
 			case <-ended:
 			case <-time.After(linktest.Patience):

@@ -254,6 +254,7 @@ func TestDrainWaitsForInbox(t *testing.T) {
 func TestDrainDespiteDamage(t *testing.T) {
 	t.Parallel()
 	n, other, _ := waiting(t, aa, ca, linktest.Embedded)
+	waitForLog(t, n, "peer is active") // there is a link that can end
 	id := other.Identity().ID
 	file := filepath.Join(n.Path(), "peers", id, "subnet.txt")
 	good, err := os.ReadFile(file)
