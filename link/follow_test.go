@@ -67,9 +67,17 @@ func (m *mover) manifest(addr string) {
 func writeManifest(t *testing.T, n *linktest.Node, addr, url string) {
 	t.Helper()
 	data := fmt.Appendf(node.EncodeStompTOML(n.Identity().Type, []string{addr}), "%s = [%q]\n", node.BundleURLsKey, url)
-	if err := os.WriteFile(filepath.Join(n.Path(), "nodeinfo", "stomp.toml"), data, 0o644); err != nil {
+	rewrite(t, filepath.Join(n.Path(), "nodeinfo", "stomp.toml"), data)
+}
+
+// rewrite replaces a file that a service looks at: it must not see half of it.
+func rewrite(t *testing.T, path string, data []byte) {
+	t.Helper()
+	next := filepath.Join(t.TempDir(), filepath.Base(path))
+	if err := os.WriteFile(next, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	replace(t, next, path)
 }
 
 // publish makes the web server behave otherwise.

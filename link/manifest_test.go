@@ -1,7 +1,6 @@
 package link_test
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,9 +19,7 @@ func TestOwnManifestChanges(t *testing.T) {
 	m.send(1)
 	m.receive(1)
 	manifest := filepath.Join(m.authority.Path(), "nodeinfo", "stomp.toml")
-	if err := os.WriteFile(manifest, []byte("servers = ["), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	rewrite(t, manifest, []byte("servers = ["))
 	says(t, m.authority, "own stomp.toml can not be used", 1)
 	exchange(t, m.authority, m.other, 2)
 
