@@ -102,6 +102,8 @@ func TestTooManyConnections(t *testing.T) {
 	if refused != 3 { // 10 are allowed, and the link itself has one
 		t.Errorf("%d connections refused, want 3", refused)
 	}
+	says(t, authority, `msg="connection refused" peer=`+other.Identity().ID, 3)
+	says(t, authority, `reason="Too many connections from one peer."`, 3)
 	other.Put(authority, linktest.Message(t, other, authority, 2))
 	authority.Take(1)
 }

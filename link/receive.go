@@ -27,6 +27,8 @@ type receiver struct {
 	server *stomp.Server
 	log    *slog.Logger
 
+	refused bool // the peer has sent a message that was refused; set before run returns
+
 	mu       sync.Mutex
 	news     sync.Cond // something below has changed
 	receipts []string  // of the messages handed to the broker and not confirmed yet, in order
@@ -47,7 +49,7 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 	defer stop()
 	connCtx, cut := s.outlast(stopCtx, connCtx)
 	defer cut()
-	defer context.AfterFunc(connCtx, func() { conn.Close() })()
+	defer context.AfterFunc(connCtx, func() { cutOff(conn) })()
 
 	r := &receiver{s: s, log: log, first: 1}
 	r.news.L = &r.mu
@@ -76,7 +78,11 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 	defer r.peer.tally.opened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, chain)()
 	r.peer.hasCalled()
 	err = r.run(stopCtx, connCtx)
-	s.repeats.Tell(log, slog.LevelInfo, repeats.Deed{Who: id.ID, Kind: "not receiving"}, "not receiving any more", "err", err)
+	level := slog.LevelInfo
+	if violation := new(stomp.ProtocolError); r.refused || errors.As(err, &violation) {
+		level = slog.LevelWarn
+	}
+	s.repeats.Tell(log, level, repeats.Deed{Who: id.ID, Kind: "not receiving"}, "not receiving any more", "err", err)
 }
 
 // run moves messages from the connection to the broker until the peer
@@ -120,6 +126,7 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	}
 	switch {
 	case blamed != nil:
+		r.refused = true
 		r.server.Fail(blamed)
 		return err
 	case errors.Is(err, io.EOF) || errors.Is(err, stomp.ErrStopped):

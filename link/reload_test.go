@@ -275,6 +275,30 @@ func TestPeerGoneAndBack(t *testing.T) {
 	}
 	replace(t, away, peers)
 	exchange(t, authority, other, 2)
+
+	// As git does it, which leaves what it does not know.
+	dir := filepath.Join(peers, other.Identity().ID)
+	if err := os.CopyFS(away, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if f.Name() == "ACTIVE" {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, f.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says(t, authority, "peer is gone from the node's directory", 2)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	replace(t, away, dir)
+	exchange(t, authority, other, 3)
 }
 
 // When the directory of a deactivated peer is removed, its queue is left to

@@ -58,6 +58,9 @@ func (s *Service) scan(ctx, connCtx context.Context) error {
 	}
 	there := make(map[string]bool, len(ids))
 	for _, id := range ids {
+		if !s.cfg.Dir.HasPeer(id) {
+			continue
+		}
 		there[id] = true
 		s.scanPeer(ctx, connCtx, s.roster.getOrAdd(id))
 	}

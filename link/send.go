@@ -176,7 +176,7 @@ func (sd *sender) once(ctx, connCtx context.Context) (ok bool, err error) {
 	// Nothing survives the end of connCtx, which is not long after that of ctx.
 	connCtx, cut := sd.s.outlast(ctx, connCtx)
 	defer cut()
-	defer context.AfterFunc(connCtx, func() { conn.Close() })()
+	defer context.AfterFunc(connCtx, func() { cutOff(conn) })()
 	defer conn.Close()
 	start := time.Now()
 	se := &session{sender: sd, state: st, server: addr, log: sd.log.With("server", addr)}

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -85,4 +86,13 @@ func describeChain(chain []*x509.Certificate) string {
 		parts[i] = fmt.Sprintf("%s of %s (key %.8s)", role, who, key)
 	}
 	return strings.Join(parts, " < ")
+}
+
+// cutOff ends a connection whose other side does not cooperate: what it has not taken
+// is dropped at once, and not kept by the kernel for minutes.
+func cutOff(conn *tls.Conn) {
+	if tcp, ok := conn.NetConn().(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // on an error it is as it was
+	}
+	conn.Close()
 }

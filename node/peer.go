@@ -75,6 +75,18 @@ func (d *Dir) PeerIDs() ([]string, error) {
 	return ids, nil
 }
 
+// HasPeer tells whether a peer's directory has any of its certificates, or can not be
+// looked into. Git leaves the directory of a peer that it removes where it is, with
+// the files that it does not know, such as ACTIVE: that is no peer any more.
+func (d *Dir) HasPeer(id string) bool {
+	for _, name := range []string{"root-ca.crt", "peercert.crt", "sub-ca.crt"} {
+		if _, err := os.Stat(d.file("peers", id, name)); !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return false
+}
+
 // Peer reads everything about one peer. It fails with [ErrUnknownPeer] where
 // there is no such peer.
 func (d *Dir) Peer(id string) (*Peer, error) {

@@ -3,6 +3,7 @@ package stomp
 import (
 	"context"
 	"io"
+	"net"
 	"time"
 )
 
@@ -73,6 +74,7 @@ func (c *Conn) CloseAfterFlush(timeout time.Duration) error {
 	select {
 	case <-c.writerDone:
 	case <-deadline.C:
+		c.abandon()
 		return stalledError(timeout)
 	}
 	if err := c.flushed(); err != nil {
@@ -83,6 +85,19 @@ func (c *Conn) CloseAfterFlush(timeout time.Duration) error {
 		io.Copy(io.Discard, c.nc)
 	}
 	return nil
+}
+
+// abandon makes the kernel drop, when the connection is closed, what the peer does
+// not take, instead of keeping it and trying for minutes. The peer learns of the end
+// at once.
+func (c *Conn) abandon() {
+	nc := c.nc
+	if secured, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = secured.NetConn()
+	}
+	if tcp, ok := nc.(interface{ SetLinger(seconds int) error }); ok {
+		_ = tcp.SetLinger(0) // on an error it is as it was
+	}
 }
 
 // beginClosing lets nobody but the writer go on. The error says why the

@@ -293,6 +293,7 @@ func (c *Conn) writeBatch(batch []byte) error {
 	c.nc.SetWriteDeadline(time.Now().Add(WriteTimeout))
 	_, err := c.nc.Write(batch)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.abandon()
 		return stalledError(WriteTimeout)
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -495,5 +496,45 @@ func TestHandshakeIsBounded(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// Of a peer that does not read nothing is kept when the connection ends, neither here
+// nor in the kernel: the peer learns at once, by a reset, and not when it has read the
+// last of it.
+func TestUnreadIsDropped(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	peer, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	nc, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := NewConn(nc, Limits{})
+	defer c.Close()
+	full := errors.New("no room for a second")
+	f := NewFrame("MESSAGE")
+	f.Body = make([]byte, 8000)
+	for err = nil; err == nil; {
+		wait, stop := context.WithTimeoutCause(t.Context(), time.Second, full)
+		err = c.write(wait, func(dst []byte) ([]byte, error) { return c.limits.appendFrame(dst, f) })
+		stop()
+	}
+	if !errors.Is(err, full) {
+		t.Fatal(err)
+	}
+	if err := c.CloseAfterFlush(50 * time.Millisecond); !errors.Is(err, ErrStalled) {
+		t.Errorf("got %v, want ErrStalled", err)
+	}
+	peer.SetDeadline(time.Now().Add(30 * time.Second))
+	if _, err := io.Copy(io.Discard, peer); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the peer reads to the end, and gets %v", err)
 	}
 }
