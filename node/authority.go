@@ -86,11 +86,7 @@ func (d *Dir) record(cert *x509.Certificate) error {
 	}
 	// Looked at again after it was written, for OpenSSL may have written as well.
 	for range 3 {
-		lines, err := d.unlisted()
-		if err != nil || len(lines) == 0 {
-			return err
-		}
-		if err := d.addToIndex(lines); err != nil {
+		if added, err := d.completeIndex(); err != nil || !added {
 			return err
 		}
 	}
@@ -100,22 +96,43 @@ func (d *Dir) record(cert *x509.Certificate) error {
 // maxIndex bounds db/index, which has about 150 bytes for each certificate.
 const maxIndex = 64 << 20
 
-// readIndex reads db/index. There is none for a moment while OpenSSL replaces it.
+// readIndex reads db/index. There is none for a moment while OpenSSL replaces it,
+// which is waited for: lines for what is not in certs/ could not be made again.
 func (d *Dir) readIndex() ([]byte, error) {
-	index, err := durable.Read(d.file("db", "index"), maxIndex)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	for range 20 {
+		index, err := durable.Read(d.file("db", "index"), maxIndex)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return index, err
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	return index, err
+	return nil, nil
 }
 
-// unlisted makes the lines that db/index lacks for what certs/ has. Files there
-// that hold something else than a certificate of this node are passed over.
-func (d *Dir) unlisted() (lines []string, err error) {
+// completeIndex adds to db/index the lines that it lacks, and tells whether there
+// were any. It reads db/index once: what it does not have then may be there a moment
+// later, and a line that stands there twice is one too many for OpenSSL.
+func (d *Dir) completeIndex() (added bool, err error) {
 	index, err := d.readIndex()
 	if err != nil {
-		return nil, err
+		return false, err
 	}
+	lines, err := d.unlisted(index)
+	if err != nil || len(lines) == 0 {
+		return false, err
+	}
+	if len(index) > 0 && !bytes.HasSuffix(index, []byte("\n")) {
+		index = append(index, '\n')
+	}
+	for _, line := range lines {
+		index = append(index, line...)
+	}
+	return true, durable.Replace(d.file("db", "index"), index, 0o644)
+}
+
+// unlisted makes the lines that a db/index lacks for what certs/ has. Files there
+// that hold something else than a certificate of this node are passed over.
+func (d *Dir) unlisted(index []byte) (lines []string, err error) {
 	listed := make(map[string]bool)
 	for line := range strings.Lines(string(index)) {
 		if fields := strings.Split(line, "\t"); len(fields) > 3 {
@@ -145,20 +162,6 @@ func (d *Dir) unlisted() (lines []string, err error) {
 // signed tells whether the node's root key has signed a certificate.
 func (d *Dir) signed(cert *x509.Certificate) bool {
 	return d.root.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
-}
-
-func (d *Dir) addToIndex(lines []string) error {
-	index, err := d.readIndex()
-	if err != nil {
-		return err
-	}
-	if len(index) > 0 && !bytes.HasSuffix(index, []byte("\n")) {
-		index = append(index, '\n')
-	}
-	for _, line := range lines {
-		index = append(index, line...)
-	}
-	return durable.Replace(d.file("db", "index"), index, 0o644)
 }
 
 // IndexLine is the line, with its line end, that db/index has for a certificate

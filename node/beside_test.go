@@ -3,6 +3,7 @@ package node_test
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -113,6 +114,63 @@ func TestBothHandsAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	checkSigned(t, dir, 1+4*each)
+}
+
+// However OpenSSL replaces db/index meanwhile, by what it has read before and in two
+// steps, no line stands there twice, and those that only it knows of stay.
+func TestIndexReplacedMeanwhile(t *testing.T) {
+	n := nodetest.New(t, aa, "aa.example.com:1234")
+	file := filepath.Join(n.Path(), "db", "index")
+	const theirs = "R\t300101000000Z\t260101000000Z\t0A\tunknown\t/O=Swaptacular Nodes Registry\n"
+	index, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, append(index, theirs...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	done, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-done:
+				stopped <- nil
+				return
+			default:
+			}
+			index, err := os.ReadFile(file)
+			if err = errors.Join(err, os.WriteFile(file+".new", index, 0o644), os.Rename(file, file+".old"), os.Rename(file+".new", file)); err != nil {
+				stopped <- err
+				return
+			}
+		}
+	}()
+	const count = 30
+	for range count {
+		n.ServerCert(t)
+	}
+	close(done)
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Repair(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if index, err = os.ReadFile(file); err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[string]int)
+	for line := range strings.Lines(string(index)) {
+		seen[line]++
+	}
+	for line, n := range seen {
+		if n > 1 {
+			t.Errorf("%d times: %s", n, line)
+		}
+	}
+	if len(seen) != 1+count+1 || seen[theirs] != 1 {
+		t.Errorf("%d lines, want %d:\n%s", len(seen), 1+count+1, index)
+	}
 }
 
 // checkSigned repairs a directory and checks that it has a record of so many

@@ -159,12 +159,19 @@ func (d *Dir) unlistedCertificates(context.Context) ([]Defect, error) {
 	if there, err := exists(d.file("db", "index")); err != nil || !there {
 		return nil, err // for missingIndex
 	}
-	lines, err := d.unlisted()
+	index, err := d.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	lines, err := d.unlisted(index)
 	if err != nil || len(lines) == 0 {
 		return nil, ignoreMissing(err) // certs/ is for missingFolders
 	}
 	wrong := fmt.Sprintf("lacks %d of the certificates in certs/", len(lines))
-	return []Defect{{DefectUnlisted, "db/index", wrong, "added", func() error { return d.addToIndex(lines) }}}, nil
+	return []Defect{{DefectUnlisted, "db/index", wrong, "added", func() error {
+		_, err := d.completeIndex()
+		return err
+	}}}, nil
 }
 
 // ignoreMissing passes all errors on except that something does not exist.
