@@ -16,9 +16,8 @@ import (
 // a benchmark to be somebody else on other CPUs.
 const partVariable = "PEERLINK_BENCH_PART"
 
-// parts are those that this binary can play. Each gets its settings, and then does
-// what next tells it to, until that reports an error. What it returns is
-// the answer.
+// parts are those that this binary can play. Each gets its settings, and from then
+// on commands, which it answers when it has obeyed.
 var parts = map[string]func(settings json.RawMessage) (obey func(command string) (answer any, err error), err error){
 	"attackers": attackers,
 	"crowd":     crowdPart,
