@@ -14,6 +14,7 @@ import (
 
 	"peerlink/broker"
 	"peerlink/broker/embedded"
+	"peerlink/link"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
@@ -163,6 +164,7 @@ func newField(b *testing.B, quota int64) *field {
 		f.bad[name] = linktest.New(b, nodetype.CreditorsAgent)
 		nodetest.Peer(b, f.authority.Node, f.bad[name].Node)
 	}
+	f.authority.Config.MaxRate = link.DefaultMaxRate // as a service has it
 	// Connections of attackers that are gone are to be noticed between rounds.
 	f.authority.Config.HeartBeat = stomp.HeartBeat{Send: 200 * time.Millisecond, Receive: stomp.DefaultReceive}
 	f.authority.Start()

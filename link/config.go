@@ -75,6 +75,12 @@ type Config struct {
 	DrainPause   time.Duration // about how long until the next look at a queue that is drained; 15 min
 }
 
+// DefaultMaxRate is [Config.MaxRate] of services whose operator has not said
+// otherwise: more than any peer of today has to say, and a part of what a small
+// machine can take. Without a limit, a peer that floods the node would leave the
+// others no more than it happens not to use.
+const DefaultMaxRate = 10_000
+
 func (c *Config) setDefaults() {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

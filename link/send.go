@@ -92,7 +92,8 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
-		case <-called:
+		case <-called: // it is there again
+			bo.Reset()
 		case <-changed: // it may have moved
 			bo.Reset()
 		}

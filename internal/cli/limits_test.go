@@ -51,7 +51,7 @@ func TestLimitFlags(t *testing.T) {
 		args []string
 		want link.Config
 	}{
-		{nil, link.Config{MaxConnsPerPeer: 10, IdleTimeout: 10 * time.Minute}},
+		{nil, link.Config{MaxConnsPerPeer: 10, IdleTimeout: 10 * time.Minute, MaxRate: link.DefaultMaxRate}},
 		{[]string{"--idle=0", "--peer-rate=0"}, link.Config{MaxConnsPerPeer: 10, IdleTimeout: -1}},
 		{[]string{"--idle=3s", "--peer-rate=500", "--max-connections-per-peer=3"}, link.Config{MaxConnsPerPeer: 3, IdleTimeout: 3 * time.Second, MaxRate: 500}},
 	} {
