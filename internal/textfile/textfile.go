@@ -1,0 +1,93 @@
+// Package textfile reads text files that people have made, with whatever editor
+// or shell: Windows puts a byte order mark before the text, and the ">" of its
+// PowerShell writes UTF-16.
+package textfile
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"peerlink/internal/durable"
+)
+
+// ErrEncoding is wrapped by every error that [Decode] returns.
+var ErrEncoding = errors.New("not a text file in UTF-8")
+
+// The byte order marks: U+FEFF at the beginning of a text, in each encoding.
+var (
+	markUTF8    = []byte{0xEF, 0xBB, 0xBF}
+	markUTF16LE = []byte{0xFF, 0xFE}
+	markUTF16BE = []byte{0xFE, 0xFF}
+)
+
+// Decode returns the text of a file in UTF-8 without a byte order mark. UTF-16
+// is recognized by its byte order mark and converted. What is in neither
+// encoding gives an error that wraps [ErrEncoding]: a lone half of a character, a
+// NUL. Other bytes that are not UTF-8 are left for the caller to judge.
+//
+// The result may share memory with data, and has at most half as many bytes
+// more than data.
+func Decode(data []byte) ([]byte, error) {
+	var err error
+	switch {
+	case bytes.HasPrefix(data, markUTF8):
+		data = data[len(markUTF8):]
+	case bytes.HasPrefix(data, markUTF16LE):
+		data, err = decodeUTF16(data[len(markUTF16LE):], binary.LittleEndian)
+	case bytes.HasPrefix(data, markUTF16BE):
+		data, err = decodeUTF16(data[len(markUTF16BE):], binary.BigEndian)
+	}
+	if err == nil && bytes.IndexByte(data, 0) >= 0 {
+		err = fmt.Errorf("%w: it has a NUL in it; save it as UTF-8", ErrEncoding)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+func decodeUTF16(data []byte, order binary.ByteOrder) ([]byte, error) {
+	if len(data)%2 != 0 {
+		return nil, fmt.Errorf("%w: it is in UTF-16 and ends in the middle of a character; save it as UTF-8", ErrEncoding)
+	}
+	text := make([]byte, 0, len(data)/2*3)
+	for ; len(data) > 0; data = data[2:] {
+		r := rune(order.Uint16(data))
+		if utf16.IsSurrogate(r) {
+			low := rune(utf8.RuneError)
+			if len(data) >= 4 {
+				low = rune(order.Uint16(data[2:]))
+			}
+			if r = utf16.DecodeRune(r, low); r == utf8.RuneError {
+				return nil, fmt.Errorf("%w: it is in UTF-16 and has half of a character in it; save it as UTF-8", ErrEncoding)
+			}
+			data = data[2:]
+		}
+		text = utf8.AppendRune(text, r)
+	}
+	return text, nil
+}
+
+// HasMark reports whether data begins with a byte order mark. In files that
+// other programs read too, or that are not text at all, none may stand.
+func HasMark(data []byte) bool {
+	return bytes.HasPrefix(data, markUTF8) || bytes.HasPrefix(data, markUTF16LE) || bytes.HasPrefix(data, markUTF16BE)
+}
+
+// Read reads a regular file of at most the given number of bytes and decodes it
+// as [Decode] does. Errors name the file.
+func Read(path string, most int64) ([]byte, error) {
+	data, err := durable.Read(path, most)
+	if err != nil {
+		return nil, err
+	}
+	text, err := Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return text, nil
+}
