@@ -17,14 +17,11 @@
 package infobundle
 
 import (
-	"archive/zip"
 	"bytes"
-	"compress/flate"
 	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"sort"
@@ -147,25 +144,6 @@ func Assemble(rootPEM, csrPEM, nodeinfoZip, sig []byte) ([]byte, error) {
 	return outer.Bytes(), nil
 }
 
-func writeZip(w io.Writer, files []File) error {
-	z := zip.NewWriter(w)
-	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) {
-		return flate.NewWriter(w, flate.BestCompression)
-	})
-	for _, f := range files {
-		h := &zip.FileHeader{Name: f.Name, Method: zip.Deflate}
-		h.SetMode(0o644)
-		e, err := z.CreateHeader(h)
-		if err != nil {
-			return err
-		}
-		if _, err := e.Write(f.Data); err != nil {
-			return err
-		}
-	}
-	return z.Close()
-}
-
 // Read checks an info-bundle and returns what it holds ("Info-bundle" and step
 // 2 of "Becoming peers" in the specification). Every error wraps [ErrInvalid].
 func Read(data []byte, now time.Time) (*Bundle, error) {
@@ -240,52 +218,44 @@ func read(data []byte, now time.Time) (*Bundle, error) {
 	return b, nil
 }
 
-// unzip reads a zip file in memory: regular files with tame, distinct names,
+// unzip reads a plain zip file in memory: regular files with tame, distinct names,
 // at most maxFiles of them with at most maxTotal bytes together.
 func unzip(what string, data []byte, maxFiles, maxTotal int) ([]File, error) {
-	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
-	// ErrInsecurePath is given besides a usable reader; checkName says more.
-	if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
-		return nil, fmt.Errorf("%s is not a readable zip file, it may be truncated: %w", what, err)
-	}
-	if len(z.File) > 2*maxFiles {
-		return nil, fmt.Errorf("%s has %d entries, more than %d", what, len(z.File), maxFiles)
+	entries, err := plainEntries(data, 2*maxFiles)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a plain zip file: %w", what, err)
 	}
 	var files []File
 	seen := make(map[string]bool)
 	left := int64(maxTotal)
-	for _, e := range z.File {
-		if err := checkName(strings.TrimSuffix(e.Name, "/")); err != nil {
-			return nil, fmt.Errorf("%s: entry %q %w", what, excerpt.Of(e.Name), err)
+	var u unpacker
+	for _, e := range entries {
+		if err := checkName(strings.TrimSuffix(e.name, "/")); err != nil {
+			return nil, fmt.Errorf("%s: entry %q %w", what, excerpt.Of(e.name), err)
 		}
 		// Names that differ only in case are one file on some machines.
-		key := strings.ToLower(strings.TrimSuffix(e.Name, "/"))
+		key := strings.ToLower(strings.TrimSuffix(e.name, "/"))
 		if seen[key] {
-			return nil, fmt.Errorf("%s has the entry %q twice", what, excerpt.Of(e.Name))
+			return nil, fmt.Errorf("%s has the entry %q twice", what, excerpt.Of(e.name))
 		}
 		seen[key] = true
-		if strings.HasSuffix(e.Name, "/") {
+		if strings.HasSuffix(e.name, "/") {
 			continue // directories come with the files in them
 		}
-		if !e.Mode().IsRegular() {
-			return nil, fmt.Errorf("%s: entry %q is not a regular file (%v)", what, excerpt.Of(e.Name), e.Mode())
+		if !e.mode.IsRegular() {
+			return nil, fmt.Errorf("%s: entry %q is not a regular file (%v)", what, excerpt.Of(e.name), e.mode)
 		}
 		if len(files) == maxFiles {
 			return nil, fmt.Errorf("%s has more than %d files", what, maxFiles)
 		}
-		r, err := e.Open()
-		if err != nil {
-			return nil, fmt.Errorf("%s: entry %q: %w", what, excerpt.Of(e.Name), err)
-		}
-		content, err := io.ReadAll(io.LimitReader(r, left+1))
-		r.Close()
-		if err != nil {
-			return nil, fmt.Errorf("%s: entry %q: %w", what, excerpt.Of(e.Name), err)
-		}
-		if left -= int64(len(content)); left < 0 {
+		if left -= int64(e.size); left < 0 {
 			return nil, fmt.Errorf("%s unpacks to more than %d bytes", what, maxTotal)
 		}
-		files = append(files, File{e.Name, content})
+		content, err := u.unpack(e)
+		if err != nil {
+			return nil, fmt.Errorf("%s: entry %q: %w", what, excerpt.Of(e.name), err)
+		}
+		files = append(files, File{e.name, content})
 	}
 	// A file can not also be the folder of another.
 	isFile := make(map[string]bool, len(files))

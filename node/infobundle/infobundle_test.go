@@ -226,10 +226,11 @@ func FuzzRead(f *testing.F) {
 }
 
 // The nodeinfo archive is read in the same way whoever has signed it, so it is
-// fuzzed without the signature.
+// fuzzed without the signature. What is accepted, other readers read alike.
 func FuzzUnzip(f *testing.F) {
 	f.Add(zipOf(f, entry{StompTOML, []byte("x"), 0}, entry{"a/b", []byte("y"), 0}))
 	f.Add(zipOf(f, entry{"../x", nil, 0}))
+	f.Add(rawZip{entries: []rawEntry{{name: "a", content: "x", extra: "UT\x05\x00\x030000"}, {name: "b/"}}}.bytes(f))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		files, err := unzip("archive", data, 10, 1<<16)
 		if err != nil {
@@ -245,5 +246,6 @@ func FuzzUnzip(f *testing.F) {
 		if len(files) > 10 || total > 1<<16 {
 			t.Errorf("%d files with %d bytes exceed the limits", len(files), total)
 		}
+		sameAsLibrary(t, data, files)
 	})
 }

@@ -207,6 +207,10 @@ func sign(template *x509.Certificate, pub crypto.PublicKey, issuer []byte, key c
 	if err != nil {
 		return nil, err
 	}
+	// A signature that is not returned is in nobody's hands.
+	if err := checkDER(cert.RawTBSCertificate); err != nil {
+		return nil, err
+	}
 	if !bytes.Equal(cert.RawSubject, template.RawSubject) || !bytes.Equal(cert.RawIssuer, issuer) || !sameKey(cert.PublicKey, pub) {
 		return nil, errors.New("self-check: the certificate does not have the subject, issuer and key that it was given")
 	}

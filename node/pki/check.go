@@ -29,6 +29,10 @@ func CheckRoot(cert *x509.Certificate, now time.Time) (Identity, error) {
 	if err := checkPublicKey(cert.PublicKey); err != nil {
 		return Identity{}, &VerifyError{Rule: RuleKey, Cert: cert, Detail: "public key", Err: err}
 	}
+	// Before it goes into a peer certificate.
+	if err := checkDER(cert.RawSubjectPublicKeyInfo); err != nil {
+		return Identity{}, &VerifyError{Rule: RuleKey, Cert: cert, Detail: "public key", Err: err}
+	}
 	if err := id.CheckKey(cert.PublicKey); err != nil {
 		return Identity{}, &VerifyError{Rule: RuleSubject, Cert: cert, Detail: "subject", Err: err}
 	}

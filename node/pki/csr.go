@@ -57,13 +57,20 @@ func NewCSR(id Identity, key crypto.Signer, kind CSRKind) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signing request for %v: %w", id, err)
 	}
+	if err := checkDER(csr.RawTBSCertificateRequest); err != nil {
+		return nil, fmt.Errorf("signing request for %v: %w", id, err)
+	}
 	return der, checkCSR(csr)
 }
 
-// checkCSR checks that who made the request has the private key.
+// checkCSR checks that who made the request has the private key, and that the public
+// key can go into a certificate.
 func checkCSR(csr *x509.CertificateRequest) error {
 	if err := checkPublicKey(csr.PublicKey); err != nil {
 		return fmt.Errorf("certificate signing request: %w", err)
+	}
+	if err := checkDER(csr.RawSubjectPublicKeyInfo); err != nil {
+		return fmt.Errorf("certificate signing request: public key: %w", err)
 	}
 	if err := csr.CheckSignature(); err != nil {
 		return fmt.Errorf("certificate signing request: %w: %w", ErrSignature, err)

@@ -60,7 +60,8 @@
 //
 // A chain that is refused gives a [VerifyError], which names the [Rule] that
 // was broken; errors.Is(err, pki.RuleDates) asks for one. Keys have the errors
-// [ErrPassphrase], [ErrNotKey], [ErrKeyKind] and [ErrKeyCost].
+// [ErrPassphrase], [ErrNotKey], [ErrKeyKind] and [ErrKeyCost]. What is not signed
+// because it could be presented as something else gives [ErrAmbiguous].
 //
 // All input is taken for hostile: sizes, numbers of certificates and names, key
 // lengths and the cost of key derivation have limits which are checked first.

@@ -101,9 +101,13 @@ func sameKey(a, b crypto.PublicKey) bool {
 }
 
 // SignData signs with SHA-256, and RSA PKCS #1 v1.5 or ECDSA in ASN.1, which is
-// what "openssl dgst -sha256 -sign" does. Info-bundles are signed like this.
+// what "openssl dgst -sha256 -sign" does. Info-bundles are signed like this. Data that
+// begins like a certificate is refused with [ErrAmbiguous].
 func SignData(key crypto.Signer, data []byte) ([]byte, error) {
 	if err := checkPublicKey(key.Public()); err != nil {
+		return nil, err
+	}
+	if err := checkData(data); err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(data)
@@ -111,7 +115,8 @@ func SignData(key crypto.Signer, data []byte) ([]byte, error) {
 }
 
 // VerifyData checks a signature made by [SignData]. The error wraps
-// [ErrSignature] or [ErrKeyKind].
+// [ErrSignature] or [ErrKeyKind]. It is for the caller to check that data can not be
+// anything else that the key signs: that nodeinfo.zip is a plain zip file.
 func VerifyData(pub crypto.PublicKey, data, sig []byte) error {
 	if err := checkPublicKey(pub); err != nil {
 		return err
