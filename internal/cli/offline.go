@@ -64,7 +64,10 @@ FILE.csr will be filed as FILE.crt.`,
 				if err != nil {
 					return err
 				}
-				if err := a.confirm(cmd.Context(), b, t); err != nil {
+				if err := a.checkTrust(cmd.Context(), b, t); err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+				if err := a.confirm(b, t); err != nil {
 					return fmt.Errorf("%s: %w", path, err)
 				}
 				data, err := os.ReadFile(path)

@@ -47,8 +47,11 @@ look it up in a registry that you trust.`,
 			if err != nil {
 				return err
 			}
+			if err := a.checkTrust(cmd.Context(), b, t); err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
 			res, err := d.SignPeer(cmd.Context(), b, func() (crypto.Signer, error) {
-				if err := a.confirm(cmd.Context(), b, t); err != nil {
+				if err := a.confirm(b, t); err != nil {
 					return nil, err
 				}
 				return a.nodeKey(cmd.Context(), d)

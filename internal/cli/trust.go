@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"peerlink/node/infobundle"
 	"peerlink/node/pki"
@@ -21,19 +22,27 @@ type trust struct {
 	fingerprint string // as compared by a person
 	registry    string // file or URL
 	registryKey string // file with the publisher's key
+
+	set *pflag.FlagSet // tells which of them are given, also if they are empty
 }
 
 func (t *trust) flags(c *cobra.Command) {
+	t.set = c.Flags()
 	c.Flags().StringVar(&t.fingerprint, "fingerprint", "", "the fingerprint that the owner of an accounting authority has told you (sha256:…)")
 	c.Flags().StringVar(&t.registry, "registry", "", "a list of accounting authorities, `FILE or URL`, that must confirm the fingerprint")
 	c.Flags().StringVar(&t.registryKey, "registry-key", "", "`FILE` with the public key by which the registry must be signed")
 }
 
-// confirm makes sure that a new peer's root key is the one of the node whose
-// name it carries.
-func (a *app) confirm(ctx context.Context, b *infobundle.Bundle, t trust) error {
-	got := pki.Fingerprint(b.Root.PublicKey)
-	if t.fingerprint != "" {
+// minTypedDigits is how many digits of a fingerprint a person has to type at
+// least. A key whose fingerprint ends like another one's in fewer digits is found
+// by trying.
+const minTypedDigits = 12
+
+// checkTrust compares the bundle with what the flags say of its owner's root key,
+// also for a peer that is known: a flag that is given is never ignored.
+func (a *app) checkTrust(ctx context.Context, b *infobundle.Bundle, t trust) error {
+	if t.set.Changed("fingerprint") {
+		got := pki.Fingerprint(b.Root.PublicKey)
 		want, err := registry.ParseFingerprint(t.fingerprint)
 		if err != nil {
 			return &usageError{"--fingerprint: " + err.Error()}
@@ -42,31 +51,64 @@ func (a *app) confirm(ctx context.Context, b *infobundle.Bundle, t trust) error 
 			return fmt.Errorf("the fingerprint of %s in this bundle is %s, not %s: this is not the bundle that its owner has made", b.Identity, got, want)
 		}
 	}
+	if !t.set.Changed("registry") {
+		if t.set.Changed("registry-key") {
+			return usagef("--registry-key is for a registry: name it with --registry")
+		}
+		return nil
+	}
+	if t.registry == "" {
+		return usagef("--registry is empty: expected the file or the URL of a registry")
+	}
 	if b.Identity.Type.IDDerived() {
+		return nil // a registry lists accounting authorities only
+	}
+	return a.checkRegistry(ctx, b, t)
+}
+
+// confirm makes sure that a new peer's root key is the one of the node whose
+// name it carries: it is called after checkTrust, which has compared what the flags
+// give, and asks a person if they give nothing.
+func (a *app) confirm(b *infobundle.Bundle, t trust) error {
+	if b.Identity.Type.IDDerived() || t.fingerprint != "" || t.registry != "" {
 		return nil
 	}
-	if t.registry != "" {
-		return a.confirmByRegistry(ctx, b, t)
-	}
-	if t.fingerprint != "" {
-		return nil
-	}
+	got := pki.Fingerprint(b.Root.PublicKey)
 	if !isTerminal(a.stdin) {
 		return fmt.Errorf("%s has chosen its ID, so the bundle alone does not prove who made it: compare the fingerprint with its owner and give it with --fingerprint (the bundle's is %s), or use --registry", b.Identity, got)
 	}
+	// The bundle's fingerprint is not shown: it would be copied from the screen.
 	a.say("%s has chosen its ID, so the bundle alone does not prove who made it.\n"+
-		"Call its owner, and let them read the fingerprint of their root key to you. In this bundle it is\n\n  %s\n", b.Identity, got)
-	answer, err := a.ask(bufio.NewReader(a.stdin), "Is it the same? Type its last four digits to confirm")
+		"Call its owner, let them read the fingerprint of their root key to you, and type it: all of it,\n"+
+		"or at least the last %d digits.\n", b.Identity, minTypedDigits)
+	answer, err := a.ask(bufio.NewReader(a.stdin), "Fingerprint")
 	if err != nil {
 		return err
 	}
-	if !strings.EqualFold(strings.TrimSpace(answer), got[len(got)-4:]) {
-		return errors.New("not confirmed: nothing was signed")
+	if err := compareTyped(answer, got); err != nil {
+		return fmt.Errorf("%w: nothing was signed", err)
 	}
 	return nil
 }
 
-func (a *app) confirmByRegistry(ctx context.Context, b *infobundle.Bundle, t trust) error {
+// compareTyped compares what a person has typed, at least the end of a
+// fingerprint, with a whole one. Spaces and colons between the digits, and the
+// case of letters, do not matter.
+func compareTyped(typed, fingerprint string) error {
+	clean := strings.NewReplacer(" ", "", "\t", "", ":", "", "-", "").Replace(strings.ToLower(typed))
+	clean = strings.TrimPrefix(clean, "sha256")
+	digits := strings.TrimPrefix(fingerprint, "sha256:")
+	switch {
+	case len(clean) < minTypedDigits:
+		return fmt.Errorf("not confirmed: %d digits were typed, and at least the last %d of the fingerprint are needed", len(clean), minTypedDigits)
+	case !strings.HasSuffix(digits, clean):
+		return fmt.Errorf("not confirmed: the fingerprint in this bundle is %s, which is not what was typed", fingerprint)
+	}
+	return nil
+}
+
+// checkRegistry looks the bundle's root key up in the registry.
+func (a *app) checkRegistry(ctx context.Context, b *infobundle.Bundle, t trust) error {
 	var key ed25519.PublicKey
 	if t.registryKey != "" {
 		data, err := readBounded(t.registryKey, maxSecretFile)
