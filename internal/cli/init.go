@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"peerlink/internal/guard"
 	"peerlink/node"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -153,7 +152,6 @@ func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, err
 		return nil, err
 	}
 	defer clear(pass)
-	guard.Process()
 	a.say("Generating the root key…")
 	key, err := pki.GenerateKey(kind)
 	if err != nil {

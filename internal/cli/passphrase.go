@@ -10,6 +10,8 @@ import (
 
 	"github.com/sethvargo/go-diceware/diceware"
 	passwordvalidator "github.com/wagslane/go-password-validator"
+
+	"peerlink/internal/guard"
 )
 
 const (
@@ -51,6 +53,7 @@ func (a *app) choosePassphrase(ctx context.Context) ([]byte, error) {
 	if !isTerminal(a.stdin) {
 		return nil, errNoTerminal
 	}
+	guard.Process()
 	words, err := diceware.Generate(dicewareWords)
 	if err != nil {
 		return nil, err

@@ -84,7 +84,11 @@ func (a *app) passphrase(ctx context.Context, prompt string) ([]byte, error) {
 	return a.askSecret(ctx, prompt)
 }
 
+// readPassphrase reads the passphrase from the file that is named for it. Every
+// passphrase comes from here or from askSecret, which therefore protect the
+// process before there is one in its memory.
 func (a *app) readPassphrase() ([]byte, error) {
+	guard.Process()
 	var data []byte
 	var err error
 	if a.passphraseFile == "-" {
@@ -110,6 +114,7 @@ func (a *app) askSecret(ctx context.Context, prompt string) ([]byte, error) {
 	if !isTerminal(a.stdin) {
 		return nil, errNoTerminal
 	}
+	guard.Process()
 	fmt.Fprint(a.stderr, prompt)
 	defer fmt.Fprintln(a.stderr)
 	fd := int(a.stdin.Fd())
