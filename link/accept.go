@@ -53,7 +53,7 @@ func (s *Service) meet(ctx, connCtx context.Context, tcp net.Conn) {
 	}
 	// A refused connection keeps its place in the gate until it has been told.
 	defer leave()
-	conn, id, chain, err := s.handshake(ctx, tcp)
+	conn, id, err := s.handshake(ctx, tcp)
 	if err != nil {
 		tcp.Close()
 		s.rejected.count(handshakeReason(err))
@@ -63,7 +63,7 @@ func (s *Service) meet(ctx, connCtx context.Context, tcp net.Conn) {
 		}
 		return
 	}
-	s.receive(ctx, connCtx, conn, id, chain, leave)
+	s.receive(ctx, connCtx, conn, id, leave)
 }
 
 // enter waits at the gate, for half as long as a peer would: who has waited longer
@@ -83,12 +83,14 @@ func handshakeFault(err error) string {
 	return "TLS"
 }
 
-func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *tls.Conn, id pki.Identity, chain []*x509.Certificate, err error) {
-	conn = tls.Server(tcp, serverTLS(s.cfg.Dir, s.cfg.Certificate, s.cfg.Now, func(i pki.Identity, c []*x509.Certificate) { id, chain = i, c }))
+func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn, id pki.Identity, err error) {
+	own := s.cfg.Certificate.serverChain()
+	conn = &peerConn{own: own.Leaf}
+	conn.Conn = tls.Server(tcp, serverTLS(s.cfg.Dir, own, s.cfg.Now, func(i pki.Identity, c []*x509.Certificate) { id, conn.chain = i, c }))
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
 	err = conn.HandshakeContext(ctx)
-	return conn, id, chain, err
+	return conn, id, err
 }
 
 // admit decides about an authenticated connection, and registers it. The reason

@@ -27,16 +27,17 @@ type Certificate struct {
 	current           atomic.Pointer[tls.Certificate]
 	turns             chan struct{} // see orderly
 
-	mu    sync.Mutex // guards what follows
-	now   func() time.Time
-	stamp [2]node.FileStamp
-	bad   bool // the files with this stamp could not be used
+	mu      sync.Mutex // guards what follows
+	now     func() time.Time
+	stamp   [2]node.FileStamp
+	bad     bool          // the files with this stamp could not be used
+	renewed chan struct{} // closed, and replaced, when another pair is taken over
 }
 
 // LoadCertificate reads a server certificate and its unencrypted key, and
 // checks that they belong together and to the node.
 func LoadCertificate(d *node.Dir, certFile, keyFile string) (*Certificate, error) {
-	c := &Certificate{certFile: certFile, keyFile: keyFile, dir: d, now: time.Now, turns: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	c := &Certificate{certFile: certFile, keyFile: keyFile, dir: d, now: time.Now, turns: make(chan struct{}, runtime.GOMAXPROCS(0)), renewed: make(chan struct{})}
 	if _, err := c.reload(); err != nil {
 		return nil, err
 	}
@@ -72,8 +73,20 @@ func (c *Certificate) reload() (changed bool, err error) {
 		return false, fmt.Errorf("server certificate: %w", err)
 	}
 	c.current.Store(pair)
+	close(c.renewed)
+	c.renewed = make(chan struct{})
 	return true, nil
 }
+
+// renewal returns a channel that is closed when another pair is next taken over.
+func (c *Certificate) renewal() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.renewed
+}
+
+// inUse reports whether leaf is the certificate that is in use now.
+func (c *Certificate) inUse(leaf *x509.Certificate) bool { return c.current.Load().Leaf.Equal(leaf) }
 
 func (c *Certificate) load() (*tls.Certificate, error) {
 	certPEM, err := os.ReadFile(c.certFile)

@@ -19,7 +19,7 @@ const maxAddresses = 4
 
 // connect tries the peer's servers, in random order, until one answers. Servers
 // that are listed more than once come first more often.
-func (sd *sender) connect(ctx context.Context, st *peerState) (*tls.Conn, []*x509.Certificate, string, error) {
+func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, addr string, err error) {
 	servers := slices.Clone(st.Stomp.Servers)
 	rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
 	tried := make(map[string]bool)
@@ -29,16 +29,16 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (*tls.Conn, []*x50
 			continue
 		}
 		tried[addr] = true
-		conn, chain, err := sd.s.dial(ctx, addr, st.Peer)
+		conn, err := sd.s.dial(ctx, addr, st.Peer)
 		if err == nil {
-			return conn, chain, addr, nil
+			return conn, addr, nil
 		}
 		if ctx.Err() != nil {
-			return nil, nil, "", ctx.Err()
+			return nil, "", ctx.Err()
 		}
 		errs = append(errs, err)
 	}
-	return nil, nil, "", errors.Join(errs...)
+	return nil, "", errors.Join(errs...)
 }
 
 // dial connects to one server of a peer and completes the TLS handshake. Of a
@@ -47,30 +47,30 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (*tls.Conn, []*x50
 // use all the same: something else answers there now, or the way to it swallows
 // packets as large as those of a handshake. Then the name's other addresses are
 // tried as well, before anybody waits.
-func (s *Service) dial(ctx context.Context, addr string, p *node.Peer) (*tls.Conn, []*x509.Certificate, error) {
+func (s *Service) dial(ctx context.Context, addr string, p *node.Peer) (*peerConn, error) {
 	tcp, err := s.dialTCP(ctx, addr)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	used := tcp.RemoteAddr()
-	conn, chain, err := s.greet(ctx, tcp, p)
+	conn, err := s.greet(ctx, tcp, p)
 	if err == nil {
-		return conn, chain, nil
+		return conn, nil
 	}
 	errs := []error{fmt.Errorf("%s: %w", addr, err)}
 	for _, other := range s.otherAddresses(ctx, addr, used) {
 		if tcp, err = s.dialTCP(ctx, other); err == nil {
-			if conn, chain, err = s.greet(ctx, tcp, p); err == nil {
-				return conn, chain, nil
+			if conn, err = s.greet(ctx, tcp, p); err == nil {
+				return conn, nil
 			}
 			err = fmt.Errorf("%s at %s: %w", addr, other, err)
 		}
 		if ctx.Err() != nil {
-			return nil, nil, ctx.Err()
+			return nil, ctx.Err()
 		}
 		errs = append(errs, err)
 	}
-	return nil, nil, errors.Join(errs...)
+	return nil, errors.Join(errs...)
 }
 
 func (s *Service) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
@@ -79,9 +79,10 @@ func (s *Service) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 
 // greet completes the TLS handshake with a peer's server, or closes the
 // connection.
-func (s *Service) greet(ctx context.Context, tcp net.Conn, p *node.Peer) (*tls.Conn, []*x509.Certificate, error) {
-	var chain []*x509.Certificate
-	conn := tls.Client(tcp, clientTLS(s.cfg.Certificate, p, s.cfg.Now, func(c []*x509.Certificate) { chain = c }))
+func (s *Service) greet(ctx context.Context, tcp net.Conn, p *node.Peer) (*peerConn, error) {
+	own := s.cfg.Certificate.clientChain(p.SubCA)
+	conn := &peerConn{own: own.Leaf}
+	conn.Conn = tls.Client(tcp, clientTLS(own, p, s.cfg.Now, func(c []*x509.Certificate) { conn.chain = c }))
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
@@ -89,9 +90,9 @@ func (s *Service) greet(ctx context.Context, tcp net.Conn, p *node.Peer) (*tls.C
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("no TLS handshake within %v", s.cfg.HandshakeTimeout)
 		}
-		return nil, nil, err
+		return nil, err
 	}
-	return conn, chain, nil
+	return conn, nil
 }
 
 // otherAddresses are those of a server's name, without the one that was used. Those

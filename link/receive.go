@@ -2,8 +2,6 @@ package link
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -40,12 +38,13 @@ type receiver struct {
 
 // receive serves one authenticated connection until it ends. It calls admitted
 // once the connection counts as one of the peer's.
-func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.Identity, chain []*x509.Certificate, admitted func()) {
+func (s *Service) receive(ctx, connCtx context.Context, conn *peerConn, id pki.Identity, admitted func()) {
 	log := s.log.With("peer", id.ID, "remote", conn.RemoteAddr().String())
 	defer conn.Close()
 	// stop asks the connection to end in good order. Whatever holds it up then, such
 	// as a broker that does not answer, it ends.
-	stopCtx, stop := context.WithCancel(ctx)
+	stopCtx, stopFor := context.WithCancelCause(ctx)
+	stop := func() { stopFor(nil) }
 	defer stop()
 	connCtx, cut := s.outlast(stopCtx, connCtx)
 	defer cut()
@@ -53,7 +52,7 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 
 	r := &receiver{s: s, log: log, first: 1}
 	r.news.L = &r.mu
-	if reason := s.admit(r, id, chain, stop); reason != "" {
+	if reason := s.admit(r, id, conn.chain, stop); reason != "" {
 		s.rejected.count(reasonNoPeer)
 		s.repeats.Tell(log, slog.LevelWarn, repeats.Deed{Who: id.ID, Kind: reason}, "connection refused", "reason", reason)
 		stomp.NewConn(conn, stomp.DefaultLimits()).Fail(&stomp.ServerError{Message: reason})
@@ -61,6 +60,10 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 	}
 	defer s.dismiss(r)
 	defer context.AfterFunc(r.state.terms, stop)()
+	defer s.whenEnded(acceptedWith(conn.own, conn.chain), func(e *certificateEnded) {
+		s.tellEnded(log, id.ID, e)
+		stopFor(e)
+	})()
 	admitted()
 
 	var err error
@@ -74,8 +77,8 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *tls.Conn, id pki.I
 		return
 	}
 	defer r.server.Close()
-	s.repeats.Tell(log, slog.LevelInfo, repeats.Deed{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(chain))
-	defer r.peer.tally.opened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, chain)()
+	s.repeats.Tell(log, slog.LevelInfo, repeats.Deed{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(conn.chain))
+	defer r.peer.tally.opened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, conn.chain)()
 	r.peer.hasCalled()
 	err = r.run(stopCtx, connCtx)
 	level := slog.LevelInfo
@@ -124,11 +127,15 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 		r.server.Fail(&stomp.ServerError{Message: internalError})
 		return storeErr
 	}
+	ended := new(certificateEnded)
 	switch {
 	case blamed != nil:
 		r.refused = true
 		r.server.Fail(blamed)
 		return err
+	case errors.Is(err, stomp.ErrStopped) && errors.As(context.Cause(stopCtx), &ended):
+		r.server.Fail(&stomp.ServerError{Message: ended.toPeer()})
+		return ended
 	case errors.Is(err, io.EOF) || errors.Is(err, stomp.ErrStopped):
 		return r.server.Finish()
 	default:

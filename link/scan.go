@@ -27,12 +27,7 @@ func (s *Service) watch(ctx, connCtx context.Context) {
 			continue
 		case <-tick.C:
 		}
-		switch changed, err := s.cfg.Certificate.reload(); {
-		case err != nil:
-			s.log.Error("the last good server certificate stays in use", "err", err)
-		case changed:
-			s.log.Info("new server certificate", "not_after", s.cfg.Certificate.serverChain().Leaf.NotAfter)
-		}
+		s.reloadCertificate()
 		err := s.scan(ctx, connCtx)
 		s.followDue(ctx)
 		s.watchManifest()
@@ -47,6 +42,16 @@ func (s *Service) watch(ctx, connCtx context.Context) {
 			s.setTrouble(fmt.Errorf("the node's directory can not be read: %w", err))
 			s.log.Error("the node's directory can not be read, the links stay as they are", "err", err)
 		}
+	}
+}
+
+// reloadCertificate takes over a renewed server certificate.
+func (s *Service) reloadCertificate() {
+	switch changed, err := s.cfg.Certificate.reload(); {
+	case err != nil:
+		s.log.Error("the last good server certificate stays in use", "err", err)
+	case changed:
+		s.log.Info("new server certificate", "not_after", s.cfg.Certificate.serverChain().Leaf.NotAfter)
 	}
 }
 

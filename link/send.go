@@ -64,7 +64,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 	lastErr := ""
 	defer sd.s.claims.join()()
 	for ctx.Err() == nil {
-		changed, called := sd.peer.change(), sd.peer.called()
+		changed, called, renewed := sd.peer.change(), sd.peer.called(), sd.s.cfg.Certificate.renewal()
 		ok, err := sd.attempt(ctx, connCtx)
 		if ctx.Err() != nil {
 			return
@@ -82,6 +82,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			bo.Reset()
 			lastErr = ""
 			pause = sd.s.claimPause()
+		case errors.As(err, new(*certificateEnded)): // it was told
 		case err != nil:
 			sd.peer.tally.failed(err)
 			if err.Error() != lastErr { // told when it changes, not at each attempt
@@ -95,6 +96,8 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		case <-called: // it is there again
 			bo.Reset()
 		case <-changed: // it may have moved
+			bo.Reset()
+		case <-renewed: // it may have been refused for the old certificate
 			bo.Reset()
 		}
 	}
@@ -121,8 +124,9 @@ func newBackOff(cfg *Config) *backoff.ExponentialBackOff {
 }
 
 // attempt makes a connection and uses it until it ends. When it rests, another
-// one follows as soon as there is something to send. ok tells that they were of
-// use, so that the next attempt may follow soon.
+// one follows as soon as there is something to send; when it has been replaced,
+// the other one follows at once. ok reports that they were of use, so that the
+// next attempt may follow soon.
 func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 	// The claim is for the queue: a connection that rests does not give it up.
 	giveBack, err := sd.s.claims.take(ctx)
@@ -130,67 +134,152 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 		return false, err
 	}
 	defer giveBack()
+	var next *session
 	for {
-		good, err := sd.once(ctx, connCtx)
+		var good bool
+		next, good, err = sd.once(ctx, connCtx, next)
 		ok = ok || good
-		if !errors.Is(err, errIdle) {
+		switch {
+		case next != nil:
+		case !errors.Is(err, errIdle):
 			return ok, err
-		}
-		if err := sd.rest(ctx); err != nil {
-			return ok, err
+		default:
+			if err := sd.rest(ctx); err != nil {
+				return ok, err
+			}
 		}
 	}
 }
 
-// once makes one connection and uses it until it ends, on the terms with
-// which it began.
-func (sd *sender) once(ctx, connCtx context.Context) (ok bool, err error) {
+// once uses one connection until it ends, on the terms with which it began: the
+// one given, or else it makes one. It returns the one that is to be used next, if
+// that has been made already.
+func (sd *sender) once(ctx, connCtx context.Context, se *session) (next *session, ok bool, err error) {
 	st := sd.peer.state.Load()
+	if se != nil {
+		st = se.state
+		defer se.close()
+	}
 	if st == nil {
-		return false, nil
+		return nil, false, nil
 	}
 	if st.StompErr != nil {
-		return false, st.StompErr
+		return nil, false, st.StompErr
 	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	defer context.AfterFunc(st.terms, stop)()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer context.AfterFunc(st.terms, func() { stop(nil) })()
 	defer func() {
-		if st.terms.Err() != nil {
+		ended := new(certificateEnded)
+		switch {
+		case st.terms.Err() != nil:
 			ok, err = true, nil // the next attempt is on new terms
+		case errors.As(context.Cause(ctx), &ended):
+			ok, err = true, ended // the next attempt is with other certificates, if there are any
 		}
 	}()
-	if err := sd.s.cfg.Broker.Free(ctx, sd.queue); err != nil {
-		return false, err // before the peer is bothered
+	if se == nil {
+		if se, err = sd.open(ctx, st); err != nil {
+			return nil, false, err
+		}
+		defer se.close()
 	}
-	// After a restart there are as many attempts as peers. They must not take the
-	// time from each other, nor from those who dial us.
-	if err := sd.s.dials.Wait(ctx); err != nil {
-		return false, err
-	}
-	conn, chain, addr, err := sd.connect(ctx, st)
-	sd.away = err != nil
-	if err != nil {
-		sd.peer.follower.failed(sd.s.cfg.Follow)
-		return false, err
-	}
-	// Nothing survives the end of connCtx, which is not long after that of ctx.
-	connCtx, cut := sd.s.outlast(ctx, connCtx)
-	defer cut()
-	defer context.AfterFunc(connCtx, func() { cutOff(conn) })()
-	defer conn.Close()
+	defer sd.s.whenEnded(dialedWith(se.conn.own, st.SubCA, se.conn.chain), func(e *certificateEnded) {
+		sd.s.tellEnded(se.log, sd.queue, e)
+		stop(e)
+	})()
+	successor := make(chan *session, 1)
+	go func() {
+		next := sd.replace(ctx, se)
+		successor <- next
+		if next != nil {
+			stop(errReplaced)
+		}
+	}()
+
 	start := time.Now()
-	se := &session{sender: sd, state: st, server: addr, log: sd.log.With("server", addr)}
-	err = se.run(ctx, connCtx, conn, chain)
+	err = se.run(ctx, connCtx)
 	if se.confirmed() {
 		sd.barren = 0
+	}
+	stop(nil)
+	if next = <-successor; next != nil {
+		return next, true, nil
 	}
 	if refused := new(stomp.ServerError); errors.As(err, &refused) && refused.N > 0 {
 		// The pauses between offers of a refused message grow. With the next
 		// message they begin anew.
-		return se.news && sd.barren < maxBarren, err
+		return nil, se.news && sd.barren < maxBarren, err
 	}
-	return se.confirmed() || time.Since(start) > steady, err
+	return nil, se.confirmed() || time.Since(start) > steady, err
+}
+
+// open makes a connection to the peer and opens a STOMP session on it.
+func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
+	if err := sd.s.cfg.Broker.Free(ctx, sd.queue); err != nil {
+		return nil, err // before the peer is bothered
+	}
+	se, reached, err := sd.dial(ctx, st)
+	sd.away = !reached
+	if err != nil {
+		sd.peer.follower.failed(sd.s.cfg.Follow)
+		return nil, err
+	}
+	return se, nil
+}
+
+// dial is open without what only the first connection needs. It reports whether
+// the peer was reached.
+func (sd *sender) dial(ctx context.Context, st *peerState) (se *session, reached bool, err error) {
+	// After a restart there are as many attempts as peers. They must not take the
+	// time from each other, nor from those who dial us.
+	if err := sd.s.dials.Wait(ctx); err != nil {
+		return nil, true, err
+	}
+	conn, addr, err := sd.connect(ctx, st)
+	if err != nil {
+		return nil, false, err
+	}
+	se, err = sd.newSession(ctx, st, conn, addr)
+	return se, true, err
+}
+
+// errReplaced is why a connection ends when another one has been made for it.
+var errReplaced = errors.New("there is another connection with the renewed certificate")
+
+// replace makes another connection when this node's server certificate has been
+// renewed, while the first is still in use: so nothing stands still, and a
+// certificate that the peer does not take is noticed before the old one has ended.
+// It returns nil when ctx is done.
+func (sd *sender) replace(ctx context.Context, se *session) *session {
+	bo := newBackOff(&sd.s.cfg)
+	lastErr := ""
+	for {
+		renewed := sd.s.cfg.Certificate.renewal()
+		if sd.s.cfg.Certificate.inUse(se.conn.own) {
+			select {
+			case <-renewed:
+				continue
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		next, _, err := sd.dial(ctx, se.state)
+		if err == nil {
+			return next
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		pause := bo.NextBackOff()
+		if err.Error() != lastErr {
+			lastErr = err.Error()
+			sd.tell(se.log, slog.LevelWarn, "no connection with the renewed server certificate, the old connection stays", "err", err, "pause", pause.Round(time.Millisecond))
+		}
+		if wait(ctx, pause) != nil {
+			return nil
+		}
+	}
 }
 
 // tell writes what the peer has a part in, and could make happen again and again.

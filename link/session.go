@@ -2,8 +2,6 @@ package link
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,9 +17,13 @@ import (
 type session struct {
 	*sender
 	state  *peerState
+	conn   *peerConn
 	server string // its address, as the peer has said
+	client *stomp.Client
 	log    *slog.Logger
 	news   bool // the peer has refused a message that it had not refused before
+
+	consumer broker.Consumer // set before the first message is sent
 
 	mu      sync.Mutex
 	sent    []sent // messages that are not confirmed yet, in order
@@ -35,36 +37,50 @@ type sent struct {
 	print fingerprint
 }
 
-func (se *session) run(ctx, connCtx context.Context, conn *tls.Conn, chain []*x509.Certificate) error {
-	consumer, err := se.s.cfg.Broker.Consume(ctx, se.queue)
-	if err != nil {
-		return fmt.Errorf("queue %s: %w", se.queue, err)
-	}
-	defer consumer.Close()
-	se.first = 1
-	cfg := stomp.ClientConfig{
-		Host:           se.state.Stomp.Host,
-		Login:          se.state.Stomp.Login,
-		Passcode:       se.state.Stomp.Passcode,
-		Destination:    se.state.Stomp.Destination,
+// newSession opens a STOMP session on a connection, which is closed on an error.
+func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn, addr string) (*session, error) {
+	se := &session{sender: sd, state: st, conn: conn, server: addr, log: sd.log.With("server", addr), first: 1}
+	var err error
+	se.client, err = stomp.NewClient(ctx, conn, stomp.ClientConfig{
+		Host:           st.Stomp.Host,
+		Login:          st.Stomp.Login,
+		Passcode:       st.Stomp.Passcode,
+		Destination:    st.Stomp.Destination,
 		HeartBeat:      se.s.cfg.HeartBeat,
 		ConnectTimeout: se.s.cfg.ConnectTimeout,
 		Window:         se.s.cfg.Window,
 		OnReceipt: func(n uint64) {
 			if tag, ok := se.confirm(n); ok {
-				consumer.Confirm(tag)
+				se.consumer.Confirm(tag)
 			}
 		},
-	}
-	client, err := stomp.NewClient(ctx, conn, cfg)
+	})
 	if err != nil {
-		se.peer.follower.failed(se.s.cfg.Follow)
-		return err
+		return nil, err
 	}
-	defer client.Close()
+	return se, nil
+}
+
+func (se *session) close() { se.client.Close() }
+
+// run moves messages from the queue to the peer until the connection ends, or ctx
+// is done. Nothing survives the end of connCtx, or lasts much longer than ctx.
+func (se *session) run(ctx, connCtx context.Context) error {
+	connCtx, cut := se.s.outlast(ctx, connCtx)
+	defer cut()
+	defer context.AfterFunc(connCtx, func() { cutOff(se.conn) })()
+	// Not before the peer takes messages: a queue may count how often each of them
+	// is given out.
+	consumer, err := se.s.cfg.Broker.Consume(ctx, se.queue)
+	if err != nil {
+		return fmt.Errorf("queue %s: %w", se.queue, err)
+	}
+	defer consumer.Close()
+	se.consumer = consumer
+	client := se.client
 	defer se.peer.follower.connected()()
-	se.tell(se.log, slog.LevelInfo, "sending", "chain", describeChain(chain))
-	defer se.peer.tally.opened(Connection{Direction: Sending, Remote: se.server, Queue: se.queue}, chain)()
+	se.tell(se.log, slog.LevelInfo, "sending", "chain", describeChain(se.conn.chain))
+	defer se.peer.tally.opened(Connection{Direction: Sending, Remote: se.server, Queue: se.queue}, se.conn.chain)()
 
 	// pump ends when the service stops or the connection does.
 	pumpCtx, stopPump := context.WithCancel(ctx)

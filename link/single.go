@@ -34,6 +34,7 @@ func (s *Service) Receive(ctx context.Context) error {
 // ([Config.IdleTimeout]) has not ended: another one follows when there is
 // something to send. While another process sends from the queue, Send waits. It
 // reports [ErrNotActive] at the beginning and as soon as the peer is deactivated.
+// When this node's certificate is renewed, another connection replaces the first.
 func (s *Service) Send(ctx context.Context, peerID, queue string) error {
 	st, err := s.activePeer(peerID, queue)
 	if err != nil {
@@ -44,7 +45,7 @@ func (s *Service) Send(ctx context.Context, peerID, queue string) error {
 	return s.single(ctx, func(ctx, connCtx context.Context) error {
 		ctx, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
-		s.wg.Go(func() { stop(s.awaitDeactivation(ctx, peerID)) })
+		s.wg.Go(func() { stop(s.watchOne(ctx, peerID)) })
 		sd := s.newSender(p, queue)
 		defer s.claims.join()()
 		for {
@@ -128,13 +129,14 @@ func (s *Service) activePeer(id, queue string) (*peerState, error) {
 	return &peerState{Peer: p, view: view, queue: broker.PeerQueue{PeerID: id, Queues: []string{queue}}}, nil
 }
 
-// awaitDeactivation looks at a peer now and then. It returns when the peer is
-// deactivated, or ctx is done.
-func (s *Service) awaitDeactivation(ctx context.Context, id string) error {
+// watchOne looks at a peer, and at this node's certificate, now and then. It
+// returns when the peer is deactivated, or ctx is done.
+func (s *Service) watchOne(ctx context.Context, id string) error {
 	for {
 		if err := wait(ctx, s.cfg.PollInterval); err != nil {
 			return err
 		}
+		s.reloadCertificate()
 		// A directory that can not be read for a moment says nothing.
 		if date, err := s.cfg.Dir.Deactivated(id); err == nil && date != "" {
 			return fmt.Errorf("%w: %s has been deactivated", ErrNotActive, id)

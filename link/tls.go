@@ -18,15 +18,15 @@ import (
 // constraints on which everything rests. There are no session tickets: a
 // resumed session would outlive a deactivation.
 
-// serverTLS is the configuration for accepting connections. identify is called
-// with each verified chain.
-func serverTLS(d *node.Dir, cert *Certificate, now func() time.Time, identify func(pki.Identity, []*x509.Certificate)) *tls.Config {
+// serverTLS is the configuration for accepting connections, with own to be shown.
+// identify is called with each verified chain.
+func serverTLS(d *node.Dir, own *tls.Certificate, now func() time.Time, identify func(pki.Identity, []*x509.Certificate)) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		SessionTicketsDisabled: true,
 		ClientAuth:             tls.RequireAnyClientCert,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return cert.serverChain(), nil
+			return own, nil
 		},
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			id, chain, err := pki.VerifyClient(raw(cs), d.Root(), now())
@@ -39,14 +39,14 @@ func serverTLS(d *node.Dir, cert *Certificate, now func() time.Time, identify fu
 	}
 }
 
-// clientTLS is the configuration for dialing a peer.
-func clientTLS(cert *Certificate, p *node.Peer, now func() time.Time, verified func([]*x509.Certificate)) *tls.Config {
+// clientTLS is the configuration for dialing a peer, with own to be shown.
+func clientTLS(own *tls.Certificate, p *node.Peer, now func() time.Time, verified func([]*x509.Certificate)) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		SessionTicketsDisabled: true,
 		InsecureSkipVerify:     true, // VerifyConnection verifies
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return cert.clientChain(p.SubCA), nil
+			return own, nil
 		},
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			chain, err := pki.VerifyServer(raw(cs), p.Root, p.Identity, now())
@@ -57,6 +57,13 @@ func clientTLS(cert *Certificate, p *node.Peer, now func() time.Time, verified f
 			return nil
 		},
 	}
+}
+
+// peerConn is a connection whose TLS handshake is complete.
+type peerConn struct {
+	*tls.Conn
+	own   *x509.Certificate   // this node's server certificate, as it was shown
+	chain []*x509.Certificate // of the other side, verified, its server certificate first
 }
 
 func raw(cs tls.ConnectionState) [][]byte {
@@ -90,7 +97,7 @@ func describeChain(chain []*x509.Certificate) string {
 
 // cutOff ends a connection whose other side does not cooperate: what it has not taken
 // is dropped at once, and not kept by the kernel for minutes.
-func cutOff(conn *tls.Conn) {
+func cutOff(conn *peerConn) {
 	if tcp, ok := conn.NetConn().(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0) // on an error it is as it was
 	}

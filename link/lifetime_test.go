@@ -1,0 +1,65 @@
+package link
+
+import (
+	"context"
+	"crypto/x509"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Whatever happens to the clock, a connection ends soon after the first of its
+// certificates has ended by that clock, and not before: also when it is set
+// forward while timers stand still, as after a machine has slept, when it is set
+// back, and when the end is centuries away.
+func TestWhenEnded(t *testing.T) {
+	const century = 100 * 365 * day
+	for _, tt := range []struct {
+		name       string
+		left       time.Duration // until the certificate ends
+		after      time.Duration // until the clock is set
+		by         time.Duration
+		want, soon time.Duration // when the connection ends, and how much later it may be
+	}{
+		{"in a while", 3 * time.Hour, time.Hour, 0, 3 * time.Hour, time.Second},
+		{"has ended already", -time.Second, time.Hour, 0, 0, time.Second},
+		{"clock set forward", century, time.Hour, 2 * century, time.Hour, maxClockInterval + time.Second},
+		{"clock set back", 2 * time.Hour, time.Hour, -5 * time.Hour, 7 * time.Hour, time.Second},
+		{"clock set back and not forward", century, time.Hour, -century, -1, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				var offset atomic.Int64
+				s := New(Config{Now: func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }})
+				list := []inUse{
+					{"root", &x509.Certificate{NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)}},
+					{"server", &x509.Certificate{NotAfter: start.Add(tt.left)}},
+				}
+				ended := make(chan *certificateEnded, 1)
+				forget := s.whenEnded(list, func(e *certificateEnded) { ended <- e })
+				defer forget()
+				time.AfterFunc(tt.after, func() { offset.Store(int64(tt.by)) })
+				ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+				defer cancel()
+				select {
+				case e := <-ended:
+					took := time.Since(start)
+					if tt.want < 0 || took < tt.want || took > tt.want+tt.soon {
+						t.Errorf("ended after %v, want %v", took, tt.want)
+					}
+					if e.role != "server" || !e.notAfter.Equal(start.Add(tt.left)) {
+						t.Errorf("ended for %v", e)
+					}
+				case <-ctx.Done():
+					if tt.want >= 0 {
+						t.Errorf("not ended after a day, want %v", tt.want)
+					}
+				}
+			})
+		})
+	}
+}
+
+const day = 24 * time.Hour
