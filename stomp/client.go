@@ -55,6 +55,7 @@ type Client struct {
 	sent      atomic.Uint64 // number of the last message written
 	farewell  atomic.Uint64 // receipt of DISCONNECT; 0 before it was sent
 	confirmed atomic.Uint64 // number of the last message confirmed; only run changes it
+	repeated  allowance     // of receipts for that message; belongs to run
 
 	done chan struct{} // closed when run ends
 	err  error         // why run has ended; may be read when done is closed
@@ -84,6 +85,8 @@ func NewClient(ctx context.Context, nc net.Conn, cfg ClientConfig) (*Client, err
 		turn: make(chan struct{}, 1),
 		room: make(chan struct{}, 1),
 		done: make(chan struct{}),
+
+		repeated: newAllowance(),
 	}
 	if err := c.conn.connect(ctx, cfg.HeartBeat, headers...); err != nil {
 		return nil, err
@@ -306,6 +309,8 @@ func (c *Client) receipt(f *Frame) (last bool, err error) {
 		return false, protocolErrorf("RECEIPT for %.40q, which was never sent", id)
 	case n < confirmed:
 		return false, protocolErrorf("RECEIPT for %d after the one for %d", n, confirmed)
+	case n == confirmed && !last && !c.repeated.spend():
+		return false, protocolErrorf("RECEIPT for %d again and again", n)
 	}
 	if n > confirmed {
 		c.confirmed.Store(n)

@@ -53,8 +53,10 @@
 // slow networks, the connection is lost ([ErrSilent]). So it is when a frame has
 // begun and is not complete after half a minute and a second for each 1,000 bytes
 // that it may have ([ErrSlow]): a byte now and then is a sign of life, but of no
-// use. The intervals used are
-// never shorter than what this side chose, so no peer can ask for a flood.
+// use. The intervals used are never shorter than what this side chose, so no peer
+// can ask for a flood. Nor may it send one: line ends between frames are limited
+// to 1,000, 10 after each frame, and 100 a second, and so are receipts that confirm
+// nothing new, to 1,000 and 100 a second.
 //
 // # Strict and lenient
 //
@@ -72,8 +74,9 @@
 //     is given.
 //   - Header names and values must be valid UTF-8. Nothing is trimmed.
 //   - Of a repeated header the first counts.
-//   - A repeated receipt for the last confirmed message is ignored. A receipt
-//     for an earlier one, for one never sent, or for anything else is an error.
+//   - A repeated receipt for the last confirmed message is ignored, unless there
+//     are very many. A receipt for an earlier one, for one never sent, or for
+//     anything else is an error.
 //
 // What is written never exceeds the limits of the most restrictive known
 // reader, see [DefaultLimits].

@@ -18,8 +18,9 @@ var errLineTooLong = errors.New("stomp: line too long")
 // Reader takes frames out of a stream of bytes. It is not safe for concurrent
 // use.
 type Reader struct {
-	br     *bufio.Reader
-	limits Limits
+	br       *bufio.Reader
+	limits   Limits
+	lineEnds allowance // between frames
 
 	// The head of the frame that is being read, kept to be used again: all
 	// names and values, unescaped, one after the other; and where each of them
@@ -34,11 +35,12 @@ func NewReader(r io.Reader, l Limits) *Reader {
 	l = l.orDefault()
 	// The buffer must hold the longest line, with its colon and line end.
 	size := max(readBuffer, l.Command+2, l.HeaderName+l.HeaderValue+3)
-	return &Reader{br: bufio.NewReaderSize(r, size), limits: l}
+	return &Reader{br: bufio.NewReaderSize(r, size), limits: l, lineEnds: newAllowance()}
 }
 
 // ReadFrame returns the next frame, which shares no memory with others.
-// Heart-beats are skipped. The error is [io.EOF] when the stream ends between
+// Heart-beats are skipped, unless there are far more of them than can be meant
+// as such. The error is [io.EOF] when the stream ends between
 // two frames, and [io.ErrUnexpectedEOF] when it ends inside one; a
 // [*ProtocolError] when the bytes are not a frame within the limits; otherwise
 // an error of the stream. After an error nothing more can be read.
@@ -78,6 +80,9 @@ func (r *Reader) skipHeartBeats() error {
 		if c != '\n' {
 			return r.br.UnreadByte()
 		}
+		if !r.lineEnds.spend() {
+			return protocolErrorf("too many line ends between frames: %d, and %d a second, are allowed", freeAtOnce, freePerSecond)
+		}
 	}
 }
 
@@ -104,6 +109,7 @@ func (r *Reader) readFrame() (*Frame, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.lineEnds.earn(lineEndsPerFrame)
 	return f, nil
 }
 
