@@ -2,6 +2,7 @@ package link
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
@@ -63,11 +64,14 @@ func (c *Certificate) reload() (changed bool, err error) {
 	if c.current.Load() != nil && same && !c.bad {
 		return false, nil
 	}
+	// Files that do not exist have the zero stamp, which is that of before the
+	// first look too: only bad says that an error was reported.
+	reported := c.bad && same
 	c.stamp = stamp
 	pair, err := c.load()
 	c.bad = err != nil
-	if err != nil && same {
-		return false, nil // it was told
+	if err != nil && reported {
+		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("server certificate: %w", err)
@@ -89,19 +93,19 @@ func (c *Certificate) renewal() <-chan struct{} {
 func (c *Certificate) inUse(leaf *x509.Certificate) bool { return c.current.Load().Leaf.Equal(leaf) }
 
 func (c *Certificate) load() (*tls.Certificate, error) {
-	certPEM, err := os.ReadFile(c.certFile)
-	if err != nil {
+	certPEM, certErr := os.ReadFile(c.certFile)
+	keyPEM, keyErr := os.ReadFile(c.keyFile)
+	defer clear(keyPEM)
+	if certErr != nil && keyErr != nil {
+		return nil, fmt.Errorf("%w, and its key: %w", certErr, keyErr)
+	}
+	if err := cmp.Or(certErr, keyErr); err != nil {
 		return nil, err
 	}
 	leaf, err := pki.ParseCertificatePEM(certPEM)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.certFile, err)
 	}
-	keyPEM, err := os.ReadFile(c.keyFile)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(keyPEM)
 	key, err := pki.DecodeKey(keyPEM, func() ([]byte, error) {
 		return nil, errors.New("a server key must not be encrypted: the service starts without anybody there to type a passphrase")
 	})

@@ -1,9 +1,9 @@
 // Package cli is peerlink's command line: flags, prompts and output around the
 // packages that do the work. There is one file for each group of commands.
 //
-// Exit codes: 0 done, 1 failed, 2 wrong usage. What a command was asked for
-// goes to standard output; everything said to the person besides goes to
-// standard error.
+// Exit codes: 0 done, 1 failed, 2 wrong usage, which is 64 of "serve". What a
+// command was asked for goes to standard output; everything said to the person
+// besides goes to standard error.
 package cli
 
 import (
@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -27,6 +28,10 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
+	// exitServiceUsage is wrong usage of "serve" (EX_USAGE of sysexits.h), after
+	// which its supervisor need not start it again. 2 can not mean that: it is
+	// also how a Go program ends that panics.
+	exitServiceUsage = 64
 )
 
 // app is one run of the program.
@@ -51,8 +56,9 @@ func Main(args []string) int {
 	return a.run(ctx, append(commandName(os.Args[0]), args...))
 }
 
-func (a *app) run(ctx context.Context, args []string) int {
+func (a *app) run(ctx context.Context, args []string) (code int) {
 	root := a.root()
+	defer a.reportPanic(&code)
 	root.SetArgs(args)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
@@ -67,12 +73,25 @@ func (a *app) run(ctx context.Context, args []string) int {
 			fmt.Fprintf(a.stderr, "Usage: %s\n", cmd.UseLine())
 		}
 		fmt.Fprintf(a.stderr, "See \"%s --help\".\n", cmd.CommandPath())
+		if cmd.Name() == serveName {
+			return exitServiceUsage
+		}
 		return exitUsage
 	case errors.Is(err, errSilent):
 		return exitFailed
 	default:
 		fmt.Fprintf(a.stderr, "%s %v\n", a.red("Error:"), err)
 		return exitFailed
+	}
+}
+
+// reportPanic reports a panic of the command as a failure. Go would end the
+// process with exit code 2, which is that of wrong usage. (It does so for panics of
+// other goroutines than the first.)
+func (a *app) reportPanic(code *int) {
+	if v := recover(); v != nil {
+		fmt.Fprintf(a.stderr, "%s a fault in peerlink itself, please report it: %v\n\n%s", a.red("Error:"), v, debug.Stack())
+		*code = exitFailed
 	}
 }
 

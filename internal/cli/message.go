@@ -105,6 +105,9 @@ func (a *app) messageCheck(f messageFlags, file string) error {
 	} else {
 		err = m.in(view, f, body)
 	}
+	if err != nil && file != "-" {
+		err = fmt.Errorf("%s: %w", file, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"peerlink/internal/durable"
 	"peerlink/node"
 	"peerlink/node/offline"
+	"peerlink/node/pki"
 )
 
 func (a *app) requestCommand() *cobra.Command {
@@ -56,6 +57,9 @@ FILE.csr will be filed as FILE.crt.`,
 				data, err := readBounded(path, maxSecretFile)
 				if err != nil {
 					return err
+				}
+				if _, err := pki.ParseCSRPEM(data); err != nil {
+					return fmt.Errorf("%s: %w", path, err)
 				}
 				asks = append(asks, offline.ServerCert{CSR: data, Days: days, File: strings.TrimSuffix(path, ".csr") + ".crt"})
 			}

@@ -102,7 +102,7 @@ func (a *app) readPassphrase() ([]byte, error) {
 	line, _, _ := bytes.Cut(data, []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
 	if len(line) == 0 {
-		return nil, errors.New("the first line of the passphrase file is empty: expected the passphrase there")
+		return nil, fmt.Errorf("the first line of the passphrase file %s is empty: expected the passphrase there", a.passphraseFile)
 	}
 	return line, nil
 }

@@ -45,10 +45,13 @@ type serveFlags struct {
 // queues, so that one that starts at the same time on another machine gets half.
 const claimSpread = 3 * time.Second
 
+// serveName is the name of the command that is a service.
+const serveName = "serve"
+
 func (a *app) serveCommand() *cobra.Command {
 	var f serveFlags
 	c := &cobra.Command{
-		Use:   "serve",
+		Use:   serveName,
 		Short: "Keep the links to all peers, and the door for the node's applications",
 		Long: `Keeps a link to every registered peer: accepts their connections, and dials their
 servers to send what the node's applications have put into the queues. Peers
@@ -77,6 +80,9 @@ that the applications can let go of what they hold for it.
 
 What one peer can take of this node is bounded, and a connection with nothing to
 send rests until there is something: see the flags, and docs/security.md.
+
+Its exit code is 1 when it has failed, and 64 when it was started in the wrong
+way: starting it again does not help then.
 
 SIGTERM ends it in good order. SIGUSR1 changes the log level to debug, SIGUSR2
 back. It needs no root key, and refuses to run beside one that others can read.`,

@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 
 	"peerlink/internal/guard"
@@ -13,6 +16,9 @@ import (
 // mounted, and a new key can be had at any time.
 func loadCertificate(d *node.Dir, certFile, keyFile string, log *slog.Logger) (*link.Certificate, error) {
 	c, err := link.LoadCertificate(d, certFile, keyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w; --server-cert and --server-key say where they are, and \"peerlink server-cert issue KEY CRT\" makes both, where the root key is", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,412 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// reading has, for each command, arguments with which it reads every file that it
+// can be given; several lines where it can not be given all of them at once. What
+// stands in braces is a file that readingFiles makes.
+var reading = map[string][]string{
+	"":                      {""},
+	"bundle create":         {"out.zip --key={key} --passphrase-file={pass}"},
+	"bundle inspect":        {"{bundle}"},
+	"check":                 {"--key=key --server-cert={server.crt} --server-key={server.key}"},
+	"fulfil":                {"{request} new-answer --yes --key={key} --passphrase-file={pass}"},
+	"init":                  {"creditors-agent -C new-node --server localhost:1 --passphrase-file={pass}"},
+	"key drill":             {"--key={key} --passphrase-file={pass}", "{share1} {share2}"},
+	"key join":              {"{share1} {share2} --out joined.key --passphrase-file={pass}"},
+	"key passphrase":        {"--key={key} --passphrase-file={pass} --new-passphrase-file={pass2}"},
+	"key split":             {"--shares 3 --threshold 2 --out new-shares --text --key={key} --passphrase-file={pass}"},
+	"links":                 {"--state=state"},
+	"log-level":             {"--state=state"},
+	"message check":         {"--peer BOB --direction in --type ConfigureAccount {message}"},
+	"peer deactivate":       {"BOB"},
+	"peer follow":           {"BOB on"},
+	"peer list":             {""},
+	"peer queues":           {"BOB 2"},
+	"peer register":         {"{peer.crt}"},
+	"peer show":             {"BOB"},
+	"peer sign":             {"{other.zip} --key={key} --passphrase-file={pass}", "{other-aa.zip} -C peer --registry={registry}", "other-aa.zip -C peer --registry=registry --registry-key={public.key}"},
+	"queue drop":            {"BOB --all --yes --state=state --save=saved"},
+	"queue list":            {"--state=state"},
+	"queue retry":           {"BOB --all --state=state"},
+	"queue show":            {"BOB --state=state"},
+	"request file":          {"{answer}"},
+	"request forget":        {"7"},
+	"request list":          {""},
+	"request new":           {"new-request --csr={server.csr}", "new-request --peer={other.zip}", "new-request -C peer --peer=other-aa.zip --registry={registry}", "new-request -C peer --peer=other-aa.zip --registry=registry --registry-key={public.key}"},
+	"send":                  {"BOB {message} --state=new-state"},
+	"serve":                 {"--listen 127.0.0.1:0 --local-listen none --state=new-state --server-cert={server.crt} --server-key={server.key}"},
+	"server-cert issue":     {"new.key new.crt --key={key} --passphrase-file={pass}"},
+	"server-cert request":   {"new.key new.csr"},
+	"server-cert sign":      {"{server.csr} new.crt --key={key} --passphrase-file={pass}"},
+	"tail":                  {"--state=state"},
+	"verify":                {"--trusted={node/root-ca.crt} --untrusted={peer.crt} {server.crt}"},
+	"swpt-server":           {"--server-port=0 --broker-url=amqp://127.0.0.1:1 --server-cert={server.crt} --server-key={server.key}"},
+	"swpt-client":           {"BOB q --broker-url=amqp://127.0.0.1:1 --server-cert={server.crt} --server-key={server.key}"},
+	"swpt-drainer":          {"BOB q --broker-url=amqp://127.0.0.1:1"},
+	"configure-queue":       {"BOB q --broker-url=amqp://127.0.0.1:1"},
+	"completion bash":       {""},
+	"completion fish":       {""},
+	"completion powershell": {""},
+	"completion zsh":        {""},
+	"help":                  {""},
+	"man":                   {"manual"},
+	"version":               {""},
+	"demo":                  nil, // it reads nothing
+}
+
+// notRead are flags for files that are not read: places where something is made,
+// and what only has to exist when it is used.
+var notRead = []string{
+	"init --key", "check --key", // it may be elsewhere
+	"key split --out", "queue drop --save", "demo --keep",
+	"serve --publish-file", // read when somebody asks for it
+	// Folders of messages, which are made where they are not there; without a
+	// service, or messages, there is nothing to read.
+	"links --state", "log-level --state", "tail --state", "send --state", "serve --state",
+	"queue drop --state", "queue list --state", "queue retry --state", "queue show --state",
+	"request new --bundle", // is made
+}
+
+// damages are what can lie in the place of a file that is needed.
+var damages = []struct {
+	name string
+	put  func(path string) error
+}{
+	{"missing", func(string) error { return nil }},
+	{"empty", func(path string) error { return os.WriteFile(path, nil, 0o600) }},
+	{"garbage", func(path string) error { return os.WriteFile(path, []byte("\x00\xff-----BEGIN \x1b[31m\n7"), 0o600) }},
+	{"directory", func(path string) error { return os.Mkdir(path, 0o700) }},
+	{"unreadable", func(path string) error { return os.WriteFile(path, []byte("text"), 0) }},
+}
+
+// runCLI runs a command line in a folder, in this process.
+func runCLI(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	return runCLIContext(ctx, t, args...)
+}
+
+func runCLIContext(ctx context.Context, t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	var out, errs bytes.Buffer
+	a := &app{stdin: null, stdout: &out, stderr: &errs}
+	code = a.run(ctx, args)
+	return code, out.String(), errs.String()
+}
+
+// readingFiles makes a node "node" with a peer, and everything that its owner's
+// commands read, in the working folder. It returns the peer's ID.
+func readingFiles(t *testing.T) (bob string) {
+	t.Helper()
+	must := func(line string) {
+		t.Helper()
+		if code, _, stderr := runCLI(t, strings.Fields(line)...); code != 0 {
+			t.Fatalf("peerlink %s: %d\n%s", line, code, stderr)
+		}
+	}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("pass", "correct horse battery staple\n")
+	write("pass2", "correct horse battery staples\n")
+	const pass = " --passphrase-file pass"
+	must("-C node init accounting-authority --id 1234abcd --key-type p256 --server 127.0.0.1:1" + pass)
+	must("-C peer init creditors-agent --key-type p256 --server 127.0.0.1:2" + pass)
+	id, err := os.ReadFile("peer/db/nodeid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob = strings.TrimSpace(string(id))
+	must("-C node bundle create node.zip" + pass)
+	must("-C peer bundle create bundle" + pass)
+	must("-C node peer sign bundle" + pass)
+	_, stdout, _ := runCLI(t, "bundle", "inspect", "--json", "node.zip")
+	_, fingerprint, _ := strings.Cut(stdout, `"sha256:`)
+	fingerprint, _, _ = strings.Cut(fingerprint, `"`)
+	must("-C peer peer sign node.zip --fingerprint sha256:" + fingerprint + pass)
+	copyFile(t, "peer/peers/1234abcd/peercert.crt", "peer.crt")
+	must("-C node peer register peer.crt")
+	must("-C other init debtors-agent --key-type p256 --server 127.0.0.1:3" + pass)
+	must("-C other bundle create other.zip" + pass)
+	must("-C other-aa init accounting-authority --id 1234abce --key-type p256 --server 127.0.0.1:4" + pass)
+	must("-C other-aa bundle create other-aa.zip" + pass)
+	must("-C node server-cert issue server.key server.crt" + pass)
+	must("-C node server-cert request other.key server.csr")
+	must("-C node server-cert request other2.key other.csr")
+	must("-C node request new request --csr other.csr")
+	must("-C node fulfil request answer --yes" + pass)
+	must("-C node key split --shares 2 --threshold 2 --out shares --text" + pass)
+	shares, err := filepath.Glob("shares/*.txt")
+	if err != nil || len(shares) != 2 {
+		t.Fatalf("shares: %v, %v", shares, err)
+	}
+	copyFile(t, shares[0], "share1")
+	copyFile(t, shares[1], "share2")
+	copyFile(t, "node/private/root-ca.key", "key")
+	write("message", `{"type": "ConfigureAccount", "debtor_id": 1, "creditor_id": 1, "negligible_amount": 0.0, "config_data": "", "config_flags": 0, "seqnum": 1, "ts": "2026-01-01T12:00:00Z"}`)
+	write("registry", "")
+	write("public.key", "")
+	return bob
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// leaves returns all commands that do something, by their names without
+// "peerlink".
+func leaves(c *cobra.Command) map[string]*cobra.Command {
+	c.InitDefaultHelpCmd()
+	c.InitDefaultCompletionCmd()
+	found := make(map[string]*cobra.Command)
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		if !c.HasSubCommands() || !c.HasParent() {
+			_, name, _ := strings.Cut(c.CommandPath(), " ")
+			found[name] = c
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(c)
+	return found
+}
+
+// Every command is among those of reading, with every flag that names a file: a new
+// one has to be added there.
+func TestReadingIsComplete(t *testing.T) {
+	all := leaves((&app{}).root())
+	for name, c := range all {
+		lines, known := reading[name]
+		if !known {
+			t.Errorf("%q is missing", name)
+			continue
+		}
+		c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+			kind, _ := pflag.UnquoteUsage(f)
+			if !strings.Contains(kind, "FILE") && !strings.Contains(kind, "DIR") || slices.Contains(notRead, name+" --"+f.Name) {
+				return
+			}
+			if !strings.Contains(strings.Join(lines, " "), "--"+f.Name+"={") {
+				t.Errorf("%q: --%s is missing", name, f.Name)
+			}
+		})
+	}
+	for name := range reading {
+		if all[name] == nil {
+			t.Errorf("%q is no command", name)
+		}
+	}
+}
+
+// Whatever is in the place of a file that a command needs, or nothing: it ends with
+// an error that names the file, and never with a panic.
+func TestEveryFileMissing(t *testing.T) {
+	t.Chdir(t.TempDir())
+	bob := readingFiles(t)
+	t.Run("arguments", func(t *testing.T) { testFilesMissing(t, bob) })
+	t.Run("node", func(t *testing.T) { testNodeFilesMissing(t, bob) })
+}
+
+// testFilesMissing replaces the files that the arguments name.
+func testFilesMissing(t *testing.T, bob string) {
+	for _, name := range slices.Sorted(keys(reading)) {
+		for _, line := range reading[name] {
+			args := commandLine(name, strings.ReplaceAll(line, "BOB", bob))
+			if strings.Contains(line, "{") {
+				checkNamesFile(t, "all missing", allMissing(args), "nowhere")
+			}
+			for i, arg := range args {
+				before, rest, found := strings.Cut(arg, "{")
+				if !found {
+					continue
+				}
+				file := strings.TrimSuffix(rest, "}")
+				for _, d := range damages {
+					if d.name == "unreadable" && (os.Getuid() == 0 || runtime.GOOS == "windows") {
+						continue // root can read everything
+					}
+					if d.name == "garbage" && (file == "pass2" || name == "init") {
+						continue // nearly every text can be a new passphrase
+					}
+					path := filepath.Join(t.TempDir(), filepath.Base(file))
+					if err := d.put(path); err != nil {
+						t.Fatal(err)
+					}
+					line := slices.Clone(args)
+					line[i] = before + path
+					for j := range line {
+						line[j] = strings.NewReplacer("{", "", "}", "").Replace(line[j])
+					}
+					checkNamesFile(t, d.name+" "+file, line, path)
+				}
+			}
+		}
+	}
+}
+
+// allMissing names files that do not exist in the place of all.
+func allMissing(args []string) []string {
+	var missing []string
+	for _, arg := range args {
+		before, name, found := strings.Cut(arg, "{")
+		if found {
+			arg = before + filepath.Join("nowhere", strings.TrimSuffix(name, "}"))
+		}
+		missing = append(missing, arg)
+	}
+	return missing
+}
+
+func keys[V any](m map[string]V) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// commandLine makes the arguments of a command that works on "node".
+func commandLine(name, line string) []string {
+	args := append(strings.Fields(name), strings.Fields(line)...)
+	switch {
+	case strings.HasPrefix(name, "swpt-"), name == configureQueue:
+		dir, err := filepath.Abs("node")
+		if err != nil {
+			panic(err)
+		}
+		return append(args, "--nodedata-url=file://"+dir)
+	case slices.Contains(args, "-C"):
+		return args
+	}
+	return append([]string{"-C", "node"}, args...)
+}
+
+func checkNamesFile(t *testing.T, what string, args []string, path string) {
+	t.Helper()
+	code, stdout, stderr := runCLI(t, args...)
+	switch {
+	case panicked(stderr):
+		t.Errorf("%s: peerlink %s panics:\n%s", what, strings.Join(args, " "), stderr)
+	case code == exitDone:
+		t.Errorf("%s: peerlink %s succeeds:\n%s", what, strings.Join(args, " "), stdout)
+	case !strings.Contains(stdout+stderr, filepath.Base(path)):
+		t.Errorf("%s: peerlink %s does not name the file:\n%s", what, strings.Join(args, " "), stderr)
+	}
+}
+
+func panicked(stderr string) bool { return strings.Contains(stderr, "goroutine ") }
+
+// testNodeFilesMissing replaces the node's directory as a whole, and the file in it
+// that no command can do without, for the commands that need no passphrase.
+func testNodeFilesMissing(t *testing.T, bob string) {
+	if err := os.Rename("node", "whole"); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"", "root-ca.crt"} {
+		for _, d := range damages {
+			if d.name == "unreadable" {
+				continue
+			}
+			if err := os.RemoveAll("node"); err != nil {
+				t.Fatal(err)
+			}
+			if file != "" {
+				if err := os.CopyFS("node", os.DirFS("whole")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			path := filepath.Join("node", file)
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.put(path); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{
+				"bundle create", "peer list", "peer show", "peer register", "peer queues", "peer deactivate", "peer follow", "peer sign",
+				"server-cert request", "server-cert issue", "request new", "request list", "send", "serve", "tail",
+				"swpt-server", "swpt-client", "swpt-drainer", "configure-queue",
+			} {
+				line := strings.NewReplacer("BOB", bob, "{", "", "}", "").Replace(reading[name][0])
+				checkNamesFile(t, d.name+" "+path, commandLine(name, line), "node")
+			}
+		}
+	}
+}
+
+// The unit does not start the service again after wrong usage, which has an exit code
+// of its own: the 2 of other commands is also that of a Go program that panics.
+func TestExitCodes(t *testing.T) {
+	for line, want := range map[string]int{
+		"peer list --nonsense":            exitUsage,
+		"serve --nonsense":                exitServiceUsage,
+		"serve --log-level loud":          exitServiceUsage,
+		"serve argument":                  exitServiceUsage,
+		"-C nowhere serve":                exitFailed,
+		"-C nowhere peer list":            exitFailed,
+		"swpt-server --nonsense":          exitUsage, // as with the reference
+		"swpt-server --server-port 99999": exitUsage,
+		"version":                         exitDone,
+	} {
+		if code, _, stderr := runCLI(t, strings.Fields(line)...); code != want {
+			t.Errorf("peerlink %s: exit code %d, want %d\n%s", line, code, want, stderr)
+		}
+	}
+	unit, err := os.ReadFile("../../deploy/systemd/peerlink.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"\nRestart=always\n", fmt.Sprintf("\nRestartPreventExitStatus=%d\n", exitServiceUsage)} {
+		if !strings.Contains(string(unit), want) {
+			t.Errorf("the unit has no %q", want)
+		}
+	}
+}
+
+// A panic of a command is a failure, and not the exit code of wrong usage.
+func TestPanicIsFailure(t *testing.T) {
+	var stderr bytes.Buffer
+	a := &app{stderr: &stderr}
+	code := func() (code int) {
+		defer a.reportPanic(&code)
+		panic("no such thing")
+	}()
+	if code != exitFailed || !strings.Contains(stderr.String(), "no such thing") {
+		t.Errorf("exit code %d\n%s", code, &stderr)
+	}
+}
