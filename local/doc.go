@@ -38,7 +38,7 @@
 //	destination:/queue/accounts_in                destination:/exchange/accounts_in/<routing key>
 //	id:0                                          subscription:0
 //	ack:client-individual                         ack:5@0
-//	prefetch-count:100                            message-id:4711
+//	prefetch-count:100                            message-id:1j2t7ya8ddq9x-4711
 //	                                              redelivered:false
 //	                                              type:PrepareTransfer
 //	                                              content-type:application/json
@@ -60,8 +60,10 @@
 //
 // With a receipt, ACK is answered when the removal is on disk. What is not
 // acknowledged when a subscription or its connection ends is given to another
-// one, with redelivered:true. The message-id stays the same then, so an
-// application can tell by it what it has already done.
+// one, with redelivered:true. The message-id stays the same then, also after a
+// restart, and no other message ever gets it, also after a state folder was
+// lost or restored from a backup. So an application can tell by it what it has
+// already done.
 //
 // NACK gives a message back. It pauses for a second first, and counts as
 // held meanwhile: so a message that nobody wants goes around slowly, and

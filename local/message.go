@@ -1,6 +1,7 @@
 package local
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
@@ -21,15 +22,16 @@ type messageWriter struct {
 	sub     *subscription
 	frame   stomp.Frame // its memory is used again
 	copies  uint64      // written so far
+	prefix  string      // of the message-ids of copies
 }
 
 func newMessageWriter(s *session, sub *subscription) *messageWriter {
-	return &messageWriter{session: s, sub: sub, frame: stomp.Frame{Command: "MESSAGE"}}
+	return &messageWriter{session: s, sub: sub, frame: stomp.Frame{Command: "MESSAGE"}, prefix: "copy-" + rand.Text() + "-"}
 }
 
 // write writes a message. tag is 0 if the client is not to acknowledge it.
 func (w *messageWriter) write(m *embedded.InboxMessage, tag uint64) error {
-	w.begin(&m.Incoming, strconv.FormatUint(m.Seq, 10), m.Redelivered)
+	w.begin(&m.Incoming, m.ID, m.Redelivered)
 	if tag > 0 {
 		w.header("ack", ackID(tag, w.sub.id))
 	}
@@ -39,7 +41,7 @@ func (w *messageWriter) write(m *embedded.InboxMessage, tag uint64) error {
 // writeCopy writes a copy of a message, before which others were missed.
 func (w *messageWriter) writeCopy(m *broker.Incoming, missed uint64) error {
 	w.copies++
-	w.begin(m, "copy-"+strconv.FormatUint(w.copies, 10), false)
+	w.begin(m, w.prefix+strconv.FormatUint(w.copies, 10), false)
 	if missed > 0 {
 		w.header("missed", strconv.FormatUint(missed, 10))
 	}

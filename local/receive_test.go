@@ -22,7 +22,7 @@ func TestMessage(t *testing.T) {
 	w.send("SUBSCRIBE", "", "id", "sub:1", "destination", "/amq/queue/accounts_in", "ack", "client-individual")
 	ack := w.expectMessage("1",
 		"subscription", "sub:1",
-		"message-id", "1",
+		"message-id", h.messageIDs()[0],
 		"destination", "/exchange/accounts_in/1.0.1",
 		"redelivered", "false",
 		"type", "PrepareTransfer",
@@ -41,6 +41,20 @@ func TestMessage(t *testing.T) {
 	if got := h.queued("accounts_in"); len(got) != 0 {
 		t.Errorf("after the receipt of the ACK the inbox holds %q", got)
 	}
+}
+
+// messageIDs returns the message-ids of the messages in the inbox.
+func (h *house) messageIDs() []string {
+	h.tb.Helper()
+	messages, err := h.store.Peek(h.tb.Context(), "accounts_in", 100)
+	if err != nil {
+		h.tb.Fatal(err)
+	}
+	var ids []string
+	for _, m := range messages {
+		ids = append(ids, m.ID)
+	}
+	return ids
 }
 
 // Exactly what was acknowledged is removed, in each mode; all else is given
@@ -62,7 +76,7 @@ func TestAck(t *testing.T) {
 			h.publish(1, 5)
 			w := h.wire()
 			w.subscribe("0", string(c.mode))
-			acks := []string{""}
+			acks, ids := []string{""}, h.messageIDs()
 			for i := 1; i <= 5; i++ {
 				acks = append(acks, w.expectMessage(strconv.Itoa(i)))
 			}
@@ -77,7 +91,8 @@ func TestAck(t *testing.T) {
 			w = h.wire()
 			w.subscribe("0", string(c.mode))
 			for _, body := range c.left {
-				w.expectMessage(body, "redelivered", "true", "message-id", body)
+				n, _ := strconv.Atoi(body)
+				w.expectMessage(body, "redelivered", "true", "message-id", ids[n-1])
 			}
 		})
 	}

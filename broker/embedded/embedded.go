@@ -114,6 +114,12 @@ type Options struct {
 	// Logger is told when the file can not be written, and when it can be
 	// again; nil means [slog.Default].
 	Logger *slog.Logger
+	// Owner says who the owner of the store is, in any words: a store that
+	// belongs to another one is not opened. "" opens any.
+	Owner string
+	// Service says that the store is opened by the one process that serves it:
+	// a store without an owner becomes the Owner's.
+	Service bool
 	// MaxPending is how many messages may be on their way to disk; 0 means
 	// 4,096. It bounds the size of a transaction too.
 	MaxPending int
@@ -175,11 +181,11 @@ type Store struct {
 var _ broker.Broker = (*Store)(nil)
 
 // Open opens the store in a file, and makes it, readable for the owner only,
-// if it is not there. The directory must exist. It reports [ErrNewer] and
-// [ErrNotStore] for files it had better not touch.
+// if it is not there. The directory must exist. It reports [ErrNewer],
+// [ErrNotStore] and [ErrOwner] for files it had better not touch.
 func Open(path string, opts Options) (*Store, error) {
 	opts = opts.withDefaults()
-	w, err := openWriteConn(path)
+	w, err := openWriteConn(path, opts)
 	if err != nil {
 		return nil, fmt.Errorf("open message store %s: %w", path, err)
 	}

@@ -12,6 +12,7 @@ import (
 // Message is a message as it is stored in a queue or an inbox.
 type Message struct {
 	Seq         uint64    // its number in the queue
+	ID          string    // names this message, and never another one of this queue
 	Arrived     time.Time // when it was stored, to the millisecond
 	RoutingKey  string    // as published or sent; "" if it was put into the queue directly
 	Type        string    // SMP message type
@@ -20,7 +21,7 @@ type Message struct {
 	Body        []byte
 	Peer        string // ID of the peer that has sent it; "" if unknown
 
-	size int // as it was counted when it was stored
+	size  int   // as it was counted when it was stored
 }
 
 // scanMessage reads the columns of readConn.messages.

@@ -75,7 +75,7 @@ func TestOpenRefuses(t *testing.T) {
 			}
 		}, ErrNotStore},
 		{"other database", sqlFile("CREATE TABLE accounts (id INTEGER)"), ErrNotStore},
-		{"newer", sqlFile(schema + "PRAGMA user_version = 3"), ErrNewer},
+		{"newer", sqlFile(schema + "PRAGMA user_version = 4"), ErrNewer},
 		{"no directory", func(*testing.T, string) {}, os.ErrNotExist},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -80,7 +80,7 @@ func openReadConn(path string) (*readConn, error) {
 	r := &readConn{conn: c}
 	p := preparer{conn: c}
 	r.deliveries = p.stmt("SELECT seq, type, content_type, body FROM messages" + behind)
-	r.messages = p.stmt("SELECT " + columns + ", peer FROM messages" + behind)
+	r.messages = p.stmt("SELECT " + columns + ", peer, epoch FROM messages" + behind)
 	r.setAside = p.stmt("SELECT " + columns + ", at, reason FROM set_aside" + behind)
 	r.nextSeq = p.stmt("SELECT next_seq FROM queues WHERE name = ?")
 	r.queues = p.stmt("SELECT name, depth, next_seq," +
@@ -140,7 +140,7 @@ func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Messag
 		if m, damaged = scanMessage(queue, cols); damaged != nil {
 			return false
 		}
-		m.Peer = text(cols[7])
+		m.Peer, m.ID = text(cols[7]), messageID(number(cols[8]), m.Seq)
 		m.size = rowSize(m.RoutingKey, m.Type, m.ContentType, text(cols[5]), m.Body)
 		found = append(found, m)
 		size += m.size

@@ -17,7 +17,7 @@ import (
 // schemaVersion is kept in the file as PRAGMA user_version. A file with a
 // lower one is brought up to date when it is opened (see upgrades), a file with a
 // higher one is refused.
-const schemaVersion = 2
+const schemaVersion = 3
 
 // pageSize is a compromise: with larger pages removing is faster, and messages
 // of usual size have no overflow pages; with smaller ones a transaction with
@@ -54,6 +54,7 @@ CREATE TABLE messages (
 	headers      TEXT NOT NULL,
 	body         BLOB,
 	peer         TEXT NOT NULL DEFAULT '', -- who has sent a received message
+	epoch        INTEGER NOT NULL DEFAULT 0, -- see identity.go; 0: stored by a version before 3
 	PRIMARY KEY (queue, seq)
 ) STRICT, WITHOUT ROWID;
 
@@ -77,6 +78,17 @@ CREATE TABLE set_aside (
 	reason       TEXT NOT NULL,
 	PRIMARY KEY (queue, seq)
 ) STRICT, WITHOUT ROWID;
+` + storeTable
+
+// storeTable has one row.
+const storeTable = `
+-- What the store knows of itself. owner is '' until a service has opened it.
+-- closed is 1 if the service that had it open last has closed it.
+CREATE TABLE store (
+	owner  TEXT NOT NULL,
+	closed INTEGER NOT NULL
+) STRICT;
+INSERT INTO store VALUES ('', 1);
 `
 
 // upgrades bring a file from the version that is the index, plus one, to the
@@ -85,6 +97,8 @@ var upgrades = []string{
 	// Messages received before are not counted.
 	`ALTER TABLE messages ADD COLUMN peer TEXT NOT NULL DEFAULT '';
 	CREATE TABLE usage (peer TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;`,
+	// Messages received before keep the message-id they had.
+	`ALTER TABLE messages ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;` + storeTable,
 }
 
 // create makes an empty file for the owner only, if there is no file.

@@ -161,7 +161,7 @@ func parseIDs(ids []string) (seqs []uint64, bad []string) {
 // retry moves a message that was set aside to the end of its queue, and tells
 // whether it was there.
 func (t *tx) retry(q *queueWork, seq uint64) (bool, error) {
-	n, err := t.moveBack.exec(q.nextSeq, t.now, q.id, int64(seq))
+	n, err := t.moveBack.exec(q.nextSeq, t.now, t.epoch, q.id, int64(seq))
 	if err != nil || n == 0 {
 		return false, err
 	}

@@ -41,6 +41,10 @@ func (b *inbox) subscribed() bool {
 // InboxMessage is a message given out to a [Subscription].
 type InboxMessage struct {
 	Seq uint64 // for Ack and Nack
+	// ID names this message, and never names another one: not in another inbox
+	// or store, nor after an older state of this store was restored. A message
+	// that is given out again keeps it.
+	ID string
 	// Redelivered tells that the message may have been given out before. A
 	// message that was in the inbox when the store was opened may have been.
 	Redelivered bool
@@ -149,7 +153,7 @@ func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, e
 	})
 	given := make([]InboxMessage, len(found))
 	for i, m := range found {
-		given[i] = InboxMessage{Seq: m.Seq, Redelivered: m.Seq <= b.read || m.Seq <= b.old, Incoming: m.incoming(b.name)}
+		given[i] = InboxMessage{Seq: m.Seq, ID: m.ID, Redelivered: m.Seq <= b.read || m.Seq <= b.old, Incoming: m.incoming(b.name)}
 		b.out[m.Seq] = held{sub, m.Peer, m.size}
 	}
 	if n := len(found); n > 0 {

@@ -57,7 +57,7 @@ func TestPublishSubscribe(t *testing.T) {
 	sub := subscribe(t, s, want.Exchange) // before the inbox exists
 	publishN(t, s, 1)
 	got, err := sub.Next(testContext(t), 10)
-	if err != nil || len(got) != 1 || !reflect.DeepEqual(got[0], InboxMessage{Seq: 1, Incoming: want}) {
+	if err != nil || len(got) != 1 || !reflect.DeepEqual(got[0], InboxMessage{Seq: 1, ID: messageID(s.writer.db.epoch, 1), Incoming: want}) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
 }

@@ -89,7 +89,7 @@ func (t *tx) queueByID(id int64) (*queueWork, error) {
 
 // put appends a message to a queue.
 func (t *tx) put(q *queueWork, r row) error {
-	bindRow(t.insertMany, t.inserts, q.id, q.nextSeq, t.now, r)
+	bindRow(t.insertMany, t.inserts, q.id, q.nextSeq, t.now, t.epoch, r)
 	q.nextSeq++
 	q.depth++
 	q.added = append(q.added, r)

@@ -96,7 +96,7 @@ func TestUpgrade(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.close()
-		for _, table := range []string{"queues", "bindings", "messages", "set_aside", "usage"} {
+		for _, table := range []string{"queues", "bindings", "messages", "set_aside", "usage", "store"} {
 			s, err := c.prepare("SELECT group_concat(name || ' ' || type || ' ' || \"notnull\" || ' ' || coalesce(dflt_value, '') || ' ' || pk) FROM pragma_table_info('" + table + "')")
 			if err != nil {
 				t.Fatal(err)

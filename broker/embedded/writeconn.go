@@ -10,7 +10,7 @@ import (
 const insertRows = 16
 
 // insertColumns is how many columns table messages has.
-const insertColumns = 9
+const insertColumns = 10
 
 const (
 	// walKept is the size in bytes to which SQLite cuts the write-ahead log
@@ -32,6 +32,7 @@ type writeConn struct {
 	walLimit  int64 // size of the write-ahead log from which to start it over
 	nextWAL   int64 // size at which to try that next
 
+	epoch   int64    // of the messages stored by this connection; see identity.go
 	version int64    // PRAGMA data_version: changes when another connection commits
 	catalog *catalog // nil: to be read
 
@@ -46,7 +47,7 @@ type writeConn struct {
 	allUsage, addUsage                *stmt
 }
 
-func openWriteConn(path string) (*writeConn, error) {
+func openWriteConn(path string, opts Options) (*writeConn, error) {
 	if err := create(path); err != nil {
 		return nil, err
 	}
@@ -54,8 +55,12 @@ func openWriteConn(path string) (*writeConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writeConn{conn: c, turnstile: newTurnstile(path), walPath: path + "-wal", walLimit: walLimit, nextWAL: walLimit}
+	w := &writeConn{conn: c, turnstile: newTurnstile(path), walPath: path + "-wal", walLimit: walLimit, nextWAL: walLimit, epoch: newEpoch()}
 	if err := prepareFile(c); err != nil {
+		c.close()
+		return nil, err
+	}
+	if err := checkOwner(c, opts.Owner, opts.Service); err != nil {
 		c.close()
 		return nil, err
 	}
@@ -89,7 +94,7 @@ func (w *writeConn) prepareStatements() error {
 	values := "(?" + strings.Repeat(", ?", insertColumns-1) + ")"
 	const (
 		columns = "queue, seq, arrived, type, content_type, routing_key, headers, body"
-		insert  = "INSERT INTO messages (" + columns + ", peer) VALUES "
+		insert  = "INSERT INTO messages (" + columns + ", peer, epoch) VALUES "
 	)
 	p := preparer{conn: w.conn}
 	w.begin = p.stmt("BEGIN IMMEDIATE")
@@ -107,8 +112,8 @@ func (w *writeConn) prepareStatements() error {
 	w.removeRange = p.stmt("DELETE FROM messages WHERE queue = ? AND seq BETWEEN ? AND ?")
 	w.moveAside = p.stmt("INSERT INTO set_aside (" + columns + ", at, reason)" +
 		" SELECT " + columns + ", ?, ? FROM messages WHERE queue = ? AND seq = ?")
-	w.moveBack = p.stmt("INSERT INTO messages (" + columns + ")" +
-		" SELECT queue, ?, ?, type, content_type, routing_key, headers, body FROM set_aside WHERE queue = ? AND seq = ?")
+	w.moveBack = p.stmt("INSERT INTO messages (" + columns + ", epoch)" +
+		" SELECT queue, ?, ?, type, content_type, routing_key, headers, body, ? FROM set_aside WHERE queue = ? AND seq = ?")
 	w.removeAside = p.stmt("DELETE FROM set_aside WHERE queue = ? AND seq = ?")
 	w.bind = p.stmt("INSERT OR REPLACE INTO bindings (peer, exchange, binding_key, fanout, queue) VALUES (?, ?, ?, ?, ?)")
 	w.unbind = p.stmt("DELETE FROM bindings WHERE peer = ?")
@@ -192,9 +197,9 @@ func (w *writeConn) boundWAL() error {
 }
 
 // bindRow sets the arguments of an INSERT for its i-th message.
-func bindRow(s *stmt, i int, queue, seq, arrived int64, r row) {
+func bindRow(s *stmt, i int, queue, seq, arrived, epoch int64, r row) {
 	m := r.message
-	s.bind(i*insertColumns, queue, seq, arrived, m.Type, m.ContentType, m.RoutingKey, r.headers, m.Body, m.Peer)
+	s.bind(i*insertColumns, queue, seq, arrived, m.Type, m.ContentType, m.RoutingKey, r.headers, m.Body, m.Peer, epoch)
 }
 
 // moveRow takes the arguments of the i-th message over to an INSERT for one.

@@ -55,7 +55,7 @@ func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
 		if err != nil {
 			return nil, err
 		}
-		s, err := embedded.Open(path, embedded.Options{Logger: log})
+		s, err := openStore(d, path, embedded.Options{Logger: log})
 		if err != nil {
 			return nil, err
 		}
@@ -72,18 +72,21 @@ func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
 	return &desk{Shelf: b, dir: d, pattern: pattern, all: true, Close: b.Close}, nil
 }
 
-// existingStore returns the file of the embedded broker. A command that looks
-// must not make one: that would hide a mistyped --state.
+// existingStore returns the file of the embedded broker. Only the service makes
+// one: anything else would hide a mistyped --state.
 func existingStore(d *node.Dir, state string) (string, error) {
 	state, err := stateFolder(d, state)
 	if err != nil {
 		return "", err
 	}
 	path := storePath(state)
-	if _, err = os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("no messages were ever kept in %s: name the service's folder with --state (or, if the node uses RabbitMQ, its URL with --broker)", state)
+	switch fi, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist), err == nil && fi.Size() == 0:
+		return "", fmt.Errorf("no messages were ever kept in %s: name the service's folder with --state (or, if the node uses RabbitMQ, its URL with --broker); if there was no service yet, start \"peerlink serve\" first", state)
+	case err != nil:
+		return "", err
 	}
-	return path, err
+	return path, nil
 }
 
 // queueOf is a queue and the peer to which it leads.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -30,7 +31,8 @@ func (a *app) sendCommand() *cobra.Command {
 		Short: "Put messages into a peer's queue by hand",
 		Long: `Reads SMP messages in JSON, one on each line, from FILE or standard input, checks
 all of them, and puts them into the peer's queue: all or none. A running service
-sends them at once; without one they wait for it.`,
+sends them at once; without one they wait for it. The state folder must be that of
+the node's service, which makes it when it starts for the first time.`,
 		Example: "  peerlink send 1234abcd messages.jsonl",
 		Args:    someArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -90,10 +92,11 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 	if len(messages) == 0 {
 		return fmt.Errorf("%s holds no message", name)
 	}
-	if state, err = openState(d, state); err != nil {
-		return err
+	path, err := existingStore(d, state)
+	if err != nil {
+		return fmt.Errorf("%w; nothing was queued", err)
 	}
-	store, err := embedded.Open(storePath(state), embedded.Options{})
+	store, err := openStore(d, path, embedded.Options{})
 	if err != nil {
 		return err
 	}
@@ -104,7 +107,7 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 	if err := store.PutAll(ctx, queue.Queues[0], messages); err != nil {
 		return err
 	}
-	a.say("%s in the queue of %s, in %s.", counted(len(messages), "is", "are"), p.Identity, state)
+	a.say("%s in the queue of %s, in %s.", counted(len(messages), "is", "are"), p.Identity, filepath.Dir(path))
 	return store.Close()
 }
 

@@ -240,7 +240,10 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		return err
 	}
 	defer unlock()
-	store, err := embedded.Open(storePath(state), embedded.Options{Logger: log, PeerQuota: int64(f.limits.quota), MinFree: minFree})
+	store, err := openStore(d, storePath(state), embedded.Options{
+		Logger: log, Service: true,
+		PeerQuota: int64(f.limits.quota), MinFree: minFree,
+	})
 	if err != nil {
 		return err
 	}

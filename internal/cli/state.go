@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,7 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/broker/embedded"
 	"peerlink/node"
+	"peerlink/node/pki"
 )
 
 // stateFlag adds the flag that names the state folder.
@@ -55,6 +58,23 @@ func openState(d *node.Dir, dir string) (string, error) {
 		return "", fmt.Errorf("the folder for messages: %w; name another with --state", err)
 	}
 	return dir, nil
+}
+
+// storeOwner names the node in its message store. An accounting authority chooses
+// its ID, so the ID alone does not say which node it is.
+func storeOwner(d *node.Dir) string {
+	return d.Identity().String() + ", root key " + pki.Fingerprint(d.Root().PublicKey)
+}
+
+// openStore opens the node's message store, and says what to do if it is that of
+// another node.
+func openStore(d *node.Dir, path string, o embedded.Options) (*embedded.Store, error) {
+	o.Owner = storeOwner(d)
+	s, err := embedded.Open(path, o)
+	if errors.Is(err, embedded.ErrOwner) {
+		err = fmt.Errorf("%w; name this node's own state folder with --state", err)
+	}
+	return s, err
 }
 
 // storePath is the file of the embedded broker in a state folder.

@@ -1,0 +1,115 @@
+package embedded
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// copyFile copies a file of a store.
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// messageIDs returns the IDs of the messages in the inbox, by body.
+func messageIDs(t *testing.T, s *Store) map[string]string {
+	t.Helper()
+	messages, err := s.Peek(testContext(t), "accounts_in", 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := make(map[string]string)
+	for _, m := range messages {
+		ids[string(m.Body)] = m.ID
+	}
+	return ids
+}
+
+// A message keeps its ID when it is given out again, after a restart too. No
+// other message ever gets that ID: not when an older state of the store is
+// restored, nor when it is lost, although their numbers begin again.
+func TestMessageIDs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "messages.db")
+	seen := make(map[string]string) // body by ID
+	look := func(s *Store, want int) {
+		t.Helper()
+		ids := messageIDs(t, s)
+		if len(ids) != want {
+			t.Errorf("%d messages, want %d", len(ids), want)
+		}
+		for body, id := range ids {
+			if other, ok := seen[id]; ok && other != body {
+				t.Errorf("ID %s names message %q, and before %q", id, body, other)
+			}
+			seen[id] = body
+		}
+	}
+	s := openFile(t, path, Options{})
+	publishBodies(t, s, "accounts_in", "a", "b")
+	before := messageIDs(t, s)
+	look(s, 2)
+	sub := subscribe(t, s, "accounts_in")
+	got, err := sub.Next(testContext(t), 2)
+	if err != nil || got[0].ID != before["a"] || got[1].ID != before["b"] {
+		t.Errorf("given out as %v (%v), want %v", got, err, before)
+	}
+	s = reopen(t, s)
+	if after := messageIDs(t, s); after["a"] != before["a"] || after["b"] != before["b"] {
+		t.Errorf("after a restart the IDs are %v, before %v", after, before)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	copyFile(t, path, path+"-backup")
+	s = openFile(t, path, Options{})
+	publishBodies(t, s, "accounts_in", "c")
+	look(s, 3)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+"-backup", path); err != nil {
+		t.Fatal(err)
+	}
+	s = openFile(t, path, Options{})
+	publishBodies(t, s, "accounts_in", "d")
+	look(s, 3)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	s = openFile(t, path, Options{})
+	publishBodies(t, s, "accounts_in", "e")
+	look(s, 1)
+}
+
+// A store belongs to whom it was first served for, and to nobody else; only a
+// service takes one over that belongs to nobody.
+func TestOwner(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "messages.db")
+	open := func(o Options, want error) {
+		t.Helper()
+		s, err := Open(path, o)
+		if err == nil {
+			err = s.Close()
+		}
+		if !errors.Is(err, want) {
+			t.Errorf("opened by %q: got %v, want %v", o.Owner, err, want)
+		}
+	}
+	open(Options{Owner: "one"}, nil) // beside a service, of a version before 3
+	open(Options{Owner: "two", Service: true}, nil)
+	open(Options{Owner: "one"}, ErrOwner)
+	open(Options{Owner: "one", Service: true}, ErrOwner)
+	open(Options{Owner: "two"}, nil)
+	open(Options{}, nil)
+}
