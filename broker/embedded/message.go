@@ -21,7 +21,7 @@ type Message struct {
 	Body        []byte
 	Peer        string // ID of the peer that has sent it; "" if unknown
 
-	size  int   // as it was counted when it was stored
+	size int // as it was counted when it was stored
 }
 
 // scanMessage reads the columns of readConn.messages.
