@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"peerlink/internal/durable"
@@ -29,6 +30,23 @@ func readLine(path string) (string, error) {
 		return "", fmt.Errorf("%s holds more than one line", path)
 	}
 	return s, nil
+}
+
+// filesIn returns the paths of the files and folders in dir whose names fit, sorted;
+// none if there is no dir. Unlike filepath.Glob it takes dir as it is: the path of a
+// node may contain "*", "?" or "[".
+func filesIn(dir string, fits func(name string) bool) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	var paths []string
+	for _, e := range entries {
+		if fits(e.Name()) {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths, nil
 }
 
 // exists tells whether path exists. Any doubt, such as a directory that may

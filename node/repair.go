@@ -186,7 +186,7 @@ func ignoreMissing(err error) error {
 // which the directory has a copy, by serial number. Files that hold something
 // else are passed over.
 func (d *Dir) knownCertificates() ([]*x509.Certificate, error) {
-	files, err := filepath.Glob(d.file("certs", "*.pem"))
+	files, err := filesIn(d.file("certs"), func(name string) bool { return strings.HasSuffix(name, ".pem") })
 	if err != nil {
 		return nil, err
 	}

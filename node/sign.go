@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"peerlink/internal/durable"
@@ -266,7 +267,7 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 // sweep removes what interrupted commands left half made. The caller holds the
 // directory's lock.
 func (d *Dir) sweep() error {
-	left, err := filepath.Glob(d.file("peers", newPrefix+"*"))
+	left, err := filesIn(d.file("peers"), func(name string) bool { return strings.HasPrefix(name, newPrefix) })
 	if err != nil {
 		return err
 	}
