@@ -54,7 +54,9 @@
 // Root keys are written as PKCS#8 encrypted with a passphrase, server keys as
 // plain PKCS#8 ([EncodeEncryptedKey], [EncodeKey]); [DecodeKey] reads also what
 // the different versions of OpenSSL have written over the years. Everything is
-// signed with SHA-256.
+// signed with SHA-256. Keys that are too weak are refused wherever they appear: RSA of
+// less than 2048 bits, and elliptic curves other than P-256, P-384 and P-521; servers of
+// peers may also have Ed25519.
 //
 // # Errors
 //

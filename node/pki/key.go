@@ -3,6 +3,7 @@ package pki
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -12,16 +13,18 @@ import (
 )
 
 // Limits for keys that take part in signing or verifying anything. RSA keys
-// beyond the upper one cost a verifier more than a stranger may ask for.
+// beyond the upper ones cost a verifier more than a stranger may ask for.
 const (
-	minRSABits = 2048
-	maxRSABits = 8192
+	minRSABits     = 2048
+	maxRSABits     = 8192
+	minRSAExponent = 3
+	maxRSAExponent = 1<<31 - 1 // that of crypto/rsa
 )
 
 var (
 	// ErrKeyKind is returned for keys of a kind or size that this package does
 	// not work with: anything but RSA of 2048 to 8192 bits, and ECDSA on P-256,
-	// P-384 and P-521.
+	// P-384 and P-521. A peer's server may also have an Ed25519 key.
 	ErrKeyKind = errors.New("unsupported kind of key")
 	// ErrSignature is returned when a signature is not the key's over the data.
 	ErrSignature = errors.New("signature is invalid")
@@ -76,12 +79,28 @@ func GenerateKey(kind KeyKind) (crypto.Signer, error) {
 	return nil, fmt.Errorf("%w: %v", ErrKeyKind, kind)
 }
 
-// checkPublicKey returns an error that wraps ErrKeyKind.
+// checkPublicKey checks a key that signs with SHA-256, as root keys and our own server
+// keys do: [checkStrength], and not Ed25519. The error wraps ErrKeyKind.
 func checkPublicKey(pub crypto.PublicKey) error {
+	if _, ok := pub.(ed25519.PublicKey); ok {
+		return fmt.Errorf("%w: Ed25519: expected RSA or ECDSA", ErrKeyKind)
+	}
+	return checkStrength(pub)
+}
+
+// checkStrength is the one rule for which keys are strong enough, for everything that
+// is signed and everybody who shows a certificate. The error wraps ErrKeyKind.
+func checkStrength(pub crypto.PublicKey) error {
 	switch pub := pub.(type) {
+	case ed25519.PublicKey:
+		return nil
 	case *rsa.PublicKey:
 		if n := pub.N.BitLen(); n < minRSABits || n > maxRSABits {
 			return fmt.Errorf("%w: RSA of %d bits: expected %d to %d", ErrKeyKind, n, minRSABits, maxRSABits)
+		}
+		if pub.E < minRSAExponent || pub.E > maxRSAExponent || pub.E%2 == 0 || pub.N.Bit(0) == 0 {
+			return fmt.Errorf("%w: RSA with the exponent %d or an even modulus: expected odd numbers, the exponent from %d to %d",
+				ErrKeyKind, pub.E, minRSAExponent, maxRSAExponent)
 		}
 		return nil
 	case *ecdsa.PublicKey:

@@ -30,6 +30,9 @@ func VerifyServer(rawCerts [][]byte, peerRoot *x509.Certificate, peer Identity, 
 	if err != nil {
 		return nil, err
 	}
+	if err := checkKeys(chain); err != nil {
+		return nil, err
+	}
 	id, err := checkLeaf(leaf)
 	if err != nil {
 		return nil, err
@@ -87,6 +90,9 @@ func VerifyClient(rawCerts [][]byte, ownRoot *x509.Certificate, now time.Time) (
 		}
 		// The name constraint has seen to this already, if there is one.
 		if holder, err := IdentityOf(chain[1].RawSubject); err == nil && holder == id {
+			if err := checkKeys(chain); err != nil {
+				return Identity{}, nil, err
+			}
 			return id, chain, nil
 		}
 	}
@@ -112,6 +118,17 @@ func parseShown(rawCerts [][]byte) ([]*x509.Certificate, error) {
 		certs = append(certs, cert)
 	}
 	return certs, nil
+}
+
+// checkKeys checks that all keys of a chain are strong enough: whoever breaks one of
+// them is that node.
+func checkKeys(chain []*x509.Certificate) error {
+	for _, cert := range chain {
+		if err := checkStrength(cert.PublicKey); err != nil {
+			return &VerifyError{Rule: RuleKey, Cert: cert, Err: err}
+		}
+	}
+	return nil
 }
 
 // checkLeaf checks for what the certificates of both ends of a link have in
