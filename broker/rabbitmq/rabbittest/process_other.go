@@ -12,7 +12,7 @@ type process struct {
 	ended chan struct{}
 }
 
-func startProcess(string, []string, *os.File) (*process, error) { return nil, ErrMissing }
+func startProcess([]string, string, []string, *os.File) (*process, error) { return nil, ErrMissing }
 
 func (*process) kill()                     {}
 func (*process) stop(time.Duration) error  { return ErrMissing }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,8 +38,9 @@ type process struct {
 	ended  chan struct{} // closed when all have ended
 }
 
-func startProcess(server string, env []string, output *os.File) (*process, error) {
-	cmd := exec.Command("/bin/sh", "-c", script, server)
+func startProcess(shell []string, server string, env []string, output *os.File) (*process, error) {
+	command := slices.Concat(shell, []string{"-c", script, server})
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = env
 	cmd.Stderr = output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

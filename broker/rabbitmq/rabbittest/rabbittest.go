@@ -10,6 +10,11 @@
 //		url := rabbittest.Get(t).URL()
 //
 // Where RabbitMQ is not installed, Get skips the test.
+//
+// The environment can choose another RabbitMQ than the installed one, and how it
+// is configured: RABBITMQ_ROOT is the root folder of a Debian system that has one
+// (made by debootstrap), in which it is run by chroot, as root;
+// RABBITMQ_DEFAULT_QUEUE_TYPE is the type of queues that are declared without one.
 package rabbittest
 
 import (
@@ -22,6 +27,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -38,8 +44,9 @@ const startTime = 90 * time.Second
 
 // Server is a RabbitMQ node. Its methods are not safe for concurrent use.
 type Server struct {
+	root     string // root folder of the system in which the node runs; "" for this one
 	dir      string // everything the node writes
-	programs string // folder of rabbitmq-server and rabbitmqctl
+	programs string // folder of rabbitmq-server and rabbitmqctl, in the root
 	port     int
 	env      []string
 	process  *process // nil while it does not run
@@ -47,7 +54,8 @@ type Server struct {
 
 // New prepares a node, without starting it.
 func New() (*Server, error) {
-	programs, err := findPrograms()
+	root := os.Getenv("RABBITMQ_ROOT")
+	programs, err := findPrograms(root)
 	if err != nil {
 		return nil, err
 	}
@@ -55,28 +63,37 @@ func New() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "rabbittest")
+	tmp := ""
+	if root != "" {
+		tmp = filepath.Join(root, "tmp")
+	}
+	dir, err := os.MkdirTemp(tmp, "rabbittest")
 	if err != nil {
 		return nil, err
 	}
+	conf := fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\nlog.console = false\nlog.file.level = warning\n", ports[0])
+	if kind := os.Getenv("RABBITMQ_DEFAULT_QUEUE_TYPE"); kind != "" {
+		conf += "default_queue_type = " + kind + "\n"
+	}
 	for name, text := range map[string]string{
-		"rabbitmq.conf":   fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\nlog.console = false\nlog.file.level = warning\n", ports[0]),
+		"rabbitmq.conf":   conf,
 		"enabled_plugins": "[rabbitmq_random_exchange].\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return nil, err
 		}
 	}
+	inside := strings.TrimPrefix(dir, root) // as the node sees it
 	env := []string{
-		"HOME=" + dir, // of the Erlang cookie
+		"HOME=" + inside, // of the Erlang cookie
 		"PATH=" + os.Getenv("PATH"),
 		"LC_ALL=C.UTF-8",
 		"RABBITMQ_CONF_ENV_FILE=/dev/null",
-		"RABBITMQ_MNESIA_BASE=" + filepath.Join(dir, "mnesia"),
-		"RABBITMQ_LOG_BASE=" + filepath.Join(dir, "log"),
-		"RABBITMQ_PID_FILE=" + filepath.Join(dir, "pid"),
-		"RABBITMQ_CONFIG_FILE=" + filepath.Join(dir, "rabbitmq.conf"),
-		"RABBITMQ_ENABLED_PLUGINS_FILE=" + filepath.Join(dir, "enabled_plugins"),
+		"RABBITMQ_MNESIA_BASE=" + filepath.Join(inside, "mnesia"),
+		"RABBITMQ_LOG_BASE=" + filepath.Join(inside, "log"),
+		"RABBITMQ_PID_FILE=" + filepath.Join(inside, "pid"),
+		"RABBITMQ_CONFIG_FILE=" + filepath.Join(inside, "rabbitmq.conf"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE=" + filepath.Join(inside, "enabled_plugins"),
 		fmt.Sprintf("RABBITMQ_NODENAME=rabbittest-%d@localhost", ports[0]),
 		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", ports[1]),
 		// A port mapper of its own, which does not outlive the node.
@@ -87,14 +104,18 @@ func New() (*Server, error) {
 		// Makes the script become the Erlang VM, instead of waiting for it.
 		"detached=true",
 	}
-	return &Server{dir: dir, programs: programs, port: ports[0], env: env}, nil
+	return &Server{root: root, dir: dir, programs: programs, port: ports[0], env: env}, nil
 }
 
 // findPrograms returns the folder of RabbitMQ's own scripts. Debian puts
 // others, which insist on a certain user, before them.
-func findPrograms() (string, error) {
-	if dir := "/usr/lib/rabbitmq/bin"; isProgram(filepath.Join(dir, "rabbitmq-server")) {
+func findPrograms(root string) (string, error) {
+	const dir = "/usr/lib/rabbitmq/bin"
+	if isProgram(filepath.Join(root, dir, "rabbitmq-server")) {
 		return dir, nil
+	}
+	if root != "" {
+		return "", fmt.Errorf("RABBITMQ_ROOT=%s: there is no %s/rabbitmq-server in it", root, dir)
 	}
 	path, err := exec.LookPath("rabbitmq-server")
 	if err != nil {
@@ -143,7 +164,7 @@ func (s *Server) Start() error {
 		return err
 	}
 	defer output.Close()
-	if s.process, err = startProcess(filepath.Join(s.programs, "rabbitmq-server"), s.env, output); err != nil {
+	if s.process, err = startProcess(s.inRoot("/bin/sh"), filepath.Join(s.programs, "rabbitmq-server"), s.env, output); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
@@ -162,6 +183,14 @@ func (s *Server) Start() error {
 			return fmt.Errorf("RabbitMQ has not started within %v: %w: %s", startTime, err, s.output())
 		}
 	}
+}
+
+// inRoot returns the command that runs a program in the node's root folder.
+func (s *Server) inRoot(program string) []string {
+	if s.root == "" {
+		return []string{program}
+	}
+	return []string{"chroot", s.root, program}
 }
 
 // output returns the end of what the node has written.
@@ -198,7 +227,8 @@ func (s *Server) Resume() error { return s.process.resume() }
 func (s *Server) Control(args ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(s.programs, "rabbitmqctl"), args...)
+	command := append(s.inRoot(filepath.Join(s.programs, "rabbitmqctl")), args...)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env = s.env
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("rabbitmqctl %q: %w: %s", args, err, bytes.TrimSpace(out))
