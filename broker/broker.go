@@ -105,12 +105,15 @@ type Consumer interface {
 	// out yet, and returns up to max of them. The deliveries may share memory
 	// with one another but not with later ones.
 	Next(ctx context.Context, max int) ([]Delivery, error)
-	// Confirm removes the delivery with this tag and all given out before it.
+	// Confirm removes the delivery with this tag and all given out before it,
+	// except for those that SetAside was called for.
 	// It returns before the removal is durable: at worst the messages are
 	// given out again after a crash.
 	Confirm(tag uint64) error
 	// SetAside moves one delivery to the messages that can not be sent, with
-	// the reason. It returns when that is durable.
+	// the reason. It returns when that is durable. When it fails, the message
+	// stays in the queue, whatever is confirmed, and SetAside may be called for
+	// it again.
 	SetAside(ctx context.Context, tag uint64, reason string) error
 	// Close gives what is not confirmed back to the queue. Confirmations made
 	// before Close hold.

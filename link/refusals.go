@@ -3,6 +3,7 @@ package link
 import (
 	"hash/maphash"
 	"slices"
+	"sync"
 
 	"peerlink/broker"
 )
@@ -18,9 +19,11 @@ const (
 
 // refusals counts how often the peer has refused a message. Messages are told
 // apart by what they say: a broker may give the same message another tag each
-// time.
+// time. The methods are safe for concurrent use.
 type refusals struct {
-	seed     maphash.Seed
+	seed maphash.Seed
+
+	mu       sync.Mutex
 	suspects []suspect // those blamed last stand last
 }
 
@@ -48,6 +51,12 @@ func (r *refusals) of(m *broker.Outgoing) fingerprint {
 // count tells how often a message has been refused, and whether the last time
 // for coming from the future.
 func (r *refusals) count(f fingerprint) (n int, early bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.countLocked(f)
+}
+
+func (r *refusals) countLocked(f fingerprint) (n int, early bool) {
 	if i := r.index(f); i >= 0 {
 		return r.suspects[i].count, r.suspects[i].early
 	}
@@ -56,9 +65,11 @@ func (r *refusals) count(f fingerprint) (n int, early bool) {
 
 // add counts another refusal, and returns how many there are now.
 func (r *refusals) add(f fingerprint, early bool) int {
-	n, _ := r.count(f)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, _ := r.countLocked(f)
 	n++
-	r.forget(f)
+	r.forgetLocked(f)
 	if len(r.suspects) == maxSuspects {
 		r.suspects = slices.Delete(r.suspects, 0, 1)
 	}
@@ -68,6 +79,12 @@ func (r *refusals) add(f fingerprint, early bool) int {
 
 // forget is told of a message that will not be offered again.
 func (r *refusals) forget(f fingerprint) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forgetLocked(f)
+}
+
+func (r *refusals) forgetLocked(f fingerprint) {
 	if i := r.index(f); i >= 0 {
 		r.suspects = slices.Delete(r.suspects, i, i+1)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	"peerlink/broker"
 	"peerlink/smp"
@@ -22,6 +23,7 @@ type session struct {
 	client *stomp.Client
 	log    *slog.Logger
 	news   bool // the peer has refused a message that it had not refused before
+	asides *asides
 
 	consumer broker.Consumer // set before the first message is sent
 
@@ -51,7 +53,7 @@ func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn,
 		Window:         se.s.cfg.Window,
 		OnReceipt: func(n uint64) {
 			if tag, ok := se.confirm(n); ok {
-				se.consumer.Confirm(tag)
+				_ = se.consumer.Confirm(tag) // at worst they are sent again
 			}
 		},
 	})
@@ -77,6 +79,8 @@ func (se *session) run(ctx, connCtx context.Context) error {
 	}
 	defer consumer.Close()
 	se.consumer = consumer
+	se.asides = newAsides(connCtx, se, consumer)
+	defer se.asides.end()
 	client := se.client
 	defer se.peer.follower.connected()()
 	se.tell(se.log, slog.LevelInfo, "sending", "chain", describeChain(se.conn.chain))
@@ -140,13 +144,9 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 				}
 			}
 			if err != nil {
-				se.log.Error("message set aside, it can not be sent", "type", d.Type, "err", err)
-				se.peer.tally.note(fmt.Errorf("message set aside, it can not be sent: %w", err))
-				if err := consumer.SetAside(connCtx, d.Tag, err.Error()); err != nil {
+				if err := se.asides.add(ctx, d, print, err); err != nil {
 					return err
 				}
-				se.peer.tally.setAside.Add(1)
-				se.refused.forget(print)
 				continue
 			}
 			se.push(sent{d.Tag, print})
@@ -193,6 +193,10 @@ func (se *session) unconfirmed() int {
 	return len(se.sent)
 }
 
+// blameTime bounds how long the next connection waits until a message that the
+// peer has refused is set aside.
+const blameTime = 5 * time.Second
+
 // blame counts a message that the peer has answered with an ERROR, if it named
 // one. The first few times it may be a passing trouble on the other side.
 func (se *session) blame(ctx context.Context, consumer broker.Consumer, err error) {
@@ -220,11 +224,13 @@ func (se *session) blame(ctx context.Context, consumer broker.Consumer, err erro
 	if n < maxRefusals || early { // then hopeless decides, who has the message
 		return
 	}
-	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
+	ctx, cancel := context.WithTimeout(ctx, blameTime)
+	defer cancel()
 	if err := consumer.SetAside(ctx, m.tag, "refused by the peer: "+refused.Message); err != nil {
-		se.log.Error("message could not be set aside", "err", err)
-		return
+		se.log.Warn("message that the peer refuses can not be set aside now, it stays in the queue", "err", err)
+		return // hopeless decides when it comes again
 	}
+	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
 	se.peer.tally.setAside.Add(1)
 	se.refused.forget(m.print)
 	se.barren++

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -71,6 +72,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"ConfirmHolds", testConfirmHolds},
 		{"GivenBack", testGivenBack},
 		{"SetAside", testSetAside},
+		{"SetAsideFails", testSetAsideFails},
 		{"NextWaits", testNextWaits},
 		{"NoQueue", testNoQueue},
 		{"InUse", testInUse},
@@ -407,6 +409,46 @@ func testSetAside(t *testing.T, f Fixture) {
 	}
 	if want := []string{"1", "3", "5", "6", "8"}; !slices.Equal(got, want) {
 		t.Errorf("%q were set aside, want %q", got, want)
+	}
+}
+
+// A message that could not be set aside is not lost by the confirmation of those
+// behind it: it may be tried again, and is otherwise in its queue again, or was
+// set aside after all.
+func testSetAsideFails(t *testing.T, f Fixture) {
+	queue := f.declared(t, 10)
+	c := consume(t, f.Broker, queue)
+	_, tags := take(t, c, 10)
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, n := range []int{3, 5, 6} {
+		if err := c.SetAside(over, tags[n-1], "not yet"); err == nil {
+			t.Logf("message %d was set aside in no time", n)
+		}
+	}
+	for _, n := range []int{4, 9, 10} {
+		if err := c.Confirm(tags[n-1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.SetAside(testContext(t), tags[4], "again"); err != nil {
+		t.Logf("message 5 is aside already: %v", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.send(t, f.peer("1234abcd", "00.00.01"), "the last")
+	there := make(map[string]bool)
+	for next := consume(t, f.Broker, queue); !there["the last"]; {
+		got, _ := take(t, next, 1)
+		there[got[0]] = true
+	}
+	for _, a := range f.Aside(t, queue) {
+		there[string(a.Body)] = true
+	}
+	delete(there, "the last")
+	if want := []string{"3", "5", "6"}; !slices.Equal(slices.Sorted(maps.Keys(there)), want) {
+		t.Errorf("%v are in the queue or aside, want %q", there, want)
 	}
 }
 

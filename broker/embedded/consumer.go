@@ -2,7 +2,10 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"peerlink/broker"
@@ -17,6 +20,18 @@ type outlet struct {
 	// and that of those before, may still be on its way to disk.
 	confirmed uint64
 	last      *confirmOp // the last one submitted
+	// aside are the messages that the consumer wants to be set aside, of which it
+	// is not known yet that they are. Confirmations leave them.
+	aside map[uint64]bool
+}
+
+// reopen prepares the outlet for its next consumer, which begins with what the
+// last one could not set aside. The caller holds o.mu.
+func (o *outlet) reopen() {
+	for tag := range o.aside {
+		o.confirmed = min(o.confirmed, tag-1)
+	}
+	o.aside, o.last = make(map[uint64]bool), nil
 }
 
 // Free reports [ErrInUse] while a consumer or a [Subscription] takes messages
@@ -58,6 +73,7 @@ func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, err
 	if o.consumer != nil {
 		return nil, fmt.Errorf("consume queue %s: %w by another consumer", queue, ErrInUse)
 	}
+	o.reopen()
 	c := &consumer{
 		store:  s,
 		queue:  queue,
@@ -151,6 +167,7 @@ func (c *consumer) give(tag uint64) bool {
 type confirmOp struct {
 	queue   string
 	batch   int
+	except  []uint64 // in order
 	through uint64
 }
 
@@ -178,7 +195,7 @@ func (c *consumer) Confirm(tag uint64) error {
 	if o.last != nil && w.gathering(o.last.batch) {
 		o.last.through = tag
 	} else {
-		op := &confirmOp{queue: c.queue, batch: w.number, through: tag}
+		op := &confirmOp{queue: c.queue, batch: w.number, except: slices.Sorted(maps.Keys(o.aside)), through: tag}
 		if err := w.submitLocked(op, weight{}); err != nil {
 			return err
 		}
@@ -189,7 +206,7 @@ func (c *consumer) Confirm(tag uint64) error {
 }
 
 func (o *confirmOp) apply(t *tx) error {
-	if err := t.removeThrough(o.queue, o.through); err != nil && !isVerdict(err) {
+	if err := t.removeThrough(o.queue, o.through, o.except); err != nil && !isVerdict(err) {
 		return err
 	}
 	return nil
@@ -203,7 +220,9 @@ func (o *confirmOp) settle(error) {}
 func (c *consumer) SetAside(ctx context.Context, tag uint64, reason string) error {
 	settled, err := c.startSetAside(tag, reasonText(reason))
 	if err == nil {
-		err = await(ctx, settled)
+		if err = await(ctx, settled); err == nil || errors.Is(err, ErrNotGivenOut) {
+			c.outlet.settled(tag)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("set aside message %d of queue %s: %w", tag, c.queue, err)
@@ -218,9 +237,10 @@ func (c *consumer) startSetAside(tag uint64, reason string) (<-chan error, error
 	switch {
 	case o.consumer != c:
 		return nil, broker.ErrClosed
-	case tag <= o.confirmed || tag > c.given:
+	case !o.aside[tag] && (tag <= o.confirmed || tag > c.given):
 		return nil, ErrNotGivenOut
 	}
+	o.aside[tag] = true
 	// What is confirmed from now on must be removed after this, not with the
 	// last confirmation before it.
 	o.last = nil
@@ -231,6 +251,13 @@ func (c *consumer) startSetAside(tag uint64, reason string) (<-chan error, error
 		}
 		return err
 	})
+}
+
+// settled notes that a message is set aside, or not there any more.
+func (o *outlet) settled(tag uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.aside, tag)
 }
 
 // Close gives what is not confirmed back to the queue. It waits a moment until

@@ -119,13 +119,24 @@ func (t *tx) remove(queue string, seqs []uint64, freed map[string]int64) error {
 	return nil
 }
 
-// removeThrough removes everything in a queue up to a message.
-func (t *tx) removeThrough(queue string, seq uint64) error {
+// removeThrough removes everything in a queue up to a message, with exceptions
+// that are in order.
+func (t *tx) removeThrough(queue string, seq uint64, except []uint64) error {
 	q, err := t.queue(queue)
 	if err != nil {
 		return err
 	}
-	return t.removeBetween(q, 0, seq)
+	first := uint64(0)
+	for _, e := range except {
+		if e > seq {
+			break
+		}
+		if err := t.removeBetween(q, first, e-1); err != nil {
+			return err
+		}
+		first = e + 1
+	}
+	return t.removeBetween(q, first, seq)
 }
 
 func (t *tx) removeBetween(q *queueWork, first, last uint64) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -127,7 +128,7 @@ func (c *consumer) move(deliveries <-chan amqp.Delivery) error {
 			}
 			c.arrived.Ring()
 		case <-due:
-			if err := c.acknowledge(); err != nil {
+			if err := c.acknowledge(ackBurst); err != nil {
 				return err
 			}
 			due = nil
@@ -135,15 +136,16 @@ func (c *consumer) move(deliveries <-chan amqp.Delivery) error {
 		case <-pause.C:
 			due = c.due
 		case <-c.life.Done():
-			_ = c.acknowledge() // at worst they are given out again
+			_ = c.acknowledge(math.MaxInt) // at worst they are given out again
 			return broker.ErrClosed
 		}
 	}
 }
 
-// acknowledge sends the acknowledgements that are due.
-func (c *consumer) acknowledge() error {
-	for {
+// acknowledge sends the acknowledgements that are due. If there are many, it
+// leaves some for after the pause.
+func (c *consumer) acknowledge(most int) error {
+	for range most {
 		c.mu.Lock()
 		tag, multiple, ok := c.ledger.next()
 		c.mu.Unlock()
@@ -154,6 +156,8 @@ func (c *consumer) acknowledge() error {
 			return c.reason()
 		}
 	}
+	c.due.Ring()
+	return nil
 }
 
 // reason tells why RabbitMQ sends no more messages.
@@ -246,8 +250,7 @@ func (c *consumer) Confirm(tag uint64) error {
 
 // SetAside moves one delivery to the queue's dead-letter queue. It reports
 // [ErrNotGivenOut] for a message that was not given out, or is not there any
-// more. A confirmation made meanwhile does not remove the message before it is
-// safe there.
+// more. A confirmation does not remove the message before it is safe there.
 func (c *consumer) SetAside(ctx context.Context, tag uint64, reason string) error {
 	err := c.failure()
 	if err == nil {

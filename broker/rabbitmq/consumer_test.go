@@ -194,7 +194,7 @@ func TestConfirmBeforeClose(t *testing.T) {
 	inner := c.(*consumer)
 	for acknowledged := false; !acknowledged; {
 		inner.mu.Lock()
-		acknowledged = inner.ledger.first == 2
+		acknowledged = len(inner.ledger.held) == 9
 		inner.mu.Unlock()
 	}
 	o.check(c.Confirm(9))

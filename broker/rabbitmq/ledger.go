@@ -1,7 +1,9 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -11,28 +13,44 @@ import (
 // ledger is what RabbitMQ has delivered on a channel and not been told to
 // remove. Delivery tags count the messages of the channel from 1.
 type ledger struct {
-	first     uint64          // the tag of held[0]
-	held      []amqp.Delivery // in order, without gaps
-	given     uint64          // the last tag given out
-	confirmed uint64          // the last tag confirmed
-	aside     map[uint64]bool // those held that are being set aside (false), or were (true)
-	lone      []uint64        // were set aside; to be acknowledged one by one
+	arrived   uint64                // the last tag entered
+	held      []amqp.Delivery       // in order, without those in aside
+	given     uint64                // the last tag given out
+	confirmed uint64                // the last tag confirmed
+	aside     map[uint64]*asideWork // to be set aside: under way, or tried without success
+	lone      []uint64              // to be acknowledged one by one
 }
 
-func newLedger() ledger { return ledger{first: 1, aside: make(map[uint64]bool)} }
+// asideWork is a delivery that is to be set aside.
+type asideWork struct {
+	amqp.Delivery
+	busy bool // it is being set aside
+}
+
+func newLedger() ledger { return ledger{aside: make(map[uint64]*asideWork)} }
 
 // add enters a delivery.
 func (l *ledger) add(d amqp.Delivery) error {
-	if want := l.first + uint64(len(l.held)); d.DeliveryTag != want {
-		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, want)
+	if d.DeliveryTag != l.arrived+1 {
+		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, l.arrived+1)
 	}
+	l.arrived++
 	l.held = append(l.held, d)
 	return nil
 }
 
+// through returns how many of the held deliveries have tags up to this one.
+func (l *ledger) through(tag uint64) int {
+	n, found := slices.BinarySearchFunc(l.held, tag, func(d amqp.Delivery, tag uint64) int { return cmp.Compare(d.DeliveryTag, tag) })
+	if found {
+		n++
+	}
+	return n
+}
+
 // give gives out up to n messages.
 func (l *ledger) give(n int) []broker.Delivery {
-	next := l.held[l.given+1-l.first:] // what leaves the ledger was given out
+	next := l.held[l.through(l.given):]
 	next = next[:min(n, len(next))]
 	if len(next) == 0 {
 		return nil
@@ -45,10 +63,11 @@ func (l *ledger) give(n int) []broker.Delivery {
 	return out
 }
 
-// waiting tells whether there is something to give out.
-func (l *ledger) waiting() bool { return l.first+uint64(len(l.held)) > l.given+1 }
+// waiting reports whether there is something to give out.
+func (l *ledger) waiting() bool { return l.through(l.given) < len(l.held) }
 
-// confirm notes that everything up to tag may be removed.
+// confirm notes that everything up to tag may be removed, except for what is to
+// be set aside.
 func (l *ledger) confirm(tag uint64) error {
 	if tag > l.given {
 		return ErrNotGivenOut
@@ -57,23 +76,33 @@ func (l *ledger) confirm(tag uint64) error {
 	return nil
 }
 
-// hold returns a delivery that is going to be set aside. Until that is settled
-// it will not be acknowledged.
+// hold returns a delivery that is going to be set aside. It will not be
+// acknowledged before it is settled that this is done.
 func (l *ledger) hold(tag uint64) (amqp.Delivery, error) {
-	if _, taken := l.aside[tag]; taken || tag > l.given || tag <= l.confirmed || tag < l.first {
+	w := l.aside[tag]
+	if w == nil {
+		n := l.through(tag)
+		if n == 0 || l.held[n-1].DeliveryTag != tag || tag > l.given || tag <= l.confirmed {
+			return amqp.Delivery{}, ErrNotGivenOut
+		}
+		w = &asideWork{Delivery: l.held[n-1]}
+		l.aside[tag] = w
+		l.held = slices.Delete(l.held, n-1, n)
+	}
+	if w.busy {
 		return amqp.Delivery{}, ErrNotGivenOut
 	}
-	l.aside[tag] = false
-	return l.held[tag-l.first], nil
+	w.busy = true
+	return w.Delivery, nil
 }
 
 // settle ends what hold has begun.
 func (l *ledger) settle(tag uint64, done bool) {
 	if !done {
-		delete(l.aside, tag)
+		l.aside[tag].busy = false
 		return
 	}
-	l.aside[tag] = true
+	delete(l.aside, tag)
 	l.lone = append(l.lone, tag)
 }
 
@@ -82,45 +111,30 @@ func (l *ledger) settle(tag uint64, done bool) {
 func (l *ledger) next() (tag uint64, multiple, ok bool) {
 	if n := len(l.lone); n > 0 {
 		tag, l.lone = l.lone[n-1], l.lone[:n-1]
-		l.drop()
 		return tag, false, true
 	}
-	through := l.confirmed
-	for t, done := range l.aside {
-		if !done && t <= through {
-			through = t - 1
-		}
-	}
-	for through >= l.first && l.aside[through] {
-		through--
-	}
-	if through < l.first {
+	n := l.through(l.confirmed)
+	if n == 0 {
 		return 0, false, false
 	}
-	for t := range l.aside {
-		if t <= through {
-			delete(l.aside, t)
-		}
+	// One for all must not include those that are to be set aside.
+	through := l.confirmed
+	for tag := range l.aside {
+		through = min(through, tag)
 	}
-	l.cut(int(through - l.first + 1))
-	l.drop()
-	return through, true, true
+	if before := l.through(through); before > 0 {
+		return l.cut(before), true, true
+	}
+	return l.cut(1), false, true
 }
 
-// drop removes what was set aside from the front.
-func (l *ledger) drop() {
-	for len(l.held) > 0 && l.aside[l.first] {
-		delete(l.aside, l.first)
-		l.cut(1)
-	}
-}
-
-// cut removes the first n deliveries.
-func (l *ledger) cut(n int) {
+// cut removes the first n deliveries, and returns the tag of the last of them.
+func (l *ledger) cut(n int) uint64 {
+	tag := l.held[n-1].DeliveryTag
 	clear(l.held[:n]) // for the garbage collector
 	l.held = l.held[n:]
-	l.first += uint64(n)
 	if len(l.held) == 0 {
 		l.held = nil
 	}
+	return tag
 }

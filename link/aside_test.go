@@ -1,0 +1,140 @@
+package link_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"peerlink/broker"
+	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
+)
+
+// stuck is a broker that can not set messages aside while it is told so, as
+// RabbitMQ during an alarm. It counts the attempts.
+type stuck struct {
+	broker.Broker
+	now      atomic.Bool
+	attempts atomic.Int32
+}
+
+// stuckConsumer confirms nothing behind a message that could not be set aside.
+type stuckConsumer struct {
+	broker.Consumer
+	stuck *stuck
+
+	mu        sync.Mutex
+	kept      map[uint64]bool
+	confirmed uint64
+}
+
+func (s *stuck) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
+	c, err := s.Broker.Consume(ctx, queue)
+	return &stuckConsumer{Consumer: c, stuck: s, kept: make(map[uint64]bool)}, err
+}
+
+func (c *stuckConsumer) SetAside(ctx context.Context, tag uint64, reason string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stuck.attempts.Add(1)
+	c.kept[tag] = true
+	if c.stuck.now.Load() {
+		return errors.New("no room for it")
+	}
+	if err := c.Consumer.SetAside(ctx, tag, reason); err != nil {
+		return err
+	}
+	delete(c.kept, tag)
+	return c.confirm()
+}
+
+func (c *stuckConsumer) Confirm(tag uint64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.confirmed = max(c.confirmed, tag)
+	return c.confirm()
+}
+
+func (c *stuckConsumer) confirm() error {
+	through := c.confirmed
+	for tag := range c.kept {
+		through = min(through, tag-1)
+	}
+	return c.Consumer.Confirm(through)
+}
+
+// A message that can neither be sent nor set aside does not hold up those behind
+// it. It is kept until it can be set aside, and only then the log says that it is.
+func TestSetAsideLater(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	b := &stuck{Broker: other.Config.Broker}
+	b.now.Store(true)
+	other.Config.Broker = b
+	authority.Start()
+	other.Start()
+	bad := broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: []byte("{")}
+	for n := range 10 {
+		other.Put(authority, bad, linktest.Message(t, other, authority, n))
+	}
+	authority.Take(10)
+	if text := other.Log.String(); strings.Contains(text, `msg="message set aside`) {
+		t.Errorf("the log says that a message is set aside:\n%s", text)
+	}
+	tried := b.attempts.Load()
+	linktest.Eventually(t, "trying again", func() error {
+		if n := b.attempts.Load(); n < tried+10 {
+			return fmt.Errorf("%d attempts, %d before", n, tried)
+		}
+		return nil
+	})
+	b.now.Store(false)
+	other.Left(authority, 10)
+	if n := strings.Count(other.Log.String(), `msg="message set aside`); n != 10 {
+		t.Errorf("the log says %d times that a message is set aside, want 10", n)
+	}
+	if n := strings.Count(authority.Log.String(), "msg=receiving"); n != 1 {
+		t.Errorf("%d connections were used, want 1", n)
+	}
+}
+
+// counting counts how often a queue is opened.
+type counting struct {
+	broker.Broker
+	opened atomic.Int32
+}
+
+func (c *counting) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
+	c.opened.Add(1)
+	return c.Broker.Consume(ctx, queue)
+}
+
+// No message is taken out of a queue for a peer that refuses CONNECT: a broker may
+// count how often a message was given out, and give it up in the end.
+func TestNothingTakenBeforeConnected(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	b := &counting{Broker: other.Config.Broker}
+	other.Config.Broker = b
+	authority.Config.MaxConnsPerPeer = -1
+	authority.Start()
+	other.Start()
+	linktest.Eventually(t, "refused attempts", func() error {
+		if n := other.Service.Status().Peers; len(n) == 0 || n[0].Counts.Failures < 3 {
+			return fmt.Errorf("%+v", n)
+		}
+		return nil
+	})
+	if n := b.opened.Load(); n > 0 {
+		t.Errorf("the queue was opened %d times", n)
+	}
+	if text := other.Log.String(); !strings.Contains(text, "Too many connections") {
+		t.Errorf("the peer has not refused CONNECT:\n%s", text)
+	}
+}
