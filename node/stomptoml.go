@@ -1,15 +1,16 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"regexp"
 	"strconv"
 	"strings"
 
-	"github.com/BurntSushi/toml"
-
 	"peerlink/internal/excerpt"
+	"peerlink/internal/toml"
+	"peerlink/node/infobundle"
 	"peerlink/node/nodetype"
 )
 
@@ -32,65 +33,103 @@ type StompConfig struct {
 // those of the reference's frames.
 const (
 	maxStompTOML   = 64 << 10
+	maxStompKeys   = 1000 // known or unknown
 	maxServers     = 100
 	maxHeaderValue = 500
 )
 
 // ParseStompTOML reads a stomp.toml. clientID is the node ID of the node that
 // is going to dial: it replaces ${NODE_ID} in host, login and destination.
-// Unknown keys are allowed.
+// Unknown keys are allowed. Anything beyond TOML 1.0, which is what the
+// reference reads, is refused, and so is a byte order mark.
 func ParseStompTOML(data []byte, clientID string) (*StompConfig, error) {
-	if len(data) > maxStompTOML {
-		return nil, fmt.Errorf("stomp.toml has %d bytes, more than the %d allowed", len(data), maxStompTOML)
+	c, err := parseStompTOML(data, clientID)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", infobundle.StompTOML, err)
 	}
-	var f struct {
-		Servers     []string `toml:"servers"`
-		Host        *string  `toml:"host"`
-		Destination *string  `toml:"destination"`
-		Login       *string  `toml:"login"`
-		Passcode    *string  `toml:"passcode"`
-		Accepted    []string `toml:"accepted-content-types"`
-		BundleURLs  any      `toml:"info-bundle-urls"`
-	}
-	if err := toml.Unmarshal(data, &f); err != nil {
-		return nil, fmt.Errorf("stomp.toml: %w", err)
-	}
-	if n := len(f.Servers); n == 0 || n > maxServers {
-		return nil, fmt.Errorf("stomp.toml: servers must name 1 to %d servers as \"host:port\", it names %d", maxServers, n)
-	}
-	for _, s := range f.Servers {
-		if err := CheckServer(s); err != nil {
-			return nil, fmt.Errorf("stomp.toml: servers: %w", err)
-		}
-	}
-	if f.Host == nil || f.Destination == nil {
-		return nil, fmt.Errorf("stomp.toml: both host and destination must be given")
-	}
-	if len(f.Accepted) > maxServers {
-		return nil, fmt.Errorf("stomp.toml: accepted-content-types lists %d types, more than %d", len(f.Accepted), maxServers)
-	}
-	fill := func(s *string) *string {
-		if s == nil {
-			return nil
-		}
-		v := strings.ReplaceAll(*s, "${NODE_ID}", clientID)
-		return &v
-	}
-	c := &StompConfig{
-		Servers:              f.Servers,
-		Host:                 *fill(f.Host),
-		Destination:          *fill(f.Destination),
-		Login:                fill(f.Login),
-		Passcode:             f.Passcode,
-		AcceptedContentTypes: append(f.Accepted, "application/json"),
-	}
-	for key, v := range map[string]*string{"host": &c.Host, "destination": &c.Destination, "login": c.Login, "passcode": c.Passcode} {
-		if v != nil && len(*v) > maxHeaderValue {
-			return nil, fmt.Errorf("stomp.toml: %s has %d bytes, more than the %d a STOMP header may have", key, len(*v), maxHeaderValue)
-		}
-	}
-	c.BundleURLs, c.BundleURLsErr = bundleURLs(f.BundleURLs)
 	return c, nil
+}
+
+func parseStompTOML(data []byte, clientID string) (*StompConfig, error) {
+	if len(data) > maxStompTOML {
+		return nil, fmt.Errorf("it has %d bytes, more than the %d allowed", len(data), maxStompTOML)
+	}
+	// A map, because the fields of a struct are found in any letter case.
+	var f map[string]any
+	if err := toml.Unmarshal(data, &f, maxStompKeys); err != nil {
+		return nil, err
+	}
+	c := new(StompConfig)
+	var err error
+	if c.Servers, err = stringList(f, "servers"); err != nil {
+		return nil, err
+	}
+	if n := len(c.Servers); n == 0 || n > maxServers {
+		return nil, fmt.Errorf("servers must name 1 to %d servers as \"host:port\", it names %d", maxServers, n)
+	}
+	for _, s := range c.Servers {
+		if err := CheckServer(s); err != nil {
+			return nil, fmt.Errorf("servers: %w", err)
+		}
+	}
+	if c.AcceptedContentTypes, err = stringList(f, "accepted-content-types"); err != nil {
+		return nil, err
+	}
+	if n := len(c.AcceptedContentTypes); n > maxServers {
+		return nil, fmt.Errorf("accepted-content-types lists %d types, more than %d", n, maxServers)
+	}
+	c.AcceptedContentTypes = append(c.AcceptedContentTypes, "application/json")
+	if err := c.readHeaders(f, clientID); err != nil {
+		return nil, err
+	}
+	c.BundleURLs, c.BundleURLsErr = bundleURLs(f[BundleURLsKey])
+	return c, nil
+}
+
+// readHeaders reads what goes into the headers of CONNECT and SEND.
+func (c *StompConfig) readHeaders(f map[string]any, clientID string) error {
+	var host, destination *string
+	for key, field := range map[string]**string{"host": &host, "destination": &destination, "login": &c.Login, "passcode": &c.Passcode} {
+		v, there := f[key]
+		if !there {
+			continue
+		}
+		s, ok := v.(string)
+		if !ok {
+			return fmt.Errorf("%s: expected a string in quotation marks", key)
+		}
+		if key != "passcode" {
+			s = strings.ReplaceAll(s, "${NODE_ID}", clientID)
+		}
+		if len(s) > maxHeaderValue {
+			return fmt.Errorf("%s has %d bytes, more than the %d a STOMP header may have", key, len(s), maxHeaderValue)
+		}
+		*field = &s
+	}
+	if host == nil || destination == nil {
+		return errors.New("both host and destination must be given")
+	}
+	c.Host, c.Destination = *host, *destination
+	return nil
+}
+
+// stringList returns the strings under a key, none if there is no such key.
+func stringList(f map[string]any, key string) ([]string, error) {
+	v, there := f[key]
+	if !there {
+		return nil, nil
+	}
+	list, ok := v.([]any)
+	if !ok {
+		return nil, fmt.Errorf("%s: expected a list of strings, such as [\"a\", \"b\"]", key)
+	}
+	strs := make([]string, len(list))
+	for i, e := range list {
+		if strs[i], ok = e.(string); !ok {
+			return nil, fmt.Errorf("%s: expected each entry to be a string in quotation marks", key)
+		}
+	}
+	return strs, nil
 }
 
 var dnsLabel = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)

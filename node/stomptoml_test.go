@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"peerlink/internal/costtest"
 	"peerlink/node"
 )
 
@@ -96,11 +97,16 @@ func TestBundleURLs(t *testing.T) {
 	}
 }
 
-// Any bytes give a manifest that keeps its promises, or an error.
+// Any bytes give a manifest that keeps its promises, or an error, at little cost.
 func FuzzParseStompTOML(f *testing.F) {
+	for _, doc := range hostileTOML() {
+		f.Add([]byte(doc))
+	}
 	f.Add([]byte("servers = [\"a.example.com:1\"]\nhost = \"/\"\ndestination = \"/exchange/x\"\nlogin = \"a\"\ninfo-bundle-urls = [\"https://example.com/x.zip\"]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := node.ParseStompTOML(data, "1234abcd")
+		var c *node.StompConfig
+		var err error
+		costtest.Check(t, "the input", func() { c, err = node.ParseStompTOML(data, "1234abcd") })
 		if err != nil {
 			return
 		}

@@ -1,0 +1,45 @@
+// Package costtest checks, in tests, what a parser of strangers' bytes costs.
+package costtest
+
+import (
+	"runtime/metrics"
+	"testing"
+	"time"
+)
+
+// The most that any parser of foreign bytes may need for any input within the
+// limit of its size.
+const (
+	MaxBytes = 32 << 20
+	MaxTime  = 500 * time.Millisecond
+)
+
+// Check calls parse and fails the test if it allocates more than [MaxBytes], or
+// takes longer than [MaxTime] three times in a row: on a busy machine a single
+// time says little. Nothing else may allocate much meanwhile.
+func Check(t testing.TB, input string, parse func()) {
+	t.Helper()
+	var took time.Duration
+	for range 3 {
+		before, start := allocated(), time.Now()
+		parse()
+		took = time.Since(start)
+		if n := allocated() - before; n > MaxBytes {
+			t.Errorf("%s: %d bytes were allocated, more than %d", input, n, MaxBytes)
+			return
+		}
+		if took <= MaxTime {
+			return
+		}
+	}
+	t.Errorf("%s: took %v, more than %v", input, took, MaxTime)
+}
+
+// allocated is how many bytes the process has allocated since it began, to
+// within some KiB. Unlike [runtime.ReadMemStats] it does not stop the process,
+// which takes a fuzz target most of its time.
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}

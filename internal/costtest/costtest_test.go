@@ -1,0 +1,43 @@
+package costtest_test
+
+import (
+	"testing"
+	"time"
+
+	"peerlink/internal/costtest"
+)
+
+// recorder is a test that may fail.
+type recorder struct {
+	testing.TB
+	failed int
+}
+
+func (r *recorder) Helper()               {}
+func (r *recorder) Errorf(string, ...any) { r.failed++ }
+
+var kept []byte
+
+// A parser that needs too much is found, and one that does not is not.
+func TestCheck(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		parse func()
+		want  int
+	}{
+		{"cheap", func() { kept = make([]byte, costtest.MaxBytes/2) }, 0},
+		{"memory", func() { kept = make([]byte, costtest.MaxBytes+1<<20) }, 1},
+		{"memory in small pieces", func() {
+			for range costtest.MaxBytes/1024 + 1024 {
+				kept = make([]byte, 1024)
+			}
+		}, 1},
+		{"time", func() { <-time.After(costtest.MaxTime + time.Millisecond) }, 1},
+	} {
+		r := &recorder{TB: t}
+		costtest.Check(r, tt.name, tt.parse)
+		if r.failed != tt.want {
+			t.Errorf("%s: %d failures, want %d", tt.name, r.failed, tt.want)
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package toml
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+)
+
+// scanner looks at the tokens of a document, without building anything. In a
+// document that is not TOML it may take something for what it is not, but only
+// behind the place where the parser stops.
+type scanner struct {
+	text    []byte // what has not been looked at
+	line    int    // of text
+	maxKeys int
+	keys    int    // counted so far
+	open    []byte // the brackets that are open: [ and {
+	comma   bool   // the last token was a comma
+}
+
+var errEscape = errors.New("the escape sequences \\e and \\x are not in TOML 1.0, which other nodes read: use \\u")
+
+func (s *scanner) scan() error {
+	for len(s.text) > 0 {
+		c := s.text[0]
+		var err error
+		switch c {
+		case ' ', '\t', '\r':
+			s.text = s.text[1:]
+			continue
+		case '#':
+			s.comment()
+			continue
+		case '\n':
+			err = s.newline()
+		case '"', '\'':
+			err = s.quoted(c)
+		case '[', '{':
+			err = s.begin(c)
+		case ']', '}':
+			err = s.end(c)
+		case '=', '.':
+			s.text = s.text[1:]
+			err = s.count()
+		case ',':
+			s.text = s.text[1:]
+		default:
+			err = s.bare()
+		}
+		if err != nil {
+			return err
+		}
+		if c != '\n' {
+			s.comma = c == ','
+		}
+	}
+	return nil
+}
+
+func (s *scanner) comment() {
+	if i := bytes.IndexByte(s.text, '\n'); i >= 0 {
+		s.text = s.text[i:]
+	} else {
+		s.text = nil
+	}
+}
+
+func (s *scanner) newline() error {
+	if n := len(s.open); n > 0 && s.open[n-1] == '{' {
+		return errors.New("a line may not end within { }: in TOML 1.0, which other nodes read, an inline table is on one line")
+	}
+	s.text = s.text[1:]
+	s.line++
+	return nil
+}
+
+func (s *scanner) begin(bracket byte) error {
+	s.text = s.text[1:]
+	if len(s.open) == maxDepth {
+		return fmt.Errorf("arrays and inline tables are nested more than %d deep", maxDepth)
+	}
+	s.open = append(s.open, bracket)
+	return s.count()
+}
+
+func (s *scanner) end(bracket byte) error {
+	if bracket == '}' && s.comma {
+		return errors.New("a comma before }: in TOML 1.0, which other nodes read, none may stand there")
+	}
+	s.text = s.text[1:]
+	if len(s.open) > 0 {
+		s.open = s.open[:len(s.open)-1]
+	}
+	return nil
+}
+
+func (s *scanner) count() error {
+	if s.keys++; s.keys > s.maxKeys {
+		return fmt.Errorf("more than %d keys, arrays and tables", s.maxKeys)
+	}
+	return nil
+}
+
+// bare passes over a key, a number, a date or a time without quotation marks.
+func (s *scanner) bare() error {
+	n := bytes.IndexAny(s.text, " \t\r\n#\"'[]{}=.,")
+	if n < 0 {
+		n = len(s.text)
+	}
+	word := s.text[:max(n, 1)]
+	s.text = s.text[len(word):]
+	if shortTime.Match(word) {
+		return errors.New("a time without seconds: in TOML 1.0, which other nodes read, they must be given")
+	}
+	return nil
+}
+
+// shortTime is a time such as 12:30, perhaps with a date and a time zone.
+var shortTime = regexp.MustCompile(`^([0-9-]+[Tt])?[0-9]{2}:[0-9]{2}([Zz+-].*)?$`)
+
+// quoted passes over a string, which may be a key.
+func (s *scanner) quoted(quote byte) error {
+	triple := []byte{quote, quote, quote}
+	if bytes.HasPrefix(s.text, triple) {
+		return s.multiLine(quote, triple)
+	}
+	for i := 1; i < len(s.text); i++ {
+		switch c := s.text[i]; {
+		case c == quote:
+			s.text = s.text[i+1:]
+			return nil
+		case c == '\n':
+			s.text = s.text[i:] // not TOML
+			return nil
+		case c == '\\' && quote == '"':
+			if i++; newEscape(s.text[i:]) {
+				return errEscape
+			}
+		}
+	}
+	s.text = nil
+	return nil
+}
+
+// multiLine passes over a string in triple quotation marks. One or two more may
+// stand before those at its end.
+func (s *scanner) multiLine(quote byte, triple []byte) error {
+	for i := len(triple); i < len(s.text); i++ {
+		switch c := s.text[i]; {
+		case c == quote && bytes.HasPrefix(s.text[i:], triple):
+			s.text = s.text[i+len(triple):]
+			for n := 0; n < 2 && len(s.text) > 0 && s.text[0] == quote; n++ {
+				s.text = s.text[1:]
+			}
+			return nil
+		case c == '\n':
+			s.line++
+		case c == '\\' && quote == '"':
+			if newEscape(s.text[i+1:]) {
+				return errEscape
+			}
+			if i+1 < len(s.text) && s.text[i+1] != '\n' {
+				i++
+			}
+		}
+	}
+	s.text = nil
+	return nil
+}
+
+// newEscape reports whether an escape sequence of TOML 1.1 follows a backslash.
+func newEscape(text []byte) bool { return len(text) > 0 && (text[0] == 'e' || text[0] == 'x') }
