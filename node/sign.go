@@ -231,7 +231,7 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	if err := os.Chmod(tmp, 0o755); err != nil {
+	if err := durable.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
 	files := []infobundle.File{

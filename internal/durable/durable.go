@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -45,78 +46,98 @@ func Read(path string, most int64) ([]byte, error) {
 	return data, nil
 }
 
-// Replace writes a file as a whole, in the place of what is there. The file's
-// folder must exist.
+// ErrUnsynced is wrapped by errors that come after the file was written and put in
+// its place: whoever reads it sees the new content, but a power cut may bring
+// the old one back.
+var ErrUnsynced = errors.New("the file is written, but the disk does not confirm it")
+
+// Replace writes a file as a whole, in the place of what is there. If path is a
+// symbolic link, the file to which it leads is replaced, and the link stays. The
+// file's folder must exist.
 func Replace(path string, data []byte, mode fs.FileMode) error {
-	tmp, err := writeTemp(path, data, mode)
-	if err != nil {
-		return err
-	}
-	return moveTo(path, tmp)
+	return ReplaceChecked(path, data, mode, nil)
 }
 
 // ReplaceChecked is [Replace], but what was written is read back, and must pass
 // check, before the old file goes.
 func ReplaceChecked(path string, data []byte, mode fs.FileMode, check func(written []byte) error) error {
-	tmp, err := writeTemp(path, data, mode)
+	path, err := Target(path)
 	if err != nil {
 		return err
 	}
-	written, err := Read(tmp, int64(len(data)))
-	if err == nil {
-		err = check(written)
-	}
+	tmp, err := writeTemp(path, data, mode, check)
 	if err != nil {
-		os.Remove(tmp)
 		return err
 	}
-	return moveTo(path, tmp)
-}
-
-// moveTo puts a finished temporary file in its place.
-func moveTo(path, tmp string) error {
 	if err := os.Rename(tmp, path); err != nil {
 		os.Remove(tmp)
 		return err
 	}
-	return SyncDir(filepath.Dir(path))
+	return syncNames(path)
+}
+
+// Target returns the file that is meant by path: path itself or, if it is a
+// symbolic link, the file to which it leads. A link that leads to nothing is an
+// error, which does not wrap [fs.ErrNotExist].
+func Target(path string) (string, error) {
+	fi, err := os.Lstat(path)
+	if err != nil || fi.Mode()&fs.ModeSymlink == 0 {
+		return path, nil // what is wrong with it is seen when it is used
+	}
+	file, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		to, _ := os.Readlink(path)
+		return "", fmt.Errorf("%s is a symbolic link to %s, where there is nothing: connect the medium, or remove the link", path, to)
+	}
+	return file, err
 }
 
 // Create writes a new file as a whole, and fails with [fs.ErrExist] where there
-// is one already, however two processes race for it.
+// is one already, or a symbolic link, however two processes race for it.
 func Create(path string, data []byte, mode fs.FileMode) error {
-	tmp, err := writeTemp(path, data, mode)
+	return CreateChecked(path, data, mode, nil)
+}
+
+// CreateChecked is [Create], but what was written is read back, and must pass
+// check, before the file gets its name.
+func CreateChecked(path string, data []byte, mode fs.FileMode, check func(written []byte) error) error {
+	tmp, err := writeTemp(path, data, mode, check)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp)
 	// A hard link, unlike a rename, never replaces.
 	err = os.Link(tmp, path)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		// Not every file system has hard links (FAT on a USB stick, for one).
-		err = createDirectly(path, data, mode)
+		err = moveNew(tmp, path)
 	}
+	os.Remove(tmp)
 	if err != nil {
 		return err
 	}
-	return SyncDir(filepath.Dir(path))
+	return syncNames(path)
 }
 
-func createDirectly(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+// moveNew moves a file to a name that must be free. The name is taken first, by an
+// empty file that the move replaces: nobody sees a part of the content.
+func moveNew(from, to string) error {
+	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	if _, err = f.Write(data); err == nil {
-		err = f.Sync()
+	err = f.Close()
+	if err == nil {
+		err = os.Rename(from, to)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		os.Remove(path)
+	if err != nil {
+		os.Remove(to)
 	}
 	return err
 }
 
-func writeTemp(path string, data []byte, mode fs.FileMode) (string, error) {
+// writeTemp writes a temporary file beside path. If check is not nil, it gets what
+// reads back from the disk.
+func writeTemp(path string, data []byte, mode fs.FileMode, check func(written []byte) error) (string, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
 	if err != nil {
 		var pathErr *fs.PathError
@@ -127,16 +148,53 @@ func writeTemp(path string, data []byte, mode fs.FileMode) (string, error) {
 	}
 	_, err = f.Write(data)
 	if err == nil {
-		err = f.Chmod(mode)
+		err = ignoreNoModes(f.Chmod(mode))
 	}
 	if err == nil {
+		keepOwner(f, path)
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err == nil && check != nil {
+		forget(f)
+	}
+	if err = errors.Join(err, f.Close()); err == nil && check != nil {
+		err = readBack(f.Name(), len(data), check)
+	}
+	if err != nil {
 		os.Remove(f.Name())
 		return "", err
 	}
 	return f.Name(), nil
+}
+
+func readBack(path string, size int, check func(written []byte) error) error {
+	written, err := Read(path, int64(size))
+	if err != nil {
+		return err
+	}
+	defer clear(written)
+	return check(written)
+}
+
+// Chmod sets the mode of a file or folder that this process has just made. Not
+// every file system has modes: FAT, NTFS, CIFS and many of FUSE's ignore or refuse
+// them. There a file has the mode with which the medium was mounted, and that is
+// no error.
+func Chmod(path string, mode fs.FileMode) error { return ignoreNoModes(os.Chmod(path, mode)) }
+
+func ignoreNoModes(err error) error {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) {
+		return nil
+	}
+	return err
+}
+
+// syncNames makes the new name of a file durable.
+func syncNames(path string) error {
+	if err := SyncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsynced, err)
+	}
+	return nil
 }
 
 // SyncDir makes a rename or a new name in the folder durable.
@@ -149,7 +207,11 @@ func SyncDir(path string) error {
 		return err
 	}
 	defer d.Close()
-	return d.Sync()
+	err = d.Sync()
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) {
+		return nil // nor can they be on every network file system
+	}
+	return err
 }
 
 // Lock keeps other processes that lock the same folder waiting until the

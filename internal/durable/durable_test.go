@@ -51,9 +51,81 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// createWithoutLinks is Create on a file system that has no hard links.
+func createWithoutLinks(path string, data []byte, mode fs.FileMode) error {
+	tmp, err := writeTemp(path, data, mode, nil)
+	if err == nil {
+		err = moveNew(tmp, path)
+		os.Remove(tmp)
+	}
+	return err
+}
+
+// What is replaced through a symbolic link is the file to which it leads, in its
+// own folder: no copy of the old content stays there, and no copy of the new one
+// appears beside the link.
+func TestReplaceThroughLink(t *testing.T) {
+	disk, stick := t.TempDir(), t.TempDir()
+	file, link, second := filepath.Join(stick, "key"), filepath.Join(disk, "key"), filepath.Join(disk, "second")
+	if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Symlink(file, link), os.Symlink("key", second)); err != nil {
+		t.Skipf("no symbolic links here: %v", err)
+	}
+	for content, replace := range map[string]func(string, []byte) error{
+		"new":     func(path string, data []byte) error { return Replace(path, data, 0o600) },
+		"checked": func(path string, data []byte) error { return ReplaceChecked(path, data, 0o600, func([]byte) error { return nil }) },
+	} {
+		if err := replace(second, []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(file); err != nil || string(got) != content {
+			t.Errorf("the file holds %q, %v", got, err)
+		}
+		if fi, err := os.Lstat(link); err != nil || fi.Mode()&fs.ModeSymlink == 0 {
+			t.Errorf("the link is %v, %v", fi, err)
+		}
+		if left(t, disk) != "key second" || left(t, stick) != "key" {
+			t.Errorf("folders have %q and %q", left(t, disk), left(t, stick))
+		}
+	}
+	// A link to nothing, such as a stick that is not connected, is not replaced.
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := Replace(link, []byte("x"), 0o600); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), file) {
+		t.Errorf("link to nothing: %v", err)
+	}
+	if err := Create(link, []byte("x"), 0o600); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("create at a link: %v", err)
+	}
+	if left(t, disk) != "key second" || left(t, stick) != "" {
+		t.Errorf("folders have %q and %q", left(t, disk), left(t, stick))
+	}
+}
+
+// A new file that does not pass its check never gets its name.
+func TestCreateChecked(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	refused := errors.New("refused")
+	if err := CreateChecked(path, []byte("bad"), 0o600, func(b []byte) error {
+		if string(b) != "bad" {
+			t.Errorf("checked %q", b)
+		}
+		return refused
+	}); !errors.Is(err, refused) || left(t, dir) != "" {
+		t.Errorf("error is %v, folder has %q", err, left(t, dir))
+	}
+	if err := CreateChecked(path, []byte("good"), 0o600, func([]byte) error { return nil }); err != nil || left(t, dir) != "f" {
+		t.Errorf("error is %v, folder has %q", err, left(t, dir))
+	}
+}
+
 // Of many who create a file at once, exactly one does.
 func TestCreateRace(t *testing.T) {
-	for name, create := range map[string]func(string, []byte, fs.FileMode) error{"with links": Create, "without": createDirectly} {
+	for name, create := range map[string]func(string, []byte, fs.FileMode) error{"with links": Create, "without": createWithoutLinks} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			var made atomic.Int32
