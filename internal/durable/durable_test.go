@@ -74,8 +74,10 @@ func TestReplaceThroughLink(t *testing.T) {
 		t.Skipf("no symbolic links here: %v", err)
 	}
 	for content, replace := range map[string]func(string, []byte) error{
-		"new":     func(path string, data []byte) error { return Replace(path, data, 0o600) },
-		"checked": func(path string, data []byte) error { return ReplaceChecked(path, data, 0o600, func([]byte) error { return nil }) },
+		"new": func(path string, data []byte) error { return Replace(path, data, 0o600) },
+		"checked": func(path string, data []byte) error {
+			return ReplaceChecked(path, data, 0o600, func([]byte) error { return nil })
+		},
 	} {
 		if err := replace(second, []byte(content)); err != nil {
 			t.Fatal(err)

@@ -9,10 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
+	"peerlink/internal/durable"
+	"peerlink/internal/guard"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -22,7 +23,7 @@ const maxKeyFile = 64 << 10
 
 // checkSecrets checks that what must stay secret is, as far as files can tell.
 func (c *checker) checkSecrets() {
-	if fi, err := os.Stat(c.path("private")); err == nil && hasModes && fi.Mode().Perm()&0o077 != 0 {
+	if fi, err := os.Stat(c.path("private")); err == nil && fi.Mode().Perm()&0o077 != 0 && guard.CanRestrict(c.path("private"), 0o077) {
 		c.problem("private", RulePrivateMode, "has mode %04o: expected 0700; \"chmod 700\" helps", fi.Mode().Perm())
 	}
 	c.checkRootKey()
@@ -44,9 +45,6 @@ func (c *checker) checkDrill() {
 		c.warning(node.DrillFile, RuleDrill, "the backup of the root key was last proved good on %s: do it again with \"peerlink key drill\"", last.Format(time.DateOnly))
 	}
 }
-
-// hasModes tells whether file modes mean anything here.
-const hasModes = runtime.GOOS != "windows"
 
 // checkRootKey looks at the file of the root key, where there is one.
 func (c *checker) checkRootKey() {
@@ -77,7 +75,11 @@ func (c *checker) checkRootKey() {
 // checkKeyLeftovers tells of what interrupted commands have left beside the root
 // key. Repair does not remove it, as it may be a key.
 func (c *checker) checkKeyLeftovers() {
-	folder, name := filepath.Split(c.options.KeyFile)
+	path := c.options.KeyFile
+	if file, err := durable.Target(path); err == nil {
+		path = file // where a command writes that replaces it
+	}
+	folder, name := filepath.Split(path)
 	entries, err := os.ReadDir(filepath.Clean(folder))
 	if err != nil {
 		return // has a finding where it matters
@@ -92,11 +94,11 @@ func (c *checker) checkKeyLeftovers() {
 
 // checkKeyMode checks that nobody but its owner reads a key.
 func (c *checker) checkKeyMode(path string, severity Severity) {
-	if c.modesSeen[absolute(path)] || !hasModes {
+	if c.modesSeen[absolute(path)] {
 		return
 	}
 	c.modesSeen[absolute(path)] = true
-	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 {
+	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 && guard.CanRestrict(path, 0o077) {
 		c.add(Finding{Severity: severity, Rule: RuleKeyMode, Subject: c.name(path),
 			Text: "can be read by others: expected mode 0600; \"chmod 600\" helps"})
 	}
@@ -135,7 +137,7 @@ func (c *checker) checkTree() {
 		if err != nil {
 			return nil // a link to nowhere
 		}
-		if e.Type()&fs.ModeSymlink == 0 && fi.Mode().Perm()&0o002 != 0 && fi.Mode()&fs.ModeSticky == 0 && hasModes {
+		if e.Type()&fs.ModeSymlink == 0 && fi.Mode().Perm()&0o002 != 0 && fi.Mode()&fs.ModeSticky == 0 {
 			if writable++; writable == 1 {
 				first = c.name(path)
 			}
@@ -148,7 +150,7 @@ func (c *checker) checkTree() {
 	if err != nil {
 		c.problem(".", RuleUnreadable, "can not be gone through: %v", reason(err))
 	}
-	if writable > 0 {
+	if writable > 0 && guard.CanRestrict(filepath.Join(c.dir, filepath.FromSlash(first)), 0o002) {
 		c.warning(first, RuleWritable, "can be changed by anybody, as can %d other files and folders: expected that only the owner can; \"chmod -R o-w\" on the directory", writable-1)
 	}
 }
