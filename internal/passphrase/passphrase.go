@@ -1,0 +1,134 @@
+// Package passphrase decides which passphrases may protect a root key. A key
+// file opens with exactly the bytes with which it was encrypted, so a passphrase
+// must be one that a prompt delivers: on any terminal, with any editor's file, in
+// twenty years.
+package passphrase
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+
+	"peerlink/internal/textfile"
+)
+
+const (
+	// Min is the least number of characters, as for OpenSSL.
+	Min = 4
+	// Max is the largest number of bytes. A terminal of macOS takes 1023 in a line,
+	// one of Linux 4095, and OpenSSL's prompt 1023; what is longer is cut without a
+	// word. Less than that, so that nothing that was cut is accepted.
+	Max = 1000
+)
+
+// A Given passphrase is what somebody has given to open a key.
+type Given struct {
+	// Text is the passphrase as a prompt delivers it, nil if that is not known.
+	Text []byte
+	// Err tells why Text is nil.
+	Err error
+	// raw are the bytes of the first line of the file, if they are others than
+	// Text. Earlier versions took these.
+	raw []byte
+}
+
+// FromFile returns the passphrase in the first line of a file. Byte order marks
+// and UTF-16, which Windows writes, are not part of it.
+func FromFile(data []byte) (*Given, error) {
+	var g Given
+	raw := firstLine(data)
+	text, err := textfile.Decode(data)
+	if err != nil {
+		g.Err = fmt.Errorf("passphrase file: %w", err)
+	} else {
+		g.Text = firstLine(text)
+	}
+	if len(raw) == 0 || err == nil && len(g.Text) == 0 {
+		return nil, errors.New("the first line of the passphrase file is empty: expected the passphrase there")
+	}
+	if !bytes.Equal(raw, g.Text) {
+		g.raw = raw
+	}
+	return &g, nil
+}
+
+func firstLine(data []byte) []byte {
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	return bytes.TrimSuffix(line, []byte("\r"))
+}
+
+// Candidates returns the passphrases to try, the likeliest first: the text, the
+// text in the normal forms of Unicode (one keyboard sends é as one character,
+// another one as two), and what earlier versions read from the file.
+func (g *Given) Candidates() [][]byte {
+	var all [][]byte
+	add := func(pass []byte) {
+		same := func(other []byte) bool { return bytes.Equal(pass, other) }
+		if len(pass) > 0 && !slices.ContainsFunc(all, same) {
+			all = append(all, pass)
+		}
+	}
+	add(g.Text)
+	if utf8.Valid(g.Text) && len(g.Text) <= Max {
+		add(norm.NFC.Bytes(g.Text))
+		add(norm.NFD.Bytes(g.Text))
+	}
+	add(g.raw)
+	return all
+}
+
+// Typeable checks that a prompt delivers the passphrase, byte for byte.
+func (g *Given) Typeable() error {
+	if g.Err != nil {
+		return g.Err
+	}
+	return Check(g.Text)
+}
+
+// Check checks that a passphrase can be typed, so that a prompt delivers it byte
+// for byte: a terminal acts upon control characters instead, sends UTF-8, and cuts
+// long lines.
+func Check(pass []byte) error {
+	if len(pass) > Max {
+		return fmt.Errorf("the passphrase has %d bytes: expected at most %d, since prompts cut longer ones", len(pass), Max)
+	}
+	if !utf8.Valid(pass) {
+		return errors.New("the passphrase is not text in UTF-8, and could never be typed: expected letters, digits, spaces and signs; a file must be saved as UTF-8")
+	}
+	if n := utf8.RuneCount(pass); n < Min {
+		return fmt.Errorf("the passphrase has %d characters; at least %d are needed, and 20 or more are wise", n, Min)
+	}
+	for _, r := range string(pass) {
+		switch {
+		case unicode.IsControl(r):
+			return fmt.Errorf("the passphrase has a control character in it (%U), which no prompt delivers: expected letters, digits, spaces and signs", r)
+		case r == utf8.RuneError || !unicode.IsGraphic(r):
+			return fmt.Errorf("the passphrase has a character in it that can not be seen (%U), and that nobody would type: expected letters, digits, spaces and signs", r)
+		}
+	}
+	return nil
+}
+
+// Warnings tells what can make it hard to type the passphrase again.
+func Warnings(pass []byte) []string {
+	var all []string
+	text := string(pass)
+	first, _ := utf8.DecodeRuneInString(text)
+	last, _ := utf8.DecodeLastRuneInString(text)
+	if unicode.IsSpace(first) || unicode.IsSpace(last) {
+		all = append(all, "The passphrase begins or ends with a space, which is part of it and which nobody sees on paper.")
+	}
+	if slices.ContainsFunc([]rune(text), func(r rune) bool { return r != ' ' && unicode.IsSpace(r) }) {
+		all = append(all, "The passphrase has a space in it that is not the one of the space bar.")
+	}
+	if !norm.NFC.IsNormal(pass) || !norm.NFD.IsNormal(pass) {
+		all = append(all, "The passphrase has letters with accents, or others that Unicode writes in two ways. Another keyboard may\n"+
+			"send the other one: peerlink then tries both, OpenSSL and other programs do not.")
+	}
+	return all
+}
