@@ -69,10 +69,38 @@ func (d *Dir) lock(ctx context.Context) (unlock func(), err error) {
 // ReplaceKeyFile puts a newly encrypted root key in the place of an old one.
 // The new file is read back, and has to pass check, before the old one goes.
 func ReplaceKeyFile(path string, pem []byte, check func(pem []byte) error) error {
-	return durable.ReplaceChecked(path, pem, 0o600, func(written []byte) error {
+	if err := CheckReplaceable(path); err != nil {
+		return err
+	}
+	err := durable.ReplaceChecked(path, pem, 0o600, func(written []byte) error {
 		if err := check(written); err != nil {
-			return fmt.Errorf("the new key file can not be opened, the old one stays: %w", err)
+			return fmt.Errorf("the new key file can not be opened: %w", err)
 		}
 		return nil
 	})
+	if errors.Is(err, durable.ErrUnsynced) {
+		return fmt.Errorf("the root key %s has its new passphrase, but after a power cut it may have the old one again: %w", path, err)
+	}
+	if err != nil {
+		return fmt.Errorf("the root key %s is as it was, with its old passphrase: %w", path, err)
+	}
+	return nil
+}
+
+// CheckReplaceable checks that nothing of an old key file is left where
+// [ReplaceKeyFile] puts a new one in its place: a file with several names (hard
+// links) would stay, with its old passphrase, under the others.
+func CheckReplaceable(path string) error {
+	file, err := durable.Target(path)
+	if err != nil {
+		return err
+	}
+	fi, err := os.Stat(file)
+	if err != nil {
+		return nil // whoever opens it says what is wrong
+	}
+	if n := durable.Links(fi); n > 1 {
+		return fmt.Errorf("the file %s has %d names (hard links), and would keep its old passphrase under the others: remove those first (\"find DIR -samefile %s\" finds them)", file, n, file)
+	}
+	return nil
 }

@@ -24,12 +24,18 @@ import (
 var ErrExists = errors.New("there is a node already")
 
 // WriteKeyFile puts a new root key, encrypted and in PEM, where nothing is yet.
-// A missing directory for it is made, readable by its owner only.
-func WriteKeyFile(path string, pem []byte) error {
+// A missing directory for it is made, readable by its owner only. The file is
+// read back, and has to pass check, before it gets its name.
+func WriteKeyFile(path string, pem []byte, check func(pem []byte) error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	err := durable.Create(path, pem, 0o600)
+	err := durable.CreateChecked(path, pem, 0o600, func(written []byte) error {
+		if err := check(written); err != nil {
+			return fmt.Errorf("%s does not read back as it was written, and was removed: %w", path, err)
+		}
+		return nil
+	})
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%s exists already; a root key is never overwritten", path)
 	}

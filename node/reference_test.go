@@ -84,7 +84,7 @@ func (ours) init(dir string, t nodetype.Type) error {
 		return err
 	}
 	encrypted := pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der})
-	if err := node.WriteKeyFile(node.DefaultKeyFile(dir), encrypted); err != nil {
+	if err := node.WriteKeyFile(node.DefaultKeyFile(dir), encrypted, func([]byte) error { return nil }); err != nil {
 		return err
 	}
 	o := node.InitOptions{Type: t, Servers: []string{"a.example.com:1234"}, Key: key}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/internal/durable"
 	"peerlink/node"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -147,6 +148,9 @@ func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, err
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
+	if _, err := durable.Target(path); err != nil {
+		return nil, err
+	}
 	pass, err := a.newPassphrase(ctx)
 	if err != nil {
 		return nil, err
@@ -161,9 +165,10 @@ func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, err
 	if err != nil {
 		return nil, err
 	}
-	if err := node.WriteKeyFile(path, pem); err != nil {
+	if err := node.WriteKeyFile(path, pem, opensWith(key, pass)); err != nil {
 		return nil, err
 	}
+	a.warnExposed(path)
 	return key, nil
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto"
 	"errors"
@@ -16,6 +17,7 @@ import (
 
 	"peerlink/internal/durable"
 	"peerlink/internal/guard"
+	"peerlink/internal/passphrase"
 	"peerlink/node"
 	"peerlink/node/keyshare"
 	"peerlink/node/pki"
@@ -36,6 +38,9 @@ the new one has been read back and opened. Copies of the old file, and shares
 made from it, still open with the old passphrase.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := node.CheckReplaceable(a.keyPath()); err != nil {
+				return err
+			}
 			key, err := a.rootKey(cmd.Context())
 			if err != nil {
 				return err
@@ -51,16 +56,10 @@ made from it, still open with the old passphrase.`,
 			if err != nil {
 				return err
 			}
-			err = node.ReplaceKeyFile(a.keyPath(), pem, func(pem []byte) error {
-				back, err := pki.DecodeKey(pem, func() ([]byte, error) { return pass, nil })
-				if err == nil && pki.Fingerprint(back.Public()) != pki.Fingerprint(key.Public()) {
-					err = errors.New("it holds another key")
-				}
-				return err
-			})
-			if err != nil {
+			if err := node.ReplaceKeyFile(a.keyPath(), pem, opensWith(key, pass)); err != nil {
 				return err
 			}
+			a.warnExposed(a.keyPath())
 			a.say("The root key %s has a new passphrase. Renew your backups of it.", a.keyPath())
 			return nil
 		},
@@ -115,6 +114,12 @@ func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, 
 		return err
 	}
 	defer clear(pass)
+	if pass == nil {
+		return fmt.Errorf("the root key %s is not encrypted: first give it a passphrase with \"peerlink key passphrase\"; the shares have the same", a.keyPath())
+	}
+	if err := passphrase.Check(pass); err != nil {
+		return fmt.Errorf("nobody could open the shares by typing: %w; first change it with \"peerlink key passphrase\"", err)
+	}
 	if err := d.CheckKey(key); err != nil {
 		return err
 	}
@@ -145,16 +150,6 @@ func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, 
 		"the files. Any %d of the %d restore the root key together with its passphrase, which is on none\n"+
 		"of them: keep that elsewhere. Then prove that it works: \"peerlink key drill\".", threshold, shares)
 	return nil
-}
-
-// rootKeyAndPassphrase opens the root key, and returns what has opened it.
-func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, error) {
-	pass, err := a.passphrase(ctx, "Passphrase of the root key "+a.keyPath()+": ")
-	if err != nil {
-		return nil, nil, err
-	}
-	key, err := a.rootKeyWith(func() ([]byte, error) { return append([]byte(nil), pass...), nil })
-	return key, pass, err
 }
 
 func (a *app) keyJoinCommand() *cobra.Command {
@@ -188,9 +183,10 @@ root-ca.crt in the node's directory.`,
 			if err != nil {
 				return err
 			}
-			if err := node.WriteKeyFile(out, pem); err != nil {
+			if err := node.WriteKeyFile(out, pem, opensWith(key, pass)); err != nil {
 				return err
 			}
+			a.warnExposed(out)
 			a.print("%s", out)
 			a.say("This is the root key of %s, with the passphrase that it had when it was split.", d.Identity())
 			return nil
@@ -219,18 +215,35 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 		return nil, nil, err
 	}
 	defer sealed.Wipe()
-	pass, err := a.passphrase(ctx, "Passphrase that the root key had when it was split: ")
+	given, err := a.passphrase(ctx, "Passphrase that the root key had when it was split: ")
 	if err != nil {
 		return nil, nil, err
 	}
-	key, err := sealed.Open(pass, d.Root().PublicKey)
+	defer given.Wipe()
+	key, pass, err := tryAll(given, func(pass []byte) (crypto.Signer, error) { return sealed.Open(pass, d.Root().PublicKey) })
 	if errors.Is(err, pki.ErrPassphrase) {
 		err = errors.New("the passphrase does not open the key in these shares: it is the one that the key had when it was split")
 	}
-	if err == nil {
-		err = d.CheckKey(key)
+	if err != nil {
+		return nil, nil, err
 	}
-	return key, pass, err
+	return key, a.typeable(given, pass), d.CheckKey(key)
+}
+
+// typeable returns the passphrase for a restored key: what has opened the shares
+// or, if no prompt delivers that (earlier versions took byte order marks for a part
+// of it), the text in the passphrase file.
+func (a *app) typeable(given *passphrase.Given, opened []byte) []byte {
+	err := passphrase.Check(opened)
+	if err == nil {
+		return opened
+	}
+	if text, err := given.Typeable(); err == nil {
+		a.say("These shares open with all bytes of the passphrase file only; a key restored from them has the text of its first line as passphrase.")
+		return bytes.Clone(text)
+	}
+	a.say("%s Nobody can type this passphrase: %v.\nChange it with \"peerlink key passphrase\" once the key is restored, and make new shares.", a.red("Warning:"), err)
+	return opened
 }
 
 func shareFiles(files []string) ([]*keyshare.Share, error) {

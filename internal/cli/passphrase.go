@@ -7,15 +7,17 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/sethvargo/go-diceware/diceware"
 	passwordvalidator "github.com/wagslane/go-password-validator"
 
 	"peerlink/internal/guard"
+	"peerlink/internal/passphrase"
 )
 
 const (
-	// minPassphrase is the least that OpenSSL accepts.
+	// minPassphrase is the least number of characters, as for OpenSSL.
 	minPassphrase = 4
 	// dicewareWords makes a generated passphrase, 12.9 bits for each word.
 	dicewareWords = 6
@@ -27,25 +29,41 @@ const (
 	guessesPerSecond = 1e5
 )
 
-// newPassphrase gets the passphrase of a new root key file; typed ones twice.
+// newPassphrase gets the passphrase of a new root key file; typed ones twice. It
+// is one that can be typed.
 func (a *app) newPassphrase(ctx context.Context) ([]byte, error) {
-	var pass []byte
-	var err error
-	if a.passphraseFile != "" {
-		pass, err = a.readPassphrase()
-	} else {
-		pass, err = a.choosePassphrase(ctx)
-	}
+	pass, err := a.typeablePassphrase(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if len(pass) < minPassphrase {
-		return nil, fmt.Errorf("the passphrase has %d characters; at least %d are needed, and 20 or more are wise", len(pass), minPassphrase)
+	if n := utf8.RuneCount(pass); n < minPassphrase {
+		return nil, fmt.Errorf("the passphrase has %d characters; at least %d are needed, and 20 or more are wise", n, minPassphrase)
+	}
+	for _, warning := range passphrase.Warnings(pass) {
+		a.say("%s %s", a.red("Warning:"), warning)
 	}
 	if bits := entropy(pass); bits < weakBits {
 		a.say("%s This passphrase is weak: who steals the key file finds it in %s, or sooner.\nChange it with \"peerlink key passphrase\".", a.red("Warning:"), crackTime(bits))
 	}
 	return pass, nil
+}
+
+func (a *app) typeablePassphrase(ctx context.Context) ([]byte, error) {
+	if a.passphraseFile == "" {
+		pass, err := a.choosePassphrase(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return pass, passphrase.Check(pass)
+	}
+	given, err := a.readPassphrase()
+	if err != nil {
+		return nil, err
+	}
+	if given.Converted() {
+		a.say("The passphrase file is not in plain UTF-8. The passphrase is the text of its first line, as it would be typed.")
+	}
+	return given.Typeable()
 }
 
 // choosePassphrase lets a person choose: a generated passphrase, or their own.

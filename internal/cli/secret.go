@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"errors"
@@ -9,11 +10,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"peerlink/internal/guard"
+	"peerlink/internal/passphrase"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -37,34 +40,88 @@ func (a *app) keyPath() string {
 
 // rootKey opens the root key, asking for its passphrase if there is a terminal.
 func (a *app) rootKey(ctx context.Context) (crypto.Signer, error) {
-	return a.rootKeyWith(func() ([]byte, error) {
-		return a.passphrase(ctx, "Passphrase of the root key "+a.keyPath()+": ")
-	})
+	key, pass, err := a.rootKeyAndPassphrase(ctx)
+	clear(pass)
+	return key, err
 }
 
-// rootKeyWith opens the root key with a passphrase that is got when it is needed.
-func (a *app) rootKeyWith(passphrase func() ([]byte, error)) (crypto.Signer, error) {
+// rootKeyAndPassphrase opens the root key, and returns what has opened it: nil if
+// the key is not encrypted.
+func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, error) {
 	guard.Process()
 	path := a.keyPath()
 	data, err := readBounded(path, maxSecretFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no root key at %s: name the file with --key", path)
+		return nil, nil, fmt.Errorf("there is no root key at %s: name the file with --key", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("root key: %w", err)
+		return nil, nil, fmt.Errorf("root key: %w", err)
 	}
 	defer clear(data)
 	if err := guard.CheckFile(path); err != nil {
-		return nil, fmt.Errorf("root key: %w", err)
+		return nil, nil, fmt.Errorf("root key: %w", err)
 	}
-	key, err := pki.DecodeKey(data, passphrase)
+	var given *passphrase.Given
+	key, err := pki.DecodeKey(data, func() (pass []byte, err error) {
+		given, err = a.passphrase(ctx, "Passphrase of the root key "+path+": ")
+		return nil, cmp.Or(err, errAsked)
+	})
+	var pass []byte
+	if errors.Is(err, errAsked) {
+		defer given.Wipe()
+		key, pass, err = tryAll(given, func(pass []byte) (crypto.Signer, error) {
+			return pki.DecodeKey(data, func() ([]byte, error) { return pass, nil })
+		})
+	}
 	if errors.Is(err, pki.ErrPassphrase) {
-		return nil, fmt.Errorf("the passphrase does not open the root key %s: check it and try again", path)
+		return nil, nil, fmt.Errorf("the passphrase does not open the root key %s: check it and try again", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("root key %s: %w", path, err)
+		return nil, nil, fmt.Errorf("root key %s: %w", path, err)
 	}
-	return key, nil
+	if err := passphrase.Check(pass); err != nil {
+		a.say("%s %s opens, but not for somebody who types: %v.\nChange its passphrase with \"peerlink key passphrase\".", a.red("Warning:"), path, err)
+	}
+	return key, pass, nil
+}
+
+// errAsked ends the decoding of a key when it is known to be encrypted.
+var errAsked = errors.New("passphrase was asked for")
+
+// tryAll opens something with the first candidate of a passphrase that opens it,
+// which it returns. The error wraps [pki.ErrPassphrase] if none does.
+func tryAll(given *passphrase.Given, open func(pass []byte) (crypto.Signer, error)) (crypto.Signer, []byte, error) {
+	for _, pass := range given.Candidates() {
+		key, err := open(pass)
+		if err == nil {
+			return key, bytes.Clone(pass), nil
+		}
+		if !errors.Is(err, pki.ErrPassphrase) {
+			return nil, nil, err
+		}
+	}
+	return nil, nil, pki.ErrPassphrase
+}
+
+// opensWith returns a check of a new key file: what was read back from the disk
+// must open with the passphrase as a prompt delivers it, and hold the key.
+func opensWith(key crypto.Signer, pass []byte) func(pem []byte) error {
+	return func(pem []byte) error {
+		back, err := pki.DecodeKey(pem, func() ([]byte, error) { return pass, nil })
+		if err == nil && pki.Fingerprint(back.Public()) != pki.Fingerprint(key.Public()) {
+			err = errors.New("it holds another key")
+		}
+		return err
+	}
+}
+
+// warnExposed tells when others can read a new key file, since it is on a medium
+// that keeps no file modes.
+func (a *app) warnExposed(path string) {
+	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
+		a.say("%s This medium keeps no file modes: while it is connected, other users of this machine can read\n%s (mode %v), and try passphrases. Mount it with the option umask=077 to prevent that.",
+			a.red("Warning:"), path, fi.Mode().Perm())
+	}
 }
 
 // nodeKey opens the root key and checks that it is the node's.
@@ -77,17 +134,18 @@ func (a *app) nodeKey(ctx context.Context, d *node.Dir) (crypto.Signer, error) {
 }
 
 // passphrase gets an existing passphrase: from the file, or from the terminal.
-func (a *app) passphrase(ctx context.Context, prompt string) ([]byte, error) {
+func (a *app) passphrase(ctx context.Context, prompt string) (*passphrase.Given, error) {
 	if a.passphraseFile != "" {
 		return a.readPassphrase()
 	}
-	return a.askSecret(ctx, prompt)
+	line, err := a.askSecret(ctx, prompt)
+	return &passphrase.Given{Text: line}, err
 }
 
 // readPassphrase reads the passphrase from the file that is named for it. Every
 // passphrase comes from here or from askSecret, which therefore protect the
 // process before there is one in its memory.
-func (a *app) readPassphrase() ([]byte, error) {
+func (a *app) readPassphrase() (*passphrase.Given, error) {
 	guard.Process()
 	var data []byte
 	var err error
@@ -99,12 +157,11 @@ func (a *app) readPassphrase() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("passphrase file: %w", err)
 	}
-	line, _, _ := bytes.Cut(data, []byte("\n"))
-	line = bytes.TrimSuffix(line, []byte("\r"))
-	if len(line) == 0 {
-		return nil, fmt.Errorf("the first line of the passphrase file %s is empty: expected the passphrase there", a.passphraseFile)
+	given, err := passphrase.FromFile(data)
+	if err != nil {
+		return nil, fmt.Errorf("passphrase file %s: %w", a.passphraseFile, err)
 	}
-	return line, nil
+	return given, nil
 }
 
 var errNoTerminal = errors.New("there is no terminal to ask for the passphrase: give it with --passphrase-file (- for standard input)")

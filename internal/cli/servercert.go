@@ -186,6 +186,9 @@ func absent(paths ...string) error {
 	for _, p := range paths {
 		switch _, err := os.Lstat(p); {
 		case err == nil:
+			if _, err := durable.Target(p); err != nil {
+				return err
+			}
 			return fmt.Errorf("%s exists already: choose another name or remove it", p)
 		case !errors.Is(err, fs.ErrNotExist):
 			return err

@@ -17,14 +17,10 @@ import (
 	"peerlink/internal/textfile"
 )
 
-const (
-	// Min is the least number of characters, as for OpenSSL.
-	Min = 4
-	// Max is the largest number of bytes. A terminal of macOS takes 1023 in a line,
-	// one of Linux 4095, and OpenSSL's prompt 1023; what is longer is cut without a
-	// word. Less than that, so that nothing that was cut is accepted.
-	Max = 1000
-)
+// Max is the largest number of bytes. A terminal of macOS takes 1023 in a line, one
+// of Linux 4095, and OpenSSL's prompt 1023; what is longer is cut without a word.
+// Less than that, so that nothing that was cut is accepted.
+const Max = 1000
 
 // A Given passphrase is what somebody has given to open a key.
 type Given struct {
@@ -49,7 +45,7 @@ func FromFile(data []byte) (*Given, error) {
 		g.Text = firstLine(text)
 	}
 	if len(raw) == 0 || err == nil && len(g.Text) == 0 {
-		return nil, errors.New("the first line of the passphrase file is empty: expected the passphrase there")
+		return nil, errors.New("the first line is empty: expected the passphrase there")
 	}
 	if !bytes.Equal(raw, g.Text) {
 		g.raw = raw
@@ -82,12 +78,23 @@ func (g *Given) Candidates() [][]byte {
 	return all
 }
 
-// Typeable checks that a prompt delivers the passphrase, byte for byte.
-func (g *Given) Typeable() error {
+// Typeable returns the passphrase as a prompt delivers it, byte for byte, or an
+// error if none does.
+func (g *Given) Typeable() ([]byte, error) {
 	if g.Err != nil {
-		return g.Err
+		return nil, g.Err
 	}
-	return Check(g.Text)
+	return g.Text, Check(g.Text)
+}
+
+// Converted reports whether the file holds other bytes than the passphrase: a
+// byte order mark, or UTF-16.
+func (g *Given) Converted() bool { return g.Err == nil && g.raw != nil }
+
+// Wipe overwrites the passphrase.
+func (g *Given) Wipe() {
+	clear(g.Text)
+	clear(g.raw)
 }
 
 // Check checks that a passphrase can be typed, so that a prompt delivers it byte
@@ -99,9 +106,6 @@ func Check(pass []byte) error {
 	}
 	if !utf8.Valid(pass) {
 		return errors.New("the passphrase is not text in UTF-8, and could never be typed: expected letters, digits, spaces and signs; a file must be saved as UTF-8")
-	}
-	if n := utf8.RuneCount(pass); n < Min {
-		return fmt.Errorf("the passphrase has %d characters; at least %d are needed, and 20 or more are wise", n, Min)
 	}
 	for _, r := range string(pass) {
 		switch {

@@ -82,7 +82,7 @@ func makeWorld(t *testing.T) *world {
 	for _, kind := range nodetype.All {
 		n := nodetest.NewWithKey(t, filepath.Join(worldDir, kind.Short()), kind, "stomp.example.com:1234", otherKey(t))
 		nodes[kind], w.dirs[kind], w.ids[kind], w.keys[n.Identity().ID] = n, n.Path(), n.Identity().ID, n.Key
-		if err := node.WriteKeyFile(n.DefaultKeyFile(), keyFile); err != nil {
+		if err := node.WriteKeyFile(n.DefaultKeyFile(), keyFile, func([]byte) error { return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"peerlink/node/pki"
+)
+
+// An owner keeps a root key, with the real binary.
+type owner struct {
+	t    *testing.T
+	bin  string
+	home string // what follows is relative to it
+}
+
+func newOwner(t *testing.T) *owner {
+	return &owner{t, filepath.Join(build(t), "peerlink"+exe()), t.TempDir()}
+}
+
+func (o *owner) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(o.home, name)
+}
+
+func (o *owner) write(name string, data []byte) {
+	o.t.Helper()
+	if err := os.WriteFile(o.path(name), data, 0o600); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *owner) read(name string) string {
+	o.t.Helper()
+	data, err := os.ReadFile(o.path(name))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return string(data)
+}
+
+// run runs peerlink in the owner's home, and returns all that it prints.
+func (o *owner) run(args ...string) (string, error) {
+	c := exec.Command(o.bin, args...)
+	c.Dir = o.home
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
+
+// does runs a command that must succeed.
+func (o *owner) does(args ...string) string {
+	o.t.Helper()
+	out, err := o.run(args...)
+	if err != nil {
+		o.t.Fatalf("peerlink %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// can not run a command, and is told why.
+func (o *owner) cannot(why string, args ...string) {
+	o.t.Helper()
+	if out, err := o.run(args...); err == nil || !strings.Contains(out, why) {
+		o.t.Errorf("peerlink %s: %v\n%s\nwant an error with %q", strings.Join(args, " "), err, out, why)
+	}
+}
+
+func (o *owner) makesNode(key, passFile string) {
+	o.t.Helper()
+	o.does("-C", "node", "init", "creditors-agent", "--server", "ca.example.com:1234", "--key-type", "p256", "--key", key, "--passphrase-file", passFile)
+}
+
+// powershell is a file as ">" of PowerShell 5 writes it.
+func powershell(text string) []byte {
+	data := []byte{0xff, 0xfe}
+	for _, u := range utf16.Encode([]rune(text + "\r\n")) {
+		data = append(data, byte(u), byte(u>>8))
+	}
+	return data
+}
+
+// With whatever a passphrase file was made when a secret is set, the key then opens
+// with what a person types who reads that file; and where nobody can type it,
+// nothing is set.
+func TestPassphraseFiles(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	const pass, second = "correct hörse battery", "another much longer passphrase"
+	o.write("typed", []byte(pass))
+	o.write("typed2", []byte(second))
+	o.write("utf16", powershell(pass))
+	o.write("mark", []byte("\ufeff"+second+"\r\n"))
+	for name, text := range map[string]string{
+		"nul": "correct\x00horse", "control": "correct\x1b[Dhorse", "latin1": "correct h\xf6rse", "invisible": "correct\u200bhorse",
+	} {
+		o.write(name, []byte(text+"\n"))
+		o.cannot("passphrase", "-C", "node", "init", "creditors-agent", "--server", "ca.example.com:1234", "--passphrase-file", name)
+		if _, err := os.Lstat(o.path("node")); err == nil {
+			t.Errorf("passphrase file %s: a node was made", name)
+		}
+	}
+
+	o.makesNode("key", "utf16")
+	for _, file := range []string{"typed", "utf16"} {
+		o.does("-C", "node", "key", "drill", "--key", "key", "--passphrase-file", file)
+	}
+	if out := o.does("-C", "node", "key", "split", "--shares", "2", "--threshold", "2", "--text", "--out", "pages", "--key", "key", "--passphrase-file", "utf16"); strings.Contains(out, "Warning") {
+		t.Error(out)
+	}
+	shares := []string{"pages/share-1-of-2.txt", "pages/share-2-of-2.txt"}
+	o.does(append([]string{"-C", "node", "key", "join", "--out", "joined", "--passphrase-file", "utf16"}, shares...)...)
+	o.does("-C", "node", "key", "drill", "--key", "joined", "--passphrase-file", "typed")
+
+	out := o.does("-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "utf16", "--new-passphrase-file", "mark")
+	if !strings.Contains(out, "as it would be typed") {
+		t.Errorf("nothing is said of the byte order mark:\n%s", out)
+	}
+	o.does("-C", "node", "key", "drill", "--key", "key", "--passphrase-file", "typed2")
+	o.cannot("control character", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "typed2", "--new-passphrase-file", "control")
+	o.does("-C", "node", "key", "drill", "--key", "key", "--passphrase-file", "typed2")
+
+	// The other keyboard: é as two characters.
+	o.write("decomposed", []byte("correct ho\u0308rse battery"))
+	o.does("-C", "node", "key", "drill", "--key", "joined", "--passphrase-file", "decomposed")
+	if out := o.does("-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "typed2", "--new-passphrase-file", "typed"); !strings.Contains(out, "accents") {
+		t.Errorf("nothing is said of the two forms of ö:\n%s", out)
+	}
+}
+
+// Keys that earlier versions encrypted with a byte order mark, or with UTF-16, still
+// open with the same file; the owner is told, makes no shares of them that nobody
+// can open by typing, and is helped by the same file.
+func TestUntypeableKeys(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.write("typed", []byte("correct horse"))
+	o.makesNode("typed.key", "typed")
+	key, err := pki.DecodeKey([]byte(o.read("typed.key")), func() ([]byte, error) { return []byte("correct horse"), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{"mark": []byte("\ufeffcorrect horse\r\n"), "utf16": powershell("correct horse")}
+	for name, file := range files {
+		o.write(name, file)
+		old, _, _ := bytes.Cut(file, []byte("\n"))
+		pem, err := pki.EncodeEncryptedKey(key, bytes.TrimSuffix(old, []byte("\r")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.write("old.key", pem)
+		o.cannot("does not open", "-C", "node", "key", "drill", "--key", "old.key", "--passphrase-file", "typed")
+		if out := o.does("-C", "node", "key", "drill", "--key", "old.key", "--passphrase-file", name); !strings.Contains(out, "key passphrase") {
+			t.Errorf("%s: the owner is not told:\n%s", name, out)
+		}
+		o.cannot("nobody could open the shares by typing", "-C", "node", "key", "split", "--shares", "2", "--threshold", "2", "--key", "old.key", "--passphrase-file", name)
+		o.does("-C", "node", "key", "passphrase", "--key", "old.key", "--passphrase-file", name, "--new-passphrase-file", name)
+		o.does("-C", "node", "key", "drill", "--key", "old.key", "--passphrase-file", "typed")
+	}
+}
+
+// A key that is named by a symbolic link is changed where it is. One with a second
+// name is not changed, since its old passphrase would stay good under that.
+func TestPassphraseThroughLink(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.write("pass", []byte("correct horse"))
+	o.write("pass2", []byte("another much longer passphrase"))
+	if err := os.Mkdir(o.path("stick"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o.makesNode("stick/root-ca.key", "pass")
+	link := o.path("node/private/root-ca.key")
+	if err := os.Mkdir(filepath.Dir(link), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(o.path("stick/root-ca.key"), link); err != nil {
+		t.Skipf("no symbolic links here: %v", err)
+	}
+	o.does("-C", "node", "key", "passphrase", "--passphrase-file", "pass", "--new-passphrase-file", "pass2")
+	for _, folder := range []string{"stick", "node/private"} {
+		entries, err := os.ReadDir(o.path(folder))
+		if err != nil || len(entries) != 1 {
+			t.Errorf("%s has %v, %v", folder, entries, err)
+		}
+	}
+	if fi, err := os.Lstat(link); err != nil || fi.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("the link is %v, %v", fi, err)
+	}
+	o.does("-C", "node", "key", "drill", "--key", "stick/root-ca.key", "--passphrase-file", "pass2")
+	o.cannot("does not open", "-C", "node", "key", "drill", "--key", "stick/root-ca.key", "--passphrase-file", "pass")
+
+	if err := os.Link(o.path("stick/root-ca.key"), o.path("stick/backup.key")); err != nil {
+		t.Skipf("no hard links here: %v", err)
+	}
+	if exe() == "" {
+		o.cannot("2 names", "-C", "node", "key", "passphrase", "--passphrase-file", "pass2", "--new-passphrase-file", "pass")
+		o.does("-C", "node", "key", "drill", "--passphrase-file", "pass2")
+	}
+
+	// The stick is not connected: the link leads to nothing, and stays.
+	if err := os.Rename(o.path("stick"), o.path("away")); err != nil {
+		t.Fatal(err)
+	}
+	o.cannot("connect the medium", "-C", "node", "key", "passphrase", "--passphrase-file", "pass2", "--new-passphrase-file", "pass")
+	o.cannot("connect the medium", "-C", "other", "init", "creditors-agent", "--server", "ca.example.com:1234", "--key", link, "--passphrase-file", "pass")
+}
