@@ -4,7 +4,7 @@
 //	GET /            a page for people
 //	GET /links       the same in JSON ([Links])
 //	GET /metrics     for Prometheus
-//	GET /healthz     200 while the service is alive
+//	GET /healthz     200 while the service goes on; 503 if a part of it hangs
 //	GET /readyz      200 while it serves all peers; else 503 and why
 //	GET /log-level   the log level
 //	PUT /log-level   changes it: error, warning, info or debug
@@ -47,8 +47,13 @@ type Config struct {
 	// BrokerTrouble says why the broker can not be used; nil if it can be. It must
 	// not block.
 	BrokerTrouble func() error
-	Level         *slog.LevelVar
-	Log           *slog.Logger
+	// Stalled returns an error while something in the service hangs, which being
+	// started again may help against.
+	Stalled func() error
+	// LogDropped returns how many records of the log were dropped; nil if none are.
+	LogDropped func() uint64
+	Level      *slog.LevelVar
+	Log        *slog.Logger
 }
 
 // Bounds of the server.

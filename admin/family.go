@@ -34,6 +34,7 @@ var families = []struct{ name, kind, help string }{
 	{"peerlink_bundle_fetches_total", counter, "Looks for a newer info-bundle where the peer publishes it."},
 	{"peerlink_bundle_fetch_failures_total", counter, "Looks for a newer info-bundle in which something went wrong."},
 	{"peerlink_connections_rejected_total", counter, "Connections ended before they belonged to a peer."},
+	{"peerlink_log_records_dropped_total", counter, "Records of the log that nobody has read in time, or that could not be written."},
 	{"peerlink_certificate_expiry_timestamp_seconds", gauge, "When the first certificate in this role ends, in Unix time."},
 	{"peerlink_queue_messages", gauge, "Messages in the queue."},
 	{"peerlink_queue_set_aside_messages", gauge, "Messages of the queue that are set aside."},

@@ -67,10 +67,21 @@ func (s *Server) getLinks(w http.ResponseWriter, r *http.Request) {
 }
 
 // health asks for the status, which takes every lock there is: a service that
-// hangs does not answer.
+// hangs does not answer, or says what hangs.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	s.cfg.Status()
+	if err := s.stalled(); err != nil {
+		text(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
 	text(w, http.StatusOK, "alive")
+}
+
+func (s *Server) stalled() error {
+	if s.cfg.Stalled == nil {
+		return nil
+	}
+	return s.cfg.Stalled()
 }
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {

@@ -41,6 +41,9 @@ func (s *Server) links(ctx context.Context) Links {
 	if err := s.cfg.BrokerTrouble(); err != nil {
 		l.Troubles = append(l.Troubles, err.Error())
 	}
+	if err := s.stalled(); err != nil {
+		l.Troubles = append(l.Troubles, err.Error())
+	}
 	if s.cfg.Queues != nil {
 		stats, err := s.cfg.Queues(ctx)
 		if err != nil {

@@ -17,6 +17,9 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	e.service(&l)
 	e.peers(&l)
 	e.queues(&l)
+	if s.cfg.LogDropped != nil {
+		e.counter("peerlink_log_records_dropped_total", s.cfg.LogDropped())
+	}
 	e.process()
 	e.write(w)
 }

@@ -92,6 +92,13 @@ func (c *Certificate) renewal() <-chan struct{} {
 // inUse reports whether leaf is the certificate that is in use now.
 func (c *Certificate) inUse(leaf *x509.Certificate) bool { return c.current.Load().Leaf.Equal(leaf) }
 
+// forget makes the next reload read the files, whether they have changed or not.
+func (c *Certificate) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stamp, c.bad = [2]node.FileStamp{}, false
+}
+
 func (c *Certificate) load() (*tls.Certificate, error) {
 	certPEM, certErr := os.ReadFile(c.certFile)
 	keyPEM, keyErr := os.ReadFile(c.keyFile)

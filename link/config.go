@@ -20,6 +20,7 @@ type Config struct {
 
 	Log     *slog.Logger     // discarded if nil
 	Serving func()           // called once, when the links are being kept; may be nil
+	Recheck <-chan struct{}  // with each value, everything is looked at again now; may be nil
 	Now     func() time.Time // the time of day, by which certificates and timestamps are judged; time.Now
 
 	// The queues that lead to a peer.

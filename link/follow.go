@@ -104,6 +104,13 @@ func (f *follower) due(cfg Follow) bool {
 	return !f.busy && (!now.Before(f.routine) || f.failing && !now.Before(f.retry))
 }
 
+// hurry makes a fetch due now.
+func (f *follower) hurry() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.routine = time.Now()
+}
+
 // begin notes that a fetch is on its way. It returns what was last seen.
 func (f *follower) begin() map[string]sighting {
 	f.mu.Lock()

@@ -48,6 +48,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"peerlink/internal/pulse"
 	"peerlink/internal/repeats"
 	"peerlink/node"
 )
@@ -72,6 +73,7 @@ type Service struct {
 	started  time.Time
 	rejected rejections
 	trouble  atomic.Pointer[error] // see Trouble
+	scans    pulse.Pulse           // of the goroutine that scans
 
 	receiveOnly bool // see Receive
 

@@ -29,7 +29,9 @@ type peer struct {
 	applied *move      // what moved was then
 	trouble string     // the last problem reported, so as not to report it at each scan
 	missing int        // scans in a row that did not find the peer's directory
-	errand  *errand    // the last one for the peer, until its result has been used
+	// redeclare makes the next look at the peer declare its queues, known or not.
+	redeclare bool
+	errand    *errand // the last one for the peer, until its result has been used
 
 	mu       sync.Mutex // guards what follows
 	changed  chan struct{}

@@ -17,14 +17,19 @@ const maxMissing = 3
 func (s *Service) watch(ctx, connCtx context.Context) {
 	tick := time.NewTicker(s.cfg.PollInterval)
 	defer tick.Stop()
+	defer s.scans.Stop()
 	trouble := ""
 	for {
+		s.scans.Beat()
 		select {
 		case <-ctx.Done():
 			return
 		case p := <-s.settled:
 			s.settle(ctx, connCtx, p)
 			continue
+		case <-s.cfg.Recheck:
+			s.forget()
+			trouble = ""
 		case <-tick.C:
 		}
 		s.reloadCertificate()
@@ -52,6 +57,18 @@ func (s *Service) reloadCertificate() {
 		s.log.Error("the last good server certificate stays in use", "err", err)
 	case changed:
 		s.log.Info("new server certificate", "not_after", s.cfg.Certificate.serverChain().Leaf.NotAfter)
+	}
+}
+
+// forget makes the next scan look at everything as if for the first time. What is
+// wrong is reported again.
+func (s *Service) forget() {
+	s.log.Info("looking at everything again: server certificate, node's directory, queues, published info-bundles")
+	s.cfg.Certificate.forget()
+	s.manifest = nil
+	for _, p := range s.roster.all() {
+		p.stamp, p.trouble, p.redeclare = node.Stamp{}, "", true
+		p.follower.hurry()
 	}
 }
 
@@ -182,10 +199,11 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 	} else if err := np.Stomp.BundleURLsErr; err != nil {
 		log.Warn("the peer may not be found again when it moves", "err", err)
 	}
-	if old := p.state.Load(); old == nil || !equalQueue(old.queue, queue) {
+	if old := p.state.Load(); old == nil || !equalQueue(old.queue, queue) || p.redeclare {
 		if err := s.declare(ctx, p, queue); err != nil {
 			return err
 		}
+		p.redeclare = false
 	}
 	if !np.Active {
 		switch err := d.MarkActive(p.id); {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"peerlink/broker"
 )
@@ -133,7 +134,7 @@ func (s *Service) activePeer(id, queue string) (*peerState, error) {
 // returns when the peer is deactivated, or ctx is done.
 func (s *Service) watchOne(ctx context.Context, id string) error {
 	for {
-		if err := wait(ctx, s.cfg.PollInterval); err != nil {
+		if err := s.waitForPoll(ctx); err != nil {
 			return err
 		}
 		s.reloadCertificate()
@@ -142,4 +143,16 @@ func (s *Service) watchOne(ctx context.Context, id string) error {
 			return fmt.Errorf("%w: %s has been deactivated", ErrNotActive, id)
 		}
 	}
+}
+
+// waitForPoll waits until it is time for the next look, or one is asked for.
+func (s *Service) waitForPoll(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.cfg.Recheck:
+		s.log.Info("looking at the node's directory again")
+	case <-time.After(s.cfg.PollInterval):
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package link
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -103,6 +104,21 @@ var errNotServing = errors.New("the service is starting or stopping")
 func (s *Service) Trouble() error {
 	if err := s.trouble.Load(); err != nil {
 		return *err
+	}
+	return nil
+}
+
+// maxSilence is after how many intervals between two looks at the node's directory
+// [Service.Stalled] reports that there are none.
+const maxSilence = 30
+
+// Stalled returns an error if the service, though it is not stopping, has not looked
+// at the node's directory for [Config.PollInterval] times maxSilence. Failing
+// is no stall: the directory may be missing for a while. But a service that does not
+// even look would not notice a peer that is deactivated.
+func (s *Service) Stalled() error {
+	if d := s.scans.Silence(); d > maxSilence*s.cfg.PollInterval {
+		return fmt.Errorf("the node's directory has not been looked at for %v, something there does not answer", d.Round(time.Second))
 	}
 	return nil
 }

@@ -67,6 +67,21 @@ func (s *Store) Trouble() error {
 	return nil
 }
 
+// maxSilence is after what time without a turn of the writer [Store.Stalled] reports
+// it. A transaction of the largest size takes seconds on a slow disk.
+const maxSilence = 30 * time.Second
+
+// Stalled returns an error if the goroutine that writes hangs, as it does with a disk
+// that does not answer. Writing that fails is no stall: it is tried again.
+func (s *Store) Stalled() error { return s.stalledFor(maxSilence) }
+
+func (s *Store) stalledFor(limit time.Duration) error {
+	if d := s.writer.pulse.Silence(); d > limit {
+		return fmt.Errorf("a transaction of the message store has not ended for %v, the disk does not answer", d.Round(time.Second))
+	}
+	return nil
+}
+
 // Queues lists the names of all queues and inboxes.
 func (s *Store) Queues(ctx context.Context) ([]string, error) {
 	stats, err := s.Stats(ctx)

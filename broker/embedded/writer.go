@@ -11,6 +11,7 @@ import (
 
 	"peerlink/broker"
 	"peerlink/internal/bell"
+	"peerlink/internal/pulse"
 )
 
 const (
@@ -56,6 +57,8 @@ type writer struct {
 	closed bool
 
 	trouble atomic.Pointer[Trouble] // nil while writing works
+
+	pulse pulse.Pulse // of the goroutine
 
 	done chan struct{} // closed when the goroutine has ended
 	err  error         // why it could not write the last batch; valid after done
@@ -107,7 +110,9 @@ func (w *writer) run(life context.Context) {
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
 	var b batch
+	defer w.pulse.Stop()
 	for {
+		w.pulse.Beat()
 		select {
 		case <-life.Done():
 		case <-w.wake:
@@ -140,6 +145,7 @@ func (w *writer) write(life context.Context, b batch) error {
 	var t *tx
 	var err error
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		w.pulse.Beat()
 		last := life.Err() != nil
 		if t, err = w.attempt(b.ops); err == nil {
 			w.recovered()

@@ -29,6 +29,7 @@ type server struct {
 	state     string
 	cert, key string
 	broker    []string // flags for another broker than the embedded one
+	stderr    *os.File // of the process; by default a file, see log
 	process   *exec.Cmd
 	exited    chan error
 }
@@ -63,6 +64,9 @@ func (s *server) start() {
 	}
 	defer log.Close()
 	s.process.Stderr = log
+	if s.stderr != nil {
+		s.process.Stderr = s.stderr
+	}
 	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)
 	}

@@ -27,6 +27,8 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, state string, 
 	log := cfg.Log
 	cfg.Serving = func() { tellManager(log, daemon.SdNotifyReady) }
 	service := link.New(cfg)
+	stalled := stalledCheck(service, cfg.Broker)
+	tells.Stalled = stalled
 	tells.Status, tells.BrokerTrouble, tells.Log, tells.Version = service.Status, cfg.Broker.Trouble, log, version
 	server, err := openAdmin(f, state, tells)
 	if err != nil {
@@ -37,7 +39,7 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, state string, 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(ctx, func() { tellManager(log, daemon.SdNotifyStopping) })()
-	go feedWatchdog(ctx, service, log)
+	go feedWatchdog(ctx, service, stalled, log)
 	// Until the links have ended it can be seen how they do.
 	adminCtx, closeAdmin := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeAdmin()

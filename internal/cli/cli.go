@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"peerlink/internal/logwriter"
 	"peerlink/node"
 )
 
@@ -45,7 +46,8 @@ type app struct {
 	passphraseFile string
 	kustomize      bool
 
-	running bool // the arguments were in order and the command has started
+	running bool                // the arguments were in order and the command has started
+	logs    []*logwriter.Writer // of a service
 }
 
 // Main runs the command line and returns the process's exit code.
@@ -53,6 +55,7 @@ func Main(args []string) int {
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	defer a.closeLogs()
 	return a.run(ctx, append(commandName(os.Args[0]), args...))
 }
 
@@ -204,6 +207,9 @@ func (a *app) print(format string, args ...any) {
 }
 
 func isTerminal(w any) bool {
+	if l, ok := w.(serviceOutput); ok {
+		w = l.file
+	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/url"
@@ -39,6 +38,8 @@ type serveFlags struct {
 	admin                 string
 	adminExposed          bool
 	limits                limitFlags
+
+	logDropped func() uint64
 }
 
 // claimSpread is how long a service on RabbitMQ takes until it sends from all
@@ -84,7 +85,9 @@ send rests until there is something: see the flags, and docs/security.md.
 Its exit code is 1 when it has failed, and 64 when it was started in the wrong
 way: starting it again does not help then.
 
-SIGTERM ends it in good order. SIGUSR1 changes the log level to debug, SIGUSR2
+SIGTERM ends it in good order. With SIGHUP it looks at everything again now: the
+server certificate, the node's directory, the queues, and the info-bundles that
+peers publish. SIGUSR1 changes the log level to debug, SIGUSR2
 back. It needs no root key, and refuses to run beside one that others can read.`,
 		Example: "  peerlink -C my-node serve --server-cert server.crt --server-key server.key",
 		Args:    noArgs,
@@ -140,16 +143,17 @@ func (a *app) nodedataURL(cmd *cobra.Command) error {
 }
 
 func (a *app) serve(ctx context.Context, f serveFlags) error {
-	log, level, err := newLogger(a.stderr, f.logLevel, f.logFormat)
+	log, level, err := a.newLogger(&a.stderr, f.logLevel, f.logFormat)
 	if err != nil {
 		return err
 	}
+	f.logDropped = a.logDropped
 	if err := f.checkAdmin(); err != nil {
 		return err
 	}
 	guard.Service()
 	obeyLevelSignals(ctx, level, log)
-	cfg := link.Config{Log: log}
+	cfg := link.Config{Log: log, Recheck: hangups(ctx)}
 	if cfg.Follow, err = f.follow.config(); err != nil {
 		return err
 	}
@@ -222,7 +226,7 @@ func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		return err
 	}
 	cfg.Log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", cfg.Listener.Addr().String(), "broker", "RabbitMQ")
-	tells := admin.Config{Level: level}
+	tells := admin.Config{Level: level, LogDropped: f.logDropped}
 	cfg.Log.Info("applications talk with RabbitMQ itself, there is no door for them here")
 	return errors.Join(runLinks(ctx, f, cfg, "", tells), cfg.Broker.Close())
 }
@@ -282,7 +286,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		}
 		doorErr <- err
 	}()
-	tells := admin.Config{Queues: store.Stats, Level: level}
+	tells := admin.Config{Queues: store.Stats, Level: level, LogDropped: f.logDropped}
 	err = runLinks(serviceCtx, f, cfg, state, tells)
 	closeDoor()
 	err = errors.Join(err, <-doorErr)
@@ -345,30 +349,4 @@ func lockState(state string) (unlock func(), err error) {
 		return nil, fmt.Errorf("another \"peerlink serve\" is running with the state folder %s", state)
 	}
 	return func() { l.Unlock() }, nil
-}
-
-// withoutNil leaves out the error of what has ended without one.
-func withoutNil(_ []string, attr slog.Attr) slog.Attr {
-	if attr.Value.Kind() == slog.KindAny && attr.Value.Any() == nil {
-		return slog.Attr{}
-	}
-	return attr
-}
-
-// newLogger makes the log, and what its level can be changed with.
-func newLogger(w io.Writer, level, format string) (*slog.Logger, *slog.LevelVar, error) {
-	l, err := admin.ParseLevel(level)
-	if err != nil {
-		return nil, nil, usagef("--log-level: %v", err)
-	}
-	v := new(slog.LevelVar)
-	v.Set(l)
-	o := &slog.HandlerOptions{Level: v, ReplaceAttr: withoutNil}
-	switch format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, o)), v, nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, o)), v, nil
-	}
-	return nil, nil, usagef("--log-format %q: expected text or json", format)
 }

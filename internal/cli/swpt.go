@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"os"
@@ -206,6 +207,8 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 		if err != nil {
 			return err
 		}
+		// What it reports when it ends.
+		a.openLog(&a.stderr, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) })
 		guard.Service()
 		b, err := rabbitmq.Open(s.broker, rabbitmq.Options{
 			Logger: log, Prefetch: s.clientBuffer, MaxPending: s.serverBuffer, ConnectTimeout: s.connectTimeout, ConfirmTimeout: s.confirmTimeout,
@@ -222,7 +225,7 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 			return err
 		}
 		return run(cmd.Context(), d, link.Config{
-			Dir: d, Broker: b, Log: log, Window: s.clientBuffer, HandshakeTimeout: s.handshakeTimeout, MaxConnsPerPeer: s.maxConns,
+			Dir: d, Broker: b, Log: log, Recheck: hangups(cmd.Context()), Window: s.clientBuffer, HandshakeTimeout: s.handshakeTimeout, MaxConnsPerPeer: s.maxConns,
 			// As with the reference, others keep the directory, and connections stay.
 			Follow: link.Follow{Off: true}, IdleTimeout: -1,
 		}, args)
@@ -281,7 +284,7 @@ func numberFrom(variable string, def float64) (float64, error) {
 // names that the reference gives them.
 func (a *app) swptLogger(level, format string) (*slog.Logger, error) {
 	if format != "json" {
-		log, _, err := newLogger(a.stdout, level, format)
+		log, _, err := a.newLogger(&a.stdout, level, format)
 		return log, err
 	}
 	l, err := admin.ParseLevel(level)
@@ -307,6 +310,8 @@ func (a *app) swptLogger(level, format string) (*slog.Logger, error) {
 		}
 		return withoutNil(groups, attr)
 	}
-	h := slog.NewJSONHandler(a.stdout, &slog.HandlerOptions{Level: l, ReplaceAttr: rename})
-	return slog.New(h).With("name", "peerlink"), nil
+	return a.openLog(&a.stdout, func(w io.Writer) slog.Handler {
+		h := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l, ReplaceAttr: rename})
+		return h.WithAttrs([]slog.Attr{slog.String("name", "peerlink")})
+	}), nil
 }

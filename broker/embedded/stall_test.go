@@ -1,0 +1,47 @@
+package embedded
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// A writer whose transaction does not end is noticed; one that only fails, or has
+// nothing to write, goes on.
+func TestStalled(t *testing.T) {
+	s, err := Open(filepath.Join(t.TempDir(), "messages.db"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	const limit = 4 * pollInterval
+	time.Sleep(2 * limit) // idle
+	if s.writer.pulse.Silence() > limit {
+		t.Errorf("an idle writer was silent for %v", s.writer.pulse.Silence())
+	}
+	hangs, goOn := make(chan struct{}), make(chan struct{})
+	settled, err := s.start(weight{}, func(*tx) error { close(hangs); <-goOn; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-hangs
+	for s.stalledFor(limit) == nil {
+		time.Sleep(pollInterval)
+	}
+	if err := s.Stalled(); err != nil {
+		t.Errorf("too early: %v", err)
+	}
+	close(goOn)
+	if err := <-settled; err != nil {
+		t.Fatal(err)
+	}
+	for s.stalledFor(limit) != nil {
+		time.Sleep(pollInterval)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s.writer.pulse.Silence() != 0 {
+		t.Error("a writer that has ended counts as silent")
+	}
+}

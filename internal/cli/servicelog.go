@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"peerlink/admin"
+	"peerlink/internal/logwriter"
+)
+
+// flushTimeout is how long a service that ends waits for whoever reads its log.
+const flushTimeout = 2 * time.Second
+
+// serviceOutput is an output of a service, to which it never waits to write.
+type serviceOutput struct {
+	*logwriter.Writer
+	file io.Writer // where it goes
+}
+
+// openLog makes one of the outputs that of a service, for its log and for what it
+// reports when it ends: nobody who does not read them, or is gone (SIGPIPE), holds
+// it up or ends it. handler writes the records.
+func (a *app) openLog(output *io.Writer, handler func(io.Writer) slog.Handler) *slog.Logger {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	notice := func(dropped uint64) []byte {
+		var b bytes.Buffer
+		slog.New(handler(&b)).Warn("records of the log were dropped: nobody has read it, or it could not be written", "records", dropped)
+		return b.Bytes()
+	}
+	w := serviceOutput{logwriter.New(*output, notice), *output}
+	a.logs = append(a.logs, w.Writer)
+	*output = w
+	return slog.New(handler(w))
+}
+
+// closeLogs writes what is left of the logs, for a while.
+func (a *app) closeLogs() {
+	for _, l := range a.logs {
+		l.Close(flushTimeout)
+	}
+}
+
+// logDropped returns how many records of the logs were dropped.
+func (a *app) logDropped() (n uint64) {
+	for _, l := range a.logs {
+		n += l.Dropped()
+	}
+	return n
+}
+
+// hangups returns a channel with a value for each SIGHUP, until ctx is done.
+func hangups(ctx context.Context) <-chan struct{} {
+	recheck := make(chan struct{}, 1)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-signals:
+			case <-ctx.Done():
+				return // from then on nothing is looked at, and SIGHUP still ends nothing
+			}
+			select {
+			case recheck <- struct{}{}:
+			default: // it will be done already
+			}
+		}
+	}()
+	return recheck
+}
+
+// withoutNil leaves out the error of what has ended without one.
+func withoutNil(_ []string, attr slog.Attr) slog.Attr {
+	if attr.Value.Kind() == slog.KindAny && attr.Value.Any() == nil {
+		return slog.Attr{}
+	}
+	return attr
+}
+
+// newLogger makes the log, and what its level can be changed with.
+func (a *app) newLogger(output *io.Writer, level, format string) (*slog.Logger, *slog.LevelVar, error) {
+	l, err := admin.ParseLevel(level)
+	if err != nil {
+		return nil, nil, usagef("--log-level: %v", err)
+	}
+	v := new(slog.LevelVar)
+	v.Set(l)
+	o := &slog.HandlerOptions{Level: v, ReplaceAttr: withoutNil}
+	switch format {
+	case "text":
+		return a.openLog(output, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, o) }), v, nil
+	case "json":
+		return a.openLog(output, func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, o) }), v, nil
+	}
+	return nil, nil, usagef("--log-format %q: expected text or json", format)
+}

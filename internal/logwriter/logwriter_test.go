@@ -1,0 +1,115 @@
+package logwriter
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func notice(n uint64) []byte { return fmt.Appendf(nil, "dropped %d\n", n) }
+
+// gate is a writer that lets nothing through until it is opened.
+type gate struct {
+	entered chan struct{} // has an element for each write that has begun
+	open    chan struct{}
+	mu      sync.Mutex
+	err     error
+	got     bytes.Buffer
+}
+
+func newGate() *gate { return &gate{entered: make(chan struct{}, 1000), open: make(chan struct{})} }
+
+func (g *gate) Write(b []byte) (int, error) {
+	g.entered <- struct{}{}
+	<-g.open
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.err != nil {
+		return 0, g.err
+	}
+	return g.got.Write(b)
+}
+
+func (g *gate) fail(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.err = err
+}
+
+// While nobody reads, records are kept up to a bound, then dropped, and nobody waits.
+// When somebody reads again, the kept ones come in order, and then how many were
+// dropped, exactly.
+func TestStuckReader(t *testing.T) {
+	g := newGate()
+	l := New(g, notice)
+	fmt.Fprintln(l, "first")
+	<-g.entered // nothing goes on from here
+	record := strings.Repeat("x", 999) + "\n"
+	const records = 3 * size / 1000
+	for range records {
+		if n, err := io.WriteString(l, record); n != len(record) || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+	}
+	if len(l.buf) > size {
+		t.Errorf("%d bytes are kept, want at most %d", len(l.buf), size)
+	}
+	close(g.open)
+	if !l.Close(time.Minute) {
+		t.Fatal("is not written")
+	}
+	kept := size / len(record)
+	want := "first\n" + strings.Repeat(record, kept) + fmt.Sprintf("dropped %d\n", records-kept)
+	if got := g.got.String(); got != want {
+		t.Errorf("%d bytes, which end with %q, want %d", len(got), got[max(0, len(got)-50):], len(want))
+	}
+	if l.Dropped() != uint64(records-kept) {
+		t.Errorf("%d dropped, want %d", l.Dropped(), records-kept)
+	}
+}
+
+// Records that can not be written are dropped and counted, and the log goes on when
+// it can be written again.
+func TestFailingWriter(t *testing.T) {
+	g := newGate()
+	close(g.open)
+	g.fail(errors.New("no space left on device"))
+	l := New(g, notice)
+	for n := 1; n <= 3; n++ {
+		fmt.Fprintln(l, "lost")
+		for l.Dropped() < uint64(n) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	<-g.entered
+	g.fail(nil)
+	fmt.Fprintln(l, "lost too, or the notice comes first")
+	l.Close(time.Minute)
+	got := g.got.String()
+	if !strings.HasPrefix(got, "dropped 3\n") && !strings.HasPrefix(got, "dropped 4\n") {
+		t.Errorf("%q", got)
+	}
+}
+
+// The end of the process waits for a reader, but not for long.
+func TestCloseIsBounded(t *testing.T) {
+	g := newGate()
+	l := New(g, notice)
+	fmt.Fprintln(l, "text")
+	if l.Close(time.Millisecond) {
+		t.Error("is said to be written")
+	}
+	fmt.Fprintln(l, "late")
+	close(g.open)
+	if !l.Close(time.Minute) {
+		t.Error("is not written")
+	}
+	if got := g.got.String(); !strings.HasPrefix(got, "text\n") || strings.Contains(got, "late") {
+		t.Errorf("%q", got)
+	}
+}

@@ -1,0 +1,97 @@
+package link_test
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"peerlink/link"
+	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
+)
+
+// A service that can not look at its files any more, because a file system does not
+// answer, says so, while messages go on; and takes it back when it can.
+func TestStall(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.Pair(t, ca)
+	exchange(t, authority, other, 1)
+	if err := other.Service.Stalled(); err != nil {
+		t.Error(err)
+	}
+	// To open a FIFO takes as long as nobody writes to it.
+	cert, err := os.ReadFile(other.CertFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fifo := other.CertFile + ".fifo"
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(fifo, other.CertFile); err != nil {
+		t.Fatal(err)
+	}
+	linktest.Eventually(t, "the stall", func() error {
+		if other.Service.Stalled() == nil {
+			return errors.New("it has not been noticed")
+		}
+		return nil
+	})
+	exchange(t, authority, other, 2)
+	w, err := os.OpenFile(other.CertFile, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(other.CertFile); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(other.CertFile, cert, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	linktest.Eventually(t, "the end of the stall", other.Service.Stalled)
+	exchange(t, authority, other, 3)
+}
+
+// A service that is asked to look at everything again finds what it can not notice by
+// itself, such as queues that are gone from the broker, and no link ends for it.
+func TestRecheck(t *testing.T) {
+	t.Parallel()
+	recheck := make(chan struct{})
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	other.Config.Recheck = recheck
+	authority.Start()
+	other.Start()
+	exchange(t, authority, other, 1)
+	before := other.Service.Status().Peers[0].Connections
+
+	p, err := other.Peer(authority.Identity().ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	view, err := link.View(other.Dir, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := link.PeerQueue(other.Dir, p, view, link.DefaultQueuePattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Store.Release(t.Context(), q); err != nil {
+		t.Fatal(err)
+	}
+	recheck <- struct{}{}
+	other.Put(authority, linktest.Message(t, other, authority, 2)) // as soon as there is a queue
+	authority.Take(1)
+	after := other.Service.Status().Peers[0].Connections
+	if len(before) == 0 || len(after) == 0 || !before[0].Since.Equal(after[0].Since) {
+		t.Errorf("connections %v, before %v", after, before)
+	}
+	if !strings.Contains(other.Log.String(), "looking at everything again") {
+		t.Error("the log does not say so")
+	}
+}
