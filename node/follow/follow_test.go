@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -158,7 +159,7 @@ func TestFetch(t *testing.T) {
 		{"unchanged without having been asked", s.URL + "/unchanged", 0, ErrStatus, "304"},
 		{"a part", s.URL + "/part", 0, ErrStatus, "206"},
 		{"endless", s.URL + "/endless", 0, ErrTooLarge, ""},
-		{"too large, and says so", s.URL + "/announced", 0, ErrTooLarge, "16777217"},
+		{"too large, and says so", s.URL + "/announced", 0, ErrTooLarge, strconv.Itoa(infobundle.MaxSize + 1)},
 		{"endless headers", s.URL + "/headers", 0, nil, "header"},
 		{"silent", s.URL + "/silent", quick, nil, "not complete within 200ms"},
 		{"slow", s.URL + "/slow", quick, nil, "not complete within 200ms"},

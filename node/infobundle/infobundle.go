@@ -34,16 +34,19 @@ import (
 	"peerlink/node/pki"
 )
 
-// Bounds on an info-bundle. A usual one has about 10 KiB.
+// Bounds on an info-bundle, which keep what [Read] needs below 32 MiB and half a
+// second. A usual one has about 10 KiB.
 const (
-	MaxSize         = 16 << 20 // bytes of the bundle file
+	MaxSize = 512 << 10 // bytes of the bundle file
+	// MaxUnpacked is the most bytes that the entries of a bundle, and of the
+	// nodeinfo.zip in it, may have together when they are unpacked.
+	MaxUnpacked     = 2 << 20
 	maxEntries      = 8        // read before the four are looked for, so that an extra one can be named
 	maxCertificate  = 64 << 10 // bytes of root-ca.crt and of root-ca.csr
 	maxSignature    = 8 << 10
 	maxNodeinfoZip  = MaxSize
-	maxNodeinfo     = 32 << 20 // bytes of all nodeinfo files together
-	maxNodeinfoFile = 1000     // entries in nodeinfo.zip
-	maxName         = 200      // bytes of one file name
+	maxNodeinfoFile = 1000 // entries in nodeinfo.zip
+	maxName         = 200  // bytes of one file name
 )
 
 // The entries of an info-bundle.
@@ -147,18 +150,25 @@ func Assemble(rootPEM, csrPEM, nodeinfoZip, sig []byte) ([]byte, error) {
 // Read checks an info-bundle and returns what it holds ("Info-bundle" and step
 // 2 of "Becoming peers" in the specification). Every error wraps [ErrInvalid].
 func Read(data []byte, now time.Time) (*Bundle, error) {
-	b, err := read(data, now)
+	left := MaxUnpacked
+	return ReadWithin(data, now, &left)
+}
+
+// ReadWithin is [Read] for one of several bundles that may unpack to so many bytes
+// together as left says, which it reduces.
+func ReadWithin(data []byte, now time.Time, left *int) (*Bundle, error) {
+	b, err := read(data, now, left)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return b, nil
 }
 
-func read(data []byte, now time.Time) (*Bundle, error) {
+func read(data []byte, now time.Time, left *int) (*Bundle, error) {
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("it has more than %d bytes", MaxSize)
 	}
-	parts, err := unzip("the bundle", data, maxEntries, maxCertificate+maxCertificate+maxNodeinfoZip+maxSignature)
+	parts, err := unzip("the bundle", data, maxEntries, left)
 	if err != nil {
 		return nil, err
 	}
@@ -203,13 +213,10 @@ func read(data []byte, now time.Time) (*Bundle, error) {
 	if !bytes.Equal(csr.RawSubject, b.Root.RawSubject) {
 		return nil, fmt.Errorf("%s is for another subject than %s", rootCSR, rootCert)
 	}
-	if err := csr.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("%s: its signature is wrong: %w", rootCSR, err)
-	}
 	if err := pki.VerifyData(b.Root.PublicKey, part[nodeinfo], part[signature]); err != nil {
 		return nil, fmt.Errorf("%s is not signed by the root key: %w", nodeinfo, err)
 	}
-	if b.Nodeinfo, err = unzip(nodeinfo, part[nodeinfo], maxNodeinfoFile, maxNodeinfo); err != nil {
+	if b.Nodeinfo, err = unzip(nodeinfo, part[nodeinfo], maxNodeinfoFile, left); err != nil {
 		return nil, err
 	}
 	if b.File(StompTOML) == nil {
@@ -219,15 +226,14 @@ func read(data []byte, now time.Time) (*Bundle, error) {
 }
 
 // unzip reads a plain zip file in memory: regular files with tame, distinct names,
-// at most maxFiles of them with at most maxTotal bytes together.
-func unzip(what string, data []byte, maxFiles, maxTotal int) ([]File, error) {
+// at most maxFiles of them with at most *left bytes together, by which it reduces *left.
+func unzip(what string, data []byte, maxFiles int, left *int) ([]File, error) {
 	entries, err := plainEntries(data, 2*maxFiles)
 	if err != nil {
 		return nil, fmt.Errorf("%s is not a plain zip file: %w", what, err)
 	}
 	var files []File
 	seen := make(map[string]bool)
-	left := int64(maxTotal)
 	var u unpacker
 	for _, e := range entries {
 		if err := checkName(strings.TrimSuffix(e.name, "/")); err != nil {
@@ -248,9 +254,10 @@ func unzip(what string, data []byte, maxFiles, maxTotal int) ([]File, error) {
 		if len(files) == maxFiles {
 			return nil, fmt.Errorf("%s has more than %d files", what, maxFiles)
 		}
-		if left -= int64(e.size); left < 0 {
-			return nil, fmt.Errorf("%s unpacks to more than %d bytes", what, maxTotal)
+		if uint64(e.size) > uint64(*left) {
+			return nil, fmt.Errorf("%s unpacks to more bytes than allowed: entry %q has %d, %d are left", what, excerpt.Of(e.name), e.size, *left)
 		}
+		*left -= int(e.size)
 		content, err := u.unpack(e)
 		if err != nil {
 			return nil, fmt.Errorf("%s: entry %q: %w", what, excerpt.Of(e.name), err)

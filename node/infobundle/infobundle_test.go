@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"peerlink/internal/costtest"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
 )
@@ -79,6 +80,9 @@ type entry struct {
 	mode fs.FileMode
 }
 
+// within allows for so many bytes.
+func within(bytes int) *int { return &bytes }
+
 func zipOf(t testing.TB, entries ...entry) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -146,7 +150,7 @@ func TestReadRefuses(t *testing.T) {
 	for range maxNodeinfoFile + 1 {
 		many = append(many, entry{"f" + strings.Repeat("x", len(many)%150) + string(rune('a'+len(many)%26)) + time.Duration(len(many)).String(), nil, 0})
 	}
-	bomb := zipOf(t, toml, entry{"bomb", make([]byte, maxNodeinfo), 0})
+	bomb := zipOf(t, toml, entry{"bomb", make([]byte, MaxUnpacked), 0})
 
 	tests := []struct {
 		name string
@@ -185,7 +189,7 @@ func TestReadRefuses(t *testing.T) {
 		{"file and folder", a.signed(t, zipOf(t, toml, entry{"a", nil, 0}, entry{"A/b", nil, 0})), "file and as a folder"},
 		{"file and empty folder", a.signed(t, zipOf(t, toml, entry{"a", nil, 0}, entry{"a/", nil, 0})), "twice"},
 		{"too many files", a.signed(t, zipOf(t, append(many, toml)...)), "more than"},
-		{"bomb", a.signed(t, bomb), "unpacks to more"},
+		{"bomb", a.signed(t, bomb), "more bytes than allowed"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -200,14 +204,16 @@ func TestReadRefuses(t *testing.T) {
 	}
 }
 
-// Any bytes give a bundle or ErrInvalid, never a panic; and what is accepted
+// Any bytes give a bundle or ErrInvalid, never a panic, at a bounded cost; and what is accepted
 // keeps the promises that users of a bundle rely on.
 func FuzzRead(f *testing.F) {
 	a := newAuthor(f, nodetype.AccountingAuthority)
 	f.Add(a.bundle(f))
 	f.Add(a.signed(f, zipOf(f, entry{StompTOML, []byte("x"), 0}, entry{"a/", nil, 0}, entry{"../x", nil, 0})))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b, err := Read(data, now)
+		var b *Bundle
+		var err error
+		costtest.Check(t, "a bundle", func() { b, err = Read(data, now) })
 		if err != nil {
 			if !errors.Is(err, ErrInvalid) {
 				t.Fatalf("error is not ErrInvalid: %v", err)
@@ -232,7 +238,9 @@ func FuzzUnzip(f *testing.F) {
 	f.Add(zipOf(f, entry{"../x", nil, 0}))
 	f.Add(rawZip{entries: []rawEntry{{name: "a", content: "x", extra: "UT\x05\x00\x030000"}, {name: "b/"}}}.bytes(f))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		files, err := unzip("archive", data, 10, 1<<16)
+		var files []File
+		var err error
+		costtest.Check(t, "an archive", func() { files, err = unzip("archive", data, 10, within(1<<16)) })
 		if err != nil {
 			return
 		}

@@ -18,7 +18,7 @@ const (
 	minRSABits     = 2048
 	maxRSABits     = 8192
 	minRSAExponent = 3
-	maxRSAExponent = 1<<31 - 1 // that of crypto/rsa
+	maxRSAExponent = 1<<17 - 1 // 65537 is usual
 )
 
 var (
