@@ -234,7 +234,6 @@ func unzip(what string, data []byte, maxFiles int, left *int) ([]File, error) {
 	}
 	var files []File
 	seen := make(map[string]bool)
-	var u unpacker
 	for _, e := range entries {
 		if err := checkName(strings.TrimSuffix(e.name, "/")); err != nil {
 			return nil, fmt.Errorf("%s: entry %q %w", what, excerpt.Of(e.name), err)
@@ -258,7 +257,7 @@ func unzip(what string, data []byte, maxFiles int, left *int) ([]File, error) {
 			return nil, fmt.Errorf("%s unpacks to more bytes than allowed: entry %q has %d, %d are left", what, excerpt.Of(e.name), e.size, *left)
 		}
 		*left -= int(e.size)
-		content, err := u.unpack(e)
+		content, err := e.unpack()
 		if err != nil {
 			return nil, fmt.Errorf("%s: entry %q: %w", what, excerpt.Of(e.name), err)
 		}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/klauspost/compress/flate"
 
@@ -229,29 +230,27 @@ func checkExtra(extra []byte) error {
 	return nil
 }
 
-// An unpacker unpacks entries, one after the other. Compressed content that is made
-// for it, with a new table of codes every 80 bytes, makes compress/flate allocate 500
-// times its size. This reader of the same format uses its memory again.
-type unpacker struct {
-	flate io.ReadCloser // nil until it is needed
-}
+// Readers of compressed content, 50 KiB each. Content that is made for it, with a new
+// table of codes every 80 bytes, makes compress/flate allocate 500 times its size. This
+// reader of the same format uses its memory again.
+var flateReaders = sync.Pool{New: func() any { return flate.NewReader(bytes.NewReader(nil)) }}
 
 // unpack returns the content of an entry, which shares memory with the zip file if
 // it is not compressed.
-func (u *unpacker) unpack(e zipEntry) ([]byte, error) {
+func (e zipEntry) unpack() ([]byte, error) {
 	content := e.packed
 	if e.method == zip.Deflate {
 		packed := bytes.NewReader(e.packed)
-		if u.flate == nil {
-			u.flate = flate.NewReader(packed)
-		} else if err := u.flate.(flate.Resetter).Reset(packed, nil); err != nil {
+		r := flateReaders.Get().(io.ReadCloser)
+		defer flateReaders.Put(r)
+		if err := r.(flate.Resetter).Reset(packed, nil); err != nil {
 			return nil, err
 		}
 		content = make([]byte, e.size)
-		if _, err := io.ReadFull(u.flate, content); err != nil {
+		if _, err := io.ReadFull(r, content); err != nil {
 			return nil, fmt.Errorf("it does not unpack to the %d bytes that its header says: %w", e.size, err)
 		}
-		if n, err := u.flate.Read(make([]byte, 1)); n != 0 || err != io.EOF || packed.Len() != 0 {
+		if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF || packed.Len() != 0 {
 			return nil, fmt.Errorf("it has more than the %d bytes that its header says, or something after its end", e.size)
 		}
 	}

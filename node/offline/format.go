@@ -13,10 +13,18 @@ import (
 
 // Bounds on requests and answers.
 const (
-	// MaxSize is the most bytes of a request or an answer. An item has some 20 KiB.
-	MaxSize = 64 << 20
+	// MaxSize is the most bytes of a request or an answer. An item has some 10 KiB.
+	// This and the bounds below keep what reading one needs below 32 MiB and half a
+	// second.
+	MaxSize = 2 << 20
 	// MaxItems is the most certificates in one request.
-	MaxItems = 100
+	MaxItems = 25
+	// maxUnpacked is how many bytes the info-bundles in a request may unpack to
+	// together.
+	maxUnpacked = 512 << 10
+	// maxCommas bounds how many parts of any kind a file has. What it holds of
+	// certificates and info-bundles has no commas.
+	maxCommas = 10_000
 	// maxPath bounds the name of a file to be made, in bytes.
 	maxPath = 4096
 )
@@ -112,6 +120,9 @@ func encode(v any) ([]byte, error) {
 func decode(data []byte, format string, v any, h *header) error {
 	if len(data) > MaxSize {
 		return fmt.Errorf("it has %d bytes, more than %d", len(data), MaxSize)
+	}
+	if n := bytes.Count(data, []byte(",")); n > maxCommas {
+		return fmt.Errorf("it has %d commas, more than %d", n, maxCommas)
 	}
 	var first header
 	if err := json.Unmarshal(data, &first); err != nil {

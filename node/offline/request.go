@@ -133,8 +133,9 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 			return nil, fmt.Errorf("server certificate %d: %w", i+1, err)
 		}
 	}
+	left := maxUnpacked
 	for i, p := range f.PeerCerts {
-		if err := r.addPeerCert(p, now); err != nil {
+		if err := r.addPeerCert(p, now, &left); err != nil {
 			return nil, fmt.Errorf("peer certificate %d: %w", i+1, err)
 		}
 	}
@@ -211,13 +212,13 @@ func checkDays(days int) error {
 	return nil
 }
 
-func (r *Request) addPeerCert(f peerCertFile, now time.Time) error {
+func (r *Request) addPeerCert(f peerCertFile, now time.Time, left *int) error {
 	p := peerCert{subnet: f.Subnet}
 	var err error
 	if p.serial, err = parseSerial(f.Serial); err != nil {
 		return err
 	}
-	if p.bundle, err = infobundle.Read(f.Bundle, now); err != nil {
+	if p.bundle, err = infobundle.ReadWithin(f.Bundle, now, left); err != nil {
 		return err
 	}
 	id := p.bundle.Identity

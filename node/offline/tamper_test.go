@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"peerlink/internal/costtest"
 	"peerlink/node"
 	"peerlink/node/infobundle"
 	"peerlink/node/nodetest"
@@ -273,7 +274,9 @@ func FuzzReadRequest(f *testing.F) {
 	f.Add(request)
 	f.Add(answer)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r, err := ReadRequest(data, time.Now())
+		var r *Request
+		var err error
+		costtest.Check(t, "a request", func() { r, err = ReadRequest(data, time.Now()) })
 		if err != nil {
 			if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrClock) {
 				t.Errorf("error %v", err)
@@ -297,7 +300,9 @@ func FuzzReadAnswer(f *testing.F) {
 	f.Add(request)
 	f.Add(answer)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		a, err := ReadAnswer(data)
+		var a *Answer
+		var err error
+		costtest.Check(t, "an answer", func() { a, err = ReadAnswer(data) })
 		if err != nil {
 			if !errors.Is(err, ErrFormat) {
 				t.Errorf("error %v", err)

@@ -88,12 +88,18 @@ var values = map[string]struct {
 // checkLines checks that every line is of a form that a list may have. What is
 // behind the first character of a value is left to the TOML parser.
 func checkLines(statements []byte) error {
-	n, begun := 0, false
+	n, entries, begun := 0, 0, false
 	for line := range bytes.Lines(statements) {
 		n++
 		line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
 		if err := checkLine(line); err != nil {
 			return fmt.Errorf("%w: line %d: %w", ErrFormat, n, err)
+		}
+		// Before anything is made of them.
+		if headerLine.Match(line) {
+			if entries++; entries > maxEntries {
+				return fmt.Errorf("%w: more than %d accounting authorities", ErrFormat, maxEntries)
+			}
 		}
 		if begun || blankLine.Match(line) {
 			continue
@@ -156,9 +162,6 @@ func decode(statements []byte) (*List, error) {
 	// Known keys in the wrong place, such as an id above the first [[authority]].
 	if extra := md.Undecoded(); len(extra) > 0 {
 		return nil, fmt.Errorf("%w: %q is in the wrong place", ErrFormat, excerpt.Of(extra[0].String()))
-	}
-	if len(f.Authority) > maxEntries {
-		return nil, fmt.Errorf("%w: %d accounting authorities: expected at most %d", ErrFormat, len(f.Authority), maxEntries)
 	}
 	l := &List{ValidUntil: f.ValidUntil, entries: make(map[string]Entry, len(f.Authority))}
 	for i, a := range f.Authority {
