@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"peerlink/internal/costtest"
 	"peerlink/node/nodetype"
 )
 
@@ -34,6 +35,10 @@ func FuzzMessage(f *testing.F) {
 		view := views[int(i)%len(views)]
 		translates := view.Owner == nodetype.CreditorsAgent
 
+		costtest.Check(t, "a message", func() {
+			_, _ = view.Outgoing(typ, ContentType, body)
+			_, _ = view.Incoming(typ, ContentType, body, arrival)
+		})
 		out, err := view.Outgoing(typ, ContentType, body)
 		if err != nil {
 			checkHarmless(t, err)

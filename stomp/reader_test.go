@@ -1,6 +1,7 @@
 package stomp
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"peerlink/internal/costtest"
 )
 
 func read(s string) (*Frame, error) {
@@ -283,6 +286,7 @@ func FuzzReadFrame(f *testing.F) {
 	f.Add([]byte("CONNECT\npasscode:a:\\x\\\n\n\x00SEND\ncontent-length:03\n\nabc\x00"))
 	f.Add([]byte("\r\rSEND\nx\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		costtest.Check(t, "a frame", func() { _, _ = NewReader(bytes.NewReader(data), Limits{}).ReadFrame() })
 		all, err := frames(strings.NewReader(string(data)))
 		single, singleErr := frames(iotest.OneByteReader(strings.NewReader(string(data))))
 		if !reflect.DeepEqual(all, single) || err.Error() != singleErr.Error() {

@@ -14,16 +14,17 @@ const (
 	MaxTime  = 500 * time.Millisecond
 )
 
-// Check calls parse and fails the test if it allocates more than [MaxBytes], or
-// takes longer than [MaxTime] three times in a row: on a busy machine a single
-// time says little. Nothing else may allocate much meanwhile.
+// Check calls parse and fails the test if it allocates more than [MaxBytes], all that
+// is allocated counted together, or takes more than [MaxTime] of a processor three
+// times in a row: on a busy machine a single time says little. Nothing else may
+// allocate or compute much meanwhile.
 func Check(t testing.TB, input string, parse func()) {
 	t.Helper()
 	var took time.Duration
 	for range 3 {
-		before, start := allocated(), time.Now()
+		before, start := allocated(), spent()
 		parse()
-		took = time.Since(start)
+		took = spent() - start
 		if n := allocated() - before; n > MaxBytes {
 			t.Errorf("%s: %d bytes were allocated, more than %d", input, n, MaxBytes)
 			return

@@ -43,6 +43,9 @@ func CheckLine(number int, text string) error {
 	if number < 1 || number > maxLines {
 		return &LineError{number, fmt.Sprintf("there is no such line: expected 1 to %d", maxLines)}
 	}
+	if len(text) > maxText {
+		return &LineError{number, fmt.Sprintf("%d bytes: expected %d words", len(text), lineWords)}
+	}
 	given, words := splitLine(text)
 	if given != 0 && given != number {
 		return &LineError{number, fmt.Sprintf("got line %d", given)}

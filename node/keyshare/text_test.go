@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"peerlink/internal/costtest"
 	"peerlink/node/pki"
 )
 
@@ -268,7 +269,9 @@ func FuzzParse(f *testing.F) {
 	f.Add("1 account coping acre folic papyrus guru widget facial")
 	f.Add("PEERLINK-SHARE-1:AEBQKA3F")
 	f.Fuzz(func(t *testing.T, text string) {
-		s, err := Parse(text)
+		var s *Share
+		var err error
+		costtest.Check(t, "a share", func() { s, err = Parse(text) })
 		if err != nil {
 			if s != nil || len(err.Error()) > 1000 {
 				t.Fatalf("a share, or an error of %d bytes", len(err.Error()))

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"peerlink/internal/costtest"
 )
 
 // FuzzNameConstraints: whatever bytes come, parsing does not panic, and what it
@@ -91,7 +93,7 @@ func FuzzDecodeKey(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		// An empty passphrase is refused, so no key derivation slows this down.
-		_, _ = DecodeKey(data, func() ([]byte, error) { return nil, nil })
+		costtest.Check(t, "a key", func() { _, _ = DecodeKey(data, func() ([]byte, error) { return nil, nil }) })
 	})
 }
 
@@ -111,7 +113,10 @@ func FuzzVerifyClient(f *testing.F) {
 		extensions: []pkix.Extension{constraints(permit(subtree(dirName(nameB), tlv(0x80, []byte{1})))), altNames(true, dirName(nameB))}}.der(f))
 	f.Fuzz(func(t *testing.T, leaf, between []byte) {
 		shown := [][]byte{leaf, between}
-		id, chain, err := VerifyClient(shown, p.aa.Cert, testNow)
+		var id Identity
+		var chain []*x509.Certificate
+		var err error
+		costtest.Check(t, "a chain", func() { id, chain, err = VerifyClient(shown, p.aa.Cert, testNow) })
 		if err == nil && (id != p.ca.id || !bytes.Equal(chain[0].RawTBSCertificate, p.serverCA.RawTBSCertificate)) {
 			t.Fatalf("accepted as the client %v:\n%x\n%x", id, leaf, between)
 		}

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"peerlink/internal/costtest"
 	"peerlink/node/pki"
 )
 
@@ -364,7 +365,9 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(head + signaturePrefix + base64.StdEncoding.EncodeToString(make([]byte, 64)) + "\n"))
 	f.Add([]byte("version=1\r\n[[authority]] # x\r\nname=\"\\u00e9\"\r\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		l, err := Parse(data, nil, now)
+		var l *List
+		var err error
+		costtest.Check(t, "a list", func() { l, err = Parse(data, nil, now) })
 		if err != nil {
 			if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrVersion) && !errors.Is(err, ErrExpired) {
 				t.Fatalf("%q: %v", data, err)

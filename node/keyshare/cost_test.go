@@ -1,0 +1,45 @@
+package keyshare
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"peerlink/internal/costtest"
+)
+
+// Whatever text somebody gives as a share, reading it needs at most 32 MiB, all that is
+// allocated counted together, and half a second. (Opening the key with shares takes what
+// the owner's scrypt was set to, and comes after the passphrase.)
+func TestParseCost(t *testing.T) {
+	fill := func(s string) string { return strings.Repeat(s, maxText/len(s)) }
+	var wrong, numbered strings.Builder
+	for i := range maxLines {
+		// Eight words of the list that are not a line, which makes it look for the slip.
+		fmt.Fprintf(&wrong, "%s\n", strings.Repeat(wordList()[i]+" ", lineWords))
+		fmt.Fprintf(&numbered, "%d %s\n", i+1, strings.Repeat("abacuss ", lineWords))
+	}
+	for name, text := range map[string]string{
+		"wrong lines":       wrong.String(),
+		"unknown words":     numbered.String(),
+		"one letter words":  fill("a "),
+		"one line":          fill("x"),
+		"numbers":           fill("1 a\n"),
+		"empty lines":       fill("\n"),
+		"QR beginnings":     fill(qrPrefix),
+		"QR versions":       qrPrefix + strings.Repeat("1", maxText-100) + ":",
+		"QR digits":         fill(qrPrefix + "1"),
+		"QR code":           qrPrefix + "1:" + strings.Repeat("A", maxText-100),
+		"QR spaces":         qrPrefix + "1:" + strings.Repeat("A ", maxText/2-100),
+		"not UTF-8":         fill("\xff"),
+		"letters that grow": fill("\u023a"),
+		"too long":          strings.Repeat("a\n", 20<<20),
+	} {
+		var err error
+		costtest.Check(t, name, func() { _, err = Parse(text) })
+		costtest.Check(t, name, func() { _ = CheckLine(1, text) })
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
