@@ -28,8 +28,9 @@
 // RECEIPT comes when the message is on disk, one for each that was asked for. A
 // message that no active peer's range takes, or that is not one this node
 // sends, is answered with an ERROR that names its receipt, and with the end
-// of the connection, as STOMP has it. What was sent before on the connection
-// is confirmed first. Every message is durable, whatever "persistent" says.
+// of the connection, as STOMP has it. So is a message for which
+// the disk has no room. What was sent before on the connection is confirmed
+// first. Every message is durable, whatever "persistent" says.
 // There are no transactions.
 //
 // # Messages in

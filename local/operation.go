@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"peerlink/broker"
+	"peerlink/broker/embedded"
 	"peerlink/stomp"
 )
 
@@ -48,6 +49,8 @@ func explain(err error) *stomp.ServerError {
 	switch {
 	case errors.As(err, &violation):
 		return serverError(violation.Reason)
+	case errors.Is(err, embedded.ErrFull):
+		return serverError("the disk is full: the message was not stored, send it again later")
 	case errors.Is(err, broker.ErrClosed):
 		return serverError("the message store is closed: nothing was done")
 	default:

@@ -211,3 +211,17 @@ func TestDisconnect(t *testing.T) {
 		})
 	}
 }
+
+// A message for which the disk has no room is refused, with an ERROR that says
+// so and names its receipt.
+func TestSendWithoutRoom(t *testing.T) {
+	store, err := embedded.Open(filepath.Join(t.TempDir(), "messages.db"), embedded.Options{MinFree: 1 << 62, Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	h := newHouse(t, func(c *Config, _ *bounds) { c.Store = store })
+	w := h.wire()
+	w.sendTo(toPeer, "r", "1")
+	w.expect("ERROR", "receipt-id", "r", "message", "the disk is full: the message was not stored, send it again later")
+}

@@ -196,7 +196,7 @@ func (c *consumer) Confirm(tag uint64) error {
 		o.last.through = tag
 	} else {
 		op := &confirmOp{queue: c.queue, batch: w.number, except: slices.Sorted(maps.Keys(o.aside)), through: tag}
-		if err := w.submitLocked(op, weight{}); err != nil {
+		if err := w.submitLocked(op); err != nil {
 			return err
 		}
 		o.last = op
@@ -213,6 +213,8 @@ func (o *confirmOp) apply(t *tx) error {
 }
 
 func (o *confirmOp) settle(error) {}
+
+func (o *confirmOp) needs() (kind, weight) { return upkeep, weight{} }
 
 // SetAside moves one delivery to the messages that can not be sent. It
 // reports [ErrNotGivenOut] for a message that was not given out, or is not
@@ -244,7 +246,7 @@ func (c *consumer) startSetAside(tag uint64, reason string) (<-chan error, error
 	// What is confirmed from now on must be removed after this, not with the
 	// last confirmation before it.
 	o.last = nil
-	return c.store.start(weight{}, func(t *tx) error {
+	return c.store.start(func(t *tx) error {
 		moved, err := t.setAside(c.queue, tag, reason)
 		if err == nil && !moved {
 			err = ErrNotGivenOut

@@ -2,26 +2,37 @@ package embedded
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 )
 
-// diskInterval is how old a look at the disk may be.
+// diskInterval is how old a look at the disk may be, unless [Options] say otherwise.
 const diskInterval = time.Second
 
-// disk knows whether the disk has room for messages of peers. What is kept free
-// is for the node's own applications.
+// ErrFull is reported for a message of an application that can not be stored
+// because there is no room for it. Nothing of it is stored.
+var ErrFull = errors.New("embedded: no room in the message store")
+
+// disk knows how much room there is for messages. Below min bytes nothing is
+// taken from peers: the rest is for the node's own applications, which may have
+// to answer messages before they can take them. Below a quarter of that nothing
+// is taken from them either: the last quarter is for removing.
 type disk struct {
-	min    int64                 // bytes that must be free; 0: none
-	free   func() (int64, error) // bytes on the disk that are free
-	inside func() (int64, error) // bytes in the file that are free to be used again
-	log    *slog.Logger
+	min  int64                 // 0: no limits
+	free func() (int64, error) // bytes on the disk that are free
+	log  *slog.Logger
 
 	mu     sync.Mutex
-	looked time.Time
-	full   bool
+	inside int64    // bytes in the file that were free at the last look
+	short  bool     // less than min was free on the disk at the last look or check
+	low    *Trouble // why nothing is taken from peers; nil: there is room
 }
+
+// floor is how many bytes must be free for anything to be stored.
+func (d *disk) floor() int64 { return d.min / 4 }
 
 // compare tells when the disk fills before a single peer's quota does: then it is
 // the disk that stops that peer, and all others with it.
@@ -35,12 +46,9 @@ func (d *disk) compare(quota int64) {
 	}
 }
 
-// await waits until there is room.
+// await waits until there is room for messages of peers.
 func (d *disk) await(ctx context.Context, s *Store) error {
-	if d.min <= 0 {
-		return nil
-	}
-	for d.isFull() {
+	for d.trouble() != nil {
 		again := make(chan struct{})
 		timer := time.AfterFunc(diskInterval, func() { close(again) })
 		err := s.waitFor(ctx, again, nil)
@@ -52,43 +60,65 @@ func (d *disk) await(ctx context.Context, s *Store) error {
 	return nil
 }
 
-func (d *disk) isFull() bool {
+// trouble returns why nothing is taken from peers, as of the last look.
+func (d *disk) trouble() *Trouble {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if now := time.Now(); now.Sub(d.looked) >= diskInterval {
-		d.looked = now
-		d.look()
-	}
-	return d.full
+	return d.low
 }
 
-// look finds out how much is free. What can not be found out is no reason to
-// stop: a disk that is really full is noticed by the writer.
-func (d *disk) look() {
+// unnoticed reports whether there may be too little room for messages of peers
+// since the last look.
+func (d *disk) unnoticed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.short && d.low == nil
+}
+
+// isShort reports whether the disk has little room, whatever is free in the file.
+func (d *disk) isShort() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.short
+}
+
+// look finds out how much is free; inside is what is free in the file. What can
+// not be found out is no reason to stop: a disk that is really full is noticed
+// by the writer.
+func (d *disk) look(inside int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.min <= 0 {
+		return
+	}
 	free, err := d.free()
-	// What is free inside the file needs room in the write-ahead log first.
-	if err == nil && free < d.min && free >= d.min/4*3 {
-		var inside int64
-		inside, err = d.inside()
-		free += inside
-	}
-	switch full := err == nil && free < d.min; {
-	case full && !d.full:
-		d.log.Warn("the disk is almost full, nothing is taken from peers", "free", free, "expected", d.min)
-		d.full = true
-	case !full && d.full:
+	d.inside, d.short = inside, err == nil && free < d.min
+	// What is free inside the file is room too, but what goes there has to go
+	// into the write-ahead log first.
+	switch full := err == nil && (free+inside < d.min || free < d.floor()); {
+	case full && d.low == nil:
+		d.low = &Trouble{Since: time.Now(), Err: fmt.Errorf(
+			"nothing is taken from peers: %d bytes are free on the disk and %d in the file, and %d are expected; make room, or have the applications take their messages",
+			free, inside, d.min)}
+		d.log.Warn("the disk is almost full, nothing is taken from peers", "free", free, "free_in_file", inside, "expected", d.min)
+	case !full && d.low != nil:
+		d.low = nil
 		d.log.Info("the disk has room again, messages of peers are taken", "free", free)
-		d.full = false
 	}
 }
 
-// freeInside returns how many bytes of the file are not in use: it never gets
-// smaller.
-func (s *Store) freeInside() (bytes int64, err error) {
-	err = s.readers.use(s.life, func(r *readConn) error {
-		pages, err := r.freePages.number()
-		bytes = pages * pageSize
-		return err
-	})
-	return bytes, err
+// check reports [ErrFull] if there is no room for messages of so many bytes:
+// once in the write-ahead log, and once in the file.
+func (d *disk) check(bytes int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.min <= 0 {
+		return nil
+	}
+	free, err := d.free()
+	d.short = err == nil && free < d.min
+	if need := d.floor() + bytes + max(bytes-d.inside, 0); err == nil && free < need {
+		return fmt.Errorf("%w: %d bytes are free on the disk, and %d are needed", ErrFull, free, need)
+	}
+	return nil
 }

@@ -36,11 +36,21 @@
 // wants to put one in waits. Operations are checked before they enter the
 // list, so that none of them can spoil the transaction of the others.
 //
-// When a transaction fails (the disk is full, or another process keeps the
-// file locked) it is rolled back and tried again, the same operations in the
-// same order, until it succeeds or the store is closed. Nobody is told
-// anything before: a message is never confirmed early and never lost. Having
-// room again is all the store needs to go on.
+// When a transaction fails (another process keeps the file locked) it is rolled
+// back and tried again, the same operations in the same order, until it
+// succeeds or the store is closed. Nobody is told anything before: a message is
+// never confirmed early and never lost.
+//
+// # A full disk
+//
+// Storing stops before the disk is full ([Options].MinFree): messages of peers
+// wait, those of applications are refused with [ErrFull] when even less is left.
+// Removing needs room too, in the write-ahead log. So when a transaction fails
+// for want of room, or would, what removes, moves or binds is committed without
+// the rest; and when another program has taken all the room, a file that was made
+// for that purpose is given up ([Options].Reserve). What was removed makes room
+// inside the file, which a service gives back to the disk. Having room again is
+// all the store needs to go on.
 //
 // # Taking out
 //
@@ -58,7 +68,7 @@
 // What received messages take is counted for each peer that has sent them, in
 // the transactions that store and remove them. A peer that has reached its quota
 // waits in [Store.Admit], and so does every peer when the disk is almost full
-// ([Options].PeerQuota, MinFree): messages of the node's own applications do not.
+// ([Options].PeerQuota, MinFree).
 //
 // # Several processes
 //
@@ -74,7 +84,7 @@
 // It is an ordinary SQLite database (schema.go), which an operator can look
 // into with the sqlite3 tool. While it is open, or after a crash, there are
 // files beside it: "-wal" has messages and belongs to it, "-shm" and "-turn"
-// come again by themselves.
+// come again by themselves. "-reserve" only takes room.
 package embedded
 
 import (
@@ -120,8 +130,8 @@ type Options struct {
 	// Service says that the store is opened by the one process that serves it:
 	// a store without an owner becomes the Owner's.
 	Service bool
-	// MaxPending is how many messages may be on their way to disk; 0 means
-	// 4,096. It bounds the size of a transaction too.
+	// MaxPending is how many messages may be on their way to disk, of peers and
+	// of applications each; 0 means 4,096. It bounds the size of a transaction too.
 	MaxPending int
 	// MaxPendingBytes is how many bytes those messages may have; 0 means 32 MiB.
 	MaxPendingBytes int
@@ -132,8 +142,14 @@ type Options struct {
 	// before [Store.Admit] makes it wait; 0 means no limit.
 	PeerQuota int64
 	// MinFree is how many bytes the disk must have left for Admit to let
-	// anybody in; 0 means no limit.
+	// anybody in; 0 means no limit. With less than a quarter of it left, messages
+	// of applications are refused with [ErrFull], too.
 	MinFree int64
+	// look is how old a look at the disk may be; 0 means diskInterval.
+	look time.Duration
+	// Reserve is the size of a file beside the store that is given up when the
+	// disk is full, so that messages can still be removed; 0 makes none.
+	Reserve int64
 }
 
 func (o Options) withDefaults() Options {
@@ -148,6 +164,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxBody <= 0 {
 		o.MaxBody = 1 << 20
+	}
+	if o.look <= 0 {
+		o.look = diskInterval
 	}
 	return o
 }
@@ -220,11 +239,21 @@ func Open(path string, opts Options) (*Store, error) {
 	s.close = sync.OnceValue(s.closeOnce)
 	s.quotas = newQuotas(opts.PeerQuota, usage, s.log)
 	s.disk = &disk{
-		min: opts.MinFree, log: s.log, inside: s.freeInside,
+		min: opts.MinFree, log: s.log,
 		free: func() (int64, error) { return freeBytes(filepath.Dir(path)) },
 	}
 	s.disk.compare(opts.PeerQuota)
-	s.writer = newWriter(w, s.log, s.bells, newBudget(life, opts.MaxPending, opts.MaxPendingBytes), s.quotas)
+	s.writer = &writer{
+		db: w, log: s.log, bells: s.bells, quotas: s.quotas, disk: s.disk,
+		received: newBudget(life, opts.MaxPending, opts.MaxPendingBytes),
+		sent:     newBudget(life, opts.MaxPending, opts.MaxPendingBytes),
+		reserve:  newReserve(path, opts.Reserve),
+		shrinks:  opts.Service,
+		look:     opts.look,
+		wake:     bell.New(),
+		done:     make(chan struct{}),
+	}
+	s.writer.lookAtDisk()
 	go s.writer.run(life)
 	return s, nil
 }
@@ -263,16 +292,23 @@ func (s *Store) waitFor(ctx context.Context, b bell.Bell, closed <-chan struct{}
 }
 
 // start hands an operation to the writer. The channel gets the result.
-func (s *Store) start(part weight, do func(*tx) error) (<-chan error, error) {
+func (s *Store) start(do func(*tx) error) (<-chan error, error) { return s.startOp(ownOp{do: do}) }
+
+func (s *Store) startOp(o ownOp) (<-chan error, error) {
 	settled := make(chan error, 1)
-	err := s.writer.submit(&ownOp{do: do, done: func(err error) { settled <- err }}, part)
+	o.done = func(err error) { settled <- err }
+	err := s.writer.submit(&o)
 	return settled, err
 }
 
 // commit hands an operation to the writer and waits until it is settled. When
 // ctx ends before, the operation may or may not take place.
-func (s *Store) commit(ctx context.Context, part weight, do func(*tx) error) error {
-	settled, err := s.start(part, do)
+func (s *Store) commit(ctx context.Context, do func(*tx) error) error {
+	return s.commitOp(ctx, ownOp{do: do})
+}
+
+func (s *Store) commitOp(ctx context.Context, o ownOp) error {
+	settled, err := s.startOp(o)
 	if err != nil {
 		return err
 	}
@@ -296,5 +332,5 @@ const flushTime = 2 * time.Second
 func (s *Store) flush() {
 	ctx, cancel := context.WithTimeout(s.life, flushTime)
 	defer cancel()
-	_ = s.commit(ctx, weight{}, func(*tx) error { return nil })
+	_ = s.commit(ctx, func(*tx) error { return nil })
 }

@@ -235,7 +235,7 @@ func waitTaken(tb testing.TB, s *Store) {
 	tb.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		s.writer.mu.Lock()
-		n := len(s.writer.next.ops)
+		n := len(s.writer.next)
 		s.writer.mu.Unlock()
 		if n == 0 {
 			return

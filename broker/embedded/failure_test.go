@@ -116,12 +116,14 @@ func (l *pageLimit) apply(t *tx) error {
 	return err
 }
 
+func (l *pageLimit) needs() (kind, weight) { return upkeep, weight{} }
+
 // settle puts it in front of the next transaction.
 func (l *pageLimit) settle(error) {
 	w := l.store.writer
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.next.ops = slices.Insert(w.next.ops, 0, op(l))
+	w.next = slices.Insert(w.next, 0, op(l))
 	w.wake.Ring()
 }
 
@@ -172,7 +174,7 @@ func TestFileLimit(t *testing.T) {
 	s := openTest(t, Options{Logger: slog.New(log)})
 	limit := &pageLimit{store: s}
 	limit.pages.Store(200)
-	if err := s.writer.submit(limit, weight{}); err != nil {
+	if err := s.writer.submit(limit); err != nil {
 		t.Fatal(err)
 	}
 	testFull(t, s, log, func() { limit.pages.Store(1 << 30) })
@@ -272,6 +274,11 @@ func TestCloseWhileBlocked(t *testing.T) {
 	go func() { _, err := sub.Next(ctx, 1); ended <- err }()
 	go func() { _, _, err := w.Next(ctx); ended <- err }()
 	waitFull(t, s)
+	for range 10 { // fills the budget of the applications
+		if err := s.Send(ctx, "to_debtors", "q", broker.Outgoing{}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for range 4 {
 		go func() { ended <- s.Send(ctx, "to_debtors", "q", broker.Outgoing{}, nil) }()
 		go func() { ended <- s.Put(ctx, "q", broker.Outgoing{}) }()
@@ -306,8 +313,8 @@ func TestCloseWhileBlocked(t *testing.T) {
 // waitFull waits until no message more is taken.
 func waitFull(t *testing.T, s *Store) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); s.writer.budget.messages.TryAcquire(1); time.Sleep(time.Millisecond) {
-		s.writer.budget.messages.Release(1)
+	for deadline := time.Now().Add(10 * time.Second); s.writer.received.messages.TryAcquire(1); time.Sleep(time.Millisecond) {
+		s.writer.received.messages.Release(1)
 		if time.Now().After(deadline) {
 			t.Fatal("there is always room for one more")
 		}
@@ -378,7 +385,7 @@ func TestPendingBounded(t *testing.T) {
 				t.Errorf("depth %d, want %d", depth, taken+len(batch))
 			}
 			s.Close()
-			if !s.writer.budget.messages.TryAcquire(s.writer.budget.maxMessages) || !s.writer.budget.bytes.TryAcquire(s.writer.budget.maxBytes) {
+			if b := s.writer.sent; !b.messages.TryAcquire(b.maxMessages) || !b.bytes.TryAcquire(b.maxBytes) {
 				t.Error("not all of the budget came back")
 			}
 		})
@@ -392,7 +399,7 @@ func TestRollback(t *testing.T) {
 	fails := errors.New("fails once")
 	q := peer("aa", "to_debtors", "#", "new")
 	tried := 0
-	err := s.commit(testContext(t), weight{}, func(t *tx) error {
+	err := s.commit(testContext(t), func(t *tx) error {
 		if tried++; tried > 1 {
 			return nil
 		}

@@ -2,19 +2,25 @@ package embedded
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"peerlink/broker"
 )
 
-// The disk is full, really.
-func TestDiskFull(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8m,mode=0700"); err != nil {
+// smallDisk mounts a file system of some MiB.
+func smallDisk(t *testing.T, size string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=0700"); err != nil {
 		t.Skipf("skipped: store on a full disk (mounting a small tmpfs: %v)", err)
 	}
 	t.Cleanup(func() {
@@ -22,6 +28,13 @@ func TestDiskFull(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return dir
+}
+
+// The disk is full, really.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "8m")
 	log := make(reports, 10)
 	s := openFile(t, filepath.Join(dir, "messages.db"), Options{Logger: slog.New(log), MaxPending: 1000})
 	ballast := filepath.Join(dir, "ballast")
@@ -36,4 +49,144 @@ func TestDiskFull(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// fillDisk takes all the room that a disk has left.
+func fillDisk(t *testing.T, ballast string) {
+	t.Helper()
+	f, err := os.Create(ballast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, size := range []int{1 << 20, 4 << 10} {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, size))
+		}
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+}
+
+// eventually waits until what is asked for is true.
+func eventually(t *testing.T, what string, ask func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ask(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not: %s", what)
+		}
+	}
+}
+
+// A disk that is filled, by messages and then by another program to the last
+// byte, holds up what takes room only: nothing more comes from peers, messages
+// of applications are refused at once, and the trouble says so, while messages
+// are set aside, dropped, taken out, and peers deactivated. When the consumers
+// have taken the messages, the file gives its room back, and all is as before,
+// as often as it happens.
+func TestFillAndDrain(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "24m")
+	path, ballast := filepath.Join(dir, "messages.db"), filepath.Join(dir, "ballast")
+	s := openFile(t, path, Options{MinFree: 4 << 20, Reserve: 2 << 20, Service: true, look: time.Millisecond})
+	ctx := testContext(t)
+	within := func(what string, f func(context.Context) error) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		if err := f(ctx); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	outgoing := broker.Outgoing{Type: "T", ContentType: "application/json", Body: bytes.Repeat([]byte("x"), 1000)}
+	for round := range 10 {
+		q := peer("aa", "to_debtors", "q", "q")
+		within("declare", func(ctx context.Context) error { return s.Declare(ctx, q) })
+		in := 0
+		for admitted(t, s, "a") {
+			publishFrom(t, s, "a", 100, 1000)
+			in += 100
+			s.flush()
+		}
+		out := 0
+		var err error
+		for err == nil {
+			if err = s.Put(ctx, "q", outgoing); err == nil {
+				out++
+			}
+		}
+		if !errors.Is(err, ErrFull) || in < 100 || out < 10 {
+			t.Fatalf("round %d: after %d received and %d sent messages: %v", round, in, out, err)
+		}
+		fillDisk(t, ballast)
+		eventually(t, "in trouble", func() bool { return s.Trouble() != nil })
+		within("refuse", func(ctx context.Context) error {
+			if err := s.Put(ctx, "q", outgoing); !errors.Is(err, ErrFull) {
+				return err
+			}
+			return nil
+		})
+
+		c := consume(t, s, "q")
+		ds, err := c.Next(ctx, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tag := ds[0].Tag
+		within("set aside", func(ctx context.Context) error { return c.SetAside(ctx, tag, "because") })
+		within("drop", func(ctx context.Context) error {
+			_, err := s.Drop(ctx, "q", []string{strconv.FormatUint(tag, 10)})
+			return err
+		})
+		within("release", func(ctx context.Context) error { return s.Release(ctx, q) })
+		if s.Trouble() == nil {
+			t.Error("there is no trouble on a full disk")
+		}
+
+		for taken := len(ds); taken < out; taken += len(ds) {
+			if ds, err = c.Next(ctx, 1000); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Confirm(ds[len(ds)-1].Tag); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Close()
+		sub := subscribe(t, s, "accounts_in")
+		for taken := 0; taken < in; {
+			_, seqs := take(t, sub, min(100, in-taken))
+			taken += len(seqs)
+			ack(t, sub, seqs...)
+		}
+		sub.Close()
+		eventually(t, "free of trouble", func() bool { return s.Trouble() == nil })
+		eventually(t, "a reserve again", func() bool { _, err := os.Stat(path + "-reserve"); return err == nil })
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+	}
+	counted(t, s, "a")
+}
+
+// A service that is started on a full disk finds the room that it needs for
+// removing messages in its reserve.
+func TestOpenOnFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "24m")
+	path := filepath.Join(dir, "messages.db")
+	o := Options{MinFree: 4 << 20, Reserve: 2 << 20, Service: true}
+	s := openFile(t, path, o)
+	publishFrom(t, s, "a", 100, 1000)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fillDisk(t, filepath.Join(dir, "ballast"))
+	s = openFile(t, path, o)
+	if admitted(t, s, "a") || s.Trouble() == nil {
+		t.Errorf("admitted on a full disk, the trouble is %v", s.Trouble())
+	}
+	sub := subscribe(t, s, "accounts_in")
+	_, seqs := take(t, sub, 100)
+	ack(t, sub, seqs...)
 }

@@ -74,7 +74,7 @@ func playConfirm(s *Store) error {
 			return err
 		}
 		if step == 0 {
-			if err := s.commit(ctx, weight{}, func(*tx) error { return nil }); err != nil {
+			if err := s.commit(ctx, func(*tx) error { return nil }); err != nil {
 				return err
 			}
 		}

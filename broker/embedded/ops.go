@@ -15,6 +15,8 @@ func isVerdict(err error) bool {
 // ownOp is an operation of one caller, who is told how it ended.
 type ownOp struct {
 	do      func(*tx) error
+	kind    kind
+	part    weight      // of the budget
 	done    func(error) // may be nil
 	verdict error
 }
@@ -28,6 +30,8 @@ func (o *ownOp) apply(t *tx) error {
 	}
 	return err
 }
+
+func (o *ownOp) needs() (kind, weight) { return o.kind, o.part }
 
 func (o *ownOp) settle(err error) {
 	if err == nil {

@@ -34,6 +34,7 @@ type publishOp struct {
 	publisher *publisher
 	batch     int
 	rows      []row
+	part      weight // of the budget
 }
 
 // Publish hands over the next message. It reports [ErrInvalid] for a message
@@ -44,23 +45,23 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 		return err
 	}
 	w := p.store.writer
-	part, err := w.budget.acquire(ctx, 1, r.size())
+	part, err := w.received.acquire(ctx, 1, r.size())
 	if err != nil {
 		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if p.closed {
-		w.budget.release(part)
+		w.received.release(part)
 		return broker.ErrClosed
 	}
 	if p.last != nil && w.gathering(p.last.batch) {
 		p.last.rows = append(p.last.rows, r)
-		w.next.weight.add(part)
+		p.last.part.add(part)
 		return nil
 	}
-	p.last = &publishOp{publisher: p, batch: w.number, rows: []row{r}}
-	return w.submitLocked(p.last, part)
+	p.last = &publishOp{publisher: p, batch: w.number, rows: []row{r}, part: part}
+	return w.submitLocked(p.last)
 }
 
 // Close ends the stream. What was published will still be stored, but nobody
@@ -90,6 +91,8 @@ func (o *publishOp) apply(t *tx) error {
 	}
 	return nil
 }
+
+func (o *publishOp) needs() (kind, weight) { return received, o.part }
 
 func (o *publishOp) settle(err error) {
 	p := o.publisher

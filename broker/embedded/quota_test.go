@@ -8,6 +8,7 @@ import (
 	"math"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -174,8 +175,8 @@ func TestQuotaEasedByOthers(t *testing.T) {
 	counted(t, s, "a")
 }
 
-// What is free in the file counts, but not as the only room there is: what goes there
-// has to go into the write-ahead log first. What can not be found out counts as room.
+// What is free in the file counts as room, as long as there is some for the
+// write-ahead log. What can not be found out counts as room.
 func TestDiskIsFull(t *testing.T) {
 	const least = 100
 	for _, tt := range []struct {
@@ -186,17 +187,13 @@ func TestDiskIsFull(t *testing.T) {
 		{free: least, want: false},
 		{free: least - 1, want: true},
 		{free: least - 1, inside: 1, want: false},
-		{free: least * 3 / 4, inside: least, want: false},
-		{free: least*3/4 - 1, inside: 1000 * least, want: true},
-		{free: 0, inside: 1000 * least, want: true},
+		{free: least / 4, inside: least, want: false},
+		{free: least/4 - 1, inside: 1000 * least, want: true},
 		{free: 0, err: errors.ErrUnsupported, want: false},
 	} {
-		d := disk{
-			min: least, log: slog.New(slog.DiscardHandler),
-			free:   func() (int64, error) { return tt.free, tt.err },
-			inside: func() (int64, error) { return tt.inside, nil },
-		}
-		if got := d.isFull(); got != tt.want {
+		d := disk{min: least, log: slog.New(slog.DiscardHandler), free: func() (int64, error) { return tt.free, tt.err }}
+		d.look(tt.inside)
+		if got := d.trouble() != nil; got != tt.want {
 			t.Errorf("%d bytes free and %d in the file, %v: %v", tt.free, tt.inside, tt.err, got)
 		}
 	}
@@ -215,37 +212,41 @@ func TestQuotaWithoutRoom(t *testing.T) {
 	}
 }
 
-// While the disk is almost full nothing is taken from peers, but messages of the
-// node's own applications are; what is free inside the file counts as free.
+// While the disk is almost full nothing is taken from peers, and the trouble says
+// so, but messages of the node's own applications are taken, until there is only
+// a quarter of the floor left: then they are refused.
 func TestDiskFloor(t *testing.T) {
 	log := make(reports, 10)
-	s := openTest(t, Options{MinFree: math.MaxInt64, Logger: slog.New(log)})
-	if admitted(t, s, "a") {
-		t.Error("admitted")
-	}
+	const floor = 1000 << 20
+	var free atomic.Int64
+	free.Store(floor / 2)
+	s := openTest(t, Options{Logger: slog.New(log)})
+	s.disk.mu.Lock()
+	s.disk.min, s.disk.free = floor, func() (int64, error) { return free.Load(), nil }
+	s.disk.mu.Unlock()
 	log.want(t, "WARN the disk is almost full")
+	if admitted(t, s, "a") || s.Trouble() == nil {
+		t.Errorf("admitted, and the trouble is %v", s.Trouble())
+	}
 	declareTest(t, s, "q")
 	putBodies(t, s, "q", "still possible")
+	free.Store(floor/4 - 1)
+	if err := s.Put(testContext(t), "q", broker.Outgoing{}); !errors.Is(err, ErrFull) {
+		t.Errorf("below the quarter: got %v, want ErrFull", err)
+	}
+	if err := send(t, s, "to_debtors", "q", "refused"); !errors.Is(err, ErrFull) {
+		t.Errorf("below the quarter: got %v, want ErrFull", err)
+	}
+	wantQueued(t, s, "q", "still possible")
 
-	s.disk.mu.Lock()
-	s.disk.min = 1
-	s.disk.mu.Unlock()
+	free.Store(floor)
 	ctx, cancel := context.WithTimeout(testContext(t), 10*time.Second)
 	defer cancel()
 	if err := s.Admit(ctx, "a"); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
-	log.want(t, "INFO the disk has room again")
-
-	if free, err := s.freeInside(); err != nil || free != 0 {
-		t.Errorf("a new file has %d free bytes, %v", free, err)
-	}
-	publishFrom(t, s, "a", 200, 4000)
-	sub := subscribe(t, s, "accounts_in")
-	_, seqs := take(t, sub, 200)
-	ack(t, sub, seqs...)
-	s.flush()
-	if free, err := s.freeInside(); err != nil || free < 400_000 {
-		t.Errorf("a file that was emptied has %d free bytes, %v", free, err)
-	}
+	log.want(t, "ERROR can not write the message store")
+	log.want(t, "INFO the")
+	log.want(t, "INFO the")
+	putBodies(t, s, "q", "possible again")
 }

@@ -65,7 +65,6 @@ type readConn struct {
 	*conn
 	deliveries, messages, setAside *stmt
 	nextSeq, queues, contents      *stmt
-	freePages                      *stmt
 }
 
 func openReadConn(path string) (*readConn, error) {
@@ -91,7 +90,6 @@ func openReadConn(path string) (*readConn, error) {
 		" (SELECT count(*) FROM set_aside WHERE queue = queues.id)," +
 		" (SELECT min(at) FROM set_aside WHERE queue = queues.id)" +
 		" FROM queues WHERE name = ?")
-	r.freePages = p.stmt("PRAGMA freelist_count")
 	if p.err == nil {
 		p.err = c.exec("PRAGMA query_only = ON")
 	}

@@ -14,7 +14,7 @@ func (s *Store) Declare(ctx context.Context, q broker.PeerQueue) error {
 	if err := checkPeerQueue(q); err != nil {
 		return fmt.Errorf("declare queue of peer %s: %w", q.PeerID, err)
 	}
-	if err := s.commit(ctx, weight{}, func(t *tx) error { return t.declare(q) }); err != nil {
+	if err := s.commit(ctx, func(t *tx) error { return t.declare(q) }); err != nil {
 		return fmt.Errorf("declare queue of peer %s: %w", q.PeerID, err)
 	}
 	return nil
@@ -23,7 +23,7 @@ func (s *Store) Declare(ctx context.Context, q broker.PeerQueue) error {
 // Release removes what binds the peer's queue to the exchange. The queue and
 // its messages stay. It returns when that is durable.
 func (s *Store) Release(ctx context.Context, q broker.PeerQueue) error {
-	if err := s.commit(ctx, weight{}, func(t *tx) error { return t.release(q.PeerID) }); err != nil {
+	if err := s.commit(ctx, func(t *tx) error { return t.release(q.PeerID) }); err != nil {
 		return fmt.Errorf("release queue of peer %s: %w", q.PeerID, err)
 	}
 	return nil
@@ -52,7 +52,7 @@ func checkPeerQueue(q broker.PeerQueue) error {
 // each queue with a matching binding. It blocks while too many messages are on
 // their way to disk. If it returns nil, done (which may be nil) is called once:
 // with nil when the message is durable, with [broker.ErrUnroutable] when no
-// binding takes it, with [broker.ErrClosed] when the store was closed before
+// binding takes it, with [ErrFull] when there is no room for it, with [broker.ErrClosed] when the store was closed before
 // it could be written. If it returns an error, done is not called.
 func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.Outgoing, done func(error)) error {
 	if err := checkName("exchange", exchange); err != nil {
@@ -62,11 +62,11 @@ func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.
 	if err != nil {
 		return err
 	}
-	part, err := s.writer.budget.acquire(ctx, 1, r.size())
+	part, err := s.writer.sent.acquire(ctx, 1, r.size())
 	if err != nil {
 		return err
 	}
-	return s.writer.submit(&ownOp{done: done, do: func(t *tx) error {
+	return s.writer.submit(&ownOp{kind: sent, part: part, done: done, do: func(t *tx) error {
 		ids, err := t.route(exchange, routingKey)
 		if err != nil {
 			return err
@@ -85,11 +85,11 @@ func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.
 			}
 		}
 		return nil
-	}}, part)
+	}})
 }
 
 // Put appends a message to a queue, past the exchanges, and returns when it is
-// durable. It reports [ErrNoQueue]. When ctx ends while it waits for the disk,
+// durable. It reports [ErrNoQueue], and [ErrFull] when there is no room. When ctx ends while it waits for the disk,
 // the message may or may not be stored.
 func (s *Store) Put(ctx context.Context, queue string, m broker.Outgoing) error {
 	return s.PutAll(ctx, queue, []broker.Outgoing{m})
@@ -110,11 +110,14 @@ func (s *Store) PutAll(ctx context.Context, queue string, messages []broker.Outg
 		}
 		size += rows[i].size()
 	}
-	part, err := s.writer.budget.acquire(ctx, len(rows), size)
+	if err := s.disk.check(int64(size)); err != nil {
+		return fmt.Errorf("put into queue %s: %w", queue, err)
+	}
+	part, err := s.writer.sent.acquire(ctx, len(rows), size)
 	if err != nil {
 		return fmt.Errorf("put into queue %s: %w", queue, err)
 	}
-	err = s.commit(ctx, part, func(t *tx) error {
+	err = s.commitOp(ctx, ownOp{kind: sent, part: part, do: func(t *tx) error {
 		q, err := t.queue(queue)
 		if err != nil {
 			return err
@@ -125,7 +128,7 @@ func (s *Store) PutAll(ctx context.Context, queue string, messages []broker.Outg
 			}
 		}
 		return nil
-	})
+	}})
 	if err != nil {
 		return fmt.Errorf("put into queue %s: %w", queue, err)
 	}

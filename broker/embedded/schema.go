@@ -133,7 +133,7 @@ func prepareFile(c *conn) error {
 		return err
 	}
 	if version == 0 {
-		if err := c.exec(fmt.Sprintf("PRAGMA page_size = %d", pageSize)); err != nil {
+		if err := c.exec(fmt.Sprintf("PRAGMA page_size = %d; PRAGMA auto_vacuum = %d", pageSize, incremental)); err != nil {
 			return err
 		}
 	}
@@ -222,6 +222,21 @@ func makeTables(c *conn) error {
 		_ = c.exec("ROLLBACK")
 	}
 	return err
+}
+
+// isFull reports whether an error means that there is no room for what was to be
+// written. SQLite has several codes for it, since not only the file grows.
+func isFull(err error) bool {
+	if errors.Is(err, ErrFull) {
+		return true
+	}
+	switch c := code(err); c {
+	case sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE,
+		sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_SHMOPEN:
+		return true
+	default:
+		return c&0xff == sqlite3.SQLITE_FULL
+	}
 }
 
 // code returns the result code of an SQLite error, 0 for others.

@@ -116,7 +116,7 @@ func (s *Store) takeAside(ctx context.Context, queue string, ids []string, do fu
 	for part := range slices.Chunk(seqs, maxMoves) {
 		var done int
 		var gone []string
-		if err := s.commit(ctx, weight{}, func(t *tx) error {
+		if err := s.commit(ctx, func(t *tx) error {
 			done, gone = 0, nil // it may be tried several times
 			q, err := t.queue(queue)
 			if err != nil {

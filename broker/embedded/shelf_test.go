@@ -16,7 +16,7 @@ import (
 // setAsideAll sets the first n messages of a queue aside, which must be new.
 func setAsideAll(t *testing.T, s *Store, queue string, n int) (ids []string) {
 	t.Helper()
-	if err := s.commit(testContext(t), weight{}, func(t *tx) error {
+	if err := s.commit(testContext(t), func(t *tx) error {
 		for seq := range n {
 			if moved, err := t.setAside(queue, uint64(seq+1), "reason"); err != nil || !moved {
 				return fmt.Errorf("message %d: %v", seq+1, err)
@@ -104,6 +104,8 @@ func (o *failOnce) apply(*tx) error {
 
 func (o *failOnce) settle(error) {}
 
+func (o *failOnce) needs() (kind, weight) { return upkeep, weight{} }
+
 // A retry in a transaction that fails and is tried again happens once, and is
 // counted once, in order with what else is put. A watcher sees it all.
 func TestRetryInTransaction(t *testing.T) {
@@ -139,14 +141,14 @@ func TestRetryInTransaction(t *testing.T) {
 	waiting := func() int {
 		s.writer.mu.Lock()
 		defer s.writer.mu.Unlock()
-		return len(s.writer.next.ops)
+		return len(s.writer.next)
 	}
 	for ctx := testContext(t); waiting() < 2; time.Sleep(time.Millisecond) { // the message and the retry
 		if ctx.Err() != nil {
 			t.Fatal("the retry does not come to the writer")
 		}
 	}
-	if err := s.writer.submit(&failOnce{}, weight{}); err != nil {
+	if err := s.writer.submit(&failOnce{}); err != nil {
 		t.Fatal(err)
 	}
 	last := put("6")

@@ -59,10 +59,14 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return stats, nil
 }
 
-// Trouble says why the store can not write, and since when; nil if it can.
+// Trouble says why the store can not write, or takes nothing from peers for want
+// of room, and since when; nil if it does both.
 func (s *Store) Trouble() error {
 	if t := s.writer.trouble.Load(); t != nil {
 		return fmt.Errorf("message store can not be written since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
+	}
+	if t := s.disk.trouble(); t != nil {
+		return fmt.Errorf("message store is almost full since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
 	}
 	return nil
 }

@@ -184,7 +184,7 @@ func (sub *Subscription) Ack(seqs []uint64, done func(error)) error {
 		}
 	}
 	remove := func(t *tx) error { return t.remove(b.name, seqs, freed) }
-	if err := sub.store.writer.submit(&ownOp{do: remove, done: done}, weight{}); err != nil {
+	if err := sub.store.writer.submit(&ownOp{do: remove, done: done}); err != nil {
 		return err
 	}
 	for _, seq := range seqs {

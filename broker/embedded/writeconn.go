@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"database/sql/driver"
+	"fmt"
 	"os"
 	"strings"
 )
@@ -37,7 +38,8 @@ type writeConn struct {
 	catalog *catalog // nil: to be read
 
 	begin, commit, rollback           *stmt
-	dataVersion, checkpoint           *stmt
+	dataVersion, checkpoint, restart  *stmt
+	freePages, incrementalVacuum      *stmt
 	allQueues, allBindings            *stmt
 	queueState, addQueue, updateQueue *stmt
 	insert, insertMany                *stmt
@@ -48,6 +50,7 @@ type writeConn struct {
 }
 
 func openWriteConn(path string, opts Options) (*writeConn, error) {
+	makeRoomToOpen(path)
 	if err := create(path); err != nil {
 		return nil, err
 	}
@@ -63,6 +66,11 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	if err := checkOwner(c, opts.Owner, opts.Service); err != nil {
 		c.close()
 		return nil, err
+	}
+	if opts.Service {
+		if err := makeShrinkable(c); err != nil {
+			opts.Logger.Warn("the message store can not give room back to the disk yet", "err", err)
+		}
 	}
 	if err := w.prepareStatements(); err != nil {
 		c.close()
@@ -102,6 +110,9 @@ func (w *writeConn) prepareStatements() error {
 	w.rollback = p.stmt("ROLLBACK")
 	w.dataVersion = p.stmt("PRAGMA data_version")
 	w.checkpoint = p.stmt("PRAGMA wal_checkpoint(TRUNCATE)")
+	w.restart = p.stmt("PRAGMA wal_checkpoint(RESTART)")
+	w.freePages = p.stmt("PRAGMA freelist_count")
+	w.incrementalVacuum = p.stmt(fmt.Sprintf("PRAGMA incremental_vacuum(%d)", shrinkStep/pageSize))
 	w.allQueues = p.stmt("SELECT id, name, next_seq FROM queues")
 	w.allBindings = p.stmt("SELECT peer, exchange, binding_key, fanout, queue FROM bindings")
 	w.queueState = p.stmt("SELECT next_seq, depth FROM queues WHERE id = ?")

@@ -1,10 +1,11 @@
 package embedded
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,75 +34,108 @@ type op interface {
 	// settle is called once: after the COMMIT, or with the reason why there
 	// will be none.
 	settle(error)
+	// needs returns what the operation does, as far as it takes room, and its
+	// part of the budget for that.
+	needs() (kind, weight)
 }
 
-// batch is a list of operations that share a transaction.
-type batch struct {
-	ops    []op
-	weight weight // of the messages among them
-}
+// kind says what becomes of an operation for which there is no room.
+type kind int
+
+const (
+	// upkeep removes, moves or binds. It is written before everything that
+	// takes room, and is never held up by it.
+	upkeep kind = iota
+	// received stores messages of peers. It waits until there is room.
+	received
+	// sent stores messages of applications. It is refused with [ErrFull].
+	sent
+)
 
 // writer is the goroutine that writes; see the package comment.
 type writer struct {
-	db     *writeConn
-	log    *slog.Logger
-	bells  *bells
-	budget *budget
-	quotas *quotas
+	db       *writeConn
+	log      *slog.Logger
+	bells    *bells
+	received *budget // for messages of peers
+	sent     *budget // for messages of applications
+	quotas   *quotas
+	disk     *disk
+	reserve  reserve
+	look     time.Duration // how old a look at the disk may be
+	shrinks  bool          // gives room inside the file back to the disk
 
 	wake bell.Bell
 
 	mu     sync.Mutex
-	next   batch // being gathered
-	number int   // of the batch being gathered
+	next   []op // being gathered
+	number int  // of the list being gathered
 	closed bool
 
 	trouble atomic.Pointer[Trouble] // nil while writing works
 
 	pulse pulse.Pulse // of the goroutine
 
+	// The rest belongs to the goroutine.
+	held    []op             // what can not be written yet, in order
+	stopped bool             // not even upkeep can be written: nothing more is taken
+	pause   time.Duration    // before the next attempt
+	retry   time.Time        // when that is
+	again   <-chan time.Time // receives then
+	worked  bool             // since the last look at the disk
+	looked  time.Time        // when that was
+
 	done chan struct{} // closed when the goroutine has ended
-	err  error         // why it could not write the last batch; valid after done
+	err  error         // why it could not write the last operations; valid after done
 }
 
-func newWriter(db *writeConn, log *slog.Logger, bells *bells, budget *budget, quotas *quotas) *writer {
-	return &writer{db: db, log: log, bells: bells, budget: budget, quotas: quotas, wake: bell.New(), done: make(chan struct{})}
+// budgetOf returns the budget out of which operations of a kind have their part.
+func (w *writer) budgetOf(k kind) *budget {
+	if k == sent {
+		return w.sent
+	}
+	return w.received
 }
 
-// submit adds an operation to the batch being gathered, with the part of the
+// submit adds an operation to the list being gathered, with the part of the
 // budget that it has acquired: the writer releases it, submit if it fails.
-func (w *writer) submit(o op, part weight) error {
+func (w *writer) submit(o op) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.submitLocked(o, part)
+	return w.submitLocked(o)
 }
 
-func (w *writer) submitLocked(o op, part weight) error {
+func (w *writer) submitLocked(o op) error {
 	if w.closed {
-		w.budget.release(part)
+		w.release(o)
 		return broker.ErrClosed
 	}
-	w.next.ops = append(w.next.ops, o)
-	w.next.weight.add(part)
+	w.next = append(w.next, o)
 	w.wake.Ring()
 	return nil
 }
 
-// gathering tells whether the batch with this number can still be added to.
+func (w *writer) release(o op) {
+	if k, part := o.needs(); k != upkeep {
+		w.budgetOf(k).release(part)
+	}
+}
+
+// gathering reports whether the list with this number can still be added to.
 // The caller holds w.mu.
 func (w *writer) gathering(number int) bool { return number == w.number && !w.closed }
 
-// take returns the batch that has gathered, and starts the next. The memory
+// take returns the list that has gathered, and starts the next. The memory
 // of used becomes that of the next.
-func (w *writer) take(used batch, closing bool) batch {
-	clear(used.ops)
+func (w *writer) take(used []op, closing bool) []op {
+	clear(used)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	b := w.next
-	w.next = batch{ops: used.ops[:0]}
+	ops := w.next
+	w.next = used[:0]
 	w.number++
 	w.closed = w.closed || closing
-	return b
+	return ops
 }
 
 // run writes until life ends, and then what is left.
@@ -109,24 +143,27 @@ func (w *writer) run(life context.Context) {
 	defer close(w.done)
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
-	var b batch
+	var ops []op
 	defer w.pulse.Stop()
 	for {
 		w.pulse.Beat()
+		wake := w.wake
+		if w.stopped {
+			wake = nil // what comes gathers
+		}
 		select {
 		case <-life.Done():
-		case <-w.wake:
+		case <-wake:
+		case <-w.again:
 		case <-poll.C:
-			w.lookForOthers()
-			w.lookForFile()
+			w.lookAround()
 			continue
 		}
 		closing := life.Err() != nil
-		b = w.take(b, closing)
-		if len(b.ops) > 0 {
-			w.err = cmp.Or(w.err, w.write(life, b))
-		}
+		ops = w.take(ops, closing)
+		w.work(ops, closing)
 		if closing {
+			w.giveUp()
 			return
 		}
 	}
@@ -139,45 +176,155 @@ func (w *writer) wait() error {
 	return w.err
 }
 
-// write commits a batch, however often it must try, and tells everyone. Once
-// life has ended it tries only once more.
-func (w *writer) write(life context.Context, b batch) error {
-	var t *tx
-	var err error
-	for pause := firstPause; ; pause = min(2*pause, maxPause) {
-		w.pulse.Beat()
-		last := life.Err() != nil
-		if t, err = w.attempt(b.ops); err == nil {
-			w.recovered()
-			break
-		}
-		w.failed(err)
-		if last {
-			break
-		}
-		select {
-		case <-life.Done():
-		case <-time.After(pause):
-		}
+// work writes what has gathered and what is held, in one transaction. What can
+// not be written is held, and tried again after a pause. If it is room that is
+// missing, upkeep is written alone, and messages of applications are refused.
+func (w *writer) work(ops []op, closing bool) {
+	if len(w.held) > 0 {
+		ops = append(w.held, ops...)
 	}
-	w.budget.release(b.weight)
-	if err != nil {
-		err = fmt.Errorf("%w: %d operations could not be written: %w", broker.ErrClosed, len(b.ops), err)
-	} else {
-		w.quotas.update(t.usage)
-		for _, q := range t.queues {
-			switch {
-			case q.movedBack:
-				w.bells.ring(q.name) // the file has them all
-			case len(q.added) > 0:
-				w.bells.announce(q.name, q.first, q.added)
+	if len(ops) == 0 {
+		return
+	}
+	w.worked = true
+	err := w.why()
+	if err == nil || closing || !time.Now().Before(w.retry) {
+		if err = w.checkRoom(ops); err == nil {
+			err = w.write(ops)
+		}
+		if w.disk.unnoticed() {
+			if inside, err := w.db.freeInside(); err == nil {
+				w.disk.look(inside)
 			}
 		}
+		if err == nil {
+			w.held = nil
+			w.recovered()
+			return
+		}
+		w.failed(err)
+		w.pause = min(max(2*w.pause, firstPause), maxPause)
+		w.retry = time.Now().Add(w.pause)
 	}
-	for _, o := range b.ops {
-		o.settle(err)
+	w.stopped = !isFull(err)
+	if !w.stopped {
+		ops = w.refuse(ops, err)
+		ops, w.stopped = w.writeUpkeep(ops)
 	}
-	return err
+	w.held, w.again = nil, nil
+	if len(ops) > 0 {
+		w.held, w.again = slices.Clone(ops), time.After(time.Until(w.retry))
+	}
+}
+
+// why returns why the last attempt has failed; nil if it has not.
+func (w *writer) why() error {
+	if t := w.trouble.Load(); t != nil {
+		return t.Err
+	}
+	return nil
+}
+
+// giveUp ends the operations that can not be written before the end.
+func (w *writer) giveUp() {
+	if len(w.held) == 0 {
+		return
+	}
+	w.err = fmt.Errorf("%w: %d operations could not be written: %w", broker.ErrClosed, len(w.held), w.why())
+	for _, o := range w.held {
+		w.release(o)
+		o.settle(w.err)
+	}
+}
+
+// checkRoom reports [ErrFull] if there is no room for what operations store.
+func (w *writer) checkRoom(ops []op) error {
+	stores, bytes := false, int64(0)
+	for _, o := range ops {
+		k, part := o.needs()
+		stores = stores || k != upkeep
+		bytes += part.bytes
+	}
+	switch {
+	case !stores:
+		return nil
+	case w.reserve.missing:
+		return fmt.Errorf("%w: its reserve of %d bytes can not be made", ErrFull, w.reserve.size)
+	}
+	return w.disk.check(bytes)
+}
+
+// refuse ends the operations of applications for which there is no room, and
+// returns the others.
+func (w *writer) refuse(ops []op, err error) []op {
+	if !errors.Is(err, ErrFull) {
+		err = fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return slices.DeleteFunc(slices.Clone(ops), func(o op) bool {
+		k, _ := o.needs()
+		if k == sent {
+			w.release(o)
+			o.settle(err)
+		}
+		return k == sent
+	})
+}
+
+// writeUpkeep writes what takes no room, for which the reserve is given up if
+// need be. It returns the other operations, or all if even that has failed.
+func (w *writer) writeUpkeep(ops []op) (left []op, failed bool) {
+	var alone []op
+	for _, o := range ops {
+		if k, _ := o.needs(); k == upkeep {
+			alone = append(alone, o)
+		} else {
+			left = append(left, o)
+		}
+	}
+	if len(alone) == 0 {
+		return left, false
+	}
+	err := w.write(alone)
+	if err != nil {
+		w.reserve.giveUp()
+		w.restartWAL()
+		err = w.write(alone)
+	}
+	if err != nil {
+		return ops, true
+	}
+	if w.reserve.missing {
+		w.restartWAL() // so that the next transaction takes the room of this one
+	}
+	return left, false
+}
+
+// restartWAL moves the write-ahead log into the file, so that its room is used
+// again. What fails here fails again in the next transaction.
+func (w *writer) restartWAL() { _, _ = w.db.restart.number() }
+
+// write commits operations in one transaction, and tells everyone.
+func (w *writer) write(ops []op) error {
+	t, err := w.attempt(ops)
+	if err != nil {
+		return err
+	}
+	for _, o := range ops {
+		w.release(o)
+	}
+	w.quotas.update(t.usage)
+	for _, q := range t.queues {
+		switch {
+		case q.movedBack:
+			w.bells.ring(q.name) // the file has them all
+		case len(q.added) > 0:
+			w.bells.announce(q.name, q.first, q.added)
+		}
+	}
+	for _, o := range ops {
+		o.settle(nil)
+	}
+	return nil
 }
 
 // attempt applies and commits operations in one transaction.
@@ -187,6 +334,7 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 			w.db.undo()
 		}
 	}()
+	w.pulse.Beat()
 	if err := w.db.start(); err != nil {
 		return nil, err
 	}
@@ -230,14 +378,37 @@ func (w *writer) lookForOthers() {
 	}
 }
 
-// lookForFile notices, while nothing is written, that the files are gone, or
-// back: no other trouble outlasts the writing of a batch.
-func (w *writer) lookForFile() {
+// lookAround notices what others have done to the file and the disk.
+func (w *writer) lookAround() {
+	w.lookForOthers()
 	if err := w.db.inPlace(); err != nil {
 		w.failed(err)
 		return
 	}
-	w.recovered()
+	if len(w.held) == 0 && !time.Now().Before(w.retry) {
+		w.recovered()
+	}
+	if time.Since(w.looked) >= w.look {
+		w.lookAtDisk()
+		w.looked, w.worked = time.Now(), false
+	}
+}
+
+// lookAtDisk finds out how much room there is, and makes some. What can not be
+// read is left to the next transaction, which has the same trouble.
+func (w *writer) lookAtDisk() {
+	inside, err := w.db.freeInside()
+	if err == nil && w.shrinks {
+		inside, err = w.shrink(inside)
+	}
+	if err != nil {
+		return
+	}
+	w.disk.look(inside)
+	w.reserve.lookFor()
+	if w.reserve.missing && w.disk.check(w.reserve.size) == nil && w.reserve.renew() == nil {
+		w.retry = time.Time{}
+	}
 }
 
 // noticeOthers wakes everyone, and admits peers whose messages others have
@@ -256,7 +427,8 @@ func (w *writer) noticeOthers() error {
 
 // failed notes that a transaction failed, and reports the first.
 func (w *writer) failed(err error) {
-	if w.trouble.Load() != nil {
+	if t := w.trouble.Load(); t != nil {
+		w.trouble.Store(&Trouble{Since: t.Since, Err: err})
 		return
 	}
 	w.trouble.Store(&Trouble{Since: time.Now(), Err: err})
@@ -264,6 +436,7 @@ func (w *writer) failed(err error) {
 }
 
 func (w *writer) recovered() {
+	w.pause, w.retry, w.again, w.stopped = 0, time.Time{}, nil, false
 	if t := w.trouble.Swap(nil); t != nil {
 		w.log.Info("the message store can be written again", "after", time.Since(t.Since).Round(time.Millisecond))
 	}

@@ -16,6 +16,10 @@ import (
 // bytes: beyond that nothing is taken from peers.
 const minFree = 64 << 20
 
+// reserve is the size of the file that is given up when the disk is full, in
+// bytes.
+const reserve = 16 << 20
+
 // defaultQuota is how much the messages of one peer may take, in bytes.
 const defaultQuota = 1 << 30
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -96,7 +97,7 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 	if err != nil {
 		return fmt.Errorf("%w; nothing was queued", err)
 	}
-	store, err := openStore(d, path, embedded.Options{})
+	store, err := openStore(d, path, embedded.Options{MinFree: minFree, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -105,7 +106,7 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 		return err
 	}
 	if err := store.PutAll(ctx, queue.Queues[0], messages); err != nil {
-		return err
+		return fmt.Errorf("%w; nothing was queued", err)
 	}
 	a.say("%s in the queue of %s, in %s.", counted(len(messages), "is", "are"), p.Identity, filepath.Dir(path))
 	return store.Close()

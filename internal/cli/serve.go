@@ -246,7 +246,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	defer unlock()
 	store, err := openStore(d, storePath(state), embedded.Options{
 		Logger: log, Service: true,
-		PeerQuota: int64(f.limits.quota), MinFree: minFree,
+		PeerQuota: int64(f.limits.quota), MinFree: minFree, Reserve: reserve,
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,68 @@
+package embedded
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+
+	"peerlink/internal/durable"
+)
+
+// reserve is a file that takes room on the disk so that it can be given up:
+// removing messages needs room too, in the write-ahead log, and must be possible
+// when another program has filled the disk. It is made again when there is room,
+// and nothing is stored before that.
+type reserve struct {
+	path    string
+	size    int64 // 0: none is made
+	missing bool  // it should be there, and is not
+}
+
+func newReserve(store string, size int64) reserve {
+	r := reserve{path: store + "-reserve", size: size}
+	if size > 0 {
+		fi, err := os.Stat(r.path)
+		r.missing = err != nil || fi.Size() != size
+	}
+	return r
+}
+
+// roomToOpen is how many bytes opening a store may take, with what a service
+// writes beside it when it starts.
+const roomToOpen = 1 << 20
+
+// makeRoomToOpen gives the reserve up if there is no room to open the store.
+func makeRoomToOpen(store string) {
+	if free, err := freeBytes(filepath.Dir(store)); err == nil && free < roomToOpen {
+		r := newReserve(store, 0)
+		r.giveUp()
+	}
+}
+
+// giveUp removes the file, also that of another process.
+func (r *reserve) giveUp() {
+	_ = os.Remove(r.path)
+	r.missing = r.size > 0
+}
+
+// renew makes the file if it is missing. Its content is random, since some file
+// systems keep zeros in no room at all.
+func (r *reserve) renew() error {
+	if !r.missing {
+		return nil
+	}
+	content := make([]byte, r.size)
+	random := rand.NewChaCha8([32]byte{})
+	_, _ = random.Read(content)
+	err := durable.Replace(r.path, content, 0o600)
+	r.missing = err != nil
+	return err
+}
+
+// lookFor notices that another process has given the file up.
+func (r *reserve) lookFor() {
+	if _, err := os.Stat(r.path); r.size > 0 && errors.Is(err, os.ErrNotExist) {
+		r.missing = true
+	}
+}
