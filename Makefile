@@ -3,6 +3,7 @@
 # make demo    three nodes exchange messages on this machine
 # make bench   benchmarks
 # make soak    the fault suite for an hour (SOAK=10m, SEED=7, SOAK_REPORT=file)
+# make test-rabbitmq RABBITMQ_ROOT=/path  what needs RabbitMQ, on the one in that folder
 # make lint    formatting, vet, staticcheck
 
 GO      ?= go
@@ -18,7 +19,7 @@ PLATFORMS = linux/arm64 darwin/arm64 windows/amd64
 # How long each fuzz target runs in "make test".
 FUZZTIME ?= 2s
 
-.PHONY: build test demo bench soak lint unit fuzz cross
+.PHONY: build test demo bench soak lint unit fuzz cross test-rabbitmq
 
 build:
 	$(BUILD) -o bin/peerlink ./cmd/peerlink
@@ -63,6 +64,11 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 # Nodes as processes, and everything that can happen to them, for a long time.
+test-rabbitmq: export RABBITMQ_ROOT := $(RABBITMQ_ROOT)
+test-rabbitmq:
+	$(GO) test -count=1 -timeout 30m ./broker/rabbitmq ./link
+	$(GO) test -count=1 -timeout 30m ./cmd/peerlink
+
 soak: export SOAK ?= 1h
 soak:
 	$(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./link/faulttest

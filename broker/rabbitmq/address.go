@@ -41,9 +41,10 @@ func parseAddress(s string) (address, error) {
 	return address{url: s, shown: u.Redacted()}, nil
 }
 
-// dial connects and logs in. purpose is what RabbitMQ shows to its operator as
+// dial connects and logs in. It returns the socket, too: closing that ends the
+// connection whatever it waits for. purpose is what RabbitMQ shows to its operator as
 // the name of the connection. ctx bounds all of it, not the connection's life.
-func (a address) dial(ctx context.Context, purpose string) (*amqp.Connection, error) {
+func (a address) dial(ctx context.Context, purpose string) (*amqp.Connection, net.Conn, error) {
 	var socket net.Conn
 	conn, err := amqp.DialConfig(a.url, amqp.Config{
 		Properties: amqp.Table{"product": "peerlink", "connection_name": "peerlink " + purpose},
@@ -67,9 +68,9 @@ func (a address) dial(ctx context.Context, purpose string) (*amqp.Connection, er
 		if socket != nil {
 			socket.Close() // the library leaves it open
 		}
-		return nil, explain(err)
+		return nil, nil, explain(err)
 	}
-	return conn, nil
+	return conn, socket, nil
 }
 
 // impatientConn fails writes that take longer than writeTimeout.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -21,17 +20,25 @@ const (
 	headerRoutingKey = "x-peerlink-routing-key"
 )
 
-// aside publishes to a dead-letter queue.
+// aside publishes to the dead-letter queue of a queue.
 type aside struct {
-	mu sync.Mutex
-	to feeder
+	turn chan struct{} // has an element while to is used
+	to   feeder
+}
+
+func newAside(b *Broker, queue string) aside {
+	return aside{turn: make(chan struct{}, 1), to: feeder{broker: b, queue: deadLetterQueue(queue)}}
 }
 
 // put publishes a copy of a delivery, and waits until RabbitMQ has confirmed
 // it.
 func (a *aside) put(ctx context.Context, d amqp.Delivery, reason string) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	select {
+	case a.turn <- struct{}{}:
+		defer func() { <-a.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, a.to.broker.opts.ConfirmTimeout, ErrNotConfirmed)
 	defer cancel()
 	ok, err := a.to.publish(ctx, asideCopy(d, reason))
@@ -48,9 +55,11 @@ func (a *aside) put(ctx context.Context, d amqp.Delivery, reason string) error {
 	return err
 }
 
+// close is called when put is not used any more, and returns at once. What put was
+// at last busy with ends with its context.
 func (a *aside) close() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.turn <- struct{}{}
+	defer func() { <-a.turn }()
 	a.to.close()
 }
 
@@ -59,8 +68,7 @@ func asideCopy(d amqp.Delivery, reason string) amqp.Publishing {
 	m := copyOf(d)
 	m.Headers[headerReason] = reasonText(reason)
 	m.Headers[headerTime] = time.Now()
-	m.Headers[headerExchange] = d.Exchange
-	m.Headers[headerRoutingKey] = d.RoutingKey
+	origin(m.Headers, d)
 	return m
 }
 

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -31,13 +32,20 @@ const (
 // messages. A consumer for all would need a prefetch, and the memory, for all.
 // And with basic.get a quorum queue would mix up the messages that go back: it
 // keeps the order of those that one consumer had.
+//
+// A quorum queue counts how often a message has gone back, and gives it up when that
+// is too often. So when there is one with a high count, it and all that come behind
+// it, and are not removed, are replaced by copies at the end of the queue.
 type browser struct {
 	broker  *Broker
 	queue   string
+	live    *live
 	channel *amqp.Channel
 	left    int      // messages to come, of those that were there at the beginning
-	kept    []uint64 // the last tag of each step that has messages which were not removed
-	held    int      // the number of those messages
+	kept    []uint64 // the tags of messages that were not removed, in order
+
+	renewing bool   // all that is still to come, and not removed, is replaced by copies
+	to       feeder // of which
 }
 
 // browse lets do go through the dead-letter queue of a queue. It reports
@@ -46,17 +54,18 @@ func (b *Broker) browse(ctx context.Context, queue string, do func(*browser) err
 	if err := checkName("queue "+queue, deadLetterQueue(queue)); err != nil {
 		return err
 	}
-	br := &browser{broker: b, queue: deadLetterQueue(queue)}
+	br := &browser{broker: b, queue: deadLetterQueue(queue), to: feeder{broker: b, queue: deadLetterQueue(queue)}}
+	defer br.to.close()
 	var err error
 	// Not all there may ever be: one that is retried may be set aside again at
 	// once.
 	if br.left, err = br.count(ctx); err != nil || br.left == 0 {
 		return err
 	}
-	if _, br.channel, err = b.consuming.open(ctx, func(*live, *amqp.Channel) error { return nil }); err != nil {
+	if br.live, br.channel, err = b.consuming.open(ctx, func(*live, *amqp.Channel) error { return nil }); err != nil {
 		return err
 	}
-	defer closeChannel(br.channel)
+	defer br.live.closeChannel(br.channel)
 	if err := do(br); err != nil {
 		return err
 	}
@@ -87,20 +96,20 @@ func (br *browser) next(ctx context.Context) ([]amqp.Delivery, error) {
 	}
 	tag := fmt.Sprintf("peerlink-%d", br.left)
 	var arriving <-chan amqp.Delivery
-	if err := br.broker.await(ctx, func() (err error) {
+	if err := br.live.call(ctx, func() (err error) {
 		if err = br.channel.Qos(size, 0, false); err != nil {
 			return err
 		}
 		arriving, err = br.channel.Consume(br.queue, tag, false, false, false, false, nil)
 		return err
-	}); err != nil {
+	}, nil); err != nil {
 		return nil, err
 	}
 	step, err := br.receive(ctx, arriving, size)
 	if err != nil {
 		return nil, err
 	}
-	if err := br.broker.await(ctx, func() error { return br.channel.Cancel(tag, false) }); err != nil {
+	if err := br.live.call(ctx, func() error { return br.channel.Cancel(tag, false) }, nil); err != nil {
 		return nil, err
 	}
 	for d := range arriving { // since receive has given up
@@ -152,21 +161,44 @@ func (br *browser) receive(ctx context.Context, arriving <-chan amqp.Delivery, s
 	return step, nil
 }
 
-// keep notes that so many messages of a step are not removed.
-func (br *browser) keep(step []amqp.Delivery, n int) {
-	br.kept = append(br.kept, step[len(step)-1].DeliveryTag)
-	br.held += n
+// keep keeps those messages of a step that are not removed.
+func (br *browser) keep(ctx context.Context, rest []amqp.Delivery) error {
+	br.renewing = br.renewing || slices.ContainsFunc(rest, renewable)
+	if !br.renewing {
+		for _, d := range rest {
+			br.kept = append(br.kept, d.DeliveryTag)
+		}
+		return nil
+	}
+	limited, cancel := context.WithTimeoutCause(ctx, br.broker.opts.ConfirmTimeout, ErrNotConfirmed)
+	defer cancel()
+	if err := br.to.renew(limited, rest, false); err != nil {
+		return fmt.Errorf("replace messages that were looked at often by copies: %w", err)
+	}
+	return br.acknowledge(ctx, rest)
 }
 
 // remove removes messages of the last step, and keeps the others of it. RabbitMQ
 // does not answer: if it fails at this moment, they may be there again.
 func (br *browser) remove(ctx context.Context, step, chosen []amqp.Delivery) error {
 	if len(chosen) < len(step) {
-		br.keep(step, len(step)-len(chosen))
-	} else if br.held == 0 {
+		gone := make(map[uint64]bool, len(chosen))
+		for _, d := range chosen {
+			gone[d.DeliveryTag] = true
+		}
+		rest := slices.DeleteFunc(slices.Clone(step), func(d amqp.Delivery) bool { return gone[d.DeliveryTag] })
+		if err := br.keep(ctx, rest); err != nil {
+			return err
+		}
+	} else if len(br.kept) == 0 {
 		return explain(br.channel.Ack(step[len(step)-1].DeliveryTag, true)) // all so far
 	}
-	for i, d := range chosen {
+	return br.acknowledge(ctx, chosen)
+}
+
+// acknowledge removes messages one by one.
+func (br *browser) acknowledge(ctx context.Context, messages []amqp.Delivery) error {
+	for i, d := range messages {
 		if i%ackBurst == ackBurst-1 {
 			if err := pause.For(ctx, ackPause); err != nil {
 				return err
@@ -179,46 +211,40 @@ func (br *browser) remove(ctx context.Context, step, chosen []amqp.Delivery) err
 	return nil
 }
 
-// giveBack puts what was kept back to its places, and waits a moment until it
-// is there: RabbitMQ does not answer.
+// giveBack puts what was kept back to its places, one by one: where a queue has a
+// delivery limit, those that it gets back together are mixed up. It waits until
+// they are there.
 func (br *browser) giveBack(ctx context.Context) error {
-	for _, tag := range br.kept {
-		if err := br.channel.Nack(tag, true, true); err != nil {
+	ready, err := br.count(ctx)
+	if err != nil {
+		return err
+	}
+	patient := true
+	for i, tag := range br.kept {
+		if err := br.channel.Nack(tag, false, true); err != nil {
 			return explain(err)
 		}
-		if err := pause.For(ctx, ackPause); err != nil {
-			return err
-		}
-	}
-	for deadline := time.Now().Add(patience); br.held > 0 && time.Now().Before(deadline); {
-		n, err := br.count(ctx)
-		if err != nil || n >= br.held {
-			return err
-		}
-		if err := pause.For(ctx, ackPause); err != nil {
-			return err
+		if returned := i + 1; returned%ackBurst == 0 || returned == len(br.kept) {
+			if patient, err = br.awaitReady(ctx, ready+returned, patient); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// await runs something that RabbitMQ answers. The library knows no time limit
-// for that; here it is ctx, and [Options.ConnectTimeout].
-func (b *Broker) await(ctx context.Context, do func() error) error {
-	limit := b.opts.ConnectTimeout
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("RabbitMQ has not answered within %v", limit))
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- explain(do()) }()
-	select {
-	case err := <-done:
-		if err != nil && b.life.Err() != nil {
-			return broker.ErrClosed
+// awaitReady waits until so many messages of the queue are not given out. RabbitMQ
+// does not answer when it gets messages back. Another program may take them out
+// meanwhile, so there is a limit to that; afterwards there is only a pause. It reports
+// whether they are there.
+func (br *browser) awaitReady(ctx context.Context, want int, patient bool) (bool, error) {
+	for deadline := time.Now().Add(patience); patient && time.Now().Before(deadline); {
+		if n, err := br.count(ctx); err != nil || n >= want {
+			return true, err
 		}
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-b.life.Done():
-		return broker.ErrClosed
+		if err := pause.For(ctx, ackPause/4); err != nil {
+			return false, err
+		}
 	}
+	return false, pause.For(ctx, ackPause)
 }

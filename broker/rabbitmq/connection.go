@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -52,7 +54,7 @@ func (c *connection) open(ctx context.Context, prepare func(*live, *amqp.Channel
 		if l, err = c.get(ctx); err != nil {
 			return nil, nil, err
 		}
-		if ch, err = l.open(ctx, c.broker, prepare); !errors.Is(err, amqp.ErrChannelMax) {
+		if ch, err = l.open(ctx, prepare); !errors.Is(err, amqp.ErrChannelMax) {
 			return l, ch, err
 		}
 		c = c.following()
@@ -94,9 +96,7 @@ func (c *connection) restore() {
 
 // blocked tells why RabbitMQ takes nothing from the connection, if so.
 func (c *connection) blocked() error {
-	c.mu.Lock()
-	l := c.current
-	c.mu.Unlock()
+	l := c.latest()
 	if l == nil || l.IsClosed() {
 		return nil
 	}
@@ -149,8 +149,9 @@ func (c *connection) dial(d *dialing, before *live, notBefore time.Time) {
 	if err == nil {
 		ctx, cancel := context.WithTimeout(b.life, b.opts.ConnectTimeout)
 		var conn *amqp.Connection
-		if conn, err = b.address.dial(ctx, c.purpose); err == nil {
-			l = &live{Connection: conn, born: time.Now(), ended: make(chan struct{}), block: newBlockage()}
+		var socket net.Conn
+		if conn, socket, err = b.address.dial(ctx, c.purpose); err == nil {
+			l = &live{Connection: conn, broker: b, socket: socket, born: time.Now(), ended: make(chan struct{}), block: newBlockage()}
 		} else {
 			err = fmt.Errorf("connect to %s: %w", b.address.shown, err)
 		}
@@ -161,7 +162,7 @@ func (c *connection) dial(d *dialing, before *live, notBefore time.Time) {
 	switch {
 	case b.life.Err() != nil:
 		if l != nil {
-			go l.Close()
+			l.cut()
 		}
 		l, err = nil, broker.ErrClosed
 	case err != nil:
@@ -179,22 +180,30 @@ func (c *connection) dial(d *dialing, before *live, notBefore time.Time) {
 	close(d.done)
 }
 
-// close ends the connection. Afterwards, when the broker's life is over, there
-// will be no other.
+// close ends the connection, in good order if that is possible before deadline.
+// Afterwards, when the broker's life is over, there will be no other.
 func (c *connection) close(deadline time.Time) {
-	c.mu.Lock()
-	l := c.current
-	c.mu.Unlock()
-	if l != nil {
+	if l := c.latest(); l != nil {
+		// The library's own deadline does not hold for what others write.
+		defer time.AfterFunc(time.Until(deadline), l.cut).Stop()
 		_ = l.CloseDeadline(deadline) // it is over in any case
 	}
+}
+
+// latest returns the connection that was made last, or nil.
+func (c *connection) latest() *live {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current
 }
 
 // live is a connection from when it is made until it ends.
 type live struct {
 	*amqp.Connection
-	born  time.Time
-	ended chan struct{} // closed when the end is reported
+	broker *Broker
+	socket net.Conn
+	born   time.Time
+	ended  chan struct{} // closed when the end is reported
 
 	mu    sync.Mutex
 	block *blockage // the one that is going on, or the next that may come
@@ -277,71 +286,120 @@ func (l *live) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan amqp.B
 	}
 }
 
-// open opens a channel and prepares it. While RabbitMQ takes no messages, it
-// reports [ErrBlocked]. Neither the library nor, in all states, RabbitMQ knows
-// a time limit for that; here it is ctx, and [Options.ConnectTimeout].
-func (l *live) open(ctx context.Context, b *Broker, prepare func(*live, *amqp.Channel) error) (*amqp.Channel, error) {
+// cut ends the connection at once. Whatever waits for RabbitMQ on it fails.
+func (l *live) cut() { _ = l.socket.Close() }
+
+// errSilent is why an exchange with RabbitMQ ends that has had no answer.
+func (l *live) errSilent() error {
+	return fmt.Errorf("RabbitMQ has not answered within %v", l.broker.opts.ConnectTimeout)
+}
+
+// call runs something that RabbitMQ answers. Neither the library nor, in all
+// states, RabbitMQ knows a time limit for that; here it is ctx, and
+// [Options.ConnectTimeout]. When the latter is over and RabbitMQ has not said that
+// it is blocked, the connection is cut: it is of no use to anybody, and the next
+// one may be. abandoned, unless nil, is called if do succeeds after call has failed.
+func (l *live) call(ctx context.Context, do func() error, abandoned func()) error {
 	block := l.blockage()
-	select {
-	case <-block.begun:
-		return nil, block.err()
-	default:
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, b.opts.ConnectTimeout,
-		fmt.Errorf("RabbitMQ has not answered within %v", b.opts.ConnectTimeout))
-	defer cancel()
-	type result struct {
-		ch  *amqp.Channel
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		ch, err := l.Channel()
-		if err = explain(err); err == nil {
-			if err = prepare(l, ch); err != nil {
-				ch.Close()
-			}
-		}
-		done <- result{ch, err}
-	}()
+	done := make(chan error, 1)
+	limit := time.NewTimer(l.broker.opts.ConnectTimeout)
+	go func() { done <- explain(do()) }()
 	var err error
 	select {
-	case r := <-done:
-		if r.err != nil && b.life.Err() != nil {
-			return nil, broker.ErrClosed
+	case err := <-done:
+		limit.Stop()
+		if err != nil && l.broker.life.Err() != nil {
+			return broker.ErrClosed
 		}
-		return r.ch, r.err
+		return err
+	case <-limit.C:
+		err = l.errSilent()
+		limit.Reset(0)
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	case <-block.begun:
 		err = block.err()
-	case <-b.life.Done():
+	case <-l.broker.life.Done():
 		err = broker.ErrClosed
 	}
-	go func() { // if RabbitMQ answers after all
-		if r := <-done; r.err == nil {
-			r.ch.Close()
+	go l.abandon(limit, done, abandoned)
+	return err
+}
+
+// abandon follows a call that nobody waits for any more.
+func (l *live) abandon(limit *time.Timer, done <-chan error, abandoned func()) {
+	defer limit.Stop()
+	for {
+		select {
+		case err := <-done:
+			if err == nil && abandoned != nil {
+				abandoned()
+			}
+			return
+		case <-limit.C:
+			if block := l.blocked(); block != nil {
+				<-block.over // which comes with the end of the connection, too
+				limit.Reset(l.broker.opts.ConnectTimeout)
+				continue
+			}
+			if l.broker.life.Err() == nil {
+				l.broker.log.Warn("RabbitMQ does not answer on a connection, which is given up", "err", l.errSilent())
+			}
+			l.cut()
 		}
-	}()
-	return nil, err
+	}
+}
+
+// bounded bounds a write by ctx: when that has ended, and the write has not a
+// little later, the connection is cut. RabbitMQ does not read then, and all who
+// write to it wait. The function returned is to be called when the write is done.
+func (l *live) bounded(ctx context.Context) (done func()) {
+	const grace = time.Second
+	var over atomic.Bool
+	stop := context.AfterFunc(ctx, func() {
+		time.AfterFunc(grace, func() {
+			if !over.Load() {
+				l.cut()
+			}
+		})
+	})
+	return func() {
+		over.Store(true)
+		stop()
+	}
+}
+
+// open opens a channel and prepares it. While RabbitMQ takes no messages, it
+// reports [ErrBlocked].
+func (l *live) open(ctx context.Context, prepare func(*live, *amqp.Channel) error) (*amqp.Channel, error) {
+	if block := l.blocked(); block != nil {
+		return nil, block.err()
+	}
+	var ch *amqp.Channel
+	err := l.call(ctx, func() (err error) {
+		if ch, err = l.Channel(); err != nil {
+			return err
+		}
+		if err = prepare(l, ch); err != nil {
+			ch.Close()
+		}
+		return err
+	}, func() { ch.Close() })
+	if err != nil {
+		return nil, err
+	}
+	return ch, nil
 }
 
 // patience is how long a channel that is closed is waited for. It is over in
 // any case; but what was given back to its queue is there again only after
 // RabbitMQ has answered.
-const patience = 2 * time.Second
+const patience = time.Second
 
-// closeChannel closes a channel, and waits for a moment until that is done.
-func closeChannel(ch *amqp.Channel) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		ch.Close()
-	}()
-	t := time.NewTimer(patience)
-	defer t.Stop()
-	select {
-	case <-done:
-	case <-t.C:
-	}
+// closeChannel closes a channel, and waits for a moment until that is done. It
+// reports whether it is.
+func (l *live) closeChannel(ch *amqp.Channel) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return l.call(ctx, ch.Close, nil) == nil
 }

@@ -44,7 +44,7 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 	c := &consumer{
 		broker:  b,
 		queue:   queue,
-		aside:   aside{to: feeder{broker: b, queue: deadLetterQueue(queue)}},
+		aside:   newAside(b, queue),
 		ledger:  newLedger(),
 		arrived: bell.New(),
 		due:     bell.New(),
@@ -52,7 +52,7 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 	}
 	var deliveries <-chan amqp.Delivery
 	var err error
-	_, c.channel, err = b.consuming.open(ctx, func(_ *live, ch *amqp.Channel) error {
+	c.live, c.channel, err = b.consuming.open(ctx, func(_ *live, ch *amqp.Channel) error {
 		c.cancelled = ch.NotifyCancel(make(chan string, 1))
 		c.lost = ch.NotifyClose(make(chan *amqp.Error, 1))
 		if err := ch.Qos(b.opts.Prefetch, 0, false); err != nil {
@@ -68,22 +68,26 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		go closeChannel(c.channel)
+		go c.live.closeChannel(c.channel)
 		return nil, broker.ErrClosed
 	}
 	b.consumers[c] = struct{}{}
 	c.life, c.stop = context.WithCancel(b.life)
+	c.renewals = renewals{c: c, to: feeder{broker: b, queue: queue}, due: bell.New(), done: bell.New()}
 	go c.run(deliveries)
+	go c.renewals.run()
 	return c, nil
 }
 
 type consumer struct {
 	broker    *Broker
 	queue     string
+	live      *live
 	channel   *amqp.Channel
 	cancelled <-chan string
 	lost      <-chan *amqp.Error
 	aside     aside
+	renewals  renewals
 
 	mu     sync.Mutex
 	ledger ledger
@@ -122,6 +126,9 @@ func (c *consumer) move(deliveries <-chan amqp.Delivery) error {
 			}
 			c.mu.Lock()
 			err := c.ledger.add(d)
+			if err == nil && c.renewals.renews(d) {
+				c.ledger.take(d.DeliveryTag)
+			}
 			c.mu.Unlock()
 			if err != nil {
 				return err
@@ -284,19 +291,26 @@ func (c *consumer) setAside(ctx context.Context, tag uint64, reason string) erro
 // acknowledgements: if it fails at this moment, confirmed messages may be given
 // out again.
 func (c *consumer) Close() error {
+	c.renewals.finish()
 	c.stop()
-	<-c.ended
+	c.awaitEnd()
 	b := c.broker
 	b.mu.Lock()
 	_, open := b.consumers[c]
 	delete(b.consumers, c)
 	b.mu.Unlock()
 	if open {
-		closeChannel(c.channel)
+		closed := c.live.closeChannel(c.channel)
 		c.aside.close()
-		if errors.Is(c.err, broker.ErrClosed) { // and not by the end of the connection
+		if closed && errors.Is(c.err, broker.ErrClosed) { // and not by the end of the connection
 			b.awaitFree(c.queue)
 		}
 	}
 	return nil
+}
+
+// awaitEnd waits until run has ended. RabbitMQ may not read its acknowledgements.
+func (c *consumer) awaitEnd() {
+	defer time.AfterFunc(patience, c.live.cut).Stop()
+	<-c.ended
 }

@@ -60,17 +60,39 @@ func (b *Broker) changing(ctx context.Context, do func() error) error {
 }
 
 func (b *Broker) declare(ctx context.Context, q broker.PeerQueue) error {
-	var era int
-	if err := b.onDeclaring(ctx, func(d declarer) error {
-		era = b.health.currentEra()
-		return d.declare(q, b.before(q.PeerID))
-	}); err != nil {
+	era, _, err := b.make(ctx, q)
+	if err != nil {
 		return err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.declared[q.PeerID] = declaration{q, era}
+	b.keeping.Do(func() { go b.keep() })
 	return nil
+}
+
+// make makes what is missing of a peer's objects. It returns the era of RabbitMQ in
+// which they are there, and the names of the queues that were missing.
+func (b *Broker) make(ctx context.Context, q broker.PeerQueue) (era int, missing []string, err error) {
+	before := b.before(q.PeerID)
+	// It runs on, with what it was given, when nobody waits for it any more.
+	type result struct {
+		era     int
+		missing []string
+	}
+	results := make(chan result, 1)
+	err = b.onDeclaring(ctx, func(d declarer) error {
+		r := result{era: b.health.currentEra()}
+		d.missing = &r.missing
+		err := d.declare(q, before)
+		results <- r
+		return err
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	r := <-results
+	return r.era, r.missing, nil
 }
 
 func (b *Broker) release(ctx context.Context, q broker.PeerQueue) error {

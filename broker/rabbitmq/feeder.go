@@ -38,6 +38,7 @@ func (f *feeder) publish(ctx context.Context, messages ...amqp.Publishing) (rout
 	if block := f.live.blocked(); block != nil {
 		return false, block.err()
 	}
+	defer f.live.bounded(ctx)()
 	sent := make([]*amqp.DeferredConfirmation, len(messages))
 	for i, m := range messages {
 		if sent[i], err = f.channel.PublishWithDeferredConfirm("", f.queue, true, false, m); err != nil {
@@ -79,7 +80,7 @@ func anyReturned(returned <-chan amqp.Return) bool {
 
 // reset gives up a channel of which it is unclear what is still to come.
 func (f *feeder) reset() {
-	go f.channel.Close()
+	go f.live.closeChannel(f.channel)
 	f.channel = nil
 }
 

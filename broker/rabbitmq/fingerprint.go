@@ -13,27 +13,24 @@ import (
 )
 
 // idOf returns an ID for a message, which has none in RabbitMQ: a digest of
-// everything that stays the same however often the message is looked at.
+// everything that stays the same however often the message is looked at, and is
+// replaced by a copy.
 func idOf(d amqp.Delivery) string {
 	h := sha256.New()
 	for _, text := range []string{
-		d.ContentType, d.ContentEncoding, d.CorrelationId, d.ReplyTo, d.Expiration, d.MessageId, d.Type, d.UserId, d.AppId, string(d.Body),
+		d.ContentType, d.ContentEncoding, d.CorrelationId, d.ReplyTo, d.Expiration, d.MessageId, d.Type, d.AppId, string(d.Body),
 	} {
 		fmt.Fprintf(h, "%d:%s", len(text), text)
 	}
 	fmt.Fprintf(h, "%d,%d,%d", d.DeliveryMode, d.Priority, d.Timestamp.Unix())
 	for _, name := range slices.Sorted(maps.Keys(d.Headers)) {
-		if !isCount(name) {
+		if !isCount(name) && name != "CC" && name != "BCC" {
 			fmt.Fprintf(h, "%d:%s", len(name), name)
 			digest(h, d.Headers[name])
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
-
-// isCount tells whether a header counts how often a quorum queue has given the
-// message out.
-func isCount(header string) bool { return header == "x-delivery-count" || header == "x-acquired-count" }
 
 // digest writes a header value in a form that depends on nothing else.
 func digest(w io.Writer, value any) {

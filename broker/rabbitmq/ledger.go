@@ -96,6 +96,14 @@ func (l *ledger) hold(tag uint64) (amqp.Delivery, error) {
 	return w.Delivery, nil
 }
 
+// take takes the delivery that has arrived last out of those that are given out. It
+// is settled as if it were set aside.
+func (l *ledger) take(tag uint64) {
+	last := len(l.held) - 1
+	l.aside[tag] = &asideWork{l.held[last], true}
+	l.held = slices.Delete(l.held, last, last+1)
+}
+
 // settle ends what hold has begun.
 func (l *ledger) settle(tag uint64, done bool) {
 	if !done {

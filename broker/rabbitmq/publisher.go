@@ -52,7 +52,7 @@ func (b *Broker) publish(ctx context.Context, confirmed func(n uint64, err error
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		go closeChannel(p.channel)
+		go p.live.closeChannel(p.channel)
 		return nil, broker.ErrClosed
 	}
 	b.publishers[p] = struct{}{}
@@ -123,7 +123,7 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 		<-p.room
 		return err
 	}
-	if p.write(m) == nil {
+	if p.write(ctx, m) == nil {
 		return nil
 	}
 	// The channel is closed. run knows why.
@@ -155,7 +155,8 @@ func (p *publisher) unblocked(ctx context.Context) error {
 	}
 }
 
-func (p *publisher) write(m *broker.Incoming) error {
+func (p *publisher) write(ctx context.Context, m *broker.Incoming) error {
+	defer p.live.bounded(ctx)()
 	p.turn.Lock()
 	defer p.turn.Unlock()
 	clear(p.headers)
@@ -207,7 +208,7 @@ func (p *publisher) discard() {
 			}
 		}()
 	}
-	p.channel.Close()
+	p.live.closeChannel(p.channel)
 }
 
 // follow takes the messages that are on their way in order, and counts those

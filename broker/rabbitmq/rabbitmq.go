@@ -56,13 +56,13 @@
 // what was not acknowledged is in its queue again, and what was not confirmed
 // will be sent again by the peer. The next Consume or Publish makes a new
 // connection, with pauses that grow from a tenth of a second to five seconds.
-// What was declared before RabbitMQ was lost, or has vanished, is declared again
-// when the queue is consumed the next time: RabbitMQ may have forgotten it, or
-// a part of it. The log gets one line when RabbitMQ is lost, when the reason
+// The log gets one line when RabbitMQ is lost, when the reason
 // changes, and when it is back.
 //
-// There is no goroutine that tries to connect while nobody needs it. Whoever asks
-// for [Broker.Trouble] does.
+// RabbitMQ may come back with nothing of what it had. So from the first Declare on
+// there is a goroutine that makes a lost connection again, and then declares
+// everything again, whether or not anybody consumes it: what applications publish
+// meanwhile would be dropped. It looks after each peer's objects every minute, too.
 package rabbitmq
 
 import (
@@ -78,6 +78,7 @@ import (
 	"time"
 
 	"peerlink/broker"
+	"peerlink/internal/bell"
 )
 
 var (
@@ -163,7 +164,9 @@ type Broker struct {
 	publishers map[*publisher]struct{}
 	declared   map[string]declaration // by peer
 
-	change chan struct{} // has an element while objects of a peer are changed
+	keeping       sync.Once     // starts keep
+	checkInterval time.Duration // the constant, but in tests
+	change        chan struct{} // has an element while objects of a peer are changed
 }
 
 var _ broker.Broker = (*Broker)(nil)
@@ -189,8 +192,10 @@ func Open(url string, opts Options) (*Broker, error) {
 		publishers: make(map[*publisher]struct{}),
 		declared:   make(map[string]declaration),
 		change:     make(chan struct{}, 1),
+
+		checkInterval: checkInterval,
 	}
-	b.health = &health{log: b.log}
+	b.health = &health{log: b.log, changed: bell.New()}
 	b.life, b.end = context.WithCancel(context.Background())
 	b.publishing = newConnection(b, "publishing")
 	b.consuming = newConnection(b, "consuming")
@@ -206,6 +211,10 @@ func (b *Broker) Close() error {
 	return nil
 }
 
+// closeTime is how long Close waits for confirmations, and then for the connections
+// to end in good order.
+const closeTime = time.Second
+
 func (b *Broker) shutDown() {
 	b.mu.Lock()
 	b.closed = true // from now on nothing is added to these
@@ -218,7 +227,7 @@ func (b *Broker) shutDown() {
 	for _, p := range publishers {
 		p.finish()
 	}
-	impatient := time.AfterFunc(patience, func() {
+	impatient := time.AfterFunc(closeTime, func() {
 		for _, p := range publishers {
 			p.stop()
 		}
@@ -228,10 +237,10 @@ func (b *Broker) shutDown() {
 		<-p.ended
 	}
 	for _, c := range consumers {
-		<-c.ended
+		c.awaitEnd()
 	}
 	b.end()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(closeTime)
 	var wg sync.WaitGroup
 	for _, c := range b.connections() {
 		wg.Go(func() { c.close(deadline) })

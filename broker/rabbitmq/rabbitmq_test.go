@@ -140,6 +140,12 @@ func (o *operator) send(exchange, key string, messages ...amqp.Publishing) error
 	}
 }
 
+// try is send, for an operator who is not needed any more.
+func (o *operator) try(exchange, key string, m amqp.Publishing) error {
+	defer o.conn.Close()
+	return o.send(exchange, key, m)
+}
+
 func publishings(ms []broker.Outgoing) []amqp.Publishing {
 	var out []amqp.Publishing
 	for _, m := range ms {

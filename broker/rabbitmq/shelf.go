@@ -48,7 +48,9 @@ func (b *Broker) Contents(ctx context.Context, queue string) (broker.Contents, e
 //
 // RabbitMQ has no way to look at a message but to take it. So nobody else sees
 // a message from when it is shown until the end, when all go back to their
-// places. They go back, too, when the connection is lost.
+// places. They go back, too, when the connection is lost. Where RabbitMQ counts
+// that, and would give up a message in the end, those with a high count are replaced
+// by copies, and all behind them.
 func (b *Broker) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside, error] {
 	return func(yield func(broker.Aside, error) bool) {
 		enough := false
@@ -58,11 +60,18 @@ func (b *Broker) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside
 				if err != nil || len(step) == 0 {
 					return err
 				}
-				br.keep(step, len(step))
+				if err := br.keep(ctx, step); err != nil {
+					return err
+				}
 				for _, d := range step {
-					if enough = !yield(asideOf(d), nil); enough {
-						return nil
+					if !enough && !yield(asideOf(d), nil) {
+						enough = true
 					}
+				}
+				// Copies go to the end, and so must all that is behind them. And what a
+				// quorum queue gets back goes behind what it got back before.
+				if enough && !br.renewing && countOf(step[len(step)-1]) == 0 {
+					return nil
 				}
 			}
 		})

@@ -24,11 +24,11 @@ func peerExchange(q broker.PeerQueue) string { return q.Prefix + ".x." + q.PeerI
 func deadLetterQueue(queue string) string { return queue + ".XQ" }
 
 func (b *Broker) onDeclaring(ctx context.Context, do func(declarer) error) error {
-	_, ch, err := b.declaring.open(ctx, func(l *live, ch *amqp.Channel) error {
+	l, ch, err := b.declaring.open(ctx, func(l *live, ch *amqp.Channel) error {
 		return do(declarer{live: l, ch: ch, queueType: b.opts.QueueType})
 	})
 	if err == nil {
-		closeChannel(ch)
+		l.closeChannel(ch)
 	}
 	return err
 }
@@ -38,6 +38,7 @@ type declarer struct {
 	live      *live
 	ch        *amqp.Channel
 	queueType QueueType
+	missing   *[]string // unless nil, gets the names of the queues that are made
 }
 
 // declare makes the objects from the end to the beginning: when a message can
@@ -124,6 +125,9 @@ func (d declarer) queue(name string, args amqp.Table) error {
 	}
 	if _, err := d.ch.QueueDeclare(name, true, false, false, false, d.ofType(args)); err != nil {
 		return fmt.Errorf("queue %s: %w", name, explain(err))
+	}
+	if d.missing != nil {
+		*d.missing = append(*d.missing, name)
 	}
 	return nil
 }

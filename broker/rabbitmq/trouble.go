@@ -9,6 +9,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/internal/bell"
 )
 
 // explain makes an error of the library readable. What RabbitMQ has said stays
@@ -59,7 +61,8 @@ func saysCode(err error, code int) bool {
 // health decides what the log says about RabbitMQ. All connections share it:
 // when RabbitMQ goes down they all fail, and one line is enough.
 type health struct {
-	log *slog.Logger
+	log     *slog.Logger
+	changed bell.Bell // rung when a connection is lost, or an era begins
 
 	mu      sync.Mutex
 	good    bool      // the last that was said is that there is a connection
@@ -106,6 +109,7 @@ func (h *health) up(version any) {
 	if !h.good {
 		h.good, h.trouble = true, ""
 		h.era++
+		h.changed.Ring()
 		h.log.Info("connected to RabbitMQ", "version", version)
 	}
 }
@@ -118,6 +122,7 @@ func (h *health) lost(born time.Time, err error) {
 		return
 	}
 	h.good, h.trouble, h.lostAt = false, err.Error(), time.Now()
+	h.changed.Ring()
 	h.log.Warn("connection to RabbitMQ lost, it is made again when it is needed", "err", err)
 }
 

@@ -1,0 +1,127 @@
+package rabbitmq
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// checkInterval is how often the objects of each peer are declared again.
+	// RabbitMQ may lose them while its connections stay: somebody deletes a queue,
+	// or a machine of a cluster is replaced.
+	checkInterval = time.Minute
+	// checkStep is the least time between the checks of two peers. Each of them
+	// asks RabbitMQ some ten questions.
+	checkStep = 50 * time.Millisecond
+	// keepPause is the time until the next attempt when declaring has failed.
+	keepPause = time.Second
+)
+
+// keep keeps in RabbitMQ what was declared, whether or not the peers can be
+// reached: RabbitMQ may lose it, and would drop what applications publish without
+// a word. So a connection that is lost is made again, and then everything is
+// declared again. Besides, each peer's objects are checked now and then.
+func (b *Broker) keep() {
+	k := keeper{Broker: b, failures: make(map[string]string), due: time.Now().Add(b.checkInterval)}
+	for b.life.Err() == nil {
+		var wait time.Duration
+		if _, err := b.declaring.get(b.life); err == nil {
+			wait = k.redeclare()
+		} // else it is get that makes the pauses
+		select {
+		case <-b.life.Done():
+		case <-b.health.changed:
+		case <-time.After(wait):
+		}
+	}
+}
+
+// keeper is the state of keep.
+type keeper struct {
+	*Broker
+	checked  string            // the peer whose objects were checked last
+	due      time.Time         // when the next ones are
+	failures map[string]string // by peer: what the log says about it
+}
+
+// redeclare declares what was declared before RabbitMQ was lost, and otherwise
+// checks the objects of the next peer. It returns the time until it has to be
+// called again.
+func (k *keeper) redeclare() time.Duration {
+	era := k.health.currentEra()
+	stale := k.peers(func(d declaration) bool { return d.era < era })
+	failed := false
+	for _, id := range stale {
+		if k.again(id) != nil {
+			failed = true
+		}
+		if k.health.currentEra() != era {
+			return 0
+		}
+	}
+	switch {
+	case failed:
+		return keepPause
+	case len(stale) > 0:
+		k.log.Info("everything is declared again in RabbitMQ", "peers", len(stale))
+		return time.Until(k.due)
+	case time.Now().Before(k.due):
+		return time.Until(k.due)
+	}
+	all := k.peers(func(declaration) bool { return true })
+	step := max(checkStep, k.checkInterval/time.Duration(max(1, len(all))))
+	k.due = time.Now().Add(step)
+	if len(all) == 0 {
+		return step
+	}
+	next, _ := slices.BinarySearch(all, k.checked+"\x00")
+	k.checked = all[next%len(all)]
+	_ = k.again(k.checked)
+	return step
+}
+
+// peers returns the IDs, in order, of those of which something is declared, and
+// that are wanted.
+func (k *keeper) peers(wanted func(declaration) bool) (ids []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for id, d := range k.declared {
+		if wanted(d) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// again declares again what is declared for a peer.
+func (k *keeper) again(id string) error {
+	var missing []string
+	err := k.changing(k.life, func() error {
+		q := k.before(id)
+		if q == nil {
+			return nil // it was released meanwhile
+		}
+		era, made, err := k.make(k.life, *q)
+		if err != nil {
+			return err
+		}
+		missing = made
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.declared[id] = declaration{*q, era}
+		return nil
+	})
+	switch {
+	case err == nil:
+		delete(k.failures, id)
+	case k.life.Err() == nil && k.failures[id] != err.Error():
+		k.failures[id] = err.Error()
+		k.log.Warn("objects of a peer may be missing in RabbitMQ, and can not be declared again now", "peer", id, "err", err)
+	}
+	if len(missing) > 0 {
+		k.log.Warn("queues had vanished from RabbitMQ, and what was in them; they are declared again", "peer", id, "queues", strings.Join(missing, " "))
+	}
+	return err
+}

@@ -1,0 +1,73 @@
+package rabbitmq
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// RabbitMQ comes back without anything, as a container without its volume, while
+// nobody takes messages out of the queues. They are there again by themselves, and
+// what applications publish reaches them.
+func TestReset(t *testing.T) {
+	s := rabbittest.Get(t)
+	log := new(logBuffer)
+	b := openTest(t, s.URL(), Options{Logger: log.logger()})
+	var peers []broker.PeerQueue
+	for range 3 {
+		q := testPeer()
+		if err := b.Declare(testContext(t), q); err != nil {
+			t.Fatal(err)
+		}
+		peers = append(peers, q)
+	}
+	released := peers[2]
+	if err := b.Release(testContext(t), released); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"stop_app", "reset", "start_app"} {
+		if err := s.Control(command); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, q := range peers[:2] {
+		eventually(t, "the queue of peer "+q.PeerID, func() error {
+			return newOperator(t, s).try(q.Exchange, q.PeerID+".1", amqp.Publishing{Body: []byte("1")})
+		})
+	}
+	o := newOperator(t, s)
+	if err := o.send(peers[0].Exchange, released.PeerID+".1", amqp.Publishing{}); err == nil {
+		t.Error("a message for a peer that was released is taken")
+	}
+	if !strings.Contains(log.String(), "queues had vanished from RabbitMQ") {
+		t.Errorf("the log does not say so:\n%s", log)
+	}
+}
+
+// What somebody has deleted while the connection stays is there again when the
+// objects are looked after the next time.
+func TestDeletedWhileConnected(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	b.checkInterval = 100 * time.Millisecond
+	q := testPeer()
+	if err := b.Declare(testContext(t), q); err != nil {
+		t.Fatal(err)
+	}
+	for _, delete := range []func() error{
+		func() error { _, err := o.QueueDelete(q.Queues[0], false, false, false); return err },
+		func() error { return o.ExchangeDelete(peerExchange(q), false, false) },
+		func() error { return o.QueueUnbind(q.Queues[0], "", peerExchange(q), nil) },
+		func() error { return o.ExchangeUnbind(peerExchange(q), q.BindingKey, q.Exchange, false, nil) },
+	} {
+		o.check(delete())
+		eventually(t, "declaring again", func() error {
+			return newOperator(t, s).try(q.Exchange, q.PeerID+".1", amqp.Publishing{})
+		})
+	}
+}

@@ -1,0 +1,164 @@
+package rabbitmq
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/internal/bell"
+	"peerlink/internal/pause"
+)
+
+// renewAt is how often a message may have been given out, and come back, before it
+// is replaced by a copy of which RabbitMQ has counted nothing. RabbitMQ 4 gives a
+// message of a quorum queue up after 20 times, unless the queue or a policy says
+// otherwise, which AMQP does not show.
+const renewAt = 5
+
+// countOf returns how often RabbitMQ has counted that a message came back.
+func countOf(d amqp.Delivery) int64 {
+	n := int64(0)
+	for _, name := range countHeaders {
+		if count, ok := d.Headers[name].(int64); ok {
+			n = max(n, count)
+		}
+	}
+	return n
+}
+
+// countHeaders are the headers in which quorum queues count.
+var countHeaders = []string{"x-delivery-count", "x-acquired-count"}
+
+func isCount(header string) bool { return slices.Contains(countHeaders, header) }
+
+// renewable reports whether a message can be replaced, and should be.
+func renewable(d amqp.Delivery) bool { return countOf(d) >= renewAt && sizeOf(d.Headers) <= maxHeaders }
+
+// renewedCopy returns a copy of a delivery that takes its place in its queue.
+// Nothing is missing but what a publisher can not set, or what would bring it
+// somewhere else.
+func renewedCopy(d amqp.Delivery) amqp.Publishing {
+	m := copyOf(d)
+	m.DeliveryMode, m.Expiration = d.DeliveryMode, d.Expiration
+	maps.DeleteFunc(m.Headers, func(name string, _ any) bool { return isCount(name) })
+	return m
+}
+
+// renewals replaces messages of a consumer.
+type renewals struct {
+	c    *consumer
+	to   feeder
+	due  bell.Bell
+	wait []amqp.Delivery // those to be replaced, in order; guarded by c.mu
+	done bell.Bell       // rung when there are none
+}
+
+// finish waits a moment until all are replaced. A consumer that is closed soon after
+// it was opened, again and again, would otherwise never get there.
+func (r *renewals) finish() {
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for len(r.next()) > 0 {
+		select {
+		case <-r.done:
+		case <-late.C:
+			return
+		case <-r.c.ended:
+			return
+		}
+	}
+}
+
+// renews reports whether a delivery is going to be replaced, instead of being given
+// out. While RabbitMQ takes no messages, none is.
+func (r *renewals) renews(d amqp.Delivery) bool {
+	if !renewable(d) || r.c.broker.publishing.blocked() != nil {
+		return false
+	}
+	r.wait = append(r.wait, d)
+	r.due.Ring()
+	return true
+}
+
+// run replaces messages until the consumer ends.
+func (r *renewals) run() {
+	defer r.to.close()
+	told := false
+	for {
+		select {
+		case <-r.due:
+		case <-r.c.life.Done():
+			return
+		case <-r.c.ended:
+			return
+		}
+		for r.c.life.Err() == nil {
+			step := r.next()
+			if len(step) == 0 {
+				r.done.Ring()
+				break
+			}
+			if !told {
+				told = true
+				r.c.broker.log.Info("RabbitMQ counts how often messages of a queue are given out, those with a high count are replaced by copies", "queue", r.c.queue, "count", countOf(step[0]))
+			}
+			if err := r.replace(step); err != nil && r.c.life.Err() == nil {
+				r.c.broker.log.Warn("messages that were given out often can not be replaced by copies now, trying again", "queue", r.c.queue, "err", err)
+				_ = pause.For(r.c.life, time.Second)
+			}
+		}
+	}
+}
+
+// next returns the first of those to be replaced.
+func (r *renewals) next() []amqp.Delivery {
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
+	return r.wait[:min(len(r.wait), maxFeed)]
+}
+
+// replace publishes copies, and lets the originals be acknowledged when RabbitMQ has
+// confirmed that. A crash in between leaves both.
+func (r *renewals) replace(step []amqp.Delivery) error {
+	ctx, cancel := context.WithTimeoutCause(r.c.life, r.c.broker.opts.ConfirmTimeout, ErrNotConfirmed)
+	defer cancel()
+	if err := r.to.renew(ctx, step, true); err != nil {
+		return err
+	}
+	r.c.mu.Lock()
+	for _, d := range step {
+		r.c.ledger.settle(d.DeliveryTag, true)
+	}
+	r.wait = slices.Delete(r.wait, 0, len(step))
+	r.c.mu.Unlock()
+	r.c.due.Ring()
+	return nil
+}
+
+// renew publishes copies of deliveries to their queue.
+func (f *feeder) renew(ctx context.Context, originals []amqp.Delivery, keepOrigin bool) error {
+	copies := make([]amqp.Publishing, len(originals))
+	for i, d := range originals {
+		copies[i] = renewedCopy(d)
+		if keepOrigin {
+			origin(copies[i].Headers, d)
+		}
+	}
+	there, err := f.publish(ctx, copies...)
+	if err == nil && !there {
+		err = errGone
+	}
+	return err
+}
+
+// origin notes in the headers of a copy with which exchange and routing key the
+// original came, unless that is noted in them already.
+func origin(headers amqp.Table, d amqp.Delivery) {
+	if _, noted := headers[headerExchange]; noted {
+		return
+	}
+	headers[headerExchange], headers[headerRoutingKey] = d.Exchange, d.RoutingKey
+}

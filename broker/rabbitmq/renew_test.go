@@ -1,0 +1,167 @@
+package rabbitmq
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// limited makes a quorum queue, and its dead-letter queue, that give a message up
+// after 20 deliveries, as all do in RabbitMQ 4, with messages "0" to "n-1" in one of
+// them.
+func limited(t *testing.T, o *operator, n int, aside bool) (queue string) {
+	t.Helper()
+	queue = "limited" + suffix()
+	for name, args := range map[string]amqp.Table{
+		queue:                  {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": deadLetterQueue(queue)},
+		deadLetterQueue(queue): {},
+	} {
+		args["x-queue-type"], args["x-delivery-limit"] = "quorum", 20
+		_, err := o.QueueDeclare(name, true, false, false, false, args)
+		o.check(err)
+	}
+	to := queue
+	if aside {
+		to = deadLetterQueue(queue)
+	}
+	var messages []amqp.Publishing
+	for i := range n {
+		messages = append(messages, amqp.Publishing{
+			Headers: amqp.Table{"x-death": []any{amqp.Table{"reason": "rejected", "time": time.Unix(1e9, 0)}}, "own": "header"},
+			Type:    "T", CorrelationId: "c", Timestamp: time.Unix(1e9, 0), DeliveryMode: amqp.Persistent, Body: fmt.Append(nil, i),
+		})
+	}
+	o.check(o.send("", to, messages...))
+	return queue
+}
+
+// Looking at messages that are set aside changes nothing, however often it is done:
+// none is lost, and each keeps its place, its ID and all that it has.
+func TestLooking(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	b := openTest(t, s.URL(), Options{})
+	const count = browseStep + 10
+	queue := limited(t, o, count, true)
+	var first []broker.Aside
+	for look := range 30 {
+		var seen []broker.Aside
+		for m, err := range b.Aside(testContext(t), queue) {
+			o.check(err)
+			if seen = append(seen, m); look%3 == 1 && len(seen) == 5 {
+				break // it is enough
+			}
+		}
+		if look == 0 {
+			first = seen
+		}
+		want := first
+		if look%3 == 1 {
+			want = first[:5]
+		}
+		if len(seen) != len(want) || len(first) != count || !slices.EqualFunc(seen, want, func(a, b broker.Aside) bool {
+			return a.ID == b.ID && a.Reason == b.Reason && a.At.Equal(b.At) && string(a.Body) == string(b.Body)
+		}) {
+			t.Fatalf("look %d shows %d messages, %v, want %v", look, len(seen), seen[:min(len(seen), 8)], want[:min(len(want), 8)])
+		}
+	}
+	for i, d := range o.take(deadLetterQueue(queue), -1) {
+		if string(d.Body) != fmt.Sprint(i) || d.Type != "T" || d.CorrelationId != "c" || d.Timestamp.Unix() != 1e9 ||
+			d.Headers["own"] != "header" || d.Headers["x-death"] == nil || d.Headers[headerRoutingKey] != nil {
+			t.Fatalf("message %d is now %+v", i, d)
+		}
+	}
+}
+
+// What is dropped and retried beside messages that were looked at often is exactly
+// what was named, and the others stay.
+func TestDropAfterLooking(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	b := openTest(t, s.URL(), Options{})
+	queue := limited(t, o, 10, true)
+	var ids []string
+	for range renewAt + 1 {
+		ids = nil
+		for m, err := range b.Aside(testContext(t), queue) {
+			o.check(err)
+			ids = append(ids, m.ID)
+		}
+	}
+	for range 2 * renewAt { // drops that find nothing look, too
+		if n, _ := b.Drop(testContext(t), queue, []string{"nothing"}); n != 0 {
+			t.Fatalf("%d were dropped", n)
+		}
+	}
+	if n, err := b.Drop(testContext(t), queue, ids[:3]); n != 3 || err != nil {
+		t.Errorf("%d were dropped, %v", n, err)
+	}
+	if n, err := b.Retry(testContext(t), queue, ids[8:]); n != 2 || err != nil {
+		t.Errorf("%d were retried, %v", n, err)
+	}
+	if got := bodies(o.take(deadLetterQueue(queue), -1)); !slices.Equal(got, []string{"3", "4", "5", "6", "7"}) {
+		t.Errorf("%q are set aside", got)
+	}
+	if got := bodies(o.take(queue, -1)); !slices.Equal(got, []string{"8", "9"}) {
+		t.Errorf("%q are in the queue", got)
+	}
+}
+
+func bodies(ds []amqp.Delivery) (list []string) {
+	for _, d := range ds {
+		list = append(list, string(d.Body))
+	}
+	return list
+}
+
+// However often messages are taken out and come back, as when a peer ends each
+// connection at once, RabbitMQ does not give them up; and what is set aside in the
+// end says where it came from.
+func TestGivenOutOften(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	b := openTest(t, s.URL(), Options{})
+	const count = 20
+	queue := limited(t, o, count, false)
+	o.check(o.ExchangeDeclare("outbox", "fanout", true, false, false, false, nil))
+	o.check(o.QueueBind(queue, "", "outbox", false, nil))
+	o.check(o.send("outbox", "key", amqp.Publishing{Type: "T", Body: []byte("the last")}))
+	for range 30 {
+		c, err := b.Consume(testContext(t), queue)
+		o.check(err)
+		for got := 0; got <= count; {
+			ds, err := c.Next(testContext(t), count+1)
+			o.check(err)
+			got += len(ds)
+		}
+		o.check(c.Close())
+	}
+	if n := len(o.take(deadLetterQueue(queue), -1)); n > 0 {
+		t.Errorf("RabbitMQ has given up %d messages", n)
+	}
+	c, err := b.Consume(testContext(t), queue)
+	o.check(err)
+	var got []string
+	for len(got) <= count {
+		ds, err := c.Next(testContext(t), count+1)
+		o.check(err)
+		for _, d := range ds {
+			if got = append(got, string(d.Body)); string(d.Body) == "the last" {
+				o.check(c.SetAside(testContext(t), d.Tag, "reason"))
+			}
+		}
+	}
+	slices.Sort(got)
+	if len(slices.Compact(got)) != count+1 {
+		t.Errorf("%q are in the queue", got)
+	}
+	if ds := o.take(deadLetterQueue(queue), 1); ds[0].Headers[headerExchange] != "outbox" || ds[0].Headers[headerRoutingKey] != "key" {
+		t.Errorf("the message set aside came from %v", ds[0].Headers)
+	}
+}
