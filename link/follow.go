@@ -183,7 +183,7 @@ func (s *Service) followDue(ctx context.Context) {
 // over the newest if it is newer than what is known.
 func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map[string]sighting) {
 	log := s.log.With("peer", p.id)
-	fetcher := &follow.Fetcher{AllowLocal: s.cfg.Follow.Local}
+	fetcher := &follow.Fetcher{AllowLocal: s.cfg.Follow.Local, OwnHosts: s.cfg.Dir.OwnHosts()}
 	var newest *infobundle.Bundle
 	var errs []error
 	seen := make(map[string]sighting)

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"time"
 
 	"peerlink/internal/durable"
@@ -48,6 +50,25 @@ func (d *Dir) CheckManifest() error {
 		return fmt.Errorf("%s: %w", infobundle.StompTOML, ErrUnpublished)
 	}
 	return nil
+}
+
+// OwnHosts are the names and addresses of the node's servers, as its own stomp.toml
+// has them; none if that can not be read.
+func (d *Dir) OwnHosts() (hosts []string) {
+	data, err := readFile(d.ownManifest())
+	if err != nil {
+		return nil
+	}
+	stomp, err := ParseStompTOML(data, d.identity.ID)
+	if err != nil {
+		return nil
+	}
+	for _, server := range stomp.Servers {
+		if host, _, err := net.SplitHostPort(server); err == nil && !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
 }
 
 // IsIn tells whether an info-bundle says the same as the manifest.

@@ -1,10 +1,13 @@
 package follow
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"syscall"
+	"time"
 )
 
 // control is asked about every connection, with the address that the name has
@@ -15,10 +18,60 @@ func (f *Fetcher) control(_, address string, _ syscall.RawConn) error {
 	if err != nil {
 		return err
 	}
-	if !f.AllowLocal && isLocal(a.Addr()) {
+	if f.AllowLocal {
+		return nil
+	}
+	own, err := f.ownAddresses()
+	if err != nil {
+		return fmt.Errorf("the addresses of this machine are not known, so none is connected to: %w", err)
+	}
+	if isLocal(a.Addr()) || slices.Contains(own, plain(a.Addr())) {
 		return fmt.Errorf("%w: %s", ErrLocal, a.Addr())
 	}
 	return nil
+}
+
+// ownAddresses are those of this machine's interfaces, and those on which it is
+// known to be reached. They are looked up each time, because they change.
+func (f *Fetcher) ownAddresses() ([]netip.Addr, error) {
+	interfaces := f.interfaces
+	if interfaces == nil {
+		interfaces = net.InterfaceAddrs
+	}
+	nets, err := interfaces()
+	if err != nil {
+		return nil, err
+	}
+	own := slices.Clone(f.published)
+	for _, n := range nets {
+		if p, err := netip.ParsePrefix(n.String()); err == nil {
+			own = append(own, plain(p.Addr()))
+		}
+	}
+	return own, nil
+}
+
+// maxOwnHosts and ownHostsTime bound the search for own addresses.
+const (
+	maxOwnHosts  = 20
+	ownHostsTime = 5 * time.Second
+)
+
+// lookupOwn returns the addresses of this node's own hosts. Those that are not
+// found now are left out.
+func lookupOwn(ctx context.Context, hosts []string) (own []netip.Addr) {
+	ctx, cancel := context.WithTimeout(ctx, ownHostsTime)
+	defer cancel()
+	for _, host := range hosts[:min(len(hosts), maxOwnHosts)] {
+		addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			own = append(own, plain(a))
+		}
+	}
+	return own
 }
 
 // localNetworks are those that mean something else in each network, or no single
@@ -42,6 +95,9 @@ var translated = prefixes(
 	"::/96",           // IPv4-compatible (RFC 4291)
 )
 
+// teredo addresses have an IPv4 address in the last four bytes, inverted (RFC 4380).
+var teredo = netip.MustParsePrefix("2001::/32")
+
 // sixToFour addresses have an IPv4 address in bytes 2 to 5 (RFC 3056).
 var sixToFour = netip.MustParsePrefix("2002::/16")
 
@@ -53,21 +109,27 @@ func prefixes(list ...string) []netip.Prefix {
 	return p
 }
 
-// isLocal tells whether an address means something else on each machine or in
-// each network, or no single host at all.
-func isLocal(a netip.Addr) bool {
+// plain is an address in its shortest form: without a zone, and IPv4 wherever
+// a network would make that of it.
+func plain(a netip.Addr) netip.Addr {
 	a = a.WithZone("").Unmap()
-	within := func(p netip.Prefix) bool { return p.Contains(a) }
 	bytes := a.As16()
 	switch {
-	case a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.IsPrivate():
-		return true
-	case slices.ContainsFunc(localNetworks, within):
-		return true
-	case slices.ContainsFunc(translated, within):
-		return isLocal(netip.AddrFrom4([4]byte(bytes[12:])))
-	case within(sixToFour):
-		return isLocal(netip.AddrFrom4([4]byte(bytes[2:6])))
+	case slices.ContainsFunc(translated, func(p netip.Prefix) bool { return p.Contains(a) }) && !a.IsLoopback() && !a.IsUnspecified():
+		return netip.AddrFrom4([4]byte(bytes[12:]))
+	case sixToFour.Contains(a):
+		return netip.AddrFrom4([4]byte(bytes[2:6]))
+	case teredo.Contains(a):
+		return netip.AddrFrom4([4]byte{^bytes[12], ^bytes[13], ^bytes[14], ^bytes[15]})
 	}
-	return false
+	return a
+}
+
+// isLocal reports whether an address means something else on each machine or in
+// each network, or no single host at all.
+func isLocal(a netip.Addr) bool {
+	a = plain(a)
+	within := func(p netip.Prefix) bool { return p.Contains(a) }
+	return a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.IsPrivate() ||
+		slices.ContainsFunc(localNetworks, within)
 }

@@ -19,6 +19,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -74,6 +75,13 @@ type Fetcher struct {
 	// AllowLocal lets URLs lead to loopback, link-local and private addresses, for
 	// tests and for nodes on one private network.
 	AllowLocal bool
+	// OwnHosts are names or addresses by which others reach this machine. URLs must
+	// not lead there either: what answers may trust this machine, or belong to its
+	// network, and its interfaces need not have the address that others see.
+	OwnHosts []string
+
+	published  []netip.Addr               // those of OwnHosts, during a fetch
+	interfaces func() ([]net.Addr, error) // instead of the machine's, for tests
 
 	maxTime time.Duration  // instead of the constant, for tests
 	roots   *x509.CertPool // instead of the system's, for tests
@@ -93,6 +101,11 @@ func (f *Fetcher) Fetch(ctx context.Context, from string, root *x509.Certificate
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not complete within %v", limit))
 	defer cancel()
+	if !f.AllowLocal {
+		fetcher := *f
+		fetcher.published = lookupOwn(ctx, f.OwnHosts)
+		f = &fetcher
+	}
 	data, tag, err := f.get(ctx, from, known)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = context.Cause(ctx)

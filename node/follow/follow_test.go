@@ -253,6 +253,63 @@ func TestIsLocal(t *testing.T) {
 	}
 }
 
+// No URL leads to this machine by an address that others reach it by, whether an
+// interface has it or only a name server knows it, and in whatever way it is
+// written.
+func TestOwnAddresses(t *testing.T) {
+	f := &Fetcher{
+		published: []netip.Addr{netip.MustParseAddr("198.51.100.9"), netip.MustParseAddr("2001:db8::9")},
+		interfaces: func() ([]net.Addr, error) {
+			var list []net.Addr
+			for _, s := range []string{"203.0.113.7/24", "2001:db8:1::7/64"} {
+				ip, n, err := net.ParseCIDR(s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				list = append(list, &net.IPNet{IP: ip, Mask: n.Mask})
+			}
+			return list, nil
+		},
+	}
+	for a, refused := range map[string]bool{
+		"203.0.113.7": true, "::ffff:203.0.113.7": true, "64:ff9b::cb00:7107": true, "2002:cb00:7107::1": true,
+		"2001:0:1:2:3:4:34ff:8ef8": true, "::cb00:7107": true, "203.0.113.8": false, "64:ff9b::cb00:7108": false,
+		"2001:db8:1::7": true, "2001:db8:1::7%eth0": true, "2001:db8:1::8": false,
+		"198.51.100.9": true, "2001:db8::9": true, "198.51.100.10": false,
+	} {
+		err := f.control("tcp", netip.AddrPortFrom(netip.MustParseAddr(a), 80).String(), nil)
+		if errors.Is(err, ErrLocal) != refused {
+			t.Errorf("%s: %v", a, err)
+		}
+	}
+	f.interfaces = func() ([]net.Addr, error) { return nil, errors.New("no interfaces") }
+	if err := f.control("tcp", "203.0.113.8:80", nil); err == nil {
+		t.Error("connected although the own addresses are not known")
+	}
+	if own := lookupOwn(t.Context(), []string{"192.0.2.1", "no-such-host.invalid", "::ffff:192.0.2.2"}); len(own) != 2 || own[1] != netip.MustParseAddr("192.0.2.2") {
+		t.Errorf("own hosts are at %v", own)
+	}
+}
+
+// A fetch connects to nothing at an address of this machine's interfaces. (The
+// machine is asked for one; it may have none but special ones, which are refused in
+// any case.)
+func TestOwnInterfaces(t *testing.T) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := new(Fetcher).ownAddresses()
+	if err != nil || len(own) != len(addrs) {
+		t.Errorf("of %v these are known: %v, %v", addrs, own, err)
+	}
+	for _, a := range own {
+		if err := new(Fetcher).control("tcp", netip.AddrPortFrom(a, 80).String(), nil); !errors.Is(err, ErrLocal) {
+			t.Errorf("%v: %v", a, err)
+		}
+	}
+}
+
 // A server that has nothing new says so without sending it, by either of the two
 // ways of HTTP, and only if it has been asked.
 func TestUnchanged(t *testing.T) {
