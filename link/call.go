@@ -1,6 +1,6 @@
 package link
 
-// A peer that could not be reached is tried again after pauses of minutes. When
+// A peer that could not be reached is tried again after pauses of up to a minute. When
 // it is back, it dials us, often before the pause is over: then there is nothing
 // to wait for. (A peer that answers, and then refuses or fails, has had its
 // chance: if its calls ended a pause, two nodes in trouble would keep each other

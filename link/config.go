@@ -49,8 +49,9 @@ type Config struct {
 	MaxDialRate int           // attempts to reach peers begun in a second; 100
 	IdleTimeout time.Duration // after which a connection with nothing to send rests; 10 min, negative: never
 	// The pauses between attempts to reach a peer grow from about RetryMin to
-	// about RetryMax. Each is random, up to twice as long.
-	RetryMin, RetryMax time.Duration // 250 ms and 2 min
+	// about RetryMax. Each is random, up to twice as long, so that a peer which is
+	// there again is noticed within a minute, whatever it was that failed.
+	RetryMin, RetryMax time.Duration // 250 ms and 30 s
 
 	// Connections that this node accepts.
 
@@ -58,7 +59,8 @@ type Config struct {
 	MaxHandshakeRate int // begun in a second; 200
 	MaxConnsPerPeer  int // accepted from one peer at once; 10
 	// ConnTurn is how old a connection must be to give way to another one of its
-	// peer, which has as many as it may have. 30 s.
+	// peer, which has as many as it may have. 30 s. It also holds for the connections
+	// to a peer that takes fewer than there are queues.
 	ConnTurn time.Duration
 	MaxRate  int // messages taken from one peer in a second; no limit
 
@@ -99,7 +101,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxDialRate, 100)
 	setDefault(&c.IdleTimeout, 10*time.Minute)
 	setDefault(&c.RetryMin, 250*time.Millisecond)
-	setDefault(&c.RetryMax, 2*time.Minute)
+	setDefault(&c.RetryMax, 30*time.Second)
 	setDefault(&c.MaxHandshakes, 256)
 	setDefault(&c.MaxHandshakeRate, 200)
 	setDefault(&c.MaxConnsPerPeer, 10)

@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"peerlink/node"
 )
@@ -24,12 +26,18 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, a
 	rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
 	tried := make(map[string]bool)
 	var errs []error
+	groups := sd.peer.size.groups(time.Now())
+	defer func() {
+		if ctx.Err() == nil && sd.peer.size.note(groups, err, time.Now()) {
+			sd.tell(sd.log, slog.LevelWarn, "connected with a classical key exchange only: the way to the peer seems to lose large packets, such as those of a post-quantum key exchange", "server", addr)
+		}
+	}()
 	for _, addr := range servers {
 		if tried[addr] {
 			continue
 		}
 		tried[addr] = true
-		conn, err := sd.s.dial(ctx, addr, st.Peer)
+		conn, err := sd.s.dial(ctx, addr, st.Peer, groups)
 		if err == nil {
 			return conn, addr, nil
 		}
@@ -47,20 +55,20 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, a
 // use all the same: something else answers there now, or the way to it swallows
 // packets as large as those of a handshake. Then the name's other addresses are
 // tried as well, before anybody waits.
-func (s *Service) dial(ctx context.Context, addr string, p *node.Peer) (*peerConn, error) {
+func (s *Service) dial(ctx context.Context, addr string, p *node.Peer, groups []tls.CurveID) (*peerConn, error) {
 	tcp, err := s.dialTCP(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
 	used := tcp.RemoteAddr()
-	conn, err := s.greet(ctx, tcp, p)
+	conn, err := s.greet(ctx, tcp, p, groups)
 	if err == nil {
 		return conn, nil
 	}
 	errs := []error{fmt.Errorf("%s: %w", addr, err)}
 	for _, other := range s.otherAddresses(ctx, addr, used) {
 		if tcp, err = s.dialTCP(ctx, other); err == nil {
-			if conn, err = s.greet(ctx, tcp, p); err == nil {
+			if conn, err = s.greet(ctx, tcp, p, groups); err == nil {
 				return conn, nil
 			}
 			err = fmt.Errorf("%s at %s: %w", addr, other, err)
@@ -79,16 +87,16 @@ func (s *Service) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 
 // greet completes the TLS handshake with a peer's server, or closes the
 // connection.
-func (s *Service) greet(ctx context.Context, tcp net.Conn, p *node.Peer) (*peerConn, error) {
+func (s *Service) greet(ctx context.Context, tcp net.Conn, p *node.Peer, groups []tls.CurveID) (*peerConn, error) {
 	own := s.cfg.Certificate.clientChain(p.SubCA)
 	conn := &peerConn{own: own.Leaf}
-	conn.Conn = tls.Client(tcp, clientTLS(own, p, s.cfg.Now, func(c []*x509.Certificate) { conn.chain = c }))
+	conn.Conn = tls.Client(tcp, clientTLS(own, p, groups, s.cfg.Now, func(c []*x509.Certificate) { conn.chain = c }))
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		tcp.Close()
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("no TLS handshake within %v", s.cfg.HandshakeTimeout)
+			err = fmt.Errorf("%w within %v", errNoHandshake, s.cfg.HandshakeTimeout)
 		}
 		return nil, err
 	}

@@ -7,10 +7,13 @@ import (
 
 // A thousand senders that have lost their peer at the same moment do not come
 // back at the same moment, neither at the first attempt nor later; the pauses
-// grow to some minutes, and not beyond.
+// grow to a minute, and not beyond: a peer that has recovered is noticed by then.
 func TestAttemptsAreSpread(t *testing.T) {
 	cfg := Config{}
 	cfg.setDefaults()
+	if cfg.RetryMax > 30*time.Second {
+		t.Errorf("pauses grow to twice %v", cfg.RetryMax)
+	}
 	const senders = 1000
 	pauses := make([]func() time.Duration, senders)
 	for i := range pauses {

@@ -22,6 +22,8 @@ type peer struct {
 	state atomic.Pointer[peerState] // nil while there must be no traffic with the peer
 
 	follower follower
+	size     sizeTrouble
+	turns    *turns
 	moved    atomic.Pointer[move] // newer than the directory; nil if there is none
 
 	// What follows belongs to the goroutine that scans.

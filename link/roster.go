@@ -32,6 +32,7 @@ func (r *roster) getOrAdd(id string) *peer {
 		p = &peer{
 			id:       id,
 			pace:     newPace(r.maxRate),
+			turns:    newTurns(),
 			changed:  make(chan struct{}),
 			call:     make(chan struct{}),
 			senders:  make(map[string]context.CancelFunc),

@@ -22,8 +22,11 @@ type sender struct {
 	log     *slog.Logger
 	refused *refusals
 	standby bool // another process sends from the queue, and the log says so
+	crowded bool // the peer has refused the last connection for having too many, and the log says so
 	away    bool // the peer could not be reached at the last attempt
 	barren  int  // messages set aside for being refused, since the peer last confirmed one
+	careful int  // messages to be sent one at a time, to find the one that the peer refuses
+	unnamed unnamedRefusals
 }
 
 // startSenders starts a sender for each queue that has none. The number of a
@@ -76,6 +79,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		if !sd.away {
 			called = nil
 		}
+		var turn <-chan struct{} // nil unless it is awaited
 		pause := bo.NextBackOff()
 		switch {
 		case sd.standsBy(err):
@@ -83,6 +87,11 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			lastErr = ""
 			pause = sd.s.claimPause()
 		case errors.As(err, new(*certificateEnded)): // it was told
+		case sd.awaitsTurn(err):
+			bo.Reset()
+			lastErr = ""
+			pause = sd.s.turnPause()
+			turn = sd.peer.turns.waiting
 		case err != nil:
 			sd.peer.tally.failed(err)
 			if err.Error() != lastErr { // told when it changes, not at each attempt
@@ -93,6 +102,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
+		case <-turn:
 		case <-called: // it is there again
 			bo.Reset()
 		case <-changed: // it may have moved
@@ -112,6 +122,23 @@ func (sd *sender) standsBy(err error) bool {
 		sd.log.Info("another process sends from this queue, standing by")
 	}
 	return sd.standby
+}
+
+// awaitsTurn reports whether err means that the peer takes no more connections at
+// once. That is told once.
+func (sd *sender) awaitsTurn(err error) bool {
+	if errors.Is(err, errTurnOver) {
+		return true
+	}
+	was := sd.crowded
+	sd.crowded = crowdedOut(err)
+	if sd.crowded {
+		sd.peer.turns.ask(sd.s.cfg.ConnTurn)
+	}
+	if sd.crowded && !was {
+		sd.log.Warn("the peer takes no more connections at once: its queues take turns", "err", err)
+	}
+	return sd.crowded
 }
 
 // newBackOff gives the pauses between attempts: with full jitter, from the first
@@ -176,6 +203,8 @@ func (sd *sender) once(ctx, connCtx context.Context, se *session) (next *session
 			ok, err = true, nil // the next attempt is on new terms
 		case errors.As(context.Cause(ctx), &ended):
 			ok, err = true, ended // the next attempt is with other certificates, if there are any
+		case errors.Is(context.Cause(ctx), errTurnOver):
+			ok, err = true, errTurnOver
 		}
 	}()
 	if se == nil {
@@ -197,21 +226,23 @@ func (sd *sender) once(ctx, connCtx context.Context, se *session) (next *session
 		}
 	}()
 
-	start := time.Now()
+	release := sd.peer.turns.begin(se, func() { stop(errTurnOver) })
 	err = se.run(ctx, connCtx)
+	se.close()
+	release()
 	if se.confirmed() {
-		sd.barren = 0
+		sd.barren, sd.unnamed = 0, unnamedRefusals{}
 	}
 	stop(nil)
 	if next = <-successor; next != nil {
 		return next, true, nil
 	}
-	if refused := new(stomp.ServerError); errors.As(err, &refused) && refused.N > 0 {
+	if refused := new(stomp.ServerError); errors.As(err, &refused) && (refused.N > 0 || se.news) {
 		// The pauses between offers of a refused message grow. With the next
 		// message they begin anew.
 		return nil, se.news && sd.barren < maxBarren, err
 	}
-	return nil, se.confirmed() || time.Since(start) > steady, err
+	return nil, se.confirmed() || time.Since(se.since) > steady, err
 }
 
 // open makes a connection to the peer and opens a STOMP session on it.

@@ -22,10 +22,12 @@ type session struct {
 	server string // its address, as the peer has said
 	client *stomp.Client
 	log    *slog.Logger
-	news   bool // the peer has refused a message that it had not refused before
+	since  time.Time // when it was opened
+	news   bool      // the peer has refused a message that it had not refused before
 	asides *asides
 
 	consumer broker.Consumer // set before the first message is sent
+	receipts chan struct{}   // has an element when a message has been confirmed
 
 	mu      sync.Mutex
 	sent    []sent // messages that are not confirmed yet, in order
@@ -41,7 +43,7 @@ type sent struct {
 
 // newSession opens a STOMP session on a connection, which is closed on an error.
 func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn, addr string) (*session, error) {
-	se := &session{sender: sd, state: st, conn: conn, server: addr, log: sd.log.With("server", addr), first: 1}
+	se := &session{sender: sd, state: st, conn: conn, server: addr, log: sd.log.With("server", addr), since: time.Now(), first: 1, receipts: make(chan struct{}, 1)}
 	var err error
 	se.client, err = stomp.NewClient(ctx, conn, stomp.ClientConfig{
 		Host:           st.Stomp.Host,
@@ -54,6 +56,10 @@ func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn,
 		OnReceipt: func(n uint64) {
 			if tag, ok := se.confirm(n); ok {
 				_ = se.consumer.Confirm(tag) // at worst they are sent again
+				select {
+				case se.receipts <- struct{}{}:
+				default:
+				}
 			}
 		},
 	})
@@ -151,9 +157,16 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 			}
 			se.push(sent{d.Tag, print})
 			if _, err := client.Send(ctx, stomp.Message{Type: d.Type, ContentType: "application/json", Body: body}); err != nil {
+				se.unpush()
 				return err
 			}
 			se.peer.tally.messageSent(len(body))
+			if se.careful > 0 {
+				if err := se.awaitReceipts(ctx); err != nil {
+					return err
+				}
+				se.careful--
+			}
 		}
 	}
 }
@@ -163,6 +176,27 @@ func (se *session) push(m sent) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	se.sent = append(se.sent, m)
+}
+
+// unpush undoes push for a message that was not sent.
+func (se *session) unpush() {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	if n := len(se.sent); n > 0 {
+		se.sent = se.sent[:n-1]
+	}
+}
+
+// awaitReceipts waits until everything that was sent is confirmed.
+func (se *session) awaitReceipts(ctx context.Context) error {
+	for se.unconfirmed() > 0 {
+		select {
+		case <-se.receipts:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // confirm notes that the first n messages of the connection have been
@@ -197,24 +231,18 @@ func (se *session) unconfirmed() int {
 // peer has refused is set aside.
 const blameTime = 5 * time.Second
 
-// blame counts a message that the peer has answered with an ERROR, if it named
-// one. The first few times it may be a passing trouble on the other side.
+// blame counts a message that the peer has answered with an ERROR. The first few
+// times it may be a passing trouble on the other side.
 func (se *session) blame(ctx context.Context, consumer broker.Consumer, err error) {
 	refused := new(stomp.ServerError)
-	if !errors.As(err, &refused) || refused.N == 0 {
+	if !errors.As(err, &refused) {
 		return
 	}
-	se.peer.tally.refusedByPeer.Add(1)
-	se.mu.Lock()
-	var m sent
-	found := refused.N >= se.first && refused.N < se.first+uint64(len(se.sent))
-	if found {
-		m = se.sent[refused.N-se.first]
-	}
-	se.mu.Unlock()
+	m, found := se.blamed(refused)
 	if !found {
 		return
 	}
+	se.peer.tally.refusedByPeer.Add(1)
 	early := saysEarly(refused)
 	n := se.refused.add(m.print, early)
 	se.news = n == 1
@@ -226,6 +254,10 @@ func (se *session) blame(ctx context.Context, consumer broker.Consumer, err erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, blameTime)
 	defer cancel()
+	if refused.N == 0 {
+		se.unnamed.setAside(time.Now())
+		se.news = true // the next message is offered soon
+	}
 	if err := consumer.SetAside(ctx, m.tag, "refused by the peer: "+refused.Message); err != nil {
 		se.log.Warn("message that the peer refuses can not be set aside now, it stays in the queue", "err", err)
 		return // hopeless decides when it comes again

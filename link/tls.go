@@ -39,10 +39,12 @@ func serverTLS(d *node.Dir, own *tls.Certificate, now func() time.Time, identify
 	}
 }
 
-// clientTLS is the configuration for dialing a peer, with own to be shown.
-func clientTLS(own *tls.Certificate, p *node.Peer, now func() time.Time, verified func([]*x509.Certificate)) *tls.Config {
+// clientTLS is the configuration for dialing a peer, with own to be shown. Of groups, nil
+// means all that Go offers.
+func clientTLS(own *tls.Certificate, p *node.Peer, groups []tls.CurveID, now func() time.Time, verified func([]*x509.Certificate)) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
+		CurvePreferences:       groups,
 		SessionTicketsDisabled: true,
 		InsecureSkipVerify:     true, // VerifyConnection verifies
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {

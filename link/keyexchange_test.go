@@ -1,0 +1,52 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// After two handshakes in a row that were not complete in time, one is tried that
+// needs small packets only. When that succeeds it is said once, and done for an
+// hour. While nothing helps, both are tried in turn. Other errors say nothing about
+// the size of packets.
+func TestClassicalKeyExchange(t *testing.T) {
+	late := errors.Join(errors.New("another server"), fmt.Errorf("%w within 5s", errNoHandshake))
+	refused := errors.New("refused")
+	now := time.Now()
+	s := new(sizeTrouble)
+	for i, step := range []struct {
+		classical bool // what is to be offered
+		err       error
+		found     bool
+		pass      time.Duration
+	}{
+		{false, late, false, 0},
+		{false, nil, false, 0},
+		{false, late, false, 0},
+		{false, refused, false, 0},
+		{false, late, false, 0},
+		{true, late, false, 0},
+		{false, late, false, 0},
+		{false, late, false, 0},
+		{true, nil, true, 0},
+		{true, nil, false, time.Minute},
+		{true, refused, false, time.Hour},
+		{false, nil, false, 0},
+		{false, late, false, 0},
+		{false, late, false, 0},
+		{true, nil, true, 0},
+		{true, late, false, 0},
+		{false, nil, false, 0},
+	} {
+		groups := s.groups(now)
+		if (groups != nil) != step.classical {
+			t.Fatalf("step %d: offers %v", i, groups)
+		}
+		if found := s.note(groups, step.err, now); found != step.found {
+			t.Errorf("step %d: found %v", i, found)
+		}
+		now = now.Add(step.pass)
+	}
+}

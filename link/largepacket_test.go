@@ -1,0 +1,72 @@
+package link_test
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
+)
+
+// swallowLarge is an address that leads to another as long as what is sent first fits
+// into a small packet, and swallows it otherwise.
+func swallowLarge(t *testing.T, to string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer in.Close()
+				hello := make([]byte, 16<<10)
+				n, err := in.Read(hello)
+				if err != nil {
+					return
+				}
+				if n > 1280 {
+					_, _ = io.Copy(io.Discard, in)
+					return
+				}
+				out, err := net.Dial("tcp", to)
+				if err != nil {
+					return
+				}
+				defer out.Close()
+				if _, err := out.Write(hello[:n]); err != nil {
+					return
+				}
+				go func() {
+					_, _ = io.Copy(in, out)
+					in.Close()
+				}()
+				_, _ = io.Copy(out, in)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// A network that swallows packets as large as a post-quantum ClientHello keeps
+// nobody from its peers: a handshake with small packets is tried, and the log says
+// so.
+func TestLargePacketsAreSwallowed(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	authority.Manifest(swallowLarge(t, authority.Addr))
+	nodetest.Peer(t, authority.Node, other.Node)
+	other.Config.HandshakeTimeout = time.Second
+	authority.Start()
+	other.Start()
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Take(1)
+	says(t, other, "connected with a classical key exchange only", 1)
+}

@@ -1,0 +1,75 @@
+package link
+
+import (
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"peerlink/stomp"
+)
+
+// A peer may take fewer connections at once than there are queues that lead to it.
+// It refuses the others. Then the queues take turns: one that was refused waits
+// until a connection to the peer ends, and asks the oldest to end if that has
+// lasted for a turn.
+
+// errTurnOver is why a connection ends for another queue of the same peer.
+var errTurnOver = errors.New("another queue of the peer has its turn")
+
+// turns are those of one peer's queues.
+type turns struct {
+	mu      sync.Mutex
+	using   map[*session]func() // what ends the session
+	waiting chan struct{}       // receives when a connection has ended
+}
+
+func newTurns() *turns {
+	return &turns{using: make(map[*session]func()), waiting: make(chan struct{})}
+}
+
+// begin notes that a session is in use. The caller calls ended when it is not.
+func (t *turns) begin(se *session, end func()) (ended func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.using[se] = end
+	return func() {
+		t.mu.Lock()
+		delete(t.using, se)
+		t.mu.Unlock()
+		select {
+		case t.waiting <- struct{}{}: // one of those who wait
+		default:
+		}
+	}
+}
+
+// ask ends the oldest session that is in use, if it has lasted for so long.
+func (t *turns) ask(turn time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var oldest *session
+	for se := range t.using {
+		if oldest == nil || se.since.Before(oldest.since) {
+			oldest = se
+		}
+	}
+	if oldest != nil && time.Since(oldest.since) >= turn {
+		t.using[oldest]()
+	}
+}
+
+// crowdedOut reports whether a peer has refused a connection for having as many as
+// it takes from one peer. There is no code for that, but our own nodes and the
+// reference implementation say it in these words.
+func crowdedOut(err error) bool {
+	refused := new(stomp.ServerError)
+	return errors.As(err, &refused) && strings.Contains(strings.ToLower(refused.Message), "too many connections")
+}
+
+// turnPause is how long a queue waits for its turn when no connection of this
+// process ends: about as long as a turn.
+func (s *Service) turnPause() time.Duration {
+	return s.cfg.ConnTurn/2 + rand.N(s.cfg.ConnTurn)
+}

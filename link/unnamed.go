@@ -1,0 +1,65 @@
+package link
+
+import (
+	"log/slog"
+	"strings"
+	"time"
+
+	"peerlink/stomp"
+)
+
+// A peer may answer a message with an ERROR that does not say which message is
+// meant. The messages that were under way are then sent again one at a time, so
+// that an ERROR is about the one that is alone on its way. That counts like a
+// refusal by name, with one difference: the peer may be in trouble that has nothing
+// to do with the message. Then it answers the next ones in the same way, and they
+// must not all be set aside.
+
+// The pauses between two messages set aside for refusals without a name grow from
+// firstUnnamedPause to lastUnnamedPause, as long as the peer confirms nothing.
+const (
+	firstUnnamedPause = time.Hour
+	lastUnnamedPause  = 24 * time.Hour
+)
+
+// unnamedRefusals decides whether an ERROR may count against a message that it does
+// not name.
+type unnamedRefusals struct {
+	last  time.Time // when a message was last set aside for them
+	pause time.Duration
+}
+
+func (u *unnamedRefusals) count(now time.Time) bool { return now.Sub(u.last) >= u.pause }
+
+func (u *unnamedRefusals) setAside(now time.Time) {
+	u.last, u.pause = now, min(max(2*u.pause, firstUnnamedPause), lastUnnamedPause)
+}
+
+// blamed returns the message that an ERROR counts against, if there is one.
+func (se *session) blamed(refused *stomp.ServerError) (m sent, found bool) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	if refused.N > 0 {
+		if refused.N < se.first || refused.N >= se.first+uint64(len(se.sent)) {
+			return sent{}, false
+		}
+		return se.sent[refused.N-se.first], true
+	}
+	switch {
+	case len(se.sent) == 0 || inTrouble(refused):
+		return sent{}, false
+	case len(se.sent) > 1:
+		se.careful = len(se.sent)
+		se.tell(se.log, slog.LevelWarn, "the peer has answered with an ERROR that names no message: those under way are sent again one at a time", "err", refused.Message, "messages", len(se.sent))
+		return sent{}, false
+	}
+	se.careful = max(se.careful, 1)
+	return se.sent[0], se.unnamed.count(time.Now())
+}
+
+// inTrouble reports whether a peer says that the trouble is its own. There is no
+// code for that, but our own nodes and the reference implementation say it in these
+// words.
+func inTrouble(refused *stomp.ServerError) bool {
+	return strings.Contains(strings.ToLower(refused.Message), "internal server error")
+}

@@ -1,0 +1,115 @@
+package link_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
+	"peerlink/stomp"
+)
+
+// refuser is a server that answers messages with an ERROR which names none, or
+// takes them.
+type refuser struct {
+	connects atomic.Int32
+	refuse   atomic.Pointer[func(body []byte) (message string)] // "" to take it
+}
+
+func (r *refuser) set(refuse func(body []byte) string) { r.refuse.Store(&refuse) }
+
+func (r *refuser) serve(conn *tls.Conn) {
+	frames := stomp.NewReader(conn, stomp.DefaultLimits())
+	if _, err := frames.ReadFrame(); err != nil {
+		return
+	}
+	r.connects.Add(1)
+	fmt.Fprint(conn, "CONNECTED\nversion:1.2\n\n\x00")
+	for {
+		f, err := frames.ReadFrame()
+		if err != nil {
+			return
+		}
+		receipt, _ := f.Get("receipt")
+		if message := (*r.refuse.Load())(f.Body); f.Command == "SEND" && message != "" {
+			time.Sleep(5 * time.Millisecond) // others are under way by then
+			fmt.Fprintf(conn, "ERROR\nmessage:%s\n\n\x00", message)
+			_ = conn.CloseWrite()
+			for err == nil { // so that the ERROR is not lost
+				_, err = frames.ReadFrame()
+			}
+			return
+		}
+		fmt.Fprintf(conn, "RECEIPT\nreceipt-id:%s\n\n\x00", receipt)
+	}
+}
+
+// A message that the peer refuses without naming it is found and set aside, and the
+// others pass. A peer that answers everything in this way, or says that the trouble
+// is its own, gets no more than one message set aside, and takes the rest when it is
+// well again.
+func TestRefusalsWithoutName(t *testing.T) {
+	t.Parallel()
+	takeAll := func([]byte) string { return "" }
+	for _, tt := range []struct {
+		name   string
+		refuse func(body []byte) string
+		aside  int
+		ends   bool // all messages pass, or are set aside, without the peer getting well
+	}{
+		{"the first", func(b []byte) string { return pick(b, "bad", 0) }, 1, true},
+		{"one of many", func(b []byte) string { return pick(b, "bad", 7) }, 1, true},
+		{"the last", func(b []byte) string { return pick(b, "bad", 19) }, 1, true},
+		{"two that are apart", func(b []byte) string { return pick(b, "bad", 3, 9) }, 2, true},
+		{"everything", func([]byte) string { return "go away" }, 1, false},
+		{"trouble of its own", func([]byte) string { return "Internal server error." }, 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			authority, other := linktest.New(t, aa), linktest.New(t, ca)
+			nodetest.Peer(t, authority.Node, other.Node)
+			server := new(refuser)
+			server.set(tt.refuse)
+			stop := impostor(t, authority, server.serve)
+			defer stop()
+			other.Start()
+			defer func() { _ = other.Stop() }() // before the server, which waits for its connections
+			const count = 20
+			other.Put(authority, numbered(t, other, authority, 0, count)...)
+			if !tt.ends {
+				linktest.Eventually(t, "more attempts than would set several messages aside", func() error {
+					if server.connects.Load() < 12 {
+						return errors.New(other.Log.String())
+					}
+					return nil
+				})
+				server.set(takeAll)
+			}
+			reasons := other.Left(authority, tt.aside)
+			for _, reason := range reasons {
+				if !strings.Contains(reason, "refused by the peer: ") {
+					t.Errorf("set aside: %q", reason)
+				}
+			}
+			if s := statusOf(t, other, authority); int(s.Counts.SetAside) != tt.aside || s.Counts.Confirmed < uint64(count-tt.aside) {
+				t.Errorf("counts: %+v", s.Counts)
+			}
+		})
+	}
+}
+
+// pick returns the text for the messages with these numbers.
+func pick(body []byte, text string, numbers ...int) string {
+	for _, n := range numbers {
+		if bytes.Contains(body, fmt.Appendf(nil, `"number %d"`, n)) {
+			return text
+		}
+	}
+	return ""
+}
