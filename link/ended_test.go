@@ -53,7 +53,9 @@ func TestConnectionsEndWithCertificates(t *testing.T) {
 
 			now.set(101 * day)
 			connections(t, authority, other, 0)
-			says(t, authority, "certificate="+tt.role+" not_after", 3) // two connections, and the warning of TestExpiryIsTold
+			says(t, authority, "a certificate of the connection has ended", 2)
+			says(t, authority, "msg=receiving", 1) // they end once, and are not made again
+			says(t, authority, "msg=sending", 1)
 			linktest.Eventually(t, "the peer to be told", func() error {
 				if text := other.Log.String(); !strings.Contains(text, tt.told) {
 					return errors.New(text)

@@ -71,16 +71,37 @@ func acceptedWith(own *x509.Certificate, chain []*x509.Certificate) []inUse {
 	return list
 }
 
+// firstEnded returns the certificate that ends first, and why a connection that
+// needs all of them has ended by now, if it has.
+func firstEnded(list []inUse, now time.Time) (first inUse, ended *certificateEnded) {
+	first = slices.MinFunc(list, func(a, b inUse) int { return a.cert.NotAfter.Compare(b.cert.NotAfter) })
+	if now.After(first.cert.NotAfter) {
+		ended = &certificateEnded{first.role, first.cert.NotAfter}
+	}
+	return first, ended
+}
+
+// canDial reports what keeps this node from dialing a peer: a certificate that has
+// ended by this node's clock. The peer's clock may be another, and it would take
+// the connection, which then had to end at once.
+func (s *Service) canDial(st *peerState) error {
+	own := s.cfg.Certificate.serverChain().Leaf
+	if _, ended := firstEnded([]inUse{{"server", own}, {"received", st.SubCA}}, s.cfg.Now()); ended != nil {
+		return ended
+	}
+	return nil
+}
+
 // whenEnded calls end as soon as one of the certificates has ended by the clock
 // of the service, unless forget is called before.
 func (s *Service) whenEnded(list []inUse, end func(*certificateEnded)) (forget func()) {
-	first := slices.MinFunc(list, func(a, b inUse) int { return a.cert.NotAfter.Compare(b.cert.NotAfter) })
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		for {
 			now := s.cfg.Now()
-			if now.After(first.cert.NotAfter) {
-				end(&certificateEnded{first.role, first.cert.NotAfter})
+			first, ended := firstEnded(list, now)
+			if ended != nil {
+				end(ended)
 				return
 			}
 			// Of centuries, Sub makes the longest Duration there is.

@@ -86,7 +86,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			bo.Reset()
 			lastErr = ""
 			pause = sd.s.claimPause()
-		case errors.As(err, new(*certificateEnded)): // it was told
+		case ok && errors.As(err, new(*certificateEnded)): // it was told
 		case sd.awaitsTurn(err):
 			bo.Reset()
 			lastErr = ""
@@ -262,6 +262,9 @@ func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
 // dial is open without what only the first connection needs. It reports whether
 // the peer was reached.
 func (sd *sender) dial(ctx context.Context, st *peerState) (se *session, reached bool, err error) {
+	if err := sd.s.canDial(st); err != nil {
+		return nil, true, err
+	}
 	// After a restart there are as many attempts as peers. They must not take the
 	// time from each other, nor from those who dial us.
 	if err := sd.s.dials.Wait(ctx); err != nil {

@@ -24,6 +24,7 @@ type session struct {
 	log    *slog.Logger
 	since  time.Time // when it was opened
 	news   bool      // the peer has refused a message that it had not refused before
+	quiet  bool      // no ERROR came in the first moments, while nothing was sent
 	asides *asides
 
 	consumer broker.Consumer // set before the first message is sent
@@ -154,6 +155,9 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 					return err
 				}
 				continue
+			}
+			if err := se.beQuiet(ctx); err != nil {
+				return err
 			}
 			se.push(sent{d.Tag, print})
 			if _, err := client.Send(ctx, stomp.Message{Type: d.Type, ContentType: "application/json", Body: body}); err != nil {

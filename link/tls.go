@@ -26,6 +26,9 @@ func serverTLS(d *node.Dir, own *tls.Certificate, now func() time.Time, identify
 		SessionTicketsDisabled: true,
 		ClientAuth:             tls.RequireAnyClientCert,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if _, ended := firstEnded([]inUse{{"server", own.Leaf}}, now()); ended != nil {
+				return nil, ended
+			}
 			return own, nil
 		},
 		VerifyConnection: func(cs tls.ConnectionState) error {

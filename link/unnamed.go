@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"time"
@@ -9,11 +10,16 @@ import (
 )
 
 // A peer may answer a message with an ERROR that does not say which message is
-// meant. The messages that were under way are then sent again one at a time, so
-// that an ERROR is about the one that is alone on its way. That counts like a
-// refusal by name, with one difference: the peer may be in trouble that has nothing
-// to do with the message. Then it answers the next ones in the same way, and they
-// must not all be set aside.
+// meant. The messages that were under way are then sent again one at a time, the
+// first of them after the connection has been quiet for a moment: so an ERROR is
+// about the one that is alone on its way, and not about the connection. That counts
+// like a refusal by name, with one difference: the peer may be in trouble that has
+// nothing to do with the message. Then it answers the next ones in the same way, and
+// they must not all be set aside.
+
+// quietTime is how long a connection must have been quiet before a message is sent
+// that may be blamed for an ERROR.
+const quietTime = time.Second
 
 // The pauses between two messages set aside for refusals without a name grow from
 // firstUnnamedPause to lastUnnamedPause, as long as the peer confirms nothing.
@@ -48,13 +54,22 @@ func (se *session) blamed(refused *stomp.ServerError) (m sent, found bool) {
 	switch {
 	case len(se.sent) == 0 || inTrouble(refused):
 		return sent{}, false
-	case len(se.sent) > 1:
+	case len(se.sent) > 1 || !se.quiet:
 		se.careful = len(se.sent)
 		se.tell(se.log, slog.LevelWarn, "the peer has answered with an ERROR that names no message: those under way are sent again one at a time", "err", refused.Message, "messages", len(se.sent))
 		return sent{}, false
 	}
 	se.careful = max(se.careful, 1)
 	return se.sent[0], se.unnamed.count(time.Now())
+}
+
+// beQuiet waits before the first message of a connection that is used with care.
+func (se *session) beQuiet(ctx context.Context) error {
+	if se.careful == 0 || se.quiet {
+		return nil
+	}
+	se.quiet = true
+	return wait(ctx, quietTime)
 }
 
 // inTrouble reports whether a peer says that the trouble is its own. There is no

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,6 +20,7 @@ import (
 // takes them.
 type refuser struct {
 	connects atomic.Int32
+	hasty    atomic.Bool                                        // it says ERROR at once, also when nothing was sent
 	refuse   atomic.Pointer[func(body []byte) (message string)] // "" to take it
 }
 
@@ -31,6 +33,12 @@ func (r *refuser) serve(conn *tls.Conn) {
 	}
 	r.connects.Add(1)
 	fmt.Fprint(conn, "CONNECTED\nversion:1.2\n\n\x00")
+	if r.hasty.Load() {
+		fmt.Fprint(conn, "ERROR\nmessage:no more sessions\n\n\x00")
+		_ = conn.CloseWrite()
+		_, _ = io.Copy(io.Discard, conn)
+		return
+	}
 	for {
 		f, err := frames.ReadFrame()
 		if err != nil {
@@ -69,12 +77,17 @@ func TestRefusalsWithoutName(t *testing.T) {
 		{"two that are apart", func(b []byte) string { return pick(b, "bad", 3, 9) }, 2, true},
 		{"everything", func([]byte) string { return "go away" }, 1, false},
 		{"trouble of its own", func([]byte) string { return "Internal server error." }, 0, false},
+		{"the connection", nil, 0, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
+			t.Parallel() // each waits for some seconds
 			authority, other := linktest.New(t, aa), linktest.New(t, ca)
 			nodetest.Peer(t, authority.Node, other.Node)
 			server := new(refuser)
+			if tt.refuse == nil {
+				server.hasty.Store(true)
+				tt.refuse = takeAll
+			}
 			server.set(tt.refuse)
 			stop := impostor(t, authority, server.serve)
 			defer stop()
@@ -89,6 +102,7 @@ func TestRefusalsWithoutName(t *testing.T) {
 					}
 					return nil
 				})
+				server.hasty.Store(false)
 				server.set(takeAll)
 			}
 			reasons := other.Left(authority, tt.aside)
@@ -97,9 +111,12 @@ func TestRefusalsWithoutName(t *testing.T) {
 					t.Errorf("set aside: %q", reason)
 				}
 			}
-			if s := statusOf(t, other, authority); int(s.Counts.SetAside) != tt.aside || s.Counts.Confirmed < uint64(count-tt.aside) {
-				t.Errorf("counts: %+v", s.Counts)
-			}
+			linktest.Eventually(t, "the counts", func() error {
+				if c := statusOf(t, other, authority).Counts; int(c.SetAside) != tt.aside || c.Confirmed < uint64(count-tt.aside) {
+					return fmt.Errorf("%+v", c)
+				}
+				return nil
+			})
 		})
 	}
 }
