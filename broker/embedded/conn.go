@@ -29,13 +29,16 @@ type conn struct {
 
 // dial opens a connection. The file must exist: SQLite would make it with the
 // permissions of the umask.
-func dial(path string) (*conn, error) {
+func dial(path string) (*conn, error) { return dialURI(path, "") }
+
+// dialURI is dial with parameters in the form of a URI's query.
+func dialURI(path, query string) (*conn, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
 	// As a URI the path may have any character.
-	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: abs}).String())
+	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: abs, RawQuery: query}).String())
 	if err != nil {
 		return nil, err
 	}
@@ -153,9 +156,14 @@ func (s *stmt) run() (int64, error) {
 }
 
 // query calls row with each row until it returns false. The slice is reused.
-func (s *stmt) query(row func(cols []driver.Value) bool, values ...driver.Value) (err error) {
+func (s *stmt) query(row func(cols []driver.Value) bool, values ...driver.Value) error {
+	return s.queryContext(context.Background(), row, values...)
+}
+
+// queryContext is query that ends with ctx.
+func (s *stmt) queryContext(ctx context.Context, row func(cols []driver.Value) bool, values ...driver.Value) (err error) {
 	s.bind(0, values...)
-	rows, err := s.raw.QueryContext(context.Background(), s.args)
+	rows, err := s.raw.QueryContext(ctx, s.args)
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,8 @@
 // It is an ordinary SQLite database (schema.go), which an operator can look
 // into with the sqlite3 tool. While it is open, or after a crash, there are
 // files beside it: "-wal" has messages and belongs to it, "-shm" and "-turn"
-// come again by themselves. "-reserve" only takes room.
+// come again by themselves. A "-wal" of another moment is noticed (pair.go).
+// "-reserve" only takes room.
 package embedded
 
 import (
@@ -201,7 +202,8 @@ var _ broker.Broker = (*Store)(nil)
 
 // Open opens the store in a file, and makes it, readable for the owner only,
 // if it is not there. The directory must exist. It reports [ErrNewer],
-// [ErrNotStore] and [ErrOwner] for files it had better not touch.
+// [ErrNotStore], [ErrOwner], [ErrMixed] and [ErrDamaged] for files it had better
+// not touch.
 func Open(path string, opts Options) (*Store, error) {
 	opts = opts.withDefaults()
 	w, err := openWriteConn(path, opts)
@@ -269,6 +271,9 @@ func (s *Store) closeOnce() error {
 	s.end()
 	err := s.writer.wait()
 	s.readers.close()
+	if s.writer.shrinks && err == nil {
+		noteClosed(s.writer.db.conn, true)
+	}
 	// The last connection moves the write-ahead log into the file.
 	if err = cmp.Or(err, s.writer.db.close()); err != nil {
 		return fmt.Errorf("close message store %s: %w", s.path, err)

@@ -33,13 +33,16 @@ type writeConn struct {
 	walLimit  int64 // size of the write-ahead log from which to start it over
 	nextWAL   int64 // size at which to try that next
 
-	epoch   int64    // of the messages stored by this connection; see identity.go
-	version int64    // PRAGMA data_version: changes when another connection commits
-	catalog *catalog // nil: to be read
+	epoch      int64  // of the messages stored by this connection; see identity.go
+	token      uint32 // of the last transaction; see pair.go
+	tokenKnown bool
+	version    int64    // PRAGMA data_version: changes when another connection commits
+	catalog    *catalog // nil: to be read
 
 	begin, commit, rollback           *stmt
 	dataVersion, checkpoint, restart  *stmt
 	freePages, incrementalVacuum      *stmt
+	applicationID                     *stmt
 	allQueues, allBindings            *stmt
 	queueState, addQueue, updateQueue *stmt
 	insert, insertMany                *stmt
@@ -52,6 +55,9 @@ type writeConn struct {
 func openWriteConn(path string, opts Options) (*writeConn, error) {
 	makeRoomToOpen(path)
 	if err := create(path); err != nil {
+		return nil, err
+	}
+	if err := checkPair(path); err != nil {
 		return nil, err
 	}
 	c, err := dial(path)
@@ -68,6 +74,11 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 		return nil, err
 	}
 	if opts.Service {
+		if err := checkDamage(c); err != nil {
+			c.close()
+			return nil, err
+		}
+		noteClosed(c, false)
 		if err := makeShrinkable(c); err != nil {
 			opts.Logger.Warn("the message store can not give room back to the disk yet", "err", err)
 		}
@@ -110,6 +121,7 @@ func (w *writeConn) prepareStatements() error {
 	w.rollback = p.stmt("ROLLBACK")
 	w.dataVersion = p.stmt("PRAGMA data_version")
 	w.checkpoint = p.stmt("PRAGMA wal_checkpoint(TRUNCATE)")
+	w.applicationID = p.stmt("PRAGMA application_id")
 	w.restart = p.stmt("PRAGMA wal_checkpoint(RESTART)")
 	w.freePages = p.stmt("PRAGMA freelist_count")
 	w.incrementalVacuum = p.stmt(fmt.Sprintf("PRAGMA incremental_vacuum(%d)", shrinkStep/pageSize))
@@ -169,7 +181,7 @@ func (w *writeConn) changedByOthers() (bool, error) {
 	changed := v != w.version
 	if changed {
 		w.version = v
-		w.catalog = nil
+		w.catalog, w.tokenKnown = nil, false
 	}
 	return changed, nil
 }
@@ -187,7 +199,7 @@ func (w *writeConn) start() error {
 // one could not begin, and would end up here again.
 func (w *writeConn) undo() {
 	_, _ = w.rollback.exec()
-	w.catalog = nil
+	w.catalog, w.tokenKnown = nil, false
 }
 
 // boundWAL keeps the write-ahead log from growing without end.

@@ -358,6 +358,9 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 	if err := t.finish(); err != nil {
 		return nil, err
 	}
+	if err := w.db.mark(); err != nil {
+		return nil, err
+	}
 	if err := w.db.inPlace(); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,158 @@
+package embedded
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+)
+
+// ErrMixed is reported by [Open] for a file and a write-ahead log that are not of
+// the same moment, as after one of them was restored from a backup. SQLite would
+// write the pages of the one into the other without noticing.
+var ErrMixed = errors.New("embedded: message store and write-ahead log do not belong together")
+
+// Each transaction writes a new token into the file's first page (PRAGMA
+// application_id): the upper half is random, the lower half is the upper half of
+// the token before. Pages come into the file through the write-ahead log only, in
+// whole transactions. So the token in the file, without the log, is one of those
+// in the log, if some of the log has been moved into the file already, or else
+// the one before the first of them.
+
+// tokenAt is the place of the token in the first page (SQLite's file format, 1.3).
+const tokenAt = 68
+
+// follows reports whether a transaction with token b may come right after one with a.
+func follows(a, b uint32) bool { return b&0xffff == a>>16 }
+
+// mark gives the transaction under way its token.
+func (w *writeConn) mark() error {
+	if !w.tokenKnown {
+		n, err := w.applicationID.number()
+		if err != nil {
+			return err
+		}
+		w.token, w.tokenKnown = uint32(n), true
+	}
+	next := rand.Uint32()&0xffff0000 | w.token>>16
+	if err := w.exec(fmt.Sprintf("PRAGMA application_id = %d", int32(next))); err != nil {
+		return err
+	}
+	w.token = next
+	return nil
+}
+
+// pairAttempts is how often a pair that does not fit is looked at again: another
+// process may have it open, and change it meanwhile.
+const pairAttempts = 10
+
+// checkPair reports [ErrMixed] if the file and its write-ahead log are not of the
+// same moment. What can not be read is left to SQLite.
+func checkPair(path string) error {
+	for range pairAttempts {
+		before, _, err := readWAL(path + "-wal")
+		if err != nil || before == nil {
+			return nil
+		}
+		token, err := tokenInFile(path)
+		if err != nil {
+			return nil
+		}
+		after, tokens, err := readWAL(path + "-wal")
+		if err != nil || len(tokens) == 0 || slices.Contains(tokens, token) || follows(token, tokens[0]) {
+			return nil
+		}
+		if bytes.Equal(before, after) {
+			return fmt.Errorf("%w: %s and %s-wal are of different moments; put both back from the same one, or move %[2]s-wal away to use the first without what is in the second",
+				ErrMixed, path, path)
+		}
+	}
+	return nil
+}
+
+// tokenInFile returns the token in the file, without the write-ahead log. SQLite
+// reads it: if this process opened and closed the file by itself, it would lose the
+// locks of its other connections.
+func tokenInFile(path string) (uint32, error) {
+	c, err := dialURI(path, "immutable=1")
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	n, err := c.number("PRAGMA application_id")
+	return uint32(n), err
+}
+
+const (
+	walHeaderSize   = 32
+	frameHeaderSize = 24
+	walMagic        = 0x377f0682 // | 1 if checksums are big-endian
+)
+
+// readWAL returns the header of a write-ahead log, nil if it has none, and the
+// tokens of the transactions in it (SQLite's file format, 4).
+func readWAL(path string) (header []byte, tokens []uint32, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	r := bufio.NewReaderSize(f, 1<<20)
+	header = make([]byte, walHeaderSize)
+	if _, err := io.ReadFull(r, header); err != nil {
+		return nil, nil, nil
+	}
+	magic, size := binary.BigEndian.Uint32(header), binary.BigEndian.Uint32(header[8:])
+	if magic&^1 != walMagic || size < 512 || size > 65536 {
+		return nil, nil, nil
+	}
+	sum := walSum{order: binary.LittleEndian}
+	if magic&1 != 0 {
+		sum.order = binary.BigEndian
+	}
+	sum.add(header[:24])
+	if !sum.is(header[24:]) {
+		return nil, nil, nil
+	}
+	frame := make([]byte, frameHeaderSize+size)
+	var open []uint32 // of a transaction that has not ended
+	for {
+		if _, err := io.ReadFull(r, frame); err != nil {
+			return header, tokens, nil
+		}
+		page := frame[frameHeaderSize:]
+		sum.add(frame[:8])
+		sum.add(page)
+		if !bytes.Equal(frame[8:16], header[16:24]) || !sum.is(frame[16:]) {
+			return header, tokens, nil // left over, or not completely written
+		}
+		if binary.BigEndian.Uint32(frame) == 1 {
+			open = append(open, binary.BigEndian.Uint32(page[tokenAt:]))
+		}
+		if binary.BigEndian.Uint32(frame[4:]) != 0 {
+			tokens, open = append(tokens, open...), nil
+		}
+	}
+}
+
+// walSum is the running checksum of a write-ahead log.
+type walSum struct {
+	order  binary.ByteOrder
+	s0, s1 uint32
+}
+
+func (s *walSum) add(data []byte) {
+	for i := 0; i < len(data); i += 8 {
+		s.s0 += s.order.Uint32(data[i:]) + s.s1
+		s.s1 += s.order.Uint32(data[i+4:]) + s.s0
+	}
+}
+
+func (s *walSum) is(stored []byte) bool {
+	return binary.BigEndian.Uint32(stored) == s.s0 && binary.BigEndian.Uint32(stored[4:]) == s.s1
+}

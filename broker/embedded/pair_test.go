@@ -1,0 +1,110 @@
+package embedded
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// openCopy opens a copy of two files as a store, and returns the error.
+func openCopy(t *testing.T, file, wal string) error {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "messages.db")
+	copyFile(t, file, path)
+	if wal != "" {
+		copyFile(t, wal, path+"-wal")
+	}
+	s, err := Open(path, Options{Service: true})
+	if err == nil {
+		err = s.Close()
+	}
+	return err
+}
+
+// A file beside the write-ahead log of another moment, or another store, is
+// refused, whichever of the two is older. Copies of the same moment, and the file
+// alone, are opened.
+func TestMixed(t *testing.T) {
+	dir := t.TempDir()
+	moment := func(s *Store, name string) (file, wal string) {
+		file, wal = filepath.Join(dir, name), filepath.Join(dir, name+"-wal")
+		copyFile(t, s.path, file)
+		copyFile(t, s.path+"-wal", wal)
+		return file, wal
+	}
+	s, other := openTest(t, Options{}), openTest(t, Options{})
+	var files, wals []string
+	for _, name := range []string{"a", "b", "c"} {
+		publishBodies(t, s, "accounts_in", name)
+		publishBodies(t, s, "accounts_in", name)
+		s.writer.db.restart.number() // the next transaction begins the log anew
+		publishBodies(t, s, "accounts_in", name)
+		file, wal := moment(s, name)
+		files, wals = append(files, file), append(wals, wal)
+	}
+	publishBodies(t, other, "accounts_in", "x")
+	other.writer.db.restart.number()
+	publishBodies(t, other, "accounts_in", "x")
+	file, wal := moment(other, "x")
+	files, wals = append(files, file), append(wals, wal)
+	for i, file := range files {
+		if err := openCopy(t, file, ""); err != nil {
+			t.Errorf("file %d alone: %v", i, err)
+		}
+		for j, wal := range wals {
+			err := openCopy(t, file, wal)
+			if i == j && err != nil {
+				t.Errorf("copy of moment %d: %v", i, err)
+			} else if i != j && !errors.Is(err, ErrMixed) {
+				t.Errorf("file of moment %d and log of %d: got %v, want ErrMixed", i, j, err)
+			}
+		}
+	}
+}
+
+// What a process leaves that is killed at any moment, while it moves the log into
+// the file all the time, is opened again.
+func TestKilledIsNotMixed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "messages.db")
+	for run := range 25 {
+		c := startChild(t, "publish", path, run)
+		killAfter(t, c, 1+rand.IntN(120))
+		if err := openCopy(t, path, path+"-wal"); err != nil {
+			t.Fatalf("run %d: %v", run, err)
+		}
+		if run%5 == 4 { // begin again with a small log
+			s := openFile(t, path, Options{Service: true})
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// After a service that was killed, a file with damage is refused.
+func TestDamageIsFound(t *testing.T) {
+	s := openTest(t, Options{Service: true})
+	publishBodies(t, s, "accounts_in", numbers(2000)...)
+	s.writer.db.checkpoint.number()
+	file := filepath.Join(t.TempDir(), "copy")
+	copyFile(t, s.path, file)
+	if err := openCopy(t, file, ""); err != nil {
+		t.Fatalf("without damage: %v", err)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := len(data) - 2*pageSize; i < len(data); i++ {
+		data[i] ^= 0x55
+	}
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := openCopy(t, file, ""); !errors.Is(err, ErrDamaged) {
+		t.Errorf("got %v, want ErrDamaged", err)
+	}
+}
