@@ -18,10 +18,15 @@ import (
 	"peerlink/internal/durable"
 	"peerlink/internal/guard"
 	"peerlink/internal/passphrase"
+	"peerlink/internal/textfile"
 	"peerlink/node"
 	"peerlink/node/keyshare"
 	"peerlink/node/pki"
 )
+
+// maxShareFile bounds the files of shares. Real ones have some kilobytes, but
+// somebody may name a scanned page, and is then told about that.
+const maxShareFile = 32 << 20
 
 func (a *app) keyCommand() *cobra.Command {
 	return group("key", "Keep the root key: passphrase, shares on paper, drills",
@@ -249,9 +254,12 @@ func (a *app) typeable(given *passphrase.Given, opened []byte) []byte {
 func shareFiles(files []string) ([]*keyshare.Share, error) {
 	var shares []*keyshare.Share
 	for _, path := range files {
-		data, err := readBounded(path, maxSecretFile)
+		data, err := readBounded(path, maxShareFile)
 		if err != nil {
 			return nil, err
+		}
+		if text, err := textfile.Decode(data); err == nil { // a PDF is none
+			data = text
 		}
 		s, err := keyshare.Parse(string(data))
 		if err != nil {
@@ -315,22 +323,31 @@ func (a *app) typedShare(in *bufio.Reader) (string, error) {
 }
 
 func (a *app) keyDrillCommand() *cobra.Command {
+	var typed bool
 	c := &cobra.Command{
 		Use:   "drill [SHARE...]",
 		Short: "Prove that a backup of the root key opens and belongs to this node",
-		Long: `Opens a backup of the root key, a file (--key) or shares, and compares it with the
-node's root certificate. Nothing is changed, except that the date of the drill
-is noted in the node's directory; "peerlink check" reminds you after a year.`,
+		Long: `Opens a backup of the root key, and compares it with the node's root certificate:
+a file (--key), shares in files, or with --type shares that are typed from paper
+or scanned, as for "peerlink key join". Nothing is changed, except that the date
+of the drill is noted in the node's directory; "peerlink check" reminds you after
+a year.`,
 		Example: `  peerlink key drill --key /media/stick/root-ca.key
-  peerlink key drill share1.txt share4.txt share5.txt`,
+  peerlink key drill --type
+  peerlink key drill share-1-of-5.txt share-4-of-5.txt share-5-of-5.txt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
 				return err
 			}
+			if typed && len(args) > 0 {
+				return usagef("name files of shares, or give --type")
+			}
 			what := "shares"
-			if len(args) > 0 {
-				_, _, err = a.joinShares(cmd.Context(), d, args)
+			if typed || len(args) > 0 {
+				var pass []byte
+				_, pass, err = a.joinShares(cmd.Context(), d, args)
+				clear(pass)
 			} else {
 				what = a.keyPath()
 				_, err = a.nodeKey(cmd.Context(), d)
@@ -338,12 +355,15 @@ is noted in the node's directory; "peerlink check" reminds you after a year.`,
 			if err != nil {
 				return err
 			}
-			if err := d.NoteDrill(time.Now()); err != nil {
-				return err
-			}
 			a.say("The backup is good: %s opens, and is the root key of %s.", what, d.Identity())
+			if err := d.NoteDrill(time.Now()); err != nil {
+				// Here on a read-only disk, or as another user, the node's directory
+				// is a witness only.
+				a.say("%s The date of this drill could not be noted (%v): \"peerlink check\" will not know of it.", a.red("Warning:"), err)
+			}
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&typed, "type", false, "ask for shares on the terminal, line by line")
 	return a.keyFlags(c)
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -172,4 +173,61 @@ func run(t testing.TB, dir, program string, args ...string) string {
 		t.Fatalf("%s %s: %v: %s", program, strings.Join(args, " "), err, errOut.Bytes())
 	}
 	return string(out)
+}
+
+// The text of a page is a share, however a program copies it out of the PDF: as on
+// paper, row by row, or column by column. The PDF itself is recognized.
+func TestPastedPage(t *testing.T) {
+	if _, err := exec.LookPath("pdftotext"); err != nil {
+		t.Skip("pdftotext is not installed: skipped")
+	}
+	for _, golden := range []string{"p256-2-of-3", "rsa3072-3-of-5"} {
+		s := goldenShare(t, golden)
+		var pdf bytes.Buffer
+		if err := s.PDF(&pdf); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Parse(pdf.String()); !errors.Is(err, ErrNotShare) || !strings.Contains(err.Error(), "pdftotext") {
+			t.Errorf("a PDF: %v", err)
+		}
+		for _, option := range []string{"-layout", "-raw", "-nopgbrk"} {
+			c := exec.Command("pdftotext", option, "-", "-")
+			c.Stdin = bytes.NewReader(pdf.Bytes())
+			text, err := c.Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			pasted := string(text)
+			for what, text := range map[string]string{
+				"as it is": pasted,
+				"Windows":  strings.ReplaceAll(pasted, "\n", "\r\n"),
+			} {
+				got, err := Parse(text)
+				if err != nil {
+					t.Errorf("%s, %s, %s: %v", golden, option, what, err)
+				} else if got.Text() != s.Text() {
+					t.Errorf("%s, %s, %s: another share", golden, option, what)
+				}
+			}
+			// In one column of single words, or in one line.
+			if option == "-raw" {
+				for _, between := range []string{"\n", " "} {
+					if got, err := Parse(strings.Join(strings.Fields(pasted), between) + " This share: lines 1 to 5"); err != nil || got.Text() != s.Text() {
+						t.Errorf("%s, words apart by %q: %v", golden, between, err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A page whose words can not be put in order is called that, and not a share with
+// mistyped words.
+func TestPastedInDisorder(t *testing.T) {
+	s := goldenShare(t, "p256-2-of-3")
+	words := strings.Fields(s.Text())
+	slices.Reverse(words)
+	if _, err := Parse("This share: lines 1 to 5\n" + strings.Join(words, "\n")); !errors.Is(err, ErrNotShare) || !strings.Contains(err.Error(), "another order") {
+		t.Errorf("got %v", err)
+	}
 }

@@ -81,21 +81,39 @@ func (s *Share) QRText() string {
 // Parse reads a share: what was scanned from its QR code, or its lines of words.
 //
 // Lines may be numbered, as they are on the page; then they can come in any
-// order, and all lines without a number are ignored. Otherwise they must be the
-// lines of the page, in order, and nothing else. The first [ShareLines] lines
+// order, and all lines without a number are ignored. The text of a whole page, as
+// it is copied out of a PDF, may have its words row by row or column by column.
+// Otherwise they must be the lines of the page, in order, and nothing else. The first [ShareLines] lines
 // are enough for a share without its envelope.
 //
 // A line that is wrong gives a [*LineError]; lines that are missing give
 // [ErrIncomplete]. Other errors wrap [ErrNotShare], [ErrVersion], [ErrMixed],
 // [ErrAltered], or [pki.ErrKeyCost].
 func Parse(text string) (*Share, error) {
+	if strings.HasPrefix(text, pdfMagic) {
+		return nil, errPDF
+	}
 	if len(text) > maxText {
 		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", ErrNotShare, len(text), maxText)
 	}
 	if version, encoded, ok := findQR(strings.ToUpper(text)); ok {
 		return parseQR(version, encoded)
 	}
-	return parseLines(text)
+	typed, err := findLines(text)
+	if err == nil {
+		var s *Share
+		if s, err = parseLines(typed); err == nil {
+			return s, nil
+		}
+	}
+	if !isPage(text) {
+		return nil, err
+	}
+	pasted := pastedLines(text)
+	if pasted == nil {
+		return nil, errOrder
+	}
+	return parseLines(pasted)
 }
 
 // findQR returns what is on both sides of the colon in QR text, which may have
@@ -138,13 +156,11 @@ func parseQR(version, encoded string) (*Share, error) {
 	return decodeShare(data[:shareSize], data[shareSize:end])
 }
 
-func parseLines(text string) (*Share, error) {
-	typed, err := findLines(text)
-	if err != nil {
-		return nil, err
-	}
+// parseLines reads a share from its lines of words, by number.
+func parseLines(typed map[int][]string) (*Share, error) {
 	numbers := slices.Sorted(maps.Keys(typed))
 	decoded := make(map[int][]byte)
+	var err error
 	for _, n := range numbers {
 		if decoded[n], err = decodeLine(n, typed[n]); err != nil {
 			return nil, err

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/youmark/pkcs8"
 )
@@ -32,8 +33,7 @@ const (
 
 var (
 	// ErrPassphrase is returned for an encrypted key if the passphrase is wrong
-	// or missing. What is encrypted may also be damaged, or no RSA or ECDSA key:
-	// that looks the same.
+	// or missing. What is encrypted may also be damaged: that looks the same.
 	ErrPassphrase = errors.New("wrong passphrase for the private key")
 	// ErrNotKey is returned for data that is not exactly one private key in a
 	// format that can be read.
@@ -107,7 +107,7 @@ func DecodeKey(data []byte, passphrase func() ([]byte, error)) (crypto.Signer, e
 	case *ecdsa.PrivateKey:
 		signer = key
 	default:
-		return nil, fmt.Errorf("%w: %T: expected RSA or ECDSA", ErrKeyKind, key)
+		return nil, fmt.Errorf("%w: %s: expected RSA or ECDSA", ErrKeyKind, strings.TrimPrefix(strings.TrimPrefix(fmt.Sprintf("%T", key), "*"), "crypto/"))
 	}
 	if err := checkPublicKey(signer.Public()); err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ func findKey(data []byte) (*pem.Block, error) {
 	}
 	switch {
 	case found == nil:
-		return nil, fmt.Errorf("%w: no PEM block of a private key", ErrNotKey)
+		return nil, explainNoKey(data)
 	case len(found.Bytes) > maxKeyDER:
 		return nil, fmt.Errorf("%w: a key of %d bytes: expected at most %d", ErrKeyKind, len(found.Bytes), maxKeyDER)
 	}
@@ -143,19 +143,19 @@ func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (any, error) 
 	switch {
 	case block.Type == pemEncryptedKey:
 		// Before anybody types a passphrase, and before any work is done.
-		if err := checkPBES2(block.Bytes); err != nil {
+		encrypted, err := parsePBES2(block.Bytes)
+		if err != nil {
 			return nil, err
 		}
 		pass, err := ask(passphrase)
 		if err != nil {
 			return nil, err
 		}
-		// After checkPBES2 the passphrase is what is left to be wrong.
-		key, err := pkcs8.ParsePKCS8PrivateKey(block.Bytes, pass)
+		der, err := encrypted.decrypt(pass)
 		if err != nil {
-			return nil, ErrPassphrase
+			return nil, err
 		}
-		return key, nil
+		return parseDecrypted(pemPKCS8Key, der)
 	//lint:ignore SA1019 Old as the format is, the reference's root keys have it.
 	case x509.IsEncryptedPEMBlock(block):
 		pass, err := ask(passphrase)
@@ -167,14 +167,9 @@ func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (any, error) 
 		if errors.Is(err, x509.IncorrectPasswordError) {
 			return nil, ErrPassphrase
 		} else if err != nil {
-			return nil, fmt.Errorf("%w: DEK-Info header or encrypted content not understood", ErrNotKey)
+			return nil, fmt.Errorf("%w: DEK-Info header or encrypted content not understood: %s", ErrNotKey, convertKey)
 		}
-		// One wrong passphrase in 256 leaves a valid padding, and rubbish.
-		key, err := parsePlainKey(block.Type, der)
-		if err != nil {
-			return nil, ErrPassphrase
-		}
-		return key, nil
+		return parseDecrypted(block.Type, der)
 	}
 	key, err := parsePlainKey(block.Type, block.Bytes)
 	if err != nil {
@@ -182,6 +177,22 @@ func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (any, error) 
 		return nil, fmt.Errorf("%w: malformed %s", ErrNotKey, block.Type)
 	}
 	return key, nil
+}
+
+// parseDecrypted parses a key that was decrypted. What is no ASN.1 tells that the
+// passphrase was wrong; what is can only be a key, so that the passphrase was
+// right, whatever the kind of the key.
+func parseDecrypted(pemType string, der []byte) (any, error) {
+	defer clear(der)
+	key, err := parsePlainKey(pemType, der)
+	if err == nil {
+		return key, nil
+	}
+	algorithm, ok := algorithmOf(pemType, der)
+	if !ok {
+		return nil, ErrPassphrase
+	}
+	return nil, fmt.Errorf("%w: the passphrase is right, but this is %s", ErrKeyKind, explainAlgorithm(algorithm))
 }
 
 func parsePlainKey(pemType string, der []byte) (any, error) {

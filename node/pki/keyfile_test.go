@@ -89,6 +89,9 @@ func TestKeysOfOpenSSL(t *testing.T) {
 		{"pkcs8 -in rsa.pem -topk8", true},
 		{"pkcs8 -in rsa.pem -topk8 -v2 aes192 -v2prf hmacWithSHA1 -iter 1000", true},
 		{"pkcs8 -in rsa.pem -topk8 -v2 des3", true},
+		{"pkcs8 -in rsa.pem -topk8 -v2prf hmacWithSHA224", true},
+		{"pkcs8 -in rsa.pem -topk8 -v2prf hmacWithSHA384", true},
+		{"pkcs8 -in ec.pem -topk8 -v2prf hmacWithSHA512 -v2 aes128", true},
 		{"pkcs8 -in ec.pem -topk8 -scrypt", true},
 	} {
 		t.Run(tt.command, func(t *testing.T) {
@@ -121,6 +124,60 @@ func TestKeysOfOpenSSL(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The right passphrase of a key that can not be used is never called wrong: the
+// error says what the key is, and how to convert it where that is possible. The
+// wrong passphrase is called wrong.
+func TestUnsupportedKeys(t *testing.T) {
+	dir := t.TempDir()
+	for _, tt := range []struct {
+		makes       string // commands that make the key plain.pem, or out.pem
+		traditional bool
+		want        error
+		says        string
+	}{
+		{"genpkey -algorithm ED25519 -out plain.pem", false, ErrKeyKind, "ed25519"},
+		{"genpkey -algorithm ED448 -out plain.pem", false, ErrKeyKind, "Ed448"},
+		{"genpkey -algorithm X25519 -out plain.pem", false, ErrKeyKind, "expected RSA"},
+		{"genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048 -out plain.pem", false, ErrKeyKind, "RSA-PSS"},
+		{"ecparam -name secp256k1 -genkey -noout -out plain.pem", false, ErrKeyKind, "secp256k1"},
+		{"ecparam -name brainpoolP256r1 -genkey -noout -out plain.pem", true, ErrKeyKind, "brainpoolP256r1"},
+		{"ecparam -name prime256v1 -param_enc explicit -genkey -noout -out plain.pem", false, ErrKeyKind, "-ec_param_enc named_curve"},
+		{"ecparam -name prime256v1 -param_enc explicit -genkey -noout -out plain.pem", true, ErrKeyKind, "-ec_param_enc named_curve"},
+		{"genrsa -out plain.pem 1024", false, ErrKeyKind, "1024 bits"},
+		{"genrsa -traditional -out plain.pem 1024", true, ErrKeyKind, "1024 bits"},
+		{"dsaparam -genkey -noout -out plain.pem 1024", false, ErrKeyKind, "DSA"},
+	} {
+		mustOpenSSL(t, dir, strings.Fields(tt.makes)...)
+		if tt.traditional {
+			command := "ec"
+			if strings.Contains(tt.makes, "rsa") {
+				command = "rsa -traditional"
+			}
+			mustOpenSSL(t, dir, append(strings.Fields(command), "-in", "plain.pem", "-aes128", "-passout", "pass:"+testPass, "-out", "out.pem")...)
+		} else {
+			mustOpenSSL(t, dir, "pkcs8", "-topk8", "-in", "plain.pem", "-passout", "pass:"+testPass, "-out", "out.pem")
+		}
+		data := readFile(t, dir, "out.pem")
+		if _, err := DecodeKey(data, passphrase(testPass)); !errors.Is(err, tt.want) || errors.Is(err, ErrPassphrase) || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s (traditional: %v): got %v, want %v with %q", tt.makes, tt.traditional, err, tt.want, tt.says)
+		}
+		if _, err := DecodeKey(data, passphrase("wrong")); !errors.Is(err, ErrPassphrase) {
+			t.Errorf("%s, wrong passphrase: got %v", tt.makes, err)
+		}
+	}
+	// Encryption that can not be undone here is said before a passphrase is asked for.
+	plain, err := EncodeKey(testRSAKey())
+	check(t, err)
+	writeFile(t, dir, "plain.pem", plain)
+	for args, says := range map[string]string{"-v1 PBE-SHA1-3DES": "PBE-SHA1-3DES", "-v2 camellia-256-cbc": "Camellia-256-CBC", "-v2 aria-256-cbc": "ARIA-256-CBC"} {
+		mustOpenSSL(t, dir, append(strings.Fields("pkcs8 -topk8 -in plain.pem -out out.pem -passout pass:"+strings.ReplaceAll(testPass, " ", "")), strings.Fields(args)...)...)
+		_, err := DecodeKey(readFile(t, dir, "out.pem"), func() ([]byte, error) { t.Errorf("%s: asked", args); return nil, nil })
+		if !errors.Is(err, ErrNotKey) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "openssl pkcs8 -topk8 -v2 aes256 -in") {
+			t.Errorf("%s: got %v", args, err)
+		}
 	}
 }
 
@@ -194,7 +251,7 @@ func keySamples(t testing.TB) [][]byte {
 func TestHostileKeyFiles(t *testing.T) {
 	salt, iv, text := tlv(0x04, make([]byte, 8)), make([]byte, 16), make([]byte, 32)
 	sha256 := tlv(0x30, []byte{0x06, 8, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 2, 9}, tlv(0x05))
-	sha512 := tlv(0x30, []byte{0x06, 8, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 2, 11}, tlv(0x05))
+	md5 := tlv(0x30, []byte{0x06, 8, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 2, 6}, tlv(0x05))
 	pbkdf2 := func(parts ...[]byte) []byte {
 		return pbes2(oidPBKDF2, tlv(0x30, parts...), oidAES256CBC, iv, text)
 	}
@@ -228,7 +285,7 @@ func TestHostileKeyFiles(t *testing.T) {
 		{"2^63-1 iterations", pbkdf2(salt, integer(1<<63-1), sha256), ErrKeyCost},
 		{"no iterations", pbkdf2(salt, integer(0), sha256), ErrNotKey},
 		{"negative iterations", pbkdf2(salt, integer(-1), sha256), ErrNotKey},
-		{"SHA-512", pbkdf2(salt, integer(1), sha512), ErrNotKey},
+		{"HMAC-MD5", pbkdf2(salt, integer(1), md5), ErrNotKey},
 		{"key length", pbkdf2(salt, integer(1), integer(32), sha256), ErrNotKey},
 		{"endless salt", pbkdf2(tlv(0x04, make([]byte, 2000)), integer(1)), ErrNotKey},
 		{"scrypt with 16 GiB", scrypt(1<<24, 8, 1), ErrKeyCost},

@@ -1,12 +1,19 @@
 package pki
 
 import (
+	"bytes"
+	"crypto/pbkdf2"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/asn1"
 	"errors"
 	"fmt"
 
+	"github.com/youmark/pkcs8"
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+	"golang.org/x/crypto/scrypt"
 )
 
 // ErrKeyCost is returned for an encrypted key whose key derivation asks for
@@ -23,23 +30,28 @@ const (
 )
 
 var (
-	oidPBES2      = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13}
-	oidPBKDF2     = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}
-	oidScrypt     = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11591, 4, 11}
-	oidHMACSHA1   = asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 7}
-	oidHMACSHA256 = asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 9}
-	oidTripleDES  = asn1.ObjectIdentifier{1, 2, 840, 113549, 3, 7}
-	oidAES128CBC  = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 2}
-	oidAES192CBC  = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 22}
-	oidAES256CBC  = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}
+	oidPBES2     = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13}
+	oidPBKDF2    = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}
+	oidScrypt    = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11591, 4, 11}
+	oidTripleDES = asn1.ObjectIdentifier{1, 2, 840, 113549, 3, 7}
+	oidAES128CBC = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 2}
+	oidAES192CBC = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 22}
+	oidAES256CBC = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}
 )
 
-// checkPBES2 looks at an EncryptedPrivateKeyInfo (RFC 5958, with PBES2 by RFC
-// 8018 and scrypt by RFC 7914) before it is given to package pkcs8, which does
-// not bound the cost of key derivation and panics on ciphertexts and
-// initialization vectors of wrong lengths. It accepts just what that package
-// can decrypt, so that afterwards only the passphrase can be wrong.
-func checkPBES2(der []byte) error {
+// An encryption is an EncryptedPrivateKeyInfo (RFC 5958, with PBES2 by RFC 8018 and scrypt
+// by RFC 7914).
+type encryption struct {
+	cipher     pkcs8.Cipher
+	iv         []byte
+	ciphertext []byte
+	derive     func(passphrase []byte, size int) ([]byte, error)
+}
+
+// parsePBES2 reads what is needed to decrypt a key, and bounds what that may cost.
+// It accepts just what can be decrypted, so that afterwards only the passphrase can
+// be wrong.
+func parsePBES2(der []byte) (*encryption, error) {
 	s := cryptobyte.String(der)
 	var info, algorithm, params, kdf, cipher, ciphertext cryptobyte.String
 	var scheme asn1.ObjectIdentifier
@@ -47,48 +59,78 @@ func checkPBES2(der []byte) error {
 		!info.ReadASN1(&algorithm, cbasn1.SEQUENCE) ||
 		!algorithm.ReadASN1ObjectIdentifier(&scheme) ||
 		!info.ReadASN1(&ciphertext, cbasn1.OCTET_STRING) || !info.Empty() {
-		return fmt.Errorf("%w: malformed %s", ErrNotKey, pemEncryptedKey)
+		return nil, fmt.Errorf("%w: malformed %s", ErrNotKey, pemEncryptedKey)
 	}
 	if !scheme.Equal(oidPBES2) {
-		return unsupportedEncryption("scheme", scheme)
+		return nil, unsupportedEncryption("scheme", scheme)
 	}
 	if !algorithm.ReadASN1(&params, cbasn1.SEQUENCE) || !algorithm.Empty() ||
 		!params.ReadASN1(&kdf, cbasn1.SEQUENCE) ||
 		!params.ReadASN1(&cipher, cbasn1.SEQUENCE) || !params.Empty() {
-		return fmt.Errorf("%w: malformed PBES2 parameters", ErrNotKey)
+		return nil, fmt.Errorf("%w: malformed PBES2 parameters", ErrNotKey)
 	}
-	block, err := checkCipher(cipher)
-	if err != nil {
-		return err
+	e := encryption{ciphertext: ciphertext}
+	if err := e.setCipher(cipher); err != nil {
+		return nil, err
 	}
-	if len(ciphertext) == 0 || len(ciphertext)%block != 0 {
-		return fmt.Errorf("%w: encrypted content is cut off", ErrNotKey)
+	if len(ciphertext) == 0 || len(ciphertext)%e.cipher.IVSize() != 0 {
+		return nil, fmt.Errorf("%w: encrypted content is cut off", ErrNotKey)
 	}
-	return checkKDF(kdf)
+	if err := e.setKDF(kdf); err != nil {
+		return nil, err
+	}
+	return &e, nil
 }
 
-// checkCipher returns the cipher's block size in bytes.
-func checkCipher(s cryptobyte.String) (block int, err error) {
+// decrypt returns the key in DER. The error is [ErrPassphrase] if what comes out
+// can not be that.
+func (e *encryption) decrypt(passphrase []byte) ([]byte, error) {
+	key, err := e.derive(passphrase, e.cipher.KeySize())
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	padded, err := e.cipher.Decrypt(key, e.iv, e.ciphertext)
+	if err != nil {
+		return nil, err
+	}
+	var der cryptobyte.String
+	rest := cryptobyte.String(padded)
+	// After the key comes the padding: n bytes of the value n.
+	if !rest.ReadASN1Element(&der, cbasn1.SEQUENCE) || len(rest) == 0 || len(rest) > e.cipher.IVSize() ||
+		bytes.Count(rest, []byte{byte(len(rest))}) != len(rest) {
+		clear(padded)
+		return nil, ErrPassphrase
+	}
+	return der, nil
+}
+
+func (e *encryption) setCipher(s cryptobyte.String) error {
 	var oid asn1.ObjectIdentifier
 	var iv cryptobyte.String
 	if !s.ReadASN1ObjectIdentifier(&oid) {
-		return 0, fmt.Errorf("%w: malformed PBES2 cipher", ErrNotKey)
+		return fmt.Errorf("%w: malformed PBES2 cipher", ErrNotKey)
 	}
 	switch {
 	case oid.Equal(oidTripleDES):
-		block = 8
-	case oid.Equal(oidAES128CBC), oid.Equal(oidAES192CBC), oid.Equal(oidAES256CBC):
-		block = 16
+		e.cipher = pkcs8.TripleDESCBC
+	case oid.Equal(oidAES128CBC):
+		e.cipher = pkcs8.AES128CBC
+	case oid.Equal(oidAES192CBC):
+		e.cipher = pkcs8.AES192CBC
+	case oid.Equal(oidAES256CBC):
+		e.cipher = pkcs8.AES256CBC
 	default:
-		return 0, unsupportedEncryption("cipher", oid)
+		return unsupportedEncryption("cipher", oid)
 	}
-	if !s.ReadASN1(&iv, cbasn1.OCTET_STRING) || !s.Empty() || len(iv) != block {
-		return 0, fmt.Errorf("%w: malformed initialization vector", ErrNotKey)
+	if !s.ReadASN1(&iv, cbasn1.OCTET_STRING) || !s.Empty() || len(iv) != e.cipher.IVSize() {
+		return fmt.Errorf("%w: malformed initialization vector", ErrNotKey)
 	}
-	return block, nil
+	e.iv = iv
+	return nil
 }
 
-func checkKDF(s cryptobyte.String) error {
+func (e *encryption) setKDF(s cryptobyte.String) error {
 	var oid asn1.ObjectIdentifier
 	var params, salt cryptobyte.String
 	if !s.ReadASN1ObjectIdentifier(&oid) {
@@ -102,12 +144,12 @@ func checkKDF(s cryptobyte.String) error {
 		return fmt.Errorf("%w: malformed key derivation parameters", ErrNotKey)
 	}
 	if oid.Equal(oidScrypt) {
-		return checkScrypt(params)
+		return e.setScrypt(salt, params)
 	}
-	return checkPBKDF2(params)
+	return e.setPBKDF2(salt, params)
 }
 
-func checkPBKDF2(s cryptobyte.String) error {
+func (e *encryption) setPBKDF2(salt []byte, s cryptobyte.String) error {
 	var iterations int64
 	if !s.ReadASN1Integer(&iterations) || iterations < 1 {
 		return fmt.Errorf("%w: malformed PBKDF2 iteration count", ErrNotKey)
@@ -115,21 +157,35 @@ func checkPBKDF2(s cryptobyte.String) error {
 	if iterations > maxPBKDF2Iterations {
 		return fmt.Errorf("%w: %d PBKDF2 iterations: expected at most %d", ErrKeyCost, iterations, maxPBKDF2Iterations)
 	}
+	newHash := sha1.New // HMAC-SHA-1, the default
+	e.derive = func(passphrase []byte, size int) ([]byte, error) {
+		return pbkdf2.Key(newHash, string(passphrase), salt, int(iterations), size)
+	}
 	if s.Empty() {
-		return nil // HMAC-SHA-1, the default
+		return nil
 	}
 	var prf cryptobyte.String
 	var oid asn1.ObjectIdentifier
 	if !s.ReadASN1(&prf, cbasn1.SEQUENCE) || !s.Empty() || !prf.ReadASN1ObjectIdentifier(&oid) {
 		return fmt.Errorf("%w: PBKDF2 parameters not understood", ErrNotKey)
 	}
-	if !oid.Equal(oidHMACSHA1) && !oid.Equal(oidHMACSHA256) {
+	switch oid.String() {
+	case "1.2.840.113549.2.7":
+	case "1.2.840.113549.2.8":
+		newHash = sha256.New224
+	case "1.2.840.113549.2.9":
+		newHash = sha256.New
+	case "1.2.840.113549.2.10":
+		newHash = sha512.New384
+	case "1.2.840.113549.2.11":
+		newHash = sha512.New
+	default:
 		return unsupportedEncryption("PBKDF2 function", oid)
 	}
 	return nil
 }
 
-func checkScrypt(s cryptobyte.String) error {
+func (e *encryption) setScrypt(salt []byte, s cryptobyte.String) error {
 	var n, r, p int64
 	if !s.ReadASN1Integer(&n) || !s.ReadASN1Integer(&r) || !s.ReadASN1Integer(&p) || !s.Empty() ||
 		n < 2 || n&(n-1) != 0 || r < 1 || p < 1 {
@@ -139,9 +195,8 @@ func checkScrypt(s cryptobyte.String) error {
 	if n > maxScryptMemory/128/r || p > maxScryptWork/(n*r) {
 		return fmt.Errorf("%w: scrypt with N=%d, r=%d, p=%d", ErrKeyCost, n, r, p)
 	}
+	e.derive = func(passphrase []byte, size int) ([]byte, error) {
+		return scrypt.Key(passphrase, salt, int(n), int(r), int(p), size)
+	}
 	return nil
-}
-
-func unsupportedEncryption(what string, oid asn1.ObjectIdentifier) error {
-	return fmt.Errorf(`%w: unsupported %s %v: convert the key with "openssl pkcs8 -topk8 -v2 aes256"`, ErrNotKey, what, oid)
 }

@@ -1,0 +1,178 @@
+package keyshare
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// pdfMagic begins every PDF file.
+const pdfMagic = "%PDF-"
+
+// errPDF is returned for a page that was not printed, or was scanned into a PDF.
+var errPDF = fmt.Errorf("%w but a PDF: scan its QR code, or get its text (\"pdftotext -layout PAGE.pdf PAGE.txt\") if it was never on paper", ErrNotShare)
+
+// errOrder is returned for the text of a page whose words can not be put in order.
+var errOrder = fmt.Errorf("%w as it is: this is the text of a page, with its words in another order than on paper: scan its QR code, type the numbered lines, or get the text with \"pdftotext -layout PAGE.pdf PAGE.txt\"", ErrNotShare)
+
+// isPage reports whether the text was copied out of a page.
+func isPage(text string) bool { return strings.Contains(text, "This share: lines 1 to") }
+
+// pastedLines finds the lines of words in text that was copied out of a PDF, where
+// each program has its own idea of where lines end and in which order columns
+// come. The checksums tell which words are a line. It returns the lines by their
+// numbers, or nil if not even the share's own lines are there.
+func pastedLines(text string) map[int][]string {
+	lines := make(map[int][]string)
+	inRows(text, lines)
+	inColumns(text, lines)
+	for n := 1; n <= ShareLines; n++ {
+		if lines[n] == nil {
+			return nil
+		}
+	}
+	return lines
+}
+
+// inRows finds lines whose words follow on their number.
+func inRows(text string, lines map[int][]string) {
+	tokens := strings.FieldsFunc(strings.ToLower(text), notWord)
+	for i := range tokens {
+		if i+lineWords >= len(tokens) {
+			return
+		}
+		words := tokens[i+1 : i+1+lineWords]
+		n, _ := splitLine(tokens[i] + " " + words[0])
+		if n < 1 || n > maxLines || lines[n] != nil {
+			continue
+		}
+		if isLine(n, words) {
+			lines[n] = words
+		}
+	}
+}
+
+// rangeOfLines is in the headlines above the words on a page.
+var rangeOfLines = regexp.MustCompile(`: lines ([0-9]{1,3}) to ([0-9]{1,3})\b`)
+
+// inColumns finds lines whose words come column by column, with the columns in any
+// order. Each paragraph is one column or several; the headlines say how long they
+// are.
+func inColumns(text string, lines map[int][]string) {
+	type block struct {
+		first, n int
+		columns  [][]string
+	}
+	var blocks []*block
+	for _, m := range rangeOfLines.FindAllStringSubmatch(text, 2) {
+		first, _ := strconv.Atoi(m[1])
+		last, _ := strconv.Atoi(m[2])
+		if first < 1 || last < first || last > maxLines {
+			return
+		}
+		// The longer columns first: what fills those does not belong to the others.
+		blocks = slices.Insert(blocks, 0, &block{first: first, n: last - first + 1})
+	}
+	text = strings.ReplaceAll(text, "\r\n", "\n")
+	for paragraph := range strings.SplitSeq(text, "\n\n") {
+		words := strings.FieldsFunc(strings.ToLower(paragraph), notWord)
+		for _, b := range blocks {
+			columns, rest := numberedColumns(words, b.first, b.n)
+			b.columns = append(b.columns, columns...)
+			if rest != nil {
+				words = rest
+			}
+		}
+		if slices.ContainsFunc(words, func(w string) bool { return wordIndex(w) < 0 }) {
+			continue
+		}
+		for _, b := range blocks {
+			if len(words) > 0 && len(words)%b.n == 0 {
+				b.columns = slices.AppendSeq(b.columns, slices.Chunk(words, b.n))
+				break
+			}
+		}
+	}
+	for _, b := range blocks {
+		if len(b.columns) != lineWords || lines[b.first] != nil {
+			continue
+		}
+		arrange(b.columns, 0, func(order [][]string) bool {
+			rows := make([][]string, b.n)
+			for i := range rows {
+				for _, column := range order {
+					rows[i] = append(rows[i], column[i])
+				}
+				if !isLine(b.first+i, rows[i]) {
+					return false
+				}
+			}
+			for i, row := range rows {
+				lines[b.first+i] = row
+			}
+			return true
+		})
+	}
+}
+
+// numberedColumns finds the numbers of n lines in the words of a paragraph, each
+// followed by the same number of words, none perhaps. It returns these words as
+// columns, and what follows; nil if there is no such thing.
+func numberedColumns(words []string, first, n int) (columns [][]string, rest []string) {
+	var at []int // where the numbers are
+	for i, w := range words {
+		if len(at) < n && w == strconv.Itoa(first+len(at)) && (len(at) < 2 || i-at[len(at)-1] == at[1]-at[0]) {
+			at = append(at, i)
+		} else if len(at) > 0 && len(at) < n && w == strconv.Itoa(first) {
+			at = []int{i}
+		}
+	}
+	if len(at) < n || n < 2 {
+		return nil, nil
+	}
+	width := at[1] - at[0]
+	end := at[n-1] + width
+	if end > len(words) || width > lineWords+1 {
+		return nil, nil
+	}
+	for k := 1; k < width; k++ {
+		var column []string
+		for _, i := range at {
+			column = append(column, words[i+k])
+		}
+		columns = append(columns, column)
+	}
+	return columns, words[end:]
+}
+
+// arrange calls found with every order of the columns from k on, until it returns
+// true.
+func arrange(columns [][]string, k int, found func([][]string) bool) bool {
+	if k == len(columns) {
+		return found(columns)
+	}
+	for i := k; i < len(columns); i++ {
+		columns[k], columns[i] = columns[i], columns[k]
+		if arrange(columns, k+1, found) {
+			return true
+		}
+		columns[k], columns[i] = columns[i], columns[k]
+	}
+	return false
+}
+
+func notWord(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }
+
+// isLine reports whether the words are the line with the number.
+func isLine(number int, words []string) bool {
+	var line wordLine
+	for i, w := range words {
+		if line[i] = wordIndex(w); line[i] < 0 {
+			return false
+		}
+	}
+	return line.fits(number)
+}
