@@ -1,14 +1,15 @@
 package link
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"peerlink/internal/repeats"
@@ -17,6 +18,7 @@ import (
 
 // accept takes connections until the listener is closed.
 func (s *Service) accept(ctx, connCtx context.Context) error {
+	context.AfterFunc(ctx, s.arrivals.close)
 	pause := time.Duration(0)
 	for {
 		tcp, err := s.cfg.Listener.Accept()
@@ -27,7 +29,9 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 			return err
 		}
 		if err != nil {
-			// Out of file descriptors, for example: that passes.
+			// Out of file descriptors, for example: that passes, the sooner the
+			// fewer connections are kept that say nothing.
+			s.arrivals.makeRoom()
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			s.repeats.Tell(s.log, slog.LevelError, repeats.Deed{Kind: "accept"}, "can not accept connections, trying again", "err", err)
 			if wait(ctx, pause) != nil {
@@ -40,38 +44,97 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 	}
 }
 
-// meet finds out who has connected, and serves a peer until the connection ends.
+// meet authenticates a client, and serves a peer until the connection ends.
 func (s *Service) meet(ctx, connCtx context.Context, tcp net.Conn) {
-	from := repeats.Deed{Who: sourceOf(tcp.RemoteAddr()).String()}
-	leave, err := s.enter(ctx, tcp)
+	hello, err := s.awaitClientHello(tcp)
+	var place *handshake
+	if err == nil {
+		place, err = s.enter(ctx, hello)
+	}
 	if err != nil {
 		tcp.Close()
-		s.rejected.count(reasonOverload)
-		from.Kind = "dropped"
-		s.repeats.Tell(s.log, slog.LevelWarn, from, "connection dropped before the handshake", "remote", tcp.RemoteAddr(), "err", err)
+		s.notAuthenticated(tcp.RemoteAddr(), err)
 		return
 	}
-	// A refused connection keeps its place in the gate until it has been told.
-	defer leave()
-	conn, id, err := s.handshake(ctx, tcp)
+	// A refused connection keeps its place until it has been told.
+	defer place.leave()
+	hello.answered = place.hasAnswered
+	conn, id, err := s.handshake(ctx, hello)
 	if err != nil {
 		tcp.Close()
-		s.rejected.count(handshakeReason(err))
-		if !errors.Is(err, io.EOF) { // port scanners and health checks
-			from.Kind = handshakeFault(err)
-			s.repeats.Tell(s.log, slog.LevelWarn, from, "handshake failed", "remote", tcp.RemoteAddr(), "err", err)
+		if place.crowdedOut() {
+			err = errCrowded
 		}
+		s.notAuthenticated(hello.remote, err)
 		return
 	}
-	s.receive(ctx, connCtx, conn, id, leave)
+	s.receive(ctx, connCtx, conn, id, place.leave)
 }
 
-// enter waits at the gate, for half as long as a peer would: who has waited longer
-// has no time left for the handshake itself, and would only take that of others.
-func (s *Service) enter(ctx context.Context, tcp net.Conn) (leave func(), err error) {
+// awaitClientHello waits until a client has sent a whole ClientHello, behind the
+// PROXY header of a load balancer where one is expected.
+func (s *Service) awaitClientHello(tcp net.Conn) (*helloConn, error) {
+	arrived := s.arrivals.add(tcp)
+	hello, err := s.readBeginning(tcp)
+	if !arrived.remove() {
+		err = errCrowded
+	}
+	return hello, err
+}
+
+func (s *Service) readBeginning(tcp net.Conn) (*helloConn, error) {
+	if err := tcp.SetReadDeadline(time.Now().Add(s.cfg.HandshakeTimeout)); err != nil {
+		return nil, err
+	}
+	c := &helloConn{Conn: tcp, remote: tcp.RemoteAddr()}
+	var err error
+	if s.behindProxy(tcp) {
+		ahead := bufio.NewReaderSize(tcp, proxyBuffer)
+		if c.remote, err = readProxyHeader(tcp, ahead); err != nil {
+			return nil, err
+		}
+		if c.hello, err = readClientHello(ahead); err != nil {
+			return nil, err
+		}
+		rest, _ := ahead.Peek(ahead.Buffered())
+		c.hello = append(c.hello, rest...)
+	} else if c.hello, err = readClientHello(tcp); err != nil {
+		return nil, err
+	}
+	return c, tcp.SetReadDeadline(time.Time{})
+}
+
+// enter waits for the beginning of the handshake, for half as long as a peer
+// would: a client that has waited longer has no time left for the handshake
+// itself, and would only take that of others.
+func (s *Service) enter(ctx context.Context, conn net.Conn) (*handshake, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout/2)
 	defer cancel()
-	return s.gate.enter(ctx, tcp.RemoteAddr())
+	return s.handshakes.enter(ctx, conn)
+}
+
+// notAuthenticated counts and logs a connection that ended before it was known
+// whose it is. Port scanners and the health checks of load balancers, which
+// connect and say nothing, are not worth a line.
+func (s *Service) notAuthenticated(remote net.Addr, err error) {
+	why := handshakeReason(err)
+	s.rejected.count(why)
+	level, text, kind := slog.LevelWarn, "handshake failed", handshakeFault(err)
+	switch {
+	case why == reasonAbandoned:
+		return
+	case why == reasonOverload:
+		text, kind = "connection dropped before the handshake", "dropped"
+	case withoutCertificate(err):
+		level, kind = slog.LevelInfo, "no certificate" // health checks with TLS
+	}
+	s.repeats.Tell(s.log, level, repeats.Deed{Who: sourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
+}
+
+// withoutCertificate reports whether the client has shown no certificate.
+// crypto/tls has no name for that error.
+func withoutCertificate(err error) bool {
+	return strings.Contains(err.Error(), "client didn't provide a certificate")
 }
 
 // handshakeFault is the kind of an error of a handshake: the rule that a
@@ -86,7 +149,7 @@ func handshakeFault(err error) string {
 func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn, id pki.Identity, err error) {
 	own := s.cfg.Certificate.serverChain()
 	conn = &peerConn{own: own.Leaf}
-	conn.Conn = tls.Server(tcp, serverTLS(s.cfg.Dir, own, s.cfg.Now, func(i pki.Identity, c []*x509.Certificate) { id, conn.chain = i, c }))
+	conn.Conn = tls.Server(tcp, s.serverTLS(own, func(i pki.Identity, c []*x509.Certificate) { id, conn.chain = i, c }))
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
 	err = conn.HandshakeContext(ctx)

@@ -3,6 +3,7 @@ package link
 import (
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"peerlink/broker"
@@ -55,7 +56,12 @@ type Config struct {
 
 	// Connections that this node accepts.
 
-	MaxHandshakes    int // going on at once, a quarter of them of one source; 256
+	// ProxyFrom are the addresses of load balancers that send a PROXY header
+	// (version 1 or 2) ahead of each connection. It is required from them and
+	// refused from others. None.
+	ProxyFrom        []netip.Prefix
+	MaxArrivals      int // connections that have not sent a ClientHello yet; 4,096
+	MaxHandshakes    int // going on at once, a quarter of them kept for sources that have few; 256
 	MaxHandshakeRate int // begun in a second; 200
 	MaxConnsPerPeer  int // accepted from one peer at once; 10
 	// ConnTurn is how old a connection must be to give way to another one of its
@@ -102,6 +108,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.IdleTimeout, 10*time.Minute)
 	setDefault(&c.RetryMin, 250*time.Millisecond)
 	setDefault(&c.RetryMax, 30*time.Second)
+	setDefault(&c.MaxArrivals, 4096)
 	setDefault(&c.MaxHandshakes, 256)
 	setDefault(&c.MaxHandshakeRate, 200)
 	setDefault(&c.MaxConnsPerPeer, 10)

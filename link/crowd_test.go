@@ -19,7 +19,7 @@ import (
 // All peers of an authority start at the same moment, or all lose it because it
 // restarts, and look for it with little patience: the links are up soon, both ways,
 // with the messages that were waiting, whether the peers come from many addresses or
-// from one; no more handshakes begin than the gate allows; hardly any fails; and
+// from one; no more handshakes begin than the limit allows; hardly any fails; and
 // messages of a peer that was not away keep flowing. (BenchmarkThousandPeers does
 // this with a thousand.)
 func TestCrowdReturns(t *testing.T) {

@@ -140,8 +140,8 @@ func TestOldConnectionsGiveWay(t *testing.T) {
 	flows(t, authority, honest, 3)
 }
 
-// Connections that are opened and then say nothing, or too little, hold up nobody
-// from elsewhere, and end in time.
+// Connections that are opened and then say nothing, or too little, hold up nobody,
+// not even from the same address, and end in time.
 func TestHandshakeFlood(t *testing.T) {
 	authority, honest, _ := trio(t, linktest.Embedded, func(n *linktest.Node) {
 		n.Config.MaxHandshakes, n.Config.HandshakeTimeout = 8, time.Second

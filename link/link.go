@@ -15,7 +15,8 @@
 // broker to broker through the TCP window. Batches form by themselves.
 //
 // Nobody is trusted beyond what he has proved, and everything that others can make
-// this side do is bounded: before the handshake by a [gate], after it for each peer
+// this side do is bounded: before the handshake by [arrivals] and a
+// [handshakeLimiter], after it for each peer
 // ([receiver.hold]), and in the log ([repeats.Repeats]). A connection that has nothing to
 // send rests ([Config.IdleTimeout]). docs/security.md tells who may be hostile.
 //
@@ -55,14 +56,16 @@ import (
 
 // Service keeps all links of one node.
 type Service struct {
-	cfg     Config
-	log     *slog.Logger
-	roster  *roster
-	claims  *claims
-	gate    *gate
-	dials   *rate.Limiter // paces attempts to reach peers
-	repeats *repeats.Repeats
-	fetches chan struct{} // has an element for each info-bundle that is being fetched
+	cfg        Config
+	log        *slog.Logger
+	roster     *roster
+	claims     *claims
+	arrivals   *arrivals
+	handshakes *handshakeLimiter
+	verify     *verifyTurns
+	dials      *rate.Limiter // paces attempts to reach peers
+	repeats    *repeats.Repeats
+	fetches    chan struct{} // has an element for each info-bundle that is being fetched
 
 	errands chan struct{} // has an element for each errand that is being run
 	settled chan *peer    // those whose errand is done
@@ -87,16 +90,19 @@ func New(cfg Config) *Service {
 		cfg.Certificate.setClock(cfg.Now)
 	}
 	s := &Service{
-		cfg:    cfg,
-		log:    cfg.Log,
-		roster: newRoster(cfg.MaxRate),
-		claims: newClaims(cfg.ClaimSpread),
-		gate: newGate(gateLimits{
-			handshakes: cfg.MaxHandshakes,
-			perSource:  max(1, cfg.MaxHandshakes/4),
-			waiting:    4 * cfg.MaxHandshakes,
-			perSecond:  cfg.MaxHandshakeRate,
+		cfg:      cfg,
+		log:      cfg.Log,
+		roster:   newRoster(cfg.MaxRate),
+		claims:   newClaims(cfg.ClaimSpread),
+		arrivals: newArrivals(cfg.MaxArrivals),
+		handshakes: newHandshakeLimiter(handshakeLimits{
+			atOnce:    cfg.MaxHandshakes,
+			reserved:  cfg.MaxHandshakes / 4,
+			waiting:   4 * cfg.MaxHandshakes,
+			perSecond: cfg.MaxHandshakeRate,
+			grace:     cfg.HandshakeTimeout / 5,
 		}),
+		verify:  newVerifyTurns(),
 		dials:   rate.NewLimiter(rate.Limit(cfg.MaxDialRate), cfg.MaxDialRate),
 		repeats: repeats.New(),
 		fetches: make(chan struct{}, maxFetches),

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -235,7 +236,23 @@ func TestCertificateRenewal(t *testing.T) {
 }
 
 // dialAs connects to a node's server with the certificates of another.
-func dialAs(who, to *linktest.Node) (*tls.Conn, error) {
+func dialAs(who, to *linktest.Node) (*tls.Conn, error) { return dialAsAt(who, to, to.Addr) }
+
+// dialAsAt is dialAs by way of another address.
+func dialAsAt(who, to *linktest.Node, addr string) (*tls.Conn, error) {
+	tcp, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := handshakeAs(who, to, tcp)
+	if err != nil {
+		tcp.Close()
+	}
+	return conn, err
+}
+
+// handshakeAs authenticates a connection as one node to another.
+func handshakeAs(who, to *linktest.Node, tcp net.Conn) (*tls.Conn, error) {
 	pair, err := tls.LoadX509KeyPair(who.CertFile, who.KeyFile)
 	if err != nil {
 		return nil, err
@@ -245,7 +262,8 @@ func dialAs(who, to *linktest.Node) (*tls.Conn, error) {
 		return nil, err
 	}
 	pair.Certificate = append(pair.Certificate, p.SubCA.Raw)
-	return tls.Dial("tcp", to.Addr, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}})
+	conn := tls.Client(tcp, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}})
+	return conn, conn.Handshake()
 }
 
 // Bad frames and bad messages from a peer are answered with ERROR, and logged with

@@ -163,7 +163,9 @@ func handshakeReason(err error) reason {
 	var rule pki.Rule
 	var timeout net.Error
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, errCrowded):
+		return reasonOverload
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return reasonAbandoned
 	case errors.As(err, &rule):
 		return reasonCertificate

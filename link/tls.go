@@ -3,6 +3,7 @@ package link
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -20,19 +21,20 @@ import (
 
 // serverTLS is the configuration for accepting connections, with own to be shown.
 // identify is called with each verified chain.
-func serverTLS(d *node.Dir, own *tls.Certificate, now func() time.Time, identify func(pki.Identity, []*x509.Certificate)) *tls.Config {
+func (s *Service) serverTLS(own *tls.Certificate, identify func(pki.Identity, []*x509.Certificate)) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		SessionTicketsDisabled: true,
 		ClientAuth:             tls.RequireAnyClientCert,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if _, ended := firstEnded([]inUse{{"server", own.Leaf}}, now()); ended != nil {
+			if _, ended := firstEnded([]inUse{{"server", own.Leaf}}, s.cfg.Now()); ended != nil {
 				return nil, ended
 			}
 			return own, nil
 		},
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			id, chain, err := pki.VerifyClient(raw(cs), d.Root(), now())
+			defer s.verify.begin(s.showsKnownPeer(cs))()
+			id, chain, err := pki.VerifyClient(raw(cs), s.cfg.Dir.Root(), s.cfg.Now())
 			if err != nil {
 				return err
 			}
@@ -103,8 +105,14 @@ func describeChain(chain []*x509.Certificate) string {
 // cutOff ends a connection whose other side does not cooperate: what it has not taken
 // is dropped at once, and not kept by the kernel for minutes.
 func cutOff(conn *peerConn) {
-	if tcp, ok := conn.NetConn().(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // on an error it is as it was
-	}
+	_ = setLinger(conn.NetConn(), 0) // on an error it is as it was
 	conn.Close()
+}
+
+// setLinger sets the linger time of a TCP connection, or of what wraps one.
+func setLinger(conn net.Conn, seconds int) error {
+	if tcp, ok := conn.(interface{ SetLinger(seconds int) error }); ok {
+		return tcp.SetLinger(seconds)
+	}
+	return errors.ErrUnsupported
 }

@@ -38,6 +38,7 @@ type serveFlags struct {
 	admin                 string
 	adminExposed          bool
 	limits                limitFlags
+	proxyFrom             prefixes
 
 	logDropped func() uint64
 }
@@ -106,6 +107,7 @@ back. It needs no root key, and refuses to run beside one that others can read.`
 	fromEnv(flags, "server-cert", "PEERLINK_SERVER_CERT", "SWPT_SERVER_CERT")
 	flags.StringVar(&f.serverKey, "server-key", "/secrets/swpt-server.key", "its key `FILE`")
 	fromEnv(flags, "server-key", "PEERLINK_SERVER_KEY", "SWPT_SERVER_KEY")
+	proxyFromFlag(c, &f.proxyFrom)
 	brokerFlag(c, &f.broker)
 	queuePatternFlag(c, &f.queuePattern)
 	flags.StringVar(&f.queueType, "queue-type", string(rabbitmq.Classic), "`TYPE` of the queues made in RabbitMQ: classic or quorum")
@@ -153,7 +155,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	}
 	guard.Service()
 	obeyLevelSignals(ctx, level, log)
-	cfg := link.Config{Log: log, Recheck: hangups(ctx)}
+	cfg := link.Config{Log: log, Recheck: hangups(ctx), ProxyFrom: f.proxyFrom}
 	if cfg.Follow, err = f.follow.config(); err != nil {
 		return err
 	}

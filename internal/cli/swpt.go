@@ -56,6 +56,7 @@ func (a *app) swptServerCommand() *cobra.Command {
 		Args:  noArgs,
 	}
 	s.portOption(c)
+	proxyFromFlag(c, &s.proxyFrom)
 	s.certificateOptions(c)
 	s.commonOptions(c)
 	s.serverBufferOption(c, "b")
@@ -147,6 +148,7 @@ func (a *app) configureQueueCommand() *cobra.Command {
 type swptSettings struct {
 	// Options, each of which has an environment variable.
 	port                       int
+	proxyFrom                  prefixes
 	serverCert, serverKey      string
 	nodedata, broker           string
 	serverBuffer, clientBuffer int // 0: not set
@@ -226,6 +228,7 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 		}
 		return run(cmd.Context(), d, link.Config{
 			Dir: d, Broker: b, Log: log, Recheck: hangups(cmd.Context()), Window: s.clientBuffer, HandshakeTimeout: s.handshakeTimeout, MaxConnsPerPeer: s.maxConns,
+			ProxyFrom: s.proxyFrom,
 			// As with the reference, others keep the directory, and connections stay.
 			Follow: link.Follow{Off: true}, IdleTimeout: -1,
 		}, args)

@@ -95,15 +95,15 @@ type lineConn struct {
 	begin sync.Once
 }
 
-// Read notes the first time: whoever accepts a connection begins the handshake by
-// reading.
-func (c *lineConn) Read(p []byte) (int, error) {
+// Write notes the first time: the server begins its part of the handshake with
+// its ServerHello.
+func (c *lineConn) Write(p []byte) (int, error) {
 	c.begin.Do(func() {
 		c.line.mu.Lock()
 		defer c.line.mu.Unlock()
 		c.line.begun = append(c.line.begun, time.Now())
 	})
-	return c.Conn.Read(p)
+	return c.Conn.Write(p)
 }
 
 func (c *lineConn) RemoteAddr() net.Addr {

@@ -1,0 +1,290 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func tcpAddr(s string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s)) }
+
+// A source is what one party has: an IPv4 address, or 64 bits of IPv6.
+func TestSourceOf(t *testing.T) {
+	for _, tt := range []struct{ a, b string }{
+		{"192.0.2.1:1", "192.0.2.1/32"},
+		{"[::ffff:192.0.2.1]:1", "192.0.2.1/32"},
+		{"[2001:db8:1:2:3:4:5:6]:1", "2001:db8:1:2::/64"},
+		{"[fe80::1%eth0]:1", "fe80::/64"},
+	} {
+		if got := sourceOf(tcpAddr(tt.a)).String(); got != tt.b {
+			t.Errorf("%s is of %s, want %s", tt.a, got, tt.b)
+		}
+	}
+	if got := sourceOf(&net.UnixAddr{}); got.IsValid() {
+		t.Errorf("a Unix socket is of %v", got)
+	}
+}
+
+// fakeConn is a connection from an address, of which the tests want to know
+// whether it was closed.
+type fakeConn struct {
+	net.Conn
+	addr   net.Addr
+	closed chan struct{}
+}
+
+func connFrom(addr string) *fakeConn {
+	return &fakeConn{addr: tcpAddr(addr), closed: make(chan struct{})}
+}
+
+func (c *fakeConn) RemoteAddr() net.Addr { return c.addr }
+
+func (c *fakeConn) Close() error {
+	close(c.closed)
+	return nil
+}
+
+// nothingLeft checks that a limiter remembers nothing.
+func nothingLeft(t *testing.T, l *handshakeLimiter) {
+	t.Helper()
+	if l.running != 0 || l.waiting != 0 || len(l.sources) != 0 || len(l.turns) != 0 || len(l.answered) != 0 {
+		t.Errorf("something is left: %+v", l)
+	}
+}
+
+// A client from another address begins its handshake at once while one address
+// floods the node with handshakes whose clients never answer, and after the grace
+// time at the latest while many addresses do. One from the flooding address itself
+// waits for the grace time and its turn among the others.
+func TestHandshakesAreFair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newHandshakeLimiter(handshakeLimits{atOnce: 8, reserved: 2, waiting: 20, perSecond: 1000, grace: time.Second})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var inside, crowded atomic.Int64
+		flood := func(addr string, n int) {
+			for range n {
+				go func() {
+					conn := connFrom(addr)
+					h, err := l.enter(ctx, conn)
+					if errors.Is(err, errCrowded) {
+						crowded.Add(1)
+					}
+					if err != nil {
+						return
+					}
+					inside.Add(1)
+					h.hasAnswered()
+					select { // until it times out
+					case <-time.After(5 * time.Second):
+						if h.crowdedOut() {
+							t.Error("a handshake is still going on for which there was no place")
+						}
+					case <-conn.closed:
+						if !h.crowdedOut() {
+							t.Error("a connection was closed that has its place")
+						}
+					}
+					h.leave()
+					inside.Add(-1)
+				}()
+			}
+			time.Sleep(100 * time.Millisecond) // more than the pace asks for
+			synctest.Wait()
+		}
+		enter := func(addr string) time.Duration {
+			start := time.Now()
+			h, err := l.enter(ctx, connFrom(addr))
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.leave()
+			h.leave() // does nothing
+			return time.Since(start)
+		}
+		flood("192.0.2.1:1", 1000)
+		if inside.Load() != 6 || crowded.Load() != 1000-6-20 {
+			t.Errorf("%d are inside, %d were refused", inside.Load(), crowded.Load())
+		}
+		if took := enter("192.0.2.2:1"); took != 0 {
+			t.Errorf("a client from elsewhere waited %v", took)
+		}
+		time.Sleep(3 * time.Second) // 6 places for a second each
+		synctest.Wait()
+		flood("192.0.2.1:1", 6)
+		if took := enter("192.0.2.1:1"); took > 2*time.Second {
+			t.Errorf("a client from the same address waited %v behind 12 others", took)
+		}
+		for _, addr := range []string{"192.0.2.3:1", "192.0.2.4:1", "192.0.2.5:1"} {
+			flood(addr, 1000)
+		}
+		if took := enter("192.0.2.2:1"); took > time.Second {
+			t.Errorf("a client from elsewhere waited %v for one of four floods", took)
+		}
+		cancel()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		nothingLeft(t, l)
+	})
+}
+
+// A handshake whose client answers within the grace time, or for which this node
+// still works, is never ended for another.
+func TestHandshakesAreNotInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newHandshakeLimiter(handshakeLimits{atOnce: 2, reserved: 0, waiting: 20, perSecond: 1000, grace: time.Second})
+		begin := func() *handshake {
+			h, err := l.enter(t.Context(), connFrom("192.0.2.1:1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return h
+		}
+		slow, honest := begin(), begin()
+		admitted := make(chan *handshake)
+		start := time.Now()
+		go func() { admitted <- begin() }()
+		time.Sleep(2 * time.Second)
+		honest.hasAnswered()
+		time.Sleep(999 * time.Millisecond)
+		synctest.Wait()
+		if slow.crowdedOut() || honest.crowdedOut() {
+			t.Error("a handshake was ended too soon")
+		}
+		next := <-admitted
+		if took := time.Since(start); took != 3*time.Second || !honest.crowdedOut() || slow.crowdedOut() {
+			t.Errorf("after %v: slow ended %v, honest ended %v", took, slow.crowdedOut(), honest.crowdedOut())
+		}
+		for _, h := range []*handshake{slow, honest, next} {
+			h.leave()
+		}
+		nothingLeft(t, l)
+	})
+}
+
+// However fast handshakes are, no more begin than the pace allows, and nobody
+// waits for ever.
+func TestHandshakePace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newHandshakeLimiter(handshakeLimits{atOnce: 10, reserved: 2, waiting: 1000, perSecond: 50, grace: time.Second})
+		start := time.Now()
+		done := make(chan error)
+		for range 110 {
+			go func() {
+				h, err := l.enter(t.Context(), connFrom("192.0.2.1:1"))
+				if err == nil {
+					h.leave()
+				}
+				done <- err
+			}()
+		}
+		for range 110 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(start); took < 2*time.Second || took > 2100*time.Millisecond {
+			t.Errorf("110 handshakes took %v, want 10 at once and 50 in a second", took)
+		}
+	})
+}
+
+// A connection that does not want to wait any more leaves nothing behind.
+func TestHandshakeGivingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newHandshakeLimiter(handshakeLimits{atOnce: 1, reserved: 0, waiting: 10, perSecond: 1000, grace: time.Second})
+		h, err := l.enter(t.Context(), connFrom("192.0.2.1:1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, addr := range []string{"192.0.2.1:1", "192.0.2.2:1"} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if _, err := l.enter(ctx, connFrom(addr)); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s: %v", addr, err)
+			}
+			cancel()
+		}
+		h.leave()
+		nothingLeft(t, l)
+	})
+}
+
+// When there are too many connections that say nothing, the oldest one of the
+// address that has most of them is closed; when the service ends, all are, and
+// those that come later.
+func TestArrivals(t *testing.T) {
+	a := newArrivals(4)
+	var conns []*fakeConn
+	var arrived []*arrival
+	add := func(addr string) {
+		conns = append(conns, connFrom(addr))
+		arrived = append(arrived, a.add(conns[len(conns)-1]))
+	}
+	for _, addr := range []string{"192.0.2.1:1", "192.0.2.2:1", "192.0.2.2:2", "192.0.2.1:2", "192.0.2.2:3"} {
+		add(addr)
+	}
+	closed := func() (list []int) {
+		for i, c := range conns {
+			select {
+			case <-c.closed:
+				list = append(list, i)
+			default:
+			}
+		}
+		return list
+	}
+	if got := closed(); len(got) != 1 || got[0] > 1 {
+		t.Fatalf("closed %v, want one of the two oldest", got)
+	}
+	add("192.0.2.3:1")
+	for i, v := range arrived {
+		if kept := v.remove(); kept == slices.Contains(closed(), i) {
+			t.Errorf("connection %d: kept %v, closed %v", i, kept, closed())
+		}
+	}
+	if len(closed()) != 2 || a.n != 0 || len(a.bySource) != 0 {
+		t.Errorf("closed %v, left %+v", closed(), a)
+	}
+	add("192.0.2.1:3")
+	a.makeRoom()
+	add("192.0.2.1:4")
+	a.close()
+	add("192.0.2.1:5")
+	if len(closed()) != 5 || a.n != 0 {
+		t.Errorf("closed %v of %d, left %+v", closed(), len(conns), a)
+	}
+	a.makeRoom() // of nothing
+}
+
+// Chains that show a known peer's key are verified before others that came first.
+func TestKnownPeersAreVerifiedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &verifyTurns{free: 1}
+		end := v.begin(false)
+		order := make(chan bool, 4)
+		for _, known := range []bool{false, false, true, true} {
+			go func() {
+				end := v.begin(known)
+				order <- known
+				end()
+			}()
+			synctest.Wait()
+		}
+		end()
+		for _, want := range []bool{true, true, false, false} {
+			if got := <-order; got != want {
+				t.Errorf("known: got %v, want %v", got, want)
+			}
+		}
+		synctest.Wait()
+		if v.free != 1 {
+			t.Errorf("%d turns are left", v.free)
+		}
+	})
+}

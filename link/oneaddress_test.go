@@ -1,0 +1,345 @@
+package link_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/link/linktest"
+)
+
+// strangersCertificate is one that no node knows.
+func strangersCertificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// besiege makes strangers do what they can to a port, until the test ends: 200
+// connections that say nothing, replaced whenever one is closed, and 50
+// handshakes a second, half of which stop after the server's part and half of
+// which show a certificate that is not valid here.
+func besiege(t *testing.T, addr string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	var silent [200]net.Conn
+	dial := func() net.Conn {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Error(err)
+			return nil
+		}
+		return conn
+	}
+	for i := range silent {
+		silent[i] = dial()
+	}
+	certificate := strangersCertificate(t)
+	handshake := func(n int) {
+		conn := dial()
+		if conn == nil {
+			return
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		if n%2 == 0 {
+			client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{certificate}})
+			_ = client.Handshake()
+			_, _ = io.ReadAll(client)
+			return
+		}
+		_ = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, VerifyConnection: func(tls.ConnectionState) error {
+			select { // never answers
+			case <-ctx.Done():
+			case <-time.After(10 * time.Second):
+			}
+			return io.EOF
+		}}).Handshake()
+	}
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(time.Second / 50)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			go handshake(n)
+			i := n % len(silent)
+			if silent[i] != nil {
+				silent[i].SetReadDeadline(time.Now().Add(time.Microsecond))
+				if _, err := silent[i].Read(make([]byte, 1)); err != nil && !os.IsTimeout(err) {
+					silent[i].Close()
+					silent[i] = dial()
+				}
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		for _, conn := range silent {
+			if conn != nil {
+				conn.Close()
+			}
+		}
+	})
+}
+
+// linkTimes measures how long a peer takes from dialing to CONNECTED.
+func linkTimes(t *testing.T, who, to *linktest.Node, addr string, count int) (median, worst time.Duration) {
+	t.Helper()
+	var times []time.Duration
+	for range count {
+		start := time.Now()
+		conn, err := dialAsAt(who, to, addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		if _, err := io.WriteString(conn, connectFrame); err != nil {
+			t.Fatal(err)
+		}
+		answer := make([]byte, len("CONNECTED"))
+		if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != "CONNECTED" {
+			t.Fatalf("got %q, %v", answer, err)
+		}
+		times = append(times, time.Since(start))
+		conn.Close()
+	}
+	slices.Sort(times)
+	return times[count/2], times[count-1]
+}
+
+// A peer links within a second, and within three at worst, while strangers flood
+// the node from the same address as the peer: with connections that say nothing,
+// with handshakes that they do not go on with, and with handshakes that fail. So
+// it does behind nginx and HAProxy, whether or not they send PROXY headers.
+func TestFloodFromThePeersAddress(t *testing.T) {
+	for _, way := range []string{"directly", "nginx", "nginx with PROXY", "haproxy", "haproxy with PROXY"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			program, _, withProxy := strings.Cut(way, " with ")
+			if _, err := exec.LookPath(program); err != nil && way != "directly" {
+				t.Skipf("%s is not installed: skipped", program)
+			}
+			authority, honest, bad := trio(t, linktest.Embedded, func(n *linktest.Node) {
+				if withProxy {
+					n.Config.ProxyFrom = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+				}
+			})
+			addr := authority.Addr
+			if way != "directly" {
+				addr = startProxy(t, program, authority.Addr, withProxy)
+			}
+			besiege(t, addr)
+			median, worst := linkTimes(t, bad, authority, addr, 10)
+			t.Logf("median %v, worst %v", median, worst)
+			// The race detector makes everything slow.
+			if median > time.Second || worst > 3*time.Second {
+				t.Errorf("a peer took %v to link, %v at worst", median, worst)
+			}
+			if !withProxy {
+				flows(t, authority, honest, 1) // dials directly
+			}
+			if log := authority.Log.String(); !strings.Contains(log, "remote=127.0.0.1:") {
+				t.Errorf("the log does not say who has connected:\n%s", log)
+			}
+		})
+	}
+}
+
+// startProxy starts nginx or HAProxy in front of an address, and returns where it
+// listens.
+func startProxy(t *testing.T, program, backend string, sendHeader bool) (addr string) {
+	t.Helper()
+	addr = linktest.FreeAddress(t)
+	dir := t.TempDir()
+	config := filepath.Join(dir, "proxy.conf")
+	var text string
+	var args []string
+	switch program {
+	case "nginx":
+		modules, header := "", ""
+		if so := "/usr/lib/nginx/modules/ngx_stream_module.so"; fileExists(so) {
+			modules = "load_module " + so + ";\n"
+		}
+		if sendHeader {
+			header = "proxy_protocol on;"
+		}
+		text = fmt.Sprintf("%sdaemon off;\nworker_processes 1;\npid %s/pid;\nerror_log %s/error.log;\nevents { worker_connections 4000; }\n"+
+			"stream { server { listen %s; proxy_pass %s; %s } }\n", modules, dir, dir, addr, backend, header)
+		args = []string{"-c", config, "-p", dir, "-e", filepath.Join(dir, "error.log")}
+	case "haproxy":
+		header := ""
+		if sendHeader {
+			header = "send-proxy-v2"
+		}
+		text = fmt.Sprintf("global\n  maxconn 4000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n"+
+			"frontend in\n  bind %s\n  default_backend out\nbackend out\n  server s %s check inter 200ms %s\n", addr, backend, header)
+		args = []string{"-db", "-f", config}
+	}
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var output strings.Builder
+	cmd := exec.Command(program, args...)
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("%s: %s", program, output.String())
+		}
+	})
+	linktest.Eventually(t, program, func() error {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	})
+	return addr
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// PROXY headers of both versions give the address of the client, for the limits
+// and the log. They are required from the addresses that send them and refused
+// from others, whatever they are like, and in no case is more read than may be.
+func TestProxyHeaders(t *testing.T) {
+	t.Parallel()
+	authority, _, bad := trio(t, linktest.Embedded, func(n *linktest.Node) {
+		n.Config.ProxyFrom = []netip.Prefix{netip.MustParsePrefix("127.0.0.2/31")}
+		n.Config.HandshakeTimeout = 2 * time.Second
+	})
+	v2 := func(command byte, rest string) string {
+		return "\r\n\r\n\x00\r\nQUIT\n" + string([]byte{command}) + rest
+	}
+	const ip4 = "\x11\x00\x0c\xc0\x00\x02\x07\xc0\x00\x02\x01\x00\x50\x04\xd2" // 192.0.2.7:80 to 192.0.2.1:1234
+	for _, c := range []struct {
+		name, from, header string
+		remote             string // in the log, if the peer is served
+	}{
+		{"version 1", "127.0.0.2", "PROXY TCP4 192.0.2.7 192.0.2.1 80 1234\r\n", "192.0.2.7:80"},
+		{"version 1, IPv6", "127.0.0.2", "PROXY TCP6 2001:db8::7 2001:db8::1 81 1234\r\n", "[2001:db8::7]:81"},
+		{"version 1, both families, as nginx", "127.0.0.2", "PROXY TCP6 192.0.2.9 2001:db8::1 82 1234\r\n", "192.0.2.9:82"},
+		{"version 1, unknown", "127.0.0.3", "PROXY UNKNOWN\r\n", "127.0.0.3:"},
+		{"version 2", "127.0.0.3", v2('\x21', ip4), "192.0.2.7:80"},
+		{"version 2, local", "127.0.0.2", v2('\x20', "\x00\x00\x00"), "127.0.0.2:"},
+		{"no header", "127.0.0.2", "", ""},
+		{"half a header", "127.0.0.2", "PROXY TCP4 192.0.2.7 ", ""},
+		{"an endless header", "127.0.0.2", "PROXY TCP4 " + strings.Repeat("1", 10_000), ""},
+		{"a long header", "127.0.0.2", v2('\x21', "\x11\xff\xff"+strings.Repeat("x", 0xffff)), ""},
+		{"wrong address", "127.0.0.2", "PROXY TCP4 192.0.2.777 192.0.2.1 80 1234\r\n", ""},
+		{"version 1 from elsewhere", "127.0.0.4", "PROXY TCP4 192.0.2.7 192.0.2.1 80 1234\r\n", ""},
+		{"version 2 from elsewhere", "127.0.0.4", v2('\x21', ip4), ""},
+		{"no header from elsewhere", "127.0.0.4", "", "127.0.0.4:"},
+	} {
+		before := len(authority.Log.String())
+		from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(c.from)}}
+		tcp, err := from.Dial("tcp", authority.Addr)
+		if err != nil {
+			t.Skipf("skipped: connections from another address of this machine: %v", err)
+		}
+		tcp.SetDeadline(time.Now().Add(linktest.Patience))
+		_, _ = io.WriteString(tcp, c.header) // may be refused before its end
+		conn, err := handshakeAs(bad, authority, tcp)
+		if err == nil {
+			_, err = io.WriteString(conn, connectFrame)
+		}
+		if err == nil {
+			_, err = io.ReadFull(conn, make([]byte, len("CONNECTED")))
+		}
+		tcp.Close()
+		if (err == nil) != (c.remote != "") {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		want := "remote=" + c.remote
+		switch {
+		case strings.HasSuffix(c.name, "from elsewhere") && c.remote == "":
+			want = "accepted only from the addresses in --proxy-from"
+		case c.remote == "":
+			want = "must begin with a PROXY header"
+		}
+		linktest.Eventually(t, c.name+": the log", func() error {
+			if log := strings.ReplaceAll(authority.Log.String()[before:], `"`, ""); !strings.Contains(log, want) {
+				return fmt.Errorf("want %q in %s", want, log)
+			}
+			return nil
+		})
+	}
+}
+
+// Health checks of load balancers, which connect and close or shake hands without
+// a certificate, once a second and more, are no warnings.
+func TestHealthChecksAreNoWarnings(t *testing.T) {
+	t.Parallel()
+	authority, honest, bad := trio(t, linktest.Embedded, func(*linktest.Node) {})
+	for i := range 40 {
+		tcp, err := net.Dial("tcp", authority.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch i % 4 {
+		case 0: // as HAProxy does it
+			if err := tcp.(*net.TCPConn).SetLinger(0); err != nil {
+				t.Fatal(err)
+			}
+		case 1:
+			tcp.SetDeadline(time.Now().Add(linktest.Patience))
+			conn := tls.Client(tcp, &tls.Config{InsecureSkipVerify: true})
+			_ = conn.Handshake()
+			_, _ = io.ReadAll(conn)
+		case 2:
+			conn := tls.Client(tcp, &tls.Config{InsecureSkipVerify: true})
+			_ = conn.Handshake()
+		}
+		tcp.Close()
+	}
+	flows(t, authority, honest, 1)
+	linktest.Eventually(t, "the end of the checks", func() error {
+		counts := authority.Service.Status().Rejected
+		if n := counts["abandoned"] + counts["protocol"]; n != 40 {
+			return fmt.Errorf("%d connections ended: %v", n, counts)
+		}
+		return nil
+	})
+	for line := range strings.Lines(authority.Log.String()) {
+		if !strings.Contains(line, "level=INFO") && !strings.Contains(line, "peer="+bad.Identity().ID) { // who is not there
+			t.Errorf("health checks are warned of: %s", line)
+		}
+	}
+}
