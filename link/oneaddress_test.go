@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -211,11 +212,12 @@ func startProxy(t *testing.T, program, backend string, sendHeader bool) (addr st
 	var output strings.Builder
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = &output, &output
+	cmd.WaitDelay = linktest.Patience
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
+		_ = cmd.Process.Signal(syscall.SIGTERM) // nginx ends its workers
 		_ = cmd.Wait()
 		if t.Failed() {
 			t.Logf("%s: %s", program, output.String())
