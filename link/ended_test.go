@@ -149,7 +149,7 @@ func TestRenewedCertificateOpensFirst(t *testing.T) {
 
 	door.shut.Store(true)
 	other.WriteServerCert(t, other.CertFile, other.KeyFile, 100*day)
-	says(t, other, "no connection with the renewed server certificate, the old connection stays", 1)
+	waitForLog(t, other, "no connection with the renewed server certificate, the old connection stays")
 	other.Put(authority, numbered(t, other, authority, 10, 10)...)
 	authority.Take(10)
 	says(t, other, "msg=sending", 1)
