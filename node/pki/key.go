@@ -23,7 +23,8 @@ const (
 
 var (
 	// ErrKeyKind is returned for keys of a kind or size that this package does
-	// not work with: anything but RSA of 2048 to 8192 bits, and ECDSA on P-256,
+	// not work with: anything but RSA of 2048 to 8192 bits, with an odd exponent
+	// from 3 to 131071 (65537 is usual), and ECDSA on P-256,
 	// P-384 and P-521. A peer's server may also have an Ed25519 key.
 	ErrKeyKind = errors.New("unsupported kind of key")
 	// ErrSignature is returned when a signature is not the key's over the data.
