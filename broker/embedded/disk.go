@@ -82,10 +82,11 @@ func (d *disk) isShort() bool {
 	return d.short
 }
 
-// look finds out how much is free; inside is what is free in the file. What can
+// look finds out how much is free; inside is what is free in the file, and
+// noReserve says that the reserve is given up. What can
 // not be found out is no reason to stop: a disk that is really full is noticed
 // by the writer.
-func (d *disk) look(inside int64) {
+func (d *disk) look(inside int64, noReserve bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.min <= 0 {
@@ -95,7 +96,7 @@ func (d *disk) look(inside int64) {
 	d.inside, d.short = inside, err == nil && free < d.min
 	// What is free inside the file is room too, but what goes there has to go
 	// into the write-ahead log first.
-	switch full := err == nil && (free+inside < d.min || free < d.floor()); {
+	switch full := noReserve || err == nil && (free+inside < d.min || free < d.floor()); {
 	case full && d.low == nil:
 		d.low = &Trouble{Since: time.Now(), Err: fmt.Errorf(
 			"nothing is taken from peers: %d bytes are free on the disk and %d in the file, and %d are expected; make room, or have the applications take their messages",

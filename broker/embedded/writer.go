@@ -194,7 +194,7 @@ func (w *writer) work(ops []op, closing bool) {
 		}
 		if w.disk.unnoticed() {
 			if inside, err := w.db.freeInside(); err == nil {
-				w.disk.look(inside)
+				w.disk.look(inside, w.reserve.missing)
 			}
 		}
 		if err == nil {
@@ -407,11 +407,11 @@ func (w *writer) lookAtDisk() {
 	if err != nil {
 		return
 	}
-	w.disk.look(inside)
 	w.reserve.lookFor()
 	if w.reserve.missing && w.disk.check(w.reserve.size) == nil && w.reserve.renew() == nil {
 		w.retry = time.Time{}
 	}
+	w.disk.look(inside, w.reserve.missing)
 }
 
 // noticeOthers wakes everyone, and admits peers whose messages others have
