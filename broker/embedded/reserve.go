@@ -32,8 +32,12 @@ func newReserve(store string, size int64) reserve {
 // writes beside it when it starts.
 const roomToOpen = 1 << 20
 
-// makeRoomToOpen gives the reserve up if there is no room to open the store.
-func makeRoomToOpen(store string) {
+// makeRoomToOpen gives the reserve up if there is no room to open the store. A store
+// that another process has open needs none.
+func makeRoomToOpen(store string, service bool) {
+	if _, err := os.Stat(store + "-shm"); err == nil && !service {
+		return
+	}
 	if free, err := freeBytes(filepath.Dir(store)); err == nil && free < roomToOpen {
 		r := newReserve(store, 0)
 		r.giveUp()

@@ -53,7 +53,7 @@ type writeConn struct {
 }
 
 func openWriteConn(path string, opts Options) (*writeConn, error) {
-	makeRoomToOpen(path)
+	makeRoomToOpen(path, opts.Service)
 	if err := create(path); err != nil {
 		return nil, err
 	}
