@@ -23,6 +23,9 @@ var (
 	// ErrInUse is reported for a queue out of which somebody else takes messages,
 	// here or in another process.
 	ErrInUse = errors.New("broker: queue is in use")
+	// ErrReopen ends a Consumer of which everything given out was confirmed: it has
+	// to be opened anew, at once, to get more.
+	ErrReopen = errors.New("broker: queue has to be opened anew")
 	// ErrNoQueue is reported for a queue that does not exist.
 	ErrNoQueue = errors.New("broker: queue does not exist")
 )

@@ -55,6 +55,9 @@ func (d *drainer) run(ctx, connCtx context.Context) {
 	defer d.report("draining ends")
 	for ctx.Err() == nil {
 		err := d.drain(ctx, connCtx, d.s.cfg.DrainedAfter)
+		if errors.Is(err, broker.ErrReopen) {
+			continue
+		}
 		var pause time.Duration
 		switch {
 		case ctx.Err() != nil:

@@ -167,7 +167,7 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 		next, good, err = sd.once(ctx, connCtx, next)
 		ok = ok || good
 		switch {
-		case next != nil:
+		case next != nil, errors.Is(err, broker.ErrReopen):
 		case !errors.Is(err, errIdle):
 			return ok, err
 		default:

@@ -115,8 +115,9 @@ func (se *session) run(ctx, connCtx context.Context) error {
 		}
 	default:
 	}
-	idle := errors.Is(err, errIdle)
-	if ended || ctx.Err() == nil && !idle { // then it was the broker
+	why := err
+	idle, reopen := errors.Is(err, errIdle), errors.Is(err, broker.ErrReopen)
+	if ended || ctx.Err() == nil && !idle && !reopen { // then it was the broker
 		se.tell(se.log, slog.LevelInfo, "not sending any more", "err", err)
 		return err
 	}
@@ -124,8 +125,8 @@ func (se *session) run(ctx, connCtx context.Context) error {
 	defer cancel()
 	err = client.Disconnect(drain)
 	se.tell(se.log, slog.LevelInfo, "disconnected", "idle", idle, "unconfirmed", se.unconfirmed(), "err", err)
-	if idle && err == nil {
-		return errIdle
+	if (idle || reopen) && err == nil {
+		return why
 	}
 	return err
 }

@@ -86,6 +86,9 @@ func (s *Service) Drain(ctx context.Context, peerID, queue string) error {
 		standby := false
 		for {
 			err := d.drain(ctx, connCtx, 0)
+			if errors.Is(err, broker.ErrReopen) {
+				continue
+			}
 			if !errors.Is(err, broker.ErrInUse) {
 				return err
 			}

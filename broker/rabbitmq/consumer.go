@@ -50,31 +50,33 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 		due:     bell.New(),
 		ended:   make(chan struct{}),
 	}
-	var deliveries <-chan amqp.Delivery
+	c.window.prefetch = b.prefetchOf(queue)
+	c.life, c.stop = context.WithCancel(b.life)
+	c.renewals = renewals{c: c, to: feeder{broker: b, queue: queue}, due: bell.New(), done: bell.New()}
 	var err error
-	c.live, c.channel, err = b.consuming.open(ctx, func(_ *live, ch *amqp.Channel) error {
+	c.live, _, err = b.consuming.open(ctx, func(_ *live, ch *amqp.Channel) error {
 		c.cancelled = ch.NotifyCancel(make(chan string, 1))
 		c.lost = ch.NotifyClose(make(chan *amqp.Error, 1))
-		if err := ch.Qos(b.opts.Prefetch, 0, false); err != nil {
+		if err := ch.Qos(c.window.prefetch, 0, false); err != nil {
 			return explain(err)
 		}
-		var err error
-		deliveries, err = consumeAlone(ch, queue)
-		return err
+		return consumeAlone(ch, queue, func(deliveries <-chan amqp.Delivery) {
+			c.channel = ch
+			go c.run(deliveries)
+		})
 	})
 	if err != nil {
+		c.stop()
 		return nil, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
+		c.stop()
 		go c.live.closeChannel(c.channel)
 		return nil, broker.ErrClosed
 	}
 	b.consumers[c] = struct{}{}
-	c.life, c.stop = context.WithCancel(b.life)
-	c.renewals = renewals{c: c, to: feeder{broker: b, queue: queue}, due: bell.New(), done: bell.New()}
-	go c.run(deliveries)
 	go c.renewals.run()
 	return c, nil
 }
@@ -88,6 +90,7 @@ type consumer struct {
 	lost      <-chan *amqp.Error
 	aside     aside
 	renewals  renewals
+	window    window
 
 	mu     sync.Mutex
 	ledger ledger
@@ -124,18 +127,14 @@ func (c *consumer) move(deliveries <-chan amqp.Delivery) error {
 			if !ok {
 				return c.reason()
 			}
-			c.mu.Lock()
-			err := c.ledger.add(d)
-			if err == nil && c.renewals.renews(d) {
-				c.ledger.take(d.DeliveryTag)
-			}
-			c.mu.Unlock()
-			if err != nil {
+			if err := c.receive(d); err != nil {
 				return err
 			}
-			c.arrived.Ring()
 		case <-due:
 			if err := c.acknowledge(ackBurst); err != nil {
+				return err
+			}
+			if err := c.resize(); err != nil {
 				return err
 			}
 			due = nil
@@ -147,6 +146,35 @@ func (c *consumer) move(deliveries <-chan amqp.Delivery) error {
 			return broker.ErrClosed
 		}
 	}
+}
+
+// receive enters what has arrived.
+func (c *consumer) receive(d amqp.Delivery) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.window.takes(d, &c.ledger, c.broker.opts.Prefetch) {
+		return c.ledger.skip(d)
+	}
+	if err := c.ledger.add(d); err != nil {
+		return err
+	}
+	if c.renewals.renews(d) {
+		c.ledger.take(d.DeliveryTag)
+	}
+	c.arrived.Ring()
+	return nil
+}
+
+// resize ends the consumer when the next one is to have another window, and this one
+// has nothing left.
+func (c *consumer) resize() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.window.resized(&c.ledger) {
+		return nil
+	}
+	c.broker.setPrefetch(c.queue, c.window.next)
+	return broker.ErrReopen
 }
 
 // acknowledge sends the acknowledgements that are due. If there are many, it
@@ -302,7 +330,7 @@ func (c *consumer) Close() error {
 	if open {
 		closed := c.live.closeChannel(c.channel)
 		c.aside.close()
-		if closed && errors.Is(c.err, broker.ErrClosed) { // and not by the end of the connection
+		if closed && (errors.Is(c.err, broker.ErrClosed) || errors.Is(c.err, broker.ErrReopen)) { // and not by the end of the connection
 			b.awaitFree(c.queue)
 		}
 	}
@@ -313,4 +341,22 @@ func (c *consumer) Close() error {
 func (c *consumer) awaitEnd() {
 	defer time.AfterFunc(patience, c.live.cut).Stop()
 	<-c.ended
+}
+
+// prefetchOf returns how many messages of a queue RabbitMQ is to send ahead.
+func (b *Broker) prefetchOf(queue string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n, known := b.prefetch[queue]; known {
+		return n
+	}
+	return b.opts.Prefetch
+}
+
+func (b *Broker) setPrefetch(queue string, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.prefetch[queue] = n; n == b.opts.Prefetch {
+		delete(b.prefetch, queue)
+	}
 }

@@ -53,20 +53,22 @@ func (b *Broker) awaitFree(queue string) {
 	}
 }
 
-// consumeAlone starts a consumer that has the queue for itself.
-func consumeAlone(ch *amqp.Channel, queue string) (<-chan amqp.Delivery, error) {
+// consumeAlone starts a consumer that has the queue for itself. receive is called when
+// messages begin to arrive, before that is certain: they may be many.
+func consumeAlone(ch *amqp.Channel, queue string, receive func(<-chan amqp.Delivery)) error {
 	const exclusive = true
 	deliveries, err := ch.Consume(queue, "", false, exclusive, false, false, nil)
 	if err != nil {
-		return nil, explain(err)
+		return explain(err)
 	}
+	receive(deliveries)
 	// A quorum queue does not care about exclusive. Of two that come at the
 	// same time, both may withdraw; their pauses differ.
 	consumers, err := countConsumers(ch, queue)
 	if err == nil && consumers > 1 {
 		err = broker.ErrInUse
 	}
-	return deliveries, err
+	return err
 }
 
 func countConsumers(ch *amqp.Channel, queue string) (int, error) {

@@ -19,6 +19,7 @@ type ledger struct {
 	confirmed uint64                // the last tag confirmed
 	aside     map[uint64]*asideWork // to be set aside: under way, or tried without success
 	lone      []uint64              // to be acknowledged one by one
+	bytes     int                   // of what is in held and aside
 }
 
 // asideWork is a delivery that is to be set aside.
@@ -36,8 +37,21 @@ func (l *ledger) add(d amqp.Delivery) error {
 	}
 	l.arrived++
 	l.held = append(l.held, d)
+	l.bytes += bytesOf(d)
 	return nil
 }
+
+// skip notes the arrival of a delivery that is not entered.
+func (l *ledger) skip(d amqp.Delivery) error {
+	if d.DeliveryTag != l.arrived+1 {
+		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, l.arrived+1)
+	}
+	l.arrived++
+	return nil
+}
+
+// bytesOf returns about how much memory a delivery takes.
+func bytesOf(d amqp.Delivery) int { return len(d.Body) + sizeOf(d.Headers) + 1000 }
 
 // through returns how many of the held deliveries have tags up to this one.
 func (l *ledger) through(tag uint64) int {
@@ -110,6 +124,7 @@ func (l *ledger) settle(tag uint64, done bool) {
 		l.aside[tag].busy = false
 		return
 	}
+	l.bytes -= bytesOf(l.aside[tag].Delivery)
 	delete(l.aside, tag)
 	l.lone = append(l.lone, tag)
 }
@@ -139,6 +154,9 @@ func (l *ledger) next() (tag uint64, multiple, ok bool) {
 // cut removes the first n deliveries, and returns the tag of the last of them.
 func (l *ledger) cut(n int) uint64 {
 	tag := l.held[n-1].DeliveryTag
+	for _, d := range l.held[:n] {
+		l.bytes -= bytesOf(d)
+	}
 	clear(l.held[:n]) // for the garbage collector
 	l.held = l.held[n:]
 	if len(l.held) == 0 {

@@ -125,6 +125,9 @@ func checkLedger(t *testing.T, ops []byte) {
 			t.Errorf("tag %d is left in state %d, %d are confirmed", tag, state[tag], confirmed)
 		}
 	}
+	if kept := l.bytes - len(l.held)*bytesOf(amqp.Delivery{}); kept != len(l.aside)*bytesOf(amqp.Delivery{}) {
+		t.Errorf("%d bytes are counted for %d and %d messages", l.bytes, len(l.held), len(l.aside))
+	}
 	if len(l.held) != left {
 		t.Errorf("%d messages are held, want %d", len(l.held), left)
 	}

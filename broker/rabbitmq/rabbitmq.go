@@ -115,7 +115,8 @@ type Options struct {
 	QueueType QueueType
 	// Prefetch is how many messages a Consumer has that are not confirmed, at
 	// most 65,535; 0 means 2,000. RabbitMQ sends no more before: it must not be
-	// less than what is on its way to the peer.
+	// less than what is on its way to the peer. Large messages are fewer: a
+	// Consumer holds 8 MiB of them at most.
 	Prefetch int
 	// MaxPending is how many messages a Publisher has on their way to disk; 0
 	// means 1,000.
@@ -163,6 +164,7 @@ type Broker struct {
 	consumers  map[*consumer]struct{}
 	publishers map[*publisher]struct{}
 	declared   map[string]declaration // by peer
+	prefetch   map[string]int         // by queue, where it is not that of opts
 
 	keeping       sync.Once     // starts keep
 	checkInterval time.Duration // the constant, but in tests
@@ -191,6 +193,7 @@ func Open(url string, opts Options) (*Broker, error) {
 		consumers:  make(map[*consumer]struct{}),
 		publishers: make(map[*publisher]struct{}),
 		declared:   make(map[string]declaration),
+		prefetch:   make(map[string]int),
 		change:     make(chan struct{}, 1),
 
 		checkInterval: checkInterval,

@@ -1,0 +1,82 @@
+package rabbitmq
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// A queue full of large messages does not fill the memory: a consumer holds a bounded
+// number of bytes, whatever RabbitMQ has sent ahead. All of them are given out, in
+// order, with the small ones between them.
+func TestLargeMessages(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	b := openTest(t, s.URL(), Options{})
+	for _, kind := range []QueueType{Classic, Quorum} {
+		t.Run(string(kind), func(t *testing.T) {
+			queue := "large" + suffix()
+			_, err := o.QueueDeclare(queue, true, false, false, false, amqp.Table{"x-queue-type": string(kind)})
+			o.check(err)
+			const count, size = 60, 1 << 19
+			body := bytes.Repeat([]byte("x"), size)
+			for n := range count {
+				message := amqp.Publishing{Headers: amqp.Table{"n": int64(n)}, Type: fmt.Sprint(n), Body: body}
+				if n%10 == 0 {
+					message.Body = nil
+				}
+				o.check(o.send("", queue, message))
+			}
+			body = nil
+			runtime.GC()
+			var before, now runtime.MemStats
+			runtime.ReadMemStats(&before)
+			c, err := b.Consume(testContext(t), queue)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { c.Close() }()
+			peak := uint64(0)
+			for n := 0; n < count; {
+				ds, err := c.Next(testContext(t), 256)
+				if errors.Is(err, broker.ErrReopen) {
+					o.check(c.Close())
+					if c, err = b.Consume(testContext(t), queue); err == nil {
+						continue
+					}
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, d := range ds {
+					if d.Type != fmt.Sprint(n) {
+						t.Fatalf("message %s came, want %d", d.Type, n)
+					}
+					n++
+				}
+				inner := c.(*consumer)
+				inner.mu.Lock()
+				if held := inner.ledger.bytes; held > maxWindow+2*size {
+					t.Errorf("%d bytes are held", held)
+				}
+				inner.mu.Unlock()
+				runtime.GC()
+				runtime.ReadMemStats(&now)
+				peak = max(peak, now.HeapAlloc)
+				if err := c.Confirm(ds[len(ds)-1].Tag); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if grown := int64(peak) - int64(before.HeapAlloc); grown > 20<<20 {
+				t.Errorf("the heap has grown by %d MiB", grown>>20)
+			}
+		})
+	}
+}
