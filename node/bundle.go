@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"peerlink/internal/durable"
@@ -111,15 +110,49 @@ func nextDate(old string, now time.Time) (string, error) {
 	return "", fmt.Errorf("the last bundle is dated %s, which is not before now: peers would ignore a new one. Is the clock right? If that date is wrong, remove the file", old)
 }
 
-// nodeinfo reads the nodeinfo folder, leaving out hidden files.
+// LeftOut lists what lies in the nodeinfo folder and goes into no info-bundle,
+// with slashes and relative to the folder ([infobundle.LeftOut]).
+func (d *Dir) LeftOut() ([]string, error) {
+	var names []string
+	err := d.walkNodeinfo(func(string, string) error { return nil }, func(name string) { names = append(names, name) })
+	return names, err
+}
+
+// nodeinfo reads the files of the nodeinfo folder that go into an info-bundle.
 func (d *Dir) nodeinfo() ([]infobundle.File, error) {
-	base := d.file("nodeinfo")
 	var files []infobundle.File
-	err := filepath.WalkDir(base, func(path string, e fs.DirEntry, err error) error {
+	err := d.walkNodeinfo(func(path, name string) error {
+		f := infobundle.File{Name: name}
+		var err error
+		if f.Name == infobundle.StompTOML || f.Name == infobundle.UpdatedAt {
+			f.Data, err = readText(path) // the reference reads no byte order mark
+		} else {
+			f.Data, err = readFile(path)
+		}
+		files = append(files, f)
+		// Before more is read than fits.
+		if checkErr := infobundle.CheckFiles(files); err == nil && checkErr != nil {
+			err = fmt.Errorf("%s: %w; rename it, or move it out of the folder", d.file("nodeinfo"), checkErr)
+		}
+		return err
+	}, func(string) {})
+	return files, err
+}
+
+// walkNodeinfo calls file for each file of the nodeinfo folder that goes into an
+// info-bundle, and leftOut for each file and folder that does not.
+func (d *Dir) walkNodeinfo(file func(path, name string) error, leftOut func(name string)) error {
+	base := d.file("nodeinfo")
+	return filepath.WalkDir(base, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || path == base {
+			return err
+		}
+		rel, err := filepath.Rel(base, path)
 		if err != nil {
 			return err
 		}
-		if strings.HasPrefix(e.Name(), ".") && path != base {
+		if infobundle.LeftOut(e.Name()) {
+			leftOut(filepath.ToSlash(rel))
 			if e.IsDir() {
 				return fs.SkipDir
 			}
@@ -132,18 +165,8 @@ func (d *Dir) nodeinfo() ([]infobundle.File, error) {
 		if !fi.Mode().IsRegular() {
 			return fmt.Errorf("%s is not a regular file", path)
 		}
-		data, err := readFile(path)
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(base, path)
-		if err != nil {
-			return err
-		}
-		files = append(files, infobundle.File{Name: filepath.ToSlash(rel), Data: data})
-		return nil
+		return file(path, filepath.ToSlash(rel))
 	})
-	return files, err
 }
 
 // rootCSR returns db/root-ca.csr, which is made when it is first needed.

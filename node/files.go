@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/textfile"
 )
 
 // maxFile bounds every file that is read from the node's directory. The
@@ -19,9 +20,13 @@ const maxFile = 1 << 20
 // readFile reads a regular file of at most maxFile bytes.
 func readFile(path string) ([]byte, error) { return durable.Read(path, maxFile) }
 
+// readText reads a text file of at most maxFile bytes, in UTF-8 or with a byte
+// order mark.
+func readText(path string) ([]byte, error) { return textfile.Read(path, maxFile) }
+
 // readLine reads a file that holds one line, with or without its line end.
 func readLine(path string) (string, error) {
-	data, err := readFile(path)
+	data, err := readText(path)
 	if err != nil {
 		return "", err
 	}

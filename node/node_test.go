@@ -252,6 +252,45 @@ func TestBundleUpdates(t *testing.T) {
 	}
 }
 
+// Newer nodeinfo leaves nothing of the older one: no file and no folder, however
+// deep earlier versions have unpacked it, and nothing that a link leads to.
+func TestNothingOfOlderNodeinfo(t *testing.T) {
+	a, c := nodetest.New(t, aa, "old.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
+	nodetest.Peer(t, a, c)
+	info := filepath.Join(c.Path(), "peers", nodetest.AAID, "nodeinfo")
+	elsewhere := t.TempDir()
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(info, strings.Repeat("a/", 500)), 0o755),
+		os.MkdirAll(filepath.Join(info, "docs", "empty", "er"), 0o755),
+		os.MkdirAll(filepath.Join(info, "about", "folder"), 0o755),
+		os.WriteFile(filepath.Join(info, "HEAD"), nil, 0o644),
+		os.WriteFile(filepath.Join(info, "docs", "old.txt"), nil, 0o644),
+		os.WriteFile(filepath.Join(elsewhere, "kept"), nil, 0o644),
+		os.MkdirAll(filepath.Join(a.Path(), "nodeinfo", "docs"), 0o755),
+		os.WriteFile(filepath.Join(a.Path(), "nodeinfo", "docs", "new.txt"), nil, 0o644),
+		os.WriteFile(filepath.Join(a.Path(), "nodeinfo", "about"), nil, 0o644),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(elsewhere, filepath.Join(info, "link")); err != nil {
+		t.Logf("without symbolic links: %v", err)
+	}
+	c.Sign(t, a.Bundle(t))
+	var left []string
+	err := filepath.WalkDir(info, func(path string, _ fs.DirEntry, err error) error {
+		left = append(left, strings.TrimPrefix(filepath.ToSlash(path), filepath.ToSlash(info)))
+		return err
+	})
+	if got := strings.Join(left, " "); err != nil || got != " /about /docs /docs/new.txt /stomp.toml /updated-at.txt" {
+		t.Errorf("left are%s, %v", got, err)
+	}
+	if _, err := os.Stat(filepath.Join(elsewhere, "kept")); err != nil {
+		t.Error(err)
+	}
+}
+
 // Concurrent commands on one directory give every certificate its own serial
 // number and every peer its own subnet.
 func TestConcurrentSigning(t *testing.T) {

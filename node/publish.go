@@ -31,7 +31,7 @@ var ErrUnpublished = errors.New("the newest info-bundle says something else")
 // they could not read, or [ErrUnpublished]. Where no info-bundle was made here that
 // could be compared ([Dir.PublishedBundle]), nothing is wrong with that.
 func (d *Dir) CheckManifest() error {
-	data, err := readFile(d.ownManifest())
+	data, err := readText(d.ownManifest())
 	if err != nil {
 		return err
 	}

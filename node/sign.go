@@ -119,7 +119,7 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle) (updated bool, err er
 
 // replaceNodeinfo puts new nodeinfo in the place of the old. A directory can
 // not be replaced in one step everywhere, so stomp.toml, which servers read, is:
-// first files that are no more are removed, then every new file is written over
+// first files and folders that are no more are removed, then every new file is written over
 // its older self, stomp.toml last but one and updated-at.txt last. A crash in
 // between leaves an older date, and signing again finishes it.
 func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
@@ -133,20 +133,10 @@ func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 		}
 		return 0
 	}
-	keep := make(map[string]bool)
-	for _, f := range files {
-		keep[filepath.Join(base, filepath.FromSlash(f.Name))] = true
-	}
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		return err
 	}
-	err := filepath.WalkDir(base, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() && !keep[path] {
-			err = os.Remove(path)
-		}
-		return err
-	})
-	if err != nil {
+	if err := removeOthers(base, files); err != nil {
 		return err
 	}
 	for r := range 3 {
@@ -155,15 +145,47 @@ func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 				continue
 			}
 			path := filepath.Join(base, filepath.FromSlash(f.Name))
-			if fi, err := os.Lstat(path); err == nil && fi.IsDir() {
-				if err := os.RemoveAll(path); err != nil {
-					return err
-				}
-			}
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 				return err
 			}
 			if err := durable.Replace(path, f.Data, 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// removeOthers removes everything from a folder that is neither one of the files
+// nor a folder of one: what earlier versions unpacked may be deeper than what is
+// unpacked today.
+func removeOthers(base string, files []infobundle.File) error {
+	keep := make(map[string]bool) // true for a folder
+	for _, f := range files {
+		folder, _, deep := strings.Cut(f.Name, "/")
+		if deep {
+			keep[folder] = true
+		}
+		keep[f.Name] = false
+	}
+	folders := []string{""}
+	for len(folders) > 0 {
+		folder := folders[0]
+		folders = folders[1:]
+		entries, err := os.ReadDir(filepath.Join(base, filepath.FromSlash(folder)))
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			name := folder + e.Name()
+			isFolder, wanted := keep[name]
+			if wanted && isFolder == e.IsDir() {
+				if isFolder {
+					folders = append(folders, name+"/")
+				}
+				continue
+			}
+			if err := os.RemoveAll(filepath.Join(base, filepath.FromSlash(name))); err != nil {
 				return err
 			}
 		}

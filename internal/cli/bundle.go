@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/internal/excerpt"
 	"peerlink/node"
 	"peerlink/node/infobundle"
 	"peerlink/node/pki"
@@ -17,7 +18,8 @@ func (a *app) bundleCommand() *cobra.Command {
 		Use:   "create FILE.zip",
 		Short: "Write this node's info-bundle, signed with the root key",
 		Long: `Writes an info-bundle: the root certificate, and what the nodeinfo folder holds
-now, signed with the root key. Send it to the owners of the nodes that shall
+now, signed with the root key. Hidden files, and those that editors and file
+managers leave behind, are left out. Send it to the owners of the nodes that shall
 become peers, and again to the peers when the address in nodeinfo/stomp.toml
 changes. Nothing in it is secret.`,
 		Example: "  peerlink bundle create my-node.zip",
@@ -35,6 +37,7 @@ changes. Nothing in it is secret.`,
 				return err
 			}
 			a.print("%s", args[0])
+			a.sayLeftOut(d)
 			a.say("Send this file to the owner of the other node. They should compare the fingerprint\nwith you on another way, by telephone for example:\n\n  %s", pki.Fingerprint(key.Public()))
 			return a.remindURLs(args[0])
 		},
@@ -59,6 +62,13 @@ changes. Nothing in it is secret.`,
 	}
 	inspect.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return group("bundle", "Make and check info-bundles", a.keyFlags(create), inspect)
+}
+
+// sayLeftOut says which files of the nodeinfo folder are in no info-bundle.
+func (a *app) sayLeftOut(d *node.Dir) {
+	if names, err := d.LeftOut(); err == nil && len(names) > 0 {
+		a.say("Left out, as hidden or left by an editor: %s.", plain(excerpt.Of(strings.Join(names, ", "))))
+	}
 }
 
 // remindURLs says where peers will look for a new info-bundle.

@@ -95,6 +95,9 @@ FILE.csr will be filed as FILE.crt.`,
 			}
 			a.print("%s", args[0])
 			a.showItems(r)
+			if bundle != "" {
+				a.sayLeftOut(d)
+			}
 			a.say("\nTake this file to the machine with the root key: \"peerlink fulfil\".")
 			return nil
 		},

@@ -79,7 +79,7 @@ func TestVariations(t *testing.T) {
 		}, nil},
 		{"traces of OpenSSL, Git and Kustomize", aa, func(f *fixture) {
 			for _, file := range []string{"db/index.old", "db/serial.old", "db/index.attr.old", "peers/kustomization.yaml", "peers/.gitignore",
-				"private/README.md", "private/random", "nodeinfo/docs/about.txt", ".git/objects/x"} {
+				"private/README.md", "private/random", "nodeinfo/docs/about.txt", "nodeinfo/stomp.toml~", "nodeinfo/Thumbs.db", ".git/objects/x"} {
 				f.write(file, "x")
 			}
 			index := f.read("db/index")

@@ -1,6 +1,9 @@
 package check
 
 import (
+	"errors"
+	"io/fs"
+	"os"
 	"strings"
 	"time"
 
@@ -11,8 +14,49 @@ import (
 // checkNodeinfo checks the node's own nodeinfo, which its peers will get.
 func (c *checker) checkNodeinfo() {
 	c.checkStompTOML("nodeinfo", Problem, "peers need it to find this node's servers, and no info-bundle can be made without it")
+	c.checkNames("nodeinfo", "no info-bundle can be made before it is renamed, or moved out of the folder")
 	c.checkUpdatedAt("nodeinfo", "peers will ignore new info-bundles until then; if the clock is right, remove the file")
 	c.checkPublished("db/info-bundle.zip")
+}
+
+// maxNames bounds what is looked at in a nodeinfo folder: earlier versions could
+// be made to unpack a great many folders.
+const maxNames = 1000
+
+// checkNames checks that a nodeinfo folder holds nothing but files with harmless
+// names: earlier versions unpacked what git takes for a repository, whose
+// commands it runs.
+func (c *checker) checkNames(folder, remedy string) {
+	var files []infobundle.File
+	repository := false
+	seen := 0
+	err := fs.WalkDir(os.DirFS(c.path(folder)), ".", func(name string, e fs.DirEntry, err error) error {
+		if seen++; err != nil || seen > maxNames {
+			return errors.Join(err, fs.SkipAll)
+		}
+		repository = repository || strings.EqualFold(e.Name(), "HEAD") || strings.EqualFold(e.Name(), ".git")
+		switch {
+		case name != "." && infobundle.LeftOut(e.Name()):
+			if e.IsDir() {
+				return fs.SkipDir
+			}
+		case !e.IsDir():
+			files = append(files, infobundle.File{Name: name})
+		}
+		return nil
+	})
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.SkipAll):
+		c.problem(folder, RuleUnreadable, "can not be read: %v", reason(err))
+	case repository:
+		c.problem(folder, RuleNodeinfoName, "may be a git repository: git would run the commands that its configuration names, so do not use git there; %s", remedy)
+	case seen > maxNames:
+		c.problem(folder, RuleNodeinfoName, "has more than %d files and folders: %s", maxNames, remedy)
+	default:
+		if err := infobundle.CheckFiles(files); err != nil {
+			c.problem(folder, RuleNodeinfoName, "%v: %s", err, remedy)
+		}
+	}
 }
 
 // checkPublished checks the info-bundle that peers fetch, if there is one.

@@ -151,6 +151,9 @@ const (
 const (
 	// RuleStompTOML: stomp.toml is there and can be used.
 	RuleStompTOML Rule = "nodeinfo.stomp"
+	// RuleNodeinfoName: files have names that mean nothing to git, Windows or a
+	// shell.
+	RuleNodeinfoName Rule = "nodeinfo.name"
 	// RuleUpdatedAt: updated-at.txt holds a date, not one in the future.
 	RuleUpdatedAt Rule = "nodeinfo.date"
 	// RulePublished: the info-bundle that is published is sound, the node's, and

@@ -417,6 +417,18 @@ func (b *breakages) peers(w *world) {
 		f.remove(peer + "nodeinfo/stomp.toml")
 		f.write(peer+"DEACTIVATED", "2024-01-01\n")
 	}, check.RuleStompTOML)
+	b.problem("nodeinfo that is a git repository", ca, func(f *fixture) {
+		for _, file := range []string{"HEAD", "config", "objects/x", "refs/x"} {
+			f.write(peer+"nodeinfo/"+file, "x")
+		}
+	}, check.RuleNodeinfoName)
+	b.problem("nodeinfo with a repository below", ca, func(f *fixture) { f.write(peer+"nodeinfo/x/head", "x") }, check.RuleNodeinfoName)
+	b.problem("nodeinfo with a git folder", ca, func(f *fixture) { f.write(peer+"nodeinfo/.git/config", "x") }, check.RuleNodeinfoName)
+	b.problem("nodeinfo that is too deep", ca, func(f *fixture) { f.write(peer+"nodeinfo/a/b/c", "x") }, check.RuleNodeinfoName)
+	b.problem("nodeinfo with a great many folders", ca, func(f *fixture) {
+		f.must(os.MkdirAll(filepath.Join(f.dir, filepath.FromSlash(peer), "nodeinfo", strings.Repeat("a/", 1100)), 0o755))
+	}, check.RuleNodeinfoName)
+	b.problem("own nodeinfo with a device's name", ca, func(f *fixture) { f.write("nodeinfo/aux.txt", "x") }, check.RuleNodeinfoName)
 	b.warning("nodeinfo from the future", ca, func(f *fixture) { f.write(peer+"nodeinfo/updated-at.txt", "2999-01-01") }, check.RuleUpdatedAt)
 }
 

@@ -22,13 +22,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
-	"path"
 	"sort"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"peerlink/internal/excerpt"
 	"peerlink/node/pki"
@@ -45,8 +41,7 @@ const (
 	maxCertificate  = 64 << 10 // bytes of root-ca.crt and of root-ca.csr
 	maxSignature    = 8 << 10
 	maxNodeinfoZip  = MaxSize
-	maxNodeinfoFile = 1000 // entries in nodeinfo.zip
-	maxName         = 200  // bytes of one file name
+	maxNodeinfoFile = 200 // files in nodeinfo.zip
 )
 
 // The entries of an info-bundle.
@@ -118,6 +113,9 @@ func Create(rootPEM, csrPEM []byte, files []File, key crypto.Signer) ([]byte, er
 // Sign makes the part of an info-bundle that needs the root key: nodeinfo.zip
 // and the signature over its bytes.
 func Sign(files []File, key crypto.Signer) (nodeinfoZip, sig []byte, err error) {
+	if err := CheckFiles(files); err != nil {
+		return nil, nil, fmt.Errorf("nodeinfo: %w", err)
+	}
 	var inner bytes.Buffer
 	if err := writeZip(&inner, files); err != nil {
 		return nil, nil, err
@@ -236,7 +234,7 @@ func unzip(what string, data []byte, maxFiles int, left *int) ([]File, error) {
 	seen := make(map[string]bool)
 	for _, e := range entries {
 		if err := checkName(strings.TrimSuffix(e.name, "/")); err != nil {
-			return nil, fmt.Errorf("%s: entry %q %w", what, excerpt.Of(e.name), err)
+			return nil, fmt.Errorf("%s: entry %q %w%s", what, excerpt.Of(e.name), err, renameIt)
 		}
 		// Names that differ only in case are one file on some machines.
 		key := strings.ToLower(strings.TrimSuffix(e.name, "/"))
@@ -263,43 +261,9 @@ func unzip(what string, data []byte, maxFiles int, left *int) ([]File, error) {
 		}
 		files = append(files, File{e.name, content})
 	}
-	// A file can not also be the folder of another.
-	isFile := make(map[string]bool, len(files))
-	for _, f := range files {
-		isFile[strings.ToLower(f.Name)] = true
-	}
-	for _, f := range files {
-		for dir := path.Dir(strings.ToLower(f.Name)); dir != "."; dir = path.Dir(dir) {
-			if isFile[dir] {
-				return nil, fmt.Errorf("%s has %q both as a file and as a folder", what, excerpt.Of(dir))
-			}
-		}
+	if err := CheckFiles(files); err != nil {
+		return nil, fmt.Errorf("%s: %w%s", what, err, renameIt)
 	}
 	sort.Slice(files, func(i, j int) bool { return files[i].Name < files[j].Name })
 	return files, nil
-}
-
-// checkName refuses names that would climb out of a folder, or mean something
-// else on another system.
-func checkName(name string) error {
-	switch {
-	case name == "" || len(name) > maxName:
-		return fmt.Errorf("must have a name of 1 to %d bytes", maxName)
-	case !utf8.ValidString(name):
-		return errors.New("must have a name in UTF-8")
-	case strings.ContainsAny(name, `\:`) || strings.ContainsFunc(name, unicode.IsControl):
-		return errors.New("has a backslash, a colon or a control character in its name")
-	case !fs.ValidPath(name) || name == ".":
-		return errors.New("climbs out of its folder or is not a plain relative path")
-	}
-	for elem := range strings.SplitSeq(name, "/") {
-		if strings.HasSuffix(elem, ".") || strings.HasSuffix(elem, " ") {
-			return errors.New("has a part that ends in a dot or a space")
-		}
-		// Operators keep the peers' files under git, which runs what such a folder says.
-		if strings.EqualFold(elem, ".git") || strings.EqualFold(elem, "git~1") {
-			return errors.New("would be git's own folder")
-		}
-	}
-	return nil
 }

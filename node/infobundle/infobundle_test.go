@@ -148,7 +148,7 @@ func TestReadRefuses(t *testing.T) {
 	}()
 	var many []entry
 	for range maxNodeinfoFile + 1 {
-		many = append(many, entry{"f" + strings.Repeat("x", len(many)%150) + string(rune('a'+len(many)%26)) + time.Duration(len(many)).String(), nil, 0})
+		many = append(many, entry{"f" + strings.Repeat("x", len(many)%50) + string(rune('a'+len(many)%26)) + time.Duration(len(many)).String(), nil, 0})
 	}
 	bomb := zipOf(t, toml, entry{"bomb", make([]byte, MaxUnpacked), 0})
 
@@ -174,19 +174,20 @@ func TestReadRefuses(t *testing.T) {
 		{"large signature", four(a.root, a.csr, inner, make([]byte, maxSignature+1)), "nodeinfo.signature has"},
 		{"CSR where the certificate belongs", four(a.csr, a.root, inner, sig), rootCert},
 		{"no stomp.toml", a.signed(t, zipOf(t, entry{"x", nil, 0})), "has no stomp.toml"},
-		{"climbing out", a.signed(t, zipOf(t, toml, entry{"../x", nil, 0})), "climbs out"},
-		{"climbing within", a.signed(t, zipOf(t, toml, entry{"a/../b", nil, 0})), "climbs out"},
-		{"absolute", a.signed(t, zipOf(t, toml, entry{"/etc/passwd", nil, 0})), "climbs out"},
-		{"backslashes", a.signed(t, zipOf(t, toml, entry{`..\x`, nil, 0})), "backslash"},
-		{"drive", a.signed(t, zipOf(t, toml, entry{"c:x", nil, 0})), "colon"},
-		{"control character", a.signed(t, zipOf(t, toml, entry{"a\x1b[2Jb", nil, 0})), "control character"},
+		{"climbing out", a.signed(t, zipOf(t, toml, entry{"../x", nil, 0})), "begin with a letter"},
+		{"climbing within", a.signed(t, zipOf(t, toml, entry{"a/..", nil, 0})), "begin with a letter"},
+		{"absolute", a.signed(t, zipOf(t, toml, entry{"/passwd", nil, 0})), "begin with a letter"},
+		{"backslashes", a.signed(t, zipOf(t, toml, entry{`..\x`, nil, 0})), "other characters"},
+		{"drive", a.signed(t, zipOf(t, toml, entry{"c:x", nil, 0})), "other characters"},
+		{"control character", a.signed(t, zipOf(t, toml, entry{"a\x1b[2Jb", nil, 0})), "other characters"},
 		{"no name", a.signed(t, zipOf(t, toml, entry{"", nil, 0})), "name"},
 		{"long name", a.signed(t, zipOf(t, toml, entry{strings.Repeat("x", maxName+1), nil, 0})), "name"},
 		{"dot at the end", a.signed(t, zipOf(t, toml, entry{"x.", nil, 0})), "ends in a dot"},
-		{"git folder", a.signed(t, zipOf(t, toml, entry{"a/.Git/config", nil, 0})), "git's own"},
+		{"git folder", a.signed(t, zipOf(t, toml, entry{".Git/config", nil, 0})), "begin with a letter"},
 		{"link in nodeinfo", a.signed(t, zipOf(t, toml, entry{"x", []byte("/etc/passwd"), fs.ModeSymlink})), "not a regular file"},
-		{"same but for case", a.signed(t, zipOf(t, toml, entry{"STOMP.TOML", nil, 0})), "twice"},
-		{"file and folder", a.signed(t, zipOf(t, toml, entry{"a", nil, 0}, entry{"A/b", nil, 0})), "file and as a folder"},
+		{"same but for case", a.signed(t, zipOf(t, toml, entry{"a", nil, 0}, entry{"A", nil, 0})), "twice"},
+		{"manifest but for case", a.signed(t, zipOf(t, toml, entry{"STOMP.TOML", nil, 0})), "must be named stomp.toml"},
+		{"file and folder", a.signed(t, zipOf(t, toml, entry{"a", nil, 0}, entry{"A/b", nil, 0})), "both a file and a folder"},
 		{"file and empty folder", a.signed(t, zipOf(t, toml, entry{"a", nil, 0}, entry{"a/", nil, 0})), "twice"},
 		{"too many files", a.signed(t, zipOf(t, append(many, toml)...)), "more than"},
 		{"bomb", a.signed(t, bomb), "more bytes than allowed"},

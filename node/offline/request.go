@@ -257,6 +257,9 @@ func (r *Request) addInfoBundle(f *infoBundleFile) error {
 		}
 		b.files = append(b.files, infobundle.File{Name: n.Name, Data: n.Data})
 	}
+	if err := infobundle.CheckFiles(b.files); err != nil {
+		return err
+	}
 	if b.date == "" {
 		return fmt.Errorf("it has no date in %s", infobundle.UpdatedAt)
 	}
