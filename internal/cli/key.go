@@ -317,7 +317,9 @@ func (a *app) typedShare(in *bufio.Reader) (string, error) {
 			a.say("%v", err)
 			continue
 		}
-		fmt.Fprintf(&text, "%d %s\n", n, line)
+		// A line may have been typed with its number, as it is on the page.
+		bare := strings.TrimLeft(line, "0123456789 \t.:)(-#")
+		fmt.Fprintf(&text, "%d %s\n", n, bare)
 		n++
 	}
 }
