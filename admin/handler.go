@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"peerlink/internal/terminal"
 )
 
 // maxLevel is the longest body of PUT /log-level in bytes.
@@ -16,12 +18,12 @@ const maxLevel = 64
 // handler answers all requests. On an exposed address nothing can be changed.
 func (s *Server) handler(exposed bool) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", s.page)
+	mux.HandleFunc("GET /{$}", escaped(s.page))
 	mux.HandleFunc("GET /style.css", style)
-	mux.HandleFunc("GET /links", s.getLinks)
+	mux.HandleFunc("GET /links", escaped(s.getLinks))
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /healthz", s.health)
-	mux.HandleFunc("GET /readyz", s.ready)
+	mux.HandleFunc("GET /readyz", escaped(s.ready))
 	mux.HandleFunc("GET /log-level", s.getLevel)
 	if exposed {
 		return guarded(mux)
@@ -29,6 +31,26 @@ func (s *Server) handler(exposed bool) http.Handler {
 	mux.HandleFunc("PUT /log-level", s.putLevel)
 	return onlyByAddress(http.NewCrossOriginProtection().Handler(guarded(mux)))
 }
+
+// escaped makes what a handler writes safe for a browser, and for a terminal on
+// which it may be shown: parts of it were written by peers.
+func escaped(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		out := terminal.NewWriter(w)
+		defer out.Flush()
+		next(escapedResponse{w, out}, r)
+	}
+}
+
+type escapedResponse struct {
+	http.ResponseWriter
+	out *terminal.Writer
+}
+
+func (e escapedResponse) Write(p []byte) (int, error) { return e.out.Write(p) }
+
+// Unwrap is for [http.ResponseController].
+func (e escapedResponse) Unwrap() http.ResponseWriter { return e.ResponseWriter }
 
 // guarded tells browsers to run nothing, load nothing and keep nothing.
 func guarded(next http.Handler) http.Handler {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/internal/terminal"
 	"peerlink/node/check"
 )
 
@@ -75,11 +76,11 @@ func (a *app) showReport(r *check.Report) {
 			a.print("\nAbout to end:")
 			first = false
 		}
-		a.print("  %s  %s (%d days)", e.NotAfter.UTC().Format(time.DateOnly), plain(e.What), e.DaysLeft)
+		a.print("  %s  %s (%d days)", e.NotAfter.UTC().Format(time.DateOnly), terminal.Line(e.What), e.DaysLeft)
 	}
 	a.print("")
 	for _, f := range r.Findings {
-		a.print("%s", plain(f.String()))
+		a.print("%s", terminal.Line(f.String()))
 	}
 	a.print("%d problems, %d warnings, %d notes", r.Count(check.Problem), r.Count(check.Warning), r.Count(check.Note))
 }

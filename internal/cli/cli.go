@@ -21,6 +21,7 @@ import (
 	"golang.org/x/term"
 
 	"peerlink/internal/logwriter"
+	"peerlink/internal/terminal"
 	"peerlink/node"
 )
 
@@ -35,7 +36,9 @@ const (
 	exitServiceUsage = 64
 )
 
-// app is one run of the program.
+// app is one run of the program. While it runs, everything that is written to
+// stdout and stderr is made safe for a terminal on its way; see
+// [terminal.Writer]. What must not be goes to raw.
 type app struct {
 	stdin  *os.File
 	stdout io.Writer
@@ -60,6 +63,10 @@ func Main(args []string) int {
 }
 
 func (a *app) run(ctx context.Context, args []string) (code int) {
+	stdout, stderr := terminal.NewWriter(a.stdout), terminal.NewWriter(a.stderr)
+	defer stderr.Flush()
+	defer stdout.Flush()
+	a.stdout, a.stderr = stdout, stderr
 	root := a.root()
 	defer a.reportPanic(&code)
 	root.SetArgs(args)
@@ -71,7 +78,7 @@ func (a *app) run(ctx context.Context, args []string) (code int) {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &usage) || !a.running:
-		fmt.Fprintf(a.stderr, "%s %v\n", a.red("Usage error:"), err)
+		a.failure("Usage error:", err)
 		if !cmd.HasSubCommands() {
 			fmt.Fprintf(a.stderr, "Usage: %s\n", cmd.UseLine())
 		}
@@ -83,7 +90,7 @@ func (a *app) run(ctx context.Context, args []string) (code int) {
 	case errors.Is(err, errSilent):
 		return exitFailed
 	default:
-		fmt.Fprintf(a.stderr, "%s %v\n", a.red("Error:"), err)
+		a.failure("Error:", err)
 		return exitFailed
 	}
 }
@@ -93,7 +100,8 @@ func (a *app) run(ctx context.Context, args []string) (code int) {
 // other goroutines than the first.)
 func (a *app) reportPanic(code *int) {
 	if v := recover(); v != nil {
-		fmt.Fprintf(a.stderr, "%s a fault in peerlink itself, please report it: %v\n\n%s", a.red("Error:"), v, debug.Stack())
+		a.label("Error:")
+		a.say("a fault in peerlink itself, please report it: %v\n\n%s", v, debug.Stack())
 		*code = exitFailed
 	}
 }
@@ -206,20 +214,45 @@ func (a *app) print(format string, args ...any) {
 	fmt.Fprintf(a.stdout, format+"\n", args...)
 }
 
-func isTerminal(w any) bool {
-	if l, ok := w.(serviceOutput); ok {
-		w = l.file
+// failure tells why a command has failed. Only the first line begins at the
+// margin, so that no text in an error can pass for another line of this program.
+func (a *app) failure(label string, err error) {
+	a.label(label)
+	a.say("%s", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+}
+
+// raw returns the writer to which a.stdout or a.stderr leads, without escaping.
+func raw(w io.Writer) io.Writer {
+	if t, ok := w.(*terminal.Writer); ok {
+		return t.Raw()
 	}
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+	return w
+}
+
+func isTerminal(w any) bool {
+	for {
+		switch to := w.(type) {
+		case *terminal.Writer:
+			w = to.Raw()
+		case serviceOutput:
+			w = to.file
+		case *os.File:
+			return term.IsTerminal(int(to.Fd()))
+		default:
+			return false
+		}
+	}
 }
 
 // colour tells whether what goes to w may be coloured.
 func colour(w io.Writer) bool { return os.Getenv("NO_COLOR") == "" && isTerminal(w) }
 
-func (a *app) red(s string) string {
-	if !colour(a.stderr) {
-		return s
+// label writes the first words of what is said to the person, in red if that is
+// possible.
+func (a *app) label(s string) {
+	if colour(a.stderr) {
+		fmt.Fprintf(raw(a.stderr), "\x1b[31m%s\x1b[0m ", s)
+	} else {
+		fmt.Fprintf(a.stderr, "%s ", s)
 	}
-	return "\x1b[31m" + s + "\x1b[0m"
 }

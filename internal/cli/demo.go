@@ -130,11 +130,11 @@ func (p *progress) messages(done, total int) {
 	p.shown = time.Now()
 	const width = 40
 	filled := width * min(done, total) / max(total, 1)
-	fmt.Fprintf(p.stderr, "\r\x1b[K  %s%s %d of about %d", strings.Repeat("█", filled), strings.Repeat("░", width-filled), done, total)
+	fmt.Fprintf(raw(p.stderr), "\r\x1b[K  %s%s %d of about %d", strings.Repeat("█", filled), strings.Repeat("░", width-filled), done, total)
 }
 
 func (p *progress) clear() {
 	if p.live {
-		fmt.Fprint(p.stderr, "\r\x1b[K")
+		fmt.Fprint(raw(p.stderr), "\r\x1b[K")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/terminal"
 	"peerlink/node"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -128,7 +129,7 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 func (a *app) repair(ctx context.Context, d *node.Dir) error {
 	done, err := d.Repair(ctx)
 	for _, what := range done {
-		a.print("%s", plain(what))
+		a.print("%s", terminal.Line(what))
 	}
 	if err != nil {
 		return err

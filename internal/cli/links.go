@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink/admin"
+	"peerlink/internal/terminal"
 	"peerlink/link"
 )
 
@@ -108,7 +109,7 @@ the one that the service was started with.`,
 				if err != nil {
 					return notRunning(err)
 				}
-				a.print("%s", plain(level))
+				a.print("%s", terminal.Line(level))
 				return nil
 			}
 			if _, err := admin.ParseLevel(args[0]); err != nil {
@@ -159,7 +160,7 @@ func (a *app) showLinks(l *admin.Links) {
 	a.columns(rows)
 	for _, p := range l.Peers {
 		if p.LastErrorAt != nil {
-			a.print("\n%s, last trouble, %s ago: %s", p.ID, admin.Age(l.At.Sub(*p.LastErrorAt)), plain(p.LastError))
+			a.print("\n%s, last trouble, %s ago: %s", p.ID, admin.Age(l.At.Sub(*p.LastErrorAt)), terminal.Line(p.LastError))
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/terminal"
 	"peerlink/node"
 	"peerlink/node/offline"
 	"peerlink/node/pki"
@@ -114,7 +115,7 @@ FILE.csr will be filed as FILE.crt.`,
 func (a *app) showItems(r *offline.Request) {
 	a.say("Request %.8s of %s, made %s:", r.ID, r.Node, r.Created.Local().Format("2006-01-02 15:04"))
 	for i, item := range r.Summary() {
-		a.say("  %d. %s", i+1, plain(item.String()))
+		a.say("  %d. %s", i+1, terminal.Line(item.String()))
 	}
 }
 
@@ -207,7 +208,7 @@ func (a *app) requestFileCommand() *cobra.Command {
 				err = a.json(done)
 			} else {
 				for _, item := range done {
-					a.print("%s: %s", plain(item.Path), item.State)
+					a.print("%s: %s", terminal.Line(item.Path), item.State)
 				}
 				if len(done) == 0 && fileErr == nil {
 					a.say("This answer was filed before: nothing to do.")

@@ -4,7 +4,8 @@ import (
 	"encoding/json"
 	"strings"
 	"text/tabwriter"
-	"unicode"
+
+	"peerlink/internal/terminal"
 )
 
 // json prints v for machines.
@@ -20,7 +21,7 @@ func (a *app) table(rows [][2]string) {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	defer w.Flush()
 	for _, r := range rows {
-		w.Write([]byte(r[0] + "\t" + plain(r[1]) + "\n"))
+		w.Write([]byte(r[0] + "\t" + terminal.Line(r[1]) + "\n"))
 	}
 }
 
@@ -30,20 +31,10 @@ func (a *app) columns(rows [][]string) {
 	defer w.Flush()
 	for _, r := range rows {
 		for i := range r {
-			r[i] = plain(r[i])
+			r[i] = terminal.Line(r[i])
 		}
 		w.Write([]byte(strings.Join(r, "\t") + "\n"))
 	}
-}
-
-// plain keeps foreign text from controlling the terminal.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || !unicode.IsPrint(r) {
-			return '�'
-		}
-		return r
-	}, s)
 }
 
 func orNone(s string) string {

@@ -43,7 +43,8 @@ func (a *app) newPassphrase(ctx context.Context) ([]byte, error) {
 		a.say("%s %s", a.red("Warning:"), warning)
 	}
 	if bits := entropy(pass); bits < weakBits {
-		a.say("%s This passphrase is weak: who steals the key file finds it in %s, or sooner.\nChange it with \"peerlink key passphrase\".", a.red("Warning:"), crackTime(bits))
+		a.label("Warning:")
+		a.say("This passphrase is weak: who steals the key file finds it in %s, or sooner.\nChange it with \"peerlink key passphrase\".", crackTime(bits))
 	}
 	return pass, nil
 }

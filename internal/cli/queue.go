@@ -205,7 +205,7 @@ func (a *app) showMessage(cmd *cobra.Command, k *desk, queues []queueOf, id stri
 				{"content type", orNone(m.ContentType)},
 				{"bytes", fmt.Sprint(len(m.Body))},
 			})
-			a.print("\n%s", visible(m.Body))
+			a.print("\n%s", m.Body)
 		}
 		found = true
 	}

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strconv"
-	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"peerlink/broker"
@@ -92,24 +89,4 @@ func shortened(s string) string {
 		return s
 	}
 	return string(r[:most-1]) + "…"
-}
-
-// visible keeps the lines of a text, and escapes what would control the
-// terminal or is no text.
-func visible(body []byte) string {
-	var b strings.Builder
-	for len(body) > 0 {
-		r, size := utf8.DecodeRune(body)
-		switch {
-		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&b, `\x%02x`, body[0])
-		case r == '\n' || r == '\t' || unicode.IsPrint(r):
-			b.WriteRune(r)
-		default:
-			quoted := strconv.QuoteRuneToASCII(r)
-			b.WriteString(quoted[1 : len(quoted)-1])
-		}
-		body = body[size:]
-	}
-	return b.String()
 }

@@ -149,7 +149,10 @@ func (a *app) tailCommand() *cobra.Command {
 		Short: "Print the messages that come in, without consuming them",
 		Long: `Prints each message that the node's applications are about to get, from now on,
 until it is interrupted. The messages stay where they are. A service must be
-running.`,
+running.
+
+A terminal is shown control characters and the like escaped; a pipe or a file
+gets the exact bytes.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.tail(cmd.Context(), state, count, asJSON)
@@ -181,7 +184,11 @@ func (a *app) tail(ctx context.Context, state string, count int, asJSON bool) er
 	if err != nil {
 		return err
 	}
-	out := bufio.NewWriter(a.stdout)
+	to := a.stdout
+	if !asJSON && !isTerminal(a.stdout) {
+		to = raw(a.stdout) // another program reads it
+	}
+	out := bufio.NewWriter(to)
 	defer out.Flush()
 	for n := 0; count == 0 || n < count; n++ {
 		m, err := sub.Next(ctx)
@@ -207,7 +214,7 @@ func printMessage(out *bufio.Writer, m local.Message, asJSON bool) error {
 		for _, h := range m.Headers {
 			headers[h.Name] = h.Value
 		}
-		line, err := json.Marshal(map[string]any{"type": m.Type, "headers": headers, "body": json.RawMessage(m.Body)})
+		line, err := json.Marshal(map[string]any{"type": m.Type, "headers": headers, "body": json.RawMessage(bytes.ToValidUTF8(m.Body, []byte("\ufffd")))})
 		if err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 
 	"peerlink/admin"
 	"peerlink/internal/logwriter"
+	"peerlink/internal/terminal"
 )
 
 // flushTimeout is how long a service that ends waits for whoever reads its log.
@@ -33,10 +34,10 @@ func (a *app) openLog(output *io.Writer, handler func(io.Writer) slog.Handler) *
 		slog.New(handler(&b)).Warn("records of the log were dropped: nobody has read it, or it could not be written", "records", dropped)
 		return b.Bytes()
 	}
-	w := serviceOutput{logwriter.New(*output, notice), *output}
+	w := serviceOutput{logwriter.New(raw(*output), notice), raw(*output)}
 	a.logs = append(a.logs, w.Writer)
-	*output = w
-	return slog.New(handler(w))
+	*output = terminal.NewWriter(w)
+	return slog.New(handler(*output))
 }
 
 // closeLogs writes what is left of the logs, for a while.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"peerlink/internal/terminal"
 	"peerlink/node/infobundle"
 	"peerlink/node/pki"
 	"peerlink/node/registry"
@@ -130,6 +131,6 @@ func (a *app) checkRegistry(ctx context.Context, b *infobundle.Bundle, t trust) 
 	if err != nil {
 		return err
 	}
-	a.say("The registry confirms: %s is %q.", b.Identity, plain(entry.Name))
+	a.say("The registry confirms: %s is %q.", b.Identity, terminal.Line(entry.Name))
 	return nil
 }

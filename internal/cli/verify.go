@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/internal/terminal"
 	"peerlink/node/pki"
 )
 
@@ -116,7 +117,7 @@ func (a *app) verified(chain []*x509.Certificate, err error, asJSON bool) error 
 		if i == 0 {
 			what = "leaf     "
 		}
-		a.print("%s  %s  (until %s)", what, plain(c.Subject.String()), c.NotAfter.UTC().Format(time.DateOnly))
+		a.print("%s  %s  (until %s)", what, terminal.Line(c.Subject.String()), c.NotAfter.UTC().Format(time.DateOnly))
 	}
 	a.print("OK")
 	return nil

@@ -1,0 +1,134 @@
+// Package terminal makes text safe to be shown. What a terminal or a browser
+// would obey, hide or reorder is escaped: control characters (C0, DEL and C1),
+// characters that change the direction of text, characters without width, line
+// and paragraph separators, and bytes that are not UTF-8.
+//
+// The escapes are those of JSON, so that JSON remains the same JSON. Only what JSON
+// can not have, C0 and bytes that are not UTF-8, is escaped as \xNN.
+package terminal
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// Escape returns a text as it is shown. Line feeds and tabs stay.
+func Escape(s string) string {
+	if plain(s) {
+		return s
+	}
+	return string(appendEscaped(nil, []byte(s), true))
+}
+
+// Line returns a text as it is shown in one line, or in one cell of a table: line
+// feeds and tabs are escaped too.
+func Line(s string) string { return string(appendEscaped(nil, []byte(s), false)) }
+
+// Writer escapes what is written to it; see [Escape]. Its methods can be called
+// at the same time.
+type Writer struct {
+	mu   sync.Mutex
+	w    io.Writer
+	held []byte // the beginning of a character whose end is still to come
+}
+
+// NewWriter returns a Writer that writes to w. Each Write becomes one Write.
+func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
+
+// Raw returns the writer below, for what is not to be escaped: a program's own
+// colours, and data that is not for people.
+func (w *Writer) Raw() io.Writer { return w.w }
+
+// Write writes p. A character that p has only the beginning of is held back.
+func (w *Writer) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	data := p
+	if len(w.held) > 0 {
+		data = append(w.held, p...)
+	}
+	whole := len(data) - incomplete(data)
+	text := data[:whole]
+	if !plain(text) {
+		text = appendEscaped(nil, text, true)
+	}
+	if len(text) > 0 {
+		if _, err := w.w.Write(text); err != nil {
+			return 0, err
+		}
+	}
+	w.held = append([]byte(nil), data[whole:]...)
+	return len(p), nil
+}
+
+// Flush writes what is held back, which is no character then.
+func (w *Writer) Flush() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.held) == 0 {
+		return nil
+	}
+	_, err := w.w.Write(appendEscaped(nil, w.held, true))
+	w.held = nil
+	return err
+}
+
+// incomplete returns how many bytes at the end are the beginning of a character.
+func incomplete(data []byte) int {
+	for n := 1; n < utf8.UTFMax && n <= len(data); n++ {
+		if end := data[len(data)-n:]; utf8.RuneStart(end[0]) {
+			if utf8.FullRune(end) {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
+}
+
+// plain reports whether a text has nothing but printable ASCII, line feeds and
+// tabs.
+func plain[T string | []byte](text T) bool {
+	for i := range len(text) {
+		if c := text[i]; (c < ' ' || c > '~') && c != '\n' && c != '\t' {
+			return false
+		}
+	}
+	return true
+}
+
+// short are the escapes with a letter.
+var short = map[rune]string{'\n': `\n`, '\t': `\t`, '\r': `\r`}
+
+func appendEscaped(out, text []byte, lines bool) []byte {
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			out = fmt.Appendf(out, `\x%02x`, text[0])
+		case visible(r), lines && (r == '\n' || r == '\t'):
+			out = append(out, text[:size]...)
+		case short[r] != "":
+			out = append(out, short[r]...)
+		case r < ' ':
+			out = fmt.Appendf(out, `\x%02x`, r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+		text = text[size:]
+	}
+	return out
+}
+
+// visible reports whether a character is seen as what it is. Some that count as
+// letters or marks are not: fillers and variation selectors.
+func visible(r rune) bool {
+	return unicode.IsPrint(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+}
