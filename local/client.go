@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
 
 	"peerlink/internal/bell"
+	"peerlink/internal/socket"
 	"peerlink/stomp"
 )
 
@@ -51,38 +53,56 @@ type Client struct {
 var ErrUnconfirmed = errors.New("local: not confirmed before the connection ended")
 
 // Dial connects to the door of the node with this state folder: by the Unix
-// socket if it can, else by TCP. It reports [ErrNotOpen] if no door is open.
+// socket or, where there can be none, by TCP. It reports [ErrNotOpen] if no door
+// is open.
+//
+// The passcode is shown to a process of the node's user only. After a crash,
+// anybody may listen on the port of the door.
 func Dial(ctx context.Context, stateDir string) (*Client, error) {
 	a, err := readAddresses(stateDir)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := readPasscode(filepath.Join(stateDir, passcodeFile))
+	path := filepath.Join(stateDir, passcodeFile)
+	secret, err := readPasscode(path)
 	if err != nil {
 		return nil, err
 	}
-	nc, err := dialAny(ctx, a)
+	nc, err := a.dial(ctx, stateDir)
 	if err != nil {
 		return nil, err
+	}
+	file, err := os.Stat(path)
+	if err == nil {
+		err = socket.CheckListener(nc, file)
+	}
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("the passcode is not shown: %w", err)
 	}
 	return newClient(ctx, nc, secret)
 }
 
-// dialAny connects to the first address that answers.
-func dialAny(ctx context.Context, a addresses) (net.Conn, error) {
-	var dialer net.Dialer
-	var failed error
-	for _, to := range []struct{ network, address string }{{"unix", a.Unix}, {"tcp", a.TCP}} {
-		if to.address == "" {
-			continue
+// dial connects to the door. Its Unix socket is in the state folder, where nobody
+// else can listen. Its TCP port can be anybody's, except while the door is open:
+// whoever can not have locked the state folder can not have the port.
+func (a addresses) dial(ctx context.Context, stateDir string) (net.Conn, error) {
+	network, address := "unix", a.Unix
+	if a.Unix == "" {
+		network, address = "tcp", a.TCP
+		switch open, err := isOpen(stateDir); {
+		case err != nil:
+			return nil, err
+		case !open:
+			return nil, fmt.Errorf("%w: the service has ended without closing it; start \"peerlink serve\" again", ErrNotOpen)
 		}
-		nc, err := dialer.DialContext(ctx, to.network, to.address)
-		if err == nil {
-			return nc, nil
-		}
-		failed = errors.Join(failed, err)
 	}
-	return nil, fmt.Errorf("%w: nobody answers there any more; start \"peerlink serve\" again: %w", ErrNotOpen, failed)
+	var dialer net.Dialer
+	nc, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, fmt.Errorf("%w: nobody answers there any more; start \"peerlink serve\" again: %w", ErrNotOpen, err)
+	}
+	return nc, nil
 }
 
 // newClient opens a session on nc, which then belongs to the Client.

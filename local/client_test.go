@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,16 +16,16 @@ import (
 	"peerlink/stomp"
 )
 
-// The client finds the door by the state folder, prefers the Unix socket, and
-// takes TCP when the socket is not there.
+// The client finds the door by the state folder, and takes the Unix socket; TCP
+// only if no socket is recorded.
 func TestDial(t *testing.T) {
 	h := newHouse(t, nil)
-	for _, network := range []string{"unix", "tcp"} {
-		a, err := readAddresses(h.dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		nc, err := dialAny(t.Context(), a)
+	a, err := readAddresses(h.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for network, a := range map[string]addresses{"unix": a, "tcp": {TCP: a.TCP}} {
+		nc, err := a.dial(t.Context(), h.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -32,9 +33,89 @@ func TestDial(t *testing.T) {
 		if got := nc.RemoteAddr().Network(); got != network {
 			t.Errorf("connected by %s, expected %s", got, network)
 		}
-		h.client().Close()
-		if err := os.RemoveAll(filepath.Join(h.dir, socketFile)); err != nil {
+	}
+	if err := writeAddresses(h.dir, addresses{TCP: a.TCP}); err != nil {
+		t.Fatal(err)
+	}
+	h.client().Close()
+}
+
+// After a crash, somebody else who listens on the door's TCP port is not shown
+// the passcode; he does not even get a connection. The next door has another
+// passcode, which ends what applications have shown him meanwhile.
+func TestPortTakenAfterCrash(t *testing.T) {
+	dir := stateDir(t)
+	d, err := openOnly(t, dir, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := readPasscode(filepath.Join(dir, passcodeFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := readAddresses(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	port, err := net.Listen("tcp", left.TCP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer port.Close()
+	accepted := make(chan struct{})
+	go func() {
+		if nc, err := port.Accept(); err == nil {
+			nc.Close()
+			close(accepted)
+		}
+	}()
+	for _, a := range []addresses{left, {TCP: left.TCP}} {
+		if err := writeAddresses(dir, a); err != nil { // as after a crash
 			t.Fatal(err)
+		}
+		if _, err := Dial(t.Context(), dir); !errors.Is(err, ErrNotOpen) {
+			t.Errorf("with %v: %v, expected %v", a, err, ErrNotOpen)
+		}
+	}
+	select {
+	case <-accepted:
+		t.Error("the passcode's client has connected to the port of somebody else")
+	default:
+	}
+	if _, err := openOnly(t, dir, ""); err != nil {
+		t.Fatal(err)
+	}
+	secret, err := readPasscode(filepath.Join(dir, passcodeFile))
+	if err != nil || secret == old || !isMade(secret) {
+		t.Errorf("after a crash the passcode is %q, %v; before it was %q", secret, err, old)
+	}
+}
+
+// A passcode that the operator has chosen survives a crash, and so does any if
+// there was no TCP port.
+func TestPasscodeKeptAfterCrash(t *testing.T) {
+	for _, tt := range []struct {
+		secret string
+		last   addresses
+	}{
+		{"correct-horse-battery", addresses{Unix: socketFile, TCP: "127.0.0.1:1"}},
+		{strings.Repeat("A", 26), addresses{Unix: socketFile}},
+	} {
+		dir := stateDir(t)
+		if err := os.WriteFile(filepath.Join(dir, passcodeFile), []byte(tt.secret), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := writeAddresses(dir, tt.last); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openOnly(t, dir, ""); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readPasscode(filepath.Join(dir, passcodeFile)); got != tt.secret {
+			t.Errorf("the passcode is %q, %v; expected %q", got, err, tt.secret)
 		}
 	}
 }

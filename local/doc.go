@@ -7,13 +7,15 @@
 // # Who may come in
 //
 // Whoever knows the passcode, which lies in a file of the state folder that
-// only the node's user can read. The door makes it once. It is asked for on
+// only the node's user can read. The door makes it once, and another one after a
+// crash, since anybody may have listened on its port meanwhile. It is asked for on
 // the Unix socket too, and there is no way to turn it off: every user of a
 // machine reaches its loopback. The login is any, as is the host.
 //
 //	passcode    the passcode
 //	door.sock   the Unix socket
 //	door.json   the addresses of the door that is open now
+//	door.lock   locked as long as the door is open
 //
 // [Dial] finds the door and its passcode by these files.
 //

@@ -13,7 +13,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"peerlink/broker/embedded"
+	"peerlink/internal/durable"
 	"peerlink/internal/pause"
 	"peerlink/internal/repeats"
 	"peerlink/internal/socket"
@@ -60,6 +63,7 @@ type Door struct {
 	bounds   bounds
 	log      *slog.Logger
 
+	lock        *flock.Flock // of the state folder
 	listeners   []net.Listener
 	connections chan struct{} // holds a token for each that has shown the passcode
 	close       func() error
@@ -92,14 +96,46 @@ func open(cfg Config, b bounds) (*Door, error) {
 	}
 	d.log = d.log.With("door", "local")
 	var err error
-	if d.passcode, err = openPasscode(cfg.StateDir); err != nil {
+	if d.lock, err = lockDoor(cfg.StateDir); err != nil {
 		return nil, err
+	}
+	if err = d.renewPasscode(cfg.StateDir); err == nil {
+		d.passcode, err = openPasscode(cfg.StateDir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.lock.Close())
 	}
 	d.close = sync.OnceValue(func() error { return d.closeOnce(cfg.StateDir) })
 	if err := d.listen(cfg.StateDir, cfg.Listen); err != nil {
 		return nil, errors.Join(err, d.closeListeners())
 	}
 	return d, nil
+}
+
+// renewPasscode makes another passcode if the last door did not close in good
+// order and had a TCP port: whoever has listened there since may have been shown
+// the old one. One that the operator has chosen is his to change.
+func (d *Door) renewPasscode(stateDir string) error {
+	last, err := readAddresses(stateDir)
+	if errors.Is(err, ErrNotOpen) || err == nil && last.TCP == "" {
+		return nil
+	}
+	path := filepath.Join(stateDir, passcodeFile)
+	secret, err := readPasscode(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !isMade(secret):
+		d.log.Warn("the service did not end in good order, and others may have listened on the port for applications meanwhile and have been shown the passcode, which was chosen by hand: choose another", "file", path, "port", last.TCP)
+		return nil
+	}
+	if err := durable.Replace(path, []byte(newPasscode()+"\n"), 0o600); err != nil {
+		return fmt.Errorf("make another passcode for local applications: %w", err)
+	}
+	d.log.Warn("the service did not end in good order, and others may have listened on the port for applications meanwhile and have been shown the passcode: there is a new one, which applications have to read", "file", path, "port", last.TCP)
+	return nil
 }
 
 // listen opens the Unix socket and, unless it is not wanted, the TCP port, and
@@ -157,7 +193,7 @@ func (d *Door) closeListeners() error {
 	for _, l := range d.listeners {
 		err = errors.Join(err, l.Close())
 	}
-	return err
+	return errors.Join(err, d.lock.Close()) // last: nobody else has had the port
 }
 
 // Serve serves local applications until ctx ends or the door is closed. Then it

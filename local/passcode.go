@@ -61,11 +61,19 @@ func makePasscode(path string) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	err := durable.Create(path, []byte(rand.Text()+"\n"), 0o600)
+	err := durable.Create(path, []byte(newPasscode()+"\n"), 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return nil // another process was faster
 	}
 	return err
+}
+
+func newPasscode() string { return rand.Text() }
+
+// isMade reports whether a passcode looks like those that newPasscode makes: 26
+// characters of base 32.
+func isMade(s string) bool {
+	return len(s) == 26 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
 // readPasscode reads the file. It reports [ErrExposed] where others can too.

@@ -61,6 +61,9 @@ func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, 
 	if err := guard.CheckFile(path); err != nil {
 		return nil, nil, fmt.Errorf("root key: %w", err)
 	}
+	if err := guard.CheckOwner(path); err != nil {
+		return nil, nil, fmt.Errorf("root key: %w", err)
+	}
 	var given *passphrase.Given
 	key, err := pki.DecodeKey(data, func() (pass []byte, err error) {
 		given, err = a.passphrase(ctx, "Passphrase of the root key "+path+": ")
@@ -152,7 +155,7 @@ func (a *app) readPassphrase() (*passphrase.Given, error) {
 	if a.passphraseFile == "-" {
 		data, err = io.ReadAll(io.LimitReader(a.stdin, maxSecretFile))
 	} else {
-		data, err = readBounded(a.passphraseFile, maxSecretFile)
+		data, err = a.readSecretFile(a.passphraseFile)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("passphrase file: %w", err)
@@ -162,6 +165,19 @@ func (a *app) readPassphrase() (*passphrase.Given, error) {
 		return nil, fmt.Errorf("passphrase file %s: %w", a.passphraseFile, err)
 	}
 	return given, nil
+}
+
+// readSecretFile reads a file that should be for this user's eyes only.
+func (a *app) readSecretFile(path string) ([]byte, error) {
+	warning, err := guard.CheckSecretFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if warning != "" {
+		a.label("Warning:")
+		a.say("the passphrase file %s", warning)
+	}
+	return readBounded(path, maxSecretFile)
 }
 
 var errNoTerminal = errors.New("there is no terminal to ask for the passphrase: give it with --passphrase-file (- for standard input)")

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink/broker/embedded"
+	"peerlink/internal/guard"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -40,12 +42,21 @@ func stateBase() string {
 // defaultState is the node's state folder unless another one is named.
 func defaultState(d *node.Dir) string { return filepath.Join(stateBase(), d.Identity().ID) }
 
-// stateFolder names the node's state folder.
+// stateFolder names the node's state folder. One in which others can put files,
+// where there is one, is refused: they could have the passcode and the messages
+// go elsewhere.
 func stateFolder(d *node.Dir, dir string) (string, error) {
 	if dir == "" {
 		dir = defaultState(d)
 	}
-	return filepath.Abs(dir)
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if err := guard.CheckFolder(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("the state folder: %w", err)
+	}
+	return dir, nil
 }
 
 // openState makes the node's state folder, readable by its owner only.

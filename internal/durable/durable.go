@@ -4,7 +4,6 @@
 package durable
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,13 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
-	"time"
-
-	"github.com/gofrs/flock"
 )
-
-// LockWait is how long [Lock] waits for somebody else to finish.
-const LockWait = 10 * time.Second
 
 // Read reads a regular file of at most so many bytes.
 func Read(path string, most int64) ([]byte, error) {
@@ -212,26 +205,4 @@ func SyncDir(path string) error {
 		return nil // nor can they be on every network file system
 	}
 	return err
-}
-
-// Lock keeps other processes that lock the same folder waiting until the
-// returned function is called.
-func Lock(ctx context.Context, dir string) (unlock func(), err error) {
-	// Locking the folder itself leaves no trace in what operators keep under
-	// git. Windows can lock files only.
-	path, flag := dir, os.O_RDONLY
-	if runtime.GOOS == "windows" {
-		path, flag = filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR
-	}
-	l := flock.New(path, flock.SetFlag(flag))
-	ctx, cancel := context.WithTimeout(ctx, LockWait)
-	defer cancel()
-	ok, err := l.TryLockContext(ctx, 20*time.Millisecond)
-	if errors.Is(err, context.DeadlineExceeded) || err == nil && !ok {
-		return nil, fmt.Errorf("another command is working on %s: try again when it is done", dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
-	}
-	return func() { l.Unlock() }, nil
 }

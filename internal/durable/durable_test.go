@@ -1,7 +1,6 @@
 package durable
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -171,23 +170,4 @@ func TestReadRefuses(t *testing.T) {
 	if _, err := Read(path+"x", 4); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
-}
-
-// A lock is held by one at a time, and given back.
-func TestLock(t *testing.T) {
-	dir := t.TempDir()
-	unlock, err := Lock(context.Background(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if _, err := Lock(ctx, dir); err == nil {
-		t.Error("locked twice")
-	}
-	unlock()
-	if unlock, err = Lock(context.Background(), dir); err != nil {
-		t.Fatal(err)
-	}
-	unlock()
 }

@@ -1,0 +1,87 @@
+package durable
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/gofrs/flock"
+)
+
+// A lock is held by one at a time, given back, and leaves nothing.
+func TestLock(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := Lock(context.Background(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(filepath.Join(dir, lockFile)); err != nil || runtime.GOOS != "windows" && fi.Mode().Perm() != 0o600 {
+		t.Errorf("the locked file: %v, %v", fi, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := Lock(ctx, dir); err == nil {
+		t.Error("locked twice")
+	}
+	unlock()
+	if runtime.GOOS != "windows" && left(t, dir) != "" {
+		t.Errorf("the folder has %q", left(t, dir))
+	}
+	// What a crash has left is in nobody's way.
+	if err := os.WriteFile(filepath.Join(dir, lockFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if unlock, err = Lock(context.Background(), dir); err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
+
+// Of many who lock again and again, one at a time has the lock, although each
+// removes the file that it has locked.
+func TestLockIsExclusive(t *testing.T) {
+	dir := t.TempDir()
+	var running sync.WaitGroup
+	var holders atomic.Int32
+	for range 8 {
+		running.Go(func() {
+			for range 20 {
+				unlock, err := Lock(context.Background(), dir)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if holders.Add(1) != 1 {
+					t.Error("two have the lock")
+				}
+				runtime.Gosched()
+				holders.Add(-1)
+				unlock()
+			}
+		})
+	}
+	running.Wait()
+}
+
+// Another user, who can open the folder but not what is its owner's, can not keep
+// commands waiting.
+func TestLockOfOthers(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows can not lock folders: skipped")
+	}
+	dir := t.TempDir()
+	theirs := flock.New(dir, flock.SetFlag(os.O_RDONLY))
+	if ok, err := theirs.TryLock(); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	defer theirs.Close()
+	unlock, err := Lock(context.Background(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}

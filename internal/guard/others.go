@@ -1,0 +1,64 @@
+package guard
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+)
+
+// CheckOwner fails if a file or folder belongs to somebody who is neither this
+// user nor root: its owner can read and change it whenever he likes. For root by
+// means of sudo, the user who has called sudo counts as well.
+func CheckOwner(path string) error {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	owner, known := ownerOf(fi)
+	if !known || owner == 0 || owner == os.Geteuid() {
+		return nil
+	}
+	if os.Geteuid() == 0 && os.Getenv("SUDO_UID") == strconv.Itoa(owner) {
+		return nil
+	}
+	return fmt.Errorf("%s belongs to another user (%d), who can read and change it: expected a file of your own (user %d); take a copy (\"install -m 600\"), or work as that user", path, owner, os.Geteuid())
+}
+
+// CheckFolder fails if every user can make and replace files in a folder, or if
+// it belongs to somebody else. Root may work on the folders of others.
+func CheckFolder(path string) error {
+	fi, err := os.Stat(path)
+	if err != nil || runtime.GOOS == "windows" {
+		return err
+	}
+	if fi.Mode().Perm()&0o002 != 0 {
+		return fmt.Errorf("every user can make and replace files in %s (mode %v): \"chmod 700 %s\", or name a new folder in it", path, fi.Mode(), path)
+	}
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	return CheckOwner(path)
+}
+
+// CheckSecretFile says what others can do with a file that holds a secret but may
+// have been put there by other means, such as a container's: an error if every user
+// can change it or it belongs to somebody else, and a warning, without the file's
+// name, if others can read it. What is no regular file, such as a pipe, passes.
+func CheckSecretFile(path string) (warning string, err error) {
+	fi, err := os.Stat(path)
+	if err != nil || !fi.Mode().IsRegular() || runtime.GOOS == "windows" {
+		return "", err
+	}
+	if err := CheckOwner(path); err != nil {
+		return "", err
+	}
+	mode := fi.Mode().Perm()
+	switch {
+	case mode&0o077 == 0 || !CanRestrict(path, mode&0o077):
+		return "", nil
+	case mode&0o002 != 0:
+		return "", fmt.Errorf("every user can change %s (mode %v): \"chmod 600 %s\", and look at what is in it", path, mode, path)
+	}
+	return fmt.Sprintf("can be read by other users (mode %v): \"chmod 600\" keeps them out", mode), nil
+}

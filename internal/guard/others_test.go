@@ -1,0 +1,91 @@
+package guard
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// made makes a file or a folder with this mode, past the umask.
+func made(t *testing.T, folder bool, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "x")
+	err := os.WriteFile(path, []byte("secret\n"), 0o600)
+	if folder {
+		os.Remove(path)
+		err = os.Mkdir(path, 0o700)
+	}
+	if err == nil {
+		err = os.Chmod(path, mode)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A folder in which every user can replace files is refused.
+func TestCheckFolder(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no file modes: skipped")
+	}
+	for mode, good := range map[os.FileMode]bool{0o700: true, 0o755: true, 0o750: true, 0o777: false, 0o702: false, 0o777 | os.ModeSticky: false} {
+		path := made(t, true, mode)
+		if err := CheckFolder(path); (err == nil) != good {
+			t.Errorf("mode %v: %v", mode, err)
+		} else if err != nil && !strings.Contains(err.Error(), "chmod 700 "+path) {
+			t.Errorf("error %q names no way out", err)
+		}
+	}
+}
+
+// A passphrase file that every user can change is refused, one that others can
+// read is warned of.
+func TestCheckSecretFile(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no file modes: skipped")
+	}
+	for mode, want := range map[os.FileMode]string{0o600: "", 0o400: "", 0o644: "warning", 0o640: "warning", 0o666: "error", 0o602: "error"} {
+		path := made(t, false, mode)
+		warning, err := CheckSecretFile(path)
+		got := ""
+		switch {
+		case err != nil:
+			got = "error"
+			warning = err.Error()
+		case warning != "":
+			got = "warning"
+		}
+		if got != want || got != "" && !strings.Contains(warning, "chmod 600") {
+			t.Errorf("mode %v: %v, %q, %v", mode, got, warning, err)
+		}
+	}
+}
+
+// What belongs to somebody else is refused; for root who has come by sudo, not
+// what belongs to the user who has called it.
+func TestCheckOwner(t *testing.T) {
+	path := made(t, false, 0o600)
+	if err := CheckOwner(path); err != nil {
+		t.Errorf("our own: %v", err)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away: skipped in part")
+	}
+	if err := os.Chown(path, 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SUDO_UID", "")
+	if err := CheckOwner(path); err == nil || !strings.Contains(err.Error(), "65534") {
+		t.Errorf("somebody else's: %v", err)
+	}
+	if _, err := CheckSecretFile(path); err == nil {
+		t.Error("somebody else's passphrase file is accepted")
+	}
+	t.Setenv("SUDO_UID", "65534")
+	if err := CheckOwner(path); err != nil {
+		t.Errorf("by sudo: %v", err)
+	}
+}

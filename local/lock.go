@@ -1,0 +1,49 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+const (
+	// lockFile is the file of the state folder that is locked as long as a door is
+	// open. A crash unlocks it, too.
+	lockFile = "door.lock"
+	// lockWait is how long a door waits for clients that look whether it is
+	// locked.
+	lockWait = 2 * time.Second
+)
+
+// lockDoor reports [ErrInUse] if another door is open on the state folder.
+func lockDoor(stateDir string) (*flock.Flock, error) {
+	l := flock.New(filepath.Join(stateDir, lockFile))
+	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
+	defer cancel()
+	ok, err := l.TryLockContext(ctx, 10*time.Millisecond)
+	if ok {
+		return l, nil
+	}
+	l.Close()
+	if err == nil || errors.Is(err, context.DeadlineExceeded) {
+		return nil, fmt.Errorf("%w: %s is locked", ErrInUse, l.Path())
+	}
+	return nil, fmt.Errorf("lock the state folder: %w", err)
+}
+
+// isOpen reports whether a door is open on the state folder.
+func isOpen(stateDir string) (bool, error) {
+	l := flock.New(filepath.Join(stateDir, lockFile), flock.SetFlag(os.O_RDONLY))
+	defer l.Close()
+	unlocked, err := l.TryRLock()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && !unlocked, err
+}
