@@ -118,6 +118,10 @@ func (d *Dir) LeftOut() ([]string, error) {
 	return names, err
 }
 
+// NodeinfoFiles reads the nodeinfo folder, as it would go into an info-bundle except
+// for the date.
+func (d *Dir) NodeinfoFiles() ([]infobundle.File, error) { return d.nodeinfo() }
+
 // nodeinfo reads the files of the nodeinfo folder that go into an info-bundle.
 func (d *Dir) nodeinfo() ([]infobundle.File, error) {
 	var files []infobundle.File

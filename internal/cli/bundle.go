@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink/internal/excerpt"
+	"peerlink/internal/terminal"
 	"peerlink/node"
 	"peerlink/node/infobundle"
 	"peerlink/node/pki"
@@ -27,6 +28,9 @@ changes. Nothing in it is secret.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
+				return err
+			}
+			if err := a.announceBundle(d); err != nil {
 				return err
 			}
 			key, err := a.nodeKey(cmd.Context(), d)
@@ -67,8 +71,30 @@ changes. Nothing in it is secret.`,
 // sayLeftOut says which files of the nodeinfo folder are in no info-bundle.
 func (a *app) sayLeftOut(d *node.Dir) {
 	if names, err := d.LeftOut(); err == nil && len(names) > 0 {
-		a.say("Left out, as hidden or left by an editor: %s.", plain(excerpt.Of(strings.Join(names, ", "))))
+		a.say("Left out, as hidden or left by an editor: %s.", terminal.Line(excerpt.Of(strings.Join(names, ", "))))
 	}
+}
+
+// announceBundle tells a person what is going to be signed, before the key is
+// opened. What is wrong with it is said when it is made.
+func (a *app) announceBundle(d *node.Dir) error {
+	files, err := d.NodeinfoFiles()
+	if err != nil {
+		return err
+	}
+	var names []string
+	servers := "none"
+	for _, f := range files {
+		names = append(names, f.Name)
+		if f.Name != infobundle.StompTOML {
+			continue
+		}
+		if c, err := node.ParseStompTOML(f.Data, d.Identity().ID); err == nil {
+			servers = fmt.Sprintf("%s (host %q, destination %q)", strings.Join(c.Servers, ", "), c.Host, c.Destination)
+		}
+	}
+	a.say("Signing what %s tells its peers: servers %s; files %s.", d.Identity(), terminal.Line(servers), terminal.Line(strings.Join(names, ", ")))
+	return nil
 }
 
 // remindURLs says where peers will look for a new info-bundle.

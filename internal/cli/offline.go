@@ -119,15 +119,41 @@ func (a *app) showItems(r *offline.Request) {
 	}
 }
 
+// showSigned tells a person everything that is going to be signed, and what of it
+// differs from what this machine's copy of the node's directory last knew. d is
+// nil if there is none.
+func (a *app) showSigned(r *offline.Request, d *node.Dir, since string, changes []offline.Change) {
+	a.say("Request %.8s of %s, made %s:", r.ID, r.Node, r.Created.Local().Format("2006-01-02 15:04"))
+	for i, item := range r.Summary() {
+		a.say("  %d. %s", i+1, terminal.Line(item.String()))
+		for _, row := range item.Details(time.Now()) {
+			a.say("       %-22s  %s", terminal.Line(row[0]), orNone(terminal.Line(row[1])))
+		}
+	}
+	switch {
+	case d == nil:
+		a.say("\nThere is no copy of the node's directory here with which this could be compared (-C DIR).")
+	case since == "":
+	case len(changes) == 0:
+		a.say("\nThe info-bundle says the same as %s.", since)
+	default:
+		a.say("\nWhat the info-bundle says differs from %s:", since)
+		for _, c := range changes {
+			a.say("  - %s", terminal.Line(c.String()))
+		}
+	}
+}
+
 func (a *app) fulfilCommand() *cobra.Command {
 	var yes, asJSON bool
 	c := &cobra.Command{
 		Use:   "fulfil REQUEST ANSWER",
 		Short: "On the offline machine: sign everything in a request, after a summary",
-		Long: `Checks a request, shows what it asks to be signed, and signs it with the root key
-once you agree. The answer goes back to the online machine. Only the root key is
-needed here (--key); if there is a copy of the node's directory too, the request
-is held against it.`,
+		Long: `Checks a request, shows everything that it asks to be signed, and signs it with
+the root key once you agree. The answer goes back to the online machine. Only the
+root key is needed here (--key); if there is a copy of the node's directory too
+(-C), the request is held against it, and you see what differs from what was last
+signed here.`,
 		Example: "  peerlink fulfil --key root-ca.key /media/stick/request.json /media/stick/answer.json",
 		Args:    someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -142,19 +168,22 @@ is held against it.`,
 			if err := absent(args[1]); err != nil {
 				return err
 			}
-			if d, err := a.open(); err == nil {
-				if err := r.CheckKnown(d); err != nil {
-					return fmt.Errorf("%s: %w", args[0], err)
-				}
-			} else if !errors.Is(err, node.ErrNotNode) {
-				return err
+			d, since, changes, err := a.compareKnown(r)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			if asJSON {
-				if err := a.json(r.Summary()); err != nil {
+				items := r.Summary()
+				for i := range items {
+					if items[i].Kind == offline.KindInfoBundle {
+						items[i].Changes = changes
+					}
+				}
+				if err := a.json(items); err != nil {
 					return err
 				}
 			}
-			a.showItems(r)
+			a.showSigned(r, d, since, changes)
 			if !yes {
 				answer, err := a.ask(bufio.NewReader(a.stdin), "\nSign all of this? Type yes (or start again with --yes)")
 				if err != nil {
@@ -176,12 +205,35 @@ is held against it.`,
 				return err
 			}
 			a.say("Signed. Take %s back to the online machine: \"peerlink request file\".", args[1])
+			if d == nil {
+				return nil
+			}
+			if err := r.Remember(d); err != nil {
+				a.label("Warning:")
+				a.say("the next request will not be compared with this one: %v", err)
+			}
 			return nil
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "sign without asking")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the summary as JSON too")
 	return a.keyFlags(c)
+}
+
+// compareKnown holds a request against this machine's copy of the node's directory,
+// if there is one; d is nil if not.
+func (a *app) compareKnown(r *offline.Request) (d *node.Dir, since string, changes []offline.Change, err error) {
+	d, err = a.open()
+	if errors.Is(err, node.ErrNotNode) {
+		return nil, "", nil, nil
+	}
+	if err == nil {
+		err = r.CheckKnown(d)
+	}
+	if err == nil {
+		since, changes, err = r.Changes(d, time.Now())
+	}
+	return d, since, changes, err
 }
 
 func (a *app) requestFileCommand() *cobra.Command {

@@ -54,6 +54,7 @@ look it up in a registry that you trust.`,
 				if err := a.confirm(b, t); err != nil {
 					return nil, err
 				}
+				a.say("Signing the peer certificate of %s, root key %s, for ever.", b.Identity, pki.Fingerprint(b.Root.PublicKey))
 				return a.nodeKey(cmd.Context(), d)
 			})
 			if err != nil {

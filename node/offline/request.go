@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"strings"
 	"time"
 
 	"peerlink/internal/excerpt"
@@ -140,7 +141,7 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 		}
 	}
 	if f.InfoBundle != nil {
-		if err := r.addInfoBundle(f.InfoBundle); err != nil {
+		if err := r.addInfoBundle(f.InfoBundle, now); err != nil {
 			return nil, fmt.Errorf("info-bundle: %w", err)
 		}
 	}
@@ -242,7 +243,7 @@ func (r *Request) addPeerCert(f peerCertFile, now time.Time, left *int) error {
 	return nil
 }
 
-func (r *Request) addInfoBundle(f *infoBundleFile) error {
+func (r *Request) addInfoBundle(f *infoBundleFile, now time.Time) error {
 	b := &infoBundle{file: f.File}
 	var stompTOML []byte
 	for _, n := range f.Nodeinfo {
@@ -263,12 +264,32 @@ func (r *Request) addInfoBundle(f *infoBundleFile) error {
 	if b.date == "" {
 		return fmt.Errorf("it has no date in %s", infobundle.UpdatedAt)
 	}
+	if err := checkDate(b.date, now); err != nil {
+		return fmt.Errorf("%s: %w", infobundle.UpdatedAt, err)
+	}
 	var err error
-	if b.stomp, err = node.ParseStompTOML(stompTOML, r.Node.ID); err != nil {
+	if b.stomp, err = node.ParseStompTOML(stompTOML, nodeIDVariable); err == nil {
+		err = b.stomp.BundleURLsErr // peers would overlook it, its author should not
+	}
+	if err != nil {
 		return err
 	}
 	r.info = b
 	return checkPath(b.file)
+}
+
+// checkDate refuses what is no date, and dates more than a day ahead: peers take no
+// other info-bundle until its date is later.
+func checkDate(date string, now time.Time) error {
+	day, clock, _ := strings.Cut(date, "T")
+	t, err := time.Parse(time.DateOnly, day)
+	if err != nil || strings.Trim(clock, "0123456789.:+-Z") != "" {
+		return fmt.Errorf("%q is not a date: expected for example 2026-01-31", excerpt.Of(date))
+	}
+	if t.After(now.Add(24 * time.Hour)) {
+		return fmt.Errorf("the date %s is more than a day ahead (here it is %s): peers would take no other info-bundle until then", date, formatTime(now))
+	}
+	return nil
 }
 
 // checkDistinct checks that nothing is asked for twice.

@@ -3,6 +3,7 @@ package offline
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"peerlink/node/pki"
 )
@@ -36,7 +37,18 @@ type Item struct {
 	Date        string   `json:"date,omitempty"`    // of an info-bundle
 	Servers     []string `json:"servers,omitempty"` // "host:port", of the peer or in the own info-bundle
 	Files       []string `json:"files,omitempty"`   // names of the files in the own info-bundle
-	Output      string   `json:"output,omitempty"`  // the file that will be made on the online machine
+	// Hashes are the SHA-256 of the Files, in hex.
+	Hashes map[string]string `json:"sha256,omitempty"`
+	// What else stomp.toml in the own info-bundle says to peers.
+	Host         string   `json:"host,omitempty"`
+	Destination  string   `json:"destination,omitempty"`
+	Login        *string  `json:"login,omitempty"`
+	Passcode     bool     `json:"passcode,omitempty"` // there is one
+	ContentTypes []string `json:"accepted_content_types,omitempty"`
+	BundleURLs   []string `json:"info_bundle_urls,omitempty"`
+	// Changes are what [Request.Changes] finds, for those who ask it.
+	Changes []Change `json:"changes,omitempty"`
+	Output  string   `json:"output,omitempty"` // the file that will be made on the online machine
 }
 
 // Summary lists what the request asks to be signed: server certificates, peer
@@ -81,10 +93,48 @@ func (r *Request) infoItem() Item {
 		Kind: KindInfoBundle, Type: r.Node.Type.String(), ID: r.Node.ID,
 		Date: r.info.date, Servers: r.info.stomp.Servers, Output: r.info.file,
 	}
+	c := r.info.stomp
+	i.Host, i.Destination, i.Login, i.Passcode = c.Host, c.Destination, c.Login, c.Passcode != nil
+	i.ContentTypes, i.BundleURLs = c.AcceptedContentTypes, c.BundleURLs
+	i.Hashes = make(map[string]string)
 	for _, f := range r.info.files {
 		i.Files = append(i.Files, f.Name)
+		i.Hashes[f.Name] = sha256Hex(f.Data)
 	}
 	return i
+}
+
+// Details lists, as names and values, what will be signed and String does not say.
+// now is when it will be signed.
+func (i Item) Details(now time.Time) (rows [][2]string) {
+	add := func(name, value string) { rows = append(rows, [2]string{name, value}) }
+	if i.Serial != "" {
+		add("serial number", i.Serial)
+	}
+	switch i.Kind {
+	case KindServerCert:
+		add("valid until", now.AddDate(0, 0, i.Days).UTC().Format(time.DateOnly))
+	case KindPeerCert:
+		add("valid", "without end: it can not be taken back, only the link can be ended")
+	case KindRootCSR:
+		add("root key", i.Fingerprint)
+	case KindInfoBundle:
+		add("host", fmt.Sprintf("%q", i.Host))
+		add("destination", fmt.Sprintf("%q", i.Destination))
+		if i.Login != nil {
+			add("login", fmt.Sprintf("%q", *i.Login))
+		}
+		if i.Passcode {
+			add("passcode", "given (not shown)")
+		}
+		add("accepted-content-types", fmt.Sprintf("%q", i.ContentTypes))
+		add("info-bundle-urls", strings.Join(i.BundleURLs, ", "))
+		for _, name := range i.Files {
+			add(name, "SHA-256 "+i.Hashes[name])
+		}
+		add("filed as", i.Output)
+	}
+	return rows
 }
 
 // String says it in one line.

@@ -1,0 +1,195 @@
+package offline
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"peerlink/internal/durable"
+	"peerlink/node"
+	"peerlink/node/infobundle"
+)
+
+// signedFile is where, in [node.RequestsFolder], the offline machine's copy of the
+// directory keeps the last request with an info-bundle that was signed there.
+const signedFile = "last-signed"
+
+// Remember keeps a request that was signed in this machine's copy of the node's
+// directory, so that the next one is compared with it ([Request.Changes]).
+func (r *Request) Remember(d *node.Dir) error {
+	if r.info == nil {
+		return nil
+	}
+	if err := os.MkdirAll(folder(d), 0o755); err != nil {
+		return err
+	}
+	return durable.Replace(filepath.Join(folder(d), signedFile), r.raw, 0o644)
+}
+
+// Change is a value in the node's own info-bundle that is not what it was. A value
+// that is not there is "".
+type Change struct {
+	What   string `json:"what"`
+	Before string `json:"before"`
+	After  string `json:"after"`
+}
+
+// String says it in one line.
+func (c Change) String() string {
+	switch {
+	case c.Before == "":
+		return fmt.Sprintf("%s is new: %s", c.What, c.After)
+	case c.After == "":
+		return fmt.Sprintf("%s is no more, it was %s", c.What, c.Before)
+	}
+	return fmt.Sprintf("%s is %s, it was %s", c.What, c.After, c.Before)
+}
+
+// Changes compares the info-bundle that is asked for with what this machine's copy
+// of the node's directory last knew: the info-bundle that was last signed here, or
+// the nodeinfo folder if that is newer. since says which of them. Without an
+// info-bundle there is nothing to compare.
+func (r *Request) Changes(d *node.Dir, now time.Time) (since string, changes []Change, err error) {
+	if r.info == nil {
+		return "", nil, nil
+	}
+	files, err := d.NodeinfoFiles()
+	if err != nil {
+		return "", nil, err
+	}
+	since = "the nodeinfo folder of " + d.Path()
+	last, err := lastSigned(d, now)
+	if err != nil {
+		return "", nil, err
+	}
+	if last != nil && last.info.date >= dateIn(files) {
+		since = fmt.Sprintf("what was last signed here, dated %s", last.info.date)
+		files = last.info.files
+	}
+	return since, compareSettings(settingsOf(files), settingsOf(r.info.files)), nil
+}
+
+// lastSigned reads what [Request.Remember] has written, nil if there is nothing.
+func lastSigned(d *node.Dir, now time.Time) (*Request, error) {
+	path := filepath.Join(folder(d), signedFile)
+	data, err := durable.Read(path, MaxSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var r *Request
+	if err == nil {
+		r, err = ReadRequest(data, now)
+	}
+	if err == nil && (r.info == nil || r.Node != d.Identity()) {
+		err = errors.New("it has no info-bundle of this node")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("what was last signed here can not be read: %w; if you know why, remove %s", err, path)
+	}
+	return r, nil
+}
+
+func dateIn(files []infobundle.File) string {
+	for _, f := range files {
+		if f.Name == infobundle.UpdatedAt {
+			return infobundle.DateOf(f.Data)
+		}
+	}
+	return ""
+}
+
+// setting is a value that peers read in an info-bundle.
+type setting struct {
+	name, shown string
+	value       []byte
+}
+
+// settingsOf lists all that peers read in an info-bundle: the values of stomp.toml,
+// the date, and each file as a whole, which holds values that this version does
+// not know.
+func settingsOf(files []infobundle.File) []setting {
+	var list []setting
+	for _, f := range files {
+		switch f.Name {
+		case infobundle.StompTOML:
+			list = append(list, stompSettings(f.Data)...)
+		case infobundle.UpdatedAt:
+			date := infobundle.DateOf(f.Data)
+			list = append(list, setting{"the date", date, []byte(date)})
+		}
+	}
+	for _, f := range files {
+		if f.Name != infobundle.UpdatedAt {
+			list = append(list, setting{"the file " + f.Name, "SHA-256 " + sha256Hex(f.Data), f.Data})
+		}
+	}
+	return list
+}
+
+func stompSettings(data []byte) []setting {
+	c, err := node.ParseStompTOML(data, nodeIDVariable)
+	if err != nil {
+		return nil // the file as a whole is compared
+	}
+	var list []setting
+	for _, v := range stompValues(c) {
+		list = append(list, setting{v[0], v[1], []byte(v[1])})
+	}
+	if c.Passcode != nil {
+		list = append(list, setting{"passcode", "given (not shown)", []byte(*c.Passcode)})
+	}
+	return list
+}
+
+// nodeIDVariable stands for itself where stomp.toml has the ID of the peer that
+// reads it.
+const nodeIDVariable = "${NODE_ID}"
+
+// stompValues lists the effective values of stomp.toml, except for the passcode.
+func stompValues(c *node.StompConfig) [][2]string {
+	values := [][2]string{
+		{"servers", strings.Join(c.Servers, ", ")},
+		{"host", fmt.Sprintf("%q", c.Host)},
+		{"destination", fmt.Sprintf("%q", c.Destination)},
+	}
+	if c.Login != nil {
+		values = append(values, [2]string{"login", fmt.Sprintf("%q", *c.Login)})
+	}
+	values = append(values, [2]string{"accepted-content-types", fmt.Sprintf("%q", c.AcceptedContentTypes)})
+	if len(c.BundleURLs) > 0 {
+		values = append(values, [2]string{"info-bundle-urls", strings.Join(c.BundleURLs, ", ")})
+	}
+	return values
+}
+
+func compareSettings(before, after []setting) []Change {
+	var changes []Change
+	old := make(map[string]setting)
+	for _, s := range before {
+		old[s.name] = s
+	}
+	for _, s := range after {
+		was, there := old[s.name]
+		delete(old, s.name)
+		if !there {
+			changes = append(changes, Change{What: s.name, After: s.shown})
+		} else if !bytes.Equal(was.value, s.value) {
+			shown := was.shown
+			if shown == s.shown {
+				shown = "another one"
+			}
+			changes = append(changes, Change{s.name, shown, s.shown})
+		}
+	}
+	for _, s := range before {
+		if _, gone := old[s.name]; gone {
+			changes = append(changes, Change{What: s.name, Before: s.shown})
+		}
+	}
+	return changes
+}

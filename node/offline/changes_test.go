@@ -1,0 +1,119 @@
+package offline
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/node/infobundle"
+	"peerlink/node/nodetest"
+)
+
+// shown is everything that the person at the offline machine is shown of a request.
+func shown(r *Request) string {
+	var text strings.Builder
+	for _, i := range r.Summary() {
+		text.WriteString(i.String() + "\n")
+		for _, row := range i.Details(time.Now()) {
+			text.WriteString(row[0] + " " + row[1] + "\n")
+		}
+	}
+	return text.String()
+}
+
+// Whatever is changed in what the root key is asked to sign changes what the person
+// is shown, and is among the differences from what was last signed.
+func TestNothingIsSignedUnseen(t *testing.T) {
+	self := nodetest.New(t, ca, "self.example.com:1234")
+	const honest = "servers = [\"self.example.com:1234\"]\nhost = \"/\"\ndestination = \"/exchange/creditors_in/${NODE_ID}\"\nlogin = \"me\"\npasscode = \"x\"\naccepted-content-types = [\"application/json\"]\ninfo-bundle-urls = [\"https://example.com/b.zip\"]\n"
+	request := func(stomp, other string) *Request {
+		t.Helper()
+		writeFileT(t, stomp, self.Path(), "nodeinfo", "stomp.toml")
+		writeFileT(t, other, self.Path(), "nodeinfo", "other.txt")
+		r := mustCollect(t, self.Dir, InfoBundle{File: t.TempDir() + "/b.zip"})
+		if err := Forget(ctx, self.Dir, r.ID); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	laptop := nodetest.NewWithKey(t, t.TempDir(), ca, "self.example.com:1234", self.Key)
+	signed := request(honest, "other")
+	if since, changes, err := signed.Changes(laptop.Dir, time.Now()); err != nil || !strings.Contains(since, laptop.Path()) || len(changes) == 0 {
+		t.Errorf("before anything was signed here: since %q, %v, %v", since, changes, err)
+	}
+	if err := signed.Remember(laptop.Dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		what, from, to string
+		see            string // "" if the value is not for the screen
+	}{
+		{"servers", "self.example.com:1234", "evil.example.com:666", "evil.example.com:666"},
+		{"host", `host = "/"`, `host = "/evil"`, `"/evil"`},
+		{"destination", "creditors_in/${NODE_ID}", "creditors_in/evil", `creditors_in/evil"`},
+		{"login", `"me"`, `"evil"`, `"evil"`},
+		{"login", "login = \"me\"\n", "", ""},
+		{"passcode", `passcode = "x"`, `passcode = "evil"`, ""},
+		{"accepted-content-types", `"application/json"`, `"evil/type"`, `"evil/type"`},
+		{"info-bundle-urls", "https://example.com/", "https://evil.example.com/", "https://evil.example.com/b.zip"},
+		{"the file stomp.toml", honest, honest + "future-key = 1\n", "SHA-256"},
+		{"the file other.txt", "other", "evil", "SHA-256"},
+	} {
+		stomp, other := honest, "other"
+		if tt.from == "other" {
+			other = tt.to
+		} else {
+			stomp = strings.Replace(honest, tt.from, tt.to, 1)
+		}
+		evil := request(stomp, other)
+		if got := shown(evil); got == shown(signed) || !strings.Contains(got, tt.see) || strings.Contains(got, `passcode "`) {
+			t.Errorf("%s: the person is shown\n%s", tt.what, got)
+		}
+		since, changes, err := evil.Changes(laptop.Dir, time.Now())
+		if err != nil || !strings.Contains(since, "last signed here") {
+			t.Errorf("%s: since %q, %v", tt.what, since, err)
+		}
+		found := false
+		for _, c := range changes {
+			found = found || c.What == tt.what && strings.Contains(c.String(), tt.see)
+		}
+		if !found {
+			t.Errorf("%s is not among the differences %v", tt.what, changes)
+		}
+	}
+	if _, changes, err := signed.Changes(laptop.Dir, time.Now()); err != nil || len(changes) != 0 {
+		t.Errorf("the same again differs in %v, %v", changes, err)
+	}
+}
+
+// A date more than a day ahead would keep peers from taking any later info-bundle,
+// and is not signed; nor is what is no date.
+func TestDatesAheadAreRefused(t *testing.T) {
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	for date, good := range map[string]bool{
+		"2026-11-28": true, "2026-11-28T120000": true, "2026-11-29": true, "2020-01-01": true, "2026-11-28T120000.123456": true,
+		"2026-11-30": false, "2126-11-28": false, "~~~~": false, "9": false, "2026-11-28~": false, "2026-11-28T~": false, "": false,
+	} {
+		if err := checkDate(date, now); (err == nil) != good {
+			t.Errorf("%q: %v", date, err)
+		}
+	}
+	self := nodetest.New(t, ca, "self.example.com:1234")
+	r := mustCollect(t, self.Dir, InfoBundle{File: t.TempDir() + "/b.zip"})
+	var f requestFile
+	if err := decode(r.raw, requestFormat, &f, &f.header); err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range f.InfoBundle.Nodeinfo {
+		if n.Name == infobundle.UpdatedAt {
+			f.InfoBundle.Nodeinfo[i].Data = []byte("2126-01-01\n")
+		}
+	}
+	data, err := encode(&f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadRequest(data, time.Now()); err == nil || !strings.Contains(err.Error(), "more than a day ahead") {
+		t.Errorf("a century ahead: %v", err)
+	}
+}
