@@ -247,6 +247,12 @@ func isTerminal(w any) bool {
 // colour tells whether what goes to w may be coloured.
 func colour(w io.Writer) bool { return os.Getenv("NO_COLOR") == "" && isTerminal(w) }
 
+// warn tells the person what he should look at.
+func (a *app) warn(format string, args ...any) {
+	a.label("Warning:")
+	a.say(format, args...)
+}
+
 // label writes the first words of what is said to the person, in red if that is
 // possible.
 func (a *app) label(s string) {

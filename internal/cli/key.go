@@ -247,7 +247,7 @@ func (a *app) typeable(given *passphrase.Given, opened []byte) []byte {
 		a.say("These shares open with all bytes of the passphrase file only; a key restored from them has the text of its first line as passphrase.")
 		return bytes.Clone(text)
 	}
-	a.say("%s Nobody can type this passphrase: %v.\nChange it with \"peerlink key passphrase\" once the key is restored, and make new shares.", a.red("Warning:"), err)
+	a.warn("Nobody can type this passphrase: %v.\nChange it with \"peerlink key passphrase\" once the key is restored, and make new shares.", err)
 	return opened
 }
 

@@ -209,8 +209,7 @@ signed here.`,
 				return nil
 			}
 			if err := r.Remember(d); err != nil {
-				a.label("Warning:")
-				a.say("the next request will not be compared with this one: %v", err)
+				a.warn("the next request will not be compared with this one: %v", err)
 			}
 			return nil
 		},

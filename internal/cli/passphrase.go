@@ -40,7 +40,7 @@ func (a *app) newPassphrase(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("the passphrase has %d characters; at least %d are needed, and 20 or more are wise", n, minPassphrase)
 	}
 	for _, warning := range passphrase.Warnings(pass) {
-		a.say("%s %s", a.red("Warning:"), warning)
+		a.warn("%s", warning)
 	}
 	if bits := entropy(pass); bits < weakBits {
 		a.label("Warning:")

@@ -83,7 +83,7 @@ func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, 
 		return nil, nil, fmt.Errorf("root key %s: %w", path, err)
 	}
 	if err := passphrase.Check(pass); err != nil {
-		a.say("%s %s opens, but not for somebody who types: %v.\nChange its passphrase with \"peerlink key passphrase\".", a.red("Warning:"), path, err)
+		a.warn("%s opens, but not for somebody who types: %v.\nChange its passphrase with \"peerlink key passphrase\".", path, err)
 	}
 	return key, pass, nil
 }
@@ -122,8 +122,7 @@ func opensWith(key crypto.Signer, pass []byte) func(pem []byte) error {
 // that keeps no file modes.
 func (a *app) warnExposed(path string) {
 	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
-		a.say("%s This medium keeps no file modes: while it is connected, other users of this machine can read\n%s (mode %v), and try passphrases. Mount it with the option umask=077 to prevent that.",
-			a.red("Warning:"), path, fi.Mode().Perm())
+		a.warn("This medium keeps no file modes: while it is connected, other users of this machine can read\n%s (mode %v), and try passphrases. Mount it with the option umask=077 to prevent that.", path, fi.Mode().Perm())
 	}
 }
 
@@ -174,8 +173,7 @@ func (a *app) readSecretFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	if warning != "" {
-		a.label("Warning:")
-		a.say("the passphrase file %s", warning)
+		a.warn("the passphrase file %s", warning)
 	}
 	return readBounded(path, maxSecretFile)
 }

@@ -33,7 +33,7 @@ func CheckFolder(path string) error {
 		return err
 	}
 	if fi.Mode().Perm()&0o002 != 0 {
-		return fmt.Errorf("every user can make and replace files in %s (mode %v): \"chmod 700 %s\", or name a new folder in it", path, fi.Mode(), path)
+		return fmt.Errorf("every user can make and replace files in %s (mode %v): \"chmod 700 %s\", or choose one to which only you can write", path, fi.Mode(), path)
 	}
 	if os.Geteuid() == 0 {
 		return nil
