@@ -12,8 +12,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"peerlink/node"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
+	"peerlink/node/pki"
 )
 
 // Before a passphrase comes into the memory of a command, whichever command it
@@ -25,10 +27,17 @@ func TestGuardedBeforePassphrase(t *testing.T) {
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	node := nodetest.New(t, nodetype.DebtorsAgent, "localhost:1234")
+	n := nodetest.New(t, nodetype.DebtorsAgent, "localhost:1234")
+	key, err := pki.EncodeEncryptedKey(n.Key, []byte("correct horse battery staple"))
+	if err == nil {
+		err = node.WriteKeyFile(n.DefaultKeyFile(), key, func([]byte) error { return nil })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, args := range [][]string{
 		{"-C", filepath.Join(dir, "new"), "init", "creditors-agent", "--server", "localhost:1234", "--passphrase-file", fifo},
-		{"-C", node.Path(), "key", "split", "--shares", "2", "--threshold", "2", "--out", filepath.Join(dir, "shares"), "--passphrase-file", fifo},
+		{"-C", n.Path(), "key", "split", "--shares", "2", "--threshold", "2", "--out", filepath.Join(dir, "shares"), "--passphrase-file", fifo},
 	} {
 		c := exec.Command(os.Args[0], args...)
 		c.Env = append(os.Environ(), runMain+"=1")
