@@ -112,6 +112,7 @@ func runCLIContext(ctx context.Context, t *testing.T, args ...string) (code int,
 	var out, errs bytes.Buffer
 	a := &app{stdin: null, stdout: &out, stderr: &errs}
 	code = a.run(ctx, args)
+	a.closeLogs()
 	return code, out.String(), errs.String()
 }
 

@@ -361,7 +361,7 @@ a year.`,
 			if err := d.NoteDrill(time.Now()); err != nil {
 				// Here on a read-only disk, or as another user, the node's directory
 				// is a witness only.
-				a.say("%s The date of this drill could not be noted (%v): \"peerlink check\" will not know of it.", a.red("Warning:"), err)
+				a.warn("The date of this drill could not be noted (%v): \"peerlink check\" will not know of it.", err)
 			}
 			return nil
 		},

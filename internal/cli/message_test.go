@@ -58,6 +58,7 @@ func runCommand(args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	a := &app{stdin: os.Stdin, stdout: &out, stderr: &errs}
 	code = a.run(context.Background(), args)
+	a.closeLogs()
 	return code, out.String(), errs.String()
 }
 
