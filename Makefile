@@ -19,7 +19,7 @@ PLATFORMS = linux/arm64 darwin/arm64 windows/amd64
 # How long each fuzz target runs in "make test".
 FUZZTIME ?= 2s
 
-.PHONY: build test demo bench soak lint unit fuzz cross test-rabbitmq
+.PHONY: build test demo bench soak prerequisites lint unit fuzz cross test-rabbitmq
 
 build:
 	$(BUILD) -o bin/peerlink ./cmd/peerlink
@@ -27,37 +27,50 @@ build:
 demo: build
 	./bin/peerlink demo
 
-test: lint unit fuzz cross
+test: prerequisites lint cross fuzz unit
+
+# Before anything that takes long.
+prerequisites:
+	@.ci/prerequisites "$(GO)" >/dev/null
+
+# There is a line of output at least every 20 seconds.
+CI = bin/ci
+STEP = $(CI) step
+$(CI): .ci/test.go
+	@echo "compiling .ci/test.go, which runs the rest"
+	@CGO_ENABLED=0 $(GO) build -o $@ .ci/test.go
+lint cross fuzz unit: $(CI)
 
 # Static, as the tests build it too: what is compiled here is compiled once.
 lint: export CGO_ENABLED = 0
 lint:
 	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "not formatted (gofmt -w):"; echo "$$out"; exit 1; fi
-	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
+	@$(STEP) "go vet" $(GO) vet ./...
+	@$(STEP) "staticcheck" $(GO) tool staticcheck ./...
 
 # What only computes and is not ours, SQLite (which was C), scrypt and Deflate, runs without
 # the race detector: several times as fast. The driver, which hands our memory to
 # SQLite, has it. Debug information takes an eighth of the compiler's time, and
 # "make lint" has vetted everything.
 UNWATCHED = modernc.org/sqlite/lib modernc.org/libc golang.org/x/crypto/scrypt github.com/klauspost/compress/flate
-RACE = -race -vet=off -gcflags=all=-dwarf=false $(foreach p,$(UNWATCHED),'-gcflags=$(p)=-dwarf=false -race=false')
+RACE = -race $(foreach p,$(UNWATCHED),'-gcflags=$(p)=-dwarf=false -race=false')
 
+# Without a C compiler there is no race detector, and everything else is tested.
 # More tests and packages at once than a small machine has cores: many tests wait,
 # for disks and for each other.
 unit:
-	$(GO) test $(RACE) -p 3 -parallel 4 -timeout 8m ./...
+	@if [ "$$(.ci/prerequisites "$(GO)")" = race ]; then set -- $(RACE); else set --; fi; \
+	$(CI) unit $(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 3 -parallel 4 -timeout 8m ./...
 
 # Every fuzz target, one after the other.
 fuzz:
-	@GO="$(GO)" .ci/fuzz $(FUZZTIME)
+	@GO="$(GO)" $(CI) fuzz $(FUZZTIME)
 
 # It must compile, statically, wherever operators may want it. Without
 # optimizations that takes half the time, and fails for the same reasons.
 cross:
 	@set -e; for p in $(PLATFORMS); do \
-		echo "build $$p"; \
-		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -gcflags='all=-N -l -dwarf=false' -ldflags='-s -w' -o /dev/null ./cmd/peerlink; \
+		$(STEP) "build $$p" env CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -gcflags='all=-N -l -dwarf=false' -ldflags='-s -w' -o /dev/null ./cmd/peerlink; \
 	done
 
 bench:

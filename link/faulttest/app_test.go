@@ -27,6 +27,7 @@ type direction struct {
 	name     string
 	from, to *member
 	quiet    *atomic.Bool
+	paused   atomic.Int32 // how many faults want that nothing is sent
 	ledger   *ledger
 
 	poisoned chan bool // poison to send: whether it looks sound to the sender's side
@@ -66,12 +67,12 @@ func (d *direction) sendBy(ctx context.Context, e entry, tick <-chan time.Time, 
 		case <-ctx.Done():
 			return nil
 		case sendable := <-d.poisoned:
-			if !d.quiet.Load() { // then there is no poison either
+			if !d.resting() { // then there is no poison either
 				err = d.sendPoison(ctx, e, sendable)
 			}
 		case <-tick:
 			for range rate / bursts {
-				if d.quiet.Load() {
+				if d.resting() {
 					break
 				}
 				n, ok := d.ledger.next(maxBehind * rate)
@@ -89,6 +90,9 @@ func (d *direction) sendBy(ctx context.Context, e entry, tick <-chan time.Time, 
 	}
 }
 
+// resting reports whether nothing is to be sent now.
+func (d *direction) resting() bool { return d.quiet.Load() || d.paused.Load() > 0 }
+
 func (d *direction) sendNumber(ctx context.Context, e entry, n int) error {
 	m := d.message(n, worldTime())
 	body, err := json.Marshal(m)
@@ -103,7 +107,12 @@ func (d *direction) sendNumber(ctx context.Context, e entry, n int) error {
 
 func (d *direction) sendPoison(ctx context.Context, e entry, sendable bool) error {
 	m, body := d.poison(sendable)
-	return e.send(ctx, d.from.kind.Outbox(d.to.kind), d.routingKey(m), m.Type, body, d.ledger.settlePoison)
+	d.ledger.nextPoison()
+	err := e.send(ctx, d.from.kind.Outbox(d.to.kind), d.routingKey(m), m.Type, body, d.ledger.settlePoison)
+	if err != nil {
+		d.ledger.settlePoison(err)
+	}
+	return err
 }
 
 // receive takes out what arrives at a node, until ctx is done.

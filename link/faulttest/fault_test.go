@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -53,6 +54,9 @@ var kinds = []kind{
 	{"end in good order", "process", nil, func(f *fault) { f.away(syscall.SIGTERM) }},
 	{"freeze", "process", nil, freeze},
 	{"no file descriptors", "process", nil, failOpens},
+	{"SIGHUP", "process", nil, hangUp},
+	{"log stuck", "process", nil, stickLog},
+	{"reader of the log gone", "process", nil, breakLog},
 
 	{"cut", "wire", nil, func(f *fault) { f.strike((*wired).cut) }},
 	{"reset", "wire", nil, func(f *fault) { f.strike((*wired).reset) }},
@@ -68,9 +72,11 @@ var kinds = []kind{
 	{"duplicate connections", "wire", nil, duplicate},
 
 	{"full disk", "disk", smallDisk, fillDisk},
+	{"disk filled and drained", "disk", smallDisk, drainFullDisk},
 	{"write errors", "disk", embeddedBroker, failWrites},
 	{"RabbitMQ killed", "broker", rabbitBroker, killRabbit},
 	{"RabbitMQ frozen", "broker", rabbitBroker, freezeRabbit},
+	{"RabbitMQ without its data", "broker", rabbitBroker, resetRabbit},
 
 	{"clock days ahead", "clock", nil, func(f *fault) { f.stepClock(1) }},
 	{"clock days behind", "clock", nil, func(f *fault) { f.stepClock(-1) }},
@@ -78,13 +84,17 @@ var kinds = []kind{
 	{"certificate renewed", "directory", nil, renew},
 	{"certificate mismatched", "directory", nil, mismatch},
 	{expiry, "directory", nil, expire},
+	{expiryOpen, "directory", nil, expireOpen},
 	{"directory gone", "directory", nil, hideDirectory},
 
 	{"poison", "messages", nil, poison},
 }
 
-// expiry concerns all nodes: their connections have to be made anew.
-const expiry = "certificate expired"
+// These concern all nodes: their connections have to be made anew.
+const (
+	expiry     = "certificate expired"
+	expiryOpen = "certificate expired on open connections"
+)
 
 // away ends the node's process and keeps it away.
 func (f *fault) away(s syscall.Signal) {
@@ -140,8 +150,111 @@ func duplicate(f *fault) {
 	f.node.wire.set(rules{})
 }
 
-// fillDisk leaves no room on the disk, and takes what others give up meanwhile.
+// hangUp sends SIGHUP, again and again.
+func hangUp(f *fault) {
+	for end := time.Now().Add(f.last); ; {
+		f.node.process.signal(syscall.SIGHUP)
+		if time.Now().After(end) {
+			return
+		}
+		time.Sleep(time.Duration(f.random.IntN(100)) * time.Millisecond)
+	}
+}
+
+// stickLog has nobody read the log, while there is something to say. Every other time
+// the process then ends in good order.
+func stickLog(f *fault) {
+	undo := f.node.process.stickLog()
+	f.strike((*wired).reset)
+	if f.random.IntN(2) == 0 {
+		f.node.process.hold(syscall.SIGTERM)
+		f.node.process.release()
+	}
+	undo()
+}
+
+// breakLog has whoever reads the log go away. The next process has a log again.
+func breakLog(f *fault) {
+	f.node.process.breakLog()
+	f.strike((*wired).reset)
+	f.node.process.hold(syscall.SIGTERM)
+	f.node.process.release()
+}
+
+// pause has nothing sent from and to the node, and waits until nothing is on its way.
+// It reports whether that is so: another fault may prevent it.
+func (f *fault) pause(concerns func(*direction) bool) (idle bool, resume func()) {
+	var paused []*direction
+	for _, d := range f.world.directions {
+		if concerns(d) {
+			d.paused.Add(1)
+			paused = append(paused, d)
+		}
+	}
+	idle = f.world.within(bound, func() bool {
+		return !slices.ContainsFunc(paused, func(d *direction) bool { return !d.ledger.idle() })
+	})
+	return idle, func() {
+		for _, d := range paused {
+			d.paused.Add(-1)
+		}
+	}
+}
+
+// resetRabbit has RabbitMQ start without what it held, as a container without its
+// volume does. What is lost with it is not the node's fault, so there is nothing.
+func resetRabbit(f *fault) {
+	idle, resume := f.pause(func(d *direction) bool { return d.from == f.node || d.to == f.node })
+	defer resume()
+	if !idle {
+		f.world.t.Logf("%v: messages are on their way, RabbitMQ keeps its data", f)
+		return
+	}
+	if err := f.node.rabbit.Reset(); err != nil {
+		f.world.t.Errorf("%v: %v", f, err)
+	}
+	for _, d := range f.world.directions {
+		if d.from == f.node {
+			d.ledger.forgetPoison()
+		}
+	}
+}
+
+// drainFullDisk fills the disk, and leaves it full until what is in the store has been
+// sent: that needs no room.
+func drainFullDisk(f *fault) {
+	starts := f.node.process.count()
+	drained := make(chan bool, 1)
+	go func() {
+		f.lasts()
+		idle, resume := f.pause(func(d *direction) bool { return d.from == f.node })
+		resume()
+		drained <- idle
+	}()
+	idle := false
+	f.fill(func() bool {
+		select {
+		case idle = <-drained:
+			return true
+		default:
+			return false
+		}
+	})
+	// Another fault may have ended the process, and it does not start without room.
+	if !idle && f.node.process.count() == starts {
+		f.world.t.Errorf("%v: what is in the store is not sent within %v", f, bound)
+	}
+}
+
+// fillDisk leaves no room on the disk for a while.
 func fillDisk(f *fault) {
+	end := time.Now().Add(f.last)
+	f.fill(func() bool { return time.Now().After(end) })
+}
+
+// fill leaves no room on the disk, and takes what others give up meanwhile, until it
+// is over.
+func (f *fault) fill(over func() bool) {
 	ballast, err := os.Create(filepath.Join(f.node.settings.State, "ballast"))
 	if err != nil {
 		f.world.t.Errorf("%v: %v", f, err)
@@ -149,7 +262,7 @@ func fillDisk(f *fault) {
 	}
 	defer ballast.Close()
 	size := int64(0)
-	for end := time.Now().Add(f.last); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for ; !over(); time.Sleep(5 * time.Millisecond) {
 		for piece := int64(16 << 20); piece >= 4<<10; {
 			if err = unix.Fallocate(int(ballast.Fd()), 0, size, piece); err == nil {
 				size += piece
@@ -249,6 +362,20 @@ func expire(f *fault) {
 	for _, m := range f.world.members {
 		m.wire.each((*wired).reset)
 	}
+	f.lasts()
+	f.node.certify(f.world.t, certificateLife)
+}
+
+// expireOpen lets the certificate run out under open connections.
+func expireOpen(f *fault) {
+	const life = time.Second
+	f.node.certify(f.world.t, life)
+	end := time.Now().Add(life)
+	time.Sleep(3 * pollInterval)
+	for _, m := range f.world.members {
+		m.wire.each((*wired).reset)
+	}
+	time.Sleep(time.Until(end))
 	f.lasts()
 	f.node.certify(f.world.t, certificateLife)
 }

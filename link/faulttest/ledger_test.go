@@ -13,6 +13,8 @@ type ledger struct {
 	again    []int // numbers whose fate the broker has not told
 	highest  int   // the highest number that has arrived; -1 at the beginning
 	damaged  []string
+	sent     map[int]bool // numbers that have been sent, of which the broker has said nothing yet
+	poisons  int          // as many poisonous messages
 
 	figures
 }
@@ -36,7 +38,7 @@ func (f *figures) add(g figures) {
 	f.Poison += g.Poison
 }
 
-func newLedger() *ledger { return &ledger{highest: -1} }
+func newLedger() *ledger { return &ledger{highest: -1, sent: make(map[int]bool)} }
 
 // next gives the number of the next message to be sent: one that may not have
 // been accepted, or a new one, unless too many are on their way already.
@@ -45,6 +47,7 @@ func (l *ledger) next(most int) (n int, ok bool) {
 	defer l.mu.Unlock()
 	if len(l.again) > 0 {
 		n, l.again = l.again[0], l.again[1:]
+		l.sent[n] = true
 		return n, true
 	}
 	if len(l.accepted)-l.Delivered >= most {
@@ -52,6 +55,7 @@ func (l *ledger) next(most int) (n int, ok bool) {
 	}
 	l.accepted = append(l.accepted, false)
 	l.arrived = append(l.arrived, false)
+	l.sent[len(l.accepted)-1] = true
 	return len(l.accepted) - 1, true
 }
 
@@ -59,6 +63,7 @@ func (l *ledger) next(most int) (n int, ok bool) {
 func (l *ledger) settle(n int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	delete(l.sent, n)
 	switch {
 	case err != nil:
 		l.again = append(l.again, n)
@@ -75,9 +80,32 @@ func (l *ledger) settle(n int, err error) {
 func (l *ledger) settlePoison(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.poisons = max(0, l.poisons-1)
 	if err == nil {
 		l.Poison++
 	}
+}
+
+// nextPoison notes that such a message is being sent.
+func (l *ledger) nextPoison() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.poisons++
+}
+
+// forgetPoison notes that those that were set aside are gone, with all that their
+// broker held.
+func (l *ledger) forgetPoison() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Poison = 0
+}
+
+// idle reports whether no message is on its way, nor the broker's word on one.
+func (l *ledger) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Lost == 0 && len(l.sent) == 0 && l.poisons == 0
 }
 
 // arrive notes that a message has come, or that what has come is not what was

@@ -20,6 +20,7 @@ import (
 
 	"peerlink/broker/embedded"
 	"peerlink/broker/rabbitmq"
+	"peerlink/internal/logwriter"
 	"peerlink/link"
 	"peerlink/local"
 	"peerlink/node"
@@ -42,15 +43,24 @@ func TestMain(m *testing.M) {
 	if text == "" {
 		os.Exit(m.Run())
 	}
+	os.Exit(runNode(text))
+}
+
+// runNode is the process of a node, and returns its exit code.
+func runNode(settings string) int {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	output := logwriter.New(os.Stderr, func(dropped uint64) []byte { return fmt.Appendf(nil, "%d records were dropped\n", dropped) })
+	defer output.Close(2 * time.Second)
 	var s nodeSettings
-	err := json.Unmarshal([]byte(text), &s)
+	err := json.Unmarshal([]byte(settings), &s)
 	if err == nil {
-		err = s.run()
+		err = s.run(output)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		fmt.Fprintln(output, err)
+		return 1
 	}
+	return 0
 }
 
 // What follows is as impatient as a node on a busy machine can be. The bound of
@@ -69,16 +79,16 @@ const serving = "msg=serving"
 
 // run is the process of a node: the same parts as in "peerlink serve", with
 // less patience, and a clock that can be put wrong.
-func (s nodeSettings) run() error {
+func (s nodeSettings) run(output io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	log := slog.New(slog.NewTextHandler(output, nil))
 	dir, err := node.Open(s.Dir)
 	if err != nil {
 		return err
 	}
 	cfg := link.Config{
-		Dir: dir, Log: log, Now: clockFrom(os.Stdin, s.Clock),
+		Dir: dir, Log: log, Recheck: hangups(), Now: clockFrom(os.Stdin, s.Clock),
 		RetryMin: 5 * time.Millisecond, RetryMax: retryMax,
 		HandshakeTimeout: handshakeTimeout, ConnectTimeout: connectTimeout, PollInterval: pollInterval,
 		HeartBeat: stomp.HeartBeat{Send: heartBeat, Receive: heartBeat, Grace: heartBeatGrace},
@@ -90,6 +100,21 @@ func (s nodeSettings) run() error {
 		return s.onRabbitMQ(ctx, cfg)
 	}
 	return s.onStore(ctx, cfg)
+}
+
+// hangups returns a channel with a value for each SIGHUP.
+func hangups() <-chan struct{} {
+	signals, recheck := make(chan os.Signal, 1), make(chan struct{}, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		for range signals {
+			select {
+			case recheck <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return recheck
 }
 
 // clockFrom is a clock that is ahead, by as much as the last line of r says.

@@ -30,6 +30,7 @@ type process struct {
 	settings nodeSettings
 	cmd      *exec.Cmd // nil while there is none
 	input    io.Writer // of cmd
+	output   *logPipe  // of cmd
 	held     int       // how many want that it does not run
 	over     bool
 	ours     bool // we have made the process end
@@ -75,6 +76,7 @@ func (p *process) runOnce() {
 		return
 	}
 	err = cmd.Wait()
+	p.output.end() // what it has said is in p.log
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cmd = nil
@@ -101,19 +103,31 @@ func (p *process) start() (*exec.Cmd, error) {
 	p.log.Reset()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), settingsVariable+"="+string(settings))
-	cmd.Stderr = p.log
+	output, err := newLogPipe(p.log)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stderr = output.written
 	// It ends with the test, but not by a ^C on the terminal.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if p.input, err = cmd.StdinPipe(); err != nil {
+	if p.input, err = cmd.StdinPipe(); err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		output.end()
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	p.cmd, p.ours = cmd, false
+	p.cmd, p.output, p.ours = cmd, output, false
 	p.starts++
 	p.news.Broadcast()
 	return cmd, nil
+}
+
+// count returns how often the process was started.
+func (p *process) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.starts
 }
 
 // signal sends a signal to the process, if there is one.
@@ -211,6 +225,107 @@ func (p *process) limit(resource int, value uint64) (undo func()) {
 			set(old)
 		}
 	}
+}
+
+// stickLog makes the log of the process stick: nobody reads it, and there is no room in
+// the pipe. undo has it read again.
+func (p *process) stickLog() (undo func()) {
+	p.mu.Lock()
+	output := p.output
+	p.mu.Unlock()
+	if output == nil {
+		return func() {}
+	}
+	if err := output.stick(); err != nil {
+		p.fault("%s: the log does not stick: %v", p.name, err)
+	}
+	return output.release
+}
+
+// breakLog makes whoever reads the log of the process go away.
+func (p *process) breakLog() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.output != nil {
+		p.output.read.Close()
+	}
+}
+
+// logPipe is the pipe into which a process writes its log.
+type logPipe struct {
+	read, written *os.File
+	ended         chan struct{}
+	mu            sync.Mutex
+	held          chan struct{} // closed when the log is to be read again
+}
+
+func newLogPipe(to io.Writer) (*logPipe, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	open := make(chan struct{})
+	close(open)
+	l := &logPipe{read: r, written: w, ended: make(chan struct{}), held: open}
+	go l.carry(to)
+	return l, nil
+}
+
+func (l *logPipe) carry(to io.Writer) {
+	defer close(l.ended)
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := l.read.Read(buf)
+		l.mu.Lock()
+		held := l.held
+		l.mu.Unlock()
+		<-held
+		_, _ = to.Write(bytes.ReplaceAll(buf[:n], []byte{0}, nil)) // what stick has written
+		if err != nil {
+			return
+		}
+	}
+}
+
+// stick fills the pipe, which is not read any more.
+func (l *logPipe) stick() error {
+	l.mu.Lock()
+	l.held = make(chan struct{})
+	l.mu.Unlock()
+	for range 2 { // what is being read at this moment makes room once
+		for {
+			poll := []unix.PollFd{{Fd: int32(l.written.Fd()), Events: unix.POLLOUT}}
+			n, err := unix.Poll(poll, 10)
+			if err != nil && !errors.Is(err, unix.EINTR) {
+				return err
+			}
+			if n == 0 || poll[0].Revents&unix.POLLOUT == 0 {
+				break
+			}
+			if _, err := l.written.Write(make([]byte, 4096)); err != nil {
+				return nil // its reader is gone
+			}
+		}
+	}
+	return nil
+}
+
+func (l *logPipe) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.held:
+	default:
+		close(l.held)
+	}
+}
+
+// end is called when the process has ended. It returns when the log was read.
+func (l *logPipe) end() {
+	l.release()
+	l.written.Close()
+	<-l.ended
+	l.read.Close()
 }
 
 // tail keeps the end of what is written to it.

@@ -185,7 +185,7 @@ const elsewhere = 5 * time.Second
 func (w *world) bystanders(r round) (list []*direction) {
 	for _, d := range w.directions {
 		concerned := r.quiet > 0 || slices.ContainsFunc(r.faults, func(f *fault) bool {
-			return f.node == d.from || f.node == d.to || f.name == expiry
+			return f.node == d.from || f.node == d.to || f.name == expiry || f.name == expiryOpen
 		})
 		if !concerned {
 			list = append(list, d)

@@ -274,3 +274,14 @@ func TestProcessEndsByItself(t *testing.T) {
 		t.Error("is not started again")
 	}
 }
+
+// README says how many kinds of faults there are.
+func TestReadmeCountsKinds(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("faults of %d kinds", len(kinds)); !strings.Contains(string(text), want) {
+		t.Errorf("README does not say %q", want)
+	}
+}

@@ -216,6 +216,16 @@ func (s *Server) Stop() error {
 	return s.process.stop(startTime)
 }
 
+// Reset ends the node at once, and starts it with nothing of what it held, as a
+// container without its volume does.
+func (s *Server) Reset() error {
+	s.Kill()
+	if err := os.RemoveAll(filepath.Join(s.dir, "mnesia")); err != nil {
+		return err
+	}
+	return s.Start()
+}
+
 // Pause stops the node from doing anything, its connections stay open. When it
 // has returned, the node has stopped.
 func (s *Server) Pause() error { return s.process.pause(startTime) }
