@@ -103,3 +103,44 @@ func TestRabbitMQRestartsUnderLoad(t *testing.T) {
 		}
 	})
 }
+
+// While RabbitMQ takes nothing, for want of memory, and messages are under way in both
+// directions, a service ends within its time for that and a few seconds.
+func TestStopDuringAlarm(t *testing.T) {
+	t.Parallel()
+	s := rabbittest.Get(t)
+	authority, other := linktest.NewOn(t, aa, linktest.RabbitMQ), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	authority.Config.DrainTimeout = time.Second
+	authority.Start()
+	other.Start()
+	authority.Put(other, numbered(t, authority, other, 0, 100)...)
+	other.Put(authority, linktest.Message(t, other, authority, 0))
+	other.Take(100)
+	authority.Take(1)
+	if err := s.Control("set_vm_memory_high_watermark", "0.0001"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Control("set_vm_memory_high_watermark", "0.4"); err != nil {
+			t.Error(err)
+		}
+	}()
+	other.Put(authority, numbered(t, other, authority, 1, 3000)...)
+	linktest.Eventually(t, "the alarm", func() error {
+		if !strings.Contains(authority.Log.String(), "takes no messages for now") {
+			return errors.New("nothing in the log")
+		}
+		return nil
+	})
+	start := time.Now()
+	if err := authority.Stop(); err != nil {
+		t.Error(err)
+	}
+	if err := authority.Config.Broker.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > authority.Config.DrainTimeout+5*time.Second {
+		t.Errorf("the end has taken %v", took.Round(time.Millisecond))
+	}
+}
