@@ -109,10 +109,13 @@ type Consumer interface {
 	// with one another but not with later ones.
 	Next(ctx context.Context, max int) ([]Delivery, error)
 	// Confirm removes the delivery with this tag and all given out before it,
-	// except for those that SetAside was called for.
+	// except for those that Keep or SetAside was called for.
 	// It returns before the removal is durable: at worst the messages are
 	// given out again after a crash.
 	Confirm(tag uint64) error
+	// Keep excludes one delivery from every later Confirm: the message stays in
+	// the queue until SetAside has moved it. It waits for nothing.
+	Keep(tag uint64) error
 	// SetAside moves one delivery to the messages that can not be sent, with
 	// the reason. It returns when that is durable. When it fails, the message
 	// stays in the queue, whatever is confirmed, and SetAside may be called for

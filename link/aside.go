@@ -40,12 +40,17 @@ func newAsides(ctx context.Context, se *session, consumer broker.Consumer) *asid
 }
 
 // add takes over a message that can not be sent, for this reason. It waits while
-// there is no room for it.
+// there is no room for it. Once it returns, no confirmation of a later message
+// removes this one.
 func (a *asides) add(ctx context.Context, d broker.Delivery, print fingerprint, reason error) error {
 	select {
 	case a.room <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	if err := a.consumer.Keep(d.Tag); err != nil {
+		<-a.room
+		return err
 	}
 	typ := d.Type // and not the body, which the broker has
 	a.wg.Go(func() {

@@ -103,6 +103,51 @@ func TestSetAsideLater(t *testing.T) {
 	}
 }
 
+// late is a broker that begins to set a message aside only after a message behind
+// it was confirmed.
+type late struct{ broker.Broker }
+
+type lateConsumer struct {
+	broker.Consumer
+	confirmed chan struct{} // closed by the first confirmation
+	once      sync.Once
+}
+
+func (l late) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
+	c, err := l.Broker.Consume(ctx, queue)
+	return &lateConsumer{Consumer: c, confirmed: make(chan struct{})}, err
+}
+
+func (c *lateConsumer) Confirm(tag uint64) error {
+	err := c.Consumer.Confirm(tag)
+	c.once.Do(func() { close(c.confirmed) })
+	return err
+}
+
+func (c *lateConsumer) SetAside(ctx context.Context, tag uint64, reason string) error {
+	select {
+	case <-c.confirmed:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return c.Consumer.SetAside(ctx, tag, reason)
+}
+
+// A message that is to be set aside is not lost when one behind it is confirmed
+// before the broker hears of that.
+func TestSetAsideBeginsLate(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	other.Config.Broker = late{other.Config.Broker}
+	authority.Start()
+	other.Start()
+	bad := broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: []byte("{")}
+	other.Put(authority, bad, linktest.Message(t, other, authority, 1))
+	authority.Take(1)
+	other.Left(authority, 1)
+}
+
 // counting counts how often a queue is opened.
 type counting struct {
 	broker.Broker

@@ -73,6 +73,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"GivenBack", testGivenBack},
 		{"SetAside", testSetAside},
 		{"SetAsideFails", testSetAsideFails},
+		{"Keep", testKeep},
 		{"NextWaits", testNextWaits},
 		{"NoQueue", testNoQueue},
 		{"InUse", testInUse},
@@ -449,6 +450,41 @@ func testSetAsideFails(t *testing.T, f Fixture) {
 	delete(there, "the last")
 	if want := []string{"3", "5", "6"}; !slices.Equal(slices.Sorted(maps.Keys(there)), want) {
 		t.Errorf("%v are in the queue or aside, want %q", there, want)
+	}
+}
+
+// A message that is kept is not removed by the confirmation of those behind it.
+// It can be set aside then, and is otherwise in its queue again.
+func testKeep(t *testing.T, f Fixture) {
+	queue := f.declared(t, 5)
+	c := consume(t, f.Broker, queue)
+	_, tags := take(t, c, 5)
+	for _, n := range []int{2, 4} {
+		if err := c.Keep(tags[n-1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Keep(tags[4] + 1); err == nil {
+		t.Error("a message is kept that was never given out")
+	}
+	if err := c.Confirm(tags[4]); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Keep(tags[0]); err == nil {
+		t.Error("a message is kept that was confirmed")
+	}
+	if err := c.SetAside(testContext(t), tags[1], "reason"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.send(t, f.peer("1234abcd", "00.00.01"), "the last")
+	if got, _ := take(t, consume(t, f.Broker, queue), 2); got[0] != "4" || got[1] != "the last" {
+		t.Errorf("%q are in the queue, want 4 and the last", got)
+	}
+	if aside := f.Aside(t, queue); len(aside) != 1 || string(aside[0].Body) != "2" {
+		t.Errorf("%+v are aside, want 2", aside)
 	}
 }
 

@@ -232,20 +232,42 @@ func (c *consumer) SetAside(ctx context.Context, tag uint64, reason string) erro
 	return nil
 }
 
+// Keep excludes one delivery from later confirmations. It reports
+// [ErrNotGivenOut] for a message that was not given out, or is not there any
+// more.
+func (c *consumer) Keep(tag uint64) error {
+	o := c.outlet
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := c.keep(tag); err != nil {
+		return fmt.Errorf("keep message %d of queue %s: %w", tag, c.queue, err)
+	}
+	return nil
+}
+
+// keep is Keep. The caller holds c.outlet.mu.
+func (c *consumer) keep(tag uint64) error {
+	o := c.outlet
+	switch {
+	case o.consumer != c:
+		return broker.ErrClosed
+	case !o.aside[tag] && (tag <= o.confirmed || tag > c.given):
+		return ErrNotGivenOut
+	}
+	o.aside[tag] = true
+	// What is confirmed from now on must not be removed with the last
+	// confirmation before, which does not except this message.
+	o.last = nil
+	return nil
+}
+
 func (c *consumer) startSetAside(tag uint64, reason string) (<-chan error, error) {
 	o := c.outlet
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	switch {
-	case o.consumer != c:
-		return nil, broker.ErrClosed
-	case !o.aside[tag] && (tag <= o.confirmed || tag > c.given):
-		return nil, ErrNotGivenOut
+	if err := c.keep(tag); err != nil {
+		return nil, err
 	}
-	o.aside[tag] = true
-	// What is confirmed from now on must be removed after this, not with the
-	// last confirmation before it.
-	o.last = nil
 	return c.store.start(func(t *tx) error {
 		moved, err := t.setAside(c.queue, tag, reason)
 		if err == nil && !moved {

@@ -283,6 +283,22 @@ func (c *consumer) Confirm(tag uint64) error {
 	return nil
 }
 
+// Keep excludes one delivery from later confirmations. It reports
+// [ErrNotGivenOut] for a message that was not given out, or is not there any
+// more.
+func (c *consumer) Keep(tag uint64) error {
+	err := c.failure()
+	if err == nil {
+		c.mu.Lock()
+		err = c.ledger.keep(tag)
+		c.mu.Unlock()
+	}
+	if err != nil {
+		return fmt.Errorf("keep message %d of queue %s: %w", tag, c.queue, err)
+	}
+	return nil
+}
+
 // SetAside moves one delivery to the queue's dead-letter queue. It reports
 // [ErrNotGivenOut] for a message that was not given out, or is not there any
 // more. A confirmation does not remove the message before it is safe there.

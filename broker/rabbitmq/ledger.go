@@ -17,7 +17,7 @@ type ledger struct {
 	held      []amqp.Delivery       // in order, without those in aside
 	given     uint64                // the last tag given out
 	confirmed uint64                // the last tag confirmed
-	aside     map[uint64]*asideWork // to be set aside: under way, or tried without success
+	aside     map[uint64]*asideWork // kept to be set aside: not yet, under way, or tried without success
 	lone      []uint64              // to be acknowledged one by one
 	bytes     int                   // of what is in held and aside
 }
@@ -90,19 +90,27 @@ func (l *ledger) confirm(tag uint64) error {
 	return nil
 }
 
+// keep takes a delivery out of those that confirm removes.
+func (l *ledger) keep(tag uint64) error {
+	if l.aside[tag] != nil {
+		return nil
+	}
+	n := l.through(tag)
+	if n == 0 || l.held[n-1].DeliveryTag != tag || tag > l.given || tag <= l.confirmed {
+		return ErrNotGivenOut
+	}
+	l.aside[tag] = &asideWork{Delivery: l.held[n-1]}
+	l.held = slices.Delete(l.held, n-1, n)
+	return nil
+}
+
 // hold returns a delivery that is going to be set aside. It will not be
 // acknowledged before it is settled that this is done.
 func (l *ledger) hold(tag uint64) (amqp.Delivery, error) {
-	w := l.aside[tag]
-	if w == nil {
-		n := l.through(tag)
-		if n == 0 || l.held[n-1].DeliveryTag != tag || tag > l.given || tag <= l.confirmed {
-			return amqp.Delivery{}, ErrNotGivenOut
-		}
-		w = &asideWork{Delivery: l.held[n-1]}
-		l.aside[tag] = w
-		l.held = slices.Delete(l.held, n-1, n)
+	if err := l.keep(tag); err != nil {
+		return amqp.Delivery{}, err
 	}
+	w := l.aside[tag]
 	if w.busy {
 		return amqp.Delivery{}, ErrNotGivenOut
 	}

@@ -147,6 +147,8 @@ func (c *memoryConsumer) Confirm(tag uint64) error {
 }
 
 // SetAside is not meant to be needed: the messages of tests can be sent.
+func (c *memoryConsumer) Keep(uint64) error { return broker.ErrClosed }
+
 func (c *memoryConsumer) SetAside(context.Context, uint64, string) error { return broker.ErrClosed }
 
 func (c *memoryConsumer) Close() error {
