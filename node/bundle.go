@@ -36,7 +36,7 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 	if err != nil {
 		return err
 	}
-	rootPEM, err := readFile(d.file("root-ca.crt"))
+	rootPEM, err := readText(d.file("root-ca.crt"))
 	if err != nil {
 		return err
 	}
@@ -86,8 +86,10 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 	if err != nil {
 		return nil, "", fmt.Errorf("%s: %w", d.file("nodeinfo"), err)
 	}
-	if date, err = nextDate(old, now); err != nil {
-		return nil, "", fmt.Errorf("%s: %w", d.file("nodeinfo", infobundle.UpdatedAt), err)
+	date, ok := infobundle.NextDate(old, now)
+	if !ok {
+		return nil, "", fmt.Errorf("%s: the last bundle is dated %s, a day or more ahead of now: peers that have taken it ignore a new one until then. Is the clock right? If that date is wrong, remove the file",
+			d.file("nodeinfo", infobundle.UpdatedAt), old)
 	}
 	return append(kept, infobundle.File{Name: infobundle.UpdatedAt, Data: []byte(date + "\n")}), date, nil
 }
@@ -95,19 +97,6 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 // writeDate records the date of the node's newest info-bundle.
 func (d *Dir) writeDate(date string) error {
 	return durable.Replace(d.file("nodeinfo", infobundle.UpdatedAt), []byte(date+"\n"), 0o644)
-}
-
-// nextDate gives the date of a new bundle: today's, or, where an earlier bundle
-// has that already, today's with as much of the time as it takes. Peers take a
-// bundle only if its date, compared as a string, is later than that of the one
-// they have.
-func nextDate(old string, now time.Time) (string, error) {
-	for _, format := range []string{time.DateOnly, "2006-01-02T150405", "2006-01-02T150405.000000"} {
-		if date := now.Format(format); date > old {
-			return date, nil
-		}
-	}
-	return "", fmt.Errorf("the last bundle is dated %s, which is not before now: peers would ignore a new one. Is the clock right? If that date is wrong, remove the file", old)
 }
 
 // LeftOut lists what lies in the nodeinfo folder and goes into no info-bundle,
@@ -176,7 +165,7 @@ func (d *Dir) walkNodeinfo(file func(path, name string) error, leftOut func(name
 // rootCSR returns db/root-ca.csr, which is made when it is first needed.
 func (d *Dir) rootCSR(key crypto.Signer) ([]byte, error) {
 	path := d.file("db", "root-ca.csr")
-	data, err := readFile(path)
+	data, err := readText(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return data, err
 	}

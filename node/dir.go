@@ -75,7 +75,7 @@ func Open(path string) (*Dir, error) {
 	if d.identity.ID, err = readLine(d.file("db", "nodeid")); err != nil {
 		return nil, fmt.Errorf("%s is %w: %v", d.show(), ErrNotNode, err)
 	}
-	data, err := readFile(d.file("root-ca.crt"))
+	data, err := readText(d.file("root-ca.crt"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s is %w: it has no root-ca.crt; \"peerlink init\" finishes an interrupted start", d.show(), ErrNotNode)
 	}

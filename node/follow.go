@@ -44,7 +44,7 @@ func (d *Dir) UpdatePeer(ctx context.Context, b *infobundle.Bundle) (updated boo
 	case gone:
 		return false, fmt.Errorf("%w: %s", ErrDeactivated, id)
 	}
-	return d.updatePeer(dir, b)
+	return d.updatePeer(dir, b, false)
 }
 
 // SetFollow says whether the info-bundle that a peer publishes is to be fetched

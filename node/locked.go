@@ -112,7 +112,7 @@ func (l *Locked) Nodeinfo(now time.Time) (files []infobundle.File, date string, 
 // HoldDate makes certain that nodeinfo/updated-at.txt is not behind the date of
 // a bundle, so that no later bundle gets that date, or an earlier one.
 func (l *Locked) HoldDate(date string) error {
-	data, err := readFile(l.d.file("nodeinfo", infobundle.UpdatedAt))
+	data, err := readText(l.d.file("nodeinfo", infobundle.UpdatedAt))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -123,11 +123,11 @@ func (l *Locked) HoldDate(date string) error {
 }
 
 // RootPEM is the content of root-ca.crt, which tools compare byte by byte.
-func (l *Locked) RootPEM() ([]byte, error) { return readFile(l.d.file("root-ca.crt")) }
+func (l *Locked) RootPEM() ([]byte, error) { return readText(l.d.file("root-ca.crt")) }
 
 // RootCSR is the content of db/root-ca.csr, nil if it has not been needed yet.
 func (l *Locked) RootCSR() ([]byte, error) {
-	data, err := readFile(l.RootCSRFile())
+	data, err := readText(l.RootCSRFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -180,7 +180,7 @@ func (l *Locked) FilePeer(ctx context.Context, b *infobundle.Bundle, cert *x509.
 	}
 	dir := l.d.file("peers", b.Identity.ID)
 	if isDir(dir) {
-		_, err := l.d.updatePeer(dir, b)
+		_, err := l.d.updatePeer(dir, b, true)
 		return false, err
 	}
 	if err := l.d.checkRoom(); err != nil {

@@ -243,11 +243,44 @@ func TestBundleUpdates(t *testing.T) {
 		if res.Updated != step.updated || res.New {
 			t.Errorf("updated %v, new %v; want %v, false", res.Updated, res.New, step.updated)
 		}
+		if (res.Ignored != "") != (step.bundle == old) {
+			t.Errorf("the reason why nothing was taken over is %q", res.Ignored)
+		}
 		if got := res.Peer.Stomp.Servers[0]; got != "new.example.com:4321" {
 			t.Errorf("server is %s", got)
 		}
 		if got := read(t, c.Path(), "peers", nodetest.AAID, "nodeinfo", "docs", "about.txt"); got != "hello" {
 			t.Errorf("about.txt is %q", got)
+		}
+	}
+}
+
+// A peer whose date earlier versions have taken over, though it is none or far
+// ahead, is updated again by a bundle with a date; but what a peer publishes
+// does not move a date back without a person.
+func TestDateRecovers(t *testing.T) {
+	a, c := nodetest.New(t, aa, "old.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
+	nodetest.Peer(t, a, c)
+	b := nodetest.ReadBundle(t, a.Bundle(t))
+	date := filepath.Join(c.Path(), "peers", nodetest.AAID, "nodeinfo", "updated-at.txt")
+	for old, followed := range map[string]bool{"~~~~": true, "\xff\xfe~": true, "2999-01-01\n": false} {
+		for _, person := range []bool{false, true} {
+			if err := os.WriteFile(date, []byte(old), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			var updated bool
+			var err error
+			if person {
+				var res *node.SignResult
+				if res, err = c.SignPeer(ctx, b, nil); err == nil {
+					updated = res.Updated
+				}
+			} else {
+				updated, err = c.UpdatePeer(ctx, b)
+			}
+			if err != nil || updated != (person || followed) {
+				t.Errorf("after %q, person %v: updated %v, %v", old, person, updated, err)
+			}
 		}
 	}
 }

@@ -145,14 +145,12 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 		return nil, err
 	}
 	// A bad manifest must not hide the peer: its messages can still come in.
-	data, err := readFile(filepath.Join(dir, "nodeinfo", infobundle.StompTOML))
+	data, err := readText(filepath.Join(dir, "nodeinfo", infobundle.StompTOML))
 	if err == nil {
 		p.Stomp, err = ParseStompTOML(data, d.identity.ID)
 	}
 	p.StompErr = err
-	if data, err := readFile(filepath.Join(dir, "nodeinfo", infobundle.UpdatedAt)); err == nil {
-		p.UpdatedAt = infobundle.DateOf(data)
-	}
+	p.UpdatedAt, _ = knownDate(dir)
 	return p, nil
 }
 
@@ -190,7 +188,7 @@ func (d *Dir) readSubnet(p *Peer, dir string) (err error) {
 }
 
 func readCert(dir, name string) (*x509.Certificate, error) {
-	data, err := readFile(filepath.Join(dir, name))
+	data, err := readText(filepath.Join(dir, name))
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func (d *Dir) CheckManifest() error {
 // OwnHosts are the names and addresses of the node's servers, as its own stomp.toml
 // has them; none if that can not be read.
 func (d *Dir) OwnHosts() (hosts []string) {
-	data, err := readFile(d.ownManifest())
+	data, err := readText(d.ownManifest())
 	if err != nil {
 		return nil
 	}

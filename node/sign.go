@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/textfile"
 	"peerlink/node/infobundle"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -26,6 +27,7 @@ type SignResult struct {
 	CertFile string // the peer certificate, to be sent to the peer
 	New      bool   // the peer was not known before
 	Updated  bool   // a known peer's nodeinfo has been replaced by a newer one
+	Ignored  string // why a known peer's nodeinfo, which differs from the bundle's, has not been replaced
 }
 
 // SignPeer takes a checked info-bundle of another node and makes that node a
@@ -62,7 +64,9 @@ func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (cr
 	}
 	res := &SignResult{CertFile: d.IssuedFile(b.Identity.ID)}
 	if isDir(dir) {
-		res.Updated, err = d.updatePeer(dir, b)
+		if res.Updated, err = d.updatePeer(dir, b, true); err == nil && !res.Updated {
+			res.Ignored = ignored(dir, b)
+		}
 	} else if signer == nil {
 		return nil, fmt.Errorf("peer %s was removed while it was being signed: try again", b.Identity.ID)
 	} else {
@@ -94,8 +98,9 @@ func (d *Dir) checkNewPeer(b *infobundle.Bundle) error {
 }
 
 // updatePeer takes over the newer nodeinfo of a known peer. Never an older one,
-// and never another root certificate.
-func (d *Dir) updatePeer(dir string, b *infobundle.Bundle) (updated bool, err error) {
+// and never another root certificate. If a person asks for it, what is known is
+// also replaced if its date is too far ahead: earlier versions accepted that.
+func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, person bool) (updated bool, err error) {
 	pinned, err := readCert(dir, "root-ca.crt")
 	if err != nil {
 		return false, fmt.Errorf("peer %s: %w", b.Identity.ID, err)
@@ -105,16 +110,50 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle) (updated bool, err er
 			"signing a second one in the same name would be a break-in. If its owner really has a new root key, it is a new node",
 			b.Identity, ErrOtherRoot, pki.Fingerprint(pinned.PublicKey))
 	}
-	old := ""
-	if data, err := readFile(filepath.Join(dir, "nodeinfo", infobundle.UpdatedAt)); err == nil {
-		old = infobundle.DateOf(data)
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	old, err := knownDate(dir)
+	if err != nil {
 		return false, err
+	}
+	if person && infobundle.CheckDate(old, time.Now()) != nil {
+		old = ""
 	}
 	if b.UpdatedAt() <= old {
 		return false, nil
 	}
 	return true, d.replaceNodeinfo(dir, b.Nodeinfo)
+}
+
+// knownDate returns the date of the nodeinfo that is known of a peer, "" if it
+// has none.
+func knownDate(dir string) (string, error) {
+	data, err := readText(filepath.Join(dir, "nodeinfo", infobundle.UpdatedAt))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, textfile.ErrEncoding) {
+		return "", nil
+	}
+	return infobundle.DateOf(data), err
+}
+
+// ignored says why a bundle changes nothing, "" if all that it says is known.
+func ignored(dir string, b *infobundle.Bundle) string {
+	same := true
+	for _, f := range b.Nodeinfo {
+		known, err := durable.Read(filepath.Join(dir, "nodeinfo", filepath.FromSlash(f.Name)), int64(len(f.Data)))
+		same = same && err == nil && bytes.Equal(known, f.Data)
+	}
+	if same {
+		return ""
+	}
+	const remedy = "ask its owner for a new one"
+	switch old, err := knownDate(dir); {
+	case err != nil:
+		return err.Error()
+	case b.UpdatedAt() == "":
+		return fmt.Sprintf("the bundle has no date (%s), so it can not be known to be newer than what is known; %s", infobundle.UpdatedAt, remedy)
+	case b.UpdatedAt() < old:
+		return fmt.Sprintf("the bundle is dated %s, and what is known is newer, dated %s; if the bundle was made later, %s", b.UpdatedAt(), old, remedy)
+	default:
+		return fmt.Sprintf("the bundle is dated %s, as what is known is, and says something else: the newer one can not be told; %s", old, remedy)
+	}
 }
 
 // replaceNodeinfo puts new nodeinfo in the place of the old. A directory can

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/internal/textfile"
 	"peerlink/link"
 	"peerlink/node"
 	"peerlink/smp"
@@ -177,7 +178,11 @@ func (a *app) readMessage(file string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	case len(body) > smp.MaxApplicationBody:
 		return nil, fmt.Errorf("%s is longer than %d bytes, which no message may be", name, smp.MaxApplicationBody)
-	case len(body) == 0:
+	}
+	if body, err = textfile.Decode(body); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(body) == 0 {
 		return nil, errors.New(name + " is empty: expected the body of a message, in JSON")
 	}
 	return body, nil

@@ -55,7 +55,7 @@ FILE.csr will be filed as FILE.crt.`,
 			}
 			var asks []offline.Ask
 			for _, path := range csrs {
-				data, err := readBounded(path, maxSecretFile)
+				data, err := readText(path, maxSecretFile)
 				if err != nil {
 					return err
 				}
@@ -157,7 +157,7 @@ signed here.`,
 		Example: "  peerlink fulfil --key root-ca.key /media/stick/request.json /media/stick/answer.json",
 		Args:    someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := readBounded(args[0], offline.MaxSize)
+			data, err := readText(args[0], offline.MaxSize)
 			if err != nil {
 				return err
 			}
@@ -246,7 +246,7 @@ func (a *app) requestFileCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			data, err := readBounded(args[0], offline.MaxSize)
+			data, err := readText(args[0], offline.MaxSize)
 			if err != nil {
 				return err
 			}

@@ -29,7 +29,7 @@ func (a *app) peerSignCommand() *cobra.Command {
 		Long: `Checks another node's info-bundle, pins its root certificate for ever, and signs
 the peer certificate that has to be sent back to its owner. For a node that is a
 peer already, a newer bundle updates its servers' addresses; that needs no root
-key.
+key. One that is not newer, and says something else, is refused: dates are in UTC.
 
 The ID of an agent proves its key. That of an accounting authority does not:
 compare the fingerprint with its owner, on another way than the bundle came, or
@@ -67,15 +67,17 @@ look it up in a registry that you trust.`,
 				a.say("Send this certificate to the owner of %s, who files it with\n\"peerlink peer register\". Send them your info-bundle too, if they do not have it\n(\"peerlink bundle create\"), and register the certificate that they send you.", id)
 			case res.Updated:
 				a.say("%s was known already: took over its newer info (%s).", id, res.Peer.UpdatedAt)
+			case res.Ignored != "":
+				err = fmt.Errorf("%s: nothing was taken over for %s, which is known already: %s", args[0], id, res.Ignored)
 			default:
-				a.say("%s was known already, and this bundle is not newer than what is known (%s): nothing to do.", id, orNone(res.Peer.UpdatedAt))
+				a.say("%s was known already, and so is all that this bundle says (%s): nothing to do.", id, orNone(res.Peer.UpdatedAt))
 			}
 			if res.Peer.SubCA == nil {
-				return nil
+				return err
 			}
 			// For a peer that is up to date too: an earlier run may have been
 			// interrupted just before this.
-			return a.updateKustomize(d, res.Peer)
+			return errors.Join(err, a.updateKustomize(d, res.Peer))
 		},
 	}
 	t.flags(c)
@@ -97,7 +99,7 @@ The node must have been signed here first ("peerlink peer sign"). From then on
 			if err != nil {
 				return err
 			}
-			data, err := readBounded(args[0], maxSecretFile)
+			data, err := readText(args[0], maxSecretFile)
 			if err != nil {
 				return err
 			}

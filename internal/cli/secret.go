@@ -17,6 +17,7 @@ import (
 
 	"peerlink/internal/guard"
 	"peerlink/internal/passphrase"
+	"peerlink/internal/textfile"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -210,6 +211,20 @@ func (a *app) askSecret(ctx context.Context, prompt string) ([]byte, error) {
 	case got := <-ch:
 		return got.line, got.err
 	}
+}
+
+// readText reads a text file as [readBounded] does, in UTF-8 or with a byte order
+// mark.
+func readText(path string, max int64) ([]byte, error) {
+	data, err := readBounded(path, max)
+	if err != nil {
+		return nil, err
+	}
+	text, err := textfile.Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return text, nil
 }
 
 // readBounded reads a regular file, or what behaves like one, up to max bytes.

@@ -16,6 +16,7 @@ import (
 
 	"peerlink/broker"
 	"peerlink/broker/embedded"
+	"peerlink/internal/textfile"
 	"peerlink/link"
 	"peerlink/local"
 	"peerlink/smp"
@@ -114,7 +115,14 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 
 // readMessages reads and checks messages, one on each line.
 func readMessages(in io.Reader, name string, view smp.View) ([]broker.Outgoing, error) {
-	lines := bufio.NewScanner(in)
+	text := bufio.NewReader(in)
+	if begin, _ := text.Peek(3); textfile.HasMark(begin) {
+		if rest, err := textfile.Decode(begin); err != nil || len(rest) > 0 {
+			return nil, fmt.Errorf("%s is in UTF-16: save it as UTF-8; nothing was queued", name)
+		}
+		text.Discard(len(begin)) // the mark of UTF-8
+	}
+	lines := bufio.NewScanner(text)
 	lines.Buffer(nil, 4*smp.MaxBody)
 	var messages []broker.Outgoing
 	for n := 1; lines.Scan(); n++ {

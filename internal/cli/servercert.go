@@ -60,7 +60,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 		Example: "  peerlink server-cert sign server.csr server.crt --days 365",
 		Args:    someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := readBounded(args[0], maxSecretFile)
+			data, err := readText(args[0], maxSecretFile)
 			if err != nil {
 				return err
 			}

@@ -112,7 +112,7 @@ func compareTyped(typed, fingerprint string) error {
 func (a *app) checkRegistry(ctx context.Context, b *infobundle.Bundle, t trust) error {
 	var key ed25519.PublicKey
 	if t.registryKey != "" {
-		data, err := readBounded(t.registryKey, maxSecretFile)
+		data, err := readText(t.registryKey, maxSecretFile)
 		if err != nil {
 			return err
 		}

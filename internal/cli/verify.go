@@ -127,7 +127,7 @@ func (a *app) verified(chain []*x509.Certificate, err error, asJSON bool) error 
 func readCerts(paths []string) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for _, path := range paths {
-		data, err := readBounded(path, 1<<20)
+		data, err := readText(path, 1<<20)
 		if err != nil {
 			return nil, err
 		}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"peerlink/internal/excerpt"
+	"peerlink/internal/textfile"
 	"peerlink/node/pki"
 )
 
@@ -59,10 +60,27 @@ func (c *checker) readUpTo(file string, most int64) (data []byte, ok bool) {
 	return data, true
 }
 
+// text is [checker.read] for text files, which may have a byte order mark.
+func (c *checker) text(file string) (data []byte, ok bool) {
+	data, ok = c.read(file)
+	if !ok {
+		return nil, false
+	}
+	text, err := textfile.Decode(data)
+	if err != nil {
+		c.problem(file, RuleUnreadable, "%v", err)
+		return nil, false
+	}
+	if textfile.HasMark(data) {
+		c.warning(file, RuleByteOrderMark, "begins with a byte order mark, which OpenSSL and the reference do not expect: save it as UTF-8 without one")
+	}
+	return text, true
+}
+
 // line reads a file that holds one line. More lines are returned as they are,
 // for the rule about the content to refuse.
 func (c *checker) line(file string) (s string, ok bool) {
-	data, ok := c.read(file)
+	data, ok := c.text(file)
 	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), ok
 }
 
@@ -70,7 +88,7 @@ func (c *checker) line(file string) (s string, ok bool) {
 // be read, which is a finding then. Whether there should be one is for others
 // to say.
 func (c *checker) certificate(file string) *x509.Certificate {
-	data, ok := c.read(file)
+	data, ok := c.text(file)
 	if !ok {
 		return nil
 	}

@@ -8,6 +8,8 @@ type Rule string
 const (
 	// RuleUnreadable: what is there can be read: regular files of a sensible size.
 	RuleUnreadable Rule = "file.unreadable"
+	// RuleByteOrderMark: text files are in UTF-8, without a byte order mark.
+	RuleByteOrderMark Rule = "file.byte-order-mark"
 	// RuleIncomplete: the generated files and folders are there.
 	RuleIncomplete Rule = "file.missing"
 	// RuleLeftover: no temporary files of interrupted commands.

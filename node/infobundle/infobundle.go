@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"peerlink/internal/excerpt"
+	"peerlink/internal/textfile"
 	"peerlink/node/pki"
 )
 
@@ -89,16 +90,6 @@ func (b *Bundle) File(name string) []byte {
 // of one node are compared by it as strings; the later one wins. It is empty
 // if the bundle carries none.
 func (b *Bundle) UpdatedAt() string { return DateOf(b.File(UpdatedAt)) }
-
-// DateOf reads the content of an updated-at.txt. What is not a plain short
-// line counts as no date.
-func DateOf(updatedAt []byte) string {
-	s := strings.TrimSpace(string(updatedAt))
-	if len(s) > 64 || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return ""
-	}
-	return s
-}
 
 // Create makes an info-bundle: root certificate and CSR in PEM, the nodeinfo
 // files, and the root key's signature over them.
@@ -163,6 +154,9 @@ func ReadWithin(data []byte, now time.Time, left *int) (*Bundle, error) {
 }
 
 func read(data []byte, now time.Time, left *int) (*Bundle, error) {
+	if textfile.HasMark(data) {
+		return nil, errors.New("it begins with a byte order mark, so it was written as text, and is damaged: get a copy of the file as it was made (PowerShell's \">\" does not make one)")
+	}
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("it has more than %d bytes", MaxSize)
 	}
@@ -219,6 +213,11 @@ func read(data []byte, now time.Time, left *int) (*Bundle, error) {
 	}
 	if b.File(StompTOML) == nil {
 		return nil, fmt.Errorf("%s has no %s", nodeinfo, StompTOML)
+	}
+	if date := b.File(UpdatedAt); date != nil {
+		if err := CheckDate(strings.TrimSpace(string(date)), now); err != nil {
+			return nil, fmt.Errorf("%s in %s: %w; the bundle's owner has to make a new one", UpdatedAt, nodeinfo, err)
+		}
 	}
 	return b, nil
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+
+	"peerlink/internal/textfile"
 )
 
 const (
@@ -68,6 +70,9 @@ func EncodeCSRPEM(der []byte) []byte {
 func onlyBlock(data []byte, pemType string) ([]byte, error) {
 	if len(data) > maxFile {
 		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", ErrPEM, len(data), maxFile)
+	}
+	if textfile.HasMark(data) {
+		return nil, fmt.Errorf("%w: it begins with a byte order mark, which OpenSSL does not read: save it as UTF-8 without one", ErrPEM)
 	}
 	// Counted in the text, because pem.Decode steps over blocks that it can not
 	// read, and another reader may be able to.

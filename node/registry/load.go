@@ -12,6 +12,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"peerlink/internal/textfile"
 )
 
 // Bounds on fetching a list.
@@ -95,7 +97,10 @@ func readBounded(r io.Reader) ([]byte, error) {
 	if err == nil && len(data) > maxList {
 		err = tooLarge()
 	}
-	return data, err
+	if err != nil {
+		return nil, err
+	}
+	return textfile.Decode(data)
 }
 
 func fetch(ctx context.Context, u *url.URL, transport http.RoundTripper) ([]byte, error) {

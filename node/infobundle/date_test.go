@@ -1,0 +1,86 @@
+package infobundle
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/node/nodetype"
+)
+
+// Bundles with what is not a date, or with one that no later bundle could
+// follow, are refused; nobody can freeze what is known of a node.
+func TestDates(t *testing.T) {
+	a := newAuthor(t, nodetype.CreditorsAgent)
+	at := time.Date(2026, 11, 28, 15, 0, 0, 0, time.UTC)
+	for date, ok := range map[string]bool{
+		"2026-11-28": true, "2026-11-28\r\n": true, "2026-11-28T150000": true, "2026-11-28T150000.000001": true, "1999-01-01": true,
+		"2026-11-29": true, "2026-11-29T150000": true, // a day ahead
+		"2026-11-29T150001": false, "2026-11-30": false, "9999-12-31": false,
+		"~~~~": false, "": false, "\ufeff2026-11-28": false, "2026-02-30": false, "2026-11-28T240000": false, "26-11-28": false, "2026-11-28Z": false,
+		"2026-11-28T150000.1": false, "2026-11-28T150000,000001": false, "2026-11-28 15:00": false, "2026-11-28\n2026-11-29": false,
+		strings.Repeat("9", 1000): false,
+	} {
+		inner := zipOf(t, entry{StompTOML, []byte("x"), 0}, entry{UpdatedAt, []byte(date), 0})
+		err := CheckDate(strings.TrimSpace(date), at)
+		if (err == nil) != ok {
+			t.Errorf("%q: %v", date, err)
+		}
+		// The certificate's own dates are those of now.
+		_, err = Read(a.signed(t, inner), time.Now())
+		if garbage := DateOf([]byte(date)) == ""; garbage && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), UpdatedAt)) {
+			t.Errorf("a bundle with %q: %v", date, err)
+		}
+	}
+}
+
+// The dates of a node's bundles grow, as strings, in whatever time zone each was
+// made, and none is more than a day ahead.
+func TestNextDate(t *testing.T) {
+	utc := time.Date(2026, 11, 28, 15, 0, 0, 0, time.UTC)
+	for _, tt := range []struct{ old, want string }{
+		{"", "2026-11-28"},
+		{"2026-11-27T235959.999999", "2026-11-28"},
+		{"2026-11-28", "2026-11-28T150000"},
+		{"2026-11-28T150000", "2026-11-28T150000.000000"},
+		{"2026-11-28T150000.000000", "2026-11-28T150001"},
+		{"2026-11-28T150001", "2026-11-28T150002"},
+		{"2026-11-28T235959", "2026-11-29"},
+		{"2026-11-29", "2026-11-29T000001"}, // a local date, east of here
+		{"2026-11-29T090000.500000", "2026-11-29T090001"},
+		{"2026-11-29T145959", "2026-11-29T150000"},
+		{"2026-11-29T150000", "refused"},
+		{"2999-01-01", "refused"},
+		{"~~~~", "2026-11-28"},
+	} {
+		for _, zone := range []*time.Location{time.UTC, time.FixedZone("east", 14*3600), time.FixedZone("west", -12*3600)} {
+			got, ok := NextDate(tt.old, utc.In(zone))
+			if !ok {
+				got = "refused"
+			}
+			if got != tt.want {
+				t.Errorf("after %q: %s, want %s", tt.old, got, tt.want)
+			}
+		}
+	}
+	// A hundred bundles in one second.
+	date := ""
+	for range 100 {
+		next, ok := NextDate(date, utc)
+		if !ok || next <= date {
+			t.Fatalf("after %s: %s, %v", date, next, ok)
+		}
+		date = next
+	}
+}
+
+// A bundle that a shell has rewritten as text gives an error that says so.
+func TestBundleWithMark(t *testing.T) {
+	for _, mark := range []string{"\ufeff", "\xff\xfe", "\xfe\xff"} {
+		_, err := Read([]byte(mark+"PK\x03\x04"), now)
+		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "byte order mark") {
+			t.Errorf("%q: %v", mark, err)
+		}
+	}
+}
