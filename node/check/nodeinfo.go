@@ -70,7 +70,7 @@ func (c *checker) checkPublished(file string) {
 		c.warning(file, RulePublished, "peers that fetch it will refuse it: %v; make a new one", err)
 	} else if c.rootValid && !sameKey(b.Root, c.root) {
 		c.warning(file, RulePublished, "is the info-bundle of %v with another root key, and peers that fetch it will refuse it; make a new one", b.Identity)
-	} else if data, ok := c.text("nodeinfo/" + infobundle.StompTOML); ok {
+	} else if data, ok := c.text("nodeinfo/"+infobundle.StompTOML, RuleStompTOML); ok {
 		if own, err := node.ParseStompTOML(data, b.Identity.ID); err == nil && !own.IsIn(b) {
 			c.warning(file, RulePublished, "says something else than nodeinfo/%s, of which peers learn in this way only; make a new one", infobundle.StompTOML)
 		}
@@ -81,7 +81,7 @@ func (c *checker) checkPublished(file string) {
 func (c *checker) checkStompTOML(folder string, severity Severity, use string) {
 	file := folder + "/" + infobundle.StompTOML
 	f := Finding{Severity: severity, Rule: RuleStompTOML, Subject: file}
-	data, ok := c.text(file)
+	data, ok := c.text(file, RuleStompTOML)
 	if !ok {
 		if c.exists(file) {
 			return // and can not be read, which is a finding already
@@ -102,7 +102,7 @@ func (c *checker) checkStompTOML(folder string, severity Severity, use string) {
 // older ones, compared as text.
 func (c *checker) checkUpdatedAt(folder, future string) {
 	file := folder + "/" + infobundle.UpdatedAt
-	data, ok := c.text(file)
+	data, ok := c.text(file, RuleUpdatedAt)
 	if !ok {
 		return // there is none before the first info-bundle
 	}

@@ -60,15 +60,16 @@ func (c *checker) readUpTo(file string, most int64) (data []byte, ok bool) {
 	return data, true
 }
 
-// text is [checker.read] for text files, which may have a byte order mark.
-func (c *checker) text(file string) (data []byte, ok bool) {
+// text is [checker.read] for text files, which may have a byte order mark. What is
+// no text breaks the given rule.
+func (c *checker) text(file string, rule Rule) (data []byte, ok bool) {
 	data, ok = c.read(file)
 	if !ok {
 		return nil, false
 	}
 	text, err := textfile.Decode(data)
 	if err != nil {
-		c.problem(file, RuleUnreadable, "%v", err)
+		c.problem(file, rule, "%v", err)
 		return nil, false
 	}
 	if textfile.HasMark(data) {
@@ -80,7 +81,7 @@ func (c *checker) text(file string) (data []byte, ok bool) {
 // line reads a file that holds one line. More lines are returned as they are,
 // for the rule about the content to refuse.
 func (c *checker) line(file string) (s string, ok bool) {
-	data, ok := c.text(file)
+	data, ok := c.text(file, RuleUnreadable)
 	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), ok
 }
 
@@ -88,7 +89,7 @@ func (c *checker) line(file string) (s string, ok bool) {
 // be read, which is a finding then. Whether there should be one is for others
 // to say.
 func (c *checker) certificate(file string) *x509.Certificate {
-	data, ok := c.text(file)
+	data, ok := c.text(file, RuleCertPEM)
 	if !ok {
 		return nil
 	}

@@ -429,6 +429,7 @@ func (b *breakages) peers(w *world) {
 		f.must(os.MkdirAll(filepath.Join(f.dir, filepath.FromSlash(peer), "nodeinfo", strings.Repeat("a/", 1100)), 0o755))
 	}, check.RuleNodeinfoName)
 	b.problem("own nodeinfo with a device's name", ca, func(f *fixture) { f.write("nodeinfo/aux.txt", "x") }, check.RuleNodeinfoName)
+	b.warning("a certificate with a byte order mark", ca, func(f *fixture) { f.write(peer+"root-ca.crt", "\ufeff"+f.read(peer+"root-ca.crt")) }, check.RuleByteOrderMark)
 	b.warning("nodeinfo from the future", ca, func(f *fixture) { f.write(peer+"nodeinfo/updated-at.txt", "2999-01-01") }, check.RuleUpdatedAt)
 }
 

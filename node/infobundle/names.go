@@ -3,6 +3,7 @@ package infobundle
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"regexp"
 	"strings"
 
@@ -35,6 +36,8 @@ func checkName(name string) error {
 	switch {
 	case name == "" || len(name) > maxName:
 		return fmt.Errorf("must have a name of 1 to %d bytes", maxName)
+	case !fs.ValidPath(name) || name == ".":
+		return errors.New("climbs out of its folder, or is not a plain relative path")
 	case len(elements) > 2:
 		return errors.New("lies too deep: expected a file, or a file in a folder")
 	}
