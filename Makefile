@@ -44,7 +44,8 @@ lint cross fuzz unit: $(CI)
 # Static, as the tests build it too: what is compiled here is compiled once.
 lint: export CGO_ENABLED = 0
 lint:
-	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "not formatted (gofmt -w):"; echo "$$out"; exit 1; fi
+	@gofmt=$$($(GO) env GOROOT)/bin/gofmt; [ -x "$$gofmt" ] || gofmt=gofmt; \
+	out=$$($$gofmt -l .) || exit 1; if [ -n "$$out" ]; then echo "not formatted (gofmt -w):"; echo "$$out"; exit 1; fi
 	@$(STEP) "go vet" $(GO) vet ./...
 	@$(STEP) "staticcheck" $(GO) tool staticcheck ./...
 
