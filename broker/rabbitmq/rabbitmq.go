@@ -165,6 +165,8 @@ type Broker struct {
 	publishers map[*publisher]struct{}
 	declared   map[string]declaration // by peer
 	prefetch   map[string]int         // by queue, where it is not that of opts
+	kinds      map[string]kind        // by queue
+	limits     map[int]bool           // delivery limits that the log has reported
 
 	keeping       sync.Once     // starts keep
 	checkInterval time.Duration // the constant, but in tests
@@ -194,6 +196,8 @@ func Open(url string, opts Options) (*Broker, error) {
 		publishers: make(map[*publisher]struct{}),
 		declared:   make(map[string]declaration),
 		prefetch:   make(map[string]int),
+		kinds:      make(map[string]kind),
+		limits:     make(map[int]bool),
 		change:     make(chan struct{}, 1),
 
 		checkInterval: checkInterval,

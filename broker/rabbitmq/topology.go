@@ -23,6 +23,11 @@ func peerExchange(q broker.PeerQueue) string { return q.Prefix + ".x." + q.PeerI
 
 func deadLetterQueue(queue string) string { return queue + ".XQ" }
 
+// deadLettering returns the arguments of a queue that has a dead-letter queue.
+func deadLettering(queue string) amqp.Table {
+	return amqp.Table{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": deadLetterQueue(queue)}
+}
+
 func (b *Broker) onDeclaring(ctx context.Context, do func(declarer) error) error {
 	l, ch, err := b.declaring.open(ctx, func(l *live, ch *amqp.Channel) error {
 		return do(declarer{live: l, ch: ch, queueType: b.opts.QueueType})
@@ -54,12 +59,10 @@ func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
 		if err := d.queue(deadLetterQueue(queue), nil); err != nil {
 			return err
 		}
-		if err := d.queue(queue, amqp.Table{
-			"x-dead-letter-exchange":    "",
-			"x-dead-letter-routing-key": deadLetterQueue(queue),
-		}); err != nil {
+		if err := d.queue(queue, deadLettering(queue)); err != nil {
 			return err
 		}
+		d.reportLimit(queue)
 		if err := d.ch.QueueBind(queue, "", peerExchange(q), false, nil); err != nil {
 			return fmt.Errorf("bind queue %s: %w", queue, explain(err))
 		}
@@ -119,7 +122,7 @@ func (d declarer) exchange(name, kind string, args amqp.Table) error {
 // queue makes a queue. One that exists is good, whatever its type and
 // arguments are: declaring it with others would fail.
 func (d declarer) queue(name string, args amqp.Table) error {
-	_, exists, err := d.count(name)
+	_, exists, err := d.look(name)
 	if err != nil || exists {
 		return err
 	}
@@ -135,19 +138,25 @@ func (d declarer) queue(name string, args amqp.Table) error {
 // count returns how many messages of a queue are not given out, and whether the
 // queue exists.
 func (d declarer) count(name string) (n int, exists bool, err error) {
+	q, exists, err := d.look(name)
+	return q.Messages, exists, err
+}
+
+// look returns RabbitMQ's counts of a queue, and whether the queue exists.
+func (d declarer) look(name string) (q amqp.Queue, exists bool, err error) {
 	probe, err := d.live.Channel() // RabbitMQ closes it if there is no queue
 	if err != nil {
-		return 0, false, explain(err)
+		return q, false, explain(err)
 	}
 	defer probe.Close()
-	q, err := probe.QueueDeclarePassive(name, true, false, false, false, nil)
+	q, err = probe.QueueDeclarePassive(name, true, false, false, false, nil)
 	switch {
 	case saysCode(err, amqp.NotFound):
-		return 0, false, nil
+		return q, false, nil
 	case err != nil:
-		return 0, false, fmt.Errorf("queue %s: %w", name, explain(err))
+		return q, false, fmt.Errorf("queue %s: %w", name, explain(err))
 	}
-	return q.Messages, true, nil
+	return q, true, nil
 }
 
 // ofType adds the arguments that make a queue one of the wanted type.
@@ -159,13 +168,19 @@ func (d declarer) ofType(args amqp.Table) amqp.Table {
 	for name, value := range args {
 		typed[name] = value
 	}
-	if version, _ := d.live.Properties["version"].(string); majorOf(version) >= 4 {
+	if d.major() >= 4 {
 		// RabbitMQ 4 gives up a message after 20 deliveries. A peer that is
 		// away for long causes more than that. (RabbitMQ 3 has no limit, and
 		// no value that says so.)
-		typed["x-delivery-limit"] = -1
+		typed["x-delivery-limit"] = noLimit
 	}
 	return typed
+}
+
+// major returns the first number of RabbitMQ's version.
+func (d declarer) major() int {
+	version, _ := d.live.Properties["version"].(string)
+	return majorOf(version)
 }
 
 func majorOf(version string) int {

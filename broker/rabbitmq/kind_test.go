@@ -1,0 +1,65 @@
+package rabbitmq
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// Of a queue that exists, its type and delivery limit are known, whoever has made it
+// and whatever the default type is. Asking makes no queue. The log reports a limit, once.
+func TestKind(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	major := majorOf(o.conn.Properties["version"].(string))
+	byDefault := kind{queueType: Classic}
+	if os.Getenv("RABBITMQ_DEFAULT_QUEUE_TYPE") == string(Quorum) && major >= 4 {
+		byDefault.queueType = Quorum
+	}
+	for _, test := range []struct {
+		args amqp.Table
+		want kind
+		says string // in the log
+	}{
+		{nil, byDefault, ""},
+		{amqp.Table{"x-queue-type": "classic"}, kind{queueType: Classic}, ""},
+		{amqp.Table{"x-queue-type": "quorum"}, kind{queueType: Quorum}, "limit=20"},
+		{amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": 7}, kind{queueType: Quorum, limit: 7}, "level=INFO"},
+		{amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": 3}, kind{queueType: Quorum, limit: 3}, "level=WARN"},
+		{amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": -1}, kind{queueType: Quorum, limit: noLimit}, ""},
+	} {
+		log := new(logBuffer)
+		b := openTest(t, s.URL(), Options{Logger: log.logger()})
+		q := testPeer()
+		queue := q.Queues[0]
+		args := deadLettering(queue)
+		for name, value := range test.args {
+			args[name] = value
+		}
+		ask := func() (k kind) {
+			o.check(b.onDeclaring(testContext(t), func(d declarer) error { k = d.askKind(queue); return nil }))
+			return k
+		}
+		if k := ask(); k != (kind{}) {
+			t.Errorf("%v: a queue that does not exist is a %+v", test.args, k)
+		}
+		_, err := o.QueueDeclare(queue, true, false, false, false, args) // and not refused, as it would be if that had made it
+		o.check(err)
+		if k := ask(); k != test.want {
+			t.Errorf("%v: got %+v, want %+v", test.args, k, test.want)
+		}
+		o.check(b.Declare(testContext(t), q))
+		o.check(b.Declare(testContext(t), q))
+		const report = "is a quorum queue"
+		if test.says == "limit=20" && major < 4 || test.args == nil && byDefault.queueType == Quorum {
+			continue // see the case with this type
+		}
+		if strings.Count(log.String(), report) != strings.Count(test.says, "=") || !strings.Contains(log.String(), test.says) {
+			t.Errorf("%v: the log must have %q, once:\n%s", test.args, test.says, log)
+		}
+	}
+}
