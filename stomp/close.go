@@ -11,6 +11,21 @@ import (
 // peer.
 const CloseTimeout = 5 * time.Second
 
+// Bounds on what is still read of a peer that is to be told of the end; nobody looks
+// at it, and nothing else holds it back. A peer that has read the last frame sends no
+// more, and until then it may have sent what a line of 10 MB/s carries in a tenth of
+// a second. Before the session is open, a peer has nothing to send but its CONNECT.
+const (
+	lingerBytes         = 1 << 20
+	lingerBytesUnopened = 64 << 10
+	lingerTimeUnopened  = 2 * time.Second
+
+	// lingerGrace is how long a peer that has sent more is given to read the last
+	// frame, while nothing is read of it. (What the buffers of the kernels hold can
+	// be more than lingerBytes, and has been sent before the end.)
+	lingerGrace = time.Second
+)
+
 // Close closes the connection at once, without regard for what is not yet
 // written; only a CloseAfterFlush or Fail that is under way is waited for.
 // Everybody who waits for the connection gets [ErrClosed], and the Conn's
@@ -55,8 +70,9 @@ func (c *Conn) markClosed(reason error) (first bool) {
 
 // CloseAfterFlush writes what has been handed over, tells the peer that nothing
 // more comes, waits until the peer closes too, and closes the connection. All
-// this takes no longer than the timeout. Others who use the connection get
-// [ErrClosed] at once. The error says why not everything was written.
+// this takes no longer than the timeout, and less if the peer goes on sending.
+// Others who use the connection get [ErrClosed] at once. The error says why not
+// everything was written.
 //
 // To wait for the peer is necessary: the kernel answers data that arrives at a
 // closed connection with a reset, and a reset can destroy what the peer has not
@@ -81,10 +97,33 @@ func (c *Conn) CloseAfterFlush(timeout time.Duration) error {
 		return err
 	}
 	if nc, ok := c.nc.(interface{ CloseWrite() error }); ok && nc.CloseWrite() == nil {
-		c.nc.SetReadDeadline(until)
-		io.Copy(io.Discard, c.nc)
+		c.linger(until)
 	}
 	return nil
+}
+
+// linger waits until the peer closes its side, and drops what it still sends, within
+// bounds. A peer that sends more is not read any more, and cut a moment later.
+func (c *Conn) linger(until time.Time) {
+	most := int64(lingerBytes)
+	if !c.isOpened() {
+		most = lingerBytesUnopened
+		if soon := time.Now().Add(lingerTimeUnopened); soon.Before(until) {
+			until = soon
+		}
+	}
+	c.nc.SetReadDeadline(until)
+	if _, err := io.CopyN(io.Discard, c.nc, most); err != nil {
+		return // the peer has closed, or its time is over
+	}
+	time.Sleep(min(lingerGrace, time.Until(until)))
+	c.abandon()
+}
+
+func (c *Conn) isOpened() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.opened
 }
 
 // abandon makes the kernel drop, when the connection is closed, what the peer does

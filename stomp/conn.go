@@ -46,6 +46,7 @@ type Conn struct {
 	readErr  error         // why nothing more is taken from nc
 	beat     time.Duration // interval of our heart-beats; 0: none
 	silence  time.Duration // how long the peer may be silent; 0: for ever
+	opened   bool          // the opening handshake is complete
 	inFrame  bool          // some bytes of a frame have come, but not all
 	frameEnd time.Time     // when the others must be there; zero: nobody has waited for them yet
 }
@@ -66,11 +67,12 @@ func NewConn(nc net.Conn, l Limits) *Conn {
 	return c
 }
 
-// StartHeartBeat makes both directions of heart-beats happen from now on, as
-// agreed with the peer: see [HeartBeat.Negotiate].
+// StartHeartBeat is called when the opening handshake is complete: it makes both
+// directions of heart-beats happen from now on, as agreed with the peer, see
+// [HeartBeat.Negotiate].
 func (c *Conn) StartHeartBeat(agreed HeartBeat) {
 	c.mu.Lock()
-	c.beat, c.silence = agreed.Send, agreed.silence()
+	c.opened, c.beat, c.silence = true, agreed.Send, agreed.silence()
 	if c.err == nil && c.readErr == nil {
 		c.setReadDeadline() // for a ReadFrame that is waiting now
 	}
