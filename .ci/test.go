@@ -281,6 +281,14 @@ func fuzz(duration string) error {
 		if err := c.Run(); err != nil {
 			return err
 		}
+		// What parsers cost is exact without the race detector only.
+		now = "costs " + pkg
+		c = exec.Command(binary, "-test.run", "Cost$")
+		c.Dir = dir
+		c.Stdout, c.Stderr = o, o
+		if err := c.Run(); err != nil {
+			return fmt.Errorf("%s: %w", now, err)
+		}
 		c = exec.Command(binary, "-test.list", "^Fuzz")
 		c.Dir = dir // for the seeds in testdata
 		targets, err := c.Output()

@@ -10,6 +10,7 @@ import (
 // Whatever a body of the permitted size holds, reading it as any message, in either
 // direction, needs at most 32 MiB, all that is allocated counted together, and half a second.
 func TestMessageCost(t *testing.T) {
+	costtest.NeedsExactFigures(t)
 	ca, aa := peers(t, "000008", "000001", "1234abcd")
 	fill := func(s string) string { return strings.Repeat(s, MaxApplicationBody/len(s)-20) }
 	for name, text := range map[string]string{

@@ -14,11 +14,29 @@ const (
 	MaxTime  = 500 * time.Millisecond
 )
 
+// NeedsExactFigures skips a test of nothing but costs where the race detector is
+// on, which multiplies them. "make test" runs these tests without it.
+func NeedsExactFigures(t testing.TB) {
+	t.Helper()
+	if withRaceDetector {
+		t.Skip("skipped with the race detector: what something costs (\"make fuzz\" runs this without it)")
+	}
+}
+
 // Check calls parse and fails the test if it allocates more than [MaxBytes], all that
 // is allocated counted together, or takes more than [MaxTime] of a processor three
 // times in a row: on a busy machine a single time says little. Nothing else may
-// allocate or compute much meanwhile.
+// allocate or compute much meanwhile. With the race detector it only calls parse.
 func Check(t testing.TB, input string, parse func()) {
+	t.Helper()
+	if withRaceDetector {
+		parse()
+		return
+	}
+	check(t, input, parse)
+}
+
+func check(t testing.TB, input string, parse func()) {
 	t.Helper()
 	var took time.Duration
 	for range 3 {

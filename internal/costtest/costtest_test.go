@@ -36,7 +36,7 @@ func TestCheck(t *testing.T) {
 		}, 1},
 	} {
 		r := &recorder{TB: t}
-		Check(r, tt.name, tt.parse)
+		check(r, tt.name, tt.parse)
 		if r.failed != tt.want {
 			t.Errorf("%s: %d failures, want %d", tt.name, r.failed, tt.want)
 		}

@@ -15,6 +15,7 @@ import (
 // Whatever a bundle of the permitted size holds, reading it needs at most 32 MiB, all
 // that is allocated counted together, and half a second.
 func TestReadCost(t *testing.T) {
+	costtest.NeedsExactFigures(t)
 	a := newAuthor(t, nodetype.AccountingAuthority)
 	toml := rawEntry{name: StompTOML, content: "x"}
 	bundle := func(a author, inner []byte, parts ...rawEntry) []byte {

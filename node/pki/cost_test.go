@@ -28,6 +28,7 @@ func fill(der []byte) []byte {
 // together, and half a second. (Opening an encrypted key takes what its owner asked for,
 // within the bounds of ErrKeyCost, and comes after the passphrase.)
 func TestCost(t *testing.T) {
+	costtest.NeedsExactFigures(t)
 	p := newPeers(t)
 	ca := p.ca.Cert.RawSubject
 	slow := costtest.NewSlowKey(t, maxRSABits, maxRSAExponent)
