@@ -14,8 +14,8 @@ import (
 )
 
 // A peer that goes on sending after it was refused can write what the buffers of the
-// kernels hold and a little more: whether one
-// of its messages was refused, or it was never admitted because its link is not active.
+// kernels hold and a little more: whether one of its messages was refused, or it was
+// never admitted because its link is not active.
 func TestRefusedPeersAreNotReadFrom(t *testing.T) {
 	t.Parallel()
 	const most = 20 << 20
@@ -60,5 +60,11 @@ func TestRefusedPeersAreNotReadFrom(t *testing.T) {
 	if _, err := authority.DeactivatePeer(context.Background(), other.Identity().ID); err != nil {
 		t.Fatal(err)
 	}
+	linktest.Eventually(t, "deactivation", func() error {
+		if st := statusOf(t, authority, other); st.State != "deactivated" {
+			return fmt.Errorf("the peer is %s", st.State)
+		}
+		return nil
+	})
 	flood("line ends after deactivation", "", "\n")
 }
