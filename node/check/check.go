@@ -62,7 +62,7 @@ import (
 type Options struct {
 	// Now is the time for which everything is judged. Zero means now.
 	Now time.Time
-	// KeyFile is where the root key lies if it is not in private/. It may be
+	// KeyFile is where the root key lies if it is not in private/, where it may be
 	// absent, as on servers. It is looked at, not opened: that takes a passphrase.
 	KeyFile string
 	// Servers are the server certificates in use. Without any, the newest
@@ -83,10 +83,11 @@ func Run(ctx context.Context, dir string, o Options) (*Report, error) {
 	if o.Now.IsZero() {
 		o.Now = time.Now()
 	}
-	if o.KeyFile == "" {
+	keyNamed := o.KeyFile != ""
+	if !keyNamed {
 		o.KeyFile = node.DefaultKeyFile(dir)
 	}
-	c := &checker{ctx: ctx, dir: dir, options: o, now: o.Now, report: new(Report), modesSeen: make(map[string]bool)}
+	c := &checker{ctx: ctx, dir: dir, options: o, keyNamed: keyNamed, now: o.Now, report: new(Report), modesSeen: make(map[string]bool)}
 	if err := c.recognize(); err != nil {
 		return nil, err
 	}
@@ -115,10 +116,11 @@ func Run(ctx context.Context, dir string, o Options) (*Report, error) {
 
 // checker is one run. Later steps use what earlier ones have found.
 type checker struct {
-	ctx     context.Context
-	dir     string
-	options Options
-	now     time.Time
+	ctx      context.Context
+	dir      string
+	options  Options
+	keyNamed bool // options.KeyFile was named, so it has to be there
+	now      time.Time
 
 	report   *Report
 	problems int // in the report

@@ -314,7 +314,7 @@ func TestServerFiles(t *testing.T) {
 	}
 }
 
-// The root key may lie anywhere: then it is looked at there.
+// The root key may lie anywhere: then it is looked at there, and has to be there.
 func TestKeyFile(t *testing.T) {
 	w := newWorld(t)
 	f := w.copy(t, ca)
@@ -324,6 +324,11 @@ func TestKeyFile(t *testing.T) {
 	r := f.check(check.Options{KeyFile: path})
 	if len(r.Findings) != 1 || !strings.HasPrefix(r.Findings[0].String(), "problem: "+path+": is not encrypted") {
 		t.Errorf("findings:%s", list(r))
+	}
+	f.must(os.Remove(path))
+	r = f.check(check.Options{KeyFile: path})
+	if len(r.Findings) != 1 || !strings.HasPrefix(r.Findings[0].String(), "problem: "+path+": can not be read") {
+		t.Errorf("without the file named: findings:%s", list(r))
 	}
 }
 

@@ -51,7 +51,7 @@ func (c *checker) checkRootKey() {
 	path := c.options.KeyFile
 	file := c.name(path)
 	data, err := readPath(path, maxKeyFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !c.keyNamed {
 		return
 	}
 	if err != nil {
