@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peerlink/internal/excerpt"
 	"peerlink/internal/terminal"
 	"peerlink/node/check"
 )
@@ -80,7 +81,7 @@ func (a *app) showReport(r *check.Report) {
 	}
 	a.print("")
 	for _, f := range r.Findings {
-		a.print("%s", terminal.Line(f.String()))
+		a.print("%s", terminal.Line(excerpt.Limit(f.String(), maxErrorText)))
 	}
 	a.print("%d problems, %d warnings, %d notes", r.Count(check.Problem), r.Count(check.Warning), r.Count(check.Note))
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"peerlink/internal/excerpt"
 	"peerlink/internal/logwriter"
 	"peerlink/internal/terminal"
 	"peerlink/node"
@@ -214,11 +215,15 @@ func (a *app) print(format string, args ...any) {
 	fmt.Fprintf(a.stdout, format+"\n", args...)
 }
 
+// maxErrorText is how many bytes of an error are shown or logged: a path of 4,096
+// bytes and what is said of it fit. Whatever an error quotes, it fills no terminal.
+const maxErrorText = 8_000
+
 // failure tells why a command has failed. Only the first line begins at the
 // margin, so that no text in an error can pass for another line of this program.
 func (a *app) failure(label string, err error) {
 	a.label(label)
-	a.say("%s", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+	a.say("%s", strings.ReplaceAll(excerpt.Limit(err.Error(), maxErrorText), "\n", "\n  "))
 }
 
 // raw returns the writer to which a.stdout or a.stderr leads, without escaping.
@@ -250,7 +255,7 @@ func colour(w io.Writer) bool { return os.Getenv("NO_COLOR") == "" && isTerminal
 // warn tells the person what he should look at.
 func (a *app) warn(format string, args ...any) {
 	a.label("Warning:")
-	a.say(format, args...)
+	a.say("%s", excerpt.Limit(fmt.Sprintf(format, args...), maxErrorText))
 }
 
 // label writes the first words of what is said to the person, in red if that is

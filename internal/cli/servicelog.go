@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peerlink/admin"
+	"peerlink/internal/excerpt"
 	"peerlink/internal/logwriter"
 	"peerlink/internal/terminal"
 )
@@ -76,10 +77,20 @@ func hangups(ctx context.Context) <-chan struct{} {
 	return recheck
 }
 
-// withoutNil leaves out the error of what has ended without one.
-func withoutNil(_ []string, attr slog.Attr) slog.Attr {
-	if attr.Value.Kind() == slog.KindAny && attr.Value.Any() == nil {
+// logAttr leaves out the error of what has ended without one, and shortens texts and
+// errors that are too long for a log.
+func logAttr(_ []string, attr slog.Attr) slog.Attr {
+	text := ""
+	switch v := attr.Value.Any().(type) {
+	case nil:
 		return slog.Attr{}
+	case string:
+		text = v
+	case error:
+		text = v.Error()
+	}
+	if len(text) > maxErrorText {
+		attr.Value = slog.StringValue(excerpt.Limit(text, maxErrorText))
 	}
 	return attr
 }
@@ -92,7 +103,7 @@ func (a *app) newLogger(output *io.Writer, level, format string) (*slog.Logger, 
 	}
 	v := new(slog.LevelVar)
 	v.Set(l)
-	o := &slog.HandlerOptions{Level: v, ReplaceAttr: withoutNil}
+	o := &slog.HandlerOptions{Level: v, ReplaceAttr: logAttr}
 	switch format {
 	case "text":
 		return a.openLog(output, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, o) }), v, nil

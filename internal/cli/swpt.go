@@ -311,7 +311,7 @@ func (a *app) swptLogger(level, format string) (*slog.Logger, error) {
 				attr.Key = "message"
 			}
 		}
-		return withoutNil(groups, attr)
+		return logAttr(groups, attr)
 	}
 	return a.openLog(&a.stdout, func(w io.Writer) slog.Handler {
 		h := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l, ReplaceAttr: rename})

@@ -27,6 +27,9 @@ const (
 	maxCommas = 10_000
 	// maxPath bounds the name of a file to be made, in bytes.
 	maxPath = 4096
+	// maxJSONError bounds what is told of an error of encoding/json, in bytes: it
+	// quotes whole numbers of the file.
+	maxJSONError = 200
 )
 
 const (
@@ -126,7 +129,7 @@ func decode(data []byte, format string, v any, h *header) error {
 	}
 	var first header
 	if err := json.Unmarshal(data, &first); err != nil {
-		return fmt.Errorf("expected a %s in JSON: %w", format, err)
+		return fmt.Errorf("expected a %s in JSON: %s", format, excerpt.Limit(err.Error(), maxJSONError))
 	}
 	if first.Format != format {
 		return fmt.Errorf("it is a %q: expected a %s", excerpt.Of(first.Format), format)
@@ -135,7 +138,7 @@ func decode(data []byte, format string, v any, h *header) error {
 		return fmt.Errorf("it has version %d, and this program knows version %d only: use the same program on both machines", first.Version, version)
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return err
+		return errors.New(excerpt.Limit(err.Error(), maxJSONError))
 	}
 	// Unknown and repeated names, other letter case, and whatever else a JSON
 	// reader forgives, do not survive this.
