@@ -17,7 +17,8 @@ func Links(fi fs.FileInfo) int {
 	return 1
 }
 
-// keepOwner gives a file that replaces the one at path to the owner of that one:
+// keepOwner gives a file to the owner of what is at path, the file that it replaces
+// or its folder:
 // what root writes for a user, by sudo, must not become unreadable to him.
 func keepOwner(f *os.File, path string) {
 	if os.Geteuid() != 0 {

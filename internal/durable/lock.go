@@ -25,7 +25,9 @@ const lockFile = ".lock"
 // It locks a file in the folder that only its owner can open. A lock on what other
 // users can open, such as the folder itself, could be held by them for ever. The
 // file is removed with the lock, since operators keep such folders under git;
-// one that a crash has left behind is used by the next process.
+// one that a crash has left behind is used by the next process. One that root makes
+// belongs to the folder's owner, who could not open it otherwise if the process
+// is killed.
 func Lock(ctx context.Context, dir string) (unlock func(), err error) {
 	path := filepath.Join(dir, lockFile)
 	deadline := time.NewTimer(LockWait)
@@ -53,6 +55,7 @@ func Lock(ctx context.Context, dir string) (unlock func(), err error) {
 
 // tryLock returns nil if another process has the lock.
 func tryLock(path string) (unlock func(), err error) {
+	makeLockFile(path)
 	l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
 	locked, err := l.TryLock()
 	if err == nil && locked {
@@ -71,6 +74,21 @@ func tryLock(path string) (unlock func(), err error) {
 		}
 		l.Close()
 	}, nil
+}
+
+// makeLockFile makes the file, unless there is one, for the owner of the folder.
+// Only a file that is certainly new may be given away: what another user has put
+// there could be a link to a file of root's.
+func makeLockFile(path string) {
+	if os.Geteuid() != 0 {
+		return
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return // what is wrong is seen when it is locked
+	}
+	keepOwner(f, filepath.Dir(path))
+	f.Close()
 }
 
 // isAt reports whether the locked file is still the one at path: the process that

@@ -85,3 +85,31 @@ func TestLockOfOthers(t *testing.T) {
 	}
 	unlock()
 }
+
+// What root locks for a node's user, by sudo, does not lock that user out if the
+// command is killed: the file that stays belongs to the owner of the folder.
+func TestLockByRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can lock for others: skipped")
+	}
+	dir := t.TempDir()
+	if err := os.Chown(dir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := Lock(context.Background(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	fi, err := os.Stat(filepath.Join(dir, lockFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	of, err := os.Stat(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !sameOwner(fi, of) || fi.Mode().Perm() != 0o600 {
+		t.Errorf("the lock left by root can not be opened by the folder's owner: %v", fi.Mode())
+	}
+}
