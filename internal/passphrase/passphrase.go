@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
+	"golang.org/x/text/unicode/rangetable"
 
 	"peerlink/internal/textfile"
 )
@@ -111,11 +112,20 @@ func Check(pass []byte) error {
 		switch {
 		case unicode.IsControl(r):
 			return fmt.Errorf("the passphrase has a control character in it (%U), which no prompt delivers: expected letters, digits, spaces and signs", r)
-		case r == utf8.RuneError || !unicode.IsGraphic(r):
+		case r == utf8.RuneError || !unicode.IsGraphic(r) || unicode.In(r, invisible...):
 			return fmt.Errorf("the passphrase has a character in it that can not be seen (%U), and that nobody would type: expected letters, digits, spaces and signs", r)
 		}
 	}
 	return nil
+}
+
+// invisible has the characters that are graphic by their category, but are shown as
+// nothing: the property Default_Ignorable_Code_Point of Unicode (DerivedCoreProperties)
+// as far as it is graphic, and the Braille pattern without a dot.
+var invisible = []*unicode.RangeTable{
+	unicode.Other_Default_Ignorable_Code_Point,
+	unicode.Variation_Selector,
+	rangetable.New(0x2800),
 }
 
 // Warnings tells what can make it hard to type the passphrase again.

@@ -118,3 +118,18 @@ func TestWarnings(t *testing.T) {
 		}
 	}
 }
+
+// No passphrase has a character that is shown as nothing, whatever its category in
+// Unicode: nobody would type it again.
+func TestInvisible(t *testing.T) {
+	for _, r := range "\u00ad\u034f\u061c\u115f\u1160\u17b4\u180b\u200b\u2060\u2064\u206f\u2800\u3164\ufe00\ufe0f\ufeff\uffa0\U000e0001\U000e0100\U000e01ef" {
+		if err := Check([]byte("correct" + string(r) + "horse")); err == nil || !strings.Contains(err.Error(), "can not be seen") {
+			t.Errorf("%U: %v", r, err)
+		}
+	}
+	for _, pass := range []string{"correct horse", "caf\u00e9", "cafe\u0301", "鍵🔑", "\u2801 Braille"} {
+		if err := Check([]byte(pass)); err != nil {
+			t.Errorf("%q: %v", pass, err)
+		}
+	}
+}
