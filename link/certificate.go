@@ -9,12 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"peerlink/internal/durable"
+	"peerlink/internal/textfile"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -99,9 +100,12 @@ func (c *Certificate) forget() {
 	c.stamp, c.bad = [2]node.FileStamp{}, false
 }
 
+// maxPairFile bounds the files of the certificate and of the key.
+const maxPairFile = 1 << 20
+
 func (c *Certificate) load() (*tls.Certificate, error) {
-	certPEM, certErr := os.ReadFile(c.certFile)
-	keyPEM, keyErr := os.ReadFile(c.keyFile)
+	certPEM, certErr := textfile.Read(c.certFile, maxPairFile)
+	keyPEM, keyErr := durable.Read(c.keyFile, maxPairFile)
 	defer clear(keyPEM)
 	if certErr != nil && keyErr != nil {
 		return nil, fmt.Errorf("%w, and its key: %w", certErr, keyErr)

@@ -67,7 +67,7 @@ func (c *checker) compareIdentity(said pki.Identity, hasID bool) {
 // is first needed, so it may be missing.
 func (c *checker) checkCSR() {
 	const file = "db/root-ca.csr"
-	data, ok := c.read(file)
+	data, ok := c.text(file, RuleCSR)
 	if !ok {
 		return
 	}

@@ -67,15 +67,24 @@ func (c *checker) text(file string, rule Rule) (data []byte, ok bool) {
 	if !ok {
 		return nil, false
 	}
+	return c.decode(file, data, rule)
+}
+
+// decode returns the text of a file. What is no text breaks the given rule.
+func (c *checker) decode(file string, data []byte, rule Rule) (text []byte, ok bool) {
 	text, err := textfile.Decode(data)
 	if err != nil {
 		c.problem(file, rule, "%v", err)
 		return nil, false
 	}
+	c.checkMark(file, data)
+	return text, true
+}
+
+func (c *checker) checkMark(file string, data []byte) {
 	if textfile.HasMark(data) {
 		c.warning(file, RuleByteOrderMark, "begins with a byte order mark, which OpenSSL and the reference do not expect: save it as UTF-8 without one")
 	}
-	return text, true
 }
 
 // line reads a file that holds one line. More lines are returned as they are,

@@ -14,6 +14,7 @@ import (
 
 	"peerlink/internal/durable"
 	"peerlink/internal/guard"
+	"peerlink/internal/textfile"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -59,6 +60,7 @@ func (c *checker) checkRootKey() {
 		return
 	}
 	c.checkKeyMode(path, Problem)
+	c.checkMark(file, data)
 	key, err := pki.DecodeKey(data, nil)
 	switch {
 	case errors.Is(err, pki.ErrPassphrase): // as it should be
@@ -179,6 +181,9 @@ func (c *checker) checkStrayKeys(path string) {
 // plainKeys finds the private keys in a file that are not encrypted, in PEM or
 // as the whole file in DER. Those of unknown kinds are nil.
 func plainKeys(data []byte) (keys []crypto.Signer) {
+	if text, err := textfile.Decode(data); err == nil { // what is in DER is no text
+		data = text
+	}
 	if key, err := x509.ParsePKCS8PrivateKey(data); err == nil {
 		signer, _ := key.(crypto.Signer)
 		return []crypto.Signer{signer}

@@ -42,7 +42,9 @@ func (c *checker) checkServerFiles(files ServerFiles) (cert *x509.Certificate) {
 	case err != nil:
 		c.problem(files.Cert, RuleUnreadable, "can not be read: %v", reason(err))
 	default:
-		cert = c.parse(files.Cert, data)
+		if text, ok := c.decode(files.Cert, data, RuleCertPEM); ok {
+			cert = c.parse(files.Cert, text)
+		}
 	}
 	if cert != nil && c.checkServer(files.Cert, cert, true) {
 		c.issued = append(c.issued, issued{files.Cert, cert})
@@ -62,7 +64,9 @@ func (c *checker) checkServerKey(files ServerFiles, cert *x509.Certificate) {
 		c.problem(files.Key, RuleServerKey, "can not be read: %v", reason(err))
 		return
 	}
+	defer clear(data)
 	c.checkKeyMode(files.Key, Warning)
+	c.checkMark(files.Key, data)
 	key, err := pki.DecodeKey(data, nil)
 	switch {
 	case errors.Is(err, pki.ErrPassphrase):

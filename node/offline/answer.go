@@ -42,6 +42,7 @@ func ReadAnswer(data []byte) (*Answer, error) {
 }
 
 func readAnswer(data []byte) (*Answer, error) {
+	data = withoutCR(data)
 	var f answerFile
 	if err := decode(data, answerFormat, &f, &f.header); err != nil {
 		return nil, err

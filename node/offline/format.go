@@ -119,6 +119,17 @@ func encode(v any) ([]byte, error) {
 	return data, nil
 }
 
+// withoutCR returns a file with the line ends that encode gives it: editors and
+// shells of Windows write CRLF, and may add an empty line. No string in what encode
+// writes has a line end in it that is not escaped.
+func withoutCR(data []byte) []byte {
+	if !bytes.Contains(data, []byte("\r\n")) {
+		return data
+	}
+	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
+	return append(bytes.TrimRight(data, "\n"), '\n')
+}
+
 // decode reads a file of the given format into v, whose header is h.
 func decode(data []byte, format string, v any, h *header) error {
 	if len(data) > MaxSize {

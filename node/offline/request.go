@@ -96,6 +96,7 @@ func ReadRequest(data []byte, now time.Time) (*Request, error) {
 }
 
 func readRequest(data []byte, now time.Time) (*Request, error) {
+	data = withoutCR(data)
 	var f requestFile
 	if err := decode(data, requestFormat, &f, &f.header); err != nil {
 		return nil, err

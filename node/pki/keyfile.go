@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
@@ -8,9 +9,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/youmark/pkcs8"
+
+	"peerlink/internal/textfile"
 )
 
 // PEM block types of private keys.
@@ -86,13 +88,19 @@ func EncodeEncryptedKey(key crypto.Signer, passphrase []byte) ([]byte, error) {
 // DecodeKey reads a private key from PEM: PKCS#8 encrypted by PBES2, PKCS#8 or
 // traditional PKCS#1 and SEC 1 in plain, and the traditional formats encrypted
 // by a DEK-Info header. Text around the key, other PEM blocks, and CRLF line
-// ends do not matter; a second private key does.
+// ends do not matter, nor do byte order marks and UTF-16; a second private key does.
 //
 // The passphrase is asked for at most once, and only if the key is encrypted;
 // passphrase may be nil if it should not be. Errors wrap [ErrPassphrase],
 // [ErrNotKey], [ErrKeyKind] or [ErrKeyCost], or are the passphrase function's own.
 func DecodeKey(data []byte, passphrase func() ([]byte, error)) (crypto.Signer, error) {
-	block, err := findKey(data)
+	text, err := textfile.Decode(data)
+	if err != nil {
+		text = data // perhaps a key in DER, which findKey recognizes
+	} else if !bytes.HasSuffix(data, text) {
+		defer clear(text) // converted from UTF-16
+	}
+	block, err := findKey(text)
 	if err != nil {
 		return nil, err
 	}
@@ -100,19 +108,10 @@ func DecodeKey(data []byte, passphrase func() ([]byte, error)) (crypto.Signer, e
 	if err != nil {
 		return nil, err
 	}
-	var signer crypto.Signer
-	switch key := key.(type) {
-	case *rsa.PrivateKey:
-		signer = key
-	case *ecdsa.PrivateKey:
-		signer = key
-	default:
-		return nil, fmt.Errorf("%w: %s: expected RSA or ECDSA", ErrKeyKind, strings.TrimPrefix(strings.TrimPrefix(fmt.Sprintf("%T", key), "*"), "crypto/"))
-	}
-	if err := checkPublicKey(signer.Public()); err != nil {
+	if err := checkPublicKey(key.Public()); err != nil {
 		return nil, err
 	}
-	return signer, nil
+	return key, nil
 }
 
 // findKey returns the only private key in a PEM file.
@@ -139,7 +138,7 @@ func findKey(data []byte) (*pem.Block, error) {
 	return found, nil
 }
 
-func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (any, error) {
+func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (crypto.Signer, error) {
 	switch {
 	case block.Type == pemEncryptedKey:
 		// Before anybody types a passphrase, and before any work is done.
@@ -172,6 +171,12 @@ func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (any, error) 
 		return parseDecrypted(block.Type, der)
 	}
 	key, err := parsePlainKey(block.Type, block.Bytes)
+	if errors.Is(err, ErrKeyKind) {
+		if algorithm, ok := algorithmOf(block.Type, block.Bytes); ok {
+			err = fmt.Errorf("%w: this is %s", ErrKeyKind, explainAlgorithm(algorithm))
+		}
+		return nil, err
+	}
 	if err != nil {
 		// The cause is not wrapped: it may quote what it could not parse.
 		return nil, fmt.Errorf("%w: malformed %s", ErrNotKey, block.Type)
@@ -182,7 +187,7 @@ func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (any, error) 
 // parseDecrypted parses a key that was decrypted. What is no ASN.1 tells that the
 // passphrase was wrong; what is can only be a key, so that the passphrase was
 // right, whatever the kind of the key.
-func parseDecrypted(pemType string, der []byte) (any, error) {
+func parseDecrypted(pemType string, der []byte) (crypto.Signer, error) {
 	defer clear(der)
 	key, err := parsePlainKey(pemType, der)
 	if err == nil {
@@ -195,14 +200,29 @@ func parseDecrypted(pemType string, der []byte) (any, error) {
 	return nil, fmt.Errorf("%w: the passphrase is right, but this is %s", ErrKeyKind, explainAlgorithm(algorithm))
 }
 
-func parsePlainKey(pemType string, der []byte) (any, error) {
+// parsePlainKey fails with [ErrKeyKind] for a key that can be read, and is of a kind
+// that has no use here.
+func parsePlainKey(pemType string, der []byte) (crypto.Signer, error) {
+	var key any
+	var err error
 	switch pemType {
 	case pemPKCS1Key:
-		return x509.ParsePKCS1PrivateKey(der)
+		key, err = x509.ParsePKCS1PrivateKey(der)
 	case pemSEC1Key:
-		return x509.ParseECPrivateKey(der)
+		key, err = x509.ParseECPrivateKey(der)
+	default:
+		key, err = x509.ParsePKCS8PrivateKey(der)
 	}
-	return x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	switch key := key.(type) {
+	case *rsa.PrivateKey:
+		return key, nil
+	case *ecdsa.PrivateKey:
+		return key, nil
+	}
+	return nil, ErrKeyKind
 }
 
 func ask(passphrase func() ([]byte, error)) ([]byte, error) {

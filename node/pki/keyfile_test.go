@@ -138,9 +138,9 @@ func TestUnsupportedKeys(t *testing.T) {
 		want        error
 		says        string
 	}{
-		{"genpkey -algorithm ED25519 -out plain.pem", false, ErrKeyKind, "ed25519"},
+		{"genpkey -algorithm ED25519 -out plain.pem", false, ErrKeyKind, "the passphrase is right, but this is a key of the kind Ed25519"},
 		{"genpkey -algorithm ED448 -out plain.pem", false, ErrKeyKind, "Ed448"},
-		{"genpkey -algorithm X25519 -out plain.pem", false, ErrKeyKind, "expected RSA"},
+		{"genpkey -algorithm X25519 -out plain.pem", false, ErrKeyKind, "the passphrase is right, but this is a key of the kind X25519"},
 		{"genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048 -out plain.pem", false, ErrKeyKind, "RSA-PSS"},
 		{"ecparam -name secp256k1 -genkey -noout -out plain.pem", false, ErrKeyKind, "secp256k1"},
 		{"ecparam -name brainpoolP256r1 -genkey -noout -out plain.pem", true, ErrKeyKind, "brainpoolP256r1"},
@@ -167,6 +167,17 @@ func TestUnsupportedKeys(t *testing.T) {
 		if _, err := DecodeKey(data, passphrase("wrong")); !errors.Is(err, ErrPassphrase) {
 			t.Errorf("%s, wrong passphrase: got %v", tt.makes, err)
 		}
+	}
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	check(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(ed)
+	check(t, err)
+	if _, err := DecodeKey(pem.EncodeToMemory(&pem.Block{Type: pemPKCS8Key, Bytes: der}), nil); !errors.Is(err, ErrKeyKind) || !strings.Contains(err.Error(), "this is a key of the kind Ed25519") {
+		t.Errorf("Ed25519, not encrypted: %v", err)
+	}
+	// The shortest keys in DER are recognized too.
+	if _, err := DecodeKey(der, nil); !errors.Is(err, ErrNotKey) || !strings.Contains(err.Error(), "-inform DER") {
+		t.Errorf("in DER: %v", err)
 	}
 	// Encryption that can not be undone here is said before a passphrase is asked for.
 	plain, err := EncodeKey(testRSAKey())

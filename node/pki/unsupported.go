@@ -1,7 +1,6 @@
 package pki
 
 import (
-	"bytes"
 	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
@@ -153,7 +152,8 @@ func explainNoKey(data []byte) error {
 			return fmt.Errorf("%w: the file holds a %s: expected a PRIVATE KEY", ErrNotKey, block.Type)
 		}
 	}
-	if bytes.HasPrefix(data, []byte{0x30, 0x82}) {
+	der := cryptobyte.String(data)
+	if der.SkipASN1(cbasn1.SEQUENCE) && der.Empty() {
 		return fmt.Errorf("%w: no PEM block; this may be a key in DER, or in PKCS #12: convert a copy with \"openssl pkcs8 -topk8 -v2 aes256 -inform DER -in OLD -out NEW\", or \"openssl pkcs12 -nocerts -in OLD -out NEW\"", ErrNotKey)
 	}
 	return fmt.Errorf("%w: no PEM block of a private key", ErrNotKey)
