@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/guard"
 )
 
 const (
@@ -89,6 +90,9 @@ func readPasscode(path string) (string, error) {
 	}
 	// Windows keeps access lists, of which the mode bits say nothing.
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		if err := guard.CheckPrivateFolder(filepath.Dir(path)); err != nil {
+			return "", fmt.Errorf("%w: %w", ErrExposed, err)
+		}
 		return "", fmt.Errorf("%w: %s has mode %04o, so other users have access; give it 0600, and remove it if they may have read it: a new one is made at the next start",
 			ErrExposed, path, mode)
 	}

@@ -115,6 +115,18 @@ func TestMedia(t *testing.T) {
 			if strings.Contains(out, "chmod") {
 				t.Errorf("check gives advice that can not be followed:\n%s", out)
 			}
+			// Messages and the passcode could be read by others: before anything is made,
+			// a service is told what would help.
+			o.does("-C", node, "server-cert", "issue", "server.key", "server.crt", "--key", key, "--passphrase-file", "pass2")
+			state := filepath.Join(at, "state")
+			for range 2 {
+				out, err := o.run("-C", node, "serve", "--state", state, "--listen", "192.0.2.1:1", "--server-cert", "server.crt", "--server-key", "server.key")
+				made, _ := os.ReadDir(state)
+				if fi, statErr := os.Stat(at); statErr != nil || fi.Mode().Perm()&0o077 != 0 && (err == nil || !strings.Contains(out, "umask=077") || strings.Contains(out, "chmod") || len(made) > 0) {
+					t.Errorf("serve: %v, made %v\n%s", err, made, out)
+				}
+				os.Mkdir(state, 0o700)
+			}
 			entries, err := os.ReadDir(at)
 			if err != nil {
 				t.Fatal(err)
@@ -189,6 +201,7 @@ func TestKeyOnFullDisk(t *testing.T) {
 	o.cannot("is as it was, with its old passphrase", "-C", "node", "key", "passphrase", "--key", "disk/key", "--passphrase-file", "pass", "--new-passphrase-file", "pass2")
 	o.does("-C", "node", "key", "drill", "--key", "disk/key", "--passphrase-file", "pass")
 	o.cannot("no space left", "-C", "other", "init", "creditors-agent", "--server", "ca.example.com:1234", "--key-type", "p256", "--key", "disk/new", "--passphrase-file", "pass")
+	o.cannot("no space left", "-C", "node", "key", "split", "--shares", "2", "--threshold", "2", "--text", "--out", "disk/pages", "--key", "key", "--passphrase-file", "pass")
 	entries, err := os.ReadDir(disk)
 	if err != nil || len(entries) != 2 {
 		t.Errorf("the disk has %v, %v", entries, err)

@@ -65,8 +65,15 @@ func openState(d *node.Dir, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	_, missing := os.Stat(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("the folder for messages: %w; name another with --state", err)
+	}
+	if err := guard.CheckPrivateFolder(dir); err != nil {
+		if missing != nil {
+			os.Remove(dir)
+		}
+		return "", fmt.Errorf("the state folder: %w", err)
 	}
 	return dir, nil
 }

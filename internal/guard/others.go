@@ -2,6 +2,7 @@ package guard
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"strconv"
@@ -33,12 +34,33 @@ func CheckFolder(path string) error {
 		return err
 	}
 	if fi.Mode().Perm()&0o002 != 0 {
+		if !CanRestrict(path, 0o002) {
+			return noModes(path, fi.Mode())
+		}
 		return fmt.Errorf("every user can make and replace files in %s (mode %v): \"chmod 700 %s\", or choose one to which only you can write", path, fi.Mode(), path)
 	}
 	if os.Geteuid() == 0 {
 		return nil
 	}
 	return CheckOwner(path)
+}
+
+// CheckPrivateFolder fails if a folder is on a medium that keeps no file modes and
+// whose mount lets others read or change what is in it: files made there can not be
+// kept from them.
+func CheckPrivateFolder(path string) error {
+	fi, err := os.Stat(path)
+	if err != nil || runtime.GOOS == "windows" {
+		return err
+	}
+	if open := fi.Mode().Perm() & 0o077; open != 0 && !CanRestrict(path, open) {
+		return noModes(path, fi.Mode())
+	}
+	return nil
+}
+
+func noModes(path string, mode fs.FileMode) error {
+	return fmt.Errorf("%s is on a medium that keeps no file modes, and other users can read or change what is there (mode %v): mount it with the options \"uid=%d,umask=077\", or choose a folder on another medium", path, mode, os.Geteuid())
 }
 
 // CheckSecretFile says what others can do with a file that holds a secret but may
