@@ -36,7 +36,8 @@ repairs what can be repaired without the root key: records that are missing,
 subnets that nobody uses, leftovers of interrupted commands.
 
 An existing encrypted root key (private/root-ca.key, or --key) is used instead
-of making a new one. What is missing on the command line is asked for on a
+of making a new one; if --key names a file that does not exist, the new root key
+is made there. What is missing on the command line is asked for on a
 terminal.`,
 		Example: `  peerlink init accounting-authority --id 1234abcd --server stomp.example.com:1234
   peerlink -C my-node init creditors-agent --server stomp.example.org:1234
@@ -145,12 +146,20 @@ func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, err
 	path := a.keyPath()
 	if _, err := os.Stat(path); err == nil {
 		a.say("Using the root key that is there: %s", path)
-		return a.rootKey(ctx)
+		key, pass, err := a.rootKeyAndPassphrase(ctx)
+		clear(pass)
+		if err == nil && pass == nil {
+			a.warn("The root key %s is not encrypted: anybody who gets this file is this node.\nGive it a passphrase with \"peerlink key passphrase --key FILE\", and destroy every copy of it as it is now.", path)
+		}
+		return key, err
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	if _, err := durable.Target(path); err != nil {
 		return nil, err
+	}
+	if a.keyFile != "" {
+		a.say("There is no root key at %s: a new one is made there.", path)
 	}
 	pass, err := a.newPassphrase(ctx)
 	if err != nil {

@@ -132,29 +132,62 @@ func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, 
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(out, 0o700); err != nil {
+	names, err := writeShares(out, made, text)
+	if err != nil {
 		return err
 	}
-	for _, s := range made {
-		name := filepath.Join(out, fmt.Sprintf("share-%d-of-%d", s.Index(), s.Total()))
-		var page strings.Builder
-		if err := s.PDF(&page); err != nil {
-			return err
-		}
-		if err := durable.Create(name+".pdf", []byte(page.String()), 0o600); err != nil {
-			return err
-		}
-		if text {
-			if err := durable.Create(name+".txt", []byte(s.Text()), 0o600); err != nil {
-				return err
-			}
-		}
-		a.print("%s.pdf", name)
+	for _, name := range names {
+		a.print("%s", name)
 	}
 	a.say("Print these pages, give them to different people or put them in different places, and delete\n"+
 		"the files. Any %d of the %d restore the root key together with its passphrase, which is on none\n"+
 		"of them: keep that elsewhere. Then prove that it works: \"peerlink key drill\".", threshold, shares)
 	return nil
+}
+
+// writeShares writes the pages of the shares into a folder, and returns their names.
+// If one can not be written, none stays.
+func writeShares(out string, shares []*keyshare.Share, text bool) (names []string, err error) {
+	_, missing := os.Stat(out)
+	if err := os.MkdirAll(out, 0o700); err != nil {
+		return nil, err
+	}
+	var written []string
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, path := range written {
+			os.Remove(path)
+		}
+		if missing != nil {
+			os.Remove(out)
+		}
+	}()
+	create := func(path, content string) error {
+		err := durable.Create(path, []byte(content), 0o600)
+		if err == nil || errors.Is(err, durable.ErrUnsynced) {
+			written = append(written, path)
+		}
+		return err
+	}
+	for _, s := range shares {
+		name := filepath.Join(out, fmt.Sprintf("share-%d-of-%d", s.Index(), s.Total()))
+		var page strings.Builder
+		if err := s.PDF(&page); err != nil {
+			return nil, err
+		}
+		if err := create(name+".pdf", page.String()); err != nil {
+			return nil, err
+		}
+		names = append(names, name+".pdf")
+		if text {
+			if err := create(name+".txt", s.Text()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return names, nil
 }
 
 func (a *app) keyJoinCommand() *cobra.Command {
@@ -258,10 +291,14 @@ func shareFiles(files []string) ([]*keyshare.Share, error) {
 		if err != nil {
 			return nil, err
 		}
-		if text, err := textfile.Decode(data); err == nil { // a PDF is none
-			data = text
+		text, err := textfile.Decode(data)
+		if err != nil && !bytes.HasPrefix(data, []byte("%PDF-")) { // for which Parse knows what helps
+			return nil, fmt.Errorf("%s: %w: expected the text of a share", path, err)
 		}
-		s, err := keyshare.Parse(string(data))
+		if err != nil {
+			text = data
+		}
+		s, err := keyshare.Parse(string(text))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}

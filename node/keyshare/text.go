@@ -28,6 +28,9 @@ const maxText = 64 << 10
 // qrPrefix is in front of a share as QR text, followed by the version.
 const qrPrefix = "PEERLINK-SHARE-"
 
+// errSeveral is returned for the text of several QR codes.
+var errSeveral = fmt.Errorf("%w but several: expected one share at a time, each in a file of its own", ErrNotShare)
+
 const qrCheckSize = crc32.Size
 
 var qrEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
@@ -97,6 +100,9 @@ func Parse(text string) (*Share, error) {
 		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", ErrNotShare, len(text), maxText)
 	}
 	if version, encoded, ok := findQR(strings.ToUpper(text)); ok {
+		if _, _, second := findQR(encoded); second {
+			return nil, errSeveral
+		}
 		return parseQR(version, encoded)
 	}
 	typed, err := findLines(text)
