@@ -1,7 +1,8 @@
 package cli
 
 import (
-	"bufio"
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -185,7 +186,7 @@ signed here.`,
 			}
 			a.showSigned(r, d, since, changes)
 			if !yes {
-				answer, err := a.ask(bufio.NewReader(a.stdin), "\nSign all of this? Type yes (or start again with --yes)")
+				answer, err := a.confirmUnseen(cmd.Context(), "\nSign all of this? Type yes, which is not shown (or start again with --yes): ")
 				if err != nil {
 					return err
 				}
@@ -217,6 +218,17 @@ signed here.`,
 	c.Flags().BoolVar(&yes, "yes", false, "sign without asking")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the summary as JSON too")
 	return a.keyFlags(c)
+}
+
+// confirmUnseen asks one question on the terminal without showing the answer:
+// somebody who expects to be asked for the passphrase types that.
+func (a *app) confirmUnseen(ctx context.Context, question string) (string, error) {
+	if !isTerminal(a.stdin) {
+		return "", usagef("missing: %s", strings.TrimSpace(question))
+	}
+	line, err := a.askSecret(ctx, question)
+	defer clear(line)
+	return string(bytes.TrimSpace(line)), err
 }
 
 // compareKnown holds a request against this machine's copy of the node's directory,

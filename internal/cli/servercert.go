@@ -49,7 +49,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 				return err
 			}
 			a.print("%s", args[1])
-			a.say("The key %s stays on the server. Sign the request where the root key is:\n  peerlink server-cert sign %s server.crt", args[0], args[1])
+			a.say("The key %s stays on the server. Sign the request where the root key is:\n  peerlink server-cert sign %s server.crt\nIf that machine has no network, take it there with \"peerlink request new --csr %s\".", args[0], args[1], args[1])
 			return nil
 		},
 	}

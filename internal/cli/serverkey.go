@@ -24,6 +24,8 @@ func loadCertificate(d *node.Dir, certFile, keyFile string, log *slog.Logger) (*
 	}
 	if err := guard.CheckFile(keyFile); err != nil {
 		log.Warn("the server key is not for others to read", "err", err)
+	} else if err := guard.CheckOwner(keyFile); err != nil {
+		log.Warn("the server key is another user's", "err", err)
 	}
 	return c, nil
 }

@@ -82,7 +82,10 @@ func Target(path string) (string, error) {
 		to, _ := os.Readlink(path)
 		return "", fmt.Errorf("%s is a symbolic link to %s, where there is nothing: connect the medium, or remove the link", path, to)
 	}
-	return file, err
+	if err != nil {
+		return "", fmt.Errorf("%s is a symbolic link that can not be followed: %w", path, err)
+	}
+	return file, nil
 }
 
 // Create writes a new file as a whole, and fails with [fs.ErrExist] where there

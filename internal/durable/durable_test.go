@@ -171,3 +171,14 @@ func TestReadRefuses(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An error about a symbolic link names it, also for a link that leads to itself.
+func TestLinkToItself(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "key")
+	if err := os.Symlink("key", link); err != nil {
+		t.Skipf("no symbolic links here: %v", err)
+	}
+	if _, err := Target(link); err == nil || !strings.Contains(err.Error(), link) || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error is %v", err)
+	}
+}

@@ -82,5 +82,9 @@ func CheckSecretFile(path string) (warning string, err error) {
 	case mode&0o002 != 0:
 		return "", fmt.Errorf("every user can change %s (mode %v): \"chmod 600 %s\", and look at what is in it", path, mode, path)
 	}
-	return fmt.Sprintf("can be read by other users (mode %v): \"chmod 600\" keeps them out", mode), nil
+	can := "read"
+	if mode&0o020 != 0 {
+		can = "read or changed"
+	}
+	return fmt.Sprintf("can be %s by other users (mode %v): \"chmod 600\" keeps them out", can, mode), nil
 }

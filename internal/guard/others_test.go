@@ -89,3 +89,15 @@ func TestCheckOwner(t *testing.T) {
 		t.Errorf("by sudo: %v", err)
 	}
 }
+
+// The warning about a passphrase file says whether others can change it.
+func TestSecretFileOfGroup(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no file modes: skipped")
+	}
+	for mode, want := range map[os.FileMode]string{0o640: "can be read by", 0o660: "can be read or changed by"} {
+		if warning, err := CheckSecretFile(made(t, false, mode)); err != nil || !strings.Contains(warning, want) {
+			t.Errorf("mode %v: %q, %v", mode, warning, err)
+		}
+	}
+}

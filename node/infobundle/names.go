@@ -99,8 +99,9 @@ func CheckFiles(files []File) error {
 	return nil
 }
 
-// leftover is what editors and file managers leave behind.
-var leftover = regexp.MustCompile(`(?i)(^~\$|^#.*#$|~$|\.(sw[a-p]|bak|orig|rej|tmp)$|^(thumbs\.db|ehthumbs\.db|desktop\.ini)$)`)
+// leftover is what editors, file managers, package managers and shells leave behind.
+// Vim makes the file 4913 to try a folder.
+var leftover = regexp.MustCompile(`(?i)(^~\$|^#.*#$|~$|\.(sw[a-p]|bak|old|save|orig|rej|tmp|dpkg-(old|new|dist|tmp)|rpm(save|new|orig))$|^(thumbs\.db|ehthumbs\.db|desktop\.ini|4913|nohup\.out)$)`)
 
 // LeftOut reports whether a file or folder with this name in the nodeinfo folder
 // is no part of the nodeinfo: hidden ones, and what editors and file managers
