@@ -125,16 +125,13 @@ func (sd *sender) standsBy(err error) bool {
 }
 
 // awaitsTurn reports whether err means that the peer takes no more connections at
-// once. That is told once.
+// once than this process has. That is logged once.
 func (sd *sender) awaitsTurn(err error) bool {
 	if errors.Is(err, errTurnOver) {
 		return true
 	}
 	was := sd.crowded
-	sd.crowded = crowdedOut(err)
-	if sd.crowded {
-		sd.peer.turns.ask(sd.s.cfg.ConnTurn)
-	}
+	sd.crowded = crowdedOut(err) && sd.peer.turns.ask(sd.s.cfg.ConnTurn)
 	if sd.crowded && !was {
 		sd.log.Warn("the peer takes no more connections at once: its queues take turns", "err", err)
 	}

@@ -45,8 +45,10 @@ func (t *turns) begin(se *session, end func()) (ended func()) {
 	}
 }
 
-// ask ends the oldest session that is in use, if it has lasted for so long.
-func (t *turns) ask(turn time.Duration) {
+// ask ends the oldest session that is in use, if it has lasted for so long. It
+// reports whether there is one at all. Otherwise the connections that the peer has
+// are abandoned ones, or another process's, and there is nobody to take turns with.
+func (t *turns) ask(turn time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var oldest *session
@@ -58,6 +60,7 @@ func (t *turns) ask(turn time.Duration) {
 	if oldest != nil && time.Since(oldest.since) >= turn {
 		t.using[oldest]()
 	}
+	return oldest != nil
 }
 
 // crowdedOut reports whether a peer has refused a connection for having as many as

@@ -2,6 +2,7 @@ package link_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,4 +38,26 @@ func TestQueuesTakeTurns(t *testing.T) {
 	if s := statusOf(t, other, authority); s.Counts.Failures != 0 {
 		t.Errorf("%d failures: %s", s.Counts.Failures, s.LastError)
 	}
+}
+
+// A peer that takes no more connections because of some that were abandoned is tried
+// again soon, and not after a turn: there is no other queue to take turns with.
+func TestAbandonedConnectionsAreNoTurn(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	authority.Config.MaxConnsPerPeer, authority.Config.ConnTurn = 1, time.Hour
+	other.Config.ConnTurn = time.Hour
+	authority.Start()
+	abandoned := session(t, other, authority)
+	other.Start()
+	linktest.Eventually(t, "a refusal", func() error {
+		if text := other.Log.String(); !strings.Contains(text, "Too many connections") {
+			return fmt.Errorf("the log is %q", text)
+		}
+		return nil
+	})
+	abandoned.Close()
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Take(1)
 }
