@@ -26,6 +26,14 @@ func checkName(what, s string) error {
 	return checkText(what, s)
 }
 
+// checkConsumed checks the name of a queue that is to be consumed.
+func checkConsumed(queue string) error {
+	if err := checkName("queue", queue); err != nil {
+		return err
+	}
+	return checkName("queue "+queue, lockQueue(queue))
+}
+
 func checkText(what, s string) error {
 	if len(s) > maxName {
 		return fmt.Errorf("%w: %s has %d bytes, at most %d are possible", ErrInvalid, what, len(s), maxName)
@@ -82,6 +90,9 @@ func checkPeerQueue(q broker.PeerQueue) error {
 			return fmt.Errorf("%w: a queue's name is empty", ErrInvalid)
 		}
 		if err := checkName("queue "+queue, deadLetterQueue(queue)); err != nil {
+			return err
+		}
+		if err := checkConsumed(queue); err != nil {
 			return err
 		}
 	}

@@ -20,7 +20,7 @@ var errGone = errors.New("RabbitMQ has ended the delivery: the queue was deleted
 // Consume opens a queue for taking messages out, for itself alone. If the queue
 // has vanished since Declare, or RabbitMQ was lost since, it is declared again.
 func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
-	if err := checkName("queue", queue); err != nil {
+	if err := checkConsumed(queue); err != nil {
 		return nil, err
 	}
 	c, err := b.consume(ctx, queue)
@@ -40,7 +40,28 @@ func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, er
 	return c, nil
 }
 
+// consume makes a consumer, even if it can have no lock: because that is lost with a
+// machine, or because RabbitMQ's permissions are meant for the reference, which has none.
 func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
+	if b.lockIsSilent(queue) {
+		c, err := b.tryConsume(ctx, queue, false)
+		if err == nil {
+			b.log.Warn("the lock of the queue is lost with a machine of the RabbitMQ cluster: until that is back, several processes may share the messages of the queue", "queue", queue)
+		}
+		return c, err
+	}
+	c, err := b.tryConsume(ctx, queue, true)
+	if !saysCode(err, amqp.AccessRefused) || inExclusiveUse(err) {
+		return c, err
+	}
+	refusal := err
+	if c, err = b.tryConsume(ctx, queue, false); err == nil {
+		b.log.Warn("nothing prevents two processes from sending from the queue at once, see the user's permissions in RabbitMQ", "queue", queue, "err", refusal)
+	}
+	return c, err
+}
+
+func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*consumer, error) {
 	c := &consumer{
 		broker:  b,
 		queue:   queue,
@@ -54,13 +75,14 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 	c.life, c.stop = context.WithCancel(b.life)
 	c.renewals = renewals{c: c, to: feeder{broker: b, queue: queue}, due: bell.New(), done: bell.New()}
 	var err error
-	c.live, _, err = b.consuming.open(ctx, func(_ *live, ch *amqp.Channel) error {
-		c.cancelled = ch.NotifyCancel(make(chan string, 1))
+	c.live, _, err = b.consuming.open(ctx, func(l *live, ch *amqp.Channel) error {
+		c.cancelled = ch.NotifyCancel(make(chan string, 2)) // of the queue and its lock
 		c.lost = ch.NotifyClose(make(chan *amqp.Error, 1))
 		if err := ch.Qos(c.window.prefetch, 0, false); err != nil {
 			return explain(err)
 		}
-		return consumeAlone(ch, queue, func(deliveries <-chan amqp.Delivery) {
+		d := declarer{live: l, ch: ch}
+		return d.consumeAlone(queue, withLock, func(deliveries <-chan amqp.Delivery) {
 			c.channel = ch
 			go c.run(deliveries)
 		})

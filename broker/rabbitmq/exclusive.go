@@ -13,23 +13,23 @@ import (
 	"peerlink/internal/pause"
 )
 
-// Free reports [broker.ErrInUse] if the queue has a consumer: one of this
-// process, of another, of the reference implementation, or of a connection of
-// which RabbitMQ does not know yet that it is lost.
+// lockQueue returns the name of the queue that the process has which consumes a queue.
+// It is exclusive: RabbitMQ, or all of its cluster, refuses it to other connections at
+// once, and deletes it with its connection, or the machine that this leads to. The queue
+// itself can not be the lock: a quorum queue has no exclusive consumers, and goes on
+// counting those of a machine that is down.
+func lockQueue(queue string) string { return queue + ".lock" }
+
+// Free reports [broker.ErrInUse] if the queue has a consumer: one of this process, of
+// another, or of a connection of which RabbitMQ does not know yet that it is lost. It
+// does so, too, if the queue has a consumer without a lock, see [declarer.yield].
 func (b *Broker) Free(ctx context.Context, queue string) error {
-	if err := checkName("queue", queue); err != nil {
+	if err := checkConsumed(queue); err != nil {
 		return err
 	}
-	var consumers int
-	err := b.onDeclaring(ctx, func(d declarer) (err error) {
-		consumers, err = countConsumers(d.ch, queue)
-		return err
-	})
+	err := b.onDeclaring(ctx, func(d declarer) error { return d.free(queue) })
 	var e *amqp.Error
-	switch {
-	case err == nil && consumers > 0:
-		err = broker.ErrInUse
-	case errors.As(err, &e) && e.Server && e.Recover:
+	if errors.As(err, &e) && e.Server && e.Recover {
 		err = nil // it is Consume that reports, or declares, what is wrong with the queue
 	}
 	if err != nil {
@@ -38,11 +38,75 @@ func (b *Broker) Free(ctx context.Context, queue string) error {
 	return nil
 }
 
+func (d declarer) free(queue string) error {
+	err := d.lookAtLock(queue)
+	if saysCode(err, amqp.ResourceLocked) {
+		d.live.broker.forgetStrangers(queue)
+		return broker.ErrInUse
+	}
+	if err != nil {
+		return err
+	}
+	q, _, err := d.look(queue)
+	if err != nil {
+		return err
+	}
+	_, err = d.yield(queue, q.Consumers)
+	return err
+}
+
+// lockTime is how long RabbitMQ may take to say whether a lock is there.
+const lockTime = 2 * time.Second
+
+// lookAtLock returns RabbitMQ's answer to a look at the lock of a queue. With Khepri
+// (RabbitMQ 4.2 and later) a cluster keeps an exclusive queue of a machine that is down,
+// and does not answer as long as that is so. Then lookAtLock waits for lockTime once, and
+// reports nothing: the lock is lost with its machine, and can not be had.
+func (d declarer) lookAtLock(queue string) error {
+	if d.live.broker.lockIsSilent(queue) {
+		return nil
+	}
+	answer := make(chan error, 1)
+	go func() {
+		_, _, err := d.look(lockQueue(queue))
+		answer <- err
+	}()
+	late := time.NewTimer(lockTime)
+	defer late.Stop()
+	select {
+	case err := <-answer:
+		return err
+	case <-late.C:
+	}
+	d.live.broker.setLockSilent(queue, true)
+	go func() {
+		<-answer // which comes with the end of the connection, too
+		d.live.broker.setLockSilent(queue, false)
+	}()
+	return nil
+}
+
+// lockIsSilent reports whether RabbitMQ has not answered yet about the lock of a queue.
+func (b *Broker) lockIsSilent(queue string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.silent[queue]
+}
+
+func (b *Broker) setLockSilent(queue string, is bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.silent[queue] = is; !is {
+		delete(b.silent, queue)
+	}
+}
+
 // forgetTime bounds the wait for a queue to forget a consumer.
 const forgetTime = time.Second
 
-// awaitFree waits for a moment until a queue is free. A quorum queue learns a
-// little later than the client that a channel with a consumer is closed.
+// awaitFree waits for a moment until a queue is free. RabbitMQ deletes the lock, and a
+// quorum queue forgets the consumer, a little later than the client learns that a
+// channel with a consumer is closed.
 func (b *Broker) awaitFree(queue string) {
 	ctx, cancel := context.WithTimeout(b.life, forgetTime)
 	defer cancel()
@@ -53,44 +117,128 @@ func (b *Broker) awaitFree(queue string) {
 	}
 }
 
-// consumeAlone starts a consumer that has the queue for itself. receive is called when
-// messages begin to arrive, before that is certain: they may be many.
-func consumeAlone(ch *amqp.Channel, queue string, receive func(<-chan amqp.Delivery)) error {
-	const exclusive = true
-	deliveries, err := ch.Consume(queue, "", false, exclusive, false, false, nil)
+// strangers are consumers of a queue that RabbitMQ counts while nobody has the lock.
+type strangers struct{ first, last time.Time } // when they were counted
+
+const (
+	// strangerTime is how long strangers keep a quorum queue from being consumed.
+	strangerTime = time.Second
+	// strangerMemory is how long ago strangers were counted that may be gone since.
+	strangerMemory = 30 * time.Second
+)
+
+// yield decides whether consumers without a lock keep others from a queue, in which
+// case it reports [broker.ErrInUse]. They are the reference's, and a classic queue is
+// theirs as long as they like: RabbitMQ would refuse an exclusive consumer beside them.
+// A quorum queue is for some time only: RabbitMQ counts, too, what was on a machine that
+// is down. If they are alive nevertheless, RabbitMQ shares the messages out, as it does
+// among the reference's own. yield reports whether there are any.
+func (d declarer) yield(queue string, consumers int) (beside bool, err error) {
+	b := d.live.broker
+	switch {
+	case consumers == 0:
+		b.forgetStrangers(queue)
+		return false, nil
+	case d.kind(queue).queueType == Classic, b.meetStrangers(queue) < strangerTime:
+		return true, broker.ErrInUse
+	}
+	return true, nil
+}
+
+// meetStrangers returns for how long strangers have been counted.
+func (b *Broker) meetStrangers(queue string) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, now := b.strangers[queue], time.Now()
+	if now.Sub(s.last) > strangerMemory {
+		s.first = now
+	}
+	s.last = now
+	b.strangers[queue] = s
+	return now.Sub(s.first)
+}
+
+func (b *Broker) forgetStrangers(queue string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.strangers, queue)
+}
+
+// consumeAlone starts a consumer that has the queue for itself, by a lock that lasts as
+// long as the channel. receive is called when messages begin to arrive.
+func (d declarer) consumeAlone(queue string, withLock bool, receive func(<-chan amqp.Delivery)) error {
+	if withLock {
+		if err := d.lock(queue); err != nil {
+			return err
+		}
+	}
+	q, err := d.ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 	if err != nil {
 		return explain(err)
 	}
-	receive(deliveries)
-	// A quorum queue does not care about exclusive. Of two that come at the
-	// same time, both may withdraw; their pauses differ.
-	consumers, err := countConsumers(ch, queue)
-	if err == nil && consumers > 1 {
-		err = broker.ErrInUse
+	beside, err := d.yield(queue, q.Consumers)
+	if err != nil {
+		return err
 	}
-	return err
+	const exclusive = true
+	deliveries, err := d.ch.Consume(queue, "", false, exclusive, false, false, nil)
+	if err != nil {
+		return explain(err)
+	}
+	if beside {
+		d.live.broker.log.Warn("RabbitMQ counts another consumer of the queue, which is no peerlink: if it is not lost with a machine, it gets its share of the messages", "queue", queue)
+	}
+	receive(deliveries)
+	return nil
 }
 
-func countConsumers(ch *amqp.Channel, queue string) (int, error) {
-	q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
-	return q.Consumers, explain(err)
+// lock makes the lock queue of a queue. It vanishes with its only consumer, and so when
+// the channel is closed; the consumer is refused to other channels of this connection.
+// It reports [broker.ErrInUse].
+func (d declarer) lock(queue string) error {
+	const autoDelete, exclusive, autoAck = true, true, true
+	name := lockQueue(queue)
+	// Without the type, RabbitMQ may take the default, and refuse it.
+	_, err := d.ch.QueueDeclare(name, false, autoDelete, exclusive, false, amqp.Table{"x-queue-type": string(Classic)})
+	switch {
+	case saysCode(err, amqp.ResourceLocked):
+		return broker.ErrInUse
+	case err != nil:
+		return explain(err)
+	}
+	locked, err := d.ch.Consume(name, "", autoAck, exclusive, false, false, nil)
+	switch {
+	case err == nil:
+		go holdLock(d.ch, locked)
+		return nil
+	case saysCode(err, amqp.NotFound), inExclusiveUse(err): // NotFound: the one before has just let it go
+		return broker.ErrInUse
+	}
+	return explain(err)
+}
+
+// holdLock ends the channel when its lock is lost.
+func holdLock(ch *amqp.Channel, locked <-chan amqp.Delivery) {
+	for range locked { // nobody has something to say there
+	}
+	_ = ch.Close() // it may be closed already
 }
 
 // whyNot gives RabbitMQ's answer to an attempt to consume the name by which
 // callers know it.
 func whyNot(err error) error {
-	var e *amqp.Error
 	switch {
-	case !errors.As(err, &e) || !e.Server:
-		return err
-	case e.Code == amqp.NotFound:
+	case saysCode(err, amqp.NotFound):
 		return fmt.Errorf("%w: %w", broker.ErrNoQueue, err)
-	case e.Code == amqp.AccessRefused && strings.HasSuffix(e.Reason, inExclusiveUse):
+	case inExclusiveUse(err):
 		return fmt.Errorf("%w: %w", broker.ErrInUse, err)
 	}
 	return err
 }
 
-// inExclusiveUse is how RabbitMQ's reason for a refusal ends if it is not a
-// missing permission: the code is the same.
-const inExclusiveUse = " in exclusive use"
+// inExclusiveUse reports whether RabbitMQ refuses a consumer because of another one, and
+// not for want of permission: the code is the same.
+func inExclusiveUse(err error) bool {
+	var e *amqp.Error
+	return errors.As(err, &e) && e.Server && e.Code == amqp.AccessRefused && strings.HasSuffix(e.Reason, " in exclusive use")
+}

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"errors"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,7 +16,9 @@ import (
 
 // One process takes messages out of a queue, of whatever type, whether the other
 // is ours or, as the reference, does not ask to be alone. When that one is gone,
-// the queue is free.
+// the queue is free. It is at once, too, when the connection of ours is lost.
+// Of a quorum queue RabbitMQ counts consumers that are on a dead machine: one without
+// a lock keeps the queue from being consumed for a moment only.
 func TestOneProcessConsumes(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
@@ -39,22 +42,35 @@ func TestOneProcessConsumes(t *testing.T) {
 			c, err := other.Consume(testContext(t), queue)
 			o.check(err)
 			refused(t, "another process")
+			other.consuming.latest().cut()
+			consumes := func() error {
+				c, err := b.Consume(testContext(t), queue)
+				if err == nil {
+					err = c.Close()
+				}
+				return err
+			}
+			eventually(t, "consuming when the connection of the other is lost", consumes)
+			if _, err := c.Next(testContext(t), 1); err == nil {
+				t.Error("the consumer whose connection is lost reports nothing")
+			}
 			o.check(c.Close())
 
 			reference, err := o.conn.Channel()
 			o.check(err)
 			_, err = reference.Consume(queue, "", false, false, false, false, nil)
 			o.check(err)
-			refused(t, "the reference")
+			b.forgetStrangers(queue)
+			if err := b.Free(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
+				t.Errorf("free beside the reference: got %v, want ErrInUse", err)
+			}
+			if kind == Quorum {
+				eventually(t, "consuming beside a consumer that has no lock", consumes)
+			} else {
+				refused(t, "the reference")
+			}
 			o.check(reference.Close())
-
-			eventually(t, "consuming when all others are gone", func() error {
-				c, err := b.Consume(testContext(t), queue)
-				if err == nil {
-					err = c.Close()
-				}
-				return err
-			})
+			eventually(t, "consuming when all others are gone", consumes)
 		})
 	}
 }
@@ -73,6 +89,29 @@ func TestRefusedIsNotInUse(t *testing.T) {
 	_, err = b.Consume(testContext(t), queue)
 	if !saysCode(err, amqp.AccessRefused) || errors.Is(err, broker.ErrInUse) {
 		t.Errorf("got %v, want a refusal for want of permission", err)
+	}
+}
+
+// A user who may not make the lock consumes all the same, as the reference does, and the
+// log says what that means.
+func TestConsumeWithoutLock(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	const queue = "no lock"
+	_, err := o.QueueDeclare(queue, true, false, false, false, nil)
+	o.check(err)
+	o.check(s.Control("add_user", "consumer", "secret"))
+	o.check(s.Control("set_permissions", "consumer", "", "", ".*"))
+	log := new(logBuffer)
+	b := openTest(t, s.URLFor("consumer:secret"), Options{Logger: log.logger()})
+	o.check(b.Free(testContext(t), queue))
+	_, err = b.Consume(testContext(t), queue)
+	o.check(err)
+	if !strings.Contains(log.String(), "nothing prevents two processes") {
+		t.Errorf("the log does not say that there is no lock:\n%s", log)
+	}
+	if err := b.Free(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
+		t.Errorf("free beside a consumer: got %v, want ErrInUse", err)
 	}
 }
 

@@ -18,7 +18,8 @@
 // # Taking out
 //
 // A [broker.Consumer] is a channel with one consumer, which is the queue's only
-// one, in whatever process ([broker.ErrInUse]). RabbitMQ sends up to
+// one, in whatever process ([broker.ErrInUse]): as long as the channel is open, it has
+// an exclusive queue beside it, peer.<ID>.0.lock, which RabbitMQ refuses to others. RabbitMQ sends up to
 // [Options.Prefetch] messages ahead; they wait in memory, and whatever has
 // arrived is the next batch. A confirmation is remembered, and one
 // acknowledgement for all that came since the last is sent by the goroutine
@@ -167,6 +168,8 @@ type Broker struct {
 	prefetch   map[string]int         // by queue, where it is not that of opts
 	kinds      map[string]kind        // by queue
 	limits     map[int]bool           // delivery limits that the log has reported
+	strangers  map[string]strangers   // by queue
+	silent     map[string]bool        // queues about whose locks RabbitMQ does not answer
 
 	keeping       sync.Once     // starts keep
 	checkInterval time.Duration // the constant, but in tests
@@ -198,6 +201,8 @@ func Open(url string, opts Options) (*Broker, error) {
 		prefetch:   make(map[string]int),
 		kinds:      make(map[string]kind),
 		limits:     make(map[int]bool),
+		strangers:  make(map[string]strangers),
+		silent:     make(map[string]bool),
 		change:     make(chan struct{}, 1),
 
 		checkInterval: checkInterval,

@@ -48,12 +48,36 @@ type Server struct {
 	dir      string // everything the node writes
 	programs string // folder of rabbitmq-server and rabbitmqctl, in the root
 	port     int
+	name     string // of the node
+	home     string // its home directory, in the root
+	mapper   int    // port of its port mapper
 	env      []string
 	process  *process // nil while it does not run
 }
 
 // New prepares a node, without starting it.
-func New() (*Server, error) {
+func New() (*Server, error) { return newServer(nil) }
+
+// NewCluster prepares the nodes of a cluster, without starting them. The first must be
+// started first, and run as long as any other: it has the port mapper of all.
+func NewCluster(size int) ([]*Server, error) {
+	var nodes []*Server
+	for range size {
+		var first *Server
+		if len(nodes) > 0 {
+			first = nodes[0]
+		}
+		s, err := newServer(first)
+		if err != nil {
+			return nodes, err
+		}
+		nodes = append(nodes, s)
+	}
+	return nodes, nil
+}
+
+// newServer prepares a node, which joins the cluster of first unless that is nil.
+func newServer(first *Server) (*Server, error) {
 	root := os.Getenv("RABBITMQ_ROOT")
 	programs, err := findPrograms(root)
 	if err != nil {
@@ -75,6 +99,15 @@ func New() (*Server, error) {
 	if kind := os.Getenv("RABBITMQ_DEFAULT_QUEUE_TYPE"); kind != "" {
 		conf += "default_queue_type = " + kind + "\n"
 	}
+	name := fmt.Sprintf("rabbittest-%d@localhost", ports[0])
+	inside := strings.TrimPrefix(dir, root) // as the node sees it
+	home, mapper := inside, ports[2]
+	if first != nil {
+		conf += "cluster_formation.peer_discovery_backend = classic_config\n" +
+			"cluster_formation.classic_config.nodes.1 = " + first.name + "\n" +
+			"cluster_formation.classic_config.nodes.2 = " + name + "\n"
+		home, mapper = first.home, first.mapper
+	}
 	for name, text := range map[string]string{
 		"rabbitmq.conf":   conf,
 		"enabled_plugins": "[rabbitmq_random_exchange].\n",
@@ -83,9 +116,8 @@ func New() (*Server, error) {
 			return nil, err
 		}
 	}
-	inside := strings.TrimPrefix(dir, root) // as the node sees it
 	env := []string{
-		"HOME=" + inside, // of the Erlang cookie
+		"HOME=" + home, // of the Erlang cookie
 		"PATH=" + os.Getenv("PATH"),
 		"LC_ALL=C.UTF-8",
 		"RABBITMQ_CONF_ENV_FILE=/dev/null",
@@ -94,17 +126,17 @@ func New() (*Server, error) {
 		"RABBITMQ_PID_FILE=" + filepath.Join(inside, "pid"),
 		"RABBITMQ_CONFIG_FILE=" + filepath.Join(inside, "rabbitmq.conf"),
 		"RABBITMQ_ENABLED_PLUGINS_FILE=" + filepath.Join(inside, "enabled_plugins"),
-		fmt.Sprintf("RABBITMQ_NODENAME=rabbittest-%d@localhost", ports[0]),
+		"RABBITMQ_NODENAME=" + name,
 		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", ports[1]),
 		// A port mapper of its own, which does not outlive the node.
-		fmt.Sprintf("ERL_EPMD_PORT=%d", ports[2]),
+		fmt.Sprintf("ERL_EPMD_PORT=%d", mapper),
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		// Idle Erlang schedulers spin, which is a waste beside tests.
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+sbwt none +sbwtdcpu none +sbwtdio none",
 		// Makes the script become the Erlang VM, instead of waiting for it.
 		"detached=true",
 	}
-	return &Server{root: root, dir: dir, programs: programs, port: ports[0], env: env}, nil
+	return &Server{root: root, dir: dir, programs: programs, port: ports[0], name: name, home: home, mapper: mapper, env: env}, nil
 }
 
 // findPrograms returns the folder of RabbitMQ's own scripts. Debian puts
