@@ -59,7 +59,7 @@ func (d declarer) free(queue string) error {
 const lockTime = 2 * time.Second
 
 // lookAtLock returns RabbitMQ's answer to a look at the lock of a queue. With Khepri
-// (RabbitMQ 4.2 and later) a cluster keeps an exclusive queue of a machine that is down,
+// (RabbitMQ 4.3) a cluster keeps an exclusive queue of a machine that is down,
 // and does not answer as long as that is so. Then lookAtLock waits for lockTime once, and
 // reports nothing: the lock is lost with its machine, and can not be had.
 func (d declarer) lookAtLock(queue string) error {
