@@ -148,11 +148,12 @@ func handshakeFault(err error) string {
 
 func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn, id pki.Identity, err error) {
 	own := s.cfg.Certificate.serverChain()
-	conn = &peerConn{own: own.Leaf}
-	conn.Conn = tls.Server(tcp, s.serverTLS(own, func(i pki.Identity, c []*x509.Certificate) { id, conn.chain = i, c }))
+	conn = &peerConn{own: own.Leaf, wire: &wireConn{Conn: tcp}}
+	conn.Conn = tls.Server(conn.wire, s.serverTLS(own, func(i pki.Identity, c []*x509.Certificate) { id, conn.chain = i, c }))
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
 	err = conn.HandshakeContext(ctx)
+	conn.wire.begin()
 	return conn, id, err
 }
 

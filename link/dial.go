@@ -89,8 +89,8 @@ func (s *Service) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 // connection.
 func (s *Service) greet(ctx context.Context, tcp net.Conn, p *node.Peer, groups []tls.CurveID) (*peerConn, error) {
 	own := s.cfg.Certificate.clientChain(p.SubCA)
-	conn := &peerConn{own: own.Leaf}
-	conn.Conn = tls.Client(tcp, clientTLS(own, p, groups, s.cfg.Now, func(c []*x509.Certificate) { conn.chain = c }))
+	conn := &peerConn{own: own.Leaf, wire: &wireConn{Conn: tcp}}
+	conn.Conn = tls.Client(conn.wire, clientTLS(own, p, groups, s.cfg.Now, func(c []*x509.Certificate) { conn.chain = c }))
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
@@ -100,6 +100,7 @@ func (s *Service) greet(ctx context.Context, tcp net.Conn, p *node.Peer, groups 
 		}
 		return nil, err
 	}
+	conn.wire.begin()
 	return conn, nil
 }
 

@@ -82,7 +82,7 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *peerConn, id pki.I
 	r.peer.hasCalled()
 	err = r.run(stopCtx, connCtx)
 	level := slog.LevelInfo
-	if violation := new(stomp.ProtocolError); r.refused || errors.As(err, &violation) {
+	if violation := new(stomp.ProtocolError); r.refused || errors.As(err, &violation) || errors.Is(err, errOverhead) {
 		level = slog.LevelWarn
 	}
 	s.repeats.Tell(log, level, repeats.Deed{Who: id.ID, Kind: "not receiving"}, "not receiving any more", "err", err)

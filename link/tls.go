@@ -69,8 +69,16 @@ func clientTLS(own *tls.Certificate, p *node.Peer, groups []tls.CurveID, now fun
 // peerConn is a connection whose TLS handshake is complete.
 type peerConn struct {
 	*tls.Conn
+	wire  *wireConn           // below TLS
 	own   *x509.Certificate   // this node's server certificate, as it was shown
 	chain []*x509.Certificate // of the other side, verified, its server certificate first
+}
+
+// Read reads data from the other side.
+func (c *peerConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.wire.data.Add(int64(n))
+	return n, err
 }
 
 func raw(cs tls.ConnectionState) [][]byte {
