@@ -65,6 +65,9 @@ func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, 
 	if err := guard.CheckOwner(path); err != nil {
 		return nil, nil, fmt.Errorf("root key: %w", err)
 	}
+	if err := guard.CheckBeside(path); err != nil {
+		a.warn("root key: %v", err)
+	}
 	var given *passphrase.Given
 	key, err := pki.DecodeKey(data, func() (pass []byte, err error) {
 		given, err = a.passphrase(ctx, "Passphrase of the root key "+path+": ")
@@ -175,6 +178,9 @@ func (a *app) readSecretFile(path string) ([]byte, error) {
 	}
 	if warning != "" {
 		a.warn("the passphrase file %s", warning)
+	}
+	if err := guard.CheckBeside(path); err != nil {
+		a.warn("the passphrase file: %v", err)
 	}
 	return readBounded(path, maxSecretFile)
 }

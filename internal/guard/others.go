@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 )
@@ -43,6 +44,20 @@ func CheckFolder(path string) error {
 		return nil
 	}
 	return CheckOwner(path)
+}
+
+// CheckBeside fails if every user can put another file in the place of path, since
+// its folder is open to all, and not one like /tmp where each can remove only his own.
+func CheckBeside(path string) error {
+	folder := filepath.Dir(path)
+	fi, err := os.Stat(folder)
+	if err != nil || runtime.GOOS == "windows" {
+		return err
+	}
+	if fi.Mode().Perm()&0o002 == 0 || fi.Mode()&fs.ModeSticky != 0 || !CanRestrict(folder, 0o002) {
+		return nil
+	}
+	return fmt.Errorf("every user can replace files in %s (mode %v): \"chmod o-w %s\" prevents that", folder, fi.Mode(), folder)
 }
 
 // CheckPrivateFolder fails if a folder is on a medium that keeps no file modes and

@@ -60,6 +60,9 @@ func (c *checker) checkRootKey() {
 		return
 	}
 	c.checkKeyMode(path, Problem)
+	if err := guard.CheckOwner(path); err != nil && os.Geteuid() != 0 { // root may check the nodes of others
+		c.add(Finding{Severity: Warning, Rule: RuleKeyMode, Subject: file, Text: err.Error()})
+	}
 	c.checkMark(file, data)
 	key, err := pki.DecodeKey(data, nil)
 	switch {
