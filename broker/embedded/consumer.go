@@ -214,6 +214,18 @@ func (o *confirmOp) apply(t *tx) error {
 
 func (o *confirmOp) settle(error) {}
 
+// before returns confirmations of a growing part of the messages.
+func (o *confirmOp) before(t *tx, most uint64) (parts []op, err error) {
+	first, err := t.firstSeq(o.queue)
+	if err != nil {
+		return nil, err
+	}
+	for through := first + most; first > 0 && through < o.through; through += most {
+		parts = append(parts, &confirmOp{queue: o.queue, except: o.except, through: through})
+	}
+	return parts, nil
+}
+
 func (o *confirmOp) needs() (kind, weight) { return upkeep, weight{} }
 
 // SetAside moves one delivery to the messages that can not be sent. It

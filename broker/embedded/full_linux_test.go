@@ -188,3 +188,50 @@ func TestOpenOnFullDisk(t *testing.T) {
 	_, seqs := take(t, sub, 100)
 	ack(t, sub, seqs...)
 }
+
+// A peer may confirm everything while the disk is full. Removing that much in one
+// transaction takes more room than the reserve gives, so it is done in steps, without
+// a restart, and afterwards the store has its reserve again.
+func TestManyRemovedOnFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "48m")
+	path := filepath.Join(dir, "messages.db")
+	s := openFile(t, path, Options{MinFree: 4 << 20, Reserve: 2 << 20, Service: true, look: time.Millisecond})
+	q := peer("aa", "to_debtors", "q", "q")
+	if err := s.Declare(testContext(t), q); err != nil {
+		t.Fatal(err)
+	}
+	const count = 24_000
+	putN(t, s, "q", count)
+	fillDisk(t, filepath.Join(dir, "ballast"))
+	c := consume(t, s, "q")
+	taken := 0
+	var last uint64
+	for taken < count {
+		ds, err := c.Next(testContext(t), 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken += len(ds)
+		last = ds[len(ds)-1].Tag
+	}
+	if err := c.Confirm(last); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an empty queue", func() bool {
+		stats, err := s.Stats(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range stats.Queues {
+			if q.Depth > 0 {
+				return false
+			}
+		}
+		return true
+	})
+	eventually(t, "free of trouble, with a reserve", func() bool {
+		_, err := os.Stat(path + "-reserve")
+		return s.Trouble() == nil && err == nil
+	})
+}

@@ -139,6 +139,20 @@ func (t *tx) removeThrough(queue string, seq uint64, except []uint64) error {
 	return t.removeBetween(q, first, seq)
 }
 
+// firstSeq returns the sequence number of the first message of a queue, 0 if there
+// is none.
+func (t *tx) firstSeq(queue string) (uint64, error) {
+	q, err := t.queue(queue)
+	if isVerdict(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := t.minSeq.number(q.id)
+	return uint64(n), err
+}
+
 func (t *tx) removeBetween(q *queueWork, first, last uint64) error {
 	n, err := t.removeRange.exec(q.id, int64(first), int64(last))
 	q.depth -= n

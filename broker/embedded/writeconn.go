@@ -47,6 +47,7 @@ type writeConn struct {
 	queueState, addQueue, updateQueue *stmt
 	insert, insertMany                *stmt
 	removeRange, moveAside            *stmt
+	minSeq, truncate                  *stmt
 	moveBack, removeAside             *stmt
 	bind, unbind                      *stmt
 	allUsage, addUsage                *stmt
@@ -133,6 +134,8 @@ func (w *writeConn) prepareStatements() error {
 	w.insert = p.stmt(insert + values)
 	w.insertMany = p.stmt(insert + values + strings.Repeat(", "+values, insertRows-1))
 	w.removeRange = p.stmt("DELETE FROM messages WHERE queue = ? AND seq BETWEEN ? AND ?")
+	w.minSeq = p.stmt("SELECT coalesce(min(seq), 0) FROM messages WHERE queue = ?")
+	w.truncate = p.stmt("PRAGMA wal_checkpoint(TRUNCATE)")
 	w.moveAside = p.stmt("INSERT INTO set_aside (" + columns + ", at, reason)" +
 		" SELECT " + columns + ", ?, ? FROM messages WHERE queue = ? AND seq = ?")
 	w.moveBack = p.stmt("INSERT INTO messages (" + columns + ", epoch)" +

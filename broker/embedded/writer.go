@@ -284,19 +284,55 @@ func (w *writer) writeUpkeep(ops []op) (left []op, failed bool) {
 	if len(alone) == 0 {
 		return left, false
 	}
-	err := w.write(alone)
-	if err != nil {
-		w.reserve.giveUp()
-		w.restartWAL()
-		err = w.write(alone)
+	if w.write(alone) == nil {
+		if w.reserve.missing {
+			w.restartWAL() // so that the next transaction takes the room of this one
+		}
+		return left, false
 	}
-	if err != nil {
-		return ops, true
-	}
-	if w.reserve.missing {
-		w.restartWAL() // so that the next transaction takes the room of this one
+	w.reserve.giveUp()
+	w.restartWAL()
+	for n, o := range alone {
+		if w.writeInSteps(o) != nil {
+			return slices.Concat(alone[n:], left), true
+		}
 	}
 	return left, false
+}
+
+// maxStep is how many messages one transaction removes while room is missing. It
+// needs a few MiB at most.
+const maxStep = 500
+
+// steps is implemented by operations that can be done in parts, each in a
+// transaction of its own.
+type steps interface {
+	// before returns the operations that do a part of this one, each of up to
+	// most messages, and leave a part of that size to it.
+	before(t *tx, most uint64) ([]op, error)
+}
+
+// writeInSteps commits one operation in transactions that need little room, each of
+// which takes the room of the one before.
+func (w *writer) writeInSteps(o op) error {
+	if s, ok := o.(steps); ok {
+		var parts []op
+		look := &ownOp{do: func(t *tx) (err error) {
+			parts, err = s.before(t, maxStep)
+			return err
+		}}
+		for list := []op{look}; len(list) > 0; list, parts = append(list[1:], parts...), nil {
+			t, err := w.attempt(list[:1])
+			if err != nil {
+				return err
+			}
+			w.quotas.update(t.usage)
+			w.restartWAL()
+		}
+	}
+	err := w.write([]op{o})
+	w.restartWAL()
+	return err
 }
 
 // restartWAL moves the write-ahead log into the file, so that its room is used
@@ -408,6 +444,9 @@ func (w *writer) lookAtDisk() {
 		return
 	}
 	w.reserve.lookFor()
+	if w.reserve.missing && len(w.held) == 0 {
+		_, _ = w.db.truncate.number() // the room is wanted for the reserve
+	}
 	if w.reserve.missing && w.disk.check(w.reserve.size) == nil && w.reserve.renew() == nil {
 		w.retry = time.Time{}
 	}
