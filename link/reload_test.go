@@ -551,3 +551,18 @@ func TestExpiryOfWhatIsShown(t *testing.T) {
 	}
 	t.Errorf("certificates are %+v", authority.Service.Status().Peers[0].Certificates)
 }
+
+// A certificate or key that is a named pipe, which nobody may ever write to, is
+// refused when a service starts.
+func TestCertificateFromPipe(t *testing.T) {
+	n := linktest.New(t, aa)
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := exec.Command("mkfifo", pipe).Run(); err != nil {
+		t.Skipf("skipped: a named pipe as certificate: %v", err)
+	}
+	for _, files := range [][2]string{{pipe, n.KeyFile}, {n.CertFile, pipe}} {
+		if _, err := link.LoadCertificate(n.Dir, files[0], files[1]); err == nil || !strings.Contains(err.Error(), pipe+" is not a regular file") {
+			t.Errorf("%q: %v", files, err)
+		}
+	}
+}
