@@ -3,35 +3,59 @@ package link_test
 import (
 	"errors"
 	"os"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	"peerlink/link"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
 )
 
-// A service that can not look at its files any more, because a file system does not
+// readsCertificate reports whether its caller was called to read a certificate anew.
+func readsCertificate() bool {
+	pcs := make([]uintptr, 20)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	for {
+		f, more := frames.Next()
+		if strings.HasSuffix(f.Function, "(*Certificate).reload") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+// A service that can not look at its files any more, as when a file system does not
 // answer, says so, while messages go on; and takes it back when it can.
 func TestStall(t *testing.T) {
 	t.Parallel()
-	authority, other := linktest.Pair(t, ca)
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	var stuck atomic.Bool
+	release := make(chan struct{})
+	// The clock is the one thing that reading a certificate waits for here.
+	other.Config.Now = func() time.Time {
+		if stuck.Load() && readsCertificate() {
+			<-release
+		}
+		return time.Now()
+	}
+	authority.Start()
+	other.Start()
 	exchange(t, authority, other, 1)
 	if err := other.Service.Stalled(); err != nil {
 		t.Error(err)
 	}
-	// To open a FIFO takes as long as nobody writes to it.
 	cert, err := os.ReadFile(other.CertFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fifo := other.CertFile + ".fifo"
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(fifo, other.CertFile); err != nil {
+	stuck.Store(true)
+	if err := os.WriteFile(other.CertFile, append(cert, '\n'), 0o644); err != nil { // it has to be read again
 		t.Fatal(err)
 	}
 	linktest.Eventually(t, "the stall", func() error {
@@ -41,17 +65,8 @@ func TestStall(t *testing.T) {
 		return nil
 	})
 	exchange(t, authority, other, 2)
-	w, err := os.OpenFile(other.CertFile, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(other.CertFile); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(other.CertFile, cert, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	w.Close()
+	stuck.Store(false)
+	close(release)
 	linktest.Eventually(t, "the end of the stall", other.Service.Stalled)
 	exchange(t, authority, other, 3)
 }
