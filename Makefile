@@ -19,7 +19,7 @@ PLATFORMS = linux/arm64 darwin/arm64 windows/amd64
 # How long each fuzz target runs in "make test".
 FUZZTIME ?= 2s
 
-.PHONY: build test demo bench soak prerequisites lint unit fuzz cross test-rabbitmq
+.PHONY: build test demo bench soak prerequisites lint unit fuzz cross test-rabbitmq test-media
 
 build:
 	$(BUILD) -o bin/peerlink ./cmd/peerlink
@@ -61,7 +61,7 @@ RACE = -race $(foreach p,$(UNWATCHED),'-gcflags=$(p)=-dwarf=false -race=false')
 # for disks and for each other.
 unit:
 	@if [ "$$(.ci/prerequisites "$(GO)")" = race ]; then set -- $(RACE); else set --; fi; \
-	$(CI) unit $(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 3 -parallel 4 -timeout 8m ./...
+	$(CI) unit $(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 3 -parallel 4 -timeout 20m ./...
 
 # Every fuzz target, one after the other.
 fuzz:
@@ -82,6 +82,10 @@ test-rabbitmq: export RABBITMQ_ROOT := $(RABBITMQ_ROOT)
 test-rabbitmq:
 	$(GO) test -count=1 -timeout 30m ./broker/rabbitmq ./link
 	$(GO) test -count=1 -timeout 30m ./cmd/peerlink
+
+# Keys and nodes on FAT, NTFS and FUSE: needs root, fusefat, ntfs-3g and bindfs.
+test-media:
+	PEERLINK_TEST_MEDIA=1 $(GO) test -count=1 -timeout 15m -v -run '^TestMedia$$' ./cmd/peerlink
 
 soak: export SOAK ?= 1h
 soak:

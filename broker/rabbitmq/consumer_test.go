@@ -128,6 +128,7 @@ func TestQueueDeleted(t *testing.T) {
 	if err := c.Confirm(1); !errors.Is(err, errGone) {
 		t.Errorf("confirm: got %v, want errGone", err)
 	}
+	o.check(c.Close())
 	for range 2 {
 		c, err = b.Consume(testContext(t), q.Queues[0])
 		o.check(err)

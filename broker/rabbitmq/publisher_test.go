@@ -28,13 +28,17 @@ type stream struct {
 func openStream(t testing.TB, b *Broker) *stream {
 	t.Helper()
 	s := &stream{news: bell.New()}
-	var err error
-	s.Publisher, err = b.Publish(testContext(t), func(n uint64, err error) {
+	confirmed := func(n uint64, err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.n, s.err = n, err
 		s.news.Ring()
-	})
+	}
+	var err error
+	s.Publisher, err = b.Publish(testContext(t), confirmed)
+	if errors.Is(err, amqp.ErrClosed) { // with the stream before; a link tries again, too
+		s.Publisher, err = b.Publish(testContext(t), confirmed)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,6 +87,9 @@ func (k medium) use(t *testing.T) (at string) {
 // a warning, and without an advice that nobody can follow; and a whole node's
 // directory can be there.
 func TestMedia(t *testing.T) {
+	if os.Getenv("PEERLINK_TEST_MEDIA") == "" {
+		t.Skip("skipped: media without modes, which take minutes (make test-media)")
+	}
 	for _, k := range media {
 		t.Run(k.name, func(t *testing.T) {
 			at := k.use(t)
