@@ -12,9 +12,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/BurntSushi/toml"
-
 	"peerlink/internal/excerpt"
+	"peerlink/internal/toml"
 )
 
 // Bounds on a list.
@@ -23,6 +22,7 @@ const (
 	maxLine    = 1000    // bytes
 	maxName    = 200     // bytes
 	maxEntries = 10_000
+	maxKeys    = 2 + 4*maxEntries // with the names of the tables
 )
 
 // version is the version of the format. Every list begins with it.
@@ -146,26 +146,34 @@ func decode(statements []byte) (*List, error) {
 	if err := checkLines(statements); err != nil {
 		return nil, err
 	}
+	// Each key may also be where it does not belong, such as an id above the first
+	// [[authority]]. Then there is something in these.
 	var f struct {
-		Version    int64     `toml:"version"`
-		ValidUntil time.Time `toml:"valid-until"`
-		Authority  []struct {
+		Version     int64     `toml:"version"`
+		ValidUntil  time.Time `toml:"valid-until"`
+		ID          any       `toml:"id"`
+		Name        any       `toml:"name"`
+		Fingerprint any       `toml:"fingerprint"`
+		Authority   []struct {
 			ID          string `toml:"id"`
 			Name        string `toml:"name"`
 			Fingerprint string `toml:"fingerprint"`
+			Version     any    `toml:"version"`
+			ValidUntil  any    `toml:"valid-until"`
 		} `toml:"authority"`
 	}
-	md, err := toml.Decode(string(statements), &f)
-	if err != nil {
+	if err := toml.Unmarshal(statements, &f, maxKeys); err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrFormat, printable(err.Error()))
 	}
-	// Known keys in the wrong place, such as an id above the first [[authority]].
-	if extra := md.Undecoded(); len(extra) > 0 {
-		return nil, fmt.Errorf("%w: %q is in the wrong place", ErrFormat, excerpt.Of(extra[0].String()))
+	if f.ID != nil || f.Name != nil || f.Fingerprint != nil {
+		return nil, fmt.Errorf("%w: an id, name or fingerprint is in the wrong place, above the first [[authority]]", ErrFormat)
 	}
 	l := &List{ValidUntil: f.ValidUntil, entries: make(map[string]Entry, len(f.Authority))}
 	for i, a := range f.Authority {
-		e := Entry(a)
+		if a.Version != nil || a.ValidUntil != nil {
+			return nil, fmt.Errorf("%w: version or valid-until is in the wrong place, below an [[authority]]", ErrFormat)
+		}
+		e := Entry{a.ID, a.Name, a.Fingerprint}
 		if err := e.check(); err != nil {
 			return nil, fmt.Errorf("%w: accounting authority %d (%q): %w", ErrFormat, i+1, excerpt.Of(e.ID), err)
 		}
