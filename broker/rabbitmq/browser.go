@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -41,8 +42,9 @@ type browser struct {
 	queue   string
 	live    *live
 	channel *amqp.Channel
-	left    int      // messages to come, of those that were there at the beginning
-	kept    []uint64 // the tags of messages that were not removed, in order
+	turn    sync.Mutex // held during a call on the channel: one that was abandoned goes on
+	left    int        // messages to come, of those that were there at the beginning
+	kept    []uint64   // the tags of messages that were not removed, in order
 
 	renewing bool   // all that is still to come, and not removed, is replaced by copies
 	to       feeder // of which
@@ -65,11 +67,27 @@ func (b *Broker) browse(ctx context.Context, queue string, do func(*browser) err
 	if br.live, br.channel, err = b.consuming.open(ctx, func(*live, *amqp.Channel) error { return nil }); err != nil {
 		return err
 	}
-	defer br.live.closeChannel(br.channel)
+	defer br.close()
 	if err := do(br); err != nil {
 		return err
 	}
 	return br.giveBack(ctx)
+}
+
+// call runs something on the channel that RabbitMQ answers.
+func (br *browser) call(ctx context.Context, do func() error) error {
+	return br.live.call(ctx, func() error {
+		br.turn.Lock()
+		defer br.turn.Unlock()
+		return do()
+	}, nil)
+}
+
+// close closes the channel, and waits for a moment until that is done.
+func (br *browser) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_ = br.call(ctx, br.channel.Close) // it is over in any case
 }
 
 // count returns how many messages of the queue are not given out.
@@ -96,20 +114,20 @@ func (br *browser) next(ctx context.Context) ([]amqp.Delivery, error) {
 	}
 	tag := fmt.Sprintf("peerlink-%d", br.left)
 	var arriving <-chan amqp.Delivery
-	if err := br.live.call(ctx, func() (err error) {
+	if err := br.call(ctx, func() (err error) {
 		if err = br.channel.Qos(size, 0, false); err != nil {
 			return err
 		}
 		arriving, err = br.channel.Consume(br.queue, tag, false, false, false, false, nil)
 		return err
-	}, nil); err != nil {
+	}); err != nil {
 		return nil, err
 	}
 	step, err := br.receive(ctx, arriving, size)
 	if err != nil {
 		return nil, err
 	}
-	if err := br.live.call(ctx, func() error { return br.channel.Cancel(tag, false) }, nil); err != nil {
+	if err := br.call(ctx, func() error { return br.channel.Cancel(tag, false) }); err != nil {
 		return nil, err
 	}
 	for d := range arriving { // since receive has given up

@@ -82,9 +82,9 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 			return explain(err)
 		}
 		d := declarer{live: l, ch: ch}
-		return d.consumeAlone(queue, withLock, func(deliveries <-chan amqp.Delivery) {
+		return d.consumeAlone(queue, withLock, func(deliveries, locked <-chan amqp.Delivery) {
 			c.channel = ch
-			go c.run(deliveries)
+			go c.run(deliveries, locked)
 		})
 	})
 	if err != nil {
@@ -95,7 +95,10 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 	defer b.mu.Unlock()
 	if b.closed {
 		c.stop()
-		go c.live.closeChannel(c.channel)
+		go func() {
+			c.awaitEnd() // acknowledgements after the channel is closed would cost the connection
+			c.live.closeChannel(c.channel)
+		}()
 		return nil, broker.ErrClosed
 	}
 	b.consumers[c] = struct{}{}
@@ -126,8 +129,8 @@ type consumer struct {
 }
 
 // run receives messages and sends acknowledgements.
-func (c *consumer) run(deliveries <-chan amqp.Delivery) {
-	err := c.move(deliveries)
+func (c *consumer) run(deliveries, locked <-chan amqp.Delivery) {
+	err := c.move(deliveries, locked)
 	c.mu.Lock()
 	c.err = err
 	c.mu.Unlock()
@@ -139,7 +142,9 @@ func (c *consumer) run(deliveries <-chan amqp.Delivery) {
 // to the machines of the cluster, and forgets it when the channel is closed.
 const ackPause = 5 * time.Millisecond
 
-func (c *consumer) move(deliveries <-chan amqp.Delivery) error {
+// move returns why there is nothing more to receive. locked is closed when the lock of the
+// queue is lost.
+func (c *consumer) move(deliveries, locked <-chan amqp.Delivery) error {
 	due := c.due // or nil during the pause
 	pause := time.NewTimer(ackPause)
 	defer pause.Stop()
@@ -151,6 +156,10 @@ func (c *consumer) move(deliveries <-chan amqp.Delivery) error {
 			}
 			if err := c.receive(d); err != nil {
 				return err
+			}
+		case _, ok := <-locked:
+			if !ok {
+				return c.reason()
 			}
 		case <-due:
 			if err := c.acknowledge(ackBurst); err != nil {

@@ -165,10 +165,13 @@ func (b *Broker) forgetStrangers(queue string) {
 }
 
 // consumeAlone starts a consumer that has the queue for itself, by a lock that lasts as
-// long as the channel. receive is called when messages begin to arrive.
-func (d declarer) consumeAlone(queue string, withLock bool, receive func(<-chan amqp.Delivery)) error {
+// long as the channel. receive is called when messages begin to arrive; locked is closed
+// when the lock is lost, and nil if there is none.
+func (d declarer) consumeAlone(queue string, withLock bool, receive func(deliveries, locked <-chan amqp.Delivery)) error {
+	var locked <-chan amqp.Delivery
 	if withLock {
-		if err := d.lock(queue); err != nil {
+		var err error
+		if locked, err = d.lock(queue); err != nil {
 			return err
 		}
 	}
@@ -188,40 +191,33 @@ func (d declarer) consumeAlone(queue string, withLock bool, receive func(<-chan 
 	if beside {
 		d.live.broker.log.Warn("RabbitMQ counts another consumer of the queue, which is no peerlink: if it is not lost with a machine, it gets its share of the messages", "queue", queue)
 	}
-	receive(deliveries)
+	receive(deliveries, locked)
 	return nil
 }
 
 // lock makes the lock queue of a queue. It vanishes with its only consumer, and so when
 // the channel is closed; the consumer is refused to other channels of this connection.
-// It reports [broker.ErrInUse].
-func (d declarer) lock(queue string) error {
+// It reports [broker.ErrInUse]. The channel that it returns is that of the consumer, which
+// gets nothing, until the lock is lost.
+func (d declarer) lock(queue string) (<-chan amqp.Delivery, error) {
 	const autoDelete, exclusive, autoAck = true, true, true
 	name := lockQueue(queue)
 	// Without the type, RabbitMQ may take the default, and refuse it.
 	_, err := d.ch.QueueDeclare(name, false, autoDelete, exclusive, false, amqp.Table{"x-queue-type": string(Classic)})
 	switch {
 	case saysCode(err, amqp.ResourceLocked):
-		return broker.ErrInUse
+		return nil, broker.ErrInUse
 	case err != nil:
-		return explain(err)
+		return nil, explain(err)
 	}
 	locked, err := d.ch.Consume(name, "", autoAck, exclusive, false, false, nil)
 	switch {
 	case err == nil:
-		go holdLock(d.ch, locked)
-		return nil
+		return locked, nil
 	case saysCode(err, amqp.NotFound), inExclusiveUse(err): // NotFound: the one before has just let it go
-		return broker.ErrInUse
+		return nil, broker.ErrInUse
 	}
-	return explain(err)
-}
-
-// holdLock ends the channel when its lock is lost.
-func holdLock(ch *amqp.Channel, locked <-chan amqp.Delivery) {
-	for range locked { // nobody has something to say there
-	}
-	_ = ch.Close() // it may be closed already
+	return nil, explain(err)
 }
 
 // whyNot gives RabbitMQ's answer to an attempt to consume the name by which

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -207,6 +208,26 @@ func TestMemoryAlarm(t *testing.T) {
 			t.Errorf("%q is logged %d times, want once:\n%s", text, n, log)
 		}
 	}
+}
+
+// A broker that publishes nothing learns that RabbitMQ is short of memory by being asked
+// for trouble, and that this is over.
+func TestAlarmWhileIdle(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	declared(t, b)
+	o.check(b.Trouble())
+	o.check(s.Control("set_vm_memory_high_watermark", "0.0001"))
+	clear := sync.OnceValue(func() error { return s.Control("set_vm_memory_high_watermark", "0.4") })
+	defer clear()
+	eventually(t, "noticing the alarm", func() error {
+		if err := b.Trouble(); !errors.Is(err, ErrBlocked) {
+			return fmt.Errorf("trouble: got %v, want ErrBlocked", err)
+		}
+		return nil
+	})
+	o.check(clear())
+	eventually(t, "noticing its end", b.Trouble)
 }
 
 // A stream on which nothing is on its way learns at once that the connection

@@ -70,7 +70,7 @@ type publisher struct {
 	lost      <-chan *amqp.Error
 	confirmed func(n uint64, err error)
 
-	turn    sync.Mutex // held while a message is written
+	turn    sync.Mutex // held while a message is written; see discard
 	headers amqp.Table // of the message that is written
 
 	room chan struct{} // has an element for each message on its way
@@ -159,6 +159,11 @@ func (p *publisher) write(ctx context.Context, m *broker.Incoming) error {
 	defer p.live.bounded(ctx)()
 	p.turn.Lock()
 	defer p.turn.Unlock()
+	select {
+	case <-p.closing: // the channel may be closed, or about to be
+		return p.failure()
+	default:
+	}
 	clear(p.headers)
 	for _, h := range m.Headers {
 		p.headers[h.Name] = h.Value
@@ -200,11 +205,16 @@ func (p *publisher) run() {
 	close(p.ended)
 }
 
-// discard closes the channel. That may take as long as RabbitMQ does not read.
+// discard closes the channel. That may take as long as RabbitMQ does not read. A message
+// that is written after the channel is closed would cost the connection, and all streams
+// on it.
 func (p *publisher) discard() {
-	if p.returned != nil {
+	p.turn.Lock() // what writes ends; what will write sees that p.closing is closed
+	returned := p.returned
+	p.turn.Unlock()
+	if returned != nil {
 		go func() {
-			for range p.returned { // if nobody takes them, the whole connection waits
+			for range returned { // if nobody takes them, the whole connection waits
 			}
 		}()
 	}

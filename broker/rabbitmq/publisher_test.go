@@ -36,9 +36,6 @@ func openStream(t testing.TB, b *Broker) *stream {
 	}
 	var err error
 	s.Publisher, err = b.Publish(testContext(t), confirmed)
-	if errors.Is(err, amqp.ErrClosed) { // with the stream before; a link tries again, too
-		s.Publisher, err = b.Publish(testContext(t), confirmed)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,6 +121,34 @@ func TestReturned(t *testing.T) {
 		}
 		o.check(p.Close())
 		o.take(inbox, at-1)
+	}
+}
+
+// A stream that ends while messages are published to it leaves the connection, which
+// other streams have, as it was.
+func TestEndWhilePublishing(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	inbox := "accounts_in" + suffix()
+	o.inbox(inbox)
+	other := openStream(t, b)
+	good, bad := incoming(inbox, "", "1"), incoming("amq.direct", "nobody", "1")
+	var publishing sync.WaitGroup
+	for range 50 {
+		p := openStream(t, b)
+		o.check(p.Publish(testContext(t), bad))
+		for range 4 {
+			publishing.Go(func() {
+				for p.Publish(testContext(t), good) == nil {
+				}
+			})
+		}
+		publishing.Wait()
+		o.check(p.Close())
+	}
+	o.check(other.Publish(testContext(t), incoming(inbox, "", "2")))
+	if n, err := other.wait(1); n != 1 || err != nil {
+		t.Errorf("%d confirmed, %v", n, err)
 	}
 }
 

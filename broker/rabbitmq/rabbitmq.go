@@ -171,6 +171,7 @@ type Broker struct {
 	strangers  map[string]strangers   // by queue
 	silent     map[string]bool        // queues about whose locks RabbitMQ does not answer
 
+	probe         probe
 	keeping       sync.Once     // starts keep
 	checkInterval time.Duration // the constant, but in tests
 	change        chan struct{} // has an element while objects of a peer are changed
@@ -212,6 +213,7 @@ func Open(url string, opts Options) (*Broker, error) {
 	b.publishing = newConnection(b, "publishing")
 	b.consuming = newConnection(b, "consuming")
 	b.declaring = newConnection(b, "declaring")
+	b.probe.broker = b
 	return b, nil
 }
 

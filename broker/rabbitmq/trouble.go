@@ -77,8 +77,10 @@ const oneOutage = time.Minute
 
 // Trouble says why RabbitMQ can not be used: a connection was lost or can not be
 // made, or it takes no messages. It is nil if nobody has needed one yet. To ask is
-// reason enough to connect again, in the background: the next answer knows more.
+// reason enough to connect again, and to publish something, in the background: the
+// next answer knows more.
 func (b *Broker) Trouble() error {
+	b.probe.send()
 	for _, c := range b.connections() {
 		c.restore()
 		if err := c.blocked(); err != nil {

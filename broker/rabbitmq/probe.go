@@ -1,0 +1,60 @@
+package rabbitmq
+
+import (
+	"context"
+	"sync/atomic"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// probe publishes empty messages. RabbitMQ reports that it is short of memory or disk
+// only on connections on which something is published at such a time. The messages go to
+// a queue of the connection, which drops them: those that are routed nowhere would
+// count in the figures by which operators find mistakes.
+type probe struct {
+	broker *Broker
+	busy   atomic.Bool // one is under way, or RabbitMQ does not permit the queue
+
+	live    *live
+	channel *amqp.Channel // nil, or it may be closed
+	queue   string
+}
+
+// send publishes one, in the background, unless one is under way, or there was no
+// connection yet.
+func (p *probe) send() {
+	b := p.broker
+	if b.declaring.latest() == nil && b.publishing.latest() == nil || !p.busy.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(b.life, b.opts.ConnectTimeout)
+		defer cancel()
+		// What else fails is reported by those who need it.
+		if err := p.publish(ctx); !saysCode(err, amqp.AccessRefused) {
+			p.busy.Store(false)
+		}
+	}()
+}
+
+func (p *probe) publish(ctx context.Context) (err error) {
+	if p.channel == nil || p.channel.IsClosed() {
+		if p.live, p.channel, err = p.broker.publishing.open(ctx, p.prepare); err != nil {
+			p.channel = nil
+			return err
+		}
+	}
+	if p.live.blocked() != nil {
+		return nil // it is known
+	}
+	defer p.live.bounded(ctx)()
+	return p.channel.PublishWithContext(ctx, "", p.queue, false, false, amqp.Publishing{})
+}
+
+// prepare makes the queue.
+func (p *probe) prepare(_ *live, ch *amqp.Channel) error {
+	const autoDelete, exclusive = true, true
+	q, err := ch.QueueDeclare("", false, autoDelete, exclusive, false, amqp.Table{"x-queue-type": string(Classic), "x-max-length": 0})
+	p.queue = q.Name
+	return explain(err)
+}
