@@ -92,6 +92,8 @@ func TestParseRefuses(t *testing.T) {
 		{"later version with more in it", "version = 2\nfancy = { x = 1 }\n", ErrVersion},
 		{"same ID twice", head + good("00000001") + good("00000001"), ErrFormat},
 		{"unknown key", head + good("00000001") + "revoked = true\n", ErrFormat},
+		{"ID above the entries", head + "id = \"00000001\"\n" + good("00000002"), ErrFormat},
+		{"valid-until in an entry", head + good("00000001") + "valid-until = 2999-01-01T00:00:00Z\n", ErrFormat},
 		{"unknown table", head + "[options]\n", ErrFormat},
 		{"key in capitals", head + good("00000001") + "ID = \"00000002\"\n", ErrFormat},
 		{"key twice", head + good("00000001") + "id = \"00000002\"\n", ErrFormat},
