@@ -29,7 +29,31 @@ type conn struct {
 
 // dial opens a connection. The file must exist: SQLite would make it with the
 // permissions of the umask.
-func dial(path string) (*conn, error) { return dialURI(path, "") }
+//
+// The write-ahead log stays, empty, when the connection is closed, so that one that
+// is missing can be noticed; see lacksWAL.
+func dial(path string) (*conn, error) {
+	c, err := dialURI(path, "")
+	if err != nil {
+		return nil, err
+	}
+	if err := c.keepWAL(true); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// keepWAL says whether the write-ahead log stays when this connection is the last
+// one to be closed.
+func (c *conn) keepWAL(keep bool) error {
+	mode := 0
+	if keep {
+		mode = 1
+	}
+	_, err := c.raw.(sqlite.FileControl).FileControlPersistWAL("main", mode)
+	return err
+}
 
 // dialURI is dial with parameters in the form of a URI's query.
 func dialURI(path, query string) (*conn, error) {

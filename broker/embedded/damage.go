@@ -44,12 +44,22 @@ func checkDamage(c *conn) error {
 	return nil
 }
 
-// noteClosed notes whether the service has closed the store. Where it can not be
-// noted, the next start looks through the file, or not; no more depends on it.
-func noteClosed(c *conn, closed bool) {
-	n := 0
-	if closed {
-		n = 1
+// noteOpen notes in the file itself, and not only in its write-ahead log, that a
+// service has it open. Where that is not possible, as on a full disk, the next start
+// does not look for damage; nothing else depends on it.
+func (w *writeConn) noteOpen() {
+	if w.exec("UPDATE store SET closed = 0") == nil {
+		_, _ = w.truncate.number()
 	}
-	_ = c.exec(fmt.Sprintf("UPDATE store SET closed = %d", n))
+}
+
+// noteClosed notes that the service has closed the store.
+func (w *writeConn) noteClosed() { _ = w.exec("UPDATE store SET closed = 1") }
+
+// leaveOneFile lets the last connection that closes remove the write-ahead log if
+// no service has the store open, and none has ended without closing it.
+func (w *writeConn) leaveOneFile() {
+	if closed, err := w.number("SELECT closed FROM store"); err == nil && closed != 0 {
+		_ = w.keepWAL(false)
+	}
 }

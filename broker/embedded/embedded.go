@@ -84,7 +84,8 @@
 // It is an ordinary SQLite database (schema.go), which an operator can look
 // into with the sqlite3 tool. While it is open, or after a crash, there are
 // files beside it: "-wal" has messages and belongs to it, "-shm" and "-turn"
-// come again by themselves. A "-wal" of another moment is noticed (pair.go).
+// come again by themselves. A "-wal" that is missing or of another moment is noticed
+// (pair.go).
 // "-reserve" only takes room.
 package embedded
 
@@ -272,7 +273,7 @@ func (s *Store) closeOnce() error {
 	err := s.writer.wait()
 	s.readers.close()
 	if s.writer.shrinks && err == nil {
-		noteClosed(s.writer.db.conn, true)
+		s.writer.db.noteClosed()
 	}
 	// The last connection moves the write-ahead log into the file.
 	if err = cmp.Or(err, s.writer.db.close()); err != nil {

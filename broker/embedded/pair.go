@@ -56,6 +56,10 @@ const pairAttempts = 10
 func checkPair(path string) error {
 	for range pairAttempts {
 		before, _, err := readWAL(path + "-wal")
+		if errors.Is(err, os.ErrNotExist) && lacksWAL(path) {
+			return fmt.Errorf("%w: %s was not closed and %[2]s-wal, with the last messages, is missing; put it back from the same moment, or make an empty file of that name to go on without them",
+				ErrMixed, path)
+		}
 		if err != nil || before == nil {
 			return nil
 		}
@@ -68,11 +72,29 @@ func checkPair(path string) error {
 			return nil
 		}
 		if bytes.Equal(before, after) {
-			return fmt.Errorf("%w: %s and %s-wal are of different moments; put both back from the same one, or move %[2]s-wal away to use the first without what is in the second",
-				ErrMixed, path, path)
+			return fmt.Errorf("%w: %s and %[2]s-wal are of different moments; put both back from the same one, or make %[2]s-wal an empty file to use the first without what is in the second",
+				ErrMixed, path)
 		}
 	}
 	return nil
+}
+
+// lacksWAL reports whether a service has opened the file and not closed it, and
+// there is no write-ahead log. The file itself says so: see [writeConn.noteOpen]. While
+// it does, no connection of ours removes the log.
+func lacksWAL(path string) bool {
+	c, err := dialURI(path, "immutable=1")
+	if err != nil {
+		return false
+	}
+	defer c.close()
+	closed, err := c.number("SELECT closed FROM store")
+	if err != nil || closed != 0 {
+		return false
+	}
+	// Another service may have begun meanwhile.
+	_, err = os.Lstat(path + "-wal")
+	return errors.Is(err, os.ErrNotExist)
 }
 
 // tokenInFile returns the token in the file, without the write-ahead log. SQLite

@@ -23,6 +23,20 @@ func openCopy(t *testing.T, file, wal string) error {
 	return err
 }
 
+// moveLog moves the write-ahead log of a store that is open into the file, in one of
+// the modes of PRAGMA wal_checkpoint.
+func moveLog(t *testing.T, path, mode string) {
+	t.Helper()
+	c, err := dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	if busy, err := c.number("PRAGMA wal_checkpoint(" + mode + ")"); err != nil || busy != 0 {
+		t.Fatalf("moving the log into the file: busy %d, %v", busy, err)
+	}
+}
+
 // A file beside the write-ahead log of another moment, or another store, is
 // refused, whichever of the two is older. Copies of the same moment, and the file
 // alone, are opened.
@@ -39,13 +53,13 @@ func TestMixed(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		publishBodies(t, s, "accounts_in", name)
 		publishBodies(t, s, "accounts_in", name)
-		s.writer.db.restart.number() // the next transaction begins the log anew
+		moveLog(t, s.path, "RESTART") // the next transaction begins the log anew
 		publishBodies(t, s, "accounts_in", name)
 		file, wal := moment(s, name)
 		files, wals = append(files, file), append(wals, wal)
 	}
 	publishBodies(t, other, "accounts_in", "x")
-	other.writer.db.restart.number()
+	moveLog(t, other.path, "RESTART")
 	publishBodies(t, other, "accounts_in", "x")
 	file, wal := moment(other, "x")
 	files, wals = append(files, file), append(wals, wal)
@@ -88,10 +102,14 @@ func TestKilledIsNotMixed(t *testing.T) {
 func TestDamageIsFound(t *testing.T) {
 	s := openTest(t, Options{Service: true})
 	publishBodies(t, s, "accounts_in", numbers(2000)...)
-	s.writer.db.checkpoint.number()
-	file := filepath.Join(t.TempDir(), "copy")
+	moveLog(t, s.path, "TRUNCATE")
+	dir := t.TempDir()
+	file, empty := filepath.Join(dir, "copy"), filepath.Join(dir, "empty")
 	copyFile(t, s.path, file)
-	if err := openCopy(t, file, ""); err != nil {
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := openCopy(t, file, empty); err != nil {
 		t.Fatalf("without damage: %v", err)
 	}
 	data, err := os.ReadFile(file)
@@ -104,7 +122,46 @@ func TestDamageIsFound(t *testing.T) {
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := openCopy(t, file, ""); !errors.Is(err, ErrDamaged) {
+	if err := openCopy(t, file, empty); !errors.Is(err, ErrDamaged) {
 		t.Errorf("got %v, want ErrDamaged", err)
+	}
+}
+
+// Of a store that a service has not closed, the file alone, as after a copy without
+// the write-ahead log, is refused, also after a command has opened both; with an
+// empty log in its place it is opened. Closed, the file alone is enough.
+func TestMissingLog(t *testing.T) {
+	s := openTest(t, Options{Service: true})
+	publishBodies(t, s, "accounts_in", numbers(10)...)
+	dir := t.TempDir()
+	file, wal := filepath.Join(dir, "messages.db"), filepath.Join(dir, "messages.db-wal")
+	copyFile(t, s.path, file)
+	copyFile(t, s.path+"-wal", wal)
+	if err := openCopy(t, file, ""); !errors.Is(err, ErrMixed) {
+		t.Errorf("without the log: got %v, want ErrMixed", err)
+	}
+	command, err := Open(file, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := openCopy(t, file, wal); err != nil {
+		t.Errorf("after a command: %v", err)
+	}
+	empty := filepath.Join(dir, "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	copyFile(t, s.path, file)
+	if err := openCopy(t, file, empty); err != nil {
+		t.Errorf("with an empty log: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := openCopy(t, s.path, ""); err != nil {
+		t.Errorf("closed: %v", err)
 	}
 }

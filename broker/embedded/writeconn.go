@@ -79,7 +79,6 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 			c.close()
 			return nil, err
 		}
-		noteClosed(c, false)
 		if err := makeShrinkable(c); err != nil {
 			opts.Logger.Warn("the message store can not give room back to the disk yet", "err", err)
 		}
@@ -87,6 +86,9 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	if err := w.prepareStatements(); err != nil {
 		c.close()
 		return nil, err
+	}
+	if opts.Service {
+		w.noteOpen()
 	}
 	for _, file := range []string{path, w.walPath} {
 		p, err := newPlace(file)
@@ -151,6 +153,7 @@ func (w *writeConn) prepareStatements() error {
 
 func (w *writeConn) close() error {
 	w.turnstile.close()
+	w.leaveOneFile()
 	return w.conn.close()
 }
 
