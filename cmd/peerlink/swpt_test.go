@@ -20,6 +20,7 @@ import (
 	"peerlink/local"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
+	"peerlink/node/pki"
 	"peerlink/smp"
 )
 
@@ -133,7 +134,7 @@ func until(t *testing.T, what string, do func() error) {
 }
 
 // Two nodes that run by the reference's four commands alone, set up as in its
-// Compose files, exchange messages. The commands live and end as the
+// Compose files, which mount the root key too, exchange messages. The commands live and end as the
 // reference's do: a client ends with its connection and is started again, one
 // that comes second waits for the first, nothing is sent to a peer that is not
 // active, and a deactivated one is drained, whatever kills the drainer.
@@ -156,6 +157,7 @@ func TestSwptCommands(t *testing.T) {
 	}
 
 	for n, peer := range ids {
+		publishRootKey(t, n)
 		configure := n.start("configure-queue", peer, "to."+peer)
 		if code := configure.code(); code != 0 {
 			t.Fatalf("configure-queue ends with %d:\n%s", code, configure.output)
@@ -172,6 +174,8 @@ func TestSwptCommands(t *testing.T) {
 	client := make(map[*swptNode]*running)
 	for n := range ids {
 		serverOf[n] = n.start("swpt-server")
+		serverOf[n].says("other users can read the root key")
+		serverOf[n].says(`"levelname":"WARNING"`)
 		serverOf[n].says(`"levelname":"INFO"`)
 	}
 	for n, peer := range ids {
@@ -237,6 +241,25 @@ func TestSwptCommands(t *testing.T) {
 	}
 	if code := drainer.code(); code != 0 || !strings.Contains(drainer.output.String(), `"answered":`) {
 		t.Errorf("the drainer ends with %d:\n%s", code, drainer.output)
+	}
+}
+
+// publishRootKey puts the node's root key, encrypted, where the reference's scripts
+// keep it, with the mode that a clone by Git gives it.
+func publishRootKey(t *testing.T, n *swptNode) {
+	t.Helper()
+	key, err := pki.EncodeEncryptedKey(n.Key, []byte("correct horse battery staple"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(n.DefaultKeyFile()), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(n.DefaultKeyFile(), key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(n.DefaultKeyFile(), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 

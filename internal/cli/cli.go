@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -50,8 +51,9 @@ type app struct {
 	passphraseFile string
 	kustomize      bool
 
-	running bool                // the arguments were in order and the command has started
-	logs    []*logwriter.Writer // of a service
+	running    bool                // the arguments were in order and the command has started
+	logs       []*logwriter.Writer // of a service
+	failureLog *slog.Logger        // where a failure goes, instead of as text to stderr, if not nil
 }
 
 // Main runs the command line and returns the process's exit code.
@@ -79,11 +81,7 @@ func (a *app) run(ctx context.Context, args []string) (code int) {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &usage) || !a.running:
-		a.failure("Usage error:", err)
-		if !cmd.HasSubCommands() {
-			fmt.Fprintf(a.stderr, "Usage: %s\n", cmd.UseLine())
-		}
-		fmt.Fprintf(a.stderr, "See \"%s --help\".\n", cmd.CommandPath())
+		a.usageFailure(cmd, err)
 		if cmd.Name() == serveName {
 			return exitServiceUsage
 		}
@@ -219,9 +217,25 @@ func (a *app) print(format string, args ...any) {
 // bytes and what is said of it fit. Whatever an error quotes, it fills no terminal.
 const maxErrorText = 8_000
 
+// usageFailure reports wrong usage, and what would be right.
+func (a *app) usageFailure(cmd *cobra.Command, err error) {
+	a.failure("Usage error:", err)
+	if a.failureLog != nil {
+		return
+	}
+	if !cmd.HasSubCommands() {
+		fmt.Fprintf(a.stderr, "Usage: %s\n", cmd.UseLine())
+	}
+	fmt.Fprintf(a.stderr, "See \"%s --help\".\n", cmd.CommandPath())
+}
+
 // failure tells why a command has failed. Only the first line begins at the
 // margin, so that no text in an error can pass for another line of this program.
 func (a *app) failure(label string, err error) {
+	if a.failureLog != nil {
+		a.failureLog.Error("the command has failed", "err", err)
+		return
+	}
 	a.label(label)
 	a.say("%s", strings.ReplaceAll(excerpt.Limit(err.Error(), maxErrorText), "\n", "\n  "))
 }

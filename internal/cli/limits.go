@@ -37,7 +37,7 @@ func (l *limitFlags) add(c *cobra.Command) {
 	flags.IntVar(&l.rate, "peer-rate", link.DefaultMaxRate, "take no more than `N` messages a second from one peer; 0: no limit")
 	flags.Var(&l.quota, "peer-quota", "`SIZE` that the messages of one peer may take in the embedded broker before its next ones must wait, as 500MB or 1GiB; 0: no limit")
 	flags.DurationVar(&l.idle, "idle", 10*time.Minute, "after which `TIME` a connection with nothing to send rests; 0: never")
-	fromEnv(flags, "max-connections-per-peer", "PEERLINK_MAX_CONNECTIONS_PER_PEER")
+	fromEnv(flags, "max-connections-per-peer", "PEERLINK_MAX_CONNECTIONS_PER_PEER", maxConnectionsVariable)
 	fromEnv(flags, "peer-rate", "PEERLINK_PEER_RATE")
 	fromEnv(flags, "peer-quota", "PEERLINK_PEER_QUOTA")
 	fromEnv(flags, "idle", "PEERLINK_IDLE")

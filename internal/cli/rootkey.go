@@ -9,22 +9,57 @@ import (
 
 	"peerlink/internal/guard"
 	"peerlink/node"
+	"peerlink/node/pki"
 )
+
+// maxRootKey is the size of the largest root key file that is read, in bytes.
+const maxRootKey = 64 << 10
 
 // checkRootKey fails if the node's directory, which a running service reads,
 // holds a root key that other users can read, and advises against one that is
-// there at all. A service never needs it.
-func checkRootKey(d *node.Dir, log *slog.Logger) error {
+// there at all. A service never needs it. With allow, only a key that is not
+// encrypted makes it fail.
+func checkRootKey(d *node.Dir, allow bool, log *slog.Logger) error {
 	path := d.DefaultKeyFile()
-	switch _, err := os.Stat(path); {
+	switch fi, err := os.Stat(path); {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return nil // as it should be
 	case err != nil:
 		return fmt.Errorf("look for a root key: %w", err)
+	case !fi.Mode().IsRegular():
+		return nil // /dev/null, mounted over it
 	}
-	if err := guard.CheckFile(path); err != nil {
-		return fmt.Errorf("a service must not run beside a root key like this: %w", err)
+	open := guard.CheckFile(path)
+	switch {
+	case open == nil:
+		log.Warn("the root key lies on the machine of a running service, which does not need it: whoever breaks in can try its passphrase; keep it offline", "file", path)
+		return nil
+	case !allow:
+		return fmt.Errorf("a service must not run beside a root key like this: %w; --allow-root-key lets it, if the key is encrypted", open)
 	}
-	log.Warn("the root key lies on the machine of a running service, which does not need it: whoever breaks in can try its passphrase; keep it offline", "file", path)
+	if err := checkEncrypted(path); err != nil {
+		return fmt.Errorf("a service must not run beside a root key that other users can read and that is not encrypted: %w", err)
+	}
+	log.Warn("other users can read the root key, on the machine of a running service, which does not need it: each of them can try its passphrase; keep it offline", "file", path, "err", open)
 	return nil
+}
+
+// checkEncrypted fails if the file holds no key or one that is not encrypted. A file
+// that this process cannot read passes: it is kept from this user at least.
+func checkEncrypted(path string) error {
+	data, err := readBounded(path, maxRootKey)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer clear(data)
+	switch _, err = pki.DecodeKey(data, nil); {
+	case errors.Is(err, pki.ErrPassphrase):
+		return nil
+	case err == nil:
+		return fmt.Errorf("%s: expected a key that is encrypted with a passphrase; \"openssl pkcs8 -topk8 -scrypt\" makes one of it, and then every copy of this one must be destroyed", path)
+	}
+	return fmt.Errorf("%s: expected an encrypted key: %w", path, err)
 }

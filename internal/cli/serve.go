@@ -37,7 +37,9 @@ type serveFlags struct {
 	publish               publishSettings
 	admin                 string
 	adminExposed          bool
+	allowRootKey          bool
 	limits                limitFlags
+	timeouts              timeouts // of the environment only
 	proxyFrom             prefixes
 
 	logDropped func() uint64
@@ -49,6 +51,13 @@ const claimSpread = 3 * time.Second
 
 // serveName is the name of the command that is a service.
 const serveName = "serve"
+
+// replacedInServe are the reference's variables that have an effect on its four
+// commands only, with what takes their place.
+var replacedInServe = map[string]string{
+	"SWPT_SERVER_BUFFER": "1000 messages are on their way into RabbitMQ at most",
+	"SWPT_CLIENT_BUFFER": "2000 messages are taken out of each queue ahead at most",
+}
 
 func (a *app) serveCommand() *cobra.Command {
 	var f serveFlags
@@ -89,7 +98,9 @@ way: starting it again does not help then.
 SIGTERM ends it in good order. With SIGHUP it looks at everything again now: the
 server certificate, the node's directory, the queues, and the info-bundles that
 peers publish. SIGUSR1 changes the log level to debug, SIGUSR2
-back. It needs no root key, and refuses to run beside one that others can read.`,
+back. It needs no root key, and refuses to run beside one that other users can
+read. With --allow-root-key it only warns if that key is encrypted (where a folder
+is mounted with everything in it), and still refuses one that is not.`,
 		Example: "  peerlink -C my-node serve --server-cert server.crt --server-key server.key",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -125,6 +136,8 @@ back. It needs no root key, and refuses to run beside one that others can read.`
 	fromEnv(flags, "log-level", "PEERLINK_LOG_LEVEL", "APP_LOG_LEVEL")
 	flags.StringVar(&f.logFormat, "log-format", "text", "`FORMAT`: text or json")
 	fromEnv(flags, "log-format", "PEERLINK_LOG_FORMAT", "APP_LOG_FORMAT")
+	flags.BoolVar(&f.allowRootKey, "allow-root-key", false, "run beside an encrypted root key that other users can read, and only warn: each of them can try its passphrase")
+	fromEnv(flags, "allow-root-key", "PEERLINK_ALLOW_ROOT_KEY")
 	f.limits.add(c)
 	return c
 }
@@ -145,7 +158,7 @@ func (a *app) nodedataURL(cmd *cobra.Command) error {
 }
 
 func (a *app) serve(ctx context.Context, f serveFlags) error {
-	log, level, err := a.newLogger(&a.stderr, f.logLevel, f.logFormat)
+	log, level, err := a.newLogger(&a.stderr, f.logLevel, f.logFormat, false)
 	if err != nil {
 		return err
 	}
@@ -155,7 +168,11 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	}
 	guard.Service()
 	obeyLevelSignals(ctx, level, log)
-	cfg := link.Config{Log: log, Recheck: hangups(ctx), ProxyFrom: f.proxyFrom}
+	reportVariables(log, replacedInServe)
+	if f.timeouts, err = timeoutsFromEnvironment(); err != nil {
+		return err
+	}
+	cfg := link.Config{Log: log, Recheck: hangups(ctx), ProxyFrom: f.proxyFrom, HandshakeTimeout: f.timeouts.handshake}
 	if cfg.Follow, err = f.follow.config(); err != nil {
 		return err
 	}
@@ -171,7 +188,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if cfg.Dir, err = a.open(); err != nil {
 		return err
 	}
-	if err := checkRootKey(cfg.Dir, log); err != nil {
+	if err := checkRootKey(cfg.Dir, f.allowRootKey, log); err != nil {
 		return err
 	}
 	if cfg.Certificate, err = loadCertificate(cfg.Dir, f.serverCert, f.serverKey, log); err != nil {
@@ -211,7 +228,9 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 	if queueType != rabbitmq.Classic && queueType != rabbitmq.Quorum {
 		return usagef("--queue-type %q: expected %s or %s", f.queueType, rabbitmq.Classic, rabbitmq.Quorum)
 	}
-	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{Logger: cfg.Log, QueueType: queueType})
+	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{
+		Logger: cfg.Log, QueueType: queueType, ConnectTimeout: f.timeouts.connect, ConfirmTimeout: f.timeouts.confirm,
+	})
 	if err != nil {
 		return usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
 	}

@@ -95,20 +95,23 @@ func logAttr(_ []string, attr slog.Attr) slog.Attr {
 	return attr
 }
 
-// newLogger makes the log, and what its level can be changed with.
-func (a *app) newLogger(output *io.Writer, level, format string) (*slog.Logger, *slog.LevelVar, error) {
+// newLogger makes the log, and what its level can be changed with. In JSON, a
+// failure of the command is logged too. With reference, JSON has all members of the
+// reference's records.
+func (a *app) newLogger(output *io.Writer, level, format string, reference bool) (*slog.Logger, *slog.LevelVar, error) {
 	l, err := admin.ParseLevel(level)
 	if err != nil {
 		return nil, nil, usagef("--log-level: %v", err)
 	}
 	v := new(slog.LevelVar)
 	v.Set(l)
-	o := &slog.HandlerOptions{Level: v, ReplaceAttr: logAttr}
 	switch format {
 	case "text":
+		o := &slog.HandlerOptions{Level: v, ReplaceAttr: logAttr}
 		return a.openLog(output, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, o) }), v, nil
 	case "json":
-		return a.openLog(output, func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, o) }), v, nil
+		a.failureLog = a.openLog(output, func(w io.Writer) slog.Handler { return jsonHandler(w, v, reference) })
+		return a.failureLog, v, nil
 	}
 	return nil, nil, usagef("--log-format %q: expected text or json", format)
 }

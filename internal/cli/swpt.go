@@ -15,7 +15,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"peerlink/admin"
 	"peerlink/broker/rabbitmq"
 	"peerlink/internal/guard"
 	"peerlink/link"
@@ -26,7 +25,7 @@ import (
 // environment variables and defaults, so that its container image can be
 // replaced by ours (section "RabbitMQ objects of the reference" of the messages
 // specification). They are commands of peerlink, and the names of links to the
-// program. As with the reference, the log goes to standard output.
+// program.
 //
 // Differences: SIGTERM is no failure (exit code 0). Buffers whose size nobody
 // has set are not of 100 messages, but as large as those of "serve", which 100
@@ -155,9 +154,8 @@ type swptSettings struct {
 	logLevel, logFormat        string
 
 	// Of the environment only.
-	maxConns                       int
-	handshakeTimeout               time.Duration
-	connectTimeout, confirmTimeout time.Duration
+	maxConns int
+	timeouts timeouts
 }
 
 func (s *swptSettings) portOption(c *cobra.Command) {
@@ -205,15 +203,17 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 		if !ok || !filepath.IsAbs(dir) || cmd.Flags().Changed("dir") {
 			return usagef("the node's directory is named by --nodedata-url, as file:///path/to/it; got %q", s.nodedata)
 		}
-		log, err := a.swptLogger(s.logLevel, s.logFormat)
+		// As with the reference, the log goes to standard output.
+		log, _, err := a.newLogger(&a.stdout, s.logLevel, s.logFormat, true)
 		if err != nil {
 			return err
 		}
 		// What it reports when it ends.
 		a.openLog(&a.stderr, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) })
 		guard.Service()
+		reportVariables(log, nil)
 		b, err := rabbitmq.Open(s.broker, rabbitmq.Options{
-			Logger: log, Prefetch: s.clientBuffer, MaxPending: s.serverBuffer, ConnectTimeout: s.connectTimeout, ConfirmTimeout: s.confirmTimeout,
+			Logger: log, Prefetch: s.clientBuffer, MaxPending: s.serverBuffer, ConnectTimeout: s.timeouts.connect, ConfirmTimeout: s.timeouts.confirm,
 		})
 		if err != nil {
 			return usagef("--broker-url: %v", err)
@@ -223,11 +223,12 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 		if err != nil {
 			return fmt.Errorf("--nodedata-url: %w", err)
 		}
-		if err := checkRootKey(d, log); err != nil {
+		// Compose mounts the whole directory of a node, and Git keeps no modes.
+		if err := checkRootKey(d, true, log); err != nil {
 			return err
 		}
 		return run(cmd.Context(), d, link.Config{
-			Dir: d, Broker: b, Log: log, Recheck: hangups(cmd.Context()), Window: s.clientBuffer, HandshakeTimeout: s.handshakeTimeout, MaxConnsPerPeer: s.maxConns,
+			Dir: d, Broker: b, Log: log, Recheck: hangups(cmd.Context()), Window: s.clientBuffer, HandshakeTimeout: s.timeouts.handshake, MaxConnsPerPeer: s.maxConns,
 			ProxyFrom: s.proxyFrom,
 			// As with the reference, others keep the directory, and connections stay.
 			Follow: link.Follow{Off: true}, IdleTimeout: -1,
@@ -247,27 +248,46 @@ func (s *swptSettings) complete() error {
 			return usagef("a buffer of %d messages: expected a number from 1 to %d", n, math.MaxUint16)
 		}
 	}
-	conns, err := numberFrom("APP_MAX_CONNECTIONS_PER_PEER", 10)
+	conns, err := numberFrom(maxConnectionsVariable, 10)
 	if err != nil {
 		return err
 	}
 	s.maxConns = int(math.Ceil(conns))
+	s.timeouts, err = timeoutsFromEnvironment()
+	return err
+}
+
+// The reference's variables with numbers that are no options.
+const (
+	maxConnectionsVariable = "APP_MAX_CONNECTIONS_PER_PEER"
+	handshakeVariable      = "APP_SSL_HANDSHAKE_TIMEOUT"
+	connectVariable        = "APP_RMQ_CONNECTION_TIMEOUT_SECONDS"
+	confirmVariable        = "APP_RMQ_CONFIRMATION_TIMEOUT_SECONDS"
+)
+
+// timeouts are the time limits that the reference takes from the environment.
+type timeouts struct {
+	handshake        time.Duration // of TLS
+	connect, confirm time.Duration // of RabbitMQ
+}
+
+func timeoutsFromEnvironment() (t timeouts, err error) {
 	for _, v := range []struct {
 		d        *time.Duration
 		variable string
 		def      float64
 	}{
-		{&s.handshakeTimeout, "APP_SSL_HANDSHAKE_TIMEOUT", 5},
-		{&s.connectTimeout, "APP_RMQ_CONNECTION_TIMEOUT_SECONDS", 10},
-		{&s.confirmTimeout, "APP_RMQ_CONFIRMATION_TIMEOUT_SECONDS", 20},
+		{&t.handshake, handshakeVariable, 5},
+		{&t.connect, connectVariable, 10},
+		{&t.confirm, confirmVariable, 20},
 	} {
 		seconds, err := numberFrom(v.variable, v.def)
 		if err != nil {
-			return err
+			return t, err
 		}
 		*v.d = time.Duration(seconds * float64(time.Second))
 	}
-	return nil
+	return t, nil
 }
 
 // numberFrom reads a positive number from the environment.
@@ -281,40 +301,4 @@ func numberFrom(variable string, def float64) (float64, error) {
 		return 0, usagef("%s is %q: expected a positive number", variable, value)
 	}
 	return n, nil
-}
-
-// swptLogger writes the log to standard output. In JSON, the members have the
-// names that the reference gives them.
-func (a *app) swptLogger(level, format string) (*slog.Logger, error) {
-	if format != "json" {
-		log, _, err := a.newLogger(&a.stdout, level, format)
-		return log, err
-	}
-	l, err := admin.ParseLevel(level)
-	if err != nil {
-		return nil, usagef("--log-level: %v", err)
-	}
-	rename := func(groups []string, attr slog.Attr) slog.Attr {
-		switch value := attr.Value.Any().(type) {
-		case time.Time:
-			if attr.Key == slog.TimeKey && len(groups) == 0 {
-				return slog.String("asctime", value.Format("2006-01-02T15:04:05-0700"))
-			}
-		case slog.Level:
-			name := value.String()
-			if value == slog.LevelWarn {
-				name = "WARNING"
-			}
-			return slog.String("levelname", name)
-		case string:
-			if attr.Key == slog.MessageKey && len(groups) == 0 {
-				attr.Key = "message"
-			}
-		}
-		return logAttr(groups, attr)
-	}
-	return a.openLog(&a.stdout, func(w io.Writer) slog.Handler {
-		h := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l, ReplaceAttr: rename})
-		return h.WithAttrs([]slog.Attr{slog.String("name", "peerlink")})
-	}), nil
 }

@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"log/slog"
+	"maps"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+)
+
+// referencePrefix begins the names of the reference's variables that are no
+// options.
+const referencePrefix = "APP_"
+
+// honoured are the reference's variables that some command here takes. A variable
+// that concerns another command than the one that runs is in order: all share one
+// environment.
+var honoured = []string{
+	"APP_LOG_LEVEL", "APP_LOG_FORMAT",
+	maxConnectionsVariable, handshakeVariable, connectVariable, confirmVariable,
+	// Of the reference's manifests and image, for themselves.
+	"APP_K8S_NAMESPACE", "APP_NAME", "APP_ROOT_DIR",
+}
+
+// replaced are the reference's variables that have no effect here, with what takes
+// their place.
+var replaced = map[string]string{
+	"APP_ASSOCIATED_LOGGERS":   "--log-level is for everything that is logged",
+	"APP_STOMP_SERVER_BACKLOG": "the system's limit is used, net.core.somaxconn",
+	"APP_PEERS_CHECK_SECONDS":  "the node's directory is looked at every second",
+	"APP_PEERS_CACHE_SECONDS":  "the node's directory is looked at every second",
+	"APP_MAX_CACHED_PEERS":     "all peers are kept in memory",
+	"APP_FILE_READ_THREADS":    "there are as many threads as are needed",
+}
+
+// substituteVariable is what the reference's entry point reads: the names of
+// variables with a URL, where the host localhost becomes the container's host.
+const substituteVariable = "SUBSTITUTE_LOCALHOST_IN_VARS"
+
+// reportVariables logs which of the reference's variables in the environment have
+// no effect, and which APP_ variables nobody knows, by their names: what they hold
+// may be secret. others are further variables without effect on the command, with
+// what takes their place.
+func reportVariables(log *slog.Logger, others map[string]string) {
+	var unknown []string
+	for _, v := range environmentNames() {
+		instead, without := replaced[v]
+		if !without {
+			instead, without = others[v]
+		}
+		switch {
+		case without:
+			log.Info("an environment variable of the reference implementation has no effect here", "variable", v, "instead", instead)
+		case strings.HasPrefix(v, referencePrefix) && !slices.Contains(honoured, v):
+			unknown = append(unknown, v)
+		}
+	}
+	if len(unknown) > 0 {
+		log.Warn("environment variables have names like those of the reference implementation, which has none of these names: they have no effect", "variables", strings.Join(unknown, " "))
+	}
+	for _, v := range strings.Fields(os.Getenv(substituteVariable)) {
+		if namesLocalhost(os.Getenv(v)) {
+			log.Warn(substituteVariable+" has no effect here: localhost stays this container; name the host itself, for example as host.docker.internal", "variable", v)
+		}
+	}
+}
+
+// environmentNames returns the names of the environment variables that are set, and
+// not empty, in order.
+func environmentNames() []string {
+	names := make(map[string]bool)
+	for _, entry := range os.Environ() {
+		if name, value, _ := strings.Cut(entry, "="); value != "" {
+			names[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// namesLocalhost reports whether value is a URL whose host is localhost.
+func namesLocalhost(value string) bool {
+	u, err := url.Parse(value)
+	return err == nil && u.Hostname() == "localhost"
+}
