@@ -128,7 +128,7 @@ func (s *Service) notAuthenticated(remote net.Addr, err error) {
 	case withoutCertificate(err):
 		level, kind = slog.LevelInfo, "no certificate" // health checks with TLS
 	}
-	s.repeats.Tell(s.log, level, repeats.Deed{Who: sourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
+	s.strangers.Tell(s.log, level, repeats.Deed{Who: sourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
 }
 
 // withoutCertificate reports whether the client has shown no certificate.

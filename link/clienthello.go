@@ -26,15 +26,16 @@ const (
 // to be judged by others: this only makes certain that nothing is done for a
 // client that says nothing.
 func readClientHello(r io.Reader) ([]byte, error) {
-	var b bytes.Buffer
+	var b []byte
 	var message []byte // the beginning of the handshake message
 	size, want := 0, messageHeader
 	for size < want {
-		start := b.Len()
-		if err := readMore(&b, r, recordHeader); err != nil {
+		start := len(b)
+		var err error
+		if b, err = readMore(b, r, recordHeader); err != nil {
 			return nil, err
 		}
-		header := b.Bytes()[start:]
+		header := b[start:]
 		if header[0] != recordHandshake {
 			if start == 0 && (bytes.HasPrefix(header, []byte("PROXY")) || bytes.HasPrefix(header, []byte("\r\n\r\n\x00"))) {
 				return nil, errProxyHeader
@@ -42,13 +43,13 @@ func readClientHello(r io.Reader) ([]byte, error) {
 			break // crypto/tls reports what is wrong with it
 		}
 		length := int(binary.BigEndian.Uint16(header[3:]))
-		if length == 0 || b.Len()+length > maxClientHello {
+		if length == 0 || len(b)+length > maxClientHello {
 			return nil, fmt.Errorf("the connection begins with a TLS record of %d bytes: expected a ClientHello of at most %d bytes", length, maxClientHello)
 		}
-		if err := readMore(&b, r, length); err != nil {
+		if b, err = readMore(b, r, length); err != nil {
 			return nil, err
 		}
-		body := b.Bytes()[start+recordHeader:]
+		body := b[start+recordHeader:]
 		size += len(body)
 		if len(message) < messageHeader {
 			message = append(message, body[:min(len(body), messageHeader-len(message))]...)
@@ -61,16 +62,31 @@ func readClientHello(r io.Reader) ([]byte, error) {
 			want = messageHeader + int(message[1])<<16 + int(message[2])<<8 + int(message[3])
 		}
 	}
-	return b.Bytes(), nil
+	return b, nil
 }
 
-// readMore reads n bytes. The error is io.EOF only if nothing was read at all.
-func readMore(b *bytes.Buffer, r io.Reader, n int) error {
-	_, err := io.CopyN(b, r, int64(n))
-	if errors.Is(err, io.EOF) && b.Len() > 0 {
-		return io.ErrUnexpectedEOF
+// helloStep is how many bytes are provided for before some of them have come: a
+// client that announces much and sends nothing takes no more than this.
+const helloStep = 2 << 10
+
+// readMore reads n bytes behind those in b. The error is io.EOF only if nothing was
+// read at all.
+func readMore(b []byte, r io.Reader, n int) ([]byte, error) {
+	for n > 0 {
+		step := min(n, helloStep)
+		// Without the room to spare that append makes: there are thousands of these.
+		grown := make([]byte, len(b)+step)
+		copy(grown, b)
+		if m, err := io.ReadFull(r, grown[len(b):]); err != nil {
+			if errors.Is(err, io.EOF) && len(b)+m > 0 {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+		b = grown
+		n -= step
 	}
-	return err
+	return b, nil
 }
 
 // helloConn is a connection whose ClientHello was read already. It calls

@@ -63,9 +63,10 @@ type Service struct {
 	arrivals   *arrivals
 	handshakes *handshakeLimiter
 	verify     *verifyTurns
-	dials      *rate.Limiter // paces attempts to reach peers
-	repeats    *repeats.Repeats
-	fetches    chan struct{} // has an element for each info-bundle that is being fetched
+	dials      *rate.Limiter    // paces attempts to reach peers
+	repeats    *repeats.Repeats // of peers and of this machine
+	strangers  *repeats.Repeats // of those who are not authenticated
+	fetches    chan struct{}    // has an element for each info-bundle that is being fetched
 
 	errands chan struct{} // has an element for each errand that is being run
 	settled chan *peer    // those whose errand is done
@@ -102,13 +103,14 @@ func New(cfg Config) *Service {
 			perSecond: cfg.MaxHandshakeRate,
 			grace:     cfg.HandshakeTimeout / 5,
 		}),
-		verify:  newVerifyTurns(),
-		dials:   rate.NewLimiter(rate.Limit(cfg.MaxDialRate), cfg.MaxDialRate),
-		repeats: repeats.New(),
-		fetches: make(chan struct{}, maxFetches),
-		errands: make(chan struct{}, maxErrands),
-		settled: make(chan *peer),
-		started: time.Now(),
+		verify:    newVerifyTurns(),
+		dials:     rate.NewLimiter(rate.Limit(cfg.MaxDialRate), cfg.MaxDialRate),
+		repeats:   repeats.New(),
+		strangers: repeats.NewForStrangers(),
+		fetches:   make(chan struct{}, maxFetches),
+		errands:   make(chan struct{}, maxErrands),
+		settled:   make(chan *peer),
+		started:   time.Now(),
 	}
 	s.setTrouble(errNotServing)
 	return s
@@ -120,6 +122,7 @@ func New(cfg Config) *Service {
 // start or go on at all.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.repeats.Close()
+	defer s.strangers.Close()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	connCtx, cut := s.outlast(ctx, context.WithoutCancel(ctx))

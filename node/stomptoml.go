@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"peerlink/internal/excerpt"
 	"peerlink/internal/toml"
@@ -103,6 +104,9 @@ func (c *StompConfig) readHeaders(f map[string]any, clientID string) error {
 		}
 		if len(s) > maxHeaderValue {
 			return fmt.Errorf("%s has %d bytes, more than the %d a STOMP header may have", key, len(s), maxHeaderValue)
+		}
+		if strings.ContainsFunc(s, unicode.IsControl) {
+			return fmt.Errorf("%s has a control character: expected text on one line", key)
 		}
 		*field = &s
 	}

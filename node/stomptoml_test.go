@@ -37,6 +37,8 @@ func TestParseStompTOML(t *testing.T) {
 		{"servers = [\"a:1\"]\n", "host and destination"},
 		{"servers = [\"a:1\"]\nhost = 1\ndestination = \"x\"", "stomp.toml"},
 		{"servers = [\"a:1\"]\nhost = \"x\"\ndestination = \"" + strings.Repeat("x", 501) + "\"", "destination has 501 bytes"},
+		{"servers = [\"a:1\"]\nhost = \"\\u001b[31m\"\ndestination = \"x\"", "host has a control character"},
+		{"servers = [\"a:1\"]\n" + rest + "passcode = \"a\\u0000\"", "passcode has a control character"},
 		{"not toml", "stomp.toml"},
 		{strings.Repeat("#", 65537), "more than"},
 	} {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -20,6 +22,10 @@ const (
 	// maxRepeats is how many different things are remembered. Beyond that, those
 	// of the same kind count as the same, whoever does them.
 	maxRepeats = 1024
+	// strangersBurst is how many entries strangers together may cause at once, and
+	// strangersRate how many in a second after that.
+	strangersBurst = 100
+	strangersRate  = 1
 )
 
 // Repeats writes into the log what others do, so that they can not flood it.
@@ -27,6 +33,8 @@ const (
 // growing intervals. After an interval in which nothing happened, all is
 // forgotten. Its methods are safe for concurrent use.
 type Repeats struct {
+	pace *rate.Limiter // of the entries of all together, nil for no limit
+
 	mu     sync.Mutex
 	seen   map[Deed]*repeat
 	closed bool
@@ -56,6 +64,15 @@ type entry struct {
 // New makes one, which must be closed.
 func New() *Repeats { return &Repeats{seen: make(map[Deed]*repeat)} }
 
+// NewForStrangers is New for what anybody can do, from as many addresses as they
+// have: all of them together are limited as well. Beyond the limit, those of the
+// same kind count as the same.
+func NewForStrangers() *Repeats {
+	r := New()
+	r.pace = rate.NewLimiter(strangersRate, strangersBurst)
+	return r
+}
+
 // Tell writes an entry, or counts it.
 func (r *Repeats) Tell(log *slog.Logger, level slog.Level, d Deed, text string, args ...any) {
 	r.mu.Lock()
@@ -63,8 +80,9 @@ func (r *Repeats) Tell(log *slog.Logger, level slog.Level, d Deed, text string, 
 	if r.closed {
 		return
 	}
-	if r.seen[d] == nil && len(r.seen) >= maxRepeats {
-		d.Who = "" // there is one for each kind
+	now := r.mayWrite(d)
+	if r.seen[d] == nil && !now {
+		d.Who, now = "", true // there is one for each kind
 	}
 	p := r.seen[d]
 	if p == nil {
@@ -74,13 +92,24 @@ func (r *Repeats) Tell(log *slog.Logger, level slog.Level, d Deed, text string, 
 	}
 	p.again = true
 	e := entry{log, level, text, args}
-	if p.told < toldAtOnce {
+	if now && p.told < toldAtOnce {
 		p.told++
 		e.write()
 		return
 	}
 	p.count++
 	p.last = e
+}
+
+// mayWrite reports whether what was done may be written at once and on its own.
+func (r *Repeats) mayWrite(d Deed) bool {
+	p := r.seen[d]
+	switch {
+	case p == nil && len(r.seen) >= maxRepeats, p != nil && p.told == toldAtOnce:
+		return false
+	default:
+		return r.pace == nil || r.pace.Allow()
+	}
 }
 
 // next tells what has been counted since it was told last.

@@ -91,3 +91,34 @@ func TestRepeatsAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// Strangers with any number of addresses, each for a few times, write a limited number of
+// entries, and all that they did is counted.
+func TestStrangersAreBoundedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var buf bytes.Buffer
+		log, r := slog.New(slog.NewTextHandler(&buf, nil)), NewForStrangers()
+		const sources, each = 20_000, 5
+		for i := range sources {
+			for range each {
+				r.Tell(log, slog.LevelWarn, Deed{fmt.Sprint(i), "TLS"}, "handshake failed")
+			}
+			time.Sleep(time.Millisecond)
+		}
+		r.Close()
+		lines, told := 0, 0
+		for line := range strings.Lines(buf.String()) {
+			lines++
+			n := 1
+			if _, counted, ok := strings.Cut(line, "like_this="); ok {
+				if _, err := fmt.Sscan(counted, &n); err != nil {
+					t.Fatalf("%q: %v", line, err)
+				}
+			}
+			told += n
+		}
+		if lines > 200 || told != sources*each {
+			t.Errorf("%d told in %d lines, want %d in 200 at most", told, lines, sources*each)
+		}
+	})
+}

@@ -113,8 +113,13 @@ func (s *scanner) bare() error {
 	if shortTime.Match(word) {
 		return errors.New("a time without seconds: in TOML 1.0, which other nodes read, they must be given")
 	}
+	if yearZero.Match(word) {
+		return errors.New("a date in the year 0000, which not every other node reads")
+	}
 	return nil
 }
+
+var yearZero = regexp.MustCompile(`^0000-[0-9]{2}-[0-9]{2}`)
 
 // shortTime is a time such as 12:30, perhaps with a date and a time zone.
 var shortTime = regexp.MustCompile(`^([0-9-]+[Tt])?[0-9]{2}:[0-9]{2}([Zz+-].*)?$`)

@@ -26,6 +26,7 @@ func TestRefused(t *testing.T) {
 		{"a = 1979-05-27 07:32", "a time without seconds"},
 		{"a = 1979-05-27T07:32Z", "a time without seconds"},
 		{"a = [1979-05-27T07:32+01:00]", "a time without seconds"},
+		{"a = [0000-12-31T07:32:00Z]", "year 0000"},
 		{"\ufeffa = 1", "byte order mark"},
 		{"\xff\xfea\x00", "byte order mark"},
 		{"a = " + strings.Repeat("[", 17) + strings.Repeat("]", 17), "more than 16 deep"},

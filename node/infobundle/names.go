@@ -24,6 +24,10 @@ var deviceName = regexp.MustCompile(`(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.
 // shellName is what the Windows Explorer acts on when a folder is looked at.
 var shellName = regexp.MustCompile(`(?i)^(desktop\.ini|autorun\.inf|.*\.(lnk|url|scf|pif|library-ms|searchconnector-ms|theme))$`)
 
+// programName is what a system or an interpreter runs by its name: Windows looks for a
+// command in the current folder first, and Python for a module.
+var programName = regexp.MustCompile(`(?i)\.(exe|com|bat|cmd|ps1|psm1|psd1|vbs|vbe|js|jse|mjs|cjs|wsf|wsh|ws|hta|msi|msp|msc|scr|cpl|dll|ocx|drv|sys|jar|py|pyw|pyc|pyd|pyo|pyz|pth|so|dylib|sh|bash|zsh|csh|ksh|fish|command|app|desktop|rb|pl|pm|php|lua|reg|inf|chm|hlp|appref-ms|application)$`)
+
 // renameIt follows what is wrong with a name in another node's bundle.
 const renameIt = "; the bundle's owner has to rename or remove it, and to make a new bundle"
 
@@ -53,6 +57,8 @@ func checkName(name string) error {
 			return errors.New("has the name of a device of Windows")
 		case shellName.MatchString(e):
 			return errors.New("has a name by which Windows would act on it")
+		case programName.MatchString(e):
+			return errors.New("has the name of a program, which a command in its folder could run")
 		}
 	}
 	for _, known := range []string{StompTOML, UpdatedAt} {

@@ -21,6 +21,7 @@ func TestNames(t *testing.T) {
 		"con", "NUL", "aux.txt", "x/Com1.tar.gz", "LPT0", "COM\u00b9", "CONIN$",
 		"x.", "x ", "x./y", "..", "../x", "x/..", "./x", "/x", "x//y", "x/", "a b", "a\tb", "a\\b", "a:b", "a*", "a?", "a%b", "a$b", "a'b", "#a#",
 		"desktop.ini", "Desktop.INI", "x/y.lnk", "a.url", "a.scf", "a.Library-MS", "autorun.inf",
+		"git.exe", "x/Git.CMD", "json.py", "readme.hta", "x.desktop", "run.sh", "x.tar.PS1",
 		"a/b/c", "a/b/c/d", "caf\u00e9", "\u212a", "ſtomp.toml", "STOMP.TOML", "Updated-At.txt",
 		"", strings.Repeat("x", maxName+1),
 		"a A", "a/x A/y", "a/x a/X", "a a/x", "a A/x",
