@@ -20,6 +20,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"peerlink/broker/rabbitmq/rabbittest"
+	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
 )
 
@@ -108,21 +109,27 @@ var notFlags = map[string]string{
 func TestKubernetesVariables(t *testing.T) {
 	t.Parallel()
 	for _, overlay := range []string{"image", "serve", "small"} {
-		for _, c := range peerlinks(t, overlay) {
-			help := exec.Command(os.Args[0], c.Args[0], "--help")
-			help.Env = append(os.Environ(), runMain+"=1")
-			text, err := help.Output()
+		containers := peerlinks(t, overlay)
+		// The reference's manifests set the same for each of its commands.
+		var help string
+		for _, c := range containers {
+			cmd := exec.Command(os.Args[0], c.Args[0], "--help")
+			cmd.Env = append(os.Environ(), runMain+"=1")
+			text, err := cmd.Output()
 			if err != nil {
 				t.Errorf("%s: %s: %v", overlay, c.Args, err)
 			}
-			parts := strings.Join(c.Args, " ")
+			help += string(text)
+		}
+		for _, c := range containers {
+			values := strings.Join(c.Args, " ")
 			for _, e := range c.Env {
-				parts += " " + e.Value
+				values += " " + e.Value
 			}
 			for _, e := range c.Env {
-				flag := regexp.MustCompile(`\(env ([A-Z_]+, )*` + e.Name + `[,)]`).Match(text)
-				if !flag && notFlags[e.Name] == "" && !strings.Contains(parts, "$("+e.Name+")") {
-					t.Errorf("%s: %s has no use for %s", overlay, c.Args[0], e.Name)
+				flag := regexp.MustCompile(`\(env ([A-Z_]+, )*` + e.Name + `[,)]`).MatchString(help)
+				if !flag && notFlags[e.Name] == "" && !strings.Contains(values, "$("+e.Name+")") {
+					t.Errorf("%s: %s has no use for %s", overlay, c.Name, e.Name)
 				}
 			}
 		}
@@ -141,7 +148,9 @@ func TestKubernetesServe(t *testing.T) {
 			if overlay == "serve" {
 				url = rabbittest.Get(t).URL()
 			}
-			p := startPod(t, newServer(t, nodetype.AccountingAuthority), peerlinks(t, overlay)[0], url)
+			s := newServer(t, nodetype.AccountingAuthority)
+			nodetest.Peer(t, s.Node, nodetest.New(t, nodetype.CreditorsAgent, "127.0.0.1:1"))
+			p := startPod(t, s, peerlinks(t, overlay)[0], url)
 			c := p.container
 			until(t, "the pod is ready", func() error {
 				return errors.Join(p.probe(c.StartupProbe), p.probe(c.LivenessProbe), p.probe(c.ReadinessProbe))
