@@ -48,7 +48,7 @@ func (s *Store) Free(_ context.Context, queue string) error {
 // Consume opens a queue for taking messages out. It reports [ErrNoQueue], and
 // [ErrInUse] while another consumer or a [Subscription] takes messages out of it.
 func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
-	err := s.readers.use(ctx, func(r *readConn) error {
+	err := s.read(ctx, "consume queue "+queue, func(r *readConn) error {
 		_, exists, err := r.lastSeq(queue)
 		if err == nil && !exists {
 			err = ErrNoQueue
@@ -56,7 +56,7 @@ func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, err
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("consume queue %s: %w", queue, err)
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,12 +126,12 @@ func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error)
 			return nil, broker.ErrClosed
 		}
 		var found []broker.Delivery
-		err := c.store.readers.use(ctx, func(r *readConn) (err error) {
+		err := c.store.read(ctx, "take messages out of queue "+c.queue, func(r *readConn) (err error) {
 			found, err = r.readDeliveries(c.queue, given, max)
 			return err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("take messages out of queue %s: %w", c.queue, err)
+			return nil, err
 		}
 		if len(found) > 0 {
 			if !c.give(found[len(found)-1].Tag) {

@@ -6,10 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// ErrDamaged is reported by [Open] for a store whose file is damaged.
+// ErrDamaged is reported for a store whose file is damaged: by [Open], and by what
+// reads messages.
 var ErrDamaged = errors.New("embedded: message store is damaged")
+
+// damageAdvice is what to do about damage.
+const damageAdvice = "stop the service, and put back a backup of the whole state folder, or save what can be read" +
+	" with sqlite3 (docs/operations.md, \"A damaged message store\")"
 
 // damageTime is how long a store is looked through for damage.
 const damageTime = 3 * time.Second
@@ -39,7 +46,7 @@ func checkDamage(c *conn) error {
 	case err != nil:
 		return err
 	case found != "ok":
-		return fmt.Errorf("%w: %s; put back a backup of the whole state folder, or move the folder away to begin an empty store", ErrDamaged, found)
+		return fmt.Errorf("%w: %s; %s", ErrDamaged, found, damageAdvice)
 	}
 	return nil
 }
@@ -62,4 +69,15 @@ func (w *writeConn) leaveOneFile() {
 	if closed, err := w.number("SELECT closed FROM store"); err == nil && closed != 0 {
 		_ = w.keepWAL(false)
 	}
+}
+
+// explain adds what it means, and what to do, to an error of SQLite.
+func explain(err error) error {
+	switch code(err) & 0xff {
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNotStore) {
+			return fmt.Errorf("%w: %w; %s", ErrDamaged, err, damageAdvice)
+		}
+	}
+	return err
 }

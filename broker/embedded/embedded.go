@@ -188,6 +188,7 @@ type Store struct {
 	close   func() error
 	writer  *writer
 	readers *readers
+	faults  faults
 	bells   *bells
 	quotas  *quotas
 	disk    *disk
@@ -206,25 +207,32 @@ var _ broker.Broker = (*Store)(nil)
 // [ErrNotStore], [ErrOwner], [ErrMixed] and [ErrDamaged] for files it had better
 // not touch.
 func Open(path string, opts Options) (*Store, error) {
-	opts = opts.withDefaults()
+	s, err := open(path, opts.withDefaults())
+	if err != nil {
+		return nil, fmt.Errorf("open message store %s: %w", path, explain(err))
+	}
+	return s, nil
+}
+
+func open(path string, opts Options) (*Store, error) {
 	w, err := openWriteConn(path, opts)
 	if err != nil {
-		return nil, fmt.Errorf("open message store %s: %w", path, err)
+		return nil, err
 	}
 	old, err := w.lastSeqs()
 	if err != nil {
 		w.close()
-		return nil, fmt.Errorf("open message store %s: %w", path, err)
+		return nil, err
 	}
 	usage, err := w.usage()
 	if err != nil {
 		w.close()
-		return nil, fmt.Errorf("open message store %s: %w", path, err)
+		return nil, err
 	}
 	r, err := openReaders(path)
 	if err != nil {
 		w.close()
-		return nil, fmt.Errorf("open message store %s: %w", path, err)
+		return nil, err
 	}
 	life, end := context.WithCancel(context.Background())
 	s := &Store{
@@ -234,11 +242,13 @@ func Open(path string, opts Options) (*Store, error) {
 		life:    life,
 		end:     end,
 		readers: r,
+		faults:  faults{readings: make(map[string]*Trouble)},
 		bells:   newBells(),
 		outlets: make(map[string]*outlet),
 		inboxes: make(map[string]*inbox),
 		old:     old,
 	}
+	s.faults.log = s.log
 	s.close = sync.OnceValue(s.closeOnce)
 	s.quotas = newQuotas(opts.PeerQuota, usage, s.log)
 	s.disk = &disk{

@@ -36,7 +36,7 @@ func scanMessage(queue string, cols []driver.Value) (Message, error) {
 	}
 	var err error
 	if m.Headers, err = decodeHeaders(text(cols[5])); err != nil {
-		return Message{}, fmt.Errorf("message %d of queue %s: %w", m.Seq, queue, err)
+		return Message{}, fmt.Errorf("message %d of queue %s: %w: %w; %s", m.Seq, queue, ErrDamaged, err, damageAdvice)
 	}
 	return m, nil
 }
@@ -58,12 +58,12 @@ func (m Message) incoming(inbox string) broker.Incoming {
 // 1 MiB, and leaves them there. Among them may be messages that are given out.
 func (s *Store) Peek(ctx context.Context, queue string, n int) ([]Message, error) {
 	var found []Message
-	err := s.readers.use(ctx, func(r *readConn) (err error) {
+	err := s.read(ctx, "peek into queue "+queue, func(r *readConn) (err error) {
 		found, err = r.readMessages(queue, 0, max(n, 0))
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("peek into queue %s: %w", queue, err)
+		return nil, err
 	}
 	return found, nil
 }

@@ -1,10 +1,14 @@
 package embedded
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -164,4 +168,103 @@ func TestMissingLog(t *testing.T) {
 	if err := openCopy(t, s.path, ""); err != nil {
 		t.Errorf("closed: %v", err)
 	}
+}
+
+// damagedStore returns a store that was closed, of 1000 messages in queue "bad", of
+// which some can not be read, and 10 in queue "good".
+func damagedStore(t *testing.T) (path string) {
+	t.Helper()
+	s := openTest(t, Options{Service: true, Owner: "me"})
+	declareTest(t, s, "good")
+	declareTest(t, s, "bad")
+	putBodies(t, s, "good", numbers(10)...)
+	bodies := numbers(1000)
+	for i := range bodies {
+		bodies[i] = strings.Repeat("x", 1000) + bodies[i]
+	}
+	putBodies(t, s, "bad", bodies...)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	middle := bytes.Index(data, []byte(bodies[500])) / pageSize * pageSize
+	clear(data[middle : middle+pageSize])
+	if err := os.WriteFile(s.path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return s.path
+}
+
+// Damage that a running service finds, since the one before was closed in good order,
+// is trouble of the store, and an error in the log, as long as it is there. Queues
+// without damage go on.
+func TestDamageIsTrouble(t *testing.T) {
+	path := damagedStore(t)
+	log := make(reports, 10)
+	s := openFile(t, path, Options{Service: true, Logger: slog.New(log)})
+	if err := s.Trouble(); err != nil {
+		t.Fatal(err)
+	}
+	bad, good := consume(t, s, "bad"), consume(t, s, "good")
+	var err error
+	for err == nil {
+		_, err = bad.Next(testContext(t), 100)
+	}
+	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "operations.md") {
+		t.Errorf("got %v, want ErrDamaged with what to do", err)
+	}
+	log.want(t, "ERROR can not read the message store")
+	ds, err := good.Next(testContext(t), 10)
+	if err != nil || len(ds) != 10 {
+		t.Fatalf("%d messages of the other queue, %v", len(ds), err)
+	}
+	if err := good.Confirm(ds[9].Tag); err != nil {
+		t.Fatal(err)
+	}
+	s.flush()
+	if err := s.Trouble(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "bad") {
+		t.Errorf("trouble is %v, want ErrDamaged of the queue", err)
+	}
+	s.faults.note("take messages out of queue bad", nil)
+	log.want(t, "INFO the message store can be read again")
+	if err := s.Trouble(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What the handbook says about a damaged store saves the messages that can be read.
+func TestSaveWhatCanBeRead(t *testing.T) {
+	if _, err := exec.LookPath("sqlite3"); err != nil {
+		t.Skip("skipped: saving a damaged store (sqlite3 is not installed)")
+	}
+	path := damagedStore(t)
+	handbook, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(handbook), "\n## A damaged message store\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	script := ""
+	for line := range strings.Lines(section) {
+		if command, ok := strings.CutPrefix(line, "    "); ok {
+			script += command
+		}
+	}
+	cmd := exec.Command("sh", "-e", "-c", script)
+	cmd.Dir = filepath.Dir(path)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s := openFile(t, path, Options{Service: true, Owner: "me"})
+	wantQueued(t, s, "good", numbers(10)...)
+	if n := len(queued(t, s, "bad")); n < 980 || n >= 1000 {
+		t.Errorf("%d of 1000 messages are saved", n)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	putBodies(t, s, "bad", "new")
 }

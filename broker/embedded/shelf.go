@@ -27,7 +27,7 @@ const (
 // that are given out. It reports [ErrNoQueue].
 func (s *Store) Contents(ctx context.Context, queue string) (broker.Contents, error) {
 	var c broker.Contents
-	err := s.readers.use(ctx, func(r *readConn) error {
+	err := s.read(ctx, "count messages of queue "+queue, func(r *readConn) error {
 		exists := false
 		err := r.contents.query(func(cols []driver.Value) bool {
 			exists = true
@@ -43,7 +43,7 @@ func (s *Store) Contents(ctx context.Context, queue string) (broker.Contents, er
 		return err
 	})
 	if err != nil {
-		return broker.Contents{}, fmt.Errorf("count messages of queue %s: %w", queue, err)
+		return broker.Contents{}, err
 	}
 	return c, nil
 }
@@ -56,7 +56,7 @@ func (s *Store) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside,
 		for after := uint64(0); ; {
 			page, last, err := s.readAside(ctx, queue, after)
 			if err != nil {
-				yield(broker.Aside{}, fmt.Errorf("messages of queue %s set aside: %w", queue, err))
+				yield(broker.Aside{}, err)
 				return
 			}
 			if len(page) == 0 {
@@ -73,7 +73,7 @@ func (s *Store) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside,
 }
 
 func (s *Store) readAside(ctx context.Context, queue string, after uint64) (page []broker.Aside, last uint64, err error) {
-	err = s.readers.use(ctx, func(r *readConn) error {
+	err = s.read(ctx, "messages of queue "+queue+" set aside", func(r *readConn) error {
 		_, exists, err := r.lastSeq(queue)
 		if err == nil && !exists {
 			err = ErrNoQueue

@@ -33,7 +33,7 @@ type QueueStats struct {
 // Stats reads the figures of all queues from the file.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	stats := Stats{Trouble: s.writer.trouble.Load()}
-	err := s.readers.use(ctx, func(r *readConn) error {
+	err := s.read(ctx, "read figures", func(r *readConn) error {
 		return r.queues.query(func(cols []driver.Value) bool {
 			q := QueueStats{
 				Name:     text(cols[0]),
@@ -49,7 +49,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 		})
 	})
 	if err != nil {
-		return Stats{}, fmt.Errorf("read figures of message store %s: %w", s.path, err)
+		return Stats{}, fmt.Errorf("message store %s: %w", s.path, err)
 	}
 	for _, path := range []string{s.path, s.path + "-wal"} {
 		if info, err := os.Stat(path); err == nil {
@@ -59,11 +59,14 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return stats, nil
 }
 
-// Trouble says why the store can not write, or takes nothing from peers for want
-// of room, and since when; nil if it does both.
+// Trouble says what the store can not do, and since when: write, read a queue, or
+// take messages from peers for want of room. It is nil if it does all of it.
 func (s *Store) Trouble() error {
 	if t := s.writer.trouble.Load(); t != nil {
 		return fmt.Errorf("message store can not be written since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
+	}
+	if t := s.faults.trouble(); t != nil {
+		return fmt.Errorf("message store can not be read since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
 	}
 	if t := s.disk.trouble(); t != nil {
 		return fmt.Errorf("message store is almost full since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)

@@ -128,7 +128,7 @@ func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, e
 
 	var found []Message
 	looked := 0
-	err := sub.store.readers.use(ctx, func(r *readConn) (err error) {
+	err := sub.store.read(ctx, "take messages out of "+b.name, func(r *readConn) (err error) {
 		if len(returned) > 0 {
 			found, looked, err = r.readThese(b.name, returned)
 		}
@@ -138,7 +138,7 @@ func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, e
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("take messages out of %s: %w", b.name, err)
+		return nil, err
 	}
 
 	b.mu.Lock()

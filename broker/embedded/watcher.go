@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"context"
-	"fmt"
 	"sync"
 
 	"peerlink/broker"
@@ -42,7 +41,7 @@ type offer struct {
 func (s *Store) Watch(inbox string) *Watcher {
 	w := &Watcher{store: s, inbox: inbox, turn: newTurn(), bell: bell.New(), closed: make(chan struct{})}
 	s.bells.add(inbox, w.bell, w)
-	w.err = s.readers.use(context.Background(), func(r *readConn) (err error) {
+	w.err = s.read(context.Background(), "begin to watch "+inbox, func(r *readConn) (err error) {
 		w.last, _, err = r.lastSeq(inbox)
 		return err
 	})
@@ -69,12 +68,12 @@ func (w *Watcher) Next(ctx context.Context) (m broker.Incoming, missed uint64, e
 	}
 	defer w.turn.pass()
 	if w.err != nil {
-		return broker.Incoming{}, 0, fmt.Errorf("watch %s: %w", w.inbox, w.err)
+		return broker.Incoming{}, 0, w.err
 	}
 	for {
 		seq, m, err := w.look(ctx)
 		if err != nil {
-			return broker.Incoming{}, 0, fmt.Errorf("watch %s: %w", w.inbox, err)
+			return broker.Incoming{}, 0, err
 		}
 		if seq > 0 {
 			missed := seq - w.last - 1
@@ -93,7 +92,7 @@ func (w *Watcher) Next(ctx context.Context) (m broker.Incoming, missed uint64, e
 func (w *Watcher) look(ctx context.Context) (seq uint64, m broker.Incoming, err error) {
 	next := w.nextOffer()
 	if len(w.found) == 0 && (next == nil || next.seq > w.last+1) {
-		err := w.store.readers.use(ctx, func(r *readConn) (err error) {
+		err := w.store.read(ctx, "watch "+w.inbox, func(r *readConn) (err error) {
 			w.found, err = r.readMessages(w.inbox, w.last, watchBuffer)
 			return err
 		})

@@ -469,6 +469,7 @@ func (w *writer) noticeOthers() error {
 
 // failed notes that a transaction failed, and reports the first.
 func (w *writer) failed(err error) {
+	err = explain(err)
 	if t := w.trouble.Load(); t != nil {
 		w.trouble.Store(&Trouble{Since: t.Since, Err: err})
 		return

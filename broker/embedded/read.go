@@ -1,0 +1,75 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// read runs f with a connection that reads. what says for what, in errors and in
+// the log; a reading that fails because of the file or the disk is trouble of the
+// store until one with the same words succeeds.
+func (s *Store) read(ctx context.Context, what string, f func(*readConn) error) error {
+	err := explain(s.readers.use(ctx, f))
+	s.faults.note(what, err)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// faults are the readings that fail because of the file or the disk.
+type faults struct {
+	log *slog.Logger
+
+	mu       sync.Mutex
+	readings map[string]*Trouble
+}
+
+// maxFaults is how many readings are remembered.
+const maxFaults = 1000
+
+// isFault reports whether the file or the disk is to blame for an error of reading.
+func isFault(err error) bool {
+	switch code(err) & 0xff {
+	case sqlite3.SQLITE_OK, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return errors.Is(err, ErrDamaged)
+	}
+	return true
+}
+
+// note notes how a reading has ended.
+func (f *faults) note(what string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.readings[what]
+	switch {
+	case isFault(err):
+		if before == nil && len(f.readings) < maxFaults {
+			f.readings[what] = &Trouble{Since: time.Now(), Err: fmt.Errorf("%s: %w", what, err)}
+			f.log.Error("can not read the message store", "reading", what, "err", err)
+		}
+	case err == nil && before != nil:
+		delete(f.readings, what)
+		f.log.Info("the message store can be read again", "reading", what, "after", time.Since(before.Since).Round(time.Millisecond))
+	}
+}
+
+// trouble returns what can not be read for the longest time; nil if everything can,
+// as far as is known.
+func (f *faults) trouble() *Trouble {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var oldest *Trouble
+	for _, t := range f.readings {
+		if oldest == nil || t.Since.Before(oldest.Since) {
+			oldest = t
+		}
+	}
+	return oldest
+}
