@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
@@ -14,6 +15,7 @@ type budget struct {
 	life context.Context // of the store; whoever waits gives up when it ends
 
 	messages, bytes       *semaphore.Weighted
+	used                  atomic.Int64 // bytes given out
 	maxMessages, maxBytes int64
 }
 
@@ -49,6 +51,7 @@ func (b *budget) acquire(ctx context.Context, messages, bytes int) (weight, erro
 		b.messages.Release(w.messages)
 		return weight{}, err
 	}
+	b.used.Add(w.bytes)
 	return w, nil
 }
 
@@ -69,6 +72,7 @@ func (b *budget) acquireOf(ctx context.Context, s *semaphore.Weighted, n int64) 
 }
 
 func (b *budget) release(w weight) {
+	b.used.Add(-w.bytes)
 	b.messages.Release(w.messages)
 	b.bytes.Release(w.bytes)
 }

@@ -16,10 +16,13 @@ const diskInterval = time.Second
 // because there is no room for it. Nothing of it is stored.
 var ErrFull = errors.New("embedded: no room in the message store")
 
-// disk knows how much room there is for messages. Below min bytes nothing is
-// taken from peers: the rest is for the node's own applications, which may have
-// to answer messages before they can take them. Below a quarter of that nothing
-// is taken from them either: the last quarter is for removing.
+// disk knows how much room there is for messages. Below min bytes free, peers may
+// only fill a window: the rest is for the node's own applications, which may have
+// to answer messages before they can take them. Below a quarter of min nothing is
+// taken from these. The window lies below that, where the messages that wait for
+// peers can not take its room: two nodes whose disks such messages have filled go
+// on taking from each other, and so empty each other's queues. What is left below
+// the window is for removing.
 type disk struct {
 	min  int64                 // 0: no limits
 	free func() (int64, error) // bytes on the disk that are free
@@ -27,12 +30,24 @@ type disk struct {
 
 	mu     sync.Mutex
 	inside int64    // bytes in the file that were free at the last look
-	short  bool     // less than min was free on the disk at the last look or check
-	low    *Trouble // why nothing is taken from peers; nil: there is room
+	left   int64    // bytes on the disk that were free at the last look or check
+	short  bool     // left is less than min
+	closed bool     // the window too
+	low    *Trouble // why peers may only fill the window, if that; nil: there is room
 }
 
-// floor is how many bytes must be free for anything to be stored.
-func (d *disk) floor() int64 { return d.min / 4 }
+// window is how many bytes of received messages there may be while there is little
+// room, and how many bytes must be free on the disk for any to be stored. They take
+// twice as much until the write-ahead log is moved into the file.
+func (d *disk) window() int64 { return d.min / 16 }
+
+// floor is how many bytes must be free on the disk for messages of a kind to be stored.
+func (d *disk) floor(k kind) int64 {
+	if k == received {
+		return d.window()
+	}
+	return d.min / 4
+}
 
 // compare tells when the disk fills before a single peer's quota does: then it is
 // the disk that stops that peer, and all others with it.
@@ -48,7 +63,7 @@ func (d *disk) compare(quota int64) {
 
 // await waits until there is room for messages of peers.
 func (d *disk) await(ctx context.Context, s *Store) error {
-	for d.trouble() != nil {
+	for !d.takes(s.received()) {
 		again := make(chan struct{})
 		timer := time.AfterFunc(diskInterval, func() { close(again) })
 		err := s.waitFor(ctx, again, nil)
@@ -60,7 +75,15 @@ func (d *disk) await(ctx context.Context, s *Store) error {
 	return nil
 }
 
-// trouble returns why nothing is taken from peers, as of the last look.
+// takes reports whether messages are taken from peers while those taken already, and
+// not taken out by applications, have so many bytes.
+func (d *disk) takes(received int64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.low == nil || !d.closed && d.left >= d.window() && received < d.window()
+}
+
+// trouble returns why peers may only fill the window, or nothing, as of the last look.
 func (d *disk) trouble() *Trouble {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -93,32 +116,32 @@ func (d *disk) look(inside int64, noReserve bool) {
 		return
 	}
 	free, err := d.free()
-	d.inside, d.short = inside, err == nil && free < d.min
+	d.inside, d.left, d.short, d.closed = inside, free, err == nil && free < d.min, noReserve
 	// What is free inside the file is room too, but what goes there has to go
 	// into the write-ahead log first.
-	switch full := noReserve || err == nil && (free+inside < d.min || free < d.floor()); {
+	switch full := noReserve || err == nil && (free+inside < d.min || free < d.floor(sent)); {
 	case full && d.low == nil:
 		d.low = &Trouble{Since: time.Now(), Err: fmt.Errorf(
-			"nothing is taken from peers: %d bytes are free on the disk and %d in the file, and %d are expected; make room, or have the applications take their messages",
+			"%d bytes are free on the disk and %d in the file, and %d are expected: no more is taken from peers than applications take out; make room, or have the applications take their messages",
 			free, inside, d.min)}
-		d.log.Warn("the disk is almost full, nothing is taken from peers", "free", free, "free_in_file", inside, "expected", d.min)
+		d.log.Warn("the disk is almost full, no more is taken from peers than applications take out", "free", free, "free_in_file", inside, "expected", d.min)
 	case !full && d.low != nil:
 		d.low = nil
 		d.log.Info("the disk has room again, messages of peers are taken", "free", free)
 	}
 }
 
-// check reports [ErrFull] if there is no room for messages of so many bytes:
-// once in the write-ahead log, and once in the file.
-func (d *disk) check(bytes int64) error {
+// check reports [ErrFull] if there is no room for messages of a kind and so many
+// bytes: once in the write-ahead log, and once in the file.
+func (d *disk) check(k kind, bytes int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.min <= 0 {
 		return nil
 	}
 	free, err := d.free()
-	d.short = err == nil && free < d.min
-	if need := d.floor() + bytes + max(bytes-d.inside, 0); err == nil && free < need {
+	d.left, d.short = free, err == nil && free < d.min
+	if need := d.floor(k) + bytes + max(bytes-d.inside, 0); err == nil && free < need {
 		return fmt.Errorf("%w: %d bytes are free on the disk, and %d are needed", ErrFull, free, need)
 	}
 	return nil

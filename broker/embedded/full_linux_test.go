@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -165,6 +166,59 @@ func TestFillAndDrain(t *testing.T) {
 		}
 	}
 	counted(t, s, "a")
+}
+
+// Messages that wait for a peer and fill the disk do not keep those of peers out: as
+// much of these is taken as applications take out, for ever. Otherwise two nodes that
+// were apart for long enough would wait for each other and never empty their queues.
+func TestBacklogDoesNotShutOutPeers(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "64m")
+	const minFree, window = 32 << 20, 2 << 20
+	log := make(reports, 1000)
+	s := openFile(t, filepath.Join(dir, "messages.db"),
+		Options{MinFree: minFree, Reserve: 4 << 20, Service: true, look: time.Millisecond, Logger: slog.New(log)})
+	if err := s.Declare(testContext(t), peer("aa", "to_debtors", "q", "q")); err != nil {
+		t.Fatal(err)
+	}
+	full := broker.Outgoing{Type: "T", ContentType: "application/json", Body: make([]byte, 8000)}
+	refused := func() (after int) {
+		for {
+			if err := s.Put(testContext(t), "q", full); errors.Is(err, ErrFull) {
+				return after
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			after++
+		}
+	}
+	// The write-ahead log takes room meanwhile, and gives it back.
+	eventually(t, "full for good", func() bool { return refused() == 0 && s.disk.isShort() && s.Trouble() != nil })
+	sub := subscribe(t, s, "accounts_in")
+	for round := range 10 {
+		in := 0
+		for admitted(t, s, "a") {
+			publishFrom(t, s, "a", 20, 8000)
+			s.flush()
+			if in += 20; in > 2*window/8000 {
+				t.Fatalf("round %d: %d messages are taken, and more would be", round, in)
+			}
+		}
+		if in < window/8000/2 {
+			t.Fatalf("round %d: %d messages are taken", round, in)
+		}
+		for taken := 0; taken < in; {
+			_, seqs := take(t, sub, min(100, in-taken))
+			taken += len(seqs)
+			ack(t, sub, seqs...)
+		}
+		eventually(t, "admitted", func() bool { return admitted(t, s, "a") })
+	}
+	for len(log) > 0 {
+		if text := <-log; strings.HasPrefix(text, "ERROR") {
+			t.Errorf("in the log: %s", text)
+		}
+	}
 }
 
 // A service that is started on a full disk finds the room that it needs for

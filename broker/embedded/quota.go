@@ -65,10 +65,25 @@ func (q *quotas) of(peer string) int64 {
 	return q.usage[peer]
 }
 
+// total returns how many bytes the messages of all peers take.
+func (q *quotas) total() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	total := int64(0)
+	for _, bytes := range q.usage {
+		total += bytes
+	}
+	return total
+}
+
+// received returns how many bytes the messages of peers take that no application has
+// taken out yet, with those on their way to disk.
+func (s *Store) received() int64 { return s.quotas.total() + s.writer.received.used.Load() }
+
 // Admit waits while the received messages of the peer that no application has
 // taken yet fill its quota ([Options].PeerQuota), or the disk is almost full
-// ([Options].MinFree). What is on its way to disk is not counted: that is
-// bounded for all together.
+// ([Options].MinFree). What is on its way to disk does not count for the quota: that
+// is bounded for all together.
 func (s *Store) Admit(ctx context.Context, peer string) error {
 	for {
 		eased, held := s.quotas.heldUp(peer)

@@ -212,9 +212,9 @@ func TestQuotaWithoutRoom(t *testing.T) {
 	}
 }
 
-// While the disk is almost full nothing is taken from peers, and the trouble says
-// so, but messages of the node's own applications are taken, until there is only
-// a quarter of the floor left: then they are refused.
+// While the disk is almost full peers may only fill a window, and the trouble says so,
+// but messages of the node's own applications are taken, until there is only a quarter
+// of the floor left: then they are refused. Below a sixteenth peers wait.
 func TestDiskFloor(t *testing.T) {
 	log := make(reports, 10)
 	const floor = 1000 << 20
@@ -225,8 +225,8 @@ func TestDiskFloor(t *testing.T) {
 	s.disk.min, s.disk.free = floor, func() (int64, error) { return free.Load(), nil }
 	s.disk.mu.Unlock()
 	log.want(t, "WARN the disk is almost full")
-	if admitted(t, s, "a") || s.Trouble() == nil {
-		t.Errorf("admitted, and the trouble is %v", s.Trouble())
+	if !admitted(t, s, "a") || s.Trouble() == nil {
+		t.Errorf("not admitted, or the trouble is %v", s.Trouble())
 	}
 	declareTest(t, s, "q")
 	putBodies(t, s, "q", "still possible")
@@ -238,6 +238,15 @@ func TestDiskFloor(t *testing.T) {
 		t.Errorf("below the quarter: got %v, want ErrFull", err)
 	}
 	wantQueued(t, s, "q", "still possible")
+	if !admitted(t, s, "a") {
+		t.Error("below the quarter: not admitted")
+	}
+	free.Store(floor/16 - 1)
+	for deadline := time.Now().Add(20 * time.Second); admitted(t, s, "a"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("admitted below the window")
+		}
+	}
 
 	free.Store(floor)
 	ctx, cancel := context.WithTimeout(testContext(t), 10*time.Second)

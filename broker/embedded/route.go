@@ -110,7 +110,7 @@ func (s *Store) PutAll(ctx context.Context, queue string, messages []broker.Outg
 		}
 		size += rows[i].size()
 	}
-	if err := s.disk.check(int64(size)); err != nil {
+	if err := s.disk.check(sent, int64(size)); err != nil {
 		return fmt.Errorf("put into queue %s: %w", queue, err)
 	}
 	part, err := s.writer.sent.acquire(ctx, len(rows), size)

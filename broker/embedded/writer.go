@@ -189,6 +189,7 @@ func (w *writer) work(ops []op, closing bool) {
 	w.worked = true
 	err := w.why()
 	if err == nil || closing || !time.Now().Before(w.retry) {
+		ops = w.refuseFirst(ops)
 		if err = w.checkRoom(ops); err == nil {
 			err = w.write(ops)
 		}
@@ -239,19 +240,42 @@ func (w *writer) giveUp() {
 
 // checkRoom reports [ErrFull] if there is no room for what operations store.
 func (w *writer) checkRoom(ops []op) error {
-	stores, bytes := false, int64(0)
-	for _, o := range ops {
-		k, part := o.needs()
-		stores = stores || k != upkeep
-		bytes += part.bytes
-	}
+	ours, peers := stores(ops)
 	switch {
-	case !stores:
+	case ours.messages == 0 && peers.messages == 0:
 		return nil
 	case w.reserve.missing:
 		return fmt.Errorf("%w: its reserve of %d bytes can not be made", ErrFull, w.reserve.size)
+	case ours.messages > 0:
+		return w.disk.check(sent, ours.bytes+peers.bytes)
 	}
-	return w.disk.check(bytes)
+	return w.disk.check(received, peers.bytes)
+}
+
+// stores returns what operations store, of applications and of peers.
+func stores(ops []op) (ours, peers weight) {
+	for _, o := range ops {
+		switch k, part := o.needs(); k {
+		case sent:
+			ours.add(part)
+		case received:
+			peers.add(part)
+		}
+	}
+	return ours, peers
+}
+
+// refuseFirst ends the operations of applications if there is no room for all, but for
+// those of peers alone: these may use room that applications may not.
+func (w *writer) refuseFirst(ops []op) []op {
+	ours, peers := stores(ops)
+	if ours.messages == 0 || peers.messages == 0 || w.reserve.missing {
+		return ops
+	}
+	if err := w.disk.check(sent, ours.bytes+peers.bytes); err != nil && w.disk.check(received, peers.bytes) == nil {
+		return w.refuse(ops, err)
+	}
+	return ops
 }
 
 // refuse ends the operations of applications for which there is no room, and
@@ -447,7 +471,7 @@ func (w *writer) lookAtDisk() {
 	if w.reserve.missing && len(w.held) == 0 {
 		_, _ = w.db.truncate.number() // the room is wanted for the reserve
 	}
-	if w.reserve.missing && w.disk.check(w.reserve.size) == nil && w.reserve.renew() == nil {
+	if w.reserve.missing && w.disk.check(sent, w.reserve.size) == nil && w.reserve.renew() == nil {
 		w.retry = time.Time{}
 	}
 	w.disk.look(inside, w.reserve.missing)

@@ -13,7 +13,7 @@ import (
 )
 
 // minFree is how much of the disk is left to the node's own applications, in
-// bytes: beyond that nothing is taken from peers.
+// bytes: beyond that no more is taken from peers than the applications take out.
 const minFree = 64 << 20
 
 // reserve is the size of the file that is given up when the disk is full, in
