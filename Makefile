@@ -4,6 +4,7 @@
 # make bench   benchmarks
 # make soak    the fault suite for an hour (SOAK=10m, SEED=7, SOAK_REPORT=file)
 # make test-rabbitmq RABBITMQ_ROOT=/path  what needs RabbitMQ, on the one in that folder
+# make test-kubernetes  builds and checks the manifests in deploy/kubernetes
 # make lint    formatting, vet, staticcheck
 
 GO      ?= go
@@ -19,7 +20,7 @@ PLATFORMS = linux/arm64 darwin/arm64 windows/amd64
 # How long each fuzz target runs in "make test".
 FUZZTIME ?= 2s
 
-.PHONY: build test demo bench soak prerequisites lint unit fuzz cross test-rabbitmq test-media
+.PHONY: build test demo bench soak prerequisites lint unit fuzz cross test-rabbitmq test-media test-kubernetes
 
 build:
 	$(BUILD) -o bin/peerlink ./cmd/peerlink
@@ -27,7 +28,7 @@ build:
 demo: build
 	./bin/peerlink demo
 
-test: prerequisites lint cross fuzz unit
+test: prerequisites lint cross test-kubernetes fuzz unit
 
 # Before anything that takes long.
 prerequisites:
@@ -39,7 +40,7 @@ STEP = $(CI) step
 $(CI): .ci/test.go
 	@echo "compiling .ci/test.go, which runs the rest"
 	@CGO_ENABLED=0 $(GO) build -o $@ .ci/test.go
-lint cross fuzz unit: $(CI)
+lint cross fuzz unit test-kubernetes: $(CI)
 
 # Static, as the tests build it too: what is compiled here is compiled once.
 lint: export CGO_ENABLED = 0
@@ -73,6 +74,13 @@ cross:
 	@set -e; for p in $(PLATFORMS); do \
 		$(STEP) "build $$p" env CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -gcflags='all=-N -l -dwarf=false' -ldflags='-s -w' -o /dev/null ./cmd/peerlink; \
 	done
+
+# A module of its own, since only this needs Kubernetes' types, which are large. They
+# are compiled to be used once, so without optimizations.
+QUICKLY = $(foreach p,k8s.io sigs.k8s.io github.com google.golang.org golang.org go.yaml.in gopkg.in,'-gcflags=$(p)/...=-N -l -dwarf=false')
+test-kubernetes: export CGO_ENABLED = 0
+test-kubernetes:
+	@$(STEP) "deploy/kubernetes" $(GO) -C deploy/kubernetes/check test -vet=off $(QUICKLY) ./...
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
