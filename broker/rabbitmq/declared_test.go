@@ -16,7 +16,7 @@ func TestBindingsLost(t *testing.T) {
 	kept, c := declared(t, b)
 	released, d := declared(t, b)
 	o.check(b.Release(testContext(t), released))
-	o.check(o.QueueUnbind(kept.Queues[0], "", peerExchange(kept), nil))
+	o.check(o.QueueUnbind(kept.Queues[0], kept.Queues[0], peerExchange(kept), nil))
 	o.check(o.ExchangeUnbind(peerExchange(kept), kept.BindingKey, kept.Exchange, false, nil))
 	send := func(q broker.PeerQueue) error {
 		return newOperator(t, s).send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 1))...)

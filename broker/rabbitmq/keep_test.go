@@ -62,7 +62,7 @@ func TestDeletedWhileConnected(t *testing.T) {
 	for _, delete := range []func() error{
 		func() error { _, err := o.QueueDelete(q.Queues[0], false, false, false); return err },
 		func() error { return o.ExchangeDelete(peerExchange(q), false, false) },
-		func() error { return o.QueueUnbind(q.Queues[0], "", peerExchange(q), nil) },
+		func() error { return o.QueueUnbind(q.Queues[0], q.Queues[0], peerExchange(q), nil) },
 		func() error { return o.ExchangeUnbind(peerExchange(q), q.BindingKey, q.Exchange, false, nil) },
 	} {
 		o.check(delete())

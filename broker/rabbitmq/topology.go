@@ -63,7 +63,7 @@ func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
 			return err
 		}
 		d.reportLimit(queue)
-		if err := d.ch.QueueBind(queue, "", peerExchange(q), false, nil); err != nil {
+		if err := d.bindQueue(queue, peerExchange(q)); err != nil {
 			return fmt.Errorf("bind queue %s: %w", queue, explain(err))
 		}
 	}
@@ -200,8 +200,23 @@ func (d declarer) unbindExchange(q broker.PeerQueue) error {
 	})
 }
 
+// bindQueue makes the one binding between a peer's exchange and a queue. Its key is
+// the queue's name, as with the reference: a queue with two bindings would get twice
+// as many messages as others. Versions before made it without a key.
+func (d declarer) bindQueue(queue, exchange string) error {
+	if err := d.ch.QueueBind(queue, queue, exchange, false, nil); err != nil {
+		return err
+	}
+	return d.ch.QueueUnbind(queue, "", exchange, nil)
+}
+
 func (d declarer) unbindQueue(queue, exchange string) error {
-	return d.unbind(func(ch *amqp.Channel) error { return ch.QueueUnbind(queue, "", exchange, nil) })
+	return d.unbind(func(ch *amqp.Channel) error {
+		if err := ch.QueueUnbind(queue, "", exchange, nil); err != nil {
+			return err
+		}
+		return ch.QueueUnbind(queue, queue, exchange, nil)
+	})
 }
 
 // unbind runs on a channel of its own: if one of the ends does not exist,

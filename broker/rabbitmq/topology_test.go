@@ -121,6 +121,39 @@ func TestSeveralQueues(t *testing.T) {
 	}
 }
 
+// Queues that the reference has bound, or a version of this program that used no
+// routing key, have one binding afterwards: each gets its share of the messages, and
+// none once it is taken away.
+func TestQueuesBoundByOthers(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	q := testPeer()
+	first, second := q.Queues[0], "peer."+q.PeerID+".1"
+	q.Queues = []string{first, second}
+	o.check(o.ExchangeDeclare(peerExchange(q), "x-random", true, false, false, false, nil))
+	for queue, key := range map[string]string{first: "", second: second} {
+		_, err := o.QueueDeclare(queue, true, false, false, false, deadLettering(queue))
+		o.check(err)
+		o.check(o.QueueBind(queue, key, peerExchange(q), false, nil))
+	}
+	o.check(b.Declare(testContext(t), q))
+	for _, queue := range q.Queues { // leaves nothing if it is the only binding
+		o.check(o.QueueUnbind(queue, queue, peerExchange(q), nil))
+	}
+	if err := newOperator(t, s).try(q.Exchange, q.PeerID+".1", amqp.Publishing{}); !errors.Is(err, broker.ErrUnroutable) {
+		t.Errorf("there are other bindings than those by the queues' names: %v", err)
+	}
+	for _, queue := range q.Queues {
+		o.check(o.QueueBind(queue, queue, peerExchange(q), false, nil))
+	}
+	q.Queues = []string{first}
+	o.check(b.Declare(testContext(t), q))
+	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 50))...))
+	if one, two := len(o.take(first, -1)), len(o.take(second, -1)); one != 50 || two != 0 {
+		t.Errorf("the queues have %d and %d messages, want 50 and 0", one, two)
+	}
+}
+
 // A queue that exists is taken as it is; one that does not is made of the
 // wanted type.
 func TestQueueType(t *testing.T) {
