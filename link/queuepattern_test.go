@@ -15,7 +15,7 @@ func TestQueuePattern(t *testing.T) {
 		{"{node-id}_{n}", "1234abcd_7"},
 		{"", ""},
 		{"peer", ""},
-		{"peer.{node-id}", ""},
+		{"aa.{node-id}", "aa.1234abcd.7"}, // as in the reference's Compose files
 		{"peer.{n}", ""},
 		{"{node-id}{n}", ""},  // a1 and 2 would be the same as a and 12
 		{"{node-id}1{n}", ""}, // as well
@@ -35,5 +35,13 @@ func TestQueuePattern(t *testing.T) {
 		if err != nil || p.Name("1234abcd", 7) != tt.want {
 			t.Errorf("%q: got %q, %v, want %q", tt.pattern, p.Name("1234abcd", 7), err, tt.want)
 		}
+	}
+}
+
+// Without {n}, a peer's first queue has the name that the pattern makes.
+func TestQueuePatternWithoutNumber(t *testing.T) {
+	p, err := ParseQueuePattern("aa.{node-id}")
+	if err != nil || p.Name("1234abcd", 0) != "aa.1234abcd" {
+		t.Errorf("got %q, %v", p.Name("1234abcd", 0), err)
 	}
 }

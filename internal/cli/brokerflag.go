@@ -20,6 +20,6 @@ func brokerFlag(c *cobra.Command, v *string) {
 
 // queuePatternFlag adds the flag that says how queues are called.
 func queuePatternFlag(c *cobra.Command, v *string) {
-	c.Flags().StringVar(v, "queue-pattern", string(link.DefaultQueuePattern), "`PATTERN` by which the queues to a peer are called in RabbitMQ; {n} counts from 0")
+	c.Flags().StringVar(v, "queue-pattern", string(link.DefaultQueuePattern), "`PATTERN` by which the queues to a peer are called in RabbitMQ; {n} counts from 0; without it, each peer's first queue is called so")
 	fromEnv(c.Flags(), "queue-pattern", "PEERLINK_QUEUE_PATTERN")
 }
