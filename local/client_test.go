@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -42,7 +43,9 @@ func TestDial(t *testing.T) {
 
 // After a crash, somebody else who listens on the door's TCP port is not shown
 // the passcode; he does not even get a connection. The next door has another
-// passcode, which ends what applications have shown him meanwhile.
+// passcode, which ends what applications have shown him meanwhile. One that is closed
+// in good order leaves none that they could show; and one that can not listen, since
+// he has the port, none either.
 func TestPortTakenAfterCrash(t *testing.T) {
 	dir := stateDir(t)
 	d, err := openOnly(t, dir, "127.0.0.1:0")
@@ -58,6 +61,12 @@ func TestPortTakenAfterCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readPasscode(filepath.Join(dir, passcodeFile)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("closed in good order, with a port that others can take, the door has left its passcode: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, passcodeFile), []byte(old), 0o600); err != nil { // as after a crash
 		t.Fatal(err)
 	}
 	port, err := net.Listen("tcp", left.TCP)
@@ -84,6 +93,12 @@ func TestPortTakenAfterCrash(t *testing.T) {
 	case <-accepted:
 		t.Error("the passcode's client has connected to the port of somebody else")
 	default:
+	}
+	if _, err := openOnly(t, dir, left.TCP); err == nil {
+		t.Error("two listen on one port")
+	}
+	if _, err := readPasscode(filepath.Join(dir, passcodeFile)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a passcode that may be known, while somebody else has the port: %v", err)
 	}
 	if _, err := openOnly(t, dir, ""); err != nil {
 		t.Fatal(err)
@@ -132,6 +147,9 @@ func TestDialNotOpen(t *testing.T) {
 		t.Errorf("after Serve: %v, expected %v", err, ErrNotOpen)
 	}
 	if err := writeAddresses(h.dir, a); err != nil { // as after a crash
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(h.dir, passcodeFile), []byte(newPasscode()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Dial(t.Context(), h.dir); !errors.Is(err, ErrNotOpen) {

@@ -16,7 +16,6 @@ import (
 	"github.com/gofrs/flock"
 
 	"peerlink/broker/embedded"
-	"peerlink/internal/durable"
 	"peerlink/internal/pause"
 	"peerlink/internal/repeats"
 	"peerlink/internal/socket"
@@ -65,13 +64,15 @@ type Door struct {
 
 	lock        *flock.Flock // of the state folder
 	listeners   []net.Listener
+	addresses   addresses     // of the listeners
 	connections chan struct{} // holds a token for each that has shown the passcode
 	close       func() error
 	repeats     *repeats.Repeats // whoever may connect could fill the log otherwise
 }
 
-// Open makes the passcode if there is none, and opens the door: clients can
-// connect, and wait for [Door.Serve] to answer. It reports [ErrNotLoopback],
+// Open opens the door, and makes the passcode if there is none: clients can
+// connect, and wait for [Door.Serve] to answer. A passcode that was made here lasts
+// until the door is closed, if that has a TCP port. It reports [ErrNotLoopback],
 // [ErrExposed], [ErrInUse], or why it can not listen.
 func Open(cfg Config) (*Door, error) { return open(cfg, defaultBounds()) }
 
@@ -99,55 +100,56 @@ func open(cfg Config, b bounds) (*Door, error) {
 	if d.lock, err = lockDoor(cfg.StateDir); err != nil {
 		return nil, err
 	}
-	if err = d.renewPasscode(cfg.StateDir); err == nil {
-		d.passcode, err = openPasscode(cfg.StateDir)
-	}
-	if err != nil {
-		return nil, errors.Join(err, d.lock.Close())
-	}
 	d.close = sync.OnceValue(func() error { return d.closeOnce(cfg.StateDir) })
-	if err := d.listen(cfg.StateDir, cfg.Listen); err != nil {
+	if err := d.open(cfg.StateDir, cfg.Listen); err != nil {
 		return nil, errors.Join(err, d.closeListeners())
 	}
 	return d, nil
 }
 
-// renewPasscode makes another passcode if the last door did not close in good
-// order and had a TCP port: whoever has listened there since may have been shown
-// the old one. One that the operator has chosen is his to change.
-func (d *Door) renewPasscode(stateDir string) error {
+// open listens, and only then makes another passcode, which nobody else who has
+// listened on the port can have been shown.
+func (d *Door) open(stateDir, address string) error {
+	if err := d.forgetPasscode(stateDir); err != nil {
+		return err
+	}
+	if err := d.listen(stateDir, address); err != nil {
+		return err
+	}
+	var err error
+	if d.passcode, err = openPasscode(stateDir); err != nil {
+		return err
+	}
+	if err := writeAddresses(stateDir, d.addresses); err != nil {
+		return fmt.Errorf("write down where local applications can connect: %w", err)
+	}
+	return nil
+}
+
+// forgetPasscode removes the passcode if the last door had a TCP port and has not
+// removed it: whoever has listened there since may have been shown it. One that the
+// operator has chosen is his to change.
+func (d *Door) forgetPasscode(stateDir string) error {
 	last, err := readAddresses(stateDir)
 	if errors.Is(err, ErrNotOpen) || err == nil && last.TCP == "" {
 		return nil
 	}
 	path := filepath.Join(stateDir, passcodeFile)
-	secret, err := readPasscode(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case !isMade(secret):
+	chosen, err := removeMade(path)
+	if chosen {
 		d.log.Warn("the service did not end in good order, and others may have listened on the port for applications meanwhile and have been shown the passcode, which was chosen by hand: choose another", "file", path, "port", last.TCP)
-		return nil
 	}
-	if err := durable.Replace(path, []byte(newPasscode()+"\n"), 0o600); err != nil {
-		return fmt.Errorf("make another passcode for local applications: %w", err)
-	}
-	d.log.Warn("the service did not end in good order, and others may have listened on the port for applications meanwhile and have been shown the passcode: there is a new one, which applications have to read", "file", path, "port", last.TCP)
-	return nil
+	return err
 }
 
-// listen opens the Unix socket and, unless it is not wanted, the TCP port, and
-// writes down where they are.
+// listen opens the Unix socket and, unless it is not wanted, the TCP port.
 func (d *Door) listen(stateDir, address string) error {
-	var found addresses
 	wantTCP := address != "" && address != "none"
 	unix, err := listenUnix(filepath.Join(stateDir, socketFile))
 	switch {
 	case err == nil:
 		d.listeners = append(d.listeners, unix)
-		found.Unix = socketFile
+		d.addresses.Unix = socketFile
 	case wantTCP && errors.Is(err, socket.ErrPathTooLong):
 		d.log.Warn("local applications can connect by TCP only", "err", err)
 	default:
@@ -159,10 +161,7 @@ func (d *Door) listen(stateDir, address string) error {
 			return err
 		}
 		d.listeners = append(d.listeners, tcp)
-		found.TCP = tcp.Addr().String()
-	}
-	if err := writeAddresses(stateDir, found); err != nil {
-		return fmt.Errorf("write down where local applications can connect: %w", err)
+		d.addresses.TCP = tcp.Addr().String()
 	}
 	return nil
 }
@@ -184,6 +183,10 @@ func (d *Door) closeOnce(stateDir string) error {
 	err := os.Remove(filepath.Join(stateDir, addressFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
+	}
+	if d.addresses.TCP != "" { // an application must have nothing to show to the next one who listens there
+		_, removeErr := removeMade(filepath.Join(stateDir, passcodeFile))
+		err = errors.Join(err, removeErr)
 	}
 	return errors.Join(err, d.closeListeners())
 }

@@ -77,6 +77,24 @@ func isMade(s string) bool {
 	return len(s) == 26 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
+// removeMade removes the file if the passcode in it was made here. It reports whether
+// there is one that was chosen by the operator.
+func removeMade(path string) (chosen bool, err error) {
+	secret, err := readPasscode(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	case !isMade(secret):
+		return true, nil
+	}
+	if err := os.Remove(path); err != nil {
+		return false, fmt.Errorf("remove the passcode for local applications: %w", err)
+	}
+	return false, nil
+}
+
 // readPasscode reads the file. It reports [ErrExposed] where others can too.
 func readPasscode(path string) (string, error) {
 	f, err := os.Open(path)

@@ -105,7 +105,15 @@ func (d *Dir) DeactivatePeer(ctx context.Context, id string) (changed bool, err 
 	if p.Deactivated != "" {
 		return false, nil
 	}
-	err = durable.Create(d.file("peers", id, "DEACTIVATED"), []byte(time.Now().Format(time.DateOnly)+"\n"), 0o644)
+	path := d.file("peers", id, "DEACTIVATED")
+	err = durable.Create(path, []byte(time.Now().Format(time.DateOnly)+"\n"), 0o644)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		// The date is good to know, but a full disk must not keep a link open: an empty
+		// file takes no room.
+		if durable.CreateEmpty(path, 0o644) == nil {
+			err = nil
+		}
+	}
 	if errors.Is(err, fs.ErrExist) {
 		return false, nil
 	}

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/guard"
 	"peerlink/internal/terminal"
 	"peerlink/node"
 	"peerlink/node/nodetype"
@@ -70,6 +72,9 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 	}
 	if err := node.CheckFree(a.dir); err != nil {
 		return err
+	}
+	if err := guard.CheckFolder(a.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the node's directory: %w", err)
 	}
 	in := bufio.NewReader(a.stdin)
 	if kind == "" {

@@ -191,6 +191,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if err := checkRootKey(cfg.Dir, f.allowRootKey, log); err != nil {
 		return err
 	}
+	warnOpenDirectory(a.dir, log)
 	if cfg.Certificate, err = loadCertificate(cfg.Dir, f.serverCert, f.serverKey, log); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -76,6 +77,21 @@ func openState(d *node.Dir, dir string) (string, error) {
 		return "", fmt.Errorf("the state folder: %w", err)
 	}
 	return dir, nil
+}
+
+// warnOpenDirectory warns if every user can change the node's directory, and so have
+// its messages sent to himself. It may have been put there by other means, such as a
+// container's, so it is not refused.
+func warnOpenDirectory(dir string, log *slog.Logger) {
+	peers := filepath.Join(dir, "peers")
+	folders := []string{dir, peers, filepath.Join(dir, "db"), filepath.Join(dir, "nodeinfo")}
+	entries, _ := os.ReadDir(peers)
+	for _, e := range entries {
+		folders = append(folders, filepath.Join(peers, e.Name()))
+	}
+	if open := guard.OpenToAll(folders...); open != "" {
+		log.Warn("every user can replace files in the node's directory, such as the certificates and addresses of peers: \"chmod -R o-w\" prevents that", "folder", open)
+	}
 }
 
 // storeOwner names the node in its message store. An accounting authority chooses

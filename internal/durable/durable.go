@@ -114,6 +114,19 @@ func CreateChecked(path string, data []byte, mode fs.FileMode, check func(writte
 	return syncNames(path)
 }
 
+// CreateEmpty makes a new file with nothing in it, which takes no room on most file
+// systems, and fails with [fs.ErrExist] where there is one already, or a symbolic link.
+func CreateEmpty(path string, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return syncNames(path)
+}
+
 // moveNew moves a file to a name that must be free. The name is taken first, by an
 // empty file that the move replaces: nobody sees a part of the content.
 func moveNew(from, to string) error {

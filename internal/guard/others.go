@@ -46,6 +46,18 @@ func CheckFolder(path string) error {
 	return CheckOwner(path)
 }
 
+// OpenToAll returns the first of some folders in which every user can make and replace
+// files although it belongs to this user, who can change that; "" if there is none.
+func OpenToAll(folders ...string) string {
+	for _, path := range folders {
+		fi, err := os.Stat(path)
+		if err == nil && runtime.GOOS != "windows" && fi.Mode().Perm()&0o002 != 0 && fi.Mode()&fs.ModeSticky == 0 && ownedByUs(fi) {
+			return path
+		}
+	}
+	return ""
+}
+
 // CheckBeside fails if every user can put another file in the place of path, since
 // its folder is open to all, and not one like /tmp where each can remove only his own.
 func CheckBeside(path string) error {

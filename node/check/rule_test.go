@@ -437,7 +437,7 @@ func (b *breakages) secrets(w *world) {
 	if runtime.GOOS != "windows" {
 		b.problem("private/ open to all", ca, func(f *fixture) { f.chmod("private", 0o755) }, check.RulePrivateMode)
 		b.problem("root key open to the group", ca, func(f *fixture) { f.chmod("private/root-ca.key", 0o640) }, check.RuleKeyMode)
-		b.warning("a file that anybody can change", ca, func(f *fixture) { f.chmod("peers/"+w.ids[aa]+"/root-ca.crt", 0o666) }, check.RuleWritable)
+		b.problem("a file that anybody can change", ca, func(f *fixture) { f.chmod("peers/"+w.ids[aa]+"/root-ca.crt", 0o666) }, check.RuleWritable)
 	}
 	rootKey := func(f *fixture) string { return encodeKey(f, w.keys[w.ids[ca]]) }
 	secret := func(f *fixture, file, content string) { f.write(file, content); f.chmod(file, 0o600) }

@@ -156,7 +156,7 @@ func (c *checker) checkTree() {
 		c.problem(".", RuleUnreadable, "can not be gone through: %v", reason(err))
 	}
 	if writable > 0 && guard.CanRestrict(filepath.Join(c.dir, filepath.FromSlash(first)), 0o002) {
-		c.warning(first, RuleWritable, "can be changed by anybody, as can %d other files and folders: expected that only the owner can; \"chmod -R o-w\" on the directory", writable-1)
+		c.problem(first, RuleWritable, "can be changed by anybody, as can %d other files and folders: expected that only the owner can; \"chmod -R o-w\" on the directory", writable-1)
 	}
 }
 
