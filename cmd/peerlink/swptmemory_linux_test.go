@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -20,9 +19,11 @@ import (
 // configure-queue, and request for each client, in KiB.
 const maxSmallMemory = 32 << 10
 
-// configure-queue, and a client that has sent what there was and waits for more, fit
-// in the memory that the reference's manifests give them. (The real program is
-// measured: with the race detector any takes several times as much.)
+// A client that has sent what there was and waits for more fits in the memory that the
+// reference's manifests give it. configure-queue does less, and ends too soon to be
+// looked at: what the system says of a process that has ended includes the memory of
+// the test from which it was started. (The real program is measured: with the race
+// detector any takes several times as much.)
 func TestSwptMemory(t *testing.T) {
 	rabbit := rabbittest.Get(t)
 	authority := newSwptNode(t, nodetype.AccountingAuthority, rabbit.URL())
@@ -46,9 +47,6 @@ func TestSwptMemory(t *testing.T) {
 	configure := agent.start("configure-queue", peer, "to."+peer)
 	if code := configure.code(); code != 0 {
 		t.Fatalf("configure-queue ends with %d:\n%s", code, configure.output)
-	}
-	if used := configure.ProcessState.SysUsage().(*syscall.Rusage).Maxrss; used > maxSmallMemory {
-		t.Errorf("configure-queue has taken %d KiB, want %d at most", used, maxSmallMemory)
 	}
 	if err := authority.MarkActive(agent.Identity().ID); err != nil {
 		t.Fatal(err)
