@@ -50,19 +50,22 @@ lint:
 	@$(STEP) "go vet" $(GO) vet ./...
 	@$(STEP) "staticcheck" $(GO) tool staticcheck ./...
 
-# What only computes and is not ours, SQLite (which was C), scrypt and Deflate, runs without
+# What only computes and is not ours, SQLite (which was C), scrypt, Deflate and the tables of characters, runs without
 # the race detector: several times as fast. The driver, which hands our memory to
 # SQLite, has it. Debug information takes an eighth of the compiler's time, and
 # "make lint" has vetted everything.
-UNWATCHED = modernc.org/sqlite/lib modernc.org/libc golang.org/x/crypto/scrypt github.com/klauspost/compress/flate
+UNWATCHED = modernc.org/sqlite/lib modernc.org/libc golang.org/x/crypto/scrypt github.com/klauspost/compress/flate unicode
 RACE = -race $(foreach p,$(UNWATCHED),'-gcflags=$(p)=-dwarf=false -race=false')
+
+# The packages that take longest begin first.
+LONGEST = ./link ./cmd/peerlink ./broker/rabbitmq ./link/faulttest ./broker/embedded
 
 # Without a C compiler there is no race detector, and everything else is tested.
 # More tests and packages at once than a small machine has cores: many tests wait,
 # for disks and for each other.
 unit:
 	@if [ "$$(.ci/prerequisites "$(GO)")" = race ]; then set -- $(RACE); else set --; fi; \
-	$(CI) unit $(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 3 -parallel 4 -timeout 20m ./...
+	$(CI) unit $(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 3 -parallel 4 -timeout 20m $(LONGEST) ./...
 
 # Every fuzz target, one after the other.
 fuzz:

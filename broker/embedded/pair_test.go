@@ -87,7 +87,7 @@ func TestMixed(t *testing.T) {
 func TestKilledIsNotMixed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "messages.db")
-	for run := range 25 {
+	for run := range 10 {
 		c := startChild(t, "publish", path, run)
 		killAfter(t, c, 1+rand.IntN(120))
 		if err := openCopy(t, path, path+"-wal"); err != nil {

@@ -54,10 +54,9 @@ func newServer(t *testing.T, kind nodetype.Type) *server {
 
 func (s *server) start() {
 	s.t.Helper()
-	s.process = exec.Command(os.Args[0], "-C", s.Path(), "serve", "--listen", s.addr, "--server-cert", s.cert, "--server-key", s.key,
+	s.process = exec.Command(program(s.t), "-C", s.Path(), "serve", "--listen", s.addr, "--server-cert", s.cert, "--server-key", s.key,
 		"--state", s.state, "--local-listen", "none")
 	s.process.Args = append(s.process.Args, s.broker...)
-	s.process.Env = append(os.Environ(), runMain+"=1")
 	log, err := os.OpenFile(filepath.Join(s.state, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatal(err)

@@ -34,7 +34,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// built is the real binary, as "make build" makes it, in a folder of its own.
+// built is the real binary, as "make build" makes it except that shares cost
+// little to make and to open, in a folder of its own.
 var built struct {
 	once sync.Once
 	dir  string
@@ -48,7 +49,7 @@ func build(t *testing.T) (dir string) {
 		if built.dir, built.err = os.MkdirTemp("", "peerlink-bin-"); built.err != nil {
 			return
 		}
-		c := exec.Command("go", "build", "-o", filepath.Join(built.dir, "peerlink"+exe()), ".")
+		c := exec.Command("go", "build", "-tags", "peerlink_test_cost", "-o", filepath.Join(built.dir, "peerlink"+exe()), ".")
 		c.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := c.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("%w\n%s", err, out)
@@ -60,8 +61,17 @@ func build(t *testing.T) (dir string) {
 	return built.dir
 }
 
+// program returns the path of the real binary. It has no race detector, with which a
+// process takes several times as long. Races are found in the tests of the packages,
+// and in processes whose exit code is checked, which are the test binary itself: a
+// process that is killed does not report what was found.
+func program(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(build(t), "peerlink"+exe())
+}
+
 // The scenarios in testdata/script use the commands as an operator would: the
-// real binary, as "make build" makes it.
+// real binary.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	bin := build(t)

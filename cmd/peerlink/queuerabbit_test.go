@@ -79,8 +79,8 @@ func TestQueueRabbitMQ(t *testing.T) {
 
 	peerlink := func(args ...string) (string, error) {
 		t.Helper()
-		c := exec.Command(os.Args[0], append([]string{"-C", agent.Path(), "queue"}, args...)...)
-		c.Env = append(os.Environ(), runMain+"=1", "NO_COLOR=1", "PROTOCOL_BROKER_URL="+rabbit.URL(), "PEERLINK_QUEUE_PATTERN=ref-{node-id}-{n}")
+		c := exec.Command(program(t), append([]string{"-C", agent.Path(), "queue"}, args...)...)
+		c.Env = append(os.Environ(), "NO_COLOR=1", "PROTOCOL_BROKER_URL="+rabbit.URL(), "PEERLINK_QUEUE_PATTERN=ref-{node-id}-{n}")
 		var said bytes.Buffer
 		c.Stderr = &said
 		out, err := c.Output()

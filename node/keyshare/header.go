@@ -25,10 +25,6 @@ const (
 
 	minCost = 10
 	maxCost = 20 // 1 GiB of memory, for some seconds
-	// defaultCost takes 128 MiB, for about half a second: more than the key file
-	// asks for, since on paper there are decades to bring T pages together, and
-	// little enough for any computer that is kept off the network.
-	defaultCost = 17
 )
 
 // A header is the beginning of an envelope, which tells what is sealed in it.
