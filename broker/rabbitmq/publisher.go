@@ -196,6 +196,7 @@ func (p *publisher) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	err := p.follow(timer)
+	p.broker.health.refused(err)
 	p.reason.Store(&err)
 	p.finish()
 	go p.discard()
@@ -233,6 +234,7 @@ func (p *publisher) follow(timer *time.Timer) error {
 			return err
 		}
 		p.durable++
+		p.broker.health.stored()
 		<-p.room
 	}
 }

@@ -152,7 +152,8 @@ func TestEndWhilePublishing(t *testing.T) {
 	}
 }
 
-// Publishing to an exchange that does not exist ends the stream, and no other.
+// Publishing to an exchange that does not exist ends the stream, and no other. It is
+// trouble until RabbitMQ takes a message again.
 func TestNoExchange(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -160,13 +161,22 @@ func TestNoExchange(t *testing.T) {
 	o.inbox(inbox)
 	good, bad := openStream(t, b), openStream(t, b)
 	o.check(good.Publish(testContext(t), incoming(inbox, "", "1")))
+	if n, err := good.wait(1); n != 1 || err != nil {
+		t.Errorf("%d confirmed, %v", n, err)
+	}
 	o.check(bad.Publish(testContext(t), incoming("nowhere", "", "1")))
 	if n, err := bad.wait(1); n != 0 || !errors.Is(err, broker.ErrUnroutable) {
 		t.Errorf("%d confirmed, %v, want ErrUnroutable", n, err)
 	}
+	if err := b.health.refusedFor(0); !errors.Is(err, broker.ErrUnroutable) {
+		t.Errorf("trouble is %v, want ErrUnroutable", err)
+	}
 	o.check(good.Publish(testContext(t), incoming(inbox, "", "2")))
 	if n, err := good.wait(2); n != 2 || err != nil {
 		t.Errorf("%d confirmed, %v", n, err)
+	}
+	if err := b.health.refusedFor(0); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -6,10 +6,12 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"peerlink/broker"
 	"peerlink/internal/bell"
 )
 
@@ -69,6 +71,44 @@ type health struct {
 	era     int       // counts how often there was a connection after there was none
 	trouble string    // the last that was said otherwise
 	lostAt  time.Time // when it was last said that one was lost
+
+	refusal atomic.Pointer[refusal] // nil if RabbitMQ has taken the last message
+}
+
+// refusal says since when, and why, RabbitMQ takes no messages of peers, although
+// there is a connection.
+type refusal struct {
+	since time.Time
+	err   error
+}
+
+// refusalGrace is how long RabbitMQ may refuse messages before that is trouble.
+const refusalGrace = 2 * time.Second
+
+// refused is told why a stream has ended. Where that is because of a message, as for
+// want of permissions or of the exchange, the next stream ends in the same way.
+func (h *health) refused(err error) {
+	if errors.Is(err, broker.ErrUnroutable) || errors.Is(err, ErrNotConfirmed) ||
+		saysCode(err, amqp.AccessRefused) || saysCode(err, amqp.ResourceLocked) || saysCode(err, amqp.PreconditionFailed) {
+		h.refusal.CompareAndSwap(nil, &refusal{time.Now(), err})
+	}
+}
+
+// stored is told that RabbitMQ has confirmed a message.
+func (h *health) stored() {
+	if h.refusal.Load() != nil {
+		h.refusal.Store(nil)
+	}
+}
+
+// refusedFor returns why RabbitMQ has taken no message for so long although there were
+// some; nil if that is not so.
+func (h *health) refusedFor(grace time.Duration) error {
+	r := h.refusal.Load()
+	if r == nil || time.Since(r.since) < grace {
+		return nil
+	}
+	return fmt.Errorf("no message of peers could be stored since %s: %w", r.since.UTC().Format(time.DateTime), r.err)
 }
 
 // oneOutage is how long after the loss of one connection that of an older one
@@ -76,7 +116,7 @@ type health struct {
 const oneOutage = time.Minute
 
 // Trouble says why RabbitMQ can not be used: a connection was lost or can not be
-// made, or it takes no messages. It is nil if nobody has needed one yet. To ask is
+// made, or it takes no messages, or refuses those of peers. It is nil if nobody has needed one yet. To ask is
 // reason enough to connect again, and to publish something, in the background: the
 // next answer knows more.
 func (b *Broker) Trouble() error {
@@ -91,7 +131,7 @@ func (b *Broker) Trouble() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.good || h.trouble == "" {
-		return nil
+		return h.refusedFor(refusalGrace)
 	}
 	return errors.New("no connection to RabbitMQ: " + h.trouble)
 }
