@@ -5,6 +5,7 @@
 # make soak    the fault suite for an hour (SOAK=10m, SEED=7, SOAK_REPORT=file)
 # make test-rabbitmq RABBITMQ_ROOT=/path  what needs RabbitMQ, on the one in that folder
 # make test-kubernetes  builds and checks the manifests in deploy/kubernetes
+# make test-cluster  faults of a RabbitMQ cluster of three nodes, for half an hour
 # make lint    formatting, vet, staticcheck
 
 GO      ?= go
@@ -20,7 +21,7 @@ PLATFORMS = linux/arm64 darwin/arm64 windows/amd64
 # How long each fuzz target runs in "make test".
 FUZZTIME ?= 2s
 
-.PHONY: build test demo bench soak prerequisites lint unit fuzz cross test-rabbitmq test-media test-kubernetes
+.PHONY: build test demo bench soak prerequisites lint unit fuzz cross test-rabbitmq test-cluster test-media test-kubernetes
 
 build:
 	$(BUILD) -o bin/peerlink ./cmd/peerlink
@@ -93,6 +94,13 @@ test-rabbitmq: export RABBITMQ_ROOT := $(RABBITMQ_ROOT)
 test-rabbitmq:
 	$(GO) test -count=1 -timeout 30m ./broker/rabbitmq ./link
 	$(GO) test -count=1 -timeout 30m ./cmd/peerlink
+
+# Nodes of a cluster are killed, frozen and cut off, under load.
+test-cluster: export PEERLINK_TEST_CLUSTER := 1
+test-cluster: export RABBITMQ_ROOT := $(RABBITMQ_ROOT)
+test-cluster:
+	$(GO) test -count=1 -timeout 15m -v -run '^TestCluster' ./broker/rabbitmq
+	$(GO) test -count=1 -timeout 90m -v -run '^TestCluster' ./link
 
 # Keys and nodes on FAT, NTFS and FUSE: needs root, fusefat, ntfs-3g and bindfs.
 test-media:

@@ -47,6 +47,9 @@ type Config struct {
 	// BrokerTrouble says why the broker can not be used; nil if it can be. It must
 	// not block.
 	BrokerTrouble func() error
+	// BrokerWarnings says what is wrong with the broker although it can be used; nil
+	// if nobody knows of any. It must not wait for anything.
+	BrokerWarnings func() []string
 	// Stalled returns an error while something in the service hangs, which being
 	// started again may help against.
 	Stalled func() error

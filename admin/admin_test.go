@@ -158,6 +158,7 @@ func TestMetrics(t *testing.T) {
 	}
 	for _, want := range []string{
 		"peerlink_ready 1\n",
+		"peerlink_broker_warnings 0\n",
 		`peerlink_messages_sent_total{peer="00000000000000000000000000000001"} 12` + "\n",
 		`peerlink_connections{peer="00000000000000000000000000000001",direction="sending"} 1` + "\n",
 		`peerlink_connections_rejected_total{reason="certificate"} 3` + "\n",
@@ -193,12 +194,14 @@ func TestReady(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
 		link, broker string
+		warnings     []string
 		status       int
 		answer       string
 	}{
-		{"all is well", "", "", http.StatusOK, "ready\n"},
-		{"directory", "no directory", "", http.StatusServiceUnavailable, "no directory\n"},
-		{"both", "no directory", "no broker", http.StatusServiceUnavailable, "no directory\nno broker\n"},
+		{"all is well", "", "", nil, http.StatusOK, "ready\n"},
+		{"warnings", "", "", []string{"queue full", "disk old"}, http.StatusOK, "ready\nwarning: queue full\nwarning: disk old\n"},
+		{"directory", "no directory", "", nil, http.StatusServiceUnavailable, "no directory\n"},
+		{"both", "no directory", "no broker", []string{"queue full"}, http.StatusServiceUnavailable, "no directory\nno broker\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := open(t, Config{
@@ -213,6 +216,7 @@ func TestReady(t *testing.T) {
 					}
 					return errors.New(tt.broker)
 				},
+				BrokerWarnings: func() []string { return tt.warnings },
 			})
 			if status, answer, _ := ask(t, s, "GET", "/readyz", ""); status != tt.status || answer != tt.answer {
 				t.Errorf("readyz: %d %q", status, answer)

@@ -18,6 +18,7 @@ const (
 var families = []struct{ name, kind, help string }{
 	{"peerlink_info", gauge, "Version, node ID and type of the node; always 1."},
 	{"peerlink_ready", gauge, "1 while the service serves all peers."},
+	{"peerlink_broker_warnings", gauge, "Queues in RabbitMQ of messages set aside that can be lost."},
 	{"peerlink_peers", gauge, "Peers in each state."},
 	{"peerlink_connections", gauge, "Connections that carry messages now."},
 	{"peerlink_messages_sent_total", counter, "Messages given to a connection."},

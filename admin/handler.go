@@ -107,11 +107,16 @@ func (s *Server) stalled() error {
 }
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	if l := s.links(r.Context()); !l.Ready {
+	l := s.links(r.Context())
+	if !l.Ready {
 		text(w, http.StatusServiceUnavailable, strings.Join(l.Troubles, "\n"))
 		return
 	}
-	text(w, http.StatusOK, "ready")
+	lines := []string{"ready"}
+	for _, warning := range l.Warnings {
+		lines = append(lines, "warning: "+warning)
+	}
+	text(w, http.StatusOK, strings.Join(lines, "\n"))
 }
 
 func (s *Server) getLevel(w http.ResponseWriter, _ *http.Request) {

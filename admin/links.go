@@ -16,6 +16,8 @@ type Links struct {
 	// says why.
 	Ready    bool     `json:"ready"`
 	Troubles []string `json:"troubles"`
+	// Warnings says what an operator should change although the service is ready.
+	Warnings []string `json:"warnings,omitempty"`
 	link.Status
 	// Queues are those of the embedded broker. Those of RabbitMQ it shows itself.
 	Queues []Queue `json:"queues"`
@@ -40,6 +42,9 @@ func (s *Server) links(ctx context.Context) Links {
 	}
 	if err := s.cfg.BrokerTrouble(); err != nil {
 		l.Troubles = append(l.Troubles, err.Error())
+	}
+	if s.cfg.BrokerWarnings != nil {
+		l.Warnings = s.cfg.BrokerWarnings()
 	}
 	if err := s.stalled(); err != nil {
 		l.Troubles = append(l.Troubles, err.Error())

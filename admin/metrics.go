@@ -39,6 +39,7 @@ func series(name string, labels []string) string {
 func (e exposition) service(l *Links) {
 	e.gauge("peerlink_info", 1, label("version", l.Version), label("node", l.ID), label("type", l.Type))
 	e.gauge("peerlink_ready", truth(l.Ready))
+	e.gauge("peerlink_broker_warnings", float64(len(l.Warnings)))
 	for reason, n := range l.Rejected {
 		e.counter("peerlink_connections_rejected_total", n, label("reason", reason))
 	}

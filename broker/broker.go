@@ -102,6 +102,22 @@ type Broker interface {
 	Close() error
 }
 
+// Sharing is what a [Broker] implements whose queues several processes share. Its
+// Consumers implement [Asked].
+type Sharing interface {
+	// Ask asks the process that takes messages out of a queue to leave it to this
+	// one, which has so many queues. It does not wait for an answer: the queue is free
+	// soon, or not.
+	Ask(ctx context.Context, queue string, has int) error
+}
+
+// Asked is a [Consumer] of a queue that other processes would take.
+type Asked interface {
+	// Asked receives how many queues a process has that asks for this one. What is
+	// not received in time is dropped.
+	Asked() <-chan int
+}
+
 // Consumer takes messages out of one queue, in order.
 type Consumer interface {
 	// Next waits until there is at least one message that has not been given

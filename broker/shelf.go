@@ -40,6 +40,7 @@ type Contents struct {
 	Waiting  int       // to be sent
 	SetAside int       // not to be sent until someone decides
 	Oldest   time.Time // when the first of those set aside was; zero if there is none or the broker does not know
+	Warning  string    // why those set aside may be lost; "" if nothing is known to be wrong
 }
 
 // Aside is a message that was set aside because it can not be sent.

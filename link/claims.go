@@ -12,8 +12,7 @@ import (
 // claims paces how the service takes queues to send from, so that others which
 // serve the same node, and start at the same time, get about as many. They need
 // not know of each other: each takes its first queue at once, and waits the
-// longer for one more the more it has. Whoever comes later gets what is left,
-// and what the others lose.
+// longer for one more the more it has. Who comes later asks for some, see [shares].
 type claims struct {
 	// spread is the time in which the service would take all queues if it were
 	// alone. 0 means at once.

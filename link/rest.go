@@ -50,7 +50,13 @@ func (sd *sender) rest(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("queue %s: %w", sd.queue, err)
 	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer sd.offer(consumer, func() { stop(errShared) })()
 	_, err = consumer.Next(ctx, 1)
+	if errors.Is(context.Cause(ctx), errShared) {
+		err = errShared
+	}
 	if closeErr := consumer.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("queue %s: %w", sd.queue, closeErr)
 	}

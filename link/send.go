@@ -16,17 +16,20 @@ import (
 // sender carries the messages of one queue to one peer, over one connection at
 // a time, for as long as the peer is a peer.
 type sender struct {
-	s       *Service
-	peer    *peer
-	queue   string
-	log     *slog.Logger
-	refused *refusals
-	standby bool // another process sends from the queue, and the log says so
-	crowded bool // the peer has refused the last connection for having too many, and the log says so
-	away    bool // the peer could not be reached at the last attempt
-	barren  int  // messages set aside for being refused, since the peer last confirmed one
-	careful int  // messages to be sent one at a time, to find the one that the peer refuses
-	unnamed unnamedRefusals
+	s         *Service
+	peer      *peer
+	queue     string
+	log       *slog.Logger
+	refused   *refusals
+	standby   bool      // another process sends from the queue, and the log says so
+	asked     time.Time // when that was asked to leave the queue
+	leftAt    time.Time // when the queue was left to another process, until that has taken it
+	keepUntil time.Time // the queue is not left before
+	crowded   bool      // the peer has refused the last connection for having too many, and the log says so
+	away      bool      // the peer could not be reached at the last attempt
+	barren    int       // messages set aside for being refused, since the peer last confirmed one
+	careful   int       // messages to be sent one at a time, to find the one that the peer refuses
+	unnamed   unnamedRefusals
 }
 
 // startSenders starts a sender for each queue that has none. The number of a
@@ -82,10 +85,15 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		var turn <-chan struct{} // nil unless it is awaited
 		pause := bo.NextBackOff()
 		switch {
+		case errors.Is(err, errShared):
+			bo.Reset()
+			lastErr = ""
+			sd.leftAt = time.Now()
+			pause = 2 * sd.s.cfg.ClaimPause
 		case sd.standsBy(err):
 			bo.Reset()
 			lastErr = ""
-			pause = sd.s.claimPause()
+			pause = sd.standbyPause(ctx)
 		case ok && errors.As(err, new(*certificateEnded)): // it was told
 		case sd.awaitsTurn(err):
 			bo.Reset()
@@ -122,6 +130,22 @@ func (sd *sender) standsBy(err error) bool {
 		sd.log.Info("another process sends from this queue, standing by")
 	}
 	return sd.standby
+}
+
+// standbyPause asks for the queue now and then, and returns the time until the next look
+// at it, which comes soon after that.
+func (sd *sender) standbyPause(ctx context.Context) time.Duration {
+	const often = 8
+	sd.leftAt = time.Time{}
+	pause := sd.s.claimPause()
+	if time.Since(sd.asked) < sd.s.cfg.ClaimPause {
+		return pause / often
+	}
+	if sd.askForQueue(ctx) {
+		sd.asked = time.Now()
+		return pause / often
+	}
+	return pause
 }
 
 // awaitsTurn reports whether err means that the peer takes no more connections at
@@ -202,6 +226,8 @@ func (sd *sender) once(ctx, connCtx context.Context, se *session) (next *session
 			ok, err = true, ended // the next attempt is with other certificates, if there are any
 		case errors.Is(context.Cause(ctx), errTurnOver):
 			ok, err = true, errTurnOver
+		case errors.Is(context.Cause(ctx), errShared):
+			ok, err = true, errShared
 		}
 	}()
 	if se == nil {
@@ -224,7 +250,7 @@ func (sd *sender) once(ctx, connCtx context.Context, se *session) (next *session
 	}()
 
 	release := sd.peer.turns.begin(se, func() { stop(errTurnOver) })
-	err = se.run(ctx, connCtx)
+	err = se.run(ctx, connCtx, func() { stop(errShared) })
 	se.close()
 	release()
 	if se.confirmed() {

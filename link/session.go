@@ -73,8 +73,9 @@ func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn,
 func (se *session) close() { se.client.Close() }
 
 // run moves messages from the queue to the peer until the connection ends, or ctx
-// is done. Nothing survives the end of connCtx, or lasts much longer than ctx.
-func (se *session) run(ctx, connCtx context.Context) error {
+// is done. Nothing survives the end of connCtx, or lasts much longer than ctx. leave is
+// called when another process is to have the queue, and ends ctx.
+func (se *session) run(ctx, connCtx context.Context, leave func()) error {
 	connCtx, cut := se.s.outlast(ctx, connCtx)
 	defer cut()
 	defer context.AfterFunc(connCtx, func() { cutOff(se.conn) })()
@@ -85,6 +86,7 @@ func (se *session) run(ctx, connCtx context.Context) error {
 		return fmt.Errorf("queue %s: %w", se.queue, err)
 	}
 	defer consumer.Close()
+	defer se.offer(consumer, leave)()
 	se.consumer = consumer
 	se.asides = newAsides(connCtx, se, consumer)
 	defer se.asides.end()

@@ -12,6 +12,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"peerlink/broker"
 	"peerlink/broker/rabbitmq/rabbittest"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
@@ -68,6 +69,55 @@ func TestServicesShareQueues(t *testing.T) {
 	first.Left(other, 0)
 	if log := services[0].Log.String(); strings.Count(log, "standing by") > queues || strings.Contains(log, "level=ERROR") {
 		t.Errorf("log of a service:\n%s", log)
+	}
+}
+
+// A service that comes back gets its part of the queues from those that have more,
+// while messages are sent: none is lost, and none comes twice, for the queues are left in
+// good order. Then all keep what they have.
+func TestServiceComesBack(t *testing.T) {
+	t.Parallel()
+	s := rabbittest.Get(t)
+	const queues, each = 9, 2000
+	other := linktest.New(t, ca)
+	other.Config.MaxConnsPerPeer = 2 * queues
+	first := linktest.NewOn(t, aa, linktest.RabbitMQ)
+	services := []*linktest.Node{first, linktest.Replica(t, first), linktest.Replica(t, first)}
+	nodetest.Peer(t, first.Node, other.Node)
+	if err := first.SetQueues(context.Background(), other.Identity().ID, queues); err != nil {
+		t.Fatal(err)
+	}
+	names := make([]string, queues)
+	for n := range names {
+		names[n] = fmt.Sprintf("peer.%s.%d", other.Identity().ID, n)
+	}
+	other.Start()
+	got := make(map[string]broker.Incoming)
+	for i, n := range services {
+		n.Start()
+		allSent(t, queues, services[:i+1]...)
+		first.Put(other, numbered(t, first, other, i*each, each)...)
+		linktest.Eventually(t, "a part of the queues", func() error {
+			for _, n := range services[:i+1] {
+				if has := sending(n); has < queues/(i+1) || has > (queues+i)/(i+1) {
+					return fmt.Errorf("of %d services, one has %d of %d queues\n%s", i+1, has, queues, n.Log)
+				}
+			}
+			return nil
+		})
+		maps.Copy(got, other.Take(each))
+	}
+	first.Left(other, 0)
+	if repeated := other.Service.Status().Peers[0].Counts.Stored - 3*each; len(got) != 3*each || repeated != 0 {
+		t.Errorf("%d of %d messages came, %d came again", len(got), 3*each, repeated)
+	}
+	consumed(t, s, names, 1)
+	moved := 0
+	for _, n := range services {
+		moved += strings.Count(n.Log.String(), "gets this one")
+	}
+	if moved < 6 || moved > 12 {
+		t.Errorf("queues were moved %d times, want about 8", moved)
 	}
 }
 

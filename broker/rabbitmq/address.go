@@ -1,84 +1,83 @@
 package rabbitmq
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
+	"regexp"
 	"strings"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// writeTimeout is how long one write to RabbitMQ may take. RabbitMQ stops
-// reading when it is short of memory or disk, and a machine may vanish; without
-// a limit a write would then hold up everybody who uses the connection.
-const writeTimeout = 30 * time.Second
+// address is where RabbitMQ is, and as whom to log in: one URL, or those of several
+// nodes of a cluster.
+type address []node
 
-// address is where RabbitMQ is, and as whom to log in.
-type address struct {
-	url   string // with the password
-	shown string // without
+// node is one URL.
+type node struct {
+	url        string // with the password
+	shown      string // without
+	host, port string
 }
 
-// parseAddress checks an AMQP URL. Its errors do not quote the URL: a password
-// with a special character that is not percent-encoded makes any part of it a
+// maxURLs is how many URLs an address may have.
+const maxURLs = 16
+
+// urlStart is where one of several URLs begins. A comma alone does not say so: a
+// password may have one.
+var urlStart = regexp.MustCompile(`,\s*amqps?://`)
+
+// parseAddress checks AMQP URLs, with commas between them. Its errors do not quote a URL: a
+// password with a special character that is not percent-encoded makes any part of it a
 // part of the password.
 func parseAddress(s string) (address, error) {
+	s = strings.TrimSpace(s)
+	var a address
+	for {
+		one, rest := s, ""
+		start := urlStart.FindStringIndex(s)
+		if start != nil {
+			one, rest = s[:start[0]], s[start[0]+1:]
+		}
+		n, err := parseURL(strings.TrimSpace(one))
+		if err != nil && (start != nil || a != nil) {
+			err = fmt.Errorf("URL number %d: %w", len(a)+1, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if a = append(a, n); len(a) > maxURLs {
+			return nil, fmt.Errorf("there are more than %d broker URLs", maxURLs)
+		}
+		if start == nil {
+			return a, nil
+		}
+		s = strings.TrimSpace(rest)
+	}
+}
+
+func parseURL(s string) (node, error) {
 	u, err := url.Parse(s)
 	if err != nil || strings.Contains(u.EscapedPath()+"?"+u.RawQuery+"#"+u.Fragment, "@") {
-		return address{}, errors.New("the broker URL can not be understood: expected amqp://user:password@host:port/vhost," +
-			" with special characters in user, password and vhost percent-encoded")
+		return node{}, errors.New("the broker URL can not be understood: expected amqp://user:password@host:port/vhost," +
+			" with special characters in user, password and vhost percent-encoded; several such URLs with commas between them")
 	}
 	if u.Scheme != "amqp" && u.Scheme != "amqps" {
-		return address{}, errors.New("the broker URL does not start with amqp:// or amqps://")
+		return node{}, errors.New("the broker URL does not start with amqp:// or amqps://")
 	}
-	if _, err := amqp.ParseURI(s); err != nil {
-		return address{}, fmt.Errorf("broker URL %s: %w", u.Redacted(), err)
-	}
-	return address{url: s, shown: u.Redacted()}, nil
-}
-
-// dial connects and logs in. It returns the socket, too: closing that ends the
-// connection whatever it waits for. purpose is what RabbitMQ shows to its operator as
-// the name of the connection. ctx bounds all of it, not the connection's life.
-func (a address) dial(ctx context.Context, purpose string) (*amqp.Connection, net.Conn, error) {
-	var socket net.Conn
-	conn, err := amqp.DialConfig(a.url, amqp.Config{
-		Properties: amqp.Table{"product": "peerlink", "connection_name": "peerlink " + purpose},
-		Dial: func(network, addr string) (net.Conn, error) {
-			c, err := new(net.Dialer).DialContext(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			// Cleared by the library when it is logged in.
-			if deadline, ok := ctx.Deadline(); ok {
-				if err := c.SetDeadline(deadline); err != nil {
-					c.Close()
-					return nil, err
-				}
-			}
-			socket = impatientConn{c}
-			return socket, nil
-		},
-	})
+	parsed, err := amqp.ParseURI(s)
 	if err != nil {
-		if socket != nil {
-			socket.Close() // the library leaves it open
-		}
-		return nil, nil, explain(err)
+		return node{}, fmt.Errorf("broker URL %s: %w", u.Redacted(), err)
 	}
-	return conn, socket, nil
+	return node{url: s, shown: u.Redacted(), host: parsed.Host, port: fmt.Sprint(parsed.Port)}, nil
 }
 
-// impatientConn fails writes that take longer than writeTimeout.
-type impatientConn struct{ net.Conn }
-
-func (c impatientConn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
+// String returns the URLs without passwords.
+func (a address) String() string {
+	shown := make([]string, len(a))
+	for i, n := range a {
+		shown[i] = n.shown
 	}
-	return c.Conn.Write(p)
+	return strings.Join(shown, ",")
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,40 @@ func TestAddressRefused(t *testing.T) {
 			t.Errorf("%s: accepted", s)
 		} else if strings.Contains(err.Error(), secret) {
 			t.Errorf("%s: the error shows the password: %v", s, err)
+		}
+	}
+}
+
+// Several URLs have commas between them; a comma in a password is none of these. An
+// error names the URL by its number.
+func TestSeveralURLs(t *testing.T) {
+	for _, test := range []struct {
+		s    string
+		want []string // host and port
+	}{
+		{"amqp://a", []string{"a:5672"}},
+		{" amqp://a:1,amqps://b ,\n amqp://c:3/v ", []string{"a:1", "b:5671", "c:3"}},
+		{"amqp://u:x,y@a,amqp://u:,@b", []string{"a:5672", "b:5672"}},
+	} {
+		a, err := parseAddress(test.s)
+		var got []string
+		for _, n := range a {
+			got = append(got, net.JoinHostPort(n.host, n.port))
+		}
+		if err != nil || !slices.Equal(got, test.want) {
+			t.Errorf("%q: got %q, %v, want %q", test.s, got, err, test.want)
+		}
+	}
+	for s, want := range map[string]string{
+		"amqp://a,http://u:" + secret + "@b":                       "can not be understood",
+		"amqp://a,amqp://u:" + secret + "/@b":                      "URL number 2",
+		"embedded,amqp://u:" + secret + "@b":                       "URL number 1",
+		strings.Repeat("amqp://u:"+secret+"@a,", 16) + "amqp://b":  "more than 16",
+		"amqp://u:" + secret + "@a,amqp://b?heartbeat=always,":     "URL number 2",
+		"amqp://u:" + secret + "@a, amqp://u:" + secret + "@b c/x": "URL number 2",
+	} {
+		if _, err := parseAddress(s); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), secret) {
+			t.Errorf("%q: got %v, want %q", s, err, want)
 		}
 	}
 }

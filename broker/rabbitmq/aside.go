@@ -9,6 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"peerlink/broker"
+	"peerlink/internal/excerpt"
 )
 
 // The headers of a message in a dead-letter queue that say why it is there,
@@ -24,14 +25,15 @@ const (
 type aside struct {
 	turn chan struct{} // has an element while to is used
 	to   feeder
+	tally
 }
 
 func newAside(b *Broker, queue string) aside {
-	return aside{turn: make(chan struct{}, 1), to: feeder{broker: b, queue: deadLetterQueue(queue)}}
+	return aside{turn: make(chan struct{}, 1), to: feeder{broker: b, queue: b.asideQueue(queue)}}
 }
 
 // put publishes a copy of a delivery, and waits until RabbitMQ has confirmed
-// it.
+// it. The log gets what the message says: the queue may lose it.
 func (a *aside) put(ctx context.Context, d amqp.Delivery, reason string) error {
 	select {
 	case a.turn <- struct{}{}:
@@ -52,8 +54,17 @@ func (a *aside) put(ctx context.Context, d amqp.Delivery, reason string) error {
 	if err == nil && !ok {
 		err = fmt.Errorf("%w: RabbitMQ returns it from queue %s", broker.ErrUnroutable, a.to.queue)
 	}
+	if err == nil {
+		a.to.broker.log.Warn("message put into the queue of those set aside", "queue", a.to.queue, "type", d.Type,
+			"exchange", d.Exchange, "routing_key", d.RoutingKey, "bytes", len(d.Body), "body", excerpt.Limit(string(d.Body), maxLogged))
+		a.count(ctx, a.to.broker, a.to.queue)
+	}
 	return err
 }
+
+// maxLogged is how many bytes of a message the log gets. A message of SMP has less,
+// unless its note is long.
+const maxLogged = 1000
 
 // close is called when put is not used any more, and returns at once. What put was
 // at last busy with ends with its context.

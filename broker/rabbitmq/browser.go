@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -50,13 +51,27 @@ type browser struct {
 	to       feeder // of which
 }
 
-// browse lets do go through the dead-letter queue of a queue. It reports
-// [broker.ErrNoQueue].
+// browse lets do go through the queues with the messages of a queue that are set aside, one
+// after the other. It reports [broker.ErrNoQueue] if there is none of them.
 func (b *Broker) browse(ctx context.Context, queue string, do func(*browser) error) error {
-	if err := checkName("queue "+queue, deadLetterQueue(queue)); err != nil {
+	err := broker.ErrNoQueue
+	for _, name := range b.asideQueues(queue) {
+		switch one := b.browseOne(ctx, name, do); {
+		case errors.Is(one, broker.ErrNoQueue):
+		case one != nil:
+			return one
+		default:
+			err = nil
+		}
+	}
+	return err
+}
+
+func (b *Broker) browseOne(ctx context.Context, name string, do func(*browser) error) error {
+	if err := checkName("queue "+name, name); err != nil {
 		return err
 	}
-	br := &browser{broker: b, queue: deadLetterQueue(queue), to: feeder{broker: b, queue: deadLetterQueue(queue)}}
+	br := &browser{broker: b, queue: name, to: feeder{broker: b, queue: name}}
 	defer br.to.close()
 	var err error
 	// Not all there may ever be: one that is retried may be set aside again at

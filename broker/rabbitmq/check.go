@@ -74,7 +74,15 @@ func checkMessage(m *broker.Incoming) error {
 	return nil
 }
 
-func checkPeerQueue(q broker.PeerQueue) error {
+// checkPeerQueueName checks the name of a queue and of those with its messages set aside.
+func checkPeerQueueName(queue, suffix string) error {
+	if err := checkName("queue "+queue, deadLetterQueue(queue)); err != nil {
+		return err
+	}
+	return checkName("queue "+queue, queue+suffix)
+}
+
+func checkPeerQueue(q broker.PeerQueue, suffix string) error {
 	for _, n := range []struct{ what, name string }{
 		{"peer ID", q.PeerID}, {"prefix", q.Prefix}, {"exchange", q.Exchange}, {"peer's exchange", peerExchange(q)},
 	} {
@@ -89,7 +97,7 @@ func checkPeerQueue(q broker.PeerQueue) error {
 		if queue == "" {
 			return fmt.Errorf("%w: a queue's name is empty", ErrInvalid)
 		}
-		if err := checkName("queue "+queue, deadLetterQueue(queue)); err != nil {
+		if err := checkPeerQueueName(queue, suffix); err != nil {
 			return err
 		}
 		if err := checkConsumed(queue); err != nil {

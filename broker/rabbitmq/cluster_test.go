@@ -20,18 +20,15 @@ func TestClusterTakeover(t *testing.T) {
 	if os.Getenv("PEERLINK_TEST_CLUSTER") == "" {
 		t.Skip("skipped: a cluster of RabbitMQ (set PEERLINK_TEST_CLUSTER=1)")
 	}
-	nodes, err := rabbittest.NewCluster(3)
-	for _, n := range nodes {
-		t.Cleanup(func() { _ = n.Remove() })
-	}
+	cluster, err := rabbittest.NewCluster(3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range nodes {
-		if err := n.Start(); err != nil {
-			t.Fatal(err)
-		}
+	t.Cleanup(func() { _ = cluster.Remove() })
+	if err := cluster.Start(); err != nil {
+		t.Fatal(err)
 	}
+	nodes := cluster.Nodes
 	o := newOperator(t, nodes[0])
 	if version := o.conn.Properties["version"].(string); majorOf(version) >= 4 && !strings.HasPrefix(version, "4.0.") && !strings.HasPrefix(version, "4.1.") && !strings.HasPrefix(version, "4.2.") {
 		// It gives back what a consumer on a dead machine had after a minute.

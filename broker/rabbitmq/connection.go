@@ -145,15 +145,16 @@ func (c *connection) dial(d *dialing, before *live, notBefore time.Time) {
 		}
 	}
 	var l *live
+	var r reached
 	err := pause.For(b.life, time.Until(notBefore))
 	if err == nil {
-		ctx, cancel := context.WithTimeout(b.life, b.opts.ConnectTimeout)
-		var conn *amqp.Connection
-		var socket net.Conn
-		if conn, socket, err = b.address.dial(ctx, c.purpose); err == nil {
-			l = &live{Connection: conn, broker: b, socket: socket, born: time.Now(), ended: make(chan struct{}), block: newBlockage()}
-		} else {
-			err = fmt.Errorf("connect to %s: %w", b.address.shown, err)
+		ctx, cancel := context.WithTimeoutCause(b.life, b.opts.ConnectTimeout, fmt.Errorf("no answer within %v", b.opts.ConnectTimeout))
+		last := ""
+		if before != nil {
+			last = before.at
+		}
+		if r, err = b.address.dial(ctx, c.purpose, last); err == nil {
+			l = &live{Connection: r.conn, broker: b, socket: r.socket, at: r.at, born: time.Now(), ended: make(chan struct{}), block: newBlockage()}
 		}
 		cancel()
 	}
@@ -172,7 +173,9 @@ func (c *connection) dial(d *dialing, before *live, notBefore time.Time) {
 		c.notBefore = time.Time{}
 		c.pauses.Reset()
 		c.current = l
-		b.health.up(l.Properties["version"])
+		if first := b.health.up(l.Properties["version"], l.at); !first && r.choice {
+			b.log.Info("another connection to RabbitMQ", "purpose", c.purpose, "address", l.at)
+		}
 		go l.watch(b, l.NotifyClose(make(chan *amqp.Error, 1)), l.NotifyBlocked(make(chan amqp.Blocking, 4)))
 	}
 	c.dialing = nil
@@ -202,6 +205,7 @@ type live struct {
 	*amqp.Connection
 	broker *Broker
 	socket net.Conn
+	at     string // host and port
 	born   time.Time
 	ended  chan struct{} // closed when the end is reported
 
@@ -268,7 +272,7 @@ func (l *live) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan amqp.B
 		case e := <-closed:
 			l.setUnblocked()
 			if e != nil && b.life.Err() == nil {
-				b.health.lost(l.born, explain(e))
+				b.health.lost(l, explain(e))
 			}
 			return
 		case event, ok := <-blocked:
@@ -380,7 +384,7 @@ func (l *live) open(ctx context.Context, prepare func(*live, *amqp.Channel) erro
 		if ch, err = l.Channel(); err != nil {
 			return err
 		}
-		if err = prepare(l, ch); err != nil {
+		if err = prepare(l, ch); err != nil && !errors.Is(err, errLockSilent) { // then it is still in use
 			ch.Close()
 		}
 		return err

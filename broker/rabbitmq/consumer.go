@@ -43,14 +43,17 @@ func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, er
 // consume makes a consumer, even if it can have no lock: because that is lost with a
 // machine, or because RabbitMQ's permissions are meant for the reference, which has none.
 func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
-	if b.lockIsSilent(queue) {
-		c, err := b.tryConsume(ctx, queue, false)
-		if err == nil {
-			b.log.Warn("the lock of the queue is lost with a machine of the RabbitMQ cluster: until that is back, several processes may share the messages of the queue", "queue", queue)
+	var c *consumer
+	err := errLockSilent
+	if !b.lockIsSilent(queue) {
+		c, err = b.tryConsume(ctx, queue, true)
+	}
+	if errors.Is(err, errLockSilent) {
+		if c, err = b.tryConsume(ctx, queue, false); err == nil {
+			b.log.Warn("the lock of the queue can not be had, a machine of the RabbitMQ cluster does not answer: until it does, several processes may share the messages of the queue", "queue", queue)
 		}
 		return c, err
 	}
-	c, err := b.tryConsume(ctx, queue, true)
 	if !saysCode(err, amqp.AccessRefused) || inExclusiveUse(err) {
 		return c, err
 	}
@@ -63,13 +66,15 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 
 func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*consumer, error) {
 	c := &consumer{
-		broker:  b,
-		queue:   queue,
-		aside:   newAside(b, queue),
-		ledger:  newLedger(),
-		arrived: bell.New(),
-		due:     bell.New(),
-		ended:   make(chan struct{}),
+		broker:   b,
+		queue:    queue,
+		withLock: withLock,
+		aside:    newAside(b, queue),
+		ledger:   newLedger(),
+		arrived:  bell.New(),
+		due:      bell.New(),
+		asked:    make(chan int, 1),
+		ended:    make(chan struct{}),
 	}
 	c.window.prefetch = b.prefetchOf(queue)
 	c.life, c.stop = context.WithCancel(b.life)
@@ -116,6 +121,8 @@ type consumer struct {
 	aside     aside
 	renewals  renewals
 	window    window
+	asked     chan int // see Asked
+	withLock  bool     // it has the lock of the queue
 
 	mu     sync.Mutex
 	ledger ledger
@@ -157,10 +164,11 @@ func (c *consumer) move(deliveries, locked <-chan amqp.Delivery) error {
 			if err := c.receive(d); err != nil {
 				return err
 			}
-		case _, ok := <-locked:
+		case d, ok := <-locked:
 			if !ok {
 				return c.reason()
 			}
+			c.note(d)
 		case <-due:
 			if err := c.acknowledge(ackBurst); err != nil {
 				return err
@@ -194,6 +202,17 @@ func (c *consumer) receive(d amqp.Delivery) error {
 	}
 	c.arrived.Ring()
 	return nil
+}
+
+// reopen makes the consumer end with [broker.ErrReopen] as soon as all it has given out is
+// confirmed.
+func (c *consumer) reopen() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.window.next == 0 {
+		c.window.next = c.window.prefetch // it takes no more
+	}
+	c.due.Ring()
 }
 
 // resize ends the consumer when the next one is to have another window, and this one

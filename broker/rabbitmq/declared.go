@@ -21,7 +21,7 @@ type declaration struct {
 // removes the bindings that an earlier Declare has made, in this process, and
 // that are not among these.
 func (b *Broker) Declare(ctx context.Context, q broker.PeerQueue) error {
-	err := checkPeerQueue(q)
+	err := checkPeerQueue(q, b.opts.AsideSuffix)
 	if err == nil {
 		q.Queues = slices.Clone(q.Queues)
 		err = b.changing(ctx, func() error { return b.declare(ctx, q) })
@@ -35,7 +35,7 @@ func (b *Broker) Declare(ctx context.Context, q broker.PeerQueue) error {
 // Release removes the binding that leads to the peer's exchange. The exchange,
 // the queues, and the messages in them stay.
 func (b *Broker) Release(ctx context.Context, q broker.PeerQueue) error {
-	err := checkPeerQueue(q)
+	err := checkPeerQueue(q, b.opts.AsideSuffix)
 	if err == nil {
 		err = b.changing(ctx, func() error { return b.release(ctx, q) })
 	}

@@ -93,11 +93,24 @@ func (b *Broker) lockIsSilent(queue string) bool {
 	return b.silent[queue]
 }
 
+// setLockSilent notes whether RabbitMQ answers about the lock of a queue. When it does
+// again, consumers without the lock end, and the next ones have it.
 func (b *Broker) setLockSilent(queue string, is bool) {
+	var without []*consumer
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.silent[queue] = is; !is {
+	if is {
+		b.silent[queue] = true
+	} else {
 		delete(b.silent, queue)
+		for c := range b.consumers {
+			if c.queue == queue && !c.withLock {
+				without = append(without, c)
+			}
+		}
+	}
+	b.mu.Unlock()
+	for _, c := range without {
+		c.reopen()
 	}
 }
 
@@ -171,7 +184,7 @@ func (d declarer) consumeAlone(queue string, withLock bool, receive func(deliver
 	var locked <-chan amqp.Delivery
 	if withLock {
 		var err error
-		if locked, err = d.lock(queue); err != nil {
+		if locked, err = d.lockInTime(queue); err != nil {
 			return err
 		}
 	}
@@ -195,10 +208,42 @@ func (d declarer) consumeAlone(queue string, withLock bool, receive func(deliver
 	return nil
 }
 
+// errLockSilent is reported when RabbitMQ does not say whether the lock of a queue can be had.
+var errLockSilent = errors.New("RabbitMQ does not answer about the lock of the queue")
+
+// lockInTime is lock, with errLockSilent if that takes longer than lockTime: with Mnesia
+// (before RabbitMQ 4.3) a cluster waits for a machine that is frozen, a minute or longer. The
+// channel is closed when the answer has come.
+func (d declarer) lockInTime(queue string) (<-chan amqp.Delivery, error) {
+	type result struct {
+		locked <-chan amqp.Delivery
+		err    error
+	}
+	results := make(chan result, 1)
+	go func() {
+		locked, err := d.lock(queue)
+		results <- result{locked, err}
+	}()
+	late := time.NewTimer(lockTime)
+	defer late.Stop()
+	select {
+	case r := <-results:
+		return r.locked, r.err
+	case <-late.C:
+	}
+	d.live.broker.setLockSilent(queue, true)
+	go func() {
+		<-results // which comes with the end of the connection, too
+		d.ch.Close()
+		d.live.broker.setLockSilent(queue, false)
+	}()
+	return nil, errLockSilent
+}
+
 // lock makes the lock queue of a queue. It vanishes with its only consumer, and so when
 // the channel is closed; the consumer is refused to other channels of this connection.
-// It reports [broker.ErrInUse]. The channel that it returns is that of the consumer, which
-// gets nothing, until the lock is lost.
+// It reports [broker.ErrInUse]. The channel that it returns gets what other processes ask
+// for, and is closed when the lock is lost.
 func (d declarer) lock(queue string) (<-chan amqp.Delivery, error) {
 	const autoDelete, exclusive, autoAck = true, true, true
 	name := lockQueue(queue)

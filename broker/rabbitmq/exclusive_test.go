@@ -158,3 +158,44 @@ func TestVanishedConsumer(t *testing.T) {
 		return err
 	})
 }
+
+// While RabbitMQ does not answer about the lock of a queue, which is so in a cluster when a
+// machine is frozen or down, the queue is consumed without. When it does, the consumer ends
+// in good order, and the next one has the lock.
+func TestLockSilent(t *testing.T) {
+	s := rabbittest.Get(t)
+	log := new(logBuffer)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger()})
+	q := testPeer()
+	queue := q.Queues[0]
+	o.check(b.Declare(testContext(t), q))
+	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 2))...))
+	b.setLockSilent(queue, true)
+	c, err := b.Consume(testContext(t), queue)
+	o.check(err)
+	ds, err := c.Next(testContext(t), 1)
+	o.check(err)
+	if want := "does not answer"; !strings.Contains(log.String(), want) {
+		t.Errorf("the log lacks %q:\n%s", want, log)
+	}
+	b.setLockSilent(queue, false)
+	for len(ds) < 2 { // what has been received already is given out
+		more, err := c.Next(testContext(t), 1)
+		if errors.Is(err, broker.ErrReopen) {
+			break
+		}
+		o.check(err)
+		ds = append(ds, more...)
+	}
+	o.check(c.Confirm(ds[len(ds)-1].Tag))
+	if _, err := c.Next(testContext(t), 1); !errors.Is(err, broker.ErrReopen) {
+		t.Errorf("got %v, want ErrReopen", err)
+	}
+	o.check(c.Close())
+	c, err = b.Consume(testContext(t), queue)
+	o.check(err)
+	defer c.Close()
+	if err := openTest(t, s.URL(), Options{}).Free(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
+		t.Errorf("the next one has no lock: %v", err)
+	}
+}

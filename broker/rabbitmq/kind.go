@@ -65,11 +65,8 @@ func kindFrom(answer error) kind {
 	if answer == nil {
 		return kind{queueType: Quorum, limit: noLimit}
 	}
-	var e *amqp.Error
-	if !errors.As(answer, &e) || e.Code != amqp.PreconditionFailed {
-		return kind{}
-	}
-	m := inequivalent.FindStringSubmatch(e.Reason)
+	reason, _ := refusedArguments(answer)
+	m := inequivalent.FindStringSubmatch(reason)
 	if m == nil {
 		return kind{}
 	}
@@ -81,6 +78,16 @@ func kindFrom(answer error) kind {
 		return kind{queueType: Quorum, limit: limit}
 	}
 	return kind{}
+}
+
+// refusedArguments returns what RabbitMQ says when it refuses to declare a queue that
+// exists, with other arguments than it has.
+func refusedArguments(answer error) (reason string, ok bool) {
+	var e *amqp.Error
+	if !errors.As(answer, &e) || e.Code != amqp.PreconditionFailed {
+		return "", false
+	}
+	return e.Reason, true
 }
 
 var inequivalent = regexp.MustCompile(`^PRECONDITION_FAILED - inequivalent arg '([^']*)' .* but current is (?:none|(?:the value )?'([^']*)')`)

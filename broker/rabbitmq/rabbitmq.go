@@ -114,6 +114,10 @@ type Options struct {
 	// QueueType is the type of the queues that Declare makes; "" means Classic.
 	// Queues that exist keep theirs.
 	QueueType QueueType
+	// AsideSuffix is what the names of the queues with the messages set aside have behind
+	// the name of their queue; "" means ".XQ", as the reference has it. RabbitMQ may have
+	// policies for those, which AMQP does not show, and by which messages are dropped.
+	AsideSuffix string
 	// Prefetch is how many messages a Consumer has that are not confirmed, at
 	// most 65,535; 0 means 2,000. RabbitMQ sends no more before: it must not be
 	// less than what is on its way to the peer. Large messages are fewer: a
@@ -133,12 +137,16 @@ type Options struct {
 func (o Options) withDefaults() (Options, error) {
 	o.Logger = cmp.Or(o.Logger, slog.Default())
 	o.QueueType = cmp.Or(o.QueueType, Classic)
+	o.AsideSuffix = cmp.Or(o.AsideSuffix, deadLetterSuffix)
 	o.Prefetch = cmp.Or(max(o.Prefetch, 0), 2000)
 	o.MaxPending = cmp.Or(max(o.MaxPending, 0), 1000)
 	o.ConnectTimeout = cmp.Or(max(o.ConnectTimeout, 0), 10*time.Second)
 	o.ConfirmTimeout = cmp.Or(max(o.ConfirmTimeout, 0), 20*time.Second)
 	if o.QueueType != Classic && o.QueueType != Quorum {
 		return o, fmt.Errorf("%w: queue type %q, expected %s or %s", ErrInvalid, o.QueueType, Classic, Quorum)
+	}
+	if len(o.AsideSuffix) > maxName/2 || o.AsideSuffix[0] != '.' || o.AsideSuffix == lockQueue("") {
+		return o, fmt.Errorf("%w: suffix %q, expected one that begins with a point, and is not %s", ErrInvalid, o.AsideSuffix, lockQueue(""))
 	}
 	if o.Prefetch > math.MaxUint16 {
 		return o, fmt.Errorf("%w: prefetch of %d messages, at most %d are possible", ErrInvalid, o.Prefetch, math.MaxUint16)
@@ -168,18 +176,23 @@ type Broker struct {
 	prefetch   map[string]int         // by queue, where it is not that of opts
 	kinds      map[string]kind        // by queue
 	limits     map[int]bool           // delivery limits that the log has reported
+	risks      map[string]string      // by dead-letter queue: why it may lose messages
 	strangers  map[string]strangers   // by queue
 	silent     map[string]bool        // queues about whose locks RabbitMQ does not answer
 
 	probe         probe
 	keeping       sync.Once     // starts keep
 	checkInterval time.Duration // the constant, but in tests
+	tallyPause    time.Duration // the constant, but in tests
 	change        chan struct{} // has an element while objects of a peer are changed
 }
 
 var _ broker.Broker = (*Broker)(nil)
 
-// Open makes a Broker for the RabbitMQ at an amqp:// or amqps:// URL. (For
+// Open makes a Broker for the RabbitMQ at an amqp:// or amqps:// URL, or for a
+// cluster at several URLs with commas between them, or at a name with several addresses:
+// then connections are spread over the addresses, and another one is used when one does
+// not answer. (For
 // amqps, the URL's parameters cacertfile, certfile and keyfile name the files
 // to use.) It does not connect: RabbitMQ need not be there yet. The URL's
 // password appears in no error and no log.
@@ -195,18 +208,20 @@ func Open(url string, opts Options) (*Broker, error) {
 	b := &Broker{
 		address:    a,
 		opts:       opts,
-		log:        opts.Logger.With("broker", a.shown),
+		log:        opts.Logger.With("broker", a.String()),
 		consumers:  make(map[*consumer]struct{}),
 		publishers: make(map[*publisher]struct{}),
 		declared:   make(map[string]declaration),
 		prefetch:   make(map[string]int),
 		kinds:      make(map[string]kind),
 		limits:     make(map[int]bool),
+		risks:      make(map[string]string),
 		strangers:  make(map[string]strangers),
 		silent:     make(map[string]bool),
 		change:     make(chan struct{}, 1),
 
 		checkInterval: checkInterval,
+		tallyPause:    tallyPause,
 	}
 	b.health = &health{log: b.log, changed: bell.New()}
 	b.life, b.end = context.WithCancel(context.Background())

@@ -21,19 +21,29 @@ var _ broker.Shelf = (*Broker)(nil)
 // [broker.ErrNoQueue] if there is neither queue.
 func (b *Broker) Contents(ctx context.Context, queue string) (broker.Contents, error) {
 	var c broker.Contents
-	err := checkName("queue "+queue, deadLetterQueue(queue))
+	err := checkPeerQueueName(queue, b.opts.AsideSuffix)
 	if err == nil {
 		err = b.onDeclaring(ctx, func(d declarer) error {
 			waiting, there, err := d.count(queue)
 			if err != nil {
 				return err
 			}
-			aside, alsoThere, err := d.count(deadLetterQueue(queue))
-			if err == nil && !there && !alsoThere {
-				err = broker.ErrNoQueue
+			c = broker.Contents{Waiting: waiting}
+			for _, name := range b.asideQueues(queue) {
+				aside, alsoThere, err := d.count(name)
+				if err != nil {
+					return err
+				}
+				if alsoThere && name == b.asideQueue(queue) {
+					c.Warning = riskOf(d.arguments(name))
+				}
+				c.SetAside += aside
+				there = there || alsoThere
 			}
-			c = broker.Contents{Waiting: waiting, SetAside: aside}
-			return err
+			if !there {
+				return broker.ErrNoQueue
+			}
+			return nil
 		})
 	}
 	if err != nil {
@@ -42,7 +52,7 @@ func (b *Broker) Contents(ctx context.Context, queue string) (broker.Contents, e
 	return c, nil
 }
 
-// Aside goes through a queue's dead-letter queue: what a [broker.Consumer] has
+// Aside goes through what is set aside of a queue: what a [broker.Consumer] has
 // set aside, and what others have rejected. It reports [broker.ErrNoQueue] if
 // there is no dead-letter queue.
 //

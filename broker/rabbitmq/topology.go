@@ -21,7 +21,23 @@ const (
 
 func peerExchange(q broker.PeerQueue) string { return q.Prefix + ".x." + q.PeerID }
 
-func deadLetterQueue(queue string) string { return queue + ".XQ" }
+// deadLetterSuffix is what the reference puts behind the name of a queue.
+const deadLetterSuffix = ".XQ"
+
+// deadLetterQueue returns the name of the queue to which RabbitMQ itself moves messages.
+func deadLetterQueue(queue string) string { return queue + deadLetterSuffix }
+
+// asideQueue returns the name of the queue for messages of a queue that are set aside:
+// its dead-letter queue, unless another one is wanted.
+func (b *Broker) asideQueue(queue string) string { return queue + b.opts.AsideSuffix }
+
+// asideQueues returns the names of all queues that may have messages set aside.
+func (b *Broker) asideQueues(queue string) []string {
+	if b.opts.AsideSuffix == deadLetterSuffix {
+		return []string{deadLetterQueue(queue)}
+	}
+	return []string{b.asideQueue(queue), deadLetterQueue(queue)}
+}
 
 // deadLettering returns the arguments of a queue that has a dead-letter queue.
 func deadLettering(queue string) amqp.Table {
@@ -56,9 +72,12 @@ func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
 		return err
 	}
 	for _, queue := range q.Queues {
-		if err := d.queue(deadLetterQueue(queue), nil); err != nil {
-			return err
+		for _, name := range d.live.broker.asideQueues(queue) {
+			if err := d.queue(name, nil); err != nil {
+				return err
+			}
 		}
+		d.noteRisk(d.live.broker.asideQueue(queue))
 		if err := d.queue(queue, deadLettering(queue)); err != nil {
 			return err
 		}

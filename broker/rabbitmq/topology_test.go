@@ -176,7 +176,11 @@ func TestQueueType(t *testing.T) {
 		if err := b.Declare(testContext(t), q); err != nil {
 			t.Errorf("%+v: %v", test, err)
 		}
-		if xq := q.Queues[0] + ".XQ"; !o.declaredAs(xq, amqp.Table{"x-queue-type": string(test.want)}) {
+		args := amqp.Table{"x-queue-type": string(test.want)}
+		if test.before == "" && test.want == Quorum && majorOf(o.conn.Properties["version"].(string)) >= 4 {
+			args["x-delivery-limit"] = noLimit
+		}
+		if xq := q.Queues[0] + ".XQ"; !o.declaredAs(xq, args) {
 			t.Errorf("%+v: queue %s is of another type", test, xq)
 		}
 	}

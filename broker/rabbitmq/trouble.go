@@ -144,28 +144,30 @@ func (h *health) currentEra() int {
 	return h.era
 }
 
-// up is told of a new connection.
-func (h *health) up(version any) {
+// up is told of a new connection. It reports whether there was none.
+func (h *health) up(version any, address string) (first bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.good {
-		h.good, h.trouble = true, ""
-		h.era++
-		h.changed.Ring()
-		h.log.Info("connected to RabbitMQ", "version", version)
+	if h.good {
+		return false
 	}
+	h.good, h.trouble = true, ""
+	h.era++
+	h.changed.Ring()
+	h.log.Info("connected to RabbitMQ", "address", address, "version", version)
+	return true
 }
 
 // lost is told of the end of a connection that nobody has asked for.
-func (h *health) lost(born time.Time, err error) {
+func (h *health) lost(l *live, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if born.Before(h.lostAt) && time.Since(h.lostAt) < oneOutage {
+	if l.born.Before(h.lostAt) && time.Since(h.lostAt) < oneOutage {
 		return
 	}
 	h.good, h.trouble, h.lostAt = false, err.Error(), time.Now()
 	h.changed.Ring()
-	h.log.Warn("connection to RabbitMQ lost, it is made again when it is needed", "err", err)
+	h.log.Warn("connection to RabbitMQ lost, it is made again when it is needed", "address", l.at, "err", err)
 }
 
 // unreachable is told of an attempt to connect that has failed.

@@ -8,6 +8,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"peerlink/admin"
+	"peerlink/broker/rabbitmq"
 	"peerlink/internal/socket"
 	"peerlink/link"
 )
@@ -30,6 +31,9 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, state string, 
 	stalled := stalledCheck(service, cfg.Broker)
 	tells.Stalled = stalled
 	tells.Status, tells.BrokerTrouble, tells.Log, tells.Version = service.Status, cfg.Broker.Trouble, log, version
+	if b, ok := cfg.Broker.(*rabbitmq.Broker); ok {
+		tells.BrokerWarnings = b.Warnings
+	}
 	server, err := openAdmin(f, state, tells)
 	if err != nil {
 		cfg.Listener.Close()

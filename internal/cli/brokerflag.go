@@ -14,8 +14,43 @@ var brokerVariables = []string{"PEERLINK_BROKER", "PROTOCOL_BROKER_URL"}
 
 // brokerFlag adds the flag that says where messages are kept.
 func brokerFlag(c *cobra.Command, v *string) {
-	c.Flags().StringVar(v, "broker", embeddedBroker, "where messages are kept: \"embedded\", or the `URL` of RabbitMQ")
+	*v = embeddedBroker
+	c.Flags().Var(&brokerURLs{text: v}, "broker", "where messages are kept: \"embedded\", or the `URL` of RabbitMQ; several for a cluster, with commas between them or as several flags")
 	fromEnv(c.Flags(), "broker", brokerVariables...)
+}
+
+// brokerURLs is a flag with URLs of RabbitMQ. It may be given several times.
+type brokerURLs struct {
+	text  *string
+	given bool
+}
+
+// Set adds URLs, and replaces the default.
+func (u *brokerURLs) Set(s string) error {
+	if u.given {
+		s = *u.text + "," + s
+	}
+	*u.text, u.given = s, true
+	return nil
+}
+
+func (u *brokerURLs) String() string {
+	if u.text == nil {
+		return ""
+	}
+	return *u.text
+}
+
+// Type is what the help shows.
+func (*brokerURLs) Type() string { return "string" }
+
+// defaultAsideSuffix is that of the reference.
+const defaultAsideSuffix = ".XQ"
+
+// asideSuffixFlag adds the flag that says where RabbitMQ has the messages set aside.
+func asideSuffixFlag(c *cobra.Command, v *string) {
+	c.Flags().StringVar(v, "dead-letter-suffix", defaultAsideSuffix, "`SUFFIX` of the queues in RabbitMQ with the messages set aside; another one than the default keeps policies from them that are meant for those of the reference, as .aside")
+	fromEnv(c.Flags(), "dead-letter-suffix", "PEERLINK_DEAD_LETTER_SUFFIX")
 }
 
 // queuePatternFlag adds the flag that says how queues are called.

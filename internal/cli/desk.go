@@ -17,12 +17,13 @@ import (
 )
 
 // shelfFlags say where a node's queues are, as for the service.
-type shelfFlags struct{ broker, queuePattern, state string }
+type shelfFlags struct{ broker, queuePattern, asideSuffix, state string }
 
 // shelfFlags adds the flags that say where the queues are.
 func (a *app) shelfFlags(c *cobra.Command, f *shelfFlags) {
 	brokerFlag(c, &f.broker)
 	queuePatternFlag(c, &f.queuePattern)
+	asideSuffixFlag(c, &f.asideSuffix)
 	a.stateFlag(c, &f.state)
 }
 
@@ -48,8 +49,8 @@ func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
 	// What else they have to tell is in the service's log.
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	if f.broker == embeddedBroker {
-		if f.queuePattern != string(link.DefaultQueuePattern) {
-			return nil, usagef("--queue-pattern is for RabbitMQ, and the broker is the embedded one")
+		if f.queuePattern != string(link.DefaultQueuePattern) || f.asideSuffix != defaultAsideSuffix {
+			return nil, usagef("--queue-pattern and --dead-letter-suffix are for RabbitMQ, and the broker is the embedded one")
 		}
 		path, err := existingStore(d, f.state)
 		if err != nil {
@@ -65,8 +66,11 @@ func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
 	if err != nil {
 		return nil, usagef("--queue-pattern: %v", err)
 	}
-	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{Logger: log})
-	if err != nil {
+	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{Logger: log, AsideSuffix: f.asideSuffix})
+	switch {
+	case errors.Is(err, rabbitmq.ErrInvalid):
+		return nil, usagef("--dead-letter-suffix: %v", err)
+	case err != nil:
 		return nil, usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
 	}
 	return &desk{Shelf: b, dir: d, pattern: pattern, all: true, Close: b.Close}, nil

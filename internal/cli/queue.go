@@ -63,7 +63,8 @@ type queueLine struct {
 	Waiting  int       `json:"waiting"`
 	SetAside int       `json:"set_aside"`
 	Oldest   time.Time `json:"oldest_set_aside,omitzero"`
-	Error    string    `json:"error,omitempty"` // why the peer's directory can not be read
+	Error    string    `json:"error,omitempty"`   // why the peer's directory can not be read
+	Warning  string    `json:"warning,omitempty"` // why messages set aside may be lost
 }
 
 func (a *app) listQueues(cmd *cobra.Command, k *desk, asJSON bool) error {
@@ -85,6 +86,7 @@ func (a *app) listQueues(cmd *cobra.Command, k *desk, asJSON bool) error {
 		}
 		line.Exists = err == nil
 		line.Waiting, line.SetAside, line.Oldest = contents.Waiting, contents.SetAside, contents.Oldest.UTC()
+		line.Warning = contents.Warning
 		lines = append(lines, line)
 	}
 	if asJSON {
@@ -97,6 +99,9 @@ func (a *app) listQueues(cmd *cobra.Command, k *desk, asJSON bool) error {
 			waiting, aside = fmt.Sprint(l.Waiting), fmt.Sprint(l.SetAside)
 		}
 		rows = append(rows, []string{l.Peer, orNone(l.Type), orNone(l.State), l.Queue, waiting, aside, moment(l.Oldest), l.Error})
+		if l.Warning != "" {
+			a.say("Messages set aside of queue %s may be lost: %s.", l.Queue, l.Warning)
+		}
 	}
 	a.columns(rows)
 	return nil

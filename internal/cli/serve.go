@@ -30,6 +30,7 @@ type serveFlags struct {
 	listen                peerAddress
 	serverCert, serverKey string
 	broker, queuePattern  string
+	asideSuffix           string
 	queueType             string
 	state, localListen    string
 	logLevel, logFormat   string
@@ -121,6 +122,7 @@ is mounted with everything in it), and still refuses one that is not.`,
 	proxyFromFlag(c, &f.proxyFrom)
 	brokerFlag(c, &f.broker)
 	queuePatternFlag(c, &f.queuePattern)
+	asideSuffixFlag(c, &f.asideSuffix)
 	flags.StringVar(&f.queueType, "queue-type", string(rabbitmq.Classic), "`TYPE` of the queues made in RabbitMQ: classic or quorum")
 	fromEnv(flags, "queue-type", "PEERLINK_QUEUE_TYPE")
 	a.stateFlag(c, &f.state)
@@ -216,8 +218,8 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 // for it writes.
 func (f *serveFlags) setBroker(cfg *link.Config) error {
 	if f.broker == embeddedBroker {
-		if f.queuePattern != string(link.DefaultQueuePattern) || f.queueType != string(rabbitmq.Classic) {
-			return usagef("--queue-pattern and --queue-type are for RabbitMQ, and the broker is the embedded one")
+		if f.queuePattern != string(link.DefaultQueuePattern) || f.queueType != string(rabbitmq.Classic) || f.asideSuffix != defaultAsideSuffix {
+			return usagef("--queue-pattern, --queue-type and --dead-letter-suffix are for RabbitMQ, and the broker is the embedded one")
 		}
 		return nil
 	}
@@ -230,9 +232,13 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 		return usagef("--queue-type %q: expected %s or %s", f.queueType, rabbitmq.Classic, rabbitmq.Quorum)
 	}
 	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{
-		Logger: cfg.Log, QueueType: queueType, ConnectTimeout: f.timeouts.connect, ConfirmTimeout: f.timeouts.confirm,
+		Logger: cfg.Log, QueueType: queueType, AsideSuffix: f.asideSuffix,
+		ConnectTimeout: f.timeouts.connect, ConfirmTimeout: f.timeouts.confirm,
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, rabbitmq.ErrInvalid):
+		return usagef("--dead-letter-suffix: %v", err)
+	case err != nil:
 		return usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
 	}
 	cfg.Broker, cfg.AllQueues, cfg.QueuePattern = b, true, pattern

@@ -173,7 +173,8 @@ func (s *swptSettings) certificateOptions(c *cobra.Command) {
 func (s *swptSettings) commonOptions(c *cobra.Command) {
 	c.Flags().StringVarP(&s.nodedata, "nodedata-url", "n", "file:///var/lib/swpt-nodedata", "`URL` of the node's directory")
 	fromEnv(c.Flags(), "nodedata-url", "SWPT_NODEDATA_URL")
-	c.Flags().StringVarP(&s.broker, "broker-url", "u", "amqp://guest:guest@localhost:5672", "`URL` of RabbitMQ")
+	s.broker = "amqp://guest:guest@localhost:5672"
+	c.Flags().VarP(&brokerURLs{text: &s.broker}, "broker-url", "u", "`URL` of RabbitMQ; several for a cluster, with commas between them or as several options")
 	fromEnv(c.Flags(), "broker-url", "PROTOCOL_BROKER_URL")
 	c.Flags().StringVarP(&s.logLevel, "log-level", "l", "info", "error, warning, info or debug")
 	fromEnv(c.Flags(), "log-level", "APP_LOG_LEVEL")

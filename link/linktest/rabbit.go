@@ -232,7 +232,13 @@ func (a rabbitApps) clean() {
 // all before the first is started.
 func Replica(t testing.TB, n *Node) *Node {
 	t.Helper()
+	return ReplicaOn(t, n, RabbitMQ)
+}
+
+// ReplicaOn is Replica on another RabbitMQ than that of the test binary.
+func ReplicaOn(t testing.TB, n *Node, on Kind) *Node {
+	t.Helper()
 	r := &Node{Node: n.Node, Addr: FreeAddress(t), CertFile: n.CertFile, KeyFile: n.KeyFile, Config: n.Config, Log: new(Log), t: t}
-	RabbitMQ(t, r)
+	on(t, r)
 	return r
 }

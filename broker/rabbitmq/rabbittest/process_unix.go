@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// script starts Erlang's port mapper and the server given as $0, and writes the
-// server's process ID. All are killed when the script's input ends, which
+// script starts Erlang's port mapper, unless SHARED_MAPPER is set, and the server given as
+// $0, and writes the server's process ID. All are killed when the script's input ends, which
 // comes when the test wants it, and also when the test dies in whatever way;
 // or when the server has ended.
 const script = `
 exec 3<&0
-epmd >&2 3<&- &
+[ -n "$SHARED_MAPPER" ] || epmd >&2 3<&- &
 "$0" >&2 3<&- &
 server=$!
 echo $server

@@ -48,9 +48,9 @@ type Server struct {
 	dir      string // everything the node writes
 	programs string // folder of rabbitmq-server and rabbitmqctl, in the root
 	port     int
-	name     string // of the node
-	home     string // its home directory, in the root
-	mapper   int    // port of its port mapper
+	name     string   // of the node
+	home     string   // its home directory, in the root
+	cluster  *Cluster // of which it is a part, or nil
 	env      []string
 	process  *process // nil while it does not run
 }
@@ -58,26 +58,8 @@ type Server struct {
 // New prepares a node, without starting it.
 func New() (*Server, error) { return newServer(nil) }
 
-// NewCluster prepares the nodes of a cluster, without starting them. The first must be
-// started first, and run as long as any other: it has the port mapper of all.
-func NewCluster(size int) ([]*Server, error) {
-	var nodes []*Server
-	for range size {
-		var first *Server
-		if len(nodes) > 0 {
-			first = nodes[0]
-		}
-		s, err := newServer(first)
-		if err != nil {
-			return nodes, err
-		}
-		nodes = append(nodes, s)
-	}
-	return nodes, nil
-}
-
-// newServer prepares a node, which joins the cluster of first unless that is nil.
-func newServer(first *Server) (*Server, error) {
+// newServer prepares a node, which joins a cluster unless that is nil.
+func newServer(cluster *Cluster) (*Server, error) {
 	root := os.Getenv("RABBITMQ_ROOT")
 	programs, err := findPrograms(root)
 	if err != nil {
@@ -102,11 +84,12 @@ func newServer(first *Server) (*Server, error) {
 	name := fmt.Sprintf("rabbittest-%d@localhost", ports[0])
 	inside := strings.TrimPrefix(dir, root) // as the node sees it
 	home, mapper := inside, ports[2]
-	if first != nil {
-		conf += "cluster_formation.peer_discovery_backend = classic_config\n" +
-			"cluster_formation.classic_config.nodes.1 = " + first.name + "\n" +
-			"cluster_formation.classic_config.nodes.2 = " + name + "\n"
-		home, mapper = first.home, first.mapper
+	if cluster != nil {
+		if len(cluster.Nodes) == 0 {
+			cluster.home, cluster.mapperPort, cluster.root = home, mapper, root
+		}
+		home, mapper = cluster.home, cluster.mapperPort
+		conf += cluster.conf(name)
 	}
 	for name, text := range map[string]string{
 		"rabbitmq.conf":   conf,
@@ -136,7 +119,10 @@ func newServer(first *Server) (*Server, error) {
 		// Makes the script become the Erlang VM, instead of waiting for it.
 		"detached=true",
 	}
-	return &Server{root: root, dir: dir, programs: programs, port: ports[0], name: name, home: home, mapper: mapper, env: env}, nil
+	if cluster != nil {
+		env = append(env, "SHARED_MAPPER=yes")
+	}
+	return &Server{root: root, dir: dir, programs: programs, port: ports[0], name: name, home: home, cluster: cluster, env: env}, nil
 }
 
 // findPrograms returns the folder of RabbitMQ's own scripts. Debian puts
@@ -180,6 +166,9 @@ func freePorts(n int) ([]int, error) {
 	}
 	return ports, nil
 }
+
+// Name returns the name of the Erlang node.
+func (s *Server) Name() string { return s.name }
 
 // URL returns the URL for a user who may do everything.
 func (s *Server) URL() string { return s.URLFor("guest:guest") }

@@ -1,0 +1,73 @@
+package rabbitmq
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+)
+
+var (
+	_ broker.Sharing = (*Broker)(nil)
+	_ broker.Asked   = (*consumer)(nil)
+)
+
+// askType is the type of a message by which one process asks another for its queue. It is
+// sent to the queue that is the lock; the one who has that gets it. Its body is a number.
+const askType = "peerlink-ask"
+
+// askTime is after how many milliseconds a request that nobody has received is void.
+const askTime = "3000"
+
+// Ask sends a request to the process that has the lock of a queue. A consumer without
+// one can not be asked.
+func (b *Broker) Ask(ctx context.Context, queue string, has int) error {
+	if err := checkConsumed(queue); err != nil {
+		return err
+	}
+	if b.hasStrangers(queue) {
+		return nil
+	}
+	l, ch, err := b.publishing.open(ctx, func(_ *live, ch *amqp.Channel) error {
+		return explain(ch.PublishWithContext(ctx, "", lockQueue(queue), false, false, amqp.Publishing{
+			Type: askType, Expiration: askTime, Body: strconv.AppendInt(nil, int64(has), 10),
+		}))
+	})
+	if err != nil {
+		return fmt.Errorf("ask for queue %s: %w", queue, err)
+	}
+	l.closeChannel(ch)
+	return nil
+}
+
+// hasStrangers reports whether a queue was last seen to have consumers without a lock.
+func (b *Broker) hasStrangers(queue string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, has := b.strangers[queue]
+	return has
+}
+
+// maxHas bounds the number in a request.
+const maxHas = 1 << 20
+
+// note takes what has come to the lock of the queue: a request, or nothing of interest.
+func (c *consumer) note(d amqp.Delivery) {
+	if d.Type != askType || len(d.Body) > 10 {
+		return
+	}
+	has, err := strconv.Atoi(string(d.Body))
+	if err != nil || has < 0 || has > maxHas {
+		return
+	}
+	select {
+	case c.asked <- has:
+	default:
+	}
+}
+
+// Asked receives requests of other processes.
+func (c *consumer) Asked() <-chan int { return c.asked }

@@ -1,0 +1,238 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+const (
+	// writeTimeout is how long one write to RabbitMQ may take. RabbitMQ stops
+	// reading when it is short of memory or disk, and a machine may vanish; without
+	// a limit a write would then hold up everybody who uses the connection.
+	writeTimeout = 30 * time.Second
+	// heartbeat is the interval of heart-beats, unless the URL has another. RabbitMQ
+	// sends one at least so often, and the library takes a silence of 1.5 times this as
+	// the end of a connection: a machine that is frozen is left after six seconds.
+	heartbeat = 4 * time.Second
+	// headStart is what an attempt to connect has before one to the next address begins
+	// beside it.
+	headStart = time.Second
+	// lookupTime bounds the look-up of the addresses of one of several URLs.
+	lookupTime = 2 * time.Second
+	// maxTargets is how many addresses are tried in one attempt to connect.
+	maxTargets = 32
+)
+
+// target is a node of an address, at one of the IP addresses of its name.
+type target struct {
+	node
+	at  string // host and port to be dialed
+	err error  // why there is no IP address
+}
+
+// targets looks the names up, all at the same time, and returns what can be dialed: in
+// random order, so that connections spread, and what was used last at the end.
+func (a address) targets(ctx context.Context, last string) []target {
+	found := make([][]target, len(a))
+	var lookups sync.WaitGroup
+	for i, n := range a {
+		lookups.Go(func() {
+			if len(a) > 1 {
+				limited, cancel := context.WithTimeout(ctx, lookupTime)
+				defer cancel()
+				found[i] = n.lookUp(limited)
+				return
+			}
+			found[i] = n.lookUp(ctx)
+		})
+	}
+	lookups.Wait()
+	all := slices.Concat(found...)
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	slices.SortStableFunc(all, func(x, y target) int {
+		switch {
+		case x.at == last && y.at != last:
+			return 1
+		case y.at == last && x.at != last:
+			return -1
+		}
+		return 0
+	})
+	return all[:min(len(all), maxTargets)]
+}
+
+func (n node) lookUp(ctx context.Context) []target {
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", n.host)
+	if err != nil {
+		return []target{{node: n, err: err}}
+	}
+	targets := make([]target, len(ips))
+	for i, ip := range ips {
+		targets[i] = target{node: n, at: net.JoinHostPort(ip.Unmap().String(), n.port)}
+	}
+	return targets
+}
+
+// reached is a connection, and where it leads. Closing the socket ends it, whatever it
+// waits for.
+type reached struct {
+	conn   *amqp.Connection
+	socket net.Conn
+	target
+	choice bool // there are other addresses
+}
+
+// dial connects and logs in, at the first address that answers to everything. The next
+// address is tried when one fails, and also after headStart, beside it. last is the
+// address that was used before. purpose is what RabbitMQ shows to its operator as
+// the name of the connection. ctx bounds all of it, not the connection's life.
+func (a address) dial(ctx context.Context, purpose, last string) (reached, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the others
+	targets := a.targets(ctx, last)
+	results := make(chan reached, len(targets))
+	begun, ended := 0, 0
+	var failures []target
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for ended < len(targets) && (ended < begun || ctx.Err() == nil) {
+		select {
+		case <-next.C:
+			if begun < len(targets) && ctx.Err() == nil {
+				go targets[begun].dial(ctx, purpose, results)
+				begun++
+				next.Reset(headStart)
+			}
+		case r := <-results:
+			ended++
+			if r.err == nil {
+				go closeAll(results, begun-ended)
+				r.choice = len(targets) > 1
+				return r, nil
+			}
+			failures = append(failures, r.target)
+			next.Reset(0)
+		}
+	}
+	if failures == nil {
+		return reached{}, context.Cause(ctx)
+	}
+	return reached{}, dialError(failures)
+}
+
+// closeAll closes the connections that come too late.
+func closeAll(results <-chan reached, count int) {
+	for range count {
+		if r := <-results; r.err == nil {
+			r.socket.Close()
+		}
+	}
+}
+
+// dialError returns why none of the addresses could be used.
+func dialError(failures []target) error {
+	slices.SortFunc(failures, func(x, y target) int { return strings.Compare(x.shown+x.at, y.shown+y.at) }) // the same error is logged once
+	var errs []error
+	var texts []string
+	for _, f := range failures {
+		errs = append(errs, f.err)
+		where := f.shown
+		if f.at != "" && f.at != net.JoinHostPort(f.host, f.port) {
+			where += " at " + f.at
+		}
+		texts = append(texts, fmt.Sprintf("connect to %s: %v", where, f.err))
+	}
+	return &dialErrors{strings.Join(texts, "; "), errs}
+}
+
+type dialErrors struct {
+	text string
+	errs []error
+}
+
+func (e *dialErrors) Error() string   { return e.text }
+func (e *dialErrors) Unwrap() []error { return e.errs }
+
+func (t target) dial(ctx context.Context, purpose string, result chan<- reached) {
+	r := reached{target: t}
+	if r.err == nil {
+		r.conn, r.socket, r.err = t.connect(ctx, purpose)
+	}
+	result <- r
+}
+
+// connect connects and logs in.
+func (t target) connect(ctx context.Context, purpose string) (*amqp.Connection, net.Conn, error) {
+	var socket net.Conn
+	stop := func() bool { return true }
+	conn, err := amqp.DialConfig(t.url, amqp.Config{
+		Heartbeat:  heartbeat,
+		Properties: amqp.Table{"product": "peerlink", "connection_name": "peerlink " + purpose},
+		Dial: func(network, _ string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, network, t.at)
+			if err != nil {
+				return nil, err
+			}
+			// Cleared by the library when it is logged in.
+			if deadline, ok := ctx.Deadline(); ok {
+				if err := c.SetDeadline(deadline); err != nil {
+					c.Close()
+					return nil, err
+				}
+			}
+			socket = impatientConn{c}
+			stop = context.AfterFunc(ctx, func() { c.Close() })
+			return socket, nil
+		},
+	})
+	if !stop() || err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		if socket != nil {
+			socket.Close() // the library leaves it open
+		}
+		return nil, nil, explain(err)
+	}
+	if h := conn.Config.Heartbeat; h > 0 { // the library counts from the first frame on
+		_ = socket.SetReadDeadline(time.Now().Add(3 * h / 2)) // it fails if the connection is lost
+	}
+	return conn, socket, nil
+}
+
+// impatientConn fails writes that take longer than writeTimeout.
+type impatientConn struct{ net.Conn }
+
+func (c impatientConn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// Read says in its error what a timeout means.
+func (c impatientConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = silence{err}
+	}
+	return n, err
+}
+
+// silence is a timeout of a read.
+type silence struct{ error }
+
+func (silence) Error() string   { return "RabbitMQ is silent" }
+func (silence) Timeout() bool   { return true }
+func (silence) Temporary() bool { return true }
+func (s silence) Unwrap() error { return s.error }

@@ -1,0 +1,164 @@
+package rabbitmq
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// detour is another way to a server, which can be closed: then it says nothing, and
+// closes nothing, as a machine that is frozen.
+type detour struct {
+	net.Listener
+	open sync.RWMutex // held, for writing, while it is closed
+}
+
+func newDetour(t *testing.T, to string) *detour {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &detour{Listener: l}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			here, err := l.Accept()
+			if err != nil {
+				return
+			}
+			there, err := net.Dial("tcp", to)
+			if err != nil {
+				here.Close()
+				return
+			}
+			t.Cleanup(func() { here.Close(); there.Close() })
+			go d.pass(here, there)
+			go d.pass(there, here)
+		}
+	}()
+	return d
+}
+
+func (d *detour) pass(from, to net.Conn) {
+	defer to.Close()
+	buf := make([]byte, 1<<15)
+	for {
+		n, err := from.Read(buf)
+		d.open.RLock()
+		if err == nil {
+			_, err = to.Write(buf[:n])
+		}
+		d.open.RUnlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (d *detour) url(query string) string { return "amqp://guest:guest@" + d.Addr().String() + query }
+
+// hostOf returns host and port of the server.
+func hostOf(s *rabbittest.Server) string { return strings.TrimPrefix(s.URLFor("x:x"), "amqp://x:x@") }
+
+// Of several URLs one that answers is found soon, whatever is wrong with the others: a
+// name that is none, nobody there, and silence, before and after the TLS handshake would
+// begin. The log names its address.
+func TestNextAddress(t *testing.T) {
+	s := rabbittest.Get(t)
+	silent := newDetour(t, hostOf(s))
+	silent.open.Lock()
+	defer silent.open.Unlock()
+	urls := []string{"amqp://nowhere.invalid", "amqp://127.0.0.1:1", silent.url(""), "amqps://" + silent.Addr().String(), s.URL()}
+	for range 5 {
+		log := new(logBuffer)
+		b := openTest(t, strings.Join(urls, ","), Options{Logger: log.logger()})
+		start := time.Now()
+		if err := b.Declare(testContext(t), testPeer()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 9*time.Second {
+			t.Errorf("the good address was found after %v", took)
+		}
+		if want := "address=" + hostOf(s); !strings.Contains(log.String(), want) {
+			t.Errorf("the log lacks %s:\n%s", want, log)
+		}
+	}
+	b := openTest(t, strings.Join(urls[:3], ","), Options{ConnectTimeout: 1500 * time.Millisecond})
+	_, err := b.Consume(testContext(t), "q")
+	for _, want := range []string{"nowhere.invalid", "connection refused", "no answer within 1.5s"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// Connections spread over the addresses.
+func TestSpread(t *testing.T) {
+	s := rabbittest.Get(t)
+	one, other := newDetour(t, hostOf(s)), newDetour(t, hostOf(s))
+	count := make(map[string]int)
+	for range 10 {
+		b := openTest(t, one.url("")+","+other.url(""), Options{})
+		l, err := b.declaring.get(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		count[l.at]++
+	}
+	if len(count) != 2 {
+		t.Errorf("10 connections go to %v", count)
+	}
+}
+
+// An address that freezes is left, by connections that are idle and by those in use, and
+// messages move on over another one.
+func TestFrozenAddressLeft(t *testing.T) {
+	s := rabbittest.Get(t)
+	const quick = "?heartbeat=2" // three seconds of silence
+	one, other := newDetour(t, hostOf(s)), newDetour(t, hostOf(s))
+	b := openTest(t, one.url(quick)+","+other.url(quick), Options{})
+	o := newOperator(t, s)
+	inbox := "accounts_in" + suffix()
+	o.inbox(inbox)
+	q, c := declared(t, b)
+	p := openStream(t, b)
+	o.check(p.Publish(testContext(t), incoming(inbox, "", "1")))
+	if _, err := p.wait(1); err != nil {
+		t.Fatal(err)
+	}
+	frozen := one
+	if b.consuming.latest().at == other.Addr().String() {
+		frozen = other
+	}
+	frozen.open.Lock()
+	defer frozen.open.Unlock()
+	start := time.Now()
+	o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{}))
+	eventually(t, "taking out", func() error {
+		ds, err := c.Next(testContext(t), 1)
+		if err == nil && len(ds) == 1 {
+			return nil
+		}
+		c.Close()
+		if next, again := b.Consume(testContext(t), q.Queues[0]); again == nil {
+			c = next
+		}
+		return fmt.Errorf("got %d messages, %w", len(ds), err)
+	})
+	p = openStream(t, b)
+	o.check(p.Publish(testContext(t), incoming(inbox, "", "2")))
+	if n, err := p.wait(1); n != 1 || err != nil {
+		t.Errorf("%d confirmed, %v", n, err)
+	}
+	if took := time.Since(start); took > 9*time.Second {
+		t.Errorf("it has taken %v", took)
+	}
+}

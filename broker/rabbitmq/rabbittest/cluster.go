@@ -1,0 +1,104 @@
+package rabbittest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Cluster is a RabbitMQ cluster on this machine. A network partition makes its smaller
+// part pause, as is usual.
+type Cluster struct {
+	Nodes []*Server
+
+	root, home string
+	mapperPort int
+	mapper     *process // port mapper of all nodes
+}
+
+// NewCluster prepares a cluster, without starting it.
+func NewCluster(size int) (*Cluster, error) {
+	c := new(Cluster)
+	for range size {
+		s, err := newServer(c)
+		if err != nil {
+			return c, errors.Join(err, c.Remove())
+		}
+		c.Nodes = append(c.Nodes, s)
+	}
+	return c, nil
+}
+
+// conf returns the configuration of the next node.
+func (c *Cluster) conf(name string) string {
+	conf := "cluster_partition_handling = pause_minority\n"
+	if len(c.Nodes) == 0 {
+		return conf
+	}
+	return conf + "cluster_formation.peer_discovery_backend = classic_config\n" +
+		"cluster_formation.classic_config.nodes.1 = " + c.Nodes[0].name + "\n" +
+		"cluster_formation.classic_config.nodes.2 = " + name + "\n"
+}
+
+// Start starts all nodes, one after the other.
+func (c *Cluster) Start() error {
+	first := c.Nodes[0]
+	output, err := os.OpenFile(filepath.Join(first.dir, "mapper"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer output.Close()
+	if c.mapper, err = startProcess(first.inRoot("/bin/sh"), "epmd", first.env, output); err != nil {
+		return err
+	}
+	for _, s := range c.Nodes {
+		if err := s.Start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// URLs returns the URLs of all nodes, with commas between them.
+func (c *Cluster) URLs() string {
+	var urls []string
+	for _, s := range c.Nodes {
+		urls = append(urls, s.URL())
+	}
+	return strings.Join(urls, ",")
+}
+
+// Isolate cuts a node off from the others, while clients reach all.
+func (c *Cluster) Isolate(s *Server) error {
+	return s.Control("eval", fmt.Sprintf("[begin erlang:set_cookie(N, cut_off), erlang:disconnect_node(N) end || N <- [%s]], ok.", c.others(s)))
+}
+
+// Reconnect is the inverse of Isolate.
+func (c *Cluster) Reconnect(s *Server) error {
+	return s.Control("eval", fmt.Sprintf("[begin erlang:set_cookie(N, erlang:get_cookie()), net_kernel:connect_node(N) end || N <- [%s]], ok.", c.others(s)))
+}
+
+func (c *Cluster) others(s *Server) string {
+	var names []string
+	for _, other := range c.Nodes {
+		if other != s {
+			names = append(names, "'"+other.name+"'")
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// Remove ends the cluster and removes all its files.
+func (c *Cluster) Remove() error {
+	var errs []error
+	for _, s := range slices.Backward(c.Nodes) {
+		errs = append(errs, s.Remove())
+	}
+	if c.mapper != nil {
+		c.mapper.kill()
+	}
+	return errors.Join(errs...)
+}

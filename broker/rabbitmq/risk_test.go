@@ -1,0 +1,122 @@
+package rabbitmq
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// Of a dead-letter queue that somebody has declared with arguments by which it loses
+// messages, the warnings, the log, and what is shown of a queue say which. Asking changes
+// nothing.
+func TestRiskOfArguments(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	for _, test := range []struct {
+		args amqp.Table
+		want []string
+	}{
+		{nil, nil},
+		{amqp.Table{"x-queue-type": "quorum"}, nil},
+		{amqp.Table{"x-max-length": 10, "x-overflow": "reject-publish"}, nil},
+		{amqp.Table{"x-max-length": 10}, []string{"x-max-length 10"}},
+		{amqp.Table{"x-queue-type": "quorum", "x-max-length-bytes": 1000, "x-overflow": "drop-head"}, []string{"x-max-length-bytes 1000"}},
+		{amqp.Table{"x-message-ttl": 100_000, "x-expires": 200_000}, []string{"x-message-ttl 100000", "x-expires 200000"}},
+		{amqp.Table{"x-queue-type": "stream"}, []string{"stream"}},
+	} {
+		log := new(logBuffer)
+		b := openTest(t, s.URL(), Options{Logger: log.logger()})
+		q := testPeer()
+		name := deadLetterQueue(q.Queues[0])
+		_, err := o.QueueDeclare(name, true, false, false, false, test.args)
+		o.check(err)
+		o.check(b.Declare(testContext(t), q))
+		o.check(b.Declare(testContext(t), q))
+		contents, err := b.Contents(testContext(t), q.Queues[0])
+		o.check(err)
+		for what, text := range map[string]string{"warnings": strings.Join(b.Warnings(), ","), "log": log.String(), "contents": contents.Warning} {
+			for _, want := range test.want {
+				if strings.Count(text, want) != 1 {
+					t.Errorf("%v: the %s must have %q, once: %s", test.args, what, want, text)
+				}
+			}
+			if test.want == nil && strings.Contains(text, "drop") {
+				t.Errorf("%v: the %s: %s", test.args, what, text)
+			}
+		}
+		if !o.declaredAs(name, test.args) {
+			t.Errorf("%v: the queue has other arguments", test.args)
+		}
+	}
+}
+
+// Where a policy drops messages that are set aside, which AMQP does not show, that is
+// noticed, and the log has what each message was about. Under another name, none is
+// dropped, and what others have rejected is shown beside.
+func TestPolicyDrops(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	o.check(s.Control("set_policy", "drop", `^.+\.XQ$`, `{"max-length":3,"overflow":"drop-head"}`, "--apply-to", "queues"))
+	defer s.Control("clear_policy", "drop")
+	const count = 8
+	for suffix, dropped := range map[string]bool{"": true, ".aside": false} {
+		log := new(logBuffer)
+		b := openTest(t, s.URL(), Options{Logger: log.logger(), AsideSuffix: suffix})
+		b.tallyPause = 0
+		q, c := declared(t, b)
+		for n := range count {
+			o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{Type: "T", Body: fmt.Append(nil, "number ", n)}))
+			setAsideNext(t, c, "reason")
+		}
+		o.check(c.Close())
+		if warned := strings.Contains(strings.Join(b.Warnings(), ","), "fewer messages"); warned != dropped {
+			t.Errorf("suffix %q: warnings %q", suffix, b.Warnings())
+		}
+		for n := range count {
+			if want := fmt.Sprintf("body=\"number %d\"", n); !strings.Contains(log.String(), want) {
+				t.Errorf("suffix %q: the log lacks %s", suffix, want)
+			}
+		}
+		if !strings.Contains(log.String(), "routing_key="+q.PeerID+".1") {
+			t.Errorf("suffix %q: the log lacks the routing key:\n%s", suffix, log)
+		}
+		if dropped {
+			continue
+		}
+		o.check(o.send("", deadLetterQueue(q.Queues[0]), amqp.Publishing{Body: []byte("rejected by another")}))
+		var ids []string
+		var bodies []string
+		for m, err := range b.Aside(testContext(t), q.Queues[0]) {
+			o.check(err)
+			ids, bodies = append(ids, m.ID), append(bodies, string(m.Body))
+		}
+		if len(ids) != count+1 || bodies[0] != "number 0" || bodies[count] != "rejected by another" {
+			t.Fatalf("set aside are %q", bodies)
+		}
+		if contents, err := b.Contents(testContext(t), q.Queues[0]); err != nil || contents != (broker.Contents{SetAside: count + 1}) {
+			t.Errorf("contents %+v, %v", contents, err)
+		}
+		if n, err := b.Retry(testContext(t), q.Queues[0], []string{ids[0], ids[count]}); n != 2 || err != nil {
+			t.Errorf("%d sent again, %v", n, err)
+		}
+		o.take(q.Queues[0], 2)
+		if n, err := b.Drop(testContext(t), q.Queues[0], ids[1:count]); n != count-1 || err != nil {
+			t.Errorf("%d dropped, %v", n, err)
+		}
+	}
+}
+
+// A suffix that can be no part of a name, or is taken, is refused.
+func TestAsideSuffixRefused(t *testing.T) {
+	for _, suffix := range []string{"XQ", ".lock", "." + strings.Repeat("x", 200)} {
+		if b, err := Open("amqp://localhost", Options{AsideSuffix: suffix}); err == nil {
+			b.Close()
+			t.Errorf("%q: accepted", suffix)
+		}
+	}
+}

@@ -1,0 +1,431 @@
+package link_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq"
+	"peerlink/broker/rabbitmq/rabbittest"
+	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
+	"peerlink/smp"
+)
+
+const (
+	// clusterRate is how many messages are sent in a second, in each direction.
+	clusterRate = 200
+	// maxStandstill is how long messages may stand while most of the cluster lives.
+	maxStandstill = 10 * time.Second
+)
+
+// Three nodes of a RabbitMQ cluster are killed, frozen for a minute and cut off from the
+// others, one after the other, and restarted in turn, below one service and below
+// several, while messages move in both directions: none is lost, and while there is a
+// majority, none stands for more than ten seconds.
+func TestClusterFaults(t *testing.T) {
+	if os.Getenv("PEERLINK_TEST_CLUSTER") == "" {
+		t.Skip("skipped: faults of a cluster of RabbitMQ, which take half an hour (make test-cluster)")
+	}
+	cluster, err := rabbittest.NewCluster(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cluster.Remove() })
+	if err := cluster.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, services := range []int{1, 3} {
+		t.Run(fmt.Sprint(services, " services"), func(t *testing.T) {
+			l := newClusterLoad(t, cluster, services)
+			for i, s := range cluster.Nodes {
+				l.fault(t, fmt.Sprint("kill node ", i), func() error {
+					s.Kill()
+					time.Sleep(15 * time.Second)
+					return s.Start()
+				})
+				l.fault(t, fmt.Sprint("freeze node ", i), func() error {
+					if err := s.Pause(); err != nil {
+						return err
+					}
+					time.Sleep(time.Minute)
+					return s.Resume()
+				})
+				l.fault(t, fmt.Sprint("partition node ", i), func() error {
+					if err := cluster.Isolate(s); err != nil {
+						return err
+					}
+					time.Sleep(20 * time.Second)
+					return cluster.Reconnect(s)
+				})
+			}
+			l.fault(t, "roll", func() error {
+				for _, s := range cluster.Nodes {
+					if err := s.Stop(); err != nil {
+						return err
+					}
+					if err := s.Start(); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// clusterLoad is an accounting authority on a cluster that exchanges messages with a peer.
+type clusterLoad struct {
+	cluster          *rabbittest.Cluster
+	authority, other *linktest.Node
+	services         []*linktest.Node
+	out, in          *flow // from the cluster to the peer, and back
+}
+
+// flow is what moves in one direction.
+type flow struct {
+	taken atomic.Bool // messages are to be sent
+
+	mu    sync.Mutex
+	sent  map[string]bool // durable with the sender
+	came  map[string]int  // how often
+	open  int             // of sent, those that have not come
+	since time.Time       // when something came, or there was nothing to come
+	worst time.Duration   // the longest standstill
+}
+
+func newFlow() *flow { return &flow{sent: make(map[string]bool), came: make(map[string]int)} }
+
+// note notes that something was sent, or has come, and how long nothing came that was sent.
+func (f *flow) note(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	was := f.open
+	f.measure()
+	if do(); f.open < was || was == 0 {
+		f.since = time.Now()
+	}
+}
+
+func (f *flow) measure() {
+	if f.open > 0 && !f.since.IsZero() {
+		f.worst = max(f.worst, time.Since(f.since))
+	}
+}
+
+func (f *flow) add(names []string) {
+	f.note(func() {
+		for _, name := range names {
+			f.sent[name] = true
+			if f.came[name] == 0 {
+				f.open++
+			}
+		}
+	})
+}
+
+func (f *flow) arrive(t *testing.T, body []byte) {
+	var m struct {
+		Data string `json:"config_data"`
+	}
+	if err := json.Unmarshal(body, &m); err != nil {
+		t.Error(err)
+	}
+	f.note(func() {
+		if f.sent[m.Data] && f.came[m.Data] == 0 {
+			f.open--
+		}
+		f.came[m.Data]++
+	})
+}
+
+// report says how it went since the last report.
+func (f *flow) report() (text string, worst time.Duration, lost int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.measure()
+	repeated := 0
+	for name, n := range f.came {
+		if f.sent[name] {
+			repeated += n - 1
+		}
+	}
+	worst, lost = f.worst, f.open
+	text = fmt.Sprintf("sent %d, delivered %d, lost %d, repeated %d, standstill %.1f s", len(f.sent), len(f.sent)-lost, lost, repeated, worst.Seconds())
+	f.sent, f.came, f.open, f.worst, f.since = make(map[string]bool), make(map[string]int), 0, 0, time.Time{}
+	return text, worst, lost
+}
+
+func (f *flow) missing() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.open
+}
+
+func newClusterLoad(t *testing.T, cluster *rabbittest.Cluster, services int) *clusterLoad {
+	on := func(t testing.TB, n *linktest.Node) {
+		b, err := rabbitmq.Open(cluster.URLs(), rabbitmq.Options{Logger: n.Log.Logger(), QueueType: rabbitmq.Quorum})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.Close() })
+		n.Config.Broker, n.Config.AllQueues = b, true
+	}
+	l := &clusterLoad{cluster: cluster, authority: linktest.NewOn(t, aa, on), other: linktest.New(t, ca), out: newFlow(), in: newFlow()}
+	l.services = []*linktest.Node{l.authority}
+	for len(l.services) < services {
+		l.services = append(l.services, linktest.ReplicaOn(t, l.authority, on))
+	}
+	l.other.Config.MaxConnsPerPeer = 20
+	nodetest.Peer(t, l.authority.Node, l.other.Node)
+	if err := l.authority.SetQueues(context.Background(), l.other.Identity().ID, 3); err != nil {
+		t.Fatal(err)
+	}
+	app := &clusterApp{urls: strings.Split(cluster.URLs(), ",")}
+	inbox := l.authority.Identity().Type.Inbox()
+	linktest.Eventually(t, "declaring the inbox", func() error { return app.declare(inbox) })
+	for _, n := range l.services {
+		n.Config.ClaimPause, n.Config.RetryMax = 3*time.Second, time.Second
+		n.Start()
+	}
+	l.other.Start()
+
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(func() { stop(); wg.Wait() })
+	wg.Go(func() { app.receive(ctx, inbox, func(body []byte) { l.in.arrive(t, body) }) })
+	wg.Go(func() {
+		sub := l.other.Store.Subscribe(l.other.Identity().Type.Inbox())
+		defer sub.Close()
+		for {
+			batch, err := sub.Next(ctx, 1000)
+			if err != nil {
+				return
+			}
+			var seqs []uint64
+			for _, m := range batch {
+				seqs = append(seqs, m.Seq)
+				l.out.arrive(t, m.Body)
+			}
+			_ = sub.Ack(seqs, nil) // at worst they come again
+		}
+	})
+	wg.Go(func() {
+		l.send(ctx, t, l.authority, l.other, l.out, func(messages []broker.Outgoing) error {
+			return app.send(ctx, l.authority.Identity().Type.Outbox(l.other.Identity().Type), l.other, messages)
+		})
+	})
+	wg.Go(func() {
+		l.send(ctx, t, l.other, l.authority, l.in, func(messages []broker.Outgoing) error {
+			return l.other.Store.PutAll(ctx, linktest.QueueTo(l.authority), messages)
+		})
+	})
+	return l
+}
+
+// send sends messages at an even rate while they are taken.
+func (l *clusterLoad) send(ctx context.Context, t *testing.T, from, to *linktest.Node, f *flow, put func([]broker.Outgoing) error) {
+	const step = 10
+	ticks := time.NewTicker(step * time.Second / clusterRate)
+	defer ticks.Stop()
+	for n := 0; ; n += step {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks.C:
+		}
+		if !f.taken.Load() {
+			continue
+		}
+		var messages []broker.Outgoing
+		var names []string
+		for i := range step {
+			messages = append(messages, linktest.Message(t, from, to, n+i))
+			names = append(names, fmt.Sprint("number ", n+i))
+		}
+		for put(messages) != nil && ctx.Err() == nil {
+			time.Sleep(50 * time.Millisecond)
+		}
+		if ctx.Err() == nil {
+			f.add(names)
+		}
+	}
+}
+
+// fault lets messages flow during a fault, and then until all have come.
+func (l *clusterLoad) fault(t *testing.T, name string, do func() error) {
+	t.Run(name, func(t *testing.T) {
+		l.out.taken.Store(true)
+		l.in.taken.Store(true)
+		time.Sleep(5 * time.Second)
+		err := do()
+		time.Sleep(5 * time.Second)
+		l.out.taken.Store(false)
+		l.in.taken.Store(false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(3 * linktest.Patience); l.out.missing()+l.in.missing() > 0 && time.Now().Before(deadline); {
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(time.Second) // for a put that is under way
+		for _, way := range []struct {
+			name string
+			*flow
+		}{{"to the peer", l.out}, {"from the peer", l.in}} {
+			text, worst, lost := way.report()
+			t.Logf("RESULT %s, %s: %s", name, way.name, text)
+			if lost > 0 || worst > maxStandstill {
+				t.Errorf("%s: want none lost, and no standstill of more than %v", way.name, maxStandstill)
+			}
+		}
+		if t.Failed() {
+			for i, n := range l.services {
+				t.Logf("log of service %d:\n%s", i, n.Log)
+			}
+		}
+	})
+}
+
+// clusterApp is an application on the cluster, which changes the node when one fails.
+type clusterApp struct {
+	urls []string
+	next atomic.Int64
+
+	conn      *amqp.Connection // for sending
+	ch        *amqp.Channel
+	confirmed chan amqp.Confirmation
+	returned  chan amqp.Return
+}
+
+func (a *clusterApp) dial() (*amqp.Connection, error) {
+	url := a.urls[int(a.next.Add(1))%len(a.urls)]
+	return amqp.DialConfig(url, amqp.Config{Heartbeat: 2 * time.Second, Dial: amqp.DefaultDial(2 * time.Second)})
+}
+
+func (a *clusterApp) declare(inbox string) error {
+	conn, err := a.dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	if err := ch.ExchangeDeclare(inbox, "topic", true, false, false, false, nil); err != nil {
+		return err
+	}
+	if _, err := ch.QueueDeclare(inbox, true, false, false, false, amqp.Table{"x-queue-type": "quorum"}); err != nil {
+		return err
+	}
+	return ch.QueueBind(inbox, "#", inbox, false, nil)
+}
+
+// send publishes messages to a peer, and waits until they are durable.
+func (a *clusterApp) send(ctx context.Context, exchange string, to *linktest.Node, messages []broker.Outgoing) (err error) {
+	defer func() {
+		if err != nil && a.conn != nil {
+			go a.conn.CloseDeadline(time.Now().Add(time.Second))
+			a.conn = nil
+		}
+	}()
+	if a.conn == nil {
+		if a.conn, err = a.dial(); err != nil {
+			return err
+		}
+		if a.ch, err = a.conn.Channel(); err != nil {
+			return err
+		}
+		if err = a.ch.Confirm(false); err != nil {
+			return err
+		}
+		a.confirmed = a.ch.NotifyPublish(make(chan amqp.Confirmation, 100))
+		a.returned = a.ch.NotifyReturn(make(chan amqp.Return, 100))
+	}
+	for _, m := range messages {
+		if err := a.ch.PublishWithContext(ctx, exchange, keyTo(to, m), true, false, amqp.Publishing{
+			DeliveryMode: amqp.Persistent, Type: m.Type, ContentType: m.ContentType, Body: m.Body,
+		}); err != nil {
+			return err
+		}
+	}
+	late := time.NewTimer(3 * time.Second)
+	defer late.Stop()
+	for range messages {
+		select {
+		case c, ok := <-a.confirmed:
+			if !ok || !c.Ack {
+				return errors.New("not confirmed")
+			}
+		case <-late.C:
+			return errors.New("not confirmed in time")
+		}
+	}
+	select {
+	case r := <-a.returned:
+		return errors.New(r.ReplyText)
+	default:
+		return nil
+	}
+}
+
+// receive takes messages out of a queue until ctx is done.
+func (a *clusterApp) receive(ctx context.Context, queue string, do func([]byte)) {
+	attempt := func() error {
+		conn, err := a.dial()
+		if err != nil {
+			return err
+		}
+		defer func() { go conn.CloseDeadline(time.Now().Add(time.Second)) }()
+		ch, err := conn.Channel()
+		if err != nil {
+			return err
+		}
+		if err := ch.Qos(100, 0, false); err != nil {
+			return err
+		}
+		deliveries, err := ch.Consume(queue, "", false, false, false, false, nil)
+		if err != nil {
+			return err
+		}
+		for {
+			select {
+			case d, ok := <-deliveries:
+				if !ok {
+					return amqp.ErrClosed
+				}
+				do(d.Body)
+				if err := d.Ack(false); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	for ctx.Err() == nil {
+		if attempt() != nil {
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+}
+
+// keyTo returns the routing key of a message.
+func keyTo(to *linktest.Node, m broker.Outgoing) string {
+	_, debtor, creditor, err := smp.PeekIDs(m.Body)
+	if err != nil {
+		panic(err)
+	}
+	return smp.OutgoingRoutingKey(aa, to.Identity().Type, debtor, creditor)
+}
