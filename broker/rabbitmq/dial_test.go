@@ -77,7 +77,7 @@ func TestNextAddress(t *testing.T) {
 	silent.open.Lock()
 	defer silent.open.Unlock()
 	urls := []string{"amqp://nowhere.invalid", "amqp://127.0.0.1:1", silent.url(""), "amqps://" + silent.Addr().String(), s.URL()}
-	for range 5 {
+	for range 3 {
 		log := new(logBuffer)
 		b := openTest(t, strings.Join(urls, ","), Options{Logger: log.logger()})
 		start := time.Now()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -133,7 +132,8 @@ func TestKillUnderLoad(t *testing.T) {
 }
 
 // While RabbitMQ is short of memory it takes no messages: publishing waits, or
-// is refused, and taking out goes on. When it has memory again, all goes on.
+// is refused, and taking out goes on. When it has memory again, all goes on. A broker that
+// publishes nothing learns of both by being asked for trouble.
 func TestMemoryAlarm(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
@@ -147,6 +147,9 @@ func TestMemoryAlarm(t *testing.T) {
 	if _, err := p.wait(1); err != nil {
 		t.Fatal(err)
 	}
+	idle := openTest(t, s.URL(), Options{})
+	declared(t, idle)
+	o.check(idle.Trouble())
 
 	o.check(s.Control("set_vm_memory_high_watermark", "0.0001"))
 	clear := func() error { return s.Control("set_vm_memory_high_watermark", "0.4") }
@@ -171,6 +174,12 @@ func TestMemoryAlarm(t *testing.T) {
 	if err := b.Trouble(); !errors.Is(err, ErrBlocked) {
 		t.Errorf("trouble: got %v, want ErrBlocked", err)
 	}
+	eventually(t, "noticing the alarm without publishing", func() error {
+		if err := idle.Trouble(); !errors.Is(err, ErrBlocked) {
+			return fmt.Errorf("trouble: got %v, want ErrBlocked", err)
+		}
+		return nil
+	})
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	if err := p.Publish(ctx, incoming(inbox, "", "x")); !errors.Is(err, context.DeadlineExceeded) {
@@ -203,31 +212,12 @@ func TestMemoryAlarm(t *testing.T) {
 	if err := b.Trouble(); err != nil {
 		t.Errorf("trouble afterwards: %v", err)
 	}
+	eventually(t, "noticing the end of the alarm", idle.Trouble)
 	for _, text := range []string{"takes no messages for now", "takes messages again"} {
 		if n := strings.Count(log.String(), text); n != 1 {
 			t.Errorf("%q is logged %d times, want once:\n%s", text, n, log)
 		}
 	}
-}
-
-// A broker that publishes nothing learns that RabbitMQ is short of memory by being asked
-// for trouble, and that this is over.
-func TestAlarmWhileIdle(t *testing.T) {
-	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
-	declared(t, b)
-	o.check(b.Trouble())
-	o.check(s.Control("set_vm_memory_high_watermark", "0.0001"))
-	clear := sync.OnceValue(func() error { return s.Control("set_vm_memory_high_watermark", "0.4") })
-	defer clear()
-	eventually(t, "noticing the alarm", func() error {
-		if err := b.Trouble(); !errors.Is(err, ErrBlocked) {
-			return fmt.Errorf("trouble: got %v, want ErrBlocked", err)
-		}
-		return nil
-	})
-	o.check(clear())
-	eventually(t, "noticing its end", b.Trouble)
 }
 
 // A stream on which nothing is on its way learns at once that the connection

@@ -176,7 +176,7 @@ type Broker struct {
 	prefetch   map[string]int         // by queue, where it is not that of opts
 	kinds      map[string]kind        // by queue
 	limits     map[int]bool           // delivery limits that the log has reported
-	risks      map[string]string      // by dead-letter queue: why it may lose messages
+	risks      map[string]risk        // by dead-letter queue
 	strangers  map[string]strangers   // by queue
 	silent     map[string]bool        // queues about whose locks RabbitMQ does not answer
 
@@ -215,7 +215,7 @@ func Open(url string, opts Options) (*Broker, error) {
 		prefetch:   make(map[string]int),
 		kinds:      make(map[string]kind),
 		limits:     make(map[int]bool),
-		risks:      make(map[string]string),
+		risks:      make(map[string]risk),
 		strangers:  make(map[string]strangers),
 		silent:     make(map[string]bool),
 		change:     make(chan struct{}, 1),

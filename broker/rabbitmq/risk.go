@@ -16,31 +16,45 @@ import (
 // which AMQP shows, or by a policy, which it does not. The latter is noticed only by
 // messages that are missing.
 
+// risk is why a dead-letter queue may lose messages.
+type risk struct {
+	arguments string // what they say; "" if nothing of interest
+	missing   string // that messages are missing, or ""
+}
+
+func (r risk) String() string {
+	if r.arguments != "" && r.missing != "" {
+		return r.arguments + "; " + r.missing
+	}
+	return r.arguments + r.missing
+}
+
 // Warnings says which queues of messages set aside lose some, or will, and why, in order.
 func (b *Broker) Warnings() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var list []string
 	for _, queue := range slices.Sorted(maps.Keys(b.risks)) {
-		list = append(list, fmt.Sprintf("queue %s: %s", queue, b.risks[queue]))
+		list = append(list, fmt.Sprintf("queue %s: %v", queue, b.risks[queue]))
 	}
 	return list
 }
 
-// setRisk notes why a dead-letter queue may lose messages; "" if it does not. It
-// is logged when it changes.
-func (b *Broker) setRisk(queue, risk string) {
+// setRisk changes what is known of a dead-letter queue. It is logged when there is more.
+func (b *Broker) setRisk(queue string, change func(*risk)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if risk == b.risks[queue] {
-		return
-	}
-	if risk == "" {
+	before := b.risks[queue]
+	r := before
+	change(&r)
+	if r == (risk{}) {
 		delete(b.risks, queue)
 		return
 	}
-	b.risks[queue] = risk
-	b.log.Warn("messages that are set aside can be lost, see docs/queues.md", "queue", queue, "reason", risk)
+	b.risks[queue] = r
+	if r != before {
+		b.log.Warn("messages that are set aside can be lost, see docs/queues.md", "queue", queue, "reason", r.String())
+	}
 }
 
 // noteRisk looks at the arguments of a dead-letter queue. RabbitMQ is asked once in an
@@ -54,7 +68,8 @@ func (d declarer) noteRisk(queue string) {
 	if known && k.era == era {
 		return
 	}
-	b.setRisk(queue, riskOf(d.arguments(queue)))
+	text := riskOf(d.arguments(queue))
+	b.setRisk(queue, func(r *risk) { r.arguments = text })
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.kinds[queue] = kind{era: era}
@@ -155,8 +170,10 @@ func (t *tally) count(ctx context.Context, b *Broker, queue string) {
 	if err != nil {
 		return // the next one counts
 	}
-	if !t.at.IsZero() && found < t.found+t.since || t.at.IsZero() && found < t.since {
-		b.setRisk(queue, "it has fewer messages than were put into it: unless somebody has taken some out, a policy of RabbitMQ drops them")
+	if found < t.found+t.since { // t.found is 0 before the first count
+		b.setRisk(queue, func(r *risk) {
+			r.missing = "it has fewer messages than were put into it: unless somebody has taken some out, a policy of RabbitMQ drops them"
+		})
 	}
 	t.at, t.found, t.since = time.Now(), found, 0
 }
