@@ -77,6 +77,9 @@ func TestClusterFaults(t *testing.T) {
 					if err := s.Start(); err != nil {
 						return err
 					}
+					if err := cluster.AwaitWhole(); err != nil {
+						return err
+					}
 				}
 				return nil
 			})
@@ -269,6 +272,9 @@ func (l *clusterLoad) fault(t *testing.T, name string, do func() error) {
 		l.in.taken.Store(true)
 		time.Sleep(5 * time.Second)
 		err := do()
+		if err == nil {
+			err = l.cluster.AwaitWhole()
+		}
 		time.Sleep(5 * time.Second)
 		l.out.taken.Store(false)
 		l.in.taken.Store(false)

@@ -60,7 +60,7 @@ type Service struct {
 	log        *slog.Logger
 	roster     *roster
 	claims     *claims
-	shares     shares
+	shares     *shares
 	arrivals   *arrivals
 	handshakes *handshakeLimiter
 	verify     *verifyTurns
@@ -96,7 +96,7 @@ func New(cfg Config) *Service {
 		log:      cfg.Log,
 		roster:   newRoster(cfg.MaxRate),
 		claims:   newClaims(cfg.ClaimSpread),
-		shares:   shares{period: 2 * cfg.ClaimPause},
+		shares:   newShares(4 * cfg.ClaimPause),
 		arrivals: newArrivals(cfg.MaxArrivals),
 		handshakes: newHandshakeLimiter(handshakeLimits{
 			atOnce:    cfg.MaxHandshakes,

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 var errShared = errors.New("another process of the node has fewer queues, and gets this one")
 
 const (
-	// maxAsks is how many queues a service asks for in a period.
+	// maxAsks is for how many queues a service asks at a time.
 	maxAsks = 8
 	// keepTime is how long a queue is kept that was left and that nobody has taken: the
 	// other service may not be able to reach the peer.
@@ -26,12 +27,11 @@ const (
 
 // shares counts the queues that a service has and those that it asks for.
 type shares struct {
-	period time.Duration // after which requests are taken for refused
+	patience time.Duration // after which requests are taken for refused
 
 	mu    sync.Mutex
-	has   int // queues from which the service sends
-	asked int // in this period
-	until time.Time
+	has   int                   // queues from which the service sends
+	asked map[*sender]time.Time // when, for those that have not got their queue since
 }
 
 // share is one queue of them.
@@ -40,10 +40,16 @@ type share struct {
 	left bool // to another service
 }
 
-func (s *shares) add() *share {
+func newShares(patience time.Duration) *shares {
+	return &shares{patience: patience, asked: make(map[*sender]time.Time)}
+}
+
+// add is called when a sender has its queue.
+func (s *shares) add(sd *sender) *share {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.has++
+	delete(s.asked, sd)
 	return &share{of: s}
 }
 
@@ -68,19 +74,17 @@ func (sh *share) end() {
 	}
 }
 
-// ask reports whether the service may ask for one more queue, and how many it will have
+// ask reports whether a sender may ask for its queue, and how many the service will have
 // if those that it has asked for already are left to it.
-func (s *shares) ask(now time.Time) (has int, may bool) {
+func (s *shares) ask(sd *sender, now time.Time) (has int, may bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !now.Before(s.until) {
-		s.asked, s.until = 0, now.Add(s.period)
-	}
-	if s.asked == maxAsks {
+	maps.DeleteFunc(s.asked, func(_ *sender, at time.Time) bool { return now.Sub(at) >= s.patience })
+	if _, waits := s.asked[sd]; waits || len(s.asked) == maxAsks {
 		return 0, false
 	}
-	has = s.has + s.asked
-	s.asked++
+	has = s.has + len(s.asked)
+	s.asked[sd] = now
 	return has, true
 }
 
@@ -90,7 +94,7 @@ func (sd *sender) offer(consumer broker.Consumer, leave func()) (done func()) {
 	if !sd.leftAt.IsZero() { // nobody has taken it
 		sd.leftAt, sd.keepUntil = time.Time{}, time.Now().Add(keepTime)
 	}
-	sh := sd.s.shares.add()
+	sh := sd.s.shares.add(sd)
 	ended := make(chan struct{})
 	asked, ok := consumer.(broker.Asked)
 	if !ok || time.Now().Before(sd.keepUntil) {
@@ -119,11 +123,11 @@ func (sd *sender) askForQueue(ctx context.Context) bool {
 	if !ok {
 		return false
 	}
-	has, may := sd.s.shares.ask(time.Now())
+	has, may := sd.s.shares.ask(sd, time.Now())
 	if !may {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, sd.s.shares.period)
+	ctx, cancel := context.WithTimeout(ctx, sd.s.shares.patience)
 	defer cancel()
 	return b.Ask(ctx, sd.queue, has) == nil // the next attempt says what is wrong
 }

@@ -82,6 +82,7 @@ func TestServiceComesBack(t *testing.T) {
 	other := linktest.New(t, ca)
 	other.Config.MaxConnsPerPeer = 2 * queues
 	first := linktest.NewOn(t, aa, linktest.RabbitMQ)
+	first.Config.ClaimPause = 300 * time.Millisecond // a queue is taken sooner, also on a busy machine
 	services := []*linktest.Node{first, linktest.Replica(t, first), linktest.Replica(t, first)}
 	nodetest.Peer(t, first.Node, other.Node)
 	if err := first.SetQueues(context.Background(), other.Identity().ID, queues); err != nil {
@@ -110,6 +111,9 @@ func TestServiceComesBack(t *testing.T) {
 	first.Left(other, 0)
 	if repeated := other.Service.Status().Peers[0].Counts.Stored - 3*each; len(got) != 3*each || repeated != 0 {
 		t.Errorf("%d of %d messages came, %d came again", len(got), 3*each, repeated)
+		for _, n := range services {
+			t.Log(n.Log)
+		}
 	}
 	consumed(t, s, names, 1)
 	moved := 0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -54,8 +55,42 @@ func (b *Broker) hasStrangers(queue string) bool {
 // maxHas bounds the number in a request.
 const maxHas = 1 << 20
 
+// lateTime bounds the wait for a message that the library has received before another one.
+const lateTime = time.Second
+
+// catchUp takes what has come to the lock of the queue before this delivery, if the library
+// has handed that out in another order: messages of all consumers of a channel are
+// counted together.
+func (c *consumer) catchUp(d amqp.Delivery, locked <-chan amqp.Delivery) {
+	var late *time.Timer
+	for {
+		c.mu.Lock()
+		follows := c.ledger.follows(d.DeliveryTag)
+		c.mu.Unlock()
+		if follows {
+			return
+		}
+		if late == nil {
+			late = time.NewTimer(lateTime)
+			defer late.Stop()
+		}
+		select {
+		case other, ok := <-locked:
+			if !ok {
+				return // what follows says why
+			}
+			c.note(other)
+		case <-late.C:
+			return // receive reports the gap
+		}
+	}
+}
+
 // note takes what has come to the lock of the queue: a request, or nothing of interest.
 func (c *consumer) note(d amqp.Delivery) {
+	c.mu.Lock()
+	c.ledger.pass(d.DeliveryTag)
+	c.mu.Unlock()
 	if d.Type != askType || len(d.Body) > 10 {
 		return
 	}

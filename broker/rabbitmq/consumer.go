@@ -161,6 +161,7 @@ func (c *consumer) move(deliveries, locked <-chan amqp.Delivery) error {
 			if !ok {
 				return c.reason()
 			}
+			c.catchUp(d, locked)
 			if err := c.receive(d); err != nil {
 				return err
 			}

@@ -183,13 +183,6 @@ func (t target) connect(ctx context.Context, purpose string) (*amqp.Connection, 
 			if err != nil {
 				return nil, err
 			}
-			// Cleared by the library when it is logged in.
-			if deadline, ok := ctx.Deadline(); ok {
-				if err := c.SetDeadline(deadline); err != nil {
-					c.Close()
-					return nil, err
-				}
-			}
 			socket = impatientConn{c}
 			stop = context.AfterFunc(ctx, func() { c.Close() })
 			return socket, nil

@@ -14,6 +14,7 @@ import (
 // remove. Delivery tags count the messages of the channel from 1.
 type ledger struct {
 	arrived   uint64                // the last tag entered
+	others    map[uint64]bool       // later tags of messages that are none of the queue's
 	held      []amqp.Delivery       // in order, without those in aside
 	given     uint64                // the last tag given out
 	confirmed uint64                // the last tag confirmed
@@ -28,11 +29,26 @@ type asideWork struct {
 	busy bool // it is being set aside
 }
 
-func newLedger() ledger { return ledger{aside: make(map[uint64]*asideWork)} }
+func newLedger() ledger {
+	return ledger{aside: make(map[uint64]*asideWork), others: make(map[uint64]bool)}
+}
+
+// pass notes a tag of a message that has come to another consumer of the channel, which
+// needs no acknowledgement.
+func (l *ledger) pass(tag uint64) { l.others[tag] = true }
+
+// follows reports whether a tag is the next one, besides those that were passed.
+func (l *ledger) follows(tag uint64) bool {
+	for l.others[l.arrived+1] {
+		delete(l.others, l.arrived+1)
+		l.arrived++
+	}
+	return tag == l.arrived+1
+}
 
 // add enters a delivery.
 func (l *ledger) add(d amqp.Delivery) error {
-	if d.DeliveryTag != l.arrived+1 {
+	if !l.follows(d.DeliveryTag) {
 		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, l.arrived+1)
 	}
 	l.arrived++
@@ -43,7 +59,7 @@ func (l *ledger) add(d amqp.Delivery) error {
 
 // skip notes the arrival of a delivery that is not entered.
 func (l *ledger) skip(d amqp.Delivery) error {
-	if d.DeliveryTag != l.arrived+1 {
+	if !l.follows(d.DeliveryTag) {
 		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, l.arrived+1)
 	}
 	l.arrived++

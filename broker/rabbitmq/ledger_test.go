@@ -149,3 +149,19 @@ func TestLedgerGap(t *testing.T) {
 		}
 	}
 }
+
+// Messages of another consumer of the channel are no gap, in whatever order they are noted.
+func TestLedgerPass(t *testing.T) {
+	l := newLedger()
+	l.pass(3)
+	l.pass(2)
+	for _, tag := range []uint64{1, 4, 5} {
+		if err := l.add(amqp.Delivery{DeliveryTag: tag}); err != nil {
+			t.Error(err)
+		}
+	}
+	l.pass(6)
+	if err := l.add(amqp.Delivery{DeliveryTag: 8}); err == nil || len(l.others) != 0 {
+		t.Errorf("a gap behind them: got %v; %d tags are left", err, len(l.others))
+	}
+}

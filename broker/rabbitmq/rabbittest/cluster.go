@@ -81,6 +81,16 @@ func (c *Cluster) Reconnect(s *Server) error {
 	return s.Control("eval", fmt.Sprintf("[begin erlang:set_cookie(N, erlang:get_cookie()), net_kernel:connect_node(N) end || N <- [%s]], ok.", c.others(s)))
 }
 
+// AwaitWhole waits until each node sees all others.
+func (c *Cluster) AwaitWhole() error {
+	for _, s := range c.Nodes {
+		if err := s.Control("await_online_nodes", fmt.Sprint(len(c.Nodes))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (c *Cluster) others(s *Server) string {
 	var names []string
 	for _, other := range c.Nodes {

@@ -40,7 +40,7 @@ var ErrMissing = errors.New("rabbitmq-server is not installed")
 
 // startTime is how long RabbitMQ may take to start, on a machine that has much
 // else to do.
-const startTime = 90 * time.Second
+const startTime = 3 * time.Minute
 
 // Server is a RabbitMQ node. Its methods are not safe for concurrent use.
 type Server struct {

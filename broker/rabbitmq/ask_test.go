@@ -1,0 +1,45 @@
+package rabbitmq
+
+import (
+	"fmt"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// A process that asks for a queue is heard by the one that consumes it, whose messages
+// are given out and confirmed as before. What else comes to the lock is ignored.
+func TestAsk(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b, other := newOperator(t, s), openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
+	q, c := declared(t, b)
+	queue := q.Queues[0]
+	for _, m := range []amqp.Publishing{{Body: []byte("1")}, {Type: askType}, {Type: askType, Body: []byte("-1")}, {Type: askType, Body: []byte("12345678901")}} {
+		o.check(o.send("", lockQueue(queue), m))
+	}
+	for n := range 3 {
+		o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{Body: fmt.Append(nil, n)}))
+		o.check(other.Ask(testContext(t), queue, n))
+		select {
+		case has := <-c.(broker.Asked).Asked():
+			if has != n {
+				t.Errorf("asked for by one with %d queues, want %d", has, n)
+			}
+		case <-testContext(t).Done():
+			t.Fatal("nobody is heard")
+		}
+		ds, err := c.Next(testContext(t), 10)
+		if err != nil || len(ds) != 1 || string(ds[0].Body) != fmt.Sprint(n) {
+			t.Fatalf("got %v, %v", ds, err)
+		}
+		o.check(c.Confirm(ds[0].Tag))
+	}
+	o.check(c.Close())
+	if n := len(o.take(queue, -1)); n != 0 {
+		t.Errorf("%d messages are left", n)
+	}
+	o.check(other.Ask(testContext(t), queue, 1)) // nobody has it
+}

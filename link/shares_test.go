@@ -1,0 +1,51 @@
+package link
+
+import (
+	"testing"
+	"time"
+)
+
+// A service that has no queues gets as many as the other has left, or one less, although
+// it asks for all of them at once, so far as it may; then neither leaves any more. A request that was
+// refused counts for some time, so that not more are left than are missing.
+func TestShares(t *testing.T) {
+	const queues = 13
+	now := time.Now()
+	old, young := newShares(time.Second), newShares(time.Second)
+	var held []*share
+	for range queues {
+		held = append(held, old.add(new(sender)))
+	}
+	senders := make([]*sender, queues)
+	for i := range senders {
+		senders[i] = new(sender)
+	}
+	for range 5 {
+		var got []*sender
+		asked := 0
+		for i, sd := range senders {
+			has, may := young.ask(sd, now)
+			if !may {
+				continue
+			}
+			asked++
+			if held[i].leave(has) {
+				held[i].end()
+				got = append(got, sd)
+			}
+		}
+		if asked > maxAsks {
+			t.Errorf("it asks for %d queues at a time, want %d at most", asked, maxAsks)
+		}
+		if _, may := young.ask(senders[0], now); may && asked > 0 {
+			t.Error("it asks twice for the same queue")
+		}
+		for _, sd := range got {
+			young.add(sd)
+		}
+		now = now.Add(time.Second)
+	}
+	if old.has != 7 || young.has != 6 {
+		t.Errorf("they have %d and %d queues, want 7 and 6", old.has, young.has)
+	}
+}
