@@ -90,6 +90,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			lastErr = ""
 			sd.leftAt = time.Now()
 			pause = 2 * sd.s.cfg.ClaimPause
+			changed, called, renewed = nil, nil, nil // what has changed since the queue was taken is no reason to take it again
 		case sd.standsBy(err):
 			bo.Reset()
 			lastErr = ""

@@ -28,6 +28,7 @@ const (
 // shares counts the queues that a service has and those that it asks for.
 type shares struct {
 	patience time.Duration // after which requests are taken for refused
+	asking   sync.Mutex    // held while a request is sent: they must arrive in order
 
 	mu    sync.Mutex
 	has   int                   // queues from which the service sends
@@ -123,6 +124,10 @@ func (sd *sender) askForQueue(ctx context.Context) bool {
 	if !ok {
 		return false
 	}
+	if !sd.s.shares.asking.TryLock() {
+		return false
+	}
+	defer sd.s.shares.asking.Unlock()
 	has, may := sd.s.shares.ask(sd, time.Now())
 	if !may {
 		return false

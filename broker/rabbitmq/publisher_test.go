@@ -187,7 +187,7 @@ func TestNegativelyConfirmed(t *testing.T) {
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
 	inbox := "accounts_in" + suffix()
 	o.check(o.ExchangeDeclare(inbox, "fanout", true, false, false, false, nil))
-	_, err := o.QueueDeclare(inbox, true, false, false, false, amqp.Table{"x-max-length": 5, "x-overflow": "reject-publish"})
+	_, err := o.QueueDeclare(inbox, true, false, false, false, amqp.Table{"x-queue-type": "classic", "x-max-length": 5, "x-overflow": "reject-publish"}) // a quorum queue takes more for a while
 	o.check(err)
 	o.check(o.QueueBind(inbox, "", inbox, false, nil))
 	p := openStream(t, b)
