@@ -137,7 +137,7 @@ func TestKillUnderLoad(t *testing.T) {
 func TestMemoryAlarm(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger()})
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger(), ConfirmTimeout: testLimit}) // rabbitmqctl takes long on a busy machine
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)
 	q, c := declared(t, b)
@@ -159,6 +159,12 @@ func TestMemoryAlarm(t *testing.T) {
 			_ = clear()
 		}
 	}()
+	eventually(t, "noticing the alarm without publishing", func() error {
+		if err := idle.Trouble(); !errors.Is(err, ErrBlocked) {
+			return fmt.Errorf("trouble: got %v, want ErrBlocked", err)
+		}
+		return nil
+	})
 	o.check(p.Publish(testContext(t), incoming(inbox, "", "2"))) // makes RabbitMQ tell that it is blocked
 	eventually(t, "noticing the alarm", func() error {
 		other, err := b.Publish(testContext(t), func(uint64, error) {})
@@ -174,12 +180,6 @@ func TestMemoryAlarm(t *testing.T) {
 	if err := b.Trouble(); !errors.Is(err, ErrBlocked) {
 		t.Errorf("trouble: got %v, want ErrBlocked", err)
 	}
-	eventually(t, "noticing the alarm without publishing", func() error {
-		if err := idle.Trouble(); !errors.Is(err, ErrBlocked) {
-			return fmt.Errorf("trouble: got %v, want ErrBlocked", err)
-		}
-		return nil
-	})
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	if err := p.Publish(ctx, incoming(inbox, "", "x")); !errors.Is(err, context.DeadlineExceeded) {
