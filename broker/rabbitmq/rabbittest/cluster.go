@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Cluster is a RabbitMQ cluster on this machine. A network partition makes its smaller
@@ -83,9 +84,17 @@ func (c *Cluster) Reconnect(s *Server) error {
 
 // AwaitWhole waits until each node sees all others.
 func (c *Cluster) AwaitWhole() error {
+	deadline := time.Now().Add(startTime)
 	for _, s := range c.Nodes {
-		if err := s.Control("await_online_nodes", fmt.Sprint(len(c.Nodes))); err != nil {
-			return err
+		for {
+			err := s.Control("await_online_nodes", fmt.Sprint(len(c.Nodes)))
+			if err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				return err
+			}
+			time.Sleep(time.Second) // it pauses, as long as it is alone
 		}
 	}
 	return nil
