@@ -96,7 +96,7 @@ func New(cfg Config) *Service {
 		log:      cfg.Log,
 		roster:   newRoster(cfg.MaxRate),
 		claims:   newClaims(cfg.ClaimSpread),
-		shares:   newShares(4 * cfg.ClaimPause),
+		shares:   newShares(3 * cfg.ClaimPause),
 		arrivals: newArrivals(cfg.MaxArrivals),
 		handshakes: newHandshakeLimiter(handshakeLimits{
 			atOnce:    cfg.MaxHandshakes,

@@ -3,7 +3,6 @@ package link
 import (
 	"context"
 	"errors"
-	"maps"
 	"sync"
 	"time"
 
@@ -31,8 +30,9 @@ type shares struct {
 	asking   sync.Mutex    // held while a request is sent: they must arrive in order
 
 	mu    sync.Mutex
-	has   int                   // queues from which the service sends
-	asked map[*sender]time.Time // when, for those that have not got their queue since
+	has   int              // queues from which the service sends
+	asked map[*sender]bool // those that have asked since, and have not got their queue
+	since time.Time
 }
 
 // share is one queue of them.
@@ -42,7 +42,7 @@ type share struct {
 }
 
 func newShares(patience time.Duration) *shares {
-	return &shares{patience: patience, asked: make(map[*sender]time.Time)}
+	return &shares{patience: patience, asked: make(map[*sender]bool)}
 }
 
 // add is called when a sender has its queue.
@@ -76,16 +76,20 @@ func (sh *share) end() {
 }
 
 // ask reports whether a sender may ask for its queue, and how many the service will have
-// if those that it has asked for already are left to it.
+// if those that it has asked for already are left to it. After some requests it waits until
+// it is known which were refused.
 func (s *shares) ask(sd *sender, now time.Time) (has int, may bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.asked, func(_ *sender, at time.Time) bool { return now.Sub(at) >= s.patience })
-	if _, waits := s.asked[sd]; waits || len(s.asked) == maxAsks {
+	if now.Sub(s.since) >= s.patience {
+		clear(s.asked)
+		s.since = now
+	}
+	if s.asked[sd] || len(s.asked) == maxAsks || now.Sub(s.since) > s.patience/3 {
 		return 0, false
 	}
 	has = s.has + len(s.asked)
-	s.asked[sd] = now
+	s.asked[sd] = true
 	return has, true
 }
 
