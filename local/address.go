@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"peerlink/internal/durable"
 )
 
 const (
@@ -27,11 +29,15 @@ type addresses struct {
 	TCP  string `json:"tcp,omitempty"`  // IP address and port
 }
 
-// writeAddresses replaces the address file as a whole.
+// writeAddresses replaces the address file as a whole. One that says the same, as
+// a door that was not closed leaves it, stays: that needs no room.
 func writeAddresses(stateDir string, a addresses) (err error) {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return err
+	}
+	if old, err := durable.Read(filepath.Join(stateDir, addressFile), maxAddressFile); err == nil && string(old) == string(text)+"\n" {
+		return nil
 	}
 	f, err := os.CreateTemp(stateDir, "."+addressFile+"-*") // for the owner only
 	if err != nil {
@@ -49,12 +55,16 @@ func writeAddresses(stateDir string, a addresses) (err error) {
 	return os.Rename(f.Name(), filepath.Join(stateDir, addressFile))
 }
 
-// readAddresses reads the address file. It reports [ErrNotOpen] if there is
-// none.
+// readAddresses reads the address file. Where there is none, since the disk was full
+// when the door was opened, there may be the Unix socket. It reports [ErrNotOpen] if
+// there is neither.
 func readAddresses(stateDir string) (addresses, error) {
 	path := filepath.Join(stateDir, addressFile)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if sock := filepath.Join(stateDir, socketFile); isSocket(sock) {
+			return addresses{Unix: sock}, nil
+		}
 		return addresses{}, fmt.Errorf("%w: there is no %s; start \"peerlink serve\" first", ErrNotOpen, path)
 	}
 	if err != nil {
@@ -73,4 +83,9 @@ func readAddresses(stateDir string) (addresses, error) {
 		a.Unix = filepath.Join(stateDir, a.Unix)
 	}
 	return a, nil
+}
+
+func isSocket(path string) bool {
+	fi, err := os.Lstat(path)
+	return err == nil && fi.Mode()&fs.ModeSocket != 0
 }

@@ -65,6 +65,7 @@ type Door struct {
 	lock        *flock.Flock // of the state folder
 	listeners   []net.Listener
 	addresses   addresses     // of the listeners
+	announce    func() error  // writes them down; nil: that is done
 	connections chan struct{} // holds a token for each that has shown the passcode
 	close       func() error
 	repeats     *repeats.Repeats // whoever may connect could fill the log otherwise
@@ -120,10 +121,36 @@ func (d *Door) open(stateDir, address string) error {
 	if d.passcode, err = openPasscode(stateDir); err != nil {
 		return err
 	}
-	if err := writeAddresses(stateDir, d.addresses); err != nil {
+	d.announce = func() error { return writeAddresses(stateDir, d.addresses) }
+	err = d.announce()
+	switch {
+	case err == nil:
+		d.announce = nil
+	case d.addresses.Unix == "":
 		return fmt.Errorf("write down where local applications can connect: %w", err)
+	default:
+		d.log.Warn("where local applications can connect can not be written down: they can connect by the Unix socket, and by TCP when it is", "err", err)
 	}
 	return nil
+}
+
+// announcePause is the time between attempts to write down the addresses.
+const announcePause = time.Second
+
+// announced waits until it is written down where the door listens, and reports whether
+// that is so. Until then nobody is accepted by TCP: the next door would not know that
+// there was a TCP port (see forgetPasscode).
+func (d *Door) announced(ctx context.Context) bool {
+	if d.announce == nil {
+		return true
+	}
+	for pause.For(ctx, announcePause) == nil {
+		if d.announce() == nil {
+			d.log.Info("local applications can connect by TCP again")
+			return true
+		}
+	}
+	return false
 }
 
 // forgetPasscode removes the passcode if the last door had a TCP port and has not
@@ -217,7 +244,9 @@ func (d *Door) Serve(ctx context.Context) error {
 	var running sync.WaitGroup
 	for _, l := range d.listeners {
 		running.Go(func() {
-			d.accept(ctx, l, &running)
+			if l.Addr().Network() == "unix" || d.announced(ctx) {
+				d.accept(ctx, l, &running)
+			}
 			cancel() // one listener has gone, so has the door
 		})
 	}

@@ -55,13 +55,15 @@ func checkDamage(c *conn) error {
 // service has it open. Where that is not possible, as on a full disk, the next start
 // does not look for damage; nothing else depends on it.
 func (w *writeConn) noteOpen() {
-	if w.exec("UPDATE store SET closed = 0") == nil {
-		_, _ = w.truncate.number()
+	if w.marked(func() error { return w.exec("UPDATE store SET closed = 0") }) == nil {
+		_, _ = w.restart.number() // the log keeps its room, in case that the disk is full
 	}
 }
 
 // noteClosed notes that the service has closed the store.
-func (w *writeConn) noteClosed() { _ = w.exec("UPDATE store SET closed = 1") }
+func (w *writeConn) noteClosed() {
+	_ = w.marked(func() error { return w.exec("UPDATE store SET closed = 1") })
+}
 
 // leaveOneFile lets the last connection that closes remove the write-ahead log if
 // no service has the store open, and none has ended without closing it.

@@ -209,7 +209,7 @@ var _ broker.Broker = (*Store)(nil)
 func Open(path string, opts Options) (*Store, error) {
 	s, err := open(path, opts.withDefaults())
 	if err != nil {
-		return nil, fmt.Errorf("open message store %s: %w", path, explain(err))
+		return nil, fmt.Errorf("open message store %s: %w", path, noRoomToOpen(path, explain(err)))
 	}
 	return s, nil
 }
@@ -286,7 +286,9 @@ func (s *Store) closeOnce() error {
 		s.writer.db.noteClosed()
 	}
 	// The last connection moves the write-ahead log into the file.
-	if err = cmp.Or(err, s.writer.db.close()); err != nil {
+	err = cmp.Or(err, s.writer.db.close())
+	s.writer.reserve.leave()
+	if err != nil {
 		return fmt.Errorf("close message store %s: %w", s.path, err)
 	}
 	return nil

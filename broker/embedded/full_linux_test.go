@@ -289,3 +289,51 @@ func TestManyRemovedOnFullDisk(t *testing.T) {
 		return s.Trouble() == nil && err == nil
 	})
 }
+
+// A store that ends without its reserve, since the disk was full, leaves a small one of
+// the room that its write-ahead log had: it is opened again on the full disk, and
+// messages are taken out. When even that is gone, opening fails with the reason.
+func TestOpenWithoutReserve(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "48m")
+	path, ballast := filepath.Join(dir, "messages.db"), filepath.Join(dir, "ballast")
+	opts := Options{MinFree: 16 << 20, Reserve: 4 << 20, Service: true}
+	s := openFile(t, path, opts)
+	if err := s.Declare(testContext(t), peer("aa", "to_debtors", "q", "q")); err != nil {
+		t.Fatal(err)
+	}
+	putN(t, s, "q", 1000)
+	if err := os.Remove(path + "-reserve"); err != nil {
+		t.Fatal(err)
+	}
+	fillDisk(t, ballast)
+	eventually(t, "without reserve", func() bool { return s.Trouble() != nil })
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fillDisk(t, filepath.Join(dir, "more"))
+	s = openFile(t, path, opts)
+	c := consume(t, s, "q")
+	for taken := 0; taken < 1000; {
+		ds, err := c.Next(testContext(t), 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken += len(ds)
+		if err := c.Confirm(ds[len(ds)-1].Tag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "empty", func() bool { return statsOf(t, s, "q").Depth == 0 })
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path + "-reserve"); err != nil {
+		t.Fatal(err)
+	}
+	fillDisk(t, filepath.Join(dir, "still more"))
+	_, err := Open(path, opts)
+	if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "make room") {
+		t.Errorf("got %v, want ErrFull", err)
+	}
+}

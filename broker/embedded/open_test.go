@@ -51,7 +51,7 @@ func TestOpenPath(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	sqlFile := func(sql string) func(t *testing.T, path string) {
 		return func(t *testing.T, path string) {
-			if err := create(path); err != nil {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			c, err := dial(path)
@@ -75,7 +75,13 @@ func TestOpenRefuses(t *testing.T) {
 			}
 		}, ErrNotStore},
 		{"other database", sqlFile("CREATE TABLE accounts (id INTEGER)"), ErrNotStore},
+		{"no tables", sqlFile("PRAGMA user_version = 1; PRAGMA user_version = 0"), ErrNotStore},
 		{"newer", sqlFile(schema + "PRAGMA user_version = 4"), ErrNewer},
+		{"no bytes", func(t *testing.T, path string) {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, ErrNotStore},
 		{"no directory", func(*testing.T, string) {}, os.ErrNotExist},
 	} {
 		t.Run(test.name, func(t *testing.T) {

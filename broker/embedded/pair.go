@@ -47,6 +47,25 @@ func (w *writeConn) mark() error {
 	return nil
 }
 
+// marked commits a change that is no operation, in a transaction with a token.
+func (w *writeConn) marked(change func() error) error {
+	if err := w.start(); err != nil {
+		return err
+	}
+	w.tokenKnown = false // another connection may have written
+	err := change()
+	if err == nil {
+		err = w.mark()
+	}
+	if err == nil {
+		_, err = w.commit.exec()
+	}
+	if err != nil {
+		w.undo()
+	}
+	return err
+}
+
 // pairAttempts is how often a pair that does not fit is looked at again: another
 // process may have it open, and change it meanwhile.
 const pairAttempts = 10

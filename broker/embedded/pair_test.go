@@ -268,3 +268,86 @@ func TestSaveWhatCanBeRead(t *testing.T) {
 	}
 	putBodies(t, s, "bad", "new")
 }
+
+// A store whose file is missing or empty, with or without its write-ahead log, is not
+// taken for a new one, and nothing is made in its place. A new one is told of.
+func TestLostFile(t *testing.T) {
+	log := make(reports, 10)
+	s := openFile(t, filepath.Join(t.TempDir(), "messages.db"), Options{Service: true, Logger: slog.New(log)})
+	log.want(t, "WARN there was no message store")
+	publishBodies(t, s, "accounts_in", numbers(10)...)
+	for _, test := range []struct {
+		name      string
+		file, wal bool // whether it is there
+		want      error
+	}{
+		{"empty file", true, false, ErrNotStore},
+		{"empty file beside its log", true, true, ErrNotStore},
+		{"log only", false, true, ErrMixed},
+	} {
+		path := filepath.Join(t.TempDir(), "messages.db")
+		if test.file {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if test.wal {
+			copyFile(t, s.path+"-wal", path+"-wal")
+		}
+		other, err := Open(path, Options{Service: true})
+		if err == nil {
+			other.Close()
+		}
+		if !errors.Is(err, test.want) {
+			t.Errorf("%s: got %v, want %v", test.name, err, test.want)
+		}
+		if info, err := os.Stat(path); (err == nil) != test.file || err == nil && info.Size() > 0 {
+			t.Errorf("%s: a file was made", test.name)
+		}
+	}
+}
+
+// A file from before, or from the middle, of giving room back to the disk, or from
+// before the store was closed, beside the write-ahead log of later is refused.
+func TestShrunkIsNotMixed(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	putBodies(t, s, "q", strings.Split(strings.Repeat(strings.Repeat("x", 10_000)+" ", 300), " ")...)
+	c := consume(t, s, "q")
+	for taken := 0; taken < 300; {
+		ds, err := c.Next(testContext(t), 300)
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken += len(ds)
+		if err := c.Confirm(ds[len(ds)-1].Tag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w, err := openWriteConn(s.path, Options{}.withDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	before, wal := filepath.Join(dir, "before"), filepath.Join(dir, "wal")
+	for _, change := range []func(){w.noteOpen, func() { _ = w.shrink() }, w.noteClosed} {
+		moveLog(t, s.path, "TRUNCATE")
+		copyFile(t, s.path, before)
+		change()
+		moveLog(t, s.path, "TRUNCATE")
+		publish := func() error {
+			return w.exec("INSERT INTO usage VALUES ('a', 1) ON CONFLICT DO UPDATE SET bytes = bytes + 1")
+		}
+		if err := w.marked(publish); err != nil {
+			t.Fatal(err)
+		}
+		copyFile(t, s.path+"-wal", wal)
+		if err := openCopy(t, before, wal); !errors.Is(err, ErrMixed) {
+			t.Errorf("got %v, want ErrMixed", err)
+		}
+	}
+}

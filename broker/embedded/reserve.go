@@ -2,9 +2,13 @@ package embedded
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
+
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"peerlink/internal/durable"
 )
@@ -41,6 +45,30 @@ func makeRoomToOpen(store string, service bool) {
 	if free, err := freeBytes(filepath.Dir(store)); err == nil && free < roomToOpen {
 		r := newReserve(store, 0)
 		r.giveUp()
+	}
+}
+
+// noRoomToOpen says it in an error of opening if that is for want of room.
+func noRoomToOpen(store string, err error) error {
+	free, e := freeBytes(filepath.Dir(store))
+	noRoom := isFull(err) || code(err)&0xff == sqlite3.SQLITE_CANTOPEN || errors.Is(err, syscall.ENOSPC)
+	if e != nil || free >= roomToOpen || !noRoom {
+		return err
+	}
+	return fmt.Errorf("%w: the disk is full: %d bytes are free, and %d are needed to open the store; make room for it on the disk of %s, then messages can be taken out and dropped: %w",
+		ErrFull, free, roomToOpen, filepath.Dir(store), err)
+}
+
+// leave makes a small reserve when the store is closed without one, of the room that
+// its write-ahead log had, so that the store can be opened on a full disk.
+func (r *reserve) leave() {
+	if !r.missing {
+		return
+	}
+	small := reserve{path: r.path, size: min(r.size, 4*roomToOpen), missing: true}
+	if small.renew() != nil {
+		small.size = min(r.size, roomToOpen)
+		_ = small.renew()
 	}
 }
 

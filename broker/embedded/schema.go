@@ -1,17 +1,21 @@
 package embedded
 
 import (
+	"context"
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"peerlink/internal/durable"
 )
 
 // schemaVersion is kept in the file as PRAGMA user_version. A file with a
@@ -101,41 +105,60 @@ var upgrades = []string{
 	`ALTER TABLE messages ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;` + storeTable,
 }
 
-// create makes an empty file for the owner only, if there is no file.
-func create(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if errors.Is(err, os.ErrExist) {
+// create makes a store, for the owner only, if there is no file. A file of no bytes
+// was a store, or was to be one: it is not filled.
+func create(path string, log *slog.Logger) error {
+	_, walErr := os.Lstat(path + "-wal") // before the file, which others may make just now
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.Size() == 0:
+		return fmt.Errorf("%w: %s is an empty file, as after a copy that found no room; put it back, or remove it to begin an empty store", ErrNotStore, path)
+	case err == nil:
 		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	case walErr == nil:
+		return fmt.Errorf("%w: %s-wal is there, and %[2]s is missing; put it back from the same moment, or move %[2]s-wal away to begin an empty store", ErrMixed, path)
 	}
+	content, err := emptyStore()
 	if err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
-		return err
+	err = durable.Create(path, content, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil // another process was faster
 	}
-	if runtime.GOOS == "windows" {
-		return nil // directories can not be synced there
+	if err == nil {
+		log.Warn("there was no message store: made a new, empty one", "store", path)
 	}
-	// SQLite syncs the file. That the directory knows it is up to us.
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
+	return err
 }
 
-// prepareFile checks that the file is a store of this version, or makes it
-// one if it is empty, and sets up the connection for writing.
+// emptyStore returns the content of the file of a store without messages.
+func emptyStore() ([]byte, error) {
+	connector, err := sqlite.NewConnector(":memory:")
+	if err != nil {
+		return nil, err
+	}
+	raw, err := connector.Connect(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{raw: raw}
+	defer c.close()
+	if err := c.exec(fmt.Sprintf("PRAGMA page_size = %d; PRAGMA auto_vacuum = %d; PRAGMA user_version = %d; PRAGMA application_id = %d; %s",
+		pageSize, incremental, schemaVersion, rand.Int32(), schema)); err != nil {
+		return nil, err
+	}
+	return raw.(interface{ Serialize() ([]byte, error) }).Serialize()
+}
+
+// prepareFile checks that the file is a store, brings it up to date, and sets up the
+// connection for writing.
 func prepareFile(c *conn) error {
 	version, err := fileVersion(c)
 	if err != nil {
 		return err
-	}
-	if version == 0 {
-		if err := c.exec(fmt.Sprintf("PRAGMA page_size = %d; PRAGMA auto_vacuum = %d", pageSize, incremental)); err != nil {
-			return err
-		}
 	}
 	if err := useWAL(c); err != nil {
 		return err
@@ -149,15 +172,15 @@ func prepareFile(c *conn) error {
 		}
 	}
 	if version < schemaVersion {
-		return makeTables(c)
+		return upgrade(c)
 	}
 	return nil
 }
 
-// fileVersion returns the schema version of the file, 0 if it is empty. It
-// changes nothing: the file may be someone else's.
+// fileVersion returns the schema version of the file. It changes nothing: the file
+// may be someone else's.
 func fileVersion(c *conn) (int64, error) {
-	tables, err := c.number("SELECT count(*) FROM sqlite_schema")
+	_, err := c.number("SELECT count(*) FROM sqlite_schema")
 	if code(err) == sqlite3.SQLITE_NOTADB {
 		return 0, fmt.Errorf("%w, not even an SQLite database", ErrNotStore)
 	} else if err != nil {
@@ -170,7 +193,7 @@ func fileVersion(c *conn) (int64, error) {
 	case version > schemaVersion:
 		return 0, fmt.Errorf("%w: it has version %d, this program knows up to %d; use the newer program",
 			ErrNewer, version, schemaVersion)
-	case version <= 0 && tables > 0:
+	case version <= 0:
 		return 0, fmt.Errorf("%w, but an SQLite database of another program", ErrNotStore)
 	}
 	return version, nil
@@ -201,19 +224,14 @@ func useWAL(c *conn) error {
 	}
 }
 
-// makeTables makes the tables, or brings them up to date, unless another process
-// was faster.
-func makeTables(c *conn) error {
+// upgrade brings the tables up to date, unless another process was faster.
+func upgrade(c *conn) error {
 	if err := c.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
 	version, err := fileVersion(c)
 	if err == nil && version < schemaVersion {
-		change := schema
-		if version > 0 {
-			change = strings.Join(upgrades[version-1:], "\n")
-		}
-		err = c.exec(change + fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
+		err = c.exec(strings.Join(upgrades[version-1:], "\n") + fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
 	}
 	if err == nil {
 		err = c.exec("COMMIT")

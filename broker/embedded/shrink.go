@@ -56,9 +56,9 @@ func (w *writeConn) freeInside() (int64, error) {
 
 // shrink cuts free pages off the file.
 func (w *writeConn) shrink() error {
-	w.turnstile.enter()
-	err := w.incrementalVacuum.query(func([]driver.Value) bool { return true })
-	w.turnstile.leave()
+	err := w.marked(func() error {
+		return w.incrementalVacuum.query(func([]driver.Value) bool { return true })
+	})
 	if err != nil {
 		return err
 	}

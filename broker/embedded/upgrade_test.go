@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"database/sql/driver"
+	"os"
 	"path/filepath"
 	"testing"
 )
@@ -58,7 +59,7 @@ CREATE TABLE set_aside (
 // that is in it, and is then like a new one.
 func TestUpgrade(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "messages.db")
-	if err := create(path); err != nil {
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c, err := dial(path)

@@ -55,7 +55,7 @@ type writeConn struct {
 
 func openWriteConn(path string, opts Options) (*writeConn, error) {
 	makeRoomToOpen(path, opts.Service)
-	if err := create(path); err != nil {
+	if err := create(path, opts.Logger); err != nil {
 		return nil, err
 	}
 	if err := checkPair(path); err != nil {
@@ -89,6 +89,11 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	}
 	if opts.Service {
 		w.noteOpen()
+	}
+	// SQLite makes the write-ahead log when it reads the first time.
+	if _, err := w.allQueues.number(); err != nil {
+		c.close()
+		return nil, err
 	}
 	for _, file := range []string{path, w.walPath} {
 		p, err := newPlace(file)

@@ -29,7 +29,7 @@ type serviceOutput struct {
 // reports when it ends: nobody who does not read them, or is gone (SIGPIPE), holds
 // it up or ends it. handler writes the records.
 func (a *app) openLog(output *io.Writer, handler func(io.Writer) slog.Handler) *slog.Logger {
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP) // SIGHUP: see hangups
 	notice := func(dropped uint64) []byte {
 		var b bytes.Buffer
 		slog.New(handler(&b)).Warn("records of the log were dropped: nobody has read it, or it could not be written", "records", dropped)
