@@ -51,6 +51,8 @@ func explain(err error) *stomp.ServerError {
 		return serverError(violation.Reason)
 	case errors.Is(err, embedded.ErrFull):
 		return serverError("the disk is full: the message was not stored, send it again later")
+	case errors.Is(err, embedded.ErrUnwritable):
+		return serverError("the message store can not be written: the message was not stored, send it again later")
 	case errors.Is(err, broker.ErrClosed):
 		return serverError("the message store is closed: nothing was done")
 	default:

@@ -16,6 +16,10 @@ const diskInterval = time.Second
 // because there is no room for it. Nothing of it is stored.
 var ErrFull = errors.New("embedded: no room in the message store")
 
+// ErrUnwritable is reported for a message of an application that can not be stored
+// for another reason than want of room. Nothing of it is stored.
+var ErrUnwritable = errors.New("embedded: the message store can not be written")
+
 // disk knows how much room there is for messages. Below min bytes free, peers may
 // only fill a window: the rest is for the node's own applications, which may have
 // to answer messages before they can take them. Below a quarter of min nothing is
@@ -105,21 +109,25 @@ func (d *disk) isShort() bool {
 	return d.short
 }
 
-// look finds out how much is free; inside is what is free in the file, and
-// noReserve says that the reserve is given up. What can
-// not be found out is no reason to stop: a disk that is really full is noticed
-// by the writer.
-func (d *disk) look(inside int64, noReserve bool) {
+// look finds out how much is free; inside is what is free in the file. What can not be
+// found out is no reason to stop: a disk that is really full is noticed by the writer.
+func (d *disk) look(inside int64, r *reserve) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.min <= 0 {
 		return
 	}
 	free, err := d.free()
-	d.inside, d.left, d.short, d.closed = inside, free, err == nil && free < d.min, noReserve
+	d.inside, d.left, d.short, d.closed = inside, free, err == nil && free < d.min, r.missing
 	// What is free inside the file is room too, but what goes there has to go
 	// into the write-ahead log first.
-	switch full := noReserve || err == nil && (free+inside < d.min || free < d.floor(sent)); {
+	switch full := r.missing || err == nil && (free+inside < d.min || free < d.floor(sent)); {
+	case full && r.err != nil:
+		if d.low == nil {
+			d.log.Warn("the reserve of the message store can not be made, nothing is stored", "err", r.err)
+			d.low = &Trouble{Since: time.Now()}
+		}
+		d.low = &Trouble{Since: d.low.Since, Err: r.err}
 	case full && d.low == nil:
 		d.low = &Trouble{Since: time.Now(), Err: fmt.Errorf(
 			"%d bytes are free on the disk and %d in the file, and %d are expected: no more is taken from peers than applications take out; make room, or have the applications take their messages",

@@ -101,6 +101,7 @@ import (
 
 	"peerlink/broker"
 	"peerlink/internal/bell"
+	"peerlink/internal/durable"
 )
 
 var (
@@ -215,6 +216,10 @@ func Open(path string, opts Options) (*Store, error) {
 }
 
 func open(path string, opts Options) (*Store, error) {
+	path, err := durable.Target(path) // SQLite keeps its other files there, and so do we
+	if err != nil {
+		return nil, err
+	}
 	w, err := openWriteConn(path, opts)
 	if err != nil {
 		return nil, err

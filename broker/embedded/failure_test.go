@@ -17,12 +17,14 @@ import (
 	"peerlink/broker"
 )
 
-// reports is a slog.Handler that hands over what is reported.
+// reports is a slog.Handler that hands over what is reported, except that a store is new.
 type reports chan string
 
 func (r reports) Enabled(context.Context, slog.Level) bool { return true }
 func (r reports) Handle(_ context.Context, rec slog.Record) error {
-	r <- rec.Level.String() + " " + rec.Message
+	if rec.Message != newStore {
+		r <- rec.Level.String() + " " + rec.Message
+	}
 	return nil
 }
 func (r reports) WithAttrs([]slog.Attr) slog.Handler { return r }
@@ -482,5 +484,54 @@ func TestDamagedFile(t *testing.T) {
 	defer s.Close()
 	if ms, err := s.Peek(testContext(t), "accounts_in", 1000); err == nil && len(ms) == 1000 {
 		t.Error("the damage was not noticed")
+	}
+}
+
+// A message of an application is refused at once, and not held, while the store can not
+// be written for another reason than room. When it can again, messages are stored.
+func TestUnwritableRefuses(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("skipped: Windows moves no files that are open")
+	}
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	m := broker.Outgoing{Type: "T", ContentType: "text/plain", Body: []byte("x")}
+	away := s.path + "-away"
+	if err := os.Rename(s.path, away); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), maxPause)
+		if err := s.Put(ctx, "q", m); !errors.Is(err, ErrUnwritable) || !errors.Is(err, ErrGone) {
+			t.Errorf("got %v, want ErrUnwritable", err)
+		}
+		cancel()
+	}
+	if err := os.Rename(away, s.path); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if err = s.Put(testContext(t), "q", m); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantQueued(t, s, "q", "x")
+}
+
+// A reserve that can not be made although there is room is trouble, with the reason.
+func TestReserveImpossible(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "messages.db")
+	if err := os.MkdirAll(filepath.Join(path+"-reserve", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := openFile(t, path, Options{MinFree: 1 << 20, Reserve: 1 << 20, Service: true})
+	if err := s.Trouble(); err == nil || !strings.Contains(err.Error(), "reserve of the message store can not be made") {
+		t.Errorf("the trouble is %v", err)
 	}
 }

@@ -297,17 +297,18 @@ func TestOpenWithoutReserve(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "48m")
 	path, ballast := filepath.Join(dir, "messages.db"), filepath.Join(dir, "ballast")
-	opts := Options{MinFree: 16 << 20, Reserve: 4 << 20, Service: true}
+	opts := Options{MinFree: 16 << 20, Reserve: 4 << 20, Service: true, look: time.Millisecond}
 	s := openFile(t, path, opts)
 	if err := s.Declare(testContext(t), peer("aa", "to_debtors", "q", "q")); err != nil {
 		t.Fatal(err)
 	}
 	putN(t, s, "q", 1000)
+	moveLog(t, path, "RESTART")
 	if err := os.Remove(path + "-reserve"); err != nil {
 		t.Fatal(err)
 	}
 	fillDisk(t, ballast)
-	eventually(t, "without reserve", func() bool { return s.Trouble() != nil })
+	eventually(t, "without its log", func() bool { info, err := os.Stat(path + "-wal"); return err == nil && info.Size() == 0 })
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

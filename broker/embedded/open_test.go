@@ -104,3 +104,36 @@ func TestOpenRefuses(t *testing.T) {
 		})
 	}
 }
+
+// A store behind a symbolic link is the one that the link leads to, with all its files;
+// a link that leads to nothing is an error, and nothing is made.
+func TestOpenLink(t *testing.T) {
+	s := openTest(t, Options{})
+	publishBodies(t, s, "accounts_in", "a")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "messages.db")
+	if err := os.Symlink(s.path, link); err != nil {
+		t.Skipf("skipped: store behind a symbolic link (%v)", err)
+	}
+	other := openFile(t, link, Options{Service: true})
+	wantQueued(t, other, "accounts_in", "a")
+	publishBodies(t, other, "accounts_in", "b")
+	if _, err := os.Stat(s.path + "-wal"); err != nil {
+		t.Error(err)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(s.path); err != nil {
+		t.Fatal(err)
+	}
+	if other, err := Open(link, Options{Service: true}); err == nil {
+		other.Close()
+		t.Error("a link that leads to nothing is opened")
+	}
+	if _, err := os.Stat(s.path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file was made: %v", err)
+	}
+}

@@ -192,7 +192,7 @@ func TestDiskIsFull(t *testing.T) {
 		{free: 0, err: errors.ErrUnsupported, want: false},
 	} {
 		d := disk{min: least, log: slog.New(slog.DiscardHandler), free: func() (int64, error) { return tt.free, tt.err }}
-		d.look(tt.inside, false)
+		d.look(tt.inside, &reserve{})
 		if got := d.trouble() != nil; got != tt.want {
 			t.Errorf("%d bytes free and %d in the file, %v: %v", tt.free, tt.inside, tt.err, got)
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -19,9 +20,15 @@ import (
 // and nothing is stored before that.
 type reserve struct {
 	path    string
-	size    int64 // 0: none is made
-	missing bool  // it should be there, and is not
+	size    int64     // 0: none is made
+	missing bool      // it should be there, and is not
+	err     error     // why it could not be made, if not for want of room
+	next    time.Time // when that is tried again, after err
 }
+
+// reservePause is the time between attempts to make a reserve where it is not room
+// that is missing.
+const reservePause = 30 * time.Second
 
 func newReserve(store string, size int64) reserve {
 	r := reserve{path: store + "-reserve", size: size}
@@ -84,11 +91,17 @@ func (r *reserve) renew() error {
 	if !r.missing {
 		return nil
 	}
+	if r.err != nil && time.Now().Before(r.next) {
+		return r.err
+	}
 	content := make([]byte, r.size)
 	random := rand.NewChaCha8([32]byte{})
 	_, _ = random.Read(content)
 	err := durable.Replace(r.path, content, 0o600)
-	r.missing = err != nil
+	r.missing, r.err = err != nil, nil
+	if err != nil && !errors.Is(err, syscall.ENOSPC) {
+		r.err, r.next = fmt.Errorf("the reserve of the message store can not be made: %w", err), time.Now().Add(reservePause)
+	}
 	return err
 }
 

@@ -105,6 +105,9 @@ var upgrades = []string{
 	`ALTER TABLE messages ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;` + storeTable,
 }
 
+// newStore is what the log says of a store that was made.
+const newStore = "there was no message store: made a new, empty one"
+
 // create makes a store, for the owner only, if there is no file. A file of no bytes
 // was a store, or was to be one: it is not filled.
 func create(path string, log *slog.Logger) error {
@@ -129,7 +132,7 @@ func create(path string, log *slog.Logger) error {
 		return nil // another process was faster
 	}
 	if err == nil {
-		log.Warn("there was no message store: made a new, empty one", "store", path)
+		log.Warn(newStore, "store", path)
 	}
 	return err
 }
@@ -255,6 +258,18 @@ func isFull(err error) bool {
 	default:
 		return c&0xff == sqlite3.SQLITE_FULL
 	}
+}
+
+// isUnwritable reports whether an error of writing is one of the files or the disk. That
+// another process has the file locked passes.
+func isUnwritable(err error) bool {
+	switch code(err) & 0xff {
+	case sqlite3.SQLITE_OK:
+		return errors.Is(err, ErrGone)
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return false
+	}
+	return true
 }
 
 // code returns the result code of an SQLite error, 0 for others.

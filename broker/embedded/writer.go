@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,8 @@ const (
 	upkeep kind = iota
 	// received stores messages of peers. It waits until there is room.
 	received
-	// sent stores messages of applications. It is refused with [ErrFull].
+	// sent stores messages of applications. It is refused with [ErrFull], or
+	// [ErrUnwritable].
 	sent
 )
 
@@ -67,10 +69,11 @@ type writer struct {
 
 	wake bell.Bell
 
-	mu     sync.Mutex
-	next   []op // being gathered
-	number int  // of the list being gathered
-	closed bool
+	mu       sync.Mutex
+	next     []op // being gathered
+	number   int  // of the list being gathered
+	closed   bool
+	refusing error // why messages of applications are refused at once; nil: they are not
 
 	trouble atomic.Pointer[Trouble] // nil while writing works
 
@@ -109,6 +112,10 @@ func (w *writer) submitLocked(o op) error {
 	if w.closed {
 		w.release(o)
 		return broker.ErrClosed
+	}
+	if k, _ := o.needs(); k == sent && w.refusing != nil {
+		w.release(o)
+		return refusal(w.refusing)
 	}
 	w.next = append(w.next, o)
 	w.wake.Ring()
@@ -195,7 +202,7 @@ func (w *writer) work(ops []op, closing bool) {
 		}
 		if w.disk.unnoticed() {
 			if inside, err := w.db.freeInside(); err == nil {
-				w.disk.look(inside, w.reserve.missing)
+				w.disk.look(inside, &w.reserve)
 			}
 		}
 		if err == nil {
@@ -203,19 +210,59 @@ func (w *writer) work(ops []op, closing bool) {
 			w.recovered()
 			return
 		}
+		if isFull(err) && w.removeOnly(ops) {
+			return
+		}
 		w.failed(err)
 		w.pause = min(max(2*w.pause, firstPause), maxPause)
 		w.retry = time.Now().Add(w.pause)
 	}
 	w.stopped = !isFull(err)
-	if !w.stopped {
+	switch {
+	case !w.stopped:
 		ops = w.refuse(ops, err)
 		ops, w.stopped = w.writeUpkeep(ops)
+	case isUnwritable(err):
+		ops = w.refuse(ops, err)
+		w.refuseAtOnce(err)
 	}
 	w.held, w.again = nil, nil
 	if len(ops) > 0 {
 		w.held, w.again = slices.Clone(ops), time.After(time.Until(w.retry))
 	}
+}
+
+// removeOnly reports whether operations take no room, and are written although
+// there is none.
+func (w *writer) removeOnly(ops []op) bool {
+	if ours, peers := stores(ops); ours.messages > 0 || peers.messages > 0 {
+		return false
+	}
+	left, failed := w.writeUpkeep(ops)
+	if failed || len(left) > 0 {
+		return false
+	}
+	w.held, w.again = nil, nil
+	return true
+}
+
+// refuseAtOnce refuses messages of applications from now on, as refuse does, until
+// writing is possible again.
+func (w *writer) refuseAtOnce(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refusing = err
+}
+
+// refusal returns what applications are told of their messages that are refused.
+func refusal(err error) error {
+	switch {
+	case errors.Is(err, ErrFull):
+		return err
+	case isFull(err):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnwritable, err)
 }
 
 // why returns why the last attempt has failed; nil if it has not.
@@ -245,7 +292,7 @@ func (w *writer) checkRoom(ops []op) error {
 	case ours.messages == 0 && peers.messages == 0:
 		return nil
 	case w.reserve.missing:
-		return fmt.Errorf("%w: its reserve of %d bytes can not be made", ErrFull, w.reserve.size)
+		return cmp.Or(w.reserve.err, fmt.Errorf("%w: its reserve of %d bytes can not be made", ErrFull, w.reserve.size))
 	case ours.messages > 0:
 		return w.disk.check(sent, ours.bytes+peers.bytes)
 	}
@@ -278,12 +325,10 @@ func (w *writer) refuseFirst(ops []op) []op {
 	return ops
 }
 
-// refuse ends the operations of applications for which there is no room, and
-// returns the others.
+// refuse ends the operations of applications, which can not be written, and returns
+// the others.
 func (w *writer) refuse(ops []op, err error) []op {
-	if !errors.Is(err, ErrFull) {
-		err = fmt.Errorf("%w: %w", ErrFull, err)
-	}
+	err = refusal(err)
 	return slices.DeleteFunc(slices.Clone(ops), func(o op) bool {
 		k, _ := o.needs()
 		if k == sent {
@@ -468,13 +513,13 @@ func (w *writer) lookAtDisk() {
 		return
 	}
 	w.reserve.lookFor()
-	if w.reserve.missing && len(w.held) == 0 {
+	if free, err := w.disk.free(); w.reserve.missing && len(w.held) == 0 && err == nil && free+w.db.walBytes() >= w.reserve.size {
 		_, _ = w.db.truncate.number() // the room is wanted for the reserve
 	}
 	if w.reserve.missing && w.disk.check(sent, w.reserve.size) == nil && w.reserve.renew() == nil {
 		w.retry = time.Time{}
 	}
-	w.disk.look(inside, w.reserve.missing)
+	w.disk.look(inside, &w.reserve)
 }
 
 // noticeOthers wakes everyone, and admits peers whose messages others have
@@ -504,6 +549,7 @@ func (w *writer) failed(err error) {
 
 func (w *writer) recovered() {
 	w.pause, w.retry, w.again, w.stopped = 0, time.Time{}, nil, false
+	w.refuseAtOnce(nil)
 	if t := w.trouble.Swap(nil); t != nil {
 		w.log.Info("the message store can be written again", "after", time.Since(t.Since).Round(time.Millisecond))
 	}

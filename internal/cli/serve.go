@@ -376,5 +376,12 @@ func lockState(state string) (unlock func(), err error) {
 	if !ok {
 		return nil, fmt.Errorf("another \"peerlink serve\" is running with the state folder %s", state)
 	}
-	return func() { l.Unlock() }, nil
+	// The file may have been removed under a service. The folder itself can be locked
+	// too, but not everywhere.
+	folder := flock.New(state, flock.SetFlag(os.O_RDONLY))
+	if ok, err := folder.TryLock(); err == nil && !ok {
+		l.Unlock()
+		return nil, fmt.Errorf("another \"peerlink serve\" is running with the state folder %s", state)
+	}
+	return func() { folder.Close(); l.Unlock() }, nil
 }
