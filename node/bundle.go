@@ -27,10 +27,8 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 		return err
 	}
 	defer unlock()
-	if ok, err := exists(path); err != nil {
+	if err := durable.CheckAbsent(path); err != nil {
 		return err
-	} else if ok {
-		return fmt.Errorf("%s exists already: choose another name or remove it", path)
 	}
 	files, date, err := d.datedNodeinfo(time.Now())
 	if err != nil {
@@ -64,12 +62,12 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 	if files, err = d.nodeinfo(); err != nil {
 		return nil, "", err
 	}
-	old, stompTOML := "", []byte(nil)
+	var updatedAt, stompTOML []byte
 	kept := files[:0]
 	for _, f := range files {
 		switch f.Name {
 		case infobundle.UpdatedAt:
-			old = infobundle.DateOf(f.Data)
+			updatedAt = f.Data
 			continue
 		case infobundle.StompTOML:
 			stompTOML = f.Data
@@ -86,12 +84,30 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 	if err != nil {
 		return nil, "", fmt.Errorf("%s: %w", d.file("nodeinfo"), err)
 	}
+	old := d.lastDate(updatedAt, now)
 	date, ok := infobundle.NextDate(old, now)
 	if !ok {
 		return nil, "", fmt.Errorf("%s: the last bundle is dated %s, a day or more ahead of now: peers that have taken it ignore a new one until then. Is the clock right? If that date is wrong, remove the file",
 			d.file("nodeinfo", infobundle.UpdatedAt), old)
 	}
 	return append(kept, infobundle.File{Name: infobundle.UpdatedAt, Data: []byte(date + "\n")}), date, nil
+}
+
+// lastDate returns the date of the node's last info-bundle, "" if there was none.
+// Where there was one, and the content of updated-at.txt, or of an older backup, does
+// not give its date, that is today's.
+func (d *Dir) lastDate(updatedAt []byte, now time.Time) string {
+	last := infobundle.DateOf(updatedAt)
+	if data, err := durable.Read(d.PublishedBundle(), infobundle.MaxSize); err == nil {
+		if b, err := infobundle.Read(data, now); err == nil && b.Root.Equal(d.root) {
+			last = max(last, b.UpdatedAt())
+		}
+	}
+	// The first info-bundle leaves the request.
+	if made, err := exists(d.file("db", "root-ca.csr")); last == "" && (made || err != nil || updatedAt != nil) {
+		last = now.UTC().Format(time.DateOnly)
+	}
+	return last
 }
 
 // writeDate records the date of the node's newest info-bundle.
@@ -127,6 +143,9 @@ func (d *Dir) nodeinfo() ([]infobundle.File, error) {
 		if checkErr := infobundle.CheckFiles(files); err == nil && checkErr != nil {
 			err = fmt.Errorf("%s: %w; rename it, or move it out of the folder", d.file("nodeinfo"), checkErr)
 		}
+		if checkErr := infobundle.CheckPublic(f); err == nil && checkErr != nil {
+			err = fmt.Errorf("%s: %w", d.file("nodeinfo"), checkErr)
+		}
 		return err
 	}, func(string) {})
 	return files, err
@@ -152,6 +171,9 @@ func (d *Dir) walkNodeinfo(file func(path, name string) error, leftOut func(name
 			return nil
 		}
 		fi, err := os.Stat(path)
+		if err == nil && e.Type()&fs.ModeSymlink != 0 {
+			err = checkLink(base, path, fi)
+		}
 		if err != nil || fi.IsDir() {
 			return err
 		}
@@ -160,6 +182,26 @@ func (d *Dir) walkNodeinfo(file func(path, name string) error, leftOut func(name
 		}
 		return file(path, filepath.ToSlash(rel))
 	})
+}
+
+// checkLink checks a symbolic link in the nodeinfo folder, which leads to fi. What is
+// elsewhere is not there to be published, and what is in a folder would be left out.
+func checkLink(base, path string, fi fs.FileInfo) error {
+	if fi.IsDir() {
+		return fmt.Errorf("%s is a symbolic link to a folder, whose files go into no info-bundle: put them into the folder %s itself, or remove the link", path, base)
+	}
+	folder, err := filepath.EvalSymlinks(base)
+	if err != nil {
+		return err
+	}
+	file, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	if rel, err := filepath.Rel(folder, file); err != nil || !filepath.IsLocal(rel) {
+		return fmt.Errorf("%s is a symbolic link to %s, outside of the folder, and everybody gets what is in an info-bundle: copy the file if it is public, or remove the link", path, file)
+	}
+	return nil
 }
 
 // rootCSR returns db/root-ca.csr, which is made when it is first needed.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"peerlink/node"
 	"peerlink/node/infobundle"
@@ -90,5 +91,100 @@ func TestWindowsManifest(t *testing.T) {
 		if _, err := node.ParseStompTOML([]byte(content), "x"); err == nil || !strings.Contains(err.Error(), "byte order mark") {
 			t.Errorf("%s in a bundle: %v", name, err)
 		}
+	}
+}
+
+// The date of a new info-bundle is later than that of every one that was made here, whatever
+// has become of the record of it: removed, garbled, or brought back by a backup. Peers
+// would ignore the new bundle otherwise.
+func TestDateAfterLoss(t *testing.T) {
+	for what, lose := range map[string]func(a *nodetest.Node){
+		"removed":            func(a *nodetest.Node) { os.Remove(filepath.Join(a.Path(), "nodeinfo", "updated-at.txt")) },
+		"garbled":            func(a *nodetest.Node) { writeInfo(t, a, "updated-at.txt", "\x00\x00") },
+		"empty":              func(a *nodetest.Node) { writeInfo(t, a, "updated-at.txt", "") },
+		"of an older backup": func(a *nodetest.Node) { writeInfo(t, a, "updated-at.txt", "2020-01-01\n") },
+		"and the copy of the zip": func(a *nodetest.Node) {
+			os.Remove(filepath.Join(a.Path(), "nodeinfo", "updated-at.txt"))
+			os.Remove(a.PublishedBundle())
+		},
+		"older backup, no copy": func(a *nodetest.Node) {
+			writeInfo(t, a, "updated-at.txt", "2020-01-01\n")
+			os.Remove(a.PublishedBundle())
+		},
+	} {
+		a := nodetest.New(t, aa, "a.example.com:1")
+		a.Bundle(t)
+		second := nodetest.ReadBundle(t, a.Bundle(t)).UpdatedAt()
+		lose(a)
+		// Without any record, the second is the same perhaps.
+		for now := time.Now(); time.Now().Unix() == now.Unix(); time.Sleep(10 * time.Millisecond) {
+		}
+		if got := nodetest.ReadBundle(t, a.Bundle(t)).UpdatedAt(); got <= second {
+			t.Errorf("%s: %s after %s", what, got, second)
+		}
+	}
+}
+
+// What holds a secret, or lies elsewhere, does not become public by lying in the nodeinfo
+// folder or being linked from there: the error names it, and no date is used up.
+func TestSecretsStayHere(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "hosts")
+	if err := os.WriteFile(outside, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := nodetest.New(t, aa, "a.example.com:1")
+	info := func(name string) string { return filepath.Join(a.Path(), "nodeinfo", name) }
+	link := func(to, name string) {
+		t.Helper()
+		if err := os.Symlink(to, info(name)); err != nil {
+			t.Skip(err)
+		}
+	}
+	writeInfo(t, a, "docs/terms.txt", "public")
+	for name, put := range map[string]func(name string){
+		"alice.txt":      func(name string) { writeInfo(t, a, name, "-----BEGIN ENCRYPTED PRIVATE KEY-----\n") },
+		"passphrase.txt": func(name string) { writeInfo(t, a, name, "correct horse") },
+		"hosts.txt":      func(name string) { link(outside, name) },
+		"nodeid.txt":     func(name string) { link(filepath.Join("..", "db", "nodeid"), name) },
+		"folder":         func(name string) { link(filepath.Dir(outside), name) },
+		"inner":          func(name string) { link("docs", name) },
+	} {
+		put(name)
+		err := a.CreateBundle(ctx, filepath.Join(t.TempDir(), "x.zip"), a.Key)
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := os.Remove(info(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(info(infobundle.UpdatedAt)); err == nil {
+		t.Error("there is a date without a bundle")
+	}
+	link(filepath.Join("docs", "terms.txt"), "terms.txt") // as Kubernetes links what it mounts
+	if got := nodetest.ReadBundle(t, a.Bundle(t)).File("terms.txt"); string(got) != "public" {
+		t.Errorf("terms.txt is %q", got)
+	}
+}
+
+// Where there is a file already, or a link to nowhere, no bundle is written, and
+// no date is used up.
+func TestBundleIsNew(t *testing.T) {
+	a := nodetest.New(t, aa, "a.example.com:1")
+	dir := t.TempDir()
+	there, dangling := filepath.Join(dir, "there.zip"), filepath.Join(dir, "dangling.zip")
+	if err := os.WriteFile(there, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("nowhere", dangling); err != nil {
+		t.Skip(err)
+	}
+	for path, want := range map[string]string{there: "exists already", dangling: "symbolic link to nowhere"} {
+		if err := a.CreateBundle(ctx, path, a.Key); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(a.Path(), "nodeinfo", infobundle.UpdatedAt)); err == nil {
+		t.Error("there is a date without a bundle")
 	}
 }

@@ -64,7 +64,7 @@ func Open(path string) (*Dir, error) {
 	d := &Dir{path: path}
 	ou, err := readLine(d.file("db", "nodetype"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s is %w: it has no db/nodetype; name the right one with --dir, or make one with \"peerlink init\"", d.show(), ErrNotNode)
+		return nil, d.notNode()
 	}
 	if err != nil {
 		return nil, err
@@ -75,24 +75,63 @@ func Open(path string) (*Dir, error) {
 	if d.identity.ID, err = readLine(d.file("db", "nodeid")); err != nil {
 		return nil, fmt.Errorf("%s is %w: %v", d.show(), ErrNotNode, err)
 	}
-	data, err := readText(d.file("root-ca.crt"))
+	id, err := d.readRoot()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s is %w: it has no root-ca.crt; \"peerlink init\" finishes an interrupted start", d.show(), ErrNotNode)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if d.root, err = pki.ParseCertificatePEM(data); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.file("root-ca.crt"), err)
-	}
-	id, err := pki.IdentityOf(d.root.RawSubject)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.file("root-ca.crt"), err)
-	}
 	if id != d.identity {
 		return nil, fmt.Errorf("%s is the certificate of %s, but db/nodetype and db/nodeid say %s", d.file("root-ca.crt"), id, d.identity)
 	}
 	return d, nil
+}
+
+// OpenRoot opens a directory in which root-ca.crt is enough: that and the root key
+// are all that making shares of the key, restoring it and trying a backup need.
+// Only the methods Path, Identity, Root, DefaultKeyFile, CheckKey and NoteDrill of the
+// result can be used. Where [Open] succeeds, it is the same.
+func OpenRoot(path string) (*Dir, error) {
+	d, err := Open(path)
+	if !errors.Is(err, ErrNotNode) {
+		return d, err
+	}
+	d = &Dir{path: path}
+	d.identity, err = d.readRoot()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s has no root-ca.crt, with which the root key is compared: name the node's directory with --dir, or copy root-ca.crt there; every peer and every info-bundle of the node has it", d.show())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// readRoot reads root-ca.crt, and returns whose certificate it is.
+func (d *Dir) readRoot() (pki.Identity, error) {
+	path := d.file("root-ca.crt")
+	data, err := readText(path)
+	if err != nil {
+		return pki.Identity{}, err
+	}
+	if d.root, err = pki.ParseCertificatePEM(data); err != nil {
+		return pki.Identity{}, fmt.Errorf("%s: %w", path, err)
+	}
+	id, err := pki.IdentityOf(d.root.RawSubject)
+	if err != nil {
+		return pki.Identity{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return id, nil
+}
+
+// notNode is the error for a directory without db/nodetype. Nothing that is left of a
+// node is completed by "peerlink init", which would make another one.
+func (d *Dir) notNode() error {
+	if ok, _ := exists(d.file("root-ca.crt")); ok {
+		return fmt.Errorf("%s is %w: it has root-ca.crt, but no db/nodetype; restore the rest of the directory from a backup (\"peerlink key join\", \"key drill\" and \"key split\" need root-ca.crt only)", d.show(), ErrNotNode)
+	}
+	return fmt.Errorf("%s is %w: it has no db/nodetype; name the right one with --dir, or make one with \"peerlink init\"", d.show(), ErrNotNode)
 }
 
 // Path is the directory's path, as given to [Open].

@@ -70,7 +70,7 @@ func CheckFree(path string) error {
 	}
 	d, err := Open(path)
 	if err != nil {
-		return fmt.Errorf("%w: %s holds a root-ca.crt", ErrExists, path)
+		return fmt.Errorf("%w, of which something is missing: %v", ErrExists, err)
 	}
 	return fmt.Errorf("%w: %s is %s", ErrExists, d.show(), d.identity)
 }

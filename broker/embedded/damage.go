@@ -80,6 +80,9 @@ func explain(err error) error {
 		if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNotStore) {
 			return fmt.Errorf("%w: %w; %s", ErrDamaged, err, damageAdvice)
 		}
+	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
+		// SQLite does not say whether the file or its folder is the reason.
+		return fmt.Errorf("%w; this user must be able to write to the file and to make files beside it: look at their owner and mode, and whether the disk is mounted read-only", err)
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -20,7 +21,8 @@ func (a *app) bundleCommand() *cobra.Command {
 		Short: "Write this node's info-bundle, signed with the root key",
 		Long: `Writes an info-bundle: the root certificate, and what the nodeinfo folder holds
 now, signed with the root key. Hidden files, and those that editors and file
-managers leave behind, are left out. Send it to the owners of the nodes that shall
+managers leave behind, are left out. Private keys, files with the name of a secret,
+and links to files elsewhere are refused. Send it to the owners of the nodes that shall
 become peers, and again to the peers when the address in nodeinfo/stomp.toml
 changes. Nothing in it is secret.`,
 		Example: "  peerlink bundle create my-node.zip",
@@ -28,6 +30,9 @@ changes. Nothing in it is secret.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
 			if err != nil {
+				return err
+			}
+			if err := absent(args[0]); err != nil {
 				return err
 			}
 			if err := a.announceBundle(d); err != nil {
@@ -43,7 +48,7 @@ changes. Nothing in it is secret.`,
 			a.print("%s", args[0])
 			a.sayLeftOut(d)
 			a.say("Send this file to the owner of the other node. They should compare the fingerprint\nwith you on another way, by telephone for example:\n\n  %s", pki.Fingerprint(key.Public()))
-			return a.remindURLs(args[0])
+			return a.remindURLs(cmd.Context(), args[0])
 		},
 	}
 	var asJSON bool
@@ -53,7 +58,7 @@ changes. Nothing in it is secret.`,
 		Example: "  peerlink bundle inspect their-node.zip",
 		Args:    someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := readBundle(args[0])
+			b, err := readBundle(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -98,8 +103,8 @@ func (a *app) announceBundle(d *node.Dir) error {
 }
 
 // remindURLs says where peers will look for a new info-bundle.
-func (a *app) remindURLs(path string) error {
-	b, err := readBundle(path)
+func (a *app) remindURLs(ctx context.Context, path string) error {
+	b, err := readBundle(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -114,11 +119,16 @@ func (a *app) remindURLs(path string) error {
 }
 
 // readBundle reads and checks an info-bundle file.
-func readBundle(path string) (*infobundle.Bundle, error) {
-	data, err := readBounded(path, infobundle.MaxSize)
+func readBundle(ctx context.Context, path string) (*infobundle.Bundle, error) {
+	data, err := readBounded(ctx, path, infobundle.MaxSize)
 	if err != nil {
 		return nil, err
 	}
+	return parseBundle(path, data)
+}
+
+// parseBundle checks an info-bundle that was read from the file.
+func parseBundle(path string, data []byte) (*infobundle.Bundle, error) {
 	b, err := infobundle.Read(data, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

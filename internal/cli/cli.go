@@ -7,6 +7,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,9 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 
+	input *input        // standard input, once it is read
+	lines *bufio.Reader // the same for prompts
+
 	dir            string
 	keyFile        string
 	passphraseFile string
@@ -61,6 +65,7 @@ func Main(args []string) int {
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	defer a.closeLogs()
 	return a.run(ctx, append(commandName(os.Args[0]), args...))
 }
@@ -68,7 +73,6 @@ func Main(args []string) int {
 func (a *app) run(ctx context.Context, args []string) (code int) {
 	stdout, stderr := terminal.NewWriter(a.stdout), terminal.NewWriter(a.stderr)
 	defer stderr.Flush()
-	defer stdout.Flush()
 	a.stdout, a.stderr = stdout, stderr
 	root := a.root()
 	defer a.reportPanic(&code)
@@ -76,6 +80,10 @@ func (a *app) run(ctx context.Context, args []string) (code int) {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	cmd, err := root.ExecuteContextC(ctx)
+	if outErr := stdout.Flush(); err == nil && outErr != nil {
+		a.running = true
+		err = fmt.Errorf("the command is done, but its output could not be written: %w", outErr)
+	}
 	var usage *usageError
 	switch {
 	case err == nil:

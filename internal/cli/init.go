@@ -1,15 +1,12 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"crypto"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -76,10 +73,9 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 	if err := guard.CheckFolder(a.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the node's directory: %w", err)
 	}
-	in := bufio.NewReader(a.stdin)
 	if kind == "" {
-		var err error
-		if kind, err = a.ask(in, "Type of the node (accounting-authority, creditors-agent or debtors-agent)"); err != nil {
+		isType := func(answer string) error { _, err := nodetype.Parse(answer); return err }
+		if kind, err = a.ask(ctx, "Type of the node (accounting-authority, creditors-agent or debtors-agent)", isType); err != nil {
 			return err
 		}
 	}
@@ -91,7 +87,7 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 	case t.IDDerived() && id != "":
 		return usagef("the ID of a %s is derived from its root key: leave out --id", t)
 	case !t.IDDerived() && id == "":
-		if id, err = a.ask(in, "Node ID: 8 lowercase hex digits, the top of the debtor IDs it manages, for example 1234abcd"); err != nil {
+		if id, err = a.ask(ctx, "Node ID: 8 lowercase hex digits, the top of the debtor IDs it manages, for example 1234abcd", node.CheckID); err != nil {
 			return err
 		}
 	}
@@ -101,7 +97,7 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 		}
 	}
 	if len(servers) == 0 {
-		s, err := a.ask(in, "Address where peers reach this node's server, for example stomp.example.com:1234 (can be changed later)")
+		s, err := a.ask(ctx, "Address where peers reach this node's server, for example stomp.example.com:1234 (can be changed later)", node.CheckServer)
 		if err != nil {
 			return err
 		}
@@ -185,24 +181,4 @@ func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, err
 	}
 	a.warnExposed(path)
 	return key, nil
-}
-
-// ask asks one question on the terminal.
-func (a *app) ask(in *bufio.Reader, question string) (string, error) {
-	if !isTerminal(a.stdin) {
-		return "", usagef("missing: %s", question)
-	}
-	for {
-		fmt.Fprintf(a.stderr, "%s: ", question)
-		line, err := in.ReadString('\n')
-		if line = strings.TrimSpace(line); line != "" {
-			return line, nil
-		}
-		if errors.Is(err, io.EOF) {
-			return "", errors.New("interrupted")
-		}
-		if err != nil {
-			return "", err
-		}
-	}
 }

@@ -1,13 +1,13 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,7 +89,7 @@ Print the pages, try a restore ("peerlink key drill"), and delete the files.`,
 		Example: "  peerlink key split --shares 5 --threshold 3 --out pages",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := a.open()
+			d, err := node.OpenRoot(a.dir)
 			if err != nil {
 				return err
 			}
@@ -199,10 +199,10 @@ func (a *app) keyJoinCommand() *cobra.Command {
 the text of the QR code. Without files the shares are asked for, line by line; a
 mistyped line is named at once. The passphrase is the one that the key had when
 it was split, and the restored file has it too. The result is checked against
-root-ca.crt in the node's directory.`,
+root-ca.crt in the node's directory, of which nothing else is needed.`,
 		Example: "  peerlink key join --out /media/stick/root-ca.key share1.txt share2.txt share3.txt",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := a.open()
+			d, err := node.OpenRoot(a.dir)
 			if err != nil {
 				return err
 			}
@@ -241,9 +241,9 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 	var shares []*keyshare.Share
 	var err error
 	if len(files) == 0 {
-		shares, err = a.typedShares()
+		shares, err = a.typedShares(ctx, d.Root().PublicKey)
 	} else {
-		shares, err = shareFiles(files)
+		shares, err = shareFiles(ctx, files)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -253,18 +253,17 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 		return nil, nil, err
 	}
 	defer sealed.Wipe()
-	given, err := a.passphrase(ctx, "Passphrase that the root key had when it was split: ")
+	if err := sealed.CheckKey(d.Root().PublicKey); err != nil {
+		return nil, nil, err
+	}
+	wrong := errors.New("the passphrase does not open the key in these shares: it is the one that the key had when it was split")
+	// The shares may have been typed: they are not lost by a slip.
+	key, pass, given, err := a.unlock(ctx, "Passphrase that the root key had when it was split: ", wrong, math.MaxInt,
+		func(pass []byte) (crypto.Signer, error) { return sealed.Open(pass, d.Root().PublicKey) })
 	if err != nil {
 		return nil, nil, err
 	}
 	defer given.Wipe()
-	key, pass, err := tryAll(given, func(pass []byte) (crypto.Signer, error) { return sealed.Open(pass, d.Root().PublicKey) })
-	if errors.Is(err, pki.ErrPassphrase) {
-		err = errors.New("the passphrase does not open the key in these shares: it is the one that the key had when it was split")
-	}
-	if err != nil {
-		return nil, nil, err
-	}
 	return key, a.typeable(given, pass), d.CheckKey(key)
 }
 
@@ -284,10 +283,10 @@ func (a *app) typeable(given *passphrase.Given, opened []byte) []byte {
 	return opened
 }
 
-func shareFiles(files []string) ([]*keyshare.Share, error) {
+func shareFiles(ctx context.Context, files []string) ([]*keyshare.Share, error) {
 	var shares []*keyshare.Share
 	for _, path := range files {
-		data, err := readBounded(path, maxShareFile)
+		data, err := readBounded(ctx, path, maxShareFile)
 		if err != nil {
 			return nil, err
 		}
@@ -307,60 +306,6 @@ func shareFiles(files []string) ([]*keyshare.Share, error) {
 	return shares, nil
 }
 
-// typedShares asks for shares on the terminal, until there are enough.
-func (a *app) typedShares() ([]*keyshare.Share, error) {
-	if !isTerminal(a.stdin) {
-		return nil, usagef("name the files with the shares: there is no terminal to type them on")
-	}
-	in := bufio.NewReader(a.stdin)
-	var shares []*keyshare.Share
-	for need := 2; len(shares) < need; {
-		a.say("\nShare %d: type its lines of words, or paste the text of its QR code. An empty line ends it.", len(shares)+1)
-		text, err := a.typedShare(in)
-		if err != nil {
-			return nil, err
-		}
-		s, err := keyshare.Parse(text)
-		if err != nil {
-			a.say("%v. Once more, please.", err)
-			continue
-		}
-		a.say("%v", s)
-		shares = append(shares, s)
-		need = s.Threshold()
-	}
-	return shares, nil
-}
-
-// typedShare reads the lines of one share. A mistyped one is asked for again.
-func (a *app) typedShare(in *bufio.Reader) (string, error) {
-	var text strings.Builder
-	for n := 1; ; {
-		fmt.Fprintf(a.stderr, "%2d: ", n)
-		line, err := in.ReadString('\n')
-		if err != nil {
-			return "", fmt.Errorf("interrupted: %w", err)
-		}
-		line = strings.TrimSpace(line)
-		switch {
-		case line == "" && n > 1:
-			return text.String(), nil
-		case line == "":
-			continue
-		case strings.HasPrefix(strings.ToUpper(line), "PEERLINK-SHARE"):
-			return line, nil
-		}
-		if err := keyshare.CheckLine(n, line); err != nil {
-			a.say("%v", err)
-			continue
-		}
-		// A line may have been typed with its number, as it is on the page.
-		bare := strings.TrimLeft(line, "0123456789 \t.:)(-#")
-		fmt.Fprintf(&text, "%d %s\n", n, bare)
-		n++
-	}
-}
-
 func (a *app) keyDrillCommand() *cobra.Command {
 	var typed bool
 	c := &cobra.Command{
@@ -368,34 +313,36 @@ func (a *app) keyDrillCommand() *cobra.Command {
 		Short: "Prove that a backup of the root key opens and belongs to this node",
 		Long: `Opens a backup of the root key, and compares it with the node's root certificate:
 a file (--key), shares in files, or with --type shares that are typed from paper
-or scanned, as for "peerlink key join". Nothing is changed, except that the date
-of the drill is noted in the node's directory; "peerlink check" reminds you after
-a year.`,
+or scanned, as for "peerlink key join". Of the node's directory, root-ca.crt is
+enough. Nothing is changed, except that the date of the drill is noted in the
+directory if the rest of it is there; "peerlink check" reminds you after a year.`,
 		Example: `  peerlink key drill --key /media/stick/root-ca.key
   peerlink key drill --type
   peerlink key drill share-1-of-5.txt share-4-of-5.txt share-5-of-5.txt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := a.open()
+			d, err := node.OpenRoot(a.dir)
 			if err != nil {
 				return err
 			}
 			if typed && len(args) > 0 {
 				return usagef("name files of shares, or give --type")
 			}
-			what := "shares"
+			what := "the shares open, and what they restore"
 			if typed || len(args) > 0 {
 				var pass []byte
 				_, pass, err = a.joinShares(cmd.Context(), d, args)
 				clear(pass)
 			} else {
-				what = a.keyPath()
+				what = a.keyPath() + " opens, and"
 				_, err = a.nodeKey(cmd.Context(), d)
 			}
 			if err != nil {
 				return err
 			}
-			a.say("The backup is good: %s opens, and is the root key of %s.", what, d.Identity())
-			if err := d.NoteDrill(time.Now()); err != nil {
+			a.say("The backup is good: %s is the root key of %s.", what, d.Identity())
+			if err := d.NoteDrill(time.Now()); errors.Is(err, fs.ErrNotExist) {
+				a.say("The date of this drill is not noted: the rest of the node's directory is not here.")
+			} else if err != nil {
 				// Here on a read-only disk, or as another user, the node's directory
 				// is a witness only.
 				a.warn("The date of this drill could not be noted (%v): \"peerlink check\" will not know of it.", err)

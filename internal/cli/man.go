@@ -1,10 +1,15 @@
 package cli
 
 import (
+	"bytes"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+
+	"peerlink/internal/durable"
 )
 
 // manCommand writes the man pages, from the same text as --help.
@@ -21,7 +26,26 @@ func (a *app) manCommand() *cobra.Command {
 			}
 			root := cmd.Root()
 			root.DisableAutoGenTag = true // the same text gives the same pages
-			return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "peerlink " + version, Manual: "peerlink"}, args[0])
+			return writePages(root, args[0])
 		},
 	}
+}
+
+// writePages writes the pages of a command and of all below it. doc.GenManTree would
+// write through symbolic links.
+func writePages(c *cobra.Command, dir string) error {
+	for _, sub := range c.Commands() {
+		if !sub.IsAvailableCommand() || sub.IsAdditionalHelpTopicCommand() {
+			continue
+		}
+		if err := writePages(sub, dir); err != nil {
+			return err
+		}
+	}
+	var page bytes.Buffer
+	if err := doc.GenMan(c, &doc.GenManHeader{Section: "1", Source: "peerlink " + version, Manual: "peerlink"}, &page); err != nil {
+		return err
+	}
+	name := strings.ReplaceAll(c.CommandPath(), " ", "-") + ".1"
+	return durable.ReplaceName(filepath.Join(dir, name), page.Bytes(), 0o644)
 }

@@ -1,12 +1,12 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,7 +55,7 @@ in the message. A message that would be refused gives the reason and exit code 1
 			if len(args) == 1 {
 				file = args[0]
 			}
-			return a.messageCheck(f, file)
+			return a.messageCheck(cmd.Context(), f, file)
 		},
 	}
 	c.Flags().StringVar(&f.peer, "peer", "", "the peer's node `ID`")
@@ -83,7 +83,7 @@ type checkedMessage struct {
 	Body       json.RawMessage `json:"body"`
 }
 
-func (a *app) messageCheck(f messageFlags, file string) error {
+func (a *app) messageCheck(ctx context.Context, f messageFlags, file string) error {
 	d, err := a.open()
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func (a *app) messageCheck(f messageFlags, file string) error {
 	if err != nil {
 		return err
 	}
-	body, err := a.readMessage(file)
+	body, err := a.readMessage(ctx, file)
 	if err != nil {
 		return err
 	}
@@ -161,17 +161,12 @@ func noTraffic(p *node.Peer) string {
 
 // readMessage reads the body of a message from a file, or from standard input
 // if that is "-".
-func (a *app) readMessage(file string) ([]byte, error) {
-	var in io.Reader = a.stdin
-	name := "standard input"
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in, name = f, file
+func (a *app) readMessage(ctx context.Context, file string) ([]byte, error) {
+	in, name, err := a.openInput(ctx, file)
+	if err != nil {
+		return nil, err
 	}
+	defer in.Close()
 	body, err := io.ReadAll(io.LimitReader(in, smp.MaxApplicationBody+1))
 	switch {
 	case err != nil:

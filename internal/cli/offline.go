@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"peerlink/internal/durable"
 	"peerlink/internal/terminal"
 	"peerlink/node"
+	"peerlink/node/infobundle"
 	"peerlink/node/offline"
 	"peerlink/node/pki"
 )
@@ -56,7 +56,7 @@ FILE.csr will be filed as FILE.crt.`,
 			}
 			var asks []offline.Ask
 			for _, path := range csrs {
-				data, err := readText(path, maxSecretFile)
+				data, err := readText(cmd.Context(), path, maxSecretFile)
 				if err != nil {
 					return err
 				}
@@ -66,19 +66,19 @@ FILE.csr will be filed as FILE.crt.`,
 				asks = append(asks, offline.ServerCert{CSR: data, Days: days, File: strings.TrimSuffix(path, ".csr") + ".crt"})
 			}
 			for _, path := range peers {
-				b, err := readBundle(path)
+				data, err := readBounded(cmd.Context(), path, infobundle.MaxSize)
+				if err != nil {
+					return err
+				}
+				b, err := parseBundle(path, data)
 				if err != nil {
 					return err
 				}
 				if err := a.checkTrust(cmd.Context(), b, t); err != nil {
 					return fmt.Errorf("%s: %w", path, err)
 				}
-				if err := a.confirm(b, t); err != nil {
+				if err := a.confirm(cmd.Context(), b, t); err != nil {
 					return fmt.Errorf("%s: %w", path, err)
-				}
-				data, err := os.ReadFile(path)
-				if err != nil {
-					return err
 				}
 				asks = append(asks, offline.PeerCert{Bundle: data})
 			}
@@ -158,7 +158,7 @@ signed here.`,
 		Example: "  peerlink fulfil --key root-ca.key /media/stick/request.json /media/stick/answer.json",
 		Args:    someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := readText(args[0], offline.MaxSize)
+			data, err := readText(cmd.Context(), args[0], offline.MaxSize)
 			if err != nil {
 				return err
 			}
@@ -258,7 +258,7 @@ func (a *app) requestFileCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			data, err := readText(args[0], offline.MaxSize)
+			data, err := readText(cmd.Context(), args[0], offline.MaxSize)
 			if err != nil {
 				return err
 			}

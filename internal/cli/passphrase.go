@@ -57,7 +57,7 @@ func (a *app) typeablePassphrase(ctx context.Context) ([]byte, error) {
 		}
 		return pass, passphrase.Check(pass)
 	}
-	given, err := a.readPassphrase()
+	given, err := a.readPassphrase(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +84,20 @@ func (a *app) choosePassphrase(ctx context.Context) ([]byte, error) {
 		"Who steals the key file would need %s to find it. Write it down, and keep the paper\n"+
 		"where you will find it in twenty years, away from the key.",
 		dicewareWords, offer, crackTime(dicewareWords*math.Log2(7776)))
+	for {
+		pass, err := a.typedTwice(ctx, offer)
+		if !errors.Is(err, errNotTheSame) {
+			return pass, err
+		}
+		a.say("%v. Once more:", err)
+	}
+}
+
+var errNotTheSame = errors.New("that is not the same passphrase")
+
+// typedTwice asks for a passphrase, which is the one on offer if nothing is typed, and
+// for the same again.
+func (a *app) typedTwice(ctx context.Context, offer []byte) ([]byte, error) {
 	pass, err := a.askSecret(ctx, "Press Enter to take it, or type your own: ")
 	if err != nil {
 		return nil, err
@@ -92,14 +106,11 @@ func (a *app) choosePassphrase(ctx context.Context) ([]byte, error) {
 		pass = bytes.Clone(offer)
 	}
 	again, err := a.askSecret(ctx, "Now type it, from your notes: ")
-	if err != nil {
-		return nil, err
+	if err == nil && !bytes.Equal(pass, again) {
+		err = errNotTheSame
 	}
-	defer clear(again)
-	if !bytes.Equal(pass, again) {
-		return nil, errors.New("that is not the same passphrase: nothing was done")
-	}
-	return pass, nil
+	clear(again)
+	return pass, err
 }
 
 // entropy estimates how hard a passphrase is to guess, in bits: by its length

@@ -43,7 +43,7 @@ look it up in a registry that you trust.`,
 			if err != nil {
 				return err
 			}
-			b, err := readBundle(args[0])
+			b, err := readBundle(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -51,7 +51,7 @@ look it up in a registry that you trust.`,
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			res, err := d.SignPeer(cmd.Context(), b, func() (crypto.Signer, error) {
-				if err := a.confirm(b, t); err != nil {
+				if err := a.confirm(cmd.Context(), b, t); err != nil {
 					return nil, err
 				}
 				a.say("Signing the peer certificate of %s, root key %s, for ever.", b.Identity, pki.Fingerprint(b.Root.PublicKey))
@@ -99,7 +99,7 @@ The node must have been signed here first ("peerlink peer sign"). From then on
 			if err != nil {
 				return err
 			}
-			data, err := readText(args[0], maxSecretFile)
+			data, err := readText(cmd.Context(), args[0], maxSecretFile)
 			if err != nil {
 				return err
 			}

@@ -67,7 +67,7 @@ back; --save keeps them in a file.`,
 			}
 			return a.takeAside(cmd, f, args, all, func(k *desk, c choice) error {
 				if !yes {
-					answer, err := a.ask(bufio.NewReader(a.stdin), fmt.Sprintf("Drop %s for ever? Type yes", counted(c.count, "", "")))
+					answer, err := a.ask(cmd.Context(), fmt.Sprintf("Drop %s for ever? Type yes", counted(c.count, "", "")), nil)
 					if err != nil {
 						return err
 					}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 
+	"peerlink/internal/durable"
 	"peerlink/internal/guard"
 	"peerlink/node"
 	"peerlink/node/pki"
@@ -47,7 +48,7 @@ func checkRootKey(d *node.Dir, allow bool, log *slog.Logger) error {
 // checkEncrypted fails if the file holds no key or one that is not encrypted. A file
 // that this process cannot read passes: it is kept from this user at least.
 func checkEncrypted(path string) error {
-	data, err := readBounded(path, maxRootKey)
+	data, err := durable.Read(path, maxRootKey)
 	if errors.Is(err, fs.ErrPermission) {
 		return nil
 	}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto"
 	"errors"
@@ -51,7 +50,7 @@ func (a *app) rootKey(ctx context.Context) (crypto.Signer, error) {
 func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, error) {
 	guard.Process()
 	path := a.keyPath()
-	data, err := readBounded(path, maxSecretFile)
+	data, err := readBounded(ctx, path, maxSecretFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("there is no root key at %s: name the file with --key", path)
 	}
@@ -68,20 +67,18 @@ func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, 
 	if err := guard.CheckBeside(path); err != nil {
 		a.warn("root key: %v", err)
 	}
-	var given *passphrase.Given
-	key, err := pki.DecodeKey(data, func() (pass []byte, err error) {
-		given, err = a.passphrase(ctx, "Passphrase of the root key "+path+": ")
-		return nil, cmp.Or(err, errAsked)
-	})
+	key, err := pki.DecodeKey(data, func() ([]byte, error) { return nil, errEncrypted })
 	var pass []byte
-	if errors.Is(err, errAsked) {
-		defer given.Wipe()
-		key, pass, err = tryAll(given, func(pass []byte) (crypto.Signer, error) {
+	if errors.Is(err, errEncrypted) {
+		wrong := fmt.Errorf("the passphrase does not open the root key %s: check it and try again", path)
+		var given *passphrase.Given
+		key, pass, given, err = a.unlock(ctx, "Passphrase of the root key "+path+": ", wrong, maxTries, func(pass []byte) (crypto.Signer, error) {
 			return pki.DecodeKey(data, func() ([]byte, error) { return pass, nil })
 		})
-	}
-	if errors.Is(err, pki.ErrPassphrase) {
-		return nil, nil, fmt.Errorf("the passphrase does not open the root key %s: check it and try again", path)
+		if errors.Is(err, wrong) {
+			return nil, nil, err
+		}
+		given.Wipe()
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("root key %s: %w", path, err)
@@ -92,8 +89,39 @@ func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, 
 	return key, pass, nil
 }
 
-// errAsked ends the decoding of a key when it is known to be encrypted.
-var errAsked = errors.New("passphrase was asked for")
+// errEncrypted ends the decoding of a key when it is known to be encrypted.
+var errEncrypted = errors.New("the key is encrypted")
+
+// maxTries is how often the passphrase of a key file is asked for.
+const maxTries = 3
+
+// unlock gets a passphrase and opens something with it. On a terminal it asks again
+// after a wrong one, at most so many times as tries says. The error is wrong if no
+// passphrase was right. The caller wipes given, which may be nil.
+func (a *app) unlock(ctx context.Context, prompt string, wrong error, tries int, open func(pass []byte) (crypto.Signer, error)) (key crypto.Signer, pass []byte, given *passphrase.Given, err error) {
+	for try := 1; ; try++ {
+		given, err := a.passphrase(ctx, prompt)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		key, pass, err := tryAll(given, open)
+		if err == nil && ctx.Err() != nil {
+			clear(pass)
+			err = errInterrupted // nothing has been done with the key yet
+		}
+		if err == nil {
+			return key, pass, given, nil
+		}
+		given.Wipe()
+		switch {
+		case !errors.Is(err, pki.ErrPassphrase):
+			return nil, nil, nil, err
+		case a.passphraseFile != "" || try >= tries:
+			return nil, nil, nil, wrong
+		}
+		a.say("%v.", wrong)
+	}
+}
 
 // tryAll opens something with the first candidate of a passphrase that opens it,
 // which it returns. The error wraps [pki.ErrPassphrase] if none does.
@@ -142,7 +170,7 @@ func (a *app) nodeKey(ctx context.Context, d *node.Dir) (crypto.Signer, error) {
 // passphrase gets an existing passphrase: from the file, or from the terminal.
 func (a *app) passphrase(ctx context.Context, prompt string) (*passphrase.Given, error) {
 	if a.passphraseFile != "" {
-		return a.readPassphrase()
+		return a.readPassphrase(ctx)
 	}
 	line, err := a.askSecret(ctx, prompt)
 	return &passphrase.Given{Text: line}, err
@@ -151,14 +179,14 @@ func (a *app) passphrase(ctx context.Context, prompt string) (*passphrase.Given,
 // readPassphrase reads the passphrase from the file that is named for it. Every
 // passphrase comes from here or from askSecret, which therefore protect the
 // process before there is one in its memory.
-func (a *app) readPassphrase() (*passphrase.Given, error) {
+func (a *app) readPassphrase(ctx context.Context) (*passphrase.Given, error) {
 	guard.Process()
 	var data []byte
 	var err error
 	if a.passphraseFile == "-" {
-		data, err = io.ReadAll(io.LimitReader(a.stdin, maxSecretFile))
+		data, err = io.ReadAll(io.LimitReader(a.standardInput(ctx), maxSecretFile))
 	} else {
-		data, err = a.readSecretFile(a.passphraseFile)
+		data, err = a.readSecretFile(ctx, a.passphraseFile)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("passphrase file: %w", err)
@@ -171,7 +199,7 @@ func (a *app) readPassphrase() (*passphrase.Given, error) {
 }
 
 // readSecretFile reads a file that should be for this user's eyes only.
-func (a *app) readSecretFile(path string) ([]byte, error) {
+func (a *app) readSecretFile(ctx context.Context, path string) ([]byte, error) {
 	warning, err := guard.CheckSecretFile(path)
 	if err != nil {
 		return nil, err
@@ -182,7 +210,7 @@ func (a *app) readSecretFile(path string) ([]byte, error) {
 	if err := guard.CheckBeside(path); err != nil {
 		a.warn("the passphrase file: %v", err)
 	}
-	return readBounded(path, maxSecretFile)
+	return readBounded(ctx, path, maxSecretFile)
 }
 
 var errNoTerminal = errors.New("there is no terminal to ask for the passphrase: give it with --passphrase-file (- for standard input)")
@@ -200,29 +228,17 @@ func (a *app) askSecret(ctx context.Context, prompt string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	type answer struct {
-		line []byte
-		err  error
+	line, err := interruptible(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	if errors.Is(err, errInterrupted) {
+		term.Restore(fd, state) // with echo
 	}
-	ch := make(chan answer, 1)
-	go func() {
-		line, err := term.ReadPassword(fd)
-		ch <- answer{line, err}
-	}()
-	select {
-	case <-ctx.Done():
-		// Interrupted: leave the terminal as it was, with echo.
-		term.Restore(fd, state)
-		return nil, errors.New("interrupted")
-	case got := <-ch:
-		return got.line, got.err
-	}
+	return line, err
 }
 
 // readText reads a text file as [readBounded] does, in UTF-8 or with a byte order
 // mark.
-func readText(path string, max int64) ([]byte, error) {
-	data, err := readBounded(path, max)
+func readText(ctx context.Context, path string, max int64) ([]byte, error) {
+	data, err := readBounded(ctx, path, max)
 	if err != nil {
 		return nil, err
 	}
@@ -231,18 +247,4 @@ func readText(path string, max int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return text, nil
-}
-
-// readBounded reads a regular file, or what behaves like one, up to max bytes.
-func readBounded(path string, max int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err == nil && int64(len(data)) > max {
-		err = fmt.Errorf("%s is larger than %d bytes", path, max)
-	}
-	return data, err
 }

@@ -38,16 +38,11 @@ the node's service, which makes it when it starts for the first time.`,
 		Example: "  peerlink send 1234abcd messages.jsonl",
 		Args:    someArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var in io.Reader = a.stdin
-			name := "standard input"
-			if len(args) == 2 && args[1] != "-" {
-				f, err := os.Open(args[1])
-				if err != nil {
-					return err
-				}
-				defer f.Close()
-				in, name = f, args[1]
+			in, name, err := a.openInput(cmd.Context(), append(args, "-")[1])
+			if err != nil {
+				return err
 			}
+			defer in.Close()
 			return a.send(cmd.Context(), args[0], state, name, in)
 		},
 	}

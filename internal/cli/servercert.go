@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"time"
 
@@ -60,7 +59,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 		Example: "  peerlink server-cert sign server.csr server.crt --days 365",
 		Args:    someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := readText(args[0], maxSecretFile)
+			data, err := readText(cmd.Context(), args[0], maxSecretFile)
 			if err != nil {
 				return err
 			}
@@ -184,13 +183,7 @@ func createPair(keyPath string, keyPEM []byte, path string, pem []byte) error {
 // absent checks that files that are going to be made do not exist.
 func absent(paths ...string) error {
 	for _, p := range paths {
-		switch _, err := os.Lstat(p); {
-		case err == nil:
-			if _, err := durable.Target(p); err != nil {
-				return err
-			}
-			return fmt.Errorf("%s exists already: choose another name or remove it", p)
-		case !errors.Is(err, fs.ErrNotExist):
+		if err := durable.CheckAbsent(p); err != nil {
 			return err
 		}
 	}

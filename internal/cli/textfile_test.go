@@ -31,7 +31,7 @@ func TestByteOrderMarks(t *testing.T) {
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		text, err := readText(path, maxSecretFile)
+		text, err := readText(t.Context(), path, maxSecretFile)
 		if err != nil || string(text) != string(cert) {
 			t.Fatalf("read %.40q, %v", text, err)
 		}
@@ -41,7 +41,7 @@ func TestByteOrderMarks(t *testing.T) {
 		if _, _, err := c.RegisterPeer(t.Context(), []byte(content)); err == nil || !strings.Contains(err.Error(), "byte order mark") {
 			t.Errorf("not decoded: %v", err)
 		}
-		if certs, err := readCerts([]string{path}); err != nil || len(certs) != 1 {
+		if certs, err := readCerts(t.Context(), []string{path}); err != nil || len(certs) != 1 {
 			t.Errorf("%d certificates, %v", len(certs), err)
 		}
 	}
@@ -55,7 +55,7 @@ func TestByteOrderMarkBeforeMessages(t *testing.T) {
 	if err := os.WriteFile(path, []byte("\ufeff"+body), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := new(app).readMessage(path); err != nil || string(got) != body {
+	if got, err := new(app).readMessage(t.Context(), path); err != nil || string(got) != body {
 		t.Errorf("read %q, %v", got, err)
 	}
 	// Not the mark, but the message is what is wrong.

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -49,7 +48,7 @@ func (a *app) checkTrust(ctx context.Context, b *infobundle.Bundle, t trust) err
 			return &usageError{"--fingerprint: " + err.Error()}
 		}
 		if want != got {
-			return fmt.Errorf("the fingerprint of %s in this bundle is %s, not %s: this is not the bundle that its owner has made", b.Identity, got, want)
+			return fmt.Errorf("the fingerprint of %s in this bundle is not %s: this is not the bundle that its owner has made, or the fingerprint was mistyped", b.Identity, want)
 		}
 	}
 	if !t.set.Changed("registry") {
@@ -70,19 +69,19 @@ func (a *app) checkTrust(ctx context.Context, b *infobundle.Bundle, t trust) err
 // confirm makes sure that a new peer's root key is the one of the node whose
 // name it carries: it is called after checkTrust, which has compared what the flags
 // give, and asks a person if they give nothing.
-func (a *app) confirm(b *infobundle.Bundle, t trust) error {
+func (a *app) confirm(ctx context.Context, b *infobundle.Bundle, t trust) error {
 	if b.Identity.Type.IDDerived() || t.fingerprint != "" || t.registry != "" {
 		return nil
 	}
 	got := pki.Fingerprint(b.Root.PublicKey)
 	if !isTerminal(a.stdin) {
-		return fmt.Errorf("%s has chosen its ID, so the bundle alone does not prove who made it: compare the fingerprint with its owner and give it with --fingerprint (the bundle's is %s), or use --registry", b.Identity, got)
+		return fmt.Errorf("%s has chosen its ID, so the bundle alone does not prove who made it: have its owner read the fingerprint of their root key to you and give it with --fingerprint, or use --registry", b.Identity)
 	}
 	// The bundle's fingerprint is not shown: it would be copied from the screen.
 	a.say("%s has chosen its ID, so the bundle alone does not prove who made it.\n"+
 		"Call its owner, let them read the fingerprint of their root key to you, and type it: all of it,\n"+
 		"or at least the last %d digits.\n", b.Identity, minTypedDigits)
-	answer, err := a.ask(bufio.NewReader(a.stdin), "Fingerprint")
+	answer, err := a.ask(ctx, "Fingerprint", nil)
 	if err != nil {
 		return err
 	}
@@ -103,7 +102,7 @@ func compareTyped(typed, fingerprint string) error {
 	case len(clean) < minTypedDigits:
 		return fmt.Errorf("not confirmed: %d digits were typed, and at least the last %d of the fingerprint are needed", len(clean), minTypedDigits)
 	case !strings.HasSuffix(digits, clean):
-		return fmt.Errorf("not confirmed: the fingerprint in this bundle is %s, which is not what was typed", fingerprint)
+		return errors.New("not confirmed: what was typed is not the fingerprint in this bundle, nor the end of it")
 	}
 	return nil
 }
@@ -112,7 +111,7 @@ func compareTyped(typed, fingerprint string) error {
 func (a *app) checkRegistry(ctx context.Context, b *infobundle.Bundle, t trust) error {
 	var key ed25519.PublicKey
 	if t.registryKey != "" {
-		data, err := readText(t.registryKey, maxSecretFile)
+		data, err := readText(ctx, t.registryKey, maxSecretFile)
 		if err != nil {
 			return err
 		}

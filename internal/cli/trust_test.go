@@ -34,3 +34,25 @@ func TestCompareTyped(t *testing.T) {
 		}
 	}
 }
+
+// An error about a fingerprint that is wrong or missing does not show the one of the
+// bundle: it would be copied, where it has to be compared.
+func TestFingerprintIsNotShown(t *testing.T) {
+	t.Chdir(t.TempDir())
+	readingFiles(t)
+	_, stdout, _ := runCLI(t, "bundle", "inspect", "--json", "other-aa.zip")
+	_, fingerprint, _ := strings.Cut(stdout, `"sha256:`)
+	fingerprint, _, _ = strings.Cut(fingerprint, `"`)
+	if len(fingerprint) != 64 {
+		t.Fatal(stdout)
+	}
+	for _, line := range []string{"", "--fingerprint sha256:" + strings.Repeat("0", 64), "--fingerprint 1234"} {
+		code, _, stderr := runCLI(t, strings.Fields("-C peer peer sign other-aa.zip --passphrase-file pass "+line)...)
+		if code == exitDone || strings.Contains(stderr, fingerprint[50:]) {
+			t.Errorf("%s: exit code %d\n%s", line, code, stderr)
+		}
+	}
+	if err := compareTyped(strings.Repeat("0", 64), "sha256:"+fingerprint); err == nil || strings.Contains(err.Error(), fingerprint[50:]) {
+		t.Error(err)
+	}
+}

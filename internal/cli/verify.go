@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -44,17 +45,17 @@ failed is named and the exit code is 1.`,
 					return usagef("--at %q: expected a time such as 2026-12-31T12:00:00Z", at)
 				}
 			}
-			leaf, err := readCerts(args)
+			leaf, err := readCerts(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
 			if len(leaf) != 1 {
 				return fmt.Errorf("%s holds %d certificates: expected one", args[0], len(leaf))
 			}
-			if o.Trusted, err = readCerts(trusted); err != nil {
+			if o.Trusted, err = readCerts(cmd.Context(), trusted); err != nil {
 				return err
 			}
-			if o.Untrusted, err = readCerts(untrusted); err != nil {
+			if o.Untrusted, err = readCerts(cmd.Context(), untrusted); err != nil {
 				return err
 			}
 			chain, err := pki.Verify(leaf[0], o)
@@ -124,10 +125,10 @@ func (a *app) verified(chain []*x509.Certificate, err error, asJSON bool) error 
 }
 
 // readCerts reads all certificates of PEM files.
-func readCerts(paths []string) ([]*x509.Certificate, error) {
+func readCerts(ctx context.Context, paths []string) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for _, path := range paths {
-		data, err := readText(path, 1<<20)
+		data, err := readText(ctx, path, 1<<20)
 		if err != nil {
 			return nil, err
 		}

@@ -58,6 +58,16 @@ func ReplaceChecked(path string, data []byte, mode fs.FileMode, check func(writt
 	if err != nil {
 		return err
 	}
+	return replaceName(path, data, mode, check)
+}
+
+// ReplaceName is [Replace], but a symbolic link is replaced itself: in a folder where
+// other users can make one, it could lead to any file.
+func ReplaceName(path string, data []byte, mode fs.FileMode) error {
+	return replaceName(path, data, mode, nil)
+}
+
+func replaceName(path string, data []byte, mode fs.FileMode, check func(written []byte) error) error {
 	tmp, err := writeTemp(path, data, mode, check)
 	if err != nil {
 		return err
@@ -86,6 +96,22 @@ func Target(path string) (string, error) {
 		return "", fmt.Errorf("%s is a symbolic link that can not be followed: %w", path, err)
 	}
 	return file, nil
+}
+
+// CheckAbsent checks that there is nothing at path, where [Create] is going to make a
+// file: an error says what to do about what is there.
+func CheckAbsent(path string) error {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		_, err = Target(path)
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s exists already: choose another name or remove it", path)
 }
 
 // Create writes a new file as a whole, and fails with [fs.ErrExist] where there

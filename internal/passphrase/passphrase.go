@@ -92,8 +92,11 @@ func (g *Given) Typeable() ([]byte, error) {
 // byte order mark, or UTF-16.
 func (g *Given) Converted() bool { return g.Err == nil && g.raw != nil }
 
-// Wipe overwrites the passphrase.
+// Wipe overwrites the passphrase. g may be nil.
 func (g *Given) Wipe() {
+	if g == nil {
+		return
+	}
 	clear(g.Text)
 	clear(g.raw)
 }

@@ -34,6 +34,7 @@ type Writer struct {
 	mu   sync.Mutex
 	w    io.Writer
 	held []byte // the beginning of a character whose end is still to come
+	err  error  // the first of a write
 }
 
 // NewWriter returns a Writer that writes to w. Each Write becomes one Write.
@@ -57,7 +58,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 		text = appendEscaped(nil, text, true)
 	}
 	if len(text) > 0 {
-		if _, err := w.w.Write(text); err != nil {
+		if err := w.write(text); err != nil {
 			return 0, err
 		}
 	}
@@ -65,15 +66,23 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush writes what is held back, which is no character then.
+// Flush writes what is held back, which is no character then. It returns the first
+// error of all writes.
 func (w *Writer) Flush() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.held) == 0 {
-		return nil
+	if len(w.held) > 0 {
+		w.write(appendEscaped(nil, w.held, true))
+		w.held = nil
 	}
-	_, err := w.w.Write(appendEscaped(nil, w.held, true))
-	w.held = nil
+	return w.err
+}
+
+func (w *Writer) write(text []byte) error {
+	_, err := w.w.Write(text)
+	if w.err == nil {
+		w.err = err
+	}
 	return err
 }
 

@@ -87,7 +87,7 @@ func Run(ctx context.Context, dir string, o Options) (*Report, error) {
 	if !keyNamed {
 		o.KeyFile = node.DefaultKeyFile(dir)
 	}
-	c := &checker{ctx: ctx, dir: dir, options: o, keyNamed: keyNamed, now: o.Now, report: new(Report), modesSeen: make(map[string]bool)}
+	c := &checker{ctx: ctx, dir: dir, options: o, keyNamed: keyNamed, now: o.Now, report: new(Report), modesSeen: make(map[string]bool), found: make(map[Finding]bool)}
 	if err := c.recognize(); err != nil {
 		return nil, err
 	}
@@ -123,7 +123,8 @@ type checker struct {
 	now      time.Time
 
 	report   *Report
-	problems int // in the report
+	found    map[Finding]bool // the same
+	problems int              // in the report
 
 	self      pki.Identity      // the zero Identity if it can not be told
 	root      *x509.Certificate // nil if there is none that can be read
@@ -153,7 +154,12 @@ func (c *checker) recognize() error {
 // path is where a file of the directory is.
 func (c *checker) path(file string) string { return filepath.Join(c.dir, filepath.FromSlash(file)) }
 
+// add adds a finding, once: some files are read for several reasons.
 func (c *checker) add(f Finding) {
+	if c.found[f] {
+		return
+	}
+	c.found[f] = true
 	c.report.Findings = append(c.report.Findings, f)
 	if f.Severity == Problem {
 		c.problems++

@@ -16,6 +16,7 @@ import (
 	"peerlink/internal/guard"
 	"peerlink/internal/textfile"
 	"peerlink/node"
+	"peerlink/node/infobundle"
 	"peerlink/node/pki"
 )
 
@@ -167,14 +168,17 @@ func (c *checker) checkStrayKeys(path string) {
 		return // has a finding where it matters
 	}
 	file := c.name(path)
+	if name, ours := strings.CutPrefix(file, "nodeinfo/"); ours && !infobundle.LeftOut(filepath.Base(path)) {
+		if err := infobundle.CheckPublic(infobundle.File{Name: name, Data: data}); err != nil {
+			c.problem(file, RuleKeyPlace, "%v; if an info-bundle was made, what was secret is no more", err)
+		}
+	}
 	for _, key := range plainKeys(data) {
 		isRoot := key != nil && c.root != nil && isKeyOf(key, c.root)
 		switch {
 		case isRoot:
 			c.problem(file, RuleKeyEncrypted, "holds the root key, not encrypted: whoever gets this file is this node; destroy it")
-		case strings.HasPrefix(file, "nodeinfo/"):
-			c.problem(file, RuleKeyPlace, "holds a private key that is not encrypted, and nodeinfo/ goes to everybody: remove it, and use this key no more if an info-bundle was made")
-		case !strings.HasPrefix(file, "private/"):
+		case !strings.HasPrefix(file, "private/") && !strings.HasPrefix(file, "nodeinfo/"):
 			c.warning(file, RuleKeyPlace, "holds a private key that is not encrypted: expected such keys outside of this directory, which is to be kept under version control and given to servers, or in private/")
 		}
 		c.checkKeyMode(path, Warning)

@@ -37,17 +37,25 @@ func CheckDate(date string, now time.Time) error {
 	return err
 }
 
-// NextDate returns the date of a new bundle: today's, or, where an earlier bundle
-// has that already, today's with as much of the time as it takes. If old, the
-// date of the last bundle, is ahead of now, it is the next that sorts after old.
-// It reports false if that would lie more than a day ahead.
+// NextDate returns the date of a new bundle: of a node's first one today's, of a later
+// one today's with as much of the time as it takes. If old, the date of the last
+// bundle, is ahead of now, it is the next that sorts after old. It reports false if
+// that would lie more than a day ahead.
+//
+// Since old may be that of an older backup, a later bundle has the time also if
+// old is an earlier day's: the same day's bundles that the backup does not know of are
+// not newer.
 func NextDate(old string, now time.Time) (date string, ok bool) {
 	t, err := ParseDate(old)
 	if err != nil {
 		old = "" // nobody takes that for a date
 	}
+	formats := dateFormats
+	if old != "" {
+		formats = formats[1:]
+	}
 	for _, at := range []time.Time{now.UTC(), t.Add(time.Second)} {
-		for _, format := range dateFormats {
+		for _, format := range formats {
 			if date := at.Format(format); date > old {
 				return date, CheckDate(date, now) == nil
 			}

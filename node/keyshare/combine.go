@@ -26,30 +26,12 @@ func Combine(shares []*Share) (*Sealed, error) {
 	if len(shares) == 0 {
 		return nil, fmt.Errorf("%w: none", ErrTooFew)
 	}
-	if slices.Contains(shares, nil) {
-		return nil, fmt.Errorf("%w: nil", ErrNotShare)
-	}
-	if err := checkOneSplit(shares); err != nil {
+	if err := CheckTogether(shares); err != nil {
 		return nil, err
 	}
-	var seen [MaxShares + 1]bool
-	var e *envelope
-	for _, s := range shares {
-		if seen[s.index] {
-			return nil, fmt.Errorf("%w: %v", ErrDuplicate, s)
-		}
-		seen[s.index] = true
-		if s.envelope != nil {
-			e = s.envelope
-		}
-	}
+	e := envelopeOf(shares)
 	if e == nil {
 		return nil, fmt.Errorf("%w: the sealed key is missing: type all lines of one page, not only the first %d", ErrIncomplete, ShareLines)
-	}
-	for _, s := range shares {
-		if err := s.check(e); err != nil {
-			return nil, err
-		}
 	}
 	if len(shares) < e.threshold {
 		return nil, fmt.Errorf("%w: %d of the %d that are needed", ErrTooFew, len(shares), e.threshold)
@@ -59,6 +41,46 @@ func Combine(shares []*Share) (*Sealed, error) {
 		return nil, err
 	}
 	return &Sealed{e, secret}, nil
+}
+
+// CheckTogether checks that shares are of one split, that none is given twice, and
+// that none was altered, as far as that can be known: they need not be enough, nor
+// have the envelope. The error wraps [ErrNotShare], [ErrMixed], [ErrDuplicate] or
+// [ErrAltered], and names the shares that are concerned.
+func CheckTogether(shares []*Share) error {
+	if slices.Contains(shares, nil) {
+		return fmt.Errorf("%w: nil", ErrNotShare)
+	}
+	if err := checkOneSplit(shares); err != nil {
+		return err
+	}
+	var seen [MaxShares + 1]bool
+	for _, s := range shares {
+		if seen[s.index] {
+			return fmt.Errorf("%w: %v", ErrDuplicate, s)
+		}
+		seen[s.index] = true
+	}
+	e := envelopeOf(shares)
+	if e == nil {
+		return nil
+	}
+	for _, s := range shares {
+		if err := s.check(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// envelopeOf returns the envelope of the last share that has one, or nil.
+func envelopeOf(shares []*Share) (e *envelope) {
+	for _, s := range shares {
+		if s.envelope != nil {
+			e = s.envelope
+		}
+	}
+	return e
 }
 
 // checkOneSplit names the shares of each split if there are several.
@@ -71,7 +93,7 @@ func checkOneSplit(shares []*Share) error {
 		}
 		indexes[s.split] = append(indexes[s.split], fmt.Sprint(s.index))
 	}
-	if len(ids) == 1 {
+	if len(ids) <= 1 {
 		return nil
 	}
 	var parts []string
@@ -99,16 +121,8 @@ func (s *Sealed) String() string {
 // [pki.ErrPassphrase] or [pki.ErrKeyKind]; after a wrong passphrase, another can
 // be tried.
 func (s *Sealed) Open(passphrase []byte, pub crypto.PublicKey) (crypto.Signer, error) {
-	if err := checkKind(pub); err != nil {
+	if err := s.CheckKey(pub); err != nil {
 		return nil, err
-	}
-	want, err := fingerprintOf(pub)
-	if err != nil {
-		return nil, err
-	}
-	if want != s.envelope.fingerprint {
-		return nil, fmt.Errorf("%w: %v with the fingerprint %v: expected that with %v",
-			ErrOtherKey, s.Node(), s.envelope.fingerprint, want)
 	}
 	essence, err := s.envelope.open(&s.secret, passphrase)
 	if err != nil {
@@ -117,9 +131,35 @@ func (s *Sealed) Open(passphrase []byte, pub crypto.PublicKey) (crypto.Signer, e
 	defer clear(essence)
 	key, err := keyOf(essence, pub)
 	if err != nil {
-		return nil, fmt.Errorf("%w: what is sealed for %v is not the key with the fingerprint %v", ErrOtherKey, s.Node(), want)
+		return nil, fmt.Errorf("%w: what is sealed for %v is not the key with the fingerprint %v", ErrOtherKey, s.Node(), s.envelope.fingerprint)
 	}
 	return key, nil
+}
+
+// CheckKey checks that the sealed root key is that of pub, by its fingerprint. The
+// error wraps [ErrOtherKey] or [pki.ErrKeyKind].
+func (s *Sealed) CheckKey(pub crypto.PublicKey) error { return s.envelope.checkKey(pub) }
+
+// CheckKey is [Sealed.CheckKey] for a share. One without an envelope passes.
+func (s *Share) CheckKey(pub crypto.PublicKey) error {
+	if s.envelope == nil {
+		return nil
+	}
+	return s.envelope.checkKey(pub)
+}
+
+func (e *envelope) checkKey(pub crypto.PublicKey) error {
+	if err := checkKind(pub); err != nil {
+		return err
+	}
+	want, err := fingerprintOf(pub)
+	if err != nil {
+		return err
+	}
+	if want != e.fingerprint {
+		return fmt.Errorf("%w: %v with the fingerprint %v: expected that with %v", ErrOtherKey, e.node, e.fingerprint, want)
+	}
+	return nil
 }
 
 // Wipe forgets the secret. Nothing can be opened afterwards.

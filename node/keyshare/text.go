@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,6 +70,13 @@ func (s *Share) Text() string {
 	}
 	return b.String()
 }
+
+// heading is a line above the words, in a text of [Share.Text] or on a page.
+var heading = regexp.MustCompile(`^(Share [0-9]+ of [0-9]+ of a root key\.|(Split|Node|Root key|Made on): |(This share|The sealed key): lines )`)
+
+// IsHeading reports whether a line is one of those that [Share.Text] and [Share.PDF]
+// write above the words.
+func IsHeading(line string) bool { return heading.MatchString(strings.TrimSpace(line)) }
 
 // QRText is the share as its QR code has it: capital letters, digits, hyphens
 // and a colon. [Parse] reads it.

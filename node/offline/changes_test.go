@@ -92,9 +92,9 @@ func TestDatesAheadAreRefused(t *testing.T) {
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	for date, good := range map[string]bool{
 		"2026-11-28": true, "2026-11-28T120000": true, "2026-11-29": true, "2020-01-01": true, "2026-11-28T120000.123456": true,
-		"2026-11-30": false, "2126-11-28": false, "~~~~": false, "9": false, "2026-11-28~": false, "2026-11-28T~": false, "": false,
+		"2026-11-30": false, "2026-11-29T120001": false, "2026-11-29T235959": false, "2126-11-28": false, "~~~~": false, "9": false, "2026-11-28~": false, "2026-11-28T~": false, "": false,
 	} {
-		if err := checkDate(date, now); (err == nil) != good {
+		if err := infobundle.CheckDate(date, now); (err == nil) != good {
 			t.Errorf("%q: %v", date, err)
 		}
 	}

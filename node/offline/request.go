@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"strings"
 	"time"
 
 	"peerlink/internal/excerpt"
@@ -265,8 +264,13 @@ func (r *Request) addInfoBundle(f *infoBundleFile, now time.Time) error {
 	if b.date == "" {
 		return fmt.Errorf("it has no date in %s", infobundle.UpdatedAt)
 	}
-	if err := checkDate(b.date, now); err != nil {
+	if err := infobundle.CheckDate(b.date, now); err != nil {
 		return fmt.Errorf("%s: %w", infobundle.UpdatedAt, err)
+	}
+	for _, file := range b.files {
+		if err := infobundle.CheckPublic(file); err != nil {
+			return err
+		}
 	}
 	var err error
 	if b.stomp, err = node.ParseStompTOML(stompTOML, nodeIDVariable); err == nil {
@@ -277,20 +281,6 @@ func (r *Request) addInfoBundle(f *infoBundleFile, now time.Time) error {
 	}
 	r.info = b
 	return checkPath(b.file)
-}
-
-// checkDate refuses what is no date, and dates more than a day ahead: peers take no
-// other info-bundle until its date is later.
-func checkDate(date string, now time.Time) error {
-	day, clock, _ := strings.Cut(date, "T")
-	t, err := time.Parse(time.DateOnly, day)
-	if err != nil || strings.Trim(clock, "0123456789.:+-Z") != "" {
-		return fmt.Errorf("%q is not a date: expected for example 2026-01-31", excerpt.Of(date))
-	}
-	if t.After(now.Add(24 * time.Hour)) {
-		return fmt.Errorf("the date %s is more than a day ahead (here it is %s): peers would take no other info-bundle until then", date, formatTime(now))
-	}
-	return nil
 }
 
 // checkDistinct checks that nothing is asked for twice.

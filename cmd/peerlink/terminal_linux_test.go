@@ -1,0 +1,274 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"peerlink/node/nodetest"
+	"peerlink/node/nodetype"
+)
+
+// A session is peerlink with a terminal of the kernel as its controlling terminal.
+type session struct {
+	t        *testing.T
+	cmd      *exec.Cmd
+	keyboard *os.File
+	screen   *os.File // the other end
+	exited   chan struct{}
+
+	mu     sync.Mutex
+	output bytes.Buffer
+}
+
+// startOnTerminal runs a command as somebody does who sits at a terminal.
+func startOnTerminal(t *testing.T, dir string, args ...string) *session {
+	t.Helper()
+	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("no terminals here: %v", err)
+	}
+	t.Cleanup(func() { keyboard.Close() })
+	if err := unix.IoctlSetPointerInt(int(keyboard.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Skipf("no terminals here: %v", err)
+	}
+	n, err := unix.IoctlGetInt(int(keyboard.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Skipf("no terminals here: %v", err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("no terminals here: %v", err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	s := &session{t: t, keyboard: keyboard, screen: terminal, exited: make(chan struct{})}
+	s.cmd = exec.Command(filepath.Join(build(t), "peerlink"), args...)
+	s.cmd.Dir = dir
+	s.cmd.Env = append(os.Environ(), "NO_COLOR=1", "XDG_STATE_HOME="+t.TempDir())
+	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = terminal, terminal, terminal
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { s.cmd.Wait(); close(s.exited) }()
+	t.Cleanup(func() { s.cmd.Process.Kill(); <-s.exited })
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			n, err := keyboard.Read(buf)
+			s.mu.Lock()
+			s.output.Write(buf[:n])
+			s.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return s
+}
+
+func (s *session) shown() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.output.String()
+}
+
+// expect waits until the terminal shows a text.
+func (s *session) expect(text string) {
+	s.t.Helper()
+	until(s.t, "the text "+text, func() error {
+		if shown := s.shown(); !strings.Contains(shown, text) {
+			return fmt.Errorf("the terminal shows %q", shown)
+		}
+		return nil
+	})
+}
+
+func (s *session) typeText(text string) {
+	s.t.Helper()
+	if _, err := s.keyboard.WriteString(text); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// expectEnd waits for the end of the process, and returns its exit code.
+func (s *session) expectEnd() int {
+	s.t.Helper()
+	select {
+	case <-s.exited:
+	case <-time.After(10 * time.Second):
+		s.t.Fatalf("it goes on, and shows\n%s", s.shown())
+	}
+	return s.cmd.ProcessState.ExitCode()
+}
+
+// Wherever a command waits for a person, Ctrl-C ends it, and so does SIGTERM; the
+// terminal is left with echo.
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	aa := nodetest.New(t, nodetype.AccountingAuthority, "aa.example.com:1234")
+	ca := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234")
+	other := nodetest.New(t, nodetype.AccountingAuthority, "other.example.com:1234")
+	nodetest.Peer(t, aa, ca)
+	single := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234")
+	dir := t.TempDir()
+	message := "message check --peer " + aa.Identity().ID + " --direction out --type FinalizeTransfer -C " + ca.Path()
+	for line, prompt := range map[string]string{
+		"init":                 "Type of the node",
+		"init creditors-agent": "Address where peers reach",
+		"init creditors-agent --server localhost:1":                     "Press Enter to take it",
+		"init creditors-agent --server localhost:1 --passphrase-file -": "\x00", // nothing is shown
+		"key drill --type -C " + ca.Path():                              "Share 1",
+		"key join --out joined.key -C " + ca.Path():                     "Share 1",
+		"peer sign " + other.Bundle(t) + " -C " + single.Path():         "Fingerprint: ",
+		"send " + aa.Identity().ID + " -C " + ca.Path():                 "\x00",
+		message: "\x00",
+	} {
+		for _, how := range []string{"Ctrl-C", "SIGTERM"} {
+			t.Run(line[:min(len(line), 20)]+" "+how, func(t *testing.T) {
+				s := startOnTerminal(t, dir, strings.Fields(line)...)
+				if prompt != "\x00" {
+					s.expect(prompt)
+				} else {
+					s.expectReading()
+				}
+				if how == "Ctrl-C" {
+					s.typeText("\x03")
+				} else if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+					t.Fatal(err)
+				}
+				if code := s.expectEnd(); code != 1 {
+					t.Errorf("exit code %d\n%s", code, s.shown())
+				}
+				s.expect("interrupted")
+				mode, err := unix.IoctlGetTermios(int(s.keyboard.Fd()), unix.TCGETS)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if mode.Lflag&unix.ECHO == 0 {
+					t.Error("the terminal has no echo any more")
+				}
+			})
+		}
+	}
+}
+
+// expectReading types an empty line, and waits until the process has read it: from
+// then on it waits for more.
+func (s *session) expectReading() {
+	s.t.Helper()
+	s.typeText("\n")
+	s.expect("\n") // the echo
+	until(s.t, "reading", func() error {
+		n, err := unix.IoctlGetInt(int(s.screen.Fd()), unix.TIOCINQ)
+		if err == nil && n > 0 {
+			err = fmt.Errorf("%d bytes are not read", n)
+		}
+		return err
+	})
+}
+
+// One Ctrl-D ends what is typed into a command, or a prompt, of which it is no answer.
+func TestEndOfInput(t *testing.T) {
+	t.Parallel()
+	aa := nodetest.New(t, nodetype.AccountingAuthority, "aa.example.com:1234")
+	ca := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234")
+	nodetest.Peer(t, aa, ca)
+	for line, want := range map[string]string{
+		"send " + aa.Identity().ID + " -C " + ca.Path():                                                         "standard input holds no message",
+		"message check --peer " + aa.Identity().ID + " --direction out --type FinalizeTransfer -C " + ca.Path(): "standard input is empty",
+		"init": "interrupted",
+		"init creditors-agent --server localhost:1 --passphrase-file -": "the first line is empty",
+		"key drill --type -C " + ca.Path():                              "interrupted",
+	} {
+		s := startOnTerminal(t, t.TempDir(), strings.Fields(line)...)
+		s.typeText("\x04")
+		if code := s.expectEnd(); code != 1 {
+			t.Errorf("%s: exit code %d\n%s", line, code, s.shown())
+		}
+		s.expect(want)
+	}
+}
+
+// A process that can not end after the first signal, since nobody reads what it
+// writes, ends after the second.
+func TestSecondSignal(t *testing.T) {
+	t.Parallel()
+	aa := nodetest.New(t, nodetype.AccountingAuthority, "aa.example.com:1234")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	size, err := unix.FcntlInt(w.Fd(), unix.F_GETPIPE_SZ, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := size - 100 // there is room for the first line
+	if _, err := w.Write(make([]byte, held)); err != nil {
+		t.Fatal(err)
+	}
+	s := &session{t: t, cmd: exec.Command(filepath.Join(build(t), "peerlink"), "-C", aa.Path(), "check"), exited: make(chan struct{})}
+	s.cmd.Stdout = w
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { s.cmd.Wait(); close(s.exited) }()
+	defer s.cmd.Process.Kill()
+	until(t, "the first line", func() error {
+		if n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ); err != nil || n <= held {
+			return fmt.Errorf("%d bytes are in the pipe, %v", n, err)
+		}
+		return nil
+	})
+	until(t, "the end", func() error {
+		s.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-s.exited:
+			return nil
+		default:
+			return fmt.Errorf("it goes on")
+		}
+	})
+}
+
+// A slip at a prompt is asked for again: what was answered before is not lost.
+func TestPromptAsksAgain(t *testing.T) {
+	t.Parallel()
+	s := startOnTerminal(t, t.TempDir(), "init", "--key-type", "p256")
+	for _, step := range [][2]string{
+		{"Type of the node", "creditor-agent\n"},
+		{"creditor-agent", "accounting-authority\n"},
+		{"Node ID", "1234ABCD\n"},
+		{"can not be", "1234abcd\n"},
+		{"Address where", "localhost\n"},
+		{"localhost", "localhost:1234\n"},
+		{"Press Enter to take it", "correct horse battery staple\n"},
+		{"Now type it", "correct horse battery stable\n"},
+		{"not the same passphrase", "correct horse battery staple\n"},
+	} {
+		s.expect(step[0])
+		s.typeText(step[1])
+	}
+	until(t, "the second question", func() error {
+		if n := strings.Count(s.shown(), "Now type it"); n != 2 {
+			return fmt.Errorf("it is asked %d times", n)
+		}
+		return nil
+	})
+	s.typeText("correct horse battery staple\n")
+	if code := s.expectEnd(); code != 0 {
+		t.Errorf("exit code %d\n%s", code, s.shown())
+	}
+	s.expect("This is the node ID")
+}

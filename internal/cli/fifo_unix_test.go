@@ -1,0 +1,61 @@
+//go:build unix
+
+package cli
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A named pipe in the place of any file that a command reads, into which nobody
+// writes, does not keep the command from ending when it is interrupted.
+func TestNamedPipes(t *testing.T) {
+	t.Chdir(t.TempDir())
+	bob := readingFiles(t)
+	for _, name := range slices.Sorted(keys(reading)) {
+		for _, line := range reading[name] {
+			args := commandLine(name, strings.ReplaceAll(line, "BOB", bob))
+			for i, arg := range args {
+				before, file, found := strings.Cut(arg, "{")
+				if !found {
+					continue
+				}
+				path := filepath.Join(t.TempDir(), filepath.Base(strings.TrimSuffix(file, "}")))
+				if err := syscall.Mkfifo(path, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				line := slices.Clone(args)
+				line[i] = before + path
+				for j := range line {
+					line[j] = strings.NewReplacer("{", "", "}", "").Replace(line[j])
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				defer cancel()
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					if code, stdout, _ := runCLIContext(ctx, t, line...); code == exitDone {
+						t.Errorf("peerlink %s succeeds:\n%s", strings.Join(line, " "), stdout)
+					}
+				}()
+				select {
+				case <-done:
+				case <-time.After(20 * time.Second):
+					t.Errorf("peerlink %s waits for ever", strings.Join(line, " "))
+					f, err := os.OpenFile(path, os.O_RDWR, 0)
+					if err != nil {
+						t.Fatal(err)
+					}
+					f.Close() // it reads that there is nothing
+					<-done
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// errInterrupted ends a command that waits for a person or for another program, when
+// a signal asks the process to end, or there is no more to be read.
+var errInterrupted = errors.New("interrupted")
+
+// interruptible returns what wait returns, or errInterrupted as soon as ctx ends. No
+// read from a terminal or a pipe can be taken back, nor can the opening of a named
+// pipe, so wait goes on then: the process is about to end.
+func interruptible[T any](ctx context.Context, wait func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	var none T
+	if ctx.Err() != nil {
+		return none, errInterrupted
+	}
+	ch := make(chan result, 1)
+	go func() {
+		value, err := wait()
+		ch <- result{value, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return none, errInterrupted
+	case got := <-ch:
+		return got.value, got.err
+	}
+}
+
+// maxRead bounds one read of an input, in bytes.
+const maxRead = 64 << 10
+
+// An input reads a file, a pipe or a terminal, until ctx ends. Once it has come to
+// the end, it stays there: on a terminal, one Ctrl-D is enough.
+type input struct {
+	ctx      context.Context
+	file     *os.File
+	standard bool // standard input
+	err      error
+}
+
+func (in *input) Read(p []byte) (int, error) {
+	if in.err != nil {
+		return 0, in.err
+	}
+	data, err := interruptible(in.ctx, func() ([]byte, error) {
+		data := make([]byte, min(len(p), maxRead)) // p is the caller's again when ctx ends
+		n, err := in.file.Read(data)
+		return data[:n], err
+	})
+	in.err = err
+	defer clear(data) // it may be a passphrase
+	return copy(p, data), err
+}
+
+// standardInput returns the one reader of standard input.
+func (a *app) standardInput(ctx context.Context) *input {
+	if a.input == nil {
+		a.input = &input{ctx: ctx, file: a.stdin, standard: true}
+	}
+	return a.input
+}
+
+// openInput opens a file, or standard input if path is "-". It returns what to call it
+// in errors.
+func (a *app) openInput(ctx context.Context, path string) (in *input, name string, err error) {
+	if path == "-" {
+		return a.standardInput(ctx), "standard input", nil
+	}
+	f, err := interruptible(ctx, func() (*os.File, error) { return os.Open(path) })
+	return &input{ctx: ctx, file: f}, path, err
+}
+
+// Close closes a file, but not standard input.
+func (in *input) Close() error {
+	if in.standard {
+		return nil
+	}
+	return in.file.Close()
+}
+
+// readLine reads a line from the terminal, without the spaces around it.
+func (a *app) readLine(ctx context.Context) (string, error) {
+	if a.lines == nil {
+		a.lines = bufio.NewReader(a.standardInput(ctx))
+	}
+	line, err := a.lines.ReadString('\n')
+	if errors.Is(err, io.EOF) {
+		err = nil
+		if line == "" {
+			err = errInterrupted
+		}
+	}
+	return strings.TrimSpace(line), err
+}
+
+// ask asks a question on the terminal until the answer passes check, if that is not
+// nil: what was answered before is not lost by a slip.
+func (a *app) ask(ctx context.Context, question string, check func(answer string) error) (string, error) {
+	if !isTerminal(a.stdin) {
+		return "", usagef("missing: %s", question)
+	}
+	for {
+		fmt.Fprintf(a.stderr, "%s: ", question)
+		answer, err := a.readLine(ctx)
+		if err != nil {
+			fmt.Fprintln(a.stderr)
+			return "", err
+		}
+		if answer == "" {
+			continue
+		}
+		if check == nil {
+			return answer, nil
+		}
+		if err := check(answer); err == nil {
+			return answer, nil
+		} else {
+			a.say("%v.", err)
+		}
+	}
+}
+
+// readBounded reads a regular file, or what behaves like one, up to max bytes.
+func readBounded(ctx context.Context, path string, max int64) ([]byte, error) {
+	return interruptible(ctx, func() ([]byte, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		data, err := io.ReadAll(io.LimitReader(f, max+1))
+		if err == nil && int64(len(data)) > max {
+			err = fmt.Errorf("%s is larger than %d bytes", path, max)
+		}
+		return data, err
+	})
+}

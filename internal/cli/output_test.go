@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// fullDisk takes no byte.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+// A command whose output can not be written has failed, and says so.
+func TestOutputFails(t *testing.T) {
+	t.Chdir(t.TempDir())
+	bob := readingFiles(t)
+	for _, line := range []string{
+		"", "-C node check", "-C node check --json", "-C node peer list", "-C node peer list --json", "-C node peer show " + bob, "bundle inspect bundle",
+		"-C node bundle create new.zip --passphrase-file pass", "-C node request list", "version", "--help", "peer --help", "completion bash",
+		"verify --trusted=node/root-ca.crt server.crt", "-C node message check --peer " + bob + " --direction in --type ConfigureAccount message",
+		"-C node peer register peer.crt", "-C node fulfil request new-answer --yes --json --passphrase-file pass",
+	} {
+		var stderr bytes.Buffer
+		a := &app{stdin: os.Stdin, stdout: fullDisk{}, stderr: &stderr}
+		if line == "" {
+			line = "-C node"
+		}
+		code := a.run(t.Context(), strings.Fields(line))
+		if code != exitFailed || !strings.Contains(stderr.String(), "no space left") {
+			t.Errorf("peerlink %s: exit code %d\n%s", line, code, &stderr)
+		}
+	}
+}
+
+// The man pages are written into the folder itself, and never through symbolic links that
+// another user has made there.
+func TestManFollowsNoLink(t *testing.T) {
+	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"peerlink.1", "peerlink-peer-sign.1"} {
+		if err := os.Symlink(victim, filepath.Join(dir, name)); err != nil {
+			t.Skip(err)
+		}
+	}
+	for range 2 { // again, over the pages that are there
+		if code, _, stderr := runCLI(t, "man", dir); code != exitDone {
+			t.Fatal(stderr)
+		}
+	}
+	if data, err := os.ReadFile(victim); err != nil || string(data) != "precious" {
+		t.Errorf("the file holds %.40q, %v", data, err)
+	}
+	for name, c := range leaves((&app{}).root()) {
+		if c.IsAdditionalHelpTopicCommand() || !c.IsAvailableCommand() || name == "help" {
+			continue
+		}
+		page := "peerlink-" + strings.ReplaceAll(name, " ", "-") + ".1"
+		if name == "" {
+			page = "peerlink.1"
+		}
+		if data, err := os.ReadFile(filepath.Join(dir, page)); err != nil || !slices.Contains(strings.Fields(string(data)), ".TH") {
+			t.Errorf("%s: %.40q, %v", page, data, err)
+		}
+	}
+}

@@ -1,0 +1,56 @@
+package infobundle
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"regexp"
+
+	"peerlink/internal/excerpt"
+	"peerlink/internal/textfile"
+)
+
+// secretText is in private keys, encrypted or not, as PEM, of PGP, PuTTY and age, and in
+// the shares of a root key.
+var secretText = regexp.MustCompile(`-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|PuTTY-User-Key-File-[0-9]|AGE-SECRET-KEY-|PEERLINK-SHARE-[0-9]+:|(?m)^Share [0-9]+ of [0-9]+ of a root key\.`)
+
+// secretName is the name of a file that is expected to hold a passphrase, or a private
+// key in a container.
+var secretName = regexp.MustCompile(`(?i)(^|[/._-])(pass(word|phrase|wd)?s?|secrets?)([._-]|$)|\.(p12|pfx|jks|keystore|kdbx|ppk)$`)
+
+// pbes2 is the object identifier near the beginning of an encrypted key in DER.
+var pbes2 = []byte{0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0d}
+
+// CheckPublic checks that a file of a node's own nodeinfo is none that holds a secret,
+// as far as its name and content show: everybody gets what is in an info-bundle. The
+// error names the file.
+func CheckPublic(f File) error {
+	switch {
+	case holdsKey(f.Data):
+		return fmt.Errorf("file %q holds a private key, or a share of one, and everybody gets what is in an info-bundle: move it out of the folder", excerpt.Of(f.Name))
+	case secretName.MatchString(f.Name):
+		return fmt.Errorf("file %q has the name of a file with a secret in it, and everybody gets what is in an info-bundle: move it out of the folder, or rename it if it is none", excerpt.Of(f.Name))
+	}
+	return nil
+}
+
+// holdsKey reports whether a private key is in the data, in PEM or the like, or as the
+// whole of it in DER.
+func holdsKey(data []byte) bool {
+	if text, err := textfile.Decode(data); err == nil { // what is in DER is no text
+		data = text
+	}
+	if secretText.Match(data) || bytes.Contains(data[:min(len(data), 32)], pbes2) {
+		return true
+	}
+	for _, parse := range []func([]byte) error{
+		func(der []byte) error { _, err := x509.ParsePKCS8PrivateKey(der); return err },
+		func(der []byte) error { _, err := x509.ParsePKCS1PrivateKey(der); return err },
+		func(der []byte) error { _, err := x509.ParseECPrivateKey(der); return err },
+	} {
+		if parse(data) == nil {
+			return true
+		}
+	}
+	return false
+}

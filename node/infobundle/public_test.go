@@ -1,0 +1,77 @@
+package infobundle
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"strings"
+	"testing"
+
+	"peerlink/node/pki"
+)
+
+// No private key goes into an info-bundle, in whatever form and under whatever name,
+// and no file whose name says that it holds a secret. Certificates and public keys do.
+func TestCheckPublic(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sec1, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encrypted, err := pki.EncodeEncryptedKey(key, []byte("correct horse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(encrypted)
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	inPEM := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	utf16 := "\xff\xfe"
+	for _, c := range string(encrypted) {
+		utf16 += string([]byte{byte(c), 0})
+	}
+	for what, content := range map[string]string{
+		"PKCS#8": inPEM("PRIVATE KEY", pkcs8), "SEC 1": inPEM("EC PRIVATE KEY", sec1), "encrypted": string(encrypted),
+		"PKCS#1": inPEM("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey)), "OpenSSH": inPEM("OPENSSH PRIVATE KEY", []byte("x")),
+		"below a text": "My certificate and key:\r\n" + inPEM("CERTIFICATE", public) + inPEM("PRIVATE KEY", pkcs8), "UTF-16": utf16,
+		"PKCS#8 in DER": string(pkcs8), "SEC 1 in DER": string(sec1), "PKCS#1 in DER": string(x509.MarshalPKCS1PrivateKey(rsaKey)), "encrypted in DER": string(block.Bytes),
+		"PGP": "-----BEGIN PGP PRIVATE KEY BLOCK-----\n", "PuTTY": "PuTTY-User-Key-File-3: ssh-ed25519\n", "QR code": "PEERLINK-SHARE-1:AAAA",
+		"share": "\nShare 1 of 5 of a root key. Any 3 of these shares restore it, with its passphrase.\n",
+	} {
+		err := CheckPublic(File{"terms.txt", []byte(content)})
+		if err == nil || !strings.Contains(err.Error(), "terms.txt") || strings.Contains(err.Error(), "BEGIN") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for _, name := range []string{"passphrase.txt", "pass", "db/PASSWORD", "root.passwd", "my-secrets.toml", "node.p12", "node.pfx", "secret.d/x"} {
+		if CheckPublic(File{name, []byte("x")}) == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+	for name, content := range map[string]string{
+		"root-ca.crt": inPEM("CERTIFICATE", public), "registry.key": inPEM("PUBLIC KEY", public), "public.der": string(public), "empty": "",
+		"compass.txt": "x", "README.md": "Keep your private key private. A PRIVATE KEY goes to nobody.", "secretary.txt": "x", "passage.txt": "x",
+	} {
+		if err := CheckPublic(File{name, []byte(content)}); err != nil {
+			t.Error(err)
+		}
+	}
+}
