@@ -22,7 +22,7 @@ func TestOutputFails(t *testing.T) {
 	for _, line := range []string{
 		"", "-C node check", "-C node check --json", "-C node peer list", "-C node peer list --json", "-C node peer show " + bob, "bundle inspect bundle",
 		"-C node bundle create new.zip --passphrase-file pass", "-C node request list", "version", "--help", "peer --help", "completion bash",
-		"verify --trusted=node/root-ca.crt server.crt", "-C node message check --peer " + bob + " --direction in --type ConfigureAccount message",
+		"verify --trusted=node/root-ca.crt server.crt",
 		"-C node peer register peer.crt", "-C node fulfil request new-answer --yes --json --passphrase-file pass",
 	} {
 		var stderr bytes.Buffer
