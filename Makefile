@@ -68,7 +68,7 @@ unit:
 	@if [ "$$(.ci/prerequisites "$(GO)")" = race ]; then set -- $(RACE); else set --; fi; \
 	$(CI) unit $(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 3 -parallel 4 -timeout 20m $(LONGEST) ./...
 
-# Every fuzz target, one after the other.
+# Every fuzz target, some at once.
 fuzz:
 	@GO="$(GO)" $(CI) fuzz $(FUZZTIME)
 

@@ -3,18 +3,21 @@
 //
 //	bin/ci step LABEL COMMAND...   a command
 //	bin/ci unit COMMAND...         "go test" with arguments
-//	bin/ci fuzz DURATION           every fuzz target, one after the other
+//	bin/ci fuzz DURATION           every fuzz target, some at once
 package main
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -244,71 +247,125 @@ func (t *tests) report() {
 	}
 }
 
-// fuzz runs every function named Fuzz... for a time.
+// fuzz runs every function named Fuzz... for a time. As many packages at once as
+// there are processors have one worker each, so that no processor waits for a
+// compiler, a linker, or the end of a target.
 func fuzz(duration string) error {
-	now := "the fuzz targets are being found"
-	o := newOutput(func() string { return now })
-	defer o.stop()
-	goCommand := os.Getenv("GO")
-	if goCommand == "" {
-		goCommand = "go"
-	}
-	cache, err := exec.Command(goCommand, "env", "GOCACHE").Output()
+	f := &fuzzing{duration: duration, goCommand: cmp.Or(os.Getenv("GO"), "go"), now: make(map[string]string)}
+	f.out = newOutput(f.doing)
+	defer f.out.stop()
+	cache, err := exec.Command(f.goCommand, "env", "GOCACHE").Output()
 	if err != nil {
 		return err
 	}
-	found := filepath.Join(strings.TrimSpace(string(cache)), "fuzz") // inputs worth keeping: where "go test -fuzz" has them
-	list, err := exec.Command(goCommand, "list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}\t{{.Dir}}{{end}}", "./...").Output()
+	f.found = filepath.Join(strings.TrimSpace(string(cache)), "fuzz")
+	list, err := exec.Command(f.goCommand, "list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}\t{{.Dir}}{{end}}", "./...").Output()
 	if err != nil {
 		return err
 	}
-	work, err := os.MkdirTemp("", "peerlink-fuzz-")
-	if err != nil {
+	if f.work, err = os.MkdirTemp("", "peerlink-fuzz-"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
-	binary := filepath.Join(work, "test")
+	defer os.RemoveAll(f.work)
+	type target struct{ pkg, dir string }
+	targets := make(chan target)
+	errs := make(chan error)
+	workers := runtime.NumCPU()
+	for range workers {
+		go func() {
+			var failed error
+			for t := range targets {
+				failed = errors.Join(failed, f.fuzzPackage(t.pkg, t.dir))
+			}
+			errs <- failed
+		}()
+	}
 	for line := range strings.Lines(string(list)) {
 		pkg, dir, _ := strings.Cut(strings.TrimSpace(line), "\t")
-		if !hasTargets(dir) {
-			continue
+		if hasTargets(dir) {
+			targets <- target{pkg, dir}
 		}
-		now = "compiling the fuzz targets of " + pkg
-		// Once for all targets of the package, which "go test" would link for each.
-		// SQLite is only linked, no target calls it: there is nothing to optimize.
-		c := exec.Command(goCommand, "test", "-c", "-fuzz", ".", "-vet=off", "-gcflags=all=-dwarf=false", "-gcflags=modernc.org/...=-dwarf=false -N -l", "-o", binary, pkg)
-		c.Stdout, c.Stderr = o, o
-		if err := c.Run(); err != nil {
-			return err
+	}
+	close(targets)
+	for range workers {
+		err = errors.Join(err, <-errs)
+	}
+	return err
+}
+
+// fuzzing is what the workers of fuzz share.
+type fuzzing struct {
+	duration, goCommand string
+	work                string // folder of the binaries
+	found               string // folder of the inputs worth keeping: where "go test -fuzz" has them
+	out                 *output
+
+	mu  sync.Mutex
+	now map[string]string // what is being done, by package
+}
+
+func (f *fuzzing) doing() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var list []string
+	for pkg, what := range f.now {
+		list = append(list, what+" "+pkg)
+	}
+	slices.Sort(list)
+	return strings.Join(list, ", ")
+}
+
+// do runs a command in a folder, shows what it has written when it has ended, and
+// returns that.
+func (f *fuzzing) do(what, pkg, dir string, command ...string) (text string, err error) {
+	f.mu.Lock()
+	f.now[pkg] = what
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		delete(f.now, pkg)
+		f.mu.Unlock()
+	}()
+	c := exec.Command(command[0], command[1:]...)
+	c.Dir = dir // for the seeds in testdata
+	out, err := c.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w", what, pkg, err)
+	}
+	return string(out), err
+}
+
+// fuzzPackage runs the fuzz targets of a package, and the tests of what its parsers cost.
+func (f *fuzzing) fuzzPackage(pkg, dir string) error {
+	binary := filepath.Join(f.work, strings.ReplaceAll(pkg, "/", "-"))
+	// Once for all targets of the package, which "go test" would link for each.
+	// SQLite is only linked, no target calls it: there is nothing to optimize.
+	text, err := f.do("compiling the fuzz targets of", pkg, dir, f.goCommand, "test", "-c", "-fuzz", ".", "-vet=off",
+		"-gcflags=all=-dwarf=false", "-gcflags=modernc.org/...=-dwarf=false -N -l", "-o", binary, pkg)
+	if err != nil {
+		io.WriteString(f.out, text)
+		return err
+	}
+	defer os.Remove(binary)
+	// What parsers cost is exact without the race detector only.
+	if text, err = f.do("costs of the parsers of", pkg, dir, binary, "-test.run", "Cost$"); err != nil {
+		io.WriteString(f.out, text)
+		return err
+	}
+	targets, err := f.do("listing the fuzz targets of", pkg, dir, binary, "-test.list", "^Fuzz")
+	if err != nil {
+		return err
+	}
+	for _, target := range strings.Fields(targets) {
+		text, err := f.do("fuzz "+target+" of", pkg, dir, binary, "-test.run", "^$", "-test.fuzz", "^"+target+"$",
+			"-test.fuzztime", f.duration, "-test.parallel", "1", "-test.fuzzcachedir", filepath.Join(f.found, pkg))
+		if err != nil && timeIsOver(target, text) {
+			text = "nothing was found: the end of the time was taken for a failure (https://go.dev/issue/75804)\n"
+			err = nil
 		}
-		// What parsers cost is exact without the race detector only.
-		now = "costs " + pkg
-		c = exec.Command(binary, "-test.run", "Cost$")
-		c.Dir = dir
-		c.Stdout, c.Stderr = o, o
-		if err := c.Run(); err != nil {
-			return fmt.Errorf("%s: %w", now, err)
-		}
-		c = exec.Command(binary, "-test.list", "^Fuzz")
-		c.Dir = dir // for the seeds in testdata
-		targets, err := c.Output()
+		fmt.Fprintf(f.out, "fuzz %s %s\n%s", pkg, target, text)
 		if err != nil {
 			return err
-		}
-		for _, target := range strings.Fields(string(targets)) {
-			now = "fuzz " + pkg + " " + target
-			fmt.Fprintln(o, now)
-			var text bytes.Buffer
-			c := exec.Command(binary, "-test.run", "^$", "-test.fuzz", "^"+target+"$", "-test.fuzztime", duration, "-test.fuzzcachedir", filepath.Join(found, pkg))
-			c.Dir = dir
-			c.Stdout = io.MultiWriter(o, &text)
-			c.Stderr = c.Stdout
-			if err := c.Run(); err != nil {
-				if !timeIsOver(target, text.String()) {
-					return fmt.Errorf("%s: %w", now, err)
-				}
-				fmt.Fprintln(o, "nothing was found: the end of the time was taken for a failure (https://go.dev/issue/75804)")
-			}
 		}
 	}
 	return nil
