@@ -40,9 +40,9 @@ func check(t testing.TB, input string, parse func()) {
 	t.Helper()
 	var took time.Duration
 	for range 3 {
-		before, start := allocated(), spent()
+		before, start := allocated(), Spent()
 		parse()
-		took = spent() - start
+		took = Spent() - start
 		if n := allocated() - before; n > MaxBytes {
 			t.Errorf("%s: %d bytes were allocated, more than %d", input, n, MaxBytes)
 			return

@@ -30,7 +30,7 @@ func TestCheck(t *testing.T) {
 			}
 		}, 1},
 		{"time", func() {
-			for start := spent(); spent()-start <= MaxTime; {
+			for start := Spent(); Spent()-start <= MaxTime; {
 				kept = nil
 			}
 		}, 1},

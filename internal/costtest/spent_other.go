@@ -6,5 +6,5 @@ import "time"
 
 var begin = time.Now()
 
-// spent is the time that has passed.
-func spent() time.Duration { return time.Since(begin) }
+// Spent is the time that has passed.
+func Spent() time.Duration { return time.Since(begin) }
