@@ -132,7 +132,7 @@ func create(path string, log *slog.Logger) error {
 		return nil // another process was faster
 	}
 	if err == nil {
-		log.Warn(newStore, "store", path)
+		log.Info(newStore, "store", path)
 	}
 	return err
 }
