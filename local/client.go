@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -65,6 +66,9 @@ func Dial(ctx context.Context, stateDir string) (*Client, error) {
 	}
 	path := filepath.Join(stateDir, passcodeFile)
 	secret, err := readPasscode(path)
+	if errors.Is(err, fs.ErrNotExist) { // it lasts as long as the door
+		return nil, fmt.Errorf("%w: %w; start \"peerlink serve\" again", ErrNotOpen, err)
+	}
 	if err != nil {
 		return nil, err
 	}

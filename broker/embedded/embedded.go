@@ -150,6 +150,9 @@ type Options struct {
 	MinFree int64
 	// look is how old a look at the disk may be; 0 means diskInterval.
 	look time.Duration
+	// freeBytes returns how much room the disk of a folder has; nil means the function
+	// of that name.
+	freeBytes func(dir string) (int64, error)
 	// Reserve is the size of a file beside the store that is given up when the
 	// disk is full, so that messages can still be removed; 0 makes none.
 	Reserve int64
@@ -167,6 +170,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxBody <= 0 {
 		o.MaxBody = 1 << 20
+	}
+	if o.freeBytes == nil {
+		o.freeBytes = freeBytes
 	}
 	if o.look <= 0 {
 		o.look = diskInterval
@@ -258,7 +264,7 @@ func open(path string, opts Options) (*Store, error) {
 	s.quotas = newQuotas(opts.PeerQuota, usage, s.log)
 	s.disk = &disk{
 		min: opts.MinFree, log: s.log,
-		free: func() (int64, error) { return freeBytes(filepath.Dir(path)) },
+		free: func() (int64, error) { return opts.freeBytes(filepath.Dir(path)) },
 	}
 	s.disk.compare(opts.PeerQuota)
 	s.writer = &writer{

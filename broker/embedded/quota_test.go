@@ -220,10 +220,7 @@ func TestDiskFloor(t *testing.T) {
 	const floor = 1000 << 20
 	var free atomic.Int64
 	free.Store(floor / 2)
-	s := openTest(t, Options{Logger: slog.New(log)})
-	s.disk.mu.Lock()
-	s.disk.min, s.disk.free = floor, func() (int64, error) { return free.Load(), nil }
-	s.disk.mu.Unlock()
+	s := openTest(t, Options{MinFree: floor, Logger: slog.New(log), freeBytes: func(string) (int64, error) { return free.Load(), nil }})
 	log.want(t, "WARN the disk is almost full")
 	if !admitted(t, s, "a") || s.Trouble() == nil {
 		t.Errorf("not admitted, or the trouble is %v", s.Trouble())

@@ -1,7 +1,6 @@
 package embedded
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -10,16 +9,12 @@ import (
 // Where SQLite can not make its files beside the store, the error says what is to be
 // looked at.
 func TestCanNotMakeFiles(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "messages.db")
-	if err := os.Mkdir(path+"-shm", 0o700); err != nil {
-		t.Fatal(err)
-	}
-	s, err := Open(path, Options{})
+	c, err := dial(filepath.Join(t.TempDir(), "missing", "messages.db"))
 	if err == nil {
-		s.Close()
+		c.close()
 		t.Fatal("it opens")
 	}
-	if !strings.Contains(err.Error(), "look at their owner and mode") {
+	if err := explain(err); !strings.Contains(err.Error(), "look at their owner and mode") {
 		t.Error(err)
 	}
 }
