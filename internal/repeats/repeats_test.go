@@ -10,6 +10,22 @@ import (
 	"time"
 )
 
+// counted returns how many entries a log has, and how many deeds they stand for.
+func counted(t *testing.T, log string) (lines, deeds int) {
+	t.Helper()
+	for line := range strings.Lines(log) {
+		lines++
+		n := 1
+		if _, more, ok := strings.Cut(line, "like_this="); ok {
+			if _, err := fmt.Sscan(more, &n); err != nil {
+				t.Fatalf("%q: %v", line, err)
+			}
+		}
+		deeds += n
+	}
+	return lines, deeds
+}
+
 // The first times are told, then the rest is counted and told at growing
 // intervals: nothing is lost, and a flood of any length makes few lines. When it
 // has ended, it is forgotten.
@@ -20,18 +36,8 @@ func TestRepeatsAreCounted(t *testing.T) {
 		told := func() (lines, deeds int) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			for line := range strings.Lines(buf.String()) {
-				lines++
-				n := 1
-				if _, counted, ok := strings.Cut(line, "like_this="); ok {
-					if _, err := fmt.Sscan(counted, &n); err != nil {
-						t.Fatalf("%q: %v", line, err)
-					}
-				}
-				deeds += n
-			}
-			buf.Reset()
-			return lines, deeds
+			defer buf.Reset()
+			return counted(t, buf.String())
 		}
 		const flood = 100_000
 		for range flood {
@@ -106,17 +112,7 @@ func TestStrangersAreBoundedTogether(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		r.Close()
-		lines, told := 0, 0
-		for line := range strings.Lines(buf.String()) {
-			lines++
-			n := 1
-			if _, counted, ok := strings.Cut(line, "like_this="); ok {
-				if _, err := fmt.Sscan(counted, &n); err != nil {
-					t.Fatalf("%q: %v", line, err)
-				}
-			}
-			told += n
-		}
+		lines, told := counted(t, buf.String())
 		if lines > 200 || told != sources*each {
 			t.Errorf("%d told in %d lines, want %d in 200 at most", told, lines, sources*each)
 		}
