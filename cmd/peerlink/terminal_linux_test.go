@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"peerlink/internal/terminal/terminaltest"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
 )
@@ -33,23 +34,7 @@ type session struct {
 // startOnTerminal runs a command as somebody does who sits at a terminal.
 func startOnTerminal(t *testing.T, dir string, args ...string) *session {
 	t.Helper()
-	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Skipf("no terminals here: %v", err)
-	}
-	t.Cleanup(func() { keyboard.Close() })
-	if err := unix.IoctlSetPointerInt(int(keyboard.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Skipf("no terminals here: %v", err)
-	}
-	n, err := unix.IoctlGetInt(int(keyboard.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Skipf("no terminals here: %v", err)
-	}
-	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Skipf("no terminals here: %v", err)
-	}
-	t.Cleanup(func() { terminal.Close() })
+	keyboard, terminal := terminaltest.Open(t)
 	s := &session{t: t, keyboard: keyboard, screen: terminal, exited: make(chan struct{})}
 	s.cmd = exec.Command(filepath.Join(build(t), "peerlink"), args...)
 	s.cmd.Dir = dir

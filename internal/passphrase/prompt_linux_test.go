@@ -1,38 +1,14 @@
 package passphrase
 
 import (
-	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"golang.org/x/term"
-)
 
-// openTerminal returns both ends of a terminal of the kernel.
-func openTerminal(t *testing.T) (keyboard, terminal *os.File) {
-	t.Helper()
-	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Skipf("no terminals here: %v", err)
-	}
-	t.Cleanup(func() { keyboard.Close() })
-	if err := unix.IoctlSetPointerInt(int(keyboard.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Skipf("no terminals here: %v", err)
-	}
-	n, err := unix.IoctlGetInt(int(keyboard.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Skipf("no terminals here: %v", err)
-	}
-	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Skipf("no terminals here: %v", err)
-	}
-	t.Cleanup(func() { terminal.Close() })
-	return keyboard, terminal
-}
+	"peerlink/internal/terminal/terminaltest"
+)
 
 // A passphrase that may be set is one that a prompt on a real terminal delivers
 // byte for byte.
@@ -44,7 +20,7 @@ func TestPromptDelivers(t *testing.T) {
 	for r := rune(0); r < 0x250; r++ {
 		passphrases = append(passphrases, "ab"+string(r)+"cd")
 	}
-	keyboard, terminal := openTerminal(t)
+	keyboard, terminal := terminaltest.Open(t)
 	accepted := 0
 	for _, pass := range passphrases {
 		if Check([]byte(pass)) != nil {
