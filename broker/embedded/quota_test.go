@@ -175,6 +175,25 @@ func TestQuotaEasedByOthers(t *testing.T) {
 	counted(t, s, "a")
 }
 
+// What another process takes out opens the window of peers again, also without quotas.
+func TestWindowEasedByOthers(t *testing.T) {
+	const minFree = 16 << 20
+	s := openTest(t, Options{MinFree: minFree, freeBytes: func(string) (int64, error) { return minFree / 2, nil }})
+	for admitted(t, s, "a") {
+		publishFrom(t, s, "a", 20, 8000)
+		s.flush()
+	}
+	waiting := make(chan error, 1)
+	go func() { waiting <- s.Admit(testContext(t), "a") }()
+	other := openFile(t, s.path, Options{})
+	sub := subscribe(t, other, "accounts_in")
+	_, seqs := take(t, sub, 100)
+	ack(t, sub, seqs...)
+	if err := <-waiting; err != nil {
+		t.Error(err)
+	}
+}
+
 // What is free in the file counts as room, as long as there is some for the
 // write-ahead log. What can not be found out counts as room.
 func TestDiskIsFull(t *testing.T) {

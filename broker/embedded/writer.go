@@ -526,9 +526,6 @@ func (w *writer) lookAtDisk() {
 // taken: nothing of such a peer may come here that would show it.
 func (w *writer) noticeOthers() error {
 	w.bells.ringAll()
-	if !w.quotas.limited() {
-		return nil
-	}
 	usage, err := w.db.usage()
 	if err == nil {
 		w.quotas.update(usage)
