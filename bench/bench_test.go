@@ -98,7 +98,7 @@ func BenchmarkStoreTake(b *testing.B) {
 	store := openStore(b)
 	ctx := context.Background()
 	q := broker.PeerQueue{PeerID: "x", Prefix: "aa", Exchange: "to_creditors", BindingKey: "#", Queues: []string{"q"}}
-	if err := store.Declare(ctx, q); err != nil {
+	if err := store.Bind(ctx, q); err != nil {
 		b.Fatal(err)
 	}
 	authority, agent := linktest.New(b, nodetype.AccountingAuthority), linktest.New(b, nodetype.CreditorsAgent)

@@ -75,16 +75,16 @@ type PeerQueue struct {
 
 // Broker stores messages durably. All methods are safe for concurrent use.
 type Broker interface {
-	// Declare makes the objects for a peer, if they are not there yet, so that
+	// Bind makes the objects for a peer, if they are not there yet, so that
 	// messages for it are taken. Declaring again with a changed PeerQueue
 	// brings the objects up to date.
-	Declare(ctx context.Context, q PeerQueue) error
-	// Release takes back what Declare did for new messages: from now on no
+	Bind(ctx context.Context, q PeerQueue) error
+	// Unbind takes back what Declare did for new messages: from now on no
 	// message for the peer is taken. What is queued stays.
-	Release(ctx context.Context, q PeerQueue) error
-	// Free reports [ErrInUse] if somebody takes messages out of a queue. That
+	Unbind(ctx context.Context, q PeerQueue) error
+	// CheckInUse reports [ErrInUse] if somebody takes messages out of a queue. That
 	// spares preparations for Consume, which alone decides.
-	Free(ctx context.Context, queue string) error
+	CheckInUse(ctx context.Context, queue string) error
 	// Consume opens a queue for taking messages out. It reports [ErrNoQueue],
 	// and [ErrInUse] if the queue has a Consumer already, wherever that is.
 	// Messages given out and not confirmed go back to the queue when the
@@ -95,27 +95,27 @@ type Broker interface {
 	// messages given to this Publisher are durable. It must not block. An error
 	// is final: nothing after n will be confirmed.
 	Publish(ctx context.Context, confirmed func(n uint64, err error)) (Publisher, error)
-	// Trouble says why messages can not be stored or taken out at the moment; nil
+	// Health says why messages can not be stored or taken out at the moment; nil
 	// if nothing is known to be wrong. It does not wait for anything.
-	Trouble() error
+	Health() error
 	// Close flushes what can be flushed and releases all resources.
 	Close() error
 }
 
-// Sharing is what a [Broker] implements whose queues several processes share. Its
-// Consumers implement [Asked].
-type Sharing interface {
-	// Ask asks the process that takes messages out of a queue to leave it to this
+// QueueRequester is what a [Broker] implements whose queues several processes share. Its
+// Consumers implement [QueueYielder].
+type QueueRequester interface {
+	// RequestQueue asks the process that takes messages out of a queue to leave it to this
 	// one, which has so many queues. It does not wait for an answer: the queue is free
 	// soon, or not.
-	Ask(ctx context.Context, queue string, has int) error
+	RequestQueue(ctx context.Context, queue string, has int) error
 }
 
-// Asked is a [Consumer] of a queue that other processes would take.
-type Asked interface {
-	// Asked receives how many queues a process has that asks for this one. What is
+// QueueYielder is a [Consumer] of a queue that other processes would take.
+type QueueYielder interface {
+	// QueueYielder receives how many queues a process has that asks for this one. What is
 	// not received in time is dropped.
-	Asked() <-chan int
+	QueueRequests() <-chan int
 }
 
 // Consumer takes messages out of one queue, in order.
@@ -125,18 +125,18 @@ type Consumer interface {
 	// with one another but not with later ones.
 	Next(ctx context.Context, max int) ([]Delivery, error)
 	// Confirm removes the delivery with this tag and all given out before it,
-	// except for those that Keep or SetAside was called for.
+	// except for those that Keep or DeadLetter was called for.
 	// It returns before the removal is durable: at worst the messages are
 	// given out again after a crash.
 	Confirm(tag uint64) error
-	// Keep excludes one delivery from every later Confirm: the message stays in
-	// the queue until SetAside has moved it. It waits for nothing.
-	Keep(tag uint64) error
-	// SetAside moves one delivery to the messages that can not be sent, with
+	// Exclude excludes one delivery from every later Confirm: the message stays in
+	// the queue until DeadLetters has moved it. It waits for nothing.
+	Exclude(tag uint64) error
+	// DeadLetter moves one delivery to the messages that can not be sent, with
 	// the reason. It returns when that is durable. When it fails, the message
-	// stays in the queue, whatever is confirmed, and SetAside may be called for
+	// stays in the queue, whatever is confirmed, and DeadLetters may be called for
 	// it again.
-	SetAside(ctx context.Context, tag uint64, reason string) error
+	DeadLetter(ctx context.Context, tag uint64, reason string) error
 	// Close gives what is not confirmed back to the queue. Confirmations made
 	// before Close hold.
 	Close() error
@@ -156,8 +156,8 @@ type Publisher interface {
 // Quotas is what a [Broker] implements, besides, that bounds how much it stores
 // for one peer until the node's applications have taken it.
 type Quotas interface {
-	// Admit waits until more messages of this peer may be published. Asking
+	// AwaitQuota waits until more messages of this peer may be published. Asking
 	// before every message is meant, and cheap. The error is that of ctx, or
 	// ErrClosed.
-	Admit(ctx context.Context, peer string) error
+	AwaitQuota(ctx context.Context, peer string) error
 }

@@ -18,7 +18,7 @@ import (
 
 // accept takes connections until the listener is closed.
 func (s *Service) accept(ctx, connCtx context.Context) error {
-	context.AfterFunc(ctx, s.arrivals.close)
+	context.AfterFunc(ctx, s.pendingConns.close)
 	pause := time.Duration(0)
 	for {
 		tcp, err := s.cfg.Listener.Accept()
@@ -31,25 +31,25 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 		if err != nil {
 			// Out of file descriptors, for example: that passes, the sooner the
 			// fewer connections are kept that say nothing.
-			s.arrivals.makeRoom()
+			s.pendingConns.evict()
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.repeats.Tell(s.log, slog.LevelError, repeats.Deed{Kind: "accept"}, "can not accept connections, trying again", "err", err)
+			s.logLimiter.Log(s.log, slog.LevelError, repeats.Key{Kind: "accept"}, "can not accept connections, trying again", "err", err)
 			if wait(ctx, pause) != nil {
 				return err
 			}
 			continue
 		}
 		pause = 0
-		s.wg.Go(func() { s.meet(ctx, connCtx, tcp) })
+		s.wg.Go(func() { s.serveConn(ctx, connCtx, tcp) })
 	}
 }
 
-// meet authenticates a client, and serves a peer until the connection ends.
-func (s *Service) meet(ctx, connCtx context.Context, tcp net.Conn) {
+// serveConn authenticates a client, and serves a peer until the connection ends.
+func (s *Service) serveConn(ctx, connCtx context.Context, tcp net.Conn) {
 	hello, err := s.awaitClientHello(tcp)
 	var place *handshake
 	if err == nil {
-		place, err = s.enter(ctx, hello)
+		place, err = s.awaitHandshakeSlot(ctx, hello)
 	}
 	if err != nil {
 		tcp.Close()
@@ -57,27 +57,27 @@ func (s *Service) meet(ctx, connCtx context.Context, tcp net.Conn) {
 		return
 	}
 	// A refused connection keeps its place until it has been told.
-	defer place.leave()
-	hello.answered = place.hasAnswered
+	defer place.release()
+	hello.answered = place.noteAnswered
 	conn, id, err := s.handshake(ctx, hello)
 	if err != nil {
 		tcp.Close()
-		if place.crowdedOut() {
-			err = errCrowded
+		if place.evicted() {
+			err = errTooMany
 		}
 		s.notAuthenticated(hello.remote, err)
 		return
 	}
-	s.receive(ctx, connCtx, conn, id, place.leave)
+	s.receive(ctx, connCtx, conn, id, place.release)
 }
 
 // awaitClientHello waits until a client has sent a whole ClientHello, behind the
 // PROXY header of a load balancer where one is expected.
 func (s *Service) awaitClientHello(tcp net.Conn) (*helloConn, error) {
-	arrived := s.arrivals.add(tcp)
+	arrived := s.pendingConns.add(tcp)
 	hello, err := s.readBeginning(tcp)
 	if !arrived.remove() {
-		err = errCrowded
+		err = errTooMany
 	}
 	return hello, err
 }
@@ -104,13 +104,13 @@ func (s *Service) readBeginning(tcp net.Conn) (*helloConn, error) {
 	return c, tcp.SetReadDeadline(time.Time{})
 }
 
-// enter waits for the beginning of the handshake, for half as long as a peer
+// awaitHandshakeSlot waits for the beginning of the handshake, for half as long as a peer
 // would: a client that has waited longer has no time left for the handshake
 // itself, and would only take that of others.
-func (s *Service) enter(ctx context.Context, conn net.Conn) (*handshake, error) {
+func (s *Service) awaitHandshakeSlot(ctx context.Context, conn net.Conn) (*handshake, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout/2)
 	defer cancel()
-	return s.handshakes.enter(ctx, conn)
+	return s.handshakes.acquire(ctx, conn)
 }
 
 // notAuthenticated counts and logs a connection that ended before it was known
@@ -128,7 +128,7 @@ func (s *Service) notAuthenticated(remote net.Addr, err error) {
 	case withoutCertificate(err):
 		level, kind = slog.LevelInfo, "no certificate" // health checks with TLS
 	}
-	s.strangers.Tell(s.log, level, repeats.Deed{Who: sourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
+	s.strangerLimiter.Log(s.log, level, repeats.Key{Who: sourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
 }
 
 // withoutCertificate reports whether the client has shown no certificate.
@@ -157,10 +157,10 @@ func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn, 
 	return conn, id, err
 }
 
-// admit decides about an authenticated connection, and registers it. The reason
+// startNext decides about an authenticated connection, and registers it. The reason
 // for a refusal is meant for the other side.
-func (s *Service) admit(r *receiver, id pki.Identity, chain []*x509.Certificate, stop context.CancelFunc) (refusal string) {
-	p := s.roster.get(id.ID)
+func (s *Service) register(r *receiver, id pki.Identity, chain []*x509.Certificate, stop context.CancelFunc) (refusal string) {
+	p := s.peers.get(id.ID)
 	if p == nil {
 		return "Unknown peer: this node has not registered a peer certificate from you."
 	}
@@ -175,7 +175,7 @@ func (s *Service) admit(r *receiver, id pki.Identity, chain []*x509.Certificate,
 	if len(chain) < 2 || !bytes.Equal(st.Root.RawSubjectPublicKeyInfo, chain[1].RawSubjectPublicKeyInfo) {
 		return "The certificate was not signed by the pinned root key."
 	}
-	if len(p.conns) >= s.cfg.MaxConnsPerPeer && !s.giveWay(p) {
+	if len(p.conns) >= s.cfg.MaxConnsPerPeer && !s.evictOldest(p) {
 		return "Too many connections from one peer."
 	}
 	r.peer, r.state, r.since = p, st, time.Now()
@@ -183,27 +183,27 @@ func (s *Service) admit(r *receiver, id pki.Identity, chain []*x509.Certificate,
 	return ""
 }
 
-// giveWay ends a peer's oldest connection in good order, for a new one, if it has
+// evictOldest ends a peer's oldest connection in good order, for a new one, if it has
 // lasted for a turn. So neither connections that were abandoned, which their silence
 // shows only later, nor as many as may be keep the peer's others out: it may have
 // more queues than that. The caller holds the peer's mu.
-func (s *Service) giveWay(p *peer) bool {
+func (s *Service) evictOldest(p *peer) bool {
 	var oldest *receiver
 	for r := range p.conns {
 		if oldest == nil || r.since.Before(oldest.since) {
 			oldest = r
 		}
 	}
-	if oldest == nil || time.Since(oldest.since) < s.cfg.ConnTurn {
+	if oldest == nil || time.Since(oldest.since) < s.cfg.ConnTimeSlice {
 		return false
 	}
 	p.conns[oldest]()
 	delete(p.conns, oldest)
-	s.repeats.Tell(oldest.log, slog.LevelInfo, repeats.Deed{Who: p.id, Kind: "gives way"}, "the peer has as many connections as it may have, its oldest gives way")
+	s.logLimiter.Log(oldest.log, slog.LevelInfo, repeats.Key{Who: p.id, Kind: "gives way"}, "the peer has as many connections as it may have, its oldest gives way")
 	return true
 }
 
-func (s *Service) dismiss(r *receiver) {
+func (s *Service) unregister(r *receiver) {
 	r.peer.mu.Lock()
 	defer r.peer.mu.Unlock()
 	delete(r.peer.conns, r)

@@ -7,12 +7,12 @@ import (
 	"sync"
 )
 
-// arrivals are the accepted connections that have not sent a complete
+// pendingConns are the accepted connections that have not sent a complete
 // ClientHello yet. They cost this node little memory and no work, so there may
 // be thousands. When there are as many as there may be, the oldest one of the
 // source that has most of them is closed for the next: a peer sends its
 // ClientHello at once, so it is not among the oldest for long.
-type arrivals struct {
+type pendingConns struct {
 	max int
 
 	mu       sync.Mutex
@@ -21,21 +21,21 @@ type arrivals struct {
 	bySource map[netip.Prefix]*list.List // of *arrival, the oldest first
 }
 
-// arrival is a connection among the arrivals.
-type arrival struct {
-	of      *arrivals
+// pendingConn is a connection among the arrivals.
+type pendingConn struct {
+	of      *pendingConns
 	source  netip.Prefix
 	conn    net.Conn
 	element *list.Element // nil once it is not among them any more
 }
 
-func newArrivals(max int) *arrivals {
-	return &arrivals{max: max, bySource: make(map[netip.Prefix]*list.List)}
+func newPendingConns(max int) *pendingConns {
+	return &pendingConns{max: max, bySource: make(map[netip.Prefix]*list.List)}
 }
 
 // add takes a connection among the arrivals, until its remove is called.
-func (a *arrivals) add(conn net.Conn) *arrival {
-	v := &arrival{of: a, source: sourceOf(conn.RemoteAddr()), conn: conn}
+func (a *pendingConns) add(conn net.Conn) *pendingConn {
+	v := &pendingConn{of: a, source: sourceOf(conn.RemoteAddr()), conn: conn}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
@@ -55,16 +55,16 @@ func (a *arrivals) add(conn net.Conn) *arrival {
 	return v
 }
 
-// makeRoom closes one connection, if there is any: the process has no file
+// evict closes one connection, if there is any: the process has no file
 // descriptor left for another.
-func (a *arrivals) makeRoom() {
+func (a *pendingConns) evict() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.closeOldest()
 }
 
 // closeOldest closes the oldest connection of a source that has most of them.
-func (a *arrivals) closeOldest() {
+func (a *pendingConns) closeOldest() {
 	var most *list.List
 	for _, l := range a.bySource {
 		if most == nil || l.Len() > most.Len() {
@@ -74,12 +74,12 @@ func (a *arrivals) closeOldest() {
 	if most == nil {
 		return
 	}
-	v := most.Front().Value.(*arrival)
+	v := most.Front().Value.(*pendingConn)
 	a.drop(v)
 	v.conn.Close()
 }
 
-func (a *arrivals) drop(v *arrival) {
+func (a *pendingConns) drop(v *pendingConn) {
 	l := a.bySource[v.source]
 	l.Remove(v.element)
 	if l.Len() == 0 {
@@ -91,7 +91,7 @@ func (a *arrivals) drop(v *arrival) {
 
 // remove takes the connection from the arrivals. It reports false if the
 // connection was closed because there were too many.
-func (v *arrival) remove() bool {
+func (v *pendingConn) remove() bool {
 	v.of.mu.Lock()
 	defer v.of.mu.Unlock()
 	if v.element == nil {
@@ -102,7 +102,7 @@ func (v *arrival) remove() bool {
 }
 
 // close closes all connections, and those that are added later.
-func (a *arrivals) close() {
+func (a *pendingConns) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.closed = true

@@ -37,7 +37,7 @@ func (s *stuck) Consume(ctx context.Context, queue string) (broker.Consumer, err
 	return &stuckConsumer{Consumer: c, stuck: s, kept: make(map[uint64]bool)}, err
 }
 
-func (c *stuckConsumer) SetAside(ctx context.Context, tag uint64, reason string) error {
+func (c *stuckConsumer) DeadLetter(ctx context.Context, tag uint64, reason string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stuck.attempts.Add(1)
@@ -45,7 +45,7 @@ func (c *stuckConsumer) SetAside(ctx context.Context, tag uint64, reason string)
 	if c.stuck.now.Load() {
 		return errors.New("no room for it")
 	}
-	if err := c.Consumer.SetAside(ctx, tag, reason); err != nil {
+	if err := c.Consumer.DeadLetter(ctx, tag, reason); err != nil {
 		return err
 	}
 	delete(c.kept, tag)
@@ -124,13 +124,13 @@ func (c *lateConsumer) Confirm(tag uint64) error {
 	return err
 }
 
-func (c *lateConsumer) SetAside(ctx context.Context, tag uint64, reason string) error {
+func (c *lateConsumer) DeadLetter(ctx context.Context, tag uint64, reason string) error {
 	select {
 	case <-c.confirmed:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return c.Consumer.SetAside(ctx, tag, reason)
+	return c.Consumer.DeadLetter(ctx, tag, reason)
 }
 
 // A message that is to be set aside is not lost when one behind it is confirmed

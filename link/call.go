@@ -6,17 +6,17 @@ package link
 // chance: if its calls ended a pause, two nodes in trouble would keep each other
 // from resting.)
 
-// called returns a channel that is closed when the peer next connects to us.
-func (p *peer) called() <-chan struct{} {
+// nextConnect returns a channel that is closed when the peer next connects to us.
+func (p *peer) nextConnect() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.call
+	return p.connected
 }
 
-// hasCalled wakes whoever waits for the peer to be there.
-func (p *peer) hasCalled() {
+// notifyConnect wakes whoever waits for the peer to be there.
+func (p *peer) notifyConnect() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	close(p.call)
-	p.call = make(chan struct{})
+	close(p.connected)
+	p.connected = make(chan struct{})
 }

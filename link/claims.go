@@ -9,15 +9,15 @@ import (
 	"peerlink/internal/pause"
 )
 
-// claims paces how the service takes queues to send from, so that others which
+// queuePacer paces how the service takes queues to send from, so that others which
 // serve the same node, and start at the same time, get about as many. They need
 // not know of each other: each takes its first queue at once, and waits the
-// longer for one more the more it has. Who comes later asks for some, see [shares].
-type claims struct {
+// longer for one more the more it has. Who comes later asks for some, see [rebalancer].
+type queuePacer struct {
 	// spread is the time in which the service would take all queues if it were
 	// alone. 0 means at once.
 	spread time.Duration
-	turn   chan struct{} // held by the sender that takes the next one
+	token  chan struct{} // held by the sender that takes the next one
 
 	mu      sync.Mutex
 	senders int       // those that want a queue
@@ -25,12 +25,12 @@ type claims struct {
 	since   time.Time // when the first of these was taken
 }
 
-func newClaims(spread time.Duration) *claims {
-	return &claims{spread: spread, turn: make(chan struct{}, 1)}
+func newQueuePacer(spread time.Duration) *queuePacer {
+	return &queuePacer{spread: spread, token: make(chan struct{}, 1)}
 }
 
-// join is told of one more sender. Its end is told to the function returned.
-func (c *claims) join() (leave func()) {
+// addSender is told of one more sender. Its end is told to the function returned.
+func (c *queuePacer) addSender() (leave func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.senders++
@@ -41,8 +41,8 @@ func (c *claims) join() (leave func()) {
 	}
 }
 
-// take waits until the service may take one more queue. It must be given back.
-func (c *claims) take(ctx context.Context) (giveBack func(), err error) {
+// acquire waits until the service may take one more queue. It must be given back.
+func (c *queuePacer) acquire(ctx context.Context) (giveBack func(), err error) {
 	if c.spread > 0 {
 		// All start in the same order; they should not ask for the same queues.
 		if err := wait(ctx, rand.N(c.spread/32+1)); err != nil {
@@ -50,12 +50,12 @@ func (c *claims) take(ctx context.Context) (giveBack func(), err error) {
 		}
 	}
 	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
+	case c.token <- struct{}{}:
+		defer func() { <-c.token }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if err := wait(ctx, time.Until(c.due())); err != nil {
+	if err := wait(ctx, time.Until(c.nextAllowed())); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
@@ -71,9 +71,9 @@ func (c *claims) take(ctx context.Context) (giveBack func(), err error) {
 	}, nil
 }
 
-// due tells when one more queue may be taken: the pauses grow evenly, which
+// nextAllowed tells when one more queue may be taken: the pauses grow evenly, which
 // evens out that one service has started a little before the other.
-func (c *claims) due() time.Time {
+func (c *queuePacer) nextAllowed() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.held == 0 {
@@ -84,12 +84,12 @@ func (c *claims) due() time.Time {
 }
 
 // wait waits, or returns an error when ctx is done.
-func wait(ctx context.Context, d time.Duration) error { return pause.For(ctx, d) }
+func wait(ctx context.Context, d time.Duration) error { return pause.Sleep(ctx, d) }
 
-// claimPause is the time until the next look at a queue that another process
+// standbyPause is the time until the next look at a queue that another process
 // uses. It varies, so that those that stand by get about as many of its queues
 // when that one ends.
-func (s *Service) claimPause() time.Duration {
-	p := s.cfg.ClaimPause
+func (s *Service) standbyPause() time.Duration {
+	p := s.cfg.StandbyInterval
 	return p/2 + rand.N(p)
 }

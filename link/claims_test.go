@@ -13,15 +13,15 @@ import (
 func TestClaims(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const queues, spread = 10, time.Second
-		c := newClaims(spread)
+		c := newQueuePacer(spread)
 		for round := range 2 {
 			start := time.Now()
 			taken := make(chan time.Duration, queues)
 			release := make(chan struct{})
 			for range queues {
 				go func() {
-					defer c.join()()
-					giveBack, err := c.take(t.Context())
+					defer c.addSender()()
+					giveBack, err := c.acquire(t.Context())
 					if err != nil {
 						t.Error(err)
 						return
@@ -43,9 +43,9 @@ func TestClaims(t *testing.T) {
 		}
 
 		start := time.Now()
-		at := newClaims(0)
+		at := newQueuePacer(0)
 		for range queues {
-			if _, err := at.take(t.Context()); err != nil {
+			if _, err := at.acquire(t.Context()); err != nil {
 				t.Error(err)
 			}
 		}
@@ -59,20 +59,20 @@ func TestClaims(t *testing.T) {
 // nobody.
 func TestClaimsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newClaims(time.Hour)
-		defer c.join()()
-		if _, err := c.take(t.Context()); err != nil {
+		c := newQueuePacer(time.Hour)
+		defer c.addSender()()
+		if _, err := c.acquire(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
 		for range 2 {
-			if _, err := c.take(ctx); err == nil {
+			if _, err := c.acquire(ctx); err == nil {
 				t.Error("a second queue within ten minutes of an hour")
 			}
 		}
-		if c.held != 1 || len(c.turn) != 0 {
-			t.Errorf("%d queues are held, and %d wait", c.held, len(c.turn))
+		if c.held != 1 || len(c.token) != 0 {
+			t.Errorf("%d queues are held, and %d wait", c.held, len(c.token))
 		}
 	})
 }

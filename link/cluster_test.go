@@ -109,7 +109,7 @@ type flow struct {
 
 func newFlow() *flow { return &flow{sent: make(map[string]bool), came: make(map[string]int)} }
 
-// note notes that something was sent, or has come, and how long nothing came that was sent.
+// recordError notes that something was sent, or has come, and how long nothing came that was sent.
 func (f *flow) note(do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -198,7 +198,7 @@ func newClusterLoad(t *testing.T, cluster *rabbittest.Cluster, services int) *cl
 	inbox := l.authority.Identity().Type.Inbox()
 	linktest.Eventually(t, "declaring the inbox", func() error { return app.declare(inbox) })
 	for _, n := range l.services {
-		n.Config.ClaimPause, n.Config.RetryMax = 3*time.Second, time.Second
+		n.Config.StandbyInterval, n.Config.RetryMax = 3*time.Second, time.Second
 		n.Start()
 	}
 	l.other.Start()

@@ -60,23 +60,23 @@ type Config struct {
 	// (version 1 or 2) ahead of each connection. It is required from them and
 	// refused from others. None.
 	ProxyFrom        []netip.Prefix
-	MaxArrivals      int // connections that have not sent a ClientHello yet; 4,096
+	MaxPendingConns  int // connections that have not sent a ClientHello yet; 4,096
 	MaxHandshakes    int // going on at once, a quarter of them kept for sources that have few; 256
 	MaxHandshakeRate int // begun in a second; 200
 	MaxConnsPerPeer  int // accepted from one peer at once; 10
-	// ConnTurn is how old a connection must be to give way to another one of its
+	// ConnTimeSlice is how old a connection must be to give way to another one of its
 	// peer, which has as many as it may have. 30 s. It also holds for the connections
 	// to a peer that takes fewer than there are queues.
-	ConnTurn time.Duration
-	MaxRate  int // messages taken from one peer in a second; no limit
+	ConnTimeSlice time.Duration
+	MaxRate       int // messages taken from one peer in a second; no limit
 
 	// Brokers that several services of the node share.
 
-	// ClaimSpread is how long a service that is alone takes until it sends from
+	// AcquireSpread is how long a service that is alone takes until it sends from
 	// all queues. Of several that start together, each gets about as many queues
 	// in that time. 0 means at once.
-	ClaimSpread time.Duration
-	ClaimPause  time.Duration // about how long between two looks at a queue that another process uses; 3 s
+	AcquireSpread   time.Duration
+	StandbyInterval time.Duration // about how long between two looks at a queue that another process uses; 3 s
 
 	// Peers that have been deactivated.
 
@@ -108,12 +108,12 @@ func (c *Config) setDefaults() {
 	setDefault(&c.IdleTimeout, 10*time.Minute)
 	setDefault(&c.RetryMin, 250*time.Millisecond)
 	setDefault(&c.RetryMax, 30*time.Second)
-	setDefault(&c.MaxArrivals, 4096)
+	setDefault(&c.MaxPendingConns, 4096)
 	setDefault(&c.MaxHandshakes, 256)
 	setDefault(&c.MaxHandshakeRate, 200)
 	setDefault(&c.MaxConnsPerPeer, 10)
-	setDefault(&c.ConnTurn, 30*time.Second)
-	setDefault(&c.ClaimPause, 3*time.Second)
+	setDefault(&c.ConnTimeSlice, 30*time.Second)
+	setDefault(&c.StandbyInterval, 3*time.Second)
 	setDefault(&c.DrainedAfter, time.Minute)
 	setDefault(&c.DrainPause, 15*time.Minute)
 }

@@ -68,7 +68,7 @@ func (d *drainer) run(ctx, connCtx context.Context) {
 			lastErr = ""
 			pause = d.s.cfg.DrainPause/2 + rand.N(d.s.cfg.DrainPause)
 		case errors.Is(err, broker.ErrInUse):
-			pause = d.s.claimPause()
+			pause = d.s.standbyPause()
 		default:
 			pause = bo.NextBackOff()
 			if err.Error() != lastErr {
@@ -83,7 +83,7 @@ func (d *drainer) run(ctx, connCtx context.Context) {
 // drain answers what is in the queue until that has been empty for idle (0: for
 // ever), or ctx is done.
 func (d *drainer) drain(ctx, connCtx context.Context, idle time.Duration) error {
-	if err := d.s.cfg.Broker.Free(ctx, d.queue); err != nil {
+	if err := d.s.cfg.Broker.CheckInUse(ctx, d.queue); err != nil {
 		return err
 	}
 	consumer, err := d.s.cfg.Broker.Consume(ctx, d.queue)
@@ -109,7 +109,7 @@ func (d *drainer) drain(ctx, connCtx context.Context, idle time.Duration) error 
 	}
 }
 
-// work deals with some messages, and removes them when their answers are durable.
+// move deals with some messages, and removes them when their answers are durable.
 func (d *drainer) work(ctx context.Context, consumer broker.Consumer, answers *answers, batch []broker.Delivery) error {
 	if d.answered+d.dropped+d.aside == 0 {
 		d.log.Info("draining the queue of a deactivated peer")
@@ -122,7 +122,7 @@ func (d *drainer) work(ctx context.Context, consumer broker.Consumer, answers *a
 		case errors.Is(err, smp.ErrView):
 			return err // not the message's fault
 		case err != nil:
-			if err := consumer.SetAside(ctx, m.Tag, "for a deactivated peer: "+err.Error()); err != nil {
+			if err := consumer.DeadLetter(ctx, m.Tag, "for a deactivated peer: "+err.Error()); err != nil {
 				return err
 			}
 			if d.aside++; d.aside == 1 {

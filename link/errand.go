@@ -9,30 +9,30 @@ import (
 	"peerlink/broker"
 )
 
-// errand is something that the broker is being told about a peer. A broker that
+// bindJob is something that the broker is being told about a peer. A broker that
 // is slow, or away, may take long for that. Nobody waits for it, least of all the
 // news that another peer has been deactivated: when the errand is done, the peer
 // is looked at again, with what its directory says then.
-type errand struct {
-	release bool // to take no more messages for the peer; otherwise to take them
-	queue   broker.PeerQueue
-	done    chan struct{} // closed when err is set
-	err     error
+type bindJob struct {
+	unbind bool // to take no more messages for the peer; otherwise to take them
+	queue  broker.PeerQueue
+	done   chan struct{} // closed when err is set
+	err    error
 }
 
 const (
-	// maxErrands is how many errands are run at once.
-	maxErrands = 16
-	// firstErrands is how long a service that starts waits for the broker. Peers
+	// maxBindJobs is how many errands are run at once.
+	maxBindJobs = 16
+	// startupBindTime is how long a service that starts waits for the broker. Peers
 	// whose errands take longer are linked later.
-	firstErrands = 10 * time.Second
+	startupBindTime = 10 * time.Second
 )
 
-// errPending is reported while an errand is under way.
-var errPending = errors.New("the broker is being told")
+// errBindPending is reported while an errand is under way.
+var errBindPending = errors.New("the broker is being told")
 
-// pending tells whether there is an errand that is not done.
-func (e *errand) pending() bool {
+// pendingBinds tells whether there is an errand that is not done.
+func (e *bindJob) pending() bool {
 	if e == nil {
 		return false
 	}
@@ -44,71 +44,71 @@ func (e *errand) pending() bool {
 	}
 }
 
-// declare makes the broker take messages for a peer. It reports errPending until
+// bind makes the broker take messages for a peer. It reports errBindPending until
 // that is done.
-func (s *Service) declare(ctx context.Context, p *peer, q broker.PeerQueue) error {
-	return s.sendOn(ctx, p, &errand{queue: q})
+func (s *Service) bind(ctx context.Context, p *peer, q broker.PeerQueue) error {
+	return s.startBindJob(ctx, p, &bindJob{queue: q})
 }
 
-// release makes the broker take no more messages for a peer. It reports
-// errPending until that is done.
-func (s *Service) release(ctx context.Context, p *peer, q broker.PeerQueue) error {
-	return s.sendOn(ctx, p, &errand{release: true, queue: q})
+// unbind makes the broker take no more messages for a peer. It reports
+// errBindPending until that is done.
+func (s *Service) unbind(ctx context.Context, p *peer, q broker.PeerQueue) error {
+	return s.startBindJob(ctx, p, &bindJob{unbind: true, queue: q})
 }
 
-// sendOn returns the result of the errand, or sends somebody on it.
-func (s *Service) sendOn(ctx context.Context, p *peer, e *errand) error {
-	last := p.errand
+// startBindJob returns the result of the errand, or sends somebody on it.
+func (s *Service) startBindJob(ctx context.Context, p *peer, e *bindJob) error {
+	last := p.bindJob
 	if last.pending() {
-		return errPending
+		return errBindPending
 	}
-	p.errand = nil
-	if last != nil && last.release == e.release && equalQueue(last.queue, e.queue) {
+	p.bindJob = nil
+	if last != nil && last.unbind == e.unbind && equalQueue(last.queue, e.queue) {
 		return last.err
 	}
 	e.done = make(chan struct{})
-	p.errand = e
-	s.pending++
+	p.bindJob = e
+	s.pendingBinds++
 	s.wg.Go(func() {
-		e.err = s.runErrand(ctx, e)
+		e.err = s.runBindJob(ctx, e)
 		close(e.done)
 		select {
-		case s.settled <- p:
+		case s.bindsDone <- p:
 		case <-ctx.Done():
 		}
 	})
-	return errPending
+	return errBindPending
 }
 
-func (s *Service) runErrand(ctx context.Context, e *errand) error {
+func (s *Service) runBindJob(ctx context.Context, e *bindJob) error {
 	select {
-	case s.errands <- struct{}{}:
-		defer func() { <-s.errands }()
+	case s.bindSlots <- struct{}{}:
+		defer func() { <-s.bindSlots }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if e.release {
-		return s.cfg.Broker.Release(ctx, e.queue)
+	if e.unbind {
+		return s.cfg.Broker.Unbind(ctx, e.queue)
 	}
-	return s.cfg.Broker.Declare(ctx, e.queue)
+	return s.cfg.Broker.Bind(ctx, e.queue)
 }
 
-// settle is called when an errand for p is done.
-func (s *Service) settle(ctx, connCtx context.Context, p *peer) {
-	s.pending--
+// bindJobDone is called when an errand for p is done.
+func (s *Service) bindJobDone(ctx, connCtx context.Context, p *peer) {
+	s.pendingBinds--
 	if p.missing == 0 {
-		s.scanPeer(ctx, connCtx, p)
+		s.reconcilePeer(ctx, connCtx, p)
 	}
 }
 
-// awaitErrands waits for the errands of the first scan.
-func (s *Service) awaitErrands(ctx, connCtx context.Context) {
-	patience := time.NewTimer(firstErrands)
+// awaitBindJobs waits for the errands of the first scan.
+func (s *Service) awaitBindJobs(ctx, connCtx context.Context) {
+	patience := time.NewTimer(startupBindTime)
 	defer patience.Stop()
-	for s.pending > 0 {
+	for s.pendingBinds > 0 {
 		select {
-		case p := <-s.settled:
-			s.settle(ctx, connCtx, p)
+		case p := <-s.bindsDone:
+			s.bindJobDone(ctx, connCtx, p)
 		case <-patience.C:
 			return
 		case <-ctx.Done():

@@ -22,14 +22,14 @@ type stuckBroker struct {
 	once     sync.Once
 }
 
-func (b *stuckBroker) Declare(ctx context.Context, q broker.PeerQueue) error {
+func (b *stuckBroker) Bind(ctx context.Context, q broker.PeerQueue) error {
 	if q.PeerID != b.peer {
-		return b.Broker.Declare(ctx, q)
+		return b.Broker.Bind(ctx, q)
 	}
 	b.once.Do(func() { close(b.told) })
 	select {
 	case <-b.released:
-		return b.Broker.Declare(ctx, q)
+		return b.Broker.Bind(ctx, q)
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -19,7 +19,7 @@ type awayBroker struct {
 	told atomic.Int32
 }
 
-func (b *awayBroker) Declare(ctx context.Context, _ broker.PeerQueue) error {
+func (b *awayBroker) Bind(ctx context.Context, _ broker.PeerQueue) error {
 	b.told.Add(1)
 	select {
 	case <-b.back:
@@ -37,29 +37,29 @@ func TestErrandsAreBounded(t *testing.T) {
 	for name, back := range map[string]bool{"it is back": true, "the service ends": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				const peers = 3 * maxErrands
+				const peers = 3 * maxBindJobs
 				b := &awayBroker{back: make(chan struct{})}
 				s := New(Config{Broker: b})
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				var all []*peer
 				for n := range peers {
-					p := s.roster.getOrAdd(fmt.Sprint(n))
+					p := s.peers.getOrAdd(fmt.Sprint(n))
 					p.missing = 1 // there is no directory to look at
 					all = append(all, p)
 					for range 2 {
-						if err := s.declare(ctx, p, broker.PeerQueue{PeerID: p.id}); !errors.Is(err, errPending) {
+						if err := s.bind(ctx, p, broker.PeerQueue{PeerID: p.id}); !errors.Is(err, errBindPending) {
 							t.Fatalf("got %v, want errPending", err)
 						}
 					}
 				}
 				start := time.Now()
-				s.awaitErrands(ctx, ctx)
-				if waited := time.Since(start); waited != firstErrands {
-					t.Errorf("waited %v, want %v", waited, firstErrands)
+				s.awaitBindJobs(ctx, ctx)
+				if waited := time.Since(start); waited != startupBindTime {
+					t.Errorf("waited %v, want %v", waited, startupBindTime)
 				}
-				if n := b.told.Load(); n != maxErrands {
-					t.Errorf("the broker is told %d things at once, want %d", n, maxErrands)
+				if n := b.told.Load(); n != maxBindJobs {
+					t.Errorf("the broker is told %d things at once, want %d", n, maxBindJobs)
 				}
 				if !back {
 					cancel()
@@ -67,9 +67,9 @@ func TestErrandsAreBounded(t *testing.T) {
 					return
 				}
 				close(b.back)
-				s.awaitErrands(ctx, ctx)
+				s.awaitBindJobs(ctx, ctx)
 				for _, p := range all {
-					if err := s.declare(ctx, p, broker.PeerQueue{PeerID: p.id}); err != nil {
+					if err := s.bind(ctx, p, broker.PeerQueue{PeerID: p.id}); err != nil {
 						t.Errorf("peer %s: %v", p.id, err)
 					}
 				}

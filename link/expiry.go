@@ -25,32 +25,32 @@ type Expiry struct {
 	DaysLeft int       `json:"days_left"` // whole days; negative once it has ended
 }
 
-// inUse is a certificate that a link needs.
-type inUse struct {
+// usedCertificate is a certificate that a link needs.
+type usedCertificate struct {
 	role string
 	cert *x509.Certificate
 }
 
 // ownCertificates are those that all links need.
-func (s *Service) ownCertificates() []inUse {
-	return []inUse{{"server", s.cfg.Certificate.serverChain().Leaf}, {"root", s.cfg.Dir.Root()}}
+func (s *Service) ownCertificates() []usedCertificate {
+	return []usedCertificate{{"server", s.cfg.Certificate.serverChain().Leaf}, {"root", s.cfg.Dir.Root()}}
 }
 
 // certificates are those that the link with this peer needs, besides. Of a peer
 // without traffic there are none.
-func (p *peer) certificates() []inUse {
+func (p *peer) certificates() []usedCertificate {
 	st := p.state.Load()
 	if st == nil {
 		return nil
 	}
-	list := []inUse{{"peer_root", st.Root}, {"issued", st.Issued}, {"received", st.SubCA}}
-	for _, leaf := range p.tally.leaves() {
-		list = append(list, inUse{"peer_server", leaf})
+	list := []usedCertificate{{"peer_root", st.Root}, {"issued", st.Issued}, {"received", st.SubCA}}
+	for _, leaf := range p.stats.peerCertificates() {
+		list = append(list, usedCertificate{"peer_server", leaf})
 	}
-	return slices.DeleteFunc(list, func(c inUse) bool { return c.cert == nil })
+	return slices.DeleteFunc(list, func(c usedCertificate) bool { return c.cert == nil })
 }
 
-func expiries(list []inUse, now time.Time) []Expiry {
+func expiries(list []usedCertificate, now time.Time) []Expiry {
 	out := make([]Expiry, 0, len(list))
 	for _, c := range list {
 		days, _ := pki.Expiry(c.cert.NotAfter, now)
@@ -68,12 +68,12 @@ const expiryScans = 60
 func (s *Service) watchExpiry(ctx context.Context) {
 	tick := time.NewTicker(expiryScans * s.cfg.PollInterval)
 	defer tick.Stop()
-	w := expiryWatch{log: s.log, told: make(map[expiryKey]int)}
+	w := expiryLogger{log: s.log, logged: make(map[expiryKey]int)}
 	for {
 		now := s.cfg.Now()
-		w.look("", s.ownCertificates(), now)
-		for _, p := range s.roster.all() {
-			w.look(p.id, p.certificates(), now)
+		w.check("", s.ownCertificates(), now)
+		for _, p := range s.peers.all() {
+			w.check(p.id, p.certificates(), now)
 		}
 		select {
 		case <-ctx.Done():
@@ -83,11 +83,11 @@ func (s *Service) watchExpiry(ctx context.Context) {
 	}
 }
 
-// expiryWatch remembers what was told about the ends of certificates, so that
+// expiryLogger remembers what was told about the ends of certificates, so that
 // each threshold of [pki.Expiry] is told of once.
-type expiryWatch struct {
-	log  *slog.Logger
-	told map[expiryKey]int // the last threshold told; 0: it has ended
+type expiryLogger struct {
+	log    *slog.Logger
+	logged map[expiryKey]int // the last threshold told; 0: it has ended
 }
 
 // expiryKey tells certificates apart by their signatures: the same one may be
@@ -95,14 +95,14 @@ type expiryWatch struct {
 type expiryKey struct{ peer, role, signature string }
 
 const (
-	// maxTold bounds what is remembered. Peers may show new certificates as often
+	// maxLogged bounds what is remembered. Peers may show new certificates as often
 	// as they like.
-	maxTold = 10_000
+	maxLogged = 10_000
 	// pressing is how many days before the end a warning becomes an error.
 	pressing = 7
 )
 
-func (w *expiryWatch) look(peer string, list []inUse, now time.Time) {
+func (w *expiryLogger) check(peer string, list []usedCertificate, now time.Time) {
 	for _, c := range list {
 		days, stage := pki.Expiry(c.cert.NotAfter, now)
 		if stage == 0 {
@@ -112,19 +112,19 @@ func (w *expiryWatch) look(peer string, list []inUse, now time.Time) {
 			stage = 0
 		}
 		key := expiryKey{peer, c.role, string(c.cert.Signature)}
-		if last, ok := w.told[key]; ok && last <= stage {
+		if last, ok := w.logged[key]; ok && last <= stage {
 			continue
 		}
-		if len(w.told) >= maxTold {
-			clear(w.told)
+		if len(w.logged) >= maxLogged {
+			clear(w.logged)
 		}
-		w.told[key] = stage
-		w.tell(peer, c, days, stage)
+		w.logged[key] = stage
+		w.write(peer, c, days, stage)
 	}
 }
 
-func (w *expiryWatch) tell(peer string, c inUse, days, stage int) {
-	log := w.log.With("certificate", c.role, "not_after", c.cert.NotAfter.UTC(), "what_to_do", remedy(c.role))
+func (w *expiryLogger) write(peer string, c usedCertificate, days, stage int) {
+	log := w.log.With("certificate", c.role, "not_after", c.cert.NotAfter.UTC(), "what_to_do", advice(c.role))
 	if peer != "" {
 		log = log.With("peer", peer)
 	}
@@ -139,8 +139,8 @@ func (w *expiryWatch) tell(peer string, c inUse, days, stage int) {
 	log.Log(context.Background(), level, "certificate is about to end", "days_left", days)
 }
 
-// remedy says what to do about a certificate that ends.
-func remedy(role string) string {
+// advice says what to do about a certificate that ends.
+func advice(role string) string {
 	switch role {
 	case "server":
 		return "make a new one (peerlink server-cert issue) and put it in place, no restart is needed"

@@ -17,10 +17,10 @@ func TestExpiryIsTold(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	end := start.Add(100 * day)
 	var out bytes.Buffer
-	w := expiryWatch{log: slog.New(slog.NewTextHandler(&out, nil)), told: make(map[expiryKey]int)}
-	first := inUse{"server", &x509.Certificate{NotAfter: end, Signature: []byte("first")}}
-	again := inUse{"server", &x509.Certificate{NotAfter: end, Signature: []byte("first")}} // the same, read again
-	peers := inUse{"peer_server", &x509.Certificate{NotAfter: start.Add(1000 * day), Signature: []byte("peer's")}}
+	w := expiryLogger{log: slog.New(slog.NewTextHandler(&out, nil)), logged: make(map[expiryKey]int)}
+	first := usedCertificate{"server", &x509.Certificate{NotAfter: end, Signature: []byte("first")}}
+	again := usedCertificate{"server", &x509.Certificate{NotAfter: end, Signature: []byte("first")}} // the same, read again
+	peers := usedCertificate{"peer_server", &x509.Certificate{NotAfter: start.Add(1000 * day), Signature: []byte("peer's")}}
 
 	lines := func() string {
 		defer out.Reset()
@@ -40,10 +40,10 @@ func TestExpiryIsTold(t *testing.T) {
 	told := make(map[int]string) // by days left
 	for hours := range 103 * 24 {
 		now := start.Add(time.Duration(hours) * time.Hour)
-		for _, c := range []inUse{first, again} {
-			w.look("", []inUse{c}, now)
+		for _, c := range []usedCertificate{first, again} {
+			w.check("", []usedCertificate{c}, now)
 		}
-		w.look("1234abcd", []inUse{peers}, now)
+		w.check("1234abcd", []usedCertificate{peers}, now)
 		if text := lines(); text != "" {
 			told[int(end.Sub(now)/time.Hour)] = text
 		}
@@ -58,14 +58,14 @@ func TestExpiryIsTold(t *testing.T) {
 		t.Errorf("told at %v", told)
 	}
 
-	second := inUse{"server", &x509.Certificate{NotAfter: end.Add(5 * day), Signature: []byte("second")}}
-	w.look("", []inUse{second}, end)
+	second := usedCertificate{"server", &x509.Certificate{NotAfter: end.Add(5 * day), Signature: []byte("second")}}
+	w.check("", []usedCertificate{second}, end)
 	if text := lines(); text != "ERROR" {
 		t.Errorf("a new certificate that is about to end: %q", text)
 	}
 	// A service that starts late tells of the last threshold only.
-	w.told = make(map[expiryKey]int)
-	w.look("", []inUse{first}, end.Add(-day))
+	w.logged = make(map[expiryKey]int)
+	w.check("", []usedCertificate{first}, end.Add(-day))
 	if text := lines(); text != "ERROR" {
 		t.Errorf("told at the start: %q", text)
 	}
@@ -73,12 +73,12 @@ func TestExpiryIsTold(t *testing.T) {
 
 // What is remembered of certificates that peers show is bounded.
 func TestExpiryMemory(t *testing.T) {
-	w := expiryWatch{log: slog.New(slog.DiscardHandler), told: make(map[expiryKey]int)}
+	w := expiryLogger{log: slog.New(slog.DiscardHandler), logged: make(map[expiryKey]int)}
 	now := time.Now()
-	for n := range maxTold + 100 {
-		w.look("1234abcd", []inUse{{"peer_server", &x509.Certificate{NotAfter: now, Signature: []byte{byte(n >> 16), byte(n >> 8), byte(n)}}}}, now)
+	for n := range maxLogged + 100 {
+		w.check("1234abcd", []usedCertificate{{"peer_server", &x509.Certificate{NotAfter: now, Signature: []byte{byte(n >> 16), byte(n >> 8), byte(n)}}}}, now)
 	}
-	if len(w.told) > maxTold {
-		t.Errorf("%d are remembered", len(w.told))
+	if len(w.logged) > maxLogged {
+		t.Errorf("%d are remembered", len(w.logged))
 	}
 }

@@ -115,7 +115,7 @@ func TestTooManyConnections(t *testing.T) {
 func TestOldConnectionsGiveWay(t *testing.T) {
 	t.Parallel()
 	authority, honest, bad := trio(t, linktest.Embedded, func(n *linktest.Node) {
-		n.Config.MaxConnsPerPeer, n.Config.ConnTurn = 3, time.Second
+		n.Config.MaxConnsPerPeer, n.Config.ConnTimeSlice = 3, time.Second
 	})
 	start := time.Now()
 	first := session(t, bad, authority)

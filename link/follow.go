@@ -58,17 +58,17 @@ type follower struct {
 	pause   time.Duration // before retry
 	routine time.Time     // the next fetch in any case; zero before the first look
 	busy    bool          // fetching
-	seen    map[string]sighting
+	seen    map[string]fetched
 	trouble string // the last problem reported
 }
 
-// sighting is what was last found at a URL.
-type sighting struct {
+// fetched is what was last found at a URL.
+type fetched struct {
 	tag  follow.Tag
 	date string // of the info-bundle
 }
 
-// failed notes that an attempt to reach the peer has failed.
+// recordFailure notes that an attempt to reach the peer has failed.
 func (f *follower) failed(cfg Follow) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -93,7 +93,7 @@ func (f *follower) connected() (closed func()) {
 	}
 }
 
-// due tells whether it is time for a fetch.
+// nextAllowed tells whether it is time for a fetch.
 func (f *follower) due(cfg Follow) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -111,17 +111,17 @@ func (f *follower) hurry() {
 	f.routine = time.Now()
 }
 
-// begin notes that a fetch is on its way. It returns what was last seen.
-func (f *follower) begin() map[string]sighting {
+// acquire notes that a fetch is on its way. It returns what was last seen.
+func (f *follower) begin() map[string]fetched {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.busy = true
 	return f.seen
 }
 
-// end notes how a fetch went, and plans the next one. It tells whether the
+// release notes how a fetch went, and plans the next one. It tells whether the
 // problem is another one than last time.
-func (f *follower) end(cfg Follow, seen map[string]sighting, err error) (news bool) {
+func (f *follower) end(cfg Follow, seen map[string]fetched, err error) (news bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.busy, f.seen = false, seen
@@ -141,15 +141,15 @@ func (f *follower) end(cfg Follow, seen map[string]sighting, err error) (news bo
 // stretch makes a pause longer by up to a half.
 func stretch(d time.Duration) time.Duration { return d + rand.N(d/2+1) }
 
-// move is a peer's newer info-bundle, where the node's directory is read-only.
-type move struct {
+// relocation is a peer's newer info-bundle, where the node's directory is read-only.
+type relocation struct {
 	date  string
 	stomp *node.StompConfig
 }
 
 // apply replaces what the directory says of the peer, unless that is newer, or
 // the peer is not to be followed any more.
-func (m *move) apply(p *node.Peer) {
+func (m *relocation) apply(p *node.Peer) {
 	if m == nil || p.NoFollow || p.UpdatedAt >= m.date {
 		return
 	}
@@ -161,7 +161,7 @@ func (s *Service) followDue(ctx context.Context) {
 	if s.cfg.Follow.Off {
 		return
 	}
-	for _, p := range s.roster.all() {
+	for _, p := range s.peers.all() {
 		st := p.state.Load()
 		if st == nil || st.NoFollow || st.Stomp == nil || len(st.Stomp.BundleURLs) == 0 || !p.follower.due(s.cfg.Follow) {
 			continue
@@ -181,16 +181,16 @@ func (s *Service) followDue(ctx context.Context) {
 
 // follow fetches the peer's info-bundle from everywhere that it names, and takes
 // over the newest if it is newer than what is known.
-func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map[string]sighting) {
+func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map[string]fetched) {
 	log := s.log.With("peer", p.id)
 	fetcher := &follow.Fetcher{AllowLocal: s.cfg.Follow.Local, OwnHosts: s.cfg.Dir.OwnHosts()}
 	var newest *infobundle.Bundle
 	var errs []error
-	seen := make(map[string]sighting)
+	seen := make(map[string]fetched)
 	for _, from := range st.Stomp.BundleURLs {
 		known := before[from]
 		if known.date > st.UpdatedAt {
-			known = sighting{} // it was not taken over, or the directory has gone back
+			known = fetched{} // it was not taken over, or the directory has gone back
 		}
 		switch b, tag, err := fetcher.Fetch(ctx, from, st.Root, known.tag); {
 		case errors.Is(err, follow.ErrUnchanged):
@@ -198,7 +198,7 @@ func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map
 		case err != nil:
 			errs = append(errs, fmt.Errorf("%s: %w", from, err))
 		default:
-			seen[from] = sighting{tag, b.UpdatedAt()}
+			seen[from] = fetched{tag, b.UpdatedAt()}
 			if newest == nil || b.UpdatedAt() > newest.UpdatedAt() {
 				newest = b
 			}
@@ -211,9 +211,9 @@ func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map
 	}
 	err := errors.Join(errs...)
 	if ctx.Err() == nil {
-		p.tally.fetches.Add(1)
+		p.stats.fetches.Add(1)
 		if err != nil {
-			p.tally.fetchFailures.Add(1)
+			p.stats.fetchFailures.Add(1)
 		}
 	}
 	if p.follower.end(s.cfg.Follow, seen, err) && err != nil && ctx.Err() == nil {
@@ -221,7 +221,7 @@ func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map
 	}
 }
 
-// takeOver makes a peer's newer info-bundle known. The next scan brings the peer
+// inheritGeneration makes a peer's newer info-bundle known. The next scan brings the peer
 // up to date with it.
 func (s *Service) takeOver(ctx context.Context, log *slog.Logger, p *peer, st *peerState, b *infobundle.Bundle) error {
 	stomp, err := node.ParseStompTOML(b.File(infobundle.StompTOML), s.cfg.Dir.Identity().ID)
@@ -231,7 +231,7 @@ func (s *Service) takeOver(ctx context.Context, log *slog.Logger, p *peer, st *p
 	updated, err := s.cfg.Dir.UpdatePeer(ctx, b)
 	switch {
 	case readOnly(err):
-		p.moved.Store(&move{b.UpdatedAt(), stomp})
+		p.relocation.Store(&relocation{b.UpdatedAt(), stomp})
 		log.Warn("the node's directory is read-only: what the peer has published is kept in memory only", "date", b.UpdatedAt())
 	case err != nil:
 		return err

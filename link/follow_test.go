@@ -58,7 +58,7 @@ func newMover(t *testing.T, f link.Follow) *mover {
 	return m
 }
 
-// manifest makes the authority's stomp.toml name a server, and the web server.
+// stompTOMLStamp makes the authority's stomp.toml name a server, and the web server.
 func (m *mover) manifest(addr string) {
 	m.t.Helper()
 	writeManifest(m.t, m.authority, addr, m.web.URL+publish.Path)
@@ -87,7 +87,7 @@ func (m *mover) publish(h http.Handler) {
 	m.handler = h
 }
 
-// move stops the authority, and starts it elsewhere, with a new info-bundle. At
+// relocation stops the authority, and starts it elsewhere, with a new info-bundle. At
 // the old place there is somebody now who takes no connections for a node.
 func (m *mover) move() (attempts *atomic.Int32) {
 	m.t.Helper()

@@ -23,15 +23,15 @@ import (
 // gives its place up to one that waits, the oldest first.
 type handshakeLimiter struct {
 	handshakeLimits
-	pace *rate.Limiter
+	limiter *rate.Limiter
 
-	mu       sync.Mutex
-	sources  map[netip.Prefix]*source // those with handshakes that go on or wait
-	turns    []*source                // those with connections that wait, the next one first
-	running  int
-	waiting  int
-	answered []*handshake // those that go on and wait for the client, the longest first
-	later    *time.Timer  // not nil while connections wait for a moment that is known
+	mu         sync.Mutex
+	sources    map[netip.Prefix]*source // those with handshakes that go on or wait
+	roundRobin []*source                // those with connections that wait, the next one first
+	running    int
+	waiting    int
+	answered   []*handshake // those that go on and wait for the client, the longest first
+	later      *time.Timer  // not nil while connections wait for a moment that is known
 }
 
 // handshakeLimits are the bounds of a handshakeLimiter. None may be 0.
@@ -48,7 +48,7 @@ type source struct {
 	prefix  netip.Prefix
 	running int
 	waiting []*handshake
-	queued  bool // it is in handshakeLimiter.turns
+	queued  bool // it is in handshakeLimiter.roundRobin
 }
 
 // handshake is a connection in the limiter.
@@ -63,13 +63,13 @@ type handshake struct {
 	answeredAt time.Time // when this node has sent its part
 }
 
-// errCrowded is returned for a connection that there is no room for.
-var errCrowded = errors.New("too many connections at once")
+// errTooMany is returned for a connection that there is no room for.
+var errTooMany = errors.New("too many connections at once")
 
 func newHandshakeLimiter(l handshakeLimits) *handshakeLimiter {
 	return &handshakeLimiter{
 		handshakeLimits: l,
-		pace:            rate.NewLimiter(rate.Limit(l.perSecond), l.atOnce),
+		limiter:         rate.NewLimiter(rate.Limit(l.perSecond), l.atOnce),
 		sources:         make(map[netip.Prefix]*source),
 	}
 }
@@ -93,9 +93,9 @@ func sourceOf(addr net.Addr) netip.Prefix {
 	return prefix
 }
 
-// enter waits until a connection may begin its handshake. Afterwards leave must
-// be called, once or more often. The error is errCrowded or that of ctx.
-func (l *handshakeLimiter) enter(ctx context.Context, conn net.Conn) (*handshake, error) {
+// awaitHandshakeSlot waits until a connection may begin its handshake. Afterwards leave must
+// be called, once or more often. The error is errTooMany or that of ctx.
+func (l *handshakeLimiter) acquire(ctx context.Context, conn net.Conn) (*handshake, error) {
 	h := &handshake{limiter: l, conn: conn, begin: make(chan bool, 1)}
 	l.mu.Lock()
 	s := l.sourceLocked(sourceOf(conn.RemoteAddr()))
@@ -103,24 +103,24 @@ func (l *handshakeLimiter) enter(ctx context.Context, conn net.Conn) (*handshake
 	s.waiting = append(s.waiting, h)
 	l.waiting++
 	l.queue(s)
-	l.admit()
+	l.startNext()
 	if l.waiting > l.handshakeLimits.waiting {
-		l.refuseOne(s)
+		l.rejectOne(s)
 	}
 	l.mu.Unlock()
 
 	select {
 	case ok := <-h.begin:
 		if !ok {
-			return nil, errCrowded
+			return nil, errTooMany
 		}
 	case <-ctx.Done():
-		if l.giveUp(h) {
+		if l.cancelWaiting(h) {
 			return nil, ctx.Err()
 		}
 		// It was admitted or refused just now.
 		if ok := <-h.begin; !ok {
-			return nil, errCrowded
+			return nil, errTooMany
 		}
 	}
 	return h, nil
@@ -139,31 +139,31 @@ func (l *handshakeLimiter) sourceLocked(prefix netip.Prefix) *source {
 func (l *handshakeLimiter) queue(s *source) {
 	if !s.queued && len(s.waiting) > 0 {
 		s.queued = true
-		l.turns = append(l.turns, s)
+		l.roundRobin = append(l.roundRobin, s)
 	}
 }
 
-// admit begins the handshakes that may begin now, and arranges for the others to
+// register begins the handshakes that may begin now, and arranges for the others to
 // be looked at again where the moment is known. Otherwise a change of the
 // running handshakes calls it.
-func (l *handshakeLimiter) admit() {
-	for len(l.turns) > 0 {
-		i := slices.IndexFunc(l.turns, l.hasRoom)
+func (l *handshakeLimiter) startNext() {
+	for len(l.roundRobin) > 0 {
+		i := slices.IndexFunc(l.roundRobin, l.hasRoom)
 		if i < 0 {
 			if wait, ok := l.makeRoom(); !ok {
 				return
 			} else if wait > 0 {
-				l.admitAfter(wait)
+				l.startNextAfter(wait)
 				return
 			}
 			continue
 		}
-		if !l.pace.Allow() {
-			l.admitAfter(time.Second / time.Duration(l.perSecond))
+		if !l.limiter.Allow() {
+			l.startNextAfter(time.Second / time.Duration(l.perSecond))
 			return
 		}
-		s := l.turns[i]
-		l.turns, s.queued = slices.Delete(l.turns, i, i+1), false
+		s := l.roundRobin[i]
+		l.roundRobin, s.queued = slices.Delete(l.roundRobin, i, i+1), false
 		h := s.waiting[0]
 		s.waiting = s.waiting[1:]
 		l.waiting--
@@ -183,7 +183,7 @@ func (l *handshakeLimiter) hasRoom(s *source) bool {
 	return l.running < l.atOnce-l.reserved
 }
 
-// makeRoom ends the handshake that waits longest for its client, of a source
+// evict ends the handshake that waits longest for its client, of a source
 // that has most of them. It returns how long that one has left, if that is not
 // over yet, and reports false if none waits for its client.
 func (l *handshakeLimiter) makeRoom() (wait time.Duration, ok bool) {
@@ -204,8 +204,8 @@ func (l *handshakeLimiter) makeRoom() (wait time.Duration, ok bool) {
 	return 0, true
 }
 
-// admitAfter calls admit after a time.
-func (l *handshakeLimiter) admitAfter(d time.Duration) {
+// startNextAfter calls admit after a time.
+func (l *handshakeLimiter) startNextAfter(d time.Duration) {
 	if l.later != nil {
 		return
 	}
@@ -213,13 +213,13 @@ func (l *handshakeLimiter) admitAfter(d time.Duration) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.later = nil
-		l.admit()
+		l.startNext()
 	})
 }
 
-// refuseOne refuses the last of the connections that wait: of newest, unless
+// rejectOne refuses the last of the connections that wait: of newest, unless
 // another source has more than its share.
-func (l *handshakeLimiter) refuseOne(newest *source) {
+func (l *handshakeLimiter) rejectOne(newest *source) {
 	most := newest
 	if len(newest.waiting) <= l.waiting/len(l.sources) {
 		for _, s := range l.sources {
@@ -235,8 +235,8 @@ func (l *handshakeLimiter) refuseOne(newest *source) {
 	l.forget(most)
 }
 
-// giveUp takes back a connection that waits, and reports whether it still did.
-func (l *handshakeLimiter) giveUp(h *handshake) bool {
+// cancelWaiting takes back a connection that waits, and reports whether it still did.
+func (l *handshakeLimiter) cancelWaiting(h *handshake) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i := slices.Index(h.source.waiting, h)
@@ -249,9 +249,9 @@ func (l *handshakeLimiter) giveUp(h *handshake) bool {
 	return true
 }
 
-// hasAnswered is called when this node has done its part of the handshake and
+// noteAnswered is called when this node has done its part of the handshake and
 // waits for the client.
-func (h *handshake) hasAnswered() {
+func (h *handshake) noteAnswered() {
 	l := h.limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -260,22 +260,22 @@ func (h *handshake) hasAnswered() {
 	}
 	h.answeredAt = time.Now()
 	l.answered = append(l.answered, h)
-	l.admit()
+	l.startNext()
 }
 
-// leave gives the handshake's place up.
-func (h *handshake) leave() {
+// release gives the handshake's place up.
+func (h *handshake) release() {
 	l := h.limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if h.running {
 		l.end(h)
-		l.admit()
+		l.startNext()
 	}
 }
 
-// crowdedOut reports whether the handshake was ended for another one.
-func (h *handshake) crowdedOut() bool {
+// isTooManyConnections reports whether the handshake was ended for another one.
+func (h *handshake) evicted() bool {
 	h.limiter.mu.Lock()
 	defer h.limiter.mu.Unlock()
 	return !h.running
@@ -291,14 +291,14 @@ func (l *handshakeLimiter) end(h *handshake) {
 	l.forget(h.source)
 }
 
-// forget drops what need not be known of a source any more.
+// forgetStamps drops what need not be known of a source any more.
 func (l *handshakeLimiter) forget(s *source) {
 	if len(s.waiting) > 0 {
 		return
 	}
 	if s.queued {
 		s.queued = false
-		l.turns = slices.DeleteFunc(l.turns, func(t *source) bool { return t == s })
+		l.roundRobin = slices.DeleteFunc(l.roundRobin, func(t *source) bool { return t == s })
 	}
 	if s.running == 0 {
 		delete(l.sources, s.prefix)

@@ -53,7 +53,7 @@ func (c *fakeConn) Close() error {
 // nothingLeft checks that a limiter remembers nothing.
 func nothingLeft(t *testing.T, l *handshakeLimiter) {
 	t.Helper()
-	if l.running != 0 || l.waiting != 0 || len(l.sources) != 0 || len(l.turns) != 0 || len(l.answered) != 0 {
+	if l.running != 0 || l.waiting != 0 || len(l.sources) != 0 || len(l.roundRobin) != 0 || len(l.answered) != 0 {
 		t.Errorf("something is left: %+v", l)
 	}
 }
@@ -72,26 +72,26 @@ func TestHandshakesAreFair(t *testing.T) {
 			for range n {
 				go func() {
 					conn := connFrom(addr)
-					h, err := l.enter(ctx, conn)
-					if errors.Is(err, errCrowded) {
+					h, err := l.acquire(ctx, conn)
+					if errors.Is(err, errTooMany) {
 						crowded.Add(1)
 					}
 					if err != nil {
 						return
 					}
 					inside.Add(1)
-					h.hasAnswered()
+					h.noteAnswered()
 					select { // until it times out
 					case <-time.After(5 * time.Second):
-						if h.crowdedOut() {
+						if h.evicted() {
 							t.Error("a handshake is still going on for which there was no place")
 						}
 					case <-conn.closed:
-						if !h.crowdedOut() {
+						if !h.evicted() {
 							t.Error("a connection was closed that has its place")
 						}
 					}
-					h.leave()
+					h.release()
 					inside.Add(-1)
 				}()
 			}
@@ -100,12 +100,12 @@ func TestHandshakesAreFair(t *testing.T) {
 		}
 		enter := func(addr string) time.Duration {
 			start := time.Now()
-			h, err := l.enter(ctx, connFrom(addr))
+			h, err := l.acquire(ctx, connFrom(addr))
 			if err != nil {
 				t.Fatal(err)
 			}
-			h.leave()
-			h.leave() // does nothing
+			h.release()
+			h.release() // does nothing
 			return time.Since(start)
 		}
 		flood("192.0.2.1:1", 1000)
@@ -140,7 +140,7 @@ func TestHandshakesAreNotInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newHandshakeLimiter(handshakeLimits{atOnce: 2, reserved: 0, waiting: 20, perSecond: 1000, grace: time.Second})
 		begin := func() *handshake {
-			h, err := l.enter(t.Context(), connFrom("192.0.2.1:1"))
+			h, err := l.acquire(t.Context(), connFrom("192.0.2.1:1"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -151,18 +151,18 @@ func TestHandshakesAreNotInterrupted(t *testing.T) {
 		start := time.Now()
 		go func() { admitted <- begin() }()
 		time.Sleep(2 * time.Second)
-		honest.hasAnswered()
+		honest.noteAnswered()
 		time.Sleep(999 * time.Millisecond)
 		synctest.Wait()
-		if slow.crowdedOut() || honest.crowdedOut() {
+		if slow.evicted() || honest.evicted() {
 			t.Error("a handshake was ended too soon")
 		}
 		next := <-admitted
-		if took := time.Since(start); took != 3*time.Second || !honest.crowdedOut() || slow.crowdedOut() {
-			t.Errorf("after %v: slow ended %v, honest ended %v", took, slow.crowdedOut(), honest.crowdedOut())
+		if took := time.Since(start); took != 3*time.Second || !honest.evicted() || slow.evicted() {
+			t.Errorf("after %v: slow ended %v, honest ended %v", took, slow.evicted(), honest.evicted())
 		}
 		for _, h := range []*handshake{slow, honest, next} {
-			h.leave()
+			h.release()
 		}
 		nothingLeft(t, l)
 	})
@@ -177,9 +177,9 @@ func TestHandshakePace(t *testing.T) {
 		done := make(chan error)
 		for range 110 {
 			go func() {
-				h, err := l.enter(t.Context(), connFrom("192.0.2.1:1"))
+				h, err := l.acquire(t.Context(), connFrom("192.0.2.1:1"))
 				if err == nil {
-					h.leave()
+					h.release()
 				}
 				done <- err
 			}()
@@ -199,18 +199,18 @@ func TestHandshakePace(t *testing.T) {
 func TestHandshakeGivingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newHandshakeLimiter(handshakeLimits{atOnce: 1, reserved: 0, waiting: 10, perSecond: 1000, grace: time.Second})
-		h, err := l.enter(t.Context(), connFrom("192.0.2.1:1"))
+		h, err := l.acquire(t.Context(), connFrom("192.0.2.1:1"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, addr := range []string{"192.0.2.1:1", "192.0.2.2:1"} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			if _, err := l.enter(ctx, connFrom(addr)); !errors.Is(err, context.DeadlineExceeded) {
+			if _, err := l.acquire(ctx, connFrom(addr)); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s: %v", addr, err)
 			}
 			cancel()
 		}
-		h.leave()
+		h.release()
 		nothingLeft(t, l)
 	})
 }
@@ -219,9 +219,9 @@ func TestHandshakeGivingUp(t *testing.T) {
 // address that has most of them is closed; when the service ends, all are, and
 // those that come later.
 func TestArrivals(t *testing.T) {
-	a := newArrivals(4)
+	a := newPendingConns(4)
 	var conns []*fakeConn
-	var arrived []*arrival
+	var arrived []*pendingConn
 	add := func(addr string) {
 		conns = append(conns, connFrom(addr))
 		arrived = append(arrived, a.add(conns[len(conns)-1]))
@@ -252,25 +252,25 @@ func TestArrivals(t *testing.T) {
 		t.Errorf("closed %v, left %+v", closed(), a)
 	}
 	add("192.0.2.1:3")
-	a.makeRoom()
+	a.evict()
 	add("192.0.2.1:4")
 	a.close()
 	add("192.0.2.1:5")
 	if len(closed()) != 5 || a.n != 0 {
 		t.Errorf("closed %v of %d, left %+v", closed(), len(conns), a)
 	}
-	a.makeRoom() // of nothing
+	a.evict() // of nothing
 }
 
 // Chains that show a known peer's key are verified before others that came first.
 func TestKnownPeersAreVerifiedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := &verifyTurns{free: 1}
-		end := v.begin(false)
+		v := &verifySemaphore{free: 1}
+		end := v.acquire(false)
 		order := make(chan bool, 4)
 		for _, known := range []bool{false, false, true, true} {
 			go func() {
-				end := v.begin(known)
+				end := v.acquire(known)
 				order <- known
 				end()
 			}()

@@ -15,48 +15,48 @@ import (
 // nothing is read until receipts have been sent.
 const maxReceipts = 4096
 
-// errGone is why a connection ends that is held up while the peer leaves.
-var errGone = errors.New("the peer has left, or does not read")
+// errPeerLeft is why a connection ends that is held up while the peer leaves.
+var errPeerLeft = errors.New("the peer has left, or does not read")
 
-// newPace bounds messages in a second. What was not used of a second can be
+// newMessageLimiter bounds messages in a second. What was not used of a second can be
 // used in the next.
-func newPace(perSecond int) *rate.Limiter {
+func newMessageLimiter(perSecond int) *rate.Limiter {
 	if perSecond <= 0 {
 		return rate.NewLimiter(rate.Inf, 1)
 	}
 	return rate.NewLimiter(rate.Limit(perSecond), perSecond)
 }
 
-// holdContext ends when it makes no sense any more to be held up: with the
+// capacityContext ends when it makes no sense any more to be held up: with the
 // service, or with the connection, which nobody reads meanwhile.
-func (r *receiver) holdContext(stopCtx context.Context) (context.Context, context.CancelFunc) {
+func (r *receiver) capacityContext(stopCtx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(stopCtx)
 	go func() {
 		select {
 		case <-r.server.Broken():
-			cancel(errGone)
+			cancel(errPeerLeft)
 		case <-ctx.Done():
 		}
 	}()
 	return ctx, func() { cancel(nil) }
 }
 
-// hold waits until the next message may be read: until the peer is within its
+// waitForCapacity waits until the next message may be read: until the peer is within its
 // rate, its messages in the inbox within their quota, and there is room for a
 // receipt. The peer is not told. It notices that nothing is read, and waits.
-func (r *receiver) hold(ctx context.Context) error {
-	err := r.awaitRoom(ctx)
-	if err == nil && !r.peer.pace.Allow() {
-		err = r.peer.pace.Wait(ctx)
+func (r *receiver) waitForCapacity(ctx context.Context) error {
+	err := r.awaitReceiptSlot(ctx)
+	if err == nil && !r.peer.messageLimiter.Allow() {
+		err = r.peer.messageLimiter.Wait(ctx)
 	}
 	if q, ok := r.s.cfg.Broker.(broker.Quotas); err == nil && ok {
-		err = q.Admit(ctx, r.peer.id)
+		err = q.AwaitQuota(ctx, r.peer.id)
 	}
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(context.Cause(ctx), errGone):
-		return errGone
+	case errors.Is(context.Cause(ctx), errPeerLeft):
+		return errPeerLeft
 	case ctx.Err() != nil:
 		return stomp.ErrStopped
 	default:
@@ -64,8 +64,8 @@ func (r *receiver) hold(ctx context.Context) error {
 	}
 }
 
-// awaitRoom waits until there is room for another receipt.
-func (r *receiver) awaitRoom(ctx context.Context) error {
+// awaitReceiptSlot waits until there is room for another receipt.
+func (r *receiver) awaitReceiptSlot(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.receipts) < maxReceipts {
@@ -74,10 +74,10 @@ func (r *receiver) awaitRoom(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.news.Broadcast()
+		r.changed.Broadcast()
 	})()
 	for len(r.receipts) >= maxReceipts && r.failed == nil && ctx.Err() == nil {
-		r.news.Wait()
+		r.changed.Wait()
 	}
 	return ctx.Err()
 }

@@ -24,8 +24,8 @@ const (
 // classical are the groups of key exchanges that need small packets only.
 var classical = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
-// sizeTrouble remembers whether the way to a peer seems to lose large packets.
-type sizeTrouble struct {
+// packetSizeWatch remembers whether the way to a peer seems to lose large packets.
+type packetSizeWatch struct {
 	mu       sync.Mutex
 	timeouts int       // attempts in a row without a handshake in time
 	until    time.Time // when to offer the post-quantum key exchange again
@@ -33,7 +33,7 @@ type sizeTrouble struct {
 
 // groups returns the key exchanges to be offered in the next attempt, nil for all.
 // While nothing answers, both kinds are tried in turn.
-func (s *sizeTrouble) groups(now time.Time) []tls.CurveID {
+func (s *packetSizeWatch) groups(now time.Time) []tls.CurveID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now.Before(s.until) || s.timeouts > 0 && s.timeouts%(maxLargeHellos+1) == maxLargeHellos {
@@ -42,9 +42,9 @@ func (s *sizeTrouble) groups(now time.Time) []tls.CurveID {
 	return nil
 }
 
-// note takes the result of an attempt with these groups. It reports whether large
+// recordError takes the result of an attempt with these groups. It reports whether large
 // packets have just turned out to be the trouble.
-func (s *sizeTrouble) note(groups []tls.CurveID, err error, now time.Time) (found bool) {
+func (s *packetSizeWatch) note(groups []tls.CurveID, err error, now time.Time) (found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -15,7 +15,7 @@ func TestClassicalKeyExchange(t *testing.T) {
 	late := errors.Join(errors.New("another server"), fmt.Errorf("%w within 5s", errNoHandshake))
 	refused := errors.New("refused")
 	now := time.Now()
-	s := new(sizeTrouble)
+	s := new(packetSizeWatch)
 	for i, step := range []struct {
 		classical bool // what is to be offered
 		err       error

@@ -22,18 +22,18 @@ import (
 // has been set.
 const maxClockInterval = 10 * time.Second
 
-// certificateEnded is why a connection ends whose certificate has ended.
-type certificateEnded struct {
+// certificateExpired is why a connection ends whose certificate has ended.
+type certificateExpired struct {
 	role     string // one of those of [Expiry]
 	notAfter time.Time
 }
 
-func (e *certificateEnded) Error() string {
+func (e *certificateExpired) Error() string {
 	return fmt.Sprintf("%s has ended at %s", certificateName(e.role, "this node's", "the peer's"), e.notAfter.UTC().Format(time.RFC3339))
 }
 
 // toPeer says the same to the other side.
-func (e *certificateEnded) toPeer() string {
+func (e *certificateExpired) toPeer() string {
 	return fmt.Sprintf("%s has ended at %s: connect again with certificates that are valid.",
 		certificateName(e.role, "The other side's", "Your"), e.notAfter.UTC().Format(time.RFC3339))
 }
@@ -58,25 +58,25 @@ func certificateName(role, own, peers string) string {
 
 // dialedWith are the certificates that have opened a connection to a peer's
 // server: those that this node has shown, and the verified chain of the peer.
-func dialedWith(own *x509.Certificate, subCA *x509.Certificate, chain []*x509.Certificate) []inUse {
-	return []inUse{{"server", own}, {"received", subCA}, {"peer_server", chain[0]}, {"peer_root", chain[len(chain)-1]}}
+func dialedWith(own *x509.Certificate, subCA *x509.Certificate, chain []*x509.Certificate) []usedCertificate {
+	return []usedCertificate{{"server", own}, {"received", subCA}, {"peer_server", chain[0]}, {"peer_root", chain[len(chain)-1]}}
 }
 
 // acceptedWith are the certificates that have opened a connection from a peer.
-func acceptedWith(own *x509.Certificate, chain []*x509.Certificate) []inUse {
-	list := []inUse{{"server", own}, {"peer_server", chain[0]}, {"root", chain[len(chain)-1]}}
+func acceptedWith(own *x509.Certificate, chain []*x509.Certificate) []usedCertificate {
+	list := []usedCertificate{{"server", own}, {"peer_server", chain[0]}, {"root", chain[len(chain)-1]}}
 	for _, issued := range chain[1 : len(chain)-1] {
-		list = append(list, inUse{"issued", issued})
+		list = append(list, usedCertificate{"issued", issued})
 	}
 	return list
 }
 
-// firstEnded returns the certificate that ends first, and why a connection that
+// firstExpired returns the certificate that ends first, and why a connection that
 // needs all of them has ended by now, if it has.
-func firstEnded(list []inUse, now time.Time) (first inUse, ended *certificateEnded) {
-	first = slices.MinFunc(list, func(a, b inUse) int { return a.cert.NotAfter.Compare(b.cert.NotAfter) })
+func firstExpired(list []usedCertificate, now time.Time) (first usedCertificate, ended *certificateExpired) {
+	first = slices.MinFunc(list, func(a, b usedCertificate) int { return a.cert.NotAfter.Compare(b.cert.NotAfter) })
 	if now.After(first.cert.NotAfter) {
-		ended = &certificateEnded{first.role, first.cert.NotAfter}
+		ended = &certificateExpired{first.role, first.cert.NotAfter}
 	}
 	return first, ended
 }
@@ -86,20 +86,20 @@ func firstEnded(list []inUse, now time.Time) (first inUse, ended *certificateEnd
 // the connection, which then had to end at once.
 func (s *Service) canDial(st *peerState) error {
 	own := s.cfg.Certificate.serverChain().Leaf
-	if _, ended := firstEnded([]inUse{{"server", own}, {"received", st.SubCA}}, s.cfg.Now()); ended != nil {
+	if _, ended := firstExpired([]usedCertificate{{"server", own}, {"received", st.SubCA}}, s.cfg.Now()); ended != nil {
 		return ended
 	}
 	return nil
 }
 
-// whenEnded calls end as soon as one of the certificates has ended by the clock
+// onExpiry calls end as soon as one of the certificates has ended by the clock
 // of the service, unless forget is called before.
-func (s *Service) whenEnded(list []inUse, end func(*certificateEnded)) (forget func()) {
+func (s *Service) onExpiry(list []usedCertificate, end func(*certificateExpired)) (forget func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		for {
 			now := s.cfg.Now()
-			first, ended := firstEnded(list, now)
+			first, ended := firstExpired(list, now)
 			if ended != nil {
 				end(ended)
 				return
@@ -114,8 +114,8 @@ func (s *Service) whenEnded(list []inUse, end func(*certificateEnded)) (forget f
 	return cancel
 }
 
-// tellEnded writes into the log that a connection ends with a certificate.
-func (s *Service) tellEnded(log *slog.Logger, peerID string, e *certificateEnded) {
-	s.repeats.Tell(log, slog.LevelWarn, repeats.Deed{Who: peerID, Kind: "certificate ended"}, "a certificate of the connection has ended, so the connection ends",
-		"certificate", e.role, "not_after", e.notAfter.UTC(), "what_to_do", remedy(e.role))
+// logExpired writes into the log that a connection ends with a certificate.
+func (s *Service) logExpired(log *slog.Logger, peerID string, e *certificateExpired) {
+	s.logLimiter.Log(log, slog.LevelWarn, repeats.Key{Who: peerID, Kind: "certificate ended"}, "a certificate of the connection has ended, so the connection ends",
+		"certificate", e.role, "not_after", e.notAfter.UTC(), "what_to_do", advice(e.role))
 }

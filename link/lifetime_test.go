@@ -33,12 +33,12 @@ func TestWhenEnded(t *testing.T) {
 				start := time.Now()
 				var offset atomic.Int64
 				s := New(Config{Now: func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }})
-				list := []inUse{
+				list := []usedCertificate{
 					{"root", &x509.Certificate{NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)}},
 					{"server", &x509.Certificate{NotAfter: start.Add(tt.left)}},
 				}
-				ended := make(chan *certificateEnded, 1)
-				forget := s.whenEnded(list, func(e *certificateEnded) { ended <- e })
+				ended := make(chan *certificateExpired, 1)
+				forget := s.onExpiry(list, func(e *certificateExpired) { ended <- e })
 				defer forget()
 				time.AfterFunc(tt.after, func() { offset.Store(int64(tt.by)) })
 				ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)

@@ -15,9 +15,9 @@
 // broker to broker through the TCP window. Batches form by themselves.
 //
 // Nobody is trusted beyond what he has proved, and everything that others can make
-// this side do is bounded: before the handshake by [arrivals] and a
+// this side do is bounded: before the handshake by [pendingConns] and a
 // [handshakeLimiter], after it for each peer
-// ([receiver.hold]), and in the log ([repeats.Repeats]). A connection that has nothing to
+// ([receiver.waitForCapacity]), and in the log ([repeats.Limiter]). A connection that has nothing to
 // send rests ([Config.IdleTimeout]). docs/security.md tells who may be hostile.
 //
 // The queues that lead to a peer are one, or with a broker that spreads the
@@ -25,19 +25,19 @@
 // connection of its own ([Config.AllQueues]).
 //
 // Several services may serve one node, on brokers that they share. Each queue
-// has one sender at a time; the others stand by ([claims]). What is queued for
+// has one sender at a time; the others stand by ([queuePacer]). What is queued for
 // a peer that has been deactivated is answered in its name ([drainer]).
 //
 // A [Service] does this for all peers of a node in one process. It watches the
 // node's directory: peers that become registered, move, or are deactivated are
 // noticed within seconds, without a restart, also while the broker is away
-// ([errand]). Peers that publish their info-bundle are found again when they move
+// ([bindJob]). Peers that publish their info-bundle are found again when they move
 // ([Follow]). [Service.Receive], [Service.Send] and [Service.Drain] do one of these
 // things each, for those who run a node as many processes.
 //
 // One goroutine scans the directory, and alone changes what is known of the peers
-// ([roster], [peer]). What carries messages reads that as a whole ([peerState]), and
-// ends when it has changed in a way that matters ([terms]).
+// ([peerSet], [peer]). What carries messages reads that as a whole ([peerState]), and
+// ends when it has changed in a way that matters ([generation]).
 package link
 
 import (
@@ -56,29 +56,29 @@ import (
 
 // Service keeps all links of one node.
 type Service struct {
-	cfg        Config
-	log        *slog.Logger
-	roster     *roster
-	claims     *claims
-	shares     *shares
-	arrivals   *arrivals
-	handshakes *handshakeLimiter
-	verify     *verifyTurns
-	dials      *rate.Limiter    // paces attempts to reach peers
-	repeats    *repeats.Repeats // of peers and of this machine
-	strangers  *repeats.Repeats // of those who are not authenticated
-	fetches    chan struct{}    // has an element for each info-bundle that is being fetched
+	cfg             Config
+	log             *slog.Logger
+	peers           *peerSet
+	queuePacer      *queuePacer
+	rebalancer      *rebalancer
+	pendingConns    *pendingConns
+	handshakes      *handshakeLimiter
+	verifySemaphore *verifySemaphore
+	dials           *rate.Limiter    // paces attempts to reach peers
+	logLimiter      *repeats.Limiter // of peers and of this machine
+	strangerLimiter *repeats.Limiter // of those who are not authenticated
+	fetches         chan struct{}    // has an element for each info-bundle that is being fetched
 
-	errands chan struct{} // has an element for each errand that is being run
-	settled chan *peer    // those whose errand is done
-	pending int           // errands not taken out of settled; belongs to the goroutine that scans
+	bindSlots    chan struct{} // has an element for each errand that is being run
+	bindsDone    chan *peer    // those whose errand is done
+	pendingBinds int           // errands not taken out of settled; belongs to the goroutine that scans
 
-	manifest *[2]node.FileStamp // as the node's stomp.toml was last looked at; belongs to the goroutine that scans
+	stompTOMLStamp *[2]node.FileStamp // as the node's stomp.toml was last looked at; belongs to the goroutine that scans
 
-	started  time.Time
-	rejected rejections
-	trouble  atomic.Pointer[error] // see Trouble
-	scans    pulse.Pulse           // of the goroutine that scans
+	started        time.Time
+	rejected       rejections
+	health         atomic.Pointer[error] // see Trouble
+	reconcilePulse pulse.Pulse           // of the goroutine that scans
 
 	receiveOnly bool // see Receive
 
@@ -92,12 +92,12 @@ func New(cfg Config) *Service {
 		cfg.Certificate.setClock(cfg.Now)
 	}
 	s := &Service{
-		cfg:      cfg,
-		log:      cfg.Log,
-		roster:   newRoster(cfg.MaxRate),
-		claims:   newClaims(cfg.ClaimSpread),
-		shares:   newShares(3 * cfg.ClaimPause),
-		arrivals: newArrivals(cfg.MaxArrivals),
+		cfg:          cfg,
+		log:          cfg.Log,
+		peers:        newPeerSet(cfg.MaxRate),
+		queuePacer:   newQueuePacer(cfg.AcquireSpread),
+		rebalancer:   newRebalancer(3 * cfg.StandbyInterval),
+		pendingConns: newPendingConns(cfg.MaxPendingConns),
 		handshakes: newHandshakeLimiter(handshakeLimits{
 			atOnce:    cfg.MaxHandshakes,
 			reserved:  cfg.MaxHandshakes / 4,
@@ -105,16 +105,16 @@ func New(cfg Config) *Service {
 			perSecond: cfg.MaxHandshakeRate,
 			grace:     cfg.HandshakeTimeout / 5,
 		}),
-		verify:    newVerifyTurns(),
-		dials:     rate.NewLimiter(rate.Limit(cfg.MaxDialRate), cfg.MaxDialRate),
-		repeats:   repeats.New(),
-		strangers: repeats.NewForStrangers(),
-		fetches:   make(chan struct{}, maxFetches),
-		errands:   make(chan struct{}, maxErrands),
-		settled:   make(chan *peer),
-		started:   time.Now(),
+		verifySemaphore: newVerifySemaphore(),
+		dials:           rate.NewLimiter(rate.Limit(cfg.MaxDialRate), cfg.MaxDialRate),
+		logLimiter:      repeats.New(),
+		strangerLimiter: repeats.NewForStrangers(),
+		fetches:         make(chan struct{}, maxFetches),
+		bindSlots:       make(chan struct{}, maxBindJobs),
+		bindsDone:       make(chan *peer),
+		started:         time.Now(),
 	}
-	s.setTrouble(errNotServing)
+	s.setHealth(errNotServing)
 	return s
 }
 
@@ -123,24 +123,24 @@ func New(cfg Config) *Service {
 // sent, disconnects and returns nil. It returns an error only if it can not
 // start or go on at all.
 func (s *Service) Run(ctx context.Context) error {
-	defer s.repeats.Close()
-	defer s.strangers.Close()
+	defer s.logLimiter.Close()
+	defer s.strangerLimiter.Close()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	connCtx, cut := s.outlast(ctx, context.WithoutCancel(ctx))
+	connCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))
 	defer cut()
-	if err := s.scan(ctx, connCtx); err != nil {
+	if err := s.reconcile(ctx, connCtx); err != nil {
 		s.cfg.Listener.Close()
 		return err
 	}
-	s.awaitErrands(ctx, connCtx)
-	s.setTrouble(nil)
+	s.awaitBindJobs(ctx, connCtx)
+	s.setHealth(nil)
 	if s.cfg.Serving != nil {
 		s.cfg.Serving()
 	}
 	failed := make(chan error, 1)
 	s.wg.Go(func() { failed <- s.accept(ctx, connCtx) })
-	s.wg.Go(func() { s.watch(ctx, connCtx) })
+	s.wg.Go(func() { s.reconcileLoop(ctx, connCtx) })
 	s.wg.Go(func() { s.watchExpiry(ctx) })
 
 	var err error
@@ -151,7 +151,7 @@ func (s *Service) Run(ctx context.Context) error {
 	stopped := ctx.Err() != nil
 	stop()
 	s.cfg.Listener.Close()
-	s.setTrouble(errNotServing)
+	s.setHealth(errNotServing)
 	s.log.Info("stopping", "drain_timeout", s.cfg.DrainTimeout)
 	s.wg.Wait()
 	if stopped {
@@ -160,11 +160,11 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
-// outlast makes the context of connections that are asked to end when ctx is done:
+// graceContext makes the context of connections that are asked to end when ctx is done:
 // it lasts longer, by the time that they need to end cleanly, unless parent ends
 // before. Every goroutine has its own way to end within [Config.DrainTimeout]; the
 // second more is for those that a peer, or the broker, would hold up.
-func (s *Service) outlast(ctx, parent context.Context) (connCtx context.Context, cut func()) {
+func (s *Service) graceContext(ctx, parent context.Context) (connCtx context.Context, cut func()) {
 	connCtx, cancel := context.WithCancel(parent)
 	forget := context.AfterFunc(ctx, func() {
 		late := time.AfterFunc(s.cfg.DrainTimeout+time.Second, cancel)

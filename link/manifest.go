@@ -6,18 +6,18 @@ import (
 	"peerlink/node"
 )
 
-// watchManifest tells of changes of the node's own stomp.toml. The service needs
+// checkOwnStompTOML tells of changes of the node's own stomp.toml. The service needs
 // nothing from it, and goes on whatever it says. But peers learn of a change only
 // from a new info-bundle, which somebody has to make.
-func (s *Service) watchManifest() {
-	stamp := s.cfg.Dir.ManifestStamp()
-	first := s.manifest == nil
-	if !first && stamp == *s.manifest {
+func (s *Service) checkOwnStompTOML() {
+	stamp := s.cfg.Dir.StompTOMLStamp()
+	first := s.stompTOMLStamp == nil
+	if !first && stamp == *s.stompTOMLStamp {
 		return
 	}
-	changed := !first && stamp[0] != s.manifest[0]
-	s.manifest = &stamp
-	switch err := s.cfg.Dir.CheckManifest(); {
+	changed := !first && stamp[0] != s.stompTOMLStamp[0]
+	s.stompTOMLStamp = &stamp
+	switch err := s.cfg.Dir.CheckStompTOML(); {
 	case errors.Is(err, node.ErrUnpublished):
 		s.log.Warn("own stomp.toml is not what peers know", "err", err, "what_to_do", "make a new info-bundle (peerlink bundle create)")
 	case err != nil:

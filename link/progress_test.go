@@ -96,7 +96,7 @@ func TestRecheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := other.Store.Release(t.Context(), q); err != nil {
+	if err := other.Store.Unbind(t.Context(), q); err != nil {
 		t.Fatal(err)
 	}
 	recheck <- struct{}{}

@@ -64,7 +64,7 @@ func TestMoreQueuesThanConnections(t *testing.T) {
 	if err := authority.SetQueues(context.Background(), other.Identity().ID, 3); err != nil {
 		t.Fatal(err)
 	}
-	other.Config.MaxConnsPerPeer, other.Config.ConnTurn, authority.Config.ConnTurn = 1, 50*time.Millisecond, 50*time.Millisecond
+	other.Config.MaxConnsPerPeer, other.Config.ConnTimeSlice, authority.Config.ConnTimeSlice = 1, 50*time.Millisecond, 50*time.Millisecond
 	other.Start()
 	authority.Start()
 	linktest.Eventually(t, "a refusal for want of a turn", func() error {

@@ -28,7 +28,7 @@ type receiver struct {
 	refused bool // the peer has sent a message that was refused; set before run returns
 
 	mu       sync.Mutex
-	news     sync.Cond // something below has changed
+	changed  sync.Cond // something below has changed
 	receipts []string  // of the messages handed to the broker and not confirmed yet, in order
 	first    uint64    // the number, on this connection, of the message receipts[0]
 	stored   uint64    // the broker holds this many of the connection's messages
@@ -46,22 +46,22 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *peerConn, id pki.I
 	stopCtx, stopFor := context.WithCancelCause(ctx)
 	stop := func() { stopFor(nil) }
 	defer stop()
-	connCtx, cut := s.outlast(stopCtx, connCtx)
+	connCtx, cut := s.graceContext(stopCtx, connCtx)
 	defer cut()
 	defer context.AfterFunc(connCtx, func() { cutOff(conn) })()
 
 	r := &receiver{s: s, log: log, first: 1}
-	r.news.L = &r.mu
-	if reason := s.admit(r, id, conn.chain, stop); reason != "" {
+	r.changed.L = &r.mu
+	if reason := s.register(r, id, conn.chain, stop); reason != "" {
 		s.rejected.count(reasonNoPeer)
-		s.repeats.Tell(log, slog.LevelWarn, repeats.Deed{Who: id.ID, Kind: reason}, "connection refused", "reason", reason)
+		s.logLimiter.Log(log, slog.LevelWarn, repeats.Key{Who: id.ID, Kind: reason}, "connection refused", "reason", reason)
 		stomp.NewConn(conn, stomp.DefaultLimits()).Fail(&stomp.ServerError{Message: reason})
 		return
 	}
-	defer s.dismiss(r)
-	defer context.AfterFunc(r.state.terms, stop)()
-	defer s.whenEnded(acceptedWith(conn.own, conn.chain), func(e *certificateEnded) {
-		s.tellEnded(log, id.ID, e)
+	defer s.unregister(r)
+	defer context.AfterFunc(r.state.generation, stop)()
+	defer s.onExpiry(acceptedWith(conn.own, conn.chain), func(e *certificateExpired) {
+		s.logExpired(log, id.ID, e)
 		stopFor(e)
 	})()
 	admitted()
@@ -73,19 +73,19 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *peerConn, id pki.I
 		ConnectTimeout: s.cfg.ConnectTimeout,
 	})
 	if err != nil {
-		s.repeats.Tell(log, slog.LevelWarn, repeats.Deed{Who: id.ID, Kind: "no STOMP connection"}, "no STOMP connection", "err", err)
+		s.logLimiter.Log(log, slog.LevelWarn, repeats.Key{Who: id.ID, Kind: "no STOMP connection"}, "no STOMP connection", "err", err)
 		return
 	}
 	defer r.server.Close()
-	s.repeats.Tell(log, slog.LevelInfo, repeats.Deed{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(conn.chain))
-	defer r.peer.tally.opened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, conn.chain)()
-	r.peer.hasCalled()
+	s.logLimiter.Log(log, slog.LevelInfo, repeats.Key{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(conn.chain))
+	defer r.peer.stats.connOpened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, conn.chain)()
+	r.peer.notifyConnect()
 	err = r.run(stopCtx, connCtx)
 	level := slog.LevelInfo
 	if violation := new(stomp.ProtocolError); r.refused || errors.As(err, &violation) || errors.Is(err, errOverhead) {
 		level = slog.LevelWarn
 	}
-	s.repeats.Tell(log, level, repeats.Deed{Who: id.ID, Kind: "not receiving"}, "not receiving any more", "err", err)
+	s.logLimiter.Log(log, level, repeats.Key{Who: id.ID, Kind: "not receiving"}, "not receiving any more", "err", err)
 }
 
 // run moves messages from the connection to the broker until the peer
@@ -105,29 +105,29 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	defer halt()
 	confirmed := make(chan error, 1)
 	go func() {
-		confirmed <- r.confirm()
+		confirmed <- r.sendReceipts()
 		halt()
 	}()
 	defer context.AfterFunc(stopCtx, r.server.StopReading)()
-	holdCtx, release := r.holdContext(stopCtx)
+	holdCtx, release := r.capacityContext(stopCtx)
 	defer release()
 	blamed, err := r.pump(connCtx, holdCtx, pub)
 
 	r.mu.Lock()
 	r.ended = true
-	r.news.Broadcast()
+	r.changed.Broadcast()
 	r.mu.Unlock()
 	giveUp := time.AfterFunc(r.s.cfg.DrainTimeout, func() {
 		r.onStored(0, fmt.Errorf("received messages were not stored within %v", r.s.cfg.DrainTimeout))
 	})
 	defer giveUp.Stop()
 	if storeErr := <-confirmed; storeErr != nil {
-		r.s.repeats.Tell(r.log, slog.LevelError, repeats.Deed{Who: r.peer.id, Kind: "not stored"}, "received messages can not be stored", "err", storeErr)
-		r.peer.tally.note(fmt.Errorf("received messages can not be stored: %w", storeErr))
+		r.s.logLimiter.Log(r.log, slog.LevelError, repeats.Key{Who: r.peer.id, Kind: "not stored"}, "received messages can not be stored", "err", storeErr)
+		r.peer.stats.recordError(fmt.Errorf("received messages can not be stored: %w", storeErr))
 		r.server.Fail(&stomp.ServerError{Message: internalError})
 		return storeErr
 	}
-	ended := new(certificateEnded)
+	ended := new(certificateExpired)
 	switch {
 	case blamed != nil:
 		r.refused = true
@@ -152,26 +152,26 @@ const internalError = "Internal server error."
 func (r *receiver) pump(ctx, holdCtx context.Context, pub broker.Publisher) (blamed *stomp.ServerError, err error) {
 	inbox := r.s.cfg.Dir.Identity().Type.Inbox()
 	for {
-		if err := r.hold(holdCtx); err != nil {
+		if err := r.waitForCapacity(holdCtx); err != nil {
 			return nil, err
 		}
 		m, err := r.server.Next()
 		if err != nil {
 			return nil, err
 		}
-		r.peer.tally.messageReceived(len(m.Body))
+		r.peer.stats.messageReceived(len(m.Body))
 		in, err := r.state.view.Incoming(m.Type, m.ContentType, m.Body, r.s.cfg.Now())
 		if errors.Is(err, smp.ErrView) {
 			return &stomp.ServerError{Message: internalError}, err // not the message's fault
 		}
 		if err != nil {
-			r.peer.tally.refused.Add(1)
-			r.peer.tally.note(fmt.Errorf("message from the peer refused: %w", err))
+			r.peer.stats.refused.Add(1)
+			r.peer.stats.recordError(fmt.Errorf("message from the peer refused: %w", err))
 			return &stomp.ServerError{
 				Message: err.Error(), ReceiptID: m.ID, Type: m.Type, ContentType: m.ContentType, Body: m.Body,
 			}, fmt.Errorf("message %.100q refused: %w", m.ID, err)
 		}
-		r.push(m.ID)
+		r.addReceipt(m.ID)
 		received := incoming(inbox, &in)
 		received.Peer = r.peer.id
 		if err := pub.Publish(ctx, received); err != nil {
@@ -201,7 +201,7 @@ func headers(h smp.Headers) []broker.Header {
 	return list
 }
 
-func (r *receiver) push(receipt string) {
+func (r *receiver) addReceipt(receipt string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.receipts = append(r.receipts, receipt)
@@ -212,18 +212,18 @@ func (r *receiver) onStored(n uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if n > r.stored {
-		r.peer.tally.stored.Add(n - r.stored)
+		r.peer.stats.stored.Add(n - r.stored)
 		r.stored = n
 	}
 	if r.failed == nil {
 		r.failed = err
 	}
-	r.news.Broadcast()
+	r.changed.Broadcast()
 }
 
-// confirm sends a receipt whenever more messages are stored, one for all of
+// sendReceipts sends a receipt whenever more messages are stored, one for all of
 // them, until all are that ever will be.
-func (r *receiver) confirm() error {
+func (r *receiver) sendReceipts() error {
 	for {
 		receipt, ok, err := r.nextReceipt()
 		if !ok {
@@ -245,12 +245,12 @@ func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
 		if r.failed != nil {
 			return "", false, r.failed
 		}
-		r.news.Wait()
+		r.changed.Wait()
 	}
 	i := r.stored - r.first
 	receipt = r.receipts[i]
 	r.receipts = r.receipts[i+1:]
 	r.first = r.stored + 1
-	r.news.Broadcast() // hold may wait for room
+	r.changed.Broadcast() // hold may wait for room
 	return receipt, true, nil
 }

@@ -12,9 +12,9 @@ const (
 	// maxRefusals is how often a message is offered to a peer that refuses it
 	// with an ERROR before it is set aside.
 	maxRefusals = 3
-	// maxSuspects is how many messages are remembered for having been refused.
+	// maxRefusedMessages is how many messages are remembered for having been refused.
 	// One would do if the peer blamed the same message until it is set aside.
-	maxSuspects = 32
+	maxRefusedMessages = 32
 )
 
 // refusals counts how often the peer has refused a message. Messages are told
@@ -24,10 +24,10 @@ type refusals struct {
 	seed maphash.Seed
 
 	mu       sync.Mutex
-	suspects []suspect // those blamed last stand last
+	messages []refusedMessage // those blamed last stand last
 }
 
-type suspect struct {
+type refusedMessage struct {
 	print fingerprint
 	count int
 	early bool // the last refusal was because of the time
@@ -38,8 +38,8 @@ type fingerprint uint64
 
 func newRefusals() *refusals { return &refusals{seed: maphash.MakeSeed()} }
 
-// of returns the fingerprint of a message.
-func (r *refusals) of(m *broker.Outgoing) fingerprint {
+// fingerprint returns the fingerprint of a message.
+func (r *refusals) fingerprint(m *broker.Outgoing) fingerprint {
 	var h maphash.Hash
 	h.SetSeed(r.seed)
 	h.WriteString(m.Type)
@@ -58,7 +58,7 @@ func (r *refusals) count(f fingerprint) (n int, early bool) {
 
 func (r *refusals) countLocked(f fingerprint) (n int, early bool) {
 	if i := r.index(f); i >= 0 {
-		return r.suspects[i].count, r.suspects[i].early
+		return r.messages[i].count, r.messages[i].early
 	}
 	return 0, false
 }
@@ -70,14 +70,14 @@ func (r *refusals) add(f fingerprint, early bool) int {
 	n, _ := r.countLocked(f)
 	n++
 	r.forgetLocked(f)
-	if len(r.suspects) == maxSuspects {
-		r.suspects = slices.Delete(r.suspects, 0, 1)
+	if len(r.messages) == maxRefusedMessages {
+		r.messages = slices.Delete(r.messages, 0, 1)
 	}
-	r.suspects = append(r.suspects, suspect{f, n, early})
+	r.messages = append(r.messages, refusedMessage{f, n, early})
 	return n
 }
 
-// forget is told of a message that will not be offered again.
+// forgetStamps is told of a message that will not be offered again.
 func (r *refusals) forget(f fingerprint) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -86,10 +86,10 @@ func (r *refusals) forget(f fingerprint) {
 
 func (r *refusals) forgetLocked(f fingerprint) {
 	if i := r.index(f); i >= 0 {
-		r.suspects = slices.Delete(r.suspects, i, i+1)
+		r.messages = slices.Delete(r.messages, i, i+1)
 	}
 }
 
 func (r *refusals) index(f fingerprint) int {
-	return slices.IndexFunc(r.suspects, func(s suspect) bool { return s.print == f })
+	return slices.IndexFunc(r.messages, func(s refusedMessage) bool { return s.print == f })
 }

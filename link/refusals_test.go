@@ -12,7 +12,7 @@ import (
 func TestRefusals(t *testing.T) {
 	r := newRefusals()
 	message := func(typ, body string) fingerprint {
-		return r.of(&broker.Outgoing{Type: typ, Body: []byte(body)})
+		return r.fingerprint(&broker.Outgoing{Type: typ, Body: []byte(body)})
 	}
 	bad := message("T", "bad")
 	for want := 1; want <= maxRefusals; want++ {
@@ -34,14 +34,14 @@ func TestRefusals(t *testing.T) {
 	if _, early := r.count(bad); !early {
 		t.Error("not known to have been refused for the time")
 	}
-	for n := range 10 * maxSuspects {
+	for n := range 10 * maxRefusedMessages {
 		r.add(message("T", fmt.Sprint(n)), false)
 		r.add(bad, true) // blamed again and again: stays
 	}
-	if n, _ := r.count(bad); n != 1+10*maxSuspects {
-		t.Errorf("refused %d times, want %d", n, 1+10*maxSuspects)
+	if n, _ := r.count(bad); n != 1+10*maxRefusedMessages {
+		t.Errorf("refused %d times, want %d", n, 1+10*maxRefusedMessages)
 	}
-	if n, _ := r.count(message("T", "0")); n != 0 || len(r.suspects) != maxSuspects {
-		t.Errorf("the first is remembered with %d, and %d messages are, want %d", n, len(r.suspects), maxSuspects)
+	if n, _ := r.count(message("T", "0")); n != 0 || len(r.messages) != maxRefusedMessages {
+		t.Errorf("the first is remembered with %d, and %d messages are, want %d", n, len(r.messages), maxRefusedMessages)
 	}
 }

@@ -145,14 +145,14 @@ func TestWholeTreeReplaced(t *testing.T) {
 
 	// Not there at all: a file system that is not mounted ends no link.
 	says(t, authority, "the links stay as they are", 1)
-	if err := authority.Service.Trouble(); !errors.Is(err, node.ErrNotNode) {
+	if err := authority.Service.Health(); !errors.Is(err, node.ErrNotNode) {
 		t.Errorf("the service's trouble is %v", err)
 	}
 	other.Put(authority, linktest.Message(t, other, authority, 2))
 	authority.Take(1)
 
 	replace(t, next, path)
-	linktest.Eventually(t, "the directory", authority.Service.Trouble)
+	linktest.Eventually(t, "the directory", authority.Service.Health)
 	exchange(t, authority, other, 3)
 	if strings.Contains(authority.Log.String(), "its link ends") || strings.Contains(authority.Log.String(), "not receiving any more") {
 		t.Errorf("the link has been cut:\n%s", authority.Log)

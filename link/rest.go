@@ -43,19 +43,19 @@ func nextBatch(ctx context.Context, consumer broker.Consumer, idle time.Duration
 	return batch, err
 }
 
-// rest waits, without a connection, until there is a message in the queue. The
+// awaitMessage waits, without a connection, until there is a message in the queue. The
 // message stays there: the next connection begins with it.
-func (sd *sender) rest(ctx context.Context) error {
+func (sd *sender) awaitMessage(ctx context.Context) error {
 	consumer, err := sd.s.cfg.Broker.Consume(ctx, sd.queue)
 	if err != nil {
 		return fmt.Errorf("queue %s: %w", sd.queue, err)
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	defer sd.offer(consumer, func() { stop(errShared) })()
+	defer sd.serveRequests(consumer, func() { stop(errYielded) })()
 	_, err = consumer.Next(ctx, 1)
-	if errors.Is(context.Cause(ctx), errShared) {
-		err = errShared
+	if errors.Is(context.Cause(ctx), errYielded) {
+		err = errYielded
 	}
 	if closeErr := consumer.Close(); err == nil && closeErr != nil {
 		err = fmt.Errorf("queue %s: %w", sd.queue, closeErr)

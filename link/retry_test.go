@@ -23,7 +23,7 @@ func testRetry(t *testing.T, on linktest.Kind) {
 	authority, other := linktest.PairOn(t, ca, linktest.Embedded, on)
 	other.Put(authority, linktest.Message(t, other, authority, 1), issued(1)) // which only the peer refuses
 	authority.Take(1)
-	shelf := other.Config.Broker.(broker.Shelf)
+	shelf := other.Config.Broker.(broker.DeadLetters)
 	refusals := func() int { return strings.Count(other.Log.String(), `msg="not sending any more"`) }
 	for round, before := 0, 0; round < 3; round++ {
 		reasons := other.Left(authority, 1)
@@ -38,7 +38,7 @@ func testRetry(t *testing.T, on linktest.Kind) {
 		})
 		before += 3
 		var ids []string
-		for m, err := range shelf.Aside(t.Context(), linktest.QueueTo(authority)) {
+		for m, err := range shelf.List(t.Context(), linktest.QueueTo(authority)) {
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,38 +13,38 @@ import (
 // traffic ends: replacing a whole tree, as git and Kubernetes do, takes a moment.
 const maxMissing = 3
 
-// watch scans the node's directory now and then until ctx is done.
-func (s *Service) watch(ctx, connCtx context.Context) {
+// reconcileLoop scans the node's directory now and then until ctx is done.
+func (s *Service) reconcileLoop(ctx, connCtx context.Context) {
 	tick := time.NewTicker(s.cfg.PollInterval)
 	defer tick.Stop()
-	defer s.scans.Stop()
+	defer s.reconcilePulse.Stop()
 	trouble := ""
 	for {
-		s.scans.Beat()
+		s.reconcilePulse.Beat()
 		select {
 		case <-ctx.Done():
 			return
-		case p := <-s.settled:
-			s.settle(ctx, connCtx, p)
+		case p := <-s.bindsDone:
+			s.bindJobDone(ctx, connCtx, p)
 			continue
 		case <-s.cfg.Recheck:
-			s.forget()
+			s.forgetStamps()
 			trouble = ""
 		case <-tick.C:
 		}
 		s.reloadCertificate()
-		err := s.scan(ctx, connCtx)
+		err := s.reconcile(ctx, connCtx)
 		s.followDue(ctx)
-		s.watchManifest()
+		s.checkOwnStompTOML()
 		switch {
 		case err == nil:
 			if trouble != "" {
-				s.setTrouble(nil)
+				s.setHealth(nil)
 			}
 			trouble = ""
 		case err.Error() != trouble && ctx.Err() == nil:
 			trouble = err.Error()
-			s.setTrouble(fmt.Errorf("the node's directory can not be read: %w", err))
+			s.setHealth(fmt.Errorf("the node's directory can not be read: %w", err))
 			s.log.Error("the node's directory can not be read, the links stay as they are", "err", err)
 		}
 	}
@@ -60,20 +60,20 @@ func (s *Service) reloadCertificate() {
 	}
 }
 
-// forget makes the next scan look at everything as if for the first time. What is
+// forgetStamps makes the next scan look at everything as if for the first time. What is
 // wrong is reported again.
-func (s *Service) forget() {
+func (s *Service) forgetStamps() {
 	s.log.Info("looking at everything again: server certificate, node's directory, queues, published info-bundles")
 	s.cfg.Certificate.forget()
-	s.manifest = nil
-	for _, p := range s.roster.all() {
-		p.stamp, p.trouble, p.redeclare = node.Stamp{}, "", true
+	s.stompTOMLStamp = nil
+	for _, p := range s.peers.all() {
+		p.stamp, p.trouble, p.rebind = node.Stamp{}, "", true
 		p.follower.hurry()
 	}
 }
 
-// scan brings the roster up to date with the node's directory.
-func (s *Service) scan(ctx, connCtx context.Context) error {
+// reconcile brings the roster up to date with the node's directory.
+func (s *Service) reconcile(ctx, connCtx context.Context) error {
 	ids, err := s.cfg.Dir.PeerIDs()
 	if err != nil {
 		return err
@@ -84,23 +84,23 @@ func (s *Service) scan(ctx, connCtx context.Context) error {
 			continue
 		}
 		there[id] = true
-		s.scanPeer(ctx, connCtx, s.roster.getOrAdd(id))
+		s.reconcilePeer(ctx, connCtx, s.peers.getOrAdd(id))
 	}
-	for _, p := range s.roster.all() {
+	for _, p := range s.peers.all() {
 		if there[p.id] {
 			p.missing = 0
 			p.gone.Store(false)
 			continue
 		}
 		if p.missing++; p.missing == maxMissing {
-			s.lose(p)
+			s.peerGone(p)
 		}
 	}
 	return nil
 }
 
-// lose ends everything with a peer whose directory is not there any more.
-func (s *Service) lose(p *peer) {
+// peerGone ends everything with a peer whose directory is not there any more.
+func (s *Service) peerGone(p *peer) {
 	p.stamp, p.trouble = node.Stamp{}, ""
 	p.gone.Store(true)
 	p.stopDrainers()
@@ -110,26 +110,26 @@ func (s *Service) lose(p *peer) {
 	}
 }
 
-// scanPeer brings one peer up to date.
-func (s *Service) scanPeer(ctx, connCtx context.Context, p *peer) {
-	if p.errand.pending() {
+// reconcilePeer brings one peer up to date.
+func (s *Service) reconcilePeer(ctx, connCtx context.Context, p *peer) {
+	if p.bindJob.pending() {
 		// The rest has to wait for the broker, but not this. An error comes
 		// again when the errand is done.
 		_ = s.endDeactivated(p)
 		return
 	}
-	stamp, moved := s.cfg.Dir.Stamp(p.id), p.moved.Load()
+	stamp, moved := s.cfg.Dir.Stamp(p.id), p.relocation.Load()
 	if stamp == p.stamp && moved == p.applied {
 		return
 	}
-	switch err := s.updatePeer(ctx, connCtx, p); {
+	switch err := s.applyDirectory(ctx, connCtx, p); {
 	case err == nil:
 		p.stamp, p.applied, p.trouble = stamp, moved, ""
-	case errors.Is(err, errPending):
+	case errors.Is(err, errBindPending):
 	case err.Error() != p.trouble && ctx.Err() == nil:
 		// Tried again at each scan, told once.
 		p.trouble = err.Error()
-		p.tally.note(err)
+		p.stats.recordError(err)
 		s.log.Error("peer can not be brought up to date, its link stays as it is", "peer", p.id, "err", err)
 	}
 }
@@ -150,9 +150,9 @@ func (s *Service) endDeactivated(p *peer) error {
 	return err
 }
 
-// updatePeer does for one peer what its directory says. Where the broker has to
-// be told, it reports errPending, and is to be called again.
-func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
+// applyDirectory does for one peer what its directory says. Where the broker has to
+// be told, it reports errBindPending, and is to be called again.
+func (s *Service) applyDirectory(ctx, connCtx context.Context, p *peer) error {
 	log, d := s.log.With("peer", p.id), s.cfg.Dir
 	if err := s.endDeactivated(p); err != nil {
 		return err
@@ -172,7 +172,7 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 	}
 	if s.receiveOnly {
 		if np.State() == "active" {
-			p.renew(&peerState{Peer: np, view: view})
+			p.replaceState(&peerState{Peer: np, view: view})
 		} else {
 			p.end()
 		}
@@ -186,24 +186,24 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 		queue.Queues = queue.Queues[:1]
 	}
 	if np.Deactivated != "" {
-		if err := s.release(ctx, p, queue); err != nil {
+		if err := s.unbind(ctx, p, queue); err != nil {
 			return err
 		}
 		p.stopDrainers() // they may have an older view
 		s.startDrainers(ctx, connCtx, p, view, queue.Queues)
 		return nil
 	}
-	p.moved.Load().apply(np)
+	p.relocation.Load().apply(np)
 	if np.StompErr != nil {
 		log.Warn("nothing can be sent to the peer until it sends a new info-bundle", "err", np.StompErr)
 	} else if err := np.Stomp.BundleURLsErr; err != nil {
 		log.Warn("the peer may not be found again when it moves", "err", err)
 	}
-	if old := p.state.Load(); old == nil || !equalQueue(old.queue, queue) || p.redeclare {
-		if err := s.declare(ctx, p, queue); err != nil {
+	if old := p.state.Load(); old == nil || !equalQueue(old.queue, queue) || p.rebind {
+		if err := s.bind(ctx, p, queue); err != nil {
 			return err
 		}
-		p.redeclare = false
+		p.rebind = false
 	}
 	if !np.Active {
 		switch err := d.MarkActive(p.id); {
@@ -217,7 +217,7 @@ func (s *Service) updatePeer(ctx, connCtx context.Context, p *peer) error {
 		np.Active = true
 	}
 	p.stopDrainers() // deactivation is for good, but who takes it back means it
-	p.renew(&peerState{Peer: np, view: view, queue: queue})
+	p.replaceState(&peerState{Peer: np, view: view, queue: queue})
 	s.startSenders(ctx, connCtx, p, queue.Queues)
 	return nil
 }

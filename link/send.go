@@ -16,20 +16,20 @@ import (
 // sender carries the messages of one queue to one peer, over one connection at
 // a time, for as long as the peer is a peer.
 type sender struct {
-	s         *Service
-	peer      *peer
-	queue     string
-	log       *slog.Logger
-	refused   *refusals
-	standby   bool      // another process sends from the queue, and the log says so
-	asked     time.Time // when that was asked to leave the queue
-	leftAt    time.Time // when the queue was left to another process, until that has taken it
-	keepUntil time.Time // the queue is not left before
-	crowded   bool      // the peer has refused the last connection for having too many, and the log says so
-	away      bool      // the peer could not be reached at the last attempt
-	barren    int       // messages set aside for being refused, since the peer last confirmed one
-	careful   int       // messages to be sent one at a time, to find the one that the peer refuses
-	unnamed   unnamedRefusals
+	s                      *Service
+	peer                   *peer
+	queue                  string
+	log                    *slog.Logger
+	refused                *refusals
+	standby                bool      // another process sends from the queue, and the log says so
+	requestedAt            time.Time // when that was asked to leave the queue
+	yieldedAt              time.Time // when the queue was left to another process, until that has taken it
+	keepUntil              time.Time // the queue is not left before
+	rotating               bool      // the peer has refused the last connection for having too many, and the log says so
+	away                   bool      // the peer could not be reached at the last attempt
+	consecutiveDeadLetters int       // messages set aside for being refused, since the peer last confirmed one
+	oneAtATime             int       // messages to be sent one at a time, to find the one that the peer refuses
+	unnamed                unnamedErrors
 }
 
 // startSenders starts a sender for each queue that has none. The number of a
@@ -58,9 +58,9 @@ const (
 	// steady is how long a connection must have lasted to count as a success
 	// even if nothing was sent on it.
 	steady = 30 * time.Second
-	// maxBarren is how many messages one after the other may be refused and set
+	// maxConsecutiveDeadLetters is how many messages one after the other may be refused and set
 	// aside quickly. A peer that refuses more of them had better be given time.
-	maxBarren = 10
+	maxConsecutiveDeadLetters = 10
 )
 
 // run keeps a connection to the peer until ctx is done. connCtx is done when
@@ -68,9 +68,9 @@ const (
 func (sd *sender) run(ctx, connCtx context.Context) {
 	bo := newBackOff(&sd.s.cfg)
 	lastErr := ""
-	defer sd.s.claims.join()()
+	defer sd.s.queuePacer.addSender()()
 	for ctx.Err() == nil {
-		changed, called, renewed := sd.peer.change(), sd.peer.called(), sd.s.cfg.Certificate.renewal()
+		changed, called, renewed := sd.peer.nextState(), sd.peer.nextConnect(), sd.s.cfg.Certificate.renewal()
 		ok, err := sd.attempt(ctx, connCtx)
 		if ctx.Err() != nil {
 			return
@@ -85,27 +85,27 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		var turn <-chan struct{} // nil unless it is awaited
 		pause := bo.NextBackOff()
 		switch {
-		case errors.Is(err, errShared):
+		case errors.Is(err, errYielded):
 			bo.Reset()
 			lastErr = ""
-			sd.leftAt = time.Now()
-			pause = 2 * sd.s.cfg.ClaimPause
+			sd.yieldedAt = time.Now()
+			pause = 2 * sd.s.cfg.StandbyInterval
 			changed, called, renewed = nil, nil, nil // what has changed since the queue was taken is no reason to take it again
 		case sd.standsBy(err):
 			bo.Reset()
 			lastErr = ""
-			pause = sd.standbyPause(ctx)
-		case ok && errors.As(err, new(*certificateEnded)): // it was told
-		case sd.awaitsTurn(err):
+			pause = sd.requestOrWait(ctx)
+		case ok && errors.As(err, new(*certificateExpired)): // it was told
+		case sd.waitsForRotation(err):
 			bo.Reset()
 			lastErr = ""
-			pause = sd.s.turnPause()
-			turn = sd.peer.turns.waiting
+			pause = sd.s.rotationPause()
+			turn = sd.peer.rotation.freed
 		case err != nil:
-			sd.peer.tally.failed(err)
+			sd.peer.stats.recordFailure(err)
 			if err.Error() != lastErr { // told when it changes, not at each attempt
 				lastErr = err.Error()
-				sd.tell(sd.log, slog.LevelWarn, "no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
+				sd.logThrottled(sd.log, slog.LevelWarn, "no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
 			}
 		}
 		select {
@@ -133,34 +133,34 @@ func (sd *sender) standsBy(err error) bool {
 	return sd.standby
 }
 
-// standbyPause asks for the queue now and then, and returns the time until the next look
+// requestOrWait asks for the queue now and then, and returns the time until the next look
 // at it, which comes soon after that.
-func (sd *sender) standbyPause(ctx context.Context) time.Duration {
+func (sd *sender) requestOrWait(ctx context.Context) time.Duration {
 	const often = 8
-	sd.leftAt = time.Time{}
-	pause := sd.s.claimPause()
-	if time.Since(sd.asked) < sd.s.cfg.ClaimPause {
+	sd.yieldedAt = time.Time{}
+	pause := sd.s.standbyPause()
+	if time.Since(sd.requestedAt) < sd.s.cfg.StandbyInterval {
 		return pause / often
 	}
-	if sd.askForQueue(ctx) {
-		sd.asked = time.Now()
+	if sd.requestQueue(ctx) {
+		sd.requestedAt = time.Now()
 		return pause / often
 	}
 	return pause
 }
 
-// awaitsTurn reports whether err means that the peer takes no more connections at
+// waitsForRotation reports whether err means that the peer takes no more connections at
 // once than this process has. That is logged once.
-func (sd *sender) awaitsTurn(err error) bool {
-	if errors.Is(err, errTurnOver) {
+func (sd *sender) waitsForRotation(err error) bool {
+	if errors.Is(err, errTimeSliceOver) {
 		return true
 	}
-	was := sd.crowded
-	sd.crowded = crowdedOut(err) && sd.peer.turns.ask(sd.s.cfg.ConnTurn)
-	if sd.crowded && !was {
+	was := sd.rotating
+	sd.rotating = isTooManyConnections(err) && sd.peer.rotation.endOldest(sd.s.cfg.ConnTimeSlice)
+	if sd.rotating && !was {
 		sd.log.Warn("the peer takes no more connections at once: its queues take turns", "err", err)
 	}
-	return sd.crowded
+	return sd.rotating
 }
 
 // newBackOff gives the pauses between attempts: with full jitter, from the first
@@ -178,7 +178,7 @@ func newBackOff(cfg *Config) *backoff.ExponentialBackOff {
 // next attempt may follow soon.
 func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 	// The claim is for the queue: a connection that rests does not give it up.
-	giveBack, err := sd.s.claims.take(ctx)
+	giveBack, err := sd.s.queuePacer.acquire(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -186,24 +186,24 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 	var next *session
 	for {
 		var good bool
-		next, good, err = sd.once(ctx, connCtx, next)
+		next, good, err = sd.runSession(ctx, connCtx, next)
 		ok = ok || good
 		switch {
 		case next != nil, errors.Is(err, broker.ErrReopen):
 		case !errors.Is(err, errIdle):
 			return ok, err
 		default:
-			if err := sd.rest(ctx); err != nil {
+			if err := sd.awaitMessage(ctx); err != nil {
 				return ok, err
 			}
 		}
 	}
 }
 
-// once uses one connection until it ends, on the terms with which it began: the
+// runSession uses one connection until it ends, on the terms with which it began: the
 // one given, or else it makes one. It returns the one that is to be used next, if
 // that has been made already.
-func (sd *sender) once(ctx, connCtx context.Context, se *session) (next *session, ok bool, err error) {
+func (sd *sender) runSession(ctx, connCtx context.Context, se *session) (next *session, ok bool, err error) {
 	st := sd.peer.state.Load()
 	if se != nil {
 		st = se.state
@@ -217,18 +217,18 @@ func (sd *sender) once(ctx, connCtx context.Context, se *session) (next *session
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	defer context.AfterFunc(st.terms, func() { stop(nil) })()
+	defer context.AfterFunc(st.generation, func() { stop(nil) })()
 	defer func() {
-		ended := new(certificateEnded)
+		ended := new(certificateExpired)
 		switch {
-		case st.terms.Err() != nil:
+		case st.generation.Err() != nil:
 			ok, err = true, nil // the next attempt is on new terms
 		case errors.As(context.Cause(ctx), &ended):
 			ok, err = true, ended // the next attempt is with other certificates, if there are any
-		case errors.Is(context.Cause(ctx), errTurnOver):
-			ok, err = true, errTurnOver
-		case errors.Is(context.Cause(ctx), errShared):
-			ok, err = true, errShared
+		case errors.Is(context.Cause(ctx), errTimeSliceOver):
+			ok, err = true, errTimeSliceOver
+		case errors.Is(context.Cause(ctx), errYielded):
+			ok, err = true, errYielded
 		}
 	}()
 	if se == nil {
@@ -237,8 +237,8 @@ func (sd *sender) once(ctx, connCtx context.Context, se *session) (next *session
 		}
 		defer se.close()
 	}
-	defer sd.s.whenEnded(dialedWith(se.conn.own, st.SubCA, se.conn.chain), func(e *certificateEnded) {
-		sd.s.tellEnded(se.log, sd.queue, e)
+	defer sd.s.onExpiry(dialedWith(se.conn.own, st.SubCA, se.conn.chain), func(e *certificateExpired) {
+		sd.s.logExpired(se.log, sd.queue, e)
 		stop(e)
 	})()
 	successor := make(chan *session, 1)
@@ -250,12 +250,12 @@ func (sd *sender) once(ctx, connCtx context.Context, se *session) (next *session
 		}
 	}()
 
-	release := sd.peer.turns.begin(se, func() { stop(errTurnOver) })
-	err = se.run(ctx, connCtx, func() { stop(errShared) })
+	release := sd.peer.rotation.add(se, func() { stop(errTimeSliceOver) })
+	err = se.run(ctx, connCtx, func() { stop(errYielded) })
 	se.close()
 	release()
 	if se.confirmed() {
-		sd.barren, sd.unnamed = 0, unnamedRefusals{}
+		sd.consecutiveDeadLetters, sd.unnamed = 0, unnamedErrors{}
 	}
 	stop(nil)
 	if next = <-successor; next != nil {
@@ -264,14 +264,14 @@ func (sd *sender) once(ctx, connCtx context.Context, se *session) (next *session
 	if refused := new(stomp.ServerError); errors.As(err, &refused) && (refused.N > 0 || se.news) {
 		// The pauses between offers of a refused message grow. With the next
 		// message they begin anew.
-		return nil, se.news && sd.barren < maxBarren, err
+		return nil, se.news && sd.consecutiveDeadLetters < maxConsecutiveDeadLetters, err
 	}
 	return nil, se.confirmed() || time.Since(se.since) > steady, err
 }
 
 // open makes a connection to the peer and opens a STOMP session on it.
 func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
-	if err := sd.s.cfg.Broker.Free(ctx, sd.queue); err != nil {
+	if err := sd.s.cfg.Broker.CheckInUse(ctx, sd.queue); err != nil {
 		return nil, err // before the peer is bothered
 	}
 	se, reached, err := sd.dial(ctx, st)
@@ -332,7 +332,7 @@ func (sd *sender) replace(ctx context.Context, se *session) *session {
 		pause := bo.NextBackOff()
 		if err.Error() != lastErr {
 			lastErr = err.Error()
-			sd.tell(se.log, slog.LevelWarn, "no connection with the renewed server certificate, the old connection stays", "err", err, "pause", pause.Round(time.Millisecond))
+			sd.logThrottled(se.log, slog.LevelWarn, "no connection with the renewed server certificate, the old connection stays", "err", err, "pause", pause.Round(time.Millisecond))
 		}
 		if wait(ctx, pause) != nil {
 			return nil
@@ -340,7 +340,7 @@ func (sd *sender) replace(ctx context.Context, se *session) *session {
 	}
 }
 
-// tell writes what the peer has a part in, and could make happen again and again.
-func (sd *sender) tell(log *slog.Logger, level slog.Level, text string, args ...any) {
-	sd.s.repeats.Tell(log, level, repeats.Deed{Who: sd.queue, Kind: text}, text, args...)
+// logThrottled writes what the peer has a part in, and could make happen again and again.
+func (sd *sender) logThrottled(log *slog.Logger, level slog.Level, text string, args ...any) {
+	sd.s.logLimiter.Log(log, level, repeats.Key{Who: sd.queue, Kind: text}, text, args...)
 }

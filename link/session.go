@@ -17,15 +17,15 @@ import (
 // session is the use of one connection for sending.
 type session struct {
 	*sender
-	state  *peerState
-	conn   *peerConn
-	server string // its address, as the peer has said
-	client *stomp.Client
-	log    *slog.Logger
-	since  time.Time // when it was opened
-	news   bool      // the peer has refused a message that it had not refused before
-	quiet  bool      // no ERROR came in the first moments, while nothing was sent
-	asides *asides
+	state        *peerState
+	conn         *peerConn
+	server       string // its address, as the peer has said
+	client       *stomp.Client
+	log          *slog.Logger
+	since        time.Time // when it was opened
+	news         bool      // the peer has refused a message that it had not refused before
+	quiet        bool      // no ERROR came in the first moments, while nothing was sent
+	deadLetterer *deadLetterer
 
 	consumer broker.Consumer // set before the first message is sent
 	receipts chan struct{}   // has an element when a message has been confirmed
@@ -76,7 +76,7 @@ func (se *session) close() { se.client.Close() }
 // is done. Nothing survives the end of connCtx, or lasts much longer than ctx. leave is
 // called when another process is to have the queue, and ends ctx.
 func (se *session) run(ctx, connCtx context.Context, leave func()) error {
-	connCtx, cut := se.s.outlast(ctx, connCtx)
+	connCtx, cut := se.s.graceContext(ctx, connCtx)
 	defer cut()
 	defer context.AfterFunc(connCtx, func() { cutOff(se.conn) })()
 	// Not before the peer takes messages: a queue may count how often each of them
@@ -86,14 +86,14 @@ func (se *session) run(ctx, connCtx context.Context, leave func()) error {
 		return fmt.Errorf("queue %s: %w", se.queue, err)
 	}
 	defer consumer.Close()
-	defer se.offer(consumer, leave)()
+	defer se.serveRequests(consumer, leave)()
 	se.consumer = consumer
-	se.asides = newAsides(connCtx, se, consumer)
-	defer se.asides.end()
+	se.deadLetterer = newDeadLetterer(connCtx, se, consumer)
+	defer se.deadLetterer.end()
 	client := se.client
 	defer se.peer.follower.connected()()
-	se.tell(se.log, slog.LevelInfo, "sending", "chain", describeChain(se.conn.chain))
-	defer se.peer.tally.opened(Connection{Direction: Sending, Remote: se.server, Queue: se.queue}, se.conn.chain)()
+	se.logThrottled(se.log, slog.LevelInfo, "sending", "chain", describeChain(se.conn.chain))
+	defer se.peer.stats.connOpened(Connection{Direction: Sending, Remote: se.server, Queue: se.queue}, se.conn.chain)()
 
 	// pump ends when the service stops or the connection does.
 	pumpCtx, stopPump := context.WithCancel(ctx)
@@ -111,7 +111,7 @@ func (se *session) run(ctx, connCtx context.Context, leave func()) error {
 	case <-client.Done():
 		ended = true
 		err = client.Err()
-		se.blame(connCtx, consumer, err)
+		se.countRefusal(connCtx, consumer, err)
 		if err == nil {
 			err = errors.New("the peer has closed the connection")
 		}
@@ -120,13 +120,13 @@ func (se *session) run(ctx, connCtx context.Context, leave func()) error {
 	why := err
 	idle, reopen := errors.Is(err, errIdle), errors.Is(err, broker.ErrReopen)
 	if ended || ctx.Err() == nil && !idle && !reopen { // then it was the broker
-		se.tell(se.log, slog.LevelInfo, "not sending any more", "err", err)
+		se.logThrottled(se.log, slog.LevelInfo, "not sending any more", "err", err)
 		return err
 	}
 	drain, cancel := context.WithTimeout(connCtx, se.s.cfg.DrainTimeout)
 	defer cancel()
 	err = client.Disconnect(drain)
-	se.tell(se.log, slog.LevelInfo, "disconnected", "idle", idle, "unconfirmed", se.unconfirmed(), "err", err)
+	se.logThrottled(se.log, slog.LevelInfo, "disconnected", "idle", idle, "unconfirmed", se.unconfirmed(), "err", err)
 	if (idle || reopen) && err == nil {
 		return why
 	}
@@ -147,46 +147,46 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 			if errors.Is(err, smp.ErrView) {
 				return err // not the message's fault
 			}
-			print := se.refused.of(&d.Outgoing)
+			print := se.refused.fingerprint(&d.Outgoing)
 			if err == nil {
-				if err = se.hopeless(&d.Outgoing, print); err != nil {
-					se.barren++
+				if err = se.refusedTooOften(&d.Outgoing, print); err != nil {
+					se.consecutiveDeadLetters++
 				}
 			}
 			if err != nil {
-				if err := se.asides.add(ctx, d, print, err); err != nil {
+				if err := se.deadLetterer.add(ctx, d, print, err); err != nil {
 					return err
 				}
 				continue
 			}
-			if err := se.beQuiet(ctx); err != nil {
+			if err := se.awaitQuiet(ctx); err != nil {
 				return err
 			}
-			se.push(sent{d.Tag, print})
+			se.addSent(sent{d.Tag, print})
 			if _, err := client.Send(ctx, stomp.Message{Type: d.Type, ContentType: "application/json", Body: body}); err != nil {
-				se.unpush()
+				se.removeLastSent()
 				return err
 			}
-			se.peer.tally.messageSent(len(body))
-			if se.careful > 0 {
+			se.peer.stats.messageSent(len(body))
+			if se.oneAtATime > 0 {
 				if err := se.awaitReceipts(ctx); err != nil {
 					return err
 				}
-				se.careful--
+				se.oneAtATime--
 			}
 		}
 	}
 }
 
-// push notes that this message is the next to be sent.
-func (se *session) push(m sent) {
+// addSent notes that this message is the next to be sent.
+func (se *session) addSent(m sent) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	se.sent = append(se.sent, m)
 }
 
-// unpush undoes push for a message that was not sent.
-func (se *session) unpush() {
+// removeLastSent undoes push for a message that was not sent.
+func (se *session) removeLastSent() {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	if n := len(se.sent); n > 0 {
@@ -206,7 +206,7 @@ func (se *session) awaitReceipts(ctx context.Context) error {
 	return nil
 }
 
-// confirm notes that the first n messages of the connection have been
+// sendReceipts notes that the first n messages of the connection have been
 // confirmed. It returns the tag of the last of them.
 func (se *session) confirm(n uint64) (tag uint64, ok bool) {
 	se.mu.Lock()
@@ -216,7 +216,7 @@ func (se *session) confirm(n uint64) (tag uint64, ok bool) {
 	}
 	i := n - se.first
 	tag = se.sent[i].tag
-	se.peer.tally.confirmed.Add(i + 1)
+	se.peer.stats.confirmed.Add(i + 1)
 	se.sent = se.sent[i+1:]
 	se.first, se.receipt = n+1, n
 	return tag, true
@@ -234,23 +234,23 @@ func (se *session) unconfirmed() int {
 	return len(se.sent)
 }
 
-// blameTime bounds how long the next connection waits until a message that the
+// deadLetterTimeout bounds how long the next connection waits until a message that the
 // peer has refused is set aside.
-const blameTime = 5 * time.Second
+const deadLetterTimeout = 5 * time.Second
 
-// blame counts a message that the peer has answered with an ERROR. The first few
+// countRefusal counts a message that the peer has answered with an ERROR. The first few
 // times it may be a passing trouble on the other side.
-func (se *session) blame(ctx context.Context, consumer broker.Consumer, err error) {
+func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, err error) {
 	refused := new(stomp.ServerError)
 	if !errors.As(err, &refused) {
 		return
 	}
-	m, found := se.blamed(refused)
+	m, found := se.refusedBy(refused)
 	if !found {
 		return
 	}
-	se.peer.tally.refusedByPeer.Add(1)
-	early := saysEarly(refused)
+	se.peer.stats.refusedByPeer.Add(1)
+	early := isFromFuture(refused)
 	n := se.refused.add(m.print, early)
 	se.news = n == 1
 	if early && n == maxRefusals {
@@ -259,30 +259,30 @@ func (se *session) blame(ctx context.Context, consumer broker.Consumer, err erro
 	if n < maxRefusals || early { // then hopeless decides, who has the message
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, blameTime)
+	ctx, cancel := context.WithTimeout(ctx, deadLetterTimeout)
 	defer cancel()
 	if refused.N == 0 {
 		se.unnamed.setAside(time.Now())
 		se.news = true // the next message is offered soon
 	}
-	if err := consumer.SetAside(ctx, m.tag, "refused by the peer: "+refused.Message); err != nil {
+	if err := consumer.DeadLetter(ctx, m.tag, "refused by the peer: "+refused.Message); err != nil {
 		se.log.Warn("message that the peer refuses can not be set aside now, it stays in the queue", "err", err)
 		return // hopeless decides when it comes again
 	}
 	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
-	se.peer.tally.setAside.Add(1)
+	se.peer.stats.setAside.Add(1)
 	se.refused.forget(m.print)
-	se.barren++
+	se.consecutiveDeadLetters++
 }
 
-// hopeless tells why a message is not worth being offered to the peer again, if
+// refusedTooOften tells why a message is not worth being offered to the peer again, if
 // it is not.
 //
 // A message from the future is refused. But one that is none by our clock has
 // done nothing wrong: a clock is, the peer's or ours, and will be put right.
 // Then the message passes, as do those behind it, which are younger and would
 // be refused like it. So it waits.
-func (se *session) hopeless(m *broker.Outgoing, print fingerprint) error {
+func (se *session) refusedTooOften(m *broker.Outgoing, print fingerprint) error {
 	n, early := se.refused.count(print)
 	switch {
 	case n < maxRefusals:
@@ -295,9 +295,9 @@ func (se *session) hopeless(m *broker.Outgoing, print fingerprint) error {
 	return nil
 }
 
-// saysEarly tells whether a peer has refused a message for its timestamp. There
+// isFromFuture tells whether a peer has refused a message for its timestamp. There
 // is no code for that, but our own nodes and the reference implementation say it
 // in these words. A peer with other words gets no patience with its clock.
-func saysEarly(refused *stomp.ServerError) bool {
+func isFromFuture(refused *stomp.ServerError) bool {
 	return strings.Contains(refused.Message, "in the future")
 }

@@ -28,7 +28,7 @@ func TestServicesShareQueues(t *testing.T) {
 	other := linktest.New(t, ca)
 	other.Config.MaxConnsPerPeer = 2 * queues
 	first := linktest.NewOn(t, aa, linktest.RabbitMQ)
-	first.Config.ClaimSpread = 30 * time.Second // on a busy machine they do not start at the same moment
+	first.Config.AcquireSpread = 30 * time.Second // on a busy machine they do not start at the same moment
 	services := []*linktest.Node{first, linktest.Replica(t, first), linktest.Replica(t, first)}
 	nodetest.Peer(t, first.Node, other.Node)
 	id := other.Identity().ID
@@ -83,7 +83,7 @@ func TestServiceComesBack(t *testing.T) {
 	other := linktest.New(t, ca)
 	other.Config.MaxConnsPerPeer = 2 * queues
 	first := linktest.NewOn(t, aa, linktest.RabbitMQ)
-	first.Config.ClaimPause = 300 * time.Millisecond // a queue is taken sooner, also on a busy machine
+	first.Config.StandbyInterval = 300 * time.Millisecond // a queue is taken sooner, also on a busy machine
 	services := []*linktest.Node{first, linktest.Replica(t, first), linktest.Replica(t, first)}
 	nodetest.Peer(t, first.Node, other.Node)
 	if err := first.SetQueues(context.Background(), other.Identity().ID, queues); err != nil {

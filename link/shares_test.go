@@ -11,8 +11,8 @@ import (
 func TestShares(t *testing.T) {
 	const queues = 13
 	now := time.Now()
-	old, young := newShares(time.Second), newShares(time.Second)
-	var held []*share
+	old, young := newRebalancer(time.Second), newRebalancer(time.Second)
+	var held []*heldQueue
 	for range queues {
 		held = append(held, old.add(new(sender)))
 	}
@@ -24,20 +24,20 @@ func TestShares(t *testing.T) {
 		var got []*sender
 		asked := 0
 		for i, sd := range senders {
-			has, may := young.ask(sd, now)
+			has, may := young.mayRequest(sd, now)
 			if !may {
 				continue
 			}
 			asked++
-			if held[i].leave(has) {
-				held[i].end()
+			if held[i].tryYield(has) {
+				held[i].release()
 				got = append(got, sd)
 			}
 		}
-		if asked > maxAsks {
-			t.Errorf("it asks for %d queues at a time, want %d at most", asked, maxAsks)
+		if asked > maxRequests {
+			t.Errorf("it asks for %d queues at a time, want %d at most", asked, maxRequests)
 		}
-		if _, may := young.ask(senders[0], now); may && asked > 0 {
+		if _, may := young.mayRequest(senders[0], now); may && asked > 0 {
 			t.Error("it asks twice for the same queue")
 		}
 		for _, sd := range got {
@@ -45,7 +45,7 @@ func TestShares(t *testing.T) {
 		}
 		now = now.Add(time.Second)
 	}
-	if old.has != 7 || young.has != 6 {
-		t.Errorf("they have %d and %d queues, want 7 and 6", old.has, young.has)
+	if old.held != 7 || young.held != 6 {
+		t.Errorf("they have %d and %d queues, want 7 and 6", old.held, young.held)
 	}
 }

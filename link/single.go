@@ -41,14 +41,14 @@ func (s *Service) Send(ctx context.Context, peerID, queue string) error {
 	if err != nil {
 		return err
 	}
-	p := s.roster.getOrAdd(peerID)
-	p.renew(st)
-	return s.single(ctx, func(ctx, connCtx context.Context) error {
+	p := s.peers.getOrAdd(peerID)
+	p.replaceState(st)
+	return s.runOne(ctx, func(ctx, connCtx context.Context) error {
 		ctx, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
-		s.wg.Go(func() { stop(s.watchOne(ctx, peerID)) })
+		s.wg.Go(func() { stop(s.watchPeer(ctx, peerID)) })
 		sd := s.newSender(p, queue)
-		defer s.claims.join()()
+		defer s.queuePacer.addSender()()
 		for {
 			_, err := sd.attempt(ctx, connCtx)
 			if ctx.Err() != nil {
@@ -57,7 +57,7 @@ func (s *Service) Send(ctx context.Context, peerID, queue string) error {
 			if !sd.standsBy(err) {
 				return err
 			}
-			if err := wait(ctx, s.claimPause()); err != nil {
+			if err := wait(ctx, s.standbyPause()); err != nil {
 				return context.Cause(ctx)
 			}
 		}
@@ -80,7 +80,7 @@ func (s *Service) Drain(ctx context.Context, peerID, queue string) error {
 	if err != nil {
 		return err
 	}
-	return s.single(ctx, func(ctx, connCtx context.Context) error {
+	return s.runOne(ctx, func(ctx, connCtx context.Context) error {
 		d := s.newDrainer(peerID, queue, view)
 		defer d.report("draining ends")
 		standby := false
@@ -96,18 +96,18 @@ func (s *Service) Drain(ctx context.Context, peerID, queue string) error {
 				d.log.Info("another process drains this queue, standing by")
 			}
 			standby = true
-			if err := wait(ctx, s.claimPause()); err != nil {
+			if err := wait(ctx, s.standbyPause()); err != nil {
 				return err
 			}
 		}
 	})
 }
 
-// single does one thing until ctx is done. What it has begun may take
+// runOne does one thing until ctx is done. What it has begun may take
 // [Config.DrainTimeout] to end cleanly.
-func (s *Service) single(ctx context.Context, do func(ctx, connCtx context.Context) error) error {
-	defer s.repeats.Close()
-	connCtx, cut := s.outlast(ctx, context.WithoutCancel(ctx))
+func (s *Service) runOne(ctx context.Context, do func(ctx, connCtx context.Context) error) error {
+	defer s.logLimiter.Close()
+	connCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))
 	defer cut()
 	err := do(ctx, connCtx)
 	s.wg.Wait()
@@ -133,9 +133,9 @@ func (s *Service) activePeer(id, queue string) (*peerState, error) {
 	return &peerState{Peer: p, view: view, queue: broker.PeerQueue{PeerID: id, Queues: []string{queue}}}, nil
 }
 
-// watchOne looks at a peer, and at this node's certificate, now and then. It
+// watchPeer looks at a peer, and at this node's certificate, now and then. It
 // returns when the peer is deactivated, or ctx is done.
-func (s *Service) watchOne(ctx context.Context, id string) error {
+func (s *Service) watchPeer(ctx context.Context, id string) error {
 	for {
 		if err := s.waitForPoll(ctx); err != nil {
 			return err

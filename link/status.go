@@ -16,7 +16,7 @@ type Status struct {
 	ID    string    `json:"id"`   // the node's own
 	Type  string    `json:"type"` // "accounting-authority", ...
 	Since time.Time `json:"since"`
-	// Trouble says why the service does not serve as it should; empty if it does.
+	// Health says why the service does not serve as it should; empty if it does.
 	Trouble string `json:"-"`
 	// Rejected counts, by reason, the connections that ended before they belonged
 	// to a peer.
@@ -85,10 +85,10 @@ func (s *Service) Status() Status {
 		Certificates: expiries(s.ownCertificates(), now),
 		Peers:        []PeerStatus{},
 	}
-	if err := s.Trouble(); err != nil {
+	if err := s.Health(); err != nil {
 		st.Trouble = err.Error()
 	}
-	for _, p := range s.roster.all() {
+	for _, p := range s.peers.all() {
 		st.Peers = append(st.Peers, p.status(now))
 	}
 	slices.SortFunc(st.Peers, func(a, b PeerStatus) int { return cmp.Compare(a.ID, b.ID) })
@@ -98,11 +98,11 @@ func (s *Service) Status() Status {
 // errNotServing is the trouble before the first scan and after the end of ctx.
 var errNotServing = errors.New("the service is starting or stopping")
 
-// Trouble says why the service does not serve all peers as it should: it is
+// Health says why the service does not serve all peers as it should: it is
 // starting or stopping, or can not read the node's directory. Troubles with
 // single peers are in [Service.Status].
-func (s *Service) Trouble() error {
-	if err := s.trouble.Load(); err != nil {
+func (s *Service) Health() error {
+	if err := s.health.Load(); err != nil {
 		return *err
 	}
 	return nil
@@ -117,26 +117,26 @@ const maxSilence = 30
 // is no stall: the directory may be missing for a while. But a service that does not
 // even look would not notice a peer that is deactivated.
 func (s *Service) Stalled() error {
-	if d := s.scans.Silence(); d > maxSilence*s.cfg.PollInterval {
+	if d := s.reconcilePulse.Silence(); d > maxSilence*s.cfg.PollInterval {
 		return fmt.Errorf("the node's directory has not been looked at for %v, something there does not answer", d.Round(time.Second))
 	}
 	return nil
 }
 
-// setTrouble says what [Service.Trouble] returns from now on.
-func (s *Service) setTrouble(err error) {
+// setHealth says what [Service.Health] returns from now on.
+func (s *Service) setHealth(err error) {
 	if err == nil {
-		s.trouble.Store(nil)
+		s.health.Store(nil)
 		return
 	}
-	s.trouble.Store(&err)
+	s.health.Store(&err)
 }
 
 func (p *peer) status(now time.Time) PeerStatus {
 	st := PeerStatus{
 		ID: p.id, State: "unreadable",
 		Servers: []string{}, Queues: []string{}, Connections: []Connection{},
-		Counts: p.tally.counts(), Certificates: expiries(p.certificates(), now),
+		Counts: p.stats.counts(), Certificates: expiries(p.certificates(), now),
 	}
 	state, np := p.state.Load(), p.seen.Load()
 	if state != nil {
@@ -151,7 +151,7 @@ func (p *peer) status(now time.Time) PeerStatus {
 	if p.gone.Load() {
 		st.State = "gone"
 	}
-	t := &p.tally
+	t := &p.stats
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := range t.conns {

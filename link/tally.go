@@ -14,10 +14,10 @@ import (
 	"peerlink/node/pki"
 )
 
-// tally keeps what has happened on the link with one peer since the service
+// peerStats keeps what has happened on the link with one peer since the service
 // started. Its methods are safe for concurrent use, and cheap: those that are
 // called for each message only count.
-type tally struct {
+type peerStats struct {
 	sent, sentBytes, confirmed      atomic.Uint64
 	received, receivedBytes, stored atomic.Uint64
 	refused, refusedByPeer          atomic.Uint64
@@ -39,7 +39,7 @@ type openConn struct {
 }
 
 // counts are those of a tally at one moment.
-func (t *tally) counts() Counts {
+func (t *peerStats) counts() Counts {
 	return Counts{
 		Sent: t.sent.Load(), SentBytes: t.sentBytes.Load(), Confirmed: t.confirmed.Load(),
 		Received: t.received.Load(), ReceivedBytes: t.receivedBytes.Load(), Stored: t.stored.Load(),
@@ -50,20 +50,20 @@ func (t *tally) counts() Counts {
 }
 
 // messageSent counts a message given to the connection.
-func (t *tally) messageSent(bytes int) {
+func (t *peerStats) messageSent(bytes int) {
 	t.sent.Add(1)
 	t.sentBytes.Add(uint64(bytes))
 }
 
 // messageReceived counts a message that came in, acceptable or not.
-func (t *tally) messageReceived(bytes int) {
+func (t *peerStats) messageReceived(bytes int) {
 	t.received.Add(1)
 	t.receivedBytes.Add(uint64(bytes))
 }
 
-// opened notes that a connection has begun to carry messages. The caller calls
+// connOpened notes that a connection has begun to carry messages. The caller calls
 // closed when it does not any more.
-func (t *tally) opened(c Connection, chain []*x509.Certificate) (closed func()) {
+func (t *peerStats) connOpened(c Connection, chain []*x509.Certificate) (closed func()) {
 	t.connects.Add(1)
 	c.Since = time.Now()
 	conn := &openConn{Connection: c}
@@ -83,22 +83,22 @@ func (t *tally) opened(c Connection, chain []*x509.Certificate) (closed func()) 
 	}
 }
 
-// failed notes what went wrong with the link.
-func (t *tally) failed(err error) {
+// recordFailure notes what went wrong with the link.
+func (t *peerStats) recordFailure(err error) {
 	t.failures.Add(1)
-	t.note(err)
+	t.recordError(err)
 }
 
-// note keeps an error to be shown, without counting it.
-func (t *tally) note(err error) {
+// recordError keeps an error to be shown, without counting it.
+func (t *peerStats) recordError(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.lastError, t.failedAt = excerpt.Limit(err.Error(), maxErrorText), time.Now()
 }
 
-// leaves are the server certificates that the peer shows on its connections, or
+// peerCertificates are the server certificates that the peer shows on its connections, or
 // while there are none the one that it showed last.
-func (t *tally) leaves() []*x509.Certificate {
+func (t *peerStats) peerCertificates() []*x509.Certificate {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var list []*x509.Certificate
@@ -163,7 +163,7 @@ func handshakeReason(err error) reason {
 	var rule pki.Rule
 	var timeout net.Error
 	switch {
-	case errors.Is(err, errCrowded):
+	case errors.Is(err, errTooMany):
 		return reasonOverload
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return reasonAbandoned

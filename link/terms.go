@@ -6,43 +6,43 @@ import (
 	"reflect"
 )
 
-// terms live as long as a peer's state says the same about who the peer is,
+// generation live as long as a peer's state says the same about who the peer is,
 // which messages are for it, and where and how to send them. A connection that
 // was opened on other terms ends in good order, and another one follows.
-type terms struct {
+type generation struct {
 	context.Context
 	end context.CancelFunc
 }
 
-func newTerms() terms {
+func newGeneration() generation {
 	ctx, end := context.WithCancel(context.Background())
-	return terms{ctx, end}
+	return generation{ctx, end}
 }
 
-// renew replaces the peer's state by one with which there is traffic.
-func (p *peer) renew(st *peerState) {
-	endOld := st.takeOver(p.state.Load())
-	p.set(st)
+// replaceState replaces the peer's state by one with which there is traffic.
+func (p *peer) replaceState(st *peerState) {
+	endOld := st.inheritGeneration(p.state.Load())
+	p.setState(st)
 	endOld()
 }
 
-// takeOver gives st the terms of the state before it where these are still the
+// inheritGeneration gives st the terms of the state before it where these are still the
 // same. Otherwise it returns what ends the old ones, to be called once st has
 // replaced the old state.
-func (st *peerState) takeOver(old *peerState) (endOld func()) {
+func (st *peerState) inheritGeneration(old *peerState) (endOld func()) {
 	switch {
 	case old == nil:
-		st.terms = newTerms()
+		st.generation = newGeneration()
 		return func() {}
-	case old.sameTerms(st):
-		st.terms = old.terms
+	case old.sameGeneration(st):
+		st.generation = old.generation
 		return func() {}
 	}
-	st.terms = newTerms()
-	return old.terms.end
+	st.generation = newGeneration()
+	return old.generation.end
 }
 
-func (st *peerState) sameTerms(next *peerState) bool {
+func (st *peerState) sameGeneration(next *peerState) bool {
 	// A manifest that can not be read any more is no reason to cut a connection
 	// that works.
 	sameStomp := next.Stomp == nil || reflect.DeepEqual(st.Stomp, next.Stomp)

@@ -27,13 +27,13 @@ func (s *Service) serverTLS(own *tls.Certificate, identify func(pki.Identity, []
 		SessionTicketsDisabled: true,
 		ClientAuth:             tls.RequireAnyClientCert,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if _, ended := firstEnded([]inUse{{"server", own.Leaf}}, s.cfg.Now()); ended != nil {
+			if _, ended := firstExpired([]usedCertificate{{"server", own.Leaf}}, s.cfg.Now()); ended != nil {
 				return nil, ended
 			}
 			return own, nil
 		},
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			defer s.verify.begin(s.showsKnownPeer(cs))()
+			defer s.verifySemaphore.acquire(s.showsKnownPeer(cs))()
 			id, chain, err := pki.VerifyClient(raw(cs), s.cfg.Dir.Root(), s.cfg.Now())
 			if err != nil {
 				return err

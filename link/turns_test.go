@@ -22,10 +22,10 @@ func TestQueuesTakeTurns(t *testing.T) {
 	if err := other.SetQueues(t.Context(), id, queues); err != nil {
 		t.Fatal(err)
 	}
-	authority.Config.MaxConnsPerPeer, authority.Config.ConnTurn = 2, time.Hour
+	authority.Config.MaxConnsPerPeer, authority.Config.ConnTimeSlice = 2, time.Hour
 	memory := linktest.NewMemory()
 	other.Config.Broker = memory
-	other.Config.AllQueues, other.Config.ConnTurn = true, 200*time.Millisecond
+	other.Config.AllQueues, other.Config.ConnTimeSlice = true, 200*time.Millisecond
 	other.Config.RetryMin, other.Config.RetryMax = 10*time.Millisecond, 10*time.Millisecond // of those refused before any connection is in use
 	authority.Start()
 	other.Start()
@@ -43,8 +43,8 @@ func TestAbandonedConnectionsAreNoTurn(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, other.Node)
-	authority.Config.MaxConnsPerPeer, authority.Config.ConnTurn = 1, time.Hour
-	other.Config.ConnTurn = time.Hour
+	authority.Config.MaxConnsPerPeer, authority.Config.ConnTimeSlice = 1, time.Hour
+	other.Config.ConnTimeSlice = time.Hour
 	authority.Start()
 	abandoned := session(t, other, authority)
 	other.Start()

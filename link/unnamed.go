@@ -28,21 +28,21 @@ const (
 	lastUnnamedPause  = 24 * time.Hour
 )
 
-// unnamedRefusals decides whether an ERROR may count against a message that it does
+// unnamedErrors decides whether an ERROR may count against a message that it does
 // not name.
-type unnamedRefusals struct {
+type unnamedErrors struct {
 	last  time.Time // when a message was last set aside for them
 	pause time.Duration
 }
 
-func (u *unnamedRefusals) count(now time.Time) bool { return now.Sub(u.last) >= u.pause }
+func (u *unnamedErrors) count(now time.Time) bool { return now.Sub(u.last) >= u.pause }
 
-func (u *unnamedRefusals) setAside(now time.Time) {
+func (u *unnamedErrors) setAside(now time.Time) {
 	u.last, u.pause = now, min(max(2*u.pause, firstUnnamedPause), lastUnnamedPause)
 }
 
-// blamed returns the message that an ERROR counts against, if there is one.
-func (se *session) blamed(refused *stomp.ServerError) (m sent, found bool) {
+// refusedBy returns the message that an ERROR counts against, if there is one.
+func (se *session) refusedBy(refused *stomp.ServerError) (m sent, found bool) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	if refused.N > 0 {
@@ -52,29 +52,29 @@ func (se *session) blamed(refused *stomp.ServerError) (m sent, found bool) {
 		return se.sent[refused.N-se.first], true
 	}
 	switch {
-	case len(se.sent) == 0 || inTrouble(refused):
+	case len(se.sent) == 0 || isInternalError(refused):
 		return sent{}, false
 	case len(se.sent) > 1 || !se.quiet:
-		se.careful = len(se.sent)
-		se.tell(se.log, slog.LevelWarn, "the peer has answered with an ERROR that names no message: those under way are sent again one at a time", "err", refused.Message, "messages", len(se.sent))
+		se.oneAtATime = len(se.sent)
+		se.logThrottled(se.log, slog.LevelWarn, "the peer has answered with an ERROR that names no message: those under way are sent again one at a time", "err", refused.Message, "messages", len(se.sent))
 		return sent{}, false
 	}
-	se.careful = max(se.careful, 1)
+	se.oneAtATime = max(se.oneAtATime, 1)
 	return se.sent[0], se.unnamed.count(time.Now())
 }
 
-// beQuiet waits before the first message of a connection that is used with care.
-func (se *session) beQuiet(ctx context.Context) error {
-	if se.careful == 0 || se.quiet {
+// awaitQuiet waits before the first message of a connection that is used with care.
+func (se *session) awaitQuiet(ctx context.Context) error {
+	if se.oneAtATime == 0 || se.quiet {
 		return nil
 	}
 	se.quiet = true
 	return wait(ctx, quietTime)
 }
 
-// inTrouble reports whether a peer says that the trouble is its own. There is no
+// isInternalError reports whether a peer says that the trouble is its own. There is no
 // code for that, but our own nodes and the reference implementation say it in these
 // words.
-func inTrouble(refused *stomp.ServerError) bool {
+func isInternalError(refused *stomp.ServerError) bool {
 	return strings.Contains(strings.ToLower(refused.Message), "internal server error")
 }

@@ -9,23 +9,23 @@ import (
 	"peerlink/node/pki"
 )
 
-// verifyTurns lets as many chains of client certificates be verified at once as
+// verifySemaphore lets as many chains of client certificates be verified at once as
 // there are processors, those that show a known peer's root key before others.
-type verifyTurns struct {
+type verifySemaphore struct {
 	mu             sync.Mutex
 	free           int
 	known, unknown []chan struct{} // those that wait, in the order in which they came
 }
 
-func newVerifyTurns() *verifyTurns { return &verifyTurns{free: runtime.GOMAXPROCS(0)} }
+func newVerifySemaphore() *verifySemaphore { return &verifySemaphore{free: runtime.GOMAXPROCS(0)} }
 
-// begin waits for a turn. Its end must be called.
-func (v *verifyTurns) begin(known bool) (end func()) {
+// acquire waits for a turn. Its end must be called.
+func (v *verifySemaphore) acquire(known bool) (end func()) {
 	v.mu.Lock()
 	if v.free > 0 {
 		v.free--
 		v.mu.Unlock()
-		return v.end
+		return v.release
 	}
 	turn := make(chan struct{})
 	if known {
@@ -35,10 +35,10 @@ func (v *verifyTurns) begin(known bool) (end func()) {
 	}
 	v.mu.Unlock()
 	<-turn
-	return v.end
+	return v.release
 }
 
-func (v *verifyTurns) end() {
+func (v *verifySemaphore) release() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
@@ -64,7 +64,7 @@ func (s *Service) showsKnownPeer(cs tls.ConnectionState) bool {
 	if err != nil {
 		return false
 	}
-	p := s.roster.get(id.ID)
+	p := s.peers.get(id.ID)
 	if p == nil {
 		return false
 	}

@@ -44,7 +44,7 @@ type Client struct {
 	acks          []string                       // to be written
 	err           error                          // why the connection has ended
 
-	ackBell bell.Bell
+	ackBell bell.Signal
 	acking  sync.Mutex     // keeps ACKs in order
 	running sync.WaitGroup // the goroutines
 }

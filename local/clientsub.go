@@ -87,7 +87,7 @@ func (s *ClientSubscription) Ack(m Message) error {
 		return c.err
 	}
 	c.acks = append(c.acks, m.ack)
-	c.ackBell.Ring()
+	c.ackBell.Notify()
 	return nil
 }
 

@@ -68,7 +68,7 @@ type Door struct {
 	announce    func() error  // writes them down; nil: that is done
 	connections chan struct{} // holds a token for each that has shown the passcode
 	close       func() error
-	repeats     *repeats.Repeats // whoever may connect could fill the log otherwise
+	repeats     *repeats.Limiter // whoever may connect could fill the log otherwise
 }
 
 // Open opens the door, and makes the passcode if there is none: clients can
@@ -144,7 +144,7 @@ func (d *Door) announced(ctx context.Context) bool {
 	if d.announce == nil {
 		return true
 	}
-	for pause.For(ctx, announcePause) == nil {
+	for pause.Sleep(ctx, announcePause) == nil {
 		if d.announce() == nil {
 			d.log.Info("local applications can connect by TCP again")
 			return true
@@ -279,8 +279,8 @@ func (d *Door) accept(ctx context.Context, l net.Listener, running *sync.WaitGro
 			return
 		}
 		<-opening
-		d.repeats.Tell(d.log, slog.LevelWarn, repeats.Deed{Kind: "accept"}, "can not accept connections of local applications", "err", err)
-		_ = pause.For(ctx, acceptPause)
+		d.repeats.Log(d.log, slog.LevelWarn, repeats.Key{Kind: "accept"}, "can not accept connections of local applications", "err", err)
+		_ = pause.Sleep(ctx, acceptPause)
 	}
 }
 
@@ -314,7 +314,7 @@ func (d *Door) serve(ctx context.Context, nc net.Conn, log *slog.Logger, opened 
 		return // somebody looked whether the door is there
 	}
 	if err != nil {
-		d.repeats.Tell(log, slog.LevelInfo, repeats.Deed{Kind: "connect"}, "a local application could not connect", "err", err)
+		d.repeats.Log(log, slog.LevelInfo, repeats.Key{Kind: "connect"}, "a local application could not connect", "err", err)
 		return
 	}
 	opened()
@@ -330,7 +330,7 @@ func (d *Door) authenticate(ctx context.Context, connect *stomp.Frame) error {
 	if ok && d.passcode.matches(given) {
 		return nil
 	}
-	if pause.For(ctx, d.bounds.guessPause) != nil {
+	if pause.Sleep(ctx, d.bounds.guessPause) != nil {
 		return context.Cause(ctx)
 	}
 	if !ok {

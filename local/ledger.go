@@ -30,7 +30,7 @@ func (m AckMode) valid() bool {
 // delivery.
 type ledger struct {
 	prefetch int
-	freed    bell.Bell // rung when used has shrunk
+	freed    bell.Signal // rung when used has shrunk
 
 	mu   sync.Mutex
 	used int    // part of prefetch: messages given out, until they are removed or given back
@@ -62,7 +62,7 @@ func (l *ledger) free(n int) {
 	l.mu.Lock()
 	l.used -= n
 	l.mu.Unlock()
-	l.freed.Ring()
+	l.freed.Notify()
 }
 
 // hold lets the client acknowledge a message. Tags must grow.

@@ -23,8 +23,8 @@ type session struct {
 	cancel context.CancelFunc
 	gaveUp chan struct{} // closed by giveUp
 
-	wake bell.Bell     // for run: receipts to write, or the end
-	room bell.Bell     // for read: pending has shrunk, or the end
+	wake bell.Signal   // for run: receipts to write, or the end
+	room bell.Signal   // for read: pending has shrunk, or the end
 	tags atomic.Uint64 // the last tag given to a delivery; see ledger
 
 	mu            sync.Mutex
@@ -173,8 +173,8 @@ func (s *session) finish(e ending) {
 		s.end = &e
 	}
 	s.mu.Unlock()
-	s.wake.Ring()
-	s.room.Ring()
+	s.wake.Notify()
+	s.room.Notify()
 }
 
 // giveUp lets go of everybody who waits for the client or for the disk.
@@ -182,7 +182,7 @@ func (s *session) giveUp() {
 	defer close(s.gaveUp)
 	s.cancel()
 	s.conn.Close()
-	s.wake.Ring()
+	s.wake.Notify()
 }
 
 func (s *session) going() bool {
@@ -227,9 +227,9 @@ func (s *session) answered(n int) {
 	s.pending -= n
 	ended := s.end != nil
 	s.mu.Unlock()
-	s.room.Ring()
+	s.room.Notify()
 	if ended {
-		s.wake.Ring()
+		s.wake.Notify()
 	}
 }
 
@@ -239,7 +239,7 @@ func (s *session) answer(receipt string) {
 	s.mu.Lock()
 	s.receipts = append(s.receipts, receipt)
 	s.mu.Unlock()
-	s.wake.Ring()
+	s.wake.Notify()
 }
 
 // writeReceipts writes the receipts that have gathered. Only run may call it.

@@ -85,7 +85,7 @@ func TestWindowsManifest(t *testing.T) {
 		if got := string(b.File("stomp.toml")); got != text {
 			t.Errorf("%s: the bundle has %q", name, got)
 		}
-		if err := a.CheckManifest(); err != nil {
+		if err := a.CheckStompTOML(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if _, err := node.ParseStompTOML([]byte(content), "x"); err == nil || !strings.Contains(err.Error(), "byte order mark") {

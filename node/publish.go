@@ -27,10 +27,10 @@ func (d *Dir) PublishedBundle() string { return d.file(filepath.FromSlash(publis
 // newest info-bundle, from which peers learn of it.
 var ErrUnpublished = errors.New("the newest info-bundle says something else")
 
-// CheckManifest looks at the node's own stomp.toml as its peers will. It reports what
+// CheckStompTOML looks at the node's own stomp.toml as its peers will. It reports what
 // they could not read, or [ErrUnpublished]. Where no info-bundle was made here that
 // could be compared ([Dir.PublishedBundle]), nothing is wrong with that.
-func (d *Dir) CheckManifest() error {
+func (d *Dir) CheckStompTOML() error {
 	data, err := readText(d.ownManifest())
 	if err != nil {
 		return err
@@ -77,9 +77,9 @@ func (c *StompConfig) IsIn(b *infobundle.Bundle) bool {
 	return err == nil && reflect.DeepEqual(said, c)
 }
 
-// ManifestStamp is a fingerprint of what [Dir.CheckManifest] looks at. While it stays
+// StompTOMLStamp is a fingerprint of what [Dir.CheckStompTOML] looks at. While it stays
 // equal, so does the result.
-func (d *Dir) ManifestStamp() [2]FileStamp {
+func (d *Dir) StompTOMLStamp() [2]FileStamp {
 	return [2]FileStamp{StampFile(d.ownManifest()), StampFile(d.PublishedBundle())}
 }
 

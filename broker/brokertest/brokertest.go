@@ -25,7 +25,7 @@ const patience = 30 * time.Second
 
 // A Fixture is a broker for one test, and access to what it stores.
 type Fixture struct {
-	// Broker is open, and a [broker.Shelf] too. It should have no more than some
+	// Broker is open, and a [broker.DeadLetters] too. It should have no more than some
 	// hundred messages of a Publisher on their way to disk before Publish blocks.
 	Broker broker.Broker
 	// Suffix is put at the end of the names of all exchanges and peers, so that
@@ -118,7 +118,7 @@ func (f Fixture) peer(id, key string) broker.PeerQueue {
 
 func (f Fixture) declare(t testing.TB, q broker.PeerQueue) {
 	t.Helper()
-	if err := f.Broker.Declare(testContext(t), q); err != nil {
+	if err := f.Broker.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -284,13 +284,13 @@ func testDeclareChanged(t *testing.T, f Fixture) {
 // can be done twice, for a peer that was never declared, and taken back.
 func testRelease(t *testing.T, f Fixture) {
 	q := f.peer("1", "00.00.01")
-	if err := f.Broker.Release(testContext(t), q); err != nil {
+	if err := f.Broker.Unbind(testContext(t), q); err != nil {
 		t.Errorf("never declared: %v", err)
 	}
 	f.declare(t, q)
 	f.send(t, q, "a")
 	for range 2 {
-		if err := f.Broker.Release(testContext(t), q); err != nil {
+		if err := f.Broker.Unbind(testContext(t), q); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.Send(t, q.Exchange, "00.00.01.07", outgoing("b")...); !errors.Is(err, broker.ErrUnroutable) {
@@ -338,7 +338,7 @@ func testConfirmHolds(t *testing.T, f Fixture) {
 		}
 	}
 	b := f.Reopen(t)
-	for ctx := testContext(t); errors.Is(b.Free(ctx, queue), broker.ErrInUse); { // a broker elsewhere may not know yet
+	for ctx := testContext(t); errors.Is(b.CheckInUse(ctx, queue), broker.ErrInUse); { // a broker elsewhere may not know yet
 		time.Sleep(time.Millisecond)
 	}
 	if got, _ := take(t, consume(t, b, queue), 3); !slices.Equal(got, numbers(8, 10)) {
@@ -372,7 +372,7 @@ func testSetAside(t *testing.T, f Fixture) {
 	queue := f.declared(t, 10)
 	c := consume(t, f.Broker, queue)
 	_, tags := take(t, c, 8)
-	set := func(n int) error { return c.SetAside(testContext(t), tags[n-1], fmt.Sprint("reason ", n)) }
+	set := func(n int) error { return c.DeadLetter(testContext(t), tags[n-1], fmt.Sprint("reason ", n)) }
 	confirm := func(n int) {
 		t.Helper()
 		if err := c.Confirm(tags[n-1]); err != nil {
@@ -391,7 +391,7 @@ func testSetAside(t *testing.T, f Fixture) {
 			t.Errorf("message %d was set aside again", n)
 		}
 	}
-	if err := c.SetAside(testContext(t), tags[7]+100, "reason"); err == nil {
+	if err := c.DeadLetter(testContext(t), tags[7]+100, "reason"); err == nil {
 		t.Error("a message was set aside that was never given out")
 	}
 	if err := set(8); err != nil {
@@ -426,7 +426,7 @@ func testSetAsideFails(t *testing.T, f Fixture) {
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	for _, n := range []int{3, 5, 6} {
-		if err := c.SetAside(over, tags[n-1], "not yet"); err == nil {
+		if err := c.DeadLetter(over, tags[n-1], "not yet"); err == nil {
 			t.Logf("message %d was set aside in no time", n)
 		}
 	}
@@ -435,7 +435,7 @@ func testSetAsideFails(t *testing.T, f Fixture) {
 			t.Fatal(err)
 		}
 	}
-	if err := c.SetAside(testContext(t), tags[4], "again"); err != nil {
+	if err := c.DeadLetter(testContext(t), tags[4], "again"); err != nil {
 		t.Logf("message 5 is aside already: %v", err)
 	}
 	if err := c.Close(); err != nil {
@@ -463,20 +463,20 @@ func testKeep(t *testing.T, f Fixture) {
 	c := consume(t, f.Broker, queue)
 	_, tags := take(t, c, 5)
 	for _, n := range []int{2, 4} {
-		if err := c.Keep(tags[n-1]); err != nil {
+		if err := c.Exclude(tags[n-1]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := c.Keep(tags[4] + 1); err == nil {
+	if err := c.Exclude(tags[4] + 1); err == nil {
 		t.Error("a message is kept that was never given out")
 	}
 	if err := c.Confirm(tags[4]); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Keep(tags[0]); err == nil {
+	if err := c.Exclude(tags[0]); err == nil {
 		t.Error("a message is kept that was confirmed")
 	}
-	if err := c.SetAside(testContext(t), tags[1], "reason"); err != nil {
+	if err := c.DeadLetter(testContext(t), tags[1], "reason"); err != nil {
 		t.Error(err)
 	}
 	if err := c.Close(); err != nil {
@@ -529,7 +529,7 @@ func testNextWaits(t *testing.T, f Fixture) {
 	if err := c.Confirm(1); !errors.Is(err, broker.ErrClosed) {
 		t.Errorf("confirm: got %v, want ErrClosed", err)
 	}
-	if err := c.SetAside(testContext(t), 1, "reason"); !errors.Is(err, broker.ErrClosed) {
+	if err := c.DeadLetter(testContext(t), 1, "reason"); !errors.Is(err, broker.ErrClosed) {
 		t.Errorf("set aside: got %v, want ErrClosed", err)
 	}
 }
@@ -538,7 +538,7 @@ func testNextWaits(t *testing.T, f Fixture) {
 func testNoQueue(t *testing.T, f Fixture) {
 	queue := f.declared(t, 1)
 	c := consume(t, f.Broker, queue)
-	if err := f.Broker.Free(testContext(t), "peer.nobody"+f.Suffix); err != nil {
+	if err := f.Broker.CheckInUse(testContext(t), "peer.nobody"+f.Suffix); err != nil {
 		t.Errorf("a queue that does not exist is not free: %v", err)
 	}
 	if _, err := f.Broker.Consume(testContext(t), "peer.nobody"+f.Suffix); !errors.Is(err, broker.ErrNoQueue) {
@@ -555,11 +555,11 @@ func testInUse(t *testing.T, f Fixture) {
 	queue := f.declared(t, 2)
 	ctx := testContext(t)
 	for _, want := range []string{"1", "2"} {
-		if err := f.Broker.Free(ctx, queue); err != nil {
+		if err := f.Broker.CheckInUse(ctx, queue); err != nil {
 			t.Errorf("before: %v", err)
 		}
 		c := consume(t, f.Broker, queue)
-		if err := f.Broker.Free(ctx, queue); !errors.Is(err, broker.ErrInUse) {
+		if err := f.Broker.CheckInUse(ctx, queue); !errors.Is(err, broker.ErrInUse) {
 			t.Errorf("meanwhile: got %v, want ErrInUse", err)
 		}
 		if second, err := f.Broker.Consume(ctx, queue); !errors.Is(err, broker.ErrInUse) {
@@ -908,7 +908,7 @@ func testClosed(t *testing.T, f Fixture) {
 	_, consumeErr := f.Broker.Consume(ctx, queue)
 	_, publishErr := f.Broker.Publish(ctx, func(uint64, error) {})
 	for what, err := range map[string]error{
-		"Declare": f.Broker.Declare(ctx, f.peer("2", "00.00.02")), "Release": f.Broker.Release(ctx, f.peer("1", "00.00.01")),
+		"Declare": f.Broker.Bind(ctx, f.peer("2", "00.00.02")), "Release": f.Broker.Unbind(ctx, f.peer("1", "00.00.01")),
 		"Consume": consumeErr, "Publish": publishErr,
 		"Publisher.Publish": p.Publish(ctx, f.incoming("x")), "Consumer.Confirm": c.Confirm(1),
 	} {

@@ -11,9 +11,9 @@ import (
 )
 
 // shelf returns a broker's view for operators.
-func shelf(t testing.TB, b broker.Broker) broker.Shelf {
+func shelf(t testing.TB, b broker.Broker) broker.DeadLetters {
 	t.Helper()
-	s, ok := b.(broker.Shelf)
+	s, ok := b.(broker.DeadLetters)
 	if !ok {
 		t.Fatalf("%T is no broker.Shelf", b)
 	}
@@ -28,7 +28,7 @@ func (f Fixture) shelved(t testing.TB, n int, aside ...int) (queue string) {
 	c := consume(t, f.Broker, queue)
 	_, tags := take(t, c, n)
 	for _, i := range aside {
-		if err := c.SetAside(testContext(t), tags[i-1], fmt.Sprint("reason ", i)); err != nil {
+		if err := c.DeadLetter(testContext(t), tags[i-1], fmt.Sprint("reason ", i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -39,10 +39,10 @@ func (f Fixture) shelved(t testing.TB, n int, aside ...int) (queue string) {
 }
 
 // look returns the messages of a queue that are set aside.
-func look(t testing.TB, b broker.Broker, queue string) []broker.Aside {
+func look(t testing.TB, b broker.Broker, queue string) []broker.DeadLetter {
 	t.Helper()
-	var found []broker.Aside
-	for m, err := range shelf(t, b).Aside(testContext(t), queue) {
+	var found []broker.DeadLetter
+	for m, err := range shelf(t, b).List(testContext(t), queue) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +51,7 @@ func look(t testing.TB, b broker.Broker, queue string) []broker.Aside {
 	return found
 }
 
-func bodiesOf(messages []broker.Aside) []string {
+func bodiesOf(messages []broker.DeadLetter) []string {
 	var bodies []string
 	for _, m := range messages {
 		bodies = append(bodies, string(m.Body))
@@ -59,7 +59,7 @@ func bodiesOf(messages []broker.Aside) []string {
 	return bodies
 }
 
-func idsOf(messages []broker.Aside) []string {
+func idsOf(messages []broker.DeadLetter) []string {
 	var ids []string
 	for _, m := range messages {
 		ids = append(ids, m.ID)
@@ -77,14 +77,14 @@ func wantAside(t testing.TB, b broker.Broker, queue string, want ...string) {
 
 // wantContents waits until a queue has so many messages: those of a consumer
 // that has just ended are on their way back.
-func wantContents(t testing.TB, b broker.Broker, queue string, waiting, aside int) broker.Contents {
+func wantContents(t testing.TB, b broker.Broker, queue string, waiting, aside int) broker.QueueInfo {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
-		c, err := shelf(t, b).Contents(testContext(t), queue)
+		c, err := shelf(t, b).Info(testContext(t), queue)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Waiting == waiting && c.SetAside == aside {
+		if c.Waiting == waiting && c.DeadLetters == aside {
 			return c
 		}
 		if time.Now().After(deadline) {
@@ -119,7 +119,7 @@ func testShelf(t *testing.T, f Fixture) {
 			t.Errorf("the IDs are %q, want different ones", ids)
 		}
 	}
-	for range shelf(t, f.Broker).Aside(testContext(t), queue) {
+	for range shelf(t, f.Broker).List(testContext(t), queue) {
 		break
 	}
 	b := f.Reopen(t)
@@ -183,14 +183,14 @@ func testShelfDrop(t *testing.T, f Fixture) {
 	if n, err := s.Drop(testContext(t), queue, nil); err != nil || n != 0 {
 		t.Errorf("without an ID: %d messages were dropped, %v", n, err)
 	}
-	if n, err := s.Drop(testContext(t), queue, []string{"999999", ids[1], "", "x'; --", "-1"}); n != 1 || !errors.Is(err, broker.ErrNotAside) {
+	if n, err := s.Drop(testContext(t), queue, []string{"999999", ids[1], "", "x'; --", "-1"}); n != 1 || !errors.Is(err, broker.ErrNoDeadLetter) {
 		t.Errorf("%d messages were dropped, %v, want 1 and ErrNotAside", n, err)
 	}
 	for what, do := range map[string]func() (int, error){
 		"drop":  func() (int, error) { return s.Drop(testContext(t), queue, ids[1:2]) },
 		"retry": func() (int, error) { return s.Retry(testContext(t), queue, ids[1:2]) },
 	} {
-		if n, err := do(); n != 0 || !errors.Is(err, broker.ErrNotAside) {
+		if n, err := do(); n != 0 || !errors.Is(err, broker.ErrNoDeadLetter) {
 			t.Errorf("%s what was dropped: %d messages, %v, want ErrNotAside", what, n, err)
 		}
 	}
@@ -221,7 +221,7 @@ func testShelfRetryAgain(t *testing.T, f Fixture) {
 			t.Fatalf("round %d: got %+v, %v", round, ds, err)
 		}
 		reason := fmt.Sprint("again ", round)
-		if err := c.SetAside(testContext(t), ds[0].Tag, reason); err != nil {
+		if err := c.DeadLetter(testContext(t), ds[0].Tag, reason); err != nil {
 			t.Fatal(err)
 		}
 		if found = look(t, f.Broker, queue); len(found) != 1 || found[0].Reason != reason {
@@ -240,7 +240,7 @@ func testShelfAlike(t *testing.T, f Fixture) {
 	c := consume(t, f.Broker, queue)
 	_, tags := take(t, c, 3)
 	for _, tag := range tags {
-		if err := c.SetAside(testContext(t), tag, "reason"); err != nil {
+		if err := c.DeadLetter(testContext(t), tag, "reason"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -283,11 +283,11 @@ func testShelfMany(t *testing.T, f Fixture) {
 // A queue that does not exist is reported.
 func testShelfNoQueue(t *testing.T, f Fixture) {
 	s, nowhere := shelf(t, f.Broker), "nowhere"+f.Suffix
-	_, countErr := s.Contents(testContext(t), nowhere)
+	_, countErr := s.Info(testContext(t), nowhere)
 	_, retryErr := s.Retry(testContext(t), nowhere, []string{"1"})
 	_, dropErr := s.Drop(testContext(t), nowhere, []string{"1"})
 	var lookErr error
-	for _, lookErr = range s.Aside(testContext(t), nowhere) {
+	for _, lookErr = range s.List(testContext(t), nowhere) {
 	}
 	for what, err := range map[string]error{"Contents": countErr, "Retry": retryErr, "Drop": dropErr, "Aside": lookErr} {
 		if !errors.Is(err, broker.ErrNoQueue) {
@@ -304,11 +304,11 @@ func testShelfClosed(t *testing.T, f Fixture) {
 		t.Fatal(err)
 	}
 	s := shelf(t, f.Broker)
-	_, countErr := s.Contents(testContext(t), queue)
+	_, countErr := s.Info(testContext(t), queue)
 	_, retryErr := s.Retry(testContext(t), queue, ids)
 	_, dropErr := s.Drop(testContext(t), queue, ids)
 	var lookErr error
-	for _, lookErr = range s.Aside(testContext(t), queue) {
+	for _, lookErr = range s.List(testContext(t), queue) {
 	}
 	for what, err := range map[string]error{"Contents": countErr, "Retry": retryErr, "Drop": dropErr, "Aside": lookErr} {
 		if !errors.Is(err, broker.ErrClosed) {

@@ -25,7 +25,7 @@ func TestBroker(t *testing.T) {
 			Receive: func(t testing.TB, n int) []broker.Incoming { return receive(t, s, n) },
 			Aside: func(t testing.TB, queue string) []brokertest.Aside {
 				var aside []brokertest.Aside
-				for m, err := range s.Aside(testContext(t), queue) {
+				for m, err := range s.List(testContext(t), queue) {
 					if err != nil {
 						t.Fatal(err)
 					}

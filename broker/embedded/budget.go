@@ -19,8 +19,8 @@ type budget struct {
 	maxMessages, maxBytes int64
 }
 
-// weight is a part of the budget.
-type weight struct {
+// quantity is a part of the budget.
+type quantity struct {
 	messages, bytes int64
 }
 
@@ -36,20 +36,20 @@ func newBudget(life context.Context, messages, bytes int) *budget {
 
 // acquire waits for a part of the budget. What is larger than all of it counts
 // as all of it: it goes alone.
-func (b *budget) acquire(ctx context.Context, messages, bytes int) (weight, error) {
-	w := weight{min(int64(messages), b.maxMessages), min(int64(bytes), b.maxBytes)}
+func (b *budget) acquire(ctx context.Context, messages, bytes int) (quantity, error) {
+	w := quantity{min(int64(messages), b.maxMessages), min(int64(bytes), b.maxBytes)}
 	if err := ctx.Err(); err != nil {
-		return weight{}, err
+		return quantity{}, err
 	}
 	if b.life.Err() != nil {
-		return weight{}, broker.ErrClosed
+		return quantity{}, broker.ErrClosed
 	}
 	if err := b.acquireOf(ctx, b.messages, w.messages); err != nil {
-		return weight{}, err
+		return quantity{}, err
 	}
 	if err := b.acquireOf(ctx, b.bytes, w.bytes); err != nil {
 		b.messages.Release(w.messages)
-		return weight{}, err
+		return quantity{}, err
 	}
 	b.used.Add(w.bytes)
 	return w, nil
@@ -71,13 +71,13 @@ func (b *budget) acquireOf(ctx context.Context, s *semaphore.Weighted, n int64) 
 	return nil
 }
 
-func (b *budget) release(w weight) {
+func (b *budget) release(w quantity) {
 	b.used.Add(-w.bytes)
 	b.messages.Release(w.messages)
 	b.bytes.Release(w.bytes)
 }
 
-func (w *weight) add(x weight) {
+func (w *quantity) add(x quantity) {
 	w.messages += x.messages
 	w.bytes += x.bytes
 }

@@ -12,34 +12,34 @@ import (
 	"peerlink/internal/bell"
 )
 
-// outlet is where a peer's queue is emptied. It outlives its consumers.
-type outlet struct {
+// peerQueue is where a peer's queue is emptied. It outlives its consumers.
+type peerQueue struct {
 	mu       sync.Mutex
 	consumer *consumer // nil if there is none
 	// confirmed is the last message confirmed to any consumer. Its removal,
 	// and that of those before, may still be on its way to disk.
 	confirmed uint64
 	last      *confirmOp // the last one submitted
-	// aside are the messages that the consumer wants to be set aside, of which it
+	// excluded are the messages that the consumer wants to be set aside, of which it
 	// is not known yet that they are. Confirmations leave them.
-	aside map[uint64]bool
+	excluded map[uint64]bool
 }
 
-// reopen prepares the outlet for its next consumer, which begins with what the
+// reset prepares the outlet for its next consumer, which begins with what the
 // last one could not set aside. The caller holds o.mu.
-func (o *outlet) reopen() {
-	for tag := range o.aside {
+func (o *peerQueue) reset() {
+	for tag := range o.excluded {
 		o.confirmed = min(o.confirmed, tag-1)
 	}
-	o.aside, o.last = make(map[uint64]bool), nil
+	o.excluded, o.last = make(map[uint64]bool), nil
 }
 
-// Free reports [ErrInUse] while a consumer or a [Subscription] takes messages
+// CheckInUse reports [ErrInUse] while a consumer or a [Subscription] takes messages
 // out of the queue.
-func (s *Store) Free(_ context.Context, queue string) error {
+func (s *Store) CheckInUse(_ context.Context, queue string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if inbox := s.inboxes[queue]; inbox != nil && inbox.subscribed() || s.consumed(queue) {
+	if inbox := s.inboxes[queue]; inbox != nil && inbox.subscribed() || s.hasConsumer(queue) {
 		return fmt.Errorf("queue %s: %w", queue, ErrInUse)
 	}
 	return nil
@@ -63,34 +63,34 @@ func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, err
 	if s.inboxes[queue] != nil && s.inboxes[queue].subscribed() {
 		return nil, fmt.Errorf("consume queue %s: %w by a subscription", queue, ErrInUse)
 	}
-	o := s.outlets[queue]
+	o := s.peerQueues[queue]
 	if o == nil {
-		o = &outlet{}
-		s.outlets[queue] = o
+		o = &peerQueue{}
+		s.peerQueues[queue] = o
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.consumer != nil {
 		return nil, fmt.Errorf("consume queue %s: %w by another consumer", queue, ErrInUse)
 	}
-	o.reopen()
+	o.reset()
 	c := &consumer{
-		store:  s,
-		queue:  queue,
-		outlet: o,
-		turn:   newTurn(),
-		bell:   bell.New(),
-		closed: make(chan struct{}),
-		given:  o.confirmed,
+		store:     s,
+		queue:     queue,
+		peerQueue: o,
+		nextMu:    newCtxMutex(),
+		arrived:   bell.New(),
+		closed:    make(chan struct{}),
+		delivered: o.confirmed,
 	}
 	o.consumer = c
-	s.bells.add(queue, c.bell, nil)
+	s.notifier.add(queue, c.arrived, nil)
 	return c, nil
 }
 
-// consumed tells whether the queue has a consumer. The caller holds s.mu.
-func (s *Store) consumed(queue string) bool {
-	o := s.outlets[queue]
+// hasConsumer tells whether the queue has a consumer. The caller holds s.mu.
+func (s *Store) hasConsumer(queue string) bool {
+	o := s.peerQueues[queue]
 	if o == nil {
 		return false
 	}
@@ -100,14 +100,14 @@ func (s *Store) consumed(queue string) bool {
 }
 
 type consumer struct {
-	store  *Store
-	queue  string
-	outlet *outlet
-	turn   turn
-	bell   bell.Bell
-	closed chan struct{}
+	store     *Store
+	queue     string
+	peerQueue *peerQueue
+	nextMu    ctxMutex
+	arrived   bell.Signal
+	closed    chan struct{}
 
-	given uint64 // the last message given out; guarded by outlet.mu
+	delivered uint64 // the last message given out; guarded by peerQueue.mu
 }
 
 // Next waits for messages that have not been given out, and returns up to max
@@ -116,10 +116,10 @@ func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error)
 	if max < 1 {
 		return nil, fmt.Errorf("%w: %d messages wanted, expected at least 1", ErrInvalid, max)
 	}
-	if err := c.turn.take(ctx, c.closed); err != nil {
+	if err := c.nextMu.lock(ctx, c.closed); err != nil {
 		return nil, err
 	}
-	defer c.turn.pass()
+	defer c.nextMu.unlock()
 	for {
 		given, ok := c.position()
 		if !ok {
@@ -134,12 +134,12 @@ func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error)
 			return nil, err
 		}
 		if len(found) > 0 {
-			if !c.give(found[len(found)-1].Tag) {
+			if !c.advance(found[len(found)-1].Tag) {
 				return nil, broker.ErrClosed
 			}
 			return found, nil
 		}
-		if err := c.store.waitFor(ctx, c.bell, c.closed); err != nil {
+		if err := c.store.waitFor(ctx, c.arrived, c.closed); err != nil {
 			return nil, err
 		}
 	}
@@ -147,19 +147,19 @@ func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error)
 
 // position returns the last message given out, and whether c is open.
 func (c *consumer) position() (uint64, bool) {
-	c.outlet.mu.Lock()
-	defer c.outlet.mu.Unlock()
-	return c.given, c.outlet.consumer == c
+	c.peerQueue.mu.Lock()
+	defer c.peerQueue.mu.Unlock()
+	return c.delivered, c.peerQueue.consumer == c
 }
 
-// give notes that everything up to tag is given out, if c is open.
-func (c *consumer) give(tag uint64) bool {
-	c.outlet.mu.Lock()
-	defer c.outlet.mu.Unlock()
-	if c.outlet.consumer != c {
+// advance notes that everything up to tag is given out, if c is open.
+func (c *consumer) advance(tag uint64) bool {
+	c.peerQueue.mu.Lock()
+	defer c.peerQueue.mu.Unlock()
+	if c.peerQueue.consumer != c {
 		return false
 	}
-	c.given = tag
+	c.delivered = tag
 	return true
 }
 
@@ -175,13 +175,13 @@ type confirmOp struct {
 // reports [ErrNotGivenOut] for a tag that is still to come; one that has been
 // confirmed already is no error.
 func (c *consumer) Confirm(tag uint64) error {
-	o := c.outlet
+	o := c.peerQueue
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.consumer != c {
 		return broker.ErrClosed
 	}
-	if tag > c.given {
+	if tag > c.delivered {
 		return fmt.Errorf("confirm message %d of queue %s: %w", tag, c.queue, ErrNotGivenOut)
 	}
 	if tag <= o.confirmed {
@@ -192,10 +192,10 @@ func (c *consumer) Confirm(tag uint64) error {
 	w := c.store.writer
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if o.last != nil && w.gathering(o.last.batch) {
+	if o.last != nil && w.isGathering(o.last.batch) {
 		o.last.through = tag
 	} else {
-		op := &confirmOp{queue: c.queue, batch: w.number, except: slices.Sorted(maps.Keys(o.aside)), through: tag}
+		op := &confirmOp{queue: c.queue, batch: w.number, except: slices.Sorted(maps.Keys(o.excluded)), through: tag}
 		if err := w.submitLocked(op); err != nil {
 			return err
 		}
@@ -206,16 +206,16 @@ func (c *consumer) Confirm(tag uint64) error {
 }
 
 func (o *confirmOp) apply(t *tx) error {
-	if err := t.removeThrough(o.queue, o.through, o.except); err != nil && !isVerdict(err) {
+	if err := t.removeThrough(o.queue, o.through, o.except); err != nil && !isResult(err) {
 		return err
 	}
 	return nil
 }
 
-func (o *confirmOp) settle(error) {}
+func (o *confirmOp) finish(error) {}
 
-// before returns confirmations of a growing part of the messages.
-func (o *confirmOp) before(t *tx, most uint64) (parts []op, err error) {
+// split returns confirmations of a growing part of the messages.
+func (o *confirmOp) split(t *tx, most uint64) (parts []op, err error) {
 	first, err := t.firstSeq(o.queue)
 	if err != nil {
 		return nil, err
@@ -226,16 +226,16 @@ func (o *confirmOp) before(t *tx, most uint64) (parts []op, err error) {
 	return parts, nil
 }
 
-func (o *confirmOp) needs() (kind, weight) { return upkeep, weight{} }
+func (o *confirmOp) cost() (kind, quantity) { return maintenance, quantity{} }
 
-// SetAside moves one delivery to the messages that can not be sent. It
+// DeadLetter moves one delivery to the messages that can not be sent. It
 // reports [ErrNotGivenOut] for a message that was not given out, or is not
 // there any more. When ctx ends before it is durable, it may or may not happen.
-func (c *consumer) SetAside(ctx context.Context, tag uint64, reason string) error {
-	settled, err := c.startSetAside(tag, reasonText(reason))
+func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) error {
+	settled, err := c.startDeadLetter(tag, reasonText(reason))
 	if err == nil {
 		if err = await(ctx, settled); err == nil || errors.Is(err, ErrNotGivenOut) {
-			c.outlet.settled(tag)
+			c.peerQueue.deadLettered(tag)
 		}
 	}
 	if err != nil {
@@ -244,40 +244,40 @@ func (c *consumer) SetAside(ctx context.Context, tag uint64, reason string) erro
 	return nil
 }
 
-// Keep excludes one delivery from later confirmations. It reports
+// Exclude excludes one delivery from later confirmations. It reports
 // [ErrNotGivenOut] for a message that was not given out, or is not there any
 // more.
-func (c *consumer) Keep(tag uint64) error {
-	o := c.outlet
+func (c *consumer) Exclude(tag uint64) error {
+	o := c.peerQueue
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err := c.keep(tag); err != nil {
+	if err := c.exclude(tag); err != nil {
 		return fmt.Errorf("keep message %d of queue %s: %w", tag, c.queue, err)
 	}
 	return nil
 }
 
-// keep is Keep. The caller holds c.outlet.mu.
-func (c *consumer) keep(tag uint64) error {
-	o := c.outlet
+// exclude is Keep. The caller holds c.outlet.mu.
+func (c *consumer) exclude(tag uint64) error {
+	o := c.peerQueue
 	switch {
 	case o.consumer != c:
 		return broker.ErrClosed
-	case !o.aside[tag] && (tag <= o.confirmed || tag > c.given):
+	case !o.excluded[tag] && (tag <= o.confirmed || tag > c.delivered):
 		return ErrNotGivenOut
 	}
-	o.aside[tag] = true
+	o.excluded[tag] = true
 	// What is confirmed from now on must not be removed with the last
 	// confirmation before, which does not except this message.
 	o.last = nil
 	return nil
 }
 
-func (c *consumer) startSetAside(tag uint64, reason string) (<-chan error, error) {
-	o := c.outlet
+func (c *consumer) startDeadLetter(tag uint64, reason string) (<-chan error, error) {
+	o := c.peerQueue
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err := c.keep(tag); err != nil {
+	if err := c.exclude(tag); err != nil {
 		return nil, err
 	}
 	return c.store.start(func(t *tx) error {
@@ -289,17 +289,17 @@ func (c *consumer) startSetAside(tag uint64, reason string) (<-chan error, error
 	})
 }
 
-// settled notes that a message is set aside, or not there any more.
-func (o *outlet) settled(tag uint64) {
+// deadLettered notes that a message is set aside, or not there any more.
+func (o *peerQueue) deadLettered(tag uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.aside, tag)
+	delete(o.excluded, tag)
 }
 
 // Close gives what is not confirmed back to the queue. It waits a moment until
 // the confirmations are durable, but they hold without that.
 func (c *consumer) Close() error {
-	o := c.outlet
+	o := c.peerQueue
 	o.mu.Lock()
 	open := o.consumer == c
 	if open {
@@ -308,7 +308,7 @@ func (c *consumer) Close() error {
 	}
 	o.mu.Unlock()
 	if open {
-		c.store.bells.remove(c.queue, c.bell)
+		c.store.notifier.remove(c.queue, c.arrived)
 		c.store.flush()
 	}
 	return nil

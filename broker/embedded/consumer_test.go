@@ -238,7 +238,7 @@ func TestSetAside(t *testing.T) {
 	if err := c.Confirm(tags[1]); err != nil {
 		t.Fatal(err)
 	}
-	settled, err := c.(*consumer).startSetAside(tags[2], "debtor_id is out of range")
+	settled, err := c.(*consumer).startDeadLetter(tags[2], "debtor_id is out of range")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,16 +251,16 @@ func TestSetAside(t *testing.T) {
 	}
 
 	for _, tag := range []uint64{tags[2], tags[3], tags[4] + 1, 0} {
-		if err := c.SetAside(ctx, tag, "again"); !errors.Is(err, ErrNotGivenOut) {
+		if err := c.DeadLetter(ctx, tag, "again"); !errors.Is(err, ErrNotGivenOut) {
 			t.Errorf("set aside %d: got %v, want ErrNotGivenOut", tag, err)
 		}
 	}
-	if err := c.SetAside(ctx, tags[4], "\xff\x00"+strings.Repeat("x", 10_000)); err != nil {
+	if err := c.DeadLetter(ctx, tags[4], "\xff\x00"+strings.Repeat("x", 10_000)); err != nil {
 		t.Error(err)
 	}
 	wantQueued(t, s, "q", "6")
-	var aside []broker.Aside
-	for m, err := range s.Aside(ctx, "q") {
+	var aside []broker.DeadLetter
+	for m, err := range s.List(ctx, "q") {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,13 +28,13 @@ var ErrUnwritable = errors.New("embedded: the message store can not be written")
 // on taking from each other, and so empty each other's queues. What is left below
 // the window is for removing.
 type disk struct {
-	min  int64                 // 0: no limits
-	free func() (int64, error) // bytes on the disk that are free
-	log  *slog.Logger
+	min       int64                 // 0: no limits
+	freeBytes func() (int64, error) // bytes on the disk that are free
+	log       *slog.Logger
 
 	mu     sync.Mutex
 	inside int64    // bytes in the file that were free at the last look
-	left   int64    // bytes on the disk that were free at the last look or check
+	free   int64    // bytes on the disk that were free at the last look or check
 	short  bool     // left is less than min
 	closed bool     // the window too
 	low    *Trouble // why peers may only fill the window, if that; nil: there is room
@@ -53,21 +53,21 @@ func (d *disk) floor(k kind) int64 {
 	return d.min / 4
 }
 
-// compare tells when the disk fills before a single peer's quota does: then it is
+// warnIfSmall tells when the disk fills before a single peer's quota does: then it is
 // the disk that stops that peer, and all others with it.
-func (d *disk) compare(quota int64) {
+func (d *disk) warnIfSmall(quota int64) {
 	if quota <= 0 || d.min <= 0 {
 		return
 	}
-	if free, err := d.free(); err == nil && free-d.min < quota {
+	if free, err := d.freeBytes(); err == nil && free-d.min < quota {
 		d.log.Warn("the disk has less room than one peer may fill, and could be full before that peer is held back: lower the quota, or make room",
 			"free", free, "peer_quota", quota)
 	}
 }
 
-// await waits until there is room for messages of peers.
-func (d *disk) await(ctx context.Context, s *Store) error {
-	for !d.takes(s.received()) {
+// awaitRoom waits until there is room for messages of peers.
+func (d *disk) awaitRoom(ctx context.Context, s *Store) error {
+	for !d.hasRoomForPeers(s.received()) {
 		again := make(chan struct{})
 		timer := time.AfterFunc(diskInterval, func() { close(again) })
 		err := s.waitFor(ctx, again, nil)
@@ -79,12 +79,12 @@ func (d *disk) await(ctx context.Context, s *Store) error {
 	return nil
 }
 
-// takes reports whether messages are taken from peers while those taken already, and
+// hasRoomForPeers reports whether messages are taken from peers while those taken already, and
 // not taken out by applications, have so many bytes.
-func (d *disk) takes(received int64) bool {
+func (d *disk) hasRoomForPeers(received int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.low == nil || !d.closed && d.left >= d.window() && received < d.window()
+	return d.low == nil || !d.closed && d.free >= d.window() && received < d.window()
 }
 
 // trouble returns why peers may only fill the window, or nothing, as of the last look.
@@ -94,9 +94,9 @@ func (d *disk) trouble() *Trouble {
 	return d.low
 }
 
-// unnoticed reports whether there may be too little room for messages of peers
+// needsCheck reports whether there may be too little room for messages of peers
 // since the last look.
-func (d *disk) unnoticed() bool {
+func (d *disk) needsCheck() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.short && d.low == nil
@@ -109,16 +109,16 @@ func (d *disk) isShort() bool {
 	return d.short
 }
 
-// look finds out how much is free; inside is what is free in the file. What can not be
+// diskCheckInterval finds out how much is free; inside is what is free in the file. What can not be
 // found out is no reason to stop: a disk that is really full is noticed by the writer.
-func (d *disk) look(inside int64, r *reserve) {
+func (d *disk) check(inside int64, r *reserve) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.min <= 0 {
 		return
 	}
-	free, err := d.free()
-	d.inside, d.left, d.short, d.closed = inside, free, err == nil && free < d.min, r.missing
+	free, err := d.freeBytes()
+	d.inside, d.free, d.short, d.closed = inside, free, err == nil && free < d.min, r.missing
 	// What is free inside the file is room too, but what goes there has to go
 	// into the write-ahead log first.
 	switch full := r.missing || err == nil && (free+inside < d.min || free < d.floor(sent)); {
@@ -139,16 +139,16 @@ func (d *disk) look(inside int64, r *reserve) {
 	}
 }
 
-// check reports [ErrFull] if there is no room for messages of a kind and so many
+// checkRoom reports [ErrFull] if there is no room for messages of a kind and so many
 // bytes: once in the write-ahead log, and once in the file.
-func (d *disk) check(k kind, bytes int64) error {
+func (d *disk) checkRoom(k kind, bytes int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.min <= 0 {
 		return nil
 	}
-	free, err := d.free()
-	d.left, d.short = free, err == nil && free < d.min
+	free, err := d.freeBytes()
+	d.free, d.short = free, err == nil && free < d.min
 	if need := d.floor(k) + bytes + max(bytes-d.inside, 0); err == nil && free < need {
 		return fmt.Errorf("%w: %d bytes are free on the disk, and %d are needed", ErrFull, free, need)
 	}

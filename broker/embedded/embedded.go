@@ -10,7 +10,7 @@
 // There are two kinds of use, and a queue has one of them at a time:
 //
 //   - The queue of a peer ("peer.<ID>.0") is fed by [Store.Send], which routes
-//     through the bindings made by [Store.Declare], and emptied in order by one
+//     through the bindings made by [Store.Bind], and emptied in order by one
 //     [broker.Consumer]. Its confirmations are cumulative.
 //   - An inbox ("accounts_in", "creditors_in", "debtors_in") is fed by
 //     [Store.Publish] and emptied by any number of competing [Subscription]s.
@@ -67,7 +67,7 @@
 //
 // What received messages take is counted for each peer that has sent them, in
 // the transactions that store and remove them. A peer that has reached its quota
-// waits in [Store.Admit], and so does every peer when the disk is almost full
+// waits in [Store.AwaitQuota], and so does every peer when the disk is almost full
 // ([Options].PeerQuota, MinFree).
 //
 // # Several processes
@@ -75,7 +75,7 @@
 // Any process may open the file, while others have it open: sequence numbers
 // are taken, and messages routed, from what the file says inside the
 // transaction, and a busy process lets the others have their turn
-// (turnstile.go). A store notices what others have written within a quarter of
+// (fairLock.go). A store notices what others have written within a quarter of
 // a second. But what is given out is known to one process only, so only one of
 // them should take messages out of a queue.
 //
@@ -142,13 +142,13 @@ type Options struct {
 	// asks for 8,192.)
 	MaxBody int
 	// PeerQuota is how many bytes the received messages of one peer may take
-	// before [Store.Admit] makes it wait; 0 means no limit.
+	// before [Store.AwaitQuota] makes it wait; 0 means no limit.
 	PeerQuota int64
 	// MinFree is how many bytes the disk must have left for Admit to let
 	// anybody in; 0 means no limit. With less than a quarter of it left, messages
 	// of applications are refused with [ErrFull], too.
 	MinFree int64
-	// look is how old a look at the disk may be; 0 means diskInterval.
+	// check is how old a look at the disk may be; 0 means diskInterval.
 	look time.Duration
 	// freeBytes returns how much room the disk of a folder has; nil means the function
 	// of that name.
@@ -190,19 +190,19 @@ type Store struct {
 	limits limits
 	log    *slog.Logger
 
-	life    context.Context // ends when the store is closed
-	end     context.CancelFunc
-	close   func() error
-	writer  *writer
-	readers *readers
-	faults  faults
-	bells   *bells
-	quotas  *quotas
-	disk    *disk
+	life     context.Context // ends when the store is closed
+	end      context.CancelFunc
+	close    func() error
+	writer   *writer
+	readers  *readers
+	faults   faults
+	notifier *notifier
+	quotas   *quotas
+	disk     *disk
 
-	mu      sync.Mutex
-	outlets map[string]*outlet // by queue: what consumers have confirmed
-	inboxes map[string]*inbox  // by queue: what subscriptions hold
+	mu         sync.Mutex
+	peerQueues map[string]*peerQueue // by queue: what consumers have confirmed
+	inboxes    map[string]*inbox     // by queue: what subscriptions hold
 
 	old map[string]uint64 // by queue: the last sequence number when the store was opened
 }
@@ -247,37 +247,37 @@ func open(path string, opts Options) (*Store, error) {
 	}
 	life, end := context.WithCancel(context.Background())
 	s := &Store{
-		path:    path,
-		limits:  limits{maxBody: opts.MaxBody},
-		log:     opts.Logger.With("store", path),
-		life:    life,
-		end:     end,
-		readers: r,
-		faults:  faults{readings: make(map[string]*Trouble)},
-		bells:   newBells(),
-		outlets: make(map[string]*outlet),
-		inboxes: make(map[string]*inbox),
-		old:     old,
+		path:       path,
+		limits:     limits{maxBody: opts.MaxBody},
+		log:        opts.Logger.With("store", path),
+		life:       life,
+		end:        end,
+		readers:    r,
+		faults:     faults{readings: make(map[string]*Trouble)},
+		notifier:   newNotifier(),
+		peerQueues: make(map[string]*peerQueue),
+		inboxes:    make(map[string]*inbox),
+		old:        old,
 	}
 	s.faults.log = s.log
 	s.close = sync.OnceValue(s.closeOnce)
 	s.quotas = newQuotas(opts.PeerQuota, usage, s.log)
 	s.disk = &disk{
 		min: opts.MinFree, log: s.log,
-		free: func() (int64, error) { return opts.freeBytes(filepath.Dir(path)) },
+		freeBytes: func() (int64, error) { return opts.freeBytes(filepath.Dir(path)) },
 	}
-	s.disk.compare(opts.PeerQuota)
+	s.disk.warnIfSmall(opts.PeerQuota)
 	s.writer = &writer{
-		db: w, log: s.log, bells: s.bells, quotas: s.quotas, disk: s.disk,
-		received: newBudget(life, opts.MaxPending, opts.MaxPendingBytes),
-		sent:     newBudget(life, opts.MaxPending, opts.MaxPendingBytes),
-		reserve:  newReserve(path, opts.Reserve),
-		shrinks:  opts.Service,
-		look:     opts.look,
-		wake:     bell.New(),
-		done:     make(chan struct{}),
+		db: w, log: s.log, notifier: s.notifier, quotas: s.quotas, disk: s.disk,
+		received:          newBudget(life, opts.MaxPending, opts.MaxPendingBytes),
+		sent:              newBudget(life, opts.MaxPending, opts.MaxPendingBytes),
+		reserve:           newReserve(path, opts.Reserve),
+		shrinks:           opts.Service,
+		diskCheckInterval: opts.look,
+		wake:              bell.New(),
+		done:              make(chan struct{}),
 	}
-	s.writer.lookAtDisk()
+	s.writer.checkDisk()
 	go s.writer.run(life)
 	return s, nil
 }
@@ -307,7 +307,7 @@ func (s *Store) closeOnce() error {
 
 // waitFor waits until the bell has rung. It returns early with the reason
 // when ctx ends, or with [broker.ErrClosed] when the store or closed does.
-func (s *Store) waitFor(ctx context.Context, b bell.Bell, closed <-chan struct{}) error {
+func (s *Store) waitFor(ctx context.Context, b bell.Signal, closed <-chan struct{}) error {
 	select {
 	case <-b:
 		return nil
@@ -321,9 +321,9 @@ func (s *Store) waitFor(ctx context.Context, b bell.Bell, closed <-chan struct{}
 }
 
 // start hands an operation to the writer. The channel gets the result.
-func (s *Store) start(do func(*tx) error) (<-chan error, error) { return s.startOp(ownOp{do: do}) }
+func (s *Store) start(do func(*tx) error) (<-chan error, error) { return s.startOp(callOp{do: do}) }
 
-func (s *Store) startOp(o ownOp) (<-chan error, error) {
+func (s *Store) startOp(o callOp) (<-chan error, error) {
 	settled := make(chan error, 1)
 	o.done = func(err error) { settled <- err }
 	err := s.writer.submit(&o)
@@ -333,10 +333,10 @@ func (s *Store) startOp(o ownOp) (<-chan error, error) {
 // commit hands an operation to the writer and waits until it is settled. When
 // ctx ends before, the operation may or may not take place.
 func (s *Store) commit(ctx context.Context, do func(*tx) error) error {
-	return s.commitOp(ctx, ownOp{do: do})
+	return s.commitOp(ctx, callOp{do: do})
 }
 
-func (s *Store) commitOp(ctx context.Context, o ownOp) error {
+func (s *Store) commitOp(ctx context.Context, o callOp) error {
 	settled, err := s.startOp(o)
 	if err != nil {
 		return err

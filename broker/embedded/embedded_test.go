@@ -80,7 +80,7 @@ func openFile(tb testing.TB, path string, opts Options) *Store {
 	return s
 }
 
-// reopen closes a store and opens its file again.
+// reset closes a store and opens its file again.
 func reopen(tb testing.TB, s *Store) *Store {
 	tb.Helper()
 	if err := s.Close(); err != nil {
@@ -101,7 +101,7 @@ func testContext(tb testing.TB) context.Context {
 func declareTest(tb testing.TB, s *Store, queue string) {
 	tb.Helper()
 	q := broker.PeerQueue{PeerID: "peer-" + queue, Exchange: "to_debtors", BindingKey: queue + ".#", Queues: []string{queue}}
-	if err := s.Declare(testContext(tb), q); err != nil {
+	if err := s.Bind(testContext(tb), q); err != nil {
 		tb.Fatal(err)
 	}
 }

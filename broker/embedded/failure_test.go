@@ -118,15 +118,15 @@ func (l *pageLimit) apply(t *tx) error {
 	return err
 }
 
-func (l *pageLimit) needs() (kind, weight) { return upkeep, weight{} }
+func (l *pageLimit) cost() (kind, quantity) { return maintenance, quantity{} }
 
-// settle puts it in front of the next transaction.
-func (l *pageLimit) settle(error) {
+// finish puts it in front of the next transaction.
+func (l *pageLimit) finish(error) {
 	w := l.store.writer
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.next = slices.Insert(w.next, 0, op(l))
-	w.wake.Ring()
+	w.wake.Notify()
 }
 
 // testFull checks what happens when the store can not grow: nothing is
@@ -141,14 +141,14 @@ func testFull(t *testing.T, s *Store, log reports, makeRoom func()) {
 	if err != nil || stats.Trouble == nil || stats.Trouble.Err == nil {
 		t.Errorf("stats show no trouble: %+v, %v", stats, err)
 	}
-	if err := s.Trouble(); err == nil || !errors.Is(err, stats.Trouble.Err) {
+	if err := s.Health(); err == nil || !errors.Is(err, stats.Trouble.Err) {
 		t.Errorf("the trouble is %v", err)
 	}
 	before := f.confirmed.Load()
 	checkStored(t, s, int(before), int(before))
 	makeRoom()
 	log.want(t, "INFO the message store can be written again")
-	if err := s.Trouble(); err != nil {
+	if err := s.Health(); err != nil {
 		t.Errorf("there is trouble still: %v", err)
 	}
 	for f.confirmed.Load() == before {
@@ -227,7 +227,7 @@ func TestFileGone(t *testing.T) {
 			s := openTest(t, Options{Logger: slog.New(log)})
 			back := swap(t, s.path)
 			testFull(t, s, log, func() {
-				if err := s.Trouble(); !errors.Is(err, ErrGone) {
+				if err := s.Health(); !errors.Is(err, ErrGone) {
 					t.Errorf("the trouble is %v, want %v", err, ErrGone)
 				}
 				back()
@@ -531,7 +531,7 @@ func TestReserveImpossible(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := openFile(t, path, Options{MinFree: 1 << 20, Reserve: 1 << 20, Service: true})
-	if err := s.Trouble(); err == nil || !strings.Contains(err.Error(), "reserve of the message store can not be made") {
+	if err := s.Health(); err == nil || !strings.Contains(err.Error(), "reserve of the message store can not be made") {
 		t.Errorf("the trouble is %v", err)
 	}
 }

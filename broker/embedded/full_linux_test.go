@@ -104,7 +104,7 @@ func TestFillAndDrain(t *testing.T) {
 	for round := range 10 {
 		ctx := testContext(t)
 		q := peer("aa", "to_debtors", "q", "q")
-		within("declare", func(ctx context.Context) error { return s.Declare(ctx, q) })
+		within("declare", func(ctx context.Context) error { return s.Bind(ctx, q) })
 		in, out := 0, 50
 		putN(t, s, "q", out)
 		for admitted(t, s, "a") {
@@ -122,7 +122,7 @@ func TestFillAndDrain(t *testing.T) {
 			t.Fatalf("round %d: after %d received and %d sent messages: %v", round, in, out, err)
 		}
 		fillDisk(t, ballast)
-		eventually(t, "in trouble", func() bool { return s.Trouble() != nil })
+		eventually(t, "in trouble", func() bool { return s.Health() != nil })
 		within("refuse", func(ctx context.Context) error {
 			if err := s.Put(ctx, "q", outgoing); !errors.Is(err, ErrFull) {
 				return err
@@ -136,13 +136,13 @@ func TestFillAndDrain(t *testing.T) {
 			t.Fatal(err)
 		}
 		tag := ds[0].Tag
-		within("set aside", func(ctx context.Context) error { return c.SetAside(ctx, tag, "because") })
+		within("set aside", func(ctx context.Context) error { return c.DeadLetter(ctx, tag, "because") })
 		within("drop", func(ctx context.Context) error {
 			_, err := s.Drop(ctx, "q", []string{strconv.FormatUint(tag, 10)})
 			return err
 		})
-		within("release", func(ctx context.Context) error { return s.Release(ctx, q) })
-		eventually(t, "in trouble", func() bool { return s.Trouble() != nil })
+		within("release", func(ctx context.Context) error { return s.Unbind(ctx, q) })
+		eventually(t, "in trouble", func() bool { return s.Health() != nil })
 
 		for taken := len(ds); taken < out; taken += len(ds) {
 			if ds, err = c.Next(ctx, 1000); err != nil {
@@ -160,7 +160,7 @@ func TestFillAndDrain(t *testing.T) {
 			ack(t, sub, seqs...)
 		}
 		sub.Close()
-		eventually(t, "free of trouble", func() bool { return s.Trouble() == nil })
+		eventually(t, "free of trouble", func() bool { return s.Health() == nil })
 		eventually(t, "a reserve again", func() bool { _, err := os.Stat(path + "-reserve"); return err == nil })
 		if err := os.Remove(ballast); err != nil {
 			t.Fatal(err)
@@ -178,7 +178,7 @@ func TestBacklogDoesNotShutOutPeers(t *testing.T) {
 	const minFree, window = 32 << 20, 2 << 20
 	s := openFile(t, filepath.Join(dir, "messages.db"),
 		Options{MinFree: minFree, Reserve: 4 << 20, Service: true, look: time.Millisecond})
-	if err := s.Declare(testContext(t), peer("aa", "to_debtors", "q", "q")); err != nil {
+	if err := s.Bind(testContext(t), peer("aa", "to_debtors", "q", "q")); err != nil {
 		t.Fatal(err)
 	}
 	one := broker.Outgoing{Type: "T", ContentType: "application/json", Body: make([]byte, 8000)}
@@ -196,7 +196,7 @@ func TestBacklogDoesNotShutOutPeers(t *testing.T) {
 		return after
 	}
 	// The write-ahead log takes room meanwhile, and gives it back.
-	for refused() > 0 || !s.disk.isShort() || s.Trouble() == nil {
+	for refused() > 0 || !s.disk.isShort() || s.Health() == nil {
 		time.Sleep(10 * time.Millisecond)
 	}
 	sub := subscribe(t, s, "accounts_in")
@@ -235,8 +235,8 @@ func TestOpenOnFullDisk(t *testing.T) {
 	}
 	fillDisk(t, filepath.Join(dir, "ballast"))
 	s = openFile(t, path, o)
-	if admitted(t, s, "a") || s.Trouble() == nil {
-		t.Errorf("admitted on a full disk, the trouble is %v", s.Trouble())
+	if admitted(t, s, "a") || s.Health() == nil {
+		t.Errorf("admitted on a full disk, the trouble is %v", s.Health())
 	}
 	sub := subscribe(t, s, "accounts_in")
 	_, seqs := take(t, sub, 100)
@@ -252,7 +252,7 @@ func TestManyRemovedOnFullDisk(t *testing.T) {
 	path := filepath.Join(dir, "messages.db")
 	s := openFile(t, path, Options{MinFree: 4 << 20, Reserve: 2 << 20, Service: true, look: time.Millisecond})
 	q := peer("aa", "to_debtors", "q", "q")
-	if err := s.Declare(testContext(t), q); err != nil {
+	if err := s.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
 	}
 	const count = 24_000
@@ -286,7 +286,7 @@ func TestManyRemovedOnFullDisk(t *testing.T) {
 	})
 	eventually(t, "free of trouble, with a reserve", func() bool {
 		_, err := os.Stat(path + "-reserve")
-		return s.Trouble() == nil && err == nil
+		return s.Health() == nil && err == nil
 	})
 }
 
@@ -299,7 +299,7 @@ func TestOpenWithoutReserve(t *testing.T) {
 	path, ballast := filepath.Join(dir, "messages.db"), filepath.Join(dir, "ballast")
 	opts := Options{MinFree: 16 << 20, Reserve: 4 << 20, Service: true, look: time.Millisecond}
 	s := openFile(t, path, opts)
-	if err := s.Declare(testContext(t), peer("aa", "to_debtors", "q", "q")); err != nil {
+	if err := s.Bind(testContext(t), peer("aa", "to_debtors", "q", "q")); err != nil {
 		t.Fatal(err)
 	}
 	putN(t, s, "q", 1000)

@@ -6,36 +6,36 @@ import (
 	"peerlink/broker"
 )
 
-// isVerdict tells whether an error is the answer to one operation, as opposed
+// isResult tells whether an error is the answer to one operation, as opposed
 // to a failure of the transaction.
-func isVerdict(err error) bool {
+func isResult(err error) bool {
 	return errors.Is(err, ErrNoQueue) || errors.Is(err, ErrNotGivenOut) || errors.Is(err, broker.ErrUnroutable)
 }
 
-// ownOp is an operation of one caller, who is told how it ended.
-type ownOp struct {
-	do      func(*tx) error
-	kind    kind
-	part    weight      // of the budget
-	done    func(error) // may be nil
-	verdict error
+// callOp is an operation of one caller, who is told how it ended.
+type callOp struct {
+	do     func(*tx) error
+	kind   kind
+	part   quantity    // of the budget
+	done   func(error) // may be nil
+	result error
 }
 
-func (o *ownOp) apply(t *tx) error {
-	o.verdict = nil
+func (o *callOp) apply(t *tx) error {
+	o.result = nil
 	err := o.do(t)
-	if isVerdict(err) {
-		o.verdict = err
+	if isResult(err) {
+		o.result = err
 		return nil
 	}
 	return err
 }
 
-func (o *ownOp) needs() (kind, weight) { return o.kind, o.part }
+func (o *callOp) cost() (kind, quantity) { return o.kind, o.part }
 
-func (o *ownOp) settle(err error) {
+func (o *callOp) finish(err error) {
 	if err == nil {
-		err = o.verdict
+		err = o.result
 	}
 	if o.done != nil {
 		o.done(err)

@@ -205,7 +205,7 @@ func TestDamageIsTrouble(t *testing.T) {
 	path := damagedStore(t)
 	log := make(reports, 10)
 	s := openFile(t, path, Options{Service: true, Logger: slog.New(log)})
-	if err := s.Trouble(); err != nil {
+	if err := s.Health(); err != nil {
 		t.Fatal(err)
 	}
 	bad, good := consume(t, s, "bad"), consume(t, s, "good")
@@ -225,12 +225,12 @@ func TestDamageIsTrouble(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.flush()
-	if err := s.Trouble(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "bad") {
+	if err := s.Health(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "bad") {
 		t.Errorf("trouble is %v, want ErrDamaged of the queue", err)
 	}
 	s.faults.note("take messages out of queue bad", nil)
 	log.want(t, "INFO the message store can be read again")
-	if err := s.Trouble(); err != nil {
+	if err := s.Health(); err != nil {
 		t.Error(err)
 	}
 }

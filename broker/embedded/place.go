@@ -11,19 +11,19 @@ import (
 // the process ends, so nothing is confirmed until they are back.
 var ErrGone = errors.New("embedded: the message store is not where it was opened")
 
-// place remembers which file has a name.
-type place struct {
+// fileIdentity remembers which file has a name.
+type fileIdentity struct {
 	path string
 	file os.FileInfo
 }
 
-func newPlace(path string) (place, error) {
+func newFileIdentity(path string) (fileIdentity, error) {
 	fi, err := os.Stat(path)
-	return place{path, fi}, err
+	return fileIdentity{path, fi}, err
 }
 
-// check reports [ErrGone] if the name leads to another file, or to none.
-func (p place) check() error {
+// checkRoom reports [ErrGone] if the name leads to another file, or to none.
+func (p fileIdentity) check() error {
 	fi, err := os.Stat(p.path)
 	switch {
 	case err != nil:

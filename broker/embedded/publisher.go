@@ -34,7 +34,7 @@ type publishOp struct {
 	publisher *publisher
 	batch     int
 	rows      []row
-	part      weight // of the budget
+	part      quantity // of the budget
 }
 
 // Publish hands over the next message. It reports [ErrInvalid] for a message
@@ -55,7 +55,7 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 		w.received.release(part)
 		return broker.ErrClosed
 	}
-	if p.last != nil && w.gathering(p.last.batch) {
+	if p.last != nil && w.isGathering(p.last.batch) {
 		p.last.rows = append(p.last.rows, r)
 		p.last.part.add(part)
 		return nil
@@ -92,9 +92,9 @@ func (o *publishOp) apply(t *tx) error {
 	return nil
 }
 
-func (o *publishOp) needs() (kind, weight) { return received, o.part }
+func (o *publishOp) cost() (kind, quantity) { return received, o.part }
 
-func (o *publishOp) settle(err error) {
+func (o *publishOp) finish(err error) {
 	p := o.publisher
 	if err == nil {
 		p.durable += uint64(len(o.rows))

@@ -80,11 +80,11 @@ func (q *quotas) total() int64 {
 // taken out yet, with those on their way to disk.
 func (s *Store) received() int64 { return s.quotas.total() + s.writer.received.used.Load() }
 
-// Admit waits while the received messages of the peer that no application has
+// AwaitQuota waits while the received messages of the peer that no application has
 // taken yet fill its quota ([Options].PeerQuota), or the disk is almost full
 // ([Options].MinFree). What is on its way to disk does not count for the quota: that
 // is bounded for all together.
-func (s *Store) Admit(ctx context.Context, peer string) error {
+func (s *Store) AwaitQuota(ctx context.Context, peer string) error {
 	for {
 		eased, held := s.quotas.heldUp(peer)
 		if !held {
@@ -94,7 +94,7 @@ func (s *Store) Admit(ctx context.Context, peer string) error {
 			return err
 		}
 	}
-	return s.disk.await(ctx, s)
+	return s.disk.awaitRoom(ctx, s)
 }
 
 var _ broker.Quotas = (*Store)(nil)

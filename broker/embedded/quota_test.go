@@ -96,7 +96,7 @@ func admitted(t *testing.T, s *Store, peer string) bool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(testContext(t))
 	cancel() // who need not wait does not look at it
-	err := s.Admit(ctx, peer)
+	err := s.AwaitQuota(ctx, peer)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestQuota(t *testing.T) {
 	}
 
 	waiting := make(chan error, 1)
-	go func() { waiting <- s.Admit(testContext(t), "a") }()
+	go func() { waiting <- s.AwaitQuota(testContext(t), "a") }()
 	sub := subscribe(t, s, "accounts_in")
 	_, seqs := take(t, sub, 71)
 	ack(t, sub, seqs[:10]...) // still over seven eighths
@@ -146,7 +146,7 @@ func TestQuota(t *testing.T) {
 	}
 
 	publishFrom(t, s, "a", 80, 1000)
-	go func() { waiting <- s.Admit(testContext(t), "a") }()
+	go func() { waiting <- s.AwaitQuota(testContext(t), "a") }()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestQuotaEasedByOthers(t *testing.T) {
 		t.Fatal("admitted with a full quota")
 	}
 	waiting := make(chan error, 1)
-	go func() { waiting <- s.Admit(testContext(t), "a") }()
+	go func() { waiting <- s.AwaitQuota(testContext(t), "a") }()
 	other := openFile(t, s.path, Options{})
 	sub := subscribe(t, other, "accounts_in")
 	_, seqs := take(t, sub, 10)
@@ -184,7 +184,7 @@ func TestWindowEasedByOthers(t *testing.T) {
 		s.flush()
 	}
 	waiting := make(chan error, 1)
-	go func() { waiting <- s.Admit(testContext(t), "a") }()
+	go func() { waiting <- s.AwaitQuota(testContext(t), "a") }()
 	other := openFile(t, s.path, Options{})
 	sub := subscribe(t, other, "accounts_in")
 	_, seqs := take(t, sub, 100)
@@ -210,8 +210,8 @@ func TestDiskIsFull(t *testing.T) {
 		{free: least/4 - 1, inside: 1000 * least, want: true},
 		{free: 0, err: errors.ErrUnsupported, want: false},
 	} {
-		d := disk{min: least, log: slog.New(slog.DiscardHandler), free: func() (int64, error) { return tt.free, tt.err }}
-		d.look(tt.inside, &reserve{})
+		d := disk{min: least, log: slog.New(slog.DiscardHandler), freeBytes: func() (int64, error) { return tt.free, tt.err }}
+		d.check(tt.inside, &reserve{})
 		if got := d.trouble() != nil; got != tt.want {
 			t.Errorf("%d bytes free and %d in the file, %v: %v", tt.free, tt.inside, tt.err, got)
 		}
@@ -241,8 +241,8 @@ func TestDiskFloor(t *testing.T) {
 	free.Store(floor / 2)
 	s := openTest(t, Options{MinFree: floor, Logger: slog.New(log), freeBytes: func(string) (int64, error) { return free.Load(), nil }})
 	log.want(t, "WARN the disk is almost full")
-	if !admitted(t, s, "a") || s.Trouble() == nil {
-		t.Errorf("not admitted, or the trouble is %v", s.Trouble())
+	if !admitted(t, s, "a") || s.Health() == nil {
+		t.Errorf("not admitted, or the trouble is %v", s.Health())
 	}
 	declareTest(t, s, "q")
 	putBodies(t, s, "q", "still possible")
@@ -267,7 +267,7 @@ func TestDiskFloor(t *testing.T) {
 	free.Store(floor)
 	ctx, cancel := context.WithTimeout(testContext(t), 10*time.Second)
 	defer cancel()
-	if err := s.Admit(ctx, "a"); err != nil {
+	if err := s.AwaitQuota(ctx, "a"); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
 	log.want(t, "ERROR can not write the message store")

@@ -153,7 +153,7 @@ func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Messag
 
 // readAside reads messages of a queue that were set aside, behind one, and
 // returns also the number that the last of them had in the queue.
-func (r *readConn) readAside(queue string, after uint64, limit int) (found []broker.Aside, last uint64, err error) {
+func (r *readConn) readAside(queue string, after uint64, limit int) (found []broker.DeadLetter, last uint64, err error) {
 	size := 0
 	var damaged error
 	err = r.setAside.query(func(cols []driver.Value) bool {
@@ -163,7 +163,7 @@ func (r *readConn) readAside(queue string, after uint64, limit int) (found []bro
 		}
 		last = m.Seq
 		reason := text(cols[8])
-		found = append(found, broker.Aside{
+		found = append(found, broker.DeadLetter{
 			ID:       strconv.FormatUint(m.Seq, 10),
 			At:       time.UnixMilli(number(cols[7])),
 			Reason:   reason,

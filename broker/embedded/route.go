@@ -7,10 +7,10 @@ import (
 	"peerlink/broker"
 )
 
-// Declare makes the first of the peer's queues, and binds it to the exchange
+// Bind makes the first of the peer's queues, and binds it to the exchange
 // in place of what was bound for this peer before. It returns when that is
 // durable.
-func (s *Store) Declare(ctx context.Context, q broker.PeerQueue) error {
+func (s *Store) Bind(ctx context.Context, q broker.PeerQueue) error {
 	if err := checkPeerQueue(q); err != nil {
 		return fmt.Errorf("declare queue of peer %s: %w", q.PeerID, err)
 	}
@@ -20,9 +20,9 @@ func (s *Store) Declare(ctx context.Context, q broker.PeerQueue) error {
 	return nil
 }
 
-// Release removes what binds the peer's queue to the exchange. The queue and
+// Unbind removes what binds the peer's queue to the exchange. The queue and
 // its messages stay. It returns when that is durable.
-func (s *Store) Release(ctx context.Context, q broker.PeerQueue) error {
+func (s *Store) Unbind(ctx context.Context, q broker.PeerQueue) error {
 	if err := s.commit(ctx, func(t *tx) error { return t.release(q.PeerID) }); err != nil {
 		return fmt.Errorf("release queue of peer %s: %w", q.PeerID, err)
 	}
@@ -66,7 +66,7 @@ func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.
 	if err != nil {
 		return err
 	}
-	return s.writer.submit(&ownOp{kind: sent, part: part, done: done, do: func(t *tx) error {
+	return s.writer.submit(&callOp{kind: sent, part: part, done: done, do: func(t *tx) error {
 		ids, err := t.route(exchange, routingKey)
 		if err != nil {
 			return err
@@ -110,14 +110,14 @@ func (s *Store) PutAll(ctx context.Context, queue string, messages []broker.Outg
 		}
 		size += rows[i].size()
 	}
-	if err := s.disk.check(sent, int64(size)); err != nil {
+	if err := s.disk.checkRoom(sent, int64(size)); err != nil {
 		return fmt.Errorf("put into queue %s: %w", queue, err)
 	}
 	part, err := s.writer.sent.acquire(ctx, len(rows), size)
 	if err != nil {
 		return fmt.Errorf("put into queue %s: %w", queue, err)
 	}
-	err = s.commitOp(ctx, ownOp{kind: sent, part: part, do: func(t *tx) error {
+	err = s.commitOp(ctx, callOp{kind: sent, part: part, do: func(t *tx) error {
 		q, err := t.queue(queue)
 		if err != nil {
 			return err

@@ -32,7 +32,7 @@ func TestSend(t *testing.T) {
 	a := peer("aa", "to_creditors", "00.00.01.#", "peer.aa.0", "peer.aa.1")
 	b := peer("bb", "to_creditors", "00.00.02.#", "peer.bb.0")
 	for _, q := range []broker.PeerQueue{a, b, a} {
-		if err := s.Declare(ctx, q); err != nil {
+		if err := s.Bind(ctx, q); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -63,7 +63,7 @@ func TestSend(t *testing.T) {
 
 	// A changed key takes the place of the old one.
 	b.BindingKey = "00.00.03.#"
-	if err := s.Declare(ctx, b); err != nil {
+	if err := s.Bind(ctx, b); err != nil {
 		t.Fatal(err)
 	}
 	check("00.00.02", "four")
@@ -71,12 +71,12 @@ func TestSend(t *testing.T) {
 
 	// Another process binds a third peer, to the same key.
 	other := openFile(t, s.path, Options{})
-	if err := other.Declare(ctx, peer("cc", "to_creditors", "00.00.03.#", "peer.cc.0")); err != nil {
+	if err := other.Bind(ctx, peer("cc", "to_creditors", "00.00.03.#", "peer.cc.0")); err != nil {
 		t.Fatal(err)
 	}
 	check("00.00.03", "six", "peer.bb.0", "peer.cc.0")
 
-	if err := s.Release(ctx, b); err != nil {
+	if err := s.Unbind(ctx, b); err != nil {
 		t.Fatal(err)
 	}
 	check("00.00.03", "seven", "peer.cc.0")
@@ -91,7 +91,7 @@ func TestSend(t *testing.T) {
 func TestSendFanout(t *testing.T) {
 	s := openTest(t, Options{})
 	for _, id := range []string{"aa", "bb"} {
-		if err := s.Declare(testContext(t), peer(id, "debtors_out", "", "peer."+id+".0")); err != nil {
+		if err := s.Bind(testContext(t), peer(id, "debtors_out", "", "peer."+id+".0")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -141,12 +141,12 @@ func TestInvalid(t *testing.T) {
 			m.Headers = []broker.Header{{Name: "x", Value: 1.5}}
 			return p.Publish(ctx, &m)
 		},
-		"peer without ID":    func() error { return s.Declare(ctx, peer("", "x", "#", "q")) },
-		"peer without queue": func() error { return s.Declare(ctx, peer("aa", "x", "#")) },
-		"unnamed queue":      func() error { return s.Declare(ctx, peer("aa", "x", "#", "")) },
-		"wildcard":           func() error { return s.Declare(ctx, peer("aa", "x", "00.*", "q")) },
+		"peer without ID":    func() error { return s.Bind(ctx, peer("", "x", "#", "q")) },
+		"peer without queue": func() error { return s.Bind(ctx, peer("aa", "x", "#")) },
+		"unnamed queue":      func() error { return s.Bind(ctx, peer("aa", "x", "#", "")) },
+		"wildcard":           func() error { return s.Bind(ctx, peer("aa", "x", "00.*", "q")) },
 		"fanout with key": func() error {
-			return s.Declare(ctx, broker.PeerQueue{PeerID: "aa", Exchange: "x", BindingKey: "00", Fanout: true, Queues: []string{"q"}})
+			return s.Bind(ctx, broker.PeerQueue{PeerID: "aa", Exchange: "x", BindingKey: "00", Fanout: true, Queues: []string{"q"}})
 		},
 	} {
 		if err := do(); !errors.Is(err, ErrInvalid) {
@@ -200,8 +200,8 @@ func TestClosed(t *testing.T) {
 		}
 	}
 	for name, do := range map[string]func() error{
-		"Declare":   func() error { return s.Declare(ctx, peer("aa", "x", "#", "q")) },
-		"Release":   func() error { return s.Release(ctx, peer("aa", "x", "#", "q")) },
+		"Declare":   func() error { return s.Bind(ctx, peer("aa", "x", "#", "q")) },
+		"Release":   func() error { return s.Unbind(ctx, peer("aa", "x", "#", "q")) },
 		"Consume":   func() error { _, err := s.Consume(ctx, "q"); return err },
 		"Open":      func() error { _, err := s.Publish(ctx, func(uint64, error) {}); return err },
 		"Publish":   func() error { return p.Publish(ctx, &broker.Incoming{Exchange: "x"}) },
@@ -209,13 +209,13 @@ func TestClosed(t *testing.T) {
 		"Put":       func() error { return s.Put(ctx, "q", broker.Outgoing{}) },
 		"Next":      func() error { _, err := c.Next(ctx, 1); return err },
 		"Confirm":   func() error { return c.Confirm(ds[0].Tag) },
-		"SetAside":  func() error { return c.SetAside(ctx, ds[0].Tag, "") },
+		"SetAside":  func() error { return c.DeadLetter(ctx, ds[0].Tag, "") },
 		"Inbox":     func() error { _, err := sub.Next(ctx, 1); return err },
 		"Watch":     func() error { _, _, err := w.Next(ctx); return err },
 		"New watch": func() error { _, _, err := s.Watch("x").Next(ctx); return err },
 		"Peek":      func() error { _, err := s.Peek(ctx, "q", 1); return err },
 		"Aside": func() error {
-			for _, err := range s.Aside(ctx, "q") {
+			for _, err := range s.List(ctx, "q") {
 				return err
 			}
 			return nil

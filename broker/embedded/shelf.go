@@ -12,7 +12,7 @@ import (
 	"peerlink/broker"
 )
 
-var _ broker.Shelf = (*Store)(nil)
+var _ broker.DeadLetters = (*Store)(nil)
 
 const (
 	// asidePage is how many messages set aside are read at once, if they have
@@ -23,15 +23,15 @@ const (
 	maxMoves = 1000
 )
 
-// Contents counts the messages of a queue. Among those waiting may be some
+// Info counts the messages of a queue. Among those waiting may be some
 // that are given out. It reports [ErrNoQueue].
-func (s *Store) Contents(ctx context.Context, queue string) (broker.Contents, error) {
-	var c broker.Contents
+func (s *Store) Info(ctx context.Context, queue string) (broker.QueueInfo, error) {
+	var c broker.QueueInfo
 	err := s.read(ctx, "count messages of queue "+queue, func(r *readConn) error {
 		exists := false
 		err := r.contents.query(func(cols []driver.Value) bool {
 			exists = true
-			c.Waiting, c.SetAside = int(number(cols[0])), int(number(cols[1]))
+			c.Waiting, c.DeadLetters = int(number(cols[0])), int(number(cols[1]))
 			if cols[2] != nil {
 				c.Oldest = time.UnixMilli(number(cols[2]))
 			}
@@ -43,20 +43,20 @@ func (s *Store) Contents(ctx context.Context, queue string) (broker.Contents, er
 		return err
 	})
 	if err != nil {
-		return broker.Contents{}, err
+		return broker.QueueInfo{}, err
 	}
 	return c, nil
 }
 
-// Aside goes through the messages of a queue that were set aside, in the order
+// List goes through the messages of a queue that were set aside, in the order
 // in which they were in the queue. Their IDs are the numbers they had there.
 // It reports [ErrNoQueue].
-func (s *Store) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside, error] {
-	return func(yield func(broker.Aside, error) bool) {
+func (s *Store) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLetter, error] {
+	return func(yield func(broker.DeadLetter, error) bool) {
 		for after := uint64(0); ; {
 			page, last, err := s.readAside(ctx, queue, after)
 			if err != nil {
-				yield(broker.Aside{}, err)
+				yield(broker.DeadLetter{}, err)
 				return
 			}
 			if len(page) == 0 {
@@ -72,7 +72,7 @@ func (s *Store) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside,
 	}
 }
 
-func (s *Store) readAside(ctx context.Context, queue string, after uint64) (page []broker.Aside, last uint64, err error) {
+func (s *Store) readAside(ctx context.Context, queue string, after uint64) (page []broker.DeadLetter, last uint64, err error) {
 	err = s.read(ctx, "messages of queue "+queue+" set aside", func(r *readConn) error {
 		_, exists, err := r.lastSeq(queue)
 		if err == nil && !exists {
@@ -139,7 +139,7 @@ func (s *Store) takeAside(ctx context.Context, queue string, ids []string, do fu
 		total += done
 		missing = append(missing, gone...)
 	}
-	return total, broker.NotAside(missing)
+	return total, broker.NoDeadLetterError(missing)
 }
 
 // parseIDs returns the numbers that IDs stand for, in order, each once, and

@@ -35,7 +35,7 @@ func setAsideAll(t *testing.T, s *Store, queue string, n int) (ids []string) {
 // asideBodies returns the bodies of the messages that are set aside.
 func asideBodies(t *testing.T, s *Store, queue string) (bodies []string) {
 	t.Helper()
-	for m, err := range s.Aside(testContext(t), queue) {
+	for m, err := range s.List(testContext(t), queue) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +81,7 @@ func TestRetryID(t *testing.T) {
 	putBodies(t, s, "q", "1")
 	setAsideAll(t, s, "q", 1)
 	for _, id := range []string{"", "0", "-1", "01", "+1", " 1", "1.0", "1x", "2", "9223372036854775807", "9223372036854775808", "1 OR 1=1"} {
-		if n, err := s.Retry(testContext(t), "q", []string{id}); n != 0 || !errors.Is(err, broker.ErrNotAside) {
+		if n, err := s.Retry(testContext(t), "q", []string{id}); n != 0 || !errors.Is(err, broker.ErrNoDeadLetter) {
 			t.Errorf("%q: %d messages were retried, %v, want ErrNotAside", id, n, err)
 		}
 	}
@@ -102,9 +102,9 @@ func (o *failOnce) apply(*tx) error {
 	return nil
 }
 
-func (o *failOnce) settle(error) {}
+func (o *failOnce) finish(error) {}
 
-func (o *failOnce) needs() (kind, weight) { return upkeep, weight{} }
+func (o *failOnce) cost() (kind, quantity) { return maintenance, quantity{} }
 
 // A retry in a transaction that fails and is tried again happens once, and is
 // counted once, in order with what else is put. A watcher sees it all.
@@ -156,7 +156,7 @@ func TestRetryInTransaction(t *testing.T) {
 	if err := <-last; err != nil {
 		t.Fatal(err)
 	}
-	if r := <-retried; r.n != 2 || !errors.Is(r.err, broker.ErrNotAside) {
+	if r := <-retried; r.n != 2 || !errors.Is(r.err, broker.ErrNoDeadLetter) {
 		t.Errorf("%d messages were retried, %v, want 2, and ErrNotAside for one", r.n, r.err)
 	}
 	wantQueued(t, s, "q", "3", "4", "5", "1", "2", "6")
@@ -173,7 +173,7 @@ func TestRetryInTransaction(t *testing.T) {
 
 // playRetry retries messages of queue q, one at a time, and says which.
 func playRetry(s *Store) error {
-	for m, err := range s.Aside(context.Background(), "q") {
+	for m, err := range s.List(context.Background(), "q") {
 		if err != nil {
 			return err
 		}

@@ -15,7 +15,7 @@ type Stats struct {
 	Trouble   *Trouble     // not nil while the store can not write
 }
 
-// Trouble says why, and since when, the store can not write.
+// Health says why, and since when, the store can not write.
 type Trouble struct {
 	Since time.Time
 	Err   error
@@ -59,9 +59,9 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return stats, nil
 }
 
-// Trouble says what the store can not do, and since when: write, read a queue, or
+// Health says what the store can not do, and since when: write, read a queue, or
 // take messages from peers for want of room. It is nil if it does all of it.
-func (s *Store) Trouble() error {
+func (s *Store) Health() error {
 	if t := s.writer.trouble.Load(); t != nil {
 		return fmt.Errorf("message store can not be written since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
 	}

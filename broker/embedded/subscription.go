@@ -15,8 +15,8 @@ import (
 // the file.
 type inbox struct {
 	name string
-	turn turn   // to read from the file
-	old  uint64 // messages up to this one may have been given out before the store was opened
+	turn ctxMutex // to read from the file
+	old  uint64   // messages up to this one may have been given out before the store was opened
 
 	mu       sync.Mutex
 	read     uint64          // the last message read from the file for the first time
@@ -56,11 +56,11 @@ type InboxMessage struct {
 // What a subscription holds is bounded by what it asks for: take no more from
 // Next than you are ready to hold.
 type Subscription struct {
-	store  *Store
-	inbox  *inbox
-	bell   bell.Bell
-	closed chan struct{}
-	err    error // why it never worked
+	store   *Store
+	inbox   *inbox
+	arrived bell.Signal
+	closed  chan struct{}
+	err     error // why it never worked
 }
 
 // Subscribe opens an inbox, which is named by its exchange ("accounts_in"…)
@@ -69,8 +69,8 @@ type Subscription struct {
 func (s *Store) Subscribe(name string) *Subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sub := &Subscription{store: s, bell: bell.New(), closed: make(chan struct{})}
-	if s.consumed(name) {
+	sub := &Subscription{store: s, arrived: bell.New(), closed: make(chan struct{})}
+	if s.hasConsumer(name) {
 		sub.err = fmt.Errorf("subscribe to %s: %w by a consumer", name, ErrInUse)
 		return sub
 	}
@@ -78,7 +78,7 @@ func (s *Store) Subscribe(name string) *Subscription {
 	if b == nil {
 		b = &inbox{
 			name: name,
-			turn: newTurn(),
+			turn: newCtxMutex(),
 			old:  s.old[name],
 			out:  make(map[uint64]held),
 			subs: make(map[*Subscription]struct{}),
@@ -89,7 +89,7 @@ func (s *Store) Subscribe(name string) *Subscription {
 	b.mu.Lock()
 	b.subs[sub] = struct{}{}
 	b.mu.Unlock()
-	s.bells.add(name, sub.bell, nil)
+	s.notifier.add(name, sub.arrived, nil)
 	return sub
 }
 
@@ -108,19 +108,19 @@ func (sub *Subscription) Next(ctx context.Context, max int) ([]InboxMessage, err
 		if err != nil || len(found) > 0 {
 			return found, err
 		}
-		if err := sub.store.waitFor(ctx, sub.bell, sub.closed); err != nil {
+		if err := sub.store.waitFor(ctx, sub.arrived, sub.closed); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// take gives out what is there now.
+// lock gives out what is there now.
 func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, error) {
 	b := sub.inbox
-	if err := b.turn.take(ctx, sub.closed); err != nil {
+	if err := b.turn.lock(ctx, sub.closed); err != nil {
 		return nil, err
 	}
-	defer b.turn.pass()
+	defer b.turn.unlock()
 	b.mu.Lock()
 	read := b.read
 	returned := slices.Clone(b.returned[:min(limit, len(b.returned))])
@@ -184,7 +184,7 @@ func (sub *Subscription) Ack(seqs []uint64, done func(error)) error {
 		}
 	}
 	remove := func(t *tx) error { return t.remove(b.name, seqs, freed) }
-	if err := sub.store.writer.submit(&ownOp{do: remove, done: done}); err != nil {
+	if err := sub.store.writer.submit(&callOp{do: remove, done: done}); err != nil {
 		return err
 	}
 	for _, seq := range seqs {
@@ -210,7 +210,7 @@ func (sub *Subscription) Nack(seqs []uint64) error {
 	if err != nil {
 		return fmt.Errorf("give back: %w", err)
 	}
-	sub.store.bells.ring(b.name)
+	sub.store.notifier.notify(b.name)
 	return nil
 }
 
@@ -220,13 +220,13 @@ func (sub *Subscription) Close() error {
 	if sub.err != nil || !sub.leave() {
 		return nil
 	}
-	sub.store.bells.remove(sub.inbox.name, sub.bell)
-	sub.store.bells.ring(sub.inbox.name)
+	sub.store.notifier.remove(sub.inbox.name, sub.arrived)
+	sub.store.notifier.notify(sub.inbox.name)
 	sub.store.flush()
 	return nil
 }
 
-// leave takes the subscription and what it holds out of the books. It tells
+// unlock takes the subscription and what it holds out of the books. It tells
 // whether it was open.
 func (sub *Subscription) leave() bool {
 	s, b := sub.store, sub.inbox

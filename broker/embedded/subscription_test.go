@@ -18,7 +18,7 @@ func subscribe(t *testing.T, s *Store, inbox string) *Subscription {
 	return sub
 }
 
-// take takes exactly n messages out, and returns them as "body", or "body!" if
+// lock takes exactly n messages out, and returns them as "body", or "body!" if
 // redelivered.
 func take(t *testing.T, sub *Subscription, n int) (bodies []string, seqs []uint64) {
 	t.Helper()
@@ -230,7 +230,7 @@ func TestSubscribeLeavesNothing(t *testing.T) {
 		s.Subscribe(fmt.Sprint("inbox", i)).Close()
 		s.Watch(fmt.Sprint("inbox", i)).Close()
 	}
-	if len(s.inboxes) > 0 || len(s.bells.byQueue) > 0 {
-		t.Errorf("%d inboxes and %d bells are left", len(s.inboxes), len(s.bells.byQueue))
+	if len(s.inboxes) > 0 || len(s.notifier.byQueue) > 0 {
+		t.Errorf("%d inboxes and %d bells are left", len(s.inboxes), len(s.notifier.byQueue))
 	}
 }

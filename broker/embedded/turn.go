@@ -6,14 +6,14 @@ import (
 	"peerlink/broker"
 )
 
-// turn is a mutex that can be waited for with a context: calls of Next on one
+// ctxMutex is a mutex that can be waited for with a context: calls of Next on one
 // consumer take turns, and each may wait for long.
-type turn chan struct{}
+type ctxMutex chan struct{}
 
-func newTurn() turn { return make(turn, 1) }
+func newCtxMutex() ctxMutex { return make(ctxMutex, 1) }
 
-// take reports the error of ctx, or broker.ErrClosed when closed is.
-func (t turn) take(ctx context.Context, closed <-chan struct{}) error {
+// lock reports the error of ctx, or broker.ErrClosed when closed is.
+func (t ctxMutex) lock(ctx context.Context, closed <-chan struct{}) error {
 	select {
 	case t <- struct{}{}:
 		return nil
@@ -24,4 +24,4 @@ func (t turn) take(ctx context.Context, closed <-chan struct{}) error {
 	}
 }
 
-func (t turn) pass() { <-t }
+func (t ctxMutex) unlock() { <-t }

@@ -18,15 +18,15 @@ func TestTurnstile(t *testing.T) {
 		defer s.writer.mu.Unlock()
 		return s.writer.number
 	}
-	turnstile := newTurnstile(s.path)
+	turnstile := newFairLock(s.path)
 	for range 20 {
 		for started := batches(); batches() == started; {
 		}
-		turnstile.enter()
+		turnstile.lock()
 		before := batches()
 		err := other.exec("BEGIN IMMEDIATE")
 		n := batches() - before
-		turnstile.leave()
+		turnstile.unlock()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,13 +14,13 @@ const watchBuffer = 256
 // Watcher gets copies of the messages that are put into an inbox, and leaves
 // them there. It never delays anyone: what it is too slow for, it misses.
 type Watcher struct {
-	store  *Store
-	inbox  string
-	turn   turn
-	bell   bell.Bell
-	once   sync.Once
-	closed chan struct{}
-	err    error // why it never worked
+	store   *Store
+	inbox   string
+	nextMu  ctxMutex
+	arrived bell.Signal
+	once    sync.Once
+	closed  chan struct{}
+	err     error // why it never worked
 
 	last  uint64    // the last message given or missed
 	found []Message // read from the file, to be given
@@ -39,8 +39,8 @@ type offer struct {
 // that another process puts there are seen too, unless they are taken out
 // before this store has noticed.
 func (s *Store) Watch(inbox string) *Watcher {
-	w := &Watcher{store: s, inbox: inbox, turn: newTurn(), bell: bell.New(), closed: make(chan struct{})}
-	s.bells.add(inbox, w.bell, w)
+	w := &Watcher{store: s, inbox: inbox, nextMu: newCtxMutex(), arrived: bell.New(), closed: make(chan struct{})}
+	s.notifier.add(inbox, w.arrived, w)
 	w.err = s.read(context.Background(), "begin to watch "+inbox, func(r *readConn) (err error) {
 		w.last, _, err = r.lastSeq(inbox)
 		return err
@@ -63,15 +63,15 @@ func (w *Watcher) offer(first uint64, added []row) {
 // one and this, and can not be shown any more. The message shares its memory
 // with others: it must not be changed.
 func (w *Watcher) Next(ctx context.Context) (m broker.Incoming, missed uint64, err error) {
-	if err := w.turn.take(ctx, w.closed); err != nil {
+	if err := w.nextMu.lock(ctx, w.closed); err != nil {
 		return broker.Incoming{}, 0, err
 	}
-	defer w.turn.pass()
+	defer w.nextMu.unlock()
 	if w.err != nil {
 		return broker.Incoming{}, 0, w.err
 	}
 	for {
-		seq, m, err := w.look(ctx)
+		seq, m, err := w.peek(ctx)
 		if err != nil {
 			return broker.Incoming{}, 0, err
 		}
@@ -80,16 +80,16 @@ func (w *Watcher) Next(ctx context.Context) (m broker.Incoming, missed uint64, e
 			w.last = seq
 			return m, missed, nil
 		}
-		if err := w.store.waitFor(ctx, w.bell, w.closed); err != nil {
+		if err := w.store.waitFor(ctx, w.arrived, w.closed); err != nil {
 			return broker.Incoming{}, 0, err
 		}
 	}
 }
 
-// look returns the next message there is; seq is 0 if there is none. Where the
+// check returns the next message there is; seq is 0 if there is none. Where the
 // writer's offers leave a gap, it looks into the file: the messages may have
 // come from another process, or when there were too many to offer.
-func (w *Watcher) look(ctx context.Context) (seq uint64, m broker.Incoming, err error) {
+func (w *Watcher) peek(ctx context.Context) (seq uint64, m broker.Incoming, err error) {
 	next := w.nextOffer()
 	if len(w.found) == 0 && (next == nil || next.seq > w.last+1) {
 		err := w.store.read(ctx, "watch "+w.inbox, func(r *readConn) (err error) {
@@ -128,7 +128,7 @@ func (w *Watcher) nextOffer() *offer {
 func (w *Watcher) Close() error {
 	w.once.Do(func() {
 		close(w.closed)
-		w.store.bells.remove(w.inbox, w.bell)
+		w.store.notifier.remove(w.inbox, w.arrived)
 	})
 	return nil
 }

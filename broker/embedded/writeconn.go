@@ -27,8 +27,8 @@ const (
 // knows of the file by heart. It belongs to the writer's goroutine.
 type writeConn struct {
 	*conn
-	turnstile turnstile
-	places    []place // the file and its write-ahead log
+	turnstile fairLock
+	places    []fileIdentity // the file and its write-ahead log
 	walPath   string
 	walLimit  int64 // size of the write-ahead log from which to start it over
 	nextWAL   int64 // size at which to try that next
@@ -65,7 +65,7 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writeConn{conn: c, turnstile: newTurnstile(path), walPath: path + "-wal", walLimit: walLimit, nextWAL: walLimit, epoch: newEpoch()}
+	w := &writeConn{conn: c, turnstile: newFairLock(path), walPath: path + "-wal", walLimit: walLimit, nextWAL: walLimit, epoch: newEpoch()}
 	if err := prepareFile(c); err != nil {
 		c.close()
 		return nil, err
@@ -96,7 +96,7 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 		return nil, err
 	}
 	for _, file := range []string{path, w.walPath} {
-		p, err := newPlace(file)
+		p, err := newFileIdentity(file)
 		if err != nil {
 			c.close()
 			return nil, err
@@ -199,8 +199,8 @@ func (w *writeConn) changedByOthers() (bool, error) {
 
 // start begins a transaction.
 func (w *writeConn) start() error {
-	w.turnstile.enter()
-	defer w.turnstile.leave()
+	w.turnstile.lock()
+	defer w.turnstile.unlock()
 	_, err := w.begin.exec()
 	return err
 }

@@ -30,23 +30,23 @@ const (
 type op interface {
 	// apply does it. An error fails the whole transaction, which is then tried
 	// again: apply may run several times. What concerns this operation alone
-	// (see isVerdict) it must keep for settle.
+	// (see isResult) it must keep for settle.
 	apply(*tx) error
-	// settle is called once: after the COMMIT, or with the reason why there
+	// finish is called once: after the COMMIT, or with the reason why there
 	// will be none.
-	settle(error)
-	// needs returns what the operation does, as far as it takes room, and its
+	finish(error)
+	// cost returns what the operation does, as far as it takes room, and its
 	// part of the budget for that.
-	needs() (kind, weight)
+	cost() (kind, quantity)
 }
 
 // kind says what becomes of an operation for which there is no room.
 type kind int
 
 const (
-	// upkeep removes, moves or binds. It is written before everything that
+	// maintenance removes, moves or binds. It is written before everything that
 	// takes room, and is never held up by it.
-	upkeep kind = iota
+	maintenance kind = iota
 	// received stores messages of peers. It waits until there is room.
 	received
 	// sent stores messages of applications. It is refused with [ErrFull], or
@@ -56,18 +56,18 @@ const (
 
 // writer is the goroutine that writes; see the package comment.
 type writer struct {
-	db       *writeConn
-	log      *slog.Logger
-	bells    *bells
-	received *budget // for messages of peers
-	sent     *budget // for messages of applications
-	quotas   *quotas
-	disk     *disk
-	reserve  reserve
-	look     time.Duration // how old a look at the disk may be
-	shrinks  bool          // gives room inside the file back to the disk
+	db                *writeConn
+	log               *slog.Logger
+	notifier          *notifier
+	received          *budget // for messages of peers
+	sent              *budget // for messages of applications
+	quotas            *quotas
+	disk              *disk
+	reserve           reserve
+	diskCheckInterval time.Duration // how old a look at the disk may be
+	shrinks           bool          // gives room inside the file back to the disk
 
-	wake bell.Bell
+	wake bell.Signal
 
 	mu       sync.Mutex
 	next     []op // being gathered
@@ -80,13 +80,13 @@ type writer struct {
 	pulse pulse.Pulse // of the goroutine
 
 	// The rest belongs to the goroutine.
-	held    []op             // what can not be written yet, in order
-	stopped bool             // not even upkeep can be written: nothing more is taken
-	pause   time.Duration    // before the next attempt
-	retry   time.Time        // when that is
-	again   <-chan time.Time // receives then
-	worked  bool             // since the last look at the disk
-	looked  time.Time        // when that was
+	held        []op             // what can not be written yet, in order
+	stopped     bool             // not even upkeep can be written: nothing more is taken
+	pause       time.Duration    // before the next attempt
+	retry       time.Time        // when that is
+	retryTimer  <-chan time.Time // receives then
+	worked      bool             // since the last look at the disk
+	diskChecked time.Time        // when that was
 
 	done chan struct{} // closed when the goroutine has ended
 	err  error         // why it could not write the last operations; valid after done
@@ -113,26 +113,26 @@ func (w *writer) submitLocked(o op) error {
 		w.release(o)
 		return broker.ErrClosed
 	}
-	if k, _ := o.needs(); k == sent && w.refusing != nil {
+	if k, _ := o.cost(); k == sent && w.refusing != nil {
 		w.release(o)
 		return refusal(w.refusing)
 	}
 	w.next = append(w.next, o)
-	w.wake.Ring()
+	w.wake.Notify()
 	return nil
 }
 
 func (w *writer) release(o op) {
-	if k, part := o.needs(); k != upkeep {
+	if k, part := o.cost(); k != maintenance {
 		w.budgetOf(k).release(part)
 	}
 }
 
-// gathering reports whether the list with this number can still be added to.
+// isGathering reports whether the list with this number can still be added to.
 // The caller holds w.mu.
-func (w *writer) gathering(number int) bool { return number == w.number && !w.closed }
+func (w *writer) isGathering(number int) bool { return number == w.number && !w.closed }
 
-// take returns the list that has gathered, and starts the next. The memory
+// lock returns the list that has gathered, and starts the next. The memory
 // of used becomes that of the next.
 func (w *writer) take(used []op, closing bool) []op {
 	clear(used)
@@ -161,16 +161,16 @@ func (w *writer) run(life context.Context) {
 		select {
 		case <-life.Done():
 		case <-wake:
-		case <-w.again:
+		case <-w.retryTimer:
 		case <-poll.C:
-			w.lookAround()
+			w.poll()
 			continue
 		}
 		closing := life.Err() != nil
 		ops = w.take(ops, closing)
 		w.work(ops, closing)
 		if closing {
-			w.giveUp()
+			w.failHeld()
 			return
 		}
 	}
@@ -194,15 +194,15 @@ func (w *writer) work(ops []op, closing bool) {
 		return
 	}
 	w.worked = true
-	err := w.why()
+	err := w.lastError()
 	if err == nil || closing || !time.Now().Before(w.retry) {
 		ops = w.refuseFirst(ops)
 		if err = w.checkRoom(ops); err == nil {
 			err = w.write(ops)
 		}
-		if w.disk.unnoticed() {
+		if w.disk.needsCheck() {
 			if inside, err := w.db.freeInside(); err == nil {
-				w.disk.look(inside, &w.reserve)
+				w.disk.check(inside, &w.reserve)
 			}
 		}
 		if err == nil {
@@ -226,9 +226,9 @@ func (w *writer) work(ops []op, closing bool) {
 		ops = w.refuse(ops, err)
 		w.refuseAtOnce(err)
 	}
-	w.held, w.again = nil, nil
+	w.held, w.retryTimer = nil, nil
 	if len(ops) > 0 {
-		w.held, w.again = slices.Clone(ops), time.After(time.Until(w.retry))
+		w.held, w.retryTimer = slices.Clone(ops), time.After(time.Until(w.retry))
 	}
 }
 
@@ -242,7 +242,7 @@ func (w *writer) removeOnly(ops []op) bool {
 	if failed || len(left) > 0 {
 		return false
 	}
-	w.held, w.again = nil, nil
+	w.held, w.retryTimer = nil, nil
 	return true
 }
 
@@ -265,23 +265,23 @@ func refusal(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnwritable, err)
 }
 
-// why returns why the last attempt has failed; nil if it has not.
-func (w *writer) why() error {
+// lastError returns why the last attempt has failed; nil if it has not.
+func (w *writer) lastError() error {
 	if t := w.trouble.Load(); t != nil {
 		return t.Err
 	}
 	return nil
 }
 
-// giveUp ends the operations that can not be written before the end.
-func (w *writer) giveUp() {
+// failHeld ends the operations that can not be written before the end.
+func (w *writer) failHeld() {
 	if len(w.held) == 0 {
 		return
 	}
-	w.err = fmt.Errorf("%w: %d operations could not be written: %w", broker.ErrClosed, len(w.held), w.why())
+	w.err = fmt.Errorf("%w: %d operations could not be written: %w", broker.ErrClosed, len(w.held), w.lastError())
 	for _, o := range w.held {
 		w.release(o)
-		o.settle(w.err)
+		o.finish(w.err)
 	}
 }
 
@@ -294,15 +294,15 @@ func (w *writer) checkRoom(ops []op) error {
 	case w.reserve.missing:
 		return cmp.Or(w.reserve.err, fmt.Errorf("%w: its reserve of %d bytes can not be made", ErrFull, w.reserve.size))
 	case ours.messages > 0:
-		return w.disk.check(sent, ours.bytes+peers.bytes)
+		return w.disk.checkRoom(sent, ours.bytes+peers.bytes)
 	}
-	return w.disk.check(received, peers.bytes)
+	return w.disk.checkRoom(received, peers.bytes)
 }
 
 // stores returns what operations store, of applications and of peers.
-func stores(ops []op) (ours, peers weight) {
+func stores(ops []op) (ours, peers quantity) {
 	for _, o := range ops {
-		switch k, part := o.needs(); k {
+		switch k, part := o.cost(); k {
 		case sent:
 			ours.add(part)
 		case received:
@@ -319,7 +319,7 @@ func (w *writer) refuseFirst(ops []op) []op {
 	if ours.messages == 0 || peers.messages == 0 || w.reserve.missing {
 		return ops
 	}
-	if err := w.disk.check(sent, ours.bytes+peers.bytes); err != nil && w.disk.check(received, peers.bytes) == nil {
+	if err := w.disk.checkRoom(sent, ours.bytes+peers.bytes); err != nil && w.disk.checkRoom(received, peers.bytes) == nil {
 		return w.refuse(ops, err)
 	}
 	return ops
@@ -330,10 +330,10 @@ func (w *writer) refuseFirst(ops []op) []op {
 func (w *writer) refuse(ops []op, err error) []op {
 	err = refusal(err)
 	return slices.DeleteFunc(slices.Clone(ops), func(o op) bool {
-		k, _ := o.needs()
+		k, _ := o.cost()
 		if k == sent {
 			w.release(o)
-			o.settle(err)
+			o.finish(err)
 		}
 		return k == sent
 	})
@@ -344,7 +344,7 @@ func (w *writer) refuse(ops []op, err error) []op {
 func (w *writer) writeUpkeep(ops []op) (left []op, failed bool) {
 	var alone []op
 	for _, o := range ops {
-		if k, _ := o.needs(); k == upkeep {
+		if k, _ := o.cost(); k == maintenance {
 			alone = append(alone, o)
 		} else {
 			left = append(left, o)
@@ -376,7 +376,7 @@ const maxStep = 500
 // steps is implemented by operations that can be done in parts, each in a
 // transaction of its own.
 type steps interface {
-	// before returns the operations that do a part of this one, each of up to
+	// split returns the operations that do a part of this one, each of up to
 	// most messages, and leave a part of that size to it.
 	before(t *tx, most uint64) ([]op, error)
 }
@@ -386,7 +386,7 @@ type steps interface {
 func (w *writer) writeInSteps(o op) error {
 	if s, ok := o.(steps); ok {
 		var parts []op
-		look := &ownOp{do: func(t *tx) (err error) {
+		look := &callOp{do: func(t *tx) (err error) {
 			parts, err = s.before(t, maxStep)
 			return err
 		}}
@@ -421,13 +421,13 @@ func (w *writer) write(ops []op) error {
 	for _, q := range t.queues {
 		switch {
 		case q.movedBack:
-			w.bells.ring(q.name) // the file has them all
+			w.notifier.notify(q.name) // the file has them all
 		case len(q.added) > 0:
-			w.bells.announce(q.name, q.first, q.added)
+			w.notifier.notifyAdded(q.name, q.first, q.added)
 		}
 	}
 	for _, o := range ops {
-		o.settle(nil)
+		o.finish(nil)
 	}
 	return nil
 }
@@ -450,7 +450,7 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 		return nil, err
 	}
 	if changed {
-		if err := w.noticeOthers(); err != nil {
+		if err := w.noteOtherProcesses(); err != nil {
 			return nil, err
 		}
 	}
@@ -478,17 +478,17 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 	return t, nil
 }
 
-// lookForOthers wakes everyone when another process has written. If it can not
+// checkOtherProcesses wakes everyone when another process has written. If it can not
 // tell, the next transaction will have the same trouble, and report it.
-func (w *writer) lookForOthers() {
+func (w *writer) checkOtherProcesses() {
 	if changed, err := w.db.changedByOthers(); err == nil && changed {
-		_ = w.noticeOthers()
+		_ = w.noteOtherProcesses()
 	}
 }
 
-// lookAround notices what others have done to the file and the disk.
-func (w *writer) lookAround() {
-	w.lookForOthers()
+// poll notices what others have done to the file and the disk.
+func (w *writer) poll() {
+	w.checkOtherProcesses()
 	if err := w.db.inPlace(); err != nil {
 		w.failed(err)
 		return
@@ -496,15 +496,15 @@ func (w *writer) lookAround() {
 	if len(w.held) == 0 && !time.Now().Before(w.retry) {
 		w.recovered()
 	}
-	if time.Since(w.looked) >= w.look {
-		w.lookAtDisk()
-		w.looked, w.worked = time.Now(), false
+	if time.Since(w.diskChecked) >= w.diskCheckInterval {
+		w.checkDisk()
+		w.diskChecked, w.worked = time.Now(), false
 	}
 }
 
-// lookAtDisk finds out how much room there is, and makes some. What can not be
+// checkDisk finds out how much room there is, and makes some. What can not be
 // read is left to the next transaction, which has the same trouble.
-func (w *writer) lookAtDisk() {
+func (w *writer) checkDisk() {
 	inside, err := w.db.freeInside()
 	if err == nil && w.shrinks {
 		inside, err = w.shrink(inside)
@@ -513,19 +513,19 @@ func (w *writer) lookAtDisk() {
 		return
 	}
 	w.reserve.lookFor()
-	if free, err := w.disk.free(); w.reserve.missing && len(w.held) == 0 && err == nil && free+w.db.walBytes() >= w.reserve.size {
+	if free, err := w.disk.freeBytes(); w.reserve.missing && len(w.held) == 0 && err == nil && free+w.db.walBytes() >= w.reserve.size {
 		_, _ = w.db.truncate.number() // the room is wanted for the reserve
 	}
-	if w.reserve.missing && w.disk.check(sent, w.reserve.size) == nil && w.reserve.renew() == nil {
+	if w.reserve.missing && w.disk.checkRoom(sent, w.reserve.size) == nil && w.reserve.renew() == nil {
 		w.retry = time.Time{}
 	}
-	w.disk.look(inside, &w.reserve)
+	w.disk.check(inside, &w.reserve)
 }
 
-// noticeOthers wakes everyone, and admits peers whose messages others have
+// noteOtherProcesses wakes everyone, and admits peers whose messages others have
 // taken: nothing of such a peer may come here that would show it.
-func (w *writer) noticeOthers() error {
-	w.bells.ringAll()
+func (w *writer) noteOtherProcesses() error {
+	w.notifier.notifyAll()
 	usage, err := w.db.usage()
 	if err == nil {
 		w.quotas.update(usage)
@@ -545,7 +545,7 @@ func (w *writer) failed(err error) {
 }
 
 func (w *writer) recovered() {
-	w.pause, w.retry, w.again, w.stopped = 0, time.Time{}, nil, false
+	w.pause, w.retry, w.retryTimer, w.stopped = 0, time.Time{}, nil, false
 	w.refuseAtOnce(nil)
 	if t := w.trouble.Swap(nil); t != nil {
 		w.log.Info("the message store can be written again", "after", time.Since(t.Since).Round(time.Millisecond))

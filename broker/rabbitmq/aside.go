@@ -21,15 +21,15 @@ const (
 	headerRoutingKey = "x-peerlink-routing-key"
 )
 
-// aside publishes to the dead-letter queue of a queue.
+// excluded publishes to the dead-letter queue of a queue.
 type aside struct {
 	turn chan struct{} // has an element while to is used
-	to   feeder
-	tally
+	to   queuePublisher
+	returnCounts
 }
 
 func newAside(b *Broker, queue string) aside {
-	return aside{turn: make(chan struct{}, 1), to: feeder{broker: b, queue: b.asideQueue(queue)}}
+	return aside{turn: make(chan struct{}, 1), to: queuePublisher{broker: b, queue: b.asideQueue(queue)}}
 }
 
 // put publishes a copy of a delivery, and waits until RabbitMQ has confirmed

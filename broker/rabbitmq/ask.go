@@ -12,8 +12,8 @@ import (
 )
 
 var (
-	_ broker.Sharing = (*Broker)(nil)
-	_ broker.Asked   = (*consumer)(nil)
+	_ broker.QueueRequester = (*Broker)(nil)
+	_ broker.QueueYielder   = (*consumer)(nil)
 )
 
 // askType is the type of a message by which one process asks another for its queue. It is
@@ -23,16 +23,16 @@ const askType = "peerlink-ask"
 // askTime is after how many milliseconds a request that nobody has received is void.
 const askTime = "3000"
 
-// Ask sends a request to the process that has the lock of a queue. A consumer without
+// RequestQueue sends a request to the process that has the lock of a queue. A consumer without
 // one can not be asked.
-func (b *Broker) Ask(ctx context.Context, queue string, has int) error {
+func (b *Broker) RequestQueue(ctx context.Context, queue string, has int) error {
 	if err := checkConsumed(queue); err != nil {
 		return err
 	}
-	if b.hasStrangers(queue) {
+	if b.hasOtherConsumers(queue) {
 		return nil
 	}
-	l, ch, err := b.publishing.open(ctx, func(_ *live, ch *amqp.Channel) error {
+	l, ch, err := b.publishing.open(ctx, func(_ *liveConn, ch *amqp.Channel) error {
 		return explain(ch.PublishWithContext(ctx, "", lockQueue(queue), false, false, amqp.Publishing{
 			Type: askType, Expiration: askTime, Body: strconv.AppendInt(nil, int64(has), 10),
 		}))
@@ -44,11 +44,11 @@ func (b *Broker) Ask(ctx context.Context, queue string, has int) error {
 	return nil
 }
 
-// hasStrangers reports whether a queue was last seen to have consumers without a lock.
-func (b *Broker) hasStrangers(queue string) bool {
+// hasOtherConsumers reports whether a queue was last seen to have consumers without a lock.
+func (b *Broker) hasOtherConsumers(queue string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, has := b.strangers[queue]
+	_, has := b.otherConsumers[queue]
 	return has
 }
 
@@ -89,7 +89,7 @@ func (c *consumer) catchUp(d amqp.Delivery, locked <-chan amqp.Delivery) {
 // note takes what has come to the lock of the queue: a request, or nothing of interest.
 func (c *consumer) note(d amqp.Delivery) {
 	c.mu.Lock()
-	c.ledger.pass(d.DeliveryTag)
+	c.ledger.skipTag(d.DeliveryTag)
 	c.mu.Unlock()
 	if d.Type != askType || len(d.Body) > 10 {
 		return
@@ -104,5 +104,5 @@ func (c *consumer) note(d amqp.Delivery) {
 	}
 }
 
-// Asked receives requests of other processes.
-func (c *consumer) Asked() <-chan int { return c.asked }
+// QueueRequests receives requests of other processes.
+func (c *consumer) QueueRequests() <-chan int { return c.asked }

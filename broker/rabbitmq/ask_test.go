@@ -22,9 +22,9 @@ func TestAsk(t *testing.T) {
 	}
 	for n := range 3 {
 		o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{Body: fmt.Append(nil, n)}))
-		o.check(other.Ask(testContext(t), queue, n))
+		o.check(other.RequestQueue(testContext(t), queue, n))
 		select {
-		case has := <-c.(broker.Asked).Asked():
+		case has := <-c.(broker.QueueYielder).QueueRequests():
 			if has != n {
 				t.Errorf("asked for by one with %d queues, want %d", has, n)
 			}
@@ -41,5 +41,5 @@ func TestAsk(t *testing.T) {
 	if n := len(o.take(queue, -1)); n != 0 {
 		t.Errorf("%d messages are left", n)
 	}
-	o.check(other.Ask(testContext(t), queue, 1)) // nobody has it
+	o.check(other.RequestQueue(testContext(t), queue, 1)) // nobody has it
 }

@@ -17,7 +17,7 @@ import (
 const (
 	// browseStep is how many messages a browser takes at a time: what can be
 	// published again at once.
-	browseStep = maxFeed
+	browseStep = maxPublish
 	// browseSilence is how long a browser waits for a message before it asks
 	// whether there is one.
 	browseSilence = time.Second
@@ -41,14 +41,14 @@ const (
 type browser struct {
 	broker  *Broker
 	queue   string
-	live    *live
+	live    *liveConn
 	channel *amqp.Channel
-	turn    sync.Mutex // held during a call on the channel: one that was abandoned goes on
+	callMu  sync.Mutex // held during a call on the channel: one that was abandoned goes on
 	left    int        // messages to come, of those that were there at the beginning
 	kept    []uint64   // the tags of messages that were not removed, in order
 
-	renewing bool   // all that is still to come, and not removed, is replaced by copies
-	to       feeder // of which
+	renewing bool           // all that is still to come, and not removed, is replaced by copies
+	to       queuePublisher // of which
 }
 
 // browse lets do go through the queues with the messages of a queue that are set aside, one
@@ -71,7 +71,7 @@ func (b *Broker) browseOne(ctx context.Context, name string, do func(*browser) e
 	if err := checkName("queue "+name, name); err != nil {
 		return err
 	}
-	br := &browser{broker: b, queue: name, to: feeder{broker: b, queue: name}}
+	br := &browser{broker: b, queue: name, to: queuePublisher{broker: b, queue: name}}
 	defer br.to.close()
 	var err error
 	// Not all there may ever be: one that is retried may be set aside again at
@@ -79,7 +79,7 @@ func (b *Broker) browseOne(ctx context.Context, name string, do func(*browser) e
 	if br.left, err = br.count(ctx); err != nil || br.left == 0 {
 		return err
 	}
-	if br.live, br.channel, err = b.consuming.open(ctx, func(*live, *amqp.Channel) error { return nil }); err != nil {
+	if br.live, br.channel, err = b.consuming.open(ctx, func(*liveConn, *amqp.Channel) error { return nil }); err != nil {
 		return err
 	}
 	defer br.close()
@@ -92,8 +92,8 @@ func (b *Broker) browseOne(ctx context.Context, name string, do func(*browser) e
 // call runs something on the channel that RabbitMQ answers.
 func (br *browser) call(ctx context.Context, do func() error) error {
 	return br.live.call(ctx, func() error {
-		br.turn.Lock()
-		defer br.turn.Unlock()
+		br.callMu.Lock()
+		defer br.callMu.Unlock()
 		return do()
 	}, nil)
 }
@@ -121,7 +121,7 @@ func (br *browser) count(ctx context.Context) (int, error) {
 	return n, nil
 }
 
-// next takes the next messages. There are no more if it returns none.
+// nextAck takes the next messages. There are no more if it returns none.
 func (br *browser) next(ctx context.Context) ([]amqp.Delivery, error) {
 	size := min(br.left, browseStep)
 	if size == 0 {
@@ -194,7 +194,7 @@ func (br *browser) receive(ctx context.Context, arriving <-chan amqp.Delivery, s
 	return step, nil
 }
 
-// keep keeps those messages of a step that are not removed.
+// exclude keeps those messages of a step that are not removed.
 func (br *browser) keep(ctx context.Context, rest []amqp.Delivery) error {
 	br.renewing = br.renewing || slices.ContainsFunc(rest, renewable)
 	if !br.renewing {
@@ -233,7 +233,7 @@ func (br *browser) remove(ctx context.Context, step, chosen []amqp.Delivery) err
 func (br *browser) acknowledge(ctx context.Context, messages []amqp.Delivery) error {
 	for i, d := range messages {
 		if i%ackBurst == ackBurst-1 {
-			if err := pause.For(ctx, ackPause); err != nil {
+			if err := pause.Sleep(ctx, ackPause); err != nil {
 				return err
 			}
 		}
@@ -275,9 +275,9 @@ func (br *browser) awaitReady(ctx context.Context, want int, patient bool) (bool
 		if n, err := br.count(ctx); err != nil || n >= want {
 			return true, err
 		}
-		if err := pause.For(ctx, ackPause/4); err != nil {
+		if err := pause.Sleep(ctx, ackPause/4); err != nil {
 			return false, err
 		}
 	}
-	return false, pause.For(ctx, ackPause)
+	return false, pause.Sleep(ctx, ackPause)
 }

@@ -39,7 +39,7 @@ func TestClusterTakeover(t *testing.T) {
 	other := openTest(t, nodes[2].URL(), Options{QueueType: Quorum})
 	q := testPeer()
 	queue := q.Queues[0]
-	o.check(b.Declare(testContext(t), q))
+	o.check(b.Bind(testContext(t), q))
 	const count = 100
 	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, count))...))
 	first, err := other.Consume(testContext(t), queue)
@@ -53,7 +53,7 @@ func TestClusterTakeover(t *testing.T) {
 	killed := time.Now()
 	var c broker.Consumer
 	eventually(t, "taking the queue over", func() error {
-		err := b.Free(testContext(t), queue)
+		err := b.CheckInUse(testContext(t), queue)
 		if err == nil {
 			c, err = b.Consume(testContext(t), queue)
 		}

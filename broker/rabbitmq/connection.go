@@ -24,7 +24,7 @@ type connection struct {
 
 	mu        sync.Mutex
 	next      *connection     // for what this one has no room for; nil if that was not needed
-	current   *live           // nil, or it may have ended
+	current   *liveConn       // nil, or it may have ended
 	dialing   *dialing        // the attempt that is under way, if any
 	pauses    backoff.BackOff // between attempts that fail
 	notBefore time.Time       // the next attempt
@@ -33,7 +33,7 @@ type connection struct {
 // dialing is an attempt to connect, shared by all who wait for it.
 type dialing struct {
 	done chan struct{} // closed when what follows is set
-	live *live
+	live *liveConn
 	err  error
 }
 
@@ -49,7 +49,7 @@ const maxConnections = 64
 
 // open opens a channel and prepares it, on the connection or, where that has no
 // room for more, on the next one that has. It returns the connection too.
-func (c *connection) open(ctx context.Context, prepare func(*live, *amqp.Channel) error) (l *live, ch *amqp.Channel, err error) {
+func (c *connection) open(ctx context.Context, prepare func(*liveConn, *amqp.Channel) error) (l *liveConn, ch *amqp.Channel, err error) {
 	for range maxConnections {
 		if l, err = c.get(ctx); err != nil {
 			return nil, nil, err
@@ -109,7 +109,7 @@ func (c *connection) blocked() error {
 // get returns the connection, and makes it if there is none. It makes one
 // attempt, after a pause if the last one has failed; that is at most 5 s plus
 // [Options.ConnectTimeout].
-func (c *connection) get(ctx context.Context) (*live, error) {
+func (c *connection) get(ctx context.Context) (*liveConn, error) {
 	c.mu.Lock()
 	if c.current != nil && !c.current.IsClosed() {
 		defer c.mu.Unlock()
@@ -136,7 +136,7 @@ func (c *connection) get(ctx context.Context) (*live, error) {
 	}
 }
 
-func (c *connection) dial(d *dialing, before *live, notBefore time.Time) {
+func (c *connection) dial(d *dialing, before *liveConn, notBefore time.Time) {
 	b := c.broker
 	if before != nil {
 		select {
@@ -144,9 +144,9 @@ func (c *connection) dial(d *dialing, before *live, notBefore time.Time) {
 		case <-b.life.Done():
 		}
 	}
-	var l *live
+	var l *liveConn
 	var r reached
-	err := pause.For(b.life, time.Until(notBefore))
+	err := pause.Sleep(b.life, time.Until(notBefore))
 	if err == nil {
 		ctx, cancel := context.WithTimeoutCause(b.life, b.opts.ConnectTimeout, fmt.Errorf("no answer within %v", b.opts.ConnectTimeout))
 		last := ""
@@ -154,7 +154,7 @@ func (c *connection) dial(d *dialing, before *live, notBefore time.Time) {
 			last = before.at
 		}
 		if r, err = b.address.dial(ctx, c.purpose, last); err == nil {
-			l = &live{Connection: r.conn, broker: b, socket: r.socket, at: r.at, born: time.Now(), ended: make(chan struct{}), block: newBlockage()}
+			l = &liveConn{Connection: r.conn, broker: b, socket: r.socket, at: r.at, born: time.Now(), ended: make(chan struct{}), block: newBlockage()}
 		}
 		cancel()
 	}
@@ -194,14 +194,14 @@ func (c *connection) close(deadline time.Time) {
 }
 
 // latest returns the connection that was made last, or nil.
-func (c *connection) latest() *live {
+func (c *connection) latest() *liveConn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.current
 }
 
-// live is a connection from when it is made until it ends.
-type live struct {
+// liveConn is a connection from when it is made until it ends.
+type liveConn struct {
 	*amqp.Connection
 	broker *Broker
 	socket net.Conn
@@ -228,14 +228,14 @@ func newBlockage() *blockage {
 func (b *blockage) err() error { return fmt.Errorf("%w: %s", ErrBlocked, b.reason) }
 
 // blockage returns the one that is going on, or the next that may come.
-func (l *live) blockage() *blockage {
+func (l *liveConn) blockage() *blockage {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.block
 }
 
 // blocked returns the blockage that is going on, or nil.
-func (l *live) blocked() *blockage {
+func (l *liveConn) blocked() *blockage {
 	b := l.blockage()
 	select {
 	case <-b.begun:
@@ -246,7 +246,7 @@ func (l *live) blocked() *blockage {
 }
 
 // setBlocked notes that a blockage has begun.
-func (l *live) setBlocked(reason string) {
+func (l *liveConn) setBlocked(reason string) {
 	if l.blocked() == nil {
 		b := l.blockage()
 		b.reason = reason
@@ -255,7 +255,7 @@ func (l *live) setBlocked(reason string) {
 }
 
 // setUnblocked notes that the blockage, if there was one, is over.
-func (l *live) setUnblocked() {
+func (l *liveConn) setUnblocked() {
 	if b := l.blocked(); b != nil {
 		l.mu.Lock()
 		l.block = newBlockage()
@@ -265,7 +265,7 @@ func (l *live) setUnblocked() {
 }
 
 // watch keeps the connection's state, and reports it, until it ends.
-func (l *live) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan amqp.Blocking) {
+func (l *liveConn) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan amqp.Blocking) {
 	defer close(l.ended)
 	for {
 		select {
@@ -290,11 +290,11 @@ func (l *live) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan amqp.B
 	}
 }
 
-// cut ends the connection at once. Whatever waits for RabbitMQ on it fails.
-func (l *live) cut() { _ = l.socket.Close() }
+// removeFirst ends the connection at once. Whatever waits for RabbitMQ on it fails.
+func (l *liveConn) cut() { _ = l.socket.Close() }
 
 // errSilent is why an exchange with RabbitMQ ends that has had no answer.
-func (l *live) errSilent() error {
+func (l *liveConn) errSilent() error {
 	return fmt.Errorf("RabbitMQ has not answered within %v", l.broker.opts.ConnectTimeout)
 }
 
@@ -303,7 +303,7 @@ func (l *live) errSilent() error {
 // [Options.ConnectTimeout]. When the latter is over and RabbitMQ has not said that
 // it is blocked, the connection is cut: it is of no use to anybody, and the next
 // one may be. abandoned, unless nil, is called if do succeeds after call has failed.
-func (l *live) call(ctx context.Context, do func() error, abandoned func()) error {
+func (l *liveConn) call(ctx context.Context, do func() error, abandoned func()) error {
 	block := l.blockage()
 	done := make(chan error, 1)
 	limit := time.NewTimer(l.broker.opts.ConnectTimeout)
@@ -331,7 +331,7 @@ func (l *live) call(ctx context.Context, do func() error, abandoned func()) erro
 }
 
 // abandon follows a call that nobody waits for any more.
-func (l *live) abandon(limit *time.Timer, done <-chan error, abandoned func()) {
+func (l *liveConn) abandon(limit *time.Timer, done <-chan error, abandoned func()) {
 	defer limit.Stop()
 	for {
 		select {
@@ -357,7 +357,7 @@ func (l *live) abandon(limit *time.Timer, done <-chan error, abandoned func()) {
 // bounded bounds a write by ctx: when that has ended, and the write has not a
 // little later, the connection is cut. RabbitMQ does not read then, and all who
 // write to it wait. The function returned is to be called when the write is done.
-func (l *live) bounded(ctx context.Context) (done func()) {
+func (l *liveConn) bounded(ctx context.Context) (done func()) {
 	const grace = time.Second
 	var over atomic.Bool
 	stop := context.AfterFunc(ctx, func() {
@@ -375,7 +375,7 @@ func (l *live) bounded(ctx context.Context) (done func()) {
 
 // open opens a channel and prepares it. While RabbitMQ takes no messages, it
 // reports [ErrBlocked].
-func (l *live) open(ctx context.Context, prepare func(*live, *amqp.Channel) error) (*amqp.Channel, error) {
+func (l *liveConn) open(ctx context.Context, prepare func(*liveConn, *amqp.Channel) error) (*amqp.Channel, error) {
 	if block := l.blocked(); block != nil {
 		return nil, block.err()
 	}
@@ -402,7 +402,7 @@ const patience = time.Second
 
 // closeChannel closes a channel, and waits for a moment until that is done. It
 // reports whether it is.
-func (l *live) closeChannel(ch *amqp.Channel) bool {
+func (l *liveConn) closeChannel(ch *amqp.Channel) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return l.call(ctx, ch.Close, nil) == nil

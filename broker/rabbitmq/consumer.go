@@ -34,7 +34,7 @@ func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, er
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("consume queue %s: %w", queue, whyNot(err))
+		return nil, fmt.Errorf("consume queue %s: %w", queue, consumeError(err))
 	}
 	b.restore(ctx, queue)
 	return c, nil
@@ -70,7 +70,7 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 		queue:    queue,
 		withLock: withLock,
 		aside:    newAside(b, queue),
-		ledger:   newLedger(),
+		ledger:   newUnacked(),
 		arrived:  bell.New(),
 		due:      bell.New(),
 		asked:    make(chan int, 1),
@@ -78,16 +78,16 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 	}
 	c.window.prefetch = b.prefetchOf(queue)
 	c.life, c.stop = context.WithCancel(b.life)
-	c.renewals = renewals{c: c, to: feeder{broker: b, queue: queue}, due: bell.New(), done: bell.New()}
+	c.renewals = renewals{c: c, to: queuePublisher{broker: b, queue: queue}, due: bell.New(), done: bell.New()}
 	var err error
-	c.live, _, err = b.consuming.open(ctx, func(l *live, ch *amqp.Channel) error {
+	c.live, _, err = b.consuming.open(ctx, func(l *liveConn, ch *amqp.Channel) error {
 		c.cancelled = ch.NotifyCancel(make(chan string, 2)) // of the queue and its lock
 		c.lost = ch.NotifyClose(make(chan *amqp.Error, 1))
 		if err := ch.Qos(c.window.prefetch, 0, false); err != nil {
 			return explain(err)
 		}
 		d := declarer{live: l, ch: ch}
-		return d.consumeAlone(queue, withLock, func(deliveries, locked <-chan amqp.Delivery) {
+		return d.consumeExclusively(queue, withLock, func(deliveries, locked <-chan amqp.Delivery) {
 			c.channel = ch
 			go c.run(deliveries, locked)
 		})
@@ -114,7 +114,7 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 type consumer struct {
 	broker    *Broker
 	queue     string
-	live      *live
+	live      *liveConn
 	channel   *amqp.Channel
 	cancelled <-chan string
 	lost      <-chan *amqp.Error
@@ -125,11 +125,11 @@ type consumer struct {
 	withLock  bool     // it has the lock of the queue
 
 	mu     sync.Mutex
-	ledger ledger
+	ledger unacked
 	err    error // why it has ended
 
-	arrived bell.Bell          // something can be given out
-	due     bell.Bell          // something may have to be acknowledged
+	arrived bell.Signal        // something can be given out
+	due     bell.Signal        // something may have to be acknowledged
 	life    context.Context    // ends when the consumer is closed
 	stop    context.CancelFunc // ends it; run sends the acknowledgements that are due
 	ended   chan struct{}      // closed when run has ended
@@ -193,15 +193,15 @@ func (c *consumer) receive(d amqp.Delivery) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.window.takes(d, &c.ledger, c.broker.opts.Prefetch) {
-		return c.ledger.skip(d)
+		return c.ledger.drop(d)
 	}
 	if err := c.ledger.add(d); err != nil {
 		return err
 	}
 	if c.renewals.renews(d) {
-		c.ledger.take(d.DeliveryTag)
+		c.ledger.excludeLast(d.DeliveryTag)
 	}
-	c.arrived.Ring()
+	c.arrived.Notify()
 	return nil
 }
 
@@ -213,7 +213,7 @@ func (c *consumer) reopen() {
 	if c.window.next == 0 {
 		c.window.next = c.window.prefetch // it takes no more
 	}
-	c.due.Ring()
+	c.due.Notify()
 }
 
 // resize ends the consumer when the next one is to have another window, and this one
@@ -233,7 +233,7 @@ func (c *consumer) resize() error {
 func (c *consumer) acknowledge(most int) error {
 	for range most {
 		c.mu.Lock()
-		tag, multiple, ok := c.ledger.next()
+		tag, multiple, ok := c.ledger.nextAck()
 		c.mu.Unlock()
 		if !ok {
 			return nil
@@ -242,7 +242,7 @@ func (c *consumer) acknowledge(most int) error {
 			return c.reason()
 		}
 	}
-	c.due.Ring()
+	c.due.Notify()
 	return nil
 }
 
@@ -280,11 +280,11 @@ func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error)
 			return nil, err
 		}
 		c.mu.Lock()
-		out := c.ledger.give(max)
+		out := c.ledger.deliver(max)
 		more := c.ledger.waiting()
 		c.mu.Unlock()
 		if more {
-			c.arrived.Ring() // for another Next that waits
+			c.arrived.Notify() // for another Next that waits
 		}
 		if out != nil {
 			return out, nil
@@ -330,18 +330,18 @@ func (c *consumer) Confirm(tag uint64) error {
 	if err != nil {
 		return fmt.Errorf("confirm message %d of queue %s: %w", tag, c.queue, err)
 	}
-	c.due.Ring()
+	c.due.Notify()
 	return nil
 }
 
-// Keep excludes one delivery from later confirmations. It reports
+// Exclude excludes one delivery from later confirmations. It reports
 // [ErrNotGivenOut] for a message that was not given out, or is not there any
 // more.
-func (c *consumer) Keep(tag uint64) error {
+func (c *consumer) Exclude(tag uint64) error {
 	err := c.failure()
 	if err == nil {
 		c.mu.Lock()
-		err = c.ledger.keep(tag)
+		err = c.ledger.exclude(tag)
 		c.mu.Unlock()
 	}
 	if err != nil {
@@ -350,10 +350,10 @@ func (c *consumer) Keep(tag uint64) error {
 	return nil
 }
 
-// SetAside moves one delivery to the queue's dead-letter queue. It reports
+// DeadLetter moves one delivery to the queue's dead-letter queue. It reports
 // [ErrNotGivenOut] for a message that was not given out, or is not there any
 // more. A confirmation does not remove the message before it is safe there.
-func (c *consumer) SetAside(ctx context.Context, tag uint64, reason string) error {
+func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) error {
 	err := c.failure()
 	if err == nil {
 		err = c.setAside(ctx, tag, reason)
@@ -366,7 +366,7 @@ func (c *consumer) SetAside(ctx context.Context, tag uint64, reason string) erro
 
 func (c *consumer) setAside(ctx context.Context, tag uint64, reason string) error {
 	c.mu.Lock()
-	d, err := c.ledger.hold(tag)
+	d, err := c.ledger.startDeadLetter(tag)
 	c.mu.Unlock()
 	if err != nil {
 		return err
@@ -376,9 +376,9 @@ func (c *consumer) setAside(ctx context.Context, tag uint64, reason string) erro
 	defer context.AfterFunc(c.life, func() { cancel(broker.ErrClosed) })()
 	err = c.aside.put(ctx, d, reason)
 	c.mu.Lock()
-	c.ledger.settle(tag, err == nil)
+	c.ledger.finishDeadLetter(tag, err == nil)
 	c.mu.Unlock()
-	c.due.Ring()
+	c.due.Notify()
 	return err
 }
 

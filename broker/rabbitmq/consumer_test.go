@@ -19,7 +19,7 @@ import (
 func declared(t *testing.T, b *Broker) (broker.PeerQueue, broker.Consumer) {
 	t.Helper()
 	q := testPeer()
-	if err := b.Declare(testContext(t), q); err != nil {
+	if err := b.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
 	}
 	c, err := b.Consume(testContext(t), q.Queues[0])
@@ -37,7 +37,7 @@ func setAsideNext(t *testing.T, c broker.Consumer, reason string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.SetAside(testContext(t), ds[0].Tag, reason); err != nil {
+	if err := c.DeadLetter(testContext(t), ds[0].Tag, reason); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -144,7 +144,7 @@ func TestQueueDeleted(t *testing.T) {
 		t.Errorf("it is logged %d times, want once:\n%s", n, log)
 	}
 	// After Release nobody misses it.
-	o.check(b.Release(testContext(t), q))
+	o.check(b.Unbind(testContext(t), q))
 	_, err = o.QueueDelete(q.Queues[0], false, false, false)
 	o.check(err)
 	var e *amqp.Error

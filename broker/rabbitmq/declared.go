@@ -16,11 +16,11 @@ type declaration struct {
 	era   int // of RabbitMQ in which it was made, see health
 }
 
-// Declare makes what is missing of the peer's queues, their dead-letter
+// Bind makes what is missing of the peer's queues, their dead-letter
 // queues, the peer's exchange and the outgoing exchange, and binds them. It
 // removes the bindings that an earlier Declare has made, in this process, and
 // that are not among these.
-func (b *Broker) Declare(ctx context.Context, q broker.PeerQueue) error {
+func (b *Broker) Bind(ctx context.Context, q broker.PeerQueue) error {
 	err := checkPeerQueue(q, b.opts.AsideSuffix)
 	if err == nil {
 		q.Queues = slices.Clone(q.Queues)
@@ -32,9 +32,9 @@ func (b *Broker) Declare(ctx context.Context, q broker.PeerQueue) error {
 	return nil
 }
 
-// Release removes the binding that leads to the peer's exchange. The exchange,
+// Unbind removes the binding that leads to the peer's exchange. The exchange,
 // the queues, and the messages in them stay.
-func (b *Broker) Release(ctx context.Context, q broker.PeerQueue) error {
+func (b *Broker) Unbind(ctx context.Context, q broker.PeerQueue) error {
 	err := checkPeerQueue(q, b.opts.AsideSuffix)
 	if err == nil {
 		err = b.changing(ctx, func() error { return b.release(ctx, q) })

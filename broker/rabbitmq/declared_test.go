@@ -15,7 +15,7 @@ func TestBindingsLost(t *testing.T) {
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
 	kept, c := declared(t, b)
 	released, d := declared(t, b)
-	o.check(b.Release(testContext(t), released))
+	o.check(b.Unbind(testContext(t), released))
 	o.check(o.QueueUnbind(kept.Queues[0], kept.Queues[0], peerExchange(kept), nil))
 	o.check(o.ExchangeUnbind(peerExchange(kept), kept.BindingKey, kept.Exchange, false, nil))
 	send := func(q broker.PeerQueue) error {

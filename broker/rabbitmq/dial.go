@@ -183,7 +183,7 @@ func (t target) connect(ctx context.Context, purpose string) (*amqp.Connection, 
 			if err != nil {
 				return nil, err
 			}
-			socket = impatientConn{c}
+			socket = deadlineConn{c}
 			stop = context.AfterFunc(ctx, func() { c.Close() })
 			return socket, nil
 		},
@@ -203,10 +203,10 @@ func (t target) connect(ctx context.Context, purpose string) (*amqp.Connection, 
 	return conn, socket, nil
 }
 
-// impatientConn fails writes that take longer than writeTimeout.
-type impatientConn struct{ net.Conn }
+// deadlineConn fails writes that take longer than writeTimeout.
+type deadlineConn struct{ net.Conn }
 
-func (c impatientConn) Write(p []byte) (int, error) {
+func (c deadlineConn) Write(p []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return 0, err
 	}
@@ -214,7 +214,7 @@ func (c impatientConn) Write(p []byte) (int, error) {
 }
 
 // Read says in its error what a timeout means.
-func (c impatientConn) Read(p []byte) (int, error) {
+func (c deadlineConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = silence{err}

@@ -81,7 +81,7 @@ func TestNextAddress(t *testing.T) {
 		log := new(logBuffer)
 		b := openTest(t, strings.Join(urls, ","), Options{Logger: log.logger()})
 		start := time.Now()
-		if err := b.Declare(testContext(t), testPeer()); err != nil {
+		if err := b.Bind(testContext(t), testPeer()); err != nil {
 			t.Fatal(err)
 		}
 		if took := time.Since(start); took > 9*time.Second {

@@ -20,14 +20,14 @@ import (
 // counting those of a machine that is down.
 func lockQueue(queue string) string { return queue + ".lock" }
 
-// Free reports [broker.ErrInUse] if the queue has a consumer: one of this process, of
+// CheckInUse reports [broker.ErrInUse] if the queue has a consumer: one of this process, of
 // another, or of a connection of which RabbitMQ does not know yet that it is lost. It
-// does so, too, if the queue has a consumer without a lock, see [declarer.yield].
-func (b *Broker) Free(ctx context.Context, queue string) error {
+// does so, too, if the queue has a consumer without a lock, see [declarer.checkOtherConsumers].
+func (b *Broker) CheckInUse(ctx context.Context, queue string) error {
 	if err := checkConsumed(queue); err != nil {
 		return err
 	}
-	err := b.onDeclaring(ctx, func(d declarer) error { return d.free(queue) })
+	err := b.onDeclaring(ctx, func(d declarer) error { return d.checkInUse(queue) })
 	var e *amqp.Error
 	if errors.As(err, &e) && e.Server && e.Recover {
 		err = nil // it is Consume that reports, or declares, what is wrong with the queue
@@ -38,40 +38,40 @@ func (b *Broker) Free(ctx context.Context, queue string) error {
 	return nil
 }
 
-func (d declarer) free(queue string) error {
-	err := d.lookAtLock(queue)
+func (d declarer) checkInUse(queue string) error {
+	err := d.checkLock(queue)
 	if saysCode(err, amqp.ResourceLocked) {
-		d.live.broker.forgetStrangers(queue)
+		d.live.broker.forgetOtherConsumers(queue)
 		return broker.ErrInUse
 	}
 	if err != nil {
 		return err
 	}
-	q, _, err := d.look(queue)
+	q, _, err := d.passiveDeclare(queue)
 	if err != nil {
 		return err
 	}
-	_, err = d.yield(queue, q.Consumers)
+	_, err = d.checkOtherConsumers(queue, q.Consumers)
 	return err
 }
 
-// lockTime is how long RabbitMQ may take to say whether a lock is there.
-const lockTime = 2 * time.Second
+// lockTimeout is how long RabbitMQ may take to say whether a lock is there.
+const lockTimeout = 2 * time.Second
 
-// lookAtLock returns RabbitMQ's answer to a look at the lock of a queue. With Khepri
+// checkLock returns RabbitMQ's answer to a look at the lock of a queue. With Khepri
 // (RabbitMQ 4.3) a cluster keeps an exclusive queue of a machine that is down,
-// and does not answer as long as that is so. Then lookAtLock waits for lockTime once, and
+// and does not answer as long as that is so. Then checkLock waits for lockTimeout once, and
 // reports nothing: the lock is lost with its machine, and can not be had.
-func (d declarer) lookAtLock(queue string) error {
+func (d declarer) checkLock(queue string) error {
 	if d.live.broker.lockIsSilent(queue) {
 		return nil
 	}
 	answer := make(chan error, 1)
 	go func() {
-		_, _, err := d.look(lockQueue(queue))
+		_, _, err := d.passiveDeclare(lockQueue(queue))
 		answer <- err
 	}()
-	late := time.NewTimer(lockTime)
+	late := time.NewTimer(lockTimeout)
 	defer late.Stop()
 	select {
 	case err := <-answer:
@@ -123,15 +123,15 @@ const forgetTime = time.Second
 func (b *Broker) awaitFree(queue string) {
 	ctx, cancel := context.WithTimeout(b.life, forgetTime)
 	defer cancel()
-	for errors.Is(b.Free(ctx, queue), broker.ErrInUse) {
-		if pause.For(ctx, 5*time.Millisecond) != nil {
+	for errors.Is(b.CheckInUse(ctx, queue), broker.ErrInUse) {
+		if pause.Sleep(ctx, 5*time.Millisecond) != nil {
 			return
 		}
 	}
 }
 
-// strangers are consumers of a queue that RabbitMQ counts while nobody has the lock.
-type strangers struct{ first, last time.Time } // when they were counted
+// otherConsumers are consumers of a queue that RabbitMQ counts while nobody has the lock.
+type otherConsumers struct{ first, last time.Time } // when they were counted
 
 const (
 	// strangerTime is how long strangers keep a quorum queue from being consumed.
@@ -140,47 +140,47 @@ const (
 	strangerMemory = 30 * time.Second
 )
 
-// yield decides whether consumers without a lock keep others from a queue, in which
+// checkOtherConsumers decides whether consumers without a lock keep others from a queue, in which
 // case it reports [broker.ErrInUse]. They are the reference's, and a classic queue is
 // theirs as long as they like: RabbitMQ would refuse an exclusive consumer beside them.
 // A quorum queue is for some time only: RabbitMQ counts, too, what was on a machine that
 // is down. If they are alive nevertheless, RabbitMQ shares the messages out, as it does
 // among the reference's own. yield reports whether there are any.
-func (d declarer) yield(queue string, consumers int) (beside bool, err error) {
+func (d declarer) checkOtherConsumers(queue string, consumers int) (beside bool, err error) {
 	b := d.live.broker
 	switch {
 	case consumers == 0:
-		b.forgetStrangers(queue)
+		b.forgetOtherConsumers(queue)
 		return false, nil
-	case d.kind(queue).queueType == Classic, b.meetStrangers(queue) < strangerTime:
+	case d.kind(queue).queueType == Classic, b.noteOtherConsumers(queue) < strangerTime:
 		return true, broker.ErrInUse
 	}
 	return true, nil
 }
 
-// meetStrangers returns for how long strangers have been counted.
-func (b *Broker) meetStrangers(queue string) time.Duration {
+// noteOtherConsumers returns for how long strangers have been counted.
+func (b *Broker) noteOtherConsumers(queue string) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s, now := b.strangers[queue], time.Now()
+	s, now := b.otherConsumers[queue], time.Now()
 	if now.Sub(s.last) > strangerMemory {
 		s.first = now
 	}
 	s.last = now
-	b.strangers[queue] = s
+	b.otherConsumers[queue] = s
 	return now.Sub(s.first)
 }
 
-func (b *Broker) forgetStrangers(queue string) {
+func (b *Broker) forgetOtherConsumers(queue string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.strangers, queue)
+	delete(b.otherConsumers, queue)
 }
 
-// consumeAlone starts a consumer that has the queue for itself, by a lock that lasts as
+// consumeExclusively starts a consumer that has the queue for itself, by a lock that lasts as
 // long as the channel. receive is called when messages begin to arrive; locked is closed
 // when the lock is lost, and nil if there is none.
-func (d declarer) consumeAlone(queue string, withLock bool, receive func(deliveries, locked <-chan amqp.Delivery)) error {
+func (d declarer) consumeExclusively(queue string, withLock bool, receive func(deliveries, locked <-chan amqp.Delivery)) error {
 	var locked <-chan amqp.Delivery
 	if withLock {
 		var err error
@@ -192,7 +192,7 @@ func (d declarer) consumeAlone(queue string, withLock bool, receive func(deliver
 	if err != nil {
 		return explain(err)
 	}
-	beside, err := d.yield(queue, q.Consumers)
+	beside, err := d.checkOtherConsumers(queue, q.Consumers)
 	if err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func (d declarer) consumeAlone(queue string, withLock bool, receive func(deliver
 // errLockSilent is reported when RabbitMQ does not say whether the lock of a queue can be had.
 var errLockSilent = errors.New("RabbitMQ does not answer about the lock of the queue")
 
-// lockInTime is lock, with errLockSilent if that takes longer than lockTime: with Mnesia
+// lockInTime is lock, with errLockSilent if that takes longer than lockTimeout: with Mnesia
 // (before RabbitMQ 4.3) a cluster waits for a machine that is frozen, a minute or longer. The
 // channel is closed when the answer has come.
 func (d declarer) lockInTime(queue string) (<-chan amqp.Delivery, error) {
@@ -224,7 +224,7 @@ func (d declarer) lockInTime(queue string) (<-chan amqp.Delivery, error) {
 		locked, err := d.lock(queue)
 		results <- result{locked, err}
 	}()
-	late := time.NewTimer(lockTime)
+	late := time.NewTimer(lockTimeout)
 	defer late.Stop()
 	select {
 	case r := <-results:
@@ -265,9 +265,9 @@ func (d declarer) lock(queue string) (<-chan amqp.Delivery, error) {
 	return nil, explain(err)
 }
 
-// whyNot gives RabbitMQ's answer to an attempt to consume the name by which
+// consumeError gives RabbitMQ's answer to an attempt to consume the name by which
 // callers know it.
-func whyNot(err error) error {
+func consumeError(err error) error {
 	switch {
 	case saysCode(err, amqp.NotFound):
 		return fmt.Errorf("%w: %w", broker.ErrNoQueue, err)

@@ -32,7 +32,7 @@ func TestOneProcessConsumes(t *testing.T) {
 			refused := func(t *testing.T, by string) {
 				t.Helper()
 				ctx := testContext(t)
-				if err := b.Free(ctx, queue); !errors.Is(err, broker.ErrInUse) {
+				if err := b.CheckInUse(ctx, queue); !errors.Is(err, broker.ErrInUse) {
 					t.Errorf("free beside %s: got %v, want ErrInUse", by, err)
 				}
 				if _, err := b.Consume(ctx, queue); !errors.Is(err, broker.ErrInUse) {
@@ -60,8 +60,8 @@ func TestOneProcessConsumes(t *testing.T) {
 			o.check(err)
 			_, err = reference.Consume(queue, "", false, false, false, false, nil)
 			o.check(err)
-			b.forgetStrangers(queue)
-			if err := b.Free(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
+			b.forgetOtherConsumers(queue)
+			if err := b.CheckInUse(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
 				t.Errorf("free beside the reference: got %v, want ErrInUse", err)
 			}
 			if kind == Quorum {
@@ -104,13 +104,13 @@ func TestConsumeWithoutLock(t *testing.T) {
 	o.check(s.Control("set_permissions", "consumer", "", "", ".*"))
 	log := new(logBuffer)
 	b := openTest(t, s.URLFor("consumer:secret"), Options{Logger: log.logger()})
-	o.check(b.Free(testContext(t), queue))
+	o.check(b.CheckInUse(testContext(t), queue))
 	_, err = b.Consume(testContext(t), queue)
 	o.check(err)
 	if !strings.Contains(log.String(), "nothing prevents two processes") {
 		t.Errorf("the log does not say that there is no lock:\n%s", log)
 	}
-	if err := b.Free(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
+	if err := b.CheckInUse(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
 		t.Errorf("free beside a consumer: got %v, want ErrInUse", err)
 	}
 }
@@ -168,7 +168,7 @@ func TestLockSilent(t *testing.T) {
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger()})
 	q := testPeer()
 	queue := q.Queues[0]
-	o.check(b.Declare(testContext(t), q))
+	o.check(b.Bind(testContext(t), q))
 	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 2))...))
 	b.setLockSilent(queue, true)
 	c, err := b.Consume(testContext(t), queue)
@@ -190,7 +190,7 @@ func TestLockSilent(t *testing.T) {
 	c, err = b.Consume(testContext(t), queue)
 	o.check(err)
 	defer c.Close()
-	if err := openTest(t, s.URL(), Options{}).Free(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
+	if err := openTest(t, s.URL(), Options{}).CheckInUse(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
 		t.Errorf("the next one has no lock: %v", err)
 	}
 }

@@ -72,7 +72,7 @@ func TestKillUnderLoad(t *testing.T) {
 	log := new(logBuffer)
 	b := openTest(t, s.URL(), Options{Logger: log.logger()})
 	q := testPeer()
-	if err := b.Declare(testContext(t), q); err != nil {
+	if err := b.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
 	}
 	o := newOperator(t, s)
@@ -149,7 +149,7 @@ func TestMemoryAlarm(t *testing.T) {
 	}
 	idle := openTest(t, s.URL(), Options{})
 	declared(t, idle)
-	o.check(idle.Trouble())
+	o.check(idle.Health())
 
 	o.check(s.Control("set_vm_memory_high_watermark", "0.0001"))
 	clear := func() error { return s.Control("set_vm_memory_high_watermark", "0.4") }
@@ -160,7 +160,7 @@ func TestMemoryAlarm(t *testing.T) {
 		}
 	}()
 	eventually(t, "noticing the alarm without publishing", func() error {
-		if err := idle.Trouble(); !errors.Is(err, ErrBlocked) {
+		if err := idle.Health(); !errors.Is(err, ErrBlocked) {
 			return fmt.Errorf("trouble: got %v, want ErrBlocked", err)
 		}
 		return nil
@@ -177,7 +177,7 @@ func TestMemoryAlarm(t *testing.T) {
 		}
 		return nil
 	})
-	if err := b.Trouble(); !errors.Is(err, ErrBlocked) {
+	if err := b.Health(); !errors.Is(err, ErrBlocked) {
 		t.Errorf("trouble: got %v, want ErrBlocked", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -189,7 +189,7 @@ func TestMemoryAlarm(t *testing.T) {
 	if err != nil || len(ds) == 0 {
 		t.Fatalf("taking out: %v", err)
 	}
-	if err := c.SetAside(testContext(t), ds[0].Tag, "reason"); !errors.Is(err, ErrBlocked) {
+	if err := c.DeadLetter(testContext(t), ds[0].Tag, "reason"); !errors.Is(err, ErrBlocked) {
 		t.Errorf("set aside: got %v, want ErrBlocked", err)
 	}
 	o.check(c.Confirm(ds[0].Tag))
@@ -209,10 +209,10 @@ func TestMemoryAlarm(t *testing.T) {
 			t.Errorf("message %d is %s", i+1, d.Body)
 		}
 	}
-	if err := b.Trouble(); err != nil {
+	if err := b.Health(); err != nil {
 		t.Errorf("trouble afterwards: %v", err)
 	}
-	eventually(t, "noticing the end of the alarm", idle.Trouble)
+	eventually(t, "noticing the end of the alarm", idle.Health)
 	for _, text := range []string{"takes no messages for now", "takes messages again"} {
 		if n := strings.Count(log.String(), text); n != 1 {
 			t.Errorf("%q is logged %d times, want once:\n%s", text, n, log)

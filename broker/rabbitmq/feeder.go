@@ -7,27 +7,27 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// maxFeed is how many messages a feeder publishes at once.
-const maxFeed = 256
+// maxPublish is how many messages a feeder publishes at once.
+const maxPublish = 256
 
-// feeder publishes to a queue by the queue's name, past the exchanges. It has a
+// queuePublisher publishes to a queue by the queue's name, past the exchanges. It has a
 // channel once it was needed, and is used by one goroutine at a time.
-type feeder struct {
+type queuePublisher struct {
 	broker *Broker
 	queue  string
 
 	channel  *amqp.Channel // nil, or it may be closed
-	live     *live         // that it is on
+	live     *liveConn     // that it is on
 	returned <-chan amqp.Return
 }
 
-// publish publishes up to maxFeed messages, and waits until RabbitMQ has
+// publish publishes up to maxPublish messages, and waits until RabbitMQ has
 // confirmed them all. It tells whether the queue exists: if not, some of them
 // may have been stored before it was deleted.
-func (f *feeder) publish(ctx context.Context, messages ...amqp.Publishing) (routed bool, err error) {
+func (f *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishing) (routed bool, err error) {
 	if f.channel == nil || f.channel.IsClosed() {
-		returned := make(chan amqp.Return, maxFeed)
-		if f.live, f.channel, err = f.broker.publishing.open(ctx, func(_ *live, ch *amqp.Channel) error {
+		returned := make(chan amqp.Return, maxPublish)
+		if f.live, f.channel, err = f.broker.publishing.open(ctx, func(_ *liveConn, ch *amqp.Channel) error {
 			ch.NotifyReturn(returned)
 			return explain(ch.Confirm(false))
 		}); err != nil {
@@ -79,12 +79,12 @@ func anyReturned(returned <-chan amqp.Return) bool {
 }
 
 // reset gives up a channel of which it is unclear what is still to come.
-func (f *feeder) reset() {
+func (f *queuePublisher) reset() {
 	go f.live.closeChannel(f.channel)
 	f.channel = nil
 }
 
-func (f *feeder) close() {
+func (f *queuePublisher) close() {
 	if f.channel != nil {
 		f.reset()
 	}

@@ -18,12 +18,12 @@ const (
 	keepPause = time.Second
 )
 
-// keep keeps in RabbitMQ what was declared, whether or not the peers can be
+// exclude keeps in RabbitMQ what was declared, whether or not the peers can be
 // reached: RabbitMQ may lose it, and would drop what applications publish without
 // a word. So a connection that is lost is made again, and then everything is
 // declared again. Besides, each peer's objects are checked now and then.
 func (b *Broker) keep() {
-	k := keeper{Broker: b, failures: make(map[string]string), due: time.Now().Add(b.checkInterval)}
+	k := redeclarer{Broker: b, failures: make(map[string]string), due: time.Now().Add(b.checkInterval)}
 	for b.life.Err() == nil {
 		var wait time.Duration
 		if _, err := b.declaring.get(b.life); err == nil {
@@ -37,8 +37,8 @@ func (b *Broker) keep() {
 	}
 }
 
-// keeper is the state of keep.
-type keeper struct {
+// redeclarer is the state of keep.
+type redeclarer struct {
 	*Broker
 	checked  string            // the peer whose objects were checked last
 	due      time.Time         // when the next ones are
@@ -48,7 +48,7 @@ type keeper struct {
 // redeclare declares what was declared before RabbitMQ was lost, and otherwise
 // checks the objects of the next peer. It returns the time until it has to be
 // called again.
-func (k *keeper) redeclare() time.Duration {
+func (k *redeclarer) redeclare() time.Duration {
 	era := k.health.currentEra()
 	stale := k.peers(func(d declaration) bool { return d.era < era })
 	failed := false
@@ -83,7 +83,7 @@ func (k *keeper) redeclare() time.Duration {
 
 // peers returns the IDs, in order, of those of which something is declared, and
 // that are wanted.
-func (k *keeper) peers(wanted func(declaration) bool) (ids []string) {
+func (k *redeclarer) peers(wanted func(declaration) bool) (ids []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for id, d := range k.declared {
@@ -96,7 +96,7 @@ func (k *keeper) peers(wanted func(declaration) bool) (ids []string) {
 }
 
 // again declares again what is declared for a peer.
-func (k *keeper) again(id string) error {
+func (k *redeclarer) again(id string) error {
 	var missing []string
 	err := k.changing(k.life, func() error {
 		q := k.before(id)

@@ -21,13 +21,13 @@ func TestReset(t *testing.T) {
 	var peers []broker.PeerQueue
 	for range 3 {
 		q := testPeer()
-		if err := b.Declare(testContext(t), q); err != nil {
+		if err := b.Bind(testContext(t), q); err != nil {
 			t.Fatal(err)
 		}
 		peers = append(peers, q)
 	}
 	released := peers[2]
-	if err := b.Release(testContext(t), released); err != nil {
+	if err := b.Unbind(testContext(t), released); err != nil {
 		t.Fatal(err)
 	}
 	for _, command := range []string{"stop_app", "reset", "start_app"} {
@@ -56,7 +56,7 @@ func TestDeletedWhileConnected(t *testing.T) {
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
 	b.checkInterval = 100 * time.Millisecond
 	q := testPeer()
-	if err := b.Declare(testContext(t), q); err != nil {
+	if err := b.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
 	}
 	for _, delete := range []func() error{

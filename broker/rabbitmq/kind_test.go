@@ -52,8 +52,8 @@ func TestKind(t *testing.T) {
 		if k := ask(); k != test.want {
 			t.Errorf("%v: got %+v, want %+v", test.args, k, test.want)
 		}
-		o.check(b.Declare(testContext(t), q))
-		o.check(b.Declare(testContext(t), q))
+		o.check(b.Bind(testContext(t), q))
+		o.check(b.Bind(testContext(t), q))
 		const report = "is a quorum queue"
 		if test.says == "limit=20" && major < 4 || test.args == nil && byDefault.queueType == Quorum {
 			continue // see the case with this type

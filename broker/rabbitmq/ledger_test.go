@@ -29,7 +29,7 @@ func TestLedger(t *testing.T) {
 func checkLedger(t *testing.T, ops []byte) {
 	const free, pending, failed, done, acked = 0, 1, 2, 3, 4
 	var (
-		l                          = newLedger()
+		l                          = newUnacked()
 		state                      = make(map[uint64]int) // of tags
 		received, given, confirmed uint64
 	)
@@ -43,7 +43,7 @@ func checkLedger(t *testing.T, ops []byte) {
 	}
 	acknowledge := func() {
 		for {
-			tag, multiple, ok := l.next()
+			tag, multiple, ok := l.nextAck()
 			if !ok {
 				return
 			}
@@ -72,7 +72,7 @@ func checkLedger(t *testing.T, ops []byte) {
 				t.Fatal(err)
 			}
 		case 1:
-			for _, d := range l.give(int(arg()) + 1) {
+			for _, d := range l.deliver(int(arg()) + 1) {
 				if given++; d.Tag != given {
 					t.Fatalf("tag %d is given out after %d", d.Tag, given-1)
 				}
@@ -86,7 +86,7 @@ func checkLedger(t *testing.T, ops []byte) {
 			}
 		case 3:
 			tag := arg()
-			d, err := l.hold(tag)
+			d, err := l.startDeadLetter(tag)
 			if want := state[tag] == failed || tag > confirmed && tag <= given && state[tag] == free; (err == nil) != want {
 				t.Fatalf("set aside %d in state %d, %d are confirmed: %v", tag, state[tag], confirmed, err)
 			} else if err == nil {
@@ -100,7 +100,7 @@ func checkLedger(t *testing.T, ops []byte) {
 			if state[tag] != pending {
 				continue
 			}
-			l.settle(tag, ok)
+			l.finishDeadLetter(tag, ok)
 			if state[tag] = failed; ok {
 				state[tag] = done
 			}
@@ -110,7 +110,7 @@ func checkLedger(t *testing.T, ops []byte) {
 	}
 	for tag, s := range state {
 		if s == pending {
-			l.settle(tag, true)
+			l.finishDeadLetter(tag, true)
 			state[tag] = done
 		}
 	}
@@ -125,8 +125,8 @@ func checkLedger(t *testing.T, ops []byte) {
 			t.Errorf("tag %d is left in state %d, %d are confirmed", tag, state[tag], confirmed)
 		}
 	}
-	if kept := l.bytes - len(l.held)*bytesOf(amqp.Delivery{}); kept != len(l.aside)*bytesOf(amqp.Delivery{}) {
-		t.Errorf("%d bytes are counted for %d and %d messages", l.bytes, len(l.held), len(l.aside))
+	if kept := l.bytes - len(l.held)*bytesOf(amqp.Delivery{}); kept != len(l.excluded)*bytesOf(amqp.Delivery{}) {
+		t.Errorf("%d bytes are counted for %d and %d messages", l.bytes, len(l.held), len(l.excluded))
 	}
 	if len(l.held) != left {
 		t.Errorf("%d messages are held, want %d", len(l.held), left)
@@ -140,7 +140,7 @@ func checkLedger(t *testing.T, ops []byte) {
 // would remove messages that nobody has seen.
 func TestLedgerGap(t *testing.T) {
 	for _, tag := range []uint64{0, 1, 3} {
-		l := newLedger()
+		l := newUnacked()
 		if err := l.add(amqp.Delivery{DeliveryTag: 1}); err != nil {
 			t.Fatal(err)
 		}
@@ -152,15 +152,15 @@ func TestLedgerGap(t *testing.T) {
 
 // Messages of another consumer of the channel are no gap, in whatever order they are noted.
 func TestLedgerPass(t *testing.T) {
-	l := newLedger()
-	l.pass(3)
-	l.pass(2)
+	l := newUnacked()
+	l.skipTag(3)
+	l.skipTag(2)
 	for _, tag := range []uint64{1, 4, 5} {
 		if err := l.add(amqp.Delivery{DeliveryTag: tag}); err != nil {
 			t.Error(err)
 		}
 	}
-	l.pass(6)
+	l.skipTag(6)
 	if err := l.add(amqp.Delivery{DeliveryTag: 8}); err == nil || len(l.others) != 0 {
 		t.Errorf("a gap behind them: got %v; %d tags are left", err, len(l.others))
 	}

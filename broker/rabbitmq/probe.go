@@ -15,7 +15,7 @@ type probe struct {
 	broker *Broker
 	busy   atomic.Bool // one is under way, or RabbitMQ does not permit the queue
 
-	live    *live
+	live    *liveConn
 	channel *amqp.Channel // nil, or it may be closed
 	queue   string
 }
@@ -52,7 +52,7 @@ func (p *probe) publish(ctx context.Context) (err error) {
 }
 
 // prepare makes the queue.
-func (p *probe) prepare(_ *live, ch *amqp.Channel) error {
+func (p *probe) prepare(_ *liveConn, ch *amqp.Channel) error {
 	const autoDelete, exclusive = true, true
 	q, err := ch.QueueDeclare("", false, autoDelete, exclusive, false, amqp.Table{"x-queue-type": string(Classic), "x-max-length": 0})
 	p.queue = q.Name

@@ -41,7 +41,7 @@ func (b *Broker) publish(ctx context.Context, confirmed func(n uint64, err error
 	p.finish = sync.OnceFunc(func() { close(p.closing) })
 	p.stop = sync.OnceFunc(func() { p.finish(); close(p.stopping) })
 	var err error
-	p.live, p.channel, err = b.publishing.open(ctx, func(_ *live, ch *amqp.Channel) error {
+	p.live, p.channel, err = b.publishing.open(ctx, func(_ *liveConn, ch *amqp.Channel) error {
 		p.returned = ch.NotifyReturn(make(chan amqp.Return, 16))
 		p.lost = ch.NotifyClose(make(chan *amqp.Error, 1))
 		return explain(ch.Confirm(false))
@@ -64,7 +64,7 @@ func (b *Broker) publish(ctx context.Context, confirmed func(n uint64, err error
 // run follows their confirmations.
 type publisher struct {
 	broker    *Broker
-	live      *live
+	live      *liveConn
 	channel   *amqp.Channel
 	returned  <-chan amqp.Return
 	lost      <-chan *amqp.Error
@@ -239,7 +239,7 @@ func (p *publisher) follow(timer *time.Timer) error {
 	}
 }
 
-// next waits for a message that is on its way.
+// nextAck waits for a message that is on its way.
 func (p *publisher) next() (pending, error) {
 	select {
 	case next := <-p.sent:

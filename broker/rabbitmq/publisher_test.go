@@ -22,7 +22,7 @@ type stream struct {
 	mu   sync.Mutex
 	n    uint64
 	err  error
-	news bell.Bell
+	news bell.Signal
 }
 
 func openStream(t testing.TB, b *Broker) *stream {
@@ -32,7 +32,7 @@ func openStream(t testing.TB, b *Broker) *stream {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.n, s.err = n, err
-		s.news.Ring()
+		s.news.Notify()
 	}
 	var err error
 	s.Publisher, err = b.Publish(testContext(t), confirmed)

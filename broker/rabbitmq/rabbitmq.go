@@ -11,7 +11,7 @@
 //
 //	peer ──▶ accounts_in ──▶ whatever the application has bound to it
 //
-// [Broker.Declare] makes everything in the upper line. The inbox exchange is
+// [Broker.Bind] makes everything in the upper line. The inbox exchange is
 // the application's to declare. Queues that exist are taken as they are; new
 // ones are of [Options.QueueType].
 //
@@ -32,7 +32,7 @@
 // has confirmed that. Rejecting it would be one step instead of two, but would
 // not say why. A crash between the two steps leaves it in both queues.
 //
-// The operator's view ([broker.Shelf]) takes the messages of a dead-letter queue
+// The operator's view ([broker.DeadLetters]) takes the messages of a dead-letter queue
 // and gives them back, because AMQP knows no other way to look at them. It shows
 // what others have rejected, too. The ID of a message is a digest of what it
 // says.
@@ -167,18 +167,18 @@ type Broker struct {
 
 	publishing, consuming, declaring *connection
 
-	once       sync.Once // for closing
-	mu         sync.Mutex
-	closed     bool
-	consumers  map[*consumer]struct{}
-	publishers map[*publisher]struct{}
-	declared   map[string]declaration // by peer
-	prefetch   map[string]int         // by queue, where it is not that of opts
-	kinds      map[string]kind        // by queue
-	limits     map[int]bool           // delivery limits that the log has reported
-	risks      map[string]risk        // by dead-letter queue
-	strangers  map[string]strangers   // by queue
-	silent     map[string]bool        // queues about whose locks RabbitMQ does not answer
+	once           sync.Once // for closing
+	mu             sync.Mutex
+	closed         bool
+	consumers      map[*consumer]struct{}
+	publishers     map[*publisher]struct{}
+	declared       map[string]declaration    // by peer
+	prefetch       map[string]int            // by queue, where it is not that of opts
+	kinds          map[string]kind           // by queue
+	limits         map[int]bool              // delivery limits that the log has reported
+	risks          map[string]risk           // by dead-letter queue
+	otherConsumers map[string]otherConsumers // by queue
+	silent         map[string]bool           // queues about whose locks RabbitMQ does not answer
 
 	probe         probe
 	keeping       sync.Once     // starts keep
@@ -206,19 +206,19 @@ func Open(url string, opts Options) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		address:    a,
-		opts:       opts,
-		log:        opts.Logger.With("broker", a.String()),
-		consumers:  make(map[*consumer]struct{}),
-		publishers: make(map[*publisher]struct{}),
-		declared:   make(map[string]declaration),
-		prefetch:   make(map[string]int),
-		kinds:      make(map[string]kind),
-		limits:     make(map[int]bool),
-		risks:      make(map[string]risk),
-		strangers:  make(map[string]strangers),
-		silent:     make(map[string]bool),
-		change:     make(chan struct{}, 1),
+		address:        a,
+		opts:           opts,
+		log:            opts.Logger.With("broker", a.String()),
+		consumers:      make(map[*consumer]struct{}),
+		publishers:     make(map[*publisher]struct{}),
+		declared:       make(map[string]declaration),
+		prefetch:       make(map[string]int),
+		kinds:          make(map[string]kind),
+		limits:         make(map[int]bool),
+		risks:          make(map[string]risk),
+		otherConsumers: make(map[string]otherConsumers),
+		silent:         make(map[string]bool),
+		change:         make(chan struct{}, 1),
 
 		checkInterval: checkInterval,
 		tallyPause:    tallyPause,

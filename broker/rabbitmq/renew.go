@@ -50,10 +50,10 @@ func renewedCopy(d amqp.Delivery) amqp.Publishing {
 // renewals replaces messages of a consumer.
 type renewals struct {
 	c    *consumer
-	to   feeder
-	due  bell.Bell
+	to   queuePublisher
+	due  bell.Signal
 	wait []amqp.Delivery // those to be replaced, in order; guarded by c.mu
-	done bell.Bell       // rung when there are none
+	done bell.Signal     // rung when there are none
 }
 
 // finish waits a moment until all are replaced. A consumer that is closed soon after
@@ -79,7 +79,7 @@ func (r *renewals) renews(d amqp.Delivery) bool {
 		return false
 	}
 	r.wait = append(r.wait, d)
-	r.due.Ring()
+	r.due.Notify()
 	return true
 }
 
@@ -98,7 +98,7 @@ func (r *renewals) run() {
 		for r.c.life.Err() == nil {
 			step := r.next()
 			if len(step) == 0 {
-				r.done.Ring()
+				r.done.Notify()
 				break
 			}
 			if !told {
@@ -107,17 +107,17 @@ func (r *renewals) run() {
 			}
 			if err := r.replace(step); err != nil && r.c.life.Err() == nil {
 				r.c.broker.log.Warn("messages that were given out often can not be replaced by copies now, trying again", "queue", r.c.queue, "err", err)
-				_ = pause.For(r.c.life, time.Second)
+				_ = pause.Sleep(r.c.life, time.Second)
 			}
 		}
 	}
 }
 
-// next returns the first of those to be replaced.
+// nextAck returns the first of those to be replaced.
 func (r *renewals) next() []amqp.Delivery {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
-	return r.wait[:min(len(r.wait), maxFeed)]
+	return r.wait[:min(len(r.wait), maxPublish)]
 }
 
 // replace publishes copies, and lets the originals be acknowledged when RabbitMQ has
@@ -130,16 +130,16 @@ func (r *renewals) replace(step []amqp.Delivery) error {
 	}
 	r.c.mu.Lock()
 	for _, d := range step {
-		r.c.ledger.settle(d.DeliveryTag, true)
+		r.c.ledger.finishDeadLetter(d.DeliveryTag, true)
 	}
 	r.wait = slices.Delete(r.wait, 0, len(step))
 	r.c.mu.Unlock()
-	r.c.due.Ring()
+	r.c.due.Notify()
 	return nil
 }
 
 // renew publishes copies of deliveries to their queue.
-func (f *feeder) renew(ctx context.Context, originals []amqp.Delivery, keepOrigin bool) error {
+func (f *queuePublisher) renew(ctx context.Context, originals []amqp.Delivery, keepOrigin bool) error {
 	copies := make([]amqp.Publishing, len(originals))
 	for i, d := range originals {
 		copies[i] = renewedCopy(d)

@@ -49,10 +49,10 @@ func TestLooking(t *testing.T) {
 	b := openTest(t, s.URL(), Options{})
 	const count = browseStep + 10
 	queue := limited(t, o, count, true)
-	var first []broker.Aside
+	var first []broker.DeadLetter
 	for look := range 30 {
-		var seen []broker.Aside
-		for m, err := range b.Aside(testContext(t), queue) {
+		var seen []broker.DeadLetter
+		for m, err := range b.List(testContext(t), queue) {
 			o.check(err)
 			if seen = append(seen, m); look%3 == 1 && len(seen) == 5 {
 				break // it is enough
@@ -65,7 +65,7 @@ func TestLooking(t *testing.T) {
 		if look%3 == 1 {
 			want = first[:5]
 		}
-		if len(seen) != len(want) || len(first) != count || !slices.EqualFunc(seen, want, func(a, b broker.Aside) bool {
+		if len(seen) != len(want) || len(first) != count || !slices.EqualFunc(seen, want, func(a, b broker.DeadLetter) bool {
 			return a.ID == b.ID && a.Reason == b.Reason && a.At.Equal(b.At) && string(a.Body) == string(b.Body)
 		}) {
 			t.Fatalf("look %d shows %d messages, %v, want %v", look, len(seen), seen[:min(len(seen), 8)], want[:min(len(want), 8)])
@@ -89,7 +89,7 @@ func TestDropAfterLooking(t *testing.T) {
 	var ids []string
 	for range renewAt + 1 {
 		ids = nil
-		for m, err := range b.Aside(testContext(t), queue) {
+		for m, err := range b.List(testContext(t), queue) {
 			o.check(err)
 			ids = append(ids, m.ID)
 		}
@@ -153,7 +153,7 @@ func TestGivenOutOften(t *testing.T) {
 		o.check(err)
 		for _, d := range ds {
 			if got = append(got, string(d.Body)); string(d.Body) == "the last" {
-				o.check(c.SetAside(testContext(t), d.Tag, "reason"))
+				o.check(c.DeadLetter(testContext(t), d.Tag, "reason"))
 			}
 		}
 	}

@@ -147,8 +147,8 @@ func riskOf(args amqp.Table) string {
 // tallyPause is the least time between two counts of a dead-letter queue.
 const tallyPause = time.Second
 
-// tally compares how many messages a queue has with how many were put into it.
-type tally struct {
+// returnCounts compares how many messages a queue has with how many were put into it.
+type returnCounts struct {
 	at    time.Time // of the last count; zero before the first
 	found int       // at that time
 	since int       // put into the queue since
@@ -156,7 +156,7 @@ type tally struct {
 
 // count counts one message that was put into a queue, and the queue, now and then.
 // Messages that are missing may have been taken out; the operator knows that.
-func (t *tally) count(ctx context.Context, b *Broker, queue string) {
+func (t *returnCounts) count(ctx context.Context, b *Broker, queue string) {
 	t.since++
 	if time.Since(t.at) < b.tallyPause {
 		return

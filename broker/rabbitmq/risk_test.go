@@ -35,9 +35,9 @@ func TestRiskOfArguments(t *testing.T) {
 		name := deadLetterQueue(q.Queues[0])
 		_, err := o.QueueDeclare(name, true, false, false, false, test.args)
 		o.check(err)
-		o.check(b.Declare(testContext(t), q))
-		o.check(b.Declare(testContext(t), q))
-		contents, err := b.Contents(testContext(t), q.Queues[0])
+		o.check(b.Bind(testContext(t), q))
+		o.check(b.Bind(testContext(t), q))
+		contents, err := b.Info(testContext(t), q.Queues[0])
 		o.check(err)
 		for what, text := range map[string]string{"warnings": strings.Join(b.Warnings(), ","), "log": log.String(), "contents": contents.Warning} {
 			for _, want := range test.want {
@@ -91,14 +91,14 @@ func TestPolicyDrops(t *testing.T) {
 		o.check(o.send("", deadLetterQueue(q.Queues[0]), amqp.Publishing{Body: []byte("rejected by another")}))
 		var ids []string
 		var bodies []string
-		for m, err := range b.Aside(testContext(t), q.Queues[0]) {
+		for m, err := range b.List(testContext(t), q.Queues[0]) {
 			o.check(err)
 			ids, bodies = append(ids, m.ID), append(bodies, string(m.Body))
 		}
 		if len(ids) != count+1 || bodies[0] != "number 0" || bodies[count] != "rejected by another" {
 			t.Fatalf("set aside are %q", bodies)
 		}
-		if contents, err := b.Contents(testContext(t), q.Queues[0]); err != nil || contents != (broker.Contents{SetAside: count + 1}) {
+		if contents, err := b.Info(testContext(t), q.Queues[0]); err != nil || contents != (broker.QueueInfo{DeadLetters: count + 1}) {
 			t.Errorf("contents %+v, %v", contents, err)
 		}
 		if n, err := b.Retry(testContext(t), q.Queues[0], []string{ids[0], ids[count]}); n != 2 || err != nil {

@@ -13,14 +13,14 @@ import (
 	"peerlink/broker"
 )
 
-var _ broker.Shelf = (*Broker)(nil)
+var _ broker.DeadLetters = (*Broker)(nil)
 
-// Contents counts the messages of a queue and of its dead-letter queue that are
+// Info counts the messages of a queue and of its dead-letter queue that are
 // not given out: those that a service has taken to send them are missing. It
 // looks at no message, and so does not know how old they are. It reports
 // [broker.ErrNoQueue] if there is neither queue.
-func (b *Broker) Contents(ctx context.Context, queue string) (broker.Contents, error) {
-	var c broker.Contents
+func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, error) {
+	var c broker.QueueInfo
 	err := checkPeerQueueName(queue, b.opts.AsideSuffix)
 	if err == nil {
 		err = b.onDeclaring(ctx, func(d declarer) error {
@@ -28,7 +28,7 @@ func (b *Broker) Contents(ctx context.Context, queue string) (broker.Contents, e
 			if err != nil {
 				return err
 			}
-			c = broker.Contents{Waiting: waiting}
+			c = broker.QueueInfo{Waiting: waiting}
 			for _, name := range b.asideQueues(queue) {
 				aside, alsoThere, err := d.count(name)
 				if err != nil {
@@ -37,7 +37,7 @@ func (b *Broker) Contents(ctx context.Context, queue string) (broker.Contents, e
 				if alsoThere && name == b.asideQueue(queue) {
 					c.Warning = riskOf(d.arguments(name))
 				}
-				c.SetAside += aside
+				c.DeadLetters += aside
 				there = there || alsoThere
 			}
 			if !there {
@@ -47,12 +47,12 @@ func (b *Broker) Contents(ctx context.Context, queue string) (broker.Contents, e
 		})
 	}
 	if err != nil {
-		return broker.Contents{}, fmt.Errorf("count messages of queue %s: %w", queue, err)
+		return broker.QueueInfo{}, fmt.Errorf("count messages of queue %s: %w", queue, err)
 	}
 	return c, nil
 }
 
-// Aside goes through what is set aside of a queue: what a [broker.Consumer] has
+// List goes through what is set aside of a queue: what a [broker.Consumer] has
 // set aside, and what others have rejected. It reports [broker.ErrNoQueue] if
 // there is no dead-letter queue.
 //
@@ -61,8 +61,8 @@ func (b *Broker) Contents(ctx context.Context, queue string) (broker.Contents, e
 // places. They go back, too, when the connection is lost. Where RabbitMQ counts
 // that, and would give up a message in the end, those with a high count are replaced
 // by copies, and all behind them.
-func (b *Broker) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside, error] {
-	return func(yield func(broker.Aside, error) bool) {
+func (b *Broker) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLetter, error] {
+	return func(yield func(broker.DeadLetter, error) bool) {
 		enough := false
 		err := b.browse(ctx, queue, func(br *browser) error {
 			for {
@@ -86,7 +86,7 @@ func (b *Broker) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside
 			}
 		})
 		if err != nil && !enough {
-			yield(broker.Aside{}, fmt.Errorf("messages of queue %s set aside: %w", queue, err))
+			yield(broker.DeadLetter{}, fmt.Errorf("messages of queue %s set aside: %w", queue, err))
 		}
 	}
 }
@@ -96,7 +96,7 @@ func (b *Broker) Aside(ctx context.Context, queue string) iter.Seq2[broker.Aside
 // has confirmed that. What fails in between leaves messages in both queues. It
 // reports [broker.ErrNoQueue] if there is no queue to go back to.
 func (b *Broker) Retry(ctx context.Context, queue string, ids []string) (int, error) {
-	f := &feeder{broker: b, queue: queue}
+	f := &queuePublisher{broker: b, queue: queue}
 	defer f.close()
 	n, err := b.takeAside(ctx, queue, ids, func(messages []amqp.Delivery) error {
 		ctx, cancel := context.WithTimeoutCause(ctx, b.opts.ConfirmTimeout, ErrNotConfirmed)
@@ -164,7 +164,7 @@ func (b *Broker) takeAside(ctx context.Context, queue string, ids []string, firs
 	if err != nil {
 		return total, err
 	}
-	return total, broker.NotAside(slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !missing[id] }))
+	return total, broker.NoDeadLetterError(slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !missing[id] }))
 }
 
 // retryCopy returns a copy of a delivery from the dead-letter queue as it was
@@ -187,8 +187,8 @@ func isHistory(header string) bool {
 }
 
 // asideOf returns a message of a dead-letter queue as an operator sees it.
-func asideOf(d amqp.Delivery) broker.Aside {
-	a := broker.Aside{ID: idOf(d), Outgoing: broker.Outgoing{Type: d.Type, ContentType: d.ContentType, Body: d.Body}}
+func asideOf(d amqp.Delivery) broker.DeadLetter {
+	a := broker.DeadLetter{ID: idOf(d), Outgoing: broker.Outgoing{Type: d.Type, ContentType: d.ContentType, Body: d.Body}}
 	if reason, ok := d.Headers[headerReason].(string); ok {
 		a.Reason = reasonText(reason)
 		a.At, _ = d.Headers[headerTime].(time.Time)

@@ -16,10 +16,10 @@ import (
 )
 
 // asideIn returns the messages of a queue that are set aside.
-func asideIn(t *testing.T, b *Broker, queue string) []broker.Aside {
+func asideIn(t *testing.T, b *Broker, queue string) []broker.DeadLetter {
 	t.Helper()
-	var found []broker.Aside
-	for m, err := range b.Aside(testContext(t), queue) {
+	var found []broker.DeadLetter
+	for m, err := range b.List(testContext(t), queue) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +36,7 @@ func TestShelfOthers(t *testing.T) {
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
 	q := testPeer()
 	queue := q.Queues[0]
-	if err := b.Declare(testContext(t), q); err != nil {
+	if err := b.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
 	}
 	before := time.Now().Truncate(time.Second)
@@ -47,7 +47,7 @@ func TestShelfOthers(t *testing.T) {
 	}
 	o.check(d.Reject(false))
 	eventually(t, "the dead letter", func() error {
-		if c, err := b.Contents(testContext(t), queue); err != nil || c.SetAside != 1 {
+		if c, err := b.Info(testContext(t), queue); err != nil || c.DeadLetters != 1 {
 			return fmt.Errorf("%+v, %v", c, err)
 		}
 		return nil
@@ -114,7 +114,7 @@ func TestRetryInterrupted(t *testing.T) {
 		o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
 		q := testPeer()
 		queue := q.Queues[0]
-		if err := b.Declare(testContext(t), q); err != nil {
+		if err := b.Bind(testContext(t), q); err != nil {
 			t.Fatal(err)
 		}
 		var letters []amqp.Publishing
@@ -172,7 +172,7 @@ func TestRetryNowhere(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
 	q := testPeer()
-	if err := b.Declare(testContext(t), q); err != nil {
+	if err := b.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
 	}
 	o.check(o.send("", q.Queues[0]+".XQ", amqp.Publishing{Body: []byte("1")}))
@@ -195,11 +195,11 @@ func TestShelfHides(t *testing.T) {
 	o, b, other := newOperator(t, s), openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
 	q := testPeer()
 	queue := q.Queues[0]
-	if err := b.Declare(testContext(t), q); err != nil {
+	if err := b.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
 	}
 	o.check(o.send("", queue+".XQ", publishings(make([]broker.Outgoing, 3))...))
-	for range b.Aside(testContext(t), queue) {
+	for range b.List(testContext(t), queue) {
 		if hidden := asideIn(t, other, queue); len(hidden) != 0 {
 			t.Errorf("another sees %+v", hidden)
 		}
@@ -210,7 +210,7 @@ func TestShelfHides(t *testing.T) {
 	}
 	ctx, interrupt := context.WithCancel(testContext(t))
 	defer interrupt()
-	for m, err := range b.Aside(ctx, queue) {
+	for m, err := range b.List(ctx, queue) {
 		interrupt()
 		if m.ID == "" && !errors.Is(err, context.Canceled) {
 			t.Errorf("interrupted: got %v", err)
@@ -218,7 +218,7 @@ func TestShelfHides(t *testing.T) {
 	}
 	ctx, interrupt = context.WithCancel(testContext(t))
 	defer interrupt()
-	for range b.Aside(ctx, queue) {
+	for range b.List(ctx, queue) {
 		interrupt() // so that they can not be given back in good order
 		break
 	}

@@ -45,7 +45,7 @@ func deadLettering(queue string) amqp.Table {
 }
 
 func (b *Broker) onDeclaring(ctx context.Context, do func(declarer) error) error {
-	l, ch, err := b.declaring.open(ctx, func(l *live, ch *amqp.Channel) error {
+	l, ch, err := b.declaring.open(ctx, func(l *liveConn, ch *amqp.Channel) error {
 		return do(declarer{live: l, ch: ch, queueType: b.opts.QueueType})
 	})
 	if err == nil {
@@ -56,7 +56,7 @@ func (b *Broker) onDeclaring(ctx context.Context, do func(declarer) error) error
 
 // declarer makes objects.
 type declarer struct {
-	live      *live
+	live      *liveConn
 	ch        *amqp.Channel
 	queueType QueueType
 	missing   *[]string // unless nil, gets the names of the queues that are made
@@ -141,7 +141,7 @@ func (d declarer) exchange(name, kind string, args amqp.Table) error {
 // queue makes a queue. One that exists is good, whatever its type and
 // arguments are: declaring it with others would fail.
 func (d declarer) queue(name string, args amqp.Table) error {
-	_, exists, err := d.look(name)
+	_, exists, err := d.passiveDeclare(name)
 	if err != nil || exists {
 		return err
 	}
@@ -157,12 +157,12 @@ func (d declarer) queue(name string, args amqp.Table) error {
 // count returns how many messages of a queue are not given out, and whether the
 // queue exists.
 func (d declarer) count(name string) (n int, exists bool, err error) {
-	q, exists, err := d.look(name)
+	q, exists, err := d.passiveDeclare(name)
 	return q.Messages, exists, err
 }
 
-// look returns RabbitMQ's counts of a queue, and whether the queue exists.
-func (d declarer) look(name string) (q amqp.Queue, exists bool, err error) {
+// passiveDeclare returns RabbitMQ's counts of a queue, and whether the queue exists.
+func (d declarer) passiveDeclare(name string) (q amqp.Queue, exists bool, err error) {
 	probe, err := d.live.Channel() // RabbitMQ closes it if there is no queue
 	if err != nil {
 		return q, false, explain(err)

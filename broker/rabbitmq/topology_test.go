@@ -54,7 +54,7 @@ func TestObjects(t *testing.T) {
 			queue := "peer." + q.PeerID + ".0"
 			q.Queues = []string{queue}
 			b := openTest(t, s.URL(), Options{})
-			if err := b.Declare(testContext(t), q); err != nil {
+			if err := b.Bind(testContext(t), q); err != nil {
 				t.Fatal(err)
 			}
 			for _, x := range []struct {
@@ -106,7 +106,7 @@ func TestSeveralQueues(t *testing.T) {
 	q := testPeer()
 	first, second := q.Queues[0], "peer."+q.PeerID+".1"
 	q.Queues = []string{first, second}
-	o.check(b.Declare(testContext(t), q))
+	o.check(b.Bind(testContext(t), q))
 	messages := publishings(make([]broker.Outgoing, 100))
 	o.check(o.send(q.Exchange, q.PeerID+".1", messages...))
 	one, two := len(o.take(first, -1)), len(o.take(second, -1))
@@ -114,7 +114,7 @@ func TestSeveralQueues(t *testing.T) {
 		t.Errorf("the queues have %d and %d messages, of 100", one, two)
 	}
 	q.Queues = []string{first}
-	o.check(b.Declare(testContext(t), q))
+	o.check(b.Bind(testContext(t), q))
 	o.check(o.send(q.Exchange, q.PeerID+".1", messages...))
 	if one, two = len(o.take(first, -1)), len(o.take(second, -1)); one != 100 || two != 0 {
 		t.Errorf("the queues have %d and %d messages, want 100 and 0", one, two)
@@ -136,7 +136,7 @@ func TestQueuesBoundByOthers(t *testing.T) {
 		o.check(err)
 		o.check(o.QueueBind(queue, key, peerExchange(q), false, nil))
 	}
-	o.check(b.Declare(testContext(t), q))
+	o.check(b.Bind(testContext(t), q))
 	for _, queue := range q.Queues { // leaves nothing if it is the only binding
 		o.check(o.QueueUnbind(queue, queue, peerExchange(q), nil))
 	}
@@ -147,7 +147,7 @@ func TestQueuesBoundByOthers(t *testing.T) {
 		o.check(o.QueueBind(queue, queue, peerExchange(q), false, nil))
 	}
 	q.Queues = []string{first}
-	o.check(b.Declare(testContext(t), q))
+	o.check(b.Bind(testContext(t), q))
 	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 50))...))
 	if one, two := len(o.take(first, -1)), len(o.take(second, -1)); one != 50 || two != 0 {
 		t.Errorf("the queues have %d and %d messages, want 50 and 0", one, two)
@@ -173,7 +173,7 @@ func TestQueueType(t *testing.T) {
 			}
 		}
 		b := openTest(t, s.URL(), Options{QueueType: test.opt})
-		if err := b.Declare(testContext(t), q); err != nil {
+		if err := b.Bind(testContext(t), q); err != nil {
 			t.Errorf("%+v: %v", test, err)
 		}
 		args := amqp.Table{"x-queue-type": string(test.want)}
@@ -192,14 +192,14 @@ func TestOtherExchange(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
 	good, bad := testPeer(), testPeer()
-	o.check(b.Declare(testContext(t), good))
+	o.check(b.Bind(testContext(t), good))
 	c, err := b.Consume(testContext(t), good.Queues[0])
 	o.check(err)
 	defer c.Close()
 	bad.Exchange = "other" + suffix()
 	o.check(o.ExchangeDeclare(bad.Exchange, "headers", true, false, false, false, nil))
 	var e *amqp.Error
-	if err := b.Declare(testContext(t), bad); !errors.As(err, &e) || e.Code != amqp.PreconditionFailed {
+	if err := b.Bind(testContext(t), bad); !errors.As(err, &e) || e.Code != amqp.PreconditionFailed {
 		t.Errorf("got %v, want PRECONDITION_FAILED", err)
 	}
 	o.check(o.send(good.Exchange, good.PeerID+".1", amqp.Publishing{}))
@@ -225,7 +225,7 @@ func TestDeclareRefused(t *testing.T) {
 	} {
 		q := testPeer()
 		spoil(&q)
-		if err := b.Declare(testContext(t), q); !errors.Is(err, ErrInvalid) {
+		if err := b.Bind(testContext(t), q); !errors.Is(err, ErrInvalid) {
 			t.Errorf("case %d: got %v, want ErrInvalid", i, err)
 		}
 	}
@@ -235,7 +235,7 @@ func TestDeclareRefused(t *testing.T) {
 // older ones refuse it.
 func TestDeliveryLimit(t *testing.T) {
 	for version, want := range map[string]any{"3.13.7": nil, "4.0.2": -1, "10.1": -1, "": nil, "four": nil} {
-		d := declarer{queueType: Quorum, live: &live{Connection: &amqp.Connection{Properties: amqp.Table{"version": version}}}}
+		d := declarer{queueType: Quorum, live: &liveConn{Connection: &amqp.Connection{Properties: amqp.Table{"version": version}}}}
 		args := d.ofType(amqp.Table{"x": "y"})
 		if got := args["x-delivery-limit"]; got != want || args["x"] != "y" || args["x-queue-type"] != "quorum" {
 			t.Errorf("version %q: %v", version, fmt.Sprint(args))

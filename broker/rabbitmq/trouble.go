@@ -24,24 +24,24 @@ func explain(err error) error {
 	}
 	switch {
 	case e == amqp.ErrClosed:
-		return &explained{"the connection to RabbitMQ is closed", e}
+		return &explainedError{"the connection to RabbitMQ is closed", e}
 	case e == amqp.ErrChannelMax:
-		return &explained{"RabbitMQ gives no more channels", e}
+		return &explainedError{"RabbitMQ gives no more channels", e}
 	case e == amqp.ErrCredentials:
-		return &explained{"RabbitMQ refuses the user name or password, or ends the connection during login", e}
+		return &explainedError{"RabbitMQ refuses the user name or password, or ends the connection during login", e}
 	case e.Server:
-		return &explained{fmt.Sprintf("RabbitMQ says %s (%d)", e.Reason, e.Code), e}
+		return &explainedError{fmt.Sprintf("RabbitMQ says %s (%d)", e.Reason, e.Code), e}
 	}
-	return &explained{"the connection to RabbitMQ is lost: " + withoutPorts(e.Reason), e}
+	return &explainedError{"the connection to RabbitMQ is lost: " + withoutPorts(e.Reason), e}
 }
 
-type explained struct {
+type explainedError struct {
 	text  string
 	cause *amqp.Error
 }
 
-func (e *explained) Error() string { return e.text }
-func (e *explained) Unwrap() error { return e.cause }
+func (e *explainedError) Error() string { return e.text }
+func (e *explainedError) Unwrap() error { return e.cause }
 
 // withoutPorts cuts the addresses off a network error. The local port is
 // another one each time, which would make the same error look like a new one.
@@ -64,7 +64,7 @@ func saysCode(err error, code int) bool {
 // when RabbitMQ goes down they all fail, and one line is enough.
 type health struct {
 	log     *slog.Logger
-	changed bell.Bell // rung when a connection is lost, or an era begins
+	changed bell.Signal // rung when a connection is lost, or an era begins
 
 	mu      sync.Mutex
 	good    bool      // the last that was said is that there is a connection
@@ -115,11 +115,11 @@ func (h *health) refusedFor(grace time.Duration) error {
 // counts as part of it: it may be noticed as late as its heart-beat is missed.
 const oneOutage = time.Minute
 
-// Trouble says why RabbitMQ can not be used: a connection was lost or can not be
+// Health says why RabbitMQ can not be used: a connection was lost or can not be
 // made, or it takes no messages, or refuses those of peers. It is nil if nobody has needed one yet. To ask is
 // reason enough to connect again, and to publish something, in the background: the
 // next answer knows more.
-func (b *Broker) Trouble() error {
+func (b *Broker) Health() error {
 	b.probe.send()
 	for _, c := range b.connections() {
 		c.restore()
@@ -153,20 +153,20 @@ func (h *health) up(version any, address string) (first bool) {
 	}
 	h.good, h.trouble = true, ""
 	h.era++
-	h.changed.Ring()
+	h.changed.Notify()
 	h.log.Info("connected to RabbitMQ", "address", address, "version", version)
 	return true
 }
 
 // lost is told of the end of a connection that nobody has asked for.
-func (h *health) lost(l *live, err error) {
+func (h *health) lost(l *liveConn, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if l.born.Before(h.lostAt) && time.Since(h.lostAt) < oneOutage {
 		return
 	}
 	h.good, h.trouble, h.lostAt = false, err.Error(), time.Now()
-	h.changed.Ring()
+	h.changed.Notify()
 	h.log.Warn("connection to RabbitMQ lost, it is made again when it is needed", "address", l.at, "err", err)
 }
 

@@ -17,30 +17,30 @@ import (
 // one.
 func TestTrouble(t *testing.T) {
 	b := openTest(t, "amqp://me:secret@127.0.0.1:1", Options{})
-	if err := b.Trouble(); err != nil {
+	if err := b.Health(); err != nil {
 		t.Errorf("before: %v", err)
 	}
 	ctx, cancel := context.WithCancel(testContext(t))
 	done := make(chan error, 1)
-	go func() { done <- b.Declare(ctx, testPeer()) }()
+	go func() { done <- b.Bind(ctx, testPeer()) }()
 	deadline := time.Now().Add(30 * time.Second)
-	for b.Trouble() == nil && time.Now().Before(deadline) {
+	for b.Health() == nil && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
 	cancel()
 	<-done
-	if err := b.Trouble(); err == nil || !strings.Contains(err.Error(), "refused") || strings.Contains(err.Error(), "secret") {
+	if err := b.Health(); err == nil || !strings.Contains(err.Error(), "refused") || strings.Contains(err.Error(), "secret") {
 		t.Errorf("without RabbitMQ: %v", err)
 	}
 
 	s := rabbittest.Get(t)
 	b = openTest(t, s.URL(), Options{})
 	q := testPeer()
-	if err := b.Declare(testContext(t), q); err != nil {
+	if err := b.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { b.Release(context.Background(), q) })
-	if err := b.Trouble(); err != nil {
+	t.Cleanup(func() { b.Unbind(context.Background(), q) })
+	if err := b.Health(); err != nil {
 		t.Errorf("connected: %v", err)
 	}
 }
@@ -58,12 +58,12 @@ func TestTroubleEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "noticing", func() error {
-		if b.Trouble() == nil {
+		if b.Health() == nil {
 			return errors.New("no trouble")
 		}
 		return nil
 	})
-	eventually(t, "the end of the trouble", b.Trouble)
+	eventually(t, "the end of the trouble", b.Health)
 }
 
 // With more streams and queues than one connection has room for, there are more

@@ -26,8 +26,8 @@ type window struct {
 }
 
 // takes reports whether there is room for a delivery beside what is held.
-func (w *window) takes(d amqp.Delivery, l *ledger, most int) bool {
-	held := len(l.held) + len(l.aside)
+func (w *window) takes(d amqp.Delivery, l *unacked, most int) bool {
+	held := len(l.held) + len(l.excluded)
 	if w.dropping() || held > 0 && l.bytes+bytesOf(d) > maxWindow {
 		w.next = min(w.prefetch, max(minPrefetch, held/2))
 		return false
@@ -47,4 +47,4 @@ func (w *window) dropping() bool { return w.next > 0 && w.next <= w.prefetch }
 
 // resized reports whether the consumer is to end now: it has nothing left, and the
 // next one is to have another prefetch.
-func (w *window) resized(l *ledger) bool { return w.next > 0 && len(l.held) == 0 }
+func (w *window) resized(l *unacked) bool { return w.next > 0 && len(l.held) == 0 }

@@ -34,7 +34,7 @@ func waitAside(ts *testscript.TestScript, neg bool, args []string) {
 	defer store.Close()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		var found []string
-		for m, err := range store.Aside(context.Background(), args[1]) {
+		for m, err := range store.List(context.Background(), args[1]) {
 			ts.Check(err)
 			found = append(found, m.ID)
 		}

@@ -12,7 +12,7 @@ func TestBell(t *testing.T) {
 	default:
 	}
 	for range 1000 {
-		b.Ring() // blocks for ever if it waits for somebody
+		b.Notify() // blocks for ever if it waits for somebody
 	}
 	<-b
 	select {
@@ -25,6 +25,6 @@ func TestBell(t *testing.T) {
 		<-b
 		close(woken)
 	}()
-	b.Ring()
+	b.Notify()
 	<-woken
 }

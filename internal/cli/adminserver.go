@@ -30,7 +30,7 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, state string, 
 	service := link.New(cfg)
 	stalled := stalledCheck(service, cfg.Broker)
 	tells.Stalled = stalled
-	tells.Status, tells.BrokerTrouble, tells.Log, tells.Version = service.Status, cfg.Broker.Trouble, log, version
+	tells.Status, tells.BrokerTrouble, tells.Log, tells.Version = service.Status, cfg.Broker.Health, log, version
 	if b, ok := cfg.Broker.(*rabbitmq.Broker); ok {
 		tells.BrokerWarnings = b.Warnings
 	}

@@ -30,7 +30,7 @@ func (a *app) shelfFlags(c *cobra.Command, f *shelfFlags) {
 // desk is what the commands for an operator work on: the messages set aside,
 // and the peers whose queues they were in.
 type desk struct {
-	broker.Shelf
+	broker.DeadLetters
 	dir     *node.Dir
 	pattern link.QueuePattern
 	all     bool // the broker uses all queues of a peer, not only the first
@@ -60,7 +60,7 @@ func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &desk{Shelf: s, dir: d, pattern: link.DefaultQueuePattern, Close: s.Close}, nil
+		return &desk{DeadLetters: s, dir: d, pattern: link.DefaultQueuePattern, Close: s.Close}, nil
 	}
 	pattern, err := link.ParseQueuePattern(f.queuePattern)
 	if err != nil {
@@ -73,7 +73,7 @@ func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
 	case err != nil:
 		return nil, usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
 	}
-	return &desk{Shelf: b, dir: d, pattern: pattern, all: true, Close: b.Close}, nil
+	return &desk{DeadLetters: b, dir: d, pattern: pattern, all: true, Close: b.Close}, nil
 }
 
 // existingStore returns the file of the embedded broker. Only the service makes

@@ -80,12 +80,12 @@ func (a *app) listQueues(cmd *cobra.Command, k *desk, asJSON bool) error {
 		} else {
 			line.Type, line.State = q.peer.Identity.Type.String(), q.peer.State()
 		}
-		contents, err := k.Contents(cmd.Context(), q.name)
+		contents, err := k.Info(cmd.Context(), q.name)
 		if err != nil && !errors.Is(err, broker.ErrNoQueue) {
 			return err
 		}
 		line.Exists = err == nil
-		line.Waiting, line.SetAside, line.Oldest = contents.Waiting, contents.SetAside, contents.Oldest.UTC()
+		line.Waiting, line.SetAside, line.Oldest = contents.Waiting, contents.DeadLetters, contents.Oldest.UTC()
 		line.Warning = contents.Warning
 		lines = append(lines, line)
 	}

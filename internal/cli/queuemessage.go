@@ -14,7 +14,7 @@ import (
 // asideMessage is a message that is set aside, with the queue in which it was.
 type asideMessage struct {
 	queue string
-	broker.Aside
+	broker.DeadLetter
 }
 
 // aside goes through the messages of queues that are set aside. Some of a
@@ -23,7 +23,7 @@ func (k *desk) aside(ctx context.Context, queues []queueOf) iter.Seq2[asideMessa
 	return func(yield func(asideMessage, error) bool) {
 		missing := 0
 		for _, q := range queues {
-			for m, err := range k.Aside(ctx, q.name) {
+			for m, err := range k.List(ctx, q.name) {
 				if errors.Is(err, broker.ErrNoQueue) {
 					missing++
 					break

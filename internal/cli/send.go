@@ -98,7 +98,7 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 		return err
 	}
 	defer store.Close()
-	if err := store.Declare(ctx, queue); err != nil {
+	if err := store.Bind(ctx, queue); err != nil {
 		return err
 	}
 	if err := store.PutAll(ctx, queue.Queues[0], messages); err != nil {

@@ -242,7 +242,7 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 		return usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
 	}
 	cfg.Broker, cfg.AllQueues, cfg.QueuePattern = b, true, pattern
-	cfg.ClaimSpread = claimSpread
+	cfg.AcquireSpread = claimSpread
 	return nil
 }
 

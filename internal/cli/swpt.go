@@ -135,7 +135,7 @@ func (a *app) configureQueueCommand() *cobra.Command {
 			return err
 		}
 		q.Queues = []string{queue}
-		if err := cfg.Broker.Declare(ctx, q); err != nil {
+		if err := cfg.Broker.Bind(ctx, q); err != nil {
 			return err
 		}
 		cfg.Log.Info("queue is configured", "peer", id, "queue", queue)

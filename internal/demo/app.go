@@ -28,7 +28,7 @@ type app struct {
 	mu      sync.Mutex
 	sub     *local.ClientSubscription
 	outbox  []*outgoing              // to be handed to the service
-	news    bell.Bell                // rung when the outbox may have something
+	news    bell.Signal              // rung when the outbox may have something
 	pending map[*outgoing]bool       // not confirmed by the broker yet; the outbox is a part of it
 	handled map[messageKey]*incoming // by what they are about
 }
@@ -93,7 +93,7 @@ func (a *app) connect(ctx context.Context) (*local.Client, error) {
 				defer a.mu.Unlock()
 				a.sub = sub
 				a.outbox = slices.Collect(maps.Keys(a.pending))
-				a.news.Ring()
+				a.news.Notify()
 				return client, nil
 			}
 			client.Close()
@@ -101,7 +101,7 @@ func (a *app) connect(ctx context.Context) (*local.Client, error) {
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("the door of the service does not open: %w\n%s", err, tailOf(a.node.log))
 		}
-		if err := pause.For(ctx, 50*time.Millisecond); err != nil {
+		if err := pause.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
@@ -148,7 +148,7 @@ func (a *app) take(m *message, d local.Message) {
 func (a *app) post(o *outgoing) {
 	a.pending[o] = true
 	a.outbox = append(a.outbox, o)
-	a.news.Ring()
+	a.news.Notify()
 }
 
 // deliver hands what is in the outbox to the service's door, until ctx is done

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// For waits, or returns the error of ctx as soon as that is done: also when there
+// Sleep waits, or returns the error of ctx as soon as that is done: also when there
 // is nothing to wait for.
-func For(ctx context.Context, d time.Duration) error {
+func Sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return ctx.Err()
 	}

@@ -25,7 +25,7 @@ func TestFor(t *testing.T) {
 			{0, 0, context.DeadlineExceeded},
 		} {
 			began := time.Now()
-			if err := For(ctx, c.ask); !errors.Is(err, c.err) {
+			if err := Sleep(ctx, c.ask); !errors.Is(err, c.err) {
 				t.Errorf("%v: got %v, want %v", c.ask, err, c.err)
 			}
 			if got := time.Since(began); got != c.last {

@@ -28,21 +28,21 @@ const (
 	strangersRate  = 1
 )
 
-// Repeats writes into the log what others do, so that they can not flood it.
+// Limiter writes into the log what others do, so that they can not flood it.
 // The first times are told at once; more of the same is counted, and told at
 // growing intervals. After an interval in which nothing happened, all is
 // forgotten. Its methods are safe for concurrent use.
-type Repeats struct {
+type Limiter struct {
 	pace *rate.Limiter // of the entries of all together, nil for no limit
 
 	mu     sync.Mutex
-	seen   map[Deed]*repeat
+	seen   map[Key]*repeat
 	closed bool
 }
 
-// Deed is what counts as the same. Neither part may be of another's choice: Who
+// Key is what counts as the same. Neither part may be of another's choice: Who
 // is an address or a peer, Kind one of a few.
-type Deed struct{ Who, Kind string }
+type Key struct{ Who, Kind string }
 
 type repeat struct {
 	again bool // it has happened since next was last called
@@ -62,19 +62,19 @@ type entry struct {
 }
 
 // New makes one, which must be closed.
-func New() *Repeats { return &Repeats{seen: make(map[Deed]*repeat)} }
+func New() *Limiter { return &Limiter{seen: make(map[Key]*repeat)} }
 
 // NewForStrangers is New for what anybody can do, from as many addresses as they
 // have: all of them together are limited as well. Beyond the limit, those of the
 // same kind count as the same.
-func NewForStrangers() *Repeats {
+func NewForStrangers() *Limiter {
 	r := New()
 	r.pace = rate.NewLimiter(strangersRate, strangersBurst)
 	return r
 }
 
-// Tell writes an entry, or counts it.
-func (r *Repeats) Tell(log *slog.Logger, level slog.Level, d Deed, text string, args ...any) {
+// Log writes an entry, or counts it.
+func (r *Limiter) Log(log *slog.Logger, level slog.Level, d Key, text string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -102,7 +102,7 @@ func (r *Repeats) Tell(log *slog.Logger, level slog.Level, d Deed, text string, 
 }
 
 // mayWrite reports whether what was done may be written at once and on its own.
-func (r *Repeats) mayWrite(d Deed) bool {
+func (r *Limiter) mayWrite(d Key) bool {
 	p := r.seen[d]
 	switch {
 	case p == nil && len(r.seen) >= maxRepeats, p != nil && p.told == toldAtOnce:
@@ -113,7 +113,7 @@ func (r *Repeats) mayWrite(d Deed) bool {
 }
 
 // next tells what has been counted since it was told last.
-func (r *Repeats) next(d Deed, p *repeat) {
+func (r *Limiter) next(d Key, p *repeat) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -140,7 +140,7 @@ func (p *repeat) flush() {
 }
 
 // Close tells what has not been told, and stops.
-func (r *Repeats) Close() {
+func (r *Limiter) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true

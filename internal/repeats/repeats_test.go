@@ -41,10 +41,10 @@ func TestRepeatsAreCounted(t *testing.T) {
 		}
 		const flood = 100_000
 		for range flood {
-			r.Tell(log, slog.LevelWarn, Deed{"192.0.2.1/32", "TLS"}, "handshake failed", "err", "x")
+			r.Log(log, slog.LevelWarn, Key{"192.0.2.1/32", "TLS"}, "handshake failed", "err", "x")
 			time.Sleep(10 * time.Millisecond)
 		}
-		r.Tell(log, slog.LevelWarn, Deed{"192.0.2.2/32", "TLS"}, "handshake failed", "err", "x")
+		r.Log(log, slog.LevelWarn, Key{"192.0.2.2/32", "TLS"}, "handshake failed", "err", "x")
 		time.Sleep(2 * lastRepeat)
 		synctest.Wait()
 		if lines, deeds := told(); lines > 25 || deeds != flood+1 {
@@ -56,7 +56,7 @@ func TestRepeatsAreCounted(t *testing.T) {
 
 		// What comes slowly is no flood at first, but does not go on like this.
 		for range flood / 1000 {
-			r.Tell(log, slog.LevelWarn, Deed{"192.0.2.1/32", "TLS"}, "handshake failed", "err", "x")
+			r.Log(log, slog.LevelWarn, Key{"192.0.2.1/32", "TLS"}, "handshake failed", "err", "x")
 			time.Sleep(500 * time.Millisecond)
 		}
 		time.Sleep(2 * lastRepeat)
@@ -66,10 +66,10 @@ func TestRepeatsAreCounted(t *testing.T) {
 		}
 
 		for i := range 2*toldAtOnce + 1 {
-			r.Tell(log, slog.LevelWarn, Deed{"192.0.2.1/32", "TLS"}, "handshake failed", "n", i)
+			r.Log(log, slog.LevelWarn, Key{"192.0.2.1/32", "TLS"}, "handshake failed", "n", i)
 		}
 		r.Close()
-		r.Tell(log, slog.LevelWarn, Deed{"192.0.2.1/32", "TLS"}, "handshake failed")
+		r.Log(log, slog.LevelWarn, Key{"192.0.2.1/32", "TLS"}, "handshake failed")
 		if lines, deeds := told(); lines != toldAtOnce+1 || deeds != 2*toldAtOnce+1 {
 			t.Errorf("%d deeds in %d lines before the end", deeds, lines)
 		}
@@ -83,7 +83,7 @@ func TestRepeatsAreBounded(t *testing.T) {
 		log, r := slog.New(slog.NewTextHandler(&buf, nil)), New()
 		defer r.Close()
 		for i := range 10 * maxRepeats {
-			r.Tell(log, slog.LevelWarn, Deed{fmt.Sprint(i), "TLS"}, "handshake failed")
+			r.Log(log, slog.LevelWarn, Key{fmt.Sprint(i), "TLS"}, "handshake failed")
 		}
 		if len(r.seen) > maxRepeats+1 {
 			t.Errorf("%d deeds are remembered", len(r.seen))
@@ -91,7 +91,7 @@ func TestRepeatsAreBounded(t *testing.T) {
 		if lines := strings.Count(buf.String(), "\n"); lines > maxRepeats+toldAtOnce {
 			t.Errorf("%d lines", lines)
 		}
-		r.Tell(log, slog.LevelWarn, Deed{"1", "expired"}, "another kind")
+		r.Log(log, slog.LevelWarn, Key{"1", "expired"}, "another kind")
 		if !strings.Contains(buf.String(), "another kind") {
 			t.Error("another kind is not told")
 		}
@@ -107,7 +107,7 @@ func TestStrangersAreBoundedTogether(t *testing.T) {
 		const sources, each = 20_000, 5
 		for i := range sources {
 			for range each {
-				r.Tell(log, slog.LevelWarn, Deed{fmt.Sprint(i), "TLS"}, "handshake failed")
+				r.Log(log, slog.LevelWarn, Key{fmt.Sprint(i), "TLS"}, "handshake failed")
 			}
 			time.Sleep(time.Millisecond)
 		}

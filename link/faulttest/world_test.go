@@ -313,7 +313,7 @@ func leftInStore(path, queue string) (left int, aside [][]byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	for m, err := range s.Aside(context.Background(), queue) {
+	for m, err := range s.List(context.Background(), queue) {
 		if err != nil {
 			return 0, nil, err
 		}

@@ -56,12 +56,12 @@ func NewOn(t testing.TB, kind nodetype.Type, on Kind) *Node {
 	n.CertFile, n.KeyFile = n.ServerCert(t)
 	// Impatient enough for tests.
 	n.Config = link.Config{
-		PollInterval: 20 * time.Millisecond,
-		RetryMin:     5 * time.Millisecond,
-		RetryMax:     100 * time.Millisecond,
-		ClaimPause:   50 * time.Millisecond,
-		DrainedAfter: 100 * time.Millisecond,
-		DrainPause:   200 * time.Millisecond,
+		PollInterval:    20 * time.Millisecond,
+		RetryMin:        5 * time.Millisecond,
+		RetryMax:        100 * time.Millisecond,
+		StandbyInterval: 50 * time.Millisecond,
+		DrainedAfter:    100 * time.Millisecond,
+		DrainPause:      200 * time.Millisecond,
 	}
 	on(t, n)
 	return n

@@ -64,7 +64,7 @@ func (m *Memory) queue(name string) *memoryQueue {
 	return q
 }
 
-func (m *Memory) Declare(_ context.Context, q broker.PeerQueue) error {
+func (m *Memory) Bind(_ context.Context, q broker.PeerQueue) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, name := range q.Queues {
@@ -73,9 +73,9 @@ func (m *Memory) Declare(_ context.Context, q broker.PeerQueue) error {
 	return nil
 }
 
-func (m *Memory) Release(context.Context, broker.PeerQueue) error { return nil }
+func (m *Memory) Unbind(context.Context, broker.PeerQueue) error { return nil }
 
-func (m *Memory) Free(_ context.Context, queue string) error {
+func (m *Memory) CheckInUse(_ context.Context, queue string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if q := m.queues[queue]; q != nil && q.consumed {
@@ -102,7 +102,7 @@ func (m *Memory) Publish(_ context.Context, confirmed func(n uint64, err error))
 	return &memoryPublisher{m: m, confirmed: confirmed}, nil
 }
 
-func (m *Memory) Trouble() error { return nil }
+func (m *Memory) Health() error { return nil }
 
 func (m *Memory) Close() error { return nil }
 
@@ -146,10 +146,10 @@ func (c *memoryConsumer) Confirm(tag uint64) error {
 	return nil
 }
 
-// SetAside is not meant to be needed: the messages of tests can be sent.
-func (c *memoryConsumer) Keep(uint64) error { return broker.ErrClosed }
+// DeadLetter is not meant to be needed: the messages of tests can be sent.
+func (c *memoryConsumer) Exclude(uint64) error { return broker.ErrClosed }
 
-func (c *memoryConsumer) SetAside(context.Context, uint64, string) error { return broker.ErrClosed }
+func (c *memoryConsumer) DeadLetter(context.Context, uint64, string) error { return broker.ErrClosed }
 
 func (c *memoryConsumer) Close() error {
 	c.m.mu.Lock()

@@ -78,7 +78,7 @@ func (a storeApps) left(ctx context.Context, queue string) (waiting int, aside [
 	if err != nil {
 		return 0, nil, err
 	}
-	for m, err := range a.Aside(ctx, queue) {
+	for m, err := range a.List(ctx, queue) {
 		if err != nil {
 			return 0, nil, err
 		}
