@@ -12,7 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"peerlink/internal/repeats"
+	"peerlink/internal/logthrottle"
+	"peerlink/internal/wait"
 	"peerlink/node/pki"
 )
 
@@ -33,8 +34,8 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 			// fewer connections are kept that say nothing.
 			s.pendingConns.evict()
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.logLimiter.Log(s.log, slog.LevelError, repeats.Key{Kind: "accept"}, "can not accept connections, trying again", "err", err)
-			if wait(ctx, pause) != nil {
+			s.logLimiter.Log(s.log, slog.LevelError, logthrottle.Key{Kind: "accept"}, "can not accept connections, trying again", "err", err)
+			if wait.Sleep(ctx, pause) != nil {
 				return err
 			}
 			continue
@@ -128,7 +129,7 @@ func (s *Service) notAuthenticated(remote net.Addr, err error) {
 	case withoutCertificate(err):
 		level, kind = slog.LevelInfo, "no certificate" // health checks with TLS
 	}
-	s.strangerLimiter.Log(s.log, level, repeats.Key{Who: sourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
+	s.strangerLimiter.Log(s.log, level, logthrottle.Key{Who: sourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
 }
 
 // withoutCertificate reports whether the client has shown no certificate.
@@ -199,7 +200,7 @@ func (s *Service) evictOldest(p *peer) bool {
 	}
 	p.conns[oldest]()
 	delete(p.conns, oldest)
-	s.logLimiter.Log(oldest.log, slog.LevelInfo, repeats.Key{Who: p.id, Kind: "gives way"}, "the peer has as many connections as it may have, its oldest gives way")
+	s.logLimiter.Log(oldest.log, slog.LevelInfo, logthrottle.Key{Who: p.id, Kind: "gives way"}, "the peer has as many connections as it may have, its oldest gives way")
 	return true
 }
 

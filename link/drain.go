@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"peerlink/broker"
+	"peerlink/internal/wait"
 	"peerlink/smp"
 )
 
@@ -76,7 +77,7 @@ func (d *drainer) run(ctx, connCtx context.Context) {
 				d.log.Warn("the queue of a deactivated peer can not be drained, trying again", "err", err, "pause", pause.Round(time.Millisecond))
 			}
 		}
-		_ = wait(ctx, pause)
+		_ = wait.Sleep(ctx, pause)
 	}
 }
 

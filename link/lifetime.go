@@ -8,7 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"peerlink/internal/repeats"
+	"peerlink/internal/logthrottle"
+	"peerlink/internal/wait"
 )
 
 // A connection lasts no longer than each of the certificates that opened it:
@@ -106,7 +107,7 @@ func (s *Service) onExpiry(list []usedCertificate, end func(*certificateExpired)
 			}
 			// Of centuries, Sub makes the longest Duration there is.
 			left := min(first.cert.NotAfter.Sub(now), 10*s.cfg.PollInterval, maxClockInterval)
-			if wait(ctx, left+time.Millisecond) != nil {
+			if wait.Sleep(ctx, left+time.Millisecond) != nil {
 				return
 			}
 		}
@@ -116,6 +117,6 @@ func (s *Service) onExpiry(list []usedCertificate, end func(*certificateExpired)
 
 // logExpired writes into the log that a connection ends with a certificate.
 func (s *Service) logExpired(log *slog.Logger, peerID string, e *certificateExpired) {
-	s.logLimiter.Log(log, slog.LevelWarn, repeats.Key{Who: peerID, Kind: "certificate ended"}, "a certificate of the connection has ended, so the connection ends",
+	s.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: peerID, Kind: "certificate ended"}, "a certificate of the connection has ended, so the connection ends",
 		"certificate", e.role, "not_after", e.notAfter.UTC(), "what_to_do", advice(e.role))
 }

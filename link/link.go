@@ -17,7 +17,7 @@
 // Nobody is trusted beyond what he has proved, and everything that others can make
 // this side do is bounded: before the handshake by [pendingConns] and a
 // [handshakeLimiter], after it for each peer
-// ([receiver.waitForCapacity]), and in the log ([repeats.Limiter]). A connection that has nothing to
+// ([receiver.waitForCapacity]), and in the log ([logthrottle.Limiter]). A connection that has nothing to
 // send rests ([Config.IdleTimeout]). docs/security.md tells who may be hostile.
 //
 // The queues that lead to a peer are one, or with a broker that spreads the
@@ -49,8 +49,8 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"peerlink/internal/logthrottle"
 	"peerlink/internal/pulse"
-	"peerlink/internal/repeats"
 	"peerlink/node"
 )
 
@@ -64,10 +64,10 @@ type Service struct {
 	pendingConns    *pendingConns
 	handshakes      *handshakeLimiter
 	verifySemaphore *verifySemaphore
-	dials           *rate.Limiter    // paces attempts to reach peers
-	logLimiter      *repeats.Limiter // of peers and of this machine
-	strangerLimiter *repeats.Limiter // of those who are not authenticated
-	fetches         chan struct{}    // has an element for each info-bundle that is being fetched
+	dials           *rate.Limiter        // paces attempts to reach peers
+	logLimiter      *logthrottle.Limiter // of peers and of this machine
+	strangerLimiter *logthrottle.Limiter // of those who are not authenticated
+	fetches         chan struct{}        // has an element for each info-bundle that is being fetched
 
 	bindSlots    chan struct{} // has an element for each errand that is being run
 	bindsDone    chan *peer    // those whose errand is done
@@ -107,8 +107,8 @@ func New(cfg Config) *Service {
 		}),
 		verifySemaphore: newVerifySemaphore(),
 		dials:           rate.NewLimiter(rate.Limit(cfg.MaxDialRate), cfg.MaxDialRate),
-		logLimiter:      repeats.New(),
-		strangerLimiter: repeats.NewForStrangers(),
+		logLimiter:      logthrottle.New(),
+		strangerLimiter: logthrottle.NewForStrangers(),
 		fetches:         make(chan struct{}, maxFetches),
 		bindSlots:       make(chan struct{}, maxBindJobs),
 		bindsDone:       make(chan *peer),

@@ -1,7 +1,11 @@
 package link
 
 import (
+	"bytes"
 	"context"
+	"maps"
+	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -80,4 +84,112 @@ func (p *peer) end() {
 	for _, cancel := range p.conns {
 		cancel()
 	}
+}
+
+// generation live as long as a peer's state says the same about who the peer is,
+// which messages are for it, and where and how to send them. A connection that
+// was opened on other terms ends in good order, and another one follows.
+type generation struct {
+	context.Context
+	end context.CancelFunc
+}
+
+func newGeneration() generation {
+	ctx, end := context.WithCancel(context.Background())
+	return generation{ctx, end}
+}
+
+// replaceState replaces the peer's state by one with which there is traffic.
+func (p *peer) replaceState(st *peerState) {
+	endOld := st.inheritGeneration(p.state.Load())
+	p.setState(st)
+	endOld()
+}
+
+// inheritGeneration gives st the terms of the state before it where these are still the
+// same. Otherwise it returns what ends the old ones, to be called once st has
+// replaced the old state.
+func (st *peerState) inheritGeneration(old *peerState) (endOld func()) {
+	switch {
+	case old == nil:
+		st.generation = newGeneration()
+		return func() {}
+	case old.sameGeneration(st):
+		st.generation = old.generation
+		return func() {}
+	}
+	st.generation = newGeneration()
+	return old.generation.end
+}
+
+func (st *peerState) sameGeneration(next *peerState) bool {
+	// A manifest that can not be read any more is no reason to cut a connection
+	// that works.
+	sameStomp := next.Stomp == nil || reflect.DeepEqual(st.Stomp, next.Stomp)
+	return sameStomp && st.view == next.view &&
+		bytes.Equal(st.Root.Raw, next.Root.Raw) && bytes.Equal(st.SubCA.Raw, next.SubCA.Raw)
+}
+
+// peerSet is the set of peers as the node's directory had it at the last scan.
+type peerSet struct {
+	maxRate int // of each peer
+	mu      sync.Mutex
+	peers   map[string]*peer
+}
+
+func newPeerSet(maxRate int) *peerSet {
+	return &peerSet{maxRate: maxRate, peers: make(map[string]*peer)}
+}
+
+func (r *peerSet) get(id string) *peer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.peers[id]
+}
+
+func (r *peerSet) getOrAdd(id string) *peer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.peers[id]
+	if p == nil {
+		p = &peer{
+			id:             id,
+			messageLimiter: newMessageLimiter(r.maxRate),
+			rotation:       newConnRotation(),
+			stateReplaced:  make(chan struct{}),
+			connected:      make(chan struct{}),
+			senders:        make(map[string]context.CancelFunc),
+			drainers:       make(map[string]context.CancelFunc),
+			conns:          make(map[*receiver]context.CancelFunc),
+		}
+		r.peers[id] = p
+	}
+	return p
+}
+
+func (r *peerSet) all() []*peer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Values(r.peers))
+}
+
+// A peer that could not be reached is tried again after pauses of up to a minute. When
+// it is back, it dials us, often before the pause is over: then there is nothing
+// to wait for. (A peer that answers, and then refuses or fails, has had its
+// chance: if its calls ended a pause, two nodes in trouble would keep each other
+// from resting.)
+
+// nextConnect returns a channel that is closed when the peer next connects to us.
+func (p *peer) nextConnect() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.connected
+}
+
+// notifyConnect wakes whoever waits for the peer to be there.
+func (p *peer) notifyConnect() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.connected)
+	p.connected = make(chan struct{})
 }

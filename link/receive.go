@@ -9,8 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"peerlink/broker"
-	"peerlink/internal/repeats"
+	"peerlink/internal/logthrottle"
 	"peerlink/node/pki"
 	"peerlink/smp"
 	"peerlink/stomp"
@@ -54,7 +56,7 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *peerConn, id pki.I
 	r.changed.L = &r.mu
 	if reason := s.register(r, id, conn.chain, stop); reason != "" {
 		s.rejected.count(reasonNoPeer)
-		s.logLimiter.Log(log, slog.LevelWarn, repeats.Key{Who: id.ID, Kind: reason}, "connection refused", "reason", reason)
+		s.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: id.ID, Kind: reason}, "connection refused", "reason", reason)
 		stomp.NewConn(conn, stomp.DefaultLimits()).Fail(&stomp.ServerError{Message: reason})
 		return
 	}
@@ -73,11 +75,11 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *peerConn, id pki.I
 		ConnectTimeout: s.cfg.ConnectTimeout,
 	})
 	if err != nil {
-		s.logLimiter.Log(log, slog.LevelWarn, repeats.Key{Who: id.ID, Kind: "no STOMP connection"}, "no STOMP connection", "err", err)
+		s.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: id.ID, Kind: "no STOMP connection"}, "no STOMP connection", "err", err)
 		return
 	}
 	defer r.server.Close()
-	s.logLimiter.Log(log, slog.LevelInfo, repeats.Key{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(conn.chain))
+	s.logLimiter.Log(log, slog.LevelInfo, logthrottle.Key{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(conn.chain))
 	defer r.peer.stats.connOpened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, conn.chain)()
 	r.peer.notifyConnect()
 	err = r.run(stopCtx, connCtx)
@@ -85,7 +87,7 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *peerConn, id pki.I
 	if violation := new(stomp.ProtocolError); r.refused || errors.As(err, &violation) || errors.Is(err, errOverhead) {
 		level = slog.LevelWarn
 	}
-	s.logLimiter.Log(log, level, repeats.Key{Who: id.ID, Kind: "not receiving"}, "not receiving any more", "err", err)
+	s.logLimiter.Log(log, level, logthrottle.Key{Who: id.ID, Kind: "not receiving"}, "not receiving any more", "err", err)
 }
 
 // run moves messages from the connection to the broker until the peer
@@ -122,7 +124,7 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	})
 	defer giveUp.Stop()
 	if storeErr := <-confirmed; storeErr != nil {
-		r.s.logLimiter.Log(r.log, slog.LevelError, repeats.Key{Who: r.peer.id, Kind: "not stored"}, "received messages can not be stored", "err", storeErr)
+		r.s.logLimiter.Log(r.log, slog.LevelError, logthrottle.Key{Who: r.peer.id, Kind: "not stored"}, "received messages can not be stored", "err", storeErr)
 		r.peer.stats.recordError(fmt.Errorf("received messages can not be stored: %w", storeErr))
 		r.server.Fail(&stomp.ServerError{Message: internalError})
 		return storeErr
@@ -253,4 +255,76 @@ func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
 	r.first = r.stored + 1
 	r.changed.Broadcast() // hold may wait for room
 	return receipt, true, nil
+}
+
+// maxReceipts is how many received messages of one connection may wait for
+// their receipts. It is more than the window of any known sender; beyond it
+// nothing is read until receipts have been sent.
+const maxReceipts = 4096
+
+// errPeerLeft is why a connection ends that is held up while the peer leaves.
+var errPeerLeft = errors.New("the peer has left, or does not read")
+
+// newMessageLimiter bounds messages in a second. What was not used of a second can be
+// used in the next.
+func newMessageLimiter(perSecond int) *rate.Limiter {
+	if perSecond <= 0 {
+		return rate.NewLimiter(rate.Inf, 1)
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), perSecond)
+}
+
+// capacityContext ends when it makes no sense any more to be held up: with the
+// service, or with the connection, which nobody reads meanwhile.
+func (r *receiver) capacityContext(stopCtx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(stopCtx)
+	go func() {
+		select {
+		case <-r.server.Broken():
+			cancel(errPeerLeft)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+// waitForCapacity waits until the next message may be read: until the peer is within its
+// rate, its messages in the inbox within their quota, and there is room for a
+// receipt. The peer is not told. It notices that nothing is read, and waits.
+func (r *receiver) waitForCapacity(ctx context.Context) error {
+	err := r.awaitReceiptSlot(ctx)
+	if err == nil && !r.peer.messageLimiter.Allow() {
+		err = r.peer.messageLimiter.Wait(ctx)
+	}
+	if q, ok := r.s.cfg.Broker.(broker.Quotas); err == nil && ok {
+		err = q.AwaitQuota(ctx, r.peer.id)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(context.Cause(ctx), errPeerLeft):
+		return errPeerLeft
+	case ctx.Err() != nil:
+		return stomp.ErrStopped
+	default:
+		return err
+	}
+}
+
+// awaitReceiptSlot waits until there is room for another receipt.
+func (r *receiver) awaitReceiptSlot(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.receipts) < maxReceipts {
+		return nil
+	}
+	defer context.AfterFunc(ctx, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.changed.Broadcast()
+	})()
+	for len(r.receipts) >= maxReceipts && r.failed == nil && ctx.Err() == nil {
+		r.changed.Wait()
+	}
+	return ctx.Err()
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"peerlink/broker"
-	"peerlink/internal/repeats"
+	"peerlink/internal/logthrottle"
+	"peerlink/internal/wait"
 	"peerlink/stomp"
 )
 
@@ -334,7 +335,7 @@ func (sd *sender) replace(ctx context.Context, se *session) *session {
 			lastErr = err.Error()
 			sd.logThrottled(se.log, slog.LevelWarn, "no connection with the renewed server certificate, the old connection stays", "err", err, "pause", pause.Round(time.Millisecond))
 		}
-		if wait(ctx, pause) != nil {
+		if wait.Sleep(ctx, pause) != nil {
 			return nil
 		}
 	}
@@ -342,5 +343,5 @@ func (sd *sender) replace(ctx context.Context, se *session) *session {
 
 // logThrottled writes what the peer has a part in, and could make happen again and again.
 func (sd *sender) logThrottled(log *slog.Logger, level slog.Level, text string, args ...any) {
-	sd.s.logLimiter.Log(log, level, repeats.Key{Who: sd.queue, Kind: text}, text, args...)
+	sd.s.logLimiter.Log(log, level, logthrottle.Key{Who: sd.queue, Kind: text}, text, args...)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"peerlink/broker"
+	"peerlink/internal/wait"
 )
 
 // What follows is for those who run a node as many processes that do one thing
@@ -57,7 +58,7 @@ func (s *Service) Send(ctx context.Context, peerID, queue string) error {
 			if !sd.standsBy(err) {
 				return err
 			}
-			if err := wait(ctx, s.standbyPause()); err != nil {
+			if err := wait.Sleep(ctx, s.standbyPause()); err != nil {
 				return context.Cause(ctx)
 			}
 		}
@@ -96,7 +97,7 @@ func (s *Service) Drain(ctx context.Context, peerID, queue string) error {
 				d.log.Info("another process drains this queue, standing by")
 			}
 			standby = true
-			if err := wait(ctx, s.standbyPause()); err != nil {
+			if err := wait.Sleep(ctx, s.standbyPause()); err != nil {
 				return err
 			}
 		}

@@ -1,7 +1,9 @@
 package link
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"peerlink/broker"
@@ -78,4 +80,60 @@ func PeerQueue(d *node.Dir, p *node.Peer, v smp.View, names QueuePattern) (broke
 		q.Queues = append(q.Queues, names.Name(p.Identity.ID, n))
 	}
 	return q, nil
+}
+
+// QueuePattern says how the queues that lead to a peer are called. In it,
+// {node-id} stands for the peer's node ID, and {n} for the number of the
+// queue, which counts from 0. Without {n}, the names of a peer's further queues
+// end in .1, .2 and so on.
+type QueuePattern string
+
+// DefaultQueuePattern makes names such as peer.1234abcd.0.
+const DefaultQueuePattern QueuePattern = "peer.{node-id}.{n}"
+
+// ErrQueuePattern is reported for a pattern that does not give every queue of
+// every peer its own name.
+var ErrQueuePattern = errors.New("pattern for the names of queues is not usable")
+
+const (
+	nodeIDField = "{node-id}"
+	numberField = "{n}"
+	// maxPattern leaves room for the ID and the number in the 255 bytes of a
+	// name in AMQP.
+	maxPattern = 200
+)
+
+// ParseQueuePattern checks a pattern: {node-id} must be there once, and {n} at most
+// once, with something between them that is no hexadecimal digit, so that no two
+// queues have the same name. It reports [ErrQueuePattern].
+func ParseQueuePattern(s string) (QueuePattern, error) {
+	bad := func(reason string) (QueuePattern, error) {
+		return "", fmt.Errorf("%w: %.*q %s; expected something like %s", ErrQueuePattern, maxPattern, s, reason, DefaultQueuePattern)
+	}
+	id, n := strings.Index(s, nodeIDField), strings.Index(s, numberField)
+	if strings.Count(s, nodeIDField) != 1 || strings.Count(s, numberField) > 1 {
+		return bad("does not hold {node-id} once, and {n} at most once")
+	}
+	if strings.ContainsAny(strings.NewReplacer(nodeIDField, "", numberField, "").Replace(s), "{}") {
+		return bad("holds other fields in braces")
+	}
+	if n >= 0 {
+		between := s[min(id+len(nodeIDField), n+len(numberField)):max(id, n)]
+		if strings.Trim(between, "0123456789abcdef") == "" {
+			return bad("does not separate the two fields")
+		}
+	}
+	if len(s) > maxPattern {
+		return bad(fmt.Sprintf("is longer than %d bytes", maxPattern))
+	}
+	return QueuePattern(s), nil
+}
+
+// Name returns the name of a peer's n-th queue.
+func (p QueuePattern) Name(nodeID string, n int) string {
+	name := strings.NewReplacer(nodeIDField, nodeID, numberField, strconv.Itoa(n)).Replace(string(p))
+	if n > 0 && !strings.Contains(string(p), numberField) {
+		name += "." + strconv.Itoa(n)
+	}
+	return name
 }

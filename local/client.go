@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"sync"
 
-	"peerlink/internal/bell"
 	"peerlink/internal/socket"
+	"peerlink/internal/wait"
 	"peerlink/stomp"
 )
 
@@ -44,7 +44,7 @@ type Client struct {
 	acks          []string                       // to be written
 	err           error                          // why the connection has ended
 
-	ackBell bell.Signal
+	ackBell wait.Signal
 	acking  sync.Mutex     // keeps ACKs in order
 	running sync.WaitGroup // the goroutines
 }
@@ -118,7 +118,7 @@ func newClient(ctx context.Context, nc net.Conn, secret string) (*Client, error)
 		done:          make(chan struct{}),
 		waiting:       make(map[uint64]func(error)),
 		subscriptions: make(map[string]*ClientSubscription),
-		ackBell:       bell.New(),
+		ackBell:       wait.NewSignal(),
 	}
 	c.leave = sync.OnceFunc(func() { close(c.leaving) })
 	c.close = sync.OnceValue(func() error {

@@ -16,9 +16,9 @@ import (
 	"github.com/gofrs/flock"
 
 	"peerlink/broker/embedded"
-	"peerlink/internal/pause"
-	"peerlink/internal/repeats"
+	"peerlink/internal/logthrottle"
 	"peerlink/internal/socket"
+	"peerlink/internal/wait"
 	"peerlink/stomp"
 )
 
@@ -68,7 +68,7 @@ type Door struct {
 	announce    func() error  // writes them down; nil: that is done
 	connections chan struct{} // holds a token for each that has shown the passcode
 	close       func() error
-	repeats     *repeats.Limiter // whoever may connect could fill the log otherwise
+	repeats     *logthrottle.Limiter // whoever may connect could fill the log otherwise
 }
 
 // Open opens the door, and makes the passcode if there is none: clients can
@@ -88,7 +88,7 @@ func open(cfg Config, b bounds) (*Door, error) {
 		bounds:      b,
 		log:         cfg.Log,
 		connections: make(chan struct{}, b.connections),
-		repeats:     repeats.New(),
+		repeats:     logthrottle.New(),
 	}
 	if d.types == nil {
 		d.types = func(string) bool { return true }
@@ -144,7 +144,7 @@ func (d *Door) announced(ctx context.Context) bool {
 	if d.announce == nil {
 		return true
 	}
-	for pause.Sleep(ctx, announcePause) == nil {
+	for wait.Sleep(ctx, announcePause) == nil {
 		if d.announce() == nil {
 			d.log.Info("local applications can connect by TCP again")
 			return true
@@ -279,8 +279,8 @@ func (d *Door) accept(ctx context.Context, l net.Listener, running *sync.WaitGro
 			return
 		}
 		<-opening
-		d.repeats.Log(d.log, slog.LevelWarn, repeats.Key{Kind: "accept"}, "can not accept connections of local applications", "err", err)
-		_ = pause.Sleep(ctx, acceptPause)
+		d.repeats.Log(d.log, slog.LevelWarn, logthrottle.Key{Kind: "accept"}, "can not accept connections of local applications", "err", err)
+		_ = wait.Sleep(ctx, acceptPause)
 	}
 }
 
@@ -314,7 +314,7 @@ func (d *Door) serve(ctx context.Context, nc net.Conn, log *slog.Logger, opened 
 		return // somebody looked whether the door is there
 	}
 	if err != nil {
-		d.repeats.Log(log, slog.LevelInfo, repeats.Key{Kind: "connect"}, "a local application could not connect", "err", err)
+		d.repeats.Log(log, slog.LevelInfo, logthrottle.Key{Kind: "connect"}, "a local application could not connect", "err", err)
 		return
 	}
 	opened()
@@ -330,7 +330,7 @@ func (d *Door) authenticate(ctx context.Context, connect *stomp.Frame) error {
 	if ok && d.passcode.matches(given) {
 		return nil
 	}
-	if pause.Sleep(ctx, d.bounds.guessPause) != nil {
+	if wait.Sleep(ctx, d.bounds.guessPause) != nil {
 		return context.Cause(ctx)
 	}
 	if !ok {

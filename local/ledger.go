@@ -7,7 +7,7 @@ import (
 	"strings"
 	"sync"
 
-	"peerlink/internal/bell"
+	"peerlink/internal/wait"
 )
 
 // AckMode says what acknowledges a message of a subscription (STOMP 1.2,
@@ -30,7 +30,7 @@ func (m AckMode) valid() bool {
 // delivery.
 type ledger struct {
 	prefetch int
-	freed    bell.Signal // rung when used has shrunk
+	freed    wait.Signal // rung when used has shrunk
 
 	mu   sync.Mutex
 	used int    // part of prefetch: messages given out, until they are removed or given back
@@ -40,7 +40,7 @@ type ledger struct {
 type held struct{ tag, seq uint64 }
 
 func newLedger(prefetch int) *ledger {
-	return &ledger{prefetch: prefetch, freed: bell.New()}
+	return &ledger{prefetch: prefetch, freed: wait.NewSignal()}
 }
 
 // space is how many more messages may be given out.

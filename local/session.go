@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"peerlink/internal/bell"
+	"peerlink/internal/wait"
 	"peerlink/stomp"
 )
 
@@ -23,8 +23,8 @@ type session struct {
 	cancel context.CancelFunc
 	gaveUp chan struct{} // closed by giveUp
 
-	wake bell.Signal   // for run: receipts to write, or the end
-	room bell.Signal   // for read: pending has shrunk, or the end
+	wake wait.Signal   // for run: receipts to write, or the end
+	room wait.Signal   // for read: pending has shrunk, or the end
 	tags atomic.Uint64 // the last tag given to a delivery; see ledger
 
 	mu            sync.Mutex
@@ -52,8 +52,8 @@ func newSession(d *Door, conn *stomp.Conn, log *slog.Logger) *session {
 		door:          d,
 		conn:          conn,
 		log:           log,
-		wake:          bell.New(),
-		room:          bell.New(),
+		wake:          wait.NewSignal(),
+		room:          wait.NewSignal(),
 		gaveUp:        make(chan struct{}),
 		subscriptions: make(map[string]*subscription),
 	}

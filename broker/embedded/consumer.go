@@ -9,7 +9,7 @@ import (
 	"sync"
 
 	"peerlink/broker"
-	"peerlink/internal/bell"
+	"peerlink/internal/wait"
 )
 
 // peerQueue is where a peer's queue is emptied. It outlives its consumers.
@@ -79,7 +79,7 @@ func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, err
 		queue:     queue,
 		peerQueue: o,
 		nextMu:    newCtxMutex(),
-		arrived:   bell.New(),
+		arrived:   wait.NewSignal(),
 		closed:    make(chan struct{}),
 		delivered: o.confirmed,
 	}
@@ -104,7 +104,7 @@ type consumer struct {
 	queue     string
 	peerQueue *peerQueue
 	nextMu    ctxMutex
-	arrived   bell.Signal
+	arrived   wait.Signal
 	closed    chan struct{}
 
 	delivered uint64 // the last message given out; guarded by peerQueue.mu

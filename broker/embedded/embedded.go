@@ -100,8 +100,8 @@ import (
 	"time"
 
 	"peerlink/broker"
-	"peerlink/internal/bell"
 	"peerlink/internal/durable"
+	"peerlink/internal/wait"
 )
 
 var (
@@ -274,7 +274,7 @@ func open(path string, opts Options) (*Store, error) {
 		reserve:           newReserve(path, opts.Reserve),
 		shrinks:           opts.Service,
 		diskCheckInterval: opts.look,
-		wake:              bell.New(),
+		wake:              wait.NewSignal(),
 		done:              make(chan struct{}),
 	}
 	s.writer.checkDisk()
@@ -307,7 +307,7 @@ func (s *Store) closeOnce() error {
 
 // waitFor waits until the bell has rung. It returns early with the reason
 // when ctx ends, or with [broker.ErrClosed] when the store or closed does.
-func (s *Store) waitFor(ctx context.Context, b bell.Signal, closed <-chan struct{}) error {
+func (s *Store) waitFor(ctx context.Context, b wait.Signal, closed <-chan struct{}) error {
 	select {
 	case <-b:
 		return nil

@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"peerlink/broker"
-	"peerlink/internal/bell"
+	"peerlink/internal/wait"
 )
 
 // inbox is what is given out of an inbox, and to whom. It outlives its
@@ -58,7 +58,7 @@ type InboxMessage struct {
 type Subscription struct {
 	store   *Store
 	inbox   *inbox
-	arrived bell.Signal
+	arrived wait.Signal
 	closed  chan struct{}
 	err     error // why it never worked
 }
@@ -69,7 +69,7 @@ type Subscription struct {
 func (s *Store) Subscribe(name string) *Subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sub := &Subscription{store: s, arrived: bell.New(), closed: make(chan struct{})}
+	sub := &Subscription{store: s, arrived: wait.NewSignal(), closed: make(chan struct{})}
 	if s.hasConsumer(name) {
 		sub.err = fmt.Errorf("subscribe to %s: %w by a consumer", name, ErrInUse)
 		return sub

@@ -5,7 +5,7 @@ import (
 	"sync"
 
 	"peerlink/broker"
-	"peerlink/internal/bell"
+	"peerlink/internal/wait"
 )
 
 // watchBuffer is how many messages a Watcher holds that were not asked for yet.
@@ -17,7 +17,7 @@ type Watcher struct {
 	store   *Store
 	inbox   string
 	nextMu  ctxMutex
-	arrived bell.Signal
+	arrived wait.Signal
 	once    sync.Once
 	closed  chan struct{}
 	err     error // why it never worked
@@ -39,7 +39,7 @@ type offer struct {
 // that another process puts there are seen too, unless they are taken out
 // before this store has noticed.
 func (s *Store) Watch(inbox string) *Watcher {
-	w := &Watcher{store: s, inbox: inbox, nextMu: newCtxMutex(), arrived: bell.New(), closed: make(chan struct{})}
+	w := &Watcher{store: s, inbox: inbox, nextMu: newCtxMutex(), arrived: wait.NewSignal(), closed: make(chan struct{})}
 	s.notifier.add(inbox, w.arrived, w)
 	w.err = s.read(context.Background(), "begin to watch "+inbox, func(r *readConn) (err error) {
 		w.last, _, err = r.lastSeq(inbox)

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"peerlink/broker"
-	"peerlink/internal/bell"
 	"peerlink/internal/pulse"
+	"peerlink/internal/wait"
 )
 
 const (
@@ -67,7 +67,7 @@ type writer struct {
 	diskCheckInterval time.Duration // how old a look at the disk may be
 	shrinks           bool          // gives room inside the file back to the disk
 
-	wake bell.Signal
+	wake wait.Signal
 
 	mu       sync.Mutex
 	next     []op // being gathered

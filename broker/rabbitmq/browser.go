@@ -11,7 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"peerlink/broker"
-	"peerlink/internal/pause"
+	"peerlink/internal/wait"
 )
 
 const (
@@ -233,7 +233,7 @@ func (br *browser) remove(ctx context.Context, step, chosen []amqp.Delivery) err
 func (br *browser) acknowledge(ctx context.Context, messages []amqp.Delivery) error {
 	for i, d := range messages {
 		if i%ackBurst == ackBurst-1 {
-			if err := pause.Sleep(ctx, ackPause); err != nil {
+			if err := wait.Sleep(ctx, ackPause); err != nil {
 				return err
 			}
 		}
@@ -275,9 +275,9 @@ func (br *browser) awaitReady(ctx context.Context, want int, patient bool) (bool
 		if n, err := br.count(ctx); err != nil || n >= want {
 			return true, err
 		}
-		if err := pause.Sleep(ctx, ackPause/4); err != nil {
+		if err := wait.Sleep(ctx, ackPause/4); err != nil {
 			return false, err
 		}
 	}
-	return false, pause.Sleep(ctx, ackPause)
+	return false, wait.Sleep(ctx, ackPause)
 }

@@ -13,7 +13,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"peerlink/broker"
-	"peerlink/internal/pause"
+	"peerlink/internal/wait"
 )
 
 // connection is one of the broker's connections to RabbitMQ. It is made when
@@ -146,7 +146,7 @@ func (c *connection) dial(d *dialing, before *liveConn, notBefore time.Time) {
 	}
 	var l *liveConn
 	var r reached
-	err := pause.Sleep(b.life, time.Until(notBefore))
+	err := wait.Sleep(b.life, time.Until(notBefore))
 	if err == nil {
 		ctx, cancel := context.WithTimeoutCause(b.life, b.opts.ConnectTimeout, fmt.Errorf("no answer within %v", b.opts.ConnectTimeout))
 		last := ""

@@ -11,7 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"peerlink/broker"
-	"peerlink/internal/bell"
+	"peerlink/internal/wait"
 )
 
 // errGone ends a consumer that RabbitMQ has cancelled.
@@ -71,14 +71,14 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 		withLock: withLock,
 		aside:    newAside(b, queue),
 		ledger:   newUnacked(),
-		arrived:  bell.New(),
-		due:      bell.New(),
+		arrived:  wait.NewSignal(),
+		due:      wait.NewSignal(),
 		asked:    make(chan int, 1),
 		ended:    make(chan struct{}),
 	}
 	c.window.prefetch = b.prefetchOf(queue)
 	c.life, c.stop = context.WithCancel(b.life)
-	c.renewals = renewals{c: c, to: queuePublisher{broker: b, queue: queue}, due: bell.New(), done: bell.New()}
+	c.renewals = renewals{c: c, to: queuePublisher{broker: b, queue: queue}, due: wait.NewSignal(), done: wait.NewSignal()}
 	var err error
 	c.live, _, err = b.consuming.open(ctx, func(l *liveConn, ch *amqp.Channel) error {
 		c.cancelled = ch.NotifyCancel(make(chan string, 2)) // of the queue and its lock
@@ -128,8 +128,8 @@ type consumer struct {
 	ledger unacked
 	err    error // why it has ended
 
-	arrived bell.Signal        // something can be given out
-	due     bell.Signal        // something may have to be acknowledged
+	arrived wait.Signal        // something can be given out
+	due     wait.Signal        // something may have to be acknowledged
 	life    context.Context    // ends when the consumer is closed
 	stop    context.CancelFunc // ends it; run sends the acknowledgements that are due
 	ended   chan struct{}      // closed when run has ended

@@ -10,7 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"peerlink/broker"
-	"peerlink/internal/pause"
+	"peerlink/internal/wait"
 )
 
 // lockQueue returns the name of the queue that the process has which consumes a queue.
@@ -124,7 +124,7 @@ func (b *Broker) awaitFree(queue string) {
 	ctx, cancel := context.WithTimeout(b.life, forgetTime)
 	defer cancel()
 	for errors.Is(b.CheckInUse(ctx, queue), broker.ErrInUse) {
-		if pause.Sleep(ctx, 5*time.Millisecond) != nil {
+		if wait.Sleep(ctx, 5*time.Millisecond) != nil {
 			return
 		}
 	}

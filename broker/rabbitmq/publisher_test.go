@@ -13,7 +13,7 @@ import (
 
 	"peerlink/broker"
 	"peerlink/broker/rabbitmq/rabbittest"
-	"peerlink/internal/bell"
+	"peerlink/internal/wait"
 )
 
 // stream is a Publisher and what it has reported.
@@ -22,12 +22,12 @@ type stream struct {
 	mu   sync.Mutex
 	n    uint64
 	err  error
-	news bell.Signal
+	news wait.Signal
 }
 
 func openStream(t testing.TB, b *Broker) *stream {
 	t.Helper()
-	s := &stream{news: bell.New()}
+	s := &stream{news: wait.NewSignal()}
 	confirmed := func(n uint64, err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -79,7 +79,7 @@ import (
 	"time"
 
 	"peerlink/broker"
-	"peerlink/internal/bell"
+	"peerlink/internal/wait"
 )
 
 var (
@@ -223,7 +223,7 @@ func Open(url string, opts Options) (*Broker, error) {
 		checkInterval: checkInterval,
 		tallyPause:    tallyPause,
 	}
-	b.health = &health{log: b.log, changed: bell.New()}
+	b.health = &health{log: b.log, changed: wait.NewSignal()}
 	b.life, b.end = context.WithCancel(context.Background())
 	b.publishing = newConnection(b, "publishing")
 	b.consuming = newConnection(b, "consuming")

@@ -8,8 +8,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"peerlink/internal/bell"
-	"peerlink/internal/pause"
+	"peerlink/internal/wait"
 )
 
 // renewAt is how often a message may have been given out, and come back, before it
@@ -51,9 +50,9 @@ func renewedCopy(d amqp.Delivery) amqp.Publishing {
 type renewals struct {
 	c    *consumer
 	to   queuePublisher
-	due  bell.Signal
+	due  wait.Signal
 	wait []amqp.Delivery // those to be replaced, in order; guarded by c.mu
-	done bell.Signal     // rung when there are none
+	done wait.Signal     // rung when there are none
 }
 
 // finish waits a moment until all are replaced. A consumer that is closed soon after
@@ -107,7 +106,7 @@ func (r *renewals) run() {
 			}
 			if err := r.replace(step); err != nil && r.c.life.Err() == nil {
 				r.c.broker.log.Warn("messages that were given out often can not be replaced by copies now, trying again", "queue", r.c.queue, "err", err)
-				_ = pause.Sleep(r.c.life, time.Second)
+				_ = wait.Sleep(r.c.life, time.Second)
 			}
 		}
 	}

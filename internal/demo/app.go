@@ -9,8 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"peerlink/internal/bell"
-	"peerlink/internal/pause"
+	"peerlink/internal/wait"
 	"peerlink/local"
 	"peerlink/node/nodetype"
 	"peerlink/smp"
@@ -28,7 +27,7 @@ type app struct {
 	mu      sync.Mutex
 	sub     *local.ClientSubscription
 	outbox  []*outgoing              // to be handed to the service
-	news    bell.Signal              // rung when the outbox may have something
+	news    wait.Signal              // rung when the outbox may have something
 	pending map[*outgoing]bool       // not confirmed by the broker yet; the outbox is a part of it
 	handled map[messageKey]*incoming // by what they are about
 }
@@ -47,7 +46,7 @@ type incoming struct {
 }
 
 func newApp(n *demoNode, handle func(*message) []*message) *app {
-	return &app{node: n, tally: n.tally, handle: handle, news: bell.New(),
+	return &app{node: n, tally: n.tally, handle: handle, news: wait.NewSignal(),
 		pending: make(map[*outgoing]bool), handled: make(map[messageKey]*incoming)}
 }
 
@@ -101,7 +100,7 @@ func (a *app) connect(ctx context.Context) (*local.Client, error) {
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("the door of the service does not open: %w\n%s", err, tailOf(a.node.log))
 		}
-		if err := pause.Sleep(ctx, 50*time.Millisecond); err != nil {
+		if err := wait.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}

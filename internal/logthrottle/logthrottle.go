@@ -1,6 +1,6 @@
 // Package repeats keeps others from flooding the log: what they do again and again is
 // told a few times, then counted, and told at growing intervals.
-package repeats
+package logthrottle
 
 import (
 	"context"

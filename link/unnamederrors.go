@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"peerlink/internal/wait"
 	"peerlink/stomp"
 )
 
@@ -69,7 +70,7 @@ func (se *session) awaitQuiet(ctx context.Context) error {
 		return nil
 	}
 	se.quiet = true
-	return wait(ctx, quietTime)
+	return wait.Sleep(ctx, quietTime)
 }
 
 // isInternalError reports whether a peer says that the trouble is its own. There is no

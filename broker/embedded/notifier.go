@@ -3,31 +3,31 @@ package embedded
 import (
 	"sync"
 
-	"peerlink/internal/bell"
+	"peerlink/internal/wait"
 )
 
 // notifier are the bells of those who wait for messages, by queue.
 type notifier struct {
 	mu      sync.Mutex
-	byQueue map[string]map[bell.Signal]*Watcher // the Watcher whose bell it is, or nil
+	byQueue map[string]map[wait.Signal]*Watcher // the Watcher whose bell it is, or nil
 }
 
 func newNotifier() *notifier {
-	return &notifier{byQueue: make(map[string]map[bell.Signal]*Watcher)}
+	return &notifier{byQueue: make(map[string]map[wait.Signal]*Watcher)}
 }
 
 // add lets b ring for the queue. If it is that of a watcher, the watcher gets
 // copies of the messages.
-func (bs *notifier) add(queue string, b bell.Signal, w *Watcher) {
+func (bs *notifier) add(queue string, b wait.Signal, w *Watcher) {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	if bs.byQueue[queue] == nil {
-		bs.byQueue[queue] = make(map[bell.Signal]*Watcher)
+		bs.byQueue[queue] = make(map[wait.Signal]*Watcher)
 	}
 	bs.byQueue[queue][b] = w
 }
 
-func (bs *notifier) remove(queue string, b bell.Signal) {
+func (bs *notifier) remove(queue string, b wait.Signal) {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	delete(bs.byQueue[queue], b)

@@ -3,10 +3,9 @@ package link
 import (
 	"context"
 	"math/rand/v2"
+	"peerlink/internal/wait"
 	"sync"
 	"time"
-
-	"peerlink/internal/pause"
 )
 
 // queuePacer paces how the service takes queues to send from, so that others which
@@ -45,7 +44,7 @@ func (c *queuePacer) addSender() (leave func()) {
 func (c *queuePacer) acquire(ctx context.Context) (giveBack func(), err error) {
 	if c.spread > 0 {
 		// All start in the same order; they should not ask for the same queues.
-		if err := wait(ctx, rand.N(c.spread/32+1)); err != nil {
+		if err := wait.Sleep(ctx, rand.N(c.spread/32+1)); err != nil {
 			return nil, err
 		}
 	}
@@ -55,7 +54,7 @@ func (c *queuePacer) acquire(ctx context.Context) (giveBack func(), err error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if err := wait(ctx, time.Until(c.nextAllowed())); err != nil {
+	if err := wait.Sleep(ctx, time.Until(c.nextAllowed())); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
@@ -82,9 +81,6 @@ func (c *queuePacer) nextAllowed() time.Time {
 	part := float64(c.held) / float64(max(c.senders, c.held))
 	return c.since.Add(time.Duration(part * part * float64(c.spread)))
 }
-
-// wait waits, or returns an error when ctx is done.
-func wait(ctx context.Context, d time.Duration) error { return pause.Sleep(ctx, d) }
 
 // standbyPause is the time until the next look at a queue that another process
 // uses. It varies, so that those that stand by get about as many of its queues

@@ -12,7 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"peerlink/broker"
-	"peerlink/internal/bell"
+	"peerlink/internal/wait"
 )
 
 // explain makes an error of the library readable. What RabbitMQ has said stays
@@ -64,7 +64,7 @@ func saysCode(err error, code int) bool {
 // when RabbitMQ goes down they all fail, and one line is enough.
 type health struct {
 	log     *slog.Logger
-	changed bell.Signal // rung when a connection is lost, or an era begins
+	changed wait.Signal // rung when a connection is lost, or an era begins
 
 	mu      sync.Mutex
 	good    bool      // the last that was said is that there is a connection

@@ -1,11 +1,11 @@
-package bell
+package wait
 
 import "testing"
 
 // Whoever waits after a change is woken, also when the bell was rung before that,
 // and many rings for which nobody was there wake once.
-func TestBell(t *testing.T) {
-	b := New()
+func TestSignal(t *testing.T) {
+	b := NewSignal()
 	select {
 	case <-b:
 		t.Fatal("it has rung by itself")

@@ -1,4 +1,4 @@
-package pause
+package wait
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 )
 
 // A pause lasts as long as it was asked for, and not longer than its context.
-func TestFor(t *testing.T) {
+func TestSleep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
