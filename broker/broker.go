@@ -113,7 +113,7 @@ type QueueRequester interface {
 
 // QueueYielder is a [Consumer] of a queue that other processes would take.
 type QueueYielder interface {
-	// QueueYielder receives how many queues a process has that asks for this one. What is
+	// QueueRequests receives how many queues a process has that asks for this one. What is
 	// not received in time is dropped.
 	QueueRequests() <-chan int
 }

@@ -158,7 +158,7 @@ func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn, 
 	return conn, id, err
 }
 
-// startNext decides about an authenticated connection, and registers it. The reason
+// register decides about an authenticated connection, and registers it. The reason
 // for a refusal is meant for the other side.
 func (s *Service) register(r *receiver, id pki.Identity, chain []*x509.Certificate, stop context.CancelFunc) (refusal string) {
 	p := s.peers.get(id.ID)

@@ -90,10 +90,10 @@ func (c *Certificate) renewal() <-chan struct{} {
 	return c.renewed
 }
 
-// usedCertificate reports whether leaf is the certificate that is in use now.
+// inUse reports whether leaf is the certificate that is in use now.
 func (c *Certificate) inUse(leaf *x509.Certificate) bool { return c.current.Load().Leaf.Equal(leaf) }
 
-// forgetStamps makes the next reload read the files, whether they have changed or not.
+// forget makes the next reload read the files, whether they have changed or not.
 func (c *Certificate) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

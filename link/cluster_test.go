@@ -109,7 +109,7 @@ type flow struct {
 
 func newFlow() *flow { return &flow{sent: make(map[string]bool), came: make(map[string]int)} }
 
-// recordError notes that something was sent, or has come, and how long nothing came that was sent.
+// note notes that something was sent, or has come, and how long nothing came that was sent.
 func (f *flow) note(do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -88,7 +88,7 @@ func (a *deadLetterer) move(tag uint64, typ string, print fingerprint, reason er
 	}
 }
 
-// release gives up what is not under way, and waits a moment for the rest.
+// end gives up what is not under way, and waits a moment for the rest.
 func (a *deadLetterer) end() {
 	close(a.ending)
 	late := time.AfterFunc(deadLetterEndTime, a.stop)

@@ -24,7 +24,7 @@ import (
 	"peerlink/smp"
 )
 
-// freed makes a node and a peer that is not there, with a message of each type
+// waiting makes a node and a peer that is not there, with a message of each type
 // that the node may send in the queue to the peer, and a broken one.
 func waiting(t *testing.T, owner, peer nodetype.Type, on linktest.Kind) (n, other *linktest.Node, messages []broker.Outgoing) {
 	t.Helper()

@@ -77,7 +77,7 @@ func TestConnectionsEndWithCertificates(t *testing.T) {
 	}
 }
 
-// runSession checks that a node with an embedded broker has received so many messages in all.
+// once checks that a node with an embedded broker has received so many messages in all.
 func once(t *testing.T, n *linktest.Node, want int64) {
 	t.Helper()
 	stats, err := n.Store.Stats(context.Background())

@@ -68,7 +68,7 @@ type fetched struct {
 	date string // of the info-bundle
 }
 
-// recordFailure notes that an attempt to reach the peer has failed.
+// failed notes that an attempt to reach the peer has failed.
 func (f *follower) failed(cfg Follow) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -93,7 +93,7 @@ func (f *follower) connected() (closed func()) {
 	}
 }
 
-// nextAllowed tells whether it is time for a fetch.
+// due tells whether it is time for a fetch.
 func (f *follower) due(cfg Follow) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -111,7 +111,7 @@ func (f *follower) hurry() {
 	f.routine = time.Now()
 }
 
-// acquire notes that a fetch is on its way. It returns what was last seen.
+// begin notes that a fetch is on its way. It returns what was last seen.
 func (f *follower) begin() map[string]fetched {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -119,7 +119,7 @@ func (f *follower) begin() map[string]fetched {
 	return f.seen
 }
 
-// release notes how a fetch went, and plans the next one. It tells whether the
+// end notes how a fetch went, and plans the next one. It tells whether the
 // problem is another one than last time.
 func (f *follower) end(cfg Follow, seen map[string]fetched, err error) (news bool) {
 	f.mu.Lock()
@@ -221,7 +221,7 @@ func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map
 	}
 }
 
-// inheritGeneration makes a peer's newer info-bundle known. The next scan brings the peer
+// takeOver makes a peer's newer info-bundle known. The next scan brings the peer
 // up to date with it.
 func (s *Service) takeOver(ctx context.Context, log *slog.Logger, p *peer, st *peerState, b *infobundle.Bundle) error {
 	stomp, err := node.ParseStompTOML(b.File(infobundle.StompTOML), s.cfg.Dir.Identity().ID)

@@ -58,7 +58,7 @@ func newMover(t *testing.T, f link.Follow) *mover {
 	return m
 }
 
-// stompTOMLStamp makes the authority's stomp.toml name a server, and the web server.
+// manifest makes the authority's stomp.toml name a server, and the web server.
 func (m *mover) manifest(addr string) {
 	m.t.Helper()
 	writeManifest(m.t, m.authority, addr, m.web.URL+publish.Path)

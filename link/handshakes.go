@@ -98,7 +98,7 @@ func sourceOf(addr net.Addr) netip.Prefix {
 	return prefix
 }
 
-// awaitHandshakeSlot waits until a connection may begin its handshake. Afterwards leave must
+// acquire waits until a connection may begin its handshake. Afterwards leave must
 // be called, once or more often. The error is errTooMany or that of ctx.
 func (l *handshakeLimiter) acquire(ctx context.Context, conn net.Conn) (*handshake, error) {
 	h := &handshake{limiter: l, conn: conn, begin: make(chan bool, 1)}
@@ -148,7 +148,7 @@ func (l *handshakeLimiter) queue(s *source) {
 	}
 }
 
-// register begins the handshakes that may begin now, and arranges for the others to
+// startNext begins the handshakes that may begin now, and arranges for the others to
 // be looked at again where the moment is known. Otherwise a change of the
 // running handshakes calls it.
 func (l *handshakeLimiter) startNext() {
@@ -188,7 +188,7 @@ func (l *handshakeLimiter) hasRoom(s *source) bool {
 	return l.running < l.atOnce-l.reserved
 }
 
-// evict ends the handshake that waits longest for its client, of a source
+// makeRoom ends the handshake that waits longest for its client, of a source
 // that has most of them. It returns how long that one has left, if that is not
 // over yet, and reports false if none waits for its client.
 func (l *handshakeLimiter) makeRoom() (wait time.Duration, ok bool) {
@@ -279,7 +279,7 @@ func (h *handshake) release() {
 	}
 }
 
-// isTooManyConnections reports whether the handshake was ended for another one.
+// evicted reports whether the handshake was ended for another one.
 func (h *handshake) evicted() bool {
 	h.limiter.mu.Lock()
 	defer h.limiter.mu.Unlock()
@@ -296,7 +296,7 @@ func (l *handshakeLimiter) end(h *handshake) {
 	l.forget(h.source)
 }
 
-// forgetStamps drops what need not be known of a source any more.
+// forget drops what need not be known of a source any more.
 func (l *handshakeLimiter) forget(s *source) {
 	if len(s.waiting) > 0 {
 		return

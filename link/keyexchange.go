@@ -42,7 +42,7 @@ func (s *packetSizeWatch) groups(now time.Time) []tls.CurveID {
 	return nil
 }
 
-// recordError takes the result of an attempt with these groups. It reports whether large
+// note takes the result of an attempt with these groups. It reports whether large
 // packets have just turned out to be the trouble.
 func (s *packetSizeWatch) note(groups []tls.CurveID, err error, now time.Time) (found bool) {
 	s.mu.Lock()

@@ -72,7 +72,7 @@ func (p *peer) nextState() <-chan struct{} {
 	return p.stateReplaced
 }
 
-// release ends all traffic with the peer.
+// end ends all traffic with the peer.
 func (p *peer) end() {
 	p.setState(nil)
 	p.mu.Lock()

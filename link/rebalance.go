@@ -54,7 +54,7 @@ func (s *rebalancer) add(sd *sender) *heldQueue {
 	return &heldQueue{owner: s}
 }
 
-// release reports whether the queue is to be left to a service that has so many.
+// tryYield reports whether the queue is to be left to a service that has so many.
 func (sh *heldQueue) tryYield(has int) bool {
 	sh.owner.mu.Lock()
 	defer sh.owner.mu.Unlock()
@@ -75,7 +75,7 @@ func (sh *heldQueue) release() {
 	}
 }
 
-// endOldest reports whether a sender may ask for its queue, and how many the service will have
+// mayRequest reports whether a sender may ask for its queue, and how many the service will have
 // if those that it has asked for already are left to it. After some requests it waits until
 // it is known which were refused.
 func (s *rebalancer) mayRequest(sd *sender, now time.Time) (has int, may bool) {

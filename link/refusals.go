@@ -77,7 +77,7 @@ func (r *refusals) add(f fingerprint, early bool) int {
 	return n
 }
 
-// forgetStamps is told of a message that will not be offered again.
+// forget is told of a message that will not be offered again.
 func (r *refusals) forget(f fingerprint) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -206,7 +206,7 @@ func (se *session) awaitReceipts(ctx context.Context) error {
 	return nil
 }
 
-// sendReceipts notes that the first n messages of the connection have been
+// confirm notes that the first n messages of the connection have been
 // confirmed. It returns the tag of the last of them.
 func (se *session) confirm(n uint64) (tag uint64, ok bool) {
 	se.mu.Lock()

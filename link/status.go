@@ -16,7 +16,7 @@ type Status struct {
 	ID    string    `json:"id"`   // the node's own
 	Type  string    `json:"type"` // "accounting-authority", ...
 	Since time.Time `json:"since"`
-	// Health says why the service does not serve as it should; empty if it does.
+	// Trouble says why the service does not serve as it should; empty if it does.
 	Trouble string `json:"-"`
 	// Rejected counts, by reason, the connections that ended before they belonged
 	// to a peer.

@@ -28,7 +28,7 @@ type wireConn struct {
 	data  atomic.Int64              // bytes that TLS has handed out
 }
 
-// acquire is called when the handshake is complete.
+// begin is called when the handshake is complete.
 func (c *wireConn) begin() {
 	now := time.Now()
 	c.since.Store(&now)

@@ -109,7 +109,7 @@ func (d *disk) isShort() bool {
 	return d.short
 }
 
-// diskCheckInterval finds out how much is free; inside is what is free in the file. What can not be
+// check finds out how much is free; inside is what is free in the file. What can not be
 // found out is no reason to stop: a disk that is really full is noticed by the writer.
 func (d *disk) check(inside int64, r *reserve) {
 	d.mu.Lock()

@@ -148,7 +148,7 @@ type Options struct {
 	// anybody in; 0 means no limit. With less than a quarter of it left, messages
 	// of applications are refused with [ErrFull], too.
 	MinFree int64
-	// check is how old a look at the disk may be; 0 means diskInterval.
+	// look is how old a look at the disk may be; 0 means diskInterval.
 	look time.Duration
 	// freeBytes returns how much room the disk of a folder has; nil means the function
 	// of that name.

@@ -22,7 +22,7 @@ func newFileIdentity(path string) (fileIdentity, error) {
 	return fileIdentity{path, fi}, err
 }
 
-// checkRoom reports [ErrGone] if the name leads to another file, or to none.
+// check reports [ErrGone] if the name leads to another file, or to none.
 func (p fileIdentity) check() error {
 	fi, err := os.Stat(p.path)
 	switch {

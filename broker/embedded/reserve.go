@@ -66,7 +66,7 @@ func noRoomToOpen(store string, err error) error {
 		ErrFull, free, roomToOpen, filepath.Dir(store), err)
 }
 
-// unlock makes a small reserve when the store is closed without one, of the room that
+// leave makes a small reserve when the store is closed without one, of the room that
 // its write-ahead log had, so that the store can be opened on a full disk.
 func (r *reserve) leave() {
 	if !r.missing {
@@ -79,7 +79,7 @@ func (r *reserve) leave() {
 	}
 }
 
-// failHeld removes the file, also that of another process.
+// giveUp removes the file, also that of another process.
 func (r *reserve) giveUp() {
 	_ = os.Remove(r.path)
 	r.missing = r.size > 0

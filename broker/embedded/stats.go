@@ -15,7 +15,7 @@ type Stats struct {
 	Trouble   *Trouble     // not nil while the store can not write
 }
 
-// Health says why, and since when, the store can not write.
+// Trouble says why, and since when, the store can not write.
 type Trouble struct {
 	Since time.Time
 	Err   error

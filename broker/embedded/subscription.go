@@ -114,7 +114,7 @@ func (sub *Subscription) Next(ctx context.Context, max int) ([]InboxMessage, err
 	}
 }
 
-// lock gives out what is there now.
+// take gives out what is there now.
 func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, error) {
 	b := sub.inbox
 	if err := b.turn.lock(ctx, sub.closed); err != nil {
@@ -226,7 +226,7 @@ func (sub *Subscription) Close() error {
 	return nil
 }
 
-// unlock takes the subscription and what it holds out of the books. It tells
+// leave takes the subscription and what it holds out of the books. It tells
 // whether it was open.
 func (sub *Subscription) leave() bool {
 	s, b := sub.store, sub.inbox

@@ -18,7 +18,7 @@ func subscribe(t *testing.T, s *Store, inbox string) *Subscription {
 	return sub
 }
 
-// lock takes exactly n messages out, and returns them as "body", or "body!" if
+// take takes exactly n messages out, and returns them as "body", or "body!" if
 // redelivered.
 func take(t *testing.T, sub *Subscription, n int) (bodies []string, seqs []uint64) {
 	t.Helper()

@@ -86,7 +86,7 @@ func (w *Watcher) Next(ctx context.Context) (m broker.Incoming, missed uint64, e
 	}
 }
 
-// check returns the next message there is; seq is 0 if there is none. Where the
+// peek returns the next message there is; seq is 0 if there is none. Where the
 // writer's offers leave a gap, it looks into the file: the messages may have
 // come from another process, or when there were too many to offer.
 func (w *Watcher) peek(ctx context.Context) (seq uint64, m broker.Incoming, err error) {

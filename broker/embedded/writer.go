@@ -132,7 +132,7 @@ func (w *writer) release(o op) {
 // The caller holds w.mu.
 func (w *writer) isGathering(number int) bool { return number == w.number && !w.closed }
 
-// lock returns the list that has gathered, and starts the next. The memory
+// take returns the list that has gathered, and starts the next. The memory
 // of used becomes that of the next.
 func (w *writer) take(used []op, closing bool) []op {
 	clear(used)
@@ -378,7 +378,7 @@ const maxStep = 500
 type steps interface {
 	// split returns the operations that do a part of this one, each of up to
 	// most messages, and leave a part of that size to it.
-	before(t *tx, most uint64) ([]op, error)
+	split(t *tx, most uint64) ([]op, error)
 }
 
 // writeInSteps commits one operation in transactions that need little room, each of
@@ -387,7 +387,7 @@ func (w *writer) writeInSteps(o op) error {
 	if s, ok := o.(steps); ok {
 		var parts []op
 		look := &callOp{do: func(t *tx) (err error) {
-			parts, err = s.before(t, maxStep)
+			parts, err = s.split(t, maxStep)
 			return err
 		}}
 		for list := []op{look}; len(list) > 0; list, parts = append(list[1:], parts...), nil {

@@ -121,7 +121,7 @@ func (br *browser) count(ctx context.Context) (int, error) {
 	return n, nil
 }
 
-// nextAck takes the next messages. There are no more if it returns none.
+// next takes the next messages. There are no more if it returns none.
 func (br *browser) next(ctx context.Context) ([]amqp.Delivery, error) {
 	size := min(br.left, browseStep)
 	if size == 0 {

@@ -290,7 +290,7 @@ func (l *liveConn) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan am
 	}
 }
 
-// removeFirst ends the connection at once. Whatever waits for RabbitMQ on it fails.
+// cut ends the connection at once. Whatever waits for RabbitMQ on it fails.
 func (l *liveConn) cut() { _ = l.socket.Close() }
 
 // errSilent is why an exchange with RabbitMQ ends that has had no answer.

@@ -239,7 +239,7 @@ func (p *publisher) follow(timer *time.Timer) error {
 	}
 }
 
-// nextAck waits for a message that is on its way.
+// next waits for a message that is on its way.
 func (p *publisher) next() (pending, error) {
 	select {
 	case next := <-p.sent:

@@ -187,7 +187,11 @@ type Broker struct {
 	change        chan struct{} // has an element while objects of a peer are changed
 }
 
-var _ broker.Broker = (*Broker)(nil)
+var (
+	_ broker.Broker         = (*Broker)(nil)
+	_ broker.QueueRequester = (*Broker)(nil)
+	_ broker.QueueYielder   = (*consumer)(nil)
+)
 
 // Open makes a Broker for the RabbitMQ at an amqp:// or amqps:// URL, or for a
 // cluster at several URLs with commas between them, or at a name with several addresses:

@@ -154,7 +154,7 @@ func publishings(ms []broker.Outgoing) []amqp.Publishing {
 	return out
 }
 
-// excludeLast takes messages out of a queue: n, or what there is if n is -1.
+// take takes messages out of a queue: n, or what there is if n is -1.
 func (o *operator) take(queue string, n int) []amqp.Delivery {
 	o.Helper()
 	var got []amqp.Delivery

@@ -112,7 +112,7 @@ func (r *renewals) run() {
 	}
 }
 
-// nextAck returns the first of those to be replaced.
+// next returns the first of those to be replaced.
 func (r *renewals) next() []amqp.Delivery {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()

@@ -146,7 +146,7 @@ func (c *memoryConsumer) Confirm(tag uint64) error {
 	return nil
 }
 
-// DeadLetter is not meant to be needed: the messages of tests can be sent.
+// Exclude is not meant to be needed: the messages of tests can be sent.
 func (c *memoryConsumer) Exclude(uint64) error { return broker.ErrClosed }
 
 func (c *memoryConsumer) DeadLetter(context.Context, uint64, string) error { return broker.ErrClosed }
