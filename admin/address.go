@@ -51,7 +51,7 @@ func (a Address) String() string {
 	return a.address
 }
 
-// listen opens the address. exposed tells whether other machines can reach it.
+// listen opens the address. exposed reports whether other machines can reach it.
 func (a Address) listen(allowExposed bool) (l net.Listener, exposed bool, err error) {
 	if a.network == "unix" {
 		l, err = socket.Listen(a.address)

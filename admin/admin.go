@@ -1,4 +1,4 @@
-// Package admin tells an operator, and the operator's machines, how a running
+// Package admin shows an operator, and the operator\'s machines, how a running
 // service does, over HTTP:
 //
 //	GET /            a page for people
@@ -14,7 +14,7 @@
 // the machine can reach. Other addresses must be asked for ([Config.Exposed]);
 // on them nothing can be changed.
 //
-// Nothing that is told is a secret, but some of it was written by peers: it is
+// Nothing that is shown is a secret, but some of it was written by peers: it is
 // bounded, and escaped where people see it. Web pages that a browser on this
 // machine has open can not reach in: names in Host are refused, against DNS
 // rebinding, and so is what browsers send across origins.
@@ -33,7 +33,7 @@ import (
 	"peerlink/link"
 )
 
-// Config says what is told, and where.
+// Config says what is shown, and where.
 type Config struct {
 	// Address is a [ParseAddress] text.
 	Address string

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// bounded is a listener that has so many connections open at most. The next one
+// bounded is a listener with a limit of open connections. The next one
 // waits until one of them is closed.
 type bounded struct {
 	net.Listener

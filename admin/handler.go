@@ -52,7 +52,7 @@ func (e escapedResponse) Write(p []byte) (int, error) { return e.out.Write(p) }
 // Unwrap is for [http.ResponseController].
 func (e escapedResponse) Unwrap() http.ResponseWriter { return e.ResponseWriter }
 
-// guarded tells browsers to run nothing, load nothing and keep nothing.
+// guarded makes browsers run, load and keep nothing.
 func guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -65,7 +65,7 @@ func guarded(next http.Handler) http.Handler {
 	})
 }
 
-// onlyByAddress refuses requests for a name: whoever owns a name can make it
+// onlyByAddress refuses requests for a name: the owner of a name can make it
 // lead here, and a browser then takes us for part of that site.
 func onlyByAddress(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -85,7 +85,7 @@ func (s *Server) getLinks(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	_ = e.Encode(s.links(r.Context())) // whoever has asked is gone
+	_ = e.Encode(s.links(r.Context())) // the client is gone
 }
 
 // health asks for the status, which takes every lock there is: a service that

@@ -34,7 +34,7 @@ func LevelName(l slog.Level) string {
 	}
 }
 
-// SetLevel changes the level of log, and tells of it while info is told.
+// SetLevel changes the level of log, and logs the change at level info.
 func SetLevel(v *slog.LevelVar, level slog.Level, log *slog.Logger) {
 	old := v.Level()
 	v.Set(min(old, level))

@@ -12,7 +12,7 @@ import (
 type Links struct {
 	Version string    `json:"version"`
 	At      time.Time `json:"at"`
-	// Ready tells whether the service serves all peers; if it does not, Troubles
+	// Ready reports whether the service serves all peers; if it does not, Troubles
 	// says why.
 	Ready    bool     `json:"ready"`
 	Troubles []string `json:"troubles"`

@@ -89,7 +89,7 @@ func (e exposition) connections(list []link.Connection, peer string) {
 	}
 }
 
-// certificates tells the end of the first to end in each role: a peer may show
+// certificates writes when the first certificate ends in each role: a peer may show
 // several server certificates.
 func (e exposition) certificates(list []link.Expiry, peer string) {
 	told := make(map[string]bool)
@@ -117,7 +117,7 @@ func (e exposition) queues(l *Links) {
 	}
 }
 
-// process tells about the process, without /proc: a process that can not be
+// process writes metrics of the process, without /proc: a process that can not be
 // traced may not read all of its own there.
 func (e exposition) process() {
 	e.gauge("go_goroutines", float64(runtime.NumGoroutine()))

@@ -232,10 +232,10 @@ func (f *field) drain() {
 	})
 }
 
-// confirmed tells how many messages of the honest peer have been confirmed to it.
+// confirmed returns how many messages of the honest peer have been confirmed to it.
 func (f *field) confirmed() uint64 { return f.honest.Service.Status().Peers[0].Counts.Confirmed }
 
-// connectionsOf tells how many connections a bad peer has with the node.
+// connectionsOf returns how many connections a bad peer has with the node.
 func (f *field) connectionsOf(name string) int {
 	for _, p := range f.authority.Service.Status().Peers {
 		if p.ID == f.bad[name].Identity().ID {

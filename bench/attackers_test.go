@@ -197,7 +197,7 @@ func (a *attacker) handshake(ctx context.Context, shown *tls.Certificate) (*tls.
 	return conn, nil
 }
 
-// refused tells whether the node has read the certificates, and did not like them.
+// refused reports whether the node has read the certificates, and did not like them.
 // In TLS 1.3 the client learns of that when it reads.
 func (a *attacker) refused(ctx context.Context, shown *tls.Certificate) bool {
 	conn, err := a.handshake(ctx, shown)

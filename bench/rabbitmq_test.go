@@ -233,7 +233,7 @@ func (q *queues) checkEmpty() {
 	}
 }
 
-// length tells how many messages of a queue no consumer has.
+// length returns how many messages of a queue no consumer has.
 func (q *queues) length(queue string) int {
 	q.b.Helper()
 	state, err := q.ch.QueueDeclarePassive(queue, true, false, false, false, nil)

@@ -270,7 +270,7 @@ func (m *meeting) lose(b *testing.B, l loss) returned {
 	return r
 }
 
-// rejected tells how many handshakes have failed on both sides, by reason: those
+// rejected returns how many handshakes have failed on both sides, by reason: those
 // who are dialed count them.
 func (m *meeting) rejected() map[string]uint64 {
 	sum := m.tell("state").Rejected

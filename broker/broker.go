@@ -106,7 +106,7 @@ type Broker interface {
 // Consumers implement [QueueYielder].
 type QueueRequester interface {
 	// RequestQueue asks the process that takes messages out of a queue to leave it to this
-	// one, which has so many queues. It does not wait for an answer: the queue is free
+	// one, which has that number of queues. It does not wait for an answer: the queue is free
 	// soon, or not.
 	RequestQueue(ctx context.Context, queue string, has int) error
 }

@@ -17,7 +17,7 @@ var ErrNoDeadLetter = errors.New("broker: message is not set aside")
 // may be a Shelf too; it works whether or not the queues have consumers, in
 // this process or another. All methods are safe for concurrent use.
 type DeadLetters interface {
-	// Info tells how many messages a queue has. It reports [ErrNoQueue].
+	// Info returns how many messages a queue has. It reports [ErrNoQueue].
 	Info(ctx context.Context, queue string) (QueueInfo, error)
 	// List goes through the messages of a queue that are set aside, those
 	// that are there longest first, and changes nothing. It ends with the

@@ -31,7 +31,7 @@ const (
 // errBindPending is reported while an errand is under way.
 var errBindPending = errors.New("the broker is being told")
 
-// pending tells whether there is an errand that is not done.
+// pending reports whether there is an errand that is not done.
 func (e *bindJob) pending() bool {
 	if e == nil {
 		return false

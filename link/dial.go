@@ -123,7 +123,7 @@ func (s *Service) otherAddresses(ctx context.Context, addr string, used net.Addr
 	defer cancel()
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return nil // it was found a moment ago; the next attempt will tell
+		return nil // it was found a moment ago; the next attempt will report it
 	}
 	usedIP := was.AddrPort().Addr().Unmap()
 	var near, far []string

@@ -170,7 +170,7 @@ func answerOf(t *testing.T, v smp.View, m broker.Outgoing) smp.Received {
 	return r
 }
 
-// sameBut tells whether two JSON objects are equal but for one member.
+// sameBut reports whether two JSON objects are equal but for one member.
 func sameBut(a, b []byte, name string) bool {
 	var x, y map[string]json.RawMessage
 	if json.Unmarshal(a, &x) != nil || json.Unmarshal(b, &y) != nil {

@@ -64,7 +64,7 @@ func expiries(list []usedCertificate, now time.Time) []Expiry {
 // the dates of certificates.
 const expiryScans = 60
 
-// watchExpiry tells of certificates that are about to end, until ctx is done.
+// watchExpiry logs certificates that are about to end, until ctx is done.
 func (s *Service) watchExpiry(ctx context.Context) {
 	tick := time.NewTicker(expiryScans * s.cfg.PollInterval)
 	defer tick.Stop()
@@ -83,14 +83,14 @@ func (s *Service) watchExpiry(ctx context.Context) {
 	}
 }
 
-// expiryLogger remembers what was told about the ends of certificates, so that
-// each threshold of [pki.Expiry] is told of once.
+// expiryLogger remembers what was logged about the ends of certificates, so that
+// each threshold of [pki.Expiry] is logged once.
 type expiryLogger struct {
 	log    *slog.Logger
-	logged map[expiryKey]int // the last threshold told; 0: it has ended
+	logged map[expiryKey]int // the last threshold logged; 0: it has ended
 }
 
-// expiryKey tells certificates apart by their signatures: the same one may be
+// expiryKey distinguishes certificates by their signatures: the same one may be
 // read from a file and come over the network again and again.
 type expiryKey struct{ peer, role, signature string }
 

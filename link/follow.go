@@ -93,7 +93,7 @@ func (f *follower) connected() (closed func()) {
 	}
 }
 
-// due tells whether it is time for a fetch.
+// due reports whether it is time for a fetch.
 func (f *follower) due(cfg Follow) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -119,7 +119,7 @@ func (f *follower) begin() map[string]fetched {
 	return f.seen
 }
 
-// end notes how a fetch went, and plans the next one. It tells whether the
+// end notes how a fetch went, and plans the next one. It reports whether the
 // problem is another one than last time.
 func (f *follower) end(cfg Follow, seen map[string]fetched, err error) (news bool) {
 	f.mu.Lock()
@@ -246,7 +246,7 @@ func (s *Service) takeOver(ctx context.Context, log *slog.Logger, p *peer, st *p
 	return nil
 }
 
-// readOnly tells whether a change failed because the node's directory is not for
+// readOnly reports whether a change failed because the node's directory is not for
 // this process to change.
 func readOnly(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)

@@ -15,7 +15,7 @@ import (
 // A connection lasts no longer than each of the certificates that opened it:
 // those that this side has shown, those that the other side has shown, and the
 // root certificate that they lead to. TLS looks at them once, when the connection
-// is made; without this, whoever has stolen a server key could go on for as long
+// is made; without this, an attacker who has stolen a server key could go on for as long
 // as a connection holds.
 
 // maxClockInterval is the longest time between two looks at the clock. A timer

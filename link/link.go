@@ -18,7 +18,7 @@
 // this side do is bounded: before the handshake by [pendingConns] and a
 // [handshakeLimiter], after it for each peer
 // ([receiver.waitForCapacity]), and in the log ([logthrottle.Limiter]). A connection that has nothing to
-// send rests ([Config.IdleTimeout]). docs/security.md tells who may be hostile.
+// send rests ([Config.IdleTimeout]). docs/security.md says who may be hostile.
 //
 // The queues that lead to a peer are one, or with a broker that spreads the
 // messages over several, as many as the node's directory says: then each has a

@@ -56,7 +56,7 @@ type peerState struct {
 	generation generation
 }
 
-// setState replaces the peer's state and wakes whoever waits for a change.
+// setState replaces the peer's state and wakes the goroutines that wait for a change.
 func (p *peer) setState(st *peerState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -186,7 +186,7 @@ func (p *peer) nextConnect() <-chan struct{} {
 	return p.connected
 }
 
-// notifyConnect wakes whoever waits for the peer to be there.
+// notifyConnect wakes the goroutines that wait for the peer to connect.
 func (p *peer) notifyConnect() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 
 // queuePacer paces how the service takes queues to send from, so that others which
 // serve the same node, and start at the same time, get about as many. They need
-// not know of each other: each takes its first queue at once, and waits the
-// longer for one more the more it has. Who comes later asks for some, see [rebalancer].
+// not know of each other: each takes its first queue at once, and the more queues
+// it has, the longer it waits before it takes another. Who comes later asks for some, see [rebalancer].
 type queuePacer struct {
 	// spread is the time in which the service would take all queues if it were
 	// alone. 0 means at once.
@@ -28,7 +28,7 @@ func newQueuePacer(spread time.Duration) *queuePacer {
 	return &queuePacer{spread: spread, token: make(chan struct{}, 1)}
 }
 
-// addSender is told of one more sender. Its end is told to the function returned.
+// addSender counts one more sender. The function that it returns is called when the sender ends.
 func (c *queuePacer) addSender() (leave func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -70,7 +70,7 @@ func (c *queuePacer) acquire(ctx context.Context) (giveBack func(), err error) {
 	}, nil
 }
 
-// nextAllowed tells when one more queue may be taken: the pauses grow evenly, which
+// nextAllowed returns when one more queue may be taken: the pauses grow evenly, which
 // evens out that one service has started a little before the other.
 func (c *queuePacer) nextAllowed() time.Time {
 	c.mu.Lock()

@@ -54,7 +54,7 @@ func (s *rebalancer) add(sd *sender) *heldQueue {
 	return &heldQueue{owner: s}
 }
 
-// tryYield reports whether the queue is to be left to a service that has so many.
+// tryYield reports whether the queue is to be left to a service that has this number of queues.
 func (sh *heldQueue) tryYield(has int) bool {
 	sh.owner.mu.Lock()
 	defer sh.owner.mu.Unlock()

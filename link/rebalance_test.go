@@ -146,7 +146,7 @@ func allSent(t *testing.T, queues int, services ...*linktest.Node) {
 	})
 }
 
-// sending tells from how many queues a service sends.
+// sending returns from how many queues a service sends.
 func sending(n *linktest.Node) int {
 	log := n.Log.String()
 	return strings.Count(log, "msg=sending") - strings.Count(log, "not sending any more") - strings.Count(log, "msg=disconnected")

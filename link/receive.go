@@ -145,7 +145,7 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	}
 }
 
-// internalError is all that a peer is told about troubles on this side.
+// internalError is all that a peer learns about troubles on this side.
 const internalError = "Internal server error."
 
 // pump hands messages to the broker until there are no more. If the peer has to
@@ -209,7 +209,7 @@ func (r *receiver) addReceipt(receipt string) {
 	r.receipts = append(r.receipts, receipt)
 }
 
-// onStored is told how many messages the broker holds.
+// onStored is called with the number of messages that the broker holds.
 func (r *receiver) onStored(n uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -222,7 +222,7 @@ func (s *Service) applyDirectory(ctx, connCtx context.Context, p *peer) error {
 	return nil
 }
 
-// checkOwnStompTOML tells of changes of the node's own stomp.toml. The service needs
+// checkOwnStompTOML logs changes of the node's own stomp.toml. The service needs
 // nothing from it, and goes on whatever it says. But peers learn of a change only
 // from a new info-bundle, which somebody has to make.
 func (s *Service) checkOwnStompTOML() {

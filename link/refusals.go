@@ -17,8 +17,8 @@ const (
 	maxRefusedMessages = 32
 )
 
-// refusals counts how often the peer has refused a message. Messages are told
-// apart by what they say: a broker may give the same message another tag each
+// refusals counts how often the peer has refused a message. Messages are
+// distinguished by what they say: a broker may give the same message another tag each
 // time. The methods are safe for concurrent use.
 type refusals struct {
 	seed maphash.Seed
@@ -48,7 +48,7 @@ func (r *refusals) fingerprint(m *broker.Outgoing) fingerprint {
 	return fingerprint(h.Sum64())
 }
 
-// count tells how often a message has been refused, and whether the last time
+// count returns how often a message has been refused, and whether the last time
 // for coming from the future.
 func (r *refusals) count(f fingerprint) (n int, early bool) {
 	r.mu.Lock()
@@ -77,7 +77,7 @@ func (r *refusals) add(f fingerprint, early bool) int {
 	return n
 }
 
-// forget is told of a message that will not be offered again.
+// forget is called for a message that will not be offered again.
 func (r *refusals) forget(f fingerprint) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

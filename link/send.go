@@ -123,8 +123,8 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 	}
 }
 
-// standsBy tells whether err means that another process sends from the queue.
-// That is told once.
+// standsBy reports whether err means that another process sends from the queue.
+// That is logged once.
 func (sd *sender) standsBy(err error) bool {
 	was := sd.standby
 	sd.standby = errors.Is(err, broker.ErrInUse)

@@ -275,7 +275,7 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 	se.consecutiveDeadLetters++
 }
 
-// refusedTooOften tells why a message is not worth being offered to the peer again, if
+// refusedTooOften returns why a message is not worth being offered to the peer again, if
 // it is not.
 //
 // A message from the future is refused. But one that is none by our clock has
@@ -295,7 +295,7 @@ func (se *session) refusedTooOften(m *broker.Outgoing, print fingerprint) error 
 	return nil
 }
 
-// isFromFuture tells whether a peer has refused a message for its timestamp. There
+// isFromFuture reports whether a peer has refused a message for its timestamp. There
 // is no code for that, but our own nodes and the reference implementation say it
 // in these words. A peer with other words gets no patience with its clock.
 func isFromFuture(refused *stomp.ServerError) bool {

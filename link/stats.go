@@ -158,7 +158,7 @@ func (r *rejections) all() map[string]uint64 {
 	return all
 }
 
-// handshakeReason tells why a handshake has failed.
+// handshakeReason returns why a handshake has failed.
 func handshakeReason(err error) reason {
 	var rule pki.Rule
 	var timeout net.Error

@@ -64,7 +64,7 @@ func PeerQueue(d *node.Dir, p *node.Peer, v smp.View, names QueuePattern) (broke
 		Exchange: owner.Outbox(p.Identity.Type),
 		Fanout:   owner == nodetype.DebtorsAgent,
 	}
-	// Creditors agents are told apart by the creditors they serve, all others
+	// Creditors agents are distinguished by the creditors they serve, all others
 	// by the debtors.
 	subnet := v.PeerDebtors
 	if p.Identity.Type == nodetype.CreditorsAgent {

@@ -39,7 +39,7 @@ type Client struct {
 
 	mu            sync.Mutex
 	last          uint64                         // receipt asked for last
-	waiting       map[uint64]func(error)         // by receipt: whom to tell, once; nil at the end
+	waiting       map[uint64]func(error)         // by receipt: called once; nil at the end
 	subscriptions map[string]*ClientSubscription // by id
 	acks          []string                       // to be written
 	err           error                          // why the connection has ended
@@ -382,7 +382,7 @@ func (c *Client) handle(f *stomp.Frame) error {
 	}
 }
 
-// tell tells whoever waits for the receipt that a frame names.
+// tell calls the function that waits for the receipt that a frame names.
 func (c *Client) tell(f *stomp.Frame, outcome error) {
 	id, _ := f.Get("receipt-id")
 	n, err := strconv.ParseUint(id, 10, 64)

@@ -14,7 +14,7 @@ type Message struct {
 	RoutingKey string
 	Headers    []stomp.Header // all headers of the MESSAGE, the application's among them
 	Body       []byte
-	// Redelivered tells that it may have been given to an application before.
+	// Redelivered says that it may have been given to an application before.
 	Redelivered bool
 	// Missed is how many copies were left out before this one.
 	Missed uint64

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// refusal is what a client is told when it asks for something it can not have.
+// refusal is the answer to a client that asks for something it can not have.
 type refusal struct{ reason string }
 
 func (r *refusal) Error() string { return r.reason }
@@ -48,7 +48,7 @@ func (d *destinations) outgoing(destination string) (exchange, routingKey string
 	}
 }
 
-// incoming tells whether the destination of a SUBSCRIBE means the inbox
+// incoming reports whether the destination of a SUBSCRIBE means the inbox
 // itself or copies of what comes into it.
 func (d *destinations) incoming(destination string) (copies bool, err error) {
 	queue, copied := "/queue/"+d.inbox, "/exchange/"+d.inbox+"/#"

@@ -35,7 +35,7 @@ type Config struct {
 	Listen    string
 	Inbox     string   // what SUBSCRIBE may name: "accounts_in", "creditors_in" or "debtors_in"
 	Exchanges []string // what SEND may name: "to_creditors", "to_debtors", "creditors_out" or "debtors_out"
-	// Types tells whether this node sends messages of an SMP type to its
+	// Types reports whether this node sends messages of an SMP type to its
 	// peers. nil means that all are taken.
 	Types func(smpType string) bool
 	Log   *slog.Logger // nil: [slog.Default]
@@ -68,7 +68,7 @@ type Door struct {
 	announce    func() error  // writes them down; nil: that is done
 	connections chan struct{} // holds a token for each that has shown the passcode
 	close       func() error
-	repeats     *logthrottle.Limiter // whoever may connect could fill the log otherwise
+	repeats     *logthrottle.Limiter // clients could fill the log otherwise
 }
 
 // Open opens the door, and makes the passcode if there is none: clients can

@@ -31,7 +31,7 @@ func (o *operation) done(err error) {
 	}
 }
 
-// failure is what the client is told when the operation has failed.
+// failure is the answer to the client when the operation has failed.
 func (o *operation) failure(err error) *stomp.ServerError {
 	e := explain(err)
 	if errors.Is(err, broker.ErrUnroutable) {
@@ -43,7 +43,7 @@ func (o *operation) failure(err error) *stomp.ServerError {
 	return e
 }
 
-// explain is what a client is told about an error.
+// explain returns what a client learns about an error.
 func explain(err error) *stomp.ServerError {
 	var violation *stomp.ProtocolError
 	switch {

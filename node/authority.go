@@ -74,7 +74,7 @@ func (d *Dir) firstSerial() (*big.Int, error) {
 func randomSerial() *big.Int {
 	b := make([]byte, 16)
 	rand.Read(b)
-	b[0] |= 1 // no leading zero byte, so that its length tells nothing
+	b[0] |= 1 // no leading zero byte, so that its length reveals nothing
 	return new(big.Int).SetBytes(b)
 }
 
@@ -109,7 +109,7 @@ func (d *Dir) readIndex() ([]byte, error) {
 	return nil, nil
 }
 
-// completeIndex adds to db/index the lines that it lacks, and tells whether there
+// completeIndex adds to db/index the lines that it lacks, and reports whether there
 // were any. It reads db/index once: what it does not have then may be there a moment
 // later, and a line that stands there twice is one too many for OpenSSL.
 func (d *Dir) completeIndex() (added bool, err error) {
@@ -159,7 +159,7 @@ func (d *Dir) unlisted(index []byte) (lines []string, err error) {
 	return lines, nil
 }
 
-// signed tells whether the node's root key has signed a certificate.
+// signed reports whether the node's root key has signed a certificate.
 func (d *Dir) signed(cert *x509.Certificate) bool {
 	return d.root.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
 }

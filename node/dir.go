@@ -179,7 +179,7 @@ func (d *Dir) file(elem ...string) string {
 	return filepath.Join(append([]string{d.path}, elem...)...)
 }
 
-// show is the directory's path for messages: "." tells a reader little.
+// show is the directory's path for messages: "." would say little to a reader.
 func (d *Dir) show() string {
 	if abs, err := filepath.Abs(d.path); err == nil {
 		return abs
@@ -187,11 +187,11 @@ func (d *Dir) show() string {
 	return d.path
 }
 
-// sameCertificate tells whether two PEM files hold the same certificate,
+// sameCertificate reports whether two PEM files hold the same certificate,
 // whatever text stands around it.
 func sameCertificate(a, b *x509.Certificate) bool { return bytes.Equal(a.Raw, b.Raw) }
 
-// isDir tells whether path is a directory.
+// isDir reports whether path is a directory.
 func isDir(path string) bool {
 	fi, err := os.Stat(path)
 	return err == nil && fi.IsDir()

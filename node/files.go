@@ -54,7 +54,7 @@ func filesIn(dir string, fits func(name string) bool) ([]string, error) {
 	return paths, nil
 }
 
-// exists tells whether path exists. Any doubt, such as a directory that may
+// exists reports whether path exists. Any doubt, such as a directory that may
 // not be searched, is an error: "absent" has consequences here.
 func exists(path string) (bool, error) {
 	_, err := os.Stat(path)
@@ -102,7 +102,7 @@ func CheckReplaceable(path string) error {
 	}
 	fi, err := os.Stat(file)
 	if err != nil {
-		return nil // whoever opens it says what is wrong
+		return nil // the function that opens it reports what is wrong
 	}
 	if n := durable.Links(fi); n > 1 {
 		return fmt.Errorf("the file %s has %d names (hard links), and would keep its old passphrase under the others: remove those first (\"find DIR -samefile %s\" finds them)", file, n, file)

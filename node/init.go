@@ -156,7 +156,7 @@ func (d *Dir) checkInterrupted() error {
 // writeMissing writes every file of a new directory that is not there yet,
 // except the root certificate.
 func (d *Dir) writeMissing(o InitOptions) error {
-	// The reference's init takes whoever has a type and an ID for somebody whose
+	// The reference's init takes a directory with a type and an ID for one whose
 	// subnets are there too. It makes all the rest if it is missing.
 	files := d.counters()
 	if d.identity.Type == nodetype.CreditorsAgent {

@@ -75,7 +75,7 @@ func (d *Dir) PeerIDs() ([]string, error) {
 	return ids, nil
 }
 
-// HasPeer tells whether a peer's directory has any of its certificates, or can not be
+// HasPeer reports whether a peer's directory has any of its certificates, or can not be
 // looked into. Git leaves the directory of a peer that it removes where it is, with
 // the files that it does not know, such as ACTIVE: that is no peer any more.
 func (d *Dir) HasPeer(id string) bool {

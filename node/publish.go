@@ -71,7 +71,7 @@ func (d *Dir) OwnHosts() (hosts []string) {
 	return hosts
 }
 
-// IsIn tells whether an info-bundle says the same as the manifest.
+// IsIn reports whether an info-bundle says the same as the manifest.
 func (c *StompConfig) IsIn(b *infobundle.Bundle) bool {
 	said, err := ParseStompTOML(b.File(infobundle.StompTOML), b.Identity.ID)
 	return err == nil && reflect.DeepEqual(said, c)

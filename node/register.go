@@ -88,7 +88,7 @@ func (d *Dir) checkReceived(cert *x509.Certificate, p *Peer) (subnet string, err
 }
 
 // DeactivatePeer ends the relation with a registered peer, for good: it marks
-// the peer with today's date. It tells whether the peer was active until now.
+// the peer with today's date. It reports whether the peer was active until now.
 func (d *Dir) DeactivatePeer(ctx context.Context, id string) (changed bool, err error) {
 	unlock, err := d.lock(ctx)
 	if err != nil {

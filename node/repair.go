@@ -18,7 +18,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// DefectKind tells one sort of [Defect] from another.
+// DefectKind is a kind of [Defect].
 type DefectKind int
 
 // The kinds of defects.
@@ -37,7 +37,7 @@ const (
 )
 
 // Defect is something in a node's directory that [Dir.Repair] can put right,
-// because the directory itself tells how.
+// because the directory itself says how.
 type Defect struct {
 	Kind   DefectKind
 	File   string // relative to the directory, with slashes
@@ -340,7 +340,7 @@ func (d *Dir) usedSubnets(ctx context.Context) (map[string]bool, error) {
 	return used, nil
 }
 
-// owns tells whether the pool gives out subnets of this form.
+// owns reports whether the pool gives out subnets of this form.
 func (p pool) owns(subnet string) bool {
 	digits, ok := strings.CutPrefix(subnet, p.prefix)
 	return ok && len(digits) == p.digits && strings.Trim(digits, "0123456789abcdef") == ""

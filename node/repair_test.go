@@ -224,7 +224,7 @@ func TestLostIndexLine(t *testing.T) {
 	}
 }
 
-// sameLines tells whether two texts have the same lines in any order.
+// sameLines reports whether two texts have the same lines in any order.
 func sameLines(a, b string) bool {
 	sorted := func(s string) []string { return slices.Sorted(strings.Lines(s)) }
 	return slices.Equal(sorted(a), sorted(b))

@@ -14,7 +14,7 @@ type Stamp [13]FileStamp
 type FileStamp struct {
 	size     int64 // plus 1
 	modified time.Time
-	changed  time.Time // in any way; zero where the system does not tell
+	changed  time.Time // in any way; zero where the system does not report it
 }
 
 // StampFile makes the fingerprint of the file at a path, or at the end of the
@@ -24,7 +24,7 @@ func StampFile(path string) FileStamp {
 	if err != nil || fi.IsDir() {
 		return FileStamp{}
 	}
-	// Whoever replaces a file can give it the size and the modification time of
+	// A program that replaces a file can give it the size and the modification time of
 	// the old one, as rsync and package managers do; not the time of the change.
 	return FileStamp{fi.Size() + 1, fi.ModTime(), changeTime(fi)}
 }

@@ -1,6 +1,6 @@
 // Package smp knows the ten messages of the Swaptacular Messaging Protocol 2.1
 // in JSON: it checks them, translates them between the ID ranges of two peers,
-// and tells how to route them. It knows nothing of networks or brokers: bytes
+// and computes how to route them. It knows nothing of networks or brokers: bytes
 // go in, bytes or an [Error] come out, and nothing else happens.
 //
 // # The model

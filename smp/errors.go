@@ -32,7 +32,7 @@ var (
 // blame, and goes through once the view has been corrected.
 var ErrView = errors.New("inconsistent view of a peer")
 
-// Error tells why a message was refused. Its text is one short line of
+// Error describes why a message was refused. Its text is one short line of
 // printable ASCII, fit for a log and for the peer's eyes: it quotes at most a
 // few dozen bytes of the message, and nothing of config_data, transfer_note and
 // debtor_info_iri, which belong to the users.

@@ -84,7 +84,7 @@ func wordField(name, word string) field {
 func timestampField(name string) field { return field{name: name, kind: timestampKind} }
 func dateField(name string) field      { return field{name: name, kind: dateKind} }
 
-// read converts a JSON value to the field's own. It tells whether the field
+// read converts a JSON value to the field's own. It reports whether the field
 // takes it; see [field.refusal] for why not.
 func (f *field) read(t token) (v value, ok bool) {
 	switch f.kind {
@@ -198,7 +198,7 @@ func readFloat(t token) (float64, bool) {
 	return f, err == nil
 }
 
-// isNumber tells whether t is a number, or a string that holds just that.
+// isNumber reports whether t is a number, or a string that holds just that.
 func isNumber(t token) bool {
 	return t.kind == numberToken ||
 		t.kind == stringToken && len(t.text) > 0 && numberLength(t.text) == len(t.text)

@@ -11,7 +11,7 @@ func (m *message) ahead(now time.Time) int64 {
 	return m.values[tsField].integer - now.UnixMicro()
 }
 
-// FromFuture tells whether the timestamp of a message lies so far ahead of now
+// FromFuture reports whether the timestamp of a message lies so far ahead of now
 // that [View.Incoming] refuses it with [ErrFuture]. It is false for what is no
 // valid message.
 func FromFuture(typ string, body []byte, now time.Time) bool {

@@ -25,7 +25,7 @@ type Headers struct {
 	CoordinatorType string
 	CoordinatorID   int64
 
-	// AtCreditorsAgent tells whether the next two are present: which half of a
+	// AtCreditorsAgent reports whether the next two are present: which half of a
 	// creditors agent is concerned, the one that serves its creditors or the one
 	// that trades in circles between them. It may be both.
 	AtCreditorsAgent     bool

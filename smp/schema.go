@@ -29,13 +29,13 @@ func Types() []string {
 	return types
 }
 
-// IsIn tells whether messages of this type go toward an accounting authority.
+// IsIn reports whether messages of this type go toward an accounting authority.
 func IsIn(typ string) bool {
 	s := schemaOf(typ)
 	return s != nil && s.in
 }
 
-// IsOut tells whether messages of this type come from an accounting authority.
+// IsOut reports whether messages of this type come from an accounting authority.
 func IsOut(typ string) bool {
 	s := schemaOf(typ)
 	return s != nil && !s.in
@@ -162,7 +162,7 @@ var schemas = []*schema{
 	),
 }
 
-// inconsistency tells what is wrong between the fields of a message each of
+// inconsistency reports what is wrong between the fields of a message each of
 // which is right by itself: the field at fault, and what is wrong with it.
 // The field is empty if nothing is. (Section "The ten message types".)
 func (m *message) inconsistency() (name, detail string) {
@@ -191,7 +191,7 @@ func (m *message) inconsistency() (name, detail string) {
 	return "", ""
 }
 
-// coordinatorInconsistency tells what is wrong with the coordinator of a
+// coordinatorInconsistency reports what is wrong with the coordinator of a
 // transfer that the sender coordinates itself: "direct" as the creditor who
 // pays, "issuing" as the debtor whose currency comes into being.
 func (m *message) coordinatorInconsistency() (name, detail string) {
@@ -324,13 +324,13 @@ func (s *schema) index(name []byte, hint int) int {
 	return -1
 }
 
-// hasCoordinatorID tells whether messages of this type name a coordinator, and
+// hasCoordinatorID reports whether messages of this type name a coordinator, and
 // not merely its type as an AccountTransfer does.
 func (s *schema) hasCoordinatorID() bool {
 	return len(s.fields) > coordinatorIDField && s.fields[coordinatorIDField].name == "coordinator_id"
 }
 
-// hasCoordinatorType tells whether messages of this type say how the transfer
+// hasCoordinatorType reports whether messages of this type say how the transfer
 // they concern was coordinated.
 func (s *schema) hasCoordinatorType() bool {
 	return s.fields[coordinatorTypeField].name == "coordinator_type"

@@ -38,7 +38,7 @@ func ParseSubnet(digits string) (Subnet, error) {
 // for its creditors.
 func Exactly(id int64) Subnet { return Subnet{Value: uint64(id), Mask: ^uint64(0)} }
 
-// Contains tells whether id lies in the subnet.
+// Contains reports whether id lies in the subnet.
 func (s Subnet) Contains(id int64) bool { return uint64(id)&s.Mask == s.Value }
 
 // Bits is the number of leading bits that the IDs of the subnet share, 0 to 64.
@@ -68,7 +68,7 @@ func (s Subnet) BindingKey() (string, error) {
 	return dottedHex(s.Value)[:3*(s.Bits()/8)] + "#", nil
 }
 
-// wellFormed tells whether the subnet is a prefix with nothing after it.
+// wellFormed reports whether the subnet is a prefix with nothing after it.
 func (s Subnet) wellFormed() bool {
 	host := ^s.Mask
 	return host&(host+1) == 0 && s.Value&host == 0

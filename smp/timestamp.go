@@ -106,7 +106,7 @@ type cursor struct {
 	bad  bool
 }
 
-// has tells whether the next byte is one of set.
+// has reports whether the next byte is one of set.
 func (c *cursor) has(set string) bool {
 	if len(c.rest) == 0 {
 		return false

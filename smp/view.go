@@ -25,7 +25,7 @@ type View struct {
 	PeerDebtors Subnet
 }
 
-// Check tells whether the view makes sense: the two types can be peers, each
+// Check reports whether the view makes sense: the two types can be peers, each
 // range is a prefix, a creditors agent's two ranges are equally wide, and a
 // debtors agent's creditors are exactly 0. Errors are [ErrView].
 //

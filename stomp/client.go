@@ -35,7 +35,7 @@ type ClientConfig struct {
 	ConnectTimeout time.Duration // limit of the opening handshake; 0: DefaultConnectTimeout
 	Window         int           // most messages sent and not confirmed; 0: DefaultWindow
 
-	// OnReceipt, unless nil, is told each time more messages are confirmed: the
+	// OnReceipt, unless nil, is called each time more messages are confirmed: the
 	// first n that were sent on this connection. It is called from one
 	// goroutine, with growing n, never after Done is closed. It must not block,
 	// nor call methods of the Client.
@@ -49,7 +49,7 @@ type Client struct {
 	cfg  ClientConfig
 
 	turn    chan struct{} // holds a token while somebody sends
-	leaving bool          // DISCONNECT was sent; belongs to whoever has the turn
+	leaving bool          // DISCONNECT was sent; guarded by the write turn
 	room    chan struct{} // holds a token after confirmed has grown
 
 	sent      atomic.Uint64 // number of the last message written
@@ -277,7 +277,7 @@ func (c *Client) run() {
 	}
 }
 
-// handle handles one frame, and tells whether it is the last.
+// handle handles one frame, and reports whether it is the last.
 func (c *Client) handle(f *Frame) (last bool, err error) {
 	switch f.Command {
 	case "RECEIPT":
@@ -294,7 +294,7 @@ func (c *Client) handle(f *Frame) (last bool, err error) {
 }
 
 // receipt handles a RECEIPT, which confirms its message and all before it, and
-// tells whether it was that of DISCONNECT.
+// reports whether it was that of DISCONNECT.
 func (c *Client) receipt(f *Frame) (last bool, err error) {
 	id, ok := f.Get("receipt-id")
 	if !ok {

@@ -36,26 +36,26 @@ func (f *Frame) Get(name string) (string, bool) {
 	return "", false
 }
 
-// carriesBody tells whether frames with this command may have a body, and are
+// carriesBody reports whether frames with this command may have a body, and are
 // therefore written with a content-length even when it is empty.
 func carriesBody(command string) bool {
 	return command == "SEND" || command == "MESSAGE" || command == "ERROR"
 }
 
-// opensSession tells whether frames with this command come before both sides
+// opensSession reports whether frames with this command come before both sides
 // know each other's version of STOMP, so that nobody knows whether their
 // headers are escaped.
 func opensSession(command string) bool {
 	return command == "CONNECTED" || isConnect(command)
 }
 
-// isConnect tells whether command asks for a session: STOMP is another name for
+// isConnect reports whether command asks for a session: STOMP is another name for
 // CONNECT.
 func isConnect(command string) bool {
 	return command == "STOMP" || command == "CONNECT"
 }
 
-// isCommand tells whether s has capital letters only, and at least one.
+// isCommand reports whether s has capital letters only, and at least one.
 func isCommand[T string | []byte](s T) bool {
 	for i := range len(s) {
 		if s[i] < 'A' || s[i] > 'Z' {

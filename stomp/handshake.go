@@ -22,7 +22,7 @@ const (
 // Accept is the server's half of the opening handshake (STOMP 1.2,
 // "Connecting"): it reads CONNECT or STOMP, answers CONNECTED, and starts the
 // heart-beats. In between check, unless it is nil, may refuse the client by
-// what its frame says. The client is told the text of the error.
+// what its frame says. The client gets the text of the error.
 //
 // When Accept fails, the connection is closed, after the client was told why if
 // that is the client's business. The error is a [*ProtocolError], what check

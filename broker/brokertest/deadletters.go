@@ -75,7 +75,7 @@ func wantAside(t testing.TB, b broker.Broker, queue string, want ...string) {
 	}
 }
 
-// wantContents waits until a queue has so many messages: those of a consumer
+// wantContents waits until a queue has this number of messages: those of a consumer
 // that has just ended are on their way back.
 func wantContents(t testing.TB, b broker.Broker, queue string, waiting, aside int) broker.QueueInfo {
 	t.Helper()

@@ -12,7 +12,7 @@ import (
 // budget bounds the messages on their way to disk, by number and by bytes. It
 // is given out first come, first served, so that no publisher starves.
 type budget struct {
-	life context.Context // of the store; whoever waits gives up when it ends
+	life context.Context // of the store; callers that wait give up when it ends
 
 	messages, bytes       *semaphore.Weighted
 	used                  atomic.Int64 // bytes given out

@@ -88,7 +88,7 @@ func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, err
 	return c, nil
 }
 
-// hasConsumer tells whether the queue has a consumer. The caller holds s.mu.
+// hasConsumer reports whether the queue has a consumer. The caller holds s.mu.
 func (s *Store) hasConsumer(queue string) bool {
 	o := s.peerQueues[queue]
 	if o == nil {

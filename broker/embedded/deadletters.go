@@ -108,7 +108,7 @@ func (s *Store) Drop(ctx context.Context, queue string, ids []string) (int, erro
 	return n, err
 }
 
-// takeAside does something to messages that were set aside; do tells whether
+// takeAside does something to messages that were set aside; do reports whether
 // the message was there. It returns how many were.
 func (s *Store) takeAside(ctx context.Context, queue string, ids []string, do func(*tx, *queueWork, uint64) (bool, error)) (int, error) {
 	seqs, missing := parseIDs(ids)
@@ -171,7 +171,7 @@ func (t *tx) retry(q *queueWork, seq uint64) (bool, error) {
 	return t.drop(q, seq)
 }
 
-// drop removes a message that was set aside, and tells whether it was there.
+// drop removes a message that was set aside, and reports whether it was there.
 func (t *tx) drop(q *queueWork, seq uint64) (bool, error) {
 	n, err := t.removeAside.exec(q.id, int64(seq))
 	return n > 0, err

@@ -53,7 +53,7 @@ func (d *disk) floor(k kind) int64 {
 	return d.min / 4
 }
 
-// warnIfSmall tells when the disk fills before a single peer's quota does: then it is
+// warnIfSmall warns when the disk fills before a single peer's quota does: then it is
 // the disk that stops that peer, and all others with it.
 func (d *disk) warnIfSmall(quota int64) {
 	if quota <= 0 || d.min <= 0 {
@@ -80,7 +80,7 @@ func (d *disk) awaitRoom(ctx context.Context, s *Store) error {
 }
 
 // hasRoomForPeers reports whether messages are taken from peers while those taken already, and
-// not taken out by applications, have so many bytes.
+// not taken out by applications, have this number of bytes.
 func (d *disk) hasRoomForPeers(received int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -139,7 +139,7 @@ func (d *disk) check(inside int64, r *reserve) {
 	}
 }
 
-// checkRoom reports [ErrFull] if there is no room for messages of a kind and so many
+// checkRoom reports [ErrFull] if there is no room for messages of a kind with this number of
 // bytes: once in the write-ahead log, and once in the file.
 func (d *disk) checkRoom(k kind, bytes int64) error {
 	d.mu.Lock()

@@ -2,7 +2,7 @@ package embedded
 
 import "golang.org/x/sys/windows"
 
-// freeBytes tells how much more this user can store in a directory.
+// freeBytes returns how much more this user can store in a directory.
 func freeBytes(dir string) (int64, error) {
 	path, err := windows.UTF16PtrFromString(dir)
 	if err != nil {

@@ -22,7 +22,7 @@
 // nobody commits alone: everything that wants to change the file (received
 // messages, messages of applications, confirmations, acknowledgements,
 // declarations) becomes an operation in one list. A single goroutine takes
-// the whole list, applies it in one transaction, and tells everyone after the
+// the whole list, applies it in one transaction, and tells all callers after the
 // COMMIT. While it waits for the disk the next list gathers. A lone operation
 // waits for nobody; a flood is written a thousand at a time.
 //
@@ -32,13 +32,13 @@
 //	Ack ─────┤   └──────┘  └────────┘ ├─ waiting consumers wake up
 //	Declare ─┘                        └─ watchers get copies
 //
-// The list is bounded by number and bytes of messages: beyond that, whoever
+// The list is bounded by number and bytes of messages: beyond that, a caller that
 // wants to put one in waits. Operations are checked before they enter the
 // list, so that none of them can spoil the transaction of the others.
 //
 // When a transaction fails (another process keeps the file locked) it is rolled
 // back and tried again, the same operations in the same order, until it
-// succeeds or the store is closed. Nobody is told anything before: a message is
+// succeeds or the store is closed. No caller is answered before: a message is
 // never confirmed early and never lost.
 //
 // # A full disk
@@ -124,7 +124,7 @@ var (
 
 // Options adjust a [Store]. The zero Options are good.
 type Options struct {
-	// Logger is told when the file can not be written, and when it can be
+	// Logger gets an entry when the file can not be written, and when it can be
 	// again; nil means [slog.Default].
 	Logger *slog.Logger
 	// Owner says who the owner of the store is, in any words: a store that
@@ -284,8 +284,8 @@ func open(path string, opts Options) (*Store, error) {
 
 // Close writes what is waiting to be written, gives everything given out back
 // to its queue, and releases the file. If the last transaction can not be
-// committed, those who wait for it are told [broker.ErrClosed], and Close
-// returns the reason. Whoever is blocked in a call of this store gets
+// committed, the callers that wait for it get [broker.ErrClosed], and Close
+// returns the reason. A caller that is blocked in a call of this store gets
 // [broker.ErrClosed].
 func (s *Store) Close() error { return s.close() }
 
@@ -355,7 +355,7 @@ func await(ctx context.Context, settled <-chan error) error {
 
 // flushTime is how long the Close of a consumer or subscription waits for the
 // transaction with its last confirmations. They hold without it; it is a
-// courtesy to whoever looks into the file next.
+// for programs that open the file next.
 const flushTime = 2 * time.Second
 
 func (s *Store) flush() {

@@ -8,16 +8,16 @@ import (
 )
 
 // fairLock lets the processes that write to one file take turns. SQLite's
-// write lock goes to whoever happens to ask when it is free: a process that
+// write lock goes to the process that happens to ask when it is free: a process that
 // commits all the time has it all the time, and another that wants to send one
 // message may wait for minutes.
 //
-// So whoever wants the write lock takes another lock first, that of a file
-// beside the store's, and lets go of it when he has got the write lock. There
+// So a process that wants the write lock takes another lock first, that of a file
+// beside the store's, and releases it when it has got the write lock. There
 // is one process at a time in between, and the one that has just committed
 // must queue up behind it.
 //
-// It is a matter of politeness only. Whoever ignores it, as the sqlite3 tool
+// It is for fairness only. A process that ignores it, as the sqlite3 tool
 // does, or passes because waiting has taken too long, does no harm.
 type fairLock struct {
 	file *flock.Flock

@@ -14,7 +14,7 @@ import (
 // are given again, to other messages. So each time a store is opened, it draws a
 // random number, its epoch, which is kept with each message that it stores from
 // then on. Epoch and number together name one message of a queue. Messages keep
-// both, so whoever gets a message again, after a restart too, recognizes it.
+// both, so an application that gets a message again, after a restart too, recognizes it.
 
 // newEpoch returns a random number that is not 0.
 func newEpoch() int64 {

@@ -33,7 +33,7 @@ func playPart(part string) error {
 	return fmt.Errorf("no part %q", part)
 }
 
-// say tells the parent something, at once.
+// say sends the parent a line, at once.
 func say(args ...any) { fmt.Fprintln(os.Stdout, args...) }
 
 // playPublish publishes messages "<run>:1", "<run>:2"… for ever, and says how

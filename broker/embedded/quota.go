@@ -27,10 +27,10 @@ func newQuotas(limit int64, usage map[string]int64, log *slog.Logger) *quotas {
 	return q
 }
 
-// limited tells whether there is a limit.
+// limited reports whether there is a limit.
 func (q *quotas) limited() bool { return q.limit > 0 }
 
-// update is told what the messages of some peers take.
+// update sets what the messages of some peers take.
 func (q *quotas) update(usage map[string]int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -51,7 +51,7 @@ func (q *quotas) update(usage map[string]int64) {
 	}
 }
 
-// heldUp tells whether a peer must wait, and what for.
+// heldUp reports whether a peer must wait, and what for.
 func (q *quotas) heldUp(peer string) (eased chan struct{}, held bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

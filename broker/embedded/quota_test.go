@@ -91,7 +91,7 @@ func TestUsageIsRight(t *testing.T) {
 	}
 }
 
-// admitted tells whether a peer may publish now.
+// admitted reports whether a peer may publish now.
 func admitted(t *testing.T, s *Store, peer string) bool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(testContext(t))

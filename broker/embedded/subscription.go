@@ -45,7 +45,7 @@ type InboxMessage struct {
 	// or store, nor after an older state of this store was restored. A message
 	// that is given out again keeps it.
 	ID string
-	// Redelivered tells that the message may have been given out before. A
+	// Redelivered says that the message may have been given out before. A
 	// message that was in the inbox when the store was opened may have been.
 	Redelivered bool
 	broker.Incoming

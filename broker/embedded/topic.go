@@ -28,7 +28,7 @@ func checkBindingKey(key string) error {
 	return nil
 }
 
-// router tells for the exchanges which queues take a message. It finds them
+// router returns for each exchange which queues take a message. It finds them
 // with one look for each word of the routing key, however many peers there are.
 type router map[string]*exchange
 

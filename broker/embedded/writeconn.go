@@ -24,7 +24,7 @@ const (
 )
 
 // writeConn is the connection that writes, with its statements and what it
-// knows of the file by heart. It belongs to the writer's goroutine.
+// knows of the file without reading it (the cache). It belongs to the writer's goroutine.
 type writeConn struct {
 	*conn
 	turnstile fairLock
@@ -182,8 +182,8 @@ func (w *writeConn) usage() (map[string]int64, error) {
 	return usage, err
 }
 
-// changedByOthers tells whether another connection has committed since the
-// last call. What is known by heart is then forgotten.
+// changedByOthers reports whether another connection has committed since the
+// last call. What is cached is then dropped.
 func (w *writeConn) changedByOthers() (bool, error) {
 	v, err := w.dataVersion.number()
 	if err != nil {

@@ -254,7 +254,7 @@ func (w *writer) refuseAtOnce(err error) {
 	w.refusing = err
 }
 
-// refusal returns what applications are told of their messages that are refused.
+// refusal returns the error that applications get for messages that are refused.
 func refusal(err error) error {
 	switch {
 	case errors.Is(err, ErrFull):
@@ -408,7 +408,7 @@ func (w *writer) writeInSteps(o op) error {
 // again. What fails here fails again in the next transaction.
 func (w *writer) restartWAL() { _, _ = w.db.restart.number() }
 
-// write commits operations in one transaction, and tells everyone.
+// write commits operations in one transaction, and tells all callers.
 func (w *writer) write(ops []op) error {
 	t, err := w.attempt(ops)
 	if err != nil {
@@ -443,7 +443,7 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 	if err := w.db.start(); err != nil {
 		return nil, err
 	}
-	// Now nobody else can write: what is known by heart holds, or is known to
+	// Now nobody else can write: what is cached is valid, or is known to
 	// be old.
 	changed, err := w.db.changedByOthers()
 	if err != nil {

@@ -155,7 +155,7 @@ func (br *browser) next(ctx context.Context) ([]amqp.Delivery, error) {
 	return step, nil
 }
 
-// receive waits until so many messages have arrived, or there are no more: they
+// receive waits until size messages have arrived, or there are no more: they
 // may have been removed by another program meanwhile.
 func (br *browser) receive(ctx context.Context, arriving <-chan amqp.Delivery, size int) (step []amqp.Delivery, err error) {
 	silence := time.NewTimer(browseSilence)
@@ -266,7 +266,7 @@ func (br *browser) giveBack(ctx context.Context) error {
 	return nil
 }
 
-// awaitReady waits until so many messages of the queue are not given out. RabbitMQ
+// awaitReady waits until want messages of the queue are not given out. RabbitMQ
 // does not answer when it gets messages back. Another program may take them out
 // meanwhile, so there is a limit to that; afterwards there is only a pause. It reports
 // whether they are there.

@@ -94,7 +94,7 @@ func (c *connection) restore() {
 	}
 }
 
-// blocked tells why RabbitMQ takes nothing from the connection, if so.
+// blocked returns why RabbitMQ takes nothing from the connection, if so.
 func (c *connection) blocked() error {
 	l := c.latest()
 	if l == nil || l.IsClosed() {

@@ -246,7 +246,7 @@ func (c *consumer) acknowledge(most int) error {
 	return nil
 }
 
-// reason tells why RabbitMQ sends no more messages.
+// reason returns why RabbitMQ sends no more messages.
 func (c *consumer) reason() error {
 	if c.life.Err() != nil {
 		return broker.ErrClosed

@@ -179,7 +179,7 @@ func retryCopy(d amqp.Delivery) amqp.Publishing {
 	return m
 }
 
-// isHistory tells whether a header says how a message came where it is, as
+// isHistory reports whether a header says how a message came where it is, as
 // opposed to what its sender has to say.
 func isHistory(header string) bool {
 	return header == "x-death" || isCount(header) || strings.HasPrefix(header, "x-peerlink-") ||

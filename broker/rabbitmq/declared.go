@@ -128,7 +128,7 @@ func (b *Broker) owner(queue string, era int) (broker.PeerQueue, bool) {
 }
 
 // declareAgain declares again what was declared with a queue, in an era before
-// this one. It tells whether there was something to declare.
+// this one. It reports whether there was something to declare.
 func (b *Broker) declareAgain(ctx context.Context, queue string, era int) (bool, error) {
 	if _, ok := b.owner(queue, era); !ok {
 		return false, nil

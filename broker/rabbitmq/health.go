@@ -54,7 +54,7 @@ func withoutPorts(text string) string {
 	return text
 }
 
-// saysCode tells whether err is RabbitMQ's answer with this reply code.
+// saysCode reports whether err is RabbitMQ's answer with this reply code.
 func saysCode(err error, code int) bool {
 	var e *amqp.Error
 	return errors.As(err, &e) && e.Server && e.Code == code
@@ -85,7 +85,7 @@ type refusal struct {
 // refusalGrace is how long RabbitMQ may refuse messages before that is trouble.
 const refusalGrace = 2 * time.Second
 
-// refused is told why a stream has ended. Where that is because of a message, as for
+// refused is called when a stream has ended. Where that is because of a message, as for
 // want of permissions or of the exchange, the next stream ends in the same way.
 func (h *health) refused(err error) {
 	if errors.Is(err, broker.ErrUnroutable) || errors.Is(err, ErrNotConfirmed) ||
@@ -94,7 +94,7 @@ func (h *health) refused(err error) {
 	}
 }
 
-// stored is told that RabbitMQ has confirmed a message.
+// stored is called when RabbitMQ has confirmed a message.
 func (h *health) stored() {
 	if h.refusal.Load() != nil {
 		h.refusal.Store(nil)
@@ -136,7 +136,7 @@ func (b *Broker) Health() error {
 	return errors.New("no connection to RabbitMQ: " + h.trouble)
 }
 
-// currentEra tells eras of RabbitMQ apart: between two of them it was lost, and
+// currentEra distinguishes eras of RabbitMQ: between two of them it was lost, and
 // may have lost something itself.
 func (h *health) currentEra() int {
 	h.mu.Lock()
@@ -144,7 +144,7 @@ func (h *health) currentEra() int {
 	return h.era
 }
 
-// up is told of a new connection. It reports whether there was none.
+// up is called for a new connection. It reports whether there was none.
 func (h *health) up(version any, address string) (first bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -158,7 +158,7 @@ func (h *health) up(version any, address string) (first bool) {
 	return true
 }
 
-// lost is told of the end of a connection that nobody has asked for.
+// lost is called when a connection has ended that was not closed by this process.
 func (h *health) lost(l *liveConn, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -170,7 +170,7 @@ func (h *health) lost(l *liveConn, err error) {
 	h.log.Warn("connection to RabbitMQ lost, it is made again when it is needed", "address", l.at, "err", err)
 }
 
-// unreachable is told of an attempt to connect that has failed.
+// unreachable is called when an attempt to connect has failed.
 func (h *health) unreachable(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

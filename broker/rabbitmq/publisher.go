@@ -17,7 +17,7 @@ import (
 const appID = "swpt_stomp"
 
 // Publish opens the inbox for a stream of received messages. While RabbitMQ
-// takes no messages, it reports [ErrBlocked]. confirmed is told at the end of
+// takes no messages, it reports [ErrBlocked]. confirmed is called at the end of
 // the stream why it has ended, unless that was by the Publisher's Close.
 func (b *Broker) Publish(ctx context.Context, confirmed func(n uint64, err error)) (broker.Publisher, error) {
 	p, err := b.publish(ctx, confirmed)
@@ -325,7 +325,7 @@ func (p *publisher) noteReturn(r amqp.Return, ok bool) {
 	}
 }
 
-// isReturned tells whether r is the message m. RabbitMQ returns messages in the
+// isReturned reports whether r is the message m. RabbitMQ returns messages in the
 // order of publishing, so the first that looks like r is r; and if there is
 // another that looks the same, it can not be routed either.
 func isReturned(m *broker.Incoming, r *amqp.Return) bool {

@@ -22,7 +22,7 @@ type queuePublisher struct {
 }
 
 // publish publishes up to maxPublish messages, and waits until RabbitMQ has
-// confirmed them all. It tells whether the queue exists: if not, some of them
+// confirmed them all. It reports whether the queue exists: if not, some of them
 // may have been stored before it was deleted.
 func (f *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishing) (routed bool, err error) {
 	if f.channel == nil || f.channel.IsClosed() {
@@ -61,8 +61,8 @@ func (f *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishin
 	return !anyReturned(f.returned), nil
 }
 
-// anyReturned tells whether RabbitMQ has returned a message. It does so before it
-// confirms it. A channel that has ended since has no more to tell.
+// anyReturned reports whether RabbitMQ has returned a message. It does so before it
+// confirms it. A channel that has ended since sends no more returns.
 func anyReturned(returned <-chan amqp.Return) bool {
 	found := false
 	for {

@@ -108,7 +108,7 @@ const (
 
 // Options adjust a [Broker]. The zero Options are good.
 type Options struct {
-	// Logger is told when RabbitMQ is lost, and when it is back; nil means
+	// Logger gets an entry when RabbitMQ is lost, and when it is back; nil means
 	// [slog.Default].
 	Logger *slog.Logger
 	// QueueType is the type of the queues that Declare makes; "" means Classic.

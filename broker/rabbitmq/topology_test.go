@@ -20,7 +20,7 @@ func (o *operator) answers(ask func(*amqp.Channel) error) error {
 	return ask(ch)
 }
 
-// declaredAs tells whether a queue is there with exactly these arguments:
+// declaredAs reports whether a queue is there with exactly these arguments:
 // RabbitMQ refuses to declare it with others.
 func (o *operator) declaredAs(queue string, args amqp.Table) bool {
 	o.Helper()

@@ -117,7 +117,7 @@ func (s *site) write(path, content string, mode fs.FileMode) {
 	}
 }
 
-// has tells whether there is such a file in the node's directory.
+// has reports whether there is such a file in the node's directory.
 func (s *site) has(name string) bool {
 	_, err := os.Lstat(s.node(name))
 	return err == nil
@@ -1010,7 +1010,7 @@ func sample(random *mathrand.Rand, n, most, size int, all bool) []int {
 	return append(points, n)
 }
 
-// compare tells how two outcomes differ.
+// compare returns how two outcomes differ.
 func compare(t *testing.T, got, want map[string]string) {
 	t.Helper()
 	for name, content := range want {

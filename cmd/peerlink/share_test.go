@@ -92,7 +92,7 @@ func consumedOnce(t *testing.T, conn *amqp.Connection, prefix string, queues int
 	})
 }
 
-// queuesOf tells from how many queues a process has begun to send.
+// queuesOf returns from how many queues a process has begun to send.
 func queuesOf(t *testing.T, s *server) int {
 	t.Helper()
 	log, err := os.ReadFile(filepath.Join(s.state, "log"))

@@ -21,7 +21,7 @@ func adminSocket(state string) string {
 	return admin.UnixAddress(filepath.Join(state, "admin.sock"))
 }
 
-// runLinks keeps the links until ctx is done, with what tells of them to an
+// runLinks keeps the links until ctx is done, with what shows them to an
 // operator and to the service manager. By default that is on a Unix socket in
 // the state folder, and nowhere if there is none (state is "").
 func runLinks(ctx context.Context, f serveFlags, cfg link.Config, state string, tells admin.Config) error {

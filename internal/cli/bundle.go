@@ -80,7 +80,7 @@ func (a *app) sayLeftOut(d *node.Dir) {
 	}
 }
 
-// announceBundle tells a person what is going to be signed, before the key is
+// announceBundle prints what is going to be signed, before the key is
 // opened. What is wrong with it is said when it is made.
 func (a *app) announceBundle(d *node.Dir) error {
 	files, err := d.NodeinfoFiles()

@@ -211,7 +211,7 @@ func subcommands(c *cobra.Command) string {
 // open opens the node's directory that the flags name.
 func (a *app) open() (*node.Dir, error) { return node.Open(a.dir) }
 
-// say tells the person something that is not the command's result.
+// say prints something that is not the command's result.
 func (a *app) say(format string, args ...any) {
 	fmt.Fprintf(a.stderr, format+"\n", args...)
 }
@@ -237,7 +237,7 @@ func (a *app) usageFailure(cmd *cobra.Command, err error) {
 	fmt.Fprintf(a.stderr, "See \"%s --help\".\n", cmd.CommandPath())
 }
 
-// failure tells why a command has failed. Only the first line begins at the
+// failure prints why a command has failed. Only the first line begins at the
 // margin, so that no text in an error can pass for another line of this program.
 func (a *app) failure(label string, err error) {
 	if a.failureLog != nil {
@@ -271,10 +271,10 @@ func isTerminal(w any) bool {
 	}
 }
 
-// colour tells whether what goes to w may be coloured.
+// colour reports whether what goes to w may be coloured.
 func colour(w io.Writer) bool { return os.Getenv("NO_COLOR") == "" && isTerminal(w) }
 
-// warn tells the person what he should look at.
+// warn prints what the person should look at.
 func (a *app) warn(format string, args ...any) {
 	a.label("Warning:")
 	a.say("%s", excerpt.Limit(fmt.Sprintf(format, args...), maxErrorText))

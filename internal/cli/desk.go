@@ -46,7 +46,7 @@ func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What else they have to tell is in the service's log.
+	// What else they report is in the service's log.
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	if f.broker == embeddedBroker {
 		if f.queuePattern != string(link.DefaultQueuePattern) || f.asideSuffix != defaultAsideSuffix {

@@ -147,7 +147,7 @@ func (m *checkedMessage) in(view smp.View, f messageFlags, body []byte) error {
 	return nil
 }
 
-// noTraffic tells why no message is exchanged with a peer at present, empty if
+// noTraffic returns why no message is exchanged with a peer at present, empty if
 // it is.
 func noTraffic(p *node.Peer) string {
 	switch {

@@ -17,7 +17,7 @@ import (
 // notifyTimeout is how long the service manager may take to accept a message.
 const notifyTimeout = time.Second
 
-// tellManager tells the service manager something, if there is one that wants to
+// tellManager sends a message to the service manager, if there is one that wants to
 // know.
 func tellManager(log *slog.Logger, state string) {
 	if err := notifyManager(state); err != nil {

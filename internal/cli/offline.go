@@ -112,7 +112,7 @@ FILE.csr will be filed as FILE.crt.`,
 	return c
 }
 
-// showItems tells a person what a request asks to be signed.
+// showItems prints what a request asks to be signed.
 func (a *app) showItems(r *offline.Request) {
 	a.say("Request %.8s of %s, made %s:", r.ID, r.Node, r.Created.Local().Format("2006-01-02 15:04"))
 	for i, item := range r.Summary() {
@@ -120,7 +120,7 @@ func (a *app) showItems(r *offline.Request) {
 	}
 }
 
-// showSigned tells a person everything that is going to be signed, and what of it
+// showSigned prints everything that is going to be signed, and what of it
 // differs from what this machine's copy of the node's directory last knew. d is
 // nil if there is none.
 func (a *app) showSigned(r *offline.Request, d *node.Dir, since string, changes []offline.Change) {

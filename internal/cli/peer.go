@@ -336,7 +336,7 @@ func describePeer(d *node.Dir, p *node.Peer) peerInfo {
 	return info
 }
 
-// followed tells a person whether the peer will be found if it moves.
+// followed says whether the peer will be found if it moves.
 func (i peerInfo) followed() string {
 	switch {
 	case !i.Follow:

@@ -96,7 +96,7 @@ var errEncrypted = errors.New("the key is encrypted")
 const maxTries = 3
 
 // unlock gets a passphrase and opens something with it. On a terminal it asks again
-// after a wrong one, at most so many times as tries says. The error is wrong if no
+// after a wrong one, at most tries times. The error is wrong if no
 // passphrase was right. The caller wipes given, which may be nil.
 func (a *app) unlock(ctx context.Context, prompt string, wrong error, tries int, open func(pass []byte) (crypto.Signer, error)) (key crypto.Signer, pass []byte, given *passphrase.Given, err error) {
 	for try := 1; ; try++ {
@@ -150,7 +150,7 @@ func opensWith(key crypto.Signer, pass []byte) func(pem []byte) error {
 	}
 }
 
-// warnExposed tells when others can read a new key file, since it is on a medium
+// warnExposed warns when others can read a new key file, since it is on a medium
 // that keeps no file modes.
 func (a *app) warnExposed(path string) {
 	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {

@@ -358,7 +358,7 @@ func listen(addr peerAddress) (net.Listener, error) {
 	return l, nil
 }
 
-// outgoingTypes tells which message types the node's applications may send.
+// outgoingTypes returns which message types the node's applications may send.
 func outgoingTypes(d *node.Dir) func(string) bool {
 	if d.Identity().Type.IDDerived() {
 		return smp.IsIn // toward an accounting authority

@@ -16,7 +16,7 @@ import (
 	"peerlink/internal/terminal"
 )
 
-// flushTimeout is how long a service that ends waits for whoever reads its log.
+// flushTimeout is how long a service that ends waits for the reader of its log.
 const flushTimeout = 2 * time.Second
 
 // serviceOutput is an output of a service, to which it never waits to write.

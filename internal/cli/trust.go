@@ -23,7 +23,7 @@ type trust struct {
 	registry    string // file or URL
 	registryKey string // file with the publisher's key
 
-	set *pflag.FlagSet // tells which of them are given, also if they are empty
+	set *pflag.FlagSet // which of them are given, also if they are empty
 }
 
 func (t *trust) flags(c *cobra.Command) {

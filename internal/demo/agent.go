@@ -35,7 +35,7 @@ func newPlan(messages int) plan {
 	return p
 }
 
-// book is what the world knows of accounts: their owners tell each other.
+// book is what is publicly known of accounts.
 type book struct {
 	mu        sync.Mutex
 	recipient map[int64]string // by creditor ID, what to write as recipient
@@ -141,7 +141,7 @@ func (a *agent) advance() (first []*message) {
 	return first
 }
 
-// done tells that all conversations have ended.
+// done is called when all conversations have ended.
 func (a *agent) done() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -203,7 +203,7 @@ func (a *app) confirmed(o *outgoing) {
 	}
 }
 
-// idle tells that the application has nothing more to send.
+// idle is called when the application has nothing more to send.
 func (a *app) idle() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

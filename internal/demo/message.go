@@ -104,7 +104,7 @@ func (m *message) key(from, to string) messageKey {
 	return messageKey{from, to, fmt.Sprintf("%s/%x/%x/%d", m.Type, m.DebtorID, m.CreditorID&(1<<40-1), number)}
 }
 
-// agent tells which kind of agent is concerned: creditor 0 is the issuer itself.
+// agent reports which kind of agent is concerned: creditor 0 is the issuer itself.
 func (m *message) agent() nodetype.Type {
 	if m.CreditorID == 0 {
 		return nodetype.DebtorsAgent

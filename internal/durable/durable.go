@@ -1,5 +1,5 @@
 // Package durable reads and writes files the way a node's directory needs it:
-// whoever reads sees the old content or the new one, never a part, and what was
+// a reader sees the old content or the new one, never a part, and what was
 // written is still there after a power cut.
 package durable
 
@@ -14,7 +14,7 @@ import (
 	"syscall"
 )
 
-// Read reads a regular file of at most so many bytes.
+// Read reads a regular file of at most this number of bytes.
 func Read(path string, most int64) ([]byte, error) {
 	fi, err := os.Stat(path)
 	if err != nil {
@@ -40,7 +40,7 @@ func Read(path string, most int64) ([]byte, error) {
 }
 
 // ErrUnsynced is wrapped by errors that come after the file was written and put in
-// its place: whoever reads it sees the new content, but a power cut may bring
+// its place: a reader sees the new content, but a power cut may bring
 // the old one back.
 var ErrUnsynced = errors.New("the file is written, but the disk does not confirm it")
 
@@ -177,7 +177,7 @@ func writeTemp(path string, data []byte, mode fs.FileMode, check func(written []
 	if err != nil {
 		var pathErr *fs.PathError
 		if errors.As(err, &pathErr) {
-			pathErr.Path = path // whoever reads this knows of no other
+			pathErr.Path = path // the caller knows of no other path
 		}
 		return "", err
 	}

@@ -12,7 +12,7 @@ const most = 100
 // a long one the beginning.
 func Of(s string) string { return Limit(s, most) }
 
-// Limit returns the text, or, if it has more than most bytes, so many of them or
+// Limit returns the text, or, if it has more than most bytes, that number of them or
 // a few less, and "…". It cuts between two characters, also when other parts of
 // the text are not UTF-8.
 func Limit(s string, most int) string {

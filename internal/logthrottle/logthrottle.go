@@ -1,5 +1,5 @@
-// Package repeats keeps others from flooding the log: what they do again and again is
-// told a few times, then counted, and told at growing intervals.
+// Package logthrottle keeps others from flooding the log: of entries that repeat, the first
+// few are written, and the rest is counted and written at growing intervals.
 package logthrottle
 
 import (
@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// toldAtOnce is how often the same is told before it is counted. It is as
+	// maxAtOnce is how many like entries are written before they are counted. It is as
 	// often as a peer may connect.
-	toldAtOnce = 10
-	// What repeats is told after firstRepeat, and then after four times as long
+	maxAtOnce = 10
+	// Counted entries are written after firstRepeat, and then after four times as long
 	// each time, up to lastRepeat.
 	firstRepeat = time.Second
 	lastRepeat  = time.Hour
-	// maxRepeats is how many different things are remembered. Beyond that, those
-	// of the same kind count as the same, whoever does them.
+	// maxRepeats is how many keys are remembered. Beyond that, those
+	// of the same kind count as the same, whatever their Who.
 	maxRepeats = 1024
 	// strangersBurst is how many entries strangers together may cause at once, and
 	// strangersRate how many in a second after that.
@@ -28,10 +28,9 @@ const (
 	strangersRate  = 1
 )
 
-// Limiter writes into the log what others do, so that they can not flood it.
-// The first times are told at once; more of the same is counted, and told at
-// growing intervals. After an interval in which nothing happened, all is
-// forgotten. Its methods are safe for concurrent use.
+// Limiter writes log entries that others can cause again and again.
+// The first like entries are written at once; more of them are counted, and written at
+// growing intervals. A key without an entry for a whole interval is forgotten. Its methods are safe for concurrent use.
 type Limiter struct {
 	pace *rate.Limiter // of the entries of all together, nil for no limit
 
@@ -40,17 +39,17 @@ type Limiter struct {
 	closed bool
 }
 
-// Key is what counts as the same. Neither part may be of another's choice: Who
-// is an address or a peer, Kind one of a few.
+// Key identifies entries that count as the same. Neither part may be text that others
+// choose: Who is an address or a peer, Kind one of a few constants.
 type Key struct{ Who, Kind string }
 
 type repeat struct {
-	again bool // it has happened since next was last called
-	told  int  // times told at once
-	count int  // times not told yet
-	last  entry
-	pause time.Duration
-	timer *time.Timer
+	again   bool // it has happened since next was last called
+	written int  // times written at once
+	count   int  // times not written yet
+	last    entry
+	pause   time.Duration
+	timer   *time.Timer
 }
 
 // entry is an entry of the log.
@@ -61,7 +60,7 @@ type entry struct {
 	args  []any
 }
 
-// New makes one, which must be closed.
+// New returns a Limiter, which must be closed.
 func New() *Limiter { return &Limiter{seen: make(map[Key]*repeat)} }
 
 // NewForStrangers is New for what anybody can do, from as many addresses as they
@@ -92,8 +91,8 @@ func (r *Limiter) Log(log *slog.Logger, level slog.Level, d Key, text string, ar
 	}
 	p.again = true
 	e := entry{log, level, text, args}
-	if now && p.told < toldAtOnce {
-		p.told++
+	if now && p.written < maxAtOnce {
+		p.written++
 		e.write()
 		return
 	}
@@ -101,18 +100,18 @@ func (r *Limiter) Log(log *slog.Logger, level slog.Level, d Key, text string, ar
 	p.last = e
 }
 
-// mayWrite reports whether what was done may be written at once and on its own.
+// mayWrite reports whether an entry may be written at once and on its own.
 func (r *Limiter) mayWrite(d Key) bool {
 	p := r.seen[d]
 	switch {
-	case p == nil && len(r.seen) >= maxRepeats, p != nil && p.told == toldAtOnce:
+	case p == nil && len(r.seen) >= maxRepeats, p != nil && p.written == maxAtOnce:
 		return false
 	default:
 		return r.pace == nil || r.pace.Allow()
 	}
 }
 
-// next tells what has been counted since it was told last.
+// next logs what has been counted since the last entry.
 func (r *Limiter) next(d Key, p *repeat) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -131,7 +130,7 @@ func (r *Limiter) next(d Key, p *repeat) {
 	p.timer.Reset(p.pause)
 }
 
-// flush tells the last entry, and how many there were.
+// flush logs the last entry, and how many were counted.
 func (p *repeat) flush() {
 	e := p.last
 	e.args = append(e.args[:len(e.args):len(e.args)], "like_this", p.count, "within", p.pause)
@@ -139,7 +138,7 @@ func (p *repeat) flush() {
 	p.count, p.last = 0, entry{}
 }
 
-// Close tells what has not been told, and stops.
+// Close logs what was counted and not logged, and stops.
 func (r *Limiter) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

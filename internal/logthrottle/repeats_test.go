@@ -61,16 +61,16 @@ func TestRepeatsAreCounted(t *testing.T) {
 		}
 		time.Sleep(2 * lastRepeat)
 		synctest.Wait()
-		if lines, deeds := told(); lines > 2*toldAtOnce || deeds != flood/1000 {
+		if lines, deeds := told(); lines > 2*maxAtOnce || deeds != flood/1000 {
 			t.Errorf("%d deeds in %d lines, want %d in few", deeds, lines, flood/1000)
 		}
 
-		for i := range 2*toldAtOnce + 1 {
+		for i := range 2*maxAtOnce + 1 {
 			r.Log(log, slog.LevelWarn, Key{"192.0.2.1/32", "TLS"}, "handshake failed", "n", i)
 		}
 		r.Close()
 		r.Log(log, slog.LevelWarn, Key{"192.0.2.1/32", "TLS"}, "handshake failed")
-		if lines, deeds := told(); lines != toldAtOnce+1 || deeds != 2*toldAtOnce+1 {
+		if lines, deeds := told(); lines != maxAtOnce+1 || deeds != 2*maxAtOnce+1 {
 			t.Errorf("%d deeds in %d lines before the end", deeds, lines)
 		}
 	})
@@ -88,7 +88,7 @@ func TestRepeatsAreBounded(t *testing.T) {
 		if len(r.seen) > maxRepeats+1 {
 			t.Errorf("%d deeds are remembered", len(r.seen))
 		}
-		if lines := strings.Count(buf.String(), "\n"); lines > maxRepeats+toldAtOnce {
+		if lines := strings.Count(buf.String(), "\n"); lines > maxRepeats+maxAtOnce {
 			t.Errorf("%d lines", lines)
 		}
 		r.Log(log, slog.LevelWarn, Key{"1", "expired"}, "another kind")

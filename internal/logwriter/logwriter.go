@@ -1,4 +1,4 @@
-// Package logwriter writes a log without ever waiting for whoever reads it: a
+// Package logwriter writes a log without ever waiting for its reader: a
 // terminal that is stopped, a pipe that is full, a disk that hangs.
 package logwriter
 

@@ -27,7 +27,7 @@ const Max = 1000
 type Given struct {
 	// Text is the passphrase as a prompt delivers it, nil if that is not known.
 	Text []byte
-	// Err tells why Text is nil.
+	// Err says why Text is nil.
 	Err error
 	// raw are the bytes of the first line of the file, if they are others than
 	// Text. Earlier versions took these.
@@ -131,7 +131,7 @@ var invisible = []*unicode.RangeTable{
 	rangetable.New(0x2800),
 }
 
-// Warnings tells what can make it hard to type the passphrase again.
+// Warnings lists what can make it hard to type the passphrase again.
 func Warnings(pass []byte) []string {
 	var all []string
 	text := string(pass)

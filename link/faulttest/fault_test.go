@@ -21,7 +21,7 @@ type kind struct {
 	// on names what of a node it concerns. Faults that concern the same do not
 	// happen at once.
 	on string
-	// fits tells whether a node can have it; nil means that all can.
+	// fits reports whether a node can have it; nil means that all can.
 	fits func(*member) bool
 	// do begins it, lets it last, and ends it.
 	do func(*fault)

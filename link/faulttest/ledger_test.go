@@ -139,7 +139,7 @@ func (l *ledger) mark() int {
 	return len(l.accepted)
 }
 
-// passed tells whether a message with this number or a higher one has arrived.
+// passed reports whether a message with this number or a higher one has arrived.
 func (l *ledger) passed(mark int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -123,7 +123,7 @@ func (s *schedule) some() round {
 	return r
 }
 
-// clash tells whether a fault concerns what one of the others does.
+// clash reports whether a fault concerns what one of the others does.
 func clash(faults []*fault, f *fault) bool {
 	return slices.ContainsFunc(faults, func(g *fault) bool { return g.node == f.node && g.on == f.on })
 }

@@ -68,7 +68,7 @@ func (w *world) finish(stop func()) {
 	w.t.Logf("%s", w.report)
 }
 
-// progress tells how far the run is, now and then.
+// progress logs how far the run is, now and then.
 func (w *world) progress(ended <-chan struct{}) {
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()

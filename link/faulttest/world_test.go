@@ -226,7 +226,7 @@ func (w *world) traffic(rate int) (stop func()) {
 	}
 }
 
-// within waits until something is so, at most for a time, and tells whether it
+// within waits until something is so, at most for a time, and reports whether it
 // is.
 func (w *world) within(limit time.Duration, so func() bool) bool {
 	deadline := time.Now().Add(limit)
@@ -292,7 +292,7 @@ func (w *world) end() {
 	}
 }
 
-// leftovers tells how many messages are left in the queue of a direction, and
+// leftovers returns how many messages are left in the queue of a direction, and
 // the bodies of those that were set aside.
 func (d *direction) leftovers() (left int, aside [][]byte, err error) {
 	queue := "peer." + d.to.Identity().ID + ".0"

@@ -214,7 +214,7 @@ func general(err string) string {
 	}, err)
 }
 
-// Linked tells whether messages can flow both ways.
+// Linked reports whether messages can flow both ways.
 func Linked(p *link.PeerStatus) bool {
 	there := make(map[string]bool)
 	for _, c := range p.Connections {

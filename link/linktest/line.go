@@ -11,7 +11,7 @@ import (
 // be cut, as a network can. Set it up before it is used.
 type Line struct {
 	net.Listener
-	// Apart tells that connections which went to different addresses of this
+	// Apart says that connections which went to different addresses of this
 	// machine come from different addresses: from the one that each went to. On
 	// loopback all come from 127.0.0.1 otherwise.
 	Apart bool

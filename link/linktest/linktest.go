@@ -212,7 +212,7 @@ func (n *Node) Take(count int) map[string]broker.Incoming {
 	return got
 }
 
-// TakeEach reads so many messages out of the node's inbox, whatever they are,
+// TakeEach reads count messages out of the node's inbox, whatever they are,
 // and removes them.
 func (n *Node) TakeEach(count int) (messages []broker.Incoming) {
 	n.t.Helper()

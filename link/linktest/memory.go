@@ -38,7 +38,7 @@ func (m *Memory) Put(queue string, messages ...broker.Outgoing) {
 	q.news = make(chan struct{})
 }
 
-// Left tells how many messages are in all queues.
+// Left returns how many messages are in all queues.
 func (m *Memory) Left() (n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -48,7 +48,7 @@ func (m *Memory) Left() (n int) {
 	return n
 }
 
-// Received tells how many different messages have come in.
+// Received returns how many different messages have come in.
 func (m *Memory) Received() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 )
 
 // checkRoot checks a root certificate by the first column of the table, and
-// tells whether there was no problem. Where there was, what package pki thinks
+// reports whether there was no problem. Where there was, what package pki thinks
 // of the certificates below is no news.
 func (c *checker) checkRoot(file string, cert *x509.Certificate) (valid bool) {
 	before := c.problems
@@ -82,7 +82,7 @@ func (c *checker) checkServer(file string, cert *x509.Certificate, inUse bool) (
 
 // checkPeerCertificate checks a peer certificate by the third column: issued by
 // the node with the one root certificate to the node with the other. rootsValid
-// tells whether those two are.
+// reports whether those two are.
 func (c *checker) checkPeerCertificate(file string, cert, issuer, holder *x509.Certificate, rootsValid bool) (valid bool) {
 	before := c.problems
 	c.checkForm(file, cert)
@@ -119,7 +119,7 @@ func (c *checker) checkPeerCertificate(file string, cert, issuer, holder *x509.C
 }
 
 // lastWord reports that package pki refuses a certificate, unless the findings
-// since before say why already. It tells whether there was no problem.
+// since before say why already. It reports whether there was no problem.
 func (c *checker) lastWord(file string, before int, err error) bool {
 	if err != nil && c.problems == before {
 		c.problem(file, RuleRefused, "%v", err)

@@ -141,7 +141,7 @@ type issued struct {
 	cert *x509.Certificate
 }
 
-// recognize tells a node's directory, however broken, from others.
+// recognize distinguishes a node\'s directory, however broken, from others.
 func (c *checker) recognize() error {
 	for _, file := range []string{"db/nodetype", "db/nodeid", "root-ca.crt"} {
 		if _, err := os.Stat(c.path(file)); !errors.Is(err, fs.ErrNotExist) {
@@ -216,7 +216,7 @@ var needed = map[string]bool{
 	"db/subnets/debtors/SEQNUM":   true,
 }
 
-// isNodeID tells whether s has the form of some node's ID.
+// isNodeID reports whether s has the form of some node's ID.
 func isNodeID(s string) bool {
 	for _, t := range nodetype.All {
 		if (pki.Identity{Type: t, ID: s}).Validate() == nil {

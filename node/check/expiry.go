@@ -39,7 +39,7 @@ func (c *checker) checkFar(file string, cert *x509.Certificate) {
 	}
 }
 
-// ends is the last moment at which the certificate is valid for so many years
+// ends is the last moment at which the certificate is valid for a number of years
 // more, counted in calendar years as at registration.
 func ends(cert *x509.Certificate, years int) time.Time {
 	return time.Date(cert.NotAfter.UTC().Year()-years+1, 1, 1, 0, 0, 0, -1, time.UTC)

@@ -98,7 +98,7 @@ func (c *checker) checkStompTOML(folder string, severity Severity, use string) {
 	c.add(f)
 }
 
-// checkUpdatedAt checks the date by which newer info-bundles are told from
+// checkUpdatedAt checks the date by which newer info-bundles are distinguished from
 // older ones, compared as text.
 func (c *checker) checkUpdatedAt(folder, future string) {
 	file := folder + "/" + infobundle.UpdatedAt

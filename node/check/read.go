@@ -114,7 +114,7 @@ func (c *checker) parse(file string, data []byte) *x509.Certificate {
 	return cert
 }
 
-// exists tells whether there is such a file or folder; in doubt there is.
+// exists reports whether there is such a file or folder; in doubt there is.
 func (c *checker) exists(file string) bool {
 	_, err := os.Stat(c.path(file))
 	return !errors.Is(err, fs.ErrNotExist)

@@ -41,7 +41,7 @@ func (c *checker) checkCopies() {
 	}
 }
 
-// checkCopy tells the three kinds of certificates apart, and whether the node
+// checkCopy distinguishes the three kinds of certificates, and whether the node
 // knows of this one.
 func (c *checker) checkCopy(file string, cert *x509.Certificate) {
 	known := func(p *peer) bool { return p.issued != nil && cert.Equal(p.issued) }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Severity tells how much a [Finding] matters.
+// Severity is how much a [Finding] matters.
 type Severity int
 
 // The severities, see the package comment.
@@ -50,7 +50,7 @@ func (f Finding) String() string {
 	return fmt.Sprintf("%v: %s: %s (%s)", f.Severity, f.Subject, f.Text, f.Rule)
 }
 
-// PeerState tells how far the peering with one peer has come.
+// PeerState is how far the peering with one peer has come.
 type PeerState struct {
 	ID string `json:"id"`
 	// Type is the peer's type, as "creditors-agent"; empty if it can not be told.
@@ -89,7 +89,7 @@ type Report struct {
 	Expiries []Expiry `json:"expiries"`
 }
 
-// OK tells whether there is no [Problem].
+// OK reports whether there is no [Problem].
 func (r *Report) OK() bool { return r.Count(Problem) == 0 }
 
 // Count counts the findings of one severity.

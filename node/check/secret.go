@@ -78,7 +78,7 @@ func (c *checker) checkRootKey() {
 	}
 }
 
-// checkKeyLeftovers tells of what interrupted commands have left beside the root
+// checkKeyLeftovers reports what interrupted commands have left beside the root
 // key. Repair does not remove it, as it may be a key.
 func (c *checker) checkKeyLeftovers() {
 	path := c.options.KeyFile
@@ -217,7 +217,7 @@ func plainKeys(data []byte) (keys []crypto.Signer) {
 	return keys
 }
 
-// isKeyOf tells whether the certificate is for this private key.
+// isKeyOf reports whether the certificate is for this private key.
 func isKeyOf(key crypto.Signer, cert *x509.Certificate) bool {
 	pub, err := x509.MarshalPKIXPublicKey(key.Public())
 	return err == nil && bytes.Equal(pub, cert.RawSubjectPublicKeyInfo)

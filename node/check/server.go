@@ -57,7 +57,7 @@ func (c *checker) checkServerFiles(files ServerFiles) (cert *x509.Certificate) {
 }
 
 // checkServerKey checks a server's private key, which can be read without a
-// passphrase, and nothing is told about it but what is wrong. cert may be nil.
+// passphrase, and only what is wrong with it is reported. cert may be nil.
 func (c *checker) checkServerKey(files ServerFiles, cert *x509.Certificate) {
 	data, err := readPath(files.Key, maxFile)
 	if err != nil {

@@ -5,7 +5,7 @@
 // bounded in size and time, is taken from the named host and no other, and by
 // default never from this machine or its own network. What comes back is handed
 // out only if it is a sound info-bundle, signed with the root key that was pinned
-// when the two nodes became peers. It may still be an old one: whoever sits
+// when the two nodes became peers. It may still be an old one: an attacker who sits
 // between, or serves it, can keep a newer one back. So compare the dates, as
 // [peerlink/node.Dir.UpdatePeer] does.
 package follow

@@ -5,7 +5,7 @@
 //
 //	root-ca.crt         the node's self-signed root certificate
 //	root-ca.csr         a certificate signing request by the root key
-//	nodeinfo.zip        what the node tells about itself; stomp.toml in it is required
+//	nodeinfo.zip        what the node says about itself; stomp.toml in it is required
 //	nodeinfo.signature  the root key's signature over the bytes of nodeinfo.zip
 //
 // An info-bundle comes from strangers. [Read] accepts it only as a whole: both
@@ -56,7 +56,7 @@ const (
 // Names of nodeinfo files that have a meaning.
 const (
 	StompTOML = "stomp.toml"     // the STOMP servers manifest, required
-	UpdatedAt = "updated-at.txt" // when the bundle was made; tells newer from older
+	UpdatedAt = "updated-at.txt" // when the bundle was made; orders bundles by age
 )
 
 // ErrInvalid is wrapped by every error that [Read] returns.
@@ -143,7 +143,7 @@ func Read(data []byte, now time.Time) (*Bundle, error) {
 	return ReadWithin(data, now, &left)
 }
 
-// ReadWithin is [Read] for one of several bundles that may unpack to so many bytes
+// ReadWithin is [Read] for one of several bundles that may unpack to a number of bytes
 // together as left says, which it reduces.
 func ReadWithin(data []byte, now time.Time, left *int) (*Bundle, error) {
 	b, err := read(data, now, left)

@@ -117,7 +117,7 @@ func (s *Sealed) String() string {
 
 // Open returns the root key, which is that of pub: the public key in the node's
 // root-ca.crt. It takes about a second and 128 MiB of memory, and never more than
-// 1 GiB, whoever made the shares. The error wraps [ErrOtherKey],
+// 1 GiB, also for shares that others have made. The error wraps [ErrOtherKey],
 // [pki.ErrPassphrase] or [pki.ErrKeyKind]; after a wrong passphrase, another can
 // be tried.
 func (s *Sealed) Open(passphrase []byte, pub crypto.PublicKey) (crypto.Signer, error) {

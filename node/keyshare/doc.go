@@ -15,7 +15,7 @@
 //
 // Without the passphrase, shares open nothing: those who hold T of them must
 // guess it, at the price of one scrypt for each guess. With the passphrase,
-// T-1 shares tell nothing about S, and so nothing about K.
+// T-1 shares reveal nothing about S, and so nothing about K.
 //
 // The essence of a key is the least from which the public key (which is in
 // root-ca.crt, and no secret) gives back the rest: one of the two primes of an

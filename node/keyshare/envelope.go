@@ -78,7 +78,7 @@ func (e *envelope) splitID() splitID {
 	return splitID(sum[:])
 }
 
-// holds tells whether the value is that of the share with the index.
+// holds reports whether the value is that of the share with the index.
 func (e *envelope) holds(index int, value *shareValue) bool {
 	at := headerSize + (index-1)*tagSize
 	return [tagSize]byte(e.raw[at:]) == value.tag(index)

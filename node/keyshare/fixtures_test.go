@@ -87,7 +87,7 @@ func ownOnly(s *Share) *Share {
 	return &own
 }
 
-// sameShare tells whether both say the same.
+// sameShare reports whether both say the same.
 func sameShare(a, b *Share) bool {
 	return slices.Equal(a.encode(), b.encode()) && a.HasEnvelope() == b.HasEnvelope() &&
 		(!a.HasEnvelope() || slices.Equal(a.envelope.raw, b.envelope.raw))

@@ -21,13 +21,13 @@ const (
 // list are shorter by far.
 const maxShown = 20
 
-// LineError tells what is wrong with a line of words as it was typed. It may
+// LineError describes what is wrong with a line of words as it was typed. It may
 // quote words of that line, and what they should have been, so it is for the
 // eyes of the one who types, and not for logs.
 type LineError struct {
 	// Line is the number of the line on the page, counted from 1.
 	Line int
-	// Problem tells what was found, what was expected, and if it can be known
+	// Problem says what was found, what was expected, and if it can be known
 	// or guessed, which word was meant.
 	Problem string
 }
@@ -36,8 +36,8 @@ type LineError struct {
 // `line 7: "abandn" is not in the word list: did you mean "abandon"?`.
 func (e *LineError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Problem) }
 
-// CheckLine tells whether the text can be the given line of a page, so that
-// whoever types one can be told at once. The line's number may be in front of
+// CheckLine reports whether the text can be the given line of a page, so that
+// the person who types one learns of a mistake at once. The line's number may be in front of
 // the words or not. The error is a [*LineError].
 func CheckLine(number int, text string) error {
 	if number < 1 || number > maxLines {

@@ -229,7 +229,7 @@ func (p *page) nextSheet() {
 	p.y += 3
 }
 
-// footer is for whoever finds the page, and not the program.
+// footer is for a person who finds the page, not for the program.
 func (p *page) footer() {
 	p.font("", 7, 110)
 	p.pdf.SetXY(pageLeft, pageBottom+2)

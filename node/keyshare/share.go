@@ -44,7 +44,7 @@ func (s *Share) Total() int { return s.total }
 // It is "3f2a91bc", say, on all shares that were made together.
 func (s *Share) SplitID() string { return s.split.String() }
 
-// HasEnvelope tells whether the share came with the sealed key, and not with
+// HasEnvelope reports whether the share came with the sealed key, and not with
 // its own lines only. [Combine] needs one that has.
 func (s *Share) HasEnvelope() bool { return s.envelope != nil }
 

@@ -33,7 +33,7 @@ literals:
 - foo=bar
 `
 
-// isPlaceholder tells whether an aggregator is the placeholder, and nothing else.
+// isPlaceholder reports whether an aggregator is the placeholder, and nothing else.
 func isPlaceholder(list []byte) bool {
 	var b strings.Builder
 	for line := range strings.Lines(string(list)) {

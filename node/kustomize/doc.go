@@ -33,7 +33,7 @@
 // [Update] brings the three files up to date, for a registered peer, each time
 // something about it changes: after it was registered, its number of queues set,
 // its newer nodeinfo taken over, or itself deactivated. Doing it again changes
-// nothing. [Enabled] tells whether a node has such files.
+// nothing. [Enabled] reports whether a node has such files.
 //
 // What the files say is what the files of the reference's create-peer-manifest
 // say, and both programs can be used on one directory in any order. They differ

@@ -21,7 +21,7 @@ type Peer struct {
 	// UpdatedAt is the date of the peer's nodeinfo, in the words of the peer: up
 	// to 64 printable ASCII characters. It is empty if the peer gave none.
 	UpdatedAt string
-	// Deactivated tells that nothing is sent to the peer any more, and its queues
+	// Deactivated says that nothing is sent to the peer any more, and its queues
 	// are to be emptied.
 	Deactivated bool
 }
@@ -93,7 +93,7 @@ func update(peersDir string, p Peer, baseApp string) error {
 	return replace(path, list)
 }
 
-// Enabled tells whether the node has Kustomize files: a manifest of a peer, an
+// Enabled reports whether the node has Kustomize files: a manifest of a peer, an
 // aggregator that is not just the reference's placeholder, or the reference's
 // create-peer-manifest, which operators without Kubernetes are told to delete.
 // What can not be read counts as being there, for [Update] to say why it can not.

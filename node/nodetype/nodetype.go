@@ -102,12 +102,12 @@ func (t Type) Outboxes() []string {
 	return []string{t.Outbox(AccountingAuthority)}
 }
 
-// CanPeer tells whether nodes of types t and u may become peers: an accounting
+// CanPeer reports whether nodes of types t and u may become peers: an accounting
 // authority with an agent of either kind, nobody else.
 func (t Type) CanPeer(u Type) bool {
 	return (t == AccountingAuthority) != (u == AccountingAuthority) && names[t].ou != "" && names[u].ou != ""
 }
 
-// IDDerived tells whether the node ID of this type is derived from the root
+// IDDerived reports whether the node ID of this type is derived from the root
 // key. An accounting authority's is chosen.
 func (t Type) IDDerived() bool { return t == CreditorsAgent || t == DebtorsAgent }

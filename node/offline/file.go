@@ -16,7 +16,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// State tells what became of an item when its answer was filed.
+// State is what became of an item when its answer was filed.
 type State string
 
 // The states of a filed item.
@@ -88,7 +88,7 @@ func file(ctx context.Context, d *node.Dir, a *Answer, now time.Time, step func(
 	return done, err
 }
 
-// wasFiled tells whether the answer was filed before. Another answer to the same
+// wasFiled reports whether the answer was filed before. Another answer to the same
 // request is an error.
 func wasFiled(d *node.Dir, a *Answer, step func() error) (bool, error) {
 	data, err := durable.Read(recordPath(d, a.ID, filedExt), 1024)

@@ -27,7 +27,7 @@ const (
 	maxCommas = 10_000
 	// maxPath bounds the name of a file to be made, in bytes.
 	maxPath = 4096
-	// maxJSONError bounds what is told of an error of encoding/json, in bytes: it
+	// maxJSONError bounds what is shown of an error of encoding/json, in bytes: it
 	// quotes whole numbers of the file.
 	maxJSONError = 200
 )

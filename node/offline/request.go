@@ -69,7 +69,7 @@ type infoBundle struct {
 // Encode is the file of the request, for the stick.
 func (r *Request) Encode() []byte { return bytes.Clone(r.raw) }
 
-// needsCSR tells whether the root key's certificate signing request has to be made.
+// needsCSR reports whether the root key's certificate signing request has to be made.
 func (r *Request) needsCSR() bool { return r.info != nil && r.rootCSR == nil }
 
 // hash names the request's exact content.

@@ -8,7 +8,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// Kind tells what an [Item] is.
+// Kind is what an [Item] is.
 type Kind string
 
 // The kinds of items.

@@ -130,7 +130,7 @@ func TestTamperedRequest(t *testing.T) {
 	}
 }
 
-// unsigned tells whether a field of the request has no influence on what is
+// unsigned reports whether a field of the request has no influence on what is
 // signed: with the right hash, its answer is just what was asked for. The
 // directory goes by its own copy of these. Of a peer's info-bundle only bytes
 // that say nothing can be changed, such as those in the zip format's frame.

@@ -172,7 +172,7 @@ func (a *Authority) SignPeer(peerRoot *x509.Certificate, subnet string, serial *
 	return cert, nil
 }
 
-// check tells whether the authority is in a state to sign anything.
+// check reports whether the authority is in a state to sign anything.
 func (a *Authority) check(now time.Time) (Identity, error) {
 	if a.Cert == nil || a.Key == nil {
 		return Identity{}, errors.New("signing needs the root certificate and the root key of this node")

@@ -10,7 +10,7 @@ import (
 // minPeerYears is how far ahead a peer certificate must end, by the reference.
 const minPeerYears = 500
 
-// CheckRoot tells whether a certificate is the root certificate of a node:
+// CheckRoot reports whether a certificate is the root certificate of a node:
 // signed by itself, valid now, with the name of a node, which belongs to the key
 // where IDs are derived, and able to sign peer certificates ("Swaptacular
 // SSL/TLS Certificates", section "Root certificates"). It proves nothing about
@@ -53,7 +53,7 @@ func CheckRoot(cert *x509.Certificate, now time.Time) (Identity, error) {
 	return id, nil
 }
 
-// CheckPeer tells whether a certificate is the peer certificate that the node
+// CheckPeer reports whether a certificate is the peer certificate that the node
 // with the root certificate issuerRoot has made for the node with ownRoot: the
 // holder's exact name and key, able to sign the holder's server certificates,
 // ending at least 500 years ahead, and with the subnet that belongs to the node

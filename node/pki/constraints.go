@@ -151,7 +151,7 @@ func (g generalName) marshal(b *cryptobyte.Builder) {
 	})
 }
 
-// check tells whether a certificate with these names may stand below one with
+// check reports whether a certificate with these names may stand below one with
 // these constraints. The error says which name may not.
 func (nc *nameConstraints) check(names *certNames) error {
 	for _, n := range names.directory() {

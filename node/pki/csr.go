@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-// CSRKind tells what a certificate signing request asks for.
+// CSRKind is what a certificate signing request asks for.
 type CSRKind int
 
 const (

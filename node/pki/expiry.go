@@ -2,10 +2,10 @@ package pki
 
 import "time"
 
-// expiryDays are the days before a certificate's end at which people are told.
+// expiryDays are the days before a certificate's end at which operators are warned.
 var expiryDays = [...]int{1, 7, 30, 60}
 
-// Expiry tells how many whole days are left until a certificate's end, and which
+// Expiry returns how many whole days are left until a certificate's end, and which
 // of the thresholds 60, 30, 7 and 1 that has come down to: 0 if none yet. What
 // has ended has a negative number of days left.
 func Expiry(notAfter, now time.Time) (daysLeft, within int) {

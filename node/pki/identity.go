@@ -36,7 +36,7 @@ type Identity struct {
 // String is a form for logs and messages: "creditors-agent 09cab36b6079e09c32a9dfd60446c469".
 func (id Identity) String() string { return id.Type.String() + " " + id.ID }
 
-// Validate tells what is wrong with the type or the ID, in an error that wraps
+// Validate reports what is wrong with the type or the ID, in an error that wraps
 // [ErrNotIdentity].
 func (id Identity) Validate() error {
 	if id.Type.OU() == "" {
@@ -53,7 +53,7 @@ func (id Identity) Validate() error {
 	return nil
 }
 
-// CheckKey tells whether a node of this name may have pub as its root key. The
+// CheckKey reports whether a node of this name may have pub as its root key. The
 // ID of an agent is derived from the key; an accounting authority's is not, so
 // any key passes and only a person can compare the fingerprint.
 func (id Identity) CheckKey(pub crypto.PublicKey) error {

@@ -184,7 +184,7 @@ func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (crypto.Signe
 	return key, nil
 }
 
-// parseDecrypted parses a key that was decrypted. What is no ASN.1 tells that the
+// parseDecrypted parses a key that was decrypted. What is no ASN.1 means that the
 // passphrase was wrong; what is can only be a key, so that the passphrase was
 // right, whatever the kind of the key.
 func parseDecrypted(pemType string, der []byte) (crypto.Signer, error) {

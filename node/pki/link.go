@@ -47,7 +47,7 @@ func VerifyServer(rawCerts [][]byte, peerRoot *x509.Certificate, peer Identity, 
 }
 
 // VerifyClient checks the certificates, in DER, that a client has shown to us
-// who accepted its connection, and tells who it is. It trusts our own root
+// who accepted its connection, and returns who it is. It trusts our own root
 // certificate alone, and demands the one chain that a peer can have: a server
 // certificate, signed with the root key of the peer, for which we have issued
 // the peer certificate that must be among those shown. Our own servers, and
@@ -120,7 +120,7 @@ func parseShown(rawCerts [][]byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// checkKeys checks that all keys of a chain are strong enough: whoever breaks one of
+// checkKeys checks that all keys of a chain are strong enough: an attacker who breaks one of
 // them is that node.
 func checkKeys(chain []*x509.Certificate) error {
 	for _, cert := range chain {

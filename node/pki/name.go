@@ -243,7 +243,7 @@ func (r rdn) compare(s rdn) match {
 	return m
 }
 
-// contains tells whether n, as the base of a subtree, contains the name o: its
+// contains reports whether n, as the base of a subtree, contains the name o: its
 // RDNs are the first of o's (RFC 5280, section 4.2.1.10).
 func (n name) contains(o name) match {
 	if len(n) > len(o) {
@@ -263,7 +263,7 @@ func (n name) compare(o name) match {
 	return n.contains(o)
 }
 
-// has tells whether the name has an attribute of the type.
+// has reports whether the name has an attribute of the type.
 func (n name) has(oid asn1.ObjectIdentifier) bool {
 	return slices.ContainsFunc(n, func(r rdn) bool {
 		return slices.ContainsFunc(r, func(a attribute) bool { return a.oid.Equal(oid) })

@@ -46,7 +46,7 @@ func SubnetComment(cert *x509.Certificate) (subnet string, ok bool, err error) {
 	return subnet, true, nil
 }
 
-// CheckSubnet tells whether a peer certificate from issuer to peer may carry
+// CheckSubnet reports whether a peer certificate from issuer to peer may carry
 // the subnet, "" for none. Only accounting authorities give subnets: 6 digits
 // to a creditors agent; 8 to 16, the authority's own ID first, to a debtors
 // agent. The error wraps [ErrSubnet].

@@ -19,7 +19,7 @@ const (
 )
 
 // Rule is what a certificate or a chain has to comply with. A Rule is an error
-// so that errors.Is(err, RuleDates) tells which one was broken.
+// so that errors.Is(err, RuleDates) reports which one was broken.
 type Rule string
 
 // Error is the text of the rule.
@@ -58,7 +58,7 @@ const (
 	RuleChain Rule = "not a chain of certificates that a node has"
 )
 
-// VerifyError tells why a certificate or a chain was refused.
+// VerifyError describes why a certificate or a chain was refused.
 type VerifyError struct {
 	Rule   Rule              // the rule that was broken
 	Cert   *x509.Certificate // by this certificate; nil if it is about all of them
@@ -94,7 +94,7 @@ func (e *VerifyError) Unwrap() []error {
 	return []error{e.Rule, e.Err}
 }
 
-// VerifyOptions tells [Verify] what to trust and what for.
+// VerifyOptions says what [Verify] trusts, and for what use.
 type VerifyOptions struct {
 	// Trusted are the certificates at which a chain may end, self-signed or
 	// not. Their own dates, path lengths and name constraints count.
@@ -235,7 +235,7 @@ func (c candidates) add(cert *x509.Certificate) error {
 	return nil
 }
 
-// understands tells whether this package enforces all of an extension that
+// understands reports whether this package enforces all of an extension that
 // crypto/x509 has given up on.
 func (c *certNames) understands(oid asn1.ObjectIdentifier) bool {
 	switch {

@@ -38,7 +38,7 @@ func ParseFingerprint(typed string) (string, error) {
 	return s, nil
 }
 
-// checkFingerprint tells whether s is a fingerprint in its one exact form.
+// checkFingerprint reports whether s is a fingerprint in its one exact form.
 func checkFingerprint(s string) error {
 	digits, ok := strings.CutPrefix(s, fingerprintPrefix)
 	if !ok || len(digits) != fingerprintDigits || strings.Trim(digits, "0123456789abcdef") != "" {

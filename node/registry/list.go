@@ -12,7 +12,7 @@ import (
 // List is a registry of accounting authorities that has been read and, if a key
 // was given, verified.
 type List struct {
-	// Signed tells whether the list was verified with a publisher's key.
+	// Signed reports whether the list was verified with a publisher's key.
 	Signed bool
 	// ValidUntil is when the list ceases to be valid; zero if it does not say.
 	ValidUntil time.Time
@@ -41,7 +41,7 @@ func (l *List) Lookup(id string) (Entry, bool) {
 	return e, ok
 }
 
-// Check tells whether root is the root key of the accounting authority with the
+// Check reports whether root is the root key of the accounting authority with the
 // given node ID. The error wraps [ErrUnlisted] or [ErrMismatch]; after
 // ErrMismatch no confirmation by anybody should help.
 func (l *List) Check(id string, root crypto.PublicKey) (Entry, error) {
