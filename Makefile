@@ -6,7 +6,7 @@
 # make test-rabbitmq RABBITMQ_ROOT=/path  what needs RabbitMQ, on the one in that folder
 # make test-kubernetes  builds and checks the manifests in deploy/kubernetes
 # make test-cluster  faults of a RabbitMQ cluster of three nodes, for half an hour
-# make lint    formatting, vet, staticcheck
+# make lint    formatting, conflict markers, vet, staticcheck
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -48,6 +48,8 @@ lint: export CGO_ENABLED = 0
 lint:
 	@gofmt=$$($(GO) env GOROOT)/bin/gofmt; [ -x "$$gofmt" ] || gofmt=gofmt; \
 	out=$$($$gofmt -l .) || exit 1; if [ -n "$$out" ]; then echo "not formatted (gofmt -w):"; echo "$$out"; exit 1; fi
+	@if git rev-parse --git-dir >/dev/null 2>&1 && git grep -nIE '^(<{7}|[|]{7}|>{7})( |$$)'; then \
+		echo "conflict markers in the files above: resolve the conflicts"; exit 1; fi
 	@$(STEP) "go vet" $(GO) vet ./...
 	@$(STEP) "staticcheck" $(GO) tool staticcheck ./...
 
