@@ -94,6 +94,10 @@ func (p pool) lockedLast() (int, error) {
 	if runtime.GOOS == "windows" {
 		return p.last() // there is no flock(1), and a locked file can not be read
 	}
+	// Opening a named pipe would wait for ever; last says what is wrong with it.
+	if fi, err := os.Stat(p.seqnum()); err != nil || !fi.Mode().IsRegular() {
+		return p.last()
+	}
 	l := flock.New(p.seqnum(), flock.SetFlag(os.O_RDONLY))
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

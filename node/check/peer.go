@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"peerlink/node"
 	"peerlink/node/nodetype"
@@ -119,6 +120,9 @@ func (c *checker) checkState(p *peer) PeerState {
 	facts.Active = c.exists(p.folder + "/ACTIVE")
 	if c.exists(p.folder + "/DEACTIVATED") {
 		facts.Deactivated = "some day"
+		if date, ok := c.line(p.folder + "/DEACTIVATED"); ok && strings.ContainsAny(date, "\r\n") {
+			c.problem(p.folder+"/DEACTIVATED", RulePeerState, "holds more than one line: expected the date of the deactivation, as %s", c.now.Format(time.DateOnly))
+		}
 	}
 	state := PeerState{ID: p.id.ID, State: facts.State()}
 	switch {

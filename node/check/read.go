@@ -7,11 +7,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
 	"peerlink/internal/excerpt"
 	"peerlink/internal/textfile"
+	"peerlink/node"
 	"peerlink/node/pki"
 )
 
@@ -23,6 +25,26 @@ const (
 
 // errNotRegular keeps a named pipe from holding up everything.
 var errNotRegular = errors.New("not a regular file")
+
+// nodeFiles are the patterns of the files that a node's directory consists of, also
+// of those of which only the existence matters, and those that only OpenSSL reads.
+var nodeFiles = []string{
+	"root-ca.crt", "root-ca.conf", "creditors-subnet.txt", "debtors-subnet.txt",
+	"db/nodetype", "db/nodeid", "db/index", "db/index.attr", "db/serial", "db/crlnumber", "db/root-ca.csr",
+	"db/info-bundle.zip", node.DrillFile, "db/subnets/creditors/*", "db/subnets/debtors/*", "certs/*.pem",
+	"nodeinfo/stomp.toml", "nodeinfo/updated-at.txt",
+	"peers/*/nodetype.txt", "peers/*/*.crt", "peers/*/subnet.txt", "peers/*/masq-subnet.txt", "peers/*/queues.txt",
+	"peers/*/ACTIVE", "peers/*/DEACTIVATED", "peers/*/NOFOLLOW", "peers/*/nodeinfo/stomp.toml", "peers/*/nodeinfo/updated-at.txt",
+}
+
+// isFileOfNode reports whether there must be a regular file at a path, relative to the
+// directory, if there is anything.
+func isFileOfNode(name string) bool {
+	return slices.ContainsFunc(nodeFiles, func(pattern string) bool {
+		matched, _ := path.Match(pattern, name)
+		return matched
+	})
+}
 
 // readPath reads a regular file of at most most bytes.
 func readPath(path string, most int64) ([]byte, error) {

@@ -400,6 +400,7 @@ func (b *breakages) peers(w *world) {
 	b.problem("100 queues", ca, func(f *fixture) { f.write(peer+"queues.txt", "100\n") }, check.RulePeerQueues)
 	b.warning("active without certificate", ca, func(f *fixture) { f.remove(peer + "sub-ca.crt") }, check.RulePeerState)
 	b.warning("deactivated without certificate", ca, func(f *fixture) { f.remove(peer + "sub-ca.crt"); f.write(peer+"DEACTIVATED", "2024-01-01\n") }, check.RulePeerState)
+	b.problem("deactivated on two days", ca, func(f *fixture) { f.write(peer+"DEACTIVATED", "2024-01-01\n2024-01-02\n") }, check.RulePeerState)
 	b.problem("no servers known", ca, func(f *fixture) { f.remove(peer + "nodeinfo/stomp.toml") }, check.RuleStompTOML)
 	b.warning("published bundle cut", ca, func(f *fixture) { f.replace("db/info-bundle.zip", "root-ca.crt", "") }, check.RulePublished)
 	b.warning("manifest not published", ca, func(f *fixture) {

@@ -148,6 +148,9 @@ func (c *checker) checkTree() {
 				first = c.name(path)
 			}
 		}
+		if !fi.Mode().IsRegular() && isFileOfNode(c.name(path)) {
+			c.problem(c.name(path), RuleUnreadable, "can not be read: %v", errNotRegular)
+		}
 		if fi.Mode().IsRegular() && fi.Size() <= maxKeyFile && absolute(path) != absolute(c.options.KeyFile) {
 			c.checkStrayKeys(path)
 		}
