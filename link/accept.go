@@ -19,7 +19,7 @@ import (
 
 // accept takes connections until the listener is closed.
 func (s *Service) accept(ctx, connCtx context.Context) error {
-	context.AfterFunc(ctx, s.pendingConns.close)
+	context.AfterFunc(ctx, s.pendingConns.Close)
 	pause := time.Duration(0)
 	for {
 		tcp, err := s.cfg.Listener.Accept()
@@ -32,7 +32,7 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 		if err != nil {
 			// Out of file descriptors, for example: that passes, the sooner the
 			// fewer connections are kept that say nothing.
-			s.pendingConns.evict()
+			s.pendingConns.Evict()
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			s.logLimiter.Log(s.log, slog.LevelError, logthrottle.Key{Kind: "accept"}, "can not accept connections, trying again", "err", err)
 			if wait.Sleep(ctx, pause) != nil {
@@ -75,9 +75,9 @@ func (s *Service) serveConn(ctx, connCtx context.Context, tcp net.Conn) {
 // awaitClientHello waits until a client has sent a whole ClientHello, behind the
 // PROXY header of a load balancer where one is expected.
 func (s *Service) awaitClientHello(tcp net.Conn) (*helloConn, error) {
-	arrived := s.pendingConns.add(tcp)
+	arrived := s.pendingConns.Add(sourceOf(tcp.RemoteAddr()), tcp)
 	hello, err := s.readBeginning(tcp)
-	if !arrived.remove() {
+	if !arrived.Remove() {
 		err = errTooMany
 	}
 	return hello, err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -213,53 +212,6 @@ func TestHandshakeGivingUp(t *testing.T) {
 		h.release()
 		nothingLeft(t, l)
 	})
-}
-
-// When there are too many connections that say nothing, the oldest one of the
-// address that has most of them is closed; when the service ends, all are, and
-// those that come later.
-func TestArrivals(t *testing.T) {
-	a := newPendingConns(4)
-	var conns []*fakeConn
-	var arrived []*pendingConn
-	add := func(addr string) {
-		conns = append(conns, connFrom(addr))
-		arrived = append(arrived, a.add(conns[len(conns)-1]))
-	}
-	for _, addr := range []string{"192.0.2.1:1", "192.0.2.2:1", "192.0.2.2:2", "192.0.2.1:2", "192.0.2.2:3"} {
-		add(addr)
-	}
-	closed := func() (list []int) {
-		for i, c := range conns {
-			select {
-			case <-c.closed:
-				list = append(list, i)
-			default:
-			}
-		}
-		return list
-	}
-	if got := closed(); len(got) != 1 || got[0] > 1 {
-		t.Fatalf("closed %v, want one of the two oldest", got)
-	}
-	add("192.0.2.3:1")
-	for i, v := range arrived {
-		if kept := v.remove(); kept == slices.Contains(closed(), i) {
-			t.Errorf("connection %d: kept %v, closed %v", i, kept, closed())
-		}
-	}
-	if len(closed()) != 2 || a.n != 0 || len(a.bySource) != 0 {
-		t.Errorf("closed %v, left %+v", closed(), a)
-	}
-	add("192.0.2.1:3")
-	a.evict()
-	add("192.0.2.1:4")
-	a.close()
-	add("192.0.2.1:5")
-	if len(closed()) != 5 || a.n != 0 {
-		t.Errorf("closed %v of %d, left %+v", closed(), len(conns), a)
-	}
-	a.evict() // of nothing
 }
 
 // Chains that show a known peer's key are verified before others that came first.

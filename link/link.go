@@ -15,7 +15,7 @@
 // broker to broker through the TCP window. Batches form by themselves.
 //
 // Nobody is trusted beyond what he has proved, and everything that others can make
-// this side do is bounded: before the handshake by [pendingConns] and a
+// this side do is bounded: before the handshake by [pendingconns.Set] and a
 // [handshakeLimiter], after it for each peer
 // ([receiver.waitForCapacity]), and in the log ([logthrottle.Limiter]). A connection that has nothing to
 // send rests ([Config.IdleTimeout]). docs/security.md says who may be hostile.
@@ -43,6 +43,7 @@ package link
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,6 +51,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"peerlink/internal/logthrottle"
+	"peerlink/internal/pendingconns"
 	"peerlink/internal/pulse"
 	"peerlink/node"
 )
@@ -61,7 +63,7 @@ type Service struct {
 	peers           *peerSet
 	queuePacer      *queuePacer
 	rebalancer      *rebalancer
-	pendingConns    *pendingConns
+	pendingConns    *pendingconns.Set[netip.Prefix] // without a complete ClientHello
 	handshakes      *handshakeLimiter
 	verifySemaphore *verifySemaphore
 	dials           *rate.Limiter        // paces attempts to reach peers
@@ -97,7 +99,7 @@ func New(cfg Config) *Service {
 		peers:        newPeerSet(cfg.MaxRate),
 		queuePacer:   newQueuePacer(cfg.AcquireSpread),
 		rebalancer:   newRebalancer(3 * cfg.StandbyInterval),
-		pendingConns: newPendingConns(cfg.MaxPendingConns),
+		pendingConns: pendingconns.New[netip.Prefix](cfg.MaxPendingConns),
 		handshakes: newHandshakeLimiter(handshakeLimits{
 			atOnce:    cfg.MaxHandshakes,
 			reserved:  cfg.MaxHandshakes / 4,
