@@ -23,11 +23,39 @@ func TestErrorTexts(t *testing.T) {
 			`invalid PrepareTransfer: type is "AccountPurge", expected "PrepareTransfer", as the message's header says`},
 		{s.with("ts", `[]`).body(),
 			"invalid PrepareTransfer: ts is an array, expected a timestamp with an offset, such as 2023-01-01T12:00:00+00:00"},
+		{s.with("recipient", `"`+strings.Repeat("é", 20)+`"`).body(), // as long as may be shown
+			`invalid PrepareTransfer: recipient is "` + strings.Repeat(`\u00e9`, 20) + `", expected a string of 0 to 100 ASCII characters`},
+		{s.with("max_locked_amount", strings.Repeat("1", 40)).body(), // likewise
+			"invalid PrepareTransfer: max_locked_amount is " + strings.Repeat("1", 40) + ", expected an integer from 0 to 9223372036854775807"},
+		{s.with("max_locked_amount", strings.Repeat("1", 41)).body(),
+			"invalid PrepareTransfer: max_locked_amount is " + strings.Repeat("1", 40) + "... (41 digits), expected an integer from 0 to 9223372036854775807"},
 		{[]byte(`{"type": 'x'}`),
 			"invalid PrepareTransfer: body is not valid JSON: expected a value at byte 9"},
+		{[]byte("{\"type\": \"\ufffdé\xff\"}"),
+			"invalid PrepareTransfer: body is not valid JSON: expected UTF-8 at byte 15"},
+		{[]byte(`{"type": "PrepareTransfer", "x": true`),
+			`invalid PrepareTransfer: body is not valid JSON: expected "," or "}" at byte 37`},
+		{[]byte(`{"type": "\`),
+			"invalid PrepareTransfer: body is not valid JSON: expected a closing quote at byte 10"},
+		{[]byte(`{"type": "\u0041`),
+			"invalid PrepareTransfer: body is not valid JSON: expected a closing quote at byte 16"},
+		{[]byte(`{"type": "\u12`),
+			`invalid PrepareTransfer: body is not valid JSON: expected "\u" and four hexadecimal digits, surrogates in pairs only, at byte 10`},
 	} {
 		if _, err := send(PrepareTransfer, c.body); err == nil || err.Error() != c.want {
 			t.Errorf("error is\n%v, expected\n%s", err, c.want)
+		}
+	}
+	for _, c := range []struct{ typ, field, want string }{
+		{ConfigureAccount, "negligible_amount", "a finite number of at least 0"},
+		{AccountUpdate, "interest", "a finite number"},
+		{AccountUpdate, "interest_rate", "a finite number of at least -100"},
+		{AccountUpdate, "demurrage_rate", "a number from -100 to 0"},
+	} {
+		body := samples(t)[c.typ].with(c.field, "[]").body()
+		_, err := send(c.typ, body)
+		if want := "invalid " + c.typ + ": " + c.field + " is an array, expected " + c.want; err == nil || err.Error() != want {
+			t.Errorf("error is\n%v, expected\n%s", err, want)
 		}
 	}
 }

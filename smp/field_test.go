@@ -248,6 +248,8 @@ func TestNumberForms(t *testing.T) {
 		{"interest", "1e20", "100000000000000000000.0"},
 		{"interest", "1e21", "1e+21"},
 		{"interest", "1e-400", "0.0"},
+		{"interest", `"1e"`, ""},
+		{"interest", `"-"`, ""},
 		{"interest", "5e-324", "5e-324"},
 		{"interest", `" 5"`, ""},
 		{"interest", `"Infinity"`, ""},
