@@ -139,8 +139,8 @@ func riskOf(args amqp.Table) string {
 		add("x-max-length", text)
 		add("x-max-length-bytes", text)
 	}
-	add("x-message-ttl", "messages are dropped after so many milliseconds")
-	add("x-expires", "RabbitMQ deletes the queue when it was not used for so many milliseconds")
+	add("x-message-ttl", "messages are dropped after a number of milliseconds")
+	add("x-expires", "RabbitMQ deletes the queue when it was not used for a number of milliseconds")
 	return strings.Join(risks, "; ")
 }
 

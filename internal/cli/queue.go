@@ -150,7 +150,7 @@ Control characters are shown escaped; --json has the exact text.`,
 		},
 	}
 	a.shelfFlags(c, &f)
-	c.Flags().IntVarP(&count, "count", "n", shownMessages, "show so many messages at most")
+	c.Flags().IntVarP(&count, "count", "n", shownMessages, "show at most this number of messages")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, without the bodies if no ID is given")
 	return c
 }

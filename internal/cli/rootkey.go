@@ -33,7 +33,7 @@ func checkRootKey(d *node.Dir, allow bool, log *slog.Logger) error {
 	open := guard.CheckFile(path)
 	switch {
 	case open == nil:
-		log.Warn("the root key lies on the machine of a running service, which does not need it: whoever breaks in can try its passphrase; keep it offline", "file", path)
+		log.Warn("the root key lies on the machine of a running service, which does not need it: an intruder can try its passphrase; keep it offline", "file", path)
 		return nil
 	case !allow:
 		return fmt.Errorf("a service must not run beside a root key like this: %w; --allow-root-key lets it, if the key is encrypted", open)

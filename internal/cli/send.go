@@ -162,7 +162,7 @@ gets the exact bytes.`,
 		},
 	}
 	a.stateFlag(c, &state)
-	c.Flags().IntVarP(&count, "count", "n", 0, "stop after so many messages")
+	c.Flags().IntVarP(&count, "count", "n", 0, "stop after this number of messages")
 	c.Flags().BoolVar(&asJSON, "json", false, "print each message with its headers as one line of JSON")
 	return c
 }

@@ -135,7 +135,7 @@ func explainAlgorithm(a algorithm) string {
 	case a.oid.Equal(oidEC) && len(a.curve) > 0:
 		return fmt.Sprintf("a key of the kind %s: expected RSA, or ECDSA on P-256, P-384 or P-521", nameOf(a.curve))
 	case nameOf(a.oid) == "RSA" || a.oid.Equal(oidEC):
-		return fmt.Sprintf("an %s key that is damaged, or has an unusual form: \"openssl pkey -check -noout -in FILE\" tells more", nameOf(a.oid))
+		return fmt.Sprintf("an %s key that is damaged, or has an unusual form: \"openssl pkey -check -noout -in FILE\" shows more", nameOf(a.oid))
 	}
 	return fmt.Sprintf("a key of the kind %s: expected RSA, or ECDSA on P-256, P-384 or P-521", nameOf(a.oid))
 }
