@@ -34,9 +34,15 @@ type session struct {
 // startOnTerminal runs a command as somebody does who sits at a terminal.
 func startOnTerminal(t *testing.T, dir string, args ...string) *session {
 	t.Helper()
+	return startCommandOnTerminal(t, dir, filepath.Join(build(t), "peerlink"), args...)
+}
+
+// startCommandOnTerminal is startOnTerminal for another program.
+func startCommandOnTerminal(t *testing.T, dir, program string, args ...string) *session {
+	t.Helper()
 	keyboard, terminal := terminaltest.Open(t)
 	s := &session{t: t, keyboard: keyboard, screen: terminal, exited: make(chan struct{})}
-	s.cmd = exec.Command(filepath.Join(build(t), "peerlink"), args...)
+	s.cmd = exec.Command(program, args...)
 	s.cmd.Dir = dir
 	s.cmd.Env = append(os.Environ(), "NO_COLOR=1", "XDG_STATE_HOME="+t.TempDir())
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = terminal, terminal, terminal
@@ -135,15 +141,98 @@ func TestInterrupt(t *testing.T) {
 					t.Errorf("exit code %d\n%s", code, s.shown())
 				}
 				s.expect("interrupted")
-				mode, err := unix.IoctlGetTermios(int(s.keyboard.Fd()), unix.TCGETS)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if mode.Lflag&unix.ECHO == 0 {
+				if !s.echo() {
 					t.Error("the terminal has no echo any more")
 				}
 			})
 		}
+	}
+}
+
+// echo reports whether the terminal shows what is typed.
+func (s *session) echo() bool {
+	s.t.Helper()
+	mode, err := unix.IoctlGetTermios(int(s.keyboard.Fd()), unix.TCGETS)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return mode.Lflag&unix.ECHO != 0
+}
+
+// expectEcho waits until the terminal shows, or does not show, what is typed.
+func (s *session) expectEcho(want bool) {
+	s.t.Helper()
+	until(s.t, "echo", func() error {
+		if s.echo() != want {
+			return fmt.Errorf("echo is %v", !want)
+		}
+		return nil
+	})
+}
+
+// hiddenLine is a command that asks for a passphrase, and hiddenPrompt what it shows.
+const (
+	hiddenLine   = "init creditors-agent --server localhost:1"
+	hiddenPrompt = "Press Enter to take it"
+)
+
+// Whatever signal ends a command at a prompt without echo, the terminal is left with
+// echo, and nothing is shown but that it was interrupted.
+func TestHiddenPromptSignals(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(s *session){
+		"Ctrl-\\": func(s *session) { s.typeText("\x1c") },
+		"SIGQUIT": func(s *session) { s.cmd.Process.Signal(syscall.SIGQUIT) },
+		"SIGHUP":  func(s *session) { s.cmd.Process.Signal(syscall.SIGHUP) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startOnTerminal(t, t.TempDir(), strings.Fields(hiddenLine)...)
+			s.expect(hiddenPrompt)
+			s.expectEcho(false)
+			end(s)
+			if code := s.expectEnd(); code != 1 || strings.Contains(s.shown(), "goroutine") {
+				t.Errorf("exit code %d\n%s", code, s.shown())
+			}
+			s.expect("interrupted")
+			if !s.echo() {
+				t.Error("the terminal has no echo any more")
+			}
+		})
+	}
+}
+
+// Ctrl-Z at a prompt without echo gives the shell a terminal with echo, and after "fg"
+// the prompt is there again, without echo.
+func TestHiddenPromptStop(t *testing.T) {
+	t.Parallel()
+	script := "set -m; '" + filepath.Join(build(t), "peerlink") + "' " + hiddenLine + "; echo it is stopped; read line; fg; echo it is done"
+	s := startCommandOnTerminal(t, t.TempDir(), "sh", "-c", script)
+	for round := 1; round <= 2; round++ {
+		until(t, "the prompt", func() error {
+			if n := strings.Count(s.shown(), hiddenPrompt); n != round {
+				return fmt.Errorf("it is shown %d times: %s", n, s.shown())
+			}
+			return nil
+		})
+		s.expectEcho(false)
+		if round == 1 {
+			s.typeText("\x1a")
+			s.expect("it is stopped")
+			s.expectEcho(true)
+			s.typeText("\n")
+		}
+	}
+	s.typeText("correct horse battery staple\n")
+	s.expect("Now type it")
+	s.expectEcho(false)
+	s.typeText("correct horse battery staple\n")
+	s.expectEnd()
+	s.expect("it is done")
+	if !s.echo() {
+		t.Error("the terminal has no echo any more")
+	}
+	if strings.Contains(s.shown(), "staple") {
+		t.Errorf("the terminal shows what was typed: %s", s.shown())
 	}
 }
 

@@ -221,18 +221,17 @@ func (a *app) askSecret(ctx context.Context, prompt string) ([]byte, error) {
 		return nil, errNoTerminal
 	}
 	guard.Process()
-	fmt.Fprint(a.stderr, prompt)
-	defer fmt.Fprintln(a.stderr)
 	fd := int(a.stdin.Fd())
-	state, err := term.GetState(fd)
+	shown, err := term.GetState(fd)
 	if err != nil {
 		return nil, err
 	}
-	line, err := interruptible(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
-	if errors.Is(err, errInterrupted) {
-		term.Restore(fd, state) // with echo
-	}
-	return line, err
+	show := func() { fmt.Fprint(a.stderr, prompt) }
+	p, ctx := openHiddenPrompt(ctx, fd, shown, show)
+	defer p.close()
+	show()
+	defer fmt.Fprintln(a.stderr)
+	return interruptible(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
 }
 
 // readText reads a text file as [readBounded] does, in UTF-8 or with a byte order

@@ -1,0 +1,98 @@
+//go:build unix
+
+package cli
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// A hiddenPrompt is a prompt at which the terminal has no echo, as long as it is open.
+// Signals that end or stop the process get the echo back first.
+type hiddenPrompt struct {
+	fd    int
+	shown *term.State // with echo
+	again func()      // shows the prompt again
+	stop  func()      // of the signals that end it
+}
+
+// hidden is the prompt that is open. Once there was one, SIGTSTP (Ctrl-Z) is handled
+// until the process ends: Go can not give a signal its default action back.
+var hidden struct {
+	mu     sync.Mutex
+	prompt *hiddenPrompt
+	handle sync.Once
+}
+
+// openHiddenPrompt returns a context that also ends with SIGQUIT (Ctrl-\) and SIGHUP,
+// unless nohup has SIGHUP ignored.
+func openHiddenPrompt(ctx context.Context, fd int, shown *term.State, again func()) (*hiddenPrompt, context.Context) {
+	signals := []os.Signal{syscall.SIGQUIT}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(ctx, signals...)
+	p := &hiddenPrompt{fd, shown, again, stop}
+	hidden.mu.Lock()
+	hidden.prompt = p
+	hidden.mu.Unlock()
+	if !signal.Ignored(syscall.SIGTSTP) {
+		hidden.handle.Do(handleStops)
+	}
+	return p, ctx
+}
+
+// close ends the handling of signals, and restores the echo.
+func (p *hiddenPrompt) close() {
+	hidden.mu.Lock()
+	defer hidden.mu.Unlock()
+	hidden.prompt = nil
+	term.Restore(p.fd, p.shown)
+	p.stop()
+}
+
+// handleStops stops the process for each SIGTSTP, as the default action does.
+func handleStops() {
+	stops, continued := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(stops, syscall.SIGTSTP)
+	go func() {
+		for range stops {
+			// Without a shell that continues the process, the default action does nothing.
+			own, _ := unix.Getsid(0)
+			if shell, err := unix.Getsid(os.Getppid()); err != nil || shell != own {
+				continue
+			}
+			signal.Notify(continued, syscall.SIGCONT)
+			stopProcess(continued)
+			signal.Stop(continued)
+		}
+	}()
+}
+
+// stopProcess stops the process until it is continued.
+func stopProcess(continued <-chan os.Signal) {
+	hidden.mu.Lock()
+	defer hidden.mu.Unlock()
+	stop := func() {
+		unix.Kill(os.Getpid(), unix.SIGSTOP)
+		<-continued
+	}
+	p := hidden.prompt
+	if p == nil {
+		stop()
+		return
+	}
+	without, err := term.GetState(p.fd)
+	term.Restore(p.fd, p.shown)
+	stop()
+	if err == nil {
+		term.Restore(p.fd, without)
+	}
+	p.again()
+}
