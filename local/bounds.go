@@ -9,7 +9,7 @@ import (
 // bounds are what one client can use up at most.
 type bounds struct {
 	connections   int // that have shown the passcode
-	opening       int // that have not, for each listener
+	opening       int // that have not, for each listener; beyond that the oldest makes room
 	subscriptions int // of a connection
 	held          int // sum of the prefetch-counts of a connection's subscriptions
 	pending       int // operations of a connection that wait for the disk, or for their receipt to be written
@@ -23,7 +23,7 @@ type bounds struct {
 func defaultBounds() bounds {
 	return bounds{
 		connections:   64,
-		opening:       64,
+		opening:       512,
 		subscriptions: 64,
 		held:          20_000,
 		pending:       4096,

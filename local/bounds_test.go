@@ -299,3 +299,66 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 		t.Errorf("%d lines in the log:\n%s", lines, &out)
 	}
 }
+
+// connectTakes returns how long an application with the passcode waits for CONNECTED
+// by TCP.
+func (h *house) connectTakes() time.Duration {
+	h.tb.Helper()
+	begin := time.Now()
+	nc, err := net.Dial("tcp", h.tcp())
+	if err != nil {
+		h.tb.Fatal(err)
+	}
+	w := h.wireOn(nc)
+	w.send("CONNECT", "", "accept-version", "1.2", "passcode", h.secret)
+	w.expect("CONNECTED")
+	return time.Since(begin)
+}
+
+// Nobody without the passcode keeps applications out of the TCP port, neither by
+// connections that say nothing nor by guesses, which are answered after a pause:
+// the oldest ones make room, and the log warns of that.
+func TestStrangersKeepNobodyOut(t *testing.T) {
+	for name, greeting := range map[string]string{
+		"silent":     "",
+		"incomplete": "CONNECT\naccept-version:1.2\n",
+		"guess":      "CONNECT\naccept-version:1.2\npasscode:AAAAAAAAAAAAAAAAAAAAAAAAAA\n\n\x00",
+	} {
+		t.Run(name, func(t *testing.T) {
+			const opening = 8
+			var log bytes.Buffer
+			h := newHouse(t, func(c *Config, b *bounds) {
+				c.Log = slog.New(slog.NewTextHandler(&log, nil))
+				b.opening, b.connectTime, b.guessPause = opening, time.Hour, time.Hour
+			})
+			var strangers []net.Conn
+			for range 4 * opening {
+				nc, err := net.Dial("tcp", h.tcp())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer nc.Close()
+				if _, err := io.WriteString(nc, greeting); err != nil && len(strangers) == 0 {
+					t.Fatal(err)
+				}
+				strangers = append(strangers, nc)
+			}
+			if took := h.connectTakes(); took > 5*time.Second {
+				t.Errorf("an application waited %v", took)
+			}
+			for i, nc := range strangers[:2*opening] { // at least these have made room
+				nc.SetReadDeadline(time.Now().Add(patience))
+				if _, err := nc.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("connection %d was not closed: %v", i, err)
+				}
+			}
+			for _, nc := range strangers {
+				nc.Close()
+			}
+			h.stop()
+			if n := strings.Count(log.String(), "have not shown the passcode"); n == 0 || n > 20 {
+				t.Errorf("%d warnings in the log:\n%s", n, &log)
+			}
+		})
+	}
+}

@@ -135,6 +135,30 @@ func TestPasscodeKeptAfterCrash(t *testing.T) {
 	}
 }
 
+// A door with a TCP port has a passcode that was never there before, also after a
+// door without one; a passcode that the operator has chosen stays.
+func TestPasscodeOfTCPIsNew(t *testing.T) {
+	for secret, stays := range map[string]bool{strings.Repeat("A", 26): false, "correct-horse-battery": true} {
+		dir := stateDir(t)
+		if err := os.WriteFile(filepath.Join(dir, passcodeFile), []byte(secret), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := openOnly(t, dir, "none")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openOnly(t, dir, "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readPasscode(filepath.Join(dir, passcodeFile)); err != nil || (got == secret) != stays {
+			t.Errorf("the passcode was %q and is %q, %v; it should have stayed: %v", secret, got, err, stays)
+		}
+	}
+}
+
 // Where no door is open, Dial says so.
 func TestDialNotOpen(t *testing.T) {
 	h := newHouse(t, nil)

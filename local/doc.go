@@ -7,8 +7,8 @@
 // # Who may come in
 //
 // Whoever knows the passcode, which lies in a file of the state folder that
-// only the node's user can read. The door makes it once, and another one after a
-// crash, since anybody may have listened on its port meanwhile. It is asked for on
+// only the node's user can read. The door makes it once, and another one whenever it
+// opens with a TCP port, since anybody may have listened there meanwhile. It is asked for on
 // the Unix socket too, and there is no way to turn it off: every user of a
 // machine reaches its loopback. The login is any, as is the host.
 //
@@ -84,7 +84,8 @@
 // yet, subscriptions, messages held and operations under way of each
 // connection, sizes of frames, and the time for everything that waits for a
 // client. A client that does not read is not read from either. A wrong
-// passcode is answered after a pause.
+// passcode is answered after a pause. Connections without the passcode keep nobody
+// out: the oldest one makes room for the next.
 //
 // # Inside
 //

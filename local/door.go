@@ -17,6 +17,7 @@ import (
 
 	"peerlink/broker/embedded"
 	"peerlink/internal/logthrottle"
+	"peerlink/internal/pendingconns"
 	"peerlink/internal/socket"
 	"peerlink/internal/wait"
 	"peerlink/stomp"
@@ -73,7 +74,8 @@ type Door struct {
 
 // Open opens the door, and makes the passcode if there is none: clients can
 // connect, and wait for [Door.Serve] to answer. A passcode that was made here lasts
-// until the door is closed, if that has a TCP port. It reports [ErrNotLoopback],
+// until the door is closed, if that has a TCP port, and is not one of an earlier door
+// then. It reports [ErrNotLoopback],
 // [ErrExposed], [ErrInUse], or why it can not listen.
 func Open(cfg Config) (*Door, error) { return open(cfg, defaultBounds()) }
 
@@ -111,7 +113,7 @@ func open(cfg Config, b bounds) (*Door, error) {
 // open listens, and only then makes another passcode, which nobody else who has
 // listened on the port can have been shown.
 func (d *Door) open(stateDir, address string) error {
-	if err := d.forgetPasscode(stateDir); err != nil {
+	if err := d.forgetPasscode(stateDir, address); err != nil {
 		return err
 	}
 	if err := d.listen(stateDir, address); err != nil {
@@ -153,25 +155,29 @@ func (d *Door) announced(ctx context.Context) bool {
 	return false
 }
 
-// forgetPasscode removes the passcode if the last door had a TCP port and has not
-// removed it: whoever has listened there since may have been shown it. One that the
-// operator has chosen is his to change.
-func (d *Door) forgetPasscode(stateDir string) error {
+// forgetPasscode removes the passcode before a door with a TCP port opens, and if the
+// last door had one and has not removed it: whoever has listened there since may have
+// been shown it. One that the operator has chosen is his to change.
+func (d *Door) forgetPasscode(stateDir, address string) error {
 	last, err := readAddresses(stateDir)
-	if errors.Is(err, ErrNotOpen) || err == nil && last.TCP == "" {
+	crashed := !errors.Is(err, ErrNotOpen) && (err != nil || last.TCP != "")
+	if !crashed && !wantsTCP(address) {
 		return nil
 	}
 	path := filepath.Join(stateDir, passcodeFile)
 	chosen, err := removeMade(path)
-	if chosen {
+	if chosen && crashed {
 		d.log.Warn("the service did not end in good order, and others may have listened on the port for applications meanwhile and have been shown the passcode, which was chosen by hand: choose another", "file", path, "port", last.TCP)
 	}
 	return err
 }
 
+// wantsTCP reports whether an address is one, see [Config.Listen].
+func wantsTCP(address string) bool { return address != "" && address != "none" }
+
 // listen opens the Unix socket and, unless it is not wanted, the TCP port.
 func (d *Door) listen(stateDir, address string) error {
-	wantTCP := address != "" && address != "none"
+	wantTCP := wantsTCP(address)
 	unix, err := listenUnix(filepath.Join(stateDir, socketFile))
 	switch {
 	case err == nil:
@@ -258,37 +264,33 @@ func (d *Door) Serve(ctx context.Context) error {
 // accepted, for want of file descriptors for example.
 const acceptPause = 200 * time.Millisecond
 
-// accept accepts connections until the listener is closed. While too many
-// have not shown the passcode yet, the others wait in the kernel's queue: so
-// strangers can delay each other, but not those who are in.
+// accept accepts connections until the listener is closed. None waits for others
+// that have not shown the passcode: when these are too many, the oldest one of the
+// user that has most of them is closed.
 func (d *Door) accept(ctx context.Context, l net.Listener, running *sync.WaitGroup) {
-	opening := make(chan struct{}, d.bounds.opening)
+	pending := pendingconns.New[int](d.bounds.opening)
 	for n := 0; ; n++ {
-		select {
-		case opening <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
 		nc, err := l.Accept()
 		switch {
 		case err == nil:
 			log := d.log.With("conn", fmt.Sprintf("%s#%d", l.Addr().Network(), n))
-			running.Go(func() { d.serve(ctx, nc, log, sync.OnceFunc(func() { <-opening })) })
+			c := newOpeningConn(ctx, nc, pending)
+			running.Go(func() { d.serve(ctx, c, log) })
 			continue
 		case errors.Is(err, net.ErrClosed):
 			return
 		}
-		<-opening
 		d.repeats.Log(d.log, slog.LevelWarn, logthrottle.Key{Kind: "accept"}, "can not accept connections of local applications", "err", err)
-		_ = wait.Sleep(ctx, acceptPause)
+		if !pending.Evict() {
+			_ = wait.Sleep(ctx, acceptPause)
+		}
 	}
 }
 
-// serve serves one connection. opened is called when it counts as one that
-// has shown the passcode.
-func (d *Door) serve(ctx context.Context, nc net.Conn, log *slog.Logger, opened func()) {
-	defer opened()
-	conn := stomp.NewConn(nc, frameLimits())
+// serve serves one connection.
+func (d *Door) serve(ctx context.Context, c *openingConn, log *slog.Logger) {
+	defer c.done()
+	conn := stomp.NewConn(c.nc, frameLimits())
 	defer conn.Close()
 	admitted := false
 	defer func() {
@@ -296,7 +298,7 @@ func (d *Door) serve(ctx context.Context, nc net.Conn, log *slog.Logger, opened 
 			<-d.connections
 		}
 	}()
-	opening, cancel := context.WithTimeoutCause(ctx, d.bounds.connectTime, stomp.ErrConnectTimeout)
+	opening, cancel := context.WithTimeoutCause(c.ctx, d.bounds.connectTime, stomp.ErrConnectTimeout)
 	defer cancel()
 	err := conn.Accept(opening, stomp.HeartBeat{}, func(connect *stomp.Frame) error {
 		if err := d.authenticate(opening, connect); err != nil {
@@ -305,22 +307,32 @@ func (d *Door) serve(ctx context.Context, nc net.Conn, log *slog.Logger, opened 
 		select {
 		case d.connections <- struct{}{}:
 			admitted = true
-			return nil
+			return c.admit()
 		default:
 			return refusef("too many connections: %d are open already", d.bounds.connections)
 		}
 	})
-	if errors.Is(err, io.EOF) {
-		return // somebody looked whether the door is there
-	}
 	if err != nil {
-		d.repeats.Log(log, slog.LevelInfo, logthrottle.Key{Kind: "connect"}, "a local application could not connect", "err", err)
+		d.notConnected(c, log, err)
 		return
 	}
-	opened()
 	log.Debug("a local application has connected")
 	err = newSession(d, conn, log).run(ctx)
 	log.Debug("a local application is gone", "err", err)
+}
+
+// notConnected logs why a connection has ended before it was a session.
+func (d *Door) notConnected(c *openingConn, log *slog.Logger, err error) {
+	switch {
+	case context.Cause(c.ctx) == errCrowdedOut:
+		if c.user >= 0 {
+			log = log.With("user", c.user)
+		}
+		d.repeats.Log(log, slog.LevelWarn, logthrottle.Key{Kind: "crowded out"}, "too many connections of local applications that have not shown the passcode: the oldest one is closed", "max", d.bounds.opening)
+	case errors.Is(err, io.EOF): // somebody looked whether the door is there
+	default:
+		d.repeats.Log(log, slog.LevelInfo, logthrottle.Key{Kind: "connect"}, "a local application could not connect", "err", err)
+	}
 }
 
 // authenticate checks the passcode of a client. A wrong one costs time, also

@@ -95,7 +95,8 @@ func removeMade(path string) (chosen bool, err error) {
 	return false, nil
 }
 
-// readPasscode reads the file. It reports [ErrExposed] where others can too.
+// readPasscode reads the file. It reports [ErrExposed] where others can too, or where
+// it belongs to one of them.
 func readPasscode(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -113,6 +114,9 @@ func readPasscode(path string) (string, error) {
 		}
 		return "", fmt.Errorf("%w: %s has mode %04o, so other users have access; give it 0600, and remove it if they may have read it: a new one is made at the next start",
 			ErrExposed, path, mode)
+	}
+	if err := guard.CheckOwnerInFolder(f); err != nil {
+		return "", fmt.Errorf("%w: %w; or remove it: a new one is made at the next start", ErrExposed, err)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxPasscode+3))
 	if err != nil {

@@ -267,6 +267,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	if err != nil {
 		return err
 	}
+	warnOpenState(state, log)
 	unlock, err := lockState(state)
 	if err != nil {
 		return err

@@ -94,6 +94,14 @@ func warnOpenDirectory(dir string, log *slog.Logger) {
 	}
 }
 
+// warnOpenState warns if a group can put files into the state folder. It may be a group
+// of the operator's choice, so it is not refused.
+func warnOpenState(state string, log *slog.Logger) {
+	if guard.OpenToGroup(state) {
+		log.Warn("a group can replace files in the state folder, such as messages and the passcode of applications: \"chmod 700\" prevents that", "folder", state)
+	}
+}
+
 // storeOwner names the node in its message store. An accounting authority chooses
 // its ID, so the ID alone does not say which node it is.
 func storeOwner(d *node.Dir) string {

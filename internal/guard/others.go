@@ -17,6 +17,28 @@ func CheckOwner(path string) error {
 	if err != nil {
 		return err
 	}
+	return checkOwner(path, fi)
+}
+
+// CheckOwnerInFolder is CheckOwner for an open file. The owner of its folder may own
+// it as well: he can put another one in its place anyway.
+func CheckOwnerInFolder(f *os.File) error {
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	folder, err := os.Stat(filepath.Dir(f.Name()))
+	if err != nil {
+		return err
+	}
+	owner, known := ownerOf(fi)
+	if folderOwner, _ := ownerOf(folder); known && owner == folderOwner {
+		return nil
+	}
+	return checkOwner(f.Name(), fi)
+}
+
+func checkOwner(path string, fi fs.FileInfo) error {
 	owner, known := ownerOf(fi)
 	if !known || owner == 0 || owner == os.Geteuid() {
 		return nil
@@ -56,6 +78,13 @@ func OpenToAll(folders ...string) string {
 		}
 	}
 	return ""
+}
+
+// OpenToGroup reports whether a group can make and replace files in a folder although
+// it belongs to this user, who can change that.
+func OpenToGroup(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && runtime.GOOS != "windows" && fi.Mode().Perm()&0o020 != 0 && fi.Mode()&fs.ModeSticky == 0 && ownedByUs(fi) && CanRestrict(path, 0o020)
 }
 
 // CheckBeside fails if every user can put another file in the place of path, since

@@ -118,3 +118,15 @@ func TestCheckBeside(t *testing.T) {
 		}
 	}
 }
+
+// A folder of this user in which its group can replace files is noticed.
+func TestOpenToGroup(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no file modes: skipped")
+	}
+	for mode, want := range map[os.FileMode]bool{0o700: false, 0o750: false, 0o770: true, 0o770 | os.ModeSticky: false} {
+		if got := OpenToGroup(made(t, true, mode)); got != want {
+			t.Errorf("mode %v: %v, expected %v", mode, got, want)
+		}
+	}
+}

@@ -63,12 +63,19 @@ func (s *Set[Source]) Add(source Source, conn io.Closer) *Conn[Source] {
 	return c
 }
 
-// Evict closes one connection, if there is any: the process has no file
-// descriptor left for another.
-func (s *Set[Source]) Evict() {
+// Evict closes an eighth of the connections, one at least, and reports whether there
+// was any: the process has no file descriptor left. What is closed is more than the
+// next connection needs, because others may take a descriptor before it.
+func (s *Set[Source]) Evict() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closeOldest()
+	if s.n == 0 {
+		return false
+	}
+	for range (s.n + 7) / 8 {
+		s.closeOldest()
+	}
+	return true
 }
 
 // closeOldest closes the oldest connection of a source that has most of them, and

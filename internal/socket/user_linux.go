@@ -1,0 +1,75 @@
+package socket
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sizes and offsets of inet_diag(7), see linux/inet_diag.h and sock_diag(7).
+const (
+	headerSize     = unix.SizeofNlMsghdr
+	requestSize    = headerSize + 56 // with struct inet_diag_req_v2
+	answerState    = headerSize + 1  // in struct inet_diag_msg
+	answerUser     = headerSize + 64
+	answerSize     = headerSize + 72
+	tcpEstablished = 1
+)
+
+// ClientUser returns the user whose process has opened the other end of a TCP
+// connection that was accepted on loopback, and -1 where that is not known.
+func ClientUser(nc net.Conn) int {
+	client, ok1 := nc.RemoteAddr().(*net.TCPAddr)
+	server, ok2 := nc.LocalAddr().(*net.TCPAddr)
+	if !ok1 || !ok2 {
+		return -1
+	}
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return -1
+	}
+	defer unix.Close(fd)
+	request := userRequest(client.AddrPort(), server.AddrPort())
+	if unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) != nil {
+		return -1
+	}
+	answer := make([]byte, 4096)
+	n, _, err := unix.Recvfrom(fd, answer, unix.MSG_DONTWAIT) // the kernel has answered when Sendto returns
+	if err != nil || n < answerSize {
+		return -1
+	}
+	// A socket that is closing may have no user any more, and is shown as root's.
+	if binary.NativeEndian.Uint16(answer[4:]) != unix.SOCK_DIAG_BY_FAMILY || answer[answerState] != tcpEstablished {
+		return -1
+	}
+	return int(binary.NativeEndian.Uint32(answer[answerUser:]))
+}
+
+// userRequest asks for the socket of client that is connected to server.
+func userRequest(client, server netip.AddrPort) []byte {
+	b := make([]byte, 0, requestSize)
+	b = binary.NativeEndian.AppendUint32(b, requestSize)
+	b = binary.NativeEndian.AppendUint16(b, unix.SOCK_DIAG_BY_FAMILY)
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST)
+	b = append(b, make([]byte, 8)...) // number of the request, and sender
+	family := byte(unix.AF_INET6)
+	if client.Addr().Unmap().Is4() {
+		family = unix.AF_INET
+	}
+	b = append(b, family, unix.IPPROTO_TCP, 0, 0)
+	b = binary.NativeEndian.AppendUint32(b, 1<<tcpEstablished)
+	b = binary.BigEndian.AppendUint16(b, client.Port())
+	b = binary.BigEndian.AppendUint16(b, server.Port())
+	for _, a := range []netip.Addr{client.Addr(), server.Addr()} {
+		address := [16]byte{}
+		copy(address[:], a.Unmap().AsSlice())
+		b = append(b, address[:]...)
+	}
+	b = append(b, make([]byte, 4)...) // any interface
+	for range 8 {
+		b = append(b, 0xff) // any cookie
+	}
+	return b
+}

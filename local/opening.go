@@ -1,0 +1,52 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"peerlink/internal/pendingconns"
+	"peerlink/internal/socket"
+)
+
+// errCrowdedOut is the cause of the end of a connection that has not shown the
+// passcode when there are too many of these.
+var errCrowdedOut = errors.New("too many connections have not shown the passcode")
+
+// openingConn is an accepted connection that has not shown the passcode yet.
+type openingConn struct {
+	nc      net.Conn
+	user    int             // whose it is, -1 if that is not known
+	ctx     context.Context // ends with the connection
+	cancel  context.CancelCauseFunc
+	pending *pendingconns.Conn[int]
+}
+
+// newOpeningConn adds a connection to those that have not shown the passcode.
+func newOpeningConn(ctx context.Context, nc net.Conn, pending *pendingconns.Set[int]) *openingConn {
+	c := &openingConn{nc: nc, user: socket.ClientUser(nc)}
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	c.pending = pending.Add(c.user, c)
+	return c
+}
+
+// Close is called when the connection has to make room for others.
+func (c *openingConn) Close() error {
+	c.cancel(errCrowdedOut)
+	return c.nc.Close()
+}
+
+// admit is called when the passcode was shown: from then on the connection has to
+// make room for nobody. It fails if that has happened already.
+func (c *openingConn) admit() error {
+	if !c.pending.Remove() {
+		return errCrowdedOut
+	}
+	return nil
+}
+
+// done is called when the connection has ended.
+func (c *openingConn) done() {
+	c.pending.Remove()
+	c.cancel(nil)
+}
