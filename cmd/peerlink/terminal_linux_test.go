@@ -273,6 +273,45 @@ func TestEndOfInput(t *testing.T) {
 	}
 }
 
+// What the prompts for shares say about ending one after line 5 is so: nothing that is
+// typed after the two empty lines is taken for a line of the share.
+func TestTypedShareEnds(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.write("pass", []byte("correct horse"))
+	o.makesNode("key", "pass")
+	out := o.does("-C", "node", "key", "split", "--shares", "2", "--threshold", "2", "--text", "--out", "pages", "--key", "key", "--passphrase-file", "pass")
+	if strings.Contains(out, "Warning") {
+		t.Errorf("a new folder is warned of: %s", out)
+	}
+	s := startOnTerminal(t, o.home, "-C", "node", "key", "drill", "--type")
+	s.expect("press Enter twice")
+	_, words, _ := strings.Cut(o.read("pages/share-1-of-2.txt"), "\n\n")
+	lines, _, _ := strings.Cut(words, "\n\n")
+	for n, line := range strings.Split(lines, "\n") {
+		s.expect(fmt.Sprintf("%2d: ", n+1))
+		s.typeText(line + "\n")
+	}
+	s.expect("Enter twice, if that was all")
+	s.typeText("\n")
+	s.expect("Enter again, if that was all")
+	s.typeText("\n")
+	s.expect("Share 2: ")
+}
+
+// Only where a terminal understands them are there colours.
+func TestDumbTerminal(t *testing.T) {
+	t.Parallel()
+	for term, want := range map[string]bool{"xterm": true, "dumb": false} {
+		s := startCommandOnTerminal(t, t.TempDir(), "env", "NO_COLOR=", "TERM="+term, filepath.Join(build(t), "peerlink"), "check")
+		s.expectEnd()
+		s.expect("Error:")
+		if strings.Contains(s.shown(), "\x1b[") != want {
+			t.Errorf("TERM=%s: %q", term, s.shown())
+		}
+	}
+}
+
 // A process that can not end after the first signal, since nobody reads what it
 // writes, ends after the second.
 func TestSecondSignal(t *testing.T) {

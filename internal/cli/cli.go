@@ -272,7 +272,9 @@ func isTerminal(w any) bool {
 }
 
 // colour reports whether what goes to w may be coloured.
-func colour(w io.Writer) bool { return os.Getenv("NO_COLOR") == "" && isTerminal(w) }
+func colour(w io.Writer) bool {
+	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
+}
 
 // warn prints what the person should look at.
 func (a *app) warn(format string, args ...any) {

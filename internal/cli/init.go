@@ -73,6 +73,10 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 	if err := guard.CheckFolder(a.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the node's directory: %w", err)
 	}
+	// Root, too: the owner could put other files in the place of the node's.
+	if err := guard.CheckOwner(a.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the node's directory: %w", err)
+	}
 	if kind == "" {
 		isType := func(answer string) error { _, err := nodetype.Parse(answer); return err }
 		if kind, err = a.ask(ctx, "Type of the node (accounting-authority, creditors-agent or debtors-agent)", isType); err != nil {

@@ -114,6 +114,9 @@ func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, 
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if err := errors.Join(guard.CheckFolder(out), guard.CheckOwner(out)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.warn("the folder for the pages: %v", err)
+	}
 	key, pass, err := a.rootKeyAndPassphrase(ctx)
 	if err != nil {
 		return err
@@ -300,6 +303,11 @@ func shareFiles(ctx context.Context, files []string) ([]*keyshare.Share, error) 
 		s, err := keyshare.Parse(string(text))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		for i, other := range shares {
+			if other.String() == s.String() {
+				return nil, fmt.Errorf("%s and %s: %w: %v", files[i], path, keyshare.ErrDuplicate, s)
+			}
 		}
 		shares = append(shares, s)
 	}

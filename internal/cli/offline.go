@@ -290,7 +290,8 @@ func (a *app) requestFileCommand() *cobra.Command {
 }
 
 func (a *app) requestListCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the requests that wait for an answer",
 		Args:  noArgs,
@@ -300,6 +301,9 @@ func (a *app) requestListCommand() *cobra.Command {
 				return err
 			}
 			waiting, err := offline.Waiting(d, time.Now())
+			if asJSON {
+				return errors.Join(err, a.json(waitingRequests(waiting)))
+			}
 			for _, r := range waiting {
 				a.print("%s", r.ID)
 				a.showItems(r)
@@ -310,6 +314,23 @@ func (a *app) requestListCommand() *cobra.Command {
 			return err
 		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// waitingRequest is a request that waits for an answer, in JSON.
+type waitingRequest struct {
+	ID      string         `json:"id"`
+	Created time.Time      `json:"created"`
+	Items   []offline.Item `json:"items"`
+}
+
+func waitingRequests(waiting []*offline.Request) []waitingRequest {
+	list := make([]waitingRequest, 0, len(waiting))
+	for _, r := range waiting {
+		list = append(list, waitingRequest{r.ID, r.Created.UTC(), r.Summary()})
+	}
+	return list
 }
 
 func (a *app) requestForgetCommand() *cobra.Command {

@@ -34,7 +34,7 @@ func (a *app) typedShares(ctx context.Context, root crypto.PublicKey) ([]*keysha
 		case enough:
 			a.say("\nThe sealed key is missing, which is the same on all pages: type all lines of one of them, or paste the text of its QR code.")
 		default:
-			a.say("\nShare %d: type its lines of words, or paste the text of its QR code. Of all pages but one, lines 1 to %d are enough: an empty line ends them.", len(t.shares)+1, keyshare.ShareLines)
+			a.say("\nShare %d: type its lines of words, or paste the text of its QR code. Of all pages but one, lines 1 to %d are enough: press Enter twice after them.", len(t.shares)+1, keyshare.ShareLines)
 		}
 		s, err := t.share()
 		if errors.Is(err, errInterrupted) {
@@ -119,9 +119,12 @@ func (t *shareTyping) line(n int, ended bool) (string, error) {
 		t.ahead = ""
 		return line, nil
 	}
-	if ended {
+	switch {
+	case ended:
 		fmt.Fprintf(t.app.stderr, "%2d (or Enter again, if that was all): ", n)
-	} else {
+	case n == keyshare.ShareLines+1:
+		fmt.Fprintf(t.app.stderr, "%2d (or Enter twice, if that was all): ", n)
+	default:
 		fmt.Fprintf(t.app.stderr, "%2d: ", n)
 	}
 	return t.app.readLine(t.ctx)

@@ -46,6 +46,9 @@ func checkOwner(path string, fi fs.FileInfo) error {
 	if os.Geteuid() == 0 && os.Getenv("SUDO_UID") == strconv.Itoa(owner) {
 		return nil
 	}
+	if fi.IsDir() {
+		return fmt.Errorf("%s belongs to another user (%d), who can read and change what is in it: expected a folder of your own (user %d); choose another one, or work as that user", path, owner, os.Geteuid())
+	}
 	return fmt.Errorf("%s belongs to another user (%d), who can read and change it: expected a file of your own (user %d); take a copy (\"install -m 600\"), or work as that user", path, owner, os.Geteuid())
 }
 

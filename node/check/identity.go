@@ -42,13 +42,15 @@ func (c *checker) checkIdentity() {
 // none; the ID is taken as it is.
 func (c *checker) readIdentity() (said pki.Identity, hasID bool) {
 	if ou, ok := c.line("db/nodetype"); !ok {
-		c.problem("db/nodetype", RuleNodeType, "is missing: expected the node's type, for example %q", nodetype.CreditorsAgent.OU())
+		if !c.exists("db/nodetype") { // else it can not be read, which is a finding already
+			c.problem("db/nodetype", RuleNodeType, "is missing: expected the node's type, for example %q", nodetype.CreditorsAgent.OU())
+		}
 	} else if t, err := nodetype.ParseOU(firstLine(ou)); err != nil {
 		c.problem("db/nodetype", RuleNodeType, "%v", err)
 	} else {
 		said.Type = t
 	}
-	if said.ID, hasID = c.line("db/nodeid"); !hasID {
+	if said.ID, hasID = c.line("db/nodeid"); !hasID && !c.exists("db/nodeid") {
 		c.problem("db/nodeid", RuleNodeID, "is missing: expected the node ID")
 	}
 	return said, hasID

@@ -51,7 +51,9 @@ func (c *checker) checkPeer(folder, id string) {
 
 	typeFile := folder + "/nodetype.txt"
 	if ou, ok := c.line(typeFile); !ok {
-		c.problem(typeFile, RulePeerType, "is missing: expected the peer's type, for example %q", nodetype.AccountingAuthority.OU())
+		if !c.exists(typeFile) { // else it can not be read, which is a finding already
+			c.problem(typeFile, RulePeerType, "is missing: expected the peer's type, for example %q", nodetype.AccountingAuthority.OU())
+		}
 	} else if t, err := nodetype.ParseOU(firstLine(ou)); err != nil {
 		c.problem(typeFile, RulePeerType, "%v", err)
 	} else {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,10 +29,24 @@ func (c *checker) checkSecrets() {
 	if fi, err := os.Stat(c.path("private")); err == nil && fi.Mode().Perm()&0o077 != 0 && guard.CanRestrict(c.path("private"), 0o077) {
 		c.problem("private", RulePrivateMode, "has mode %04o: expected 0700; \"chmod 700\" helps", fi.Mode().Perm())
 	}
+	c.checkOwners()
 	c.checkRootKey()
 	c.checkKeyLeftovers()
 	c.checkDrill()
 	c.checkTree()
+}
+
+// checkOwners checks that the directory and the private folder belong to this user.
+// Root may check the nodes of others.
+func (c *checker) checkOwners() {
+	if os.Geteuid() == 0 {
+		return
+	}
+	for _, folder := range []string{".", "private"} {
+		if err := guard.CheckOwner(c.path(folder)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			c.warning(folder, RuleWritable, "%v", err)
+		}
+	}
 }
 
 // drillDays is after how many days a drill of the root key's backup is due again.
@@ -160,7 +175,11 @@ func (c *checker) checkTree() {
 		c.problem(".", RuleUnreadable, "can not be gone through: %v", reason(err))
 	}
 	if writable > 0 && guard.CanRestrict(filepath.Join(c.dir, filepath.FromSlash(first)), 0o002) {
-		c.problem(first, RuleWritable, "can be changed by anybody, as can %d other files and folders: expected that only the owner can; \"chmod -R o-w\" on the directory", writable-1)
+		others := ""
+		if writable > 1 {
+			others = fmt.Sprintf(", and so can others (%d in all)", writable)
+		}
+		c.problem(first, RuleWritable, "can be changed by anybody%s: expected that only the owner can; \"chmod -R o-w\" on the directory", others)
 	}
 }
 

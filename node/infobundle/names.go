@@ -26,7 +26,12 @@ var shellName = regexp.MustCompile(`(?i)^(desktop\.ini|autorun\.inf|.*\.(lnk|url
 
 // programName is what a system or an interpreter runs by its name: Windows looks for a
 // command in the current folder first, and Python for a module.
-var programName = regexp.MustCompile(`(?i)\.(exe|com|bat|cmd|ps1|psm1|psd1|vbs|vbe|js|jse|mjs|cjs|wsf|wsh|ws|hta|msi|msp|msc|scr|cpl|dll|ocx|drv|sys|jar|py|pyw|pyc|pyd|pyo|pyz|pth|so|dylib|sh|bash|zsh|csh|ksh|fish|command|app|desktop|rb|pl|pm|php|lua|reg|inf|chm|hlp|appref-ms|application)$`)
+var programName = regexp.MustCompile(`(?i)\.(exe|com|bat|cmd|ps1|psm1|psd1|vbs|vbe|js|jse|mjs|cjs|wsf|wsh|ws|hta|msi|msp|msc|scr|cpl|dll|ocx|drv|sys|jar|py|pyw|pyc|pyd|pyo|pyz|pth|so|dylib|sh|bash|zsh|csh|ksh|fish|command|app|desktop|rb|pl|pm|php|lua|reg|inf|chm|hlp|appref-ms|application|settingcontent-ms|diagcab|xll|iqy|slk|rdp|job|appx|gadget|el|elc)$`)
+
+// commandName is what a build tool or an editor, called in the folder, obeys.
+var commandName = regexp.MustCompile(`(?i)^((gnu)?makefile|justfile|taskfile\.ya?ml|cmakelists\.txt|meson\.build|sconstruct|(build|workspace)(\.bazel)?|rakefile|gemfile|vagrantfile` +
+	`|package\.json|pyproject\.toml|cargo\.toml|flake\.nix|default\.nix|shell\.nix|dockerfile|containerfile|(docker-)?compose(\.override)?\.ya?ml|kustomization(\.ya?ml)?` +
+	`|.*\.(gradle|gradle\.kts|[a-z]+proj|sln|code-workspace))$`)
 
 // renameIt follows what is wrong with a name in another node's bundle.
 const renameIt = "; the bundle's owner has to rename or remove it, and to make a new bundle"
@@ -60,6 +65,9 @@ func checkName(name string) error {
 		case programName.MatchString(e):
 			return errors.New("has the name of a program, which a command in its folder could run")
 		}
+	}
+	if commandName.MatchString(elements[len(elements)-1]) {
+		return errors.New("has a name that a command in its folder, such as make, would obey")
 	}
 	for _, known := range []string{StompTOML, UpdatedAt} {
 		if name != known && strings.EqualFold(name, known) {

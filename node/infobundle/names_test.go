@@ -22,6 +22,10 @@ func TestNames(t *testing.T) {
 		"x.", "x ", "x./y", "..", "../x", "x/..", "./x", "/x", "x//y", "x/", "a b", "a\tb", "a\\b", "a:b", "a*", "a?", "a%b", "a$b", "a'b", "#a#",
 		"desktop.ini", "Desktop.INI", "x/y.lnk", "a.url", "a.scf", "a.Library-MS", "autorun.inf",
 		"git.exe", "x/Git.CMD", "json.py", "readme.hta", "x.desktop", "run.sh", "x.tar.PS1",
+		"Makefile", "GNUmakefile", "justfile", "Taskfile.yml", "CMakeLists.txt", "meson.build", "SConstruct", "BUILD", "WORKSPACE", "Rakefile",
+		"Gemfile", "package.json", "pyproject.toml", "Cargo.toml", "flake.nix", "x/Default.nix", "build.gradle", "x.vbproj", "x.SLN",
+		"Vagrantfile", "DOCKERFILE", "docker-compose.yml", "kustomization.yaml", "kustomization.yml", "Kustomization", "x.settingcontent-ms",
+		"x.diagcab", "x.xll", "x.iqy", "x.slk", "x.rdp", "x.job", "x.appx", "x.gadget", "x.code-workspace", "x.el", "x.elc",
 		"a/b/c", "a/b/c/d", "caf\u00e9", "\u212a", "ſtomp.toml", "STOMP.TOML", "Updated-At.txt",
 		"", strings.Repeat("x", maxName+1),
 		"a A", "a/x A/y", "a/x a/X", "a a/x", "a A/x",
@@ -48,7 +52,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("reading a bundle with %q: %v", names, err)
 		}
 	}
-	for _, name := range []string{"README.md", "about/index.html", "a..b", "logo-2.png", "stomp.toml~", "headers", "x/HEAD.txt", "console", "com10", "a_b", "1"} {
+	for _, name := range []string{"README.md", "about/index.html", "a..b", "logo-2.png", "stomp.toml~", "headers", "x/HEAD.txt", "console", "com10", "a_b", "1", "build/x", "package.txt", "compose", "model"} {
 		if err := CheckFiles([]File{toml, {name, nil}, {"about/x", nil}}); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}

@@ -224,7 +224,10 @@ func findLines(text string) (map[int][]string, error) {
 	for line := range strings.Lines(text) {
 		n, words := splitLine(line)
 		switch {
-		case n > maxLines || len(words) == 0:
+		case len(words) == 0:
+		case n > maxLines && len(words) == lineWords && wordIndex(words[0]) >= 0:
+			return nil, &LineError{n, fmt.Sprintf("no share has such a line: expected 1 to %d", maxLines)}
+		case n > maxLines:
 		case n == 0:
 			bare = append(bare, words)
 		case numbered[n] != nil:

@@ -133,6 +133,7 @@ func TestParseRefuses(t *testing.T) {
 		{"two shares", join(lines, otherLines), nil, "line 1: given twice"},
 		{"a line too many", join(lines, []string{fmt.Sprint(n+1, " ", strings.Join(encodeLine(n+1, make([]byte, lineData)), " "))}), nil,
 			fmt.Sprintf("line %d: this share ends with line %d", n+1, n)},
+		{"a line that no share has", join(lines, []string{"99 " + strings.Join(wordsOf(lines[0]), " ")}), nil, "line 99: no share has such a line"},
 		{"two lines exchanged, bare", bare(slices.Concat(lines[:2], lines[3:4], lines[2:3], lines[4:])), nil, "line 3: these are the words of line 4"},
 		{"a line of another share", join(lines[:3], otherLines[3:4], lines[4:]), ErrAltered, ""},
 		{"the envelope of another split", join(lines[:5], otherLines[5:]), ErrMixed, other.SplitID()},
