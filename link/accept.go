@@ -9,13 +9,18 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
 	"peerlink/internal/logthrottle"
+	"peerlink/internal/pendingconns"
 	"peerlink/internal/wait"
 	"peerlink/node/pki"
 )
+
+// pendingConn is a connection that has not sent a complete ClientHello yet.
+type pendingConn = pendingconns.Conn[netip.Prefix]
 
 // accept takes connections until the listener is closed.
 func (s *Service) accept(ctx, connCtx context.Context) error {
@@ -30,24 +35,27 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 			return err
 		}
 		if err != nil {
-			// Out of file descriptors, for example: that passes, the sooner the
-			// fewer connections are kept that say nothing.
-			s.pendingConns.Evict()
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			s.logLimiter.Log(s.log, slog.LevelError, logthrottle.Key{Kind: "accept"}, "can not accept connections, trying again", "err", err)
+			// Out of file descriptors, for example. Connections that say nothing
+			// must not make a peer wait for one. Without any, it passes by itself.
+			if s.pendingConns.Evict() {
+				continue
+			}
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			if wait.Sleep(ctx, pause) != nil {
 				return err
 			}
 			continue
 		}
 		pause = 0
-		s.wg.Go(func() { s.serveConn(ctx, connCtx, tcp) })
+		pending := s.pendingConns.Add(sourceOf(tcp.RemoteAddr()), tcp) // here, so that there are never more than there may be
+		s.wg.Go(func() { s.serveConn(ctx, connCtx, tcp, pending) })
 	}
 }
 
 // serveConn authenticates a client, and serves a peer until the connection ends.
-func (s *Service) serveConn(ctx, connCtx context.Context, tcp net.Conn) {
-	hello, err := s.awaitClientHello(tcp)
+func (s *Service) serveConn(ctx, connCtx context.Context, tcp net.Conn, pending *pendingConn) {
+	hello, err := s.awaitClientHello(tcp, pending)
 	var place *handshake
 	if err == nil {
 		place, err = s.awaitHandshakeSlot(ctx, hello)
@@ -74,10 +82,9 @@ func (s *Service) serveConn(ctx, connCtx context.Context, tcp net.Conn) {
 
 // awaitClientHello waits until a client has sent a whole ClientHello, behind the
 // PROXY header of a load balancer where one is expected.
-func (s *Service) awaitClientHello(tcp net.Conn) (*helloConn, error) {
-	arrived := s.pendingConns.Add(sourceOf(tcp.RemoteAddr()), tcp)
+func (s *Service) awaitClientHello(tcp net.Conn, pending *pendingConn) (*helloConn, error) {
 	hello, err := s.readBeginning(tcp)
-	if !arrived.Remove() {
+	if !pending.Remove() {
 		err = errTooMany
 	}
 	return hello, err

@@ -53,34 +53,39 @@ func (c *Certificate) setClock(now func() time.Time) {
 	c.now = now
 }
 
-// reload looks whether the files have changed, and takes over a new pair. A
+// reload looks whether the files have changed, and takes over a new pair. The news,
+// for the log, is empty unless there is another pair, or an error is over. A
 // pair that can not be used is tried again each time, for what is wrong may not
 // be the files: a clock, or a lack of file descriptors. An error is reported
 // once for each change of the files.
-func (c *Certificate) reload() (changed bool, err error) {
+func (c *Certificate) reload() (news string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	stamp := [2]node.FileStamp{node.StampFile(c.certFile), node.StampFile(c.keyFile)}
 	same := stamp == c.stamp
 	if c.current.Load() != nil && same && !c.bad {
-		return false, nil
+		return "", nil
 	}
 	// Files that do not exist have the zero stamp, which is that of before the
 	// first look too: only bad says that an error was reported.
-	reported := c.bad && same
+	wasBad := c.bad
 	c.stamp = stamp
 	pair, err := c.load()
 	c.bad = err != nil
-	if err != nil && reported {
-		return false, nil
+	switch {
+	case err != nil && wasBad && same:
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("server certificate: %w", err)
+	case c.current.Load() == nil || !c.inUse(pair.Leaf):
+		c.current.Store(pair)
+		close(c.renewed)
+		c.renewed = make(chan struct{})
+		return "new server certificate", nil
+	case wasBad:
+		return "the server certificate can be used again", nil
 	}
-	if err != nil {
-		return false, fmt.Errorf("server certificate: %w", err)
-	}
-	c.current.Store(pair)
-	close(c.renewed)
-	c.renewed = make(chan struct{})
-	return true, nil
+	return "", nil
 }
 
 // renewal returns a channel that is closed when another pair is next taken over.

@@ -59,9 +59,11 @@ type Config struct {
 	// ProxyFrom are the addresses of load balancers that send a PROXY header
 	// (version 1 or 2) ahead of each connection. It is required from them and
 	// refused from others. None.
-	ProxyFrom        []netip.Prefix
+	ProxyFrom []netip.Prefix
+	// How many there may be before the handshake. The defaults are smaller where
+	// the system lets the process have few open files.
 	MaxPendingConns  int // connections that have not sent a ClientHello yet; 4,096
-	MaxHandshakes    int // going on at once, a quarter of them kept for sources that have few; 256
+	MaxHandshakes    int // going on at once, a quarter of them kept for sources that have few, and four times as many wait; 256
 	MaxHandshakeRate int // begun in a second; 200
 	MaxConnsPerPeer  int // accepted from one peer at once; 10
 	// ConnTimeSlice is how old a connection must be to give way to another one of its
@@ -108,8 +110,9 @@ func (c *Config) setDefaults() {
 	setDefault(&c.IdleTimeout, 10*time.Minute)
 	setDefault(&c.RetryMin, 250*time.Millisecond)
 	setDefault(&c.RetryMax, 30*time.Second)
-	setDefault(&c.MaxPendingConns, 4096)
-	setDefault(&c.MaxHandshakes, 256)
+	pending, handshakes := strangersWithin(openFiles())
+	setDefault(&c.MaxPendingConns, pending)
+	setDefault(&c.MaxHandshakes, handshakes)
 	setDefault(&c.MaxHandshakeRate, 200)
 	setDefault(&c.MaxConnsPerPeer, 10)
 	setDefault(&c.ConnTimeSlice, 30*time.Second)

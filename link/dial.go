@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"peerlink/node"
@@ -56,33 +57,44 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, a
 // packets as large as those of a handshake. Then the name's other addresses are
 // tried as well, before anybody waits.
 func (s *Service) dial(ctx context.Context, addr string, p *node.Peer, groups []tls.CurveID) (*peerConn, error) {
-	tcp, err := s.dialTCP(ctx, addr)
-	if err != nil {
-		return nil, err
-	}
-	used := tcp.RemoteAddr()
-	conn, err := s.greet(ctx, tcp, p, groups)
+	conn, used, err := s.dialOne(ctx, addr, p, groups)
 	if err == nil {
 		return conn, nil
 	}
-	errs := []error{fmt.Errorf("%s: %w", addr, err)}
+	errs := []error{naming(addr, err)}
+	if used == nil {
+		return nil, errs[0] // no address of the name takes connections
+	}
 	for _, other := range s.otherAddresses(ctx, addr, used) {
-		if tcp, err = s.dialTCP(ctx, other); err == nil {
-			if conn, err = s.greet(ctx, tcp, p, groups); err == nil {
-				return conn, nil
-			}
-			err = fmt.Errorf("%s at %s: %w", addr, other, err)
+		conn, _, err := s.dialOne(ctx, other, p, groups)
+		if err == nil {
+			return conn, nil
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		errs = append(errs, err)
+		errs = append(errs, naming(addr, naming(other, err)))
 	}
 	return nil, errors.Join(errs...)
 }
 
-func (s *Service) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: s.cfg.ConnectTimeout}).DialContext(ctx, "tcp", addr)
+// naming makes an error name the server that it is about.
+func naming(addr string, err error) error {
+	if strings.Contains(err.Error(), addr) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", addr, err)
+}
+
+// dialOne is dial without other addresses of a name. It returns the address that was
+// used, nil if none took the connection.
+func (s *Service) dialOne(ctx context.Context, addr string, p *node.Peer, groups []tls.CurveID) (conn *peerConn, used net.Addr, err error) {
+	tcp, err := (&net.Dialer{Timeout: s.cfg.ConnectTimeout}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err = s.greet(ctx, tcp, p, groups)
+	return conn, tcp.RemoteAddr(), err
 }
 
 // greet completes the TLS handshake with a peer's server, or closes the

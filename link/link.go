@@ -135,6 +135,7 @@ func (s *Service) Run(ctx context.Context) error {
 		s.cfg.Listener.Close()
 		return err
 	}
+	s.warnFewOpenFiles()
 	s.awaitBindJobs(ctx, connCtx)
 	s.setHealth(nil)
 	if s.cfg.Serving != nil {

@@ -109,4 +109,7 @@ func TestRecheck(t *testing.T) {
 	if !strings.Contains(other.Log.String(), "looking at everything again") {
 		t.Error("the log does not say so")
 	}
+	if strings.Contains(other.Log.String(), "new server certificate") {
+		t.Error("the log speaks of a new server certificate, and it is the one that there was")
+	}
 }

@@ -32,6 +32,7 @@ type receiver struct {
 	mu       sync.Mutex
 	changed  sync.Cond // something below has changed
 	receipts []string  // of the messages handed to the broker and not confirmed yet, in order
+	waiting  int       // bytes of receipts
 	first    uint64    // the number, on this connection, of the message receipts[0]
 	stored   uint64    // the broker holds this many of the connection's messages
 	failed   error     // why it will not hold more
@@ -207,6 +208,7 @@ func (r *receiver) addReceipt(receipt string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.receipts = append(r.receipts, receipt)
+	r.waiting += len(receipt)
 }
 
 // onStored is called with the number of messages that the broker holds.
@@ -251,6 +253,10 @@ func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
 	}
 	i := r.stored - r.first
 	receipt = r.receipts[i]
+	for _, done := range r.receipts[:i+1] {
+		r.waiting -= len(done)
+	}
+	clear(r.receipts[:i+1]) // the array may stay in use for long
 	r.receipts = r.receipts[i+1:]
 	r.first = r.stored + 1
 	r.changed.Broadcast() // hold may wait for room
@@ -258,9 +264,19 @@ func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
 }
 
 // maxReceipts is how many received messages of one connection may wait for
-// their receipts. It is more than the window of any known sender; beyond it
+// their receipts, and maxReceiptBytes how many bytes these may have together. It is
+// more than the window of any known sender, whose receipts are numbers; beyond it
 // nothing is read until receipts have been sent.
-const maxReceipts = 4096
+const (
+	maxReceipts     = 4096
+	maxReceiptBytes = 64 << 10
+)
+
+// hasReceiptSlot reports whether there is room for another receipt. The caller holds
+// mu.
+func (r *receiver) hasReceiptSlot() bool {
+	return len(r.receipts) < maxReceipts && r.waiting < maxReceiptBytes
+}
 
 // errPeerLeft is why a connection ends that is held up while the peer leaves.
 var errPeerLeft = errors.New("the peer has left, or does not read")
@@ -315,7 +331,7 @@ func (r *receiver) waitForCapacity(ctx context.Context) error {
 func (r *receiver) awaitReceiptSlot(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.receipts) < maxReceipts {
+	if r.hasReceiptSlot() {
 		return nil
 	}
 	defer context.AfterFunc(ctx, func() {
@@ -323,7 +339,7 @@ func (r *receiver) awaitReceiptSlot(ctx context.Context) error {
 		defer r.mu.Unlock()
 		r.changed.Broadcast()
 	})()
-	for len(r.receipts) >= maxReceipts && r.failed == nil && ctx.Err() == nil {
+	for !r.hasReceiptSlot() && r.failed == nil && ctx.Err() == nil {
 		r.changed.Wait()
 	}
 	return ctx.Err()

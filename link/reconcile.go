@@ -52,11 +52,11 @@ func (s *Service) reconcileLoop(ctx, connCtx context.Context) {
 
 // reloadCertificate takes over a renewed server certificate.
 func (s *Service) reloadCertificate() {
-	switch changed, err := s.cfg.Certificate.reload(); {
+	switch news, err := s.cfg.Certificate.reload(); {
 	case err != nil:
 		s.log.Error("the last good server certificate stays in use", "err", err)
-	case changed:
-		s.log.Info("new server certificate", "not_after", s.cfg.Certificate.serverChain().Leaf.NotAfter)
+	case news != "":
+		s.log.Info(news, "not_after", s.cfg.Certificate.serverChain().Leaf.NotAfter)
 	}
 }
 

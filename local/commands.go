@@ -2,6 +2,7 @@ package local
 
 import (
 	"strconv"
+	"strings"
 
 	"peerlink/broker"
 	"peerlink/stomp"
@@ -88,6 +89,7 @@ func (s *session) subscribeOptions(f *stomp.Frame) (subscribeOptions, error) {
 	if len(o.id) > maxID {
 		return o, refusef("SUBSCRIBE with an id of %d bytes: at most %d are possible", len(o.id), maxID)
 	}
+	o.id = strings.Clone(o.id) // without the rest of the frame's head
 	destination, err := required(f, "destination")
 	if err != nil {
 		return o, err
@@ -96,7 +98,7 @@ func (s *session) subscribeOptions(f *stomp.Frame) (subscribeOptions, error) {
 		return o, err
 	}
 	if ack, ok := f.Get("ack"); ok {
-		o.ack = AckMode(ack)
+		o.ack = AckMode(strings.Clone(ack))
 	}
 	switch {
 	case !o.ack.valid():

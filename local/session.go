@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -128,6 +129,7 @@ func (s *session) read() {
 		}
 		op := &operation{session: s}
 		if receipt, ok := f.Get("receipt"); ok {
+			receipt = strings.Clone(receipt) // without the rest of the frame's head
 			op.receipt = &receipt
 		}
 		if f.Command == "DISCONNECT" {

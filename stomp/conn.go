@@ -301,7 +301,22 @@ func (c *Conn) writeBatch(batch []byte) error {
 	if err != nil {
 		return fmt.Errorf("stomp: write: %w", err)
 	}
+	c.clearWriteDeadline()
 	return nil
+}
+
+// clearWriteDeadline lets no deadline lie in the past between two writes: where nc is
+// secured, it may write by itself meanwhile, to answer a change of keys for example,
+// and has to bound that by itself. Once nc is being closed, the deadline is that of
+// the close.
+func (c *Conn) clearWriteDeadline() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.closed:
+	default:
+		c.nc.SetWriteDeadline(time.Time{})
+	}
 }
 
 // writeFailed ends the writing. The connection is not closed yet, since the

@@ -538,3 +538,48 @@ func TestUnreadIsDropped(t *testing.T) {
 		t.Errorf("the peer reads to the end, and gets %v", err)
 	}
 }
+
+// Between two writes no deadline of writes lies in the past, nor will: a connection
+// that is secured may write by itself, however long ago the last frame was.
+func TestNoWriteDeadlineBetweenWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, p := pipePeer(t)
+		dc := &deadlines{Conn: nc}
+		c := NewConn(dc, Limits{})
+		defer c.Close()
+		for range 2 {
+			if err := c.WriteFrame(NewFrame("RECEIPT", "receipt-id", "1")); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if dc.last().IsZero() {
+				t.Error("a write has no deadline")
+			}
+			p.expect("RECEIPT", "receipt-id", "1")
+			synctest.Wait()
+			if last := dc.last(); !last.IsZero() {
+				t.Errorf("after a write the deadline is %v", last)
+			}
+		}
+	})
+}
+
+// deadlines remembers the last deadline for writes.
+type deadlines struct {
+	net.Conn
+	mu    sync.Mutex
+	write time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(t time.Time) error {
+	d.mu.Lock()
+	d.write = t
+	d.mu.Unlock()
+	return d.Conn.SetWriteDeadline(t)
+}
+
+func (d *deadlines) last() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.write
+}

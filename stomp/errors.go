@@ -3,6 +3,7 @@ package stomp
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -87,12 +88,17 @@ func (e *ServerError) frame() *Frame {
 
 // serverErrorFrom reads an ERROR frame.
 func serverErrorFrom(f *Frame) *ServerError {
-	e := &ServerError{Body: f.Body}
-	e.Message, _ = f.Get("message")
-	e.ReceiptID, _ = f.Get("receipt-id")
-	e.Type, _ = f.Get("type")
-	e.ContentType, _ = f.Get("content-type")
-	return e
+	get := func(name string) string {
+		value, _ := f.Get(name)
+		return strings.Clone(value) // the error may be kept for long
+	}
+	return &ServerError{
+		Message:     get("message"),
+		ReceiptID:   get("receipt-id"),
+		Type:        get("type"),
+		ContentType: get("content-type"),
+		Body:        f.Body,
+	}
 }
 
 func silentError(d time.Duration) error {

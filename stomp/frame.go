@@ -1,7 +1,8 @@
 package stomp
 
 // Frame is the unit of STOMP: a command, headers, and a body that may be empty
-// (STOMP 1.2, "STOMP Frames"). Names and values of headers are unescaped.
+// (STOMP 1.2, "STOMP Frames"). Names and values of headers are unescaped. Those of
+// one frame may share memory: to keep one of them without the others, clone it.
 type Frame struct {
 	Command string
 	Headers []Header

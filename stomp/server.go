@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -20,7 +21,8 @@ type ServerConfig struct {
 // Received is a message that a [Server] has received.
 type Received struct {
 	// ID is what the client wants to see in the receipt. It is any string; a
-	// client may use the same one again.
+	// client may use the same one again. It may be kept: it shares no memory with
+	// the other fields.
 	ID string
 	Message
 }
@@ -74,6 +76,7 @@ func (s *Server) Next() (Received, error) {
 		return s.message(f)
 	case "DISCONNECT":
 		if receipt, ok := f.Get("receipt"); ok {
+			receipt = strings.Clone(receipt)
 			s.farewell = &receipt
 		}
 		s.left = true
@@ -107,7 +110,7 @@ func (s *Server) message(f *Frame) (Received, error) {
 	case destination != s.destination:
 		reason = fmt.Sprintf("destination of SEND is not %q", s.destination)
 	default:
-		return Received{id, Message{typ, contentType, f.Body}}, nil
+		return Received{strings.Clone(id), Message{typ, contentType, f.Body}}, nil
 	}
 	s.Fail(&ServerError{Message: reason, ReceiptID: id, Type: typ, ContentType: contentType, Body: f.Body})
 	return Received{}, &ProtocolError{Reason: reason}
