@@ -3,6 +3,7 @@ package local
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"peerlink/broker"
 	"peerlink/broker/embedded"
@@ -50,14 +51,23 @@ func explain(err error) *stomp.ServerError {
 	case errors.As(err, &violation):
 		return serverError(violation.Reason)
 	case errors.Is(err, embedded.ErrFull):
-		return serverError("the disk is full: the message was not stored, send it again later")
+		return serverError("the disk is full" + systemReason(err) + ": the message was not stored, send it again later")
 	case errors.Is(err, embedded.ErrUnwritable):
-		return serverError("the message store can not be written: the message was not stored, send it again later")
+		return serverError("the message store can not be written" + systemReason(err) + ": the message was not stored, send it again later")
 	case errors.Is(err, broker.ErrClosed):
 		return serverError("the message store is closed: nothing was done")
 	default:
 		return serverError(err.Error())
 	}
+}
+
+// systemReason returns what the operating system says in an error, in brackets; "" if
+// it says nothing.
+func systemReason(err error) string {
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		return fmt.Sprintf(" (%v)", errno)
+	}
+	return ""
 }
 
 // serverError makes an ERROR. The text is also its body, since that is what

@@ -4,6 +4,9 @@ package embedded
 
 import "golang.org/x/sys/unix"
 
+// noRoomErrors mean that a disk, or a quota, is full.
+var noRoomErrors = []error{unix.ENOSPC, unix.EDQUOT}
+
 // freeBytes returns how much more this user can store in a directory.
 func freeBytes(dir string) (int64, error) {
 	var fs unix.Statfs_t

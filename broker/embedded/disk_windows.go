@@ -2,6 +2,9 @@ package embedded
 
 import "golang.org/x/sys/windows"
 
+// noRoomErrors mean that a disk, or a quota, is full.
+var noRoomErrors = []error{windows.ERROR_DISK_FULL, windows.ERROR_HANDLE_DISK_FULL, windows.ERROR_DISK_QUOTA_EXCEEDED}
+
 // freeBytes returns how much more this user can store in a directory.
 func freeBytes(dir string) (int64, error) {
 	path, err := windows.UTF16PtrFromString(dir)

@@ -48,7 +48,10 @@
 // Removing needs room too, in the write-ahead log. So when a transaction fails
 // for want of room, or would, what removes, moves or binds is committed without
 // the rest; and when another program has taken all the room, a file that was made
-// for that purpose is given up ([Options].Reserve). What was removed makes room
+// for that purpose is given up ([Options].Reserve). SQLite does not say whether an
+// error of writing is one of room, as with a quota, or of a disk that fails: the
+// operating system's reason is found by writing a small file ("-trial"). Where room
+// is not the reason, the reserve stays, and messages are refused with [ErrUnwritable]. What was removed makes room
 // inside the file, which a service gives back to the disk. Having room again is
 // all the store needs to go on.
 //
@@ -86,7 +89,7 @@
 // files beside it: "-wal" has messages and belongs to it, "-shm" and "-turn"
 // come again by themselves. A "-wal" that is missing or of another moment is noticed
 // (pair.go).
-// "-reserve" only takes room.
+// "-reserve" only takes room, "-trial" is there for a moment after an error.
 package embedded
 
 import (
@@ -156,6 +159,10 @@ type Options struct {
 	// Reserve is the size of a file beside the store that is given up when the
 	// disk is full, so that messages can still be removed; 0 makes none.
 	Reserve int64
+	// tryWriting writes beside the store, and writeReserve the reserve; nil means the
+	// functions of that name.
+	tryWriting   func(store string, size int) error
+	writeReserve func(path string, content []byte) error
 }
 
 func (o Options) withDefaults() Options {
@@ -173,6 +180,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.freeBytes == nil {
 		o.freeBytes = freeBytes
+	}
+	if o.tryWriting == nil {
+		o.tryWriting = tryWriting
+	}
+	if o.writeReserve == nil {
+		o.writeReserve = writeReserve
 	}
 	if o.look <= 0 {
 		o.look = diskInterval
@@ -274,9 +287,11 @@ func open(path string, opts Options) (*Store, error) {
 		reserve:           newReserve(path, opts.Reserve),
 		shrinks:           opts.Service,
 		diskCheckInterval: opts.look,
+		tryWriting:        func() error { return opts.tryWriting(path, trialSize) },
 		wake:              wait.NewSignal(),
 		done:              make(chan struct{}),
 	}
+	s.writer.reserve.write = opts.writeReserve
 	s.writer.checkDisk()
 	go s.writer.run(life)
 	return s, nil

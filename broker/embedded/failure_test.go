@@ -106,6 +106,16 @@ func checkStored(t *testing.T, s *Store, min, max int) {
 	}
 }
 
+// eventually waits until what is asked for is true.
+func eventually(t *testing.T, what string, ask func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !ask(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not: %s", what)
+		}
+	}
+}
+
 // pageLimit is an operation, part of every transaction, that limits the size
 // of the file to what the limit is each time the transaction is tried.
 type pageLimit struct {

@@ -71,16 +71,6 @@ func fillDisk(t *testing.T, ballast string) {
 	}
 }
 
-// eventually waits until what is asked for is true.
-func eventually(t *testing.T, what string, ask func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ask(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("still not: %s", what)
-		}
-	}
-}
-
 // A disk that is filled, by messages and then by another program to the last
 // byte, holds up what takes room only: nothing more comes from peers, messages
 // of applications are refused at once, and the trouble says so, while messages

@@ -22,22 +22,31 @@ type reserve struct {
 	path    string
 	size    int64     // 0: none is made
 	missing bool      // it should be there, and is not
-	err     error     // why it could not be made, if not for want of room
+	err     error     // why it could not be made, if not for want of room on the disk
 	next    time.Time // when that is tried again, after err
+	pause   time.Duration
+
+	write func(path string, content []byte) error
 }
 
-// reservePause is the time between attempts to make a reserve where it is not room
-// that is missing.
-const reservePause = 30 * time.Second
+// errNoReserve is why nothing is stored while a reserve can not be made.
+var errNoReserve = errors.New("the reserve of the message store can not be made")
+
+// A reserve that can not be made, although the disk seems to have room for it, is tried
+// again after firstReservePause, then after twice as long each time, up to maxPause.
+// Nothing is stored meanwhile.
+const firstReservePause = time.Second
 
 func newReserve(store string, size int64) reserve {
-	r := reserve{path: store + "-reserve", size: size}
+	r := reserve{path: store + "-reserve", size: size, write: writeReserve}
 	if size > 0 {
 		fi, err := os.Stat(r.path)
 		r.missing = err != nil || fi.Size() != size
 	}
 	return r
 }
+
+func writeReserve(path string, content []byte) error { return durable.Replace(path, content, 0o600) }
 
 // roomToOpen is how many bytes opening a store may take, with what a service
 // writes beside it when it starts.
@@ -49,8 +58,12 @@ func makeRoomToOpen(store string, service bool) {
 	if _, err := os.Stat(store + "-shm"); err == nil && !service {
 		return
 	}
-	if free, err := freeBytes(filepath.Dir(store)); err == nil && free < roomToOpen {
-		r := newReserve(store, 0)
+	r := newReserve(store, 0)
+	if _, err := os.Lstat(r.path); err != nil {
+		return // there is nothing to give up
+	}
+	free, err := freeBytes(filepath.Dir(store))
+	if err == nil && free < roomToOpen || service && isNoRoom(tryWriting(store, roomToOpen)) {
 		r.giveUp()
 	}
 }
@@ -58,7 +71,7 @@ func makeRoomToOpen(store string, service bool) {
 // noRoomToOpen says it in an error of opening if that is for want of room.
 func noRoomToOpen(store string, err error) error {
 	free, e := freeBytes(filepath.Dir(store))
-	noRoom := isFull(err) || code(err)&0xff == sqlite3.SQLITE_CANTOPEN || errors.Is(err, syscall.ENOSPC)
+	noRoom := isFull(err) || isWriteError(err) || code(err)&0xff == sqlite3.SQLITE_CANTOPEN
 	if e != nil || free >= roomToOpen || !noRoom {
 		return err
 	}
@@ -72,9 +85,9 @@ func (r *reserve) leave() {
 	if !r.missing {
 		return
 	}
-	small := reserve{path: r.path, size: min(r.size, 4*roomToOpen), missing: true}
+	small := reserve{path: r.path, size: min(r.size, 4*roomToOpen), missing: true, write: r.write}
 	if small.renew() != nil {
-		small.size = min(r.size, roomToOpen)
+		small.size, small.next = min(r.size, roomToOpen), time.Time{}
 		_ = small.renew()
 	}
 }
@@ -91,18 +104,28 @@ func (r *reserve) renew() error {
 	if !r.missing {
 		return nil
 	}
-	if r.err != nil && time.Now().Before(r.next) {
+	if time.Now().Before(r.next) {
 		return r.err
 	}
 	content := make([]byte, r.size)
 	random := rand.NewChaCha8([32]byte{})
 	_, _ = random.Read(content)
-	err := durable.Replace(r.path, content, 0o600)
-	r.missing, r.err = err != nil, nil
-	if err != nil && !errors.Is(err, syscall.ENOSPC) {
-		r.err, r.next = fmt.Errorf("the reserve of the message store can not be made: %w", err), time.Now().Add(reservePause)
+	err := r.write(r.path, content)
+	r.missing, r.err, r.next = err != nil, nil, time.Time{}
+	switch {
+	case err == nil:
+		r.pause = 0
+		return nil
+	case errors.Is(err, syscall.ENOSPC):
+		return err // how much is free is looked at before
+	case isNoRoom(err): // a quota does not show in what is free
+		r.err = fmt.Errorf("%w: %w: %w", ErrFull, errNoReserve, err)
+	default:
+		r.err = fmt.Errorf("%w: %w", errNoReserve, err)
 	}
-	return err
+	r.pause = min(max(2*r.pause, firstReservePause), maxPause)
+	r.next = time.Now().Add(r.pause)
+	return r.err
 }
 
 // lookFor notices that another process has given the file up.

@@ -245,21 +245,6 @@ func upgrade(c *conn) error {
 	return err
 }
 
-// isFull reports whether an error means that there is no room for what was to be
-// written. SQLite has several codes for it, since not only the file grows.
-func isFull(err error) bool {
-	if errors.Is(err, ErrFull) {
-		return true
-	}
-	switch c := code(err); c {
-	case sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE,
-		sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_SHMOPEN:
-		return true
-	default:
-		return c&0xff == sqlite3.SQLITE_FULL
-	}
-}
-
 // isUnwritable reports whether an error of writing is one of the files or the disk. That
 // another process has the file locked passes.
 func isUnwritable(err error) bool {
@@ -274,7 +259,7 @@ func isUnwritable(err error) bool {
 
 // code returns the result code of an SQLite error, 0 for others.
 func code(err error) int {
-	var e *sqlite.Error
+	var e interface{ Code() int }
 	if errors.As(err, &e) {
 		return e.Code()
 	}

@@ -65,6 +65,7 @@ type writer struct {
 	disk              *disk
 	reserve           reserve
 	diskCheckInterval time.Duration // how old a look at the disk may be
+	tryWriting        func() error  // writes a small file beside the store
 	shrinks           bool          // gives room inside the file back to the disk
 
 	wake wait.Signal
@@ -198,7 +199,7 @@ func (w *writer) work(ops []op, closing bool) {
 	if err == nil || closing || !time.Now().Before(w.retry) {
 		ops = w.refuseFirst(ops)
 		if err = w.checkRoom(ops); err == nil {
-			err = w.write(ops)
+			err = w.withReason(w.write(ops))
 		}
 		if w.disk.needsCheck() {
 			if inside, err := w.db.freeInside(); err == nil {
@@ -210,19 +211,18 @@ func (w *writer) work(ops []op, closing bool) {
 			w.recovered()
 			return
 		}
-		if isFull(err) && w.removeOnly(ops) {
+		if canRemove(err) && w.removeOnly(ops) {
 			return
 		}
 		w.failed(err)
-		w.pause = min(max(2*w.pause, firstPause), maxPause)
-		w.retry = time.Now().Add(w.pause)
+		w.setRetry()
 	}
-	w.stopped = !isFull(err)
-	switch {
-	case !w.stopped:
+	w.stopped = !canRemove(err)
+	if !w.stopped {
 		ops = w.refuse(ops, err)
 		ops, w.stopped = w.writeUpkeep(ops)
-	case isUnwritable(err):
+	}
+	if w.stopped && isUnwritable(err) {
 		ops = w.refuse(ops, err)
 		w.refuseAtOnce(err)
 	}
@@ -257,7 +257,7 @@ func (w *writer) refuseAtOnce(err error) {
 // refusal returns the error that applications get for messages that are refused.
 func refusal(err error) error {
 	switch {
-	case errors.Is(err, ErrFull):
+	case errors.Is(err, ErrFull), errors.Is(err, ErrUnwritable):
 		return err
 	case isFull(err):
 		return fmt.Errorf("%w: %w", ErrFull, err)
@@ -340,7 +340,7 @@ func (w *writer) refuse(ops []op, err error) []op {
 }
 
 // writeUpkeep writes what takes no room, for which the reserve is given up if
-// need be. It returns the other operations, or all if even that has failed.
+// that may help. It returns the other operations, or all if even that has failed.
 func (w *writer) writeUpkeep(ops []op) (left []op, failed bool) {
 	var alone []op
 	for _, o := range ops {
@@ -353,11 +353,15 @@ func (w *writer) writeUpkeep(ops []op) (left []op, failed bool) {
 	if len(alone) == 0 {
 		return left, false
 	}
-	if w.write(alone) == nil {
+	err := w.withReason(w.write(alone))
+	if err == nil {
 		if w.reserve.missing {
 			w.restartWAL() // so that the next transaction takes the room of this one
 		}
 		return left, false
+	}
+	if isDiskFault(err) {
+		return ops, true // it is not room that is missing
 	}
 	w.reserve.giveUp()
 	w.restartWAL()
@@ -494,12 +498,28 @@ func (w *writer) poll() {
 		return
 	}
 	if len(w.held) == 0 && !time.Now().Before(w.retry) {
-		w.recovered()
+		w.tryAgain()
 	}
 	if time.Since(w.diskChecked) >= w.diskCheckInterval {
 		w.checkDisk()
 		w.diskChecked, w.worked = time.Now(), false
 	}
+}
+
+// tryAgain ends the trouble, if there is any, where nothing waits that would show
+// whether it has passed.
+func (w *writer) tryAgain() {
+	if isDiskFault(w.lastError()) && w.tryWriting() != nil {
+		w.setRetry()
+		return
+	}
+	w.recovered()
+}
+
+// setRetry makes the pause before the next attempt longer.
+func (w *writer) setRetry() {
+	w.pause = min(max(2*w.pause, firstPause), maxPause)
+	w.retry = time.Now().Add(w.pause)
 }
 
 // checkDisk finds out how much room there is, and makes some. What can not be
@@ -517,9 +537,17 @@ func (w *writer) checkDisk() {
 		_, _ = w.db.truncate.number() // the room is wanted for the reserve
 	}
 	if w.reserve.missing && w.disk.checkRoom(sent, w.reserve.size) == nil && w.reserve.renew() == nil {
-		w.retry = time.Time{}
+		w.retryNow()
 	}
 	w.disk.check(inside, &w.reserve)
+}
+
+// retryNow ends the pause before the next attempt.
+func (w *writer) retryNow() {
+	w.retry = time.Time{}
+	if len(w.held) > 0 {
+		w.retryTimer = time.After(0)
+	}
 }
 
 // noteOtherProcesses wakes everyone, and admits peers whose messages others have
