@@ -9,10 +9,10 @@ import (
 	"peerlink/broker"
 )
 
-// bindJob is something that the broker is being told about a peer. A broker that
-// is slow, or away, may take long for that. Nobody waits for it, least of all the
-// news that another peer has been deactivated: when the errand is done, the peer
-// is looked at again, with what its directory says then.
+// bindJob binds or unbinds the queues of a peer in the broker. A broker that is slow, or
+// away, may take long for that. Nothing waits for it, in particular not the deactivation
+// of another peer: when the job is done, the peer is reconciled again, with what its
+// directory says then.
 type bindJob struct {
 	unbind bool // to take no more messages for the peer; otherwise to take them
 	queue  broker.PeerQueue
@@ -21,17 +21,17 @@ type bindJob struct {
 }
 
 const (
-	// maxBindJobs is how many errands are run at once.
+	// maxBindJobs is how many bind jobs are run at once.
 	maxBindJobs = 16
 	// startupBindTime is how long a service that starts waits for the broker. Peers
-	// whose errands take longer are linked later.
+	// whose bind jobs take longer are linked later.
 	startupBindTime = 10 * time.Second
 )
 
-// errBindPending is reported while an errand is under way.
+// errBindPending is reported while a bind job is under way.
 var errBindPending = errors.New("the broker is being told")
 
-// pending reports whether there is an errand that is not done.
+// pending reports whether there is a bind job that is not done.
 func (e *bindJob) pending() bool {
 	if e == nil {
 		return false
@@ -56,7 +56,7 @@ func (s *Service) unbind(ctx context.Context, p *peer, q broker.PeerQueue) error
 	return s.startBindJob(ctx, p, &bindJob{unbind: true, queue: q})
 }
 
-// startBindJob returns the result of the errand, or sends somebody on it.
+// startBindJob returns the result of the bind job, or starts it.
 func (s *Service) startBindJob(ctx context.Context, p *peer, e *bindJob) error {
 	last := p.bindJob
 	if last.pending() {
@@ -93,7 +93,7 @@ func (s *Service) runBindJob(ctx context.Context, e *bindJob) error {
 	return s.cfg.Broker.Bind(ctx, e.queue)
 }
 
-// bindJobDone is called when an errand for p is done.
+// bindJobDone is called when a bind job for p is done.
 func (s *Service) bindJobDone(ctx, connCtx context.Context, p *peer) {
 	s.pendingBinds--
 	if p.missing == 0 {
@@ -101,7 +101,7 @@ func (s *Service) bindJobDone(ctx, connCtx context.Context, p *peer) {
 	}
 }
 
-// awaitBindJobs waits for the errands of the first scan.
+// awaitBindJobs waits for the bind jobs of the first reconciliation.
 func (s *Service) awaitBindJobs(ctx, connCtx context.Context) {
 	patience := time.NewTimer(startupBindTime)
 	defer patience.Stop()

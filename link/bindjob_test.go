@@ -30,7 +30,7 @@ func (b *awayBroker) Bind(ctx context.Context, _ broker.PeerQueue) error {
 }
 
 // A broker that does not answer is told a bounded number of things at once. A
-// service that starts waits for it a bounded time. When it is back, every errand
+// service that starts waits for it a bounded time. When it is back, every bind job
 // is run, and its result is there for who asks again; and the end of the service
 // ends those that wait.
 func TestErrandsAreBounded(t *testing.T) {

@@ -71,9 +71,9 @@ type Service struct {
 	strangerLimiter *logthrottle.Limiter // of those who are not authenticated
 	fetches         chan struct{}        // has an element for each info-bundle that is being fetched
 
-	bindSlots    chan struct{} // has an element for each errand that is being run
-	bindsDone    chan *peer    // those whose errand is done
-	pendingBinds int           // errands not taken out of settled; belongs to the goroutine that scans
+	bindSlots    chan struct{} // has an element for each bind job that is being run
+	bindsDone    chan *peer    // those whose bind job is done
+	pendingBinds int           // bind jobs not taken out of bindsDone; belongs to the goroutine that scans
 
 	stompTOMLStamp *[2]node.FileStamp // as the node's stomp.toml was last looked at; belongs to the goroutine that scans
 

@@ -114,7 +114,7 @@ func (s *Service) peerGone(p *peer) {
 func (s *Service) reconcilePeer(ctx, connCtx context.Context, p *peer) {
 	if p.bindJob.pending() {
 		// The rest has to wait for the broker, but not this. An error comes
-		// again when the errand is done.
+		// again when the bind job is done.
 		_ = s.endDeactivated(p)
 		return
 	}
