@@ -8,55 +8,52 @@ import (
 	"time"
 )
 
-// ErrNoDeadLetter is returned for a message that is not among those set aside, or
-// not any more.
+// ErrNoDeadLetter is returned for a message that is not, or no longer, a dead letter.
 var ErrNoDeadLetter = errors.New("broker: message is not set aside")
 
-// DeadLetters is an operator's view of the messages that a [Consumer] has set aside.
-// They stay until someone decides: they are sent again, or dropped. A [Broker]
-// may be a Shelf too; it works whether or not the queues have consumers, in
-// this process or another. All methods are safe for concurrent use.
+// DeadLetters is an operator's view of the messages that a [Consumer] has moved to the
+// dead letters. They stay there until the operator retries or drops them. A [Broker] may
+// implement DeadLetters too. The methods work whether or not the queues have consumers, in
+// this or in another process, and are safe for concurrent use.
 type DeadLetters interface {
-	// Info returns how many messages a queue has. It reports [ErrNoQueue].
+	// Info returns the numbers of messages of a queue. It reports [ErrNoQueue].
 	Info(ctx context.Context, queue string) (QueueInfo, error)
-	// List goes through the messages of a queue that are set aside, those
-	// that are there longest first, and changes nothing. It ends with the
-	// first error. Messages set aside meanwhile may be missing.
+	// List iterates over the dead letters of a queue, oldest first, and changes nothing.
+	// It ends with the first error. Dead letters that are added during the iteration may
+	// be missing.
 	List(ctx context.Context, queue string) iter.Seq2[DeadLetter, error]
-	// Retry puts messages that are set aside back at the end of their queue,
-	// in the order in which Aside shows them, as if they were sent now. It
-	// returns how many it has put back. Where some of the IDs are not there,
-	// it reports [ErrNoDeadLetter] after it has put back the others. When it fails
-	// in the middle, messages may be in the queue and still set aside, but
-	// none is lost.
+	// Retry moves dead letters back to the end of their queue, in the order in which List
+	// yields them, as if they were sent now. It returns how many it has moved. If some of
+	// the IDs do not exist, it moves the others and reports [ErrNoDeadLetter]. After a
+	// failure in the middle, messages may be both in the queue and among the dead letters,
+	// but none is lost.
 	Retry(ctx context.Context, queue string, ids []string) (int, error)
-	// Drop removes messages that are set aside, for ever. It returns how many,
-	// and reports [ErrNoDeadLetter] as Retry does.
+	// Drop deletes dead letters. It returns how many, and reports [ErrNoDeadLetter] like
+	// Retry.
 	Drop(ctx context.Context, queue string, ids []string) (int, error)
 }
 
-// QueueInfo says how many messages a queue has at a moment.
+// QueueInfo describes the state of a queue at one moment.
 type QueueInfo struct {
-	Waiting     int       // to be sent
-	DeadLetters int       // not to be sent until someone decides
-	Oldest      time.Time // when the first of those set aside was; zero if there is none or the broker does not know
-	Warning     string    // why those set aside may be lost; "" if nothing is known to be wrong
+	Waiting     int       // messages to be sent
+	DeadLetters int       // messages that are not sent until an operator decides
+	Oldest      time.Time // when the oldest dead letter became one; zero if there is none or the broker does not know
+	Warning     string    // why dead letters may be lost; "" if no problem is known
 }
 
-// DeadLetter is a message that was set aside because it can not be sent.
+// DeadLetter is a message that can not be sent and was taken out of its queue.
 type DeadLetter struct {
-	// ID names the message among those of its queue that are set aside. It
-	// stays the same, in all processes, until the message leaves them. A
-	// broker may give messages that are alike in everything the same ID; what
-	// is done to one of them is done to all.
+	// ID identifies the message among the dead letters of its queue. It is the same in all
+	// processes for as long as the message is a dead letter. A broker may give identical
+	// messages the same ID; an operation on this ID then applies to all of them.
 	ID     string
-	At     time.Time // when it was set aside; zero if the broker does not know
-	Reason string    // why; "" if the broker does not know
+	At     time.Time // when it became a dead letter; zero if the broker does not know
+	Reason string    // why it can not be sent; "" if the broker does not know
 	Outgoing
 }
 
-// NoDeadLetterError returns nil if there are no IDs, and otherwise an [ErrNoDeadLetter] that
-// names the first of them.
+// NoDeadLetterError returns nil if ids is empty, and otherwise an [ErrNoDeadLetter] that
+// names up to five of them.
 func NoDeadLetterError(ids []string) error {
 	const named = 5
 	switch n := len(ids); {
