@@ -17,21 +17,22 @@ import (
 	"peerlink/node/pki"
 )
 
-// This file keeps the records of what the root key has signed, in the form of
-// OpenSSL's "ca" database: db/serial, db/index and certs/.
+// This file maintains the records of the certificates that the root key has
+// signed, in the form of OpenSSL's "ca" database: db/serial, db/index and certs/.
 
 // The reference scripts run "openssl ca" on the same files, at any moment and
-// without a lock: it reads db/serial and db/index, asks whether to sign, and
-// however long that takes writes back the number plus one, and the lines that it
-// read plus its own. What keeps the records right beside it:
+// without a lock. "openssl ca" reads db/serial and db/index, prompts whether to
+// sign, and, after any length of time, writes back the serial number plus one, and
+// the lines that it read plus its own. The records stay correct because:
 //
-//   - Serial numbers for peerlink's certificates are random, and never the
-//     number that OpenSSL is about to use. db/serial is counted up by OpenSSL only.
-//   - certs/ is never rewritten as a whole, so it knows everything that was
-//     signed, and lines lost in db/index come back from there.
+//   - Serial numbers of peerlink's certificates are random, and never the number
+//     that OpenSSL is about to use. Apart from [Init], only OpenSSL increments
+//     db/serial.
+//   - certs/ is never rewritten as a whole, so it has a copy of every certificate
+//     that was signed. Lines lost from db/index are restored from these copies.
 
 // sign makes a certificate with a new serial number, and records it. The caller
-// holds the directory's lock.
+// must hold the directory's lock.
 func (d *Dir) sign(key crypto.Signer, make func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error)) (*x509.Certificate, error) {
 	if err := d.CheckKey(key); err != nil {
 		return nil, err
@@ -43,9 +44,9 @@ func (d *Dir) sign(key crypto.Signer, make func(a *pki.Authority, serial *big.In
 	return cert, d.record(cert)
 }
 
-// firstSerial reads db/serial for the node's root certificate, as the reference
-// does it, and counts it up by one. A number that an interrupted attempt has
-// used is passed over.
+// firstSerial returns the serial number of the node's root certificate, which it
+// reads from db/serial, and increments db/serial, as the reference does. Numbers
+// that an interrupted attempt has used are skipped.
 func (d *Dir) firstSerial() (*big.Int, error) {
 	path := d.file("db", "serial")
 	s, err := readLine(path)
@@ -70,7 +71,7 @@ func (d *Dir) firstSerial() (*big.Int, error) {
 	return serial, durable.Replace(path, []byte(serialHex(next)+"\n"), 0o644)
 }
 
-// randomSerial makes a serial number: 16 random bytes.
+// randomSerial returns a serial number of 16 random bytes.
 func randomSerial() *big.Int {
 	b := make([]byte, 16)
 	rand.Read(b)
@@ -78,13 +79,13 @@ func randomSerial() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// record files a new certificate: a copy in certs/, a line in db/index. Doing it
-// again changes nothing.
+// record records a new certificate: it writes a copy to certs/, and adds a line to
+// db/index. Recording a certificate again changes nothing.
 func (d *Dir) record(cert *x509.Certificate) error {
 	if err := durable.Replace(d.file("certs", serialHex(cert.SerialNumber)+".pem"), pki.EncodeCertificatePEM(cert), 0o644); err != nil {
 		return err
 	}
-	// Looked at again after it was written, for OpenSSL may have written as well.
+	// Check db/index again after it was written: OpenSSL may have replaced it meanwhile.
 	for range 3 {
 		if added, err := d.completeIndex(); err != nil || !added {
 			return err
@@ -93,11 +94,12 @@ func (d *Dir) record(cert *x509.Certificate) error {
 	return nil
 }
 
-// maxIndex bounds db/index, which has about 150 bytes for each certificate.
+// maxIndex is the maximum size of db/index in bytes. A line has about 150 bytes.
 const maxIndex = 64 << 20
 
-// readIndex reads db/index. There is none for a moment while OpenSSL replaces it,
-// which is waited for: lines for what is not in certs/ could not be made again.
+// readIndex reads db/index. The file does not exist for a moment while OpenSSL
+// replaces it. readIndex waits for it up to 200 ms, because the lines of certificates
+// without a copy in certs/ could not be restored.
 func (d *Dir) readIndex() ([]byte, error) {
 	for range 20 {
 		index, err := durable.Read(d.file("db", "index"), maxIndex)
@@ -109,9 +111,9 @@ func (d *Dir) readIndex() ([]byte, error) {
 	return nil, nil
 }
 
-// completeIndex adds to db/index the lines that it lacks, and reports whether there
-// were any. It reads db/index once: what it does not have then may be there a moment
-// later, and a line that stands there twice is one too many for OpenSSL.
+// completeIndex adds the missing lines to db/index, and reports whether there were
+// any. It reads db/index only once: OpenSSL may add a line at any moment, and does
+// not accept a db/index in which a line occurs twice.
 func (d *Dir) completeIndex() (added bool, err error) {
 	index, err := d.readIndex()
 	if err != nil {
@@ -130,8 +132,8 @@ func (d *Dir) completeIndex() (added bool, err error) {
 	return true, durable.Replace(d.file("db", "index"), index, 0o644)
 }
 
-// unlisted makes the lines that a db/index lacks for what certs/ has. Files there
-// that hold something else than a certificate of this node are passed over.
+// unlisted returns the lines that are missing in index for the certificates in
+// certs/. Files in certs/ that are not a certificate signed by this node are skipped.
 func (d *Dir) unlisted(index []byte) (lines []string, err error) {
 	listed := make(map[string]bool)
 	for line := range strings.Lines(string(index)) {
@@ -164,8 +166,8 @@ func (d *Dir) signed(cert *x509.Certificate) bool {
 	return d.root.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
 }
 
-// IndexLine is the line, with its line end, that db/index has for a certificate
-// which this node has signed. The certificate's subject must be a node's name.
+// IndexLine returns the line of db/index, including the line end, for a certificate
+// signed by this node. The certificate's subject must be the name of a node.
 func IndexLine(cert *x509.Certificate) (string, error) {
 	subject, err := pki.IdentityOf(cert.RawSubject)
 	if err != nil {
@@ -175,8 +177,8 @@ func IndexLine(cert *x509.Certificate) (string, error) {
 		indexTime(cert.NotAfter), serialHex(cert.SerialNumber), pki.Organization, subject.Type.OU(), subject.ID), nil
 }
 
-// indexTime writes a time as db/index has it: two digits of the year up to
-// 2049, four after, as in the certificate itself.
+// indexTime formats a time for db/index. As in the certificate itself, the year has
+// two digits up to 2049, and four digits after.
 func indexTime(t time.Time) string {
 	t = t.UTC()
 	if t.Year() < 2050 {
@@ -185,7 +187,8 @@ func indexTime(t time.Time) string {
 	return t.Format("20060102150405Z")
 }
 
-// serialHex writes a serial number as OpenSSL does: upper case, whole bytes.
+// serialHex formats a serial number as OpenSSL does: upper-case hex, an even number
+// of digits.
 func serialHex(n *big.Int) string {
 	s := strings.ToUpper(n.Text(16))
 	if len(s)%2 == 1 {

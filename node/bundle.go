@@ -15,9 +15,9 @@ import (
 	"peerlink/node/pki"
 )
 
-// CreateBundle makes the node's info-bundle from what its nodeinfo folder holds
-// now, writes it to a new file, records its date in nodeinfo/updated-at.txt, and
-// leaves a copy for publishing ([Dir.PublishedBundle]).
+// CreateBundle makes the node's info-bundle from the current content of the nodeinfo
+// folder, writes it to a new file, records its date in nodeinfo/updated-at.txt, and
+// stores a copy for publishing ([Dir.PublishedBundle]).
 func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) error {
 	if err := d.CheckKey(key); err != nil {
 		return err
@@ -56,8 +56,9 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 	return durable.Create(path, bundle, 0o644)
 }
 
-// datedNodeinfo is what goes into a new info-bundle: the nodeinfo files with the
-// date that the bundle gets, which nothing records yet ([Dir.writeDate]).
+// datedNodeinfo returns the files of a new info-bundle, which are the nodeinfo files
+// and updated-at.txt, and the bundle's date. It does not record the date
+// ([Dir.writeDate] does).
 func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string, err error) {
 	if files, err = d.nodeinfo(); err != nil {
 		return nil, "", err
@@ -79,7 +80,7 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 	}
 	stomp, err := ParseStompTOML(stompTOML, d.identity.ID)
 	if err == nil {
-		err = stomp.BundleURLsErr // peers would overlook it, its author should not
+		err = stomp.BundleURLsErr // peers ignore this error, but the operator has to correct it
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("%s: %w", d.file("nodeinfo"), err)
@@ -93,9 +94,9 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 	return append(kept, infobundle.File{Name: infobundle.UpdatedAt, Data: []byte(date + "\n")}), date, nil
 }
 
-// lastDate returns the date of the node's last info-bundle, "" if there was none.
-// Where there was one, and the content of updated-at.txt, or of an older backup, does
-// not give its date, that is today's.
+// lastDate returns the date of the node's last info-bundle, or "" if there was none.
+// If there was one, but neither updatedAt nor the published bundle has a valid date,
+// lastDate returns today's date.
 func (d *Dir) lastDate(updatedAt []byte, now time.Time) string {
 	last := infobundle.DateOf(updatedAt)
 	if data, err := durable.Read(d.PublishedBundle(), infobundle.MaxSize); err == nil {
@@ -103,7 +104,7 @@ func (d *Dir) lastDate(updatedAt []byte, now time.Time) string {
 			last = max(last, b.UpdatedAt())
 		}
 	}
-	// The first info-bundle leaves the request.
+	// db/root-ca.csr exists once an info-bundle has been made.
 	if made, err := exists(d.file("db", "root-ca.csr")); last == "" && (made || err != nil || updatedAt != nil) {
 		last = now.UTC().Format(time.DateOnly)
 	}
@@ -115,16 +116,16 @@ func (d *Dir) writeDate(date string) error {
 	return durable.Replace(d.file("nodeinfo", infobundle.UpdatedAt), []byte(date+"\n"), 0o644)
 }
 
-// LeftOut lists what lies in the nodeinfo folder and goes into no info-bundle,
-// with slashes and relative to the folder ([infobundle.LeftOut]).
+// LeftOut returns the slash-separated names, relative to the nodeinfo folder, of the
+// files and folders that are excluded from info-bundles ([infobundle.LeftOut]).
 func (d *Dir) LeftOut() ([]string, error) {
 	var names []string
 	err := d.walkNodeinfo(func(string, string) error { return nil }, func(name string) { names = append(names, name) })
 	return names, err
 }
 
-// NodeinfoFiles reads the nodeinfo folder, as it would go into an info-bundle except
-// for the date.
+// NodeinfoFiles returns the files that an info-bundle would have now, with the
+// existing updated-at.txt instead of one with a new date.
 func (d *Dir) NodeinfoFiles() ([]infobundle.File, error) { return d.nodeinfo() }
 
 // nodeinfo reads the files of the nodeinfo folder that go into an info-bundle.
@@ -134,12 +135,12 @@ func (d *Dir) nodeinfo() ([]infobundle.File, error) {
 		f := infobundle.File{Name: name}
 		var err error
 		if f.Name == infobundle.StompTOML || f.Name == infobundle.UpdatedAt {
-			f.Data, err = readText(path) // the reference reads no byte order mark
+			f.Data, err = readText(path) // removes a byte order mark, which the reference does not accept
 		} else {
 			f.Data, err = readFile(path)
 		}
 		files = append(files, f)
-		// Before more is read than fits.
+		// Checked after each file, so that not much more is read than is allowed.
 		if checkErr := infobundle.CheckFiles(files); err == nil && checkErr != nil {
 			err = fmt.Errorf("%s: %w; rename it, or move it out of the folder", d.file("nodeinfo"), checkErr)
 		}
@@ -151,8 +152,8 @@ func (d *Dir) nodeinfo() ([]infobundle.File, error) {
 	return files, err
 }
 
-// walkNodeinfo calls file for each file of the nodeinfo folder that goes into an
-// info-bundle, and leftOut for each file and folder that does not.
+// walkNodeinfo calls file for each file of the nodeinfo folder that is part of an
+// info-bundle, and leftOut for each file or folder that is excluded.
 func (d *Dir) walkNodeinfo(file func(path, name string) error, leftOut func(name string)) error {
 	base := d.file("nodeinfo")
 	return filepath.WalkDir(base, func(path string, e fs.DirEntry, err error) error {
@@ -184,8 +185,10 @@ func (d *Dir) walkNodeinfo(file func(path, name string) error, leftOut func(name
 	})
 }
 
-// checkLink checks a symbolic link in the nodeinfo folder, which leads to fi. What is
-// elsewhere is not there to be published, and what is in a folder would be left out.
+// checkLink checks a symbolic link at path in the nodeinfo folder base; fi describes
+// the target. A link to a file outside of base is refused, because that file may not
+// be meant for the public. A link to a folder is refused, because the files in that
+// folder would be missing in the info-bundle.
 func checkLink(base, path string, fi fs.FileInfo) error {
 	if fi.IsDir() {
 		return fmt.Errorf("%s is a symbolic link to a folder, whose files go into no info-bundle: put them into the folder %s itself, or remove the link", path, base)
@@ -204,7 +207,7 @@ func checkLink(base, path string, fi fs.FileInfo) error {
 	return nil
 }
 
-// rootCSR returns db/root-ca.csr, which is made when it is first needed.
+// rootCSR returns the content of db/root-ca.csr. It creates the file if necessary.
 func (d *Dir) rootCSR(key crypto.Signer) ([]byte, error) {
 	path := d.file("db", "root-ca.csr")
 	data, err := readText(path)

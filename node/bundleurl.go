@@ -11,20 +11,20 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// BundleURLsKey is the key in stomp.toml with the addresses where a node
-// publishes its newest info-bundle, as a list of URLs. The specification has no
-// such key, but allows it: who does not know it ignores it.
+// BundleURLsKey is the key in stomp.toml for the list of URLs at which a node
+// publishes its newest info-bundle. The key is not in the specification, which
+// allows additional keys: implementations ignore the keys that they do not support.
 const BundleURLsKey = "info-bundle-urls"
 
-// Bounds on what a node may name in BundleURLsKey.
+// Bounds on the list under BundleURLsKey.
 const (
 	MaxBundleURLs = 4
 	maxBundleURL  = 500 // bytes
 )
 
-// CheckBundleURL checks an address as it may stand in a stomp.toml under
-// [BundleURLsKey]: a URL with http or https, a host, and neither a user nor a
-// fragment. Plain http will do, because an info-bundle is signed.
+// CheckBundleURL checks a URL from the list under [BundleURLsKey]. The scheme must be
+// http or https; a host is required; a user and a fragment are not allowed. Plain
+// http is sufficient, because an info-bundle is signed.
 func CheckBundleURL(s string) error {
 	if len(s) > maxBundleURL {
 		return fmt.Errorf("%q has %d bytes, more than the %d allowed", excerpt.Of(s), len(s), maxBundleURL)
@@ -36,7 +36,7 @@ func CheckBundleURL(s string) error {
 	case u.Scheme != "http" && u.Scheme != "https":
 		return fmt.Errorf("%q must start with https:// or http://", excerpt.Of(s))
 	case u.User != nil:
-		// Not shown: there may be a password in it.
+		// The URL is not part of the error, because it may contain a password.
 		return errors.New("a URL with a user name or a password in it: every peer would get to know them")
 	case u.Fragment != "":
 		return fmt.Errorf("%q has a fragment (#…), which means nothing here: leave it out", excerpt.Of(s))
@@ -62,9 +62,9 @@ func checkURLHost(u *url.URL) error {
 	return checkDNSName(u.Hostname())
 }
 
-// bundleURLs reads what stands in a stomp.toml under BundleURLsKey. What is
-// wrong in it does not make the rest of the file useless: the URLs that are
-// right are returned besides the first error.
+// bundleURLs reads the value under BundleURLsKey in a stomp.toml. It returns the
+// valid URLs along with the first error, so that an invalid URL does not make the
+// rest of the file useless.
 func bundleURLs(v any) (urls []string, err error) {
 	if v == nil {
 		return nil, nil

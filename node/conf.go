@@ -6,10 +6,10 @@ import (
 	"peerlink/node/pki"
 )
 
-// opensslConf is root-ca.conf: the OpenSSL configuration with which the
-// reference scripts go on working on a directory made by [Init]. Peerlink
-// itself never reads it. The names of sections and of the variables taken
-// from the environment are what those scripts use.
+// opensslConf is the template of root-ca.conf, the OpenSSL configuration that the
+// reference scripts need in a directory made by [Init]. Peerlink itself never reads
+// root-ca.conf. The names of sections and of environment variables are the names
+// that the reference scripts use.
 const opensslConf = `# OpenSSL configuration of this node's certificate authority.
 # Written by "peerlink init" for those who use OpenSSL on the same directory.
 

@@ -1,24 +1,22 @@
-// Package node works on a Swaptacular node's directory: the place where a node
-// keeps who it is, what its root key has signed, and everything about its
-// peers. The layout is the one of the reference scripts ("The node's
-// directory" in the specification), so that they, OpenSSL and peerlink can be
-// used on the same directory in any order.
+// Package node reads and changes the directory of a Swaptacular node, which holds
+// the node's identity, the records of the certificates that its root key has signed,
+// and the files of its peers. The layout is the same as that of the reference scripts
+// ("The node's directory" in the specification): the scripts, OpenSSL and peerlink
+// can be used on the same directory in any order.
 //
-// A [Dir] is opened with [Open] or made with [Init]. Nothing in it is secret
-// except private/root-ca.key, which may be somewhere else altogether: methods
-// that sign take the opened root key as an argument and check that it belongs
-// to this node.
+// A [Dir] is opened with [Open] or made with [Init]. The only secret in the directory
+// is private/root-ca.key, which may also be stored elsewhere: methods that sign take
+// the decrypted root key as an argument, and check that it belongs to this node.
 //
 // Becoming peers takes two steps on each side. [Dir.SignPeer] takes the other
-// node's info-bundle, pins its root certificate for ever and makes the peer
-// certificate to be sent back. [Dir.RegisterPeer] takes the peer certificate
-// that came back. From then on [Dir.Peer] reports the peer as registered, and
-// a running service makes it active.
+// node's info-bundle, pins the root certificate in it permanently, and makes the
+// peer certificate that has to be sent to the other node. [Dir.RegisterPeer] takes
+// the peer certificate that the other node has issued to this node. From then on
+// [Dir.Peer] reports the peer as registered, and a running service makes it active.
 //
-// Every change is made so that a crash at any moment leaves a directory on
-// which both peerlink and the reference scripts can go on: files are replaced
-// as a whole, a new peer's directory appears as a whole, numbers are taken
-// before they are used.
+// After a crash at any moment, both peerlink and the reference scripts can continue
+// with the directory: files are replaced atomically, the directory of a new peer
+// appears atomically, and numbers are reserved before they are used.
 package node
 
 import (
@@ -44,8 +42,8 @@ var (
 	ErrNotRegistered = errors.New("peer not registered")
 	// ErrDeactivated means that the link with a peer was ended, for good.
 	ErrDeactivated = errors.New("peer is deactivated")
-	// ErrOtherRoot means that an info-bundle in a known peer's name has another
-	// root certificate than the one that is pinned: it is not the peer's.
+	// ErrOtherRoot means that an info-bundle in the name of a known peer has another
+	// root certificate than the pinned one, so that the peer has not made the bundle.
 	ErrOtherRoot = errors.New("known already with another root certificate")
 	// ErrWrongKey means that a key is not this node's root key.
 	ErrWrongKey = errors.New("not this node's root key")
@@ -59,7 +57,7 @@ type Dir struct {
 }
 
 // Open opens the directory of a node made by [Init] or by the reference
-// scripts. It fails with [ErrNotNode] where there is none.
+// scripts. It fails with [ErrNotNode] if path is not such a directory.
 func Open(path string) (*Dir, error) {
 	d := &Dir{path: path}
 	ou, err := readLine(d.file("db", "nodetype"))
@@ -88,10 +86,11 @@ func Open(path string) (*Dir, error) {
 	return d, nil
 }
 
-// OpenRoot opens a directory in which root-ca.crt is enough: that and the root key
-// are all that making shares of the key, restoring it and trying a backup need.
-// Only the methods Path, Identity, Root, DefaultKeyFile, CheckKey and NoteDrill of the
-// result can be used. Where [Open] succeeds, it is the same.
+// OpenRoot opens a directory that needs to contain root-ca.crt only. It is for
+// splitting the root key into shares, restoring the key, and testing a backup of the
+// key, none of which need more. If [Open] succeeds, OpenRoot returns the same result.
+// Otherwise only the methods Path, Identity, Root, DefaultKeyFile, CheckKey and
+// NoteDrill of the result may be used.
 func OpenRoot(path string) (*Dir, error) {
 	d, err := Open(path)
 	if !errors.Is(err, ErrNotNode) {
@@ -108,7 +107,7 @@ func OpenRoot(path string) (*Dir, error) {
 	return d, nil
 }
 
-// readRoot reads root-ca.crt, and returns whose certificate it is.
+// readRoot reads root-ca.crt, and returns the identity of its subject.
 func (d *Dir) readRoot() (pki.Identity, error) {
 	path := d.file("root-ca.crt")
 	data, err := readText(path)
@@ -125,8 +124,9 @@ func (d *Dir) readRoot() (pki.Identity, error) {
 	return id, nil
 }
 
-// notNode is the error for a directory without db/nodetype. Nothing that is left of a
-// node is completed by "peerlink init", which would make another one.
+// notNode returns the error for a directory without db/nodetype. If root-ca.crt
+// exists, the error does not suggest "peerlink init", which would make a new node
+// instead of restoring the old one.
 func (d *Dir) notNode() error {
 	if ok, _ := exists(d.file("root-ca.crt")); ok {
 		return fmt.Errorf("%s is %w: it has root-ca.crt, but no db/nodetype; restore the rest of the directory from a backup (\"peerlink key join\", \"key drill\" and \"key split\" need root-ca.crt only)", d.show(), ErrNotNode)
@@ -134,20 +134,20 @@ func (d *Dir) notNode() error {
 	return fmt.Errorf("%s is %w: it has no db/nodetype; name the right one with --dir, or make one with \"peerlink init\"", d.show(), ErrNotNode)
 }
 
-// Path is the directory's path, as given to [Open].
+// Path returns the directory's path, as given to [Open].
 func (d *Dir) Path() string { return d.path }
 
-// Identity is the node's type and ID.
+// Identity returns the node's type and ID.
 func (d *Dir) Identity() pki.Identity { return d.identity }
 
-// Root is the node's self-signed root certificate.
+// Root returns the node's self-signed root certificate.
 func (d *Dir) Root() *x509.Certificate { return d.root }
 
-// DefaultKeyFile is where the root key lies unless its owner keeps it elsewhere.
+// DefaultKeyFile returns the default path of the root key's file.
 func (d *Dir) DefaultKeyFile() string { return DefaultKeyFile(d.path) }
 
-// DefaultKeyFile is where the root key of the node in the given directory lies
-// unless its owner keeps it elsewhere.
+// DefaultKeyFile returns the default path of the root key's file for the node in the
+// given directory.
 func DefaultKeyFile(dir string) string { return filepath.Join(dir, "private", "root-ca.key") }
 
 // CheckKey fails with [ErrWrongKey] if key is not this node's root key.
@@ -159,15 +159,15 @@ func (d *Dir) CheckKey(key crypto.Signer) error {
 	return nil
 }
 
-// CreditorsSubnet is the hex form of the creditor IDs that a creditors agent
-// uses itself, before they are translated for a peer (creditors-subnet.txt).
+// CreditorsSubnet returns the creditors agent's own subnet of creditor IDs, in hex
+// (creditors-subnet.txt). These IDs are translated for each peer.
 func (d *Dir) CreditorsSubnet() (string, error) {
 	return readLine(d.file("creditors-subnet.txt"))
 }
 
-// DebtorsSubnet is the hex form of the debtor IDs that belong to the node: an
-// accounting authority's are those that start with its node ID, a debtors
-// agent's are written when its peer is registered (debtors-subnet.txt).
+// DebtorsSubnet returns the node's subnet of debtor IDs, in hex. For an accounting
+// authority it is the node ID. For a debtors agent it is the content of
+// debtors-subnet.txt, which is written when the peer is registered.
 func (d *Dir) DebtorsSubnet() (string, error) {
 	if d.identity.Type == nodetype.AccountingAuthority {
 		return d.identity.ID, nil
@@ -179,7 +179,8 @@ func (d *Dir) file(elem ...string) string {
 	return filepath.Join(append([]string{d.path}, elem...)...)
 }
 
-// show is the directory's path for messages: "." would say little to a reader.
+// show returns the directory's absolute path for messages, in which a path such as
+// "." would be of little use.
 func (d *Dir) show() string {
 	if abs, err := filepath.Abs(d.path); err == nil {
 		return abs
@@ -187,8 +188,8 @@ func (d *Dir) show() string {
 	return d.path
 }
 
-// sameCertificate reports whether two PEM files hold the same certificate,
-// whatever text stands around it.
+// sameCertificate reports whether a and b are the same certificate. Unlike the PEM
+// files, the certificates compare equal regardless of text around the PEM block.
 func sameCertificate(a, b *x509.Certificate) bool { return bytes.Equal(a.Raw, b.Raw) }
 
 // isDir reports whether path is a directory.

@@ -11,18 +11,19 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// DrillFile holds the date of the last drill, in the node's directory. It is no
-// file of the reference's, whose scripts do not mind it.
+// DrillFile is the name, relative to the node's directory, of the file with the date
+// of the last drill: the last successful test of a backup of the root key. The
+// reference scripts do not use this file.
 const DrillFile = "db/last-key-drill.txt"
 
-// NoteDrill records that a backup of the root key has been proved to open and
-// to belong to this node.
+// NoteDrill records that a backup of the root key was tested successfully: it could
+// be decrypted, and holds the key of this node.
 func (d *Dir) NoteDrill(now time.Time) error {
 	return durable.Replace(d.file(filepath.FromSlash(DrillFile)), []byte(now.Format(time.DateOnly)+"\n"), 0o644)
 }
 
-// LastDrill is the date of the last drill of the node in the given directory;
-// zero if there was none.
+// LastDrill returns the date of the last drill of the node in the given directory,
+// or the zero Time if there was none.
 func LastDrill(dir string) (time.Time, error) {
 	s, err := readLine(filepath.Join(dir, filepath.FromSlash(DrillFile)))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -13,15 +13,16 @@ import (
 	"peerlink/internal/textfile"
 )
 
-// maxFile bounds every file that is read from the node's directory. The
-// largest that belongs there is a certificate with a human-readable dump.
+// maxFile is the maximum size, in bytes, of a file read from the node's directory,
+// unless another limit is given. The largest regular file is a certificate with a
+// human-readable dump.
 const maxFile = 1 << 20
 
 // readFile reads a regular file of at most maxFile bytes.
 func readFile(path string) ([]byte, error) { return durable.Read(path, maxFile) }
 
-// readText reads a text file of at most maxFile bytes, in UTF-8 or with a byte
-// order mark.
+// readText reads a text file of at most maxFile bytes, in UTF-8 or in the encoding
+// that a byte order mark indicates.
 func readText(path string) ([]byte, error) { return textfile.Read(path, maxFile) }
 
 // readLine reads a file that holds one line, with or without its line end.
@@ -37,9 +38,9 @@ func readLine(path string) (string, error) {
 	return s, nil
 }
 
-// filesIn returns the paths of the files and folders in dir whose names fit, sorted;
-// none if there is no dir. Unlike filepath.Glob it takes dir as it is: the path of a
-// node may contain "*", "?" or "[".
+// filesIn returns the sorted paths of the files and folders in dir for whose names
+// fits returns true. If dir does not exist, the result is empty. Unlike filepath.Glob,
+// filesIn does not treat dir as a pattern: the path of a node may contain "*", "?" or "[".
 func filesIn(dir string, fits func(name string) bool) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -54,8 +55,9 @@ func filesIn(dir string, fits func(name string) bool) ([]string, error) {
 	return paths, nil
 }
 
-// exists reports whether path exists. Any doubt, such as a directory that may
-// not be searched, is an error: "absent" has consequences here.
+// exists reports whether path exists. If that can not be determined, for example
+// because a directory may not be searched, it returns an error: callers may create or
+// remove files where the result is false.
 func exists(path string) (bool, error) {
 	_, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -64,15 +66,15 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// lock keeps other peerlink commands off the directory until the returned
-// function is called. The reference scripts lock only their counter files;
-// what they share with us is made safe by exclusive creation instead.
+// lock excludes other peerlink commands from changing the directory until the
+// returned function is called. The reference scripts lock only their counter files;
+// the files that both use are safe because they are created exclusively.
 func (d *Dir) lock(ctx context.Context) (unlock func(), err error) {
 	return durable.Lock(ctx, d.file("db"))
 }
 
-// ReplaceKeyFile puts a newly encrypted root key in the place of an old one.
-// The new file is read back, and has to pass check, before the old one goes.
+// ReplaceKeyFile replaces the root key's file with a newly encrypted one. The new
+// file is read back and must pass check before the old one is removed.
 func ReplaceKeyFile(path string, pem []byte, check func(pem []byte) error) error {
 	if err := CheckReplaceable(path); err != nil {
 		return err
@@ -92,9 +94,9 @@ func ReplaceKeyFile(path string, pem []byte, check func(pem []byte) error) error
 	return nil
 }
 
-// CheckReplaceable checks that nothing of an old key file is left where
-// [ReplaceKeyFile] puts a new one in its place: a file with several names (hard
-// links) would stay, with its old passphrase, under the others.
+// CheckReplaceable checks that [ReplaceKeyFile] would leave no copy of the old key
+// file. It fails if the file has several names (hard links): under the other names
+// the key would keep its old passphrase.
 func CheckReplaceable(path string) error {
 	file, err := durable.Target(path)
 	if err != nil {
@@ -102,7 +104,7 @@ func CheckReplaceable(path string) error {
 	}
 	fi, err := os.Stat(file)
 	if err != nil {
-		return nil // the function that opens it reports what is wrong
+		return nil // the function that opens the file reports the error
 	}
 	if n := durable.Links(fi); n > 1 {
 		return fmt.Errorf("the file %s has %d names (hard links), and would keep its old passphrase under the others: remove those first (\"find DIR -samefile %s\" finds them)", file, n, file)

@@ -12,18 +12,18 @@ import (
 	"peerlink/node/infobundle"
 )
 
-// noFollow marks, in a peer's directory, that the info-bundle which the peer
-// publishes is not to be fetched. It holds the date from which that is so. The
-// reference's scripts and servers do not look at it.
+// noFollow is the name of a file in a peer's directory. While it exists, the
+// info-bundle that the peer publishes is not fetched. The file holds the date on which
+// it was created. The reference's scripts and servers do not read it.
 const noFollow = "NOFOLLOW"
 
-// UpdatePeer takes over the nodeinfo in a checked info-bundle of a known peer, if
-// it is newer than what is known. It does what [Dir.SignPeer] does with the
-// bundle of a known peer, and touches nothing else.
+// UpdatePeer replaces the nodeinfo of a known peer with that of a verified
+// info-bundle of the peer, if the latter is newer, and reports whether it did so. It
+// changes nothing else.
 //
 // It fails with [ErrUnknownPeer], with [ErrOtherRoot] if the bundle is not signed
-// with the root key that is pinned, with [ErrDeactivated], and with
-// [infobundle.ErrInvalid] if the manifest in the bundle could not be used.
+// with the pinned root key, with [ErrDeactivated], and with [infobundle.ErrInvalid]
+// if the stomp.toml in the bundle is invalid.
 func (d *Dir) UpdatePeer(ctx context.Context, b *infobundle.Bundle) (updated bool, err error) {
 	if err := d.checkNewPeer(b); err != nil {
 		return false, err
@@ -47,9 +47,8 @@ func (d *Dir) UpdatePeer(ctx context.Context, b *infobundle.Bundle) (updated boo
 	return d.updatePeer(dir, b, false)
 }
 
-// SetFollow says whether the info-bundle that a peer publishes is to be fetched
-// when the peer can not be reached, and now and then. It is, unless this was
-// called with false.
+// SetFollow sets whether the info-bundle that a peer publishes is fetched
+// periodically, and when the peer can not be reached. The default is true.
 func (d *Dir) SetFollow(ctx context.Context, id string, follow bool) error {
 	unlock, err := d.lock(ctx)
 	if err != nil {

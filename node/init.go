@@ -23,9 +23,10 @@ import (
 // ErrExists means that the directory holds a node already.
 var ErrExists = errors.New("there is a node already")
 
-// WriteKeyFile puts a new root key, encrypted and in PEM, where nothing is yet.
-// A missing directory for it is made, readable by its owner only. The file is
-// read back, and has to pass check, before it gets its name.
+// WriteKeyFile writes a new root key, encrypted and in PEM, to a new file; it never
+// overwrites a file. If the file's directory is missing, WriteKeyFile creates it with
+// access for its owner only. The file is read back and must pass check before it
+// appears under its name.
 func WriteKeyFile(path string, pem []byte, check func(pem []byte) error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
@@ -42,17 +43,17 @@ func WriteKeyFile(path string, pem []byte, check func(pem []byte) error) error {
 	return err
 }
 
-// InitOptions says what node [Init] makes.
+// InitOptions are the parameters of [Init].
 type InitOptions struct {
 	Type    nodetype.Type
-	ID      string   // of an accounting authority: its 8 hex digits; otherwise derived from the key
+	ID      string   // accounting authorities: 8 hex digits; agents: empty, or the ID derived from the key
 	Servers []string // "host:port" for stomp.toml
 	Key     crypto.Signer
 }
 
 var aaID = regexp.MustCompile(`^[0-9a-f]{8}$`)
 
-// CheckID checks the node ID that the owner of an accounting authority has chosen.
+// CheckID checks the node ID chosen for an accounting authority.
 func CheckID(id string) error {
 	if !aaID.MatchString(id) {
 		return fmt.Errorf("%q can not be an accounting authority's ID: expected exactly 8 lowercase hex digits, for example 1234abcd", excerpt.Of(id))
@@ -60,9 +61,9 @@ func CheckID(id string) error {
 	return nil
 }
 
-// CheckFree checks that [Init] may make a node in the directory: it fails with
-// [ErrExists] where one is complete. One whose making was interrupted is no
-// obstacle.
+// CheckFree checks that [Init] may make a node in the directory. It fails with
+// [ErrExists] if the directory has a root-ca.crt, which Init writes last. The files of
+// an interrupted Init are no error.
 func CheckFree(path string) error {
 	d := &Dir{path: path}
 	if ok, err := exists(d.file("root-ca.crt")); err != nil || !ok {
@@ -75,8 +76,8 @@ func CheckFree(path string) error {
 	return fmt.Errorf("%w: %s is %s", ErrExists, d.show(), d.identity)
 }
 
-// Init makes a node's directory, with a self-signed root certificate. What an
-// interrupted Init left is completed; the root certificate comes last.
+// Init makes a node's directory, with a self-signed root certificate. It completes
+// the directory of an interrupted Init. The root certificate is written last.
 func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 	if err := CheckFree(path); err != nil {
 		return nil, err
@@ -135,8 +136,8 @@ func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 	return Open(path)
 }
 
-// checkInterrupted checks that what an interrupted Init wrote is about the
-// same node.
+// checkInterrupted checks that the files of an interrupted Init belong to the same
+// node.
 func (d *Dir) checkInterrupted() error {
 	for name, want := range map[string]string{"nodetype": d.identity.Type.OU(), "nodeid": d.identity.ID} {
 		got, err := readLine(d.file("db", name))
@@ -153,11 +154,12 @@ func (d *Dir) checkInterrupted() error {
 	return nil
 }
 
-// writeMissing writes every file of a new directory that is not there yet,
-// except the root certificate.
+// writeMissing writes the missing files of a new directory, except the root
+// certificate.
 func (d *Dir) writeMissing(o InitOptions) error {
-	// The reference's init takes a directory with a type and an ID for one whose
-	// subnets are there too. It makes all the rest if it is missing.
+	// The files for subnets come first: if a directory has db/nodetype and db/nodeid,
+	// the reference's init assumes that it has these files. It makes all other missing
+	// files.
 	files := d.counters()
 	if d.identity.Type == nodetype.CreditorsAgent {
 		files = append(files, infobundle.File{Name: "creditors-subnet.txt", Data: []byte("000001\n")})
@@ -180,8 +182,8 @@ func (d *Dir) writeMissing(o InitOptions) error {
 	return nil
 }
 
-// generated are those files of a new directory that follow from the node's
-// identity alone, or from nothing, so that [Dir.Repair] can make them again.
+// generated returns the files of a new directory whose content depends on nothing but
+// the node's identity, so that [Dir.Repair] can create them again.
 func (d *Dir) generated() []infobundle.File {
 	return append([]infobundle.File{
 		{Name: "db/index.attr", Data: []byte("unique_subject = no\n")},
@@ -191,8 +193,8 @@ func (d *Dir) generated() []infobundle.File {
 	}, d.counters()...)
 }
 
-// counters are those of the generated files from which an accounting authority
-// takes subnets.
+// counters returns the generated files that count the subnets which an accounting
+// authority has given. Agents have none.
 func (d *Dir) counters() []infobundle.File {
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return nil
@@ -203,8 +205,8 @@ func (d *Dir) counters() []infobundle.File {
 	}
 }
 
-// SignServer signs a server certificate for a CSR of this node, valid for the
-// given time.
+// SignServer signs a server certificate for a CSR of this node, with the given
+// validity. It fails if the CSR's subject is another name.
 func (d *Dir) SignServer(ctx context.Context, key crypto.Signer, csr *x509.CertificateRequest, validity time.Duration) (*x509.Certificate, error) {
 	id, err := pki.IdentityOf(csr.RawSubject)
 	if err != nil {

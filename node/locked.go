@@ -20,21 +20,22 @@ import (
 	"peerlink/node/pki"
 )
 
-// RequestsFolder is where, relative to the node's directory, package offline
-// keeps the requests that are away for signing, one file named <ID>.json for
-// each. The reference scripts do not look at it.
+// RequestsFolder is the folder, relative to the node's directory, in which package
+// offline keeps the requests that wait for a signature, each in a file <ID>.json. The
+// reference scripts do not read it.
 const RequestsFolder = "db/offline"
 
-// maxRequest bounds one file in RequestsFolder.
+// maxRequest is the maximum size, in bytes, of a file in RequestsFolder.
 const maxRequest = 64 << 20
 
-// Locked is a node's directory while no other peerlink command works on it.
-// Its methods are the steps of signing that need no root key, for when the key
-// is on another machine: first subnets are reserved, later what was signed is
-// filed. Use it only within [Dir.Locked].
+// Locked is a node's directory of which the caller holds the lock, so that no other
+// peerlink command changes it. Its methods are the steps of signing that need no root
+// key, for a root key on another machine: they reserve subnets, and later record what
+// was signed. A Locked must not be used after the function passed to [Dir.Locked] has
+// returned.
 type Locked struct{ d *Dir }
 
-// Locked calls do while keeping other peerlink commands off the directory.
+// Locked calls do while it holds the directory's lock.
 func (d *Dir) Locked(ctx context.Context, do func(l *Locked) error) error {
 	unlock, err := d.lock(ctx)
 	if err != nil {
@@ -44,11 +45,11 @@ func (d *Dir) Locked(ctx context.Context, do func(l *Locked) error) error {
 	return do(&Locked{d})
 }
 
-// NewSerial makes a certificate serial number that no other certificate has.
+// NewSerial returns a random, and therefore unique, certificate serial number.
 func (l *Locked) NewSerial() *big.Int { return randomSerial() }
 
-// CheckNewPeer checks that the node of a checked info-bundle can become a peer,
-// and is none yet.
+// CheckNewPeer checks that the node of a verified info-bundle can become a peer,
+// and is not a peer yet.
 func (l *Locked) CheckNewPeer(b *infobundle.Bundle) error {
 	if err := l.d.checkNewPeer(b); err != nil {
 		return err
@@ -59,9 +60,9 @@ func (l *Locked) CheckNewPeer(b *infobundle.Bundle) error {
 	return l.d.checkRoom()
 }
 
-// ReserveSubnet reserves a subnet for a new peer, or finds the one that is
-// reserved for it already. Only accounting authorities give subnets; others
-// get "".
+// ReserveSubnet reserves a subnet for a new peer, or returns the subnet that is
+// reserved for the peer already. If this node is not an accounting authority,
+// ReserveSubnet returns "".
 func (l *Locked) ReserveSubnet(peer pki.Identity) (subnet string, err error) {
 	if l.d.identity.Type != nodetype.AccountingAuthority {
 		return "", nil
@@ -74,9 +75,9 @@ func (l *Locked) ReserveSubnet(peer pki.Identity) (subnet string, err error) {
 	return pool.reserve(peer.ID)
 }
 
-// holdSubnet makes certain that a subnet which was reserved for the peer some
-// time ago still is. The reference's init releases a debtors subnet as long as
-// no peer has it; it is taken again here, unless somebody else was faster.
+// holdSubnet ensures that a subnet which was reserved for the peer earlier is still
+// reserved. The reference's init releases debtors subnets that no peer has. holdSubnet
+// reserves such a subnet again, and fails if it was given to another peer meanwhile.
 func (l *Locked) holdSubnet(ctx context.Context, peer pki.Identity, subnet string) error {
 	if l.d.identity.Type != nodetype.AccountingAuthority {
 		return nil
@@ -102,15 +103,15 @@ func (l *Locked) holdSubnet(ctx context.Context, peer pki.Identity, subnet strin
 	return durable.Create(pool.path(subnet), []byte(peer.ID+"\n"), 0o644)
 }
 
-// Nodeinfo returns what goes into a new info-bundle: the files of the nodeinfo
-// folder, and updated-at.txt with the date that the bundle gets. Nothing records
-// that date before [Locked.HoldDate] does.
+// Nodeinfo returns the files of a new info-bundle, which are the files of the nodeinfo
+// folder and updated-at.txt, and the bundle's date. It does not record the date
+// ([Locked.HoldDate] does).
 func (l *Locked) Nodeinfo(now time.Time) (files []infobundle.File, date string, err error) {
 	return l.d.datedNodeinfo(now)
 }
 
-// HoldDate makes certain that nodeinfo/updated-at.txt is not behind the date of
-// a bundle, so that no later bundle gets that date, or an earlier one.
+// HoldDate ensures that nodeinfo/updated-at.txt is not earlier than the date of a
+// bundle, so that the next bundle gets a later date.
 func (l *Locked) HoldDate(date string) error {
 	data, err := readText(l.d.file("nodeinfo", infobundle.UpdatedAt))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -122,10 +123,11 @@ func (l *Locked) HoldDate(date string) error {
 	return l.d.writeDate(date)
 }
 
-// RootPEM is the content of root-ca.crt, which tools compare byte by byte.
+// RootPEM returns the content of root-ca.crt. It is not re-encoded, because tools
+// compare root certificates byte by byte.
 func (l *Locked) RootPEM() ([]byte, error) { return readText(l.d.file("root-ca.crt")) }
 
-// RootCSR is the content of db/root-ca.csr, nil if it has not been needed yet.
+// RootCSR returns the content of db/root-ca.csr, or nil if the file does not exist.
 func (l *Locked) RootCSR() ([]byte, error) {
 	data, err := readText(l.RootCSRFile())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -134,8 +136,9 @@ func (l *Locked) RootCSR() ([]byte, error) {
 	return data, err
 }
 
-// FileRootCSR files the root key's certificate signing request, in PEM. If there
-// is one already, that one stays, and FileRootCSR returns false.
+// FileRootCSR writes the root key's certificate signing request, in PEM, to
+// db/root-ca.csr. If the file exists already, FileRootCSR leaves it as it is and
+// returns false.
 func (l *Locked) FileRootCSR(pem []byte) (created bool, err error) {
 	err = durable.Create(l.RootCSRFile(), pem, 0o644)
 	if errors.Is(err, fs.ErrExist) {
@@ -144,12 +147,14 @@ func (l *Locked) FileRootCSR(pem []byte) (created bool, err error) {
 	return err == nil, err
 }
 
-// RootCSRFile is the file of the root key's certificate signing request.
+// RootCSRFile returns the path of db/root-ca.csr, the root key's certificate signing
+// request.
 func (l *Locked) RootCSRFile() string { return l.d.file("db", "root-ca.csr") }
 
-// FileCertificate records a certificate that was signed elsewhere with the
-// node's root key: a copy in certs/, a line in db/index. Doing it again changes
-// nothing. Another certificate under the same serial number is refused.
+// FileCertificate records a certificate that was signed elsewhere with the node's
+// root key: it writes a copy to certs/, and adds a line to db/index. Recording a
+// certificate again changes nothing. FileCertificate fails if another certificate with
+// the same serial number is recorded.
 func (l *Locked) FileCertificate(cert *x509.Certificate) error {
 	if err := l.d.root.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature); err != nil {
 		return fmt.Errorf("the certificate was not signed with this node's root key: %w", err)
@@ -164,13 +169,13 @@ func (l *Locked) FileCertificate(cert *x509.Certificate) error {
 	return l.d.record(cert)
 }
 
-// FilePeer makes the node of a checked info-bundle a peer, with a certificate
-// that was signed elsewhere and filed by [Locked.FileCertificate], and that
-// gives the subnet ("" where this node is no accounting authority). The caller
-// has checked that the certificate is the peer's.
+// FilePeer makes the node of a verified info-bundle a peer. cert is the peer
+// certificate, which was signed elsewhere and recorded by [Locked.FileCertificate].
+// subnet is the subnet in cert, or "" if this node is not an accounting authority. The
+// caller must have checked that cert was issued to this peer.
 //
-// If the node became a peer by other means meanwhile, the certificate that it
-// was given then stays, newer info is taken over, and FilePeer returns false.
+// If the node has become a peer by other means meanwhile, FilePeer leaves the earlier
+// peer certificate in place, replaces older nodeinfo, and returns false.
 func (l *Locked) FilePeer(ctx context.Context, b *infobundle.Bundle, cert *x509.Certificate, subnet string) (added bool, err error) {
 	if err := l.d.checkNewPeer(b); err != nil {
 		return false, err
@@ -192,8 +197,8 @@ func (l *Locked) FilePeer(ctx context.Context, b *infobundle.Bundle, cert *x509.
 	return true, l.d.installPeer(dir, b, cert, subnet)
 }
 
-// promisedSubnets collects the subnets in requests that are away for signing.
-// Nothing else in a request concerns the directory before it comes back.
+// promisedSubnets returns the subnets in the requests that wait for a signature.
+// The rest of a request has no effect on the directory before the answer is imported.
 func (d *Dir) promisedSubnets() (map[string]bool, error) {
 	promised := make(map[string]bool)
 	folder := d.file(filepath.FromSlash(RequestsFolder))

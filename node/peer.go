@@ -17,10 +17,10 @@ import (
 	"peerlink/node/pki"
 )
 
-// Peer is what a node's directory says about one peer at one moment.
+// Peer is the state of one peer, as read from the node's directory at one moment.
 type Peer struct {
 	Identity    pki.Identity
-	Root        *x509.Certificate // pinned for ever
+	Root        *x509.Certificate // pinned permanently
 	Issued      *x509.Certificate // the peer certificate that this node issued to the peer
 	SubCA       *x509.Certificate // the peer certificate received from the peer; nil until registered
 	Subnet      string            // hex: given to the peer (at an AA) or received from it (at an agent, once registered)
@@ -29,11 +29,11 @@ type Peer struct {
 	Deactivated string            // date of deactivation, empty if it never was
 	Stomp       *StompConfig      // where and how to send to the peer; nil if StompErr
 	StompErr    error             // what is wrong with the peer's stomp.toml
-	UpdatedAt   string            // date of the info-bundle that Stomp came with
-	NoFollow    bool              // the peer's published info-bundle is not to be fetched
+	UpdatedAt   string            // date of the info-bundle that contained Stomp
+	NoFollow    bool              // the peer's published info-bundle is not fetched
 }
 
-// State says in one word how far the peering has come.
+// State returns "signed", "registered", "active" or "deactivated".
 func (p *Peer) State() string {
 	switch {
 	case p.Deactivated != "":
@@ -47,12 +47,12 @@ func (p *Peer) State() string {
 	}
 }
 
-// maxQueues is the most sending queues that a peer may have.
+// maxQueues is the maximum number of sending queues of a peer.
 const maxQueues = 99
 
-// PeerIDs lists the node IDs of all peers, sorted. It fails with [ErrNotNode] if
-// the directory is not there any more, or empty: a file system that is not
-// mounted is no node without peers.
+// PeerIDs returns the sorted node IDs of all peers. It fails with [ErrNotNode] if the
+// directory does not exist any more, or is empty, so that a file system which is not
+// mounted is not mistaken for a node without peers.
 func (d *Dir) PeerIDs() ([]string, error) {
 	entries, err := os.ReadDir(d.file("peers"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -66,7 +66,7 @@ func (d *Dir) PeerIDs() ([]string, error) {
 	}
 	var ids []string
 	for _, e := range entries {
-		// Kustomize files and the like may stand beside the peers.
+		// peers/ may contain other files, such as Kustomize files.
 		if checkID(e.Name()) == nil && isDir(d.file("peers", e.Name())) {
 			ids = append(ids, e.Name())
 		}
@@ -75,9 +75,9 @@ func (d *Dir) PeerIDs() ([]string, error) {
 	return ids, nil
 }
 
-// HasPeer reports whether a peer's directory has any of its certificates, or can not be
-// looked into. Git leaves the directory of a peer that it removes where it is, with
-// the files that it does not know, such as ACTIVE: that is no peer any more.
+// HasPeer reports whether a peer's directory has any of the peer's certificates, or can
+// not be read. When Git removes a peer, it leaves the directory with the untracked
+// files, such as ACTIVE. Such a directory is not a peer.
 func (d *Dir) HasPeer(id string) bool {
 	for _, name := range []string{"root-ca.crt", "peercert.crt", "sub-ca.crt"} {
 		if _, err := os.Stat(d.file("peers", id, name)); !errors.Is(err, fs.ErrNotExist) {
@@ -87,8 +87,8 @@ func (d *Dir) HasPeer(id string) bool {
 	return false
 }
 
-// Peer reads everything about one peer. It fails with [ErrUnknownPeer] where
-// there is no such peer.
+// Peer reads the state of one peer. It fails with [ErrUnknownPeer] if there is no such
+// peer.
 func (d *Dir) Peer(id string) (*Peer, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
@@ -144,7 +144,7 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 	if p.NoFollow, err = exists(filepath.Join(dir, noFollow)); err != nil {
 		return nil, err
 	}
-	// A bad manifest must not hide the peer: its messages can still come in.
+	// An invalid stomp.toml must not hide the peer: its messages can still be received.
 	data, err := readText(filepath.Join(dir, "nodeinfo", infobundle.StompTOML))
 	if err == nil {
 		p.Stomp, err = ParseStompTOML(data, d.identity.ID)
@@ -154,8 +154,8 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 	return p, nil
 }
 
-// Deactivated returns the date of a peer's deactivation, or "" if there was
-// none. It is there to know even if the peer's other files can not be read.
+// Deactivated returns the date of a peer's deactivation, or "" if the peer is not
+// deactivated. It does not read the peer's other files, which may be unreadable.
 func (d *Dir) Deactivated(id string) (date string, err error) {
 	if err := checkID(id); err != nil {
 		return "", err
@@ -170,7 +170,7 @@ func (d *Dir) Deactivated(id string) (date string, err error) {
 	return date, err
 }
 
-// readSubnet finds the subnet that the node and the peer have agreed on.
+// readSubnet sets p.Subnet to the subnet that the node and the peer have agreed on.
 func (d *Dir) readSubnet(p *Peer, dir string) (err error) {
 	switch d.identity.Type {
 	case nodetype.AccountingAuthority:
@@ -182,7 +182,7 @@ func (d *Dir) readSubnet(p *Peer, dir string) (err error) {
 		p.Subnet, err = d.DebtorsSubnet()
 	}
 	if p.SubCA == nil && errors.Is(err, fs.ErrNotExist) {
-		return nil // comes with the registration
+		return nil // written at the registration
 	}
 	return err
 }
@@ -202,7 +202,7 @@ func readCert(dir, name string) (*x509.Certificate, error) {
 func readQueues(dir string) (int, error) {
 	s, err := readLine(filepath.Join(dir, "queues.txt"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return 1, nil // directories older than the file
+		return 1, nil // the directory was made by a version without queues.txt
 	}
 	if err != nil {
 		return 0, err
@@ -214,7 +214,7 @@ func readQueues(dir string) (int, error) {
 	return n, nil
 }
 
-// checkID checks that s has the form of a node ID, before it becomes part of a path.
+// checkID checks that s has the form of a node ID, so that it can be used in a path.
 func checkID(s string) error {
 	ok := len(s) == 8 || len(s) == 32
 	for _, c := range []byte(s) {
@@ -226,6 +226,6 @@ func checkID(s string) error {
 	return nil
 }
 
-// IssuedFile is the file of the peer certificate that was issued to a peer, which
-// has to be sent to its owner.
+// IssuedFile returns the path of the peer certificate that this node has issued to a
+// peer. The file has to be sent to the peer's operator.
 func (d *Dir) IssuedFile(id string) string { return d.file("peers", id, "peercert.crt") }

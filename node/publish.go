@@ -14,22 +14,21 @@ import (
 	"peerlink/node/infobundle"
 )
 
-// publishedBundle holds the node's newest info-bundle, for those who fetch it. It
-// is no file of the reference's, whose scripts do not mind it.
+// publishedBundle is the name of the file with the node's newest info-bundle, which
+// peers fetch. The reference scripts do not use this file.
 const publishedBundle = "db/info-bundle.zip"
 
-// PublishedBundle is the file with the newest info-bundle that was made here,
-// whatever it was called by those who made it. The reference's scripts do not
-// write it.
+// PublishedBundle returns the path of a copy of the newest info-bundle that peerlink
+// has made in this directory. The reference scripts do not write this file.
 func (d *Dir) PublishedBundle() string { return d.file(filepath.FromSlash(publishedBundle)) }
 
-// ErrUnpublished means that the node's stomp.toml says something else than its
-// newest info-bundle, from which peers learn of it.
+// ErrUnpublished means that the node's stomp.toml differs from that in its newest
+// info-bundle, so that peers do not have the changes.
 var ErrUnpublished = errors.New("the newest info-bundle says something else")
 
-// CheckStompTOML looks at the node's own stomp.toml as its peers will. It reports what
-// they could not read, or [ErrUnpublished]. Where no info-bundle was made here that
-// could be compared ([Dir.PublishedBundle]), nothing is wrong with that.
+// CheckStompTOML checks the node's own stomp.toml. It fails if peers could not read
+// the file, and with [ErrUnpublished] if the newest info-bundle ([Dir.PublishedBundle])
+// has a different one. If there is no readable info-bundle, nothing is compared.
 func (d *Dir) CheckStompTOML() error {
 	data, err := readText(d.ownManifest())
 	if err != nil {
@@ -52,8 +51,8 @@ func (d *Dir) CheckStompTOML() error {
 	return nil
 }
 
-// OwnHosts are the names and addresses of the node's servers, as its own stomp.toml
-// has them; none if that can not be read.
+// OwnHosts returns the host names and addresses of the node's servers from its own
+// stomp.toml, or nil if that can not be read.
 func (d *Dir) OwnHosts() (hosts []string) {
 	data, err := readText(d.ownManifest())
 	if err != nil {
@@ -71,23 +70,24 @@ func (d *Dir) OwnHosts() (hosts []string) {
 	return hosts
 }
 
-// IsIn reports whether an info-bundle says the same as the manifest.
+// IsIn reports whether the stomp.toml in an info-bundle is equivalent to c.
 func (c *StompConfig) IsIn(b *infobundle.Bundle) bool {
 	said, err := ParseStompTOML(b.File(infobundle.StompTOML), b.Identity.ID)
 	return err == nil && reflect.DeepEqual(said, c)
 }
 
-// StompTOMLStamp is a fingerprint of what [Dir.CheckStompTOML] looks at. While it stays
-// equal, so does the result.
+// StompTOMLStamp returns a fingerprint of the files that [Dir.CheckStompTOML] reads.
+// As long as the fingerprint is the same, the result of CheckStompTOML is the same.
 func (d *Dir) StompTOMLStamp() [2]FileStamp {
 	return [2]FileStamp{StampFile(d.ownManifest()), StampFile(d.PublishedBundle())}
 }
 
 func (d *Dir) ownManifest() string { return d.file("nodeinfo", infobundle.StompTOML) }
 
-// PublishBundle puts an info-bundle that was signed elsewhere where
-// [Dir.PublishedBundle] says, unless a newer one is there: it may have taken a
-// while to come back.
+// PublishBundle stores an info-bundle that was signed elsewhere as the published
+// bundle ([Dir.PublishedBundle]). If the file has a bundle with the same or a later
+// date, which may have been made while the signature was pending, PublishBundle does
+// nothing.
 func (l *Locked) PublishBundle(data []byte) error {
 	b, err := infobundle.Read(data, time.Now())
 	if err != nil {
@@ -97,7 +97,7 @@ func (l *Locked) PublishBundle(data []byte) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// Anything else there is no bundle of this node's, and only in the way.
+	// A file that is not a valid bundle of this node is replaced.
 	if old, err := infobundle.Read(there, time.Now()); err == nil && old.Root.Equal(l.d.root) && old.UpdatedAt() >= b.UpdatedAt() {
 		return nil
 	}

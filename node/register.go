@@ -14,9 +14,9 @@ import (
 	"peerlink/node/pki"
 )
 
-// RegisterPeer takes the peer certificate that a peer has issued to this node,
-// checks it and files it as sub-ca.crt ("Becoming peers", step 4). For a peer
-// that is registered already with the same certificate it changes nothing.
+// RegisterPeer checks the peer certificate that a peer has issued to this node, and
+// stores it as sub-ca.crt ("Becoming peers", step 4). If the peer is registered already
+// with the same certificate, RegisterPeer changes nothing and returns already = true.
 func (d *Dir) RegisterPeer(ctx context.Context, certPEM []byte) (p *Peer, already bool, err error) {
 	cert, err := pki.ParseCertificatePEM(certPEM)
 	if err != nil {
@@ -68,8 +68,8 @@ func (d *Dir) RegisterPeer(ctx context.Context, certPEM []byte) (p *Peer, alread
 	return p, false, err
 }
 
-// checkReceived checks a peer certificate that p has issued to this node, and
-// returns the subnet that an accounting authority names in it.
+// checkReceived checks a peer certificate that p has issued to this node, and returns
+// the subnet in it, which is "" unless p is an accounting authority.
 func (d *Dir) checkReceived(cert *x509.Certificate, p *Peer) (subnet string, err error) {
 	if subnet, err = pki.CheckPeer(cert, p.Root, d.root, time.Now()); err != nil {
 		return "", err
@@ -87,8 +87,8 @@ func (d *Dir) checkReceived(cert *x509.Certificate, p *Peer) (subnet string, err
 	return subnet, nil
 }
 
-// DeactivatePeer ends the relation with a registered peer, for good: it marks
-// the peer with today's date. It reports whether the peer was active until now.
+// DeactivatePeer permanently marks a registered peer as deactivated, with today's
+// date. It returns false if the peer was deactivated already.
 func (d *Dir) DeactivatePeer(ctx context.Context, id string) (changed bool, err error) {
 	unlock, err := d.lock(ctx)
 	if err != nil {
@@ -108,8 +108,8 @@ func (d *Dir) DeactivatePeer(ctx context.Context, id string) (changed bool, err 
 	path := d.file("peers", id, "DEACTIVATED")
 	err = durable.Create(path, []byte(time.Now().Format(time.DateOnly)+"\n"), 0o644)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		// The date is good to know, but a full disk must not keep a link open: an empty
-		// file takes no room.
+		// If the disk is full, create an empty file, which needs no space: the
+		// deactivation is more important than its date.
 		if durable.CreateEmpty(path, 0o644) == nil {
 			err = nil
 		}
@@ -120,8 +120,8 @@ func (d *Dir) DeactivatePeer(ctx context.Context, id string) (changed bool, err 
 	return err == nil, err
 }
 
-// SetQueues sets the number of sending queues of a registered peer. It may only
-// grow, up to 99: what is in a queue that nobody serves any more would be lost.
+// SetQueues sets the number of sending queues of a registered peer. The number can
+// only be increased, up to 99: the messages in a removed queue would be lost.
 func (d *Dir) SetQueues(ctx context.Context, id string, n int) error {
 	unlock, err := d.lock(ctx)
 	if err != nil {
@@ -141,8 +141,8 @@ func (d *Dir) SetQueues(ctx context.Context, id string, n int) error {
 	return durable.Replace(d.file("peers", id, "queues.txt"), fmt.Appendf(nil, "%d\n", n), 0o644)
 }
 
-// MarkActive records that the broker objects for a peer exist, so that there
-// may be traffic with it.
+// MarkActive records that the broker objects for a peer exist, so that messages can be
+// exchanged with it.
 func (d *Dir) MarkActive(id string) error {
 	err := durable.Create(d.file("peers", id, "ACTIVE"), nil, 0o644)
 	if errors.Is(err, fs.ErrExist) {

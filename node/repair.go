@@ -23,21 +23,21 @@ type DefectKind int
 
 // The kinds of defects.
 const (
-	// DefectMissing is a file or folder that is absent, or a file that is empty,
-	// and that can be made again: git, for one, does not keep empty folders.
+	// DefectMissing is a missing file or folder, or an empty file, that can be
+	// generated again. For example, Git does not keep empty folders.
 	DefectMissing DefectKind = iota + 1
-	// DefectLeftover is what an interrupted command has left half made.
+	// DefectLeftover is an incomplete file or folder of an interrupted command.
 	DefectLeftover
-	// DefectUnusedSubnet is a debtors subnet that is reserved and that no peer
-	// has ("Broken reservations" in the specification of the node's directory).
+	// DefectUnusedSubnet is a debtors subnet that is reserved, but that no peer has
+	// ("Broken reservations" in the specification of the node's directory).
 	DefectUnusedSubnet
-	// DefectUnlisted is a db/index without the lines of certificates that certs/
-	// has, as when OpenSSL has signed at the same time as somebody else.
+	// DefectUnlisted is a db/index without lines for some certificates in certs/.
+	// OpenSSL can lose lines that are added while it signs.
 	DefectUnlisted
 )
 
-// Defect is something in a node's directory that [Dir.Repair] can put right,
-// because the directory itself says how.
+// Defect is a defect of a node's directory that [Dir.Repair] can repair from the
+// directory's own content.
 type Defect struct {
 	Kind   DefectKind
 	File   string // relative to the directory, with slashes
@@ -46,14 +46,13 @@ type Defect struct {
 	fix    func() error
 }
 
-// Repair puts right what the reference's init puts right in an existing
-// directory: it makes the generated files and folders that are missing, and
-// releases debtors subnets that nobody has. It also removes what interrupted
-// commands have left. It returns what it has done, one line for each thing, and
-// does so too if it fails in the middle. Where nothing is wrong it changes
-// nothing.
+// Repair repairs the same defects of a directory as the reference's init: it creates
+// missing generated files and folders, and releases debtors subnets that no peer has.
+// It also adds missing lines to db/index, and removes what interrupted commands have
+// left. It returns one line for each repaired defect, even if it fails after some of
+// them. If there are no defects, Repair changes nothing.
 //
-// Repair may be interrupted at any moment, and be started again.
+// Repair may be interrupted at any moment, and started again.
 func (d *Dir) Repair(ctx context.Context) (done []string, err error) {
 	unlock, err := d.lock(ctx)
 	if err != nil {
@@ -73,8 +72,8 @@ func (d *Dir) Repair(ctx context.Context) (done []string, err error) {
 	return done, err
 }
 
-// Defects lists what [Dir.Repair] would put right, in the order in which it
-// would, and changes nothing. With an error it still lists what could be found.
+// Defects returns the defects that [Dir.Repair] would repair, in the same order. It
+// changes nothing. If it fails, it also returns the defects that it has found.
 func (d *Dir) Defects(ctx context.Context) (found []Defect, err error) {
 	var errs []error
 	for _, find := range []func(context.Context) ([]Defect, error){
@@ -100,9 +99,9 @@ func (d *Dir) missingFolders(context.Context) (found []Defect, err error) {
 	return found, nil
 }
 
-// missingFiles finds generated files that are absent or empty. A lost db/serial
-// starts at a new random number, and not after the highest number known: of the
-// certificates that have been signed, some may be recorded nowhere any more.
+// missingFiles finds generated files that are missing or empty. A lost db/serial is
+// replaced with a new random number, not with the highest recorded number plus one:
+// there may be certificates of which all records are lost.
 func (d *Dir) missingFiles(context.Context) (found []Defect, err error) {
 	for _, f := range d.generated() {
 		path := d.file(filepath.FromSlash(f.Name))
@@ -112,7 +111,7 @@ func (d *Dir) missingFiles(context.Context) (found []Defect, err error) {
 				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 					return err
 				}
-				// Not writeFile: a script that has no lock may have made it by now.
+				// Not durable.Replace: a script, which holds no lock, may have created the file.
 				if err := durable.Create(path, f.Data, 0o644); !errors.Is(err, fs.ErrExist) {
 					return err
 				}
@@ -129,8 +128,8 @@ func (d *Dir) missingFiles(context.Context) (found []Defect, err error) {
 	return found, nil
 }
 
-// missingIndex finds out whether db/index is missing, which the certificates
-// that are still there can be put into again.
+// missingIndex reports a missing db/index, which can be restored from the certificates
+// in the directory.
 func (d *Dir) missingIndex(context.Context) ([]Defect, error) {
 	path := d.file("db", "index")
 	if there, err := exists(path); err != nil || there {
@@ -154,10 +153,10 @@ func (d *Dir) missingIndex(context.Context) ([]Defect, error) {
 	}}}, nil
 }
 
-// unlistedCertificates finds out whether certificates are missing in db/index.
+// unlistedCertificates reports certificates in certs/ without a line in db/index.
 func (d *Dir) unlistedCertificates(context.Context) ([]Defect, error) {
 	if there, err := exists(d.file("db", "index")); err != nil || !there {
-		return nil, err // for missingIndex
+		return nil, err // reported by missingIndex
 	}
 	index, err := d.readIndex()
 	if err != nil {
@@ -165,7 +164,7 @@ func (d *Dir) unlistedCertificates(context.Context) ([]Defect, error) {
 	}
 	lines, err := d.unlisted(index)
 	if err != nil || len(lines) == 0 {
-		return nil, ignoreMissing(err) // certs/ is for missingFolders
+		return nil, ignoreMissing(err) // a missing certs/ is reported by missingFolders
 	}
 	wrong := fmt.Sprintf("lacks %d of the certificates in certs/", len(lines))
 	return []Defect{{DefectUnlisted, "db/index", wrong, "added", func() error {
@@ -174,7 +173,7 @@ func (d *Dir) unlistedCertificates(context.Context) ([]Defect, error) {
 	}}}, nil
 }
 
-// ignoreMissing passes all errors on except that something does not exist.
+// ignoreMissing returns nil if err is [fs.ErrNotExist], and err otherwise.
 func ignoreMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -182,9 +181,8 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// knownCertificates finds the certificates signed with the node's root key of
-// which the directory has a copy, by serial number. Files that hold something
-// else are passed over.
+// knownCertificates returns the certificates signed with the node's root key of which
+// the directory has a copy, sorted by serial number. Other files are skipped.
 func (d *Dir) knownCertificates() ([]*x509.Certificate, error) {
 	files, err := filesIn(d.file("certs"), func(name string) bool { return strings.HasSuffix(name, ".pem") })
 	if err != nil {
@@ -209,14 +207,14 @@ func (d *Dir) knownCertificates() ([]*x509.Certificate, error) {
 	return slices.CompactFunc(certs, func(a, b *x509.Certificate) bool { return bySerial(a, b) == 0 }), nil
 }
 
-// leftoverName is how writeTemp names its files.
+// leftoverName matches the temporary files of package durable.
 var leftoverName = regexp.MustCompile(`^\..+\.tmp-[0-9]+$`)
 
-// leftovers finds temporary files and half-made peers. private/ is not looked
-// into: what may be a key is never removed.
+// leftovers finds temporary files and incomplete directories of peers. It does not
+// search private/, because a file that may be a key must not be removed.
 //
-// With the lock held, the only commands that may be writing are those which
-// create a single file without it. They cope with losing the temporary one.
+// While the lock is held, only commands that create a single file without the lock
+// may be writing. They can handle the removal of their temporary file.
 func (d *Dir) leftovers(ctx context.Context) (found []Defect, err error) {
 	leftover := func(path string, remove func(string) error) error {
 		name, err := filepath.Rel(d.path, path)
@@ -243,7 +241,7 @@ func (d *Dir) leftovers(ctx context.Context) (found []Defect, err error) {
 			switch {
 			case ctx.Err() != nil:
 				return ctx.Err()
-			case errors.Is(err, fs.ErrNotExist): // top itself, or what a command has just removed
+			case errors.Is(err, fs.ErrNotExist): // top itself, or a file that a command has just removed
 				return nil
 			case err != nil:
 				return err
@@ -264,11 +262,11 @@ func (d *Dir) leftovers(ctx context.Context) (found []Defect, err error) {
 	return found, nil
 }
 
-// unusedSubnets finds debtors subnets, of which there are only 256, that are
-// reserved though no peer has them. It is more careful than the reference's
-// init, which looks only at the peer that the reservation names: a subnet that
-// any peer knows as its own, by subnet.txt or by its certificate, stays
-// reserved, and so does one in a request that is away for signing.
+// unusedSubnets finds debtors subnets, of which there are only 256, that are reserved
+// although no peer has them. It is stricter than the reference's init, which checks
+// only the peer named in the reservation: a subnet that is in the subnet.txt or in the
+// certificate of any peer stays reserved, and so does a subnet in a request that waits
+// for a signature.
 func (d *Dir) unusedSubnets(ctx context.Context) (found []Defect, err error) {
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return nil, nil
@@ -297,8 +295,8 @@ func (d *Dir) unusedSubnets(ctx context.Context) (found []Defect, err error) {
 		}
 		found = append(found, Defect{DefectUnusedSubnet, "db/subnets/debtors/" + subnet, "is reserved, but no peer has this subnet",
 			"released, and the counter set back", func() error {
-				// The counter first: if a crash kept it where it is, the
-				// released number would never be given out again.
+				// The counter first: if it stayed where it is after a crash, the
+				// released number would never be given again.
 				if err := p.restart(); err != nil {
 					return err
 				}
@@ -308,8 +306,8 @@ func (d *Dir) unusedSubnets(ctx context.Context) (found []Defect, err error) {
 	return found, nil
 }
 
-// usedSubnets collects the subnets that peers have. Any doubt is an error: a
-// subnet must never be given to two peers.
+// usedSubnets returns the subnets that peers have. It fails if a peer's files can not
+// be read, because a subnet must never be given to two peers.
 func (d *Dir) usedSubnets(ctx context.Context) (map[string]bool, error) {
 	ids, err := d.PeerIDs()
 	if err != nil {
@@ -332,7 +330,7 @@ func (d *Dir) usedSubnets(ctx context.Context) (map[string]bool, error) {
 		if err != nil {
 			return nil, fmt.Errorf("peer %s: %w", id, err)
 		}
-		// Nobody takes a certificate with a bad comment.
+		// No peer accepts a certificate with an invalid comment.
 		if subnet, ok, err := pki.SubnetComment(cert); err == nil && ok {
 			used[subnet] = true
 		}
@@ -340,14 +338,15 @@ func (d *Dir) usedSubnets(ctx context.Context) (map[string]bool, error) {
 	return used, nil
 }
 
-// owns reports whether the pool gives out subnets of this form.
+// owns reports whether subnet has the form of the pool's subnets.
 func (p pool) owns(subnet string) bool {
 	digits, ok := strings.CutPrefix(subnet, p.prefix)
 	return ok && len(digits) == p.digits && strings.Trim(digits, "0123456789abcdef") == ""
 }
 
-// restart makes the pool look for free subnets from its first one again. The
-// exclusive creation of reservations makes this safe at any time.
+// restart resets the pool's counter, so that the search for a free subnet starts at
+// the pool's first one. That is safe at any time, because reservations are created
+// exclusively.
 func (p pool) restart() error {
 	start := strconv.Itoa(p.start)
 	if last, err := readLine(p.seqnum()); err == nil && last == start {

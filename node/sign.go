@@ -21,7 +21,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// SignResult says what [Dir.SignPeer] did.
+// SignResult is the result of [Dir.SignPeer].
 type SignResult struct {
 	Peer     *Peer
 	CertFile string // the peer certificate, to be sent to the peer
@@ -30,20 +30,19 @@ type SignResult struct {
 	Ignored  string // why a known peer's nodeinfo, which differs from the bundle's, has not been replaced
 }
 
-// SignPeer takes a checked info-bundle of another node and makes that node a
-// peer: reserves a subnet where this node is an accounting authority, signs
-// the peer certificate and pins the root certificate. For a peer that is
-// known already it takes over newer nodeinfo, and refuses another root
-// certificate ("Becoming peers", step 2).
+// SignPeer makes the node of a verified info-bundle a peer: it reserves a subnet if
+// this node is an accounting authority, signs the peer certificate, and pins the root
+// certificate. For a known peer, SignPeer replaces older nodeinfo, and fails with
+// [ErrOtherRoot] if the bundle has another root certificate ("Becoming peers", step 2).
 //
-// key is the node's opened root key. It is asked for only if it is needed: a
-// known peer's update needs none.
+// key returns the node's decrypted root key. It is called only if the key is needed,
+// which is not the case for a known peer.
 func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (crypto.Signer, error)) (*SignResult, error) {
 	if err := d.checkNewPeer(b); err != nil {
 		return nil, err
 	}
 	dir := d.file("peers", b.Identity.ID)
-	// The key is asked for before the lock is taken: a person may be typing.
+	// key may prompt for a passphrase, so the lock is not held while it is called.
 	var signer crypto.Signer
 	if !isDir(dir) {
 		var err error
@@ -79,7 +78,7 @@ func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (cr
 	return res, err
 }
 
-// checkNewPeer checks what the bundle says against who we are.
+// checkNewPeer checks that the node of a bundle can be a peer of this node.
 func (d *Dir) checkNewPeer(b *infobundle.Bundle) error {
 	if b.Identity == d.identity || bytes.Equal(b.Root.RawSubjectPublicKeyInfo, d.root.RawSubjectPublicKeyInfo) {
 		return errors.New("this is the node's own info-bundle: send it to others, and sign theirs")
@@ -97,9 +96,10 @@ func (d *Dir) checkNewPeer(b *infobundle.Bundle) error {
 	return nil
 }
 
-// updatePeer takes over the newer nodeinfo of a known peer. Never an older one,
-// and never another root certificate. If a person asks for it, what is known is
-// also replaced if its date is too far ahead: earlier versions accepted that.
+// updatePeer replaces the nodeinfo of a known peer with newer nodeinfo. It never
+// accepts older nodeinfo or another root certificate. If person is true, because an
+// operator has requested the update, updatePeer also replaces nodeinfo whose date is
+// invalid or too far in the future; earlier versions accepted such dates.
 func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, person bool) (updated bool, err error) {
 	pinned, err := readCert(dir, "root-ca.crt")
 	if err != nil {
@@ -123,8 +123,7 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, person bool) (updated
 	return true, d.replaceNodeinfo(dir, b.Nodeinfo)
 }
 
-// knownDate returns the date of the nodeinfo that is known of a peer, "" if it
-// has none.
+// knownDate returns the date of a peer's nodeinfo, or "" if it has no date.
 func knownDate(dir string) (string, error) {
 	data, err := readText(filepath.Join(dir, "nodeinfo", infobundle.UpdatedAt))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, textfile.ErrEncoding) {
@@ -133,7 +132,8 @@ func knownDate(dir string) (string, error) {
 	return infobundle.DateOf(data), err
 }
 
-// ignored says why a bundle changes nothing, "" if all that it says is known.
+// ignored returns the reason why a bundle was not taken over, or "" if its content is
+// the same as the known nodeinfo.
 func ignored(dir string, b *infobundle.Bundle) string {
 	same := true
 	for _, f := range b.Nodeinfo {
@@ -156,11 +156,12 @@ func ignored(dir string, b *infobundle.Bundle) string {
 	}
 }
 
-// replaceNodeinfo puts new nodeinfo in the place of the old. A directory can
-// not be replaced in one step everywhere, so stomp.toml, which servers read, is:
-// first files and folders that are no more are removed, then every new file is written over
-// its older self, stomp.toml last but one and updated-at.txt last. A crash in
-// between leaves an older date, and signing again finishes it.
+// replaceNodeinfo replaces old nodeinfo with new. Not every system can replace a
+// directory atomically, so replaceNodeinfo only replaces each file atomically. First it
+// removes the files and folders that the new nodeinfo does not have. Then it replaces
+// the files: stomp.toml, which servers read, is the last but one, updated-at.txt the
+// last. After a crash in between, the date is still the old one, and signing again
+// completes the replacement.
 func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 	base := filepath.Join(dir, "nodeinfo")
 	rank := func(name string) int {
@@ -195,9 +196,9 @@ func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 	return nil
 }
 
-// removeOthers removes everything from a folder that is neither one of the files
-// nor a folder of one: what earlier versions unpacked may be deeper than what is
-// unpacked today.
+// removeOthers removes everything from base that is neither one of the files nor a
+// folder with one of them. Earlier versions may have unpacked deeper folders than
+// those that are allowed today.
 func removeOthers(base string, files []infobundle.File) error {
 	keep := make(map[string]bool) // true for a folder
 	for _, f := range files {
@@ -232,11 +233,11 @@ func removeOthers(base string, files []infobundle.File) error {
 	return nil
 }
 
-// newPrefix starts the names of directories in peers/ that are being made.
+// newPrefix is the prefix of the names of incomplete directories in peers/.
 const newPrefix = ".new-"
 
-// addPeer signs a new peer's certificate. The peer's directory appears as a
-// whole, as the last step.
+// addPeer signs the certificate of a new peer, and creates the peer's directory
+// atomically as the last step.
 func (d *Dir) addPeer(dir string, b *infobundle.Bundle, key crypto.Signer) (err error) {
 	if err := d.checkRoom(); err != nil {
 		return err
@@ -253,8 +254,8 @@ func (d *Dir) addPeer(dir string, b *infobundle.Bundle, key crypto.Signer) (err 
 				return err
 			}
 			defer func() {
-				// A peer that is there keeps its subnet, even if it is not certain
-				// that it will still be there after a power cut.
+				// Release the subnet unless the peer's directory exists. If it exists, the
+				// error means only that it may be lost in a power cut.
 				if err != nil && !isDir(dir) {
 					err = errors.Join(err, pool.release(subnet))
 				}
@@ -270,7 +271,7 @@ func (d *Dir) addPeer(dir string, b *infobundle.Bundle, key crypto.Signer) (err 
 	return d.installPeer(dir, b, cert, subnet)
 }
 
-// checkRoom checks that the node may have one more peer.
+// checkRoom checks that the node can have another peer.
 func (d *Dir) checkRoom() error {
 	if d.identity.Type != nodetype.DebtorsAgent {
 		return nil
@@ -282,7 +283,7 @@ func (d *Dir) checkRoom() error {
 	return err
 }
 
-// installPeer makes the directory of a new peer, which appears as a whole.
+// installPeer creates the directory of a new peer atomically.
 func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certificate, subnet string) error {
 	if err := os.MkdirAll(d.file("peers"), 0o755); err != nil {
 		return err
@@ -325,7 +326,7 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 	return durable.SyncDir(d.file("peers"))
 }
 
-// sweep removes what interrupted commands left half made. The caller holds the
+// sweep removes the incomplete files of interrupted commands. The caller must hold the
 // directory's lock.
 func (d *Dir) sweep() error {
 	left, err := filesIn(d.file("peers"), func(name string) bool { return strings.HasPrefix(name, newPrefix) })

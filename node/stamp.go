@@ -5,32 +5,32 @@ import (
 	"time"
 )
 
-// Stamp is a fingerprint of the files that decide about traffic with a peer,
-// made without reading them. While it stays equal, nothing has changed.
+// Stamp is a fingerprint of the files that determine the traffic with a peer, made
+// without reading them. As long as the Stamp is the same, the files are unchanged.
 type Stamp [13]FileStamp
 
-// FileStamp is a fingerprint of one file, made without reading it. The zero
-// FileStamp is that of a file that is absent.
+// FileStamp is a fingerprint of one file, made without reading the file. The zero
+// FileStamp stands for a missing file.
 type FileStamp struct {
-	size     int64 // plus 1
+	size     int64 // size in bytes plus 1, so that it is not zero for an empty file
 	modified time.Time
-	changed  time.Time // in any way; zero where the system does not report it
+	changed  time.Time // ctime; zero if the operating system does not report it
 }
 
-// StampFile makes the fingerprint of the file at a path, or at the end of the
-// symbolic links there. A file that can not be looked at counts as absent.
+// StampFile returns the fingerprint of the file at path. It follows symbolic links. A
+// file that can not be accessed is treated as missing.
 func StampFile(path string) FileStamp {
 	fi, err := os.Stat(path)
 	if err != nil || fi.IsDir() {
 		return FileStamp{}
 	}
-	// A program that replaces a file can give it the size and the modification time of
-	// the old one, as rsync and package managers do; not the time of the change.
+	// A program that replaces a file can set the modification time to that of the old
+	// file, as rsync and package managers do, but not the change time.
 	return FileStamp{fi.Size() + 1, fi.ModTime(), changeTime(fi)}
 }
 
-// Stamp looks at the files of one peer, and those of the node's own that
-// matter for it. A file that can not be looked at counts as absent.
+// Stamp returns the fingerprint of the files of one peer and of those files of the
+// node that affect the peer. A file that can not be accessed is treated as missing.
 func (d *Dir) Stamp(id string) (s Stamp) {
 	files := [len(s)]string{
 		d.file("peers", id, "root-ca.crt"),

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// changeTime is when a file was last changed in any way.
+// changeTime returns the time of the last change of a file's content or attributes.
 func changeTime(fi fs.FileInfo) time.Time {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {

@@ -15,34 +15,34 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// StompConfig is a node's STOMP servers manifest, stomp.toml: where and how
-// its peers send to it ("STOMP Message Transport for the Swaptacular Messaging
-// Protocol", section on stomp.toml).
+// StompConfig is the content of a node's stomp.toml: the STOMP servers of the node,
+// and the parameters with which its peers connect to them ("STOMP Message Transport for
+// the Swaptacular Messaging Protocol", section on stomp.toml).
 type StompConfig struct {
-	Servers              []string // "host:port"; repeats add weight
+	Servers              []string // "host:port"; a repeated server is chosen more often
 	Host                 string   // the host header in CONNECT
 	Destination          string   // the destination header in SEND
 	Login                *string  // optional CONNECT headers
 	Passcode             *string
 	AcceptedContentTypes []string // best first; application/json is always the last resort
 
-	BundleURLs    []string // where the node publishes its newest info-bundle ([BundleURLsKey])
-	BundleURLsErr error    // what is wrong with others that it names; sending does not need them
+	BundleURLs    []string // URLs of the node's newest info-bundle ([BundleURLsKey])
+	BundleURLsErr error    // the first error in the other URLs; sending does not need them
 }
 
-// Bounds on what a peer may put into its stomp.toml. The header limits are
-// those of the reference's frames.
+// Bounds on the content of a peer's stomp.toml. The limits of headers are the same as
+// in the reference's frames.
 const (
 	maxStompTOML   = 64 << 10
-	maxStompKeys   = 1000 // known or unknown
+	maxStompKeys   = 1000 // including unknown keys
 	maxServers     = 100
 	maxHeaderValue = 500
 )
 
-// ParseStompTOML reads a stomp.toml. clientID is the node ID of the node that
-// is going to dial: it replaces ${NODE_ID} in host, login and destination.
-// Unknown keys are allowed. Anything beyond TOML 1.0, which is what the
-// reference reads, is refused, and so is a byte order mark.
+// ParseStompTOML parses a stomp.toml. clientID is the node ID of the node that
+// connects to the servers; it replaces ${NODE_ID} in host, login and destination.
+// Unknown keys are allowed. ParseStompTOML accepts TOML 1.0 only, which is what the
+// reference reads, and no byte order mark.
 func ParseStompTOML(data []byte, clientID string) (*StompConfig, error) {
 	c, err := parseStompTOML(data, clientID)
 	if err != nil {
@@ -55,7 +55,7 @@ func parseStompTOML(data []byte, clientID string) (*StompConfig, error) {
 	if len(data) > maxStompTOML {
 		return nil, fmt.Errorf("it has %d bytes, more than the %d allowed", len(data), maxStompTOML)
 	}
-	// A map, because the fields of a struct are found in any letter case.
+	// A map, because a decoder into a struct ignores the letter case of keys.
 	var f map[string]any
 	if err := toml.Unmarshal(data, &f, maxStompKeys); err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func parseStompTOML(data []byte, clientID string) (*StompConfig, error) {
 	return c, nil
 }
 
-// readHeaders reads what goes into the headers of CONNECT and SEND.
+// readHeaders reads the values of the headers of CONNECT and SEND.
 func (c *StompConfig) readHeaders(f map[string]any, clientID string) error {
 	var host, destination *string
 	for key, field := range map[string]**string{"host": &host, "destination": &destination, "login": &c.Login, "passcode": &c.Passcode} {
@@ -117,7 +117,7 @@ func (c *StompConfig) readHeaders(f map[string]any, clientID string) error {
 	return nil
 }
 
-// stringList returns the strings under a key, none if there is no such key.
+// stringList returns the list of strings under a key, or nil if there is no such key.
 func stringList(f map[string]any, key string) ([]string, error) {
 	v, there := f[key]
 	if !there {
@@ -138,10 +138,10 @@ func stringList(f map[string]any, key string) ([]string, error) {
 
 var dnsLabel = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 
-// CheckServer checks a server address as it may stand in a stomp.toml: a DNS
-// name or an IPv4 address, a colon, a port. IPv6 addresses are refused because
-// the reference's client can not read them, and would then refuse the whole
-// file; a DNS name may well have IPv6 addresses.
+// CheckServer checks the address of a server in a stomp.toml: a DNS name or an IPv4
+// address, a colon, a port. IPv6 addresses are refused because the reference's client
+// can not parse them, and would refuse the whole file. A DNS name may resolve to IPv6
+// addresses.
 func CheckServer(s string) error {
 	host, port, ok := strings.Cut(s, ":")
 	if !ok {
@@ -162,7 +162,7 @@ func CheckServer(s string) error {
 	return nil
 }
 
-// checkDNSName checks the form of a DNS name. IPv4 addresses have it too.
+// checkDNSName checks the form of a DNS name. It accepts IPv4 addresses too.
 func checkDNSName(host string) error {
 	name := strings.TrimSuffix(host, ".")
 	valid := len(name) <= 253
@@ -175,8 +175,8 @@ func checkDNSName(host string) error {
 	return nil
 }
 
-// EncodeStompTOML writes the stomp.toml of a node of the given type, as the
-// reference's init does.
+// EncodeStompTOML returns the content of the stomp.toml of a node of the given type, in
+// the form that the reference's init writes.
 func EncodeStompTOML(t nodetype.Type, servers []string) []byte {
 	quoted := make([]string, len(servers))
 	for i, s := range servers {

@@ -17,14 +17,14 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// A pool is one of an accounting authority's two stocks of subnets: a
-// directory with a file per reserved subnet, and SEQNUM, the last number given
-// out. The exclusive creation of that file is the reservation, so this works
-// against other processes, the reference scripts included.
+// A pool is one of the two sets of subnets of an accounting authority. It is a
+// directory with a file for each reserved subnet, and the file SEQNUM with the last
+// number that was given. A subnet is reserved by creating its file exclusively, so that
+// reservations are safe against other processes, including the reference scripts.
 type pool struct {
 	dir    string // db/subnets/creditors or db/subnets/debtors
-	prefix string // what each subnet starts with
-	digits int    // how many hex digits follow
+	prefix string // prefix of each subnet
+	digits int    // number of hex digits after the prefix
 	start  int    // SEQNUM before the first reservation
 }
 
@@ -40,7 +40,7 @@ func (p pool) path(subnet string) string {
 	return p.dir + string(os.PathSeparator) + subnet
 }
 
-// reserve takes the next free subnet for the peer. The caller holds the
+// reserve reserves the next free subnet for the peer. The caller must hold the
 // directory's lock.
 func (p pool) reserve(peerID string) (subnet string, err error) {
 	last, err := p.lockedLast()
@@ -66,8 +66,8 @@ func (p pool) reserve(peerID string) (subnet string, err error) {
 	}
 }
 
-// reserved finds the subnet that an interrupted earlier attempt reserved for
-// the peer.
+// reserved returns the subnet that is reserved for the peer already, by an earlier
+// attempt that was interrupted.
 func (p pool) reserved(peerID string) (subnet string, ok bool, err error) {
 	entries, err := os.ReadDir(p.dir)
 	if err != nil {
@@ -86,15 +86,15 @@ func (p pool) reserved(peerID string) (subnet string, ok bool, err error) {
 
 func (p pool) release(subnet string) error { return os.Remove(p.path(subnet)) }
 
-// lockedLast is last with the lock on SEQNUM that the reference scripts take to
-// read it, with flock(1). It guards little: they empty the file before they
-// write it without the lock. That two do not get the same subnet rests on the
-// exclusive creation.
+// lockedLast calls last while it holds the lock on SEQNUM that the reference scripts
+// take with flock(1) to read the file. The lock offers little protection, because the
+// scripts truncate and write the file without it. Two peers never get the same subnet
+// because reservations are created exclusively.
 func (p pool) lockedLast() (int, error) {
 	if runtime.GOOS == "windows" {
-		return p.last() // there is no flock(1), and a locked file can not be read
+		return p.last() // Windows has no flock(1), and a locked file can not be read there
 	}
-	// Opening a named pipe would wait for ever; last says what is wrong with it.
+	// Opening a named pipe would block forever; last returns an error for it.
 	if fi, err := os.Stat(p.seqnum()); err != nil || !fi.Mode().IsRegular() {
 		return p.last()
 	}
@@ -108,8 +108,8 @@ func (p pool) lockedLast() (int, error) {
 	return p.last()
 }
 
-// last reads the last number given out. SEQNUM is empty for a moment while the
-// reference scripts write it: then reservations tell.
+// last returns the last number that was given. SEQNUM is empty for a moment while the
+// reference scripts write it; in that case last returns the highest reserved number.
 func (p pool) last() (int, error) {
 	s, err := readLine(p.seqnum())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -128,7 +128,7 @@ func (p pool) last() (int, error) {
 	return n, nil
 }
 
-// highest is the highest number that is reserved.
+// highest returns the highest reserved number.
 func (p pool) highest() (int, error) {
 	entries, err := os.ReadDir(p.dir)
 	if err != nil {

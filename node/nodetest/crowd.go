@@ -15,19 +15,19 @@ import (
 	"peerlink/node/pki"
 )
 
-// Member is one of very many creditors agents.
+// Member is one of the creditors agents that [Crowd] makes.
 type Member struct {
 	Dir               string
 	ID                string
 	CertFile, KeyFile string // of its server certificate
-	Subnet            string // that the accounting authority has given to it
+	Subnet            string // given to it by the accounting authority
 }
 
-// Crowd makes creditors agents that are active peers of an accounting authority,
-// and it theirs. [New] and [Peer] take some twenty times as long, for the sake of
-// crashes: here what services read of a directory is written, and nothing else.
-// addresses gives the address of each member's server, and where it finds the
-// authority's.
+// Crowd makes count creditors agents that are active peers of an accounting authority,
+// and makes the authority an active peer of each. It writes only the files that services
+// read, without protection against crashes, and is about twenty times as fast as [New]
+// and [Peer]. addresses returns the address of member i's server, and the address of the
+// authority's server for this member.
 func Crowd(t testing.TB, authority *Node, count int, addresses func(i int) (member, authority string)) []Member {
 	t.Helper()
 	c := crowd{t: t, authority: authority, dir: t.TempDir(), now: time.Now()}
@@ -46,7 +46,7 @@ type crowd struct {
 	authority *Node
 	dir       string
 	now       time.Time
-	serverKey crypto.Signer // all have the same
+	serverKey crypto.Signer // the same for all members
 	serial    int64
 }
 

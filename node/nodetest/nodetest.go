@@ -1,5 +1,5 @@
-// Package nodetest makes nodes and peers for tests, quickly: their root keys
-// are ECDSA unless a test asks otherwise.
+// Package nodetest makes nodes and peers for tests. To be fast, root keys are ECDSA
+// keys, unless a test passes another key.
 package nodetest
 
 import (
@@ -25,7 +25,8 @@ type Node struct {
 // AAID is the node ID of the accounting authorities that [New] makes.
 const AAID = "1234abcd"
 
-// New makes a node in a temporary directory, with one server address.
+// New makes a node in a temporary directory, with an ECDSA root key and one server
+// address.
 func New(t testing.TB, kind nodetype.Type, server string) *Node {
 	t.Helper()
 	key, err := pki.GenerateKey(pki.P256)
@@ -49,7 +50,7 @@ func NewWithKey(t testing.TB, dir string, kind nodetype.Type, server string, key
 	return &Node{d, key}
 }
 
-// Bundle makes the node's info-bundle, and returns its file.
+// Bundle makes the node's info-bundle, and returns the path of its file.
 func (n *Node) Bundle(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "bundle.zip")
@@ -73,8 +74,8 @@ func ReadBundle(t testing.TB, path string) *infobundle.Bundle {
 	return b
 }
 
-// Sign makes the node sign another node's info-bundle, and returns the file
-// of the peer certificate.
+// Sign makes the node of an info-bundle a peer of n, and returns the result of
+// [node.Dir.SignPeer].
 func (n *Node) Sign(t testing.TB, bundle string) *node.SignResult {
 	t.Helper()
 	res, err := n.SignPeer(context.Background(), ReadBundle(t, bundle), func() (crypto.Signer, error) { return n.Key, nil })
@@ -101,7 +102,8 @@ func Peer(t testing.TB, a, b *Node) {
 	}
 }
 
-// ServerCert issues a server certificate and returns the files of it and its key.
+// ServerCert issues a server certificate, and returns the paths of the certificate
+// and of its key.
 func (n *Node) ServerCert(t testing.TB) (certFile, keyFile string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -110,13 +112,14 @@ func (n *Node) ServerCert(t testing.TB) (certFile, keyFile string) {
 	return certFile, keyFile
 }
 
-// WriteServerCert issues a server certificate into the given files.
+// WriteServerCert issues a server certificate, and writes it and its key to the given
+// files.
 func (n *Node) WriteServerCert(t testing.TB, certFile, keyFile string, validity time.Duration) {
 	t.Helper()
 	n.WriteServerCertOf(t, pki.P256, certFile, keyFile, validity)
 }
 
-// WriteServerCertOf is [Node.WriteServerCert] with a key of another kind.
+// WriteServerCertOf is like [Node.WriteServerCert], with a key of the given kind.
 func (n *Node) WriteServerCertOf(t testing.TB, kind pki.KeyKind, certFile, keyFile string, validity time.Duration) {
 	t.Helper()
 	key, err := pki.GenerateKey(kind)

@@ -1,14 +1,14 @@
-// Package nodetype names the three kinds of Swaptacular nodes and what follows
-// from the kind alone: how it is written in certificates and files, who may
-// peer with whom, and which exchanges carry its messages.
+// Package nodetype defines the three types of Swaptacular nodes, and the properties
+// that depend on the type alone: its form in certificates and files, the types that can
+// be its peers, and the exchanges for its messages.
 //
-// It is a leaf: it imports nothing of peerlink, so that certificates, messages
-// and the node's directory can share one vocabulary without knowing each other.
+// The package imports no other package of peerlink, so that the packages for
+// certificates, for messages and for the node's directory can all use it.
 package nodetype
 
 import "fmt"
 
-// Type is the kind of a Swaptacular node. The zero Type is not valid.
+// Type is the type of a Swaptacular node. The zero Type is not valid.
 type Type int
 
 // The three node types ("Swaptacular SSL/TLS Certificates", section "Who is who").
@@ -31,8 +31,8 @@ var names = map[Type]struct{ ou, slug, short, inbox string }{
 	DebtorsAgent:        {"Debtors Agents", "debtors-agent", "DA", "debtors_in"},
 }
 
-// ParseOU reads an organizationalUnitName attribute, or the content of
-// db/nodetype, such as "Creditors Agents".
+// ParseOU parses an organizationalUnitName attribute, or the content of db/nodetype,
+// such as "Creditors Agents".
 func ParseOU(s string) (Type, error) {
 	for _, t := range All {
 		if names[t].ou == s {
@@ -43,8 +43,8 @@ func ParseOU(s string) (Type, error) {
 		names[AccountingAuthority].ou, names[CreditorsAgent].ou, names[DebtorsAgent].ou)
 }
 
-// Parse reads the form used on the command line, such as "creditors-agent",
-// or the short form "CA".
+// Parse parses the form used on the command line, such as "creditors-agent", or the
+// short form "CA".
 func Parse(s string) (Type, error) {
 	for _, t := range All {
 		if names[t].slug == s || names[t].short == s {
@@ -54,11 +54,11 @@ func Parse(s string) (Type, error) {
 	return 0, fmt.Errorf("unknown node type %q: expected accounting-authority, creditors-agent or debtors-agent", s)
 }
 
-// OU is the organizationalUnitName of the type's certificates, and what
-// db/nodetype holds: "Accounting Authorities".
+// OU returns the organizationalUnitName of the type's certificates, which is also the
+// content of db/nodetype, such as "Accounting Authorities".
 func (t Type) OU() string { return names[t].ou }
 
-// String is the form used on the command line: "accounting-authority".
+// String returns the form used on the command line, such as "accounting-authority".
 func (t Type) String() string {
 	if n, ok := names[t]; ok {
 		return n.slug
@@ -66,19 +66,19 @@ func (t Type) String() string {
 	return fmt.Sprintf("nodetype.Type(%d)", int(t))
 }
 
-// Short is the two-letter form: "AA", "CA" or "DA".
+// Short returns the two-letter form: "AA", "CA" or "DA".
 func (t Type) Short() string { return names[t].short }
 
-// Inbox is the exchange that takes the messages a node of this type receives:
+// Inbox returns the exchange for the messages that a node of this type receives:
 // "accounts_in", "creditors_in" or "debtors_in".
 func (t Type) Inbox() string { return names[t].inbox }
 
-// Destination is the STOMP destination to which peers of a node of this type
-// send: "/exchange/accounts_in".
+// Destination returns the STOMP destination to which peers of a node of this type
+// send, such as "/exchange/accounts_in".
 func (t Type) Destination() string { return "/exchange/" + names[t].inbox }
 
-// Outbox is the exchange to which the applications of a node of this type send
-// what is meant for its peers of the given type: "to_creditors", "to_debtors",
+// Outbox returns the exchange to which the applications of a node of this type send
+// the messages for peers of the given type: "to_creditors", "to_debtors",
 // "creditors_out" or "debtors_out".
 func (t Type) Outbox(peer Type) string {
 	switch {
@@ -93,8 +93,8 @@ func (t Type) Outbox(peer Type) string {
 	}
 }
 
-// Outboxes lists the exchanges to which the applications of a node of this
-// type may send.
+// Outboxes returns the exchanges to which the applications of a node of this type may
+// send.
 func (t Type) Outboxes() []string {
 	if t == AccountingAuthority {
 		return []string{t.Outbox(CreditorsAgent), t.Outbox(DebtorsAgent)}
@@ -102,12 +102,12 @@ func (t Type) Outboxes() []string {
 	return []string{t.Outbox(AccountingAuthority)}
 }
 
-// CanPeer reports whether nodes of types t and u may become peers: an accounting
-// authority with an agent of either kind, nobody else.
+// CanPeer reports whether nodes of types t and u can become peers. One of them must be
+// an accounting authority, the other an agent of either type.
 func (t Type) CanPeer(u Type) bool {
 	return (t == AccountingAuthority) != (u == AccountingAuthority) && names[t].ou != "" && names[u].ou != ""
 }
 
-// IDDerived reports whether the node ID of this type is derived from the root
-// key. An accounting authority's is chosen.
+// IDDerived reports whether the node ID of nodes of this type is derived from the root
+// key. The ID of an accounting authority is chosen.
 func (t Type) IDDerived() bool { return t == CreditorsAgent || t == DebtorsAgent }
