@@ -9,13 +9,13 @@ import (
 	"peerlink/broker"
 )
 
-// budget bounds the messages on their way to disk, by number and by bytes. It
-// is given out first come, first served, so that no publisher starves.
+// budget bounds the messages that are not durable yet, by number and by bytes. Waiting
+// callers are served in order, so that no publisher starves.
 type budget struct {
-	life context.Context // of the store; callers that wait give up when it ends
+	life context.Context // context of the store; waiting callers return when it ends
 
 	messages, bytes       *semaphore.Weighted
-	used                  atomic.Int64 // bytes given out
+	used                  atomic.Int64 // bytes acquired
 	maxMessages, maxBytes int64
 }
 
@@ -34,8 +34,8 @@ func newBudget(life context.Context, messages, bytes int) *budget {
 	}
 }
 
-// acquire waits for a part of the budget. What is larger than all of it counts
-// as all of it: it goes alone.
+// acquire waits for a part of the budget. A request for more than the whole budget
+// acquires the whole budget.
 func (b *budget) acquire(ctx context.Context, messages, bytes int) (quantity, error) {
 	w := quantity{min(int64(messages), b.maxMessages), min(int64(bytes), b.maxBytes)}
 	if err := ctx.Err(); err != nil {

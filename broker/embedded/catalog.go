@@ -2,12 +2,12 @@ package embedded
 
 import "database/sql/driver"
 
-// catalog is what the tables queues and bindings say, except for the counts.
+// catalog is a copy of the tables queues and bindings, without the message counts.
 type catalog struct {
 	queues   map[string]int64 // IDs by name
 	names    map[int64]string
 	bindings map[string]binding // by peer
-	routes   router             // made from bindings when needed
+	routes   router             // built from bindings when needed; nil if outdated
 }
 
 type binding struct {
@@ -17,7 +17,7 @@ type binding struct {
 	queue    int64
 }
 
-// know returns the catalog, from memory or from the file.
+// know returns the catalog, from the cache or from the file.
 func (w *writeConn) know() (*catalog, error) {
 	if w.catalog != nil {
 		return w.catalog, nil

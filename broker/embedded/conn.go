@@ -17,21 +17,20 @@ import (
 // another process holds. After that the writer rolls back and tries again.
 const busyTimeout = 2000
 
-// conn is one connection to the file, for one goroutine at a time.
+// conn is one connection to the file, for use by one goroutine at a time.
 //
-// It uses the driver without database/sql: a pool of connections is of no use
-// to a single writer, and the conversions of every argument and column cost
-// as much as storing them.
+// It uses the driver without database/sql: a connection pool is of no use to a single
+// writer, and converting every argument and column costs as much as storing them.
 type conn struct {
 	raw   driver.Conn
 	stmts []*stmt // to be closed with the connection
 }
 
-// dial opens a connection. The file must exist: SQLite would make it with the
+// dial opens a connection. The file must exist, because SQLite would create it with the
 // permissions of the umask.
 //
-// The write-ahead log stays, empty, when the connection is closed, so that one that
-// is missing can be noticed; see lacksWAL.
+// The write-ahead log stays, empty, when the connection is closed, so that a missing one
+// can be detected; see lacksWAL.
 func dial(path string) (*conn, error) {
 	c, err := dialURI(path, "")
 	if err != nil {
@@ -44,8 +43,8 @@ func dial(path string) (*conn, error) {
 	return c, nil
 }
 
-// keepWAL says whether the write-ahead log stays when this connection is the last
-// one to be closed.
+// keepWAL sets whether the write-ahead log stays when this connection is the last one to
+// be closed.
 func (c *conn) keepWAL(keep bool) error {
 	mode := 0
 	if keep {
@@ -55,13 +54,13 @@ func (c *conn) keepWAL(keep bool) error {
 	return err
 }
 
-// dialURI is dial with parameters in the form of a URI's query.
+// dialURI is dial with parameters in the form of a URI query.
 func dialURI(path, query string) (*conn, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	// As a URI the path may have any character.
+	// In a URI the path may contain any character.
 	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: abs, RawQuery: query}).String())
 	if err != nil {
 		return nil, err
@@ -78,8 +77,8 @@ func dialURI(path, query string) (*conn, error) {
 	return c, nil
 }
 
-// close closes the statements first: SQLite keeps a connection with open ones
-// alive, and the write-ahead log with it.
+// close closes the statements first: SQLite keeps a connection with open statements, and
+// its write-ahead log.
 func (c *conn) close() error {
 	var err error
 	for _, s := range c.stmts {
@@ -88,7 +87,7 @@ func (c *conn) close() error {
 	return cmp.Or(err, c.raw.Close())
 }
 
-// exec runs SQL that returns no rows, and may be several statements.
+// exec runs one or more SQL statements that return no rows.
 func (c *conn) exec(sql string) error {
 	s, err := c.prepare(sql)
 	if err != nil {
@@ -109,7 +108,7 @@ func (c *conn) number(sql string) (int64, error) {
 	return s.number()
 }
 
-// prepare makes a statement, which must be closed before the connection.
+// prepare returns a statement, which must be closed before the connection.
 func (c *conn) prepare(sql string) (*stmt, error) {
 	raw, err := c.raw.(driver.ConnPrepareContext).PrepareContext(context.Background(), sql)
 	if err != nil {
@@ -118,8 +117,8 @@ func (c *conn) prepare(sql string) (*stmt, error) {
 	return &stmt{raw: raw.(preparedStmt)}, nil
 }
 
-// preparer prepares statements that live as long as the connection; err is the
-// first error.
+// preparer prepares statements that are closed with the connection; err is the first
+// error.
 type preparer struct {
 	conn *conn
 	err  error
@@ -144,8 +143,7 @@ type preparedStmt interface {
 	driver.StmtQueryContext
 }
 
-// stmt is a prepared statement. It keeps the memory for its arguments and
-// columns from one use to the next.
+// stmt is a prepared statement. It reuses the memory for its arguments and columns.
 type stmt struct {
 	raw  preparedStmt
 	args []driver.NamedValue
@@ -154,7 +152,7 @@ type stmt struct {
 
 func (s *stmt) close() error { return s.raw.Close() }
 
-// bind sets the arguments from position at on.
+// bind sets the arguments, starting at position at.
 func (s *stmt) bind(at int, values ...driver.Value) {
 	for len(s.args) < at+len(values) {
 		s.args = append(s.args, driver.NamedValue{Ordinal: len(s.args) + 1})
@@ -170,7 +168,7 @@ func (s *stmt) exec(values ...driver.Value) (int64, error) {
 	return s.run()
 }
 
-// run is exec with the arguments that are bound.
+// run is exec with the arguments that are already bound.
 func (s *stmt) run() (int64, error) {
 	r, err := s.raw.ExecContext(context.Background(), s.args)
 	if err != nil {
@@ -179,12 +177,12 @@ func (s *stmt) run() (int64, error) {
 	return r.RowsAffected()
 }
 
-// query calls row with each row until it returns false. The slice is reused.
+// query calls row with each row until row returns false. The slice is reused.
 func (s *stmt) query(row func(cols []driver.Value) bool, values ...driver.Value) error {
 	return s.queryContext(context.Background(), row, values...)
 }
 
-// queryContext is query that ends with ctx.
+// queryContext is query with a context.
 func (s *stmt) queryContext(ctx context.Context, row func(cols []driver.Value) bool, values ...driver.Value) (err error) {
 	s.bind(0, values...)
 	rows, err := s.raw.QueryContext(ctx, s.args)
@@ -212,7 +210,7 @@ func (s *stmt) queryContext(ctx context.Context, row func(cols []driver.Value) b
 	}
 }
 
-// number returns the first column of the first row, and 0 without a row.
+// number returns the first column of the first row, or 0 if there is no row.
 func (s *stmt) number(values ...driver.Value) (int64, error) {
 	var n int64
 	err := s.query(func(cols []driver.Value) bool {
@@ -222,8 +220,8 @@ func (s *stmt) number(values ...driver.Value) (int64, error) {
 	return n, err
 }
 
-// number, text and blob read a column. The tables are STRICT, so the zero
-// value for another type is only ever the answer to NULL.
+// number, text and blob convert a column. The tables are STRICT, so they return the zero
+// value for another type only if the column is NULL.
 
 func number(v driver.Value) int64 {
 	n, _ := v.(int64)

@@ -12,21 +12,21 @@ import (
 	"peerlink/internal/wait"
 )
 
-// peerQueue is where a peer's queue is emptied. It outlives its consumers.
+// peerQueue is the consuming side of a peer's queue. It outlives its consumers.
 type peerQueue struct {
 	mu       sync.Mutex
 	consumer *consumer // nil if there is none
-	// confirmed is the last message confirmed to any consumer. Its removal,
-	// and that of those before, may still be on its way to disk.
+	// confirmed is the last message confirmed by any consumer. The removal of it and of
+	// earlier messages may not be durable yet.
 	confirmed uint64
-	last      *confirmOp // the last one submitted
-	// excluded are the messages that the consumer wants to be set aside, of which it
-	// is not known yet that they are. Confirmations leave them.
+	last      *confirmOp // the last operation submitted
+	// excluded are the messages that the consumer wants to move to the dead letters, and
+	// whose move is not known to be done. Confirmations do not remove them.
 	excluded map[uint64]bool
 }
 
-// reset prepares the outlet for its next consumer, which begins with what the
-// last one could not set aside. The caller holds o.mu.
+// reset prepares o for its next consumer, which begins with the messages that the last one
+// could not move to the dead letters. The caller holds o.mu.
 func (o *peerQueue) reset() {
 	for tag := range o.excluded {
 		o.confirmed = min(o.confirmed, tag-1)
@@ -34,8 +34,7 @@ func (o *peerQueue) reset() {
 	o.excluded, o.last = make(map[uint64]bool), nil
 }
 
-// CheckInUse reports [ErrInUse] while a consumer or a [Subscription] takes messages
-// out of the queue.
+// CheckInUse reports [ErrInUse] if the queue has a consumer or a [Subscription].
 func (s *Store) CheckInUse(_ context.Context, queue string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,8 +44,8 @@ func (s *Store) CheckInUse(_ context.Context, queue string) error {
 	return nil
 }
 
-// Consume opens a queue for taking messages out. It reports [ErrNoQueue], and
-// [ErrInUse] while another consumer or a [Subscription] takes messages out of it.
+// Consume opens a queue for consuming. It reports [ErrNoQueue], and [ErrInUse] if the
+// queue has another consumer or a [Subscription].
 func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
 	err := s.read(ctx, "consume queue "+queue, func(r *readConn) error {
 		_, exists, err := r.lastSeq(queue)
@@ -107,11 +106,11 @@ type consumer struct {
 	arrived   wait.Signal
 	closed    chan struct{}
 
-	delivered uint64 // the last message given out; guarded by peerQueue.mu
+	delivered uint64 // the last message delivered; guarded by peerQueue.mu
 }
 
-// Next waits for messages that have not been given out, and returns up to max
-// of them, of about 1 MiB together.
+// Next waits for messages that were not delivered yet, and returns up to max of them, of
+// about 1 MiB in total.
 func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error) {
 	if max < 1 {
 		return nil, fmt.Errorf("%w: %d messages wanted, expected at least 1", ErrInvalid, max)
@@ -145,14 +144,14 @@ func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error)
 	}
 }
 
-// position returns the last message given out, and whether c is open.
+// position returns the last delivered message, and whether c is open.
 func (c *consumer) position() (uint64, bool) {
 	c.peerQueue.mu.Lock()
 	defer c.peerQueue.mu.Unlock()
 	return c.delivered, c.peerQueue.consumer == c
 }
 
-// advance notes that everything up to tag is given out, if c is open.
+// advance records that all messages up to tag are delivered, if c is open.
 func (c *consumer) advance(tag uint64) bool {
 	c.peerQueue.mu.Lock()
 	defer c.peerQueue.mu.Unlock()
@@ -163,17 +162,17 @@ func (c *consumer) advance(tag uint64) bool {
 	return true
 }
 
-// confirmOp removes the messages up to one from a queue.
+// confirmOp removes the messages of a queue up to and including through.
 type confirmOp struct {
 	queue   string
 	batch   int
-	except  []uint64 // in order
+	except  []uint64 // sorted
 	through uint64
 }
 
-// Confirm removes the delivery with this tag and all given out before it. It
-// reports [ErrNotGivenOut] for a tag that is still to come; one that has been
-// confirmed already is no error.
+// Confirm removes the delivery with this tag and all earlier deliveries. It reports
+// [ErrNotGivenOut] for a tag that was not delivered yet. A tag that was confirmed already
+// is no error.
 func (c *consumer) Confirm(tag uint64) error {
 	o := c.peerQueue
 	o.mu.Lock()
@@ -187,8 +186,8 @@ func (c *consumer) Confirm(tag uint64) error {
 	if tag <= o.confirmed {
 		return nil
 	}
-	// Only the highest tag counts: a batch has at most one confirmation for a
-	// queue, which is why confirmations need no budget.
+	// Only the highest tag counts: a batch has at most one confirmation for each queue,
+	// which is why confirmations need no budget.
 	w := c.store.writer
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -214,7 +213,7 @@ func (o *confirmOp) apply(t *tx) error {
 
 func (o *confirmOp) finish(error) {}
 
-// split returns confirmations of a growing part of the messages.
+// split returns confirmations up to increasing tags, at most apart.
 func (o *confirmOp) split(t *tx, most uint64) (parts []op, err error) {
 	first, err := t.firstSeq(o.queue)
 	if err != nil {
@@ -228,9 +227,9 @@ func (o *confirmOp) split(t *tx, most uint64) (parts []op, err error) {
 
 func (o *confirmOp) cost() (kind, quantity) { return maintenance, quantity{} }
 
-// DeadLetter moves one delivery to the messages that can not be sent. It
-// reports [ErrNotGivenOut] for a message that was not given out, or is not
-// there any more. When ctx ends before it is durable, it may or may not happen.
+// DeadLetter moves one delivery to the dead letters. It reports [ErrNotGivenOut] for a
+// message that was not delivered, or does not exist any more. If ctx ends before the move
+// is durable, the move may or may not happen.
 func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) error {
 	settled, err := c.startDeadLetter(tag, reasonText(reason))
 	if err == nil {
@@ -244,9 +243,8 @@ func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) er
 	return nil
 }
 
-// Exclude excludes one delivery from later confirmations. It reports
-// [ErrNotGivenOut] for a message that was not given out, or is not there any
-// more.
+// Exclude excludes one delivery from later confirmations. It reports [ErrNotGivenOut] for
+// a message that was not delivered, or was confirmed already.
 func (c *consumer) Exclude(tag uint64) error {
 	o := c.peerQueue
 	o.mu.Lock()
@@ -257,7 +255,7 @@ func (c *consumer) Exclude(tag uint64) error {
 	return nil
 }
 
-// exclude is Keep. The caller holds c.outlet.mu.
+// exclude implements Exclude. The caller holds c.peerQueue.mu.
 func (c *consumer) exclude(tag uint64) error {
 	o := c.peerQueue
 	switch {
@@ -267,8 +265,8 @@ func (c *consumer) exclude(tag uint64) error {
 		return ErrNotGivenOut
 	}
 	o.excluded[tag] = true
-	// What is confirmed from now on must not be removed with the last
-	// confirmation before, which does not except this message.
+	// Later confirmations must not be merged into the last submitted one, which does not
+	// except this message.
 	o.last = nil
 	return nil
 }
@@ -289,15 +287,15 @@ func (c *consumer) startDeadLetter(tag uint64, reason string) (<-chan error, err
 	})
 }
 
-// deadLettered notes that a message is set aside, or not there any more.
+// deadLettered records that a message is a dead letter, or does not exist any more.
 func (o *peerQueue) deadLettered(tag uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.excluded, tag)
 }
 
-// Close gives what is not confirmed back to the queue. It waits a moment until
-// the confirmations are durable, but they hold without that.
+// Close returns unconfirmed messages to the queue. It waits up to flushTime until the
+// confirmations are durable; they are valid without that.
 func (c *consumer) Close() error {
 	o := c.peerQueue
 	o.mu.Lock()

@@ -6,13 +6,14 @@ import (
 	"peerlink/broker"
 )
 
-// ctxMutex is a mutex that can be waited for with a context: calls of Next on one
-// consumer take turns, and each may wait for long.
+// ctxMutex is a mutex whose lock operation accepts a context: concurrent calls of Next on
+// one consumer are serialized, and each may block for long.
 type ctxMutex chan struct{}
 
 func newCtxMutex() ctxMutex { return make(ctxMutex, 1) }
 
-// lock reports the error of ctx, or broker.ErrClosed when closed is.
+// lock acquires the mutex. It returns the error of ctx, or broker.ErrClosed once closed is
+// closed.
 func (t ctxMutex) lock(ctx context.Context, closed <-chan struct{}) error {
 	select {
 	case t <- struct{}{}:

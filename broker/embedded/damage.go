@@ -10,19 +10,19 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// ErrDamaged is reported for a store whose file is damaged: by [Open], and by what
-// reads messages.
+// ErrDamaged is reported for a store whose file is damaged: by [Open], and by methods that
+// read messages.
 var ErrDamaged = errors.New("embedded: message store is damaged")
 
-// damageAdvice is what to do about damage.
+// damageAdvice is the advice to the operator in errors that report damage.
 const damageAdvice = "stop the service, and put back a backup of the whole state folder, or save what can be read" +
 	" with sqlite3 (docs/operations.md, \"A damaged message store\")"
 
-// damageTime is how long a store is looked through for damage.
+// damageTime bounds the time that Open spends checking for damage.
 const damageTime = 3 * time.Second
 
-// checkDamage looks through the file if the service that had it open last has not
-// closed it, for a limited time, and reports [ErrDamaged].
+// checkDamage checks the file, for at most damageTime, if the last service did not close
+// it. It reports [ErrDamaged].
 func checkDamage(c *conn) error {
 	closed, err := c.number("SELECT closed FROM store")
 	if err != nil || closed != 0 {
@@ -51,29 +51,29 @@ func checkDamage(c *conn) error {
 	return nil
 }
 
-// noteOpen notes in the file itself, and not only in its write-ahead log, that a
-// service has it open. Where that is not possible, as on a full disk, the next start
-// does not look for damage; nothing else depends on it.
+// noteOpen records in the file itself, and not only in its write-ahead log, that a service
+// has opened it. If that fails, as on a full disk, the next start does not check for
+// damage; there is no other consequence.
 func (w *writeConn) noteOpen() {
 	if w.marked(func() error { return w.exec("UPDATE store SET closed = 0") }) == nil {
-		_, _ = w.restart.number() // the log keeps its room, in case that the disk is full
+		_, _ = w.restart.number() // keeps the log's space, in case the disk is full
 	}
 }
 
-// noteClosed notes that the service has closed the store.
+// noteClosed records that the service has closed the store.
 func (w *writeConn) noteClosed() {
 	_ = w.marked(func() error { return w.exec("UPDATE store SET closed = 1") })
 }
 
-// leaveOneFile lets the last connection that closes remove the write-ahead log if
-// no service has the store open, and none has ended without closing it.
+// leaveOneFile lets SQLite remove the write-ahead log with the last connection, if no
+// service has the store open and the last service did close it.
 func (w *writeConn) leaveOneFile() {
 	if closed, err := w.number("SELECT closed FROM store"); err == nil && closed != 0 {
 		_ = w.keepWAL(false)
 	}
 }
 
-// explain adds what it means, and what to do, to an error of SQLite.
+// explain adds the meaning, and advice for the operator, to an SQLite error.
 func explain(err error) error {
 	switch code(err) & 0xff {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
@@ -81,7 +81,7 @@ func explain(err error) error {
 			return fmt.Errorf("%w: %w; %s", ErrDamaged, err, damageAdvice)
 		}
 	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
-		// SQLite does not say whether the file or its folder is the reason.
+		// SQLite does not report whether the file or its folder is the reason.
 		return fmt.Errorf("%w; this user must be able to write to the file and to make files beside it: look at their owner and mode, and whether the disk is mounted read-only", err)
 	}
 	return err

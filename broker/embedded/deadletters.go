@@ -15,16 +15,15 @@ import (
 var _ broker.DeadLetters = (*Store)(nil)
 
 const (
-	// asidePage is how many messages set aside are read at once, if they have
-	// not too many bytes.
+	// asidePage is how many dead letters are read at once, within the limit of readBytes.
 	asidePage = 256
-	// maxMoves is how many of them one transaction retries or drops. Others
-	// wait for it.
+	// maxMoves is how many dead letters one transaction retries or drops. Other operations
+	// wait for the transaction.
 	maxMoves = 1000
 )
 
-// Info counts the messages of a queue. Among those waiting may be some
-// that are given out. It reports [ErrNoQueue].
+// Info counts the messages of a queue. Delivered messages that are not confirmed count as
+// waiting. It reports [ErrNoQueue].
 func (s *Store) Info(ctx context.Context, queue string) (broker.QueueInfo, error) {
 	var c broker.QueueInfo
 	err := s.read(ctx, "count messages of queue "+queue, func(r *readConn) error {
@@ -48,9 +47,8 @@ func (s *Store) Info(ctx context.Context, queue string) (broker.QueueInfo, error
 	return c, nil
 }
 
-// List goes through the messages of a queue that were set aside, in the order
-// in which they were in the queue. Their IDs are the numbers they had there.
-// It reports [ErrNoQueue].
+// List iterates over the dead letters of a queue in the order that they had in the queue.
+// Their IDs are the sequence numbers they had there. It reports [ErrNoQueue].
 func (s *Store) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLetter, error] {
 	return func(yield func(broker.DeadLetter, error) bool) {
 		for after := uint64(0); ; {
@@ -87,9 +85,9 @@ func (s *Store) readAside(ctx context.Context, queue string, after uint64) (page
 	return page, last, err
 }
 
-// Retry puts messages that were set aside back at the end of their queue, a
-// thousand in a transaction: a message is never in both places. When ctx ends,
-// the last transaction may or may not take place.
+// Retry moves dead letters back to the end of their queue, up to maxMoves in each
+// transaction: a message is never in both places. If ctx ends, the last transaction may or
+// may not take place.
 func (s *Store) Retry(ctx context.Context, queue string, ids []string) (int, error) {
 	n, err := s.takeAside(ctx, queue, ids, (*tx).retry)
 	if err != nil {
@@ -98,8 +96,8 @@ func (s *Store) Retry(ctx context.Context, queue string, ids []string) (int, err
 	return n, err
 }
 
-// Drop removes messages that were set aside, a thousand in a transaction. When
-// ctx ends, the last transaction may or may not take place.
+// Drop deletes dead letters, up to maxMoves in each transaction. If ctx ends, the last
+// transaction may or may not take place.
 func (s *Store) Drop(ctx context.Context, queue string, ids []string) (int, error) {
 	n, err := s.takeAside(ctx, queue, ids, (*tx).drop)
 	if err != nil {
@@ -108,8 +106,8 @@ func (s *Store) Drop(ctx context.Context, queue string, ids []string) (int, erro
 	return n, err
 }
 
-// takeAside does something to messages that were set aside; do reports whether
-// the message was there. It returns how many were.
+// takeAside calls do for each of the dead letters; do reports whether the dead letter
+// existed. takeAside returns how many existed.
 func (s *Store) takeAside(ctx context.Context, queue string, ids []string, do func(*tx, *queueWork, uint64) (bool, error)) (int, error) {
 	seqs, missing := parseIDs(ids)
 	total := 0
@@ -117,7 +115,7 @@ func (s *Store) takeAside(ctx context.Context, queue string, ids []string, do fu
 		var done int
 		var gone []string
 		if err := s.commit(ctx, func(t *tx) error {
-			done, gone = 0, nil // it may be tried several times
+			done, gone = 0, nil // the transaction may be retried
 			q, err := t.queue(queue)
 			if err != nil {
 				return err
@@ -142,12 +140,12 @@ func (s *Store) takeAside(ctx context.Context, queue string, ids []string, do fu
 	return total, broker.NoDeadLetterError(missing)
 }
 
-// parseIDs returns the numbers that IDs stand for, in order, each once, and
-// those that can be no ID.
+// parseIDs returns the sequence numbers that the IDs denote, sorted and without
+// duplicates, and the invalid IDs.
 func parseIDs(ids []string) (seqs []uint64, bad []string) {
 	for _, id := range ids {
-		// What is written in another way, as 007, was never shown as an ID.
-		// SQLite's numbers end at 2^63.
+		// List never returns another spelling, such as 007. SQLite's integers end at
+		// 2^63-1.
 		if n, err := strconv.ParseInt(id, 10, 64); err != nil || n < 1 || strconv.FormatInt(n, 10) != id {
 			bad = append(bad, id)
 		} else {
@@ -158,8 +156,7 @@ func parseIDs(ids []string) (seqs []uint64, bad []string) {
 	return slices.Compact(seqs), bad
 }
 
-// retry moves a message that was set aside to the end of its queue, and tells
-// whether it was there.
+// retry moves a dead letter to the end of its queue, and reports whether it existed.
 func (t *tx) retry(q *queueWork, seq uint64) (bool, error) {
 	n, err := t.moveBack.exec(q.nextSeq, t.now, t.epoch, q.id, int64(seq))
 	if err != nil || n == 0 {
@@ -171,7 +168,7 @@ func (t *tx) retry(q *queueWork, seq uint64) (bool, error) {
 	return t.drop(q, seq)
 }
 
-// drop removes a message that was set aside, and reports whether it was there.
+// drop deletes a dead letter, and reports whether it existed.
 func (t *tx) drop(q *queueWork, seq uint64) (bool, error) {
 	n, err := t.removeAside.exec(q.id, int64(seq))
 	return n > 0, err

@@ -9,40 +9,40 @@ import (
 	"time"
 )
 
-// diskInterval is how old a look at the disk may be, unless [Options] say otherwise.
+// diskInterval is the default interval between checks of the free disk space.
 const diskInterval = time.Second
 
-// ErrFull is reported for a message of an application that can not be stored
-// because there is no room for it. Nothing of it is stored.
+// ErrFull is reported for a message of an application that can not be stored because there
+// is no space for it. No part of the message is stored.
 var ErrFull = errors.New("embedded: no room in the message store")
 
-// ErrUnwritable is reported for a message of an application that can not be stored
-// for another reason than want of room. Nothing of it is stored.
+// ErrUnwritable is reported for a message of an application that can not be stored for
+// another reason than missing space. No part of the message is stored.
 var ErrUnwritable = errors.New("embedded: the message store can not be written")
 
-// disk knows how much room there is for messages. Below min bytes free, peers may
-// only fill a window: the rest is for the node's own applications, which may have
-// to answer messages before they can take them. Below a quarter of min nothing is
-// taken from these. The window lies below that, where the messages that wait for
-// peers can not take its room: two nodes whose disks such messages have filled go
-// on taking from each other, and so empty each other's queues. What is left below
-// the window is for removing.
+// disk decides whether there is space for messages. While less than min bytes are free,
+// received messages may fill only a window; the rest is for the node's own applications,
+// which may have to send messages before they can take received ones. While less than a
+// quarter of min is free, messages of applications are refused. The window is below that
+// quarter, so that messages queued for peers can not use it up: two nodes whose disks are
+// full of messages for each other continue to receive, and so empty each other's queues.
+// The space below the window is for removing messages.
 type disk struct {
 	min       int64                 // 0: no limits
 	freeBytes func() (int64, error) // bytes on the disk that are free
 	log       *slog.Logger
 
 	mu     sync.Mutex
-	inside int64    // bytes in the file that were free at the last look
-	free   int64    // bytes on the disk that were free at the last look or check
+	inside int64    // bytes in the file that were free at the last check
+	free   int64    // bytes on the disk that were free at the last check
 	short  bool     // left is less than min
-	closed bool     // the window too
-	low    *Trouble // why peers may only fill the window, if that; nil: there is room
+	closed bool     // no messages are stored in the window either
+	low    *Trouble // why received messages may fill only the window; nil: there is enough space
 }
 
-// window is how many bytes of received messages there may be while there is little
-// room, and how many bytes must be free on the disk for any to be stored. They take
-// twice as much until the write-ahead log is moved into the file.
+// window is how many bytes of received messages may be stored while there is little space,
+// and how many bytes must be free on the disk for that. The messages take twice as much
+// until SQLite has checkpointed the write-ahead log.
 func (d *disk) window() int64 { return d.min / 16 }
 
 // floor is how many bytes must be free on the disk for messages of a kind to be stored.
@@ -53,8 +53,8 @@ func (d *disk) floor(k kind) int64 {
 	return d.min / 4
 }
 
-// warnIfSmall warns when the disk fills before a single peer's quota does: then it is
-// the disk that stops that peer, and all others with it.
+// warnIfSmall logs a warning if the free space is smaller than the quota of a single peer:
+// such a peer could fill the disk, which would stop all other peers too.
 func (d *disk) warnIfSmall(quota int64) {
 	if quota <= 0 || d.min <= 0 {
 		return
@@ -65,7 +65,7 @@ func (d *disk) warnIfSmall(quota int64) {
 	}
 }
 
-// awaitRoom waits until there is room for messages of peers.
+// awaitRoom waits until there is space for received messages.
 func (d *disk) awaitRoom(ctx context.Context, s *Store) error {
 	for !d.hasRoomForPeers(s.received()) {
 		again := make(chan struct{})
@@ -79,38 +79,39 @@ func (d *disk) awaitRoom(ctx context.Context, s *Store) error {
 	return nil
 }
 
-// hasRoomForPeers reports whether messages are taken from peers while those taken already, and
-// not taken out by applications, have this number of bytes.
+// hasRoomForPeers reports whether messages are accepted from peers; received is the size
+// in bytes of the received messages that no application has taken yet.
 func (d *disk) hasRoomForPeers(received int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.low == nil || !d.closed && d.free >= d.window() && received < d.window()
 }
 
-// trouble returns why peers may only fill the window, or nothing, as of the last look.
+// trouble returns why received messages may fill only the window, as of the last check, or
+// nil.
 func (d *disk) trouble() *Trouble {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.low
 }
 
-// needsCheck reports whether there may be too little room for messages of peers
-// since the last look.
+// needsCheck reports whether the space may have become too small for received messages
+// since the last check.
 func (d *disk) needsCheck() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.short && d.low == nil
 }
 
-// isShort reports whether the disk has little room, whatever is free in the file.
+// isShort reports whether the disk has little space, regardless of free space in the file.
 func (d *disk) isShort() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.short
 }
 
-// check finds out how much is free; inside is what is free in the file. What can not be
-// found out is no reason to stop: a disk that is really full is noticed by the writer.
+// check measures the free space; inside is the free space in the file, in bytes. An error
+// of measuring is not treated as a full disk: the writer detects a disk that is full.
 func (d *disk) check(inside int64, r *reserve) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -119,8 +120,8 @@ func (d *disk) check(inside int64, r *reserve) {
 	}
 	free, err := d.freeBytes()
 	d.inside, d.free, d.short, d.closed = inside, free, err == nil && free < d.min, r.missing
-	// What is free inside the file is room too, but what goes there has to go
-	// into the write-ahead log first.
+	// Free space in the file counts too, but messages are written to the write-ahead log
+	// first.
 	switch full := r.missing || err == nil && (free+inside < d.min || free < d.floor(sent)); {
 	case full && r.err != nil:
 		if d.low == nil {
@@ -139,7 +140,7 @@ func (d *disk) check(inside int64, r *reserve) {
 	}
 }
 
-// checkRoom reports [ErrFull] if there is no room for messages of a kind with this number of
+// checkRoom reports [ErrFull] if there is no space for messages of this kind and size in
 // bytes: once in the write-ahead log, and once in the file.
 func (d *disk) checkRoom(k kind, bytes int64) error {
 	d.mu.Lock()

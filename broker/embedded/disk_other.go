@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// noRoomErrors mean that a disk, or a quota, is full.
+// noRoomErrors are the errors for a full disk or quota.
 var noRoomErrors = []error{syscall.ENOSPC, syscall.EDQUOT}
 
-// freeBytes is not known here.
+// freeBytes is not implemented for this system.
 func freeBytes(string) (int64, error) { return 0, errors.ErrUnsupported }

@@ -4,10 +4,10 @@ package embedded
 
 import "golang.org/x/sys/unix"
 
-// noRoomErrors mean that a disk, or a quota, is full.
+// noRoomErrors are the errors for a full disk or quota.
 var noRoomErrors = []error{unix.ENOSPC, unix.EDQUOT}
 
-// freeBytes returns how much more this user can store in a directory.
+// freeBytes returns how many bytes this user can store in the file system of dir.
 func freeBytes(dir string) (int64, error) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {

@@ -2,10 +2,10 @@ package embedded
 
 import "golang.org/x/sys/windows"
 
-// noRoomErrors mean that a disk, or a quota, is full.
+// noRoomErrors are the errors for a full disk or quota.
 var noRoomErrors = []error{windows.ERROR_DISK_FULL, windows.ERROR_HANDLE_DISK_FULL, windows.ERROR_DISK_QUOTA_EXCEEDED}
 
-// freeBytes returns how much more this user can store in a directory.
+// freeBytes returns how many bytes this user can store on the volume of dir.
 func freeBytes(dir string) (int64, error) {
 	path, err := windows.UTF16PtrFromString(dir)
 	if err != nil {

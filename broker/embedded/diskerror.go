@@ -11,21 +11,21 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// ioError is an error of SQLite when it writes, with the reason that the operating
-// system gives, which is not want of room.
+// ioError is a write error of SQLite together with the operating system's reason, which is
+// not missing space.
 type ioError struct{ err, reason error }
 
 func (e *ioError) Error() string   { return fmt.Sprintf("%v: %v", e.err, e.reason) }
 func (e *ioError) Unwrap() []error { return []error{e.err, e.reason} }
 
-// trialSize is how many bytes a trial writes.
+// trialSize is how many bytes a write test writes.
 const trialSize = 64 << 10
 
-// tryWriting writes a file beside the store, syncs and removes it. It returns the
-// reason why that is not possible.
+// tryWriting writes, syncs and removes a file beside the store. It returns the reason if
+// that fails.
 func tryWriting(store string, size int) error {
 	content := make([]byte, size)
-	_, _ = rand.Read(content) // some file systems keep zeros in no room at all
+	_, _ = rand.Read(content) // some file systems allocate no blocks for zeros
 	f, err := os.OpenFile(store+"-trial", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return reasonOf(err)
@@ -38,7 +38,7 @@ func tryWriting(store string, size int) error {
 	return reasonOf(errors.Join(err, f.Close()))
 }
 
-// reasonOf returns what the operating system says in an error, without the name of a file.
+// reasonOf returns the operating system's error in err, without the name of a file.
 func reasonOf(err error) error {
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
 		return errno
@@ -46,20 +46,19 @@ func reasonOf(err error) error {
 	return err
 }
 
-// isNoRoom reports whether an error of the operating system means that the disk, or the
-// user's quota on it, is full.
+// isNoRoom reports whether an operating system error means that the disk, or the user's
+// quota on it, is full.
 func isNoRoom(err error) bool {
 	return slices.ContainsFunc(noRoomErrors, func(e error) bool { return errors.Is(err, e) })
 }
 
-// isFull reports whether an error means that there is no room for what was to be
-// written.
+// isFull reports whether an error means that there is no space for a write.
 func isFull(err error) bool {
 	return errors.Is(err, ErrFull) || isNoRoom(err) || code(err)&0xff == sqlite3.SQLITE_FULL
 }
 
-// isWriteError reports whether SQLite could not write, sync or extend a file. It does
-// not say whether that is for want of room, such as a quota, or another reason.
+// isWriteError reports whether SQLite failed to write, sync or extend a file. The code
+// does not distinguish missing space, as with a quota, from other reasons.
 func isWriteError(err error) bool {
 	switch code(err) {
 	case sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE,
@@ -69,13 +68,13 @@ func isWriteError(err error) bool {
 	return false
 }
 
-// canRemove reports whether what removes, moves or binds may be written after an error
-// with which what stores was not.
+// canRemove reports whether, after err has failed an operation that stores messages,
+// operations of kind maintenance may still succeed.
 func canRemove(err error) bool {
 	return isFull(err) || isWriteError(err) || errors.Is(err, errNoReserve)
 }
 
-// withReason finds the reason of an error of writing where SQLite gives none.
+// withReason adds the operating system's reason to a write error of SQLite without one.
 func (w *writer) withReason(err error) error {
 	if !isWriteError(err) || isFull(err) {
 		return err
@@ -93,8 +92,8 @@ func (w *writer) withReason(err error) error {
 	return err
 }
 
-// isDiskFault reports whether an error of writing is known to have another reason than
-// want of room.
+// isDiskFault reports whether a write error is known to have another reason than missing
+// space.
 func isDiskFault(err error) bool {
 	var fault *ioError
 	return errors.As(err, &fault)

@@ -1,30 +1,28 @@
-// Package embedded is the message store inside the process: a [broker.Broker]
-// on one SQLite file, for nodes that fit on one machine. It also serves the
-// node's own applications, which have no other broker to talk to.
+// Package embedded implements a message store inside the process: a [broker.Broker] on one
+// SQLite file, for nodes that run on one machine. It also serves the node's own
+// applications, which have no other broker.
 //
 // # Queues
 //
-// A queue is a name, a sequence number, and the messages that have one. A
-// message gets the next number of its queue when it is stored, in the
-// transaction that stores it; numbers are never used twice and have no holes.
-// There are two kinds of use, and a queue has one of them at a time:
+// A queue has a name, a sequence number, and messages. A message is assigned the next
+// sequence number of its queue in the transaction that stores it; numbers are never reused
+// and have no gaps. A queue is used in one of two ways at a time:
 //
-//   - The queue of a peer ("peer.<ID>.0") is fed by [Store.Send], which routes
-//     through the bindings made by [Store.Bind], and emptied in order by one
+//   - The queue of a peer ("peer.<ID>.0") is filled by [Store.Send], which routes
+//     through the bindings made by [Store.Bind], and consumed in order by one
 //     [broker.Consumer]. Its confirmations are cumulative.
-//   - An inbox ("accounts_in", "creditors_in", "debtors_in") is fed by
-//     [Store.Publish] and emptied by any number of competing [Subscription]s.
+//   - An inbox ("accounts_in", "creditors_in", "debtors_in") is filled by
+//     [Store.Publish] and consumed by any number of competing [Subscription]s.
 //     Their acknowledgements are individual.
 //
-// # One writer commits for everybody
+// # One writer commits for all callers
 //
-// A commit costs an fsync, whether it carries one message or a thousand. So
-// nobody commits alone: everything that wants to change the file (received
-// messages, messages of applications, confirmations, acknowledgements,
-// declarations) becomes an operation in one list. A single goroutine takes
-// the whole list, applies it in one transaction, and tells all callers after the
-// COMMIT. While it waits for the disk the next list gathers. A lone operation
-// waits for nobody; a flood is written a thousand at a time.
+// A commit costs an fsync, whether it has one message or a thousand. So callers do not
+// commit individually: every change of the file (received messages, messages of
+// applications, confirmations, acknowledgements, bindings) is an operation in one list. A
+// single goroutine takes the whole list, applies it in one transaction, and reports the
+// result to all callers after the COMMIT. During the commit, the next list is collected. A
+// single operation is not delayed; under load, a transaction has thousands of them.
 //
 //	Publish ─┐                        ┌─ confirmed(n)
 //	Send ────┤   ┌──────┐  ┌────────┐ ├─ done(nil)
@@ -32,64 +30,60 @@
 //	Ack ─────┤   └──────┘  └────────┘ ├─ waiting consumers wake up
 //	Declare ─┘                        └─ watchers get copies
 //
-// The list is bounded by number and bytes of messages: beyond that, a caller that
-// wants to put one in waits. Operations are checked before they enter the
-// list, so that none of them can spoil the transaction of the others.
+// The list is bounded by number and bytes of messages: beyond the bound, callers that
+// submit messages block. Operations are checked before they are added to the list, so that
+// none of them can fail the transaction of the others.
 //
-// When a transaction fails (another process keeps the file locked) it is rolled
-// back and tried again, the same operations in the same order, until it
-// succeeds or the store is closed. No caller is answered before: a message is
-// never confirmed early and never lost.
+// When a transaction fails (another process keeps the file locked), it is rolled back and
+// retried, with the same operations in the same order, until it succeeds or the store is
+// closed. Callers get no result before: a message is never confirmed early and never lost.
 //
 // # A full disk
 //
-// Storing stops before the disk is full ([Options].MinFree): messages of peers
-// wait, those of applications are refused with [ErrFull] when even less is left.
-// Removing needs room too, in the write-ahead log. So when a transaction fails
-// for want of room, or would, what removes, moves or binds is committed without
-// the rest; and when another program has taken all the room, a file that was made
-// for that purpose is given up ([Options].Reserve). SQLite does not say whether an
-// error of writing is one of room, as with a quota, or of a disk that fails: the
-// operating system's reason is found by writing a small file ("-trial"). Where room
-// is not the reason, the reserve stays, and messages are refused with [ErrUnwritable]. What was removed makes room
-// inside the file, which a service gives back to the disk. Having room again is
-// all the store needs to go on.
+// Storing stops before the disk is full ([Options].MinFree): messages of peers wait, and
+// messages of applications are refused with [ErrFull] when even less space is left.
+// Removing needs space too, in the write-ahead log. So when a transaction fails for lack
+// of space, or would fail, its operations that remove, move or bind are committed without
+// the others; if another program has used up all the space, a reserve file is deleted
+// first ([Options].Reserve). SQLite does not report whether the reason of a write error is
+// missing space, as with a quota, or a failing disk: the operating system's reason is
+// determined by writing a small file ("-trial"). If the reason is not missing space, the
+// reserve stays, and messages are refused with [ErrUnwritable]. Removed messages leave
+// free space in the file, which a service returns to the disk. When there is space again,
+// the store continues by itself.
 //
-// # Taking out
+// # Consuming
 //
-// Readers have their own connections and see what was committed last (SQLite's
-// write-ahead log). What is given out is remembered in memory only: after a
-// crash everything that was not removed is given out again. A confirmation
-// holds from the moment it is made, even while its removal is on its way to
-// disk: the next consumer of the queue starts behind it.
+// Readers have their own connections and read the state of the last commit (SQLite's
+// write-ahead log). Which messages are delivered is recorded in memory only: after a
+// crash, all messages that were not removed are delivered again. A confirmation is valid
+// from the moment it is made, even if the removal is not durable yet: the next consumer of
+// the queue starts after the confirmed messages.
 //
-// A message that can not be sent moves to a table of its own. [Store.Retry]
-// gives it the next number of its queue, as if it had just been sent.
+// A dead letter is moved to a table of its own. [Store.Retry] assigns it the next sequence
+// number of its queue, as if it had just been sent.
 //
 // # Quotas
 //
-// What received messages take is counted for each peer that has sent them, in
-// the transactions that store and remove them. A peer that has reached its quota
-// waits in [Store.AwaitQuota], and so does every peer when the disk is almost full
-// ([Options].PeerQuota, MinFree).
+// The size of received messages is counted for each sending peer, in the transactions that
+// store and remove them. A peer that has reached its quota waits in [Store.AwaitQuota],
+// and so do all peers when the disk is almost full ([Options].PeerQuota, MinFree).
 //
 // # Several processes
 //
-// Any process may open the file, while others have it open: sequence numbers
-// are taken, and messages routed, from what the file says inside the
-// transaction, and a busy process lets the others have their turn
-// (fairLock.go). A store notices what others have written within a quarter of
-// a second. But what is given out is known to one process only, so only one of
-// them should take messages out of a queue.
+// Several processes may have the file open: sequence numbers are assigned, and messages
+// routed, according to the state of the file inside the transaction, and a lock makes
+// access fair (fairlock.go). A store detects changes by other processes within a quarter
+// of a second. But which messages are delivered is recorded in one process only, so only
+// one process should consume a queue.
 //
 // # The file
 //
-// It is an ordinary SQLite database (schema.go), which an operator can look
-// into with the sqlite3 tool. While it is open, or after a crash, there are
-// files beside it: "-wal" has messages and belongs to it, "-shm" and "-turn"
-// come again by themselves. A "-wal" that is missing or of another moment is noticed
-// (pair.go).
-// "-reserve" only takes room, "-trial" is there for a moment after an error.
+// It is an ordinary SQLite database (schema.go), which an operator can inspect with the
+// sqlite3 tool. While it is open, or after a crash, there are files beside it: "-wal" has
+// messages and belongs to it, "-shm" and "-turn" are created again when needed. A "-wal"
+// that is missing or of another point in time is detected (pair.go). "-reserve" only
+// occupies space, "-trial" exists briefly after an error.
 package embedded
 
 import (
@@ -108,59 +102,59 @@ import (
 )
 
 var (
-	// ErrInvalid is reported for a name, a binding key or a message that can
-	// not be stored, whatever the state of the store.
+	// ErrInvalid is reported for a name, a binding key or a message that can not be
+	// stored, regardless of the state of the store.
 	ErrInvalid = errors.New("embedded: invalid")
-	// ErrNoQueue is reported for a queue that was never declared.
+	// ErrNoQueue is reported for a queue that does not exist.
 	ErrNoQueue = broker.ErrNoQueue
-	// ErrInUse is reported when a queue has another consumer already.
+	// ErrInUse is reported for a queue that has another consumer already.
 	ErrInUse = broker.ErrInUse
-	// ErrNotGivenOut is reported for a tag or sequence number that its consumer
-	// or subscription does not hold: it was never given out, or it was
-	// confirmed, set aside or given back since.
+	// ErrNotGivenOut is reported for a tag or sequence number that is not delivered to the
+	// consumer or subscription: it was never delivered, or it was confirmed, moved to the
+	// dead letters or returned since.
 	ErrNotGivenOut = errors.New("embedded: message is not given out")
-	// ErrNewer is reported by [Open] for a file that a newer version has written.
+	// ErrNewer is reported by [Open] for a file written by a newer version.
 	ErrNewer = errors.New("embedded: file of a newer version")
-	// ErrNotStore is reported by [Open] for a file that is something else.
+	// ErrNotStore is reported by [Open] for a file that is not a message store.
 	ErrNotStore = errors.New("embedded: not a message store")
 )
 
-// Options adjust a [Store]. The zero Options are good.
+// Options configure a [Store]. The zero Options are valid.
 type Options struct {
-	// Logger gets an entry when the file can not be written, and when it can be
-	// again; nil means [slog.Default].
+	// Logger logs, among others, when the file can not be written, and when it can be
+	// written again; nil means [slog.Default].
 	Logger *slog.Logger
-	// Owner says who the owner of the store is, in any words: a store that
-	// belongs to another one is not opened. "" opens any.
+	// Owner identifies the owner of the store; it may be any text. A store with another
+	// owner is not opened. "" opens any store.
 	Owner string
-	// Service says that the store is opened by the one process that serves it:
-	// a store without an owner becomes the Owner's.
+	// Service is set by the one process that serves the store: Open then assigns a store
+	// without an owner to Owner.
 	Service bool
-	// MaxPending is how many messages may be on their way to disk, of peers and
-	// of applications each; 0 means 4,096. It bounds the size of a transaction too.
+	// MaxPending bounds the number of messages that are not durable yet, of peers and of
+	// applications separately; 0 means 4,096. It bounds the size of a transaction too.
 	MaxPending int
-	// MaxPendingBytes is how many bytes those messages may have; 0 means 32 MiB.
+	// MaxPendingBytes bounds the size of those messages in bytes; 0 means 32 MiB.
 	MaxPendingBytes int
-	// MaxBody is the largest message body taken, in bytes; 0 means 1 MiB. (SMP
-	// asks for 8,192.)
+	// MaxBody is the size of the largest message body accepted, in bytes; 0 means 1 MiB.
+	// (SMP requires 8,192.)
 	MaxBody int
-	// PeerQuota is how many bytes the received messages of one peer may take
-	// before [Store.AwaitQuota] makes it wait; 0 means no limit.
+	// PeerQuota bounds the size, in bytes, of the received messages of one peer; when it
+	// is reached, [Store.AwaitQuota] blocks. 0 means no limit.
 	PeerQuota int64
-	// MinFree is how many bytes the disk must have left for Admit to let
-	// anybody in; 0 means no limit. With less than a quarter of it left, messages
-	// of applications are refused with [ErrFull], too.
+	// MinFree is how many bytes must be free on the disk, or else AwaitQuota blocks for
+	// all peers; 0 means no limit. Messages of applications are refused with [ErrFull]
+	// while less than a quarter of MinFree is free.
 	MinFree int64
-	// look is how old a look at the disk may be; 0 means diskInterval.
+	// look is the interval between checks of the disk; 0 means diskInterval.
 	look time.Duration
-	// freeBytes returns how much room the disk of a folder has; nil means the function
+	// freeBytes returns the free space of the disk with a folder; nil means the function
 	// of that name.
 	freeBytes func(dir string) (int64, error)
-	// Reserve is the size of a file beside the store that is given up when the
-	// disk is full, so that messages can still be removed; 0 makes none.
+	// Reserve is the size in bytes of a file beside the store that is deleted when the
+	// disk is full, so that messages can still be removed; 0 means no reserve.
 	Reserve int64
-	// tryWriting writes beside the store, and writeReserve the reserve; nil means the
-	// functions of that name.
+	// tryWriting writes a file beside the store, and writeReserve writes the reserve; nil
+	// means the functions of that name.
 	tryWriting   func(store string, size int) error
 	writeReserve func(path string, content []byte) error
 }
@@ -193,17 +187,17 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Store is an open message store. It implements [broker.Broker]; all its
-// methods are safe for concurrent use.
+// Store is an open message store. It implements [broker.Broker]; all its methods are safe
+// for concurrent use.
 //
-// Callbacks (confirmed and done functions) run on the goroutine that writes:
-// they must return soon, and must not call [Store.Close].
+// Callbacks (confirmed and done functions) are called on the writer's goroutine: they must
+// return soon, and must not call [Store.Close].
 type Store struct {
 	path   string
 	limits limits
 	log    *slog.Logger
 
-	life     context.Context // ends when the store is closed
+	life     context.Context // cancelled when the store is closed
 	end      context.CancelFunc
 	close    func() error
 	writer   *writer
@@ -214,18 +208,17 @@ type Store struct {
 	disk     *disk
 
 	mu         sync.Mutex
-	peerQueues map[string]*peerQueue // by queue: what consumers have confirmed
-	inboxes    map[string]*inbox     // by queue: what subscriptions hold
+	peerQueues map[string]*peerQueue // by queue: confirmations of its consumers
+	inboxes    map[string]*inbox     // by queue: deliveries to its subscriptions
 
 	old map[string]uint64 // by queue: the last sequence number when the store was opened
 }
 
 var _ broker.Broker = (*Store)(nil)
 
-// Open opens the store in a file, and makes it, readable for the owner only,
-// if it is not there. The directory must exist. It reports [ErrNewer],
-// [ErrNotStore], [ErrOwner], [ErrMixed] and [ErrDamaged] for files it had better
-// not touch.
+// Open opens the store in a file, and creates the file, with access for the owner only, if
+// it does not exist. The directory must exist. Open reports [ErrNewer], [ErrNotStore],
+// [ErrOwner], [ErrMixed] and [ErrDamaged] for files that it must not change.
 func Open(path string, opts Options) (*Store, error) {
 	s, err := open(path, opts.withDefaults())
 	if err != nil {
@@ -235,7 +228,7 @@ func Open(path string, opts Options) (*Store, error) {
 }
 
 func open(path string, opts Options) (*Store, error) {
-	path, err := durable.Target(path) // SQLite keeps its other files there, and so do we
+	path, err := durable.Target(path) // SQLite creates its other files beside the target, and so does this package
 	if err != nil {
 		return nil, err
 	}
@@ -297,11 +290,10 @@ func open(path string, opts Options) (*Store, error) {
 	return s, nil
 }
 
-// Close writes what is waiting to be written, gives everything given out back
-// to its queue, and releases the file. If the last transaction can not be
-// committed, the callers that wait for it get [broker.ErrClosed], and Close
-// returns the reason. A caller that is blocked in a call of this store gets
-// [broker.ErrClosed].
+// Close writes the pending operations, returns delivered messages to their queues, and
+// closes the file. If the last transaction can not be committed, the callers that wait for
+// it get [broker.ErrClosed], and Close returns the reason. Other blocked calls of this
+// store return [broker.ErrClosed].
 func (s *Store) Close() error { return s.close() }
 
 func (s *Store) closeOnce() error {
@@ -311,7 +303,7 @@ func (s *Store) closeOnce() error {
 	if s.writer.shrinks && err == nil {
 		s.writer.db.noteClosed()
 	}
-	// The last connection moves the write-ahead log into the file.
+	// The last connection checkpoints the write-ahead log.
 	err = cmp.Or(err, s.writer.db.close())
 	s.writer.reserve.leave()
 	if err != nil {
@@ -320,8 +312,8 @@ func (s *Store) closeOnce() error {
 	return nil
 }
 
-// waitFor waits until the bell has rung. It returns early with the reason
-// when ctx ends, or with [broker.ErrClosed] when the store or closed does.
+// waitFor waits for a signal. It returns early with the error of ctx when ctx ends, or
+// with [broker.ErrClosed] when the store is closed or the channel closed is.
 func (s *Store) waitFor(ctx context.Context, b wait.Signal, closed <-chan struct{}) error {
 	select {
 	case <-b:
@@ -335,7 +327,7 @@ func (s *Store) waitFor(ctx context.Context, b wait.Signal, closed <-chan struct
 	}
 }
 
-// start hands an operation to the writer. The channel gets the result.
+// start submits an operation to the writer. The channel receives the result.
 func (s *Store) start(do func(*tx) error) (<-chan error, error) { return s.startOp(callOp{do: do}) }
 
 func (s *Store) startOp(o callOp) (<-chan error, error) {
@@ -345,8 +337,8 @@ func (s *Store) startOp(o callOp) (<-chan error, error) {
 	return settled, err
 }
 
-// commit hands an operation to the writer and waits until it is settled. When
-// ctx ends before, the operation may or may not take place.
+// commit submits an operation to the writer and waits for its result. If ctx ends before,
+// the operation may or may not take place.
 func (s *Store) commit(ctx context.Context, do func(*tx) error) error {
 	return s.commitOp(ctx, callOp{do: do})
 }
@@ -368,9 +360,9 @@ func await(ctx context.Context, settled <-chan error) error {
 	}
 }
 
-// flushTime is how long the Close of a consumer or subscription waits for the
-// transaction with its last confirmations. They hold without it; it is a
-// for programs that open the file next.
+// flushTime is how long the Close of a consumer or subscription waits for the transaction
+// with its last confirmations. They are valid without it; waiting helps programs that open
+// the file next.
 const flushTime = 2 * time.Second
 
 func (s *Store) flush() {

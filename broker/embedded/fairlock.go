@@ -7,31 +7,31 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// fairLock lets the processes that write to one file take turns. SQLite's
-// write lock goes to the process that happens to ask when it is free: a process that
-// commits all the time has it all the time, and another that wants to send one
-// message may wait for minutes.
+// fairLock makes access to the store's file fair among processes. SQLite's write lock goes
+// to the process that happens to request it while it is free: a process that commits
+// continuously holds it almost continuously, and another process that stores one message
+// may wait for minutes.
 //
-// So a process that wants the write lock takes another lock first, that of a file
-// beside the store's, and releases it when it has got the write lock. There
-// is one process at a time in between, and the one that has just committed
-// must queue up behind it.
+// So a process acquires a second lock, on a file beside the store, before it acquires the
+// write lock, and releases the second lock once it has the write lock. Only one process at
+// a time is between the two, and a process that has just committed queues behind it.
 //
-// It is for fairness only. A process that ignores it, as the sqlite3 tool
-// does, or passes because waiting has taken too long, does no harm.
+// The lock affects fairness only. A process that does not use it, such as the sqlite3
+// tool, or that proceeds after a timeout, does no harm.
 type fairLock struct {
 	file *flock.Flock
 }
 
-// fairLockPoll is how often a process that must wait looks again. A
-// transaction takes longer.
+// fairLockPoll is how often a waiting process tries to acquire the lock. A transaction
+// takes longer.
 const fairLockPoll = time.Millisecond
 
 func newFairLock(path string) fairLock {
 	return fairLock{flock.New(path + "-turn")}
 }
 
-// lock waits for its turn, but not longer than SQLite would.
+// lock acquires the lock. It returns without the lock after an error, or after the time
+// that SQLite waits for the write lock.
 func (t fairLock) lock() {
 	for deadline := time.Now().Add(busyTimeout * time.Millisecond); ; time.Sleep(fairLockPoll) {
 		entered, err := t.file.TryLock()
@@ -43,6 +43,6 @@ func (t fairLock) lock() {
 
 func (t fairLock) unlock() { _ = t.file.Unlock() }
 
-// close removes the file. Should another process hold its lock just now, the
-// next to enter makes a new one.
+// close removes the file. If another process holds its lock at this moment, the next
+// process to acquire the lock creates a new file.
 func (t fairLock) close() { _ = os.Remove(t.file.Path()) }

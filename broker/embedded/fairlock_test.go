@@ -18,19 +18,19 @@ func TestTurnstile(t *testing.T) {
 		defer s.writer.mu.Unlock()
 		return s.writer.number
 	}
-	turnstile := newFairLock(s.path)
+	fairLock := newFairLock(s.path)
 	for range 20 {
 		for started := batches(); batches() == started; {
 		}
-		turnstile.lock()
+		fairLock.lock()
 		before := batches()
 		err := other.exec("BEGIN IMMEDIATE")
 		n := batches() - before
-		turnstile.unlock()
+		fairLock.unlock()
 		if err != nil {
 			t.Fatal(err)
 		}
-		// One may have been taken to wait at the turnstile.
+		// One may have been taken to wait at the fairLock.
 		if n > 2 {
 			t.Errorf("%d transactions came before", n)
 		}

@@ -6,12 +6,12 @@ import (
 	"os"
 )
 
-// ErrGone is the [Trouble] of a store whose files were removed, moved or replaced
-// while it was open. What is written to them then is in no folder, and lost when
-// the process ends, so nothing is confirmed until they are back.
+// ErrGone is the [Trouble] of a store whose files were removed, moved or replaced while it
+// was open. Data written to them would be lost when the process ends, so no operation is
+// confirmed until the files are back.
 var ErrGone = errors.New("embedded: the message store is not where it was opened")
 
-// fileIdentity remembers which file has a name.
+// fileIdentity records which file a path led to.
 type fileIdentity struct {
 	path string
 	file os.FileInfo
@@ -22,7 +22,7 @@ func newFileIdentity(path string) (fileIdentity, error) {
 	return fileIdentity{path, fi}, err
 }
 
-// check reports [ErrGone] if the name leads to another file, or to none.
+// check reports [ErrGone] if the path leads to another file, or to none.
 func (p fileIdentity) check() error {
 	fi, err := os.Stat(p.path)
 	switch {

@@ -8,14 +8,14 @@ import (
 	"peerlink/broker"
 )
 
-// Application headers are stored as one text with a line for each, in order:
+// Application headers are stored as one text, with one line for each header, in order:
 //
 //	message-type="PrepareTransfer"
 //	debtor-id=-4294967296
 //	ca-trade=true
 //
-// Strings are quoted as in Go, which keeps the lines apart and the types
-// known.
+// Strings are quoted as in Go, so that a value contains no line break and its type is
+// unambiguous.
 
 // encodeHeaders returns the stored form of headers.
 func encodeHeaders(headers []broker.Header) (string, error) {

@@ -9,12 +9,12 @@ import (
 	"strconv"
 )
 
-// The IDs of messages: the number of a message in its queue does not name it for ever: where an older
-// state of the store is restored, or the store is lost and begun anew, numbers
-// are given again, to other messages. So each time a store is opened, it draws a
-// random number, its epoch, which is kept with each message that it stores from
-// then on. Epoch and number together name one message of a queue. Messages keep
-// both, so an application that gets a message again, after a restart too, recognizes it.
+// Message IDs. The sequence number of a message does not identify it for ever: after a
+// restore of an older state of the store, or after the store was lost, the same numbers
+// are assigned to other messages. So each time a store is opened, it draws a random
+// number, its epoch, which is stored with each message from then on. Epoch and sequence
+// number together identify one message of a queue. Both stay the same, so that an
+// application recognizes a message that is delivered again, after a restart too.
 
 // newEpoch returns a random number that is not 0.
 func newEpoch() int64 {
@@ -23,8 +23,8 @@ func newEpoch() int64 {
 	return int64(binary.BigEndian.Uint64(b[:])>>1) | 1
 }
 
-// messageID returns the ID of a message. One that was stored before there were
-// epochs keeps the ID that it had.
+// messageID returns the ID of a message. A message that was stored before there were
+// epochs keeps its ID, the sequence number.
 func messageID(epoch int64, seq uint64) string {
 	if epoch == 0 {
 		return strconv.FormatUint(seq, 10)
@@ -32,12 +32,12 @@ func messageID(epoch int64, seq uint64) string {
 	return strconv.FormatUint(uint64(epoch), 36) + "-" + strconv.FormatUint(seq, 10)
 }
 
-// ErrOwner is reported by [Open] for a store that belongs to somebody else.
+// ErrOwner is reported by [Open] for a store that belongs to another owner.
 var ErrOwner = errors.New("embedded: message store of another node")
 
-// checkOwner reports [ErrOwner] if the store belongs to somebody else. A store
-// that belongs to nobody, since it is new or a version before 3 has made it, is
-// taken over if adopt is true.
+// checkOwner reports [ErrOwner] if the store belongs to another owner. A store without an
+// owner, because it is new or was made by a version before 3, is assigned to owner if
+// adopt is true.
 func checkOwner(c *conn, owner string, adopt bool) error {
 	if owner == "" {
 		return nil

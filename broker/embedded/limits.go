@@ -9,26 +9,28 @@ import (
 )
 
 const (
-	// maxName is the longest name of a queue, exchange or peer, routing key,
-	// message type and content type, in bytes: AMQP's short string, so that
-	// whatever is stored here could also be stored in RabbitMQ.
+	// maxName is the longest name of a queue, exchange or peer, routing key, message type
+	// and content type, in bytes: that of AMQP's short string, so that RabbitMQ could
+	// store every message stored here.
 	maxName = 255
-	// maxHeaders bounds the application headers of a message in their stored form.
+	// maxHeaders bounds the application headers of a message in their stored form, in
+	// bytes.
 	maxHeaders = 64 << 10
-	// maxReason is the longest reason for setting a message aside; more is cut.
+	// maxReason is the longest reason of a dead letter, in bytes; longer ones are
+	// truncated.
 	maxReason = 4 << 10
-	// rowOverhead is what a message counts beyond its texts and body when
-	// bytes are bounded: about what it costs in memory.
+	// rowOverhead is added to the size of each message's texts and body where bytes are
+	// bounded: about what a message costs in memory.
 	rowOverhead = 200
 )
 
-// limits are what is checked before something is queued for the writer: there
-// it would fail the transaction of everybody, for ever.
+// limits are checked before an operation is queued for the writer: an operation that
+// violates them would fail the transaction of all callers at every attempt.
 type limits struct {
 	maxBody int
 }
 
-// checkName checks the name of something that must have one.
+// checkName checks a name, which must not be empty.
 func checkName(what, s string) error {
 	if s == "" {
 		return fmt.Errorf("%w: %s is empty", ErrInvalid, what)
@@ -36,7 +38,7 @@ func checkName(what, s string) error {
 	return checkText(what, s)
 }
 
-// checkText checks a text of limited length: UTF-8 without control characters.
+// checkText checks a text: at most maxName bytes of UTF-8 without control characters.
 func checkText(what, s string) error {
 	switch {
 	case len(s) > maxName:
@@ -52,8 +54,8 @@ func checkText(what, s string) error {
 	return nil
 }
 
-// checkMessage checks a message's texts and body. Headers are checked when
-// they are encoded.
+// checkMessage checks the texts and the body of a message. Headers are checked when they
+// are encoded.
 func (l limits) checkMessage(m *broker.Incoming) error {
 	if err := checkText("routing key", m.RoutingKey); err != nil {
 		return err
@@ -70,7 +72,7 @@ func (l limits) checkMessage(m *broker.Incoming) error {
 	return nil
 }
 
-// reasonText makes any text fit for the set_aside table.
+// reasonText converts any text to one that table set_aside accepts.
 func reasonText(s string) string {
 	if len(s) > maxReason {
 		s = s[:maxReason]
@@ -78,20 +80,20 @@ func reasonText(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// row is a message in the form in which it is stored.
+// row is a message in its stored form.
 type row struct {
 	message *broker.Incoming // its Exchange and Headers are not used
 	headers string
 }
 
-// size is what the row counts when bytes are bounded.
+// size is the size of the row where bytes are bounded.
 func (r row) size() int {
 	m := r.message
 	return rowSize(m.RoutingKey, m.Type, m.ContentType, r.headers, m.Body)
 }
 
-// rowSize is row.size of a message that was read: what is freed is what was
-// counted.
+// rowSize is row.size for a message that was read, so that the size subtracted at removal
+// equals the size added at storing.
 func rowSize(routingKey, messageType, contentType, headers string, body []byte) int {
 	return rowOverhead + len(routingKey) + len(messageType) + len(contentType) + len(headers) + len(body)
 }

@@ -9,19 +9,19 @@ import (
 	"peerlink/broker"
 )
 
-// Message is a message as it is stored in a queue or an inbox.
+// Message is a message as stored in a queue or an inbox.
 type Message struct {
-	Seq         uint64    // its number in the queue
-	ID          string    // names this message, and never another one of this queue
-	Arrived     time.Time // when it was stored, to the millisecond
+	Seq         uint64    // sequence number in the queue
+	ID          string    // identifies this message, and never another message of this queue
+	Arrived     time.Time // when it was stored; a multiple of a millisecond
 	RoutingKey  string    // as published or sent; "" if it was put into the queue directly
 	Type        string    // SMP message type
 	ContentType string
-	Headers     []broker.Header // only received messages have some
+	Headers     []broker.Header // only for received messages
 	Body        []byte
-	Peer        string // ID of the peer that has sent it; "" if unknown
+	Peer        string // ID of the sending peer; "" if unknown
 
-	size int // as it was counted when it was stored
+	size int // as counted when it was stored
 }
 
 // scanMessage reads the columns of readConn.messages.
@@ -54,8 +54,8 @@ func (m Message) incoming(inbox string) broker.Incoming {
 	}
 }
 
-// Peek returns the first messages of a queue or an inbox, at most n and about
-// 1 MiB, and leaves them there. Among them may be messages that are given out.
+// Peek returns the first messages of a queue or an inbox, at most n and of about 1 MiB in
+// total, and does not remove them. Some of them may be delivered already.
 func (s *Store) Peek(ctx context.Context, queue string, n int) ([]Message, error) {
 	var found []Message
 	err := s.read(ctx, "peek into queue "+queue, func(r *readConn) (err error) {

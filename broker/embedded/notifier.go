@@ -6,17 +6,17 @@ import (
 	"peerlink/internal/wait"
 )
 
-// notifier are the bells of those who wait for messages, by queue.
+// notifier holds the signals of the goroutines that wait for messages, by queue.
 type notifier struct {
 	mu      sync.Mutex
-	byQueue map[string]map[wait.Signal]*Watcher // the Watcher whose bell it is, or nil
+	byQueue map[string]map[wait.Signal]*Watcher // the Watcher of the signal, or nil
 }
 
 func newNotifier() *notifier {
 	return &notifier{byQueue: make(map[string]map[wait.Signal]*Watcher)}
 }
 
-// add lets b ring for the queue. If it is that of a watcher, the watcher gets
+// add registers a signal for the queue. If it belongs to a watcher, the watcher gets
 // copies of the messages.
 func (bs *notifier) add(queue string, b wait.Signal, w *Watcher) {
 	bs.mu.Lock()
@@ -36,11 +36,11 @@ func (bs *notifier) remove(queue string, b wait.Signal) {
 	}
 }
 
-// notify rings for a queue.
+// notify notifies the signals of a queue.
 func (bs *notifier) notify(queue string) { bs.notifyAdded(queue, 0, nil) }
 
-// notifyAdded rings for a queue, and shows its watchers the messages that were
-// added to it, of which the first has the given sequence number.
+// notifyAdded notifies the signals of a queue, and gives its watchers copies of the added
+// messages; first is the sequence number of added[0].
 func (bs *notifier) notifyAdded(queue string, first uint64, added []row) {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
@@ -52,7 +52,7 @@ func (bs *notifier) notifyAdded(queue string, first uint64, added []row) {
 	}
 }
 
-// notifyAll rings for all queues.
+// notifyAll notifies the signals of all queues.
 func (bs *notifier) notifyAll() {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()

@@ -6,13 +6,13 @@ import (
 	"peerlink/broker"
 )
 
-// isResult reports whether an error is the answer to one operation, as opposed
-// to a failure of the transaction.
+// isResult reports whether an error is the result of a single operation, as opposed to a
+// failure of the transaction.
 func isResult(err error) bool {
 	return errors.Is(err, ErrNoQueue) || errors.Is(err, ErrNotGivenOut) || errors.Is(err, broker.ErrUnroutable)
 }
 
-// callOp is an operation of one caller, which gets the result.
+// callOp is an operation of one caller, which receives the result.
 type callOp struct {
 	do     func(*tx) error
 	kind   kind

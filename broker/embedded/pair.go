@@ -12,25 +12,25 @@ import (
 	"slices"
 )
 
-// ErrMixed is reported by [Open] for a file and a write-ahead log that are not of
-// the same moment, as after one of them was restored from a backup. SQLite would
-// write the pages of the one into the other without noticing.
+// ErrMixed is reported by [Open] for a file and a write-ahead log that are not of the same
+// point in time, as after only one of them was restored from a backup. SQLite would write
+// pages of the log into the file without detecting that.
 var ErrMixed = errors.New("embedded: message store and write-ahead log do not belong together")
 
-// Each transaction writes a new token into the file's first page (PRAGMA
-// application_id): the upper half is random, the lower half is the upper half of
-// the token before. Pages come into the file through the write-ahead log only, in
-// whole transactions. So the token in the file, without the log, is one of those
-// in the log, if some of the log has been moved into the file already, or else
-// the one before the first of them.
+// Each transaction writes a new token to the file's first page (PRAGMA application_id):
+// its upper half is random, its lower half is the upper half of the previous token. Pages
+// are written to the file only through the write-ahead log, in whole transactions. So the
+// token in the file, read without the log, is one of the tokens in the log if a part of
+// the log was checkpointed, or else the token before the first one in the log.
 
-// tokenAt is the place of the token in the first page (SQLite's file format, 1.3).
+// tokenAt is the offset of the token in the first page (SQLite's file format, 1.3).
 const tokenAt = 68
 
-// follows reports whether a transaction with token b may come right after one with a.
+// follows reports whether a transaction with token b may immediately follow one with token
+// a.
 func follows(a, b uint32) bool { return b&0xffff == a>>16 }
 
-// mark gives the transaction under way its token.
+// mark writes the token of the current transaction.
 func (w *writeConn) mark() error {
 	if !w.tokenKnown {
 		n, err := w.applicationID.number()
@@ -47,7 +47,7 @@ func (w *writeConn) mark() error {
 	return nil
 }
 
-// marked commits a change that is no operation, in a transaction with a token.
+// marked commits a change that is not an op, in a transaction with a token.
 func (w *writeConn) marked(change func() error) error {
 	if err := w.start(); err != nil {
 		return err
@@ -66,12 +66,12 @@ func (w *writeConn) marked(change func() error) error {
 	return err
 }
 
-// pairAttempts is how often a pair that does not fit is looked at again: another
-// process may have it open, and change it meanwhile.
+// pairAttempts is how often a mismatch is checked again: another process may have the
+// store open and be changing it.
 const pairAttempts = 10
 
-// checkPair reports [ErrMixed] if the file and its write-ahead log are not of the
-// same moment. What can not be read is left to SQLite.
+// checkPair reports [ErrMixed] if the file and its write-ahead log are not of the same
+// point in time. Files that can not be read are left for SQLite to report.
 func checkPair(path string) error {
 	for range pairAttempts {
 		before, _, err := readWAL(path + "-wal")
@@ -98,9 +98,9 @@ func checkPair(path string) error {
 	return nil
 }
 
-// lacksWAL reports whether a service has opened the file and not closed it, and
-// there is no write-ahead log. The file itself says so: see [writeConn.noteOpen]. While
-// it does, no connection of ours removes the log.
+// lacksWAL reports whether a service has opened the file and not closed it, and there is
+// no write-ahead log. The former is recorded in the file itself: see [writeConn.noteOpen].
+// While it is, no connection of this package removes the log.
 func lacksWAL(path string) bool {
 	c, err := dialURI(path, "immutable=1")
 	if err != nil {
@@ -111,14 +111,14 @@ func lacksWAL(path string) bool {
 	if err != nil || closed != 0 {
 		return false
 	}
-	// Another service may have begun meanwhile.
+	// Another service may have opened the store meanwhile.
 	_, err = os.Lstat(path + "-wal")
 	return errors.Is(err, os.ErrNotExist)
 }
 
-// tokenInFile returns the token in the file, without the write-ahead log. SQLite
-// reads it: if this process opened and closed the file by itself, it would lose the
-// locks of its other connections.
+// tokenInFile returns the token in the file, without the write-ahead log. It reads it
+// through SQLite: if this process opened and closed the file directly, it would lose the
+// POSIX locks of its other connections.
 func tokenInFile(path string) (uint32, error) {
 	c, err := dialURI(path, "immutable=1")
 	if err != nil {
@@ -135,8 +135,8 @@ const (
 	walMagic        = 0x377f0682 // | 1 if checksums are big-endian
 )
 
-// readWAL returns the header of a write-ahead log, nil if it has none, and the
-// tokens of the transactions in it (SQLite's file format, 4).
+// readWAL returns the header of a write-ahead log, nil if it has none, and the tokens of
+// the transactions in it (SQLite's file format, 4).
 func readWAL(path string) (header []byte, tokens []uint32, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -161,7 +161,7 @@ func readWAL(path string) (header []byte, tokens []uint32, err error) {
 		return nil, nil, nil
 	}
 	frame := make([]byte, frameHeaderSize+size)
-	var open []uint32 // of a transaction that has not ended
+	var open []uint32 // of a transaction whose commit frame was not read yet
 	for {
 		if _, err := io.ReadFull(r, frame); err != nil {
 			return header, tokens, nil
@@ -170,7 +170,7 @@ func readWAL(path string) (header []byte, tokens []uint32, err error) {
 		sum.add(frame[:8])
 		sum.add(page)
 		if !bytes.Equal(frame[8:16], header[16:24]) || !sum.is(frame[16:]) {
-			return header, tokens, nil // left over, or not completely written
+			return header, tokens, nil // of an earlier use of the log, or incompletely written
 		}
 		if binary.BigEndian.Uint32(frame) == 1 {
 			open = append(open, binary.BigEndian.Uint32(page[tokenAt:]))

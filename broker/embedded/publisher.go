@@ -6,9 +6,9 @@ import (
 	"peerlink/broker"
 )
 
-// Publish opens the inbox for a stream of received messages. The inboxes are
-// made when they get their first message. confirmed is called by the writer,
-// once for each transaction with messages of this publisher.
+// Publish opens the inbox for a stream of received messages. An inbox is created with its
+// first message. The writer calls confirmed once for each transaction with messages of
+// this publisher.
 func (s *Store) Publish(ctx context.Context, confirmed func(n uint64, err error)) (broker.Publisher, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -22,14 +22,14 @@ func (s *Store) Publish(ctx context.Context, confirmed func(n uint64, err error)
 type publisher struct {
 	store     *Store
 	confirmed func(n uint64, err error)
-	durable   uint64 // the writer's
+	durable   uint64 // used by the writer's goroutine only
 
 	// Guarded by the writer's mutex.
-	last   *publishOp // the last one submitted
+	last   *publishOp // the last operation submitted
 	closed bool
 }
 
-// publishOp stores the messages that one publisher has for one batch.
+// publishOp stores the messages of one publisher in one batch.
 type publishOp struct {
 	publisher *publisher
 	batch     int
@@ -37,8 +37,8 @@ type publishOp struct {
 	part      quantity // of the budget
 }
 
-// Publish hands over the next message. It reports [ErrInvalid] for a message
-// that can not be stored; it is then not counted.
+// Publish submits the next message. It reports [ErrInvalid] for a message that can not be
+// stored; such a message is not counted.
 func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	r, err := p.store.limits.incomingRow(m)
 	if err != nil {
@@ -64,9 +64,8 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	return w.submitLocked(p.last)
 }
 
-// Close ends the stream. What was published will still be stored, but nobody
-// is told: confirmed is not called any more, except that a call may be under
-// way.
+// Close ends the stream. Published messages will still be stored, but confirmed is not
+// called any more, except for a call that is already in progress.
 func (p *publisher) Close() error {
 	w := p.store.writer
 	w.mu.Lock()

@@ -8,17 +8,17 @@ import (
 	"peerlink/broker"
 )
 
-// quotas bound what the received messages of each peer may take in the file.
-// Their bytes are counted in table usage, by the transactions that store and
-// remove the messages, so the count is right after a crash too.
+// quotas limit the size of each peer's received messages in the file. Their bytes are
+// counted in table usage, by the transactions that store and remove the messages, so that
+// the count is correct after a crash too.
 type quotas struct {
 	limit int64 // of each peer; 0: none
 	log   *slog.Logger
 
 	mu    sync.Mutex
 	usage map[string]int64 // by peer, as last committed
-	held  map[string]bool  // by peer: it has reached the limit, and is not yet well below it again
-	eased chan struct{}    // closed, and replaced, when a peer is held no more
+	held  map[string]bool  // by peer: it has reached the limit, and is not yet below 7/8 of it again
+	eased chan struct{}    // closed, and replaced, when a peer is removed from held
 }
 
 func newQuotas(limit int64, usage map[string]int64, log *slog.Logger) *quotas {
@@ -30,7 +30,7 @@ func newQuotas(limit int64, usage map[string]int64, log *slog.Logger) *quotas {
 // limited reports whether there is a limit.
 func (q *quotas) limited() bool { return q.limit > 0 }
 
-// update sets what the messages of some peers take.
+// update sets the sizes of the messages of some peers.
 func (q *quotas) update(usage map[string]int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -51,21 +51,21 @@ func (q *quotas) update(usage map[string]int64) {
 	}
 }
 
-// heldUp reports whether a peer must wait, and what for.
+// heldUp reports whether a peer must wait; eased is closed when that may have changed.
 func (q *quotas) heldUp(peer string) (eased chan struct{}, held bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.eased, q.held[peer]
 }
 
-// of returns how many bytes the messages of a peer take.
+// of returns the size of a peer's messages in bytes.
 func (q *quotas) of(peer string) int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.usage[peer]
 }
 
-// total returns how many bytes the messages of all peers take.
+// total returns the size of all peers' messages in bytes.
 func (q *quotas) total() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -76,14 +76,14 @@ func (q *quotas) total() int64 {
 	return total
 }
 
-// received returns how many bytes the messages of peers take that no application has
-// taken out yet, with those on their way to disk.
+// received returns the size in bytes of the received messages that no application has
+// taken yet, including those that are not durable yet.
 func (s *Store) received() int64 { return s.quotas.total() + s.writer.received.used.Load() }
 
-// AwaitQuota waits while the received messages of the peer that no application has
-// taken yet fill its quota ([Options].PeerQuota), or the disk is almost full
-// ([Options].MinFree). What is on its way to disk does not count for the quota: that
-// is bounded for all together.
+// AwaitQuota waits while the peer's received messages that no application has taken yet
+// fill its quota ([Options].PeerQuota), or the disk is almost full ([Options].MinFree).
+// Messages that are not durable yet do not count for the quota: their total is bounded for
+// all peers together.
 func (s *Store) AwaitQuota(ctx context.Context, peer string) error {
 	for {
 		eased, held := s.quotas.heldUp(peer)

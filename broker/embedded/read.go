@@ -11,9 +11,9 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// read runs f with a connection that reads. what says for what, in errors and in
-// the log; a reading that fails because of the file or the disk is trouble of the
-// store until one with the same words succeeds.
+// read calls f with a connection for reading. what describes the purpose, for errors and
+// the log. A failure because of the file or the disk is reported by Health until a read
+// with the same what succeeds.
 func (s *Store) read(ctx context.Context, what string, f func(*readConn) error) error {
 	err := explain(s.readers.use(ctx, f))
 	s.faults.note(what, err)
@@ -23,7 +23,7 @@ func (s *Store) read(ctx context.Context, what string, f func(*readConn) error) 
 	return nil
 }
 
-// faults are the readings that fail because of the file or the disk.
+// faults are the reads that fail because of the file or the disk.
 type faults struct {
 	log *slog.Logger
 
@@ -31,10 +31,10 @@ type faults struct {
 	readings map[string]*Trouble
 }
 
-// maxFaults is how many readings are remembered.
+// maxFaults bounds the number of reads in faults.
 const maxFaults = 1000
 
-// isFault reports whether the file or the disk is to blame for an error of reading.
+// isFault reports whether the reason of a read error is the file or the disk.
 func isFault(err error) bool {
 	switch code(err) & 0xff {
 	case sqlite3.SQLITE_OK, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
@@ -43,7 +43,7 @@ func isFault(err error) bool {
 	return true
 }
 
-// note notes how a reading has ended.
+// note records the result of a read.
 func (f *faults) note(what string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -60,8 +60,8 @@ func (f *faults) note(what string, err error) {
 	}
 }
 
-// trouble returns what can not be read for the longest time; nil if everything can,
-// as far as is known.
+// trouble returns the read that has failed for the longest time, or nil if none is known
+// to fail.
 func (f *faults) trouble() *Trouble {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -10,11 +10,11 @@ import (
 	"peerlink/broker"
 )
 
-// readBytes bounds what is read at once, as row.size counts: reading stops
-// with the message that reaches it.
+// readBytes bounds the size of the messages of one read, as counted by row.size: the read
+// ends with the message that reaches the bound.
 const readBytes = 1 << 20
 
-// readers are the connections that read: a few, since reading is short.
+// readers is a pool of connections for reading. It is small, because reads are short.
 type readers struct {
 	free   chan *readConn
 	closed chan struct{}
@@ -36,7 +36,7 @@ func openReaders(path string) (*readers, error) {
 	return r, nil
 }
 
-// use runs f with a connection.
+// use calls f with a connection.
 func (r *readers) use(ctx context.Context, f func(*readConn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -52,7 +52,7 @@ func (r *readers) use(ctx context.Context, f func(*readConn) error) error {
 	}
 }
 
-// close waits until nobody uses a connection, and closes them all.
+// close waits until no connection is in use, and closes them all.
 func (r *readers) close() {
 	close(r.closed)
 	for range cap(r.free) {
@@ -60,7 +60,7 @@ func (r *readers) close() {
 	}
 }
 
-// readConn is a connection that reads, with its statements.
+// readConn is a connection for reading, with its statements.
 type readConn struct {
 	*conn
 	deliveries, messages, setAside *stmt
@@ -100,8 +100,7 @@ func openReadConn(path string) (*readConn, error) {
 	return r, nil
 }
 
-// lastSeq returns the last sequence number given in a queue, 0 if there is no
-// such queue.
+// lastSeq returns the last sequence number assigned in a queue.
 func (r *readConn) lastSeq(queue string) (seq uint64, exists bool, err error) {
 	next, err := r.nextSeq.number(queue)
 	if err != nil || next == 0 {
@@ -110,7 +109,8 @@ func (r *readConn) lastSeq(queue string) (seq uint64, exists bool, err error) {
 	return uint64(next - 1), true, nil
 }
 
-// readDeliveries reads messages behind one in a peer's queue.
+// readDeliveries reads messages with sequence numbers greater than after from a peer's
+// queue.
 func (r *readConn) readDeliveries(queue string, after uint64, limit int) ([]broker.Delivery, error) {
 	var found []broker.Delivery
 	size := 0
@@ -127,8 +127,8 @@ func (r *readConn) readDeliveries(queue string, after uint64, limit int) ([]brok
 	return found, err
 }
 
-// readMessages reads messages behind one in a queue, with everything that is
-// stored of them.
+// readMessages reads messages with sequence numbers greater than after from a queue, with
+// all of their columns.
 func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Message, error) {
 	var found []Message
 	size := 0
@@ -145,14 +145,14 @@ func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Messag
 		return size < readBytes
 	}, queue, int64(after), int64(limit))
 	if err == nil && len(found) == 0 {
-		// What can be read before a damaged message is worth having.
+		// Messages before a damaged one are returned without an error.
 		err = damaged
 	}
 	return found, err
 }
 
-// readAside reads messages of a queue that were set aside, behind one, and
-// returns also the number that the last of them had in the queue.
+// readAside reads dead letters of a queue with sequence numbers greater than after; last
+// is the sequence number of the last one returned.
 func (r *readConn) readAside(queue string, after uint64, limit int) (found []broker.DeadLetter, last uint64, err error) {
 	size := 0
 	var damaged error
@@ -178,8 +178,8 @@ func (r *readConn) readAside(queue string, after uint64, limit int) (found []bro
 	return found, last, err
 }
 
-// readThese reads single messages of a queue, which are in order. It returns
-// also how many it has looked for; some of them may not be there any more.
+// readThese reads single messages of a queue, by ascending sequence numbers. looked is how
+// many of seqs were looked up; some of these messages may not exist any more.
 func (r *readConn) readThese(queue string, seqs []uint64) (found []Message, looked int, err error) {
 	size := 0
 	for _, seq := range seqs {

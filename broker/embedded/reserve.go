@@ -14,27 +14,28 @@ import (
 	"peerlink/internal/durable"
 )
 
-// reserve is a file that takes room on the disk so that it can be given up:
-// removing messages needs room too, in the write-ahead log, and must be possible
-// when another program has filled the disk. It is made again when there is room,
-// and nothing is stored before that.
+// reserve is a file that occupies disk space so that the space can be released: removing
+// messages needs space too, in the write-ahead log, and must be possible after another
+// program has filled the disk. The file is created again when there is space, and no
+// message is stored before that.
 type reserve struct {
 	path    string
-	size    int64     // 0: none is made
-	missing bool      // it should be there, and is not
-	err     error     // why it could not be made, if not for want of room on the disk
-	next    time.Time // when that is tried again, after err
+	size    int64     // in bytes; 0: there is no reserve
+	missing bool      // the file should exist, and does not
+	err     error     // why it could not be created, if not because of missing disk space
+	next    time.Time // when creating it is tried again, after err
 	pause   time.Duration
 
 	write func(path string, content []byte) error
 }
 
-// errNoReserve is why nothing is stored while a reserve can not be made.
+// errNoReserve is reported while no message is stored because the reserve can not be
+// created.
 var errNoReserve = errors.New("the reserve of the message store can not be made")
 
-// A reserve that can not be made, although the disk seems to have room for it, is tried
-// again after firstReservePause, then after twice as long each time, up to maxPause.
-// Nothing is stored meanwhile.
+// If the reserve can not be created although the disk seems to have space for it, the next
+// attempts follow after firstReservePause, then after twice as long each time, up to
+// maxPause. No message is stored meanwhile.
 const firstReservePause = time.Second
 
 func newReserve(store string, size int64) reserve {
@@ -48,19 +49,19 @@ func newReserve(store string, size int64) reserve {
 
 func writeReserve(path string, content []byte) error { return durable.Replace(path, content, 0o600) }
 
-// roomToOpen is how many bytes opening a store may take, with what a service
-// writes beside it when it starts.
+// roomToOpen is how many bytes opening a store may need, including the files that a
+// service writes beside it at its start.
 const roomToOpen = 1 << 20
 
-// makeRoomToOpen gives the reserve up if there is no room to open the store. A store
-// that another process has open needs none.
+// makeRoomToOpen removes the reserve if there is no space to open the store. A store that
+// another process has open needs none.
 func makeRoomToOpen(store string, service bool) {
 	if _, err := os.Stat(store + "-shm"); err == nil && !service {
 		return
 	}
 	r := newReserve(store, 0)
 	if _, err := os.Lstat(r.path); err != nil {
-		return // there is nothing to give up
+		return // there is no reserve to remove
 	}
 	free, err := freeBytes(filepath.Dir(store))
 	if err == nil && free < roomToOpen || service && isNoRoom(tryWriting(store, roomToOpen)) {
@@ -68,7 +69,7 @@ func makeRoomToOpen(store string, service bool) {
 	}
 }
 
-// noRoomToOpen says it in an error of opening if that is for want of room.
+// noRoomToOpen extends an error of opening if its reason is missing space.
 func noRoomToOpen(store string, err error) error {
 	free, e := freeBytes(filepath.Dir(store))
 	noRoom := isFull(err) || isWriteError(err) || code(err)&0xff == sqlite3.SQLITE_CANTOPEN
@@ -79,8 +80,8 @@ func noRoomToOpen(store string, err error) error {
 		ErrFull, free, roomToOpen, filepath.Dir(store), err)
 }
 
-// leave makes a small reserve when the store is closed without one, of the room that
-// its write-ahead log had, so that the store can be opened on a full disk.
+// leave creates a small reserve when the store is closed without one, in the space that
+// the write-ahead log occupied, so that the store can be opened on a full disk.
 func (r *reserve) leave() {
 	if !r.missing {
 		return
@@ -92,14 +93,14 @@ func (r *reserve) leave() {
 	}
 }
 
-// giveUp removes the file, also that of another process.
+// giveUp removes the file, even if another process has created it.
 func (r *reserve) giveUp() {
 	_ = os.Remove(r.path)
 	r.missing = r.size > 0
 }
 
-// renew makes the file if it is missing. Its content is random, since some file
-// systems keep zeros in no room at all.
+// renew creates the file if it is missing. Its content is random, since some file systems
+// allocate no blocks for zeros.
 func (r *reserve) renew() error {
 	if !r.missing {
 		return nil
@@ -117,8 +118,8 @@ func (r *reserve) renew() error {
 		r.pause = 0
 		return nil
 	case errors.Is(err, syscall.ENOSPC):
-		return err // how much is free is looked at before
-	case isNoRoom(err): // a quota does not show in what is free
+		return err // the free space is checked before renew is called
+	case isNoRoom(err): // statfs does not account for a user's quota
 		r.err = fmt.Errorf("%w: %w: %w", ErrFull, errNoReserve, err)
 	default:
 		r.err = fmt.Errorf("%w: %w", errNoReserve, err)
@@ -128,7 +129,7 @@ func (r *reserve) renew() error {
 	return r.err
 }
 
-// lookFor notices that another process has given the file up.
+// lookFor detects that another process has removed the reserve.
 func (r *reserve) lookFor() {
 	if _, err := os.Stat(r.path); r.size > 0 && errors.Is(err, os.ErrNotExist) {
 		r.missing = true

@@ -7,9 +7,8 @@ import (
 	"peerlink/broker"
 )
 
-// Bind makes the first of the peer's queues, and binds it to the exchange
-// in place of what was bound for this peer before. It returns when that is
-// durable.
+// Bind creates the first of the peer's queues, and binds it to the exchange in place of
+// the peer's previous binding. It returns when that is durable.
 func (s *Store) Bind(ctx context.Context, q broker.PeerQueue) error {
 	if err := checkPeerQueue(q); err != nil {
 		return fmt.Errorf("declare queue of peer %s: %w", q.PeerID, err)
@@ -20,8 +19,8 @@ func (s *Store) Bind(ctx context.Context, q broker.PeerQueue) error {
 	return nil
 }
 
-// Unbind removes what binds the peer's queue to the exchange. The queue and
-// its messages stay. It returns when that is durable.
+// Unbind removes the binding of the peer's queue to the exchange. The queue and its
+// messages stay. It returns when that is durable.
 func (s *Store) Unbind(ctx context.Context, q broker.PeerQueue) error {
 	if err := s.commit(ctx, func(t *tx) error { return t.release(q.PeerID) }); err != nil {
 		return fmt.Errorf("release queue of peer %s: %w", q.PeerID, err)
@@ -48,12 +47,13 @@ func checkPeerQueue(q broker.PeerQueue) error {
 	return checkBindingKey(q.BindingKey)
 }
 
-// Send routes a message of an application through an outgoing exchange, to
-// each queue with a matching binding. It blocks while too many messages are on
-// their way to disk. If it returns nil, done (which may be nil) is called once:
-// with nil when the message is durable, with [broker.ErrUnroutable] when no
-// binding takes it, with [ErrFull] when there is no room for it, with [broker.ErrClosed] when the store was closed before
-// it could be written. If it returns an error, done is not called.
+// Send routes a message of an application through an outgoing exchange, to each queue with
+// a matching binding. It blocks while too many messages are not durable yet. If it returns
+// nil, done (which may be nil) is called once: with nil when the message is durable, with
+// [broker.ErrUnroutable] if no binding matches, with [ErrFull] if there is no space, with
+// [ErrUnwritable] if the store can not be written, and with [broker.ErrClosed] if the
+// store was closed before the message was written. If Send returns an error, done is not
+// called.
 func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.Outgoing, done func(error)) error {
 	if err := checkName("exchange", exchange); err != nil {
 		return err
@@ -88,15 +88,15 @@ func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.
 	}})
 }
 
-// Put appends a message to a queue, past the exchanges, and returns when it is
-// durable. It reports [ErrNoQueue], and [ErrFull] when there is no room. When ctx ends while it waits for the disk,
-// the message may or may not be stored.
+// Put appends a message to a queue, without routing, and returns when it is durable. It
+// reports [ErrNoQueue], and [ErrFull] if there is no space. If ctx ends before the message
+// is durable, the message may or may not be stored.
 func (s *Store) Put(ctx context.Context, queue string, m broker.Outgoing) error {
 	return s.PutAll(ctx, queue, []broker.Outgoing{m})
 }
 
-// PutAll is [Store.Put] for several messages: all of them are stored, one
-// after the other, or none.
+// PutAll is [Store.Put] for several messages: either all of them are stored, in order, or
+// none is.
 func (s *Store) PutAll(ctx context.Context, queue string, messages []broker.Outgoing) error {
 	if len(messages) == 0 {
 		return nil

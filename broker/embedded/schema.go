@@ -18,17 +18,17 @@ import (
 	"peerlink/internal/durable"
 )
 
-// schemaVersion is kept in the file as PRAGMA user_version. A file with a
-// lower one is brought up to date when it is opened (see upgrades), a file with a
-// higher one is refused.
+// schemaVersion is stored in the file as PRAGMA user_version. A file with a lower version
+// is upgraded when it is opened (see upgrades), a file with a higher version is refused.
 const schemaVersion = 3
 
-// pageSize is a compromise: with larger pages removing is faster, and messages
-// of usual size have no overflow pages; with smaller ones a transaction with
-// one message writes less.
+// pageSize is a compromise: with larger pages, removing is faster and messages of usual
+// size need no overflow pages; with smaller pages, a transaction with one message writes
+// less.
 const pageSize = 8192
 
-// schema is the file. Columns that hold a time hold Unix milliseconds.
+// schema creates the tables of an empty file. Columns that hold a time hold Unix
+// milliseconds.
 const schema = `
 -- depth is how many messages of the queue are in table messages.
 CREATE TABLE queues (
@@ -84,7 +84,7 @@ CREATE TABLE set_aside (
 ) STRICT, WITHOUT ROWID;
 ` + storeTable
 
-// storeTable has one row.
+// storeTable creates table store, which has one row.
 const storeTable = `
 -- What the store knows of itself. owner is '' until a service has opened it.
 -- closed is 1 if the service that had it open last has closed it.
@@ -95,23 +95,23 @@ CREATE TABLE store (
 INSERT INTO store VALUES ('', 1);
 `
 
-// upgrades bring a file from the version that is the index, plus one, to the
-// next. A program of the old version that has it open can go on.
+// upgrades[i] upgrades a file from version i+1 to i+2. Programs of the old version that
+// have the file open can continue.
 var upgrades = []string{
-	// Messages received before are not counted.
+	// Messages received before the upgrade are not counted.
 	`ALTER TABLE messages ADD COLUMN peer TEXT NOT NULL DEFAULT '';
 	CREATE TABLE usage (peer TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;`,
-	// Messages received before keep the message-id they had.
+	// Messages received before the upgrade keep their message-id.
 	`ALTER TABLE messages ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;` + storeTable,
 }
 
-// newStore is what the log says of a store that was made.
+// newStore is the log message for a store that was created.
 const newStore = "there was no message store: made a new, empty one"
 
-// create makes a store, for the owner only, if there is no file. A file of no bytes
-// was a store, or was to be one: it is not filled.
+// create creates a store, with access for the owner only, if there is no file. It refuses
+// an empty file, which was a store or was to become one.
 func create(path string, log *slog.Logger) error {
-	_, walErr := os.Lstat(path + "-wal") // before the file, which others may make just now
+	_, walErr := os.Lstat(path + "-wal") // checked before the file, which another process may be creating
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.Size() == 0:
@@ -137,7 +137,7 @@ func create(path string, log *slog.Logger) error {
 	return err
 }
 
-// emptyStore returns the content of the file of a store without messages.
+// emptyStore returns the content of a file for a store without messages.
 func emptyStore() ([]byte, error) {
 	connector, err := sqlite.NewConnector(":memory:")
 	if err != nil {
@@ -156,8 +156,8 @@ func emptyStore() ([]byte, error) {
 	return raw.(interface{ Serialize() ([]byte, error) }).Serialize()
 }
 
-// prepareFile checks that the file is a store, brings it up to date, and sets up the
-// connection for writing.
+// prepareFile checks that the file is a store, upgrades it, and configures the connection
+// for writing.
 func prepareFile(c *conn) error {
 	version, err := fileVersion(c)
 	if err != nil {
@@ -167,7 +167,7 @@ func prepareFile(c *conn) error {
 		return err
 	}
 	for _, pragma := range []string{
-		"synchronous = FULL", // each commit is synced: what is confirmed survives a power cut
+		"synchronous = FULL", // sync at each commit: confirmed messages survive a power failure
 		fmt.Sprintf("journal_size_limit = %d", walKept),
 	} {
 		if err := c.exec("PRAGMA " + pragma); err != nil {
@@ -180,8 +180,8 @@ func prepareFile(c *conn) error {
 	return nil
 }
 
-// fileVersion returns the schema version of the file. It changes nothing: the file
-// may be someone else's.
+// fileVersion returns the schema version of the file. It changes nothing: the file may
+// belong to another program.
 func fileVersion(c *conn) (int64, error) {
 	_, err := c.number("SELECT count(*) FROM sqlite_schema")
 	if code(err) == sqlite3.SQLITE_NOTADB {
@@ -202,8 +202,8 @@ func fileVersion(c *conn) (int64, error) {
 	return version, nil
 }
 
-// useWAL turns on the write-ahead log. While another process does the same,
-// SQLite fails at once instead of waiting.
+// useWAL turns on the write-ahead log. While another process does the same, SQLite fails
+// immediately instead of waiting.
 func useWAL(c *conn) error {
 	s, err := c.prepare("PRAGMA journal_mode = WAL")
 	if err != nil {
@@ -227,7 +227,7 @@ func useWAL(c *conn) error {
 	}
 }
 
-// upgrade brings the tables up to date, unless another process was faster.
+// upgrade upgrades the tables, unless another process has done so already.
 func upgrade(c *conn) error {
 	if err := c.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
@@ -245,8 +245,8 @@ func upgrade(c *conn) error {
 	return err
 }
 
-// isUnwritable reports whether an error of writing is one of the files or the disk. That
-// another process has the file locked passes.
+// isUnwritable reports whether a write error is caused by the files or the disk, as
+// opposed to a temporary lock of another process.
 func isUnwritable(err error) bool {
 	switch code(err) & 0xff {
 	case sqlite3.SQLITE_OK:
@@ -257,7 +257,7 @@ func isUnwritable(err error) bool {
 	return true
 }
 
-// code returns the result code of an SQLite error, 0 for others.
+// code returns the result code of an SQLite error, and 0 for other errors.
 func code(err error) int {
 	var e interface{ Code() int }
 	if errors.As(err, &e) {

@@ -9,21 +9,21 @@ import (
 )
 
 const (
-	// shrinkStep is how many bytes of the file one transaction gives back to the
-	// disk. Others wait for it.
+	// shrinkStep is how many bytes of the file one transaction returns to the disk. Other
+	// operations wait for the transaction.
 	shrinkStep = 4 << 20
-	// shrinkTime is how long a look at the disk may take for that.
+	// shrinkTime bounds the time spent on shrinking in one check of the disk.
 	shrinkTime = 200 * time.Millisecond
-	// shrinkLow and shrinkIdle are how many bytes must be free inside the file
-	// to be given back: when the disk has little room, and when it has enough.
+	// shrinkLow and shrinkIdle are how many bytes must be free in the file before it is
+	// shrunk: while the disk has little space, and while it has enough.
 	shrinkLow, shrinkIdle = 1 << 20, 32 << 20
-	// vacuumLimit is how many bytes a file may have in use to be rewritten when it
-	// is opened.
+	// vacuumLimit is the largest size in use, in bytes, of a file that is rewritten when
+	// it is opened.
 	vacuumLimit = 64 << 20
 )
 
-// shrink gives what is free inside the file back to the disk: when the disk has
-// little room, or when nothing else is to do. It returns what is left inside.
+// shrink returns free space in the file to the disk: if the disk has little space, or if
+// the writer is idle. It returns the bytes that are still free in the file.
 func (w *writer) shrink(inside int64) (int64, error) {
 	least := int64(shrinkIdle)
 	switch {
@@ -38,7 +38,7 @@ func (w *writer) shrink(inside int64) (int64, error) {
 	for start := time.Now(); inside >= least && time.Since(start) < shrinkTime; {
 		before := inside
 		if err := w.db.shrink(); err != nil {
-			return inside, nil // for want of room, or because another process writes
+			return inside, nil // because space is missing, or because another process writes
 		}
 		var err error
 		if inside, err = w.db.freeInside(); err != nil || inside >= before {
@@ -48,13 +48,13 @@ func (w *writer) shrink(inside int64) (int64, error) {
 	return inside, nil
 }
 
-// freeInside returns how many bytes of the file are not in use.
+// freeInside returns how many bytes of the file are free.
 func (w *writeConn) freeInside() (int64, error) {
 	pages, err := w.freePages.number()
 	return pages * pageSize, err
 }
 
-// shrink cuts free pages off the file.
+// shrink truncates free pages at the end of the file.
 func (w *writeConn) shrink() error {
 	err := w.marked(func() error {
 		return w.incrementalVacuum.query(func([]driver.Value) bool { return true })
@@ -78,8 +78,8 @@ func sizeOf(path string) int64 {
 	return info.Size()
 }
 
-// makeShrinkable rewrites the file of a version before 3, once, so that it can
-// give room back. One that has much in use is left as it is until it has less.
+// makeShrinkable rewrites the file of a version before 3, once, so that it can be shrunk.
+// It skips a file with more than vacuumLimit bytes in use; a later start may rewrite it.
 func makeShrinkable(c *conn) error {
 	mode, err := c.number("PRAGMA auto_vacuum")
 	if err != nil || mode == incremental {
@@ -96,6 +96,6 @@ func makeShrinkable(c *conn) error {
 	return c.exec(fmt.Sprintf("PRAGMA temp_store = MEMORY; PRAGMA auto_vacuum = %d; VACUUM", incremental))
 }
 
-// incremental is the value of PRAGMA auto_vacuum for a file that gives room back
-// when it is told to.
+// incremental is the value of PRAGMA auto_vacuum for a file that is shrunk by PRAGMA
+// incremental_vacuum.
 const incremental = 2

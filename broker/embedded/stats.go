@@ -8,26 +8,26 @@ import (
 	"time"
 )
 
-// Stats is what the store holds at a moment.
+// Stats are the figures of a store at one moment.
 type Stats struct {
-	Queues    []QueueStats // by name
+	Queues    []QueueStats // sorted by name
 	FileBytes int64        // size of the file and its write-ahead log
-	Trouble   *Trouble     // not nil while the store can not write
+	Trouble   *Trouble     // nil unless the store can not be written
 }
 
-// Trouble says why, and since when, the store can not write.
+// Trouble is the reason why, and the time since when, the store can not be written.
 type Trouble struct {
 	Since time.Time
 	Err   error
 }
 
-// QueueStats is what a queue or an inbox holds.
+// QueueStats are the figures of a queue or an inbox.
 type QueueStats struct {
 	Name     string
-	Depth    int64     // messages in it, given out or not
-	Oldest   time.Time // arrival of the first of them; zero if there is none
-	SetAside int64     // messages that were moved out of it because they can not be sent
-	Total    uint64    // messages ever put into it
+	Depth    int64     // messages in it, delivered or not
+	Oldest   time.Time // arrival of the oldest of them; zero if there is none
+	SetAside int64     // dead letters
+	Total    uint64    // messages ever stored in it
 }
 
 // Stats reads the figures of all queues from the file.
@@ -59,8 +59,9 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return stats, nil
 }
 
-// Health says what the store can not do, and since when: write, read a queue, or
-// take messages from peers for want of room. It is nil if it does all of it.
+// Health returns an error if the store can not be written, can not be read, or has no
+// space for messages of peers; the error has the time since when. Otherwise it returns
+// nil.
 func (s *Store) Health() error {
 	if t := s.writer.trouble.Load(); t != nil {
 		return fmt.Errorf("message store can not be written since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
@@ -74,12 +75,12 @@ func (s *Store) Health() error {
 	return nil
 }
 
-// maxSilence is after what time without a turn of the writer [Store.Stalled] reports
-// it. A transaction of the largest size takes seconds on a slow disk.
+// maxSilence is how long the writer may take for one pass of its loop before
+// [Store.Stalled] reports it. The largest transaction takes seconds on a slow disk.
 const maxSilence = 30 * time.Second
 
-// Stalled returns an error if the goroutine that writes hangs, as it does with a disk
-// that does not answer. Writing that fails is no stall: it is tried again.
+// Stalled returns an error if the writer's goroutine hangs, as on a disk that does not
+// respond. Writes that fail are not a stall: they are retried.
 func (s *Store) Stalled() error { return s.stalledFor(maxSilence) }
 
 func (s *Store) stalledFor(limit time.Duration) error {
@@ -89,7 +90,7 @@ func (s *Store) stalledFor(limit time.Duration) error {
 	return nil
 }
 
-// Queues lists the names of all queues and inboxes.
+// Queues returns the names of all queues and inboxes.
 func (s *Store) Queues(ctx context.Context) ([]string, error) {
 	stats, err := s.Stats(ctx)
 	if err != nil {

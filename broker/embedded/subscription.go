@@ -10,25 +10,25 @@ import (
 	"peerlink/internal/wait"
 )
 
-// inbox is what is given out of an inbox, and to whom. It outlives its
-// subscriptions, since acknowledged messages may still be on their way out of
-// the file.
+// inbox records which messages of an inbox are delivered, and to which subscription. It
+// outlives its subscriptions, since the removal of acknowledged messages may not be
+// durable yet.
 type inbox struct {
-	name string
-	turn ctxMutex // to read from the file
-	old  uint64   // messages up to this one may have been given out before the store was opened
+	name   string
+	readMu ctxMutex // held while messages are read from the file
+	old    uint64   // messages up to this one may have been delivered before the store was opened
 
 	mu       sync.Mutex
-	read     uint64          // the last message read from the file for the first time
-	returned []uint64        // given back, in order
-	out      map[uint64]held // given out
+	read     uint64          // the last message that was read from the file
+	returned []uint64        // given back by subscriptions; sorted
+	out      map[uint64]held // delivered
 	subs     map[*Subscription]struct{}
 }
 
-// held is a message that was given out.
+// held is a delivered message.
 type held struct {
 	by   *Subscription
-	peer string // who has sent it
+	peer string // ID of the sending peer
 	size int
 }
 
@@ -38,34 +38,32 @@ func (b *inbox) subscribed() bool {
 	return len(b.subs) > 0
 }
 
-// InboxMessage is a message given out to a [Subscription].
+// InboxMessage is a message delivered to a [Subscription].
 type InboxMessage struct {
 	Seq uint64 // for Ack and Nack
-	// ID names this message, and never names another one: not in another inbox
-	// or store, nor after an older state of this store was restored. A message
-	// that is given out again keeps it.
+	// ID identifies this message, and never another message: not in another inbox or
+	// store, nor after an older state of this store was restored. It is the same if the
+	// message is delivered again.
 	ID string
-	// Redelivered says that the message may have been given out before. A
-	// message that was in the inbox when the store was opened may have been.
+	// Redelivered reports whether the message may have been delivered before. This is the
+	// case for all messages that were in the inbox when the store was opened.
 	Redelivered bool
 	broker.Incoming
 }
 
-// Subscription takes messages out of an inbox for one application. The
-// subscriptions of an inbox compete: each message is given to one of them.
-// What a subscription holds is bounded by what it asks for: take no more from
-// Next than you are ready to hold.
+// Subscription consumes messages of an inbox for one application. The subscriptions of an
+// inbox compete: each message is delivered to one of them. There is no other bound on
+// unacknowledged messages than the max of Next: request no more than you can hold.
 type Subscription struct {
 	store   *Store
 	inbox   *inbox
 	arrived wait.Signal
 	closed  chan struct{}
-	err     error // why it never worked
+	err     error // why Subscribe failed; nil if it did not
 }
 
-// Subscribe opens an inbox, which is named by its exchange ("accounts_in"…)
-// and need not exist yet. While a consumer has the queue of this name, Next
-// reports [ErrInUse].
+// Subscribe opens an inbox, which has the name of its exchange ("accounts_in", ...) and
+// need not exist yet. If the queue of this name has a consumer, Next reports [ErrInUse].
 func (s *Store) Subscribe(name string) *Subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,11 +75,11 @@ func (s *Store) Subscribe(name string) *Subscription {
 	b := s.inboxes[name]
 	if b == nil {
 		b = &inbox{
-			name: name,
-			turn: newCtxMutex(),
-			old:  s.old[name],
-			out:  make(map[uint64]held),
-			subs: make(map[*Subscription]struct{}),
+			name:   name,
+			readMu: newCtxMutex(),
+			old:    s.old[name],
+			out:    make(map[uint64]held),
+			subs:   make(map[*Subscription]struct{}),
 		}
 		s.inboxes[name] = b
 	}
@@ -93,9 +91,8 @@ func (s *Store) Subscribe(name string) *Subscription {
 	return sub
 }
 
-// Next waits until there is a message that no subscription holds, and returns
-// up to max, of about 1 MiB together. Messages that were given back come
-// first.
+// Next waits until there is a message that is delivered to no subscription, and returns up
+// to max of them, of about 1 MiB in total, returned messages first.
 func (sub *Subscription) Next(ctx context.Context, max int) ([]InboxMessage, error) {
 	if sub.err != nil {
 		return nil, sub.err
@@ -114,13 +111,13 @@ func (sub *Subscription) Next(ctx context.Context, max int) ([]InboxMessage, err
 	}
 }
 
-// take gives out what is there now.
+// take delivers the messages that are available now, without waiting for more.
 func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, error) {
 	b := sub.inbox
-	if err := b.turn.lock(ctx, sub.closed); err != nil {
+	if err := b.readMu.lock(ctx, sub.closed); err != nil {
 		return nil, err
 	}
-	defer b.turn.unlock()
+	defer b.readMu.unlock()
 	b.mu.Lock()
 	read := b.read
 	returned := slices.Clone(b.returned[:min(limit, len(b.returned))])
@@ -146,7 +143,7 @@ func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, e
 	if _, open := b.subs[sub]; !open {
 		return nil, broker.ErrClosed
 	}
-	// Others may have given back more meanwhile, anywhere in the order.
+	// Other messages may have been returned meanwhile, at any position.
 	b.returned = slices.DeleteFunc(b.returned, func(seq uint64) bool {
 		_, here := slices.BinarySearch(returned[:looked], seq)
 		return here
@@ -162,10 +159,10 @@ func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, e
 	return given, nil
 }
 
-// Ack removes messages that this subscription holds. If it returns nil, done
-// (which may be nil) is called once: with nil when that is durable, with
-// [broker.ErrClosed] if the store was closed before. It reports
-// [ErrNotGivenOut], and does nothing, if one of the messages is not held.
+// Ack removes messages that are delivered to this subscription. If it returns nil, done
+// (which may be nil) is called once: with nil when the removal is durable, with
+// [broker.ErrClosed] if the store was closed before. Ack reports [ErrNotGivenOut], and
+// does nothing, if one of the messages is not delivered to this subscription.
 func (sub *Subscription) Ack(seqs []uint64, done func(error)) error {
 	if sub.err != nil {
 		return sub.err
@@ -193,9 +190,9 @@ func (sub *Subscription) Ack(seqs []uint64, done func(error)) error {
 	return nil
 }
 
-// Nack gives messages that this subscription holds back to the inbox, for any
-// subscription. It reports [ErrNotGivenOut], and does nothing, if one of them
-// is not held.
+// Nack returns messages that are delivered to this subscription to the inbox, for delivery
+// to any subscription. It reports [ErrNotGivenOut], and does nothing, if one of them is
+// not delivered to this subscription.
 func (sub *Subscription) Nack(seqs []uint64) error {
 	if sub.err != nil {
 		return sub.err
@@ -214,8 +211,8 @@ func (sub *Subscription) Nack(seqs []uint64) error {
 	return nil
 }
 
-// Close gives back everything that is not acknowledged. It waits a moment
-// until the acknowledgements are durable, but they hold without that.
+// Close returns unacknowledged messages to the inbox. It waits up to flushTime until the
+// acknowledgements are durable; they are valid without that.
 func (sub *Subscription) Close() error {
 	if sub.err != nil || !sub.leave() {
 		return nil
@@ -226,8 +223,8 @@ func (sub *Subscription) Close() error {
 	return nil
 }
 
-// leave takes the subscription and what it holds out of the books. It tells
-// whether it was open.
+// leave removes the subscription and returns its messages to the inbox. It reports whether
+// the subscription was open.
 func (sub *Subscription) leave() bool {
 	s, b := sub.store, sub.inbox
 	s.mu.Lock()
@@ -247,13 +244,13 @@ func (sub *Subscription) leave() bool {
 	}
 	b.giveBack(mine)
 	if len(b.subs) == 0 && b.read == 0 {
-		delete(s.inboxes, b.name) // nothing to remember: anyone can name an inbox
+		delete(s.inboxes, b.name) // no state to keep; inboxes of any name can be subscribed to
 	}
 	return true
 }
 
-// holds checks that the subscription is open and holds the messages. The
-// caller holds inbox.mu.
+// holds checks that the subscription is open and that the messages are delivered to it.
+// The caller holds inbox.mu.
 func (sub *Subscription) holds(seqs []uint64) error {
 	b := sub.inbox
 	if _, open := b.subs[sub]; !open {
@@ -267,7 +264,7 @@ func (sub *Subscription) holds(seqs []uint64) error {
 	return nil
 }
 
-// giveBack moves messages from out to returned. The caller holds inbox.mu.
+// giveBack moves messages from out to returned. The caller holds b.mu.
 func (b *inbox) giveBack(seqs []uint64) {
 	for _, seq := range seqs {
 		delete(b.out, seq)

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// checkBindingKey checks the binding key of a topic exchange: words joined
-// with dots, of which the last may be "#", which stands for any number of
-// words, also none. That is all a peer's subnet needs (section "RabbitMQ
-// objects of the reference"). AMQP's other wildcards, a "#" elsewhere and "*"
-// for exactly one word, are refused rather than taken literally.
+// checkBindingKey checks the binding key of a topic exchange: words separated by dots, of
+// which the last may be "#", for any number of words, including none. A peer's subnet
+// needs no more (section "RabbitMQ objects of the reference"). AMQP's other wildcards, a
+// "#" before the end and "*" for exactly one word, are refused rather than treated as
+// literal words.
 func checkBindingKey(key string) error {
 	if err := checkText("binding key", key); err != nil {
 		return err
@@ -28,19 +28,19 @@ func checkBindingKey(key string) error {
 	return nil
 }
 
-// router returns for each exchange which queues take a message. It finds them
-// with one look for each word of the routing key, however many peers there are.
+// router maps exchanges to their bindings. Routing takes one map lookup for each word of
+// the routing key, independently of the number of peers.
 type router map[string]*exchange
 
-// exchange has the queues of the bindings, by their IDs in the file.
+// exchange has the queue IDs of an exchange's bindings.
 type exchange struct {
 	fanout []int64            // bound without a key
 	exact  map[string][]int64 // by binding key without "#"
-	prefix map[string][]int64 // by what stands before ".#"
-	all    []int64            // bound with "#" alone
+	prefix map[string][]int64 // by binding key without the final ".#"
+	all    []int64            // binding key "#"
 }
 
-// bind adds a binding, whose key has been checked.
+// bind adds a binding, whose key must be valid.
 func (r router) bind(b binding) {
 	e := r[b.exchange]
 	if e == nil {
@@ -59,15 +59,14 @@ func (r router) bind(b binding) {
 	}
 }
 
-// route returns the queues that take a message: each once, however many of
-// its bindings match.
+// route returns the queues that a message is routed to, without duplicates.
 func (r router) route(name, key string) []int64 {
 	e := r[name]
 	if e == nil {
 		return nil
 	}
 	queues := slices.Concat(e.fanout, e.all, e.exact[key])
-	if key != "" { // it has no words, not even an empty one
+	if key != "" { // an empty routing key has no words, not even an empty one
 		queues = append(queues, e.prefix[key]...)
 	}
 	for i := range len(key) {

@@ -9,33 +9,33 @@ import (
 	"peerlink/broker"
 )
 
-// tx is a transaction under way. Operations act on it through its methods.
-// What they add to queues and remove from them is gathered, and written by
-// finish: rows are cheaper by the dozen, and ranges by the thousand.
+// tx is the current transaction; operations use its methods. Added and removed messages
+// are collected, and written by finish: statements for many rows are cheaper than many
+// statements.
 type tx struct {
 	*writeConn
 	now     int64                // Unix milliseconds
-	queues  map[int64]*queueWork // the queues it touches, by ID
-	change  map[string]int64     // by peer: bytes of received messages, more or less
-	usage   map[string]int64     // what change makes of them, after finish
-	inserts int                  // rows bound to insertMany
+	queues  map[int64]*queueWork // the queues with changes, by ID
+	change  map[string]int64     // by peer: change of the size of its received messages, in bytes
+	usage   map[string]int64     // by peer: size of its received messages, in bytes, after finish
+	inserts int                  // number of rows bound to insertMany
 }
 
-// queueWork is what a transaction does to one queue.
+// queueWork collects the changes of one queue in a transaction.
 type queueWork struct {
 	id, nextSeq, depth int64
 	name               string
 	first              uint64   // sequence number of added[0]
-	added              []row    // new messages
-	movedBack          bool     // among the new messages are some that were set aside
-	removed            []uint64 // messages to remove, in any order
+	added              []row    // new messages that were not moved back
+	movedBack          bool     // dead letters were moved back to the queue
+	removed            []uint64 // messages to remove, unsorted
 }
 
 func newTx(w *writeConn) *tx {
 	return &tx{writeConn: w, now: time.Now().UnixMilli(), queues: make(map[int64]*queueWork), change: make(map[string]int64)}
 }
 
-// queue returns the work on a queue. It reports ErrNoQueue.
+// queue returns the queueWork of a queue. It reports ErrNoQueue.
 func (t *tx) queue(name string) (*queueWork, error) {
 	c, err := t.know()
 	if err != nil {
@@ -48,7 +48,7 @@ func (t *tx) queue(name string) (*queueWork, error) {
 	return t.queueByID(id)
 }
 
-// makeQueue returns the work on a queue, which it makes if there is none.
+// makeQueue returns the queueWork of a queue, and creates the queue if it does not exist.
 func (t *tx) makeQueue(name string) (*queueWork, error) {
 	c, err := t.know()
 	if err != nil {
@@ -105,8 +105,8 @@ func (t *tx) put(q *queueWork, r row) error {
 	return err
 }
 
-// remove removes single messages from a queue. freed are the bytes of those that
-// peers have sent.
+// remove removes single messages from a queue; freed is the size in bytes of those that
+// were received, by peer.
 func (t *tx) remove(queue string, seqs []uint64, freed map[string]int64) error {
 	q, err := t.queue(queue)
 	if err != nil {
@@ -119,8 +119,8 @@ func (t *tx) remove(queue string, seqs []uint64, freed map[string]int64) error {
 	return nil
 }
 
-// removeThrough removes everything in a queue up to a message, with exceptions
-// that are in order.
+// removeThrough removes all messages of a queue up to and including seq, with the sorted
+// exceptions.
 func (t *tx) removeThrough(queue string, seq uint64, except []uint64) error {
 	q, err := t.queue(queue)
 	if err != nil {
@@ -139,8 +139,8 @@ func (t *tx) removeThrough(queue string, seq uint64, except []uint64) error {
 	return t.removeBetween(q, first, seq)
 }
 
-// firstSeq returns the sequence number of the first message of a queue, 0 if there
-// is none.
+// firstSeq returns the sequence number of the first message of a queue, and 0 if the queue
+// is empty or does not exist.
 func (t *tx) firstSeq(queue string) (uint64, error) {
 	q, err := t.queue(queue)
 	if isResult(err) {
@@ -159,8 +159,8 @@ func (t *tx) removeBetween(q *queueWork, first, last uint64) error {
 	return err
 }
 
-// setAside moves a message from its queue to the messages set aside, and tells
-// whether it was there.
+// setAside moves a message from its queue to the dead letters, and reports whether the
+// message existed.
 func (t *tx) setAside(queue string, seq uint64, reason string) (bool, error) {
 	q, err := t.queue(queue)
 	if err != nil {
@@ -173,7 +173,7 @@ func (t *tx) setAside(queue string, seq uint64, reason string) (bool, error) {
 	return true, t.removeBetween(q, seq, seq)
 }
 
-// route returns the queues that take a message of an application.
+// route returns the queues that a message of an application is routed to.
 func (t *tx) route(exchange, routingKey string) ([]int64, error) {
 	c, err := t.know()
 	if err != nil {
@@ -182,7 +182,7 @@ func (t *tx) route(exchange, routingKey string) ([]int64, error) {
 	return c.route(exchange, routingKey), nil
 }
 
-// declare binds a peer's queue, in place of what was bound before.
+// declare binds a peer's queue, in place of the peer's previous binding.
 func (t *tx) declare(p broker.PeerQueue) error {
 	q, err := t.makeQueue(p.Queues[0])
 	if err != nil {
@@ -219,7 +219,7 @@ func (t *tx) release(peer string) error {
 	return nil
 }
 
-// finish writes what was gathered.
+// finish writes the collected changes.
 func (t *tx) finish() error {
 	for i := range t.inserts {
 		moveRow(t.insert, t.insertMany, i)
@@ -239,7 +239,7 @@ func (t *tx) finish() error {
 	return t.account()
 }
 
-// account writes what the peers' messages take now.
+// account writes the new sizes of the peers' messages.
 func (t *tx) account() error {
 	t.usage = make(map[string]int64, len(t.change))
 	for peer, n := range t.change {
@@ -252,7 +252,8 @@ func (t *tx) account() error {
 	return nil
 }
 
-// removeRuns removes the single messages, each run of consecutive ones at once.
+// removeRuns removes the messages in q.removed, with one statement for each run of
+// consecutive ones.
 func (t *tx) removeRuns(q *queueWork) error {
 	slices.Sort(q.removed)
 	for i := 0; i < len(q.removed); {

@@ -8,11 +8,11 @@ import (
 	"peerlink/internal/wait"
 )
 
-// watchBuffer is how many messages a Watcher holds that were not asked for yet.
+// watchBuffer is how many messages a Watcher buffers until Next is called.
 const watchBuffer = 256
 
-// Watcher gets copies of the messages that are put into an inbox, and leaves
-// them there. It never delays anyone: what it is too slow for, it misses.
+// Watcher receives copies of the messages that are stored in an inbox, and does not remove
+// them. It never blocks the writer: if Next is called too rarely, messages are missed.
 type Watcher struct {
 	store   *Store
 	inbox   string
@@ -20,24 +20,23 @@ type Watcher struct {
 	arrived wait.Signal
 	once    sync.Once
 	closed  chan struct{}
-	err     error // why it never worked
+	err     error // why Watch failed; nil if it did not
 
-	last  uint64    // the last message given or missed
-	found []Message // read from the file, to be given
+	last  uint64    // the last message returned or missed
+	found []Message // read from the file, not returned yet
 
 	mu      sync.Mutex
 	offered []offer // by the writer
 }
 
-// offer is a message that was just stored.
+// offer is a message that has just been stored.
 type offer struct {
 	seq     uint64
 	message *broker.Incoming
 }
 
-// Watch starts watching an inbox (or a peer's queue), from now on. Messages
-// that another process puts there are seen too, unless they are taken out
-// before this store has noticed.
+// Watch starts to watch an inbox (or a peer's queue). Messages that another process stores
+// are seen too, unless they are removed before this store has detected them.
 func (s *Store) Watch(inbox string) *Watcher {
 	w := &Watcher{store: s, inbox: inbox, nextMu: newCtxMutex(), arrived: wait.NewSignal(), closed: make(chan struct{})}
 	s.notifier.add(inbox, w.arrived, w)
@@ -48,8 +47,8 @@ func (s *Store) Watch(inbox string) *Watcher {
 	return w
 }
 
-// offer shows the watcher messages just stored, of which the first has this
-// sequence number.
+// offer buffers copies of messages that have just been stored; first is the sequence
+// number of added[0].
 func (w *Watcher) offer(first uint64, added []row) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -59,9 +58,9 @@ func (w *Watcher) offer(first uint64, added []row) {
 	}
 }
 
-// Next waits for the next message. missed is how many came between the last
-// one and this, and can not be shown any more. The message shares its memory
-// with others: it must not be changed.
+// Next waits for the next message. missed is the number of messages since the previous one
+// that are not available any more. The message shares memory with other users: the caller
+// must not modify it.
 func (w *Watcher) Next(ctx context.Context) (m broker.Incoming, missed uint64, err error) {
 	if err := w.nextMu.lock(ctx, w.closed); err != nil {
 		return broker.Incoming{}, 0, err
@@ -86,9 +85,9 @@ func (w *Watcher) Next(ctx context.Context) (m broker.Incoming, missed uint64, e
 	}
 }
 
-// peek returns the next message there is; seq is 0 if there is none. Where the
-// writer's offers leave a gap, it looks into the file: the messages may have
-// come from another process, or when there were too many to offer.
+// peek returns the next available message; seq is 0 if there is none. If there is a gap
+// before the next offered message, peek reads from the file: the missing messages may have
+// been stored by another process, or while the buffer was full.
 func (w *Watcher) peek(ctx context.Context) (seq uint64, m broker.Incoming, err error) {
 	next := w.nextOffer()
 	if len(w.found) == 0 && (next == nil || next.seq > w.last+1) {
@@ -111,7 +110,7 @@ func (w *Watcher) peek(ctx context.Context) (seq uint64, m broker.Incoming, err 
 	return seq, m, nil
 }
 
-// nextOffer returns the first offer that is still news.
+// nextOffer returns the first buffered message after w.last.
 func (w *Watcher) nextOffer() *offer {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -124,7 +123,7 @@ func (w *Watcher) nextOffer() *offer {
 	return &w.offered[0]
 }
 
-// Close ends the watching.
+// Close ends watching.
 func (w *Watcher) Close() error {
 	w.once.Do(func() {
 		close(w.closed)

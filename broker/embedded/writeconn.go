@@ -7,37 +7,37 @@ import (
 	"strings"
 )
 
-// insertRows is how many messages one INSERT stores. More are not faster.
+// insertRows is how many messages one INSERT stores. Larger INSERTs are not faster.
 const insertRows = 16
 
-// insertColumns is how many columns table messages has.
+// insertColumns is the number of columns of table messages.
 const insertColumns = 10
 
 const (
-	// walKept is the size in bytes to which SQLite cuts the write-ahead log
-	// when it starts it over.
+	// walKept is the size in bytes to which SQLite truncates the write-ahead log when it
+	// restarts the log.
 	walKept = 32 << 20
-	// walLimit is the size from which we insist on starting it over. SQLite
-	// itself waits for a moment in which nobody reads, and under load there
-	// may be none.
+	// walLimit is the size in bytes from which the writer forces a restart of the log.
+	// SQLite itself restarts it only while there are no readers, and under load there may
+	// always be some.
 	walLimit = 64 << 20
 )
 
-// writeConn is the connection that writes, with its statements and what it
-// knows of the file without reading it (the cache). It belongs to the writer's goroutine.
+// writeConn is the connection for writing, with its statements and a cache of the file's
+// content. It is used by the writer's goroutine only.
 type writeConn struct {
 	*conn
-	turnstile fairLock
-	places    []fileIdentity // the file and its write-ahead log
-	walPath   string
-	walLimit  int64 // size of the write-ahead log from which to start it over
-	nextWAL   int64 // size at which to try that next
+	fairLock fairLock
+	places   []fileIdentity // the file and its write-ahead log
+	walPath  string
+	walLimit int64 // size of the write-ahead log, in bytes, from which it is restarted
+	nextWAL  int64 // size, in bytes, at which the next restart is tried
 
 	epoch      int64  // of the messages stored by this connection; see identity.go
 	token      uint32 // of the last transaction; see pair.go
 	tokenKnown bool
 	version    int64    // PRAGMA data_version: changes when another connection commits
-	catalog    *catalog // nil: to be read
+	catalog    *catalog // nil: must be read from the file
 
 	begin, commit, rollback           *stmt
 	dataVersion, checkpoint, restart  *stmt
@@ -65,7 +65,7 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writeConn{conn: c, turnstile: newFairLock(path), walPath: path + "-wal", walLimit: walLimit, nextWAL: walLimit, epoch: newEpoch()}
+	w := &writeConn{conn: c, fairLock: newFairLock(path), walPath: path + "-wal", walLimit: walLimit, nextWAL: walLimit, epoch: newEpoch()}
 	if err := prepareFile(c); err != nil {
 		c.close()
 		return nil, err
@@ -90,7 +90,7 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	if opts.Service {
 		w.noteOpen()
 	}
-	// SQLite makes the write-ahead log when it reads the first time.
+	// SQLite creates the write-ahead log with the first read.
 	if _, err := w.allQueues.number(); err != nil {
 		c.close()
 		return nil, err
@@ -106,8 +106,8 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	return w, nil
 }
 
-// inPlace reports [ErrGone] if what is written would not be found by the next
-// one to open the store.
+// inPlace reports [ErrGone] if the next process that opens the store would not find what
+// is written.
 func (w *writeConn) inPlace() error {
 	for _, p := range w.places {
 		if err := p.check(); err != nil {
@@ -157,12 +157,12 @@ func (w *writeConn) prepareStatements() error {
 }
 
 func (w *writeConn) close() error {
-	w.turnstile.close()
+	w.fairLock.close()
 	w.leaveOneFile()
 	return w.conn.close()
 }
 
-// lastSeqs returns the last sequence number given in each queue.
+// lastSeqs returns the last sequence number assigned in each queue.
 func (w *writeConn) lastSeqs() (map[string]uint64, error) {
 	last := make(map[string]uint64)
 	err := w.allQueues.query(func(cols []driver.Value) bool {
@@ -172,7 +172,7 @@ func (w *writeConn) lastSeqs() (map[string]uint64, error) {
 	return last, err
 }
 
-// usage returns how many bytes the received messages of each peer take.
+// usage returns the size in bytes of the received messages of each peer.
 func (w *writeConn) usage() (map[string]int64, error) {
 	usage := make(map[string]int64)
 	err := w.allUsage.query(func(cols []driver.Value) bool {
@@ -182,8 +182,8 @@ func (w *writeConn) usage() (map[string]int64, error) {
 	return usage, err
 }
 
-// changedByOthers reports whether another connection has committed since the
-// last call. What is cached is then dropped.
+// changedByOthers reports whether another connection has committed since the last call. If
+// so, it discards the cache.
 func (w *writeConn) changedByOthers() (bool, error) {
 	v, err := w.dataVersion.number()
 	if err != nil {
@@ -199,28 +199,28 @@ func (w *writeConn) changedByOthers() (bool, error) {
 
 // start begins a transaction.
 func (w *writeConn) start() error {
-	w.turnstile.lock()
-	defer w.turnstile.unlock()
+	w.fairLock.lock()
+	defer w.fairLock.unlock()
 	_, err := w.begin.exec()
 	return err
 }
 
-// undo ends a transaction that has failed. SQLite may have done so by itself,
-// so there is nothing to report: if a transaction were still open, the next
-// one could not begin, and would end up here again.
+// undo rolls back a transaction that has failed. SQLite may have done so by itself, so
+// errors are ignored: if the transaction were still open, the next one could not begin,
+// and would be undone again.
 func (w *writeConn) undo() {
 	_, _ = w.rollback.exec()
 	w.catalog, w.tokenKnown = nil, false
 }
 
-// boundWAL keeps the write-ahead log from growing without end.
+// boundWAL bounds the size of the write-ahead log.
 func (w *writeConn) boundWAL() error {
 	info, err := os.Stat(w.walPath)
 	if err != nil || info.Size() < w.nextWAL {
 		return nil
 	}
-	// Another process may be reading for hours. Don't wait for it after every
-	// transaction, only each time the log has doubled.
+	// Another process may be reading for hours. Wait for it only each time that the log
+	// has doubled, not after every transaction.
 	w.nextWAL = 2 * info.Size()
 	busy, err := w.checkpoint.number()
 	if err != nil || busy != 0 {
@@ -230,13 +230,13 @@ func (w *writeConn) boundWAL() error {
 	return nil
 }
 
-// bindRow sets the arguments of an INSERT for its i-th message.
+// bindRow binds the columns of the i-th message of an INSERT.
 func bindRow(s *stmt, i int, queue, seq, arrived, epoch int64, r row) {
 	m := r.message
 	s.bind(i*insertColumns, queue, seq, arrived, m.Type, m.ContentType, m.RoutingKey, r.headers, m.Body, m.Peer, epoch)
 }
 
-// moveRow takes the arguments of the i-th message over to an INSERT for one.
+// moveRow copies the columns of the i-th message to an INSERT of one message.
 func moveRow(one, many *stmt, i int) {
 	for j := range insertColumns {
 		one.bind(j, many.args[i*insertColumns+j].Value)

@@ -17,44 +17,42 @@ import (
 )
 
 const (
-	// pollInterval is how often an idle writer looks whether another process
-	// has written.
+	// pollInterval is how often an idle writer checks whether another process has written.
 	pollInterval = 250 * time.Millisecond
-	// A failed transaction is tried again after firstPause, then after twice
-	// as long each time, up to maxPause.
+	// A failed transaction is retried after firstPause, then after twice as long each
+	// time, up to maxPause.
 	firstPause = 100 * time.Millisecond
 	maxPause   = 5 * time.Second
 )
 
-// op is one operation on the file, waiting for the writer.
+// op is an operation on the file, to be executed by the writer.
 type op interface {
-	// apply does it. An error fails the whole transaction, which is then tried
-	// again: apply may run several times. What concerns this operation alone
-	// (see isResult) it must keep for settle.
+	// apply executes the operation. An error fails the whole transaction, which is then
+	// retried: apply may be called several times. An error that concerns this operation
+	// alone (see isResult) must be kept for finish instead.
 	apply(*tx) error
-	// finish is called once: after the COMMIT, or with the reason why there
-	// will be none.
+	// finish is called once: after the COMMIT, or with the reason why there will be no
+	// COMMIT.
 	finish(error)
-	// cost returns what the operation does, as far as it takes room, and its
-	// part of the budget for that.
+	// cost returns the kind of the operation and its part of the budget of this kind.
 	cost() (kind, quantity)
 }
 
-// kind says what becomes of an operation for which there is no room.
+// kind determines what happens to an operation when space is missing.
 type kind int
 
 const (
-	// maintenance removes, moves or binds. It is written before everything that
-	// takes room, and is never held up by it.
+	// maintenance removes, moves or binds. It is written before operations that need
+	// space, and never waits for them.
 	maintenance kind = iota
-	// received stores messages of peers. It waits until there is room.
+	// received stores messages of peers. It waits until there is space.
 	received
-	// sent stores messages of applications. It is refused with [ErrFull], or
+	// sent stores messages of applications. It is refused with [ErrFull] or
 	// [ErrUnwritable].
 	sent
 )
 
-// writer is the goroutine that writes; see the package comment.
+// writer writes the file, on a single goroutine; see the package comment.
 type writer struct {
 	db                *writeConn
 	log               *slog.Logger
@@ -64,36 +62,36 @@ type writer struct {
 	quotas            *quotas
 	disk              *disk
 	reserve           reserve
-	diskCheckInterval time.Duration // how old a look at the disk may be
+	diskCheckInterval time.Duration // interval between checks of the disk
 	tryWriting        func() error  // writes a small file beside the store
-	shrinks           bool          // gives room inside the file back to the disk
+	shrinks           bool          // return free space in the file to the disk
 
 	wake wait.Signal
 
 	mu       sync.Mutex
-	next     []op // being gathered
-	number   int  // of the list being gathered
+	next     []op // the list being collected
+	number   int  // number of the list being collected
 	closed   bool
-	refusing error // why messages of applications are refused at once; nil: they are not
+	refusing error // why messages of applications are refused immediately; nil: they are not
 
-	trouble atomic.Pointer[Trouble] // nil while writing works
+	trouble atomic.Pointer[Trouble] // nil while writing succeeds
 
 	pulse pulse.Pulse // of the goroutine
 
-	// The rest belongs to the goroutine.
-	held        []op             // what can not be written yet, in order
-	stopped     bool             // not even upkeep can be written: nothing more is taken
+	// The remaining fields are used by the goroutine only.
+	held        []op             // operations that can not be written yet, in order
+	stopped     bool             // even maintenance operations fail: no operations are taken
 	pause       time.Duration    // before the next attempt
-	retry       time.Time        // when that is
-	retryTimer  <-chan time.Time // receives then
-	worked      bool             // since the last look at the disk
-	diskChecked time.Time        // when that was
+	retry       time.Time        // time of the next attempt
+	retryTimer  <-chan time.Time // receives at that time
+	worked      bool             // operations were written since the last check of the disk
+	diskChecked time.Time        // time of the last check
 
 	done chan struct{} // closed when the goroutine has ended
-	err  error         // why it could not write the last operations; valid after done
+	err  error         // why the last operations could not be written; valid after done
 }
 
-// budgetOf returns the budget out of which operations of a kind have their part.
+// budgetOf returns the budget for operations of a kind.
 func (w *writer) budgetOf(k kind) *budget {
 	if k == sent {
 		return w.sent
@@ -101,8 +99,8 @@ func (w *writer) budgetOf(k kind) *budget {
 	return w.received
 }
 
-// submit adds an operation to the list being gathered, with the part of the
-// budget that it has acquired: the writer releases it, submit if it fails.
+// submit adds an operation to the list being collected. It takes over the operation's part
+// of the budget: the writer releases it, or submit does if it fails.
 func (w *writer) submit(o op) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -129,12 +127,12 @@ func (w *writer) release(o op) {
 	}
 }
 
-// isGathering reports whether the list with this number can still be added to.
+// isGathering reports whether operations can still be added to the list with this number.
 // The caller holds w.mu.
 func (w *writer) isGathering(number int) bool { return number == w.number && !w.closed }
 
-// take returns the list that has gathered, and starts the next. The memory
-// of used becomes that of the next.
+// take returns the collected list, and starts the next one, which reuses the memory of
+// used.
 func (w *writer) take(used []op, closing bool) []op {
 	clear(used)
 	w.mu.Lock()
@@ -146,7 +144,7 @@ func (w *writer) take(used []op, closing bool) []op {
 	return ops
 }
 
-// run writes until life ends, and then what is left.
+// run writes operations until life ends, and then the remaining ones.
 func (w *writer) run(life context.Context) {
 	defer close(w.done)
 	poll := time.NewTicker(pollInterval)
@@ -157,7 +155,7 @@ func (w *writer) run(life context.Context) {
 		w.pulse.Beat()
 		wake := w.wake
 		if w.stopped {
-			wake = nil // what comes gathers
+			wake = nil // new operations are only collected
 		}
 		select {
 		case <-life.Done():
@@ -177,16 +175,16 @@ func (w *writer) run(life context.Context) {
 	}
 }
 
-// wait waits until the goroutine has ended, and returns why it could not
-// write the last operations.
+// wait waits until the goroutine has ended, and returns why the last operations could not
+// be written.
 func (w *writer) wait() error {
 	<-w.done
 	return w.err
 }
 
-// work writes what has gathered and what is held, in one transaction. What can
-// not be written is held, and tried again after a pause. If it is room that is
-// missing, upkeep is written alone, and messages of applications are refused.
+// work writes the new and the held operations in one transaction. Operations that can not
+// be written are held, and retried after a pause. If the reason is missing space,
+// maintenance operations are written alone, and messages of applications are refused.
 func (w *writer) work(ops []op, closing bool) {
 	if len(w.held) > 0 {
 		ops = append(w.held, ops...)
@@ -232,8 +230,8 @@ func (w *writer) work(ops []op, closing bool) {
 	}
 }
 
-// removeOnly reports whether operations take no room, and are written although
-// there is none.
+// removeOnly writes operations if all of them are maintenance, which is possible even
+// without space. It reports whether all of them were written.
 func (w *writer) removeOnly(ops []op) bool {
 	if ours, peers := stores(ops); ours.messages > 0 || peers.messages > 0 {
 		return false
@@ -246,15 +244,15 @@ func (w *writer) removeOnly(ops []op) bool {
 	return true
 }
 
-// refuseAtOnce refuses messages of applications from now on, as refuse does, until
-// writing is possible again.
+// refuseAtOnce makes submit refuse messages of applications with err, until it is called
+// with nil.
 func (w *writer) refuseAtOnce(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.refusing = err
 }
 
-// refusal returns the error that applications get for messages that are refused.
+// refusal returns the error for messages of applications that are refused.
 func refusal(err error) error {
 	switch {
 	case errors.Is(err, ErrFull), errors.Is(err, ErrUnwritable):
@@ -265,7 +263,7 @@ func refusal(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnwritable, err)
 }
 
-// lastError returns why the last attempt has failed; nil if it has not.
+// lastError returns the error of the last attempt, or nil if it succeeded.
 func (w *writer) lastError() error {
 	if t := w.trouble.Load(); t != nil {
 		return t.Err
@@ -273,7 +271,7 @@ func (w *writer) lastError() error {
 	return nil
 }
 
-// failHeld ends the operations that can not be written before the end.
+// failHeld finishes the operations that could not be written before the store is closed.
 func (w *writer) failHeld() {
 	if len(w.held) == 0 {
 		return
@@ -285,7 +283,8 @@ func (w *writer) failHeld() {
 	}
 }
 
-// checkRoom reports [ErrFull] if there is no room for what operations store.
+// checkRoom reports [ErrFull] if there is no space for the messages that the operations
+// store.
 func (w *writer) checkRoom(ops []op) error {
 	ours, peers := stores(ops)
 	switch {
@@ -299,7 +298,7 @@ func (w *writer) checkRoom(ops []op) error {
 	return w.disk.checkRoom(received, peers.bytes)
 }
 
-// stores returns what operations store, of applications and of peers.
+// stores returns what the operations store for applications (ours) and for peers.
 func stores(ops []op) (ours, peers quantity) {
 	for _, o := range ops {
 		switch k, part := o.cost(); k {
@@ -312,8 +311,9 @@ func stores(ops []op) (ours, peers quantity) {
 	return ours, peers
 }
 
-// refuseFirst ends the operations of applications if there is no room for all, but for
-// those of peers alone: these may use room that applications may not.
+// refuseFirst refuses the messages of applications if there is no space for all messages,
+// but enough for those of peers: received messages may use space that applications may
+// not.
 func (w *writer) refuseFirst(ops []op) []op {
 	ours, peers := stores(ops)
 	if ours.messages == 0 || peers.messages == 0 || w.reserve.missing {
@@ -325,8 +325,8 @@ func (w *writer) refuseFirst(ops []op) []op {
 	return ops
 }
 
-// refuse ends the operations of applications, which can not be written, and returns
-// the others.
+// refuse finishes the operations that store messages of applications with an error, and
+// returns the others.
 func (w *writer) refuse(ops []op, err error) []op {
 	err = refusal(err)
 	return slices.DeleteFunc(slices.Clone(ops), func(o op) bool {
@@ -339,8 +339,9 @@ func (w *writer) refuse(ops []op, err error) []op {
 	})
 }
 
-// writeUpkeep writes what takes no room, for which the reserve is given up if
-// that may help. It returns the other operations, or all if even that has failed.
+// writeUpkeep writes the maintenance operations, and removes the reserve if that may help.
+// It returns the other operations, or, if even maintenance fails, all that are not
+// written.
 func (w *writer) writeUpkeep(ops []op) (left []op, failed bool) {
 	var alone []op
 	for _, o := range ops {
@@ -356,12 +357,12 @@ func (w *writer) writeUpkeep(ops []op) (left []op, failed bool) {
 	err := w.withReason(w.write(alone))
 	if err == nil {
 		if w.reserve.missing {
-			w.restartWAL() // so that the next transaction takes the room of this one
+			w.restartWAL() // so that the next transaction reuses the space of this one
 		}
 		return left, false
 	}
 	if isDiskFault(err) {
-		return ops, true // it is not room that is missing
+		return ops, true // the reason is not missing space
 	}
 	w.reserve.giveUp()
 	w.restartWAL()
@@ -373,20 +374,20 @@ func (w *writer) writeUpkeep(ops []op) (left []op, failed bool) {
 	return left, false
 }
 
-// maxStep is how many messages one transaction removes while room is missing. It
-// needs a few MiB at most.
+// maxStep is how many messages one transaction removes while space is missing. Such a
+// transaction needs a few MiB at most.
 const maxStep = 500
 
-// steps is implemented by operations that can be done in parts, each in a
-// transaction of its own.
+// steps is implemented by operations that can be done in parts, each in a transaction of
+// its own.
 type steps interface {
-	// split returns the operations that do a part of this one, each of up to
-	// most messages, and leave a part of that size to it.
+	// split returns operations for parts of this one, each of up to most messages. The
+	// last part is left to this operation.
 	split(t *tx, most uint64) ([]op, error)
 }
 
-// writeInSteps commits one operation in transactions that need little room, each of
-// which takes the room of the one before.
+// writeInSteps commits one operation in transactions that need little space, each of which
+// reuses the space of the previous one.
 func (w *writer) writeInSteps(o op) error {
 	if s, ok := o.(steps); ok {
 		var parts []op
@@ -408,11 +409,11 @@ func (w *writer) writeInSteps(o op) error {
 	return err
 }
 
-// restartWAL moves the write-ahead log into the file, so that its room is used
-// again. What fails here fails again in the next transaction.
+// restartWAL checkpoints and restarts the write-ahead log, so that its space is reused.
+// Errors are ignored: they recur in the next transaction.
 func (w *writer) restartWAL() { _, _ = w.db.restart.number() }
 
-// write commits operations in one transaction, and tells all callers.
+// write commits operations in one transaction, and reports the result to all callers.
 func (w *writer) write(ops []op) error {
 	t, err := w.attempt(ops)
 	if err != nil {
@@ -425,7 +426,7 @@ func (w *writer) write(ops []op) error {
 	for _, q := range t.queues {
 		switch {
 		case q.movedBack:
-			w.notifier.notify(q.name) // the file has them all
+			w.notifier.notify(q.name) // the consumers read all of them from the file
 		case len(q.added) > 0:
 			w.notifier.notifyAdded(q.name, q.first, q.added)
 		}
@@ -447,8 +448,8 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 	if err := w.db.start(); err != nil {
 		return nil, err
 	}
-	// Now nobody else can write: what is cached is valid, or is known to
-	// be old.
+	// From here on, no other process can write: the cache is valid, or changedByOthers
+	// discards it.
 	changed, err := w.db.changedByOthers()
 	if err != nil {
 		return nil, err
@@ -482,15 +483,15 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 	return t, nil
 }
 
-// checkOtherProcesses wakes everyone when another process has written. If it can not
-// tell, the next transaction will have the same trouble, and report it.
+// checkOtherProcesses notifies all waiting consumers if another process has written.
+// Errors are ignored: they recur in the next transaction, which reports them.
 func (w *writer) checkOtherProcesses() {
 	if changed, err := w.db.changedByOthers(); err == nil && changed {
 		_ = w.noteOtherProcesses()
 	}
 }
 
-// poll notices what others have done to the file and the disk.
+// poll detects changes of the file and the disk by other processes.
 func (w *writer) poll() {
 	w.checkOtherProcesses()
 	if err := w.db.inPlace(); err != nil {
@@ -506,8 +507,8 @@ func (w *writer) poll() {
 	}
 }
 
-// tryAgain ends the trouble, if there is any, where nothing waits that would show
-// whether it has passed.
+// tryAgain ends the trouble, if there is any, when no held operation would show whether
+// writing is possible again.
 func (w *writer) tryAgain() {
 	if isDiskFault(w.lastError()) && w.tryWriting() != nil {
 		w.setRetry()
@@ -516,14 +517,14 @@ func (w *writer) tryAgain() {
 	w.recovered()
 }
 
-// setRetry makes the pause before the next attempt longer.
+// setRetry doubles the pause before the next attempt.
 func (w *writer) setRetry() {
 	w.pause = min(max(2*w.pause, firstPause), maxPause)
 	w.retry = time.Now().Add(w.pause)
 }
 
-// checkDisk finds out how much room there is, and makes some. What can not be
-// read is left to the next transaction, which has the same trouble.
+// checkDisk measures the free space, and shrinks the file. Read errors are ignored: they
+// recur in the next transaction, which reports them.
 func (w *writer) checkDisk() {
 	inside, err := w.db.freeInside()
 	if err == nil && w.shrinks {
@@ -534,7 +535,7 @@ func (w *writer) checkDisk() {
 	}
 	w.reserve.lookFor()
 	if free, err := w.disk.freeBytes(); w.reserve.missing && len(w.held) == 0 && err == nil && free+w.db.walBytes() >= w.reserve.size {
-		_, _ = w.db.truncate.number() // the room is wanted for the reserve
+		_, _ = w.db.truncate.number() // its space is needed for the reserve
 	}
 	if w.reserve.missing && w.disk.checkRoom(sent, w.reserve.size) == nil && w.reserve.renew() == nil {
 		w.retryNow()
@@ -542,7 +543,7 @@ func (w *writer) checkDisk() {
 	w.disk.check(inside, &w.reserve)
 }
 
-// retryNow ends the pause before the next attempt.
+// retryNow makes the next attempt due immediately.
 func (w *writer) retryNow() {
 	w.retry = time.Time{}
 	if len(w.held) > 0 {
@@ -550,8 +551,9 @@ func (w *writer) retryNow() {
 	}
 }
 
-// noteOtherProcesses wakes everyone, and admits peers whose messages others have
-// taken: nothing of such a peer may come here that would show it.
+// noteOtherProcesses notifies all waiting consumers, and updates the quotas: other
+// processes may have removed messages of a peer that waits for its quota, and no operation
+// of this process would show that.
 func (w *writer) noteOtherProcesses() error {
 	w.notifier.notifyAll()
 	usage, err := w.db.usage()
@@ -561,7 +563,7 @@ func (w *writer) noteOtherProcesses() error {
 	return err
 }
 
-// failed notes that a transaction failed, and reports the first.
+// failed records that a transaction has failed, and logs the first failure.
 func (w *writer) failed(err error) {
 	err = explain(err)
 	if t := w.trouble.Load(); t != nil {
