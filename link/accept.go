@@ -22,7 +22,7 @@ import (
 // pendingConn is a connection that has not sent a complete ClientHello yet.
 type pendingConn = pendingconns.Conn[netip.Prefix]
 
-// accept takes connections until the listener is closed.
+// accept accepts connections until ctx is done or the listener is closed.
 func (s *Service) accept(ctx, connCtx context.Context) error {
 	context.AfterFunc(ctx, s.pendingConns.Close)
 	pause := time.Duration(0)
@@ -36,8 +36,9 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 		}
 		if err != nil {
 			s.logLimiter.Log(s.log, slog.LevelError, logthrottle.Key{Kind: "accept"}, "can not accept connections, trying again", "err", err)
-			// Out of file descriptors, for example. Connections that say nothing
-			// must not make a peer wait for one. Without any, it passes by itself.
+			// The process may have run out of file descriptors. A connection without a
+			// complete ClientHello is closed, so that peers need not wait for one. If
+			// there is none, accept retries after a pause.
 			if s.pendingConns.Evict() {
 				continue
 			}
@@ -48,7 +49,7 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 			continue
 		}
 		pause = 0
-		pending := s.pendingConns.Add(sourceOf(tcp.RemoteAddr()), tcp) // here, so that there are never more than there may be
+		pending := s.pendingConns.Add(sourceOf(tcp.RemoteAddr()), tcp) // added before the next Accept, so that the bound always holds
 		s.wg.Go(func() { s.serveConn(ctx, connCtx, tcp, pending) })
 	}
 }
@@ -65,7 +66,7 @@ func (s *Service) serveConn(ctx, connCtx context.Context, tcp net.Conn, pending 
 		s.notAuthenticated(tcp.RemoteAddr(), err)
 		return
 	}
-	// A refused connection keeps its place until it has been told.
+	// A refused connection keeps its slot until the refusal has been sent.
 	defer place.release()
 	hello.answered = place.noteAnswered
 	conn, id, err := s.handshake(ctx, hello)
@@ -80,8 +81,8 @@ func (s *Service) serveConn(ctx, connCtx context.Context, tcp net.Conn, pending 
 	s.receive(ctx, connCtx, conn, id, place.release)
 }
 
-// awaitClientHello waits until a client has sent a whole ClientHello, behind the
-// PROXY header of a load balancer where one is expected.
+// awaitClientHello reads a complete ClientHello, after a PROXY header where one is
+// expected. It returns errTooMany if the connection was evicted meanwhile.
 func (s *Service) awaitClientHello(tcp net.Conn, pending *pendingConn) (*helloConn, error) {
 	hello, err := s.readBeginning(tcp)
 	if !pending.Remove() {
@@ -112,18 +113,18 @@ func (s *Service) readBeginning(tcp net.Conn) (*helloConn, error) {
 	return c, tcp.SetReadDeadline(time.Time{})
 }
 
-// awaitHandshakeSlot waits for the beginning of the handshake, for half as long as a peer
-// would: a client that has waited longer has no time left for the handshake
-// itself, and would only take that of others.
+// awaitHandshakeSlot waits until the handshake may begin, for at most half of the
+// handshake timeout: a client that has waited longer has no time left for the handshake
+// itself, and would only take time from others.
 func (s *Service) awaitHandshakeSlot(ctx context.Context, conn net.Conn) (*handshake, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout/2)
 	defer cancel()
 	return s.handshakes.acquire(ctx, conn)
 }
 
-// notAuthenticated counts and logs a connection that ended before it was known
-// whose it is. Port scanners and the health checks of load balancers, which
-// connect and say nothing, are not worth a line.
+// notAuthenticated counts and logs a connection that ended before the client was
+// authenticated. Port scanners and health checks of load balancers, which connect and
+// send nothing, are not logged.
 func (s *Service) notAuthenticated(remote net.Addr, err error) {
 	why := handshakeReason(err)
 	s.rejected.count(why)
@@ -139,14 +140,14 @@ func (s *Service) notAuthenticated(remote net.Addr, err error) {
 	s.strangerLimiter.Log(s.log, level, logthrottle.Key{Who: sourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
 }
 
-// withoutCertificate reports whether the client has shown no certificate.
-// crypto/tls has no name for that error.
+// withoutCertificate reports whether the client has sent no certificate. crypto/tls
+// does not export that error.
 func withoutCertificate(err error) bool {
 	return strings.Contains(err.Error(), "client didn't provide a certificate")
 }
 
-// handshakeFault is the kind of an error of a handshake: the rule that a
-// certificate breaks, or just TLS.
+// handshakeFault returns the kind of a handshake error for the log: the rule that a
+// certificate violates, or "TLS".
 func handshakeFault(err error) string {
 	if rule := pki.Rule(""); errors.As(err, &rule) {
 		return string(rule)
@@ -165,8 +166,8 @@ func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn, 
 	return conn, id, err
 }
 
-// register decides about an authenticated connection, and registers it. The reason
-// for a refusal is meant for the other side.
+// register registers an authenticated connection with its peer, or returns why it is
+// refused. The refusal is sent to the other side.
 func (s *Service) register(r *receiver, id pki.Identity, chain []*x509.Certificate, stop context.CancelFunc) (refusal string) {
 	p := s.peers.get(id.ID)
 	if p == nil {
@@ -178,8 +179,8 @@ func (s *Service) register(r *receiver, id pki.Identity, chain []*x509.Certifica
 	if st == nil || st.Identity != id {
 		return "This node has no active link with you."
 	}
-	// A peer's root certificate is pinned. Its key must be the one that has
-	// signed the server certificate.
+	// The peer's root key is pinned. It must be the key that has signed the server
+	// certificate.
 	if len(chain) < 2 || !bytes.Equal(st.Root.RawSubjectPublicKeyInfo, chain[1].RawSubjectPublicKeyInfo) {
 		return "The certificate was not signed by the pinned root key."
 	}
@@ -191,10 +192,11 @@ func (s *Service) register(r *receiver, id pki.Identity, chain []*x509.Certifica
 	return ""
 }
 
-// evictOldest ends a peer's oldest connection in good order, for a new one, if it has
-// lasted for a turn. So neither connections that were abandoned, which their silence
-// shows only later, nor as many as may be keep the peer's others out: it may have
-// more queues than that. The caller holds the peer's mu.
+// evictOldest ends the oldest connection of a peer in good order, to make room for a
+// new one, if the oldest has lasted for [Config.ConnTimeSlice]. It reports whether it
+// did. Thus new connections are not kept out by abandoned ones, which are detected
+// late, nor by MaxConnsPerPeer connections that last: the peer may have more queues
+// than that. The caller holds the peer's mu.
 func (s *Service) evictOldest(p *peer) bool {
 	var oldest *receiver
 	for r := range p.conns {

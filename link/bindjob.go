@@ -9,29 +9,29 @@ import (
 	"peerlink/broker"
 )
 
-// bindJob binds or unbinds the queues of a peer in the broker. A broker that is slow, or
-// away, may take long for that. Nothing waits for it, in particular not the deactivation
-// of another peer: when the job is done, the peer is reconciled again, with what its
-// directory says then.
+// bindJob binds or unbinds the queues of a peer in the broker. That may take long if
+// the broker is slow or unreachable. Nothing waits for it, in particular not the
+// deactivation of another peer: when the job is done, the peer is reconciled again with
+// the current content of its directory.
 type bindJob struct {
-	unbind bool // to take no more messages for the peer; otherwise to take them
+	unbind bool // unbind the queues; otherwise bind them
 	queue  broker.PeerQueue
 	done   chan struct{} // closed when err is set
 	err    error
 }
 
 const (
-	// maxBindJobs is how many bind jobs are run at once.
+	// maxBindJobs is how many bind jobs run at once.
 	maxBindJobs = 16
-	// startupBindTime is how long a service that starts waits for the broker. Peers
+	// startupBindTime is how long a service waits for the broker when it starts. Peers
 	// whose bind jobs take longer are linked later.
 	startupBindTime = 10 * time.Second
 )
 
-// errBindPending is reported while a bind job is under way.
+// errBindPending is returned while a bind job is running.
 var errBindPending = errors.New("the broker is being told")
 
-// pending reports whether there is a bind job that is not done.
+// pending reports whether there is a bind job that is not done yet.
 func (e *bindJob) pending() bool {
 	if e == nil {
 		return false
@@ -44,19 +44,18 @@ func (e *bindJob) pending() bool {
 	}
 }
 
-// bind makes the broker take messages for a peer. It reports errBindPending until
-// that is done.
+// bind binds the queues of a peer. It returns errBindPending until that is done.
 func (s *Service) bind(ctx context.Context, p *peer, q broker.PeerQueue) error {
 	return s.startBindJob(ctx, p, &bindJob{queue: q})
 }
 
-// unbind makes the broker take no more messages for a peer. It reports
-// errBindPending until that is done.
+// unbind unbinds the queues of a peer. It returns errBindPending until that is done.
 func (s *Service) unbind(ctx context.Context, p *peer, q broker.PeerQueue) error {
 	return s.startBindJob(ctx, p, &bindJob{unbind: true, queue: q})
 }
 
-// startBindJob returns the result of the bind job, or starts it.
+// startBindJob returns the result of the last bind job if that did the same as e.
+// Otherwise it starts e and returns errBindPending.
 func (s *Service) startBindJob(ctx context.Context, p *peer, e *bindJob) error {
 	last := p.bindJob
 	if last.pending() {

@@ -20,44 +20,44 @@ import (
 	"peerlink/node/pki"
 )
 
-// Certificate is this node's server certificate and its key, as they are on
-// disk now. When they are renewed there, new connections use the new pair; a
-// pair that can not be used is reported once, and the last good one kept.
+// Certificate is this node's server certificate and its key, loaded from files. When
+// the files are renewed, new connections use the new pair. A pair that can not be used
+// is reported once, and the last good pair stays in use.
 type Certificate struct {
 	certFile, keyFile string
 	dir               *node.Dir
 	current           atomic.Pointer[tls.Certificate]
-	turns             chan struct{} // see orderly
+	signSlots         chan struct{} // limits the signatures computed at once, see limitedSigner
 
 	mu      sync.Mutex // guards what follows
 	now     func() time.Time
 	stamp   [2]node.FileStamp
 	bad     bool          // the files with this stamp could not be used
-	renewed chan struct{} // closed, and replaced, when another pair is taken over
+	renewed chan struct{} // closed and replaced when another pair is loaded
 }
 
 // LoadCertificate reads a server certificate and its unencrypted key, and
 // checks that they belong together and to the node.
 func LoadCertificate(d *node.Dir, certFile, keyFile string) (*Certificate, error) {
-	c := &Certificate{certFile: certFile, keyFile: keyFile, dir: d, now: time.Now, turns: make(chan struct{}, runtime.GOMAXPROCS(0)), renewed: make(chan struct{})}
+	c := &Certificate{certFile: certFile, keyFile: keyFile, dir: d, now: time.Now, signSlots: make(chan struct{}, runtime.GOMAXPROCS(0)), renewed: make(chan struct{})}
 	if _, err := c.reload(); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// setClock makes the clock of the service decide about what is reloaded.
+// setClock sets the clock by which reloaded certificates are verified.
 func (c *Certificate) setClock(now func() time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = now
 }
 
-// reload looks whether the files have changed, and takes over a new pair. The news,
-// for the log, is empty unless there is another pair, or an error is over. A
-// pair that can not be used is tried again each time, for what is wrong may not
-// be the files: a clock, or a lack of file descriptors. An error is reported
-// once for each change of the files.
+// reload loads the pair if the files have changed. news is a text for the log; it is
+// empty unless the pair is another one or an error is over. A pair that can not be used
+// is loaded again at each call, because the cause may not be the files but the clock,
+// or a lack of file descriptors. An error is returned once for each change of the
+// files.
 func (c *Certificate) reload() (news string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -66,8 +66,8 @@ func (c *Certificate) reload() (news string, err error) {
 	if c.current.Load() != nil && same && !c.bad {
 		return "", nil
 	}
-	// Files that do not exist have the zero stamp, which is that of before the
-	// first look too: only bad says that an error was reported.
+	// Files that do not exist have the zero stamp, as c.stamp before the first load:
+	// only bad records that an error was returned.
 	wasBad := c.bad
 	c.stamp = stamp
 	pair, err := c.load()
@@ -88,14 +88,14 @@ func (c *Certificate) reload() (news string, err error) {
 	return "", nil
 }
 
-// renewal returns a channel that is closed when another pair is next taken over.
+// renewal returns a channel that is closed when another pair is loaded.
 func (c *Certificate) renewal() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.renewed
 }
 
-// inUse reports whether leaf is the certificate that is in use now.
+// inUse reports whether leaf is the current certificate.
 func (c *Certificate) inUse(leaf *x509.Certificate) bool { return c.current.Load().Leaf.Equal(leaf) }
 
 // forget makes the next reload read the files, whether they have changed or not.
@@ -138,31 +138,32 @@ func (c *Certificate) load() (*tls.Certificate, error) {
 	if _, err := pki.VerifyServer([][]byte{leaf.Raw}, c.dir.Root(), c.dir.Identity(), c.now()); err != nil {
 		return nil, fmt.Errorf("%s can not be used by %s: %w", c.certFile, c.dir.Identity(), err)
 	}
-	return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: orderly{key, c.turns}, Leaf: leaf}, nil
+	return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: limitedSigner{key, c.signSlots}, Leaf: leaf}, nil
 }
 
-// serverChain is what the node shows when it is dialed.
+// serverChain returns the chain that this node sends as a TLS server.
 func (c *Certificate) serverChain() *tls.Certificate { return c.current.Load() }
 
-// clientChain is what the node shows when it dials a peer: the peer certificate
-// received from that peer makes the server certificate acceptable to it.
+// clientChain returns the chain that this node sends as a TLS client to a peer. The
+// peer certificate received from that peer makes the server certificate acceptable to
+// it.
 func (c *Certificate) clientChain(subCA *x509.Certificate) *tls.Certificate {
 	pair := *c.current.Load()
 	pair.Certificate = [][]byte{pair.Leaf.Raw, subCA.Raw}
 	return &pair
 }
 
-// orderly is a key that signs for as many handshakes at once as there are
-// processors, for the others in the order in which they come. With an RSA key,
-// signing is most of the work of a handshake. When a thousand share the processors
-// evenly, all of them are slow, and most end for lack of time.
-type orderly struct {
+// limitedSigner is a signer that computes at most as many signatures at once as there are
+// processors. Further calls wait in order. With an RSA key, signing is most of the work
+// of a handshake. If a thousand handshakes shared the processors evenly, all would be
+// slow, and most would time out.
+type limitedSigner struct {
 	crypto.Signer
-	turns chan struct{}
+	slots chan struct{}
 }
 
-func (o orderly) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	o.turns <- struct{}{}
-	defer func() { <-o.turns }()
-	return o.Signer.Sign(rand, digest, opts)
+func (l limitedSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	l.slots <- struct{}{}
+	defer func() { <-l.slots }()
+	return l.Signer.Sign(rand, digest, opts)
 }

@@ -10,8 +10,8 @@ import (
 	"sync"
 )
 
-// maxClientHello is how many bytes a ClientHello may have, with the headers of
-// its TLS records. Usual ones have 300 to 2,000.
+// maxClientHello is the maximum size of a ClientHello in bytes, with the headers of its
+// TLS records. Usual ones have 300 to 2,000 bytes.
 const maxClientHello = 16 << 10
 
 const (
@@ -21,13 +21,13 @@ const (
 	messageHello    = 1  // type of the ClientHello among handshake messages
 )
 
-// readClientHello reads what a connection begins with until that is a whole
-// ClientHello (RFC 8446, section 4.1.2), or can not become one. What it is has
-// to be judged by others: this only makes certain that nothing is done for a
-// client that says nothing.
+// readClientHello reads the beginning of a connection until it is a complete
+// ClientHello (RFC 8446, section 4.1.2), or can not become one. Validating it is left
+// to crypto/tls: readClientHello only ensures that no work is done for a client that
+// sends nothing.
 func readClientHello(r io.Reader) ([]byte, error) {
 	var b []byte
-	var message []byte // the beginning of the handshake message
+	var message []byte // the handshake message, up to the end of its header
 	size, want := 0, messageHeader
 	for size < want {
 		start := len(b)
@@ -57,7 +57,7 @@ func readClientHello(r io.Reader) ([]byte, error) {
 				continue
 			}
 			if message[0] != messageHello {
-				break // the same
+				break // as above
 			}
 			want = messageHeader + int(message[1])<<16 + int(message[2])<<8 + int(message[3])
 		}
@@ -65,16 +65,17 @@ func readClientHello(r io.Reader) ([]byte, error) {
 	return b, nil
 }
 
-// helloStep is how many bytes are provided for before some of them have come: a
-// client that announces much and sends nothing takes no more than this.
+// helloStep is how many bytes are allocated before they are received: a client that
+// announces a long record and sends nothing takes no more memory than this.
 const helloStep = 2 << 10
 
-// readMore reads n bytes behind those in b. The error is io.EOF only if nothing was
-// read at all.
+// readMore appends n bytes from r to b. The error is io.EOF only if b is empty and
+// nothing was read.
 func readMore(b []byte, r io.Reader, n int) ([]byte, error) {
 	for n > 0 {
 		step := min(n, helloStep)
-		// Without the room to spare that append makes: there are thousands of these.
+		// Unlike append, this allocates no spare capacity: there may be thousands of
+		// buffers.
 		grown := make([]byte, len(b)+step)
 		copy(grown, b)
 		if m, err := io.ReadFull(r, grown[len(b):]); err != nil {
@@ -89,13 +90,13 @@ func readMore(b []byte, r io.Reader, n int) ([]byte, error) {
 	return b, nil
 }
 
-// helloConn is a connection whose ClientHello was read already. It calls
-// answered when that is used up and more is wanted for the first time: then the
-// server has sent its part of the handshake.
+// helloConn is a connection whose ClientHello has been read already. It calls answered
+// at the first Read after the ClientHello has been returned: then the server has sent
+// its part of the handshake.
 type helloConn struct {
 	net.Conn
-	remote   net.Addr // the client's; a load balancer may be between
-	hello    []byte   // read and not used yet
+	remote   net.Addr // the client's, also behind a load balancer
+	hello    []byte   // read from Conn and not returned by Read yet
 	answered func()
 	once     sync.Once
 }

@@ -11,85 +11,86 @@ import (
 	"peerlink/stomp"
 )
 
-// Config says what a [Service] needs. The first group must be set. Anywhere else
-// a zero value means the default that stands with the field.
+// Config holds the parameters of a [Service]. The first group must be set. For all
+// other fields, the zero value means the default given in the field's comment.
 type Config struct {
 	Dir         *node.Dir
 	Broker      broker.Broker
-	Certificate *Certificate // what this node shows to its peers; not for Drain
-	Listener    net.Listener // where peers connect, closed by the Service; not for Send and Drain
+	Certificate *Certificate // sent to peers in handshakes; not for Drain
+	Listener    net.Listener // for connections of peers, closed by the Service; not for Send and Drain
 
-	Log     *slog.Logger     // discarded if nil
-	Serving func()           // called once, when the links are being kept; may be nil
-	Recheck <-chan struct{}  // with each value, everything is looked at again now; may be nil
-	Now     func() time.Time // the time of day, by which certificates and timestamps are judged; time.Now
+	Log     *slog.Logger     // nothing is logged if nil
+	Serving func()           // called once, when the service has started to serve; may be nil
+	Recheck <-chan struct{}  // each value makes the service check everything at once; may be nil
+	Now     func() time.Time // the clock for certificates and timestamps; time.Now
 
 	// The queues that lead to a peer.
 
-	// AllQueues makes the service use as many queues for a peer as the node's
-	// directory says, each with a connection of its own. Otherwise the first
-	// carries everything.
+	// AllQueues makes the service use as many queues for a peer as the node's directory
+	// specifies, each with its own connection. Otherwise the first queue carries all
+	// messages.
 	AllQueues    bool
-	QueuePattern QueuePattern // how the queues are called; DefaultQueuePattern
+	QueuePattern QueuePattern // the pattern of the names of queues; DefaultQueuePattern
 
-	// What is looked at in the node's directory, and elsewhere.
+	// Polling.
 
-	PollInterval time.Duration // between two looks at the node's directory; 1 s
-	Follow       Follow        // peers that move
+	PollInterval time.Duration // interval between two checks of the node's directory; 1 s
+	Follow       Follow        // how peers that move are found
 
 	// All connections.
 
-	HeartBeat        stomp.HeartBeat // what to offer and to ask for; the defaults of stomp
+	HeartBeat        stomp.HeartBeat // what is offered and requested; the defaults of stomp
 	HandshakeTimeout time.Duration   // for a TLS handshake; 5 s
 	ConnectTimeout   time.Duration   // for TCP, and for CONNECT; 10 s
-	DrainTimeout     time.Duration   // for confirming what is stored when a connection is to end; 5 s
+	DrainTimeout     time.Duration   // for outstanding confirmations when a connection is to end; 5 s
 
-	// Connections that this node makes, to send.
+	// Outgoing connections, on which this node sends.
 
-	Window      int           // messages sent and not confirmed, per connection; 1,000
-	MaxDialRate int           // attempts to reach peers begun in a second; 100
-	IdleTimeout time.Duration // after which a connection with nothing to send rests; 10 min, negative: never
-	// The pauses between attempts to reach a peer grow from about RetryMin to
-	// about RetryMax. Each is random, up to twice as long, so that a peer which is
-	// there again is noticed within a minute, whatever it was that failed.
+	Window      int           // unconfirmed messages per connection; 1,000
+	MaxDialRate int           // attempts per second to connect to peers; 100
+	IdleTimeout time.Duration // without messages, after which a connection is closed until there are some; 10 min, negative: never
+	// The pauses between attempts to connect to a peer grow from about RetryMin to
+	// about RetryMax. Each is random, up to twice as long, so that a peer that is
+	// reachable again is connected within a minute, whatever the failure was.
 	RetryMin, RetryMax time.Duration // 250 ms and 30 s
 
-	// Connections that this node accepts.
+	// Incoming connections, on which this node receives.
 
-	// ProxyFrom are the addresses of load balancers that send a PROXY header
-	// (version 1 or 2) ahead of each connection. It is required from them and
-	// refused from others. None.
+	// ProxyFrom are the addresses of load balancers that send a PROXY header (version 1
+	// or 2) at the start of each connection. The header is required from these
+	// addresses and refused from others. The default is none.
 	ProxyFrom []netip.Prefix
-	// How many there may be before the handshake. The defaults are smaller where
-	// the system lets the process have few open files.
-	MaxPendingConns  int // connections that have not sent a ClientHello yet; 4,096
-	MaxHandshakes    int // going on at once, a quarter of them kept for sources that have few, and four times as many wait; 256
-	MaxHandshakeRate int // begun in a second; 200
-	MaxConnsPerPeer  int // accepted from one peer at once; 10
-	// ConnTimeSlice is how old a connection must be to give way to another one of its
-	// peer, which has as many as it may have. 30 s. It also holds for the connections
-	// to a peer that takes fewer than there are queues.
+	// Bounds for connections before the end of the handshake. The defaults are smaller
+	// if the limit of open files is low.
+	MaxPendingConns  int // connections without a complete ClientHello; 4,096
+	MaxHandshakes    int // concurrent handshakes, a quarter of them reserved for sources that have few; four times as many may wait; 256
+	MaxHandshakeRate int // handshakes begun per second; 200
+	MaxConnsPerPeer  int // concurrent connections from one peer; 10
+	// ConnTimeSlice is the age from which a connection may be ended in favour of
+	// another one of the same peer, when the peer has MaxConnsPerPeer. 30 s. It also
+	// applies to outgoing connections to a peer that accepts fewer connections than
+	// there are queues.
 	ConnTimeSlice time.Duration
-	MaxRate       int // messages taken from one peer in a second; no limit
+	MaxRate       int // messages accepted per second from one peer; no limit
 
 	// Brokers that several services of the node share.
 
-	// AcquireSpread is how long a service that is alone takes until it sends from
-	// all queues. Of several that start together, each gets about as many queues
-	// in that time. 0 means at once.
+	// AcquireSpread is the time in which a service that is alone acquires all queues.
+	// Of several services that start together, each gets about as many queues in that
+	// time. 0 means at once.
 	AcquireSpread   time.Duration
-	StandbyInterval time.Duration // about how long between two looks at a queue that another process uses; 3 s
+	StandbyInterval time.Duration // about how long between two attempts to acquire a queue that another process uses; 3 s
 
 	// Peers that have been deactivated.
 
 	DrainedAfter time.Duration // how long a queue must be empty to count as drained; 1 min
-	DrainPause   time.Duration // about how long until the next look at a queue that is drained; 15 min
+	DrainPause   time.Duration // about how long between two checks of a drained queue; 15 min
 }
 
-// DefaultMaxRate is [Config.MaxRate] of services whose operator has not said
-// otherwise: more than any peer of today has to say, and a part of what a small
-// machine can take. Without a limit, a peer that floods the node would leave the
-// others no more than it happens not to use.
+// DefaultMaxRate is the [Config.MaxRate] of services whose operator has not set it:
+// more than any peer sends today, and a part of the capacity of a small machine.
+// Without a limit, a peer that floods the node would leave to the others only the
+// capacity that it does not use itself.
 const DefaultMaxRate = 10_000
 
 func (c *Config) setDefaults() {
@@ -110,7 +111,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.IdleTimeout, 10*time.Minute)
 	setDefault(&c.RetryMin, 250*time.Millisecond)
 	setDefault(&c.RetryMax, 30*time.Second)
-	pending, handshakes := strangersWithin(openFiles())
+	pending, handshakes := connLimits(openFiles())
 	setDefault(&c.MaxPendingConns, pending)
 	setDefault(&c.MaxHandshakes, handshakes)
 	setDefault(&c.MaxHandshakeRate, 200)

@@ -12,22 +12,23 @@ import (
 )
 
 const (
-	// maxDeadLetterJobs is how many messages of a connection may wait to be set aside. When
-	// there are as many, nothing more is sent until one of them is.
+	// maxDeadLetterJobs is how many messages of a session may wait to become dead
+	// letters. At this limit, nothing is sent until one of them has.
 	maxDeadLetterJobs = 64
-	// deadLetterEndTime is how long the end of a connection waits for those under way.
+	// deadLetterEndTime is how long the end of a session waits for attempts in
+	// progress.
 	deadLetterEndTime = time.Second
 )
 
-// deadLetterer sets messages of a session aside, beside what is sent. The broker may be
-// unable to do that for a while, for it has to store them in another place; then
-// they are kept, and tried again. What is left when the session ends stays in its
-// queue.
+// deadLetterer moves messages of a session to the dead letters, concurrently with
+// sending. The broker may be unable to store them there for a while; then they are
+// kept, and the move is retried. Messages that are left when the session ends stay in
+// their queue.
 type deadLetterer struct {
 	session  *session
 	consumer broker.Consumer
-	slots    chan struct{} // has an element for each message
-	ending   chan struct{} // closed when nothing more is to be begun
+	slots    chan struct{} // has an element for each message not moved yet
+	ending   chan struct{} // closed when no more attempts may begin
 	life     context.Context
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
@@ -39,9 +40,9 @@ func newDeadLetterer(ctx context.Context, se *session, consumer broker.Consumer)
 	return a
 }
 
-// add takes over a message that can not be sent, for this reason. It waits while
-// there is no room for it. Once it returns, no confirmation of a later message
-// removes this one.
+// add takes over a message that can not be sent for the given reason. It blocks while
+// maxDeadLetterJobs messages wait. Once it returns, no confirmation of a later message
+// removes this one from the queue.
 func (a *deadLetterer) add(ctx context.Context, d broker.Delivery, print fingerprint, reason error) error {
 	select {
 	case a.slots <- struct{}{}:
@@ -52,7 +53,7 @@ func (a *deadLetterer) add(ctx context.Context, d broker.Delivery, print fingerp
 		<-a.slots
 		return err
 	}
-	typ := d.Type // and not the body, which the broker has
+	typ := d.Type // the goroutine does not keep the body, which the broker has
 	a.wg.Go(func() {
 		defer func() { <-a.slots }()
 		a.move(d.Tag, typ, print, reason)
@@ -60,7 +61,7 @@ func (a *deadLetterer) add(ctx context.Context, d broker.Delivery, print fingerp
 	return nil
 }
 
-// move tries until the message is set aside, or the session ends.
+// move retries until the message is a dead letter, or the session ends.
 func (a *deadLetterer) move(tag uint64, typ string, print fingerprint, reason error) {
 	se := a.session
 	pauses := backoff.NewExponentialBackOff()
@@ -88,7 +89,8 @@ func (a *deadLetterer) move(tag uint64, typ string, print fingerprint, reason er
 	}
 }
 
-// end gives up what is not under way, and waits a moment for the rest.
+// end waits for attempts in progress, for at most deadLetterEndTime, and begins no
+// more.
 func (a *deadLetterer) end() {
 	close(a.ending)
 	late := time.AfterFunc(deadLetterEndTime, a.stop)

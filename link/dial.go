@@ -17,11 +17,11 @@ import (
 	"peerlink/node"
 )
 
-// maxAddresses is how many addresses of one name are tried.
+// maxAddresses is how many addresses of one host name are tried.
 const maxAddresses = 4
 
-// connect tries the peer's servers, in random order, until one answers. Servers
-// that are listed more than once come first more often.
+// connect tries the peer's servers, in random order, until a handshake succeeds.
+// Servers that are listed more than once come first more often.
 func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, addr string, err error) {
 	servers := slices.Clone(st.Stomp.Servers)
 	rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
@@ -50,18 +50,17 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, a
 	return nil, "", errors.Join(errs...)
 }
 
-// dial connects to one server of a peer and completes the TLS handshake. Of a
-// name with addresses of both families, the one that connects first is used
-// (RFC 8305, by [net.Dialer]). But an address that takes connections may be of no
-// use all the same: something else answers there now, or the way to it swallows
-// packets as large as those of a handshake. Then the name's other addresses are
-// tried as well, before anybody waits.
+// dial connects to one server of a peer and completes the TLS handshake. If the host
+// name has addresses of both families, the first one that connects is used (RFC 8305,
+// by [net.Dialer]). The handshake may fail there all the same: another program may use
+// the address, or the path may drop packets as large as those of a handshake. Then dial
+// tries the other addresses of the name before it returns an error.
 func (s *Service) dial(ctx context.Context, addr string, p *node.Peer, groups []tls.CurveID) (*peerConn, error) {
 	conn, used, err := s.dialOne(ctx, addr, p, groups)
 	if err == nil {
 		return conn, nil
 	}
-	errs := []error{naming(addr, err)}
+	errs := []error{withServer(addr, err)}
 	if used == nil {
 		return nil, errs[0] // no address of the name takes connections
 	}
@@ -73,33 +72,33 @@ func (s *Service) dial(ctx context.Context, addr string, p *node.Peer, groups []
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		errs = append(errs, naming(addr, naming(other, err)))
+		errs = append(errs, withServer(addr, withServer(other, err)))
 	}
 	return nil, errors.Join(errs...)
 }
 
-// naming makes an error name the server that it is about.
-func naming(addr string, err error) error {
+// withServer adds the address of the server to an error that does not contain it.
+func withServer(addr string, err error) error {
 	if strings.Contains(err.Error(), addr) {
 		return err
 	}
 	return fmt.Errorf("%s: %w", addr, err)
 }
 
-// dialOne is dial without other addresses of a name. It returns the address that was
-// used, nil if none took the connection.
+// dialOne is like dial, but does not try other addresses of a name after a failed
+// handshake. It returns the address used, or nil if there was no TCP connection.
 func (s *Service) dialOne(ctx context.Context, addr string, p *node.Peer, groups []tls.CurveID) (conn *peerConn, used net.Addr, err error) {
 	tcp, err := (&net.Dialer{Timeout: s.cfg.ConnectTimeout}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, nil, err
 	}
-	conn, err = s.greet(ctx, tcp, p, groups)
+	conn, err = s.clientHandshake(ctx, tcp, p, groups)
 	return conn, tcp.RemoteAddr(), err
 }
 
-// greet completes the TLS handshake with a peer's server, or closes the
+// clientHandshake completes the TLS handshake with a peer's server. On an error it closes the
 // connection.
-func (s *Service) greet(ctx context.Context, tcp net.Conn, p *node.Peer, groups []tls.CurveID) (*peerConn, error) {
+func (s *Service) clientHandshake(ctx context.Context, tcp net.Conn, p *node.Peer, groups []tls.CurveID) (*peerConn, error) {
 	own := s.cfg.Certificate.clientChain(p.SubCA)
 	conn := &peerConn{own: own.Leaf, wire: &wireConn{Conn: tcp}}
 	conn.Conn = tls.Client(conn.wire, clientTLS(own, p, groups, s.cfg.Now, func(c []*x509.Certificate) { conn.chain = c }))
@@ -116,9 +115,9 @@ func (s *Service) greet(ctx context.Context, tcp net.Conn, p *node.Peer, groups 
 	return conn, nil
 }
 
-// otherAddresses are those of a server's name, without the one that was used. Those
-// of the other family come first: what is wrong with one way is most often wrong
-// with its whole family. An address has no others.
+// otherAddresses returns the addresses of a server's host name other than used. The
+// addresses of the other family come first: a fault of a path most often affects its
+// whole family. It returns nil if addr contains an IP address.
 func (s *Service) otherAddresses(ctx context.Context, addr string, used net.Addr) []string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -135,7 +134,7 @@ func (s *Service) otherAddresses(ctx context.Context, addr string, used net.Addr
 	defer cancel()
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return nil // it was found a moment ago; the next attempt will report it
+		return nil // the name was resolved a moment ago; the next attempt reports the error
 	}
 	usedIP := was.AddrPort().Addr().Unmap()
 	var near, far []string

@@ -14,24 +14,24 @@ import (
 	"peerlink/smp"
 )
 
-// drainer answers, in the name of a deactivated peer, what is still in one of
-// its queues, so that the node's applications can let go of what they hold for
-// the peer (section "Draining a deactivated peer"). An answer comes to them as
-// any message from the peer, and what it answers leaves the queue when the
-// answer is durable. Messages to which there is no answer are dropped. Those
-// that could not have been sent are set aside, as they would be for any peer:
-// they show that something is wrong, and would vanish unseen.
+// drainer answers, on behalf of a deactivated peer, the messages that are still in one
+// of its queues, so that the node's applications can release what they hold for the
+// peer (section "Draining a deactivated peer"). The answer is delivered like any
+// message from the peer, and the answered message is removed from the queue when the
+// answer is durable. Messages that need no answer are dropped. Messages that could not
+// have been sent become dead letters, as for any peer: they indicate a fault that would
+// go unnoticed otherwise.
 type drainer struct {
 	s     *Service
 	queue string
 	view  smp.View
 	log   *slog.Logger
 
-	// What was done since the queue was last empty.
+	// Messages since the queue was last empty.
 	answered, dropped, aside int
 }
 
-// startDrainers starts a drainer for each queue. There must be none.
+// startDrainers starts a drainer for each queue. No drainer may be running.
 func (s *Service) startDrainers(ctx, connCtx context.Context, p *peer, view smp.View, queues []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -47,9 +47,9 @@ func (s *Service) newDrainer(peerID, queue string, view smp.View) *drainer {
 	return &drainer{s: s, queue: queue, view: view, log: s.log.With("peer", peerID, "queue", queue)}
 }
 
-// run drains the queue until ctx is done. When it has been empty for a while,
-// it is looked at now and then only: in a cluster a late message may still
-// arrive. connCtx is done when everything must end at once.
+// run drains the queue until ctx is done. When the queue has been empty for a while,
+// run checks it only now and then: in a cluster a late message may still arrive. All
+// work is aborted when connCtx is done.
 func (d *drainer) run(ctx, connCtx context.Context) {
 	bo := newBackOff(&d.s.cfg)
 	lastErr := ""
@@ -63,7 +63,7 @@ func (d *drainer) run(ctx, connCtx context.Context) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err == nil || errors.Is(err, broker.ErrNoQueue): // someone may have deleted it
+		case err == nil || errors.Is(err, broker.ErrNoQueue): // the operator may have deleted the queue
 			d.report("drained the queue of a deactivated peer")
 			bo.Reset()
 			lastErr = ""
@@ -81,8 +81,8 @@ func (d *drainer) run(ctx, connCtx context.Context) {
 	}
 }
 
-// drain answers what is in the queue until that has been empty for idle (0: for
-// ever), or ctx is done.
+// drain answers the messages in the queue until the queue has been empty for idle (0:
+// forever), or ctx is done.
 func (d *drainer) drain(ctx, connCtx context.Context, idle time.Duration) error {
 	if err := d.s.cfg.Broker.CheckInUse(ctx, d.queue); err != nil {
 		return err
@@ -92,7 +92,7 @@ func (d *drainer) drain(ctx, connCtx context.Context, idle time.Duration) error 
 		return err
 	}
 	defer consumer.Close()
-	var answers *answers // from the first message on
+	var answers *answers // opened with the first message
 	for {
 		batch, err := nextBatch(ctx, consumer, idle)
 		if err != nil || batch == nil {
@@ -110,7 +110,7 @@ func (d *drainer) drain(ctx, connCtx context.Context, idle time.Duration) error 
 	}
 }
 
-// move deals with some messages, and removes them when their answers are durable.
+// work answers a batch of messages, and confirms it when the answers are durable.
 func (d *drainer) work(ctx context.Context, consumer broker.Consumer, answers *answers, batch []broker.Delivery) error {
 	if d.answered+d.dropped+d.aside == 0 {
 		d.log.Info("draining the queue of a deactivated peer")
@@ -121,7 +121,7 @@ func (d *drainer) work(ctx context.Context, consumer broker.Consumer, answers *a
 		answer, err := answerTo(d.view, &m.Outgoing, d.s.cfg.Now())
 		switch {
 		case errors.Is(err, smp.ErrView):
-			return err // not the message's fault
+			return err // the view is at fault, not the message
 		case err != nil:
 			if err := consumer.DeadLetter(ctx, m.Tag, "for a deactivated peer: "+err.Error()); err != nil {
 				return err
@@ -149,7 +149,7 @@ func (d *drainer) work(ctx context.Context, consumer broker.Consumer, answers *a
 	return nil
 }
 
-// report says what was done since the last report.
+// report logs the counts since the last report, and resets them.
 func (d *drainer) report(msg string) {
 	if d.answered+d.dropped+d.aside > 0 {
 		d.log.Info(msg, "answered", d.answered, "dropped", d.dropped, "set_aside", d.aside)
@@ -157,8 +157,8 @@ func (d *drainer) report(msg string) {
 	d.answered, d.dropped, d.aside = 0, 0, 0
 }
 
-// answerTo makes what the node's application gets instead of the peer's answer
-// to a message, nil for none.
+// answerTo returns the message that the node's application gets instead of the peer's
+// answer, or nil if no answer is needed.
 func answerTo(v smp.View, m *broker.Outgoing, now time.Time) (*smp.Received, error) {
 	body, err := v.Outgoing(m.Type, m.ContentType, m.Body)
 	if err != nil {
@@ -175,7 +175,7 @@ func answerTo(v smp.View, m *broker.Outgoing, now time.Time) (*smp.Received, err
 	return &r, nil
 }
 
-// answers is a stream of answers into the node's inbox.
+// answers publishes answers to the node's inbox, and records which are durable.
 type answers struct {
 	publisher broker.Publisher
 	given     uint64
@@ -183,7 +183,7 @@ type answers struct {
 	mu     sync.Mutex
 	stored uint64
 	failed error
-	news   chan struct{} // has an element when one of these has changed
+	news   chan struct{} // has an element when stored or failed has changed
 }
 
 func openAnswers(ctx context.Context, b broker.Broker) (*answers, error) {
@@ -236,7 +236,7 @@ func (a *answers) flush(ctx context.Context) error {
 	}
 }
 
-// stopDrainers ends the draining of the peer's queues.
+// stopDrainers stops the drainers of the peer's queues.
 func (p *peer) stopDrainers() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

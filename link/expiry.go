@@ -10,9 +10,9 @@ import (
 	"peerlink/node/pki"
 )
 
-// Expiry is the end of a certificate that a link needs.
+// Expiry describes the expiry of a certificate that a link needs.
 type Expiry struct {
-	// Role says what the certificate is for:
+	// Role is the purpose of the certificate:
 	//
 	//	server       this node's server certificate
 	//	root         this node's root certificate
@@ -22,7 +22,7 @@ type Expiry struct {
 	//	peer_server  the server certificate that the peer shows, or showed last
 	Role     string    `json:"role"`
 	NotAfter time.Time `json:"not_after"`
-	DaysLeft int       `json:"days_left"` // whole days; negative once it has ended
+	DaysLeft int       `json:"days_left"` // whole days; negative once it has expired
 }
 
 // usedCertificate is a certificate that a link needs.
@@ -31,13 +31,13 @@ type usedCertificate struct {
 	cert *x509.Certificate
 }
 
-// ownCertificates are those that all links need.
+// ownCertificates returns the certificates that all links need.
 func (s *Service) ownCertificates() []usedCertificate {
 	return []usedCertificate{{"server", s.cfg.Certificate.serverChain().Leaf}, {"root", s.cfg.Dir.Root()}}
 }
 
-// certificates are those that the link with this peer needs, besides. Of a peer
-// without traffic there are none.
+// certificates returns the certificates that only the link with this peer needs: none
+// if there is no traffic with the peer.
 func (p *peer) certificates() []usedCertificate {
 	st := p.state.Load()
 	if st == nil {
@@ -60,11 +60,11 @@ func expiries(list []usedCertificate, now time.Time) []Expiry {
 	return out
 }
 
-// expiryScans is how many looks at the node's directory there are between two at
-// the dates of certificates.
+// expiryScans is how many times [Config.PollInterval] passes between two checks of the
+// expiry of certificates.
 const expiryScans = 60
 
-// watchExpiry logs certificates that are about to end, until ctx is done.
+// watchExpiry logs certificates that are about to expire, until ctx is done.
 func (s *Service) watchExpiry(ctx context.Context) {
 	tick := time.NewTicker(expiryScans * s.cfg.PollInterval)
 	defer tick.Stop()
@@ -83,23 +83,22 @@ func (s *Service) watchExpiry(ctx context.Context) {
 	}
 }
 
-// expiryLogger remembers what was logged about the ends of certificates, so that
-// each threshold of [pki.Expiry] is logged once.
+// expiryLogger logs each threshold of [pki.Expiry] once for each certificate.
 type expiryLogger struct {
 	log    *slog.Logger
-	logged map[expiryKey]int // the last threshold logged; 0: it has ended
+	logged map[expiryKey]int // the last threshold logged; 0: it has expired
 }
 
-// expiryKey distinguishes certificates by their signatures: the same one may be
-// read from a file and come over the network again and again.
+// expiryKey identifies certificates by their signatures: the same certificate may be
+// read again and again, from a file and from the network.
 type expiryKey struct{ peer, role, signature string }
 
 const (
-	// maxLogged bounds what is remembered. Peers may show new certificates as often
+	// maxLogged bounds the entries of logged. Peers may use new certificates as often
 	// as they like.
 	maxLogged = 10_000
-	// pressing is how many days before the end a warning becomes an error.
-	pressing = 7
+	// errorDays is how many days before the expiry a warning becomes an error.
+	errorDays = 7
 )
 
 func (w *expiryLogger) check(peer string, list []usedCertificate, now time.Time) {
@@ -129,7 +128,7 @@ func (w *expiryLogger) write(peer string, c usedCertificate, days, stage int) {
 		log = log.With("peer", peer)
 	}
 	level := slog.LevelWarn
-	if stage <= pressing {
+	if stage <= errorDays {
 		level = slog.LevelError
 	}
 	if stage == 0 {
@@ -139,7 +138,7 @@ func (w *expiryLogger) write(peer string, c usedCertificate, days, stage int) {
 	log.Log(context.Background(), level, "certificate is about to end", "days_left", days)
 }
 
-// advice says what to do about a certificate that ends.
+// advice returns what the operator should do about a certificate that expires.
 func advice(role string) string {
 	switch role {
 	case "server":

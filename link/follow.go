@@ -17,24 +17,24 @@ import (
 	"peerlink/node/infobundle"
 )
 
-// Follow says how to find peers that have moved. A peer may name, in its
-// stomp.toml, where it publishes its newest info-bundle ([node.BundleURLsKey]).
-// That is fetched when the peer can not be reached for a while, and now and
-// then; a newer one goes into the node's directory as if a person had signed it
-// again, or into memory where the directory is read-only.
+// Follow configures how peers that have moved are found. A peer may list, in its
+// stomp.toml, the URLs where it publishes its newest info-bundle
+// ([node.BundleURLsKey]). The service fetches it when the peer has been unreachable for
+// a while, and periodically. A newer info-bundle updates the node's directory as if the
+// operator had signed it again, or is kept in memory if the directory is read-only.
 //
-// Peers for which the directory says so ([node.Dir.SetFollow]) are left out.
+// Peers for which following is switched off in the directory ([node.Dir.SetFollow]) are
+// skipped.
 type Follow struct {
 	Off   bool // fetch nothing
-	Local bool // let URLs lead to loopback, link-local and private addresses
+	Local bool // allow URLs with loopback, link-local and private addresses
 
-	After    time.Duration // for which a peer can not be reached, before the first fetch; DefaultFollowAfter
-	MaxPause time.Duration // pauses between fetches grow up to this, while it can not be reached; 1 h
-	Every    time.Duration // the mean time between fetches while it can; 12 h
+	After    time.Duration // how long a peer must be unreachable before the first fetch; DefaultFollowAfter
+	MaxPause time.Duration // the maximum of the growing pauses between fetches, while a peer is unreachable; 1 h
+	Every    time.Duration // the mean time between fetches while a peer is reachable; 12 h
 }
 
-// DefaultFollowAfter is how long a peer must be out of reach unless [Follow] says
-// otherwise: longer than a restart takes.
+// DefaultFollowAfter is the default of [Follow.After]: longer than a restart takes.
 const DefaultFollowAfter = time.Minute
 
 func (f *Follow) setDefaults() {
@@ -43,32 +43,32 @@ func (f *Follow) setDefaults() {
 	setDefault(&f.Every, 12*time.Hour)
 }
 
-// maxFetches is how many info-bundles may be fetched at once. Those that are due
-// meanwhile wait.
+// maxFetches is how many info-bundles may be fetched at once. Further fetches that are
+// due wait.
 const maxFetches = 4
 
-// follower decides when a peer's info-bundle is fetched. Everything in it is
-// random within bounds: the peers of a node that was away must not all come at
+// follower schedules the fetches of a peer's info-bundle. All its times are random
+// within bounds: the peers of a node that was offline must not all fetch from it at
 // once.
 type follower struct {
 	mu      sync.Mutex
-	conns   int           // connections to the peer that are in use
+	conns   int           // connections to the peer in use
 	failing bool          // there are none, and attempts fail
-	retry   time.Time     // the next fetch, while failing
-	pause   time.Duration // before retry
-	routine time.Time     // the next fetch in any case; zero before the first look
-	busy    bool          // fetching
+	retry   time.Time     // time of the next fetch, while failing
+	pause   time.Duration // the pause before retry
+	routine time.Time     // time of the next periodic fetch; zero before the first call of due
+	busy    bool          // a fetch is in progress
 	seen    map[string]fetched
-	trouble string // the last problem reported
+	trouble string // the last error reported
 }
 
-// fetched is what was last found at a URL.
+// fetched describes the last info-bundle found at a URL.
 type fetched struct {
 	tag  follow.Tag
 	date string // of the info-bundle
 }
 
-// failed notes that an attempt to reach the peer has failed.
+// failed records that an attempt to connect to the peer has failed.
 func (f *follower) failed(cfg Follow) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -76,11 +76,11 @@ func (f *follower) failed(cfg Follow) {
 		return
 	}
 	f.failing, f.pause = true, cfg.After
-	f.retry = time.Now().Add(stretch(f.pause))
+	f.retry = time.Now().Add(jitter(f.pause))
 }
 
-// connected notes that the peer has been reached, until the returned function is
-// called.
+// connected records that a connection to the peer is in use. The caller calls closed
+// when the connection ends.
 func (f *follower) connected() (closed func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -93,7 +93,7 @@ func (f *follower) connected() (closed func()) {
 	}
 }
 
-// due reports whether it is time for a fetch.
+// due reports whether a fetch is due.
 func (f *follower) due(cfg Follow) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -104,14 +104,15 @@ func (f *follower) due(cfg Follow) bool {
 	return !f.busy && (!now.Before(f.routine) || f.failing && !now.Before(f.retry))
 }
 
-// hurry makes a fetch due now.
+// hurry makes a fetch due at once.
 func (f *follower) hurry() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.routine = time.Now()
 }
 
-// begin notes that a fetch is on its way. It returns what was last seen.
+// begin records that a fetch is in progress. It returns the results of the previous
+// one.
 func (f *follower) begin() map[string]fetched {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -119,8 +120,8 @@ func (f *follower) begin() map[string]fetched {
 	return f.seen
 }
 
-// end notes how a fetch went, and plans the next one. It reports whether the
-// problem is another one than last time.
+// end records the result of a fetch and schedules the next one. It reports whether the
+// error differs from that of the previous fetch.
 func (f *follower) end(cfg Follow, seen map[string]fetched, err error) (news bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -128,7 +129,7 @@ func (f *follower) end(cfg Follow, seen map[string]fetched, err error) (news boo
 	now := time.Now()
 	f.routine = now.Add(rand.N(2 * cfg.Every))
 	f.pause = min(2*f.pause, cfg.MaxPause)
-	f.retry = now.Add(stretch(f.pause))
+	f.retry = now.Add(jitter(f.pause))
 	trouble := ""
 	if err != nil {
 		trouble = err.Error()
@@ -138,17 +139,18 @@ func (f *follower) end(cfg Follow, seen map[string]fetched, err error) (news boo
 	return news
 }
 
-// stretch makes a pause longer by up to a half.
-func stretch(d time.Duration) time.Duration { return d + rand.N(d/2+1) }
+// jitter returns a random duration between d and 1.5 d.
+func jitter(d time.Duration) time.Duration { return d + rand.N(d/2+1) }
 
-// relocation is a peer's newer info-bundle, where the node's directory is read-only.
+// relocation is a newer info-bundle of a peer, kept in memory because the node's
+// directory is read-only.
 type relocation struct {
 	date  string
 	stomp *node.StompConfig
 }
 
-// apply replaces what the directory says of the peer, unless that is newer, or
-// the peer is not to be followed any more.
+// apply replaces the peer's stomp.toml by that of the relocation, unless the directory
+// has a newer one, or following is switched off for the peer.
 func (m *relocation) apply(p *node.Peer) {
 	if m == nil || p.NoFollow || p.UpdatedAt >= m.date {
 		return
@@ -156,7 +158,7 @@ func (m *relocation) apply(p *node.Peer) {
 	p.Stomp, p.StompErr, p.UpdatedAt = m.stomp, nil, m.date
 }
 
-// followDue starts a fetch for each peer whose time has come.
+// followDue starts a fetch for each peer for which one is due.
 func (s *Service) followDue(ctx context.Context) {
 	if s.cfg.Follow.Off {
 		return
@@ -179,8 +181,8 @@ func (s *Service) followDue(ctx context.Context) {
 	}
 }
 
-// follow fetches the peer's info-bundle from everywhere that it names, and takes
-// over the newest if it is newer than what is known.
+// follow fetches the peer's info-bundle from all its URLs, and applies the newest if it
+// is newer than the known one.
 func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map[string]fetched) {
 	log := s.log.With("peer", p.id)
 	fetcher := &follow.Fetcher{AllowLocal: s.cfg.Follow.Local, OwnHosts: s.cfg.Dir.OwnHosts()}
@@ -190,7 +192,7 @@ func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map
 	for _, from := range st.Stomp.BundleURLs {
 		known := before[from]
 		if known.date > st.UpdatedAt {
-			known = fetched{} // it was not taken over, or the directory has gone back
+			known = fetched{} // it was not applied, or the directory has been reset to an older one
 		}
 		switch b, tag, err := fetcher.Fetch(ctx, from, st.Root, known.tag); {
 		case errors.Is(err, follow.ErrUnchanged):
@@ -221,8 +223,7 @@ func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map
 	}
 }
 
-// takeOver makes a peer's newer info-bundle known. The next scan brings the peer
-// up to date with it.
+// takeOver stores a newer info-bundle of a peer. The next reconciliation applies it.
 func (s *Service) takeOver(ctx context.Context, log *slog.Logger, p *peer, st *peerState, b *infobundle.Bundle) error {
 	stomp, err := node.ParseStompTOML(b.File(infobundle.StompTOML), s.cfg.Dir.Identity().ID)
 	if err != nil {
@@ -236,7 +237,7 @@ func (s *Service) takeOver(ctx context.Context, log *slog.Logger, p *peer, st *p
 	case err != nil:
 		return err
 	case !updated:
-		return nil // somebody was faster
+		return nil // another process has stored it already
 	}
 	if slices.Equal(stomp.Servers, st.Stomp.Servers) {
 		log.Info("peer has published a newer info-bundle, with the same servers", "date", b.UpdatedAt())
@@ -246,8 +247,8 @@ func (s *Service) takeOver(ctx context.Context, log *slog.Logger, p *peer, st *p
 	return nil
 }
 
-// readOnly reports whether a change failed because the node's directory is not for
-// this process to change.
+// readOnly reports whether a change failed because this process may not write to the
+// node's directory.
 func readOnly(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
 }

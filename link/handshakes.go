@@ -17,58 +17,58 @@ import (
 	"peerlink/node/pki"
 )
 
-// handshakeLimiter bounds the TLS handshakes of accepted connections. A client
-// is a stranger until its handshake has ended, and a handshake costs this node a
-// signature as soon as the ClientHello has come. So the limiter bounds how many
-// handshakes begin in a second and how many go on at once. Beyond that
-// connections wait. The sources take turns, so that a flood from one source
-// makes the others wait for a single handshake; a part of the places is kept for
-// sources that have few. Behind a load balancer all clients have one address:
-// there the places are shared, and a handshake whose client does not answer
-// gives its place up to one that waits, the oldest first.
+// handshakeLimiter bounds the TLS handshakes of accepted connections: how many begin
+// per second, and how many are running at once. A client is not authenticated until its
+// handshake is complete, and a handshake costs this node a signature as soon as the
+// ClientHello is received. Connections beyond the bounds wait. Sources are served in
+// round-robin order, so that a flood from one source delays the others by a single
+// handshake; some slots are reserved for sources that have few handshakes. Behind a
+// load balancer, all clients may have one address and share the slots. Therefore a
+// handshake whose client does not answer is ended in favour of a waiting connection,
+// the oldest first.
 type handshakeLimiter struct {
 	handshakeLimits
 	limiter *rate.Limiter
 
 	mu         sync.Mutex
-	sources    map[netip.Prefix]*source // those with handshakes that go on or wait
-	roundRobin []*source                // those with connections that wait, the next one first
+	sources    map[netip.Prefix]*source // those with running or waiting handshakes
+	roundRobin []*source                // those with waiting connections, the next one first
 	running    int
 	waiting    int
-	answered   []*handshake // those that go on and wait for the client, the longest first
-	later      *time.Timer  // not nil while connections wait for a moment that is known
+	answered   []*handshake // running handshakes that wait for the client, in the order in which they began to wait
+	later      *time.Timer  // not nil while a call of startNext is scheduled
 }
 
 // handshakeLimits are the bounds of a handshakeLimiter. None may be 0.
 type handshakeLimits struct {
-	atOnce    int           // handshakes that go on at once
-	reserved  int           // places of these for sources that have fewer than this
-	waiting   int           // connections that wait
-	perSecond int           // handshakes that begin in a second
-	grace     time.Duration // for which a client may take to answer, however many wait
+	atOnce    int           // running handshakes
+	reserved  int           // slots reserved for sources with fewer running handshakes than this
+	waiting   int           // waiting connections
+	perSecond int           // handshakes begun per second
+	grace     time.Duration // how long a client may take to answer, even if connections wait
 }
 
-// source is where connections come from.
+// source is the origin of connections, see sourceOf.
 type source struct {
 	prefix  netip.Prefix
 	running int
 	waiting []*handshake
-	queued  bool // it is in handshakeLimiter.roundRobin
+	queued  bool // the source is in handshakeLimiter.roundRobin
 }
 
-// handshake is a connection in the limiter.
+// handshake is a connection whose handshake waits or runs.
 type handshake struct {
 	limiter *handshakeLimiter
 	source  *source
 	conn    net.Conn
-	begin   chan bool // gets true when the handshake may begin, false when it may not
+	begin   chan bool // receives true when the handshake may begin, false when it is refused
 
 	// Guarded by the limiter's mu.
 	running    bool
 	answeredAt time.Time // when this node has sent its part
 }
 
-// errTooMany is returned for a connection that there is no room for.
+// errTooMany is returned for a connection that exceeds a bound.
 var errTooMany = errors.New("too many connections at once")
 
 func newHandshakeLimiter(l handshakeLimits) *handshakeLimiter {
@@ -79,8 +79,9 @@ func newHandshakeLimiter(l handshakeLimits) *handshakeLimiter {
 	}
 }
 
-// sourceOf returns what counts as one source: an IPv4 address, or a /64 of IPv6,
-// which is the least that anybody gets. Other kinds of addresses are all one.
+// sourceOf returns the prefix that counts as one source: an IPv4 address, or an IPv6
+// /64, the smallest prefix that a site gets. All other kinds of addresses are one
+// source.
 func sourceOf(addr net.Addr) netip.Prefix {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {
@@ -98,8 +99,8 @@ func sourceOf(addr net.Addr) netip.Prefix {
 	return prefix
 }
 
-// acquire waits until a connection may begin its handshake. Afterwards leave must
-// be called, once or more often. The error is errTooMany or that of ctx.
+// acquire waits until a connection may begin its handshake. Afterwards release must be
+// called, once or more often. The error is errTooMany or that of ctx.
 func (l *handshakeLimiter) acquire(ctx context.Context, conn net.Conn) (*handshake, error) {
 	h := &handshake{limiter: l, conn: conn, begin: make(chan bool, 1)}
 	l.mu.Lock()
@@ -123,7 +124,7 @@ func (l *handshakeLimiter) acquire(ctx context.Context, conn net.Conn) (*handsha
 		if l.cancelWaiting(h) {
 			return nil, ctx.Err()
 		}
-		// It was admitted or refused just now.
+		// The handshake was started or refused at the same moment.
 		if ok := <-h.begin; !ok {
 			return nil, errTooMany
 		}
@@ -140,7 +141,8 @@ func (l *handshakeLimiter) sourceLocked(prefix netip.Prefix) *source {
 	return s
 }
 
-// queue gives a source with connections that wait its turn, behind the others.
+// queue appends a source with waiting connections to the round-robin list. The caller
+// holds mu.
 func (l *handshakeLimiter) queue(s *source) {
 	if !s.queued && len(s.waiting) > 0 {
 		s.queued = true
@@ -148,9 +150,9 @@ func (l *handshakeLimiter) queue(s *source) {
 	}
 }
 
-// startNext begins the handshakes that may begin now, and arranges for the others to
-// be looked at again where the moment is known. Otherwise a change of the
-// running handshakes calls it.
+// startNext starts the handshakes that may begin now. If the time of the next one is
+// known, it schedules a call of itself; otherwise it is called again when the running
+// handshakes change. The caller holds mu.
 func (l *handshakeLimiter) startNext() {
 	for len(l.roundRobin) > 0 {
 		i := slices.IndexFunc(l.roundRobin, l.hasRoom)
@@ -180,7 +182,7 @@ func (l *handshakeLimiter) startNext() {
 	}
 }
 
-// hasRoom reports whether one more handshake of the source may go on.
+// hasRoom reports whether there is a slot for one more handshake of the source.
 func (l *handshakeLimiter) hasRoom(s *source) bool {
 	if s.running < l.reserved {
 		return l.running < l.atOnce
@@ -188,9 +190,10 @@ func (l *handshakeLimiter) hasRoom(s *source) bool {
 	return l.running < l.atOnce-l.reserved
 }
 
-// makeRoom ends the handshake that waits longest for its client, of a source
-// that has most of them. It returns how long that one has left, if that is not
-// over yet, and reports false if none waits for its client.
+// makeRoom ends the handshake that has waited longest for its client, of a source with
+// the most running handshakes. If the grace of that handshake is not over, makeRoom
+// returns the remaining time instead. It returns false if no handshake waits for its
+// client.
 func (l *handshakeLimiter) makeRoom() (wait time.Duration, ok bool) {
 	var victim *handshake
 	for _, h := range l.answered {
@@ -209,7 +212,7 @@ func (l *handshakeLimiter) makeRoom() (wait time.Duration, ok bool) {
 	return 0, true
 }
 
-// startNextAfter calls admit after a time.
+// startNextAfter calls startNext after d, unless a call is scheduled already.
 func (l *handshakeLimiter) startNextAfter(d time.Duration) {
 	if l.later != nil {
 		return
@@ -222,8 +225,9 @@ func (l *handshakeLimiter) startNextAfter(d time.Duration) {
 	})
 }
 
-// rejectOne refuses the last of the connections that wait: of newest, unless
-// another source has more than its share.
+// rejectOne refuses the waiting connection that came last from newest, if newest has
+// more than its share of the waiting connections, and otherwise from the source that
+// has the most.
 func (l *handshakeLimiter) rejectOne(newest *source) {
 	most := newest
 	if len(newest.waiting) <= l.waiting/len(l.sources) {
@@ -240,7 +244,7 @@ func (l *handshakeLimiter) rejectOne(newest *source) {
 	l.forget(most)
 }
 
-// cancelWaiting takes back a connection that waits, and reports whether it still did.
+// cancelWaiting removes a waiting connection, and reports whether it was still waiting.
 func (l *handshakeLimiter) cancelWaiting(h *handshake) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -254,8 +258,8 @@ func (l *handshakeLimiter) cancelWaiting(h *handshake) bool {
 	return true
 }
 
-// noteAnswered is called when this node has done its part of the handshake and
-// waits for the client.
+// noteAnswered is called when this node has sent its part of the handshake and waits
+// for the client.
 func (h *handshake) noteAnswered() {
 	l := h.limiter
 	l.mu.Lock()
@@ -268,7 +272,7 @@ func (h *handshake) noteAnswered() {
 	l.startNext()
 }
 
-// release gives the handshake's place up.
+// release frees the slot of the handshake. Further calls do nothing.
 func (h *handshake) release() {
 	l := h.limiter
 	l.mu.Lock()
@@ -279,7 +283,7 @@ func (h *handshake) release() {
 	}
 }
 
-// evicted reports whether the handshake was ended for another one.
+// evicted reports whether the handshake was ended in favour of another one.
 func (h *handshake) evicted() bool {
 	h.limiter.mu.Lock()
 	defer h.limiter.mu.Unlock()
@@ -296,7 +300,8 @@ func (l *handshakeLimiter) end(h *handshake) {
 	l.forget(h.source)
 }
 
-// forget drops what need not be known of a source any more.
+// forget removes a source that has no waiting connections from the round-robin list,
+// and one that has no running handshakes either from the map.
 func (l *handshakeLimiter) forget(s *source) {
 	if len(s.waiting) > 0 {
 		return
@@ -311,16 +316,16 @@ func (l *handshakeLimiter) forget(s *source) {
 }
 
 // verifySemaphore lets as many chains of client certificates be verified at once as
-// there are processors, those that show a known peer's root key before others.
+// there are processors. Chains with the root key of a known peer take precedence.
 type verifySemaphore struct {
 	mu             sync.Mutex
 	free           int
-	known, unknown []chan struct{} // those that wait, in the order in which they came
+	known, unknown []chan struct{} // waiting calls, in order of arrival
 }
 
 func newVerifySemaphore() *verifySemaphore { return &verifySemaphore{free: runtime.GOMAXPROCS(0)} }
 
-// acquire waits for a turn. Its end must be called.
+// acquire waits for a slot. The caller must call end to free it.
 func (v *verifySemaphore) acquire(known bool) (end func()) {
 	v.mu.Lock()
 	if v.free > 0 {
@@ -354,8 +359,8 @@ func (v *verifySemaphore) release() {
 	}
 }
 
-// showsKnownPeer reports whether the client shows the root key of an active peer
-// in that peer's name. Anybody can show it, so that proves nothing yet.
+// showsKnownPeer reports whether the client has sent the root key of an active peer,
+// with the name of that peer. Both are public, so this proves nothing yet.
 func (s *Service) showsKnownPeer(cs tls.ConnectionState) bool {
 	certs := cs.PeerCertificates
 	if len(certs) < 2 {

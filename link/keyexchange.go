@@ -11,28 +11,28 @@ import (
 var errNoHandshake = errors.New("no TLS handshake")
 
 const (
-	// maxLargeHellos is how many attempts in a row may end without a handshake
-	// before one is made without a post-quantum key exchange. The share of that
-	// fills a ClientHello to some 1,500 bytes, which is more than some networks
-	// let pass, and they do not always say so.
+	// maxLargeHellos is how many consecutive attempts may time out before one is made
+	// without a post-quantum key exchange. A post-quantum key share enlarges the
+	// ClientHello to some 1,500 bytes. Some networks drop packets of that size, not
+	// always with an ICMP error.
 	maxLargeHellos = 2
-	// classicalFor is how long a way is taken for one that loses large packets
-	// after an attempt without them has succeeded.
+	// classicalFor is how long a path is assumed to drop large packets after an attempt
+	// without them has succeeded.
 	classicalFor = time.Hour
 )
 
-// classical are the groups of key exchanges that need small packets only.
+// classical lists the key exchanges that need small packets only.
 var classical = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
-// packetSizeWatch remembers whether the way to a peer seems to lose large packets.
+// packetSizeWatch detects whether the path to a peer drops large packets.
 type packetSizeWatch struct {
 	mu       sync.Mutex
-	timeouts int       // attempts in a row without a handshake in time
-	until    time.Time // when to offer the post-quantum key exchange again
+	timeouts int       // consecutive attempts that timed out
+	until    time.Time // when the post-quantum key exchange is offered again
 }
 
-// groups returns the key exchanges to be offered in the next attempt, nil for all.
-// While nothing answers, both kinds are tried in turn.
+// groups returns the key exchanges to offer in the next attempt, nil for all. While all
+// attempts time out, both kinds are offered by turns.
 func (s *packetSizeWatch) groups(now time.Time) []tls.CurveID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -42,8 +42,8 @@ func (s *packetSizeWatch) groups(now time.Time) []tls.CurveID {
 	return nil
 }
 
-// note takes the result of an attempt with these groups. It reports whether large
-// packets have just turned out to be the trouble.
+// note records the result of an attempt with these groups. It reports whether this
+// attempt has shown that large packets were the cause of timeouts.
 func (s *packetSizeWatch) note(groups []tls.CurveID, err error, now time.Time) (found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,7 +51,7 @@ func (s *packetSizeWatch) note(groups []tls.CurveID, err error, now time.Time) (
 	case errors.Is(err, errNoHandshake):
 		s.timeouts++
 		s.until = time.Time{}
-	case err != nil: // it says nothing about the size
+	case err != nil: // the error is unrelated to the size
 	case groups == nil:
 		s.timeouts = 0
 	default:

@@ -1,43 +1,45 @@
 // Package link keeps the links between a node and its peers: permanent,
 // bi-directional, authenticated and encrypted.
 //
-// A link is made of connections, each of which carries messages one way. To
-// send, the node dials one of the peer's servers and is a STOMP client there
-// ([sender]); to receive, it listens, and is a STOMP server to whoever dials
-// ([receiver]). Connections come and go. What makes the link permanent is that
-// a message stays in the broker of the sending node until the receiving node
-// has said that its own broker holds it, durably:
+// A link is made of connections, each of which carries messages one way. To send, the
+// node dials one of the peer's servers and is a STOMP client there ([sender]); to
+// receive, it listens, and is a STOMP server for the peers that dial ([receiver]).
+// Connections come and go. The link is permanent because a message stays in the broker
+// of the sending node until the receiving node has confirmed that the message is
+// durable in its own broker:
 //
 //	application → broker (peer's queue) → smp.Outgoing → stomp client → TLS ══ TLS → stomp server → smp.Incoming → broker (inbox)
 //	                     ↑ confirm up to n ←──────── receipt ≤ n ──────────────────── stored durably ←─────┘
 //
-// There is no queue without a bound on the way: back pressure travels from
-// broker to broker through the TCP window. Batches form by themselves.
+// There is no unbounded queue on the way: backpressure propagates from broker to broker
+// through the TCP window. Batches form by themselves.
 //
-// Nobody is trusted beyond what he has proved, and everything that others can make
-// this side do is bounded: before the handshake by [pendingconns.Set] and a
-// [handshakeLimiter], after it for each peer
-// ([receiver.waitForCapacity]), and in the log ([logthrottle.Limiter]). A connection that has nothing to
-// send rests ([Config.IdleTimeout]). docs/security.md says who may be hostile.
+// A client is trusted only as far as it is authenticated, and everything that others
+// can cause on this side is bounded: before the handshake by [pendingconns.Set] and a
+// [handshakeLimiter], after it for each peer ([receiver.waitForCapacity]), and in the
+// log ([logthrottle.Limiter]). A connection with nothing to send is closed until there
+// is something ([Config.IdleTimeout]). docs/security.md lists the attackers that are
+// considered.
 //
-// The queues that lead to a peer are one, or with a broker that spreads the
-// messages over several, as many as the node's directory says: then each has a
-// connection of its own ([Config.AllQueues]).
+// One queue leads to a peer or, with a broker that distributes the messages over
+// several, as many as the node's directory specifies. Then each queue has its own
+// connection ([Config.AllQueues]).
 //
-// Several services may serve one node, on brokers that they share. Each queue
-// has one sender at a time; the others stand by ([queuePacer]). What is queued for
-// a peer that has been deactivated is answered in its name ([drainer]).
+// Several services may serve one node, on brokers that they share. Each queue has one
+// sender at a time; the others stand by ([queuePacer]). What is queued for a peer that
+// has been deactivated is answered on behalf of the peer ([drainer]).
 //
-// A [Service] does this for all peers of a node in one process. It watches the
-// node's directory: peers that become registered, move, or are deactivated are
-// noticed within seconds, without a restart, also while the broker is away
-// ([bindJob]). Peers that publish their info-bundle are found again when they move
-// ([Follow]). [Service.Receive], [Service.Send] and [Service.Drain] do one of these
-// things each, for those who run a node as many processes.
+// A [Service] does this for all peers of a node in one process. It watches the node's
+// directory: peers that are registered, moved or deactivated are noticed within
+// seconds, without a restart, even while the broker is unreachable ([bindJob]). The new
+// addresses of peers that move are fetched from where they publish their info-bundle
+// ([Follow]). [Service.Receive], [Service.Send] and [Service.Drain] do one part of this
+// each, for operators that run a node as many processes.
 //
-// One goroutine scans the directory, and alone changes what is known of the peers
-// ([peerSet], [peer]). What carries messages reads that as a whole ([peerState]), and
-// ends when it has changed in a way that matters ([generation]).
+// One goroutine polls the node's directory and reconciles the peers ([peerSet], [peer])
+// with it. Only this goroutine changes their state. Connections use an immutable copy
+// of the state ([peerState]), and end when the state changes in a way that matters
+// ([generation]).
 package link
 
 import (
@@ -66,31 +68,31 @@ type Service struct {
 	pendingConns    *pendingconns.Set[netip.Prefix] // without a complete ClientHello
 	handshakes      *handshakeLimiter
 	verifySemaphore *verifySemaphore
-	dials           *rate.Limiter        // paces attempts to reach peers
-	logLimiter      *logthrottle.Limiter // of peers and of this machine
-	strangerLimiter *logthrottle.Limiter // of those who are not authenticated
-	fetches         chan struct{}        // has an element for each info-bundle that is being fetched
+	dials           *rate.Limiter        // limits attempts to connect to peers
+	logLimiter      *logthrottle.Limiter // for entries that peers or this machine cause
+	strangerLimiter *logthrottle.Limiter // for entries that unauthenticated clients cause
+	fetches         chan struct{}        // has an element for each fetch of an info-bundle in progress
 
-	bindSlots    chan struct{} // has an element for each bind job that is being run
-	bindsDone    chan *peer    // those whose bind job is done
-	pendingBinds int           // bind jobs not taken out of bindsDone; belongs to the goroutine that scans
+	bindSlots    chan struct{} // has an element for each bind job that is running
+	bindsDone    chan *peer    // peers whose bind job is done
+	pendingBinds int           // bind jobs not received from bindsDone yet; used by the reconciling goroutine only
 
-	stompTOMLStamp *[2]node.FileStamp // as the node's stomp.toml was last looked at; belongs to the goroutine that scans
+	stompTOMLStamp *[2]node.FileStamp // at the last check of the node's stomp.toml; used by the reconciling goroutine only
 
 	started        time.Time
 	rejected       rejections
-	health         atomic.Pointer[error] // see Trouble
-	reconcilePulse pulse.Pulse           // of the goroutine that scans
+	health         atomic.Pointer[error] // see Health
+	reconcilePulse pulse.Pulse           // of the reconciling goroutine
 
-	receiveOnly bool // see Receive
+	receiveOnly bool // set by Receive
 
-	wg sync.WaitGroup // every goroutine that Run started
+	wg sync.WaitGroup // all goroutines that Run has started
 }
 
-// New makes a Service. It does nothing until [Service.Run].
+// New returns a Service. It does nothing until [Service.Run] is called.
 func New(cfg Config) *Service {
 	cfg.setDefaults()
-	if cfg.Certificate != nil { // Drain shows none
+	if cfg.Certificate != nil { // Drain needs none
 		cfg.Certificate.setClock(cfg.Now)
 	}
 	s := &Service{
@@ -120,10 +122,10 @@ func New(cfg Config) *Service {
 	return s
 }
 
-// Run keeps the links until ctx is done. Then it stops accepting connections,
-// confirms to the peers what is stored, waits for confirmations of what was
-// sent, disconnects and returns nil. It returns an error only if it can not
-// start or go on at all.
+// Run keeps the links until ctx is done. Then it stops accepting connections, confirms
+// to the peers what is stored, waits for the confirmations of sent messages,
+// disconnects and returns nil. It returns an error only if it can not start or continue
+// at all.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.logLimiter.Close()
 	defer s.strangerLimiter.Close()
@@ -163,10 +165,11 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
-// graceContext makes the context of connections that are asked to end when ctx is done:
-// it lasts longer, by the time that they need to end cleanly, unless parent ends
-// before. Every goroutine has its own way to end within [Config.DrainTimeout]; the
-// second more is for those that a peer, or the broker, would hold up.
+// graceContext returns a context for connections that end in good order after ctx is
+// done. It is canceled one second more than [Config.DrainTimeout] after ctx, or when
+// parent is. Every goroutine has its own way to end within DrainTimeout; the additional
+// second is for those that a peer or the broker blocks. The caller calls cut when the
+// connections have ended.
 func (s *Service) graceContext(ctx, parent context.Context) (connCtx context.Context, cut func()) {
 	connCtx, cancel := context.WithCancel(parent)
 	forget := context.AfterFunc(ctx, func() {

@@ -3,31 +3,31 @@ package link
 import "math"
 
 const (
-	// defaultPendingConns and defaultHandshakes are the defaults where the limit of
-	// open files is far away.
+	// defaultPendingConns and defaultHandshakes are the defaults if the limit of open
+	// files is high enough.
 	defaultPendingConns = 4096
 	defaultHandshakes   = 256
 
-	// fewOpenFiles is a limit of open files below which a warning is logged: a
+	// fewOpenFiles is the limit of open files below which a warning is logged: a
 	// hundred peers need up to 2,000 at once.
 	fewOpenFiles = 4096
 
-	// unlimited is the limit of open files where there is none.
+	// unlimited stands for no limit of open files.
 	unlimited = math.MaxInt
 )
 
-// strangersWithin returns how many connections may wait for their ClientHello, and
-// how many handshakes may go on at once, where a process may have limit open files.
-// With those that wait for their handshake, four times as many as go on, they take
-// little more than half of the limit. The rest is for what strangers must not use
-// up: the connections of peers, this node's own to them, and its files.
-func strangersWithin(limit int) (pendingConns, handshakes int) {
+// connLimits returns how many connections may wait for their ClientHello, and how
+// many handshakes may run at once, in a process with this limit of open files. With the
+// connections that wait for their handshake, four times as many as may run, they take
+// little more than half of the limit. The rest is reserved for the connections from and
+// to peers, and for files.
+func connLimits(limit int) (pendingConns, handshakes int) {
 	pendingConns = max(min(defaultPendingConns, limit/3), 1)
 	handshakes = max(min(defaultHandshakes, limit/24), 4)
 	return pendingConns, handshakes
 }
 
-// warnFewOpenFiles logs a warning if the process may have few open files.
+// warnFewOpenFiles logs a warning if the limit of open files is low.
 func (s *Service) warnFewOpenFiles() {
 	if limit := openFiles(); limit < fewOpenFiles {
 		s.log.Warn("this process may have few open files: with many peers, or many strangers that connect, it has none left for some connections",

@@ -2,6 +2,6 @@
 
 package link
 
-// openFiles returns how many files the process may have open: this system has no
-// limit that matters.
+// openFiles returns the limit of open files of the process. This system has no limit
+// that matters.
 func openFiles() int { return unlimited }

@@ -10,13 +10,13 @@ import (
 // defaults are the ones that the documents name.
 func TestStrangersLeaveOpenFiles(t *testing.T) {
 	for limit := 64; limit < 1<<21; limit += limit/7 + 1 {
-		pending, handshakes := strangersWithin(limit)
+		pending, handshakes := connLimits(limit)
 		if all := pending + 5*handshakes; all > limit*2/3 || pending < limit/4 && pending < 4096 || handshakes < 4 {
 			t.Errorf("with %d open files, %d connections may be pending and %d handshakes go on", limit, pending, handshakes)
 		}
 	}
 	for _, limit := range []int{16 << 10, 1 << 16, math.MaxInt} {
-		if pending, handshakes := strangersWithin(limit); pending != 4096 || handshakes != 256 {
+		if pending, handshakes := connLimits(limit); pending != 4096 || handshakes != 256 {
 			t.Errorf("with %d open files, %d connections may be pending and %d handshakes go on", limit, pending, handshakes)
 		}
 	}

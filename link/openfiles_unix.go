@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openFiles returns how many files the process may have open, connections
-// included. At its start Go has made that as many as the system allows.
+// openFiles returns the limit of open files of the process, connections included. The
+// Go runtime has raised it at the start to the maximum that the system allows.
 func openFiles() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || uint64(limit.Cur) > math.MaxInt32 {

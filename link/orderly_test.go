@@ -31,7 +31,7 @@ func (k *slowKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 func TestOrderly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := &slowKey{Signer: ed25519.PrivateKey(nil)}
-		o := orderly{key, make(chan struct{}, 2)}
+		o := limitedSigner{key, make(chan struct{}, 2)}
 		start := time.Now()
 		var done [10]time.Duration
 		var all sync.WaitGroup

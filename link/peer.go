@@ -16,13 +16,14 @@ import (
 	"peerlink/smp"
 )
 
-// peer is one registered peer, from when it is first seen until the service ends.
+// peer is a registered peer, from its first appearance in the node's directory until
+// the service ends.
 type peer struct {
 	id             string
 	stats          peerStats
-	seen           atomic.Pointer[node.Peer] // as its directory had it last; nil if it never could be read
-	gone           atomic.Bool               // its directory is not there any more
-	messageLimiter *rate.Limiter             // of the messages that it sends
+	seen           atomic.Pointer[node.Peer] // the last content of its directory; nil if it could never be read
+	gone           atomic.Bool               // its directory does not exist any more
+	messageLimiter *rate.Limiter             // limits the messages that the peer sends
 	state          atomic.Pointer[peerState] // nil while there must be no traffic with the peer
 
 	follower   follower
@@ -30,25 +31,26 @@ type peer struct {
 	rotation   *connRotation
 	relocation atomic.Pointer[relocation] // newer than the directory; nil if there is none
 
-	// What follows belongs to the goroutine that scans.
-	stamp   node.Stamp  // of the directory, when the peer was last brought up to date
-	applied *relocation // what moved was then
-	trouble string      // the last problem reported, so as not to report it at each scan
-	missing int         // scans in a row that did not find the peer's directory
-	// rebind makes the next look at the peer declare its queues, known or not.
+	// Used by the reconciling goroutine only.
+	stamp   node.Stamp  // of the directory, when the peer was last reconciled
+	applied *relocation // the relocation at that time
+	trouble string      // the last error reported, so that it is not reported at each poll
+	missing int         // consecutive polls that did not find the peer's directory
+	// rebind makes the next reconciliation bind the peer's queues even if they are
+	// unchanged.
 	rebind  bool
-	bindJob *bindJob // the last one for the peer, until its result has been used
+	bindJob *bindJob // the last one, until its result has been used
 
 	mu            sync.Mutex // guards what follows
 	stateReplaced chan struct{}
-	connected     chan struct{}                    // see called
-	senders       map[string]context.CancelFunc    // by queue: what stops its sender
-	drainers      map[string]context.CancelFunc    // by queue, once the peer is deactivated: what stops its drainer
+	connected     chan struct{}                    // see nextConnect
+	senders       map[string]context.CancelFunc    // by queue: stops its sender
+	drainers      map[string]context.CancelFunc    // by queue, once the peer is deactivated: stops its drainer
 	conns         map[*receiver]context.CancelFunc // accepted connections
 }
 
-// peerState is what is needed for traffic with a peer. It is never changed, but
-// replaced as a whole.
+// peerState holds what is needed for traffic with a peer. It is immutable, and replaced
+// as a whole.
 type peerState struct {
 	*node.Peer
 	view       smp.View
@@ -65,7 +67,7 @@ func (p *peer) setState(st *peerState) {
 	p.stateReplaced = make(chan struct{})
 }
 
-// nextState returns a channel that is closed when the state is next replaced.
+// nextState returns a channel that is closed when the state is replaced next.
 func (p *peer) nextState() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,9 +88,9 @@ func (p *peer) end() {
 	}
 }
 
-// generation live as long as a peer's state says the same about who the peer is,
-// which messages are for it, and where and how to send them. A connection that
-// was opened on other terms ends in good order, and another one follows.
+// generation is a context for the successive states of a peer that agree on the peer's
+// identity, on which messages are for it, and on where and how to send them. A
+// connection of an ended generation ends in good order, and another one follows.
 type generation struct {
 	context.Context
 	end context.CancelFunc
@@ -99,16 +101,16 @@ func newGeneration() generation {
 	return generation{ctx, end}
 }
 
-// replaceState replaces the peer's state by one with which there is traffic.
+// replaceState replaces the peer's state by one that allows traffic.
 func (p *peer) replaceState(st *peerState) {
 	endOld := st.inheritGeneration(p.state.Load())
 	p.setState(st)
 	endOld()
 }
 
-// inheritGeneration gives st the terms of the state before it where these are still the
-// same. Otherwise it returns what ends the old ones, to be called once st has
-// replaced the old state.
+// inheritGeneration sets the generation of st to that of old if the two states agree.
+// Otherwise it sets a new one, and endOld ends that of old. The caller calls endOld
+// once st has replaced old.
 func (st *peerState) inheritGeneration(old *peerState) (endOld func()) {
 	switch {
 	case old == nil:
@@ -123,16 +125,16 @@ func (st *peerState) inheritGeneration(old *peerState) (endOld func()) {
 }
 
 func (st *peerState) sameGeneration(next *peerState) bool {
-	// A manifest that can not be read any more is no reason to cut a connection
-	// that works.
+	// A stomp.toml that can not be read any more is no reason to end a connection that
+	// works.
 	sameStomp := next.Stomp == nil || reflect.DeepEqual(st.Stomp, next.Stomp)
 	return sameStomp && st.view == next.view &&
 		bytes.Equal(st.Root.Raw, next.Root.Raw) && bytes.Equal(st.SubCA.Raw, next.SubCA.Raw)
 }
 
-// peerSet is the set of peers as the node's directory had it at the last scan.
+// peerSet is the set of peers found in the node's directory.
 type peerSet struct {
-	maxRate int // of each peer
+	maxRate int // of each peer, see [Config.MaxRate]
 	mu      sync.Mutex
 	peers   map[string]*peer
 }
@@ -173,13 +175,13 @@ func (r *peerSet) all() []*peer {
 	return slices.Collect(maps.Values(r.peers))
 }
 
-// A peer that could not be reached is tried again after pauses of up to a minute. When
-// it is back, it dials us, often before the pause is over: then there is nothing
-// to wait for. (A peer that answers, and then refuses or fails, has had its
-// chance: if its calls ended a pause, two nodes in trouble would keep each other
-// from resting.)
+// A peer that could not be reached is dialed again after pauses of up to a minute. When
+// it is back, it connects to this node, often before the pause is over: then the sender
+// dials at once. (This does not apply to a peer that was reached and then refused or
+// failed: two nodes with faults would keep each other from pausing.)
 
-// nextConnect returns a channel that is closed when the peer next connects to us.
+// nextConnect returns a channel that is closed when the peer connects to this node
+// next.
 func (p *peer) nextConnect() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	proxyproto "github.com/pires/go-proxyproto"
 )
 
-// proxyBuffer is how many bytes are read ahead of a PROXY header: the longest
-// header of version 1 fits.
+// proxyBuffer is the size of the read buffer for a PROXY header: the longest header of
+// version 1 fits.
 const proxyBuffer = 256
 
 // errProxyHeader is returned for a connection that begins with a PROXY header
@@ -21,8 +21,8 @@ const proxyBuffer = 256
 var errProxyHeader = errors.New("it begins with a PROXY header: these are accepted only from the addresses in --proxy-from")
 
 func init() {
-	// nginx writes IPv4 addresses into a header that it calls TCP6 when it is
-	// reached by IPv4 and forwards by IPv6, or the other way round.
+	// nginx writes IPv4 addresses into a TCP6 header if it accepts by IPv4 and forwards
+	// by IPv6, or vice versa.
 	proxyproto.V1AcceptIPv4InTCP6 = true
 }
 
@@ -37,17 +37,17 @@ func (s *Service) behindProxy(conn net.Conn) bool {
 	return slices.ContainsFunc(s.cfg.ProxyFrom, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
-// readProxyHeader reads a PROXY header of version 1 or 2 and returns the
-// client's address, which is that of the connection itself if the load balancer
-// speaks for itself, as in its health checks. What follows the header is to be
-// read from r.
+// readProxyHeader reads a PROXY header of version 1 or 2 and returns the client's
+// address. If the load balancer connects on its own behalf, as for health checks, that
+// is the address of the connection itself. The bytes after the header must be read from
+// r.
 func readProxyHeader(conn net.Conn, r *bufio.Reader) (net.Addr, error) {
 	if _, err := r.Peek(1); err != nil {
 		return nil, err
 	}
 	h, err := proxyproto.Read(r)
 	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF // it has begun
+		err = io.ErrUnexpectedEOF // the header has begun
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connections from the addresses in --proxy-from must begin with a PROXY header: %w", err)

@@ -8,27 +8,28 @@ import (
 	"time"
 )
 
-// queuePacer paces how the service takes queues to send from, so that others which
-// serve the same node, and start at the same time, get about as many. They need
-// not know of each other: each takes its first queue at once, and the more queues
-// it has, the longer it waits before it takes another. Who comes later asks for some, see [rebalancer].
+// queuePacer paces how the service acquires queues to send from, so that services of
+// the same node that start at the same time get about as many queues each. They do not
+// communicate for this: each acquires its first queue at once, and the more queues it
+// has, the longer it waits before it acquires another. A service that starts later
+// requests queues, see [rebalancer].
 type queuePacer struct {
-	// spread is the time in which the service would take all queues if it were
-	// alone. 0 means at once.
+	// spread is the time in which a service that is alone acquires all queues. 0 means
+	// at once.
 	spread time.Duration
-	token  chan struct{} // held by the sender that takes the next one
+	token  chan struct{} // held by the sender that acquires the next queue
 
 	mu      sync.Mutex
-	senders int       // those that want a queue
-	held    int       // those that have one, or try to
-	since   time.Time // when the first of these was taken
+	senders int       // all senders of the service
+	held    int       // senders that have a queue, or try to
+	since   time.Time // when the first of these acquired its queue
 }
 
 func newQueuePacer(spread time.Duration) *queuePacer {
 	return &queuePacer{spread: spread, token: make(chan struct{}, 1)}
 }
 
-// addSender counts one more sender. The function that it returns is called when the sender ends.
+// addSender counts one more sender. The caller calls leave when the sender ends.
 func (c *queuePacer) addSender() (leave func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,10 +41,11 @@ func (c *queuePacer) addSender() (leave func()) {
 	}
 }
 
-// acquire waits until the service may take one more queue. It must be given back.
+// acquire waits until the service may acquire one more queue. The caller calls giveBack
+// when its sender does not use the queue any more.
 func (c *queuePacer) acquire(ctx context.Context) (giveBack func(), err error) {
 	if c.spread > 0 {
-		// All start in the same order; they should not ask for the same queues.
+		// All services start in the same order, and must not try the same queues.
 		if err := wait.Sleep(ctx, rand.N(c.spread/32+1)); err != nil {
 			return nil, err
 		}
@@ -70,8 +72,8 @@ func (c *queuePacer) acquire(ctx context.Context) (giveBack func(), err error) {
 	}, nil
 }
 
-// nextAllowed returns when one more queue may be taken: the pauses grow evenly, which
-// evens out that one service has started a little before the other.
+// nextAllowed returns when one more queue may be acquired. The pauses grow evenly,
+// which compensates for small differences between the start times of services.
 func (c *queuePacer) nextAllowed() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -82,9 +84,9 @@ func (c *queuePacer) nextAllowed() time.Time {
 	return c.since.Add(time.Duration(part * part * float64(c.spread)))
 }
 
-// standbyPause is the time until the next look at a queue that another process
-// uses. It varies, so that those that stand by get about as many of its queues
-// when that one ends.
+// standbyPause returns the time until the next attempt to acquire a queue that another
+// process uses. It is random, so that the processes that stand by get about as many
+// queues each when that process ends.
 func (s *Service) standbyPause() time.Duration {
 	p := s.cfg.StandbyInterval
 	return p/2 + rand.N(p)

@@ -9,33 +9,34 @@ import (
 	"peerlink/broker"
 )
 
-// Services that serve the same node share its queues. One that was started later, or has
-// come back, asks those that have more than it has: each of its senders that stands by asks
-// the service that sends from its queue, and that leaves the queue if it has at least two more.
+// Services of the same node share its queues. A service that was started later, or
+// restarted, requests queues from services that have more: each of its senders that
+// stands by sends a request to the service that sends from the queue, which yields the
+// queue if it has at least two more queues.
 
-// errYielded is why a sender leaves its queue to another service.
+// errYielded is the cause when a sender yields its queue to another service.
 var errYielded = errors.New("another process of the node has fewer queues, and gets this one")
 
 const (
-	// maxRequests is for how many queues a service asks at a time.
+	// maxRequests is the maximum number of outstanding requests of a service.
 	maxRequests = 8
-	// keepTime is how long a queue is kept that was left and that nobody has taken: the
-	// other service may not be able to reach the peer.
+	// keepTime is how long a service keeps a queue that it has yielded and that no
+	// other service has taken: the other service may be unable to reach the peer.
 	keepTime = 10 * time.Minute
 )
 
-// rebalancer counts the queues that a service has and those that it asks for.
+// rebalancer counts the queues that a service holds and requests.
 type rebalancer struct {
-	patience  time.Duration // after which requests are taken for refused
-	requestMu sync.Mutex    // held while a request is sent: they must arrive in order
+	patience  time.Duration // after which outstanding requests count as refused
+	requestMu sync.Mutex    // held while a request is sent, so that requests arrive in order
 
 	mu        sync.Mutex
 	held      int              // queues from which the service sends
-	requested map[*sender]bool // those that have asked since, and have not got their queue
+	requested map[*sender]bool // senders that have requested their queue after since, and do not have it
 	since     time.Time
 }
 
-// heldQueue is one queue of them.
+// heldQueue is a queue from which the service sends.
 type heldQueue struct {
 	owner   *rebalancer
 	yielded bool // to another service
@@ -45,7 +46,7 @@ func newRebalancer(patience time.Duration) *rebalancer {
 	return &rebalancer{patience: patience, requested: make(map[*sender]bool)}
 }
 
-// add is called when a sender has its queue.
+// add is called when a sender has acquired its queue.
 func (s *rebalancer) add(sd *sender) *heldQueue {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,7 +55,8 @@ func (s *rebalancer) add(sd *sender) *heldQueue {
 	return &heldQueue{owner: s}
 }
 
-// tryYield reports whether the queue is to be left to a service that has this number of queues.
+// tryYield reports whether the queue must be yielded to a service that has this number
+// of queues. If so, the queue does not count as held any more.
 func (sh *heldQueue) tryYield(has int) bool {
 	sh.owner.mu.Lock()
 	defer sh.owner.mu.Unlock()
@@ -75,9 +77,10 @@ func (sh *heldQueue) release() {
 	}
 }
 
-// mayRequest reports whether a sender may ask for its queue, and how many the service will have
-// if those that it has asked for already are left to it. After some requests it waits until
-// it is known which were refused.
+// mayRequest reports whether a sender may request its queue, and returns how many
+// queues the service will have if all outstanding requests are granted. Requests are
+// sent in rounds: after some requests, no more are sent until it is known which were
+// refused.
 func (s *rebalancer) mayRequest(sd *sender, now time.Time) (has int, may bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,10 +96,10 @@ func (s *rebalancer) mayRequest(sd *sender, now time.Time) (has int, may bool) {
 	return has, true
 }
 
-// serveRequests calls leave when another service is to have the queue of a consumer. The
-// function that it returns is called before the consumer is closed.
+// serveRequests calls leave when the queue of a consumer is yielded to another service.
+// The caller calls done before it closes the consumer.
 func (sd *sender) serveRequests(consumer broker.Consumer, leave func()) (done func()) {
-	if !sd.yieldedAt.IsZero() { // nobody has taken it
+	if !sd.yieldedAt.IsZero() { // no other service has taken the queue
 		sd.yieldedAt, sd.keepUntil = time.Time{}, time.Now().Add(keepTime)
 	}
 	sh := sd.s.rebalancer.add(sd)
@@ -121,8 +124,8 @@ func (sd *sender) serveRequests(consumer broker.Consumer, leave func()) (done fu
 	return func() { close(ended); sh.release() }
 }
 
-// requestQueue asks the service that sends from the queue to leave it, if there is
-// reason to. It reports whether it has.
+// requestQueue requests the queue from the service that sends from it, if mayRequest
+// allows that. It reports whether the request was sent.
 func (sd *sender) requestQueue(ctx context.Context) bool {
 	b, ok := sd.s.cfg.Broker.(broker.QueueRequester)
 	if !ok {
@@ -138,5 +141,5 @@ func (sd *sender) requestQueue(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, sd.s.rebalancer.patience)
 	defer cancel()
-	return b.RequestQueue(ctx, sd.queue, has) == nil // the next attempt says what is wrong
+	return b.RequestQueue(ctx, sd.queue, has) == nil // the next attempt reports the error
 }

@@ -18,34 +18,34 @@ import (
 	"peerlink/stomp"
 )
 
-// receiver is the use of one accepted connection.
+// receiver receives messages on one accepted connection.
 type receiver struct {
 	s      *Service
 	peer   *peer
 	state  *peerState
-	since  time.Time // when it was admitted
+	since  time.Time // when it was registered
 	server *stomp.Server
 	log    *slog.Logger
 
-	refused bool // the peer has sent a message that was refused; set before run returns
+	refused bool // the peer has sent an invalid message; set before run returns
 
 	mu       sync.Mutex
-	changed  sync.Cond // something below has changed
-	receipts []string  // of the messages handed to the broker and not confirmed yet, in order
-	waiting  int       // bytes of receipts
-	first    uint64    // the number, on this connection, of the message receipts[0]
-	stored   uint64    // the broker holds this many of the connection's messages
-	failed   error     // why it will not hold more
-	ended    bool      // no more messages will be handed to it
+	changed  sync.Cond // signals that a field below has changed
+	receipts []string  // receipt IDs of the messages handed to the broker and not confirmed yet, in order
+	waiting  int       // total bytes of receipts
+	first    uint64    // the number, on this connection, of the message of receipts[0]
+	stored   uint64    // how many of the connection's messages the broker has stored
+	failed   error     // why the broker will store no more
+	ended    bool      // no more messages will be handed to the broker
 }
 
-// receive serves one authenticated connection until it ends. It calls admitted
-// once the connection counts as one of the peer's.
+// receive serves one authenticated connection until it ends. It calls admitted once the
+// connection is registered with the peer.
 func (s *Service) receive(ctx, connCtx context.Context, conn *peerConn, id pki.Identity, admitted func()) {
 	log := s.log.With("peer", id.ID, "remote", conn.RemoteAddr().String())
 	defer conn.Close()
-	// stop asks the connection to end in good order. Whatever holds it up then, such
-	// as a broker that does not answer, it ends.
+	// stop ends the connection in good order. If that is blocked, for example by a
+	// broker that does not respond, connCtx ends the connection.
 	stopCtx, stopFor := context.WithCancelCause(ctx)
 	stop := func() { stopFor(nil) }
 	defer stop()
@@ -91,9 +91,9 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *peerConn, id pki.I
 	s.logLimiter.Log(log, level, logthrottle.Key{Who: id.ID, Kind: "not receiving"}, "not receiving any more", "err", err)
 }
 
-// run moves messages from the connection to the broker until the peer
-// disconnects, something fails, or stopCtx is done. Then what has been read is
-// still stored and confirmed.
+// run moves messages from the connection to the broker until the peer disconnects,
+// something fails, or stopCtx is done. The messages read until then are still stored
+// and confirmed.
 func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	pub, err := r.s.cfg.Broker.Publish(connCtx, r.onStored)
 	if err != nil {
@@ -102,8 +102,8 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	}
 	defer pub.Close()
 
-	// When nothing more will be confirmed, nobody waits until the peer says
-	// something: it may have nothing to say, and waits for its receipts.
+	// When no more receipts will be sent, run does not wait for the peer to send
+	// something: the peer may have nothing to send, and wait for its receipts.
 	stopCtx, halt := context.WithCancel(stopCtx)
 	defer halt()
 	confirmed := make(chan error, 1)
@@ -146,12 +146,11 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	}
 }
 
-// internalError is all that a peer learns about troubles on this side.
+// internalError is all that is sent to a peer about faults on this side.
 const internalError = "Internal server error."
 
-// pump hands messages to the broker until there are no more. If the peer has to
-// be told why, it says what. Between two messages it may be held up, until
-// holdCtx ends.
+// pump hands messages to the broker until there are no more. blamed is the ERROR to
+// send to the peer, or nil. holdCtx ends the wait for capacity between two messages.
 func (r *receiver) pump(ctx, holdCtx context.Context, pub broker.Publisher) (blamed *stomp.ServerError, err error) {
 	inbox := r.s.cfg.Dir.Identity().Type.Inbox()
 	for {
@@ -165,7 +164,7 @@ func (r *receiver) pump(ctx, holdCtx context.Context, pub broker.Publisher) (bla
 		r.peer.stats.messageReceived(len(m.Body))
 		in, err := r.state.view.Incoming(m.Type, m.ContentType, m.Body, r.s.cfg.Now())
 		if errors.Is(err, smp.ErrView) {
-			return &stomp.ServerError{Message: internalError}, err // not the message's fault
+			return &stomp.ServerError{Message: internalError}, err // the view is at fault, not the message
 		}
 		if err != nil {
 			r.peer.stats.refused.Add(1)
@@ -184,7 +183,7 @@ func (r *receiver) pump(ctx, holdCtx context.Context, pub broker.Publisher) (bla
 	}
 }
 
-// incoming is a received message as the broker takes it.
+// incoming returns a received message in the form that the broker expects.
 func incoming(inbox string, in *smp.Received) *broker.Incoming {
 	return &broker.Incoming{
 		Exchange:    inbox,
@@ -211,7 +210,8 @@ func (r *receiver) addReceipt(receipt string) {
 	r.waiting += len(receipt)
 }
 
-// onStored is called with the number of messages that the broker holds.
+// onStored is called with the number of messages that the broker has stored, or with
+// its error.
 func (r *receiver) onStored(n uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -225,20 +225,21 @@ func (r *receiver) onStored(n uint64, err error) {
 	r.changed.Broadcast()
 }
 
-// sendReceipts sends a receipt whenever more messages are stored, one for all of
-// them, until all are that ever will be.
+// sendReceipts sends a receipt whenever more messages are stored, one for all of them,
+// until no more will be stored.
 func (r *receiver) sendReceipts() error {
 	for {
 		receipt, ok, err := r.nextReceipt()
 		if !ok {
 			return err
 		}
-		// An error here is also one of the reading side, which reports it.
+		// Reading fails with the same error, which is reported there.
 		_ = r.server.Confirm(receipt)
 	}
 }
 
-// nextReceipt waits for the next receipt that can be sent.
+// nextReceipt waits for the next receipt that can be sent. ok is false if there will be
+// none.
 func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -256,16 +257,16 @@ func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
 	for _, done := range r.receipts[:i+1] {
 		r.waiting -= len(done)
 	}
-	clear(r.receipts[:i+1]) // the array may stay in use for long
+	clear(r.receipts[:i+1]) // frees the strings: the array may stay in use for long
 	r.receipts = r.receipts[i+1:]
 	r.first = r.stored + 1
-	r.changed.Broadcast() // hold may wait for room
+	r.changed.Broadcast() // awaitReceiptSlot may wait for this
 	return receipt, true, nil
 }
 
-// maxReceipts is how many received messages of one connection may wait for
-// their receipts, and maxReceiptBytes how many bytes these may have together. It is
-// more than the window of any known sender, whose receipts are numbers; beyond it
+// maxReceipts is how many received messages of one connection may wait for their
+// receipts, and maxReceiptBytes the maximum total size of their receipt IDs. That is
+// more than the window of any known sender, whose receipt IDs are numbers. Beyond it
 // nothing is read until receipts have been sent.
 const (
 	maxReceipts     = 4096
@@ -278,11 +279,12 @@ func (r *receiver) hasReceiptSlot() bool {
 	return len(r.receipts) < maxReceipts && r.waiting < maxReceiptBytes
 }
 
-// errPeerLeft is why a connection ends that is held up while the peer leaves.
+// errPeerLeft is the error of a connection that waits for capacity while the peer
+// leaves.
 var errPeerLeft = errors.New("the peer has left, or does not read")
 
-// newMessageLimiter bounds messages in a second. What was not used of a second can be
-// used in the next.
+// newMessageLimiter returns a limiter of messages per second. Capacity that is not used
+// in a second can be used in the next.
 func newMessageLimiter(perSecond int) *rate.Limiter {
 	if perSecond <= 0 {
 		return rate.NewLimiter(rate.Inf, 1)
@@ -290,8 +292,8 @@ func newMessageLimiter(perSecond int) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), perSecond)
 }
 
-// capacityContext ends when it makes no sense any more to be held up: with the
-// service, or with the connection, which nobody reads meanwhile.
+// capacityContext returns a context for waitForCapacity. It ends with stopCtx or when
+// the connection breaks, which no read detects meanwhile.
 func (r *receiver) capacityContext(stopCtx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(stopCtx)
 	go func() {
@@ -304,9 +306,9 @@ func (r *receiver) capacityContext(stopCtx context.Context) (context.Context, co
 	return ctx, func() { cancel(nil) }
 }
 
-// waitForCapacity waits until the next message may be read: until the peer is within its
-// rate, its messages in the inbox within their quota, and there is room for a
-// receipt. The peer is not told. It notices that nothing is read, and waits.
+// waitForCapacity waits until the next message may be read: until the peer is within
+// its rate, its messages in the inbox are within their quota, and there is room for a
+// receipt. Nothing is sent to the peer: it is slowed down by TCP backpressure.
 func (r *receiver) waitForCapacity(ctx context.Context) error {
 	err := r.awaitReceiptSlot(ctx)
 	if err == nil && !r.peer.messageLimiter.Allow() {

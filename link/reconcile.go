@@ -9,11 +9,13 @@ import (
 	"peerlink/node"
 )
 
-// maxMissing is how many scans in a row may miss a peer's directory before its
-// traffic ends: replacing a whole tree, as git and Kubernetes do, takes a moment.
+// maxMissing is the number of consecutive polls without a peer's directory after which
+// the peer's traffic ends: replacing a whole tree, as git and Kubernetes do, takes a
+// moment.
 const maxMissing = 3
 
-// reconcileLoop scans the node's directory now and then until ctx is done.
+// reconcileLoop reconciles the peers with the node's directory every
+// [Config.PollInterval] until ctx is done.
 func (s *Service) reconcileLoop(ctx, connCtx context.Context) {
 	tick := time.NewTicker(s.cfg.PollInterval)
 	defer tick.Stop()
@@ -50,7 +52,7 @@ func (s *Service) reconcileLoop(ctx, connCtx context.Context) {
 	}
 }
 
-// reloadCertificate takes over a renewed server certificate.
+// reloadCertificate loads a renewed server certificate.
 func (s *Service) reloadCertificate() {
 	switch news, err := s.cfg.Certificate.reload(); {
 	case err != nil:
@@ -60,8 +62,8 @@ func (s *Service) reloadCertificate() {
 	}
 }
 
-// forgetStamps makes the next scan look at everything as if for the first time. What is
-// wrong is reported again.
+// forgetStamps makes the next reconciliation check everything as if for the first time.
+// Faults that persist are reported again.
 func (s *Service) forgetStamps() {
 	s.log.Info("looking at everything again: server certificate, node's directory, queues, published info-bundles")
 	s.cfg.Certificate.forget()
@@ -72,7 +74,7 @@ func (s *Service) forgetStamps() {
 	}
 }
 
-// reconcile brings the roster up to date with the node's directory.
+// reconcile brings the peers up to date with the node's directory.
 func (s *Service) reconcile(ctx, connCtx context.Context) error {
 	ids, err := s.cfg.Dir.PeerIDs()
 	if err != nil {
@@ -99,7 +101,7 @@ func (s *Service) reconcile(ctx, connCtx context.Context) error {
 	return nil
 }
 
-// peerGone ends everything with a peer whose directory is not there any more.
+// peerGone ends all traffic with a peer whose directory does not exist any more.
 func (s *Service) peerGone(p *peer) {
 	p.stamp, p.trouble = node.Stamp{}, ""
 	p.gone.Store(true)
@@ -110,11 +112,11 @@ func (s *Service) peerGone(p *peer) {
 	}
 }
 
-// reconcilePeer brings one peer up to date.
+// reconcilePeer brings one peer up to date with its directory.
 func (s *Service) reconcilePeer(ctx, connCtx context.Context, p *peer) {
 	if p.bindJob.pending() {
-		// The rest has to wait for the broker, but not this. An error comes
-		// again when the bind job is done.
+		// All but a deactivation has to wait for the broker. An error is returned
+		// again, and reported, when the bind job is done.
 		_ = s.endDeactivated(p)
 		return
 	}
@@ -127,15 +129,15 @@ func (s *Service) reconcilePeer(ctx, connCtx context.Context, p *peer) {
 		p.stamp, p.applied, p.trouble = stamp, moved, ""
 	case errors.Is(err, errBindPending):
 	case err.Error() != p.trouble && ctx.Err() == nil:
-		// Tried again at each scan, told once.
+		// Retried at each poll, reported once.
 		p.trouble = err.Error()
 		p.stats.recordError(err)
 		s.log.Error("peer can not be brought up to date, its link stays as it is", "peer", p.id, "err", err)
 	}
 }
 
-// endDeactivated ends the traffic with a peer that has been deactivated, whatever
-// else is wrong with its files.
+// endDeactivated ends the traffic with a peer that has been deactivated, even if its
+// other files are invalid.
 func (s *Service) endDeactivated(p *peer) error {
 	date, err := s.cfg.Dir.Deactivated(p.id)
 	st := p.state.Load()
@@ -150,8 +152,8 @@ func (s *Service) endDeactivated(p *peer) error {
 	return err
 }
 
-// applyDirectory does for one peer what its directory says. Where the broker has to
-// be told, it reports errBindPending, and is to be called again.
+// applyDirectory brings one peer up to date with its directory. While the broker binds
+// or unbinds queues, it returns errBindPending and must be called again.
 func (s *Service) applyDirectory(ctx, connCtx context.Context, p *peer) error {
 	log, d := s.log.With("peer", p.id), s.cfg.Dir
 	if err := s.endDeactivated(p); err != nil {
@@ -164,7 +166,7 @@ func (s *Service) applyDirectory(ctx, connCtx context.Context, p *peer) error {
 	seen := *np
 	p.seen.Store(&seen)
 	if np.SubCA == nil {
-		return nil // we wait for the certificate from the peer
+		return nil // the peer has not sent this node's peer certificate yet
 	}
 	view, err := View(d, np)
 	if err != nil {
@@ -189,7 +191,7 @@ func (s *Service) applyDirectory(ctx, connCtx context.Context, p *peer) error {
 		if err := s.unbind(ctx, p, queue); err != nil {
 			return err
 		}
-		p.stopDrainers() // they may have an older view
+		p.stopDrainers() // they may use an older view
 		s.startDrainers(ctx, connCtx, p, view, queue.Queues)
 		return nil
 	}
@@ -216,15 +218,15 @@ func (s *Service) applyDirectory(ctx, connCtx context.Context, p *peer) error {
 		}
 		np.Active = true
 	}
-	p.stopDrainers() // deactivation is for good, but who takes it back means it
+	p.stopDrainers() // deactivation is final, but an operator may have undone it
 	p.replaceState(&peerState{Peer: np, view: view, queue: queue})
 	s.startSenders(ctx, connCtx, p, queue.Queues)
 	return nil
 }
 
-// checkOwnStompTOML logs changes of the node's own stomp.toml. The service needs
-// nothing from it, and goes on whatever it says. But peers learn of a change only
-// from a new info-bundle, which somebody has to make.
+// checkOwnStompTOML logs changes of the node's own stomp.toml. The service does not
+// depend on its content. But peers learn of a change only from a new info-bundle, which
+// the operator has to make.
 func (s *Service) checkOwnStompTOML() {
 	stamp := s.cfg.Dir.StompTOMLStamp()
 	first := s.stompTOMLStamp == nil

@@ -9,31 +9,32 @@ import (
 )
 
 const (
-	// maxRefusals is how often a message is offered to a peer that refuses it
-	// with an ERROR before it is set aside.
+	// maxRefusals is how often a message is sent to a peer that refuses it with an
+	// ERROR before it becomes a dead letter.
 	maxRefusals = 3
-	// maxRefusedMessages is how many messages are remembered for having been refused.
-	// One would do if the peer blamed the same message until it is set aside.
+	// maxRefusedMessages is how many refused messages are remembered. One would be
+	// enough if the peer refused the same message each time until that is a dead
+	// letter.
 	maxRefusedMessages = 32
 )
 
-// refusals counts how often the peer has refused a message. Messages are
-// distinguished by what they say: a broker may give the same message another tag each
-// time. The methods are safe for concurrent use.
+// refusals counts how often the peer has refused each message. Messages are identified
+// by their content: a broker may give the same message another tag each time. The
+// methods are safe for concurrent use.
 type refusals struct {
 	seed maphash.Seed
 
 	mu       sync.Mutex
-	messages []refusedMessage // those blamed last stand last
+	messages []refusedMessage // the one refused last is the last element
 }
 
 type refusedMessage struct {
 	print fingerprint
 	count int
-	early bool // the last refusal was because of the time
+	early bool // the last refusal was for a timestamp in the future
 }
 
-// fingerprint stands for the type and the body of a message.
+// fingerprint is a hash of the type and the body of a message.
 type fingerprint uint64
 
 func newRefusals() *refusals { return &refusals{seed: maphash.MakeSeed()} }
@@ -48,8 +49,8 @@ func (r *refusals) fingerprint(m *broker.Outgoing) fingerprint {
 	return fingerprint(h.Sum64())
 }
 
-// count returns how often a message has been refused, and whether the last time
-// for coming from the future.
+// count returns how often a message has been refused, and whether the last refusal was
+// for a timestamp in the future.
 func (r *refusals) count(f fingerprint) (n int, early bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -63,7 +64,7 @@ func (r *refusals) countLocked(f fingerprint) (n int, early bool) {
 	return 0, false
 }
 
-// add counts another refusal, and returns how many there are now.
+// add counts another refusal of a message, and returns the new count.
 func (r *refusals) add(f fingerprint, early bool) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,7 +78,7 @@ func (r *refusals) add(f fingerprint, early bool) int {
 	return n
 }
 
-// forget is called for a message that will not be offered again.
+// forget is called for a message that will not be sent again.
 func (r *refusals) forget(f fingerprint) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -10,26 +10,27 @@ import (
 	"peerlink/stomp"
 )
 
-// A peer may take fewer connections at once than there are queues that lead to it.
-// It refuses the others. Then the queues take turns: one that was refused waits
-// until a connection to the peer ends, and asks the oldest to end if that has
-// lasted for a turn.
+// A peer may accept fewer connections at once than there are queues that lead to it,
+// and refuse the others. Then the queues share the connections by time slices: the
+// sender of a queue that was refused waits until a connection to the peer ends, and
+// ends the oldest connection if that has lasted for a time slice.
 
-// errTimeSliceOver is why a connection ends for another queue of the same peer.
+// errTimeSliceOver is the cause when a connection ends in favour of another queue of
+// the same peer.
 var errTimeSliceOver = errors.New("another queue of the peer has its turn")
 
-// connRotation are those of one peer's queues.
+// connRotation holds the sessions of one peer's queues.
 type connRotation struct {
 	mu       sync.Mutex
-	sessions map[*session]func() // what ends the session
-	freed    chan struct{}       // receives when a connection has ended
+	sessions map[*session]func() // the function ends the session
+	freed    chan struct{}       // receives a value when a session has ended
 }
 
 func newConnRotation() *connRotation {
 	return &connRotation{sessions: make(map[*session]func()), freed: make(chan struct{})}
 }
 
-// add notes that a session is in use. The caller calls ended when it is not.
+// add records that a session is in use. The caller calls ended when it is not any more.
 func (t *connRotation) add(se *session, end func()) (ended func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -39,15 +40,15 @@ func (t *connRotation) add(se *session, end func()) (ended func()) {
 		delete(t.sessions, se)
 		t.mu.Unlock()
 		select {
-		case t.freed <- struct{}{}: // one of those who wait
+		case t.freed <- struct{}{}: // wakes one waiting sender
 		default:
 		}
 	}
 }
 
-// endOldest ends the oldest session that is in use, if it has lasted for so long. It
-// reports whether there is one at all. Otherwise the connections that the peer has
-// are abandoned ones, or another process's, and there is nobody to take turns with.
+// endOldest ends the oldest session that is in use, if it has lasted for a time slice.
+// It reports whether any session is in use. If none is, the connections that the peer
+// counts are abandoned or belong to another process, and there is nothing to share.
 func (t *connRotation) endOldest(turn time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -63,16 +64,16 @@ func (t *connRotation) endOldest(turn time.Duration) bool {
 	return oldest != nil
 }
 
-// isTooManyConnections reports whether a peer has refused a connection for having as many as
-// it takes from one peer. There is no code for that, but our own nodes and the
-// reference implementation say it in these words.
+// isTooManyConnections reports whether a peer has refused a connection because it has
+// too many from this node. There is no code for that, but our own nodes and the
+// reference implementation use these words.
 func isTooManyConnections(err error) bool {
 	refused := new(stomp.ServerError)
 	return errors.As(err, &refused) && strings.Contains(strings.ToLower(refused.Message), "too many connections")
 }
 
-// rotationPause is how long a queue waits for its turn when no connection of this
-// process ends: about as long as a turn.
+// rotationPause returns how long a queue waits for a connection when none of this
+// process ends: about a time slice.
 func (s *Service) rotationPause() time.Duration {
 	return s.cfg.ConnTimeSlice/2 + rand.N(s.cfg.ConnTimeSlice)
 }

@@ -14,27 +14,27 @@ import (
 	"peerlink/stomp"
 )
 
-// sender carries the messages of one queue to one peer, over one connection at
-// a time, for as long as the peer is a peer.
+// sender sends the messages of one queue to one peer, over one connection at a time,
+// while the peer is active.
 type sender struct {
 	s                      *Service
 	peer                   *peer
 	queue                  string
 	log                    *slog.Logger
 	refused                *refusals
-	standby                bool      // another process sends from the queue, and the log says so
-	requestedAt            time.Time // when that was asked to leave the queue
-	yieldedAt              time.Time // when the queue was left to another process, until that has taken it
-	keepUntil              time.Time // the queue is not left before
-	rotating               bool      // the peer has refused the last connection for having too many, and the log says so
+	standby                bool      // another process sends from the queue, and that has been logged
+	requestedAt            time.Time // when the queue was last requested from that process
+	yieldedAt              time.Time // when the queue was yielded to another process; zero once that process has taken it
+	keepUntil              time.Time // the queue is not yielded before
+	rotating               bool      // the peer has refused the last connection because it has too many, and that has been logged
 	away                   bool      // the peer could not be reached at the last attempt
-	consecutiveDeadLetters int       // messages set aside for being refused, since the peer last confirmed one
-	oneAtATime             int       // messages to be sent one at a time, to find the one that the peer refuses
+	consecutiveDeadLetters int       // refused messages made dead letters since the peer last confirmed a message
+	oneAtATime             int       // how many messages to send one at a time, to find the one that the peer refuses
 	unnamed                unnamedErrors
 }
 
-// startSenders starts a sender for each queue that has none. The number of a
-// peer's queues only grows; a queue that is not used any more is still emptied.
+// startSenders starts a sender for each queue that has none. Senders of queues that are
+// not used any more go on, so that these are emptied.
 func (s *Service) startSenders(ctx, connCtx context.Context, p *peer, queues []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -54,18 +54,19 @@ func (s *Service) newSender(p *peer, queue string) *sender {
 }
 
 const (
-	// batchSize is how many messages are taken out of a queue at once.
+	// batchSize is how many messages are taken from a queue at once.
 	batchSize = 256
-	// steady is how long a connection must have lasted to count as a success
-	// even if nothing was sent on it.
+	// steady is how long a connection must have lasted to count as a success even if no
+	// message was confirmed on it.
 	steady = 30 * time.Second
-	// maxConsecutiveDeadLetters is how many messages one after the other may be refused and set
-	// aside quickly. A peer that refuses more of them had better be given time.
+	// maxConsecutiveDeadLetters is how many consecutive messages may be refused and
+	// made dead letters without growing pauses. A peer that refuses more of them is
+	// given time.
 	maxConsecutiveDeadLetters = 10
 )
 
-// run keeps a connection to the peer until ctx is done. connCtx is done when
-// everything must end at once.
+// run keeps a connection to the peer until ctx is done. All work is aborted when
+// connCtx is done.
 func (sd *sender) run(ctx, connCtx context.Context) {
 	bo := newBackOff(&sd.s.cfg)
 	lastErr := ""
@@ -83,7 +84,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		if !sd.away {
 			called = nil
 		}
-		var turn <-chan struct{} // nil unless it is awaited
+		var turn <-chan struct{} // nil unless a connection of another queue must end first
 		pause := bo.NextBackOff()
 		switch {
 		case errors.Is(err, errYielded):
@@ -91,12 +92,12 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			lastErr = ""
 			sd.yieldedAt = time.Now()
 			pause = 2 * sd.s.cfg.StandbyInterval
-			changed, called, renewed = nil, nil, nil // what has changed since the queue was taken is no reason to take it again
+			changed, called, renewed = nil, nil, nil // changes since the queue was acquired are no reason to acquire it again
 		case sd.standsBy(err):
 			bo.Reset()
 			lastErr = ""
 			pause = sd.requestOrWait(ctx)
-		case ok && errors.As(err, new(*certificateExpired)): // it was told
+		case ok && errors.As(err, new(*certificateExpired)): // logged already
 		case sd.waitsForRotation(err):
 			bo.Reset()
 			lastErr = ""
@@ -104,7 +105,7 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			turn = sd.peer.rotation.freed
 		case err != nil:
 			sd.peer.stats.recordFailure(err)
-			if err.Error() != lastErr { // told when it changes, not at each attempt
+			if err.Error() != lastErr { // logged when it changes, not at each attempt
 				lastErr = err.Error()
 				sd.logThrottled(sd.log, slog.LevelWarn, "no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
 			}
@@ -113,18 +114,18 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		case <-ctx.Done():
 		case <-time.After(pause):
 		case <-turn:
-		case <-called: // it is there again
+		case <-called: // the peer is back
 			bo.Reset()
-		case <-changed: // it may have moved
+		case <-changed: // the peer may have moved
 			bo.Reset()
-		case <-renewed: // it may have been refused for the old certificate
+		case <-renewed: // the peer may have refused the old certificate
 			bo.Reset()
 		}
 	}
 }
 
-// standsBy reports whether err means that another process sends from the queue.
-// That is logged once.
+// standsBy reports whether err means that another process sends from the queue. That is
+// logged once.
 func (sd *sender) standsBy(err error) bool {
 	was := sd.standby
 	sd.standby = errors.Is(err, broker.ErrInUse)
@@ -134,8 +135,8 @@ func (sd *sender) standsBy(err error) bool {
 	return sd.standby
 }
 
-// requestOrWait asks for the queue now and then, and returns the time until the next look
-// at it, which comes soon after that.
+// requestOrWait requests the queue now and then, and returns the time until the next
+// attempt to acquire it, which is short after a request.
 func (sd *sender) requestOrWait(ctx context.Context) time.Duration {
 	const often = 8
 	sd.yieldedAt = time.Time{}
@@ -150,8 +151,8 @@ func (sd *sender) requestOrWait(ctx context.Context) time.Duration {
 	return pause
 }
 
-// waitsForRotation reports whether err means that the peer takes no more connections at
-// once than this process has. That is logged once.
+// waitsForRotation reports whether err means that the peer accepts no more connections
+// at once than this process has. That is logged once.
 func (sd *sender) waitsForRotation(err error) bool {
 	if errors.Is(err, errTimeSliceOver) {
 		return true
@@ -164,8 +165,9 @@ func (sd *sender) waitsForRotation(err error) bool {
 	return sd.rotating
 }
 
-// newBackOff gives the pauses between attempts: with full jitter, from the first
-// on, so that those who have lost a peer together do not come back together.
+// newBackOff returns the pauses between attempts: with full jitter, from the first one
+// on, so that senders that have lost a peer at the same time do not reconnect at the
+// same time.
 func newBackOff(cfg *Config) *backoff.ExponentialBackOff {
 	bo := backoff.NewExponentialBackOff()
 	bo.InitialInterval, bo.MaxInterval = cfg.RetryMin, cfg.RetryMax
@@ -173,12 +175,12 @@ func newBackOff(cfg *Config) *backoff.ExponentialBackOff {
 	return bo
 }
 
-// attempt makes a connection and uses it until it ends. When it rests, another
-// one follows as soon as there is something to send; when it has been replaced,
-// the other one follows at once. ok reports that they were of use, so that the
-// next attempt may follow soon.
+// attempt makes a connection and uses it until it ends. When it ends because it is
+// idle, another one follows as soon as there is something to send; when another one has
+// replaced it, attempt goes on with that. ok reports whether these connections were
+// successful, so that the next attempt may follow soon.
 func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
-	// The claim is for the queue: a connection that rests does not give it up.
+	// The sender keeps the acquired queue while it is idle without a connection.
 	giveBack, err := sd.s.queuePacer.acquire(ctx)
 	if err != nil {
 		return false, err
@@ -201,9 +203,8 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 	}
 }
 
-// runSession uses one connection until it ends, on the terms with which it began: the
-// one given, or else it makes one. It returns the one that is to be used next, if
-// that has been made already.
+// runSession uses one session until it ends, or the peer's generation does: se, or a
+// new one if se is nil. If another session has replaced it, next is that session.
 func (sd *sender) runSession(ctx, connCtx context.Context, se *session) (next *session, ok bool, err error) {
 	st := sd.peer.state.Load()
 	if se != nil {
@@ -223,9 +224,9 @@ func (sd *sender) runSession(ctx, connCtx context.Context, se *session) (next *s
 		ended := new(certificateExpired)
 		switch {
 		case st.generation.Err() != nil:
-			ok, err = true, nil // the next attempt is on new terms
+			ok, err = true, nil // the next attempt uses the new generation
 		case errors.As(context.Cause(ctx), &ended):
-			ok, err = true, ended // the next attempt is with other certificates, if there are any
+			ok, err = true, ended // the next attempt uses other certificates, if there are any
 		case errors.Is(context.Cause(ctx), errTimeSliceOver):
 			ok, err = true, errTimeSliceOver
 		case errors.Is(context.Cause(ctx), errYielded):
@@ -263,8 +264,8 @@ func (sd *sender) runSession(ctx, connCtx context.Context, se *session) (next *s
 		return next, true, nil
 	}
 	if refused := new(stomp.ServerError); errors.As(err, &refused) && (refused.N > 0 || se.news) {
-		// The pauses between offers of a refused message grow. With the next
-		// message they begin anew.
+		// The pauses before a refused message is sent again grow. They start anew with
+		// the next message.
 		return nil, se.news && sd.consecutiveDeadLetters < maxConsecutiveDeadLetters, err
 	}
 	return nil, se.confirmed() || time.Since(se.since) > steady, err
@@ -273,7 +274,7 @@ func (sd *sender) runSession(ctx, connCtx context.Context, se *session) (next *s
 // open makes a connection to the peer and opens a STOMP session on it.
 func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
 	if err := sd.s.cfg.Broker.CheckInUse(ctx, sd.queue); err != nil {
-		return nil, err // before the peer is bothered
+		return nil, err // before a connection is made
 	}
 	se, reached, err := sd.dial(ctx, st)
 	sd.away = !reached
@@ -284,14 +285,14 @@ func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
 	return se, nil
 }
 
-// dial is open without what only the first connection needs. It reports whether
+// dial is like open, without what only the first connection needs. It reports whether
 // the peer was reached.
 func (sd *sender) dial(ctx context.Context, st *peerState) (se *session, reached bool, err error) {
 	if err := sd.s.canDial(st); err != nil {
 		return nil, true, err
 	}
-	// After a restart there are as many attempts as peers. They must not take the
-	// time from each other, nor from those who dial us.
+	// After a restart there are as many attempts as peers. They must not delay each
+	// other, nor the handshakes of incoming connections.
 	if err := sd.s.dials.Wait(ctx); err != nil {
 		return nil, true, err
 	}
@@ -303,13 +304,13 @@ func (sd *sender) dial(ctx context.Context, st *peerState) (se *session, reached
 	return se, true, err
 }
 
-// errReplaced is why a connection ends when another one has been made for it.
+// errReplaced is the cause when a connection ends because another one has replaced it.
 var errReplaced = errors.New("there is another connection with the renewed certificate")
 
-// replace makes another connection when this node's server certificate has been
-// renewed, while the first is still in use: so nothing stands still, and a
-// certificate that the peer does not take is noticed before the old one has ended.
-// It returns nil when ctx is done.
+// replace opens another session when this node's server certificate has been renewed,
+// while se is still in use: so sending is not interrupted, and a certificate that the
+// peer refuses is detected before the old one has expired. It returns nil when ctx is
+// done.
 func (sd *sender) replace(ctx context.Context, se *session) *session {
 	bo := newBackOff(&sd.s.cfg)
 	lastErr := ""
@@ -341,7 +342,7 @@ func (sd *sender) replace(ctx context.Context, se *session) *session {
 	}
 }
 
-// logThrottled writes what the peer has a part in, and could make happen again and again.
+// logThrottled logs, at a limited rate, what a peer could cause again and again.
 func (sd *sender) logThrottled(log *slog.Logger, level slog.Level, text string, args ...any) {
 	sd.s.logLimiter.Log(log, level, logthrottle.Key{Who: sd.queue, Kind: text}, text, args...)
 }

@@ -14,35 +14,35 @@ import (
 	"peerlink/stomp"
 )
 
-// session is the use of one connection for sending.
+// session sends messages over one connection.
 type session struct {
 	*sender
 	state        *peerState
 	conn         *peerConn
-	server       string // its address, as the peer has said
+	server       string // its address, from the peer's stomp.toml
 	client       *stomp.Client
 	log          *slog.Logger
 	since        time.Time // when it was opened
 	news         bool      // the peer has refused a message that it had not refused before
-	quiet        bool      // no ERROR came in the first moments, while nothing was sent
+	quiet        bool      // there was no ERROR for quietTime before the first message
 	deadLetterer *deadLetterer
 
 	consumer broker.Consumer // set before the first message is sent
 	receipts chan struct{}   // has an element when a message has been confirmed
 
 	mu      sync.Mutex
-	sent    []sent // messages that are not confirmed yet, in order
+	sent    []sent // unconfirmed messages, in order
 	first   uint64 // the number, on this connection, of the message sent[0]
-	receipt uint64 // the highest number that has been confirmed
+	receipt uint64 // the highest number confirmed
 }
 
-// sent is a message on its way.
+// sent is a message that has been sent and is not confirmed.
 type sent struct {
-	tag   uint64 // the broker's
+	tag   uint64 // of the broker
 	print fingerprint
 }
 
-// newSession opens a STOMP session on a connection, which is closed on an error.
+// newSession opens a STOMP session on conn. On an error it closes conn.
 func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn, addr string) (*session, error) {
 	se := &session{sender: sd, state: st, conn: conn, server: addr, log: sd.log.With("server", addr), since: time.Now(), first: 1, receipts: make(chan struct{}, 1)}
 	var err error
@@ -56,7 +56,7 @@ func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn,
 		Window:         se.s.cfg.Window,
 		OnReceipt: func(n uint64) {
 			if tag, ok := se.confirm(n); ok {
-				_ = se.consumer.Confirm(tag) // at worst they are sent again
+				_ = se.consumer.Confirm(tag) // on an error, the messages are sent again
 				select {
 				case se.receipts <- struct{}{}:
 				default:
@@ -72,15 +72,16 @@ func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn,
 
 func (se *session) close() { se.client.Close() }
 
-// run moves messages from the queue to the peer until the connection ends, or ctx
-// is done. Nothing survives the end of connCtx, or lasts much longer than ctx. leave is
-// called when another process is to have the queue, and ends ctx.
+// run moves messages from the queue to the peer until the connection ends, or ctx is
+// done. All work is aborted when connCtx is done, or soon after ctx is (see
+// graceContext). leave is called when the queue is yielded to another process, and ends
+// ctx.
 func (se *session) run(ctx, connCtx context.Context, leave func()) error {
 	connCtx, cut := se.s.graceContext(ctx, connCtx)
 	defer cut()
 	defer context.AfterFunc(connCtx, func() { cutOff(se.conn) })()
-	// Not before the peer takes messages: a queue may count how often each of them
-	// is given out.
+	// Messages are taken only once the peer accepts them: a queue may count how often
+	// each message is delivered.
 	consumer, err := se.s.cfg.Broker.Consume(ctx, se.queue)
 	if err != nil {
 		return fmt.Errorf("queue %s: %w", se.queue, err)
@@ -95,7 +96,7 @@ func (se *session) run(ctx, connCtx context.Context, leave func()) error {
 	se.logThrottled(se.log, slog.LevelInfo, "sending", "chain", describeChain(se.conn.chain))
 	defer se.peer.stats.connOpened(Connection{Direction: Sending, Remote: se.server, Queue: se.queue}, se.conn.chain)()
 
-	// pump ends when the service stops or the connection does.
+	// pumpCtx ends with ctx or with the connection.
 	pumpCtx, stopPump := context.WithCancel(ctx)
 	defer stopPump()
 	go func() {
@@ -119,7 +120,7 @@ func (se *session) run(ctx, connCtx context.Context, leave func()) error {
 	}
 	why := err
 	idle, reopen := errors.Is(err, errIdle), errors.Is(err, broker.ErrReopen)
-	if ended || ctx.Err() == nil && !idle && !reopen { // then it was the broker
+	if ended || ctx.Err() == nil && !idle && !reopen { // the connection or the broker has failed
 		se.logThrottled(se.log, slog.LevelInfo, "not sending any more", "err", err)
 		return err
 	}
@@ -133,9 +134,8 @@ func (se *session) run(ctx, connCtx context.Context, leave func()) error {
 	return err
 }
 
-// pump moves messages from the queue to the peer until ctx is done, or there was
-// nothing to move for so long that the connection had better rest: then the error
-// is errIdle.
+// pump moves messages from the queue to the peer until ctx is done. It returns errIdle
+// if the session has been idle for [Config.IdleTimeout].
 func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, consumer broker.Consumer) error {
 	for {
 		batch, err := se.next(ctx, consumer)
@@ -145,7 +145,7 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 		for _, d := range batch {
 			body, err := se.state.view.Outgoing(d.Type, d.ContentType, d.Body)
 			if errors.Is(err, smp.ErrView) {
-				return err // not the message's fault
+				return err // the view is at fault, not the message
 			}
 			print := se.refused.fingerprint(&d.Outgoing)
 			if err == nil {
@@ -178,14 +178,14 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 	}
 }
 
-// addSent notes that this message is the next to be sent.
+// addSent records the next message to be sent.
 func (se *session) addSent(m sent) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	se.sent = append(se.sent, m)
 }
 
-// removeLastSent undoes push for a message that was not sent.
+// removeLastSent undoes addSent for a message that was not sent.
 func (se *session) removeLastSent() {
 	se.mu.Lock()
 	defer se.mu.Unlock()
@@ -194,7 +194,7 @@ func (se *session) removeLastSent() {
 	}
 }
 
-// awaitReceipts waits until everything that was sent is confirmed.
+// awaitReceipts waits until all sent messages are confirmed.
 func (se *session) awaitReceipts(ctx context.Context) error {
 	for se.unconfirmed() > 0 {
 		select {
@@ -206,8 +206,8 @@ func (se *session) awaitReceipts(ctx context.Context) error {
 	return nil
 }
 
-// confirm notes that the first n messages of the connection have been
-// confirmed. It returns the tag of the last of them.
+// confirm records that the first n messages of the connection have been confirmed. It
+// returns the tag of the last of them.
 func (se *session) confirm(n uint64) (tag uint64, ok bool) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
@@ -235,11 +235,12 @@ func (se *session) unconfirmed() int {
 }
 
 // deadLetterTimeout bounds how long the next connection waits until a message that the
-// peer has refused is set aside.
+// peer has refused is a dead letter.
 const deadLetterTimeout = 5 * time.Second
 
-// countRefusal counts a message that the peer has answered with an ERROR. The first few
-// times it may be a passing trouble on the other side.
+// countRefusal counts a message that the peer has answered with an ERROR, and makes it
+// a dead letter after maxRefusals. The first refusals may be due to a transient fault
+// of the peer.
 func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, err error) {
 	refused := new(stomp.ServerError)
 	if !errors.As(err, &refused) {
@@ -256,18 +257,18 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 	if early && n == maxRefusals {
 		se.log.Warn("the peer takes a message for one from the future; if it is none by our clock, it waits until the two clocks agree", "err", refused.Message)
 	}
-	if n < maxRefusals || early { // then hopeless decides, who has the message
+	if n < maxRefusals || early { // if early, refusedTooOften decides, which has the timestamp
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadLetterTimeout)
 	defer cancel()
 	if refused.N == 0 {
 		se.unnamed.setAside(time.Now())
-		se.news = true // the next message is offered soon
+		se.news = true // the next message is sent soon
 	}
 	if err := consumer.DeadLetter(ctx, m.tag, "refused by the peer: "+refused.Message); err != nil {
 		se.log.Warn("message that the peer refuses can not be set aside now, it stays in the queue", "err", err)
-		return // hopeless decides when it comes again
+		return // refusedTooOften decides at the next delivery
 	}
 	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
 	se.peer.stats.setAside.Add(1)
@@ -275,13 +276,13 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 	se.consecutiveDeadLetters++
 }
 
-// refusedTooOften returns why a message is not worth being offered to the peer again, if
-// it is not.
+// refusedTooOften returns an error if the message must not be sent to the peer again.
 //
-// A message from the future is refused. But one that is none by our clock has
-// done nothing wrong: a clock is, the peer's or ours, and will be put right.
-// Then the message passes, as do those behind it, which are younger and would
-// be refused like it. So it waits.
+// A peer refuses a message whose timestamp is in the future. If the timestamp is not in
+// the future by this node's clock, the message is not at fault: one of the two clocks
+// is, and will be corrected. Then the peer accepts the message, and those behind it,
+// which are younger and would be refused like it. So the message is sent again until
+// then.
 func (se *session) refusedTooOften(m *broker.Outgoing, print fingerprint) error {
 	n, early := se.refused.count(print)
 	switch {
@@ -295,20 +296,20 @@ func (se *session) refusedTooOften(m *broker.Outgoing, print fingerprint) error 
 	return nil
 }
 
-// isFromFuture reports whether a peer has refused a message for its timestamp. There
-// is no code for that, but our own nodes and the reference implementation say it
-// in these words. A peer with other words gets no patience with its clock.
+// isFromFuture reports whether a peer has refused a message for a timestamp in the
+// future. There is no code for that, but our own nodes and the reference implementation
+// use these words. If a peer uses other words, its refusals count like all others.
 func isFromFuture(refused *stomp.ServerError) bool {
 	return strings.Contains(refused.Message, "in the future")
 }
 
-// errIdle is why a connection ends that has had nothing to send for long. It is
-// made again when there is something: a node may have thousands of peers with
-// which it exchanges a message now and then.
+// errIdle is the error of a connection that has had nothing to send for long. The
+// connection is made again when there is something: a node may have thousands of peers
+// with which it rarely exchanges messages.
 var errIdle = errors.New("nothing to send")
 
-// next waits for messages. It returns errIdle when there were none for
-// [Config.IdleTimeout], and the peer has confirmed what was sent.
+// next waits for messages. It returns errIdle if there were none for
+// [Config.IdleTimeout], and the peer has confirmed all that were sent.
 func (se *session) next(ctx context.Context, consumer broker.Consumer) ([]broker.Delivery, error) {
 	for {
 		batch, err := nextBatch(ctx, consumer, max(0, se.s.cfg.IdleTimeout))
@@ -321,8 +322,8 @@ func (se *session) next(ctx context.Context, consumer broker.Consumer) ([]broker
 	}
 }
 
-// nextBatch waits for messages, for up to idle (0: for ever). It returns none,
-// and no error, if none have come.
+// nextBatch waits for messages, for at most idle (0: forever). It returns nil and no
+// error if none have arrived.
 func nextBatch(ctx context.Context, consumer broker.Consumer, idle time.Duration) ([]broker.Delivery, error) {
 	if idle == 0 {
 		return consumer.Next(ctx, batchSize)
@@ -331,13 +332,13 @@ func nextBatch(ctx context.Context, consumer broker.Consumer, idle time.Duration
 	defer cancel()
 	batch, err := consumer.Next(limited, batchSize)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
-		return nil, nil // should the consumer have failed just now, it will say so again
+		return nil, nil // if the consumer has just failed, it returns the error again
 	}
 	return batch, err
 }
 
 // awaitMessage waits, without a connection, until there is a message in the queue. The
-// message stays there: the next connection begins with it.
+// message stays there for the next connection.
 func (sd *sender) awaitMessage(ctx context.Context) error {
 	consumer, err := sd.s.cfg.Broker.Consume(ctx, sd.queue)
 	if err != nil {

@@ -10,10 +10,9 @@ import (
 	"peerlink/internal/wait"
 )
 
-// What follows is for those who run a node as many processes that do one thing
-// each, as the reference implementation does, instead of [Service.Run]. The
-// objects in the broker, and the mark that makes a peer active, are made by
-// others then.
+// Receive, Send and Drain are for operators that run a node as many processes with one
+// task each, as the reference implementation does, instead of [Service.Run]. Then other
+// programs make the objects in the broker and mark peers as active.
 
 var (
 	// ErrNotActive means that there must be no traffic with a peer: it is not
@@ -24,19 +23,19 @@ var (
 	ErrNotDeactivated = errors.New("link: peer is not deactivated")
 )
 
-// Receive accepts connections from all peers that are active, until ctx is
-// done, and ends as [Service.Run] does. It sends nothing.
+// Receive accepts connections from all active peers until ctx is done, and ends as
+// [Service.Run] does. It sends nothing.
 func (s *Service) Receive(ctx context.Context) error {
 	s.receiveOnly = true
 	return s.Run(ctx)
 }
 
-// Send sends what is in a queue to a peer, over one connection, and returns why
-// that has ended, which is nil if ctx is done. A connection that rests
-// ([Config.IdleTimeout]) has not ended: another one follows when there is
-// something to send. While another process sends from the queue, Send waits. It
-// reports [ErrNotActive] at the beginning and as soon as the peer is deactivated.
-// When this node's certificate is renewed, another connection replaces the first.
+// Send sends the messages in a queue to a peer, over one connection, and returns why
+// the connection has ended, or nil if ctx is done. When the connection is idle
+// ([Config.IdleTimeout]), Send closes it and makes another one as soon as there is
+// something to send. While another process sends from the queue, Send waits. It returns
+// [ErrNotActive] if the peer is not active, and as soon as it is deactivated. When this
+// node's certificate is renewed, another connection replaces the first.
 func (s *Service) Send(ctx context.Context, peerID, queue string) error {
 	st, err := s.activePeer(peerID, queue)
 	if err != nil {
@@ -65,10 +64,10 @@ func (s *Service) Send(ctx context.Context, peerID, queue string) error {
 	})
 }
 
-// Drain answers what is in a queue in the name of a deactivated peer, now and
-// when more comes, until ctx is done (it then returns nil) or something fails.
-// While another process takes messages out of the queue, it waits. It reports
-// [ErrNotDeactivated].
+// Drain answers the messages in a queue on behalf of a deactivated peer, those that
+// arrive later included, until ctx is done (it then returns nil) or something fails.
+// While another process consumes the queue, Drain waits. It returns [ErrNotDeactivated]
+// if the peer is not deactivated.
 func (s *Service) Drain(ctx context.Context, peerID, queue string) error {
 	p, err := s.cfg.Dir.Peer(peerID)
 	if err != nil {
@@ -104,8 +103,8 @@ func (s *Service) Drain(ctx context.Context, peerID, queue string) error {
 	})
 }
 
-// runOne does one thing until ctx is done. What it has begun may take
-// [Config.DrainTimeout] to end cleanly.
+// runOne runs do until ctx is done, and waits until its goroutines have ended. That may
+// take [Config.DrainTimeout].
 func (s *Service) runOne(ctx context.Context, do func(ctx, connCtx context.Context) error) error {
 	defer s.logLimiter.Close()
 	connCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))
@@ -118,7 +117,7 @@ func (s *Service) runOne(ctx context.Context, do func(ctx, connCtx context.Conte
 	return err
 }
 
-// activePeer reads what is needed to send to a peer from a queue.
+// activePeer returns the state for sending from a queue to a peer, or [ErrNotActive].
 func (s *Service) activePeer(id, queue string) (*peerState, error) {
 	p, err := s.cfg.Dir.Peer(id)
 	if err != nil {
@@ -134,7 +133,7 @@ func (s *Service) activePeer(id, queue string) (*peerState, error) {
 	return &peerState{Peer: p, view: view, queue: broker.PeerQueue{PeerID: id, Queues: []string{queue}}}, nil
 }
 
-// watchPeer looks at a peer, and at this node's certificate, now and then. It
+// watchPeer checks a peer, and this node's certificate, every [Config.PollInterval]. It
 // returns when the peer is deactivated, or ctx is done.
 func (s *Service) watchPeer(ctx context.Context, id string) error {
 	for {
@@ -142,14 +141,14 @@ func (s *Service) watchPeer(ctx context.Context, id string) error {
 			return err
 		}
 		s.reloadCertificate()
-		// A directory that can not be read for a moment says nothing.
+		// A directory that can not be read for a moment is ignored.
 		if date, err := s.cfg.Dir.Deactivated(id); err == nil && date != "" {
 			return fmt.Errorf("%w: %s has been deactivated", ErrNotActive, id)
 		}
 	}
 }
 
-// waitForPoll waits until it is time for the next look, or one is asked for.
+// waitForPoll waits for the time of the next poll, or for a request ([Config.Recheck]).
 func (s *Service) waitForPoll(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

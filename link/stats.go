@@ -14,9 +14,9 @@ import (
 	"peerlink/node/pki"
 )
 
-// peerStats keeps what has happened on the link with one peer since the service
-// started. Its methods are safe for concurrent use, and cheap: those that are
-// called for each message only count.
+// peerStats holds the statistics of the link with one peer since the service started.
+// Its methods are safe for concurrent use, and cheap: those that are called for each
+// message only count.
 type peerStats struct {
 	sent, sentBytes, confirmed      atomic.Uint64
 	received, receivedBytes, stored atomic.Uint64
@@ -38,7 +38,7 @@ type openConn struct {
 	leaf *x509.Certificate
 }
 
-// counts are those of a tally at one moment.
+// counts returns the counters at one moment.
 func (t *peerStats) counts() Counts {
 	return Counts{
 		Sent: t.sent.Load(), SentBytes: t.sentBytes.Load(), Confirmed: t.confirmed.Load(),
@@ -55,13 +55,13 @@ func (t *peerStats) messageSent(bytes int) {
 	t.sentBytes.Add(uint64(bytes))
 }
 
-// messageReceived counts a message that came in, acceptable or not.
+// messageReceived counts a received message, valid or not.
 func (t *peerStats) messageReceived(bytes int) {
 	t.received.Add(1)
 	t.receivedBytes.Add(uint64(bytes))
 }
 
-// connOpened notes that a connection has begun to carry messages. The caller calls
+// connOpened records that a connection has begun to carry messages. The caller calls
 // closed when it does not any more.
 func (t *peerStats) connOpened(c Connection, chain []*x509.Certificate) (closed func()) {
 	t.connects.Add(1)
@@ -83,21 +83,21 @@ func (t *peerStats) connOpened(c Connection, chain []*x509.Certificate) (closed 
 	}
 }
 
-// recordFailure notes what went wrong with the link.
+// recordFailure counts a failure of the link, and keeps its error.
 func (t *peerStats) recordFailure(err error) {
 	t.failures.Add(1)
 	t.recordError(err)
 }
 
-// recordError keeps an error to be shown, without counting it.
+// recordError keeps an error for the status, without counting it.
 func (t *peerStats) recordError(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.lastError, t.failedAt = excerpt.Limit(err.Error(), maxErrorText), time.Now()
 }
 
-// peerCertificates are the server certificates that the peer shows on its connections, or
-// while there are none the one that it showed last.
+// peerCertificates returns the server certificates of the peer on its open connections
+// or, if there are none, the last one that was used.
 func (t *peerStats) peerCertificates() []*x509.Certificate {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -120,19 +120,19 @@ func (t *peerStats) peerCertificates() []*x509.Certificate {
 // maxErrorText bounds the text of an error that is kept: a peer may have written it.
 const maxErrorText = 500
 
-// reason is why a connection ended before it belonged to a peer.
+// reason is why a connection ended before it was registered with a peer.
 type reason string
 
 const (
 	reasonOverload    reason = "overload"    // too many handshakes at once
-	reasonAbandoned   reason = "abandoned"   // the other side said nothing, or went away: port scanners, health checks
+	reasonAbandoned   reason = "abandoned"   // the client sent nothing, or closed the connection: port scanners, health checks
 	reasonTimeout     reason = "timeout"     // the handshake took too long
-	reasonCertificate reason = "certificate" // no chain of certificates that is valid here
-	reasonProtocol    reason = "protocol"    // no TLS, not the TLS that is spoken here, or no certificate
-	reasonNoPeer      reason = "no_peer"     // a valid chain, of somebody who has no active link with this node, or too many connections
+	reasonCertificate reason = "certificate" // no valid certificate chain
+	reasonProtocol    reason = "protocol"    // no TLS, an unsupported TLS version, or no certificate
+	reasonNoPeer      reason = "no_peer"     // a valid chain, but no active link with that node, or too many connections
 )
 
-// rejections counts the connections that ended before they belonged to a peer.
+// rejections counts the connections that ended before they were registered with a peer.
 type rejections struct {
 	mu       sync.Mutex
 	byReason map[reason]uint64
@@ -147,7 +147,7 @@ func (r *rejections) count(why reason) {
 	r.byReason[why]++
 }
 
-// all are the counts by reason, zeros included.
+// all returns the counts by reason, zeros included.
 func (r *rejections) all() map[string]uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -10,44 +10,44 @@ import (
 	"peerlink/node"
 )
 
-// Status is what a [Service] knows about its links at one moment. In JSON, it
-// is what the program shows to machines: names stay, new ones may come.
+// Status describes the links of a [Service] at one moment. Programs read its JSON form:
+// its names stay, new ones may be added.
 type Status struct {
 	ID    string    `json:"id"`   // the node's own
 	Type  string    `json:"type"` // "accounting-authority", ...
 	Since time.Time `json:"since"`
-	// Trouble says why the service does not serve as it should; empty if it does.
+	// Trouble is the error of [Service.Health]; empty if there is none.
 	Trouble string `json:"-"`
-	// Rejected counts, by reason, the connections that ended before they belonged
-	// to a peer.
+	// Rejected counts, by reason, the connections that ended before they were
+	// registered with a peer.
 	Rejected     map[string]uint64 `json:"rejected"`
-	Certificates []Expiry          `json:"certificates"` // the node's own, the first to end first
+	Certificates []Expiry          `json:"certificates"` // the node's own, the first to expire first
 	Peers        []PeerStatus      `json:"peers"`        // by ID
 }
 
-// PeerStatus is what is known about the link with one peer.
+// PeerStatus describes the link with one peer.
 type PeerStatus struct {
 	ID   string `json:"id"`
 	Type string `json:"type,omitempty"` // empty while the peer's files can not be read
-	// State is that of [node.Peer.State], "unreadable" if the peer's files never
-	// could be read, or "gone" if they are not there any more.
+	// State is the result of [node.Peer.State], "unreadable" if the peer's files could
+	// never be read, or "gone" if they do not exist any more.
 	State        string       `json:"state"`
 	Deactivated  string       `json:"deactivated,omitempty"` // the date
-	Servers      []string     `json:"servers"`               // where it is dialed, as the peer has said
-	InfoBundle   string       `json:"info_bundle,omitempty"` // the date of the info-bundle in which it has
-	Queues       []string     `json:"queues"`                // the broker's, that lead to the peer
+	Servers      []string     `json:"servers"`               // the peer's addresses, from its stomp.toml
+	InfoBundle   string       `json:"info_bundle,omitempty"` // the date of the info-bundle with these addresses
+	Queues       []string     `json:"queues"`                // the queues in the broker that lead to the peer
 	Connections  []Connection `json:"connections"`           // those that carry messages, the oldest first
 	Counts       Counts       `json:"counts"`
-	LastError    string       `json:"last_error,omitempty"` // it may quote what the peer has written
+	LastError    string       `json:"last_error,omitempty"` // may quote what the peer has written
 	LastErrorAt  *time.Time   `json:"last_error_at,omitempty"`
-	Certificates []Expiry     `json:"certificates"` // those that the link needs, the first to end first
+	Certificates []Expiry     `json:"certificates"` // those that the link needs, the first to expire first
 }
 
 // Connection is a connection that carries messages, in one direction.
 type Connection struct {
 	Direction string    `json:"direction"`       // Sending or Receiving
-	Remote    string    `json:"remote"`          // the server that was dialed, or who has dialed
-	Queue     string    `json:"queue,omitempty"` // that is being sent from
+	Remote    string    `json:"remote"`          // the address of the server that was dialed, or of the client
+	Queue     string    `json:"queue,omitempty"` // of a sending connection
 	Since     time.Time `json:"since"`
 }
 
@@ -57,25 +57,25 @@ const (
 	Receiving = "receiving"
 )
 
-// Counts count since the service started. A message that is repeated counts
+// Counts are counters since the service started. A message that is repeated is counted
 // again.
 type Counts struct {
 	Sent          uint64 `json:"sent"` // messages
 	SentBytes     uint64 `json:"sent_bytes"`
-	Confirmed     uint64 `json:"confirmed"` // of them, by the peer
+	Confirmed     uint64 `json:"confirmed"` // messages sent that the peer has confirmed
 	Received      uint64 `json:"received"`
 	ReceivedBytes uint64 `json:"received_bytes"`
-	Stored        uint64 `json:"stored"`          // of them, by the own broker
-	Refused       uint64 `json:"refused"`         // of them, as invalid
+	Stored        uint64 `json:"stored"`          // messages received that this node's broker has stored
+	Refused       uint64 `json:"refused"`         // messages received that were refused as invalid
 	RefusedByPeer uint64 `json:"refused_by_peer"` // messages sent that the peer refused
-	SetAside      uint64 `json:"set_aside"`       // messages taken out of the queue that can not be sent
-	Connects      uint64 `json:"connects"`        // connections that came to carry messages
-	Failures      uint64 `json:"failures"`        // attempts and connections to send that failed
-	Fetches       uint64 `json:"fetches"`         // looks for a newer info-bundle where the peer publishes it
-	FetchFailures uint64 `json:"fetch_failures"`  // of them, those in which something went wrong
+	SetAside      uint64 `json:"set_aside"`       // messages made dead letters because they can not be sent
+	Connects      uint64 `json:"connects"`        // connections that began to carry messages
+	Failures      uint64 `json:"failures"`        // failed attempts to connect, and connections for sending that failed
+	Fetches       uint64 `json:"fetches"`         // fetches of the info-bundles that the peer publishes
+	FetchFailures uint64 `json:"fetch_failures"`  // fetches with an error
 }
 
-// Status describes all links.
+// Status returns the status of all links.
 func (s *Service) Status() Status {
 	id := s.cfg.Dir.Identity()
 	now := s.cfg.Now()
@@ -95,12 +95,12 @@ func (s *Service) Status() Status {
 	return st
 }
 
-// errNotServing is the trouble before the first scan and after the end of ctx.
+// errNotServing is the health before the first reconciliation and after the end of ctx.
 var errNotServing = errors.New("the service is starting or stopping")
 
-// Health says why the service does not serve all peers as it should: it is
-// starting or stopping, or can not read the node's directory. Troubles with
-// single peers are in [Service.Status].
+// Health returns an error if the service does not serve all peers as it should: if it
+// is starting or stopping, or can not read the node's directory. Errors of single peers
+// are in [Service.Status].
 func (s *Service) Health() error {
 	if err := s.health.Load(); err != nil {
 		return *err
@@ -108,14 +108,14 @@ func (s *Service) Health() error {
 	return nil
 }
 
-// maxSilence is after how many intervals between two looks at the node's directory
-// [Service.Stalled] reports that there are none.
+// maxSilence is the number of intervals without a check of the node's directory after
+// which [Service.Stalled] returns an error.
 const maxSilence = 30
 
-// Stalled returns an error if the service, though it is not stopping, has not looked
-// at the node's directory for [Config.PollInterval] times maxSilence. Failing
-// is no stall: the directory may be missing for a while. But a service that does not
-// even look would not notice a peer that is deactivated.
+// Stalled returns an error if the service, though it is not stopping, has not checked
+// the node's directory for [Config.PollInterval] times maxSilence. A check that fails
+// counts as well: the directory may be missing for a while. But a service without
+// checks would not notice the deactivation of a peer.
 func (s *Service) Stalled() error {
 	if d := s.reconcilePulse.Silence(); d > maxSilence*s.cfg.PollInterval {
 		return fmt.Errorf("the node's directory has not been looked at for %v, something there does not answer", d.Round(time.Second))
@@ -123,7 +123,7 @@ func (s *Service) Stalled() error {
 	return nil
 }
 
-// setHealth says what [Service.Health] returns from now on.
+// setHealth sets the result of [Service.Health].
 func (s *Service) setHealth(err error) {
 	if err == nil {
 		s.health.Store(nil)
@@ -165,7 +165,7 @@ func (p *peer) status(now time.Time) PeerStatus {
 	return st
 }
 
-// servers are the addresses in a peer's manifest, each once.
+// servers returns the addresses in a peer's stomp.toml, each once.
 func servers(p *node.Peer) []string {
 	if p.Stomp == nil {
 		return nil

@@ -13,14 +13,14 @@ import (
 	"peerlink/node/pki"
 )
 
-// Both sides of every handshake: TLS 1.3 or newer, always two certificates, no
-// host names (a node is known by its certificate's subject, wherever it runs),
-// and chains verified by [pki], because crypto/x509 does not know the name
-// constraints on which everything rests. There are no session tickets: a
-// resumed session would outlive a deactivation.
+// Rules of all handshakes: TLS 1.3 or newer, certificates on both sides, no host names
+// (a node is identified by its certificate's subject, on any host), and chains verified
+// by [pki], because crypto/x509 does not implement the name constraints on which the
+// trust in peers is based. There are no session tickets: a resumed session would
+// outlive a deactivation.
 
-// serverTLS is the configuration for accepting connections, with own to be shown.
-// identify is called with each verified chain.
+// serverTLS returns the configuration for accepting connections with the certificate
+// own. identify is called with each verified chain.
 func (s *Service) serverTLS(own *tls.Certificate, identify func(pki.Identity, []*x509.Certificate)) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
@@ -44,8 +44,9 @@ func (s *Service) serverTLS(own *tls.Certificate, identify func(pki.Identity, []
 	}
 }
 
-// clientTLS is the configuration for dialing a peer, with own to be shown. Of groups, nil
-// means all that Go offers.
+// clientTLS returns the configuration for dialing a peer with the certificate own.
+// groups are the key exchanges to offer; nil means all of crypto/tls. verified is
+// called with the verified chain.
 func clientTLS(own *tls.Certificate, p *node.Peer, groups []tls.CurveID, now func() time.Time, verified func([]*x509.Certificate)) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
@@ -70,11 +71,11 @@ func clientTLS(own *tls.Certificate, p *node.Peer, groups []tls.CurveID, now fun
 type peerConn struct {
 	*tls.Conn
 	wire  *wireConn           // below TLS
-	own   *x509.Certificate   // this node's server certificate, as it was shown
-	chain []*x509.Certificate // of the other side, verified, its server certificate first
+	own   *x509.Certificate   // this node's server certificate, as it was sent
+	chain []*x509.Certificate // of the other side, verified, leaf first
 }
 
-// Read reads data from the other side.
+// Read counts the bytes that TLS returns, see wireConn.
 func (c *peerConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.wire.data.Add(int64(n))
@@ -89,7 +90,8 @@ func raw(cs tls.ConnectionState) [][]byte {
 	return raw
 }
 
-// describeChain writes a verified chain for people: who, by which key, leaf first.
+// describeChain formats a verified chain for the log: role, name and key of each
+// certificate, leaf first.
 func describeChain(chain []*x509.Certificate) string {
 	parts := make([]string, len(chain))
 	for i, c := range chain {
@@ -110,14 +112,15 @@ func describeChain(chain []*x509.Certificate) string {
 	return strings.Join(parts, " < ")
 }
 
-// cutOff ends a connection whose other side does not cooperate: what it has not taken
-// is dropped at once, and not kept by the kernel for minutes.
+// cutOff closes a connection whose other side does not cooperate. Unsent data is
+// dropped at once; the kernel would keep it for minutes.
 func cutOff(conn *peerConn) {
-	_ = setLinger(conn.NetConn(), 0) // on an error it is as it was
+	_ = setLinger(conn.NetConn(), 0) // on an error, the kernel keeps the data
 	conn.Close()
 }
 
-// setLinger sets the linger time of a TCP connection, or of what wraps one.
+// setLinger sets the linger time of a TCP connection, or of a wrapper with such a
+// method.
 func setLinger(conn net.Conn, seconds int) error {
 	if tcp, ok := conn.(interface{ SetLinger(seconds int) error }); ok {
 		return tcp.SetLinger(seconds)

@@ -10,29 +10,29 @@ import (
 	"peerlink/stomp"
 )
 
-// A peer may answer a message with an ERROR that does not say which message is
-// meant. The messages that were under way are then sent again one at a time, the
-// first of them after the connection has been quiet for a moment: so an ERROR is
-// about the one that is alone on its way, and not about the connection. That counts
-// like a refusal by name, with one difference: the peer may be in trouble that has
-// nothing to do with the message. Then it answers the next ones in the same way, and
-// they must not all be set aside.
+// A peer may answer a message with an ERROR that does not identify the message. The
+// unconfirmed messages are then sent again one at a time, the first of them after the
+// connection has been quiet for a moment: so an ERROR refers to the only unconfirmed
+// message, and not to the connection. It counts like an ERROR that identifies the
+// message, with one difference: the peer may have a fault that is unrelated to the
+// message. Then it refuses the next messages as well, and these must not all become
+// dead letters.
 
-// quietTime is how long a connection must have been quiet before a message is sent
-// that may be blamed for an ERROR.
+// quietTime is how long a connection must have been quiet before the first message to
+// which an ERROR may be attributed.
 const quietTime = time.Second
 
-// The pauses between two messages set aside for refusals without a name grow from
+// The pauses between two dead letters due to ERRORs that identify no message grow from
 // firstUnnamedPause to lastUnnamedPause, as long as the peer confirms nothing.
 const (
 	firstUnnamedPause = time.Hour
 	lastUnnamedPause  = 24 * time.Hour
 )
 
-// unnamedErrors decides whether an ERROR may count against a message that it does
-// not name.
+// unnamedErrors decides whether an ERROR may count against a message that it does not
+// identify.
 type unnamedErrors struct {
-	last  time.Time // when a message was last set aside for them
+	last  time.Time // when a message last became a dead letter because of them
 	pause time.Duration
 }
 
@@ -42,7 +42,8 @@ func (u *unnamedErrors) setAside(now time.Time) {
 	u.last, u.pause = now, min(max(2*u.pause, firstUnnamedPause), lastUnnamedPause)
 }
 
-// refusedBy returns the message that an ERROR counts against, if there is one.
+// refusedBy returns the message that an ERROR counts against. found is false if there
+// is none.
 func (se *session) refusedBy(refused *stomp.ServerError) (m sent, found bool) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
@@ -64,7 +65,8 @@ func (se *session) refusedBy(refused *stomp.ServerError) (m sent, found bool) {
 	return se.sent[0], se.unnamed.count(time.Now())
 }
 
-// awaitQuiet waits before the first message of a connection that is used with care.
+// awaitQuiet waits for quietTime before the first message of a connection on which
+// messages are sent one at a time.
 func (se *session) awaitQuiet(ctx context.Context) error {
 	if se.oneAtATime == 0 || se.quiet {
 		return nil
@@ -73,9 +75,8 @@ func (se *session) awaitQuiet(ctx context.Context) error {
 	return wait.Sleep(ctx, quietTime)
 }
 
-// isInternalError reports whether a peer says that the trouble is its own. There is no
-// code for that, but our own nodes and the reference implementation say it in these
-// words.
+// isInternalError reports whether a peer says that the fault is its own. There is no
+// code for that, but our own nodes and the reference implementation use these words.
 func isInternalError(refused *stomp.ServerError) bool {
 	return strings.Contains(strings.ToLower(refused.Message), "internal server error")
 }

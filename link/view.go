@@ -12,8 +12,8 @@ import (
 	"peerlink/smp"
 )
 
-// View gives the ranges of IDs in which a node and one of its peers exchange
-// messages (section "Subnets" of the messages specification). The peer must be
+// View returns the ranges of IDs in which a node and one of its peers exchange messages
+// (section "Subnets" of the messages specification). It fails if the peer is not
 // registered.
 func View(d *node.Dir, p *node.Peer) (smp.View, error) {
 	v := smp.View{Owner: d.Identity().Type, Peer: p.Identity.Type}
@@ -53,9 +53,9 @@ func View(d *node.Dir, p *node.Peer) (smp.View, error) {
 	return v, nil
 }
 
-// PeerQueue names the broker objects that carry a peer's messages (section
-// "RabbitMQ objects of the reference" of the messages specification), with as
-// many queues as the node's directory says.
+// PeerQueue returns the broker objects that carry a peer's messages (section "RabbitMQ
+// objects of the reference" of the messages specification), with as many queues as the
+// node's directory specifies.
 func PeerQueue(d *node.Dir, p *node.Peer, v smp.View, names QueuePattern) (broker.PeerQueue, error) {
 	owner := d.Identity().Type
 	q := broker.PeerQueue{
@@ -64,8 +64,8 @@ func PeerQueue(d *node.Dir, p *node.Peer, v smp.View, names QueuePattern) (broke
 		Exchange: owner.Outbox(p.Identity.Type),
 		Fanout:   owner == nodetype.DebtorsAgent,
 	}
-	// Creditors agents are distinguished by the creditors they serve, all others
-	// by the debtors.
+	// Creditors agents are distinguished by their creditors, all other nodes by their
+	// debtors.
 	subnet := v.PeerDebtors
 	if p.Identity.Type == nodetype.CreditorsAgent {
 		subnet = v.PeerCreditors
@@ -82,17 +82,16 @@ func PeerQueue(d *node.Dir, p *node.Peer, v smp.View, names QueuePattern) (broke
 	return q, nil
 }
 
-// QueuePattern says how the queues that lead to a peer are called. In it,
-// {node-id} stands for the peer's node ID, and {n} for the number of the
-// queue, which counts from 0. Without {n}, the names of a peer's further queues
-// end in .1, .2 and so on.
+// QueuePattern is a pattern of the names of the queues that lead to a peer. {node-id}
+// stands for the peer's node ID, and {n} for the number of the queue, counted from 0.
+// Without {n}, the names of a peer's further queues end in .1, .2 and so on.
 type QueuePattern string
 
-// DefaultQueuePattern makes names such as peer.1234abcd.0.
+// DefaultQueuePattern gives names such as peer.1234abcd.0.
 const DefaultQueuePattern QueuePattern = "peer.{node-id}.{n}"
 
-// ErrQueuePattern is reported for a pattern that does not give every queue of
-// every peer its own name.
+// ErrQueuePattern is returned for a pattern that does not give every queue of every
+// peer its own name.
 var ErrQueuePattern = errors.New("pattern for the names of queues is not usable")
 
 const (
@@ -103,9 +102,9 @@ const (
 	maxPattern = 200
 )
 
-// ParseQueuePattern checks a pattern: {node-id} must be there once, and {n} at most
-// once, with something between them that is no hexadecimal digit, so that no two
-// queues have the same name. It reports [ErrQueuePattern].
+// ParseQueuePattern checks a pattern: it must contain {node-id} once, and {n} at most
+// once, separated by a character that is no hexadecimal digit, so that no two queues
+// have the same name. Otherwise it returns [ErrQueuePattern].
 func ParseQueuePattern(s string) (QueuePattern, error) {
 	bad := func(reason string) (QueuePattern, error) {
 		return "", fmt.Errorf("%w: %.*q %s; expected something like %s", ErrQueuePattern, maxPattern, s, reason, DefaultQueuePattern)

@@ -9,11 +9,12 @@ import (
 	"peerlink/stomp"
 )
 
-// A peer may send this many bytes that carry no data, as TLS counts it, besides half
-// as many as it sends data. A TLS record has 22 of them, so a message in a record of
-// its own takes a tenth of that, and heart-beats a hundredth of the rate. (The first
-// number also has room for what TLS has read and not handed out yet.) What makes
-// more of them is a record for each byte, or the change of keys without end.
+// A peer may send overheadAtOnce bytes that carry no data (bytes read from the
+// connection that TLS does not return), and in addition half as many as it sends data,
+// and overheadPerSecond. A TLS record has an overhead of 22 bytes, so a message in its
+// own record takes a tenth of its share, and heart-beats take a hundredth of the rate.
+// (overheadAtOnce also covers bytes that TLS has read and not returned yet.) Only a
+// record for each byte, or endless key updates, cause more.
 const (
 	overheadAtOnce    = 128 << 10
 	overheadPerSecond = 4 << 10
@@ -21,16 +22,16 @@ const (
 
 var errOverhead = errors.New("the other side sends TLS records with next to no data in them")
 
-// wireConn is the connection below TLS. Once the handshake is complete, it compares
-// what is read of it with what TLS hands out. A write without a deadline gets one:
-// such are those of TLS itself, which a peer can cause (by a change of keys) and then
-// not read, and during which the connection can not even be closed.
+// wireConn is the connection below TLS. After the handshake, it compares the bytes read
+// with those that TLS returns. A write without a deadline gets one: TLS itself writes
+// without one, a peer can cause such writes (by key updates) and then not read, and
+// during such a write the connection can not even be closed.
 type wireConn struct {
 	net.Conn
-	hasDeadline atomic.Bool               // the user of the connection has set one for writes
-	since       atomic.Pointer[time.Time] // when the handshake was complete
+	hasDeadline atomic.Bool               // the user of the connection has set a write deadline
+	since       atomic.Pointer[time.Time] // when the handshake was completed; nil before
 	read        atomic.Int64              // bytes since then
-	data        atomic.Int64              // bytes that TLS has handed out
+	data        atomic.Int64              // bytes that TLS has returned
 }
 
 // begin is called when the handshake is complete.
@@ -58,8 +59,8 @@ func (c *wireConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.Conn.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-// SetWriteDeadline sets the deadline of writes. None, the zero time, is that of a
-// write without one, because such a write may be under way.
+// SetWriteDeadline sets the deadline of writes. The zero time sets the default
+// deadline, because a write without a deadline may be in progress.
 func (c *wireConn) SetWriteDeadline(t time.Time) error {
 	c.hasDeadline.Store(!t.IsZero())
 	if t.IsZero() {
