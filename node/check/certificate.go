@@ -10,9 +10,9 @@ import (
 	"peerlink/node/pki"
 )
 
-// checkRoot checks a root certificate by the first column of the table, and
-// reports whether there was no problem. Where there was, what package pki thinks
-// of the certificates below is no news.
+// checkRoot checks a root certificate by the first column of the specification's
+// table, and reports whether there is no [Problem]. If there is one, package pki
+// refuses the certificates below it too, which is not worth a finding of its own.
 func (c *checker) checkRoot(file string, cert *x509.Certificate) (valid bool) {
 	before := c.problems
 	c.checkForm(file, cert)
@@ -37,11 +37,12 @@ func (c *checker) checkRoot(file string, cert *x509.Certificate) (valid bool) {
 	return c.lastWord(file, before, err)
 }
 
-// checkServer checks a server certificate of this node by the second column. Its
-// dates matter only if it is in use.
+// checkServer checks a server certificate of this node by the second column of the
+// table, and reports whether there is no [Problem]. It checks the dates only if the
+// certificate is in use.
 func (c *checker) checkServer(file string, cert *x509.Certificate, inUse bool) (valid bool) {
 	if !inUse && (c.now.Before(cert.NotBefore) || c.now.After(cert.NotAfter)) {
-		return false // nobody accepts it any more
+		return false // expired or not valid yet, so that no peer accepts it
 	}
 	before := c.problems
 	c.checkForm(file, cert)
@@ -80,9 +81,9 @@ func (c *checker) checkServer(file string, cert *x509.Certificate, inUse bool) (
 	return c.lastWord(file, before, err)
 }
 
-// checkPeerCertificate checks a peer certificate by the third column: issued by
-// the node with the one root certificate to the node with the other. rootsValid
-// reports whether those two are.
+// checkPeerCertificate checks a peer certificate by the third column of the table, and
+// reports whether there is no [Problem]. issuer and holder are the root certificates
+// of the nodes that issued and received it. rootsValid means that both are valid.
 func (c *checker) checkPeerCertificate(file string, cert, issuer, holder *x509.Certificate, rootsValid bool) (valid bool) {
 	before := c.problems
 	c.checkForm(file, cert)
@@ -108,7 +109,7 @@ func (c *checker) checkPeerCertificate(file string, cert, issuer, holder *x509.C
 	}
 	_, err := pki.CheckPeer(cert, issuer, holder, c.now)
 	if errors.Is(err, pki.RuleDates) && ends(cert, farYears).Before(c.now) {
-		// Ending soon keeps it from being registered, and not from being used.
+		// A certificate that ends soon can not be registered, but still be used.
 		_, err = pki.Verify(cert, pki.VerifyOptions{
 			Trusted:   []*x509.Certificate{issuer},
 			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -118,8 +119,9 @@ func (c *checker) checkPeerCertificate(file string, cert, issuer, holder *x509.C
 	return c.lastWord(file, before, err)
 }
 
-// lastWord reports that package pki refuses a certificate, unless the findings
-// since before say why already. It reports whether there was no problem.
+// lastWord adds a finding for err, with which package pki has refused a certificate,
+// unless there are more problems than before, which then are the reason. It reports
+// whether there is no [Problem].
 func (c *checker) lastWord(file string, before int, err error) bool {
 	if err != nil && c.problems == before {
 		c.problem(file, RuleRefused, "%v", err)
@@ -127,7 +129,7 @@ func (c *checker) lastWord(file string, before int, err error) bool {
 	return c.problems == before
 }
 
-// checkForm checks what has nothing to do with other certificates.
+// checkForm checks the properties that do not depend on other certificates.
 func (c *checker) checkForm(file string, cert *x509.Certificate) {
 	if cert.Version != 3 {
 		c.problem(file, RuleVersion, "X.509 version %d: expected 3", cert.Version)
@@ -140,19 +142,19 @@ func (c *checker) checkForm(file string, cert *x509.Certificate) {
 	}
 }
 
-// checkEncoding compares a name with what the reference would have written.
+// checkEncoding checks that a name is encoded as the reference would encode it.
 func (c *checker) checkEncoding(file string, cert *x509.Certificate, id pki.Identity) {
 	if want, err := id.Subject(); err == nil && !bytes.Equal(cert.RawSubject, want) {
 		c.note(file, RuleNameEncoding, "the subject is not encoded as the reference does it, with O and OU as UTF8String and serialNumber as PrintableString: every certificate in this name must copy it byte for byte")
 	}
 }
 
-// checkIssuer checks name and signature.
+// checkIssuer checks the issuer's name and signature.
 func (c *checker) checkIssuer(file string, cert, issuer *x509.Certificate, whom string) {
 	if !bytes.Equal(cert.RawIssuer, issuer.RawSubject) {
 		c.problem(file, RuleIssuer, "the issuer's name is not that of %s, byte for byte", nameOf(issuer))
 	}
-	// Not CheckSignatureFrom, which would look at the issuer's extensions too.
+	// Not CheckSignatureFrom, which would check the issuer's extensions too.
 	if err := issuer.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature); err != nil {
 		c.problem(file, RuleSignature, "not signed by %s: %v", whom, err)
 	}
@@ -162,7 +164,7 @@ func sameKey(a, b *x509.Certificate) bool {
 	return bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
 }
 
-// nameOf is a certificate's subject, for people.
+// nameOf returns a certificate's subject in a readable form.
 func nameOf(cert *x509.Certificate) string {
 	if id, err := pki.IdentityOf(cert.RawSubject); err == nil {
 		return id.String()

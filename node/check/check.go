@@ -1,25 +1,24 @@
-// Package check is the fsck of a node's directory: it looks at everything in
-// it, holds it against the specification, and changes nothing.
+// Package check is the fsck of a node's directory: it compares the whole directory
+// with the specification, and changes nothing.
 //
-// [Run] reads the directory as files, not through [node.Open], which stops at
-// the first thing that is wrong. Whatever can be looked at on its own is
-// looked at, so that a directory with one broken file gets a report on all the
-// others. What it finds becomes a [Report] of three parts:
+// [Run] reads the files of the directory itself, and not through [node.Open], which
+// fails at the first error. Each part is checked independently where possible, so that
+// a directory with one damaged file gets a report on all others. The [Report] has three
+// parts:
 //
-//   - Findings: what is wrong, with the [Rule] that is broken. A rule's ID is
-//     stable; the text is for people, and says what was expected and what to do.
-//   - Peers: how far the peering with each of them has come, and who has to
-//     move next.
-//   - Expiries: when each certificate ends, the earliest first.
+//   - Findings: the errors, each with the [Rule] that is broken. The ID of a rule is
+//     stable. The text is for operators; it has the error, the expected content, and
+//     the remedy.
+//   - Peers: the state of each peering, and the next step.
+//   - Expiries: the end of each certificate, the earliest first.
 //
 // # Severities
 //
-// A [Problem] is a MUST of the specification that is not met, or something
-// that does not work, or that endangers a key. A [Warning] is a SHOULD that is
-// not met, or something that will be a problem one day: a certificate about to
-// end, a record that is missing. A [Note] is harmless, and mostly something
-// that the reference tools would have done differently. The directory is well
-// ([Report.OK]) if there is no Problem.
+// A [Problem] is a MUST of the specification that is not met, something that does not
+// work, or something that endangers a key. A [Warning] is a SHOULD that is not met, or
+// something that will become a problem later, such as a certificate that expires soon
+// or a missing record. A [Note] is harmless; most notes are about differences from what
+// the reference tools do. [Report.OK] returns true if there is no Problem.
 //
 // # What is checked
 //
@@ -36,11 +35,11 @@
 //	secrets            modes of the private folder and of the keys; keys that
 //	                   are not encrypted, or lie where they do not belong
 //
-// What [node.Dir.Repair] could put right is reported with Repairable set.
+// Findings that [node.Dir.Repair] can repair have Repairable set.
 //
-// No lock is taken, since the directory may be read-only. A command that runs
-// at the same moment can make a record look incomplete which is only being
-// written: look again before believing it.
+// The package takes no lock, because the directory may be read-only. A record that
+// another command is writing at the same moment may appear incomplete: repeat the check
+// before acting on such a finding.
 package check
 
 import (
@@ -58,27 +57,29 @@ import (
 	"peerlink/node/pki"
 )
 
-// Options says what [Run] should look at beside the directory.
+// Options are the parameters of [Run].
 type Options struct {
-	// Now is the time for which everything is judged. Zero means now.
+	// Now is the time for which certificates and dates are checked. Zero means the
+	// current time.
 	Now time.Time
-	// KeyFile is where the root key lies if it is not in private/, where it may be
-	// absent, as on servers. It is looked at, not opened: that takes a passphrase.
+	// KeyFile is the path of the root key's file, which then must exist. Empty means
+	// the file in private/, which may be missing, as on servers. The file is not
+	// decrypted, because that needs a passphrase.
 	KeyFile string
-	// Servers are the server certificates in use. Without any, the newest
-	// one in certs/ is taken for the one in use.
+	// Servers are the server certificates in use. If there are none, the newest
+	// server certificate in certs/ is assumed to be in use.
 	Servers []ServerFiles
 }
 
 // ServerFiles names the files of a server certificate.
 type ServerFiles struct {
 	Cert string
-	Key  string // may be empty: then only the certificate is checked
+	Key  string // if empty, only the certificate is checked
 }
 
-// Run checks the node's directory dir. Whatever is wrong with it is in the
-// report; the error is about not being able to check at all: it wraps
-// [node.ErrNotNode] where there is no node, or is the context's.
+// Run checks the node's directory dir, and returns a report of everything that is
+// wrong with it. Run fails only if the directory can not be checked at all: with
+// [node.ErrNotNode] if it is not a node's directory, or with the error of ctx.
 func Run(ctx context.Context, dir string, o Options) (*Report, error) {
 	if o.Now.IsZero() {
 		o.Now = time.Now()
@@ -107,41 +108,42 @@ func Run(ctx context.Context, dir string, o Options) (*Report, error) {
 		}
 		step()
 	}
-	if ctx.Err() != nil { // a step may have ended early
+	if ctx.Err() != nil { // a step may have returned early
 		return nil, ctx.Err()
 	}
 	c.report.finish()
 	return c.report, nil
 }
 
-// checker is one run. Later steps use what earlier ones have found.
+// checker is the state of one [Run]. Later steps use the results of earlier ones.
 type checker struct {
 	ctx      context.Context
 	dir      string
 	options  Options
-	keyNamed bool // options.KeyFile was named, so it has to be there
+	keyNamed bool // options.KeyFile was given, so the file must exist
 	now      time.Time
 
 	report   *Report
-	found    map[Finding]bool // the same
-	problems int              // in the report
+	found    map[Finding]bool // the findings in the report
+	problems int              // number of problems in the report
 
-	self      pki.Identity      // the zero Identity if it can not be told
-	root      *x509.Certificate // nil if there is none that can be read
-	rootValid bool              // it has no problem
+	self      pki.Identity      // the zero Identity if unknown
+	root      *x509.Certificate // nil if missing or unreadable
+	rootValid bool              // root has no problem
 	peers     []*peer
-	issued    []issued        // certificates that this node has, or should have, signed
+	issued    []issued        // certificates that this node has signed, or should have signed
 	copies    []issued        // server certificates in certs/
-	modesSeen map[string]bool // by absolute path, keys whose modes have been checked
+	modesSeen map[string]bool // absolute paths of the keys whose modes have been checked
 }
 
-// issued is a certificate and where it was found.
+// issued is a certificate and the file in which it was found.
 type issued struct {
 	file string
 	cert *x509.Certificate
 }
 
-// recognize distinguishes a node\'s directory, however broken, from others.
+// recognize fails with [node.ErrNotNode] if the directory is not a node's, not even a
+// damaged one.
 func (c *checker) recognize() error {
 	for _, file := range []string{"db/nodetype", "db/nodeid", "root-ca.crt"} {
 		if _, err := os.Stat(c.path(file)); !errors.Is(err, fs.ErrNotExist) {
@@ -151,10 +153,11 @@ func (c *checker) recognize() error {
 	return fmt.Errorf("%s is %w: it has neither db/nodetype nor root-ca.crt; name the right one with --dir", c.dir, node.ErrNotNode)
 }
 
-// path is where a file of the directory is.
+// path returns the path of a file of the directory.
 func (c *checker) path(file string) string { return filepath.Join(c.dir, filepath.FromSlash(file)) }
 
-// add adds a finding, once: some files are read for several reasons.
+// add adds a finding, unless the report has it already: some files are read several
+// times.
 func (c *checker) add(f Finding) {
 	if c.found[f] {
 		return
@@ -178,11 +181,11 @@ func (c *checker) note(file string, rule Rule, format string, args ...any) {
 	c.add(Finding{Severity: Note, Rule: rule, Subject: file, Text: fmt.Sprintf(format, args...)})
 }
 
-// checkDefects reports what [node.Dir.Repair] would put right.
+// checkDefects reports the defects that [node.Dir.Repair] would repair.
 func (c *checker) checkDefects() {
 	d, err := node.Open(c.dir)
 	if err != nil {
-		return // whatever hinders it has its own finding
+		return // the reason has a finding of its own
 	}
 	defects, err := d.Defects(c.ctx)
 	if err != nil && c.ctx.Err() == nil {
@@ -208,15 +211,15 @@ func (c *checker) checkDefects() {
 	}
 }
 
-// needed are the generated files without which nothing can be signed. Others
-// matter to the reference scripts only, or will be missed later.
+// needed are the generated files without which nothing can be signed. The others are
+// needed by the reference scripts only, or needed later.
 var needed = map[string]bool{
 	"db/serial":                   true,
 	"db/subnets/creditors/SEQNUM": true,
 	"db/subnets/debtors/SEQNUM":   true,
 }
 
-// isNodeID reports whether s has the form of some node's ID.
+// isNodeID reports whether s has the form of a node ID of any type.
 func isNodeID(s string) bool {
 	for _, t := range nodetype.All {
 		if (pki.Identity{Type: t, ID: s}).Validate() == nil {

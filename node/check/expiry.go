@@ -8,15 +8,16 @@ import (
 )
 
 const (
-	// The specification's "very far in the future", for root and peer certificates.
+	// The specification's "very far in the future", for root and peer certificates, in
+	// years.
 	farYears = 500
-	// Its "relatively close future" for server certificates is "1 year for
-	// example". Nobody means more than this.
+	// The specification's "relatively close future" for server certificates, which is
+	// "1 year for example", in days, with a generous margin.
 	closeDays = 2 * 366
 )
 
-// checkDates checks that the certificate is valid now, and puts its end on the
-// list.
+// checkDates checks that the certificate is valid now, and adds its end to the
+// report's Expiries.
 func (c *checker) checkDates(file string, cert *x509.Certificate) {
 	e := c.expiry(file, cert)
 	c.report.Expiries = append(c.report.Expiries, e)
@@ -31,16 +32,16 @@ func (c *checker) checkDates(file string, cert *x509.Certificate) {
 	}
 }
 
-// checkFar checks for an end that nobody will live to see. What has a finding
-// about its end already is passed over.
+// checkFar checks that the certificate ends at least farYears ahead. It adds no
+// finding if checkDates has added one about the end.
 func (c *checker) checkFar(file string, cert *x509.Certificate) {
 	if c.expiry(file, cert).WithinDays == 0 && ends(cert, farYears).Before(c.now) {
 		c.warning(file, RuleLifetime, "ends in the year %d: expected at least %d years from now", cert.NotAfter.Year(), farYears)
 	}
 }
 
-// ends is the last moment at which the certificate is valid for a number of years
-// more, counted in calendar years as at registration.
+// ends returns the last moment at which the certificate is valid for another years
+// years, counted in calendar years as at registration.
 func ends(cert *x509.Certificate, years int) time.Time {
 	return time.Date(cert.NotAfter.UTC().Year()-years+1, 1, 1, 0, 0, 0, -1, time.UTC)
 }

@@ -26,8 +26,8 @@ var (
 	oidNetscapeComment  = asn1.ObjectIdentifier{2, 16, 840, 1, 113730, 1, 13}
 )
 
-// checkAuthority checks what root and peer certificates have in common. below
-// are the purposes that certificates below this one are used for.
+// checkAuthority checks the extensions that root and peer certificates have in common.
+// below are the purposes for which the certificates below this one are used.
 func (c *checker) checkAuthority(file string, cert *x509.Certificate, below ...x509.ExtKeyUsage) {
 	if bc := c.extension(file, cert, oidBasicConstraints, "basicConstraints", RuleBasicConstraints, true); bc != nil && !cert.IsCA {
 		c.problem(file, RuleBasicConstraints, "basicConstraints with CA:false: expected CA:true")
@@ -35,8 +35,8 @@ func (c *checker) checkAuthority(file string, cert *x509.Certificate, below ...x
 	if ku := c.extension(file, cert, oidKeyUsage, "keyUsage", RuleKeyUsage, true); ku != nil && cert.KeyUsage&x509.KeyUsageCertSign == 0 {
 		c.problem(file, RuleKeyUsage, "keyUsage without keyCertSign")
 	}
-	// Below an authority with this extension only the purposes that it lists
-	// are allowed. Some existing certificates list both, which does no harm.
+	// If an authority has this extension, the certificates below it may be used for
+	// the listed purposes only. Some existing certificates list both, which is harmless.
 	if findExtension(cert, oidExtKeyUsage) == nil || slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny) {
 		return
 	}
@@ -60,8 +60,8 @@ func (c *checker) checkAuthorityKeyID(file string, cert, issuer *x509.Certificat
 	}
 }
 
-// checkNameConstraints checks for the constraint on which the whole scheme
-// stands: nothing but the holder's own name, all of it.
+// checkNameConstraints checks that the certificate permits exactly the complete name
+// of its holder. All authentication of peers depends on this constraint.
 func (c *checker) checkNameConstraints(file string, cert, holder *x509.Certificate) {
 	ext := c.extension(file, cert, oidNameConstraints, "nameConstraints", RuleNameConstraints, true)
 	if ext == nil {
@@ -137,8 +137,9 @@ func (c *checker) checkComment(file string, cert, issuer, holder *x509.Certifica
 	}
 }
 
-// extension returns an extension that must be there, critical or not as the
-// specification has it, and nil if it is missing.
+// extension returns a required extension, or nil if it is missing. It adds a finding
+// if the extension is missing, or is critical contrary to the specification, or not
+// critical contrary to it.
 func (c *checker) extension(file string, cert *x509.Certificate, oid asn1.ObjectIdentifier, name string, rule Rule, critical bool) *pkix.Extension {
 	ext := findExtension(cert, oid)
 	switch {
@@ -160,14 +161,14 @@ func findExtension(cert *x509.Certificate, oid asn1.ObjectIdentifier) *pkix.Exte
 	return &cert.Extensions[i]
 }
 
-// keyID is SHA-1 over the content of the BIT STRING in SubjectPublicKeyInfo
-// (RFC 5280, section 4.2.1.2, method 1).
+// keyID returns the SHA-1 hash of the content of the BIT STRING in
+// SubjectPublicKeyInfo (RFC 5280, section 4.2.1.2, method 1).
 func keyID(cert *x509.Certificate) []byte {
 	s := cryptobyte.String(cert.RawSubjectPublicKeyInfo)
 	var spki cryptobyte.String
 	var bits []byte
 	if !s.ReadASN1(&spki, cbasn1.SEQUENCE) || !spki.SkipASN1(cbasn1.SEQUENCE) || !spki.ReadASN1BitStringAsBytes(&bits) {
-		return nil // not in a certificate that crypto/x509 has parsed
+		return nil // impossible in a certificate that crypto/x509 has parsed
 	}
 	sum := sha1.Sum(bits)
 	return sum[:]

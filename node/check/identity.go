@@ -8,9 +8,9 @@ import (
 	"peerlink/node/pki"
 )
 
-// checkIdentity finds out who the node is, from db/nodetype, db/nodeid and
-// root-ca.crt, which must all say the same. Where they do not, the certificate
-// counts: it is what others believe.
+// checkIdentity determines the node's identity from db/nodetype, db/nodeid and
+// root-ca.crt, and checks that all three agree. If they differ, the certificate takes
+// precedence, because it is what peers use.
 func (c *checker) checkIdentity() {
 	said, hasID := c.readIdentity()
 	c.self = said
@@ -38,11 +38,11 @@ func (c *checker) checkIdentity() {
 	c.report.ID, c.report.Type = c.self.ID, c.self.Type.String()
 }
 
-// readIdentity reads what the node says about itself. The type is 0 if it is
-// none; the ID is taken as it is.
+// readIdentity reads db/nodetype and db/nodeid. The type is 0 if it is invalid. The ID
+// is not checked.
 func (c *checker) readIdentity() (said pki.Identity, hasID bool) {
 	if ou, ok := c.line("db/nodetype"); !ok {
-		if !c.exists("db/nodetype") { // else it can not be read, which is a finding already
+		if !c.exists("db/nodetype") { // if it exists, there is a finding that it can not be read
 			c.problem("db/nodetype", RuleNodeType, "is missing: expected the node's type, for example %q", nodetype.CreditorsAgent.OU())
 		}
 	} else if t, err := nodetype.ParseOU(firstLine(ou)); err != nil {
@@ -65,8 +65,8 @@ func (c *checker) compareIdentity(said pki.Identity, hasID bool) {
 	}
 }
 
-// checkCSR checks the request that goes into info-bundles. It is made when it
-// is first needed, so it may be missing.
+// checkCSR checks db/root-ca.csr, the request in info-bundles. The file may be missing,
+// because the first info-bundle creates it.
 func (c *checker) checkCSR() {
 	const file = "db/root-ca.csr"
 	data, ok := c.text(file, RuleCSR)
@@ -82,8 +82,8 @@ func (c *checker) checkCSR() {
 	}
 }
 
-// checkConf checks that the configuration that the reference scripts use is
-// not that of another node.
+// checkConf checks that root-ca.conf, which the reference scripts use, is not the
+// configuration of another node.
 func (c *checker) checkConf() {
 	const file = "root-ca.conf"
 	conf, ok := c.read(file)

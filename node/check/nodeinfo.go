@@ -11,7 +11,7 @@ import (
 	"peerlink/node/infobundle"
 )
 
-// checkNodeinfo checks the node's own nodeinfo, which its peers will get.
+// checkNodeinfo checks the node's own nodeinfo, which is published to its peers.
 func (c *checker) checkNodeinfo() {
 	c.checkStompTOML("nodeinfo", Problem, "peers need it to find this node's servers, and no info-bundle can be made without it")
 	c.checkNames("nodeinfo", "no info-bundle can be made before it is renamed, or moved out of the folder")
@@ -19,13 +19,13 @@ func (c *checker) checkNodeinfo() {
 	c.checkPublished("db/info-bundle.zip")
 }
 
-// maxNames bounds what is looked at in a nodeinfo folder: earlier versions could
-// be made to unpack a great many folders.
+// maxNames is the maximum number of files and folders of a nodeinfo folder that are
+// checked. An info-bundle could make earlier versions unpack any number of folders.
 const maxNames = 1000
 
-// checkNames checks that a nodeinfo folder holds nothing but files with harmless
-// names: earlier versions unpacked what git takes for a repository, whose
-// commands it runs.
+// checkNames checks that a nodeinfo folder has only files with harmless names.
+// Earlier versions also unpacked files that make a folder a Git repository, whose
+// configuration can make Git run commands.
 func (c *checker) checkNames(folder, remedy string) {
 	var files []infobundle.File
 	repository := false
@@ -84,7 +84,7 @@ func (c *checker) checkStompTOML(folder string, severity Severity, use string) {
 	data, ok := c.text(file, RuleStompTOML)
 	if !ok {
 		if c.exists(file) {
-			return // and can not be read, which is a finding already
+			return // there is a finding that the file can not be read
 		}
 		f.Text = "is missing: " + use
 	} else if stomp, err := node.ParseStompTOML(data, c.self.ID); err != nil {
@@ -98,13 +98,13 @@ func (c *checker) checkStompTOML(folder string, severity Severity, use string) {
 	c.add(f)
 }
 
-// checkUpdatedAt checks the date by which newer info-bundles are distinguished from
-// older ones, compared as text.
+// checkUpdatedAt checks the date in updated-at.txt. Newer and older info-bundles are
+// distinguished by comparing these dates as text.
 func (c *checker) checkUpdatedAt(folder, future string) {
 	file := folder + "/" + infobundle.UpdatedAt
 	data, ok := c.text(file, RuleUpdatedAt)
 	if !ok {
-		return // there is none before the first info-bundle
+		return // the file does not exist before the first info-bundle
 	}
 	date := strings.TrimSpace(string(data))
 	if _, err := infobundle.ParseDate(date); err != nil {

@@ -12,18 +12,18 @@ import (
 	"peerlink/node/pki"
 )
 
-// peer is what the steps after checkPeers need to know of a peer.
+// peer is the data of a peer that the steps after checkPeers need.
 type peer struct {
 	folder string
-	id     pki.Identity // Type is 0 if it can not be told
+	id     pki.Identity // Type is 0 if unknown
 	root   *x509.Certificate
 	issued *x509.Certificate // by this node, to the peer
 	subCA  *x509.Certificate // by the peer, to this node
 	valid  bool              // subCA has no problem
-	subnet string            // in subnet.txt; empty if there is none
+	subnet string            // content of subnet.txt; empty if there is none
 }
 
-// checkPeers checks everything about each peer, except for its subnet.
+// checkPeers checks each peer, except for its subnet.
 func (c *checker) checkPeers() {
 	for _, name := range c.list("peers") {
 		if c.ctx.Err() != nil {
@@ -31,7 +31,7 @@ func (c *checker) checkPeers() {
 		}
 		folder := "peers/" + name
 		if !c.isDir(folder) {
-			continue // Kustomize files and the like may stand beside the peers
+			continue // peers/ may contain other files, such as Kustomize files
 		}
 		if !isNodeID(name) {
 			c.note(folder, RulePeerName, "is not named by a node ID, 8 or 32 lowercase hex digits: it is ignored")
@@ -51,7 +51,7 @@ func (c *checker) checkPeer(folder, id string) {
 
 	typeFile := folder + "/nodetype.txt"
 	if ou, ok := c.line(typeFile); !ok {
-		if !c.exists(typeFile) { // else it can not be read, which is a finding already
+		if !c.exists(typeFile) { // if it exists, there is a finding that it can not be read
 			c.problem(typeFile, RulePeerType, "is missing: expected the peer's type, for example %q", nodetype.AccountingAuthority.OU())
 		}
 	} else if t, err := nodetype.ParseOU(firstLine(ou)); err != nil {
@@ -63,8 +63,8 @@ func (c *checker) checkPeer(folder, id string) {
 		}
 	}
 
-	// Nothing comes of the certificates of a deactivated peer any more, so
-	// that their end is no news.
+	// The certificates of a deactivated peer are not used any more, so their
+	// expiry is not reported.
 	expiries := len(c.report.Expiries)
 	rootFile, issuedFile, subCAFile := folder+"/root-ca.crt", folder+"/peercert.crt", folder+"/sub-ca.crt"
 	rootsValid := false
@@ -111,8 +111,8 @@ func (c *checker) checkPeer(folder, id string) {
 
 const stateDeactivated = "deactivated"
 
-// checkState finds out how far the peering has come, from the files that are
-// there, whatever they hold.
+// checkState returns the state of the peering, as determined from the existence of
+// files, regardless of their content.
 func (c *checker) checkState(p *peer) PeerState {
 	var facts node.Peer
 	registered := c.exists(p.folder + "/sub-ca.crt")
@@ -145,15 +145,15 @@ func (c *checker) checkState(p *peer) PeerState {
 func (c *checker) checkQueues(file string) {
 	s, ok := c.line(file)
 	if !ok {
-		return // one queue, in directories older than the file
+		return // one queue: the directory was made by a version without queues.txt
 	}
 	if n, err := strconv.Atoi(strings.TrimSpace(s)); err != nil || n < 1 || n > 99 {
 		c.problem(file, RulePeerQueues, "holds %q: expected the number of sending queues, from 1 to 99", firstLine(s))
 	}
 }
 
-// checkChains plays the peers' part: would they accept us? It is the judgement
-// that a peer's server makes when this node dials.
+// checkChains checks that each peer would accept this node's certificates, with the
+// same verification that the peer's server does when this node connects.
 func (c *checker) checkChains(file string, server *x509.Certificate) {
 	for _, p := range c.peers {
 		if c.ctx.Err() != nil {

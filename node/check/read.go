@@ -17,17 +17,18 @@ import (
 	"peerlink/node/pki"
 )
 
-// Bounds on what is read: far more than anything honest needs.
+// Bounds on the size of files in bytes, far above the size of legitimate files.
 const (
 	maxFile  = 1 << 20
 	maxIndex = 64 << 20 // db/index has a line for every certificate ever signed
 )
 
-// errNotRegular keeps a named pipe from holding up everything.
+// errNotRegular is returned for files that are not regular. For example, opening a
+// named pipe would block.
 var errNotRegular = errors.New("not a regular file")
 
-// nodeFiles are the patterns of the files that a node's directory consists of, also
-// of those of which only the existence matters, and those that only OpenSSL reads.
+// nodeFiles are the patterns of the files of a node's directory, including files of
+// which only the existence matters, and files that only OpenSSL reads.
 var nodeFiles = []string{
 	"root-ca.crt", "root-ca.conf", "creditors-subnet.txt", "debtors-subnet.txt",
 	"db/nodetype", "db/nodeid", "db/index", "db/index.attr", "db/serial", "db/crlnumber", "db/root-ca.csr",
@@ -37,8 +38,8 @@ var nodeFiles = []string{
 	"peers/*/ACTIVE", "peers/*/DEACTIVATED", "peers/*/NOFOLLOW", "peers/*/nodeinfo/stomp.toml", "peers/*/nodeinfo/updated-at.txt",
 }
 
-// isFileOfNode reports whether there must be a regular file at a path, relative to the
-// directory, if there is anything.
+// isFileOfNode reports whether name, relative to the directory, must be a regular file
+// if it exists.
 func isFileOfNode(name string) bool {
 	return slices.ContainsFunc(nodeFiles, func(pattern string) bool {
 		matched, _ := path.Match(pattern, name)
@@ -67,8 +68,8 @@ func readPath(path string, most int64) ([]byte, error) {
 	return data, err
 }
 
-// read returns the content of a file of the directory, and whether there is
-// one. If there is, and it can not be read, that is a finding.
+// read returns the content of a file of the directory, and whether it could be read.
+// If the file exists but can not be read, read adds a finding.
 func (c *checker) read(file string) (data []byte, ok bool) { return c.readUpTo(file, maxFile) }
 
 func (c *checker) readUpTo(file string, most int64) (data []byte, ok bool) {
@@ -82,8 +83,8 @@ func (c *checker) readUpTo(file string, most int64) (data []byte, ok bool) {
 	return data, true
 }
 
-// text is [checker.read] for text files, which may have a byte order mark. What is
-// no text breaks the given rule.
+// text is like [checker.read] for text files, which may have a byte order mark. If the
+// file is not text, text adds a finding with the given rule.
 func (c *checker) text(file string, rule Rule) (data []byte, ok bool) {
 	data, ok = c.read(file)
 	if !ok {
@@ -92,7 +93,8 @@ func (c *checker) text(file string, rule Rule) (data []byte, ok bool) {
 	return c.decode(file, data, rule)
 }
 
-// decode returns the text of a file. What is no text breaks the given rule.
+// decode returns the text in data, the content of a file. If data is not text, decode
+// adds a finding with the given rule.
 func (c *checker) decode(file string, data []byte, rule Rule) (text []byte, ok bool) {
 	text, err := textfile.Decode(data)
 	if err != nil {
@@ -109,16 +111,16 @@ func (c *checker) checkMark(file string, data []byte) {
 	}
 }
 
-// line reads a file that holds one line. More lines are returned as they are,
-// for the rule about the content to refuse.
+// line reads a file that holds one line. If there are more lines, line returns all of
+// them, and the check of the content refuses them.
 func (c *checker) line(file string) (s string, ok bool) {
 	data, ok := c.text(file, RuleUnreadable)
 	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), ok
 }
 
-// certificate reads a certificate, and nil if there is none or none that can
-// be read, which is a finding then. Whether there should be one is for others
-// to say.
+// certificate returns the certificate in a file, or nil if the file is missing or
+// invalid. It adds a finding if the file is invalid, but not if it is missing: the
+// caller decides whether the file is required.
 func (c *checker) certificate(file string) *x509.Certificate {
 	data, ok := c.text(file, RuleCertPEM)
 	if !ok {
@@ -136,14 +138,15 @@ func (c *checker) parse(file string, data []byte) *x509.Certificate {
 	return cert
 }
 
-// exists reports whether there is such a file or folder; in doubt there is.
+// exists reports whether a file or folder exists. It returns true if that can not be
+// determined.
 func (c *checker) exists(file string) bool {
 	_, err := os.Stat(c.path(file))
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// list returns the names in a folder, without hidden ones; none if there is no
-// such folder.
+// list returns the names in a folder, without those that begin with a dot. If the
+// folder does not exist, the result is empty.
 func (c *checker) list(folder string) []string {
 	entries, err := os.ReadDir(c.path(folder))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -161,7 +164,7 @@ func (c *checker) isDir(file string) bool {
 	return err == nil && fi.IsDir()
 }
 
-// reason leaves out of an error the path that the finding names already.
+// reason returns the error without the path, which is part of the finding already.
 func reason(err error) error {
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {
@@ -170,8 +173,8 @@ func reason(err error) error {
 	return err
 }
 
-// firstLine is what is quoted from a file: the beginning of its first line. The
-// file may be anything, even a key that was written to the wrong place.
+// firstLine returns the beginning of the first line of s, for quoting the content of a
+// file. More must not be quoted: the file may even be a key in the wrong place.
 func firstLine(s string) string {
 	const most = 64
 	line, _, more := strings.Cut(s, "\n")

@@ -12,7 +12,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// maxLines bounds the findings about unreadable lines of db/index.
+// maxLines is the maximum number of findings about unreadable lines of db/index.
 const maxLines = 10
 
 // checkCopies checks the files in certs/.
@@ -41,12 +41,12 @@ func (c *checker) checkCopies() {
 	}
 }
 
-// checkCopy distinguishes the three kinds of certificates, and whether the node
-// knows of this one.
+// checkCopy checks one certificate in certs/, by its kind (root, server or peer
+// certificate) and by whether the node uses it.
 func (c *checker) checkCopy(file string, cert *x509.Certificate) {
 	known := func(p *peer) bool { return p.issued != nil && cert.Equal(p.issued) }
 	if cert.Equal(c.root) || slices.ContainsFunc(c.peers, known) {
-		return // checked where it is in use
+		return // checked as a certificate in use
 	}
 	own := bytes.Equal(cert.RawSubject, c.root.RawSubject)
 	switch {
@@ -69,9 +69,9 @@ type entry struct {
 	expiry, serial, subject string
 }
 
-// parseEntry reads a line of db/index. Its status may be V, for valid; E, which
-// "openssl ca -updatedb" writes for what has ended; or R, for revoked, which
-// has no effect on anybody.
+// parseEntry parses a line of db/index. Its status is V for valid certificates, E for
+// expired ones (written by "openssl ca -updatedb"), or R for revoked ones. Revocation
+// has no effect in Swaptacular.
 func parseEntry(line string) (entry, error) {
 	f := strings.Split(line, "\t")
 	if len(f) != 6 {
@@ -155,7 +155,7 @@ func (c *checker) checkIndex(used map[string]issued) (listed map[string]bool) {
 	for _, i := range c.issued {
 		serial := serialHex(i.cert.SerialNumber)
 		if i.file == "certs/"+serial+".pem" {
-			continue // its line can be added: checkDefects
+			continue // checkDefects reports the missing line, which Repair can add
 		}
 		if used[serial].file == i.file && !listed[serial] {
 			c.warning(i.file, RuleIndexUnlisted, "has no line in db/index, which should list every certificate that this node has signed (serial number %s)", serial)
@@ -164,11 +164,11 @@ func (c *checker) checkIndex(used map[string]issued) (listed map[string]bool) {
 	return listed
 }
 
-// checkEntry compares a line with what it should be.
+// checkEntry compares a line with its certificate.
 func (c *checker) checkEntry(number int, e entry, i issued) {
 	line, err := node.IndexLine(i.cert)
 	if err != nil {
-		return // a finding about the certificate
+		return // the certificate has a finding
 	}
 	want, err := parseEntry(strings.TrimSuffix(line, "\n"))
 	if err != nil {
@@ -182,16 +182,16 @@ func (c *checker) checkEntry(number int, e entry, i issued) {
 	}
 }
 
-// Numbers are given out counting up, so a number soon to come that was used
-// before is as bad as the next.
+// soon is the number of serial numbers from db/serial onwards that must be unused,
+// because OpenSSL uses serial numbers in ascending order.
 const soon = 1 << 20
 
-// checkSerial checks that db/serial was not set back.
+// checkSerial checks that db/serial was not set back to a smaller number.
 func (c *checker) checkSerial(used map[string]issued, listed map[string]bool) {
 	const file = "db/serial"
 	s, ok := c.line(file)
 	if !ok || s == "" {
-		return // repairable, so there is a finding
+		return // checkDefects reports it
 	}
 	next, ok := new(big.Int).SetString(strings.TrimSpace(s), 16)
 	if !ok || next.Sign() <= 0 || next.BitLen() > 159 {
@@ -224,7 +224,8 @@ func (c *checker) checkIndexAttr() {
 	}
 }
 
-// serialHex writes a serial number as OpenSSL does: upper case, whole bytes.
+// serialHex formats a serial number as OpenSSL does: upper-case hex, an even number
+// of digits.
 func serialHex(n *big.Int) string {
 	s := fmt.Sprintf("%X", n)
 	if len(s)%2 == 1 {

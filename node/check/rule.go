@@ -1,36 +1,37 @@
 package check
 
-// Rule is what a [Finding] says was broken. Its text is an ID that does not
-// change, for programs that read reports.
+// Rule is the ID of the rule that a [Finding] is about. IDs do not change, so that
+// programs can rely on them. The comment of each constant describes the state in which
+// there is no finding.
 type Rule string
 
 // Rules about files as such.
 const (
-	// RuleUnreadable: what is there can be read: regular files of a sensible size.
+	// RuleUnreadable: existing files are regular, not too large, and can be read.
 	RuleUnreadable Rule = "file.unreadable"
 	// RuleByteOrderMark: text files are in UTF-8, without a byte order mark.
 	RuleByteOrderMark Rule = "file.byte-order-mark"
-	// RuleIncomplete: the generated files and folders are there.
+	// RuleIncomplete: the generated files and folders exist.
 	RuleIncomplete Rule = "file.missing"
-	// RuleLeftover: no temporary files of interrupted commands.
+	// RuleLeftover: there are no temporary files of interrupted commands.
 	RuleLeftover Rule = "file.leftover"
 )
 
-// Rules about who the node is.
+// Rules about the node's identity.
 const (
-	// RuleNodeType: db/nodetype names a type of node, the one in root-ca.crt.
+	// RuleNodeType: db/nodetype holds a valid type, the same as in root-ca.crt.
 	RuleNodeType Rule = "node.type"
-	// RuleNodeID: db/nodeid holds the node ID, the one in root-ca.crt.
+	// RuleNodeID: db/nodeid holds the same node ID as root-ca.crt.
 	RuleNodeID Rule = "node.id"
-	// RuleCSR: db/root-ca.csr is a request by the root key, in the node's name.
+	// RuleCSR: db/root-ca.csr is a request in the node's name, signed with the root key.
 	RuleCSR Rule = "node.csr"
-	// RuleConf: root-ca.conf is about this node.
+	// RuleConf: root-ca.conf is the configuration of this node.
 	RuleConf Rule = "node.conf"
 )
 
 // Rules about single certificates ("Swaptacular SSL/TLS Certificates").
 const (
-	// RuleCertMissing: the certificate is there.
+	// RuleCertMissing: the certificate exists.
 	RuleCertMissing Rule = "cert.missing"
 	// RuleCertPEM: a file with exactly one certificate.
 	RuleCertPEM Rule = "cert.pem"
@@ -41,20 +42,20 @@ const (
 	// RuleSubject: exactly O, OU and serialNumber; in server and peer
 	// certificates byte for byte as in the holder's root certificate.
 	RuleSubject Rule = "cert.subject"
-	// RuleNameEncoding: the subject is encoded as the reference does it.
+	// RuleNameEncoding: the subject is encoded as the reference encodes it.
 	RuleNameEncoding Rule = "cert.name-encoding"
 	// RuleDerivedID: an agent's node ID is derived from its root key.
 	RuleDerivedID Rule = "cert.derived-id"
 	// RulePublicKey: a peer certificate has the root key of the peer, a server
 	// certificate does not have the root key.
 	RulePublicKey Rule = "cert.public-key"
-	// RuleIssuer: the issuer's name, byte for byte as in its root certificate.
+	// RuleIssuer: the issuer's name is byte for byte as in the issuer's root certificate.
 	RuleIssuer Rule = "cert.issuer"
 	// RuleSignature: signed with the issuer's root key.
 	RuleSignature Rule = "cert.signature"
 	// RuleDates: valid now.
 	RuleDates Rule = "cert.dates"
-	// RuleExpiry: valid for 60 days more.
+	// RuleExpiry: valid for at least 60 more days.
 	RuleExpiry Rule = "cert.expiry"
 	// RuleLifetime: root and peer certificates end at least 500 years ahead,
 	// server certificates live for about a year.
@@ -67,8 +68,8 @@ const (
 	// RuleKeyUsage: critical; keyCertSign, or digitalSignature and
 	// keyEncipherment for servers.
 	RuleKeyUsage Rule = "cert.key-usage"
-	// RuleExtKeyUsage: not critical; clientAuth and serverAuth for servers, and
-	// in others nothing that would forbid these.
+	// RuleExtKeyUsage: not critical; clientAuth and serverAuth for servers. Other
+	// certificates must not exclude these purposes for certificates below them.
 	RuleExtKeyUsage Rule = "cert.ext-key-usage"
 	// RuleSubjectKeyID: not critical; SHA-1 of the certificate's public key.
 	RuleSubjectKeyID Rule = "cert.subject-key-id"
@@ -77,24 +78,23 @@ const (
 	// RuleNameConstraints: critical; a peer certificate permits the peer's own
 	// O, OU and serialNumber, and nothing else.
 	RuleNameConstraints Rule = "cert.name-constraints"
-	// RuleComment: not critical; what an accounting authority issues to a peer
-	// names the peer's subnet in the nsComment.
+	// RuleComment: not critical; the nsComment of a peer certificate issued by an
+	// accounting authority has the peer's subnet.
 	RuleComment Rule = "cert.comment"
-	// RuleRefused: accepted by package pki, which knows more reasons to refuse
-	// a certificate than the rules above.
+	// RuleRefused: accepted by package pki, which checks more than the rules above.
 	RuleRefused Rule = "cert.refused"
 )
 
-// Rules about the records of what the root key has signed.
+// Rules about the records of the certificates that the root key has signed.
 const (
-	// RuleIndexLine: db/index can be read, line by line.
+	// RuleIndexLine: every line of db/index is well-formed.
 	RuleIndexLine Rule = "index.line"
 	// RuleIndexEntry: a line agrees with its certificate.
 	RuleIndexEntry Rule = "index.entry"
 	// RuleIndexUnlisted: every certificate that the node has issued has a line.
 	RuleIndexUnlisted Rule = "index.unlisted"
-	// RuleIndexAttr: unique_subject = no, or OpenSSL would refuse to issue a
-	// second server certificate.
+	// RuleIndexAttr: db/index.attr has unique_subject = no; otherwise OpenSSL refuses to
+	// issue a second server certificate.
 	RuleIndexAttr Rule = "index.attr"
 	// RuleSerialDuplicate: no two certificates with one serial number.
 	RuleSerialDuplicate Rule = "serial.duplicate"
@@ -105,8 +105,8 @@ const (
 	RuleCopy Rule = "certs.copy"
 	// RuleCopyMissing: every certificate in db/index has a copy in certs/.
 	RuleCopyMissing Rule = "certs.missing"
-	// RuleCopyUnused: what was signed for a peer, or as a root certificate, is
-	// what the node uses.
+	// RuleCopyUnused: the peer and root certificates in certs/ are those that the node
+	// uses.
 	RuleCopyUnused Rule = "certs.unused"
 )
 
@@ -114,30 +114,29 @@ const (
 const (
 	// RuleSubnetOwn: creditors-subnet.txt holds 6 hex digits.
 	RuleSubnetOwn Rule = "subnet.own"
-	// RuleSubnetFile: subnet.txt, masq-subnet.txt and debtors-subnet.txt are
-	// there, and say the same as the comment in the certificate.
+	// RuleSubnetFile: subnet.txt, masq-subnet.txt and debtors-subnet.txt exist, and
+	// agree with the comment in the certificate.
 	RuleSubnetFile Rule = "subnet.file"
-	// RuleSubnetReservation: the files in db/subnets/ are reservations of
-	// possible subnets.
+	// RuleSubnetReservation: the files in db/subnets/ are reservations of valid subnets.
 	RuleSubnetReservation Rule = "subnet.reservation"
 	// RuleSubnetUnreserved: the subnet of a peer is reserved for that peer.
 	RuleSubnetUnreserved Rule = "subnet.unreserved"
-	// RuleSubnetUnused: what is reserved belongs to a peer.
+	// RuleSubnetUnused: every reserved subnet belongs to a peer.
 	RuleSubnetUnused Rule = "subnet.unused"
-	// RuleSubnetOverlap: no two peers share an ID.
+	// RuleSubnetOverlap: the subnets of any two peers of one type are disjoint.
 	RuleSubnetOverlap Rule = "subnet.overlap"
-	// RuleSubnetCounter: SEQNUM holds the last number given out.
+	// RuleSubnetCounter: SEQNUM holds the last number that was given.
 	RuleSubnetCounter Rule = "subnet.counter"
 )
 
 // Rules about peers.
 const (
-	// RulePeerName: folders in peers/ are named by node IDs.
+	// RulePeerName: the names of folders in peers/ are node IDs.
 	RulePeerName Rule = "peer.name"
-	// RulePeerType: nodetype.txt names a type that can be a peer.
+	// RulePeerType: nodetype.txt holds a type that can be a peer of this node.
 	RulePeerType Rule = "peer.type"
-	// RulePeerIdentity: root-ca.crt is that of the peer: the type in
-	// nodetype.txt, and the node ID in the folder's name.
+	// RulePeerIdentity: root-ca.crt has the type in nodetype.txt, and the node ID in the
+	// folder's name.
 	RulePeerIdentity Rule = "peer.identity"
 	// RulePeerSingle: a debtors agent has exactly one peer.
 	RulePeerSingle Rule = "peer.single"
@@ -145,43 +144,42 @@ const (
 	RulePeerQueues Rule = "peer.queues"
 	// RulePeerState: only registered peers are active or deactivated.
 	RulePeerState Rule = "peer.state"
-	// RulePeerChain: the peer will accept the chain that this node shows.
+	// RulePeerChain: the peer would accept the certificate chain of this node.
 	RulePeerChain Rule = "peer.chain"
 )
 
 // Rules about nodeinfo.
 const (
-	// RuleStompTOML: stomp.toml is there and can be used.
+	// RuleStompTOML: stomp.toml exists and is valid.
 	RuleStompTOML Rule = "nodeinfo.stomp"
-	// RuleNodeinfoName: files have names that mean nothing to git, Windows or a
-	// shell.
+	// RuleNodeinfoName: file names have no special meaning for Git, Windows or a shell.
 	RuleNodeinfoName Rule = "nodeinfo.name"
 	// RuleUpdatedAt: updated-at.txt holds a date, not one in the future.
 	RuleUpdatedAt Rule = "nodeinfo.date"
-	// RulePublished: the info-bundle that is published is sound, the node's, and
-	// says what its stomp.toml says.
+	// RulePublished: the published info-bundle is valid, belongs to the node, and has the
+	// node's current stomp.toml.
 	RulePublished Rule = "nodeinfo.published"
 )
 
 // Rules about keys and access.
 const (
-	// RuleServerKey: the server's key can be used, and is the certificate's.
+	// RuleServerKey: the server's key can be used, and belongs to the certificate.
 	RuleServerKey Rule = "key.server"
-	// RuleRootKey: the root key can be read, and is the node's as far as that
-	// can be told.
+	// RuleRootKey: the root key can be read. If it is not encrypted, it is the key of
+	// root-ca.crt.
 	RuleRootKey Rule = "key.root"
 	// RuleKeyEncrypted: the root key is encrypted with a passphrase.
 	RuleKeyEncrypted Rule = "key.encrypted"
-	// RuleKeyPlace: no key that is not encrypted lies outside of private/.
+	// RuleKeyPlace: there is no unencrypted key outside of private/.
 	RuleKeyPlace Rule = "key.place"
-	// RuleKeyMode: keys can be read by their owner only.
+	// RuleKeyMode: keys are readable by their owner only.
 	RuleKeyMode Rule = "mode.key"
-	// RulePrivateMode: private/ is closed to all but its owner.
+	// RulePrivateMode: private/ is accessible by its owner only.
 	RulePrivateMode Rule = "mode.private"
-	// RuleDrill: a backup of the root key was last proved good less than a year
-	// ago. A node that has never had a drill is not reminded: it may keep its
+	// RuleDrill: the last successful test of a backup of the root key was less than a
+	// year ago. There is no finding if no test is recorded: the operator may keep such
 	// records elsewhere.
 	RuleDrill Rule = "key.drill"
-	// RuleWritable: nothing can be changed by just anybody.
+	// RuleWritable: no file or folder is writable by everybody.
 	RuleWritable Rule = "mode.writable"
 )

@@ -21,10 +21,10 @@ import (
 	"peerlink/node/pki"
 )
 
-// maxKeyFile is the largest file that is searched for keys.
+// maxKeyFile is the size, in bytes, of the largest file that is searched for keys.
 const maxKeyFile = 64 << 10
 
-// checkSecrets checks that what must stay secret is, as far as files can tell.
+// checkSecrets checks the protection of keys, as far as the files show it.
 func (c *checker) checkSecrets() {
 	if fi, err := os.Stat(c.path("private")); err == nil && fi.Mode().Perm()&0o077 != 0 && guard.CanRestrict(c.path("private"), 0o077) {
 		c.problem("private", RulePrivateMode, "has mode %04o: expected 0700; \"chmod 700\" helps", fi.Mode().Perm())
@@ -37,7 +37,7 @@ func (c *checker) checkSecrets() {
 }
 
 // checkOwners checks that the directory and the private folder belong to this user.
-// Root may check the nodes of others.
+// It checks nothing for root, who may check the nodes of other users.
 func (c *checker) checkOwners() {
 	if os.Geteuid() == 0 {
 		return
@@ -49,10 +49,11 @@ func (c *checker) checkOwners() {
 	}
 }
 
-// drillDays is after how many days a drill of the root key's backup is due again.
+// drillDays is the number of days after which the backup of the root key should be
+// tested again.
 const drillDays = 365
 
-// checkDrill reminds of an old drill.
+// checkDrill adds a finding if the last drill was more than drillDays ago.
 func (c *checker) checkDrill() {
 	last, err := node.LastDrill(c.dir)
 	switch {
@@ -63,7 +64,7 @@ func (c *checker) checkDrill() {
 	}
 }
 
-// checkRootKey looks at the file of the root key, where there is one.
+// checkRootKey checks the file of the root key, without decrypting it.
 func (c *checker) checkRootKey() {
 	path := c.options.KeyFile
 	file := c.name(path)
@@ -76,13 +77,13 @@ func (c *checker) checkRootKey() {
 		return
 	}
 	c.checkKeyMode(path, Problem)
-	if err := guard.CheckOwner(path); err != nil && os.Geteuid() != 0 { // root may check the nodes of others
+	if err := guard.CheckOwner(path); err != nil && os.Geteuid() != 0 { // root may check the nodes of other users
 		c.add(Finding{Severity: Warning, Rule: RuleKeyMode, Subject: file, Text: err.Error()})
 	}
 	c.checkMark(file, data)
 	key, err := pki.DecodeKey(data, nil)
 	switch {
-	case errors.Is(err, pki.ErrPassphrase): // as it should be
+	case errors.Is(err, pki.ErrPassphrase): // encrypted, as required
 	case err != nil:
 		c.problem(file, RuleRootKey, "%v", err)
 	default:
@@ -93,17 +94,17 @@ func (c *checker) checkRootKey() {
 	}
 }
 
-// checkKeyLeftovers reports what interrupted commands have left beside the root
-// key. Repair does not remove it, as it may be a key.
+// checkKeyLeftovers reports temporary files of interrupted commands in the folder of
+// the root key. Repair does not remove them, because they may be keys.
 func (c *checker) checkKeyLeftovers() {
 	path := c.options.KeyFile
 	if file, err := durable.Target(path); err == nil {
-		path = file // where a command writes that replaces it
+		path = file // a command that replaces the key follows symbolic links
 	}
 	folder, name := filepath.Split(path)
 	entries, err := os.ReadDir(filepath.Clean(folder))
 	if err != nil {
-		return // has a finding where it matters
+		return // checkRootKey reports it if necessary
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), "."+name+".tmp-") {
@@ -113,7 +114,7 @@ func (c *checker) checkKeyLeftovers() {
 	}
 }
 
-// checkKeyMode checks that nobody but its owner reads a key.
+// checkKeyMode checks that a key is readable by its owner only.
 func (c *checker) checkKeyMode(path string, severity Severity) {
 	if c.modesSeen[absolute(path)] {
 		return
@@ -125,7 +126,8 @@ func (c *checker) checkKeyMode(path string, severity Severity) {
 	}
 }
 
-// name is how a finding calls a file: relative to the directory if it is in it.
+// name returns the name of a file for findings: relative to the directory if the file
+// is in the directory, and path otherwise.
 func (c *checker) name(path string) string {
 	rel, err := filepath.Rel(absolute(c.dir), absolute(path))
 	if err != nil || !filepath.IsLocal(rel) {
@@ -134,12 +136,12 @@ func (c *checker) name(path string) string {
 	return filepath.ToSlash(rel)
 }
 
-// checkTree goes through the whole directory, for keys that are in the wrong
-// place and for what anybody can change. A repository that holds the directory
-// is not gone through, and links to folders are not followed.
+// checkTree searches the whole directory for keys in the wrong place and for files that
+// are writable by everybody. It skips .git folders, and does not follow symbolic links
+// to folders.
 func (c *checker) checkTree() {
 	writable, first := 0, ""
-	// The separator makes WalkDir follow a link that the directory itself is.
+	// With the trailing separator, WalkDir follows c.dir itself if it is a symbolic link.
 	err := filepath.WalkDir(c.dir+string(filepath.Separator), func(path string, e fs.DirEntry, err error) error {
 		if c.ctx.Err() != nil {
 			return fs.SkipAll
@@ -156,7 +158,7 @@ func (c *checker) checkTree() {
 		}
 		fi, err := os.Stat(path)
 		if err != nil {
-			return nil // a link to nowhere
+			return nil // a broken symbolic link
 		}
 		if e.Type()&fs.ModeSymlink == 0 && fi.Mode().Perm()&0o002 != 0 && fi.Mode()&fs.ModeSticky == 0 {
 			if writable++; writable == 1 {
@@ -183,11 +185,11 @@ func (c *checker) checkTree() {
 	}
 }
 
-// checkStrayKeys looks for keys that are not encrypted.
+// checkStrayKeys searches a file for keys that are not encrypted.
 func (c *checker) checkStrayKeys(path string) {
 	data, err := readPath(path, maxKeyFile)
 	if err != nil {
-		return // has a finding where it matters
+		return // reported by the check of this file, if it is one of the node's
 	}
 	file := c.name(path)
 	if name, ours := strings.CutPrefix(file, "nodeinfo/"); ours && !infobundle.LeftOut(filepath.Base(path)) {
@@ -207,10 +209,10 @@ func (c *checker) checkStrayKeys(path string) {
 	}
 }
 
-// plainKeys finds the private keys in a file that are not encrypted, in PEM or
-// as the whole file in DER. Those of unknown kinds are nil.
+// plainKeys returns the unencrypted private keys in a file, which may be PEM or a
+// single key in DER. The entries for keys of unsupported kinds are nil.
 func plainKeys(data []byte) (keys []crypto.Signer) {
-	if text, err := textfile.Decode(data); err == nil { // what is in DER is no text
+	if text, err := textfile.Decode(data); err == nil { // fails for DER
 		data = text
 	}
 	if key, err := x509.ParsePKCS8PrivateKey(data); err == nil {
@@ -227,7 +229,7 @@ func plainKeys(data []byte) (keys []crypto.Signer) {
 		return nil
 	}
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		if !strings.HasSuffix(block.Type, "PRIVATE KEY") || block.Type == "OPENSSH PRIVATE KEY" { // which shows not if it is encrypted
+		if !strings.HasSuffix(block.Type, "PRIVATE KEY") || block.Type == "OPENSSH PRIVATE KEY" { // an OpenSSH key does not show whether it is encrypted
 			continue
 		}
 		key, err := pki.DecodeKey(pem.EncodeToMemory(block), nil)
@@ -239,7 +241,7 @@ func plainKeys(data []byte) (keys []crypto.Signer) {
 	return keys
 }
 
-// isKeyOf reports whether the certificate is for this private key.
+// isKeyOf reports whether key is the private key of the certificate.
 func isKeyOf(key crypto.Signer, cert *x509.Certificate) bool {
 	pub, err := x509.MarshalPKIXPublicKey(key.Public())
 	return err == nil && bytes.Equal(pub, cert.RawSubjectPublicKeyInfo)

@@ -10,8 +10,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// checkServers checks the server certificates: those in use against everything,
-// the old ones in certs/ for what they were.
+// checkServers checks the server certificates. Certificates in use are checked
+// completely; for the others in certs/, dates and private keys are not checked.
 func (c *checker) checkServers() {
 	var given []*x509.Certificate
 	for _, files := range c.options.Servers {
@@ -33,7 +33,8 @@ func (c *checker) checkServers() {
 	}
 }
 
-// checkServerFiles returns the certificate, or nil if there is none.
+// checkServerFiles checks a server's certificate and key. It returns the certificate,
+// or nil if that is missing or invalid.
 func (c *checker) checkServerFiles(files ServerFiles) (cert *x509.Certificate) {
 	data, err := readPath(files.Cert, maxFile)
 	switch {
@@ -56,8 +57,8 @@ func (c *checker) checkServerFiles(files ServerFiles) (cert *x509.Certificate) {
 	return cert
 }
 
-// checkServerKey checks a server's private key, which can be read without a
-// passphrase, and only what is wrong with it is reported. cert may be nil.
+// checkServerKey checks a server's private key, which must not need a passphrase. cert
+// may be nil.
 func (c *checker) checkServerKey(files ServerFiles, cert *x509.Certificate) {
 	data, err := readPath(files.Key, maxFile)
 	if err != nil {
@@ -78,7 +79,7 @@ func (c *checker) checkServerKey(files ServerFiles, cert *x509.Certificate) {
 	}
 }
 
-// absolute is path made comparable.
+// absolute returns the absolute form of path, for comparisons.
 func absolute(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
 		return abs

@@ -11,8 +11,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// checkSubnets checks the subnets by the node's part in them: an accounting
-// authority gives them, agents receive them.
+// checkSubnets checks the subnets that the node has given, if it is an accounting
+// authority, or received, if it is an agent.
 func (c *checker) checkSubnets() {
 	switch c.self.Type {
 	case nodetype.AccountingAuthority:
@@ -34,15 +34,15 @@ func (c *checker) checkSubnets() {
 	}
 }
 
-// checkSubnetFile checks that a file holds the subnet that the certificate
-// names, once there is the certificate.
+// checkSubnetFile checks that a file holds the subnet in the comment of cert. It does
+// nothing if cert is nil.
 func (c *checker) checkSubnetFile(file, certFile string, cert *x509.Certificate) {
 	if cert == nil {
 		return
 	}
 	want, ok, err := pki.SubnetComment(cert)
 	if err != nil || !ok {
-		return // a finding about the certificate
+		return // checkComment reports it
 	}
 	got, ok := c.line(file)
 	switch {
@@ -53,8 +53,8 @@ func (c *checker) checkSubnetFile(file, certFile string, cert *x509.Certificate)
 	}
 }
 
-// checkGivenSubnets checks an accounting authority's reservations and peers
-// against each other.
+// checkGivenSubnets checks that an accounting authority's reservations agree with its
+// peers.
 func (c *checker) checkGivenSubnets() {
 	var given []*peer
 	for _, p := range c.peers {
@@ -78,7 +78,7 @@ func (c *checker) checkGivenSubnets() {
 	}
 }
 
-// pool is the folder with the reservations for peers of a type.
+// pool returns the folder with the reservations for peers of a type.
 func pool(kind nodetype.Type) string {
 	if kind == nodetype.CreditorsAgent {
 		return "db/subnets/creditors"
@@ -86,7 +86,8 @@ func pool(kind nodetype.Type) string {
 	return "db/subnets/debtors"
 }
 
-// checkReserved checks that nobody else can be given the peer's subnet.
+// checkReserved checks that the peer's subnet is reserved for the peer, so that it can
+// not be given to another one.
 func (c *checker) checkReserved(p *peer) {
 	file := pool(p.id.Type) + "/" + p.subnet
 	owner, ok := c.line(file)
@@ -98,13 +99,14 @@ func (c *checker) checkReserved(p *peer) {
 	}
 }
 
-// checkOverlap checks that no peer's subnet lies within that of another. Sorted
-// as text, with the type before them, such subnets are neighbors.
+// checkOverlap checks that no peer's subnet lies within the subnet of another peer.
+// When the peers are sorted by type and then by subnet as text, such subnets are
+// adjacent.
 func (c *checker) checkOverlap(peers []*peer) {
 	slices.SortFunc(peers, func(a, b *peer) int {
 		return cmp.Or(cmp.Compare(a.id.Type, b.id.Type), cmp.Compare(a.subnet, b.subnet), cmp.Compare(a.id.ID, b.id.ID))
 	})
-	var last *peer // the last one that lies within no other
+	var last *peer // the last peer whose subnet lies within no other
 	for _, p := range peers {
 		if last == nil || last.id.Type != p.id.Type || !strings.HasPrefix(p.subnet, last.subnet) {
 			last = p
@@ -114,8 +116,8 @@ func (c *checker) checkOverlap(peers []*peer) {
 	}
 }
 
-// checkReservations checks the files of one pool. Missing and broken ones that
-// can be repaired have their findings already.
+// checkReservations checks the files of one pool. Defects that can be repaired are
+// reported by checkDefects.
 func (c *checker) checkReservations(kind nodetype.Type) {
 	folder := pool(kind)
 	start, most := 0, 0xffffff
@@ -143,7 +145,7 @@ func (c *checker) checkReservations(kind nodetype.Type) {
 		}
 		has := slices.ContainsFunc(c.peers, func(p *peer) bool { return p.subnet == name && p.id.Type == kind })
 		switch {
-		case has: // whether it is the right one is in checkReserved
+		case has: // checkReserved checks that the owner is right
 		case kind == nodetype.CreditorsAgent:
 			c.note(file, RuleSubnetUnused, "is reserved for %q, but no peer has this subnet: one of 16,777,215, and harmless", firstLine(owner))
 		case len(name) != len(c.self.ID)+2:
