@@ -83,8 +83,9 @@ func TestMoreQueuesThanConnections(t *testing.T) {
 
 // RabbitMQ is killed and started again in the middle of traffic, below both
 // nodes: the links come back by themselves, and nothing is lost.
+//
+// It is not parallel: the other tests have the same RabbitMQ.
 func TestRabbitMQRestartsUnderLoad(t *testing.T) {
-	t.Parallel()
 	s := rabbittest.Get(t)
 	authority, other := linktest.PairOn(t, ca, linktest.RabbitMQ, linktest.RabbitMQ)
 	testInterruptions(t, authority, other, 3, func(round int) {
@@ -106,8 +107,9 @@ func TestRabbitMQRestartsUnderLoad(t *testing.T) {
 
 // While RabbitMQ takes nothing, for want of memory, and messages are under way in both
 // directions, a service ends within its time for that and a few seconds.
+//
+// It is not parallel: the other tests have the same RabbitMQ.
 func TestStopDuringAlarm(t *testing.T) {
-	t.Parallel()
 	s := rabbittest.Get(t)
 	authority, other := linktest.NewOn(t, aa, linktest.RabbitMQ), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, other.Node)
