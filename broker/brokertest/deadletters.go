@@ -257,7 +257,7 @@ func testShelfAlike(t *testing.T, f Fixture) {
 // More messages than one step takes are shown, retried and dropped completely
 // and in order.
 func testShelfMany(t *testing.T, f Fixture) {
-	const count = 1150
+	const count = 600 // several steps
 	var all []int
 	for n := range count {
 		all = append(all, n+1)
