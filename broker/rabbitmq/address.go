@@ -10,27 +10,27 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// address is where RabbitMQ is, and as whom to log in: one URL, or those of several
-// nodes of a cluster.
+// address is one URL with host and credentials of RabbitMQ, or the URLs of several nodes
+// of a cluster.
 type address []node
 
 // node is one URL.
 type node struct {
 	url        string // with the password
-	shown      string // without
+	shown      string // without the password
 	host, port string
 }
 
-// maxURLs is how many URLs an address may have.
+// maxURLs is the maximum number of URLs of an address.
 const maxURLs = 16
 
-// urlStart is where one of several URLs begins. A comma alone does not say so: a
-// password may have one.
+// urlStart matches the beginning of a further URL. A comma alone is no separator, since a
+// password may contain one.
 var urlStart = regexp.MustCompile(`,\s*amqps?://`)
 
-// parseAddress checks AMQP URLs, with commas between them. Its errors do not quote a URL: a
-// password with a special character that is not percent-encoded makes any part of it a
-// part of the password.
+// parseAddress parses AMQP URLs, separated by commas. Its errors do not quote a URL: if a
+// password has a special character that is not percent-encoded, any part of the URL may be
+// a part of the password.
 func parseAddress(s string) (address, error) {
 	s = strings.TrimSpace(s)
 	var a address

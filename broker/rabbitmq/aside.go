@@ -12,8 +12,8 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// The headers of a message in a dead-letter queue that say why it is there,
-// since when, and how it came.
+// The headers of a message in a dead-letter queue that record the reason, the time, and
+// the exchange and routing key of its first delivery.
 const (
 	headerReason     = "x-peerlink-reason"
 	headerTime       = "x-peerlink-time"
@@ -21,23 +21,23 @@ const (
 	headerRoutingKey = "x-peerlink-routing-key"
 )
 
-// excluded publishes to the dead-letter queue of a queue.
+// aside publishes dead letters of one queue.
 type aside struct {
-	turn chan struct{} // has an element while to is used
-	to   queuePublisher
+	sem chan struct{} // semaphore: has an element while to is used
+	to  queuePublisher
 	returnCounts
 }
 
 func newAside(b *Broker, queue string) aside {
-	return aside{turn: make(chan struct{}, 1), to: queuePublisher{broker: b, queue: b.asideQueue(queue)}}
+	return aside{sem: make(chan struct{}, 1), to: queuePublisher{broker: b, queue: b.asideQueue(queue)}}
 }
 
-// put publishes a copy of a delivery, and waits until RabbitMQ has confirmed
-// it. The log gets what the message says: the queue may lose it.
+// put publishes a copy of a delivery, and waits until RabbitMQ has confirmed it. It logs
+// the message, too, because a dead-letter queue may lose messages.
 func (a *aside) put(ctx context.Context, d amqp.Delivery, reason string) error {
 	select {
-	case a.turn <- struct{}{}:
-		defer func() { <-a.turn }()
+	case a.sem <- struct{}{}:
+		defer func() { <-a.sem }()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -45,7 +45,7 @@ func (a *aside) put(ctx context.Context, d amqp.Delivery, reason string) error {
 	defer cancel()
 	ok, err := a.to.publish(ctx, asideCopy(d, reason))
 	if err == nil && !ok {
-		// Someone has deleted the dead-letter queue.
+		// The dead-letter queue was deleted.
 		err = a.to.broker.onDeclaring(ctx, func(d declarer) error { return d.queue(a.to.queue, nil) })
 		if err == nil {
 			ok, err = a.to.publish(ctx, asideCopy(d, reason))
@@ -62,15 +62,15 @@ func (a *aside) put(ctx context.Context, d amqp.Delivery, reason string) error {
 	return err
 }
 
-// maxLogged is how many bytes of a message the log gets. A message of SMP has less,
-// unless its note is long.
+// maxLogged bounds the part of a message that is logged, in bytes. SMP messages are
+// shorter, unless their note is long.
 const maxLogged = 1000
 
-// close is called when put is not used any more, and returns at once. What put was
-// at last busy with ends with its context.
+// close is called after the last call of put. It does not wait: a call of put that is
+// still in progress ends with its context.
 func (a *aside) close() {
-	a.turn <- struct{}{}
-	defer func() { <-a.turn }()
+	a.sem <- struct{}{}
+	defer func() { <-a.sem }()
 	a.to.close()
 }
 
@@ -83,9 +83,8 @@ func asideCopy(d amqp.Delivery, reason string) amqp.Publishing {
 	return m
 }
 
-// copyOf returns a message with the properties of a delivery, except for those
-// with which RabbitMQ would refuse it, let it expire, or deliver it somewhere
-// else (CC and BCC).
+// copyOf returns a message with the properties of a delivery, except for those that would
+// make RabbitMQ refuse the message, expire it, or route it to other queues (CC and BCC).
 func copyOf(d amqp.Delivery) amqp.Publishing {
 	headers := make(amqp.Table, len(d.Headers)+4)
 	if sizeOf(d.Headers) <= maxHeaders {
@@ -109,7 +108,7 @@ func copyOf(d amqp.Delivery) amqp.Publishing {
 	}
 }
 
-// sizeOf returns about how many bytes a header value has.
+// sizeOf returns the approximate size of a header value in bytes.
 func sizeOf(value any) int {
 	size := 10
 	switch v := value.(type) {

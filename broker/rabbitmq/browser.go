@@ -15,44 +15,43 @@ import (
 )
 
 const (
-	// browseStep is how many messages a browser takes at a time: what can be
+	// browseStep is how many messages a browser consumes in one step: as many as can be
 	// published again at once.
 	browseStep = maxPublish
-	// browseSilence is how long a browser waits for a message before it asks
-	// whether there is one.
+	// browseSilence is how long a browser waits for a delivery before it asks RabbitMQ
+	// whether the queue has messages.
 	browseSilence = time.Second
-	// ackBurst is how many commands to a queue go before a pause of ackPause;
-	// see there.
+	// ackBurst is how many acknowledgements of messages of one queue are sent between
+	// pauses of ackPause, which has the reason.
 	ackBurst = 16
 )
 
-// browser goes through a dead-letter queue, step by step. Messages that it has
-// seen and not removed stay with it, unacknowledged, until the end: then they
-// go back to their places.
+// browser consumes the messages of a dead-letter queue step by step. Messages that it does
+// not remove remain unacknowledged until the end, and then return to their positions.
 //
-// Each step has a consumer of its own, which is cancelled when it has got its
-// messages. A consumer for all would need a prefetch, and the memory, for all.
-// And with basic.get a quorum queue would mix up the messages that go back: it
-// keeps the order of those that one consumer had.
+// Each step has a consumer of its own, which is cancelled after it has received its
+// messages. A single consumer would need a prefetch count, and the memory, for all
+// messages. With basic.get, a quorum queue would change the order of the returned
+// messages: it keeps the order only for messages of the same consumer.
 //
-// A quorum queue counts how often a message has gone back, and gives it up when that
-// is too often. So when there is one with a high count, it and all that come behind
-// it, and are not removed, are replaced by copies at the end of the queue.
+// A quorum queue counts the returns of each message, and drops the message when there are
+// too many. So once a message has a high count, this message and all later ones that are
+// not removed are replaced by copies at the end of the queue.
 type browser struct {
 	broker  *Broker
 	queue   string
 	live    *liveConn
 	channel *amqp.Channel
-	callMu  sync.Mutex // held during a call on the channel: one that was abandoned goes on
-	left    int        // messages to come, of those that were there at the beginning
-	kept    []uint64   // the tags of messages that were not removed, in order
+	callMu  sync.Mutex // held during a call on the channel: an abandoned call may still be running
+	left    int        // number of messages still to be consumed, of those in the queue at the beginning
+	kept    []uint64   // delivery tags of the messages that were not removed, in order
 
-	renewing bool           // all that is still to come, and not removed, is replaced by copies
-	to       queuePublisher // of which
+	renewing bool           // all later messages that are not removed are replaced by copies
+	to       queuePublisher // publishes the copies
 }
 
-// browse lets do go through the queues with the messages of a queue that are set aside, one
-// after the other. It reports [broker.ErrNoQueue] if there is none of them.
+// browse calls do for each of the queues with dead letters of a queue, one after the
+// other. It reports [broker.ErrNoQueue] if none of them exists.
 func (b *Broker) browse(ctx context.Context, queue string, do func(*browser) error) error {
 	err := broker.ErrNoQueue
 	for _, name := range b.asideQueues(queue) {
@@ -74,8 +73,8 @@ func (b *Broker) browseOne(ctx context.Context, name string, do func(*browser) e
 	br := &browser{broker: b, queue: name, to: queuePublisher{broker: b, queue: name}}
 	defer br.to.close()
 	var err error
-	// Not all there may ever be: one that is retried may be set aside again at
-	// once.
+	// The number is fixed now: a message that is retried may become a dead letter again
+	// immediately.
 	if br.left, err = br.count(ctx); err != nil || br.left == 0 {
 		return err
 	}
@@ -89,7 +88,7 @@ func (b *Broker) browseOne(ctx context.Context, name string, do func(*browser) e
 	return br.giveBack(ctx)
 }
 
-// call runs something on the channel that RabbitMQ answers.
+// call executes a synchronous AMQP method on the channel.
 func (br *browser) call(ctx context.Context, do func() error) error {
 	return br.live.call(ctx, func() error {
 		br.callMu.Lock()
@@ -98,14 +97,14 @@ func (br *browser) call(ctx context.Context, do func() error) error {
 	}, nil)
 }
 
-// close closes the channel, and waits for a moment until that is done.
+// close closes the channel, and waits up to patience until that is done.
 func (br *browser) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	_ = br.call(ctx, br.channel.Close) // it is over in any case
+	_ = br.call(ctx, br.channel.Close) // the channel is not used any more in any case
 }
 
-// count returns how many messages of the queue are not given out.
+// count returns the number of messages of the queue that are not delivered to a consumer.
 func (br *browser) count(ctx context.Context) (int, error) {
 	var n int
 	if err := br.broker.onDeclaring(ctx, func(d declarer) error {
@@ -116,12 +115,12 @@ func (br *browser) count(ctx context.Context) (int, error) {
 		n = count
 		return err
 	}); err != nil {
-		return 0, err // and n may change yet
+		return 0, err // do not return n: an abandoned call may still write it
 	}
 	return n, nil
 }
 
-// next takes the next messages. There are no more if it returns none.
+// next consumes the next messages. It returns none at the end.
 func (br *browser) next(ctx context.Context) ([]amqp.Delivery, error) {
 	size := min(br.left, browseStep)
 	if size == 0 {
@@ -145,7 +144,7 @@ func (br *browser) next(ctx context.Context) ([]amqp.Delivery, error) {
 	if err := br.call(ctx, func() error { return br.channel.Cancel(tag, false) }); err != nil {
 		return nil, err
 	}
-	for d := range arriving { // since receive has given up
+	for d := range arriving { // deliveries that arrived after receive returned
 		step = append(step, d)
 	}
 	br.left -= size
@@ -155,8 +154,8 @@ func (br *browser) next(ctx context.Context) ([]amqp.Delivery, error) {
 	return step, nil
 }
 
-// receive waits until size messages have arrived, or there are no more: they
-// may have been removed by another program meanwhile.
+// receive waits until size messages have arrived, or the queue is empty: another program
+// may have consumed some.
 func (br *browser) receive(ctx context.Context, arriving <-chan amqp.Delivery, size int) (step []amqp.Delivery, err error) {
 	silence := time.NewTimer(browseSilence)
 	defer silence.Stop()
@@ -194,7 +193,7 @@ func (br *browser) receive(ctx context.Context, arriving <-chan amqp.Delivery, s
 	return step, nil
 }
 
-// exclude keeps those messages of a step that are not removed.
+// keep keeps the messages of a step that are not removed.
 func (br *browser) keep(ctx context.Context, rest []amqp.Delivery) error {
 	br.renewing = br.renewing || slices.ContainsFunc(rest, renewable)
 	if !br.renewing {
@@ -211,8 +210,9 @@ func (br *browser) keep(ctx context.Context, rest []amqp.Delivery) error {
 	return br.acknowledge(ctx, rest)
 }
 
-// remove removes messages of the last step, and keeps the others of it. RabbitMQ
-// does not answer: if it fails at this moment, they may be there again.
+// remove removes messages of the last step, and keeps the other messages of the step.
+// Acknowledgements are not confirmed by RabbitMQ: if it fails at this moment, the messages
+// may be in the queue again.
 func (br *browser) remove(ctx context.Context, step, chosen []amqp.Delivery) error {
 	if len(chosen) < len(step) {
 		gone := make(map[uint64]bool, len(chosen))
@@ -244,9 +244,9 @@ func (br *browser) acknowledge(ctx context.Context, messages []amqp.Delivery) er
 	return nil
 }
 
-// giveBack puts what was kept back to its places, one by one: where a queue has a
-// delivery limit, those that it gets back together are mixed up. It waits until
-// they are there.
+// giveBack returns the kept messages to their positions, one by one: a queue with a
+// delivery limit would change the order of messages that are returned together. It waits
+// until they are in the queue.
 func (br *browser) giveBack(ctx context.Context) error {
 	ready, err := br.count(ctx)
 	if err != nil {
@@ -266,10 +266,10 @@ func (br *browser) giveBack(ctx context.Context) error {
 	return nil
 }
 
-// awaitReady waits until want messages of the queue are not given out. RabbitMQ
-// does not answer when it gets messages back. Another program may take them out
-// meanwhile, so there is a limit to that; afterwards there is only a pause. It reports
-// whether they are there.
+// awaitReady waits until the queue has want messages that are not delivered, and reports
+// whether it has. RabbitMQ does not confirm returned messages. Another program may consume
+// them, so the wait is bounded by patience; once it has timed out, patient is false, and
+// awaitReady only pauses.
 func (br *browser) awaitReady(ctx context.Context, want int, patient bool) (bool, error) {
 	for deadline := time.Now().Add(patience); patient && time.Now().Before(deadline); {
 		if n, err := br.count(ctx); err != nil || n >= want {

@@ -8,14 +8,15 @@ import (
 )
 
 const (
-	// maxName is the longest name, routing key or type in AMQP, in bytes. It
-	// must be checked before a message is written: the library would give up in
-	// the middle of it, and with it the connection.
+	// maxName is the longest name, routing key or type in AMQP, in bytes. It must be
+	// checked before a message is sent: the library would fail in the middle of writing
+	// it, which costs the connection.
 	maxName = 255
-	// maxHeaders bounds the headers of a message, in bytes. They travel in one
-	// frame, of at most 128 KiB by default, which is not divided.
+	// maxHeaders bounds the headers of a message, in bytes. AMQP sends them in a single
+	// frame, of at most 128 KiB by default.
 	maxHeaders = 64 << 10
-	// maxReason is the longest reason for setting a message aside; more is cut.
+	// maxReason is the longest reason of a dead letter, in bytes; longer ones are
+	// truncated.
 	maxReason = 4 << 10
 )
 
@@ -26,7 +27,7 @@ func checkName(what, s string) error {
 	return checkText(what, s)
 }
 
-// checkConsumed checks the name of a queue that is to be consumed.
+// checkConsumed checks the name of a queue to be consumed.
 func checkConsumed(queue string) error {
 	if err := checkName("queue", queue); err != nil {
 		return err
@@ -74,7 +75,7 @@ func checkMessage(m *broker.Incoming) error {
 	return nil
 }
 
-// checkPeerQueueName checks the name of a queue and of those with its messages set aside.
+// checkPeerQueueName checks the names of a queue and of its queues for dead letters.
 func checkPeerQueueName(queue, suffix string) error {
 	if err := checkName("queue "+queue, deadLetterQueue(queue)); err != nil {
 		return err
@@ -110,7 +111,7 @@ func checkPeerQueue(q broker.PeerQueue, suffix string) error {
 	return checkText("binding key", q.BindingKey)
 }
 
-// reasonText makes a text fit for a header.
+// reasonText converts a text to a valid header value.
 func reasonText(s string) string {
 	return strings.ToValidUTF8(s[:min(len(s), maxReason)], "\uFFFD")
 }

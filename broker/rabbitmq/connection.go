@@ -16,23 +16,23 @@ import (
 	"peerlink/internal/wait"
 )
 
-// connection is one of the broker's connections to RabbitMQ. It is made when
-// it is first needed, and again when it is needed after it was lost.
+// connection is one of the broker's connections to RabbitMQ. It is opened on first use,
+// and opened again on the next use after it was lost.
 type connection struct {
 	broker  *Broker
 	purpose string // "publishing", "consuming" or "declaring"
 
 	mu        sync.Mutex
-	next      *connection     // for what this one has no room for; nil if that was not needed
-	current   *liveConn       // nil, or it may have ended
-	dialing   *dialing        // the attempt that is under way, if any
-	pauses    backoff.BackOff // between attempts that fail
-	notBefore time.Time       // the next attempt
+	next      *connection     // used when this one has no more channels; nil if that was not needed
+	current   *liveConn       // nil if there was none; may be closed
+	dialing   *dialing        // the current attempt, or nil
+	pauses    backoff.BackOff // between attempts after a failure
+	notBefore time.Time       // earliest time of the next attempt
 }
 
-// dialing is an attempt to connect, shared by all who wait for it.
+// dialing is an attempt to connect, shared by all callers that wait for it.
 type dialing struct {
-	done chan struct{} // closed when what follows is set
+	done chan struct{} // closed after the following fields are set
 	live *liveConn
 	err  error
 }
@@ -43,12 +43,12 @@ func newConnection(b *Broker, purpose string) *connection {
 	return &connection{broker: b, purpose: purpose, pauses: pauses}
 }
 
-// maxConnections is how many connections there may be for one purpose. RabbitMQ
-// gives each of them 2,047 channels, unless it is configured otherwise.
+// maxConnections bounds the number of connections for one purpose. By default, RabbitMQ
+// permits 2,047 channels on each of them.
 const maxConnections = 64
 
-// open opens a channel and prepares it, on the connection or, where that has no
-// room for more, on the next one that has. It returns the connection too.
+// open opens and prepares a channel, on this connection or, if it has no more channels, on
+// the next one that has. It returns the connection, too.
 func (c *connection) open(ctx context.Context, prepare func(*liveConn, *amqp.Channel) error) (l *liveConn, ch *amqp.Channel, err error) {
 	for range maxConnections {
 		if l, err = c.get(ctx); err != nil {
@@ -71,7 +71,7 @@ func (c *connection) following() *connection {
 	return c.next
 }
 
-// chain is the connection, and all that follow it.
+// chain returns the connection and all that follow it.
 func (c *connection) chain() (list []*connection) {
 	for c != nil {
 		list = append(list, c)
@@ -83,8 +83,8 @@ func (c *connection) chain() (list []*connection) {
 	return list
 }
 
-// restore makes the connection again in the background, if there was one or should
-// have been, and nobody else does it.
+// restore reconnects in the background if the connection was lost or could not be opened,
+// and no other goroutine is connecting.
 func (c *connection) restore() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -94,7 +94,7 @@ func (c *connection) restore() {
 	}
 }
 
-// blocked returns why RabbitMQ takes nothing from the connection, if so.
+// blocked returns why RabbitMQ has blocked the connection, or nil.
 func (c *connection) blocked() error {
 	l := c.latest()
 	if l == nil || l.IsClosed() {
@@ -106,8 +106,8 @@ func (c *connection) blocked() error {
 	return nil
 }
 
-// get returns the connection, and makes it if there is none. It makes one
-// attempt, after a pause if the last one has failed; that is at most 5 s plus
+// get returns the connection, and opens it if necessary. It makes one attempt, after a
+// pause if the previous one has failed; this takes at most 5 s plus
 // [Options.ConnectTimeout].
 func (c *connection) get(ctx context.Context) (*liveConn, error) {
 	c.mu.Lock()
@@ -140,7 +140,7 @@ func (c *connection) dial(d *dialing, before *liveConn, notBefore time.Time) {
 	b := c.broker
 	if before != nil {
 		select {
-		case <-before.ended: // first the log says that it is lost
+		case <-before.ended: // so that the loss is logged first
 		case <-b.life.Done():
 		}
 	}
@@ -183,41 +183,41 @@ func (c *connection) dial(d *dialing, before *liveConn, notBefore time.Time) {
 	close(d.done)
 }
 
-// close ends the connection, in good order if that is possible before deadline.
-// Afterwards, when the broker's life is over, there will be no other.
+// close closes the connection, gracefully if that is possible before deadline. The
+// broker's context must have ended, so that no new connection is opened.
 func (c *connection) close(deadline time.Time) {
 	if l := c.latest(); l != nil {
-		// The library's own deadline does not hold for what others write.
+		// The library's own deadline does not apply to writes of other goroutines.
 		defer time.AfterFunc(time.Until(deadline), l.cut).Stop()
-		_ = l.CloseDeadline(deadline) // it is over in any case
+		_ = l.CloseDeadline(deadline) // the connection is closed in any case
 	}
 }
 
-// latest returns the connection that was made last, or nil.
+// latest returns the connection that was opened last, or nil.
 func (c *connection) latest() *liveConn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.current
 }
 
-// liveConn is a connection from when it is made until it ends.
+// liveConn is one AMQP connection, from connecting to its end.
 type liveConn struct {
 	*amqp.Connection
 	broker *Broker
 	socket net.Conn
 	at     string // host and port
 	born   time.Time
-	ended  chan struct{} // closed when the end is reported
+	ended  chan struct{} // closed when the loss has been reported
 
 	mu    sync.Mutex
-	block *blockage // the one that is going on, or the next that may come
+	block *blockage // the current blockage, or else the next one
 }
 
-// blockage is a time in which RabbitMQ does not read from the connection,
-// because it is short of memory or disk.
+// blockage is a period in which RabbitMQ does not read from the connection, because it is
+// short of memory or disk.
 type blockage struct {
-	begun  chan struct{} // closed when it has begun, and reason is set
-	over   chan struct{} // closed when it is over
+	begun  chan struct{} // closed when the blockage has begun and reason is set
+	over   chan struct{} // closed when the blockage is over
 	reason string
 }
 
@@ -227,14 +227,14 @@ func newBlockage() *blockage {
 
 func (b *blockage) err() error { return fmt.Errorf("%w: %s", ErrBlocked, b.reason) }
 
-// blockage returns the one that is going on, or the next that may come.
+// blockage returns the current blockage, or else the next one, which has not begun.
 func (l *liveConn) blockage() *blockage {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.block
 }
 
-// blocked returns the blockage that is going on, or nil.
+// blocked returns the current blockage, or nil.
 func (l *liveConn) blocked() *blockage {
 	b := l.blockage()
 	select {
@@ -245,7 +245,7 @@ func (l *liveConn) blocked() *blockage {
 	}
 }
 
-// setBlocked notes that a blockage has begun.
+// setBlocked records that a blockage has begun.
 func (l *liveConn) setBlocked(reason string) {
 	if l.blocked() == nil {
 		b := l.blockage()
@@ -254,7 +254,7 @@ func (l *liveConn) setBlocked(reason string) {
 	}
 }
 
-// setUnblocked notes that the blockage, if there was one, is over.
+// setUnblocked records that the current blockage, if any, is over.
 func (l *liveConn) setUnblocked() {
 	if b := l.blocked(); b != nil {
 		l.mu.Lock()
@@ -264,7 +264,7 @@ func (l *liveConn) setUnblocked() {
 	}
 }
 
-// watch keeps the connection's state, and reports it, until it ends.
+// watch records and reports state changes of the connection until it ends.
 func (l *liveConn) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan amqp.Blocking) {
 	defer close(l.ended)
 	for {
@@ -290,19 +290,19 @@ func (l *liveConn) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan am
 	}
 }
 
-// cut ends the connection at once. Whatever waits for RabbitMQ on it fails.
+// cut closes the socket, so that all pending operations on the connection fail.
 func (l *liveConn) cut() { _ = l.socket.Close() }
 
-// errSilent is why an exchange with RabbitMQ ends that has had no answer.
+// errSilent returns the error for an AMQP method that was not answered in time.
 func (l *liveConn) errSilent() error {
 	return fmt.Errorf("RabbitMQ has not answered within %v", l.broker.opts.ConnectTimeout)
 }
 
-// call runs something that RabbitMQ answers. Neither the library nor, in all
-// states, RabbitMQ knows a time limit for that; here it is ctx, and
-// [Options.ConnectTimeout]. When the latter is over and RabbitMQ has not said that
-// it is blocked, the connection is cut: it is of no use to anybody, and the next
-// one may be. abandoned, unless nil, is called if do succeeds after call has failed.
+// call executes a synchronous AMQP method. Neither the library nor, in all states,
+// RabbitMQ has a timeout for that; call returns when ctx ends or [Options.ConnectTimeout]
+// has passed. In the latter case, unless RabbitMQ has reported that it blocks the
+// connection, the connection is cut, since it does not respond to other methods either.
+// abandoned, unless nil, is called if do succeeds after call has returned an error.
 func (l *liveConn) call(ctx context.Context, do func() error, abandoned func()) error {
 	block := l.blockage()
 	done := make(chan error, 1)
@@ -330,7 +330,7 @@ func (l *liveConn) call(ctx context.Context, do func() error, abandoned func()) 
 	return err
 }
 
-// abandon follows a call that nobody waits for any more.
+// abandon waits for the end of do after call has returned.
 func (l *liveConn) abandon(limit *time.Timer, done <-chan error, abandoned func()) {
 	defer limit.Stop()
 	for {
@@ -342,7 +342,7 @@ func (l *liveConn) abandon(limit *time.Timer, done <-chan error, abandoned func(
 			return
 		case <-limit.C:
 			if block := l.blocked(); block != nil {
-				<-block.over // which comes with the end of the connection, too
+				<-block.over // also closed at the end of the connection
 				limit.Reset(l.broker.opts.ConnectTimeout)
 				continue
 			}
@@ -354,9 +354,9 @@ func (l *liveConn) abandon(limit *time.Timer, done <-chan error, abandoned func(
 	}
 }
 
-// bounded bounds a write by ctx: when that has ended, and the write has not a
-// little later, the connection is cut. RabbitMQ does not read then, and all who
-// write to it wait. The function returned is to be called when the write is done.
+// bounded bounds a write by ctx: if the write has not ended a second after ctx, the
+// connection is cut, since RabbitMQ does not read from it, and all its writers are
+// blocked. The caller must call done after the write.
 func (l *liveConn) bounded(ctx context.Context) (done func()) {
 	const grace = time.Second
 	var over atomic.Bool
@@ -373,8 +373,8 @@ func (l *liveConn) bounded(ctx context.Context) (done func()) {
 	}
 }
 
-// open opens a channel and prepares it. While RabbitMQ takes no messages, it
-// reports [ErrBlocked].
+// open opens and prepares a channel. If RabbitMQ has blocked the connection, it reports
+// [ErrBlocked].
 func (l *liveConn) open(ctx context.Context, prepare func(*liveConn, *amqp.Channel) error) (*amqp.Channel, error) {
 	if block := l.blocked(); block != nil {
 		return nil, block.err()
@@ -384,7 +384,7 @@ func (l *liveConn) open(ctx context.Context, prepare func(*liveConn, *amqp.Chann
 		if ch, err = l.Channel(); err != nil {
 			return err
 		}
-		if err = prepare(l, ch); err != nil && !errors.Is(err, errLockSilent) { // then it is still in use
+		if err = prepare(l, ch); err != nil && !errors.Is(err, errLockSilent) { // for errLockSilent, another goroutine closes it
 			ch.Close()
 		}
 		return err
@@ -395,13 +395,13 @@ func (l *liveConn) open(ctx context.Context, prepare func(*liveConn, *amqp.Chann
 	return ch, nil
 }
 
-// patience is how long a channel that is closed is waited for. It is over in
-// any case; but what was given back to its queue is there again only after
-// RabbitMQ has answered.
+// patience is how long closing a channel may take. The channel is not used any more in any
+// case, but unacknowledged messages are back in their queue only after RabbitMQ has
+// answered.
 const patience = time.Second
 
-// closeChannel closes a channel, and waits for a moment until that is done. It
-// reports whether it is.
+// closeChannel closes a channel, and waits up to patience. It reports whether RabbitMQ has
+// confirmed that.
 func (l *liveConn) closeChannel(ch *amqp.Channel) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

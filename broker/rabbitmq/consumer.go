@@ -14,11 +14,11 @@ import (
 	"peerlink/internal/wait"
 )
 
-// errGone ends a consumer that RabbitMQ has cancelled.
+// errGone is the error of a consumer that RabbitMQ has cancelled.
 var errGone = errors.New("RabbitMQ has ended the delivery: the queue was deleted, or is moving to another machine")
 
-// Consume opens a queue for taking messages out, for itself alone. If the queue
-// has vanished since Declare, or RabbitMQ was lost since, it is declared again.
+// Consume opens a queue for exclusive consuming. If RabbitMQ has lost the queue since
+// Bind, or was itself lost since, the queue is declared again.
 func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
 	if err := checkConsumed(queue); err != nil {
 		return nil, err
@@ -40,8 +40,9 @@ func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, er
 	return c, nil
 }
 
-// consume makes a consumer, even if it can have no lock: because that is lost with a
-// machine, or because RabbitMQ's permissions are meant for the reference, which has none.
+// consume returns a consumer. It has no lock if the lock can not be acquired because the
+// node of the cluster that hosts it is down, or because RabbitMQ's permissions allow only
+// the reference's objects, which include no locks.
 func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 	var c *consumer
 	err := errLockSilent
@@ -70,7 +71,7 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 		queue:    queue,
 		withLock: withLock,
 		aside:    newAside(b, queue),
-		ledger:   newUnacked(),
+		unacked:  newUnacked(),
 		arrived:  wait.NewSignal(),
 		due:      wait.NewSignal(),
 		asked:    make(chan int, 1),
@@ -81,7 +82,7 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 	c.renewals = renewals{c: c, to: queuePublisher{broker: b, queue: queue}, due: wait.NewSignal(), done: wait.NewSignal()}
 	var err error
 	c.live, _, err = b.consuming.open(ctx, func(l *liveConn, ch *amqp.Channel) error {
-		c.cancelled = ch.NotifyCancel(make(chan string, 2)) // of the queue and its lock
+		c.cancelled = ch.NotifyCancel(make(chan string, 2)) // for the queue and its lock
 		c.lost = ch.NotifyClose(make(chan *amqp.Error, 1))
 		if err := ch.Qos(c.window.prefetch, 0, false); err != nil {
 			return explain(err)
@@ -101,7 +102,7 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 	if b.closed {
 		c.stop()
 		go func() {
-			c.awaitEnd() // acknowledgements after the channel is closed would cost the connection
+			c.awaitEnd() // acknowledgements on a closed channel would cost the connection
 			c.live.closeChannel(c.channel)
 		}()
 		return nil, broker.ErrClosed
@@ -121,18 +122,18 @@ type consumer struct {
 	aside     aside
 	renewals  renewals
 	window    window
-	asked     chan int // see Asked
-	withLock  bool     // it has the lock of the queue
+	asked     chan int // see QueueRequests
+	withLock  bool     // it holds the queue's lock
 
-	mu     sync.Mutex
-	ledger unacked
-	err    error // why it has ended
+	mu      sync.Mutex
+	unacked unacked
+	err     error // why it has ended
 
-	arrived wait.Signal        // something can be given out
-	due     wait.Signal        // something may have to be acknowledged
-	life    context.Context    // ends when the consumer is closed
-	stop    context.CancelFunc // ends it; run sends the acknowledgements that are due
-	ended   chan struct{}      // closed when run has ended
+	arrived wait.Signal        // messages can be delivered
+	due     wait.Signal        // acknowledgements may be due
+	life    context.Context    // cancelled when the consumer is closed
+	stop    context.CancelFunc // cancels life; run then sends the acknowledgements that are due
+	ended   chan struct{}      // closed when run has returned
 }
 
 // run receives messages and sends acknowledgements.
@@ -144,15 +145,15 @@ func (c *consumer) run(deliveries, locked <-chan amqp.Delivery) {
 	close(c.ended)
 }
 
-// ackPause is the least time between two acknowledgements. A quorum queue
-// holds back what comes while some 30 commands of a channel are on their way
-// to the machines of the cluster, and forgets it when the channel is closed.
+// ackPause is the minimum interval between bursts of acknowledgements. When about 30
+// commands of a channel are not yet replicated, a quorum queue buffers further ones, and
+// discards them when the channel is closed.
 const ackPause = 5 * time.Millisecond
 
-// move returns why there is nothing more to receive. locked is closed when the lock of the
-// queue is lost.
+// move receives until the consumer ends, and returns the reason. locked is closed when the
+// queue's lock is lost.
 func (c *consumer) move(deliveries, locked <-chan amqp.Delivery) error {
-	due := c.due // or nil during the pause
+	due := c.due // nil during the pause
 	pause := time.NewTimer(ackPause)
 	defer pause.Stop()
 	for {
@@ -182,58 +183,58 @@ func (c *consumer) move(deliveries, locked <-chan amqp.Delivery) error {
 		case <-pause.C:
 			due = c.due
 		case <-c.life.Done():
-			_ = c.acknowledge(math.MaxInt) // at worst they are given out again
+			_ = c.acknowledge(math.MaxInt) // on error the messages are delivered again
 			return broker.ErrClosed
 		}
 	}
 }
 
-// receive enters what has arrived.
+// receive records a delivery.
 func (c *consumer) receive(d amqp.Delivery) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.window.takes(d, &c.ledger, c.broker.opts.Prefetch) {
-		return c.ledger.drop(d)
+	if !c.window.takes(d, &c.unacked, c.broker.opts.Prefetch) {
+		return c.unacked.drop(d)
 	}
-	if err := c.ledger.add(d); err != nil {
+	if err := c.unacked.add(d); err != nil {
 		return err
 	}
 	if c.renewals.renews(d) {
-		c.ledger.excludeLast(d.DeliveryTag)
+		c.unacked.excludeLast(d.DeliveryTag)
 	}
 	c.arrived.Notify()
 	return nil
 }
 
-// reopen makes the consumer end with [broker.ErrReopen] as soon as all it has given out is
+// reopen makes the consumer end with [broker.ErrReopen] as soon as all its deliveries are
 // confirmed.
 func (c *consumer) reopen() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.window.next == 0 {
-		c.window.next = c.window.prefetch // it takes no more
+		c.window.next = c.window.prefetch // accept no more deliveries
 	}
 	c.due.Notify()
 }
 
-// resize ends the consumer when the next one is to have another window, and this one
-// has nothing left.
+// resize ends the consumer if the next one is to have another prefetch count, and this one
+// holds no more messages.
 func (c *consumer) resize() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.window.resized(&c.ledger) {
+	if !c.window.resized(&c.unacked) {
 		return nil
 	}
 	c.broker.setPrefetch(c.queue, c.window.next)
 	return broker.ErrReopen
 }
 
-// acknowledge sends the acknowledgements that are due. If there are many, it
-// leaves some for after the pause.
+// acknowledge sends up to most of the acknowledgements that are due. The others are sent
+// after the pause.
 func (c *consumer) acknowledge(most int) error {
 	for range most {
 		c.mu.Lock()
-		tag, multiple, ok := c.ledger.nextAck()
+		tag, multiple, ok := c.unacked.nextAck()
 		c.mu.Unlock()
 		if !ok {
 			return nil
@@ -268,9 +269,9 @@ func (c *consumer) reason() error {
 	return explain(amqp.ErrClosed)
 }
 
-// Next waits for messages that have not been given out, and returns up to max
-// of them. When the connection is lost, it reports that, and not what has
-// arrived before: RabbitMQ will deliver it again.
+// Next waits for messages that were not delivered yet, and returns up to max of them. When
+// the connection is lost, Next returns an error even if messages have arrived before:
+// RabbitMQ will deliver them again.
 func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error) {
 	if max < 1 {
 		return nil, fmt.Errorf("%w: %d messages wanted, expected at least 1", ErrInvalid, max)
@@ -280,11 +281,11 @@ func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error)
 			return nil, err
 		}
 		c.mu.Lock()
-		out := c.ledger.deliver(max)
-		more := c.ledger.waiting()
+		out := c.unacked.deliver(max)
+		more := c.unacked.waiting()
 		c.mu.Unlock()
 		if more {
-			c.arrived.Notify() // for another Next that waits
+			c.arrived.Notify() // for another waiting call of Next
 		}
 		if out != nil {
 			return out, nil
@@ -299,7 +300,7 @@ func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error)
 	}
 }
 
-// failure returns why the consumer is of no use any more, or nil.
+// failure returns why the consumer has ended, or nil.
 func (c *consumer) failure() error {
 	if c.life.Err() != nil {
 		return broker.ErrClosed
@@ -317,15 +318,15 @@ func (c *consumer) failure() error {
 	return fmt.Errorf("queue %s: %w", c.queue, c.err)
 }
 
-// Confirm removes the delivery with this tag and all given out before it. It
-// reports [ErrNotGivenOut] for a tag that is still to come; one that has been
-// confirmed already is no error.
+// Confirm removes the delivery with this tag and all earlier deliveries. It reports
+// [ErrNotGivenOut] for a tag that was not delivered yet. A tag that was confirmed already
+// is no error.
 func (c *consumer) Confirm(tag uint64) error {
 	if err := c.failure(); err != nil {
 		return err
 	}
 	c.mu.Lock()
-	err := c.ledger.confirm(tag)
+	err := c.unacked.confirm(tag)
 	c.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("confirm message %d of queue %s: %w", tag, c.queue, err)
@@ -334,14 +335,13 @@ func (c *consumer) Confirm(tag uint64) error {
 	return nil
 }
 
-// Exclude excludes one delivery from later confirmations. It reports
-// [ErrNotGivenOut] for a message that was not given out, or is not there any
-// more.
+// Exclude excludes one delivery from later confirmations. It reports [ErrNotGivenOut] for
+// a message that was not delivered, or was confirmed already.
 func (c *consumer) Exclude(tag uint64) error {
 	err := c.failure()
 	if err == nil {
 		c.mu.Lock()
-		err = c.ledger.exclude(tag)
+		err = c.unacked.exclude(tag)
 		c.mu.Unlock()
 	}
 	if err != nil {
@@ -351,8 +351,8 @@ func (c *consumer) Exclude(tag uint64) error {
 }
 
 // DeadLetter moves one delivery to the queue's dead-letter queue. It reports
-// [ErrNotGivenOut] for a message that was not given out, or is not there any
-// more. A confirmation does not remove the message before it is safe there.
+// [ErrNotGivenOut] for a message that was not delivered, or was confirmed already. Later
+// confirmations do not remove the message before RabbitMQ has confirmed the copy.
 func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) error {
 	err := c.failure()
 	if err == nil {
@@ -366,7 +366,7 @@ func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) er
 
 func (c *consumer) setAside(ctx context.Context, tag uint64, reason string) error {
 	c.mu.Lock()
-	d, err := c.ledger.startDeadLetter(tag)
+	d, err := c.unacked.startDeadLetter(tag)
 	c.mu.Unlock()
 	if err != nil {
 		return err
@@ -376,15 +376,14 @@ func (c *consumer) setAside(ctx context.Context, tag uint64, reason string) erro
 	defer context.AfterFunc(c.life, func() { cancel(broker.ErrClosed) })()
 	err = c.aside.put(ctx, d, reason)
 	c.mu.Lock()
-	c.ledger.finishDeadLetter(tag, err == nil)
+	c.unacked.finishDeadLetter(tag, err == nil)
 	c.mu.Unlock()
 	c.due.Notify()
 	return err
 }
 
-// Close gives what is not confirmed back to the queue. RabbitMQ does not answer
-// acknowledgements: if it fails at this moment, confirmed messages may be given
-// out again.
+// Close returns unconfirmed messages to the queue. Acknowledgements are not confirmed by
+// RabbitMQ: if it fails at this moment, confirmed messages may be delivered again.
 func (c *consumer) Close() error {
 	c.renewals.finish()
 	c.stop()
@@ -397,20 +396,21 @@ func (c *consumer) Close() error {
 	if open {
 		closed := c.live.closeChannel(c.channel)
 		c.aside.close()
-		if closed && (errors.Is(c.err, broker.ErrClosed) || errors.Is(c.err, broker.ErrReopen)) { // and not by the end of the connection
+		if closed && (errors.Is(c.err, broker.ErrClosed) || errors.Is(c.err, broker.ErrReopen)) { // and the connection was not lost
 			b.awaitFree(c.queue)
 		}
 	}
 	return nil
 }
 
-// awaitEnd waits until run has ended. RabbitMQ may not read its acknowledgements.
+// awaitEnd waits until run has returned. If that takes longer than patience, because
+// RabbitMQ does not read the acknowledgements, the connection is cut.
 func (c *consumer) awaitEnd() {
 	defer time.AfterFunc(patience, c.live.cut).Stop()
 	<-c.ended
 }
 
-// prefetchOf returns how many messages of a queue RabbitMQ is to send ahead.
+// prefetchOf returns the prefetch count for a queue.
 func (b *Broker) prefetchOf(queue string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -164,7 +164,7 @@ func TestBatches(t *testing.T) {
 		inner := c.(*consumer)
 		inner.mu.Lock()
 		defer inner.mu.Unlock()
-		if n := len(inner.ledger.held); n != 100 {
+		if n := len(inner.unacked.held); n != 100 {
 			return errors.New("not all messages are there")
 		}
 		return nil
@@ -195,7 +195,7 @@ func TestConfirmBeforeClose(t *testing.T) {
 	inner := c.(*consumer)
 	for acknowledged := false; !acknowledged; {
 		inner.mu.Lock()
-		acknowledged = len(inner.ledger.held) == 9
+		acknowledged = len(inner.unacked.held) == 9
 		inner.mu.Unlock()
 	}
 	o.check(c.Confirm(9))

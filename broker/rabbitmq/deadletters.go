@@ -15,10 +15,9 @@ import (
 
 var _ broker.DeadLetters = (*Broker)(nil)
 
-// Info counts the messages of a queue and of its dead-letter queue that are
-// not given out: those that a service has taken to send them are missing. It
-// looks at no message, and so does not know how old they are. It reports
-// [broker.ErrNoQueue] if there is neither queue.
+// Info counts the messages of a queue and of its dead-letter queue, except those that are
+// delivered to a consumer and not acknowledged. It does not look at messages, so Oldest is
+// zero. It reports [broker.ErrNoQueue] if neither queue exists.
 func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, error) {
 	var c broker.QueueInfo
 	err := checkPeerQueueName(queue, b.opts.AsideSuffix)
@@ -52,15 +51,15 @@ func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, erro
 	return c, nil
 }
 
-// List goes through what is set aside of a queue: what a [broker.Consumer] has
-// set aside, and what others have rejected. It reports [broker.ErrNoQueue] if
-// there is no dead-letter queue.
+// List iterates over the dead letters of a queue: those of a [broker.Consumer], and those
+// that other programs have rejected. It reports [broker.ErrNoQueue] if there is no
+// dead-letter queue.
 //
-// RabbitMQ has no way to look at a message but to take it. So nobody else sees
-// a message from when it is shown until the end, when all go back to their
-// places. They go back, too, when the connection is lost. Where RabbitMQ counts
-// that, and would give up a message in the end, those with a high count are replaced
-// by copies, and all behind them.
+// AMQP has no way to look at a message without consuming it. So other programs do not see
+// a message from the time it is listed until the end, when all messages return to their
+// positions. They return, too, when the connection is lost. If RabbitMQ counts the returns
+// of a message, and would drop it after too many, messages with a high count and all later
+// ones are replaced by copies.
 func (b *Broker) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLetter, error] {
 	return func(yield func(broker.DeadLetter, error) bool) {
 		enough := false
@@ -78,8 +77,9 @@ func (b *Broker) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLe
 						enough = true
 					}
 				}
-				// Copies go to the end, and so must all that is behind them. And what a
-				// quorum queue gets back goes behind what it got back before.
+				// Copies are at the end of the queue, so all later messages must be moved
+				// there too. And a quorum queue puts messages that are returned behind
+				// those returned before.
 				if enough && !br.renewing && countOf(step[len(step)-1]) == 0 {
 					return nil
 				}
@@ -91,10 +91,10 @@ func (b *Broker) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLe
 	}
 }
 
-// Retry publishes messages from the dead-letter queue to the queue, without the
-// headers that say why they were there, and acknowledges them when RabbitMQ
-// has confirmed that. What fails in between leaves messages in both queues. It
-// reports [broker.ErrNoQueue] if there is no queue to go back to.
+// Retry publishes dead letters to the queue, without the headers that RabbitMQ and
+// DeadLetter have added, and acknowledges the originals after RabbitMQ has confirmed the
+// copies. A failure in between leaves messages in both queues. Retry reports
+// [broker.ErrNoQueue] if the queue does not exist.
 func (b *Broker) Retry(ctx context.Context, queue string, ids []string) (int, error) {
 	f := &queuePublisher{broker: b, queue: queue}
 	defer f.close()
@@ -117,7 +117,7 @@ func (b *Broker) Retry(ctx context.Context, queue string, ids []string) (int, er
 	return n, err
 }
 
-// Drop acknowledges messages of the dead-letter queue, which removes them.
+// Drop acknowledges messages of the dead-letter queue, which deletes them.
 func (b *Broker) Drop(ctx context.Context, queue string, ids []string) (int, error) {
 	n, err := b.takeAside(ctx, queue, ids, func([]amqp.Delivery) error { return nil })
 	if err != nil {
@@ -126,8 +126,8 @@ func (b *Broker) Drop(ctx context.Context, queue string, ids []string) (int, err
 	return n, err
 }
 
-// takeAside removes messages from the dead-letter queue, some at a time, when
-// first has succeeded with them. It returns how many.
+// takeAside removes messages from the dead-letter queue, step by step, each step after
+// first has succeeded for its messages. It returns how many it has removed.
 func (b *Broker) takeAside(ctx context.Context, queue string, ids []string, first func([]amqp.Delivery) error) (total int, err error) {
 	missing := make(map[string]bool, len(ids))
 	for _, id := range ids {
@@ -167,8 +167,7 @@ func (b *Broker) takeAside(ctx context.Context, queue string, ids []string, firs
 	return total, broker.NoDeadLetterError(slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !missing[id] }))
 }
 
-// retryCopy returns a copy of a delivery from the dead-letter queue as it was
-// before it came there.
+// retryCopy returns a copy of a dead letter without the headers that were added to it.
 func retryCopy(d amqp.Delivery) amqp.Publishing {
 	m := copyOf(d)
 	for name := range m.Headers {
@@ -179,14 +178,14 @@ func retryCopy(d amqp.Delivery) amqp.Publishing {
 	return m
 }
 
-// isHistory reports whether a header says how a message came where it is, as
-// opposed to what its sender has to say.
+// isHistory reports whether a header was added by RabbitMQ or this package to record the
+// history of a message, as opposed to a header of the sender.
 func isHistory(header string) bool {
 	return header == "x-death" || isCount(header) || strings.HasPrefix(header, "x-peerlink-") ||
 		strings.HasPrefix(header, "x-first-death-") || strings.HasPrefix(header, "x-last-death-")
 }
 
-// asideOf returns a message of a dead-letter queue as an operator sees it.
+// asideOf returns the operator's view of a message in a dead-letter queue.
 func asideOf(d amqp.Delivery) broker.DeadLetter {
 	a := broker.DeadLetter{ID: idOf(d), Outgoing: broker.Outgoing{Type: d.Type, ContentType: d.ContentType, Body: d.Body}}
 	if reason, ok := d.Headers[headerReason].(string); ok {
@@ -194,7 +193,7 @@ func asideOf(d amqp.Delivery) broker.DeadLetter {
 		a.At, _ = d.Headers[headerTime].(time.Time)
 		return a
 	}
-	// Not our doing. RabbitMQ has noted the last death first.
+	// Not moved by DeadLetter. RabbitMQ lists the last death first.
 	deaths, _ := d.Headers["x-death"].([]any)
 	if len(deaths) == 0 {
 		return a

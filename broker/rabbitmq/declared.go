@@ -9,17 +9,15 @@ import (
 	"peerlink/broker"
 )
 
-// declaration is what Declare has made for a peer, and Release has not taken
-// back.
+// declaration records the objects of a peer, from Bind until Unbind.
 type declaration struct {
 	queue broker.PeerQueue
-	era   int // of RabbitMQ in which it was made, see health
+	era   int // health's era in which they were declared
 }
 
-// Bind makes what is missing of the peer's queues, their dead-letter
-// queues, the peer's exchange and the outgoing exchange, and binds them. It
-// removes the bindings that an earlier Declare has made, in this process, and
-// that are not among these.
+// Bind declares the peer's queues, their dead-letter queues, the peer's exchange and the
+// outgoing exchange, as far as they do not exist, and binds them. It removes the bindings
+// of an earlier Bind of this process that are not in q.
 func (b *Broker) Bind(ctx context.Context, q broker.PeerQueue) error {
 	err := checkPeerQueue(q, b.opts.AsideSuffix)
 	if err == nil {
@@ -32,8 +30,8 @@ func (b *Broker) Bind(ctx context.Context, q broker.PeerQueue) error {
 	return nil
 }
 
-// Unbind removes the binding that leads to the peer's exchange. The exchange,
-// the queues, and the messages in them stay.
+// Unbind removes the binding of the peer's exchange. The exchange, the queues, and their
+// messages stay.
 func (b *Broker) Unbind(ctx context.Context, q broker.PeerQueue) error {
 	err := checkPeerQueue(q, b.opts.AsideSuffix)
 	if err == nil {
@@ -45,8 +43,8 @@ func (b *Broker) Unbind(ctx context.Context, q broker.PeerQueue) error {
 	return nil
 }
 
-// changing runs a change of the objects of a peer. They come one after the
-// other: what is declared again meanwhile must not bind what was released.
+// changing serializes changes of peers' objects: a repeated declaration must not restore a
+// binding that Unbind is removing.
 func (b *Broker) changing(ctx context.Context, do func() error) error {
 	select {
 	case b.change <- struct{}{}:
@@ -71,11 +69,12 @@ func (b *Broker) declare(ctx context.Context, q broker.PeerQueue) error {
 	return nil
 }
 
-// make makes what is missing of a peer's objects. It returns the era of RabbitMQ in
-// which they are there, and the names of the queues that were missing.
+// make declares the objects of a peer that do not exist. It returns the era in which they
+// exist, and the names of the queues that did not exist.
 func (b *Broker) make(ctx context.Context, q broker.PeerQueue) (era int, missing []string, err error) {
 	before := b.before(q.PeerID)
-	// It runs on, with what it was given, when nobody waits for it any more.
+	// It may still be running after onDeclaring has returned an error, so it must not
+	// write to the results of make.
 	type result struct {
 		era     int
 		missing []string
@@ -105,7 +104,7 @@ func (b *Broker) release(ctx context.Context, q broker.PeerQueue) error {
 	return nil
 }
 
-// before returns what was declared last for a peer.
+// before returns the last declaration for a peer, or nil.
 func (b *Broker) before(peerID string) *broker.PeerQueue {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -115,7 +114,7 @@ func (b *Broker) before(peerID string) *broker.PeerQueue {
 	return nil
 }
 
-// owner returns what was declared with a queue, in an era before this one.
+// owner returns the declaration of a queue, if it was made before era.
 func (b *Broker) owner(queue string, era int) (broker.PeerQueue, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -127,15 +126,15 @@ func (b *Broker) owner(queue string, era int) (broker.PeerQueue, bool) {
 	return broker.PeerQueue{}, false
 }
 
-// declareAgain declares again what was declared with a queue, in an era before
-// this one. It reports whether there was something to declare.
+// declareAgain repeats the declaration of a queue, if it was made before era. It reports
+// whether there was such a declaration.
 func (b *Broker) declareAgain(ctx context.Context, queue string, era int) (bool, error) {
 	if _, ok := b.owner(queue, era); !ok {
 		return false, nil
 	}
 	there := false
 	err := b.changing(ctx, func() error {
-		q, ok := b.owner(queue, era) // it may have been released, or declared, meanwhile
+		q, ok := b.owner(queue, era) // another goroutine may have changed it meanwhile
 		if !ok {
 			return nil
 		}
@@ -148,13 +147,13 @@ func (b *Broker) declareAgain(ctx context.Context, queue string, era int) (bool,
 	return there, err
 }
 
-// whenever is after all eras.
+// whenever is greater than all eras.
 const whenever = math.MaxInt
 
-// restore makes what RabbitMQ has lost since a queue was declared. When it was
-// killed, or restored from a backup, queues may be there without their bindings,
-// and all that is sent to them is returned. It is no reason not to empty the
-// queue that this does not work.
+// restore declares objects that RabbitMQ has lost since they were declared. After RabbitMQ
+// was killed, or restored from a backup, queues may exist without their bindings, and all
+// messages for them are returned. The queue can be consumed even if restore fails, so
+// errors are only logged.
 func (b *Broker) restore(ctx context.Context, queue string) {
 	if _, err := b.declareAgain(ctx, queue, b.health.currentEra()); err != nil && ctx.Err() == nil {
 		b.log.Warn("bindings may be missing in RabbitMQ since it was lost", "queue", queue, "err", err)

@@ -16,32 +16,31 @@ import (
 )
 
 const (
-	// writeTimeout is how long one write to RabbitMQ may take. RabbitMQ stops
-	// reading when it is short of memory or disk, and a machine may vanish; without
-	// a limit a write would then hold up everybody who uses the connection.
+	// writeTimeout bounds one write to RabbitMQ. RabbitMQ stops reading when it is short
+	// of memory or disk, and a machine may disappear; without a timeout, a write would
+	// then block all users of the connection.
 	writeTimeout = 30 * time.Second
-	// heartbeat is the interval of heart-beats, unless the URL has another. RabbitMQ
-	// sends one at least so often, and the library takes a silence of 1.5 times this as
-	// the end of a connection: a machine that is frozen is left after six seconds.
+	// heartbeat is the heartbeat interval, unless the URL has another one. RabbitMQ sends
+	// heartbeats at least that often, and the library closes a connection after 1.5 times
+	// this interval without data: six seconds if a machine hangs.
 	heartbeat = 4 * time.Second
-	// headStart is what an attempt to connect has before one to the next address begins
-	// beside it.
+	// headStart is the delay after which the next address is tried concurrently.
 	headStart = time.Second
-	// lookupTime bounds the look-up of the addresses of one of several URLs.
+	// lookupTime bounds the DNS lookup for one of several URLs.
 	lookupTime = 2 * time.Second
-	// maxTargets is how many addresses are tried in one attempt to connect.
+	// maxTargets bounds the number of addresses tried in one attempt to connect.
 	maxTargets = 32
 )
 
-// target is a node of an address, at one of the IP addresses of its name.
+// target is a node of an address with one of the IP addresses of its name.
 type target struct {
 	node
-	at  string // host and port to be dialed
-	err error  // why there is no IP address
+	at  string // host and port to dial
+	err error  // why the lookup failed
 }
 
-// targets looks the names up, all at the same time, and returns what can be dialed: in
-// random order, so that connections spread, and what was used last at the end.
+// targets resolves all host names concurrently, and returns the targets to dial: in random
+// order, so that connections are spread, and with the last used one at the end.
 func (a address) targets(ctx context.Context, last string) []target {
 	found := make([][]target, len(a))
 	var lookups sync.WaitGroup
@@ -83,8 +82,8 @@ func (n node) lookUp(ctx context.Context) []target {
 	return targets
 }
 
-// reached is a connection, and where it leads. Closing the socket ends it, whatever it
-// waits for.
+// reached is a connection and its target. Closing the socket ends the connection and all
+// pending operations.
 type reached struct {
 	conn   *amqp.Connection
 	socket net.Conn
@@ -92,13 +91,13 @@ type reached struct {
 	choice bool // there are other addresses
 }
 
-// dial connects and logs in, at the first address that answers to everything. The next
-// address is tried when one fails, and also after headStart, beside it. last is the
-// address that was used before. purpose is what RabbitMQ shows to its operator as
-// the name of the connection. ctx bounds all of it, not the connection's life.
+// dial connects and logs in to the first target that succeeds. The next target is tried
+// when one fails, and also, concurrently, after headStart. last is the target that was
+// used before. purpose becomes part of the connection's name in RabbitMQ. ctx bounds dial,
+// not the life of the connection.
 func (a address) dial(ctx context.Context, purpose, last string) (reached, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends the others
+	defer cancel() // ends the other attempts
 	targets := a.targets(ctx, last)
 	results := make(chan reached, len(targets))
 	begun, ended := 0, 0
@@ -130,7 +129,7 @@ func (a address) dial(ctx context.Context, purpose, last string) (reached, error
 	return reached{}, dialError(failures)
 }
 
-// closeAll closes the connections that come too late.
+// closeAll closes the connections of the attempts that were not needed.
 func closeAll(results <-chan reached, count int) {
 	for range count {
 		if r := <-results; r.err == nil {
@@ -139,9 +138,9 @@ func closeAll(results <-chan reached, count int) {
 	}
 }
 
-// dialError returns why none of the addresses could be used.
+// dialError returns why all targets failed.
 func dialError(failures []target) error {
-	slices.SortFunc(failures, func(x, y target) int { return strings.Compare(x.shown+x.at, y.shown+y.at) }) // the same error is logged once
+	slices.SortFunc(failures, func(x, y target) int { return strings.Compare(x.shown+x.at, y.shown+y.at) }) // sorted, so that the same error is logged once
 	var errs []error
 	var texts []string
 	for _, f := range failures {
@@ -193,17 +192,17 @@ func (t target) connect(ctx context.Context, purpose string) (*amqp.Connection, 
 	}
 	if err != nil {
 		if socket != nil {
-			socket.Close() // the library leaves it open
+			socket.Close() // the library does not close it
 		}
 		return nil, nil, explain(err)
 	}
-	if h := conn.Config.Heartbeat; h > 0 { // the library counts from the first frame on
-		_ = socket.SetReadDeadline(time.Now().Add(3 * h / 2)) // it fails if the connection is lost
+	if h := conn.Config.Heartbeat; h > 0 { // the library's timeout starts with the first frame
+		_ = socket.SetReadDeadline(time.Now().Add(3 * h / 2)) // fails only if the connection is lost
 	}
 	return conn, socket, nil
 }
 
-// deadlineConn fails writes that take longer than writeTimeout.
+// deadlineConn limits writes to writeTimeout.
 type deadlineConn struct{ net.Conn }
 
 func (c deadlineConn) Write(p []byte) (int, error) {
@@ -213,7 +212,7 @@ func (c deadlineConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// Read says in its error what a timeout means.
+// Read explains timeouts in its error.
 func (c deadlineConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {

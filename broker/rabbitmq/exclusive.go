@@ -13,16 +13,16 @@ import (
 	"peerlink/internal/wait"
 )
 
-// lockQueue returns the name of the queue that the process has which consumes a queue.
-// It is exclusive: RabbitMQ, or all of its cluster, refuses it to other connections at
-// once, and deletes it with its connection, or the machine that this leads to. The queue
-// itself can not be the lock: a quorum queue has no exclusive consumers, and goes on
-// counting those of a machine that is down.
+// lockQueue returns the name of the lock of a queue: an exclusive queue that the consuming
+// process declares. RabbitMQ, or its whole cluster, refuses it to other connections, and
+// deletes it together with its connection or the node that hosts the connection. The queue
+// itself can not be exclusive: a quorum queue has no exclusive consumers, and continues to
+// count consumers on a node that is down.
 func lockQueue(queue string) string { return queue + ".lock" }
 
-// CheckInUse reports [broker.ErrInUse] if the queue has a consumer: one of this process, of
-// another, or of a connection of which RabbitMQ does not know yet that it is lost. It
-// does so, too, if the queue has a consumer without a lock, see [declarer.checkOtherConsumers].
+// CheckInUse reports [broker.ErrInUse] if the queue has a consumer: of this process, of
+// another one, or of a lost connection that RabbitMQ has not detected yet. It also does so
+// if the queue has a consumer without a lock, see [declarer.checkOtherConsumers].
 func (b *Broker) CheckInUse(ctx context.Context, queue string) error {
 	if err := checkConsumed(queue); err != nil {
 		return err
@@ -30,7 +30,7 @@ func (b *Broker) CheckInUse(ctx context.Context, queue string) error {
 	err := b.onDeclaring(ctx, func(d declarer) error { return d.checkInUse(queue) })
 	var e *amqp.Error
 	if errors.As(err, &e) && e.Server && e.Recover {
-		err = nil // it is Consume that reports, or declares, what is wrong with the queue
+		err = nil // Consume reports or repairs problems of the queue
 	}
 	if err != nil {
 		return fmt.Errorf("queue %s: %w", queue, err)
@@ -55,13 +55,13 @@ func (d declarer) checkInUse(queue string) error {
 	return err
 }
 
-// lockTimeout is how long RabbitMQ may take to say whether a lock is there.
+// lockTimeout bounds RabbitMQ's answer to the question whether a lock exists.
 const lockTimeout = 2 * time.Second
 
-// checkLock returns RabbitMQ's answer to a look at the lock of a queue. With Khepri
-// (RabbitMQ 4.3) a cluster keeps an exclusive queue of a machine that is down,
-// and does not answer as long as that is so. Then checkLock waits for lockTimeout once, and
-// reports nothing: the lock is lost with its machine, and can not be had.
+// checkLock checks whether the lock of a queue exists. With Khepri (RabbitMQ 4.3), a
+// cluster keeps an exclusive queue of a node that is down, and does not answer until that
+// node is up. Then checkLock waits for lockTimeout once, and returns nil: nobody holds the
+// lock, and it can not be acquired.
 func (d declarer) checkLock(queue string) error {
 	if d.live.broker.lockIsSilent(queue) {
 		return nil
@@ -80,7 +80,7 @@ func (d declarer) checkLock(queue string) error {
 	}
 	d.live.broker.setLockSilent(queue, true)
 	go func() {
-		<-answer // which comes with the end of the connection, too
+		<-answer // also received at the end of the connection
 		d.live.broker.setLockSilent(queue, false)
 	}()
 	return nil
@@ -93,8 +93,8 @@ func (b *Broker) lockIsSilent(queue string) bool {
 	return b.silent[queue]
 }
 
-// setLockSilent notes whether RabbitMQ answers about the lock of a queue. When it does
-// again, consumers without the lock end, and the next ones have it.
+// setLockSilent records whether RabbitMQ answers about the lock of a queue. When it
+// answers again, consumers without the lock end, and the next ones acquire it.
 func (b *Broker) setLockSilent(queue string, is bool) {
 	var without []*consumer
 	b.mu.Lock()
@@ -114,12 +114,12 @@ func (b *Broker) setLockSilent(queue string, is bool) {
 	}
 }
 
-// forgetTime bounds the wait for a queue to forget a consumer.
+// forgetTime bounds the wait until a queue has no more consumers.
 const forgetTime = time.Second
 
-// awaitFree waits for a moment until a queue is free. RabbitMQ deletes the lock, and a
-// quorum queue forgets the consumer, a little later than the client learns that a
-// channel with a consumer is closed.
+// awaitFree waits, up to forgetTime, until a queue is not in use. RabbitMQ deletes the
+// lock, and a quorum queue removes the consumer, shortly after it has confirmed that the
+// channel is closed.
 func (b *Broker) awaitFree(queue string) {
 	ctx, cancel := context.WithTimeout(b.life, forgetTime)
 	defer cancel()
@@ -130,40 +130,43 @@ func (b *Broker) awaitFree(queue string) {
 	}
 }
 
-// otherConsumers are consumers of a queue that RabbitMQ counts while nobody has the lock.
+// otherConsumers records that a queue has consumers although nobody holds its lock.
 type otherConsumers struct{ first, last time.Time } // when they were counted
 
 const (
-	// strangerTime is how long strangers keep a quorum queue from being consumed.
-	strangerTime = time.Second
-	// strangerMemory is how long ago strangers were counted that may be gone since.
-	strangerMemory = 30 * time.Second
+	// otherConsumersTime is how long consumers without a lock keep a quorum queue from being
+	// consumed.
+	otherConsumersTime = time.Second
+	// otherConsumersMemory is the time between two counts after which the consumers are
+	// considered to be different ones.
+	otherConsumersMemory = 30 * time.Second
 )
 
-// checkOtherConsumers decides whether consumers without a lock keep others from a queue, in which
-// case it reports [broker.ErrInUse]. They are the reference's, and a classic queue is
-// theirs as long as they like: RabbitMQ would refuse an exclusive consumer beside them.
-// A quorum queue is for some time only: RabbitMQ counts, too, what was on a machine that
-// is down. If they are alive nevertheless, RabbitMQ shares the messages out, as it does
-// among the reference's own. yield reports whether there are any.
+// checkOtherConsumers decides whether consumers without a lock keep this process from
+// consuming the queue, in which case it reports [broker.ErrInUse]. They belong to the
+// reference implementation. They may keep a classic queue for as long as they like:
+// RabbitMQ would refuse an exclusive consumer of it. They keep a quorum queue for
+// otherConsumersTime only, since RabbitMQ also counts consumers on a node that is down. If they
+// are alive nevertheless, RabbitMQ distributes the messages, as among consumers of the
+// reference. beside reports whether there are any.
 func (d declarer) checkOtherConsumers(queue string, consumers int) (beside bool, err error) {
 	b := d.live.broker
 	switch {
 	case consumers == 0:
 		b.forgetOtherConsumers(queue)
 		return false, nil
-	case d.kind(queue).queueType == Classic, b.noteOtherConsumers(queue) < strangerTime:
+	case d.kind(queue).queueType == Classic, b.noteOtherConsumers(queue) < otherConsumersTime:
 		return true, broker.ErrInUse
 	}
 	return true, nil
 }
 
-// noteOtherConsumers returns for how long strangers have been counted.
+// noteOtherConsumers returns for how long consumers without a lock have been counted.
 func (b *Broker) noteOtherConsumers(queue string) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s, now := b.otherConsumers[queue], time.Now()
-	if now.Sub(s.last) > strangerMemory {
+	if now.Sub(s.last) > otherConsumersMemory {
 		s.first = now
 	}
 	s.last = now
@@ -177,9 +180,9 @@ func (b *Broker) forgetOtherConsumers(queue string) {
 	delete(b.otherConsumers, queue)
 }
 
-// consumeExclusively starts a consumer that has the queue for itself, by a lock that lasts as
-// long as the channel. receive is called when messages begin to arrive; locked is closed
-// when the lock is lost, and nil if there is none.
+// consumeExclusively starts the only consumer of a queue, protected by a lock that is held
+// as long as the channel is open. receive is called when deliveries begin; locked is
+// closed when the lock is lost, and nil if there is none.
 func (d declarer) consumeExclusively(queue string, withLock bool, receive func(deliveries, locked <-chan amqp.Delivery)) error {
 	var locked <-chan amqp.Delivery
 	if withLock {
@@ -208,12 +211,12 @@ func (d declarer) consumeExclusively(queue string, withLock bool, receive func(d
 	return nil
 }
 
-// errLockSilent is reported when RabbitMQ does not say whether the lock of a queue can be had.
+// errLockSilent is reported if RabbitMQ does not answer whether the lock can be acquired.
 var errLockSilent = errors.New("RabbitMQ does not answer about the lock of the queue")
 
-// lockInTime is lock, with errLockSilent if that takes longer than lockTimeout: with Mnesia
-// (before RabbitMQ 4.3) a cluster waits for a machine that is frozen, a minute or longer. The
-// channel is closed when the answer has come.
+// lockInTime is lock with a timeout: it reports errLockSilent after lockTimeout. With
+// Mnesia (before RabbitMQ 4.3), a cluster waits for a node that hangs, for a minute or
+// longer. The channel is closed when the answer arrives.
 func (d declarer) lockInTime(queue string) (<-chan amqp.Delivery, error) {
 	type result struct {
 		locked <-chan amqp.Delivery
@@ -233,21 +236,22 @@ func (d declarer) lockInTime(queue string) (<-chan amqp.Delivery, error) {
 	}
 	d.live.broker.setLockSilent(queue, true)
 	go func() {
-		<-results // which comes with the end of the connection, too
+		<-results // also received at the end of the connection
 		d.ch.Close()
 		d.live.broker.setLockSilent(queue, false)
 	}()
 	return nil, errLockSilent
 }
 
-// lock makes the lock queue of a queue. It vanishes with its only consumer, and so when
-// the channel is closed; the consumer is refused to other channels of this connection.
-// It reports [broker.ErrInUse]. The channel that it returns gets what other processes ask
-// for, and is closed when the lock is lost.
+// lock acquires the lock of a queue. RabbitMQ deletes the lock queue with its only
+// consumer, and so when the channel is closed; it refuses the consumer to other channels
+// of this connection. lock reports [broker.ErrInUse]. The channel that it returns receives
+// the requests of other processes, and is closed when the lock is lost.
 func (d declarer) lock(queue string) (<-chan amqp.Delivery, error) {
 	const autoDelete, exclusive, autoAck = true, true, true
 	name := lockQueue(queue)
-	// Without the type, RabbitMQ may take the default, and refuse it.
+	// Without the type, RabbitMQ may use a default type that it refuses for exclusive
+	// queues.
 	_, err := d.ch.QueueDeclare(name, false, autoDelete, exclusive, false, amqp.Table{"x-queue-type": string(Classic)})
 	switch {
 	case saysCode(err, amqp.ResourceLocked):
@@ -259,14 +263,14 @@ func (d declarer) lock(queue string) (<-chan amqp.Delivery, error) {
 	switch {
 	case err == nil:
 		return locked, nil
-	case saysCode(err, amqp.NotFound), inExclusiveUse(err): // NotFound: the one before has just let it go
+	case saysCode(err, amqp.NotFound), inExclusiveUse(err): // NotFound: the previous holder has just released it
 		return nil, broker.ErrInUse
 	}
 	return nil, explain(err)
 }
 
-// consumeError gives RabbitMQ's answer to an attempt to consume the name by which
-// callers know it.
+// consumeError adds the matching error of package broker to RabbitMQ's answer to an
+// attempt to consume.
 func consumeError(err error) error {
 	switch {
 	case saysCode(err, amqp.NotFound):
@@ -277,8 +281,8 @@ func consumeError(err error) error {
 	return err
 }
 
-// inExclusiveUse reports whether RabbitMQ refuses a consumer because of another one, and
-// not for want of permission: the code is the same.
+// inExclusiveUse reports whether RabbitMQ refuses a consumer because of another consumer,
+// and not because of missing permissions: the reply code is the same.
 func inExclusiveUse(err error) bool {
 	var e *amqp.Error
 	return errors.As(err, &e) && e.Server && e.Code == amqp.AccessRefused && strings.HasSuffix(e.Reason, " in exclusive use")

@@ -12,9 +12,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// idOf returns an ID for a message, which has none in RabbitMQ: a digest of
-// everything that stays the same however often the message is looked at, and is
-// replaced by a copy.
+// idOf returns an ID for a message, since RabbitMQ has none: a digest of all properties
+// that stay the same when the message is redelivered or replaced by a copy.
 func idOf(d amqp.Delivery) string {
 	h := sha256.New()
 	for _, text := range []string{
@@ -32,7 +31,7 @@ func idOf(d amqp.Delivery) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// digest writes a header value in a form that depends on nothing else.
+// digest writes a header value in a canonical form.
 func digest(w io.Writer, value any) {
 	switch v := value.(type) {
 	case amqp.Table:
@@ -47,7 +46,7 @@ func digest(w io.Writer, value any) {
 			digest(w, element)
 		}
 	case time.Time:
-		fmt.Fprintf(w, "time %d", v.Unix()) // whatever the time zone here is
+		fmt.Fprintf(w, "time %d", v.Unix()) // independent of the local time zone
 	default:
 		text := fmt.Sprint(v)
 		fmt.Fprintf(w, "%T %d:%s", v, len(text), text)

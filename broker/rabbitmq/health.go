@@ -15,8 +15,8 @@ import (
 	"peerlink/internal/wait"
 )
 
-// explain makes an error of the library readable. What RabbitMQ has said stays
-// as it is; errors.As still finds the [amqp.Error].
+// explain makes an error of the library readable. RabbitMQ's own texts are not changed;
+// errors.As still finds the [amqp.Error].
 func explain(err error) error {
 	var e *amqp.Error
 	if !errors.As(err, &e) {
@@ -43,8 +43,8 @@ type explainedError struct {
 func (e *explainedError) Error() string { return e.text }
 func (e *explainedError) Unwrap() error { return e.cause }
 
-// withoutPorts cuts the addresses off a network error. The local port is
-// another one each time, which would make the same error look like a new one.
+// withoutPorts removes the addresses from a network error. The local port is different
+// each time, so that the same error would look like a new one.
 func withoutPorts(text string) string {
 	if _, after, ok := strings.Cut(text, "->"); ok {
 		if _, reason, ok := strings.Cut(after, ": "); ok {
@@ -54,39 +54,39 @@ func withoutPorts(text string) string {
 	return text
 }
 
-// saysCode reports whether err is RabbitMQ's answer with this reply code.
+// saysCode reports whether err is an answer of RabbitMQ with this reply code.
 func saysCode(err error, code int) bool {
 	var e *amqp.Error
 	return errors.As(err, &e) && e.Server && e.Code == code
 }
 
-// health decides what the log says about RabbitMQ. All connections share it:
-// when RabbitMQ goes down they all fail, and one line is enough.
+// health logs changes of RabbitMQ's state. All connections share it: when RabbitMQ goes
+// down they all fail, and one line is enough.
 type health struct {
 	log     *slog.Logger
-	changed wait.Signal // rung when a connection is lost, or an era begins
+	changed wait.Signal // notified when a connection is lost, or an era begins
 
 	mu      sync.Mutex
-	good    bool      // the last that was said is that there is a connection
-	era     int       // counts how often there was a connection after there was none
-	trouble string    // the last that was said otherwise
-	lostAt  time.Time // when it was last said that one was lost
+	good    bool      // the last log entry was that there is a connection
+	era     int       // incremented with each first connection after there was none
+	trouble string    // last logged error
+	lostAt  time.Time // when the last loss was logged
 
-	refusal atomic.Pointer[refusal] // nil if RabbitMQ has taken the last message
+	refusal atomic.Pointer[refusal] // nil if RabbitMQ has confirmed the last message
 }
 
-// refusal says since when, and why, RabbitMQ takes no messages of peers, although
-// there is a connection.
+// refusal is the reason why, and the time since when, RabbitMQ accepts no messages of
+// peers although there is a connection.
 type refusal struct {
 	since time.Time
 	err   error
 }
 
-// refusalGrace is how long RabbitMQ may refuse messages before that is trouble.
+// refusalGrace is how long RabbitMQ may refuse messages before Health reports it.
 const refusalGrace = 2 * time.Second
 
-// refused is called when a stream has ended. Where that is because of a message, as for
-// want of permissions or of the exchange, the next stream ends in the same way.
+// refused is called when a stream has ended. If the reason was a message, as with missing
+// permissions or a missing exchange, the next stream will end in the same way.
 func (h *health) refused(err error) {
 	if errors.Is(err, broker.ErrUnroutable) || errors.Is(err, ErrNotConfirmed) ||
 		saysCode(err, amqp.AccessRefused) || saysCode(err, amqp.ResourceLocked) || saysCode(err, amqp.PreconditionFailed) {
@@ -101,8 +101,8 @@ func (h *health) stored() {
 	}
 }
 
-// refusedFor returns why RabbitMQ has taken no message for so long although there were
-// some; nil if that is not so.
+// refusedFor returns an error if RabbitMQ has confirmed no message for longer than grace,
+// although messages were published, and nil otherwise.
 func (h *health) refusedFor(grace time.Duration) error {
 	r := h.refusal.Load()
 	if r == nil || time.Since(r.since) < grace {
@@ -111,14 +111,14 @@ func (h *health) refusedFor(grace time.Duration) error {
 	return fmt.Errorf("no message of peers could be stored since %s: %w", r.since.UTC().Format(time.DateTime), r.err)
 }
 
-// oneOutage is how long after the loss of one connection that of an older one
-// counts as part of it: it may be noticed as late as its heart-beat is missed.
+// oneOutage is how long after the loss of one connection the loss of an older one is
+// considered the same outage: it may be detected only by its missing heartbeats.
 const oneOutage = time.Minute
 
-// Health says why RabbitMQ can not be used: a connection was lost or can not be
-// made, or it takes no messages, or refuses those of peers. It is nil if nobody has needed one yet. To ask is
-// reason enough to connect again, and to publish something, in the background: the
-// next answer knows more.
+// Health returns why RabbitMQ can not be used: a connection was lost or can not be opened,
+// or RabbitMQ blocks a connection, or refuses messages of peers. It returns nil if no
+// connection was needed yet. Health also starts to reconnect, and to publish a probe, in
+// the background, so that a later call has a newer result.
 func (b *Broker) Health() error {
 	b.probe.send()
 	for _, c := range b.connections() {
@@ -136,15 +136,15 @@ func (b *Broker) Health() error {
 	return errors.New("no connection to RabbitMQ: " + h.trouble)
 }
 
-// currentEra distinguishes eras of RabbitMQ: between two of them it was lost, and
-// may have lost something itself.
+// currentEra returns the current era. Between two eras RabbitMQ was unreachable, and may
+// have lost objects.
 func (h *health) currentEra() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.era
 }
 
-// up is called for a new connection. It reports whether there was none.
+// up is called for a new connection. It reports whether there was none before.
 func (h *health) up(version any, address string) (first bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -9,21 +9,22 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// kind is what AMQP shows of a queue that exists.
+// kind is what can be found out about an existing queue with AMQP.
 type kind struct {
-	queueType QueueType // "" if it is not known
-	limit     int       // how often a message may come back; noLimit, or 0 if no argument says it
-	era       int       // of RabbitMQ in which this was asked
+	queueType QueueType // "" if unknown
+	limit     int       // delivery limit; noLimit, or 0 if the queue has no argument for it
+	era       int       // era in which this was found out
 }
 
 const (
-	// noLimit is the delivery limit of a queue that has none.
+	// noLimit is the delivery limit of a queue without a limit.
 	noLimit = -1
-	// defaultLimit is that of a quorum queue in RabbitMQ 4 that has no argument for it.
+	// defaultLimit is the limit of a quorum queue in RabbitMQ 4 without an argument for
+	// it.
 	defaultLimit = 20
 )
 
-// kind returns what a queue that exists is. RabbitMQ is asked once in an era.
+// kind returns the kind of an existing queue. It asks RabbitMQ once in each era.
 func (d declarer) kind(queue string) kind {
 	b := d.live.broker
 	era := b.health.currentEra()
@@ -41,12 +42,12 @@ func (d declarer) kind(queue string) kind {
 	return k
 }
 
-// askKind asks RabbitMQ for the type of a queue. AMQP has no question for that. But
-// RabbitMQ refuses to declare a queue with other arguments than it has, and says which
-// is another. One of these arguments is none of a quorum queue: with that, RabbitMQ
-// never makes a queue, but does not look at it where there is one.
+// askKind determines the type of a queue. AMQP has no method for that. But RabbitMQ
+// refuses to declare an existing queue with different arguments, and names one of them in
+// its answer. One of the arguments used here is invalid for a quorum queue: with it,
+// RabbitMQ never creates a queue, but ignores it if the queue exists.
 func (d declarer) askKind(queue string) kind {
-	ch, err := d.live.Channel() // RabbitMQ closes it
+	ch, err := d.live.Channel() // RabbitMQ closes the channel
 	if err != nil {
 		return kind{}
 	}
@@ -59,8 +60,8 @@ func (d declarer) askKind(queue string) kind {
 	return kindFrom(err)
 }
 
-// kindFrom returns what RabbitMQ's answer to askKind says. The zero kind is right where
-// it says something else: what comes of it is that the log has nothing about the queue.
+// kindFrom interprets RabbitMQ's answer to askKind. It returns the zero kind for any other
+// answer, with the only effect that reportLimit logs nothing about the queue.
 func kindFrom(answer error) kind {
 	if answer == nil {
 		return kind{queueType: Quorum, limit: noLimit}
@@ -80,8 +81,8 @@ func kindFrom(answer error) kind {
 	return kind{}
 }
 
-// refusedArguments returns what RabbitMQ says when it refuses to declare a queue that
-// exists, with other arguments than it has.
+// refusedArguments returns RabbitMQ's reason for refusing to declare an existing queue
+// with different arguments.
 func refusedArguments(answer error) (reason string, ok bool) {
 	var e *amqp.Error
 	if !errors.As(answer, &e) || e.Code != amqp.PreconditionFailed {
@@ -92,9 +93,9 @@ func refusedArguments(answer error) (reason string, ok bool) {
 
 var inequivalent = regexp.MustCompile(`^PRECONDITION_FAILED - inequivalent arg '([^']*)' .* but current is (?:none|(?:the value )?'([^']*)')`)
 
-// reportLimit reports in the log that RabbitMQ gives up messages of a queue, once for
-// each limit: in a virtual host whose default type is quorum, it is the same for all
-// queues.
+// reportLimit logs that RabbitMQ drops messages of a queue after too many deliveries, once
+// for each limit: in a virtual host with quorum as the default type, all queues have the
+// same.
 func (d declarer) reportLimit(queue string) {
 	k := d.kind(queue)
 	if k.limit == 0 && k.queueType == Quorum && d.major() >= 4 {
@@ -112,7 +113,7 @@ func (d declarer) reportLimit(queue string) {
 	log.Info("the queue is a quorum queue: unless a policy says otherwise, RabbitMQ removes a message that was given out more often than its delivery limit; messages are replaced by copies before that")
 }
 
-// firstWithLimit reports whether this is the first queue with a delivery limit.
+// firstWithLimit reports whether this is the first queue with this delivery limit.
 func (b *Broker) firstWithLimit(limit int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -13,12 +13,12 @@ import (
 	"peerlink/broker"
 )
 
-// appID is what the reference puts into the property app_id.
+// appID is the reference's value of property app_id.
 const appID = "swpt_stomp"
 
-// Publish opens the inbox for a stream of received messages. While RabbitMQ
-// takes no messages, it reports [ErrBlocked]. confirmed is called at the end of
-// the stream why it has ended, unless that was by the Publisher's Close.
+// Publish opens the inbox for a stream of received messages. It reports [ErrBlocked] while
+// RabbitMQ blocks the connection. When the stream ends, confirmed is called with the
+// reason, unless it ends by the Publisher's Close.
 func (b *Broker) Publish(ctx context.Context, confirmed func(n uint64, err error)) (broker.Publisher, error) {
 	p, err := b.publish(ctx, confirmed)
 	if err != nil {
@@ -60,8 +60,8 @@ func (b *Broker) publish(ctx context.Context, confirmed func(n uint64, err error
 	return p, nil
 }
 
-// publisher is a stream of messages. Those on their way are in sent, in order;
-// run follows their confirmations.
+// publisher is a stream of messages. Unconfirmed messages are in sent, in order; run waits
+// for their confirmations.
 type publisher struct {
 	broker    *Broker
 	live      *liveConn
@@ -70,24 +70,24 @@ type publisher struct {
 	lost      <-chan *amqp.Error
 	confirmed func(n uint64, err error)
 
-	turn    sync.Mutex // held while a message is written; see discard
-	headers amqp.Table // of the message that is written
+	writeMu sync.Mutex // held while a message is written; see discard
+	headers amqp.Table // of the message being written
 
-	room chan struct{} // has an element for each message on its way
+	room chan struct{} // semaphore: has an element for each unconfirmed message
 	sent chan pending
 
 	finish   func()                // closes closing
 	stop     func()                // closes closing and stopping
-	closing  chan struct{}         // no more messages are taken
-	stopping chan struct{}         // confirmations are not waited for any more
-	quiet    atomic.Bool           // the user does not want to know any more
-	ended    chan struct{}         // run has ended
-	reason   atomic.Pointer[error] // why run has ended, set before closing is closed
+	closing  chan struct{}         // closed when no more messages are accepted
+	stopping chan struct{}         // closed when run must not wait for confirmations any more
+	quiet    atomic.Bool           // confirmed must not be called any more
+	ended    chan struct{}         // closed when run has returned
+	reason   atomic.Pointer[error] // why run has ended; set before closing is closed
 
-	// run's own.
-	durable  uint64       // that many messages are confirmed
-	told     uint64       // that many the user knows of
-	unrouted *amqp.Return // the first that RabbitMQ has returned
+	// Used by run only.
+	durable  uint64       // number of confirmed messages
+	reported uint64       // number last passed to confirmed
+	unrouted *amqp.Return // the first message that RabbitMQ has returned
 }
 
 // pending is a message that RabbitMQ has not confirmed.
@@ -97,9 +97,9 @@ type pending struct {
 	answer  *amqp.DeferredConfirmation
 }
 
-// Publish hands over the next message. It reports [ErrInvalid] for a message
-// that AMQP can not carry; it is then not counted. While RabbitMQ takes no
-// messages, it waits, but not longer than for a confirmation.
+// Publish submits the next message. It reports [ErrInvalid] for a message that AMQP can
+// not carry; such a message is not counted. While RabbitMQ blocks the connection, Publish
+// waits, but not longer than ConfirmTimeout.
 func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	if err := checkMessage(m); err != nil {
 		return err
@@ -126,7 +126,7 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	if p.write(ctx, m) == nil {
 		return nil
 	}
-	// The channel is closed. run knows why.
+	// The channel is closed. run determines why.
 	select {
 	case <-p.closing:
 		return p.failure()
@@ -135,7 +135,7 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	}
 }
 
-// unblocked waits until RabbitMQ takes messages.
+// unblocked waits until RabbitMQ does not block the connection.
 func (p *publisher) unblocked(ctx context.Context) error {
 	block := p.live.blocked()
 	if block == nil {
@@ -157,10 +157,10 @@ func (p *publisher) unblocked(ctx context.Context) error {
 
 func (p *publisher) write(ctx context.Context, m *broker.Incoming) error {
 	defer p.live.bounded(ctx)()
-	p.turn.Lock()
-	defer p.turn.Unlock()
+	p.writeMu.Lock()
+	defer p.writeMu.Unlock()
 	select {
-	case <-p.closing: // the channel may be closed, or about to be
+	case <-p.closing: // the channel may be closed, or about to be closed
 		return p.failure()
 	default:
 	}
@@ -179,11 +179,11 @@ func (p *publisher) write(ctx context.Context, m *broker.Incoming) error {
 	if err != nil {
 		return err
 	}
-	p.sent <- pending{m, time.Now(), answer} // there is room for it
+	p.sent <- pending{m, time.Now(), answer} // does not block: p.room bounds the number
 	return nil
 }
 
-// failure returns why no more messages are taken.
+// failure returns why no more messages are accepted.
 func (p *publisher) failure() error {
 	if err := p.reason.Load(); err != nil {
 		return *err
@@ -191,7 +191,7 @@ func (p *publisher) failure() error {
 	return broker.ErrClosed
 }
 
-// run follows the confirmations until the stream ends.
+// run waits for confirmations until the stream ends.
 func (p *publisher) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -206,24 +206,23 @@ func (p *publisher) run() {
 	close(p.ended)
 }
 
-// discard closes the channel. That may take as long as RabbitMQ does not read. A message
-// that is written after the channel is closed would cost the connection, and all streams
-// on it.
+// discard closes the channel. This may take as long as RabbitMQ does not read. A message
+// written after the channel is closed would cost the connection, and all streams on it.
 func (p *publisher) discard() {
-	p.turn.Lock() // what writes ends; what will write sees that p.closing is closed
+	p.writeMu.Lock() // wait for the current write; later ones find p.closing closed
 	returned := p.returned
-	p.turn.Unlock()
+	p.writeMu.Unlock()
 	if returned != nil {
 		go func() {
-			for range returned { // if nobody takes them, the whole connection waits
+			for range returned { // otherwise the whole connection would block
 			}
 		}()
 	}
 	p.live.closeChannel(p.channel)
 }
 
-// follow takes the messages that are on their way in order, and counts those
-// that are confirmed. It returns why there will not be more.
+// follow waits for the confirmations of the pending messages in order, and counts them. It
+// returns why the stream has ended.
 func (p *publisher) follow(timer *time.Timer) error {
 	for {
 		next, err := p.next()
@@ -239,14 +238,14 @@ func (p *publisher) follow(timer *time.Timer) error {
 	}
 }
 
-// next waits for a message that is on its way.
+// next returns the next pending message, and waits for one if necessary.
 func (p *publisher) next() (pending, error) {
 	select {
 	case next := <-p.sent:
 		return next, nil
 	default:
 	}
-	p.tell()
+	p.report()
 	for {
 		select {
 		case next := <-p.sent:
@@ -271,14 +270,14 @@ func (p *publisher) await(next pending, timer *time.Timer) error {
 	select {
 	case <-next.answer.Done():
 	default:
-		p.tell()
+		p.report()
 		timer.Reset(time.Until(next.at.Add(p.broker.opts.ConfirmTimeout)))
 		if err := p.awaitLong(next, timer.C); err != nil {
 			return err
 		}
 	}
 	if !next.answer.Acked() {
-		// The library answers so for all messages of a channel that is closed.
+		// The library reports this for all messages of a closed channel.
 		select {
 		case e := <-p.lost:
 			return lostReason(e)
@@ -286,7 +285,7 @@ func (p *publisher) await(next pending, timer *time.Timer) error {
 			return fmt.Errorf("%w: RabbitMQ refuses it", ErrNotConfirmed)
 		}
 	}
-	// A message that was returned is confirmed afterwards.
+	// RabbitMQ confirms a returned message after the return.
 	select {
 	case r, ok := <-p.returned:
 		p.noteReturn(r, ok)
@@ -314,20 +313,19 @@ func (p *publisher) awaitLong(next pending, timeout <-chan time.Time) error {
 	}
 }
 
-// noteReturn keeps the first message that was returned: it decides where the
-// stream ends.
+// noteReturn records the first returned message: the stream ends before it.
 func (p *publisher) noteReturn(r amqp.Return, ok bool) {
 	switch {
 	case !ok:
-		p.returned = nil // the channel is closed, which run learns in another way
+		p.returned = nil // the channel is closed; run detects that elsewhere
 	case p.unrouted == nil:
 		p.unrouted = &r
 	}
 }
 
-// isReturned reports whether r is the message m. RabbitMQ returns messages in the
-// order of publishing, so the first that looks like r is r; and if there is
-// another that looks the same, it can not be routed either.
+// isReturned reports whether m is the returned message r. RabbitMQ returns messages in the
+// order of publishing, so the first message equal to r is r; another equal message can not
+// be routed either.
 func isReturned(m *broker.Incoming, r *amqp.Return) bool {
 	return m.Exchange == r.Exchange && m.RoutingKey == r.RoutingKey && m.Type == r.Type && bytes.Equal(m.Body, r.Body)
 }
@@ -343,16 +341,16 @@ func lostReason(e *amqp.Error) error {
 	return explain(e)
 }
 
-// tell reports what is confirmed, if that is news.
-func (p *publisher) tell() {
-	if p.durable > p.told && !p.quiet.Load() {
-		p.told = p.durable
+// report calls confirmed if there are new confirmations.
+func (p *publisher) report() {
+	if p.durable > p.reported && !p.quiet.Load() {
+		p.reported = p.durable
 		p.confirmed(p.durable, nil)
 	}
 }
 
-// Close ends the stream without waiting for confirmations. When it has
-// returned, confirmed is not called any more; it must not be called by it.
+// Close ends the stream without waiting for confirmations. After Close has returned,
+// confirmed is not called any more; confirmed must not call Close.
 func (p *publisher) Close() error {
 	p.quiet.Store(true)
 	p.stop()

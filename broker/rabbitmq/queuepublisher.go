@@ -7,23 +7,23 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// maxPublish is how many messages a feeder publishes at once.
+// maxPublish is how many messages a queuePublisher publishes at once.
 const maxPublish = 256
 
-// queuePublisher publishes to a queue by the queue's name, past the exchanges. It has a
-// channel once it was needed, and is used by one goroutine at a time.
+// queuePublisher publishes to a queue by its name, through the default exchange. It opens
+// its channel on first use, and is used by one goroutine at a time.
 type queuePublisher struct {
 	broker *Broker
 	queue  string
 
-	channel  *amqp.Channel // nil, or it may be closed
-	live     *liveConn     // that it is on
+	channel  *amqp.Channel // nil if there was none; may be closed
+	live     *liveConn     // the channel's connection
 	returned <-chan amqp.Return
 }
 
-// publish publishes up to maxPublish messages, and waits until RabbitMQ has
-// confirmed them all. It reports whether the queue exists: if not, some of them
-// may have been stored before it was deleted.
+// publish publishes up to maxPublish messages, and waits until RabbitMQ has confirmed all
+// of them. routed reports whether the queue exists: if not, some of them may have been
+// stored before the queue was deleted.
 func (f *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishing) (routed bool, err error) {
 	if f.channel == nil || f.channel.IsClosed() {
 		returned := make(chan amqp.Return, maxPublish)
@@ -53,7 +53,7 @@ func (f *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishin
 			f.reset()
 			return false, context.Cause(ctx)
 		}
-		if !s.Acked() { // or the connection is lost
+		if !s.Acked() { // or the connection was lost
 			f.reset()
 			return false, fmt.Errorf("%w: RabbitMQ refuses it", ErrNotConfirmed)
 		}
@@ -61,8 +61,8 @@ func (f *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishin
 	return !anyReturned(f.returned), nil
 }
 
-// anyReturned reports whether RabbitMQ has returned a message. It does so before it
-// confirms it. A channel that has ended since sends no more returns.
+// anyReturned reports whether RabbitMQ has returned a message. A return precedes the
+// confirmation of the message. A channel that has ended sends no more returns.
 func anyReturned(returned <-chan amqp.Return) bool {
 	found := false
 	for {
@@ -78,7 +78,7 @@ func anyReturned(returned <-chan amqp.Return) bool {
 	}
 }
 
-// reset gives up a channel of which it is unclear what is still to come.
+// reset discards a channel on which further answers may arrive.
 func (f *queuePublisher) reset() {
 	go f.live.closeChannel(f.channel)
 	f.channel = nil

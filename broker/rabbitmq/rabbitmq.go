@@ -1,7 +1,7 @@
-// Package rabbitmq is the message store on RabbitMQ: a [broker.Broker] with
-// exactly the exchanges, queues and headers of the reference implementation,
-// so that the network's applications work with it unchanged (section "RabbitMQ
-// objects of the reference" of the messages specification).
+// Package rabbitmq implements a message store on RabbitMQ: a [broker.Broker] with exactly
+// the exchanges, queues and headers of the reference implementation, so that the network's
+// applications work with it unchanged (section "RabbitMQ objects of the reference" of the
+// messages specification).
 //
 // # Objects
 //
@@ -11,59 +11,55 @@
 //
 //	peer ──▶ accounts_in ──▶ whatever the application has bound to it
 //
-// [Broker.Bind] makes everything in the upper line. The inbox exchange is
-// the application's to declare. Queues that exist are taken as they are; new
-// ones are of [Options.QueueType].
+// [Broker.Bind] declares the objects of the upper line. The application declares the inbox
+// exchange. Existing queues are used as they are; new ones have the type
+// [Options.QueueType].
 //
-// # Taking out
+// # Consuming
 //
-// A [broker.Consumer] is a channel with one consumer, which is the queue's only
-// one, in whatever process ([broker.ErrInUse]): as long as the channel is open, it has
-// an exclusive queue beside it, peer.<ID>.0.lock, which RabbitMQ refuses to others. RabbitMQ sends up to
-// [Options.Prefetch] messages ahead; they wait in memory, and whatever has
-// arrived is the next batch. A confirmation is remembered, and one
-// acknowledgement for all that came since the last is sent by the goroutine
-// that also receives: a peer that confirms each message costs no write for
-// each.
+// A [broker.Consumer] is a channel with one consumer, which is the queue's only one among
+// all processes ([broker.ErrInUse]): for as long as the channel is open, it holds an
+// exclusive queue, peer.<ID>.0.lock, which RabbitMQ refuses to other connections. RabbitMQ
+// sends up to [Options.Prefetch] messages ahead; they are kept in memory, and all that
+// have arrived form the next batch. The goroutine that receives also sends the
+// acknowledgements, one for all confirmations since the last: a peer that confirms each
+// message does not cause one write for each.
 //
-// A message that is set aside is published to the queue's dead-letter queue
-// with its properties and four headers more (x-peerlink-reason, the time, and
-// the exchange and routing key that it came with), and acknowledged when RabbitMQ
-// has confirmed that. Rejecting it would be one step instead of two, but would
-// not say why. A crash between the two steps leaves it in both queues.
+// A dead letter is published to the queue's dead-letter queue with its properties and four
+// more headers (x-peerlink-reason, the time, and its exchange and routing key), and the
+// original is acknowledged after RabbitMQ has confirmed the copy. Rejecting the message
+// would be one step instead of two, but would not record the reason. A crash between the
+// two steps leaves the message in both queues.
 //
-// The operator's view ([broker.DeadLetters]) takes the messages of a dead-letter queue
-// and gives them back, because AMQP knows no other way to look at them. It shows
-// what others have rejected, too. The ID of a message is a digest of what it
-// says.
+// The operator's view ([broker.DeadLetters]) consumes the messages of a dead-letter queue
+// and returns them, because AMQP has no other way to read them. It includes messages that
+// other programs have rejected. The ID of a message is a digest of its content.
 //
-// # Putting in
+// # Publishing
 //
-// A [broker.Publisher] is a channel in confirm mode. Messages are published,
-// persistent and mandatory, as they come, up to [Options.MaxPending] ahead of
-// RabbitMQ's confirmations. These arrive in any order. A goroutine follows them
-// in the order of publishing, and reports how far it came when it has to wait:
-// that makes the batches. A message that RabbitMQ returns, refuses or does not
-// confirm in time ends the stream, with the number of those before it.
+// A [broker.Publisher] is a channel in confirm mode. Messages are published as they come,
+// persistent and mandatory, up to [Options.MaxPending] ahead of RabbitMQ's confirmations.
+// These arrive in any order. A goroutine waits for them in the order of publishing, and
+// reports the count when it has to wait: this forms the batches. A message that RabbitMQ
+// returns, refuses or does not confirm in time ends the stream; the messages before it
+// count.
 //
 // # When RabbitMQ fails
 //
-// There are three connections: one for publishing, because RabbitMQ stops
-// reading from it when it is short of memory or disk, one for consuming, and
-// one for declaring, because some mistakes cost the connection. (With thousands of
-// streams or queues there are more, as a connection has a limited number of channels.) Nothing is
-// repaired behind the back of the user. When a connection is lost, the
-// Consumers and Publishers on it report an error and are of no use any more;
-// what was not acknowledged is in its queue again, and what was not confirmed
-// will be sent again by the peer. The next Consume or Publish makes a new
-// connection, with pauses that grow from a tenth of a second to five seconds.
-// The log gets one line when RabbitMQ is lost, when the reason
-// changes, and when it is back.
+// There are three connections: one for publishing, because RabbitMQ stops reading from it
+// when it is short of memory or disk, one for consuming, and one for declaring, because
+// some errors close the connection. (With thousands of streams or queues there are more,
+// since the number of channels of a connection is limited.) Consumers and Publishers do
+// not recover from a lost connection: they return an error and can not be used any more;
+// unacknowledged messages are in their queue again, and peers will send unconfirmed
+// messages again. The next Consume or Publish opens a new connection, with pauses that
+// grow from a tenth of a second to five seconds. There is one log entry when RabbitMQ is
+// lost, when the reason changes, and when RabbitMQ is back.
 //
-// RabbitMQ may come back with nothing of what it had. So from the first Declare on
-// there is a goroutine that makes a lost connection again, and then declares
-// everything again, whether or not anybody consumes it: what applications publish
-// meanwhile would be dropped. It looks after each peer's objects every minute, too.
+// RabbitMQ may come back without its objects. So from the first Bind on, a goroutine
+// reconnects after a loss, and then declares all objects again, whether or not they are
+// consumed: messages that applications publish meanwhile would be dropped. It also checks
+// the objects of each peer every minute.
 package rabbitmq
 
 import (
@@ -85,52 +81,50 @@ import (
 var (
 	// ErrInvalid is reported for names and messages that AMQP can not carry.
 	ErrInvalid = errors.New("rabbitmq: invalid")
-	// ErrNotGivenOut is reported for a tag that its consumer does not hold: it
-	// was never given out, or it was confirmed or set aside since.
+	// ErrNotGivenOut is reported for a tag that is not delivered to the consumer: it was
+	// never delivered, or it was confirmed or moved to the dead letters since.
 	ErrNotGivenOut = errors.New("rabbitmq: message is not given out")
-	// ErrBlocked is reported while RabbitMQ takes no messages because it is
-	// short of memory or disk.
+	// ErrBlocked is reported while RabbitMQ accepts no messages because it is short of
+	// memory or disk.
 	ErrBlocked = errors.New("rabbitmq: RabbitMQ takes no messages for now")
-	// ErrNotConfirmed ends a stream of messages of which RabbitMQ has refused
-	// one, or has not confirmed it within [Options.ConfirmTimeout].
+	// ErrNotConfirmed ends a stream if RabbitMQ has refused one of its messages, or has
+	// not confirmed it within [Options.ConfirmTimeout].
 	ErrNotConfirmed = errors.New("rabbitmq: message is not confirmed")
 )
 
-// QueueType is a type of queue in RabbitMQ.
+// QueueType is the type of a RabbitMQ queue.
 type QueueType string
 
 const (
-	// Classic queues are what the reference makes. They live on one machine.
+	// Classic queues are the reference's type. They exist on one node.
 	Classic QueueType = "classic"
-	// Quorum queues are replicated on the machines of a cluster.
+	// Quorum queues are replicated in a cluster.
 	Quorum QueueType = "quorum"
 )
 
-// Options adjust a [Broker]. The zero Options are good.
+// Options configure a [Broker]. The zero Options are valid.
 type Options struct {
-	// Logger gets an entry when RabbitMQ is lost, and when it is back; nil means
+	// Logger logs, among others, when RabbitMQ is lost, and when it is back; nil means
 	// [slog.Default].
 	Logger *slog.Logger
-	// QueueType is the type of the queues that Declare makes; "" means Classic.
-	// Queues that exist keep theirs.
+	// QueueType is the type of the queues that Bind declares; "" means Classic. Existing
+	// queues keep their type.
 	QueueType QueueType
-	// AsideSuffix is what the names of the queues with the messages set aside have behind
-	// the name of their queue; "" means ".XQ", as the reference has it. RabbitMQ may have
-	// policies for those, which AMQP does not show, and by which messages are dropped.
+	// AsideSuffix is appended to the name of a queue to form the name of its queue for
+	// dead letters; "" means ".XQ", as in the reference. RabbitMQ may have policies for
+	// queues of this name that drop messages; AMQP does not show policies.
 	AsideSuffix string
-	// Prefetch is how many messages a Consumer has that are not confirmed, at
-	// most 65,535; 0 means 2,000. RabbitMQ sends no more before: it must not be
-	// less than what is on its way to the peer. Large messages are fewer: a
-	// Consumer holds 8 MiB of them at most.
+	// Prefetch bounds the number of unconfirmed messages of a Consumer, at most 65,535; 0
+	// means 2,000. RabbitMQ sends no more until some are confirmed, so it must not be less
+	// than the number of messages in flight to the peer. A Consumer holds fewer large
+	// messages: at most 8 MiB.
 	Prefetch int
-	// MaxPending is how many messages a Publisher has on their way to disk; 0
-	// means 1,000.
+	// MaxPending bounds the number of unconfirmed messages of a Publisher; 0 means 1,000.
 	MaxPending int
-	// ConnectTimeout bounds an attempt to connect, and each exchange with
-	// RabbitMQ that has an answer; 0 means 10 s.
+	// ConnectTimeout bounds an attempt to connect, and each synchronous AMQP method; 0
+	// means 10 s.
 	ConnectTimeout time.Duration
-	// ConfirmTimeout is how long a published message may remain without a
-	// confirmation; 0 means 20 s.
+	// ConfirmTimeout is how long RabbitMQ may take to confirm a message; 0 means 20 s.
 	ConfirmTimeout time.Duration
 }
 
@@ -154,15 +148,15 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// Broker is a RabbitMQ server or cluster. It implements [broker.Broker]; all
-// its methods are safe for concurrent use.
+// Broker is a RabbitMQ server or cluster. It implements [broker.Broker]; all its methods
+// are safe for concurrent use.
 type Broker struct {
 	address address
 	opts    Options
 	log     *slog.Logger
 	health  *health
 
-	life context.Context // ends when the broker is closed
+	life context.Context // cancelled when the broker is closed
 	end  context.CancelFunc
 
 	publishing, consuming, declaring *connection
@@ -173,18 +167,18 @@ type Broker struct {
 	consumers      map[*consumer]struct{}
 	publishers     map[*publisher]struct{}
 	declared       map[string]declaration    // by peer
-	prefetch       map[string]int            // by queue, where it is not that of opts
+	prefetch       map[string]int            // by queue, if different from opts.Prefetch
 	kinds          map[string]kind           // by queue
-	limits         map[int]bool              // delivery limits that the log has reported
+	limits         map[int]bool              // delivery limits that were logged
 	risks          map[string]risk           // by dead-letter queue
 	otherConsumers map[string]otherConsumers // by queue
-	silent         map[string]bool           // queues about whose locks RabbitMQ does not answer
+	silent         map[string]bool           // queues for whose locks RabbitMQ does not answer
 
 	probe         probe
 	keeping       sync.Once     // starts keep
-	checkInterval time.Duration // the constant, but in tests
-	tallyPause    time.Duration // the constant, but in tests
-	change        chan struct{} // has an element while objects of a peer are changed
+	checkInterval time.Duration // the constant, except in tests
+	tallyPause    time.Duration // the constant, except in tests
+	change        chan struct{} // semaphore: has an element while objects of a peer are changed
 }
 
 var (
@@ -193,13 +187,12 @@ var (
 	_ broker.QueueYielder   = (*consumer)(nil)
 )
 
-// Open makes a Broker for the RabbitMQ at an amqp:// or amqps:// URL, or for a
-// cluster at several URLs with commas between them, or at a name with several addresses:
-// then connections are spread over the addresses, and another one is used when one does
-// not answer. (For
-// amqps, the URL's parameters cacertfile, certfile and keyfile name the files
-// to use.) It does not connect: RabbitMQ need not be there yet. The URL's
-// password appears in no error and no log.
+// Open returns a Broker for the RabbitMQ at an amqp:// or amqps:// URL, for a cluster at
+// several URLs separated by commas, or for a host name with several addresses: connections
+// are spread over the addresses, and if one does not respond, another one is used. (For
+// amqps, the URL's parameters cacertfile, certfile and keyfile name the files to use.)
+// Open does not connect: RabbitMQ need not be running yet. The URL's password appears in
+// no error and no log.
 func Open(url string, opts Options) (*Broker, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -236,21 +229,21 @@ func Open(url string, opts Options) (*Broker, error) {
 	return b, nil
 }
 
-// Close waits a moment for the confirmation of what was published, gives what
-// was given out and not confirmed back to its queue, and disconnects. Whoever
-// is blocked in a call gets [broker.ErrClosed].
+// Close waits up to closeTime for the confirmation of published messages, returns
+// unconfirmed deliveries to their queues, and disconnects. Blocked calls return
+// [broker.ErrClosed].
 func (b *Broker) Close() error {
 	b.once.Do(b.shutDown)
 	return nil
 }
 
-// closeTime is how long Close waits for confirmations, and then for the connections
-// to end in good order.
+// closeTime is how long Close waits for confirmations, and then for the connections to
+// close gracefully.
 const closeTime = time.Second
 
 func (b *Broker) shutDown() {
 	b.mu.Lock()
-	b.closed = true // from now on nothing is added to these
+	b.closed = true // from now on, the following maps do not grow
 	publishers := slices.Collect(maps.Keys(b.publishers))
 	consumers := slices.Collect(maps.Keys(b.consumers))
 	b.mu.Unlock()
@@ -281,7 +274,7 @@ func (b *Broker) shutDown() {
 	wg.Wait()
 }
 
-// connections are all that there are.
+// connections returns all connections.
 func (b *Broker) connections() []*connection {
 	return slices.Concat(b.publishing.chain(), b.consuming.chain(), b.declaring.chain())
 }

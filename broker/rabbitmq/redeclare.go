@@ -7,28 +7,28 @@ import (
 )
 
 const (
-	// checkInterval is how often the objects of each peer are declared again.
-	// RabbitMQ may lose them while its connections stay: somebody deletes a queue,
-	// or a machine of a cluster is replaced.
+	// checkInterval is how often the objects of each peer are declared again. RabbitMQ may
+	// lose them without losing connections: a queue is deleted, or a node of a cluster is
+	// replaced.
 	checkInterval = time.Minute
-	// checkStep is the least time between the checks of two peers. Each of them
-	// asks RabbitMQ some ten questions.
+	// checkStep is the minimum time between the checks of two peers. Each check takes
+	// about ten AMQP methods.
 	checkStep = 50 * time.Millisecond
-	// keepPause is the time until the next attempt when declaring has failed.
+	// keepPause is the time until the next attempt after a failed declaration.
 	keepPause = time.Second
 )
 
-// exclude keeps in RabbitMQ what was declared, whether or not the peers can be
-// reached: RabbitMQ may lose it, and would drop what applications publish without
-// a word. So a connection that is lost is made again, and then everything is
-// declared again. Besides, each peer's objects are checked now and then.
+// keep restores declared objects that RabbitMQ has lost, whether or not the peers are
+// reachable: RabbitMQ would silently drop the messages of applications. It reconnects
+// after the loss of a connection, and then declares all objects again. It also checks the
+// objects of one peer after the other.
 func (b *Broker) keep() {
 	k := redeclarer{Broker: b, failures: make(map[string]string), due: time.Now().Add(b.checkInterval)}
 	for b.life.Err() == nil {
 		var wait time.Duration
 		if _, err := b.declaring.get(b.life); err == nil {
 			wait = k.redeclare()
-		} // else it is get that makes the pauses
+		} // get waits between failed attempts
 		select {
 		case <-b.life.Done():
 		case <-b.health.changed:
@@ -41,13 +41,12 @@ func (b *Broker) keep() {
 type redeclarer struct {
 	*Broker
 	checked  string            // the peer whose objects were checked last
-	due      time.Time         // when the next ones are
-	failures map[string]string // by peer: what the log says about it
+	due      time.Time         // time of the next check
+	failures map[string]string // by peer: the last logged error
 }
 
-// redeclare declares what was declared before RabbitMQ was lost, and otherwise
-// checks the objects of the next peer. It returns the time until it has to be
-// called again.
+// redeclare repeats the declarations from before RabbitMQ was lost, or else checks the
+// objects of the next peer. It returns the time until its next call.
 func (k *redeclarer) redeclare() time.Duration {
 	era := k.health.currentEra()
 	stale := k.peers(func(d declaration) bool { return d.era < era })
@@ -81,8 +80,8 @@ func (k *redeclarer) redeclare() time.Duration {
 	return step
 }
 
-// peers returns the IDs, in order, of those of which something is declared, and
-// that are wanted.
+// peers returns the sorted IDs of the peers with declarations for which wanted returns
+// true.
 func (k *redeclarer) peers(wanted func(declaration) bool) (ids []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -95,13 +94,13 @@ func (k *redeclarer) peers(wanted func(declaration) bool) (ids []string) {
 	return ids
 }
 
-// again declares again what is declared for a peer.
+// again repeats the declaration of a peer.
 func (k *redeclarer) again(id string) error {
 	var missing []string
 	err := k.changing(k.life, func() error {
 		q := k.before(id)
 		if q == nil {
-			return nil // it was released meanwhile
+			return nil // Unbind was called meanwhile
 		}
 		era, made, err := k.make(k.life, *q)
 		if err != nil {

@@ -11,13 +11,13 @@ import (
 	"peerlink/internal/wait"
 )
 
-// renewAt is how often a message may have been given out, and come back, before it
-// is replaced by a copy of which RabbitMQ has counted nothing. RabbitMQ 4 gives a
-// message of a quorum queue up after 20 times, unless the queue or a policy says
-// otherwise, which AMQP does not show.
+// renewAt is how often a message may have been delivered, and returned, before it is
+// replaced by a copy without a count. RabbitMQ 4 drops a message of a quorum queue after
+// 20 deliveries, unless the queue or a policy, which AMQP does not show, has another
+// limit.
 const renewAt = 5
 
-// countOf returns how often RabbitMQ has counted that a message came back.
+// countOf returns how often, according to RabbitMQ, a message was returned.
 func countOf(d amqp.Delivery) int64 {
 	n := int64(0)
 	for _, name := range countHeaders {
@@ -28,17 +28,16 @@ func countOf(d amqp.Delivery) int64 {
 	return n
 }
 
-// countHeaders are the headers in which quorum queues count.
+// countHeaders are the headers with the counts of quorum queues.
 var countHeaders = []string{"x-delivery-count", "x-acquired-count"}
 
 func isCount(header string) bool { return slices.Contains(countHeaders, header) }
 
-// renewable reports whether a message can be replaced, and should be.
+// renewable reports whether a message can and should be replaced.
 func renewable(d amqp.Delivery) bool { return countOf(d) >= renewAt && sizeOf(d.Headers) <= maxHeaders }
 
-// renewedCopy returns a copy of a delivery that takes its place in its queue.
-// Nothing is missing but what a publisher can not set, or what would bring it
-// somewhere else.
+// renewedCopy returns a copy of a delivery that replaces it in its queue. It omits only
+// properties that a publisher can not set, or that would route the copy elsewhere.
 func renewedCopy(d amqp.Delivery) amqp.Publishing {
 	m := copyOf(d)
 	m.DeliveryMode, m.Expiration = d.DeliveryMode, d.Expiration
@@ -46,17 +45,17 @@ func renewedCopy(d amqp.Delivery) amqp.Publishing {
 	return m
 }
 
-// renewals replaces messages of a consumer.
+// renewals replaces messages of a consumer with copies.
 type renewals struct {
 	c    *consumer
 	to   queuePublisher
 	due  wait.Signal
-	wait []amqp.Delivery // those to be replaced, in order; guarded by c.mu
-	done wait.Signal     // rung when there are none
+	wait []amqp.Delivery // to be replaced, in order; guarded by c.mu
+	done wait.Signal     // notified when wait is empty
 }
 
-// finish waits a moment until all are replaced. A consumer that is closed soon after
-// it was opened, again and again, would otherwise never get there.
+// finish waits, up to patience, until all are replaced. Otherwise a consumer that is
+// closed soon after it was opened, again and again, would never replace them.
 func (r *renewals) finish() {
 	late := time.NewTimer(patience)
 	defer late.Stop()
@@ -71,8 +70,8 @@ func (r *renewals) finish() {
 	}
 }
 
-// renews reports whether a delivery is going to be replaced, instead of being given
-// out. While RabbitMQ takes no messages, none is.
+// renews reports whether a delivery will be replaced instead of being delivered to the
+// user. No message is replaced while RabbitMQ blocks the connection.
 func (r *renewals) renews(d amqp.Delivery) bool {
 	if !renewable(d) || r.c.broker.publishing.blocked() != nil {
 		return false
@@ -85,7 +84,7 @@ func (r *renewals) renews(d amqp.Delivery) bool {
 // run replaces messages until the consumer ends.
 func (r *renewals) run() {
 	defer r.to.close()
-	told := false
+	logged := false
 	for {
 		select {
 		case <-r.due:
@@ -100,8 +99,8 @@ func (r *renewals) run() {
 				r.done.Notify()
 				break
 			}
-			if !told {
-				told = true
+			if !logged {
+				logged = true
 				r.c.broker.log.Info("RabbitMQ counts how often messages of a queue are given out, those with a high count are replaced by copies", "queue", r.c.queue, "count", countOf(step[0]))
 			}
 			if err := r.replace(step); err != nil && r.c.life.Err() == nil {
@@ -112,15 +111,15 @@ func (r *renewals) run() {
 	}
 }
 
-// next returns the first of those to be replaced.
+// next returns the first messages to be replaced, up to maxPublish.
 func (r *renewals) next() []amqp.Delivery {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
 	return r.wait[:min(len(r.wait), maxPublish)]
 }
 
-// replace publishes copies, and lets the originals be acknowledged when RabbitMQ has
-// confirmed that. A crash in between leaves both.
+// replace publishes copies, and lets the originals be acknowledged after RabbitMQ has
+// confirmed the copies. A crash in between leaves both.
 func (r *renewals) replace(step []amqp.Delivery) error {
 	ctx, cancel := context.WithTimeoutCause(r.c.life, r.c.broker.opts.ConfirmTimeout, ErrNotConfirmed)
 	defer cancel()
@@ -129,7 +128,7 @@ func (r *renewals) replace(step []amqp.Delivery) error {
 	}
 	r.c.mu.Lock()
 	for _, d := range step {
-		r.c.ledger.finishDeadLetter(d.DeliveryTag, true)
+		r.c.unacked.finishDeadLetter(d.DeliveryTag, true)
 	}
 	r.wait = slices.Delete(r.wait, 0, len(step))
 	r.c.mu.Unlock()
@@ -153,8 +152,8 @@ func (f *queuePublisher) renew(ctx context.Context, originals []amqp.Delivery, k
 	return err
 }
 
-// origin notes in the headers of a copy with which exchange and routing key the
-// original came, unless that is noted in them already.
+// origin records the exchange and routing key of the original in the headers of a copy,
+// unless they are recorded already.
 func origin(headers amqp.Table, d amqp.Delivery) {
 	if _, noted := headers[headerExchange]; noted {
 		return

@@ -16,15 +16,16 @@ var (
 	_ broker.QueueYielder   = (*consumer)(nil)
 )
 
-// askType is the type of a message by which one process asks another for its queue. It is
-// sent to the queue that is the lock; the one who has that gets it. Its body is a number.
+// askType is the type of a message by which one process requests a queue from another. It
+// is published to the lock queue, and so delivered to the process that holds the lock. The
+// body is the argument has of RequestQueue in decimal.
 const askType = "peerlink-ask"
 
-// askTime is after how many milliseconds a request that nobody has received is void.
+// askTime is the expiration of a request in milliseconds.
 const askTime = "3000"
 
-// RequestQueue sends a request to the process that has the lock of a queue. A consumer without
-// one can not be asked.
+// RequestQueue sends a request to the process that holds the lock of a queue. It does
+// nothing if the queue is consumed without a lock.
 func (b *Broker) RequestQueue(ctx context.Context, queue string, has int) error {
 	if err := checkConsumed(queue); err != nil {
 		return err
@@ -44,7 +45,7 @@ func (b *Broker) RequestQueue(ctx context.Context, queue string, has int) error 
 	return nil
 }
 
-// hasOtherConsumers reports whether a queue was last seen to have consumers without a lock.
+// hasOtherConsumers reports whether the queue was last seen with consumers without a lock.
 func (b *Broker) hasOtherConsumers(queue string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -55,17 +56,17 @@ func (b *Broker) hasOtherConsumers(queue string) bool {
 // maxHas bounds the number in a request.
 const maxHas = 1 << 20
 
-// lateTime bounds the wait for a message that the library has received before another one.
+// lateTime bounds the wait for a message that has a lower delivery tag.
 const lateTime = time.Second
 
-// catchUp takes what has come to the lock of the queue before this delivery, if the library
-// has handed that out in another order: messages of all consumers of a channel are
-// counted together.
+// catchUp receives the deliveries of the lock queue that precede d, if the library has
+// handed them over in another order: delivery tags count the messages of all consumers of
+// a channel.
 func (c *consumer) catchUp(d amqp.Delivery, locked <-chan amqp.Delivery) {
 	var late *time.Timer
 	for {
 		c.mu.Lock()
-		follows := c.ledger.follows(d.DeliveryTag)
+		follows := c.unacked.follows(d.DeliveryTag)
 		c.mu.Unlock()
 		if follows {
 			return
@@ -77,7 +78,7 @@ func (c *consumer) catchUp(d amqp.Delivery, locked <-chan amqp.Delivery) {
 		select {
 		case other, ok := <-locked:
 			if !ok {
-				return // what follows says why
+				return // the next select in move determines the reason
 			}
 			c.note(other)
 		case <-late.C:
@@ -86,10 +87,11 @@ func (c *consumer) catchUp(d amqp.Delivery, locked <-chan amqp.Delivery) {
 	}
 }
 
-// note takes what has come to the lock of the queue: a request, or nothing of interest.
+// note receives a delivery of the lock queue. It ignores messages that are no valid
+// requests.
 func (c *consumer) note(d amqp.Delivery) {
 	c.mu.Lock()
-	c.ledger.skipTag(d.DeliveryTag)
+	c.unacked.skipTag(d.DeliveryTag)
 	c.mu.Unlock()
 	if d.Type != askType || len(d.Body) > 10 {
 		return
@@ -104,5 +106,5 @@ func (c *consumer) note(d amqp.Delivery) {
 	}
 }
 
-// QueueRequests receives requests of other processes.
+// QueueRequests returns the channel of requests from other processes.
 func (c *consumer) QueueRequests() <-chan int { return c.asked }

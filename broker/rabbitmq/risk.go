@@ -12,13 +12,12 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A dead-letter queue may lose messages: by arguments with which somebody has declared it,
-// which AMQP shows, or by a policy, which it does not. The latter is noticed only by
-// messages that are missing.
+// A dead-letter queue may lose messages because of arguments, which AMQP shows, or because
+// of a policy, which AMQP does not show. The latter is detected only by missing messages.
 
 // risk is why a dead-letter queue may lose messages.
 type risk struct {
-	arguments string // what they say; "" if nothing of interest
+	arguments string // effect of its arguments; "" if they are harmless
 	missing   string // that messages are missing, or ""
 }
 
@@ -29,7 +28,7 @@ func (r risk) String() string {
 	return r.arguments + r.missing
 }
 
-// Warnings says which queues of messages set aside lose some, or will, and why, in order.
+// Warnings returns which dead-letter queues lose messages, or may, and why, sorted.
 func (b *Broker) Warnings() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -40,7 +39,7 @@ func (b *Broker) Warnings() []string {
 	return list
 }
 
-// setRisk changes what is known of a dead-letter queue. It is logged when there is more.
+// setRisk changes the risk of a dead-letter queue, and logs it if it has become larger.
 func (b *Broker) setRisk(queue string, change func(*risk)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -57,8 +56,7 @@ func (b *Broker) setRisk(queue string, change func(*risk)) {
 	}
 }
 
-// noteRisk looks at the arguments of a dead-letter queue. RabbitMQ is asked once in an
-// era.
+// noteRisk checks the arguments of a dead-letter queue. It asks RabbitMQ once in each era.
 func (d declarer) noteRisk(queue string) {
 	b := d.live.broker
 	era := b.health.currentEra()
@@ -75,16 +73,17 @@ func (d declarer) noteRisk(queue string) {
 	b.kinds[queue] = kind{era: era}
 }
 
-// maxArguments is how many arguments of a queue are asked for. RabbitMQ compares hardly
-// more.
+// maxArguments bounds the number of arguments of a queue that are asked for. RabbitMQ
+// compares hardly more.
 const maxArguments = 12
 
-// arguments returns the arguments of a queue that exists, so far as RabbitMQ compares
-// them: it refuses to declare a queue with others than it has, and says of one which it is.
+// arguments returns those arguments of an existing queue that RabbitMQ compares: it
+// refuses to declare the queue with different arguments, and its answer has the value of
+// one of them.
 func (d declarer) arguments(queue string) amqp.Table {
 	args := make(amqp.Table)
 	for range maxArguments {
-		ch, err := d.live.Channel() // RabbitMQ closes it
+		ch, err := d.live.Channel() // RabbitMQ closes the channel
 		if err != nil {
 			return args
 		}
@@ -103,7 +102,7 @@ func (d declarer) arguments(queue string) amqp.Table {
 }
 
 // inequivalence returns the argument that RabbitMQ names in its answer to a declaration,
-// and the value that the queue has; nil if that is none, or can not be read.
+// and the queue's value of it; nil if there is none, or if it can not be parsed.
 func inequivalence(answer error) (name string, value any, ok bool) {
 	reason, ok := refusedArguments(answer)
 	if !ok {
@@ -123,7 +122,7 @@ func inequivalence(answer error) (name string, value any, ok bool) {
 	return name, text, true
 }
 
-// riskOf says how a queue with these arguments loses messages; "" if it does not.
+// riskOf returns how a queue with these arguments loses messages; "" if it does not.
 func riskOf(args amqp.Table) string {
 	var risks []string
 	add := func(name, text string) {
@@ -144,18 +143,20 @@ func riskOf(args amqp.Table) string {
 	return strings.Join(risks, "; ")
 }
 
-// tallyPause is the least time between two counts of a dead-letter queue.
+// tallyPause is the minimum time between two counts of a dead-letter queue.
 const tallyPause = time.Second
 
-// returnCounts compares how many messages a queue has with how many were put into it.
+// returnCounts compares the length of a dead-letter queue with the number of messages
+// added.
 type returnCounts struct {
-	at    time.Time // of the last count; zero before the first
-	found int       // at that time
-	since int       // put into the queue since
+	at    time.Time // time of the last count; zero before the first
+	found int       // length at that time
+	since int       // number of messages added since
 }
 
-// count counts one message that was put into a queue, and the queue, now and then.
-// Messages that are missing may have been taken out; the operator knows that.
+// count records that one message was added to a queue, and compares at most once in
+// tallyPause. Missing messages may also have been consumed by another program, as an
+// operator can find out.
 func (t *returnCounts) count(ctx context.Context, b *Broker, queue string) {
 	t.since++
 	if time.Since(t.at) < b.tallyPause {
@@ -168,7 +169,7 @@ func (t *returnCounts) count(ctx context.Context, b *Broker, queue string) {
 		return err
 	})
 	if err != nil {
-		return // the next one counts
+		return // counted next time
 	}
 	if found < t.found+t.since { // t.found is 0 before the first count
 		b.setRisk(queue, func(r *risk) {

@@ -12,8 +12,8 @@ import (
 	"peerlink/broker"
 )
 
-// What a creditors agent sends to no peer goes to another exchange, to which its
-// application binds what it wants of that.
+// Messages of a creditors agent that match no peer are routed to the alternate exchange,
+// which the application may bind queues to.
 const (
 	creditorsOut   = "creditors_out"
 	loopbackFilter = "ca.loopback_filter"
@@ -21,17 +21,18 @@ const (
 
 func peerExchange(q broker.PeerQueue) string { return q.Prefix + ".x." + q.PeerID }
 
-// deadLetterSuffix is what the reference puts behind the name of a queue.
+// deadLetterSuffix is what the reference appends to the name of a queue.
 const deadLetterSuffix = ".XQ"
 
-// deadLetterQueue returns the name of the queue to which RabbitMQ itself moves messages.
+// deadLetterQueue returns the name of the queue to which RabbitMQ itself moves dead
+// letters.
 func deadLetterQueue(queue string) string { return queue + deadLetterSuffix }
 
-// asideQueue returns the name of the queue for messages of a queue that are set aside:
-// its dead-letter queue, unless another one is wanted.
+// asideQueue returns the name of the queue to which DeadLetter moves messages: the
+// dead-letter queue, unless [Options].AsideSuffix names another one.
 func (b *Broker) asideQueue(queue string) string { return queue + b.opts.AsideSuffix }
 
-// asideQueues returns the names of all queues that may have messages set aside.
+// asideQueues returns the names of all queues that may have dead letters.
 func (b *Broker) asideQueues(queue string) []string {
 	if b.opts.AsideSuffix == deadLetterSuffix {
 		return []string{deadLetterQueue(queue)}
@@ -39,7 +40,7 @@ func (b *Broker) asideQueues(queue string) []string {
 	return []string{b.asideQueue(queue), deadLetterQueue(queue)}
 }
 
-// deadLettering returns the arguments of a queue that has a dead-letter queue.
+// deadLettering returns the arguments of a queue with a dead-letter queue.
 func deadLettering(queue string) amqp.Table {
 	return amqp.Table{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": deadLetterQueue(queue)}
 }
@@ -54,16 +55,16 @@ func (b *Broker) onDeclaring(ctx context.Context, do func(declarer) error) error
 	return err
 }
 
-// declarer makes objects.
+// declarer declares objects.
 type declarer struct {
 	live      *liveConn
 	ch        *amqp.Channel
 	queueType QueueType
-	missing   *[]string // unless nil, gets the names of the queues that are made
+	missing   *[]string // unless nil, collects the names of the queues that are created
 }
 
-// declare makes the objects from the end to the beginning: when a message can
-// come to an exchange, there are queues behind it.
+// declare declares the objects in reverse order of routing: when a message can reach an
+// exchange, the queues behind it exist.
 func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
 	if err := d.exchange(peerExchange(q), "x-random", nil); err != nil {
 		if saysCode(err, amqp.CommandInvalid) {
@@ -138,8 +139,8 @@ func (d declarer) exchange(name, kind string, args amqp.Table) error {
 	return nil
 }
 
-// queue makes a queue. One that exists is good, whatever its type and
-// arguments are: declaring it with others would fail.
+// queue declares a queue unless it exists. An existing one is used regardless of its type
+// and arguments: declaring it with others would fail.
 func (d declarer) queue(name string, args amqp.Table) error {
 	_, exists, err := d.passiveDeclare(name)
 	if err != nil || exists {
@@ -154,8 +155,8 @@ func (d declarer) queue(name string, args amqp.Table) error {
 	return nil
 }
 
-// count returns how many messages of a queue are not given out, and whether the
-// queue exists.
+// count returns how many messages of a queue are not delivered, and whether the queue
+// exists.
 func (d declarer) count(name string) (n int, exists bool, err error) {
 	q, exists, err := d.passiveDeclare(name)
 	return q.Messages, exists, err
@@ -178,25 +179,25 @@ func (d declarer) passiveDeclare(name string) (q amqp.Queue, exists bool, err er
 	return q, true, nil
 }
 
-// ofType adds the arguments that make a queue one of the wanted type.
+// ofType adds the arguments for the configured queue type.
 func (d declarer) ofType(args amqp.Table) amqp.Table {
 	if d.queueType == Classic {
-		return args // without a type, as the reference does
+		return args // no type argument, as in the reference
 	}
 	typed := amqp.Table{"x-queue-type": string(d.queueType)}
 	for name, value := range args {
 		typed[name] = value
 	}
 	if d.major() >= 4 {
-		// RabbitMQ 4 gives up a message after 20 deliveries. A peer that is
-		// away for long causes more than that. (RabbitMQ 3 has no limit, and
-		// no value that says so.)
+		// RabbitMQ 4 drops a message after 20 deliveries. A peer that is away for a long
+		// time causes more than that. (RabbitMQ 3 has no limit, and no value for "no
+		// limit".)
 		typed["x-delivery-limit"] = noLimit
 	}
 	return typed
 }
 
-// major returns the first number of RabbitMQ's version.
+// major returns the major version of RabbitMQ.
 func (d declarer) major() int {
 	version, _ := d.live.Properties["version"].(string)
 	return majorOf(version)
@@ -211,17 +212,17 @@ func majorOf(version string) int {
 	return n
 }
 
-// unbindExchange removes the binding that leads to a peer's exchange, if it is
-// there.
+// unbindExchange removes the binding of a peer's exchange, if it exists.
 func (d declarer) unbindExchange(q broker.PeerQueue) error {
 	return d.unbind(func(ch *amqp.Channel) error {
 		return ch.ExchangeUnbind(peerExchange(q), q.BindingKey, q.Exchange, false, nil)
 	})
 }
 
-// bindQueue makes the one binding between a peer's exchange and a queue. Its key is
-// the queue's name, as with the reference: a queue with two bindings would get twice
-// as many messages as others. Versions before made it without a key.
+// bindQueue makes the only binding between a peer's exchange and a queue. Its key is the
+// queue's name, as in the reference: with two bindings, a queue would get twice as many
+// messages as the others. Earlier versions bound the queue without a key; that binding is
+// removed.
 func (d declarer) bindQueue(queue, exchange string) error {
 	if err := d.ch.QueueBind(queue, queue, exchange, false, nil); err != nil {
 		return err
@@ -238,8 +239,7 @@ func (d declarer) unbindQueue(queue, exchange string) error {
 	})
 }
 
-// unbind runs on a channel of its own: if one of the ends does not exist,
-// RabbitMQ closes it.
+// unbind uses a channel of its own: RabbitMQ closes it if one of the ends does not exist.
 func (d declarer) unbind(do func(*amqp.Channel) error) error {
 	ch, err := d.live.Channel()
 	if err != nil {

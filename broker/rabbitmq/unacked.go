@@ -10,34 +10,34 @@ import (
 	"peerlink/broker"
 )
 
-// unacked is what RabbitMQ has delivered on a channel and not been told to
-// remove. Delivery tags count the messages of the channel from 1.
+// unacked records the deliveries of a channel that are not acknowledged. Delivery tags
+// count the messages of the channel from 1.
 type unacked struct {
-	arrived   uint64                    // the last tag entered
-	others    map[uint64]bool           // later tags of messages that are none of the queue's
-	held      []amqp.Delivery           // in order, without those in aside
-	delivered uint64                    // the last tag given out
-	confirmed uint64                    // the last tag confirmed
-	excluded  map[uint64]*deadLetterJob // kept to be set aside: not yet, under way, or tried without success
-	single    []uint64                  // to be acknowledged one by one
-	bytes     int                       // of what is in held and aside
+	arrived   uint64                    // the last tag received
+	others    map[uint64]bool           // higher tags of messages that are not from the queue
+	held      []amqp.Delivery           // in order, without those in excluded
+	delivered uint64                    // the last tag delivered to the user
+	confirmed uint64                    // the last tag confirmed by the user
+	excluded  map[uint64]*deadLetterJob // to become dead letters or to be replaced
+	single    []uint64                  // to be acknowledged individually
+	bytes     int                       // size of the messages in held and excluded
 }
 
-// deadLetterJob is a delivery that is to be set aside.
+// deadLetterJob is a delivery that Exclude or DeadLetter was called for.
 type deadLetterJob struct {
 	amqp.Delivery
-	busy bool // it is being set aside
+	busy bool // DeadLetter is in progress
 }
 
 func newUnacked() unacked {
 	return unacked{excluded: make(map[uint64]*deadLetterJob), others: make(map[uint64]bool)}
 }
 
-// skipTag notes a tag of a message that has come to another consumer of the channel, which
-// needs no acknowledgement.
+// skipTag records the tag of a message of another consumer of the channel, which needs no
+// acknowledgement.
 func (l *unacked) skipTag(tag uint64) { l.others[tag] = true }
 
-// follows reports whether a tag is the next one, besides those that were passed.
+// follows reports whether a tag is the next one, except for those passed to skipTag.
 func (l *unacked) follows(tag uint64) bool {
 	for l.others[l.arrived+1] {
 		delete(l.others, l.arrived+1)
@@ -46,7 +46,7 @@ func (l *unacked) follows(tag uint64) bool {
 	return tag == l.arrived+1
 }
 
-// add enters a delivery.
+// add records a delivery.
 func (l *unacked) add(d amqp.Delivery) error {
 	if !l.follows(d.DeliveryTag) {
 		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, l.arrived+1)
@@ -57,7 +57,7 @@ func (l *unacked) add(d amqp.Delivery) error {
 	return nil
 }
 
-// drop notes the arrival of a delivery that is not entered.
+// drop records the tag of a delivery that is not kept.
 func (l *unacked) drop(d amqp.Delivery) error {
 	if !l.follows(d.DeliveryTag) {
 		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, l.arrived+1)
@@ -66,7 +66,7 @@ func (l *unacked) drop(d amqp.Delivery) error {
 	return nil
 }
 
-// bytesOf returns about how much memory a delivery takes.
+// bytesOf returns the approximate memory size of a delivery.
 func bytesOf(d amqp.Delivery) int { return len(d.Body) + sizeOf(d.Headers) + 1000 }
 
 // through returns how many of the held deliveries have tags up to this one.
@@ -78,7 +78,7 @@ func (l *unacked) through(tag uint64) int {
 	return n
 }
 
-// deliver gives out up to n messages.
+// deliver returns the next messages for the user, up to n.
 func (l *unacked) deliver(n int) []broker.Delivery {
 	next := l.held[l.through(l.delivered):]
 	next = next[:min(n, len(next))]
@@ -93,11 +93,10 @@ func (l *unacked) deliver(n int) []broker.Delivery {
 	return out
 }
 
-// waiting reports whether there is something to give out.
+// waiting reports whether there are messages to deliver.
 func (l *unacked) waiting() bool { return l.through(l.delivered) < len(l.held) }
 
-// confirm notes that everything up to tag may be removed, except for what is to
-// be set aside.
+// confirm records that the deliveries up to tag may be removed, except the excluded ones.
 func (l *unacked) confirm(tag uint64) error {
 	if tag > l.delivered {
 		return ErrNotGivenOut
@@ -106,7 +105,7 @@ func (l *unacked) confirm(tag uint64) error {
 	return nil
 }
 
-// exclude takes a delivery out of those that confirm removes.
+// exclude excludes a delivery from those that confirm removes.
 func (l *unacked) exclude(tag uint64) error {
 	if l.excluded[tag] != nil {
 		return nil
@@ -120,8 +119,8 @@ func (l *unacked) exclude(tag uint64) error {
 	return nil
 }
 
-// startDeadLetter returns a delivery that is going to be set aside. It will not be
-// acknowledged before it is settled that this is done.
+// startDeadLetter returns a delivery that is to become a dead letter. It will not be
+// acknowledged before finishDeadLetter reports that it is done.
 func (l *unacked) startDeadLetter(tag uint64) (amqp.Delivery, error) {
 	if err := l.exclude(tag); err != nil {
 		return amqp.Delivery{}, err
@@ -134,15 +133,15 @@ func (l *unacked) startDeadLetter(tag uint64) (amqp.Delivery, error) {
 	return w.Delivery, nil
 }
 
-// excludeLast takes the delivery that has arrived last out of those that are given out. It
-// is settled as if it were set aside.
+// excludeLast excludes the last received delivery from those that are delivered to the
+// user. finishDeadLetter must be called for it.
 func (l *unacked) excludeLast(tag uint64) {
 	last := len(l.held) - 1
 	l.excluded[tag] = &deadLetterJob{l.held[last], true}
 	l.held = slices.Delete(l.held, last, last+1)
 }
 
-// finishDeadLetter ends what hold has begun.
+// finishDeadLetter ends what startDeadLetter or excludeLast has begun.
 func (l *unacked) finishDeadLetter(tag uint64, done bool) {
 	if !done {
 		l.excluded[tag].busy = false
@@ -153,8 +152,8 @@ func (l *unacked) finishDeadLetter(tag uint64, done bool) {
 	l.single = append(l.single, tag)
 }
 
-// nextAck returns an acknowledgement that is due: of one tag, or of all up to it.
-// RabbitMQ ends a channel that acknowledges a tag twice.
+// nextAck returns an acknowledgement that is due: of one tag, or of all tags up to it.
+// RabbitMQ closes a channel that acknowledges a tag twice.
 func (l *unacked) nextAck() (tag uint64, multiple, ok bool) {
 	if n := len(l.single); n > 0 {
 		tag, l.single = l.single[n-1], l.single[:n-1]
@@ -164,7 +163,7 @@ func (l *unacked) nextAck() (tag uint64, multiple, ok bool) {
 	if n == 0 {
 		return 0, false, false
 	}
-	// One for all must not include those that are to be set aside.
+	// A multiple acknowledgement must not include excluded deliveries.
 	through := l.confirmed
 	for tag := range l.excluded {
 		through = min(through, tag)

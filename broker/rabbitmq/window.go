@@ -5,27 +5,26 @@ import (
 )
 
 const (
-	// maxWindow is how many bytes of messages a consumer holds. RabbitMQ itself
-	// bounds only their number.
+	// maxWindow bounds the messages held by a consumer, in bytes. RabbitMQ itself bounds
+	// only their number.
 	maxWindow = 8 << 20
-	// minPrefetch is the smallest number of messages that RabbitMQ sends ahead for
-	// the sake of their size.
+	// minPrefetch is the smallest prefetch count to which large messages reduce it.
 	minPrefetch = 8
 )
 
-// window bounds what RabbitMQ sends ahead to a consumer. When messages turn out to be
-// so large that too many bytes are held, what still arrives is dropped. When the others
-// are dealt with, the consumer ends, which brings what was dropped back to its place in
-// the queue, and the next one gets fewer at a time; or more again, when their size
-// allows that. RabbitMQ has no other way to change the number on all types of queues.
-// The consumer's mu guards it.
+// window bounds the bytes that a consumer holds. If messages turn out to be so large that
+// the bound is exceeded, later deliveries are dropped. When the held ones are
+// acknowledged, the consumer ends, which returns the dropped ones to their positions in
+// the queue, and the next consumer has a lower prefetch count; or a higher one again, when
+// the message size allows that. RabbitMQ has no other way to change the prefetch count for
+// all types of queues. The consumer's mu guards it.
 type window struct {
-	prefetch       int // of this consumer
-	next           int // of the next one, or 0 if that is not to be changed
-	arrived, bytes int // messages that there was room for
+	prefetch       int // prefetch count of this consumer
+	next           int // prefetch count of the next one, or 0 for no change
+	arrived, bytes int // number and size of accepted messages
 }
 
-// takes reports whether there is room for a delivery beside what is held.
+// takes reports whether a delivery fits into the window.
 func (w *window) takes(d amqp.Delivery, l *unacked, most int) bool {
 	held := len(l.held) + len(l.excluded)
 	if w.dropping() || held > 0 && l.bytes+bytesOf(d) > maxWindow {
@@ -42,9 +41,9 @@ func (w *window) takes(d amqp.Delivery, l *unacked, most int) bool {
 	return true
 }
 
-// dropping reports whether nothing more is taken.
+// dropping reports whether no more deliveries are accepted.
 func (w *window) dropping() bool { return w.next > 0 && w.next <= w.prefetch }
 
-// resized reports whether the consumer is to end now: it has nothing left, and the
-// next one is to have another prefetch.
+// resized reports whether the consumer should end now: it holds no messages, and the next
+// one is to have another prefetch count.
 func (w *window) resized(l *unacked) bool { return w.next > 0 && len(l.held) == 0 }

@@ -63,7 +63,7 @@ func TestLargeMessages(t *testing.T) {
 				}
 				inner := c.(*consumer)
 				inner.mu.Lock()
-				if held := inner.ledger.bytes; held > maxWindow+2*size {
+				if held := inner.unacked.bytes; held > maxWindow+2*size {
 					t.Errorf("%d bytes are held", held)
 				}
 				inner.mu.Unlock()
