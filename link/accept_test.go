@@ -11,8 +11,8 @@ import (
 	"peerlink/link/linktest"
 )
 
-// Silent connections that use up the file descriptors make a peer wait for none of
-// them: they are closed as fast as others come.
+// Silent connections that use up the file descriptors do not keep a peer waiting: they
+// are closed as fast as others are accepted.
 func TestOutOfFileDescriptors(t *testing.T) {
 	t.Parallel()
 	const silent = 400
@@ -36,7 +36,7 @@ func TestOutOfFileDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn.Close()
-	// With a pause for each of those that came before, it would be 1.8 s at least.
+	// With a pause for each earlier connection, it would be 1.8 s at least.
 	if took := time.Since(start); took > time.Second {
 		t.Errorf("the peer's handshake took %v", took)
 	}
@@ -45,7 +45,7 @@ func TestOutOfFileDescriptors(t *testing.T) {
 	}
 }
 
-// scarceFiles is a listener of a process that may have few file descriptors more.
+// scarceFiles is a listener of a process that has few file descriptors left.
 type scarceFiles struct {
 	net.Listener
 	left    atomic.Int64

@@ -25,12 +25,12 @@ import (
 	"peerlink/node/pki"
 )
 
-// forgery is a certificate that somebody makes who should not.
+// forgery is a certificate made by somebody who is not entitled to.
 type forgery struct {
 	subject, issuer []byte // names, in DER
 	pub             crypto.PublicKey
 	signer          crypto.Signer
-	from, to        time.Time // from an hour ago to one ahead
+	from, to        time.Time // from an hour ago to an hour ahead
 	extensions      []pkix.Extension
 	dnsNames        []string
 }
@@ -53,7 +53,7 @@ func (f forgery) make(t *testing.T) []byte {
 	return der
 }
 
-// like gives the extensions of a certificate, without some.
+// like returns the extensions of a certificate, except for some.
 func like(cert *x509.Certificate, without ...asn1.ObjectIdentifier) []pkix.Extension {
 	return slices.DeleteFunc(slices.Clone(cert.Extensions), func(e pkix.Extension) bool {
 		return slices.ContainsFunc(without, e.Id.Equal)
@@ -74,7 +74,7 @@ func newKey(t *testing.T) crypto.Signer {
 	return key
 }
 
-// serverPair is what a node shows, with more certificates behind it.
+// serverPair returns the chain that a node sends, followed by more certificates.
 func serverPair(t *testing.T, n *linktest.Node, extra ...[]byte) tls.Certificate {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(n.CertFile, n.KeyFile)
@@ -85,7 +85,7 @@ func serverPair(t *testing.T, n *linktest.Node, extra ...[]byte) tls.Certificate
 	return pair
 }
 
-// subCA is the peer certificate that a node has from another.
+// subCA returns the peer certificate that a node has received from another.
 func subCA(t *testing.T, n, from *linktest.Node) *x509.Certificate {
 	t.Helper()
 	p, err := n.Peer(from.Identity().ID)
@@ -95,8 +95,8 @@ func subCA(t *testing.T, n, from *linktest.Node) *x509.Certificate {
 	return p.SubCA
 }
 
-// knock connects with a TLS configuration, and returns what the server says
-// until it closes the connection.
+// knock connects with a TLS configuration, and returns what the server sends until it
+// closes the connection.
 func knock(addr string, cfg *tls.Config) (answer []byte, err error) {
 	cfg.InsecureSkipVerify = true
 	conn, err := tls.Dial("tcp", addr, cfg)
@@ -105,12 +105,12 @@ func knock(addr string, cfg *tls.Config) (answer []byte, err error) {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(linktest.Patience))
-	// In TLS 1.3 the client learns of a refusal when it reads.
+	// In TLS 1.3 the client is notified of a refusal when it reads.
 	return io.ReadAll(conn)
 }
 
-// Whoever is not an active peer gets nowhere, soon, and the log says why; and the
-// honest peer's messages keep flowing.
+// A client that is not an active peer is refused, soon, and the log says why. Messages
+// of an honest peer keep flowing.
 func TestStrangers(t *testing.T) {
 	authority, friend := linktest.Pair(t, ca)
 	known := linktest.New(t, ca) // signed, but not registered
@@ -123,7 +123,7 @@ func TestStrangers(t *testing.T) {
 	if _, _, err := known.RegisterPeer(context.Background(), cert); err != nil {
 		t.Fatal(err)
 	}
-	former := linktest.New(t, ca) // a peer no more
+	former := linktest.New(t, ca) // deactivated
 	former.Sign(t, authority.Bundle(t))
 	authority.Sign(t, former.Bundle(t))
 	if cert, err = os.ReadFile(filepath.Join(authority.Path(), "peers", former.Identity().ID, "peercert.crt")); err != nil {
@@ -146,13 +146,13 @@ func TestStrangers(t *testing.T) {
 	friendRoot, friendCA := friend.Root(), subCA(t, friend, authority)
 	genuine := serverPair(t, friend).Leaf
 	key := newKey(t)
-	// server is a server certificate of the friend, changed.
+	// server returns a modified server certificate of the friend.
 	server := func(change func(*forgery), behind ...[]byte) []tls.Certificate {
 		f := forgery{subject: friendRoot.RawSubject, issuer: friendRoot.RawSubject, pub: key.Public(), signer: friend.Node.Key, extensions: like(genuine)}
 		change(&f)
 		return []tls.Certificate{{Certificate: append([][]byte{f.make(t)}, behind...), PrivateKey: key}}
 	}
-	// peerCert is the friend's peer certificate, as somebody else would have it.
+	// peerCert returns the friend's peer certificate as somebody else would issue it.
 	peerCert := func(change func(*forgery)) []byte {
 		f := forgery{subject: friendCA.RawSubject, issuer: friendCA.RawIssuer, pub: friendCA.PublicKey, signer: friend.Node.Key,
 			from: friendCA.NotBefore, to: friendCA.NotAfter, extensions: like(friendCA)}
@@ -176,7 +176,7 @@ func TestStrangers(t *testing.T) {
 		name  string
 		cfg   *tls.Config
 		certs []tls.Certificate
-		want  string // in the log; with a "!", in the ERROR that the client gets after the handshake
+		want  string // in the log; after a "!", in the ERROR that the client gets after the handshake
 	}{
 		{"no certificate", nil, nil, "didn't provide a certificate"},
 		{"TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, []tls.Certificate{own}, "unsupported versions"},
@@ -213,7 +213,7 @@ func TestStrangers(t *testing.T) {
 			if cfg == nil {
 				cfg = &tls.Config{}
 			}
-			if len(tt.certs) > 0 { // shown whatever authorities the server names
+			if len(tt.certs) > 0 { // sent whatever authorities the server names
 				cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tt.certs[0], nil }
 			}
 			before, start := len(authority.Log.String()), time.Now()
@@ -245,8 +245,8 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// refusalLogged waits until a node's log tells that a connection was refused after
-// the handshake, whose it was, and why.
+// refusalLogged waits until a node's log contains a connection refused after the
+// handshake, with its owner and the reason.
 func refusalLogged(t *testing.T, n *linktest.Node, leaf *x509.Certificate, reason string) {
 	t.Helper()
 	id, err := pki.IdentityOf(leaf.RawSubject)
@@ -256,7 +256,7 @@ func refusalLogged(t *testing.T, n *linktest.Node, leaf *x509.Certificate, reaso
 	logged(t, n, `msg="connection refused"`, "peer="+id.ID, "remote=127.0.0.1", "reason=", reason)
 }
 
-// logged waits until a line of the node's log has all these texts.
+// logged waits until a line of the node's log contains all these texts.
 func logged(t *testing.T, n *linktest.Node, texts ...string) {
 	t.Helper()
 	linktest.Eventually(t, "the log", func() error {
@@ -269,9 +269,10 @@ func logged(t *testing.T, n *linktest.Node, texts ...string) {
 	})
 }
 
-// Whoever has a valid chain and is no peer all the same learns why, and so does the
-// log: when this node has removed the peer's directory, and when the root certificate
-// that is pinned there has another key than the one that has signed the server's.
+// A client with a valid chain that is not a peer is told why it is refused, and the
+// reason is logged: when this node has removed the peer's directory, and when the root
+// certificate pinned there has another key than the one that has signed the server
+// certificate.
 func TestRefusedAfterHandshake(t *testing.T) {
 	t.Parallel()
 	authority, removed, replaced := linktest.New(t, aa), linktest.New(t, ca), linktest.New(t, ca)
@@ -313,8 +314,8 @@ func TestRefusedAfterHandshake(t *testing.T) {
 	}
 }
 
-// There is nothing to resume a session with, so nobody outlives a deactivation
-// in one, however the client asks.
+// There are no session tickets, whatever the client requests, so no resumed session
+// outlives a deactivation.
 func TestNoSessionResumption(t *testing.T) {
 	t.Parallel()
 	authority, friend := linktest.Pair(t, ca)
@@ -358,7 +359,7 @@ func TestNoSessionResumption(t *testing.T) {
 	})
 }
 
-// ticketCounter is a client's cache of sessions that counts.
+// ticketCounter is a client session cache that counts its calls.
 type ticketCounter struct{ gets, puts int }
 
 func (c *ticketCounter) Get(string) (*tls.ClientSessionState, bool) { c.gets++; return nil, false }

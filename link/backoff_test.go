@@ -15,7 +15,7 @@ import (
 	"peerlink/stomp"
 )
 
-// pauses are those that the log tells with the attempts that failed for a reason.
+// pauses returns the pauses logged with the attempts that failed for a reason.
 func pauses(t *testing.T, log, reason string) (list []time.Duration) {
 	t.Helper()
 	for line := range strings.Lines(log) {
@@ -35,17 +35,17 @@ func pauses(t *testing.T, log, reason string) (list []time.Duration) {
 	return list
 }
 
-// A server that opens sessions and ends them is no success, however often it does
-// so: the pauses between attempts grow. The first confirmed message is one, and
-// after it they begin anew.
+// A server that opens sessions and ends them is no success, however often it does so:
+// the pauses between attempts grow. The first confirmed message is a success, after
+// which the pauses start anew.
 func TestBackOffIsResetBySuccess(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, other.Node)
 	const shortest = 5 * time.Millisecond
 	other.Config.RetryMin, other.Config.RetryMax = shortest, time.Hour
-	// The log tells of reasons that change, and of ten at once. The pause after
-	// attempt n is random, up to 10 ms * 1.5^(n-1).
+	// The log contains reasons that change, and up to ten entries at once. The pause
+	// after attempt n is random, up to 10 ms * 1.5^(n-1).
 	const first, last = 8, 12
 	var attempts atomic.Int32
 	stop := impostor(t, authority, func(conn *tls.Conn) {
@@ -64,7 +64,7 @@ func TestBackOffIsResetBySuccess(t *testing.T) {
 	for _, p := range pauses(t, other.Log.String(), "told") {
 		longest = max(longest, p)
 	}
-	// All of them would be that short once in more than ten million times.
+	// All pauses are that short less than once in ten million times.
 	if longest <= 2*shortest+time.Millisecond {
 		t.Errorf("after %d attempts the longest pause told was %v:\n%s", last, longest, other.Log)
 	}

@@ -12,12 +12,12 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// stuckBroker is a broker that does not answer what it is told about one peer,
-// until it is released.
+// stuckBroker is a broker that does not answer the bind jobs of one peer until it is
+// released.
 type stuckBroker struct {
 	broker.Broker
 	peer     string
-	told     chan struct{} // closed when it is told of the peer
+	told     chan struct{} // closed when it is called for the peer
 	released chan struct{}
 	once     sync.Once
 }
@@ -35,9 +35,9 @@ func (b *stuckBroker) Bind(ctx context.Context, q broker.PeerQueue) error {
 	}
 }
 
-// While the broker does not answer what it is told about one peer, others are
-// added and deactivated; and that peer itself may be deactivated before its turn,
-// after which it is never linked.
+// While the broker does not answer the bind job of one peer, others are added and
+// deactivated. That peer may be deactivated before its job is done, and is never linked
+// then.
 func TestBrokerDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	for name, deactivate := range map[string]bool{"linked later": false, "deactivated meanwhile": true} {

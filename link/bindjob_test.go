@@ -29,10 +29,10 @@ func (b *awayBroker) Bind(ctx context.Context, _ broker.PeerQueue) error {
 	}
 }
 
-// A broker that does not answer is told a bounded number of things at once. A
-// service that starts waits for it a bounded time. When it is back, every bind job
-// is run, and its result is there for who asks again; and the end of the service
-// ends those that wait.
+// A broker that does not answer gets a bounded number of bind jobs at once. A service
+// that starts waits for it for a bounded time. When the broker is back, every bind job
+// is run, and its result is returned by the next call. The end of the service ends the
+// jobs that wait.
 func TestErrandsAreBounded(t *testing.T) {
 	for name, back := range map[string]bool{"it is back": true, "the service ends": false} {
 		t.Run(name, func(t *testing.T) {
@@ -45,7 +45,7 @@ func TestErrandsAreBounded(t *testing.T) {
 				var all []*peer
 				for n := range peers {
 					p := s.peers.getOrAdd(fmt.Sprint(n))
-					p.missing = 1 // there is no directory to look at
+					p.missing = 1 // no directory is read
 					all = append(all, p)
 					for range 2 {
 						if err := s.bind(ctx, p, broker.PeerQueue{PeerID: p.id}); !errors.Is(err, errBindPending) {

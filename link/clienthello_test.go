@@ -10,7 +10,7 @@ import (
 	"testing/iotest"
 )
 
-// recordedHello is what a TLS client sends first.
+// recordedHello returns the first bytes that a TLS client sends.
 func recordedHello(t *testing.T, conf *tls.Config) []byte {
 	t.Helper()
 	client, server := net.Pipe()
@@ -26,8 +26,9 @@ func recordedHello(t *testing.T, conf *tls.Config) []byte {
 	return hello
 }
 
-// A ClientHello is read whole, to its last byte and not beyond, however it is
-// divided into records and segments; what can not become one is not waited for.
+// A ClientHello is read completely and not beyond its last byte, however it is divided
+// into records and segments. Reading ends at once when the input can not become a
+// ClientHello.
 func TestReadClientHello(t *testing.T) {
 	hello := recordedHello(t, &tls.Config{})
 	fragments := func(size int) []byte {

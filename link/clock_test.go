@@ -11,7 +11,7 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// clock is a clock that a test can put wrong.
+// clock is a clock that a test can set wrong.
 type clock struct{ offset atomic.Int64 }
 
 func (c *clock) Now() time.Time        { return time.Now().Add(time.Duration(c.offset.Load())) }
@@ -19,9 +19,9 @@ func (c *clock) set(off time.Duration) { c.offset.Store(int64(off)) }
 
 const day = 24 * time.Hour
 
-// nodesWithClocks makes an accounting authority and a creditors agent, linked a
-// month after their certificates were made: these stay valid when a clock is
-// put back.
+// nodesWithClocks returns an accounting authority and a creditors agent, linked a month
+// after their certificates were made, so that these stay valid when a clock is set
+// back.
 func nodesWithClocks(t *testing.T) (authority, other *linktest.Node, authoritys, others *clock) {
 	t.Helper()
 	authority, other = linktest.New(t, aa), linktest.New(t, ca)
@@ -36,13 +36,13 @@ func nodesWithClocks(t *testing.T) (authority, other *linktest.Node, authoritys,
 	return authority, other, clocks[0], clocks[1]
 }
 
-// Where two clocks differ by days, honest messages wait until they agree again,
-// and none is set aside.
+// If two clocks differ by days, valid messages wait until the clocks agree again, and
+// none becomes a dead letter.
 func TestClocksDiffer(t *testing.T) {
 	t.Parallel()
 	authority, other, late, _ := nodesWithClocks(t)
 	other.Put(authority, linktest.Message(t, other, authority, 1))
-	authority.Take(1) // the connection is there
+	authority.Take(1) // the connection is established
 	late.set(27 * day)
 	other.Put(authority, numbered(t, other, authority, 2, 10)...)
 	linktest.Eventually(t, "enough refusals to set a message aside", func() error {
@@ -56,8 +56,8 @@ func TestClocksDiffer(t *testing.T) {
 	other.Left(authority, 0)
 }
 
-// A message that is from the future by both clocks is set aside, and holds up
-// nothing.
+// A message from the future by both clocks becomes a dead letter, and does not block
+// others.
 func TestMessageFromTheFuture(t *testing.T) {
 	t.Parallel()
 	authority, other, _, others := nodesWithClocks(t)
@@ -73,8 +73,8 @@ func TestMessageFromTheFuture(t *testing.T) {
 	}
 }
 
-// A renewed certificate that a wrong clock takes for not yet valid is used when
-// the clock is right again, though its files do not change any more.
+// A renewed certificate that is not yet valid by a wrong clock is used when the clock
+// is right again, though its files do not change any more.
 func TestRenewalByWrongClock(t *testing.T) {
 	t.Parallel()
 	authority, other, late, _ := nodesWithClocks(t)

@@ -23,16 +23,17 @@ import (
 )
 
 const (
-	// clusterRate is how many messages are sent in a second, in each direction.
+	// clusterRate is how many messages are sent per second, in each direction.
 	clusterRate = 200
-	// maxStandstill is how long messages may stand while most of the cluster lives.
+	// maxStandstill is how long no message may be delivered while a majority of the
+	// cluster is up.
 	maxStandstill = 10 * time.Second
 )
 
-// Three nodes of a RabbitMQ cluster are killed, frozen for a minute and cut off from the
-// others, one after the other, and restarted in turn, below one service and below
-// several, while messages move in both directions: none is lost, and while there is a
-// majority, none stands for more than ten seconds.
+// The three nodes of a RabbitMQ cluster are killed, frozen for a minute, cut off from
+// the others and restarted, one after the other, below one service and below several,
+// while messages are sent in both directions. None is lost, and while there is a
+// majority, delivery stands still for at most ten seconds.
 func TestClusterFaults(t *testing.T) {
 	if os.Getenv("PEERLINK_TEST_CLUSTER") == "" {
 		t.Skip("skipped: faults of a cluster of RabbitMQ, which take half an hour (make test-cluster)")
@@ -95,21 +96,21 @@ type clusterLoad struct {
 	out, in          *flow // from the cluster to the peer, and back
 }
 
-// flow is what moves in one direction.
+// flow counts the messages in one direction.
 type flow struct {
 	taken atomic.Bool // messages are to be sent
 
 	mu    sync.Mutex
-	sent  map[string]bool // durable with the sender
-	came  map[string]int  // how often
-	open  int             // of sent, those that have not come
-	since time.Time       // when something came, or there was nothing to come
+	sent  map[string]bool // durable at the sender
+	came  map[string]int  // how often each was received
+	open  int             // how many of sent were not received yet
+	since time.Time       // when a message was last received, or none was open
 	worst time.Duration   // the longest standstill
 }
 
 func newFlow() *flow { return &flow{sent: make(map[string]bool), came: make(map[string]int)} }
 
-// note notes that something was sent, or has come, and how long nothing came that was sent.
+// note calls do, which changes the counts, and updates the longest standstill.
 func (f *flow) note(do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -152,7 +153,7 @@ func (f *flow) arrive(t *testing.T, body []byte) {
 	})
 }
 
-// report says how it went since the last report.
+// report returns the results since the last report.
 func (f *flow) report() (text string, worst time.Duration, lost int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -220,7 +221,7 @@ func newClusterLoad(t *testing.T, cluster *rabbittest.Cluster, services int) *cl
 				seqs = append(seqs, m.Seq)
 				l.out.arrive(t, m.Body)
 			}
-			_ = sub.Ack(seqs, nil) // at worst they come again
+			_ = sub.Ack(seqs, nil) // on an error they are delivered again
 		}
 	})
 	wg.Go(func() {
@@ -236,7 +237,7 @@ func newClusterLoad(t *testing.T, cluster *rabbittest.Cluster, services int) *cl
 	return l
 }
 
-// send sends messages at an even rate while they are taken.
+// send sends messages at a constant rate while taken is set.
 func (l *clusterLoad) send(ctx context.Context, t *testing.T, from, to *linktest.Node, f *flow, put func([]broker.Outgoing) error) {
 	const step = 10
 	ticks := time.NewTicker(step * time.Second / clusterRate)
@@ -265,7 +266,7 @@ func (l *clusterLoad) send(ctx context.Context, t *testing.T, from, to *linktest
 	}
 }
 
-// fault lets messages flow during a fault, and then until all have come.
+// fault sends messages during a fault, and then waits until all are received.
 func (l *clusterLoad) fault(t *testing.T, name string, do func() error) {
 	t.Run(name, func(t *testing.T) {
 		l.out.taken.Store(true)
@@ -284,7 +285,7 @@ func (l *clusterLoad) fault(t *testing.T, name string, do func() error) {
 		for deadline := time.Now().Add(3 * linktest.Patience); l.out.missing()+l.in.missing() > 0 && time.Now().Before(deadline); {
 			time.Sleep(100 * time.Millisecond)
 		}
-		time.Sleep(time.Second) // for a put that is under way
+		time.Sleep(time.Second) // for a put that is in progress
 		for _, way := range []struct {
 			name string
 			*flow
@@ -303,7 +304,8 @@ func (l *clusterLoad) fault(t *testing.T, name string, do func() error) {
 	})
 }
 
-// clusterApp is an application on the cluster, which changes the node when one fails.
+// clusterApp is an application on the cluster, which switches to another node when one
+// fails.
 type clusterApp struct {
 	urls []string
 	next atomic.Int64
@@ -386,7 +388,7 @@ func (a *clusterApp) send(ctx context.Context, exchange string, to *linktest.Nod
 	}
 }
 
-// receive takes messages out of a queue until ctx is done.
+// receive consumes a queue until ctx is done.
 func (a *clusterApp) receive(ctx context.Context, queue string, do func([]byte)) {
 	attempt := func() error {
 		conn, err := a.dial()

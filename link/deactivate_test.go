@@ -21,7 +21,7 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// holder is a peer that the test owns, and that holds its connection in a hostile
+// holder is a peer controlled by the test that keeps its connection open in a hostile
 // way.
 type holder struct {
 	t         *testing.T
@@ -30,11 +30,11 @@ type holder struct {
 	deaf      sync.Map // the peer's addresses to which nothing can be written
 	conn      *tls.Conn
 	taken     atomic.Int64 // messages written to the connection
-	end       func()       // is called when the peer sees the end of the connection
+	end       func()       // called when the peer's connection has ended
 }
 
-// odd makes the authority do something else than storing the peer's messages, and
-// not wait for long until they are.
+// odd makes the authority call publish instead of storing the peer's messages, and not
+// wait for long until they are stored.
 func (h *holder) odd(publish func(ctx context.Context, n uint64, confirmed func(uint64, error)) error) {
 	cfg := &h.authority.Config
 	cfg.Broker, cfg.DrainTimeout = &oddBroker{cfg.Broker, h.bad.Identity().ID, publish}, 500*time.Millisecond
@@ -46,7 +46,7 @@ func (h *holder) open() {
 	h.conn = session(h.t, h.bad, h.authority)
 }
 
-// connect opens a connection on which nothing has been said.
+// connect opens a connection without sending a frame.
 func (h *holder) connect() {
 	h.t.Helper()
 	conn, err := dialAs(h.bad, h.authority)
@@ -57,8 +57,7 @@ func (h *holder) connect() {
 	h.conn = conn
 }
 
-// takePlace opens a connection that has the only place for one, though nothing has
-// been said on it.
+// takePlace opens a connection, without a frame, that takes the only slot.
 func (h *holder) takePlace() {
 	h.t.Helper()
 	linktest.Eventually(h.t, "the connection's place", func() error {
@@ -78,7 +77,7 @@ func (h *holder) takePlace() {
 	})
 }
 
-// listen reads until the connection ends, and leaves.
+// listen reads until the connection ends, and closes it.
 func (h *holder) listen() {
 	conn := h.conn
 	go func() {
@@ -88,7 +87,7 @@ func (h *holder) listen() {
 	}()
 }
 
-// stay reads until the connection ends, and does not leave.
+// stay reads until the connection ends, and does not close it.
 func (h *holder) stay() {
 	conn := h.conn
 	go func() {
@@ -97,7 +96,7 @@ func (h *holder) stay() {
 	}()
 }
 
-// frame is a message, with a receipt as long as it may be.
+// frame is a message with a receipt ID of maximum length.
 func (h *holder) frame() string {
 	return sendFrame(strings.Repeat("r", 480), translated(h.t, h.bad, h.authority, 1))
 }
@@ -116,8 +115,8 @@ func (h *holder) flood() {
 	}()
 }
 
-// deafen makes a listener on whose connections from deaf addresses nothing can be
-// written, as if the other side's window stayed closed.
+// deafen returns a listener on whose connections from deaf addresses nothing can be
+// written, as if the window of the other side stayed closed.
 func (h *holder) deafen(l net.Listener) net.Listener { return deafListener{l, h} }
 
 type deafListener struct {
@@ -181,10 +180,10 @@ func (h *holder) write(text string) {
 	}
 }
 
-// status is what the authority knows of the peer.
+// status is the authority's status of the peer.
 func (h *holder) status() link.PeerStatus { return statusOf(h.t, h.authority, h.bad) }
 
-// received waits until the authority has read so many messages.
+// received waits until the authority has read this many messages.
 func (h *holder) received(count uint64) {
 	h.t.Helper()
 	linktest.Eventually(h.t, "reading messages", func() error {
@@ -195,7 +194,7 @@ func (h *holder) received(count uint64) {
 	})
 }
 
-// stuck waits until nothing has been taken for a while.
+// stuck waits until nothing has been written for a while.
 func (h *holder) stuck() {
 	h.t.Helper()
 	last, since := int64(0), time.Now()
@@ -210,11 +209,11 @@ func (h *holder) stuck() {
 	})
 }
 
-// oddBroker does something else with the messages of one peer than storing them.
+// oddBroker calls publish for the messages of one peer instead of storing them.
 type oddBroker struct {
 	broker.Broker
 	peer string
-	// publish is given the n-th message of a connection.
+	// publish is called with the number of a message on its connection.
 	publish func(ctx context.Context, n uint64, confirmed func(uint64, error)) error
 }
 
@@ -238,8 +237,8 @@ func (p *oddPublisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	return p.b.publish(ctx, p.count, p.confirmed)
 }
 
-// However a peer holds its connection, deactivation ends it within seconds, nothing
-// that arrives afterwards is taken, and others do not notice.
+// However a peer keeps its connection open, deactivation ends it within seconds,
+// nothing that arrives afterwards is stored, and other peers are not affected.
 func TestDeactivationCutsHolder(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -277,7 +276,7 @@ func TestDeactivationCutsHolder(t *testing.T) {
 		{"no room for receipts", linktest.Embedded, func(h *holder) {
 			h.authority.Wrap = h.deafen
 			h.odd(func(_ context.Context, n uint64, confirmed func(uint64, error)) error {
-				confirmed(n, nil) // each by itself: the receipts are many
+				confirmed(n, nil) // one confirmation each: there are many receipts
 				return nil
 			})
 		}, func(h *holder) {
@@ -338,7 +337,7 @@ func TestDeactivationCutsHolder(t *testing.T) {
 				}
 				return nil
 			})
-			h.listen() // who has not read so far would learn of the end late
+			h.listen() // a side that has not read so far would see the end late
 			select {
 			case <-ended:
 			case <-time.After(linktest.Patience):
@@ -353,7 +352,7 @@ func TestDeactivationCutsHolder(t *testing.T) {
 			_, _ = io.WriteString(h.conn, late)
 			h.connect()
 			h.conn.SetDeadline(time.Now().Add(linktest.Patience))
-			_, _ = io.WriteString(h.conn, connectFrame+late) // the answer may be there already
+			_, _ = io.WriteString(h.conn, connectFrame+late) // the answer may have been received already
 			if answer, _ := io.ReadAll(h.conn); !bytes.Contains(answer, []byte("no active link")) {
 				t.Errorf("another connection is answered with %q", answer)
 			}

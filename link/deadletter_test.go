@@ -14,7 +14,7 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// stuck is a broker that can not set messages aside while it is told so, as
+// stuck is a broker that can not store dead letters while the test says so, like
 // RabbitMQ during an alarm. It counts the attempts.
 type stuck struct {
 	broker.Broker
@@ -22,7 +22,7 @@ type stuck struct {
 	attempts atomic.Int32
 }
 
-// stuckConsumer confirms nothing behind a message that could not be set aside.
+// stuckConsumer confirms nothing behind a message that could not become a dead letter.
 type stuckConsumer struct {
 	broker.Consumer
 	stuck *stuck
@@ -67,8 +67,9 @@ func (c *stuckConsumer) confirm() error {
 	return c.Consumer.Confirm(through)
 }
 
-// A message that can neither be sent nor set aside does not hold up those behind
-// it. It is kept until it can be set aside, and only then the log says that it is.
+// A message that can neither be sent nor become a dead letter does not block the
+// messages behind it. It is kept until it can become a dead letter, and only then that
+// is logged.
 func TestSetAsideLater(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
@@ -103,8 +104,8 @@ func TestSetAsideLater(t *testing.T) {
 	}
 }
 
-// late is a broker that begins to set a message aside only after a message behind
-// it was confirmed.
+// late is a broker that makes a message a dead letter only after a message behind it
+// was confirmed.
 type late struct{ broker.Broker }
 
 type lateConsumer struct {
@@ -133,8 +134,8 @@ func (c *lateConsumer) DeadLetter(ctx context.Context, tag uint64, reason string
 	return c.Consumer.DeadLetter(ctx, tag, reason)
 }
 
-// A message that is to be set aside is not lost when one behind it is confirmed
-// before the broker hears of that.
+// A message that is to become a dead letter is not lost when a message behind it is
+// confirmed before the broker is called for it.
 func TestSetAsideBeginsLate(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
@@ -148,7 +149,7 @@ func TestSetAsideBeginsLate(t *testing.T) {
 	other.Left(authority, 1)
 }
 
-// counting counts how often a queue is opened.
+// counting counts how often a queue is consumed.
 type counting struct {
 	broker.Broker
 	opened atomic.Int32
@@ -159,8 +160,8 @@ func (c *counting) Consume(ctx context.Context, queue string) (broker.Consumer, 
 	return c.Broker.Consume(ctx, queue)
 }
 
-// No message is taken out of a queue for a peer that refuses CONNECT: a broker may
-// count how often a message was given out, and give it up in the end.
+// No message is taken from the queue of a peer that refuses CONNECT: a broker may count
+// the deliveries of a message, and drop it in the end.
 func TestNothingTakenBeforeConnected(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)

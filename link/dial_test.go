@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// A thousand senders that have lost their peer at the same moment do not come
-// back at the same moment, neither at the first attempt nor later; the pauses
-// grow to a minute, and not beyond: a peer that has recovered is noticed by then.
+// A thousand senders that have lost their peer at the same moment do not reconnect at
+// the same moment, neither at the first attempt nor later. The pauses grow to a minute
+// and not beyond, so that a peer that has recovered is connected by then.
 func TestAttemptsAreSpread(t *testing.T) {
 	cfg := Config{}
 	cfg.setDefaults()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// An error of a dial names the server as the peer has given it, and its address.
+// The error of a dial contains the server as the peer has named it, and its address.
 func TestDialErrorNamesTheServer(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

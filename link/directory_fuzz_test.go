@@ -19,12 +19,12 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// Whatever bytes are in a file of a node's directory, reading it gives an error,
-// or a peer whose broker objects have names that can be used; never a panic. What a
-// peer has said of itself hides it in no case, and nothing undoes its deactivation.
+// Whatever bytes a file of a node's directory contains, reading it returns an error, or
+// a peer whose broker objects have usable names; it never panics. No content written by
+// the peer hides it, and nothing undoes its deactivation.
 func FuzzDirectory(f *testing.F) {
 	const stompTOML, updatedAt = "nodeinfo/" + infobundle.StompTOML, "nodeinfo/" + infobundle.UpdatedAt
-	// Those that are read. Of others, such as ACTIVE, it counts that they are there.
+	// The files that are read. Of others, such as ACTIVE, only the existence matters.
 	ofNode := []string{"db/nodetype", "db/nodeid", "root-ca.crt", "creditors-subnet.txt", "debtors-subnet.txt"}
 	ofPeer := []string{
 		"nodetype.txt", "queues.txt", "subnet.txt", "masq-subnet.txt", "DEACTIVATED",
@@ -54,7 +54,7 @@ func FuzzDirectory(f *testing.F) {
 			path := filepath.Join(append([]string{dir}, append(elem, filepath.FromSlash(name))...)...)
 			data, err := os.ReadFile(path)
 			if errors.Is(err, fs.ErrNotExist) {
-				return // not in a directory of this kind
+				return // not in a directory of this type
 			}
 			if err != nil {
 				f.Fatal(err)
@@ -126,8 +126,8 @@ func FuzzDirectory(f *testing.F) {
 	})
 }
 
-// fixedNode makes a node that has always the same root key, so that what one
-// process has found is of use to the next.
+// fixedNode returns a node with a constant root key, so that inputs found by one
+// process are useful in the next.
 func fixedNode(f *testing.F, kind nodetype.Type) *nodetest.Node {
 	f.Helper()
 	scalar := sha256.Sum256([]byte{byte(kind)})

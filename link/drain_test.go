@@ -24,8 +24,8 @@ import (
 	"peerlink/smp"
 )
 
-// waiting makes a node and a peer that is not there, with a message of each type
-// that the node may send in the queue to the peer, and a broken one.
+// waiting makes a node and a peer that is not running. The queue to the peer contains a
+// message of each type that the node may send, and an invalid one.
 func waiting(t *testing.T, owner, peer nodetype.Type, on linktest.Kind) (n, other *linktest.Node, messages []broker.Outgoing) {
 	t.Helper()
 	n, other = linktest.NewOn(t, owner, on), linktest.New(t, peer)
@@ -58,7 +58,7 @@ func waiting(t *testing.T, owner, peer nodetype.Type, on linktest.Kind) (n, othe
 	return n, other, messages
 }
 
-// queuedFields are the fields of all message types, but the IDs of accounts.
+// queuedFields are the fields of all message types except the IDs of accounts.
 var queuedFields = func() map[string]any {
 	const when = "2026-01-02T03:04:05Z"
 	fields := map[string]any{
@@ -81,10 +81,10 @@ var queuedFields = func() map[string]any {
 	return fields
 }()
 
-// What is queued for a peer when it is deactivated leaves the queue: answered as
-// if by the peer, with the same headers and routing key, where there is an
-// answer; set aside, where it could not have been sent; dropped otherwise. All
-// of that for each type of message and of node, on both brokers.
+// The messages queued for a peer leave the queue when it is deactivated: they are
+// answered as if by the peer, with the same headers and routing key, if there is an
+// answer, become dead letters if they could not have been sent, and are dropped
+// otherwise. This is tested for each type of message and of node, on both brokers.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	answers := map[string]string{
@@ -152,7 +152,7 @@ func viewOf(t *testing.T, n, other *linktest.Node) smp.View {
 	return v
 }
 
-// answerOf is what the application must get for a queued message.
+// answerOf returns the message that the application must get for a queued message.
 func answerOf(t *testing.T, v smp.View, m broker.Outgoing) smp.Received {
 	t.Helper()
 	body, err := v.Outgoing(m.Type, m.ContentType, m.Body)
@@ -170,7 +170,7 @@ func answerOf(t *testing.T, v smp.View, m broker.Outgoing) smp.Received {
 	return r
 }
 
-// sameBut reports whether two JSON objects are equal but for one member.
+// sameBut reports whether two JSON objects are equal except for one member.
 func sameBut(a, b []byte, name string) bool {
 	var x, y map[string]json.RawMessage
 	if json.Unmarshal(a, &x) != nil || json.Unmarshal(b, &y) != nil {
@@ -181,7 +181,7 @@ func sameBut(a, b []byte, name string) bool {
 	return maps.EqualFunc(x, y, func(a, b json.RawMessage) bool { return string(a) == string(b) })
 }
 
-// A service that ends in the middle of draining loses no answer.
+// A service that ends while it drains a queue loses no answer.
 func TestDrainInterrupted(t *testing.T) {
 	t.Parallel()
 	for name, on := range bothBrokers {
@@ -207,8 +207,8 @@ func TestDrainInterrupted(t *testing.T) {
 	}
 }
 
-// While the application has not declared its inbox, there is no place for
-// answers: what is queued stays, and is answered afterwards.
+// While the application has not declared its inbox, answers can not be stored: queued
+// messages stay, and are answered afterwards.
 func TestDrainWaitsForInbox(t *testing.T) {
 	t.Parallel()
 	rabbit := rabbittest.Get(t)
@@ -249,12 +249,12 @@ func TestDrainWaitsForInbox(t *testing.T) {
 	n.Left(other, 0)
 }
 
-// Damage to the peer's files does not hold up its deactivation. Draining, which
-// needs them, waits until they are repaired, and the log says so once.
+// Damage to a peer's files does not delay its deactivation. Draining, which needs the
+// files, waits until they are repaired, and the log says so once.
 func TestDrainDespiteDamage(t *testing.T) {
 	t.Parallel()
 	n, other, _ := waiting(t, aa, ca, linktest.Embedded)
-	waitForLog(t, n, "peer is active") // there is a link that can end
+	waitForLog(t, n, "peer is active") // there is a link that can be ended
 	id := other.Identity().ID
 	file := filepath.Join(n.Path(), "peers", id, "subnet.txt")
 	good, err := os.ReadFile(file)

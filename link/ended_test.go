@@ -14,7 +14,7 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// connections waits until a node has so many connections with its peer.
+// connections waits until a node has this number of connections with its peer.
 func connections(t *testing.T, n, peer *linktest.Node, want int) {
 	t.Helper()
 	linktest.Eventually(t, "connections", func() error {
@@ -25,9 +25,9 @@ func connections(t *testing.T, n, peer *linktest.Node, want int) {
 	})
 }
 
-// A connection ends with the first of its certificates, in both directions,
-// whichever side's that is and whichever side notices. Both logs say why, and
-// when the certificates are valid again, everything arrives, once.
+// A connection ends when the first of its certificates expires, in both directions,
+// whichever side owns it and whichever side detects it. Both logs say why. When the
+// certificates are valid again, every message is delivered once.
 func TestConnectionsEndWithCertificates(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -54,7 +54,7 @@ func TestConnectionsEndWithCertificates(t *testing.T) {
 			now.set(101 * day)
 			connections(t, authority, other, 0)
 			says(t, authority, "a certificate of the connection has ended", 2)
-			says(t, authority, "msg=receiving", 1) // they end once, and are not made again
+			says(t, authority, "msg=receiving", 1) // the connections end once, and are not made again
 			says(t, authority, "msg=sending", 1)
 			linktest.Eventually(t, "the peer to be told", func() error {
 				if text := other.Log.String(); !strings.Contains(text, tt.told) {
@@ -77,7 +77,8 @@ func TestConnectionsEndWithCertificates(t *testing.T) {
 	}
 }
 
-// once checks that a node with an embedded broker has received so many messages in all.
+// once checks that a node with an embedded broker has received this number of messages
+// in all.
 func once(t *testing.T, n *linktest.Node, want int64) {
 	t.Helper()
 	stats, err := n.Store.Stats(context.Background())
@@ -91,8 +92,8 @@ func once(t *testing.T, n *linktest.Node, want int64) {
 	}
 }
 
-// With a real clock: a certificate of some seconds ends its connections in both
-// directions, and a new one brings them back.
+// With a real clock, a certificate that is valid for some seconds ends its connections
+// in both directions, and a new one restores them.
 func TestShortLivedCertificate(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
@@ -116,8 +117,8 @@ func TestShortLivedCertificate(t *testing.T) {
 	exchange(t, authority, other, 2)
 }
 
-// doorman is a listener that lets nobody in while it is shut. Those who are in
-// stay.
+// doorman is a listener that refuses new connections while it is shut, and keeps the
+// existing ones.
 type doorman struct {
 	net.Listener
 	shut atomic.Bool
@@ -133,9 +134,8 @@ func (d *doorman) Accept() (net.Conn, error) {
 	}
 }
 
-// When a node's certificate is renewed, a connection with the new one is opened
-// first. As long as that fails, the old connection goes on. No message is lost or
-// repeated in the change.
+// When a node's certificate is renewed, a connection with the new one is opened first.
+// While that fails, the old connection stays in use. No message is lost or repeated.
 func TestRenewedCertificateOpensFirst(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)

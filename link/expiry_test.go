@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Each certificate is told of once at 60, 30, 7 and 1 days, and once when it has
-// ended, however often it is looked at; from 7 days on as an error. A new
-// certificate starts anew.
+// Each certificate is logged once at 60, 30, 7 and 1 days, and once when it has
+// expired, however often it is checked; as an error from 7 days on. A new certificate
+// starts anew.
 func TestExpiryIsTold(t *testing.T) {
 	const day = 24 * time.Hour
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -63,7 +63,7 @@ func TestExpiryIsTold(t *testing.T) {
 	if text := lines(); text != "ERROR" {
 		t.Errorf("a new certificate that is about to end: %q", text)
 	}
-	// A service that starts late tells of the last threshold only.
+	// A service that starts late logs the last threshold only.
 	w.logged = make(map[expiryKey]int)
 	w.check("", []usedCertificate{first}, end.Add(-day))
 	if text := lines(); text != "ERROR" {
@@ -71,7 +71,7 @@ func TestExpiryIsTold(t *testing.T) {
 	}
 }
 
-// What is remembered of certificates that peers show is bounded.
+// The number of remembered certificates of peers is bounded.
 func TestExpiryMemory(t *testing.T) {
 	w := expiryLogger{log: slog.New(slog.DiscardHandler), logged: make(map[expiryKey]int)}
 	now := time.Now()

@@ -23,13 +23,13 @@ import (
 
 const connectFrame = "STOMP\naccept-version:1.2\nhost:/\n\n\x00"
 
-// sendFrame is a SEND to an accounting authority with a receipt.
+// sendFrame returns a SEND to an accounting authority with a receipt.
 func sendFrame(receipt string, body []byte) string {
 	return fmt.Sprintf("SEND\ndestination:/exchange/accounts_in\ntype:ConfigureAccount\ncontent-type:application/json\nreceipt:%s\ncontent-length:%d\n\n%s\x00",
 		receipt, len(body), body)
 }
 
-// trio makes an authority, an honest peer of it, and one whose owner the test is.
+// trio makes an authority, an honest peer, and a peer controlled by the test.
 func trio(t *testing.T, on linktest.Kind, change func(authority *linktest.Node)) (authority, honest, bad *linktest.Node) {
 	t.Helper()
 	authority, honest, bad = linktest.NewOn(t, aa, on), linktest.New(t, ca), linktest.New(t, ca)
@@ -41,7 +41,7 @@ func trio(t *testing.T, on linktest.Kind, change func(authority *linktest.Node))
 	return authority, honest, bad
 }
 
-// translated is a message as the bad peer's service would send it: from an account
+// translated returns a message as the bad peer's service would send it, from an account
 // of its second subnet.
 func translated(t *testing.T, bad, authority *linktest.Node, n int) []byte {
 	t.Helper()
@@ -49,7 +49,7 @@ func translated(t *testing.T, bad, authority *linktest.Node, n int) []byte {
 	return bytes.Replace(body, fmt.Append(nil, 0x000001_01_00000000), fmt.Append(nil, 0x000002_01_00000000), 1)
 }
 
-// flows checks that the honest peer's messages still get through.
+// flows checks that the honest peer's messages are still delivered.
 func flows(t *testing.T, authority, honest *linktest.Node, n int) {
 	t.Helper()
 	honest.Put(authority, linktest.Message(t, honest, authority, n))
@@ -75,7 +75,7 @@ func session(t *testing.T, who, to *linktest.Node) *tls.Conn {
 	return conn
 }
 
-// More connections than allowed are refused, and the link goes on.
+// Connections beyond the maximum are refused, and the link is not affected.
 func TestTooManyConnections(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
@@ -109,9 +109,9 @@ func TestTooManyConnections(t *testing.T) {
 	authority.Take(1)
 }
 
-// As many connections as allowed, none of which is of any use, keep the same peer's
-// next one out for a turn and no longer. What the one that gives way had sent is
-// confirmed.
+// The maximum number of connections, none of them useful, keeps out the next one of the
+// same peer for one time slice at most. The messages received on the connection that is
+// ended for it are confirmed.
 func TestOldConnectionsGiveWay(t *testing.T) {
 	t.Parallel()
 	authority, honest, bad := trio(t, linktest.Embedded, func(n *linktest.Node) {
@@ -141,8 +141,8 @@ func TestOldConnectionsGiveWay(t *testing.T) {
 	flows(t, authority, honest, 3)
 }
 
-// Connections that are opened and then say nothing, or too little, hold up nobody,
-// not even from the same address, and end in time.
+// Connections on which nothing, or too little, is sent delay no other client, not even
+// from the same address, and are closed in time.
 func TestHandshakeFlood(t *testing.T) {
 	authority, honest, _ := trio(t, linktest.Embedded, func(n *linktest.Node) {
 		n.Config.MaxHandshakes, n.Config.HandshakeTimeout = 8, 3*time.Second
@@ -173,8 +173,8 @@ func TestHandshakeFlood(t *testing.T) {
 		}
 		conn.Close()
 	}
-	// If each had to wait until a handshake of the flood gives up its place, it
-	// would be 30 seconds, or they would be dropped.
+	// If each had to wait for a handshake of the flood to time out, it would take 30
+	// seconds, or they would be dropped.
 	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("ten handshakes took %v: they waited for the flood", took)
 	}
@@ -202,11 +202,11 @@ func TestHandshakeFlood(t *testing.T) {
 	}
 }
 
-// toldAtMost is a number of lines of the log that is no flood.
+// toldAtMost is the number of log lines up to which the log is not flooded.
 const toldAtMost = 40
 
-// A peer that has connected must say CONNECT soon, and one that says half a frame
-// keeps only its own connections busy.
+// A peer must send CONNECT soon after connecting, and one that sends half a frame
+// blocks only its own connections.
 func TestUnfinishedFrames(t *testing.T) {
 	t.Parallel()
 	authority, honest, bad := trio(t, linktest.Embedded, func(n *linktest.Node) { n.Config.ConnectTimeout = 300 * time.Millisecond })
@@ -240,7 +240,7 @@ func TestUnfinishedFrames(t *testing.T) {
 	flows(t, authority, honest, 1)
 }
 
-// What comes after DISCONNECT is not taken.
+// Frames after DISCONNECT are ignored.
 func TestFrameAfterDisconnect(t *testing.T) {
 	t.Parallel()
 	authority, honest, bad := trio(t, linktest.Embedded, func(*linktest.Node) {})
@@ -259,15 +259,15 @@ func TestFrameAfterDisconnect(t *testing.T) {
 	}
 }
 
-// A peer that sends on and on and never reads its receipts is not read any more
-// either, after a bounded number of messages, and costs no memory.
+// A peer that keeps sending and never reads its receipts is not read from after a
+// bounded number of messages, and does not consume memory.
 func TestReceiptsNeverRead(t *testing.T) {
 	authority, honest, bad := trio(t, linktest.Embedded, func(n *linktest.Node) { n.Wrap = smallBuffers })
 	conn := session(t, bad, authority)
 	if err := conn.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
 		t.Fatal(err)
 	}
-	// Small messages with long receipts are the worst.
+	// Small messages with long receipt IDs are the worst case.
 	frame := sendFrame(strings.Repeat("r", 480), translated(t, bad, authority, 1))
 	flood := bytes.Repeat([]byte(frame), 20)
 	runtime.GC()
@@ -275,11 +275,11 @@ func TestReceiptsNeverRead(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	sent := 0
 	for err := error(nil); err == nil; sent += 20 {
-		conn.SetWriteDeadline(time.Now().Add(2 * time.Second)) // nothing taken for so long
+		conn.SetWriteDeadline(time.Now().Add(2 * time.Second)) // nothing was read for this long
 		if _, err = conn.Write(flood); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatal(err)
 		}
-		if sent > 60_000 { // the buffers of both kernels and ours hold some 30,000 receipts
+		if sent > 60_000 { // the buffers of both kernels and of this process hold some 30,000 receipts
 			t.Fatal("still read from")
 		}
 	}
@@ -293,8 +293,8 @@ func TestReceiptsNeverRead(t *testing.T) {
 	flows(t, authority, honest, 1)
 }
 
-// smallBuffers makes a listener whose connections have small buffers in the
-// kernel, so that they fill soon.
+// smallBuffers returns a listener whose connections have small kernel buffers, so that
+// these fill soon.
 func smallBuffers(l net.Listener) net.Listener { return smallListener{l} }
 
 type smallListener struct{ net.Listener }
@@ -307,9 +307,9 @@ func (l smallListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// A peer that floods the node is held back once its messages fill its quota: the
-// disk does not fill, its connection stays, others do not notice. When the
-// applications take messages, it goes on, and nothing is lost.
+// A peer that floods the node is slowed down once its messages fill its quota: the disk
+// does not fill, the connection stays, other peers are not affected. When the
+// applications consume messages, the peer continues, and nothing is lost.
 func TestDiskFlood(t *testing.T) {
 	t.Parallel()
 	const quota, count = 400_000, 4000
@@ -330,7 +330,8 @@ func TestDiskFlood(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, q := range stats.Queues {
-		// A message takes more than 500 bytes, and those on their way to disk are not counted.
+		// A message takes more than 500 bytes. Those on their way to disk are not
+		// counted.
 		if most := int64(quota/500 + 1000); q.Name == aa.Inbox() && q.Depth > most {
 			t.Errorf("%d messages are stored, want at most %d", q.Depth, most)
 		}
@@ -342,8 +343,8 @@ func TestDiskFlood(t *testing.T) {
 	bad.Left(authority, 0)
 }
 
-// A peer can not send faster than its rate, whichever connections it uses, and
-// loses nothing by trying.
+// A peer can not send faster than its rate, over any number of connections, and loses
+// nothing by trying.
 func TestPeerRate(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
@@ -354,14 +355,14 @@ func TestPeerRate(t *testing.T) {
 	start := time.Now()
 	other.Put(authority, numbered(t, other, authority, 0, 1500)...)
 	authority.Take(1500)
-	// 500 at once, then 500 in a second.
+	// 500 at once, then 500 per second.
 	if took := time.Since(start); took < 1900*time.Millisecond {
 		t.Errorf("1,500 messages took %v", took)
 	}
 }
 
-// impostor listens in place of a node, with its certificate, and lets the test
-// have the connections.
+// impostor listens in place of a node, with its certificate, and calls serve with each
+// connection.
 func impostor(t *testing.T, n *linktest.Node, serve func(*tls.Conn)) (stop func()) {
 	t.Helper()
 	l, err := tls.Listen("tcp", n.Addr, &tls.Config{Certificates: []tls.Certificate{serverPair(t, n)}, ClientAuth: tls.RequireAnyClientCert})
@@ -384,9 +385,9 @@ func impostor(t *testing.T, n *linktest.Node, serve func(*tls.Conn)) (stop func(
 	return func() { l.Close(); <-done }
 }
 
-// A server that confirms what was never sent is not believed: the connection
-// ends, and the message is sent to the next one that answers. The same when the
-// server falls silent in the middle, as after a power cut.
+// If a server confirms messages that were never sent, the connection ends, and the
+// message is sent to the next server that answers. The same applies if the server falls
+// silent in the middle, as after a power cut.
 func TestHostileServer(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -432,14 +433,14 @@ func TestHostileServer(t *testing.T) {
 	}
 }
 
-// With the limits of time that services have: who sends a byte of a frame each
-// second is cut off after 42 seconds, though that is no silence, and so is who never
-// reads his receipts, after a minute at most, while he goes on sending. The log
-// says why, and honest peers do not notice.
+// With default timeouts, a client that sends a byte of a frame each second is cut off
+// after 42 seconds, though it is not silent, and a client that never reads its receipts
+// while it goes on sending, after a minute at most. The log says why, and honest peers
+// are not affected.
 func TestCutInTime(t *testing.T) {
 	t.Parallel()
 	authority, honest, bad := trio(t, linktest.Embedded, func(n *linktest.Node) { n.Wrap = smallBuffers })
-	// cut waits until a connection has ended, and tells why.
+	// cut waits until a connection has ended, and returns the reason.
 	cut := func(conn *tls.Conn) (why string) {
 		t.Helper()
 		remote := "remote=" + conn.LocalAddr().String()
@@ -464,7 +465,7 @@ func TestCutInTime(t *testing.T) {
 	}
 	deaf.SetDeadline(time.Now().Add(4 * linktest.Patience))
 	flood := bytes.Repeat([]byte(sendFrame(strings.Repeat("r", 480), translated(t, bad, authority, 1))), 100)
-	var moved atomic.Pointer[time.Time] // when it was last read from
+	var moved atomic.Pointer[time.Time] // when the connection was last read from
 	moved.Store(&begin)
 	go func() {
 		for {
@@ -493,7 +494,7 @@ func TestCutInTime(t *testing.T) {
 	for n := 0; text == nil; n++ {
 		select {
 		case <-tick.C:
-			_, _ = io.WriteString(slow, "x") // an error means that the answer comes
+			_, _ = io.WriteString(slow, "x") // on an error, the answer has been received
 			if n == 10 {
 				flows(t, authority, honest, 1)
 			}
@@ -506,8 +507,8 @@ func TestCutInTime(t *testing.T) {
 	if why := cut(slow); !strings.Contains(why, stomp.ErrSlow.Error()) {
 		t.Errorf("a byte a second: %s", why)
 	}
-	// With its receive buffer full, a client's kernel takes no news of the window
-	// any more: what it sends may come to a stop in the middle of a frame.
+	// When its receive buffer is full, a client's kernel does not accept window updates
+	// any more: sending may stop in the middle of a frame.
 	if why := cut(deaf); !strings.Contains(why, stomp.ErrStalled.Error()) && !strings.Contains(why, stomp.ErrSlow.Error()) {
 		t.Errorf("who does not read: %s", why)
 	}

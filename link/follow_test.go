@@ -24,19 +24,19 @@ import (
 	"peerlink/node/publish"
 )
 
-// impatient follows as fast as tests want it, and never while all is well.
+// impatient makes fetches as soon as a peer is unreachable, and no periodic ones.
 var impatient = link.Follow{Local: true, After: 50 * time.Millisecond, MaxPause: 200 * time.Millisecond, Every: 1000 * time.Hour}
 
-// mover is an accounting authority that publishes its info-bundle, and an agent
-// that is its peer.
+// mover is an accounting authority that publishes its info-bundle, and an agent that is
+// its peer.
 type mover struct {
 	t                *testing.T
 	authority, other *linktest.Node
 	web              *httptest.Server
-	requests         atomic.Int32 // that web has got
+	requests         atomic.Int32 // received by web
 
 	mu      sync.Mutex
-	handler http.Handler // what web does
+	handler http.Handler // of web
 }
 
 func newMover(t *testing.T, f link.Follow) *mover {
@@ -58,7 +58,8 @@ func newMover(t *testing.T, f link.Follow) *mover {
 	return m
 }
 
-// manifest makes the authority's stomp.toml name a server, and the web server.
+// manifest writes the authority's stomp.toml with a server and the URL of the web
+// server.
 func (m *mover) manifest(addr string) {
 	m.t.Helper()
 	writeManifest(m.t, m.authority, addr, m.web.URL+publish.Path)
@@ -70,7 +71,7 @@ func writeManifest(t *testing.T, n *linktest.Node, addr, url string) {
 	rewrite(t, filepath.Join(n.Path(), "nodeinfo", "stomp.toml"), data)
 }
 
-// rewrite replaces a file that a service looks at: it must not see half of it.
+// rewrite replaces a file that a service polls, atomically.
 func rewrite(t *testing.T, path string, data []byte) {
 	t.Helper()
 	next := filepath.Join(t.TempDir(), filepath.Base(path))
@@ -80,15 +81,15 @@ func rewrite(t *testing.T, path string, data []byte) {
 	replace(t, next, path)
 }
 
-// publish makes the web server behave otherwise.
+// publish replaces the handler of the web server.
 func (m *mover) publish(h http.Handler) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.handler = h
 }
 
-// relocation stops the authority, and starts it elsewhere, with a new info-bundle. At
-// the old place there is somebody now who takes no connections for a node.
+// move stops the authority, and starts it elsewhere, with a new info-bundle. At the old
+// address, all connections are refused.
 func (m *mover) move() (attempts *atomic.Int32) {
 	m.t.Helper()
 	if err := m.authority.Stop(); err != nil {
@@ -138,7 +139,7 @@ func (m *mover) receive(n int) {
 	}
 }
 
-// known is what the agent's directory says of the authority.
+// known returns the peer as the agent's directory describes it.
 func (m *mover) known() *node.Peer {
 	m.t.Helper()
 	p, err := m.other.Peer(nodetest.AAID)
@@ -158,8 +159,8 @@ func waitForLog(t *testing.T, n *linktest.Node, text string) {
 	})
 }
 
-// A peer that moves, again and again, is found without anyone's help, and what was
-// sent to it meanwhile arrives.
+// A peer that moves, again and again, is found without intervention, and messages sent
+// to it meanwhile are delivered.
 func TestMoverIsFollowed(t *testing.T) {
 	t.Parallel()
 	m := newMover(t, impatient)
@@ -187,8 +188,8 @@ func TestMoverIsFollowed(t *testing.T) {
 	}
 }
 
-// With a directory that can not be written, the new address is known all the same,
-// again after a restart; and when the directory has something newer, that counts.
+// If the directory is read-only, the new address is used all the same, and again after
+// a restart. When the directory has a newer one, that is used.
 func TestMoverIsFollowedReadOnly(t *testing.T) {
 	t.Parallel()
 	m := newMover(t, impatient)
@@ -215,7 +216,7 @@ func TestMoverIsFollowedReadOnly(t *testing.T) {
 	m.send(3)
 	m.receive(3)
 
-	// From here on the bundle is carried by hand.
+	// From here on the operator installs the bundle.
 	m.publish(http.NotFoundHandler())
 	writable()
 	m.move()
@@ -224,8 +225,8 @@ func TestMoverIsFollowedReadOnly(t *testing.T) {
 	m.receive(4)
 }
 
-// Who has opted out, for the node, for the peer, or for addresses like these,
-// stays where he is until a person acts.
+// If following is switched off, for the node, for the peer, or for addresses like
+// these, the peer's address stays the same until the operator acts.
 func TestMoverIsNotFollowed(t *testing.T) {
 	t.Parallel()
 	off, notLocal := impatient, impatient
@@ -278,13 +279,13 @@ func TestMoverIsNotFollowed(t *testing.T) {
 	}
 }
 
-// What is published by anybody but the pinned node, is broken, or is older, is
-// not taken over; the next good one is.
+// An info-bundle that is published by another node than the pinned one, is invalid, or
+// is older, is not applied; the next good one is.
 func TestBadBundlesAreNotFollowed(t *testing.T) {
 	t.Parallel()
 	m := newMover(t, impatient)
 	old := m.authority.Bundle(t)
-	m.manifest(m.authority.Addr) // what the agent has is newer
+	m.manifest(m.authority.Addr) // the agent has a newer one
 	m.other.Sign(t, m.authority.Bundle(t))
 	before := m.known()
 	m.other.Start()
@@ -333,8 +334,8 @@ func TestBadBundlesAreNotFollowed(t *testing.T) {
 	m.receive(2)
 }
 
-// While all is well the bundle is looked at now and then too, cheaply: what has
-// not changed is not sent again.
+// While a peer is reachable, its info-bundle is fetched periodically too, at low cost:
+// if it has not changed, it is not sent again.
 func TestRoutineFetch(t *testing.T) {
 	t.Parallel()
 	f := impatient
@@ -384,8 +385,8 @@ func (w *statusWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// However many peers are out of reach, and however slow their servers are, only a
-// few are asked at once, and each gets its turn.
+// However many peers are unreachable, and however slow their servers are, only a few
+// are fetched from at once, and each is fetched from eventually.
 func TestFetchesAreBounded(t *testing.T) {
 	t.Parallel()
 	const peers, most = 10, 4
@@ -419,7 +420,7 @@ func TestFetchesAreBounded(t *testing.T) {
 		}
 		return nil
 	})
-	// By then every peer has been out of reach for long enough.
+	// By then every peer has been unreachable for long enough.
 	seen := attempts.Load()
 	linktest.Eventually(t, "many more attempts to reach the peers", func() error {
 		if n := attempts.Load() - seen; n < 10*peers {
@@ -441,8 +442,7 @@ func TestFetchesAreBounded(t *testing.T) {
 	})
 }
 
-// makeReadOnly makes a directory one that nobody can write to, until writable is
-// called.
+// makeReadOnly makes a directory read-only until writable is called.
 func makeReadOnly(t *testing.T, dir string) (writable func()) {
 	t.Helper()
 	if os.Geteuid() == 0 {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// When a node is out of reach, its peers come to fetch its info-bundle neither at
-// once nor all together, less and less often, and not at all when it is back.
+// When a node is unreachable, its peers fetch its info-bundle neither at once nor all
+// together, less and less often, and not at all when it is back.
 func TestFollowerSchedule(t *testing.T) {
 	cfg := Follow{After: time.Minute, MaxPause: time.Hour, Every: 12 * time.Hour}
 	const peers = 1000
@@ -49,7 +49,7 @@ func TestFollowerSchedule(t *testing.T) {
 		if tt.got[0] < tt.from || tt.got[peers-1] > tt.to {
 			t.Errorf("%s: from %v to %v, want %v to %v", name, tt.got[0], tt.got[peers-1], tt.from, tt.to)
 		}
-		// The middle half takes about half of the time.
+		// The middle half of the times covers about half of the range.
 		if spread := tt.got[3*peers/4] - tt.got[peers/4]; spread < (tt.to-tt.from)/3 {
 			t.Errorf("%s: half of them come within %v", name, spread)
 		}
@@ -58,10 +58,10 @@ func TestFollowerSchedule(t *testing.T) {
 
 var errTest = errors.New("test")
 
-// A fetch is due while no connection is open and attempts fail, and never twice
-// at once.
+// A fetch is due while no connection is in use and attempts fail, and two fetches never
+// run at once.
 func TestFollowerState(t *testing.T) {
-	cfg := Follow{After: 1, MaxPause: 1, Every: time.Hour} // what fails is due after a moment
+	cfg := Follow{After: 1, MaxPause: 1, Every: time.Hour} // a fetch is due a moment after a failure
 	var f follower
 	wait := func(want bool, when string) {
 		t.Helper()

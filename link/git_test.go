@@ -28,9 +28,9 @@ func git(t *testing.T, tree string, args ...string) string {
 	return string(out)
 }
 
-// A node's directory may be a work tree of git: while versions are checked out
-// back and forth, with the peer at other addresses and with other peers, its link
-// goes on and everything arrives. The version in which it is deactivated ends it.
+// A node's directory may be a git work tree. While versions are checked out back and
+// forth, with the peer at other addresses and with other peers, the link stays up and
+// all messages are delivered. A version in which the peer is deactivated ends the link.
 func TestGitCheckout(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("git"); err != nil {
@@ -112,7 +112,7 @@ func TestGitCheckout(t *testing.T) {
 	}
 }
 
-// statusOf is what a node's service knows of a peer.
+// statusOf returns the status of a peer in a node's service.
 func statusOf(t *testing.T, n, peer *linktest.Node) link.PeerStatus {
 	t.Helper()
 	for _, p := range n.Service.Status().Peers {

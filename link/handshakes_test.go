@@ -13,7 +13,7 @@ import (
 
 func tcpAddr(s string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s)) }
 
-// A source is what one party has: an IPv4 address, or 64 bits of IPv6.
+// A source is an IPv4 address, or an IPv6 /64.
 func TestSourceOf(t *testing.T) {
 	for _, tt := range []struct{ a, b string }{
 		{"192.0.2.1:1", "192.0.2.1/32"},
@@ -30,8 +30,7 @@ func TestSourceOf(t *testing.T) {
 	}
 }
 
-// fakeConn is a connection from an address, of which the tests want to know
-// whether it was closed.
+// fakeConn is a connection from an address that records whether it was closed.
 type fakeConn struct {
 	net.Conn
 	addr   net.Addr
@@ -49,7 +48,7 @@ func (c *fakeConn) Close() error {
 	return nil
 }
 
-// nothingLeft checks that a limiter remembers nothing.
+// nothingLeft checks that a limiter holds no state.
 func nothingLeft(t *testing.T, l *handshakeLimiter) {
 	t.Helper()
 	if l.running != 0 || l.waiting != 0 || len(l.sources) != 0 || len(l.roundRobin) != 0 || len(l.answered) != 0 {
@@ -57,10 +56,10 @@ func nothingLeft(t *testing.T, l *handshakeLimiter) {
 	}
 }
 
-// A client from another address begins its handshake at once while one address
-// floods the node with handshakes whose clients never answer, and after the grace
-// time at the latest while many addresses do. One from the flooding address itself
-// waits for the grace time and its turn among the others.
+// A client from another address begins its handshake at once while one address floods
+// the node with handshakes whose clients never answer, and after the grace time at the
+// latest while many addresses do. A client from the flooding address itself waits for
+// the grace time and for the other connections in the round-robin.
 func TestHandshakesAreFair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newHandshakeLimiter(handshakeLimits{atOnce: 8, reserved: 2, waiting: 20, perSecond: 1000, grace: time.Second})
@@ -94,7 +93,7 @@ func TestHandshakesAreFair(t *testing.T) {
 					inside.Add(-1)
 				}()
 			}
-			time.Sleep(100 * time.Millisecond) // more than the pace asks for
+			time.Sleep(100 * time.Millisecond) // more than the rate requires
 			synctest.Wait()
 		}
 		enter := func(addr string) time.Duration {
@@ -114,7 +113,7 @@ func TestHandshakesAreFair(t *testing.T) {
 		if took := enter("192.0.2.2:1"); took != 0 {
 			t.Errorf("a client from elsewhere waited %v", took)
 		}
-		time.Sleep(3 * time.Second) // 6 places for a second each
+		time.Sleep(3 * time.Second) // 6 slots for a second each
 		synctest.Wait()
 		flood("192.0.2.1:1", 6)
 		if took := enter("192.0.2.1:1"); took > 2*time.Second {
@@ -133,8 +132,8 @@ func TestHandshakesAreFair(t *testing.T) {
 	})
 }
 
-// A handshake whose client answers within the grace time, or for which this node
-// still works, is never ended for another.
+// A handshake whose client answers within the grace time, or that waits for this node,
+// is never ended in favour of another.
 func TestHandshakesAreNotInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newHandshakeLimiter(handshakeLimits{atOnce: 2, reserved: 0, waiting: 20, perSecond: 1000, grace: time.Second})
@@ -167,8 +166,8 @@ func TestHandshakesAreNotInterrupted(t *testing.T) {
 	})
 }
 
-// However fast handshakes are, no more begin than the pace allows, and nobody
-// waits for ever.
+// However fast handshakes are, no more begin than the rate allows, and none waits
+// forever.
 func TestHandshakePace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newHandshakeLimiter(handshakeLimits{atOnce: 10, reserved: 2, waiting: 1000, perSecond: 50, grace: time.Second})
@@ -194,7 +193,7 @@ func TestHandshakePace(t *testing.T) {
 	})
 }
 
-// A connection that does not want to wait any more leaves nothing behind.
+// A connection that stops waiting leaves no state.
 func TestHandshakeGivingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newHandshakeLimiter(handshakeLimits{atOnce: 1, reserved: 0, waiting: 10, perSecond: 1000, grace: time.Second})
@@ -214,7 +213,7 @@ func TestHandshakeGivingUp(t *testing.T) {
 	})
 }
 
-// Chains that show a known peer's key are verified before others that came first.
+// Chains with a known peer's key are verified before others that arrived earlier.
 func TestKnownPeersAreVerifiedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := &verifySemaphore{free: 1}

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// After two handshakes in a row that were not complete in time, one is tried that
-// needs small packets only. When that succeeds it is said once, and done for an
-// hour. While nothing helps, both are tried in turn. Other errors say nothing about
-// the size of packets.
+// After two consecutive handshakes that timed out, one is tried that needs small
+// packets only. When it succeeds, that is reported once, and repeated for an hour.
+// While all time out, both kinds are tried by turns. Other errors are unrelated to the
+// size of packets.
 func TestClassicalKeyExchange(t *testing.T) {
 	late := errors.Join(errors.New("another server"), fmt.Errorf("%w within 5s", errNoHandshake))
 	refused := errors.New("refused")
 	now := time.Now()
 	s := new(packetSizeWatch)
 	for i, step := range []struct {
-		classical bool // what is to be offered
+		classical bool // what must be offered
 		err       error
 		found     bool
 		pass      time.Duration

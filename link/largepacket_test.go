@@ -10,8 +10,8 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// swallowLarge is an address that leads to another as long as what is sent first fits
-// into a small packet, and swallows it otherwise.
+// swallowLarge returns an address that forwards to another if the first data sent fit
+// into a small packet, and drops them otherwise.
 func swallowLarge(t *testing.T, to string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -55,9 +55,8 @@ func swallowLarge(t *testing.T, to string) string {
 	return l.Addr().String()
 }
 
-// A network that swallows packets as large as a post-quantum ClientHello keeps
-// nobody from its peers: a handshake with small packets is tried, and the log says
-// so.
+// A network that drops packets as large as a post-quantum ClientHello does not prevent
+// a link: a handshake with small packets is tried, and the log says so.
 func TestLargePacketsAreSwallowed(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)

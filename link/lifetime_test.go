@@ -10,14 +10,14 @@ import (
 )
 
 // Whatever happens to the clock, a connection ends soon after the first of its
-// certificates has ended by that clock, and not before: also when it is set
-// forward while timers stand still, as after a machine has slept, when it is set
-// back, and when the end is centuries away.
+// certificates has expired by that clock, and not before: when it is set forward while
+// timers stand still, as after a machine has slept, when it is set back, and when the
+// expiry is centuries away.
 func TestWhenEnded(t *testing.T) {
 	const century = 100 * 365 * day
 	for _, tt := range []struct {
 		name       string
-		left       time.Duration // until the certificate ends
+		left       time.Duration // until the certificate expires
 		after      time.Duration // until the clock is set
 		by         time.Duration
 		want, soon time.Duration // when the connection ends, and how much later it may be

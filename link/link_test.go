@@ -33,7 +33,7 @@ const (
 var bothBrokers = map[string]linktest.Kind{"embedded": linktest.Embedded, "RabbitMQ": linktest.RabbitMQ}
 
 func TestMain(m *testing.M) {
-	// Most tests wait for the disk, and for each other's processes.
+	// Most tests wait for the disk, and for other processes.
 	if err := flag.Set("test.parallel", "4"); err != nil { // -parallel on the command line counts more
 		panic(err)
 	}
@@ -43,9 +43,9 @@ func TestMain(m *testing.M) {
 	os.Exit(rabbittest.Run(m))
 }
 
-// Between every possible pair of nodes, on both brokers, messages flow both
-// ways, checked and translated, with their headers; and they are removed where
-// they came from.
+// Between every possible pair of nodes, on both brokers, messages are delivered both
+// ways, checked and translated, with their headers, and are removed from the queues of
+// the sender.
 func TestMessagesFlowBothWays(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -82,7 +82,7 @@ func TestMessagesFlowBothWays(t *testing.T) {
 	}
 }
 
-// While nothing fails, each message comes once.
+// Without failures, each message is delivered once.
 func TestOnce(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
@@ -108,7 +108,7 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-// numbered makes count messages from one node to another, from a number on.
+// numbered returns count messages from one node to another, numbered from first.
 func numbered(t *testing.T, from, to *linktest.Node, first, count int) []broker.Outgoing {
 	t.Helper()
 	var batch []broker.Outgoing
@@ -118,7 +118,7 @@ func numbered(t *testing.T, from, to *linktest.Node, first, count int) []broker.
 	return batch
 }
 
-// A peer that moves is followed: its new info-bundle is enough, no restart.
+// A peer that moves needs only a new info-bundle, no restart.
 func TestPeerMoves(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
@@ -138,11 +138,11 @@ func TestPeerMoves(t *testing.T) {
 	}
 }
 
-// Of several servers, those that answer are found, whatever the others do.
+// The servers that answer are used, whatever the other servers do.
 func TestDeadServersAreSkipped(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
-	impostor := linktest.New(t, da) // somebody else's server on the address
+	impostor := linktest.New(t, da) // another node's server on the address
 	impostor.Start()
 	servers := []string{"127.0.0.1:1", impostor.Addr, authority.Addr, "no-such-host.invalid:1"}
 	authority.Manifest(servers...)
@@ -153,8 +153,8 @@ func TestDeadServersAreSkipped(t *testing.T) {
 	authority.Take(1)
 }
 
-// A message that can not be sent, and one that the peer refuses, are set aside
-// with the reason, and hold up nothing.
+// A message that can not be sent, and one that the peer refuses, become dead letters
+// with the reason, and do not block others.
 func TestPoison(t *testing.T) {
 	t.Parallel()
 	for name, on := range bothBrokers {
@@ -168,7 +168,7 @@ func testPoison(t *testing.T, on linktest.Kind) {
 		linktest.Message(t, other, authority, 1),
 		broker.Outgoing{Type: "ConfigureAccount", ContentType: "application/json", Body: []byte("garbage")},
 		linktest.Message(t, other, authority, 2),
-		issued(1), // which only the peer refuses
+		issued(1), // valid, but refused by the peer
 		linktest.Message(t, other, authority, 3),
 	)
 	authority.Take(3)
@@ -178,7 +178,8 @@ func testPoison(t *testing.T, on linktest.Kind) {
 	}
 }
 
-// A deactivated peer is cut off at once, on both connections, and for good.
+// The connections with a deactivated peer end at once, in both directions, and are
+// never made again.
 func TestDeactivation(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
@@ -206,8 +207,8 @@ func TestDeactivation(t *testing.T) {
 	}
 }
 
-// A renewed server certificate is used without a restart; a broken one is
-// reported, and the last good one stays in use.
+// A renewed server certificate is used without a restart. An invalid one is reported,
+// and the last good one stays in use.
 func TestCertificateRenewal(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
@@ -235,10 +236,10 @@ func TestCertificateRenewal(t *testing.T) {
 	authority.Take(1)
 }
 
-// dialAs connects to a node's server with the certificates of another.
+// dialAs connects to a node's server with the certificates of another node.
 func dialAs(who, to *linktest.Node) (*tls.Conn, error) { return dialAsAt(who, to, to.Addr) }
 
-// dialAsAt is dialAs by way of another address.
+// dialAsAt is dialAs with the address to dial.
 func dialAsAt(who, to *linktest.Node, addr string) (*tls.Conn, error) {
 	tcp, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -266,8 +267,8 @@ func handshakeAs(who, to *linktest.Node, tcp net.Conn) (*tls.Conn, error) {
 	return conn, conn.Handshake()
 }
 
-// Bad frames and bad messages from a peer are answered with ERROR, and logged with
-// who and why, and disturb nobody else.
+// Invalid frames and messages from a peer are answered with ERROR, logged with the peer
+// and the reason, and do not affect other peers.
 func TestMisbehavingPeer(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
@@ -276,7 +277,8 @@ func TestMisbehavingPeer(t *testing.T) {
 		return fmt.Sprintf("SEND\n%s\ncontent-length:%d\n\n%s\x00", headers, len(body), body)
 	}
 	const good = "destination:/exchange/accounts_in\ntype:ConfigureAccount\ncontent-type:application/json\nreceipt:r1"
-	// The log tells ten ends of a peer's sessions at once, and there are no more here.
+	// The log contains up to ten ends of a peer's sessions at once; there are fewer
+	// here.
 	for _, tt := range []struct{ name, input, want, logged string }{
 		{"no frame", "GET / HTTP/1.1\r\n\r\n", "ERROR", "not a command"},
 		{"no CONNECT", send(good, "{}"), "expected CONNECT", "expected CONNECT"},
@@ -318,8 +320,7 @@ func TestMisbehavingPeer(t *testing.T) {
 	}
 }
 
-// Services that are stopped and started again and again, in the middle of
-// traffic, lose nothing.
+// Services that are stopped and restarted again and again, under load, lose nothing.
 func TestRestartsUnderLoad(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
@@ -332,8 +333,8 @@ func TestRestartsUnderLoad(t *testing.T) {
 	})
 }
 
-// testInterruptions sends messages both ways, in rounds which something
-// interrupts, and checks that all of them arrive.
+// testInterruptions sends messages both ways, in rounds that are interrupted, and
+// checks that all are delivered.
 func testInterruptions(t *testing.T, authority, other *linktest.Node, rounds int, interrupt func(round int)) {
 	t.Helper()
 	const each = 500
@@ -350,8 +351,7 @@ func testInterruptions(t *testing.T, authority, other *linktest.Node, rounds int
 	}
 }
 
-// Deactivation ends the link even if the rest of the peer's files has become
-// unusable.
+// Deactivation ends the link even if the peer's other files have become unusable.
 func TestDeactivationDespiteDamage(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)

@@ -17,15 +17,15 @@ import (
 )
 
 // All peers of an authority start at the same moment, or all lose it because it
-// restarts, and look for it with little patience: the links are up soon, both ways,
-// with the messages that were waiting, whether the peers come from many addresses or
-// from one; no more handshakes begin than the limit allows; hardly any fails; and
-// messages of a peer that was not away keep flowing. (BenchmarkThousandPeers does
+// restarts, and retry at short intervals. The links are up soon, both ways, with the
+// queued messages, whether the peers have many addresses or one. No more handshakes
+// begin than the limit allows, hardly any fails, and messages of a peer that stayed
+// connected keep flowing. (BenchmarkThousandPeers does this with a thousand.)
 // this with a thousand.)
 func TestCrowdReturns(t *testing.T) {
 	t.Parallel()
 	const count, perSecond, atOnce = 60, 35, 16
-	// With the race detector on a machine that does much else, handshakes are slow.
+	// With the race detector on a busy machine, handshakes are slow.
 	const patience = 20 * time.Second
 	authority, honest := linktest.New(t, aa), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, honest.Node)
@@ -49,7 +49,7 @@ func TestCrowdReturns(t *testing.T) {
 	flows(t, authority, honest, 0)
 
 	received := 0
-	// meet lets the two sides find each other, and returns when they have.
+	// meet makes the two sides connect, and returns when they have.
 	meet := func(what string, begin func()) {
 		var puts errgroup.Group
 		for _, m := range members {
@@ -102,7 +102,7 @@ func TestCrowdReturns(t *testing.T) {
 	meet("authority restarts, peers have one address", authority.Start)
 }
 
-// linked reports an error unless so many peers of the node have links both ways.
+// linked returns an error unless this number of the node's peers have links both ways.
 func linked(n *linktest.Node, want int) error {
 	up := 0
 	for _, p := range n.Service.Status().Peers {

@@ -9,8 +9,8 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// A node with many peers that starts does not dial all of them at once, and dials
-// all of them.
+// A node with many peers that starts does not dial all of them at once, but dials all
+// of them.
 func TestDialsArePaced(t *testing.T) {
 	t.Parallel()
 	const peers, rate = 12, 4
@@ -32,7 +32,7 @@ func TestDialsArePaced(t *testing.T) {
 		}
 		return nil
 	})
-	// As many at once as in a second, then the rest.
+	// As many at once as per second, then the rest.
 	if took, least := time.Since(start), (peers-rate)*time.Second/rate; took < least-100*time.Millisecond {
 		t.Errorf("%d attempts began within %v, want %v at least", peers, took, least)
 	}

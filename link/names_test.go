@@ -15,8 +15,8 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// nameserver answers the questions for addresses that this test binary has. It
-// knows the names that tests have given it, and no others.
+// nameserver answers the address queries of this test binary, with the names that tests
+// have registered and no others.
 type nameserver struct {
 	conn  net.PacketConn
 	mu    sync.Mutex
@@ -26,7 +26,7 @@ type nameserver struct {
 // names is the name server of all tests, once TestMain has started it.
 var names *nameserver
 
-// startNames puts a name server in the place of the system's.
+// startNames replaces the system's resolver by a name server.
 func startNames() error {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -40,7 +40,7 @@ func startNames() error {
 	return nil
 }
 
-// give gives addresses a name of the test's own, and returns it.
+// give registers a name of the test's own for addresses, and returns it.
 func (s *nameserver) give(t *testing.T, addrs ...string) string {
 	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-", ",", "").Replace(t.Name())) + ".test"
 	s.mu.Lock()
@@ -96,8 +96,8 @@ func (s *nameserver) answer(query []byte) ([]byte, error) {
 	return m.Pack()
 }
 
-// mute opens an address that takes connections and never says anything, as if
-// the way to it lost everything larger than a few bytes.
+// mute opens an address that accepts connections and never sends anything, as if the
+// path to it dropped everything larger than a few bytes.
 func mute(t *testing.T, addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
@@ -116,7 +116,7 @@ func mute(t *testing.T, addr string) {
 	}()
 }
 
-// strange opens an address where some other server answers.
+// strange opens an address where another kind of server answers.
 func strange(t *testing.T, addr string) {
 	t.Helper()
 	other := linktest.New(t, da)
@@ -124,17 +124,17 @@ func strange(t *testing.T, addr string) {
 	other.Start()
 }
 
-// Of a name with several addresses, those that are of no use hold up nothing for
-// long, whatever is wrong with them and whichever family they are of: nobody
-// listens, packets vanish, connections are taken and nothing is said there, or
-// somebody else answers.
+// If a name has several addresses, those that do not work cause no long delay, whatever
+// is wrong with them and whichever family they are of: no server listens there, packets
+// are dropped, connections are accepted without an answer, or another kind of server
+// answers.
 func TestNameWithSeveralAddresses(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name   string
-		server string // where the node is
+		server string // the address of the node
 		others []string
-		are    func(t *testing.T, addr string) // what the others are; nil: nobody
+		are    func(t *testing.T, addr string) // what listens on the other addresses; nil: nothing
 	}{
 		{"nobody on IPv6", "127.0.0.1", []string{"::1"}, nil},
 		{"IPv6 swallows packets", "127.0.0.1", []string{"::1"}, swallow},
@@ -167,12 +167,12 @@ func TestNameWithSeveralAddresses(t *testing.T) {
 			authority.Start()
 			other.Config.HandshakeTimeout = 3 * time.Second
 			other.Config.ConnectTimeout = linktest.Patience
-			other.Config.RetryMin, other.Config.RetryMax = 24*time.Hour, 24*time.Hour // the first attempt has to do
+			other.Config.RetryMin, other.Config.RetryMax = 24*time.Hour, 24*time.Hour // only the first attempt counts
 			start := time.Now()
 			other.Start()
 			other.Put(authority, linktest.Message(t, other, authority, 1))
 			authority.Take(1)
-			// Waiting for a connection alone takes ConnectTimeout.
+			// Waiting for a TCP connection takes ConnectTimeout.
 			if took := time.Since(start); took > linktest.Patience/2 {
 				t.Errorf("it took %v", took)
 			}

@@ -10,8 +10,8 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// A peer that was away for long is sent to as soon as it connects, however long
-// the pauses between attempts have become.
+// Sending to a peer that was unreachable for long resumes as soon as the peer connects,
+// however long the pauses between attempts have become.
 func TestPeerCalls(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)

@@ -24,7 +24,7 @@ import (
 	"peerlink/link/linktest"
 )
 
-// strangersCertificate is one that no node knows.
+// strangersCertificate returns a certificate that is unknown to all nodes.
 func strangersCertificate(t *testing.T) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -39,10 +39,9 @@ func strangersCertificate(t *testing.T) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// besiege makes strangers do what they can to a port, until the test ends: 200
-// connections that say nothing, replaced whenever one is closed, and 50
-// handshakes a second, half of which stop after the server's part and half of
-// which show a certificate that is not valid here.
+// besiege attacks a port until the test ends: with 200 connections that send nothing,
+// replaced whenever one is closed, and 50 handshakes a second, of which half stop after
+// the server's part and half send a certificate that is invalid here.
 func besiege(t *testing.T, addr string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -51,7 +50,7 @@ func besiege(t *testing.T, addr string) {
 	dial := func() net.Conn {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
-			return nil // strangers may be refused; it is tried again
+			return nil // connections may be refused; it is tried again
 		}
 		return conn
 	}
@@ -140,13 +139,13 @@ func linkTimes(t *testing.T, who, to *linktest.Node, addr string, count int) (me
 }
 
 // A peer links within a second, and within three at worst (or 20 and 60 times what it
-// takes without strangers on this machine, if that is more), while strangers flood
-// the node from the same address as the peer: with connections that say nothing,
-// with handshakes that they do not go on with, and with handshakes that fail. So
-// it does behind nginx and HAProxy, whether or not they send PROXY headers.
+// takes without an attack on this machine, if that is more), while clients flood the
+// node from the same address as the peer: with connections that send nothing, with
+// handshakes that stop, and with handshakes that fail. The same holds behind nginx and
+// HAProxy, with and without PROXY headers.
 func TestFloodFromThePeersAddress(t *testing.T) {
 	for _, way := range []string{"directly", "nginx", "nginx with PROXY", "haproxy", "haproxy with PROXY"} {
-		t.Run(way, func(t *testing.T) { // one after the other: each flood takes a part of the machine
+		t.Run(way, func(t *testing.T) { // one after the other: each flood uses a part of the machine
 			program, _, withProxy := strings.Cut(way, " with ")
 			if _, err := exec.LookPath(program); err != nil && way != "directly" {
 				t.Skipf("%s is not installed: skipped", program)
@@ -177,8 +176,8 @@ func TestFloodFromThePeersAddress(t *testing.T) {
 	}
 }
 
-// startProxy starts nginx or HAProxy in front of an address, and returns where it
-// listens.
+// startProxy starts nginx or HAProxy in front of an address, and returns the address
+// where it listens.
 func startProxy(t *testing.T, program, backend string, sendHeader bool) (addr string) {
 	t.Helper()
 	addr = linktest.FreeAddress(t)
@@ -218,7 +217,7 @@ func startProxy(t *testing.T, program, backend string, sendHeader bool) (addr st
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // nginx ends its workers
+		_ = cmd.Process.Signal(syscall.SIGTERM) // nginx stops its workers
 		_ = cmd.Wait()
 		if t.Failed() {
 			t.Logf("%s: %s", program, output.String())
@@ -239,9 +238,9 @@ func fileExists(path string) bool {
 	return err == nil
 }
 
-// PROXY headers of both versions give the address of the client, for the limits
-// and the log. They are required from the addresses that send them and refused
-// from others, whatever they are like, and in no case is more read than may be.
+// PROXY headers of both versions give the address of the client, for the limits and the
+// log. They are required from the addresses configured for that, and refused from
+// others, whatever they contain, and no more is read than the limit allows.
 func TestProxyHeaders(t *testing.T) {
 	t.Parallel()
 	authority, _, bad := trio(t, linktest.Embedded, func(n *linktest.Node) {
@@ -278,7 +277,7 @@ func TestProxyHeaders(t *testing.T) {
 			t.Skipf("skipped: connections from another address of this machine: %v", err)
 		}
 		tcp.SetDeadline(time.Now().Add(linktest.Patience))
-		_, _ = io.WriteString(tcp, c.header) // may be refused before its end
+		_, _ = io.WriteString(tcp, c.header) // may be refused before it is complete
 		conn, err := handshakeAs(bad, authority, tcp)
 		if err == nil {
 			_, err = io.WriteString(conn, connectFrame)
@@ -306,8 +305,8 @@ func TestProxyHeaders(t *testing.T) {
 	}
 }
 
-// Health checks of load balancers, which connect and close or shake hands without
-// a certificate, once a second and more, are no warnings.
+// Health checks of load balancers, which connect and close, or make a handshake without
+// a certificate, once a second and more often, cause no warnings.
 func TestHealthChecksAreNoWarnings(t *testing.T) {
 	t.Parallel()
 	authority, honest, bad := trio(t, linktest.Embedded, func(*linktest.Node) {})
@@ -341,7 +340,7 @@ func TestHealthChecksAreNoWarnings(t *testing.T) {
 		return nil
 	})
 	for line := range strings.Lines(authority.Log.String()) {
-		if !strings.Contains(line, "level=INFO") && !strings.Contains(line, "peer="+bad.Identity().ID) { // who is not there
+		if !strings.Contains(line, "level=INFO") && !strings.Contains(line, "peer="+bad.Identity().ID) { // the peer is not running
 			t.Errorf("health checks are warned of: %s", line)
 		}
 	}

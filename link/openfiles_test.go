@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// Whatever the limit of open files is, what strangers can hold open leaves a good
-// part of it to the peers, and is something. With a limit as services have it, the
-// defaults are the ones that the documents name.
+// Whatever the limit of open files is, unauthenticated clients can hold open at least
+// some files, and leave a good part of the limit to the peers. With the usual limit of
+// services, the defaults are those in the documents.
 func TestStrangersLeaveOpenFiles(t *testing.T) {
 	for limit := 64; limit < 1<<21; limit += limit/7 + 1 {
 		pending, handshakes := connLimits(limit)

@@ -22,7 +22,7 @@ func needOpenSSL(t *testing.T) {
 	}
 }
 
-// write puts PEM data into a file of the test.
+// write writes PEM data into a file of the test.
 func write(t *testing.T, data ...[]byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file.pem")
@@ -32,9 +32,9 @@ func write(t *testing.T, data ...[]byte) string {
 	return path
 }
 
-// OpenSSL as a client comes to the same verdict on every handshake with our
-// server as our own client does: it accepts our certificate only under the
-// right root, and is accepted only with the right chain.
+// With OpenSSL as a client, every handshake with our server has the same result as with
+// our own client: it accepts our certificate only under the right root, and is accepted
+// only with the right chain.
 func TestOpenSSLClient(t *testing.T) {
 	t.Parallel()
 	needOpenSSL(t)
@@ -84,9 +84,8 @@ func TestOpenSSLClient(t *testing.T) {
 	}
 }
 
-// OpenSSL as a server, which verifies us with nothing but its own root, lets us
-// in where our own server does; and we let ourselves be served only by the
-// peer that we dialed.
+// OpenSSL as a server, which verifies us with nothing but its own root, accepts us
+// where our own server does, and we accept only the server of the peer that we dialed.
 func TestOpenSSLServer(t *testing.T) {
 	t.Parallel()
 	needOpenSSL(t)

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// slowKey takes a second for each signature, and counts those that are made at once.
+// slowKey takes a second for each signature, and counts concurrent ones.
 type slowKey struct {
 	crypto.Signer
 	running, most atomic.Int32
@@ -26,8 +26,9 @@ func (k *slowKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 	return nil, nil
 }
 
-// However many handshakes go on, no more of them sign at once than may, so that
-// those who came first are done first, and nobody waits longer than that takes.
+// However many handshakes are running, the number of concurrent signatures is bounded,
+// so that they are completed in order of arrival, and none waits longer than that
+// takes.
 func TestOrderly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := &slowKey{Signer: ed25519.PrivateKey(nil)}
@@ -42,7 +43,7 @@ func TestOrderly(t *testing.T) {
 				}
 				done[i] = time.Since(start)
 			})
-			synctest.Wait() // they come one after the other
+			synctest.Wait() // they start in order
 		}
 		all.Wait()
 		for i, took := range done {

@@ -10,7 +10,7 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// issued is a message that only the peer refuses: an agent does not issue.
+// issued returns a message that only the peer refuses: an agent does not issue.
 func issued(n int) broker.Outgoing {
 	return broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: fmt.Appendf(nil,
 		`{"type": "PrepareTransfer", "debtor_id": %d, "creditor_id": %d, "coordinator_type": "other", "coordinator_id": 1, "coordinator_request_id": %d,
@@ -18,14 +18,13 @@ func issued(n int) broker.Outgoing {
 		int64(0x1234abcd_00_000001), int64(0x000001_01_00000000), n)}
 }
 
-// Several refused messages, one after the other or with others between them,
-// hold up the rest no longer than one would: the pauses that grow are those
-// between offers of the same message.
+// Several refused messages, consecutive or with others between them, block the rest no
+// longer than one would: only the pauses before the same message is sent again grow.
 func TestPoisonInARow(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, other.Node)
-	other.Config.RetryMax = 10 * time.Minute // which no pause must come near to
+	other.Config.RetryMax = 10 * time.Minute // no pause may come near to it
 	authority.Start()
 	other.Start()
 	const count = 8

@@ -29,15 +29,16 @@ func readsCertificate() bool {
 	}
 }
 
-// A service that can not look at its files any more, as when a file system does not
-// answer, says so, while messages go on; and takes it back when it can.
+// A service that can not poll its files any more, for example because a file system
+// does not respond, reports that, while messages keep flowing; and reports the end of
+// it.
 func TestStall(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, other.Node)
 	var stuck atomic.Bool
 	release := make(chan struct{})
-	// The clock is the one thing that reading a certificate waits for here.
+	// The clock is the only function here that reading a certificate can be blocked by.
 	other.Config.Now = func() time.Time {
 		if stuck.Load() && readsCertificate() {
 			<-release
@@ -71,8 +72,9 @@ func TestStall(t *testing.T) {
 	exchange(t, authority, other, 3)
 }
 
-// A service that is asked to look at everything again finds what it can not notice by
-// itself, such as queues that are gone from the broker, and no link ends for it.
+// A service that is requested to check everything again finds what it does not detect
+// by itself, such as queues that were deleted from the broker, and no link ends because
+// of that.
 func TestRecheck(t *testing.T) {
 	t.Parallel()
 	recheck := make(chan struct{})

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A service that is alone takes its first queue at once, and all of them within
-// the given time; one that has half of them has waited for a quarter of it. With
-// nothing left, it begins anew; without a time, it never waits.
+// A service that is alone acquires its first queue at once, and all of them within the
+// given time; one that has half of them has waited for a quarter of it. With no queue
+// left, it starts anew. Without a time, it never waits.
 func TestClaims(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const queues, spread = 10, time.Second
@@ -55,8 +55,8 @@ func TestClaims(t *testing.T) {
 	})
 }
 
-// Who waits for a queue when the service ends waits no longer, and holds up
-// nobody.
+// A sender that waits for a queue when the service ends stops waiting, and does not
+// delay the end.
 func TestClaimsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newQueuePacer(time.Hour)

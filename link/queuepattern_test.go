@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A pattern is taken only if it gives every queue of every peer a name of its
-// own, and the default makes the names that the specification's examples have.
+// A pattern is accepted only if it gives every queue of every peer its own name. The
+// default gives the names in the examples of the specification.
 func TestQueuePattern(t *testing.T) {
 	for _, tt := range []struct{ pattern, want string }{
 		{string(DefaultQueuePattern), "peer.1234abcd.7"},
@@ -15,7 +15,7 @@ func TestQueuePattern(t *testing.T) {
 		{"{node-id}_{n}", "1234abcd_7"},
 		{"", ""},
 		{"peer", ""},
-		{"aa.{node-id}", "aa.1234abcd.7"}, // as in the reference's Compose files
+		{"aa.{node-id}", "aa.1234abcd.7"}, // as in the Compose files of the reference
 		{"peer.{n}", ""},
 		{"{node-id}{n}", ""},  // a1 and 2 would be the same as a and 12
 		{"{node-id}1{n}", ""}, // as well
@@ -38,7 +38,7 @@ func TestQueuePattern(t *testing.T) {
 	}
 }
 
-// Without {n}, a peer's first queue has the name that the pattern makes.
+// Without {n}, a peer's first queue has the name that the pattern gives.
 func TestQueuePatternWithoutNumber(t *testing.T) {
 	p, err := ParseQueuePattern("aa.{node-id}")
 	if err != nil || p.Name("1234abcd", 0) != "aa.1234abcd" {

@@ -13,9 +13,9 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// On RabbitMQ the messages for a peer travel over as many connections as the
-// peer has queues. More queues are used as soon as the directory has more, and
-// all connections end with the peer's deactivation.
+// On RabbitMQ the messages for a peer use as many connections as the peer has queues.
+// More queues are used as soon as the directory specifies more, and all connections end
+// when the peer is deactivated.
 func TestSeveralQueues(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.PairOn(t, ca, linktest.RabbitMQ, linktest.Embedded)
@@ -38,8 +38,8 @@ func TestSeveralQueues(t *testing.T) {
 		t.Fatal(err)
 	}
 	connections(3)
-	// RabbitMQ chooses a queue for each: that one of three gets none of so many
-	// does not happen.
+	// RabbitMQ chooses a queue for each message: the probability that one of three gets
+	// none of these is negligible.
 	authority.Put(other, numbered(t, authority, other, 100, 900)...)
 	other.Take(900)
 	authority.Left(other, 0)
@@ -55,8 +55,8 @@ func TestSeveralQueues(t *testing.T) {
 	connections(0)
 }
 
-// A peer that takes fewer connections than there are queues gets what is in all of
-// them, in turns, and each once.
+// A peer that accepts fewer connections than there are queues gets the messages of all
+// queues, by time slices, and each once.
 func TestMoreQueuesThanConnections(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.NewOn(t, aa, linktest.RabbitMQ), linktest.New(t, ca)
@@ -81,10 +81,10 @@ func TestMoreQueuesThanConnections(t *testing.T) {
 	}
 }
 
-// RabbitMQ is killed and started again in the middle of traffic, below both
-// nodes: the links come back by themselves, and nothing is lost.
+// RabbitMQ is killed and restarted under load, below both nodes: the links are restored
+// automatically, and nothing is lost.
 //
-// It is not parallel: the other tests have the same RabbitMQ.
+// It is not parallel: the other tests use the same RabbitMQ.
 func TestRabbitMQRestartsUnderLoad(t *testing.T) {
 	s := rabbittest.Get(t)
 	authority, other := linktest.PairOn(t, ca, linktest.RabbitMQ, linktest.RabbitMQ)
@@ -105,10 +105,10 @@ func TestRabbitMQRestartsUnderLoad(t *testing.T) {
 	})
 }
 
-// While RabbitMQ takes nothing, for want of memory, and messages are under way in both
-// directions, a service ends within its time for that and a few seconds.
+// While RabbitMQ accepts nothing, during a memory alarm, and messages are in flight in
+// both directions, a service ends within its DrainTimeout and a few seconds.
 //
-// It is not parallel: the other tests have the same RabbitMQ.
+// It is not parallel: the other tests use the same RabbitMQ.
 func TestStopDuringAlarm(t *testing.T) {
 	s := rabbittest.Get(t)
 	authority, other := linktest.NewOn(t, aa, linktest.RabbitMQ), linktest.New(t, ca)

@@ -18,9 +18,9 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// Services of one node that start together share its queues about evenly, each
-// queue having one consumer. When one of them ends, the others take over what it
-// had. Nothing is lost.
+// Services of one node that start together share its queues about evenly, and each
+// queue has one consumer. When a service ends, the others take over its queues. Nothing
+// is lost.
 func TestServicesShareQueues(t *testing.T) {
 	t.Parallel()
 	s := rabbittest.Get(t)
@@ -63,7 +63,7 @@ func TestServicesShareQueues(t *testing.T) {
 	consumed(t, s, names, 1)
 	allSent(t, queues, services[0], services[2])
 	first.Put(other, numbered(t, first, other, 2*each, each)...)
-	for len(got) < 3*each { // some may come twice
+	for len(got) < 3*each { // some may be delivered twice
 		maps.Copy(got, other.Take(3*each-len(got)))
 	}
 	first.Left(other, 0)
@@ -73,9 +73,9 @@ func TestServicesShareQueues(t *testing.T) {
 	}
 }
 
-// A service that comes back gets its part of the queues from those that have more,
-// while messages are sent: none is lost, and none comes twice, for the queues are left in
-// good order. Then all keep what they have.
+// A service that is restarted gets its share of the queues from those that have more,
+// under load: no message is lost or delivered twice, because queues are yielded in good
+// order. Then all keep their queues.
 func TestServiceComesBack(t *testing.T) {
 	t.Parallel()
 	s := rabbittest.Get(t)
@@ -83,7 +83,7 @@ func TestServiceComesBack(t *testing.T) {
 	other := linktest.New(t, ca)
 	other.Config.MaxConnsPerPeer = 2 * queues
 	first := linktest.NewOn(t, aa, linktest.RabbitMQ)
-	first.Config.StandbyInterval = 300 * time.Millisecond // a queue is taken sooner, also on a busy machine
+	first.Config.StandbyInterval = 300 * time.Millisecond // queues are acquired sooner, also on a busy machine
 	services := []*linktest.Node{first, linktest.Replica(t, first), linktest.Replica(t, first)}
 	nodetest.Peer(t, first.Node, other.Node)
 	if err := first.SetQueues(context.Background(), other.Identity().ID, queues); err != nil {
@@ -126,7 +126,7 @@ func TestServiceComesBack(t *testing.T) {
 	}
 }
 
-// allSent waits until some services send from so many queues together.
+// allSent waits until some services send from this number of queues together.
 func allSent(t *testing.T, queues int, services ...*linktest.Node) {
 	t.Helper()
 	linktest.Eventually(t, "sending from all queues", func() error {
@@ -141,7 +141,7 @@ func allSent(t *testing.T, queues int, services ...*linktest.Node) {
 	})
 }
 
-// sending returns from how many queues a service sends.
+// sending returns the number of queues from which a service sends.
 func sending(n *linktest.Node) int {
 	log := n.Log.String()
 	return strings.Count(log, "msg=sending") - strings.Count(log, "not sending any more") - strings.Count(log, "msg=disconnected")

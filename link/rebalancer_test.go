@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// A service that has no queues gets as many as the other has left, or one less, although
-// it asks for all of them at once, so far as it may; then neither leaves any more. A request that was
-// refused counts for some time, so that not more are left than are missing.
+// A service that has no queues gets as many as the other keeps, or one less, although
+// it requests as many at once as allowed; then neither yields any more. A refused
+// request counts for some time, so that no more queues are yielded than are missing.
 func TestShares(t *testing.T) {
 	const queues = 13
 	now := time.Now()

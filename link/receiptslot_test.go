@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Receipts that wait are bounded by their number and by their bytes, and those that
+// Waiting receipts are bounded by their number and by their bytes, and receipts that
 // were sent do not count any more.
 func TestReceiptsAreBounded(t *testing.T) {
 	for _, tt := range []struct{ size, most int }{{4, maxReceipts}, {480, maxReceiptBytes/480 + 1}} {

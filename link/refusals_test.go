@@ -7,8 +7,8 @@ import (
 	"peerlink/broker"
 )
 
-// Refusals are counted by type and body of a message, whatever its tag, until
-// it is forgotten; and only those of the last few messages are kept.
+// Refusals are counted by type and body of a message, whatever its tag, until the
+// message is forgotten. Only those of the last few messages are kept.
 func TestRefusals(t *testing.T) {
 	r := newRefusals()
 	message := func(typ, body string) fingerprint {
@@ -36,7 +36,7 @@ func TestRefusals(t *testing.T) {
 	}
 	for n := range 10 * maxRefusedMessages {
 		r.add(message("T", fmt.Sprint(n)), false)
-		r.add(bad, true) // blamed again and again: stays
+		r.add(bad, true) // refused again and again: stays
 	}
 	if n, _ := r.count(bad); n != 1+10*maxRefusedMessages {
 		t.Errorf("refused %d times, want %d", n, 1+10*maxRefusedMessages)

@@ -13,9 +13,9 @@ import (
 	"peerlink/stomp"
 )
 
-// A peer that goes on sending after it was refused can write what the buffers of the
-// kernels hold and a little more: whether one of its messages was refused, or it was
-// never admitted because its link is not active.
+// A peer that goes on sending after it was refused can write what the kernel buffers
+// hold and a little more: if one of its messages was refused, or if it was not admitted
+// because its link is not active.
 func TestRefusedPeersAreNotReadFrom(t *testing.T) {
 	t.Parallel()
 	const most = 20 << 20

@@ -33,7 +33,7 @@ func exchange(t *testing.T, a, b *linktest.Node, n int) {
 	}
 }
 
-// says waits until the node's log holds the text so many times.
+// says waits until the node's log contains the text this many times.
 func says(t *testing.T, n *linktest.Node, text string, times int) {
 	t.Helper()
 	linktest.Eventually(t, "the log", func() error {
@@ -44,7 +44,7 @@ func says(t *testing.T, n *linktest.Node, text string, times int) {
 	})
 }
 
-// serialShown is the serial number of the certificate that a node's server shows.
+// serialShown returns the serial number of the certificate that a node's server sends.
 func serialShown(t *testing.T, who, to *linktest.Node) string {
 	t.Helper()
 	conn, err := dialAs(who, to)
@@ -55,8 +55,8 @@ func serialShown(t *testing.T, who, to *linktest.Node) string {
 	return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
 }
 
-// A server certificate that is swapped as Kubernetes swaps a mounted secret, by
-// one symbolic link over another, is used by the next handshake.
+// A server certificate that is replaced as Kubernetes replaces a mounted secret, by
+// renaming a symbolic link, is used by the next handshake.
 func TestSecretMount(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
@@ -100,8 +100,8 @@ func TestSecretMount(t *testing.T) {
 	exchange(t, authority, other, 1)
 }
 
-// While a certificate is there and its key not yet, the old pair goes on, and
-// that is told once.
+// While a new certificate is present and its key is not yet, the old pair stays in use,
+// and that is logged once.
 func TestMismatchedPair(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
@@ -110,7 +110,7 @@ func TestMismatchedPair(t *testing.T) {
 	replace(t, cert, authority.CertFile)
 	const complaint = "the last good server certificate stays in use"
 	says(t, authority, complaint, 1)
-	exchange(t, authority, other, 1) // takes longer than a scan
+	exchange(t, authority, other, 1) // takes longer than a poll
 	if serialShown(t, other, authority) != before {
 		t.Error("half of the new pair is in use")
 	}
@@ -129,9 +129,8 @@ func replace(t *testing.T, from, to string) {
 	}
 }
 
-// A directory that is replaced as a whole, as git does with a checkout and
-// operators with rsync, is followed: links that are in both go on, and what the
-// new one says about peers holds.
+// If a directory is replaced as a whole, as by a git checkout or by rsync, the new one
+// is applied: links that are in both stay up, and the new state of peers applies.
 func TestWholeTreeReplaced(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
@@ -143,7 +142,7 @@ func TestWholeTreeReplaced(t *testing.T) {
 	}
 	replace(t, path, last)
 
-	// Not there at all: a file system that is not mounted ends no link.
+	// A missing directory, as of a file system that is not mounted, ends no link.
 	says(t, authority, "the links stay as they are", 1)
 	if err := authority.Service.Health(); !errors.Is(err, node.ErrNotNode) {
 		t.Errorf("the service's trouble is %v", err)
@@ -158,7 +157,7 @@ func TestWholeTreeReplaced(t *testing.T) {
 		t.Errorf("the link has been cut:\n%s", authority.Log)
 	}
 
-	// The next checkout brings a deactivation.
+	// The next checkout contains a deactivation.
 	next = filepath.Join(t.TempDir(), "next")
 	if err := os.CopyFS(next, os.DirFS(path)); err != nil {
 		t.Fatal(err)
@@ -175,9 +174,9 @@ func TestWholeTreeReplaced(t *testing.T) {
 	}
 }
 
-// A node's directory that is mounted and swapped as Kubernetes does it, by one
-// symbolic link over another, is followed: that the old version is removed disturbs
-// nothing, a peer that has moved is dialed elsewhere, and a deactivation counts.
+// If a node's directory is replaced as Kubernetes replaces a mount, by renaming a
+// symbolic link, the new one is applied: removing the old version has no effect, a peer
+// that has moved is dialed at its new address, and a deactivation takes effect.
 func TestDirectoryMount(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
@@ -222,7 +221,7 @@ func TestDirectoryMount(t *testing.T) {
 	before := authority.Service.Status().Peers[0].Connections
 
 	active := filepath.Join(mount, "peers", id, "ACTIVE")
-	swap("..2026_02") // says the same, without what the service has written
+	swap("..2026_02") // the same content, without what the service has written
 	linktest.Eventually(t, "a look at the new version", func() error {
 		_, err := os.Stat(active)
 		return err
@@ -261,7 +260,7 @@ func TestDirectoryMount(t *testing.T) {
 	}
 }
 
-// A peer that is gone from the directory is cut off, and linked again when it is
+// A peer whose directory is removed is cut off, and linked again when the directory is
 // back.
 func TestPeerGoneAndBack(t *testing.T) {
 	t.Parallel()
@@ -276,7 +275,7 @@ func TestPeerGoneAndBack(t *testing.T) {
 	replace(t, away, peers)
 	exchange(t, authority, other, 2)
 
-	// As git does it, which leaves what it does not know.
+	// Like git, which leaves files that it does not track.
 	dir := filepath.Join(peers, other.Identity().ID)
 	if err := os.CopyFS(away, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
@@ -301,13 +300,13 @@ func TestPeerGoneAndBack(t *testing.T) {
 	exchange(t, authority, other, 3)
 }
 
-// When the directory of a deactivated peer is removed, its queue is left to
-// whoever has removed it.
+// When the directory of a deactivated peer is removed, its queue is not drained any
+// more.
 func TestDeactivatedPeerGone(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, other.Node)
-	other.Config.DrainedAfter = time.Hour // until then the drainer does not let go of the queue
+	other.Config.DrainedAfter = time.Hour // until then the drainer keeps the queue
 	other.Start()
 	other.Put(authority, linktest.Message(t, other, authority, 1))
 	id := authority.Identity().ID
@@ -333,7 +332,7 @@ func TestDeactivatedPeerGone(t *testing.T) {
 	})
 }
 
-// A peer that becomes one while the services run is linked.
+// A peer that is added while the services run is linked.
 func TestPeerAdded(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
@@ -343,8 +342,7 @@ func TestPeerAdded(t *testing.T) {
 	exchange(t, authority, other, 1)
 }
 
-// A directory that can not be written, as from a ConfigMap, is served all the
-// same.
+// A directory that is not writable, as from a ConfigMap, can be used all the same.
 func TestReadOnlyDirectory(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
@@ -370,8 +368,8 @@ func TestReadOnlyDirectory(t *testing.T) {
 	says(t, authority, "the node's directory is read-only", 1)
 }
 
-// A peer that names other servers is dialed there at once, though the old one
-// still takes messages; and nothing is lost on the way.
+// A peer that lists other servers is dialed there at once, though the old server still
+// accepts messages, and no message is lost.
 func TestNewServersAreFollowed(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
@@ -400,7 +398,7 @@ func TestNewServersAreFollowed(t *testing.T) {
 	}
 }
 
-// forward opens another address for a server.
+// forward opens another address that forwards to a server.
 func forward(t *testing.T, to string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -431,7 +429,7 @@ func forward(t *testing.T, to string) string {
 	return l.Addr().String()
 }
 
-// The counts of a link are those of the messages that went over it.
+// The counts of a link are those of the messages sent and received on it.
 func TestStatusCounts(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
@@ -469,7 +467,7 @@ func TestStatusCounts(t *testing.T) {
 	})
 }
 
-// Who is turned away before being a peer is counted by the reason.
+// Clients that are rejected before being a peer are counted by the reason.
 func TestRejectedAreCounted(t *testing.T) {
 	t.Parallel()
 	authority, _ := linktest.Pair(t, ca)
@@ -504,8 +502,7 @@ func TestRejectedAreCounted(t *testing.T) {
 	}
 }
 
-// dialBare connects with nothing but a server certificate, and waits to be
-// turned away.
+// dialBare connects with nothing but a server certificate, and waits to be rejected.
 func dialBare(who, to *linktest.Node) error {
 	pair, err := tls.LoadX509KeyPair(who.CertFile, who.KeyFile)
 	if err != nil {
@@ -522,8 +519,8 @@ func dialBare(who, to *linktest.Node) error {
 	return nil
 }
 
-// Certificates that are about to end are told of by a running service: this
-// node's, and what a peer's server shows.
+// A running service logs certificates that are about to expire: this node's, and the
+// server certificate that a peer sends.
 func TestExpiryOfWhatIsShown(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
@@ -552,7 +549,7 @@ func TestExpiryOfWhatIsShown(t *testing.T) {
 	t.Errorf("certificates are %+v", authority.Service.Status().Peers[0].Certificates)
 }
 
-// A certificate or key that is a named pipe, which nobody may ever write to, is
+// A certificate or key that is a named pipe, to which no process may ever write, is
 // refused when a service starts.
 func TestCertificateFromPipe(t *testing.T) {
 	n := linktest.New(t, aa)

@@ -12,8 +12,7 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// rests waits until the node has given up so many connections for want of
-// anything to send.
+// rests waits until the node has closed this many idle connections.
 func rests(t *testing.T, n *linktest.Node, times int) {
 	t.Helper()
 	linktest.Eventually(t, "the connection to rest", func() error {
@@ -24,9 +23,9 @@ func rests(t *testing.T, n *linktest.Node, times int) {
 	})
 }
 
-// A connection with nothing to send rests, and is made again at once when there
-// is something: everything arrives, in whatever rhythm it comes, and follows the
-// peer if that has moved in the meantime.
+// An idle connection is closed, and another one is made at once when there is something
+// to send: every message is delivered, at whatever intervals it is sent, and to the new
+// address if the peer has moved in the meantime.
 func TestIdleConnectionRests(t *testing.T) {
 	t.Parallel()
 	for name, on := range bothBrokers {
@@ -37,7 +36,7 @@ func TestIdleConnectionRests(t *testing.T) {
 			}
 			other.Config.IdleTimeout = 20 * time.Millisecond
 			other.Start()
-			rests(t, other, 1) // after the first attempt, which shows that all is well
+			rests(t, other, 1) // after the first connection
 			sent := 0
 			put := func(n int) {
 				other.Put(authority, numbered(t, other, authority, sent, n)...)
@@ -46,7 +45,7 @@ func TestIdleConnectionRests(t *testing.T) {
 			}
 			for round, pause := range []time.Duration{0, 19 * time.Millisecond, 20 * time.Millisecond, 21 * time.Millisecond, 0} {
 				put(1 + 10*round)
-				time.Sleep(pause) // so that messages come at the moment of going to rest
+				time.Sleep(pause) // so that messages are sent at the moment when the connection is closed
 				put(1)
 			}
 			other.Left(authority, 0)
@@ -60,15 +59,15 @@ func TestIdleConnectionRests(t *testing.T) {
 			authority.Start()
 			other.Sign(t, authority.Bundle(t))
 			put(3)
-			if err := other.Stop(); err != nil { // resting or not
+			if err := other.Stop(); err != nil { // idle or not
 				t.Error(err)
 			}
 		})
 	}
 }
 
-// What ends a rest is that there is something to send, and not a pause between two
-// attempts: these would be of a day here.
+// A message ends the idle time, and not a pause between two attempts, which would be a
+// day here.
 func TestRestEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	for name, on := range bothBrokers {
@@ -89,14 +88,14 @@ func TestRestEndsAtOnce(t *testing.T) {
 	}
 }
 
-// Of several servers a random one is dialed first, so that the peers of a node
-// spread over them.
+// Of several servers a random one is dialed first, so that the peers of a node are
+// distributed over them.
 func TestServersInRandomOrder(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	authority.Manifest(forward(t, authority.Addr), forward(t, authority.Addr))
 	nodetest.Peer(t, authority.Node, other.Node)
-	other.Config.IdleTimeout = 50 * time.Millisecond // for long enough to be seen
+	other.Config.IdleTimeout = 50 * time.Millisecond // long enough to be observed
 	authority.Start()
 	other.Start()
 	other.Put(authority, linktest.Message(t, other, authority, 0))
@@ -111,7 +110,7 @@ func TestServersInRandomOrder(t *testing.T) {
 	}
 	used := make(map[string]int)
 	for n := 1; len(used) < 2; n++ {
-		// Should every other connection not be seen, then one of the two is never
+		// If every other connection is not observed, one of the two servers is never
 		// the first of forty once in 2^39 times.
 		if n > 80 {
 			t.Fatalf("connections to %v", used)
@@ -133,12 +132,12 @@ func TestServersInRandomOrder(t *testing.T) {
 			if statusOf(t, other, authority).Counts.Connects == before {
 				return errors.New("none")
 			}
-			return nil // it was too short to be seen
+			return nil // it was too short to be observed
 		})
 	}
 }
 
-// With a negative IdleTimeout connections never rest.
+// With a negative IdleTimeout, idle connections are not closed.
 func TestConnectionDoesNotRest(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)

@@ -9,9 +9,9 @@ import (
 	"peerlink/link/linktest"
 )
 
-// A message that the peer has refused until it was set aside, and that an
-// operator sends again, is a new message: the running service offers it as
-// often as the first time. What is not its fault any more is sent.
+// A message that has become a dead letter after refusals by the peer, and that an
+// operator sends again, is a new message: the running service sends it as often as the
+// first time. If the peer accepts it now, it is delivered.
 func TestRetry(t *testing.T) {
 	t.Parallel()
 	for name, on := range bothBrokers {
@@ -21,7 +21,7 @@ func TestRetry(t *testing.T) {
 
 func testRetry(t *testing.T, on linktest.Kind) {
 	authority, other := linktest.PairOn(t, ca, linktest.Embedded, on)
-	other.Put(authority, linktest.Message(t, other, authority, 1), issued(1)) // which only the peer refuses
+	other.Put(authority, linktest.Message(t, other, authority, 1), issued(1)) // valid, but refused by the peer
 	authority.Take(1)
 	shelf := other.Config.Broker.(broker.DeadLetters)
 	refusals := func() int { return strings.Count(other.Log.String(), `msg="not sending any more"`) }

@@ -10,9 +10,9 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// Where more queues lead to a peer than it takes connections from one peer, they take
-// turns: all are emptied, again and again, though none of the connections rests and
-// the peer ends none of its own accord.
+// If more queues lead to a peer than it accepts connections, the queues share the
+// connections by time slices: all are emptied, again and again, though no connection is
+// idle and the peer closes none.
 func TestQueuesTakeTurns(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
@@ -37,8 +37,8 @@ func TestQueuesTakeTurns(t *testing.T) {
 	}
 }
 
-// A peer that takes no more connections because of some that were abandoned is tried
-// again soon, and not after a turn: there is no other queue to take turns with.
+// A peer that accepts no more connections because some were abandoned is dialed again
+// soon, and not after a time slice: no other queue uses a connection.
 func TestAbandonedConnectionsAreNoTurn(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)

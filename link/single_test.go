@@ -10,7 +10,7 @@ import (
 	"peerlink/link/linktest"
 )
 
-// halted makes two peers, of which the second has its queue, and no service.
+// halted makes two peers without services; the second has its queue.
 func halted(t *testing.T) (authority, other *linktest.Node, cfg link.Config) {
 	t.Helper()
 	authority, other = linktest.Pair(t, ca)
@@ -24,7 +24,7 @@ func halted(t *testing.T) (authority, other *linktest.Node, cfg link.Config) {
 	return authority, other, cfg
 }
 
-// background runs something until end is called, which returns its error.
+// background runs do until end is called, which returns the error of do.
 func background(t *testing.T, do func(context.Context) error) (end func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -48,8 +48,8 @@ func result(t *testing.T, done <-chan error) error {
 	}
 }
 
-// A process that sends from one queue goes on after its connection has rested,
-// again and again, and ends without an error when it is asked to.
+// A process that sends from one queue continues after its connection was idle, again
+// and again, and ends without an error when its context is done.
 func TestSendRests(t *testing.T) {
 	t.Parallel()
 	authority, other, cfg := halted(t)
@@ -72,8 +72,8 @@ func TestSendRests(t *testing.T) {
 	other.Left(authority, 0)
 }
 
-// A process that sends from one queue ends when the peer is deactivated, also
-// while its connection rests.
+// A process that sends from one queue ends when the peer is deactivated, also while it
+// has no connection because it is idle.
 func TestSendEndsWithDeactivation(t *testing.T) {
 	t.Parallel()
 	authority, other, cfg := halted(t)
@@ -94,8 +94,8 @@ func TestSendEndsWithDeactivation(t *testing.T) {
 	}
 }
 
-// A process that drains one queue needs no certificate, answers what comes, now
-// and later, and ends without an error when it is asked to.
+// A process that drains one queue needs no certificate, answers all messages, also
+// those that arrive later, and ends without an error when its context is done.
 func TestDrainOfOneQueue(t *testing.T) {
 	t.Parallel()
 	authority, other, cfg := halted(t)

@@ -9,9 +9,9 @@ import (
 	"peerlink/link/linktest"
 )
 
-// The node's own stomp.toml may change under a running service, also into something
-// that is none: no link notices, the log says what peers will see and what to do,
-// once; and with the next info-bundle, which is published, they follow.
+// The node's own stomp.toml may change under a running service, also to an invalid one:
+// no link is affected, and the log says, once, what peers will see and what to do.
+// Peers use the new one with the next info-bundle that is published.
 func TestOwnManifestChanges(t *testing.T) {
 	t.Parallel()
 	m := newMover(t, link.Follow{Local: true, Every: 20 * impatient.After})
@@ -40,7 +40,7 @@ func TestOwnManifestChanges(t *testing.T) {
 	}
 }
 
-// A service that starts with a stomp.toml that peers do not know says so.
+// A service that starts with a stomp.toml that was not published logs that.
 func TestOwnManifestAtStart(t *testing.T) {
 	t.Parallel()
 	n := linktest.New(t, aa)

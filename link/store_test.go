@@ -15,7 +15,7 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// rejecting is a broker that takes no messages of peers.
+// rejecting is a broker that refuses all messages of peers.
 type rejecting struct{ broker.Broker }
 
 type rejectingPublisher struct{ broker.Publisher }
@@ -29,7 +29,7 @@ func (rejectingPublisher) Publish(context.Context, *broker.Incoming) error {
 	return errors.New("the queue is full")
 }
 
-// While the broker takes nothing, as one with a limited queue does, a peer can not
+// While the broker refuses messages, as one with a limited queue does, a peer can not
 // fill the log by trying again and again.
 func TestRejectedMessagesDoNotFillTheLog(t *testing.T) {
 	t.Parallel()
@@ -53,7 +53,7 @@ func TestRejectedMessagesDoNotFillTheLog(t *testing.T) {
 }
 
 // failing is a broker that loses the first stream of received messages, a moment after
-// it has taken one, as RabbitMQ does when it is restarted.
+// it has accepted one, as RabbitMQ does when it is restarted.
 type failing struct {
 	broker.Broker
 	streams atomic.Int32
@@ -77,8 +77,8 @@ func (f failingPublisher) Publish(context.Context, *broker.Incoming) error {
 	return nil
 }
 
-// A message that the receiver's broker has lost before it was durable is sent again by
-// itself: it does not need another message, or silence, to make the two sides notice.
+// A message that the receiver's broker has lost before it was durable is sent again
+// without another message or a timeout.
 func TestBrokerFailsLater(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// swallow opens an address where packets vanish. A port with a full backlog is one.
+// swallow opens an address where packets are dropped: a port with a full backlog.
 func swallow(t *testing.T, addr string) {
 	t.Helper()
 	ap := netip.MustParseAddrPort(addr)

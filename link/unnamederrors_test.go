@@ -16,12 +16,12 @@ import (
 	"peerlink/stomp"
 )
 
-// refuser is a server that answers messages with an ERROR which names none, or
-// takes them.
+// refuser is a server that accepts messages, or answers them with an ERROR that
+// identifies none.
 type refuser struct {
 	connects atomic.Int32
-	hasty    atomic.Bool                                        // it says ERROR at once, also when nothing was sent
-	refuse   atomic.Pointer[func(body []byte) (message string)] // "" to take it
+	hasty    atomic.Bool                                        // it sends an ERROR at once, also before a message
+	refuse   atomic.Pointer[func(body []byte) (message string)] // "" to accept it
 }
 
 func (r *refuser) set(refuse func(body []byte) string) { r.refuse.Store(&refuse) }
@@ -46,7 +46,7 @@ func (r *refuser) serve(conn *tls.Conn) {
 		}
 		receipt, _ := f.Get("receipt")
 		if message := (*r.refuse.Load())(f.Body); f.Command == "SEND" && message != "" {
-			time.Sleep(5 * time.Millisecond) // others are under way by then
+			time.Sleep(5 * time.Millisecond) // others are in flight by then
 			fmt.Fprintf(conn, "ERROR\nmessage:%s\n\n\x00", message)
 			_ = conn.CloseWrite()
 			for err == nil { // so that the ERROR is not lost
@@ -58,10 +58,10 @@ func (r *refuser) serve(conn *tls.Conn) {
 	}
 }
 
-// A message that the peer refuses without naming it is found and set aside, and the
-// others pass. A peer that answers everything in this way, or says that the trouble
-// is its own, gets no more than one message set aside, and takes the rest when it is
-// well again.
+// A message that the peer refuses with an ERROR that does not identify it is found and
+// becomes a dead letter, and the others are delivered. If a peer answers all messages
+// in this way, or says that the fault is its own, at most one message becomes a dead
+// letter, and the rest is delivered when the peer has recovered.
 func TestRefusalsWithoutName(t *testing.T) {
 	t.Parallel()
 	takeAll := func([]byte) string { return "" }
@@ -69,7 +69,7 @@ func TestRefusalsWithoutName(t *testing.T) {
 		name   string
 		refuse func(body []byte) string
 		aside  int
-		ends   bool // all messages pass, or are set aside, without the peer getting well
+		ends   bool // all messages are delivered or dead letters, without recovery of the peer
 	}{
 		{"the first", func(b []byte) string { return pick(b, "bad", 0) }, 1, true},
 		{"one of many", func(b []byte) string { return pick(b, "bad", 7) }, 1, true},
@@ -80,7 +80,7 @@ func TestRefusalsWithoutName(t *testing.T) {
 		{"the connection", nil, 0, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel() // each waits for some seconds
+			t.Parallel() // each takes some seconds
 			authority, other := linktest.New(t, aa), linktest.New(t, ca)
 			nodetest.Peer(t, authority.Node, other.Node)
 			server := new(refuser)
@@ -121,7 +121,7 @@ func TestRefusalsWithoutName(t *testing.T) {
 	}
 }
 
-// pick returns the text for the messages with these numbers.
+// pick returns text for the messages with these numbers.
 func pick(body []byte, text string, numbers ...int) string {
 	for _, n := range numbers {
 		if bytes.Contains(body, fmt.Appendf(nil, `"number %d"`, n)) {

@@ -10,9 +10,9 @@ import (
 	"peerlink/stomp"
 )
 
-// A peer that sends each byte of its frames in a TLS record of its own is cut within
-// a few frames. One that sends head, body and line end of each frame in records of
-// their own is not, however many frames it sends.
+// A peer that sends each byte of its frames in its own TLS record is cut off within a
+// few frames. A peer that sends head, body and line end of each frame in separate
+// records is not, however many frames it sends.
 func TestRecordsOfOneByte(t *testing.T) {
 	t.Parallel()
 	authority, bad := linktest.New(t, aa), linktest.New(t, ca)

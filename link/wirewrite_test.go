@@ -9,8 +9,8 @@ import (
 	"peerlink/stomp"
 )
 
-// A write below TLS always has a deadline: the one that was set for it, or else one
-// from now on, for TLS also writes by itself, long after the last write of its user.
+// A write below TLS always has a deadline: the one that was set, or a default from now
+// on, because TLS also writes by itself, long after the last write of its user.
 func TestEveryWriteHasADeadline(t *testing.T) {
 	below := &deadlineConn{}
 	c := &wireConn{Conn: below}
@@ -43,7 +43,7 @@ func TestEveryWriteHasADeadline(t *testing.T) {
 	}
 }
 
-// deadlineConn takes all writes.
+// deadlineConn accepts all writes.
 type deadlineConn struct {
 	net.Conn
 	mu    sync.Mutex

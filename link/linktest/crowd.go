@@ -20,16 +20,16 @@ import (
 )
 
 // CrowdMember is one of very many creditors agents that are peers of the same
-// accounting authority. It says all that another process needs to run its service.
+// accounting authority. It contains all that another process needs to run its service.
 type CrowdMember struct {
 	nodetest.Member
 	Addr    string          // where its service listens
 	Message broker.Outgoing // that it may send to the authority
 }
 
-// NewCrowd makes creditors agents that are active peers of an accounting
-// authority. On Linux each reaches the authority by an address of its own (see
-// [Line.Apart]); the authority listens on all of them once it is started.
+// NewCrowd makes creditors agents that are active peers of an accounting authority. On
+// Linux each reaches the authority by its own address (see [Line.Apart]); the authority
+// listens on all of them once it is started.
 func NewCrowd(t testing.TB, authority *Node, count int) []CrowdMember {
 	t.Helper()
 	_, authorityPort, err := net.SplitHostPort(authority.Addr)
@@ -38,7 +38,7 @@ func NewCrowd(t testing.TB, authority *Node, count int) []CrowdMember {
 	}
 	address := func(int) string { return FreeAddress(t) }
 	authoritys := func(int) string { return authority.Addr }
-	if runtime.GOOS == "linux" { // elsewhere 127.0.0.1 is all that there is
+	if runtime.GOOS == "linux" { // elsewhere there is only 127.0.0.1
 		_, port, err := net.SplitHostPort(FreeAddress(t))
 		if err != nil {
 			t.Fatal(err)
@@ -66,7 +66,7 @@ func NewCrowd(t testing.TB, authority *Node, count int) []CrowdMember {
 	return list
 }
 
-// MessageTo makes a message from the authority to one of a crowd.
+// MessageTo returns a message from the authority to the member.
 func (m *CrowdMember) MessageTo(t testing.TB, authority *Node, n int) broker.Outgoing {
 	t.Helper()
 	subnet, err := strconv.ParseInt(m.Subnet, 16, 64)
@@ -78,7 +78,7 @@ func (m *CrowdMember) MessageTo(t testing.TB, authority *Node, n int) broker.Out
 	return out
 }
 
-// Queue is the authority's queue to the member.
+// Queue returns the name of the authority's queue to the member.
 func (m *CrowdMember) Queue() string { return "peer." + m.ID + ".0" }
 
 // Crowd runs the services of members, all in this process.
@@ -86,7 +86,7 @@ type Crowd struct {
 	members  []*crowdService
 	rejected map[string]uint64 // by services that have ended
 	stop     context.CancelFunc
-	done     chan error // gets the result of each service
+	done     chan error // receives the result of each service
 }
 
 type crowdService struct {
@@ -97,8 +97,8 @@ type crowdService struct {
 	service *link.Service
 }
 
-// OpenCrowd prepares the services of members. cfg is what they are configured with,
-// without what [Crowd.Start] sets.
+// OpenCrowd prepares the services of members. cfg is their configuration, without what
+// [Crowd.Start] sets.
 func OpenCrowd(list []CrowdMember, cfg link.Config) (*Crowd, error) {
 	c := &Crowd{rejected: make(map[string]uint64)}
 	for _, m := range list {
@@ -149,8 +149,8 @@ func (c *Crowd) Stop() (err error) {
 	return err
 }
 
-// Cut ends the connections that have been made to the members, and those that will
-// be until [Crowd.Mend]. It does not touch those that members have made.
+// Cut ends the connections accepted by the members, and new ones until [Crowd.Mend]. It
+// does not affect the connections that members have made.
 func (c *Crowd) Cut() { c.each((*Line).Cut) }
 
 // Mend undoes [Crowd.Cut].
@@ -164,24 +164,24 @@ func (c *Crowd) each(do func(*Line)) {
 	wg.Wait()
 }
 
-// Put gives each member a message for the authority.
+// Put puts a message for the authority into the queue of each member.
 func (c *Crowd) Put() {
 	for _, s := range c.members {
 		s.memory.Put("peer."+nodetest.AAID+".0", s.Message)
 	}
 }
 
-// CrowdState is how a crowd is doing.
+// CrowdState is the state of a crowd.
 type CrowdState struct {
 	Linked   int               // members with connections both ways
-	Waiting  int               // messages for the authority
-	Received int               // different messages from it
-	Rejected map[string]uint64 // as in link.Status, of all services together, also those that have ended
+	Waiting  int               // messages queued for the authority
+	Received int               // different messages from the authority
+	Rejected map[string]uint64 // as in link.Status, summed over all services, including those that have ended
 	Failures uint64            // of attempts to reach the authority
-	Errors   map[string]int    // the last of each member, without what is special about it
+	Errors   map[string]int    // the last error of each member, without its digits
 }
 
-// State looks at all members.
+// State returns the state of all members together.
 func (c *Crowd) State() CrowdState {
 	st := CrowdState{Rejected: maps.Clone(c.rejected), Errors: make(map[string]int)}
 	for _, s := range c.members {
@@ -204,7 +204,7 @@ func (c *Crowd) State() CrowdState {
 	return st
 }
 
-// general leaves out the digits of an error.
+// general removes the digits of an error.
 func general(err string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' {
@@ -214,7 +214,7 @@ func general(err string) string {
 	}, err)
 }
 
-// Linked reports whether messages can flow both ways.
+// Linked reports whether messages can be sent both ways.
 func Linked(p *link.PeerStatus) bool {
 	there := make(map[string]bool)
 	for _, c := range p.Connections {
@@ -223,7 +223,7 @@ func Linked(p *link.PeerStatus) bool {
 	return there[link.Sending] && there[link.Receiving]
 }
 
-// AddRejected adds what a service has rejected to what others have.
+// AddRejected adds the rejections of a service to sum.
 func AddRejected(sum map[string]uint64, s *link.Service) {
 	for reason, n := range s.Status().Rejected {
 		sum[reason] += n

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// Line is a listener that counts the handshakes that its node begins, and that can
-// be cut, as a network can. Set it up before it is used.
+// Line is a listener that counts the handshakes that its node begins, and that can be
+// cut like a network. It must be set up before it is used.
 type Line struct {
 	net.Listener
-	// Apart says that connections which went to different addresses of this
-	// machine come from different addresses: from the one that each went to. On
-	// loopback all come from 127.0.0.1 otherwise.
+	// Apart makes connections to different addresses of this machine come from
+	// different addresses: the source address is the one that was dialed. Otherwise all
+	// come from 127.0.0.1 on loopback.
 	Apart bool
 
 	mu    sync.Mutex
@@ -22,7 +22,7 @@ type Line struct {
 	begun []time.Time
 }
 
-// Accept waits for the next connection. While the line is cut, there are none.
+// Accept waits for the next connection. There is none while the line is cut.
 func (l *Line) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
@@ -50,7 +50,7 @@ func (l *Line) add(c *lineConn) bool {
 	return true
 }
 
-// Cut ends all connections, and those that will come until [Line.Mend].
+// Cut ends all connections, and new ones until [Line.Mend].
 func (l *Line) Cut() {
 	l.mu.Lock()
 	l.cut = true
@@ -69,7 +69,7 @@ func (l *Line) Mend() {
 	l.cut = false
 }
 
-// Begun returns when the node has begun its handshakes, since some time.
+// Begun returns when the node has begun its handshakes after since.
 func (l *Line) Begun(since time.Time) []time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -77,7 +77,7 @@ func (l *Line) Begun(since time.Time) []time.Time {
 	return slices.Clone(l.begun[i:])
 }
 
-// Busiest returns the most of these moments, in order, that lie within so long.
+// Busiest returns the maximum number of moments, which are in order, within a period.
 func Busiest(moments []time.Time, within time.Duration) (most int) {
 	first := 0
 	for i, t := range moments {
@@ -95,8 +95,8 @@ type lineConn struct {
 	begin sync.Once
 }
 
-// Write notes the first time: the server begins its part of the handshake with
-// its ServerHello.
+// Write records the time of the first call: the server begins its part of the handshake
+// with its ServerHello.
 func (c *lineConn) Write(p []byte) (int, error) {
 	c.begin.Do(func() {
 		c.line.mu.Lock()
@@ -122,10 +122,10 @@ func (c *lineConn) Close() error {
 	return c.Conn.Close()
 }
 
-// reset ends the connection at once, without a farewell.
+// reset closes the connection at once with a RST.
 func (c *lineConn) reset() {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // if it fails, there is a farewell
+		_ = tcp.SetLinger(0) // on an error, there is a FIN instead
 	}
 	c.Conn.Close()
 }

@@ -24,7 +24,7 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// Patience is how long a test waits for what must happen.
+// Patience is how long a test waits for an expected event.
 const Patience = time.Minute
 
 // Node is a node with a message store and, once started, a link service.
@@ -33,28 +33,28 @@ type Node struct {
 	Addr              string          // where its service listens
 	CertFile, KeyFile string          // files of its server certificate
 	Config            link.Config     // of the next service, without what Start sets
-	Store             *embedded.Store // nil unless the broker is this
+	Store             *embedded.Store // nil with any other broker
 	Log               *Log
-	Wrap              func(net.Listener) net.Listener // what the next service listens on; may be nil
-	Service           *link.Service                   // the one that was started last
-	Stop              func() error                    // ends the service
+	Wrap              func(net.Listener) net.Listener // wraps the listener of the next service; may be nil
+	Service           *link.Service                   // the service started last
+	Stop              func() error                    // stops the service
 	apps              apps
 	t                 testing.TB
 }
 
-// New makes a node with an address on loopback and the embedded broker.
+// New returns a node with an address on loopback and the embedded broker.
 func New(t testing.TB, kind nodetype.Type) *Node {
 	t.Helper()
 	return NewOn(t, kind, Embedded)
 }
 
-// NewOn makes a node with an address on loopback.
+// NewOn returns a node with an address on loopback.
 func NewOn(t testing.TB, kind nodetype.Type, on Kind) *Node {
 	t.Helper()
 	n := &Node{t: t, Addr: FreeAddress(t), Log: new(Log)}
 	n.Node = nodetest.New(t, kind, n.Addr)
 	n.CertFile, n.KeyFile = n.ServerCert(t)
-	// Impatient enough for tests.
+	// Short times for tests.
 	n.Config = link.Config{
 		PollInterval:    20 * time.Millisecond,
 		RetryMin:        5 * time.Millisecond,
@@ -67,9 +67,9 @@ func NewOn(t testing.TB, kind nodetype.Type, on Kind) *Node {
 	return n
 }
 
-// FreeAddress finds an address on loopback where nobody listens, a different one
-// each time. Its port is below those that systems give to outgoing connections:
-// one of these could take it while a service is restarted.
+// FreeAddress returns an unused address on loopback, a different one each time. Its
+// port is below the ephemeral ports, one of which could use it while a service is
+// restarted.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
@@ -86,7 +86,7 @@ func FreeAddress(t testing.TB) string {
 	return ""
 }
 
-// addresses are those that FreeAddress has given.
+// addresses are the results of FreeAddress.
 var addresses sync.Map
 
 // Pair makes two nodes that are peers, with embedded brokers, and starts their
@@ -106,8 +106,8 @@ func PairOn(t testing.TB, agent nodetype.Type, authorityOn, otherOn Kind) (autho
 	return authority, other
 }
 
-// Manifest makes the node's stomp.toml name these servers. Peers learn of it from
-// the next info-bundle.
+// Manifest writes the node's stomp.toml with these servers. Peers learn of it from the
+// next info-bundle.
 func (n *Node) Manifest(servers ...string) {
 	n.t.Helper()
 	manifest := filepath.Join(n.Path(), "nodeinfo", "stomp.toml")
@@ -146,8 +146,8 @@ func (n *Node) Start() {
 	})
 }
 
-// Message makes the n-th message from one node to another, stamped by the clock
-// of the first. Its config_data is the text "number n".
+// Message returns the n-th message from one node to another, with a timestamp by the
+// clock of the first. Its config_data is the text "number n".
 func Message(t testing.TB, from, to *Node, n int) broker.Outgoing {
 	t.Helper()
 	debtor, creditor := int64(0x1234abcd_00_000000+n), int64(0)
@@ -177,11 +177,11 @@ func Message(t testing.TB, from, to *Node, n int) broker.Outgoing {
 	return broker.Outgoing{Type: typ, ContentType: "application/json", Body: body}
 }
 
-// QueueTo names the first queue that leads to a node.
+// QueueTo returns the name of the first queue that leads to a node.
 func QueueTo(n *Node) string { return "peer." + n.Identity().ID + ".0" }
 
-// Put puts messages into the queues that lead to a node. These appear when the
-// service has seen the peer.
+// Put puts messages into the queues that lead to a node. These are made when the
+// service has found the peer.
 func (n *Node) Put(to *Node, messages ...broker.Outgoing) {
 	n.t.Helper()
 	Eventually(n.t, "the queue to "+to.Identity().String(), func() error {
@@ -189,8 +189,8 @@ func (n *Node) Put(to *Node, messages ...broker.Outgoing) {
 	})
 }
 
-// Take reads messages out of the node's inbox and removes them, until there
-// are so many distinct ones. It returns them by their config_data.
+// Take reads messages from the node's inbox and removes them, until there are count
+// distinct ones. It returns them by their config_data.
 func (n *Node) Take(count int) map[string]broker.Incoming {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
@@ -212,8 +212,8 @@ func (n *Node) Take(count int) map[string]broker.Incoming {
 	return got
 }
 
-// TakeEach reads count messages out of the node's inbox, whatever they are,
-// and removes them.
+// TakeEach reads count messages from the node's inbox, distinct or not, and removes
+// them.
 func (n *Node) TakeEach(count int) (messages []broker.Incoming) {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
@@ -228,8 +228,8 @@ func (n *Node) TakeEach(count int) (messages []broker.Incoming) {
 	return messages
 }
 
-// Left waits until nothing is left in the queue that leads to a node, and so
-// many messages were set aside. It returns the reasons.
+// Left waits until the queue that leads to a node is empty, and there are aside dead
+// letters. It returns their reasons.
 func (n *Node) Left(to *Node, aside int) (reasons []string) {
 	n.t.Helper()
 	Eventually(n.t, "emptying the queue to "+to.Identity().String(), func() error {
@@ -259,13 +259,13 @@ func Eventually(t testing.TB, what string, do func() error) {
 	}
 }
 
-// Log keeps what a service logs, for assertions.
+// Log holds what a service logs, for assertions.
 type Log struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-// Logger is a logger that writes into the log.
+// Logger returns a logger that writes to the log.
 func (l *Log) Logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 func (l *Log) Write(p []byte) (int, error) {

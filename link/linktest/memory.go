@@ -7,12 +7,11 @@ import (
 	"peerlink/broker"
 )
 
-// Memory is a broker that keeps its messages in memory, for nodes of which there
-// are very many.
+// Memory is a broker that keeps its messages in memory, for very many nodes.
 type Memory struct {
 	mu     sync.Mutex
 	queues map[string]*memoryQueue
-	inbox  map[string]bool // bodies of the messages that came in
+	inbox  map[string]bool // bodies of the received messages
 }
 
 // memoryQueue leads to a peer.
@@ -20,15 +19,15 @@ type memoryQueue struct {
 	first    uint64 // the tag of waiting[0]
 	waiting  []broker.Outgoing
 	consumed bool
-	news     chan struct{} // closed, and replaced, when there are more messages
+	news     chan struct{} // closed and replaced when there are more messages
 }
 
-// NewMemory makes a broker without queues and messages.
+// NewMemory returns a broker without queues and messages.
 func NewMemory() *Memory {
 	return &Memory{queues: make(map[string]*memoryQueue), inbox: make(map[string]bool)}
 }
 
-// Put puts messages into a queue, which need not be there yet.
+// Put puts messages into a queue, which is made if necessary.
 func (m *Memory) Put(queue string, messages ...broker.Outgoing) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -48,7 +47,7 @@ func (m *Memory) Left() (n int) {
 	return n
 }
 
-// Received returns how many different messages have come in.
+// Received returns how many different messages were received.
 func (m *Memory) Received() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -109,7 +108,7 @@ func (m *Memory) Close() error { return nil }
 type memoryConsumer struct {
 	m     *Memory
 	q     *memoryQueue
-	given uint64 // the last tag given out
+	given uint64 // the last tag delivered
 }
 
 func (c *memoryConsumer) Next(ctx context.Context, limit int) ([]broker.Delivery, error) {
@@ -146,7 +145,7 @@ func (c *memoryConsumer) Confirm(tag uint64) error {
 	return nil
 }
 
-// Exclude is not meant to be needed: the messages of tests can be sent.
+// Exclude fails: the messages of tests can be sent.
 func (c *memoryConsumer) Exclude(uint64) error { return broker.ErrClosed }
 
 func (c *memoryConsumer) DeadLetter(context.Context, uint64, string) error { return broker.ErrClosed }

@@ -17,10 +17,9 @@ import (
 	"peerlink/smp"
 )
 
-// RabbitMQ is the [Kind] of nodes on the RabbitMQ of the test binary, where its
-// applications have declared the inbox. The two nodes of a pair have no name in
-// common there. One test at a time uses it, until it ends. The test is skipped
-// where RabbitMQ is not installed.
+// RabbitMQ is the [Kind] of nodes on the RabbitMQ of the test binary, where their
+// applications have declared the inbox. The two nodes of a pair share no names there.
+// Only one test at a time can use it. The test is skipped if RabbitMQ is not installed.
 func RabbitMQ(t testing.TB, n *Node) {
 	t.Helper()
 	takeTurn(t)
@@ -48,15 +47,15 @@ func RabbitMQ(t testing.TB, n *Node) {
 	n.Config.Broker, n.Config.AllQueues, n.apps = b, true, a
 }
 
-// turn is held by the test that uses RabbitMQ, which is holder: two of them would
-// use the same inbox.
+// turn is held by the test that uses RabbitMQ, named holder: two tests would use the
+// same inbox.
 var (
 	turn   sync.Mutex
 	holder atomic.Pointer[testing.TB]
 )
 
-// takeTurn waits until no other test uses RabbitMQ. The test has its turn until
-// it ends.
+// takeTurn waits until no other test uses RabbitMQ, and reserves it until the test
+// ends.
 func takeTurn(t testing.TB) {
 	if h := holder.Load(); h != nil && *h == t {
 		return
@@ -75,7 +74,7 @@ type rabbitApps struct {
 	node *Node
 }
 
-// do runs something on a connection of its own.
+// do runs f on a connection of its own.
 func (a rabbitApps) do(f func(*amqp.Channel) error) error {
 	conn, err := amqp.Dial(a.url)
 	if err != nil {
@@ -89,12 +88,12 @@ func (a rabbitApps) do(f func(*amqp.Channel) error) error {
 	return f(ch)
 }
 
-// put publishes as an application would. What is no valid message has no
-// routing key: it goes into the first queue directly.
+// put publishes messages as an application would. An invalid message has no routing key
+// and is put into the first queue directly.
 func (a rabbitApps) put(ctx context.Context, to *Node, messages []broker.Outgoing) error {
 	own, peer := a.node.Identity().Type, to.Identity().Type
-	// The first shows whether the peer's queues are bound: before they are,
-	// nothing may be put into any, for the caller tries again.
+	// The first message shows whether the peer's queues are bound: before they are,
+	// nothing may be put into any, because the caller tries again.
 	for _, part := range [][]broker.Outgoing{messages[:1], messages[1:]} {
 		if err := a.publish(ctx, own, peer, QueueTo(to), part); err != nil {
 			return err
@@ -124,7 +123,7 @@ func (a rabbitApps) publish(ctx context.Context, own, peer nodetype.Type, queue 
 			}
 			confirmations = append(confirmations, c)
 		}
-		for _, c := range confirmations { // they come in no particular order
+		for _, c := range confirmations { // they arrive in no particular order
 			if ok, err := c.WaitContext(ctx); err != nil || !ok {
 				return fmt.Errorf("RabbitMQ has not confirmed a message: %v", err)
 			}
@@ -138,7 +137,7 @@ func (a rabbitApps) publish(ctx context.Context, own, peer nodetype.Type, queue 
 	})
 }
 
-// take goes on when RabbitMQ is away for a while.
+// take continues after an outage of RabbitMQ.
 func (a rabbitApps) take(ctx context.Context, inbox string, do func(broker.Incoming) bool) error {
 	for {
 		err := a.do(func(ch *amqp.Channel) error {
@@ -179,7 +178,7 @@ func (a rabbitApps) left(_ context.Context, queue string) (waiting int, aside []
 			return err
 		}
 		waiting = q.Messages
-		for { // not acknowledged, they go back with the end of the channel
+		for { // unacknowledged messages are requeued when the channel ends
 			d, ok, err := ch.Get(queue+".XQ", false)
 			if !ok || err != nil {
 				return err
@@ -190,7 +189,7 @@ func (a rabbitApps) left(_ context.Context, queue string) (waiting int, aside []
 	return waiting, aside, err
 }
 
-// clean removes what the node has made, for the next test.
+// clean deletes the objects of the node, for the next test.
 func (a rabbitApps) clean() {
 	own := a.node.Identity().Type
 	peers, err := a.node.PeerIDs()
@@ -227,9 +226,9 @@ func (a rabbitApps) clean() {
 	}
 }
 
-// Replica makes another service of a node on RabbitMQ, as another machine would
-// run it: with a connection to RabbitMQ, an address and a log of its own. Make
-// all before the first is started.
+// Replica returns another service of a node on RabbitMQ, like one on another machine:
+// with its own connection to RabbitMQ, address and log. All replicas must be made
+// before the first is started.
 func Replica(t testing.TB, n *Node) *Node {
 	t.Helper()
 	return ReplicaOn(t, n, RabbitMQ)

@@ -12,14 +12,13 @@ import (
 // A Kind gives a new node the broker on which its service will run.
 type Kind func(testing.TB, *Node)
 
-// Embedded is the [Kind] of nodes with a store of their own, in [Node.Store].
+// Embedded is the [Kind] of nodes with their own embedded store, in [Node.Store].
 func Embedded(t testing.TB, n *Node) {
 	t.Helper()
 	EmbeddedWith(embedded.Options{})(t, n)
 }
 
-// EmbeddedWith is [Embedded] with other options than the usual ones. The logger
-// is always the node's.
+// EmbeddedWith is [Embedded] with other options. The logger is always that of the node.
 func EmbeddedWith(o embedded.Options) Kind {
 	return func(t testing.TB, n *Node) {
 		t.Helper()
@@ -34,14 +33,15 @@ func EmbeddedWith(o embedded.Options) Kind {
 	}
 }
 
-// apps stands for a node's applications.
+// apps stands for the applications of a node.
 type apps interface {
-	// put sends messages into the queue, or the queues, to a peer.
+	// put puts messages into the queues that lead to a peer.
 	put(ctx context.Context, to *Node, messages []broker.Outgoing) error
-	// take gives each message of the inbox to do, and removes it, until do
-	// wants no more.
+	// take calls do with each message of the inbox, and removes the message, until do
+	// returns false.
 	take(ctx context.Context, inbox string, do func(broker.Incoming) (more bool)) error
-	// left returns what waits in a queue, and why messages were set aside.
+	// left returns the number of messages in a queue, and the reasons of its dead
+	// letters.
 	left(ctx context.Context, queue string) (waiting int, aside []string, err error)
 }
 
