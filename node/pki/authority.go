@@ -15,25 +15,26 @@ import (
 )
 
 const (
-	// Root and peer certificates are for ever. The reference's figure; as a
-	// time.Duration it would overflow.
+	// The validity of root and peer certificates in days, as in the reference. A
+	// time.Duration of this length would overflow.
 	foreverDays = 365_000
-	// Certificates begin this much in the past, since the clock of the peer who
-	// is shown a new one may be slow.
+	// Certificates become valid this long before they are signed, because the clock of
+	// a peer that verifies a new certificate may be slow.
 	backdating = 5 * time.Minute
 	// RFC 5280, section 4.1.2.2: at most 20 octets, as a positive number.
 	maxSerialBits = 159
 )
 
-// Authority is a node as a certificate authority.
+// Authority is the certificate authority of a node.
 type Authority struct {
 	Cert *x509.Certificate // the node's root certificate
 	Key  crypto.Signer     // the root key
 }
 
-// SelfSign makes the root certificate of a node, which is valid for 365,000
-// days. The ID of an agent must be derived from the key ([DerivedID]). The
-// serial number must be positive and have at most 159 bits, here and below.
+// SelfSign makes the root certificate of a node, which is valid for 365,000 days. The
+// ID of an agent must be derived from the key ([DerivedID]). The serial number must be
+// positive and have at most 159 bits, as for [Authority.SignServer] and
+// [Authority.SignPeer].
 func SelfSign(id Identity, key crypto.Signer, serial *big.Int, now time.Time) (*x509.Certificate, error) {
 	pub := key.Public()
 	if err := id.CheckKey(pub); err != nil {
@@ -62,9 +63,9 @@ func SelfSign(id Identity, key crypto.Signer, serial *big.Int, now time.Time) (*
 	return root, nil
 }
 
-// SignServer makes a server certificate for the key in the request, which must
-// be signed with it. Only the key is taken from the request, whose subject must
-// be the node itself. validity must be positive; a year is usual.
+// SignServer makes a server certificate for the public key in the request. The request
+// must be signed with that key, and its subject must be the node itself. Nothing else in
+// the request is used. validity must be positive; a year is usual.
 func (a *Authority) SignServer(csr *x509.CertificateRequest, serial *big.Int, now time.Time, validity time.Duration) (*x509.Certificate, error) {
 	self, err := a.check(now)
 	if err != nil {
@@ -109,13 +110,13 @@ func (a *Authority) SignServer(csr *x509.CertificateRequest, serial *big.Int, no
 	return cert, nil
 }
 
-// SignPeer makes the peer certificate for a peer whose root certificate is
-// given, which is valid for 365,000 days. The node types must be able to peer,
-// and the subnet must be right for them ([CheckSubnet]).
+// SignPeer makes the peer certificate for the peer with the given root certificate. It
+// is valid for 365,000 days. Nodes of the two types must be able to be peers, and the
+// subnet must be valid for the types ([CheckSubnet]).
 //
-// Where the reference writes an empty nsComment, for want of a subnet, there is
-// none here: the specification has it only in certificates from accounting
-// authorities.
+// If there is no subnet, SignPeer omits the nsComment, whereas the reference writes an
+// empty one. The specification defines the nsComment only in certificates from
+// accounting authorities.
 func (a *Authority) SignPeer(peerRoot *x509.Certificate, subnet string, serial *big.Int, now time.Time) (*x509.Certificate, error) {
 	self, err := a.check(now)
 	if err != nil {
@@ -125,7 +126,7 @@ func (a *Authority) SignPeer(peerRoot *x509.Certificate, subnet string, serial *
 	if err != nil {
 		return nil, fmt.Errorf("root certificate of the peer: %w", err)
 	}
-	// Nodes of one type never peer, which refuses the node itself as well.
+	// Nodes of the same type can not be peers, so this also refuses the node itself.
 	switch {
 	case !self.Type.CanPeer(peer.Type):
 		return nil, fmt.Errorf("%v and %v can not become peers: one must be an accounting authority, the other an agent", self, peer)
@@ -172,7 +173,7 @@ func (a *Authority) SignPeer(peerRoot *x509.Certificate, subnet string, serial *
 	return cert, nil
 }
 
-// check reports whether the authority is in a state to sign anything.
+// check returns the node's identity, or an error if the authority can not sign.
 func (a *Authority) check(now time.Time) (Identity, error) {
 	if a.Cert == nil || a.Key == nil {
 		return Identity{}, errors.New("signing needs the root certificate and the root key of this node")
@@ -187,7 +188,7 @@ func (a *Authority) check(now time.Time) (Identity, error) {
 	return self, nil
 }
 
-// sign completes the template, signs it, and reads the result back.
+// sign completes the template, signs it, and parses the result.
 func sign(template *x509.Certificate, pub crypto.PublicKey, issuer []byte, key crypto.Signer, now time.Time) (*x509.Certificate, error) {
 	algorithm, err := signatureAlgorithm(key.Public())
 	if err != nil {
@@ -207,7 +208,8 @@ func sign(template *x509.Certificate, pub crypto.PublicKey, issuer []byte, key c
 	if err != nil {
 		return nil, err
 	}
-	// A signature that is not returned is in nobody's hands.
+	// It is sufficient to check after signing: if the check fails, the signature is
+	// not returned.
 	if err := checkDER(cert.RawTBSCertificate); err != nil {
 		return nil, err
 	}
@@ -217,8 +219,8 @@ func sign(template *x509.Certificate, pub crypto.PublicKey, issuer []byte, key c
 	return cert, nil
 }
 
-// signatureAlgorithm is always with SHA-256, also for P-384, as with the
-// reference's default_md.
+// signatureAlgorithm returns the algorithm for a key. The hash is always SHA-256, also
+// for P-384, because of the reference's default_md.
 func signatureAlgorithm(pub crypto.PublicKey) (x509.SignatureAlgorithm, error) {
 	if err := checkPublicKey(pub); err != nil {
 		return 0, err

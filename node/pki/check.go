@@ -7,14 +7,16 @@ import (
 	"time"
 )
 
-// minPeerYears is how far ahead a peer certificate must end, by the reference.
+// minPeerYears is the number of years that a peer certificate must still be valid, as in
+// the reference.
 const minPeerYears = 500
 
-// CheckRoot reports whether a certificate is the root certificate of a node:
-// signed by itself, valid now, with the name of a node, which belongs to the key
-// where IDs are derived, and able to sign peer certificates ("Swaptacular
-// SSL/TLS Certificates", section "Root certificates"). It proves nothing about
-// who made it. The error is a [*VerifyError].
+// CheckRoot checks that a certificate is the root certificate of a node, and returns
+// the node's identity: the certificate must be self-signed, valid now, with the name of a
+// node as its subject, and able to sign peer certificates ("Swaptacular SSL/TLS
+// Certificates", section "Root certificates"). The ID of an agent must be derived from
+// the key. CheckRoot does not prove who made the certificate. The error is a
+// [*VerifyError].
 func CheckRoot(cert *x509.Certificate, now time.Time) (Identity, error) {
 	fail := func(rule Rule, detail string) (Identity, error) {
 		return Identity{}, &VerifyError{Rule: rule, Cert: cert, Detail: detail}
@@ -29,7 +31,7 @@ func CheckRoot(cert *x509.Certificate, now time.Time) (Identity, error) {
 	if err := checkPublicKey(cert.PublicKey); err != nil {
 		return Identity{}, &VerifyError{Rule: RuleKey, Cert: cert, Detail: "public key", Err: err}
 	}
-	// Before it goes into a peer certificate.
+	// Checked because the key becomes part of a peer certificate.
 	if err := checkDER(cert.RawSubjectPublicKeyInfo); err != nil {
 		return Identity{}, &VerifyError{Rule: RuleKey, Cert: cert, Detail: "public key", Err: err}
 	}
@@ -42,8 +44,7 @@ func CheckRoot(cert *x509.Certificate, now time.Time) (Identity, error) {
 	if cert.MaxPathLen == 0 {
 		return fail(RulePathLen, "basicConstraints with pathlen 0: expected at least 1, or none")
 	}
-	// Verify accepts a certificate that is trusted itself without a look at
-	// its signature.
+	// Verify does not check the signature of a trusted certificate.
 	if err := cert.CheckSignatureFrom(cert); err != nil {
 		return Identity{}, &VerifyError{Rule: RuleIssuer, Cert: cert, Detail: "its own signature", Err: err}
 	}
@@ -53,12 +54,12 @@ func CheckRoot(cert *x509.Certificate, now time.Time) (Identity, error) {
 	return id, nil
 }
 
-// CheckPeer reports whether a certificate is the peer certificate that the node
-// with the root certificate issuerRoot has made for the node with ownRoot: the
-// holder's exact name and key, able to sign the holder's server certificates,
-// ending at least 500 years ahead, and with the subnet that belongs to the node
-// types ([CheckSubnet]), which is returned. The error is a [*VerifyError], or
-// wraps [ErrSubnet].
+// CheckPeer checks that a certificate is a peer certificate that the node with the root
+// certificate issuerRoot has issued to the holder, the node with ownRoot. The
+// certificate must have the holder's exact name and key, be able to sign the holder's
+// server certificates, be valid for at least 500 more years, and have a subnet that is
+// valid for the node types ([CheckSubnet]). CheckPeer returns the subnet. The error is a
+// [*VerifyError], or wraps [ErrSubnet].
 func CheckPeer(cert, issuerRoot, ownRoot *x509.Certificate, now time.Time) (subnet string, err error) {
 	fail := func(rule Rule, detail string) (string, error) {
 		return "", &VerifyError{Rule: rule, Cert: cert, Detail: detail}
@@ -98,15 +99,15 @@ func CheckPeer(cert, issuerRoot, ownRoot *x509.Certificate, now time.Time) (subn
 	if err != nil {
 		return "", err
 	}
-	// The comment of an agent means nothing, and the reference ignores it.
+	// The comment has no meaning if the issuer is an agent; the reference ignores it.
 	if issuer.Type.IDDerived() {
 		return "", nil
 	}
 	return subnet, CheckSubnet(issuer, own, subnet)
 }
 
-// checkOwnConstraint checks that the certificate has a name constraint, and
-// one that lets its holder sign certificates in its own name.
+// checkOwnConstraint checks that the certificate has a name constraint that permits the
+// holder to sign certificates in its own name.
 func checkOwnConstraint(cert *x509.Certificate) error {
 	names, err := namesOf(cert)
 	if err != nil {
@@ -121,7 +122,7 @@ func checkOwnConstraint(cert *x509.Certificate) error {
 	return nil
 }
 
-// checkCA checks for what root and peer certificates have in common.
+// checkCA checks the properties that root and peer certificates have in common.
 func checkCA(cert *x509.Certificate) error {
 	bc := findExtension(cert, oidBasicConstraints)
 	if bc == nil || !bc.Critical || !cert.IsCA {

@@ -16,8 +16,8 @@ var (
 	errAltName     = errors.New("malformed subjectAltName extension")
 )
 
-// The choices of GeneralName (RFC 5280, section 4.2.1.6) as they are tagged.
-// directoryName is explicitly tagged, because Name is a choice itself.
+// The tags of the choices of GeneralName (RFC 5280, section 4.2.1.6). The tag of
+// directoryName is explicit, because Name is itself a CHOICE.
 const (
 	tagOtherName     = cbasn1.Tag(0xa0)
 	tagEmail         = cbasn1.Tag(0x81)
@@ -30,8 +30,8 @@ const (
 	tagRegisteredID  = cbasn1.Tag(0x88)
 )
 
-// nameConstraints is the content of the extension (RFC 5280, section
-// 4.2.1.10). Having one means that every part of it was understood.
+// nameConstraints is the content of the extension (RFC 5280, section 4.2.1.10). A value
+// of this type exists only if every part of the extension is supported.
 type nameConstraints struct {
 	permitted, excluded []generalName
 }
@@ -40,12 +40,12 @@ type nameConstraints struct {
 type generalName struct {
 	tag   cbasn1.Tag
 	dir   name   // if tag is tagDirectoryName
-	value []byte // otherwise: the content, as encoded
+	value []byte // for other tags: the encoded content
 }
 
-// parseNameConstraints reads the value of the extension. It refuses what it,
-// or crypto/x509 in its place, would not enforce: malformed and empty parts,
-// distances other than the default, and forms of names that nobody checks.
+// parseNameConstraints parses the value of the extension. It fails for constraints that
+// neither this package nor crypto/x509 enforces: malformed or empty parts, minimum or
+// maximum distances other than the default, and unsupported forms of names.
 func parseNameConstraints(der []byte) (*nameConstraints, error) {
 	s := cryptobyte.String(der)
 	var seq, permitted, excluded cryptobyte.String
@@ -87,8 +87,7 @@ func readSubtrees(s cryptobyte.String) ([]generalName, error) {
 		default:
 			return nil, fmt.Errorf("%w: constraint on a form of name (tag 0x%02x) that can not be enforced", errConstraints, uint8(base.tag))
 		}
-		// DER leaves a minimum of 0 out. Written out it is still 0, and
-		// OpenSSL takes it too.
+		// DER omits a minimum of 0. An explicit 0 is accepted, as by OpenSSL.
 		if tag := cbasn1.Tag(0).ContextSpecific(); seq.PeekASN1Tag(tag) {
 			var minimum cryptobyte.String
 			if !seq.ReadASN1(&minimum, tag) || !bytes.Equal(minimum, []byte{0}) {
@@ -123,7 +122,7 @@ func readGeneralName(s *cryptobyte.String) (generalName, error) {
 	return g, nil
 }
 
-// marshal writes the value of the extension.
+// marshal returns the DER of the extension's value.
 func (nc *nameConstraints) marshal() ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -151,8 +150,8 @@ func (g generalName) marshal(b *cryptobyte.Builder) {
 	})
 }
 
-// check reports whether a certificate with these names may stand below one with
-// these constraints. The error says which name may not.
+// check checks that the constraints allow a certificate with these names. The error
+// has the name that is not allowed.
 func (nc *nameConstraints) check(names *certNames) error {
 	for _, n := range names.directory() {
 		within, any := false, false
@@ -171,8 +170,8 @@ func (nc *nameConstraints) check(names *certNames) error {
 			}
 		}
 	}
-	// RFC 5280 wants e-mail constraints applied to emailAddress attributes in
-	// the subject as well, which crypto/x509 does not do.
+	// RFC 5280 applies e-mail constraints also to emailAddress attributes in the
+	// subject, but crypto/x509 does not.
 	if names.subject.has(oidEmailAddress) {
 		isEmail := func(g generalName) bool { return g.tag == tagEmail }
 		if slices.ContainsFunc(nc.permitted, isEmail) || slices.ContainsFunc(nc.excluded, isEmail) {
@@ -182,7 +181,7 @@ func (nc *nameConstraints) check(names *certNames) error {
 	return nil
 }
 
-// certNames is what name constraints need to know of a certificate.
+// certNames are the properties of a certificate that matter for name constraints.
 type certNames struct {
 	subject     name
 	alt         []generalName    // subjectAltName
@@ -190,8 +189,8 @@ type certNames struct {
 	constraints *nameConstraints // nil if the certificate has none
 }
 
-// directory lists the names to which directoryName constraints apply: the
-// subject, if it is not empty, and those in subjectAltName.
+// directory returns the names to which directoryName constraints apply: the subject, if
+// it is not empty, and the directory names in subjectAltName.
 func (c *certNames) directory() []name {
 	var names []name
 	if len(c.subject) > 0 {
@@ -205,7 +204,8 @@ func (c *certNames) directory() []name {
 	return names
 }
 
-// size counts the names and subtrees, which is what checking them costs.
+// size returns the number of names and subtrees, which determines the cost of checking
+// constraints.
 func (c *certNames) size() int {
 	n := 1 + len(c.alt)
 	if c.constraints != nil {
@@ -228,8 +228,8 @@ func namesOf(cert *x509.Certificate) (*certNames, error) {
 	for _, ext := range cert.Extensions {
 		switch {
 		case ext.Id.Equal(oidNameConstraints):
-			// A second one would replace the first: crypto/x509 refuses that, but
-			// certificates can be put together without its parser.
+			// A second extension would replace the first. The parser of crypto/x509
+			// refuses that, but a Certificate may have been made without the parser.
 			if c.constraints != nil {
 				return nil, fmt.Errorf("%w: two of them", errConstraints)
 			}
@@ -264,10 +264,11 @@ func parseAltName(der []byte) ([]generalName, error) {
 	return names, nil
 }
 
-// checkConstraints applies every constraint in the chain, which begins with the
-// leaf, to all certificates below the one that carries it (RFC 5280, section
-// 6.1). Checking against each in turn is the intersection of the permitted and
-// the union of the excluded subtrees. It returns the place of the offender.
+// checkConstraints applies every constraint in the chain, which begins with the leaf, to
+// all certificates below the one with the constraint (RFC 5280, section 6.1). Applying
+// all constraints one after the other is equivalent to the intersection of the permitted
+// and the union of the excluded subtrees. If a certificate violates a constraint,
+// checkConstraints returns its index in the chain.
 func checkConstraints(chain []*certNames) (int, error) {
 	for i, c := range chain {
 		if i > 0 && c.selfIssued {

@@ -8,20 +8,20 @@ import (
 	"fmt"
 )
 
-// CSRKind is what a certificate signing request asks for.
+// CSRKind is the kind of certificate that a certificate signing request is for.
 type CSRKind int
 
 const (
-	// RootCSR is the request in an info-bundle, which asks a peer for a peer
-	// certificate: CA:true, pathlen:0.
+	// RootCSR is the request in an info-bundle, for a peer certificate: CA:true,
+	// pathlen:0.
 	RootCSR CSRKind = iota
-	// ServerCSR asks the node's own authority for a server certificate.
+	// ServerCSR is a request for a server certificate from the node's own authority.
 	ServerCSR
 )
 
-// NewCSR makes a certificate signing request for the key, in DER, just as the
-// reference's configuration has it. What it asks for is a matter of form: those
-// who sign decide on the extensions by themselves.
+// NewCSR makes a certificate signing request for the key, in DER, identical to that of
+// the reference's configuration. The requested extensions have no effect, because the
+// issuer determines the extensions.
 func NewCSR(id Identity, key crypto.Signer, kind CSRKind) ([]byte, error) {
 	pub := key.Public()
 	algorithm, err := signatureAlgorithm(pub)
@@ -63,8 +63,8 @@ func NewCSR(id Identity, key crypto.Signer, kind CSRKind) ([]byte, error) {
 	return der, checkCSR(csr)
 }
 
-// checkCSR checks that who made the request has the private key, and that the public
-// key can go into a certificate.
+// checkCSR checks that the request is signed with its own key, and that the public key
+// may be part of a certificate.
 func checkCSR(csr *x509.CertificateRequest) error {
 	if err := checkPublicKey(csr.PublicKey); err != nil {
 		return fmt.Errorf("certificate signing request: %w", err)

@@ -1,10 +1,9 @@
-// Package pki knows what Swaptacular certificates are: it makes them, reads
-// them, and decides whether a chain of them proves who somebody is. It knows
-// nothing of directories, commands or networks.
+// Package pki makes, parses and verifies Swaptacular certificates. It does not depend on
+// directories, commands or networks.
 //
 // # The model
 //
-// Every node is its own certificate authority, and has one name, an [Identity]:
+// Every node is a certificate authority, and has one name, an [Identity]:
 //
 //	O=Swaptacular Nodes Registry, OU=<node type>, serialNumber=<node ID>
 //
@@ -15,56 +14,53 @@
 //	server   node's name, the server's key, signed by the node's root
 //	peer     the PEER's name, the PEER's root key, signed by the node's root
 //
-// A peer certificate turns the peer's root into a subordinate of the node's
-// root, but only for the peer's own name: it carries a critical name
-// constraint that permits nothing else. So when node B connects to node A, the
-// two certificates that B shows end at the root that A trusts, its own:
+// A peer certificate makes the peer's root a subordinate CA of the node's root, but only
+// for the peer's own name: a critical name constraint permits no other name. When node B
+// connects to node A, B presents two certificates, whose chain ends at A's own root, which
+// A trusts:
 //
 //	A's root ──signs──▶ B's peer certificate ──B's root key signs──▶ B's server certificate
 //
-// and when A connects to B, B shows its server certificate only, which A checks
-// against B's root, pinned since they became peers. [VerifyClient] and
-// [VerifyServer] are these two cases; [Verify] is the general one beneath them.
-// There is no revocation: a node stops serving a peer by forgetting it, which
-// is the business of the caller, as is the question whether an authenticated
-// [Identity] is welcome.
+// When A connects to B, B presents its server certificate only, which A verifies with B's
+// root certificate; A has pinned it when they became peers. [VerifyClient] and
+// [VerifyServer] implement these two cases; both use the general [Verify]. There is no
+// revocation: whether an authenticated [Identity] is accepted is decided by the caller.
 //
 // # Name constraints
 //
-// The constraint in the peer certificate is all that stops a peer from signing
-// a certificate in another peer's name. crypto/x509 does not implement
-// constraints on directory names, so this package does, by RFC 5280, sections
-// 4.2.1.10 and 6.1, and leaves to crypto/x509 what it does well: building
-// chains, signatures, dates, path lengths, extended key usage, and constraints
-// on DNS names, e-mail and IP addresses, and URIs.
+// Only the constraint in the peer certificate prevents a peer from signing a certificate
+// in another peer's name. crypto/x509 does not implement constraints on directory names,
+// so this package does, according to RFC 5280, sections 4.2.1.10 and 6.1. crypto/x509
+// does the rest: building chains, signatures, dates, path lengths, extended key usage,
+// and constraints on DNS names, e-mail and IP addresses, and URIs.
 //
-// The rule throughout is that what is not wholly understood is refused. Where
-// two names can not be compared with certainty (letters outside of ASCII, whose
-// full comparison needs Unicode normalization) they count as different when a
-// name must be permitted, and as equal when it must not be excluded.
+// Everything that is not completely supported is refused. If two names can not be
+// compared with certainty, because they have characters outside of ASCII whose comparison
+// needs Unicode normalization, they are treated as different for permitted subtrees, and
+// as equal for excluded subtrees.
 //
-// Differences to RFC 5280, all on the strict side, which come from crypto/x509:
-// issuer and subject names must be equal byte for byte for a chain to be built,
-// and self-issued intermediates count against the path length. On the loose
-// side there is one, without meaning here: a URI or e-mail constraint without a
-// leading period admits subdomains of the host too.
+// Verification differs from RFC 5280 because of crypto/x509. It is stricter in two
+// points: issuer and subject names must be equal byte for byte, and self-issued
+// intermediates count against the path length. It is less strict in one point, which is
+// irrelevant here: a URI or e-mail constraint without a leading period permits subdomains
+// of the host too.
 //
 // # Keys
 //
-// Root keys are written as PKCS#8 encrypted with a passphrase, server keys as
-// plain PKCS#8 ([EncodeEncryptedKey], [EncodeKey]); [DecodeKey] reads also what
-// the different versions of OpenSSL have written over the years. Everything is
-// signed with SHA-256. Keys that are too weak are refused wherever they appear: RSA of
-// less than 2048 bits, and elliptic curves other than P-256, P-384 and P-521; servers of
-// peers may also have Ed25519.
+// Root keys are written as PKCS#8 encrypted with a passphrase, server keys as unencrypted
+// PKCS#8 ([EncodeEncryptedKey], [EncodeKey]). [DecodeKey] also reads the formats of
+// current and earlier versions of OpenSSL. The hash of all signatures is SHA-256. Weak
+// keys are refused everywhere: RSA keys of less than 2048 bits, and elliptic curves other
+// than P-256, P-384 and P-521. Servers of peers may also have Ed25519 keys.
 //
 // # Errors
 //
-// A chain that is refused gives a [VerifyError], which names the [Rule] that
-// was broken; errors.Is(err, pki.RuleDates) asks for one. Keys have the errors
-// [ErrPassphrase], [ErrNotKey], [ErrKeyKind] and [ErrKeyCost]. What is not signed
-// because it could be presented as something else gives [ErrAmbiguous].
+// The error for a refused chain is a [VerifyError] with the broken [Rule], which can be
+// tested, for example, with errors.Is(err, pki.RuleDates). The errors for keys are
+// [ErrPassphrase], [ErrNotKey], [ErrKeyKind] and [ErrKeyCost]. [ErrAmbiguous] is returned
+// for data that is not signed because its signature could be presented as one over
+// something else.
 //
-// All input is taken for hostile: sizes, numbers of certificates and names, key
-// lengths and the cost of key derivation have limits which are checked first.
+// All input is considered hostile: limits on sizes, numbers of certificates and names, key
+// lengths and the cost of key derivation are checked first.
 package pki

@@ -5,11 +5,11 @@ import "time"
 // expiryDays are the days before a certificate's end at which operators are warned.
 var expiryDays = [...]int{1, 7, 30, 60}
 
-// Expiry returns how many whole days are left until a certificate's end, and which
-// of the thresholds 60, 30, 7 and 1 that has come down to: 0 if none yet. What
-// has ended has a negative number of days left.
+// Expiry returns the number of whole days until a certificate ends, which is negative
+// after the end, and the smallest of the thresholds 60, 30, 7 and 1 that this number has
+// reached, or 0 if it has reached none.
 func Expiry(notAfter, now time.Time) (daysLeft, within int) {
-	// A time.Duration does not reach as far as root certificates last.
+	// Not a time.Duration, which would overflow for root certificates.
 	const day = 24 * 60 * 60
 	left := notAfter.Unix() - now.Unix()
 	daysLeft = int(left / day)

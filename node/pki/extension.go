@@ -28,33 +28,33 @@ var (
 	oidNetscapeComment  = asn1.ObjectIdentifier{2, 16, 840, 1, 113730, 1, 13}
 )
 
-// The extensions and their order are exactly those that the reference's OpenSSL
-// configuration gives. crypto/x509 would write most of them too, but in its own
-// order, with another key identifier, and without the authority's key
-// identifier in a server certificate, whose subject and issuer are the same.
+// The extensions and their order are exactly those of the reference's OpenSSL
+// configuration. crypto/x509 could write most of them, but in another order, with
+// another key identifier, and without the authority's key identifier in a server
+// certificate, because its subject and issuer are the same.
 
-// basicConstraintsCA is CA:true with a path length.
+// basicConstraintsCA returns CA:true with a path length.
 func basicConstraintsCA(pathLen byte) pkix.Extension {
 	return pkix.Extension{Id: oidBasicConstraints, Critical: true,
 		Value: []byte{0x30, 6, 0x01, 1, 0xff, 0x02, 1, pathLen}}
 }
 
-// basicConstraintsLeaf is CA:false, which is the default and so is not written.
+// basicConstraintsLeaf returns CA:false. DER omits it, because it is the default.
 func basicConstraintsLeaf() pkix.Extension {
 	return pkix.Extension{Id: oidBasicConstraints, Critical: true, Value: []byte{0x30, 0}}
 }
 
-// keyUsageCA is keyCertSign and cRLSign.
+// keyUsageCA returns keyCertSign and cRLSign.
 func keyUsageCA() pkix.Extension {
 	return pkix.Extension{Id: oidKeyUsage, Critical: true, Value: []byte{0x03, 2, 1, 0b0000_0110}}
 }
 
-// keyUsageServer is digitalSignature and keyEncipherment.
+// keyUsageServer returns digitalSignature and keyEncipherment.
 func keyUsageServer() pkix.Extension {
 	return pkix.Extension{Id: oidKeyUsage, Critical: true, Value: []byte{0x03, 2, 5, 0b1010_0000}}
 }
 
-// extKeyUsageServer is clientAuth and serverAuth.
+// extKeyUsageServer returns clientAuth and serverAuth.
 func extKeyUsageServer() pkix.Extension {
 	return pkix.Extension{Id: oidExtKeyUsage, Value: []byte("\x30\x14" +
 		"\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x02" +
@@ -77,8 +77,9 @@ func authorityKeyID(pub crypto.PublicKey) (pkix.Extension, error) {
 	return pkix.Extension{Id: oidAuthorityKeyID, Value: append([]byte{0x30, sha1.Size + 2, 0x80, sha1.Size}, id...)}, nil
 }
 
-// keyID is SHA-1 over the content of the BIT STRING in SubjectPublicKeyInfo
-// (RFC 5280, section 4.2.1.2, method 1). It identifies, and protects nothing.
+// keyID returns the SHA-1 hash of the content of the BIT STRING in SubjectPublicKeyInfo
+// (RFC 5280, section 4.2.1.2, method 1). It is an identifier; security does not depend on
+// it.
 func keyID(pub crypto.PublicKey) ([]byte, error) {
 	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
@@ -94,7 +95,8 @@ func keyID(pub crypto.PublicKey) ([]byte, error) {
 	return sum[:], nil
 }
 
-// permitOnly is the name constraint of a peer certificate.
+// permitOnly returns the name constraint of a peer certificate, which permits the given
+// name only.
 func permitOnly(rawSubject []byte) (pkix.Extension, error) {
 	n, err := parseName(rawSubject)
 	if err != nil {
@@ -112,7 +114,7 @@ func comment(text string) (pkix.Extension, error) {
 	return pkix.Extension{Id: oidNetscapeComment, Value: value}, err
 }
 
-// findExtension returns nil if the certificate has no such extension.
+// findExtension returns the certificate's extension with the given OID, or nil.
 func findExtension(cert *x509.Certificate, oid asn1.ObjectIdentifier) *pkix.Extension {
 	for i := range cert.Extensions {
 		if cert.Extensions[i].Id.Equal(oid) {

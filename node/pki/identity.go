@@ -33,11 +33,11 @@ type Identity struct {
 	ID string
 }
 
-// String is a form for logs and messages: "creditors-agent 09cab36b6079e09c32a9dfd60446c469".
+// String returns a form for logs and messages, such as
+// "creditors-agent 09cab36b6079e09c32a9dfd60446c469".
 func (id Identity) String() string { return id.Type.String() + " " + id.ID }
 
-// Validate reports what is wrong with the type or the ID, in an error that wraps
-// [ErrNotIdentity].
+// Validate checks the type and the form of the ID. The error wraps [ErrNotIdentity].
 func (id Identity) Validate() error {
 	if id.Type.OU() == "" {
 		return fmt.Errorf("%w: %v", ErrNotIdentity, id.Type)
@@ -53,9 +53,9 @@ func (id Identity) Validate() error {
 	return nil
 }
 
-// CheckKey reports whether a node of this name may have pub as its root key. The
-// ID of an agent is derived from the key; an accounting authority's is not, so
-// any key passes and only a person can compare the fingerprint.
+// CheckKey checks that a node with this identity can have pub as its root key. The ID of
+// an agent must be derived from the key. For an accounting authority, CheckKey accepts
+// any key; the fingerprint must be compared by a person or with a registry.
 func (id Identity) CheckKey(pub crypto.PublicKey) error {
 	if !id.Type.IDDerived() {
 		return nil
@@ -70,9 +70,9 @@ func (id Identity) CheckKey(pub crypto.PublicKey) error {
 	return nil
 }
 
-// Subject is the DER encoding of the name, byte for byte as the reference's
-// OpenSSL configuration writes it: three RDNs of one attribute each, O and OU
-// as UTF8String, serialNumber as PrintableString.
+// Subject returns the DER encoding of the name, byte for byte as the reference's OpenSSL
+// configuration produces it: three RDNs of one attribute each, O and OU as UTF8String,
+// serialNumber as PrintableString.
 func (id Identity) Subject() ([]byte, error) {
 	if err := id.Validate(); err != nil {
 		return nil, err
@@ -87,9 +87,9 @@ func (id Identity) Subject() ([]byte, error) {
 	return b.Bytes()
 }
 
-// IdentityOf reads a DER-encoded distinguished name, such as the RawSubject of
-// a certificate. It is strict: exactly the three attributes, in order, with the
-// letter case that the specification gives. Errors wrap [ErrNotIdentity].
+// IdentityOf parses a DER-encoded distinguished name, such as the RawSubject of a
+// certificate. The name must have exactly the three attributes, in order and in the
+// letter case of the specification. Errors wrap [ErrNotIdentity].
 func IdentityOf(rawDN []byte) (Identity, error) {
 	n, err := parseName(rawDN)
 	if err != nil {
@@ -120,10 +120,10 @@ func IdentityOf(rawDN []byte) (Identity, error) {
 	return id, id.Validate()
 }
 
-// DerivedID is the node ID that belongs to a root key: the first 16 bytes of
+// DerivedID returns the node ID that is derived from a root key: the first 16 bytes of
 // SHA-256 over the key's DER SubjectPublicKeyInfo, in hex ("Swaptacular SSL/TLS
-// Certificates", section "Creditors/debtors agent nodes' serial numbers"). It
-// fails only for kinds of keys that crypto/x509 can not encode.
+// Certificates", section "Creditors/debtors agent nodes' serial numbers"). It fails only
+// for kinds of keys that crypto/x509 can not encode.
 func DerivedID(pub crypto.PublicKey) (string, error) {
 	spki, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
@@ -133,10 +133,9 @@ func DerivedID(pub crypto.PublicKey) (string, error) {
 	return hex.EncodeToString(sum[:16]), nil
 }
 
-// Fingerprint is what people compare when they have to be certain of a key:
-// "sha256:" and SHA-256 over the key's DER SubjectPublicKeyInfo, in hex. A key
-// that crypto/x509 can not encode has a fingerprint that says so, and that
-// equals no other key's.
+// Fingerprint returns the fingerprint of a key, with which people compare keys:
+// "sha256:" and SHA-256 over the key's DER SubjectPublicKeyInfo, in hex. For a key that
+// crypto/x509 can not encode, it returns a text that is not the fingerprint of any key.
 func Fingerprint(pub crypto.PublicKey) string {
 	spki, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
@@ -155,15 +154,15 @@ func isLowerHex(s string) bool {
 	return true
 }
 
-// clip keeps a stranger's text from filling the log.
+// clip shortens text from another party to 64 bytes, for errors and logs.
 func clip(s string) string { return clipTo(64, s) }
 
-// clipText is clip for what may be longer, with a stranger's text within.
+// clipText is like clip with 256 bytes, for errors that quote text from another party.
 func clipText(s string) string { return clipTo(256, s) }
 
 func clipTo(most int, s string) string {
 	if len(s) > most {
-		return strings.ToValidUTF8(s[:most], "") + "..." // not a part of a character
+		return strings.ToValidUTF8(s[:most], "") + "..." // without an incomplete character at the end
 	}
 	return s
 }

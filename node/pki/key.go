@@ -12,8 +12,8 @@ import (
 	"fmt"
 )
 
-// Limits for keys that take part in signing or verifying anything. RSA keys
-// beyond the upper ones cost a verifier more than a stranger may ask for.
+// Limits for keys in signing and verification. Above the upper limits, verifying an RSA
+// signature would be too expensive.
 const (
 	minRSABits     = 2048
 	maxRSABits     = 8192
@@ -22,12 +22,12 @@ const (
 )
 
 var (
-	// ErrKeyKind is returned for keys of a kind or size that this package does
-	// not work with: anything but RSA of 2048 to 8192 bits, with an odd exponent
-	// from 3 to 131071 (65537 is usual), and ECDSA on P-256,
-	// P-384 and P-521. A peer's server may also have an Ed25519 key.
+	// ErrKeyKind is returned for keys of an unsupported kind or size. Supported are RSA
+	// keys of 2048 to 8192 bits with an odd exponent from 3 to 131071 (65537 is usual),
+	// and ECDSA keys on P-256, P-384 and P-521. A peer's server may also have an
+	// Ed25519 key.
 	ErrKeyKind = errors.New("unsupported kind of key")
-	// ErrSignature is returned when a signature is not the key's over the data.
+	// ErrSignature is returned when a signature over the data was not made with the key.
 	ErrSignature = errors.New("signature is invalid")
 )
 
@@ -46,7 +46,7 @@ const (
 
 var keyKinds = []string{RSA3072: "rsa3072", RSA4096: "rsa4096", P256: "p256", P384: "p384"}
 
-// String is the name of the kind: "rsa3072", "rsa4096", "p256" or "p384".
+// String returns the name of the kind: "rsa3072", "rsa4096", "p256" or "p384".
 func (k KeyKind) String() string {
 	if k < 0 || int(k) >= len(keyKinds) {
 		return fmt.Sprintf("pki.KeyKind(%d)", int(k))
@@ -54,7 +54,7 @@ func (k KeyKind) String() string {
 	return keyKinds[k]
 }
 
-// ParseKeyKind reads the name of a kind, as String writes it. Errors wrap
+// ParseKeyKind parses the name of a kind, as returned by String. Errors wrap
 // [ErrKeyKind].
 func ParseKeyKind(s string) (KeyKind, error) {
 	for k, name := range keyKinds {
@@ -80,8 +80,9 @@ func GenerateKey(kind KeyKind) (crypto.Signer, error) {
 	return nil, fmt.Errorf("%w: %v", ErrKeyKind, kind)
 }
 
-// checkPublicKey checks a key that signs with SHA-256, as root keys and our own server
-// keys do: [checkStrength], and not Ed25519. The error wraps ErrKeyKind.
+// checkPublicKey checks a root key or a server key of this node, which must sign with
+// SHA-256: it does what [checkStrength] does, and refuses Ed25519. The error wraps
+// ErrKeyKind.
 func checkPublicKey(pub crypto.PublicKey) error {
 	if _, ok := pub.(ed25519.PublicKey); ok {
 		return fmt.Errorf("%w: Ed25519: expected RSA or ECDSA", ErrKeyKind)
@@ -89,8 +90,8 @@ func checkPublicKey(pub crypto.PublicKey) error {
 	return checkStrength(pub)
 }
 
-// checkStrength is the one rule for which keys are strong enough, for everything that
-// is signed and everybody who shows a certificate. The error wraps ErrKeyKind.
+// checkStrength checks that a key is of a supported kind and strong enough. It is used
+// for all keys, including those in the certificates of peers. The error wraps ErrKeyKind.
 func checkStrength(pub crypto.PublicKey) error {
 	switch pub := pub.(type) {
 	case ed25519.PublicKey:
@@ -114,15 +115,15 @@ func checkStrength(pub crypto.PublicKey) error {
 	return fmt.Errorf("%w: %T: expected RSA or ECDSA", ErrKeyKind, pub)
 }
 
-// sameKey compares public keys of any kind.
+// sameKey reports whether two public keys of any kind are equal.
 func sameKey(a, b crypto.PublicKey) bool {
 	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && k.Equal(b)
 }
 
-// SignData signs with SHA-256, and RSA PKCS #1 v1.5 or ECDSA in ASN.1, which is
-// what "openssl dgst -sha256 -sign" does. Info-bundles are signed like this. Data that
-// begins like a certificate is refused with [ErrAmbiguous].
+// SignData signs data as "openssl dgst -sha256 -sign" does: with SHA-256, and RSA PKCS #1
+// v1.5 or ECDSA in ASN.1. It is used for info-bundles. It fails with [ErrAmbiguous] if
+// data begins like a certificate.
 func SignData(key crypto.Signer, data []byte) ([]byte, error) {
 	if err := checkPublicKey(key.Public()); err != nil {
 		return nil, err
@@ -134,9 +135,9 @@ func SignData(key crypto.Signer, data []byte) ([]byte, error) {
 	return key.Sign(rand.Reader, sum[:], crypto.SHA256)
 }
 
-// VerifyData checks a signature made by [SignData]. The error wraps
-// [ErrSignature] or [ErrKeyKind]. It is for the caller to check that data can not be
-// anything else that the key signs: that nodeinfo.zip is a plain zip file.
+// VerifyData checks a signature made by [SignData]. The error wraps [ErrSignature] or
+// [ErrKeyKind]. The caller must check that data can not be anything else that the key
+// signs, for example that nodeinfo.zip is a plain zip file.
 func VerifyData(pub crypto.PublicKey, data, sig []byte) error {
 	if err := checkPublicKey(pub); err != nil {
 		return err

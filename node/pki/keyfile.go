@@ -24,27 +24,31 @@ const (
 )
 
 const (
-	// maxFile bounds PEM files of all kinds. Real ones have a few kilobytes,
-	// with the human-readable dump that the reference puts before certificates.
+	// maxFile is the maximum size of a PEM file in bytes. The usual size is a few
+	// kilobytes, including the human-readable dump that the reference writes before
+	// certificates.
 	maxFile = 64 << 10
-	// maxKeyDER is more than the largest supported RSA key needs.
+	// maxKeyDER is the maximum size of a key in DER in bytes. The largest supported RSA
+	// key is smaller.
 	maxKeyDER = 8 << 10
-	// maxPassphrase is what OpenSSL's prompt can take, in bytes.
+	// maxPassphrase is the maximum length of a passphrase in bytes, the same as that of
+	// OpenSSL's prompt.
 	maxPassphrase = 1023
 )
 
 var (
-	// ErrPassphrase is returned for an encrypted key if the passphrase is wrong
-	// or missing. What is encrypted may also be damaged: that looks the same.
+	// ErrPassphrase is returned for an encrypted key if the passphrase is wrong or
+	// missing. Damage to the encrypted data can not be distinguished from a wrong
+	// passphrase.
 	ErrPassphrase = errors.New("wrong passphrase for the private key")
-	// ErrNotKey is returned for data that is not exactly one private key in a
-	// format that can be read.
+	// ErrNotKey is returned for data that is not exactly one private key in a supported
+	// format.
 	ErrNotKey = errors.New("not a private key file")
 )
 
-// The key derivation of the keys written here: scrypt with N=2^14, r=8 is the
-// most memory (16 MiB) for which every OpenSSL that knows scrypt opens the key
-// with its default limit of 32 MiB; p=5 makes up in time.
+// keyEncryption has the parameters for encrypting keys. scrypt with N=2^14, r=8 needs
+// 16 MiB, the most that all versions of OpenSSL with scrypt accept by default (their
+// limit is 32 MiB). p=5 increases the time instead.
 var keyEncryption = pkcs8.Opts{
 	Cipher: pkcs8.AES256CBC,
 	KDFOpts: pkcs8.ScryptOpts{
@@ -55,8 +59,8 @@ var keyEncryption = pkcs8.Opts{
 	},
 }
 
-// EncodeKey writes a private key as unencrypted PKCS#8 in PEM, as it is usual
-// for server keys.
+// EncodeKey returns a private key as unencrypted PKCS#8 in PEM, as is usual for server
+// keys.
 func EncodeKey(key crypto.Signer) ([]byte, error) {
 	if err := checkPublicKey(key.Public()); err != nil {
 		return nil, err
@@ -68,9 +72,9 @@ func EncodeKey(key crypto.Signer) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: pemPKCS8Key, Bytes: der}), nil
 }
 
-// EncodeEncryptedKey writes a private key as PKCS#8 encrypted with a passphrase
-// (PBES2 with scrypt and AES-256-CBC), in PEM. OpenSSL 1.1 and later read it.
-// The passphrase must have 1 to 1023 bytes, which is what OpenSSL can take.
+// EncodeEncryptedKey returns a private key as PKCS#8 encrypted with a passphrase (PBES2
+// with scrypt and AES-256-CBC), in PEM. OpenSSL 1.1 and later can read it. The passphrase
+// must have 1 to 1023 bytes, the limit of OpenSSL.
 func EncodeEncryptedKey(key crypto.Signer, passphrase []byte) ([]byte, error) {
 	if err := checkPublicKey(key.Public()); err != nil {
 		return nil, err
@@ -85,20 +89,21 @@ func EncodeEncryptedKey(key crypto.Signer, passphrase []byte) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: pemEncryptedKey, Bytes: der}), nil
 }
 
-// DecodeKey reads a private key from PEM: PKCS#8 encrypted by PBES2, PKCS#8 or
-// traditional PKCS#1 and SEC 1 in plain, and the traditional formats encrypted
-// by a DEK-Info header. Text around the key, other PEM blocks, and CRLF line
-// ends do not matter, nor do byte order marks and UTF-16; a second private key does.
+// DecodeKey parses a private key in PEM: PKCS#8 encrypted with PBES2, unencrypted PKCS#8,
+// and the traditional formats PKCS#1 and SEC 1, unencrypted or encrypted with a DEK-Info
+// header. Text around the key, other PEM blocks, CRLF line ends, byte order marks and
+// UTF-16 are accepted; a second private key is not.
 //
-// The passphrase is asked for at most once, and only if the key is encrypted;
-// passphrase may be nil if it should not be. Errors wrap [ErrPassphrase],
-// [ErrNotKey], [ErrKeyKind] or [ErrKeyCost], or are the passphrase function's own.
+// DecodeKey calls passphrase at most once, and only if the key is encrypted. If
+// passphrase is nil, encrypted keys are refused with [ErrPassphrase]. Errors wrap
+// [ErrPassphrase], [ErrNotKey], [ErrKeyKind] or [ErrKeyCost], or are the error of
+// passphrase.
 func DecodeKey(data []byte, passphrase func() ([]byte, error)) (crypto.Signer, error) {
 	text, err := textfile.Decode(data)
 	if err != nil {
-		text = data // perhaps a key in DER, which findKey recognizes
+		text = data // findKey has an error of its own for a key in DER
 	} else if !bytes.HasSuffix(data, text) {
-		defer clear(text) // converted from UTF-16
+		defer clear(text) // a copy, converted from UTF-16
 	}
 	block, err := findKey(text)
 	if err != nil {
@@ -141,7 +146,7 @@ func findKey(data []byte) (*pem.Block, error) {
 func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (crypto.Signer, error) {
 	switch {
 	case block.Type == pemEncryptedKey:
-		// Before anybody types a passphrase, and before any work is done.
+		// Checked before the passphrase is requested and before the key derivation.
 		encrypted, err := parsePBES2(block.Bytes)
 		if err != nil {
 			return nil, err
@@ -178,15 +183,15 @@ func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (crypto.Signe
 		return nil, err
 	}
 	if err != nil {
-		// The cause is not wrapped: it may quote what it could not parse.
+		// The cause is not wrapped, because it may quote parts of the key.
 		return nil, fmt.Errorf("%w: malformed %s", ErrNotKey, block.Type)
 	}
 	return key, nil
 }
 
-// parseDecrypted parses a key that was decrypted. What is no ASN.1 means that the
-// passphrase was wrong; what is can only be a key, so that the passphrase was
-// right, whatever the kind of the key.
+// parseDecrypted parses a decrypted key. If the data is not well-formed ASN.1, the
+// passphrase was wrong. Otherwise the passphrase was right, and the key may still be of
+// an unsupported kind.
 func parseDecrypted(pemType string, der []byte) (crypto.Signer, error) {
 	defer clear(der)
 	key, err := parsePlainKey(pemType, der)
@@ -200,8 +205,8 @@ func parseDecrypted(pemType string, der []byte) (crypto.Signer, error) {
 	return nil, fmt.Errorf("%w: the passphrase is right, but this is %s", ErrKeyKind, explainAlgorithm(algorithm))
 }
 
-// parsePlainKey fails with [ErrKeyKind] for a key that can be read, and is of a kind
-// that has no use here.
+// parsePlainKey parses an unencrypted key. It fails with [ErrKeyKind] for a valid key of
+// an unsupported kind.
 func parsePlainKey(pemType string, der []byte) (crypto.Signer, error) {
 	var key any
 	var err error

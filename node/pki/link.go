@@ -7,15 +7,14 @@ import (
 	"time"
 )
 
-// VerifyServer checks the certificates, in DER, that a server has shown to us
-// who dialed peer. It trusts the root certificate of that peer alone: the first
-// certificate must be signed with the peer's root key, in the peer's name, and
-// be good for a server. Whatever follows it is not needed, and ignored. The
-// chain is returned, the server's certificate first. The error is a
-// [*VerifyError].
+// VerifyServer verifies the certificates, in DER, that a server has presented to this
+// node, which is connecting to peer. It trusts only the peer's root certificate: the
+// first certificate must be a server certificate in the peer's name, signed with the
+// peer's root key. Further certificates are ignored. VerifyServer returns the chain, with
+// the server's certificate first. The error is a [*VerifyError].
 //
-// Like [VerifyClient] it does not prove that the other side has the private
-// key; TLS does.
+// VerifyServer and [VerifyClient] do not prove that the other side has the private key;
+// TLS does.
 func VerifyServer(rawCerts [][]byte, peerRoot *x509.Certificate, peer Identity, now time.Time) ([]*x509.Certificate, error) {
 	certs, err := parseShown(rawCerts)
 	if err != nil {
@@ -46,13 +45,13 @@ func VerifyServer(rawCerts [][]byte, peerRoot *x509.Certificate, peer Identity, 
 	return chain, nil
 }
 
-// VerifyClient checks the certificates, in DER, that a client has shown to us
-// who accepted its connection, and returns who it is. It trusts our own root
-// certificate alone, and demands the one chain that a peer can have: a server
-// certificate, signed with the root key of the peer, for which we have issued
-// the peer certificate that must be among those shown. Our own servers, and
-// authorities that a peer has set up below itself, are refused. The chain is
-// returned, the client's certificate first. The error is a [*VerifyError].
+// VerifyClient verifies the certificates, in DER, that a client has presented to this
+// node, and returns the client's identity. It trusts only this node's root certificate,
+// ownRoot. The presented certificates must include the client's server certificate,
+// signed with the client's root key, and the peer certificate that this node has issued
+// for that root key. This node's own servers, and certificate authorities below a peer,
+// are refused. VerifyClient returns the chain, with the client's certificate first. The
+// error is a [*VerifyError].
 func VerifyClient(rawCerts [][]byte, ownRoot *x509.Certificate, now time.Time) (Identity, []*x509.Certificate, error) {
 	certs, err := parseShown(rawCerts)
 	if err != nil {
@@ -69,8 +68,8 @@ func VerifyClient(rawCerts [][]byte, ownRoot *x509.Certificate, now time.Time) (
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		Time:      now,
 	}, func(cert *x509.Certificate) bool {
-		// A stranger can show keys with which a single signature takes as long
-		// as a hundred handshakes. Only those that we have signed are used.
+		// Verifying a signature can take as long as a hundred handshakes if an attacker
+		// chooses the key. Only keys in certificates issued by this node are used.
 		return bytes.Equal(cert.RawIssuer, ownRoot.RawSubject) &&
 			ownRoot.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
 	})
@@ -88,7 +87,7 @@ func VerifyClient(rawCerts [][]byte, ownRoot *x509.Certificate, now time.Time) (
 		if len(chain) != 3 {
 			continue
 		}
-		// The name constraint has seen to this already, if there is one.
+		// A name constraint, if there is one, has ensured this already.
 		if holder, err := IdentityOf(chain[1].RawSubject); err == nil && holder == id {
 			if err := checkKeys(chain); err != nil {
 				return Identity{}, nil, err
@@ -100,8 +99,8 @@ func VerifyClient(rawCerts [][]byte, ownRoot *x509.Certificate, now time.Time) (
 		Detail: "expected a server certificate, then the peer certificate that we issued to the same node"}
 }
 
-// parseShown parses what came over the wire, within limits, and returns at
-// least one certificate.
+// parseShown parses the certificates that the other side has presented, within limits. It
+// returns at least one certificate, or an error.
 func parseShown(rawCerts [][]byte) ([]*x509.Certificate, error) {
 	if len(rawCerts) == 0 {
 		return nil, &VerifyError{Rule: RuleChain, Detail: "no certificate was shown"}
@@ -120,8 +119,8 @@ func parseShown(rawCerts [][]byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// checkKeys checks that all keys of a chain are strong enough: an attacker who breaks one of
-// them is that node.
+// checkKeys checks that all keys of a chain are strong enough. An attacker who breaks one
+// of them can impersonate the node.
 func checkKeys(chain []*x509.Certificate) error {
 	for _, cert := range chain {
 		if err := checkStrength(cert.PublicKey); err != nil {
@@ -131,13 +130,13 @@ func checkKeys(chain []*x509.Certificate) error {
 	return nil
 }
 
-// checkLeaf checks for what the certificates of both ends of a link have in
-// common, and returns whose it is.
+// checkLeaf checks the properties that the leaf certificates of clients and servers have
+// in common, and returns the identity of the subject.
 func checkLeaf(leaf *x509.Certificate) (Identity, error) {
 	if leaf.IsCA {
 		return Identity{}, &VerifyError{Rule: RuleCA, Cert: leaf, Detail: "a certificate of an authority: expected a server certificate"}
 	}
-	// TLS 1.3 signs, and does nothing else with the key.
+	// TLS 1.3 uses the key for signatures only.
 	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 && findExtension(leaf, oidKeyUsage) != nil {
 		return Identity{}, &VerifyError{Rule: RuleKeyUsage, Cert: leaf, Detail: "expected keyUsage with digitalSignature"}
 	}

@@ -14,7 +14,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// No real name comes near these; they keep comparisons cheap.
+// Limits far above the size of real names, which bound the cost of comparisons.
 const (
 	maxRDNs       = 32
 	maxAttributes = 8 // in one RDN
@@ -22,39 +22,38 @@ const (
 
 var errName = errors.New("malformed distinguished name")
 
-// A name is a distinguished name (RFC 5280, section 4.1.2.4), parsed so that it
-// can be compared by section 7.1.
+// A name is a distinguished name (RFC 5280, section 4.1.2.4), parsed for comparison
+// according to section 7.1.
 type name []rdn
 
-// An rdn is a set of attributes, kept sorted by type. No type occurs twice
-// (X.501, section 9.3), which makes comparing sets a walk along both.
+// An rdn is a set of attributes, sorted by type. No type occurs twice (X.501, section
+// 9.3), so that two sets can be compared element by element.
 type rdn []attribute
 
 type attribute struct {
 	oid   asn1.ObjectIdentifier
 	tag   cbasn1.Tag
-	value []byte // content, as encoded
+	value []byte // encoded content
 
-	// text is what is compared: the characters, without regard to the string
-	// type, to case, or to the amount of white space. It is empty if tag is not
-	// a string type.
+	// text is the form for comparison, independent of the string type, letter case and
+	// the amount of white space. It is empty if tag is not a string type.
 	text string
-	// plain is set if text is all printable ASCII. Two plain texts are equal or
-	// they are not; about others see match.
+	// plain is set if text has printable ASCII characters only. The comparison of two
+	// plain texts is never unsure.
 	plain bool
 	// isText is set if tag is a string type.
 	isText bool
 }
 
-// match is the outcome of a comparison. The order of the constants matters: a
-// comparison of many parts is as good as its worst part.
+// match is the result of a comparison. The order of the constants matters: the result for
+// several parts is the minimum of the results for the parts.
 type match int
 
 const (
 	differs match = iota
-	// unsure is neither equal nor certainly different: the texts have
-	// characters that section 7.1 wants to be normalized and folded as Unicode
-	// (RFC 4518), or a type without a known matching rule.
+	// unsure means that the values may be equal or different: the texts have characters
+	// that need Unicode normalization and case folding according to section 7.1 (RFC
+	// 4518), or the type has no known matching rule.
 	unsure
 	equals
 )
@@ -121,7 +120,7 @@ func readRDN(s *cryptobyte.String) (rdn, error) {
 	return r, nil
 }
 
-// decode fills in what is compared.
+// decode sets text, plain and isText.
 func (a *attribute) decode() error {
 	chars, isText, err := decodeString(a.tag, a.value)
 	if err != nil || !isText {
@@ -156,8 +155,8 @@ func decodeString(tag cbasn1.Tag, value []byte) (s string, isText bool, err erro
 		}
 		return string(value), true, nil
 	case cbasn1.T61String:
-		// Everybody writes Latin-1 into TeletexStrings. Where the true T.61
-		// differs, it has characters outside of ASCII, so comparing is unsure.
+		// In practice, TeletexStrings are in Latin-1. Where T.61 differs, the
+		// characters are outside of ASCII, so that the comparison is unsure.
 		var b strings.Builder
 		for _, c := range value {
 			b.WriteRune(rune(c))
@@ -187,9 +186,9 @@ func decodeString(tag cbasn1.Tag, value []byte) (s string, isText bool, err erro
 	return "", false, nil
 }
 
-// fold puts text into the form that is compared: ASCII letters in lower case,
-// white space removed at the ends and reduced to one space elsewhere. Other
-// characters stay as they are, and make the text not plain.
+// fold returns text in the form for comparison: ASCII letters in lower case, without
+// white space at the ends, and with single spaces elsewhere. Other characters are
+// unchanged, and make the text not plain.
 func fold(s string) (folded string, plain bool) {
 	plain = true
 	var b strings.Builder
@@ -243,8 +242,8 @@ func (r rdn) compare(s rdn) match {
 	return m
 }
 
-// contains reports whether n, as the base of a subtree, contains the name o: its
-// RDNs are the first of o's (RFC 5280, section 4.2.1.10).
+// contains reports whether the subtree with the base n contains the name o, which is the
+// case if o begins with the RDNs of n (RFC 5280, section 4.2.1.10).
 func (n name) contains(o name) match {
 	if len(n) > len(o) {
 		return differs
@@ -263,7 +262,7 @@ func (n name) compare(o name) match {
 	return n.contains(o)
 }
 
-// has reports whether the name has an attribute of the type.
+// has reports whether the name has an attribute of the given type.
 func (n name) has(oid asn1.ObjectIdentifier) bool {
 	return slices.ContainsFunc(n, func(r rdn) bool {
 		return slices.ContainsFunc(r, func(a attribute) bool { return a.oid.Equal(oid) })
@@ -279,7 +278,7 @@ func (n name) marshal(b *cryptobyte.Builder) {
 	})
 }
 
-// marshal writes the attributes sorted by their encoding, as DER has it.
+// marshal writes the attributes sorted by their encoding, as DER requires.
 func (r rdn) marshal(b *cryptobyte.Builder) {
 	encoded := make([][]byte, 0, len(r))
 	for _, a := range r {
@@ -299,8 +298,8 @@ func (r rdn) marshal(b *cryptobyte.Builder) {
 	b.AddBytes(slices.Concat(encoded...))
 }
 
-// String is for error messages: attribute types that are not Swaptacular's
-// appear as numbers.
+// String returns the name for error messages. Attribute types other than those of
+// Swaptacular names appear as object identifiers.
 func (n name) String() string {
 	if len(n) == 0 {
 		return "(empty name)"

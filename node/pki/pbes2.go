@@ -16,12 +16,13 @@ import (
 	"golang.org/x/crypto/scrypt"
 )
 
-// ErrKeyCost is returned for an encrypted key whose key derivation asks for
-// more time or memory than an honest one would.
+// ErrKeyCost is returned for an encrypted key whose key derivation needs more time or
+// memory than is allowed.
 var ErrKeyCost = errors.New("opening the private key would cost too much")
 
-// The most that opening a key may cost: about three seconds of a processor, and
-// 256 MiB. "openssl pkcs8 -topk8" and "-scrypt" ask for a hundredth of it.
+// The maximum cost of decrypting a key: about three seconds of processor time, and 256
+// MiB. Keys of "openssl pkcs8 -topk8", with or without "-scrypt", need about a hundredth
+// of that.
 const (
 	maxPBKDF2Iterations = 10_000_000
 	maxScryptMemory     = 256 << 20 // bytes: 128·N·r
@@ -48,9 +49,9 @@ type encryption struct {
 	derive     func(passphrase []byte, size int) ([]byte, error)
 }
 
-// parsePBES2 reads what is needed to decrypt a key, and bounds what that may cost.
-// It accepts just what can be decrypted, so that afterwards only the passphrase can
-// be wrong.
+// parsePBES2 parses an encrypted key, and checks that decrypting it is not too expensive.
+// It fails for unsupported algorithms, so that decryption can later fail only because of
+// the passphrase or damaged data.
 func parsePBES2(der []byte) (*encryption, error) {
 	s := cryptobyte.String(der)
 	var info, algorithm, params, kdf, cipher, ciphertext cryptobyte.String
@@ -82,8 +83,8 @@ func parsePBES2(der []byte) (*encryption, error) {
 	return &e, nil
 }
 
-// decrypt returns the key in DER. The error is [ErrPassphrase] if what comes out
-// can not be that.
+// decrypt returns the key in DER. It fails with [ErrPassphrase] if the result is not DER
+// with valid padding.
 func (e *encryption) decrypt(passphrase []byte) ([]byte, error) {
 	key, err := e.derive(passphrase, e.cipher.KeySize())
 	if err != nil {
@@ -96,7 +97,7 @@ func (e *encryption) decrypt(passphrase []byte) ([]byte, error) {
 	}
 	var der cryptobyte.String
 	rest := cryptobyte.String(padded)
-	// After the key comes the padding: n bytes of the value n.
+	// The key is followed by the padding: n bytes of the value n.
 	if !rest.ReadASN1Element(&der, cbasn1.SEQUENCE) || len(rest) == 0 || len(rest) > e.cipher.IVSize() ||
 		bytes.Count(rest, []byte{byte(len(rest))}) != len(rest) {
 		clear(padded)
@@ -191,7 +192,7 @@ func (e *encryption) setScrypt(salt []byte, s cryptobyte.String) error {
 		n < 2 || n&(n-1) != 0 || r < 1 || p < 1 {
 		return fmt.Errorf("%w: scrypt parameters not understood", ErrNotKey)
 	}
-	// Written so that no product can overflow.
+	// The comparison uses divisions so that no product can overflow.
 	if n > maxScryptMemory/128/r || p > maxScryptWork/(n*r) {
 		return fmt.Errorf("%w: scrypt with N=%d, r=%d, p=%d", ErrKeyCost, n, r, p)
 	}

@@ -15,16 +15,16 @@ const (
 	pemCSR         = "CERTIFICATE REQUEST"
 )
 
-// ErrPEM is returned for files that are not exactly one certificate, or one
+// ErrPEM is returned for files that do not contain exactly one certificate, or exactly one
 // certificate signing request.
 var ErrPEM = errors.New("unexpected content of a PEM file")
 
-// ParseCertificatePEM reads a file with exactly one certificate. It may begin
-// with a human-readable dump, as what "openssl ca" writes does, and may have
-// CRLF line ends. Errors wrap [ErrPEM].
+// ParseCertificatePEM parses the content of a file with exactly one certificate. The file
+// may begin with a human-readable dump, like files of "openssl ca", and may have CRLF line
+// ends. Errors wrap [ErrPEM].
 //
-// Nothing else is allowed in the file, because other programs will read it too,
-// and everybody must see the same certificate.
+// Nothing else is allowed in the file, so that all programs that read the file use the
+// same certificate.
 func ParseCertificatePEM(data []byte) (*x509.Certificate, error) {
 	der, err := onlyBlock(data, pemCertificate)
 	if err != nil {
@@ -37,14 +37,14 @@ func ParseCertificatePEM(data []byte) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-// EncodeCertificatePEM writes a certificate in PEM.
+// EncodeCertificatePEM returns a certificate in PEM.
 func EncodeCertificatePEM(cert *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: cert.Raw})
 }
 
-// ParseCSRPEM reads a file with exactly one certificate signing request, under
-// the same rules as [ParseCertificatePEM], and checks that it was signed with
-// the key that it carries. Errors wrap [ErrPEM] or [ErrSignature].
+// ParseCSRPEM parses the content of a file with exactly one certificate signing request,
+// under the same rules as [ParseCertificatePEM], and checks that the request is signed
+// with the key in it. Errors wrap [ErrPEM] or [ErrSignature].
 func ParseCSRPEM(data []byte) (*x509.CertificateRequest, error) {
 	der, err := onlyBlock(data, pemCSR)
 	if err != nil {
@@ -60,8 +60,7 @@ func ParseCSRPEM(data []byte) (*x509.CertificateRequest, error) {
 	return csr, nil
 }
 
-// EncodeCSRPEM writes a certificate signing request, as [NewCSR] returns it, in
-// PEM.
+// EncodeCSRPEM returns a certificate signing request, as returned by [NewCSR], in PEM.
 func EncodeCSRPEM(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: pemCSR, Bytes: der})
 }
@@ -74,8 +73,8 @@ func onlyBlock(data []byte, pemType string) ([]byte, error) {
 	if textfile.HasMark(data) {
 		return nil, fmt.Errorf("%w: it begins with a byte order mark, which OpenSSL does not read: save it as UTF-8 without one", ErrPEM)
 	}
-	// Counted in the text, because pem.Decode steps over blocks that it can not
-	// read, and another reader may be able to.
+	// Count the blocks in the text, because pem.Decode skips malformed blocks, which
+	// another program may be able to read.
 	if n := bytes.Count(data, []byte("-----BEGIN ")); n != 1 {
 		return nil, fmt.Errorf("%w: %d PEM blocks: expected exactly one, %s", ErrPEM, n, pemType)
 	}

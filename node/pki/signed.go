@@ -6,18 +6,18 @@ import (
 	"fmt"
 )
 
-// A root key signs certificates, certificate signing requests, and nodeinfo.zip, each
-// with the same algorithms over plain bytes: nothing in the signature says which of
-// them it is for. So the bytes must tell them apart, for every reader of them.
+// A root key signs certificates, certificate signing requests, and nodeinfo.zip, with the
+// same algorithms over plain bytes: the signature does not contain which of the three it
+// is for. Therefore the signed bytes themselves must be unambiguous for every reader.
 //
-// Certificates and requests are DER and begin with the tag of a SEQUENCE; which of the
-// two it is follows from the types of its first two elements. A zip file is recognized
-// by most readers, "unzip" for one, by the end of central directory record near its
-// end, whatever it begins with. Who has his key certified decides on some bytes of the
-// certificate, and could hide such a record there. Therefore nothing is signed as DER
-// that contains the signature of that record, and no data that begins like DER.
+// Certificates and requests are DER and begin with the tag of a SEQUENCE; they differ in
+// the types of their first two elements. Most readers, such as "unzip", recognize a zip
+// file by the end of central directory record near the end, regardless of how the file
+// begins. The owner of a certified key can choose some bytes of the certificate, and could
+// hide such a record there. Therefore DER is not signed if it contains the signature of
+// that record, and other data is not signed if it begins like DER.
 
-// ErrAmbiguous is returned where a signature could be presented as one over something
+// ErrAmbiguous is returned if a signature could be presented as a signature over something
 // else that the same key signs.
 var ErrAmbiguous = errors.New("it could be taken for something else that is signed with the same key")
 

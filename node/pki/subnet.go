@@ -12,19 +12,18 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// ErrSubnet is returned for a subnet, or a comment in a certificate that should
-// carry one, which does not follow the specification.
+// ErrSubnet is returned for a subnet, or a comment with a subnet in a certificate, that
+// does not conform to the specification.
 var ErrSubnet = errors.New("invalid subnet")
 
 const subnetPrefix = "Subnet: "
 
-// SubnetComment reads the subnet that an accounting authority has given to a
-// peer from the nsComment extension of the peer certificate: 6 to 16 lowercase
-// hex digits after "Subnet: " ("Swaptacular SSL/TLS Certificates", section
-// "Peer certificates"). It returns false if there is no comment, or a comment
-// about something else; the reference writes an empty one if it is not an
-// accounting authority. A comment that begins like a subnet and is none gives
-// an error that wraps [ErrSubnet].
+// SubnetComment returns the subnet in the nsComment extension of a peer certificate, which
+// is the subnet that an accounting authority has given to the peer: 6 to 16 lowercase hex
+// digits after "Subnet: " ("Swaptacular SSL/TLS Certificates", section "Peer
+// certificates"). ok is false if there is no comment or another comment, such as the empty
+// one that the reference writes for agents. If the comment begins like a subnet but is
+// invalid, the error wraps [ErrSubnet].
 func SubnetComment(cert *x509.Certificate) (subnet string, ok bool, err error) {
 	ext := findExtension(cert, oidNetscapeComment)
 	if ext == nil {
@@ -46,10 +45,10 @@ func SubnetComment(cert *x509.Certificate) (subnet string, ok bool, err error) {
 	return subnet, true, nil
 }
 
-// CheckSubnet reports whether a peer certificate from issuer to peer may carry
-// the subnet, "" for none. Only accounting authorities give subnets: 6 digits
-// to a creditors agent; 8 to 16, the authority's own ID first, to a debtors
-// agent. The error wraps [ErrSubnet].
+// CheckSubnet checks that a peer certificate from issuer to peer may have the subnet, or
+// none if subnet is "". Only accounting authorities give subnets: 6 digits to a creditors
+// agent; 8 to 16 digits, beginning with the authority's ID, to a debtors agent. The error
+// wraps [ErrSubnet].
 func CheckSubnet(issuer, peer Identity, subnet string) error {
 	if issuer.Type != nodetype.AccountingAuthority {
 		if subnet != "" {

@@ -10,12 +10,11 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// convertKey says how any file that OpenSSL can read becomes one that this package
-// can read.
+// convertKey is the advice for converting a key that OpenSSL can read to a format that
+// this package can read.
 const convertKey = `convert a copy with "openssl pkcs8 -topk8 -v2 aes256 -in OLD -out NEW"`
 
-// algorithmNames has the names of what this package does not read, as OpenSSL has
-// them, by object identifier.
+// algorithmNames has OpenSSL's names of unsupported algorithms, by object identifier.
 var algorithmNames = map[string]string{
 	"1.2.840.113549.1.5.3":      "PBE-MD5-DES",
 	"1.2.840.113549.1.5.6":      "PBE-MD5-RC2-64",
@@ -46,7 +45,7 @@ var algorithmNames = map[string]string{
 	"1.3.36.3.3.2.8.1.1.13":     "EC on the curve brainpoolP512r1",
 }
 
-// nameOf names an object identifier.
+// nameOf returns the name of an object identifier.
 func nameOf(oid asn1.ObjectIdentifier) string {
 	if name := algorithmNames[oid.String()]; name != "" {
 		return name
@@ -62,15 +61,15 @@ func unsupportedEncryption(what string, oid asn1.ObjectIdentifier) error {
 	return fmt.Errorf("%w: unsupported %s %s: %s", ErrNotKey, what, nameOf(oid), hint)
 }
 
-// An algorithm is what a private key says of its kind.
+// An algorithm is the algorithm identifier of a private key.
 type algorithm struct {
 	oid      asn1.ObjectIdentifier
 	curve    asn1.ObjectIdentifier // of an EC key, if it has one with a name
 	explicit bool                  // the curve is not named but written out
 }
 
-// algorithmOf reads the kind of a private key that was decrypted. It reports false
-// for what can not be a key at all: with a wrong passphrase, nothing else comes out.
+// algorithmOf returns the algorithm of a decrypted private key. It returns false if der
+// can not be a key, as after decryption with a wrong passphrase.
 func algorithmOf(pemType string, der []byte) (algorithm, bool) {
 	s := cryptobyte.String(der)
 	var key cryptobyte.String
@@ -115,7 +114,7 @@ func (a *algorithm) setCurve(params cryptobyte.String) {
 	}
 }
 
-// wellFormed reports whether s is a sequence of ASN.1 elements.
+// wellFormed reports whether s consists of ASN.1 elements.
 func wellFormed(s cryptobyte.String) bool {
 	for !s.Empty() {
 		var element cryptobyte.String
@@ -127,7 +126,7 @@ func wellFormed(s cryptobyte.String) bool {
 	return true
 }
 
-// explainAlgorithm says what kind of key it is, and what to do.
+// explainAlgorithm returns a description of the key's kind, and the remedy.
 func explainAlgorithm(a algorithm) string {
 	switch {
 	case a.explicit:
@@ -140,7 +139,8 @@ func explainAlgorithm(a algorithm) string {
 	return fmt.Sprintf("a key of the kind %s: expected RSA, or ECDSA on P-256, P-384 or P-521", nameOf(a.oid))
 }
 
-// explainNoKey says what a file holds that has no private key that can be read.
+// explainNoKey returns the error for a file without a readable private key. The error
+// describes the content of the file.
 func explainNoKey(data []byte) error {
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		switch block.Type {

@@ -11,25 +11,26 @@ import (
 	"time"
 )
 
-// Limits for what strangers show, checked before anything costly.
+// Limits on the certificates that unauthenticated parties present, checked before any
+// expensive operation.
 const (
-	maxCertificates = 10       // the leaf, and those given to build chains from it
+	maxCertificates = 10       // the leaf and the other presented certificates
 	maxChainBytes   = 64 << 10 // all of them together, in DER
 	maxNames        = 512      // names and subtrees, in all certificates together
 )
 
-// Rule is what a certificate or a chain has to comply with. A Rule is an error
-// so that errors.Is(err, RuleDates) reports which one was broken.
+// Rule is a rule for certificates and chains. A Rule is an error, so that
+// errors.Is(err, RuleDates) reports whether that rule was broken.
 type Rule string
 
-// Error is the text of the rule.
+// Error returns the text of the rule.
 func (r Rule) Error() string { return string(r) }
 
 // The rules.
 const (
 	// RuleLimit: not more than 10 certificates, 64 KiB, 512 names.
 	RuleLimit Rule = "more than a chain of certificates may have"
-	// RuleFormat: certificates that can be parsed, names included.
+	// RuleFormat: certificates and the names in them can be parsed.
 	RuleFormat Rule = "malformed certificate"
 	// RuleKey: a public key of a kind and size that is supported.
 	RuleKey Rule = "public key not acceptable"
@@ -37,32 +38,31 @@ const (
 	RuleIssuer Rule = "not issued by a trusted certificate"
 	// RuleDates: valid at the time of checking.
 	RuleDates Rule = "not valid at this time"
-	// RuleCA: what signs certificates is entitled to do so, and what a server
-	// shows is not.
+	// RuleCA: issuers are certificate authorities, and server certificates are not.
 	RuleCA Rule = "wrong basicConstraints or keyUsage"
-	// RulePathLen: not more certificates below one than it allows.
+	// RulePathLen: no more certificates below an issuer than its path length allows.
 	RulePathLen Rule = "path length exceeded"
-	// RuleKeyUsage: keyUsage and extKeyUsage allow what the key is used for.
+	// RuleKeyUsage: keyUsage and extKeyUsage allow the use of the key.
 	RuleKeyUsage Rule = "key not to be used for this"
-	// RuleNameConstraints: names that all issuers in the chain were allowed to
-	// sign, under constraints that were wholly understood.
+	// RuleNameConstraints: names permitted by the constraints of all issuers in the
+	// chain, and no unsupported constraints.
 	RuleNameConstraints Rule = "name constraints"
-	// RuleCriticalExtension: no critical extension that is not known here.
+	// RuleCriticalExtension: no unsupported critical extension.
 	RuleCriticalExtension Rule = "unknown critical extension"
-	// RulePolicy: certificate policies, which Swaptacular does not use.
+	// RulePolicy: no constraints on certificate policies, which Swaptacular does not
+	// use.
 	RulePolicy Rule = "certificate policies"
-	// RuleSubject: the name, and the key, of who was expected.
+	// RuleSubject: the expected name and key.
 	RuleSubject Rule = "not the expected subject"
-	// RuleChain: certificates as nodes show them to each other, see
-	// [VerifyServer] and [VerifyClient].
+	// RuleChain: a chain as required by [VerifyServer] or [VerifyClient].
 	RuleChain Rule = "not a chain of certificates that a node has"
 )
 
-// VerifyError describes why a certificate or a chain was refused.
+// VerifyError is the error for a refused certificate or chain.
 type VerifyError struct {
 	Rule   Rule              // the rule that was broken
-	Cert   *x509.Certificate // by this certificate; nil if it is about all of them
-	Detail string            // what was wrong, or what is being spoken of in Err
+	Cert   *x509.Certificate // the certificate that breaks the rule; nil if it is about all of them
+	Detail string            // what was wrong, or the context of Err
 	Err    error             // the cause, or nil
 }
 
@@ -81,7 +81,7 @@ func (e *VerifyError) Error() string {
 		s += ": " + e.Detail
 	}
 	if e.Err != nil {
-		s += ": " + clipText(e.Err.Error()) // crypto/x509 quotes from certificates
+		s += ": " + clipText(e.Err.Error()) // errors of crypto/x509 quote from certificates
 	}
 	return s
 }
@@ -94,25 +94,25 @@ func (e *VerifyError) Unwrap() []error {
 	return []error{e.Rule, e.Err}
 }
 
-// VerifyOptions says what [Verify] trusts, and for what use.
+// VerifyOptions are the parameters of [Verify].
 type VerifyOptions struct {
-	// Trusted are the certificates at which a chain may end, self-signed or
-	// not. Their own dates, path lengths and name constraints count.
+	// Trusted are the certificates at which a chain may end, self-signed or not. Their
+	// dates, path lengths and name constraints are checked too.
 	Trusted []*x509.Certificate
-	// Untrusted may be used to get there.
+	// Untrusted are the certificates that may be used as intermediates.
 	Untrusted []*x509.Certificate
-	// KeyUsages are those of which the chain must allow one. Empty means that
-	// any will do.
+	// KeyUsages are the extended key usages of which the chain must allow at least one.
+	// Empty means that any usage is acceptable.
 	KeyUsages []x509.ExtKeyUsage
-	// Time is when the chain must be valid. Zero means now.
+	// Time is the time at which the chain must be valid. Zero means the current time.
 	Time time.Time
 }
 
-// Verify builds and checks a chain from a certificate to a trusted one by RFC
-// 5280, section 6.1, without revocation, and returns it, the given leaf first.
-// It is not about Swaptacular; the package comment says where it deviates. Every certificate in the options is looked at beforehand, and one
-// that is not acceptable by itself fails the verification even if no chain
-// needs it. The error is a [*VerifyError].
+// Verify builds and verifies a chain from a certificate to a trusted one according to RFC
+// 5280, section 6.1, without revocation, and returns the chain, with leaf first. It is not
+// specific to Swaptacular; the differences from the RFC are in the package comment. Every
+// certificate in the options is checked first: verification fails if one of them is not
+// acceptable by itself, even if no chain needs it. The error is a [*VerifyError].
 func Verify(leaf *x509.Certificate, o VerifyOptions) ([]*x509.Certificate, error) {
 	chains, err := verify(leaf, o, func(*x509.Certificate) bool { return true })
 	if err != nil {
@@ -121,8 +121,8 @@ func Verify(leaf *x509.Certificate, o VerifyOptions) ([]*x509.Certificate, error
 	return chains[0], nil
 }
 
-// verify returns all chains that are valid, at least one. Only those of the
-// untrusted certificates are built with, and their keys used, that may issue.
+// verify returns all valid chains, at least one if there is no error. It uses an
+// untrusted certificate, and its key, only if mayIssue returns true for it.
 func verify(leaf *x509.Certificate, o VerifyOptions, mayIssue func(*x509.Certificate) bool) ([][]*x509.Certificate, error) {
 	if o.Time.IsZero() {
 		o.Time = time.Now()
@@ -179,7 +179,8 @@ func verify(leaf *x509.Certificate, o VerifyOptions, mayIssue func(*x509.Certifi
 	return valid, nil
 }
 
-// checkSize limits what strangers show, parsed or not.
+// checkSize checks the number and the total size of the presented certificates, parsed or
+// not.
 func checkSize[T any](shown []T, size func(T) int) error {
 	if len(shown) > maxCertificates {
 		return &VerifyError{Rule: RuleLimit, Detail: fmt.Sprintf("%d certificates: expected at most %d", len(shown), maxCertificates)}
@@ -194,13 +195,13 @@ func checkSize[T any](shown []T, size func(T) int) error {
 	return nil
 }
 
-// candidates are certificates of which a chain may be built, by their DER.
+// candidates are the certificates from which chains are built, by their DER.
 type candidates map[string]*candidate
 
 type candidate struct {
 	given *x509.Certificate
-	// stripped is a copy without those critical extensions that this package
-	// has understood, and will enforce, in place of crypto/x509.
+	// stripped is a copy without the critical extensions that this package enforces
+	// instead of crypto/x509.
 	stripped *x509.Certificate
 	names    *certNames
 }
@@ -235,8 +236,8 @@ func (c candidates) add(cert *x509.Certificate) error {
 	return nil
 }
 
-// understands reports whether this package enforces all of an extension that
-// crypto/x509 has given up on.
+// understands reports whether this package completely enforces an extension that
+// crypto/x509 does not handle.
 func (c *certNames) understands(oid asn1.ObjectIdentifier) bool {
 	switch {
 	case oid.Equal(oidNameConstraints):
@@ -247,15 +248,15 @@ func (c *certNames) understands(oid asn1.ObjectIdentifier) bool {
 	return false
 }
 
-// check does for a chain what crypto/x509 does not, and returns it as it was
-// given.
+// check does the checks of a chain that crypto/x509 does not do. It returns the chain with
+// the original certificates instead of the stripped ones.
 func (c candidates) check(chain []*x509.Certificate) ([]*x509.Certificate, error) {
 	given := make([]*x509.Certificate, len(chain))
 	names := make([]*certNames, len(chain))
 	for i, cert := range chain {
 		known := c.of(cert)
 		given[i], names[i] = known.given, known.names
-		// crypto/x509 lets a keyUsage without any bit pass.
+		// crypto/x509 accepts a keyUsage extension without any bit.
 		if i > 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0 && findExtension(cert, oidKeyUsage) != nil {
 			return nil, &VerifyError{Rule: RuleCA, Cert: known.given, Detail: "expected keyUsage with keyCertSign"}
 		}
@@ -266,14 +267,14 @@ func (c candidates) check(chain []*x509.Certificate) ([]*x509.Certificate, error
 	return given, nil
 }
 
-// blame turns an error of crypto/x509 into the rule that was broken, and by
-// which certificate.
+// blame converts an error of crypto/x509 to a [VerifyError] with the broken rule and, if
+// possible, the certificate that breaks it.
 func (c candidates) blame(err error, leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time) error {
 	e := &VerifyError{Rule: RuleIssuer, Cert: leaf, Err: err}
 	var invalid x509.CertificateInvalidError
 	if !errors.As(err, &invalid) {
-		// crypto/x509 does not say which certificate it means, and of
-		// intermediates it may only say that it found none.
+		// The error does not contain the certificate, and for intermediates it may
+		// only mean that none was usable.
 		if len(c.of(leaf).stripped.UnhandledCriticalExtensions) > 0 {
 			e.Rule = RuleCriticalExtension
 		} else if rule, cert := c.brokenAbove(leaf, issuers, now); cert != nil {
@@ -301,9 +302,9 @@ func (c candidates) blame(err error, leaf *x509.Certificate, issuers []*x509.Cer
 	return e
 }
 
-// brokenAbove follows signatures from the leaf upwards to the first certificate
-// that breaks a rule by itself. It decides nothing, the chain is refused by now;
-// it serves those who have to find out why.
+// brokenAbove follows the signatures from the leaf upwards, and returns the first
+// certificate that breaks a rule by itself, and the rule. It is only for the error
+// message; the chain has been refused already.
 func (c candidates) brokenAbove(leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time) (Rule, *x509.Certificate) {
 	child := leaf
 	for range maxCertificates {
