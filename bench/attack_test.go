@@ -58,18 +58,21 @@ func BenchmarkUnderAttack(b *testing.B) {
 		quota int64 // of each peer
 		rate  int   // of each peer
 		kinds []string
+		// oneAddress says that attackers and peer have the same address.
+		oneAddress bool
 	}{
-		{"handshakes", small, 0, []string{"strangers", "chains"}},
-		{"slow", small, 0, []string{"silence", "loris"}},
-		{"peers", small, 0, []string{"garbage", "flood"}},
-		{"all", small, 0, []string{"strangers", "chains", "silence", "loris", "garbage", "flood"}},
-		{"filling", endless, link.DefaultMaxRate, []string{"flood"}},
+		{"handshakes", small, 0, []string{"strangers", "chains"}, false},
+		{"one-address", small, 0, []string{"strangers", "silence"}, true},
+		{"slow", small, 0, []string{"silence", "loris"}, false},
+		{"peers", small, 0, []string{"garbage", "flood"}, false},
+		{"all", small, 0, []string{"strangers", "chains", "silence", "loris", "garbage", "flood"}, false},
+		{"filling", endless, link.DefaultMaxRate, []string{"flood"}, false},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			measured, others := halves(b)
 			keepTo(b, measured)
 			f := newField(b, bb.quota, bb.rate)
-			enemy := startPart(b, "attackers", others, f.attackSettings(bb.kinds))
+			enemy := startPart(b, "attackers", others, f.attackSettings(bb.kinds, bb.oneAddress))
 			if bb.quota == small && slices.Contains(bb.kinds, "flood") {
 				f.fillQuota(enemy)
 			}
@@ -259,9 +262,9 @@ func (f *field) fillQuota(enemy *part) {
 }
 
 // attackSettings is what the attackers have to know.
-func (f *field) attackSettings(kinds []string) *attackSettings {
+func (f *field) attackSettings(kinds []string, oneAddress bool) *attackSettings {
 	f.b.Helper()
-	s := &attackSettings{Addr: f.authority.Addr, Kinds: kinds, Peers: make(map[string]papers)}
+	s := &attackSettings{Addr: f.authority.Addr, Kinds: kinds, OneAddress: oneAddress, Peers: make(map[string]papers)}
 	for name, n := range f.bad {
 		p, err := n.Peer(f.authority.Identity().ID)
 		if err != nil {

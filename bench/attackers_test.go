@@ -27,10 +27,13 @@ import (
 
 // attackSettings is what the attackers know.
 type attackSettings struct {
-	Addr    string   // of the node that they attack
-	Kinds   []string // what they do: names in attacks
-	Peers   map[string]papers
-	Message []byte // a body that Peers["flood"] may send
+	Addr  string   // of the node that they attack
+	Kinds []string // what they do: names in attacks
+	// OneAddress says that they have the address of the honest peer, as behind a load
+	// balancer. Otherwise each kind has its own.
+	OneAddress bool
+	Peers      map[string]papers
+	Message    []byte // a body that Peers["flood"] may send
 }
 
 // papers are what somebody shows who is a peer of the node.
@@ -101,7 +104,7 @@ func besiege(known *attackSettings) *siege {
 	ctx, s.stop = context.WithCancel(context.Background())
 	for i, name := range known.Kinds {
 		a := &attacker{attackKind: attacks[name], name: name, known: known}
-		if runtime.GOOS == "linux" { // others have one address on loopback
+		if runtime.GOOS == "linux" && !known.OneAddress { // other systems have one address on loopback
 			// Each from elsewhere: else one would be in the other's way.
 			a.dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i))}
 		}
