@@ -12,27 +12,26 @@ import (
 	"peerlink/node/pki"
 )
 
-// Answer is what the root key's owner has signed for a request. It is made by
-// [Fulfil] and [ReadAnswer] only, and does not change. What it holds has not
-// been compared with the request before [File] does so.
+// Answer holds the signatures for a request. It is made by [Fulfil] and [ReadAnswer]
+// only, and is immutable. [File] compares its content with the request.
 type Answer struct {
 	ID string // of the request
 
 	request   string // the SHA-256 of the request's bytes, in hex
-	rootCSR   []byte // PEM; nil unless it had to be made
+	rootCSR   []byte // PEM; nil unless the request needed a new one
 	servers   []*x509.Certificate
 	peers     []*x509.Certificate
-	nodeinfo  []byte // nodeinfo.zip; nil unless an info-bundle was asked for
+	nodeinfo  []byte // nodeinfo.zip; nil unless an info-bundle was requested
 	signature []byte // of nodeinfo
-	raw       []byte // the file
+	raw       []byte // content of the file
 }
 
-// Encode is the file of the answer, for the stick.
+// Encode returns the content of the answer's file.
 func (a *Answer) Encode() []byte { return bytes.Clone(a.raw) }
 
 func (a *Answer) hash() string { return sha256Hex(a.raw) }
 
-// ReadAnswer reads the file of an answer. Errors wrap [ErrFormat].
+// ReadAnswer parses the file of an answer. Errors wrap [ErrFormat].
 func ReadAnswer(data []byte) (*Answer, error) {
 	a, err := readAnswer(data)
 	if err != nil {
@@ -88,8 +87,8 @@ func parseCerts(pems []string) (certs []*x509.Certificate, err error) {
 	return certs, nil
 }
 
-// match checks that the answer holds exactly what the request asks for. Errors
-// wrap [ErrMismatch].
+// match checks that the answer has exactly the requested items. Errors wrap
+// [ErrMismatch].
 func (r *Request) match(a *Answer, now time.Time) error {
 	if err := r.compare(a, now); err != nil {
 		return fmt.Errorf("%w %s: %w", ErrMismatch, r.ID, err)
@@ -138,7 +137,7 @@ func (r *Request) matchServer(s serverCert, cert *x509.Certificate, now time.Tim
 	if _, err := pki.VerifyServer([][]byte{cert.Raw}, r.root, r.Node, now); err != nil {
 		return err
 	}
-	// A certificate begins a little before it is signed.
+	// A certificate becomes valid a little before it is signed.
 	life := cert.NotAfter.Sub(cert.NotBefore)
 	switch {
 	case !bytes.Equal(cert.RawSubjectPublicKeyInfo, s.csr.RawSubjectPublicKeyInfo):
@@ -167,7 +166,8 @@ func (r *Request) matchPeer(p peerCert, cert *x509.Certificate, now time.Time) e
 	return nil
 }
 
-// checkDates blames the clock where a certificate is not valid yet.
+// checkDates fails if a certificate is not valid yet, which means that the clock of one of
+// the two machines is wrong.
 func checkDates(cert *x509.Certificate, now time.Time) error {
 	if now.Before(cert.NotBefore) {
 		return fmt.Errorf("it is valid from %s on, and here it is %s: the clock of the machine that signed it was ahead, or this one's is behind; sign the request again with the right time",
@@ -176,8 +176,8 @@ func checkDates(cert *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// assemble makes the info-bundle. Only what is signed is taken from the answer,
-// so nothing else can hide in the zip file.
+// assemble makes the info-bundle. It uses only the signed part of the answer, so that the
+// zip file can contain nothing else.
 func (r *Request) assemble(a *Answer) ([]byte, error) {
 	csr := r.rootCSR
 	if csr == nil {

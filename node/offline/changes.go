@@ -15,12 +15,12 @@ import (
 	"peerlink/node/infobundle"
 )
 
-// signedFile is where, in [node.RequestsFolder], the offline machine's copy of the
-// directory keeps the last request with an info-bundle that was signed there.
+// signedFile is the name, in [node.RequestsFolder] of the offline machine's copy of the
+// directory, of the last request with an info-bundle that was signed there.
 const signedFile = "last-signed"
 
-// Remember keeps a request that was signed in this machine's copy of the node's
-// directory, so that the next one is compared with it ([Request.Changes]).
+// Remember stores a signed request in this machine's copy of the node's directory, for
+// comparing the next request with it ([Request.Changes]).
 func (r *Request) Remember(d *node.Dir) error {
 	if r.info == nil {
 		return nil
@@ -31,15 +31,14 @@ func (r *Request) Remember(d *node.Dir) error {
 	return durable.Replace(filepath.Join(folder(d), signedFile), r.raw, 0o644)
 }
 
-// Change is a value in the node's own info-bundle that is not what it was. A value
-// that is not there is "".
+// Change is a changed value in the node's own info-bundle. A missing value is "".
 type Change struct {
 	What   string `json:"what"`
 	Before string `json:"before"`
 	After  string `json:"after"`
 }
 
-// String says it in one line.
+// String returns the change as one line.
 func (c Change) String() string {
 	switch {
 	case c.Before == "":
@@ -50,10 +49,10 @@ func (c Change) String() string {
 	return fmt.Sprintf("%s is %s, it was %s", c.What, c.After, c.Before)
 }
 
-// Changes compares the info-bundle that is asked for with what this machine's copy
-// of the node's directory last knew: the info-bundle that was last signed here, or
-// the nodeinfo folder if that is newer. since says which of them. Without an
-// info-bundle there is nothing to compare.
+// Changes compares the requested info-bundle with the latest state in d, this machine's
+// copy of the node's directory: the info-bundle that was last signed here, or the nodeinfo
+// folder if that is newer. since describes which of the two was used. If the request has
+// no info-bundle, there are no changes.
 func (r *Request) Changes(d *node.Dir, now time.Time) (since string, changes []Change, err error) {
 	if r.info == nil {
 		return "", nil, nil
@@ -74,7 +73,7 @@ func (r *Request) Changes(d *node.Dir, now time.Time) (since string, changes []C
 	return since, compareSettings(settingsOf(files), settingsOf(r.info.files)), nil
 }
 
-// lastSigned reads what [Request.Remember] has written, nil if there is nothing.
+// lastSigned returns the request stored by [Request.Remember], or nil if there is none.
 func lastSigned(d *node.Dir, now time.Time) (*Request, error) {
 	path := filepath.Join(folder(d), signedFile)
 	data, err := durable.Read(path, MaxSize)
@@ -103,15 +102,14 @@ func dateIn(files []infobundle.File) string {
 	return ""
 }
 
-// setting is a value that peers read in an info-bundle.
+// setting is a value in an info-bundle.
 type setting struct {
 	name, shown string
 	value       []byte
 }
 
-// settingsOf lists all that peers read in an info-bundle: the values of stomp.toml,
-// the date, and each file as a whole, which holds values that this version does
-// not know.
+// settingsOf returns the values in an info-bundle: the values of stomp.toml, the date, and
+// the hash of each file. The hashes cover values that this version does not support.
 func settingsOf(files []infobundle.File) []setting {
 	var list []setting
 	for _, f := range files {
@@ -146,11 +144,11 @@ func stompSettings(data []byte) []setting {
 	return list
 }
 
-// nodeIDVariable stands for itself where stomp.toml has the ID of the peer that
-// reads it.
+// nodeIDVariable is passed as the peer's node ID when stomp.toml is parsed, so that the
+// variable remains visible in the values.
 const nodeIDVariable = "${NODE_ID}"
 
-// stompValues lists the effective values of stomp.toml, except for the passcode.
+// stompValues returns the effective values of stomp.toml, except for the passcode.
 func stompValues(c *node.StompConfig) [][2]string {
 	values := [][2]string{
 		{"servers", strings.Join(c.Servers, ", ")},

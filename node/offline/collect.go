@@ -18,53 +18,53 @@ import (
 	"peerlink/node/pki"
 )
 
-// Ask is something that waits for the root key: a [ServerCert], a [PeerCert] or
-// an [InfoBundle].
+// Ask is one item to be signed by the root key: a [ServerCert], a [PeerCert] or an
+// [InfoBundle].
 type Ask interface {
-	// add checks the ask and makes it a part of the collection.
+	// add checks the item and adds it to the collection.
 	add(c *collection) error
 }
 
-// ServerCert asks for a server certificate for the node itself.
+// ServerCert requests a server certificate for the node itself.
 type ServerCert struct {
 	CSR  []byte // the server's certificate signing request, in PEM
 	Days int    // validity, 1 to [MaxDays]
-	File string // where the certificate goes in the end; must not exist
+	File string // path of the certificate, written when the answer is filed; must not exist
 }
 
-// PeerCert asks for the peer certificate of a node that is no peer yet.
+// PeerCert requests the peer certificate for a node that is not a peer yet.
 type PeerCert struct {
 	Bundle []byte // the node's info-bundle
 }
 
-// InfoBundle asks for the node's own info-bundle, with what its nodeinfo folder
-// holds now. A request can have one.
+// InfoBundle requests the node's own info-bundle, with the current content of the nodeinfo
+// folder. A request can have at most one.
 type InfoBundle struct {
-	File string // where the info-bundle goes in the end; must not exist
+	File string // path of the info-bundle, written when the answer is filed; must not exist
 }
 
-// collection is a request in the making, with what is still to be reserved
-// missing from it.
+// collection is a request that is being made. Values that are not reserved yet are missing.
 type collection struct {
 	l     *node.Locked
 	d     *node.Dir
 	now   time.Time
 	file  requestFile
-	peers []pki.Identity // of file.PeerCerts
-	date  string         // of the info-bundle
+	peers []pki.Identity // identities for file.PeerCerts, by index
+	date  string         // date of the info-bundle
 }
 
-// Collect makes a request of everything asked for. It reserves subnets
-// and the info-bundle's date, and remembers the request until it is
-// filed or forgotten. If anything asked for is not possible, nothing is
-// reserved; the errors say what, for each ask.
+// Collect makes a request with all items. It reserves the subnets and the info-bundle's
+// date, and stores the request until its answer is filed or the request is forgotten. If
+// an item is not possible, Collect reserves nothing, and returns the joined errors of all
+// impossible items.
 //
-// now is the present time.
+// now is the current time.
 func Collect(ctx context.Context, d *node.Dir, asks []Ask, now time.Time) (r *Request, err error) {
 	return collect(ctx, d, asks, now, func() error { return nil })
 }
 
-// collect calls step before every change, so that a test can stop it there.
+// collect implements [Collect]. It calls step before every change, so that a test can
+// interrupt it there.
 func collect(ctx context.Context, d *node.Dir, asks []Ask, now time.Time, step func() error) (r *Request, err error) {
 	if len(asks) == 0 || len(asks) > MaxItems {
 		return nil, fmt.Errorf("%d things to be signed: expected 1 to %d in one request", len(asks), MaxItems)
@@ -95,7 +95,7 @@ func collect(ctx context.Context, d *node.Dir, asks []Ask, now time.Time, step f
 	return r, nil
 }
 
-// check puts the request together, except for what is still to be reserved.
+// check adds the items to the request, except for the values that are reserved later.
 func (c *collection) check(asks []Ask) error {
 	id := make([]byte, idDigits/2)
 	rand.Read(id)
@@ -121,8 +121,8 @@ func (c *collection) check(asks []Ask) error {
 	return c.rehearse()
 }
 
-// rehearse has the request checked like any other, with subnets that stand for
-// those still to come: what would be refused must not cost one.
+// rehearse checks the request in the same way as [ReadRequest], with placeholders for the
+// subnets. A request that would be refused must not reserve a subnet.
 func (c *collection) rehearse() error {
 	for i := range c.file.ServerCerts {
 		c.file.ServerCerts[i].Serial = serialHex(c.l.NewSerial())
@@ -146,8 +146,8 @@ func (c *collection) rehearse() error {
 	return err
 }
 
-// reserve takes what nobody else may get. After a failure the peer gets the same
-// subnet next time.
+// reserve reserves the subnets and the date. After a failure, the next attempt gets the
+// same subnets.
 func (c *collection) reserve(step func() error) error {
 	for i := range c.file.PeerCerts {
 		p := &c.file.PeerCerts[i]
@@ -223,8 +223,8 @@ func (a InfoBundle) add(c *collection) error {
 	return nil
 }
 
-// output checks a file that is to be made when the answer is filed, and makes
-// its name absolute: that may happen in another working directory.
+// output checks the path of a file that is created when the answer is filed, and returns
+// the absolute path, because the working directory may be another one then.
 func (c *collection) output(file string) (string, error) {
 	if err := checkPath(file); err != nil {
 		return "", err

@@ -16,17 +16,17 @@ import (
 	"peerlink/node/pki"
 )
 
-// State is what became of an item when its answer was filed.
+// State is the result of filing an item.
 type State string
 
 // The states of a filed item.
 const (
-	Filed   State = "filed"   // it is in its place now
-	Already State = "already" // it was there before, or the node is a peer by other means
-	Failed  State = "failed"  // the directory has no place for it; Err says why
+	Filed   State = "filed"   // the item was filed
+	Already State = "already" // the item was filed earlier, or the node became a peer by other means
+	Failed  State = "failed"  // the item can not be filed; Err is the reason
 )
 
-// Done is what became of one item.
+// Done is an item with the result of filing it.
 type Done struct {
 	Item
 	State State `json:"state"`
@@ -38,23 +38,23 @@ type Done struct {
 	Err     error  `json:"-"`
 }
 
-// File checks the answer to a waiting request and puts everything in its place.
-// The list has the items in the order of [Request.Summary]; it is empty if the
-// same answer was filed completely before.
+// File checks the answer to a waiting request and files all items: it records certificates,
+// and creates files and peers. The result has the items in the order of [Request.Summary].
+// It is empty if the same answer was filed completely before.
 //
-// It fails with [ErrNotWaiting] if the request is not waiting in this directory,
-// and with [ErrMismatch] if the answer is not what was asked for; nothing has
-// changed then. If single items have no place any more the others are filed,
-// the error joins those of the items, and the request goes on waiting: the
-// answer can be filed again when the obstacles are gone, or the request be
-// forgotten.
+// File fails with [ErrNotWaiting] if the request is not waiting in this directory, and with
+// [ErrMismatch] if the answer does not match the request; in both cases nothing has changed.
+// If some items can not be filed, the others are filed, the error joins the errors of the
+// items, and the request remains waiting: the answer can be filed again when the cause is
+// removed, or the request be forgotten.
 //
-// now is the present time.
+// now is the current time.
 func File(ctx context.Context, d *node.Dir, a *Answer, now time.Time) ([]Done, error) {
 	return file(ctx, d, a, now, func() error { return nil })
 }
 
-// file calls step before every change, so that a test can stop it there.
+// file implements [File]. It calls step before every change, so that a test can interrupt
+// it there.
 func file(ctx context.Context, d *node.Dir, a *Answer, now time.Time, step func() error) (done []Done, err error) {
 	err = d.Locked(ctx, func(l *node.Locked) error {
 		filed, err := wasFiled(d, a, step)
@@ -88,8 +88,8 @@ func file(ctx context.Context, d *node.Dir, a *Answer, now time.Time, step func(
 	return done, err
 }
 
-// wasFiled reports whether the answer was filed before. Another answer to the same
-// request is an error.
+// wasFiled reports whether the answer was filed before. It fails if another answer to the
+// same request was filed.
 func wasFiled(d *node.Dir, a *Answer, step func() error) (bool, error) {
 	data, err := durable.Read(recordPath(d, a.ID, filedExt), 1024)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -136,8 +136,8 @@ type filing struct {
 	done []Done
 }
 
-// items files one item after the other. Its error is about being stopped; that
-// of an item is in its Done.
+// items files the items in order. It fails only if it is interrupted; the error of an item
+// is in the item's Done.
 func (f *filing) items() error {
 	for i, s := range f.r.servers {
 		item := Done{Item: f.r.serverItem(s), Path: s.file}
@@ -184,8 +184,7 @@ func (f *filing) items() error {
 	return f.item(Done{Item: f.r.infoItem(), Path: f.r.info.file}, date, publish, f.output(f.r.info.file, bundle))
 }
 
-// item takes the changes that file one item. The last one says what the item's
-// state is.
+// item files one item by calling changes in order. The last one determines the item's state.
 func (f *filing) item(done Done, changes ...func() (State, error)) error {
 	for _, change := range changes {
 		if err := f.ctx.Err(); err != nil {
@@ -207,8 +206,8 @@ func (f *filing) certificate(cert *x509.Certificate) func() (State, error) {
 	return func() (State, error) { return Filed, f.l.FileCertificate(cert) }
 }
 
-// output makes a file that was asked for. One that has come to exist meanwhile
-// is never overwritten.
+// output returns a change that creates a requested file. It never overwrites a file that
+// exists meanwhile.
 func (f *filing) output(path string, data []byte) func() (State, error) {
 	return func() (State, error) {
 		err := durable.Create(path, data, 0o644)

@@ -13,22 +13,22 @@ import (
 
 // Bounds on requests and answers.
 const (
-	// MaxSize is the most bytes of a request or an answer. An item has some 10 KiB.
-	// This and the bounds below keep what reading one needs below 32 MiB and half a
-	// second.
+	// MaxSize is the maximum size of a request or an answer in bytes. An item has about 10
+	// KiB. With this and the following bounds, reading a file needs less than 32 MiB and
+	// half a second.
 	MaxSize = 2 << 20
-	// MaxItems is the most certificates in one request.
+	// MaxItems is the maximum number of certificates in one request.
 	MaxItems = 25
-	// maxUnpacked is how many bytes the info-bundles in a request may unpack to
-	// together.
+	// maxUnpacked is the maximum total size, in bytes, of the unpacked info-bundles in a
+	// request.
 	maxUnpacked = 512 << 10
-	// maxCommas bounds how many parts of any kind a file has. What it holds of
-	// certificates and info-bundles has no commas.
+	// maxCommas is the maximum number of commas in a file, which bounds the number of JSON
+	// values. Certificates and info-bundles are encoded without commas.
 	maxCommas = 10_000
-	// maxPath bounds the name of a file to be made, in bytes.
+	// maxPath is the maximum length, in bytes, of the path of an output file.
 	maxPath = 4096
-	// maxJSONError bounds what is shown of an error of encoding/json, in bytes: it
-	// quotes whole numbers of the file.
+	// maxJSONError is the maximum length, in bytes, of the displayed part of an error of
+	// encoding/json, which may quote long numbers of the file.
 	maxJSONError = 200
 )
 
@@ -42,52 +42,51 @@ var (
 	// ErrFormat means that a file is not a request, or not an answer, or has
 	// been damaged.
 	ErrFormat = errors.New("not a usable file")
-	// ErrClock means that this machine's clock is behind the machine's that
-	// made the request.
+	// ErrClock means that this machine's clock is behind that of the machine that made
+	// the request.
 	ErrClock = errors.New("the clock is wrong")
-	// ErrNotWaiting means that the directory knows of no waiting request with
-	// this ID.
+	// ErrNotWaiting means that the directory has no waiting request with this ID.
 	ErrNotWaiting = errors.New("no such request is waiting")
-	// ErrMismatch means that an answer does not hold what was asked for.
+	// ErrMismatch means that an answer does not match its request.
 	ErrMismatch = errors.New("the answer does not match the request")
 )
 
-// header is how both files begin.
+// header is the beginning of both files.
 type header struct {
 	Format  string `json:"format"`
 	Version int    `json:"version"`
 	ID      string `json:"id"` // of the request: 32 random hex digits
 }
 
-// requestFile is the file of a request. Certificates and signing requests of
-// the node itself are bytes, since they are compared and passed on as such.
+// requestFile is the file of a request. Certificates and signing requests of the node
+// itself are byte slices, because they are compared and copied byte by byte.
 type requestFile struct {
 	header
 	Created     string           `json:"created"` // RFC 3339, UTC, whole seconds
 	NodeType    string           `json:"node_type"`
 	NodeID      string           `json:"node_id"`
 	Root        []byte           `json:"root_certificate"`
-	RootCSR     []byte           `json:"root_csr,omitempty"` // absent: to be made, if there is an info-bundle
+	RootCSR     []byte           `json:"root_csr,omitempty"` // if missing, it has to be made for an info-bundle
 	ServerCerts []serverCertFile `json:"server_certs,omitempty"`
 	PeerCerts   []peerCertFile   `json:"peer_certs,omitempty"`
 	InfoBundle  *infoBundleFile  `json:"info_bundle,omitempty"`
 }
 
 type serverCertFile struct {
-	Serial string `json:"serial"` // as db/serial has it
+	Serial string `json:"serial"` // in the format of db/serial
 	CSR    string `json:"csr"`    // PEM
 	Days   int    `json:"days"`
-	File   string `json:"file"` // to be made on the online machine
+	File   string `json:"file"` // output file on the online machine
 }
 
 type peerCertFile struct {
 	Serial string `json:"serial"`
 	Bundle []byte `json:"bundle"`           // the peer's info-bundle
-	Subnet string `json:"subnet,omitempty"` // where the node is an accounting authority
+	Subnet string `json:"subnet,omitempty"` // if the node is an accounting authority
 }
 
 type infoBundleFile struct {
-	File     string         `json:"file"` // to be made on the online machine
+	File     string         `json:"file"` // output file on the online machine
 	Nodeinfo []nodeinfoFile `json:"nodeinfo"`
 }
 
@@ -96,7 +95,7 @@ type nodeinfoFile struct {
 	Data []byte `json:"data"`
 }
 
-// answerFile is the file of an answer: what was asked for, in the same order.
+// answerFile is the file of an answer. Its items are in the order of the request.
 type answerFile struct {
 	header
 	Request     string   `json:"request_sha256"` // of the request's bytes, in hex
@@ -107,7 +106,7 @@ type answerFile struct {
 	Signature   []byte   `json:"nodeinfo_signature,omitempty"`
 }
 
-// encode is the only way to write a content down that decode accepts.
+// encode returns the encoding of v, the only one that decode accepts.
 func encode(v any) ([]byte, error) {
 	data, err := json.MarshalIndent(v, "", " ")
 	if err != nil {
@@ -119,9 +118,9 @@ func encode(v any) ([]byte, error) {
 	return data, nil
 }
 
-// withoutCR returns a file with the line ends that encode gives it: editors and
-// shells of Windows write CRLF, and may add an empty line. No string in what encode
-// writes has a line end in it that is not escaped.
+// withoutCR returns a file with the line ends that encode writes. Editors and shells on
+// Windows write CRLF, and may add an empty line. In the output of encode, line ends in
+// strings are always escaped.
 func withoutCR(data []byte) []byte {
 	if !bytes.Contains(data, []byte("\r\n")) {
 		return data
@@ -130,7 +129,7 @@ func withoutCR(data []byte) []byte {
 	return append(bytes.TrimRight(data, "\n"), '\n')
 }
 
-// decode reads a file of the given format into v, whose header is h.
+// decode decodes a file of the given format into v, whose header is h.
 func decode(data []byte, format string, v any, h *header) error {
 	if len(data) > MaxSize {
 		return fmt.Errorf("it has %d bytes, more than %d", len(data), MaxSize)
@@ -151,8 +150,8 @@ func decode(data []byte, format string, v any, h *header) error {
 	if err := json.Unmarshal(data, v); err != nil {
 		return errors.New(excerpt.Limit(err.Error(), maxJSONError))
 	}
-	// Unknown and repeated names, other letter case, and whatever else a JSON
-	// reader forgives, do not survive this.
+	// This refuses unknown and repeated names, names in another letter case, and
+	// everything else that encoding/json tolerates.
 	if again, err := encode(v); err != nil || !bytes.Equal(again, data) {
 		return errors.New("it has been changed since it was written, or has something in it that this program does not know")
 	}
@@ -174,8 +173,8 @@ func isHex(s string, digits int) bool {
 	return len(s) == digits
 }
 
-// parseSerial reads a certificate's serial number, in the one form that
-// serialHex gives it.
+// parseSerial parses a certificate's serial number, in the exact form that serialHex
+// returns.
 func parseSerial(s string) (*big.Int, error) {
 	if len(s) <= 40 {
 		n, ok := new(big.Int).SetString(s, 16)
@@ -186,7 +185,8 @@ func parseSerial(s string) (*big.Int, error) {
 	return nil, fmt.Errorf("serial number %q: expected up to 20 bytes in upper case hex", excerpt.Of(s))
 }
 
-// serialHex writes a serial number as OpenSSL does: upper case, whole bytes.
+// serialHex formats a serial number as OpenSSL does: upper-case hex, an even number of
+// digits.
 func serialHex(n *big.Int) string {
 	s := fmt.Sprintf("%X", n)
 	if len(s)%2 == 1 {
@@ -195,8 +195,8 @@ func serialHex(n *big.Int) string {
 	return s
 }
 
-// checkPath checks the name of a file to be made, which a person will be shown:
-// nothing in it may play tricks with a terminal.
+// checkPath checks the path of an output file. The path is displayed on a terminal, and must
+// not have characters that change how text is displayed.
 func checkPath(s string) error {
 	if s == "" || len(s) > maxPath {
 		return fmt.Errorf("a file name of %d bytes: expected 1 to %d", len(s), maxPath)

@@ -15,14 +15,13 @@ import (
 	"peerlink/node/pki"
 )
 
-// Fulfil signs everything in the request with the root key. A person should
-// have seen and accepted [Request.Summary] before. now, this machine's time, is
-// when the certificates begin.
+// Fulfil signs all items of the request with the root key. An operator should have accepted
+// [Request.Summary] before. now is the time of this machine, from which the certificates are
+// valid.
 //
-// It fails with [node.ErrWrongKey] if the request is for another root key. A
-// request that is fulfilled twice gives two answers with the same serial
-// numbers: only the one that is filed first can be filed, and the other should
-// be deleted.
+// Fulfil fails with [node.ErrWrongKey] if the request is for another root key. If a request is
+// fulfilled twice, the two answers have the same serial numbers. Only one of them can be
+// filed; the other should be deleted.
 func Fulfil(r *Request, key crypto.Signer, now time.Time) (*Answer, error) {
 	if pub, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(r.root.PublicKey) {
 		return nil, fmt.Errorf("%w: the request is for %s, whose root key has the fingerprint %s", node.ErrWrongKey, r.Node, pki.Fingerprint(r.root.PublicKey))
@@ -67,15 +66,14 @@ func Fulfil(r *Request, key crypto.Signer, now time.Time) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What would be refused on the other machine must not be carried there.
+	// Check the answer here in the same way as the online machine does.
 	return a, r.match(a, now)
 }
 
-// CheckKnown holds the request against a copy of the node's directory, perhaps
-// an older one, on the offline machine. It fails if a serial number was used
-// before, a peer is known with another root certificate, or a subnet belongs to
-// another peer: then the online machine's records are damaged, or not the
-// owner's any more.
+// CheckKnown compares the request with d, a possibly older copy of the node's directory on
+// the offline machine. It fails if a serial number was used before, a peer is known with
+// another root certificate, or a subnet belongs to another peer. In these cases the online
+// machine's records are damaged or were manipulated.
 func (r *Request) CheckKnown(d *node.Dir) error {
 	if r.Node != d.Identity() || !r.root.Equal(d.Root()) {
 		return fmt.Errorf("the request is for %s, and %s is the directory of %s, or has another root certificate", r.Node, d.Path(), d.Identity())
@@ -91,7 +89,7 @@ func (r *Request) CheckKnown(d *node.Dir) error {
 	for _, s := range r.servers {
 		check(serialHex(s.serial))
 	}
-	wanted := make(map[string]peerCert) // by subnet
+	wanted := make(map[string]peerCert) // requested peer certificates by subnet
 	for _, p := range r.peers {
 		check(serialHex(p.serial))
 		if p.subnet != "" {
@@ -112,8 +110,8 @@ func (r *Request) CheckKnown(d *node.Dir) error {
 	return errors.Join(errs...)
 }
 
-// checkPinned checks that a new peer is unknown, or known by the same root
-// certificate: the copy may be newer than the request.
+// checkPinned checks that a new peer is unknown, or is known with the same root certificate.
+// The peer may be known because the copy may be newer than the request.
 func checkPinned(d *node.Dir, p peerCert) error {
 	known, err := d.Peer(p.bundle.Identity.ID)
 	var root *x509.Certificate

@@ -17,30 +17,30 @@ import (
 	"peerlink/node/pki"
 )
 
-// MaxDays is the longest validity of a server certificate, in days.
+// MaxDays is the maximum validity of a server certificate in days.
 const MaxDays = 3650
 
-// slack is how far this machine's clock may be behind that of the other one.
-// Certificates begin as much in the past, so they are valid on both.
+// slack is the time by which this machine's clock may be behind that of the other machine.
+// Certificates become valid as long before they are signed, so that they are valid on both.
 const slack = 5 * time.Minute
 
-// Request is everything that waits for the root key of one node, checked. It is
-// made by [Collect] and [ReadRequest] only, and does not change.
+// Request is a verified request to sign items with the root key of one node. It is made by
+// [Collect] and [ReadRequest] only, and is immutable.
 type Request struct {
 	ID      string       // 32 random hex digits
 	Created time.Time    // by the online machine's clock
-	Node    pki.Identity // whose root key is asked to sign
+	Node    pki.Identity // the node whose root key has to sign
 
 	root    *x509.Certificate
-	rootPEM []byte // as in the node's directory
-	rootCSR []byte // PEM; nil: to be made, if there is an info-bundle
+	rootPEM []byte // content of root-ca.crt
+	rootCSR []byte // PEM; if nil, it has to be made for an info-bundle
 	servers []serverCert
 	peers   []peerCert
-	info    *infoBundle // nil if none is asked for
-	raw     []byte      // the file
+	info    *infoBundle // nil if none is requested
+	raw     []byte      // content of the file
 }
 
-// serverCert asks for a certificate for one of the node's servers.
+// serverCert requests a certificate for one of the node's servers.
 type serverCert struct {
 	serial *big.Int
 	csr    *x509.CertificateRequest
@@ -50,7 +50,7 @@ type serverCert struct {
 
 func (s serverCert) validity() time.Duration { return time.Duration(s.days) * 24 * time.Hour }
 
-// peerCert asks for the peer certificate of a new peer.
+// peerCert requests the peer certificate of a new peer.
 type peerCert struct {
 	serial *big.Int
 	bundle *infobundle.Bundle
@@ -58,7 +58,7 @@ type peerCert struct {
 	subnet string
 }
 
-// infoBundle asks for the node's own info-bundle.
+// infoBundle requests the node's own info-bundle.
 type infoBundle struct {
 	files []infobundle.File
 	stomp *node.StompConfig
@@ -66,13 +66,13 @@ type infoBundle struct {
 	file  string
 }
 
-// Encode is the file of the request, for the stick.
+// Encode returns the content of the request's file.
 func (r *Request) Encode() []byte { return bytes.Clone(r.raw) }
 
 // needsCSR reports whether the root key's certificate signing request has to be made.
 func (r *Request) needsCSR() bool { return r.info != nil && r.rootCSR == nil }
 
-// hash names the request's exact content.
+// hash returns the SHA-256 of the request's file, in hex.
 func (r *Request) hash() string { return sha256Hex(r.raw) }
 
 func sha256Hex(data []byte) string {
@@ -80,9 +80,9 @@ func sha256Hex(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// ReadRequest reads the file of a request and checks everything in it that can
-// be checked without the root key. Errors wrap [ErrFormat], or [ErrClock] where
-// now, this machine's time, is before the request was made.
+// ReadRequest parses the file of a request, and checks everything that can be checked without
+// the root key. Errors wrap [ErrFormat], or [ErrClock] if now, this machine's time, is before
+// the request was made.
 func ReadRequest(data []byte, now time.Time) (*Request, error) {
 	r, err := readRequest(data, now)
 	if errors.Is(err, ErrClock) {
@@ -105,7 +105,7 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 	if r.Created, err = time.Parse(time.RFC3339, f.Created); err != nil || f.Created != formatTime(r.Created) {
 		return nil, fmt.Errorf("created %q: expected a time in UTC, for example 2026-01-31T12:00:00Z", excerpt.Of(f.Created))
 	}
-	// Before any certificate is judged by a wrong clock.
+	// Checked first, because a wrong clock affects the verification of certificates.
 	if err := r.checkClock(now); err != nil {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 	return r, r.checkDistinct()
 }
 
-// formatTime is the form of times in a request.
+// formatTime formats a time for a request.
 func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func (r *Request) checkClock(now time.Time) error {
@@ -235,7 +235,7 @@ func (r *Request) addPeerCert(f peerCertFile, now time.Time, left *int) error {
 	if err := pki.CheckSubnet(r.Node, id, p.subnet); err != nil {
 		return err
 	}
-	// A shorter subnet would contain those of other peers.
+	// A shorter subnet would contain the subnets of other peers.
 	if id.Type == nodetype.DebtorsAgent && len(p.subnet) != len(r.Node.ID)+2 {
 		return fmt.Errorf("subnet %q for %s: expected %s and 2 more hex digits", p.subnet, id, r.Node.ID)
 	}
@@ -274,7 +274,7 @@ func (r *Request) addInfoBundle(f *infoBundleFile, now time.Time) error {
 	}
 	var err error
 	if b.stomp, err = node.ParseStompTOML(stompTOML, nodeIDVariable); err == nil {
-		err = b.stomp.BundleURLsErr // peers would overlook it, its author should not
+		err = b.stomp.BundleURLsErr // peers ignore this error, but the operator has to correct it
 	}
 	if err != nil {
 		return err
@@ -283,7 +283,7 @@ func (r *Request) addInfoBundle(f *infoBundleFile, now time.Time) error {
 	return checkPath(b.file)
 }
 
-// checkDistinct checks that nothing is asked for twice.
+// checkDistinct checks that no item is requested twice.
 func (r *Request) checkDistinct() error {
 	seen := make(map[string]bool)
 	once := func(what, value string) error {

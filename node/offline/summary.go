@@ -8,7 +8,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// Kind is what an [Item] is.
+// Kind is the kind of an [Item].
 type Kind string
 
 // The kinds of items.
@@ -19,17 +19,17 @@ const (
 	KindRootCSR    Kind = "root-csr"           // the root key's signing request, once, for info-bundles
 )
 
-// Item says what one of the root key's signatures will be for. All that it says
-// has been checked as far as a machine can; whether it is wanted is for a
-// person to decide. No text in it has control characters.
+// Item describes the purpose of one of the root key's signatures. Its content has been
+// verified as far as possible; an operator has to decide whether the item is wanted. No text
+// in it has control characters.
 type Item struct {
 	Kind Kind `json:"kind"`
-	// Type and ID name the node that the item is about: a new peer, or the node
+	// Type and ID are those of the node that the item is about: a new peer, or the node
 	// itself.
 	Type string `json:"node_type"`
 	ID   string `json:"node_id"`
-	// Fingerprint is that of the key that gets a certificate, as
-	// [pki.Fingerprint] writes it: of the server, or the peer's root key.
+	// Fingerprint is the [pki.Fingerprint] of the key to be certified: the server's key, or
+	// the peer's root key.
 	Fingerprint string   `json:"fingerprint,omitempty"`
 	Serial      string   `json:"serial,omitempty"`  // of the certificate, in hex
 	Days        int      `json:"days,omitempty"`    // validity of a server certificate
@@ -39,20 +39,20 @@ type Item struct {
 	Files       []string `json:"files,omitempty"`   // names of the files in the own info-bundle
 	// Hashes are the SHA-256 of the Files, in hex.
 	Hashes map[string]string `json:"sha256,omitempty"`
-	// What else stomp.toml in the own info-bundle says to peers.
+	// The other values of stomp.toml in the own info-bundle.
 	Host         string   `json:"host,omitempty"`
 	Destination  string   `json:"destination,omitempty"`
 	Login        *string  `json:"login,omitempty"`
-	Passcode     bool     `json:"passcode,omitempty"` // there is one
+	Passcode     bool     `json:"passcode,omitempty"` // whether there is one
 	ContentTypes []string `json:"accepted_content_types,omitempty"`
 	BundleURLs   []string `json:"info_bundle_urls,omitempty"`
-	// Changes are what [Request.Changes] finds, for those who ask it.
+	// Changes is set by callers of [Request.Changes].
 	Changes []Change `json:"changes,omitempty"`
-	Output  string   `json:"output,omitempty"` // the file that will be made on the online machine
+	Output  string   `json:"output,omitempty"` // output file on the online machine
 }
 
-// Summary lists what the request asks to be signed: server certificates, peer
-// certificates, the root key's signing request, the info-bundle.
+// Summary returns the items of the request: server certificates, peer certificates, the root
+// key's signing request, the info-bundle.
 func (r *Request) Summary() []Item {
 	var items []Item
 	for _, s := range r.servers {
@@ -104,8 +104,8 @@ func (r *Request) infoItem() Item {
 	return i
 }
 
-// Details lists, as names and values, what will be signed and String does not say.
-// now is when it will be signed.
+// Details returns, as names and values, the properties of the item that are not part of
+// String. now is the time of signing.
 func (i Item) Details(now time.Time) (rows [][2]string) {
 	add := func(name, value string) { rows = append(rows, [2]string{name, value}) }
 	if i.Serial != "" {
@@ -137,7 +137,7 @@ func (i Item) Details(now time.Time) (rows [][2]string) {
 	return rows
 }
 
-// String says it in one line.
+// String returns the item as one line.
 func (i Item) String() string {
 	switch i.Kind {
 	case KindServerCert:

@@ -15,7 +15,8 @@ import (
 	"peerlink/node"
 )
 
-// The files of a request in [node.RequestsFolder] are its ID with one of these.
+// The names of a request's files in [node.RequestsFolder] are its ID and one of these
+// extensions.
 const (
 	waitingExt = ".json"  // the request, while it waits
 	filedExt   = ".filed" // the SHA-256 of the answer that was filed, in hex
@@ -27,7 +28,7 @@ func folder(d *node.Dir) string {
 
 func recordPath(d *node.Dir, id, ext string) string { return filepath.Join(folder(d), id+ext) }
 
-// remember keeps a new request until its answer comes.
+// remember stores a new request until its answer is filed.
 func remember(d *node.Dir, r *Request) error {
 	if err := os.MkdirAll(folder(d), 0o755); err != nil {
 		return err
@@ -35,7 +36,7 @@ func remember(d *node.Dir, r *Request) error {
 	return durable.Create(recordPath(d, r.ID, waitingExt), r.raw, 0o644)
 }
 
-// load reads a waiting request, and fails with [ErrNotWaiting] if there is none.
+// load reads a waiting request. It fails with [ErrNotWaiting] if there is none with this ID.
 func load(d *node.Dir, id string, now time.Time) (*Request, error) {
 	path := recordPath(d, id, waitingExt)
 	data, err := durable.Read(path, MaxSize)
@@ -55,8 +56,8 @@ func load(d *node.Dir, id string, now time.Time) (*Request, error) {
 	return r, nil
 }
 
-// Waiting lists the requests of which no answer has been filed, sorted by ID.
-// With an error it still lists those that could be read. now is the present time.
+// Waiting returns the requests without a filed answer, sorted by ID. If it fails, it also
+// returns the requests that could be read. now is the current time.
 func Waiting(d *node.Dir, now time.Time) ([]*Request, error) {
 	entries, err := os.ReadDir(folder(d))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -72,7 +73,7 @@ func Waiting(d *node.Dir, now time.Time) ([]*Request, error) {
 		if !ok || !isHex(id, idDigits) {
 			continue
 		}
-		// A crash may have left the request beside the record of its filing.
+		// After a crash, the request may exist although its answer has been filed.
 		if _, err := os.Lstat(recordPath(d, id, filedExt)); err == nil {
 			continue
 		}
@@ -86,10 +87,9 @@ func Waiting(d *node.Dir, now time.Time) ([]*Request, error) {
 	return requests, errors.Join(errs...)
 }
 
-// Forget drops a waiting request: an answer to it can not be filed any more.
-// Its serial numbers are never used again. Subnets stay reserved for the peers
-// until [node.Dir.Repair] releases them. It fails with [ErrNotWaiting] if there
-// is no such request.
+// Forget removes a waiting request, so that no answer to it can be filed. Its serial numbers
+// are never used again. Its subnets stay reserved for the peers until [node.Dir.Repair]
+// releases them. Forget fails with [ErrNotWaiting] if there is no such request.
 func Forget(ctx context.Context, d *node.Dir, id string) error {
 	if !isHex(id, idDigits) {
 		return fmt.Errorf("%w: %q is not the ID of a request: expected %d lowercase hex digits", ErrNotWaiting, excerpt.Of(id), idDigits)
