@@ -1,10 +1,10 @@
-// Package brokertest says in tests what every [broker.Broker] must do. A
-// package that implements one runs them all:
+// Package brokertest tests the behaviour that every [broker.Broker] must have. A package
+// that implements one calls Run:
 //
 //	func TestBroker(t *testing.T) { brokertest.Run(t, open) }
 //
-// where open gives a [Fixture]: a broker, and what the interface leaves out
-// because a link does not need it: the applications' ends of the queues.
+// where open returns a [Fixture]: a broker, and access to the applications' ends of its
+// queues, which are not part of the interface because a link does not need them.
 package brokertest
 
 import (
@@ -20,44 +20,43 @@ import (
 	"peerlink/broker"
 )
 
-// patience is how long a test waits for what must happen.
+// patience bounds the wait for an expected event.
 const patience = 30 * time.Second
 
-// A Fixture is a broker for one test, and access to what it stores.
+// A Fixture is a broker for one test, with access to its messages.
 type Fixture struct {
-	// Broker is open, and a [broker.DeadLetters] too. It should have no more than some
-	// hundred messages of a Publisher on their way to disk before Publish blocks.
+	// Broker is open, and implements [broker.DeadLetters] too. Its Publisher's Publish
+	// should block at no more than a few hundred messages that are not durable.
 	Broker broker.Broker
-	// Suffix is put at the end of the names of all exchanges and peers, so that
-	// tests that share a server do not meet. The exchange that takes received
-	// messages, "accounts_in" with the suffix, must be there.
+	// Suffix is appended to the names of all exchanges and peers, so that tests that share
+	// a server use different ones. The exchange for received messages, "accounts_in" with
+	// the suffix, must exist.
 	Suffix string
 
-	// Send publishes messages as an application does, and returns when all are
-	// durable. It reports [broker.ErrUnroutable] if there is one that no queue takes.
+	// Send publishes messages as an application does, and returns when all are durable. It
+	// reports [broker.ErrUnroutable] if one of them is routed to no queue.
 	Send func(t testing.TB, exchange, routingKey string, messages ...broker.Outgoing) error
-	// Receive takes n messages out of the inbox as an application does.
+	// Receive consumes n messages of the inbox as an application does.
 	Receive func(t testing.TB, n int) []broker.Incoming
-	// Aside returns the messages of a queue that were set aside.
+	// Aside returns the dead letters of a queue.
 	Aside func(t testing.TB, queue string) []Aside
-	// Reopen closes the broker and opens it again, or one like it that has the
-	// same messages.
+	// Reopen closes the broker and opens it again, or another one with the same messages.
 	Reopen func(t testing.TB) broker.Broker
-	// Stall makes the broker unable to store anything until resume is called.
-	// It may be nil, if another fixture of the same broker has it.
+	// Stall makes the broker unable to store messages until resume is called. It may be
+	// nil if it is tested with another fixture of the same broker.
 	Stall func(t testing.TB) (resume func())
-	// NoInbox is an exchange for received messages that no queue is bound to. It
-	// is empty if the broker has no such thing.
+	// NoInbox is an exchange for received messages without bindings. It is empty if the
+	// broker has no such exchanges.
 	NoInbox string
 }
 
-// Aside is a message that was set aside.
+// Aside is a dead letter.
 type Aside struct {
 	broker.Outgoing
 	Reason string
 }
 
-// Run tests a broker. open is called for each test, with an empty broker.
+// Run tests a broker. open is called for each test, and must return an empty broker.
 func Run(t *testing.T, open func(t *testing.T) Fixture) {
 	for _, test := range []struct {
 		name string
@@ -98,16 +97,16 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 	}
 }
 
-// testContext ends long after everything should have happened: a test that
-// would wait for ever fails.
+// testContext ends long after all expected events, so that a test that would block for
+// ever fails.
 func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// peer returns the objects of a peer that gets messages with routing keys that
-// begin with key.
+// peer returns the objects of a peer that gets messages with routing keys that begin with
+// key.
 func (f Fixture) peer(id, key string) broker.PeerQueue {
 	id += f.Suffix
 	return broker.PeerQueue{
@@ -123,7 +122,7 @@ func (f Fixture) declare(t testing.TB, q broker.PeerQueue) {
 	}
 }
 
-// declared makes the queue of a peer, with messages "1" to "n" in it.
+// declared creates the queue of a peer, with messages "1" to "n" in it.
 func (f Fixture) declared(t testing.TB, n int) (queue string) {
 	t.Helper()
 	q := f.peer("1234abcd", "00.00.01")
@@ -171,7 +170,7 @@ func consume(t testing.TB, b broker.Broker, queue string) broker.Consumer {
 	return c
 }
 
-// take takes n messages out of a queue.
+// take consumes n messages of a queue.
 func take(t testing.TB, c broker.Consumer, n int) (bodies []string, tags []uint64) {
 	t.Helper()
 	for len(bodies) < n {
@@ -190,7 +189,7 @@ func take(t testing.TB, c broker.Consumer, n int) (bodies []string, tags []uint6
 	return bodies, tags
 }
 
-// wantQueued checks what is in a queue: these messages, and no others.
+// wantQueued checks that a queue has these messages, and no others.
 func wantQueued(t testing.TB, f Fixture, b broker.Broker, q broker.PeerQueue, want ...string) {
 	t.Helper()
 	f.send(t, q, "the last")
@@ -207,8 +206,8 @@ func wantQueued(t testing.TB, f Fixture, b broker.Broker, q broker.PeerQueue, wa
 	}
 }
 
-// Messages come out in the order in which they were put in, unchanged, each
-// once, with growing tags.
+// Messages are delivered in the order in which they were sent, unchanged, each once, with
+// increasing tags.
 func testOrder(t *testing.T, f Fixture) {
 	q := f.peer("1234abcd", "00.00.01")
 	f.declare(t, q)
@@ -234,8 +233,8 @@ func testOrder(t *testing.T, f Fixture) {
 	}
 }
 
-// A message goes to the peer whose binding key matches its routing key, and to
-// nobody if there is none.
+// A message is routed to the peer whose binding key matches its routing key, and to no
+// queue if there is none.
 func testRouting(t *testing.T, f Fixture) {
 	one, two := f.peer("1", "00.00.01"), f.peer("2", "00.00.02")
 	f.declare(t, one)
@@ -250,7 +249,7 @@ func testRouting(t *testing.T, f Fixture) {
 	wantQueued(t, f, f.Broker, two, "b")
 }
 
-// A fanout exchange does not look at routing keys.
+// A fanout exchange ignores routing keys.
 func testFanout(t *testing.T, f Fixture) {
 	one, two := f.peer("1", ""), f.peer("2", "")
 	for _, q := range []*broker.PeerQueue{&one, &two} {
@@ -264,8 +263,8 @@ func testFanout(t *testing.T, f Fixture) {
 	wantQueued(t, f, f.Broker, two, "a", "the last") // the first peer's
 }
 
-// Declaring again changes nothing that is queued. With another binding key the
-// old one is not valid any more.
+// A repeated Bind does not change queued messages. A changed binding key replaces the old
+// one.
 func testDeclareChanged(t *testing.T, f Fixture) {
 	before := f.peer("1", "00.00.01")
 	f.declare(t, before)
@@ -280,8 +279,8 @@ func testDeclareChanged(t *testing.T, f Fixture) {
 	wantQueued(t, f, f.Broker, after, "a", "b")
 }
 
-// After Release no message is taken for the peer, and what is queued stays. It
-// can be done twice, for a peer that was never declared, and taken back.
+// After Unbind, no message is routed to the peer's queue, and queued messages stay. Unbind
+// may be called twice, or for a peer without Bind, and Bind may follow.
 func testRelease(t *testing.T, f Fixture) {
 	q := f.peer("1", "00.00.01")
 	if err := f.Broker.Unbind(testContext(t), q); err != nil {
@@ -301,8 +300,8 @@ func testRelease(t *testing.T, f Fixture) {
 	wantQueued(t, f, f.Broker, q, "a")
 }
 
-// A confirmation removes the message and all given out before it, and nothing
-// else. It may come late or twice, but not for what was not given out.
+// A confirmation removes the message and all earlier deliveries, and no others. It may
+// come late or twice, but a message that was not delivered can not be confirmed.
 func testConfirm(t *testing.T, f Fixture) {
 	queue := f.declared(t, 100)
 	c := consume(t, f.Broker, queue)
@@ -326,8 +325,8 @@ func testConfirm(t *testing.T, f Fixture) {
 	}
 }
 
-// What was confirmed, up to the last moment, is not given out after the broker
-// was closed in good order; what was not is.
+// After Close, confirmed messages, including the last ones, are not delivered again;
+// unconfirmed ones are.
 func testConfirmHolds(t *testing.T, f Fixture) {
 	queue := f.declared(t, 10)
 	c := consume(t, f.Broker, queue)
@@ -338,7 +337,7 @@ func testConfirmHolds(t *testing.T, f Fixture) {
 		}
 	}
 	b := f.Reopen(t)
-	for ctx := testContext(t); errors.Is(b.CheckInUse(ctx, queue), broker.ErrInUse); { // a broker elsewhere may not know yet
+	for ctx := testContext(t); errors.Is(b.CheckInUse(ctx, queue), broker.ErrInUse); { // another broker may detect it later
 		time.Sleep(time.Millisecond)
 	}
 	if got, _ := take(t, consume(t, b, queue), 3); !slices.Equal(got, numbers(8, 10)) {
@@ -346,8 +345,8 @@ func testConfirmHolds(t *testing.T, f Fixture) {
 	}
 }
 
-// What a consumer holds when it is closed goes back to its place in the queue,
-// as often as that happens.
+// Deliveries that are unconfirmed at Close return to their positions in the queue, no
+// matter how often.
 func testGivenBack(t *testing.T, f Fixture) {
 	queue := f.declared(t, 30)
 	for n := range 3 {
@@ -366,8 +365,8 @@ func testGivenBack(t *testing.T, f Fixture) {
 	}
 }
 
-// A message that is set aside leaves the queue, unchanged and with the reason;
-// those around it stay, and can be confirmed as if it was still there.
+// A dead letter leaves the queue, unchanged and with the reason; its neighbours stay, and
+// can be confirmed as if it still existed.
 func testSetAside(t *testing.T, f Fixture) {
 	queue := f.declared(t, 10)
 	c := consume(t, f.Broker, queue)
@@ -379,14 +378,14 @@ func testSetAside(t *testing.T, f Fixture) {
 			t.Errorf("confirm message %d: %v", n, err)
 		}
 	}
-	for _, n := range []int{1, 3, 5, 6} { // the first, one between, the one that is confirmed, one after
+	for _, n := range []int{1, 3, 5, 6} { // the first, one in the middle, the one to be confirmed, a later one
 		if err := set(n); err != nil {
 			t.Fatalf("set aside message %d: %v", n, err)
 		}
 	}
 	confirm(1)
 	confirm(5)
-	for _, n := range []int{1, 3, 4, 6} { // before the confirmation, or aside already
+	for _, n := range []int{1, 3, 4, 6} { // confirmed before, or dead letters already
 		if err := set(n); err == nil {
 			t.Errorf("message %d was set aside again", n)
 		}
@@ -416,9 +415,9 @@ func testSetAside(t *testing.T, f Fixture) {
 	}
 }
 
-// A message that could not be set aside is not lost by the confirmation of those
-// behind it: it may be tried again, and is otherwise in its queue again, or was
-// set aside after all.
+// A message whose DeadLetter has failed is not lost by confirmations of later messages:
+// DeadLetter may be called again; otherwise the message is in its queue again, or has
+// become a dead letter after all.
 func testSetAsideFails(t *testing.T, f Fixture) {
 	queue := f.declared(t, 10)
 	c := consume(t, f.Broker, queue)
@@ -456,8 +455,8 @@ func testSetAsideFails(t *testing.T, f Fixture) {
 	}
 }
 
-// A message that is kept is not removed by the confirmation of those behind it.
-// It can be set aside then, and is otherwise in its queue again.
+// A message that is excluded is not removed by confirmations of later messages. It may
+// become a dead letter; otherwise it is in its queue again.
 func testKeep(t *testing.T, f Fixture) {
 	queue := f.declared(t, 5)
 	c := consume(t, f.Broker, queue)
@@ -491,8 +490,8 @@ func testKeep(t *testing.T, f Fixture) {
 	}
 }
 
-// Next wakes up for a message that arrives while it waits, and ends with its
-// context and with its consumer.
+// Next returns when a message arrives, when its context ends, and when its consumer is
+// closed.
 func testNextWaits(t *testing.T, f Fixture) {
 	q := f.peer("1", "00.00.01")
 	f.declare(t, q)
@@ -534,7 +533,7 @@ func testNextWaits(t *testing.T, f Fixture) {
 	}
 }
 
-// A queue that was not declared can not be consumed; that harms nobody else.
+// A queue that does not exist can not be consumed; other queues are not affected.
 func testNoQueue(t *testing.T, f Fixture) {
 	queue := f.declared(t, 1)
 	c := consume(t, f.Broker, queue)
@@ -549,8 +548,8 @@ func testNoQueue(t *testing.T, f Fixture) {
 	}
 }
 
-// A queue has one consumer at a time, and the next one as soon as that is
-// closed. Who comes too early disturbs nothing.
+// A queue has one consumer at a time, and can have the next one as soon as that is closed.
+// An attempt before does not disturb the consumer.
 func testInUse(t *testing.T, f Fixture) {
 	queue := f.declared(t, 2)
 	ctx := testContext(t)
@@ -578,16 +577,16 @@ func testInUse(t *testing.T, f Fixture) {
 	}
 }
 
-// counter follows the confirmations of a publisher.
+// counter collects the confirmations of a publisher.
 type counter struct {
 	mu   sync.Mutex
 	n    uint64
-	bad  error // of the contract
+	bad  error // a violation of the contract
 	want uint64
-	done chan error // gets nil when want is reached, or the error of the stream
+	done chan error // receives nil when want is reached, or the error of the stream
 }
 
-// publish opens a stream of which n messages are to be confirmed.
+// publish opens a stream of which n messages will be confirmed.
 func (f Fixture) publish(t testing.TB, n int) (broker.Publisher, *counter) {
 	t.Helper()
 	c := &counter{want: uint64(n), done: make(chan error, 1)}
@@ -650,8 +649,8 @@ func (f Fixture) incoming(body string) *broker.Incoming {
 	}
 }
 
-// Every message is confirmed, in a growing count, and is then in the inbox: in
-// order, once, with everything it has, types of headers included.
+// Every message is confirmed, by increasing counts, and is then in the inbox: in order,
+// once, with all properties, including the types of headers.
 func testPublish(t *testing.T, f Fixture) {
 	const count = 1000
 	p, c := f.publish(t, count)
@@ -682,11 +681,11 @@ func testPublish(t *testing.T, f Fixture) {
 	}
 }
 
-// A message that no queue takes ends the stream: those before it are confirmed,
-// and nothing after.
+// An unroutable message ends the stream: earlier messages are confirmed, later ones are
+// not.
 func testUnroutable(t *testing.T, f Fixture) {
 	if f.NoInbox == "" {
-		return // every inbox takes messages
+		return // every inbox accepts messages
 	}
 	p, c := f.publish(t, 20)
 	var publishErr error
@@ -711,7 +710,7 @@ func testUnroutable(t *testing.T, f Fixture) {
 			t.Fatal("the stream does not fail")
 		}
 		if err == nil {
-			continue // 20 are confirmed
+			continue // 20 are to be confirmed
 		}
 		if !errors.Is(err, broker.ErrUnroutable) {
 			t.Errorf("got %v, want ErrUnroutable", err)
@@ -731,8 +730,8 @@ func testUnroutable(t *testing.T, f Fixture) {
 	}
 }
 
-// A message that can not be stored, whatever happens, is refused at once. It
-// does not count, and does not harm the stream.
+// A message that can never be stored is refused immediately. It is not counted, and the
+// stream continues.
 func testRefused(t *testing.T, f Fixture) {
 	p, c := f.publish(t, 1)
 	for _, spoil := range []func(*broker.Incoming){
@@ -761,7 +760,7 @@ func testRefused(t *testing.T, f Fixture) {
 	}
 }
 
-// A publisher that is closed takes nothing more, and others go on.
+// A closed publisher accepts no messages, and others continue.
 func testPublisherClosed(t *testing.T, f Fixture) {
 	p, c := f.publish(t, 1)
 	other, otherC := f.publish(t, 2)
@@ -795,8 +794,8 @@ func testPublisherClosed(t *testing.T, f Fixture) {
 	}
 }
 
-// publishUntilBlocked publishes until that blocks, and returns how many
-// messages were taken.
+// publishUntilBlocked publishes until Publish blocks, and returns how many messages were
+// accepted.
 func (f Fixture) publishUntilBlocked(t testing.TB, p broker.Publisher) int {
 	t.Helper()
 	for n := range 100_000 {
@@ -814,8 +813,8 @@ func (f Fixture) publishUntilBlocked(t testing.TB, p broker.Publisher) int {
 	return 0
 }
 
-// A broker that can not write takes a bounded number of messages, and confirms
-// none. When it can again, all that were taken are confirmed.
+// A broker that can not store messages accepts a bounded number of them, and confirms
+// none. When it can again, all accepted messages are confirmed.
 func testStalled(t *testing.T, f Fixture) {
 	if f.Stall == nil {
 		return
@@ -841,7 +840,7 @@ func testStalled(t *testing.T, f Fixture) {
 	}
 }
 
-// Closing a broker that can not write ends all that wait.
+// Closing a broker that can not store messages ends all blocked calls.
 func testClosedWhileStalled(t *testing.T, f Fixture) {
 	if f.Stall == nil {
 		return
@@ -861,7 +860,7 @@ func testClosedWhileStalled(t *testing.T, f Fixture) {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		_ = f.Broker.Close() // may report what it could not write
+		_ = f.Broker.Close() // may report messages that were not stored
 	}()
 	for range 2 {
 		if err := <-waiting; !errors.Is(err, broker.ErrClosed) {
@@ -875,8 +874,8 @@ func testClosedWhileStalled(t *testing.T, f Fixture) {
 	}
 }
 
-// Closing the broker makes published messages durable, ends all that wait, and
-// leaves nothing that works.
+// Closing the broker makes published messages durable, ends all blocked calls, and makes
+// all later calls fail.
 func testClosed(t *testing.T, f Fixture) {
 	queue := f.declared(t, 1)
 	c := consume(t, f.Broker, queue)
@@ -929,8 +928,8 @@ func testClosed(t *testing.T, f Fixture) {
 	f.Receive(t, count)
 }
 
-// Several publishers, applications and consumers at once do not disturb each
-// other: everything arrives, once, and in the order of its sender.
+// Several publishers, applications and consumers work concurrently: every message arrives,
+// once, and in the order of its sender.
 func testAtOnce(t *testing.T, f Fixture) {
 	const writers, count = 3, 300
 	one, two := f.peer("1", "00.00.01"), f.peer("2", "00.00.02")

@@ -10,19 +10,19 @@ import (
 	"peerlink/broker"
 )
 
-// shelf returns a broker's view for operators.
-func shelf(t testing.TB, b broker.Broker) broker.DeadLetters {
+// deadLetters returns the broker as [broker.DeadLetters].
+func deadLetters(t testing.TB, b broker.Broker) broker.DeadLetters {
 	t.Helper()
 	s, ok := b.(broker.DeadLetters)
 	if !ok {
-		t.Fatalf("%T is no broker.Shelf", b)
+		t.Fatalf("%T is no broker.DeadLetters", b)
 	}
 	return s
 }
 
-// shelved makes the queue of a peer with messages "1" to "n", of which these
-// are set aside, each with its number as the reason.
-func (f Fixture) shelved(t testing.TB, n int, aside ...int) (queue string) {
+// withDeadLetters creates the queue of a peer with messages "1" to "n", and makes some of them
+// dead letters, each with its number as the reason.
+func (f Fixture) withDeadLetters(t testing.TB, n int, aside ...int) (queue string) {
 	t.Helper()
 	queue = f.declared(t, n)
 	c := consume(t, f.Broker, queue)
@@ -38,11 +38,11 @@ func (f Fixture) shelved(t testing.TB, n int, aside ...int) (queue string) {
 	return queue
 }
 
-// look returns the messages of a queue that are set aside.
-func look(t testing.TB, b broker.Broker, queue string) []broker.DeadLetter {
+// listDeadLetters returns the dead letters of a queue.
+func listDeadLetters(t testing.TB, b broker.Broker, queue string) []broker.DeadLetter {
 	t.Helper()
 	var found []broker.DeadLetter
-	for m, err := range shelf(t, b).List(testContext(t), queue) {
+	for m, err := range deadLetters(t, b).List(testContext(t), queue) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,20 +67,20 @@ func idsOf(messages []broker.DeadLetter) []string {
 	return ids
 }
 
-// wantAside checks which messages of a queue are set aside.
+// wantAside checks which messages of a queue are dead letters.
 func wantAside(t testing.TB, b broker.Broker, queue string, want ...string) {
 	t.Helper()
-	if got := bodiesOf(look(t, b, queue)); !slices.Equal(got, want) {
+	if got := bodiesOf(listDeadLetters(t, b, queue)); !slices.Equal(got, want) {
 		t.Errorf("%q are set aside in queue %s, want %q", got, queue, want)
 	}
 }
 
-// wantContents waits until a queue has this number of messages: those of a consumer
-// that has just ended are on their way back.
+// wantContents waits until a queue has this number of messages: the deliveries of a closed
+// consumer may not have returned yet.
 func wantContents(t testing.TB, b broker.Broker, queue string, waiting, aside int) broker.QueueInfo {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
-		c, err := shelf(t, b).Info(testContext(t), queue)
+		c, err := deadLetters(t, b).Info(testContext(t), queue)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,17 +93,17 @@ func wantContents(t testing.TB, b broker.Broker, queue string, waiting, aside in
 	}
 }
 
-// An operator sees what was set aside, in order, unchanged, when and why, and
-// changes nothing by looking: not even the IDs, however often, in whatever
-// process, and wherever the looking stops.
+// List returns the dead letters in order, unchanged, with time and reason, and changes
+// nothing: the IDs stay the same for any number of calls, in any process, also if an
+// iteration ends early.
 func testShelf(t *testing.T, f Fixture) {
 	before := time.Now().Truncate(time.Second)
-	queue := f.shelved(t, 10, 2, 5, 6, 9)
+	queue := f.withDeadLetters(t, 10, 2, 5, 6, 9)
 	counted := wantContents(t, f.Broker, queue, 6, 4)
 	if !counted.Oldest.IsZero() && (counted.Oldest.Before(before) || counted.Oldest.After(time.Now())) {
 		t.Errorf("the oldest is of %v", counted.Oldest)
 	}
-	found := look(t, f.Broker, queue)
+	found := listDeadLetters(t, f.Broker, queue)
 	if got := bodiesOf(found); !slices.Equal(got, []string{"2", "5", "6", "9"}) {
 		t.Fatalf("%q are set aside, want 2, 5, 6, 9", got)
 	}
@@ -119,11 +119,11 @@ func testShelf(t *testing.T, f Fixture) {
 			t.Errorf("the IDs are %q, want different ones", ids)
 		}
 	}
-	for range shelf(t, f.Broker).List(testContext(t), queue) {
+	for range deadLetters(t, f.Broker).List(testContext(t), queue) {
 		break
 	}
 	b := f.Reopen(t)
-	if again := idsOf(look(t, b, queue)); !slices.Equal(again, ids) {
+	if again := idsOf(listDeadLetters(t, b, queue)); !slices.Equal(again, ids) {
 		t.Errorf("the IDs were %q, and are %q", ids, again)
 	}
 	wantContents(t, b, queue, 6, 4)
@@ -132,12 +132,11 @@ func testShelf(t *testing.T, f Fixture) {
 	}
 }
 
-// Messages that are retried go to the end of the queue, unchanged, in their old
-// order, however they are named; a consumer that waits gets them. The others
-// stay set aside.
+// Retried messages are at the end of the queue, unchanged, in their old order, regardless
+// of the order of the IDs; a waiting consumer gets them. The other dead letters stay.
 func testShelfRetry(t *testing.T, f Fixture) {
-	queue := f.shelved(t, 6, 1, 2, 3, 4)
-	ids := idsOf(look(t, f.Broker, queue))
+	queue := f.withDeadLetters(t, 6, 1, 2, 3, 4)
+	ids := idsOf(listDeadLetters(t, f.Broker, queue))
 	c := consume(t, f.Broker, queue)
 	take(t, c, 2)
 	type result struct {
@@ -149,7 +148,7 @@ func testShelfRetry(t *testing.T, f Fixture) {
 		ds, err := c.Next(testContext(t), 1)
 		waiting <- result{ds, err}
 	}()
-	n, err := shelf(t, f.Broker).Retry(testContext(t), queue, []string{ids[3], ids[0], ids[3], ids[2]})
+	n, err := deadLetters(t, f.Broker).Retry(testContext(t), queue, []string{ids[3], ids[0], ids[3], ids[2]})
 	if err != nil || n != 3 {
 		t.Fatalf("%d messages were retried, %v, want 3", n, err)
 	}
@@ -174,12 +173,12 @@ func testShelfRetry(t *testing.T, f Fixture) {
 	wantContents(t, f.Broker, queue, 0, 1)
 }
 
-// What is dropped is gone, and nothing else. IDs of messages that are not there
-// are reported, and do not hinder the others.
+// Drop deletes the given dead letters only. IDs of messages that do not exist are
+// reported, and the others are dropped.
 func testShelfDrop(t *testing.T, f Fixture) {
-	queue := f.shelved(t, 5, 1, 2, 3, 4)
-	ids := idsOf(look(t, f.Broker, queue))
-	s := shelf(t, f.Broker)
+	queue := f.withDeadLetters(t, 5, 1, 2, 3, 4)
+	ids := idsOf(listDeadLetters(t, f.Broker, queue))
+	s := deadLetters(t, f.Broker)
 	if n, err := s.Drop(testContext(t), queue, nil); err != nil || n != 0 {
 		t.Errorf("without an ID: %d messages were dropped, %v", n, err)
 	}
@@ -203,16 +202,17 @@ func testShelfDrop(t *testing.T, f Fixture) {
 	}
 }
 
-// A message may be set aside and retried again and again. It stays what it was.
+// A message may become a dead letter and be retried any number of times, and stays the
+// same.
 func testShelfRetryAgain(t *testing.T, f Fixture) {
-	queue := f.shelved(t, 1, 1)
+	queue := f.withDeadLetters(t, 1, 1)
 	c := consume(t, f.Broker, queue)
 	for round := range 5 {
-		found := look(t, f.Broker, queue)
+		found := listDeadLetters(t, f.Broker, queue)
 		if len(found) != 1 {
 			t.Fatalf("round %d: %q are set aside", round, bodiesOf(found))
 		}
-		if n, err := shelf(t, f.Broker).Retry(testContext(t), queue, idsOf(found)); err != nil || n != 1 {
+		if n, err := deadLetters(t, f.Broker).Retry(testContext(t), queue, idsOf(found)); err != nil || n != 1 {
 			t.Fatalf("round %d: %d were retried, %v", round, n, err)
 		}
 		wantAside(t, f.Broker, queue)
@@ -224,14 +224,13 @@ func testShelfRetryAgain(t *testing.T, f Fixture) {
 		if err := c.DeadLetter(testContext(t), ds[0].Tag, reason); err != nil {
 			t.Fatal(err)
 		}
-		if found = look(t, f.Broker, queue); len(found) != 1 || found[0].Reason != reason {
+		if found = listDeadLetters(t, f.Broker, queue); len(found) != 1 || found[0].Reason != reason {
 			t.Errorf("round %d: set aside is %+v", round, found)
 		}
 	}
 }
 
-// Messages that are alike, whether or not their IDs are, come back all when all
-// are retried, each once.
+// Identical messages, whether or not they have the same ID, are all retried, each once.
 func testShelfAlike(t *testing.T, f Fixture) {
 	q := f.peer("1234abcd", "00.00.01")
 	f.declare(t, q)
@@ -244,7 +243,7 @@ func testShelfAlike(t *testing.T, f Fixture) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := shelf(t, f.Broker).Retry(testContext(t), queue, idsOf(look(t, f.Broker, queue))); err != nil || n != 3 {
+	if n, err := deadLetters(t, f.Broker).Retry(testContext(t), queue, idsOf(listDeadLetters(t, f.Broker, queue))); err != nil || n != 3 {
 		t.Fatalf("%d messages were retried, %v, want 3", n, err)
 	}
 	take(t, c, 3)
@@ -254,20 +253,20 @@ func testShelfAlike(t *testing.T, f Fixture) {
 	wantContents(t, f.Broker, queue, 3, 0)
 }
 
-// More messages than one step takes are shown, retried and dropped completely
-// and in order.
+// More dead letters than fit into one step are listed, retried and dropped completely and
+// in order.
 func testShelfMany(t *testing.T, f Fixture) {
 	const count = 600 // several steps
 	var all []int
 	for n := range count {
 		all = append(all, n+1)
 	}
-	queue := f.shelved(t, count, all...)
-	found := look(t, f.Broker, queue)
+	queue := f.withDeadLetters(t, count, all...)
+	found := listDeadLetters(t, f.Broker, queue)
 	if !slices.Equal(bodiesOf(found), numbers(1, count)) {
 		t.Fatalf("%d messages are set aside, want 1 to %d", len(found), count)
 	}
-	s, ids := shelf(t, f.Broker), idsOf(found)
+	s, ids := deadLetters(t, f.Broker), idsOf(found)
 	if n, err := s.Drop(testContext(t), queue, ids[:100]); err != nil || n != 100 {
 		t.Errorf("%d messages were dropped, %v, want 100", n, err)
 	}
@@ -280,9 +279,9 @@ func testShelfMany(t *testing.T, f Fixture) {
 	}
 }
 
-// A queue that does not exist is reported.
+// ErrNoQueue is reported for a queue that does not exist.
 func testShelfNoQueue(t *testing.T, f Fixture) {
-	s, nowhere := shelf(t, f.Broker), "nowhere"+f.Suffix
+	s, nowhere := deadLetters(t, f.Broker), "nowhere"+f.Suffix
 	_, countErr := s.Info(testContext(t), nowhere)
 	_, retryErr := s.Retry(testContext(t), nowhere, []string{"1"})
 	_, dropErr := s.Drop(testContext(t), nowhere, []string{"1"})
@@ -296,14 +295,14 @@ func testShelfNoQueue(t *testing.T, f Fixture) {
 	}
 }
 
-// A closed broker shows nothing, and moves nothing.
+// A closed broker lists no dead letters, and moves none.
 func testShelfClosed(t *testing.T, f Fixture) {
-	queue := f.shelved(t, 1, 1)
-	ids := idsOf(look(t, f.Broker, queue))
+	queue := f.withDeadLetters(t, 1, 1)
+	ids := idsOf(listDeadLetters(t, f.Broker, queue))
 	if err := f.Broker.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s := shelf(t, f.Broker)
+	s := deadLetters(t, f.Broker)
 	_, countErr := s.Info(testContext(t), queue)
 	_, retryErr := s.Retry(testContext(t), queue, ids)
 	_, dropErr := s.Drop(testContext(t), queue, ids)

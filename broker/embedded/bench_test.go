@@ -81,7 +81,7 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-// consumeN takes n messages out of a queue, 1,000 at a time, and confirms them.
+// consumeN consumes n messages of a queue, 1,000 at a time, and confirms them.
 func consumeN(tb testing.TB, s *Store, queue string, n int) {
 	ctx := context.Background()
 	c, err := s.Consume(ctx, queue)
@@ -169,8 +169,8 @@ func subscribeN(tb testing.TB, s *Store, n int) {
 	}
 }
 
-// A node at work: b.N messages are received and b.N sent, while applications
-// take the former and send the latter.
+// A busy node: b.N messages are received and b.N sent, while applications consume the
+// former and send the latter.
 func BenchmarkAtOnce(b *testing.B) {
 	s := openTest(b, Options{})
 	declareTest(b, s, "q")

@@ -11,7 +11,7 @@ import (
 	"peerlink/broker/brokertest"
 )
 
-// The store does what every broker must do.
+// The store has the behaviour that every broker must have.
 func TestBroker(t *testing.T) {
 	t.Parallel()
 	brokertest.Run(t, func(t *testing.T) brokertest.Fixture {
@@ -50,8 +50,7 @@ func openSmall(t testing.TB, path string) *Store {
 	return openFile(t, path, Options{MaxPending: 100, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 }
 
-// sendAll sends messages as an application does, and waits until all are
-// settled.
+// sendAll sends messages as an application does, and waits for all results.
 func sendAll(t testing.TB, s *Store, exchange, key string, ms []broker.Outgoing) error {
 	var (
 		wg     sync.WaitGroup
@@ -75,7 +74,7 @@ func sendAll(t testing.TB, s *Store, exchange, key string, ms []broker.Outgoing)
 	return failed
 }
 
-// receive takes messages out of the inbox as an application does.
+// receive consumes messages of the inbox as an application does.
 func receive(t testing.TB, s *Store, n int) []broker.Incoming {
 	t.Helper()
 	sub := s.Subscribe("accounts_in")

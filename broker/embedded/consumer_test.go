@@ -24,7 +24,7 @@ func consume(t *testing.T, s *Store, queue string) broker.Consumer {
 	return c
 }
 
-// next takes messages out until there are n.
+// next consumes n messages.
 func next(t *testing.T, c broker.Consumer, n int) (bodies []string, tags []uint64) {
 	t.Helper()
 	for len(bodies) < n {
@@ -40,8 +40,8 @@ func next(t *testing.T, c broker.Consumer, n int) (bodies []string, tags []uint6
 	return bodies, tags
 }
 
-// Messages come out in the order in which they were put in, unchanged, each
-// once; what is confirmed is removed, what is not comes again.
+// Messages are delivered in the order in which they were stored, unchanged, each once;
+// confirmed ones are removed, the others are delivered again.
 func TestConsume(t *testing.T) {
 	s := openTest(t, Options{})
 	declareTest(t, s, "q")
@@ -68,7 +68,7 @@ func TestConsume(t *testing.T) {
 	if err := c.Confirm(tags[59]); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Confirm(tags[19]); err != nil { // late, and no error
+	if err := c.Confirm(tags[19]); err != nil { // late, but no error
 		t.Fatal(err)
 	}
 	for _, tag := range []uint64{tags[99] + 1, math.MaxUint64} {
@@ -87,8 +87,8 @@ func TestConsume(t *testing.T) {
 	wantQueued(t, reopen(t, s), "q", numbers(100)[60:]...)
 }
 
-// Sequence numbers are not used again after the queue was empty: a tag never
-// means two messages, even over a restart.
+// Sequence numbers are not reused after the queue was empty: a tag never denotes two
+// messages, even after a restart.
 func TestTagsGrow(t *testing.T) {
 	s := openTest(t, Options{})
 	declareTest(t, s, "q")
@@ -112,8 +112,8 @@ func TestTagsGrow(t *testing.T) {
 	}
 }
 
-// A message that is confirmed is not given to the next consumer, even while
-// its removal can not be written.
+// A confirmed message is not delivered to the next consumer, even while its removal can
+// not be written.
 func TestConfirmHolds(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{})
@@ -136,8 +136,8 @@ func TestConfirmHolds(t *testing.T) {
 	wantQueued(t, reopen(t, s), "q", "3")
 }
 
-// Next wakes up for a message that arrives while it waits, and ends with its
-// context and its consumer.
+// Next returns when a message arrives, when its context ends, and when its consumer is
+// closed.
 func TestNextWaits(t *testing.T) {
 	s := openTest(t, Options{})
 	declareTest(t, s, "q")
@@ -175,7 +175,7 @@ func TestNextWaits(t *testing.T) {
 	}
 }
 
-// What Next gives out at once is bounded by bytes, but is never nothing.
+// The size of the messages that Next returns is bounded, but it returns at least one.
 func TestNextBounded(t *testing.T) {
 	s := openTest(t, Options{})
 	declareTest(t, s, "q")
@@ -193,7 +193,7 @@ func TestNextBounded(t *testing.T) {
 	}
 }
 
-// A queue has one consumer at a time, of one kind, and must exist.
+// A queue has one consumer or subscription at a time, and must exist.
 func TestConsumeExclusive(t *testing.T) {
 	s := openTest(t, Options{})
 	ctx := testContext(t)
@@ -219,9 +219,8 @@ func TestConsumeExclusive(t *testing.T) {
 	consume(t, s, "q")
 }
 
-// A message set aside leaves the queue, with its reason and everything else
-// it has, while those around it stay; a confirmation made afterwards does not
-// remove it, however the writer puts the two together.
+// A dead letter leaves the queue, with its reason and all properties, while its neighbours
+// stay; a later confirmation does not remove it, even in the same transaction.
 func TestSetAside(t *testing.T) {
 	ctx := testContext(t)
 	s := openTest(t, Options{})
@@ -234,7 +233,7 @@ func TestSetAside(t *testing.T) {
 	if err := c.Confirm(tags[0]); err != nil {
 		t.Fatal(err)
 	}
-	waitTaken(t, s) // the writer waits for the lock, what follows gathers in one batch
+	waitTaken(t, s) // the writer waits for the lock; later operations form the next batch
 	if err := c.Confirm(tags[1]); err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +279,7 @@ func TestSetAside(t *testing.T) {
 	}
 }
 
-// Stats and Peek tell what is in the queues, and change nothing.
+// Stats and Peek return the content of the queues, and change nothing.
 func TestStatsAndPeek(t *testing.T) {
 	ctx := testContext(t)
 	s := openTest(t, Options{})

@@ -13,7 +13,8 @@ import (
 	"peerlink/broker"
 )
 
-// setAsideAll sets the first n messages of a queue aside, which must be new.
+// setAsideAll makes the first n messages of a queue dead letters, none of which was
+// before.
 func setAsideAll(t *testing.T, s *Store, queue string, n int) (ids []string) {
 	t.Helper()
 	if err := s.commit(testContext(t), func(t *tx) error {
@@ -32,7 +33,7 @@ func setAsideAll(t *testing.T, s *Store, queue string, n int) (ids []string) {
 	return ids
 }
 
-// asideBodies returns the bodies of the messages that are set aside.
+// asideBodies returns the bodies of the dead letters.
 func asideBodies(t *testing.T, s *Store, queue string) (bodies []string) {
 	t.Helper()
 	for m, err := range s.List(testContext(t), queue) {
@@ -44,8 +45,8 @@ func asideBodies(t *testing.T, s *Store, queue string) (bodies []string) {
 	return bodies
 }
 
-// What another process retries wakes a consumer that waits, and is counted as
-// what an application puts there.
+// A retry by another process wakes a waiting consumer, and is counted like a message that
+// an application sends.
 func TestRetryOtherProcess(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{})
@@ -73,7 +74,7 @@ func TestRetryOtherProcess(t *testing.T) {
 	}
 }
 
-// Only what Aside has shown is an ID.
+// Only what List has returned is an ID.
 func TestRetryID(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{})
@@ -106,8 +107,8 @@ func (o *failOnce) finish(error) {}
 
 func (o *failOnce) cost() (kind, quantity) { return maintenance, quantity{} }
 
-// A retry in a transaction that fails and is tried again happens once, and is
-// counted once, in order with what else is put. A watcher sees it all.
+// A retry in a transaction that fails and is retried happens once, and is counted once, in
+// order with other messages. A watcher gets all of them.
 func TestRetryInTransaction(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{})
@@ -117,7 +118,7 @@ func TestRetryInTransaction(t *testing.T) {
 	w := s.Watch("q")
 	defer w.Close()
 
-	// While the writer waits for the lock with one batch, the next gathers.
+	// While the writer waits for the lock with one batch, the next is collected.
 	unlock := lockFile(t, s)
 	put := func(body string) <-chan error {
 		settled := make(chan error, 1)
@@ -171,7 +172,7 @@ func TestRetryInTransaction(t *testing.T) {
 	}
 }
 
-// playRetry retries messages of queue q, one at a time, and says which.
+// playRetry retries messages of queue q, one at a time, and prints which.
 func playRetry(s *Store) error {
 	for m, err := range s.List(context.Background(), "q") {
 		if err != nil {
@@ -185,8 +186,8 @@ func playRetry(s *Store) error {
 	return nil
 }
 
-// When a process is killed while it retries, each message is in one place, in
-// order, and those of which it has said so are in the queue.
+// When a process is killed during retries, each message is in one place, in order, and the
+// reported ones are in the queue.
 func TestKillRetry(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "messages.db")

@@ -15,15 +15,14 @@ import (
 	"peerlink/broker"
 )
 
-// ioFailure is what SQLite reports for a disk that does not take what is written: it
-// keeps the reason for itself.
+// ioFailure is SQLite's error for a disk that fails to write: it does not have the reason.
 type ioFailure struct{}
 
 func (ioFailure) Error() string { return "disk I/O error" }
 func (ioFailure) Code() int     { return sqlite3.SQLITE_IOERR_WRITE }
 
-// faultyDisk is an operation, part of every transaction, that fails while the disk
-// does. The other writes beside the store fail with the reason.
+// faultyDisk is an operation, part of every transaction, that fails while the disk does.
+// Other writes beside the store fail with the reason.
 type faultyDisk struct {
 	store  *Store
 	reason atomic.Pointer[syscall.Errno]
@@ -58,7 +57,7 @@ func (d *faultyDisk) apply(*tx) error {
 
 func (d *faultyDisk) cost() (kind, quantity) { return maintenance, quantity{} }
 
-// finish puts it in front of the next transaction.
+// finish submits it again, as the first operation of the next transaction.
 func (d *faultyDisk) finish(error) {
 	w := d.store.writer
 	w.mu.Lock()
@@ -66,16 +65,16 @@ func (d *faultyDisk) finish(error) {
 	w.next = slices.Insert(w.next, 0, op(d))
 }
 
-// A disk that takes nothing for a moment, for any reason, delays messages not much
-// longer than that. Applications get the reason: that there is no room is said only
-// where that is so, and only then the reserve is given up, as nothing is stored
-// before it is made again.
+// A disk that fails for a moment, for any reason, delays messages not much longer than
+// that. Applications get the reason: missing space is reported only if it is the reason,
+// and only then the reserve is removed, because nothing is stored before it is created
+// again.
 func TestResumesAfterDiskError(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		reason  syscall.Errno
 		want    error
-		reserve bool // stays
+		reserve bool // the reserve stays
 	}{
 		{syscall.EDQUOT, ErrFull, false},
 		{syscall.EIO, ErrUnwritable, true},
@@ -97,7 +96,7 @@ func TestResumesAfterDiskError(t *testing.T) {
 			}
 			p, err := s.Publish(testContext(t), func(uint64, error) {})
 			if err == nil {
-				err = p.Publish(testContext(t), &broker.Incoming{Peer: "a", Exchange: "accounts_in"}) // waits
+				err = p.Publish(testContext(t), &broker.Incoming{Peer: "a", Exchange: "accounts_in"}) // blocks
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -117,7 +116,7 @@ func TestResumesAfterDiskError(t *testing.T) {
 	}
 }
 
-// A pause between attempts to make the reserve is never longer than that between
+// The pause between attempts to create the reserve is never longer than that between
 // attempts to write.
 func TestReservePause(t *testing.T) {
 	r := newReserve(filepath.Join(t.TempDir(), "messages.db"), 1)
@@ -137,8 +136,8 @@ func TestReservePause(t *testing.T) {
 	}
 }
 
-// A disk that takes nothing and a message that no one sends: the trouble lasts until
-// something can be written.
+// When the disk fails and no more message is sent, the trouble lasts until a write
+// succeeds.
 func TestTroubleLasts(t *testing.T) {
 	t.Parallel()
 	d := &faultyDisk{}

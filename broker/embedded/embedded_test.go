@@ -17,8 +17,8 @@ import (
 	"peerlink/broker"
 )
 
-// childEnv makes the test binary play a part in another process: its value is
-// "<part> <file> <argument>".
+// childEnv makes the test binary run as a child process: its value is "<part> <file>
+// <argument>".
 const childEnv = "EMBEDDED_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -35,11 +35,10 @@ func TestMain(m *testing.M) {
 // child is a process started by startChild.
 type child struct {
 	*exec.Cmd
-	lines *bufio.Scanner // what it says
+	lines *bufio.Scanner // its output
 }
 
-// startChild starts another process, which is killed with the test if it has
-// not ended.
+// startChild starts a child process, which is killed at the end of the test.
 func startChild(t *testing.T, part string, args ...any) *child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -61,7 +60,7 @@ func startChild(t *testing.T, part string, args ...any) *child {
 	return &child{cmd, bufio.NewScanner(out)}
 }
 
-// openTest opens a store in a new file, which is closed with the test.
+// openTest opens a store in a new file, and closes it at the end of the test.
 func openTest(tb testing.TB, opts Options) *Store {
 	tb.Helper()
 	return openFile(tb, filepath.Join(tb.TempDir(), "messages.db"), opts)
@@ -89,15 +88,15 @@ func reopen(tb testing.TB, s *Store) *Store {
 	return openFile(tb, s.path, Options{})
 }
 
-// testContext ends long after everything should have happened: a test that
-// would wait for ever fails.
+// testContext ends long after all expected events, so that a test that would block for
+// ever fails.
 func testContext(tb testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	tb.Cleanup(cancel)
 	return ctx
 }
 
-// declareTest makes a queue, bound to exchange to_debtors with its name as key.
+// declareTest creates a queue, bound to exchange to_debtors with its name as binding key.
 func declareTest(tb testing.TB, s *Store, queue string) {
 	tb.Helper()
 	q := broker.PeerQueue{PeerID: "peer-" + queue, Exchange: "to_debtors", BindingKey: queue + ".#", Queues: []string{queue}}
@@ -169,7 +168,7 @@ func queued(tb testing.TB, s *Store, queue string) []string {
 	return bodies
 }
 
-// wantQueued checks what is in a queue, and that its depth says the same.
+// wantQueued checks which messages are in a queue, and its depth.
 func wantQueued(tb testing.TB, s *Store, queue string, want ...string) {
 	tb.Helper()
 	got := queued(tb, s, queue)
@@ -195,8 +194,8 @@ func statsOf(tb testing.TB, s *Store, queue string) QueueStats {
 	return QueueStats{}
 }
 
-// lockFile locks the file for writing, as another process would, and returns
-// the function that unlocks it.
+// lockFile locks the file for writing, as another process would, and returns the function
+// that unlocks it.
 func lockFile(tb testing.TB, s *Store) (unlock func()) {
 	tb.Helper()
 	c, err := dial(s.path)
@@ -229,8 +228,8 @@ func numbers(n int) []string {
 	return s
 }
 
-// waitTaken waits until the writer has taken everything that was submitted,
-// so that what comes now gathers in another batch.
+// waitTaken waits until the writer has taken all submitted operations, so that later ones
+// form another batch.
 func waitTaken(tb testing.TB, s *Store) {
 	tb.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {

@@ -17,7 +17,8 @@ import (
 	"peerlink/broker"
 )
 
-// reports is a slog.Handler that hands over what is reported, except that a store is new.
+// reports is a slog.Handler that makes log records available, except the one for a new
+// store.
 type reports chan string
 
 func (r reports) Enabled(context.Context, slog.Level) bool { return true }
@@ -30,7 +31,7 @@ func (r reports) Handle(_ context.Context, rec slog.Record) error {
 func (r reports) WithAttrs([]slog.Attr) slog.Handler { return r }
 func (r reports) WithGroup(string) slog.Handler      { return r }
 
-// want waits for the next report, and checks what it begins with.
+// want waits for the next record, and checks its beginning.
 func (r reports) want(t *testing.T, prefix string) {
 	t.Helper()
 	select {
@@ -43,14 +44,13 @@ func (r reports) want(t *testing.T, prefix string) {
 	}
 }
 
-// flood publishes numbered messages until it is stopped. It notes how many are
-// confirmed.
+// flood publishes numbered messages until it is stopped, and counts the confirmations.
 type flood struct {
 	publisher broker.Publisher
 	confirmed atomic.Uint64
-	err       atomic.Value // of the confirmed function
+	err       atomic.Value // passed to confirmed
 	cancel    context.CancelFunc
-	published chan int // how many there are, when it was stopped
+	published chan int // receives their number after the end
 }
 
 func startFlood(t *testing.T, s *Store) *flood {
@@ -88,8 +88,8 @@ func (f *flood) stop() int {
 	return <-f.published
 }
 
-// checkStored checks that the inbox has the messages 1 to n, in order, each
-// once, with n between min and max.
+// checkStored checks that the inbox has the messages 1 to n, in order, each once, with n
+// between min and max.
 func checkStored(t *testing.T, s *Store, min, max int) {
 	t.Helper()
 	got := queued(t, s, "accounts_in")
@@ -106,7 +106,7 @@ func checkStored(t *testing.T, s *Store, min, max int) {
 	}
 }
 
-// eventually waits until what is asked for is true.
+// eventually waits until a condition is true.
 func eventually(t *testing.T, what string, ask func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !ask(); time.Sleep(10 * time.Millisecond) {
@@ -116,8 +116,8 @@ func eventually(t *testing.T, what string, ask func() bool) {
 	}
 }
 
-// pageLimit is an operation, part of every transaction, that limits the size
-// of the file to what the limit is each time the transaction is tried.
+// pageLimit is an operation, part of every transaction, that limits the size of the file
+// to the current limit.
 type pageLimit struct {
 	store *Store
 	pages atomic.Int64
@@ -130,7 +130,7 @@ func (l *pageLimit) apply(t *tx) error {
 
 func (l *pageLimit) cost() (kind, quantity) { return maintenance, quantity{} }
 
-// finish puts it in front of the next transaction.
+// finish submits it again, as the first operation of the next transaction.
 func (l *pageLimit) finish(error) {
 	w := l.store.writer
 	w.mu.Lock()
@@ -139,10 +139,9 @@ func (l *pageLimit) finish(error) {
 	w.wake.Notify()
 }
 
-// testFull checks what happens when the store can not grow: nothing is
-// confirmed that is not stored, publishers are held up, it is reported once,
-// and when there is room again it goes on by itself, with nothing lost, twice
-// or out of order.
+// testFull checks what happens when the store can not grow: no message is confirmed that
+// is not stored, publishers block, one log record is written, and when there is space
+// again, the store continues by itself, with no message lost, duplicated or out of order.
 func testFull(t *testing.T, s *Store, log reports, makeRoom func()) {
 	t.Helper()
 	f := startFlood(t, s)
@@ -165,7 +164,7 @@ func testFull(t *testing.T, s *Store, log reports, makeRoom func()) {
 		runtime.Gosched()
 	}
 	n := f.stop()
-	publishBodies(t, s, "other_in", "last") // comes after all the others
+	publishBodies(t, s, "other_in", "last") // stored after all others
 	if got := f.confirmed.Load(); int(got) != n {
 		t.Errorf("%d of %d are confirmed", got, n)
 	}
@@ -179,7 +178,7 @@ func testFull(t *testing.T, s *Store, log reports, makeRoom func()) {
 	}
 }
 
-// The file may not grow any more, by SQLite's own limit.
+// The file can not grow because of SQLite's own limit.
 func TestFileLimit(t *testing.T) {
 	t.Parallel()
 	log := make(reports, 10)
@@ -192,7 +191,7 @@ func TestFileLimit(t *testing.T) {
 	testFull(t, s, log, func() { limit.pages.Store(1 << 30) })
 }
 
-// Another process holds the file locked, longer than SQLite waits.
+// Another process holds the lock of the file longer than SQLite waits.
 func TestFileLocked(t *testing.T) {
 	t.Parallel()
 	log := make(reports, 10)
@@ -200,8 +199,8 @@ func TestFileLocked(t *testing.T) {
 	testFull(t, s, log, lockFile(t, s))
 }
 
-// The folder is moved away under the store, or another file is put in the
-// file's place. What is written then would not be found again.
+// The folder is moved away, or the file is replaced, while the store is open. Messages
+// written then would be lost.
 func TestFileGone(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
@@ -246,8 +245,8 @@ func TestFileGone(t *testing.T) {
 	}
 }
 
-// Closing a store that can not write ends soon, tells everyone that what is
-// not stored is not, and what was confirmed is there afterwards.
+// Closing a store that can not write ends soon, reports an error for each operation that
+// is not stored, and does not lose confirmed ones.
 func TestCloseInTrouble(t *testing.T) {
 	t.Parallel()
 	log := make(reports, 10)
@@ -268,8 +267,8 @@ func TestCloseInTrouble(t *testing.T) {
 	checkStored(t, s, int(f.confirmed.Load()), int(f.confirmed.Load()))
 }
 
-// Whoever is blocked when the store is closed gets ErrClosed, and nothing that
-// belongs to the store goes on running.
+// Calls that are blocked when the store is closed return ErrClosed, and no goroutine of
+// the store is left.
 func TestCloseWhileBlocked(t *testing.T) {
 	s := openTest(t, Options{MaxPending: 10})
 	declareTest(t, s, "q")
@@ -286,7 +285,7 @@ func TestCloseWhileBlocked(t *testing.T) {
 	go func() { _, err := sub.Next(ctx, 1); ended <- err }()
 	go func() { _, _, err := w.Next(ctx); ended <- err }()
 	waitFull(t, s)
-	for range 10 { // fills the budget of the applications
+	for range 10 { // use up the budget of the applications
 		if err := s.Send(ctx, "to_debtors", "q", broker.Outgoing{}, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -305,7 +304,7 @@ func TestCloseWhileBlocked(t *testing.T) {
 	for _, f := range floods {
 		<-f.published
 	}
-	unlock() // only now: all these did not wait for the disk
+	unlock() // only now: the above did not wait for the disk
 	if err := <-closed; err != nil {
 		t.Errorf("close: %v", err)
 	}
@@ -322,7 +321,7 @@ func TestCloseWhileBlocked(t *testing.T) {
 	wantNoGoroutines(t)
 }
 
-// waitFull waits until no message more is taken.
+// waitFull waits until no more messages are accepted.
 func waitFull(t *testing.T, s *Store) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); s.writer.received.messages.TryAcquire(1); time.Sleep(time.Millisecond) {
@@ -333,8 +332,7 @@ func waitFull(t *testing.T, s *Store) {
 	}
 }
 
-// wantNoGoroutines waits until no goroutine runs in this package, except for
-// tests.
+// wantNoGoroutines waits until no goroutine runs in this package, except for tests.
 func wantNoGoroutines(t *testing.T) {
 	t.Helper()
 	var left []string
@@ -354,9 +352,8 @@ func wantNoGoroutines(t *testing.T) {
 	t.Errorf("goroutines are left:\n%s", strings.Join(left, "\n\n"))
 }
 
-// Not more than MaxPending messages, or MaxPendingBytes of them, are taken
-// while the file can not be written; a message that is larger than that, and
-// a batch, go alone.
+// While the file can not be written, at most MaxPending messages, of at most
+// MaxPendingBytes, are accepted; a larger message, or a larger batch, is written alone.
 func TestPendingBounded(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -404,8 +401,8 @@ func TestPendingBounded(t *testing.T) {
 	}
 }
 
-// A transaction that failed leaves no trace: what it made or bound in memory
-// is not believed afterwards.
+// A transaction that failed has no effect: queues and bindings that it added to the cache
+// are discarded.
 func TestRollback(t *testing.T) {
 	s := openTest(t, Options{})
 	fails := errors.New("fails once")
@@ -431,13 +428,13 @@ func TestRollback(t *testing.T) {
 	}
 }
 
-// The write-ahead log does not grow for ever because someone reads for long: it
-// is started over as soon as he has ended.
+// The size of the write-ahead log is bounded even if there is a long read: the log is
+// restarted when the read has ended.
 func TestWALBounded(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{})
 	declareTest(t, s, "q")
-	s.writer.db.walLimit, s.writer.db.nextWAL = 1<<18, 1<<18 // nobody writes now
+	s.writer.db.walLimit, s.writer.db.nextWAL = 1<<18, 1<<18 // the writer is idle
 	walSize := func() int64 {
 		info, err := os.Stat(s.path + "-wal")
 		if err != nil {
@@ -469,7 +466,7 @@ func TestWALBounded(t *testing.T) {
 	}
 }
 
-// A file that SQLite can not repair is not a reason to fall over.
+// A file that SQLite can not repair does not cause a crash.
 func TestDamagedFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "messages.db")
 	s := openFile(t, path, Options{})
@@ -489,7 +486,7 @@ func TestDamagedFile(t *testing.T) {
 	}
 	s, err = Open(path, Options{Logger: slog.New(make(reports, 10))})
 	if err != nil {
-		return // noticed at once
+		return // detected by Open
 	}
 	defer s.Close()
 	if ms, err := s.Peek(testContext(t), "accounts_in", 1000); err == nil && len(ms) == 1000 {
@@ -497,8 +494,9 @@ func TestDamagedFile(t *testing.T) {
 	}
 }
 
-// A message of an application is refused at once, and not held, while the store can not
-// be written for another reason than room. When it can again, messages are stored.
+// While the store can not be written for another reason than missing space, messages of
+// applications are refused immediately. When writing is possible again, messages are
+// stored.
 func TestUnwritableRefuses(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
@@ -533,7 +531,7 @@ func TestUnwritableRefuses(t *testing.T) {
 	wantQueued(t, s, "q", "x")
 }
 
-// A reserve that can not be made although there is room is trouble, with the reason.
+// A reserve that can not be created although there is space is reported, with the reason.
 func TestReserveImpossible(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "messages.db")

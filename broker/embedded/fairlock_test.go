@@ -2,9 +2,8 @@ package embedded
 
 import "testing"
 
-// However busy a store is, another process that wants to write comes next: at
-// most the transaction that is under way, and none that begins later, comes
-// before it.
+// Another process that wants to write to a busy store is next: it waits at most for the
+// current transaction, and for none that begins later.
 func TestTurnstile(t *testing.T) {
 	s := openTest(t, Options{MaxPending: 100})
 	f := startFlood(t, s)
@@ -30,7 +29,7 @@ func TestTurnstile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// One may have been taken to wait at the fairLock.
+		// The writer may have taken one before it waits for the lock.
 		if n > 2 {
 			t.Errorf("%d transactions came before", n)
 		}

@@ -18,7 +18,7 @@ import (
 	"peerlink/broker"
 )
 
-// smallDisk mounts a file system of some MiB.
+// smallDisk mounts a file system of a few MiB.
 func smallDisk(t *testing.T, size string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -33,7 +33,7 @@ func smallDisk(t *testing.T, size string) (dir string) {
 	return dir
 }
 
-// The disk is full, really.
+// The disk is really full.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "8m")
@@ -53,7 +53,7 @@ func TestDiskFull(t *testing.T) {
 	})
 }
 
-// fillDisk takes all the room that a disk has left.
+// fillDisk uses up all the free space of a disk.
 func fillDisk(t *testing.T, ballast string) {
 	t.Helper()
 	f, err := os.Create(ballast)
@@ -71,12 +71,12 @@ func fillDisk(t *testing.T, ballast string) {
 	}
 }
 
-// A disk that is filled, by messages and then by another program to the last
-// byte, holds up what takes room only: nothing more comes from peers, messages
-// of applications are refused at once, and the trouble says so, while messages
-// are set aside, dropped, taken out, and peers deactivated. When the consumers
-// have taken the messages, the file gives its room back, and all is as before,
-// as often as it happens.
+// A disk that is filled, by messages and then by another program to the last byte, blocks
+// only operations that need space: no messages are accepted from peers, messages of
+// applications are refused immediately, and Health reports that; but messages can become
+// dead letters, be dropped and consumed, and peers be deactivated. When the consumers have
+// consumed the messages, the file is shrunk, and the initial state is reached again, no
+// matter how often.
 func TestFillAndDrain(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "48m")
@@ -159,9 +159,10 @@ func TestFillAndDrain(t *testing.T) {
 	counted(t, s, "a")
 }
 
-// Messages that wait for a peer and fill the disk do not keep those of peers out: as
-// much of these is taken as applications take out, for ever. Otherwise two nodes that
-// were apart for long enough would wait for each other and never empty their queues.
+// Messages queued for a peer that fill the disk do not stop receiving: as many messages
+// are accepted from peers as applications consume, without end. Otherwise two nodes that
+// were disconnected for a long time would wait for each other and never empty their
+// queues.
 func TestBacklogDoesNotShutOutPeers(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "64m")
@@ -185,7 +186,7 @@ func TestBacklogDoesNotShutOutPeers(t *testing.T) {
 		}
 		return after
 	}
-	// The write-ahead log takes room meanwhile, and gives it back.
+	// The write-ahead log grows meanwhile, and shrinks again.
 	for refused() > 0 || !s.disk.isShort() || s.Health() == nil {
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -211,8 +212,8 @@ func TestBacklogDoesNotShutOutPeers(t *testing.T) {
 	}
 }
 
-// A service that is started on a full disk finds the room that it needs for
-// removing messages in its reserve.
+// A service that is started on a full disk uses the space of the reserve to remove
+// messages.
 func TestOpenOnFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "24m")
@@ -233,9 +234,9 @@ func TestOpenOnFullDisk(t *testing.T) {
 	ack(t, sub, seqs...)
 }
 
-// A peer may confirm everything while the disk is full. Removing that much in one
-// transaction takes more room than the reserve gives, so it is done in steps, without
-// a restart, and afterwards the store has its reserve again.
+// A peer may confirm all messages while the disk is full. Removing them in one transaction
+// needs more space than the reserve has, so they are removed in steps, without a restart,
+// and afterwards the store has its reserve again.
 func TestManyRemovedOnFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "48m")
@@ -280,9 +281,9 @@ func TestManyRemovedOnFullDisk(t *testing.T) {
 	})
 }
 
-// A store that ends without its reserve, since the disk was full, leaves a small one of
-// the room that its write-ahead log had: it is opened again on the full disk, and
-// messages are taken out. When even that is gone, opening fails with the reason.
+// A store that is closed without its reserve, because the disk was full, leaves a small
+// reserve in the space of its write-ahead log: it can be opened again on the full disk,
+// and messages can be consumed. Without the small reserve, Open fails with the reason.
 func TestOpenWithoutReserve(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "48m")

@@ -10,7 +10,7 @@ import (
 	"peerlink/broker"
 )
 
-// Headers come back as they were given: names, order, values and their types.
+// Decoded headers equal the encoded ones: names, order, values and their types.
 func TestHeadersRoundTrip(t *testing.T) {
 	for _, headers := range [][]broker.Header{
 		nil,
@@ -31,7 +31,7 @@ func TestHeadersRoundTrip(t *testing.T) {
 	}
 }
 
-// What can not come back as it was is refused.
+// Headers that can not be decoded unchanged are refused.
 func TestHeadersRefused(t *testing.T) {
 	for _, h := range []broker.Header{
 		{Name: "", Value: "x"},
@@ -49,8 +49,7 @@ func TestHeadersRefused(t *testing.T) {
 	}
 }
 
-// Whatever someone wrote into the file, reading it is safe, and what is
-// understood can be written again.
+// Decoding any text is safe, and the decoded headers can be encoded again.
 func FuzzDecodeHeaders(f *testing.F) {
 	for _, s := range []string{"a=1", "a=true\nb=\"x\"", "=1", "a", "a=", "a=\"", "a=99999999999999999999", "a=\"\\xff\"", "a='x'"} {
 		f.Add(s)
@@ -62,7 +61,7 @@ func FuzzDecodeHeaders(f *testing.F) {
 		}
 		text, err := encodeHeaders(headers)
 		if err != nil {
-			return // a name that we would not have written
+			return // a name that encodeHeaders refuses
 		}
 		again, err := decodeHeaders(text)
 		if err != nil || !reflect.DeepEqual(again, headers) {

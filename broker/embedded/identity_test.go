@@ -33,9 +33,9 @@ func messageIDs(t *testing.T, s *Store) map[string]string {
 	return ids
 }
 
-// A message keeps its ID when it is given out again, after a restart too. No
-// other message ever gets that ID: not when an older state of the store is
-// restored, nor when it is lost, although their numbers begin again.
+// A message keeps its ID when it is delivered again, after a restart too. No other message
+// ever gets that ID, even after an older state of the store was restored, or after the
+// store was lost, although sequence numbers start again.
 func TestMessageIDs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "messages.db")
 	seen := make(map[string]string) // body by ID
@@ -92,8 +92,8 @@ func TestMessageIDs(t *testing.T) {
 	look(s, 1)
 }
 
-// A store belongs to whom it was first served for, and to nobody else; only a
-// service takes one over that belongs to nobody.
+// A store belongs to the first owner that it was served for, and can not be opened for
+// another; only a service becomes the owner of a store without one.
 func TestOwner(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "messages.db")
 	open := func(o Options, want error) {
@@ -106,7 +106,7 @@ func TestOwner(t *testing.T) {
 			t.Errorf("opened by %q: got %v, want %v", o.Owner, err, want)
 		}
 	}
-	open(Options{Owner: "one"}, nil) // beside a service, of a version before 3
+	open(Options{Owner: "one"}, nil) // beside a service of a version before 3
 	open(Options{Owner: "two", Service: true}, nil)
 	open(Options{Owner: "one"}, ErrOwner)
 	open(Options{Owner: "one", Service: true}, ErrOwner)

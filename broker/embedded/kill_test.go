@@ -13,7 +13,7 @@ import (
 	"peerlink/broker"
 )
 
-// playPart is what this binary does as a child: see childEnv.
+// playPart runs a part in a child process: see childEnv.
 func playPart(part string) error {
 	words := strings.Fields(part)
 	s, err := Open(words[1], Options{MaxPending: 100})
@@ -33,10 +33,10 @@ func playPart(part string) error {
 	return fmt.Errorf("no part %q", part)
 }
 
-// say sends the parent a line, at once.
+// say writes a line to the parent immediately.
 func say(args ...any) { fmt.Fprintln(os.Stdout, args...) }
 
-// playPublish publishes messages "<run>:1", "<run>:2"… for ever, and says how
+// playPublish publishes messages "<run>:1", "<run>:2", ... without end, and prints how
 // many are confirmed.
 func playPublish(s *Store, run string) error {
 	ctx := context.Background()
@@ -47,16 +47,16 @@ func playPublish(s *Store, run string) error {
 	return err
 }
 
-// A child that confirms makes at most confirmSteps confirmations, each of at
-// most confirmStep messages more.
+// A child makes at most confirmSteps confirmations, each of at most confirmStep more
+// messages.
 const (
 	confirmSteps = 30
 	confirmStep  = 50
 )
 
-// playConfirm takes messages out of queue q and confirms them, and says before
-// what it confirms. Before it speaks the second time, the first confirmation is
-// on disk. Then it waits to be killed.
+// playConfirm consumes messages of queue q, and prints each tag before confirming it. When
+// it prints the second one, the first confirmation is durable. At the end it waits to be
+// killed.
 func playConfirm(s *Store) error {
 	ctx := context.Background()
 	c, err := s.Consume(ctx, "q")
@@ -96,8 +96,8 @@ func playPut(s *Store, run string) error {
 	return s.Close()
 }
 
-// killAfter reads what a child says, n lines of it, kills it at once, and
-// returns the last line that it has said before it died.
+// killAfter reads n lines of a child's output, kills the child immediately, and returns
+// the last line of its output.
 func killAfter(t *testing.T, c *child, n int) (last string) {
 	t.Helper()
 	for range n {
@@ -116,8 +116,8 @@ func killAfter(t *testing.T, c *child, n int) (last string) {
 	return last
 }
 
-// checkRun checks that messages[0:] begin with "<run>:1", "<run>:2"… in order,
-// and returns how many of them there are.
+// checkRun checks that messages begin with "<run>:1", "<run>:2", ... in order, and returns
+// how many of them there are.
 func checkRun(messages []string, run int) int {
 	n := 0
 	for n < len(messages) && messages[n] == fmt.Sprintf("%d:%d", run, n+1) {
@@ -126,8 +126,8 @@ func checkRun(messages []string, run int) int {
 	return n
 }
 
-// When a process that stores messages is killed, at any moment, every message
-// that it has confirmed is there: in order, once, and without a gap.
+// When a process that stores messages is killed, at any time, every message that was
+// confirmed is stored: in order, once, and without a gap.
 func TestKillPublisher(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "messages.db")
@@ -157,9 +157,8 @@ func TestKillPublisher(t *testing.T) {
 	}
 }
 
-// When a process that takes messages out is killed, at any moment, every
-// message that it has not confirmed is still there, in order, and none whose
-// confirmation has come to the disk.
+// When a process that consumes messages is killed, at any time, every unconfirmed message
+// is still stored, in order, and no message whose confirmation was durable.
 func TestKillConsumer(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "messages.db")
@@ -196,8 +195,8 @@ func TestKillConsumer(t *testing.T) {
 	}
 }
 
-// Several processes put into one queue while one of them is busy and takes
-// out: nobody starves, and each message comes out once, in its sender's order.
+// Several processes put messages into one queue while one of them is busy and consumes: no
+// process starves, and each message is delivered once, in its sender's order.
 func TestProcesses(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{MaxPending: 100})
@@ -231,7 +230,7 @@ func TestProcesses(t *testing.T) {
 	checkStored(t, s, n, n)
 }
 
-// What another process puts wakes a consumer, and a subscription, that wait.
+// Messages stored by another process wake a waiting consumer, and a waiting subscription.
 func TestNoticeOthers(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{})

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Messages are for the owner only: the file, and what SQLite puts beside it.
+// The store is accessible for the owner only: the file, and SQLite's other files.
 func TestOpenPermissions(t *testing.T) {
 	s := openTest(t, Options{})
 	for _, suffix := range []string{"", "-wal", "-shm"} {
@@ -21,7 +21,7 @@ func TestOpenPermissions(t *testing.T) {
 	}
 }
 
-// After Close everything is in the one file, so that it can be moved or copied.
+// After Close, all messages are in the one file, so that it can be moved or copied.
 func TestCloseLeavesOneFile(t *testing.T) {
 	s := openTest(t, Options{})
 	publishBodies(t, s, "accounts_in", numbers(100)...)
@@ -35,8 +35,8 @@ func TestCloseLeavesOneFile(t *testing.T) {
 	}
 }
 
-// Every name that the file system allows is the name of the file, whatever it
-// means in a URI.
+// Any file name that the file system allows works, including characters with a meaning in
+// URIs.
 func TestOpenPath(t *testing.T) {
 	for _, name := range []string{"a b.db", "a?mode=memory&x=%41#y.db", "file:x.db", ":memory:"} {
 		path := filepath.Join(t.TempDir(), name)
@@ -47,7 +47,7 @@ func TestOpenPath(t *testing.T) {
 	}
 }
 
-// A file that is not ours, or from the future, is refused and not touched.
+// A file of another program, or of a newer version, is refused and not changed.
 func TestOpenRefuses(t *testing.T) {
 	sqlFile := func(sql string) func(t *testing.T, path string) {
 		return func(t *testing.T, path string) {
@@ -105,8 +105,8 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// A store behind a symbolic link is the one that the link leads to, with all its files;
-// a link that leads to nothing is an error, and nothing is made.
+// If the path is a symbolic link, the store is its target, with all its files; a dangling
+// link is an error, and no file is created.
 func TestOpenLink(t *testing.T) {
 	s := openTest(t, Options{})
 	publishBodies(t, s, "accounts_in", "a")

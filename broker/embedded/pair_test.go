@@ -27,8 +27,8 @@ func openCopy(t *testing.T, file, wal string) error {
 	return err
 }
 
-// moveLog moves the write-ahead log of a store that is open into the file, in one of
-// the modes of PRAGMA wal_checkpoint.
+// moveLog checkpoints the write-ahead log of an open store, in one of the modes of PRAGMA
+// wal_checkpoint.
 func moveLog(t *testing.T, path, mode string) {
 	t.Helper()
 	c, err := dial(path)
@@ -41,9 +41,9 @@ func moveLog(t *testing.T, path, mode string) {
 	}
 }
 
-// A file beside the write-ahead log of another moment, or another store, is
-// refused, whichever of the two is older. Copies of the same moment, and the file
-// alone, are opened.
+// A file with a write-ahead log of another point in time, or of another store, is refused,
+// whichever of the two is older. Copies of the same point in time, and the file alone, are
+// opened.
 func TestMixed(t *testing.T) {
 	dir := t.TempDir()
 	moment := func(s *Store, name string) (file, wal string) {
@@ -57,7 +57,7 @@ func TestMixed(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		publishBodies(t, s, "accounts_in", name)
 		publishBodies(t, s, "accounts_in", name)
-		moveLog(t, s.path, "RESTART") // the next transaction begins the log anew
+		moveLog(t, s.path, "RESTART") // the next transaction restarts the log
 		publishBodies(t, s, "accounts_in", name)
 		file, wal := moment(s, name)
 		files, wals = append(files, file), append(wals, wal)
@@ -82,8 +82,8 @@ func TestMixed(t *testing.T) {
 	}
 }
 
-// What a process leaves that is killed at any moment, while it moves the log into
-// the file all the time, is opened again.
+// The files of a process that is killed at any time, while it checkpoints continuously,
+// are opened again.
 func TestKilledIsNotMixed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "messages.db")
@@ -93,7 +93,7 @@ func TestKilledIsNotMixed(t *testing.T) {
 		if err := openCopy(t, path, path+"-wal"); err != nil {
 			t.Fatalf("run %d: %v", run, err)
 		}
-		if run%5 == 4 { // begin again with a small log
+		if run%5 == 4 { // start with a small log
 			s := openFile(t, path, Options{Service: true})
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
@@ -102,7 +102,7 @@ func TestKilledIsNotMixed(t *testing.T) {
 	}
 }
 
-// After a service that was killed, a file with damage is refused.
+// After a service was killed, a damaged file is refused.
 func TestDamageIsFound(t *testing.T) {
 	s := openTest(t, Options{Service: true})
 	publishBodies(t, s, "accounts_in", numbers(2000)...)
@@ -131,9 +131,9 @@ func TestDamageIsFound(t *testing.T) {
 	}
 }
 
-// Of a store that a service has not closed, the file alone, as after a copy without
-// the write-ahead log, is refused, also after a command has opened both; with an
-// empty log in its place it is opened. Closed, the file alone is enough.
+// Of a store that a service has not closed, the file alone, as after a copy without the
+// write-ahead log, is refused, also after a command has opened both; with an empty log it
+// is opened. If the store was closed, the file alone is opened.
 func TestMissingLog(t *testing.T) {
 	s := openTest(t, Options{Service: true})
 	publishBodies(t, s, "accounts_in", numbers(10)...)
@@ -170,8 +170,8 @@ func TestMissingLog(t *testing.T) {
 	}
 }
 
-// damagedStore returns a store that was closed, of 1000 messages in queue "bad", of
-// which some can not be read, and 10 in queue "good".
+// damagedStore returns a closed store with 1000 messages in queue "bad", some of them
+// unreadable, and 10 in queue "good".
 func damagedStore(t *testing.T) (path string) {
 	t.Helper()
 	s := openTest(t, Options{Service: true, Owner: "me"})
@@ -198,9 +198,8 @@ func damagedStore(t *testing.T) (path string) {
 	return s.path
 }
 
-// Damage that a running service finds, since the one before was closed in good order,
-// is trouble of the store, and an error in the log, as long as it is there. Queues
-// without damage go on.
+// Damage that a running service finds, because the previous one has closed the store, is
+// reported by Health and logged, for as long as it exists. Queues without damage work.
 func TestDamageIsTrouble(t *testing.T) {
 	path := damagedStore(t)
 	log := make(reports, 10)
@@ -235,7 +234,7 @@ func TestDamageIsTrouble(t *testing.T) {
 	}
 }
 
-// What the handbook says about a damaged store saves the messages that can be read.
+// The handbook's procedure for a damaged store saves the readable messages.
 func TestSaveWhatCanBeRead(t *testing.T) {
 	if _, err := exec.LookPath("sqlite3"); err != nil {
 		t.Skip("skipped: saving a damaged store (sqlite3 is not installed)")
@@ -270,7 +269,7 @@ func TestSaveWhatCanBeRead(t *testing.T) {
 }
 
 // A store whose file is missing or empty, with or without its write-ahead log, is not
-// taken for a new one, and nothing is made in its place. A new one is told of.
+// opened as a new one, and no file is created. The creation of a new store is logged.
 func TestLostFile(t *testing.T) {
 	var log bytes.Buffer
 	s := openFile(t, filepath.Join(t.TempDir(), "messages.db"), Options{Service: true, Logger: slog.New(slog.NewTextHandler(&log, nil))})
@@ -280,7 +279,7 @@ func TestLostFile(t *testing.T) {
 	publishBodies(t, s, "accounts_in", numbers(10)...)
 	for _, test := range []struct {
 		name      string
-		file, wal bool // whether it is there
+		file, wal bool // whether it exists
 		want      error
 	}{
 		{"empty file", true, false, ErrNotStore},
@@ -309,8 +308,8 @@ func TestLostFile(t *testing.T) {
 	}
 }
 
-// A file from before, or from the middle, of giving room back to the disk, or from
-// before the store was closed, beside the write-ahead log of later is refused.
+// A file from before or during a shrink, or from before the store was closed, is refused
+// with a later write-ahead log.
 func TestShrunkIsNotMixed(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, Options{})

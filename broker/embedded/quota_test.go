@@ -40,7 +40,7 @@ func publishFrom(t *testing.T, s *Store, peer string, count, size int) {
 	}
 }
 
-// counted compares what is counted of some peers with what is stored of them.
+// counted compares the counted sizes of some peers with their stored messages.
 func counted(t *testing.T, s *Store, peers ...string) {
 	t.Helper()
 	s.flush()
@@ -60,8 +60,8 @@ func counted(t *testing.T, s *Store, peers ...string) {
 	}
 }
 
-// What the messages of each peer take is counted right, whatever happens to
-// them: stored, given out, given back, acknowledged; and after a restart.
+// The size of each peer's messages is counted correctly for all operations: storing,
+// delivering, returning, acknowledging; and after a restart.
 func TestUsageIsRight(t *testing.T) {
 	s := openTest(t, Options{})
 	publishFrom(t, s, "a", 100, 10)
@@ -95,7 +95,7 @@ func TestUsageIsRight(t *testing.T) {
 func admitted(t *testing.T, s *Store, peer string) bool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(testContext(t))
-	cancel() // who need not wait does not look at it
+	cancel() // AwaitQuota checks ctx only if it has to wait
 	err := s.AwaitQuota(ctx, peer)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
@@ -103,9 +103,8 @@ func admitted(t *testing.T, s *Store, peer string) bool {
 	return err == nil
 }
 
-// A peer whose messages fill its quota waits until the applications have taken
-// an eighth of them, others do not; a restart changes nothing; and the log tells
-// it once.
+// A peer whose messages fill its quota waits until the applications have taken an eighth
+// of them, other peers do not; a restart changes nothing; and there is one log record.
 func TestQuota(t *testing.T) {
 	log := make(reports, 10)
 	opts := Options{PeerQuota: 80_000, Logger: slog.New(log)}
@@ -131,7 +130,7 @@ func TestQuota(t *testing.T) {
 	go func() { waiting <- s.AwaitQuota(testContext(t), "a") }()
 	sub := subscribe(t, s, "accounts_in")
 	_, seqs := take(t, sub, 71)
-	ack(t, sub, seqs[:10]...) // still over seven eighths
+	ack(t, sub, seqs[:10]...) // still more than seven eighths
 	s.flush()
 	if admitted(t, s, "a") {
 		t.Error("admitted too early")
@@ -155,7 +154,7 @@ func TestQuota(t *testing.T) {
 	}
 }
 
-// A peer that waits is admitted when another process has taken its messages.
+// A waiting peer may continue when another process has consumed its messages.
 func TestQuotaEasedByOthers(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{PeerQuota: 10_000})
@@ -175,7 +174,7 @@ func TestQuotaEasedByOthers(t *testing.T) {
 	counted(t, s, "a")
 }
 
-// What another process takes out opens the window of peers again, also without quotas.
+// Messages consumed by another process make space in the window, also without quotas.
 func TestWindowEasedByOthers(t *testing.T) {
 	const minFree = 16 << 20
 	s := openTest(t, Options{MinFree: minFree, freeBytes: func(string) (int64, error) { return minFree / 2, nil }})
@@ -194,8 +193,8 @@ func TestWindowEasedByOthers(t *testing.T) {
 	}
 }
 
-// What is free in the file counts as room, as long as there is some for the
-// write-ahead log. What can not be found out counts as room.
+// Free space in the file counts, as long as there is some for the write-ahead log. If the
+// free space can not be determined, there is no limit.
 func TestDiskIsFull(t *testing.T) {
 	const least = 100
 	for _, tt := range []struct {
@@ -218,12 +217,12 @@ func TestDiskIsFull(t *testing.T) {
 	}
 }
 
-// A quota that is more than the disk has room for does not protect other peers, and
-// that is told when the store is opened; one that there is room for is not.
+// A quota that exceeds the free space of the disk does not protect other peers, and a
+// warning is logged when the store is opened; otherwise there is none.
 func TestQuotaWithoutRoom(t *testing.T) {
 	log := make(reports, 10)
 	openTest(t, Options{PeerQuota: 1, MinFree: 1, Logger: slog.New(log)})
-	openTest(t, Options{PeerQuota: math.MaxInt64, Logger: slog.New(log)}) // without a floor there is none to protect
+	openTest(t, Options{PeerQuota: math.MaxInt64, Logger: slog.New(log)}) // without MinFree there is no limit to protect
 	openTest(t, Options{PeerQuota: math.MaxInt64, MinFree: 1, Logger: slog.New(log)})
 	log.want(t, "WARN the disk has less room than one peer may fill")
 	if len(log) > 0 {
@@ -231,9 +230,9 @@ func TestQuotaWithoutRoom(t *testing.T) {
 	}
 }
 
-// While the disk is almost full peers may only fill a window, and the trouble says so,
-// but messages of the node's own applications are taken, until there is only a quarter
-// of the floor left: then they are refused. Below a sixteenth peers wait.
+// While the disk is almost full, received messages may only fill the window, and Health
+// reports that, but messages of the node's own applications are accepted, until only a
+// quarter of MinFree is left: then they are refused. Below a sixteenth, peers wait.
 func TestDiskFloor(t *testing.T) {
 	log := make(reports, 10)
 	const floor = 1000 << 20

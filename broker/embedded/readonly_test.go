@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// Where SQLite can not make its files beside the store, the error says what is to be
-// looked at.
+// If SQLite can not create its files beside the store, the error has advice what to check.
 func TestCanNotMakeFiles(t *testing.T) {
 	c, err := dial(filepath.Join(t.TempDir(), "missing", "messages.db"))
 	if err == nil {

@@ -9,7 +9,7 @@ import (
 	"peerlink/broker"
 )
 
-// send sends a message and waits until it is settled.
+// send sends a message and waits for the result.
 func send(t *testing.T, s *Store, exchange, key, body string) error {
 	t.Helper()
 	done := make(chan error, 2)
@@ -23,9 +23,9 @@ func peer(id, exchange, key string, queues ...string) broker.PeerQueue {
 	return broker.PeerQueue{PeerID: id, Exchange: exchange, BindingKey: key, Fanout: key == "", Queues: queues}
 }
 
-// A message goes to the queues of all matching bindings and to no other, as
-// they are at that moment: also after they were changed, by this process or
-// another, and after a restart. A message that nobody takes is reported.
+// A message is routed to the queues of all matching bindings and to no others, according
+// to the current bindings: also after a change by this process or another one, and after a
+// restart. An unroutable message is reported.
 func TestSend(t *testing.T) {
 	ctx := testContext(t)
 	s := openTest(t, Options{})
@@ -61,7 +61,7 @@ func TestSend(t *testing.T) {
 		t.Errorf("unknown exchange: got %v, want ErrUnroutable", err)
 	}
 
-	// A changed key takes the place of the old one.
+	// A changed key replaces the old one.
 	b.BindingKey = "00.00.03.#"
 	if err := s.Bind(ctx, b); err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestSend(t *testing.T) {
 	check("00.00.02", "four")
 	check("00.00.03", "five", "peer.bb.0")
 
-	// Another process binds a third peer, to the same key.
+	// Another process binds a third peer with the same key.
 	other := openFile(t, s.path, Options{})
 	if err := other.Bind(ctx, peer("cc", "to_creditors", "00.00.03.#", "peer.cc.0")); err != nil {
 		t.Fatal(err)
@@ -80,14 +80,14 @@ func TestSend(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("00.00.03", "seven", "peer.cc.0")
-	wantQueued(t, s, "peer.bb.0", "two", "five", "six") // what is queued stays
+	wantQueued(t, s, "peer.bb.0", "two", "five", "six") // queued messages stay
 
 	s = reopen(t, s)
 	check("00.00.03", "eight", "peer.cc.0")
 	wantQueued(t, s, "peer.aa.1") // only the first queue is used
 }
 
-// A fanout exchange gives to all its peers, whatever the key.
+// A fanout exchange routes to all its peers, for any key.
 func TestSendFanout(t *testing.T) {
 	s := openTest(t, Options{})
 	for _, id := range []string{"aa", "bb"} {
@@ -104,8 +104,8 @@ func TestSendFanout(t *testing.T) {
 	wantQueued(t, s, "peer.bb.0", "k", "kany.key")
 }
 
-// What can not be stored is refused at once, with ErrInvalid, and does not
-// disturb what others have in the same transaction.
+// A message that can not be stored is refused immediately, with ErrInvalid, and other
+// operations of the same transaction are not affected.
 func TestInvalid(t *testing.T) {
 	ctx := testContext(t)
 	s := openTest(t, Options{MaxBody: 100})
@@ -114,7 +114,7 @@ func TestInvalid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unlock := lockFile(t, s) // so that all this happens during one transaction
+	unlock := lockFile(t, s) // so that all of them are in one transaction
 	good := make(chan error, 2)
 	sendGood := func() {
 		if err := s.Send(ctx, "to_debtors", "q", outgoing("good")[0], func(err error) { good <- err }); err != nil {
@@ -163,7 +163,7 @@ func TestInvalid(t *testing.T) {
 	wantQueued(t, s, "q", "good", "good")
 }
 
-// Putting into a queue that was never declared is reported, and makes none.
+// Put into a queue that does not exist is an error, and does not create the queue.
 func TestPutNoQueue(t *testing.T) {
 	ctx := testContext(t)
 	s := openTest(t, Options{})
@@ -175,7 +175,7 @@ func TestPutNoQueue(t *testing.T) {
 	}
 }
 
-// Everything reports ErrClosed after Close, and Close may be called again.
+// All methods return ErrClosed after Close, and Close may be called again.
 func TestClosed(t *testing.T) {
 	ctx := testContext(t)
 	s := openTest(t, Options{})
@@ -233,7 +233,7 @@ func TestClosed(t *testing.T) {
 	}
 }
 
-// A context that has ended ends the call, also where nothing is to be waited for.
+// A call with an ended context returns its error, even if it would not block.
 func TestContextEnded(t *testing.T) {
 	s := openTest(t, Options{})
 	declareTest(t, s, "q")

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A writer whose transaction does not end is noticed; one that only fails, or has
-// nothing to write, goes on.
+// A writer whose transaction does not end is reported; a writer whose transactions fail,
+// or that is idle, is not.
 func TestStalled(t *testing.T) {
 	s, err := Open(filepath.Join(t.TempDir(), "messages.db"), Options{})
 	if err != nil {

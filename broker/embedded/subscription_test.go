@@ -18,8 +18,7 @@ func subscribe(t *testing.T, s *Store, inbox string) *Subscription {
 	return sub
 }
 
-// take takes exactly n messages out, and returns them as "body", or "body!" if
-// redelivered.
+// take consumes exactly n messages, and returns them as "body", or "body!" if redelivered.
 func take(t *testing.T, sub *Subscription, n int) (bodies []string, seqs []uint64) {
 	t.Helper()
 	for len(bodies) < n {
@@ -50,7 +49,7 @@ func ack(t *testing.T, sub *Subscription, seqs ...uint64) {
 	}
 }
 
-// A received message reaches the application with everything it has.
+// A received message is delivered to the application with all its properties.
 func TestPublishSubscribe(t *testing.T) {
 	s := openTest(t, Options{})
 	want := *benchMessage()
@@ -62,9 +61,9 @@ func TestPublishSubscribe(t *testing.T) {
 	}
 }
 
-// Each message is with one subscription at a time. Acknowledged ones are
-// removed, one by one and in any order; the others come back, marked, to any
-// subscription: after Nack, after Close, and after a restart.
+// Each message is delivered to one subscription at a time. Acknowledged ones are removed,
+// individually and in any order; the others are delivered again, marked as redelivered, to
+// any subscription: after Nack, after Close, and after a restart.
 func TestSubscription(t *testing.T) {
 	s := openTest(t, Options{})
 	publishBodies(t, s, "accounts_in", numbers(10)...)
@@ -78,7 +77,7 @@ func TestSubscription(t *testing.T) {
 	ack(t, b, seqsB[0])
 	wantQueued(t, s, "accounts_in", "1", "3", "6", "7", "8", "9", "10")
 
-	// Nobody can acknowledge or give back what he does not hold.
+	// A message can be acknowledged or returned only by its subscription.
 	for name, err := range map[string]error{
 		"ack twice":           a.Ack([]uint64{seqsA[1]}, func(error) { t.Error("done was called") }),
 		"ack another's":       a.Ack([]uint64{seqsA[0], seqsB[1]}, func(error) { t.Error("done was called") }),
@@ -112,12 +111,12 @@ func TestSubscription(t *testing.T) {
 	if want := []string{"3!", "6!", "7!", "8!", "9!", "10!", "11"}; !slices.Equal(got, want) {
 		t.Errorf("after restart: got %q, want %q", got, want)
 	}
-	ack(t, c, append(seqs, seqs...)...) // naming one twice does no harm
+	ack(t, c, append(seqs, seqs...)...) // duplicates are allowed
 	wantQueued(t, s, "accounts_in")
 }
 
-// An acknowledged message is not given out again, even while its removal can
-// not be written; done is not called before it is.
+// An acknowledged message is not delivered again, even while its removal can not be
+// written; done is not called before.
 func TestAckHolds(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{})
@@ -145,8 +144,8 @@ func TestAckHolds(t *testing.T) {
 	wantQueued(t, s, "accounts_in", "2")
 }
 
-// However many subscriptions take, acknowledge, give back, close and come
-// again at once, each message is acknowledged once.
+// With any number of subscriptions that consume, acknowledge, return, close and open
+// concurrently, each message is acknowledged once.
 func TestSubscriptionsCompete(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{})
@@ -207,7 +206,8 @@ func TestSubscriptionsCompete(t *testing.T) {
 	wantQueued(t, s, "accounts_in")
 }
 
-// A subscription takes no more than it asks for: the rest is there for others.
+// A subscription gets no more messages than requested: the others are available to other
+// subscriptions.
 func TestSubscriptionTakesMax(t *testing.T) {
 	s := openTest(t, Options{})
 	publishBodies(t, s, "accounts_in", numbers(5)...)
@@ -223,7 +223,7 @@ func TestSubscriptionTakesMax(t *testing.T) {
 	}
 }
 
-// Names that are subscribed to and never used leave nothing behind.
+// Inboxes that were subscribed to and never used leave no state.
 func TestSubscribeLeavesNothing(t *testing.T) {
 	s := openTest(t, Options{})
 	for i := range 10 {

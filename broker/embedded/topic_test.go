@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// amqpMatch is the definition of a topic match in AMQP: "#" stands for any
-// number of words, also none.
+// amqpMatch is AMQP's definition of a topic match: "#" matches any number of words,
+// including none.
 func amqpMatch(pattern, words []string) bool {
 	if len(pattern) == 0 {
 		return len(words) == 0
@@ -19,7 +19,7 @@ func amqpMatch(pattern, words []string) bool {
 	return len(words) > 0 && pattern[0] == words[0] && amqpMatch(pattern[1:], words[1:])
 }
 
-// A binding key takes exactly the routing keys that AMQP says.
+// A binding key matches the same routing keys as in AMQP.
 func TestRoute(t *testing.T) {
 	for _, test := range []struct {
 		key   string
@@ -54,8 +54,7 @@ func TestRoute(t *testing.T) {
 	}
 }
 
-// Binding keys with wildcards that are not implemented are refused, not
-// misunderstood.
+// Binding keys with wildcards that are not supported are refused.
 func TestCheckBindingKey(t *testing.T) {
 	for _, key := range []string{"*", "00.*", "*.00", "00.*.#", "#.00", "#.#", "00.#.01.#", strings.Repeat("00.", 90) + "#", "00\n", "\xff"} {
 		if err := checkBindingKey(key); !errors.Is(err, ErrInvalid) {
@@ -69,8 +68,8 @@ func TestCheckBindingKey(t *testing.T) {
 	}
 }
 
-// However two binding keys and a routing key look, each queue is found exactly
-// when AMQP says so, and once.
+// For any two binding keys and a routing key, each queue is found exactly if AMQP's rules
+// match, and once.
 func FuzzRoute(f *testing.F) {
 	f.Add("00.00.01.#", "#", "00.00.01.00")
 	f.Add("00.#", "00.#", "00")

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// schemaV1 is the file as version 1 has made it.
+// schemaV1 is the schema of version 1.
 const schemaV1 = `
 -- depth is how many messages of the queue are in table messages.
 CREATE TABLE queues (
@@ -55,8 +55,8 @@ CREATE TABLE set_aside (
 ) STRICT, WITHOUT ROWID;
 `
 
-// A store of an older version is brought up to date when it is opened, with all
-// that is in it, and is then like a new one.
+// A store of an older version is upgraded when it is opened, without losing messages, and
+// is then like a new one.
 func TestUpgrade(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "messages.db")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -77,7 +77,7 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := openFile(t, path, Options{})
-	s := openFile(t, path, Options{}) // up to date already
+	s := openFile(t, path, Options{}) // upgraded already
 	wantQueued(t, other, "peer.x.0", "three")
 	publishFrom(t, s, "a", 1, 10)
 	counted(t, s, "a")

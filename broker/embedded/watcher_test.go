@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A watcher sees what comes from now on, whole, in order, and also what is
-// taken out at once; it takes nothing away.
+// A watcher gets all later messages, complete, in order, including those that are removed
+// immediately; it removes none.
 func TestWatch(t *testing.T) {
 	s := openTest(t, Options{})
 	publishBodies(t, s, "accounts_in", "before")
@@ -26,8 +26,8 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// A watcher that does not look delays nobody, and costs a bounded amount of
-// memory. What it can not be shown any more is counted; the rest is in order.
+// A watcher whose Next is not called blocks no other operation, and uses bounded memory.
+// Missed messages are counted; the others are in order.
 func TestWatchSlow(t *testing.T) {
 	s := openTest(t, Options{})
 	w := s.Watch("accounts_in")
@@ -58,8 +58,8 @@ func TestWatchSlow(t *testing.T) {
 	}
 }
 
-// A watcher sees messages that another process puts, in order with those of
-// its own.
+// A watcher gets messages stored by another process, in order with those of its own
+// process.
 func TestWatchOtherProcess(t *testing.T) {
 	s := openTest(t, Options{})
 	w := s.Watch("accounts_in")

@@ -12,7 +12,7 @@ import (
 // message once, and nothing that is on its way there or could not be brought there.
 func FuzzLedger(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 9, 3, 1, 2, 3, 5, 4, 1, 0, 5})
-	f.Fuzz(checkLedger)
+	f.Fuzz(checkUnacked)
 }
 
 // The same, for some thousand random sequences each time.
@@ -21,12 +21,12 @@ func TestLedger(t *testing.T) {
 	for range 5000 {
 		ops := make([]byte, 100)
 		random.Read(ops)
-		checkLedger(t, ops)
+		checkUnacked(t, ops)
 	}
 }
 
-// checkLedger does what ops say, and compares with a simple model.
-func checkLedger(t *testing.T, ops []byte) {
+// checkUnacked does what ops say, and compares with a simple model.
+func checkUnacked(t *testing.T, ops []byte) {
 	const free, pending, failed, done, acked = 0, 1, 2, 3, 4
 	var (
 		l                          = newUnacked()
