@@ -9,19 +9,18 @@ import (
 	"peerlink/node/pki"
 )
 
-// Sealed is a root key as enough shares give it: sealed with the passphrase
-// only. [Combine] makes it.
+// Sealed is a root key restored from enough shares, but still encrypted with the
+// passphrase. It is made by [Combine].
 type Sealed struct {
 	envelope *envelope
 	secret   shareValue
 }
 
-// Combine puts shares of one split together, in any order. More than the
-// threshold are welcome, and are checked as well. One of them at least must
-// have the envelope.
+// Combine combines shares of one split, in any order. There may be more shares than the
+// threshold; all of them are checked. At least one of them must have the envelope.
 //
-// The error wraps [ErrMixed], [ErrDuplicate], [ErrTooFew], [ErrIncomplete] or
-// [ErrAltered], and names the shares that are concerned.
+// The error wraps [ErrMixed], [ErrDuplicate], [ErrTooFew], [ErrIncomplete] or [ErrAltered],
+// and has the numbers of the shares concerned.
 func Combine(shares []*Share) (*Sealed, error) {
 	if len(shares) == 0 {
 		return nil, fmt.Errorf("%w: none", ErrTooFew)
@@ -43,10 +42,10 @@ func Combine(shares []*Share) (*Sealed, error) {
 	return &Sealed{e, secret}, nil
 }
 
-// CheckTogether checks that shares are of one split, that none is given twice, and
-// that none was altered, as far as that can be known: they need not be enough, nor
-// have the envelope. The error wraps [ErrNotShare], [ErrMixed], [ErrDuplicate] or
-// [ErrAltered], and names the shares that are concerned.
+// CheckTogether checks that shares are of one split, that none is given twice, and, if one
+// of them has the envelope, that none was altered. There may be fewer shares than the
+// threshold. The error wraps [ErrNotShare], [ErrMixed], [ErrDuplicate] or [ErrAltered], and
+// has the numbers of the shares concerned.
 func CheckTogether(shares []*Share) error {
 	if slices.Contains(shares, nil) {
 		return fmt.Errorf("%w: nil", ErrNotShare)
@@ -83,7 +82,7 @@ func envelopeOf(shares []*Share) (e *envelope) {
 	return e
 }
 
-// checkOneSplit names the shares of each split if there are several.
+// checkOneSplit fails if the shares are of several splits. The error has the shares of each.
 func checkOneSplit(shares []*Share) error {
 	indexes := make(map[splitID][]string)
 	var ids []splitID
@@ -103,23 +102,22 @@ func checkOneSplit(shares []*Share) error {
 	return fmt.Errorf("%w: %s", ErrMixed, strings.Join(parts, "; "))
 }
 
-// Node is whose root key it is.
+// Node returns the node to which the root key belongs.
 func (s *Sealed) Node() pki.Identity { return s.envelope.node }
 
-// Fingerprint is the first half of the root key's [pki.Fingerprint], followed by
+// Fingerprint returns the first half of the root key's [pki.Fingerprint], followed by
 // "...".
 func (s *Sealed) Fingerprint() string { return s.envelope.fingerprint.String() }
 
-// String names the key without telling anything secret.
+// String returns a description of the key without secrets.
 func (s *Sealed) String() string {
 	return fmt.Sprintf("root key of %v, from shares of split %v", s.Node(), s.envelope.splitID())
 }
 
-// Open returns the root key, which is that of pub: the public key in the node's
-// root-ca.crt. It takes about a second and 128 MiB of memory, and never more than
-// 1 GiB, also for shares that others have made. The error wraps [ErrOtherKey],
-// [pki.ErrPassphrase] or [pki.ErrKeyKind]; after a wrong passphrase, another can
-// be tried.
+// Open decrypts the root key and returns it. The key must belong to pub, the public key in
+// the node's root-ca.crt. Open takes about a second and 128 MiB of memory, and at most 1
+// GiB even for manipulated shares. The error wraps [ErrOtherKey], [pki.ErrPassphrase] or
+// [pki.ErrKeyKind]. After a wrong passphrase, Open can be called again.
 func (s *Sealed) Open(passphrase []byte, pub crypto.PublicKey) (crypto.Signer, error) {
 	if err := s.CheckKey(pub); err != nil {
 		return nil, err
@@ -136,11 +134,11 @@ func (s *Sealed) Open(passphrase []byte, pub crypto.PublicKey) (crypto.Signer, e
 	return key, nil
 }
 
-// CheckKey checks that the sealed root key is that of pub, by its fingerprint. The
-// error wraps [ErrOtherKey] or [pki.ErrKeyKind].
+// CheckKey checks that the sealed root key belongs to pub, by its fingerprint. The error
+// wraps [ErrOtherKey] or [pki.ErrKeyKind].
 func (s *Sealed) CheckKey(pub crypto.PublicKey) error { return s.envelope.checkKey(pub) }
 
-// CheckKey is [Sealed.CheckKey] for a share. One without an envelope passes.
+// CheckKey is like [Sealed.CheckKey]. It returns nil if the share has no envelope.
 func (s *Share) CheckKey(pub crypto.PublicKey) error {
 	if s.envelope == nil {
 		return nil
@@ -162,5 +160,5 @@ func (e *envelope) checkKey(pub crypto.PublicKey) error {
 	return nil
 }
 
-// Wipe forgets the secret. Nothing can be opened afterwards.
+// Wipe clears the secret. Open can not be called afterwards.
 func (s *Sealed) Wipe() { clear(s.secret[:]) }

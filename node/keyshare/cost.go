@@ -2,7 +2,7 @@
 
 package keyshare
 
-// defaultCost takes 128 MiB, for about half a second: more than the key file
-// asks for, since on paper there are decades to bring T pages together, and
-// little enough for any computer that is kept off the network.
+// defaultCost is the binary logarithm of scrypt's N for new shares: 128 MiB for about half
+// a second. That is more than for key files, because an attacker has decades to collect T
+// pages, and little enough for an old computer without a network.
 const defaultCost = 17

@@ -2,6 +2,6 @@
 
 package keyshare
 
-// defaultCost of a program that is compiled for tests of commands, which make many
-// shares of keys that protect nothing.
+// defaultCost is minimal in programs compiled for tests of commands, which make many shares
+// of test keys.
 const defaultCost = minCost

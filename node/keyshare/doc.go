@@ -1,46 +1,44 @@
-// Package keyshare puts a node's root key on paper, in several shares for
-// different hands and places, any few of which restore it together with the
-// passphrase. It knows shares, their text and their printed page; it knows
-// nothing of directories or commands.
+// Package keyshare splits a node's root key into shares for printing on paper. The shares
+// are kept by different people and in different places; a given number of them, together
+// with the passphrase, restores the key. The package implements shares, their text and
+// their printed page, and does not depend on directories or commands.
 //
 // # The model
 //
-// Everything hangs on a node's root key: who loses it can take no new peers and
-// issue no new server certificates; who steals it is the node. [Split] makes of
-// it N shares, of which any T restore it:
+// Without its root key, a node can not get new peers or issue new server certificates;
+// with a stolen root key, the thief can impersonate the node. [Split] makes N shares of a
+// root key, of which any T restore it:
 //
 //	root key ──▶ essence ──sealed with K──▶ envelope         printed on every page
 //	secret S, random ──Shamir, T of N──▶ share values        one on each page
 //	K = scrypt(passphrase, salt S)
 //
-// Without the passphrase, shares open nothing: those who hold T of them must
-// guess it, at the price of one scrypt for each guess. With the passphrase,
-// T-1 shares reveal nothing about S, and so nothing about K.
+// Without the passphrase, shares do not reveal the key: an attacker with T shares must
+// guess the passphrase, at the cost of one scrypt for each guess. With the passphrase, T-1
+// shares reveal nothing about S, and therefore nothing about K.
 //
-// The essence of a key is the least from which the public key (which is in
-// root-ca.crt, and no secret) gives back the rest: one of the two primes of an
-// RSA key, the scalar of an ECDSA key. The envelope is the longer part of a
-// page by far, but as it is the same on all pages of a split, it has to be
-// typed from one of them only; of the others, a share's own five lines are
-// enough. That is why S is shared, and not the envelope itself: to restore an RSA
-// key of 3072 bits from 3 of 5 shares, 43 lines are typed rather than about 80.
+// The essence of a key is the smallest part from which the key can be computed, given the
+// public key, which is in root-ca.crt and not secret: one of the two primes of an RSA key,
+// the scalar of an ECDSA key. The envelope is by far the longest part of a page, but it is
+// the same on all pages of a split, so it has to be typed from one page only; of the other
+// pages, the five lines of the share itself are sufficient. That is why S is shared, and
+// not the envelope itself: to restore an RSA key of 3072 bits from 3 of 5 shares, 43 lines
+// are typed instead of about 80.
 //
-// [Parse] reads a share back, [Combine] puts shares together, and [Sealed.Open]
-// takes the passphrase and returns the key, after comparing it with the public
-// key that it must belong to. Each of these knows what is wrong, and names it:
-// a mistyped line ([LineError]), a missing one ([ErrIncomplete]), shares of
-// different splits ([ErrMixed]), too few ([ErrTooFew]), one given twice
-// ([ErrDuplicate]), one that is not what was handed out ([ErrAltered]), another
-// node's key ([ErrOtherKey]), a wrong passphrase ([pki.ErrPassphrase]). A wrong
-// key is never returned.
+// [Parse] parses a share, [Combine] combines shares, and [Sealed.Open] decrypts the key
+// with the passphrase and compares it with the expected public key. Their errors
+// distinguish a mistyped line ([LineError]), a missing line ([ErrIncomplete]), shares of
+// different splits ([ErrMixed]), too few shares ([ErrTooFew]), a share given twice
+// ([ErrDuplicate]), a manipulated share ([ErrAltered]), another node's key ([ErrOtherKey]),
+// and a wrong passphrase ([pki.ErrPassphrase]). A wrong key is never returned.
 //
-// Splitting again makes a new split, and does not make the old shares worthless:
-// they open the same key until they are destroyed.
+// Splitting a key again makes a new split. The old shares still restore the same key until
+// they are destroyed.
 //
 // # Format, version 1
 //
-// It is written down here so that it can be implemented again when this program
-// has been forgotten. Numbers are big-endian if nothing else is said.
+// The format is documented completely, so that it can be implemented again if this program
+// is no longer available. Numbers are big-endian unless stated otherwise.
 //
 // The share itself has 50 bytes:
 //
@@ -67,8 +65,8 @@
 //	        1, the byte i, and the share's value
 //	     c  the sealed essence: its encryption, and 16 bytes of authentication tag
 //
-// So a share names its envelope, by the split ID, and the envelope knows its
-// shares: nothing can be exchanged unnoticed.
+// The split ID in a share identifies the envelope, and the tags in the envelope identify the
+// shares, so that the exchange of any part is detected.
 //
 // The values are Shamir's secret sharing over the integers modulo
 //
@@ -94,8 +92,8 @@
 // Typed, a share is a list of lines of eight words, numbered from 1. A line
 // carries 12 bytes: 10 bytes of data and a checksum of two bytes. Lines 1 to 5
 // are the share itself; the lines from 6 on are the envelope, filled up with
-// zeros to a multiple of 10 bytes. Without them it is still a share, but at
-// least one share of those that are combined must have them.
+// zeros to a multiple of 10 bytes. A share is valid without them, but at least one of the
+// shares that are combined must have them.
 //
 // A word stands for 12 bits, the most significant ones first. It is the index,
 // from 0, in this list: of the EFF's large word list of 2016 those words that
@@ -106,10 +104,9 @@
 // 24e8c36d98d4a046.
 //
 // The checksum is the CRC-16 with polynomial 0x1021 and initial value 0xFFFF,
-// not reflected, over the number of the line (one byte) and the 10 bytes. It is
-// certain to find one wrong word in a line, two words of a line exchanged, and
-// a line in the place of another. And it knows what an illegible word must have
-// been.
+// not reflected, over the number of the line (one byte) and the 10 bytes. It always detects
+// one wrong word in a line, two exchanged words of a line, and a line in the place of
+// another. With it, one illegible word can be computed.
 //
 // A reader ignores letter case, hyphens, punctuation and white space, and, if
 // lines have numbers, everything that is not on a line with a number.

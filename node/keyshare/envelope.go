@@ -18,8 +18,8 @@ const (
 	maxEnvelope  = headerSize + MaxShares*tagSize + sealOverhead + maxEssence
 )
 
-// An envelope is what all pages of a split have in common: the sealed essence of
-// the key, and what is known about it. It is never changed.
+// An envelope is the part that all pages of a split have in common: the encrypted essence of
+// the key, and its description. It is immutable.
 type envelope struct {
 	header
 	raw []byte
@@ -44,7 +44,7 @@ func seal(h header, values []shareValue, secret *shareValue, essence, passphrase
 	return &envelope{h, raw}, nil
 }
 
-// readEnvelope reads an envelope that is given to the last byte.
+// readEnvelope parses an envelope without padding.
 func readEnvelope(raw []byte) (*envelope, error) {
 	h, err := decodeHeader(raw)
 	if err != nil {
@@ -65,8 +65,8 @@ func (e *envelope) open(secret *shareValue, passphrase []byte) ([]byte, error) {
 	sealedAt := len(e.raw) - e.sealedSize
 	essence, err := aead.Open(nil, make([]byte, aead.NonceSize()), e.raw[sealedAt:], e.raw[:sealedAt])
 	if err != nil {
-		// The shares have been checked against the envelope, so that only the
-		// passphrase is left to be wrong.
+		// The shares have been checked against the envelope, so only the passphrase can be
+		// wrong.
 		return nil, pki.ErrPassphrase
 	}
 	return essence, nil
@@ -78,13 +78,13 @@ func (e *envelope) splitID() splitID {
 	return splitID(sum[:])
 }
 
-// holds reports whether the value is that of the share with the index.
+// holds reports whether value is the value of the share with the given index.
 func (e *envelope) holds(index int, value *shareValue) bool {
 	at := headerSize + (index-1)*tagSize
 	return [tagSize]byte(e.raw[at:]) == value.tag(index)
 }
 
-// newAEAD seals and opens with K of the package comment.
+// newAEAD returns the AEAD with the key K of the package comment.
 func newAEAD(cost int, secret *shareValue, passphrase []byte) (cipher.AEAD, error) {
 	const r, p = 8, 1
 	key, err := scrypt.Key(passphrase, secret[:], 1<<cost, r, p, chacha20poly1305.KeySize)

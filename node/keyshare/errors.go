@@ -3,12 +3,12 @@ package keyshare
 import "errors"
 
 var (
-	// ErrNotShare is returned for text that is not a share, or is cut off, or
-	// damaged where no line can be named.
+	// ErrNotShare is returned for text that is not a share, is truncated, or is damaged in
+	// a way that can not be attributed to a line.
 	ErrNotShare = errors.New("not a share of a root key")
 	// ErrVersion is returned for a share in a later format.
 	ErrVersion = errors.New("share in a format that this version does not know")
-	// ErrIncomplete is returned if lines are missing. More of them may be typed.
+	// ErrIncomplete is returned if lines are missing.
 	ErrIncomplete = errors.New("share is not complete")
 	// ErrMixed is returned for shares, or parts of a share, that were not made
 	// together.
@@ -17,11 +17,10 @@ var (
 	ErrDuplicate = errors.New("share given twice")
 	// ErrTooFew is returned for fewer shares than the threshold.
 	ErrTooFew = errors.New("too few shares")
-	// ErrAltered is returned if a share is well-formed, but not the one that was
-	// handed out. Somebody has changed it on purpose; or, one time in tens of
-	// thousands, a line was typed so wrong that its checksum was right again.
+	// ErrAltered is returned for a well-formed share that is not one of the split's. It was
+	// manipulated, or, with a probability of one in tens of thousands, a mistyped line has a
+	// valid checksum.
 	ErrAltered = errors.New("share is not the one that was handed out")
-	// ErrOtherKey is returned if the shares are not those of the key that they
-	// were expected to be of.
+	// ErrOtherKey is returned if the shares are those of another key than expected.
 	ErrOtherKey = errors.New("shares of another root key")
 )

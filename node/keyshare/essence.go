@@ -13,15 +13,14 @@ import (
 	"peerlink/node/pki"
 )
 
-// maxEssence is the length in bytes of a prime of the largest RSA key that
-// package pki works with.
+// maxEssence is the length in bytes of a prime of the largest RSA key that package pki
+// supports.
 const maxEssence = 8192 / 2 / 8
 
 var errNotEssence = errors.New("not the essence of this key")
 
-// essenceOf returns what is left of the key if whatever follows from the public
-// key is taken away, in bytes for the caller to wipe. Errors wrap
-// [pki.ErrKeyKind].
+// essenceOf returns the essence of a key, the part that can not be computed from the public
+// key. The caller must clear it after use. Errors wrap [pki.ErrKeyKind].
 func essenceOf(key crypto.Signer) ([]byte, error) {
 	switch key := key.(type) {
 	case *rsa.PrivateKey:
@@ -38,14 +37,13 @@ func essenceOf(key crypto.Signer) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: ECDSA on another curve, or not a valid key", pki.ErrKeyKind)
 		}
-		// The bytes belong to crypto/ecdsa, which goes on using them.
+		// A copy, because crypto/ecdsa continues to use the bytes.
 		return bytes.Clone(essence), nil
 	}
 	return nil, fmt.Errorf("%w: %T: expected RSA or ECDSA", pki.ErrKeyKind, key)
 }
 
-// keyOf is the reverse of essenceOf. It returns a key only if it is the one
-// that belongs to pub.
+// keyOf is the inverse of essenceOf. It fails if the key does not belong to pub.
 func keyOf(essence []byte, pub crypto.PublicKey) (crypto.Signer, error) {
 	switch pub := pub.(type) {
 	case *rsa.PublicKey:
@@ -82,7 +80,7 @@ func rsaKeyOf(essence []byte, pub *rsa.PublicKey) (*rsa.PrivateKey, error) {
 	if d == nil {
 		return nil, errNotEssence
 	}
-	// The larger prime first, as it is usual.
+	// The larger prime first, as is usual.
 	key := &rsa.PrivateKey{PublicKey: *pub, D: d, Primes: []*big.Int{q, p}}
 	key.Precompute()
 	if err := key.Validate(); err != nil {
@@ -91,7 +89,7 @@ func rsaKeyOf(essence []byte, pub *rsa.PublicKey) (*rsa.PrivateKey, error) {
 	return key, nil
 }
 
-// checkKind refuses keys that can not be the root key of a node.
+// checkKind checks that the kind of a key is supported for root keys.
 func checkKind(pub crypto.PublicKey) error {
 	switch pub := pub.(type) {
 	case *rsa.PublicKey:

@@ -14,7 +14,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// MaxShares is the most shares that a key can be split into.
+// MaxShares is the maximum number of shares of a split.
 const MaxShares = 16
 
 // Sizes in bytes, and the limits of scrypt's cost ("Format" in the package
@@ -27,11 +27,11 @@ const (
 	maxCost = 20 // 1 GiB of memory, for some seconds
 )
 
-// A header is the beginning of an envelope, which tells what is sealed in it.
+// A header is the beginning of an envelope, the description of the sealed key.
 type header struct {
 	node             pki.Identity
 	fingerprint      fingerprint
-	day              uint16 // since 1970-01-01
+	day              uint16 // days since 1970-01-01
 	threshold, total int
 	cost             int // binary logarithm of scrypt's N
 	sealedSize       int // bytes
@@ -51,7 +51,7 @@ func fingerprintOf(pub crypto.PublicKey) (fingerprint, error) {
 
 func (f fingerprint) String() string { return "sha256:" + hex.EncodeToString(f[:]) + "..." }
 
-// nodeTypeOnPaper has the numbers of the node types, by number.
+// nodeTypeOnPaper has the node types by their numbers in the format.
 var nodeTypeOnPaper = [...]nodetype.Type{
 	1: nodetype.AccountingAuthority,
 	2: nodetype.CreditorsAgent,
@@ -77,8 +77,8 @@ func (h *header) encode() ([]byte, error) {
 	return b, nil
 }
 
-// decodeHeader reads what encode writes. Errors wrap [ErrNotShare], or
-// [pki.ErrKeyCost] for more than anybody should be made to spend on opening.
+// decodeHeader decodes the output of encode. Errors wrap [ErrNotShare], or [pki.ErrKeyCost]
+// if decrypting would be too expensive.
 func decodeHeader(b []byte) (header, error) {
 	if len(b) < headerSize {
 		return header{}, fmt.Errorf("%w: the sealed key is cut off", ErrNotShare)
@@ -118,7 +118,7 @@ func decodeHeader(b []byte) (header, error) {
 	return h, nil
 }
 
-// checkNumbers checks T and N.
+// checkNumbers checks the threshold T and the total number N of shares.
 func checkNumbers(threshold, total int) error {
 	switch {
 	case total < 2 || total > MaxShares:
@@ -129,12 +129,12 @@ func checkNumbers(threshold, total int) error {
 	return nil
 }
 
-// envelopeSize is the length in bytes of the whole envelope.
+// envelopeSize returns the length in bytes of the whole envelope.
 func (h *header) envelopeSize() int { return headerSize + h.total*tagSize + h.sealedSize }
 
 func (h *header) date() time.Time { return time.Unix(int64(h.day)*86400, 0).UTC() }
 
-// dayOf is the day by UTC, which must be before 2149-06-07.
+// dayOf returns the days from 1970-01-01 to t in UTC. It fails from 2149-06-07 on.
 func dayOf(t time.Time) (uint16, error) {
 	day := t.Unix() / 86400
 	if t.Unix() < 0 || day > math.MaxUint16 {

@@ -17,28 +17,28 @@ const (
 	lineBytes = lineData + 2 // with the checksum
 )
 
-// maxShown bounds what is shown of one word that was typed, in bytes. Those of the
-// list are shorter by far.
+// maxShown is the maximum length, in bytes, of a quoted mistyped word. The words of the list
+// are much shorter.
 const maxShown = 20
 
-// LineError describes what is wrong with a line of words as it was typed. It may
-// quote words of that line, and what they should have been, so it is for the
-// eyes of the one who types, and not for logs.
+// LineError is the error for a mistyped line of words. It may quote words of the line and
+// corrections, which are secret. It must be shown only to the person who types the line, and
+// not be logged.
 type LineError struct {
 	// Line is the number of the line on the page, counted from 1.
 	Line int
-	// Problem says what was found, what was expected, and if it can be known
-	// or guessed, which word was meant.
+	// Problem describes the mistake, the expected form, and, if it can be determined or
+	// guessed, the intended word.
 	Problem string
 }
 
-// Error has the number of the line and the problem:
+// Error returns the number of the line and the problem, for example
 // `line 7: "abandn" is not in the word list: did you mean "abandon"?`.
 func (e *LineError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Problem) }
 
-// CheckLine reports whether the text can be the given line of a page, so that
-// the person who types one learns of a mistake at once. The line's number may be in front of
-// the words or not. The error is a [*LineError].
+// CheckLine checks the form and the checksum of one line of a page, so that a mistake can be
+// reported while a share is being typed. text may begin with the line's number. The error is
+// a [*LineError].
 func CheckLine(number int, text string) error {
 	if number < 1 || number > maxLines {
 		return &LineError{number, fmt.Sprintf("there is no such line: expected 1 to %d", maxLines)}
@@ -54,7 +54,7 @@ func CheckLine(number int, text string) error {
 	return err
 }
 
-// encodeLine writes 10 bytes as eight words.
+// encodeLine returns 10 bytes as eight words.
 func encodeLine(number int, data []byte) []string {
 	raw := binary.BigEndian.AppendUint16(slices.Clone(data), checksum(number, data))
 	words := make([]string, 0, lineWords)
@@ -65,8 +65,7 @@ func encodeLine(number int, data []byte) []string {
 	return words
 }
 
-// decodeLine reads eight words, in lower case, back to 10 bytes. The error is a
-// [*LineError].
+// decodeLine decodes eight words, in lower case, to 10 bytes. The error is a [*LineError].
 func decodeLine(number int, words []string) ([]byte, error) {
 	if len(words) != lineWords {
 		return nil, &LineError{number, fmt.Sprintf("words found: %d: expected %d", len(words), lineWords)}
@@ -89,13 +88,13 @@ func decodeLine(number int, words []string) ([]byte, error) {
 	return raw[:lineData], nil
 }
 
-// splitLine returns the number in front of a line, or 0, and its words, in lower
-// case. Whatever is not a letter or a digit stands between words.
+// splitLine returns the number at the beginning of a line, or 0, and the words of the line in
+// lower case. All characters except letters and digits are separators.
 func splitLine(text string) (number int, words []string) {
 	words = strings.FieldsFunc(strings.ToLower(text), func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r)
 	})
-	// A number of more digits is something else, such as a year.
+	// A number with more digits is not the number of a line, but for example a year.
 	if len(words) < 2 || len(words[0]) > 3 {
 		return 0, words
 	}
@@ -111,7 +110,7 @@ func splitLine(text string) (number int, words []string) {
 	return number, words[1:]
 }
 
-// A wordLine is a line of words by their indexes; -1 for what is not a word.
+// A wordLine is a line of words as their indexes, with -1 for unknown words.
 type wordLine [lineWords]int
 
 func (l wordLine) bytes() (raw [lineBytes]byte) {
@@ -128,8 +127,8 @@ func (l wordLine) fits(number int) bool {
 	return checksum(number, raw[:lineData]) == binary.BigEndian.Uint16(raw[lineData:])
 }
 
-// repair returns the only word at position i with which the line fits, if all
-// others are right; "" if there is none.
+// repair returns the word that makes the checksum of the line right if it is put at position
+// i, or "" if there is none.
 func (l wordLine) repair(number, i int) string {
 	for v, word := range wordList() {
 		l[i] = v
@@ -140,7 +139,8 @@ func (l wordLine) repair(number, i int) string {
 	return ""
 }
 
-// explainUnknown says which word is not in the list, and which was meant.
+// explainUnknown returns the message for a word that is not in the list, with the intended
+// word if possible.
 func (l wordLine) explainUnknown(number int, words []string, unknown int) string {
 	i := slices.Index(l[:], -1)
 	var meant string
@@ -156,9 +156,9 @@ func (l wordLine) explainUnknown(number int, words []string, unknown int) string
 	return problem
 }
 
-// explainChecksum looks for one slip that explains why the checksum is wrong:
-// the line of another number, two words exchanged, or one word taken for a
-// similar one. With more than one explanation it gives none.
+// explainChecksum returns the message for a wrong checksum, with its cause if there is
+// exactly one possible simple cause: the line has another number, two words are exchanged,
+// or a word was replaced with a similar one.
 func (l wordLine) explainChecksum(number int, words []string) string {
 	for n := 1; n <= maxLines; n++ {
 		if l.fits(n) {
@@ -185,7 +185,7 @@ func (l wordLine) explainChecksum(number int, words []string) string {
 	return problem
 }
 
-// checksum is the CRC-16 of the package comment.
+// checksum returns the CRC-16 described in the package comment.
 func checksum(number int, data []byte) uint16 {
 	crc := uint16(0xffff)
 	update := func(b byte) {

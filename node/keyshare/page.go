@@ -12,25 +12,25 @@ import (
 	"rsc.io/qr"
 )
 
-// Measures of the page, in millimetres. What is printed on A4 keeps clear of the
-// edges of a sheet of Letter too, which is 18 mm shorter.
+// Measures of the page in millimetres. The page is for A4, but also fits on Letter, which is
+// 18 mm shorter.
 const (
 	pageLeft    = 20.0
 	pageRight   = 190.0
 	pageTop     = 14.0
-	pageBottom  = 267.0 // of the words; the footer is below
-	columnRight = 122.0 // of what stands beside the QR code
+	pageBottom  = 267.0 // lower end of the words; the footer is below
+	columnRight = 122.0 // right end of the text beside the QR code
 	gutter      = 8.0
 	qrSide      = pageRight - columnRight - gutter + 4
-	// A line of words is as high as there is room for, within these.
+	// The height of a line of words depends on the available space, within these limits.
 	maxLineHeight = 5.0
 	minLineHeight = 3.1
 )
 
-// PDF writes the share as a page to be printed and put away: what it is, its
-// words, its QR code, how to restore the key from it and how to keep it. One
-// sheet of A4 or Letter takes all of it; only the longest keys in the most
-// shares need a second one. The same share always gives the same file.
+// PDF writes the share as a page for printing, with a description, the words, the QR code,
+// and instructions for restoring the key and for storing the page. It fits on one sheet of A4
+// or Letter; only the longest keys with many shares need a second sheet. The same share
+// always results in the same file.
 //
 // The share must have its envelope, otherwise the error wraps [ErrIncomplete].
 func (s *Share) PDF(w io.Writer) error {
@@ -49,13 +49,13 @@ func (s *Share) PDF(w io.Writer) error {
 	return nil
 }
 
-// A page is a share while it is drawn, from top to bottom.
+// A page is the state of drawing a share, from top to bottom.
 type page struct {
 	pdf   *fpdf.Fpdf
 	share *Share
-	// encode makes the fonts' encoding from UTF-8.
+	// encode converts UTF-8 to the encoding of the fonts.
 	encode func(string) string
-	y      float64 // where the next thing begins
+	y      float64 // upper end of the next element
 }
 
 func newPage(s *Share) *page {
@@ -67,7 +67,7 @@ func newPage(s *Share) *page {
 	pdf.SetTitle(fmt.Sprintf("Share %d of %d of the root key of %v", s.index, s.total, s.Node()), true)
 	pdf.SetCreator("peerlink", true)
 	pdf.SetLang("en")
-	// So that the same share gives the same bytes.
+	// A fixed date, so that the same share results in the same bytes.
 	pdf.SetCreationDate(s.Date())
 	pdf.SetModificationDate(s.Date())
 	pdf.SetCatalogSort(true)
@@ -76,7 +76,8 @@ func newPage(s *Share) *page {
 	return p
 }
 
-// head is the title, the facts, what the page is, and beside them the QR code.
+// head draws the title, the data of the share, the description of the page, and the QR code
+// beside them.
 func (p *page) head() error {
 	s := p.share
 	code, err := qr.Encode(s.QRText(), qr.M)
@@ -85,7 +86,7 @@ func (p *page) head() error {
 	}
 	png := fpdf.ImageOptions{ImageType: "PNG"}
 	p.pdf.RegisterImageOptionsReader("qr", png, bytes.NewReader(code.PNG()))
-	// The picture has a white border, which may stand out into the margins.
+	// The image has a white border, which may extend into the margins.
 	p.pdf.ImageOptions("qr", pageRight-qrSide+2, p.y-2, qrSide, qrSide, false, png, 0, "")
 	qrEnd := p.y - 2 + qrSide
 
@@ -120,7 +121,7 @@ func (p *page) head() error {
 	return nil
 }
 
-// kindOfNode is how the node types are called on the page.
+// kindOfNode has the names of the node types on the page.
 var kindOfNode = map[nodetype.Type]string{
 	nodetype.AccountingAuthority: "accounting authority",
 	nodetype.CreditorsAgent:      "creditors agent",
@@ -134,7 +135,7 @@ func others(n int) string {
 	return fmt.Sprintf("%d\u00a0other pages", n)
 }
 
-// instructions are two columns: how to restore, how to keep.
+// instructions draws two columns: how to restore the key, and how to store the page.
 func (p *page) instructions() {
 	last := len(p.share.lines())
 	p.rule(pageRight)
@@ -160,8 +161,8 @@ func (p *page) instructions() {
 	p.y += 2
 }
 
-// list is a headline and paragraphs with a mark before each. No mark is a
-// number: those are for the lines of words.
+// list draws a headline, and paragraphs with a mark before each. Marks must not be numbers,
+// which are used for the lines of words.
 func (p *page) list(left, right float64, headline string, items []string, marks string) {
 	p.font("B", 9.5, 0)
 	p.pdf.Text(left, p.y+3.5, headline)
@@ -175,14 +176,14 @@ func (p *page) list(left, right float64, headline string, items []string, marks 
 	}
 }
 
-// words are the numbered lines in two parts, with a headline each.
+// words draws the numbered lines in two parts, each with a headline.
 func (p *page) words() {
 	const headline = 6.5
 	lines := p.share.lines()
 	height := (pageBottom - p.y - 2*headline) / float64(len(lines))
 	height = min(max(height, minLineHeight), maxLineHeight)
 	for i, words := range lines {
-		if p.y+height > pageBottom+0.1 { // what adding up has rounded
+		if p.y+height > pageBottom+0.1 { // tolerance for rounding errors
 			p.nextSheet()
 		}
 		switch i {
@@ -191,12 +192,12 @@ func (p *page) words() {
 		case ShareLines:
 			p.headline(headline, fmt.Sprintf("The sealed key: lines %d to %d, the same on all pages of this split", ShareLines+1, len(lines)))
 		}
-		// Every second line shaded, for eyes and rulers.
+		// Every second line is shaded, for readability.
 		if i%2 == 0 {
 			p.pdf.SetFillColor(238, 238, 238)
 			p.pdf.Rect(pageLeft, p.y, pageRight-pageLeft, height, "F")
 		}
-		// A character of Courier is 0.6 of its size wide, and a point 0.353 mm.
+		// The width of a character in Courier is 0.6 of the font size; a point is 0.353 mm.
 		size := min(10.5, height*2.45)
 		baseline := p.y + height/2 + size*0.353*0.28
 		p.pdf.SetFont("Courier", "", size)
@@ -218,7 +219,7 @@ func (p *page) headline(height float64, text string) {
 	p.y += height
 }
 
-// nextSheet begins a second page for the lines that found no place on the first.
+// nextSheet begins a second page for the remaining lines.
 func (p *page) nextSheet() {
 	p.pdf.AddPage()
 	p.y = pageTop
@@ -229,7 +230,7 @@ func (p *page) nextSheet() {
 	p.y += 3
 }
 
-// footer is for a person who finds the page, not for the program.
+// footer draws the footer, which is for a person who finds the page.
 func (p *page) footer() {
 	p.font("", 7, 110)
 	p.pdf.SetXY(pageLeft, pageBottom+2)

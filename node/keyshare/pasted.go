@@ -9,22 +9,22 @@ import (
 	"unicode"
 )
 
-// pdfMagic begins every PDF file.
+// pdfMagic is the beginning of every PDF file.
 const pdfMagic = "%PDF-"
 
-// errPDF is returned for a page that was not printed, or was scanned into a PDF.
+// errPDF is returned for a PDF file: a page as written by [Share.PDF], or a scanned page.
 var errPDF = fmt.Errorf("%w but a PDF: scan its QR code, or get its text (\"pdftotext -layout PAGE.pdf PAGE.txt\") if it was never on paper", ErrNotShare)
 
-// errOrder is returned for the text of a page whose words can not be put in order.
+// errOrder is returned for the text of a page if the order of the words can not be restored.
 var errOrder = fmt.Errorf("%w as it is: this is the text of a page, with its words in another order than on paper: scan its QR code, type the numbered lines, or get the text with \"pdftotext -layout PAGE.pdf PAGE.txt\"", ErrNotShare)
 
-// isPage reports whether the text was copied out of a page.
+// isPage reports whether the text was copied from a page.
 func isPage(text string) bool { return strings.Contains(text, "This share: lines 1 to") }
 
-// pastedLines finds the lines of words in text that was copied out of a PDF, where
-// each program has its own idea of where lines end and in which order columns
-// come. The checksums tell which words are a line. It returns the lines by their
-// numbers, or nil if not even the share's own lines are there.
+// pastedLines finds the lines of words in text that was copied from a PDF. Programs differ in
+// where they end lines and in the order of columns. The checksums determine which words form
+// a line. pastedLines returns the lines by number, or nil if it does not find all lines of
+// the share itself.
 func pastedLines(text string) map[int][]string {
 	lines := make(map[int][]string)
 	inRows(text, lines)
@@ -37,7 +37,7 @@ func pastedLines(text string) map[int][]string {
 	return lines
 }
 
-// inRows finds lines whose words follow on their number.
+// inRows finds lines whose words follow their number.
 func inRows(text string, lines map[int][]string) {
 	tokens := strings.FieldsFunc(strings.ToLower(text), notWord)
 	for i := range tokens {
@@ -55,12 +55,11 @@ func inRows(text string, lines map[int][]string) {
 	}
 }
 
-// rangeOfLines is in the headlines above the words on a page.
+// rangeOfLines matches the line numbers in the headlines above the words on a page.
 var rangeOfLines = regexp.MustCompile(`: lines ([0-9]{1,3}) to ([0-9]{1,3})\b`)
 
-// inColumns finds lines whose words come column by column, with the columns in any
-// order. Each paragraph is one column or several; the headlines say how long they
-// are.
+// inColumns finds lines whose words are ordered by column, with the columns in any order. Each
+// paragraph has one or more columns; the headlines contain the length of the columns.
 func inColumns(text string, lines map[int][]string) {
 	type block struct {
 		first, n int
@@ -73,7 +72,7 @@ func inColumns(text string, lines map[int][]string) {
 		if first < 1 || last < first || last > maxLines {
 			return
 		}
-		// The longer columns first: what fills those does not belong to the others.
+		// The longer columns first: their words do not belong to shorter ones.
 		blocks = slices.Insert(blocks, 0, &block{first: first, n: last - first + 1})
 	}
 	text = strings.ReplaceAll(text, "\r\n", "\n")
@@ -118,11 +117,11 @@ func inColumns(text string, lines map[int][]string) {
 	}
 }
 
-// numberedColumns finds the numbers of n lines in the words of a paragraph, each
-// followed by the same number of words, none perhaps. It returns these words as
-// columns, and what follows; nil if there is no such thing.
+// numberedColumns finds the numbers of n lines in the words of a paragraph, each followed by
+// the same number of words, possibly none. It returns these words as columns, and the
+// remaining words, or nil if there are no such numbers.
 func numberedColumns(words []string, first, n int) (columns [][]string, rest []string) {
-	var at []int // where the numbers are
+	var at []int // indexes of the numbers
 	for i, w := range words {
 		if len(at) < n && w == strconv.Itoa(first+len(at)) && (len(at) < 2 || i-at[len(at)-1] == at[1]-at[0]) {
 			at = append(at, i)
@@ -166,7 +165,7 @@ func arrange(columns [][]string, k int, found func([][]string) bool) bool {
 
 func notWord(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }
 
-// isLine reports whether the words are the line with the number.
+// isLine reports whether the words are a valid line with the given number.
 func isLine(number int, words []string) bool {
 	var line wordLine
 	for i, w := range words {

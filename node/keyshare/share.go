@@ -15,14 +15,14 @@ const formatVersion = 1
 // shareSize is the length in bytes of a share, without the envelope.
 const shareSize = 50
 
-// A splitID is what shares have in common that were made together.
+// A splitID identifies a split. All shares of the split have it.
 type splitID [14]byte
 
-// String is short enough to be compared by eye.
+// String returns the first 4 bytes in hex, which is short enough for comparison by eye.
 func (id splitID) String() string { return hex.EncodeToString(id[:4]) }
 
-// A Share is one of several which together restore a root key. It is a secret.
-// Shares come from [Split] and [Parse].
+// A Share is one of several shares which together restore a root key. It is a secret.
+// Shares are made by [Split] and [Parse].
 type Share struct {
 	split                   splitID
 	threshold, total, index int
@@ -31,24 +31,24 @@ type Share struct {
 	envelope *envelope
 }
 
-// Index is the number of the share, counted from 1.
+// Index returns the number of the share, counted from 1.
 func (s *Share) Index() int { return s.index }
 
-// Threshold is how many shares restore the key.
+// Threshold returns the number of shares that are needed to restore the key.
 func (s *Share) Threshold() int { return s.threshold }
 
-// Total is how many shares were made.
+// Total returns the number of shares of the split.
 func (s *Share) Total() int { return s.total }
 
-// SplitID is the beginning of the split ID, in hex, for people who sort pages.
-// It is "3f2a91bc", say, on all shares that were made together.
+// SplitID returns the beginning of the split ID in hex, for example "3f2a91bc". It is the same
+// on all pages of a split, so that people can sort pages by it.
 func (s *Share) SplitID() string { return s.split.String() }
 
-// HasEnvelope reports whether the share came with the sealed key, and not with
-// its own lines only. [Combine] needs one that has.
+// HasEnvelope reports whether the share includes the envelope with the sealed key. [Combine]
+// needs at least one share with it.
 func (s *Share) HasEnvelope() bool { return s.envelope != nil }
 
-// Node is whose root key it is. It is zero without an envelope.
+// Node returns the node to which the root key belongs. It is zero without an envelope.
 func (s *Share) Node() pki.Identity {
 	if s.envelope == nil {
 		return pki.Identity{}
@@ -56,8 +56,8 @@ func (s *Share) Node() pki.Identity {
 	return s.envelope.node
 }
 
-// Fingerprint is the first half of the root key's [pki.Fingerprint], followed by
-// "...". It is empty without an envelope.
+// Fingerprint returns the first half of the root key's [pki.Fingerprint], followed by "...".
+// It is empty without an envelope.
 func (s *Share) Fingerprint() string {
 	if s.envelope == nil {
 		return ""
@@ -65,8 +65,7 @@ func (s *Share) Fingerprint() string {
 	return s.envelope.fingerprint.String()
 }
 
-// Date is the day on which the shares were made, by UTC. It is zero without an
-// envelope.
+// Date returns the day, in UTC, on which the shares were made. It is zero without an envelope.
 func (s *Share) Date() time.Time {
 	if s.envelope == nil {
 		return time.Time{}
@@ -74,13 +73,13 @@ func (s *Share) Date() time.Time {
 	return s.envelope.date()
 }
 
-// String names the share without telling anything secret: "share 2 of 5 of
+// String returns a description of the share without secrets, for example "share 2 of 5 of
 // split 3f2a91bc".
 func (s *Share) String() string {
 	return fmt.Sprintf("share %d of %d of split %v", s.index, s.total, s.split)
 }
 
-// encode writes the share itself, without the envelope.
+// encode returns the encoding of the share itself, without the envelope.
 func (s *Share) encode() []byte {
 	b := make([]byte, 0, shareSize)
 	b = append(b, formatVersion, byte(s.threshold), byte(s.total), byte(s.index))
@@ -88,7 +87,7 @@ func (s *Share) encode() []byte {
 	return append(b, s.value[:]...)
 }
 
-// decodeShare reads a share and its envelope, whose bytes may be nil.
+// decodeShare decodes a share and its envelope. raw, the envelope, may be nil.
 func decodeShare(own, raw []byte) (*Share, error) {
 	if err := checkVersion(own); err != nil {
 		return nil, err
@@ -129,7 +128,7 @@ func decodeShare(own, raw []byte) (*Share, error) {
 	return s, nil
 }
 
-// checkVersion looks at the first byte of a share.
+// checkVersion checks the version of a share, its first byte.
 func checkVersion(own []byte) error {
 	if len(own) > 0 && own[0] != formatVersion {
 		return fmt.Errorf("%w: version %d: expected %d: use a later version of peerlink", ErrVersion, own[0], formatVersion)
@@ -137,7 +136,7 @@ func checkVersion(own []byte) error {
 	return nil
 }
 
-// check compares the share with the envelope of its split.
+// check checks that the share belongs to the envelope.
 func (s *Share) check(e *envelope) error {
 	if s.threshold != e.threshold || s.total != e.total || !e.holds(s.index, &s.value) {
 		return fmt.Errorf("%w: %v", ErrAltered, s)

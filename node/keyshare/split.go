@@ -9,17 +9,16 @@ import (
 	"peerlink/node/pki"
 )
 
-// maxPassphrase is what package pki takes, in bytes.
+// maxPassphrase is the maximum length in bytes, as in package pki.
 const maxPassphrase = 1023
 
-// Split makes shares of a node's root key, threshold of which restore it
-// together with the passphrase: 2 ≤ threshold ≤ shares ≤ [MaxShares]. The
-// passphrase, of 1 to 1023 bytes, is best that of the key file. The day of now,
-// by UTC, is written on the shares.
+// Split makes shares of a node's root key. threshold of them, together with the passphrase,
+// restore the key: 2 ≤ threshold ≤ shares ≤ [MaxShares]. The passphrase has 1 to 1023 bytes,
+// and should be that of the key file. The shares contain the day of now in UTC.
 //
-// Before it returns, all shares have been read back from their text, and some of
-// them opened: it takes a few seconds, and 256 MiB of memory. Errors wrap
-// [pki.ErrKeyKind] or [pki.ErrNotIdentity], or tell which argument is wrong.
+// Split tests the shares before it returns: it parses the text of each, and restores the key
+// from some of them. It takes a few seconds and 256 MiB of memory. Errors wrap
+// [pki.ErrKeyKind] or [pki.ErrNotIdentity], or name the wrong argument.
 func Split(key crypto.Signer, id pki.Identity, passphrase []byte, shares, threshold int, now time.Time) ([]*Share, error) {
 	return split(key, id, passphrase, shares, threshold, now, defaultCost)
 }
@@ -74,7 +73,7 @@ func split(key crypto.Signer, id pki.Identity, passphrase []byte, total, thresho
 	return shares, nil
 }
 
-// prove does with new shares what somebody will do with them in many years.
+// prove tests new shares by parsing their text and restoring the key from them.
 func prove(shares []*Share, passphrase []byte, pub crypto.PublicKey) error {
 	var typed, scanned []*Share
 	for _, s := range shares {

@@ -15,18 +15,18 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// ShareLines is the number of lines that a share takes without the envelope. Of
-// all pages but one, typing these is enough.
+// ShareLines is the number of lines of a share without the envelope. Only these lines have
+// to be typed from all pages except one.
 const ShareLines = shareSize / lineData
 
 // maxLines is the number of lines of the longest share.
 const maxLines = ShareLines + (maxEnvelope+lineData-1)/lineData
 
-// maxText bounds what is read, in bytes. The words of the longest share have
-// five kilobytes.
+// maxText is the maximum size of the text of a share in bytes. The words of the longest share
+// have five kilobytes.
 const maxText = 64 << 10
 
-// qrPrefix is in front of a share as QR text, followed by the version.
+// qrPrefix is the beginning of the QR text of a share. The version follows.
 const qrPrefix = "PEERLINK-SHARE-"
 
 // errSeveral is returned for the text of several QR codes.
@@ -36,8 +36,8 @@ const qrCheckSize = crc32.Size
 
 var qrEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
 
-// lines returns the lines of words: the share's own, and then those of its
-// envelope, if it has one.
+// lines returns the lines of words of the share itself, followed by the lines of its envelope,
+// if it has one.
 func (s *Share) lines() [][]string {
 	data := s.encode()
 	if s.envelope != nil {
@@ -53,8 +53,8 @@ func (s *Share) lines() [][]string {
 	return lines
 }
 
-// Text is the share as numbered lines of words, under a few lines that tell
-// what it is. [Parse] reads it.
+// Text returns the share as numbered lines of words, after some lines with a description.
+// [Parse] parses it.
 func (s *Share) Text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Share %d of %d of a root key. Any %d of these shares restore it, with its passphrase.\n", s.index, s.total, s.threshold)
@@ -71,15 +71,15 @@ func (s *Share) Text() string {
 	return b.String()
 }
 
-// heading is a line above the words, in a text of [Share.Text] or on a page.
+// heading matches a line above the words, in the result of [Share.Text] or on a page.
 var heading = regexp.MustCompile(`^(Share [0-9]+ of [0-9]+ of a root key\.|(Split|Node|Root key|Made on): |(This share|The sealed key): lines )`)
 
-// IsHeading reports whether a line is one of those that [Share.Text] and [Share.PDF]
-// write above the words.
+// IsHeading reports whether a line is a heading that [Share.Text] and [Share.PDF] write above
+// the words.
 func IsHeading(line string) bool { return heading.MatchString(strings.TrimSpace(line)) }
 
-// QRText is the share as its QR code has it: capital letters, digits, hyphens
-// and a colon. [Parse] reads it.
+// QRText returns the content of the share's QR code: capital letters, digits, hyphens and a
+// colon. [Parse] parses it.
 func (s *Share) QRText() string {
 	data := s.encode()
 	if s.envelope != nil {
@@ -89,17 +89,17 @@ func (s *Share) QRText() string {
 	return qrPrefix + strconv.Itoa(formatVersion) + ":" + qrEncoding.EncodeToString(data)
 }
 
-// Parse reads a share: what was scanned from its QR code, or its lines of words.
+// Parse parses a share: the content of its QR code, or its lines of words.
 //
-// Lines may be numbered, as they are on the page; then they can come in any
-// order, and all lines without a number are ignored. The text of a whole page, as
-// it is copied out of a PDF, may have its words row by row or column by column.
-// Otherwise they must be the lines of the page, in order, and nothing else. The first [ShareLines] lines
-// are enough for a share without its envelope.
+// Lines may be numbered, as on the page. In that case they can be in any order, and lines
+// without a number are ignored. In the text of a whole page, copied from a PDF, the words may
+// be ordered by row or by column. Without numbers, the text must be the lines of the page in
+// order, and nothing else. The first [ShareLines] lines are sufficient for a share without its
+// envelope.
 //
-// A line that is wrong gives a [*LineError]; lines that are missing give
-// [ErrIncomplete]. Other errors wrap [ErrNotShare], [ErrVersion], [ErrMixed],
-// [ErrAltered], or [pki.ErrKeyCost].
+// The error for a wrong line is a [*LineError], the error for missing lines wraps
+// [ErrIncomplete]. Other errors wrap [ErrNotShare], [ErrVersion], [ErrMixed], [ErrAltered], or
+// [pki.ErrKeyCost].
 func Parse(text string) (*Share, error) {
 	if strings.HasPrefix(text, pdfMagic) {
 		return nil, errPDF
@@ -130,8 +130,8 @@ func Parse(text string) (*Share, error) {
 	return parseLines(pasted)
 }
 
-// findQR returns what is on both sides of the colon in QR text, which may have
-// something before it.
+// findQR returns the parts before and after the colon of QR text. Text before the QR text is
+// ignored.
 func findQR(text string) (version, encoded string, ok bool) {
 	for {
 		_, rest, found := strings.Cut(text, qrPrefix)
@@ -151,7 +151,7 @@ func parseQR(version, encoded string) (*Share, error) {
 	if version != strconv.Itoa(formatVersion) {
 		return nil, fmt.Errorf("%w: version %s: expected %d: use a later version of peerlink", ErrVersion, excerpt.Limit(version, maxShown), formatVersion)
 	}
-	// A line that was broken somewhere on its way here.
+	// The line may have been wrapped, for example by a mail program.
 	encoded = strings.Join(strings.Fields(encoded), "")
 	data, err := qrEncoding.DecodeString(encoded)
 	if err != nil {
@@ -170,7 +170,7 @@ func parseQR(version, encoded string) (*Share, error) {
 	return decodeShare(data[:shareSize], data[shareSize:end])
 }
 
-// parseLines reads a share from its lines of words, by number.
+// parseLines parses a share from its lines of words, by number.
 func parseLines(typed map[int][]string) (*Share, error) {
 	numbers := slices.Sorted(maps.Keys(typed))
 	decoded := make(map[int][]byte)
@@ -180,7 +180,7 @@ func parseLines(typed map[int][]string) (*Share, error) {
 			return nil, err
 		}
 	}
-	// From here on all lines are what they are on a page; but on which?
+	// From here on, all lines are valid, but they may be from different pages.
 	last := numbers[len(numbers)-1]
 	if err := checkVersion(decoded[1]); err != nil {
 		return nil, err
@@ -216,8 +216,8 @@ func parseLines(typed map[int][]string) (*Share, error) {
 	return decodeShare(own, raw)
 }
 
-// findLines returns the words of each line, by its number. There is one at
-// least, and no number is beyond maxLines.
+// findLines returns the words of each line, by its number. There is at least one line, and no
+// number is greater than maxLines.
 func findLines(text string) (map[int][]string, error) {
 	numbered := make(map[int][]string)
 	var bare [][]string
@@ -240,7 +240,7 @@ func findLines(text string) (map[int][]string, error) {
 		return numbered, nil
 	}
 	if len(bare) == 1 {
-		// All in one breath.
+		// All words are in one line.
 		bare = slices.Collect(slices.Chunk(bare[0], lineWords))
 	}
 	if len(bare) == 0 || len(bare) > maxLines {
@@ -252,8 +252,8 @@ func findLines(text string) (map[int][]string, error) {
 	return numbered, nil
 }
 
-// join returns the bytes of the lines with the numbers from first to last, or
-// an error that wraps [ErrIncomplete] and names those that are missing.
+// join returns the bytes of the lines with the numbers from first to last. If lines are
+// missing, the error wraps [ErrIncomplete] and has their numbers.
 func join(lines map[int][]byte, first, last int) ([]byte, error) {
 	var data []byte
 	var missing []string

@@ -14,15 +14,15 @@ import (
 // ristretto255.
 type shareValue [32]byte
 
-// newValues makes a secret and its share values, by index: threshold of them
-// give the secret back.
+// newValues makes a secret and its share values, by index. threshold of them restore the
+// secret.
 func newValues(threshold, total int) (secret shareValue, values []shareValue, err error) {
 	s := group.Ristretto255.RandomNonZeroScalar(rand.Reader)
 	defer s.SetUint64(0)
 	if secret, err = valueOf(s); err != nil {
 		return shareValue{}, nil, err
 	}
-	// The library counts the shares that are not enough.
+	// The parameter of the library is the maximum number of shares that do not suffice.
 	shares := secretsharing.New(rand.Reader, uint(threshold-1), s).Share(uint(total))
 	for _, share := range shares {
 		v, err := valueOf(share.Value)
@@ -35,7 +35,7 @@ func newValues(threshold, total int) (secret shareValue, values []shareValue, er
 	return secret, values, nil
 }
 
-// recoverSecret wants threshold shares at least, all with different indexes.
+// recoverSecret restores the secret from at least threshold shares with different indexes.
 func recoverSecret(threshold int, shares []*Share) (shareValue, error) {
 	points := make([]secretsharing.Share, len(shares))
 	for i, s := range shares {
@@ -65,7 +65,7 @@ func valueOf(s group.Scalar) (shareValue, error) {
 	return shareValue(b), nil
 }
 
-// scalar wants the only encoding of a scalar that there is.
+// scalar decodes the value. It fails unless the encoding is canonical.
 func (v *shareValue) scalar() (group.Scalar, error) {
 	s := group.Ristretto255.NewScalar()
 	if err := s.UnmarshalBinary(v[:]); err != nil {
@@ -74,7 +74,7 @@ func (v *shareValue) scalar() (group.Scalar, error) {
 	return s, nil
 }
 
-// tag is what the envelope knows about the value of a share.
+// tag returns the tag by which the envelope identifies the value of a share.
 func (v *shareValue) tag(index int) [tagSize]byte {
 	sum := sha256.Sum256(slices.Concat([]byte{formatVersion, byte(index)}, v[:]))
 	return [tagSize]byte(sum[:])

@@ -13,11 +13,10 @@ const (
 	wordBits  = 12
 	wordCount = 1 << wordBits
 	maxWord   = 7 // letters
-	maxSlip   = 2 // the distance between what is meant and what is typed
+	maxSlip   = 2 // maximum distance between an intended and a typed word
 )
 
-// wordList returns the words in alphabetical order. The package comment says
-// which they are.
+// wordList returns the words in alphabetical order, as defined in the package comment.
 var wordList = sync.OnceValue(func() []string {
 	all := diceware.WordListEffLarge()
 	var words []string
@@ -26,15 +25,14 @@ var wordList = sync.OnceValue(func() []string {
 			words = append(words, w)
 		}
 	}
-	// Stable: the list comes in alphabetical order.
+	// The sort must be stable, because the list is in alphabetical order.
 	slices.SortStableFunc(words, func(a, b string) int { return len(a) - len(b) })
 	words = words[:wordCount]
 	slices.Sort(words)
 	return words
 })
 
-// wordIndex is the number that a word in lower case stands for; -1 if it is not
-// in the list.
+// wordIndex returns the index of a word in lower case, or -1 if it is not in the list.
 func wordIndex(word string) int {
 	if i, ok := slices.BinarySearch(wordList(), word); ok {
 		return i
@@ -42,8 +40,8 @@ func wordIndex(word string) int {
 	return -1
 }
 
-// nearestWord is the one word of the list that was most probably meant, or "" if
-// none is near, or several equally so.
+// nearestWord returns the word of the list with the smallest distance to the typed word, or ""
+// if the distance is greater than maxSlip or several words have the same distance.
 func nearestWord(typed string) string {
 	best, nearest := maxSlip+1, ""
 	for _, w := range wordList() {
@@ -57,9 +55,9 @@ func nearestWord(typed string) string {
 	return nearest
 }
 
-// distance counts the letters that were left out, put in, changed, or exchanged
-// with their neighbours between a word of the list and what was typed. Anything
-// much longer than a word is far from all.
+// distance returns the number of letters that were omitted, inserted, changed, or exchanged
+// with their neighbours between a word of the list and the typed word. For typed words that are
+// much longer than any word, the distance is large.
 func distance(typed, word string) int {
 	if len(typed) > 2*maxWord {
 		return len(typed)
