@@ -16,21 +16,21 @@ const (
 	addressFile = "door.json"
 	socketFile  = "door.sock"
 
-	// maxAddressFile is the largest address file, in bytes, that is read.
+	// maxAddressFile is the maximum size of the address file in bytes.
 	maxAddressFile = 4 << 10
 )
 
-// ErrNotOpen means that no door is open for a state folder.
+// ErrNotOpen means that no door is open on a state folder.
 var ErrNotOpen = errors.New("local: door is not open")
 
-// addresses are where the door listens: what the address file says.
+// addresses are the addresses on which the door listens, as in the address file.
 type addresses struct {
 	Unix string `json:"unix,omitempty"` // path of the socket; relative to the state folder
 	TCP  string `json:"tcp,omitempty"`  // IP address and port
 }
 
-// writeAddresses replaces the address file as a whole. One that says the same, as
-// a door that was not closed leaves it, stays: that needs no room.
+// writeAddresses replaces the address file atomically. A file with the same content,
+// which a door that was not closed has left, is kept: that needs no disk space.
 func writeAddresses(stateDir string, a addresses) (err error) {
 	text, err := json.Marshal(a)
 	if err != nil {
@@ -39,7 +39,7 @@ func writeAddresses(stateDir string, a addresses) (err error) {
 	if old, err := durable.Read(filepath.Join(stateDir, addressFile), maxAddressFile); err == nil && string(old) == string(text)+"\n" {
 		return nil
 	}
-	f, err := os.CreateTemp(stateDir, "."+addressFile+"-*") // for the owner only
+	f, err := os.CreateTemp(stateDir, "."+addressFile+"-*") // readable by the owner only
 	if err != nil {
 		return err
 	}
@@ -55,9 +55,9 @@ func writeAddresses(stateDir string, a addresses) (err error) {
 	return os.Rename(f.Name(), filepath.Join(stateDir, addressFile))
 }
 
-// readAddresses reads the address file. Where there is none, since the disk was full
-// when the door was opened, there may be the Unix socket. It reports [ErrNotOpen] if
-// there is neither.
+// readAddresses reads the address file. If there is none because the disk was full when
+// the door was opened, it returns the Unix socket. It returns [ErrNotOpen] if there is
+// neither.
 func readAddresses(stateDir string) (addresses, error) {
 	path := filepath.Join(stateDir, addressFile)
 	f, err := os.Open(path)

@@ -6,18 +6,18 @@ import (
 	"peerlink/stomp"
 )
 
-// bounds are what one client can use up at most.
+// bounds are the maximum resources of clients.
 type bounds struct {
-	connections   int // that have shown the passcode
-	opening       int // that have not, for each listener; beyond that the oldest makes room
+	connections   int // that have sent the passcode
+	opening       int // that have not, for each listener; beyond that the oldest is closed
 	subscriptions int // of a connection
 	held          int // sum of the prefetch-counts of a connection's subscriptions
-	pending       int // operations of a connection that wait for the disk, or for their receipt to be written
+	pending       int // operations of a connection that are not durable yet, or whose receipt is not written yet
 
 	connectTime time.Duration // for the client's CONNECT
 	guessPause  time.Duration // before a wrong passcode is answered
-	nackPause   time.Duration // before a message is given back
-	endTime     time.Duration // for what is under way when a session ends
+	nackPause   time.Duration // before messages are returned by NACK
+	endTime     time.Duration // for operations in progress when a session ends
 }
 
 func defaultBounds() bounds {
@@ -35,18 +35,18 @@ func defaultBounds() bounds {
 }
 
 const (
-	// defaultPrefetch is the prefetch-count of a subscription that names none.
+	// defaultPrefetch is the prefetch-count of a subscription without that header.
 	defaultPrefetch = 100
 	// maxPrefetch is the largest prefetch-count of a subscription.
 	maxPrefetch = 10_000
-	// maxID is the longest id of a subscription, in bytes: it must fit,
-	// escaped, into the ack header together with a number.
+	// maxID is the maximum length of a subscription's id in bytes: escaped, it must fit
+	// into the ack header together with a number.
 	maxID = 200
 )
 
-// frameLimits are those of the peers' links, but for the body: a message for a
-// peer has to fit there (see session.send), while one from a peer has grown
-// when it was translated to longer IDs.
+// frameLimits returns the limits of links with peers, except for the body: a message
+// for a peer must fit into a frame there (see session.send), while a message from a
+// peer has grown when it was translated to longer IDs.
 func frameLimits() stomp.Limits {
 	l := stomp.DefaultLimits()
 	l.Body = 64 << 10

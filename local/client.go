@@ -17,48 +17,46 @@ import (
 	"peerlink/stomp"
 )
 
-// clientWindow is how many messages a [Client] sends before it has seen the
-// receipt of the first.
+// clientWindow is how many messages a [Client] sends before it has received the receipt
+// of the first.
 const clientWindow = 4096
 
-// Client is a connection to the door, for commands and tests of this program.
-// All methods are safe for concurrent use. A Client must be closed, by
-// Disconnect or Close.
+// Client is a connection to the door, for commands and tests of this program. All
+// methods are safe for concurrent use. A Client must be closed, by Disconnect or Close.
 //
-// One goroutine reads what the door says. A subscription with [AckAuto] whose
-// Next is not called stops it, once too many messages wait; then receipts do
-// not come either.
+// One goroutine reads the frames of the door. If the user of a subscription with
+// [AckAuto] does not call Next, that goroutine blocks once too many messages wait; then
+// it does not read receipts either.
 type Client struct {
 	conn *stomp.Conn
 
-	room    chan struct{} // holds a token for each message without receipt
+	room    chan struct{} // has an element for each message without a receipt
 	leave   func()        // closes leaving
-	leaving chan struct{} // closed when messages are not wanted any more
+	leaving chan struct{} // closed when messages are not delivered any more
 	close   func() error
-	done    chan struct{} // closed when the reading has ended
+	done    chan struct{} // closed when the reading goroutine has ended
 
 	mu            sync.Mutex
-	last          uint64                         // receipt asked for last
-	waiting       map[uint64]func(error)         // by receipt: called once; nil at the end
+	last          uint64                         // the receipt requested last
+	waiting       map[uint64]func(error)         // by receipt: the function is called once; nil after the end
 	subscriptions map[string]*ClientSubscription // by id
 	acks          []string                       // to be written
 	err           error                          // why the connection has ended
 
-	ackBell wait.Signal
-	acking  sync.Mutex     // keeps ACKs in order
-	running sync.WaitGroup // the goroutines
+	ackSignal wait.Signal
+	acking    sync.Mutex     // keeps ACKs in order
+	running   sync.WaitGroup // all goroutines of the Client
 }
 
-// ErrUnconfirmed is reported for what the door had not confirmed when the
-// connection ended: it may or may not be done.
+// ErrUnconfirmed is returned for operations that the door had not confirmed when the
+// connection ended: they may or may not be done.
 var ErrUnconfirmed = errors.New("local: not confirmed before the connection ended")
 
-// Dial connects to the door of the node with this state folder: by the Unix
-// socket or, where there can be none, by TCP. It reports [ErrNotOpen] if no door
-// is open.
+// Dial connects to the door of the node with this state folder: by the Unix socket or,
+// if there is none, by TCP. It returns [ErrNotOpen] if no door is open.
 //
-// The passcode is shown to a process of the node's user only. After a crash,
-// anybody may listen on the port of the door.
+// The passcode is sent to a process of the node's user only: after a crash, any user
+// may listen on the TCP port of the door.
 func Dial(ctx context.Context, stateDir string) (*Client, error) {
 	a, err := readAddresses(stateDir)
 	if err != nil {
@@ -66,7 +64,7 @@ func Dial(ctx context.Context, stateDir string) (*Client, error) {
 	}
 	path := filepath.Join(stateDir, passcodeFile)
 	secret, err := readPasscode(path)
-	if errors.Is(err, fs.ErrNotExist) { // it lasts as long as the door
+	if errors.Is(err, fs.ErrNotExist) { // it is removed with the door
 		return nil, fmt.Errorf("%w: %w; start \"peerlink serve\" again", ErrNotOpen, err)
 	}
 	if err != nil {
@@ -87,9 +85,9 @@ func Dial(ctx context.Context, stateDir string) (*Client, error) {
 	return newClient(ctx, nc, secret)
 }
 
-// dial connects to the door. Its Unix socket is in the state folder, where nobody
-// else can listen. Its TCP port can be anybody's, except while the door is open:
-// whoever can not have locked the state folder can not have the port.
+// dial connects to the door. Its Unix socket is in the state folder, where no other
+// user can listen. Its TCP port may be used by any user unless the door is open: a
+// process that can not have locked the state folder can not have the port then.
 func (a addresses) dial(ctx context.Context, stateDir string) (net.Conn, error) {
 	network, address := "unix", a.Unix
 	if a.Unix == "" {
@@ -109,7 +107,7 @@ func (a addresses) dial(ctx context.Context, stateDir string) (net.Conn, error) 
 	return nc, nil
 }
 
-// newClient opens a session on nc, which then belongs to the Client.
+// newClient opens a session on nc, which the Client then owns.
 func newClient(ctx context.Context, nc net.Conn, secret string) (*Client, error) {
 	c := &Client{
 		conn:          stomp.NewConn(nc, frameLimits()),
@@ -118,7 +116,7 @@ func newClient(ctx context.Context, nc net.Conn, secret string) (*Client, error)
 		done:          make(chan struct{}),
 		waiting:       make(map[uint64]func(error)),
 		subscriptions: make(map[string]*ClientSubscription),
-		ackBell:       wait.NewSignal(),
+		ackSignal:     wait.NewSignal(),
 	}
 	c.leave = sync.OnceFunc(func() { close(c.leaving) })
 	c.close = sync.OnceValue(func() error {
@@ -137,7 +135,7 @@ func newClient(ctx context.Context, nc net.Conn, secret string) (*Client, error)
 	return c, nil
 }
 
-// connect does the opening handshake.
+// connect performs the opening handshake.
 func (c *Client) connect(ctx context.Context, secret string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, stomp.DefaultConnectTimeout, stomp.ErrConnectTimeout)
 	defer cancel()
@@ -176,11 +174,11 @@ func (c *Client) exchange(f *stomp.Frame) (*stomp.Frame, error) {
 	return c.conn.ReadFrame()
 }
 
-// Send hands over a message for an outgoing exchange. It blocks while too many
-// are not yet confirmed. If it returns nil, confirmed is called once, with nil
-// when the message is durable, with the door's [*stomp.ServerError] when it has
-// refused this message, or with [ErrUnconfirmed] (wrapped). confirmed is called
-// by the goroutine that reads: it must not block.
+// Send sends a message to an outgoing exchange. It blocks while too many messages are
+// unconfirmed. If it returns nil, confirmed is called once: with nil when the message
+// is durable, with the door's [*stomp.ServerError] if it has refused this message, or
+// with [ErrUnconfirmed] (wrapped). The reading goroutine calls confirmed, which must
+// not block.
 func (c *Client) Send(ctx context.Context, exchange, routingKey, smpType string, body []byte, confirmed func(error)) error {
 	if err := c.takeRoom(ctx); err != nil {
 		return err
@@ -204,8 +202,8 @@ func (c *Client) Send(ctx context.Context, exchange, routingKey, smpType string,
 	return err
 }
 
-// request writes a frame that asks for a receipt. If it returns nil, done is
-// called once, with the outcome.
+// request writes a frame with a receipt header. If it returns nil, done is called once,
+// with the outcome.
 func (c *Client) request(f *stomp.Frame, done func(error)) error {
 	c.mu.Lock()
 	if c.waiting == nil {
@@ -222,12 +220,12 @@ func (c *Client) request(f *stomp.Frame, done func(error)) error {
 		return nil
 	}
 	if c.forget(n) == nil {
-		return nil // the end of the connection was quicker: done is told
+		return nil // the end of the connection came first: done is called
 	}
 	return err
 }
 
-// await is request, and waits for the outcome.
+// await is like request, and waits for the outcome.
 func (c *Client) await(ctx context.Context, f *stomp.Frame) error {
 	outcome := make(chan error, 1)
 	if err := c.request(f, func(err error) { outcome <- err }); err != nil {
@@ -241,7 +239,7 @@ func (c *Client) await(ctx context.Context, f *stomp.Frame) error {
 	}
 }
 
-// forget takes out who waits for a receipt.
+// forget removes and returns the function that waits for a receipt.
 func (c *Client) forget(receipt uint64) (done func(error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -250,11 +248,11 @@ func (c *Client) forget(receipt uint64) (done func(error)) {
 	return done
 }
 
-// acknowledge writes ACKs that have gathered, until the connection ends.
+// acknowledge writes queued ACKs until the connection ends.
 func (c *Client) acknowledge() {
 	for {
 		select {
-		case <-c.ackBell:
+		case <-c.ackSignal:
 			c.writeAcks()
 		case <-c.done:
 			return
@@ -262,8 +260,8 @@ func (c *Client) acknowledge() {
 	}
 }
 
-// writeAcks writes the ACKs that have gathered. An error of writing is one of
-// the connection, which Next reports.
+// writeAcks writes the queued ACKs. If that fails, the connection has failed, which
+// Next reports.
 func (c *Client) writeAcks() {
 	c.acking.Lock()
 	defer c.acking.Unlock()
@@ -280,11 +278,11 @@ func (c *Client) writeAcks() {
 	}
 }
 
-// Disconnect waits until all that was sent and acknowledged is confirmed, also
-// what confirmed functions acknowledge, and closes the connection. When ctx
-// ends before that, the connection is closed at once. The error says why
-// something may be unconfirmed. Messages that come in meanwhile are dropped;
-// without [AckAuto] the door gives them to others.
+// Disconnect waits until everything that was sent and acknowledged is confirmed,
+// including the acknowledgements by confirmed functions, and closes the connection. If
+// ctx ends before that, the connection is closed at once. The error is why something
+// may be unconfirmed. Messages received meanwhile are dropped; without [AckAuto] the
+// door redelivers them to other subscriptions.
 func (c *Client) Disconnect(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { c.close() })()
 	c.leave()
@@ -296,7 +294,7 @@ func (c *Client) Disconnect(ctx context.Context) error {
 	return errors.Join(err, c.Close())
 }
 
-// awaitReceipts waits until all messages are confirmed. None can be sent after
+// awaitReceipts waits until all messages are confirmed. No message can be sent after
 // that.
 func (c *Client) awaitReceipts(ctx context.Context) error {
 	for range cap(c.room) {
@@ -318,18 +316,17 @@ func (c *Client) takeRoom(ctx context.Context) error {
 	}
 }
 
-// Close closes the connection at once, whatever is not yet written, and returns
-// when nobody is told anything any more. It must not be called from a confirmed
-// function. Calling it again does nothing.
+// Close closes the connection at once, without writing queued frames, and returns when
+// all confirmed functions have returned. A confirmed function must not call it. Further
+// calls do nothing.
 func (c *Client) Close() error {
 	err := c.close()
 	c.running.Wait()
 	return err
 }
 
-// Err says why the connection has ended, and is nil while it has not: the
-// door's [*stomp.ServerError], [stomp.ErrClosed] after Close, or an error of
-// the network.
+// Err returns why the connection has ended, or nil while it has not: the door's
+// [*stomp.ServerError], [stomp.ErrClosed] after Close, or an error of the network.
 func (c *Client) Err() error {
 	select {
 	case <-c.done:
@@ -345,7 +342,7 @@ func (c *Client) reason() error {
 	return c.err
 }
 
-// read handles what the door says, until the connection ends.
+// read handles the frames of the door until the connection ends.
 func (c *Client) read() {
 	var err error
 	for err == nil {
@@ -357,7 +354,7 @@ func (c *Client) read() {
 	c.mu.Lock()
 	c.err = err
 	waiting := c.waiting
-	c.waiting = nil // nobody can wait any more
+	c.waiting = nil // no further request is accepted
 	c.mu.Unlock()
 	for _, done := range waiting {
 		done(fmt.Errorf("%w: %w", ErrUnconfirmed, err))
@@ -382,7 +379,7 @@ func (c *Client) handle(f *stomp.Frame) error {
 	}
 }
 
-// tell calls the function that waits for the receipt that a frame names.
+// tell calls the function that waits for the receipt of a frame.
 func (c *Client) tell(f *stomp.Frame, outcome error) {
 	id, _ := f.Get("receipt-id")
 	n, err := strconv.ParseUint(id, 10, 64)
@@ -394,7 +391,7 @@ func (c *Client) tell(f *stomp.Frame, outcome error) {
 	}
 }
 
-// deliver hands a message to its subscription.
+// deliver passes a message to its subscription.
 func (c *Client) deliver(f *stomp.Frame) error {
 	id, _ := f.Get("subscription")
 	c.mu.Lock()
@@ -411,7 +408,7 @@ func (c *Client) deliver(f *stomp.Frame) error {
 	}
 }
 
-// errorFrom is what a frame that is no answer to hope for says.
+// errorFrom returns the error of a frame that is not the expected answer.
 func errorFrom(f *stomp.Frame) error {
 	if f.Command != "ERROR" {
 		return &stomp.ProtocolError{Reason: fmt.Sprintf("unexpected command %.40s from the local door", f.Command)}

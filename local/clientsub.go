@@ -12,26 +12,26 @@ import (
 type Message struct {
 	Type       string // SMP message type
 	RoutingKey string
-	Headers    []stomp.Header // all headers of the MESSAGE, the application's among them
+	Headers    []stomp.Header // all headers of the MESSAGE, including the application headers
 	Body       []byte
-	// Redelivered says that it may have been given to an application before.
+	// Redelivered reports whether the message may have been delivered before.
 	Redelivered bool
-	// Missed is how many copies were left out before this one.
+	// Missed is the number of copies that were dropped before this one.
 	Missed uint64
 
 	ack string
 }
 
-// ClientSubscription is a [Client]'s subscription. It lasts as long as the
+// ClientSubscription is a subscription of a [Client]. It lasts as long as the
 // connection.
 type ClientSubscription struct {
 	client   *Client
 	messages chan Message
 }
 
-// Subscribe begins a subscription to "/queue/<inbox>", or to
-// "/exchange/<inbox>/#" for copies, which take [AckAuto]. prefetch is how many
-// messages may be given to it and not acknowledged; 0 means the door's default.
+// Subscribe subscribes to "/queue/<inbox>", or to "/exchange/<inbox>/#" for copies,
+// which require [AckAuto]. prefetch is the maximum number of unacknowledged messages; 0
+// means the door's default.
 func (c *Client) Subscribe(ctx context.Context, destination string, prefetch int, ack AckMode) (*ClientSubscription, error) {
 	if prefetch == 0 {
 		prefetch = defaultPrefetch
@@ -53,8 +53,8 @@ func (c *Client) Subscribe(ctx context.Context, destination string, prefetch int
 	return sub, nil
 }
 
-// Next waits for the next message. The error is the cause of the end of ctx,
-// or why the connection has ended; messages that had arrived before come first.
+// Next waits for the next message. The error is the cause of the end of ctx, or why the
+// connection has ended. Messages received before are returned first.
 func (s *ClientSubscription) Next(ctx context.Context) (Message, error) {
 	select {
 	case m := <-s.messages:
@@ -76,9 +76,9 @@ func (s *ClientSubscription) Next(ctx context.Context) (Message, error) {
 	}
 }
 
-// Ack acknowledges a message, and with [AckClient] all those before it. It
-// waits for nothing, so a confirmed function may call it; [Client.Disconnect]
-// waits for the removal. The error is why the connection has ended.
+// Ack acknowledges a message, and with [AckClient] all messages before it. It does not
+// block, so a confirmed function may call it; [Client.Disconnect] waits for the
+// removal. The error is why the connection has ended.
 func (s *ClientSubscription) Ack(m Message) error {
 	c := s.client
 	c.mu.Lock()
@@ -87,11 +87,11 @@ func (s *ClientSubscription) Ack(m Message) error {
 		return c.err
 	}
 	c.acks = append(c.acks, m.ack)
-	c.ackBell.Notify()
+	c.ackSignal.Notify()
 	return nil
 }
 
-// messageFrom reads a MESSAGE.
+// messageFrom returns the message of a MESSAGE frame.
 func messageFrom(f *stomp.Frame) Message {
 	m := Message{Headers: f.Headers, Body: f.Body}
 	m.Type, _ = f.Get("type")

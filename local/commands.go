@@ -8,11 +8,11 @@ import (
 	"peerlink/stomp"
 )
 
-// contentType is the only one that peers are sure to take.
+// contentType is the only content type that all peers accept.
 const contentType = "application/json"
 
-// handle starts the operation that a frame asks for. If it returns an error,
-// op.done is still to be called.
+// handle starts the operation of a frame. If it returns an error, the caller must call
+// op.done.
 func (s *session) handle(f *stomp.Frame, op *operation) error {
 	if _, ok := f.Get("transaction"); ok {
 		return refusef("%s in a transaction: transactions are not offered", f.Command)
@@ -79,7 +79,7 @@ func (s *session) subscribe(f *stomp.Frame, op *operation) error {
 	return nil
 }
 
-// subscribeOptions reads the headers of a SUBSCRIBE.
+// subscribeOptions parses the headers of a SUBSCRIBE.
 func (s *session) subscribeOptions(f *stomp.Frame) (subscribeOptions, error) {
 	o := subscribeOptions{ack: AckAuto, prefetch: defaultPrefetch}
 	var err error
@@ -89,7 +89,7 @@ func (s *session) subscribeOptions(f *stomp.Frame) (subscribeOptions, error) {
 	if len(o.id) > maxID {
 		return o, refusef("SUBSCRIBE with an id of %d bytes: at most %d are possible", len(o.id), maxID)
 	}
-	o.id = strings.Clone(o.id) // without the rest of the frame's head
+	o.id = strings.Clone(o.id) // the clone does not keep the rest of the frame's head
 	destination, err := required(f, "destination")
 	if err != nil {
 		return o, err
@@ -131,7 +131,7 @@ func (s *session) ack(f *stomp.Frame, op *operation) error {
 	if err != nil {
 		return err
 	}
-	sub.ledger.free(len(seqs))
+	sub.unacked.free(len(seqs))
 	return sub.source.Ack(seqs, op.done)
 }
 
@@ -148,7 +148,7 @@ func (s *session) nack(f *stomp.Frame, op *operation) error {
 		return err
 	}
 	if !requeue {
-		sub.ledger.free(len(seqs))
+		sub.unacked.free(len(seqs))
 		return sub.source.Ack(seqs, op.done)
 	}
 	sub.giveBackLater(seqs, s.door.bounds.nackPause)
@@ -156,8 +156,9 @@ func (s *session) nack(f *stomp.Frame, op *operation) error {
 	return nil
 }
 
-// acknowledged takes the messages that an ACK or NACK is about off the
-// ledger of their subscription. They keep counting against its prefetch-count.
+// acknowledged removes the messages of an ACK or NACK from the unacknowledged messages
+// of their subscription, and returns both. The messages keep counting against the
+// prefetch-count.
 func (s *session) acknowledged(f *stomp.Frame) (*subscription, []uint64, error) {
 	id, err := required(f, "id")
 	if err != nil {
@@ -165,8 +166,8 @@ func (s *session) acknowledged(f *stomp.Frame) (*subscription, []uint64, error) 
 	}
 	tag, name, ok := parseAckID(id)
 	if ok {
-		if sub := s.subscription(name); sub != nil && sub.ledger != nil {
-			if seqs := sub.ledger.settle(tag, sub.ack == AckClient); len(seqs) > 0 {
+		if sub := s.subscription(name); sub != nil && sub.unacked != nil {
+			if seqs := sub.unacked.remove(tag, sub.ack == AckClient); len(seqs) > 0 {
 				return sub, seqs, nil
 			}
 		}
@@ -174,7 +175,7 @@ func (s *session) acknowledged(f *stomp.Frame) (*subscription, []uint64, error) 
 	return nil, nil, refusef("%s of %.100q: expected the ack header of a message that this connection holds", f.Command, id)
 }
 
-// required returns the value of a header that must be there and not empty.
+// required returns the value of a header that must exist and not be empty.
 func required(f *stomp.Frame, name string) (string, error) {
 	value, _ := f.Get(name)
 	if value == "" {

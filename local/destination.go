@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// refusal is the answer to a client that asks for something it can not have.
+// refusal is the error for a request that is refused.
 type refusal struct{ reason string }
 
 func (r *refusal) Error() string { return r.reason }
@@ -16,15 +16,15 @@ func refusef(format string, args ...any) error {
 	return &refusal{reason: fmt.Sprintf(format, args...)}
 }
 
-// destinations are the names that SEND and SUBSCRIBE may use. They are those
-// of RabbitMQ's STOMP plugin.
+// destinations are the names allowed in SEND and SUBSCRIBE. They are the same as in
+// RabbitMQ's STOMP plugin.
 type destinations struct {
 	inbox     string
 	exchanges []string
 }
 
-// outgoing takes the destination of a SEND apart. The routing key may be
-// missing: a fanout exchange has no use for one.
+// outgoing parses the destination of a SEND. The routing key may be missing, because a
+// fanout exchange does not use one.
 func (d *destinations) outgoing(destination string) (exchange, routingKey string, err error) {
 	rest, ok := strings.CutPrefix(destination, "/exchange/")
 	if ok {
@@ -48,8 +48,8 @@ func (d *destinations) outgoing(destination string) (exchange, routingKey string
 	}
 }
 
-// incoming reports whether the destination of a SUBSCRIBE means the inbox
-// itself or copies of what comes into it.
+// incoming reports whether the destination of a SUBSCRIBE is for copies of received
+// messages, and not for the inbox itself.
 func (d *destinations) incoming(destination string) (copies bool, err error) {
 	queue, copied := "/queue/"+d.inbox, "/exchange/"+d.inbox+"/#"
 	plain, err := unescape(destination, destination)
@@ -66,8 +66,7 @@ func (d *destinations) incoming(destination string) (copies bool, err error) {
 	}
 }
 
-// unescape decodes a part of a destination, in which clients may write any
-// byte as %XX.
+// unescape decodes a part of a destination, in which clients may write any byte as %XX.
 func unescape(destination, part string) (string, error) {
 	if !strings.Contains(part, "%") {
 		return part, nil

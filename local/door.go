@@ -23,21 +23,20 @@ import (
 	"peerlink/stomp"
 )
 
-// DefaultListen is the address that STOMP servers usually have, on this
-// machine only.
+// DefaultListen is the usual port of STOMP servers, on loopback.
 const DefaultListen = "127.0.0.1:61613"
 
-// Config says what is behind the door, and where it is.
+// Config holds the parameters of a [Door].
 type Config struct {
 	Store    *embedded.Store
 	StateDir string // folder for the passcode, the Unix socket and the addresses; it must exist
-	// Listen is a loopback address and port, such as [DefaultListen]; port 0
-	// takes any that is free. With "" or "none" there is only the Unix socket.
+	// Listen is a loopback address and port, such as [DefaultListen]; port 0 means any
+	// free port. With "" or "none" there is only the Unix socket.
 	Listen    string
-	Inbox     string   // what SUBSCRIBE may name: "accounts_in", "creditors_in" or "debtors_in"
-	Exchanges []string // what SEND may name: "to_creditors", "to_debtors", "creditors_out" or "debtors_out"
-	// Types reports whether this node sends messages of an SMP type to its
-	// peers. nil means that all are taken.
+	Inbox     string   // the destination of SUBSCRIBE: "accounts_in", "creditors_in" or "debtors_in"
+	Exchanges []string // destinations of SEND: "to_creditors", "to_debtors", "creditors_out" or "debtors_out"
+	// Types reports whether this node sends messages of an SMP type to its peers. nil
+	// allows all types.
 	Types func(smpType string) bool
 	Log   *slog.Logger // nil: [slog.Default]
 }
@@ -66,16 +65,15 @@ type Door struct {
 	lock        *flock.Flock // of the state folder
 	listeners   []net.Listener
 	addresses   addresses     // of the listeners
-	announce    func() error  // writes them down; nil: that is done
-	connections chan struct{} // holds a token for each that has shown the passcode
+	announce    func() error  // writes them to the address file; nil: that is done
+	connections chan struct{} // has an element for each connection that has sent the passcode
 	close       func() error
 	repeats     *logthrottle.Limiter // clients could fill the log otherwise
 }
 
-// Open opens the door, and makes the passcode if there is none: clients can
-// connect, and wait for [Door.Serve] to answer. A passcode that was made here lasts
-// until the door is closed, if that has a TCP port, and is not one of an earlier door
-// then. It reports [ErrNotLoopback],
+// Open opens the door, and generates the passcode if there is none: clients can
+// connect, and wait for [Door.Serve]. With a TCP port, a generated passcode is always a
+// new one, and is removed when the door is closed. Open returns [ErrNotLoopback],
 // [ErrExposed], [ErrInUse], or why it can not listen.
 func Open(cfg Config) (*Door, error) { return open(cfg, defaultBounds()) }
 
@@ -110,8 +108,8 @@ func open(cfg Config, b bounds) (*Door, error) {
 	return d, nil
 }
 
-// open listens, and only then makes another passcode, which nobody else who has
-// listened on the port can have been shown.
+// open listens, and only then generates another passcode: no other process that has
+// listened on the port can have received it.
 func (d *Door) open(stateDir, address string) error {
 	if err := d.forgetPasscode(stateDir, address); err != nil {
 		return err
@@ -136,12 +134,12 @@ func (d *Door) open(stateDir, address string) error {
 	return nil
 }
 
-// announcePause is the time between attempts to write down the addresses.
+// announcePause is the time between attempts to write the address file.
 const announcePause = time.Second
 
-// announced waits until it is written down where the door listens, and reports whether
-// that is so. Until then nobody is accepted by TCP: the next door would not know that
-// there was a TCP port (see forgetPasscode).
+// announced waits until the address file is written, and reports whether it is. Until
+// then no connection is accepted by TCP: the next door could not find out that there
+// was a TCP port (see forgetPasscode).
 func (d *Door) announced(ctx context.Context) bool {
 	if d.announce == nil {
 		return true
@@ -155,9 +153,10 @@ func (d *Door) announced(ctx context.Context) bool {
 	return false
 }
 
-// forgetPasscode removes the passcode before a door with a TCP port opens, and if the
-// last door had one and has not removed it: whoever has listened there since may have
-// been shown it. One that the operator has chosen is his to change.
+// forgetPasscode removes a generated passcode before a door with a TCP port opens, or
+// if the previous door had one and did not remove the passcode: another process that
+// has listened on the port since may have received it. A passcode chosen by the
+// operator is kept, with a warning.
 func (d *Door) forgetPasscode(stateDir, address string) error {
 	last, err := readAddresses(stateDir)
 	crashed := !errors.Is(err, ErrNotOpen) && (err != nil || last.TCP != "")
@@ -172,10 +171,10 @@ func (d *Door) forgetPasscode(stateDir, address string) error {
 	return err
 }
 
-// wantsTCP reports whether an address is one, see [Config.Listen].
+// wantsTCP reports whether [Config.Listen] is an address.
 func wantsTCP(address string) bool { return address != "" && address != "none" }
 
-// listen opens the Unix socket and, unless it is not wanted, the TCP port.
+// listen opens the Unix socket and, if there is an address, the TCP port.
 func (d *Door) listen(stateDir, address string) error {
 	wantTCP := wantsTCP(address)
 	unix, err := listenUnix(filepath.Join(stateDir, socketFile))
@@ -199,7 +198,7 @@ func (d *Door) listen(stateDir, address string) error {
 	return nil
 }
 
-// Addrs are the addresses on which the door listens.
+// Addrs returns the addresses on which the door listens.
 func (d *Door) Addrs() []net.Addr {
 	addrs := make([]net.Addr, len(d.listeners))
 	for i, l := range d.listeners {
@@ -208,8 +207,8 @@ func (d *Door) Addrs() []net.Addr {
 	return addrs
 }
 
-// Close closes the door to new connections, also before [Door.Serve] was
-// called. Calling it again does nothing.
+// Close closes the door for new connections, also before [Door.Serve] is called.
+// Further calls do nothing.
 func (d *Door) Close() error { return d.close() }
 
 func (d *Door) closeOnce(stateDir string) error {
@@ -217,7 +216,7 @@ func (d *Door) closeOnce(stateDir string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	if d.addresses.TCP != "" { // an application must have nothing to show to the next one who listens there
+	if d.addresses.TCP != "" { // an application must have no passcode to send to the next process that listens there
 		_, removeErr := removeMade(filepath.Join(stateDir, passcodeFile))
 		err = errors.Join(err, removeErr)
 	}
@@ -229,14 +228,13 @@ func (d *Door) closeListeners() error {
 	for _, l := range d.listeners {
 		err = errors.Join(err, l.Close())
 	}
-	return errors.Join(err, d.lock.Close()) // last: nobody else has had the port
+	return errors.Join(err, d.lock.Close()) // last, so that no other process has had the port while it was unlocked
 }
 
-// Serve serves local applications until ctx ends or the door is closed. Then it
-// accepts nobody any more, waits for the messages that are on their way to
-// disk, confirms them, tells the clients that it stops, and returns when every
-// connection is closed. That takes some seconds where clients do not read. It
-// may be called once.
+// Serve serves local applications until ctx ends or the door is closed. Then it accepts
+// no more connections, waits for messages that are being stored, confirms them, sends
+// the clients an ERROR that it is stopping, and returns when all connections are
+// closed. That takes some seconds if clients do not read. Serve may be called once.
 func (d *Door) Serve(ctx context.Context) error {
 	defer d.repeats.Close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -253,20 +251,20 @@ func (d *Door) Serve(ctx context.Context) error {
 			if l.Addr().Network() == "unix" || d.announced(ctx) {
 				d.accept(ctx, l, &running)
 			}
-			cancel() // one listener has gone, so has the door
+			cancel() // if one listener has failed, the door is closed
 		})
 	}
 	running.Wait()
 	return d.Close()
 }
 
-// acceptPause is the time between attempts while connections can not be
-// accepted, for want of file descriptors for example.
+// acceptPause is the time between attempts while connections can not be accepted, for
+// example for lack of file descriptors.
 const acceptPause = 200 * time.Millisecond
 
-// accept accepts connections until the listener is closed. None waits for others
-// that have not shown the passcode: when these are too many, the oldest one of the
-// user that has most of them is closed.
+// accept accepts connections until the listener is closed. No connection waits for
+// others that have not sent the passcode: when there are too many of these, the oldest
+// one of the user with the most is closed.
 func (d *Door) accept(ctx context.Context, l net.Listener, running *sync.WaitGroup) {
 	pending := pendingconns.New[int](d.bounds.opening)
 	for n := 0; ; n++ {
@@ -329,14 +327,14 @@ func (d *Door) notConnected(c *openingConn, log *slog.Logger, err error) {
 			log = log.With("user", c.user)
 		}
 		d.repeats.Log(log, slog.LevelWarn, logthrottle.Key{Kind: "crowded out"}, "too many connections of local applications that have not shown the passcode: the oldest one is closed", "max", d.bounds.opening)
-	case errors.Is(err, io.EOF): // somebody looked whether the door is there
+	case errors.Is(err, io.EOF): // a check whether the door is open
 	default:
 		d.repeats.Log(log, slog.LevelInfo, logthrottle.Key{Kind: "connect"}, "a local application could not connect", "err", err)
 	}
 }
 
-// authenticate checks the passcode of a client. A wrong one costs time, also
-// when there was none.
+// authenticate checks the passcode of a client. A wrong or missing one is answered
+// after a pause.
 func (d *Door) authenticate(ctx context.Context, connect *stomp.Frame) error {
 	given, ok := connect.Get("passcode")
 	if ok && d.passcode.matches(given) {

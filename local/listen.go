@@ -9,11 +9,10 @@ import (
 )
 
 var (
-	// ErrNotLoopback means that the door was told to listen on an address that
-	// other machines can reach.
+	// ErrNotLoopback means that the configured address can be reached by other
+	// machines.
 	ErrNotLoopback = errors.New("local: not a loopback address")
-	// ErrInUse means that another process has its door open on the same state
-	// folder.
+	// ErrInUse means that another process has a door open on the same state folder.
 	ErrInUse = errors.New("local: door is open already")
 )
 
@@ -34,8 +33,8 @@ func listenTCP(address string) (net.Listener, error) {
 	return l, nil
 }
 
-// listenUnix listens on a Unix socket that only this user can connect to. All
-// have to show the passcode besides.
+// listenUnix listens on a Unix socket to which only this user can connect. Clients must
+// send the passcode there, too.
 func listenUnix(path string) (net.Listener, error) {
 	l, err := socket.Listen(path)
 	if errors.Is(err, socket.ErrInUse) {

@@ -13,15 +13,14 @@ import (
 )
 
 const (
-	// lockFile is the file of the state folder that is locked as long as a door is
-	// open. A crash unlocks it, too.
+	// lockFile is the file in the state folder that is locked while a door is open. A
+	// crash releases the lock.
 	lockFile = "door.lock"
-	// lockWait is how long a door waits for clients that look whether it is
-	// locked.
+	// lockWait is how long a door waits for clients that are testing the lock.
 	lockWait = 2 * time.Second
 )
 
-// lockDoor reports [ErrInUse] if another door is open on the state folder.
+// lockDoor locks the state folder. It returns [ErrInUse] if another door is open on it.
 func lockDoor(stateDir string) (*flock.Flock, error) {
 	l := flock.New(filepath.Join(stateDir, lockFile))
 	ctx, cancel := context.WithTimeout(context.Background(), lockWait)

@@ -14,13 +14,13 @@ import (
 // errConnection means that a message could not be written to the client.
 var errConnection = errors.New("the connection to the client has broken")
 
-// messageWriter writes MESSAGE frames of one subscription. It belongs to one
-// goroutine. Its errors are errConnection, and stomp.ErrUnsendable for a
-// message that does not fit into a frame.
+// messageWriter writes the MESSAGE frames of one subscription. Only one goroutine may
+// use it. Its errors are errConnection, and stomp.ErrUnsendable for a message that does
+// not fit into a frame.
 type messageWriter struct {
 	session *session
 	sub     *subscription
-	frame   stomp.Frame // its memory is used again
+	frame   stomp.Frame // reused for each message
 	copies  uint64      // written so far
 	prefix  string      // of the message-ids of copies
 }
@@ -29,7 +29,7 @@ func newMessageWriter(s *session, sub *subscription) *messageWriter {
 	return &messageWriter{session: s, sub: sub, frame: stomp.Frame{Command: "MESSAGE"}, prefix: "copy-" + rand.Text() + "-"}
 }
 
-// write writes a message. tag is 0 if the client is not to acknowledge it.
+// write writes a message. tag is 0 if the client does not acknowledge messages.
 func (w *messageWriter) write(m *embedded.InboxMessage, tag uint64) error {
 	w.begin(&m.Incoming, m.ID, m.Redelivered)
 	if tag > 0 {
@@ -38,7 +38,8 @@ func (w *messageWriter) write(m *embedded.InboxMessage, tag uint64) error {
 	return w.finish(&m.Incoming)
 }
 
-// writeCopy writes a copy of a message, before which others were missed.
+// writeCopy writes a copy of a message. missed is the number of copies dropped before
+// it.
 func (w *messageWriter) writeCopy(m *broker.Incoming, missed uint64) error {
 	w.copies++
 	w.begin(m, w.prefix+strconv.FormatUint(w.copies, 10), false)
@@ -60,8 +61,8 @@ func (w *messageWriter) begin(m *broker.Incoming, id string, redelivered bool) {
 	w.header("redelivered", strconv.FormatBool(redelivered))
 }
 
-// finish adds the rest and writes the frame. The application headers come
-// last: where a name is there twice, the first counts.
+// finish adds the other headers and writes the frame. The application headers come
+// last: of a repeated header, the first counts.
 func (w *messageWriter) finish(m *broker.Incoming) error {
 	w.header("type", m.Type)
 	w.header("content-type", m.ContentType)
@@ -81,7 +82,7 @@ func (w *messageWriter) finish(m *broker.Incoming) error {
 	}
 }
 
-// headerText is the value of an application header as text.
+// headerText returns the value of an application header as text.
 func headerText(v any) string {
 	switch v := v.(type) {
 	case string:

@@ -9,20 +9,20 @@ import (
 	"peerlink/internal/socket"
 )
 
-// errCrowdedOut is the cause of the end of a connection that has not shown the
-// passcode when there are too many of these.
+// errCrowdedOut is the cause when a connection that has not sent the passcode is closed
+// because there are too many of these.
 var errCrowdedOut = errors.New("too many connections have not shown the passcode")
 
-// openingConn is an accepted connection that has not shown the passcode yet.
+// openingConn is an accepted connection that has not sent the passcode yet.
 type openingConn struct {
 	nc      net.Conn
-	user    int             // whose it is, -1 if that is not known
+	user    int             // the user of the client, -1 if unknown
 	ctx     context.Context // ends with the connection
 	cancel  context.CancelCauseFunc
 	pending *pendingconns.Conn[int]
 }
 
-// newOpeningConn adds a connection to those that have not shown the passcode.
+// newOpeningConn adds a connection to those that have not sent the passcode.
 func newOpeningConn(ctx context.Context, nc net.Conn, pending *pendingconns.Set[int]) *openingConn {
 	c := &openingConn{nc: nc, user: socket.ClientUser(nc)}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
@@ -30,14 +30,14 @@ func newOpeningConn(ctx context.Context, nc net.Conn, pending *pendingconns.Set[
 	return c
 }
 
-// Close is called when the connection has to make room for others.
+// Close is called when the connection is closed in favour of others.
 func (c *openingConn) Close() error {
 	c.cancel(errCrowdedOut)
 	return c.nc.Close()
 }
 
-// admit is called when the passcode was shown: from then on the connection has to
-// make room for nobody. It fails if that has happened already.
+// admit is called when the client has sent the passcode: from then on the connection is
+// not closed in favour of others. It fails if that has happened already.
 func (c *openingConn) admit() error {
 	if !c.pending.Remove() {
 		return errCrowdedOut

@@ -10,15 +10,15 @@ import (
 	"peerlink/stomp"
 )
 
-// operation is what one frame asks for. It ends with one call of done.
+// operation is the request of one frame. It ends with one call of done.
 type operation struct {
 	session     *session
-	receipt     *string // that the client wants, if any
+	receipt     *string // requested by the client; nil if none
 	destination string  // of a SEND
 }
 
-// done ends the operation, with nil when what it has changed is durable. It
-// does not wait, since the store's writer calls it.
+// done ends the operation; err is nil if its changes are durable. It does not block,
+// because the store's writer calls it.
 func (o *operation) done(err error) {
 	s := o.session
 	switch {
@@ -32,7 +32,7 @@ func (o *operation) done(err error) {
 	}
 }
 
-// failure is the answer to the client when the operation has failed.
+// failure returns the ERROR for the client when the operation has failed.
 func (o *operation) failure(err error) *stomp.ServerError {
 	e := explain(err)
 	if errors.Is(err, broker.ErrUnroutable) {
@@ -44,7 +44,7 @@ func (o *operation) failure(err error) *stomp.ServerError {
 	return e
 }
 
-// explain returns what a client learns about an error.
+// explain returns the ERROR that describes err to a client.
 func explain(err error) *stomp.ServerError {
 	var violation *stomp.ProtocolError
 	switch {
@@ -61,8 +61,8 @@ func explain(err error) *stomp.ServerError {
 	}
 }
 
-// systemReason returns what the operating system says in an error, in brackets; "" if
-// it says nothing.
+// systemReason returns the error of the operating system in err, in brackets, or "" if
+// there is none.
 func systemReason(err error) string {
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
 		return fmt.Sprintf(" (%v)", errno)
@@ -70,8 +70,8 @@ func systemReason(err error) string {
 	return ""
 }
 
-// serverError makes an ERROR. The text is also its body, since that is what
-// many client libraries show.
+// serverError returns an ERROR. The text is also its body, because many client
+// libraries show only that.
 func serverError(text string) *stomp.ServerError {
 	return &stomp.ServerError{Message: text, ContentType: "text/plain", Body: []byte(text + "\n")}
 }

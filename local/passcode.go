@@ -20,28 +20,29 @@ import (
 const (
 	// passcodeFile is the file of the state folder with the passcode.
 	passcodeFile = "passcode"
-	// An operator may choose the passcode. One that is shorter could be
-	// guessed, one that is longer does not fit into a header.
+	// An operator may choose the passcode. A shorter one could be guessed, a longer one
+	// does not fit into a header.
 	minPasscode, maxPasscode = 16, 250
 )
 
-// ErrExposed means that users other than the node's can read the passcode.
+// ErrExposed means that other users than the node's can read the passcode.
 var ErrExposed = errors.New("local: passcode is not secret")
 
-// passcode is what clients have to show. It never appears in texts.
+// passcode is the secret that clients must send. It is never logged or quoted in
+// errors.
 type passcode struct {
-	path   string // of its file, to be told to those who do not know it
+	path   string // of its file, for messages to clients that do not have it
 	digest [sha256.Size]byte
 }
 
-// matches compares in a time that does not depend on where, or in what
-// length, they differ.
+// matches compares in constant time, independent of the length and of where the two
+// differ.
 func (p *passcode) matches(s string) bool {
 	digest := sha256.Sum256([]byte(s))
 	return subtle.ConstantTimeCompare(digest[:], p.digest[:]) == 1
 }
 
-// openPasscode reads the passcode, and makes it before if there is none.
+// openPasscode reads the passcode, and generates it if there is none.
 func openPasscode(stateDir string) (*passcode, error) {
 	path, err := filepath.Abs(filepath.Join(stateDir, passcodeFile))
 	if err != nil {
@@ -57,28 +58,28 @@ func openPasscode(stateDir string) (*passcode, error) {
 	return &passcode{path: path, digest: sha256.Sum256([]byte(secret))}, nil
 }
 
-// makePasscode makes the file, unless it is there.
+// makePasscode writes a new passcode to the file unless the file exists.
 func makePasscode(path string) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	err := durable.Create(path, []byte(newPasscode()+"\n"), 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil // another process was faster
+		return nil // another process has made it first
 	}
 	return err
 }
 
 func newPasscode() string { return rand.Text() }
 
-// isMade reports whether a passcode looks like those that newPasscode makes: 26
-// characters of base 32.
+// isMade reports whether a passcode has the form of newPasscode: 26 characters of base
+// 32.
 func isMade(s string) bool {
 	return len(s) == 26 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
-// removeMade removes the file if the passcode in it was made here. It reports whether
-// there is one that was chosen by the operator.
+// removeMade removes the file if its passcode was generated. It reports whether there
+// is a passcode chosen by the operator.
 func removeMade(path string) (chosen bool, err error) {
 	secret, err := readPasscode(path)
 	switch {
@@ -95,8 +96,8 @@ func removeMade(path string) (chosen bool, err error) {
 	return false, nil
 }
 
-// readPasscode reads the file. It reports [ErrExposed] where others can too, or where
-// it belongs to one of them.
+// readPasscode reads the file. It returns [ErrExposed] if other users can read it, or
+// if it belongs to one of them.
 func readPasscode(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -107,7 +108,8 @@ func readPasscode(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Windows keeps access lists, of which the mode bits say nothing.
+	// On Windows, access is controlled by access lists, which the mode bits do not
+	// show.
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
 		if err := guard.CheckPrivateFolder(filepath.Dir(path)); err != nil {
 			return "", fmt.Errorf("%w: %w", ErrExposed, err)

@@ -14,36 +14,36 @@ import (
 	"peerlink/stomp"
 )
 
-// session is one connection of an application that has shown the passcode.
+// session is a connection of an application that has sent the passcode.
 type session struct {
 	door *Door
 	conn *stomp.Conn
 	log  *slog.Logger
 
-	life   context.Context // ends when nothing is awaited any more
+	life   context.Context // ends when pending operations are not awaited any more
 	cancel context.CancelFunc
 	gaveUp chan struct{} // closed by giveUp
 
-	wake wait.Signal   // for run: receipts to write, or the end
-	room wait.Signal   // for read: pending has shrunk, or the end
-	tags atomic.Uint64 // the last tag given to a delivery; see ledger
+	wake wait.Signal   // for run: there are receipts to write, or the session ends
+	room wait.Signal   // for read: pending has shrunk, or the session ends
+	tags atomic.Uint64 // the last tag of a delivery; see unacked
 
 	mu            sync.Mutex
-	pending       int                      // operations under way: neither failed nor answered
+	pending       int                      // operations in progress: neither failed nor answered
 	receipts      []string                 // to be written
 	subscriptions map[string]*subscription // by the client's id
 	prefetch      int                      // sum over the subscriptions
-	end           *ending                  // nil while the session goes on
+	end           *ending                  // nil while the session is running
 }
 
-// ending says how a session ends.
+// ending describes how a session ends.
 type ending struct {
 	err     error              // why, for the log
-	failure *stomp.ServerError // to be told to the client
-	receipt *string            // of DISCONNECT
-	lost    bool               // nothing can be told any more
+	failure *stomp.ServerError // sent to the client, unless nil
+	receipt *string            // requested by DISCONNECT
+	lost    bool               // nothing can be sent to the client any more
 
-	timer *time.Timer // for giveUp
+	timer *time.Timer // calls giveUp
 }
 
 var errStopping = errors.New("peerlink is stopping: connect again later")
@@ -62,8 +62,8 @@ func newSession(d *Door, conn *stomp.Conn, log *slog.Logger) *session {
 	return s
 }
 
-// run runs the session until it has ended, and returns why it did. When ctx
-// ends, so does the session.
+// run runs the session until it has ended, and returns why. The session ends when ctx
+// does.
 func (s *session) run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -94,14 +94,14 @@ func (s *session) run(ctx context.Context) error {
 		<-s.gaveUp
 	}
 	s.cancel()
-	s.lastWords()
+	s.sendLastFrame()
 	s.conn.Close()
 	<-reading
 	return s.end.err
 }
 
-// lastWords tells the client how the session ended, and closes the connection.
-func (s *session) lastWords() {
+// sendLastFrame sends the last frame to the client, and closes the connection.
+func (s *session) sendLastFrame() {
 	var err error
 	switch {
 	case s.end.lost:
@@ -129,7 +129,7 @@ func (s *session) read() {
 		}
 		op := &operation{session: s}
 		if receipt, ok := f.Get("receipt"); ok {
-			receipt = strings.Clone(receipt) // without the rest of the frame's head
+			receipt = strings.Clone(receipt) // the clone does not keep the rest of the frame's head
 			op.receipt = &receipt
 		}
 		if f.Command == "DISCONNECT" {
@@ -146,8 +146,8 @@ func (s *session) read() {
 	}
 }
 
-// endingBy says what an error of reading means for the session. A client
-// that closes its side without DISCONNECT may still read.
+// endingBy returns how the session ends after a read error. A client that closes its
+// side without DISCONNECT may still read.
 func endingBy(err error) ending {
 	var violation *stomp.ProtocolError
 	switch {
@@ -166,8 +166,8 @@ func (s *session) fail(err error) { s.finish(ending{err: err, failure: explain(e
 // lose ends the session because the connection has broken.
 func (s *session) lose(err error) { s.finish(ending{err: err, lost: true}) }
 
-// finish ends the session, unless it has ended already: the first reason
-// counts. From then on nothing new begins.
+// finish ends the session. The reason of the first call counts. After that no operation
+// begins.
 func (s *session) finish(e ending) {
 	s.mu.Lock()
 	if s.end == nil {
@@ -179,7 +179,7 @@ func (s *session) finish(e ending) {
 	s.room.Notify()
 }
 
-// giveUp lets go of everybody who waits for the client or for the disk.
+// giveUp unblocks all goroutines that wait for the client or for the disk.
 func (s *session) giveUp() {
 	defer close(s.gaveUp)
 	s.cancel()
@@ -199,8 +199,8 @@ func (s *session) underWay() bool {
 	return s.pending > 0
 }
 
-// begin counts an operation as under way, and waits while there are too many.
-// It returns false when the session has ended.
+// begin counts an operation as pending, and waits while there are too many. It returns
+// false when the session has ended.
 func (s *session) begin() bool {
 	for {
 		if ok, ended := s.tryBegin(); ok || ended {
@@ -223,7 +223,7 @@ func (s *session) tryBegin() (ok, ended bool) {
 	return true, false
 }
 
-// answered counts operations as no longer under way.
+// answered counts n operations as no longer pending.
 func (s *session) answered(n int) {
 	s.mu.Lock()
 	s.pending -= n
@@ -235,8 +235,8 @@ func (s *session) answered(n int) {
 	}
 }
 
-// answer has a receipt written for an operation. It does not wait, since the
-// store's writer calls it.
+// answer queues the receipt of an operation. It does not block, because the store's
+// writer calls it.
 func (s *session) answer(receipt string) {
 	s.mu.Lock()
 	s.receipts = append(s.receipts, receipt)
@@ -244,7 +244,7 @@ func (s *session) answer(receipt string) {
 	s.wake.Notify()
 }
 
-// writeReceipts writes the receipts that have gathered. Only run may call it.
+// writeReceipts writes the queued receipts. Only run may call it.
 func (s *session) writeReceipts() {
 	s.mu.Lock()
 	receipts := s.receipts

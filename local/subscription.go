@@ -11,29 +11,29 @@ import (
 	"peerlink/stomp"
 )
 
-// subscribeOptions are what a SUBSCRIBE asks for.
+// subscribeOptions are the options of a SUBSCRIBE.
 type subscribeOptions struct {
 	id       string
-	copies   bool // of what comes in; else the inbox itself
+	copies   bool // of received messages; otherwise the inbox itself
 	ack      AckMode
 	prefetch int
 }
 
-// subscription carries messages from the inbox to the client.
+// subscription delivers messages of the inbox to the client.
 type subscription struct {
 	subscribeOptions
 	cancel context.CancelFunc
-	done   chan struct{} // closed when nothing more is delivered, and what was held is given back
+	done   chan struct{} // closed when delivery has ended, and unacknowledged messages were returned
 
-	// nil for copies
-	source *embedded.Subscription
-	ledger *ledger
+	// Nil for copies.
+	source  *embedded.Subscription
+	unacked *unacked
 
 	mu     sync.Mutex
-	timers map[*time.Timer]struct{} // of messages to be given back; nil when stopped
+	timers map[*time.Timer]struct{} // of messages to be returned after NACK; nil when stopped
 }
 
-// addSubscription begins a subscription.
+// addSubscription starts a subscription.
 func (s *session) addSubscription(o subscribeOptions) error {
 	ctx, cancel := context.WithCancel(s.life)
 	sub := &subscription{
@@ -52,12 +52,12 @@ func (s *session) addSubscription(o subscribeOptions) error {
 		go sub.run(ctx, s, watcher.Close, func() error { return s.deliverCopies(ctx, sub, watcher) })
 		return nil
 	}
-	sub.source, sub.ledger = store.Subscribe(inbox), newLedger(o.prefetch)
+	sub.source, sub.unacked = store.Subscribe(inbox), newUnacked(o.prefetch)
 	go sub.run(ctx, s, sub.source.Close, func() error { return s.deliver(ctx, sub) })
 	return nil
 }
 
-// register enters a subscription, if there may be another one.
+// register adds a subscription if the bounds allow it.
 func (s *session) register(sub *subscription) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,8 +77,8 @@ func (s *session) register(sub *subscription) error {
 	return nil
 }
 
-// removeSubscription ends a subscription. What the client holds by it is given
-// back.
+// removeSubscription ends a subscription. Its unacknowledged messages are returned to
+// the inbox.
 func (s *session) removeSubscription(id string) error {
 	sub := s.subscription(id)
 	if sub == nil {
@@ -113,8 +113,8 @@ func (s *session) subscription(id string) *subscription {
 	return s.subscriptions[id]
 }
 
-// run delivers until the subscription ends. If that is for another reason
-// than its cancellation, the session ends too.
+// run delivers messages until the subscription ends. If it ends for another reason than
+// its cancellation, it ends the session too.
 func (sub *subscription) run(ctx context.Context, s *session, release, deliver func() error) {
 	defer close(sub.done)
 	switch err := deliver(); {
@@ -130,7 +130,7 @@ func (sub *subscription) run(ctx context.Context, s *session, release, deliver f
 	}
 }
 
-// stop lets the subscription end.
+// stop ends the subscription, without waiting for it.
 func (sub *subscription) stop() {
 	sub.cancel()
 	sub.mu.Lock()
@@ -141,14 +141,14 @@ func (sub *subscription) stop() {
 	sub.timers = nil
 }
 
-// giveBackLater gives messages back to the inbox after a pause. Until then
-// they count as held, so that no more than the prefetch-count can go around at
-// any time.
+// giveBackLater returns messages to the inbox after a pause. Until then they count as
+// held, so that at most prefetch-count messages can be redelivered repeatedly at any
+// time.
 func (sub *subscription) giveBackLater(seqs []uint64, pause time.Duration) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
 	if sub.timers == nil {
-		return // the end of the subscription gives them back
+		return // the end of the subscription returns them
 	}
 	var t *time.Timer
 	t = time.AfterFunc(pause, func() {
@@ -158,27 +158,26 @@ func (sub *subscription) giveBackLater(seqs []uint64, pause time.Duration) {
 			return
 		}
 		delete(sub.timers, t)
-		// An error means that the store is closed.
+		// On an error, the store is closed.
 		if sub.source.Nack(seqs) == nil {
-			sub.ledger.free(len(seqs))
+			sub.unacked.free(len(seqs))
 		}
 	})
 	sub.timers[t] = struct{}{}
 }
 
-// maxTaken is the most messages taken out of the store at once. More would be
-// no faster, and could make others wait.
+// maxTaken is the maximum number of messages taken from the store at once. More would
+// not be faster, and could delay other subscriptions.
 const maxTaken = 500
 
-// deliver carries messages of the inbox to the client, up to its
-// prefetch-count.
+// deliver delivers messages of the inbox to the client, within its prefetch-count.
 func (s *session) deliver(ctx context.Context, sub *subscription) error {
 	w := newMessageWriter(s, sub)
 	for {
-		space := sub.ledger.space()
+		space := sub.unacked.space()
 		if space < 1 {
 			select {
-			case <-sub.ledger.freed:
+			case <-sub.unacked.freed:
 				continue
 			case <-ctx.Done():
 				return ctx.Err()
@@ -188,7 +187,7 @@ func (s *session) deliver(ctx context.Context, sub *subscription) error {
 		if err != nil {
 			return err
 		}
-		sub.ledger.use(len(messages))
+		sub.unacked.use(len(messages))
 		handedOver := make([]uint64, 0, len(messages))
 		for i := range messages {
 			sent, err := s.deliverOne(sub, w, &messages[i])
@@ -202,44 +201,44 @@ func (s *session) deliver(ctx context.Context, sub *subscription) error {
 		if sub.ack != AckAuto {
 			continue
 		}
-		// Only now, after all of them: when the connection breaks meanwhile, it
-		// is better that the client sees some of them again.
+		// The messages are removed only after all of them were written: if the
+		// connection breaks meanwhile, it is better that some are redelivered.
 		if err := s.removeDelivered(sub, handedOver); err != nil {
 			return err
 		}
 	}
 }
 
-// deliverOne writes a message to the client. One that does not fit into a
-// frame, which the limits of what is received from peers rule out, stays given
-// out until the subscription ends: so it is not lost, and holds up nobody.
+// deliverOne writes a message to the client. A message that does not fit into a frame,
+// which the limits for messages from peers prevent, is not delivered again until the
+// subscription ends: so it is not lost, and does not block others.
 func (s *session) deliverOne(sub *subscription, w *messageWriter, m *embedded.InboxMessage) (sent bool, err error) {
 	var tag uint64
 	if sub.ack != AckAuto {
 		tag = s.tags.Add(1)
-		sub.ledger.hold(tag, m.Seq) // before it is written, since the ACK may come at once
+		sub.unacked.add(tag, m.Seq) // before it is written, because the ACK may be received at once
 	}
 	err = w.write(m, tag)
 	if errors.Is(err, stomp.ErrUnsendable) {
 		s.log.Error("a message in the inbox can not be delivered", "err", err)
-		sub.ledger.settle(tag, false)
-		sub.ledger.free(1)
+		sub.unacked.remove(tag, false)
+		sub.unacked.free(1)
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// removeDelivered removes messages that nobody acknowledges.
+// removeDelivered removes messages of a subscription with [AckAuto].
 func (s *session) removeDelivered(sub *subscription, seqs []uint64) error {
 	return sub.source.Ack(seqs, func(err error) {
 		if err != nil {
 			s.fail(err)
 		}
-		sub.ledger.free(len(seqs))
+		sub.unacked.free(len(seqs))
 	})
 }
 
-// deliverCopies carries copies of what comes in to the client.
+// deliverCopies delivers copies of received messages to the client.
 func (s *session) deliverCopies(ctx context.Context, sub *subscription, watcher *embedded.Watcher) error {
 	w := newMessageWriter(s, sub)
 	for {

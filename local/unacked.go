@@ -1,0 +1,110 @@
+package local
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"peerlink/internal/wait"
+)
+
+// AckMode specifies how the messages of a subscription are acknowledged (STOMP 1.2,
+// "SUBSCRIBE").
+type AckMode string
+
+const (
+	AckAuto       AckMode = "auto"              // a message is removed when it was sent
+	AckClient     AckMode = "client"            // by the ACK of the message or of a later one
+	AckIndividual AckMode = "client-individual" // by the ACK of the message
+)
+
+func (m AckMode) valid() bool {
+	return m == AckAuto || m == AckClient || m == AckIndividual
+}
+
+// unacked holds the unacknowledged messages of one subscription. Each delivery has a
+// tag; tags grow and are never reused on a connection, so that an ACK for a message
+// that was returned to the inbox does not apply to its next delivery.
+type unacked struct {
+	prefetch int
+	freed    wait.Signal // notified when used has shrunk
+
+	mu   sync.Mutex
+	used int    // messages delivered and not removed or returned yet; at most prefetch
+	held []held // messages that the client can acknowledge, with growing tags
+}
+
+type held struct{ tag, seq uint64 }
+
+func newUnacked(prefetch int) *unacked {
+	return &unacked{prefetch: prefetch, freed: wait.NewSignal()}
+}
+
+// space returns how many more messages may be delivered.
+func (u *unacked) space() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.prefetch - u.used
+}
+
+// use counts n more messages as delivered.
+func (u *unacked) use(n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.used += n
+}
+
+// free is the inverse of use.
+func (u *unacked) free(n int) {
+	u.mu.Lock()
+	u.used -= n
+	u.mu.Unlock()
+	u.freed.Notify()
+}
+
+// add adds a message that the client can acknowledge. Tags must grow.
+func (u *unacked) add(tag, seq uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.held = append(u.held, held{tag, seq})
+}
+
+// remove removes a message and, if cumulative, all messages before it. It returns their
+// sequence numbers, or none if the message is not held. The messages stay counted in
+// used until free is called.
+func (u *unacked) remove(tag uint64, cumulative bool) []uint64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	last, ok := slices.BinarySearchFunc(u.held, tag, func(h held, tag uint64) int { return cmp.Compare(h.tag, tag) })
+	if !ok {
+		return nil
+	}
+	first := last
+	if cumulative {
+		first = 0
+	}
+	seqs := make([]uint64, 0, last+1-first)
+	for _, h := range u.held[first : last+1] {
+		seqs = append(seqs, h.seq)
+	}
+	if first == 0 {
+		u.held = u.held[last+1:] // nothing is moved for clients that acknowledge in order, which is the usual case
+	} else {
+		u.held = slices.Delete(u.held, first, last+1)
+	}
+	return seqs
+}
+
+// ackID returns the value of the ack header, with which the client acknowledges a
+// delivery.
+func ackID(tag uint64, subscription string) string {
+	return strconv.FormatUint(tag, 10) + "@" + subscription
+}
+
+func parseAckID(s string) (tag uint64, subscription string, ok bool) {
+	number, subscription, ok := strings.Cut(s, "@")
+	tag, err := strconv.ParseUint(number, 10, 64)
+	return tag, subscription, ok && err == nil
+}
