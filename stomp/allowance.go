@@ -3,19 +3,19 @@ package stomp
 import "time"
 
 const (
-	// A peer may send this many line ends between frames, or receipts that
-	// confirm nothing new, besides lineEndsPerFrame. It is far more than
-	// heart-beats need, and little enough to cost nothing.
+	// A peer may send this many line ends between frames, or receipts that confirm
+	// nothing new, in addition to lineEndsPerFrame. That is far more than heart-beats
+	// need, and few enough to have no cost.
 	freeAtOnce    = 1000
 	freePerSecond = 100
-	// lineEndsPerFrame are those that may follow each frame (STOMP 1.2,
-	// "Augmented BNF"). Clients that are known send one.
+	// lineEndsPerFrame is how many line ends may follow each frame (STOMP 1.2,
+	// "Augmented BNF"). Known clients send one.
 	lineEndsPerFrame = 10
 )
 
-// allowance bounds what a peer may send without being held up by back pressure: it
-// is of no use, so nobody waits for it to be stored. What was not used stays: a
-// reader that is held up for hours finds all heart-beats of that time at once.
+// allowance limits what a peer may send that is not subject to backpressure, because it
+// carries no message that has to be stored. The unused part is kept: a reader that is
+// blocked for hours finds all heart-beats of that time at once.
 type allowance struct {
 	start  time.Time
 	used   int64
@@ -24,10 +24,10 @@ type allowance struct {
 
 func newAllowance() allowance { return allowance{start: time.Now(), earned: freeAtOnce} }
 
-// earn allows n more.
+// earn adds n to the allowance.
 func (a *allowance) earn(n int64) { a.earned += n }
 
-// spend uses one, and reports whether it was allowed.
+// spend uses one of the allowance, and reports whether there was one left.
 func (a *allowance) spend() bool {
 	a.used++
 	return a.used <= a.earned || a.used <= a.earned+int64(time.Since(a.start)/(time.Second/freePerSecond))

@@ -6,10 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// AppendFrame appends f to dst as it goes over the wire. A content-length is
-// added where there is a body or may be one (SEND, MESSAGE, ERROR), unless f
-// has it. When f breaks the rules of STOMP or exceeds [DefaultLimits], the
-// error is [ErrUnsendable] and dst is returned as it was.
+// AppendFrame appends the wire form of f to dst. A content-length is added if there is
+// a body or may be one (SEND, MESSAGE, ERROR), unless f has that header. If f violates
+// the rules of STOMP or exceeds [DefaultLimits], AppendFrame returns dst unchanged and
+// [ErrUnsendable].
 func AppendFrame(dst []byte, f *Frame) ([]byte, error) {
 	return DefaultLimits().appendFrame(dst, f)
 }

@@ -11,11 +11,10 @@ import (
 	"time"
 )
 
-// DefaultWindow is how many messages a [Client] has in flight at most.
+// DefaultWindow is the default of [ClientConfig].Window.
 const DefaultWindow = 1000
 
-// Message is what clients send. What Type and Body mean is not the business of
-// this package.
+// Message is a message from a client. This package does not interpret Type and Body.
 type Message struct {
 	Type        string // the type header; clients must set it
 	ContentType string // the content-type header; when empty, application/octet-stream
@@ -24,48 +23,47 @@ type Message struct {
 
 const defaultContentType = "application/octet-stream"
 
-// ClientConfig says how a [Client] introduces itself and what it sends to.
+// ClientConfig holds the parameters of a [Client].
 type ClientConfig struct {
 	Host        string  // host header of STOMP
 	Login       *string // login header, if any
 	Passcode    *string // passcode header, if any
 	Destination string  // destination header of every SEND
 
-	HeartBeat      HeartBeat     // what to offer and to ask for
+	HeartBeat      HeartBeat     // what to offer and to request
 	ConnectTimeout time.Duration // limit of the opening handshake; 0: DefaultConnectTimeout
-	Window         int           // most messages sent and not confirmed; 0: DefaultWindow
+	Window         int           // maximum number of unconfirmed messages; 0: DefaultWindow
 
-	// OnReceipt, unless nil, is called each time more messages are confirmed: the
-	// first n that were sent on this connection. It is called from one
-	// goroutine, with growing n, never after Done is closed. It must not block,
-	// nor call methods of the Client.
+	// OnReceipt, unless nil, is called whenever more messages are confirmed: the first
+	// n sent on this connection. It is called from one goroutine, with growing n, and
+	// never after Done is closed. It must not block, nor call methods of the Client.
 	OnReceipt func(n uint64)
 }
 
-// Client is the sending end of a session. All methods are safe for concurrent
-// use. A Client must be closed, by Disconnect or by Close.
+// Client is the sending side of a session. All methods are safe for concurrent use. A
+// Client must be closed, by Disconnect or by Close.
 type Client struct {
 	conn *Conn
 	cfg  ClientConfig
 
-	turn    chan struct{} // holds a token while somebody sends
-	leaving bool          // DISCONNECT was sent; guarded by the write turn
-	room    chan struct{} // holds a token after confirmed has grown
+	sendSlot chan struct{} // has an element while a goroutine sends
+	leaving  bool          // DISCONNECT was sent; guarded by sendSlot
+	room     chan struct{} // has an element after confirmed has grown
 
-	sent      atomic.Uint64 // number of the last message written
-	farewell  atomic.Uint64 // receipt of DISCONNECT; 0 before it was sent
-	confirmed atomic.Uint64 // number of the last message confirmed; only run changes it
-	repeated  allowance     // of receipts for that message; belongs to run
+	sent              atomic.Uint64 // number of the last message written
+	disconnectReceipt atomic.Uint64 // receipt of DISCONNECT; 0 before it was sent
+	confirmed         atomic.Uint64 // number of the last message confirmed; written by run only
+	repeated          allowance     // of receipts for that message; used by run only
 
 	done chan struct{} // closed when run ends
-	err  error         // why run has ended; may be read when done is closed
+	err  error         // why run has ended; may be read once done is closed
 }
 
-// NewClient opens a session on nc, which from then on belongs to the Client.
-// The end of ctx interrupts the opening and has no effect later. On an error nc
-// is closed: a [*ServerError] when the server refuses, [ErrConnectTimeout], a
-// [*ProtocolError], [ErrUnsendable] when the configuration does not fit into a
-// frame, the cause of the end of ctx, or an error of the network.
+// NewClient opens a session on nc, which the Client then owns. The end of ctx
+// interrupts the opening handshake, and has no effect later. On an error nc is closed.
+// The error is a [*ServerError] if the server refuses, [ErrConnectTimeout], a
+// [*ProtocolError], [ErrUnsendable] if the configuration does not fit into a frame, the
+// cause of the end of ctx, or an error of the network.
 func NewClient(ctx context.Context, nc net.Conn, cfg ClientConfig) (*Client, error) {
 	if cfg.Window <= 0 {
 		cfg.Window = DefaultWindow
@@ -80,11 +78,11 @@ func NewClient(ctx context.Context, nc net.Conn, cfg ClientConfig) (*Client, err
 	ctx, cancel := withConnectTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
 	c := &Client{
-		conn: NewConn(nc, DefaultLimits()),
-		cfg:  cfg,
-		turn: make(chan struct{}, 1),
-		room: make(chan struct{}, 1),
-		done: make(chan struct{}),
+		conn:     NewConn(nc, DefaultLimits()),
+		cfg:      cfg,
+		sendSlot: make(chan struct{}, 1),
+		room:     make(chan struct{}, 1),
+		done:     make(chan struct{}),
 
 		repeated: newAllowance(),
 	}
@@ -95,11 +93,11 @@ func NewClient(ctx context.Context, nc net.Conn, cfg ClientConfig) (*Client, err
 	return c, nil
 }
 
-// Send hands over the next message to be sent, and returns its number: 1 for
-// the first on this connection. It blocks while the window or the write buffer
-// is full. On an error nothing was sent and no number used: the error is
-// [ErrUnsendable] when the message can not be sent on any connection, the cause
-// of the end of ctx, or why the session has ended, see [Client.Err].
+// Send sends the next message and returns its number: 1 for the first on this
+// connection. It blocks while the window or the write buffer is full. On an error
+// nothing was sent and no number was used. The error is [ErrUnsendable] if the message
+// can not be sent on any connection, the cause of the end of ctx, or why the session
+// has ended, see [Client.Err].
 func (c *Client) Send(ctx context.Context, m Message) (n uint64, err error) {
 	if m.Type == "" {
 		return 0, unsendablef("message has no type")
@@ -107,10 +105,10 @@ func (c *Client) Send(ctx context.Context, m Message) (n uint64, err error) {
 	if m.ContentType == "" {
 		m.ContentType = defaultContentType
 	}
-	if err := c.takeTurn(ctx); err != nil {
+	if err := c.acquireSend(ctx); err != nil {
 		return 0, err
 	}
-	defer c.endTurn()
+	defer c.releaseSend()
 	if c.leaving {
 		return 0, ErrClosed
 	}
@@ -131,7 +129,7 @@ func (c *Client) Send(ctx context.Context, m Message) (n uint64, err error) {
 			Body: m.Body,
 		})
 		if err == nil {
-			c.sent.Store(n) // before its receipt can come
+			c.sent.Store(n) // before its receipt can be received
 		}
 		return dst, err
 	})
@@ -142,9 +140,8 @@ func (c *Client) Send(ctx context.Context, m Message) (n uint64, err error) {
 }
 
 // Disconnect ends the session in good order: it sends DISCONNECT, waits until
-// everything sent is confirmed, and closes the connection. When ctx ends before
-// that, the connection is closed at once. The error says why something may be
-// unconfirmed.
+// everything sent is confirmed, and closes the connection. If ctx ends before that, the
+// connection is closed at once. The error is why something may be unconfirmed.
 func (c *Client) Disconnect(ctx context.Context) error {
 	err := c.sendDisconnect(ctx)
 	if err == nil {
@@ -156,7 +153,7 @@ func (c *Client) Disconnect(ctx context.Context) error {
 	}
 	c.Close()
 	<-c.done
-	if c.err == nil { // the receipt may have come just in time
+	if c.err == nil { // the receipt may have been received just in time
 		return nil
 	}
 	if err == nil {
@@ -166,31 +163,32 @@ func (c *Client) Disconnect(ctx context.Context) error {
 }
 
 func (c *Client) sendDisconnect(ctx context.Context) error {
-	if err := c.takeTurn(ctx); err != nil {
+	if err := c.acquireSend(ctx); err != nil {
 		return err
 	}
-	defer c.endTurn()
+	defer c.releaseSend()
 	if c.leaving {
 		return nil
 	}
 	c.leaving = true
 	return c.write(ctx, func(dst []byte) ([]byte, error) {
-		// A number that no message has, so that its receipt can not be taken
-		// for that of a message.
+		// This number belongs to no message, so that the receipt can not be mistaken
+		// for one of a message.
 		n := c.sent.Load() + 1
-		c.farewell.Store(n)
+		c.disconnectReceipt.Store(n)
 		return AppendFrame(dst, NewFrame("DISCONNECT", "receipt", strconv.FormatUint(n, 10)))
 	})
 }
 
-// Done is closed when the session has ended, for whatever reason.
+// Done returns a channel that is closed when the session has ended, for whatever
+// reason.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Err says why the session has ended. It is nil as long as it has not, and
-// after a Disconnect that succeeded. Otherwise it is the server's
-// [*ServerError], a [*ProtocolError], [ErrSilent], [ErrStalled], [ErrClosed]
-// after Close, [io.EOF] (wrapped) when the server closed the connection without
-// a word, or another error of the network.
+// Err returns why the session has ended. It is nil while the session lasts, and after a
+// successful Disconnect. Otherwise it is the server's [*ServerError], a
+// [*ProtocolError], [ErrSilent], [ErrStalled], [ErrClosed] after Close, [io.EOF]
+// (wrapped) if the server closed the connection without an ERROR, or another error of
+// the network.
 func (c *Client) Err() error {
 	select {
 	case <-c.done:
@@ -200,17 +198,17 @@ func (c *Client) Err() error {
 	}
 }
 
-// Close closes the connection at once. Calling it again does nothing. Done is
-// closed soon after.
+// Close closes the connection at once. Further calls do nothing. Done is closed soon
+// after.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// takeTurn waits until this goroutine is the only one that sends.
-func (c *Client) takeTurn(ctx context.Context) error {
+// acquireSend waits until this goroutine is the only one that sends.
+func (c *Client) acquireSend(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	select {
-	case c.turn <- struct{}{}:
+	case c.sendSlot <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -219,10 +217,9 @@ func (c *Client) takeTurn(ctx context.Context) error {
 	}
 }
 
-func (c *Client) endTurn() { <-c.turn }
+func (c *Client) releaseSend() { <-c.sendSlot }
 
-// awaitWindow waits until one more message may be in flight. Only who has the
-// turn may call it.
+// awaitWindow waits until one more message may be in flight. The caller holds sendSlot.
 func (c *Client) awaitWindow(ctx context.Context) error {
 	for c.sent.Load()-c.confirmed.Load() >= uint64(c.cfg.Window) {
 		select {
@@ -236,8 +233,8 @@ func (c *Client) awaitWindow(ctx context.Context) error {
 	return nil
 }
 
-// write is Conn.write, but where the connection has ended, it waits for the
-// reading side to find out why: the server may have sent an ERROR.
+// write is like Conn.write, but if the connection has ended, it waits for the reading
+// goroutine to find out why: the server may have sent an ERROR.
 func (c *Client) write(ctx context.Context, encode func(dst []byte) ([]byte, error)) error {
 	err := c.conn.write(ctx, encode)
 	if err == nil || errors.Is(err, ErrUnsendable) || ctx.Err() != nil {
@@ -251,7 +248,7 @@ func (c *Client) write(ctx context.Context, encode func(dst []byte) ([]byte, err
 	}
 }
 
-// reason says why nothing can be sent after the session has ended.
+// reason returns why nothing can be sent after the session has ended.
 func (c *Client) reason() error {
 	if c.err != nil {
 		return c.err
@@ -259,7 +256,7 @@ func (c *Client) reason() error {
 	return ErrClosed
 }
 
-// run handles what the server says, until the session ends.
+// run handles the frames of the server until the session ends.
 func (c *Client) run() {
 	defer close(c.done)
 	defer c.conn.Close()
@@ -293,7 +290,7 @@ func (c *Client) handle(f *Frame) (last bool, err error) {
 	}
 }
 
-// receipt handles a RECEIPT, which confirms its message and all before it, and
+// receipt handles a RECEIPT, which confirms its message and all messages before it, and
 // reports whether it was that of DISCONNECT.
 func (c *Client) receipt(f *Frame) (last bool, err error) {
 	id, ok := f.Get("receipt-id")
@@ -301,9 +298,9 @@ func (c *Client) receipt(f *Frame) (last bool, err error) {
 		return false, protocolErrorf("RECEIPT has no receipt-id")
 	}
 	n, ok := parseDecimal(id)
-	farewell, sent, confirmed := c.farewell.Load(), c.sent.Load(), c.confirmed.Load()
+	disconnectReceipt, sent, confirmed := c.disconnectReceipt.Load(), c.sent.Load(), c.confirmed.Load()
 	switch {
-	case ok && n != 0 && n == farewell:
+	case ok && n != 0 && n == disconnectReceipt:
 		last, n = true, sent
 	case !ok || n == 0 || n > sent:
 		return false, protocolErrorf("RECEIPT for %.40q, which was never sent", id)
@@ -325,14 +322,14 @@ func (c *Client) receipt(f *Frame) (last bool, err error) {
 	return last, nil
 }
 
-// explain says what an error of reading means for the session.
+// explain returns the error of the session for a read error.
 func (c *Client) explain(err error) error {
 	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
 	unconfirmed := c.sent.Load() - c.confirmed.Load()
-	if c.farewell.Load() != 0 && unconfirmed == 0 && errors.Is(err, io.EOF) {
-		return nil // it could have said goodbye, but there is nothing left to say
+	if c.disconnectReceipt.Load() != 0 && unconfirmed == 0 && errors.Is(err, io.EOF) {
+		return nil // no DISCONNECT was needed any more: everything is confirmed
 	}
 	return fmt.Errorf("stomp: server closed the connection with %d messages unconfirmed: %w", unconfirmed, err)
 }

@@ -506,7 +506,7 @@ func TestClientLosesServer(t *testing.T) {
 		took time.Duration
 	}{
 		{"30000,0", ErrSilent, 45 * time.Second},
-		{"0,0", ErrStalled, WriteTimeout + lastWords},
+		{"0,0", ErrStalled, WriteTimeout + errorWait},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			nc, p := pipePeer(t)

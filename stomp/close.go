@@ -7,29 +7,29 @@ import (
 	"time"
 )
 
-// CloseTimeout is how long the sessions give their last frame to reach the
-// peer.
+// CloseTimeout is how long sessions wait until their last frame is written and read by
+// the peer.
 const CloseTimeout = 5 * time.Second
 
-// Bounds on what is still read of a peer that is to be told of the end; nobody looks
-// at it, and nothing else holds it back. A peer that has read the last frame sends no
-// more, and until then it may have sent what a line of 10 MB/s carries in a tenth of
-// a second. Before the session is open, a peer has nothing to send but its CONNECT.
+// Bounds on what is still read, and dropped, from a peer that has to receive the last
+// frame; there is no other bound on it. A peer that has read the last frame sends no
+// more. Until then it may have sent as much as a line of 10 MB/s carries in a tenth of
+// a second. Before the session is open, a peer sends nothing but its CONNECT.
 const (
 	lingerBytes         = 1 << 20
 	lingerBytesUnopened = 64 << 10
 	lingerTimeUnopened  = 2 * time.Second
 
-	// lingerGrace is how long a peer that has sent more is given to read the last
-	// frame, while nothing is read of it. (What the buffers of the kernels hold can
-	// be more than lingerBytes, and has been sent before the end.)
+	// lingerGrace is how long a peer that has sent more may take to read the last
+	// frame, while nothing is read from it. (The kernel buffers may hold more than
+	// lingerBytes, sent before the end.)
 	lingerGrace = time.Second
 )
 
-// Close closes the connection at once, without regard for what is not yet
-// written; only a CloseAfterFlush or Fail that is under way is waited for.
-// Everybody who waits for the connection gets [ErrClosed], and the Conn's
-// goroutine has ended when Close returns. Calling it again does nothing.
+// Close closes the connection at once, without writing queued frames, but after a
+// CloseAfterFlush or Fail in progress has finished. All calls that wait for the
+// connection return [ErrClosed], and the Conn's goroutine has ended when Close returns.
+// Further calls do nothing.
 func (c *Conn) Close() error {
 	if c.ended() != nil {
 		<-c.closed
@@ -43,7 +43,7 @@ func (c *Conn) closeNow() error {
 	return err
 }
 
-// closeWith closes the connection for a reason, if it is not closed yet.
+// closeWith closes the connection for a reason, unless it is closed already.
 func (c *Conn) closeWith(reason error) error {
 	if !c.markClosed(reason) {
 		return nil
@@ -68,15 +68,14 @@ func (c *Conn) markClosed(reason error) (first bool) {
 	return true
 }
 
-// CloseAfterFlush writes what has been handed over, tells the peer that nothing
-// more comes, waits until the peer closes too, and closes the connection. All
-// this takes no longer than the timeout, and less if the peer goes on sending.
-// Others who use the connection get [ErrClosed] at once. The error says why not
-// everything was written.
+// CloseAfterFlush writes the queued frames, closes the sending direction, waits until
+// the peer closes too, and closes the connection. This takes at most the timeout, and
+// less if the peer goes on sending. Other calls return [ErrClosed] at once. The error
+// is why not everything was written.
 //
-// To wait for the peer is necessary: the kernel answers data that arrives at a
-// closed connection with a reset, and a reset can destroy what the peer has not
-// yet read (STOMP 1.2, "Connection Lingering").
+// Waiting for the peer is necessary: the kernel answers data that arrives at a closed
+// connection with a reset, and a reset can destroy data that the peer has not read yet
+// (STOMP 1.2, "Connection Lingering").
 func (c *Conn) CloseAfterFlush(timeout time.Duration) error {
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
@@ -102,8 +101,9 @@ func (c *Conn) CloseAfterFlush(timeout time.Duration) error {
 	return nil
 }
 
-// linger waits until the peer closes its side, and drops what it still sends, within
-// bounds. A peer that sends more is not read any more, and cut a moment later.
+// linger waits until the peer closes its side, and drops what the peer still sends,
+// within bounds. A peer that sends more is not read from any more, and cut off a moment
+// later.
 func (c *Conn) linger(until time.Time) {
 	most := int64(lingerBytes)
 	if !c.isOpened() {
@@ -114,7 +114,7 @@ func (c *Conn) linger(until time.Time) {
 	}
 	c.nc.SetReadDeadline(until)
 	if _, err := io.CopyN(io.Discard, c.nc, most); err != nil {
-		return // the peer has closed, or its time is over
+		return // the peer has closed, or the time is over
 	}
 	time.Sleep(min(lingerGrace, time.Until(until)))
 	c.abandon()
@@ -126,27 +126,26 @@ func (c *Conn) isOpened() bool {
 	return c.opened
 }
 
-// abandon makes the kernel drop, when the connection is closed, what the peer does
-// not take, instead of keeping it and trying for minutes. The peer learns of the end
-// at once.
+// abandon makes the kernel drop unsent data when the connection is closed, instead of
+// retrying for minutes. The peer is notified at once, by a reset.
 func (c *Conn) abandon() {
 	nc := c.nc
 	if secured, ok := nc.(interface{ NetConn() net.Conn }); ok {
 		nc = secured.NetConn()
 	}
 	if tcp, ok := nc.(interface{ SetLinger(seconds int) error }); ok {
-		_ = tcp.SetLinger(0) // on an error it is as it was
+		_ = tcp.SetLinger(0) // on an error, the kernel keeps the data
 	}
 }
 
-// beginClosing lets nobody but the writer go on. The error says why the
-// connection can not be used any more already.
+// beginClosing stops all use of the connection except by the writer. It returns an
+// error if the connection can not be used any more already.
 func (c *Conn) beginClosing() error {
 	c.mu.Lock()
 	if c.ending {
 		err := c.err
 		c.mu.Unlock()
-		<-c.closed // by somebody else, whose last frame an interruption could destroy
+		<-c.closed // by another goroutine, whose last frame an interruption could destroy
 		return err
 	}
 	defer c.mu.Unlock()
@@ -160,19 +159,19 @@ func (c *Conn) beginClosing() error {
 	return nil
 }
 
-// flushed says, after the writer has ended, why not everything was written.
+// flushed returns, after the writer has ended, why not everything was written.
 func (c *Conn) flushed() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.writeErr == nil && len(c.gathered) > 0 {
-		return ErrClosed // by somebody who did not want to wait
+	if c.writeErr == nil && len(c.queued) > 0 {
+		return ErrClosed // by a Close that did not wait
 	}
 	return c.writeErr
 }
 
-// Fail sends an ERROR and closes the connection, in no more than twice
-// [CloseTimeout]. What does not fit into [DefaultLimits] is shortened (the
-// message) or left out. The error says why the ERROR was not written.
+// Fail sends an ERROR and closes the connection, in at most twice [CloseTimeout]. What
+// does not fit into [DefaultLimits] is shortened (the message) or left out. The error
+// is why the ERROR was not written.
 func (c *Conn) Fail(e *ServerError) error { return c.sendLast(DefaultLimits(), e.frame()) }
 
 // sendLast writes one more frame, and closes the connection.

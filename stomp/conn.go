@@ -12,47 +12,46 @@ import (
 )
 
 const (
-	// WriteTimeout is how long the peer may take to accept what is written to
-	// it.
+	// WriteTimeout is how long the peer may take to accept a write.
 	WriteTimeout = 60 * time.Second
 
-	// maxGathered is how many bytes may wait for the writer before WriteFrame
+	// maxQueued is how many bytes may be queued for the writer before WriteFrame
 	// blocks.
-	maxGathered = 256 << 10
+	maxQueued = 256 << 10
 
-	// lastWords is how long, after a write has failed, the peer's explanation
-	// may take.
-	lastWords = time.Second
+	// errorWait is how long, after a write has failed, an ERROR of the peer is waited
+	// for.
+	errorWait = time.Second
 )
 
-// Conn is a connection that carries frames. All methods are safe for concurrent
-// use, except that only one goroutine at a time may call ReadFrame (which
-// Accept does as well). A Conn must be closed, whatever went wrong with it.
+// Conn is a connection that carries frames. All methods are safe for concurrent use,
+// except that only one goroutine at a time may call ReadFrame (which Accept calls as
+// well). A Conn must be closed, whatever error has occurred.
 type Conn struct {
 	nc     net.Conn
 	limits Limits
 	reader *Reader
 
-	wake       chan struct{} // holds a token while there may be work for the writer
+	wake       chan struct{} // has an element while there may be work for the writer
 	closed     chan struct{} // closed by closeWith
 	writerDone chan struct{} // closed by the writer
 
 	mu       sync.Mutex
-	room     sync.Cond     // signalled when gathered shrinks, and when err is set
-	gathered []byte        // frames waiting for the writer
-	err      error         // why there can be no more frames; the first reason stays
-	writeErr error         // why the writer has given up
-	ending   bool          // only what is gathered is still written
-	readErr  error         // why nothing more is taken from nc
+	room     sync.Cond     // signaled when queued shrinks, and when err is set
+	queued   []byte        // frames queued for the writer
+	err      error         // why no more frames can be queued; the first reason stays
+	writeErr error         // why the writer has ended
+	ending   bool          // only the frames in queued are still written
+	readErr  error         // why no more is read from nc
 	beat     time.Duration // interval of our heart-beats; 0: none
-	silence  time.Duration // how long the peer may be silent; 0: for ever
+	silence  time.Duration // how long the peer may be silent; 0: forever
 	opened   bool          // the opening handshake is complete
-	inFrame  bool          // some bytes of a frame have come, but not all
-	frameEnd time.Time     // when the others must be there; zero: nobody has waited for them yet
+	inFrame  bool          // a part of a frame has been received
+	frameEnd time.Time     // when the rest must have been received; zero: no read has waited for it yet
 }
 
-// NewConn makes a Conn of nc, which from then on belongs to it. The limits hold
-// for what is read and for what is written.
+// NewConn returns a Conn on nc, which it then owns. The limits apply to frames read and
+// written.
 func NewConn(nc net.Conn, l Limits) *Conn {
 	c := &Conn{
 		nc:         nc,
@@ -67,27 +66,26 @@ func NewConn(nc net.Conn, l Limits) *Conn {
 	return c
 }
 
-// StartHeartBeat is called when the opening handshake is complete: it makes both
-// directions of heart-beats happen from now on, as agreed with the peer, see
+// StartHeartBeat is called when the opening handshake is complete. It starts the
+// heart-beats in both directions, with the intervals agreed on with the peer, see
 // [HeartBeat.Negotiate].
 func (c *Conn) StartHeartBeat(agreed HeartBeat) {
 	c.mu.Lock()
 	c.opened, c.beat, c.silence = true, agreed.Send, agreed.silence()
 	if c.err == nil && c.readErr == nil {
-		c.setReadDeadline() // for a ReadFrame that is waiting now
+		c.setReadDeadline() // for a ReadFrame in progress
 	}
 	c.mu.Unlock()
 	c.wakeWriter()
 }
 
-// ReadFrame returns the next frame. Errors are those of [Reader.ReadFrame],
-// [ErrSilent], [ErrSlow], and [ErrStopped]; or why the connection is closed or could not be
-// written to: [ErrClosed], [ErrStalled], or an error of the network. After an
-// error nothing more can be read, but frames can be written until the Conn is
-// closed.
+// ReadFrame returns the next frame. The error is one of [Reader.ReadFrame],
+// [ErrSilent], [ErrSlow] or [ErrStopped], or why the connection is closed or could not
+// be written to: [ErrClosed], [ErrStalled], or an error of the network. After an error
+// no more frames can be read, but frames can be written until the Conn is closed.
 func (c *Conn) ReadFrame() (*Frame, error) {
 	if err := c.ended(); err != nil {
-		return nil, err // even if there are frames in the reader's buffer
+		return nil, err // even if the reader has buffered frames
 	}
 	err := c.reader.skipHeartBeats()
 	if err == nil {
@@ -119,7 +117,7 @@ func (c *Conn) ReadFrame() (*Frame, error) {
 	}
 }
 
-// ended says why the connection is closed, or being closed.
+// ended returns why the connection is closed or being closed, or nil.
 func (c *Conn) ended() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,8 +127,8 @@ func (c *Conn) ended() error {
 	return nil
 }
 
-// StopReading makes ReadFrame return [ErrStopped] once it has returned the
-// frames that have been received already. Writing goes on.
+// StopReading makes ReadFrame return [ErrStopped] once it has returned the frames that
+// have been received already. Frames can still be written.
 func (c *Conn) StopReading() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,16 +137,16 @@ func (c *Conn) StopReading() {
 	}
 }
 
-// stopReading takes nothing more from nc, and sends a ReadFrame away that waits
-// for it. The caller holds mu.
+// stopReading stops reading from nc, and interrupts a ReadFrame in progress. The caller
+// holds mu.
 func (c *Conn) stopReading(reason error) {
 	c.readErr = reason
 	c.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
-// connReader is the Conn as its Reader sees it: it sets the deadline of each
-// read. Time counts only while there is nothing to be read, so a slow consumer
-// does not make its peer look silent.
+// connReader is the source of the Conn's Reader: it sets the deadline of each read.
+// Deadlines apply only while there is nothing to read, so a slow consumer does not make
+// its peer appear silent.
 type connReader struct{ *Conn }
 
 func (c connReader) Read(p []byte) (int, error) {
@@ -165,8 +163,8 @@ func (c connReader) beforeRead() error {
 	case c.readErr != nil:
 		return c.readErr
 	case c.err != nil:
-		// A write has failed. There may be an ERROR to read that says why,
-		// until the deadline that was set then.
+		// A write has failed. An ERROR that explains it may be read until the deadline
+		// that was set then.
 	default:
 		if c.inFrame && c.frameEnd.IsZero() {
 			c.frameEnd = time.Now().Add(c.limits.frameTime())
@@ -176,8 +174,8 @@ func (c connReader) beforeRead() error {
 	return nil
 }
 
-// setReadDeadline makes a read end when the peer is silent for too long, or too
-// slow with a frame. The caller holds mu.
+// setReadDeadline sets the deadline of a read to when the peer is silent for too long,
+// or too slow with a frame. The caller holds mu.
 func (c *Conn) setReadDeadline() {
 	var deadline time.Time
 	if c.silence > 0 {
@@ -195,31 +193,29 @@ func (c *Conn) setInFrame(in bool) {
 	c.inFrame, c.frameEnd = in, time.Time{}
 }
 
-// WriteFrame hands over f to be written, and blocks while too much is waiting
-// already. That it returns nil does not mean that the peer has f. The error is
-// [ErrUnsendable], which is about f only, or why the connection is closed or
-// could not be written to: [ErrClosed], [ErrStalled], or an error of the
-// network.
+// WriteFrame queues f to be written, and blocks while too much is queued. A nil error
+// does not mean that the peer has received f. The error is [ErrUnsendable], which
+// concerns f only, or why the connection is closed or could not be written to:
+// [ErrClosed], [ErrStalled], or an error of the network.
 func (c *Conn) WriteFrame(f *Frame) error {
 	return c.write(context.Background(), func(dst []byte) ([]byte, error) {
 		return c.limits.appendFrame(dst, f)
 	})
 }
 
-// write waits for room and then lets encode append to what is gathered. Calls
-// of encode are ordered like the bytes, and finish before any of their bytes
-// are written.
+// write waits for room and then calls encode to append to the queue. Calls of encode
+// have the order of the bytes, and return before any of their bytes are written.
 func (c *Conn) write(ctx context.Context, encode func(dst []byte) ([]byte, error)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.gathered) >= maxGathered {
+	if len(c.queued) >= maxQueued {
 		stop := context.AfterFunc(ctx, func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.room.Broadcast()
 		})
 		defer stop()
-		for len(c.gathered) >= maxGathered && c.err == nil && ctx.Err() == nil {
+		for len(c.queued) >= maxQueued && c.err == nil && ctx.Err() == nil {
 			c.room.Wait()
 		}
 	}
@@ -229,11 +225,11 @@ func (c *Conn) write(ctx context.Context, encode func(dst []byte) ([]byte, error
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	gathered, err := encode(c.gathered)
+	queued, err := encode(c.queued)
 	if err != nil {
 		return err
 	}
-	c.gathered = gathered
+	c.queued = queued
 	c.wakeWriter()
 	return nil
 }
@@ -245,13 +241,13 @@ func (c *Conn) wakeWriter() {
 	}
 }
 
-// writeLoop writes what has gathered, again and again, and a heart-beat when
-// there was nothing for an interval.
+// writeLoop writes queued frames until the connection ends, and a heart-beat when none
+// was queued for an interval.
 func (c *Conn) writeLoop() {
 	defer close(c.writerDone)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	timer.Stop() // until there is something to beat for
+	timer.Stop() // until heart-beats are started
 	var batch []byte
 	for {
 		idle := false
@@ -263,9 +259,9 @@ func (c *Conn) writeLoop() {
 			return
 		}
 		c.mu.Lock()
-		batch, c.gathered = c.gathered, batch[:0]
+		batch, c.queued = c.queued, batch[:0]
 		if idle {
-			c.gathered = nil // what a flood has made large is given back
+			c.queued = nil // frees a buffer that a flood has made large
 		}
 		ending, beat := c.ending, c.beat
 		c.room.Broadcast()
@@ -305,10 +301,10 @@ func (c *Conn) writeBatch(batch []byte) error {
 	return nil
 }
 
-// clearWriteDeadline lets no deadline lie in the past between two writes: where nc is
-// secured, it may write by itself meanwhile, to answer a change of keys for example,
-// and has to bound that by itself. Once nc is being closed, the deadline is that of
-// the close.
+// clearWriteDeadline removes the deadline of the last write, so that none is in the
+// past between two writes: TLS may write by itself meanwhile, for example to answer a
+// key update, and has to set its own deadline. Once nc is being closed, the deadline is
+// that of the close.
 func (c *Conn) clearWriteDeadline() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -319,9 +315,8 @@ func (c *Conn) clearWriteDeadline() {
 	}
 }
 
-// writeFailed ends the writing. The connection is not closed yet, since the
-// peer may have said why it takes nothing more, and closing it could destroy
-// that.
+// writeFailed ends the writing. The connection is not closed yet, because the peer may
+// have sent an ERROR that explains the failure, which closing could destroy.
 func (c *Conn) writeFailed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -329,7 +324,7 @@ func (c *Conn) writeFailed(err error) {
 	if c.err == nil {
 		c.err = err
 		if c.readErr == nil {
-			c.nc.SetReadDeadline(time.Now().Add(lastWords))
+			c.nc.SetReadDeadline(time.Now().Add(errorWait))
 		}
 	}
 	c.room.Broadcast()

@@ -210,7 +210,7 @@ func TestPeerThatNeverReads(t *testing.T) {
 		if at := time.Since(start); at != WriteTimeout {
 			t.Errorf("ended after %v, want %v", at, WriteTimeout)
 		}
-		if limit := 2 * (maxGathered/8000 + 1); written > limit {
+		if limit := 2 * (maxQueued/8000 + 1); written > limit {
 			t.Errorf("took %d frames, want at most %d", written, limit)
 		}
 		if _, err := c.ReadFrame(); !errors.Is(err, ErrStalled) {

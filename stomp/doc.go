@@ -1,6 +1,6 @@
-// Package stomp carries messages from one program to another over any
-// [net.Conn], in the frames of STOMP 1.2. It knows nothing of what the messages
-// say, nor of how the connection was secured.
+// Package stomp carries messages from one program to another over any [net.Conn], in
+// the frames of STOMP 1.2. It does not interpret the messages, and does not depend on
+// how the connection is secured.
 //
 // # Three layers
 //
@@ -8,14 +8,14 @@
 //	Conn                 a connection: frames both ways, batches, heart-beats, an orderly end
 //	Reader, AppendFrame  the wire format: bytes to frames and back, within Limits
 //
-// Each can be used without those above it. A server that offers subscriptions
-// is built on [Conn]: [Conn.Accept] does the opening handshake, then frames are
-// read and written at will.
+// Each layer can be used without those above it. A server that offers subscriptions is
+// built on [Conn]: after the opening handshake ([Conn.Accept]), it reads and writes any
+// frames.
 //
 // # A session
 //
-// The session is the one of the "STOMP Message Transport for the Swaptacular
-// Messaging Protocol": messages flow from client to server only.
+// The session is that of the "STOMP Message Transport for the Swaptacular Messaging
+// Protocol": messages are sent from client to server only.
 //
 //	client                                     server
 //	STOMP accept-version, host, heart-beat →
@@ -27,42 +27,40 @@
 //	DISCONNECT receipt:4 →
 //	                                         ← RECEIPT receipt-id:4
 //
-// A receipt confirms its message and all those before it, so one receipt can
-// answer a thousand messages, and the client has many in flight: up to
-// [ClientConfig].Window. The server gives a receipt only once its user says so,
-// with [Server.Confirm]. The receipt of a DISCONNECT confirms everything. ERROR
-// ends the connection; whatever is unconfirmed then may or may not have
-// arrived, and has to be sent again on the next connection.
+// A receipt confirms its message and all messages before it, so one receipt can answer
+// a thousand messages, and the client may have many in flight: up to
+// [ClientConfig].Window. The server sends a receipt only when its user calls
+// [Server.Confirm]. The receipt of a DISCONNECT confirms everything. ERROR ends the
+// connection; messages that are unconfirmed then may or may not have been received, and
+// have to be sent again on the next connection.
 //
-// # Batches and back pressure
+// # Batches and backpressure
 //
-// [Conn.WriteFrame] appends to a buffer, and one goroutine for each connection
-// writes out whatever has gathered since its last write. A lone frame therefore
-// goes out at once, and a flood goes out in large writes; no timer decides.
-// Every queue has a bound: a full buffer blocks the writer of frames, a full
-// window blocks [Client.Send], and a [Server] whose Next is not called reads
-// nothing, which fills the peer's TCP window. So back pressure travels from one
-// store to the other. It is bounded in time too: a peer that accepts no bytes
-// for [WriteTimeout] loses the connection ([ErrStalled]).
+// [Conn.WriteFrame] appends to a buffer, and one goroutine for each connection writes
+// everything that was appended since its last write. So a single frame is written at
+// once, and a flood in large writes, without a timer. Every queue is bounded: a full
+// buffer blocks WriteFrame, a full window blocks [Client.Send], and a [Server] whose
+// Next is not called reads nothing, which fills the peer's TCP window. So backpressure
+// propagates from one store to the other. It is bounded in time too: a peer that
+// accepts no bytes for [WriteTimeout] loses the connection ([ErrStalled]).
 //
 // # Heart-beats
 //
-// Each side offers and asks for an interval, see [HeartBeat]. An idle
-// connection sends an end-of-line each interval, and every byte received is a
-// sign of life. When there was none for the agreed interval plus a grace for
-// slow networks, the connection is lost ([ErrSilent]). So it is when a frame has
-// begun and is not complete after half a minute and a second for each 1,000 bytes
-// that it may have ([ErrSlow]): a byte now and then is a sign of life, but of no
-// use. The intervals used are never shorter than what this side chose, so no peer
-// can ask for a flood. Nor may it send one: line ends between frames are limited
-// to 1,000, 10 after each frame, and 100 a second, and so are receipts that confirm
-// nothing new, to 1,000 and 100 a second.
+// Each side offers and requests an interval, see [HeartBeat]. On an idle connection a
+// line end is sent each interval, and every byte received counts as a heart-beat. If
+// none is received for the agreed interval plus a grace for slow networks, the
+// connection is closed ([ErrSilent]). It is also closed if a frame has begun and is not
+// complete after half a minute, and a second for each 1,000 bytes that it may have
+// ([ErrSlow]): single bytes prevent silence without making progress. The intervals used
+// are never shorter than what this side has configured, so a peer can not request a
+// flood. Nor may it send one: line ends between frames are limited to 1,000, 10 after
+// each frame, and 100 a second, and receipts that confirm nothing new to 1,000 and 100
+// a second.
 //
-// # Strict and lenient
+// # Strictness
 //
-// Input is taken as the grammar of STOMP 1.2 has it, and everything else is a
-// [ProtocolError], with these decisions where the specification or the world is
-// not of one mind:
+// Input that violates the grammar of STOMP 1.2 is a [ProtocolError]. The following
+// decisions apply where the specification is ambiguous, or implementations differ:
 //
 //   - STOMP 1.2 does not escape headers of CONNECT and CONNECTED, but many
 //     programs do. Here they are written escaped: without a backslash, colon or

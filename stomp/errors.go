@@ -8,29 +8,26 @@ import (
 )
 
 var (
-	// ErrClosed is the reason of everything that fails because this side has
-	// closed the connection.
+	// ErrClosed means that this side has closed the connection.
 	ErrClosed = errors.New("stomp: connection closed")
-	// ErrStopped means that this side has stopped reading, on purpose.
+	// ErrStopped means that [Conn.StopReading] was called.
 	ErrStopped = errors.New("stomp: reading stopped")
 	// ErrSilent means that the peer sent nothing, not even a heart-beat, for
 	// longer than agreed.
 	ErrSilent = errors.New("stomp: peer is silent")
 	// ErrSlow means that the peer began a frame and took too long to finish it.
 	ErrSlow = errors.New("stomp: peer is too slow")
-	// ErrStalled means that the peer did not take what was written to it.
+	// ErrStalled means that the peer did not read what was written to it.
 	ErrStalled = errors.New("stomp: peer does not read")
 	// ErrConnectTimeout means that the peer did not open the session in time.
 	ErrConnectTimeout = errors.New("stomp: no session within the time limit")
-	// ErrUnsendable means that a frame breaks the rules of STOMP or exceeds the
-	// limits. Nothing of it was written, and the connection is as good as
-	// before.
+	// ErrUnsendable means that a frame violates the rules of STOMP or exceeds the
+	// limits. Nothing of it was written, and the connection can still be used.
 	ErrUnsendable = errors.New("stomp: frame can not be sent")
 )
 
-// ProtocolError says how the peer has violated STOMP. Reason is fit to be told
-// to the peer and to be logged: it is short, and quotes no header that could be
-// a secret.
+// ProtocolError describes how the peer has violated STOMP. Reason may be sent to the
+// peer and logged: it is short, and quotes no header that could be a secret.
 type ProtocolError struct{ Reason string }
 
 func (e *ProtocolError) Error() string { return "stomp: protocol error: " + e.Reason }
@@ -43,16 +40,16 @@ func unsendablef(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrUnsendable, fmt.Sprintf(format, args...))
 }
 
-// ServerError is an ERROR frame: the server's last word before it closes the
-// connection. Only Message is always there.
+// ServerError is an ERROR frame, the last frame of a server before it closes the
+// connection. Only Message is always set.
 type ServerError struct {
 	Message string // short description
-	// N is, on the client's side, the number of the message to blame, as
-	// [Client.Send] has returned it. It is 0 when the server blamed no message,
-	// or none that waits for a receipt.
+	// N is, on the client's side, the number of the message that has caused the error,
+	// as returned by [Client.Send]. It is 0 if the server has named no message, or none
+	// that is unconfirmed.
 	N uint64
-	// The message to blame, as the server has seen it. ReceiptID is the
-	// identifier that the client has given it.
+	// The message that has caused the error, as the server has received it. ReceiptID
+	// is its receipt header.
 	ReceiptID   string
 	Type        string
 	ContentType string
@@ -66,8 +63,8 @@ func (e *ServerError) Error() string {
 	return fmt.Sprintf("stomp: server error %q about message %q", e.Message, e.ReceiptID)
 }
 
-// frame makes the ERROR frame. It has to reach the peer whatever the error is
-// about, so what does not fit into the default limits is shortened or left out.
+// frame returns the ERROR frame. It must be sendable with any content, so what does not
+// fit into the default limits is shortened or left out.
 func (e *ServerError) frame() *Frame {
 	l := DefaultLimits()
 	f := NewFrame("ERROR", "message", clip(e.Message, l.HeaderValue))
@@ -86,7 +83,7 @@ func (e *ServerError) frame() *Frame {
 	return f
 }
 
-// serverErrorFrom reads an ERROR frame.
+// serverErrorFrom returns the content of an ERROR frame.
 func serverErrorFrom(f *Frame) *ServerError {
 	get := func(name string) string {
 		value, _ := f.Get(name)

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// appendEscaped appends s as it is written in a header (STOMP 1.2, "Value
+// appendEscaped appends s in the escaped form of a header (STOMP 1.2, "Value
 // Encoding").
 func appendEscaped(dst []byte, s string) []byte {
 	start := 0
@@ -20,7 +20,7 @@ func appendEscaped(dst []byte, s string) []byte {
 	return append(dst, s[start:]...)
 }
 
-// escapeLetter is what follows the backslash in the escape for c, or 0 when c
+// escapeLetter returns the byte after the backslash in the escape for c, or 0 if c
 // needs none.
 func escapeLetter(c byte) byte {
 	switch c {
@@ -36,9 +36,8 @@ func escapeLetter(c byte) byte {
 	return 0
 }
 
-// appendUnescaped appends what s, a name or a value of a header, stands for. A
-// backslash that begins no escape is taken as it is when lenient, and otherwise
-// makes ok false.
+// appendUnescaped appends the unescaped form of s, a name or a value of a header. A
+// backslash that begins no escape is kept if lenient; otherwise ok is false.
 func appendUnescaped(dst, s []byte, lenient bool) (_ []byte, ok bool) {
 	for {
 		i := bytes.IndexByte(s, '\\')
@@ -69,8 +68,8 @@ func appendUnescaped(dst, s []byte, lenient bool) (_ []byte, ok bool) {
 	}
 }
 
-// clip gives the longest beginning of s that takes at most limit bytes when
-// escaped, with bytes that are not UTF-8 replaced.
+// clip returns the longest prefix of s that takes at most limit bytes when escaped,
+// with bytes that are not UTF-8 replaced.
 func clip(s string, limit int) string {
 	s = strings.ToValidUTF8(s, string(utf8.RuneError))
 	size := 0

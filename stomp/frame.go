@@ -1,8 +1,8 @@
 package stomp
 
-// Frame is the unit of STOMP: a command, headers, and a body that may be empty
-// (STOMP 1.2, "STOMP Frames"). Names and values of headers are unescaped. Those of
-// one frame may share memory: to keep one of them without the others, clone it.
+// Frame is the unit of STOMP: a command, headers, and a body that may be empty (STOMP
+// 1.2, "STOMP Frames"). Names and values of headers are unescaped. The strings of one
+// frame may share memory: a program that keeps one of them should clone it.
 type Frame struct {
 	Command string
 	Headers []Header
@@ -12,8 +12,8 @@ type Frame struct {
 // Header is one header of a [Frame].
 type Header struct{ Name, Value string }
 
-// NewFrame makes a frame without a body. The strings are names and values of
-// headers in turn; a last name without a value gets the empty one.
+// NewFrame returns a frame without a body. The strings are alternating names and values
+// of headers; a last name without a value gets the empty value.
 func NewFrame(command string, nameValue ...string) *Frame {
 	f := &Frame{Command: command, Headers: make([]Header, 0, (len(nameValue)+1)/2)}
 	for len(nameValue) > 1 {
@@ -26,7 +26,7 @@ func NewFrame(command string, nameValue ...string) *Frame {
 	return f
 }
 
-// Get gives the value of the first header with this name, which is the one that
+// Get returns the value of the first header with this name, which is the one that
 // counts (STOMP 1.2, "Repeated Header Entries"), and whether there is one.
 func (f *Frame) Get(name string) (string, bool) {
 	for i := range f.Headers {
@@ -43,20 +43,18 @@ func carriesBody(command string) bool {
 	return command == "SEND" || command == "MESSAGE" || command == "ERROR"
 }
 
-// opensSession reports whether frames with this command come before both sides
-// know each other's version of STOMP, so that nobody knows whether their
-// headers are escaped.
+// opensSession reports whether frames with this command are sent before the version of
+// STOMP is agreed on, so that it is unknown whether their headers are escaped.
 func opensSession(command string) bool {
 	return command == "CONNECTED" || isConnect(command)
 }
 
-// isConnect reports whether command asks for a session: STOMP is another name for
-// CONNECT.
+// isConnect reports whether command opens a session: STOMP is another name for CONNECT.
 func isConnect(command string) bool {
 	return command == "STOMP" || command == "CONNECT"
 }
 
-// isCommand reports whether s has capital letters only, and at least one.
+// isCommand reports whether s consists of one or more capital letters.
 func isCommand[T string | []byte](s T) bool {
 	for i := range len(s) {
 		if s[i] < 'A' || s[i] > 'Z' {
@@ -76,7 +74,7 @@ func internCommand(b []byte) string {
 	return string(b)
 }
 
-// The frames of STOMP 1.2, those of the busiest directions first.
+// The commands of STOMP 1.2, the most frequent ones first.
 var commands = [...]string{
 	"SEND", "RECEIPT", "MESSAGE", "ACK",
 	"STOMP", "CONNECT", "CONNECTED", "DISCONNECT", "ERROR",

@@ -9,24 +9,24 @@ import (
 )
 
 const (
-	// Version is the only version of STOMP that this package speaks.
+	// Version is the only version of STOMP that this package implements.
 	Version = "1.2"
 
 	// DefaultConnectTimeout is how long the opening handshake may take.
 	DefaultConnectTimeout = 10 * time.Second
 
-	// serverName is what servers say they are.
+	// serverName is the server header of CONNECTED.
 	serverName = "peerlink"
 )
 
-// Accept is the server's half of the opening handshake (STOMP 1.2,
-// "Connecting"): it reads CONNECT or STOMP, answers CONNECTED, and starts the
-// heart-beats. In between check, unless it is nil, may refuse the client by
-// what its frame says. The client gets the text of the error.
+// Accept performs the server's part of the opening handshake (STOMP 1.2, "Connecting"):
+// it reads CONNECT or STOMP, answers CONNECTED, and starts the heart-beats. Before the
+// answer, check, unless it is nil, may refuse the client because of its frame. The text
+// of the error is sent to the client.
 //
-// When Accept fails, the connection is closed, after the client was told why if
-// that is the client's business. The error is a [*ProtocolError], what check
-// has returned, the cause of the end of ctx, or one of [Conn.ReadFrame].
+// If Accept fails, it closes the connection, after an ERROR if the client has caused
+// the failure. The error is a [*ProtocolError], the error of check, the cause of the
+// end of ctx, or one of [Conn.ReadFrame].
 func (c *Conn) Accept(ctx context.Context, own HeartBeat, check func(connect *Frame) error) error {
 	own = own.orDefault()
 	return c.closeUnless(ctx, func() error {
@@ -46,8 +46,8 @@ func (c *Conn) Accept(ctx context.Context, own HeartBeat, check func(connect *Fr
 	})
 }
 
-// readConnect reads the client's first frame and returns the heart-beat it asks
-// for, or tells it why it is refused.
+// readConnect reads the client's first frame and returns its heart-beat header, or
+// sends the client an ERROR.
 func (c *Conn) readConnect(check func(connect *Frame) error) (HeartBeat, error) {
 	connect, err := c.ReadFrame()
 	if err != nil {
@@ -73,8 +73,8 @@ func (c *Conn) readConnect(check func(connect *Frame) error) (HeartBeat, error) 
 	return theirs, nil
 }
 
-// refuse returns err, and before that, if it is about what the client did,
-// tells the client and closes the connection.
+// refuse returns err. If the client has caused it, refuse sends an ERROR and closes the
+// connection before.
 func (c *Conn) refuse(err error) error {
 	var violation *ProtocolError
 	switch {
@@ -86,8 +86,8 @@ func (c *Conn) refuse(err error) error {
 	return err
 }
 
-// refuseVersion tells the client which version it should have offered (STOMP
-// 1.2, "Protocol Negotiation").
+// refuseVersion sends the client an ERROR with the supported version (STOMP 1.2,
+// "Protocol Negotiation").
 func (c *Conn) refuseVersion() error {
 	violation := &ProtocolError{Reason: "accept-version does not have " + Version}
 	e := &ServerError{
@@ -101,9 +101,9 @@ func (c *Conn) refuseVersion() error {
 	return violation
 }
 
-// connect is the client's half of the opening handshake. The headers, names and
-// values in turn, come in addition to those of every client. The connection is
-// closed when connect fails.
+// connect performs the client's part of the opening handshake. The headers, alternating
+// names and values, are added to those of every client. If connect fails, it closes the
+// connection.
 func (c *Conn) connect(ctx context.Context, own HeartBeat, headers ...string) error {
 	own = own.orDefault()
 	return c.closeUnless(ctx, func() error {
@@ -133,8 +133,7 @@ func (c *Conn) connect(ctx context.Context, own HeartBeat, headers ...string) er
 	})
 }
 
-// closeUnless runs f, and closes the connection when f fails or ctx ends before
-// f does.
+// closeUnless runs f, and closes the connection if f fails or ctx ends before f does.
 func (c *Conn) closeUnless(ctx context.Context, f func() error) error {
 	stop := context.AfterFunc(ctx, func() { c.closeWith(context.Cause(ctx)) })
 	err := f()

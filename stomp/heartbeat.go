@@ -6,35 +6,34 @@ import (
 	"time"
 )
 
-// What a [HeartBeat] that says nothing stands for.
+// The defaults of [HeartBeat].
 const (
 	DefaultSend    = 5 * time.Second
 	DefaultReceive = 30 * time.Second
 	DefaultGrace   = 15 * time.Second
 )
 
-// maxHeartBeat is the longest interval that a heart-beat header may have: some
-// eleven days.
+// maxHeartBeat is the longest interval in a heart-beat header: some eleven days.
 const maxHeartBeat = 999_999_999 * time.Millisecond
 
-// HeartBeat is what one side of a connection says about signs of life (STOMP
-// 1.2, "Heart-beating"), or what both have agreed on.
+// HeartBeat holds the heart-beat intervals of one side of a connection (STOMP 1.2,
+// "Heart-beating"), or those that both sides have agreed on.
 //
-// In a configuration, the defaults apply when neither Send nor Receive is set;
-// make them negative to turn off both directions.
+// In a configuration, the defaults apply if neither Send nor Receive is set. Negative
+// values turn off both directions.
 type HeartBeat struct {
-	// Send is the interval in which this side is able to send something,
-	// Receive the one in which it wants to receive something. Zero or less
-	// means not at all. In the header they are rounded up to milliseconds.
+	// Send is the interval in which this side can send data, Receive the one in which
+	// it wants to receive data. Zero or less means never. In the header they are
+	// rounded up to milliseconds.
 	Send, Receive time.Duration
-	// Grace is how much longer than agreed silence is tolerated; 0 means
-	// DefaultGrace. The other side does not learn of it.
+	// Grace is how much longer than agreed silence is tolerated; 0 means DefaultGrace.
+	// It is not sent to the other side.
 	Grace time.Duration
 }
 
-// ParseHeartBeat reads the value of a heart-beat header, "<send>,<receive>" in
-// milliseconds of at most 9 digits. The empty string, for a header that is not
-// there, is like "0,0". The error is a [*ProtocolError].
+// ParseHeartBeat parses the value of a heart-beat header, "<send>,<receive>" in
+// milliseconds of at most 9 digits. The empty string, for a missing header, is
+// equivalent to "0,0". The error is a [*ProtocolError].
 func ParseHeartBeat(s string) (HeartBeat, error) {
 	if s == "" {
 		return HeartBeat{}, nil
@@ -52,15 +51,15 @@ func ParseHeartBeat(s string) (HeartBeat, error) {
 	}, nil
 }
 
-// String is the value of the heart-beat header.
+// String returns the value of the heart-beat header.
 func (h HeartBeat) String() string {
 	return fmt.Sprintf("%d,%d", milliseconds(h.Send), milliseconds(h.Receive))
 }
 
-// Negotiate gives the intervals that hold for this side: Send is the longest
-// time it lets pass without sending, Receive the longest the other side does. A
-// direction is off, 0, when either side wants it so; otherwise the longer
-// interval counts. So neither can be made to send more often than it offered.
+// Negotiate returns the intervals of this side: Send is the longest time without
+// sending, Receive the longest time in which the other side sends nothing. A direction
+// is off, 0, if either side has turned it off; otherwise the longer interval applies.
+// So neither side can be made to send more often than it has offered.
 func (h HeartBeat) Negotiate(other HeartBeat) HeartBeat {
 	return HeartBeat{
 		Send:    agree(h.Send, other.Receive),
@@ -88,8 +87,8 @@ func (h HeartBeat) orDefault() HeartBeat {
 	return h
 }
 
-// silence is how long nothing may come in on a connection with these agreed
-// intervals; 0 means for ever.
+// silence returns how long no data may be received on a connection with these agreed
+// intervals; 0 means forever.
 func (h HeartBeat) silence() time.Duration {
 	switch {
 	case h.Receive <= 0:

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// A frame of which the first byte has come must be complete after frameGrace,
-// and a second more for each frameRate bytes that it may have. That is slower
-// than any link of use, and ends the game of who sends a byte now and then.
+// A frame whose first byte has been received must be complete after frameGrace, and one
+// more second for each frameRate bytes that it may have. That is slower than any usable
+// link, and stops peers that send single bytes to keep a connection open.
 const (
 	frameGrace = 30 * time.Second
 	frameRate  = 1000
 )
 
-// Limits bound the frames of one connection. All but Headers are in bytes,
-// counted as on the wire: with escapes, and with the line ends in HeaderBytes.
-// A field that is zero or negative means the one of [DefaultLimits].
+// Limits bound the frames of one connection. All but Headers are in bytes on the wire:
+// with escapes, and with the line ends in HeaderBytes. For a field that is zero or
+// negative, that of [DefaultLimits] applies.
 type Limits struct {
 	Command     int // the command
 	Headers     int // number of headers
@@ -25,8 +25,8 @@ type Limits struct {
 	Body        int // the body
 }
 
-// DefaultLimits are those of the reference implementation of Swaptacular's
-// message transport. A peer may refuse any frame beyond them.
+// DefaultLimits returns the limits of the reference implementation of Swaptacular's
+// message transport. A peer may refuse any frame that exceeds them.
 func DefaultLimits() Limits {
 	return Limits{
 		Command:     50,
@@ -50,7 +50,7 @@ func (l Limits) orDefault() Limits {
 	}
 }
 
-// frameTime is how long a frame within the limits may take to come.
+// frameTime returns how long receiving a frame within the limits may take.
 func (l Limits) frameTime() time.Duration {
 	return frameGrace + time.Duration((l.Command+l.HeaderBytes+l.Body)/frameRate)*time.Second
 }

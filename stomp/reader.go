@@ -8,29 +8,28 @@ import (
 	"unicode/utf8"
 )
 
-// readBuffer is the least size of a Reader's buffer: that of the largest TLS
-// record.
+// readBuffer is the minimum size of a Reader's buffer: that of the largest TLS record.
 const readBuffer = 16 << 10
 
-// errLineTooLong is what readLine says to its callers, who know what the line is.
+// errLineTooLong is returned by readLine. Its callers return an error that names the
+// line.
 var errLineTooLong = errors.New("stomp: line too long")
 
-// Reader takes frames out of a stream of bytes. It is not safe for concurrent
-// use.
+// Reader reads frames from a stream of bytes. It is not safe for concurrent use.
 type Reader struct {
 	br       *bufio.Reader
 	limits   Limits
 	lineEnds allowance // between frames
 
-	// The head of the frame that is being read, kept to be used again: all
-	// names and values, unescaped, one after the other; and where each of them
-	// ends.
+	// The head of the frame that is being read; both slices are reused. text holds all
+	// names and values, unescaped, one after the other, and ends the end of each of
+	// them.
 	text []byte
 	ends []int
 }
 
-// NewReader makes a Reader that accepts frames within the limits. It may read
-// more from r than the frames it returns.
+// NewReader returns a Reader that accepts frames within the limits. It may read more
+// from r than the frames that it returns.
 func NewReader(r io.Reader, l Limits) *Reader {
 	l = l.orDefault()
 	// The buffer must hold the longest line, with its colon and line end.
@@ -38,12 +37,11 @@ func NewReader(r io.Reader, l Limits) *Reader {
 	return &Reader{br: bufio.NewReaderSize(r, size), limits: l, lineEnds: newAllowance()}
 }
 
-// ReadFrame returns the next frame, which shares no memory with others.
-// Heart-beats are skipped, unless there are far more of them than can be meant
-// as such. The error is [io.EOF] when the stream ends between
-// two frames, and [io.ErrUnexpectedEOF] when it ends inside one; a
-// [*ProtocolError] when the bytes are not a frame within the limits; otherwise
-// an error of the stream. After an error nothing more can be read.
+// ReadFrame returns the next frame, which shares no memory with others. Heart-beats are
+// skipped, unless there are far more than needed. The error is [io.EOF] if the stream
+// ends between two frames, [io.ErrUnexpectedEOF] if it ends inside a frame, a
+// [*ProtocolError] if the bytes are not a frame within the limits, and otherwise an
+// error of the stream. After an error no more frames can be read.
 func (r *Reader) ReadFrame() (*Frame, error) {
 	if err := r.skipHeartBeats(); err != nil {
 		return nil, err
@@ -51,7 +49,7 @@ func (r *Reader) ReadFrame() (*Frame, error) {
 	return r.readRest()
 }
 
-// readRest reads a frame of which some bytes have come already.
+// readRest reads a frame whose first bytes have been received.
 func (r *Reader) readRest() (*Frame, error) {
 	f, err := r.readFrame()
 	if err == io.EOF {
@@ -130,8 +128,8 @@ func (r *Reader) readLine(limit int) ([]byte, error) {
 	return line, nil
 }
 
-// readHeaders reads the header lines and the empty line after them. All strings
-// of the head share one allocation.
+// readHeaders reads the header lines and the empty line after them. All strings of the
+// head share one allocation.
 func (r *Reader) readHeaders(f *Frame) error {
 	r.text, r.ends = r.text[:0], r.ends[:0]
 	for size := 0; ; {
@@ -186,7 +184,7 @@ func (r *Reader) addHeader(command string, line []byte) error {
 		return protocolErrorf("header %.40q of %s has a colon that is not escaped", name, command)
 	}
 	for _, s := range [...][]byte{name, value} {
-		// Whether it is UTF-8 is the same before and after unescaping.
+		// Unescaping does not change whether s is valid UTF-8.
 		if !utf8.Valid(s) {
 			return protocolErrorf("header %.40q of %s is not valid UTF-8", name, command)
 		}
@@ -246,8 +244,7 @@ func (r *Reader) readBodyToNUL(command string) ([]byte, error) {
 	}
 }
 
-// parseDecimal reads a number of 1 to 18 digits, and accepts nothing but
-// digits.
+// parseDecimal parses a number of 1 to 18 digits. It accepts nothing but digits.
 func parseDecimal(s string) (n uint64, ok bool) {
 	if len(s) == 0 || len(s) > 18 {
 		return 0, false

@@ -10,39 +10,39 @@ import (
 	"time"
 )
 
-// ServerConfig says what a [Server] accepts.
+// ServerConfig holds the parameters of a [Server].
 type ServerConfig struct {
-	Destination    string        // the only destination that messages may have
-	HeartBeat      HeartBeat     // what to offer and to ask for
+	Destination    string        // the only destination allowed in messages
+	HeartBeat      HeartBeat     // what to offer and to request
 	ConnectTimeout time.Duration // limit of the opening handshake; 0: DefaultConnectTimeout
-	Limits         Limits        // of what is received; zero fields: DefaultLimits
+	Limits         Limits        // of received frames; zero fields: DefaultLimits
 }
 
 // Received is a message that a [Server] has received.
 type Received struct {
-	// ID is what the client wants to see in the receipt. It is any string; a
-	// client may use the same one again. It may be kept: it shares no memory with
-	// the other fields.
+	// ID is the receipt header, which the client expects in the receipt. It may be any
+	// string, and clients may use the same one again. It shares no memory with the
+	// other fields, so it may be kept.
 	ID string
 	Message
 }
 
-// Server is the receiving end of a session. Only one goroutine at a time may
-// call Next; all other methods are safe for concurrent use. A Server must be
-// closed, by Finish, Fail or Close.
+// Server is the receiving side of a session. Only one goroutine at a time may call
+// Next; all other methods are safe for concurrent use. A Server must be closed, by
+// Finish, Fail or Close.
 type Server struct {
 	conn        *Conn
 	destination string
 
-	// What DISCONNECT said; set before Next returns io.EOF.
-	left     bool    // there will be no more messages
-	farewell *string // receipt that the client wants for DISCONNECT, if any
+	// Set before Next returns io.EOF.
+	left              bool    // there will be no more messages
+	disconnectReceipt *string // receipt header of DISCONNECT; nil if none
 }
 
-// NewServer opens a session on nc, which from then on belongs to the Server.
-// The end of ctx interrupts the opening and has no effect later. On an error nc
-// is closed, after the client was told what it did wrong: [ErrConnectTimeout],
-// a [*ProtocolError], the cause of the end of ctx, or an error of the network.
+// NewServer opens a session on nc, which the Server then owns. The end of ctx
+// interrupts the opening handshake, and has no effect later. On an error nc is closed,
+// after an ERROR if the client has caused it. The error is [ErrConnectTimeout], a
+// [*ProtocolError], the cause of the end of ctx, or an error of the network.
 func NewServer(ctx context.Context, nc net.Conn, cfg ServerConfig) (*Server, error) {
 	ctx, cancel := withConnectTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
@@ -53,12 +53,12 @@ func NewServer(ctx context.Context, nc net.Conn, cfg ServerConfig) (*Server, err
 	return s, nil
 }
 
-// Next returns the next message. The error is [io.EOF] when there will be no
-// more, because the client has sent DISCONNECT or closed its side, and
-// [ErrStopped] after StopReading: then call Finish, once everything is confirmed
-// that can be. It is a [*ProtocolError], [ErrSilent] or [ErrSlow] after the client was told
-// of it and the connection closed, which takes some seconds at worst; otherwise
-// it is one of [Conn.ReadFrame].
+// Next returns the next message. The error is [io.EOF] if there will be no more
+// messages, because the client has sent DISCONNECT or closed its side, and [ErrStopped]
+// after StopReading: then call Finish, once everything is confirmed that can be. It is
+// a [*ProtocolError], [ErrSilent] or [ErrSlow] after an ERROR was sent and the
+// connection closed, which takes some seconds at worst. Otherwise it is one of
+// [Conn.ReadFrame].
 func (s *Server) Next() (Received, error) {
 	if s.left {
 		return Received{}, io.EOF
@@ -77,7 +77,7 @@ func (s *Server) Next() (Received, error) {
 	case "DISCONNECT":
 		if receipt, ok := f.Get("receipt"); ok {
 			receipt = strings.Clone(receipt)
-			s.farewell = &receipt
+			s.disconnectReceipt = &receipt
 		}
 		s.left = true
 		go s.watch()
@@ -90,7 +90,7 @@ func (s *Server) Next() (Received, error) {
 	return Received{}, s.conn.refuse(err)
 }
 
-// message makes a message of a SEND frame.
+// message returns the message of a SEND frame.
 func (s *Server) message(f *Frame) (Received, error) {
 	destination, hasDestination := f.Get("destination")
 	id, hasID := f.Get("receipt")
@@ -116,47 +116,47 @@ func (s *Server) message(f *Frame) (Received, error) {
 	return Received{}, &ProtocolError{Reason: reason}
 }
 
-// watch reads on after DISCONNECT, since a client that goes on sending must be
-// told that nobody listens. It ends when the connection does.
+// watch reads on after DISCONNECT, because a client that goes on sending must get an
+// ERROR. It ends with the connection.
 func (s *Server) watch() {
 	f, err := s.conn.ReadFrame()
 	if err == nil {
 		err = protocolErrorf("%.40s after DISCONNECT", f.Command)
 	}
-	if !errors.Is(err, ErrSilent) { // who has said goodbye may be silent
+	if !errors.Is(err, ErrSilent) { // a client may be silent after DISCONNECT
 		s.conn.refuse(err)
 	}
 }
 
-// Confirm sends the receipt for the message with this ID, which confirms all
-// messages before it too. The error is one of [Conn.WriteFrame].
+// Confirm sends the receipt for the message with this ID, which also confirms all
+// messages before it. The error is one of [Conn.WriteFrame].
 func (s *Server) Confirm(id string) error {
 	return s.conn.WriteFrame(NewFrame("RECEIPT", "receipt-id", id))
 }
 
-// StopReading makes Next return [ErrStopped] after the messages that have been
-// received already, so that a server that is about to end can confirm them:
-// then call Finish. It may be called at any time.
+// StopReading makes Next return [ErrStopped] after the messages that have been received
+// already, so that a server that is about to end can confirm them, and then call
+// Finish. It may be called at any time.
 func (s *Server) StopReading() { s.conn.StopReading() }
 
-// Broken is closed when nothing can be written to the client any more, because
-// it has gone or does not read. It is for those who would wait long before they
-// call Next again.
+// Broken returns a channel that is closed when nothing can be written to the client any
+// more, because it has disconnected or does not read. It is for servers that may wait
+// long before they call Next again.
 func (s *Server) Broken() <-chan struct{} { return s.conn.writerDone }
 
 // Finish ends the session in good order, after Next has returned [io.EOF] or
-// [ErrStopped]: it writes the receipts given, then the one for DISCONNECT if the
-// client wants it, which confirms everything received, and closes the
-// connection. The error says why not everything was written.
+// [ErrStopped]: it writes the queued receipts, then the one for DISCONNECT if the
+// client has requested it, which confirms everything received, and closes the
+// connection. The error is why not everything was written.
 func (s *Server) Finish() error {
-	if s.farewell == nil {
+	if s.disconnectReceipt == nil {
 		return s.conn.CloseAfterFlush(CloseTimeout)
 	}
-	return s.conn.sendLast(s.conn.limits, NewFrame("RECEIPT", "receipt-id", *s.farewell))
+	return s.conn.sendLast(s.conn.limits, NewFrame("RECEIPT", "receipt-id", *s.disconnectReceipt))
 }
 
-// Fail tells the client with an ERROR why the session can not go on, and closes
-// the connection; see [Conn.Fail]. Nothing is confirmed by it.
+// Fail sends the client an ERROR and closes the connection; see [Conn.Fail]. It
+// confirms nothing.
 func (s *Server) Fail(e *ServerError) error { return s.conn.Fail(e) }
 
 // Close closes the connection at once; see [Conn.Close].

@@ -342,7 +342,7 @@ func TestServerClientNeverReads(t *testing.T) {
 		if !errors.Is(err, ErrStalled) || time.Since(start) != WriteTimeout {
 			t.Errorf("got %v after %v", err, time.Since(start))
 		}
-		if n > 2*maxGathered/500 {
+		if n > 2*maxQueued/500 {
 			t.Errorf("%d receipts are waiting", n)
 		}
 		// ERROR has no chance any more, and Fail does not wait for one.
