@@ -84,14 +84,14 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"ClosedWhileStalled", testClosedWhileStalled},
 		{"Closed", testClosed},
 		{"AtOnce", testAtOnce},
-		{"Shelf", testShelf},
-		{"ShelfRetry", testShelfRetry},
-		{"ShelfDrop", testShelfDrop},
-		{"ShelfRetryAgain", testShelfRetryAgain},
-		{"ShelfAlike", testShelfAlike},
-		{"ShelfMany", testShelfMany},
-		{"ShelfNoQueue", testShelfNoQueue},
-		{"ShelfClosed", testShelfClosed},
+		{"DeadLetters", testDeadLetters},
+		{"DeadLettersRetry", testDeadLettersRetry},
+		{"DeadLettersDrop", testDeadLettersDrop},
+		{"DeadLettersRetryAgain", testDeadLettersRetryAgain},
+		{"DeadLettersAlike", testDeadLettersAlike},
+		{"DeadLettersMany", testDeadLettersMany},
+		{"DeadLettersNoQueue", testDeadLettersNoQueue},
+		{"DeadLettersClosed", testDeadLettersClosed},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}

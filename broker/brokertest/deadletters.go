@@ -96,7 +96,7 @@ func wantContents(t testing.TB, b broker.Broker, queue string, waiting, aside in
 // List returns the dead letters in order, unchanged, with time and reason, and changes
 // nothing: the IDs stay the same for any number of calls, in any process, also if an
 // iteration ends early.
-func testShelf(t *testing.T, f Fixture) {
+func testDeadLetters(t *testing.T, f Fixture) {
 	before := time.Now().Truncate(time.Second)
 	queue := f.withDeadLetters(t, 10, 2, 5, 6, 9)
 	counted := wantContents(t, f.Broker, queue, 6, 4)
@@ -134,7 +134,7 @@ func testShelf(t *testing.T, f Fixture) {
 
 // Retried messages are at the end of the queue, unchanged, in their old order, regardless
 // of the order of the IDs; a waiting consumer gets them. The other dead letters stay.
-func testShelfRetry(t *testing.T, f Fixture) {
+func testDeadLettersRetry(t *testing.T, f Fixture) {
 	queue := f.withDeadLetters(t, 6, 1, 2, 3, 4)
 	ids := idsOf(listDeadLetters(t, f.Broker, queue))
 	c := consume(t, f.Broker, queue)
@@ -175,7 +175,7 @@ func testShelfRetry(t *testing.T, f Fixture) {
 
 // Drop deletes the given dead letters only. IDs of messages that do not exist are
 // reported, and the others are dropped.
-func testShelfDrop(t *testing.T, f Fixture) {
+func testDeadLettersDrop(t *testing.T, f Fixture) {
 	queue := f.withDeadLetters(t, 5, 1, 2, 3, 4)
 	ids := idsOf(listDeadLetters(t, f.Broker, queue))
 	s := deadLetters(t, f.Broker)
@@ -204,7 +204,7 @@ func testShelfDrop(t *testing.T, f Fixture) {
 
 // A message may become a dead letter and be retried any number of times, and stays the
 // same.
-func testShelfRetryAgain(t *testing.T, f Fixture) {
+func testDeadLettersRetryAgain(t *testing.T, f Fixture) {
 	queue := f.withDeadLetters(t, 1, 1)
 	c := consume(t, f.Broker, queue)
 	for round := range 5 {
@@ -231,7 +231,7 @@ func testShelfRetryAgain(t *testing.T, f Fixture) {
 }
 
 // Identical messages, whether or not they have the same ID, are all retried, each once.
-func testShelfAlike(t *testing.T, f Fixture) {
+func testDeadLettersAlike(t *testing.T, f Fixture) {
 	q := f.peer("1234abcd", "00.00.01")
 	f.declare(t, q)
 	f.send(t, q, "same", "same", "same")
@@ -255,7 +255,7 @@ func testShelfAlike(t *testing.T, f Fixture) {
 
 // More dead letters than fit into one step are listed, retried and dropped completely and
 // in order.
-func testShelfMany(t *testing.T, f Fixture) {
+func testDeadLettersMany(t *testing.T, f Fixture) {
 	const count = 600 // several steps
 	var all []int
 	for n := range count {
@@ -280,7 +280,7 @@ func testShelfMany(t *testing.T, f Fixture) {
 }
 
 // ErrNoQueue is reported for a queue that does not exist.
-func testShelfNoQueue(t *testing.T, f Fixture) {
+func testDeadLettersNoQueue(t *testing.T, f Fixture) {
 	s, nowhere := deadLetters(t, f.Broker), "nowhere"+f.Suffix
 	_, countErr := s.Info(testContext(t), nowhere)
 	_, retryErr := s.Retry(testContext(t), nowhere, []string{"1"})
@@ -296,7 +296,7 @@ func testShelfNoQueue(t *testing.T, f Fixture) {
 }
 
 // A closed broker lists no dead letters, and moves none.
-func testShelfClosed(t *testing.T, f Fixture) {
+func testDeadLettersClosed(t *testing.T, f Fixture) {
 	queue := f.withDeadLetters(t, 1, 1)
 	ids := idsOf(listDeadLetters(t, f.Broker, queue))
 	if err := f.Broker.Close(); err != nil {

@@ -16,11 +16,11 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// secret is the password, or the part of it, that must not be seen.
+// secret is the password, or the part of it, that must not appear.
 const secret = "sw0rdfish"
 
-// A URL that can not be used is refused, with a reason, and without the
-// password: not even if it is written so that it looks like something else.
+// An invalid URL is refused, with a reason, and without the password, even if the URL is
+// written so that the password looks like another part.
 func TestAddressRefused(t *testing.T) {
 	for _, s := range []string{
 		"http://peer:" + secret + "@localhost",
@@ -44,8 +44,8 @@ func TestAddressRefused(t *testing.T) {
 	}
 }
 
-// Several URLs have commas between them; a comma in a password is none of these. An
-// error names the URL by its number.
+// Several URLs are separated by commas; a comma in a password is no separator. An error
+// has the number of the URL.
 func TestSeveralURLs(t *testing.T) {
 	for _, test := range []struct {
 		s    string
@@ -78,7 +78,7 @@ func TestSeveralURLs(t *testing.T) {
 	}
 }
 
-// Options that RabbitMQ can not fulfil are refused.
+// Options that RabbitMQ can not support are refused.
 func TestOptionsRefused(t *testing.T) {
 	for _, opts := range []Options{{QueueType: "stream"}, {Prefetch: 1 << 16}} {
 		if b, err := Open("amqp://localhost", opts); !errors.Is(err, ErrInvalid) {
@@ -87,15 +87,15 @@ func TestOptionsRefused(t *testing.T) {
 	}
 }
 
-// When RabbitMQ refuses the user, or has no such virtual host, or is not
-// there, the error says which, and neither it nor the log shows the password.
+// When RabbitMQ refuses the user, has no such virtual host, or is not running, the error
+// has the reason, and neither the error nor the log has the password.
 func TestConnectRefused(t *testing.T) {
 	s := rabbittest.Get(t)
 	for _, test := range []struct {
 		url, want string
 		attempts  int
 	}{
-		{s.URLFor("guest:" + secret), "refuses the user name or password", 1}, // which takes RabbitMQ some seconds
+		{s.URLFor("guest:" + secret), "refuses the user name or password", 1}, // takes RabbitMQ some seconds
 		{s.URL() + "/nowhere", "vhost nowhere not found", 2},
 		{"amqp://guest:" + secret + "@127.0.0.1:1", "connection refused", 3},
 	} {
@@ -116,8 +116,8 @@ func TestConnectRefused(t *testing.T) {
 	}
 }
 
-// All who need a connection at the same time share one attempt to make it; the
-// next attempt comes after a pause; and waiting for it ends with the context.
+// Concurrent callers that need a connection share one attempt to connect; the next attempt
+// follows after a pause; and waiting for it ends with the context.
 func TestAttemptsShared(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -133,7 +133,7 @@ func TestAttemptsShared(t *testing.T) {
 				return
 			}
 			accepted.Add(1)
-			defer c.Close() // no answer, no end
+			defer c.Close() // never responds
 		}
 	}()
 	b := openTest(t, "amqp://"+l.Addr().String(), Options{ConnectTimeout: 500 * time.Millisecond})
@@ -155,8 +155,8 @@ func TestAttemptsShared(t *testing.T) {
 	}
 }
 
-// A write that RabbitMQ does not read fails some time: the library would wait
-// for ever, and keep the connection from being closed.
+// A write that RabbitMQ does not read fails after a timeout: without it, the library would
+// block for ever, and the connection could not be closed.
 func TestWriteTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()

@@ -11,9 +11,9 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// The benchmarks move messages of 500 bytes from one queue to another, with
-// confirms and acknowledgements, and report messages per second: bare is what
-// the library can do at most. Compare with
+// The benchmarks move messages of 500 bytes from one queue to another, with confirms and
+// acknowledgements, and report messages per second: bare is the maximum of the library.
+// Compare with
 //
 //	go test -run - -bench Move -benchtime 30000x ./broker/rabbitmq
 
@@ -96,7 +96,7 @@ func BenchmarkMove(b *testing.B) {
 		queue := benchQueue(b, s, b.N)
 		store := openTest(b, s.URL(), Options{})
 		ctx := context.Background()
-		// The connections are made before the time runs.
+		// The connections are opened before the timer starts.
 		for _, c := range []*connection{store.publishing, store.consuming} {
 			if _, err := c.get(ctx); err != nil {
 				b.Fatal(err)

@@ -13,9 +13,9 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// In a cluster, when the node is killed to which the process that consumes a quorum
-// queue is connected, another process takes the queue over within ten seconds, and gets
-// what the first had not confirmed, while that node is still down.
+// In a cluster, when the node that the consuming process is connected to is killed,
+// another process consumes the quorum queue within ten seconds, and gets the unconfirmed
+// messages, while that node is still down.
 func TestClusterTakeover(t *testing.T) {
 	if os.Getenv("PEERLINK_TEST_CLUSTER") == "" {
 		t.Skip("skipped: a cluster of RabbitMQ (set PEERLINK_TEST_CLUSTER=1)")
@@ -31,7 +31,7 @@ func TestClusterTakeover(t *testing.T) {
 	nodes := cluster.Nodes
 	o := newOperator(t, nodes[0])
 	if version := o.conn.Properties["version"].(string); majorOf(version) >= 4 && !strings.HasPrefix(version, "4.0.") && !strings.HasPrefix(version, "4.1.") && !strings.HasPrefix(version, "4.2.") {
-		// It gives back what a consumer on a dead machine had after a minute.
+		// RabbitMQ returns the deliveries of a consumer on a dead node after a minute.
 		o.check(nodes[0].Control("set_policy", "quick", ".*", `{"consumer-disconnected-timeout":3000}`, "--apply-to", "quorum_queues"))
 	}
 	log := new(logBuffer)

@@ -15,7 +15,7 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// declared makes a new peer and opens its queue.
+// declared creates a new peer and opens its queue.
 func declared(t *testing.T, b *Broker) (broker.PeerQueue, broker.Consumer) {
 	t.Helper()
 	q := testPeer()
@@ -30,7 +30,7 @@ func declared(t *testing.T, b *Broker) (broker.PeerQueue, broker.Consumer) {
 	return q, c
 }
 
-// setAsideNext sets the next message aside.
+// setAsideNext makes the next message a dead letter.
 func setAsideNext(t *testing.T, c broker.Consumer, reason string) {
 	t.Helper()
 	ds, err := c.Next(testContext(t), 1)
@@ -42,8 +42,9 @@ func setAsideNext(t *testing.T, c broker.Consumer, reason string) {
 	}
 }
 
-// A message that was set aside has everything it had, and why, when and how it came;
-// except for what would bring it elsewhere, let it expire, or be refused.
+// A dead letter has all properties of the original, and the reason, time and origin;
+// except for properties that would route it elsewhere, expire it, or make RabbitMQ refuse
+// it.
 func TestAsideProperties(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -79,8 +80,8 @@ func TestAsideProperties(t *testing.T) {
 	}
 }
 
-// Headers too large to have anything added are left out: the message must not
-// stay at the head of the queue for that.
+// Headers that are too large for additions are omitted: otherwise the message would remain
+// the first of the queue.
 func TestAsideLargeHeaders(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -94,7 +95,7 @@ func TestAsideLargeHeaders(t *testing.T) {
 	}
 }
 
-// A dead-letter queue that someone has deleted is made again when it is needed.
+// A deleted dead-letter queue is declared again when it is needed.
 func TestAsideQueueDeleted(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -108,8 +109,8 @@ func TestAsideQueueDeleted(t *testing.T) {
 	}
 }
 
-// When the queue is deleted, its consumer ends with a reason. The next one
-// makes it again, bound as it was; the log says so once.
+// When the queue is deleted, its consumer ends with a reason. The next one declares it
+// again with its bindings, and one log record says so.
 func TestQueueDeleted(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
@@ -143,7 +144,7 @@ func TestQueueDeleted(t *testing.T) {
 	if n := strings.Count(log.String(), "has vanished"); n != 1 {
 		t.Errorf("it is logged %d times, want once:\n%s", n, log)
 	}
-	// After Release nobody misses it.
+	// After Unbind, the queue is not declared again.
 	o.check(b.Unbind(testContext(t), q))
 	_, err = o.QueueDelete(q.Queues[0], false, false, false)
 	o.check(err)
@@ -153,8 +154,8 @@ func TestQueueDeleted(t *testing.T) {
 	}
 }
 
-// One message is given out without waiting for others; those that have arrived
-// come together.
+// A single message is delivered without waiting for others; messages that have arrived are
+// delivered together.
 func TestBatches(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -179,8 +180,7 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// A confirmation holds that is made just before Close, in the pause after an
-// acknowledgement.
+// A confirmation just before Close, in the pause after an acknowledgement, is valid.
 func TestConfirmBeforeClose(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})

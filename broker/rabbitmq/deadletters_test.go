@@ -15,7 +15,7 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// asideIn returns the messages of a queue that are set aside.
+// asideIn returns the dead letters of a queue.
 func asideIn(t *testing.T, b *Broker, queue string) []broker.DeadLetter {
 	t.Helper()
 	var found []broker.DeadLetter
@@ -28,9 +28,9 @@ func asideIn(t *testing.T, b *Broker, queue string) []broker.DeadLetter {
 	return found
 }
 
-// What another program has rejected, as the reference's client does, is shown
-// with what RabbitMQ knows about it, and a message that somebody has put into
-// the dead-letter queue is shown at all. Alike ones are told by their number.
+// A message that another program has rejected, as the reference's client does, is listed
+// with RabbitMQ's information about it, and a message published directly to the
+// dead-letter queue is listed too. Identical messages have a number in their IDs.
 func TestShelfOthers(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -75,8 +75,8 @@ func TestShelfOthers(t *testing.T) {
 	}
 }
 
-// A retried message has everything its sender gave it, and nothing of what its
-// being set aside has added.
+// A retried message has everything its sender set, and nothing that was added to the dead
+// letter.
 func TestRetryProperties(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -105,8 +105,8 @@ func TestRetryProperties(t *testing.T) {
 	}
 }
 
-// RabbitMQ may be lost at any moment of a retry: then messages may be in both
-// queues, but each is in one.
+// RabbitMQ may be lost at any moment of a retry: then messages may be in both queues, but
+// each is in at least one.
 func TestRetryInterrupted(t *testing.T) {
 	s := rabbittest.Get(t)
 	const count = 1000
@@ -167,7 +167,7 @@ func TestRetryInterrupted(t *testing.T) {
 	}
 }
 
-// Without the queue to go back to, nothing leaves the dead-letter queue.
+// If the queue does not exist, no message leaves the dead-letter queue.
 func TestRetryNowhere(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -187,9 +187,8 @@ func TestRetryNowhere(t *testing.T) {
 	}
 }
 
-// While one looks, the messages are not there for another. They are again as
-// soon as the first has stopped, even if that is in the middle or because it was
-// interrupted.
+// During a list, the messages are not available for another one. They are again as soon as
+// the first has ended, even if it ended early or was interrupted.
 func TestShelfHides(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b, other := newOperator(t, s), openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
@@ -219,7 +218,7 @@ func TestShelfHides(t *testing.T) {
 	ctx, interrupt = context.WithCancel(testContext(t))
 	defer interrupt()
 	for range b.List(ctx, queue) {
-		interrupt() // so that they can not be given back in good order
+		interrupt() // so that the messages can not be returned gracefully
 		break
 	}
 	eventually(t, "what was given back", func() error {
@@ -230,8 +229,8 @@ func TestShelfHides(t *testing.T) {
 	})
 }
 
-// An ID depends on everything that a message says, and on nothing else: not on
-// the time zone, not on how often it was given out.
+// An ID depends on the whole content of a message, and on nothing else: not on the time
+// zone, and not on the number of deliveries.
 func TestIDOf(t *testing.T) {
 	t.Parallel()
 	at := time.Unix(1e9, 0)

@@ -8,8 +8,8 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// Bindings that RabbitMQ has lost while it was away are there again as soon as
-// the queue is consumed again; that of a peer that was released is not.
+// Bindings that RabbitMQ has lost while it was down are restored when the queue is
+// consumed again; those of an unbound peer are not.
 func TestBindingsLost(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})

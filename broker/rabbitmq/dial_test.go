@@ -13,11 +13,11 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// detour is another way to a server, which can be closed: then it says nothing, and
-// closes nothing, as a machine that is frozen.
+// detour is a proxy to a server, which can be blocked: then it forwards nothing, and
+// closes no connection, like a machine that hangs.
 type detour struct {
 	net.Listener
-	open sync.RWMutex // held, for writing, while it is closed
+	open sync.RWMutex // held, for writing, while blocked
 }
 
 func newDetour(t *testing.T, to string) *detour {
@@ -68,9 +68,9 @@ func (d *detour) url(query string) string { return "amqp://guest:guest@" + d.Add
 // hostOf returns host and port of the server.
 func hostOf(s *rabbittest.Server) string { return strings.TrimPrefix(s.URLFor("x:x"), "amqp://x:x@") }
 
-// Of several URLs one that answers is found soon, whatever is wrong with the others: a
-// name that is none, nobody there, and silence, before and after the TLS handshake would
-// begin. The log names its address.
+// With several URLs, one that works is found soon, whatever is wrong with the others: an
+// unknown host name, a closed port, and silence, before and after the start of a TLS
+// handshake. The log has the address used.
 func TestNextAddress(t *testing.T) {
 	s := rabbittest.Get(t)
 	silent := newDetour(t, hostOf(s))
@@ -100,7 +100,7 @@ func TestNextAddress(t *testing.T) {
 	}
 }
 
-// Connections spread over the addresses.
+// Connections are spread over the addresses.
 func TestSpread(t *testing.T) {
 	s := rabbittest.Get(t)
 	one, other := newDetour(t, hostOf(s)), newDetour(t, hostOf(s))
@@ -118,8 +118,8 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// An address that freezes is left, by connections that are idle and by those in use, and
-// messages move on over another one.
+// Both idle and busy connections leave an address that hangs, and messages are moved over
+// another one.
 func TestFrozenAddressLeft(t *testing.T) {
 	s := rabbittest.Get(t)
 	const quick = "?heartbeat=2" // three seconds of silence

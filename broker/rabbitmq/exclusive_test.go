@@ -14,11 +14,11 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// One process takes messages out of a queue, of whatever type, whether the other
-// is ours or, as the reference, does not ask to be alone. When that one is gone,
-// the queue is free. It is at once, too, when the connection of ours is lost.
-// Of a quorum queue RabbitMQ counts consumers that are on a dead machine: one without
-// a lock keeps the queue from being consumed for a moment only.
+// One process consumes a queue, of any type, whether the other process is a peerlink or,
+// like the reference, consumes non-exclusively. When the consumer ends, the queue is
+// available, also immediately after our connection was lost. RabbitMQ counts consumers of
+// a quorum queue on a dead node: a consumer without a lock keeps the queue from being
+// consumed for a moment only.
 func TestOneProcessConsumes(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
@@ -75,8 +75,8 @@ func TestOneProcessConsumes(t *testing.T) {
 	}
 }
 
-// A missing permission has the same code as a queue in use, and is told apart:
-// waiting would not help.
+// A missing permission has the same reply code as a queue in use, but is reported
+// differently: waiting would not help.
 func TestRefusedIsNotInUse(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
@@ -92,8 +92,8 @@ func TestRefusedIsNotInUse(t *testing.T) {
 	}
 }
 
-// A user who may not make the lock consumes all the same, as the reference does, and the
-// log says what that means.
+// A user without permission for the lock consumes nevertheless, like the reference, and
+// the log says what that means.
 func TestConsumeWithoutLock(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
@@ -115,8 +115,8 @@ func TestConsumeWithoutLock(t *testing.T) {
 	}
 }
 
-// mute is a connection whose writes get nowhere from some time on, as when the
-// network, or the machine, is gone without a word.
+// mute is a connection whose writes are lost from some time on, as when the network, or
+// the machine, is down.
 type mute struct {
 	net.Conn
 	gone *atomic.Bool
@@ -129,8 +129,8 @@ func (m mute) Write(p []byte) (int, error) {
 	return m.Conn.Write(p)
 }
 
-// A queue whose consumer has vanished without closing its connection becomes
-// free when RabbitMQ has missed its heart-beats.
+// A queue whose consumer has disappeared without closing its connection becomes available
+// when RabbitMQ has missed its heartbeats.
 func TestVanishedConsumer(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
@@ -159,9 +159,9 @@ func TestVanishedConsumer(t *testing.T) {
 	})
 }
 
-// While RabbitMQ does not answer about the lock of a queue, which is so in a cluster when a
-// machine is frozen or down, the queue is consumed without. When it does, the consumer ends
-// in good order, and the next one has the lock.
+// While RabbitMQ does not answer about the lock of a queue, as in a cluster when a node
+// hangs or is down, the queue is consumed without the lock. When RabbitMQ answers again,
+// the consumer ends gracefully, and the next one acquires the lock.
 func TestLockSilent(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)

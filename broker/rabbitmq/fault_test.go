@@ -13,12 +13,12 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// mover moves messages from a queue to an inbox, as a link to itself would,
-// starting over when something fails.
+// mover moves messages from a queue to an inbox, as a link to itself would, and starts
+// again after a failure.
 type mover struct {
 	*Broker
 	queue, inbox string
-	moved        atomic.Int64 // confirmed, over all attempts
+	moved        atomic.Int64 // confirmed, in all attempts
 }
 
 func (m *mover) run(ctx context.Context) {
@@ -27,7 +27,7 @@ func (m *mover) run(ctx context.Context) {
 	}
 }
 
-// attempt moves until something fails. What was not confirmed by the inbox is
+// attempt moves messages until a failure. Messages that the inbox has not confirmed are
 // not confirmed to the queue.
 func (m *mover) attempt(ctx context.Context) {
 	c, err := m.Consume(ctx, m.queue)
@@ -64,8 +64,8 @@ func (m *mover) attempt(ctx context.Context) {
 	}
 }
 
-// RabbitMQ is killed while messages move, and started again: everything goes on
-// by itself, no message is lost, and the log has one line for each change.
+// RabbitMQ is killed while messages are moved, and started again: moving continues by
+// itself, no message is lost, and the log has one line for each change.
 func TestKillUnderLoad(t *testing.T) {
 	s := rabbittest.Get(t)
 	const count = 8_000
@@ -113,7 +113,7 @@ func TestKillUnderLoad(t *testing.T) {
 	})
 	cancel()
 	<-ended
-	o.check(b.Close()) // what was given out and not confirmed would be in the queue again
+	o.check(b.Close()) // deliveries that were not confirmed would be in the queue again
 	seen := make(map[string]bool)
 	for _, d := range append(o.take(m.inbox, -1), o.take(m.queue, -1)...) {
 		seen[string(d.Body)] = true
@@ -131,13 +131,13 @@ func TestKillUnderLoad(t *testing.T) {
 	}
 }
 
-// While RabbitMQ is short of memory it takes no messages: publishing waits, or
-// is refused, and taking out goes on. When it has memory again, all goes on. A broker that
-// publishes nothing learns of both by being asked for trouble.
+// While RabbitMQ is short of memory it accepts no messages: publishing blocks, or is
+// refused, and consuming continues. When it has memory again, all continues. A broker that
+// publishes nothing detects both after a call of Health.
 func TestMemoryAlarm(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger(), ConfirmTimeout: testLimit}) // rabbitmqctl takes long on a busy machine
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger(), ConfirmTimeout: testLimit}) // rabbitmqctl is slow on a busy machine
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)
 	q, c := declared(t, b)
@@ -165,7 +165,7 @@ func TestMemoryAlarm(t *testing.T) {
 		}
 		return nil
 	})
-	o.check(p.Publish(testContext(t), incoming(inbox, "", "2"))) // makes RabbitMQ tell that it is blocked
+	o.check(p.Publish(testContext(t), incoming(inbox, "", "2"))) // makes RabbitMQ report that it is blocked
 	eventually(t, "noticing the alarm", func() error {
 		other, err := b.Publish(testContext(t), func(uint64, error) {})
 		if err == nil {
@@ -220,9 +220,9 @@ func TestMemoryAlarm(t *testing.T) {
 	}
 }
 
-// A stream on which nothing is on its way learns at once that the connection
-// is lost, and so does a consumer that waits; the broker can be used again as
-// soon as RabbitMQ is back, and closed while it is not.
+// A stream without unconfirmed messages detects immediately that the connection is lost,
+// and so does a waiting consumer; the broker can be used again as soon as RabbitMQ is
+// back, and closed while it is not.
 func TestLostWhileIdle(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})

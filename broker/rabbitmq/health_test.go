@@ -12,9 +12,8 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// Trouble is what keeps us from RabbitMQ now: none before anybody has tried, the
-// reason without the password while there is no connection, none once there is
-// one.
+// Health reports the current problem: none before the first use, the reason without the
+// password while there is no connection, none once there is one.
 func TestTrouble(t *testing.T) {
 	b := openTest(t, "amqp://me:secret@127.0.0.1:1", Options{})
 	if err := b.Health(); err != nil {
@@ -45,9 +44,9 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
-// A connection that somebody closes is trouble only until it is there again, for
-// which nobody has to need it: a service that is not sent to while it is in trouble
-// would stay so.
+// A connection that an operator closes is reported only until it is open again, which
+// needs no other call: a service that gets no requests while it is not ready would stay
+// so.
 func TestTroubleEnds(t *testing.T) {
 	s := rabbittest.Get(t)
 	b := openTest(t, s.URL(), Options{})
@@ -66,7 +65,7 @@ func TestTroubleEnds(t *testing.T) {
 	eventually(t, "the end of the trouble", b.Health)
 }
 
-// With more streams and queues than one connection has room for, there are more
+// If there are more streams and queues than channels on one connection, there are more
 // connections.
 func TestManyStreams(t *testing.T) {
 	s := rabbittest.Get(t)
@@ -86,8 +85,8 @@ func TestManyStreams(t *testing.T) {
 	}
 }
 
-// Whether a message was returned is known also when the channel has ended since,
-// and finding out never takes long.
+// Whether a message was returned is known even if the channel has ended since, and without
+// blocking.
 func TestAnyReturned(t *testing.T) {
 	for _, tt := range []struct {
 		returns int

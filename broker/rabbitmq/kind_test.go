@@ -10,8 +10,9 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// Of a queue that exists, its type and delivery limit are known, whoever has made it
-// and whatever the default type is. Asking makes no queue. The log reports a limit, once.
+// The type and delivery limit of an existing queue are determined correctly, regardless of
+// how it was declared and of the default type. Asking creates no queue. The log has each
+// limit once.
 func TestKind(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
@@ -23,7 +24,7 @@ func TestKind(t *testing.T) {
 	for _, test := range []struct {
 		args amqp.Table
 		want kind
-		says string // in the log
+		says string // expected in the log
 	}{
 		{nil, byDefault, ""},
 		{amqp.Table{"x-queue-type": "classic"}, kind{queueType: Classic}, ""},
@@ -47,7 +48,7 @@ func TestKind(t *testing.T) {
 		if k := ask(); k != (kind{}) {
 			t.Errorf("%v: a queue that does not exist is a %+v", test.args, k)
 		}
-		_, err := o.QueueDeclare(queue, true, false, false, false, args) // and not refused, as it would be if that had made it
+		_, err := o.QueueDeclare(queue, true, false, false, false, args) // is not refused, as it would be if askKind had declared it
 		o.check(err)
 		if k := ask(); k != test.want {
 			t.Errorf("%v: got %+v, want %+v", test.args, k, test.want)

@@ -16,7 +16,7 @@ import (
 	"peerlink/internal/wait"
 )
 
-// stream is a Publisher and what it has reported.
+// stream is a Publisher and its last report.
 type stream struct {
 	broker.Publisher
 	mu   sync.Mutex
@@ -43,8 +43,8 @@ func openStream(t testing.TB, b *Broker) *stream {
 	return s
 }
 
-// wait waits until n messages are confirmed, or the stream has ended, and
-// returns what was reported last.
+// wait waits until n messages are confirmed, or the stream has ended, and returns the last
+// report.
 func (s *stream) wait(n uint64) (uint64, error) {
 	timeout := time.After(testLimit)
 	for {
@@ -66,8 +66,8 @@ func incoming(exchange, key, body string) *broker.Incoming {
 	return &broker.Incoming{Exchange: exchange, RoutingKey: key, Type: "AccountUpdate", ContentType: "application/json", Body: []byte(body)}
 }
 
-// The application gets what the reference would give it: the properties, and
-// headers with their AMQP types, and nothing else.
+// The application gets the same as from the reference: the properties, and headers with
+// their AMQP types, and nothing else.
 func TestPublishedProperties(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -77,7 +77,7 @@ func TestPublishedProperties(t *testing.T) {
 	m := incoming(inbox, "1.0.1", "{}")
 	m.Headers = []broker.Header{{Name: "message-type", Value: "AccountUpdate"}, {Name: "debtor-id", Value: int64(5)}, {Name: "ca-trade", Value: true}}
 	o.check(p.Publish(testContext(t), m))
-	// The scratch space for headers does not carry over.
+	// Headers of earlier messages are not kept.
 	o.check(p.Publish(testContext(t), incoming(inbox, "1.0.1", "{}")))
 	got := o.take(inbox, 2)
 	want := amqp.Delivery{
@@ -94,8 +94,8 @@ func TestPublishedProperties(t *testing.T) {
 	}
 }
 
-// A message that can not be routed ends the stream exactly there, however many
-// are on their way before and after it, and whatever is like it.
+// A message that can not be routed ends the stream exactly there, for any number of
+// unconfirmed messages before and after it, even if others are identical.
 func TestReturned(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -124,8 +124,8 @@ func TestReturned(t *testing.T) {
 	}
 }
 
-// A stream that ends while messages are published to it leaves the connection, which
-// other streams have, as it was.
+// A stream that ends during Publish does not affect the connection, which other streams
+// share.
 func TestEndWhilePublishing(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -152,8 +152,8 @@ func TestEndWhilePublishing(t *testing.T) {
 	}
 }
 
-// Publishing to an exchange that does not exist ends the stream, and no other. It is
-// trouble until RabbitMQ takes a message again.
+// Publishing to an exchange that does not exist ends the stream, and no other. Health
+// reports it until RabbitMQ confirms a message again.
 func TestNoExchange(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -180,8 +180,8 @@ func TestNoExchange(t *testing.T) {
 	}
 }
 
-// A message that RabbitMQ refuses, because a queue is full for example, is not
-// confirmed, and none after it.
+// A message that RabbitMQ refuses, for example because a queue is full, is not confirmed,
+// and no later one is.
 func TestNegativelyConfirmed(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})

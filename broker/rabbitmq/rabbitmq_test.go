@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(rabbittest.Run(m)) }
 
-// testLimit is how long a test waits for what must happen.
+// testLimit bounds the wait for an expected event.
 const testLimit = 40 * time.Second
 
 func testContext(tb testing.TB) context.Context {
@@ -45,7 +45,7 @@ func eventually(tb testing.TB, what string, do func() error) {
 	}
 }
 
-// logBuffer keeps a log for assertions.
+// logBuffer stores log output.
 type logBuffer struct {
 	mu  sync.Mutex
 	buf strings.Builder
@@ -65,7 +65,7 @@ func (b *logBuffer) String() string {
 
 func (b *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
 
-// openTest opens a broker, which is closed with the test.
+// openTest opens a broker, and closes it at the end of the test.
 func openTest(tb testing.TB, url string, opts Options) *Broker {
 	tb.Helper()
 	if opts.Logger == nil {
@@ -79,7 +79,7 @@ func openTest(tb testing.TB, url string, opts Options) *Broker {
 	return b
 }
 
-// operator is a plain client, to look at RabbitMQ from the other side.
+// operator is a plain client, for checks independent of the broker.
 type operator struct {
 	testing.TB
 	conn *amqp.Connection
@@ -140,7 +140,7 @@ func (o *operator) send(exchange, key string, messages ...amqp.Publishing) error
 	}
 }
 
-// try is send, for an operator who is not needed any more.
+// try is send without checks, for an operator that is not needed any more.
 func (o *operator) try(exchange, key string, m amqp.Publishing) error {
 	defer o.conn.Close()
 	return o.send(exchange, key, m)
@@ -154,7 +154,7 @@ func publishings(ms []broker.Outgoing) []amqp.Publishing {
 	return out
 }
 
-// take takes messages out of a queue: n, or what there is if n is -1.
+// take consumes messages of a queue: n, or all that there are if n is -1.
 func (o *operator) take(queue string, n int) []amqp.Delivery {
 	o.Helper()
 	var got []amqp.Delivery
@@ -186,20 +186,20 @@ func testPeer() broker.PeerQueue {
 	return broker.PeerQueue{PeerID: id, Prefix: "aa", Exchange: "to_creditors", BindingKey: id + ".#", Queues: []string{"peer." + id + ".0"}}
 }
 
-// The broker does what every broker must do.
+// The broker has the behaviour that every broker must have.
 func TestBroker(t *testing.T) { brokertest.Run(t, openFixture(Classic)) }
 
-// It does so with quorum queues.
+// The same with quorum queues.
 func TestBrokerQuorum(t *testing.T) {
 	open := openFixture(Quorum)
 	brokertest.Run(t, func(t *testing.T) brokertest.Fixture {
 		f := open(t)
-		f.Stall = nil // takes long, and has nothing to do with queues
+		f.Stall = nil // slow, and independent of the queue type
 		return f
 	})
 }
 
-// A broker that is closed leaves nothing behind, whatever was in use.
+// A closed broker leaves no goroutine and no connection, whatever was in use.
 func TestNothingLeft(t *testing.T) {
 	s := rabbittest.Get(t)
 	before := runtime.NumGoroutine()

@@ -11,9 +11,9 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// RabbitMQ comes back without anything, as a container without its volume, while
-// nobody takes messages out of the queues. They are there again by themselves, and
-// what applications publish reaches them.
+// RabbitMQ comes back empty, like a container without its volume, while the queues are not
+// consumed. They are declared again without any call, and messages of applications reach
+// them.
 func TestReset(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
@@ -49,8 +49,7 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// What somebody has deleted while the connection stays is there again when the
-// objects are looked after the next time.
+// Objects that were deleted while the connection stays are restored by the next check.
 func TestDeletedWhileConnected(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})

@@ -12,9 +12,8 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// limited makes a quorum queue, and its dead-letter queue, that give a message up
-// after 20 deliveries, as all do in RabbitMQ 4, with messages "0" to "n-1" in one of
-// them.
+// limited creates a quorum queue, and its dead-letter queue, which drop a message after 20
+// deliveries, the default in RabbitMQ 4, with messages "0" to "n-1" in one of them.
 func limited(t *testing.T, o *operator, n int, aside bool) (queue string) {
 	t.Helper()
 	queue = "limited" + suffix()
@@ -41,8 +40,8 @@ func limited(t *testing.T, o *operator, n int, aside bool) (queue string) {
 	return queue
 }
 
-// Looking at messages that are set aside changes nothing, however often it is done:
-// none is lost, and each keeps its place, its ID and all that it has.
+// Listing dead letters changes nothing, no matter how often: none is lost, and each keeps
+// its position, its ID and its content.
 func TestLooking(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
@@ -55,7 +54,7 @@ func TestLooking(t *testing.T) {
 		for m, err := range b.List(testContext(t), queue) {
 			o.check(err)
 			if seen = append(seen, m); look%3 == 1 && len(seen) == 5 {
-				break // it is enough
+				break // ends early
 			}
 		}
 		if look == 0 {
@@ -79,8 +78,7 @@ func TestLooking(t *testing.T) {
 	}
 }
 
-// What is dropped and retried beside messages that were looked at often is exactly
-// what was named, and the others stay.
+// Drop and Retry beside messages that were listed often affect exactly the named ones.
 func TestDropAfterLooking(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
@@ -94,7 +92,7 @@ func TestDropAfterLooking(t *testing.T) {
 			ids = append(ids, m.ID)
 		}
 	}
-	for range 2 * renewAt { // drops that find nothing look, too
+	for range 2 * renewAt { // Drop without a match lists, too
 		if n, _ := b.Drop(testContext(t), queue, []string{"nothing"}); n != 0 {
 			t.Fatalf("%d were dropped", n)
 		}
@@ -120,9 +118,9 @@ func bodies(ds []amqp.Delivery) (list []string) {
 	return list
 }
 
-// However often messages are taken out and come back, as when a peer ends each
-// connection at once, RabbitMQ does not give them up; and what is set aside in the
-// end says where it came from.
+// Messages that are delivered and returned any number of times, as when a peer closes each
+// connection immediately, are not dropped by RabbitMQ; and one that becomes a dead letter
+// has its origin.
 func TestGivenOutOften(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)

@@ -10,8 +10,8 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// A process that asks for a queue is heard by the one that consumes it, whose messages
-// are given out and confirmed as before. What else comes to the lock is ignored.
+// A request for a queue reaches the process that consumes it, whose messages are delivered
+// and confirmed as before. Other messages to the lock are ignored.
 func TestAsk(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b, other := newOperator(t, s), openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
@@ -41,5 +41,5 @@ func TestAsk(t *testing.T) {
 	if n := len(o.take(queue, -1)); n != 0 {
 		t.Errorf("%d messages are left", n)
 	}
-	o.check(other.RequestQueue(testContext(t), queue, 1)) // nobody has it
+	o.check(other.RequestQueue(testContext(t), queue, 1)) // the queue has no consumer
 }

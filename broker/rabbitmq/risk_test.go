@@ -11,9 +11,8 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// Of a dead-letter queue that somebody has declared with arguments by which it loses
-// messages, the warnings, the log, and what is shown of a queue say which. Asking changes
-// nothing.
+// If a dead-letter queue was declared with arguments by which it loses messages, the
+// warnings, the log and Info say which. Asking changes nothing.
 func TestRiskOfArguments(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
@@ -55,9 +54,9 @@ func TestRiskOfArguments(t *testing.T) {
 	}
 }
 
-// Where a policy drops messages that are set aside, which AMQP does not show, that is
-// noticed, and the log has what each message was about. Under another name, none is
-// dropped, and what others have rejected is shown beside.
+// If a policy, which AMQP does not show, drops dead letters, that is detected, and the log
+// has an excerpt of each message. With another suffix, none is dropped, and messages
+// rejected by other programs are listed too.
 func TestPolicyDrops(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
@@ -111,7 +110,7 @@ func TestPolicyDrops(t *testing.T) {
 	}
 }
 
-// A suffix that can be no part of a name, or is taken, is refused.
+// A suffix that is invalid in a name, or is used otherwise, is refused.
 func TestAsideSuffixRefused(t *testing.T) {
 	for _, suffix := range []string{"XQ", ".lock", "." + strings.Repeat("x", 200)} {
 		if b, err := Open("amqp://localhost", Options{AsideSuffix: suffix}); err == nil {

@@ -10,8 +10,8 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// stopLimit is how long it may take, on a busy machine, to end what waits for
-// RabbitMQ.
+// stopLimit bounds the time, on a busy machine, until calls that wait for RabbitMQ have
+// ended.
 const stopLimit = 5 * time.Second
 
 func within(t *testing.T, what string, limit time.Duration, do func()) {
@@ -23,9 +23,8 @@ func within(t *testing.T, what string, limit time.Duration, do func()) {
 	}
 }
 
-// RabbitMQ reads nothing, for want of memory, and all buffers on the way to it are
-// full. Still a message that is being written ends with its context, and the broker
-// can be closed.
+// RabbitMQ reads nothing, because it is short of memory, and all buffers are full.
+// Nevertheless a write ends with its context, and the broker can be closed.
 func TestStopDuringAlarm(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{MaxPending: 65_000})
@@ -40,7 +39,7 @@ func TestStopDuringAlarm(t *testing.T) {
 	stuck := make(chan error, 1)
 	go func() {
 		for {
-			// Whether RabbitMQ has said that it is blocked must not matter.
+			// It must not matter whether RabbitMQ has reported that it is blocked.
 			if err := p.Publisher.(*publisher).write(ctx, incoming(inbox, "", large)); err != nil {
 				stuck <- err
 				return
@@ -66,8 +65,8 @@ func TestStopDuringAlarm(t *testing.T) {
 	within(t, "closing", stopLimit, func() { b.Close() })
 }
 
-// A RabbitMQ that is frozen does not hold up the end of a consumer that has
-// something to acknowledge, nor of the broker.
+// A RabbitMQ that hangs does not block the end of a consumer with pending
+// acknowledgements, nor of the broker.
 func TestStopWhileFrozen(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -82,8 +81,8 @@ func TestStopWhileFrozen(t *testing.T) {
 	within(t, "closing the broker", stopLimit, func() { b.Close() })
 }
 
-// A connection on which RabbitMQ does not answer is not used for ever: it is given up
-// when the time for an answer is over, and the next attempt is made on another.
+// A connection on which RabbitMQ does not respond is closed after the timeout, and the
+// next attempt uses another one.
 func TestSilentConnectionIsReplaced(t *testing.T) {
 	s := rabbittest.Get(t)
 	b := openTest(t, s.URL(), Options{ConnectTimeout: time.Second})

@@ -11,7 +11,7 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// answers tells how RabbitMQ answers on a channel that may end with it.
+// answers returns RabbitMQ's answer on a channel that it may close.
 func (o *operator) answers(ask func(*amqp.Channel) error) error {
 	o.Helper()
 	ch, err := o.conn.Channel()
@@ -20,8 +20,8 @@ func (o *operator) answers(ask func(*amqp.Channel) error) error {
 	return ask(ch)
 }
 
-// declaredAs reports whether a queue is there with exactly these arguments:
-// RabbitMQ refuses to declare it with others.
+// declaredAs reports whether a queue exists with exactly these arguments: RabbitMQ refuses
+// to declare it with others.
 func (o *operator) declaredAs(queue string, args amqp.Table) bool {
 	o.Helper()
 	return o.answers(func(ch *amqp.Channel) error {
@@ -30,9 +30,8 @@ func (o *operator) declaredAs(queue string, args amqp.Table) bool {
 	}) == nil
 }
 
-// What Declare makes is what the reference's configure-queue would make, to
-// the last argument, for every kind of owner and peer (section "RabbitMQ
-// objects of the reference").
+// Bind declares the same objects as the reference's configure-queue, with all arguments,
+// for every type of owner and peer (section "RabbitMQ objects of the reference").
 func TestObjects(t *testing.T) {
 	s := rabbittest.Get(t)
 	for _, test := range []struct {
@@ -98,8 +97,8 @@ func TestObjects(t *testing.T) {
 	}
 }
 
-// A peer with several queues gets its messages spread over them. A queue that
-// is taken away gets no more, and keeps what it has.
+// The messages of a peer with several queues are distributed over them. A removed queue
+// gets no more messages, and keeps those it has.
 func TestSeveralQueues(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -121,9 +120,9 @@ func TestSeveralQueues(t *testing.T) {
 	}
 }
 
-// Queues that the reference has bound, or a version of this program that used no
-// routing key, have one binding afterwards: each gets its share of the messages, and
-// none once it is taken away.
+// Queues bound by the reference, or by a version of this program that used no routing key,
+// have one binding afterwards: each gets its share of the messages, and none after it is
+// removed.
 func TestQueuesBoundByOthers(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -137,7 +136,7 @@ func TestQueuesBoundByOthers(t *testing.T) {
 		o.check(o.QueueBind(queue, key, peerExchange(q), false, nil))
 	}
 	o.check(b.Bind(testContext(t), q))
-	for _, queue := range q.Queues { // leaves nothing if it is the only binding
+	for _, queue := range q.Queues { // fails if there is another binding
 		o.check(o.QueueUnbind(queue, queue, peerExchange(q), nil))
 	}
 	if err := newOperator(t, s).try(q.Exchange, q.PeerID+".1", amqp.Publishing{}); !errors.Is(err, broker.ErrUnroutable) {
@@ -154,8 +153,7 @@ func TestQueuesBoundByOthers(t *testing.T) {
 	}
 }
 
-// A queue that exists is taken as it is; one that does not is made of the
-// wanted type.
+// An existing queue is used as it is; a new one has the configured type.
 func TestQueueType(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
@@ -186,8 +184,8 @@ func TestQueueType(t *testing.T) {
 	}
 }
 
-// An exchange that is something else is not taken for what is needed; that
-// harms nobody who uses the broker meanwhile.
+// An existing exchange of another type is an error, which does not affect other users of
+// the broker.
 func TestOtherExchange(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
@@ -208,7 +206,7 @@ func TestOtherExchange(t *testing.T) {
 	}
 }
 
-// What can not be declared is refused before RabbitMQ sees it.
+// Invalid objects are refused without asking RabbitMQ.
 func TestDeclareRefused(t *testing.T) {
 	long := string(make([]byte, 256))
 	b := openTest(t, "amqp://127.0.0.1:1", Options{})
@@ -231,8 +229,7 @@ func TestDeclareRefused(t *testing.T) {
 	}
 }
 
-// The limit of deliveries that RabbitMQ 4 has is lifted there, and only there:
-// older ones refuse it.
+// The delivery limit is removed in RabbitMQ 4 only: older versions refuse the argument.
 func TestDeliveryLimit(t *testing.T) {
 	for version, want := range map[string]any{"3.13.7": nil, "4.0.2": -1, "10.1": -1, "": nil, "four": nil} {
 		d := declarer{queueType: Quorum, live: &liveConn{Connection: &amqp.Connection{Properties: amqp.Table{"version": version}}}}

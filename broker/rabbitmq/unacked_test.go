@@ -7,15 +7,14 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Whatever is confirmed and set aside in whatever order: RabbitMQ is told to
-// remove exactly what was confirmed or is safe in the dead-letter queue, each
-// message once, and nothing that is on its way there or could not be brought there.
+// For any order of confirmations and dead letters, exactly those messages are acknowledged
+// that were confirmed or whose copies in the dead-letter queue were confirmed, each once.
 func FuzzLedger(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 9, 3, 1, 2, 3, 5, 4, 1, 0, 5})
 	f.Fuzz(checkUnacked)
 }
 
-// The same, for some thousand random sequences each time.
+// The same for random sequences.
 func TestLedger(t *testing.T) {
 	random := rand.NewChaCha8([32]byte{})
 	for range 5000 {
@@ -25,7 +24,7 @@ func TestLedger(t *testing.T) {
 	}
 }
 
-// checkUnacked does what ops say, and compares with a simple model.
+// checkUnacked executes ops, and compares with a simple model.
 func checkUnacked(t *testing.T, ops []byte) {
 	const free, pending, failed, done, acked = 0, 1, 2, 3, 4
 	var (
@@ -136,8 +135,8 @@ func checkUnacked(t *testing.T, ops []byte) {
 	}
 }
 
-// A gap in what RabbitMQ delivers is noticed: a cumulative acknowledgement
-// would remove messages that nobody has seen.
+// A gap in the delivery tags is detected: a multiple acknowledgement would remove messages
+// that were not received.
 func TestLedgerGap(t *testing.T) {
 	for _, tag := range []uint64{0, 1, 3} {
 		l := newUnacked()
@@ -150,7 +149,7 @@ func TestLedgerGap(t *testing.T) {
 	}
 }
 
-// Messages of another consumer of the channel are no gap, in whatever order they are noted.
+// Tags of another consumer of the channel are no gap, in any order.
 func TestLedgerPass(t *testing.T) {
 	l := newUnacked()
 	l.skipTag(3)

@@ -13,9 +13,9 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// A queue full of large messages does not fill the memory: a consumer holds a bounded
-// number of bytes, whatever RabbitMQ has sent ahead. All of them are given out, in
-// order, with the small ones between them.
+// A queue full of large messages does not use up the memory: a consumer holds a bounded
+// number of bytes, whatever RabbitMQ has sent ahead. All messages are delivered, in order,
+// including small ones between them.
 func TestLargeMessages(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
