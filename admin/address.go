@@ -11,21 +11,21 @@ import (
 )
 
 var (
-	// ErrAddress is reported for a text that is no address.
+	// ErrAddress is reported for an invalid address.
 	ErrAddress = errors.New("not an address for administration")
-	// ErrExposed means that other machines could reach the address, and nobody
-	// has asked for that.
+	// ErrExposed is reported for an address that other machines could reach, unless
+	// [Config].Exposed is set.
 	ErrExposed = errors.New("other machines could reach the address for administration")
 )
 
 const unixPrefix = "unix:"
 
-// Address is where a [Server] listens, and where a [Client] finds it.
+// Address is the address of a [Server], for the server and for its [Client].
 type Address struct {
 	network, address string
 }
 
-// ParseAddress reads an address: "unix:/path/of/socket", or "127.0.0.1:1235". It
+// ParseAddress parses an address, such as "unix:/path/of/socket" or "127.0.0.1:1235". It
 // reports [ErrAddress].
 func ParseAddress(s string) (Address, error) {
 	if path, ok := strings.CutPrefix(s, unixPrefix); ok {
@@ -40,10 +40,10 @@ func ParseAddress(s string) (Address, error) {
 	return Address{"tcp", s}, nil
 }
 
-// UnixAddress is the address of a socket.
+// UnixAddress returns the address of a Unix socket, for [ParseAddress].
 func UnixAddress(path string) string { return unixPrefix + path }
 
-// String is the text that [ParseAddress] reads.
+// String returns the address in the form that [ParseAddress] accepts.
 func (a Address) String() string {
 	if a.network == "unix" {
 		return unixPrefix + a.address
@@ -51,7 +51,7 @@ func (a Address) String() string {
 	return a.address
 }
 
-// listen opens the address. exposed reports whether other machines can reach it.
+// listen listens on the address. exposed reports whether other machines can reach it.
 func (a Address) listen(allowExposed bool) (l net.Listener, exposed bool, err error) {
 	if a.network == "unix" {
 		l, err = socket.Listen(a.address)

@@ -1,23 +1,24 @@
-// Package admin shows an operator, and the operator\'s machines, how a running
-// service does, over HTTP:
+// Package admin serves the state of a running service over HTTP, for operators and for
+// their monitoring:
 //
 //	GET /            a page for people
 //	GET /links       the same in JSON ([Links])
-//	GET /metrics     for Prometheus
+//
+// for Prometheus
+//
 //	GET /healthz     200 while the service goes on; 503 if a part of it hangs
 //	GET /readyz      200 while it serves all peers; else 503 and why
 //	GET /log-level   the log level
 //	PUT /log-level   changes it: error, warning, info or debug
 //
-// Nobody has to log in, so the door decides who may enter: a Unix socket that
-// only the service's own user can open, or a loopback port that all users of
-// the machine can reach. Other addresses must be asked for ([Config.Exposed]);
-// on them nothing can be changed.
+// There is no authentication, so access depends on the address: a Unix socket that only
+// the service's own user can open, or a loopback port that all users of the machine can
+// reach. Other addresses need [Config.Exposed]; on them nothing can be changed.
 //
-// Nothing that is shown is a secret, but some of it was written by peers: it is
-// bounded, and escaped where people see it. Web pages that a browser on this
-// machine has open can not reach in: names in Host are refused, against DNS
-// rebinding, and so is what browsers send across origins.
+// Nothing served is secret, but parts of it were written by peers: they are bounded in
+// length, and escaped for display. Web pages in a browser on this machine have no access:
+// requests with a name in Host are refused, against DNS rebinding, and so are cross-origin
+// requests.
 package admin
 
 import (
@@ -33,27 +34,27 @@ import (
 	"peerlink/link"
 )
 
-// Config says what is shown, and where.
+// Config configures a [Server].
 type Config struct {
-	// Address is a [ParseAddress] text.
+	// Address is in the form of [ParseAddress].
 	Address string
-	// Exposed allows an Address that other machines can reach.
+	// Exposed permits an Address that other machines can reach.
 	Exposed bool
 
 	Version string
 	Status  func() link.Status
-	// Queues are the figures of the embedded broker; nil with another broker.
+	// Queues returns the figures of the embedded broker; nil with another broker.
 	Queues func(context.Context) (embedded.Stats, error)
-	// BrokerTrouble says why the broker can not be used; nil if it can be. It must
-	// not block.
+	// BrokerTrouble returns why the broker can not be used, or nil if it can. It must not
+	// block.
 	BrokerTrouble func() error
-	// BrokerWarnings says what is wrong with the broker although it can be used; nil
-	// if nobody knows of any. It must not wait for anything.
+	// BrokerWarnings returns problems of the broker that do not prevent its use. It may be
+	// nil, and must not block.
 	BrokerWarnings func() []string
-	// Stalled returns an error while something in the service hangs, which being
-	// started again may help against.
+	// Stalled returns an error while a part of the service hangs, so that a restart may
+	// help.
 	Stalled func() error
-	// LogDropped returns how many records of the log were dropped; nil if none are.
+	// LogDropped returns how many log records were dropped. It may be nil.
 	LogDropped func() uint64
 	Level      *slog.LevelVar
 	Log        *slog.Logger
@@ -63,10 +64,10 @@ type Config struct {
 const (
 	maxConnections = 64
 	maxHeader      = 16 << 10
-	readTimeout    = 10 * time.Second // for a request
-	writeTimeout   = 30 * time.Second // for what it asks for
+	readTimeout    = 10 * time.Second // for reading a request
+	writeTimeout   = 30 * time.Second // for the response
 	idleTimeout    = time.Minute      // between two requests
-	drainTimeout   = 2 * time.Second  // for answers when the service stops
+	drainTimeout   = 2 * time.Second  // for pending responses when the service stops
 )
 
 // Server is an open admin address.
@@ -77,7 +78,7 @@ type Server struct {
 	template *template.Template
 }
 
-// Open listens on the address. It reports [ErrExposed], or why it can not.
+// Open listens on the address. It reports [ErrAddress] and [ErrExposed].
 func Open(cfg Config) (*Server, error) {
 	a, err := ParseAddress(cfg.Address)
 	if err != nil {
@@ -102,7 +103,7 @@ func Open(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Address is where the server listens, as for [ParseAddress].
+// Address returns the server's address in the form of [ParseAddress].
 func (s *Server) Address() string {
 	a := s.listener.Addr()
 	if a.Network() == "unix" {
@@ -111,7 +112,7 @@ func (s *Server) Address() string {
 	return a.String()
 }
 
-// Serve answers until ctx is done, and closes the listener.
+// Serve serves requests until ctx is done, and closes the listener.
 func (s *Server) Serve(ctx context.Context) error {
 	failed := make(chan error, 1)
 	go func() { failed <- s.http.Serve(s.listener) }()
@@ -129,5 +130,5 @@ func (s *Server) Serve(ctx context.Context) error {
 	return nil
 }
 
-// Close closes the listener of a server that does not serve.
+// Close closes the listener of a server for which Serve was not called.
 func (s *Server) Close() error { return s.listener.Close() }

@@ -20,12 +20,12 @@ import (
 	"peerlink/link"
 )
 
-// hostile is what peers would write if they could choose.
+// hostile is text that an attacker would choose.
 const hostile = "\"><script>document.title='owned'</script>\\\n\x1b[31m"
 
 var testTime = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// service is what a service says about itself in these tests.
+// service returns the service's state in these tests.
 func service() link.Status {
 	at := testTime
 	return link.Status{
@@ -45,7 +45,7 @@ func service() link.Status {
 	}
 }
 
-// open opens a server, and serves until the test ends.
+// open opens a server, and serves until the end of the test.
 func open(t *testing.T, cfg Config) *Server {
 	t.Helper()
 	if cfg.Address == "" {
@@ -83,7 +83,7 @@ func open(t *testing.T, cfg Config) *Server {
 	return s
 }
 
-// ask makes a request and returns the answer.
+// ask sends a request and returns the response.
 func ask(t *testing.T, s *Server, method, path, body string, headers ...string) (status int, answer string, header http.Header) {
 	t.Helper()
 	req, err := http.NewRequest(method, "http://"+s.Address()+path, strings.NewReader(body))
@@ -108,8 +108,8 @@ func ask(t *testing.T, s *Server, method, path, body string, headers ...string) 
 	return res.StatusCode, string(data), res.Header
 }
 
-// Whatever peers write, the page has no element and no attribute of theirs, and
-// browsers are told to run nothing.
+// For any text of peers, the page has no element and no attribute of theirs, and the
+// headers keep browsers from executing anything.
 func TestPageEscapes(t *testing.T) {
 	status, page, header := ask(t, open(t, Config{}), "GET", "/", "")
 	if status != http.StatusOK || strings.Contains(page, "<script") || !strings.Contains(page, "&lt;script&gt;") {
@@ -120,9 +120,9 @@ func TestPageEscapes(t *testing.T) {
 	}
 }
 
-// Every line of the metrics is one that Prometheus reads, also with hostile
-// labels, and no series comes twice. Each follows the HELP and TYPE of its
-// metric, which come once; counters, and only they, are called _total.
+// Every line of the metrics conforms to the format of Prometheus, also with hostile
+// labels, and no series is duplicated. Each follows the HELP and TYPE of its metric, which
+// exist once; counters, and only they, are called _total.
 func TestMetrics(t *testing.T) {
 	_, text, _ := ask(t, open(t, Config{}), "GET", "/metrics", "")
 	line := regexp.MustCompile(`^[a-z_]+(\{[a-z]+="([^"\\\n]|\\["\\n])*"(,[a-z]+="([^"\\\n]|\\["\\n])*")*\})? -?[0-9.e+]+$`)
@@ -172,7 +172,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// No metric is left out because nobody has said what it means.
+// Every metric is in families.
 func TestMetricFamilies(t *testing.T) {
 	s := open(t, Config{})
 	l := s.links(t.Context())
@@ -189,7 +189,7 @@ func TestMetricFamilies(t *testing.T) {
 	}
 }
 
-// Whoever asks whether the service serves learns it, and why it does not.
+// GET /readyz returns whether the service serves all peers, and why not.
 func TestReady(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
@@ -228,7 +228,7 @@ func TestReady(t *testing.T) {
 	}
 }
 
-// Only those who are on this machine, and no web page, change the log level.
+// Only processes on this machine, and no web page, can change the log level.
 func TestLogLevel(t *testing.T) {
 	for _, tt := range []struct {
 		name, address, body string
@@ -263,7 +263,7 @@ func TestLogLevel(t *testing.T) {
 	}
 }
 
-// Nothing is read through a name that leads here, whoever owns it.
+// No request with a foreign name in Host is served.
 func TestRebinding(t *testing.T) {
 	s := open(t, Config{})
 	for host, want := range map[string]int{
@@ -277,7 +277,7 @@ func TestRebinding(t *testing.T) {
 	}
 }
 
-// What other machines could reach is refused, unless it was asked for.
+// Addresses that other machines could reach are refused, unless Exposed is set.
 func TestExposed(t *testing.T) {
 	for _, address := range []string{":0", "0.0.0.0:0", "[::]:0"} {
 		if _, err := Open(Config{Address: address}); !errors.Is(err, ErrExposed) {
@@ -291,10 +291,10 @@ func TestExposed(t *testing.T) {
 	}
 }
 
-// A client finds a server on a Unix socket, and gets what it knows; without a
-// server it says so.
+// A client connects to a server on a Unix socket, and gets its state; without a server it
+// reports ErrNoServer.
 func TestClient(t *testing.T) {
-	dir, err := os.MkdirTemp("", "admin") // Unix sockets want short paths
+	dir, err := os.MkdirTemp("", "admin") // the path of a Unix socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,8 +323,8 @@ func TestClient(t *testing.T) {
 	}
 }
 
-// However many connect, only so many connections are held, and the next is
-// served once one of them ends.
+// The number of open connections is bounded, and the next connection is served when one of
+// them ends.
 func TestBounded(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -355,7 +355,7 @@ func TestBounded(t *testing.T) {
 		t.Errorf("%d slots are taken", len(l.slots))
 	}
 	first.Close()
-	first.Close() // a second time frees nothing
+	first.Close() // closing twice frees one slot only
 	<-accepted
 	if len(l.slots) != 2 {
 		t.Errorf("%d slots are taken", len(l.slots))

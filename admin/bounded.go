@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// bounded is a listener with a limit of open connections. The next one
-// waits until one of them is closed.
+// bounded is a listener with a limit on open connections. Accept blocks while the limit is
+// reached.
 type bounded struct {
 	net.Listener
 	slots  chan struct{}

@@ -12,22 +12,22 @@ import (
 	"time"
 )
 
-// Bounds of what a client takes.
+// Limits of a response.
 const (
 	clientTimeout = 15 * time.Second
 	maxAnswer     = 64 << 20
 )
 
-// ErrNoServer means that nobody answers at an address.
+// ErrNoServer is reported when no server listens at the address.
 var ErrNoServer = errors.New("no running service answers")
 
-// Client asks a running service.
+// Client sends requests to a running service.
 type Client struct {
 	address Address
 	http    *http.Client
 }
 
-// NewClient makes a client for the address of a [Server].
+// NewClient returns a client for the address of a [Server].
 func NewClient(address Address) *Client {
 	return &Client{address, &http.Client{
 		Timeout: clientTimeout,
@@ -41,7 +41,7 @@ func NewClient(address Address) *Client {
 	}}
 }
 
-// Links asks how the service does. It reports [ErrNoServer].
+// Links returns the state of the service. It reports [ErrNoServer].
 func (c *Client) Links(ctx context.Context) (*Links, error) {
 	body, err := c.do(ctx, http.MethodGet, "/links", "")
 	if err != nil {
@@ -54,13 +54,13 @@ func (c *Client) Links(ctx context.Context) (*Links, error) {
 	return l, nil
 }
 
-// LogLevel asks for the log level. It reports [ErrNoServer].
+// LogLevel returns the log level. It reports [ErrNoServer].
 func (c *Client) LogLevel(ctx context.Context) (string, error) {
 	body, err := c.do(ctx, http.MethodGet, "/log-level", "")
 	return strings.TrimSpace(string(body)), err
 }
 
-// SetLogLevel changes the log level, to what [ParseLevel] reads. It reports
+// SetLogLevel changes the log level to one that [ParseLevel] accepts. It reports
 // [ErrNoServer].
 func (c *Client) SetLogLevel(ctx context.Context, level string) error {
 	_, err := c.do(ctx, http.MethodPut, "/log-level", level)

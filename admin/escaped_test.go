@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// What peers have written can not turn the direction of text in a browser, nor
-// control the terminal on which an answer is shown.
+// Text of peers can not change the direction of text in a browser, nor control the
+// terminal on which a response is shown.
 func TestAnswersAreEscaped(t *testing.T) {
 	w := httptest.NewRecorder()
 	escaped(func(w http.ResponseWriter, _ *http.Request) {

@@ -7,14 +7,14 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 )
 
-// The types of metrics, as Prometheus calls them.
+// The metric types of Prometheus.
 const (
 	gauge   = "gauge"
 	counter = "counter"
 )
 
-// families are all metrics, in the order in which they are written. What they
-// mean stands here once; docs/operations.md says more.
+// families are all metrics, in the order in which they are written. docs/operations.md has
+// more about their meaning.
 var families = []struct{ name, kind, help string }{
 	{"peerlink_info", gauge, "Version, node ID and type of the node; always 1."},
 	{"peerlink_ready", gauge, "1 while the service serves all peers."},
@@ -46,8 +46,8 @@ var families = []struct{ name, kind, help string }{
 	{"go_memstats_sys_bytes", gauge, "Bytes obtained from the system."},
 }
 
-// exposition collects the series of each metric, by its name. The library would
-// write all of them without a word on what they mean.
+// exposition collects the series of each metric, by the metric's name. The library alone
+// would write them without HELP and TYPE lines.
 type exposition map[string]*metrics.Set
 
 // family returns the series of a metric.

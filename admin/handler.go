@@ -15,7 +15,8 @@ import (
 // maxLevel is the longest body of PUT /log-level in bytes.
 const maxLevel = 64
 
-// handler answers all requests. On an exposed address nothing can be changed.
+// handler returns the handler for all requests. On an exposed address nothing can be
+// changed.
 func (s *Server) handler(exposed bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", escaped(s.page))
@@ -32,8 +33,8 @@ func (s *Server) handler(exposed bool) http.Handler {
 	return onlyByAddress(http.NewCrossOriginProtection().Handler(guarded(mux)))
 }
 
-// escaped makes what a handler writes safe for a browser, and for a terminal on
-// which it may be shown: parts of it were written by peers.
+// escaped escapes the output of a handler for display in browsers and terminals: parts of
+// it were written by peers.
 func escaped(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		out := terminal.NewWriter(w)
@@ -49,10 +50,10 @@ type escapedResponse struct {
 
 func (e escapedResponse) Write(p []byte) (int, error) { return e.out.Write(p) }
 
-// Unwrap is for [http.ResponseController].
+// Unwrap is used by [http.ResponseController].
 func (e escapedResponse) Unwrap() http.ResponseWriter { return e.ResponseWriter }
 
-// guarded makes browsers run, load and keep nothing.
+// guarded sets headers that keep browsers from executing, loading and caching anything.
 func guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -65,8 +66,9 @@ func guarded(next http.Handler) http.Handler {
 	})
 }
 
-// onlyByAddress refuses requests for a name: the owner of a name can make it
-// lead here, and a browser then takes us for part of that site.
+// onlyByAddress refuses requests with a name in Host: the owner of a name can let it
+// resolve to this address (DNS rebinding), and a browser would then treat this server as
+// part of that site.
 func onlyByAddress(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
@@ -85,11 +87,11 @@ func (s *Server) getLinks(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	_ = e.Encode(s.links(r.Context())) // the client is gone
+	_ = e.Encode(s.links(r.Context())) // an error means that the client has gone
 }
 
-// health asks for the status, which takes every lock there is: a service that
-// hangs does not answer, or says what hangs.
+// health calls Status, which acquires every lock: a service that hangs does not respond,
+// or returns which part hangs.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	s.cfg.Status()
 	if err := s.stalled(); err != nil {

@@ -5,7 +5,7 @@ import (
 	"log/slog"
 )
 
-// ParseLevel reads a log level: error, warning (or warn), info or debug.
+// ParseLevel parses a log level: error, warning (or warn), info or debug.
 func ParseLevel(s string) (slog.Level, error) {
 	switch s {
 	case "error":
@@ -20,7 +20,7 @@ func ParseLevel(s string) (slog.Level, error) {
 	return 0, fmt.Errorf("%.20q is no log level: expected error, warning, info or debug", s)
 }
 
-// LevelName is the opposite of [ParseLevel].
+// LevelName is the inverse of [ParseLevel].
 func LevelName(l slog.Level) string {
 	switch {
 	case l >= slog.LevelError:

@@ -8,18 +8,18 @@ import (
 	"peerlink/link"
 )
 
-// Links is how a service does: GET /links in JSON.
+// Links is the state of a service, as GET /links returns it in JSON.
 type Links struct {
 	Version string    `json:"version"`
 	At      time.Time `json:"at"`
-	// Ready reports whether the service serves all peers; if it does not, Troubles
-	// says why.
+	// Ready reports whether the service serves all peers; if not, Troubles has the
+	// reasons.
 	Ready    bool     `json:"ready"`
 	Troubles []string `json:"troubles"`
-	// Warnings says what an operator should change although the service is ready.
+	// Warnings are problems that an operator should solve although the service is ready.
 	Warnings []string `json:"warnings,omitempty"`
 	link.Status
-	// Queues are those of the embedded broker. Those of RabbitMQ it shows itself.
+	// Queues are those of the embedded broker. RabbitMQ has its own monitoring.
 	Queues []Queue `json:"queues"`
 	// StoreBytes is the size of the embedded broker's files.
 	StoreBytes int64 `json:"store_bytes,omitempty"`
@@ -29,12 +29,12 @@ type Links struct {
 type Queue struct {
 	Name     string     `json:"name"`
 	Messages int64      `json:"messages"`         // in it now
-	Oldest   *time.Time `json:"oldest,omitempty"` // arrival of the first of them
-	SetAside int64      `json:"set_aside"`        // taken out of it because they can not be sent
-	Total    uint64     `json:"total"`            // ever put into it
+	Oldest   *time.Time `json:"oldest,omitempty"` // arrival of the oldest of them
+	SetAside int64      `json:"set_aside"`        // dead letters
+	Total    uint64     `json:"total"`            // ever stored in it
 }
 
-// links asks everybody.
+// links collects the state of all parts of the service.
 func (s *Server) links(ctx context.Context) Links {
 	l := Links{Version: s.cfg.Version, At: time.Now().UTC(), Status: s.cfg.Status(), Troubles: []string{}, Queues: []Queue{}}
 	if l.Trouble != "" {
@@ -73,7 +73,7 @@ func queues(stats embedded.Stats) []Queue {
 	return list
 }
 
-// QueuedFor counts the messages that wait in the queues of a peer.
+// QueuedFor returns the number of messages in the queues of a peer.
 func (l *Links) QueuedFor(p link.PeerStatus) (n int64) {
 	for _, name := range p.Queues {
 		for _, q := range l.Queues {

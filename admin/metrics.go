@@ -8,8 +8,8 @@ import (
 	"peerlink/link"
 )
 
-// metrics writes all figures in the text format of Prometheus. They are counted
-// elsewhere: a set is made for each request, and thrown away.
+// metrics writes all metrics in the text format of Prometheus. The values are counted
+// elsewhere: a new set is created for each request.
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	l := s.links(r.Context())
@@ -24,7 +24,7 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	e.write(w)
 }
 
-// label writes one label. The values may hold anything.
+// label returns one label. The value may be any text.
 func label(name, value string) string {
 	return name + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(value) + `"`
 }
@@ -89,11 +89,11 @@ func (e exposition) connections(list []link.Connection, peer string) {
 	}
 }
 
-// certificates writes when the first certificate ends in each role: a peer may show
+// certificates writes, for each role, when the first certificate expires: a peer may have
 // several server certificates.
 func (e exposition) certificates(list []link.Expiry, peer string) {
 	told := make(map[string]bool)
-	for _, c := range list { // the first to end comes first
+	for _, c := range list { // sorted by NotAfter
 		if !told[c.Role] {
 			told[c.Role] = true
 			e.gauge("peerlink_certificate_expiry_timestamp_seconds", float64(c.NotAfter.Unix()), peer, label("role", c.Role))
@@ -117,8 +117,8 @@ func (e exposition) queues(l *Links) {
 	}
 }
 
-// process writes metrics of the process, without /proc: a process that can not be
-// traced may not read all of its own there.
+// process writes metrics of the process without using /proc: a process that is not
+// dumpable can not read all of its own files there.
 func (e exposition) process() {
 	e.gauge("go_goroutines", float64(runtime.NumGoroutine()))
 	var m runtime.MemStats

@@ -17,13 +17,13 @@ var pageText string
 //go:embed style.css
 var styleText []byte
 
-// view is what the page shows.
+// view is the data of the page.
 type view struct {
 	Links
 }
 
-// page shows everything to people. It is made as a whole before it is sent, so
-// that nobody sees half of it.
+// page serves the page for people. It is rendered completely before it is sent, so that an
+// error does not truncate it.
 func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	var out bytes.Buffer
 	if err := s.template.Execute(&out, &view{s.links(r.Context())}); err != nil {
@@ -40,12 +40,13 @@ func style(w http.ResponseWriter, _ *http.Request) {
 	w.Write(styleText)
 }
 
-// parsePage reads the page, which is part of the program.
+// parsePage parses the template of the page, which is embedded in the program.
 func parsePage() *template.Template {
 	return template.Must(template.New("page").Parse(pageText))
 }
 
-// Queued is how many messages wait for the peer, "" if nobody here knows.
+// Queued returns how many messages wait for the peer, or "" if the broker does not report
+// that.
 func (v *view) Queued(p link.PeerStatus) string {
 	if len(v.Queues) == 0 {
 		return ""
@@ -53,10 +54,10 @@ func (v *view) Queued(p link.PeerStatus) string {
 	return fmt.Sprint(v.QueuedFor(p))
 }
 
-// Ago writes how long ago something was.
+// Ago returns how long ago a time was, in the form of [Age].
 func (v *view) Ago(t time.Time) string { return Age(v.At.Sub(t)) }
 
-// Soon is the certificate of a list that is the first to end.
+// Soon returns the certificate of a sorted list that expires first.
 func (v *view) Soon(list []link.Expiry) *link.Expiry {
 	if len(list) == 0 {
 		return nil
@@ -64,7 +65,7 @@ func (v *view) Soon(list []link.Expiry) *link.Expiry {
 	return &list[0]
 }
 
-// Reasons are the reasons for which connections were rejected at all.
+// Reasons returns the rejected connections by reason, without zeros.
 func (v *view) Reasons() map[string]uint64 {
 	some := make(map[string]uint64)
 	for reason, n := range v.Rejected {
@@ -75,7 +76,7 @@ func (v *view) Reasons() map[string]uint64 {
 	return some
 }
 
-// Age writes a duration in the unit that fits.
+// Age formats a duration in a suitable unit.
 func Age(d time.Duration) string {
 	switch {
 	case d < time.Second:

@@ -11,9 +11,8 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// What the metrics say of a link is what a running service knows of it: the
-// messages that went over it, and the end of the certificate that the peer's server
-// has shown.
+// The metrics of a link correspond to a running service: the messages sent and received,
+// and the expiry of the certificate of the peer's server.
 func TestMetricsOfService(t *testing.T) {
 	authority, other := linktest.Pair(t, nodetype.CreditorsAgent)
 	s := open(t, Config{Status: other.Service.Status})
