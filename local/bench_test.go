@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// BenchmarkSend: one application sends messages of 500 bytes; ends when all are
-// durable and confirmed.
+// BenchmarkSend measures one application that sends messages of 500 bytes, until all
+// are durable and confirmed.
 func BenchmarkSend(b *testing.B) {
 	h := newHouse(b, nil)
 	c := h.client()
@@ -29,8 +29,8 @@ func BenchmarkSend(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
 }
 
-// BenchmarkReceive: one application takes messages out of the inbox,
-// acknowledging each; ends when all removals are durable.
+// BenchmarkReceive measures one application that receives messages from the inbox and
+// acknowledges each, until all removals are durable.
 func BenchmarkReceive(b *testing.B) {
 	for _, bench := range []struct {
 		name     string

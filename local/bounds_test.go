@@ -17,8 +17,8 @@ import (
 	"peerlink/stomp"
 )
 
-// A client has no more connections, subscriptions and messages than the bounds
-// say, is told so, and what it gives up can be had again.
+// A client can not have more connections, subscriptions and messages than the bounds
+// allow, gets an ERROR that says so, and can use again what it has released.
 func TestBounds(t *testing.T) {
 	h := newHouse(t, func(_ *Config, b *bounds) { b.connections, b.subscriptions, b.held = 2, 2, 150 })
 
@@ -42,7 +42,8 @@ func TestBounds(t *testing.T) {
 	second.expectError("may be 150 together, and 100 are taken")
 }
 
-// wireWhenFree connects as soon as the door takes note that another is gone.
+// wireWhenFree connects as soon as the door has registered the end of another
+// connection.
 func (h *house) wireWhenFree() *wire {
 	h.tb.Helper()
 	for deadline := time.Now().Add(patience); ; {
@@ -66,8 +67,8 @@ func TestSubscribeTwice(t *testing.T) {
 	w.expectError(`id "0", which another subscription of this connection has`)
 }
 
-// Strangers who do not show a passcode are cut off in time, and do not keep out
-// who is in on the other listener.
+// Clients that do not send a passcode are cut off in time, and do not block clients on
+// the other listener.
 func TestConnectTimeout(t *testing.T) {
 	h := newHouse(t, func(_ *Config, b *bounds) { b.opening, b.connectTime = 2, 300*time.Millisecond })
 	for range 5 {
@@ -96,8 +97,8 @@ func (h *house) tcp() string {
 	return ""
 }
 
-// Whatever bytes come, before CONNECT or after: the client is told what is
-// wrong, its connection ends, and others are served on.
+// Whatever bytes are received, before CONNECT or after, the client gets an ERROR, its
+// connection ends, and others are still served.
 func TestGarbage(t *testing.T) {
 	h := newHouse(t, nil)
 	for _, garbage := range []string{
@@ -134,8 +135,8 @@ func TestGarbage(t *testing.T) {
 	h.wire().done("SUBSCRIBE", "id", "0", "destination", "/queue/accounts_in")
 }
 
-// A client that sends and never reads is not read from for ever: what the door
-// keeps for it is bounded. Others are served meanwhile, and the door can close.
+// A client that sends and never reads is not read from forever: the memory for it is
+// bounded. Others are served meanwhile, and the door can be closed.
 func TestNeverReadsReceipts(t *testing.T) {
 	h := newHouse(t, func(_ *Config, b *bounds) { b.pending, b.endTime = 64, 100*time.Millisecond })
 	nc := h.dial()
@@ -161,8 +162,8 @@ func TestNeverReadsReceipts(t *testing.T) {
 	h.stop()
 }
 
-// A subscriber that never reads holds no more than its prefetch-count, others
-// get the rest, and the door can close and give back what he held.
+// A subscriber that never reads holds at most its prefetch-count, others get the other
+// messages, and the door can be closed and return the held messages.
 func TestNeverReadsMessages(t *testing.T) {
 	h := newHouse(t, func(_ *Config, b *bounds) { b.endTime = 100 * time.Millisecond })
 	nc := h.dial()
@@ -213,8 +214,8 @@ func TestNeverReadsMessages(t *testing.T) {
 	}
 }
 
-// A door that stops confirms what is on its way to disk, says why it stops,
-// and takes nothing more.
+// A door that stops confirms messages that are being stored, sends the reason, and
+// accepts nothing more.
 func TestStop(t *testing.T) {
 	h := newHouse(t, nil)
 	w := h.wire()
@@ -244,8 +245,8 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// A door stops in bounded time even when the disk does not answer; it then
-// confirms nothing.
+// A door stops in bounded time even if the disk does not respond; then it confirms
+// nothing.
 func TestStopWithoutDisk(t *testing.T) {
 	h := newHouse(t, func(_ *Config, b *bounds) { b.endTime = 100 * time.Millisecond })
 	w := h.wire()
@@ -269,9 +270,8 @@ func TestStopWithoutDisk(t *testing.T) {
 	<-stopped
 }
 
-// Heart-beats go both ways: a client that asks for them gets them, and one that
-// promised them and is silent is cut off (tested with its grace in package
-// stomp).
+// Heart-beats are sent both ways: clients that request them get them, and a client that
+// has offered them and is silent is cut off (tested with its grace in package stomp).
 func TestHeartBeat(t *testing.T) {
 	h := newHouse(t, nil)
 	w := h.wireOn(h.dial())
@@ -284,7 +284,7 @@ func TestHeartBeat(t *testing.T) {
 	}
 }
 
-// Who has no passcode can not fill the log, however often he tries.
+// A client without the passcode can not fill the log, however often it tries.
 func TestRefusalsDoNotFillTheLog(t *testing.T) {
 	var out bytes.Buffer
 	h := newHouse(t, func(c *Config, _ *bounds) { c.Log = slog.New(slog.NewTextHandler(&out, nil)) })
@@ -300,8 +300,8 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 	}
 }
 
-// connectTakes returns how long an application with the passcode waits for CONNECTED
-// by TCP.
+// connectTakes returns how long an application with the passcode waits for CONNECTED by
+// TCP.
 func (h *house) connectTakes() time.Duration {
 	h.tb.Helper()
 	begin := time.Now()
@@ -315,9 +315,9 @@ func (h *house) connectTakes() time.Duration {
 	return time.Since(begin)
 }
 
-// Nobody without the passcode keeps applications out of the TCP port, neither by
-// connections that say nothing nor by guesses, which are answered after a pause:
-// the oldest ones make room, and the log warns of that.
+// Clients without the passcode can not keep applications out of the TCP port, neither
+// with connections that send nothing nor with wrong passcodes, which are answered after
+// a pause: the oldest connections are closed, and the log warns of that.
 func TestStrangersKeepNobodyOut(t *testing.T) {
 	for name, greeting := range map[string]string{
 		"silent":     "",
@@ -346,7 +346,7 @@ func TestStrangersKeepNobodyOut(t *testing.T) {
 			if took := h.connectTakes(); took > 5*time.Second {
 				t.Errorf("an application waited %v", took)
 			}
-			for i, nc := range strangers[:2*opening] { // at least these have made room
+			for i, nc := range strangers[:2*opening] { // at least these have been closed
 				nc.SetReadDeadline(time.Now().Add(patience))
 				if _, err := nc.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Errorf("connection %d was not closed: %v", i, err)

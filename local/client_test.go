@@ -17,8 +17,8 @@ import (
 	"peerlink/stomp"
 )
 
-// The client finds the door by the state folder, and takes the Unix socket; TCP
-// only if no socket is recorded.
+// The client finds the door by the state folder, and uses the Unix socket, and TCP only
+// if the address file has no socket.
 func TestDial(t *testing.T) {
 	h := newHouse(t, nil)
 	a, err := readAddresses(h.dir)
@@ -41,11 +41,11 @@ func TestDial(t *testing.T) {
 	h.client().Close()
 }
 
-// After a crash, somebody else who listens on the door's TCP port is not shown
-// the passcode; he does not even get a connection. The next door has another
-// passcode, which ends what applications have shown him meanwhile. One that is closed
-// in good order leaves none that they could show; and one that can not listen, since
-// he has the port, none either.
+// After a crash, another user that listens on the door's TCP port does not get the
+// passcode, and not even a connection. The next door has another passcode, so that one
+// which applications have sent there meanwhile is useless. A door that is closed in
+// good order leaves no passcode, and neither does one that can not listen because
+// another user has the port.
 func TestPortTakenAfterCrash(t *testing.T) {
 	dir := stateDir(t)
 	d, err := openOnly(t, dir, "127.0.0.1:0")
@@ -109,8 +109,8 @@ func TestPortTakenAfterCrash(t *testing.T) {
 	}
 }
 
-// A passcode that the operator has chosen survives a crash, and so does any if
-// there was no TCP port.
+// A passcode chosen by the operator is kept after a crash, and so is any if there was
+// no TCP port.
 func TestPasscodeKeptAfterCrash(t *testing.T) {
 	for _, tt := range []struct {
 		secret string
@@ -135,8 +135,8 @@ func TestPasscodeKeptAfterCrash(t *testing.T) {
 	}
 }
 
-// A door with a TCP port has a passcode that was never there before, also after a
-// door without one; a passcode that the operator has chosen stays.
+// A door with a TCP port has a passcode that was never used before, also after a door
+// without one. A passcode chosen by the operator is kept.
 func TestPasscodeOfTCPIsNew(t *testing.T) {
 	for secret, stays := range map[string]bool{strings.Repeat("A", 26): false, "correct-horse-battery": true} {
 		dir := stateDir(t)
@@ -159,7 +159,7 @@ func TestPasscodeOfTCPIsNew(t *testing.T) {
 	}
 }
 
-// Where no door is open, Dial says so.
+// If no door is open, Dial returns ErrNotOpen.
 func TestDialNotOpen(t *testing.T) {
 	h := newHouse(t, nil)
 	a, err := readAddresses(h.dir)
@@ -187,7 +187,7 @@ func TestDialNotOpen(t *testing.T) {
 	}
 }
 
-// outcomes collects what confirmed functions are told.
+// outcomes collects the arguments of confirmed functions.
 type outcomes struct {
 	mu   sync.Mutex
 	wait sync.WaitGroup
@@ -207,9 +207,9 @@ func (o *outcomes) of(n int) func(error) {
 	}
 }
 
-// Every confirmed function is called once: with nil for what is stored, with
-// the door's reason for the message that it refuses, and with ErrUnconfirmed
-// for the rest.
+// Every confirmed function is called once: with nil for stored messages, with the
+// door's reason for the message that it refuses, and with ErrUnconfirmed for the
+// others.
 func TestClientSend(t *testing.T) {
 	h := newHouse(t, nil)
 	c := h.client()
@@ -265,9 +265,9 @@ func depth(stats embedded.Stats, queue string) int64 {
 	return 0
 }
 
-// An application that answers each message, and acknowledges it when the
-// answer is confirmed, gets through any number of them: no side waits for the
-// other while both are flooded. After Disconnect all of it is durable.
+// An application that answers each message, and acknowledges it when the answer is
+// confirmed, can process any number of messages: there is no deadlock while both sides
+// are flooded. After Disconnect all answers and removals are durable.
 func TestClientAnswers(t *testing.T) {
 	h := newHouse(t, nil)
 	const n = 10_000
@@ -312,8 +312,7 @@ func TestClientAnswers(t *testing.T) {
 	}
 }
 
-// Disconnect does not wait for a subscription that nobody asks for its messages
-// any more.
+// Disconnect does not wait for a subscription whose Next is not called any more.
 func TestDisconnectWhileMessagesCome(t *testing.T) {
 	h := newHouse(t, nil)
 	h.publish(1, 5000)
@@ -335,8 +334,7 @@ func TestDisconnectWhileMessagesCome(t *testing.T) {
 	}
 }
 
-// Whoever waits is let go when the connection or his context ends, with the
-// reason.
+// All blocked calls return when the connection or their context ends, with the reason.
 func TestClientEnds(t *testing.T) {
 	h := newHouse(t, nil)
 	c := h.client()

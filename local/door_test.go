@@ -20,7 +20,7 @@ import (
 	"peerlink/stomp"
 )
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits for an expected event.
 const patience = 15 * time.Second
 
 // house is a store with a door, for one test.
@@ -31,7 +31,7 @@ type house struct {
 	door   *Door
 	secret string
 
-	stop func() // stops Serve, waits until it has returned, and checks that nothing of it is left
+	stop func() // stops Serve, waits until it has returned, and checks that it has left nothing
 }
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
@@ -57,8 +57,8 @@ func openStore(tb testing.TB, dir string) *embedded.Store {
 	return store
 }
 
-// newHouse opens a door and serves it until the test ends. One peer is
-// there, which takes routing keys 00.00.01.# of exchange to_creditors.
+// newHouse opens a door and serves it until the test ends. There is one peer, with the
+// routing keys 00.00.01.# of exchange to_creditors.
 func newHouse(tb testing.TB, change func(*Config, *bounds)) *house {
 	tb.Helper()
 	h := &house{tb: tb, dir: stateDir(tb)}
@@ -102,7 +102,7 @@ func newHouse(tb testing.TB, change func(*Config, *bounds)) *house {
 			if err != nil {
 				tb.Errorf("Serve: %v", err)
 			}
-			// One that has said that it is done may need a moment to be gone.
+			// A goroutine that has reported its end may need a moment to exit.
 			deadline := time.Now().Add(patience)
 			for all := stacks(); strings.Contains(all, "local.(*session)") || strings.Contains(all, "local.(*Door)"); all = stacks() {
 				if time.Now().After(deadline) {
@@ -135,7 +135,7 @@ func (h *house) dial() net.Conn {
 	return nc
 }
 
-// client connects a Client.
+// client returns a connected Client.
 func (h *house) client() *Client {
 	h.tb.Helper()
 	c, err := Dial(h.tb.Context(), h.dir)
@@ -146,8 +146,8 @@ func (h *house) client() *Client {
 	return c
 }
 
-// publish puts messages into the inbox whose bodies are the numbers from
-// first to last, and returns when they are durable.
+// publish puts messages with the bodies first to last into the inbox, and returns when
+// they are durable.
 func (h *house) publish(first, last int) {
 	h.tb.Helper()
 	n := uint64(last - first + 1)
@@ -186,7 +186,7 @@ func incoming(body string) *broker.Incoming {
 	}
 }
 
-// queued returns the bodies in a queue or inbox, as the file has them.
+// queued returns the bodies in a queue or inbox, from the database file.
 func (h *house) queued(queue string) []string {
 	h.tb.Helper()
 	messages, err := h.store.Peek(h.tb.Context(), queue, 1000)
@@ -200,16 +200,15 @@ func (h *house) queued(queue string) []string {
 	return bodies
 }
 
-// wire is a client that speaks frames, right or wrong.
+// wire is a client that sends and receives any frames, valid or not.
 type wire struct {
 	tb     testing.TB
 	conn   *stomp.Conn
 	frames chan *stomp.Frame // closed at the end
-	err    error             // why; valid after that
+	err    error             // why; set before frames is closed
 }
 
-// wire connects with the passcode. Nothing is read ahead of what the test asks
-// for but one frame.
+// wire connects with the passcode. At most one frame is read ahead.
 func (h *house) wire() *wire {
 	h.tb.Helper()
 	w := h.wireOn(h.dial())
@@ -251,7 +250,7 @@ func (w *wire) send(command, body string, nameValue ...string) {
 	}
 }
 
-// sendTo sends an AccountUpdate that asks for a receipt.
+// sendTo sends an AccountUpdate with a receipt header.
 func (w *wire) sendTo(destination, receipt, body string) {
 	w.tb.Helper()
 	w.send("SEND", body, "destination", destination, "type", "AccountUpdate", "content-type", contentType, "receipt", receipt)
@@ -298,7 +297,7 @@ func (w *wire) expectMessage(body string, nameValue ...string) (ack string) {
 	return ack
 }
 
-// expectNothing makes sure that no frame comes for a while.
+// expectNothing checks that no frame is received for a while.
 func (w *wire) expectNothing(d time.Duration) {
 	w.tb.Helper()
 	select {
@@ -344,8 +343,8 @@ func (w *wire) subscribe(id, ack string, nameValue ...string) {
 	w.send("SUBSCRIBE", "", append(nameValue, "id", id, "destination", "/queue/accounts_in", "ack", ack)...)
 }
 
-// done sends a frame with a receipt, and waits for it. No MESSAGE may come
-// before.
+// done sends a frame with a receipt header, and waits for the receipt. No MESSAGE may
+// be received before.
 func (w *wire) done(command string, nameValue ...string) {
 	w.tb.Helper()
 	w.send(command, "", append(nameValue, "receipt", "done")...)

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fill takes all the room of a disk.
+// fill uses up all space of a disk.
 func fill(t *testing.T, ballast string) {
 	t.Helper()
 	f, err := os.Create(ballast)
@@ -28,9 +28,9 @@ func fill(t *testing.T, ballast string) {
 	}
 }
 
-// On a full disk a door opens by its Unix socket, where this program's commands find
-// it although that is written nowhere. With room again it opens its TCP port too. What
-// a door has left that was not closed, and still holds, needs no room.
+// On a full disk a door opens its Unix socket, which this program's commands find
+// without the address file. When there is space again, it opens its TCP port too. The
+// files left by a door that was not closed, if they are still valid, need no space.
 func TestOpenOnFullDisk(t *testing.T) {
 	dir := stateDir(t)
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k,mode=0700"); err != nil {
@@ -82,7 +82,7 @@ func TestOpenOnFullDisk(t *testing.T) {
 	}
 
 	d = openDoor("none")
-	if err := d.closeListeners(); err != nil { // as a crash
+	if err := d.closeListeners(); err != nil { // like a crash
 		t.Fatal(err)
 	}
 	fill(t, ballast)

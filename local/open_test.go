@@ -14,8 +14,8 @@ import (
 	"peerlink/internal/socket"
 )
 
-// Nobody gets in without the passcode, on either listener; who tries is told in
-// which file it lies, never what it is, and has to wait.
+// No client is admitted without the passcode, on either listener. The ERROR names the
+// file of the passcode, never the passcode, and is sent after a pause.
 func TestPasscode(t *testing.T) {
 	const pause = 100 * time.Millisecond
 	h := newHouse(t, func(_ *Config, b *bounds) { b.guessPause = pause })
@@ -71,7 +71,7 @@ func openOnly(t *testing.T, dir, listen string) (*Door, error) {
 	return d, err
 }
 
-// The passcode is made once, hard to guess, for the owner only, and kept.
+// The passcode is generated once, hard to guess, readable by the owner only, and kept.
 func TestPasscodeFile(t *testing.T) {
 	dir := stateDir(t)
 	var secrets []string
@@ -98,8 +98,8 @@ func TestPasscodeFile(t *testing.T) {
 	}
 }
 
-// A passcode that others could read, or that is none, is refused by the door
-// and by its client, with a hint and without quoting it.
+// A passcode that others could read, or that is invalid, is refused by the door and by
+// its client, with a hint and without quoting it.
 func TestPasscodeFileRefused(t *testing.T) {
 	const good = "correct-horse-battery"
 	for _, c := range []struct {
@@ -128,7 +128,7 @@ func TestPasscodeFileRefused(t *testing.T) {
 			if err := os.WriteFile(path, []byte(c.content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Chmod(path, c.mode); err != nil { // past the umask
+			if err := os.Chmod(path, c.mode); err != nil { // regardless of the umask
 				t.Fatal(err)
 			}
 			_, err := openOnly(t, dir, "")
@@ -154,7 +154,7 @@ func TestPasscodeFileRefused(t *testing.T) {
 	}
 }
 
-// The door is never open to other machines.
+// The door never listens on addresses that other machines can reach.
 func TestListen(t *testing.T) {
 	for _, c := range []struct {
 		listen string
@@ -196,9 +196,8 @@ func TestListen(t *testing.T) {
 	}
 }
 
-// Only the owner can connect to the socket. One that a crash has left behind is
-// replaced, one that is in use is left alone, and so is a file that is
-// something else.
+// Only the owner can connect to the socket. A socket left by a crash is replaced. One
+// in use, and a file that is not a socket, are kept.
 func TestUnixSocket(t *testing.T) {
 	dir := stateDir(t)
 	path := filepath.Join(dir, socketFile)
@@ -237,8 +236,8 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-// Where the path is too long for a Unix socket there is TCP only; without TCP
-// there would be no door.
+// If the path is too long for a Unix socket, there is TCP only. Without TCP, Open
+// fails.
 func TestLongPath(t *testing.T) {
 	dir := filepath.Join(stateDir(t), strings.Repeat("d", socket.MaxPath))
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -265,7 +264,7 @@ func TestLongPath(t *testing.T) {
 	}
 }
 
-// A configuration that lacks something is refused rather than half working.
+// An incomplete configuration is refused.
 func TestConfig(t *testing.T) {
 	store := openStore(t, t.TempDir())
 	for _, c := range []struct {

@@ -8,8 +8,8 @@ import (
 	"peerlink/broker/embedded"
 )
 
-// An application whose message is refused gets the reason of the operating system: a
-// full disk is named only where the disk, or a quota, is full.
+// An application whose message is refused gets the error of the operating system. The
+// ERROR says that the disk is full only if the disk, or a quota, is full.
 func TestRefusalReason(t *testing.T) {
 	for _, test := range []struct {
 		err  error

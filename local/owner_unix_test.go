@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A passcode that another user has put into the state folder is refused, by the door
-// and by its client; one of the folder's owner is not.
+// A passcode file that another user has put into the state folder is refused, by the
+// door and by its client. One of the folder's owner is accepted.
 func TestPasscodeOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("skipped: only root can give files away")

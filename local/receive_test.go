@@ -13,8 +13,8 @@ import (
 	"peerlink/stomp"
 )
 
-// A MESSAGE has all that the store knows of it, application headers as text,
-// and when the receipt of its ACK comes, it is removed.
+// A MESSAGE contains everything that the store holds for the message, with application
+// headers as text, and when the receipt of its ACK is received, the message is removed.
 func TestMessage(t *testing.T) {
 	h := newHouse(t, nil)
 	h.publish(1, 1)
@@ -57,8 +57,8 @@ func (h *house) messageIDs() []string {
 	return ids
 }
 
-// Exactly what was acknowledged is removed, in each mode; all else is given
-// to the next subscription, marked as redelivered, with the message-id it had.
+// Exactly the acknowledged messages are removed, in each mode. All others are delivered
+// to the next subscription, with redelivered:true and the same message-id.
 func TestAck(t *testing.T) {
 	for _, c := range []struct {
 		mode AckMode
@@ -98,8 +98,8 @@ func TestAck(t *testing.T) {
 	}
 }
 
-// An ACK counts for one delivery only: neither a second time, nor for a later
-// delivery of the message, nor by another connection, nor with ack:auto.
+// An ACK is valid for one delivery only: neither a second time, nor for a later
+// delivery of the message, nor on another connection, nor with ack:auto.
 func TestAckOfWhatIsNotHeld(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -153,8 +153,8 @@ func TestAckOfWhatIsNotHeld(t *testing.T) {
 	}
 }
 
-// No subscription holds more than its prefetch-count, and each removal makes
-// room for one more.
+// No subscription holds more than its prefetch-count, and after each removal one more
+// message is delivered.
 func TestPrefetch(t *testing.T) {
 	h := newHouse(t, nil)
 	h.publish(1, 10)
@@ -172,8 +172,8 @@ func TestPrefetch(t *testing.T) {
 	w.expectNothing(50 * time.Millisecond)
 }
 
-// With ack:auto, messages are removed without the client, and no more than
-// the prefetch-count is on its way out of the store.
+// With ack:auto, messages are removed without the client, and at most prefetch-count
+// messages are being removed at any time.
 func TestAckAuto(t *testing.T) {
 	h := newHouse(t, nil)
 	h.publish(1, 5)
@@ -193,8 +193,8 @@ func TestAckAuto(t *testing.T) {
 	}
 }
 
-// Subscriptions compete: of one connection or of several, each message is
-// given to one of them.
+// Subscriptions compete, on one connection or on several: each message is delivered to
+// one of them.
 func TestCompete(t *testing.T) {
 	h := newHouse(t, nil)
 	a, b := h.wire(), h.wire()
@@ -219,8 +219,8 @@ func TestCompete(t *testing.T) {
 	}
 }
 
-// What a client holds goes to another when its subscription or its connection
-// ends, in whatever way.
+// Messages that a client holds are delivered to another client when the subscription or
+// the connection ends, in whatever way.
 func TestRedelivery(t *testing.T) {
 	for name, end := range map[string]func(w *wire){
 		"UNSUBSCRIBE":     func(w *wire) { w.done("UNSUBSCRIBE", "id", "0") },
@@ -246,8 +246,9 @@ func TestRedelivery(t *testing.T) {
 	}
 }
 
-// A message that is given back pauses, while others pass it; it can not go
-// around at full speed, and takes part of the prefetch-count meanwhile.
+// A message returned by NACK is redelivered after a pause, while others are delivered:
+// it can not be redelivered at full speed, and counts against the prefetch-count
+// meanwhile.
 func TestNack(t *testing.T) {
 	const pause = 150 * time.Millisecond
 	h := newHouse(t, func(_ *Config, b *bounds) { b.nackPause = pause })
@@ -260,7 +261,7 @@ func TestNack(t *testing.T) {
 	w.send("ACK", "", "id", second)
 	w.expectMessage("3", "redelivered", "false")
 	other := h.wire()
-	other.subscribe("0", "client-individual") // has room for it from the beginning
+	other.subscribe("0", "client-individual") // has room for the message from the beginning
 	var f *stomp.Frame
 	select {
 	case f = <-w.frames:
@@ -276,8 +277,7 @@ func TestNack(t *testing.T) {
 	}
 }
 
-// With requeue:false a message is removed, with ack:client also those before
-// it.
+// With requeue:false a message is removed, and with ack:client all messages before it.
 func TestNackWithoutRequeue(t *testing.T) {
 	h := newHouse(t, nil)
 	h.publish(1, 3)
@@ -292,7 +292,7 @@ func TestNackWithoutRequeue(t *testing.T) {
 	}
 }
 
-// The end of a subscription gives back at once what pauses after a NACK.
+// The end of a subscription returns at once the messages that wait after a NACK.
 func TestNackThenUnsubscribe(t *testing.T) {
 	h := newHouse(t, func(_ *Config, b *bounds) { b.nackPause = time.Hour })
 	h.publish(1, 1)
@@ -304,8 +304,8 @@ func TestNackThenUnsubscribe(t *testing.T) {
 	w.expectMessage("1", "redelivered", "true")
 }
 
-// Copies take nothing out of the inbox, begin with the subscription, and
-// compete with nobody.
+// Copies remove nothing from the inbox, begin with the subscription, and do not compete
+// with other subscriptions.
 func TestCopies(t *testing.T) {
 	h := newHouse(t, nil)
 	h.publish(1, 1)
@@ -328,8 +328,8 @@ func TestCopies(t *testing.T) {
 	}
 }
 
-// A slow reader of copies delays nobody. What it misses is counted: the
-// copies and the counts add up to all messages.
+// A slow reader of copies delays no other client. Missed copies are counted: the copies
+// and the counts add up to all messages.
 func TestCopiesMissed(t *testing.T) {
 	h := newHouse(t, nil)
 	w := h.wire()
@@ -353,7 +353,7 @@ func TestCopiesMissed(t *testing.T) {
 	if err := <-durable; err != nil {
 		t.Fatal(err)
 	}
-	// Whoever takes them out of the inbox makes sure that they can be missed.
+	// Copies can be missed only if another client removes the messages from the inbox.
 	c := h.client()
 	sub, err := c.Subscribe(t.Context(), "/queue/accounts_in", 1000, AckAuto)
 	if err != nil {
@@ -386,8 +386,7 @@ func TestCopiesMissed(t *testing.T) {
 	}
 }
 
-// A message that does not fit into a frame holds up nobody, and is not
-// removed.
+// A message that does not fit into a frame does not block others, and is not removed.
 func TestUnsendable(t *testing.T) {
 	for _, mode := range []AckMode{AckAuto, AckClient} {
 		t.Run(string(mode), func(t *testing.T) {

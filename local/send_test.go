@@ -16,7 +16,7 @@ import (
 
 const toPeer = "/exchange/to_creditors/00.00.01.05.00.00.00.07"
 
-// lockStore keeps the store from committing anything, until unlock is called.
+// lockStore prevents the store from committing until unlock is called.
 func (h *house) lockStore() (unlock func()) {
 	h.tb.Helper()
 	db, err := sql.Open("sqlite", filepath.Join(h.dir, "messages.db"))
@@ -41,8 +41,8 @@ func (h *house) lockStore() (unlock func()) {
 	}
 }
 
-// A message is stored, as it was sent, in the queue of the peer whose range
-// takes it, and each receipt that was asked for comes.
+// A message is stored unchanged in the queue of the peer whose range contains its
+// routing key, and each requested receipt is sent.
 func TestSend(t *testing.T) {
 	h := newHouse(t, nil)
 	w := h.wire()
@@ -69,9 +69,9 @@ func TestSend(t *testing.T) {
 	}
 }
 
-// What a client may not do is answered with an ERROR that says what and names
-// its receipt, and with the end of the connection; what was accepted before
-// is confirmed first, and nothing is stored of what was refused.
+// A request that is not allowed is answered with an ERROR that says why, with its
+// receipt-id, and the connection is closed. Everything accepted before is confirmed
+// first, and nothing of a refused request is stored.
 func TestRefused(t *testing.T) {
 	type headers = []string
 	send := func(destination string, more ...string) headers {
@@ -137,8 +137,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// No receipt comes before the message is on disk, and when it has come,
-// another process sees the message in the file.
+// No receipt is sent before the message is on disk. After the receipt, another process
+// can read the message from the file.
 func TestReceiptMeansDurable(t *testing.T) {
 	h := newHouse(t, nil)
 	w := h.wire()
@@ -157,9 +157,9 @@ func TestReceiptMeansDurable(t *testing.T) {
 	}
 }
 
-// Of messages sent in a stream, one that is refused only in the transaction
-// ends the connection with its own receipt, and all others are either
-// confirmed and stored, or not handled at all.
+// If one message of a stream is refused only in the transaction, the connection ends
+// with an ERROR for its receipt, and each of the others is either confirmed and stored,
+// or not processed at all.
 func TestUnroutableInTheStream(t *testing.T) {
 	h := newHouse(t, nil)
 	w := h.wire()
@@ -184,8 +184,8 @@ func TestUnroutableInTheStream(t *testing.T) {
 	}
 }
 
-// DISCONNECT is answered when everything before it is, and a client that
-// just closes its side, without DISCONNECT, gets its receipts as well.
+// DISCONNECT is answered when everything before it is. A client that closes its side
+// without DISCONNECT gets its receipts as well.
 func TestDisconnect(t *testing.T) {
 	for _, polite := range []bool{true, false} {
 		t.Run(fmt.Sprint("polite=", polite), func(t *testing.T) {
@@ -212,8 +212,8 @@ func TestDisconnect(t *testing.T) {
 	}
 }
 
-// A message for which the disk has no room is refused, with an ERROR that says
-// so and names its receipt.
+// A message for which there is no disk space is refused, with an ERROR that says so and
+// contains its receipt-id.
 func TestSendWithoutRoom(t *testing.T) {
 	store, err := embedded.Open(filepath.Join(t.TempDir(), "messages.db"), embedded.Options{MinFree: 1 << 62, Logger: quiet()})
 	if err != nil {

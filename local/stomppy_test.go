@@ -12,8 +12,7 @@ import (
 	"testing"
 )
 
-// A client library that many applications use, and that knows nothing of
-// peerlink, gets along with the door.
+// A common client library, without any knowledge of peerlink, works with the door.
 func TestStompPy(t *testing.T) {
 	h := newHouse(t, nil)
 	h.publish(1, 3)

@@ -21,8 +21,8 @@ func (l *lineEnds) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Line ends without end are no heart-beats: the reader gives up after some of
-// them, whoever sends them and in whichever form.
+// An endless stream of line ends is not taken for heart-beats: the reader stops after
+// some of them, on either side and in either form.
 func TestLineEndFlood(t *testing.T) {
 	for name, stream := range map[string]io.Reader{
 		"LF":   &lineEnds{},
@@ -37,9 +37,9 @@ func TestLineEndFlood(t *testing.T) {
 	}
 }
 
-// What is not a flood passes: several line ends after each frame, however many
-// frames there are, and heart-beats, however long the connection lasts and also
-// when they are all read at once.
+// Numbers below the limit are accepted: several line ends after each frame, for any
+// number of frames, and heart-beats on a connection of any duration, also when they are
+// all read at once.
 func TestLineEndsThatPass(t *testing.T) {
 	t.Run("after frames", func(t *testing.T) {
 		const count = 10_000
@@ -77,8 +77,8 @@ func TestLineEndsThatPass(t *testing.T) {
 	})
 }
 
-// A server that floods its client with the receipt that it has had already, or
-// with line ends, loses the connection.
+// A peer that floods its client with the same receipt, or with line ends, loses the
+// connection.
 func TestClientIsNotFlooded(t *testing.T) {
 	for name, piece := range map[string]string{
 		"receipts":  "RECEIPT\nreceipt-id:1\n\n\x00",
@@ -112,7 +112,7 @@ func TestClientIsNotFlooded(t *testing.T) {
 	}
 }
 
-// openClient opens a session with a peer that plays the server.
+// openClient opens a session with a peer that acts as the server.
 func openClient(t *testing.T, nc net.Conn, p *peer) *Client {
 	t.Helper()
 	opened := make(chan error, 1)

@@ -19,7 +19,7 @@ func benchFrame() *Frame {
 	return f
 }
 
-// endless repeats its bytes for ever.
+// endless repeats its bytes forever.
 type endless struct {
 	data []byte
 	at   int
@@ -59,9 +59,8 @@ func BenchmarkAppendFrame(b *testing.B) {
 	b.SetBytes(int64(len(buf)))
 }
 
-// BenchmarkSession is one message from Send to its confirmation, with a
-// thousand in flight over the loopback interface, and a receipt for every tenth
-// message.
+// BenchmarkSession measures a message from Send to its confirmation, with a thousand in
+// flight over the loopback interface, and a receipt for every tenth message.
 func BenchmarkSession(b *testing.B) {
 	ca, cb := tcp(b)
 	c, s := session(b, ca, cb, ClientConfig{Destination: "/in", Window: 1000}, ServerConfig{Destination: "/in"})

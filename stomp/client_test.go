@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// receipts records what OnReceipt is told.
+// receipts records the arguments of OnReceipt.
 type receipts struct {
 	mu   sync.Mutex
 	seen []uint64
@@ -33,7 +33,7 @@ func (r *receipts) all() []uint64 {
 	return slices.Clone(r.seen)
 }
 
-// connected gives a Client with an open session, and its server.
+// connected returns a Client with an open session, and its server.
 func connected(t *testing.T, nc net.Conn, p *peer, cfg ClientConfig) *Client {
 	t.Helper()
 	type result struct {
@@ -65,8 +65,8 @@ func sendN(t *testing.T, c *Client, n int) {
 	}
 }
 
-// The first frame says everything a server may want to know, and optional
-// headers only when they are configured.
+// The first frame contains everything that a server may require, and optional headers
+// only if they are configured.
 func TestClientConnects(t *testing.T) {
 	login, passcode := "me", "se:cret"
 	base := []Header{{"accept-version", "1.2"}, {"heart-beat", "5000,30000"}, {"host", "h"}}
@@ -87,8 +87,8 @@ func TestClientConnects(t *testing.T) {
 	}
 }
 
-// Whatever a server answers instead of CONNECTED 1.2 is an error that says what
-// was wrong, and the connection is closed.
+// Any answer other than CONNECTED 1.2 is an error that describes the answer, and the
+// connection is closed.
 func TestClientConnectFails(t *testing.T) {
 	for answer, want := range map[string]string{
 		"ERROR\nmessage:no such host\n\nbody\x00": `stomp: server error "no such host"`,
@@ -118,8 +118,8 @@ func TestClientConnectFails(t *testing.T) {
 	}
 }
 
-// A configuration that does not fit into a frame is an error at once, and does
-// not tell secrets.
+// A configuration that does not fit into a frame is an error at once, without secrets
+// in its text.
 func TestClientConfigUnsendable(t *testing.T) {
 	nc, _ := tcpPeer(t)
 	passcode := strings.Repeat("secret", 100)
@@ -129,8 +129,8 @@ func TestClientConfigUnsendable(t *testing.T) {
 	}
 }
 
-// A message goes out as the transport's specification wants it, whole and with
-// its number as receipt.
+// A message is sent as the transport's specification requires, complete and with its
+// number as receipt header.
 func TestClientSend(t *testing.T) {
 	nc, p := tcpPeer(t)
 	c := connected(t, nc, p, ClientConfig{Destination: "/exchange/smp"})
@@ -154,8 +154,7 @@ func TestClientSend(t *testing.T) {
 	}
 }
 
-// A message that can not be sent uses no number and does no harm to the
-// session.
+// A message that can not be sent uses no number and does not affect the session.
 func TestClientSendUnsendable(t *testing.T) {
 	nc, p := tcpPeer(t)
 	c := connected(t, nc, p, ClientConfig{})
@@ -176,7 +175,7 @@ func TestClientSendUnsendable(t *testing.T) {
 	p.expect("SEND", "receipt", "1")
 }
 
-// Whoever sends, numbers go over the wire in order, each once.
+// With concurrent calls of Send, numbers are sent in order, each once.
 func TestClientSendConcurrently(t *testing.T) {
 	const senders, each = 8, 50
 	nc, p := tcpPeer(t)
@@ -206,8 +205,8 @@ func TestClientSendConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
-// A receipt confirms its message and all before it, in ever growing numbers; a
-// repeated one changes nothing.
+// A receipt confirms its message and all messages before it, and OnReceipt is called
+// with growing numbers. A repeated receipt changes nothing.
 func TestReceiptsAreCumulative(t *testing.T) {
 	nc, p := tcpPeer(t)
 	var got receipts
@@ -232,8 +231,8 @@ func TestReceiptsAreCumulative(t *testing.T) {
 	}
 }
 
-// Nothing but a receipt for what was sent and is not behind what was confirmed
-// is believed.
+// A receipt is accepted only for a message that was sent, and not for one before the
+// last confirmed message.
 func TestHostileReceipts(t *testing.T) {
 	for _, tt := range []struct{ in, reason string }{
 		{"RECEIPT\nreceipt-id:4\n\n\x00", `RECEIPT for "4", which was never sent`},
@@ -269,9 +268,9 @@ func TestHostileReceipts(t *testing.T) {
 	}
 }
 
-// No more than Window messages are in flight; who waits for the window stops
-// with its context, and then no number is used; every receipt makes room for as
-// many as it confirms.
+// At most Window messages are in flight. A Send that waits for the window ends with its
+// context, without using a number. Every receipt frees as many places as it confirms
+// messages.
 func TestWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)
@@ -311,8 +310,8 @@ func TestWindow(t *testing.T) {
 	})
 }
 
-// Close sends away everybody who waits: for the window, for a turn, for the
-// end.
+// Close unblocks all calls: those that wait for the window, for another Send, and for
+// the end.
 func TestClientCloseUnblocksEverybody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)
@@ -342,8 +341,7 @@ func TestClientCloseUnblocksEverybody(t *testing.T) {
 	})
 }
 
-// An ERROR ends the session; it blames a message only when that one waits for
-// its receipt.
+// An ERROR ends the session. It is attributed to a message only if that is unconfirmed.
 func TestClientServerError(t *testing.T) {
 	for id, blamed := range map[string]uint64{"1": 0, "2": 2, "3": 3, "4": 0, "0": 0, "x": 0, "": 0, "02x": 0} {
 		nc, p := tcpPeer(t)
@@ -360,8 +358,7 @@ func TestClientServerError(t *testing.T) {
 	}
 }
 
-// deaf is a connection that nothing can be written to any more once deaf is
-// closed.
+// deaf is a connection whose writes fail once deaf is closed.
 type deaf struct {
 	net.Conn
 	deaf chan struct{}
@@ -378,9 +375,8 @@ func (d deaf) Write(p []byte) (int, error) {
 	}
 }
 
-// When the server closes after an ERROR, writes may fail before the ERROR has
-// been read. What it said is still the reason; and if it said nothing, the
-// failed write is.
+// When the server closes after an ERROR, writes may fail before the ERROR has been
+// read. The ERROR is the reason all the same; without an ERROR, the failed write is.
 func TestClientHearsLastWords(t *testing.T) {
 	for _, speaks := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -402,8 +398,8 @@ func TestClientHearsLastWords(t *testing.T) {
 	}
 }
 
-// A connection that ends without a word, or inside a frame, is an error as long
-// as anything is unconfirmed or nobody has said goodbye.
+// If a connection ends without an ERROR, or inside a frame, that is an error as long as
+// anything is unconfirmed or DISCONNECT was not sent.
 func TestClientServerCloses(t *testing.T) {
 	for in, want := range map[string]error{
 		"":                               io.EOF,
@@ -424,9 +420,9 @@ func TestClientServerCloses(t *testing.T) {
 	}
 }
 
-// Disconnect succeeds exactly when everything is confirmed: by its own receipt,
-// or by others before the server closes. Then Err is nil; the connection is
-// closed in any case.
+// Disconnect succeeds exactly if everything is confirmed: by its own receipt, or by
+// others before the server closes. Then Err is nil. The connection is closed in any
+// case.
 func TestDisconnect(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -497,8 +493,8 @@ func TestDisconnectWithoutMessages(t *testing.T) {
 	}
 }
 
-// A server that falls silent, or takes nothing more, loses the client, which
-// says why; and a Send that waits ends.
+// If a server is silent, or does not read any more, the session ends with the reason,
+// and a blocked Send returns.
 func TestClientLosesServer(t *testing.T) {
 	for _, tt := range []struct {
 		beat string

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A client that goes on sending after it was refused is read from for some bytes
-// only, and then cut: fewer if its session was never opened. What it can write until
-// its writes fail shows it. It gets its ERROR all the same.
+// A client that goes on sending after it was refused is read from for a bounded number
+// of bytes only, fewer if its session was never opened, and then cut off. The test
+// measures what it can write until its writes fail. It receives its ERROR all the same.
 func TestFloodAfterRefusal(t *testing.T) {
 	const kernels = 1 << 20 // more than the buffers below can hold together
 	for _, tt := range []struct {
@@ -67,9 +67,8 @@ func TestFloodAfterRefusal(t *testing.T) {
 	}
 }
 
-// A client that has sent, before it could learn of the end, all that the buffers of
-// the kernels hold, reads its ERROR even if it begins only then to read: it is given
-// a moment before it is cut.
+// A client that has filled the kernel buffers before the end, and begins to read only
+// then, receives its ERROR: it has a moment before it is cut off.
 func TestErrorBehindFullBuffers(t *testing.T) {
 	nc, p := tcpPeer(t)
 	c := NewConn(nc, Limits{})

@@ -34,8 +34,8 @@ func (c *counting) count() int {
 	return c.writes
 }
 
-// A lone frame goes out at once; what gathers during a write goes out in the
-// next one. Order is kept.
+// A single frame is written at once. Frames queued during a write are written with the
+// next one, in order.
 func TestBatchesFormByThemselves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)
@@ -48,7 +48,7 @@ func TestBatchesFormByThemselves(t *testing.T) {
 				t.Fatal(err)
 			}
 			if i == 0 {
-				synctest.Wait() // the first is being written, and nobody reads yet
+				synctest.Wait() // the first is being written, and is not read yet
 			}
 		}
 		for i := range 1000 {
@@ -63,7 +63,7 @@ func TestBatchesFormByThemselves(t *testing.T) {
 	})
 }
 
-// An idle side sends one end-of-line for each interval, and a busy side none.
+// An idle side sends one line end for each interval, and a busy side none.
 func TestHeartBeatIsSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)
@@ -92,9 +92,9 @@ func TestHeartBeatIsSent(t *testing.T) {
 	})
 }
 
-// Silence for longer than agreed ends the connection, not earlier and not
-// later; any byte is a sign of life; and with no agreement silence may last. But
-// a frame that has begun must be complete in time, whatever was agreed.
+// Silence for longer than agreed ends the connection, neither earlier nor later. Any
+// byte ends the silence. Without an agreement, silence is not limited. But a frame that
+// has begun must be complete in time, whatever was agreed.
 func TestSilence(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -125,7 +125,7 @@ func TestSilence(t *testing.T) {
 					ended <- err
 				}()
 				synctest.Wait()
-				c.StartHeartBeat(tt.agreed) // holds for the read that waits already
+				c.StartHeartBeat(tt.agreed) // applies to the read in progress
 				for _, s := range tt.sent {
 					time.Sleep(40 * time.Second)
 					p.raw(s)
@@ -152,8 +152,8 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// Time counts only while there is nothing to read: who is slow to take frames
-// does not lose its peer.
+// Deadlines apply only while there is nothing to read: a slow consumer does not lose
+// its peer.
 func TestSlowReaderIsNotSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)
@@ -168,8 +168,8 @@ func TestSlowReaderIsNotSilence(t *testing.T) {
 	})
 }
 
-// The time of one frame does not count for the next, however many come in one
-// read or how slowly each.
+// The time of one frame does not count for the next, however many are received in one
+// read and however slowly each.
 func TestSlowFramesInARow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)
@@ -190,8 +190,8 @@ func TestSlowFramesInARow(t *testing.T) {
 	})
 }
 
-// A peer that reads nothing costs a bounded amount of memory and time: writers
-// block, and then everybody learns why the connection has ended.
+// A peer that reads nothing uses a bounded amount of memory and time: writers block,
+// and then all of them return why the connection has ended.
 func TestPeerThatNeverReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, _ := pipePeer(t)
@@ -219,8 +219,7 @@ func TestPeerThatNeverReads(t *testing.T) {
 	})
 }
 
-// Close sends everybody away who waits, and leaves no goroutine behind: else
-// the test would not end.
+// Close unblocks all calls, and leaves no goroutine: otherwise the test would not end.
 func TestCloseUnblocksEverybody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, _ := pipePeer(t)
@@ -260,8 +259,7 @@ func TestCloseUnblocksEverybody(t *testing.T) {
 	})
 }
 
-// After Close nothing comes out of the connection any more, not even what has
-// arrived before.
+// After Close ReadFrame returns no frames, not even those received before.
 func TestCloseEndsReading(t *testing.T) {
 	nc, p := pipePeer(t)
 	c := NewConn(nc, Limits{})
@@ -275,8 +273,7 @@ func TestCloseEndsReading(t *testing.T) {
 	}
 }
 
-// A frame that can not be sent changes nothing: those before and after it
-// arrive.
+// A frame that can not be sent has no effect: those before and after it are delivered.
 func TestUnsendableFrame(t *testing.T) {
 	nc, p := tcpPeer(t)
 	c := NewConn(nc, Limits{})
@@ -290,9 +287,9 @@ func TestUnsendableFrame(t *testing.T) {
 	p.expect("ACK", "id", "2")
 }
 
-// CloseAfterFlush delivers everything even when the peer has sent what nobody
-// reads any more: to close a TCP connection with unread data would destroy what
-// the peer has not yet read.
+// CloseAfterFlush delivers everything even if the peer has sent data that is not read
+// any more: closing a TCP connection with unread data would destroy what the peer has
+// not read yet.
 func TestCloseAfterFlushDelivers(t *testing.T) {
 	const n = 2000
 	nc, p := tcpPeer(t)
@@ -324,15 +321,15 @@ func TestCloseAfterFlushDelivers(t *testing.T) {
 	}
 }
 
-// halfClosing is a connection in memory with a CloseWrite that the other end
-// does not notice.
+// halfClosing is a connection in memory with a CloseWrite that has no effect on the
+// other end.
 type halfClosing struct{ net.Conn }
 
 func (halfClosing) CloseWrite() error { return nil }
 
-// CloseAfterFlush takes no longer than it may, whether the peer does not read
-// or does not close, and says whether everything was written. Others are sent
-// away at once; but Close does not cut it short.
+// CloseAfterFlush takes no longer than its timeout, whether the peer does not read or
+// does not close, and returns whether everything was written. Other calls are unblocked
+// at once. Close does not interrupt it.
 func TestCloseAfterFlushIsBounded(t *testing.T) {
 	tests := []struct {
 		name string
@@ -386,8 +383,8 @@ func TestCloseAfterFlushIsBounded(t *testing.T) {
 	}
 }
 
-// Accept opens the session for every client of STOMP 1.2, and starts what was
-// agreed.
+// Accept opens the session for every client of STOMP 1.2, and starts the agreed
+// heart-beats.
 func TestAccept(t *testing.T) {
 	for _, command := range []string{"STOMP", "CONNECT"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -416,7 +413,7 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-// Whom Accept refuses learns why, and the connection is closed.
+// A client that Accept refuses gets the reason, and the connection is closed.
 func TestAcceptRefuses(t *testing.T) {
 	denied := errors.New("no such user")
 	tests := []struct{ name, in, message string }{
@@ -451,8 +448,8 @@ func TestAcceptRefuses(t *testing.T) {
 	}
 }
 
-// An opening handshake ends with its context, on both sides and at every stage,
-// and says why.
+// An opening handshake ends with its context, on both sides and at every stage, and
+// returns the cause.
 func TestHandshakeIsBounded(t *testing.T) {
 	gone := errors.New("going down")
 	stages := map[string]func(p *peer){
@@ -499,9 +496,9 @@ func TestHandshakeIsBounded(t *testing.T) {
 	}
 }
 
-// Of a peer that does not read nothing is kept when the connection ends, neither here
-// nor in the kernel: the peer learns at once, by a reset, and not when it has read the
-// last of it.
+// When the connection ends, unsent data for a peer that does not read is dropped, here
+// and in the kernel: the peer gets a reset at once, and not when it has read
+// everything.
 func TestUnreadIsDropped(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -539,8 +536,8 @@ func TestUnreadIsDropped(t *testing.T) {
 	}
 }
 
-// Between two writes no deadline of writes lies in the past, nor will: a connection
-// that is secured may write by itself, however long ago the last frame was.
+// Between two writes the write deadline is not in the past, and will not be: TLS may
+// write by itself, however long ago the last frame was.
 func TestNoWriteDeadlineBetweenWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)
@@ -564,7 +561,7 @@ func TestNoWriteDeadlineBetweenWrites(t *testing.T) {
 	})
 }
 
-// deadlines remembers the last deadline for writes.
+// deadlines records the last write deadline.
 type deadlines struct {
 	net.Conn
 	mu    sync.Mutex

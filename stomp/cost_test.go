@@ -7,8 +7,8 @@ import (
 	"peerlink/internal/costtest"
 )
 
-// Whatever bytes come in place of a frame, reading it needs at most 32 MiB, all that is
-// allocated counted together, and half a second.
+// Reading a frame from any input takes at most half a second, and 32 MiB of allocations
+// in total.
 func TestReadCost(t *testing.T) {
 	costtest.NeedsExactFigures(t)
 	const endless = 4 << 20

@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// Frames look on the wire as STOMP 1.2 has them; whoever reads them finds the
-// end of the body.
+// Frames are written as STOMP 1.2 specifies, and readers find the end of the body.
 func TestAppendFrame(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -35,7 +34,7 @@ func TestAppendFrame(t *testing.T) {
 	}
 }
 
-// A frame that breaks the rules is refused before anything is appended.
+// A frame that violates the rules is refused before anything is appended.
 func TestAppendFrameRefuses(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -77,9 +76,8 @@ func TestGet(t *testing.T) {
 	}
 }
 
-// An ERROR can always be sent, however long or broken what it quotes is; the
-// message is shortened between characters, and everything else is whole or not
-// there.
+// An ERROR can always be sent, however long or invalid its content is. The message is
+// shortened between characters, and everything else is complete or missing.
 func TestErrorFrameFits(t *testing.T) {
 	long := strings.Repeat("x", 501)
 	for _, e := range []ServerError{

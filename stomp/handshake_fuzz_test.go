@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// Whatever the other side says first, and then falls silent, the opening handshake
-// ends: with a session if it has said what it should, else with the reason, which
-// a client is told in one ERROR; and with the time it may take, at the latest. What
-// came with the first frame is not lost.
+// Whatever the other side sends first, before it is silent, the opening handshake ends:
+// with a session if the input is valid, otherwise with the reason, which a client gets
+// in one ERROR; and at the latest when its time is over. Data received with the first
+// frame is not lost.
 func FuzzHandshake(f *testing.F) {
 	for _, s := range []string{
 		"CONNECT\naccept-version:1.0,1.2\nheart-beat:5000,0\nhost:/\n\n\x00\nSEND\ndestination:/in\nreceipt:1\n\nbody\x00",
@@ -44,7 +44,7 @@ func testHandshake(t *testing.T, server bool, data []byte) {
 	ctx, cancel := withConnectTimeout(t.Context(), 0)
 	defer cancel()
 	heard, opened, said := make(chan bool), make(chan bool), make(chan bool)
-	go func() { // the other side speaks
+	go func() { // the other side sends
 		defer close(said)
 		<-heard
 		_, _ = other.Write(data)
@@ -52,7 +52,7 @@ func testHandshake(t *testing.T, server bool, data []byte) {
 		other.Close()
 	}()
 	answers := make(chan []*Frame)
-	go func() { // and hears
+	go func() { // and receives
 		var list []*Frame
 		r := NewReader(other, Limits{})
 		if !server {
@@ -85,7 +85,7 @@ func testHandshake(t *testing.T, server bool, data []byte) {
 	if got := kindOf(err); got != want {
 		t.Errorf("the handshake ends with %v (%s), want %s", err, got, want)
 	}
-	synctest.Wait() // what is on its way is heard
+	synctest.Wait() // everything in flight is received
 	close(opened)
 	if err == nil {
 		rest, restEnd := readFrames(c)
@@ -134,7 +134,7 @@ func kindOf(err error) string {
 	}
 }
 
-// outcome tells how a handshake must end with these frames.
+// outcome returns how a handshake must end with these frames.
 func outcome(server bool, all []*Frame, end error) string {
 	if len(all) == 0 {
 		if kind := kindOf(end); kind == violated {
@@ -161,8 +161,8 @@ func outcome(server bool, all []*Frame, end error) string {
 	}
 }
 
-// checkAnswers checks what the other side got to hear in a handshake that ended
-// with err.
+// checkAnswers checks what the other side has received in a handshake that ended with
+// err.
 func checkAnswers(t *testing.T, server bool, err error, answers []*Frame) {
 	t.Helper()
 	var commands []string

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Of a heart-beat header every value is either two bounded numbers or refused.
+// Every value of a heart-beat header is either two bounded numbers or refused.
 func TestParseHeartBeat(t *testing.T) {
 	const ms = time.Millisecond
 	for in, want := range map[string]HeartBeat{
@@ -30,8 +30,8 @@ func TestParseHeartBeat(t *testing.T) {
 	}
 }
 
-// Both sides come to the same result; zero turns a direction off; and nobody is
-// made to send more often than it offered, whatever the other wants.
+// Both sides get the same result, zero turns a direction off, and no side is made to
+// send more often than it has offered, whatever the other side requests.
 func TestNegotiate(t *testing.T) {
 	values := []time.Duration{-time.Second, 0, time.Millisecond, 5 * time.Second, 30 * time.Second, maxHeartBeat}
 	for _, s1 := range values {
@@ -55,7 +55,7 @@ func TestNegotiate(t *testing.T) {
 	}
 }
 
-// The header says what was configured, in a form every server can read.
+// The header contains the configured values, in a form that every server can read.
 func TestHeartBeatString(t *testing.T) {
 	for want, h := range map[string]HeartBeat{
 		"5000,30000":  HeartBeat{}.orDefault(),

@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// Who keeps the IDs of received messages, as one has to until they are confirmed, does
-// not keep the heads of their frames.
+// A program that keeps the IDs of received messages until they are confirmed does not
+// keep the heads of their frames.
 func TestKeptIDsAreSmall(t *testing.T) {
 	const messages = 2000
 	client, nc := net.Pipe()
 	defer client.Close()
-	go func() { // what is answered
+	go func() { // the answers
 		b := make([]byte, 1000)
 		for {
 			if _, err := client.Read(b); err != nil {

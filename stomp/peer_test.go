@@ -8,12 +8,11 @@ import (
 	"time"
 )
 
-// patience is how long a test on a real network waits for what must happen.
+// patience is how long a test on a real network waits for an expected event.
 const patience = 10 * time.Second
 
-// peer is the other side of a connection, and does what a test tells it to. Its
-// methods may be called from any goroutine: when they fail, the test fails but
-// goes on.
+// peer is the other side of a connection, controlled by a test. Its methods may be
+// called from any goroutine: on an error, the test is marked as failed but continues.
 type peer struct {
 	t  *testing.T
 	nc net.Conn
@@ -64,7 +63,7 @@ func (p *peer) expect(command string, nameValue ...string) *Frame {
 	return f
 }
 
-// expectEnd checks that the other side has closed, and said nothing before.
+// expectEnd checks that the other side has closed, without sending a frame before.
 func (p *peer) expectEnd() {
 	p.t.Helper()
 	if f, err := p.r.ReadFrame(); !errors.Is(err, io.EOF) {
@@ -72,7 +71,7 @@ func (p *peer) expectEnd() {
 	}
 }
 
-// tcp gives both ends of a connection over the loopback interface.
+// tcp returns both ends of a connection over the loopback interface.
 func tcp(t testing.TB) (a, b net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -99,8 +98,8 @@ func tcp(t testing.TB) (a, b net.Conn) {
 	return a, b
 }
 
-// tcpPeer gives a connection over the loopback interface, and the peer at its
-// other end.
+// tcpPeer returns a connection over the loopback interface, and the peer at its other
+// end.
 func tcpPeer(t *testing.T) (net.Conn, *peer) {
 	t.Helper()
 	a, b := tcp(t)
@@ -108,14 +107,14 @@ func tcpPeer(t *testing.T) (net.Conn, *peer) {
 	return a, newPeer(t, b)
 }
 
-// pipePeer gives a connection in memory, and the peer at its other end. What
-// one end writes has been read by the other when Write returns.
+// pipePeer returns a connection in memory, and the peer at its other end. Data written
+// at one end has been read at the other when Write returns.
 func pipePeer(t *testing.T) (net.Conn, *peer) {
 	a, b := net.Pipe()
 	return a, newPeer(t, b)
 }
 
-// within fails the test when f takes longer than patience.
+// within fails the test if f takes longer than patience.
 func within(t *testing.T, what string, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -130,7 +129,7 @@ func within(t *testing.T, what string, f func()) {
 	}
 }
 
-// protocolReason gives the reason of a ProtocolError, or fails the test.
+// protocolReason returns the reason of a ProtocolError, or fails the test.
 func protocolReason(t *testing.T, err error) string {
 	t.Helper()
 	var violation *ProtocolError

@@ -18,8 +18,8 @@ func read(s string) (*Frame, error) {
 	return NewReader(strings.NewReader(s), Limits{}).ReadFrame()
 }
 
-// Everything that the grammar of STOMP 1.2 allows is read, and means what the
-// specification says.
+// Everything that the grammar of STOMP 1.2 allows is read, with the meaning that the
+// specification defines.
 func TestReadFrame(t *testing.T) {
 	tests := []struct {
 		name, in string
@@ -58,8 +58,8 @@ func TestReadFrame(t *testing.T) {
 	}
 }
 
-// Whatever is not in the grammar is a ProtocolError, and the reason names what
-// is wrong.
+// Input that violates the grammar is a ProtocolError, and the reason names the
+// violation.
 func TestReadFrameRefuses(t *testing.T) {
 	tests := []struct{ name, in, reason string }{
 		{"small letters", "send\n\n\x00", "capital letters"},
@@ -101,8 +101,8 @@ func TestReadFrameRefuses(t *testing.T) {
 	}
 }
 
-// sized are frames whose size in one respect is n bytes, or headers, and not
-// large in any other respect.
+// sized are frames whose size in one respect is n bytes, or headers, and small in every
+// other respect.
 var sized = []struct {
 	name  string
 	limit int
@@ -131,8 +131,8 @@ var sized = []struct {
 	{"body", 8192, func(n int) *Frame { return &Frame{Command: "SEND", Body: make([]byte, n)} }},
 }
 
-// The limits are those of the reference, to the byte, in both directions: what
-// is just within them is written and read, and what is just beyond is neither.
+// The limits are exactly those of the reference, in both directions: frames just within
+// them are written and read, and frames just beyond are not.
 func TestLimits(t *testing.T) {
 	huge := Limits{1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20}
 	for _, tt := range sized {
@@ -172,8 +172,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// A stream that ends between frames has ended well; one that ends inside a
-// frame has not.
+// The end of a stream between frames is io.EOF, and inside a frame io.ErrUnexpectedEOF.
 func TestReadFrameAtEnd(t *testing.T) {
 	const frame = "SEND\r\na:b\ncontent-length:2\n\n\x00\x00\x00"
 	for n := range len(frame) {
@@ -222,7 +221,7 @@ func frames(r io.Reader) (all []*Frame, err error) {
 	}
 }
 
-// oddReader gives its bytes in chunks of any size.
+// oddReader returns its bytes in chunks of any size.
 type oddReader struct {
 	data []byte
 	rnd  *rand.Rand
@@ -237,8 +236,8 @@ func (r *oddReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// In which pieces the bytes arrive makes no difference, and frames share no
-// memory.
+// The result does not depend on the chunks in which bytes are received, and frames
+// share no memory.
 func TestReadFrameInPieces(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var stream []byte
@@ -277,8 +276,8 @@ func TestReadFrameInPieces(t *testing.T) {
 	}
 }
 
-// Any bytes give frames or an error, the same ones in whatever pieces they
-// come. What was read can be written, unless escapes make it too large, and
+// Any input gives frames or an error, which do not depend on the chunks in which it is
+// received. A frame that was read can be written, unless escapes make it too large, and
 // reads back the same.
 func FuzzReadFrame(f *testing.F) {
 	f.Add([]byte("STOMP\naccept-version:1.2\nhost:/\n\n\x00\n\r\nSEND\r\ndestination:/a\\cb\r\n\r\nbody\x00"))
@@ -298,7 +297,7 @@ func FuzzReadFrame(f *testing.F) {
 	})
 }
 
-// Whatever a program makes a frame of is either refused or reads back the same.
+// Any frame that a program makes is either refused or reads back the same.
 func FuzzAppendFrame(f *testing.F) {
 	f.Add("SEND", "destination", "/a:b", "x\\", "\r\n", []byte("body\x00"))
 	f.Add("CONNECTED", "content-length", "0", "a", "", []byte(nil))
@@ -323,7 +322,7 @@ func checkRoundTrip(t *testing.T, f *Frame) {
 	if err != nil {
 		t.Fatalf("%q was written as %q, which gives %v", *f, b, err)
 	}
-	if len(got.Headers) == len(f.Headers)+1 { // the writer's own content-length
+	if len(got.Headers) == len(f.Headers)+1 { // the content-length added by the writer
 		got.Headers = got.Headers[:len(f.Headers)]
 	}
 	if !reflect.DeepEqual(got, f) {

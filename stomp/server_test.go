@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// serving gives a Server with an open session, and its client.
+// serving returns a Server with an open session, for the given client.
 func serving(t *testing.T, nc net.Conn, p *peer, cfg ServerConfig) *Server {
 	t.Helper()
 	type result struct {
@@ -35,9 +35,8 @@ func serving(t *testing.T, nc net.Conn, p *peer, cfg ServerConfig) *Server {
 
 const send = "SEND\ndestination:/in\n"
 
-// A message is taken with whatever identifier the client gives it, and as often
-// as it comes; what is not essential may be missing, and of what is repeated
-// the first counts.
+// A message is accepted with any receipt header, also a repeated one. Optional headers
+// may be missing, and of a repeated header the first counts.
 func TestServerReceives(t *testing.T) {
 	nc, p := tcpPeer(t)
 	s := serving(t, nc, p, ServerConfig{Destination: "/in"})
@@ -63,9 +62,9 @@ func TestServerReceives(t *testing.T) {
 	}
 }
 
-// Whatever a client should not do is answered by an ERROR that names it, and
-// ends the session. Messages before it are received. The message to blame, if
-// one is, comes back.
+// Everything that a client must not do is answered by an ERROR that names it, and ends
+// the session. Messages before it are received. The ERROR contains the message that has
+// caused it, if one has.
 func TestServerRefuses(t *testing.T) {
 	tests := []struct {
 		name, in, message string
@@ -117,14 +116,14 @@ func TestServerRefuses(t *testing.T) {
 	}
 }
 
-// A session ends well by DISCONNECT, with or without a receipt, or by the
-// client closing its side; what was received before can still be confirmed, and
-// Finish answers last. A frame that ends in the middle is no good end.
+// A session ends in good order with DISCONNECT, with or without a receipt header, or
+// when the client closes its side. Messages received before can still be confirmed, and
+// Finish sends the last receipt. The end of the stream inside a frame is an error.
 func TestServerEnd(t *testing.T) {
 	tests := []struct {
 		name, in string
 		want     error
-		answer   string // receipt of DISCONNECT
+		answer   string // receipt for DISCONNECT
 	}{
 		{"disconnect", "DISCONNECT\nreceipt:x\n\n\x00", io.EOF, "x"},
 		{"disconnect like the message", "DISCONNECT\nreceipt:1\n\n\x00\n\n", io.EOF, "1"},
@@ -167,8 +166,8 @@ func TestServerEnd(t *testing.T) {
 	}
 }
 
-// A server that stops still takes and confirms what it has received, and nothing else, and the client learns
-// of the end however much it goes on sending.
+// A server that stops accepts and confirms messages that it has received already, and
+// no others, and the client is notified of the end however much it goes on sending.
 func TestServerStops(t *testing.T) {
 	const message = send + "receipt:1\ntype:T\n\n\x00"
 	nc, p := tcpPeer(t)
@@ -203,8 +202,8 @@ func TestServerStops(t *testing.T) {
 	}
 }
 
-// StopReading sends away a Next that waits, at once and whatever time it has, even if heart-beats begin later;
-// after DISCONNECT it changes nothing.
+// StopReading unblocks Next at once, whatever its deadline is, even if heart-beats
+// begin later. After DISCONNECT it has no effect.
 func TestServerStopsWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)
@@ -237,8 +236,7 @@ func TestServerStopsWaiting(t *testing.T) {
 	})
 }
 
-// A client that goes on after DISCONNECT is told that it must not, and gets no
-// receipt.
+// A client that goes on after DISCONNECT gets an ERROR, and no receipt.
 func TestServerCommandAfterDisconnect(t *testing.T) {
 	nc, p := tcpPeer(t)
 	s := serving(t, nc, p, ServerConfig{Destination: "/in"})
@@ -254,7 +252,7 @@ func TestServerCommandAfterDisconnect(t *testing.T) {
 	}
 }
 
-// Fail tells the client which message is to blame, after all receipts given
+// Fail sends an ERROR with the message that has caused it, after all receipts sent
 // before.
 func TestServerFail(t *testing.T) {
 	nc, p := tcpPeer(t)
@@ -287,8 +285,8 @@ func TestServerFail(t *testing.T) {
 	}
 }
 
-// A client that falls silent is told and dropped. One that has said goodbye may
-// be silent until it has its receipt.
+// A client that is silent gets an ERROR and is disconnected. After DISCONNECT it may be
+// silent until it has its receipt.
 func TestServerLosesClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)
@@ -327,8 +325,8 @@ func TestServerLosesClient(t *testing.T) {
 	})
 }
 
-// A client that never reads its receipts loses the connection in bounded time,
-// and memory does not grow.
+// A client that never reads its receipts loses the connection in bounded time, with
+// bounded memory.
 func TestServerClientNeverReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)
@@ -345,7 +343,7 @@ func TestServerClientNeverReads(t *testing.T) {
 		if n > 2*maxQueued/500 {
 			t.Errorf("%d receipts are waiting", n)
 		}
-		// ERROR has no chance any more, and Fail does not wait for one.
+		// The ERROR can not be written any more, and Fail does not wait.
 		if err := s.Fail(&ServerError{Message: "no"}); !errors.Is(err, ErrStalled) {
 			t.Errorf("Fail gives %v", err)
 		}

@@ -41,9 +41,9 @@ func session(t testing.TB, a, b net.Conn, ccfg ClientConfig, scfg ServerConfig) 
 	return c, s
 }
 
-// Whatever is sent arrives once, whole and in order, and is confirmed only
-// after the server's user has said so; a DISCONNECT right after the last
-// message confirms them all.
+// Every message is received once, complete and in order, and is confirmed only after
+// the server's user has called Confirm. A DISCONNECT right after the last message
+// confirms all of them.
 func TestSession(t *testing.T) {
 	const n = 20_000
 	a, b := tcp(t)
@@ -102,7 +102,7 @@ func TestSession(t *testing.T) {
 	}
 }
 
-// tlsOver secures a connection, with a certificate that nobody has to trust.
+// tlsOver secures a connection with TLS, with a certificate that is not verified.
 func tlsOver(t *testing.T, a, b net.Conn) (client, server net.Conn) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -118,8 +118,8 @@ func tlsOver(t *testing.T, a, b net.Conn) (client, server net.Conn) {
 		tls.Server(b, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}, MinVersion: tls.VersionTLS13})
 }
 
-// A client in the middle of a flood learns why the server wants no more of it, over TCP and over TLS, though
-// what it goes on sending meets a connection that nobody reads.
+// A client that is flooding the server receives the ERROR of the server, over TCP and
+// over TLS, although what it goes on sending is not read any more.
 func TestErrorReachesFloodingClient(t *testing.T) {
 	for name, secure := range map[string]func(*testing.T, net.Conn, net.Conn) (net.Conn, net.Conn){
 		"TCP": func(_ *testing.T, a, b net.Conn) (net.Conn, net.Conn) { return a, b },
@@ -160,8 +160,7 @@ func TestErrorReachesFloodingClient(t *testing.T) {
 	}
 }
 
-// Two nodes that have nothing to say to one another stay connected for ever, by
-// the heart-beats of both.
+// Two idle nodes stay connected forever, because of the heart-beats of both.
 func TestIdleSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := net.Pipe()
@@ -189,8 +188,8 @@ func TestIdleSession(t *testing.T) {
 	})
 }
 
-// The goroutines of a session end with it, however it ends: else the test would
-// not.
+// The goroutines of a session end with it, however it ends: otherwise the test would
+// not end.
 func TestSessionLeavesNothingBehind(t *testing.T) {
 	for name, end := range map[string]func(context.Context, *Client, *Server){
 		"client closes": func(_ context.Context, c *Client, s *Server) { c.Close(); s.Next(); s.Finish() },
