@@ -1,36 +1,32 @@
-// Package registry reads a list of accounting authorities: which node ID
-// belongs to whom, and to which root key.
+// Package registry reads a list of accounting authorities with the owner and the root key of
+// each node ID.
 //
 // # The model
 //
-// An agent's node ID is derived from its root key, so that nobody can have it
-// who lacks the key. An accounting authority's is chosen, and anybody can put it
-// into a certificate of their own. Therefore somebody has to say, before a peer
-// certificate is issued to an accounting authority, that this root key is indeed
-// the one of that authority ("The node's directory", section "Becoming peers").
-// It may be a person who compares fingerprints ([ParseFingerprint] reads what
-// they type), or a registry:
+// An agent's node ID is derived from its root key, so that the ID can not be used without the
+// key. The ID of an accounting authority is chosen, and any certificate can contain it.
+// Therefore it must be confirmed, before a peer certificate is issued to an accounting
+// authority, that the root key is the authority's ("The node's directory", section "Becoming
+// peers"). The confirmation is given by a person who compares fingerprints ([ParseFingerprint]
+// parses a typed one), or by a registry:
 //
 //	list, err := registry.Load(ctx, source, key)
 //	entry, err := list.Check(id, rootKey)   // ErrUnlisted, ErrMismatch, or found and equal
 //
 // A [List] is a file in a small part of TOML, described in docs/registry.md. It
-// may end with an Ed25519 signature, over all bytes above it. What makes a list
-// worth believing is up to the caller:
+// may end with an Ed25519 signature, over all bytes above it. The caller decides why a list is
+// trusted:
 //
-//   - With the publisher's public key ([ParseKey]), the list must be signed by
-//     it, wherever it comes from. This is the way for a list that many nodes use:
-//     a break-in on the server that hands it out, or into one of the many
-//     certificate authorities of the Web, then forges nothing.
-//   - Without a key, a file is believed because it is the reader's own, and a
-//     list fetched by https because the server is the one that was named. A list
-//     fetched by plain http is refused.
+//   - With the publisher's public key ([ParseKey]), the list must be signed with that key,
+//     regardless of its source. This is for lists that many nodes use: an attacker who
+//     controls the server, or a certificate authority of the Web, can not forge the list.
+//   - Without a key, a file is trusted because it is local, and a list fetched by https
+//     because TLS authenticates the server. A list fetched by plain http is refused.
 //
-// An old list with a good signature would bring back what has been corrected
-// since. A list can say until when it is valid, and is refused afterwards
-// ([ErrExpired]).
+// An old list with a valid signature lacks later corrections. A list can contain the end of its
+// validity, and is refused afterwards ([ErrExpired]).
 //
-// A list is believed as a whole or not at all: one bad line, one unknown key,
-// one node ID that is there twice, and it is refused ([ErrFormat]). Nothing is
-// read from a list before its signature has been verified.
+// A list is accepted only as a whole. A malformed line, an unknown key, or a repeated node ID
+// makes the whole list invalid ([ErrFormat]). The content of a list is not parsed before its
+// signature has been verified.
 package registry

@@ -11,14 +11,15 @@ import (
 const (
 	fingerprintPrefix = "sha256:"
 	fingerprintDigits = 64
-	// maxTyped is far more than a fingerprint with a space after each digit.
+	// maxTyped is the maximum length, in bytes, of a typed fingerprint, far more than a
+	// fingerprint with a space after each digit.
 	maxTyped = 512
 )
 
-// ParseFingerprint reads a fingerprint as people type it, or copy it from
-// elsewhere: in upper or lower case, with colons or white space anywhere, and
-// with or without "sha256:" in front. It returns the form that [pki.Fingerprint]
-// has, so that the two can be compared with ==. Errors wrap [ErrFingerprint].
+// ParseFingerprint parses a typed or copied fingerprint: in upper or lower case, with colons or
+// white space anywhere, and with or without "sha256:" at the beginning. It returns the
+// fingerprint in the form of [pki.Fingerprint], for comparison with ==. Errors wrap
+// [ErrFingerprint].
 func ParseFingerprint(typed string) (string, error) {
 	if len(typed) > maxTyped {
 		return "", fmt.Errorf("%w: %d characters: expected \"sha256:\" and %d hex digits", ErrFingerprint, len(typed), fingerprintDigits)
@@ -38,7 +39,7 @@ func ParseFingerprint(typed string) (string, error) {
 	return s, nil
 }
 
-// checkFingerprint reports whether s is a fingerprint in its one exact form.
+// checkFingerprint checks that s is a fingerprint in the form of [pki.Fingerprint].
 func checkFingerprint(s string) error {
 	digits, ok := strings.CutPrefix(s, fingerprintPrefix)
 	if !ok || len(digits) != fingerprintDigits || strings.Trim(digits, "0123456789abcdef") != "" {

@@ -9,12 +9,11 @@ import (
 	"peerlink/node/pki"
 )
 
-// List is a registry of accounting authorities that has been read and, if a key
-// was given, verified.
+// List is a registry of accounting authorities, verified if a key was given.
 type List struct {
 	// Signed reports whether the list was verified with a publisher's key.
 	Signed bool
-	// ValidUntil is when the list ceases to be valid; zero if it does not say.
+	// ValidUntil is the end of the list's validity, or zero if there is none.
 	ValidUntil time.Time
 
 	entries map[string]Entry
@@ -25,25 +24,25 @@ type Entry struct {
 	// ID is the node ID (the serialNumber in its certificates), 8 lowercase hex
 	// digits.
 	ID string
-	// Name is whom the ID belongs to, for people to read: up to 200 bytes,
-	// without control characters.
+	// Name is the name of the ID's owner, for display: up to 200 bytes, without control
+	// characters.
 	Name string
-	// Fingerprint is the root key's, in the form of [pki.Fingerprint].
+	// Fingerprint is that of the root key, in the form of [pki.Fingerprint].
 	Fingerprint string
 }
 
-// Len is the number of accounting authorities in the list.
+// Len returns the number of accounting authorities in the list.
 func (l *List) Len() int { return len(l.entries) }
 
-// Lookup finds an accounting authority by its node ID.
+// Lookup returns the accounting authority with the given node ID.
 func (l *List) Lookup(id string) (Entry, bool) {
 	e, ok := l.entries[id]
 	return e, ok
 }
 
-// Check reports whether root is the root key of the accounting authority with the
-// given node ID. The error wraps [ErrUnlisted] or [ErrMismatch]; after
-// ErrMismatch no confirmation by anybody should help.
+// Check checks that root is the root key of the accounting authority with the given node ID.
+// The error wraps [ErrUnlisted] or [ErrMismatch]. After ErrMismatch, a confirmation by a person
+// must not be accepted.
 func (l *List) Check(id string, root crypto.PublicKey) (Entry, error) {
 	e, ok := l.Lookup(id)
 	if !ok {

@@ -23,18 +23,18 @@ const (
 	maxHeader    = 64 << 10
 )
 
-// Load reads a list from a file or a server, as [Parse] does. source is the path
-// of a file, or a URL with https or http. A list that is fetched by http must be
-// signed: without a key, the error wraps [ErrUnsigned].
+// Load reads a list from a file or a server, and parses it with [Parse]. source is the path of a
+// file, or an https or http URL. A list that is fetched by http must be signed: without a key,
+// the error wraps [ErrUnsigned].
 //
-// Redirects are followed on the same server only, and never from https to http.
-// Fetching takes at most 30 seconds and reads at most 1 MiB.
+// Redirects are followed on the same server only, and never from https to http. Fetching takes
+// at most 30 seconds and reads at most 1 MiB.
 func Load(ctx context.Context, source string, key ed25519.PublicKey) (*List, error) {
 	transport := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 		MaxResponseHeaderBytes: maxHeader,
-		DisableKeepAlives:      true, // nothing of it shall outlive the call
+		DisableKeepAlives:      true, // no connection remains after the call
 	}
 	return load(ctx, source, key, time.Now(), transport)
 }
@@ -51,7 +51,7 @@ func load(ctx context.Context, source string, key ed25519.PublicKey, now time.Ti
 	return l, nil
 }
 
-// read gets the bytes of a list, and the name of its source for messages.
+// read returns the content of a list, and the name of its source for messages.
 func read(ctx context.Context, source string, key ed25519.PublicKey, transport http.RoundTripper) (data []byte, shown string, err error) {
 	scheme, _, isURL := strings.Cut(source, "://")
 	if !isURL {
@@ -62,7 +62,7 @@ func read(ctx context.Context, source string, key ed25519.PublicKey, transport h
 	if err != nil {
 		return nil, scheme + " address", errors.New("not a valid URL")
 	}
-	// A query, and what stands before an @, may be secret.
+	// The query and the user information may be secret.
 	place := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
 	shown = place.String()
 	switch {
@@ -122,8 +122,8 @@ func fetch(ctx context.Context, u *url.URL, transport http.RoundTripper) ([]byte
 	return readBounded(resp.Body)
 }
 
-// checkRedirect lets a server move the list to another path, and from http to
-// https. Elsewhere it would be another server that vouches for the list.
+// checkRedirect allows redirects to another path of the same server, and from http to https.
+// Other servers are not trusted to provide the list.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return fmt.Errorf("more than %d redirects", maxRedirects)
@@ -138,7 +138,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// withoutURL removes the URL from an error of package http: it may have secrets.
+// withoutURL removes the URL, which may contain secrets, from an error of package http.
 func withoutURL(err error) error {
 	if ue, ok := errors.AsType[*url.Error](err); ok {
 		return ue.Err

@@ -22,16 +22,16 @@ const (
 	maxLine    = 1000    // bytes
 	maxName    = 200     // bytes
 	maxEntries = 10_000
-	maxKeys    = 2 + 4*maxEntries // with the names of the tables
+	maxKeys    = 2 + 4*maxEntries // including the names of tables
 )
 
-// version is the version of the format. Every list begins with it.
+// version is the version of the format, the first statement of every list.
 const version = "1"
 
-// Parse reads a list. If key is given, the list must be signed by it, or the
-// error wraps [ErrUnsigned] or [ErrSignature]; without a key, a signature is not
-// looked at. A list that is not valid any more at the time now gives an error
-// that wraps [ErrExpired], a list with any mistake [ErrFormat] or [ErrVersion].
+// Parse parses a list. If key is not nil, the list must be signed with it; otherwise the error
+// wraps [ErrUnsigned] or [ErrSignature]. If key is nil, a signature is not verified. If the list
+// is no longer valid at the time now, the error wraps [ErrExpired]. If the list is malformed, it
+// wraps [ErrFormat] or [ErrVersion].
 func Parse(data []byte, key ed25519.PublicKey, now time.Time) (*List, error) {
 	if len(data) > maxList {
 		return nil, tooLarge()
@@ -58,10 +58,9 @@ func Parse(data []byte, key ed25519.PublicKey, now time.Time) (*List, error) {
 
 func tooLarge() error { return fmt.Errorf("%w: larger than %d bytes", ErrFormat, maxList) }
 
-// The lines that a list may consist of. Each is a whole TOML statement, which is
-// what makes the rest simple: no string spans lines, so that the signature is
-// always what it looks like; and no value nests, which a stranger could make so
-// deep that a general TOML parser is busy with 1 MiB for minutes.
+// The allowed lines of a list. Each is a complete TOML statement. No string spans lines, so that
+// the line with the signature can not be part of a string. No value is nested, because deep
+// nesting in 1 MiB can keep a general TOML parser busy for minutes.
 var (
 	blankLine   = regexp.MustCompile(`^[ \t]*(#.*)?$`)
 	headerLine  = regexp.MustCompile(`^[ \t]*\[\[[ \t]*authority[ \t]*\]\][ \t]*(#.*)?$`)
@@ -73,7 +72,7 @@ var (
 	timeValue   = regexp.MustCompile(`^[0-9-]{10}[Tt ][0-9:.]+([Zz]|[+-][0-9:]+)[ \t]*(#.*)?$`)
 )
 
-// values says, for each key, of which form its value is.
+// values has the form of the value for each key.
 var values = map[string]struct {
 	form *regexp.Regexp
 	name string
@@ -85,8 +84,8 @@ var values = map[string]struct {
 	"fingerprint": {stringValue, "a string in double quotes"},
 }
 
-// checkLines checks that every line is of a form that a list may have. What is
-// behind the first character of a value is left to the TOML parser.
+// checkLines checks that every line has an allowed form. It does not check values beyond their
+// first character; the TOML parser does.
 func checkLines(statements []byte) error {
 	n, entries, begun := 0, 0, false
 	for line := range bytes.Lines(statements) {
@@ -95,7 +94,7 @@ func checkLines(statements []byte) error {
 		if err := checkLine(line); err != nil {
 			return fmt.Errorf("%w: line %d: %w", ErrFormat, n, err)
 		}
-		// Before anything is made of them.
+		// Checked before the lines are parsed.
 		if headerLine.Match(line) {
 			if entries++; entries > maxEntries {
 				return fmt.Errorf("%w: more than %d accounting authorities", ErrFormat, maxEntries)
@@ -104,7 +103,7 @@ func checkLines(statements []byte) error {
 		if begun || blankLine.Match(line) {
 			continue
 		}
-		// Later versions may look different from here on.
+		// Later versions of the format may differ from here on.
 		begun = true
 		m := versionLine.FindSubmatch(line)
 		if m == nil {
@@ -141,13 +140,13 @@ func checkLine(line []byte) error {
 	return nil
 }
 
-// decode reads the statements of a list.
+// decode decodes the statements of a list.
 func decode(statements []byte) (*List, error) {
 	if err := checkLines(statements); err != nil {
 		return nil, err
 	}
-	// Each key may also be where it does not belong, such as an id above the first
-	// [[authority]]. Then there is something in these.
+	// These fields are set if a key is in the wrong place, such as an id above the first
+	// [[authority]].
 	var f struct {
 		Version     int64     `toml:"version"`
 		ValidUntil  time.Time `toml:"valid-until"`
@@ -189,8 +188,8 @@ func (e Entry) check() error {
 	if len(e.ID) != 8 || strings.Trim(e.ID, "0123456789abcdef") != "" {
 		return errors.New("id: expected the node ID, 8 lowercase hex digits")
 	}
-	// The name is shown on terminals, and a person decides by it: no escape
-	// sequences, no text that runs backwards, no letters without width.
+	// The name is displayed on terminals, and people rely on it: escape sequences, changes of
+	// the text direction, and characters without width are not allowed.
 	if e.Name == "" || len(e.Name) > maxName || strings.ContainsFunc(e.Name, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return fmt.Errorf("name: expected 1 to %d bytes of printable text", maxName)
 	}
@@ -200,7 +199,7 @@ func (e Entry) check() error {
 	return nil
 }
 
-// printable makes foreign text fit for a message that does not quote it.
+// printable makes text from the list safe for a message that does not quote it.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !strconv.IsPrint(r) {

@@ -10,15 +10,13 @@ import (
 	"strings"
 )
 
-// signaturePrefix begins the last line of a signed list. To TOML it is a
-// comment, so that a signed list is still a list. The rest of the line is the
-// signature in base64.
+// signaturePrefix is the beginning of the last line of a signed list. The line is a TOML comment,
+// so that a signed list is still valid TOML. The rest of the line is the signature in base64.
 const signaturePrefix = "# ed25519 signature: "
 
-// split takes a list apart: what is signed, which is all that stands above the
-// signature, and the signature, which is nil if there is none. A signature with
-// something below it would make people believe that this is signed too; such a
-// list is refused whether or not anybody verifies it.
+// split returns the signed part of a list, which is everything above the signature, and the
+// signature, or nil if there is none. If there is text below the signature, split fails, even if
+// the signature is not going to be verified: readers could assume that the text is signed.
 func split(data []byte) (statements, signature []byte, err error) {
 	at := 0
 	for line := range bytes.Lines(data) {
@@ -52,9 +50,8 @@ func verify(statements, signature []byte, key ed25519.PublicKey) error {
 	return nil
 }
 
-// Sign checks a list as [Parse] does, and signs it with the publisher's key. A
-// signature that is there already is replaced. Every byte counts from then on,
-// line ends too.
+// Sign checks a list in the same way as [Parse], and signs it with the publisher's key. It
+// replaces an existing signature. The signature covers every byte, including line ends.
 func Sign(list []byte, key ed25519.PrivateKey) ([]byte, error) {
 	if len(list) > maxList {
 		return nil, tooLarge()
@@ -74,8 +71,8 @@ func Sign(list []byte, key ed25519.PrivateKey) ([]byte, error) {
 	return fmt.Appendf(signed, "%s%s\n", signaturePrefix, base64.StdEncoding.EncodeToString(signature)), nil
 }
 
-// ParseKey reads a publisher's public key, as "openssl pkey -pubout" writes it:
-// a PEM block, or just the base64 text in it. Errors wrap [ErrKey].
+// ParseKey parses a publisher's public key in the format of "openssl pkey -pubout": a PEM block,
+// or just the base64 text in it. Errors wrap [ErrKey].
 func ParseKey(text string) (ed25519.PublicKey, error) {
 	text = strings.TrimSpace(text)
 	var der []byte
