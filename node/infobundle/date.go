@@ -8,18 +8,18 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// dateFormats are the forms of a bundle's date, in UTC. The reference writes the
-// first, in local time. Each sorts, as a string, after the one above it.
+// dateFormats are the formats of a bundle's date, in UTC. The reference writes the first, in
+// local time. For the same time, each format sorts, as a string, after the previous one.
 var dateFormats = []string{time.DateOnly, "2006-01-02T150405", "2006-01-02T150405.000000"}
 
-// maxAhead is how far in the future a bundle's date may be. Clocks differ, and
+// maxAhead is the maximum time by which a bundle's date may be in the future. Clocks differ, and
 // the reference writes local dates, which are up to 14 hours ahead of UTC.
 const maxAhead = 24 * time.Hour
 
-// ParseDate reads the date of a bundle.
+// ParseDate parses the date of a bundle.
 func ParseDate(date string) (time.Time, error) {
 	for _, format := range dateFormats {
-		// Package time reads other fractions too, which would sort differently.
+		// Package time accepts fractions of other lengths too, which would sort differently.
 		if t, err := time.Parse(format, date); err == nil && t.Format(format) == date {
 			return t, nil
 		}
@@ -27,8 +27,8 @@ func ParseDate(date string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q is not a date: expected YYYY-MM-DD or YYYY-MM-DDThhmmss, in UTC", excerpt.Of(date))
 }
 
-// CheckDate checks the date of a bundle: it must be one, and not lie more than a
-// day ahead, or no newer bundle could take its place before then.
+// CheckDate checks the date of a bundle: it must be valid, and at most one day in the future.
+// Until the date is in the past, no newer bundle could replace the bundle.
 func CheckDate(date string, now time.Time) error {
 	t, err := ParseDate(date)
 	if err == nil && t.After(now.Add(maxAhead)) {
@@ -37,18 +37,17 @@ func CheckDate(date string, now time.Time) error {
 	return err
 }
 
-// NextDate returns the date of a new bundle: of a node's first one today's, of a later
-// one today's with as much of the time as it takes. If old, the date of the last
-// bundle, is ahead of now, it is the next that sorts after old. It reports false if
-// that would lie more than a day ahead.
+// NextDate returns the date of a new bundle, where old is the date of the last one. For a node's
+// first bundle it is today's date, for later ones today's date with the time, with microseconds
+// if necessary. If old is after now, NextDate returns the next date that sorts after old, or
+// false if that is more than a day in the future.
 //
-// Since old may be that of an older backup, a later bundle has the time also if
-// old is an earlier day's: the same day's bundles that the backup does not know of are
-// not newer.
+// A later bundle has the time even if old is on an earlier day: old may be from an older backup,
+// and the new date must sort after those of today's bundles that the backup lacks.
 func NextDate(old string, now time.Time) (date string, ok bool) {
 	t, err := ParseDate(old)
 	if err != nil {
-		old = "" // nobody takes that for a date
+		old = "" // no implementation accepts it as a date
 	}
 	formats := dateFormats
 	if old != "" {
@@ -64,8 +63,7 @@ func NextDate(old string, now time.Time) (date string, ok bool) {
 	return "", false
 }
 
-// DateOf returns the date in the content of an updated-at.txt, or "" if there is
-// none.
+// DateOf returns the date in the content of an updated-at.txt, or "" if there is no valid date.
 func DateOf(updatedAt []byte) string {
 	date := strings.TrimSpace(string(updatedAt))
 	if _, err := ParseDate(date); err != nil {

@@ -1,5 +1,5 @@
-// Package infobundle writes and checks info-bundles, the files with which
-// Swaptacular nodes introduce themselves to each other.
+// Package infobundle writes and verifies info-bundles, the files with which Swaptacular nodes
+// publish their root certificate and servers.
 //
 // An info-bundle is a zip file with exactly four entries:
 //
@@ -8,12 +8,11 @@
 //	nodeinfo.zip        what the node says about itself; stomp.toml in it is required
 //	nodeinfo.signature  the root key's signature over the bytes of nodeinfo.zip
 //
-// An info-bundle comes from strangers. [Read] accepts it only as a whole: both
-// certificates, both signatures, the name, every file name and every size are
-// checked before anything is handed out, and nothing is written anywhere.
-// What a bundle can not prove is that its sender is who the reader thinks it
-// is: for creditors agents and debtors agents the node ID is derived from the
-// key, for an accounting authority a person must compare the fingerprint.
+// Info-bundles are not trusted. [Read] verifies certificate and request, all signatures, the
+// name, every file name and every size before it returns any content, and writes nothing to
+// disk. A bundle does not prove the identity of the node's owner: for creditors agents and
+// debtors agents the node ID is derived from the key, for an accounting authority the
+// fingerprint must be compared.
 package infobundle
 
 import (
@@ -31,14 +30,14 @@ import (
 	"peerlink/node/pki"
 )
 
-// Bounds on an info-bundle, which keep what [Read] needs below 32 MiB and half a
-// second. A usual one has about 10 KiB.
+// Bounds on an info-bundle, with which [Read] needs less than 32 MiB and half a second. The
+// usual size is about 10 KiB.
 const (
 	MaxSize = 512 << 10 // bytes of the bundle file
-	// MaxUnpacked is the most bytes that the entries of a bundle, and of the
-	// nodeinfo.zip in it, may have together when they are unpacked.
+	// MaxUnpacked is the maximum total size in bytes of the unpacked entries of a bundle and
+	// of the nodeinfo.zip in it.
 	MaxUnpacked     = 2 << 20
-	maxEntries      = 8        // read before the four are looked for, so that an extra one can be named
+	maxEntries      = 8        // entries of the bundle; more than the required four, so that the error can name an extra one
 	maxCertificate  = 64 << 10 // bytes of root-ca.crt and of root-ca.csr
 	maxSignature    = 8 << 10
 	maxNodeinfoZip  = MaxSize
@@ -56,7 +55,7 @@ const (
 // Names of nodeinfo files that have a meaning.
 const (
 	StompTOML = "stomp.toml"     // the STOMP servers manifest, required
-	UpdatedAt = "updated-at.txt" // when the bundle was made; orders bundles by age
+	UpdatedAt = "updated-at.txt" // date of the bundle, by which bundles are ordered
 )
 
 // ErrInvalid is wrapped by every error that [Read] returns.
@@ -68,15 +67,15 @@ type File struct {
 	Data []byte
 }
 
-// Bundle is an info-bundle that has passed every check.
+// Bundle is a verified info-bundle.
 type Bundle struct {
 	Identity pki.Identity
 	Root     *x509.Certificate
-	RootPEM  []byte // root-ca.crt as it came: tools compare it byte by byte
+	RootPEM  []byte // unchanged content of root-ca.crt, because tools compare it byte by byte
 	Nodeinfo []File // sorted by name
 }
 
-// File returns the content of a nodeinfo file, nil if there is none of that name.
+// File returns the content of a nodeinfo file, or nil if there is no such file.
 func (b *Bundle) File(name string) []byte {
 	for _, f := range b.Nodeinfo {
 		if f.Name == name {
@@ -86,13 +85,12 @@ func (b *Bundle) File(name string) []byte {
 	return nil
 }
 
-// UpdatedAt is the bundle's date, the content of updated-at.txt. Two bundles
-// of one node are compared by it as strings; the later one wins. It is empty
-// if the bundle carries none.
+// UpdatedAt returns the bundle's date, the content of updated-at.txt, or "" if there is none. Of
+// two bundles of a node, the one whose date sorts later as a string takes precedence.
 func (b *Bundle) UpdatedAt() string { return DateOf(b.File(UpdatedAt)) }
 
-// Create makes an info-bundle: root certificate and CSR in PEM, the nodeinfo
-// files, and the root key's signature over them.
+// Create makes an info-bundle with the root certificate and CSR in PEM, the nodeinfo files, and
+// the root key's signature over nodeinfo.zip.
 func Create(rootPEM, csrPEM []byte, files []File, key crypto.Signer) ([]byte, error) {
 	inner, sig, err := Sign(files, key)
 	if err != nil {
@@ -117,7 +115,7 @@ func Sign(files []File, key crypto.Signer) (nodeinfoZip, sig []byte, err error) 
 	return inner.Bytes(), sig, nil
 }
 
-// Assemble makes an info-bundle of its four parts, and checks it as [Read] does.
+// Assemble makes an info-bundle from its four parts, and verifies it with [Read].
 func Assemble(rootPEM, csrPEM, nodeinfoZip, sig []byte) ([]byte, error) {
 	var outer bytes.Buffer
 	err := writeZip(&outer, []File{
@@ -129,22 +127,22 @@ func Assemble(rootPEM, csrPEM, nodeinfoZip, sig []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What the reader would refuse must not leave the house.
+	// Do not return a bundle that other nodes would refuse.
 	if _, err := Read(outer.Bytes(), time.Now()); err != nil {
 		return nil, err
 	}
 	return outer.Bytes(), nil
 }
 
-// Read checks an info-bundle and returns what it holds ("Info-bundle" and step
-// 2 of "Becoming peers" in the specification). Every error wraps [ErrInvalid].
+// Read verifies an info-bundle and returns its content ("Info-bundle" and step 2 of "Becoming
+// peers" in the specification). Every error wraps [ErrInvalid].
 func Read(data []byte, now time.Time) (*Bundle, error) {
 	left := MaxUnpacked
 	return ReadWithin(data, now, &left)
 }
 
-// ReadWithin is [Read] for one of several bundles that may unpack to a number of bytes
-// together as left says, which it reduces.
+// ReadWithin is like [Read], for one of several bundles with a common limit on the unpacked
+// size: *left is the number of bytes left, which ReadWithin reduces by the size of this bundle.
 func ReadWithin(data []byte, now time.Time, left *int) (*Bundle, error) {
 	b, err := read(data, now, left)
 	if err != nil {
@@ -222,8 +220,9 @@ func read(data []byte, now time.Time, left *int) (*Bundle, error) {
 	return b, nil
 }
 
-// unzip reads a plain zip file in memory: regular files with tame, distinct names,
-// at most maxFiles of them with at most *left bytes together, by which it reduces *left.
+// unzip unpacks a plain zip file in memory. It accepts regular files with harmless, distinct
+// names, at most maxFiles of them, with a total size of at most *left bytes, and reduces *left
+// by the total size.
 func unzip(what string, data []byte, maxFiles int, left *int) ([]File, error) {
 	entries, err := plainEntries(data, 2*maxFiles)
 	if err != nil {
@@ -235,14 +234,14 @@ func unzip(what string, data []byte, maxFiles int, left *int) ([]File, error) {
 		if err := checkName(strings.TrimSuffix(e.name, "/")); err != nil {
 			return nil, fmt.Errorf("%s: entry %q %w%s", what, excerpt.Of(e.name), err, renameIt)
 		}
-		// Names that differ only in case are one file on some machines.
+		// Names that differ only in letter case are the same file on some systems.
 		key := strings.ToLower(strings.TrimSuffix(e.name, "/"))
 		if seen[key] {
 			return nil, fmt.Errorf("%s has the entry %q twice", what, excerpt.Of(e.name))
 		}
 		seen[key] = true
 		if strings.HasSuffix(e.name, "/") {
-			continue // directories come with the files in them
+			continue // directories are created for the files in them
 		}
 		if !e.mode.IsRegular() {
 			return nil, fmt.Errorf("%s: entry %q is not a regular file (%v)", what, excerpt.Of(e.name), e.mode)

@@ -10,36 +10,35 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// maxName is the most bytes of the name of a nodeinfo file, its folder included.
+// maxName is the maximum length, in bytes, of the name of a nodeinfo file, including its folder.
 const maxName = 100
 
-// A name, and the name of a folder: no leading dot, nothing that a shell or
-// another system understands in its own way. A tilde may stand at the end: the
-// reference packs what Emacs leaves behind.
+// nameElement matches the allowed names of files and folders: without a leading dot, and without
+// characters that are special for a shell or another system. A tilde is allowed at the end,
+// because the reference packs backup files of Emacs.
 var nameElement = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*~?$`)
 
-// deviceName is what Windows takes for a device, with any extension.
+// deviceName matches the names of Windows devices, which remain devices with any extension.
 var deviceName = regexp.MustCompile(`(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$`)
 
-// shellName is what the Windows Explorer acts on when a folder is looked at.
+// shellName matches the files that the Windows Explorer evaluates when it displays a folder.
 var shellName = regexp.MustCompile(`(?i)^(desktop\.ini|autorun\.inf|.*\.(lnk|url|scf|pif|library-ms|searchconnector-ms|theme))$`)
 
-// programName is what a system or an interpreter runs by its name: Windows looks for a
-// command in the current folder first, and Python for a module.
+// programName matches the files that an operating system or interpreter may run because of their
+// names: Windows searches for commands, and Python for modules, in the current folder first.
 var programName = regexp.MustCompile(`(?i)\.(exe|com|bat|cmd|ps1|psm1|psd1|vbs|vbe|js|jse|mjs|cjs|wsf|wsh|ws|hta|msi|msp|msc|scr|cpl|dll|ocx|drv|sys|jar|py|pyw|pyc|pyd|pyo|pyz|pth|so|dylib|sh|bash|zsh|csh|ksh|fish|command|app|desktop|rb|pl|pm|php|lua|reg|inf|chm|hlp|appref-ms|application|settingcontent-ms|diagcab|xll|iqy|slk|rdp|job|appx|gadget|el|elc)$`)
 
-// commandName is what a build tool or an editor, called in the folder, obeys.
+// commandName matches the files that control build tools or editors in the current folder.
 var commandName = regexp.MustCompile(`(?i)^((gnu)?makefile|justfile|taskfile\.ya?ml|cmakelists\.txt|meson\.build|sconstruct|(build|workspace)(\.bazel)?|rakefile|gemfile|vagrantfile` +
 	`|package\.json|pyproject\.toml|cargo\.toml|flake\.nix|default\.nix|shell\.nix|dockerfile|containerfile|(docker-)?compose(\.override)?\.ya?ml|kustomization(\.ya?ml)?` +
 	`|.*\.(gradle|gradle\.kts|[a-z]+proj|sln|code-workspace))$`)
 
-// renameIt follows what is wrong with a name in another node's bundle.
+// renameIt is the advice in errors about a name in another node's bundle.
 const renameIt = "; the bundle's owner has to rename or remove it, and to make a new bundle"
 
-// checkName checks the name of an entry. A node's files are unpacked at its
-// peers, where they must be nothing but files: operators keep them under git,
-// which takes a folder with a file HEAD for a repository, and runs the commands
-// that its configuration names.
+// checkName checks the name of an entry. The files are unpacked on peers, and must be harmless
+// there. For example, operators keep them in Git, which considers a folder with a file HEAD a
+// repository, and may run commands in its configuration.
 func checkName(name string) error {
 	elements := strings.Split(name, "/")
 	switch {
@@ -77,15 +76,14 @@ func checkName(name string) error {
 	return nil
 }
 
-// CheckFiles checks the number and the names of nodeinfo files: each may be a
-// file, or a file in a folder, with a harmless name, and no two names may mean
-// the same where upper and lower case letters are not told apart. The error
-// names the file.
+// CheckFiles checks the number and the names of nodeinfo files. Files may be in one level of
+// folders. Names must be harmless, and must be distinct on systems that ignore letter case. The
+// error contains the name of the file.
 func CheckFiles(files []File) error {
 	if len(files) > maxNodeinfoFile {
 		return fmt.Errorf("more than %d files", maxNodeinfoFile)
 	}
-	seen := make(map[string]string) // files and folders, by name in lower case
+	seen := make(map[string]string) // files and folders by their names in lower case
 	for _, f := range files {
 		if err := checkName(f.Name); err != nil {
 			return fmt.Errorf("file %q %w", excerpt.Of(f.Name), err)
@@ -113,11 +111,11 @@ func CheckFiles(files []File) error {
 	return nil
 }
 
-// leftover is what editors, file managers, package managers and shells leave behind.
-// Vim makes the file 4913 to try a folder.
+// leftover matches temporary and backup files of editors, file managers, package managers and
+// shells. Vim creates the file 4913 to test whether a folder is writable.
 var leftover = regexp.MustCompile(`(?i)(^~\$|^#.*#$|~$|\.(sw[a-p]|bak|old|save|orig|rej|tmp|dpkg-(old|new|dist|tmp)|rpm(save|new|orig))$|^(thumbs\.db|ehthumbs\.db|desktop\.ini|4913|nohup\.out)$)`)
 
-// LeftOut reports whether a file or folder with this name in the nodeinfo folder
-// is no part of the nodeinfo: hidden ones, and what editors and file managers
-// leave behind. Everything else is going to be public.
+// LeftOut reports whether a file or folder with this name is excluded from info-bundles: hidden
+// files, and temporary and backup files of editors and file managers. Everything else in the
+// nodeinfo folder becomes public.
 func LeftOut(name string) bool { return strings.HasPrefix(name, ".") || leftover.MatchString(name) }

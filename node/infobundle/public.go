@@ -10,20 +10,19 @@ import (
 	"peerlink/internal/textfile"
 )
 
-// secretText is in private keys, encrypted or not, as PEM, of PGP, PuTTY and age, and in
-// the shares of a root key.
+// secretText matches text in private keys, encrypted or not, in PEM or of PGP, PuTTY and age, and
+// in the shares of a root key.
 var secretText = regexp.MustCompile(`-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|PuTTY-User-Key-File-[0-9]|AGE-SECRET-KEY-|PEERLINK-SHARE-[0-9]+:|(?m)^Share [0-9]+ of [0-9]+ of a root key\.`)
 
-// secretName is the name of a file that is expected to hold a passphrase, or a private
-// key in a container.
+// secretName matches the names of files that probably hold a passphrase, or a private key in a
+// container format.
 var secretName = regexp.MustCompile(`(?i)(^|[/._-])(pass(word|phrase|wd)?s?|secrets?)([._-]|$)|\.(p12|pfx|jks|keystore|kdbx|ppk)$`)
 
 // pbes2 is the object identifier near the beginning of an encrypted key in DER.
 var pbes2 = []byte{0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0d}
 
-// CheckPublic checks that a file of a node's own nodeinfo is none that holds a secret,
-// as far as its name and content show: everybody gets what is in an info-bundle. The
-// error names the file.
+// CheckPublic checks that the name and content of a file of the node's own nodeinfo do not
+// indicate a secret, because info-bundles are public. The error contains the name of the file.
 func CheckPublic(f File) error {
 	switch {
 	case holdsKey(f.Data):
@@ -34,10 +33,10 @@ func CheckPublic(f File) error {
 	return nil
 }
 
-// holdsKey reports whether a private key is in the data, in PEM or the like, or as the
-// whole of it in DER.
+// holdsKey reports whether data contains a private key in PEM or a similar format, or is a
+// private key in DER.
 func holdsKey(data []byte) bool {
-	if text, err := textfile.Decode(data); err == nil { // what is in DER is no text
+	if text, err := textfile.Decode(data); err == nil { // fails for DER
 		data = text
 	}
 	if secretText.Match(data) || bytes.Contains(data[:min(len(data), 32)], pbes2) {

@@ -18,23 +18,22 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// A zip file can hold bytes that no reader of the zip file looks at: before the
-// first entry, between entries, in extra fields, after the end. So the same bytes
-// can be a zip file and something else, such as the part of a certificate that is
-// signed, and two readers can find different files in them. Package archive/zip
-// accepts all of that, as it must. What is accepted here is a plain zip file:
+// A zip file can contain bytes that readers ignore: before the first entry, between entries, in
+// extra fields, after the end. So the same bytes can be both a zip file and something else, such
+// as the signed part of a certificate, and two readers can find different files in them. Package
+// archive/zip accepts all of that. This package accepts only a plain zip file:
 //
 //   - It begins with the first entry, the entries follow each other without a gap
 //     in the order of the central directory, which follows the last entry, and the
 //     end of central directory record is the end of the file.
-//   - The local header of each entry says the same as its central header. A data
-//     descriptor, which writers to a pipe use, does so too.
+//   - The local header of each entry agrees with its central header, and so does the data
+//     descriptor, if there is one.
 //   - The compressed content of an entry has the stated sizes and checksum, and
 //     nothing after its end.
 //   - There are no comments, and no extra fields but those for times and owners.
 //   - Nothing is encrypted, in several volumes, or in the zip64 format.
 //
-// This is what zip programs write unless they are asked for more.
+// Zip programs write such files by default.
 const (
 	localSignature      = "PK\x03\x04"
 	centralSignature    = "PK\x01\x02"
@@ -53,13 +52,13 @@ const (
 	flagDescriptor = 1 << 3
 	// The speed of the compression, the data descriptor, names in UTF-8.
 	knownFlags = 1<<1 | 1<<2 | flagDescriptor | 1<<11
-	// maxVersion is the version of the format that has folders and Deflate.
+	// maxVersion is the version of the format with folders and Deflate.
 	maxVersion = 20
 )
 
 // The extra fields for times and owners: NTFS, Unix (old, new, newest), extended
-// timestamp. Others change the name, the size or the encryption of an entry for
-// those readers that know them.
+// timestamp. Other fields change the name, the size or the encryption of an entry for readers
+// that support them.
 var knownExtraFields = []uint16{0x000a, 0x5855, 0x7855, 0x7875, 0x5455}
 
 // A zipEntry is an entry of a plain zip file.
@@ -68,12 +67,12 @@ type zipEntry struct {
 	mode   fs.FileMode
 	method uint16
 	crc    uint32
-	size   uint32 // of the content
-	packed []byte // the content as it is stored; shares memory with the file
+	size   uint32 // size of the unpacked content in bytes
+	packed []byte // the stored content; shares memory with the file
 }
 
-// plainEntries returns the entries of a plain zip file, of which there may be at
-// most maxEntries.
+// plainEntries returns the entries of a plain zip file. It fails if there are more than
+// maxEntries.
 func plainEntries(data []byte, maxEntries int) ([]zipEntry, error) {
 	if !bytes.HasPrefix(data, []byte(localSignature)) {
 		return nil, errors.New("it does not begin with an entry")
@@ -98,7 +97,7 @@ func plainEntries(data []byte, maxEntries int) ([]zipEntry, error) {
 	}
 	directory := data[start:endAt]
 	var entries []zipEntry
-	at := 0 // where the local header of the next entry begins
+	at := 0 // offset of the local header of the next entry
 	for range count {
 		central, rest, err := cutCentral(directory)
 		if err != nil {
@@ -117,7 +116,7 @@ func plainEntries(data []byte, maxEntries int) ([]zipEntry, error) {
 	return entries, nil
 }
 
-// A record is a part of a zip file with numbers at fixed places.
+// A record is a part of a zip file with numbers at fixed offsets.
 type record []byte
 
 func (r record) uint16(at int) uint16 { return binary.LittleEndian.Uint16(r[at:]) }
@@ -146,8 +145,8 @@ func cutCentral(directory []byte) (c centralHeader, rest []byte, err error) {
 	return centralHeader{r[:size:size]}, directory[size:], nil
 }
 
-// readEntry reads the entry that begins data, which is at the offset at in the file,
-// and returns how many bytes it takes.
+// readEntry parses the entry at the beginning of data, which is at the offset at in the file. It
+// returns the entry and its size in the file in bytes.
 func readEntry(c centralHeader, data []byte, at int) (e zipEntry, n int, err error) {
 	version, flags, method := c.uint16(6), c.uint16(8), c.uint16(10)
 	packedSize, size := c.uint32(20), c.uint32(24)
@@ -196,9 +195,9 @@ func readEntry(c centralHeader, data []byte, at int) (e zipEntry, n int, err err
 	return e, n, nil
 }
 
-// sameHeaders reports whether the local header of an entry says the same as the
-// central one: version, flags, method, time, checksum, sizes, length of the name.
-// With a data descriptor, each of checksum and sizes may be zero.
+// sameHeaders reports whether the local header of an entry agrees with the central one in
+// version, flags, method, time, checksum, sizes and length of the name. With a data descriptor,
+// checksum and sizes in the local header may be zero.
 func sameHeaders(local record, c centralHeader) bool {
 	if !bytes.Equal(local[4:14], c.record[6:16]) || local.uint16(26) != c.uint16(28) {
 		return false
@@ -230,13 +229,13 @@ func checkExtra(extra []byte) error {
 	return nil
 }
 
-// Readers of compressed content, 50 KiB each. Content that is made for it, with a new
-// table of codes every 80 bytes, makes compress/flate allocate 500 times its size. This
-// reader of the same format uses its memory again.
+// flateReaders has readers of compressed content, 50 KiB each. Malicious content, with a new table
+// of codes every 80 bytes, makes compress/flate allocate 500 times the size of the content. This
+// reader of the same format reuses its memory.
 var flateReaders = sync.Pool{New: func() any { return flate.NewReader(bytes.NewReader(nil)) }}
 
-// unpack returns the content of an entry, which shares memory with the zip file if
-// it is not compressed.
+// unpack returns the content of an entry. If the entry is not compressed, the result shares memory
+// with the zip file.
 func (e zipEntry) unpack() ([]byte, error) {
 	content := e.packed
 	if e.method == zip.Deflate {
@@ -260,7 +259,7 @@ func (e zipEntry) unpack() ([]byte, error) {
 	return content, nil
 }
 
-// writeZip writes a plain zip file, all sizes in the local headers.
+// writeZip writes a plain zip file with all sizes in the local headers.
 func writeZip(w io.Writer, files []File) error {
 	z := zip.NewWriter(w)
 	for _, f := range files {
