@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// control is asked about every connection, with the address that the name has
-// led to. A check of the name alone could be tricked: DNS may answer differently
-// a moment later.
+// control is the Control function of the dialer: it is called before every connection, with the
+// resolved address. Checking the host name earlier would not be sufficient, because DNS may return
+// another address a moment later.
 func (f *Fetcher) control(_, address string, _ syscall.RawConn) error {
 	a, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -31,8 +31,8 @@ func (f *Fetcher) control(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// ownAddresses are those of this machine's interfaces, and those on which it is
-// known to be reached. They are looked up each time, because they change.
+// ownAddresses returns the current addresses of this machine's interfaces, and the addresses of
+// OwnHosts. Both may change between calls.
 func (f *Fetcher) ownAddresses() ([]netip.Addr, error) {
 	interfaces := f.interfaces
 	if interfaces == nil {
@@ -51,14 +51,14 @@ func (f *Fetcher) ownAddresses() ([]netip.Addr, error) {
 	return own, nil
 }
 
-// maxOwnHosts and ownHostsTime bound the search for own addresses.
+// maxOwnHosts and ownHostsTime bound the lookup of OwnHosts.
 const (
 	maxOwnHosts  = 20
 	ownHostsTime = 5 * time.Second
 )
 
-// lookupOwn returns the addresses of this node's own hosts. Those that are not
-// found now are left out.
+// lookupOwn returns the addresses of this node's own hosts. Hosts that can not be resolved are
+// skipped.
 func lookupOwn(ctx context.Context, hosts []string) (own []netip.Addr) {
 	ctx, cancel := context.WithTimeout(ctx, ownHostsTime)
 	defer cancel()
@@ -74,8 +74,8 @@ func lookupOwn(ctx context.Context, hosts []string) (own []netip.Addr) {
 	return own
 }
 
-// localNetworks are those that mean something else in each network, or no single
-// host at all, besides those that [netip.Addr] knows by name.
+// localNetworks are the networks whose addresses are not globally unique or not of a single host,
+// in addition to those for which [netip.Addr] has methods.
 var localNetworks = prefixes(
 	"0.0.0.0/8",      // this network (RFC 791)
 	"100.64.0.0/10",  // behind a provider's NAT (RFC 6598)
@@ -87,8 +87,7 @@ var localNetworks = prefixes(
 	"fec0::/10",      // site-local (RFC 3879)
 )
 
-// translated are the networks behind whose addresses there is an IPv4 address,
-// in the last four bytes.
+// translated are the networks of addresses with an IPv4 address in the last four bytes.
 var translated = prefixes(
 	"64:ff9b::/96",    // NAT64 (RFC 6052)
 	"::ffff:0:0:0/96", // IPv4-translated (RFC 2765)
@@ -109,8 +108,8 @@ func prefixes(list ...string) []netip.Prefix {
 	return p
 }
 
-// plain is an address in its shortest form: without a zone, and IPv4 wherever
-// a network would make that of it.
+// plain returns an address without a zone. IPv6 addresses that embed an IPv4 address, to which a
+// network may translate them, are returned as that IPv4 address.
 func plain(a netip.Addr) netip.Addr {
 	a = a.WithZone("").Unmap()
 	bytes := a.As16()
@@ -125,8 +124,8 @@ func plain(a netip.Addr) netip.Addr {
 	return a
 }
 
-// isLocal reports whether an address means something else on each machine or in
-// each network, or no single host at all.
+// isLocal reports whether an address is local to a machine or a network, or not the address of a
+// single host.
 func isLocal(a netip.Addr) bool {
 	a = plain(a)
 	within := func(p netip.Prefix) bool { return p.Contains(a) }

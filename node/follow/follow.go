@@ -1,12 +1,11 @@
-// Package follow fetches the info-bundle that another node publishes, to find
-// out where the node has moved.
+// Package follow fetches the info-bundle that another node publishes, to get the current addresses
+// of the node's servers.
 //
-// The address comes from that node, so it may be anything: what is fetched is
-// bounded in size and time, is taken from the named host and no other, and by
-// default never from this machine or its own network. What comes back is handed
-// out only if it is a sound info-bundle, signed with the root key that was pinned
-// when the two nodes became peers. It may still be an old one: an attacker who sits
-// between, or serves it, can keep a newer one back. So compare the dates, as
+// The URL comes from the other node, and is not trusted: a fetch is bounded in size and time,
+// connects only to the host in the URL, and by default never to this machine or its own network. A
+// fetched info-bundle is returned only if it is valid, and signed with the root key that was pinned
+// when the two nodes became peers. It may still be an old one, because an attacker who controls the
+// server or the network can withhold newer bundles. Therefore callers must compare the dates, as
 // [peerlink/node.Dir.UpdatePeer] does.
 package follow
 
@@ -28,19 +27,19 @@ import (
 )
 
 var (
-	// ErrUnchanged means that the server has the bundle that it had last time.
+	// ErrUnchanged means that the server still has the same bundle.
 	ErrUnchanged = errors.New("unchanged since it was last fetched")
-	// ErrLocal means that an address belongs to this machine or its own network,
-	// where a stranger's URL must not lead.
+	// ErrLocal means that a URL leads to an address of this machine or its own network, which
+	// URLs of other nodes must not access.
 	ErrLocal = errors.New("an address of this machine, of its own network, or of no single host")
-	// ErrRedirect means that the server sends us somewhere else.
+	// ErrRedirect means that the server redirects to another host, from https to http, or too
+	// often.
 	ErrRedirect = errors.New("redirected elsewhere")
-	// ErrStatus means that the server has answered, but with no info-bundle.
+	// ErrStatus means that the server's response has a status other than 200 and 304.
 	ErrStatus = errors.New("no info-bundle there")
-	// ErrTooLarge means that the answer has more bytes than an info-bundle may have.
+	// ErrTooLarge means that the response is larger than an info-bundle may be.
 	ErrTooLarge = errors.New("larger than an info-bundle may be")
-	// ErrOtherNode means that the bundle is sound, but was made with another root
-	// certificate.
+	// ErrOtherNode means that the bundle is valid, but has another root certificate.
 	ErrOtherNode = errors.New("the info-bundle of somebody else")
 )
 
@@ -52,13 +51,14 @@ const (
 	maxTag       = 256 // bytes of an ETag
 )
 
-// Tag is how a server names one version of what it serves. The zero Tag names
-// none.
+// Tag identifies a version of the info-bundle on a server, by the ETag and Last-Modified headers.
+// The zero Tag identifies no version.
 type Tag struct {
 	etag, lastModified string
 }
 
-// tagOf reads a server's answer. What is not a plain short line is no name.
+// tagOf returns the Tag in a server's response. It ignores values that are too long or have
+// characters outside of printable ASCII.
 func tagOf(h http.Header) Tag {
 	plain := func(s string) string {
 		if len(s) > maxTag || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
@@ -69,31 +69,30 @@ func tagOf(h http.Header) Tag {
 	return Tag{plain(h.Get("ETag")), plain(h.Get("Last-Modified"))}
 }
 
-// A Fetcher fetches info-bundles. Its zero value is ready for use, also by
-// several goroutines at once.
+// A Fetcher fetches info-bundles. Its zero value is ready for use. It can be used by several
+// goroutines at once.
 type Fetcher struct {
-	// AllowLocal lets URLs lead to loopback, link-local and private addresses, for
-	// tests and for nodes on one private network.
+	// AllowLocal allows URLs that lead to loopback, link-local and private addresses, for tests
+	// and for nodes on one private network.
 	AllowLocal bool
-	// OwnHosts are names or addresses by which others reach this machine. URLs must
-	// not lead there either: what answers may trust this machine, or belong to its
-	// network, and its interfaces need not have the address that others see.
+	// OwnHosts are the public names or addresses of this machine, which its interfaces need not
+	// have. URLs must not lead to them either, because the host with that address may trust this
+	// machine, or be in its network.
 	OwnHosts []string
 
-	published  []netip.Addr               // those of OwnHosts, during a fetch
-	interfaces func() ([]net.Addr, error) // instead of the machine's, for tests
+	published  []netip.Addr               // addresses of OwnHosts, during a fetch
+	interfaces func() ([]net.Addr, error) // replaces the machine's interfaces in tests
 
-	maxTime time.Duration  // instead of the constant, for tests
-	roots   *x509.CertPool // instead of the system's, for tests
+	maxTime time.Duration  // replaces the constant in tests
+	roots   *x509.CertPool // replaces the system's roots in tests
 }
 
-// Fetch gets the info-bundle at a URL with http or https. root is the pinned
-// root certificate of the node that has to have made it. known is the Tag that
-// came with an earlier bundle from the same URL: if that is still the one, Fetch
-// fails with [ErrUnchanged], at little cost for both sides.
+// Fetch fetches the info-bundle at an http or https URL. root is the pinned root certificate of the
+// node that publishes the bundle. known is the Tag returned with an earlier bundle from the same
+// URL, or the zero Tag: if the server still has that version, Fetch fails with [ErrUnchanged]
+// without downloading it.
 //
-// Other errors wrap one of this package's, or [infobundle.ErrInvalid], or come
-// from the network.
+// Other errors wrap an error of this package or [infobundle.ErrInvalid], or come from the network.
 func (f *Fetcher) Fetch(ctx context.Context, from string, root *x509.Certificate, known Tag) (*infobundle.Bundle, Tag, error) {
 	limit := f.maxTime
 	if limit == 0 {
@@ -123,7 +122,7 @@ func (f *Fetcher) Fetch(ctx context.Context, from string, root *x509.Certificate
 	return b, tag, nil
 }
 
-// get gets the bytes at a URL.
+// get returns the content at a URL.
 func (f *Fetcher) get(ctx context.Context, from string, known Tag) (data []byte, tag Tag, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
@@ -160,10 +159,10 @@ func (f *Fetcher) get(ctx context.Context, from string, known Tag) (data []byte,
 	return data, tagOf(resp.Header), nil
 }
 
-// transport is made anew for each fetch, so that nothing outlives it. There is
-// no proxy: it would look up names for us, and we could not see where they lead.
-// There is no decompression either: an info-bundle is compressed, and so would
-// be a bomb.
+// transport returns a new transport for one fetch, so that no connection remains after it. It uses
+// no proxy, because a proxy would resolve names, and the addresses could not be checked. It does not
+// decompress responses: an info-bundle is already compressed, and decompression could be exploited
+// to exceed the size limit.
 func (f *Fetcher) transport() *http.Transport {
 	dialer := &net.Dialer{Control: f.control}
 	return &http.Transport{
@@ -175,8 +174,8 @@ func (f *Fetcher) transport() *http.Transport {
 	}
 }
 
-// checkRedirect lets a server move the bundle to another path, and from http to
-// https, but not to another host: that one has not been named by the peer.
+// checkRedirect allows redirects to another path of the same host, and from http to https, but not to
+// another host, because the peer has not published that host.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return fmt.Errorf("%w: more than %d times", ErrRedirect, maxRedirects)
@@ -190,7 +189,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// withoutURL removes the URL from an error of package http: the caller knows it.
+// withoutURL removes the URL, which the caller has, from an error of package http.
 func withoutURL(err error) error {
 	if ue, ok := errors.AsType[*url.Error](err); ok {
 		return ue.Err
