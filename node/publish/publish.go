@@ -1,6 +1,6 @@
-// Package publish serves a node's newest info-bundle over HTTP, so that its peers
-// find it when it has moved. It serves nothing else, to anybody who asks: nothing
-// in an info-bundle is secret, and it is signed, so that plain HTTP will do.
+// Package publish serves a node's newest info-bundle over HTTP, so that peers can get the node's new
+// addresses after a move. It serves nothing else, and does not authenticate clients. Info-bundles are
+// public and signed, so plain HTTP is sufficient.
 package publish
 
 import (
@@ -25,37 +25,36 @@ import (
 	"peerlink/node/infobundle"
 )
 
-// Path is where the info-bundle is found.
+// Path is the URL path of the info-bundle.
 const Path = "/info-bundle.zip"
 
-// Bounds on what clients can hold.
+// Bounds on the resources used by clients, and other limits.
 const (
 	maxConns     = 64
 	maxHeader    = 8 << 10
 	readTimeout  = 5 * time.Second
 	writeTimeout = 30 * time.Second
-	retryPause   = time.Second // before a file that was no good is read again
-	stopTimeout  = time.Second // for answers that are on their way when the server stops
+	retryPause   = time.Second // time before an invalid file is read again
+	stopTimeout  = time.Second // time for completing responses when the server stops
 )
 
-// Config says what a [Server] serves.
+// Config is the configuration of a [Server].
 type Config struct {
-	File string            // the info-bundle; looked at again at each request
-	Root *x509.Certificate // the root certificate that it must have
-	Log  *slog.Logger      // for what is wrong with the file; optional
+	File string            // the info-bundle; checked for changes at each request
+	Root *x509.Certificate // the root certificate that the info-bundle must have
+	Log  *slog.Logger      // logs errors of the file; optional
 }
 
-// Server serves one info-bundle. It is an [http.Handler], for use behind another
-// server too.
+// Server serves one info-bundle. It is also an [http.Handler], for use in another server.
 type Server struct {
 	cfg         Config
 	readTimeout time.Duration
 
 	mu      sync.Mutex
-	current *bundle        // the last good one; nil if there was none
-	seen    node.FileStamp // the file as it was last read, or refused
-	again   time.Time      // if it was refused: when it is read again, though nothing has changed
-	trouble string         // with the file, as it was last told
+	current *bundle        // the last valid bundle; nil if there was none
+	seen    node.FileStamp // the stamp of the file when it was last read
+	again   time.Time      // if the file was refused: the time to read it again even if it is unchanged
+	trouble string         // the last logged error of the file
 }
 
 type bundle struct {
@@ -64,8 +63,8 @@ type bundle struct {
 	modified time.Time
 }
 
-// New makes a Server. It reads the file once, to tell what is wrong with it early
-// in the log; a file that appears, or is repaired, later is as good.
+// New returns a Server. It reads the file once, so that an error is logged early. A file that is
+// created or repaired later is served too.
 func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -77,17 +76,17 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Serve answers requests until ctx is done. It closes the listener. It returns an
-// error only if it can not go on.
+// Serve answers requests until ctx is done, and closes the listener. It returns an error if it can
+// not continue before ctx is done.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	h := &http.Server{
 		Handler:        s,
 		ReadTimeout:    s.readTimeout,
 		WriteTimeout:   writeTimeout,
 		MaxHeaderBytes: maxHeader,
-		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // what clients do wrong is no news
+		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // errors of clients are not logged
 	}
-	h.SetKeepAlivesEnabled(false) // nobody has two requests
+	h.SetKeepAlivesEnabled(false) // clients have one request only
 	down := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(down)
@@ -106,8 +105,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// ServeHTTP answers GET and HEAD for [Path]. Who has the current bundle already
-// can say so by ETag or date.
+// ServeHTTP answers GET and HEAD for [Path]. It supports conditional requests with If-None-Match and
+// If-Modified-Since.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != Path {
 		http.NotFound(w, r)
@@ -129,9 +128,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", b.modified, bytes.NewReader(b.data))
 }
 
-// bundle returns the current info-bundle, nil if there is none. A file that is no
-// good is reported once, and the last good one is served meanwhile. What is wrong
-// need not be the file, so it is read again now and then.
+// bundle returns the current info-bundle, or nil if there is none. While the file is invalid, the last
+// valid bundle is served, and the error is logged once. An unchanged file is read again after
+// retryPause, because the error may have another cause than the content of the file.
 func (s *Server) bundle() *bundle {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,14 +144,14 @@ func (s *Server) bundle() *bundle {
 		s.current, s.trouble = b, ""
 		return b
 	}
-	if err.Error() != s.trouble && (s.current != nil || !errors.Is(err, fs.ErrNotExist)) { // of one that was never there New has told
+	if err.Error() != s.trouble && (s.current != nil || !errors.Is(err, fs.ErrNotExist)) { // New has logged that the file does not exist
 		s.cfg.Log.Error("the file is not published, the last good one is", "file", s.cfg.File, "err", err)
 	}
 	s.trouble = err.Error()
 	return s.current
 }
 
-// read reads the file. What peers would refuse is not published.
+// read reads the file. It fails if peers would refuse the bundle.
 func (s *Server) read() (*bundle, error) {
 	fi, err := os.Stat(s.cfg.File)
 	if err != nil {
