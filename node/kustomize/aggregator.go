@@ -11,8 +11,8 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// ErrAggregator is returned if a peer can not be added to peers/kustomization.yaml
-// without the risk of damaging what the file says otherwise.
+// ErrAggregator is returned if a peer can not be added to peers/kustomization.yaml (the aggregator)
+// without the risk of damaging its other content.
 var ErrAggregator = errors.New("can not add the peer to a file of this form")
 
 const newAggregator = `# The node's peers. Each is added to the resources when it is registered. Entries
@@ -23,8 +23,8 @@ resources:
 - %s/
 `
 
-// placeholder is what the placeholder of the reference scripts says, without
-// its comments: it makes a ConfigMap that nobody wants to have deployed.
+// placeholder is the content, without comments, of the reference scripts' placeholder for the
+// aggregator. It generates a ConfigMap that is not meant to be deployed.
 const placeholder = `apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 configMapGenerator:
@@ -49,12 +49,10 @@ var (
 	listItem    = regexp.MustCompile(`^( *)- +(.*)$`)
 )
 
-// addPeer adds a peer to the resources that an aggregator lists, unless it is
-// there already, and changes nothing else. The file is taken line by line: it
-// is a person's as much as ours, and its comments and order would not survive
-// being decoded and encoded again. Whatever is not of the ordinary form, in
-// which a line at the left margin begins a key or an item, is refused in an
-// error that wraps [ErrAggregator].
+// addPeer adds a peer to the resources of an aggregator, unless it is listed already, and changes
+// nothing else. It edits lines of the file, because decoding and encoding would lose the comments and
+// the order that an operator may have given it. If the file does not have the usual form, in which a
+// line at the left margin begins a key or an item, the error wraps [ErrAggregator].
 func addPeer(list []byte, id string) ([]byte, error) {
 	fresh := fmt.Appendf(nil, newAggregator, id)
 	if len(list) == 0 || isPlaceholder(list) {
@@ -97,15 +95,15 @@ func addPeer(list []byte, id string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// scan is what is known of an aggregator after some of its lines.
+// scan is the state of parsing an aggregator line by line.
 type scan struct {
-	key     string // the top-level key that the lines belong to now
+	key     string // the top-level key of the current line
 	found   bool   // there is a resources key
 	isEmpty bool   // and it is "resources: []"
-	empty   int    // on this line
+	empty   int    // the line of "resources: []"
 	last    int    // the line of the last resource, or of the key if it has none
 	items   int    // number of resources so far
-	indent  string // of the resources
+	indent  string // indentation of the resources
 	present bool   // the peer is one of them
 }
 
@@ -168,7 +166,7 @@ func uncomment(s string) string {
 	return strings.TrimSpace(s)
 }
 
-// unquote removes quotation marks; escapes in them have no place in a peer's entry.
+// unquote removes quotation marks. It does not decode escapes, which entries of peers do not have.
 func unquote(s string) string {
 	if n := len(s); n >= 2 && (s[0] == '"' || s[0] == '\'') && s[n-1] == s[0] {
 		return s[1 : n-1]

@@ -1,6 +1,6 @@
-// Package kustomize keeps the Kustomize files of a node whose operator deploys
-// it on Kubernetes as the reference does: one StatefulSet for each peer, made
-// of a common base and of what is special about the peer.
+// Package kustomize maintains the Kustomize files of a node that is deployed on Kubernetes in the same
+// way as the reference: with one StatefulSet for each peer, made of a common base and the properties
+// of the peer.
 //
 // # The model
 //
@@ -17,37 +17,31 @@
 // <environment> and base have one folder in common, which is five levels above
 // the peer's. The base is the operator's; this package writes below peers/ only:
 //
-//   - The manifest is generated, and says how the StatefulSet of the peer
-//     differs from the base: its node ID, one replica for each sending queue,
-//     the drainer in place of the client once the peer is deactivated, and the
-//     date of the peer's nodeinfo, which restarts the pods when it changes.
-//     Nobody edits it, and it is written again whenever it would differ.
-//   - The resources patch is made once, with small values, and belongs to the
-//     operator from then on: it is never written again.
-//   - The aggregator gets the peer as one more entry at the end of its resources.
-//     Everything else that is in it stays as it is, entries of others included.
-//     An aggregator in which that can not be done with certainty is left alone
-//     ([ErrAggregator]). Only the placeholder that comes with the reference
-//     scripts, which exists in order to be replaced, is replaced.
+//   - The manifest is generated, and has the differences between the peer's StatefulSet and the
+//     base: the node ID, one replica for each sending queue, the drainer instead of the client
+//     once the peer is deactivated, and the date of the peer's nodeinfo, which restarts the pods
+//     when it changes. It must not be edited; it is written again whenever its content changes.
+//   - The resources patch is made once, with small values. It is never written again, so that the
+//     operator can edit it.
+//   - The peer is added at the end of the aggregator's resources. All other content of the
+//     aggregator is unchanged, including other entries. If the peer can not be added reliably, the
+//     aggregator is not changed ([ErrAggregator]). Only the placeholder of the reference scripts
+//     is replaced as a whole.
 //
-// [Update] brings the three files up to date, for a registered peer, each time
-// something about it changes: after it was registered, its number of queues set,
-// its newer nodeinfo taken over, or itself deactivated. Doing it again changes
-// nothing. [Enabled] reports whether a node has such files.
+// [Update] updates the three files of a registered peer. It has to be called whenever the peer changes:
+// after it was registered, its number of queues set, its nodeinfo updated, or the peer deactivated.
+// Calling it again changes nothing. [Enabled] reports whether a node has such files.
 //
-// What the files say is what the files of the reference's create-peer-manifest
-// say, and both programs can be used on one directory in any order. They differ
-// in this:
+// The content of the files is equivalent to that of the reference's create-peer-manifest, and both
+// programs can be used on one directory in any order, with these differences:
 //
-//   - A node ID is written as a string. The reference writes it bare, and so an
-//     ID like 12345678, or 1234e567, which is a number to YAML, ends up in the
-//     cluster as "1.2345678e+07".
-//   - A peer without a date is served, where the reference fails.
-//   - The reference makes a new aggregator in place of one in which it does not
-//     find its list, and adds peers at the end of the file, not of the list.
+//   - A node ID is written as a quoted string. The reference writes it without quotes, so that an
+//     ID like 12345678 or 1234e567, which is a number in YAML, becomes "1.2345678e+07" in the
+//     cluster.
+//   - A peer without a date is supported, whereas the reference fails.
+//   - The reference replaces an aggregator in which it does not find its list, and adds peers at the
+//     end of the file instead of the end of the list.
 //
-// Nothing strange gets into the YAML: node IDs are checked, and all other text,
-// of printable characters only, is written in double quotes with everything
-// escaped that needs it. So what a peer puts into its nodeinfo stays within its
-// quotes.
+// Values of peers can not inject YAML: node IDs are checked, and all other text must be printable, and
+// is written as an escaped string in double quotes.
 package kustomize

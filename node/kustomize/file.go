@@ -10,10 +10,10 @@ import (
 	"peerlink/internal/durable"
 )
 
-// maxFile bounds what is read: room for ten thousand peers and more.
+// maxFile is the maximum size of a file in bytes, enough for more than ten thousand peers.
 const maxFile = 1 << 20
 
-// read reads a file of at most maxFile bytes; one that does not exist is empty.
+// read reads a file of at most maxFile bytes. If the file does not exist, it returns nil.
 func read(path string) ([]byte, error) {
 	data, err := durable.Read(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -22,18 +22,17 @@ func read(path string) ([]byte, error) {
 	return data, err
 }
 
-// replace writes a file as a whole. A file that has the content already is not
-// touched, so that tools which watch it see changes only.
+// replace replaces a file atomically. If the file has the content already, it is not written, so that
+// tools that watch it are not triggered.
 func replace(path string, data []byte) error {
-	// What can not be read is replaced like anything else.
+	// A file that can not be read is replaced too.
 	if old, err := read(path); err == nil && old != nil && bytes.Equal(old, data) {
 		return nil
 	}
 	return durable.Replace(path, data, 0o644)
 }
 
-// createOnce writes a file as a whole where there is none. Whatever is there
-// already stays.
+// createOnce creates a file atomically, unless it exists.
 func createOnce(path string, data []byte) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -45,8 +44,8 @@ func createOnce(path string, data []byte) error {
 	return err
 }
 
-// lock keeps two updates from editing the aggregator at once, which would lose
-// one peer's entry, until the returned function is called.
+// lock excludes other updates until the returned function is called. If two updates edited the aggregator
+// at once, one entry could be lost.
 func lock(peersDir string) (unlock func(), err error) {
 	return durable.Lock(context.Background(), peersDir)
 }

@@ -12,17 +12,16 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// Peer is what the files say about one peer.
+// Peer has the properties of a peer that are in the files.
 type Peer struct {
 	// ID is the peer's node ID: 8 or 32 lowercase hex digits.
 	ID string
-	// Queues is the number of sending queues, 1 to 99: one replica serves each.
+	// Queues is the number of sending queues, 1 to 99, and of replicas.
 	Queues int
-	// UpdatedAt is the date of the peer's nodeinfo, in the words of the peer: up
-	// to 64 printable ASCII characters. It is empty if the peer gave none.
+	// UpdatedAt is the date of the peer's nodeinfo, as published by the peer: up to 64 printable
+	// ASCII characters, or empty if there is none.
 	UpdatedAt string
-	// Deactivated says that nothing is sent to the peer any more, and its queues
-	// are to be emptied.
+	// Deactivated means that no messages are sent to the peer, and its queues are drained.
 	Deactivated bool
 }
 
@@ -34,21 +33,19 @@ const (
 
 // The names of the files.
 const (
-	manifestName   = "kustomization.yaml" // of the aggregator too
+	manifestName   = "kustomization.yaml" // also the name of the aggregator
 	patchName      = "resources-patch.yaml"
 	referenceMaker = "create-peer-manifest"
 )
 
-// Update brings the Kustomize files of a registered peer up to date. peersDir is
-// the "peers" folder of the node's directory, in which the peer has its own
-// folder already; baseApp is the name of the node's folder below "base", as
-// [BaseApp] finds it.
+// Update updates the Kustomize files of a registered peer. peersDir is the "peers" folder of the node's
+// directory, in which the peer's folder must exist. baseApp is the name of the node's folder below
+// "base", as returned by [BaseApp].
 //
-// Files are replaced as a whole, and only if they would change. The aggregator
-// is the last one, so that it never lists a peer that has no manifest yet. An
-// interrupted Update is completed by the next one. Several may run at once.
-// It fails with an error that wraps [ErrAggregator] if the aggregator has to be
-// edited by hand; the peer's own files are up to date then.
+// Files are replaced atomically, and only if their content changes. The aggregator is the last one, so
+// that it never lists a peer without a manifest. After an interruption, the next Update completes the
+// changes. Several Updates may run at once. If the aggregator has to be edited by hand, the error wraps
+// [ErrAggregator]; the peer's own files are up to date in this case.
 func Update(peersDir string, p Peer, baseApp string) error {
 	if err := update(peersDir, p, baseApp); err != nil {
 		return fmt.Errorf("peer %q: Kustomize files: %w", excerpt.Of(p.ID), err)
@@ -63,7 +60,7 @@ func update(peersDir string, p Peer, baseApp string) error {
 	if err := checkBaseApp(baseApp); err != nil {
 		return err
 	}
-	// The folder must be there: a peer is not made here.
+	// The folder must exist: Update does not make peers.
 	dir := filepath.Join(peersDir, p.ID)
 	if fi, err := os.Stat(dir); err != nil {
 		return err
@@ -93,10 +90,10 @@ func update(peersDir string, p Peer, baseApp string) error {
 	return replace(path, list)
 }
 
-// Enabled reports whether the node has Kustomize files: a manifest of a peer, an
-// aggregator that is not just the reference's placeholder, or the reference's
-// create-peer-manifest, which operators without Kubernetes are told to delete.
-// What can not be read counts as being there, for [Update] to say why it can not.
+// Enabled reports whether the node has Kustomize files: a manifest of a peer, an aggregator other than the
+// reference's placeholder, or the reference's create-peer-manifest, which operators without Kubernetes have
+// to delete according to the reference's documentation. If a file can not be read, Enabled returns true, so
+// that [Update] reports the error.
 func Enabled(peersDir string) bool {
 	if fi, err := os.Stat(filepath.Join(peersDir, referenceMaker)); err == nil && fi.Mode().IsRegular() {
 		return true
@@ -120,8 +117,8 @@ func Enabled(peersDir string) bool {
 	return false
 }
 
-// BaseApp is the name under which the node is deployed: that of the folder in
-// which the node's directory lies, wherever symbolic links to it may be.
+// BaseApp returns the name under which the node is deployed: the name of the folder that contains the
+// node's directory, after resolving symbolic links.
 func BaseApp(peersDir string) (string, error) {
 	abs, err := filepath.Abs(peersDir)
 	if err != nil {
@@ -145,8 +142,7 @@ func (p Peer) check() error {
 	if p.Queues < 1 || p.Queues > maxQueues {
 		return fmt.Errorf("%d queues: expected 1 to %d", p.Queues, maxQueues)
 	}
-	// Kustomize builds nothing at all, for no peer, once there is a control
-	// character in one of its values, however well escaped.
+	// Kustomize fails for all peers if one value has a control character, even an escaped one.
 	if len(p.UpdatedAt) > maxUpdatedAt || strings.ContainsFunc(p.UpdatedAt, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return fmt.Errorf("date of the nodeinfo %q: expected at most %d printable ASCII characters", excerpt.Of(p.UpdatedAt), maxUpdatedAt)
 	}

@@ -5,10 +5,9 @@ import (
 	"strconv"
 )
 
-// manifest is the content of a peer's kustomization.yaml. Its patches rely on
-// the base: that the StatefulSet is called stomp-client, has annotations, and
-// its first container the program as the first argument, and the date of the
-// nodeinfo as the first environment variable.
+// manifest returns the content of a peer's kustomization.yaml. Its patches depend on the base: the
+// StatefulSet must be named stomp-client and have annotations; the first argument of its first container
+// must be the program, and the first environment variable the date of the nodeinfo.
 func manifest(p Peer, baseApp string) []byte {
 	program := "swpt-client"
 	if p.Deactivated {
@@ -55,7 +54,7 @@ replacements:
 		quote(base+"replacements/stomp-client-node-id.yaml"))
 }
 
-// resourcesPatch is the first content of a peer's resources-patch.yaml.
+// resourcesPatch is the initial content of a peer's resources-patch.yaml.
 var resourcesPatch = []byte(`# CPU and memory of the client that serves this peer. The file is yours: it is
 # made once and never overwritten. Set what the traffic with the peer needs.
 - op: replace
@@ -69,7 +68,6 @@ var resourcesPatch = []byte(`# CPU and memory of the client that serves this pee
       memory: 1Gi
 `)
 
-// quote writes text as a double-quoted YAML scalar on one line, whatever the
-// text: the escape sequences that Go uses for valid UTF-8 are also those of YAML
-// 1.2 (section 5.7), and mean the same.
+// quote returns text as a double-quoted YAML scalar on one line. The escape sequences that Go uses for
+// valid UTF-8 are also valid in YAML 1.2 (section 5.7), with the same meaning.
 func quote(s string) string { return strconv.QuoteToASCII(s) }
