@@ -2,14 +2,14 @@ package smp
 
 import "time"
 
-// Answer makes up what a deactivated peer would answer to a message that is
-// still queued for it, so that the node's application can let go of what it
-// holds for that peer: an account is to be deleted, a prepared transfer is
-// dismissed, a configuration is rejected. It returns an empty type where there
-// is nothing to answer. (Section "Draining a deactivated peer".)
+// Answer returns the answer of a deactivated peer to a message that is still queued for
+// it, so that the node's application can release the state that it keeps for that peer: an
+// account is scheduled for deletion, a prepared transfer is dismissed, a configuration is
+// rejected. The type is empty if the message needs no answer. (Section "Draining a
+// deactivated peer".)
 //
-// typ and body are what [View.Outgoing] has checked and would have sent; the
-// answer is as if the peer had sent it, for [View.Incoming]. now is its
+// typ and body are those that [View.Outgoing] has returned and would have sent; the answer
+// is in the form in which the peer would have sent it, for [View.Incoming]. now is its
 // timestamp.
 func Answer(typ string, body []byte, now time.Time) (answerType string, answer []byte, err error) {
 	s := schemaOf(typ)
@@ -30,7 +30,7 @@ func Answer(typ string, body []byte, now time.Time) (answerType string, answer [
 		a.set("negligible_amount", value{float: deletable})
 		a.set("config_flags", value{integer: scheduledForDeletion})
 	case PreparedTransfer:
-		a.schema = schemaOf(FinalizeTransfer) // of nothing: committed_amount is 0
+		a.schema = schemaOf(FinalizeTransfer) // committed_amount is 0: the transfer is dismissed
 		a.copy(&m, "coordinator_type", "coordinator_type")
 		a.copy(&m, "coordinator_id", "coordinator_id")
 		a.copy(&m, "coordinator_request_id", "coordinator_request_id")
@@ -54,20 +54,20 @@ func Answer(typ string, body []byte, now time.Time) (answerType string, answer [
 }
 
 const (
-	// deletable is a negligible amount above what any account holds, so that
-	// nothing on the account stands in the way of its deletion.
+	// deletable is a negligible amount that is larger than the balance of any account, so
+	// that no balance prevents the deletion of the account.
 	deletable = 1e30
-	// scheduledForDeletion is the config flag which says that the account may go.
+	// scheduledForDeletion is the config flag of an account that may be deleted.
 	scheduledForDeletion = 1
 )
 
-// timestampValue is the value of a timestamp field at time t.
+// timestampValue returns the value of a timestamp field at time t.
 func timestampValue(t time.Time) value {
 	text, micros, _ := readTimestamp([]byte(t.UTC().Format("2006-01-02T15:04:05.000000Z")))
 	return value{text: text, integer: micros}
 }
 
-// copy gives a field of m the value that a field of other has.
+// copy sets a field of m to the value of a field of other.
 func (m *message) copy(other *message, name, otherName string) {
 	m.set(name, other.get(otherName))
 }

@@ -1,68 +1,67 @@
-// Package smp knows the ten messages of the Swaptacular Messaging Protocol 2.1
-// in JSON: it checks them, translates them between the ID ranges of two peers,
-// and computes how to route them. It knows nothing of networks or brokers: bytes
-// go in, bytes or an [Error] come out, and nothing else happens.
+// Package smp implements the ten messages of the Swaptacular Messaging Protocol 2.1 in
+// JSON: it validates them, translates them between the ID ranges of two peers, and
+// computes their routing keys. It uses no network and no broker: its functions take bytes,
+// return bytes or an [Error], and have no side effects.
 //
 // # The model
 //
-// An accounting authority (AA) keeps accounts. An account is named by two
-// signed 64-bit IDs: the debtor, whose currency it holds, and the creditor, who
-// owns it. Creditors agents (CA) and debtors agents (DA) send an authority
-// requests, the "in" messages; it answers and informs with "out" messages:
+// An accounting authority (AA) keeps accounts. An account is identified by two signed
+// 64-bit IDs: the debtor, whose currency it holds, and the creditor, who owns it.
+// Creditors agents (CA) and debtors agents (DA) send requests to an authority, the "in"
+// messages; the authority sends answers and notifications, the "out" messages:
 //
 //	in   ConfigureAccount  PrepareTransfer  FinalizeTransfer
 //	out  RejectedConfig  RejectedTransfer  PreparedTransfer  FinalizedTransfer
 //	     AccountUpdate  AccountPurge  AccountTransfer
 //
-// Each message carries its type, both IDs and a timestamp, and is otherwise a
-// flat list of fields, each with limits of its own; schema.go holds them all as
-// one table. Messages about a transfer also name its coordinator: who asked
-// for it, and which request it was.
+// Each message has its type, both IDs and a timestamp, and is otherwise a flat list of
+// fields with individual limits; schema.go has all of them in one table. Messages about a
+// transfer also identify its coordinator, the party that requested the transfer, and the
+// request.
 //
-// Two peers share a range of creditors and a range of debtors, each a [Subnet]:
-// IDs with the same leading bits. What one node holds about one peer is a
-// [View], and a message outside of its ranges does not pass, in either
-// direction. A creditors agent keeps its creditors in a subnet of its own, the
-// same for all its peers, but appears at each authority in the subnet it was
-// given there. So a creditors agent's view also translates: the leading bits
-// are exchanged, the others stay.
+// Two peers share a range of creditors and a range of debtors, each a [Subnet]: IDs with
+// the same leading bits. A [View] has what a node knows about one peer; messages outside
+// of its ranges are refused, in both directions. A creditors agent keeps its creditors in
+// a subnet of its own, the same for all its peers, but at each authority it uses the
+// subnet assigned there. So a creditors agent's view also translates: the leading bits are
+// replaced, the others stay.
 //
 //	application → [View.Outgoing] → peer's [View.Incoming] → its application
 //
-// Outgoing is what the sending node does to a message of its own application;
-// Incoming is what the receiving node does to whatever arrives, and there
-// nothing is taken on trust. Incoming also gives the [Headers] and the
-// [RoutingKey] with which the application's broker spreads the messages.
+// The sending node calls Outgoing for messages of its own application; the receiving node
+// calls Incoming for all messages that arrive, and validates them completely. Incoming
+// also returns the [Headers] and the [RoutingKey] by which the application's broker
+// distributes the messages.
 //
 // # What is accepted, what is written
 //
-// Written: one JSON object without white space, exactly the fields of the
-// message's type in the order of the table; integers without a point, floats
-// always with a point or an exponent; timestamps as 2023-01-01T12:00:00+00:00,
-// with six digits of a second if not zero, in the offset they came with; dates
-// as 2023-01-01; text as it is, escaped only where JSON demands it. What was
-// written is read again to exactly the same bytes.
+// Written: one JSON object without white space, exactly the fields of the message's type
+// in the order of the table; integers without a decimal point, floats always with a point
+// or an exponent; timestamps as 2023-01-01T12:00:00+00:00, with six fractional digits if
+// not zero, in their original offset; dates as 2023-01-01; text unchanged, with only the
+// escapes that JSON requires. Reading and writing such a message again returns the same
+// bytes.
 //
-// Accepted: what the Swaptacular reference accepts (it reads with marshmallow,
-// whose fields convert a lot), as far as it has one meaning:
+// Accepted: what the Swaptacular reference accepts (it uses marshmallow, whose fields
+// convert many forms), as far as the meaning is unambiguous:
 //
 //   - Unknown properties are dropped; a missing or null one is an error.
 //   - An integer may be written as 5, as "5" or as 5.0, the last up to 2⁵³, since
-//     beyond that readers differ about what it says. 5.7 and 5e2 are refused,
-//     where the reference takes 5 and 500. A float may be written as 5, 5.0, 5e0
-//     or "5.0". Nothing infinite, and no NaN.
-//   - Timestamps are ISO 8601 as in timestamp.go. One without an offset names no
-//     instant and is refused.
+//     parsers differ about larger ones. 5.7 and 5e2 are refused, where the
+//     reference reads 5 and 500. A float may be written as 5, 5.0, 5e0 or "5.0".
+//     Infinities and NaN are refused.
+//   - Timestamps are ISO 8601 as described in timestamp.go. One without an offset
+//     does not identify an instant and is refused.
 //   - A known property given twice is refused; the reference takes the last.
 //   - Text must be Unicode: no invalid UTF-8, no unpaired surrogates.
-//   - Limits on text hold for the whole text; the reference lets a newline
-//     slip in after a transfer_note_format or debtor_info_sha256.
+//   - Limits on text apply to the whole text; the reference accepts an additional
+//     newline at the end of a transfer_note_format or debtor_info_sha256.
 //
-// Whatever arrives is bounded: [MaxBody] bytes from a peer, [MaxApplicationBody]
-// from the node's own application, and unknown properties nested at most 32 deep.
+// The input is bounded: [MaxBody] bytes from a peer, [MaxApplicationBody] from the node's
+// own application, and unknown properties nested at most 32 deep.
 //
-// There is no state: everything here may be called from many goroutines at once.
+// The package has no state: all functions may be called concurrently.
 //
-// The package follows the specification's part "Messages"; comments name its
+// The package implements the specification's part "Messages"; comments refer to its
 // sections.
 package smp

@@ -5,46 +5,46 @@ import (
 	"strconv"
 )
 
-// What can be wrong with a message. Every [Error] is one of these:
+// The kinds of errors in a message. Every [Error] is one of these:
 //
 //	if errors.Is(err, smp.ErrForeignID) { ... }
 var (
 	// ErrContentType: the content type is not "application/json".
 	ErrContentType = errors.New("unsupported content type")
-	// ErrType: no such message type, or one that goes the other way.
+	// ErrType: unknown message type, or a type of the other direction.
 	ErrType = errors.New("message type not allowed")
 	// ErrTooLong: the body is over [MaxBody] or [MaxApplicationBody].
 	ErrTooLong = errors.New("message too long")
 	// ErrSyntax: the body is not exactly one JSON object in UTF-8.
 	ErrSyntax = errors.New("not a JSON object")
-	// ErrField: a field is missing, given twice, out of its limits, or at odds
-	// with another field.
+	// ErrField: a field is missing, given twice, out of its limits, or inconsistent with
+	// another field.
 	ErrField = errors.New("invalid field")
-	// ErrForeignID: an ID lies outside of the ranges agreed with the peer.
+	// ErrForeignID: an ID is outside of the ranges agreed with the peer.
 	ErrForeignID = errors.New("foreign ID")
-	// ErrCoordinator: the peer named a coordinator which it can not speak of.
+	// ErrCoordinator: the message has a coordinator that the peer can not be.
 	ErrCoordinator = errors.New("invalid coordinator")
 	// ErrFuture: the message's timestamp is more than two hours ahead.
 	ErrFuture = errors.New("timestamp in the future")
 )
 
-// ErrView is what [View.Check] returns. It is no [Error]: the message is not to
-// blame, and goes through once the view has been corrected.
+// ErrView is returned by [View.Check]. It is not an [Error]: the message is not the
+// reason, and may be accepted after the view has been corrected.
 var ErrView = errors.New("inconsistent view of a peer")
 
-// Error describes why a message was refused. Its text is one short line of
-// printable ASCII, fit for a log and for the peer's eyes: it quotes at most a
-// few dozen bytes of the message, and nothing of config_data, transfer_note and
-// debtor_info_iri, which belong to the users.
+// Error describes why a message was refused. Its text is one short line of printable
+// ASCII, suitable for a log and for the peer: it quotes at most a few dozen bytes of the
+// message, and nothing of config_data, transfer_note and debtor_info_iri, which are
+// private to users.
 type Error struct {
-	Kind   error  // one of the Err… variables, which errors.Is finds
-	Type   string // the message's type; empty if that is what is wrong
-	Field  string // the field at fault; empty if no single one is
+	Kind   error  // one of the Err... variables, for errors.Is
+	Type   string // the message's type; empty if the type is invalid
+	Field  string // the invalid field; empty if it is not a single one
 	Detail string // what is wrong, and what was expected
 }
 
-// Error is for example "invalid PrepareTransfer: max_locked_amount is -1,
-// expected an integer from 0 to 9223372036854775807".
+// Error returns, for example, "invalid PrepareTransfer: max_locked_amount is -1, expected
+// an integer from 0 to 9223372036854775807".
 func (e *Error) Error() string {
 	subject := e.Type
 	if subject == "" {
@@ -59,11 +59,10 @@ func (e *Error) Error() string {
 // Unwrap returns the error's kind.
 func (e *Error) Unwrap() error { return e.Kind }
 
-// maxExcerpt bounds how many bytes of hostile input an error may quote.
+// maxExcerpt bounds how many bytes of untrusted input an error may quote.
 const maxExcerpt = 40
 
-// excerpt quotes the beginning of something received, so that it is safe to
-// print whatever it holds.
+// excerpt quotes the beginning of untrusted input in printable ASCII.
 func excerpt[T string | []byte](s T) string {
 	if len(s) > maxExcerpt {
 		return strconv.QuoteToASCII(string(s[:maxExcerpt])) + "..."

@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// kind is how a field's value is read, kept and written.
+// kind is the type of a field's values.
 type kind uint8
 
 const (
@@ -19,34 +19,34 @@ const (
 	dateKind
 )
 
-// field is one row of the table of messages: a name, and which values it takes.
+// field is one row of the table of messages: a name, and the permitted values.
 type field struct {
 	name string
 	kind kind
 
-	min, max  int64             // of an integer; of a text: its bytes
+	min, max  int64             // of an integer; of a text: its length in bytes
 	low, high float64           // of a float
-	check     func([]byte) bool // of a text: nil if anything goes
-	expects   string            // of a text: said in errors
-	private   bool              // a text that errors must not quote
+	check     func([]byte) bool // of a text; nil: no further restriction
+	expects   string            // of a text: the permitted values, for errors
+	private   bool              // of a text: errors must not quote it
 }
 
-// value is a field's value. Which member counts is up to the field's kind.
+// value is a field's value. Which member is used depends on the field's kind.
 type value struct {
-	integer int64   // also: a timestamp in microseconds of the Unix epoch
-	float   float64 //
-	text    []byte  // also: a timestamp or date in its canonical form
+	integer int64 // also: a timestamp in microseconds of the Unix epoch
+	float   float64
+	text    []byte // also: a timestamp or date in its canonical form
 }
 
-// The rows of the table, by what the fields may hold.
+// Constructors for the rows of the table, by the permitted values.
 
 func int64Field(name string) field { return integerField(name, math.MinInt64, math.MaxInt64) }
 func int32Field(name string) field { return integerField(name, math.MinInt32, math.MaxInt32) }
 
-// amountField takes what can be locked, committed or counted: int64 ≥ 0.
+// amountField returns a field for amounts and numbers: int64 ≥ 0.
 func amountField(name string) field { return integerField(name, 0, math.MaxInt64) }
 
-// durationField takes seconds: int32 ≥ 0.
+// durationField returns a field for seconds: int32 ≥ 0.
 func durationField(name string) field { return integerField(name, 0, math.MaxInt32) }
 
 func integerField(name string, least, most int64) field {
@@ -57,7 +57,7 @@ func floatField(name string, low, high float64) field {
 	return field{name: name, kind: floatKind, low: low, high: high}
 }
 
-// asciiField takes from least to most ASCII characters.
+// asciiField returns a field for texts of least to most ASCII characters.
 func asciiField(name string, least, most int64) field {
 	return field{
 		name: name, kind: textKind, min: least, max: most, check: isASCII,
@@ -65,7 +65,8 @@ func asciiField(name string, least, most int64) field {
 	}
 }
 
-// privateField takes up to most bytes of UTF-8, which are the users' business.
+// privateField returns a field for texts of up to most bytes of UTF-8 that are private to
+// users.
 func privateField(name string, most int64) field {
 	return field{
 		name: name, kind: textKind, max: most, private: true,
@@ -73,7 +74,7 @@ func privateField(name string, most int64) field {
 	}
 }
 
-// wordField takes one certain word.
+// wordField returns a field with a single permitted value.
 func wordField(name, word string) field {
 	return field{
 		name: name, kind: textKind, max: int64(len(word)), check: func(s []byte) bool { return string(s) == word },
@@ -84,8 +85,8 @@ func wordField(name, word string) field {
 func timestampField(name string) field { return field{name: name, kind: timestampKind} }
 func dateField(name string) field      { return field{name: name, kind: dateKind} }
 
-// read converts a JSON value to the field's own. It reports whether the field
-// takes it; see [field.refusal] for why not.
+// read converts a JSON value to a value of the field. It reports whether the field permits
+// it; [field.refusal] explains why not.
 func (f *field) read(t token) (v value, ok bool) {
 	switch f.kind {
 	case integerKind:
@@ -110,12 +111,12 @@ func (f *field) read(t token) (v value, ok bool) {
 	return v, ok
 }
 
-// refusal says what t is, and what was expected.
+// refusal describes t, and the permitted values.
 func (f *field) refusal(t token) string {
 	return "is " + t.describe(f.private) + ", expected " + f.expectation()
 }
 
-// expectation says which values the field takes.
+// expectation describes the permitted values.
 func (f *field) expectation() string {
 	switch f.kind {
 	case integerKind:
@@ -137,7 +138,7 @@ func (f *field) expectation() string {
 	return f.expects
 }
 
-// describe shows a value to a reader; of a private one no more than its size.
+// describe describes a value for errors; of a private one, it returns only the size.
 func (t token) describe(private bool) string {
 	switch t.kind {
 	case stringToken:
@@ -168,11 +169,11 @@ func (t token) describe(private bool) string {
 	return "an object"
 }
 
-// maxExactFloat is up to where every integer is a float64 of its own.
+// maxExactFloat is the largest number up to which every integer is exactly a float64.
 const maxExactFloat = 1 << 53
 
-// readInteger reads 5, "5" and 5.0. It never rounds: what is not exactly an
-// integer for every reader is none.
+// readInteger parses 5, "5" and 5.0. It never rounds: a number that some parsers would not
+// read as exactly an integer is refused.
 func readInteger(t token) (int64, bool) {
 	if !isNumber(t) {
 		return 0, false
@@ -189,7 +190,7 @@ func readInteger(t token) (int64, bool) {
 	return n, zero && t.kind == numberToken && -maxExactFloat <= n && n <= maxExactFloat
 }
 
-// readFloat reads 5, 5.0 and "5.0".
+// readFloat parses 5, 5.0 and "5.0".
 func readFloat(t token) (float64, bool) {
 	if !isNumber(t) {
 		return 0, false
@@ -198,13 +199,13 @@ func readFloat(t token) (float64, bool) {
 	return f, err == nil
 }
 
-// isNumber reports whether t is a number, or a string that holds just that.
+// isNumber reports whether t is a number, or a string with the text of a number.
 func isNumber(t token) bool {
 	return t.kind == numberToken ||
 		t.kind == stringToken && len(t.text) > 0 && numberLength(t.text) == len(t.text)
 }
 
-// append writes the value to b as JSON.
+// append appends the value to b as JSON.
 func (f *field) append(b []byte, v value) []byte {
 	switch f.kind {
 	case integerKind:
@@ -215,12 +216,12 @@ func (f *field) append(b []byte, v value) []byte {
 		return appendString(b, v.text)
 	}
 	b = append(b, '"')
-	b = append(b, v.text...) // canonical, so nothing to escape
+	b = append(b, v.text...) // canonical: needs no escapes
 	return append(b, '"')
 }
 
-// appendFloat writes the shortest number that is read as f again, never without
-// a point or an exponent: some readers take numbers without for integers.
+// appendFloat appends the shortest number that is parsed as f, always with a point or an
+// exponent: some parsers read numbers without them as integers.
 func appendFloat(b []byte, f float64) []byte {
 	if abs := math.Abs(f); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
 		return strconv.AppendFloat(b, f, 'e', -1, 64)
@@ -235,7 +236,7 @@ func appendFloat(b []byte, f float64) []byte {
 	return append(b, '.', '0')
 }
 
-// appendString writes text in quotes, escaping only what JSON demands.
+// appendString appends text in quotes, with only the escapes that JSON requires.
 func appendString(b, text []byte) []byte {
 	const digits = "0123456789abcdef"
 	b = append(b, '"')

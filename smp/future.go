@@ -2,18 +2,17 @@ package smp
 
 import "time"
 
-// maxAhead is how far a peer's clock may be ahead.
+// maxAhead is how far a message's timestamp may be in the future.
 const maxAhead = 7200 * time.Second
 
-// ahead is how many microseconds a message that has been parsed lies in the
-// future.
+// ahead returns how far a parsed message's timestamp is in the future, in microseconds.
 func (m *message) ahead(now time.Time) int64 {
 	return m.values[tsField].integer - now.UnixMicro()
 }
 
-// FromFuture reports whether the timestamp of a message lies so far ahead of now
-// that [View.Incoming] refuses it with [ErrFuture]. It is false for what is no
-// valid message.
+// FromFuture reports whether the timestamp of a message is so far after now that
+// [View.Incoming] refuses the message with [ErrFuture]. It returns false for an invalid
+// message.
 func FromFuture(typ string, body []byte, now time.Time) bool {
 	s := schemaOf(typ)
 	if s == nil || checkLength(s.name, body, MaxBody) != nil {

@@ -5,29 +5,29 @@ import (
 	"math/bits"
 )
 
-// ContentType is the content type of all messages, here and on the wire.
+// ContentType is the content type of all messages.
 const ContentType = "application/json"
 
-// Limits on what is read, in bytes.
+// Limits on input, in bytes.
 const (
-	// MaxBody is the longest body that goes over the wire, in either direction:
-	// the reference does not take longer ones.
+	// MaxBody is the longest body sent or received: the reference does not accept longer
+	// ones.
 	MaxBody = 8192
-	// MaxApplicationBody is the longest body accepted from the node's own
-	// application. It may be over MaxBody, since white space, unknown properties
-	// and needless escapes do not go over the wire.
+	// MaxApplicationBody is the longest body accepted from the node's own application. It
+	// is larger than MaxBody, since white space, unknown properties and unnecessary
+	// escapes are removed before the message is sent.
 	MaxApplicationBody = 8 * MaxBody
 )
 
-// message is a message that has been read: the values of its schema's fields,
-// in the schema's order. Texts may alias the body they were read from.
+// message is a parsed message: the values of its schema's fields, in the schema's order.
+// Texts may share memory with the parsed body.
 type message struct {
 	schema *schema
 	values [maxFields]value
 }
 
-// parse reads and checks a message by itself, apart from who sent it. It is the
-// first step of both directions.
+// parse parses and validates a message independently of its sender. It is the first step
+// of both directions.
 func (m *message) parse(s *schema, body []byte) error {
 	*m = message{schema: s}
 	var sc scanner
@@ -68,7 +68,7 @@ func (m *message) parse(s *schema, body []byte) error {
 	return nil
 }
 
-// body writes the message as JSON, at about the given length.
+// body returns the message as JSON; length is the expected length.
 func (m *message) body(length int) []byte {
 	b := make([]byte, 0, length)
 	for i := range m.schema.fields {
@@ -86,7 +86,7 @@ func (m *message) body(length int) []byte {
 	return append(b, '}')
 }
 
-// get returns the value of a field, the zero value if there is no such field.
+// get returns the value of a field, or the zero value if there is no such field.
 func (m *message) get(name string) value {
 	if i := m.schema.position(name); i >= 0 {
 		return m.values[i]
@@ -94,7 +94,7 @@ func (m *message) get(name string) value {
 	return value{}
 }
 
-// set gives a field its value.
+// set sets the value of a field, if there is one of this name.
 func (m *message) set(name string, v value) {
 	if i := m.schema.position(name); i >= 0 {
 		m.values[i] = v
@@ -104,8 +104,7 @@ func (m *message) set(name string, v value) {
 func (m *message) integer(name string) int64 { return m.get(name).integer }
 func (m *message) text(name string) string   { return string(m.get(name).text) }
 
-// coordinatorType returns how the transfer was coordinated, empty if the message
-// does not say.
+// coordinatorType returns the message's coordinator type, or "" if it has none.
 func (m *message) coordinatorType() string {
 	if !m.schema.hasCoordinatorType() {
 		return ""
@@ -113,13 +112,13 @@ func (m *message) coordinatorType() string {
 	text := m.values[coordinatorTypeField].text
 	for _, known := range [...]string{direct, agent, issuing} {
 		if string(text) == known {
-			return known // and saves an allocation
+			return known // saves an allocation
 		}
 	}
 	return string(text)
 }
 
-// checkLength refuses a body longer than limit.
+// checkLength reports an error for a body longer than limit.
 func checkLength(typ string, body []byte, limit int) error {
 	if len(body) <= limit {
 		return nil

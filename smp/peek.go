@@ -1,9 +1,8 @@
 package smp
 
-// PeekIDs reads from a message no more than its type and which account it
-// concerns: what [OutgoingRoutingKey] asks for. It stops as soon as it has seen
-// all three, so what it lets pass may still be refused by [View.Outgoing].
-// Errors are [ErrTooLong], [ErrSyntax] and [ErrField].
+// PeekIDs returns the arguments for [OutgoingRoutingKey] from a message: its type and the
+// IDs of its account. It stops when it has found all three, so the message may still be
+// refused by [View.Outgoing]. Errors are [ErrTooLong], [ErrSyntax] and [ErrField].
 func PeekIDs(body []byte) (typ string, debtorID, creditorID int64, err error) {
 	if err := checkLength("", body, MaxApplicationBody); err != nil {
 		return "", 0, 0, err

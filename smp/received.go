@@ -6,34 +6,34 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// Received is a message from a peer, ready for the node's application.
+// Received is a message from a peer, translated for the node's application.
 type Received struct {
 	Type       string // the message's type
-	Body       []byte // JSON, with the IDs as the application knows them
-	RoutingKey string // where among the application's queues it belongs, see [RoutingKey]
+	Body       []byte // JSON, with the application's IDs
+	RoutingKey string // for routing to the application's queues, see [RoutingKey]
 	Headers    Headers
 }
 
-// Headers are what an application may choose messages by without reading them.
-// IDs are those of the translated body. (Section "Incoming", 5.)
+// Headers allow an application to select messages without parsing them. IDs are those of
+// the translated body. (Section "Incoming", 5.)
 type Headers struct {
 	MessageType          string
 	DebtorID, CreditorID int64
 
-	// CoordinatorType is empty if the message names no coordinator; an
-	// AccountTransfer does not, although it has a type.
+	// CoordinatorType is empty if the message has no coordinator ID; an AccountTransfer
+	// has none, although it has a coordinator type.
 	CoordinatorType string
 	CoordinatorID   int64
 
-	// AtCreditorsAgent reports whether the next two are present: which half of a
-	// creditors agent is concerned, the one that serves its creditors or the one
-	// that trades in circles between them. It may be both.
+	// AtCreditorsAgent reports whether the next two are present: they report which part of
+	// a creditors agent is concerned, the one that serves its creditors or the one that
+	// trades in circles between them. It may be both.
 	AtCreditorsAgent     bool
 	CACreditors, CATrade bool
 }
 
-// All yields the headers that are present, always in the same order. Values are
-// string, int64 or bool.
+// All returns an iterator over the headers that are present, always in the same order.
+// Values are string, int64 or bool.
 func (h Headers) All() iter.Seq2[string, any] {
 	return func(yield func(string, any) bool) {
 		_ = yield("message-type", h.MessageType) &&
@@ -48,8 +48,8 @@ func (h Headers) All() iter.Seq2[string, any] {
 	}
 }
 
-// headers returns the headers for an application of a node of type owner, of a
-// message that has been translated.
+// headers returns the headers of a translated message, for the application of a node of
+// type owner.
 func (m *message) headers(owner nodetype.Type) Headers {
 	h := Headers{
 		MessageType: m.schema.name,
@@ -71,13 +71,13 @@ func (m *message) headers(owner nodetype.Type) Headers {
 	return h
 }
 
-// tradeBits are zero in the creditor IDs that a creditors agent reserves for its
-// own accounts, with which it trades. Subnets end above them.
+// tradeBits are zero in the creditor IDs that a creditors agent reserves for its own
+// accounts, with which it trades. The mask of a subnet ends above them.
 const tradeBits = 0xff << 32
 
-// routingKey returns the key of the message with these headers at a node of type
-// owner. An agent's trade belongs to the coordinator that asked for it,
-// whosever account it concerns. (Section "Incoming", 6.)
+// routingKey returns the routing key of the message with these headers at a node of type
+// owner. A message about an agent's trade is routed by its coordinator, regardless of the
+// account's owner. (Section "Incoming", 6.)
 func (h Headers) routingKey(owner nodetype.Type) string {
 	switch {
 	case owner == nodetype.AccountingAuthority:

@@ -7,11 +7,10 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// RoutingKey spreads the given IDs evenly over a tree of topics, so that an
-// application can split its queue in two as often as it wants: the top 24 bits
-// of MD5 over the IDs, as digits joined with dots, "1.0.1. …". MD5 is what the
-// protocol's users agreed upon; nothing here depends on its being hard to
-// invert. (Section "Incoming", 6.)
+// RoutingKey distributes IDs evenly over a tree of topics, so that an application can
+// split its queue in two repeatedly: it returns the top 24 bits of MD5 over the IDs, as
+// digits separated by dots, "1.0.1. ...". MD5 is defined by the protocol; nothing here
+// depends on its cryptographic strength. (Section "Incoming", 6.)
 func RoutingKey(ids ...int64) string {
 	input := make([]byte, 0, 16)
 	for _, id := range ids {
@@ -30,15 +29,14 @@ func RoutingKey(ids ...int64) string {
 	return string(key[:])
 }
 
-// OutgoingRoutingKey is the routing key with which an application of a node of
-// type owner publishes a message about an account to its node's exchange, for a
-// peer of type peer: one of the two IDs as 8 hexadecimal bytes joined with dots.
-// [Subnet.BindingKey] is what it is matched with. An agent of debtors has but
-// one peer, and needs none: its key is empty, as it is for types that can not be
-// peers. (Section "RabbitMQ objects of the reference".)
+// OutgoingRoutingKey returns the routing key with which an application of a node of type
+// owner publishes a message about an account to its node's exchange, for a peer of type
+// peer: one of the two IDs as 8 hexadecimal bytes separated by dots, to be matched by
+// [Subnet.BindingKey]. It is empty for a debtors agent, which has only one peer, and for
+// types that can not be peers. (Section "RabbitMQ objects of the reference".)
 //
-// An application of a creditors agent routes by the debtor, and so the ID is the
-// same before and after translation.
+// An application of a creditors agent routes by the debtor, because the debtor ID is not
+// changed by translation.
 func OutgoingRoutingKey(owner, peer nodetype.Type, debtorID, creditorID int64) string {
 	switch {
 	case !owner.CanPeer(peer) || owner == nodetype.DebtorsAgent:
@@ -50,7 +48,7 @@ func OutgoingRoutingKey(owner, peer nodetype.Type, debtorID, creditorID int64) s
 	}
 }
 
-// dottedHex writes the eight bytes of n, "00.00.01.00.00.00.00.2a".
+// dottedHex returns the eight bytes of n, "00.00.01.00.00.00.00.2a".
 func dottedHex(n uint64) string {
 	const digits = "0123456789abcdef"
 	key := make([]byte, 0, 3*8)

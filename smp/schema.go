@@ -20,7 +20,7 @@ const (
 	AccountTransfer   = "AccountTransfer"
 )
 
-// Types lists all message types, those toward an accounting authority first.
+// Types returns all message types, those toward an accounting authority first.
 func Types() []string {
 	types := make([]string, len(schemas))
 	for i, s := range schemas {
@@ -29,13 +29,13 @@ func Types() []string {
 	return types
 }
 
-// IsIn reports whether messages of this type go toward an accounting authority.
+// IsIn reports whether messages of this type are sent to an accounting authority.
 func IsIn(typ string) bool {
 	s := schemaOf(typ)
 	return s != nil && s.in
 }
 
-// IsOut reports whether messages of this type come from an accounting authority.
+// IsOut reports whether messages of this type are sent by an accounting authority.
 func IsOut(typ string) bool {
 	s := schemaOf(typ)
 	return s != nil && !s.in
@@ -44,12 +44,12 @@ func IsOut(typ string) bool {
 // schema is a message type: its direction and its fields.
 type schema struct {
 	name   string
-	in     bool // toward an accounting authority
+	in     bool // sent to an accounting authority
 	fields []field
 }
 
-// Every message starts with the first four fields, and those that concern a
-// transfer go on with its coordinator: always at these positions.
+// Every message begins with the first four fields, and a message about a transfer
+// continues with its coordinator: always at these positions.
 const (
 	typeField = iota
 	debtorField
@@ -59,7 +59,7 @@ const (
 	coordinatorIDField
 	coordinatorRequestField
 
-	maxFields = 26 // of any message
+	maxFields = 26 // maximum for any message
 )
 
 const (
@@ -162,9 +162,9 @@ var schemas = []*schema{
 	),
 }
 
-// inconsistency reports what is wrong between the fields of a message each of
-// which is right by itself: the field at fault, and what is wrong with it.
-// The field is empty if nothing is. (Section "The ten message types".)
+// inconsistency checks the fields of a message, each of which is valid by itself, against
+// each other. It returns the invalid field and the reason, or an empty field. (Section
+// "The ten message types".)
 func (m *message) inconsistency() (name, detail string) {
 	switch m.schema.name {
 	case PrepareTransfer:
@@ -191,9 +191,9 @@ func (m *message) inconsistency() (name, detail string) {
 	return "", ""
 }
 
-// coordinatorInconsistency reports what is wrong with the coordinator of a
-// transfer that the sender coordinates itself: "direct" as the creditor who
-// pays, "issuing" as the debtor whose currency comes into being.
+// coordinatorInconsistency checks the coordinator of a transfer that the sender
+// coordinates itself: "direct" as the creditor who pays, "issuing" as the debtor who
+// issues the currency.
 func (m *message) coordinatorInconsistency() (name, detail string) {
 	coordinator := m.values[coordinatorIDField].integer
 	switch string(m.values[coordinatorTypeField].text) {
@@ -212,28 +212,28 @@ func (m *message) coordinatorInconsistency() (name, detail string) {
 	return "", ""
 }
 
-// The coordinator types that have rules of their own. ("Incoming", 3.)
+// The coordinator types with rules of their own. ("Incoming", 3.)
 const (
 	direct  = "direct"
 	agent   = "agent"
 	issuing = "issuing"
 )
 
-// rootCreditor is the creditor ID of a debtor's own account, out of which the
-// currency comes.
+// rootCreditor is the creditor ID of a debtor's own account, from which the currency is
+// issued.
 const rootCreditor = 0
 
-// toward defines a type of messages toward an accounting authority.
+// toward returns a type of messages to an accounting authority.
 func toward(name string, fields ...field) *schema {
 	return &schema{name: name, in: true, fields: common(name, fields)}
 }
 
-// from defines a type of messages from an accounting authority.
+// from returns a type of messages from an accounting authority.
 func from(name string, fields ...field) *schema {
 	return &schema{name: name, fields: common(name, fields)}
 }
 
-// common puts the fields that each message has before fields.
+// common prepends the fields that each message has.
 func common(name string, fields []field) []field {
 	return append([]field{
 		typeField:     wordField("type", name),
@@ -243,7 +243,7 @@ func common(name string, fields []field) []field {
 	}, fields...)
 }
 
-// coordinated puts the coordinator fields before fields.
+// coordinated prepends the coordinator fields.
 func coordinated(fields ...field) []field {
 	return append([]field{
 		asciiField("coordinator_type", 1, maxCode),
@@ -300,7 +300,7 @@ func iriField(name string) field {
 	}
 }
 
-// schemaOf returns the schema of a message type, nil if there is no such type.
+// schemaOf returns the schema of a message type, or nil if there is no such type.
 func schemaOf(typ string) *schema {
 	for _, s := range schemas {
 		if s.name == typ {
@@ -310,8 +310,8 @@ func schemaOf(typ string) *schema {
 	return nil
 }
 
-// index returns the position of the field called name, -1 if there is none. It
-// begins to look at hint: most senders write their fields in the same order.
+// index returns the position of the field called name, or -1 if there is none. The search
+// starts at hint, because most senders write their fields in the same order.
 func (s *schema) index(name []byte, hint int) int {
 	for i := range s.fields {
 		if i += hint; i >= len(s.fields) {
@@ -324,19 +324,18 @@ func (s *schema) index(name []byte, hint int) int {
 	return -1
 }
 
-// hasCoordinatorID reports whether messages of this type name a coordinator, and
-// not merely its type as an AccountTransfer does.
+// hasCoordinatorID reports whether messages of this type have a coordinator ID, and not
+// only a coordinator type, like an AccountTransfer.
 func (s *schema) hasCoordinatorID() bool {
 	return len(s.fields) > coordinatorIDField && s.fields[coordinatorIDField].name == "coordinator_id"
 }
 
-// hasCoordinatorType reports whether messages of this type say how the transfer
-// they concern was coordinated.
+// hasCoordinatorType reports whether messages of this type have a coordinator type.
 func (s *schema) hasCoordinatorType() bool {
 	return s.fields[coordinatorTypeField].name == "coordinator_type"
 }
 
-// position returns the index of a field that the program knows by name.
+// position returns the index of the field called name, or -1 if there is none.
 func (s *schema) position(name string) int {
 	return slices.IndexFunc(s.fields, func(f field) bool { return f.name == name })
 }

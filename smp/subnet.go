@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// Subnet is a range of creditor or debtor IDs: those which, as unsigned 64-bit
-// patterns, have the bits of Value wherever Mask has a one. The zero Subnet
-// holds every ID. (Section "Subnets".)
+// Subnet is a range of creditor or debtor IDs: those that, as unsigned 64-bit numbers,
+// have the bits of Value wherever Mask has a one. The zero Subnet contains every ID.
+// (Section "Subnets".)
 //
-// [ParseSubnet] and [Exactly] make subnets whose mask is a run of leading ones
-// and whose value has no bits outside of the mask; [View.Check] refuses others.
+// [ParseSubnet] and [Exactly] return subnets whose mask is a sequence of leading ones and
+// whose value has no bits outside of the mask; [View.Check] refuses others.
 type Subnet struct{ Value, Mask uint64 }
 
-// ParseSubnet reads the leading hexadecimal digits that the IDs of a subnet
-// share, at most 16 of either case: "000001" in a creditors-subnet.txt, or an
-// accounting authority's node ID. The empty string is the range of all IDs.
+// ParseSubnet parses the leading hexadecimal digits that the IDs of a subnet share, at
+// most 16, in upper or lower case: "000001" in a creditors-subnet.txt, or an accounting
+// authority's node ID. The empty string is the range of all IDs.
 func ParseSubnet(digits string) (Subnet, error) {
 	if len(digits) > 16 {
 		return Subnet{}, fmt.Errorf("invalid subnet %s: expected at most 16 hexadecimal digits", excerpt(digits))
@@ -34,19 +34,19 @@ func ParseSubnet(digits string) (Subnet, error) {
 	return s, nil
 }
 
-// Exactly is the subnet that holds one ID only, as an agent of debtors has it
-// for its creditors.
+// Exactly returns the subnet that contains one ID only, like a debtors agent's range of
+// creditors.
 func Exactly(id int64) Subnet { return Subnet{Value: uint64(id), Mask: ^uint64(0)} }
 
-// Contains reports whether id lies in the subnet.
+// Contains reports whether the subnet contains id.
 func (s Subnet) Contains(id int64) bool { return uint64(id)&s.Mask == s.Value }
 
-// Bits is the number of leading bits that the IDs of the subnet share, 0 to 64.
+// Bits returns the number of leading bits that the IDs of the subnet share, 0 to 64.
 func (s Subnet) Bits() int { return bits.LeadingZeros64(^s.Mask) }
 
-// String is the subnet's leading hexadecimal digits in lower case, what
-// [ParseSubnet] reads. A mask that is not a whole number of digits is added in
-// full, since no digits can say it.
+// String returns the subnet's leading hexadecimal digits in lower case, for [ParseSubnet].
+// If the mask is not a whole number of digits, or not a prefix, String returns value and
+// mask in full.
 func (s Subnet) String() string {
 	if !s.wellFormed() || s.Bits()%4 != 0 {
 		return fmt.Sprintf("%016x/%016x", s.Value, s.Mask)
@@ -54,10 +54,10 @@ func (s Subnet) String() string {
 	return fmt.Sprintf("%016x", s.Value)[:s.Bits()/4]
 }
 
-// BindingKey is the topic that matches the [OutgoingRoutingKey] of every ID in
-// the subnet: its bytes in hexadecimal, then a "#" for the rest, as in
-// "00.00.01.#". A subnet that ends within a byte has none, which is an error.
-// (Section "RabbitMQ objects of the reference".)
+// BindingKey returns the topic that matches the [OutgoingRoutingKey] of every ID in the
+// subnet: its bytes in hexadecimal, then a "#" for the rest, as in "00.00.01.#". It
+// returns an error for a subnet whose mask is not whole bytes. (Section "RabbitMQ objects
+// of the reference".)
 func (s Subnet) BindingKey() (string, error) {
 	if !s.wellFormed() || s.Bits()%8 != 0 {
 		return "", fmt.Errorf("subnet %v has no binding key: expected whole bytes, which is an even number of hexadecimal digits", s)
@@ -68,15 +68,15 @@ func (s Subnet) BindingKey() (string, error) {
 	return dottedHex(s.Value)[:3*(s.Bits()/8)] + "#", nil
 }
 
-// wellFormed reports whether the subnet is a prefix with nothing after it.
+// wellFormed reports whether the mask is a prefix and the value has no other bits.
 func (s Subnet) wellFormed() bool {
 	host := ^s.Mask
 	return host&(host+1) == 0 && s.Value&host == 0
 }
 
-// move takes an ID from subnet s to subnet to, keeping the bits below the mask,
-// which [View.Check] makes sure is the same for both.
-// IDs are bit patterns here: where a subnet's top bit is set they are negative.
+// move translates an ID from subnet s to subnet to. It keeps the bits below the mask,
+// which [View.Check] ensures to be the same for both. IDs are bit patterns here: they are
+// negative if a subnet's top bit is set.
 func (s Subnet) move(id int64, to Subnet) int64 {
 	return int64(to.Value | uint64(id)&^s.Mask)
 }

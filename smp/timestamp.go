@@ -5,21 +5,20 @@ import (
 	"time"
 )
 
-// Timestamps travel as text and stay text: what counts is that the instant
-// survives, to the microsecond. So reading one means checking it and bringing it
-// into the one form in which it is written, in the offset it came with.
+// Timestamps are kept as text: the instant must be preserved, to the microsecond. Parsing
+// one validates it and converts it to its canonical form, in its original offset.
 //
-// ISO 8601 is wide. The forms that the reference knows are
+// ISO 8601 has many forms. The reference accepts
 //
 //	2023-01-01T12:00[:00[.123456]](Z|+02|+02:00|+0200)
 //
-// with a space in place of the T, months, days, hours, minutes and seconds
-// of one digit or two, and up to 12 digits of a second, of which 6 count.
-// Years are 0001 to 9999; there is no 24:00 and no leap second.
+// with a space in place of the T, months, days, hours, minutes and seconds of one or two
+// digits, and up to 12 fractional digits, of which 6 are used. Years are 0001 to 9999;
+// 24:00 and leap seconds are refused.
 
-// readTimestamp reads an ISO 8601 timestamp with an offset. It returns the
-// canonical text, which is s itself where s has that form, and the instant in
-// microseconds of the Unix epoch.
+// readTimestamp parses an ISO 8601 timestamp with an offset. It returns the canonical
+// text, which is s itself if s has that form, and the instant in microseconds of the Unix
+// epoch.
 func readTimestamp(s []byte) (canonical []byte, micros int64, ok bool) {
 	c := cursor{rest: s}
 	year, month, day := c.date()
@@ -60,7 +59,7 @@ func readTimestamp(s []byte) (canonical []byte, micros int64, ok bool) {
 	return keep(s, b), micros, true
 }
 
-// readDate reads a date, 2023-01-01 or 2023-1-1, and returns its canonical text.
+// readDate parses a date, 2023-01-01 or 2023-1-1, and returns its canonical text.
 func readDate(s []byte) (canonical []byte, ok bool) {
 	c := cursor{rest: s}
 	year, month, day := c.date()
@@ -71,8 +70,8 @@ func readDate(s []byte) (canonical []byte, ok bool) {
 	return keep(s, appendDate(buf[:0], year, month, day)), true
 }
 
-// keep returns s if it equals canonical, and else a copy of canonical, which can
-// so live on the caller's stack.
+// keep returns s if it equals canonical, and otherwise a copy of canonical, so that
+// canonical can be on the caller's stack.
 func keep(s, canonical []byte) []byte {
 	if string(s) == string(canonical) {
 		return s
@@ -99,8 +98,7 @@ func appendDigits(b []byte, n, width int) []byte {
 	return b
 }
 
-// cursor takes a text apart from left to right. Once something does not fit it
-// is bad, and stays so.
+// cursor parses a text from left to right. After a syntax error, bad stays true.
 type cursor struct {
 	rest []byte
 	bad  bool
@@ -119,7 +117,7 @@ func (c *cursor) has(set string) bool {
 	return false
 }
 
-// one takes a byte, which must be one of set.
+// one consumes a byte, which must be one of set.
 func (c *cursor) one(set string) byte {
 	if !c.has(set) {
 		c.bad = true
@@ -130,7 +128,7 @@ func (c *cursor) one(set string) byte {
 	return b
 }
 
-// number takes a decimal number of at least least and at most most digits.
+// number parses a decimal number of least to most digits.
 func (c *cursor) number(least, most int) int {
 	n, count := 0, 0
 	for count < most && c.has("0123456789") {
@@ -144,7 +142,7 @@ func (c *cursor) number(least, most int) int {
 	return n
 }
 
-// date takes a date that the calendar has.
+// date parses a valid date.
 func (c *cursor) date() (year, month, day int) {
 	year = c.number(4, 4)
 	c.one("-")
@@ -157,12 +155,12 @@ func (c *cursor) date() (year, month, day int) {
 	return year, month, day
 }
 
-// daysIn is the length of a month from 1 to 12.
+// daysIn returns the length of a month from 1 to 12.
 func daysIn(year, month int) int {
 	return time.Date(year, time.Month(month)+1, 0, 0, 0, 0, 0, time.UTC).Day()
 }
 
-// fraction takes 1 to 12 digits of a second and returns the microseconds.
+// fraction parses 1 to 12 fractional digits of a second and returns the microseconds.
 func (c *cursor) fraction() int {
 	before := len(c.rest)
 	n := c.number(1, 6)
@@ -173,7 +171,7 @@ func (c *cursor) fraction() int {
 	return n
 }
 
-// offset takes "Z" or a difference from UTC, and returns it in minutes.
+// offset parses "Z" or a difference from UTC, and returns it in minutes.
 func (c *cursor) offset() int {
 	sign := c.one("Z+-")
 	if sign == 'Z' || c.bad {

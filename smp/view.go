@@ -8,29 +8,29 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// View is how a node sees one of its peers: the types of both, and the ranges
-// of IDs about which they may speak. (Section "Subnets".)
+// View is a node's view of one of its peers: the types of both, and the ranges of IDs of
+// their messages. (Section "Subnets".)
 type View struct {
-	// Owner is the type of the node whose view this is, Peer its peer's.
+	// Owner is the type of the node that has this view, Peer is its peer's type.
 	Owner, Peer nodetype.Type
-	// OwnerCreditors is the range in which a creditors agent keeps its own
-	// creditors, its creditors-subnet.txt. It means nothing for other owners.
+	// OwnerCreditors is the range in which a creditors agent keeps its own creditors, from
+	// its creditors-subnet.txt. It is ignored for other owners.
 	OwnerCreditors Subnet
-	// PeerCreditors is the range of creditors on the wire: what an authority gave
-	// to a creditors agent (subnet.txt there, masq-subnet.txt here); exactly 0
-	// between an authority and a debtors agent.
+	// PeerCreditors is the range of creditors in messages between the two: the one that an
+	// authority has assigned to a creditors agent (subnet.txt there, masq-subnet.txt
+	// here); exactly 0 between an authority and a debtors agent.
 	PeerCreditors Subnet
-	// PeerDebtors is the range of debtors on the wire: an authority's node ID, or
-	// the part of it that was given to a debtors agent.
+	// PeerDebtors is the range of debtors in messages between the two: an authority's node
+	// ID, or the part of it that was assigned to a debtors agent.
 	PeerDebtors Subnet
 }
 
-// Check reports whether the view makes sense: the two types can be peers, each
-// range is a prefix, a creditors agent's two ranges are equally wide, and a
-// debtors agent's creditors are exactly 0. Errors are [ErrView].
+// Check reports whether the view is consistent: the two types can be peers, each range is
+// a prefix, a creditors agent's two ranges are equally wide, and a debtors agent's
+// creditors are exactly 0. Errors are [ErrView].
 //
-// Outgoing and Incoming check as well, since a wrong view could move money
-// to the wrong account. Call Check to know before there is a message.
+// Outgoing and Incoming check the view too, since a wrong one could move money to the
+// wrong account. Call Check to get the error before there is a message.
 func (v View) Check() error {
 	if !v.Owner.CanPeer(v.Peer) {
 		return fmt.Errorf("%w: %v and %v can not be peers, expected an accounting authority and an agent", ErrView, v.Owner, v.Peer)
@@ -59,13 +59,13 @@ func (v View) Check() error {
 	return nil
 }
 
-// Outgoing checks a message which the node's application wants to send to the
-// peer, translates it, and returns the body to send, at most [MaxBody] bytes
-// of JSON. typ and contentType come from the message's headers. Errors are an
-// [Error], which will not go away, or [ErrView]. (Section "Outgoing".)
+// Outgoing validates a message of the node's application to the peer, translates it, and
+// returns the body to send, at most [MaxBody] bytes of JSON. typ and contentType are the
+// message's headers. Errors are an [Error], which is permanent, or [ErrView]. (Section
+// "Outgoing".)
 //
-// The type of a coordinator is not checked, nor is its ID beyond what the
-// translation needs: the peer does, in its Incoming.
+// The coordinator type is not checked, nor is the coordinator ID beyond what the
+// translation needs: the peer checks them in its Incoming.
 func (v View) Outgoing(typ, contentType string, body []byte) ([]byte, error) {
 	if err := v.Check(); err != nil {
 		return nil, err
@@ -98,10 +98,10 @@ func (v View) Outgoing(typ, contentType string, body []byte) ([]byte, error) {
 	return out, nil
 }
 
-// Incoming checks a message which the peer has sent, translates it, and returns
-// what the node's application is to get. typ and contentType come from the
-// message's headers, now is the time of arrival. Errors are an [Error], which
-// goes back to the peer, or [ErrView]. (Section "Incoming".)
+// Incoming validates a message of the peer, translates it, and returns the message for the
+// node's application. typ and contentType are the message's headers, now is the time of
+// arrival. Errors are an [Error], to be sent to the peer, or [ErrView]. (Section
+// "Incoming".)
 func (v View) Incoming(typ, contentType string, body []byte, now time.Time) (Received, error) {
 	if err := v.Check(); err != nil {
 		return Received{}, err
@@ -138,12 +138,12 @@ func (v View) Incoming(typ, contentType string, body []byte, now time.Time) (Rec
 	}, nil
 }
 
-// bodyGrowth is how much longer, in bytes, a body usually gets at most when it
-// is written again, since translated IDs may have more digits. It saves copying.
+// bodyGrowth is by how many bytes a body usually grows at most when it is written again,
+// since translated IDs may have more digits. The additional capacity avoids copying.
 const bodyGrowth = 32
 
-// admit is what both directions begin with: it reads and checks a message by
-// itself. in tells which direction is allowed.
+// admit is the first step of both directions: it parses and validates a message by itself.
+// in is the permitted direction.
 func (m *message) admit(typ, contentType string, body []byte, in bool, limit int) error {
 	s := schemaOf(typ)
 	if s == nil {
@@ -169,8 +169,8 @@ func unknownType(typ string) error {
 	return &Error{Kind: ErrType, Field: "type", Detail: "is " + excerpt(typ) + ", expected one of the ten message types"}
 }
 
-// requireAccount refuses a message about an account outside of the ranges that
-// the two peers share.
+// requireAccount refuses a message about an account outside of the ranges that the two
+// peers share.
 func (v View) requireAccount(m *message) error {
 	if err := m.requireID(creditorField, v.PeerCreditors, ErrForeignID, "the peer's creditors"); err != nil {
 		return err
@@ -178,8 +178,8 @@ func (v View) requireAccount(m *message) error {
 	return m.requireID(debtorField, v.PeerDebtors, ErrForeignID, "the peer's debtors")
 }
 
-// requireCoordinator refuses a message about a transfer that the agent among the
-// two peers can not have asked for. ("Incoming", 3.)
+// requireCoordinator refuses a message about a transfer that the agent among the two peers
+// can not have requested. ("Incoming", 3.)
 func (v View) requireCoordinator(m *message) error {
 	if !m.schema.hasCoordinatorID() {
 		return nil
@@ -197,12 +197,12 @@ func (v View) requireCoordinator(m *message) error {
 	if typ != issuing {
 		return m.refuseCoordinatorType(`"issuing" between an authority and a debtors agent`)
 	}
-	// That creditor_id is 0 follows from the range of creditors.
+	// creditor_id is 0 because of the range of creditors.
 	return m.requireCoordinatorID(debtorField)
 }
 
-// requireID refuses the message unless the ID in a field lies within s, the
-// range of whose IDs.
+// requireID refuses the message unless the ID in field i is in s; whose describes the
+// range in the error.
 func (m *message) requireID(i int, s Subnet, kind error, whose string) error {
 	id := m.values[i].integer
 	if s.Contains(id) {
@@ -214,8 +214,8 @@ func (m *message) requireID(i int, s Subnet, kind error, whose string) error {
 	}
 }
 
-// requireCoordinatorID refuses the message unless its coordinator ID equals
-// another ID of it.
+// requireCoordinatorID refuses the message unless its coordinator ID equals the ID in
+// field i.
 func (m *message) requireCoordinatorID(i int) error {
 	coordinator, expected := m.values[coordinatorIDField].integer, m.values[i].integer
 	if coordinator == expected {
@@ -235,7 +235,7 @@ func (m *message) refuseCoordinatorType(expected string) error {
 	}
 }
 
-// moveID translates the ID in a field, which must lie within from.
+// moveID translates the ID in field i, which must be in from.
 func (m *message) moveID(i int, from, to Subnet) {
 	m.values[i].integer = from.move(m.values[i].integer, to)
 }

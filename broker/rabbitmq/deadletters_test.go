@@ -31,7 +31,7 @@ func asideIn(t *testing.T, b *Broker, queue string) []broker.DeadLetter {
 // A message that another program has rejected, as the reference's client does, is listed
 // with RabbitMQ's information about it, and a message published directly to the
 // dead-letter queue is listed too. Identical messages have a number in their IDs.
-func TestShelfOthers(t *testing.T) {
+func TestDeadLettersOfOthers(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
 	q := testPeer()
@@ -189,7 +189,7 @@ func TestRetryNowhere(t *testing.T) {
 
 // During a list, the messages are not available for another one. They are again as soon as
 // the first has ended, even if it ended early or was interrupted.
-func TestShelfHides(t *testing.T) {
+func TestListHides(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b, other := newOperator(t, s), openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
 	q := testPeer()
