@@ -25,7 +25,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// forgery is a certificate made by somebody who is not entitled to.
+// forgery is a certificate that its maker is not entitled to.
 type forgery struct {
 	subject, issuer []byte // names, in DER
 	pub             crypto.PublicKey

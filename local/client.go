@@ -366,21 +366,21 @@ func (c *Client) read() {
 func (c *Client) handle(f *stomp.Frame) error {
 	switch f.Command {
 	case "RECEIPT":
-		c.tell(f, nil)
+		c.complete(f, nil)
 		return nil
 	case "MESSAGE":
 		return c.deliver(f)
 	case "ERROR":
 		err := errorFrom(f)
-		c.tell(f, err)
+		c.complete(f, err)
 		return err
 	default:
 		return &stomp.ProtocolError{Reason: fmt.Sprintf("unexpected command %.40s from the local door", f.Command)}
 	}
 }
 
-// tell calls the function that waits for the receipt of a frame.
-func (c *Client) tell(f *stomp.Frame, outcome error) {
+// complete calls the function that waits for the receipt of a frame.
+func (c *Client) complete(f *stomp.Frame, outcome error) {
 	id, _ := f.Get("receipt-id")
 	n, err := strconv.ParseUint(id, 10, 64)
 	if err != nil {

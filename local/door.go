@@ -156,7 +156,7 @@ func (d *Door) announced(ctx context.Context) bool {
 // forgetPasscode removes a generated passcode before a door with a TCP port opens, or
 // if the previous door had one and did not remove the passcode: another process that
 // has listened on the port since may have received it. A passcode chosen by the
-// operator is kept, with a warning.
+// operator is kept; in the second case a warning is logged.
 func (d *Door) forgetPasscode(stateDir, address string) error {
 	last, err := readAddresses(stateDir)
 	crashed := !errors.Is(err, ErrNotOpen) && (err != nil || last.TCP != "")

@@ -14,36 +14,36 @@ import (
 
 // entry is a connection of an application to its node's broker.
 type entry interface {
-	// send hands over a message, and has done called when the broker has
-	// accepted it, or will not tell any more.
+	// send sends a message. done is called when the broker has accepted or refused the
+	// message, or when its answer is lost.
 	send(ctx context.Context, exchange, routingKey, typ string, body []byte, done func(error)) error
-	// next waits for a message in the node's inbox. ack removes it.
+	// next waits for a message in the node's inbox. ack removes the message.
 	next(ctx context.Context) (body []byte, ack func() error, err error)
 	close()
 }
 
-// direction is the way from one node to another.
+// direction is the traffic from one node to another.
 type direction struct {
 	name     string
 	from, to *member
 	quiet    *atomic.Bool
-	paused   atomic.Int32 // how many faults want that nothing is sent
+	paused   atomic.Int32 // number of faults that require a pause of sending
 	ledger   *ledger
 
-	poisoned chan bool // poison to send: whether it looks sound to the sender's side
+	poisoned chan bool // poison to send: whether it is valid for the sender's side
 }
 
 const (
-	// maxBehind is how many messages may be on their way, in seconds of traffic.
+	// maxBehind is how many messages may be in flight, in seconds of traffic.
 	maxBehind = 2
-	// reconnectPause is how soon an application tries again.
+	// reconnectPause is the time until an application reconnects.
 	reconnectPause = 20 * time.Millisecond
-	// bursts is how often in a second an application sends.
+	// bursts is how many times per second an application sends.
 	bursts = 25
 )
 
-// send sends messages, so many a second, until ctx is done. What the broker has
-// not accepted when a connection breaks is sent again, as an application would.
+// send sends rate messages per second until ctx is done. Messages that the broker has
+// not accepted when a connection breaks are sent again, as an application would.
 func (d *direction) send(ctx context.Context, rate int) {
 	tick := time.NewTicker(time.Second / bursts)
 	defer tick.Stop()
@@ -59,7 +59,7 @@ func (d *direction) send(ctx context.Context, rate int) {
 	}
 }
 
-// sendBy sends by one connection, some messages with each tick.
+// sendBy sends on one connection, some messages with each tick.
 func (d *direction) sendBy(ctx context.Context, e entry, tick <-chan time.Time, rate int) error {
 	for {
 		var err error
@@ -67,7 +67,7 @@ func (d *direction) sendBy(ctx context.Context, e entry, tick <-chan time.Time, 
 		case <-ctx.Done():
 			return nil
 		case sendable := <-d.poisoned:
-			if !d.resting() { // then there is no poison either
+			if !d.resting() { // poison is not sent then, either
 				err = d.sendPoison(ctx, e, sendable)
 			}
 		case <-tick:
@@ -90,7 +90,7 @@ func (d *direction) sendBy(ctx context.Context, e entry, tick <-chan time.Time, 
 	}
 }
 
-// resting reports whether nothing is to be sent now.
+// resting reports whether sending is paused.
 func (d *direction) resting() bool { return d.quiet.Load() || d.paused.Load() > 0 }
 
 func (d *direction) sendNumber(ctx context.Context, e entry, n int) error {
@@ -115,7 +115,7 @@ func (d *direction) sendPoison(ctx context.Context, e entry, sendable bool) erro
 	return err
 }
 
-// receive takes out what arrives at a node, until ctx is done.
+// receive removes the messages that arrive at a node, until ctx is done.
 func (w *world) receive(ctx context.Context, m *member) {
 	for ctx.Err() == nil {
 		e, err := m.enter(ctx, true)
@@ -148,7 +148,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// byDoor is the entry of an application to the embedded broker.
+// byDoor is the connection of an application to the embedded broker.
 type byDoor struct {
 	client *local.Client
 	inbox  *local.ClientSubscription

@@ -18,21 +18,21 @@ import (
 // kind is a kind of fault.
 type kind struct {
 	name string
-	// on names what of a node it concerns. Faults that concern the same do not
-	// happen at once.
+	// on names the part of a node that the fault affects. Faults that affect the same
+	// part do not happen at the same time.
 	on string
-	// fits reports whether a node can have it; nil means that all can.
+	// fits reports whether the fault is possible on a node; nil means on all nodes.
 	fits func(*member) bool
-	// do begins it, lets it last, and ends it.
+	// do begins the fault, waits for its duration, and ends it.
 	do func(*fault)
 }
 
-// fault is one that is going to happen.
+// fault is a planned fault.
 type fault struct {
 	kind
 	world  *world
 	node   *member
-	after  time.Duration // from the beginning of its round
+	after  time.Duration // since the beginning of its round
 	last   time.Duration
 	random *rand.Rand
 }
@@ -41,7 +41,7 @@ func (f *fault) String() string {
 	return fmt.Sprintf("%s of %s after %v for %v", f.name, f.node.name, f.after, f.last)
 }
 
-// lasts waits as long as the fault lasts.
+// lasts waits for the duration of the fault.
 func (f *fault) lasts() { time.Sleep(f.last) }
 
 func embeddedBroker(m *member) bool { return m.rabbit == nil }
@@ -90,13 +90,13 @@ var kinds = []kind{
 	{"poison", "messages", nil, poison},
 }
 
-// These concern all nodes: their connections have to be made anew.
+// Parts that affect all nodes: their connections have to be made anew.
 const (
 	expiry     = "certificate expired"
 	expiryOpen = "certificate expired on open connections"
 )
 
-// away ends the node's process and keeps it away.
+// away ends the node's process and prevents its restart until the fault ends.
 func (f *fault) away(s syscall.Signal) {
 	f.node.process.hold(s)
 	f.lasts()
@@ -109,7 +109,7 @@ func freeze(f *fault) {
 	f.node.process.signal(syscall.SIGCONT)
 }
 
-// strike does something to all connections, again and again.
+// strike calls do for all connections, again and again.
 func (f *fault) strike(do func(*wired)) {
 	for end := time.Now().Add(f.last); ; {
 		f.node.wire.each(do)
@@ -120,7 +120,7 @@ func (f *fault) strike(do func(*wired)) {
 	}
 }
 
-// rule has one way do this and the other that, as chance has it.
+// rule applies one and other to the two directions, in random order.
 func (f *fault) rule(one, other way) {
 	ways := [2]way{one, other}
 	if f.random.IntN(2) == 1 {
@@ -161,8 +161,8 @@ func hangUp(f *fault) {
 	}
 }
 
-// stickLog has nobody read the log, while there is something to say. Every other time
-// the process then ends in good order.
+// stickLog stops reading the log, while the process writes to it. Every other time the
+// process then ends in good order.
 func stickLog(f *fault) {
 	undo := f.node.process.stickLog()
 	f.strike((*wired).reset)
@@ -173,7 +173,7 @@ func stickLog(f *fault) {
 	undo()
 }
 
-// breakLog has whoever reads the log go away. The next process has a log again.
+// breakLog closes the reader of the log. The next process has a log again.
 func breakLog(f *fault) {
 	f.node.process.breakLog()
 	f.strike((*wired).reset)
@@ -181,8 +181,8 @@ func breakLog(f *fault) {
 	f.node.process.release()
 }
 
-// pause has nothing sent from and to the node, and waits until nothing is on its way.
-// It reports whether that is so: another fault may prevent it.
+// pause pauses sending from and to the node, and waits until no message is in flight.
+// It reports whether that was reached: another fault may prevent it.
 func (f *fault) pause(concerns func(*direction) bool) (idle bool, resume func()) {
 	var paused []*direction
 	for _, d := range f.world.directions {
@@ -201,8 +201,8 @@ func (f *fault) pause(concerns func(*direction) bool) (idle bool, resume func())
 	}
 }
 
-// resetRabbit has RabbitMQ start without what it held, as a container without its
-// volume does. What is lost with it is not the node's fault, so there is nothing.
+// resetRabbit restarts RabbitMQ without its data, as a container without its volume.
+// Messages lost with it are not lost by the node, so there must be none.
 func resetRabbit(f *fault) {
 	idle, resume := f.pause(func(d *direction) bool { return d.from == f.node || d.to == f.node })
 	defer resume()
@@ -220,8 +220,8 @@ func resetRabbit(f *fault) {
 	}
 }
 
-// drainFullDisk fills the disk, and leaves it full until what is in the store has been
-// sent: that needs no room.
+// drainFullDisk fills the disk, and keeps it full until the messages in the store have
+// been sent: that needs no disk space.
 func drainFullDisk(f *fault) {
 	starts := f.node.process.count()
 	drained := make(chan bool, 1)
@@ -240,20 +240,21 @@ func drainFullDisk(f *fault) {
 			return false
 		}
 	})
-	// Another fault may have ended the process, and it does not start without room.
+	// Another fault may have ended the process, which does not start without disk
+	// space.
 	if !idle && f.node.process.count() == starts {
 		f.world.t.Errorf("%v: what is in the store is not sent within %v", f, bound)
 	}
 }
 
-// fillDisk leaves no room on the disk for a while.
+// fillDisk uses up all space of the disk for a while.
 func fillDisk(f *fault) {
 	end := time.Now().Add(f.last)
 	f.fill(func() bool { return time.Now().After(end) })
 }
 
-// fill leaves no room on the disk, and takes what others give up meanwhile, until it
-// is over.
+// fill uses up all space of the disk, and all space that is freed meanwhile, until over
+// returns true.
 func (f *fault) fill(over func() bool) {
 	ballast, err := os.Create(filepath.Join(f.node.settings.State, "ballast"))
 	if err != nil {
@@ -285,14 +286,15 @@ func failWrites(f *fault) {
 	f.lasts()
 }
 
-// failOpens makes the process unable to open files, and to open and accept
-// connections, which has to be tried for that.
+// failOpens makes the process unable to open files, and to open and accept connections.
+// New connections are needed to test that.
 func failOpens(f *fault) {
 	defer f.node.process.limit(unix.RLIMIT_NOFILE, 0)()
 	f.strike((*wired).reset)
 }
 
-// hideDirectory takes the node's directory away, as a network file system does.
+// hideDirectory removes the node's directory temporarily, like a network file system
+// that is not mounted.
 func hideDirectory(f *fault) {
 	dir := f.node.settings.Dir
 	if err := os.Rename(dir, dir+".away"); err != nil {
@@ -322,8 +324,8 @@ func freezeRabbit(f *fault) {
 	}
 }
 
-// stepClock puts the node's clock days ahead or behind, and has new connections
-// made by it, now and when it is right again.
+// stepClock sets the node's clock days ahead or behind, and causes new connections,
+// both then and when the clock is right again.
 func (f *fault) stepClock(sign int) {
 	step := time.Duration(sign*(1+f.random.IntN(20))) * 24 * time.Hour
 	f.node.process.setClock(ahead + step)
@@ -339,7 +341,7 @@ func renew(f *fault) {
 	f.node.wire.each((*wired).cut)
 }
 
-// mismatch puts a key and a certificate in place that are no pair.
+// mismatch installs a key and a certificate that do not belong together.
 func mismatch(f *fault) {
 	old, err := os.ReadFile(f.node.settings.Cert)
 	if err == nil {
@@ -354,7 +356,7 @@ func mismatch(f *fault) {
 	f.node.certify(f.world.t, certificateLife)
 }
 
-// expire lets the certificate run out, while new connections are needed.
+// expire lets the certificate expire while new connections are needed.
 func expire(f *fault) {
 	const life = 300 * time.Millisecond
 	f.node.certify(f.world.t, life)
@@ -366,7 +368,7 @@ func expire(f *fault) {
 	f.node.certify(f.world.t, certificateLife)
 }
 
-// expireOpen lets the certificate run out under open connections.
+// expireOpen lets the certificate expire while connections are open.
 func expireOpen(f *fault) {
 	const life = time.Second
 	f.node.certify(f.world.t, life)
@@ -380,14 +382,14 @@ func expireOpen(f *fault) {
 	f.node.certify(f.world.t, certificateLife)
 }
 
-// poison puts messages into the node's queues that can not be delivered.
+// poison puts messages that can not be delivered into the node's queues.
 func poison(f *fault) {
 	for _, d := range f.world.directions {
 		if d.from == f.node {
 			for range 1 + f.random.IntN(5) {
 				select {
 				case d.poisoned <- f.random.IntN(2) == 0:
-				default: // enough of them are on their way
+				default: // enough of them are in flight
 				}
 			}
 		}

@@ -4,28 +4,28 @@ package faulttest
 
 import "sync"
 
-// ledger knows what has become of the messages of one direction, by their
-// numbers. It needs two bytes for each.
+// ledger records the state of the messages of one direction, by their numbers. It needs
+// two bytes for each.
 type ledger struct {
 	mu       sync.Mutex
-	accepted []bool // the sender's broker has said that it holds it
+	accepted []bool // accepted by the sender's broker
 	arrived  []bool
-	again    []int // numbers whose fate the broker has not told
-	highest  int   // the highest number that has arrived; -1 at the beginning
+	again    []int // numbers of messages whose acceptance is unknown
+	highest  int   // the highest number that has arrived; -1 before the first
 	damaged  []string
-	sent     map[int]bool // numbers that have been sent, of which the broker has said nothing yet
-	poisons  int          // as many poisonous messages
+	sent     map[int]bool // numbers of messages that the broker has not answered yet
+	poisons  int          // the same for poison, as a count
 
 	figures
 }
 
-// figures sum up a ledger.
+// figures are the sums of a ledger.
 type figures struct {
-	Accepted  int `json:"accepted"`  // messages that the sender's broker holds, or held
+	Accepted  int `json:"accepted"`  // messages that the sender's broker has accepted
 	Delivered int `json:"delivered"` // distinct messages that have arrived
-	Repeated  int `json:"repeated"`  // further arrivals of them
-	Lost      int `json:"lost"`      // accepted and not arrived, yet or ever
-	Damaged   int `json:"damaged"`   // arrivals that were not as sent
+	Repeated  int `json:"repeated"`  // further arrivals of these
+	Lost      int `json:"lost"`      // accepted and not arrived
+	Damaged   int `json:"damaged"`   // arrivals with another content
 	Poison    int `json:"poison"`    // accepted messages that must not arrive
 }
 
@@ -40,8 +40,8 @@ func (f *figures) add(g figures) {
 
 func newLedger() *ledger { return &ledger{highest: -1, sent: make(map[int]bool)} }
 
-// next gives the number of the next message to be sent: one that may not have
-// been accepted, or a new one, unless too many are on their way already.
+// next returns the number of the next message to send: one whose acceptance is unknown,
+// or a new one, unless too many are in flight.
 func (l *ledger) next(most int) (n int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,7 +59,7 @@ func (l *ledger) next(most int) (n int, ok bool) {
 	return len(l.accepted) - 1, true
 }
 
-// settle notes whether the sender's broker has accepted a message.
+// settle records whether the sender's broker has accepted a message.
 func (l *ledger) settle(n int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -76,7 +76,7 @@ func (l *ledger) settle(n int, err error) {
 	}
 }
 
-// settlePoison is settle for a message that must not arrive, and is sent once.
+// settlePoison is settle for a message that must not arrive, which is sent once.
 func (l *ledger) settlePoison(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -86,30 +86,29 @@ func (l *ledger) settlePoison(err error) {
 	}
 }
 
-// nextPoison notes that such a message is being sent.
+// nextPoison records that such a message is being sent.
 func (l *ledger) nextPoison() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.poisons++
 }
 
-// forgetPoison notes that those that were set aside are gone, with all that their
-// broker held.
+// forgetPoison records that all dead letters are gone, together with the data of their
+// broker.
 func (l *ledger) forgetPoison() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.Poison = 0
 }
 
-// idle reports whether no message is on its way, nor the broker's word on one.
+// idle reports whether no message, and no answer of the broker, is outstanding.
 func (l *ledger) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.Lost == 0 && len(l.sent) == 0 && l.poisons == 0
 }
 
-// arrive notes that a message has come, or that what has come is not what was
-// sent.
+// arrive records that a message has arrived, or that its content is not what was sent.
 func (l *ledger) arrive(n int, damage string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -132,7 +131,7 @@ func (l *ledger) arrive(n int, damage string) {
 	}
 }
 
-// mark returns the lowest number that has not been given to a message.
+// mark returns the lowest unused message number.
 func (l *ledger) mark() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -146,7 +145,7 @@ func (l *ledger) passed(mark int) bool {
 	return l.highest >= mark
 }
 
-// sum returns the figures of now.
+// sum returns the current figures.
 func (l *ledger) sum() figures {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -13,23 +13,23 @@ import (
 	"peerlink/smp"
 )
 
-// ahead is how far the world's time is ahead of the machine's.
+// ahead is how far the clocks of the world are ahead of the machine's.
 const ahead = 30 * 24 * time.Hour
 
 func worldTime() time.Time { return time.Now().Add(ahead) }
 
-// debtors is the first of the debtor IDs that messages are about: all of them lie
-// in the ranges of both agents.
+// debtors is the first debtor ID in messages: all of them are in the ranges of both
+// agents.
 const debtors = 0x1234abcd_00_000000
 
 // creditor is the creditor ID in messages with the creditors agent. With a
 // debtors agent it is 0.
 const creditor = 0x000001_01_00000000
 
-// poisonText begins the config_data of messages that must not arrive.
+// poisonText is the prefix of config_data in messages that must not arrive.
 const poisonText = "poison"
 
-// message has what the messages of the suite are made of.
+// message contains the fields of the messages of the suite.
 type message struct {
 	Type     string `json:"type"`
 	Debtor   int64  `json:"debtor_id"`
@@ -45,12 +45,12 @@ type message struct {
 	Code         string `json:"rejection_code,omitempty"`
 }
 
-// number is a floating point number as SMP wants it.
+// number is a floating point number in the form of SMP.
 type number float64
 
 func (n number) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "%.1f", n), nil }
 
-// message makes the n-th message of a direction.
+// message returns the n-th message of a direction.
 func (d *direction) message(n int, at time.Time) message {
 	ts := at.UTC().Format("2006-01-02T15:04:05.000000+00:00")
 	m := message{
@@ -68,15 +68,15 @@ func (d *direction) message(n int, at time.Time) message {
 	return m
 }
 
-// routingKey is the one with which an application sends a message.
+// routingKey returns the routing key with which an application sends a message.
 func (d *direction) routingKey(m message) string {
 	return smp.OutgoingRoutingKey(d.from.kind, d.to.kind, m.Debtor, m.Creditor)
 }
 
-// poison makes a message that the peer refuses, or one that can not even be
-// sent to it.
+// poison returns a message that the peer refuses, or one that can not be sent to the
+// peer.
 func (d *direction) poison(sendable bool) (m message, body []byte) {
-	m = d.message(0, worldTime().AddDate(10, 0, 0)) // from the future
+	m = d.message(0, worldTime().AddDate(10, 0, 0)) // with a timestamp in the future
 	m.Data = poisonText
 	body, err := json.Marshal(m)
 	if err != nil {
@@ -88,8 +88,7 @@ func (d *direction) poison(sendable bool) (m message, body []byte) {
 	return m, body
 }
 
-// filler is some text, always the same for a number, in which nothing must
-// change.
+// filler returns a text that depends only on the number, to detect any change of it.
 func filler(n int) string {
 	const letters = "abc \"\\\t\n{}✓ü\u0000\u007f�𝄞:,0"
 	runes := []rune(letters)
@@ -101,8 +100,8 @@ func filler(n int) string {
 	return b.String()
 }
 
-// check reads a message that has arrived. It tells its direction's name, its
-// number, and what is wrong with it.
+// check parses a message that has arrived. It returns its direction, its number, and
+// what is wrong with it.
 func (w *world) check(body []byte) (d *direction, n int, damage string) {
 	var m message
 	var name, ts string

@@ -27,13 +27,13 @@ import (
 	"peerlink/stomp"
 )
 
-// nodeSettings says what a node's process needs. It reads them from the
+// nodeSettings are the settings of a node's process, which it reads from the
 // environment.
 type nodeSettings struct {
 	Dir, Listen, Cert, Key string
 	State                  string        // folder of the embedded broker and the door
 	Broker                 string        // URL of RabbitMQ; empty for the embedded broker
-	Clock                  time.Duration // how far its clock is ahead; each line of the input is another
+	Clock                  time.Duration // how far its clock is ahead; each line of the input sets it anew
 }
 
 const settingsVariable = "PEERLINK_FAULTTEST_NODE"
@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	os.Exit(runNode(text))
 }
 
-// runNode is the process of a node, and returns its exit code.
+// runNode runs the process of a node, and returns its exit code.
 func runNode(settings string) int {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	output := logwriter.New(os.Stderr, func(dropped uint64) []byte { return fmt.Appendf(nil, "%d records were dropped\n", dropped) })
@@ -63,8 +63,8 @@ func runNode(settings string) int {
 	return 0
 }
 
-// What follows is as impatient as a node on a busy machine can be. The bound of
-// a standstill follows from it.
+// These times are as short as a busy machine allows. The bound of a standstill follows
+// from them.
 const (
 	retryMax         = 500 * time.Millisecond
 	handshakeTimeout = 3 * time.Second
@@ -74,11 +74,11 @@ const (
 	pollInterval     = 100 * time.Millisecond
 )
 
-// serving is what a node's process logs when it has come up.
+// serving is what a node's process logs when it has started.
 const serving = "msg=serving"
 
-// run is the process of a node: the same parts as in "peerlink serve", with
-// less patience, and a clock that can be put wrong.
+// run runs the process of a node: the same parts as in "peerlink serve", with shorter
+// times, and a clock that can be set wrong.
 func (s nodeSettings) run(output io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -117,7 +117,7 @@ func hangups() <-chan struct{} {
 	return recheck
 }
 
-// clockFrom is a clock that is ahead, by as much as the last line of r says.
+// clockFrom returns a clock that is ahead by the value in the last line of r.
 func clockFrom(r io.Reader, ahead time.Duration) func() time.Time {
 	var offset atomic.Int64
 	offset.Store(int64(ahead))

@@ -21,22 +21,22 @@ import (
 // process keeps the process of a node running, as a supervisor would.
 type process struct {
 	name  string
-	fault func(format string, args ...any) // is told what must not happen
+	fault func(format string, args ...any) // called for events that must not happen
 	log   *tail
 	done  chan struct{} // closed when the supervisor has ended
 
 	mu       sync.Mutex
-	news     sync.Cond // something below has changed
+	news     sync.Cond // signals that a field below has changed
 	settings nodeSettings
-	cmd      *exec.Cmd // nil while there is none
+	cmd      *exec.Cmd // nil if none is running
 	input    io.Writer // of cmd
 	output   *logPipe  // of cmd
-	held     int       // how many want that it does not run
+	held     int       // number of faults that prevent it from running
 	over     bool
-	ours     bool // we have made the process end
+	ours     bool // the process was ended by the suite
 	starts   int
-	failed   int   // starts that came to nothing
-	peak     int64 // most memory that one has used, in KiB
+	failed   int   // starts that failed
+	peak     int64 // maximum memory of a process, in KiB
 }
 
 // restartPause is how long the supervisor waits before it starts a process again.
@@ -57,8 +57,7 @@ func (p *process) supervise() {
 	}
 }
 
-// mayStart waits until the process is wanted. It returns false when it never
-// will be again.
+// mayStart waits until the process may run. It returns false at the end of the test.
 func (p *process) mayStart() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,7 +75,7 @@ func (p *process) runOnce() {
 		return
 	}
 	err = cmd.Wait()
-	p.output.end() // what it has said is in p.log
+	p.output.end() // all of its output is in p.log
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cmd = nil
@@ -108,7 +107,7 @@ func (p *process) start() (*exec.Cmd, error) {
 		return nil, err
 	}
 	cmd.Stderr = output.written
-	// It ends with the test, but not by a ^C on the terminal.
+	// The process ends with the test, but not by a ^C on the terminal.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if p.input, err = cmd.StdinPipe(); err == nil {
 		err = cmd.Start()
@@ -144,14 +143,14 @@ func (p *process) signalLocked(s syscall.Signal) {
 	if s == syscall.SIGKILL || s == syscall.SIGTERM {
 		p.ours = true
 	}
-	// It may have ended this moment.
+	// The process may have ended at this moment.
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.fault("%s can not be sent %v: %v", p.name, s, err)
 	}
 }
 
-// hold ends the process with a signal and keeps it from being started, until
-// release. It returns when the process has ended.
+// hold ends the process with a signal and prevents a restart until release is called.
+// It returns when the process has ended.
 func (p *process) hold(s syscall.Signal) {
 	defer p.insist().Stop()
 	p.mu.Lock()
@@ -170,7 +169,7 @@ func (p *process) release() {
 	p.news.Broadcast()
 }
 
-// end ends the process for good, in good order.
+// end ends the process permanently, in good order.
 func (p *process) end() {
 	p.mu.Lock()
 	p.over = true
@@ -182,7 +181,7 @@ func (p *process) end() {
 	<-p.done
 }
 
-// insist kills the process if it is still there after a while.
+// insist kills the process if it has not ended after a while.
 func (p *process) insist() *time.Timer {
 	return time.AfterFunc(bound, func() {
 		p.fault("%s does not end within %v:\n%s", p.name, bound, p.log)
@@ -190,18 +189,18 @@ func (p *process) insist() *time.Timer {
 	})
 }
 
-// setClock puts the node's clock ahead.
+// setClock sets the node's clock ahead.
 func (p *process) setClock(ahead time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.settings.Clock = ahead
 	if p.cmd != nil {
-		fmt.Fprintln(p.input, ahead) // a process that has ended needs it no more
+		fmt.Fprintln(p.input, ahead) // a process that has ended does not need it
 	}
 }
 
-// limit lowers a resource limit of the process. undo puts it back, if the
-// process is still there: a new one does not have it.
+// limit lowers a resource limit of the process. undo restores it if the process is
+// still running: a new process has the old limit.
 func (p *process) limit(resource int, value uint64) (undo func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -227,8 +226,8 @@ func (p *process) limit(resource int, value uint64) (undo func()) {
 	}
 }
 
-// stickLog makes the log of the process stick: nobody reads it, and there is no room in
-// the pipe. undo has it read again.
+// stickLog stops reading the log of the process, and fills the pipe. undo resumes
+// reading.
 func (p *process) stickLog() (undo func()) {
 	p.mu.Lock()
 	output := p.output
@@ -242,7 +241,7 @@ func (p *process) stickLog() (undo func()) {
 	return output.release
 }
 
-// breakLog makes whoever reads the log of the process go away.
+// breakLog closes the reader of the log of the process.
 func (p *process) breakLog() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -251,12 +250,12 @@ func (p *process) breakLog() {
 	}
 }
 
-// logPipe is the pipe into which a process writes its log.
+// logPipe is the pipe to which a process writes its log.
 type logPipe struct {
 	read, written *os.File
 	ended         chan struct{}
 	mu            sync.Mutex
-	held          chan struct{} // closed when the log is to be read again
+	held          chan struct{} // closed when reading the log may resume
 }
 
 func newLogPipe(to io.Writer) (*logPipe, error) {
@@ -280,7 +279,7 @@ func (l *logPipe) carry(to io.Writer) {
 		held := l.held
 		l.mu.Unlock()
 		<-held
-		_, _ = to.Write(bytes.ReplaceAll(buf[:n], []byte{0}, nil)) // what stick has written
+		_, _ = to.Write(bytes.ReplaceAll(buf[:n], []byte{0}, nil)) // without the zeros written by stick
 		if err != nil {
 			return
 		}
@@ -292,7 +291,7 @@ func (l *logPipe) stick() error {
 	l.mu.Lock()
 	l.held = make(chan struct{})
 	l.mu.Unlock()
-	for range 2 { // what is being read at this moment makes room once
+	for range 2 { // the read in progress frees space once
 		for {
 			poll := []unix.PollFd{{Fd: int32(l.written.Fd()), Events: unix.POLLOUT}}
 			n, err := unix.Poll(poll, 10)
@@ -303,7 +302,7 @@ func (l *logPipe) stick() error {
 				break
 			}
 			if _, err := l.written.Write(make([]byte, 4096)); err != nil {
-				return nil // its reader is gone
+				return nil // its reader is closed
 			}
 		}
 	}
@@ -320,7 +319,7 @@ func (l *logPipe) release() {
 	}
 }
 
-// end is called when the process has ended. It returns when the log was read.
+// end is called when the process has ended. It returns when the log has been read.
 func (l *logPipe) end() {
 	l.release()
 	l.written.Close()
@@ -328,13 +327,13 @@ func (l *logPipe) end() {
 	l.read.Close()
 }
 
-// tail keeps the end of what is written to it.
+// tail keeps the beginning and the end of what is written to it.
 type tail struct {
 	mu  sync.Mutex
 	buf []byte
 }
 
-// tailHead and tailSize are how many bytes of the beginning and in all are kept.
+// tailHead is how many bytes of the beginning are kept, and tailSize how many in all.
 const (
 	tailHead = 4 << 10
 	tailSize = 64 << 10

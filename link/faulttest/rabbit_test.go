@@ -15,20 +15,19 @@ import (
 	"peerlink/broker"
 )
 
-// byAMQP is the entry of an application to RabbitMQ.
+// byAMQP is the connection of an application to RabbitMQ.
 type byAMQP struct {
 	conn  *amqp.Connection
 	ch    *amqp.Channel
 	inbox <-chan amqp.Delivery
 
-	window  chan struct{} // holds a token for each message without confirmation
+	window  chan struct{} // has an element for each unconfirmed message
 	mu      sync.Mutex
 	last    uint64                 // the tag of the message published last
 	waiting map[uint64]func(error) // by tag; nil when the channel has closed
 }
 
-// amqpWindow is how many messages may be without confirmation, or without
-// acknowledgement.
+// amqpWindow is the maximum number of unconfirmed and of unacknowledged messages.
 const amqpWindow = 500
 
 func enterByAMQP(ctx context.Context, url, inbox string) (entry, error) {
@@ -50,7 +49,7 @@ func enterByAMQP(ctx context.Context, url, inbox string) (entry, error) {
 	return b, nil
 }
 
-// openForReceiving makes what the application has to make, and subscribes.
+// openForReceiving declares the objects of an application, and subscribes.
 func (b *byAMQP) openForReceiving(ctx context.Context, inbox string) error {
 	if err := b.ch.ExchangeDeclare(inbox, "topic", true, false, false, false, nil); err != nil {
 		return err
@@ -70,15 +69,15 @@ func (b *byAMQP) openForReceiving(ctx context.Context, inbox string) error {
 }
 
 func (b *byAMQP) openForSending() error {
-	// A message that is returned is confirmed after that. Without buffers it is
-	// heard of in this order.
+	// A returned message is confirmed after the return. Without buffers, the two are
+	// received in this order.
 	returns := b.ch.NotifyReturn(make(chan amqp.Return))
 	confirmations := b.ch.NotifyPublish(make(chan amqp.Confirmation))
 	go b.settle(returns, confirmations)
 	return b.ch.Confirm(false)
 }
 
-// settle tells what has become of the messages, until the channel closes.
+// settle calls done for the messages until the channel closes.
 func (b *byAMQP) settle(returns <-chan amqp.Return, confirmations <-chan amqp.Confirmation) {
 	returned := make(map[string]bool)
 	for {
@@ -142,7 +141,7 @@ func (b *byAMQP) send(ctx context.Context, exchange, routingKey, typ string, bod
 		MessageId: strconv.FormatUint(tag, 10), DeliveryMode: amqp.Persistent, Type: typ, ContentType: "application/json", Body: body,
 	})
 	if err != nil {
-		// The channel closes, and done is told.
+		// When the channel closes, done is called.
 		return b.conn.Close()
 	}
 	return nil
@@ -176,7 +175,7 @@ func leftInRabbitMQ(url, queue string) (left int, aside [][]byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	for { // not acknowledged, they go back with the end of the channel
+	for { // unacknowledged messages are requeued when the channel ends
 		d, ok, err := ch.Get(queue+".XQ", false)
 		if !ok || err != nil {
 			return q.Messages, aside, err

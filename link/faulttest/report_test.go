@@ -12,29 +12,29 @@ import (
 	"time"
 )
 
-// report is what a run has shown.
+// report is the result of a run.
 type report struct {
 	mu sync.Mutex
 
 	Seed          uint64                   `json:"seed"`
 	Duration      string                   `json:"duration"`
-	Rate          int                      `json:"rate"`     // messages a second, in each direction
+	Rate          int                      `json:"rate"`     // messages per second, in each direction
 	Messages      map[string]figures       `json:"messages"` // by direction
 	Rounds        int                      `json:"rounds"`
-	QuietRounds   int                      `json:"quiet_rounds"`               // of them, those in which the applications stopped sending
+	QuietRounds   int                      `json:"quiet_rounds"`               // rounds in which the applications stopped sending
 	Faults        map[string]*faultFigures `json:"faults"`                     // by kind
-	SetAside      int                      `json:"set_aside"`                  // messages; all of them poison
+	SetAside      int                      `json:"set_aside"`                  // dead letters; all of them poison
 	Starts        int                      `json:"starts"`                     // of processes
-	FailedStarts  int                      `json:"failed_starts"`              // that came to nothing, as with a full disk
+	FailedStarts  int                      `json:"failed_starts"`              // starts that failed, for example because of a full disk
 	PeakMemoryMiB int64                    `json:"peak_memory_mib"`            // of the largest process
 	Longest       float64                  `json:"longest_standstill_seconds"` // the longest standstill
-	LongestAfter  string                   `json:"longest_standstill_after"`   // in which direction, and the faults of that round
+	LongestAfter  string                   `json:"longest_standstill_after"`   // its direction, and the faults of that round
 	Elsewhere     float64                  `json:"longest_elsewhere_seconds"`  // longest wait for messages between nodes without a fault
 
 	began time.Time
 }
 
-// faultFigures are about one kind of fault.
+// faultFigures are the results of one kind of fault.
 type faultFigures struct {
 	Count   int     `json:"count"`
 	Longest float64 `json:"longest_standstill_seconds"` // the longest after a round with such a fault
@@ -45,8 +45,8 @@ func newReport() *report {
 	return &report{Messages: make(map[string]figures), Faults: make(map[string]*faultFigures), began: time.Now()}
 }
 
-// round notes a round of faults, and how long it took until everything moved
-// again, which direction last.
+// round records a round of faults, how long it took until messages were delivered in
+// all directions again, and which direction was the last.
 func (r *report) round(of round, last string, standstill time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -70,14 +70,14 @@ func (r *report) round(of round, last string, standstill time.Duration) {
 	}
 }
 
-// elsewhere notes how long messages took at most between nodes without a fault.
+// elsewhere records the longest wait for messages between nodes without a fault.
 func (r *report) elsewhere(longest time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.Elsewhere = max(r.Elsewhere, longest.Seconds())
 }
 
-// faults counts all faults.
+// faults returns the number of all faults.
 func (r *report) faults() int {
 	n := 0
 	for _, k := range r.Faults {
@@ -86,7 +86,7 @@ func (r *report) faults() int {
 	return n
 }
 
-// progress is a line for somebody who waits.
+// progress returns a line about the progress of the run.
 func (r *report) progress(now figures) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,7 +94,7 @@ func (r *report) progress(now figures) string {
 		time.Since(r.began).Round(time.Second), now.Accepted, now.Delivered, now.Repeated, now.Lost, r.faults(), r.Rounds, r.Longest)
 }
 
-// JSON is the report for machines.
+// JSON returns the report as JSON.
 func (r *report) JSON() []byte {
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
@@ -103,7 +103,7 @@ func (r *report) JSON() []byte {
 	return text
 }
 
-// String is the report for people.
+// String returns the report as text.
 func (r *report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d, %s, %d messages a second in each direction\n", r.Seed, r.Duration, r.Rate)

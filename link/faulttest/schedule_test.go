@@ -16,14 +16,14 @@ import (
 type schedule struct {
 	world  *world
 	random *rand.Rand
-	kinds  []kind        // those that some node can have
-	last   time.Duration // how long faults last at most
+	kinds  []kind        // those that are possible on a node
+	last   time.Duration // maximum duration of faults
 
 	stretches bool // some last longer
 }
 
-// schedule makes one. The environment may choose some kinds, to look into them:
-// FAULTS="kill,full disk".
+// schedule returns a schedule. The environment may select some kinds, to investigate
+// them: FAULTS="kill,full disk".
 func (w *world) schedule(seed uint64, last time.Duration, stretches bool) *schedule {
 	s := &schedule{world: w, random: rand.New(rand.NewPCG(seed, 0)), last: last, stretches: stretches}
 	only := strings.FieldsFunc(os.Getenv("FAULTS"), func(r rune) bool { return r == ',' })
@@ -62,7 +62,7 @@ func (s *schedule) time() time.Duration {
 	return time.Duration(s.random.Int64N(int64(s.last))).Round(time.Millisecond)
 }
 
-// stretch makes some faults outlast every limit of time that the nodes have.
+// stretch returns a factor that makes some faults outlast every timeout of the nodes.
 func (s *schedule) stretch() time.Duration {
 	if s.stretches && s.random.IntN(8) == 0 {
 		return 8
@@ -70,17 +70,17 @@ func (s *schedule) stretch() time.Duration {
 	return 1
 }
 
-// round is a few faults that happen at the same time.
+// round is a set of faults that happen at the same time.
 type round struct {
 	faults []*fault
-	// quiet is when, from the beginning of the round, the applications stop sending,
-	// until all that they had sent has arrived: a link in trouble must come back
-	// without being asked for. 0: they go on.
+	// quiet is the time, since the beginning of the round, at which the applications
+	// stop sending until all sent messages have arrived: a failed link must recover
+	// without new messages. 0: they do not stop.
 	quiet time.Duration
 }
 
-// each returns rounds in which every kind comes once, in random order, two
-// at a time where they do not concern the same. Every other round is quiet.
+// each returns rounds in which every kind happens once, in random order, two at a time
+// if they do not affect the same part. Every other round is quiet.
 func (s *schedule) each() []round {
 	var rounds []round
 	for _, i := range s.random.Perm(len(s.kinds)) {
@@ -99,8 +99,8 @@ func (s *schedule) each() []round {
 	return rounds
 }
 
-// quiet picks when the applications stop sending: at any time, or in the moment when
-// a fault begins, so that what is just on its way is the last that there is.
+// quiet picks the time at which the applications stop sending: any time, or the moment
+// when a fault begins, so that the messages in flight then are the last ones.
 func (s *schedule) quiet(faults []*fault) time.Duration {
 	if s.random.IntN(2) == 0 {
 		return s.time()
@@ -123,14 +123,14 @@ func (s *schedule) some() round {
 	return r
 }
 
-// clash reports whether a fault concerns what one of the others does.
+// clash reports whether a fault affects the same part as one of the others.
 func clash(faults []*fault, f *fault) bool {
 	return slices.ContainsFunc(faults, func(g *fault) bool { return g.node == f.node && g.on == f.on })
 }
 
-// round lets faults happen, while messages must go on between nodes that have none,
-// and waits until messages go all ways again. It returns false if they do not within
-// the bound.
+// round executes a round, while messages must be delivered between nodes without a
+// fault, and waits until messages are delivered in all directions again. It returns
+// false if that exceeds the bound.
 func (w *world) round(r round) bool {
 	var running, watching sync.WaitGroup
 	over := make(chan struct{})
@@ -176,12 +176,12 @@ func (w *world) round(r round) bool {
 	return ok
 }
 
-// elsewhere is how long messages may take between two nodes that no fault concerns,
-// on a machine where others start and end processes meanwhile.
+// elsewhere is how long messages may take between two nodes without a fault, on a
+// machine where other processes are started and ended meanwhile.
 const elsewhere = 5 * time.Second
 
-// bystanders are the directions between nodes that no fault of the round concerns,
-// while messages are sent.
+// bystanders returns the directions between nodes without a fault in the round, while
+// messages are sent.
 func (w *world) bystanders(r round) (list []*direction) {
 	for _, d := range w.directions {
 		concerned := r.quiet > 0 || slices.ContainsFunc(r.faults, func(f *fault) bool {
@@ -194,7 +194,7 @@ func (w *world) bystanders(r round) (list []*direction) {
 	return list
 }
 
-// watch sees to it that messages go on in a direction until the faults are over.
+// watch checks that messages are delivered in a direction until the faults are over.
 func (w *world) watch(d *direction, r round, over <-chan struct{}) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -18,12 +18,12 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// The suite itself: its instruments do what they say, and it would notice.
+// Tests of the suite itself: its parts work, and it would detect failures.
 
-// moment is how long a test waits for what must not happen.
+// moment is how long a test waits for an event that must not happen.
 const moment = 50 * time.Millisecond
 
-// silentServer hands out the connections it has accepted.
+// silentServer returns the connections that it has accepted.
 func silentServer(t *testing.T) (addr string, accepted <-chan net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -44,7 +44,7 @@ func silentServer(t *testing.T) (addr string, accepted <-chan net.Conn) {
 	return l.Addr().String(), conns
 }
 
-// wiring is a connection through a wire, by both ends.
+// wiring is a connection through a wire, with both ends.
 type wiring struct {
 	*testing.T
 	wire           *wire
@@ -78,8 +78,8 @@ func (c *wiring) say(text string) {
 	}
 }
 
-// hears checks what a connection brings, and the error after that, if there is
-// one within a time.
+// hears checks the data received on a connection, and the error after that, within a
+// time.
 func (c *wiring) hears(conn net.Conn, text string, limit time.Duration, end error) {
 	c.Helper()
 	buf := make([]byte, len(text))
@@ -93,7 +93,7 @@ func (c *wiring) hears(conn net.Conn, text string, limit time.Duration, end erro
 	}
 }
 
-// What a wire does to the bytes and the connections is what its rules say.
+// The effect of a wire on bytes and connections is that of its rules.
 func TestWire(t *testing.T) {
 	silence := os.ErrDeadlineExceeded
 	t.Run("no rules", func(t *testing.T) {
@@ -178,8 +178,8 @@ func TestWire(t *testing.T) {
 	})
 }
 
-// A ledger notices a message that is lost, that comes again, that comes before
-// it is known to be accepted, that nobody sent, and that was damaged.
+// A ledger detects a message that is lost, arrives again, arrives before it is known to
+// be accepted, was never sent, or is damaged.
 func TestLedger(t *testing.T) {
 	l := newLedger()
 	for range 3 {
@@ -214,7 +214,7 @@ func TestLedger(t *testing.T) {
 	}
 }
 
-// Every change of a message on its way is damage.
+// Every change of a message in transit is damage.
 func TestDamage(t *testing.T) {
 	d := &direction{name: "CA→AA", from: &member{kind: nodetype.CreditorsAgent}, to: &member{kind: nodetype.AccountingAuthority}}
 	w := &world{directions: []*direction{d}}
@@ -250,7 +250,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// A process that ends by itself is noticed, and started again all the same.
+// A process that ends by itself is detected, and restarted all the same.
 func TestProcessEndsByItself(t *testing.T) {
 	w := &world{t: t}
 	m := w.add(nodetype.AccountingAuthority, nil)
@@ -275,7 +275,7 @@ func TestProcessEndsByItself(t *testing.T) {
 	}
 }
 
-// README says how many kinds of faults there are.
+// README contains the number of kinds of faults.
 func TestReadmeCountsKinds(t *testing.T) {
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {

@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// The invariant of the package, in a short run: each kind of fault comes once,
-// then come random ones.
+// The invariant of the package, in a short run: each kind of fault once, then random
+// ones.
 func TestFaults(t *testing.T) {
 	newWorld(t).short(seedOr(rand.Uint64()))
 }
 
-// The invariant in a long run, as long as the environment asks for: SOAK=1h.
+// The invariant in a long run, whose duration is set in the environment: SOAK=1h.
 func TestSoak(t *testing.T) {
 	text := os.Getenv("SOAK")
 	if text == "" {
@@ -32,7 +32,7 @@ func TestSoak(t *testing.T) {
 	newWorld(t).soak(seedOr(rand.Uint64()), duration)
 }
 
-// seedOr returns the seed that the environment gives.
+// seedOr returns the seed in the environment, or seed.
 func seedOr(seed uint64) uint64 {
 	if given, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64); err == nil {
 		return given
@@ -40,8 +40,8 @@ func seedOr(seed uint64) uint64 {
 	return seed
 }
 
-// short has every kind of fault once, always in the same way, and some more
-// rounds by the seed.
+// short runs every kind of fault once, always in the same way, and some more rounds by
+// the seed.
 func (w *world) short(seed uint64) {
 	const rate, rounds, last = 50, 5, 300 * time.Millisecond
 	w.t.Logf("seed %d", seed)
@@ -60,7 +60,7 @@ func (w *world) short(seed uint64) {
 	w.finish(stop)
 }
 
-// finish ends the run, checks it, and tells the report.
+// finish ends the run, checks it, and logs the report.
 func (w *world) finish(stop func()) {
 	stop()
 	w.report.Duration = time.Since(w.report.began).Round(time.Second).String()
@@ -68,7 +68,7 @@ func (w *world) finish(stop func()) {
 	w.t.Logf("%s", w.report)
 }
 
-// progress logs how far the run is, now and then.
+// progress logs the progress of the run now and then.
 func (w *world) progress(ended <-chan struct{}) {
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
@@ -82,7 +82,7 @@ func (w *world) progress(ended <-chan struct{}) {
 	}
 }
 
-// soak has random rounds for a time, or until ^C.
+// soak runs random rounds for a time, or until ^C.
 func (w *world) soak(seed uint64, duration time.Duration) {
 	const rate = 250
 	w.t.Logf("seed %d", seed)

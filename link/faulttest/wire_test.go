@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// wire is a TCP proxy in front of a node's server, which does to the
-// connections through it what networks do.
+// wire is a TCP proxy in front of a node's server that simulates network faults.
 type wire struct {
 	listener net.Listener
 	target   string
@@ -23,19 +22,19 @@ type wire struct {
 	conns   map[*wired]struct{}
 }
 
-// rules say what happens to connections. The zero rules let everything through.
+// rules are the faults of connections. The zero rules forward everything.
 type rules struct {
 	refuse    bool   // new connections are reset
-	duplicate bool   // all that a new connection says, another server hears too
+	duplicate bool   // everything sent on a new connection is also sent to another server
 	ways      [2]way // to the server, to the client
 }
 
-// way says what happens to the bytes that go one way.
+// way describes what happens to the bytes in one direction.
 type way struct {
-	hold    bool          // nothing goes on, what comes is not taken
-	swallow bool          // what comes is taken and lost, and the connection never recovers
-	delay   time.Duration // how long each piece takes
-	trickle bool          // one byte a second
+	hold    bool          // nothing is forwarded, and nothing is read
+	swallow bool          // bytes are read and dropped, and the connection never recovers
+	delay   time.Duration // for each piece
+	trickle bool          // one byte per second
 	tear    bool          // half of the next piece, then the connection is reset
 }
 
@@ -50,7 +49,7 @@ type wired struct {
 	client, server *net.TCPConn
 	closing        chan struct{}
 	close          func()
-	abandoned      atomic.Bool // the client is gone, and nobody tells the server
+	abandoned      atomic.Bool // the client is gone, and the server is not notified
 }
 
 func newWire(target string) (*wire, error) {
@@ -65,14 +64,14 @@ func newWire(target string) (*wire, error) {
 
 func (w *wire) addr() string { return w.listener.Addr().String() }
 
-// end closes everything.
+// end closes all connections and the listener.
 func (w *wire) end() {
 	w.listener.Close()
 	w.each((*wired).cut)
 	w.wg.Wait()
 }
 
-// set replaces the rules, for old connections and new.
+// set replaces the rules, for existing connections and new ones.
 func (w *wire) set(r rules) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -88,8 +87,7 @@ func (w *wire) now() (rules, <-chan struct{}) {
 	return w.rules, w.changed
 }
 
-// each does something to all connections that are open, and tells how many
-// there are.
+// each calls do for all open connections, and returns their number.
 func (w *wire) each(do func(*wired)) int {
 	w.mu.Lock()
 	var all []*wired
@@ -148,10 +146,11 @@ func (w *wire) carry(client *net.TCPConn) {
 	w.mu.Unlock()
 }
 
-// pump carries bytes one way until that is over, and says so to where they go.
+// pump forwards bytes in one direction until the connection ends, and then closes that
+// direction.
 func (c *wired) pump(direction int, to, from *net.TCPConn, echo net.Conn) {
 	buf := make([]byte, 16<<10)
-	lost := false // what was swallowed is missing for ever
+	lost := false // dropped bytes are missing forever
 	for {
 		r, changed := c.wire.now()
 		if r.ways[direction].hold {
@@ -170,8 +169,8 @@ func (c *wired) pump(direction int, to, from *net.TCPConn, echo net.Conn) {
 				_, _ = echo.Write(buf[:n])
 			}
 			if !c.forward(direction, to, buf[:n]) {
-				// The other side is gone. Whoever sends may learn of it from
-				// the way back, or not at all.
+				// The other side is gone. The sender may be notified by the other
+				// direction, or not at all.
 				lost = true
 			}
 		}
@@ -184,7 +183,7 @@ func (c *wired) pump(direction int, to, from *net.TCPConn, echo net.Conn) {
 	}
 }
 
-// forward writes as slowly as the rules say.
+// forward writes at the speed that the rules specify.
 func (c *wired) forward(direction int, to *net.TCPConn, b []byte) bool {
 	for len(b) > 0 {
 		r, changed := c.wire.now()
@@ -225,22 +224,22 @@ func (c *wired) forward(direction int, to *net.TCPConn, b []byte) bool {
 	return true
 }
 
-// cut closes both sides in good order, wherever in a frame they are.
+// cut closes both sides in good order, at any position in a frame.
 func (c *wired) cut() {
 	c.close()
 	c.client.Close()
 	c.server.Close()
 }
 
-// reset breaks both sides off.
+// reset resets both sides.
 func (c *wired) reset() {
 	c.close()
 	reset(c.client)
 	reset(c.server)
 }
 
-// abandon breaks off the client's side. The server hears nothing of it, and
-// nothing else any more.
+// abandon resets the client's side. The server is not notified, and receives nothing
+// more.
 func (c *wired) abandon() {
 	c.abandoned.Store(true)
 	reset(c.client)

@@ -22,18 +22,17 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// bound is the longest standstill after a fault has ended. It is what the
-// settings of the nodes add up to, at worst and in this order: noticing a dead
-// connection, a connection and a handshake that come to nothing, a pause of the
-// sender (with full jitter up to twice retryMax), a pause of a store that could
-// not write (5 s) or of a broken connection to RabbitMQ (7.5 s); and as much
-// again for a machine that is busy with other things.
+// bound is the longest standstill after a fault has ended. It is the sum of the times
+// in the settings of the nodes, at worst and in this order: detecting a dead
+// connection, a connection and a handshake that fail, a pause of the sender (with full
+// jitter up to twice retryMax), a pause of a store that could not write (5 s) or of a
+// broken connection to RabbitMQ (7.5 s); and the same again for a busy machine.
 //
 // By the defaults of [link.Config] the same adds up to a little more than five
 // minutes, most of it the pause of the sender.
 const bound = 2 * (heartBeat + heartBeatGrace + connectTimeout + handshakeTimeout + 2*retryMax + 7500*time.Millisecond)
 
-// world is a few nodes, the network between them, and their applications.
+// world consists of a few nodes, the network between them, and their applications.
 type world struct {
 	t          *testing.T
 	members    []*member
@@ -47,17 +46,16 @@ type member struct {
 	*nodetest.Node
 	name     string // "AA", "CA" or "DA"
 	kind     nodetype.Type
-	wire     *wire // before its server
+	wire     *wire // in front of its server
 	settings nodeSettings
 	process  *process
-	rabbit   *rabbittest.Server // nil: the broker is the embedded one
-	limited  bool               // State is a file system of its own, which can be filled
+	rabbit   *rabbittest.Server // nil with the embedded broker
+	limited  bool               // State is a separate file system, which can be filled
 }
 
-// newWorld makes an accounting authority with a creditors agent and a debtors
-// agent, links them, and starts everything. The creditors agent keeps its
-// messages in RabbitMQ, where that is installed, the others in a store of their
-// own.
+// newWorld makes an accounting authority with a creditors agent and a debtors agent,
+// links them, and starts everything. The creditors agent keeps its messages in
+// RabbitMQ, if it is installed, the others in an embedded store.
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t}
@@ -79,7 +77,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// startRabbit returns nil where RabbitMQ is not installed.
+// startRabbit returns nil if RabbitMQ is not installed.
 func startRabbit(t *testing.T) *rabbittest.Server {
 	t.Helper()
 	s, err := rabbittest.New()
@@ -117,7 +115,7 @@ func (w *world) add(kind nodetype.Type, rabbit *rabbittest.Server) *member {
 		Cert: filepath.Join(dir, "server.crt"), Key: filepath.Join(dir, "server.key"),
 	}
 	m.certify(w.t, certificateLife)
-	// Unix sockets want short paths.
+	// Paths of Unix sockets must be short.
 	if m.settings.State, err = os.MkdirTemp("", "peerlink-fault-"); err != nil {
 		w.t.Fatal(err)
 	}
@@ -131,8 +129,8 @@ func (w *world) add(kind nodetype.Type, rabbit *rabbittest.Server) *member {
 	return m
 }
 
-// freeAddress finds an address where nobody listens, and which nobody takes while
-// its node is away: outgoing connections have 127.0.0.1 as theirs.
+// freeAddress returns an unused address that stays unused while its node is down:
+// outgoing connections use 127.0.0.1.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.66.0.1:0")
@@ -146,13 +144,13 @@ func freeAddress(t *testing.T) string {
 // certificateLife is how long server certificates are valid.
 const certificateLife = 365 * 24 * time.Hour
 
-// certify gives a node a new server certificate that is valid for a time from
-// now on, which is a month more by the clocks that made it.
+// certify gives a node a new server certificate that is valid for a time from now on,
+// and for a month more by the clocks with which it is made.
 func (m *member) certify(t *testing.T, life time.Duration) {
 	m.WriteServerCert(t, m.settings.Cert, m.settings.Key, ahead+life)
 }
 
-// limitDisk puts a small file system in place of a folder, if it can.
+// limitDisk mounts a small file system in place of a folder, if possible.
 func limitDisk(t *testing.T, dir string) bool {
 	err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=160m,mode=0700")
 	if err != nil {
@@ -199,9 +197,8 @@ func (m *member) enter(ctx context.Context, receive bool) (entry, error) {
 	return enterByDoor(ctx, m.settings.State, inbox)
 }
 
-// traffic starts the applications. stop ends the sending ones, waits until
-// everything that was accepted has arrived and all queues are empty, and ends
-// the others.
+// traffic starts the applications. stop ends the sending ones, waits until all accepted
+// messages have arrived and all queues are empty, and ends the others.
 func (w *world) traffic(rate int) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	sendCtx, stopSending := context.WithCancel(ctx)
@@ -212,7 +209,7 @@ func (w *world) traffic(rate int) (stop func()) {
 	for _, m := range w.members {
 		receivers.Go(func() { w.receive(ctx, m) })
 	}
-	w.t.Cleanup(func() { // also when the test has failed
+	w.t.Cleanup(func() { // also if the test has failed
 		cancel()
 		senders.Wait()
 		receivers.Wait()
@@ -226,8 +223,7 @@ func (w *world) traffic(rate int) (stop func()) {
 	}
 }
 
-// within waits until something is so, at most for a time, and reports whether it
-// is.
+// within waits until a condition holds, at most for limit, and reports whether it does.
 func (w *world) within(limit time.Duration, so func() bool) bool {
 	deadline := time.Now().Add(limit)
 	for !so() {
@@ -247,8 +243,8 @@ func (w *world) sum() figures {
 	return all
 }
 
-// settle waits until everything has arrived. Messages that the applications have
-// sent twice may come after that.
+// settle waits until all messages have arrived. Messages that the applications have
+// sent twice may arrive later.
 func (w *world) settle() {
 	w.within(bound, func() bool { return w.sum().Lost == 0 })
 	for _, d := range w.directions {
@@ -259,8 +255,8 @@ func (w *world) settle() {
 	}
 }
 
-// end stops the nodes in good order, looks at what is left in their queues, and
-// fails the test for everything that was not as it must be.
+// end stops the nodes in good order, checks what is left in their queues, and fails the
+// test for every violation.
 func (w *world) end() {
 	w.t.Helper()
 	r := w.report
@@ -281,7 +277,7 @@ func (w *world) end() {
 			w.t.Errorf("%s: %d messages are left in the queue (%v)", d.name, left, err)
 		}
 		r.SetAside += len(aside)
-		if len(aside) < f.Poison { // there may be more: some whose acceptance was not heard of
+		if len(aside) < f.Poison { // there may be more: the acceptance of some was not received
 			w.t.Errorf("%s: %d messages that must not arrive were accepted, %d set aside", d.name, f.Poison, len(aside))
 		}
 		for _, body := range aside {
@@ -292,8 +288,8 @@ func (w *world) end() {
 	}
 }
 
-// leftovers returns how many messages are left in the queue of a direction, and
-// the bodies of those that were set aside.
+// leftovers returns the number of messages in the queue of a direction, and the bodies
+// of its dead letters.
 func (d *direction) leftovers() (left int, aside [][]byte, err error) {
 	queue := "peer." + d.to.Identity().ID + ".0"
 	if d.from.rabbit != nil {

@@ -22,7 +22,7 @@ import (
 // Only one test at a time can use it. The test is skipped if RabbitMQ is not installed.
 func RabbitMQ(t testing.TB, n *Node) {
 	t.Helper()
-	takeTurn(t)
+	lockRabbit(t)
 	s := rabbittest.Get(t)
 	a := rabbitApps{s.URL(), n}
 	inbox := n.Identity().Type.Inbox()
@@ -47,24 +47,24 @@ func RabbitMQ(t testing.TB, n *Node) {
 	n.Config.Broker, n.Config.AllQueues, n.apps = b, true, a
 }
 
-// turn is held by the test that uses RabbitMQ, named holder: two tests would use the
+// rabbitMu is held by the test that uses RabbitMQ, named holder: two tests would use the
 // same inbox.
 var (
-	turn   sync.Mutex
-	holder atomic.Pointer[testing.TB]
+	rabbitMu sync.Mutex
+	holder   atomic.Pointer[testing.TB]
 )
 
-// takeTurn waits until no other test uses RabbitMQ, and reserves it until the test
+// lockRabbit waits until no other test uses RabbitMQ, and reserves it until the test
 // ends.
-func takeTurn(t testing.TB) {
+func lockRabbit(t testing.TB) {
 	if h := holder.Load(); h != nil && *h == t {
 		return
 	}
-	turn.Lock()
+	rabbitMu.Lock()
 	holder.Store(&t)
 	t.Cleanup(func() {
 		holder.Store(nil)
-		turn.Unlock()
+		rabbitMu.Unlock()
 	})
 }
 
