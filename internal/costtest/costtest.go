@@ -1,4 +1,4 @@
-// Package costtest checks, in tests, what a parser of strangers' bytes costs.
+// Package costtest checks, in tests, the costs of parsers of untrusted input.
 package costtest
 
 import (
@@ -7,15 +7,14 @@ import (
 	"time"
 )
 
-// The most that any parser of foreign bytes may need for any input within the
-// limit of its size.
+// Upper limits for any parser of untrusted input, for any input of permitted size.
 const (
 	MaxBytes = 32 << 20
 	MaxTime  = 500 * time.Millisecond
 )
 
-// NeedsExactFigures skips a test of nothing but costs where the race detector is
-// on, which multiplies them. "make test" runs these tests without it.
+// NeedsExactFigures skips a test that only measures costs if the race detector is on,
+// which multiplies them. "make test" runs these tests without it.
 func NeedsExactFigures(t testing.TB) {
 	t.Helper()
 	if withRaceDetector {
@@ -23,10 +22,10 @@ func NeedsExactFigures(t testing.TB) {
 	}
 }
 
-// Check calls parse and fails the test if it allocates more than [MaxBytes], all that
-// is allocated counted together, or takes more than [MaxTime] of a processor three
-// times in a row: on a busy machine a single time says little. Nothing else may
-// allocate or compute much meanwhile. With the race detector it only calls parse.
+// Check calls parse and fails the test if it allocates more than [MaxBytes] in total, or
+// takes more than [MaxTime] of processor time three times in a row: on a busy machine a
+// single measurement is unreliable. No other goroutine may allocate or compute much
+// meanwhile. With the race detector it only calls parse.
 func Check(t testing.TB, input string, parse func()) {
 	t.Helper()
 	if withRaceDetector {
@@ -54,9 +53,9 @@ func check(t testing.TB, input string, parse func()) {
 	t.Errorf("%s: took %v, more than %v", input, took, MaxTime)
 }
 
-// allocated is how many bytes the process has allocated since it began, to
-// within some KiB. Unlike [runtime.ReadMemStats] it does not stop the process,
-// which takes a fuzz target most of its time.
+// allocated returns how many bytes the process has allocated since its start, to within a
+// few KiB. Unlike [runtime.ReadMemStats] it does not stop the process, which would take
+// most of the time of a fuzz target.
 func allocated() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(sample)

@@ -4,7 +4,7 @@ import (
 	"testing"
 )
 
-// recorder is a test that may fail.
+// recorder is a testing.TB that records a failure.
 type recorder struct {
 	testing.TB
 	failed int
@@ -15,7 +15,7 @@ func (r *recorder) Errorf(string, ...any) { r.failed++ }
 
 var kept []byte
 
-// A parser that needs too much is found, and one that does not is not.
+// A parser with excessive costs fails the test, and another one does not.
 func TestCheck(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

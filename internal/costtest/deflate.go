@@ -1,11 +1,11 @@
 package costtest
 
-// Deflate makes compressed data of about the given size that unpacks to nothing, in
-// blocks each of which has tables of codes of its own, with the longest codes. It is
-// the most work and memory that a reader of the format can be given.
+// Deflate returns compressed data of about the given size that decompresses to nothing.
+// Each of its blocks has code tables of its own, with the longest codes. It causes the
+// most work and memory that a decompressor can need for its size.
 func Deflate(size int) []byte {
-	// 16 codes of 15 bits, one of 11, and as many of 10 bits as make 286 in all with
-	// the few short ones that complete them.
+	// 16 codes of 15 bits, one of 11, and as many of 10 bits as make 286 in total with the
+	// few short ones that complete them.
 	var lengths []int
 	left := 1 << 15
 	add := func(bits int) {
@@ -92,7 +92,7 @@ func (w *bitWriter) emptyBlock(lengths []int, last bool) {
 			run++
 		}
 		length(all[i])
-		if run > 3 { // repeat the last one 3 to 6 times
+		if run > 3 { // repeat the previous length 3 to 6 times
 			length(16)
 			w.bits(uint64(run-4), 2)
 			i += run

@@ -10,15 +10,15 @@ import (
 	"testing"
 )
 
-// SlowKey is an RSA key of any size and exponent, made to be slow for whoever
-// verifies. Its modulus is the product of many small primes: it is good for nothing
-// else, but quick to make and to use.
+// SlowKey is an RSA key of any size and exponent that is slow to verify with. Its modulus
+// is the product of many small primes: it is insecure, but fast to generate and to sign
+// with.
 type SlowKey struct {
 	pub    *rsa.PublicKey
 	primes []*big.Int
 }
 
-// NewSlowKey makes a key; bits must be a multiple of 64.
+// NewSlowKey generates a key; bits must be a multiple of 64.
 func NewSlowKey(t testing.TB, bits, exponent int) SlowKey {
 	t.Helper()
 	k := SlowKey{pub: &rsa.PublicKey{N: big.NewInt(1), E: exponent}}
@@ -39,7 +39,7 @@ func NewSlowKey(t testing.TB, bits, exponent int) SlowKey {
 // Public returns the public key.
 func (k SlowKey) Public() crypto.PublicKey { return k.pub }
 
-// Sign makes a signature of PKCS #1 v1.5 with SHA-256.
+// Sign returns a signature of PKCS #1 v1.5 with SHA-256.
 func (k SlowKey) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]byte, error) {
 	head := []byte{0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20}
 	size := k.pub.Size()

@@ -6,5 +6,5 @@ import "time"
 
 var begin = time.Now()
 
-// Spent is the time that has passed.
+// Spent returns the elapsed time.
 func Spent() time.Duration { return time.Since(begin) }

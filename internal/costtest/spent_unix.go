@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Spent is the processor time that the process has used. On a busy machine it says what
-// a parser needs, where the time that passes says how busy the machine is.
+// Spent returns the processor time used by the process. On a busy machine, elapsed time
+// would measure the load of the machine.
 func Spent() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

@@ -1,6 +1,6 @@
-// Package durable reads and writes files the way a node's directory needs it:
-// a reader sees the old content or the new one, never a part, and what was
-// written is still there after a power cut.
+// Package durable reads and writes files with the guarantees that a node's directory
+// needs: a reader gets the old or the new content, never a part, and written files survive
+// a power failure.
 package durable
 
 import (
@@ -14,14 +14,14 @@ import (
 	"syscall"
 )
 
-// Read reads a regular file of at most this number of bytes.
+// Read reads a regular file of at most most bytes.
 func Read(path string, most int64) ([]byte, error) {
 	fi, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if !fi.Mode().IsRegular() {
-		// Opening a named pipe would wait for ever.
+		// Opening a named pipe would block.
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	f, err := os.Open(path)
@@ -39,20 +39,18 @@ func Read(path string, most int64) ([]byte, error) {
 	return data, nil
 }
 
-// ErrUnsynced is wrapped by errors that come after the file was written and put in
-// its place: a reader sees the new content, but a power cut may bring
-// the old one back.
+// ErrUnsynced is wrapped by errors that occur after the file was written and renamed:
+// readers get the new content, but after a power failure the old content may be back.
 var ErrUnsynced = errors.New("the file is written, but the disk does not confirm it")
 
-// Replace writes a file as a whole, in the place of what is there. If path is a
-// symbolic link, the file to which it leads is replaced, and the link stays. The
-// file's folder must exist.
+// Replace writes a whole file, replacing the one at path. If path is a symbolic link, its
+// target is replaced, and the link stays. The file's folder must exist.
 func Replace(path string, data []byte, mode fs.FileMode) error {
 	return ReplaceChecked(path, data, mode, nil)
 }
 
-// ReplaceChecked is [Replace], but what was written is read back, and must pass
-// check, before the old file goes.
+// ReplaceChecked is [Replace], but the written content is read back, and check must accept
+// it before the old file is replaced.
 func ReplaceChecked(path string, data []byte, mode fs.FileMode, check func(written []byte) error) error {
 	path, err := Target(path)
 	if err != nil {
@@ -61,8 +59,8 @@ func ReplaceChecked(path string, data []byte, mode fs.FileMode, check func(writt
 	return replaceName(path, data, mode, check)
 }
 
-// ReplaceName is [Replace], but a symbolic link is replaced itself: in a folder where
-// other users can make one, it could lead to any file.
+// ReplaceName is [Replace], but a symbolic link itself is replaced: in a folder where
+// other users can create links, it could lead to any file.
 func ReplaceName(path string, data []byte, mode fs.FileMode) error {
 	return replaceName(path, data, mode, nil)
 }
@@ -79,13 +77,12 @@ func replaceName(path string, data []byte, mode fs.FileMode, check func(written 
 	return syncNames(path)
 }
 
-// Target returns the file that is meant by path: path itself or, if it is a
-// symbolic link, the file to which it leads. A link that leads to nothing is an
-// error, which does not wrap [fs.ErrNotExist].
+// Target returns the file that path denotes: path itself or, if it is a symbolic link, the
+// target of the link. A dangling link is an error, which does not wrap [fs.ErrNotExist].
 func Target(path string) (string, error) {
 	fi, err := os.Lstat(path)
 	if err != nil || fi.Mode()&fs.ModeSymlink == 0 {
-		return path, nil // what is wrong with it is seen when it is used
+		return path, nil // errors are reported when the file is used
 	}
 	file, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -98,8 +95,8 @@ func Target(path string) (string, error) {
 	return file, nil
 }
 
-// CheckAbsent checks that there is nothing at path, where [Create] is going to make a
-// file: an error says what to do about what is there.
+// CheckAbsent returns an error if there is a file at path, where [Create] will create one.
+// The error has advice for the operator.
 func CheckAbsent(path string) error {
 	_, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -114,23 +111,23 @@ func CheckAbsent(path string) error {
 	return fmt.Errorf("%s exists already: choose another name or remove it", path)
 }
 
-// Create writes a new file as a whole, and fails with [fs.ErrExist] where there
-// is one already, or a symbolic link, however two processes race for it.
+// Create writes a whole new file. It fails with [fs.ErrExist] if there is a file or a
+// symbolic link already, also if two processes race.
 func Create(path string, data []byte, mode fs.FileMode) error {
 	return CreateChecked(path, data, mode, nil)
 }
 
-// CreateChecked is [Create], but what was written is read back, and must pass
-// check, before the file gets its name.
+// CreateChecked is [Create], but the written content is read back, and check must accept
+// it before the file gets its name.
 func CreateChecked(path string, data []byte, mode fs.FileMode, check func(written []byte) error) error {
 	tmp, err := writeTemp(path, data, mode, check)
 	if err != nil {
 		return err
 	}
-	// A hard link, unlike a rename, never replaces.
+	// Unlike a rename, a hard link never replaces a file.
 	err = os.Link(tmp, path)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		// Not every file system has hard links (FAT on a USB stick, for one).
+		// Some file systems have no hard links, such as FAT on a USB stick.
 		err = moveNew(tmp, path)
 	}
 	os.Remove(tmp)
@@ -140,8 +137,8 @@ func CreateChecked(path string, data []byte, mode fs.FileMode, check func(writte
 	return syncNames(path)
 }
 
-// CreateEmpty makes a new file with nothing in it, which takes no room on most file
-// systems, and fails with [fs.ErrExist] where there is one already, or a symbolic link.
+// CreateEmpty creates an empty file, which takes no space on most file systems. It fails
+// with [fs.ErrExist] if there is a file or a symbolic link already.
 func CreateEmpty(path string, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
@@ -153,8 +150,8 @@ func CreateEmpty(path string, mode fs.FileMode) error {
 	return syncNames(path)
 }
 
-// moveNew moves a file to a name that must be free. The name is taken first, by an
-// empty file that the move replaces: nobody sees a part of the content.
+// moveNew moves a file to a new name. It first creates an empty file of this name, which
+// the move replaces: no reader gets a part of the content.
 func moveNew(from, to string) error {
 	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -170,14 +167,14 @@ func moveNew(from, to string) error {
 	return err
 }
 
-// writeTemp writes a temporary file beside path. If check is not nil, it gets what
-// reads back from the disk.
+// writeTemp writes a temporary file beside path. If check is not nil, it is called with
+// the content as read back from the disk.
 func writeTemp(path string, data []byte, mode fs.FileMode, check func(written []byte) error) (string, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
 	if err != nil {
 		var pathErr *fs.PathError
 		if errors.As(err, &pathErr) {
-			pathErr.Path = path // the caller knows of no other path
+			pathErr.Path = path // the caller knows this path only
 		}
 		return "", err
 	}
@@ -211,10 +208,9 @@ func readBack(path string, size int, check func(written []byte) error) error {
 	return check(written)
 }
 
-// Chmod sets the mode of a file or folder that this process has just made. Not
-// every file system has modes: FAT, NTFS, CIFS and many of FUSE's ignore or refuse
-// them. There a file has the mode with which the medium was mounted, and that is
-// no error.
+// Chmod sets the mode of a file or folder that this process has just created. Some file
+// systems have no modes: FAT, NTFS, CIFS and many FUSE file systems ignore or refuse them.
+// Their files have the mode set at mounting, which is not an error.
 func Chmod(path string, mode fs.FileMode) error { return ignoreNoModes(os.Chmod(path, mode)) }
 
 func ignoreNoModes(err error) error {
@@ -235,7 +231,7 @@ func syncNames(path string) error {
 // SyncDir makes a rename or a new name in the folder durable.
 func SyncDir(path string) error {
 	if runtime.GOOS == "windows" {
-		return nil // folders can not be synced there
+		return nil // folders can not be synced on Windows
 	}
 	d, err := os.Open(path)
 	if err != nil {
@@ -244,7 +240,7 @@ func SyncDir(path string) error {
 	defer d.Close()
 	err = d.Sync()
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) {
-		return nil // nor can they be on every network file system
+		return nil // nor on every network file system
 	}
 	return err
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// left lists the folder, to show that no temporary file stays behind.
+// left returns the files in the folder, to check that no temporary file is left.
 func left(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -24,7 +24,7 @@ func left(t *testing.T, dir string) string {
 	return strings.Join(names, " ")
 }
 
-// A file is replaced as a whole or not at all, and nothing else appears.
+// A file is replaced as a whole or not at all, and no other file appears.
 func TestReplace(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
@@ -60,9 +60,8 @@ func createWithoutLinks(path string, data []byte, mode fs.FileMode) error {
 	return err
 }
 
-// What is replaced through a symbolic link is the file to which it leads, in its
-// own folder: no copy of the old content stays there, and no copy of the new one
-// appears beside the link.
+// A replacement through a symbolic link replaces the target, in its own folder: no copy of
+// the old content is left there, and no copy of the new one is created beside the link.
 func TestReplaceThroughLink(t *testing.T) {
 	disk, stick := t.TempDir(), t.TempDir()
 	file, link, second := filepath.Join(stick, "key"), filepath.Join(disk, "key"), filepath.Join(disk, "second")
@@ -91,7 +90,7 @@ func TestReplaceThroughLink(t *testing.T) {
 			t.Errorf("folders have %q and %q", left(t, disk), left(t, stick))
 		}
 	}
-	// A link to nothing, such as a stick that is not connected, is not replaced.
+	// A dangling link, such as one to a stick that is not connected, is not replaced.
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +105,7 @@ func TestReplaceThroughLink(t *testing.T) {
 	}
 }
 
-// A new file that does not pass its check never gets its name.
+// A new file that its check refuses never gets its name.
 func TestCreateChecked(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
@@ -124,7 +123,7 @@ func TestCreateChecked(t *testing.T) {
 	}
 }
 
-// Of many who create a file at once, exactly one does.
+// Of many concurrent calls of Create, exactly one succeeds.
 func TestCreateRace(t *testing.T) {
 	for name, create := range map[string]func(string, []byte, fs.FileMode) error{"with links": Create, "without": createWithoutLinks} {
 		t.Run(name, func(t *testing.T) {
@@ -154,7 +153,7 @@ func TestCreateRace(t *testing.T) {
 	}
 }
 
-// What is too large, or no file, is not read.
+// A file that is too large or not regular is not read.
 func TestReadRefuses(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
@@ -172,7 +171,7 @@ func TestReadRefuses(t *testing.T) {
 	}
 }
 
-// An error about a symbolic link names it, also for a link that leads to itself.
+// An error about a symbolic link names it, also for a link to itself.
 func TestLinkToItself(t *testing.T) {
 	link := filepath.Join(t.TempDir(), "key")
 	if err := os.Symlink("key", link); err != nil {

@@ -7,8 +7,7 @@ import (
 	"os"
 )
 
-// Links returns how many names (hard links) the file has, or 1 where that can not
-// be known.
+// Links returns the number of names (hard links) of the file, or 1 if it is unknown.
 func Links(fs.FileInfo) int { return 1 }
 
 func keepOwner(*os.File, string) {}

@@ -8,8 +8,7 @@ import (
 	"syscall"
 )
 
-// Links returns how many names (hard links) the file has, or 1 where that can not
-// be known.
+// Links returns the number of names (hard links) of the file, or 1 if it is unknown.
 func Links(fi fs.FileInfo) int {
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
 		return int(st.Nlink)
@@ -17,9 +16,8 @@ func Links(fi fs.FileInfo) int {
 	return 1
 }
 
-// keepOwner gives a file to the owner of what is at path, the file that it replaces
-// or its folder:
-// what root writes for a user, by sudo, must not become unreadable to him.
+// keepOwner sets the owner of a file to the owner of the file or folder at path: a file
+// that root writes for a user, by sudo, must be readable for that user.
 func keepOwner(f *os.File, path string) {
 	if os.Geteuid() != 0 {
 		return

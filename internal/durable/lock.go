@@ -13,28 +13,28 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// LockWait is how long [Lock] waits for somebody else to finish.
+// LockWait is how long [Lock] waits for the lock.
 const LockWait = 10 * time.Second
 
-// lockFile is the file that is locked, in the folder that is meant.
+// lockFile is the file that is locked, in the folder to lock.
 const lockFile = ".lock"
 
-// Lock keeps other processes that lock the same folder waiting until the
-// returned function is called.
+// Lock acquires a lock among the processes that lock the same folder, until the returned
+// function is called.
 //
-// It locks a file in the folder that only its owner can open. A lock on what other
-// users can open, such as the folder itself, could be held by them for ever. The
-// file is removed with the lock, since operators keep such folders under git;
-// one that a crash has left behind is used by the next process. One that root makes
-// belongs to the folder's owner, who could not open it otherwise if the process
-// is killed.
+// It locks a file in the folder that only the folder's owner can open. Other users could
+// hold a lock on a file that they can open, such as the folder itself, for ever. The file
+// is removed with the lock, since operators keep such folders under git; a file that
+// remains after a crash is used by the next process. A file created by root is given to
+// the folder's owner, who could not open it otherwise if the process is killed.
 func Lock(ctx context.Context, dir string) (unlock func(), err error) {
 	path := filepath.Join(dir, lockFile)
 	deadline := time.NewTimer(LockWait)
 	defer deadline.Stop()
 	for {
 		unlock, err := tryLock(path)
-		// Without permission: it is another user's, who has locked it or was killed.
+		// Without permission: the file belongs to another user, whose process holds the
+		// lock or was killed.
 		_, there := os.Lstat(path)
 		if unlock != nil || err != nil && !(errors.Is(err, fs.ErrPermission) && there == nil) {
 			return unlock, err
@@ -53,7 +53,7 @@ func Lock(ctx context.Context, dir string) (unlock func(), err error) {
 	}
 }
 
-// tryLock returns nil if another process has the lock.
+// tryLock returns nil if another process holds the lock.
 func tryLock(path string) (unlock func(), err error) {
 	makeLockFile(path)
 	l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
@@ -69,30 +69,30 @@ func tryLock(path string) (unlock func(), err error) {
 		return nil, err
 	}
 	return func() {
-		if runtime.GOOS != "windows" { // where a file that is open can not be removed
+		if runtime.GOOS != "windows" { // where an open file can not be removed
 			os.Remove(path)
 		}
 		l.Close()
 	}, nil
 }
 
-// makeLockFile makes the file, unless there is one, for the owner of the folder.
-// Only a file that is certainly new may be given away: what another user has put
-// there could be a link to a file of root's.
+// makeLockFile creates the lock file for the owner of the folder, unless it exists. Only a
+// file that is certainly new may change its owner: one created by another user could be a
+// link to a file of root's.
 func makeLockFile(path string) {
 	if os.Geteuid() != 0 {
 		return
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return // what is wrong is seen when it is locked
+		return // errors are reported when the file is locked
 	}
 	keepOwner(f, filepath.Dir(path))
 	f.Close()
 }
 
-// isAt reports whether the locked file is still the one at path: the process that
-// had the lock before has removed its file.
+// isAt reports whether the locked file is still the one at path: the previous holder of
+// the lock removes its file.
 func isAt(l *flock.Flock, path string) (bool, error) {
 	locked, err := l.Stat()
 	if err != nil {

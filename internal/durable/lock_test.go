@@ -12,7 +12,7 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// A lock is held by one at a time, given back, and leaves nothing.
+// A lock is held once at a time, can be acquired again, and leaves no file.
 func TestLock(t *testing.T) {
 	dir := t.TempDir()
 	unlock, err := Lock(context.Background(), dir)
@@ -31,7 +31,7 @@ func TestLock(t *testing.T) {
 	if runtime.GOOS != "windows" && left(t, dir) != "" {
 		t.Errorf("the folder has %q", left(t, dir))
 	}
-	// What a crash has left is in nobody's way.
+	// A file that remains after a crash does not prevent locking.
 	if err := os.WriteFile(filepath.Join(dir, lockFile), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -41,8 +41,8 @@ func TestLock(t *testing.T) {
 	unlock()
 }
 
-// Of many who lock again and again, one at a time has the lock, although each
-// removes the file that it has locked.
+// Of many concurrent processes that lock repeatedly, one at a time holds the lock,
+// although each removes the locked file.
 func TestLockIsExclusive(t *testing.T) {
 	dir := t.TempDir()
 	var running sync.WaitGroup
@@ -67,8 +67,8 @@ func TestLockIsExclusive(t *testing.T) {
 	running.Wait()
 }
 
-// Another user, who can open the folder but not what is its owner's, can not keep
-// commands waiting.
+// Another user, who can open the folder but no files with restricted modes in it, can not
+// block the owner's commands.
 func TestLockOfOthers(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows can not lock folders: skipped")
@@ -86,8 +86,8 @@ func TestLockOfOthers(t *testing.T) {
 	unlock()
 }
 
-// What root locks for a node's user, by sudo, does not lock that user out if the
-// command is killed: the file that stays belongs to the owner of the folder.
+// A lock that root acquires for a node's user, by sudo, does not lock that user out if the
+// command is killed: the remaining file belongs to the owner of the folder.
 func TestLockByRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can lock for others: skipped")

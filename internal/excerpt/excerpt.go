@@ -1,20 +1,20 @@
-// Package excerpt shortens what others have written, so that it can be quoted in
-// an error message or a log: however long it is, it fills neither.
+// Package excerpt shortens untrusted text, so that it can be quoted in an error message or
+// a log.
 package excerpt
 
 import "unicode/utf8"
 
-// most is how many bytes of a text [Of] keeps: enough to recognize what was
-// written, and for every ID, host and date to be seen as a whole.
+// most is how many bytes of a text [Of] keeps: enough to recognize a text, and to show
+// every ID, host and date in full.
 const most = 100
 
-// Of returns a text as it is quoted in an error message: the text itself, or of
-// a long one the beginning.
+// Of returns a text for use in an error message: the text itself, or the beginning of a
+// long one.
 func Of(s string) string { return Limit(s, most) }
 
-// Limit returns the text, or, if it has more than most bytes, that number of them or
-// a few less, and "…". It cuts between two characters, also when other parts of
-// the text are not UTF-8.
+// Limit returns s, or, if it has more than most bytes, "…" after its first most bytes, or
+// up to three fewer: it cuts between two characters, also if other parts of the text are
+// not UTF-8.
 func Limit(s string, most int) string {
 	if len(s) <= most {
 		return s
@@ -24,5 +24,5 @@ func Limit(s string, most int) string {
 			return s[:end] + "…"
 		}
 	}
-	return s[:most] + "…" // there are no characters here
+	return s[:most] + "…" // not UTF-8
 }

@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// What is short stays as it is, up to the last byte. What is long is cut at the
-// limit, or before the character that the limit falls into, and one sees that.
+// A short text is not changed, up to the last byte. A long text is cut at the limit, or
+// before the character at the limit, and has a mark.
 func TestLimit(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"", ""},
@@ -30,8 +30,8 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// An error message has room for every ID, and none for a whole file, in whatever
-// characters it is written: what was UTF-8 still is.
+// An error message has space for every ID, and none for a whole file, in any characters;
+// valid UTF-8 stays valid.
 func TestOf(t *testing.T) {
 	id := strings.Repeat("0123456789abcdef", 4)
 	if got := Of(id); got != id {

@@ -1,6 +1,6 @@
-// Package guard keeps an opened root key out of places where it could be found
-// later: core dumps, swap, and other processes' debuggers, as far as the
-// operating system allows it; and it refuses key files that others can read.
+// Package guard keeps an opened root key out of places where it could be found later: core
+// dumps, swap, and other processes' debuggers, as far as the operating system supports
+// that. It also refuses key files that other users can read.
 package guard
 
 import (
@@ -11,19 +11,18 @@ import (
 	"runtime"
 )
 
-// Process protects the memory of this process from now on. What the system
-// does not allow is left: the key is no worse off than without.
+// Process protects the memory of this process from now on. Errors are ignored: the key is
+// then no less safe than without the call.
 func Process() { protect() }
 
-// Service takes from this process what a service never needs: being dumped or
-// traced, which would show its server key, and getting more privileges than it
-// has. What the system does not allow is left.
+// Service takes privileges from this process that a service never needs: it can not be
+// dumped or traced, which would reveal its server key, and can not gain privileges. Errors
+// are ignored.
 func Service() { confine() }
 
-// CheckFile fails if the key file can be read or written by others than its
-// owner, and chmod could prevent that. On media that keep no modes (FAT, NTFS,
-// many network and FUSE file systems) or can not be written, there is nothing to
-// ask of the owner.
+// CheckFile returns an error if users other than its owner can read or write the key file,
+// and chmod could prevent that. On media without modes (FAT, NTFS, many network and FUSE
+// file systems) or that are read-only, the owner can not, so there is no error.
 func CheckFile(path string) error {
 	if runtime.GOOS == "windows" {
 		return nil
@@ -42,9 +41,9 @@ func CheckFile(path string) error {
 	return fmt.Errorf("%s can be read or changed by other users (mode %v): nobody but you may; first \"chmod 600 %s\", and ask yourself who may have read it already", path, mode, path)
 }
 
-// CanRestrict reports whether the owner of a file or folder can take the given
-// mode bits, one of which it has at least, away from it. No list of file systems
-// knows that, so it is tried, and undone.
+// CanRestrict reports whether the owner of a file or folder can remove the given mode
+// bits, of which it has at least one. There is no list of such file systems, so
+// CanRestrict tries it, and restores the mode.
 func CanRestrict(path string, bits fs.FileMode) bool {
 	fi, err := os.Stat(path)
 	if err != nil || runtime.GOOS == "windows" {
@@ -52,7 +51,7 @@ func CanRestrict(path string, bits fs.FileMode) bool {
 	}
 	before := fi.Mode()
 	if err := os.Chmod(path, before&^bits); err != nil {
-		// Its owner, who is somebody else, could.
+		// Its owner, another user, could.
 		return errors.Is(err, fs.ErrPermission) && !ownedByUs(fi)
 	}
 	fi, err = os.Stat(path)

@@ -8,11 +8,11 @@ import (
 
 func protect() {
 	noDumps()
-	// With a limit on locked memory the program would fail once it reaches it.
-	// Nobody can lock single values: Go moves and copies them at will.
+	// With a limit on locked memory the program would fail when it reaches the limit.
+	// Single values can not be locked: Go moves and copies them.
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) == nil && limit.Cur == unix.RLIM_INFINITY || unix.Geteuid() == 0 {
-		const onFault = 4 // MCL_ONFAULT: what is never touched needs no memory
+		const onFault = 4 // MCL_ONFAULT: memory that is never touched is not allocated
 		unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | onFault)
 	}
 }
@@ -24,7 +24,7 @@ func noDumps() {
 
 func confine() {
 	noDumps()
-	// This holds for a single thread, and those it starts. Where C code has
-	// started others (not in the released binary) it is not possible.
+	// This affects a single thread, and those it starts, so it is set for all threads. It
+	// fails if C code has started threads (not in the released binary).
 	syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
 }

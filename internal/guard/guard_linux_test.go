@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// After Process, and after Service, the memory can not be dumped, neither into a
-// file nor by a debugger of the same user.
+// After Process, and after Service, the memory can not be dumped, neither to a file nor by
+// a debugger of the same user.
 func TestProcess(t *testing.T) {
 	protections := map[string]func(){"process": Process, "service": Service}
 	if protect := protections[os.Getenv("GUARD_TEST_CHILD")]; protect != nil {
@@ -20,7 +20,7 @@ func TestProcess(t *testing.T) {
 		if err != nil || dumpable != 0 || unix.Getrlimit(unix.RLIMIT_CORE, &core) != nil || core.Cur != 0 {
 			t.Fatalf("dumpable %d (%v), core limit %d", dumpable, err, core.Cur)
 		}
-		// The program still works, also with what it allocates from now on.
+		// The program still works, also with later allocations.
 		if s := strings.Repeat("x", 64<<20); len(s) != 64<<20 {
 			t.Fatal("no memory")
 		}

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// A key file is refused if anybody but its owner may read or write it.
+// A key file is refused if other users than its owner may read or write it.
 func TestCheckFile(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no file modes: skipped")

@@ -9,9 +9,9 @@ import (
 	"strconv"
 )
 
-// CheckOwner fails if a file or folder belongs to somebody who is neither this
-// user nor root: its owner can read and change it whenever he likes. For root by
-// means of sudo, the user who has called sudo counts as well.
+// CheckOwner returns an error if a file or folder belongs neither to this user nor to
+// root: its owner can always read and change it. For root by means of sudo, the user who
+// has called sudo is permitted too.
 func CheckOwner(path string) error {
 	fi, err := os.Stat(path)
 	if err != nil {
@@ -20,8 +20,8 @@ func CheckOwner(path string) error {
 	return checkOwner(path, fi)
 }
 
-// CheckOwnerInFolder is CheckOwner for an open file. The owner of its folder may own
-// it as well: he can put another one in its place anyway.
+// CheckOwnerInFolder is CheckOwner for an open file. The owner of its folder is permitted
+// too: this user can replace the file in any case.
 func CheckOwnerInFolder(f *os.File) error {
 	fi, err := f.Stat()
 	if err != nil {
@@ -52,8 +52,8 @@ func checkOwner(path string, fi fs.FileInfo) error {
 	return fmt.Errorf("%s belongs to another user (%d), who can read and change it: expected a file of your own (user %d); take a copy (\"install -m 600\"), or work as that user", path, owner, os.Geteuid())
 }
 
-// CheckFolder fails if every user can make and replace files in a folder, or if
-// it belongs to somebody else. Root may work on the folders of others.
+// CheckFolder returns an error if every user can create and replace files in a folder, or
+// if it belongs to another user. Root may use folders of others.
 func CheckFolder(path string) error {
 	fi, err := os.Stat(path)
 	if err != nil || runtime.GOOS == "windows" {
@@ -71,8 +71,8 @@ func CheckFolder(path string) error {
 	return CheckOwner(path)
 }
 
-// OpenToAll returns the first of some folders in which every user can make and replace
-// files although it belongs to this user, who can change that; "" if there is none.
+// OpenToAll returns the first of the folders in which every user can create and replace
+// files although it belongs to this user, who can change its mode; "" if there is none.
 func OpenToAll(folders ...string) string {
 	for _, path := range folders {
 		fi, err := os.Stat(path)
@@ -83,15 +83,15 @@ func OpenToAll(folders ...string) string {
 	return ""
 }
 
-// OpenToGroup reports whether a group can make and replace files in a folder although
-// it belongs to this user, who can change that.
+// OpenToGroup reports whether a group can create and replace files in a folder although it
+// belongs to this user, who can change its mode.
 func OpenToGroup(path string) bool {
 	fi, err := os.Stat(path)
 	return err == nil && runtime.GOOS != "windows" && fi.Mode().Perm()&0o020 != 0 && fi.Mode()&fs.ModeSticky == 0 && ownedByUs(fi) && CanRestrict(path, 0o020)
 }
 
-// CheckBeside fails if every user can put another file in the place of path, since
-// its folder is open to all, and not one like /tmp where each can remove only his own.
+// CheckBeside returns an error if every user can replace path, because its folder is
+// writable for all, and has no sticky bit (as /tmp has).
 func CheckBeside(path string) error {
 	folder := filepath.Dir(path)
 	fi, err := os.Stat(folder)
@@ -104,9 +104,9 @@ func CheckBeside(path string) error {
 	return fmt.Errorf("every user can replace files in %s (mode %v): \"chmod o-w %s\" prevents that", folder, fi.Mode(), folder)
 }
 
-// CheckPrivateFolder fails if a folder is on a medium that keeps no file modes and
-// whose mount lets others read or change what is in it: files made there can not be
-// kept from them.
+// CheckPrivateFolder returns an error if a folder is on a medium without file modes and is
+// mounted with a mode that gives access to other users: files created there could not be
+// protected.
 func CheckPrivateFolder(path string) error {
 	fi, err := os.Stat(path)
 	if err != nil || runtime.GOOS == "windows" {
@@ -122,10 +122,10 @@ func noModes(path string, mode fs.FileMode) error {
 	return fmt.Errorf("%s is on a medium that keeps no file modes, and other users can read or change what is there (mode %v): mount it with the options \"uid=%d,umask=077\", or choose a folder on another medium", path, mode, os.Geteuid())
 }
 
-// CheckSecretFile says what others can do with a file that holds a secret but may
-// have been put there by other means, such as a container's: an error if every user
-// can change it or it belongs to somebody else, and a warning, without the file's
-// name, if others can read it. What is no regular file, such as a pipe, passes.
+// CheckSecretFile checks the access to a file that has a secret but may have been created
+// by other means, such as a container runtime: it returns an error if every user can
+// change it or it belongs to another user, and a warning, without the file's name, if
+// others can read it. Files that are not regular, such as pipes, are not checked.
 func CheckSecretFile(path string) (warning string, err error) {
 	fi, err := os.Stat(path)
 	if err != nil || !fi.Mode().IsRegular() || runtime.GOOS == "windows" {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// made makes a file or a folder with this mode, past the umask.
+// made creates a file or a folder with this mode, independent of the umask.
 func made(t *testing.T, folder bool, mode os.FileMode) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "x")
@@ -41,8 +41,8 @@ func TestCheckFolder(t *testing.T) {
 	}
 }
 
-// A passphrase file that every user can change is refused, one that others can
-// read is warned of.
+// A passphrase file that every user can change is refused; for one that others can read
+// there is a warning.
 func TestCheckSecretFile(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no file modes: skipped")
@@ -64,8 +64,8 @@ func TestCheckSecretFile(t *testing.T) {
 	}
 }
 
-// What belongs to somebody else is refused; for root who has come by sudo, not
-// what belongs to the user who has called it.
+// Files of other users are refused; for root by means of sudo, files of the calling user
+// are not.
 func TestCheckOwner(t *testing.T) {
 	path := made(t, false, 0o600)
 	if err := CheckOwner(path); err != nil {
@@ -102,8 +102,8 @@ func TestSecretFileOfGroup(t *testing.T) {
 	}
 }
 
-// A secret in a folder where everybody can put another one in its place is noticed,
-// except where the sticky bit prevents that.
+// A secret in a folder where every user can replace it is detected, except if the sticky
+// bit prevents that.
 func TestCheckBeside(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no file modes: skipped")
@@ -119,7 +119,7 @@ func TestCheckBeside(t *testing.T) {
 	}
 }
 
-// A folder of this user in which its group can replace files is noticed.
+// A folder of this user in which its group can replace files is detected.
 func TestOpenToGroup(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no file modes: skipped")

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// ownerOf returns the user to whom a file belongs.
+// ownerOf returns the ID of the user that owns a file.
 func ownerOf(fi fs.FileInfo) (uid int, known bool) {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {

@@ -1,5 +1,5 @@
-// Package logthrottle keeps others from flooding the log: of entries that repeat, the first
-// few are written, and the rest is counted and written at growing intervals.
+// Package logthrottle limits repeated log entries that peers or clients can cause: the
+// first few are written, and the others are counted and written at increasing intervals.
 package logthrottle
 
 import (
@@ -12,27 +12,28 @@ import (
 )
 
 const (
-	// maxAtOnce is how many like entries are written before they are counted. It is as
-	// often as a peer may connect.
+	// maxAtOnce is how many entries of one key are written before further ones are
+	// counted. It equals the number of connections that a peer may open at once.
 	maxAtOnce = 10
 	// Counted entries are written after firstRepeat, and then after four times as long
 	// each time, up to lastRepeat.
 	firstRepeat = time.Second
 	lastRepeat  = time.Hour
-	// maxRepeats is how many keys are remembered. Beyond that, those
-	// of the same kind count as the same, whatever their Who.
+	// maxRepeats bounds the number of keys. Beyond it, all keys of a Kind count as the
+	// same, whatever their Who.
 	maxRepeats = 1024
-	// strangersBurst is how many entries strangers together may cause at once, and
-	// strangersRate how many in a second after that.
+	// strangersBurst is how many entries of unauthenticated clients are written at once in
+	// total, and strangersRate how many per second after that.
 	strangersBurst = 100
 	strangersRate  = 1
 )
 
-// Limiter writes log entries that others can cause again and again.
-// The first like entries are written at once; more of them are counted, and written at
-// growing intervals. A key without an entry for a whole interval is forgotten. Its methods are safe for concurrent use.
+// Limiter writes log entries that others can cause repeatedly. The first entries of a key
+// are written immediately; further ones are counted, and written at increasing intervals.
+// A key without an entry for a whole interval is removed. Its methods are safe for
+// concurrent use.
 type Limiter struct {
-	pace *rate.Limiter // of the entries of all together, nil for no limit
+	pace *rate.Limiter // limit for the entries of all keys together, nil for none
 
 	mu     sync.Mutex
 	seen   map[Key]*repeat
@@ -44,15 +45,15 @@ type Limiter struct {
 type Key struct{ Who, Kind string }
 
 type repeat struct {
-	again   bool // it has happened since next was last called
-	written int  // times written at once
-	count   int  // times not written yet
+	again   bool // there was an entry since the last call of next
+	written int  // number of entries written immediately
+	count   int  // number of entries counted and not written yet
 	last    entry
 	pause   time.Duration
 	timer   *time.Timer
 }
 
-// entry is an entry of the log.
+// entry is a log entry.
 type entry struct {
 	log   *slog.Logger
 	level slog.Level
@@ -63,9 +64,9 @@ type entry struct {
 // New returns a Limiter, which must be closed.
 func New() *Limiter { return &Limiter{seen: make(map[Key]*repeat)} }
 
-// NewForStrangers is New for what anybody can do, from as many addresses as they
-// have: all of them together are limited as well. Beyond the limit, those of the
-// same kind count as the same.
+// NewForStrangers returns a Limiter for entries that unauthenticated clients can cause,
+// from any number of addresses: the entries of all of them together are limited as well.
+// Beyond the limit, all keys of a Kind count as the same.
 func NewForStrangers() *Limiter {
 	r := New()
 	r.pace = rate.NewLimiter(strangersRate, strangersBurst)
@@ -81,7 +82,7 @@ func (r *Limiter) Log(log *slog.Logger, level slog.Level, d Key, text string, ar
 	}
 	now := r.mayWrite(d)
 	if r.seen[d] == nil && !now {
-		d.Who, now = "", true // there is one for each kind
+		d.Who, now = "", true // one key for each Kind
 	}
 	p := r.seen[d]
 	if p == nil {
@@ -100,7 +101,7 @@ func (r *Limiter) Log(log *slog.Logger, level slog.Level, d Key, text string, ar
 	p.last = e
 }
 
-// mayWrite reports whether an entry may be written at once and on its own.
+// mayWrite reports whether an entry may be written immediately.
 func (r *Limiter) mayWrite(d Key) bool {
 	p := r.seen[d]
 	switch {
@@ -111,7 +112,7 @@ func (r *Limiter) mayWrite(d Key) bool {
 	}
 }
 
-// next logs what has been counted since the last entry.
+// next writes the entries counted since the last one.
 func (r *Limiter) next(d Key, p *repeat) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -130,7 +131,7 @@ func (r *Limiter) next(d Key, p *repeat) {
 	p.timer.Reset(p.pause)
 }
 
-// flush logs the last entry, and how many were counted.
+// flush writes the last entry, with the number of counted ones.
 func (p *repeat) flush() {
 	e := p.last
 	e.args = append(e.args[:len(e.args):len(e.args)], "like_this", p.count, "within", p.pause)
@@ -138,7 +139,7 @@ func (p *repeat) flush() {
 	p.count, p.last = 0, entry{}
 }
 
-// Close logs what was counted and not logged, and stops.
+// Close writes the counted entries, and stops.
 func (r *Limiter) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

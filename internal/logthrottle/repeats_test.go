@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// counted returns how many entries a log has, and how many deeds they stand for.
+// counted returns the number of entries of a log, and the number of events that they stand
+// for.
 func counted(t *testing.T, log string) (lines, deeds int) {
 	t.Helper()
 	for line := range strings.Lines(log) {
@@ -26,9 +27,9 @@ func counted(t *testing.T, log string) (lines, deeds int) {
 	return lines, deeds
 }
 
-// The first times are told, then the rest is counted and told at growing
-// intervals: nothing is lost, and a flood of any length makes few lines. When it
-// has ended, it is forgotten.
+// The first entries are written, the others are counted and written at increasing
+// intervals: none is lost, and a flood of any length causes few lines. When it has ended,
+// the key is removed.
 func TestRepeatsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var buf bytes.Buffer
@@ -54,7 +55,7 @@ func TestRepeatsAreCounted(t *testing.T) {
 			t.Errorf("%d deeds are remembered", len(r.seen))
 		}
 
-		// What comes slowly is no flood at first, but does not go on like this.
+		// Slow repetitions are written immediately at first, then counted.
 		for range flood / 1000 {
 			r.Log(log, slog.LevelWarn, Key{"192.0.2.1/32", "TLS"}, "handshake failed", "err", "x")
 			time.Sleep(500 * time.Millisecond)
@@ -76,7 +77,7 @@ func TestRepeatsAreCounted(t *testing.T) {
 	})
 }
 
-// However many there are who do it, what is remembered and told is bounded.
+// The number of keys and of entries is bounded, for any number of sources.
 func TestRepeatsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var buf bytes.Buffer
@@ -98,8 +99,8 @@ func TestRepeatsAreBounded(t *testing.T) {
 	})
 }
 
-// Strangers with any number of addresses, each for a few times, write a limited number of
-// entries, and all that they did is counted.
+// Clients with any number of addresses, each with few events, cause a limited number of
+// entries, and all their events are counted.
 func TestStrangersAreBoundedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var buf bytes.Buffer

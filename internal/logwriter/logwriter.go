@@ -1,5 +1,5 @@
-// Package logwriter writes a log without ever waiting for its reader: a
-// terminal that is stopped, a pipe that is full, a disk that hangs.
+// Package logwriter writes a log without blocking the callers, even if the terminal is
+// stopped, the pipe is full, or the disk hangs.
 package logwriter
 
 import (
@@ -10,14 +10,13 @@ import (
 	"time"
 )
 
-// size is how many bytes of records wait to be written. As many again may be in
-// the write that is under way.
+// size bounds the records that wait to be written, in bytes. The current write may have as
+// many again.
 const size = 1 << 20
 
-// Writer is an [io.Writer] that never blocks and never fails. A goroutine writes
-// what it is given, in order. Records for which there is no room, and those that
-// could not be written, are dropped and counted; the first write that succeeds
-// after that says how many.
+// Writer is an [io.Writer] that never blocks and never fails. A goroutine writes the
+// records, in order. Records for which there is no space, and those that could not be
+// written, are dropped and counted; the next write that succeeds includes the number.
 type Writer struct {
 	w      io.Writer
 	notice func(dropped uint64) []byte
@@ -25,29 +24,29 @@ type Writer struct {
 	wake chan struct{}
 	done chan struct{} // closed when the goroutine has ended
 
-	total atomic.Uint64 // records dropped
+	total atomic.Uint64 // number of dropped records
 
 	mu      sync.Mutex
 	buf     []byte
 	records int    // in buf
-	dropped uint64 // since the last notice
+	dropped uint64 // number of dropped records since the last notice
 	closed  bool
 }
 
-// New makes a Writer. Each Write must be one record, as those of slog are. notice
-// makes the record that says how many others were dropped.
+// New returns a Writer. Each Write must be one record, as with slog. notice returns the
+// record that reports the number of dropped ones.
 func New(w io.Writer, notice func(dropped uint64) []byte) *Writer {
 	l := &Writer{w: w, notice: notice, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go l.run(l.wake)
 	return l
 }
 
-// Write takes a record, or drops it.
+// Write queues a record, or drops it.
 func (l *Writer) Write(record []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// Once a record is dropped, so are those after it, until there is a notice
-	// between them.
+	// After a dropped record, all further ones are dropped, until a notice is written in
+	// between.
 	if l.closed || l.dropped > 0 || len(l.buf)+len(record) > size {
 		l.dropLocked(1)
 	} else {
@@ -66,11 +65,11 @@ func (l *Writer) dropLocked(records int) {
 	l.total.Add(uint64(records))
 }
 
-// Dropped returns how many records were dropped.
+// Dropped returns the number of dropped records.
 func (l *Writer) Dropped() uint64 { return l.total.Load() }
 
-// Close waits until everything has been written, at most for a time, and reports
-// whether it has been. Records given to the Writer after that are dropped.
+// Close waits until all records are written, at most for patience, and reports whether
+// they are. Later records are dropped.
 func (l *Writer) Close(patience time.Duration) bool {
 	l.mu.Lock()
 	if !l.closed {
@@ -98,8 +97,8 @@ func (l *Writer) run(wake <-chan struct{}) {
 	l.flush(spare)
 }
 
-// flush writes what has gathered. The memory of spare becomes that of what gathers
-// meanwhile; the returned memory is free.
+// flush writes the queued records. Records that arrive meanwhile are queued in the memory
+// of spare; the returned memory is free.
 func (l *Writer) flush(spare []byte) []byte {
 	l.mu.Lock()
 	buf, records, dropped := l.buf, l.records, l.dropped

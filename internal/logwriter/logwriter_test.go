@@ -13,7 +13,7 @@ import (
 
 func notice(n uint64) []byte { return fmt.Appendf(nil, "dropped %d\n", n) }
 
-// gate is a writer that lets nothing through until it is opened.
+// gate is a writer that blocks until it is opened.
 type gate struct {
 	entered chan struct{} // has an element for each write that has begun
 	open    chan struct{}
@@ -41,14 +41,14 @@ func (g *gate) fail(err error) {
 	g.err = err
 }
 
-// While nobody reads, records are kept up to a bound, then dropped, and nobody waits.
-// When somebody reads again, the kept ones come in order, and then how many were
-// dropped, exactly.
+// While the underlying writer blocks, records are queued up to a bound, then dropped, and
+// callers do not block. When it continues, the queued records are written in order, and
+// then the exact number of dropped ones.
 func TestStuckReader(t *testing.T) {
 	g := newGate()
 	l := New(g, notice)
 	fmt.Fprintln(l, "first")
-	<-g.entered // nothing goes on from here
+	<-g.entered // the writer is blocked now
 	record := strings.Repeat("x", 999) + "\n"
 	const records = 3 * size / 1000
 	for range records {
@@ -73,8 +73,8 @@ func TestStuckReader(t *testing.T) {
 	}
 }
 
-// Records that can not be written are dropped and counted, and the log goes on when
-// it can be written again.
+// Records that can not be written are dropped and counted, and later ones are written when
+// that is possible again.
 func TestFailingWriter(t *testing.T) {
 	g := newGate()
 	close(g.open)
@@ -96,7 +96,7 @@ func TestFailingWriter(t *testing.T) {
 	}
 }
 
-// The end of the process waits for a reader, but not for long.
+// Close waits for a blocked writer, but not for long.
 func TestCloseIsBounded(t *testing.T) {
 	g := newGate()
 	l := New(g, notice)

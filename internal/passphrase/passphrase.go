@@ -1,7 +1,7 @@
-// Package passphrase decides which passphrases may protect a root key. A key
-// file opens with exactly the bytes with which it was encrypted, so a passphrase
-// must be one that a prompt delivers: on any terminal, with any editor's file, in
-// twenty years.
+// Package passphrase decides which passphrases may protect a root key. A key file is
+// decrypted with exactly the bytes with which it was encrypted, so it must be possible to
+// enter the passphrase at a prompt: on any terminal, with any editor's file, in twenty
+// years.
 package passphrase
 
 import (
@@ -18,24 +18,24 @@ import (
 	"peerlink/internal/textfile"
 )
 
-// Max is the largest number of bytes. A terminal of macOS takes 1023 in a line, one
-// of Linux 4095, and OpenSSL's prompt 1023; what is longer is cut without a word.
-// Less than that, so that nothing that was cut is accepted.
+// Max is the largest number of bytes. A line on a terminal of macOS has up to 1023 bytes,
+// on one of Linux 4095, and at OpenSSL's prompt 1023; longer ones are silently truncated.
+// Max is less, so that no truncated passphrase is accepted.
 const Max = 1000
 
-// A Given passphrase is what somebody has given to open a key.
+// A Given passphrase was entered or read to decrypt a key.
 type Given struct {
-	// Text is the passphrase as a prompt delivers it, nil if that is not known.
+	// Text is the passphrase as a prompt returns it, nil if that is not known.
 	Text []byte
-	// Err says why Text is nil.
+	// Err is the reason why Text is nil.
 	Err error
-	// raw are the bytes of the first line of the file, if they are others than
-	// Text. Earlier versions took these.
+	// raw is the first line of the file, if it differs from Text. Earlier versions used
+	// it.
 	raw []byte
 }
 
-// FromFile returns the passphrase in the first line of a file. Byte order marks
-// and UTF-16, which Windows writes, are not part of it.
+// FromFile returns the passphrase in the first line of a file. A byte order mark and
+// UTF-16, as written by Windows programs, are decoded.
 func FromFile(data []byte) (*Given, error) {
 	var g Given
 	raw := firstLine(data)
@@ -59,9 +59,9 @@ func firstLine(data []byte) []byte {
 	return bytes.TrimSuffix(line, []byte("\r"))
 }
 
-// Candidates returns the passphrases to try, the likeliest first: the text, the
-// text in the normal forms of Unicode (one keyboard sends é as one character,
-// another one as two), and what earlier versions read from the file.
+// Candidates returns the passphrases to try, the most likely first: the text, the text in
+// the normal forms of Unicode (some keyboards send é as one character, others as two), and
+// the line that earlier versions used.
 func (g *Given) Candidates() [][]byte {
 	var all [][]byte
 	add := func(pass []byte) {
@@ -79,8 +79,8 @@ func (g *Given) Candidates() [][]byte {
 	return all
 }
 
-// Typeable returns the passphrase as a prompt delivers it, byte for byte, or an
-// error if none does.
+// Typeable returns the passphrase as a prompt returns it, byte for byte, or an error if
+// that is not possible.
 func (g *Given) Typeable() ([]byte, error) {
 	if g.Err != nil {
 		return nil, g.Err
@@ -88,8 +88,8 @@ func (g *Given) Typeable() ([]byte, error) {
 	return g.Text, Check(g.Text)
 }
 
-// Converted reports whether the file holds other bytes than the passphrase: a
-// byte order mark, or UTF-16.
+// Converted reports whether the file's bytes differ from the passphrase: it has a byte
+// order mark, or is UTF-16.
 func (g *Given) Converted() bool { return g.Err == nil && g.raw != nil }
 
 // Wipe overwrites the passphrase. g may be nil.
@@ -101,9 +101,8 @@ func (g *Given) Wipe() {
 	clear(g.raw)
 }
 
-// Check checks that a passphrase can be typed, so that a prompt delivers it byte
-// for byte: a terminal acts upon control characters instead, sends UTF-8, and cuts
-// long lines.
+// Check checks that a passphrase can be typed, so that a prompt returns it byte for byte:
+// a terminal interprets control characters, sends UTF-8, and truncates long lines.
 func Check(pass []byte) error {
 	if len(pass) > Max {
 		return fmt.Errorf("the passphrase has %d bytes: expected at most %d, since prompts cut longer ones", len(pass), Max)
@@ -122,16 +121,16 @@ func Check(pass []byte) error {
 	return nil
 }
 
-// invisible has the characters that are graphic by their category, but are shown as
-// nothing: the property Default_Ignorable_Code_Point of Unicode (DerivedCoreProperties)
-// as far as it is graphic, and the Braille pattern without a dot.
+// invisible has the characters that are graphic by their category, but not visible: the
+// graphic ones with Unicode's property Default_Ignorable_Code_Point
+// (DerivedCoreProperties), and the Braille pattern without dots.
 var invisible = []*unicode.RangeTable{
 	unicode.Other_Default_Ignorable_Code_Point,
 	unicode.Variation_Selector,
 	rangetable.New(0x2800),
 }
 
-// Warnings lists what can make it hard to type the passphrase again.
+// Warnings returns properties that can make it difficult to type the passphrase again.
 func Warnings(pass []byte) []string {
 	var all []string
 	text := string(pass)

@@ -7,7 +7,7 @@ import (
 	"unicode/utf16"
 )
 
-// utf16LE is what ">" of PowerShell 5 writes: a byte order mark, UTF-16, CRLF.
+// utf16LE is the output of ">" of PowerShell 5: a byte order mark, UTF-16, CRLF.
 func utf16LE(s string) []byte {
 	data := []byte{0xff, 0xfe}
 	for _, u := range utf16.Encode([]rune(s)) {
@@ -16,9 +16,8 @@ func utf16LE(s string) []byte {
 	return data
 }
 
-// However an editor or shell has written a passphrase into a file, the passphrase
-// is what somebody would type who reads the file. What can not be that is refused
-// when it is set.
+// For any editor or shell that has written the file, the passphrase is the text that a
+// user who reads the file would type. Other files are refused when the passphrase is set.
 func TestFromFile(t *testing.T) {
 	const pass = "correct höรse"
 	for name, data := range map[string][]byte{
@@ -78,8 +77,8 @@ func TestFromFile(t *testing.T) {
 	}
 }
 
-// What was set on one system opens on another, whose keyboard sends letters with
-// accents in the other normal form.
+// A passphrase set on one system works on another one whose keyboard sends accented
+// letters in the other normal form.
 func TestNormalForms(t *testing.T) {
 	const nfc, nfd = "caf\u00e9 \u1e69", "cafe\u0301 s\u0323\u0307"
 	for _, pass := range []string{nfc, nfd, "cafe\u0301 \u1e69"} {
@@ -108,7 +107,7 @@ func TestNormalForms(t *testing.T) {
 	}
 }
 
-// Spaces that nobody sees are warned of.
+// For spaces that are not visible there are warnings.
 func TestWarnings(t *testing.T) {
 	for pass, want := range map[string]int{
 		"correct horse": 0, "correct horse ": 1, " correct horse": 1, "correct\u00a0horse": 1, "\u3000correct horse": 2,
@@ -119,8 +118,8 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// No passphrase has a character that is shown as nothing, whatever its category in
-// Unicode: nobody would type it again.
+// A passphrase can not have an invisible character, whatever its category in Unicode: it
+// could not be typed from paper.
 func TestInvisible(t *testing.T) {
 	for _, r := range "\u00ad\u034f\u061c\u115f\u1160\u17b4\u180b\u200b\u2060\u2064\u206f\u2800\u3164\ufe00\ufe0f\ufeff\uffa0\U000e0001\U000e0100\U000e01ef" {
 		if err := Check([]byte("correct" + string(r) + "horse")); err == nil || !strings.Contains(err.Error(), "can not be seen") {

@@ -10,8 +10,7 @@ import (
 	"peerlink/internal/terminal/terminaltest"
 )
 
-// A passphrase that may be set is one that a prompt on a real terminal delivers
-// byte for byte.
+// A prompt on a real terminal returns every permitted passphrase byte for byte.
 func TestPromptDelivers(t *testing.T) {
 	passphrases := []string{
 		"correct horse battery staple", " leading, trailing ", "caf\u00e9", "cafe\u0301", "пароль", "密码\u3000密码", "😀😀😀😀",

@@ -1,5 +1,5 @@
-// Package pendingconns keeps the accepted connections of strangers, whose
-// silence must keep nobody else out.
+// Package pendingconns bounds the accepted connections of unauthenticated clients, so that
+// silent ones do not keep others out.
 package pendingconns
 
 import (
@@ -8,19 +8,18 @@ import (
 	"sync"
 )
 
-// Set holds the connections that have not shown yet that they are worth this
-// node's work. They cost it little memory, so there may be many. When there are as
-// many as there may be, the oldest one of the source that has most of them is
-// closed for the next: who has something to say says it at once, and is not among
-// the oldest for long. The methods of a Set are safe for concurrent use.
+// Set holds the connections that are not authenticated yet. They use little memory, so
+// there may be many. When the Set is full, the next connection closes the oldest one of
+// the source that has the most: an honest client sends its first data immediately, and so
+// is not among the oldest for long. The methods of a Set are safe for concurrent use.
 type Set[Source comparable] struct {
 	max int
 
 	mu       sync.Mutex
 	closed   bool
 	n        int
-	added    uint64                // how many there have been
-	bySource map[Source]*list.List // of *Conn, the oldest first
+	added    uint64                // number of connections added so far
+	bySource map[Source]*list.List // of *Conn, oldest first
 }
 
 // Conn is a connection in a Set.
@@ -28,18 +27,17 @@ type Conn[Source comparable] struct {
 	of      *Set[Source]
 	source  Source
 	conn    io.Closer
-	number  uint64        // the older, the smaller
-	element *list.Element // nil once it is not in the Set any more
+	number  uint64        // increases with each connection
+	element *list.Element // nil when the connection is not in the Set any more
 }
 
-// New makes a Set that holds up to max connections.
+// New returns a Set of up to max connections.
 func New[Source comparable](max int) *Set[Source] {
 	return &Set[Source]{max: max, bySource: make(map[Source]*list.List)}
 }
 
-// Add takes a connection into the Set, until its Remove is called. conn is what is
-// closed when it has to make room; its Close must not block, nor call methods of
-// the Set.
+// Add adds a connection to the Set, until its Remove is called. conn is closed when it has
+// to make place; its Close must not block, nor call methods of the Set.
 func (s *Set[Source]) Add(source Source, conn io.Closer) *Conn[Source] {
 	c := &Conn[Source]{of: s, source: source, conn: conn}
 	s.mu.Lock()
@@ -63,9 +61,9 @@ func (s *Set[Source]) Add(source Source, conn io.Closer) *Conn[Source] {
 	return c
 }
 
-// Evict closes an eighth of the connections, one at least, and reports whether there
-// was any: the process has no file descriptor left. What is closed is more than the
-// next connection needs, because others may take a descriptor before it.
+// Evict closes an eighth of the connections, at least one, and reports whether there was
+// any. It is called when the process has no file descriptors left. It closes more
+// connections than the next one needs, because others may use the descriptors first.
 func (s *Set[Source]) Evict() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,8 +76,8 @@ func (s *Set[Source]) Evict() bool {
 	return true
 }
 
-// closeOldest closes the oldest connection of a source that has most of them, and
-// the oldest of these where several sources have as many.
+// closeOldest closes the oldest connection of the source that has the most. If there are
+// several such sources, it closes the oldest of their connections.
 func (s *Set[Source]) closeOldest() {
 	var oldest *Conn[Source]
 	most := 0
@@ -106,8 +104,8 @@ func (s *Set[Source]) drop(c *Conn[Source]) {
 	s.n--
 }
 
-// Remove takes the connection out of the Set. It reports false if the connection
-// was closed because there were too many.
+// Remove removes the connection from the Set. It returns false if the Set has closed the
+// connection.
 func (c *Conn[Source]) Remove() bool {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
@@ -118,7 +116,7 @@ func (c *Conn[Source]) Remove() bool {
 	return true
 }
 
-// Close closes all connections, and those that are added later.
+// Close closes all connections, including those that are added later.
 func (s *Set[Source]) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,9 +9,9 @@ func (c *closer) Close() error {
 	return nil
 }
 
-// When a Set is full, the source that has most connections loses its oldest; where
-// several have as many, the oldest of all goes. A source that has few keeps them,
-// however many others come and go.
+// In a full Set, the source with the most connections loses its oldest; among several such
+// sources, the oldest connection of all is closed. A source with few connections keeps
+// them, whatever other sources do.
 func TestOldestOfLargestSourceGoes(t *testing.T) {
 	s := New[string](4)
 	var few, flood closer

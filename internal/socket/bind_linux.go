@@ -8,9 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bind makes the socket file with mode 0600, whatever the umask is: Linux gives
-// the file the mode that the socket has when it is bound. So there is no moment
-// at which others could connect.
+// bind creates the socket file with mode 0600, regardless of the umask: Linux gives the
+// file the mode of the socket at binding. So at no time can other users connect.
 func bind(path string) (net.Listener, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error

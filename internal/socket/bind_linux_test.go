@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// There is no moment at which other users can connect, whatever the umask is: the
-// socket file is made with its mode, which is never changed.
+// At no time can other users connect, for any umask: the socket file is created with its
+// mode, which is never changed.
 func TestModeFromTheBeginning(t *testing.T) {
 	old := unix.Umask(0)
 	defer unix.Umask(old)

@@ -4,5 +4,6 @@ package socket
 
 import "net"
 
-// bind makes the socket file; the folder's access list decides who may connect.
+// bind creates the socket file; the folder's access control list restricts who may
+// connect.
 func bind(path string) (net.Listener, error) { return net.Listen("unix", path) }

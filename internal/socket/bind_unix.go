@@ -12,9 +12,9 @@ import (
 // umask guards the process's umask.
 var umask sync.Mutex
 
-// bind makes the socket file with mode 0600, so there is no moment at which
-// others could connect. Files that are made meanwhile elsewhere in this process
-// are at most more private than they should be.
+// bind creates the socket file with mode 0600, so that at no time can other users connect.
+// Files created concurrently by other goroutines may get more restrictive modes than
+// intended.
 func bind(path string) (net.Listener, error) {
 	umask.Lock()
 	defer umask.Unlock()

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CheckListener fails if the process that listens on the other end of a Unix
-// socket belongs neither to root nor to the owner of a file. The system knows
-// whose it is, whatever is at the socket's path. Other connections pass.
+// CheckListener returns an error if the process that listens on the other end of a Unix
+// socket belongs neither to root nor to the owner of a file. The kernel reports its user,
+// independently of the socket's path. Other connections are not checked.
 func CheckListener(nc net.Conn, file fs.FileInfo) error {
 	c, ok := nc.(*net.UnixConn)
 	st, known := file.Sys().(*syscall.Stat_t)

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// A socket on which another user listens is recognized, whatever its path is.
+// A listener of another user is detected, whatever the path of the socket.
 func TestCheckListener(t *testing.T) {
 	if path := os.Getenv("SOCKET_TEST_LISTEN"); path != "" {
 		if _, err := net.Listen("unix", path); err != nil {

@@ -7,6 +7,6 @@ import (
 	"net"
 )
 
-// CheckListener checks nothing here: the folder in which a Unix socket is decides
-// who can listen on it.
+// CheckListener checks nothing on this system: access to the folder of a Unix socket
+// determines who can listen on it.
 func CheckListener(net.Conn, fs.FileInfo) error { return nil }

@@ -1,5 +1,5 @@
-// Package socket listens on Unix sockets that belong to one user, and survives
-// what a crashed process has left behind.
+// Package socket listens on Unix sockets that belong to one user, and removes those of
+// crashed processes.
 package socket
 
 import (
@@ -12,20 +12,19 @@ import (
 	"time"
 )
 
-// MaxPath is the longest path of a Unix socket in bytes: macOS has room for 104
-// with the final NUL, Linux for 108.
+// MaxPath is the longest path of a Unix socket in bytes: macOS has 104 bytes including the
+// final NUL, Linux 108.
 const MaxPath = 103
 
 var (
-	// ErrInUse means that another process listens on the socket.
+	// ErrInUse is reported if another process listens on the socket.
 	ErrInUse = errors.New("another process listens there")
-	// ErrPathTooLong means that no Unix socket can have this path.
+	// ErrPathTooLong is reported for a path longer than MaxPath.
 	ErrPathTooLong = errors.New("path is too long for a Unix socket")
 )
 
-// Listen listens on a Unix socket that only this user can connect to. A socket
-// file that nobody listens on any more is replaced. It reports [ErrInUse] and
-// [ErrPathTooLong].
+// Listen listens on a Unix socket that only this user can connect to. It replaces a socket
+// file without a listener. It reports [ErrInUse] and [ErrPathTooLong].
 func Listen(path string) (net.Listener, error) {
 	if len(path) > MaxPath {
 		return nil, fmt.Errorf("%w: %s has %d bytes, at most %d are possible", ErrPathTooLong, path, len(path), MaxPath)
@@ -47,7 +46,7 @@ func Listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// removeStale removes a socket that nobody listens on.
+// removeStale removes a socket without a listener.
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

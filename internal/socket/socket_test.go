@@ -21,8 +21,8 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// Only its owner can connect; whoever comes second is told; what a crash has
-// left is replaced, and nothing else is.
+// Only the owner can connect; a second listener gets an error; a socket of a crashed
+// process is replaced, and no other file is.
 func TestListen(t *testing.T) {
 	path := filepath.Join(folder(t), "s")
 	l, err := Listen(path)

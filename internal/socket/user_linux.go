@@ -18,8 +18,8 @@ const (
 	tcpEstablished = 1
 )
 
-// ClientUser returns the user whose process has opened the other end of a TCP
-// connection that was accepted on loopback, and -1 where that is not known.
+// ClientUser returns the user ID of the process at the other end of a TCP connection that
+// was accepted on loopback, and -1 if it is unknown.
 func ClientUser(nc net.Conn) int {
 	client, ok1 := nc.RemoteAddr().(*net.TCPAddr)
 	server, ok2 := nc.LocalAddr().(*net.TCPAddr)
@@ -40,20 +40,20 @@ func ClientUser(nc net.Conn) int {
 	if err != nil || n < answerSize {
 		return -1
 	}
-	// A socket that is closing may have no user any more, and is shown as root's.
+	// A socket that is closing may have no user any more, and is reported as root's.
 	if binary.NativeEndian.Uint16(answer[4:]) != unix.SOCK_DIAG_BY_FAMILY || answer[answerState] != tcpEstablished {
 		return -1
 	}
 	return int(binary.NativeEndian.Uint32(answer[answerUser:]))
 }
 
-// userRequest asks for the socket of client that is connected to server.
+// userRequest returns a request for the socket of client that is connected to server.
 func userRequest(client, server netip.AddrPort) []byte {
 	b := make([]byte, 0, requestSize)
 	b = binary.NativeEndian.AppendUint32(b, requestSize)
 	b = binary.NativeEndian.AppendUint16(b, unix.SOCK_DIAG_BY_FAMILY)
 	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST)
-	b = append(b, make([]byte, 8)...) // number of the request, and sender
+	b = append(b, make([]byte, 8)...) // sequence number, and port ID
 	family := byte(unix.AF_INET6)
 	if client.Addr().Unmap().Is4() {
 		family = unix.AF_INET

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// The user on the other end of a connection over loopback is known, over IPv4 and
-// IPv6; one that has closed its end is not taken for root.
+// The user at the other end of a loopback connection is known, over IPv4 and IPv6; the
+// user of a connection that its client has closed is not reported as root.
 func TestClientUser(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		l, err := net.Listen("tcp", address)

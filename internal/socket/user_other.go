@@ -4,6 +4,6 @@ package socket
 
 import "net"
 
-// ClientUser returns -1: the system does not say whose the other end of a TCP
-// connection is.
+// ClientUser returns -1: this system does not report the user at the other end of a TCP
+// connection.
 func ClientUser(net.Conn) int { return -1 }

@@ -1,10 +1,10 @@
-// Package terminal makes text safe to be shown. What a terminal or a browser
-// would obey, hide or reorder is escaped: control characters (C0, DEL and C1),
-// characters that change the direction of text, characters without width, line
-// and paragraph separators, and bytes that are not UTF-8.
+// Package terminal escapes text for display. It escapes what a terminal or a browser would
+// interpret, hide or reorder: control characters (C0, DEL and C1), characters that change
+// the direction of text, characters without width, line and paragraph separators, and
+// bytes that are not UTF-8.
 //
-// The escapes are those of JSON, so that JSON remains the same JSON. Only what JSON
-// can not have, C0 and bytes that are not UTF-8, is escaped as \xNN.
+// The escapes are those of JSON, so that the meaning of JSON text does not change. Only C0
+// and bytes that are not UTF-8, which JSON can not have, are escaped as \xNN.
 package terminal
 
 import (
@@ -16,7 +16,7 @@ import (
 	"unicode/utf8"
 )
 
-// Escape returns a text as it is shown. Line feeds and tabs stay.
+// Escape escapes a text, except line feeds and tabs.
 func Escape(s string) string {
 	if plain(s) {
 		return s
@@ -24,27 +24,27 @@ func Escape(s string) string {
 	return string(appendEscaped(nil, []byte(s), true))
 }
 
-// Line returns a text as it is shown in one line, or in one cell of a table: line
-// feeds and tabs are escaped too.
+// Line escapes a text for display in one line, or in one cell of a table, including line
+// feeds and tabs.
 func Line(s string) string { return string(appendEscaped(nil, []byte(s), false)) }
 
-// Writer escapes what is written to it; see [Escape]. Its methods can be called
-// at the same time.
+// Writer escapes the text written to it; see [Escape]. Its methods are safe for concurrent
+// use.
 type Writer struct {
 	mu   sync.Mutex
 	w    io.Writer
-	held []byte // the beginning of a character whose end is still to come
-	err  error  // the first of a write
+	held []byte // the beginning of an incomplete character
+	err  error  // the first write error
 }
 
-// NewWriter returns a Writer that writes to w. Each Write becomes one Write.
+// NewWriter returns a Writer that writes to w. Each Write causes one Write of w.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
-// Raw returns the writer below, for what is not to be escaped: a program's own
-// colours, and data that is not for people.
+// Raw returns the underlying writer, for output that must not be escaped: a program's own
+// colours, and data that is not displayed.
 func (w *Writer) Raw() io.Writer { return w.w }
 
-// Write writes p. A character that p has only the beginning of is held back.
+// Write writes p. It keeps an incomplete character at the end until the next Write.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -66,8 +66,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush writes what is held back, which is no character then. It returns the first
-// error of all writes.
+// Flush writes an incomplete character, escaped. It returns the first error of all writes.
 func (w *Writer) Flush() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -99,8 +98,7 @@ func incomplete(data []byte) int {
 	return 0
 }
 
-// plain reports whether a text has nothing but printable ASCII, line feeds and
-// tabs.
+// plain reports whether a text has only printable ASCII, line feeds and tabs.
 func plain[T string | []byte](text T) bool {
 	for i := range len(text) {
 		if c := text[i]; (c < ' ' || c > '~') && c != '\n' && c != '\t' {
@@ -136,8 +134,8 @@ func appendEscaped(out, text []byte, lines bool) []byte {
 	return out
 }
 
-// visible reports whether a character is seen as what it is. Some that count as
-// letters or marks are not: fillers and variation selectors.
+// visible reports whether a character is displayed as itself. Some that count as letters
+// or marks are not: fillers and variation selectors.
 func visible(r rune) bool {
 	return unicode.IsPrint(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }

@@ -1,6 +1,5 @@
-// Package textfile reads text files that people have made, with whatever editor
-// or shell: Windows puts a byte order mark before the text, and the ">" of its
-// PowerShell writes UTF-16.
+// Package textfile reads text files written by any editor or shell: Windows programs write
+// a byte order mark before the text, and the ">" of PowerShell writes UTF-16.
 package textfile
 
 import (
@@ -24,13 +23,12 @@ var (
 	markUTF16BE = []byte{0xFE, 0xFF}
 )
 
-// Decode returns the text of a file in UTF-8 without a byte order mark. UTF-16
-// is recognized by its byte order mark and converted. What is in neither
-// encoding gives an error that wraps [ErrEncoding]: a lone half of a character, a
-// NUL. Other bytes that are not UTF-8 are left for the caller to judge.
+// Decode returns the text of a file in UTF-8 without a byte order mark. UTF-16 is detected
+// by its byte order mark and converted. An unpaired surrogate or a NUL is an error that
+// wraps [ErrEncoding]. Other bytes that are not UTF-8 are returned unchanged, for the
+// caller to check.
 //
-// The result may share memory with data, and has at most half as many bytes
-// more than data.
+// The result may share memory with data, and is at most one and a half times as long.
 func Decode(data []byte) ([]byte, error) {
 	var err error
 	switch {
@@ -72,14 +70,14 @@ func decodeUTF16(data []byte, order binary.ByteOrder) ([]byte, error) {
 	return text, nil
 }
 
-// HasMark reports whether data begins with a byte order mark. In files that
-// other programs read too, or that are not text at all, none may stand.
+// HasMark reports whether data begins with a byte order mark, which is not permitted in
+// files that other programs read too, or that are not text.
 func HasMark(data []byte) bool {
 	return bytes.HasPrefix(data, markUTF8) || bytes.HasPrefix(data, markUTF16LE) || bytes.HasPrefix(data, markUTF16BE)
 }
 
-// Read reads a regular file of at most the given number of bytes and decodes it
-// as [Decode] does. Errors name the file.
+// Read reads a regular file of at most most bytes and decodes it like [Decode]. Errors
+// name the file.
 func Read(path string, most int64) ([]byte, error) {
 	data, err := durable.Read(path, most)
 	if err != nil {

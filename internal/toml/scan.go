@@ -7,15 +7,15 @@ import (
 	"regexp"
 )
 
-// scanner looks at the tokens of a document, without building anything. In a
-// document that is not TOML it may take something for what it is not, but only
-// behind the place where the parser stops.
+// scanner scans the tokens of a document, without storing values. In a document that is
+// not TOML it may misinterpret tokens, but only after the position at which the parser
+// stops.
 type scanner struct {
-	text    []byte // what has not been looked at
-	line    int    // of text
+	text    []byte // not scanned yet
+	line    int    // line number of text
 	maxKeys int
-	keys    int    // counted so far
-	open    []byte // the brackets that are open: [ and {
+	keys    int    // number of keys so far
+	open    []byte // the open brackets: [ and {
 	comma   bool   // the last token was a comma
 }
 
@@ -102,7 +102,7 @@ func (s *scanner) count() error {
 	return nil
 }
 
-// bare passes over a key, a number, a date or a time without quotation marks.
+// bare scans a key, a number, a date or a time without quotation marks.
 func (s *scanner) bare() error {
 	n := bytes.IndexAny(s.text, " \t\r\n#\"'[]{}=.,")
 	if n < 0 {
@@ -121,10 +121,10 @@ func (s *scanner) bare() error {
 
 var yearZero = regexp.MustCompile(`^0000-[0-9]{2}-[0-9]{2}`)
 
-// shortTime is a time such as 12:30, perhaps with a date and a time zone.
+// shortTime matches a time such as 12:30, with optional date and time zone.
 var shortTime = regexp.MustCompile(`^([0-9-]+[Tt])?[0-9]{2}:[0-9]{2}([Zz+-].*)?$`)
 
-// quoted passes over a string, which may be a key.
+// quoted scans a string, which may be a key.
 func (s *scanner) quoted(quote byte) error {
 	triple := []byte{quote, quote, quote}
 	if bytes.HasPrefix(s.text, triple) {
@@ -148,8 +148,8 @@ func (s *scanner) quoted(quote byte) error {
 	return nil
 }
 
-// multiLine passes over a string in triple quotation marks. One or two more may
-// stand before those at its end.
+// multiLine scans a string in triple quotation marks. One or two more quotation marks may
+// precede those at its end.
 func (s *scanner) multiLine(quote byte, triple []byte) error {
 	for i := len(triple); i < len(s.text); i++ {
 		switch c := s.text[i]; {
@@ -174,5 +174,6 @@ func (s *scanner) multiLine(quote byte, triple []byte) error {
 	return nil
 }
 
-// newEscape reports whether an escape sequence of TOML 1.1 follows a backslash.
+// newEscape reports whether text begins with an escape sequence, without its backslash,
+// that is new in TOML 1.1.
 func newEscape(text []byte) bool { return len(text) > 0 && (text[0] == 'e' || text[0] == 'x') }

@@ -1,9 +1,9 @@
-// Package toml reads TOML 1.0 that strangers have written, within bounds.
+// Package toml parses untrusted TOML 1.0, within bounds.
 //
-// The library that does the parsing knows TOML 1.1, which the programs of other
-// nodes can not read, and needs time that grows with the square of the number of
-// keys. So a document is scanned first: it may have a limited number of keys and
-// a limited depth, and nothing that is new in TOML 1.1.
+// The library that does the parsing supports TOML 1.1, which programs of other nodes can
+// not read, and needs time proportional to the square of the number of keys. So a document
+// is scanned first: the number of its keys and its depth are limited, and features that
+// are new in TOML 1.1 are refused.
 package toml
 
 import (
@@ -16,13 +16,13 @@ import (
 	"peerlink/internal/textfile"
 )
 
-// maxDepth is how deep arrays and inline tables may be nested. Those of the
-// files that are read here are nested once.
+// maxDepth bounds the nesting of arrays and inline tables. The files parsed here have one
+// level.
 const maxDepth = 16
 
-// Unmarshal reads a document into v as [toml.Unmarshal] does. The document may
-// have at most maxKeys keys: each part of a dotted key or of a table's name is
-// counted, and each array and inline table too.
+// Unmarshal parses a document into v like [toml.Unmarshal]. The document may have at most
+// maxKeys keys: each part of a dotted key or of a table's name counts, and each array and
+// inline table too.
 func Unmarshal(data []byte, v any, maxKeys int) error {
 	if textfile.HasMark(data) {
 		return errors.New("it begins with a byte order mark: save it as UTF-8 without one")

@@ -2,8 +2,8 @@ package wait
 
 import "testing"
 
-// Whoever waits after a change is woken, also when the bell was rung before that,
-// and many rings for which nobody was there wake once.
+// A goroutine that waits after a change is woken, also if the signal was notified before,
+// and several notifications without a receiver wake it once.
 func TestSignal(t *testing.T) {
 	b := NewSignal()
 	select {
@@ -12,7 +12,7 @@ func TestSignal(t *testing.T) {
 	default:
 	}
 	for range 1000 {
-		b.Notify() // blocks for ever if it waits for somebody
+		b.Notify() // would block if it waited for a receiver
 	}
 	<-b
 	select {

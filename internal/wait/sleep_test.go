@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A pause lasts as long as it was asked for, and not longer than its context.
+// Sleep lasts as long as requested, and not longer than its context.
 func TestSleep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)

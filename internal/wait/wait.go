@@ -1,4 +1,4 @@
-// Package wait has ways to wait: for a change, and for a time that a context may cut short.
+// Package wait has functions to wait for a change, and to sleep until a context ends.
 package wait
 
 import (
@@ -6,15 +6,16 @@ import (
 	"time"
 )
 
-// Signal wakes one goroutine, which receives from it. A signal that is given while no
-// goroutine waits is kept for the next receive: a goroutine that looks after every
-// receive misses no change. Several signals that were not received yet count as one.
+// Signal wakes one goroutine, which receives from it. A notification without a waiting
+// goroutine is kept for the next receive: a goroutine that checks its condition after
+// every receive misses no change. Several notifications that were not received yet count
+// as one.
 type Signal chan struct{}
 
-// NewSignal returns a Signal that has not been given.
+// NewSignal returns a Signal without a notification.
 func NewSignal() Signal { return make(Signal, 1) }
 
-// Notify gives the signal. It never blocks.
+// Notify notifies the signal. It never blocks.
 func (s Signal) Notify() {
 	select {
 	case s <- struct{}{}:
@@ -22,8 +23,8 @@ func (s Signal) Notify() {
 	}
 }
 
-// Sleep waits for d. It returns the error of ctx as soon as ctx is done, also when d is
-// not positive.
+// Sleep waits for d. It returns the error of ctx as soon as ctx is done, even if d is not
+// positive.
 func Sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return ctx.Err()
