@@ -31,8 +31,8 @@ type handshakeLimiter struct {
 	limiter *rate.Limiter
 
 	mu         sync.Mutex
-	sources    map[netip.Prefix]*source // those with running or waiting handshakes
-	roundRobin []*source                // those with waiting connections, the next one first
+	sources    map[netip.Prefix]*source // sources with running or waiting handshakes
+	roundRobin []*source                // sources with waiting connections, the next one first
 	running    int
 	waiting    int
 	answered   []*handshake // running handshakes that wait for the client, in the order in which they began to wait
@@ -300,8 +300,8 @@ func (l *handshakeLimiter) end(h *handshake) {
 	l.forget(h.source)
 }
 
-// forget removes a source that has no waiting connections from the round-robin list,
-// and one that has no running handshakes either from the map.
+// forget removes a source without waiting connections from the round-robin list. If the
+// source has no running handshakes either, forget removes it from the map, too.
 func (l *handshakeLimiter) forget(s *source) {
 	if len(s.waiting) > 0 {
 		return

@@ -25,7 +25,7 @@ type refusals struct {
 	seed maphash.Seed
 
 	mu       sync.Mutex
-	messages []refusedMessage // the one refused last is the last element
+	messages []refusedMessage // in the order of their last refusal
 }
 
 type refusedMessage struct {

@@ -33,8 +33,8 @@ type sender struct {
 	unnamed                unnamedErrors
 }
 
-// startSenders starts a sender for each queue that has none. Senders of queues that are
-// not used any more go on, so that these are emptied.
+// startSenders starts a sender for each queue that has none. The senders of queues that
+// are not used any more continue, so that these queues are emptied.
 func (s *Service) startSenders(ctx, connCtx context.Context, p *peer, queues []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -97,7 +97,7 @@ func (t *peerStats) recordError(err error) {
 }
 
 // peerCertificates returns the server certificates of the peer on its open connections
-// or, if there are none, the last one that was used.
+// or, if there are none, the last one used.
 func (t *peerStats) peerCertificates() []*x509.Certificate {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -90,7 +90,7 @@ var kinds = []kind{
 	{"poison", "messages", nil, poison},
 }
 
-// Parts that affect all nodes: their connections have to be made anew.
+// Kinds of faults that affect all nodes: their connections have to be made anew.
 const (
 	expiry     = "certificate expired"
 	expiryOpen = "certificate expired on open connections"
