@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Invariant: each message queued for a deactivated peer that holds something of
-// the application's gets the answer that lets it go, and Incoming takes it as
-// the peer's own.
+// Invariant: each message queued for a deactivated peer for which the application keeps
+// state gets the answer that releases this state, and Incoming accepts it as the peer's
+// own.
 func TestAnswer(t *testing.T) {
 	now := time.Date(2026, 5, 4, 3, 2, 1, 0, time.FixedZone("", 3600))
 	all := samples(t)

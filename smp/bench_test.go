@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// valid returns a valid message of a type from the vectors, as an owner with an
-// authority or a creditors agent as its peer has it before it, and that view.
+// valid returns a valid message of a type from the vectors, as sent by an owner whose peer
+// is an authority or a creditors agent, and the owner's view.
 func valid(t testing.TB, owner, direction, typ string) (View, []byte) {
 	t.Helper()
 	for _, c := range readVectors(t).Messages {
@@ -59,8 +59,8 @@ func BenchmarkPeekIDs(b *testing.B) {
 	}
 }
 
-// BenchmarkEncodingJSON is what the standard library takes to decode and encode
-// a PrepareTransfer with nothing checked: the measure of the scanner's worth.
+// BenchmarkEncodingJSON measures how long the standard library takes to decode and encode
+// a PrepareTransfer without validation, to compare the scanner with.
 func BenchmarkEncodingJSON(b *testing.B) {
 	type prepareTransfer struct {
 		Type                 *string    `json:"type"`
@@ -90,8 +90,8 @@ func BenchmarkEncodingJSON(b *testing.B) {
 	}
 }
 
-// Invariant: a message costs one allocation for its body, and one for its
-// routing key where it has one; this is what keeps the collector quiet.
+// Invariant: a message costs one allocation for its body, and one for its routing key if
+// it has one; this limits garbage collection.
 func TestAllocations(t *testing.T) {
 	sender, body := valid(t, "CA", "out", PrepareTransfer)
 	if n := testing.AllocsPerRun(100, func() {

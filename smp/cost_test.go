@@ -7,8 +7,8 @@ import (
 	"peerlink/internal/costtest"
 )
 
-// Whatever a body of the permitted size holds, reading it as any message, in either
-// direction, needs at most 32 MiB, all that is allocated counted together, and half a second.
+// For any body of permitted size, parsing it as any message type, in either direction,
+// allocates at most 32 MiB in total, and takes at most half a second.
 func TestMessageCost(t *testing.T) {
 	costtest.NeedsExactFigures(t)
 	ca, aa := peers(t, "000008", "000001", "1234abcd")

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Invariant: an error names what is wrong, what it is, and what was expected.
+// Invariant: an error has the invalid field, its value, and what was expected.
 func TestErrorTexts(t *testing.T) {
 	s := samples(t)[PrepareTransfer]
 	for _, c := range []struct {
@@ -23,7 +23,7 @@ func TestErrorTexts(t *testing.T) {
 			`invalid PrepareTransfer: type is "AccountPurge", expected "PrepareTransfer", as the message's header says`},
 		{s.with("ts", `[]`).body(),
 			"invalid PrepareTransfer: ts is an array, expected a timestamp with an offset, such as 2023-01-01T12:00:00+00:00"},
-		{s.with("recipient", `"`+strings.Repeat("é", 20)+`"`).body(), // as long as may be shown
+		{s.with("recipient", `"`+strings.Repeat("é", 20)+`"`).body(), // the maximum that is quoted
 			`invalid PrepareTransfer: recipient is "` + strings.Repeat(`\u00e9`, 20) + `", expected a string of 0 to 100 ASCII characters`},
 		{s.with("max_locked_amount", strings.Repeat("1", 40)).body(), // likewise
 			"invalid PrepareTransfer: max_locked_amount is " + strings.Repeat("1", 40) + ", expected an integer from 0 to 9223372036854775807"},
@@ -60,8 +60,8 @@ func TestErrorTexts(t *testing.T) {
 	}
 }
 
-// Invariant: the text of an error is one line of bounded length whatever was
-// received, and gives away nothing of what belongs to the users.
+// Invariant: the text of an error is one line of bounded length for any input, and has
+// nothing that is private to users.
 func TestErrorsAreHarmless(t *testing.T) {
 	const secret = "secret"
 	long := `"` + secret + strings.Repeat(`\u0001`, 1200) + `"`

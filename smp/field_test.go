@@ -17,12 +17,12 @@ const (
 	floatLeast, floatMost = "-1.7976931348623157e308", floatMax
 )
 
-// text is a JSON string of n characters c.
+// text returns a JSON string of n characters c.
 func text(c string, n int) string { return `"` + strings.Repeat(c, n) + `"` }
 
-// The fields of the specification's table, each with the literals at its limits
-// that it must and must not take. Literals of a JSON type that no field of the
-// kind takes are added by the test.
+// The fields of the specification's table, each with literals at its limits that it must
+// accept and refuse. The test adds literals of JSON types that no field of the kind
+// accepts.
 func fieldLimits() map[string]map[string]limit {
 	var (
 		int64s  = limit{"integer", []string{int64Min, "0", int64Max}, []string{int64Under, int64Over}}
@@ -103,13 +103,13 @@ func fieldLimits() map[string]map[string]limit {
 	}
 }
 
-// limit is what one field must take, and what it must not.
+// limit has the literals that one field must accept and refuse.
 type limit struct {
 	kind         string
 	takes, fails []string
 }
 
-// what no field of a kind takes.
+// literals that no field of a kind accepts.
 var foreign = map[string][]string{
 	"integer":   {`""`, `"x"`, "true", "null", "[]", "{}", "0.5", `"0.0"`, `"-"`, "1e1"},
 	"float":     {`""`, `"x"`, "true", "null", "[]", "{}", `"NaN"`, `"inf"`, "1e400"},
@@ -118,8 +118,8 @@ var foreign = map[string][]string{
 	"date":      {"0", "true", "null", "[]", "{}", `"x"`},
 }
 
-// relaxed sets a sample's other fields such that they do not stand in the way
-// of one field's limits.
+// relaxed sets a sample's other fields so that they do not conflict with the limits of one
+// field.
 func relaxed(typ, field string, s sample) sample {
 	s = s.with()
 	if s["coordinator_type"] != "" && field != "coordinator_type" {
@@ -136,8 +136,8 @@ func relaxed(typ, field string, s sample) sample {
 	return s
 }
 
-// Invariant: every field takes exactly what the specification's table says, and
-// is required.
+// Invariant: every field accepts exactly the values of the specification's table, and is
+// required.
 func TestFieldLimits(t *testing.T) {
 	all := samples(t)
 	for typ, fields := range fieldLimits() {
@@ -164,14 +164,14 @@ func TestFieldLimits(t *testing.T) {
 	}
 }
 
-// Invariant: a message whose fields contradict each other is refused, and one at
-// the edge of that is not.
+// Invariant: a message with inconsistent fields is refused, and one at the limit of
+// consistency is not.
 func TestFieldsTogether(t *testing.T) {
 	all := samples(t)
 	for _, c := range []struct {
 		typ   string
 		pairs []string
-		blame string // empty: accepted
+		blame string // the invalid field; empty: accepted
 	}{
 		{PrepareTransfer, []string{"min_locked_amount", "5", "max_locked_amount", "5"}, ""},
 		{PrepareTransfer, []string{"min_locked_amount", "6", "max_locked_amount", "5"}, "max_locked_amount"},
@@ -206,8 +206,8 @@ func TestFieldsTogether(t *testing.T) {
 	}
 }
 
-// Invariant: a number is taken in any form that has one meaning to every reader,
-// and written in the one form that says its type.
+// Invariant: a number is accepted in any form that is unambiguous, and written in the one
+// form that shows its type.
 func TestNumberForms(t *testing.T) {
 	base := samples(t)[AccountUpdate]
 	for _, c := range []struct{ field, literal, want string }{

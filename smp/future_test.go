@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Invariant: FromFuture draws the line where Incoming does, and nothing that is
-// no message comes from the future.
+// Invariant: FromFuture has the same limit as Incoming, and returns false for an invalid
+// message.
 func TestFromFuture(t *testing.T) {
 	ts := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	const body = `{"type": "AccountPurge", "debtor_id": 1, "creditor_id": 2, "creation_date": "2026-01-01", "ts": "2026-01-01T12:00:00Z"}`

@@ -9,13 +9,13 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// FuzzMessage throws any bytes at any view, as any type, in both directions.
+// FuzzMessage passes any bytes to any view, as any type, in both directions.
 //
-// Invariants: there is a harmless error or a body, never a panic. A body is JSON
-// and not longer than allowed. It is read again to the same bytes where nothing
-// is translated. What a node sends, its peer accepts, unless the coordinator or
-// the sender's clock is wrong, which only the peer checks. Translated IDs lie
-// within the ranges of whoever is to read them.
+// Invariants: the result is a well-formed error or a body, never a panic. A body is JSON
+// of permitted length. It is parsed and written to the same bytes if nothing is
+// translated. The peer accepts what a node sends, unless the coordinator or the sender's
+// clock is wrong, which only the peer checks. Translated IDs are in the ranges of the
+// receiver.
 func FuzzMessage(f *testing.F) {
 	for _, c := range readVectors(f).Messages {
 		for i := range 6 { // the views below
@@ -51,8 +51,8 @@ func FuzzMessage(f *testing.F) {
 				t.Fatalf("sent\n%s\nread again as\n%s, %v", out, again, err)
 			}
 			arrived, err := view.reversed().Incoming(typ, ContentType, out, arrival)
-			// An agent of creditors can not issue: its translated message
-			// contradicts itself.
+			// A creditors agent can not issue: its translated message would be
+			// inconsistent.
 			issued := translates && errors.Is(err, ErrField)
 			switch {
 			case issued, errors.Is(err, ErrCoordinator), errors.Is(err, ErrFuture):
@@ -89,12 +89,12 @@ func FuzzMessage(f *testing.F) {
 	})
 }
 
-// maxGrowth is by how much a received message may grow: each field's shortest
-// form against its longest, far from all at once.
+// maxGrowth bounds by how much a received message may grow: the difference between each
+// field's shortest and longest form; not all of them occur together.
 const maxGrowth = maxFields * 24
 
-// checkBody fails the test unless body is a JSON object of the type, which the
-// standard library and PeekIDs read alike.
+// checkBody fails the test unless body is a JSON object of the type that the standard
+// library and PeekIDs parse alike.
 func checkBody(t *testing.T, typ string, body []byte) {
 	t.Helper()
 	var m struct {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Invariant: what is peeked is what Outgoing would go by, and reading stops
-// where it is known.
+// Invariant: PeekIDs returns the same values as Outgoing uses, and stops parsing when it
+// has them.
 func TestPeekIDs(t *testing.T) {
 	for _, body := range []string{
 		`{"type": "AccountPurge", "debtor_id": -9223372036854775808, "creditor_id": 7}`,

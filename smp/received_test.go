@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// Invariant: the two halves of a creditors agent get exactly the messages that
-// concern them, told apart by the account, by the coordinator of a transfer, and
-// by that of a finished one.
+// Invariant: the two parts of a creditors agent get exactly their own messages,
+// distinguished by the account, by the coordinator of a transfer, and by that of a
+// finished one.
 func TestTradeHeaders(t *testing.T) {
 	all := samples(t)
 	ca, _ := peers(t, "000008", "000001", "")
@@ -57,7 +57,7 @@ func TestTradeHeaders(t *testing.T) {
 	}
 }
 
-// Invariant: headers come in one order, and one may stop reading them anywhere.
+// Invariant: headers have one order, and iteration may stop anywhere.
 func TestHeadersAll(t *testing.T) {
 	h := Headers{
 		MessageType: PreparedTransfer, DebtorID: 1, CreditorID: 2, CoordinatorType: agent, CoordinatorID: 3,

@@ -10,8 +10,8 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// sample is a valid message whose members can be replaced by anything, valid or
-// not: a map of names to JSON literals.
+// sample is a valid message whose members can be replaced by valid or invalid ones: a map
+// of names to JSON literals.
 type sample map[string]string
 
 // samples returns a valid message of each type, from the vectors.
@@ -37,8 +37,8 @@ func samples(t testing.TB) map[string]sample {
 	return all
 }
 
-// with returns the sample with some members replaced, given as names and
-// literals in turn. An empty literal removes the member.
+// with returns the sample with some members replaced, given as alternating names and
+// literals. An empty literal removes the member.
 func (s sample) with(pairs ...string) sample {
 	s = maps.Clone(s)
 	for pair := range slices.Chunk(pairs, 2) {
@@ -47,7 +47,7 @@ func (s sample) with(pairs ...string) sample {
 	return s
 }
 
-// body writes the sample, with extra members after the others.
+// body returns the sample as JSON, with extra members after the others.
 func (s sample) body(extra ...string) []byte {
 	var members []string
 	for _, name := range slices.Sorted(maps.Keys(s)) {
@@ -58,8 +58,8 @@ func (s sample) body(extra ...string) []byte {
 	return []byte("{" + strings.Join(append(members, extra...), ", ") + "}")
 }
 
-// open is a view without limits to the IDs, of the node that sends messages of
-// the given type.
+// open returns a view without limits on IDs, of the node that sends messages of the given
+// type.
 func open(typ string) View {
 	if IsIn(typ) {
 		return View{Owner: nodetype.CreditorsAgent, Peer: nodetype.AccountingAuthority}
@@ -67,7 +67,7 @@ func open(typ string) View {
 	return View{Owner: nodetype.AccountingAuthority, Peer: nodetype.CreditorsAgent}
 }
 
-// reversed is the view of the other node.
+// reversed returns the view of the other node.
 func (v View) reversed() View {
 	v.Owner, v.Peer = v.Peer, v.Owner
 	return v

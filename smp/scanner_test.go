@@ -8,9 +8,8 @@ import (
 	"testing"
 )
 
-// Invariant: exactly the texts that JSON calls an object are taken for one:
-// whatever follows a valid message within its object is judged as the standard
-// library judges it.
+// Invariant: exactly the texts that are JSON objects are accepted: any text after a valid
+// message's members is accepted if and only if the standard library accepts it.
 func TestObjectSyntax(t *testing.T) {
 	s := samples(t)[AccountPurge]
 	whole := string(s.body())
@@ -51,8 +50,8 @@ func TestObjectSyntax(t *testing.T) {
 	}
 }
 
-// Invariant: unknown properties are dropped, whatever they hold; a known one
-// must be there once, under its exact name.
+// Invariant: unknown properties are dropped, whatever their values; a known one must exist
+// once, under its exact name.
 func TestProperties(t *testing.T) {
 	s := samples(t)[AccountPurge]
 	plain, err := send(AccountPurge, s.body())
@@ -81,7 +80,7 @@ func TestProperties(t *testing.T) {
 	}
 }
 
-// Invariant: nesting is bounded, so that no peer can exhaust the stack.
+// Invariant: nesting is bounded, so that a peer can not exhaust the stack.
 func TestDepth(t *testing.T) {
 	s := samples(t)[AccountPurge]
 	for depth, want := range map[int]error{1: nil, maxDepth - 1: nil, maxDepth: ErrSyntax, 3000: ErrSyntax} {
@@ -97,8 +96,8 @@ func TestDepth(t *testing.T) {
 	}
 }
 
-// Invariant: text arrives as it was, escaped or not, and is written with no more
-// escapes than JSON needs; what is not Unicode is refused rather than changed.
+// Invariant: text is not changed, escaped or not, and is written with no more escapes than
+// JSON needs; text that is not Unicode is refused rather than changed.
 func TestText(t *testing.T) {
 	base := samples(t)[ConfigureAccount]
 	for _, c := range []struct{ literal, want string }{
@@ -134,7 +133,7 @@ func TestText(t *testing.T) {
 	}
 }
 
-// Invariant: the form of what is written, to the byte.
+// Invariant: the exact bytes of the output.
 func TestWrittenForm(t *testing.T) {
 	body := []byte(` { "ts" : "2023-1-1 12:00Z", "recipient" : "R", "x" : [ ], "final_interest_rate_ts" : "2023-01-01T12:00:00.5+02",
 		"coordinator_request_id" : "-7" , "coordinator_id" : 6.0, "coordinator_type" : "direct", "creditor_id" : 6, "debtor_id" : 5,

@@ -8,8 +8,8 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// Invariant: a subnet is written as it is read, in lower case, and nothing but
-// up to 16 hexadecimal digits is read.
+// Invariant: String returns what ParseSubnet accepts, in lower case, and ParseSubnet
+// accepts only up to 16 hexadecimal digits.
 func TestParseSubnet(t *testing.T) {
 	for _, c := range []struct {
 		digits      string
@@ -76,8 +76,8 @@ func TestSubnetContains(t *testing.T) {
 	}
 }
 
-// Invariant: a binding key is the subnet's whole bytes; there is none for half a
-// byte, since a topic can not be split further.
+// Invariant: a binding key has the subnet's whole bytes; there is none for half a byte,
+// because a word of a topic can not be matched partially.
 func TestBindingKey(t *testing.T) {
 	for digits, want := range map[string]string{
 		"":                 "#",
@@ -122,8 +122,8 @@ func TestBindingKeyMatchesRoutingKey(t *testing.T) {
 	}
 }
 
-// Invariant: applications route by the creditor toward creditors agents and by
-// the debtor otherwise; a debtors agent, and nodes that are no peers, have no key.
+// Invariant: applications route by the creditor to creditors agents and by the debtor
+// otherwise; for a debtors agent, and for nodes that can not be peers, the key is empty.
 func TestOutgoingRoutingKey(t *testing.T) {
 	const aa, ca, da = nodetype.AccountingAuthority, nodetype.CreditorsAgent, nodetype.DebtorsAgent
 	const debtor, creditor = 0x1234abcd00000001, -2
@@ -141,7 +141,7 @@ func TestOutgoingRoutingKey(t *testing.T) {
 	}
 }
 
-// Invariant: the routing keys that the specification prints.
+// Invariant: the routing keys in the specification's examples.
 func TestRoutingKey(t *testing.T) {
 	for _, c := range []struct {
 		ids  []int64
@@ -156,8 +156,8 @@ func TestRoutingKey(t *testing.T) {
 	}
 }
 
-// Invariant: moving an ID to another subnet of the same length changes only the
-// leading bits, whatever the top bit, and moving it back restores it.
+// Invariant: move changes only the leading bits, for any top bit, and moving the ID back
+// restores it.
 func TestSubnetMove(t *testing.T) {
 	for _, c := range []struct {
 		from, to string

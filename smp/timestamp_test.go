@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Invariant: every form of a timestamp names the instant that ISO 8601 says, is
-// written in one form, and that form is read as itself.
+// Invariant: every form of a timestamp denotes the instant defined by ISO 8601, is written
+// in its canonical form, and the canonical form is not changed.
 func TestReadTimestamp(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
 		{"2023-01-01T12:00:00+00:00", "2023-01-01T12:00:00+00:00"},
@@ -50,8 +50,8 @@ func TestReadTimestamp(t *testing.T) {
 	}
 }
 
-// Invariant: whatever has no offset, is not in the calendar, or is written in
-// another way than those known, is no timestamp.
+// Invariant: a text without offset, with an invalid date, or in an unknown form is
+// refused.
 func TestReadTimestampRefuses(t *testing.T) {
 	for _, in := range []string{
 		"", "x", "Z", "2023", "2023-01-01", "2023-01-01T", "2023-01-01T12", "2023-01-01T12Z", "2023-01-01T12:00",
@@ -74,7 +74,7 @@ func TestReadTimestampRefuses(t *testing.T) {
 	}
 }
 
-// Invariant: a date is a day of the calendar, written with all its digits.
+// Invariant: a date is a valid date, written with all its digits.
 func TestReadDate(t *testing.T) {
 	for in, want := range map[string]string{
 		"2023-01-01": "2023-01-01", "2023-1-2": "2023-01-02", "2024-02-29": "2024-02-29",

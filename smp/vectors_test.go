@@ -13,9 +13,9 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// vectors are what the Swaptacular reference makes of messages: one outcome for
-// each combination of a view, a direction and a body. Any implementation of the
-// protocol could be held against them.
+// vectors are the results of the Swaptacular reference: one for each combination of a
+// view, a direction and a body. They can be used to test any implementation of the
+// protocol.
 type vectors struct {
 	Messages    []vector
 	RoutingKeys []struct {
@@ -96,11 +96,11 @@ func (v vector) view(t testing.TB) View {
 	}
 }
 
-// arrival is a time later than all timestamps of the test data.
+// arrival is later than all timestamps of the test data.
 var arrival = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// Invariant: every message is accepted, translated, labelled and routed exactly
-// as the reference does, and refused where the reference refuses it.
+// Invariant: every message is accepted, translated and routed, with headers, exactly as by
+// the reference, and refused if the reference refuses it.
 func TestVectors(t *testing.T) {
 	cases := readVectors(t).Messages
 	if len(cases) != 804 {
@@ -150,7 +150,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// Invariant: routing keys are those of the reference, bit by bit.
+// Invariant: routing keys equal the reference's, bit by bit.
 func TestRoutingKeyVectors(t *testing.T) {
 	keys := readVectors(t).RoutingKeys
 	if len(keys) != 40 {
@@ -163,9 +163,9 @@ func TestRoutingKeyVectors(t *testing.T) {
 	}
 }
 
-// normal reads a JSON object such that equal messages become equal maps: numbers
-// are their literals, so that 5 is not 5.0 and no digit is lost, and timestamps
-// are instants.
+// normal parses a JSON object so that equal messages become equal maps: numbers are kept
+// as literals, so that 5 differs from 5.0 and no digit is lost, and timestamps become
+// instants.
 func normal(t *testing.T, body []byte) map[string]any {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(body))
@@ -188,7 +188,7 @@ func normal(t *testing.T, body []byte) map[string]any {
 	return object
 }
 
-// typed gives headers from a vector the types that they have in Go.
+// typed converts headers from a vector to their Go types.
 func typed(t *testing.T, headers map[string]any) map[string]any {
 	t.Helper()
 	for name, v := range headers {

@@ -14,9 +14,9 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// peers returns the views that a creditors agent and an authority have of each
-// other. own and given are the agent's creditors subnets, at home and at the
-// authority, whose debtors are those of debtors.
+// peers returns the views that a creditors agent and an authority have of each other. own
+// and given are the agent's creditors subnets, its own and the one assigned by the
+// authority; debtors is the authority's range of debtors.
 func peers(t testing.TB, own, given, debtors string) (ca, aa View) {
 	t.Helper()
 	ca = View{
@@ -31,8 +31,8 @@ func peers(t testing.TB, own, given, debtors string) (ca, aa View) {
 	return ca, ca.reversed()
 }
 
-// Invariant: a view with which a message could reach the wrong account, or that
-// is of nodes which are no peers, lets no message through.
+// Invariant: a view with which a message could reach the wrong account, or of nodes that
+// can not be peers, refuses all messages.
 func TestViewCheck(t *testing.T) {
 	const aa, ca, da = nodetype.AccountingAuthority, nodetype.CreditorsAgent, nodetype.DebtorsAgent
 	sub := func(digits string) Subnet { return mustParseSubnet(t, digits) }
@@ -78,12 +78,12 @@ func TestViewCheck(t *testing.T) {
 	}
 }
 
-// Invariant: what a creditors agent sends arrives at the authority with the IDs
-// of the subnet given there, and the authority's answer comes back with the
-// agent's own, whichever of the subnets' bits are set, the top one included.
+// Invariant: a message of a creditors agent arrives at the authority with the IDs of the
+// assigned subnet, and the authority's answer arrives with the agent's own IDs, for any
+// bits of the subnets, including the top one.
 func TestTranslationThereAndBack(t *testing.T) {
 	all := samples(t)
-	const low = 0x9876543210 // what translation leaves alone
+	const low = 0x9876543210 // bits that the translation keeps
 	for _, c := range []struct{ own, given, debtors string }{
 		{"000008", "000001", "1234abcd"},
 		{"000008", "800001", "1234abcd"},
@@ -152,8 +152,8 @@ func TestTranslationThereAndBack(t *testing.T) {
 	}
 }
 
-// Invariant: no ID outside of the ranges agreed with the peer passes in either
-// direction, and the error tells which.
+// Invariant: no ID outside of the ranges agreed with the peer is accepted in either
+// direction, and the error names the field.
 func TestForeignIDs(t *testing.T) {
 	all := samples(t)
 	ca, aa := peers(t, "000008", "800001", "1234abcd")
@@ -173,7 +173,7 @@ func TestForeignIDs(t *testing.T) {
 		view  View
 		typ   string
 		s     sample
-		kind  error // nil: passes
+		kind  error // nil: accepted
 		field string
 	}{
 		{"own creditor", outgoing, ca, PrepareTransfer, request.with("creditor_id", own, "debtor_id", debtor, "coordinator_id", own), nil, ""},
@@ -206,7 +206,7 @@ func TestForeignIDs(t *testing.T) {
 	}
 }
 
-// Invariant: every type goes in its one direction only, and only as JSON.
+// Invariant: every type is accepted in one direction only, and only as JSON.
 func TestDirections(t *testing.T) {
 	for typ, s := range samples(t) {
 		if IsIn(typ) == IsOut(typ) {
@@ -241,8 +241,8 @@ func TestDirections(t *testing.T) {
 	}
 }
 
-// Invariant: a peer's clock may be two hours ahead, and not a microsecond more;
-// it may be behind as it likes, and an application's clock is its own business.
+// Invariant: a peer's timestamp may be two hours in the future, and not a microsecond
+// more; it may be any time in the past, and an application's timestamp is not checked.
 func TestFutureTimestamps(t *testing.T) {
 	s := samples(t)[AccountPurge]
 	sender, receiver := open(AccountPurge), open(AccountPurge).reversed()
@@ -271,8 +271,8 @@ func TestFutureTimestamps(t *testing.T) {
 	}
 }
 
-// Invariant: nothing over 8,192 bytes is taken from a peer or given to it, while
-// an application's message may shrink to that.
+// Invariant: no message over 8,192 bytes is accepted from a peer or sent to it, but an
+// application's message may be longer if it shrinks to that.
 func TestLengths(t *testing.T) {
 	s := samples(t)[ConfigureAccount]
 	sender, receiver := open(ConfigureAccount), open(ConfigureAccount).reversed()
@@ -292,7 +292,7 @@ func TestLengths(t *testing.T) {
 	if _, err := sender.Outgoing(ConfigureAccount, ContentType, padded(s, MaxApplicationBody+1)); !errors.Is(err, ErrTooLong) {
 		t.Errorf("error is %v, expected an ErrTooLong", err)
 	}
-	// 2,000 bytes of control characters are allowed, but need six each in JSON.
+	// 2,000 bytes of control characters are permitted, but need six bytes each in JSON.
 	if out, err := sender.Outgoing(ConfigureAccount, ContentType, s.with("config_data", text(`\u0001`, 2000)).body()); !errors.Is(err, ErrTooLong) || out != nil {
 		t.Errorf("%d bytes, error is %v, expected an ErrTooLong", len(out), err)
 	}

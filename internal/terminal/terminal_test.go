@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// Of all characters that there are, none reaches the terminal that controls it,
-// changes the direction of text, or can not be seen; all others stay as they are.
+// No character that controls the terminal, changes the direction of text, or is invisible
+// reaches the output; all others are not changed.
 func TestEveryCharacter(t *testing.T) {
 	hidden := []*unicode.RangeTable{
 		unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.Zl, unicode.Zp, unicode.Bidi_Control, unicode.Join_Control,
@@ -37,14 +37,14 @@ func TestEveryCharacter(t *testing.T) {
 	}
 }
 
-// uniform reports whether a character is in the middle of a plane whose characters are all
-// alike: none is assigned, or all are for private use. Of these the test takes a sample.
+// uniform reports whether a character is in the middle of a plane of equal characters: all
+// are unassigned, or all are for private use. The test takes a sample of them.
 func uniform(r rune) bool {
 	plane, place := r>>16, r&0xffff
 	return (plane >= 4 && plane <= 13 || plane >= 15) && place > 0xff && place < 0xff00
 }
 
-// These are shown like this.
+// The escaped forms.
 func TestEscape(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                         "",
@@ -59,7 +59,7 @@ func TestEscape(t *testing.T) {
 		"\U000e0041":               `\udb40\udc41`,
 		"half \xe2\x80":            `half \xe2\x80`,
 		"\ufffd":                   "\ufffd",
-		"\u3164":                   `\u3164`, // a letter that nobody sees
+		"\u3164":                   `\u3164`, // an invisible letter
 	} {
 		if got := Escape(in); got != want {
 			t.Errorf("Escape(%q) is %q, want %q", in, got, want)
@@ -70,7 +70,7 @@ func TestEscape(t *testing.T) {
 			t.Errorf("Write(%q): %d, %v", in, n, err)
 		}
 		w.Flush()
-		// It does not matter how a text is cut into pieces.
+		// The result is the same however the text is split.
 		w = NewWriter(&parts)
 		for _, c := range []byte(in) {
 			w.Write([]byte{c})
@@ -85,7 +85,7 @@ func TestEscape(t *testing.T) {
 	}
 }
 
-// JSON remains the same JSON.
+// JSON text is still JSON with the same meaning.
 func TestJSONStaysTheSame(t *testing.T) {
 	in := "\x1b\u009b\u202e\x7f\U000e0041\u2028 \"\\ → \n\t"
 	text, err := json.Marshal(map[string]string{in: in})
@@ -102,8 +102,8 @@ func TestJSONStaysTheSame(t *testing.T) {
 	}
 }
 
-// What was escaped is not escaped again, whatever the bytes are, and has no
-// hostile character.
+// Escaped text is not changed by another Escape, for any bytes, and has no hostile
+// character.
 func FuzzEscape(f *testing.F) {
 	f.Add([]byte("\x1b[31m \u202e \xff"))
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -13,7 +13,7 @@ import (
 	"peerlink/internal/textfile"
 )
 
-// utf16File is a text as Windows programs write it.
+// utf16File returns a text in the form that Windows programs write.
 func utf16File(order binary.AppendByteOrder, text string) []byte {
 	data := order.AppendUint16(nil, 0xFEFF)
 	for _, u := range utf16.Encode([]rune(text)) {
@@ -22,7 +22,7 @@ func utf16File(order binary.AppendByteOrder, text string) []byte {
 	return data
 }
 
-// A text is the same, whichever of the usual programs has written it.
+// The text is the same for all usual programs.
 func TestDecode(t *testing.T) {
 	for _, text := range []string{"", "one line\r\n", "ключ, 鍵, 🔑\n", "\uFFFD"} {
 		for name, data := range map[string][]byte{
@@ -42,8 +42,8 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// Nothing is guessed: what is not text in a known encoding is refused, with the
-// name of the file and what to do.
+// There is no guessing: text in an unknown encoding is refused, with the name of the file
+// and advice.
 func TestRefused(t *testing.T) {
 	for name, data := range map[string]string{
 		"UTF-16 without a mark":    "a\x00b\x00",
@@ -65,8 +65,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Whatever the bytes, the result is bounded and has no NUL, and decoding UTF-16
-// loses nothing.
+// For any bytes, the result is bounded and has no NUL, and decoding UTF-16 loses nothing.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\xff\xfea\x00"))
 	f.Add([]byte("\xfe\xff\xd8\x3d\xdd\x11"))

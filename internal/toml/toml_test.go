@@ -11,8 +11,8 @@ import (
 	"peerlink/internal/toml"
 )
 
-// What is new in TOML 1.1 is refused, with the line and the reason, and so is
-// what is too much. What only looks like it is not.
+// Features that are new in TOML 1.1 are refused, with the line and the reason, and so are
+// documents over the limits. Valid documents that look similar are not.
 func TestRefused(t *testing.T) {
 	for _, tt := range []struct{ doc, want string }{
 		{"a = {b = 1,}", "line 1: a comma before }"},
@@ -54,7 +54,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// pieces are what documents for [TestAgainstPython] are made of.
+// pieces are combined to documents for [TestAgainstPython].
 var pieces = []string{
 	"a", "b", "a.b", "\"c\"", "'d'", " = ", "=", "\n", "\n", "\n", "\r\n", "\r", "[", "]", "[[", "]]", "{", "}", ",", ".", " ", "\t", "#", "\"", "'", "\"\"\"", "'''",
 	"1", "-1", "+1", "01", "1_0", "1__0", "0x1F", "0b2", "0o7", "1.5", "1e5", "1.e5", ".5", "inf", "nan", "-inf", "true", "false", "True",
@@ -76,8 +76,8 @@ def ok(doc):
         return False
 print(json.dumps([ok(d) for d in json.load(sys.stdin)]))`
 
-// What is read here, the parser of Python's library reads, which the reference
-// uses: nothing is signed that other nodes can not read.
+// Every document accepted here is accepted by the parser of Python's library, which the
+// reference uses: nothing is signed that other nodes can not read.
 func TestAgainstPython(t *testing.T) {
 	python, err := exec.LookPath("python3")
 	if err != nil {
