@@ -13,17 +13,17 @@ import (
 	"peerlink/link"
 )
 
-// noAdmin is the --admin that wants no such address.
+// noAdmin is the value of --admin that disables the admin address.
 const noAdmin = "none"
 
-// adminSocket is the admin address that a state folder has by default.
+// adminSocket returns the default admin address for a state folder.
 func adminSocket(state string) string {
 	return admin.UnixAddress(filepath.Join(state, "admin.sock"))
 }
 
-// runLinks keeps the links until ctx is done, with what shows them to an
-// operator and to the service manager. By default that is on a Unix socket in
-// the state folder, and nowhere if there is none (state is "").
+// runLinks runs the links until ctx is done, and serves the admin address and notifies
+// the service manager meanwhile. The default admin address is a Unix socket in the state
+// folder, or none if state is "".
 func runLinks(ctx context.Context, f serveFlags, cfg link.Config, state string, tells admin.Config) error {
 	log := cfg.Log
 	cfg.Serving = func() { tellManager(log, daemon.SdNotifyReady) }
@@ -44,7 +44,7 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, state string, 
 	defer stop()
 	defer context.AfterFunc(ctx, func() { tellManager(log, daemon.SdNotifyStopping) })()
 	go feedWatchdog(ctx, service, stalled, log)
-	// Until the links have ended it can be seen how they do.
+	// The admin address is served until the links have ended, so that their shutdown can be observed.
 	adminCtx, closeAdmin := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeAdmin()
 	adminErr := make(chan error, 1)
@@ -64,8 +64,8 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, state string, 
 	return errors.Join(err, <-adminErr)
 }
 
-// checkAdmin checks the --admin address before anything is opened. Whether it has
-// to be allowed is seen when it is.
+// checkAdmin checks the --admin address before anything is opened. openAdmin checks whether
+// the address is allowed.
 func (f *serveFlags) checkAdmin() error {
 	if f.admin == "" || f.admin == noAdmin {
 		return nil
@@ -76,7 +76,7 @@ func (f *serveFlags) checkAdmin() error {
 	return nil
 }
 
-// openAdmin opens the admin address; nil if there is to be none.
+// openAdmin opens the admin address. It returns nil if there is none.
 func openAdmin(f serveFlags, state string, cfg admin.Config) (*admin.Server, error) {
 	cfg.Address, cfg.Exposed = f.admin, f.adminExposed
 	byDefault := f.admin == ""

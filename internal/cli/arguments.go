@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// noArgs is for commands that take none.
+// noArgs checks the arguments of commands that take none.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -23,8 +23,8 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("%q takes no arguments, and got %q", cmd.CommandPath(), args[0])
 }
 
-// someArgs is for commands that take at least min and at most max arguments.
-// Which they are is in the line of usage that follows.
+// someArgs checks the arguments of commands that take at least min and at most max
+// arguments. The error does not name them, because the line of usage follows it.
 func someArgs(min, max int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {

@@ -6,20 +6,20 @@ import (
 	"peerlink/link"
 )
 
-// embeddedBroker is the --broker that is no URL.
+// embeddedBroker is the value of --broker for the embedded broker.
 const embeddedBroker = "embedded"
 
-// brokerVariables are those that name the broker.
+// brokerVariables are the environment variables for --broker.
 var brokerVariables = []string{"PEERLINK_BROKER", "PROTOCOL_BROKER_URL"}
 
-// brokerFlag adds the flag that says where messages are kept.
+// brokerFlag adds the flag --broker.
 func brokerFlag(c *cobra.Command, v *string) {
 	*v = embeddedBroker
 	c.Flags().Var(&brokerURLs{text: v}, "broker", "where messages are kept: \"embedded\", or the `URL` of RabbitMQ; several for a cluster, with commas between them or as several flags")
 	fromEnv(c.Flags(), "broker", brokerVariables...)
 }
 
-// brokerURLs is a flag with URLs of RabbitMQ. It may be given several times.
+// brokerURLs is the value of a flag for URLs of RabbitMQ, which may be given several times.
 type brokerURLs struct {
 	text  *string
 	given bool
@@ -41,19 +41,19 @@ func (u *brokerURLs) String() string {
 	return *u.text
 }
 
-// Type is what the help shows.
+// Type returns the type shown in the help.
 func (*brokerURLs) Type() string { return "string" }
 
-// defaultAsideSuffix is that of the reference.
+// defaultAsideSuffix is the suffix of the reference.
 const defaultAsideSuffix = ".XQ"
 
-// asideSuffixFlag adds the flag that says where RabbitMQ has the messages set aside.
+// asideSuffixFlag adds the flag for the suffix of RabbitMQ's dead letter queues.
 func asideSuffixFlag(c *cobra.Command, v *string) {
 	c.Flags().StringVar(v, "dead-letter-suffix", defaultAsideSuffix, "`SUFFIX` of the queues in RabbitMQ with the messages set aside; another one than the default keeps policies from them that are meant for those of the reference, as .aside")
 	fromEnv(c.Flags(), "dead-letter-suffix", "PEERLINK_DEAD_LETTER_SUFFIX")
 }
 
-// queuePatternFlag adds the flag that says how queues are called.
+// queuePatternFlag adds the flag for the pattern of queue names.
 func queuePatternFlag(c *cobra.Command, v *string) {
 	c.Flags().StringVar(v, "queue-pattern", string(link.DefaultQueuePattern), "`PATTERN` by which the queues to a peer are called in RabbitMQ; {n} counts from 0; without it, each peer's first queue is called so")
 	fromEnv(c.Flags(), "queue-pattern", "PEERLINK_QUEUE_PATTERN")

@@ -73,15 +73,15 @@ changes. Nothing in it is secret.`,
 	return group("bundle", "Make and check info-bundles", a.keyFlags(create), inspect)
 }
 
-// sayLeftOut says which files of the nodeinfo folder are in no info-bundle.
+// sayLeftOut prints the files of the nodeinfo folder that are excluded from info-bundles.
 func (a *app) sayLeftOut(d *node.Dir) {
 	if names, err := d.LeftOut(); err == nil && len(names) > 0 {
 		a.say("Left out, as hidden or left by an editor: %s.", terminal.Line(excerpt.Of(strings.Join(names, ", "))))
 	}
 }
 
-// announceBundle prints what is going to be signed, before the key is
-// opened. What is wrong with it is said when it is made.
+// announceBundle prints what is going to be signed, before the key is decrypted. It ignores
+// errors, which are reported when the bundle is made.
 func (a *app) announceBundle(d *node.Dir) error {
 	files, err := d.NodeinfoFiles()
 	if err != nil {
@@ -102,7 +102,7 @@ func (a *app) announceBundle(d *node.Dir) error {
 	return nil
 }
 
-// remindURLs says where peers will look for a new info-bundle.
+// remindURLs prints the URLs from which peers fetch a new info-bundle.
 func (a *app) remindURLs(ctx context.Context, path string) error {
 	b, err := readBundle(ctx, path)
 	if err != nil {
@@ -118,7 +118,7 @@ func (a *app) remindURLs(ctx context.Context, path string) error {
 	return nil
 }
 
-// readBundle reads and checks an info-bundle file.
+// readBundle reads and verifies an info-bundle file.
 func readBundle(ctx context.Context, path string) (*infobundle.Bundle, error) {
 	data, err := readBounded(ctx, path, infobundle.MaxSize)
 	if err != nil {
@@ -127,7 +127,7 @@ func readBundle(ctx context.Context, path string) (*infobundle.Bundle, error) {
 	return parseBundle(path, data)
 }
 
-// parseBundle checks an info-bundle that was read from the file.
+// parseBundle verifies an info-bundle that was read from the file.
 func parseBundle(path string, data []byte) (*infobundle.Bundle, error) {
 	b, err := infobundle.Read(data, time.Now())
 	if err != nil {

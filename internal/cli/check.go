@@ -55,7 +55,7 @@ The exit code is 1 if there is a problem; warnings and notes alone give 0.`,
 	return c
 }
 
-// soon is how long before the end of a certificate it is reported.
+// soon is the time before the end of a certificate from which on the end is reported.
 const soon = 60
 
 func (a *app) showReport(r *check.Report) {

@@ -1,9 +1,8 @@
-// Package cli is peerlink's command line: flags, prompts and output around the
-// packages that do the work. There is one file for each group of commands.
+// Package cli is peerlink's command line: the flags, prompts and output of the commands,
+// which other packages implement. There is one file for each group of commands.
 //
-// Exit codes: 0 done, 1 failed, 2 wrong usage, which is 64 of "serve". What a
-// command was asked for goes to standard output; everything said to the person
-// besides goes to standard error.
+// Exit codes: 0 for success, 1 for failure, and 2 for wrong usage (64 for "serve"). The result
+// of a command goes to standard output, all other messages to standard error.
 package cli
 
 import (
@@ -33,21 +32,21 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
-	// exitServiceUsage is wrong usage of "serve" (EX_USAGE of sysexits.h), after
-	// which its supervisor need not start it again. 2 can not mean that: it is
-	// also how a Go program ends that panics.
+	// exitServiceUsage means wrong usage of "serve" (EX_USAGE of sysexits.h); a supervisor
+	// need not restart the service. It is not 2, because that is also the exit code of a
+	// Go program that panics.
 	exitServiceUsage = 64
 )
 
-// app is one run of the program. While it runs, everything that is written to
-// stdout and stderr is made safe for a terminal on its way; see
-// [terminal.Writer]. What must not be goes to raw.
+// app is the state of one run of the program. Output to stdout and stderr is made safe for
+// terminals by a [terminal.Writer]. Output that must not be changed is written to the result
+// of raw.
 type app struct {
 	stdin  *os.File
 	stdout io.Writer
 	stderr io.Writer
 
-	input *input        // standard input, once it is read
+	input *input        // standard input; nil until it is read
 	lines *bufio.Reader // the same for prompts
 
 	dir            string
@@ -55,9 +54,9 @@ type app struct {
 	passphraseFile string
 	kustomize      bool
 
-	running    bool                // the arguments were in order and the command has started
+	running    bool                // the arguments were valid and the command has started
 	logs       []*logwriter.Writer // of a service
-	failureLog *slog.Logger        // where a failure goes, instead of as text to stderr, if not nil
+	failureLog *slog.Logger        // if not nil, failures are logged here and not printed to stderr
 }
 
 // Main runs the command line and returns the process's exit code.
@@ -102,9 +101,8 @@ func (a *app) run(ctx context.Context, args []string) (code int) {
 	}
 }
 
-// reportPanic reports a panic of the command as a failure. Go would end the
-// process with exit code 2, which is that of wrong usage. (It does so for panics of
-// other goroutines than the first.)
+// reportPanic reports a panic of the command as a failure. Otherwise Go would end the process
+// with exit code 2, which means wrong usage. (It still does for panics in other goroutines.)
 func (a *app) reportPanic(code *int) {
 	if v := recover(); v != nil {
 		a.label("Error:")
@@ -113,10 +111,11 @@ func (a *app) reportPanic(code *int) {
 	}
 }
 
-// errSilent ends a command with exit code 1 after it has said everything itself.
+// errSilent ends a command with exit code 1 and without a message, because the command has
+// printed everything itself.
 var errSilent = errors.New("failed")
 
-// usageError is a mistake in the arguments that shows only when a command runs.
+// usageError is an error in the arguments that is found only when the command runs.
 type usageError struct{ msg string }
 
 func (e *usageError) Error() string { return e.msg }
@@ -149,7 +148,7 @@ next step is. To see it all at work on this machine: peerlink demo`,
 		Args:          noArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return a.status(cmd) },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			// Cobra does this only afterwards, when it would not count as wrong usage.
+			// Cobra does this later, when errors are not treated as wrong usage.
 			if err := cmd.ValidateRequiredFlags(); err != nil {
 				return err
 			}
@@ -191,7 +190,7 @@ next step is. To see it all at work on this machine: peerlink demo`,
 	return root
 }
 
-// group makes a command that only holds other commands.
+// group returns a command that only contains other commands.
 func group(use, short string, sub ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{Use: use, Short: short, Args: noArgs, RunE: func(cmd *cobra.Command, args []string) error {
 		return usagef("%s needs a command: one of %s", cmd.CommandPath(), subcommands(cmd))
@@ -208,10 +207,10 @@ func subcommands(c *cobra.Command) string {
 	return strings.Join(names, ", ")
 }
 
-// open opens the node's directory that the flags name.
+// open opens the node's directory given by the flags.
 func (a *app) open() (*node.Dir, error) { return node.Open(a.dir) }
 
-// say prints something that is not the command's result.
+// say prints a message to standard error.
 func (a *app) say(format string, args ...any) {
 	fmt.Fprintf(a.stderr, format+"\n", args...)
 }
@@ -221,11 +220,11 @@ func (a *app) print(format string, args ...any) {
 	fmt.Fprintf(a.stdout, format+"\n", args...)
 }
 
-// maxErrorText is how many bytes of an error are shown or logged: a path of 4,096
-// bytes and what is said of it fit. Whatever an error quotes, it fills no terminal.
+// maxErrorText is the maximum number of bytes of an error that are displayed or logged. An error
+// with a path of 4,096 bytes fits.
 const maxErrorText = 8_000
 
-// usageFailure reports wrong usage, and what would be right.
+// usageFailure reports wrong usage, and prints the line of usage.
 func (a *app) usageFailure(cmd *cobra.Command, err error) {
 	a.failure("Usage error:", err)
 	if a.failureLog != nil {
@@ -237,8 +236,8 @@ func (a *app) usageFailure(cmd *cobra.Command, err error) {
 	fmt.Fprintf(a.stderr, "See \"%s --help\".\n", cmd.CommandPath())
 }
 
-// failure prints why a command has failed. Only the first line begins at the
-// margin, so that no text in an error can pass for another line of this program.
+// failure prints the error of a command. All lines except the first are indented, so that text
+// in an error can not be mistaken for another message of this program.
 func (a *app) failure(label string, err error) {
 	if a.failureLog != nil {
 		a.failureLog.Error("the command has failed", "err", err)
@@ -248,7 +247,7 @@ func (a *app) failure(label string, err error) {
 	a.say("%s", strings.ReplaceAll(excerpt.Limit(err.Error(), maxErrorText), "\n", "\n  "))
 }
 
-// raw returns the writer to which a.stdout or a.stderr leads, without escaping.
+// raw returns the writer below a.stdout or a.stderr, which does not escape.
 func raw(w io.Writer) io.Writer {
 	if t, ok := w.(*terminal.Writer); ok {
 		return t.Raw()
@@ -271,19 +270,18 @@ func isTerminal(w any) bool {
 	}
 }
 
-// colour reports whether what goes to w may be coloured.
+// colour reports whether output to w may be coloured.
 func colour(w io.Writer) bool {
 	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
 }
 
-// warn prints what the person should look at.
+// warn prints a warning.
 func (a *app) warn(format string, args ...any) {
 	a.label("Warning:")
 	a.say("%s", excerpt.Limit(fmt.Sprintf(format, args...), maxErrorText))
 }
 
-// label writes the first words of what is said to the person, in red if that is
-// possible.
+// label writes the label of a message, in red if possible.
 func (a *app) label(s string) {
 	if colour(a.stderr) {
 		fmt.Fprintf(raw(a.stderr), "\x1b[31m%s\x1b[0m ", s)

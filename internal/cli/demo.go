@@ -73,7 +73,7 @@ func (a *app) demo(ctx context.Context, o demo.Options, keep string, asJSON bool
 	return err
 }
 
-// demoDir makes the folder of the demo: a temporary one, or the one to keep.
+// demoDir creates the folder of the demo: a temporary folder, or the given one, which is kept.
 func demoDir(keep string) (string, error) {
 	if keep == "" {
 		return os.MkdirTemp("", "peerlink-demo-")
@@ -110,8 +110,8 @@ func (a *app) showDemo(r *demo.Result) {
 		r.Delivered, r.Elapsed.Seconds(), float64(r.Delivered)/r.Elapsed.Seconds(), r.Outage.Seconds(), r.Lost)
 }
 
-// progress shows what is going on, on standard error: one line that changes on
-// a terminal, only the steps elsewhere.
+// progress shows the progress on standard error: on a terminal one line that is updated,
+// otherwise only the steps.
 type progress struct {
 	*app
 	live  bool

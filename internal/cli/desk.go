@@ -16,10 +16,10 @@ import (
 	"peerlink/node"
 )
 
-// shelfFlags say where a node's queues are, as for the service.
+// shelfFlags are the flags for the location of a node's queues, the same as for the service.
 type shelfFlags struct{ broker, queuePattern, asideSuffix, state string }
 
-// shelfFlags adds the flags that say where the queues are.
+// shelfFlags adds the flags for the location of the queues.
 func (a *app) shelfFlags(c *cobra.Command, f *shelfFlags) {
 	brokerFlag(c, &f.broker)
 	queuePatternFlag(c, &f.queuePattern)
@@ -27,8 +27,8 @@ func (a *app) shelfFlags(c *cobra.Command, f *shelfFlags) {
 	a.stateFlag(c, &f.state)
 }
 
-// desk is what the commands for an operator work on: the messages set aside,
-// and the peers whose queues they were in.
+// desk gives the "queue" commands access to dead letters and to the peers in whose queues
+// they were.
 type desk struct {
 	broker.DeadLetters
 	dir     *node.Dir
@@ -37,7 +37,7 @@ type desk struct {
 	Close   func() error
 }
 
-// openDesk opens the broker beside a service that may be running.
+// openDesk opens the broker. A service may be using it at the same time.
 func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
 	if err := a.nodedataURL(cmd); err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What else they report is in the service's log.
+	// Only errors are logged; everything else is in the service's log.
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	if f.broker == embeddedBroker {
 		if f.queuePattern != string(link.DefaultQueuePattern) || f.asideSuffix != defaultAsideSuffix {
@@ -76,8 +76,8 @@ func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
 	return &desk{DeadLetters: b, dir: d, pattern: pattern, all: true, Close: b.Close}, nil
 }
 
-// existingStore returns the file of the embedded broker. Only the service makes
-// one: anything else would hide a mistyped --state.
+// existingStore returns the path of the embedded broker's file. It fails if the file does not
+// exist: only the service creates it, so that a mistyped --state is noticed.
 func existingStore(d *node.Dir, state string) (string, error) {
 	state, err := stateFolder(d, state)
 	if err != nil {
@@ -93,16 +93,16 @@ func existingStore(d *node.Dir, state string) (string, error) {
 	return path, nil
 }
 
-// queueOf is a queue and the peer to which it leads.
+// queueOf is a queue and the peer to which its messages are sent.
 type queueOf struct {
 	name   string
-	peerID string     // "" if it is no known peer's
-	peer   *node.Peer // nil if it is no known peer's, or its directory can not be read
-	err    error      // why it can not be read
+	peerID string     // "" if the queue is not that of a known peer
+	peer   *node.Peer // nil if peerID is "", or the peer's directory can not be read
+	err    error      // the error of reading the peer's directory
 }
 
-// queues lists the queues of all peers. A peer that can not be read is there
-// with its first queue.
+// queues returns the queues of all peers. For a peer that can not be read, it returns the first
+// queue only.
 func (k *desk) queues() ([]queueOf, error) {
 	ids, err := k.dir.PeerIDs()
 	if err != nil {
@@ -122,8 +122,8 @@ func (k *desk) queues() ([]queueOf, error) {
 	return queues, nil
 }
 
-// find returns the queues that a person means: those of a peer, or the one that
-// has this name.
+// find returns the queues of the peer with the given ID, or the queue with the given name. It
+// does not check that a queue exists.
 func (k *desk) find(name string) ([]queueOf, error) {
 	all, err := k.queues()
 	if err != nil {
@@ -136,7 +136,7 @@ func (k *desk) find(name string) ([]queueOf, error) {
 		}
 	}
 	if found == nil {
-		// Of a peer that has had more queues, or is no more.
+		// The queue may be that of a removed peer, or of a peer that had more queues.
 		found = []queueOf{{name: name}}
 	}
 	return found, nil

@@ -10,12 +10,12 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// environment is the annotation of a flag with the variables that can set it.
+// environment is the annotation of a flag with the environment variables that can set it.
 const environment = "environment"
 
-// fromEnv lets environment variables set a flag that is not given. The first
-// that is set, and not empty, counts. The help names them, and never shows what
-// they hold: it may be a password.
+// fromEnv makes a flag settable by environment variables. If the flag is not given, the first
+// variable that is set and not empty determines the value. The help shows the names of the
+// variables, but not their values, which may be passwords.
 func fromEnv(flags *pflag.FlagSet, name string, variables ...string) {
 	f := flags.Lookup(name)
 	f.Usage += " (env " + strings.Join(variables, ", ") + ")"
@@ -52,7 +52,7 @@ func firstSet(variables ...string) string {
 	return ""
 }
 
-// flagError says what is wrong with the flags of a command line.
+// flagError returns the error message for wrong flags of a command line.
 func flagError(_ *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {
@@ -62,8 +62,8 @@ func flagError(_ *cobra.Command, err error) error {
 	return err
 }
 
-// expected says which values a flag takes. What the parsers of Go say is meant for
-// programmers.
+// expected returns a description of the values that a flag takes, which replaces the messages of
+// Go's parsers.
 func expected(f *pflag.Flag, err error) error {
 	switch f.Value.Type() {
 	case "bool":

@@ -8,7 +8,7 @@ import (
 	"peerlink/link"
 )
 
-// followFlags adds the settings for finding peers that have moved.
+// followFlags adds the flags for fetching the info-bundles that peers publish.
 func followFlags(c *cobra.Command, f *followSettings) {
 	c.Flags().BoolVar(&f.on, "follow", true, "fetch the info-bundles that peers publish, to find those that have moved")
 	c.Flags().BoolVar(&f.local, "follow-local", false, "let peers' URLs lead to loopback, link-local and private addresses")

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/term"
 )
 
-// A hiddenPrompt is a prompt at which the terminal has no echo, as long as it is open.
+// A hiddenPrompt is a prompt on a terminal. The terminal has no echo while the prompt is open.
 type hiddenPrompt struct {
 	fd    int
-	shown *term.State // with echo
+	shown *term.State // the state with echo
 }
 
 func openHiddenPrompt(ctx context.Context, fd int, shown *term.State, _ func()) (*hiddenPrompt, context.Context) {

@@ -13,25 +13,25 @@ import (
 	"golang.org/x/term"
 )
 
-// A hiddenPrompt is a prompt at which the terminal has no echo, as long as it is open.
-// Signals that end or stop the process get the echo back first.
+// A hiddenPrompt is a prompt on a terminal. The terminal has no echo while the prompt is open.
+// Before a signal ends or stops the process, the echo is restored.
 type hiddenPrompt struct {
 	fd    int
-	shown *term.State // with echo
+	shown *term.State // the state with echo
 	again func()      // shows the prompt again
-	stop  func()      // of the signals that end it
+	stop  func()      // ends the handling of the signals that end the process
 }
 
-// hidden is the prompt that is open. Once there was one, SIGTSTP (Ctrl-Z) is handled
-// until the process ends: Go can not give a signal its default action back.
+// hidden is the open prompt. After the first prompt, SIGTSTP (Ctrl-Z) is handled until the process
+// ends, because Go can not restore the default action of a signal.
 var hidden struct {
 	mu     sync.Mutex
 	prompt *hiddenPrompt
 	handle sync.Once
 }
 
-// openHiddenPrompt returns a context that also ends with SIGQUIT (Ctrl-\) and SIGHUP,
-// unless nohup has SIGHUP ignored.
+// openHiddenPrompt turns the echo off. It returns a context that also ends with SIGQUIT (Ctrl-\)
+// and SIGHUP, unless SIGHUP is ignored, as with nohup.
 func openHiddenPrompt(ctx context.Context, fd int, shown *term.State, again func()) (*hiddenPrompt, context.Context) {
 	signals := []os.Signal{syscall.SIGQUIT}
 	if !signal.Ignored(syscall.SIGHUP) {
@@ -57,7 +57,7 @@ func (p *hiddenPrompt) close() {
 	p.stop()
 }
 
-// handleStops stops the process for each SIGTSTP, as the default action does.
+// handleStops stops the process at each SIGTSTP, as the default action does.
 func handleStops() {
 	stops, continued := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(stops, syscall.SIGTSTP)

@@ -73,7 +73,7 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 	if err := guard.CheckFolder(a.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the node's directory: %w", err)
 	}
-	// Root, too: the owner could put other files in the place of the node's.
+	// Checked for root too: the owner of the directory could replace the node's files.
 	if err := guard.CheckOwner(a.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the node's directory: %w", err)
 	}
@@ -131,7 +131,7 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 	return nil
 }
 
-// repair puts right what can be put right in an existing node's directory.
+// repair repairs an existing node's directory.
 func (a *app) repair(ctx context.Context, d *node.Dir) error {
 	done, err := d.Repair(ctx)
 	for _, what := range done {
@@ -146,7 +146,7 @@ func (a *app) repair(ctx context.Context, d *node.Dir) error {
 	return nil
 }
 
-// initKey opens the root key that is there, or makes one.
+// initKey decrypts the existing root key, or makes a new one.
 func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, error) {
 	path := a.keyPath()
 	if _, err := os.Stat(path); err == nil {

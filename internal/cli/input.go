@@ -10,13 +10,13 @@ import (
 	"strings"
 )
 
-// errInterrupted ends a command that waits for a person or for another program, when
-// a signal asks the process to end, or there is no more to be read.
+// errInterrupted is the error of a command that was waiting for input when a signal arrived that
+// ends the process, or the input ended.
 var errInterrupted = errors.New("interrupted")
 
-// interruptible returns what wait returns, or errInterrupted as soon as ctx ends. No
-// read from a terminal or a pipe can be taken back, nor can the opening of a named
-// pipe, so wait goes on then: the process is about to end.
+// interruptible calls wait and returns its result, or errInterrupted as soon as ctx is done. In the
+// latter case wait continues, because reading from a terminal or a pipe, and opening a named pipe,
+// can not be interrupted. That is acceptable because the process is about to end.
 func interruptible[T any](ctx context.Context, wait func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -39,11 +39,11 @@ func interruptible[T any](ctx context.Context, wait func() (T, error)) (T, error
 	}
 }
 
-// maxRead bounds one read of an input, in bytes.
+// maxRead is the maximum size of one read of an input in bytes.
 const maxRead = 64 << 10
 
-// An input reads a file, a pipe or a terminal, until ctx ends. Once it has come to
-// the end, it stays there: on a terminal, one Ctrl-D is enough.
+// An input reads a file, a pipe or a terminal, until ctx is done. After the end of the input, all
+// reads return io.EOF, so that one Ctrl-D is sufficient on a terminal.
 type input struct {
 	ctx      context.Context
 	file     *os.File
@@ -56,7 +56,7 @@ func (in *input) Read(p []byte) (int, error) {
 		return 0, in.err
 	}
 	data, err := interruptible(in.ctx, func() ([]byte, error) {
-		data := make([]byte, min(len(p), maxRead)) // p is the caller's again when ctx ends
+		data := make([]byte, min(len(p), maxRead)) // not p, which must not be written after Read has returned
 		n, err := in.file.Read(data)
 		return data[:n], err
 	})
@@ -65,7 +65,7 @@ func (in *input) Read(p []byte) (int, error) {
 	return copy(p, data), err
 }
 
-// standardInput returns the one reader of standard input.
+// standardInput returns the only reader of standard input.
 func (a *app) standardInput(ctx context.Context) *input {
 	if a.input == nil {
 		a.input = &input{ctx: ctx, file: a.stdin, standard: true}
@@ -73,8 +73,7 @@ func (a *app) standardInput(ctx context.Context) *input {
 	return a.input
 }
 
-// openInput opens a file, or standard input if path is "-". It returns what to call it
-// in errors.
+// openInput opens a file, or standard input if path is "-". It also returns the name for errors.
 func (a *app) openInput(ctx context.Context, path string) (in *input, name string, err error) {
 	if path == "-" {
 		return a.standardInput(ctx), "standard input", nil
@@ -83,7 +82,7 @@ func (a *app) openInput(ctx context.Context, path string) (in *input, name strin
 	return &input{ctx: ctx, file: f}, path, err
 }
 
-// Close closes a file, but not standard input.
+// Close closes the file, unless it is standard input.
 func (in *input) Close() error {
 	if in.standard {
 		return nil
@@ -106,8 +105,8 @@ func (a *app) readLine(ctx context.Context) (string, error) {
 	return strings.TrimSpace(line), err
 }
 
-// ask asks a question on the terminal until the answer passes check, if that is not
-// nil: what was answered before is not lost by a slip.
+// ask asks a question on the terminal, and repeats it until check, if not nil, accepts the answer. A
+// wrong answer must not lose earlier answers.
 func (a *app) ask(ctx context.Context, question string, check func(answer string) error) (string, error) {
 	if !isTerminal(a.stdin) {
 		return "", usagef("missing: %s", question)
@@ -133,7 +132,7 @@ func (a *app) ask(ctx context.Context, question string, check func(answer string
 	}
 }
 
-// readBounded reads a regular file, or what behaves like one, up to max bytes.
+// readBounded reads a regular file, or a pipe or terminal, of at most max bytes.
 func readBounded(ctx context.Context, path string, max int64) ([]byte, error) {
 	return interruptible(ctx, func() ([]byte, error) {
 		f, err := os.Open(path)

@@ -6,9 +6,9 @@ import (
 	"log/slog"
 )
 
-// jsonHandler writes the log in JSON. Each record has what the reference's log
-// pipelines read, the member "levelname", beside the members that slog gives it.
-// With reference it has all members of the reference's records.
+// jsonHandler returns a handler that writes the log in JSON. Each record has, in addition to the
+// members of slog, the member "levelname", which the reference's log pipelines read. If reference is
+// set, it has all members of the reference's records.
 func jsonHandler(w io.Writer, level slog.Leveler, reference bool) slog.Handler {
 	return &referenceHandler{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: logAttr}), reference}
 }

@@ -24,8 +24,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// maxShareFile bounds the files of shares. Real ones have some kilobytes, but
-// somebody may name a scanned page, and is then told about that.
+// maxShareFile is the maximum size of the file of a share in bytes. The usual size is some kilobytes.
+// The limit allows for scanned pages, for which there is a specific error.
 const maxShareFile = 32 << 20
 
 func (a *app) keyCommand() *cobra.Command {
@@ -148,8 +148,8 @@ func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, 
 	return nil
 }
 
-// writeShares writes the pages of the shares into a folder, and returns their names.
-// If one can not be written, none stays.
+// writeShares writes the pages of the shares to a folder, and returns their names. If one can not be
+// written, all are removed.
 func writeShares(out string, shares []*keyshare.Share, text bool) (names []string, err error) {
 	_, missing := os.Stat(out)
 	if err := os.MkdirAll(out, 0o700); err != nil {
@@ -260,7 +260,7 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 		return nil, nil, err
 	}
 	wrong := errors.New("the passphrase does not open the key in these shares: it is the one that the key had when it was split")
-	// The shares may have been typed: they are not lost by a slip.
+	// The shares may have been typed, so a wrong passphrase must not lose them.
 	key, pass, given, err := a.unlock(ctx, "Passphrase that the root key had when it was split: ", wrong, math.MaxInt,
 		func(pass []byte) (crypto.Signer, error) { return sealed.Open(pass, d.Root().PublicKey) })
 	if err != nil {
@@ -270,9 +270,9 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 	return key, a.typeable(given, pass), d.CheckKey(key)
 }
 
-// typeable returns the passphrase for a restored key: what has opened the shares
-// or, if no prompt delivers that (earlier versions took byte order marks for a part
-// of it), the text in the passphrase file.
+// typeable returns the passphrase for a restored key. It is the passphrase of the shares. If that can not
+// be typed at a prompt, because earlier versions included byte order marks in it, it is the text in the
+// passphrase file.
 func (a *app) typeable(given *passphrase.Given, opened []byte) []byte {
 	err := passphrase.Check(opened)
 	if err == nil {
@@ -294,7 +294,7 @@ func shareFiles(ctx context.Context, files []string) ([]*keyshare.Share, error) 
 			return nil, err
 		}
 		text, err := textfile.Decode(data)
-		if err != nil && !bytes.HasPrefix(data, []byte("%PDF-")) { // for which Parse knows what helps
+		if err != nil && !bytes.HasPrefix(data, []byte("%PDF-")) { // Parse has a specific error for PDF files
 			return nil, fmt.Errorf("%s: %w: expected the text of a share", path, err)
 		}
 		if err != nil {
@@ -351,8 +351,8 @@ directory if the rest of it is there; "peerlink check" reminds you after a year.
 			if err := d.NoteDrill(time.Now()); errors.Is(err, fs.ErrNotExist) {
 				a.say("The date of this drill is not noted: the rest of the node's directory is not here.")
 			} else if err != nil {
-				// Here on a read-only disk, or as another user, the node's directory
-				// is a witness only.
+				// The drill does not need to write to the directory, which may be on a
+				// read-only disk or belong to another user.
 				a.warn("The date of this drill could not be noted (%v): \"peerlink check\" will not know of it.", err)
 			}
 			return nil

@@ -9,8 +9,8 @@ import (
 	"peerlink/node/kustomize"
 )
 
-// kustomizeFlag adds the flag of commands that change what Kubernetes has to
-// know of a peer.
+// kustomizeFlag adds the flag --kustomize of commands that change properties of a peer in the
+// Kustomize files.
 func (a *app) kustomizeFlag(c *cobra.Command) *cobra.Command {
 	c.Flags().BoolVar(&a.kustomize, "kustomize", false, "keep Kustomize files in peers/ (on by itself where there are some)")
 	return c
@@ -24,8 +24,8 @@ func (a *app) updateKustomizeOf(d *node.Dir, id string) error {
 	return a.updateKustomize(d, p)
 }
 
-// updateKustomize brings the Kustomize files up to date with a registered peer,
-// for operators who have such files, or want them.
+// updateKustomize updates the Kustomize files of a registered peer, if the node has such files or the
+// flag is set.
 func (a *app) updateKustomize(d *node.Dir, p *node.Peer) error {
 	peers := filepath.Join(d.Path(), "peers")
 	if !a.kustomize && !kustomize.Enabled(peers) {

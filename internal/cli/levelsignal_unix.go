@@ -12,8 +12,8 @@ import (
 	"peerlink/admin"
 )
 
-// obeyLevelSignals sets the log level to debug on SIGUSR1, and back to what it
-// was at first on SIGUSR2, until ctx is done.
+// obeyLevelSignals sets the log level to debug on SIGUSR1, and back to its initial value on SIGUSR2,
+// until ctx is done.
 func obeyLevelSignals(ctx context.Context, level *slog.LevelVar, log *slog.Logger) {
 	first := level.Level()
 	signals := make(chan os.Signal, 1)

@@ -12,18 +12,17 @@ import (
 	"peerlink/link"
 )
 
-// minFree is how much of the disk is left to the node's own applications, in
-// bytes: beyond that no more is taken from peers than the applications take out.
+// minFree is the free disk space, in bytes, that is reserved for the node's own applications. If less
+// is free, messages from peers are accepted only as fast as the applications consume messages.
 const minFree = 64 << 20
 
-// reserve is the size of the file that is given up when the disk is full, in
-// bytes.
+// reserve is the size, in bytes, of the file that is removed when the disk is full.
 const reserve = 16 << 20
 
-// defaultQuota is how much the messages of one peer may take, in bytes.
+// defaultQuota is the default maximum size of the stored messages of one peer in bytes.
 const defaultQuota = 1 << 30
 
-// limitFlags bound what one peer can take of this node.
+// limitFlags are the flags for the limits on the resources that one peer can use.
 type limitFlags struct {
 	connections, rate int
 	quota             byteSize
@@ -43,7 +42,7 @@ func (l *limitFlags) add(c *cobra.Command) {
 	fromEnv(flags, "idle", "PEERLINK_IDLE")
 }
 
-// set checks the limits, and makes those of the link hold.
+// set checks the limits, and sets those of the link in its configuration.
 func (l *limitFlags) set(cfg *link.Config, broker string) error {
 	switch {
 	case l.quota != defaultQuota && broker != embeddedBroker:
@@ -62,7 +61,7 @@ func (l *limitFlags) set(cfg *link.Config, broker string) error {
 	return nil
 }
 
-// byteSize is a flag with a number of bytes, and a unit.
+// byteSize is the value of a flag for a number of bytes with an optional unit.
 type byteSize int64
 
 // sizeUnits are the units, the longer names before those they end with.
@@ -74,7 +73,7 @@ var sizeUnits = []struct {
 	{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
 }
 
-// Set reads a size: a whole number and a unit. Without a unit it is bytes.
+// Set parses a size: a whole number and a unit. The default unit is bytes.
 func (b *byteSize) Set(s string) error {
 	digits, unit := s, int64(1)
 	for _, u := range sizeUnits {
@@ -91,7 +90,7 @@ func (b *byteSize) Set(s string) error {
 	return nil
 }
 
-// String writes the size with the largest unit that leaves a whole number.
+// String returns the size with the largest unit for which the number is whole.
 func (b byteSize) String() string {
 	best := sizeUnits[len(sizeUnits)-1]
 	for _, u := range sizeUnits {
@@ -105,5 +104,5 @@ func (b byteSize) String() string {
 	return strconv.FormatInt(int64(b)/best.bytes, 10) + best.name
 }
 
-// Type is what the help says.
+// Type returns the type shown in the help.
 func (*byteSize) Type() string { return "SIZE" }

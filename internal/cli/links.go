@@ -13,7 +13,7 @@ import (
 	"peerlink/link"
 )
 
-// adminFlags say where a running service can be asked.
+// adminFlags are the flags for the admin address of a running service.
 type adminFlags struct{ address, state string }
 
 func (a *app) adminFlags(c *cobra.Command, f *adminFlags) {
@@ -22,7 +22,7 @@ func (a *app) adminFlags(c *cobra.Command, f *adminFlags) {
 	a.stateFlag(c, &f.state)
 }
 
-// client makes the client for the running service that the flags name.
+// client returns a client of the running service given by the flags.
 func (a *app) client(f adminFlags) (*admin.Client, error) {
 	address := f.address
 	if address == noAdmin {
@@ -42,7 +42,7 @@ func (a *app) client(f adminFlags) (*admin.Client, error) {
 	return admin.NewClient(where), nil
 }
 
-// findState names the state folder without making it.
+// findState returns the path of the state folder without creating it.
 func (a *app) findState(dir string) (string, error) {
 	if dir != "" {
 		return filepath.Abs(dir)
@@ -122,7 +122,7 @@ the one that the service was started with.`,
 	return c
 }
 
-// notRunning says what to do if nobody answers.
+// notRunning adds advice to the error of a service that does not respond.
 func notRunning(err error) error {
 	if errors.Is(err, admin.ErrNoServer) {
 		return fmt.Errorf("%w; is \"peerlink serve\" running, with the same --state or --admin, and by the same user?", err)
@@ -165,7 +165,8 @@ func (a *app) showLinks(l *admin.Links) {
 	}
 }
 
-// connections says where they lead, in one direction, or how many there are.
+// connections returns the address of a peer's connection in one direction, or the number of
+// connections if there are several.
 func connections(p link.PeerStatus, direction string) string {
 	var remotes []string
 	for _, c := range p.Connections {

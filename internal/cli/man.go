@@ -25,14 +25,14 @@ func (a *app) manCommand() *cobra.Command {
 				return err
 			}
 			root := cmd.Root()
-			root.DisableAutoGenTag = true // the same text gives the same pages
+			root.DisableAutoGenTag = true // omits the date, so that the pages are reproducible
 			return writePages(root, args[0])
 		},
 	}
 }
 
-// writePages writes the pages of a command and of all below it. doc.GenManTree would
-// write through symbolic links.
+// writePages writes the pages of a command and all its subcommands. It does not use doc.GenManTree,
+// which follows symbolic links when it writes.
 func writePages(c *cobra.Command, dir string) error {
 	for _, sub := range c.Commands() {
 		if !sub.IsAvailableCommand() || sub.IsAdditionalHelpTopicCommand() {

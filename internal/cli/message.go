@@ -21,7 +21,7 @@ func (a *app) messageCommand() *cobra.Command {
 	return group("message", "Look at single messages", a.messageCheckCommand())
 }
 
-// messageFlags say what a message is besides its body.
+// messageFlags are the flags for the properties of a message other than its body.
 type messageFlags struct {
 	peer, direction  string
 	typ, contentType string
@@ -68,18 +68,18 @@ in the message. A message that would be refused gives the reason and exit code 1
 	return c
 }
 
-// checkedMessage is what would become of a message, in JSON.
+// checkedMessage describes how a message would be handled, in JSON.
 type checkedMessage struct {
 	Peer        string `json:"peer"`
 	Direction   string `json:"direction"`
 	Type        string `json:"type"`
 	ContentType string `json:"content_type"`
-	// Exchange is where the message is published: by this node's application
-	// if it goes out, by the link if it comes in.
+	// Exchange is the exchange to which the message is published: by this node's application
+	// if it is outgoing, by the link if it is incoming.
 	Exchange   string          `json:"exchange"`
 	RoutingKey string          `json:"routing_key"`
-	Headers    map[string]any  `json:"headers,omitempty"` // of one that comes in
-	Note       string          `json:"note,omitempty"`    // why nothing would happen yet, or any more
+	Headers    map[string]any  `json:"headers,omitempty"` // of an incoming message
+	Note       string          `json:"note,omitempty"`    // reason why no messages are exchanged with the peer
 	Body       json.RawMessage `json:"body"`
 }
 
@@ -118,13 +118,13 @@ func (a *app) messageCheck(ctx context.Context, f messageFlags, file string) err
 	return e.Encode(m)
 }
 
-// out fills in what becomes of a message to the peer.
+// out fills in the handling of an outgoing message.
 func (m *checkedMessage) out(view smp.View, f messageFlags, body []byte) error {
 	sent, err := view.Outgoing(f.typ, f.contentType, body)
 	if err != nil {
 		return err
 	}
-	// The application routes by the IDs that it knows, before translation.
+	// The application routes by the IDs before translation.
 	_, debtorID, creditorID, err := smp.PeekIDs(body)
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func (m *checkedMessage) out(view smp.View, f messageFlags, body []byte) error {
 	return nil
 }
 
-// in fills in what becomes of a message from the peer.
+// in fills in the handling of an incoming message.
 func (m *checkedMessage) in(view smp.View, f messageFlags, body []byte) error {
 	r, err := view.Incoming(f.typ, f.contentType, body, time.Now())
 	if err != nil {
@@ -147,8 +147,8 @@ func (m *checkedMessage) in(view smp.View, f messageFlags, body []byte) error {
 	return nil
 }
 
-// noTraffic returns why no message is exchanged with a peer at present, empty if
-// it is.
+// noTraffic returns the reason why no messages are exchanged with a peer at present, or "" if there is
+// none.
 func noTraffic(p *node.Peer) string {
 	switch {
 	case p.Deactivated != "":

@@ -14,18 +14,17 @@ import (
 	"peerlink/link"
 )
 
-// notifyTimeout is how long the service manager may take to accept a message.
+// notifyTimeout is the time limit for sending a message to the service manager.
 const notifyTimeout = time.Second
 
-// tellManager sends a message to the service manager, if there is one that wants to
-// know.
+// tellManager sends a message to the service manager, if there is one that receives notifications.
 func tellManager(log *slog.Logger, state string) {
 	if err := notifyManager(state); err != nil {
 		log.Warn("the service manager can not be told", "state", state, "err", err)
 	}
 }
 
-// notifyManager is systemd's sd_notify, which would wait for a manager that hangs.
+// notifyManager implements systemd's sd_notify with a timeout, because sd_notify blocks if the manager hangs.
 func notifyManager(state string) error {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
@@ -43,7 +42,7 @@ func notifyManager(state string) error {
 	return err
 }
 
-// stalledCheck returns what reports that a part of the service hangs.
+// stalledCheck returns a function that fails if a part of the service hangs.
 func stalledCheck(s *link.Service, b broker.Broker) func() error {
 	return func() error {
 		err := s.Stalled()
@@ -54,9 +53,9 @@ func stalledCheck(s *link.Service, b broker.Broker) func() error {
 	}
 }
 
-// feedWatchdog tells the service manager that the service goes on, as often as it
-// wants to know, until ctx is done. The status takes every lock there is: of a
-// service in which something hangs there is no word.
+// feedWatchdog sends watchdog notifications to the service manager at the interval that the manager has
+// configured, until ctx is done. Before each notification it gets the status, which needs all locks: if
+// a part of the service hangs, no notification is sent.
 func feedWatchdog(ctx context.Context, s *link.Service, stalled func() error, log *slog.Logger) {
 	limit, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {

@@ -112,7 +112,7 @@ FILE.csr will be filed as FILE.crt.`,
 	return c
 }
 
-// showItems prints what a request asks to be signed.
+// showItems prints the items of a request.
 func (a *app) showItems(r *offline.Request) {
 	a.say("Request %.8s of %s, made %s:", r.ID, r.Node, r.Created.Local().Format("2006-01-02 15:04"))
 	for i, item := range r.Summary() {
@@ -120,9 +120,8 @@ func (a *app) showItems(r *offline.Request) {
 	}
 }
 
-// showSigned prints everything that is going to be signed, and what of it
-// differs from what this machine's copy of the node's directory last knew. d is
-// nil if there is none.
+// showSigned prints everything that is going to be signed, and the differences from the latest state in d,
+// this machine's copy of the node's directory. d is nil if there is no copy.
 func (a *app) showSigned(r *offline.Request, d *node.Dir, since string, changes []offline.Change) {
 	a.say("Request %.8s of %s, made %s:", r.ID, r.Node, r.Created.Local().Format("2006-01-02 15:04"))
 	for i, item := range r.Summary() {
@@ -220,8 +219,8 @@ signed here.`,
 	return a.keyFlags(c)
 }
 
-// confirmUnseen asks one question on the terminal without showing the answer:
-// somebody who expects to be asked for the passphrase types that.
+// confirmUnseen asks a question on the terminal without echo, because an operator who expects the
+// passphrase prompt may type the passphrase.
 func (a *app) confirmUnseen(ctx context.Context, question string) (string, error) {
 	if !isTerminal(a.stdin) {
 		return "", usagef("missing: %s", strings.TrimSpace(question))
@@ -231,8 +230,8 @@ func (a *app) confirmUnseen(ctx context.Context, question string) (string, error
 	return string(bytes.TrimSpace(line)), err
 }
 
-// compareKnown holds a request against this machine's copy of the node's directory,
-// if there is one; d is nil if not.
+// compareKnown compares a request with this machine's copy of the node's directory. It returns nil for d if
+// there is no copy.
 func (a *app) compareKnown(r *offline.Request) (d *node.Dir, since string, changes []offline.Change, err error) {
 	d, err = a.open()
 	if errors.Is(err, node.ErrNotNode) {

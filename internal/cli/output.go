@@ -8,7 +8,7 @@ import (
 	"peerlink/internal/terminal"
 )
 
-// json prints v for machines.
+// json prints v as JSON.
 func (a *app) json(v any) error {
 	e := json.NewEncoder(a.stdout)
 	e.SetIndent("", "  ")
@@ -16,7 +16,7 @@ func (a *app) json(v any) error {
 	return e.Encode(v)
 }
 
-// table prints names and values, for people.
+// table prints names and values as a table.
 func (a *app) table(rows [][2]string) {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	defer w.Flush()
@@ -25,7 +25,7 @@ func (a *app) table(rows [][2]string) {
 	}
 }
 
-// columns prints a table with a heading, for people.
+// columns prints a table with a heading.
 func (a *app) columns(rows [][]string) {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	defer w.Flush()

@@ -17,20 +17,19 @@ import (
 )
 
 const (
-	// minPassphrase is the least number of characters, as for OpenSSL.
+	// minPassphrase is the minimum number of characters, as for OpenSSL.
 	minPassphrase = 4
-	// dicewareWords makes a generated passphrase, 12.9 bits for each word.
+	// dicewareWords is the number of words of a generated passphrase, with 12.9 bits each.
 	dicewareWords = 6
-	// weakBits is the entropy below which a passphrase is warned about.
+	// weakBits is the entropy, in bits, below which there is a warning about a passphrase.
 	weakBits = 70
-	// guessesPerSecond is what we credit an attacker with who has stolen the
-	// key file: some thousand machines, each trying a dozen passphrases a second
-	// against scrypt.
+	// guessesPerSecond is the assumed rate of an attacker with a stolen key file: some
+	// thousand machines, each of which tries a dozen passphrases per second with scrypt.
 	guessesPerSecond = 1e5
 )
 
-// newPassphrase gets the passphrase of a new root key file; typed ones twice. It
-// is one that can be typed.
+// newPassphrase returns the passphrase for a new root key file. A typed passphrase is prompted for twice.
+// The passphrase can always be typed at a prompt.
 func (a *app) newPassphrase(ctx context.Context) ([]byte, error) {
 	pass, err := a.typeablePassphrase(ctx)
 	if err != nil {
@@ -67,7 +66,7 @@ func (a *app) typeablePassphrase(ctx context.Context) ([]byte, error) {
 	return given.Typeable()
 }
 
-// choosePassphrase lets a person choose: a generated passphrase, or their own.
+// choosePassphrase prompts for a passphrase, and offers a generated one.
 func (a *app) choosePassphrase(ctx context.Context) ([]byte, error) {
 	if !isTerminal(a.stdin) {
 		return nil, errNoTerminal
@@ -95,8 +94,8 @@ func (a *app) choosePassphrase(ctx context.Context) ([]byte, error) {
 
 var errNotTheSame = errors.New("that is not the same passphrase")
 
-// typedTwice asks for a passphrase, which is the one on offer if nothing is typed, and
-// for the same again.
+// typedTwice prompts twice for the same passphrase. If nothing is typed at the first prompt, it is the
+// offered one.
 func (a *app) typedTwice(ctx context.Context, offer []byte) ([]byte, error) {
 	pass, err := a.askSecret(ctx, "Press Enter to take it, or type your own: ")
 	if err != nil {
@@ -113,12 +112,12 @@ func (a *app) typedTwice(ctx context.Context, offer []byte) ([]byte, error) {
 	return pass, err
 }
 
-// entropy estimates how hard a passphrase is to guess, in bits: by its length
-// and the kinds of its characters, as if they were chosen by lot. Words that
-// make sense are easier, so that what this calls weak certainly is.
+// entropy estimates the entropy of a passphrase in bits from its length and the kinds of its characters,
+// as if the characters were chosen at random. The true entropy of meaningful words is lower, so a passphrase
+// below weakBits is certainly weak.
 func entropy(pass []byte) float64 { return passwordvalidator.GetEntropy(string(pass)) }
 
-// crackTime says in words how long guessing takes, on average.
+// crackTime returns a description of the average time for guessing a passphrase.
 func crackTime(bits float64) string {
 	seconds := math.Exp2(bits-1) / guessesPerSecond
 	const year = 365 * 24 * 3600

@@ -75,8 +75,8 @@ look it up in a registry that you trust.`,
 			if res.Peer.SubCA == nil {
 				return err
 			}
-			// For a peer that is up to date too: an earlier run may have been
-			// interrupted just before this.
+			// Done even if the peer is up to date, because an earlier run may have been
+			// interrupted before this.
 			return errors.Join(err, a.updateKustomize(d, res.Peer))
 		},
 	}
@@ -336,7 +336,7 @@ func describePeer(d *node.Dir, p *node.Peer) peerInfo {
 	return info
 }
 
-// followed says whether the peer will be found if it moves.
+// followed returns a description of whether the peer's published info-bundle is fetched.
 func (i peerInfo) followed() string {
 	switch {
 	case !i.Follow:

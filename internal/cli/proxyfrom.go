@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// prefixes is a flag with ranges of IP addresses.
+// prefixes is the value of a flag for ranges of IP addresses.
 type prefixes []netip.Prefix
 
 func proxyFromFlag(c *cobra.Command, p *prefixes) {
@@ -16,7 +16,7 @@ func proxyFromFlag(c *cobra.Command, p *prefixes) {
 	fromEnv(c.Flags(), "proxy-from", "PEERLINK_PROXY_FROM")
 }
 
-// Set reads addresses and CIDR ranges, with commas between them.
+// Set parses addresses and CIDR ranges, separated by commas.
 func (p *prefixes) Set(s string) error {
 	var list prefixes
 	for item := range strings.SplitSeq(s, ",") {
@@ -38,7 +38,7 @@ func (p *prefixes) Set(s string) error {
 	return nil
 }
 
-// String writes the ranges as Set reads them.
+// String returns the ranges in the format of Set.
 func (p *prefixes) String() string {
 	list := make([]string, len(*p))
 	for i, prefix := range *p {
@@ -47,5 +47,5 @@ func (p *prefixes) String() string {
 	return strings.Join(list, ",")
 }
 
-// Type is what the help shows.
+// Type returns the type shown in the help.
 func (*prefixes) Type() string { return "ADDRESSES" }

@@ -12,8 +12,7 @@ import (
 	"peerlink/node/publish"
 )
 
-// publishSettings say whether the node's newest info-bundle is served, and where
-// it lies.
+// publishSettings are the settings for serving the node's newest info-bundle.
 type publishSettings struct {
 	listen, file string
 }
@@ -48,7 +47,7 @@ func (f *publishSettings) start(ctx context.Context, d *node.Dir, log *slog.Logg
 	go func() {
 		defer close(done)
 		if err := s.Serve(ctx, l); err != nil {
-			// The links are worth more than this.
+			// The failure is only logged, because the links are more important.
 			log.Error("the info-bundle is not served any more", "err", err)
 		}
 	}()

@@ -10,7 +10,7 @@ import (
 	"peerlink/broker"
 )
 
-// shownMessages is how many messages "queue show" lists if not told otherwise.
+// shownMessages is the default maximum number of messages that "queue show" lists.
 const shownMessages = 100
 
 func (a *app) queueCommand() *cobra.Command {
@@ -53,7 +53,7 @@ service has taken to send it, and does not know since when.`,
 	return c
 }
 
-// queueLine is a queue as "queue list" shows it.
+// queueLine is a queue in the output of "queue list".
 type queueLine struct {
 	Peer     string    `json:"peer"`
 	Type     string    `json:"type,omitempty"`
@@ -63,8 +63,8 @@ type queueLine struct {
 	Waiting  int       `json:"waiting"`
 	SetAside int       `json:"set_aside"`
 	Oldest   time.Time `json:"oldest_set_aside,omitzero"`
-	Error    string    `json:"error,omitempty"`   // why the peer's directory can not be read
-	Warning  string    `json:"warning,omitempty"` // why messages set aside may be lost
+	Error    string    `json:"error,omitempty"`   // the error of reading the peer's directory
+	Warning  string    `json:"warning,omitempty"` // reason why dead letters may be lost
 }
 
 func (a *app) listQueues(cmd *cobra.Command, k *desk, asJSON bool) error {
@@ -94,7 +94,7 @@ func (a *app) listQueues(cmd *cobra.Command, k *desk, asJSON bool) error {
 	}
 	rows := [][]string{{"PEER", "TYPE", "STATE", "QUEUE", "WAITING", "SET ASIDE", "OLDEST", ""}}
 	for _, l := range lines {
-		waiting, aside := "-", "-" // the queue is made by "peerlink serve"
+		waiting, aside := "-", "-" // if "peerlink serve" has not created the queue yet
 		if l.Exists {
 			waiting, aside = fmt.Sprint(l.Waiting), fmt.Sprint(l.SetAside)
 		}
@@ -107,7 +107,7 @@ func (a *app) listQueues(cmd *cobra.Command, k *desk, asJSON bool) error {
 	return nil
 }
 
-// moment shows a time to a person.
+// moment formats a time for display.
 func moment(t time.Time) string {
 	if t.IsZero() {
 		return "-"
@@ -183,8 +183,8 @@ func (a *app) showMessages(cmd *cobra.Command, k *desk, queues []queueOf, count 
 	return nil
 }
 
-// showMessage shows one message; several if they are alike in everything, or
-// have the same ID in different queues.
+// showMessage shows the message with the given ID. There are several if identical messages, or messages in
+// different queues, have the same ID.
 func (a *app) showMessage(cmd *cobra.Command, k *desk, queues []queueOf, id string, asJSON bool) error {
 	found := false
 	for m, err := range k.aside(cmd.Context(), queues) {

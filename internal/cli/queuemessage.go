@@ -11,14 +11,13 @@ import (
 	"peerlink/broker"
 )
 
-// asideMessage is a message that is set aside, with the queue in which it was.
+// asideMessage is a dead letter, with the queue in which it was.
 type asideMessage struct {
 	queue string
 	broker.DeadLetter
 }
 
-// aside goes through the messages of queues that are set aside. Some of a
-// peer's queues may not be there yet.
+// aside iterates over the dead letters of queues. It skips queues of peers that do not exist yet.
 func (k *desk) aside(ctx context.Context, queues []queueOf) iter.Seq2[asideMessage, error] {
 	return func(yield func(asideMessage, error) bool) {
 		missing := 0
@@ -46,7 +45,7 @@ func noQueue(q queueOf) error {
 	return fmt.Errorf("there is no queue %s yet, \"peerlink serve\" makes it: are --broker, --queue-pattern and --state the same as the service's?", q.name)
 }
 
-// messageLine is a message for machines.
+// messageLine is a dead letter in JSON.
 type messageLine struct {
 	Queue       string    `json:"queue"`
 	ID          string    `json:"id"`
@@ -57,7 +56,7 @@ type messageLine struct {
 	Bytes       int       `json:"bytes"`
 }
 
-// wholeMessage is a messageLine with the body: as a text if it is one.
+// wholeMessage is a messageLine with the body, which is a string if it is text.
 type wholeMessage struct {
 	messageLine
 	Body       *string `json:"body,omitempty"`
@@ -81,7 +80,7 @@ func (m asideMessage) whole() wholeMessage {
 	return w
 }
 
-// shortened cuts a text that would spoil a table.
+// shortened shortens a text that is too long for a table.
 func shortened(s string) string {
 	const most = 120
 	r := []rune(s)

@@ -18,7 +18,7 @@ import (
 	"peerlink/internal/durable"
 )
 
-// maxTaken is how many messages "queue retry" and "queue drop" take at once.
+// maxTaken is the maximum number of messages of one "queue retry" or "queue drop".
 const maxTaken = 100_000
 
 func (a *app) queueRetryCommand() *cobra.Command {
@@ -95,7 +95,7 @@ back; --save keeps them in a file.`,
 	return c
 }
 
-// counted says how many messages are, or were, something.
+// counted returns a phrase with the number of messages, followed by is for one, or are for several.
 func counted(n int, is, are string) string {
 	if n == 1 {
 		return strings.TrimSpace("1 message " + is)
@@ -103,7 +103,7 @@ func counted(n int, is, are string) string {
 	return strings.TrimSpace(fmt.Sprintf("%d messages %s", n, are))
 }
 
-// takeAside lets do something to messages that a person has named.
+// takeAside calls do with the dead letters selected by the arguments.
 func (a *app) takeAside(cmd *cobra.Command, f shelfFlags, args []string, all bool, do func(*desk, choice) error) error {
 	if all == (len(args) > 1) {
 		return usagef("expected the IDs of messages, or --all")
@@ -131,17 +131,17 @@ func (a *app) takeAside(cmd *cobra.Command, f shelfFlags, args []string, all boo
 	return cmp.Or(do(k, c), k.Close())
 }
 
-// choice is the messages that a person has named, as they were when looked
-// for: "all" does not mean those that come later.
+// choice is the selected dead letters, as they were at the time of the selection: "all" does not include
+// later ones.
 type choice struct {
 	queues []queueOf
 	ids    map[string][]string // by queue
 	count  int
-	more   bool // than maxTaken
+	more   bool // there are more than maxTaken
 }
 
-// choose looks for messages with these IDs; without IDs, for all. Unless all of
-// them are there, nothing shall be done.
+// choose selects the dead letters with the given IDs, or all if there are no IDs. It fails if one of the IDs is
+// not found, so that nothing is done in that case.
 func (k *desk) choose(ctx context.Context, queues []queueOf, ids []string) (choice, error) {
 	c := choice{queues: queues, ids: make(map[string][]string)}
 	missing := make(map[string]bool, len(ids))
@@ -173,7 +173,7 @@ func notAside(ids []string) error {
 	return fmt.Errorf("no message with the ID %s is set aside, nothing was done (\"peerlink queue show\" has the IDs)", strings.Join(ids, ", "))
 }
 
-// each does something to the messages, queue by queue.
+// each calls do for each queue with the IDs of its selected messages, and returns the sum of the results.
 func (c choice) each(ctx context.Context, do func(ctx context.Context, queue string, ids []string) (int, error)) (int, error) {
 	total := 0
 	for _, q := range c.queues {
@@ -186,8 +186,8 @@ func (c choice) each(ctx context.Context, do func(ctx context.Context, queue str
 	return total, nil
 }
 
-// save writes the messages to a new file. They are the choice then: what was
-// taken by somebody else meanwhile is not in it any more.
+// save writes the messages to a new file. Afterwards the choice has only the written messages, without those
+// that others have removed meanwhile.
 func (c *choice) save(ctx context.Context, k *desk, path string) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

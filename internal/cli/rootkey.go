@@ -13,22 +13,21 @@ import (
 	"peerlink/node/pki"
 )
 
-// maxRootKey is the size of the largest root key file that is read, in bytes.
+// maxRootKey is the maximum size of a root key file in bytes.
 const maxRootKey = 64 << 10
 
-// checkRootKey fails if the node's directory, which a running service reads,
-// holds a root key that other users can read, and advises against one that is
-// there at all. A service never needs it. With allow, only a key that is not
-// encrypted makes it fail.
+// checkRootKey fails if the node's directory, which a running service reads, has a root key that other users
+// can read, and logs a warning about any root key there, because a service never needs it. If allow is set,
+// checkRootKey fails only if the key is not encrypted.
 func checkRootKey(d *node.Dir, allow bool, log *slog.Logger) error {
 	path := d.DefaultKeyFile()
 	switch fi, err := os.Stat(path); {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
-		return nil // as it should be
+		return nil // there is no root key, or this process has no access to it, as recommended
 	case err != nil:
 		return fmt.Errorf("look for a root key: %w", err)
 	case !fi.Mode().IsRegular():
-		return nil // /dev/null, mounted over it
+		return nil // for example /dev/null, mounted over the key
 	}
 	open := guard.CheckFile(path)
 	switch {
@@ -45,8 +44,8 @@ func checkRootKey(d *node.Dir, allow bool, log *slog.Logger) error {
 	return nil
 }
 
-// checkEncrypted fails if the file holds no key or one that is not encrypted. A file
-// that this process cannot read passes: it is kept from this user at least.
+// checkEncrypted fails if the file does not hold an encrypted key. It returns nil if this process can not read
+// the file, because the key is protected from this user then.
 func checkEncrypted(path string) error {
 	data, err := durable.Read(path, maxRootKey)
 	if errors.Is(err, fs.ErrPermission) {

@@ -21,7 +21,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// maxSecretFile bounds passphrase and key files.
+// maxSecretFile is the maximum size of passphrase and key files in bytes.
 const maxSecretFile = 64 << 10
 
 // keyFlags adds the flags of the commands that use the root key.
@@ -38,15 +38,15 @@ func (a *app) keyPath() string {
 	return node.DefaultKeyFile(a.dir)
 }
 
-// rootKey opens the root key, asking for its passphrase if there is a terminal.
+// rootKey decrypts the root key. It prompts for the passphrase if there is a terminal.
 func (a *app) rootKey(ctx context.Context) (crypto.Signer, error) {
 	key, pass, err := a.rootKeyAndPassphrase(ctx)
 	clear(pass)
 	return key, err
 }
 
-// rootKeyAndPassphrase opens the root key, and returns what has opened it: nil if
-// the key is not encrypted.
+// rootKeyAndPassphrase decrypts the root key, and returns it with its passphrase, which is nil if the key is not
+// encrypted.
 func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, error) {
 	guard.Process()
 	path := a.keyPath()
@@ -89,15 +89,15 @@ func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, 
 	return key, pass, nil
 }
 
-// errEncrypted ends the decoding of a key when it is known to be encrypted.
+// errEncrypted is returned by a passphrase function in order to find out only whether a key is encrypted.
 var errEncrypted = errors.New("the key is encrypted")
 
-// maxTries is how often the passphrase of a key file is asked for.
+// maxTries is the maximum number of prompts for the passphrase of a key file.
 const maxTries = 3
 
-// unlock gets a passphrase and opens something with it. On a terminal it asks again
-// after a wrong one, at most tries times. The error is wrong if no
-// passphrase was right. The caller wipes given, which may be nil.
+// unlock gets a passphrase and decrypts something with it. On a terminal it prompts again after a wrong
+// passphrase, at most tries times. If no passphrase was right, it returns the error wrong. The caller must clear
+// given, which may be nil.
 func (a *app) unlock(ctx context.Context, prompt string, wrong error, tries int, open func(pass []byte) (crypto.Signer, error)) (key crypto.Signer, pass []byte, given *passphrase.Given, err error) {
 	for try := 1; ; try++ {
 		given, err := a.passphrase(ctx, prompt)
@@ -107,7 +107,7 @@ func (a *app) unlock(ctx context.Context, prompt string, wrong error, tries int,
 		key, pass, err := tryAll(given, open)
 		if err == nil && ctx.Err() != nil {
 			clear(pass)
-			err = errInterrupted // nothing has been done with the key yet
+			err = errInterrupted // the key has not been used yet
 		}
 		if err == nil {
 			return key, pass, given, nil
@@ -123,8 +123,8 @@ func (a *app) unlock(ctx context.Context, prompt string, wrong error, tries int,
 	}
 }
 
-// tryAll opens something with the first candidate of a passphrase that opens it,
-// which it returns. The error wraps [pki.ErrPassphrase] if none does.
+// tryAll tries the candidates of a passphrase in order, and returns the first with which decryption succeeds. The
+// error wraps [pki.ErrPassphrase] if there is none.
 func tryAll(given *passphrase.Given, open func(pass []byte) (crypto.Signer, error)) (crypto.Signer, []byte, error) {
 	for _, pass := range given.Candidates() {
 		key, err := open(pass)
@@ -138,8 +138,8 @@ func tryAll(given *passphrase.Given, open func(pass []byte) (crypto.Signer, erro
 	return nil, nil, pki.ErrPassphrase
 }
 
-// opensWith returns a check of a new key file: what was read back from the disk
-// must open with the passphrase as a prompt delivers it, and hold the key.
+// opensWith returns a check of a new key file: the file's content, read back from the disk, must be decrypted by
+// the passphrase in the form in which a prompt delivers it, and hold the key.
 func opensWith(key crypto.Signer, pass []byte) func(pem []byte) error {
 	return func(pem []byte) error {
 		back, err := pki.DecodeKey(pem, func() ([]byte, error) { return pass, nil })
@@ -150,15 +150,14 @@ func opensWith(key crypto.Signer, pass []byte) func(pem []byte) error {
 	}
 }
 
-// warnExposed warns when others can read a new key file, since it is on a medium
-// that keeps no file modes.
+// warnExposed warns if other users can read a new key file, because its file system has no file modes.
 func (a *app) warnExposed(path string) {
 	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
 		a.warn("This medium keeps no file modes: while it is connected, other users of this machine can read\n%s (mode %v), and try passphrases. Mount it with the option umask=077 to prevent that.", path, fi.Mode().Perm())
 	}
 }
 
-// nodeKey opens the root key and checks that it is the node's.
+// nodeKey decrypts the root key and checks that it is the node's.
 func (a *app) nodeKey(ctx context.Context, d *node.Dir) (crypto.Signer, error) {
 	key, err := a.rootKey(ctx)
 	if err != nil {
@@ -167,7 +166,7 @@ func (a *app) nodeKey(ctx context.Context, d *node.Dir) (crypto.Signer, error) {
 	return key, d.CheckKey(key)
 }
 
-// passphrase gets an existing passphrase: from the file, or from the terminal.
+// passphrase returns an existing passphrase from the file or from the terminal.
 func (a *app) passphrase(ctx context.Context, prompt string) (*passphrase.Given, error) {
 	if a.passphraseFile != "" {
 		return a.readPassphrase(ctx)
@@ -176,9 +175,8 @@ func (a *app) passphrase(ctx context.Context, prompt string) (*passphrase.Given,
 	return &passphrase.Given{Text: line}, err
 }
 
-// readPassphrase reads the passphrase from the file that is named for it. Every
-// passphrase comes from here or from askSecret, which therefore protect the
-// process before there is one in its memory.
+// readPassphrase reads the passphrase from the passphrase file. All passphrases are read by readPassphrase or
+// askSecret, which therefore protect the process before a passphrase is in its memory.
 func (a *app) readPassphrase(ctx context.Context) (*passphrase.Given, error) {
 	guard.Process()
 	var data []byte
@@ -198,7 +196,7 @@ func (a *app) readPassphrase(ctx context.Context) (*passphrase.Given, error) {
 	return given, nil
 }
 
-// readSecretFile reads a file that should be for this user's eyes only.
+// readSecretFile reads a file that should be readable by this user only.
 func (a *app) readSecretFile(ctx context.Context, path string) ([]byte, error) {
 	warning, err := guard.CheckSecretFile(path)
 	if err != nil {
@@ -215,7 +213,7 @@ func (a *app) readSecretFile(ctx context.Context, path string) ([]byte, error) {
 
 var errNoTerminal = errors.New("there is no terminal to ask for the passphrase: give it with --passphrase-file (- for standard input)")
 
-// askSecret reads a line from the terminal without showing it.
+// askSecret reads a line from the terminal without echo.
 func (a *app) askSecret(ctx context.Context, prompt string) ([]byte, error) {
 	if !isTerminal(a.stdin) {
 		return nil, errNoTerminal
@@ -234,8 +232,7 @@ func (a *app) askSecret(ctx context.Context, prompt string) ([]byte, error) {
 	return interruptible(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
 }
 
-// readText reads a text file as [readBounded] does, in UTF-8 or with a byte order
-// mark.
+// readText is like [readBounded] for text in UTF-8, or in the encoding given by a byte order mark.
 func readText(ctx context.Context, path string, max int64) ([]byte, error) {
 	data, err := readBounded(ctx, path, max)
 	if err != nil {

@@ -22,8 +22,8 @@ import (
 	"peerlink/smp"
 )
 
-// maxSend is how many messages one "peerlink send" takes: all of them are
-// checked before the first is queued.
+// maxSend is the maximum number of messages of one "peerlink send". All messages are checked before the first is
+// queued.
 const maxSend = 100_000
 
 func (a *app) sendCommand() *cobra.Command {
@@ -50,8 +50,8 @@ the node's service, which makes it when it starts for the first time.`,
 	return c
 }
 
-// needEmbedded fails where the environment says that the messages are kept in
-// RabbitMQ: what is put into the embedded broker then, nobody would send.
+// needEmbedded fails if the environment configures RabbitMQ, because messages in the embedded broker would not be
+// sent.
 func needEmbedded() error {
 	if v := firstSet(brokerVariables...); v != "" && os.Getenv(v) != embeddedBroker {
 		return errors.New("this node's broker is RabbitMQ (by the environment), and this command is for the embedded one: publish to RabbitMQ's exchanges instead, or look into its queues")
@@ -189,14 +189,14 @@ func (a *app) tail(ctx context.Context, state string, count int, asJSON bool) er
 	}
 	to := a.stdout
 	if !asJSON && !isTerminal(a.stdout) {
-		to = raw(a.stdout) // another program reads it
+		to = raw(a.stdout) // not escaped, because another program reads it
 	}
 	out := bufio.NewWriter(to)
 	defer out.Flush()
 	for n := 0; count == 0 || n < count; n++ {
 		m, err := sub.Next(ctx)
 		if ctx.Err() != nil {
-			return nil // interrupted: that is how it ends
+			return nil // an interrupt is the normal end
 		}
 		if err != nil {
 			return err

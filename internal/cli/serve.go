@@ -40,21 +40,21 @@ type serveFlags struct {
 	adminExposed          bool
 	allowRootKey          bool
 	limits                limitFlags
-	timeouts              timeouts // of the environment only
+	timeouts              timeouts // set by environment variables only
 	proxyFrom             prefixes
 
 	logDropped func() uint64
 }
 
-// claimSpread is how long a service on RabbitMQ takes until it sends from all
-// queues, so that one that starts at the same time on another machine gets half.
+// claimSpread is the time in which a service on RabbitMQ starts to consume all queues. It is spread so that a
+// service that starts at the same time on another machine gets half of the queues.
 const claimSpread = 3 * time.Second
 
-// serveName is the name of the command that is a service.
+// serveName is the name of the command that runs the service.
 const serveName = "serve"
 
-// replacedInServe are the reference's variables that have an effect on its four
-// commands only, with what takes their place.
+// replacedInServe are the reference's variables that have an effect on the reference's four commands, but not on
+// "serve", with their replacements.
 var replacedInServe = map[string]string{
 	"SWPT_SERVER_BUFFER": "1000 messages are on their way into RabbitMQ at most",
 	"SWPT_CLIENT_BUFFER": "2000 messages are taken out of each queue ahead at most",
@@ -144,8 +144,7 @@ is mounted with everything in it), and still refuses one that is not.`,
 	return c
 }
 
-// nodedataURL takes the reference's name for the node's directory from the
-// environment, where nothing else names one.
+// nodedataURL takes the node's directory from the reference's environment variable, if it is not given otherwise.
 func (a *app) nodedataURL(cmd *cobra.Command) error {
 	v := os.Getenv("SWPT_NODEDATA_URL")
 	if v == "" || os.Getenv("PEERLINK_DIR") != "" || cmd.Flags().Changed("dir") {
@@ -213,9 +212,8 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	return err
 }
 
-// setBroker checks the flags that say where messages are kept. RabbitMQ is
-// opened, which does not connect; the embedded broker is left to be opened,
-// for it writes.
+// setBroker checks the flags for the broker. It opens a RabbitMQ broker, which does not connect yet. It does not open
+// the embedded broker, because that writes files.
 func (f *serveFlags) setBroker(cfg *link.Config) error {
 	if f.broker == embeddedBroker {
 		if f.queuePattern != string(link.DefaultQueuePattern) || f.queueType != string(rabbitmq.Classic) || f.asideSuffix != defaultAsideSuffix {
@@ -246,8 +244,8 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 	return nil
 }
 
-// serveRabbitMQ runs the links. The broker is closed by the caller. There is no
-// lock: services that share a RabbitMQ share the work.
+// serveRabbitMQ runs the links. The caller closes the broker. There is no lock, because several services can use the
+// same RabbitMQ and share the queues.
 func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *slog.LevelVar) error {
 	var err error
 	if cfg.Listener, err = listen(f.listen); err != nil {
@@ -259,8 +257,7 @@ func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	return errors.Join(runLinks(ctx, f, cfg, "", tells), cfg.Broker.Close())
 }
 
-// serveEmbedded runs the links and the door for applications, in front of the
-// same store.
+// serveEmbedded runs the links and the local door for applications on the same store.
 func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *slog.LevelVar) error {
 	d, log := cfg.Dir, cfg.Log
 	state, err := openState(d, f.state)
@@ -301,8 +298,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	}
 
 	log.Info("serving", "node", d.Identity().String(), "listen", cfg.Listener.Addr().String(), "state", state)
-	// The door stays open until the links have ended: whoever sends to it meanwhile
-	// sends into the store.
+	// The door stays open until the links have ended. Messages that applications send meanwhile are stored.
 	doorCtx, closeDoor := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeDoor()
 	serviceCtx, stopService := context.WithCancel(ctx)
@@ -325,11 +321,10 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	return err
 }
 
-// peerAddress is the address where peers connect. Only a port means all
-// addresses of the machine.
+// peerAddress is the address to which peers connect. Without a host, it means all addresses of the machine.
 type peerAddress string
 
-// Set reads an address.
+// Set parses an address.
 func (p *peerAddress) Set(s string) error {
 	if _, err := strconv.ParseUint(s, 10, 16); err == nil {
 		s = ":" + s
@@ -347,7 +342,7 @@ func (p *peerAddress) Set(s string) error {
 
 func (p *peerAddress) String() string { return string(*p) }
 
-// Type is what the help says.
+// Type returns the type shown in the help.
 func (*peerAddress) Type() string { return "ADDRESS" }
 
 // listen opens the port for peers.
@@ -367,7 +362,7 @@ func outgoingTypes(d *node.Dir) func(string) bool {
 	return smp.IsOut
 }
 
-// lockState makes sure that one service uses the state folder at a time.
+// lockState locks the state folder, which only one service may use at a time.
 func lockState(state string) (unlock func(), err error) {
 	l := flock.New(filepath.Join(state, "serve.lock"))
 	ok, err := l.TryLock()
@@ -377,8 +372,8 @@ func lockState(state string) (unlock func(), err error) {
 	if !ok {
 		return nil, fmt.Errorf("another \"peerlink serve\" is running with the state folder %s", state)
 	}
-	// The file may have been removed under a service. The folder itself can be locked
-	// too, but not everywhere.
+	// The lock file may have been removed while another service holds its lock, so the folder itself is locked too, on
+	// systems that support it.
 	folder := flock.New(state, flock.SetFlag(os.O_RDONLY))
 	if ok, err := folder.TryLock(); err == nil && !ok {
 		l.Unlock()

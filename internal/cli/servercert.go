@@ -81,7 +81,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err != nil {
 				return err
 			}
-			// Everything that can go wrong first: no key without a certificate.
+			// All checks come first, so that no key is written without a certificate.
 			if err := absent(args...); err != nil {
 				return err
 			}
@@ -148,7 +148,7 @@ func (a *app) serverCertMade(path string, cert *x509.Certificate) {
 	a.say("Valid until %s. Put it on the server, beside its key: \"peerlink serve --server-cert --server-key\".", cert.NotAfter.UTC().Format(time.DateOnly))
 }
 
-// newServerKey makes a server key, in PEM, and a request for its certificate.
+// newServerKey makes a server key, in PEM, and a certificate signing request for it.
 func newServerKey(d *node.Dir, keyType string) (keyPEM []byte, csr *x509.CertificateRequest, err error) {
 	kind, err := pki.ParseKeyKind(keyType)
 	if err != nil {
@@ -169,7 +169,7 @@ func newServerKey(d *node.Dir, keyType string) (keyPEM []byte, csr *x509.Certifi
 	return keyPEM, csr, err
 }
 
-// createPair writes a key and what belongs to it, both or none.
+// createPair writes a key and the certificate or request for it. If one can not be written, neither remains.
 func createPair(keyPath string, keyPEM []byte, path string, pem []byte) error {
 	if err := durable.Create(keyPath, keyPEM, 0o600); err != nil {
 		return err
@@ -180,7 +180,7 @@ func createPair(keyPath string, keyPEM []byte, path string, pem []byte) error {
 	return nil
 }
 
-// absent checks that files that are going to be made do not exist.
+// absent checks that output files do not exist.
 func absent(paths ...string) error {
 	for _, p := range paths {
 		if err := durable.CheckAbsent(p); err != nil {

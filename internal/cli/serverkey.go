@@ -11,11 +11,10 @@ import (
 	"peerlink/node"
 )
 
-// loadCertificate reads the service's certificate and key. A key that others can
-// read is only warned of: a container may have no say in how its secrets are
-// mounted, and a new key can be had at any time.
+// loadCertificate reads the service's certificate and key. If other users can read the key, it only logs a warning: in
+// a container, the modes of mounted secrets may not be configurable, and server keys are easy to replace.
 func loadCertificate(d *node.Dir, certFile, keyFile string, log *slog.Logger) (*link.Certificate, error) {
-	// First, since it may touch the file, and what changes from now on is loaded again.
+	// This comes first, because it may touch the file, and later changes cause a reload.
 	open := guard.CheckFile(keyFile)
 	c, err := link.LoadCertificate(d, certFile, keyFile)
 	if errors.Is(err, fs.ErrNotExist) {

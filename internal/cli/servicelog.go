@@ -16,18 +16,18 @@ import (
 	"peerlink/internal/terminal"
 )
 
-// flushTimeout is how long a service that ends waits for the reader of its log.
+// flushTimeout is the time limit for writing the rest of the log when the service ends.
 const flushTimeout = 2 * time.Second
 
-// serviceOutput is an output of a service, to which it never waits to write.
+// serviceOutput is an output of a service. Writing to it never blocks.
 type serviceOutput struct {
 	*logwriter.Writer
-	file io.Writer // where it goes
+	file io.Writer // the underlying output
 }
 
-// openLog makes one of the outputs that of a service, for its log and for what it
-// reports when it ends: nobody who does not read them, or is gone (SIGPIPE), holds
-// it up or ends it. handler writes the records.
+// openLog makes one of the outputs a serviceOutput, for the service's log and its final messages. A reader of the
+// output that does not read neither blocks the service, nor ends it by closing the pipe (SIGPIPE). handler writes the
+// records.
 func (a *app) openLog(output *io.Writer, handler func(io.Writer) slog.Handler) *slog.Logger {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP) // SIGHUP: see hangups
 	notice := func(dropped uint64) []byte {
@@ -41,14 +41,14 @@ func (a *app) openLog(output *io.Writer, handler func(io.Writer) slog.Handler) *
 	return slog.New(handler(*output))
 }
 
-// closeLogs writes what is left of the logs, for a while.
+// closeLogs writes the rest of the logs, for at most flushTimeout.
 func (a *app) closeLogs() {
 	for _, l := range a.logs {
 		l.Close(flushTimeout)
 	}
 }
 
-// logDropped returns how many records of the logs were dropped.
+// logDropped returns the number of dropped log records.
 func (a *app) logDropped() (n uint64) {
 	for _, l := range a.logs {
 		n += l.Dropped()
@@ -66,19 +66,18 @@ func hangups(ctx context.Context) <-chan struct{} {
 			select {
 			case <-signals:
 			case <-ctx.Done():
-				return // from then on nothing is looked at, and SIGHUP still ends nothing
+				return // SIGHUP has no effect from now on, and does not end the process
 			}
 			select {
 			case recheck <- struct{}{}:
-			default: // it will be done already
+			default: // an earlier signal is still pending
 			}
 		}
 	}()
 	return recheck
 }
 
-// logAttr leaves out the error of what has ended without one, and shortens texts and
-// errors that are too long for a log.
+// logAttr omits nil errors, and shortens texts and errors that are too long for a log.
 func logAttr(_ []string, attr slog.Attr) slog.Attr {
 	text := ""
 	switch v := attr.Value.Any().(type) {
@@ -95,9 +94,8 @@ func logAttr(_ []string, attr slog.Attr) slog.Attr {
 	return attr
 }
 
-// newLogger makes the log, and what its level can be changed with. In JSON, a
-// failure of the command is logged too. With reference, JSON has all members of the
-// reference's records.
+// newLogger returns the log and the variable for its level. In JSON, a failure of the command is logged too. If
+// reference is set, JSON records have all members of the reference's records.
 func (a *app) newLogger(output *io.Writer, level, format string, reference bool) (*slog.Logger, *slog.LevelVar, error) {
 	l, err := admin.ParseLevel(level)
 	if err != nil {

@@ -17,13 +17,13 @@ import (
 	"peerlink/node/pki"
 )
 
-// stateFlag adds the flag that names the state folder.
+// stateFlag adds the flag for the state folder.
 func (a *app) stateFlag(c *cobra.Command, v *string) {
 	c.Flags().StringVar(v, "state", "", "`DIR` for queued messages, outside the node's directory; default "+stateBase()+"/<node ID>")
 	fromEnv(c.Flags(), "state", "PEERLINK_STATE")
 }
 
-// stateBase is the folder in which each node has its state folder by default.
+// stateBase returns the folder that contains the default state folders of nodes.
 func stateBase() string {
 	if v := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(v) {
 		return filepath.Join(v, "peerlink")
@@ -40,12 +40,11 @@ func stateBase() string {
 	return filepath.Join(home, ".local", "state", "peerlink")
 }
 
-// defaultState is the node's state folder unless another one is named.
+// defaultState returns the node's default state folder.
 func defaultState(d *node.Dir) string { return filepath.Join(stateBase(), d.Identity().ID) }
 
-// stateFolder names the node's state folder. One in which others can put files,
-// where there is one, is refused: they could have the passcode and the messages
-// go elsewhere.
+// stateFolder returns the path of the node's state folder. It fails if the folder exists and other users can create
+// files in it, because they could redirect the passcode and the messages.
 func stateFolder(d *node.Dir, dir string) (string, error) {
 	if dir == "" {
 		dir = defaultState(d)
@@ -60,7 +59,7 @@ func stateFolder(d *node.Dir, dir string) (string, error) {
 	return dir, nil
 }
 
-// openState makes the node's state folder, readable by its owner only.
+// openState creates the node's state folder, accessible by its owner only.
 func openState(d *node.Dir, dir string) (string, error) {
 	dir, err := stateFolder(d, dir)
 	if err != nil {
@@ -79,9 +78,8 @@ func openState(d *node.Dir, dir string) (string, error) {
 	return dir, nil
 }
 
-// warnOpenDirectory warns if every user can change the node's directory, and so have
-// its messages sent to himself. It may have been put there by other means, such as a
-// container's, so it is not refused.
+// warnOpenDirectory warns if every user can change the node's directory, and thus redirect its messages. It is not an
+// error, because the modes may not be configurable, for example in a container.
 func warnOpenDirectory(dir string, log *slog.Logger) {
 	peers := filepath.Join(dir, "peers")
 	folders := []string{dir, peers, filepath.Join(dir, "db"), filepath.Join(dir, "nodeinfo")}
@@ -94,22 +92,21 @@ func warnOpenDirectory(dir string, log *slog.Logger) {
 	}
 }
 
-// warnOpenState warns if a group can put files into the state folder. It may be a group
-// of the operator's choice, so it is not refused.
+// warnOpenState warns if a group can create files in the state folder. It is not an error, because the operator may have
+// chosen the group.
 func warnOpenState(state string, log *slog.Logger) {
 	if guard.OpenToGroup(state) {
 		log.Warn("a group can replace files in the state folder, such as messages and the passcode of applications: \"chmod 700\" prevents that", "folder", state)
 	}
 }
 
-// storeOwner names the node in its message store. An accounting authority chooses
-// its ID, so the ID alone does not say which node it is.
+// storeOwner returns the identifier of the node in its message store. The node ID is not sufficient, because the ID of an
+// accounting authority is chosen.
 func storeOwner(d *node.Dir) string {
 	return d.Identity().String() + ", root key " + pki.Fingerprint(d.Root().PublicKey)
 }
 
-// openStore opens the node's message store, and says what to do if it is that of
-// another node.
+// openStore opens the node's message store. If the store is that of another node, the error has advice.
 func openStore(d *node.Dir, path string, o embedded.Options) (*embedded.Store, error) {
 	o.Owner = storeOwner(d)
 	s, err := embedded.Open(path, o)
@@ -119,5 +116,5 @@ func openStore(d *node.Dir, path string, o embedded.Options) (*embedded.Store, e
 	return s, err
 }
 
-// storePath is the file of the embedded broker in a state folder.
+// storePath returns the path of the embedded broker's file in a state folder.
 func storePath(state string) string { return filepath.Join(state, "messages.db") }

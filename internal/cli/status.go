@@ -12,8 +12,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// status is what "peerlink" alone does: in a node's directory it says where
-// the node stands and what comes next, elsewhere it explains itself.
+// status implements "peerlink" without a command: in a node's directory it prints the node's state and the next step,
+// elsewhere the help.
 func (a *app) status(cmd *cobra.Command) error {
 	d, err := a.open()
 	if errors.Is(err, node.ErrNotNode) {
@@ -58,7 +58,7 @@ func (a *app) status(cmd *cobra.Command) error {
 	return nil
 }
 
-// waitingFor says what a peering waits for.
+// waitingFor returns a description of the next step of a peering.
 func waitingFor(p *node.Peer) string {
 	switch {
 	case p.Deactivated != "":
@@ -73,7 +73,7 @@ func waitingFor(p *node.Peer) string {
 	return ""
 }
 
-// nextStep says what the owner should do now.
+// nextStep returns the advice for the operator.
 func nextStep(d *node.Dir, ids []string, report *check.Report) string {
 	if report.Count(check.Problem) > 0 {
 		return "see what is wrong with \"peerlink check\"."

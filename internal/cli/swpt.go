@@ -21,15 +21,12 @@ import (
 	"peerlink/node"
 )
 
-// The four commands of the reference implementation, with its options, its
-// environment variables and defaults, so that its container image can be
-// replaced by ours (section "RabbitMQ objects of the reference" of the messages
-// specification). They are commands of peerlink, and the names of links to the
-// program.
+// The four commands of the reference implementation, with the same options, environment variables and defaults, so that
+// peerlink's container image can replace the reference's (section "RabbitMQ objects of the reference" of the messages
+// specification). They are commands of peerlink. They also run if a link to the program has their name.
 //
-// Differences: SIGTERM is no failure (exit code 0). Buffers whose size nobody
-// has set are not of 100 messages, but as large as those of "serve", which 100
-// would make slow; a size that is set is kept to.
+// Differences from the reference: SIGTERM is not a failure (exit code 0). The default size of buffers is the same as for
+// "serve" instead of 100 messages, which would be slow; configured sizes are used.
 const (
 	swptServer     = "swpt-server"
 	swptClient     = "swpt-client"
@@ -37,8 +34,8 @@ const (
 	configureQueue = "configure-queue"
 )
 
-// commandName returns the command that the program's own name stands for, if
-// it is a link to it.
+// commandName returns the command that the name of the program selects, if the program was started by a link with the
+// name of a command.
 func commandName(program string) []string {
 	name := strings.TrimSuffix(filepath.Base(program), ".exe")
 	if slices.Contains([]string{swptServer, swptClient, swptDrainer, configureQueue}, name) {
@@ -143,7 +140,7 @@ func (a *app) configureQueueCommand() *cobra.Command {
 	})
 }
 
-// swptSettings are what the four commands can be told.
+// swptSettings are the settings of the four commands.
 type swptSettings struct {
 	// Options, each of which has an environment variable.
 	port                       int
@@ -153,7 +150,7 @@ type swptSettings struct {
 	serverBuffer, clientBuffer int // 0: not set
 	logLevel, logFormat        string
 
-	// Of the environment only.
+	// Set by environment variables only.
 	maxConns int
 	timeouts timeouts
 }
@@ -192,7 +189,7 @@ func (s *swptSettings) clientBufferOption(c *cobra.Command, short string) {
 	fromEnv(c.Flags(), "client-buffer", "SWPT_CLIENT_BUFFER")
 }
 
-// swpt completes one of the commands: run is called with what all have in common.
+// swpt completes one of the commands. run is called with the common settings.
 func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, *node.Dir, link.Config, []string) error) *cobra.Command {
 	c.Hidden = true
 	c.DisableFlagsInUseLine = true
@@ -209,7 +206,7 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 		if err != nil {
 			return err
 		}
-		// What it reports when it ends.
+		// For the final messages.
 		a.openLog(&a.stderr, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) })
 		guard.Service()
 		reportVariables(log, nil)
@@ -224,7 +221,7 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 		if err != nil {
 			return fmt.Errorf("--nodedata-url: %w", err)
 		}
-		// Compose mounts the whole directory of a node, and Git keeps no modes.
+		// A root key is allowed: Compose mounts the whole directory of a node, and Git does not preserve modes.
 		if err := checkRootKey(d, true, log); err != nil {
 			return err
 		}
@@ -238,8 +235,8 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 	return c
 }
 
-// complete takes the settings that are no options from the environment, and
-// checks what is not checked by its use.
+// complete reads the settings that are set by environment variables only, and checks the settings that are not checked
+// when they are used.
 func (s *swptSettings) complete() error {
 	if s.port < 0 || s.port > math.MaxUint16 {
 		return usagef("--server-port %d: expected a number from 0 to %d", s.port, math.MaxUint16)
@@ -258,7 +255,7 @@ func (s *swptSettings) complete() error {
 	return err
 }
 
-// The reference's variables with numbers that are no options.
+// The reference's numeric variables that are not options.
 const (
 	maxConnectionsVariable = "APP_MAX_CONNECTIONS_PER_PEER"
 	handshakeVariable      = "APP_SSL_HANDSHAKE_TIMEOUT"
@@ -266,7 +263,7 @@ const (
 	confirmVariable        = "APP_RMQ_CONFIRMATION_TIMEOUT_SECONDS"
 )
 
-// timeouts are the time limits that the reference takes from the environment.
+// timeouts are the time limits that the reference reads from environment variables.
 type timeouts struct {
 	handshake        time.Duration // of TLS
 	connect, confirm time.Duration // of RabbitMQ
@@ -291,14 +288,14 @@ func timeoutsFromEnvironment() (t timeouts, err error) {
 	return t, nil
 }
 
-// numberFrom reads a positive number from the environment.
+// numberFrom returns a positive number from an environment variable.
 func numberFrom(variable string, def float64) (float64, error) {
 	value := os.Getenv(variable)
 	if value == "" {
 		return def, nil
 	}
 	n, err := strconv.ParseFloat(value, 64)
-	if err != nil || !(n > 0 && n <= 1e6) { // NaN is neither
+	if err != nil || !(n > 0 && n <= 1e6) { // also refuses NaN
 		return 0, usagef("%s is %q: expected a positive number", variable, value)
 	}
 	return n, nil

@@ -9,22 +9,19 @@ import (
 	"strings"
 )
 
-// referencePrefix begins the names of the reference's variables that are no
-// options.
+// referencePrefix is the prefix of the reference's variables that are not options.
 const referencePrefix = "APP_"
 
-// honoured are the reference's variables that some command here takes. A variable
-// that concerns another command than the one that runs is in order: all share one
-// environment.
+// honoured are the reference's variables that have an effect on at least one command. There is no warning if a variable
+// has no effect on the running command, because all commands share one environment.
 var honoured = []string{
 	"APP_LOG_LEVEL", "APP_LOG_FORMAT",
 	maxConnectionsVariable, handshakeVariable, connectVariable, confirmVariable,
-	// Of the reference's manifests and image, for themselves.
+	// Used only in the reference's manifests and image.
 	"APP_K8S_NAMESPACE", "APP_NAME", "APP_ROOT_DIR",
 }
 
-// replaced are the reference's variables that have no effect here, with what takes
-// their place.
+// replaced are the reference's variables that have no effect in peerlink, with their replacements.
 var replaced = map[string]string{
 	"APP_ASSOCIATED_LOGGERS":   "--log-level is for everything that is logged",
 	"APP_STOMP_SERVER_BACKLOG": "the system's limit is used, net.core.somaxconn",
@@ -34,14 +31,13 @@ var replaced = map[string]string{
 	"APP_FILE_READ_THREADS":    "there are as many threads as are needed",
 }
 
-// substituteVariable is what the reference's entry point reads: the names of
-// variables with a URL, where the host localhost becomes the container's host.
+// substituteVariable is a variable of the reference's entry point. It has the names of variables with a URL in which the
+// host localhost is replaced with the container's host.
 const substituteVariable = "SUBSTITUTE_LOCALHOST_IN_VARS"
 
-// reportVariables logs which of the reference's variables in the environment have
-// no effect, and which APP_ variables nobody knows, by their names: what they hold
-// may be secret. others are further variables without effect on the command, with
-// what takes their place.
+// reportVariables logs the names of the reference's variables in the environment that have no effect, and of unknown APP_
+// variables. It does not log values, which may be secret. others are further variables without effect on the command, with
+// their replacements.
 func reportVariables(log *slog.Logger, others map[string]string) {
 	var unknown []string
 	for _, v := range environmentNames() {
@@ -66,8 +62,7 @@ func reportVariables(log *slog.Logger, others map[string]string) {
 	}
 }
 
-// environmentNames returns the names of the environment variables that are set, and
-// not empty, in order.
+// environmentNames returns the sorted names of the environment variables that are set and not empty.
 func environmentNames() []string {
 	names := make(map[string]bool)
 	for _, entry := range os.Environ() {

@@ -16,14 +16,14 @@ import (
 	"peerlink/node/registry"
 )
 
-// trust says how it is known that a root key belongs to an accounting
-// authority, whose ID does not prove it.
+// trust has the flags that confirm the root key of a node. The ID of an accounting authority does not prove that the root
+// key belongs to it.
 type trust struct {
 	fingerprint string // as compared by a person
 	registry    string // file or URL
 	registryKey string // file with the publisher's key
 
-	set *pflag.FlagSet // which of them are given, also if they are empty
+	set *pflag.FlagSet // for finding out which flags are given, even if they are empty
 }
 
 func (t *trust) flags(c *cobra.Command) {
@@ -33,13 +33,12 @@ func (t *trust) flags(c *cobra.Command) {
 	c.Flags().StringVar(&t.registryKey, "registry-key", "", "`FILE` with the public key by which the registry must be signed")
 }
 
-// minTypedDigits is how many digits of a fingerprint a person has to type at
-// least. A key whose fingerprint ends like another one's in fewer digits is found
-// by trying.
+// minTypedDigits is the minimum number of digits of a fingerprint that have to be typed. With fewer digits, an attacker could
+// generate keys until one has a fingerprint with the same end.
 const minTypedDigits = 12
 
-// checkTrust compares the bundle with what the flags say of its owner's root key,
-// also for a peer that is known: a flag that is given is never ignored.
+// checkTrust compares the root key in the bundle with the flags. It does so even for a known peer, so that no flag is
+// ignored.
 func (a *app) checkTrust(ctx context.Context, b *infobundle.Bundle, t trust) error {
 	if t.set.Changed("fingerprint") {
 		got := pki.Fingerprint(b.Root.PublicKey)
@@ -66,9 +65,8 @@ func (a *app) checkTrust(ctx context.Context, b *infobundle.Bundle, t trust) err
 	return a.checkRegistry(ctx, b, t)
 }
 
-// confirm makes sure that a new peer's root key is the one of the node whose
-// name it carries: it is called after checkTrust, which has compared what the flags
-// give, and asks a person if they give nothing.
+// confirm ensures that a new peer's root key is that of the node with the given name. It is called after checkTrust, and prompts
+// for the fingerprint if no flag is given.
 func (a *app) confirm(ctx context.Context, b *infobundle.Bundle, t trust) error {
 	if b.Identity.Type.IDDerived() || t.fingerprint != "" || t.registry != "" {
 		return nil
@@ -77,7 +75,7 @@ func (a *app) confirm(ctx context.Context, b *infobundle.Bundle, t trust) error 
 	if !isTerminal(a.stdin) {
 		return fmt.Errorf("%s has chosen its ID, so the bundle alone does not prove who made it: have its owner read the fingerprint of their root key to you and give it with --fingerprint, or use --registry", b.Identity)
 	}
-	// The bundle's fingerprint is not shown: it would be copied from the screen.
+	// The bundle's fingerprint is not displayed, because operators could copy it from the screen.
 	a.say("%s has chosen its ID, so the bundle alone does not prove who made it.\n"+
 		"Call its owner, let them read the fingerprint of their root key to you, and type it: all of it,\n"+
 		"or at least the last %d digits.\n", b.Identity, minTypedDigits)
@@ -91,9 +89,7 @@ func (a *app) confirm(ctx context.Context, b *infobundle.Bundle, t trust) error 
 	return nil
 }
 
-// compareTyped compares what a person has typed, at least the end of a
-// fingerprint, with a whole one. Spaces and colons between the digits, and the
-// case of letters, do not matter.
+// compareTyped compares a typed fingerprint, or the end of one, with a complete one. It ignores spaces, colons and letter case.
 func compareTyped(typed, fingerprint string) error {
 	clean := strings.NewReplacer(" ", "", "\t", "", ":", "", "-", "").Replace(strings.ToLower(typed))
 	clean = strings.TrimPrefix(clean, "sha256")
@@ -125,7 +121,7 @@ func (a *app) checkRegistry(ctx context.Context, b *infobundle.Bundle, t trust) 
 	}
 	entry, err := list.Check(b.Identity.ID, b.Root.PublicKey)
 	if errors.Is(err, registry.ErrUnlisted) && t.fingerprint != "" {
-		return nil // a person has compared it
+		return nil // a fingerprint was given and compared
 	}
 	if err != nil {
 		return err

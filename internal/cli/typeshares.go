@@ -11,17 +11,17 @@ import (
 	"peerlink/node/keyshare"
 )
 
-// shareTyping asks for shares on the terminal, until there are enough. Nothing that
-// was typed well is asked for again: each line, and each share, is checked at once.
+// shareTyping prompts for shares on the terminal until there are enough. Each line and each share is checked immediately, so that
+// only wrong ones have to be typed again.
 type shareTyping struct {
 	app    *app
 	ctx    context.Context
-	root   crypto.PublicKey // of the node
+	root   crypto.PublicKey // the node's root key
 	shares []*keyshare.Share
-	ahead  string // a line that was read and belongs to the next share
+	ahead  string // a line of the next share that was read already
 }
 
-// typedShares asks for the shares of the given root key.
+// typedShares prompts for the shares of the given root key.
 func (a *app) typedShares(ctx context.Context, root crypto.PublicKey) ([]*keyshare.Share, error) {
 	if !isTerminal(a.stdin) {
 		return nil, usagef("name the files with the shares: there is no terminal to type them on")
@@ -51,8 +51,8 @@ func (a *app) typedShares(ctx context.Context, root crypto.PublicKey) ([]*keysha
 	}
 }
 
-// add takes a share if it is one of the root key, and goes together with those before.
-// One that was taken without the sealed key may be typed again with it.
+// add adds a share. It fails if the share is not one of the root key, or not of the same split as the earlier shares. A share that
+// was added without the sealed key may be added again with it.
 func (t *shareTyping) add(s *keyshare.Share) error {
 	if err := s.CheckKey(t.root); err != nil {
 		return err
@@ -68,12 +68,12 @@ func (t *shareTyping) add(s *keyshare.Share) error {
 	return nil
 }
 
-// share reads the lines of one share. A mistyped one is asked for again. What is
-// pasted may have the headings of a page, and the empty line below line 5.
+// share reads the lines of one share, and prompts again for a mistyped line. Pasted text may have the headings of a page, and an
+// empty line below line 5.
 func (t *shareTyping) share() (*keyshare.Share, error) {
 	const sealed = keyshare.ShareLines + 1 // the first line of the sealed key
 	var text strings.Builder
-	ended := false // by an empty line, unless the sealed key follows
+	ended := false // there was an empty line, which ends the share unless the sealed key follows
 	for n := 1; ; {
 		line, err := t.line(n, ended)
 		switch {
