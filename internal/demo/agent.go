@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The demo's currency, and where the creditors agent's accounts begin.
+// The demo's currency, and the first ID of the creditors agent's accounts.
 const (
 	debtorID      = 0x1234abcd_00_000001 // in the debtors agent's subnet
 	firstCreditor = 0x000001_01_00000001 // in the creditors agent's own subnet
@@ -15,12 +15,12 @@ const (
 	issuedAmount   = 1_000_000
 	transferAmount = 7
 	absurdAmount   = 1 << 50 // never available
-	rejectedEach   = 20      // one transfer in so many is too large
-	maxOpen        = 400     // conversations going on at once, for each agent
+	rejectedEach   = 20      // one of this number of transfers is too large
+	maxOpen        = 400     // maximum number of open conversations of each agent
 )
 
-// plan says how many conversations the agents hold, so that about the wanted
-// number of messages is exchanged.
+// plan has the numbers of the agents' conversations, which are chosen so that about the
+// wanted number of messages is exchanged.
 type plan struct {
 	accounts  int // 2 messages each
 	issuing   int // 5 messages each
@@ -30,15 +30,15 @@ type plan struct {
 func newPlan(messages int) plan {
 	p := plan{accounts: min(max(messages/200, 2), 200)}
 	left := messages - 2*(p.accounts+1)
-	p.issuing = max(left/3/5, p.accounts) // everybody gets some money
+	p.issuing = max(left/3/5, p.accounts) // every account gets money
 	p.transfers = max((left-5*p.issuing)/6, 1)
 	return p
 }
 
-// book is what is publicly known of accounts.
+// book has the public data of accounts.
 type book struct {
 	mu        sync.Mutex
-	recipient map[int64]string // by creditor ID, what to write as recipient
+	recipient map[int64]string // the recipient of transfers, by creditor ID
 }
 
 func (b *book) add(creditorID int64, recipient string) {
@@ -53,26 +53,26 @@ func (b *book) of(creditorID int64) string {
 	return b.recipient[creditorID]
 }
 
-// agent is the application of a creditors agent or a debtors agent. It holds
-// conversations with the accounting authority, so many at a time.
+// agent is the application of a creditors agent or a debtors agent. It holds conversations
+// with the accounting authority, at most maxOpen at a time.
 type agent struct {
 	*app
 	book *book
-	// What follows is guarded by the app's lock.
+	// The following fields are guarded by the app's lock.
 	begin    []func() *message // the first message of each conversation
-	next     int               // the first conversation that has not begun
-	released int               // how many may begin
-	open     int               // have begun and not ended
-	opened   int               // accounts configured
-	funded   int               // accounts that have got their first money
-	onOpened func(n int)       // told how many accounts have been configured
-	onFunded func(n int)       // and how many have money
+	next     int               // index of the first conversation that has not begun
+	released int               // number of conversations that may begin
+	open     int               // number of conversations that have begun and not ended
+	opened   int               // number of configured accounts
+	funded   int               // number of accounts that have received money
+	onOpened func(n int)       // called with the number of configured accounts
+	onFunded func(n int)       // called with the number of funded accounts
 }
 
-// newAgents makes the applications of the two agents. When all accounts exist
-// the debtors agent issues money to them, and when all have some, the creditors
-// agent moves it around. The second half of its transfers waits until it is
-// released, so that there is something left to do after the authority has moved.
+// newAgents makes the applications of the two agents. When all accounts exist, the debtors
+// agent issues money to them. When all accounts have money, the creditors agent makes
+// transfers. The second half of its transfers must be released, so that there are
+// messages after the authority has moved.
 func newAgents(d *run, p plan) (creditors, debtors *agent) {
 	b := &book{recipient: make(map[int64]string)}
 	creditors, debtors = newAgent(d.creditors(), b), newAgent(d.debtors(), b)
@@ -118,7 +118,7 @@ func newAgent(n *demoNode, b *book) *agent {
 // start begins the first conversations.
 func (a *agent) start() { a.release(0) }
 
-// release lets the first n conversations begin.
+// release allows the first n conversations to begin.
 func (a *agent) release(n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -128,10 +128,10 @@ func (a *agent) release(n int) {
 	}
 }
 
-// releaseAll lets all conversations begin.
+// releaseAll allows all conversations to begin.
 func (a *agent) releaseAll() { a.release(len(a.begin)) }
 
-// advance begins as many conversations as may be going on.
+// advance begins conversations until the limit is reached, and returns their first messages.
 func (a *agent) advance() (first []*message) {
 	for a.next < a.released && a.open < maxOpen {
 		first = append(first, a.begin[a.next]())
@@ -141,14 +141,15 @@ func (a *agent) advance() (first []*message) {
 	return first
 }
 
-// done is called when all conversations have ended.
+// done reports whether all conversations have ended.
 func (a *agent) done() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.next == len(a.begin) && a.open == 0 && len(a.pending) == 0
 }
 
-// answer goes on with the conversation to which m belongs, or begins others.
+// answer returns the next messages of the conversation of m, or the first messages of others
+// if that has ended.
 func (a *agent) answer(m *message) []*message {
 	switch m.Type {
 	case "AccountUpdate":

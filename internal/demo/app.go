@@ -15,34 +15,33 @@ import (
 	"peerlink/smp"
 )
 
-// app is the part that every application of the demo has in common: it takes
-// messages out of its node's inbox, answers them, and removes a message only
-// when the broker holds all answers to it. So an answer can be repeated, but
-// never be missing.
+// app is the common part of the demo's applications: it consumes messages from its node's
+// inbox, answers them, and acknowledges a message only when the broker has confirmed all
+// answers to it. So an answer may be repeated, but never lost.
 type app struct {
 	node   *demoNode
 	tally  *tally
-	handle func(m *message) []*message // the answers to a message that is new
+	handle func(m *message) []*message // returns the answers to a new message
 
 	mu      sync.Mutex
 	sub     *local.ClientSubscription
-	outbox  []*outgoing              // to be handed to the service
-	news    wait.Signal              // rung when the outbox may have something
-	pending map[*outgoing]bool       // not confirmed by the broker yet; the outbox is a part of it
-	handled map[messageKey]*incoming // by what they are about
+	outbox  []*outgoing              // messages to be sent to the service
+	news    wait.Signal              // notified when the outbox may have messages
+	pending map[*outgoing]bool       // messages that the broker has not confirmed yet, including those in outbox
+	handled map[messageKey]*incoming // the messages that have been handled
 }
 
 // outgoing is a message that the application has to send.
 type outgoing struct {
 	*message
-	answers *incoming // nil if it is not an answer
+	answers *incoming // the message that this one answers; nil if it is not an answer
 }
 
-// incoming is a message that the application has got.
+// incoming is a message that the application has received.
 type incoming struct {
-	delivery   local.Message // the latest copy
+	delivery   local.Message // the latest delivery
 	sub        *local.ClientSubscription
-	unanswered int // answers that the broker does not hold yet
+	unanswered int // number of answers that the broker has not confirmed yet
 }
 
 func newApp(n *demoNode, handle func(*message) []*message) *app {
@@ -50,8 +49,8 @@ func newApp(n *demoNode, handle func(*message) []*message) *app {
 		pending: make(map[*outgoing]bool), handled: make(map[messageKey]*incoming)}
 }
 
-// run works until ctx is done. When the service goes away, it waits for it to
-// come back, and sends again what was not confirmed.
+// run runs the application until ctx is done. When the service is down, run waits until the
+// service is up again, and then sends all unconfirmed messages again.
 func (a *app) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		client, err := a.connect(ctx)
@@ -75,11 +74,11 @@ func (a *app) run(ctx context.Context) error {
 	return nil
 }
 
-// prefetch is how many messages an application works on at once.
+// prefetch is the maximum number of unacknowledged messages of an application.
 const prefetch = 1000
 
-// connect waits for the service's door, subscribes to the inbox, and sends
-// what is waiting.
+// connect waits for the service's local door, subscribes to the inbox, and puts the
+// unconfirmed messages into the outbox.
 func (a *app) connect(ctx context.Context) (*local.Client, error) {
 	inbox := "/queue/" + a.node.kind.Inbox()
 	deadline := time.Now().Add(patience)
@@ -106,7 +105,7 @@ func (a *app) connect(ctx context.Context) (*local.Client, error) {
 	}
 }
 
-// receive takes messages until the connection ends, which is no error.
+// receive handles messages until the connection ends, which is not an error.
 func (a *app) receive(ctx context.Context) error {
 	for {
 		d, err := a.sub.Next(ctx)
@@ -122,7 +121,7 @@ func (a *app) receive(ctx context.Context) error {
 	}
 }
 
-// take handles a message that has come in, once, and answers it.
+// take handles an incoming message and answers it. A repeated message is not handled again.
 func (a *app) take(m *message, d local.Message) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -143,15 +142,15 @@ func (a *app) take(m *message, d local.Message) {
 	}
 }
 
-// post puts a message into the outbox. The caller holds the lock.
+// post puts a message into the outbox. The caller must hold the lock.
 func (a *app) post(o *outgoing) {
 	a.pending[o] = true
 	a.outbox = append(a.outbox, o)
 	a.news.Notify()
 }
 
-// deliver hands what is in the outbox to the service's door, until ctx is done
-// or the connection has ended.
+// deliver sends the messages in the outbox to the service's local door, until ctx is done or
+// the connection has ended.
 func (a *app) deliver(ctx context.Context, client *local.Client) {
 	for {
 		a.mu.Lock()
@@ -184,7 +183,7 @@ func (a *app) hand(ctx context.Context, client *local.Client, o *outgoing) error
 	return client.Send(ctx, a.node.kind.Outbox(peer), key, o.Type, body, func(err error) {
 		if err == nil {
 			a.confirmed(o)
-		} // else it is sent again on the next connection
+		} // otherwise the message is sent again on the next connection
 	})
 }
 
@@ -203,14 +202,14 @@ func (a *app) confirmed(o *outgoing) {
 	}
 }
 
-// idle is called when the application has nothing more to send.
+// idle reports whether the application has nothing to send.
 func (a *app) idle() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return len(a.pending) == 0
 }
 
-// peerName names the node on the other side of the link that m goes over.
+// peerName returns the name of the node on the other side of m's link.
 func (a *app) peerName(m *message) string {
 	if a.node.kind == nodetype.AccountingAuthority {
 		return m.agent().Short()

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// bank is the accounting authority's application: a small but honest ledger.
+// bank is the accounting authority's application, a simple ledger.
 type bank struct {
 	*app
 	accounts map[accountKey]*account
@@ -19,13 +19,13 @@ type account struct {
 	key          accountKey
 	principal    int64
 	locked       int64
-	changes      int32 // how often it has changed
+	changes      int32 // number of changes
 	transfers    int64 // number of the last transfer
 	configTS     string
 	configSeqnum int32
 }
 
-// id is what others write as recipient.
+// id returns the account's identifier, the recipient of transfers.
 func (a *account) id() string { return strconv.FormatUint(uint64(a.key.creditor), 10) }
 
 type transfer struct {
@@ -87,7 +87,7 @@ func (b *bank) prepare(m *message) []*message {
 		CoordinatorType: m.CoordinatorType, CoordinatorID: m.CoordinatorID, RequestID: m.RequestID,
 	}
 	creditor, err := strconv.ParseUint(m.Recipient, 10, 64)
-	issuing := m.CreditorID == 0 // the issuer creates what it sends
+	issuing := m.CreditorID == 0 // the issuer creates the money
 	if err != nil || !issuing && from.principal-from.locked < amount {
 		reply.Type, reply.StatusCode, reply.TotalLocked = "RejectedTransfer", "INSUFFICIENT_AVAILABLE_AMOUNT", ptr(from.locked)
 		return []*message{reply}
@@ -123,7 +123,7 @@ func (b *bank) finalize(m *message) []*message {
 		acquired int64
 	}{{t.from, -amount}, {t.to, amount}} {
 		if side.account.key.creditor == 0 {
-			continue // the issuer keeps no book of its own
+			continue // the issuer gets no message about the transfer
 		}
 		side.account.transfers++
 		n := side.account.transfers

@@ -1,11 +1,10 @@
-// Package demo shows the main job on one machine: it makes an accounting
-// authority, a creditors agent and a debtors agent with peerlink's own
-// commands, peers them, starts a real "peerlink serve" for each, and lets small
-// applications hold real conversations over the links. In the middle of it the
-// accounting authority's service is killed and moved.
+// Package demo demonstrates links on one machine. It makes an accounting authority, a
+// creditors agent and a debtors agent with peerlink's own commands, makes them peers, and
+// starts "peerlink serve" for each. Small applications exchange SMP messages over the links.
+// Meanwhile the accounting authority's service is killed and moved to another address.
 //
-// What is sent and what arrives is counted message by message ([tally]), so
-// that "lost: 0" is a measurement.
+// Each sent and each delivered message is recorded ([tally]), so that "lost: 0" is a
+// measurement.
 package demo
 
 import (
@@ -23,13 +22,13 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// Options says how to run the demo.
+// Options are the parameters of [Run].
 type Options struct {
 	Binary   string                // the peerlink binary
 	Dir      string                // an existing, empty folder for everything
-	Messages int                   // about how many messages to exchange
-	Step     func(text string)     // told when a new step begins
-	Progress func(done, total int) // told now and then how many messages have arrived
+	Messages int                   // approximate number of messages to exchange
+	Step     func(text string)     // called when a new step begins
+	Progress func(done, total int) // called periodically with the number of delivered messages
 }
 
 // Link is one direction between two nodes.
@@ -40,25 +39,25 @@ type Link struct {
 	Delivered int    `json:"delivered"`
 	Repeated  int    `json:"repeated"`
 	Lost      int    `json:"lost"`
-	Dials     int    `json:"-"` // connections made in the course of the demo
-	// The chains that the two sides have verified, as their logs tell.
+	Dials     int    `json:"-"` // number of connections made during the demo
+	// The chains that the two sides have verified, according to their logs.
 	SenderVerified   string `json:"-"`
 	ReceiverVerified string `json:"-"`
 }
 
-// Result is what the demo has measured.
+// Result is the result of the demo.
 type Result struct {
 	Nodes     int
 	Links     []Link
-	Sent      int // accepted by the senders' brokers
-	Delivered int // distinct messages that have reached the receiver's application
-	Repeated  int // further copies of those
+	Sent      int // messages confirmed by the senders' brokers
+	Delivered int // distinct messages delivered to the receivers' applications
+	Repeated  int // repeated deliveries
 	Lost      int
 	Elapsed   time.Duration // from the first message to the last
 	Outage    time.Duration // from the kill to the first message over the new address
 }
 
-// MarshalJSON writes the summary.
+// MarshalJSON returns the summary.
 func (r *Result) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		Nodes             int     `json:"nodes"`
@@ -73,13 +72,13 @@ func (r *Result) MarshalJSON() ([]byte, error) {
 		float64(r.Elapsed.Round(time.Millisecond)) / 1e9, float64(int(float64(r.Delivered) / r.Elapsed.Seconds()))})
 }
 
-// patience is how long the demo waits for messages that do not come.
+// patience is the time limit for waiting for the next message.
 const patience = 60 * time.Second
 
 // authorityID is the node ID of the demo's accounting authority.
 const authorityID = "1234abcd"
 
-// Run runs the demo. That messages were lost is not an error, but a result.
+// Run runs the demo. Lost messages are part of the result, and not an error.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	d := &run{Options: o, tally: newTally()}
 	if err := d.makeNodes(ctx); err != nil {
@@ -105,7 +104,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	return res, d.readChains(res)
 }
 
-// run is one run of the demo.
+// run is the state of one run of the demo.
 type run struct {
 	Options
 	nodes      []*demoNode // authority, creditors agent, debtors agent
@@ -117,7 +116,7 @@ func (d *run) authority() *demoNode { return d.nodes[0] }
 func (d *run) creditors() *demoNode { return d.nodes[1] }
 func (d *run) debtors() *demoNode   { return d.nodes[2] }
 
-// makeNodes makes the nodes and peers them, as their owners would.
+// makeNodes makes the nodes, and makes them peers in the same way as their operators would.
 func (d *run) makeNodes(ctx context.Context) error {
 	d.passphrase = filepath.Join(d.Dir, "passphrase")
 	if err := os.WriteFile(d.passphrase, []byte(rand.Text()+"\n"), 0o600); err != nil {
@@ -139,7 +138,7 @@ func (d *run) makeNodes(ctx context.Context) error {
 	d.Step("peering them: each signs the other's info-bundle, each registers the certificate it gets")
 	agents := []*demoNode{d.creditors(), d.debtors()}
 	for _, pair := range [][2]*demoNode{{d.authority(), agents[0]}, {d.authority(), agents[1]}, {agents[0], d.authority()}, {agents[1], d.authority()}} {
-		// On the telephone, in real life.
+		// In practice, operators compare fingerprints, for example on the telephone.
 		told, err := pair[1].fingerprint(ctx)
 		if err != nil {
 			return err
@@ -159,7 +158,7 @@ func (d *run) makeNodes(ctx context.Context) error {
 	return nil
 }
 
-// each does something for all nodes at once.
+// each calls do for all nodes concurrently.
 func (d *run) each(do func(*demoNode) error) error {
 	errs := make([]error, len(d.nodes))
 	var wg sync.WaitGroup
@@ -170,8 +169,8 @@ func (d *run) each(do func(*demoNode) error) error {
 	return errors.Join(errs...)
 }
 
-// converse lets the applications work until every message has been answered
-// and has arrived, and moves the authority in between.
+// converse runs the applications until every message has been answered and delivered, and
+// moves the authority meanwhile.
 func (d *run) converse(ctx context.Context) (*Result, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	plan := newPlan(d.Messages)
@@ -227,7 +226,7 @@ func (d *run) converse(ctx context.Context) (*Result, error) {
 		if done || time.Since(lastAt) > patience {
 			res.Elapsed = time.Since(start)
 			if done {
-				// Late copies of what has arrived already are still on their way.
+				// Repeated deliveries may still follow.
 				res.Elapsed = lastAt.Sub(start)
 			}
 			break
@@ -239,8 +238,8 @@ func (d *run) converse(ctx context.Context) (*Result, error) {
 	return res, nil
 }
 
-// moveAuthority kills the authority's service and brings it back elsewhere,
-// with a new server key. Its peers learn that from a new info-bundle.
+// moveAuthority kills the authority's service and starts it on another address with a new
+// server key. Its peers get the new address from a new info-bundle.
 func (d *run) moveAuthority(ctx context.Context) error {
 	n := d.authority()
 	d.Step("killing the accounting authority (SIGKILL); it comes back on another port with a new server key")

@@ -9,8 +9,8 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// message has every field of the SMP messages that the demo exchanges. What a
-// type does not have is left out.
+// message has all fields of the SMP messages that the demo exchanges. Fields that a message
+// type does not have are omitted in JSON.
 type message struct {
 	Type       string `json:"type"`
 	DebtorID   int64  `json:"debtor_id"`
@@ -71,7 +71,7 @@ type message struct {
 	CommittedAt    string `json:"committed_at,omitempty"`
 }
 
-// float is written with a decimal point always, as SMP wants it.
+// float is a number that is always encoded with a decimal point, as SMP requires.
 type float float64
 
 func (f float) MarshalJSON() ([]byte, error) {
@@ -87,8 +87,9 @@ func parse(body []byte) (*message, error) {
 	return m, nil
 }
 
-// key identifies the message among all that go from one node to the other.
-// Creditor IDs are translated on the way: only their lower part stays.
+// key returns the key that identifies the message among all messages from one node to
+// another. Only the lower part of creditor IDs is used, because links translate the upper
+// part.
 func (m *message) key(from, to string) messageKey {
 	number := int64(0)
 	for _, n := range []*int64{m.RequestID, m.TransferNumber} {
@@ -104,7 +105,8 @@ func (m *message) key(from, to string) messageKey {
 	return messageKey{from, to, fmt.Sprintf("%s/%x/%x/%d", m.Type, m.DebtorID, m.CreditorID&(1<<40-1), number)}
 }
 
-// agent reports which kind of agent is concerned: creditor 0 is the issuer itself.
+// agent returns the type of the agent that sends or receives the message: the debtors agent
+// for creditor 0, which is the issuer, and the creditors agent otherwise.
 func (m *message) agent() nodetype.Type {
 	if m.CreditorID == 0 {
 		return nodetype.DebtorsAgent

@@ -24,17 +24,17 @@ type demoNode struct {
 	kind  nodetype.Type
 	dir   string
 	state string
-	log   string // what the service says, in JSON
-	addr  string // where it listens for peers
+	log   string // file of the service's log, in JSON
+	addr  string // address on which the service listens for peers
 	id    string
-	moves int // how often it has got a new address and server key
+	moves int // number of changes of the address and the server key
 
-	mu      sync.Mutex // guards what follows
-	process *exec.Cmd  // nil while the service is meant to be down
+	mu      sync.Mutex // guards the following fields
+	process *exec.Cmd  // nil while the service is intentionally down
 	exited  chan error
 }
 
-// name is how tables call the node.
+// name returns the name of the node in tables.
 func (n *demoNode) name() string { return n.kind.Short() }
 
 func (n *demoNode) file(format string) string {
@@ -44,7 +44,7 @@ func (n *demoNode) bundle() string     { return n.file("%d.zip") }
 func (n *demoNode) serverKey() string  { return n.file("server-%d.key") }
 func (n *demoNode) serverCert() string { return n.file("server-%d.crt") }
 
-// make makes the node and what it shows to others.
+// make makes the node, its server certificate and its info-bundle.
 func (n *demoNode) make(ctx context.Context) error {
 	args := []string{"init", n.kind.String(), "--server", n.addr, "--passphrase-file", n.passphrase}
 	if n.kind == nodetype.AccountingAuthority {
@@ -67,7 +67,7 @@ func (n *demoNode) certify(ctx context.Context) error {
 	return err
 }
 
-// fingerprint is that of the node's root key, as its owner can read it.
+// fingerprint returns the fingerprint of the node's root key, as displayed to its operator.
 func (n *demoNode) fingerprint(ctx context.Context) (string, error) {
 	out, err := n.command(ctx, "bundle", "inspect", "--json", n.bundle())
 	if err != nil {
@@ -90,7 +90,7 @@ func (n *demoNode) command(ctx context.Context, args ...string) (stdout string, 
 	return out.String(), nil
 }
 
-// cleanEnv is the environment without settings that are meant for a real node.
+// cleanEnv returns the environment without variables that configure a real node.
 func cleanEnv() []string {
 	var env []string
 	for _, v := range os.Environ() {
@@ -121,12 +121,12 @@ func (n *demoNode) start(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.process, n.exited = c, exited
-	// It is up when its door opens; the applications wait for that.
+	// The service is up when its local door is open, for which the applications wait.
 	return nil
 }
 
-// down says that the service is meant to be down from now on, and returns what
-// is left of it.
+// down marks the service as intentionally down, and returns its process and the channel that
+// receives the process's result.
 func (n *demoNode) down() (process *exec.Cmd, exited chan error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -135,7 +135,7 @@ func (n *demoNode) down() (process *exec.Cmd, exited chan error) {
 	return process, exited
 }
 
-// kill ends the service without any warning.
+// kill kills the service.
 func (n *demoNode) kill() error {
 	process, exited := n.down()
 	if process == nil {
@@ -146,11 +146,11 @@ func (n *demoNode) kill() error {
 	return err
 }
 
-// stop ends the service in good order, and checks that it was.
+// stop shuts the service down gracefully, and fails if the service does not exit successfully.
 func (n *demoNode) stop(ctx context.Context) error {
 	process, exited := n.down()
 	if err := process.Process.Signal(syscall.SIGTERM); err != nil {
-		process.Process.Kill() // a system without signals
+		process.Process.Kill() // the system has no signals
 		<-exited
 		return nil
 	}
@@ -163,7 +163,7 @@ func (n *demoNode) stop(ctx context.Context) error {
 	return nil
 }
 
-// alive returns an error when the service has ended by itself.
+// alive returns an error if the service has exited unexpectedly.
 func (n *demoNode) alive() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -188,7 +188,7 @@ func tailOf(path string) string {
 	return string(data[max(0, len(data)-2000):])
 }
 
-// freeAddress finds a port on loopback where nobody listens.
+// freeAddress returns a loopback address with an unused port.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -198,7 +198,7 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// readChains finds in the services' logs which chains they have verified.
+// readChains reads the verified certificate chains from the services' logs.
 func (d *run) readChains(res *Result) error {
 	byID := make(map[string]*demoNode)
 	for _, n := range d.nodes {

@@ -5,18 +5,18 @@ import (
 	"sync"
 )
 
-// tally counts each message by its identity: what the sender's broker has
-// accepted, and what has reached the receiver's application.
+// tally records for each message whether the sender's broker has confirmed it, and whether it
+// was delivered to the receiver's application.
 type tally struct {
 	mu    sync.Mutex
 	count map[[2]string]*Link
 	seen  map[messageKey]*fate
 }
 
-// messageKey identifies a message: which link, and what it is about.
+// messageKey identifies a message by its link and its content.
 type messageKey struct{ from, to, about string }
 
-// fate is what has become of a message.
+// fate is the state of a message.
 type fate struct{ sent, delivered bool }
 
 func newTally() *tally {
@@ -37,7 +37,7 @@ func (t *tally) at(k messageKey) (*Link, *fate) {
 	return l, f
 }
 
-// sent notes that the sender's broker holds the message.
+// sent records that the sender's broker has confirmed the message.
 func (t *tally) sent(k messageKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -45,12 +45,12 @@ func (t *tally) sent(k messageKey) {
 		f.sent = true
 		l.Sent++
 		if !f.delivered {
-			l.Lost++ // until it arrives
+			l.Lost++ // until the message is delivered
 		}
 	}
 }
 
-// delivered notes that the message has reached the receiver's application.
+// delivered records that the message was delivered to the receiver's application.
 func (t *tally) delivered(k messageKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -66,8 +66,7 @@ func (t *tally) delivered(k messageKey) {
 	}
 }
 
-// links returns the count for each link. A message is lost if it was sent and
-// not delivered.
+// links returns the counts for each link. A message is lost if it was sent, but not delivered.
 func (t *tally) links() []Link {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -81,7 +80,7 @@ func (t *tally) links() []Link {
 	return links
 }
 
-// sum adds up all links.
+// sum returns the sum of all links.
 func (t *tally) sum() (s Link) {
 	for _, l := range t.links() {
 		s.Sent += l.Sent
