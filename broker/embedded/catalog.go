@@ -17,8 +17,8 @@ type binding struct {
 	queue    int64
 }
 
-// know returns the catalog, from the cache or from the file.
-func (w *writeConn) know() (*catalog, error) {
+// cachedCatalog returns the catalog, from the cache or from the file.
+func (w *writeConn) cachedCatalog() (*catalog, error) {
 	if w.catalog != nil {
 		return w.catalog, nil
 	}

@@ -37,7 +37,7 @@ func (d *faultyDisk) fail() error {
 
 func (d *faultyDisk) options() Options {
 	return Options{
-		MinFree: 1 << 20, Reserve: 1 << 20, Service: true, look: time.Millisecond,
+		MinFree: 1 << 20, Reserve: 1 << 20, Service: true, diskCheckInterval: time.Millisecond,
 		tryWriting: func(string, int) error { return d.fail() },
 		writeReserve: func(path string, content []byte) error {
 			if err := d.fail(); err != nil {

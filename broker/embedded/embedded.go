@@ -145,8 +145,8 @@ type Options struct {
 	// all peers; 0 means no limit. Messages of applications are refused with [ErrFull]
 	// while less than a quarter of MinFree is free.
 	MinFree int64
-	// look is the interval between checks of the disk; 0 means diskInterval.
-	look time.Duration
+	// diskCheckInterval is the interval between checks of the disk; 0 means diskInterval.
+	diskCheckInterval time.Duration
 	// freeBytes returns the free space of the disk with a folder; nil means the function
 	// of that name.
 	freeBytes func(dir string) (int64, error)
@@ -181,8 +181,8 @@ func (o Options) withDefaults() Options {
 	if o.writeReserve == nil {
 		o.writeReserve = writeReserve
 	}
-	if o.look <= 0 {
-		o.look = diskInterval
+	if o.diskCheckInterval <= 0 {
+		o.diskCheckInterval = diskInterval
 	}
 	return o
 }
@@ -279,7 +279,7 @@ func open(path string, opts Options) (*Store, error) {
 		sent:              newBudget(life, opts.MaxPending, opts.MaxPendingBytes),
 		reserve:           newReserve(path, opts.Reserve),
 		shrinks:           opts.Service,
-		diskCheckInterval: opts.look,
+		diskCheckInterval: opts.diskCheckInterval,
 		tryWriting:        func() error { return opts.tryWriting(path, trialSize) },
 		wake:              wait.NewSignal(),
 		done:              make(chan struct{}),

@@ -81,7 +81,7 @@ func TestFillAndDrain(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "48m")
 	path, ballast := filepath.Join(dir, "messages.db"), filepath.Join(dir, "ballast")
-	s := openFile(t, path, Options{MinFree: 16 << 20, Reserve: 4 << 20, Service: true, look: time.Millisecond})
+	s := openFile(t, path, Options{MinFree: 16 << 20, Reserve: 4 << 20, Service: true, diskCheckInterval: time.Millisecond})
 	within := func(what string, f func(context.Context) error) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -168,7 +168,7 @@ func TestBacklogDoesNotShutOutPeers(t *testing.T) {
 	dir := smallDisk(t, "64m")
 	const minFree, window = 32 << 20, 2 << 20
 	s := openFile(t, filepath.Join(dir, "messages.db"),
-		Options{MinFree: minFree, Reserve: 4 << 20, Service: true, look: time.Millisecond})
+		Options{MinFree: minFree, Reserve: 4 << 20, Service: true, diskCheckInterval: time.Millisecond})
 	if err := s.Bind(testContext(t), peer("aa", "to_debtors", "q", "q")); err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestManyRemovedOnFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "48m")
 	path := filepath.Join(dir, "messages.db")
-	s := openFile(t, path, Options{MinFree: 4 << 20, Reserve: 2 << 20, Service: true, look: time.Millisecond})
+	s := openFile(t, path, Options{MinFree: 4 << 20, Reserve: 2 << 20, Service: true, diskCheckInterval: time.Millisecond})
 	q := peer("aa", "to_debtors", "q", "q")
 	if err := s.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
@@ -288,7 +288,7 @@ func TestOpenWithoutReserve(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "48m")
 	path, ballast := filepath.Join(dir, "messages.db"), filepath.Join(dir, "ballast")
-	opts := Options{MinFree: 16 << 20, Reserve: 4 << 20, Service: true, look: time.Millisecond}
+	opts := Options{MinFree: 16 << 20, Reserve: 4 << 20, Service: true, diskCheckInterval: time.Millisecond}
 	s := openFile(t, path, opts)
 	if err := s.Bind(testContext(t), peer("aa", "to_debtors", "q", "q")); err != nil {
 		t.Fatal(err)

@@ -37,7 +37,7 @@ func newTx(w *writeConn) *tx {
 
 // queue returns the queueWork of a queue. It reports ErrNoQueue.
 func (t *tx) queue(name string) (*queueWork, error) {
-	c, err := t.know()
+	c, err := t.cachedCatalog()
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func (t *tx) queue(name string) (*queueWork, error) {
 
 // makeQueue returns the queueWork of a queue, and creates the queue if it does not exist.
 func (t *tx) makeQueue(name string) (*queueWork, error) {
-	c, err := t.know()
+	c, err := t.cachedCatalog()
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (t *tx) queueByID(id int64) (*queueWork, error) {
 	if q := t.queues[id]; q != nil {
 		return q, nil
 	}
-	c, err := t.know()
+	c, err := t.cachedCatalog()
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (t *tx) setAside(queue string, seq uint64, reason string) (bool, error) {
 
 // route returns the queues that a message of an application is routed to.
 func (t *tx) route(exchange, routingKey string) ([]int64, error) {
-	c, err := t.know()
+	c, err := t.cachedCatalog()
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +188,7 @@ func (t *tx) declare(p broker.PeerQueue) error {
 	if err != nil {
 		return err
 	}
-	c, err := t.know()
+	c, err := t.cachedCatalog()
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (t *tx) declare(p broker.PeerQueue) error {
 
 // release removes the binding of a peer.
 func (t *tx) release(peer string) error {
-	c, err := t.know()
+	c, err := t.cachedCatalog()
 	if err != nil {
 		return err
 	}

@@ -7,9 +7,9 @@
 //
 //	                      binding key                            peer.<ID>.0 ──▶ peer.<ID>.0.XQ
 //	application ──▶ to_creditors ──────────▶ aa.x.<ID> ──────┬──▶ peer.<ID>.1 ──▶ peer.<ID>.1.XQ
-//	                (topic)                  (x-random)      └──▶ …               set aside
+//	                (topic)                  (x-random)      └──▶ …               dead letters
 //
-//	peer ──▶ accounts_in ──▶ whatever the application has bound to it
+//	peer ──▶ accounts_in ──▶ queues that the application has bound
 //
 // [Broker.Bind] declares the objects of the upper line. The application declares the inbox
 // exchange. Existing queues are used as they are; new ones have the type

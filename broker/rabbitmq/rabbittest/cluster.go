@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Cluster is a RabbitMQ cluster on this machine. A network partition makes its smaller
-// part pause, as is usual.
+// Cluster is a RabbitMQ cluster on this machine. In a network partition, the smaller part
+// pauses (pause_minority).
 type Cluster struct {
 	Nodes []*Server
 
@@ -63,7 +63,7 @@ func (c *Cluster) Start() error {
 	return nil
 }
 
-// URLs returns the URLs of all nodes, with commas between them.
+// URLs returns the URLs of all nodes, separated by commas.
 func (c *Cluster) URLs() string {
 	var urls []string
 	for _, s := range c.Nodes {
@@ -72,7 +72,7 @@ func (c *Cluster) URLs() string {
 	return strings.Join(urls, ",")
 }
 
-// Isolate cuts a node off from the others, while clients reach all.
+// Isolate disconnects a node from the others; clients still reach all nodes.
 func (c *Cluster) Isolate(s *Server) error {
 	return s.Control("eval", fmt.Sprintf("[begin erlang:set_cookie(N, cut_off), erlang:disconnect_node(N) end || N <- [%s]], ok.", c.others(s)))
 }
@@ -82,7 +82,7 @@ func (c *Cluster) Reconnect(s *Server) error {
 	return s.Control("eval", fmt.Sprintf("[begin erlang:set_cookie(N, erlang:get_cookie()), net_kernel:connect_node(N) end || N <- [%s]], ok.", c.others(s)))
 }
 
-// AwaitWhole waits until each node sees all others.
+// AwaitWhole waits until all nodes are connected to each other.
 func (c *Cluster) AwaitWhole() error {
 	deadline := time.Now().Add(startTime)
 	for _, s := range c.Nodes {
@@ -94,7 +94,7 @@ func (c *Cluster) AwaitWhole() error {
 			if time.Now().After(deadline) {
 				return err
 			}
-			time.Sleep(time.Second) // it pauses, as long as it is alone
+			time.Sleep(time.Second) // the node pauses while it is disconnected
 		}
 	}
 	return nil
@@ -110,7 +110,7 @@ func (c *Cluster) others(s *Server) string {
 	return strings.Join(names, ", ")
 }
 
-// Remove ends the cluster and removes all its files.
+// Remove stops the cluster and removes all its files.
 func (c *Cluster) Remove() error {
 	var errs []error
 	for _, s := range slices.Backward(c.Nodes) {

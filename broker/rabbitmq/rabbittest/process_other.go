@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// process is not implemented where there are no process groups.
+// process is not implemented on systems without process groups.
 type process struct {
 	ended chan struct{}
 }

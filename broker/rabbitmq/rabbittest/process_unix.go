@@ -16,9 +16,8 @@ import (
 )
 
 // script starts Erlang's port mapper, unless SHARED_MAPPER is set, and the server given as
-// $0, and writes the server's process ID. All are killed when the script's input ends, which
-// comes when the test wants it, and also when the test dies in whatever way;
-// or when the server has ended.
+// $0, and writes the server's process ID. It kills all processes when its input is closed,
+// by the test or because the test has died, or when the server has ended.
 const script = `
 exec 3<&0
 [ -n "$SHARED_MAPPER" ] || epmd >&2 3<&- &
@@ -30,12 +29,12 @@ wait $server
 kill -KILL 0
 `
 
-// process is a process group with the script, the port mapper and the server.
+// process is a process group of the script, the port mapper and the server.
 type process struct {
 	cmd    *exec.Cmd
 	input  io.Closer
 	server int           // process ID
-	ended  chan struct{} // closed when all have ended
+	ended  chan struct{} // closed when all processes have ended
 }
 
 func startProcess(shell []string, server string, env []string, output *os.File) (*process, error) {
@@ -61,7 +60,7 @@ func startProcess(shell []string, server string, env []string, output *os.File) 
 		p.server, err = strconv.Atoi(strings.TrimSpace(line))
 	}
 	go func() {
-		_ = cmd.Wait() // it was killed, as it must be
+		_ = cmd.Wait() // always fails, because the script is killed
 		close(p.ended)
 	}()
 	if err != nil {
@@ -71,13 +70,13 @@ func startProcess(shell []string, server string, env []string, output *os.File) 
 	return p, nil
 }
 
-// kill ends the group, and waits until it has.
+// kill kills the group, and waits until it has ended.
 func (p *process) kill() {
 	p.input.Close()
 	<-p.ended
 }
 
-// stop asks the server to end, and waits until it has.
+// stop terminates the server, and waits until the group has ended.
 func (p *process) stop(limit time.Duration) error {
 	if err := syscall.Kill(p.server, syscall.SIGTERM); err != nil {
 		return err
@@ -90,8 +89,8 @@ func (p *process) stop(limit time.Duration) error {
 	}
 }
 
-// pause stops the server, and waits until it has stopped: on a busy machine the
-// server's threads may go on for a while after the signal.
+// pause stops the server, and waits until it is stopped: on a busy machine the server's
+// threads may continue for a while after the signal.
 func (p *process) pause(limit time.Duration) error {
 	if err := syscall.Kill(p.server, syscall.SIGSTOP); err != nil {
 		return err

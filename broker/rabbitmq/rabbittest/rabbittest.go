@@ -1,20 +1,19 @@
-// Package rabbittest runs a private RabbitMQ for tests: a node of its own, on
-// free ports, with all its files in a temporary folder. It can be killed,
-// stopped and started again.
+// Package rabbittest runs a private RabbitMQ for tests: a node of its own, on free ports,
+// with all its files in a temporary folder. It can be killed, stopped and started again.
 //
-// A test binary has one, started by the first test that asks for it:
+// A test binary has one node, started by the first test that calls Get:
 //
 //	func TestMain(m *testing.M) { os.Exit(rabbittest.Run(m)) }
 //
 //	func TestSomething(t *testing.T) {
 //		url := rabbittest.Get(t).URL()
 //
-// Where RabbitMQ is not installed, Get skips the test.
+// Get skips the test if RabbitMQ is not installed.
 //
-// The environment can choose another RabbitMQ than the installed one, and how it
-// is configured: RABBITMQ_ROOT is the root folder of a Debian system that has one
-// (made by debootstrap), in which it is run by chroot, as root;
-// RABBITMQ_DEFAULT_QUEUE_TYPE is the type of queues that are declared without one.
+// Environment variables select another RabbitMQ than the installed one, and configure it:
+// RABBITMQ_ROOT is the root folder of a Debian system with RabbitMQ (made by debootstrap),
+// in which it is run by chroot, as root; RABBITMQ_DEFAULT_QUEUE_TYPE is the type of queues
+// that are declared without one.
 package rabbittest
 
 import (
@@ -35,24 +34,23 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// ErrMissing is reported by [New] where RabbitMQ is not installed.
+// ErrMissing is reported by [New] if RabbitMQ is not installed.
 var ErrMissing = errors.New("rabbitmq-server is not installed")
 
-// startTime is how long RabbitMQ may take to start, on a machine that has much
-// else to do.
+// startTime is how long RabbitMQ may take to start on a busy machine.
 const startTime = 3 * time.Minute
 
 // Server is a RabbitMQ node. Its methods are not safe for concurrent use.
 type Server struct {
 	root     string // root folder of the system in which the node runs; "" for this one
-	dir      string // everything the node writes
+	dir      string // folder of all the node's files
 	programs string // folder of rabbitmq-server and rabbitmqctl, in the root
 	port     int
 	name     string   // of the node
 	home     string   // its home directory, in the root
-	cluster  *Cluster // of which it is a part, or nil
+	cluster  *Cluster // the node's cluster, or nil
 	env      []string
-	process  *process // nil while it does not run
+	process  *process // nil while it is not running
 }
 
 // New prepares a node, without starting it.
@@ -82,7 +80,7 @@ func newServer(cluster *Cluster) (*Server, error) {
 		conf += "default_queue_type = " + kind + "\n"
 	}
 	name := fmt.Sprintf("rabbittest-%d@localhost", ports[0])
-	inside := strings.TrimPrefix(dir, root) // as the node sees it
+	inside := strings.TrimPrefix(dir, root) // as seen by the node
 	home, mapper := inside, ports[2]
 	if cluster != nil {
 		if len(cluster.Nodes) == 0 {
@@ -100,7 +98,7 @@ func newServer(cluster *Cluster) (*Server, error) {
 		}
 	}
 	env := []string{
-		"HOME=" + home, // of the Erlang cookie
+		"HOME=" + home, // folder of the Erlang cookie
 		"PATH=" + os.Getenv("PATH"),
 		"LC_ALL=C.UTF-8",
 		"RABBITMQ_CONF_ENV_FILE=/dev/null",
@@ -111,12 +109,12 @@ func newServer(cluster *Cluster) (*Server, error) {
 		"RABBITMQ_ENABLED_PLUGINS_FILE=" + filepath.Join(inside, "enabled_plugins"),
 		"RABBITMQ_NODENAME=" + name,
 		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", ports[1]),
-		// A port mapper of its own, which does not outlive the node.
+		// A port mapper of its own, which ends with the node.
 		fmt.Sprintf("ERL_EPMD_PORT=%d", mapper),
 		"ERL_EPMD_ADDRESS=127.0.0.1",
-		// Idle Erlang schedulers spin, which is a waste beside tests.
+		// Idle Erlang schedulers spin, which takes time from tests.
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+sbwt none +sbwtdcpu none +sbwtdio none",
-		// Makes the script become the Erlang VM, instead of waiting for it.
+		// Makes the script exec the Erlang VM, instead of waiting for it.
 		"detached=true",
 	}
 	if cluster != nil {
@@ -125,8 +123,8 @@ func newServer(cluster *Cluster) (*Server, error) {
 	return &Server{root: root, dir: dir, programs: programs, port: ports[0], name: name, home: home, cluster: cluster, env: env}, nil
 }
 
-// findPrograms returns the folder of RabbitMQ's own scripts. Debian puts
-// others, which insist on a certain user, before them.
+// findPrograms returns the folder of RabbitMQ's own scripts. Debian's wrappers of the same
+// names, which require a certain user, come first in the search path.
 func findPrograms(root string) (string, error) {
 	const dir = "/usr/lib/rabbitmq/bin"
 	if isProgram(filepath.Join(root, dir, "rabbitmq-server")) {
@@ -147,9 +145,8 @@ func isProgram(path string) bool {
 	return err == nil
 }
 
-// freePorts finds ports below those that systems give to outgoing connections:
-// one of these could take a port while the node is down, or even connect to
-// itself there.
+// freePorts finds ports below the range of ephemeral ports: an outgoing connection could
+// use such a port while the node is down, or even connect to itself there.
 func freePorts(n int) ([]int, error) {
 	var ports []int
 	for tries := 0; len(ports) < n; tries++ {
@@ -170,7 +167,7 @@ func freePorts(n int) ([]int, error) {
 // Name returns the name of the Erlang node.
 func (s *Server) Name() string { return s.name }
 
-// URL returns the URL for a user who may do everything.
+// URL returns the URL for a user with all permissions.
 func (s *Server) URL() string { return s.URLFor("guest:guest") }
 
 // URLFor returns the URL for a user, "name:password".
@@ -214,7 +211,7 @@ func (s *Server) inRoot(program string) []string {
 	return []string{"chroot", s.root, program}
 }
 
-// output returns the end of what the node has written.
+// output returns the end of the node's output.
 func (s *Server) output() []byte {
 	text, err := os.ReadFile(filepath.Join(s.dir, "output"))
 	if err != nil {
@@ -223,7 +220,7 @@ func (s *Server) output() []byte {
 	return bytes.TrimSpace(text[max(0, len(text)-2000):])
 }
 
-// Kill ends the node at once, as a power failure would.
+// Kill kills the node, as a power failure would.
 func (s *Server) Kill() {
 	if s.process != nil {
 		s.process.kill()
@@ -231,14 +228,14 @@ func (s *Server) Kill() {
 	}
 }
 
-// Stop ends the node in good order.
+// Stop stops the node gracefully.
 func (s *Server) Stop() error {
 	defer s.Kill()
 	return s.process.stop(startTime)
 }
 
-// Reset ends the node at once, and starts it with nothing of what it held, as a
-// container without its volume does.
+// Reset kills the node, and starts it without its data, like a container without its
+// volume.
 func (s *Server) Reset() error {
 	s.Kill()
 	if err := os.RemoveAll(filepath.Join(s.dir, "mnesia")); err != nil {
@@ -247,8 +244,8 @@ func (s *Server) Reset() error {
 	return s.Start()
 }
 
-// Pause stops the node from doing anything, its connections stay open. When it
-// has returned, the node has stopped.
+// Pause stops the node's process, whose connections stay open. It returns when the node is
+// stopped.
 func (s *Server) Pause() error { return s.process.pause(startTime) }
 
 // Resume is the inverse of Pause.
@@ -267,7 +264,7 @@ func (s *Server) Control(args ...string) error {
 	return nil
 }
 
-// Remove ends the node and removes all its files.
+// Remove kills the node and removes all its files.
 func (s *Server) Remove() error {
 	s.Kill()
 	return os.RemoveAll(s.dir)
@@ -280,8 +277,8 @@ var shared struct {
 	err    error
 }
 
-// Get returns the node of this test binary, running. It skips the test where
-// RabbitMQ is not installed.
+// Get returns the running node of this test binary. It skips the test if RabbitMQ is not
+// installed.
 func Get(tb testing.TB) *Server {
 	tb.Helper()
 	shared.once.Do(func() {
@@ -298,8 +295,7 @@ func Get(tb testing.TB) *Server {
 	return shared.server
 }
 
-// Run runs the tests, then removes the node that they have used, and returns
-// the exit code.
+// Run runs the tests, then removes the node if there is one, and returns the exit code.
 func Run(m *testing.M) int {
 	code := m.Run()
 	if s := shared.server; s != nil {
