@@ -83,6 +83,13 @@ func (b *Broker) browseOne(ctx context.Context, name string, do func(*browser) e
 	}
 	defer br.close()
 	if err := do(br); err != nil {
+		// Also then the messages return to their positions, and are there when the
+		// caller learns of the failure.
+		if !br.channel.IsClosed() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+			defer cancel()
+			_ = br.giveBack(ctx) // closing the channel returns them too
+		}
 		return err
 	}
 	return br.giveBack(ctx)

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -152,7 +153,7 @@ func (b *Broker) takeAside(ctx context.Context, queue string, ids []string, firs
 			}
 			if len(chosen) > 0 {
 				if err := first(chosen); err != nil {
-					return err
+					return errors.Join(err, br.keep(ctx, step))
 				}
 			}
 			if err := br.remove(ctx, step, chosen); err != nil {

@@ -1,8 +1,10 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -158,7 +160,7 @@ func TestQueueType(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
 	for _, test := range []struct{ before, opt, want QueueType }{
-		{"", Classic, Classic},
+		{"", Classic, cmp.Or(QueueType(os.Getenv("RABBITMQ_DEFAULT_QUEUE_TYPE")), Classic)}, // as the reference declares it
 		{"", Quorum, Quorum},
 		{Classic, Quorum, Classic},
 		{Quorum, Classic, Quorum},
@@ -175,7 +177,7 @@ func TestQueueType(t *testing.T) {
 			t.Errorf("%+v: %v", test, err)
 		}
 		args := amqp.Table{"x-queue-type": string(test.want)}
-		if test.before == "" && test.want == Quorum && majorOf(o.conn.Properties["version"].(string)) >= 4 {
+		if test.before == "" && test.opt == Quorum && majorOf(o.conn.Properties["version"].(string)) >= 4 {
 			args["x-delivery-limit"] = noLimit
 		}
 		if xq := q.Queues[0] + ".XQ"; !o.declaredAs(xq, args) {
