@@ -17,8 +17,8 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// The tests in this file have the two hands of reference_test.go work on one
-// directory at the same moment.
+// In the tests in this file, the two implementations of hand (see reference_test.go) work on
+// one directory at the same time.
 
 // withOpenSSL makes the directory of an accounting authority for both hands.
 func withOpenSSL(t *testing.T) (dir string, h reference) {
@@ -116,8 +116,8 @@ func TestBothHandsAtOnce(t *testing.T) {
 	checkSigned(t, dir, 1+4*each)
 }
 
-// However OpenSSL replaces db/index meanwhile, by what it has read before and in two
-// steps, no line stands there twice, and those that only it knows of stay.
+// While OpenSSL replaces db/index, in two steps and with what it has read before, no line gets
+// duplicated, and lines that only OpenSSL has written are kept.
 func TestIndexReplacedMeanwhile(t *testing.T) {
 	n := nodetest.New(t, aa, "aa.example.com:1234")
 	file := filepath.Join(n.Path(), "db", "index")
@@ -173,8 +173,8 @@ func TestIndexReplacedMeanwhile(t *testing.T) {
 	}
 }
 
-// checkSigned repairs a directory and checks that it has a record of so many
-// certificates, and nothing wrong.
+// checkSigned repairs a directory, and checks that it has records of the given number of
+// certificates, and no defects.
 func checkSigned(t *testing.T, dir string, want int) {
 	t.Helper()
 	d, err := node.Open(dir)

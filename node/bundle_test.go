@@ -25,8 +25,8 @@ func writeInfo(t *testing.T, n *nodetest.Node, name, content string) {
 	}
 }
 
-// What editors and file managers leave in the nodeinfo folder does not become
-// public, and a person can be told of it.
+// Backup and temporary files of editors and file managers in the nodeinfo folder do not become
+// public, and LeftOut returns them.
 func TestLeftOut(t *testing.T) {
 	a := nodetest.New(t, aa, "a.example.com:1")
 	leftovers := []string{"#stomp.toml#", ".DS_Store", ".git", "4913", "Thumbs.db", "a/x.orig", "desktop.ini", "nohup.out", "stomp.toml.BAK",
@@ -94,9 +94,9 @@ func TestWindowsManifest(t *testing.T) {
 	}
 }
 
-// The date of a new info-bundle is later than that of every one that was made here, whatever
-// has become of the record of it: removed, garbled, or brought back by a backup. Peers
-// would ignore the new bundle otherwise.
+// The date of a new info-bundle is later than the dates of all earlier ones, even if the record
+// of the last date was removed, damaged, or restored from a backup. Otherwise peers would ignore
+// the new bundle.
 func TestDateAfterLoss(t *testing.T) {
 	for what, lose := range map[string]func(a *nodetest.Node){
 		"removed":            func(a *nodetest.Node) { os.Remove(filepath.Join(a.Path(), "nodeinfo", "updated-at.txt")) },
@@ -128,8 +128,8 @@ func TestDateAfterLoss(t *testing.T) {
 	}
 }
 
-// What holds a secret, or lies elsewhere, does not become public by lying in the nodeinfo
-// folder or being linked from there: the error names it, and no date is used up.
+// Files with secrets, and files outside of the nodeinfo folder to which it has a symbolic link, do
+// not become public: the error has the file's name, and no date is used.
 func TestSecretsStayHere(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "hosts")
 	if err := os.WriteFile(outside, []byte("x"), 0o600); err != nil {
@@ -170,8 +170,8 @@ func TestSecretsStayHere(t *testing.T) {
 	}
 }
 
-// Where there is a file already, or a link to nowhere, no bundle is written, and
-// no date is used up.
+// If the output file exists, or is a broken symbolic link, no bundle is written, and no date is
+// used.
 func TestBundleIsNew(t *testing.T) {
 	a := nodetest.New(t, aa, "a.example.com:1")
 	dir := t.TempDir()

@@ -22,8 +22,8 @@ func moveTo(t *testing.T, n *nodetest.Node, server string) {
 	}
 }
 
-// A peer's newer bundle replaces its nodeinfo and nothing else, without a key.
-// Any other bundle changes nothing, and the error tells what it is.
+// A peer's newer bundle replaces its nodeinfo and nothing else, without a key. Any other bundle
+// changes nothing, and the error is specific.
 func TestUpdatePeer(t *testing.T) {
 	a, c := nodetest.New(t, aa, "old.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
 	nodetest.Peer(t, a, c)
@@ -78,8 +78,7 @@ func TestUpdatePeer(t *testing.T) {
 	}
 }
 
-// Whoever holds the directory keeps an update waiting, and who gives up waiting
-// changes nothing.
+// An update waits for the directory's lock. If its context ends meanwhile, it changes nothing.
 func TestUpdatePeerWaits(t *testing.T) {
 	a, c := nodetest.New(t, aa, "old.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
 	nodetest.Peer(t, a, c)
@@ -102,8 +101,8 @@ func TestUpdatePeerWaits(t *testing.T) {
 	}
 }
 
-// A peer is followed unless somebody has said otherwise; saying it again does no
-// harm, and a running service notices.
+// A peer is followed by default. SetFollow can be repeated, and a running service notices the
+// change.
 func TestSetFollow(t *testing.T) {
 	a, c := nodetest.New(t, aa, "a.example.com:1"), nodetest.New(t, ca, "c.example.com:1")
 	nodetest.Peer(t, a, c)

@@ -104,7 +104,7 @@ func TestPeering(t *testing.T) {
 	}
 }
 
-// Whatever is refused leaves the directory byte for byte as it was.
+// A refused operation leaves the directory byte for byte unchanged.
 func TestRefusalsChangeNothing(t *testing.T) {
 	a := nodetest.New(t, aa, "aa.example.com:1234")
 	c := nodetest.New(t, ca, "ca.example.com:1234")
@@ -368,8 +368,7 @@ func TestConcurrentSigning(t *testing.T) {
 	}
 }
 
-// A serial number that somebody else has used without counting is not used
-// again.
+// A serial number that was used without incrementing db/serial is not used again.
 func TestUsedSerialIsPassedOver(t *testing.T) {
 	a := nodetest.New(t, aa, "aa.example.com:1234")
 	next := strings.TrimSpace(read(t, a.Path(), "db", "serial"))
@@ -382,7 +381,7 @@ func TestUsedSerialIsPassedOver(t *testing.T) {
 	}
 }
 
-// Only a directory with all the essentials is a node's directory.
+// Open accepts only a directory with all essential files.
 func TestOpenRefuses(t *testing.T) {
 	for _, missing := range []string{"db/nodetype", "db/nodeid", "root-ca.crt"} {
 		a := nodetest.New(t, aa, "aa.example.com:1234")

@@ -9,8 +9,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// The path of a node is not a pattern: a node in a folder named "n[ab]" keeps its hands
-// off the one in "na" beside it, and finds its own files.
+// The path of a node is not a pattern: a node in a folder named "n[ab]" does not change the node in
+// "na" beside it, and finds its own files.
 func TestPathIsNoPattern(t *testing.T) {
 	base := t.TempDir()
 	key, err := pki.GenerateKey(pki.P256)

@@ -28,13 +28,13 @@ import (
 	"peerlink/node/pki"
 )
 
-// The tests in this file work on one directory in turn with two hands: our own
-// code, and OpenSSL commands that do what the reference scripts do with them
-// (the scripts themselves are not ours to bring along).
+// The tests in this file work on one directory alternately with two implementations: package node,
+// and OpenSSL commands in the same way as the reference scripts (which are not part of this
+// repository).
 
 const testPassphrase = "correct horse battery staple"
 
-// hand is somebody who works on a node's directory.
+// hand is an implementation of the operations on a node's directory.
 type hand interface {
 	init(dir string, t nodetype.Type) error
 	bundle(dir, out string) error
@@ -45,7 +45,7 @@ type hand interface {
 	deactivate(dir, peer string) error
 }
 
-// ours is the hand that uses this package.
+// ours implements hand with this package.
 type ours struct{}
 
 func (ours) open(dir string) (*node.Dir, crypto.Signer, error) {
@@ -178,7 +178,7 @@ func (ours) deactivate(dir, peer string) error {
 	return err
 }
 
-// reference is the hand that uses OpenSSL.
+// reference implements hand with OpenSSL.
 type reference struct{ passFile string }
 
 // openssl runs a command as the scripts do: with the directory, and what else
@@ -495,9 +495,9 @@ func (reference) deactivate(dir, peer string) error {
 	return put(dir, "peers/"+peer+"/DEACTIVATED", time.Now().Format(time.DateOnly)+"\n")
 }
 
-// Whoever does which step, on the same directories, the result is the same: two
-// nodes that are peers, directories in which nothing is wrong, and chains that
-// both OpenSSL and we accept.
+// The result does not depend on which implementation does which step on the same directories: two
+// nodes that are peers, directories without defects, and chains that both OpenSSL and this package
+// accept.
 func TestTwoHands(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("openssl is not installed: its turns on a node's directory are skipped")
@@ -507,8 +507,8 @@ func TestTwoHands(t *testing.T) {
 		t.Fatal(err)
 	}
 	hands := []hand{ours{}, reference{passFile}}
-	// Each bit of a pattern says whose turn a step is: alternating ones, and some
-	// without any order, so that every step is done by each.
+	// Each bit of a pattern selects the implementation of a step: alternating patterns, and some
+	// irregular ones, so that every step is done by both implementations.
 	for agent, patterns := range map[nodetype.Type][]uint32{
 		ca: {0x55555, 0xAAAAA, 0x3A5C6},
 		da: {0xC5A39, 0x0F0F0, 0xFFFFF},

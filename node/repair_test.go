@@ -34,8 +34,8 @@ func remove(t *testing.T, elem ...string) {
 
 const nobody = "00000000000000000000000000000000"
 
-// Repair does what it says, to what it says, and nothing else; and a second one
-// finds nothing left to do.
+// Repair changes exactly the files that it returns, and nothing else; a second Repair finds no
+// defects.
 func TestRepair(t *testing.T) {
 	healthy := func(t *testing.T) *nodetest.Node {
 		a := nodetest.New(t, aa, "aa.example.com:1234")
@@ -304,7 +304,7 @@ func TestRepairResetsCounterFirst(t *testing.T) {
 	}
 }
 
-// Who gives up waiting for the lock has changed nothing.
+// A Repair whose context ends while it waits for the lock has changed nothing.
 func TestRepairCancelled(t *testing.T) {
 	a := nodetest.New(t, ca, "ca.example.com:1234")
 	remove(t, a.Path(), "db", "serial")

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// A file that is replaced is noticed, also if the new one has the size and the
-// modification time of the old one, as after rsync, or in a store of packages
-// that knows no times; and one that is not changes nothing.
+// The stamp of a replaced file differs, even if the new file has the size and the modification time of
+// the old one, as after rsync, or in a package store without times. The stamp of an unchanged file is
+// the same.
 func TestStampFile(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no change times here: replacing a file by its like is not noticed")

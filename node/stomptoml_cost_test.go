@@ -85,8 +85,7 @@ func hostileTOML() map[string]string {
 	return docs
 }
 
-// Whatever a stranger writes into a stomp.toml, reading it costs neither memory
-// nor time.
+// Parsing a stomp.toml needs little memory and time, even if its content is malicious.
 func TestStompTOMLCost(t *testing.T) {
 	costtest.NeedsExactFigures(t)
 	const good = "servers=['a:1']\nhost='/'\ndestination='/x'\n"
