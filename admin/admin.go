@@ -6,7 +6,7 @@
 //
 // for Prometheus
 //
-//	GET /healthz     200 while the service goes on; 503 if a part of it hangs
+//	GET /healthz     200 while the service runs; 503 if a part of it hangs
 //	GET /readyz      200 while it serves all peers; else 503 and why
 //	GET /log-level   the log level
 //	PUT /log-level   changes it: error, warning, info or debug

@@ -28,7 +28,7 @@
 //	Send ────┤   ┌──────┐  ┌────────┐ ├─ done(nil)
 //	Confirm ─┼──▶│ list │─▶│ writer │─┤
 //	Ack ─────┤   └──────┘  └────────┘ ├─ waiting consumers wake up
-//	Declare ─┘                        └─ watchers get copies
+//	Bind ────┘                        └─ watchers get copies
 //
 // The list is bounded by number and bytes of messages: beyond the bound, callers that
 // submit messages block. Operations are checked before they are added to the list, so that
