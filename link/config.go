@@ -111,7 +111,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.IdleTimeout, 10*time.Minute)
 	setDefault(&c.RetryMin, 250*time.Millisecond)
 	setDefault(&c.RetryMax, 30*time.Second)
-	pending, handshakes := connLimits(openFiles())
+	pending, handshakes, _ := connLimits(openFiles())
 	setDefault(&c.MaxPendingConns, pending)
 	setDefault(&c.MaxHandshakes, handshakes)
 	setDefault(&c.MaxHandshakeRate, 200)

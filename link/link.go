@@ -95,6 +95,7 @@ func New(cfg Config) *Service {
 	if cfg.Certificate != nil { // Drain needs none
 		cfg.Certificate.setClock(cfg.Now)
 	}
+	_, _, waiting := connLimits(openFiles())
 	s := &Service{
 		cfg:          cfg,
 		log:          cfg.Log,
@@ -105,7 +106,7 @@ func New(cfg Config) *Service {
 		handshakes: newHandshakeLimiter(handshakeLimits{
 			atOnce:    cfg.MaxHandshakes,
 			reserved:  cfg.MaxHandshakes / 4,
-			waiting:   4 * cfg.MaxHandshakes,
+			waiting:   min(4*cfg.MaxHandshakes, waiting),
 			perSecond: cfg.MaxHandshakeRate,
 			grace:     cfg.HandshakeTimeout / 5,
 		}),

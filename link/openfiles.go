@@ -16,15 +16,15 @@ const (
 	unlimited = math.MaxInt
 )
 
-// connLimits returns how many connections may wait for their ClientHello, and how
-// many handshakes may run at once, in a process with this limit of open files. With the
-// connections that wait for their handshake, four times as many as may run, they take
-// little more than half of the limit. The rest is reserved for the connections from and
-// to peers, and for files.
-func connLimits(limit int) (pendingConns, handshakes int) {
-	pendingConns = max(min(defaultPendingConns, limit/3), 1)
-	handshakes = max(min(defaultHandshakes, limit/24), 4)
-	return pendingConns, handshakes
+// connLimits returns how many connections may wait for their ClientHello, how many
+// handshakes may run at once, and how many may wait for that, in a process with this limit
+// of open files. Together they take two thirds of the limit at most. The rest is reserved
+// for the connections from and to peers, and for files.
+func connLimits(limit int) (pendingConns, handshakes, waiting int) {
+	pendingConns = max(min(defaultPendingConns, limit/4), 1)
+	handshakes = max(min(defaultHandshakes, limit/6), 4)
+	waiting = max(min(4*defaultHandshakes, limit/4), 4)
+	return pendingConns, handshakes, waiting
 }
 
 // warnFewOpenFiles logs a warning if the limit of open files is low.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -97,6 +98,15 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			bo.Reset()
 			lastErr = ""
 			pause = sd.requestOrWait(ctx)
+		case errors.As(err, new(*brokerError)):
+			// The peer is not the reason, so its pauses do not grow.
+			bo.Reset()
+			pause = brokerPause/2 + rand.N(brokerPause)
+			sd.peer.stats.recordError(err)
+			if err.Error() != lastErr {
+				lastErr = err.Error()
+				sd.logThrottled(sd.log, slog.LevelWarn, "the broker can not be used, nothing is sent until it can", "err", err)
+			}
 		case ok && errors.As(err, new(*certificateExpired)): // logged already
 		case sd.waitsForRotation(err):
 			bo.Reset()
@@ -123,6 +133,16 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		}
 	}
 }
+
+// brokerError is an error of this node's broker, reported while there was no connection to
+// the peer.
+type brokerError struct{ error }
+
+func (e *brokerError) Unwrap() error { return e.error }
+
+// brokerPause is about how long the pause is before the next attempt after a brokerError.
+// The broker has pauses of its own between its attempts to connect.
+const brokerPause = time.Second
 
 // standsBy reports whether err means that another process sends from the queue. That is
 // logged once.
@@ -197,7 +217,7 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 			return ok, err
 		default:
 			if err := sd.awaitMessage(ctx); err != nil {
-				return ok, err
+				return ok, &brokerError{err}
 			}
 		}
 	}
@@ -274,7 +294,7 @@ func (sd *sender) runSession(ctx, connCtx context.Context, se *session) (next *s
 // open makes a connection to the peer and opens a STOMP session on it.
 func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
 	if err := sd.s.cfg.Broker.CheckInUse(ctx, sd.queue); err != nil {
-		return nil, err // before a connection is made
+		return nil, &brokerError{err} // before a connection is made
 	}
 	se, reached, err := sd.dial(ctx, st)
 	sd.away = !reached
