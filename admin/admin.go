@@ -31,6 +31,8 @@ import (
 	"time"
 
 	"peerlink/broker/embedded"
+	"peerlink/internal/httplimit"
+	"peerlink/internal/pendingconns"
 	"peerlink/link"
 )
 
@@ -62,12 +64,11 @@ type Config struct {
 
 // Bounds of the server.
 const (
-	maxConnections = 64
-	maxHeader      = 16 << 10
-	readTimeout    = 10 * time.Second // for reading a request
-	writeTimeout   = 30 * time.Second // for the response
-	idleTimeout    = time.Minute      // between two requests
-	drainTimeout   = 2 * time.Second  // for pending responses when the service stops
+	maxHeader    = 16 << 10
+	readTimeout  = 10 * time.Second // for reading a request
+	writeTimeout = 30 * time.Second // for the response
+	idleTimeout  = time.Minute      // between two requests
+	drainTimeout = 2 * time.Second  // for pending responses when the service stops
 )
 
 // Server is an open admin address.
@@ -88,7 +89,7 @@ func Open(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, listener: newBounded(l, maxConnections), template: parsePage()}
+	s := &Server{cfg: cfg, listener: l, template: parsePage()}
 	s.http = &http.Server{
 		Handler:        s.handler(exposed),
 		ReadTimeout:    readTimeout,
@@ -97,6 +98,7 @@ func Open(cfg Config) (*Server, error) {
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 	}
+	httplimit.Apply(s.http, pendingconns.OpenFiles())
 	if exposed {
 		cfg.Log.Warn("other machines can read how this service does: nothing is encrypted, and nobody has to log in", "address", l.Addr().String())
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -320,48 +319,5 @@ func TestClient(t *testing.T) {
 	}
 	if err := c.SetLogLevel(t.Context(), "loud"); err == nil || !strings.Contains(err.Error(), "expected error, warning") {
 		t.Errorf("bad level: %v", err)
-	}
-}
-
-// The number of open connections is bounded, and the next connection is served when one of
-// them ends.
-func TestBounded(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := newBounded(inner, 2)
-	accepted := make(chan net.Conn)
-	go func() {
-		defer close(accepted)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- c
-		}
-	}()
-	for range 3 {
-		c, err := net.Dial("tcp", inner.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	first := <-accepted
-	<-accepted
-	if len(l.slots) != 2 {
-		t.Errorf("%d slots are taken", len(l.slots))
-	}
-	first.Close()
-	first.Close() // closing twice frees one slot only
-	<-accepted
-	if len(l.slots) != 2 {
-		t.Errorf("%d slots are taken", len(l.slots))
-	}
-	l.Close()
-	if _, open := <-accepted; open {
-		t.Error("accepted after the end")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"peerlink/broker"
+	"peerlink/internal/pendingconns"
 	"peerlink/node"
 	"peerlink/stomp"
 )
@@ -111,7 +112,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.IdleTimeout, 10*time.Minute)
 	setDefault(&c.RetryMin, 250*time.Millisecond)
 	setDefault(&c.RetryMax, 30*time.Second)
-	pending, handshakes, _ := connLimits(openFiles())
+	pending, handshakes, _ := connLimits(pendingconns.OpenFiles())
 	setDefault(&c.MaxPendingConns, pending)
 	setDefault(&c.MaxHandshakes, handshakes)
 	setDefault(&c.MaxHandshakeRate, 200)

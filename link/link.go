@@ -95,7 +95,7 @@ func New(cfg Config) *Service {
 	if cfg.Certificate != nil { // Drain needs none
 		cfg.Certificate.setClock(cfg.Now)
 	}
-	_, _, waiting := connLimits(openFiles())
+	_, _, waiting := connLimits(pendingconns.OpenFiles())
 	s := &Service{
 		cfg:          cfg,
 		log:          cfg.Log,

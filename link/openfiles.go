@@ -1,6 +1,6 @@
 package link
 
-import "math"
+import "peerlink/internal/pendingconns"
 
 const (
 	// defaultPendingConns and defaultHandshakes are the defaults if the limit of open
@@ -11,9 +11,6 @@ const (
 	// fewOpenFiles is the limit of open files below which a warning is logged: a
 	// hundred peers need up to 2,000 at once.
 	fewOpenFiles = 4096
-
-	// unlimited stands for no limit of open files.
-	unlimited = math.MaxInt
 )
 
 // connLimits returns how many connections may wait for their ClientHello, how many
@@ -29,7 +26,7 @@ func connLimits(limit int) (pendingConns, handshakes, waiting int) {
 
 // warnFewOpenFiles logs a warning if the limit of open files is low.
 func (s *Service) warnFewOpenFiles() {
-	if limit := openFiles(); limit < fewOpenFiles {
+	if limit := pendingconns.OpenFiles(); limit < fewOpenFiles {
 		s.log.Warn("this process may have few open files: with many peers, or many strangers that connect, it has none left for some connections",
 			"limit", limit, "what_to_do", "allow 65536 (LimitNOFILE in systemd, ulimit -n in a shell)")
 	}

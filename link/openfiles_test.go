@@ -2,6 +2,7 @@ package link
 
 import (
 	"math"
+	"peerlink/internal/pendingconns"
 	"testing"
 )
 
@@ -21,7 +22,7 @@ func TestStrangersLeaveOpenFiles(t *testing.T) {
 			t.Errorf("with %d open files, %d connections may be pending, %d handshakes run and %d wait", limit, pending, handshakes, waiting)
 		}
 	}
-	if openFiles() < 1 {
-		t.Errorf("the limit of open files is %d", openFiles())
+	if pendingconns.OpenFiles() < 1 {
+		t.Errorf("the limit of open files is %d", pendingconns.OpenFiles())
 	}
 }

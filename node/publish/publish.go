@@ -18,9 +18,9 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"peerlink/internal/durable"
+	"peerlink/internal/httplimit"
+	"peerlink/internal/pendingconns"
 	"peerlink/node"
 	"peerlink/node/infobundle"
 )
@@ -30,7 +30,6 @@ const Path = "/info-bundle.zip"
 
 // Bounds on the resources used by clients, and other limits.
 const (
-	maxConns     = 64
 	maxHeader    = 8 << 10
 	readTimeout  = 5 * time.Second
 	writeTimeout = 30 * time.Second
@@ -86,6 +85,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // errors of clients are not logged
 	}
+	httplimit.Apply(h, pendingconns.OpenFiles())
 	h.SetKeepAlivesEnabled(false) // clients have one request only
 	down := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -96,7 +96,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			h.Close()
 		}
 	})
-	err := h.Serve(netutil.LimitListener(l, maxConns))
+	err := h.Serve(l)
 	if stop() {
 		l.Close()
 		return fmt.Errorf("publish the info-bundle: %w", err)

@@ -1,6 +1,6 @@
 //go:build unix
 
-package link
+package pendingconns
 
 import (
 	"math"
@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openFiles returns the limit of open files of the process, connections included. The
+// OpenFiles returns the limit of open files of the process, connections included. The
 // Go runtime has raised it at the start to the maximum that the system allows.
-func openFiles() int {
+func OpenFiles() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || uint64(limit.Cur) > math.MaxInt32 {
-		return unlimited
+		return math.MaxInt
 	}
 	return int(limit.Cur)
 }
