@@ -68,7 +68,7 @@ LONGEST = ./link ./cmd/peerlink ./broker/rabbitmq ./link/faulttest ./broker/embe
 # for disks and for each other.
 unit:
 	@if [ "$$(.ci/prerequisites "$(GO)")" = race ]; then set -- $(RACE); else set --; fi; \
-	$(CI) unit $(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 4 -parallel 4 -timeout 20m $(LONGEST) ./...
+	$(CI) unit $(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 3 -parallel 4 -timeout 20m $(LONGEST) ./...
 
 # Every fuzz target, some at once.
 fuzz:

@@ -137,7 +137,8 @@ func TestKillUnderLoad(t *testing.T) {
 func TestMemoryAlarm(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger(), ConfirmTimeout: testLimit}) // rabbitmqctl is slow on a busy machine
+	const patience = 3 * testLimit // rabbitmqctl is slow on a busy machine
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger(), ConfirmTimeout: patience})
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)
 	q, c := declared(t, b)
@@ -195,7 +196,9 @@ func TestMemoryAlarm(t *testing.T) {
 	o.check(c.Confirm(ds[0].Tag))
 
 	waiting := make(chan error, 1)
-	go func() { waiting <- p.Publish(testContext(t), incoming(inbox, "", "3")) }()
+	longer, stop := context.WithTimeout(context.Background(), patience)
+	defer stop()
+	go func() { waiting <- p.Publish(longer, incoming(inbox, "", "3")) }()
 	cleared = true
 	o.check(clear())
 	if err := <-waiting; err != nil {
