@@ -26,11 +26,13 @@ const trialSize = 64 << 10
 func tryWriting(store string, size int) error {
 	content := make([]byte, size)
 	_, _ = rand.Read(content) // some file systems allocate no blocks for zeros
-	f, err := os.OpenFile(store+"-trial", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	name := store + "-trial"
+	_ = os.Remove(name) // left by a process that was killed
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return reasonOf(err)
 	}
-	defer os.Remove(f.Name())
+	defer os.Remove(name)
 	_, err = f.Write(content)
 	if err == nil {
 		err = f.Sync()

@@ -161,3 +161,25 @@ func TestTroubleLasts(t *testing.T) {
 	d.reason.Store(nil)
 	eventually(t, "free of trouble", func() bool { return s.Health() == nil })
 }
+
+// The trial never writes to a file that was there: a link in its place is replaced, and what
+// it leads to stays.
+func TestTrialFollowsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	store, other := filepath.Join(dir, "messages.db"), filepath.Join(dir, "other")
+	if err := os.WriteFile(other, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(other, store+"-trial"); err != nil {
+		t.Skipf("skipped: a symbolic link: %v", err)
+	}
+	if err := tryWriting(store, trialSize); err != nil {
+		t.Error(err)
+	}
+	if content, err := os.ReadFile(other); err != nil || string(content) != "content" {
+		t.Errorf("the other file has %d bytes, %v", len(content), err)
+	}
+	if _, err := os.Lstat(store + "-trial"); err == nil {
+		t.Error("the trial file is left")
+	}
+}
