@@ -27,7 +27,7 @@ func connLimits(limit int) (pendingConns, handshakes, waiting int) {
 // warnFewOpenFiles logs a warning if the limit of open files is low.
 func (s *Service) warnFewOpenFiles() {
 	if limit := pendingconns.OpenFiles(); limit < fewOpenFiles {
-		s.log.Warn("this process may have few open files: with many peers, or many strangers that connect, it has none left for some connections",
+		s.log.Warn("the limit of open files is low: with many peers, or many unauthenticated connections, new connections may fail",
 			"limit", limit, "what_to_do", "allow 65536 (LimitNOFILE in systemd, ulimit -n in a shell)")
 	}
 }

@@ -68,7 +68,7 @@ type Door struct {
 	announce    func() error  // writes them to the address file; nil: that is done
 	connections chan struct{} // has an element for each connection that has sent the passcode
 	close       func() error
-	repeats     *logthrottle.Limiter // clients could fill the log otherwise
+	logLimiter  *logthrottle.Limiter // clients could fill the log otherwise
 }
 
 // Open opens the door, and generates the passcode if there is none: clients can
@@ -88,7 +88,7 @@ func open(cfg Config, b bounds) (*Door, error) {
 		bounds:      b,
 		log:         cfg.Log,
 		connections: make(chan struct{}, b.connections),
-		repeats:     logthrottle.New(),
+		logLimiter:  logthrottle.New(),
 	}
 	if d.types == nil {
 		d.types = func(string) bool { return true }
@@ -236,7 +236,7 @@ func (d *Door) closeListeners() error {
 // the clients an ERROR that it is stopping, and returns when all connections are
 // closed. That takes some seconds if clients do not read. Serve may be called once.
 func (d *Door) Serve(ctx context.Context) error {
-	defer d.repeats.Close()
+	defer d.logLimiter.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
@@ -278,7 +278,7 @@ func (d *Door) accept(ctx context.Context, l net.Listener, running *sync.WaitGro
 		case errors.Is(err, net.ErrClosed):
 			return
 		}
-		d.repeats.Log(d.log, slog.LevelWarn, logthrottle.Key{Kind: "accept"}, "can not accept connections of local applications", "err", err)
+		d.logLimiter.Log(d.log, slog.LevelWarn, logthrottle.Key{Kind: "accept"}, "can not accept connections of local applications", "err", err)
 		if !pending.Evict() {
 			_ = wait.Sleep(ctx, acceptPause)
 		}
@@ -326,10 +326,10 @@ func (d *Door) notConnected(c *openingConn, log *slog.Logger, err error) {
 		if c.user >= 0 {
 			log = log.With("user", c.user)
 		}
-		d.repeats.Log(log, slog.LevelWarn, logthrottle.Key{Kind: "crowded out"}, "too many connections of local applications that have not shown the passcode: the oldest one is closed", "max", d.bounds.opening)
+		d.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Kind: "crowded out"}, "too many connections of local applications that have not shown the passcode: the oldest one is closed", "max", d.bounds.opening)
 	case errors.Is(err, io.EOF): // a check whether the door is open
 	default:
-		d.repeats.Log(log, slog.LevelInfo, logthrottle.Key{Kind: "connect"}, "a local application could not connect", "err", err)
+		d.logLimiter.Log(log, slog.LevelInfo, logthrottle.Key{Kind: "connect"}, "a local application could not connect", "err", err)
 	}
 }
 
