@@ -30,5 +30,5 @@ func (a *allowance) earn(n int64) { a.earned += n }
 // spend uses one of the allowance, and reports whether there was one left.
 func (a *allowance) spend() bool {
 	a.used++
-	return a.used <= a.earned || a.used <= a.earned+int64(time.Since(a.start)/(time.Second/freePerSecond))
+	return a.used <= a.earned+int64(time.Since(a.start)/(time.Second/freePerSecond))
 }

@@ -77,6 +77,25 @@ func TestLineEndsThatPass(t *testing.T) {
 	})
 }
 
+// The number of line ends is exact: all that are allowed are accepted, and one more is
+// not, at the beginning as well as later.
+func TestAllowanceIsExact(t *testing.T) {
+	for after, allowed := range map[time.Duration]int{0: 1000, time.Second: 1100, 1500 * time.Millisecond: 1150} {
+		synctest.Test(t, func(t *testing.T) {
+			for _, tt := range []struct {
+				count int
+				ends  bool
+			}{{allowed, true}, {allowed + 1, false}} {
+				r := NewReader(strings.NewReader(strings.Repeat("\n", tt.count)), Limits{})
+				time.Sleep(after)
+				if _, err := r.ReadFrame(); (err == io.EOF) != tt.ends {
+					t.Errorf("%d line ends after %v: %v", tt.count, after, err)
+				}
+			}
+		})
+	}
+}
+
 // A peer that floods its client with the same receipt, or with line ends, loses the
 // connection.
 func TestClientIsNotFlooded(t *testing.T) {

@@ -219,6 +219,75 @@ func TestPeerThatNeverReads(t *testing.T) {
 	})
 }
 
+// A queue of exactly the maximum size is full: the next frame waits for room, and is
+// written then.
+func TestFullQueueBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, p := pipePeer(t)
+		c := NewConn(nc, Limits{})
+		defer c.Close()
+		queue := func(n int) error {
+			return c.write(t.Context(), func(dst []byte) ([]byte, error) { return append(dst, make([]byte, n)...), nil })
+		}
+		if err := queue(1); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // it is being written, and is not read yet
+		if err := queue(maxQueued); err != nil {
+			t.Fatal(err)
+		}
+		queued := make(chan error, 1)
+		go func() { queued <- queue(1) }()
+		synctest.Wait()
+		select {
+		case err := <-queued:
+			t.Errorf("queued beyond the maximum: %v", err)
+		default:
+		}
+		if _, err := io.ReadFull(p.nc, make([]byte, 1+maxQueued+1)); err != nil {
+			t.Error(err)
+		}
+		if err := <-queued; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// If the peer stops reading, CloseAfterFlush returns that as the reason, also when more
+// frames are queued behind the one that was not read.
+func TestCloseAfterFlushReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, _ := pipePeer(t)
+		c := NewConn(nc, Limits{})
+		for range 2 {
+			if err := c.WriteFrame(NewFrame("ACK")); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // the first is being written, and the second is queued
+		}
+		if err := c.CloseAfterFlush(2 * WriteTimeout); !errors.Is(err, ErrStalled) {
+			t.Errorf("got %v, want ErrStalled", err)
+		}
+	})
+}
+
+// A peer whose session was never opened has two seconds to read its last frame and to
+// close, however long the timeout is.
+func TestCloseBeforeOpeningIsShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, p := pipePeer(t)
+		c := NewConn(halfClosing{nc}, Limits{})
+		go p.expect("ERROR", "message", "no")
+		start := time.Now()
+		if err := c.Fail(&ServerError{Message: "no"}); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took != 2*time.Second {
+			t.Errorf("took %v, want 2s", took)
+		}
+	})
+}
+
 // Close unblocks all calls, and leaves no goroutine: otherwise the test would not end.
 func TestCloseUnblocksEverybody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -445,6 +514,30 @@ func TestAcceptRefuses(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// An opening handshake whose context ends during its last step has failed, because its
+// connection is closed. The cause of the end is returned, unless the step had an error
+// of its own.
+func TestHandshakeEndsAtLastStep(t *testing.T) {
+	gone, own := errors.New("going down"), errors.New("an error of its own")
+	for _, step := range []error{nil, own} {
+		nc, _ := pipePeer(t)
+		c := NewConn(nc, Limits{})
+		ctx, cancel := context.WithCancelCause(t.Context())
+		err := c.closeUnless(ctx, func() error {
+			cancel(gone)
+			<-c.closed
+			return step
+		})
+		want := step
+		if step == nil {
+			want = gone
+		}
+		if !errors.Is(err, want) {
+			t.Errorf("a last step with %v: got %v, want %v", step, err, want)
+		}
 	}
 }
 

@@ -15,7 +15,7 @@ type Header struct{ Name, Value string }
 // NewFrame returns a frame without a body. The strings are alternating names and values
 // of headers; a last name without a value gets the empty value.
 func NewFrame(command string, nameValue ...string) *Frame {
-	f := &Frame{Command: command, Headers: make([]Header, 0, (len(nameValue)+1)/2)}
+	f := &Frame{Command: command}
 	for len(nameValue) > 1 {
 		f.Headers = append(f.Headers, Header{nameValue[0], nameValue[1]})
 		nameValue = nameValue[2:]

@@ -13,6 +13,7 @@ func TestParseHeartBeat(t *testing.T) {
 		"0,0":         {},
 		"5000,30000":  {Send: 5000 * ms, Receive: 30000 * ms},
 		"1,999999999": {Send: ms, Receive: maxHeartBeat},
+		"999999999,1": {Send: maxHeartBeat, Receive: ms},
 		"-1,0":        {Send: -1}, "0,-1": {Send: -1}, "1": {Send: -1}, ",": {Send: -1}, "1,2,3": {Send: -1},
 		"1000000000,0": {Send: -1}, "0,99999999999999999999": {Send: -1},
 		"1.5,1": {Send: -1}, " 1,1": {Send: -1}, "+1,1": {Send: -1}, "1e3,1": {Send: -1}, "x": {Send: -1},

@@ -69,6 +69,10 @@ func TestReadFrameRefuses(t *testing.T) {
 		{"no line end", strings.Repeat("A", 1<<20), "command longer than 50 bytes"},
 		{"no colon", "SEND\na:b\nabc\n\n\x00", "header 2 of SEND has no colon"},
 		{"no name", "SEND\n:b\n\n\x00", "header 1 of SEND has no name"},
+		{"third without a name", "SEND\na:1\nb:2\n:3\n\n\x00", "header 3 of SEND has no name"},
+		{"third is too long", "SEND\na:1\nb:2\nc:" + strings.Repeat("x", 1100) + "\n\n\x00", "header 3 of SEND is longer"},
+		{"value begins with a colon", "SEND\na::b\n\n\x00", `header "a" of SEND has a colon`},
+		{"name begins with a carriage return", "SEND\n\ra:b\n\n\x00", "carriage return"},
 		{"second colon", "SEND\na:b:c\n\n\x00", `header "a" of SEND has a colon`},
 		{"carriage return in value", "SEND\na:b\rc\n\n\x00", "carriage return"},
 		{"two carriage returns", "SEND\na:b\r\r\n\n\x00", "carriage return"},
@@ -168,6 +172,50 @@ func TestLimits(t *testing.T) {
 	for n, ok := range map[int]bool{8192: true, 8193: false} {
 		if _, err := read("SEND\n\n" + strings.Repeat("a", n) + "\x00"); (err == nil) != ok {
 			t.Errorf("body of %d bytes without length: %v", n, err)
+		}
+	}
+}
+
+// The longest command and the longest header line that the limits allow are read, with
+// either line end, also if they are longer than the buffer that the reader has otherwise.
+func TestLongestLines(t *testing.T) {
+	for _, l := range []Limits{
+		DefaultLimits(),
+		{Command: 20_000, HeaderBytes: 1 << 20},
+		{HeaderName: 20_000, HeaderBytes: 1 << 20},
+		{HeaderValue: 20_000, HeaderBytes: 1 << 20},
+	} {
+		d := l.orDefault()
+		command := strings.Repeat("A", d.Command)
+		name, value := strings.Repeat("n", d.HeaderName), strings.Repeat("v", d.HeaderValue)
+		for _, end := range []string{"\n", "\r\n"} {
+			in := command + end + name + ":" + value + end + end + "\x00"
+			f, err := NewReader(strings.NewReader(in), l).ReadFrame()
+			if err != nil {
+				t.Errorf("%+v, line end %q: %v", l, end, err)
+			} else if want := (Frame{command, []Header{{name, value}}, nil}); !reflect.DeepEqual(*f, want) {
+				t.Errorf("%+v, line end %q: another frame than was sent", l, end)
+			}
+		}
+	}
+}
+
+// The content-length that is added counts as one of the headers: a frame that is
+// accepted for sending is never refused by its reader.
+func TestAddedLengthCountsAsHeader(t *testing.T) {
+	for headers, fits := range map[int]bool{49: true, 50: false} {
+		f := &Frame{Command: "SEND", Body: []byte("x")}
+		for i := range headers {
+			f.Headers = append(f.Headers, Header{fmt.Sprint("h", i), ""})
+		}
+		b, err := AppendFrame(nil, f)
+		if (err == nil) != fits || err != nil && !errors.Is(err, ErrUnsendable) {
+			t.Errorf("%d headers: %v", headers, err)
+		}
+		if err == nil {
+			if _, err := read(string(b)); err != nil {
+				t.Errorf("reading %d headers: %v", headers, err)
+			}
 		}
 	}
 }
