@@ -235,6 +235,10 @@ func TestSignRefuses(t *testing.T) {
 	check(t, err)
 	twin := newNode(t, nodetype.AccountingAuthority, "00000002", ecKey(1)) // has ca's key
 
+	longest := new(big.Int).Sub(new(big.Int).Lsh(one, 159), one)
+	if err := self(ca.id, longest)(); err != nil {
+		t.Errorf("serial number of 159 bits: %v", err)
+	}
 	for _, tt := range []struct {
 		what string
 		do   func() error
@@ -247,10 +251,10 @@ func TestSignRefuses(t *testing.T) {
 		{"already over", server(aa, request(aa.id, ecKey(3)), one, testNow, -year), "positive"},
 		{"longer than the root", server(aa, request(aa.id, ecKey(3)), one, aa.Cert.NotAfter.Add(-time.Hour), year), "ends before"},
 		{"root is over", server(aa, request(aa.id, ecKey(3)), one, aa.Cert.NotAfter.Add(time.Hour), year), "expired"},
-		{"no serial number", server(aa, request(aa.id, ecKey(3)), nil, testNow, year), "serial number"},
-		{"serial number 0", server(aa, request(aa.id, ecKey(3)), new(big.Int), testNow, year), "serial number"},
-		{"negative serial number", self(ca.id, big.NewInt(-1)), "serial number"},
-		{"serial number of 160 bits", self(ca.id, new(big.Int).Lsh(one, 159)), "serial number"},
+		{"no serial number", server(aa, request(aa.id, ecKey(3)), nil, testNow, year), "expected a positive number of at most 159 bits"},
+		{"serial number 0", server(aa, request(aa.id, ecKey(3)), new(big.Int), testNow, year), "expected a positive number of at most 159 bits"},
+		{"negative serial number", self(ca.id, big.NewInt(-1)), "expected a positive number of at most 159 bits"},
+		{"serial number of 160 bits", self(ca.id, new(big.Int).Lsh(one, 159)), "expected a positive number of at most 159 bits"},
 		{"ID not derived from the key", self(Identity{nodetype.DebtorsAgent, agentID}, one), "not derived"},
 		{"no identity", self(Identity{}, one), ErrNotIdentity.Error()},
 		{"key of somebody else", server(testNode{Authority{aa.Cert, ecKey(3)}, aa.id}, request(aa.id, ecKey(3)), one, testNow, year), "private key is not"},

@@ -94,6 +94,7 @@ func TestCheckPeer(t *testing.T) {
 		{what: "not for clients", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), serverAuthOnly(), nc, subnet("Subnet: 00000a")}}, want: RuleKeyUsage},
 		{what: "no authority", cert: certificate{extensions: []pkix.Extension{basicConstraintsLeaf(), keyUsageCA(), nc}}, want: RuleCA},
 		{what: "keyUsage of a server", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageServer(), nc}}, want: RuleCA},
+		{what: "just long enough", cert: certificate{to: testNow.AddDate(500, 0, 0)}, subnet: "00000a"},
 		{what: "too short", cert: certificate{to: testNow.AddDate(499, 0, 0)}, want: RuleDates},
 		{what: "not yet valid", cert: certificate{from: testNow.Add(time.Hour)}, want: RuleDates},
 		{what: "other key", cert: certificate{key: ecKey(3), signer: ecKey(0)}, want: RuleSubject},

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"testing"
 )
 
@@ -32,6 +33,9 @@ func TestGenerateKey(t *testing.T) {
 		}
 	}
 	for _, kind := range []KeyKind{-1, 4} {
+		if got, want := kind.String(), fmt.Sprintf("pki.KeyKind(%d)", int(kind)); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
 		if _, err := GenerateKey(kind); !errors.Is(err, ErrKeyKind) {
 			t.Errorf("%v: got %v, want ErrKeyKind", kind, err)
 		}
@@ -83,6 +87,15 @@ func TestSignData(t *testing.T) {
 		if err := VerifyData(key.Public(), data, readFile(t, dir, "theirs")); err != nil {
 			t.Errorf("%s: OpenSSL's signature: %v", what, err)
 		}
+	}
+}
+
+// Any data that does not begin like a certificate can be signed, also none.
+func TestSignNoData(t *testing.T) {
+	sig, err := SignData(ecKey(0), nil)
+	check(t, err)
+	if err := VerifyData(ecKey(0).Public(), nil, sig); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -3,6 +3,8 @@ package pki
 import (
 	"bytes"
 	"crypto"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -14,6 +16,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/youmark/pkcs8"
 )
 
 const testPass = "correct horse"
@@ -23,7 +27,7 @@ func passphrase(s string) func() ([]byte, error) {
 }
 
 // Keys written here are keys for OpenSSL too, and for this package, which must
-// not ask for a passphrase where there is none.
+// not ask for a passphrase where there is none. The passphrase is as long as allowed.
 func TestKeyFiles(t *testing.T) {
 	dir := t.TempDir()
 	for what, key := range map[string]crypto.Signer{"rsa": testRSAKey(), "ec": ecKey(0)} {
@@ -36,12 +40,13 @@ func TestKeyFiles(t *testing.T) {
 			t.Errorf("%s: not the same key", what)
 		}
 	}
-	encrypted, err := EncodeEncryptedKey(testRSAKey(), []byte(testPass))
+	longest := strings.Repeat("x", maxPassphrase)
+	encrypted, err := EncodeEncryptedKey(testRSAKey(), []byte(longest))
 	check(t, err)
 	if !bytes.HasPrefix(encrypted, []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")) {
 		t.Errorf("got %.60s", encrypted)
 	}
-	got, err := DecodeKey(encrypted, passphrase(testPass))
+	got, err := DecodeKey(encrypted, passphrase(longest))
 	check(t, err)
 	if !sameKey(got.Public(), testRSAKey().Public()) {
 		t.Error("not the same key")
@@ -55,7 +60,7 @@ func TestKeyFiles(t *testing.T) {
 	mustOpenSSL(t, dir, "pkey", "-in", "ec.pem", "-check", "-noout")
 	want := mustOpenSSL(t, dir, "pkey", "-in", "rsa.pem", "-pubout")
 	for _, command := range []string{"pkey", "rsa"} {
-		if out := mustOpenSSL(t, dir, command, "-in", "encrypted.pem", "-passin", "pass:"+testPass, "-pubout"); !strings.HasSuffix(out, want) && !strings.HasPrefix(out, want) {
+		if out := mustOpenSSL(t, dir, command, "-in", "encrypted.pem", "-passin", "pass:"+longest, "-pubout"); !strings.HasSuffix(out, want) && !strings.HasPrefix(out, want) {
 			t.Errorf("openssl %s finds another key:\n%s", command, out)
 		}
 	}
@@ -339,6 +344,104 @@ func TestHostileKeyFiles(t *testing.T) {
 		if _, err := DecodeKey(tt.data, pass); !errors.Is(err, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.what, err, tt.want)
 		}
+	}
+}
+
+// What is just within the limits on encrypted keys is accepted. The key is only parsed,
+// not decrypted, which would take seconds.
+func TestKeyCostLimits(t *testing.T) {
+	iv, text := make([]byte, 16), make([]byte, 32)
+	salt := func(n int) []byte { return tlv(0x04, make([]byte, n)) }
+	pbkdf2 := func(saltSize int, iterations int64) []byte {
+		return pbes2(oidPBKDF2, tlv(0x30, salt(saltSize), integer(iterations)), oidAES256CBC, iv, text)
+	}
+	scrypt := func(n, r, p int64) []byte {
+		return pbes2(oidScrypt, tlv(0x30, salt(8), integer(n), integer(r), integer(p)), oidAES256CBC, iv, text)
+	}
+	for _, tt := range []struct {
+		what string
+		data []byte
+		want error
+	}{
+		{"salt of 1024 bytes", pbkdf2(1024, 1), nil},
+		{"salt of 1025 bytes", pbkdf2(1025, 1), ErrNotKey},
+		{"10 million iterations", pbkdf2(8, 10_000_000), nil},
+		{"10 million and one iterations", pbkdf2(8, 10_000_001), ErrKeyCost},
+		{"scrypt with 256 MiB", scrypt(1<<18, 8, 1), nil},
+		{"scrypt with 512 MiB", scrypt(1<<19, 8, 1), ErrKeyCost},
+		{"scrypt with 256 MiB, four times", scrypt(1<<18, 8, 4), nil},
+		{"scrypt with 256 MiB, five times", scrypt(1<<18, 8, 5), ErrKeyCost},
+		{"scrypt with 16 MiB, 64 times", scrypt(1<<14, 8, 64), nil},
+		{"scrypt with 16 MiB, 65 times", scrypt(1<<14, 8, 65), ErrKeyCost},
+	} {
+		block, _ := pem.Decode(tt.data)
+		if _, err := parsePBES2(block.Bytes); !errors.Is(err, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.what, err, tt.want)
+		}
+	}
+}
+
+// Padding is at least one byte, and at most a whole block, each byte of which is the
+// number of the bytes. Other ends mean that the passphrase is wrong.
+func TestPadding(t *testing.T) {
+	key, iv := make([]byte, 32), make([]byte, 16)
+	padding := func(n int) []byte { return bytes.Repeat([]byte{byte(n)}, n) }
+	for _, tt := range []struct {
+		what    string
+		content int // bytes of the DER
+		end     []byte
+		ok      bool
+	}{
+		{"one byte", 31, padding(1), true},
+		{"15 bytes", 33, padding(15), true},
+		{"a whole block", 32, padding(16), true},
+		{"more than a block", 31, padding(17), false},
+		{"two blocks", 32, padding(32), false},
+		{"none", 32, nil, false},
+		{"one byte differs", 30, []byte{1, 2}, false},
+		{"the number is too small", 30, []byte{1, 1}, false},
+	} {
+		der := tlv(0x30, make([]byte, tt.content-2))
+		plain := append(der, tt.end...)
+		block, err := aes.NewCipher(key)
+		check(t, err)
+		ciphertext := make([]byte, len(plain))
+		cipher.NewCBCEncrypter(block, iv).CryptBlocks(ciphertext, plain)
+		e := encryption{cipher: pkcs8.AES256CBC, iv: iv, ciphertext: ciphertext,
+			derive: func([]byte, int) ([]byte, error) { return bytes.Clone(key), nil }}
+		got, err := e.decrypt(nil)
+		if tt.ok && (err != nil || !bytes.Equal(got, der)) || !tt.ok && !errors.Is(err, ErrPassphrase) {
+			t.Errorf("%s: got %x, %v", tt.what, got, err)
+		}
+	}
+}
+
+// Files and keys of exactly the maximum size are accepted.
+func TestKeyFileLimits(t *testing.T) {
+	plain, err := EncodeKey(ecKey(0))
+	check(t, err)
+	for n, ok := range map[int]bool{maxFile: true, maxFile + 1: false} {
+		_, err := DecodeKey(append(bytes.Repeat([]byte("\n"), n-len(plain)), plain...), nil)
+		if ok && err != nil || !ok && !errors.Is(err, ErrNotKey) {
+			t.Errorf("a file of %d bytes: %v", n, err)
+		}
+	}
+	for n, want := range map[int]error{maxKeyDER: ErrNotKey, maxKeyDER + 1: ErrKeyKind} {
+		// ErrNotKey is from the parser, which was reached.
+		_, err := DecodeKey(pem.EncodeToMemory(&pem.Block{Type: pemPKCS1Key, Bytes: make([]byte, n)}), nil)
+		if !errors.Is(err, want) {
+			t.Errorf("a key of %d bytes: got %v, want %v", n, err, want)
+		}
+	}
+}
+
+// An EC key that names no curve is described as damaged, not as one of a nameless kind.
+func TestECKeyWithoutCurve(t *testing.T) {
+	oid, err := asn1.Marshal(oidEC)
+	check(t, err)
+	_, err = parseDecrypted(pemPKCS8Key, tlv(0x30, integer(0), tlv(0x30, oid), tlv(0x04, make([]byte, 8))))
+	if !errors.Is(err, ErrKeyKind) || !strings.Contains(err.Error(), "an EC key that is damaged") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -209,8 +210,12 @@ func TestShownLimits(t *testing.T) {
 		if _, _, err := VerifyClient(tt.shown, p.aa.Cert, testNow); !errors.Is(err, tt.want) {
 			t.Errorf("client, %s: got %v, want %v", what, err, tt.want)
 		}
-		if _, err := VerifyServer(tt.shown, p.ca.Cert, p.ca.id, testNow); !errors.Is(err, tt.want) {
+		_, err := VerifyServer(tt.shown, p.ca.Cert, p.ca.id, testNow)
+		if !errors.Is(err, tt.want) {
 			t.Errorf("server, %s: got %v, want %v", what, err, tt.want)
+		}
+		if what == "rubbish behind" && !strings.Contains(err.Error(), "certificate 2 of 2") {
+			t.Errorf("server, %s: got %v, want an error about certificate 2 of 2", what, err)
 		}
 	}
 }

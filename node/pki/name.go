@@ -176,7 +176,7 @@ func decodeString(tag cbasn1.Tag, value []byte) (s string, isText bool, err erro
 			if width == 4 {
 				c = binary.BigEndian.Uint32(chunk)
 			}
-			if c > utf8.MaxRune || !utf8.ValidRune(rune(c)) {
+			if !utf8.ValidRune(rune(c)) { // 2^31 and more become negative, which is invalid too
 				return bad()
 			}
 			b.WriteRune(rune(c))

@@ -29,6 +29,10 @@ func TestParseCertificatePEM(t *testing.T) {
 			t.Errorf("%s: got %v", what, err)
 		}
 	}
+	full := append(bytes.Repeat([]byte("\n"), maxFile-len(plain)), plain...)
+	if _, err := ParseCertificatePEM(full); err != nil {
+		t.Errorf("a file of %d bytes: %v", len(full), err)
+	}
 	text := string(plain)
 	for what, data := range map[string]string{
 		"nothing":                    "",

@@ -36,7 +36,10 @@ func TestKeyStrength(t *testing.T) {
 		server, ca bool // can be a server's; a root key
 	}{
 		{"RSA of 2048 bits", rsaKey(good, 65537), true, true},
+		{"RSA of 8192 bits", rsaKey(bits(8192), 65537), true, true},
 		{"RSA with the exponent 3", rsaKey(good, 3), true, true},
+		{"RSA with the exponent 131071", rsaKey(good, 131071), true, true},
+		{"RSA with the exponent 131073", rsaKey(good, 131073), false, false},
 		{"P-256", ecKey(7).Public(), true, true},
 		{"P-521", p521.Public(), true, true},
 		{"Ed25519", ed, true, false},

@@ -415,6 +415,17 @@ func TestVerifyLimits(t *testing.T) {
 		copies = append(copies, parse(certificate{subject: nameB, issuer: nameB, key: ecKey(1), serial: 50 + i}))
 	}
 	_, names := many(maxNames, nameC)
+	half, _ := many(maxNames/2, nameC)
+	// The certificates that are checked are the leaf and the root, each with its subject.
+	_, most := many(maxNames-2, nameB)
+	exactly := func(total int) *x509.Certificate {
+		size := total - len(leaf(pkix.Extension{Id: oidNetscapeComment, Value: make([]byte, maxChainBytes-1000)}).Raw) + maxChainBytes - 1000
+		for { // ECDSA signatures are not all of the same length
+			if cert := leaf(pkix.Extension{Id: oidNetscapeComment, Value: make([]byte, size)}); len(cert.Raw) == total {
+				return cert
+			}
+		}
+	}
 	for _, tt := range []struct {
 		what      string
 		leaf      *x509.Certificate
@@ -423,6 +434,11 @@ func TestVerifyLimits(t *testing.T) {
 	}{
 		{"as many as allowed", leaf(), copies[1:], nil},
 		{"one too many", leaf(), copies, RuleLimit},
+		{"as large as allowed", exactly(maxChainBytes), nil, nil},
+		{"one byte too large", exactly(maxChainBytes + 1), nil, RuleLimit},
+		{"as many names as allowed", leaf(altNames(false, most...)), nil, nil},
+		{"one name too many", leaf(altNames(false, append(most, dirName(nameB))...)), nil, RuleLimit},
+		{"too many subtrees, of both kinds", leaf(constraints(permit(half...), exclude(half...))), nil, RuleLimit},
 		{"too large", leaf(pkix.Extension{Id: oidNetscapeComment, Value: make([]byte, maxChainBytes)}), nil, RuleLimit},
 		{"too many names", leaf(altNames(false, names...)), nil, RuleLimit},
 	} {
