@@ -13,6 +13,7 @@ import (
 
 	"peerlink/broker"
 	"peerlink/internal/logthrottle"
+	"peerlink/internal/wait"
 	"peerlink/node/pki"
 	"peerlink/smp"
 	"peerlink/stomp"
@@ -95,25 +96,24 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *peerConn, id pki.I
 // something fails, or stopCtx is done. The messages read until then are still stored
 // and confirmed.
 func (r *receiver) run(stopCtx, connCtx context.Context) error {
-	pub, err := r.s.cfg.Broker.Publish(connCtx, r.onStored)
-	if err != nil {
-		r.server.Fail(&stomp.ServerError{Message: internalError})
-		return err
-	}
-	defer pub.Close()
-
 	// When no more receipts will be sent, run does not wait for the peer to send
 	// something: the peer may have nothing to send, and wait for its receipts.
 	stopCtx, halt := context.WithCancel(stopCtx)
 	defer halt()
+	holdCtx, release := r.capacityContext(stopCtx)
+	defer release()
+	pub, err := r.openPublisher(holdCtx)
+	if err != nil {
+		return r.end(stopCtx, nil, err)
+	}
+	defer pub.Close()
+
 	confirmed := make(chan error, 1)
 	go func() {
 		confirmed <- r.sendReceipts()
 		halt()
 	}()
 	defer context.AfterFunc(stopCtx, r.server.StopReading)()
-	holdCtx, release := r.capacityContext(stopCtx)
-	defer release()
 	blamed, err := r.pump(connCtx, holdCtx, pub)
 
 	r.mu.Lock()
@@ -125,11 +125,16 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	})
 	defer giveUp.Stop()
 	if storeErr := <-confirmed; storeErr != nil {
-		r.s.logLimiter.Log(r.log, slog.LevelError, logthrottle.Key{Who: r.peer.id, Kind: "not stored"}, "received messages can not be stored", "err", storeErr)
-		r.peer.stats.recordError(fmt.Errorf("received messages can not be stored: %w", storeErr))
+		r.notStored(storeErr)
 		r.server.Fail(&stomp.ServerError{Message: internalError})
 		return storeErr
 	}
+	return r.end(stopCtx, blamed, err)
+}
+
+// end ends the session for the reason err, after everything that can be confirmed is
+// confirmed. blamed is the ERROR to send to the peer, or nil.
+func (r *receiver) end(stopCtx context.Context, blamed *stomp.ServerError, err error) error {
 	ended := new(certificateExpired)
 	switch {
 	case blamed != nil:
@@ -144,6 +149,32 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	default:
 		return err
 	}
+}
+
+// openPublisher opens the broker's inbox. While the broker can not be used, it tries
+// again, and nothing is read from the peer. If the connection ended instead, the
+// peer's pauses between attempts would grow, and it would connect again long after the
+// broker is back.
+func (r *receiver) openPublisher(holdCtx context.Context) (broker.Publisher, error) {
+	for {
+		pub, err := r.s.cfg.Broker.Publish(holdCtx, r.onStored)
+		if err == nil {
+			return pub, nil
+		}
+		if holdCtx.Err() == nil {
+			r.notStored(err)
+			err = wait.Sleep(holdCtx, pauseForBroker())
+		}
+		if err != nil {
+			return nil, holdError(holdCtx, err)
+		}
+	}
+}
+
+// notStored records and logs why messages of the peer are not stored.
+func (r *receiver) notStored(err error) {
+	r.s.logLimiter.Log(r.log, slog.LevelError, logthrottle.Key{Who: r.peer.id, Kind: "not stored"}, "received messages can not be stored", "err", err)
+	r.peer.stats.recordError(fmt.Errorf("received messages can not be stored: %w", err))
 }
 
 // internalError is all that is sent to a peer about faults on this side.
@@ -292,7 +323,7 @@ func newMessageLimiter(perSecond int) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), perSecond)
 }
 
-// capacityContext returns a context for waitForCapacity. It ends with stopCtx or when
+// capacityContext returns a context for waitForCapacity and openPublisher. It ends with stopCtx or when
 // the connection breaks, which no read detects meanwhile.
 func (r *receiver) capacityContext(stopCtx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(stopCtx)
@@ -317,6 +348,12 @@ func (r *receiver) waitForCapacity(ctx context.Context) error {
 	if q, ok := r.s.cfg.Broker.(broker.Quotas); err == nil && ok {
 		err = q.AwaitQuota(ctx, r.peer.id)
 	}
+	return holdError(ctx, err)
+}
+
+// holdError returns why a wait for capacity or for the broker has ended: err, or the
+// reason why ctx is done.
+func holdError(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil

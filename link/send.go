@@ -101,11 +101,11 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 		case errors.As(err, new(*brokerError)):
 			// The peer is not the reason, so its pauses do not grow.
 			bo.Reset()
-			pause = brokerPause/2 + rand.N(brokerPause)
+			pause = pauseForBroker()
 			sd.peer.stats.recordError(err)
 			if err.Error() != lastErr {
 				lastErr = err.Error()
-				sd.logThrottled(sd.log, slog.LevelWarn, "the broker can not be used, nothing is sent until it can", "err", err)
+				sd.logThrottled(sd.log, slog.LevelWarn, brokerUnusable, "err", err)
 			}
 		case ok && errors.As(err, new(*certificateExpired)): // logged already
 		case sd.waitsForRotation(err):
@@ -134,15 +134,18 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 	}
 }
 
-// brokerError is an error of this node's broker, reported while there was no connection to
-// the peer.
+// brokerError is an error of this node's broker, which the peer has not caused.
 type brokerError struct{ error }
 
 func (e *brokerError) Unwrap() error { return e.error }
 
-// brokerPause is about how long the pause is before the next attempt after a brokerError.
+const brokerUnusable = "the broker can not be used, nothing is sent until it can"
+
+// brokerPause is about how long the pause is between attempts to use this node's broker.
 // The broker has pauses of its own between its attempts to connect.
 const brokerPause = time.Second
+
+func pauseForBroker() time.Duration { return brokerPause/2 + rand.N(brokerPause) }
 
 // standsBy reports whether err means that another process sends from the queue. That is
 // logged once.

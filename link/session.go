@@ -82,9 +82,9 @@ func (se *session) run(ctx, connCtx context.Context, leave func()) error {
 	defer context.AfterFunc(connCtx, func() { cutOff(se.conn) })()
 	// Messages are taken only once the peer accepts them: a queue may count how often
 	// each message is delivered.
-	consumer, err := se.s.cfg.Broker.Consume(ctx, se.queue)
+	consumer, err := se.openConsumer(ctx)
 	if err != nil {
-		return fmt.Errorf("queue %s: %w", se.queue, err)
+		return err
 	}
 	defer consumer.Close()
 	defer se.serveRequests(consumer, leave)()
@@ -132,6 +132,34 @@ func (se *session) run(ctx, connCtx context.Context, leave func()) error {
 		return why
 	}
 	return err
+}
+
+// openConsumer opens the queue. While the broker can not do that, it tries again for
+// [Config.IdleTimeout], and the connection stays: the peer is not the reason.
+func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
+	start := time.Now()
+	for {
+		consumer, err := se.s.cfg.Broker.Consume(ctx, se.queue)
+		if err == nil {
+			return consumer, nil
+		}
+		err = fmt.Errorf("queue %s: %w", se.queue, err)
+		if ctx.Err() != nil || errors.Is(err, broker.ErrInUse) {
+			return nil, err
+		}
+		if limit := se.s.cfg.IdleTimeout; limit > 0 && time.Since(start) > limit {
+			return nil, &brokerError{err}
+		}
+		se.peer.stats.recordError(err)
+		se.logThrottled(se.log, slog.LevelWarn, brokerUnusable, "err", err)
+		select {
+		case <-time.After(pauseForBroker()):
+		case <-se.client.Done():
+			return nil, se.client.Err()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // pump moves messages from the queue to the peer until ctx is done. It returns errIdle
@@ -313,6 +341,9 @@ var errIdle = errors.New("nothing to send")
 func (se *session) next(ctx context.Context, consumer broker.Consumer) ([]broker.Delivery, error) {
 	for {
 		batch, err := nextBatch(ctx, consumer, max(0, se.s.cfg.IdleTimeout))
+		if err != nil && ctx.Err() == nil && !errors.Is(err, broker.ErrReopen) {
+			err = &brokerError{fmt.Errorf("queue %s: %w", se.queue, err)}
+		}
 		if batch != nil || err != nil {
 			return batch, err
 		}
