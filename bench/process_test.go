@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"peerlink/link/linktest"
@@ -33,11 +34,14 @@ type process struct {
 	log bytes.Buffer
 }
 
-// serve runs a node's service on RabbitMQ.
-func serve(b *testing.B, binary string, n *linktest.Node, url string) *process {
+// serve runs a service of a node on the nodes of RabbitMQ.
+func serve(b *testing.B, binary string, n *linktest.Node, listen string, urls []string, queueType string) *process {
 	b.Helper()
-	p := &process{b: b, cmd: exec.Command(binary, "-C", n.Path(), "serve", "--listen", n.Addr, "--server-cert", n.CertFile, "--server-key", n.KeyFile)}
-	p.cmd.Env = append(os.Environ(), "PEERLINK_BROKER="+url)
+	p := &process{b: b, cmd: exec.Command(binary, "-C", n.Path(), "serve", "--listen", listen, "--server-cert", n.CertFile, "--server-key", n.KeyFile)}
+	if queueType != "" {
+		p.cmd.Args = append(p.cmd.Args, "--queue-type", queueType)
+	}
+	p.cmd.Env = append(os.Environ(), "PEERLINK_BROKER="+strings.Join(urls, ","))
 	p.cmd.Stderr = &p.log
 	if err := p.cmd.Start(); err != nil {
 		b.Fatal(err)

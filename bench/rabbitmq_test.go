@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq"
 	"peerlink/broker/rabbitmq/rabbittest"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
@@ -33,20 +37,62 @@ const rabbitCount = 30_000
 // Throughput is counted from the first message in the inbox to the last.
 // Processor time is all that a process has used, from its start to its end.
 func BenchmarkRabbitMQPath(b *testing.B) {
-	q := newQueues(b)
+	newQueues(b, []string{rabbittest.Get(b).URL()}, 1, "").compare()
+}
+
+// BenchmarkRabbitMQCluster is like [BenchmarkRabbitMQPath] on a cluster of three nodes
+// with quorum queues. One, two or three services share as many queues of the sending
+// node; there are as many bare loops. It is skipped unless PEERLINK_TEST_CLUSTER is set.
+func BenchmarkRabbitMQCluster(b *testing.B) {
+	if os.Getenv("PEERLINK_TEST_CLUSTER") == "" {
+		b.Skip("skipped: a cluster of RabbitMQ (PEERLINK_TEST_CLUSTER=1)")
+	}
+	cluster, err := rabbittest.NewCluster(3)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = cluster.Remove() })
+	if err := cluster.Start(); err != nil {
+		b.Fatal(err)
+	}
+	var urls []string
+	for _, s := range cluster.Nodes {
+		urls = append(urls, s.URL())
+	}
+	for _, services := range []int{1, 2, 3} {
+		b.Run(fmt.Sprint(services), func(b *testing.B) { newQueues(b, urls, services, "quorum").compare() })
+	}
+}
+
+// compare moves the messages by bare loops and by services in turn, b.N times, and
+// reports the medians.
+func (q *queues) compare() {
+	b := q.b
 	binary := build(b)
 	var bare, linked, ratio, sending, receiving []float64
 	for range b.N {
 		q.fill(rabbitCount)
-		wait := q.move(rabbitCount)
+		var loops []func()
+		for i := range q.queues {
+			loops = append(loops, q.move(i, rabbitCount/len(q.queues)))
+		}
 		limit := q.arrivalRate(rabbitCount)
-		wait()
+		for _, wait := range loops {
+			wait()
+		}
 
 		q.fill(rabbitCount)
-		receiver := serve(b, binary, q.to, q.url)
-		sender := serve(b, binary, q.from, q.url)
+		receiver := serve(b, binary, q.to, q.to.Addr, q.urls, q.queueType)
+		var senders []*process
+		for range q.queues {
+			senders = append(senders, serve(b, binary, q.from, "127.0.0.1:0", q.urls, q.queueType))
+		}
 		rate := q.arrivalRate(rabbitCount)
-		sending = append(sending, sender.stop()/rabbitCount)
+		used := 0.0
+		for _, sender := range senders {
+			used += sender.stop()
+		}
+		sending = append(sending, used/rabbitCount)
 		receiving = append(receiving, receiver.stop()/rabbitCount)
 		q.checkEmpty()
 		bare, linked, ratio = append(bare, limit), append(linked, rate), append(ratio, rate/limit)
@@ -67,31 +113,62 @@ func median(list []float64) float64 {
 // queues are where the messages of a creditors agent wait for an accounting
 // authority, and where they arrive, in one RabbitMQ.
 type queues struct {
-	b            *testing.B
-	url          string
-	from, to     *linktest.Node
-	queue, inbox string
-	conn         *amqp.Connection
-	ch           *amqp.Channel
+	b         *testing.B
+	urls      []string // of the nodes of RabbitMQ
+	queueType string   // as for --queue-type; "": the default
+	from, to  *linktest.Node
+	queues    []string
+	inbox     string
+	conn      *amqp.Connection
+	ch        *amqp.Channel
 }
 
-func newQueues(b *testing.B) *queues {
+func newQueues(b *testing.B, urls []string, number int, queueType string) *queues {
 	b.Helper()
-	q := &queues{b: b, url: rabbittest.Get(b).URL()}
-	q.to = linktest.NewOn(b, nodetype.AccountingAuthority, linktest.RabbitMQ)
-	q.from = linktest.NewOn(b, nodetype.CreditorsAgent, linktest.RabbitMQ)
+	q := &queues{b: b, urls: urls, queueType: queueType}
+	elsewhere := func(testing.TB, *linktest.Node) {} // services are processes
+	q.to = linktest.NewOn(b, nodetype.AccountingAuthority, elsewhere)
+	q.from = linktest.NewOn(b, nodetype.CreditorsAgent, elsewhere)
 	nodetest.Peer(b, q.to.Node, q.from.Node)
-	q.queue, q.inbox = linktest.QueueTo(q.to), q.to.Identity().Type.Inbox()
+	q.check(q.from.SetQueues(b.Context(), q.to.Identity().ID, number))
 	var err error
-	q.conn, err = amqp.Dial(q.url)
+	q.conn, err = amqp.Dial(urls[0])
 	q.check(err)
 	b.Cleanup(func() { q.conn.Close() })
 	q.ch = q.channel()
-	_, err = q.ch.QueueDeclare(q.queue, true, false, false, false, amqp.Table{
-		"x-dead-letter-exchange": "", "x-dead-letter-routing-key": q.queue + ".XQ",
-	})
-	q.check(err)
+	q.inbox = q.to.Identity().Type.Inbox()
+	q.declareInbox()
+	q.declareQueues(number)
 	return q
+}
+
+func (q *queues) declareInbox() {
+	q.b.Helper()
+	var args amqp.Table
+	if q.queueType != "" {
+		args = amqp.Table{"x-queue-type": q.queueType}
+	}
+	q.check(q.ch.ExchangeDeclare(q.inbox, "topic", true, false, false, false, nil))
+	_, err := q.ch.QueueDeclare(q.inbox, true, false, false, false, args)
+	q.check(err)
+	q.check(q.ch.QueueBind(q.inbox, "#", q.inbox, false, nil))
+}
+
+// declareQueues declares the peer's queues as a service does.
+func (q *queues) declareQueues(number int) {
+	q.b.Helper()
+	r, err := rabbitmq.Open(q.urls[0], rabbitmq.Options{QueueType: rabbitmq.QueueType(q.queueType)})
+	q.check(err)
+	defer r.Close()
+	peer := q.to.Identity()
+	first := linktest.QueueTo(q.to)
+	for i := range number {
+		q.queues = append(q.queues, strings.TrimSuffix(first, "0")+strconv.Itoa(i))
+	}
+	own := q.from.Identity().Type
+	q.check(r.Bind(q.b.Context(), broker.PeerQueue{
+		PeerID: peer.ID, Prefix: own.Short(), Exchange: own.Outbox(peer.Type), Fanout: true, Queues: q.queues,
+	}))
 }
 
 func (q *queues) check(err error) {
@@ -108,7 +185,7 @@ func (q *queues) channel() *amqp.Channel {
 	return ch
 }
 
-// fill empties the inbox, and puts so many messages of 500 bytes into the queue.
+// fill empties the inbox, and puts so many messages of 500 bytes into the queues.
 func (q *queues) fill(count int) {
 	q.b.Helper()
 	_, err := q.ch.QueuePurge(q.inbox, false)
@@ -118,7 +195,7 @@ func (q *queues) fill(count int) {
 	q.check(ch.Confirm(false))
 	confirms := ch.NotifyPublish(make(chan amqp.Confirmation, count))
 	for n := range count {
-		q.check(ch.PublishWithContext(context.Background(), "", q.queue, true, false, amqp.Publishing{
+		q.check(ch.PublishWithContext(context.Background(), "", q.queues[n%len(q.queues)], true, false, amqp.Publishing{
 			DeliveryMode: amqp.Persistent, Type: "PrepareTransfer", ContentType: "application/json", Body: prepareTransfer(n),
 		}))
 	}
@@ -139,13 +216,13 @@ func prepareTransfer(n int) []byte {
 	return []byte(m)
 }
 
-// move is the bare loop: it takes so many messages from the queue, publishes them
+// move is the bare loop: it takes so many messages from a queue, publishes them
 // to the inbox as the link does, and acknowledges what has been confirmed. wait
 // returns when all is done.
-func (q *queues) move(count int) (wait func()) {
+func (q *queues) move(queue, count int) (wait func()) {
 	q.b.Helper()
 	connect := func() (*amqp.Connection, *amqp.Channel) {
-		conn, err := amqp.Dial(q.url)
+		conn, err := amqp.Dial(q.urls[queue%len(q.urls)])
 		q.check(err)
 		ch, err := conn.Channel()
 		q.check(err)
@@ -158,7 +235,7 @@ func (q *queues) move(count int) (wait func()) {
 	q.check(in.Qos(inFlight, 0, false))
 	q.check(out.Confirm(false))
 	confirms := out.NotifyPublish(make(chan amqp.Confirmation, 2*inFlight))
-	deliveries, err := in.Consume(q.queue, "", false, false, false, false, nil)
+	deliveries, err := in.Consume(q.queues[queue], "", false, false, false, false, nil)
 	q.check(err)
 	published, acked := make(chan error, 1), make(chan error, 1)
 	go func() {
@@ -224,12 +301,14 @@ func (q *queues) arrivalRate(count int) float64 {
 	}
 }
 
-// checkEmpty fails if messages have come back into the queue, because they were
-// not confirmed before their consumer ended.
+// checkEmpty fails if messages have come back into a queue, because they were not
+// confirmed before their consumer ended.
 func (q *queues) checkEmpty() {
 	q.b.Helper()
-	if n := q.length(q.queue); n > 0 {
-		q.b.Fatalf("%d messages are left in the queue", n)
+	for _, queue := range q.queues {
+		if n := q.length(queue); n > 0 {
+			q.b.Fatalf("%d messages are left in the queue %s", n, queue)
+		}
 	}
 }
 
