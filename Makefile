@@ -2,6 +2,7 @@
 # make test    everything that CI checks
 # make demo    three nodes exchange messages on this machine
 # make bench   benchmarks
+# make fuzz    every fuzz target, for a minute each (FUZZTIME=10s)
 # make soak    the fault suite for an hour (SOAK=10m, SEED=7, SOAK_REPORT=file)
 # make test-rabbitmq RABBITMQ_ROOT=/path  what needs RabbitMQ, on the one in that folder
 # make test-kubernetes  builds and checks the manifests in deploy/kubernetes
@@ -18,10 +19,10 @@ BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 # shows in one of them.
 PLATFORMS = linux/arm64 darwin/arm64 windows/amd64
 
-# How long each fuzz target runs in "make test".
-FUZZTIME ?= 2s
+# How long each fuzz target runs in "make fuzz".
+FUZZTIME ?= 1m
 
-.PHONY: build test demo bench soak prerequisites lint unit fuzz cross test-rabbitmq test-cluster test-media test-kubernetes
+.PHONY: build test demo bench soak prerequisites lint unit cost fuzz cross test-rabbitmq test-cluster test-media test-kubernetes
 
 build:
 	$(BUILD) -o bin/peerlink ./cmd/peerlink
@@ -29,7 +30,7 @@ build:
 demo: build
 	./bin/peerlink demo
 
-test: prerequisites lint cross test-kubernetes fuzz unit
+test: prerequisites lint cross test-kubernetes cost unit
 
 # Before anything that takes long.
 prerequisites:
@@ -41,7 +42,7 @@ STEP = $(CI) step
 $(CI): .ci/test.go
 	@echo "compiling .ci/test.go, which runs the rest"
 	@CGO_ENABLED=0 $(GO) build -o $@ .ci/test.go
-lint cross fuzz unit test-kubernetes: $(CI)
+lint cross cost fuzz unit test-kubernetes: $(CI)
 
 # Static, as the tests build it too: what is compiled here is compiled once.
 lint: export CGO_ENABLED = 0
@@ -70,7 +71,11 @@ unit:
 	@if [ "$$(.ci/prerequisites "$(GO)")" = race ]; then set -- $(RACE); else set --; fi; \
 	$(CI) unit $(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 3 -parallel 4 -timeout 20m $(LONGEST) ./...
 
-# Every fuzz target, some at once.
+# The costs of parsers of untrusted input are exact without the race detector only.
+cost:
+	@$(STEP) "costs of parsers" $(GO) test -vet=off -run 'Cost$$' $(addprefix ./,node node/infobundle node/keyshare node/offline node/pki node/registry smp stomp)
+
+# Every fuzz target, several at the same time. "make test" runs their seeds.
 fuzz:
 	@GO="$(GO)" $(CI) fuzz $(FUZZTIME)
 

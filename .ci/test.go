@@ -335,7 +335,7 @@ func (f *fuzzing) do(what, pkg, dir string, command ...string) (text string, err
 	return string(out), err
 }
 
-// fuzzPackage runs the fuzz targets of a package, and the tests of what its parsers cost.
+// fuzzPackage runs the fuzz targets of a package.
 func (f *fuzzing) fuzzPackage(pkg, dir string) error {
 	binary := filepath.Join(f.work, strings.ReplaceAll(pkg, "/", "-"))
 	// Once for all targets of the package, which "go test" would link for each.
@@ -347,11 +347,6 @@ func (f *fuzzing) fuzzPackage(pkg, dir string) error {
 		return err
 	}
 	defer os.Remove(binary)
-	// What parsers cost is exact without the race detector only.
-	if text, err = f.do("costs of the parsers of", pkg, dir, binary, "-test.run", "Cost$"); err != nil {
-		io.WriteString(f.out, text)
-		return err
-	}
 	targets, err := f.do("listing the fuzz targets of", pkg, dir, binary, "-test.list", "^Fuzz")
 	if err != nil {
 		return err

@@ -30,6 +30,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"peerlink/broker/embedded"
 	"peerlink/internal/httplimit"
 	"peerlink/internal/pendingconns"
@@ -77,6 +79,7 @@ type Server struct {
 	listener net.Listener
 	http     *http.Server
 	template *template.Template
+	process  prometheus.Gatherer
 }
 
 // Open listens on the address. It reports [ErrAddress] and [ErrExposed].
@@ -89,7 +92,7 @@ func Open(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, listener: l, template: parsePage()}
+	s := &Server{cfg: cfg, listener: l, template: parsePage(), process: processMetrics()}
 	s.http = &http.Server{
 		Handler:        s.handler(exposed),
 		ReadTimeout:    readTimeout,

@@ -2,55 +2,69 @@ package admin
 
 import (
 	"net/http"
-	"runtime"
-	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"peerlink/link"
 )
 
-// metrics writes all metrics in the text format of Prometheus. The values are counted
-// elsewhere: a new set is created for each request.
+// metrics writes all metrics in a format of Prometheus. The service counts for itself:
+// for each request the current values are collected.
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	l := s.links(r.Context())
-	e := make(exposition)
-	e.service(&l)
-	e.peers(&l)
-	e.queues(&l)
-	if s.cfg.LogDropped != nil {
-		e.counter("peerlink_log_records_dropped_total", s.cfg.LogDropped())
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(&scrape{s.links(r.Context()), s.cfg.LogDropped})
+	promhttp.HandlerFor(prometheus.Gatherers{registry, s.process}, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+}
+
+// processMetrics returns the metrics of the process: memory, goroutines, file descriptors,
+// processor time. On Linux, those that a process that is not dumpable can not read of
+// itself are missing.
+func processMetrics() prometheus.Gatherer {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+// scrape is the state of the service at the time of one request.
+type scrape struct {
+	links      Links
+	logDropped func() uint64 // nil: unknown
+}
+
+// Describe implements [prometheus.Collector].
+func (*scrape) Describe(descs chan<- *prometheus.Desc) {
+	for _, f := range families {
+		descs <- f.desc
 	}
-	e.process()
-	e.write(w)
 }
 
-// label returns one label. The value may be any text.
-func label(name, value string) string {
-	return name + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(value) + `"`
-}
-
-func series(name string, labels []string) string {
-	if len(labels) == 0 {
-		return name
+// Collect implements [prometheus.Collector].
+func (s *scrape) Collect(metrics chan<- prometheus.Metric) {
+	e := emitter(metrics)
+	e.service(&s.links)
+	e.peers(&s.links)
+	e.queues(&s.links)
+	if s.logDropped != nil {
+		e.emit("peerlink_log_records_dropped_total", float64(s.logDropped()))
 	}
-	return name + "{" + strings.Join(labels, ",") + "}"
 }
 
-func (e exposition) service(l *Links) {
-	e.gauge("peerlink_info", 1, label("version", l.Version), label("node", l.ID), label("type", l.Type))
-	e.gauge("peerlink_ready", truth(l.Ready))
-	e.gauge("peerlink_broker_warnings", float64(len(l.Warnings)))
+func (e emitter) service(l *Links) {
+	e.emit("peerlink_info", 1, l.Version, l.ID, l.Type)
+	e.emit("peerlink_ready", boolValue(l.Ready))
+	e.emit("peerlink_broker_warnings", float64(len(l.Warnings)))
 	for reason, n := range l.Rejected {
-		e.counter("peerlink_connections_rejected_total", n, label("reason", reason))
+		e.emit("peerlink_connections_rejected_total", float64(n), reason)
 	}
-	e.certificates(l.Certificates, label("peer", ""))
+	e.certificates(l.Certificates, "")
 }
 
-func (e exposition) peers(l *Links) {
+func (e emitter) peers(l *Links) {
 	states := map[string]int{"signed": 0, "registered": 0, "active": 0, "deactivated": 0, "unreadable": 0, "gone": 0}
 	for _, p := range l.Peers {
 		states[p.State]++
-		peer := label("peer", p.ID)
 		for _, c := range []struct {
 			name  string
 			value uint64
@@ -69,65 +83,54 @@ func (e exposition) peers(l *Links) {
 			{"bundle_fetches", p.Counts.Fetches},
 			{"bundle_fetch_failures", p.Counts.FetchFailures},
 		} {
-			e.counter("peerlink_"+c.name+"_total", c.value, peer)
+			e.emit("peerlink_"+c.name+"_total", float64(c.value), p.ID)
 		}
-		e.connections(p.Connections, peer)
-		e.certificates(p.Certificates, peer)
+		e.connections(p.Connections, p.ID)
+		e.certificates(p.Certificates, p.ID)
 	}
 	for state, n := range states {
-		e.gauge("peerlink_peers", float64(n), label("state", state))
+		e.emit("peerlink_peers", float64(n), state)
 	}
 }
 
-func (e exposition) connections(list []link.Connection, peer string) {
+func (e emitter) connections(list []link.Connection, peer string) {
 	n := map[string]int{link.Sending: 0, link.Receiving: 0}
 	for _, c := range list {
 		n[c.Direction]++
 	}
 	for direction, n := range n {
-		e.gauge("peerlink_connections", float64(n), peer, label("direction", direction))
+		e.emit("peerlink_connections", float64(n), peer, direction)
 	}
 }
 
-// certificates writes, for each role, when the first certificate expires: a peer may have
+// certificates emits, for each role, when the first certificate expires: a peer may have
 // several server certificates.
-func (e exposition) certificates(list []link.Expiry, peer string) {
-	told := make(map[string]bool)
+func (e emitter) certificates(list []link.Expiry, peer string) {
+	seen := make(map[string]bool)
 	for _, c := range list { // sorted by NotAfter
-		if !told[c.Role] {
-			told[c.Role] = true
-			e.gauge("peerlink_certificate_expiry_timestamp_seconds", float64(c.NotAfter.Unix()), peer, label("role", c.Role))
+		if !seen[c.Role] {
+			seen[c.Role] = true
+			e.emit("peerlink_certificate_expiry_timestamp_seconds", float64(c.NotAfter.Unix()), peer, c.Role)
 		}
 	}
 }
 
-func (e exposition) queues(l *Links) {
+func (e emitter) queues(l *Links) {
 	for _, q := range l.Queues {
-		name := label("queue", q.Name)
-		e.gauge("peerlink_queue_messages", float64(q.Messages), name)
-		e.gauge("peerlink_queue_set_aside_messages", float64(q.SetAside), name)
+		e.emit("peerlink_queue_messages", float64(q.Messages), q.Name)
+		e.emit("peerlink_queue_set_aside_messages", float64(q.SetAside), q.Name)
 		age := 0.0
 		if q.Oldest != nil {
 			age = max(0, l.At.Sub(*q.Oldest).Seconds())
 		}
-		e.gauge("peerlink_queue_oldest_age_seconds", age, name)
+		e.emit("peerlink_queue_oldest_age_seconds", age, q.Name)
 	}
 	if l.StoreBytes > 0 {
-		e.gauge("peerlink_store_bytes", float64(l.StoreBytes))
+		e.emit("peerlink_store_bytes", float64(l.StoreBytes))
 	}
 }
 
-// process writes metrics of the process without using /proc: a process that is not
-// dumpable can not read all of its own files there.
-func (e exposition) process() {
-	e.gauge("go_goroutines", float64(runtime.NumGoroutine()))
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	e.gauge("go_memstats_heap_alloc_bytes", float64(m.HeapAlloc))
-	e.gauge("go_memstats_sys_bytes", float64(m.Sys))
-}
-
-func truth(b bool) float64 {
+func boolValue(b bool) float64 {
 	if b {
 		return 1
 	}

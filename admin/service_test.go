@@ -32,7 +32,7 @@ func TestMetricsOfService(t *testing.T) {
 	id := authority.Identity().ID
 	_, text, _ := ask(t, s, "GET", "/metrics", "")
 	for _, want := range []string{
-		fmt.Sprintf(`peerlink_certificate_expiry_timestamp_seconds{peer="%s",role="peer_server"} %d`, id, pair.Leaf.NotAfter.Unix()),
+		fmt.Sprintf(`peerlink_certificate_expiry_timestamp_seconds{peer="%s",role="peer_server"} %g`, id, float64(pair.Leaf.NotAfter.Unix())),
 		fmt.Sprintf(`peerlink_messages_confirmed_total{peer="%s"} 1`, id),
 		`peerlink_peers{state="active"} 1`,
 	} {
