@@ -45,8 +45,8 @@ func service() link.Status {
 	}
 }
 
-// open opens a server, and serves until the end of the test.
-func open(t *testing.T, cfg Config) *Server {
+// open opens a server, changes it, and serves until the end of the test.
+func open(t *testing.T, cfg Config, changes ...func(*Server)) *Server {
 	t.Helper()
 	if cfg.Address == "" {
 		cfg.Address = "127.0.0.1:0"
@@ -70,6 +70,9 @@ func open(t *testing.T, cfg Config) *Server {
 	s, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, change := range changes {
+		change(s)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"peerlink/internal/httplimit"
 	"peerlink/internal/terminal"
 )
 
@@ -19,12 +20,14 @@ const maxLevel = 64
 // changed.
 func (s *Server) handler(exposed bool) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", escaped(s.page))
+	// A response whose size depends on the node, or which takes time to compute, is
+	// buffered.
+	mux.HandleFunc("GET /{$}", httplimit.Buffered(escaped(s.page)))
 	mux.HandleFunc("GET /style.css", style)
-	mux.HandleFunc("GET /links", escaped(s.getLinks))
-	mux.HandleFunc("GET /metrics", s.metrics)
-	mux.HandleFunc("GET /healthz", s.health)
-	mux.HandleFunc("GET /readyz", escaped(s.ready))
+	mux.HandleFunc("GET /links", httplimit.Buffered(escaped(s.getLinks)))
+	mux.HandleFunc("GET /metrics", httplimit.Buffered(s.metrics))
+	mux.HandleFunc("GET /healthz", httplimit.Buffered(s.health))
+	mux.HandleFunc("GET /readyz", httplimit.Buffered(escaped(s.ready)))
 	mux.HandleFunc("GET /log-level", s.getLevel)
 	if exposed {
 		return guarded(mux)

@@ -49,7 +49,7 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 			continue
 		}
 		pause = 0
-		pending := s.pendingConns.Add(sourceOf(tcp.RemoteAddr()), tcp) // added before the next Accept, so that the bound always holds
+		pending := s.pendingConns.Add(pendingconns.SourceOf(tcp.RemoteAddr()), tcp) // added before the next Accept, so that the bound always holds
 		s.wg.Go(func() { s.serveConn(ctx, connCtx, tcp, pending) })
 	}
 }
@@ -137,7 +137,7 @@ func (s *Service) notAuthenticated(remote net.Addr, err error) {
 	case withoutCertificate(err):
 		level, kind = slog.LevelInfo, "no certificate" // health checks with TLS
 	}
-	s.strangerLimiter.Log(s.log, level, logthrottle.Key{Who: sourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
+	s.strangerLimiter.Log(s.log, level, logthrottle.Key{Who: pendingconns.SourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
 }
 
 // withoutCertificate reports whether the client has sent no certificate. crypto/tls

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"peerlink/internal/pendingconns"
 	"peerlink/node/pki"
 )
 
@@ -48,7 +49,7 @@ type handshakeLimits struct {
 	grace     time.Duration // how long a client may take to answer, even if connections wait
 }
 
-// source is the origin of connections, see sourceOf.
+// source is the origin of connections, see [pendingconns.SourceOf].
 type source struct {
 	prefix  netip.Prefix
 	running int
@@ -79,32 +80,12 @@ func newHandshakeLimiter(l handshakeLimits) *handshakeLimiter {
 	}
 }
 
-// sourceOf returns the prefix that counts as one source: an IPv4 address, or an IPv6
-// /64, the smallest prefix that a site gets. All other kinds of addresses are one
-// source.
-func sourceOf(addr net.Addr) netip.Prefix {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok {
-		return netip.Prefix{}
-	}
-	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
-	bits := 64
-	if ip.Is4() {
-		bits = 32
-	}
-	prefix, err := ip.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return prefix
-}
-
 // acquire waits until a connection may begin its handshake. Afterwards release must be
 // called, once or more often. The error is errTooMany or that of ctx.
 func (l *handshakeLimiter) acquire(ctx context.Context, conn net.Conn) (*handshake, error) {
 	h := &handshake{limiter: l, conn: conn, begin: make(chan bool, 1)}
 	l.mu.Lock()
-	s := l.sourceLocked(sourceOf(conn.RemoteAddr()))
+	s := l.sourceLocked(pendingconns.SourceOf(conn.RemoteAddr()))
 	h.source = s
 	s.waiting = append(s.waiting, h)
 	l.waiting++

@@ -3,6 +3,7 @@ package local
 import (
 	"time"
 
+	"peerlink/internal/pendingconns"
 	"peerlink/stomp"
 )
 
@@ -23,7 +24,7 @@ type bounds struct {
 func defaultBounds() bounds {
 	return bounds{
 		connections:   64,
-		opening:       512,
+		opening:       openingLimit(pendingconns.OpenFiles()),
 		subscriptions: 64,
 		held:          20_000,
 		pending:       4096,
@@ -33,6 +34,12 @@ func defaultBounds() bounds {
 		endTime:       10 * time.Second,
 	}
 }
+
+// openingLimit returns how many connections of each listener may wait for the passcode, in
+// a process with this limit of open files. The two listeners of a door together have a
+// sixteenth of it at most, or a few: two thirds are for the links' clients, see
+// link.Config, and a sixteenth each for the servers of --publish and --admin.
+func openingLimit(openFiles int) int { return max(min(512, openFiles/32), 4) }
 
 const (
 	// defaultPrefetch is the prefetch-count of a subscription without that header.

@@ -1,95 +1,165 @@
-// Package httplimit bounds the connections and requests of an HTTP server, so that clients
-// that connect and send nothing do not keep others out.
+// Package httplimit bounds what the clients of an HTTP server use, so that silent, slow and
+// too many clients do not keep others out. These are the bounds of a server, for which
+// [Apply] was called:
+//
+//   - Connections, from the moment they are accepted until they are closed, whatever they
+//     do: 1,024, or a sixteenth of the limit of open files if that is less. A connection
+//     beyond that closes the oldest one of the source that has the most. A connection is
+//     as old as its last request, or its last response if that is later.
+//   - Bodies of requests: 8 KiB, and one second to arrive. They are read before the
+//     handler is called, which therefore waits for no client until it writes.
+//   - Running handlers: as many as connections. That matters only if handlers hang: the
+//     handler of a connection that was closed may still run.
+//   - Memory of responses: handlers with large responses are wrapped with [Buffered].
+//
+// The time for reading a request and for writing a response is bounded by the fields of
+// [http.Server].
 package httplimit
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
+	"time"
 
 	"peerlink/internal/pendingconns"
 )
 
 const (
-	// maxWaiting is how many connections may be open without a request. Beyond that the
-	// oldest one of the address that has the most is closed.
-	maxWaiting = 1024
-	// MaxRequests is how many requests are served at once. Beyond that the answer is 503.
-	MaxRequests = 64
+	maxConns    = 1024
+	maxBody     = 8 << 10
+	bodyTimeout = time.Second
 )
 
-// Apply bounds the connections and requests of s, which must not serve yet and must have a
-// Handler. Connections without a request take a sixteenth of the limit of open files at
-// most, which is openFiles.
+// Apply bounds the clients of s, which must not serve yet and must have a Handler.
+// openFiles is the limit of open files of the process.
 func Apply(s *http.Server, openFiles int) {
-	l := &limit{
-		next:     s.Handler,
-		waiting:  pendingconns.New[netip.Addr](max(min(maxWaiting, openFiles/16), 8)),
-		requests: make(chan struct{}, MaxRequests),
-		conns:    make(map[net.Conn]*pendingconns.Conn[netip.Addr]),
+	conns := max(min(maxConns, openFiles/16), 8)
+	l := &limiter{
+		next:        s.Handler,
+		readTimeout: s.ReadTimeout,
+		conns:       pendingconns.New[netip.Prefix](conns),
+		running:     make(chan struct{}, conns),
+		responses:   pendingconns.New[netip.Prefix](maxResponses),
+		clients:     make(map[net.Conn]*client),
 	}
 	s.Handler = l
+	s.DisableGeneralOptionsHandler = true // it reads the body itself
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		l.wait(c)
-		return context.WithValue(ctx, connKey{}, c)
+		return context.WithValue(ctx, clientKey{}, l.add(c))
 	}
-	s.ConnState = func(c net.Conn, state http.ConnState) {
-		switch state {
-		case http.StateIdle:
-			l.wait(c)
-		case http.StateClosed, http.StateHijacked:
-			l.remove(c)
-		}
-	}
+	s.ConnState = l.connState
 }
 
-type connKey struct{}
+// limiter is the handler of a server with bounds.
+type limiter struct {
+	next        http.Handler
+	readTimeout time.Duration
+	conns       *pendingconns.Set[netip.Prefix] // all connections
+	running     chan struct{}                   // has an element for each running handler
+	responses   *pendingconns.Set[netip.Prefix] // the connections to which Buffered is writing
 
-// limit is the handler of a server with bounds.
-type limit struct {
-	next     http.Handler
-	waiting  *pendingconns.Set[netip.Addr]
-	requests chan struct{} // has an element for each request that is being served
-
-	mu    sync.Mutex
-	conns map[net.Conn]*pendingconns.Conn[netip.Addr] // the connections in waiting
+	mu      sync.Mutex
+	clients map[net.Conn]*client // by connection, until that is closed
 }
 
-// wait is called when a connection has no request: it is new, or idle.
-func (l *limit) wait(c net.Conn) {
-	var source netip.Addr
-	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		source = a.AddrPort().Addr()
+// client is a connection of a client.
+type client struct {
+	limiter *limiter
+	conn    net.Conn
+	source  netip.Prefix
+	entry   *pendingconns.Conn[netip.Prefix] // in limiter.conns
+}
+
+type clientKey struct{}
+
+// Close is called when the connection is closed in favour of others. What was not sent yet
+// is dropped: the kernel would keep it for a client that does not read.
+func (c *client) Close() error {
+	if tcp, ok := c.conn.(interface{ SetLinger(sec int) error }); ok {
+		_ = tcp.SetLinger(0) // without it, Close is still correct
 	}
-	entry := l.waiting.Add(source, c)
+	return c.conn.Close()
+}
+
+// add is called with each accepted connection.
+func (l *limiter) add(conn net.Conn) *client {
+	c := &client{limiter: l, conn: conn, source: pendingconns.SourceOf(conn.RemoteAddr())}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.conns[c] = entry
-}
-
-// remove is called when a connection has a request, or is closed.
-func (l *limit) remove(c net.Conn) {
-	l.mu.Lock()
-	entry := l.conns[c]
-	delete(l.conns, c)
+	l.clients[conn] = c
 	l.mu.Unlock()
-	if entry != nil {
-		entry.Remove()
+	c.entry = l.conns.Add(c.source, c)
+	return c
+}
+
+// connState is called when the state of a connection changes.
+func (l *limiter) connState(conn net.Conn, state http.ConnState) {
+	l.mu.Lock()
+	c := l.clients[conn]
+	if state == http.StateClosed || state == http.StateHijacked {
+		delete(l.clients, conn)
+	}
+	l.mu.Unlock()
+	switch state {
+	case http.StateActive, http.StateIdle: // it has sent a request, or got a response
+		c.entry.Touch()
+	case http.StateClosed, http.StateHijacked:
+		c.entry.Remove()
 	}
 }
 
 // ServeHTTP serves a request whose header is complete.
-func (l *limit) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	l.remove(r.Context().Value(connKey{}).(net.Conn))
-	select {
-	case l.requests <- struct{}{}:
-		defer func() { <-l.requests }()
-	default:
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "too many requests at once, try again later", http.StatusServiceUnavailable)
+func (l *limiter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 && !l.readBody(w, r) {
 		return
 	}
+	if !acquire(l.running, w, r) {
+		return
+	}
+	defer func() { <-l.running }()
 	l.next.ServeHTTP(w, r)
+}
+
+// readBody replaces the body of a request by what it contains, which it waits for. It
+// responds to the request and returns false if the body is too long or late. Without it,
+// net/http would wait for the rest of a body before and after it writes a response.
+func (l *limiter) readBody(w http.ResponseWriter, r *http.Request) bool {
+	conn := http.NewResponseController(w)
+	err := conn.SetReadDeadline(time.Now().Add(bodyTimeout))
+	body, tooLong := []byte(nil), (*http.MaxBytesError)(nil)
+	if err == nil {
+		body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	}
+	if err == nil {
+		err = conn.SetReadDeadline(time.Now().Add(l.readTimeout))
+	}
+	switch {
+	case err == nil:
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		return true
+	case errors.As(err, &tooLong):
+		http.Error(w, "the body of the request is too long", http.StatusRequestEntityTooLarge)
+	default:
+		w.Header().Set("Connection", "close")
+		http.Error(w, "the body of the request did not arrive", http.StatusRequestTimeout)
+	}
+	return false
+}
+
+// acquire adds an element to slots, which it waits for. It responds to the request and
+// returns false if the time for the request is over before that.
+func acquire(slots chan struct{}, w http.ResponseWriter, r *http.Request) bool {
+	select {
+	case slots <- struct{}{}:
+		return true
+	case <-r.Context().Done():
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "too many requests at once, try again later", http.StatusServiceUnavailable)
+		return false
+	}
 }

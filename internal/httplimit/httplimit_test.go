@@ -1,57 +1,144 @@
 package httplimit
 
 import (
+	"bufio"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// start serves with a limit of open files that allows 8 connections without a request.
-func start(t *testing.T, h http.HandlerFunc) *httptest.Server {
+// start serves with a limit of open files that allows 8 connections. The connections have
+// small buffers, so that 256 KiB do not fit into them.
+func start(t *testing.T, h http.HandlerFunc) (*httptest.Server, *countingListener) {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
+	l := &countingListener{Listener: s.Listener}
+	s.Listener = l
 	Apply(s.Config, 128)
 	s.Start()
 	t.Cleanup(s.Close)
-	return s
+	return s, l
 }
 
-// Clients that connect and send nothing, or half a request, keep nobody out: the oldest of
-// them are closed.
-func TestSilentClients(t *testing.T) {
-	for name, sent := range map[string]string{"silent": "", "half": "GET / HTTP/1.1\r\nHost:"} {
+// countingListener counts the connections that are open.
+type countingListener struct {
+	net.Listener
+	open, most atomic.Int64
+}
+
+func (l *countingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	tcp := c.(*net.TCPConn)
+	if err := tcp.SetWriteBuffer(32 << 10); err != nil {
+		return nil, err
+	}
+	if n := l.open.Add(1); n > l.most.Load() { // Accept is called by one goroutine
+		l.most.Store(n)
+	}
+	return &countedConn{TCPConn: tcp, l: l}, nil
+}
+
+type countedConn struct {
+	*net.TCPConn
+	l      *countingListener
+	closed atomic.Bool
+}
+
+func (c *countedConn) Close() error {
+	err := c.TCPConn.Close()
+	if c.closed.CompareAndSwap(false, true) {
+		c.l.open.Add(-1)
+	}
+	return err
+}
+
+// dial connects, sends what is given, and reads nothing.
+func dial(t *testing.T, s *httptest.Server, sent string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(c, sent) // an error means that the server has closed the connection
+	return c
+}
+
+// get returns the response to a request of an honest client.
+func get(t *testing.T, client *http.Client, url string) string {
+	t.Helper()
+	resp, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(body)
+}
+
+// Clients that send nothing, half a request or no body, or do not read the response, keep
+// nobody out, and have no more connections than allowed: the oldest of them are closed.
+func TestStalledClients(t *testing.T) {
+	large := strings.Repeat("x", 256<<10)
+	for name, sent := range map[string]string{
+		"silent":              "",
+		"half a header":       "GET / HTTP/1.1\r\nHost:",
+		"no body":             "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n",
+		"no body, large":      "GET /large HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n",
+		"no chunk":            "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"body in the end":     "PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1000000\r\n\r\n",
+		"header too long":     "GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 2<<20),
+		"response not read":   "GET /large HTTP/1.1\r\nHost: a\r\n\r\n",
+		"buffered, not read":  "GET /buffered HTTP/1.1\r\nHost: a\r\n\r\n",
+		"OPTIONS without end": "OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n",
+	} {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "here") })
-			var held []net.Conn
-			for range 20 {
-				c, err := net.Dial("tcp", s.Listener.Addr().String())
-				if err != nil {
-					t.Fatal(err)
+			t.Parallel()
+			buffered := Buffered(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, large) })
+			s, l := start(t, func(w http.ResponseWriter, r *http.Request) {
+				switch r.URL.Path {
+				case "/large":
+					io.WriteString(w, large)
+				case "/buffered":
+					buffered(w, r)
+				default:
+					io.WriteString(w, "here")
 				}
-				defer c.Close()
-				if _, err := io.WriteString(c, sent); err != nil {
-					t.Fatal(err)
-				}
-				held = append(held, c)
+			})
+			oldest := dial(t, s, sent)
+			for range 40 {
+				dial(t, s, sent)
 			}
-			client := &http.Client{Timeout: 10 * time.Second}
+			client := &http.Client{Transport: new(http.Transport), Timeout: 10 * time.Second}
+			defer client.CloseIdleConnections()
 			for range 3 { // the connection is used again
-				resp, err := client.Get(s.URL)
-				if err != nil {
-					t.Fatal(err)
-				}
-				body, err := io.ReadAll(resp.Body)
-				resp.Body.Close()
-				if err != nil || string(body) != "here" {
-					t.Errorf("got %q, %v", body, err)
+				if got := get(t, client, s.URL); got != "here" {
+					t.Errorf("got %q", got)
 				}
 			}
-			held[0].SetReadDeadline(time.Now().Add(10 * time.Second))
-			if _, err := held[0].Read(make([]byte, 1)); err == nil || isTimeout(err) {
-				t.Errorf("the oldest connection is open: %v", err)
+			if got := get(t, client, s.URL+"/buffered"); got != large {
+				t.Errorf("got %d bytes", len(got))
+			}
+			oldest.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if n, err := io.Copy(io.Discard, oldest); n >= int64(len(large)) || isTimeout(err) {
+				t.Errorf("the oldest connection is open after %d bytes: %v", n, err)
+			}
+			if most := l.most.Load(); most > 9 { // one is accepted before another is closed
+				t.Errorf("%d connections were open", most)
 			}
 		})
 	}
@@ -62,48 +149,116 @@ func isTimeout(err error) bool {
 	return ok && e.Timeout()
 }
 
-// A request that is being served is not cut off for new connections, and no more than
-// MaxRequests are served at once.
-func TestRequestsAreBounded(t *testing.T) {
-	begun, end := make(chan struct{}), make(chan struct{})
-	s := start(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/slow" {
-			begun <- struct{}{}
-			<-end
+// Handlers that hang are bounded, although the connections of their clients are closed and
+// others follow.
+func TestHandlersAreBounded(t *testing.T) {
+	var running, most atomic.Int64
+	begun, end := make(chan struct{}, 100), make(chan struct{})
+	s, _ := start(t, func(http.ResponseWriter, *http.Request) {
+		if n := running.Add(1); n > most.Load() {
+			most.Store(n)
 		}
-		io.WriteString(w, "here")
+		begun <- struct{}{}
+		<-end
+		running.Add(-1)
 	})
-	results := make(chan int, MaxRequests)
-	get := func(path string) int {
-		resp, err := http.Get(s.URL + path)
-		if err != nil {
-			return 0
-		}
-		defer resp.Body.Close()
-		_, _ = io.Copy(io.Discard, resp.Body)
-		return resp.StatusCode
+	for range 40 {
+		dial(t, s, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	}
-	for range MaxRequests {
-		go func() { results <- get("/slow") }()
+	for range 8 {
 		<-begun
 	}
-	for range 20 {
-		c, err := net.Dial("tcp", s.Listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	if code := get("/"); code != http.StatusServiceUnavailable {
-		t.Errorf("the answer to one request too many is %d", code)
-	}
+	last := dial(t, s, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	close(end)
-	for range MaxRequests {
-		if code := <-results; code != http.StatusOK {
-			t.Errorf("the answer to a slow request is %d", code)
+	if resp, err := http.ReadResponse(bufio.NewReader(last), nil); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("%v, %v", resp, err)
+	}
+	if most.Load() > 8 {
+		t.Errorf("%d handlers ran at once", most.Load())
+	}
+}
+
+// A body that arrives is read before the handler is called, which then has all of it; one
+// that does not arrive in time is answered, and so is one that is too long.
+func TestBody(t *testing.T) {
+	s, _ := start(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
+	for _, tt := range []struct {
+		header, body string
+		status       int
+		want         string
+	}{
+		{"Content-Length: 5\r\n", "hello", http.StatusOK, "hello"},
+		{"Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n", http.StatusOK, "hello"},
+		{"Content-Length: 6\r\n", "hello", http.StatusRequestTimeout, ""},
+		{"Content-Length: 10000\r\n", strings.Repeat("x", 10000), http.StatusRequestEntityTooLarge, ""},
+	} {
+		c := dial(t, s, "PUT / HTTP/1.1\r\nHost: a\r\n"+tt.header+"\r\n"+tt.body)
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatalf("%q: %v", tt.header, err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != tt.status || tt.want != "" && string(got) != tt.want {
+			t.Errorf("%q: %s with %q, %v", tt.header, resp.Status, got, err)
 		}
 	}
-	if code := get("/"); code != http.StatusOK {
-		t.Errorf("the answer to a request afterwards is %d", code)
+}
+
+// A connection is forgotten when it is closed, whatever its requests were.
+func TestConnectionsAreForgotten(t *testing.T) {
+	s, l := start(t, func(http.ResponseWriter, *http.Request) {})
+	limiter := s.Config.Handler.(*limiter)
+	c := dial(t, s, strings.Repeat("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 5)+"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	if _, err := io.Copy(io.Discard, c); err != nil {
+		t.Fatal(err)
+	}
+	forgotten := func() bool {
+		limiter.mu.Lock()
+		defer limiter.mu.Unlock()
+		return len(limiter.clients) == 0
+	}
+	for deadline := time.Now().Add(10 * time.Second); !forgotten() || l.open.Load() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections are open", l.open.Load())
+		}
+	}
+	if limiter.conns.Evict() {
+		t.Error("a closed connection counts as open")
+	}
+}
+
+// Clients that do not read large responses do not keep others from them: beyond 64, the
+// connection of the oldest one is closed.
+func TestResponsesAreBounded(t *testing.T) {
+	large := strings.Repeat("x", 256<<10)
+	var computed atomic.Int64
+	s := httptest.NewUnstartedServer(Buffered(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, large)
+		computed.Add(1)
+	}))
+	s.Listener = &countingListener{Listener: s.Listener}
+	Apply(s.Config, 1<<20)
+	s.Start()
+	t.Cleanup(s.Close)
+	const slow = maxResponses + 20
+	var oldest net.Conn
+	for i := range slow {
+		c := dial(t, s, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if oldest == nil {
+			oldest = c
+		}
+		for deadline := time.Now().Add(10 * time.Second); computed.Load() <= int64(i); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d responses were computed", computed.Load())
+			}
+		}
+	}
+	if got := get(t, s.Client(), s.URL); got != large {
+		t.Errorf("got %d bytes", len(got))
+	}
+	oldest.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if n, err := io.Copy(io.Discard, oldest); n >= int64(len(large)) || isTimeout(err) {
+		t.Errorf("the oldest connection is open after %d bytes: %v", n, err)
 	}
 }

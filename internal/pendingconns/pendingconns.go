@@ -1,5 +1,5 @@
 // Package pendingconns bounds the accepted connections of unauthenticated clients, so that
-// silent ones do not keep others out.
+// silent and slow ones do not keep others out.
 package pendingconns
 
 import (
@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// Set holds the connections that are not authenticated yet. They use little memory, so
-// there may be many. When the Set is full, the next connection closes the oldest one of
+// Set holds the connections of clients that are not authenticated. They use little memory,
+// so there may be many. When the Set is full, the next connection closes the oldest one of
 // the source that has the most: an honest client sends its first data immediately, and so
 // is not among the oldest for long. The methods of a Set are safe for concurrent use.
 type Set[Source comparable] struct {
@@ -18,7 +18,7 @@ type Set[Source comparable] struct {
 	mu       sync.Mutex
 	closed   bool
 	n        int
-	added    uint64                // number of connections added so far
+	added    uint64                // number of connections added or touched so far
 	bySource map[Source]*list.List // of *Conn, oldest first
 }
 
@@ -27,7 +27,7 @@ type Conn[Source comparable] struct {
 	of      *Set[Source]
 	source  Source
 	conn    io.Closer
-	number  uint64        // increases with each connection
+	number  uint64        // increases with each connection that is added or touched
 	element *list.Element // nil when the connection is not in the Set any more
 }
 
@@ -59,6 +59,18 @@ func (s *Set[Source]) Add(source Source, conn io.Closer) *Conn[Source] {
 	c.element = l.PushBack(c)
 	s.n++
 	return c
+}
+
+// Touch makes the connection the newest one of the Set, if it is still in it.
+func (c *Conn[Source]) Touch() {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	if c.element == nil {
+		return
+	}
+	c.of.added++
+	c.number = c.of.added
+	c.of.bySource[c.source].MoveToBack(c.element)
 }
 
 // Evict closes an eighth of the connections, at least one, and reports whether there was
