@@ -6,8 +6,9 @@
 //     do: 1,024, or a sixteenth of the limit of open files if that is less. A connection
 //     beyond that closes the oldest one of the source that has the most. A connection is
 //     as old as its last request, or its last response if that is later.
-//   - Bodies of requests: 8 KiB, and one second to arrive. They are read before the
-//     handler is called, which therefore waits for no client until it writes.
+//   - Bodies of requests: none with GET and HEAD, else 8 KiB, and one second to arrive.
+//     They are read before the handler is called, which therefore waits for no client
+//     until it writes.
 //   - Running handlers: as many as connections. That matters only if handlers hang: the
 //     handler of a connection that was closed may still run.
 //   - Memory of responses: handlers with large responses are wrapped with [Buffered].
@@ -126,10 +127,17 @@ func (l *limiter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // readBody replaces the body of a request by what it contains, which it waits for. It
-// responds to the request and returns false if the body is too long or late. Without it,
+// responds to the request and returns false if the body is not allowed, too long or late.
+// Without it,
 // net/http would wait for the rest of a body before and after it writes a response.
 func (l *limiter) readBody(w http.ResponseWriter, r *http.Request) bool {
 	conn := http.NewResponseController(w)
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		_ = conn.SetReadDeadline(time.Unix(1, 0)) // what is missing of the body is not waited for
+		w.Header().Set("Connection", "close")
+		http.Error(w, "expected no body with GET and HEAD", http.StatusBadRequest)
+		return false
+	}
 	err := conn.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, tooLong := []byte(nil), (*http.MaxBytesError)(nil)
 	if err == nil {

@@ -101,7 +101,7 @@ func TestStalledClients(t *testing.T) {
 		"no body, large":      "GET /large HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n",
 		"no chunk":            "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
 		"body in the end":     "PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1000000\r\n\r\n",
-		"header too long":     "GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 2<<20),
+		"header too long":     "GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 64<<10),
 		"response not read":   "GET /large HTTP/1.1\r\nHost: a\r\n\r\n",
 		"buffered, not read":  "GET /buffered HTTP/1.1\r\nHost: a\r\n\r\n",
 		"OPTIONS without end": "OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n",
@@ -179,20 +179,21 @@ func TestHandlersAreBounded(t *testing.T) {
 }
 
 // A body that arrives is read before the handler is called, which then has all of it; one
-// that does not arrive in time is answered, and so is one that is too long.
+// that does not arrive in time is answered, and so is one that is too long, or not allowed.
 func TestBody(t *testing.T) {
 	s, _ := start(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
 	for _, tt := range []struct {
-		header, body string
-		status       int
-		want         string
+		method, header, body string
+		status               int
+		want                 string
 	}{
-		{"Content-Length: 5\r\n", "hello", http.StatusOK, "hello"},
-		{"Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n", http.StatusOK, "hello"},
-		{"Content-Length: 6\r\n", "hello", http.StatusRequestTimeout, ""},
-		{"Content-Length: 10000\r\n", strings.Repeat("x", 10000), http.StatusRequestEntityTooLarge, ""},
+		{"PUT", "Content-Length: 5\r\n", "hello", http.StatusOK, "hello"},
+		{"PUT", "Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n", http.StatusOK, "hello"},
+		{"PUT", "Content-Length: 6\r\n", "hello", http.StatusRequestTimeout, ""},
+		{"PUT", "Content-Length: 10000\r\n", strings.Repeat("x", 10000), http.StatusRequestEntityTooLarge, ""},
+		{"GET", "Content-Length: 5\r\n", "", http.StatusBadRequest, ""},
 	} {
-		c := dial(t, s, "PUT / HTTP/1.1\r\nHost: a\r\n"+tt.header+"\r\n"+tt.body)
+		c := dial(t, s, tt.method+" / HTTP/1.1\r\nHost: a\r\n"+tt.header+"\r\n"+tt.body)
 		c.SetReadDeadline(time.Now().Add(10 * time.Second))
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
