@@ -54,10 +54,12 @@ func checkDamage(c *conn) error {
 // noteOpen records in the file itself, and not only in its write-ahead log, that a service
 // has opened it. If that fails, as on a full disk, the next start does not check for
 // damage; there is no other consequence.
-func (w *writeConn) noteOpen() {
-	if w.marked(func() error { return w.exec("UPDATE store SET closed = 0") }) == nil {
+func (w *writeConn) noteOpen() error {
+	err := w.marked(func() error { return w.exec("UPDATE store SET closed = 0") })
+	if err == nil {
 		_, _ = w.restart.number() // keeps the log's space, in case the disk is full
 	}
+	return err
 }
 
 // noteClosed records that the service has closed the store.
@@ -80,9 +82,19 @@ func explain(err error) error {
 		if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNotStore) {
 			return fmt.Errorf("%w: %w; %s", ErrDamaged, err, damageAdvice)
 		}
-	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
+	}
+	if isAccessError(err) {
 		// SQLite does not report whether the file or its folder is the reason.
 		return fmt.Errorf("%w; this user must be able to write to the file and to make files beside it: look at their owner and mode, and whether the disk is mounted read-only", err)
 	}
 	return err
+}
+
+// isAccessError reports whether SQLite could not open, create or write a file.
+func isAccessError(err error) bool {
+	switch code(err) & 0xff {
+	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
+		return true
+	}
+	return false
 }

@@ -5,39 +5,64 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// ioError is a write error of SQLite together with the operating system's reason, which is
-// not missing space.
+// ioError is an error of writing together with the operating system's reason, which is not
+// missing space.
 type ioError struct{ err, reason error }
 
 func (e *ioError) Error() string   { return fmt.Sprintf("%v: %v", e.err, e.reason) }
 func (e *ioError) Unwrap() []error { return []error{e.err, e.reason} }
 
-// trialSize is how many bytes a write test writes.
-const trialSize = 64 << 10
+// errTrial is the error of a trial: the operating system's reason follows.
+var errTrial = errors.New("a file beside it can not be written")
+
+// A trial writes at least minTrial bytes, which is more than a transaction with a small
+// message writes, and at most maxTrial.
+const minTrial, maxTrial = 64 << 10, 1 << 20
+
+// trialSize returns how many bytes a trial writes for a transaction that stores messages
+// of this size: they are written to the write-ahead log and then to the file.
+func trialSize(bytes int64) int { return int(min(minTrial+2*bytes, maxTrial)) }
+
+// trialInfix is in the names of files that tryWriting creates, after the name of the store
+// and before a random number.
+const trialInfix = "-trial-"
 
 // tryWriting writes, syncs and removes a file beside the store. It returns the reason if
 // that fails.
 func tryWriting(store string, size int) error {
 	content := make([]byte, size)
 	_, _ = rand.Read(content) // some file systems allocate no blocks for zeros
-	name := store + "-trial"
-	_ = os.Remove(name) // left by a process that was killed
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(store), filepath.Base(store)+trialInfix+"*")
 	if err != nil {
 		return reasonOf(err)
 	}
-	defer os.Remove(name)
+	defer os.Remove(f.Name())
 	_, err = f.Write(content)
 	if err == nil {
 		err = f.Sync()
 	}
 	return reasonOf(errors.Join(err, f.Close()))
+}
+
+// removeTrials removes the files that tryWriting has left beside the store, in processes
+// that were killed.
+func removeTrials(store string) {
+	dir, prefix := filepath.Dir(store), filepath.Base(store)+trialInfix
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), prefix)
+		if ok && strings.Trim(number, "0123456789") == "" && e.Type().IsRegular() {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
 }
 
 // reasonOf returns the operating system's error in err, without the name of a file.
@@ -73,25 +98,41 @@ func isWriteError(err error) bool {
 // canRemove reports whether, after err has failed an operation that stores messages,
 // operations of kind maintenance may still succeed.
 func canRemove(err error) bool {
-	return isFull(err) || isWriteError(err) || errors.Is(err, errNoReserve)
+	return isFull(err) || isWriteError(err) || isDiskFault(err) || errors.Is(err, errNoReserve)
 }
 
 // withReason adds the operating system's reason to a write error of SQLite without one.
-func (w *writer) withReason(err error) error {
+// The transaction that has failed was to store messages of this size in bytes.
+func (w *writer) withReason(err error, bytes int64) error {
 	if !isWriteError(err) || isFull(err) {
 		return err
 	}
-	w.pulse.Beat()
-	switch reason := w.tryWriting(); {
-	case isNoRoom(reason):
-		return fmt.Errorf("%w: %w: %w", ErrFull, err, reason)
-	case reason != nil:
-		return &ioError{err, reason}
+	if reason := w.writeTrial(err, bytes); reason != nil {
+		return reason
 	}
 	if free, e := w.disk.freeBytes(); e == nil && free < roomToOpen {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	return err
+}
+
+// writeTrial writes a file beside the store, as for a transaction that stores messages of this
+// size in bytes. If that fails, it returns err with the reason.
+func (w *writer) writeTrial(err error, bytes int64) error {
+	w.pulse.Beat()
+	return addReason(err, w.tryWriting(trialSize(bytes)))
+}
+
+// addReason returns err with the reason that a trial has found, or nil if it has found
+// none.
+func addReason(err, reason error) error {
+	switch {
+	case reason == nil:
+		return nil
+	case isNoRoom(reason):
+		return fmt.Errorf("%w: %w: %w", ErrFull, err, reason)
+	}
+	return &ioError{err, reason}
 }
 
 // isDiskFault reports whether a write error is known to have another reason than missing

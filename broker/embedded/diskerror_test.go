@@ -2,9 +2,11 @@ package embedded
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -109,7 +111,7 @@ func TestResumesAfterDiskError(t *testing.T) {
 			good := time.Now()
 			eventually(t, "stored", func() bool { return statsOf(t, s, "accounts_in").Depth == 1 })
 			eventually(t, "free of trouble", func() bool { return s.Health() == nil })
-			if took := time.Since(good); took > maxPause {
+			if took := time.Since(good); took > 5*time.Second {
 				t.Errorf("it took %v until messages were stored again", took)
 			}
 		})
@@ -136,50 +138,281 @@ func TestReservePause(t *testing.T) {
 	}
 }
 
-// When the disk fails and no more message is sent, the trouble lasts until a write
-// succeeds.
+// refuseOnce fails one transaction with an error, in which an application stores a message
+// of a size, and returns the error for the application.
+func refuseOnce(t *testing.T, s *Store, err error, size int) error {
+	t.Helper()
+	part, e := s.writer.sent.acquire(testContext(t), 1, size)
+	if e != nil {
+		t.Fatal(e)
+	}
+	return s.commitOp(testContext(t), callOp{do: func(*tx) error { return err }, kind: sent, part: part})
+}
+
+// fullFailure is SQLite's error for a disk that is full.
+type fullFailure struct{}
+
+func (fullFailure) Error() string { return "database or disk is full" }
+func (fullFailure) Code() int     { return sqlite3.SQLITE_FULL }
+
+// After a write has failed, for any reason, the trouble lasts as long as nothing can be
+// stored, also if the free space of the disk does not show that, as with a quota, and no
+// more message is sent. Messages can be removed meanwhile. It ends soon after, and is
+// logged once.
 func TestTroubleLasts(t *testing.T) {
 	t.Parallel()
-	d := &faultyDisk{}
-	s := openFile(t, filepath.Join(t.TempDir(), "messages.db"), d.options())
-	d.store = s
+	for _, test := range []struct {
+		name   string
+		err    error
+		reason syscall.Errno
+		want   error
+	}{
+		{"failing disk", ioFailure{}, syscall.EIO, ErrUnwritable},
+		{"quota", ioFailure{}, syscall.EDQUOT, ErrFull},
+		{"project quota", fullFailure{}, syscall.ENOSPC, ErrFull},
+		{"other", ErrGone, syscall.EDQUOT, ErrUnwritable},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			d, log := &faultyDisk{}, make(reports, 10)
+			opts := d.options()
+			opts.Logger = slog.New(log)
+			s := openFile(t, filepath.Join(t.TempDir(), "messages.db"), opts)
+			declareTest(t, s, "q")
+			d.reason.Store(&test.reason)
+			if err := refuseOnce(t, s, test.err, 100); !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+			for end := time.Now().Add(4 * pollInterval); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				if canRemove(test.err) {
+					if err := s.commit(testContext(t), func(*tx) error { return nil }); err != nil {
+						t.Fatalf("nothing can be removed: %v", err)
+					}
+				}
+				if s.Health() == nil {
+					t.Fatal("no trouble, while nothing can be stored")
+				}
+			}
+			d.reason.Store(nil)
+			good := time.Now()
+			eventually(t, "free of trouble", func() bool { return s.Health() == nil })
+			if took := time.Since(good); took > maxPause+4*pollInterval {
+				t.Errorf("it took %v until the trouble ended", took)
+			}
+			putN(t, s, "q", 1)
+			log.want(t, "ERROR can not write the message store")
+			log.want(t, "INFO the message store can be written again")
+			if len(log) > 0 {
+				t.Errorf("also reported: %s", <-log)
+			}
+		})
+	}
+}
+
+// The trouble lasts until there is as much room as what was refused needs: a smaller
+// message that can be stored does not end it, and neither does space within a quota that
+// the disk does not have, nor the reverse.
+func TestTroubleLastsUntilRoom(t *testing.T) {
+	t.Parallel()
+	const size = 300_000
+	var inQuota, onDisk atomic.Int64
+	inQuota.Store(size)
+	onDisk.Store(1 << 30)
+	s := openTest(t, Options{
+		MinFree: 1 << 20, diskCheckInterval: time.Hour,
+		freeBytes: func(string) (int64, error) { return onDisk.Load(), nil },
+		tryWriting: func(_ string, size int) error {
+			if int64(size) > inQuota.Load() {
+				return syscall.EDQUOT
+			}
+			return nil
+		},
+	})
 	declareTest(t, s, "q")
-	reason := syscall.EIO
-	d.reason.Store(&reason)
-	put := make(chan error, 1)
-	if err := s.writer.submit(&callOp{do: func(*tx) error { return ioFailure{} }, kind: sent, done: func(err error) { put <- err }}); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-put; !errors.Is(err, ErrUnwritable) {
-		t.Error(err)
-	}
-	for end := time.Now().Add(2 * pollInterval); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if s.Health() == nil {
-			t.Fatal("no trouble, while nothing can be written")
+	lasts := func(why string) {
+		t.Helper()
+		for end := time.Now().Add(2 * pollInterval); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			_ = s.Put(testContext(t), "q", broker.Outgoing{}) // is stored when an attempt is due
+			if s.Health() == nil {
+				t.Fatalf("no trouble, while there is no room %s", why)
+			}
 		}
 	}
-	d.reason.Store(nil)
+	if err := refuseOnce(t, s, ioFailure{}, size); !errors.Is(err, ErrFull) {
+		t.Errorf("got %v, want %v", err, ErrFull)
+	}
+	lasts("in the quota")
+	onDisk.Store(1 << 18)
+	inQuota.Store(2 * maxTrial)
+	lasts("on the disk")
+	onDisk.Store(1 << 30)
 	eventually(t, "free of trouble", func() bool { return s.Health() == nil })
 }
 
-// The trial never writes to a file that was there: a link in its place is replaced, and what
-// it leads to stays.
+// A store that fills the quota of its user is usable again when its messages were removed:
+// their space in the file is returned although the disk has enough.
+func TestShrinksInQuota(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "messages.db")
+	quota := int64(1 << 40)
+	s := openFile(t, path, Options{
+		Service: true, MinFree: 1, diskCheckInterval: 10 * time.Millisecond,
+		tryWriting: func(_ string, size int) error {
+			if sizeOf(path)+sizeOf(path+"-wal")+int64(size) > atomic.LoadInt64(&quota) {
+				return syscall.EDQUOT
+			}
+			return nil
+		},
+	})
+	publishFrom(t, s, "a", 300, 8000)
+	sub := subscribe(t, s, "accounts_in")
+	_, seqs := take(t, sub, 300)
+	atomic.StoreInt64(&quota, 2<<20)
+	if err := refuseOnce(t, s, ioFailure{}, 100); !errors.Is(err, ErrFull) {
+		t.Errorf("got %v, want %v", err, ErrFull)
+	}
+	ack(t, sub, seqs...)
+	eventually(t, "free of trouble", func() bool { return s.Health() == nil })
+}
+
+// A trial writes to a new file only, and leaves none: it follows no link, and links and
+// folders with the names of trial files stay. Files that a killed process has left are
+// removed when the store is opened.
 func TestTrialFollowsNoLink(t *testing.T) {
 	dir := t.TempDir()
 	store, other := filepath.Join(dir, "messages.db"), filepath.Join(dir, "other")
-	if err := os.WriteFile(other, []byte("content"), 0o600); err != nil {
+	write := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte("content"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := func() (names []string) {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	write(other)
+	write(store + "-trial-note")
+	write(filepath.Join(dir, "other.db-trial-1"))
+	if err := os.Mkdir(store+"-trial-2", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(other, store+"-trial"); err != nil {
+	if err := os.Symlink(other, store+"-trial-3"); err != nil {
 		t.Skipf("skipped: a symbolic link: %v", err)
 	}
-	if err := tryWriting(store, trialSize); err != nil {
+	if err := openFile(t, store, Options{}).Close(); err != nil {
+		t.Fatal(err)
+	}
+	before := names()
+	write(store + "-trial-1")
+	if err := openFile(t, store, Options{}).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tryWriting(store, minTrial); err != nil {
 		t.Error(err)
+	}
+	if after := names(); !slices.Equal(after, before) {
+		t.Errorf("the files are %v, were %v", after, before)
 	}
 	if content, err := os.ReadFile(other); err != nil || string(content) != "content" {
 		t.Errorf("the other file has %d bytes, %v", len(content), err)
 	}
-	if _, err := os.Lstat(store + "-trial"); err == nil {
-		t.Error("the trial file is left")
+}
+
+// Several processes can do trials beside the same store at the same time.
+func TestTrialsAtOnce(t *testing.T) {
+	store := filepath.Join(t.TempDir(), "messages.db")
+	results := make(chan error, 8)
+	for range cap(results) {
+		go func() {
+			var err error
+			for range 10 {
+				err = errors.Join(err, tryWriting(store, 1))
+			}
+			results <- err
+		}()
+	}
+	for range cap(results) {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// accessFailure is SQLite's error for a file that it can not create.
+type accessFailure struct{}
+
+func (accessFailure) Error() string { return "unable to open database file" }
+func (accessFailure) Code() int     { return sqlite3.SQLITE_CANTOPEN }
+
+// The error of opening a store has the operating system's reason if a trial finds it, and
+// the advice that fits: to make room if space is missing, also if the disk seems to have
+// some, and to look at owner and mode only if access may be the reason.
+func TestOpenErrorHasReason(t *testing.T) {
+	const room, mode = "make room", "look at their owner and mode"
+	for _, test := range []struct {
+		err    error
+		reason error
+		want   []error
+		advice string // room, mode, or none
+	}{
+		{ioFailure{}, syscall.EDQUOT, []error{ErrFull, syscall.EDQUOT}, room},
+		{ioFailure{}, syscall.ENOSPC, []error{ErrFull, syscall.ENOSPC}, room},
+		{accessFailure{}, syscall.EDQUOT, []error{ErrFull, syscall.EDQUOT}, room},
+		{fullFailure{}, nil, []error{ErrFull}, room},
+		{ioFailure{}, syscall.EIO, []error{syscall.EIO}, ""},
+		{accessFailure{}, syscall.EIO, []error{syscall.EIO}, ""},
+		{accessFailure{}, syscall.EROFS, []error{syscall.EROFS}, mode},
+		{accessFailure{}, syscall.EACCES, []error{syscall.EACCES}, mode},
+		{accessFailure{}, nil, nil, mode},
+		{ioFailure{}, nil, nil, ""},
+		{ErrNotStore, syscall.EDQUOT, []error{ErrNotStore}, ""},
+	} {
+		o := Options{
+			freeBytes:  func(string) (int64, error) { return 1 << 40, nil },
+			tryWriting: func(string, int) error { return test.reason },
+		}
+		got := o.openError("messages.db", test.err)
+		for _, want := range append(test.want, test.err) {
+			if !errors.Is(got, want) || !strings.Contains(got.Error(), want.Error()) {
+				t.Errorf("%v, %v: got %v, want %v", test.err, test.reason, got, want)
+			}
+		}
+		for _, advice := range []string{room, mode} {
+			if strings.Contains(got.Error(), advice) != (advice == test.advice) {
+				t.Errorf("%v, %v: got %v, want the advice %q", test.err, test.reason, got, test.advice)
+			}
+		}
+	}
+}
+
+// To open a store on a disk with enough space, no trial is done, and the reserve stays.
+func TestOpenWithoutTrial(t *testing.T) {
+	tried := 0
+	opts := Options{
+		MinFree: 1 << 20, Reserve: 1 << 20, Service: true,
+		tryWriting: func(string, int) error { tried++; return syscall.EDQUOT },
+	}
+	s := openFile(t, filepath.Join(t.TempDir(), "messages.db"), opts)
+	before, err := os.Stat(s.path + "-reserve")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	openFile(t, s.path, opts)
+	after, err := os.Stat(s.path + "-reserve")
+	if err != nil || !os.SameFile(before, after) {
+		t.Errorf("the reserve was made again (%v)", err)
+	}
+	if tried > 0 {
+		t.Errorf("%d trials were done", tried)
 	}
 }

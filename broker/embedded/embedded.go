@@ -47,10 +47,11 @@
 // the others; if another program has used up all the space, a reserve file is deleted
 // first ([Options].Reserve). SQLite does not report whether the reason of a write error is
 // missing space, as with a quota, or a failing disk: the operating system's reason is
-// determined by writing a small file ("-trial"). If the reason is not missing space, the
+// determined by writing a small file ("-trial-*"). If the reason is not missing space, the
 // reserve stays, and messages are refused with [ErrUnwritable]. Removed messages leave
 // free space in the file, which a service returns to the disk. When there is space again,
-// the store continues by itself.
+// the store continues by itself: after an error it is reported as writable only when a
+// file as large as the messages that were not stored (up to 1 MiB) could be written.
 //
 // # Consuming
 //
@@ -83,7 +84,7 @@
 // sqlite3 tool. While it is open, or after a crash, there are files beside it: "-wal" has
 // messages and belongs to it, "-shm" and "-turn" are created again when needed. A "-wal"
 // that is missing or of another point in time is detected (pair.go). "-reserve" only
-// occupies space, "-trial" exists briefly after an error.
+// occupies space, "-trial-*" exist briefly after an error.
 package embedded
 
 import (
@@ -220,18 +221,32 @@ var _ broker.Broker = (*Store)(nil)
 // it does not exist. The directory must exist. Open reports [ErrNewer], [ErrNotStore],
 // [ErrOwner], [ErrMixed] and [ErrDamaged] for files that it must not change.
 func Open(path string, opts Options) (*Store, error) {
-	s, err := open(path, opts.withDefaults())
+	s, err := openOrMakeRoom(path, opts.withDefaults())
 	if err != nil {
-		return nil, fmt.Errorf("open message store %s: %w", path, noRoomToOpen(path, explain(err)))
+		return nil, fmt.Errorf("open message store %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// openOrMakeRoom opens a store. If there is no space for that, it removes the reserve and
+// tries again, once.
+func openOrMakeRoom(path string, opts Options) (*Store, error) {
+	path, err := durable.Target(path) // SQLite creates its other files beside the target, and so does this package
+	if err != nil {
+		return nil, err
+	}
+	removeTrials(path)
+	s, err := open(path, opts)
+	if err != nil && opts.makeRoomToOpen(path, err) {
+		s, err = open(path, opts)
+	}
+	if err != nil {
+		return nil, opts.openError(path, err)
 	}
 	return s, nil
 }
 
 func open(path string, opts Options) (*Store, error) {
-	path, err := durable.Target(path) // SQLite creates its other files beside the target, and so does this package
-	if err != nil {
-		return nil, err
-	}
 	w, err := openWriteConn(path, opts)
 	if err != nil {
 		return nil, err
@@ -280,7 +295,7 @@ func open(path string, opts Options) (*Store, error) {
 		reserve:           newReserve(path, opts.Reserve),
 		shrinks:           opts.Service,
 		diskCheckInterval: opts.diskCheckInterval,
-		tryWriting:        func() error { return opts.tryWriting(path, trialSize) },
+		tryWriting:        func(size int) error { return opts.tryWriting(path, size) },
 		wake:              wait.NewSignal(),
 		done:              make(chan struct{}),
 	}

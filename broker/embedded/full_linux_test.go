@@ -234,6 +234,44 @@ func TestOpenOnFullDisk(t *testing.T) {
 	ack(t, sub, seqs...)
 }
 
+// A service is started while nothing more can be written although the disk seems to have
+// space, as with a quota: the space of the reserve is used to open the store, and to
+// remove messages. Without a reserve, the error has the reason.
+func TestOpenOnFullQuota(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "24m")
+	path := filepath.Join(dir, "messages.db")
+	o := Options{
+		MinFree: 4 << 20, Reserve: 2 << 20, Service: true,
+		freeBytes: func(string) (int64, error) { return 1 << 40, nil },
+	}
+	s := openFile(t, path, o)
+	publishFrom(t, s, "a", 100, 1000)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fillDisk(t, filepath.Join(dir, "ballast"))
+	s = openFile(t, path, o)
+	if s.Health() == nil {
+		t.Error("no trouble without a reserve")
+	}
+	sub := subscribe(t, s, "accounts_in")
+	_, seqs := take(t, sub, 100)
+	ack(t, sub, seqs...)
+	sub.Close()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path + "-reserve"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	fillDisk(t, filepath.Join(dir, "more"))
+	_, err := Open(path, o)
+	if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "make room") {
+		t.Errorf("got %v, want ErrFull", err)
+	}
+}
+
 // A peer may confirm all messages while the disk is full. Removing them in one transaction
 // needs more space than the reserve has, so they are removed in steps, without a restart,
 // and afterwards the store has its reserve again.

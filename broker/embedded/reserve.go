@@ -1,15 +1,15 @@
 package embedded
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
-
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"peerlink/internal/durable"
 )
@@ -49,35 +49,49 @@ func newReserve(store string, size int64) reserve {
 
 func writeReserve(path string, content []byte) error { return durable.Replace(path, content, 0o600) }
 
-// roomToOpen is how many bytes opening a store may need, including the files that a
-// service writes beside it at its start.
+// roomToOpen is how many bytes opening a store may need.
 const roomToOpen = 1 << 20
 
-// makeRoomToOpen removes the reserve if there is no space to open the store. A store that
-// another process has open needs none.
-func makeRoomToOpen(store string, service bool) {
-	if _, err := os.Stat(store + "-shm"); err == nil && !service {
-		return
+// makeRoomToOpen removes the reserve if err, an error of opening the store, means that
+// there is no space. It reports whether there was a reserve to remove. A store that
+// another process has open needs no space to be opened once more.
+func (o Options) makeRoomToOpen(store string, err error) bool {
+	if _, e := os.Stat(store + "-shm"); e == nil && !o.Service {
+		return false
 	}
 	r := newReserve(store, 0)
-	if _, err := os.Lstat(r.path); err != nil {
-		return // there is no reserve to remove
+	if _, e := os.Lstat(r.path); e != nil || !errors.Is(o.openError(store, err), ErrFull) {
+		return false
 	}
-	free, err := freeBytes(filepath.Dir(store))
-	if err == nil && free < roomToOpen || service && isNoRoom(tryWriting(store, roomToOpen)) {
-		r.giveUp()
-	}
+	r.giveUp()
+	return true
 }
 
-// noRoomToOpen extends an error of opening if its reason is missing space.
-func noRoomToOpen(store string, err error) error {
-	free, e := freeBytes(filepath.Dir(store))
-	noRoom := isFull(err) || isWriteError(err) || code(err)&0xff == sqlite3.SQLITE_CANTOPEN
-	if e != nil || free >= roomToOpen || !noRoom {
-		return err
+// openError adds to an error of opening the reason, if it is missing space or if a trial
+// finds one, and advice for the operator.
+func (o Options) openError(store string, err error) error {
+	if !isFull(err) && !isWriteError(err) && !isAccessError(err) {
+		return explain(err)
 	}
-	return fmt.Errorf("%w: the disk is full: %d bytes are free, and %d are needed to open the store; make room for it on the disk of %s, then messages can be taken out and dropped: %w",
-		ErrFull, free, roomToOpen, filepath.Dir(store), err)
+	dir := filepath.Dir(store)
+	const advice = "make room for it on the disk of %s, then messages can be taken out and dropped: %w"
+	if free, e := o.freeBytes(dir); e == nil && free < roomToOpen {
+		return fmt.Errorf("%w: the disk is full: %d bytes are free, and %d are needed to open the store; "+advice, ErrFull, free, roomToOpen, dir, err)
+	}
+	var reason error
+	if !isFull(err) {
+		reason = o.tryWriting(store, roomToOpen)
+	}
+	switch {
+	case isNoRoom(reason):
+		err = fmt.Errorf("%w: %w", err, reason)
+		fallthrough
+	case isFull(err):
+		return fmt.Errorf("%w: the disk, or the quota of this user on it, is full; "+advice, ErrFull, dir, err)
+	case reason == nil, errors.Is(reason, fs.ErrPermission), errors.Is(reason, syscall.EROFS):
+		err = explain(err)
+	}
+	return cmp.Or(addReason(err, reason), err)
 }
 
 // leave creates a small reserve when the store is closed without one, in the space that
@@ -117,9 +131,7 @@ func (r *reserve) renew() error {
 	case err == nil:
 		r.pause = 0
 		return nil
-	case errors.Is(err, syscall.ENOSPC):
-		return err // the free space is checked before renew is called
-	case isNoRoom(err): // statfs does not account for a user's quota
+	case isNoRoom(err): // the free space was checked, but it does not account for a user's quota
 		r.err = fmt.Errorf("%w: %w: %w", ErrFull, errNoReserve, err)
 	default:
 		r.err = fmt.Errorf("%w: %w", errNoReserve, err)

@@ -250,7 +250,7 @@ func upgrade(c *conn) error {
 func isUnwritable(err error) bool {
 	switch code(err) & 0xff {
 	case sqlite3.SQLITE_OK:
-		return errors.Is(err, ErrGone)
+		return errors.Is(err, ErrGone) || isFull(err) || isDiskFault(err)
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		return false
 	}

@@ -22,12 +22,12 @@ const (
 	vacuumLimit = 64 << 20
 )
 
-// shrink returns free space in the file to the disk: if the disk has little space, or if
-// the writer is idle. It returns the bytes that are still free in the file.
+// shrink returns free space in the file to the disk: if the disk, or this user's quota on
+// it, has little space, or if the writer is idle. It returns the bytes that are still free in the file.
 func (w *writer) shrink(inside int64) (int64, error) {
 	least := int64(shrinkIdle)
 	switch {
-	case w.reserve.missing || w.disk.isShort():
+	case w.reserve.missing || w.disk.isShort() || isFull(w.lastError()):
 		least = shrinkLow
 		if w.db.walBytes() >= shrinkLow {
 			_, _ = w.db.checkpoint.number()

@@ -54,7 +54,6 @@ type writeConn struct {
 }
 
 func openWriteConn(path string, opts Options) (*writeConn, error) {
-	makeRoomToOpen(path, opts.Service)
 	if err := create(path, opts.Logger); err != nil {
 		return nil, err
 	}
@@ -88,7 +87,9 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 		return nil, err
 	}
 	if opts.Service {
-		w.noteOpen()
+		if err := w.noteOpen(); err != nil && opts.makeRoomToOpen(path, err) {
+			_ = w.noteOpen()
+		}
 	}
 	// SQLite creates the write-ahead log with the first read.
 	if _, err := w.allQueues.number(); err != nil {

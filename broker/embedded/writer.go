@@ -22,7 +22,7 @@ const (
 	// A failed transaction is retried after firstPause, then after twice as long each
 	// time, up to maxPause.
 	firstPause = 100 * time.Millisecond
-	maxPause   = 5 * time.Second
+	maxPause   = 3 * time.Second
 )
 
 // op is an operation on the file, to be executed by the writer.
@@ -62,9 +62,9 @@ type writer struct {
 	quotas            *quotas
 	disk              *disk
 	reserve           reserve
-	diskCheckInterval time.Duration // interval between checks of the disk
-	tryWriting        func() error  // writes a small file beside the store
-	shrinks           bool          // return free space in the file to the disk
+	diskCheckInterval time.Duration        // interval between checks of the disk
+	tryWriting        func(size int) error // writes a file beside the store
+	shrinks           bool                 // return free space in the file to the disk
 
 	wake wait.Signal
 
@@ -84,6 +84,7 @@ type writer struct {
 	pause       time.Duration    // before the next attempt
 	retry       time.Time        // time of the next attempt
 	retryTimer  <-chan time.Time // receives at that time
+	unwritten   need             // what could not be written since the trouble began
 	worked      bool             // operations were written since the last check of the disk
 	diskChecked time.Time        // time of the last check
 
@@ -197,7 +198,7 @@ func (w *writer) work(ops []op, closing bool) {
 	if err == nil || closing || !time.Now().Before(w.retry) {
 		ops = w.refuseFirst(ops)
 		if err = w.checkRoom(ops); err == nil {
-			err = w.withReason(w.write(ops))
+			err = w.withReason(w.write(ops), needOf(ops).bytes)
 		}
 		if w.disk.needsCheck() {
 			if inside, err := w.db.freeInside(); err == nil {
@@ -205,13 +206,14 @@ func (w *writer) work(ops []op, closing bool) {
 			}
 		}
 		if err == nil {
-			w.held = nil
-			w.recovered()
+			w.held, w.retryTimer, w.stopped = nil, nil, false
+			w.tryAgain()
 			return
 		}
 		if canRemove(err) && w.removeOnly(ops) {
 			return
 		}
+		w.unwritten.add(needOf(ops))
 		w.failed(err)
 		w.setRetry()
 	}
@@ -286,16 +288,43 @@ func (w *writer) failHeld() {
 // checkRoom reports [ErrFull] if there is no space for the messages that the operations
 // store.
 func (w *writer) checkRoom(ops []op) error {
-	ours, peers := stores(ops)
-	switch {
-	case ours.messages == 0 && peers.messages == 0:
+	n := needOf(ops)
+	if n.kind == maintenance {
 		return nil
-	case w.reserve.missing:
-		return cmp.Or(w.reserve.err, fmt.Errorf("%w: its reserve of %d bytes can not be made", ErrFull, w.reserve.size))
-	case ours.messages > 0:
-		return w.disk.checkRoom(sent, ours.bytes+peers.bytes)
 	}
-	return w.disk.checkRoom(received, peers.bytes)
+	return w.checkRoomFor(n)
+}
+
+func (w *writer) checkRoomFor(n need) error {
+	if w.reserve.missing {
+		return cmp.Or(w.reserve.err, fmt.Errorf("%w: its reserve of %d bytes can not be made", ErrFull, w.reserve.size))
+	}
+	return w.disk.checkRoom(n.kind, n.bytes)
+}
+
+// need is what a transaction needs space for: messages of this size in bytes, and whether
+// messages of applications are among them.
+type need struct {
+	kind  kind
+	bytes int64
+}
+
+// add makes n the larger of n and other.
+func (n *need) add(other need) {
+	n.kind, n.bytes = max(n.kind, other.kind), max(n.bytes, other.bytes)
+}
+
+// needOf returns what a transaction with these operations needs.
+func needOf(ops []op) need {
+	ours, peers := stores(ops)
+	n := need{maintenance, ours.bytes + peers.bytes}
+	switch {
+	case ours.messages > 0:
+		n.kind = sent
+	case peers.messages > 0:
+		n.kind = received
+	}
+	return n
 }
 
 // stores returns what the operations store for applications (ours) and for peers.
@@ -354,7 +383,7 @@ func (w *writer) writeUpkeep(ops []op) (left []op, failed bool) {
 	if len(alone) == 0 {
 		return left, false
 	}
-	err := w.withReason(w.write(alone))
+	err := w.withReason(w.write(alone), 0)
 	if err == nil {
 		if w.reserve.missing {
 			w.restartWAL() // so that the next transaction reuses the space of this one
@@ -499,7 +528,7 @@ func (w *writer) poll() {
 		return
 	}
 	if len(w.held) == 0 && !time.Now().Before(w.retry) {
-		w.tryAgain()
+		w.tryAgain() // no operation would show whether messages can be stored again
 	}
 	if time.Since(w.diskChecked) >= w.diskCheckInterval {
 		w.checkDisk()
@@ -507,14 +536,33 @@ func (w *writer) poll() {
 	}
 }
 
-// tryAgain ends the trouble, if there is any, when no held operation would show whether
-// writing is possible again.
+// tryAgain ends the trouble, if there is any and what could not be written could be now.
 func (w *writer) tryAgain() {
-	if isDiskFault(w.lastError()) && w.tryWriting() != nil {
+	if w.lastError() == nil {
+		return
+	}
+	if err := w.canStore(); err != nil {
+		w.failed(err)
 		w.setRetry()
 		return
 	}
 	w.recovered()
+}
+
+// canStore returns the reason if messages like those that could not be written since the
+// trouble began can not be stored: it checks the free space, writes a file, since the free
+// space does not account for a user's quota, and commits an empty transaction.
+func (w *writer) canStore() error {
+	n := w.unwritten
+	n.add(need{kind: received})
+	n.bytes = min(n.bytes, maxTrial) // more is for the transaction to show
+	if err := w.checkRoomFor(n); err != nil {
+		return err
+	}
+	if err := w.writeTrial(errTrial, n.bytes); err != nil {
+		return err
+	}
+	return w.withReason(w.write(nil), 0)
 }
 
 // setRetry doubles the pause before the next attempt.
@@ -575,7 +623,7 @@ func (w *writer) failed(err error) {
 }
 
 func (w *writer) recovered() {
-	w.pause, w.retry, w.retryTimer, w.stopped = 0, time.Time{}, nil, false
+	w.pause, w.retry, w.retryTimer, w.stopped, w.unwritten = 0, time.Time{}, nil, false, need{}
 	w.refuseAtOnce(nil)
 	if t := w.trouble.Swap(nil); t != nil {
 		w.log.Info("the message store can be written again", "after", time.Since(t.Since).Round(time.Millisecond))
