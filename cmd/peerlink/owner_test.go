@@ -165,6 +165,48 @@ func TestUntypeableKeys(t *testing.T) {
 	}
 }
 
+// A passphrase that is set in any form of Unicode opens the key, and its shares, in every
+// form that another keyboard sends. A key that another program has encrypted with a text
+// that is in neither normal form opens with that text; the owner is warned, and setting the
+// same passphrase again mends it.
+func TestPassphraseOfAnotherKeyboard(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	forms := []string{"windows", "nfc", "nfd"}
+	o.write("windows", []byte("ti\u00ea\u0301ng Vi\u00ea\u0323t 42"))
+	o.write("nfc", []byte("ti\u1ebfng Vi\u1ec7t 42"))
+	o.write("nfd", []byte("tie\u0302\u0301ng Vie\u0323\u0302t 42"))
+	o.makesNode("key", "windows")
+	opens := func(key string) {
+		t.Helper()
+		for _, form := range forms {
+			if out := o.does("-C", "node", "key", "drill", "--key", key, "--passphrase-file", form); strings.Contains(out, "Warning") {
+				t.Errorf("%s, %s: %s", key, form, out)
+			}
+		}
+	}
+	opens("key")
+	key, err := pki.DecodeKey([]byte(o.read("key")), func() ([]byte, error) { return []byte(o.read("nfc")), nil })
+	if err != nil {
+		t.Fatalf("the key is not encrypted with the form NFC: %v", err)
+	}
+
+	old, err := pki.EncodeEncryptedKey(key, []byte(o.read("windows")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.write("old.key", old)
+	if out := o.does("-C", "node", "key", "split", "--shares", "2", "--threshold", "2", "--text", "--out", "pages", "--key", "old.key", "--passphrase-file", "windows"); !strings.Contains(out, "Set it again") {
+		t.Errorf("nobody is warned of a passphrase that other keyboards do not send:\n%s", out)
+	}
+	o.does("-C", "node", "key", "join", "--out", "joined", "--passphrase-file", "nfd", "pages/share-1-of-2.txt", "pages/share-2-of-2.txt")
+	opens("joined")
+	if out := o.does("-C", "node", "key", "passphrase", "--key", "old.key", "--passphrase-file", "windows", "--new-passphrase-file", "windows"); !strings.Contains(out, "need the form NFC") {
+		t.Errorf("nothing is said of what OpenSSL needs:\n%s", out)
+	}
+	opens("old.key")
+}
+
 // A key that is named by a symbolic link is changed where it is. One with a second
 // name is not changed, since its old passphrase would stay good under that.
 func TestPassphraseThroughLink(t *testing.T) {

@@ -176,11 +176,11 @@ func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, err
 	if err != nil {
 		return nil, err
 	}
-	pem, err := pki.EncodeEncryptedKey(key, pass)
+	pem, check, err := encryptKey(key, pass)
 	if err != nil {
 		return nil, err
 	}
-	if err := node.WriteKeyFile(path, pem, opensWith(key, pass)); err != nil {
+	if err := node.WriteKeyFile(path, pem, check); err != nil {
 		return nil, err
 	}
 	a.warnExposed(path)

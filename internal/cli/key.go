@@ -21,7 +21,6 @@ import (
 	"peerlink/internal/textfile"
 	"peerlink/node"
 	"peerlink/node/keyshare"
-	"peerlink/node/pki"
 )
 
 // maxShareFile is the maximum size of the file of a share in bytes. The usual size is some kilobytes.
@@ -57,11 +56,11 @@ made from it, still open with the old passphrase.`,
 				return err
 			}
 			defer clear(pass)
-			pem, err := pki.EncodeEncryptedKey(key, pass)
+			pem, check, err := encryptKey(key, pass)
 			if err != nil {
 				return err
 			}
-			if err := node.ReplaceKeyFile(a.keyPath(), pem, opensWith(key, pass)); err != nil {
+			if err := node.ReplaceKeyFile(a.keyPath(), pem, check); err != nil {
 				return err
 			}
 			a.warnExposed(a.keyPath())
@@ -131,7 +130,9 @@ func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, 
 	if err := d.CheckKey(key); err != nil {
 		return err
 	}
-	made, err := keyshare.Split(key, d.Identity(), pass, shares, threshold, time.Now())
+	stored := passphrase.Normal(pass)
+	defer clear(stored)
+	made, err := keyshare.Split(key, d.Identity(), stored, shares, threshold, time.Now())
 	if err != nil {
 		return err
 	}
@@ -220,11 +221,11 @@ root-ca.crt in the node's directory, of which nothing else is needed.`,
 				return err
 			}
 			defer clear(pass)
-			pem, err := pki.EncodeEncryptedKey(key, pass)
+			pem, check, err := encryptKey(key, pass)
 			if err != nil {
 				return err
 			}
-			if err := node.WriteKeyFile(out, pem, opensWith(key, pass)); err != nil {
+			if err := node.WriteKeyFile(out, pem, check); err != nil {
 				return err
 			}
 			a.warnExposed(out)
@@ -275,6 +276,10 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 // passphrase file.
 func (a *app) typeable(given *passphrase.Given, opened []byte) []byte {
 	err := passphrase.Check(opened)
+	if err == nil && passphrase.Mixed(opened) {
+		a.warn("These shares open with the passphrase as it was given, and not with the same text from another keyboard: it is in none\n" +
+			"of the normal forms of Unicode (NFC, NFD). A key restored from them opens with both; make new shares of it.")
+	}
 	if err == nil {
 		return opened
 	}

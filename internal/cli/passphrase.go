@@ -29,19 +29,21 @@ const (
 )
 
 // newPassphrase returns the passphrase for a new root key file. A typed passphrase is prompted for twice.
-// The passphrase can always be typed at a prompt.
+// The passphrase can always be typed at a prompt. It is in the form in which it was given.
 func (a *app) newPassphrase(ctx context.Context) ([]byte, error) {
 	pass, err := a.typeablePassphrase(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if n := utf8.RuneCount(pass); n < minPassphrase {
+	normal := passphrase.Normal(pass)
+	defer clear(normal)
+	if n := utf8.RuneCount(normal); n < minPassphrase {
 		return nil, fmt.Errorf("the passphrase has %d characters; at least %d are needed, and 20 or more are wise", n, minPassphrase)
 	}
 	for _, warning := range passphrase.Warnings(pass) {
 		a.warn("%s", warning)
 	}
-	if bits := entropy(pass); bits < weakBits {
+	if bits := entropy(normal); bits < weakBits {
 		a.label("Warning:")
 		a.say("This passphrase is weak: who steals the key file finds it in %s, or sooner.\nChange it with \"peerlink key passphrase\".", crackTime(bits))
 	}
@@ -105,7 +107,7 @@ func (a *app) typedTwice(ctx context.Context, offer []byte) ([]byte, error) {
 		pass = bytes.Clone(offer)
 	}
 	again, err := a.askSecret(ctx, "Now type it, from your notes: ")
-	if err == nil && !bytes.Equal(pass, again) {
+	if err == nil && !passphrase.Same(pass, again) {
 		err = errNotTheSame
 	}
 	clear(again)

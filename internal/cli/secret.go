@@ -72,9 +72,7 @@ func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, 
 	if errors.Is(err, errEncrypted) {
 		wrong := fmt.Errorf("the passphrase does not open the root key %s: check it and try again", path)
 		var given *passphrase.Given
-		key, pass, given, err = a.unlock(ctx, "Passphrase of the root key "+path+": ", wrong, maxTries, func(pass []byte) (crypto.Signer, error) {
-			return pki.DecodeKey(data, func() ([]byte, error) { return pass, nil })
-		})
+		key, pass, given, err = a.unlock(ctx, "Passphrase of the root key "+path+": ", wrong, maxTries, decrypt(data))
 		if errors.Is(err, wrong) {
 			return nil, nil, err
 		}
@@ -85,6 +83,9 @@ func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, 
 	}
 	if err := passphrase.Check(pass); err != nil {
 		a.warn("%s opens, but not for somebody who types: %v.\nChange its passphrase with \"peerlink key passphrase\".", path, err)
+	} else if passphrase.Mixed(pass) {
+		a.warn("%s opens with the passphrase as it was given, and not with the same text from another keyboard: it is in none of\n"+
+			"the normal forms of Unicode (NFC, NFD). Set it again with \"peerlink key passphrase\"; it may be the same text.", path)
 	}
 	return key, pass, nil
 }
@@ -138,15 +139,34 @@ func tryAll(given *passphrase.Given, open func(pass []byte) (crypto.Signer, erro
 	return nil, nil, pki.ErrPassphrase
 }
 
-// opensWith returns a check of a new key file: the file's content, read back from the disk, must be decrypted by
-// the passphrase in the form in which a prompt delivers it, and hold the key.
-func opensWith(key crypto.Signer, pass []byte) func(pem []byte) error {
-	return func(pem []byte) error {
-		back, err := pki.DecodeKey(pem, func() ([]byte, error) { return pass, nil })
-		if err == nil && pki.Fingerprint(back.Public()) != pki.Fingerprint(key.Public()) {
-			err = errors.New("it holds another key")
+// encryptKey encrypts a root key with a passphrase, and returns the content of the key file and a check of the file
+// that was written: the content, read back from the disk, must be decrypted by every form of the passphrase that
+// another keyboard may send, and hold the key.
+func encryptKey(key crypto.Signer, pass []byte) (pem []byte, check func(written []byte) error, err error) {
+	stored := passphrase.Normal(pass)
+	defer clear(stored)
+	pem, err = pki.EncodeEncryptedKey(key, stored)
+	return pem, func(written []byte) error {
+		for _, form := range passphrase.Forms(pass) {
+			given := &passphrase.Given{Text: form}
+			back, opened, err := tryAll(given, decrypt(written))
+			clear(opened)
+			given.Wipe()
+			if err == nil && pki.Fingerprint(back.Public()) != pki.Fingerprint(key.Public()) {
+				err = errors.New("it holds another key")
+			}
+			if err != nil {
+				return err
+			}
 		}
-		return err
+		return nil
+	}, err
+}
+
+// decrypt returns a function that decrypts the content of a key file.
+func decrypt(pem []byte) func(pass []byte) (crypto.Signer, error) {
+	return func(pass []byte) (crypto.Signer, error) {
+		return pki.DecodeKey(pem, func() ([]byte, error) { return pass, nil })
 	}
 }
 

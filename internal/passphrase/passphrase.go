@@ -2,6 +2,11 @@
 // decrypted with exactly the bytes with which it was encrypted, so it must be possible to
 // enter the passphrase at a prompt: on any terminal, with any editor's file, in twenty
 // years.
+//
+// Unicode has several byte sequences for many texts. Keys are therefore encrypted with the
+// normal form NFC of the passphrase ([Normal]), which can be computed from all of them, and
+// keys of other programs are opened with the text as it is, its NFC or its NFD
+// ([Given.Candidates]).
 package passphrase
 
 import (
@@ -32,6 +37,8 @@ type Given struct {
 	// raw is the first line of the file, if it differs from Text. Earlier versions used
 	// it.
 	raw []byte
+	// forms are the normal forms of Text.
+	forms [][]byte
 }
 
 // FromFile returns the passphrase in the first line of a file. A byte order mark and
@@ -59,9 +66,9 @@ func firstLine(data []byte) []byte {
 	return bytes.TrimSuffix(line, []byte("\r"))
 }
 
-// Candidates returns the passphrases to try, the most likely first: the text, the text in
-// the normal forms of Unicode (some keyboards send é as one character, others as two), and
-// the line that earlier versions used.
+// Candidates returns the passphrases to try: the text, with which other programs encrypt,
+// its normal forms (some keyboards send é as one character, others as two), and the line
+// that earlier versions used.
 func (g *Given) Candidates() [][]byte {
 	var all [][]byte
 	add := func(pass []byte) {
@@ -72,8 +79,9 @@ func (g *Given) Candidates() [][]byte {
 	}
 	add(g.Text)
 	if utf8.Valid(g.Text) && len(g.Text) <= Max {
-		add(norm.NFC.Bytes(g.Text))
-		add(norm.NFD.Bytes(g.Text))
+		g.forms = [][]byte{normal(norm.NFC, g.Text), normal(norm.NFD, g.Text)}
+		add(g.forms[0])
+		add(g.forms[1])
 	}
 	add(g.raw)
 	return all
@@ -99,6 +107,42 @@ func (g *Given) Wipe() {
 	}
 	clear(g.Text)
 	clear(g.raw)
+	for _, form := range g.forms {
+		clear(form)
+	}
+}
+
+// normal returns a copy of the text in a normal form.
+func normal(form norm.Form, text []byte) []byte { return form.Append(nil, text...) }
+
+// Normal returns the form of a passphrase with which a key is encrypted, in new memory. It
+// is the normal form NFC, which is among the [Given.Candidates] of all texts that Unicode
+// regards as equivalent. A passphrase that [Check] refuses is returned as it is.
+func Normal(pass []byte) []byte {
+	if Check(pass) != nil {
+		return bytes.Clone(pass)
+	}
+	return normal(norm.NFC, pass)
+}
+
+// Forms returns the passphrase as it is, and its normal forms NFC and NFD: what the
+// keyboards of different systems send for it. Equal ones are returned once. They are in new
+// memory.
+func Forms(pass []byte) [][]byte { return (&Given{Text: bytes.Clone(pass)}).Candidates() }
+
+// Same reports whether two passphrases are the same text, whatever the form of each.
+func Same(a, b []byte) bool {
+	a, b = normal(norm.NFC, a), normal(norm.NFC, b)
+	defer clear(a)
+	defer clear(b)
+	return bytes.Equal(a, b)
+}
+
+// Mixed reports whether the passphrase is in neither of the normal forms NFC and NFD. A
+// key that is encrypted with such a passphrase does not open with its normal forms, which
+// are what other keyboards send.
+func Mixed(pass []byte) bool {
+	return utf8.Valid(pass) && !norm.NFC.IsNormal(pass) && !norm.NFD.IsNormal(pass)
 }
 
 // Check checks that a passphrase can be typed, so that a prompt returns it byte for byte:
@@ -118,8 +162,25 @@ func Check(pass []byte) error {
 			return fmt.Errorf("the passphrase has a character in it that can not be seen (%U), and that nobody would type: expected letters, digits, spaces and signs", r)
 		}
 	}
+	return checkForms(pass)
+}
+
+// checkForms checks that the normal forms of a passphrase can be typed too.
+func checkForms(pass []byte) error {
+	nfc, nfd := normal(norm.NFC, pass), normal(norm.NFD, pass)
+	defer clear(nfc)
+	defer clear(nfd)
+	if n := max(len(nfc), len(nfd)); n > Max {
+		return fmt.Errorf("the passphrase has %d bytes on a keyboard that sends letters and accents differently (NFC or NFD): expected at most %d, since prompts cut longer ones", n, Max)
+	}
+	// The package norm breaks up long sequences of combining characters.
+	if bytes.ContainsRune(nfc, combiningGraphemeJoiner) || bytes.ContainsRune(nfd, combiningGraphemeJoiner) {
+		return errors.New("the passphrase has more than 30 accents on one letter: expected fewer")
+	}
 	return nil
 }
+
+const combiningGraphemeJoiner = '\u034f'
 
 // invisible has the characters that are graphic by their category, but not visible: the
 // graphic ones with Unicode's property Default_Ignorable_Code_Point
@@ -142,9 +203,15 @@ func Warnings(pass []byte) []string {
 	if slices.ContainsFunc([]rune(text), func(r rune) bool { return r != ' ' && unicode.IsSpace(r) }) {
 		all = append(all, "The passphrase has a space in it that is not the one of the space bar.")
 	}
-	if !norm.NFC.IsNormal(pass) || !norm.NFD.IsNormal(pass) {
-		all = append(all, "The passphrase has letters with accents, or others that Unicode writes in two ways. Another keyboard may\n"+
-			"send the other one: peerlink then tries both, OpenSSL and other programs do not.")
+	switch {
+	case !norm.NFC.IsNormal(pass):
+		all = append(all, "The passphrase has letters with accents, or others that Unicode writes in several ways, and is not in the form NFC.\n"+
+			"The key is encrypted with the form NFC. peerlink opens it with every form; OpenSSL and the reference scripts,\n"+
+			"which take what is typed, need the form NFC.")
+	case !norm.NFD.IsNormal(pass):
+		all = append(all, "The passphrase has letters with accents, or others that Unicode writes in several ways.\n"+
+			"peerlink opens the key with every form that a keyboard sends; OpenSSL and the reference scripts, which take what\n"+
+			"is typed, need the form of this one (NFC).")
 	}
 	return all
 }

@@ -2,9 +2,13 @@ package passphrase
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf16"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // utf16LE is the output of ">" of PowerShell 5: a byte order mark, UTF-16, CRLF.
@@ -77,26 +81,42 @@ func TestFromFile(t *testing.T) {
 	}
 }
 
-// A passphrase set on one system works on another one whose keyboard sends accented
-// letters in the other normal form.
+// A passphrase set on one system works on another one whose keyboard sends the same text
+// in another form, whatever both forms are: the form with which a key is encrypted is a
+// candidate of each. A key that another program encrypted with the text as it is opens with
+// that, which is tried first.
 func TestNormalForms(t *testing.T) {
-	const nfc, nfd = "caf\u00e9 \u1e69", "cafe\u0301 s\u0323\u0307"
-	for _, pass := range []string{nfc, nfd, "cafe\u0301 \u1e69"} {
-		g := Given{Text: []byte(pass)}
-		all := g.Candidates()
-		has := func(want string) bool {
-			for _, c := range all {
-				if string(c) == want {
-					return true
+	for _, forms := range [][]string{
+		{"caf\u00e9 \u1e69", "cafe\u0301 s\u0323\u0307", "cafe\u0301 \u1e69"},
+		{"ti\u1ebfng Vi\u1ec7t", "tie\u0302\u0301ng Vie\u0323\u0302t", "ti\u00ea\u0301ng Vi\u00ea\u0323t"}, // the last one is sent by Windows
+		{"\u00c5ngstrom", "A\u030angstrom", "\u212bngstrom"},
+		{"Kelvin", "\u212aelvin"},
+		{"correct horse"},
+	} {
+		for _, set := range forms {
+			stored := Normal([]byte(set))
+			for _, typed := range forms {
+				all := (&Given{Text: []byte(typed)}).Candidates()
+				if string(all[0]) != typed || len(all) > 3 {
+					t.Errorf("%q: candidates are %q", typed, all)
+				}
+				if !slices.ContainsFunc(all, func(c []byte) bool { return bytes.Equal(c, stored) }) {
+					t.Errorf("%q was set, and %q does not open", set, typed)
+				}
+				if !Same([]byte(set), []byte(typed)) {
+					t.Errorf("%q and %q are not the same passphrase", set, typed)
 				}
 			}
-			return false
-		}
-		if string(all[0]) != pass || !has(nfc) || !has(nfd) || len(all) > 3 {
-			t.Errorf("%q: candidates are %q", pass, all)
-		}
-		if len(Warnings(g.Text)) != 1 {
-			t.Errorf("%q: warnings are %q", pass, Warnings(g.Text))
+			mixed := !slices.ContainsFunc([]string{forms[0], forms[min(1, len(forms)-1)]}, func(s string) bool { return s == set })
+			if set == "\u212aelvin" {
+				mixed = true
+			}
+			if Mixed([]byte(set)) != mixed {
+				t.Errorf("%q: in neither normal form is %v", set, !mixed)
+			}
+			if len(forms) == 1 != (len(Warnings([]byte(set))) == 0) && set != "Kelvin" {
+				t.Errorf("%q: warnings are %q", set, Warnings([]byte(set)))
+			}
 		}
 	}
 	if all := (&Given{Text: []byte("correct horse")}).Candidates(); len(all) != 1 {
@@ -104,6 +124,39 @@ func TestNormalForms(t *testing.T) {
 	}
 	if all := (&Given{Text: []byte{}}).Candidates(); len(all) != 0 {
 		t.Errorf("candidates of nothing are %q", all)
+	}
+	if Same([]byte("correct horse"), []byte("correct house")) {
+		t.Error("two different passphrases are the same")
+	}
+}
+
+// Whatever character an accepted passphrase has, its normal forms are accepted too, and
+// have the same normal form: all of them open the key. Those that can not be typed in every
+// form are refused.
+func TestAcceptedInEveryForm(t *testing.T) {
+	for r := rune(0); r <= unicode.MaxRune; r++ {
+		if p := norm.NFC.PropertiesString(string(r)); p.Decomposition() == nil && p.CCC() == 0 {
+			continue // it is the same in all forms
+		}
+		pass := []byte("ab" + string(r) + "\u0323\u0301cd")
+		if Check(pass) != nil {
+			continue
+		}
+		stored := Normal(pass)
+		for _, form := range Forms(pass) {
+			if err := Check(form); err != nil || !bytes.Equal(Normal(form), stored) {
+				t.Errorf("%q, a form of %q, is %v and has the normal form %q", form, pass, err, Normal(form))
+			}
+		}
+	}
+	for name, pass := range map[string]string{
+		"long in NFD":    strings.Repeat("\ud55c", Max/3),
+		"long in NFC":    strings.Repeat("\u0958", Max/3), // has no composed form
+		"stream of them": "a" + strings.Repeat("\u0301", 40),
+	} {
+		if err := Check([]byte(pass)); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
 	}
 }
 
