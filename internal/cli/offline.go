@@ -201,16 +201,16 @@ signed here.`,
 			if err != nil {
 				return err
 			}
+			if d != nil {
+				// Before the answer exists: what is given away must be known here.
+				if err := r.Remember(cmd.Context(), d, time.Now()); err != nil {
+					return fmt.Errorf("nothing was written, because what was signed could not be recorded in the copy of the node's directory: %w", err)
+				}
+			}
 			if err := durable.Create(args[1], answer.Encode(), 0o644); err != nil {
 				return err
 			}
 			a.say("Signed. Take %s back to the online machine: \"peerlink request file\".", args[1])
-			if d == nil {
-				return nil
-			}
-			if err := r.Remember(d); err != nil {
-				a.warn("the next request will not be compared with this one: %v", err)
-			}
 			return nil
 		},
 	}

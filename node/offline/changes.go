@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -14,22 +13,6 @@ import (
 	"peerlink/node"
 	"peerlink/node/infobundle"
 )
-
-// signedFile is the name, in [node.RequestsFolder] of the offline machine's copy of the
-// directory, of the last request with an info-bundle that was signed there.
-const signedFile = "last-signed"
-
-// Remember stores a signed request in this machine's copy of the node's directory, for
-// comparing the next request with it ([Request.Changes]).
-func (r *Request) Remember(d *node.Dir) error {
-	if r.info == nil {
-		return nil
-	}
-	if err := os.MkdirAll(folder(d), 0o755); err != nil {
-		return err
-	}
-	return durable.Replace(filepath.Join(folder(d), signedFile), r.raw, 0o644)
-}
 
 // Change is a changed value in the node's own info-bundle. A missing value is "".
 type Change struct {
@@ -75,7 +58,7 @@ func (r *Request) Changes(d *node.Dir, now time.Time) (since string, changes []C
 
 // lastSigned returns the request stored by [Request.Remember], or nil if there is none.
 func lastSigned(d *node.Dir, now time.Time) (*Request, error) {
-	path := filepath.Join(folder(d), signedFile)
+	path := filepath.Join(folder(d), signedInfoFile)
 	data, err := durable.Read(path, MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -11,6 +11,7 @@
 //	offline   [ReadRequest]  checks it
 //	          [Request.Summary]  says what will be signed; a person reads it and agrees
 //	          [Fulfil]       signs it, and makes the [Answer]
+//	          [Request.Remember]  records what was signed
 //	          carry answer.json back
 //	online    [ReadAnswer], [File]  check the answer and put everything in its place
 //
@@ -32,7 +33,11 @@
 // of a server's key is the one displayed when the key was made, the fingerprint of an
 // accounting authority is the one received from its owner, and the addresses in the node's
 // own info-bundle are right. If the offline machine has an older copy of the directory,
-// [Request.CheckKnown] compares the request with it.
+// [Request.CheckKnown] compares the request with it, and with what was signed since:
+// [Request.Remember] records every certificate (a line in db/offline/signed-certificates) and
+// the last info-bundle (db/offline/last-signed), before the answer is given away. No peer's
+// certificate is ever filed in this copy, so these records are all that the offline machine
+// knows of the peers that it signed.
 //
 // The dates of certificates are determined by the offline machine's clock. If the clock is
 // behind the time of the request, the offline machine refuses the request. If the clock is

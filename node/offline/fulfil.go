@@ -71,9 +71,11 @@ func Fulfil(r *Request, key crypto.Signer, now time.Time) (*Answer, error) {
 }
 
 // CheckKnown compares the request with d, a possibly older copy of the node's directory on
-// the offline machine. It fails if a serial number was used before, a peer is known with
+// the offline machine, and with the certificates that were signed there
+// ([Request.Remember]). It fails if a serial number was used before, a peer is known with
 // another root certificate, or a subnet belongs to another peer. In these cases the online
-// machine's records are damaged or were manipulated.
+// machine's records are damaged or were manipulated. A certificate that is requested again
+// exactly as it was signed is no error.
 func (r *Request) CheckKnown(d *node.Dir) error {
 	if r.Node != d.Identity() || !r.root.Equal(d.Root()) {
 		return fmt.Errorf("the request is for %s, and %s is the directory of %s, or has another root certificate", r.Node, d.Path(), d.Identity())
@@ -107,6 +109,7 @@ func (r *Request) CheckKnown(d *node.Dir) error {
 			errs = append(errs, fmt.Errorf("subnet %s is asked for %s, but %s has it", p.subnet, p.bundle.Identity, known.Identity))
 		}
 	}
+	errs = append(errs, r.checkSigned(d))
 	return errors.Join(errs...)
 }
 
