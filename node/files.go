@@ -66,6 +66,14 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
+// HasRecords reports whether a directory has the folder of a node's records, db, which may
+// be incomplete so that [Open] fails with [ErrNotNode]. If that can not be determined, the
+// result is true.
+func HasRecords(path string) bool {
+	ok, err := exists(filepath.Join(path, "db"))
+	return ok || err != nil
+}
+
 // lock excludes other peerlink commands from changing the directory until the
 // returned function is called. The reference scripts lock only their counter files;
 // the files that both use are safe because they are created exclusively.
@@ -95,8 +103,8 @@ func ReplaceKeyFile(path string, pem []byte, check func(pem []byte) error) error
 }
 
 // CheckReplaceable checks that [ReplaceKeyFile] would leave no copy of the old key
-// file. It fails if the file has several names (hard links): under the other names
-// the key would keep its old passphrase.
+// file. It fails if path is not a regular file, or if the file has several names (hard
+// links): under the other names the key would keep its old passphrase.
 func CheckReplaceable(path string) error {
 	file, err := durable.Target(path)
 	if err != nil {
@@ -105,6 +113,9 @@ func CheckReplaceable(path string) error {
 	fi, err := os.Stat(file)
 	if err != nil {
 		return nil // the function that opens the file reports the error
+	}
+	if !fi.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file: expected the file of the root key", file)
 	}
 	if n := durable.Links(fi); n > 1 {
 		return fmt.Errorf("the file %s has %d names (hard links), and would keep its old passphrase under the others: remove those first (\"find DIR -samefile %s\" finds them)", file, n, file)

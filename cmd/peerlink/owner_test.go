@@ -253,3 +253,91 @@ func TestPassphraseThroughLink(t *testing.T) {
 	o.cannot("connect the medium", "-C", "node", "key", "passphrase", "--passphrase-file", "pass2", "--new-passphrase-file", "pass")
 	o.cannot("connect the medium", "-C", "other", "init", "creditors-agent", "--server", "ca.example.com:1234", "--key", link, "--passphrase-file", "pass")
 }
+
+// Wrong usage of the commands for the root key is called so, and names what is wrong: the
+// flag, the file, or that one file holds several shares.
+func TestWrongUseOfKeys(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.write("pass", []byte("correct horse"))
+	o.write("empty", nil)
+	o.write("short", []byte("abc"))
+	o.makesNode("key", "pass")
+	if err := os.Mkdir(o.path("folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o.cannot("is not a regular file", "-C", "node", "key", "passphrase", "--key", "folder", "--passphrase-file", "pass", "--new-passphrase-file", "pass")
+	o.cannot("standard input holds one passphrase only", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "-", "--new-passphrase-file", "-")
+	o.cannot("--new-passphrase-file empty", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "pass", "--new-passphrase-file", "empty")
+	o.cannot("--new-passphrase-file:", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "pass", "--new-passphrase-file", "missing")
+	o.cannot("--passphrase-file empty", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "empty", "--new-passphrase-file", "pass")
+
+	o.does("-C", "node", "key", "split", "--shares", "2", "--threshold", "2", "--text", "--out", "pages", "--key", "key", "--passphrase-file", "pass")
+	first, second := "pages/share-1-of-2.txt", "pages/share-2-of-2.txt"
+	o.write("all", []byte(o.read(first)+o.read(second)))
+	o.cannot("but several", "-C", "node", "key", "join", "--out", "joined", "--passphrase-file", "pass", "all")
+	o.cannot("--key names a key file", "-C", "node", "key", "drill", "--key", "key", "--passphrase-file", "pass", first, second)
+	// A file that is no share is refused after its beginning, in a moment.
+	o.write("huge", nil)
+	if err := os.Truncate(o.path("huge"), 3<<30); err != nil {
+		t.Skipf("no sparse files here: %v", err)
+	}
+	o.cannot("huge is larger than 262144 bytes", "-C", "node", "key", "join", "--out", "joined", "--passphrase-file", "pass", "huge")
+	o.write("scan.pdf", append([]byte("%PDF-1.4\n"), make([]byte, 1<<20)...))
+	o.cannot("but a PDF", "-C", "node", "key", "join", "--out", "joined", "--passphrase-file", "pass", "scan.pdf")
+}
+
+// What an interrupted command has left beside the root key is found: "key drill" names it,
+// and "key passphrase" removes what it has proved to be a copy of the key, and only that.
+func TestLeftoversBesideKey(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.write("pass", []byte("correct horse"))
+	o.write("pass2", []byte("another much longer passphrase"))
+	o.makesNode("key", "pass")
+	o.write(".key.tmp-123", []byte(o.read("key")))
+	o.write(".key.tmp-456", []byte(o.read("key")[:100]))
+	o.write(".key.tmp-notes", []byte(o.read("key")))
+	o.write(".other.tmp-123", []byte(o.read("key")))
+	if out := o.does("-C", "node", "key", "drill", "--key", "key", "--passphrase-file", "pass"); !strings.Contains(out, ".key.tmp-123") || !strings.Contains(out, ".key.tmp-456") {
+		t.Errorf("the leftovers are not named:\n%s", out)
+	}
+	out := o.does("-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "pass", "--new-passphrase-file", "pass2")
+	if !strings.Contains(out, "Removed .key.tmp-123") || !strings.Contains(out, ".key.tmp-456 may hold") {
+		t.Errorf("it is not said what was removed and what not:\n%s", out)
+	}
+	for name, there := range map[string]bool{".key.tmp-123": false, ".key.tmp-456": true, ".key.tmp-notes": true, ".other.tmp-123": true, "key": true} {
+		if _, err := os.Lstat(o.path(name)); (err == nil) != there {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Nothing is signed uncompared if the operator has named the copy of the node's directory,
+// or if the copy is damaged. Without any copy, the key is enough.
+func TestFulfilWithoutCopy(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t)
+	o.write("pass", []byte("correct horse"))
+	o.makesNode("key", "pass")
+	o.does("-C", "node", "request", "new", "request.json", "--bundle", "node.zip")
+	fulfil := []string{"fulfil", "--yes", "--key", "key", "--passphrase-file", "pass", "request.json", "answer.json"}
+	o.cannot("nothing is signed", append([]string{"-C", "nod"}, fulfil...)...)
+	if err := os.Remove(o.path("node/db/nodeid")); err != nil {
+		t.Fatal(err)
+	}
+	o.cannot("nothing is signed", append([]string{"-C", "node"}, fulfil...)...)
+	if err := os.Mkdir(o.path("db"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	o.cannot("nothing is signed", fulfil...)
+	if _, err := os.Lstat(o.path("answer.json")); err == nil {
+		t.Error("there is an answer")
+	}
+	if err := os.Remove(o.path("db")); err != nil {
+		t.Fatal(err)
+	}
+	if out := o.does(fulfil...); !strings.Contains(out, "no copy of the node's directory") || !strings.Contains(out, "file stomp.toml") {
+		t.Error(out)
+	}
+}

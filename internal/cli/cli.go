@@ -52,7 +52,10 @@ type app struct {
 	dir            string
 	keyFile        string
 	passphraseFile string
-	kustomize      bool
+	// newPassphraseFlag means that passphraseFile was given with --new-passphrase-file.
+	newPassphraseFlag bool
+
+	kustomize bool
 
 	running    bool                // the arguments were valid and the command has started
 	logs       []*logwriter.Writer // of a service

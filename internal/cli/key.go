@@ -23,9 +23,9 @@ import (
 	"peerlink/node/keyshare"
 )
 
-// maxShareFile is the maximum size of the file of a share in bytes. The usual size is some kilobytes.
-// The limit allows for scanned pages, for which there is a specific error.
-const maxShareFile = 32 << 20
+// maxShareFile is the maximum size of the file of a share in bytes. The text of a page has some kilobytes, twice
+// as many in UTF-16. Larger PDF files have a specific error.
+const maxShareFile = 256 << 10
 
 func (a *app) keyCommand() *cobra.Command {
 	return group("key", "Keep the root key: passphrase, shares on paper, drills",
@@ -42,15 +42,19 @@ the new one has been read back and opened. Copies of the old file, and shares
 made from it, still open with the old passphrase.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.passphraseFile == "-" && newFile == "-" {
+				return usagef("--passphrase-file - and --new-passphrase-file -: standard input holds one passphrase only; give the other one in a file")
+			}
 			if err := node.CheckReplaceable(a.keyPath()); err != nil {
 				return err
 			}
-			key, err := a.rootKey(cmd.Context())
+			key, old, err := a.rootKeyAndPassphrase(cmd.Context())
 			if err != nil {
 				return err
 			}
+			defer clear(old)
 			fresh := *a
-			fresh.passphraseFile = newFile
+			fresh.passphraseFile, fresh.newPassphraseFlag = newFile, true
 			pass, err := fresh.newPassphrase(cmd.Context())
 			if err != nil {
 				return err
@@ -63,6 +67,7 @@ made from it, still open with the old passphrase.`,
 			if err := node.ReplaceKeyFile(a.keyPath(), pem, check); err != nil {
 				return err
 			}
+			a.removeLeftovers(a.keyPath(), key, pass, old)
 			a.warnExposed(a.keyPath())
 			a.say("The root key %s has a new passphrase. Renew your backups of it.", a.keyPath())
 			return nil
@@ -295,15 +300,14 @@ func shareFiles(ctx context.Context, files []string) ([]*keyshare.Share, error) 
 	var shares []*keyshare.Share
 	for _, path := range files {
 		data, err := readBounded(ctx, path, maxShareFile)
-		if err != nil {
-			return nil, err
-		}
-		text, err := textfile.Decode(data)
-		if err != nil && !bytes.HasPrefix(data, []byte("%PDF-")) { // Parse has a specific error for PDF files
-			return nil, fmt.Errorf("%s: %w: expected the text of a share", path, err)
-		}
-		if err != nil {
-			text = data
+		text := data
+		if !bytes.HasPrefix(data, []byte("%PDF-")) { // Parse has a specific error for PDF files, also for larger ones
+			if err != nil {
+				return nil, err
+			}
+			if text, err = textfile.Decode(data); err != nil {
+				return nil, fmt.Errorf("%s: %w: expected the text of a share", path, err)
+			}
 		}
 		s, err := keyshare.Parse(string(text))
 		if err != nil {
@@ -340,6 +344,9 @@ directory if the rest of it is there; "peerlink check" reminds you after a year.
 			if typed && len(args) > 0 {
 				return usagef("name files of shares, or give --type")
 			}
+			if a.keyFile != "" && (typed || len(args) > 0) {
+				return usagef("--key names a key file, and shares are given too: test one backup at a time")
+			}
 			what := "the shares open, and what they restore"
 			if typed || len(args) > 0 {
 				var pass []byte
@@ -348,6 +355,7 @@ directory if the rest of it is there; "peerlink check" reminds you after a year.
 			} else {
 				what = a.keyPath() + " opens, and"
 				_, err = a.nodeKey(cmd.Context(), d)
+				a.warnLeftovers(a.keyPath())
 			}
 			if err != nil {
 				return err

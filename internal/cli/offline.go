@@ -168,7 +168,7 @@ signed here.`,
 			if err := absent(args[1]); err != nil {
 				return err
 			}
-			d, since, changes, err := a.compareKnown(r)
+			d, since, changes, err := a.compareKnown(r, cmd.Flags().Changed("dir") || a.dir != ".")
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -231,11 +231,14 @@ func (a *app) confirmUnseen(ctx context.Context, question string) (string, error
 }
 
 // compareKnown compares a request with this machine's copy of the node's directory. It returns nil for d if
-// there is no copy.
-func (a *app) compareKnown(r *offline.Request) (d *node.Dir, since string, changes []offline.Change, err error) {
+// there is no copy. That is an error if the operator has named the copy; a damaged copy always is one.
+func (a *app) compareKnown(r *offline.Request, named bool) (d *node.Dir, since string, changes []offline.Change, err error) {
 	d, err = a.open()
-	if errors.Is(err, node.ErrNotNode) {
+	if errors.Is(err, node.ErrNotNode) && !named && !node.HasRecords(a.dir) {
 		return nil, "", nil, nil
+	}
+	if errors.Is(err, node.ErrNotNode) {
+		return nil, "", nil, fmt.Errorf("nothing is signed, because the request can not be compared with the copy of the node's directory: %w", err)
 	}
 	if err == nil {
 		err = r.CheckKnown(d)

@@ -65,13 +65,17 @@ func (a *app) typeablePassphrase(ctx context.Context) ([]byte, error) {
 	if given.Converted() {
 		a.say("The passphrase file is not in plain UTF-8. The passphrase is the text of its first line, as it would be typed.")
 	}
-	return given.Typeable()
+	pass, err := given.Typeable()
+	if err != nil && given.Err == nil {
+		err = fmt.Errorf("--%s %s: %w", a.passphraseFlag(), a.passphraseFile, err)
+	}
+	return pass, err
 }
 
 // choosePassphrase prompts for a passphrase, and offers a generated one.
 func (a *app) choosePassphrase(ctx context.Context) ([]byte, error) {
 	if !isTerminal(a.stdin) {
-		return nil, errNoTerminal
+		return nil, a.errNoTerminal()
 	}
 	guard.Process()
 	words, err := diceware.Generate(dicewareWords)

@@ -10,10 +10,12 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"peerlink/internal/durable"
 	"peerlink/internal/guard"
 	"peerlink/internal/passphrase"
 	"peerlink/internal/textfile"
@@ -170,6 +172,57 @@ func decrypt(pem []byte) func(pass []byte) (crypto.Signer, error) {
 	}
 }
 
+// maxLeftovers is the maximum number of leftovers of a key file that are examined.
+const maxLeftovers = 8
+
+// removeLeftovers removes the temporary files that interrupted commands have left beside a key file. Those that do
+// not certainly hold the same key, encrypted with one of the passphrases, are only reported.
+func (a *app) removeLeftovers(path string, key crypto.Signer, passphrases ...[]byte) {
+	found, err := durable.Leftovers(path)
+	if err != nil {
+		return
+	}
+	for i, file := range found {
+		if i < maxLeftovers && holdsKey(file, key, passphrases) && os.Remove(file) == nil {
+			a.say("Removed %s, a copy of the key left by an interrupted command.", file)
+		}
+	}
+	a.warnLeftovers(path)
+}
+
+// holdsKey reports whether the file is an encrypted key file with the key.
+func holdsKey(file string, key crypto.Signer, passphrases [][]byte) bool {
+	data, err := durable.Read(file, maxSecretFile)
+	if err != nil {
+		return false
+	}
+	defer clear(data)
+	for _, pass := range passphrases {
+		given := &passphrase.Given{Text: bytes.Clone(pass)}
+		held, opened, err := tryAll(given, decrypt(data))
+		clear(opened)
+		given.Wipe()
+		if err == nil {
+			return pki.Fingerprint(held.Public()) == pki.Fingerprint(key.Public())
+		}
+	}
+	return false
+}
+
+// warnLeftovers reports the temporary files beside a key file.
+func (a *app) warnLeftovers(path string) {
+	found, err := durable.Leftovers(path)
+	if err != nil || len(found) == 0 {
+		return
+	}
+	more := ""
+	if len(found) > maxLeftovers {
+		more = fmt.Sprintf(" and %d more", len(found)-maxLeftovers)
+		found = found[:maxLeftovers]
+	}
+	a.warn("%s%s may hold a copy of the root key, left by an interrupted command:\nremove it, unless a command is changing the key at this moment.", strings.Join(found, ", "), more)
+}
+
 // warnExposed warns if other users can read a new key file, because its file system has no file modes.
 func (a *app) warnExposed(path string) {
 	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
@@ -207,11 +260,14 @@ func (a *app) readPassphrase(ctx context.Context) (*passphrase.Given, error) {
 		data, err = a.readSecretFile(ctx, a.passphraseFile)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("passphrase file: %w", err)
+		return nil, fmt.Errorf("--%s: %w", a.passphraseFlag(), err)
 	}
 	given, err := passphrase.FromFile(data)
 	if err != nil {
-		return nil, fmt.Errorf("passphrase file %s: %w", a.passphraseFile, err)
+		return nil, fmt.Errorf("--%s %s: %w", a.passphraseFlag(), a.passphraseFile, err)
+	}
+	if given.Err != nil {
+		given.Err = fmt.Errorf("--%s %s: %w", a.passphraseFlag(), a.passphraseFile, given.Err)
 	}
 	return given, nil
 }
@@ -223,20 +279,33 @@ func (a *app) readSecretFile(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	if warning != "" {
-		a.warn("the passphrase file %s", warning)
+		a.warn("--%s: the passphrase file %s", a.passphraseFlag(), warning)
 	}
 	if err := guard.CheckBeside(path); err != nil {
-		a.warn("the passphrase file: %v", err)
+		a.warn("--%s: %v", a.passphraseFlag(), err)
 	}
 	return readBounded(ctx, path, maxSecretFile)
 }
 
-var errNoTerminal = errors.New("there is no terminal to ask for the passphrase: give it with --passphrase-file (- for standard input)")
+// passphraseFlag returns the name of the flag for the passphrase that is asked for now.
+func (a *app) passphraseFlag() string {
+	if a.newPassphraseFlag {
+		return "new-passphrase-file"
+	}
+	return "passphrase-file"
+}
+
+func (a *app) errNoTerminal() error {
+	if a.newPassphraseFlag {
+		return errors.New("there is no terminal to ask for the new passphrase: give it with --new-passphrase-file (- for standard input, unless that holds the old one)")
+	}
+	return errors.New("there is no terminal to ask for the passphrase: give it with --passphrase-file (- for standard input)")
+}
 
 // askSecret reads a line from the terminal without echo.
 func (a *app) askSecret(ctx context.Context, prompt string) ([]byte, error) {
 	if !isTerminal(a.stdin) {
-		return nil, errNoTerminal
+		return nil, a.errNoTerminal()
 	}
 	guard.Process()
 	fd := int(a.stdin.Fd())

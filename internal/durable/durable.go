@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 )
 
@@ -170,7 +171,7 @@ func moveNew(from, to string) error {
 // writeTemp writes a temporary file beside path. If check is not nil, it is called with
 // the content as read back from the disk.
 func writeTemp(path string, data []byte, mode fs.FileMode, check func(written []byte) error) (string, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path))
 	if err != nil {
 		var pathErr *fs.PathError
 		if errors.As(err, &pathErr) {
@@ -197,6 +198,31 @@ func writeTemp(path string, data []byte, mode fs.FileMode, check func(written []
 		return "", err
 	}
 	return f.Name(), nil
+}
+
+// tempPrefix is the beginning of the name of a temporary file beside path. A number follows.
+func tempPrefix(path string) string { return "." + filepath.Base(path) + ".tmp-" }
+
+// Leftovers returns the temporary files beside path that interrupted writes of this file have
+// left, or that are being written now. If path is a symbolic link, they are beside its
+// target.
+func Leftovers(path string) ([]string, error) {
+	path, err := Target(path)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), tempPrefix(path))
+		if ok && number != "" && strings.Trim(number, "0123456789") == "" && e.Type().IsRegular() {
+			found = append(found, filepath.Join(filepath.Dir(path), e.Name()))
+		}
+	}
+	return found, nil
 }
 
 func readBack(path string, size int, check func(written []byte) error) error {

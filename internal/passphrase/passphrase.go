@@ -48,7 +48,7 @@ func FromFile(data []byte) (*Given, error) {
 	raw := firstLine(data)
 	text, err := textfile.Decode(data)
 	if err != nil {
-		g.Err = fmt.Errorf("passphrase file: %w", err)
+		g.Err = err
 	} else {
 		g.Text = firstLine(text)
 	}

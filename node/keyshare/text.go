@@ -29,7 +29,7 @@ const maxText = 64 << 10
 // qrPrefix is the beginning of the QR text of a share. The version follows.
 const qrPrefix = "PEERLINK-SHARE-"
 
-// errSeveral is returned for the text of several QR codes.
+// errSeveral is returned for the text of several shares.
 var errSeveral = fmt.Errorf("%w but several: expected one share at a time, each in a file of its own", ErrNotShare)
 
 const qrCheckSize = crc32.Size
@@ -113,6 +113,9 @@ func Parse(text string) (*Share, error) {
 		}
 		return parseQR(version, encoded)
 	}
+	if holdsSeveral(text) {
+		return nil, errSeveral
+	}
 	typed, err := findLines(text)
 	if err == nil {
 		var s *Share
@@ -128,6 +131,23 @@ func Parse(text string) (*Share, error) {
 		return nil, errOrder
 	}
 	return parseLines(pasted)
+}
+
+// title matches the title of a share, in the result of [Share.Text] or on a page.
+var title = regexp.MustCompile(`\bShare\s+([0-9]+)\s+of\s+[0-9]+\b`)
+
+// holdsSeveral reports whether a text has the titles of different shares.
+func holdsSeveral(text string) bool {
+	first := ""
+	for _, m := range title.FindAllStringSubmatch(text, -1) {
+		if first == "" {
+			first = m[1]
+		}
+		if m[1] != first {
+			return true
+		}
+	}
+	return false
 }
 
 // findQR returns the parts before and after the colon of QR text. Text before the QR text is

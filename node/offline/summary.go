@@ -130,7 +130,7 @@ func (i Item) Details(now time.Time) (rows [][2]string) {
 		add("accepted-content-types", fmt.Sprintf("%q", i.ContentTypes))
 		add("info-bundle-urls", strings.Join(i.BundleURLs, ", "))
 		for _, name := range i.Files {
-			add(name, "SHA-256 "+i.Hashes[name])
+			add("file "+name, "SHA-256 "+i.Hashes[name])
 		}
 		add("filed as", i.Output)
 	}
