@@ -31,8 +31,8 @@ import (
 //   - certs/ is never rewritten as a whole, so it has a copy of every certificate
 //     that was signed. Lines lost from db/index are restored from these copies.
 
-// sign makes a certificate with a new serial number, and records it. The caller
-// must hold the directory's lock.
+// sign makes a certificate with a new serial number, and records it. If make fails,
+// nothing is recorded. The caller must hold the directory's lock.
 func (d *Dir) sign(key crypto.Signer, make func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error)) (*x509.Certificate, error) {
 	if err := d.CheckKey(key); err != nil {
 		return nil, err

@@ -17,7 +17,8 @@ import (
 
 // CreateBundle makes the node's info-bundle from the current content of the nodeinfo
 // folder, writes it to a new file, records its date in nodeinfo/updated-at.txt, and
-// stores a copy for publishing ([Dir.PublishedBundle]).
+// stores a copy for publishing ([Dir.PublishedBundle]). If the new file can not be
+// written, nothing is recorded or published.
 func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) error {
 	if err := d.CheckKey(key); err != nil {
 		return err
@@ -27,7 +28,7 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 		return err
 	}
 	defer unlock()
-	if err := durable.CheckAbsent(path); err != nil {
+	if err := durable.CheckCreatable(path); err != nil {
 		return err
 	}
 	files, date, err := d.datedNodeinfo(time.Now())
@@ -46,6 +47,11 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 	if err != nil {
 		return err
 	}
+	out, err := durable.Prepare(path, bundle, 0o644)
+	if err != nil {
+		return err
+	}
+	defer out.Discard()
 	// The date first: a crash in between must not lead to two bundles with one date.
 	if err := d.writeDate(date); err != nil {
 		return err
@@ -53,7 +59,7 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 	if err := d.publishBundle(bundle); err != nil {
 		return err
 	}
-	return durable.Create(path, bundle, 0o644)
+	return out.Create()
 }
 
 // datedNodeinfo returns the files of a new info-bundle, which are the nodeinfo files
@@ -122,6 +128,14 @@ func (d *Dir) LeftOut() ([]string, error) {
 	var names []string
 	err := d.walkNodeinfo(func(string, string) error { return nil }, func(name string) { names = append(names, name) })
 	return names, err
+}
+
+// NextNodeinfo returns the files of the info-bundle that [Dir.CreateBundle] would make now.
+// It changes nothing, and fails if CreateBundle would fail for what is in the nodeinfo
+// folder.
+func (d *Dir) NextNodeinfo(now time.Time) ([]infobundle.File, error) {
+	files, _, err := d.datedNodeinfo(now)
+	return files, err
 }
 
 // NodeinfoFiles returns the files that an info-bundle would have now, with the

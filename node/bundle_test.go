@@ -29,8 +29,8 @@ func writeInfo(t *testing.T, n *nodetest.Node, name, content string) {
 // public, and LeftOut returns them.
 func TestLeftOut(t *testing.T) {
 	a := nodetest.New(t, aa, "a.example.com:1")
-	leftovers := []string{"#stomp.toml#", ".DS_Store", ".git", "4913", "Thumbs.db", "a/x.orig", "desktop.ini", "nohup.out", "stomp.toml.BAK",
-		"stomp.toml.dpkg-dist", "stomp.toml.old", "stomp.toml.rpmsave", "stomp.toml.save", "stomp.toml.swp", "stomp.toml~", "~$terms.docx"}
+	leftovers := []string{"#stomp.toml#", ".DS_Store", ".git", "4913", "Thumbs.db", "a/x.orig", "desktop.ini", "nohup.out", "stomp.toml.BAK", "stomp.toml.crdownload",
+		"stomp.toml.dpkg-dist", "stomp.toml.old", "stomp.toml.part", "stomp.toml.rpmsave", "stomp.toml.save", "stomp.toml.swp", "stomp.toml~", "~$terms.docx"}
 	for _, name := range leftovers {
 		if name == ".git" {
 			name += "/config"

@@ -208,6 +208,13 @@ func (d *Dir) counters() []infobundle.File {
 // SignServer signs a server certificate for a CSR of this node, with the given
 // validity. It fails if the CSR's subject is another name.
 func (d *Dir) SignServer(ctx context.Context, key crypto.Signer, csr *x509.CertificateRequest, validity time.Duration) (*x509.Certificate, error) {
+	return d.SignServerAfter(ctx, key, csr, validity, func(*x509.Certificate) error { return nil })
+}
+
+// SignServerAfter is like [Dir.SignServer], but calls prepare with the certificate before
+// it is recorded. If prepare fails, because the certificate can not be written where it
+// is needed, nothing is recorded.
+func (d *Dir) SignServerAfter(ctx context.Context, key crypto.Signer, csr *x509.CertificateRequest, validity time.Duration, prepare func(*x509.Certificate) error) (*x509.Certificate, error) {
 	id, err := pki.IdentityOf(csr.RawSubject)
 	if err != nil {
 		return nil, fmt.Errorf("the certificate signing request: %w", err)
@@ -221,6 +228,10 @@ func (d *Dir) SignServer(ctx context.Context, key crypto.Signer, csr *x509.Certi
 	}
 	defer unlock()
 	return d.sign(key, func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error) {
-		return a.SignServer(csr, serial, time.Now(), validity)
+		cert, err := a.SignServer(csr, serial, time.Now(), validity)
+		if err == nil {
+			err = prepare(cert)
+		}
+		return cert, err
 	})
 }

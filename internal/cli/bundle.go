@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"crypto"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -22,7 +24,7 @@ func (a *app) bundleCommand() *cobra.Command {
 		Long: `Writes an info-bundle: the root certificate, and what the nodeinfo folder holds
 now, signed with the root key. Hidden files, and those that editors and file
 managers leave behind, are left out. Private keys, files with the name of a secret,
-and links to files elsewhere are refused. Send it to the owners of the nodes that shall
+core dumps, copies of stomp.toml, and links to files elsewhere are refused. Send it to the owners of the nodes that shall
 become peers, and again to the peers when the address in nodeinfo/stomp.toml
 changes. Nothing in it is secret.`,
 		Example: "  peerlink bundle create my-node.zip",
@@ -32,13 +34,10 @@ changes. Nothing in it is secret.`,
 			if err != nil {
 				return err
 			}
-			if err := absent(args[0]); err != nil {
+			if err := creatable(args[0]); err != nil {
 				return err
 			}
-			if err := a.announceBundle(d); err != nil {
-				return err
-			}
-			key, err := a.nodeKey(cmd.Context(), d)
+			key, err := a.announcedKey(cmd.Context(), d)
 			if err != nil {
 				return err
 			}
@@ -80,13 +79,27 @@ func (a *app) sayLeftOut(d *node.Dir) {
 	}
 }
 
-// announceBundle prints what is going to be signed, before the key is decrypted. It ignores
-// errors, which are reported when the bundle is made.
-func (a *app) announceBundle(d *node.Dir) error {
-	files, err := d.NodeinfoFiles()
+// announcedKey decrypts the root key for an info-bundle, and prints what is going to be signed: before the prompt for a
+// passphrase if there is one, and otherwise once the key is known to be the right one.
+func (a *app) announcedKey(ctx context.Context, d *node.Dir) (crypto.Signer, error) {
+	files, err := d.NextNodeinfo(time.Now())
 	if err != nil {
-		return err
+		return nil, err
 	}
+	_, statErr := os.Stat(a.keyPath())
+	before := statErr == nil && a.passphraseFile == "" && isTerminal(a.stdin)
+	if before {
+		a.announceBundle(d, files)
+	}
+	key, err := a.nodeKey(ctx, d)
+	if err == nil && !before {
+		a.announceBundle(d, files)
+	}
+	return key, err
+}
+
+// announceBundle prints what is going to be signed.
+func (a *app) announceBundle(d *node.Dir, files []infobundle.File) {
 	var names []string
 	servers := "none"
 	for _, f := range files {
@@ -99,7 +112,6 @@ func (a *app) announceBundle(d *node.Dir) error {
 		}
 	}
 	a.say("Signing what %s tells its peers: servers %s; files %s.", d.Identity(), terminal.Line(servers), terminal.Line(strings.Join(names, ", ")))
-	return nil
 }
 
 // remindURLs prints the URLs from which peers fetch a new info-bundle.

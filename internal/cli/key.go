@@ -218,7 +218,7 @@ root-ca.crt in the node's directory, of which nothing else is needed.`,
 			if out == "" {
 				out = d.DefaultKeyFile()
 			}
-			if err := absent(out); err != nil {
+			if err := keyCreatable(out); err != nil {
 				return err
 			}
 			key, pass, err := a.joinShares(cmd.Context(), d, args)
@@ -242,6 +242,14 @@ root-ca.crt in the node's directory, of which nothing else is needed.`,
 	c.Flags().StringVar(&out, "out", "", "where to write the restored root key (default private/root-ca.key in the node's directory)")
 	c.Flags().StringVar(&a.passphraseFile, "passphrase-file", "", "read the passphrase from the first line of `FILE` (default: ask)")
 	return c
+}
+
+// keyCreatable is [creatable] for the file of a root key, the folder of which is created too if it is missing.
+func keyCreatable(path string) error {
+	if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+		return durable.CheckAbsent(path)
+	}
+	return creatable(path)
 }
 
 // joinShares restores the root key from shares in files, or typed.

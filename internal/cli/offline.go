@@ -51,7 +51,7 @@ FILE.csr will be filed as FILE.crt.`,
 			if err != nil {
 				return err
 			}
-			if err := absent(args[0]); err != nil {
+			if err := creatable(args[0]); err != nil {
 				return err
 			}
 			var asks []offline.Ask
@@ -165,7 +165,7 @@ signed here.`,
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			if err := absent(args[1]); err != nil {
+			if err := creatable(args[1]); err != nil {
 				return err
 			}
 			d, since, changes, err := a.compareKnown(r, cmd.Flags().Changed("dir") || a.dir != ".")

@@ -2,15 +2,13 @@ package cli
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"peerlink/internal/durable"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -37,14 +35,18 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err != nil {
 				return err
 			}
-			if err := absent(args...); err != nil {
+			if err := creatable(args...); err != nil {
 				return err
 			}
 			keyPEM, csr, err := newServerKey(d, keyType)
 			if err != nil {
 				return err
 			}
-			if err := createPair(args[0], keyPEM, args[1], pki.EncodeCSRPEM(csr.Raw)); err != nil {
+			files, err := prepare(output{args[0], keyPEM, 0o600}, output{args[1], pki.EncodeCSRPEM(csr.Raw), 0o644})
+			if err != nil {
+				return err
+			}
+			if err := files.create(); err != nil {
 				return err
 			}
 			a.print("%s", args[1])
@@ -81,8 +83,8 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err != nil {
 				return err
 			}
-			// All checks come first, so that no key is written without a certificate.
-			if err := absent(args...); err != nil {
+			// These checks come first, so that nobody types a passphrase in vain.
+			if err := creatable(args...); err != nil {
 				return err
 			}
 			if err := checkDays(issueDays); err != nil {
@@ -96,15 +98,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err != nil {
 				return err
 			}
-			cert, err := d.SignServer(cmd.Context(), root, csr, daysToValidity(issueDays))
-			if err != nil {
-				return err
-			}
-			if err := createPair(args[0], keyPEM, args[1], pki.EncodeCertificatePEM(cert)); err != nil {
-				return err
-			}
-			a.serverCertMade(args[1], cert)
-			return nil
+			return a.makeServerCert(cmd.Context(), d, root, csr, issueDays, args[1], output{args[0], keyPEM, 0o600})
 		},
 	}
 	for c, v := range map[*cobra.Command]*int{sign: &days, issue: &issueDays} {
@@ -125,18 +119,29 @@ func (a *app) signServer(ctx context.Context, csr *x509.CertificateRequest, path
 	if err := checkDays(days); err != nil {
 		return err
 	}
-	if err := absent(path); err != nil {
+	if err := creatable(path); err != nil {
 		return err
 	}
 	root, err := a.nodeKey(ctx, d)
 	if err != nil {
 		return err
 	}
-	cert, err := d.SignServer(ctx, root, csr, daysToValidity(days))
+	return a.makeServerCert(ctx, d, root, csr, days, path)
+}
+
+// makeServerCert signs a server certificate, and writes it and the other files. If a file can not be written, the
+// certificate is not recorded, and none of the files remains.
+func (a *app) makeServerCert(ctx context.Context, d *node.Dir, root crypto.Signer, csr *x509.CertificateRequest, days int, path string, others ...output) error {
+	var prepared outputs
+	defer func() { prepared.discard() }()
+	cert, err := d.SignServerAfter(ctx, root, csr, daysToValidity(days), func(cert *x509.Certificate) (err error) {
+		prepared, err = prepare(append(others, output{path, pki.EncodeCertificatePEM(cert), 0o644})...)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	if err := durable.Create(path, pki.EncodeCertificatePEM(cert), 0o644); err != nil {
+	if err := prepared.create(); err != nil {
 		return err
 	}
 	a.serverCertMade(path, cert)
@@ -167,27 +172,6 @@ func newServerKey(d *node.Dir, keyType string) (keyPEM []byte, csr *x509.Certifi
 	}
 	csr, err = x509.ParseCertificateRequest(der)
 	return keyPEM, csr, err
-}
-
-// createPair writes a key and the certificate or request for it. If one can not be written, neither remains.
-func createPair(keyPath string, keyPEM []byte, path string, pem []byte) error {
-	if err := durable.Create(keyPath, keyPEM, 0o600); err != nil {
-		return err
-	}
-	if err := durable.Create(path, pem, 0o644); err != nil {
-		return errors.Join(err, os.Remove(keyPath))
-	}
-	return nil
-}
-
-// absent checks that output files do not exist.
-func absent(paths ...string) error {
-	for _, p := range paths {
-		if err := durable.CheckAbsent(p); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func checkDays(days int) error {

@@ -96,8 +96,8 @@ func Target(path string) (string, error) {
 	return file, nil
 }
 
-// CheckAbsent returns an error if there is a file at path, where [Create] will create one.
-// The error has advice for the operator.
+// CheckAbsent returns an error if there is a file at path. The error has advice for the
+// operator.
 func CheckAbsent(path string) error {
 	_, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -110,6 +110,20 @@ func CheckAbsent(path string) error {
 		return err
 	}
 	return fmt.Errorf("%s exists already: choose another name or remove it", path)
+}
+
+// CheckCreatable returns an error if there is a file at path, or if its folder does not
+// exist or can not be written, so that [Create] would fail. It is for checks before
+// anything else is done.
+func CheckCreatable(path string) error {
+	if err := CheckAbsent(path); err != nil {
+		return err
+	}
+	tmp, err := writeTemp(path, nil, 0o600, nil)
+	if err != nil {
+		return err
+	}
+	return os.Remove(tmp)
 }
 
 // Create writes a whole new file. It fails with [fs.ErrExist] if there is a file or a
@@ -125,18 +139,43 @@ func CreateChecked(path string, data []byte, mode fs.FileMode, check func(writte
 	if err != nil {
 		return err
 	}
+	return (&Prepared{tmp, path}).Create()
+}
+
+// Prepared is a new file of which the content is on the disk, but not yet under its name.
+type Prepared struct{ tmp, path string }
+
+// Prepare is the first part of [Create]: it writes the content. The caller must call
+// Create or Discard on the result. Whatever else has to be done if and only if the file is
+// written is done in between.
+func Prepare(path string, data []byte, mode fs.FileMode) (*Prepared, error) {
+	if err := CheckAbsent(path); err != nil {
+		return nil, err
+	}
+	tmp, err := writeTemp(path, data, mode, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Prepared{tmp, path}, nil
+}
+
+// Create gives the file its name. It fails with [fs.ErrExist] if the name is used already.
+func (p *Prepared) Create() error {
 	// Unlike a rename, a hard link never replaces a file.
-	err = os.Link(tmp, path)
+	err := os.Link(p.tmp, p.path)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		// Some file systems have no hard links, such as FAT on a USB stick.
-		err = moveNew(tmp, path)
+		err = moveNew(p.tmp, p.path)
 	}
-	os.Remove(tmp)
+	os.Remove(p.tmp)
 	if err != nil {
 		return err
 	}
-	return syncNames(path)
+	return syncNames(p.path)
 }
+
+// Discard removes the content. After Create it does nothing.
+func (p *Prepared) Discard() { os.Remove(p.tmp) }
 
 // CreateEmpty creates an empty file, which takes no space on most file systems. It fails
 // with [fs.ErrExist] if there is a file or a symbolic link already.

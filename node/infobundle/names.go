@@ -111,9 +111,9 @@ func CheckFiles(files []File) error {
 	return nil
 }
 
-// leftover matches temporary and backup files of editors, file managers, package managers and
-// shells. Vim creates the file 4913 to test whether a folder is writable.
-var leftover = regexp.MustCompile(`(?i)(^~\$|^#.*#$|~$|\.(sw[a-p]|bak|old|save|orig|rej|tmp|dpkg-(old|new|dist|tmp)|rpm(save|new|orig))$|^(thumbs\.db|ehthumbs\.db|desktop\.ini|4913|nohup\.out)$)`)
+// leftover matches temporary and backup files of editors, file managers, package managers,
+// browsers and shells. Vim creates the file 4913 to test whether a folder is writable.
+var leftover = regexp.MustCompile(`(?i)(^~\$|^#.*#$|~$|\.(sw[a-p]|bak|old|save|orig|rej|tmp|part|crdownload|dpkg-(old|new|dist|tmp)|rpm(save|new|orig))$|^(thumbs\.db|ehthumbs\.db|desktop\.ini|4913|nohup\.out)$)`)
 
 // LeftOut reports whether a file or folder with this name is excluded from info-bundles: hidden
 // files, and temporary and backup files of editors and file managers. Everything else in the
