@@ -60,22 +60,13 @@ type Dir struct {
 // scripts. It fails with [ErrNotNode] if path is not such a directory.
 func Open(path string) (*Dir, error) {
 	d := &Dir{path: path}
-	ou, err := readLine(d.file("db", "nodetype"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, d.notNode()
-	}
-	if err != nil {
+	var err error
+	if d.identity, err = d.readIdentity(); err != nil {
 		return nil, err
-	}
-	if d.identity.Type, err = nodetype.ParseOU(ou); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.file("db", "nodetype"), err)
-	}
-	if d.identity.ID, err = readLine(d.file("db", "nodeid")); err != nil {
-		return nil, fmt.Errorf("%s is %w: %v", d.show(), ErrNotNode, err)
 	}
 	id, err := d.readRoot()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s is %w: it has no root-ca.crt; \"peerlink init\" finishes an interrupted start", d.show(), ErrNotNode)
+		return nil, d.noRoot()
 	}
 	if err != nil {
 		return nil, err
@@ -84,6 +75,28 @@ func Open(path string) (*Dir, error) {
 		return nil, fmt.Errorf("%s is the certificate of %s, but db/nodetype and db/nodeid say %s", d.file("root-ca.crt"), id, d.identity)
 	}
 	return d, nil
+}
+
+// readIdentity reads db/nodetype and db/nodeid.
+func (d *Dir) readIdentity() (id pki.Identity, err error) {
+	ou, err := readLine(d.file("db", "nodetype"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, d.notNode("db/nodetype")
+	}
+	if err != nil {
+		return id, err
+	}
+	if id.Type, err = nodetype.ParseOU(ou); err != nil {
+		return id, fmt.Errorf("%s: %w", d.file("db", "nodetype"), err)
+	}
+	id.ID, err = readLine(d.file("db", "nodeid"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, d.notNode("db/nodeid")
+	}
+	if err != nil {
+		return id, fmt.Errorf("%s is %w: %v", d.show(), ErrNotNode, err)
+	}
+	return id, nil
 }
 
 // OpenRoot opens a directory that needs to contain root-ca.crt only. It is for
@@ -124,14 +137,20 @@ func (d *Dir) readRoot() (pki.Identity, error) {
 	return id, nil
 }
 
-// notNode returns the error for a directory without db/nodetype. If root-ca.crt
-// exists, the error does not suggest "peerlink init", which would make a new node
-// instead of restoring the old one.
-func (d *Dir) notNode() error {
-	if ok, _ := exists(d.file("root-ca.crt")); ok {
-		return fmt.Errorf("%s is %w: it has root-ca.crt, but no db/nodetype; restore the rest of the directory from a backup (\"peerlink key join\", \"key drill\" and \"key split\" need root-ca.crt only)", d.show(), ErrNotNode)
+// notNode returns the error for a directory without the file db/nodetype or db/nodeid.
+// If root-ca.crt exists, the error does not suggest making a new node.
+func (d *Dir) notNode(missing string) error {
+	root, _ := exists(d.file("root-ca.crt"))
+	index, _ := exists(d.file("db", "index"))
+	switch {
+	case root && index:
+		return fmt.Errorf("%s is %w: it has no %s; \"peerlink init\", without a type, restores it from root-ca.crt", d.show(), ErrNotNode, missing)
+	case root:
+		return fmt.Errorf("%s is %w: it has root-ca.crt, but no %s; restore the rest of the directory from a backup (\"peerlink key join\", \"key drill\" and \"key split\" need root-ca.crt only)", d.show(), ErrNotNode, missing)
+	case missing == "db/nodeid":
+		return fmt.Errorf("%s is %w: it has no %s; the same \"peerlink init\" command as before finishes an interrupted start", d.show(), ErrNotNode, missing)
 	}
-	return fmt.Errorf("%s is %w: it has no db/nodetype; name the right one with --dir, or make one with \"peerlink init\"", d.show(), ErrNotNode)
+	return fmt.Errorf("%s is %w: it has no %s; name the right one with --dir, or make one with \"peerlink init\"", d.show(), ErrNotNode, missing)
 }
 
 // Path returns the directory's path, as given to [Open].

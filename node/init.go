@@ -62,22 +62,32 @@ func CheckID(id string) error {
 }
 
 // CheckFree checks that [Init] may make a node in the directory. It fails with
-// [ErrExists] if the directory has a root-ca.crt, which Init writes last. The files of
-// an interrupted Init are no error.
+// [ErrExists] if the directory has a root-ca.crt, which Init writes last, and if a
+// root-ca.crt that was there is lost and can not be restored. The files of an interrupted
+// Init are no error.
 func CheckFree(path string) error {
 	d := &Dir{path: path}
-	if ok, err := exists(d.file("root-ca.crt")); err != nil || !ok {
+	ok, err := exists(d.file("root-ca.crt"))
+	if err != nil {
 		return err
 	}
-	d, err := Open(path)
-	if err != nil {
+	if !ok {
+		if d.identity, err = d.readIdentity(); err == nil {
+			_, err = d.lostRoot(nil)
+			return err
+		}
+		return nil
+	}
+	if d, err = Open(path); err != nil {
 		return fmt.Errorf("%w, of which something is missing: %v", ErrExists, err)
 	}
 	return fmt.Errorf("%w: %s is %s", ErrExists, d.show(), d.identity)
 }
 
 // Init makes a node's directory, with a self-signed root certificate. It completes
-// the directory of an interrupted Init. The root certificate is written last.
+// the directory of an interrupted Init. The root certificate is written last. Init never
+// makes a second one: if the directory has a copy of an earlier root certificate, it is
+// used again.
 func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 	if err := CheckFree(path); err != nil {
 		return nil, err
@@ -120,20 +130,36 @@ func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 	if err := d.writeMissing(o); err != nil {
 		return nil, err
 	}
+	rootPEM, err := d.rootCertificate(o.Key)
+	if err != nil {
+		return nil, err
+	}
+	if err := durable.Create(d.file("root-ca.crt"), rootPEM, 0o644); err != nil {
+		return nil, err
+	}
+	return Open(path)
+}
+
+// rootCertificate returns the content of root-ca.crt for a directory that lacks it. If a
+// root certificate has been made already, rootCertificate returns that one, and otherwise
+// a new one, which it records.
+func (d *Dir) rootCertificate(key crypto.Signer) (pem []byte, err error) {
+	known, err := d.lostRoot(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	if known != nil {
+		d.root, pem = known.cert, known.pem
+		return pem, d.record(d.root)
+	}
 	serial, err := d.firstSerial()
 	if err != nil {
 		return nil, err
 	}
-	if d.root, err = pki.SelfSign(id, o.Key, serial, time.Now()); err != nil {
+	if d.root, err = pki.SelfSign(d.identity, key, serial, time.Now()); err != nil {
 		return nil, err
 	}
-	if err := d.record(d.root); err != nil {
-		return nil, err
-	}
-	if err := durable.Create(d.file("root-ca.crt"), pki.EncodeCertificatePEM(d.root), 0o644); err != nil {
-		return nil, err
-	}
-	return Open(path)
+	return pki.EncodeCertificatePEM(d.root), d.record(d.root)
 }
 
 // checkInterrupted checks that the files of an interrupted Init belong to the same

@@ -152,7 +152,7 @@ func TestRefusalsChangeNothing(t *testing.T) {
 		{"authority for authority", a, sign(a, impostor.Bundle(t), a.Key), "own info-bundle", nil},
 		{"wrong key", a, sign(a, d.Bundle(t), stranger.Key), "root key", node.ErrWrongKey},
 		{"same ID, another root certificate", c, sign(c, impostor.Bundle(t), c.Key), "break-in", nil},
-		{"same key, another root certificate", a, sign(a, a2.Bundle(t), a.Key), "break-in", nil},
+		{"same key, another root certificate", a, sign(a, a2.Bundle(t), a.Key), "same root key", node.ErrOtherRoot},
 		{"certificate from an unknown peer", c, register(stranger, foreign), "not known here", node.ErrUnknownPeer},
 		{"certificate of an impostor", c, register(c, foreign), "registered already", nil},
 		{"certificate for another node", a, register(d, peercert), "", nil},

@@ -106,6 +106,9 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, person bool) (updated
 		return false, fmt.Errorf("peer %s: %w", b.Identity.ID, err)
 	}
 	if !sameCertificate(pinned, b.Root) {
+		if bytes.Equal(pinned.RawSubjectPublicKeyInfo, b.Root.RawSubjectPublicKeyInfo) {
+			return false, otherCertificate(b)
+		}
 		return false, fmt.Errorf("%s is %w (%s): "+
 			"signing a second one in the same name would be a break-in. If its owner really has a new root key, it is a new node",
 			b.Identity, ErrOtherRoot, pki.Fingerprint(pinned.PublicKey))
@@ -121,6 +124,14 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, person bool) (updated
 		return false, nil
 	}
 	return true, d.replaceNodeinfo(dir, b.Nodeinfo)
+}
+
+// otherCertificate returns the error for an info-bundle with the pinned root key, but with
+// another root certificate.
+func otherCertificate(b *infobundle.Bundle) error {
+	return fmt.Errorf("%s is %w: same root key (%s), another certificate. The pinned certificate can not be replaced: "+
+		"ask the node's owner to put the original root-ca.crt back, and for an info-bundle with it",
+		b.Identity, ErrOtherRoot, pki.Fingerprint(b.Root.PublicKey))
 }
 
 // knownDate returns the date of a peer's nodeinfo, or "" if it has no date.

@@ -136,6 +136,30 @@ func TestConfirmHolds(t *testing.T) {
 	wantQueued(t, reopen(t, s), "q", "3")
 }
 
+// Confirming messages that are confirmed already writes nothing.
+func TestConfirmAgain(t *testing.T) {
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	putBodies(t, s, "q", "1", "2", "3")
+	c := consume(t, s, "q")
+	_, tags := next(t, c, 2)
+	if err := c.Confirm(tags[1]); err != nil {
+		t.Fatal(err)
+	}
+	putBodies(t, s, "q", "4") // stored after the confirmation was, or together with it
+	o := c.(*consumer).peerQueue
+	written := o.last
+	for _, tag := range tags {
+		if err := c.Confirm(tag); err != nil {
+			t.Errorf("confirming %d again: %v", tag, err)
+		}
+		if o.last != written {
+			t.Errorf("confirming %d again was submitted for writing", tag)
+		}
+	}
+	wantQueued(t, s, "q", "3", "4")
+}
+
 // Next returns when a message arrives, when its context ends, and when its consumer is
 // closed.
 func TestNextWaits(t *testing.T) {
@@ -181,11 +205,15 @@ func TestNextBounded(t *testing.T) {
 	declareTest(t, s, "q")
 	large := strings.Repeat("x", 400_000)
 	putBodies(t, s, "q", large, large, large, large, strings.Repeat("x", 1<<20), "last")
+	// A message that reaches the bound exactly is the last of its read too.
+	if err := s.PutAll(testContext(t), "q", []broker.Outgoing{{Body: make([]byte, readBytes-rowOverhead)}, {}}); err != nil {
+		t.Fatal(err)
+	}
 	c := consume(t, s, "q")
-	for _, want := range []int{3, 2, 1} {
-		ds, err := c.Next(testContext(t), 1000)
-		if err != nil || len(ds) != want {
-			t.Errorf("got %d messages, %v, want %d", len(ds), err, want)
+	for _, tt := range []struct{ limit, want int }{{1000, 3}, {1000, 2}, {1, 1}, {1000, 1}, {1000, 1}} {
+		ds, err := c.Next(testContext(t), tt.limit)
+		if err != nil || len(ds) != tt.want {
+			t.Errorf("got %d messages, %v, want %d", len(ds), err, tt.want)
 		}
 	}
 	if _, err := c.Next(testContext(t), 0); !errors.Is(err, ErrInvalid) {

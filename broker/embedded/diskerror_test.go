@@ -118,6 +118,49 @@ func TestResumesAfterDiskError(t *testing.T) {
 	}
 }
 
+// If SQLite can not write, and another write succeeds, the disk is full if almost nothing
+// is free on it; otherwise, or if the free space is unknown, the error stays what it was.
+func TestWriteErrorOnFullDisk(t *testing.T) {
+	unknown := errors.New("unknown")
+	for _, tt := range []struct {
+		free int64
+		err  error
+		full bool
+	}{
+		{roomToOpen - 1, nil, true},
+		{roomToOpen, nil, false},
+		{0, unknown, false},
+	} {
+		s := openTest(t, Options{
+			tryWriting: func(string, int) error { return nil },
+			freeBytes:  func(string) (int64, error) { return tt.free, tt.err },
+		})
+		err := s.writer.withReason(ioFailure{})
+		if errors.Is(err, ErrFull) != tt.full || !errors.Is(err, ioFailure{}) {
+			t.Errorf("%d bytes are free (%v): got %v, want a full disk: %v", tt.free, tt.err, err, tt.full)
+		}
+	}
+}
+
+// A store that is closed without a reserve leaves as much of one as there is space for: if
+// that of four times what opening needs can not be made, it makes a quarter of it.
+func TestSmallReserve(t *testing.T) {
+	for free, want := range map[int]int64{4 * roomToOpen: 4 * roomToOpen, 4*roomToOpen - 1: roomToOpen} {
+		r := newReserve(filepath.Join(t.TempDir(), "messages.db"), 16*roomToOpen)
+		r.missing = true
+		r.write = func(path string, content []byte) error {
+			if len(content) > free {
+				return syscall.ENOSPC
+			}
+			return writeReserve(path, content)
+		}
+		r.leave()
+		if info, err := os.Stat(r.path); err != nil || info.Size() != want {
+			t.Errorf("with %d bytes free: got %v, %v, want %d bytes", free, info, err, want)
+		}
+	}
+}
+
 // The pause between attempts to create the reserve is never longer than that between
 // attempts to write.
 func TestReservePause(t *testing.T) {

@@ -212,6 +212,35 @@ func TestBacklogDoesNotShutOutPeers(t *testing.T) {
 	}
 }
 
+// The reserve is removed before opening if less is free than opening needs, and not if
+// that much is free, nor if another process has the store open.
+func TestReserveRemovedToOpen(t *testing.T) {
+	for _, tt := range []struct {
+		what    string
+		reserve int
+		open    bool // by another process
+		stays   bool
+	}{
+		{"just enough space", roomToOpen, false, true},
+		{"one page too little", roomToOpen + os.Getpagesize(), false, false},
+		{"too little, but open", roomToOpen + os.Getpagesize(), true, true},
+	} {
+		store := filepath.Join(smallDisk(t, strconv.Itoa(2*roomToOpen)), "messages.db")
+		if err := os.WriteFile(store+"-reserve", make([]byte, tt.reserve), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if tt.open {
+			if err := os.WriteFile(store+"-shm", nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		makeRoomToOpen(store, false)
+		if _, err := os.Stat(store + "-reserve"); (err == nil) != tt.stays {
+			t.Errorf("%s: the reserve: %v, want it to stay: %v", tt.what, err, tt.stays)
+		}
+	}
+}
+
 // A service that is started on a full disk uses the space of the reserve to remove
 // messages.
 func TestOpenOnFullDisk(t *testing.T) {

@@ -225,6 +225,13 @@ func TestQuotaWithoutRoom(t *testing.T) {
 	openTest(t, Options{PeerQuota: math.MaxInt64, Logger: slog.New(log)}) // without MinFree there is no limit to protect
 	openTest(t, Options{PeerQuota: math.MaxInt64, MinFree: 1, Logger: slog.New(log)})
 	log.want(t, "WARN the disk has less room than one peer may fill")
+	// MinFree does not count as free.
+	half := Options{MinFree: 1000 << 20, Logger: slog.New(log), freeBytes: func(string) (int64, error) { return 1500 << 20, nil }}
+	half.PeerQuota = 500 << 20
+	openTest(t, half)
+	half.PeerQuota++
+	openTest(t, half)
+	log.want(t, "WARN the disk has less room than one peer may fill")
 	if len(log) > 0 {
 		t.Errorf("also told: %v", <-log)
 	}

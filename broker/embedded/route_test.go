@@ -23,6 +23,30 @@ func peer(id, exchange, key string, queues ...string) broker.PeerQueue {
 	return broker.PeerQueue{PeerID: id, Exchange: exchange, BindingKey: key, Fanout: key == "", Queues: queues}
 }
 
+// Printable characters, spaces among them, may be in the texts of a message, and control
+// characters may not.
+func TestTextOfMessage(t *testing.T) {
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	for text, ok := range map[string]bool{" a ~ é ": true, "a\x1f": false, "a\x7f": false, "\xff": false} {
+		err := s.Put(testContext(t), "q", broker.Outgoing{Type: text})
+		if ok && err != nil || !ok && !errors.Is(err, ErrInvalid) {
+			t.Errorf("type %q: %v", text, err)
+		}
+	}
+}
+
+// An error about one of several messages has its number, and none of them is stored.
+func TestPutAllNamesTheMessage(t *testing.T) {
+	s := openTest(t, Options{})
+	declareTest(t, s, "q")
+	err := s.PutAll(testContext(t), "q", []broker.Outgoing{{}, {Type: "\x00"}, {}})
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "message 2 of 3") {
+		t.Errorf("got %v", err)
+	}
+	wantQueued(t, s, "q")
+}
+
 // A message is routed to the queues of all matching bindings and to no others, according
 // to the current bindings: also after a change by this process or another one, and after a
 // restart. An unroutable message is reported.

@@ -23,9 +23,11 @@ const (
 
 // aside publishes dead letters of one queue.
 type aside struct {
-	sem chan struct{} // semaphore: has an element while to is used
-	to  queuePublisher
-	returnCounts
+	life    context.Context // of the consumer
+	sem     chan struct{}   // semaphore: has an element while to is used, and during a check of the length
+	to      queuePublisher
+	watched bool // the length is checked, since the first message
+	length  lengthCheck
 }
 
 func newAside(b *Broker, queue string) aside {
@@ -43,6 +45,11 @@ func (a *aside) put(ctx context.Context, d amqp.Delivery, reason string) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, a.to.broker.opts.ConfirmTimeout, ErrNotConfirmed)
 	defer cancel()
+	if !a.watched {
+		a.watched = true
+		a.checkLength(ctx)
+		go a.watch()
+	}
 	ok, err := a.to.publish(ctx, asideCopy(d, reason))
 	if err == nil && !ok {
 		// The dead-letter queue was deleted.
@@ -57,7 +64,7 @@ func (a *aside) put(ctx context.Context, d amqp.Delivery, reason string) error {
 	if err == nil {
 		a.to.broker.log.Warn("message put into the queue of those set aside", "queue", a.to.queue, "type", d.Type,
 			"exchange", d.Exchange, "routing_key", d.RoutingKey, "bytes", len(d.Body), "body", excerpt.Limit(string(d.Body), maxLogged))
-		a.count(ctx, a.to.broker, a.to.queue)
+		a.length.added()
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -39,7 +40,10 @@ const (
 // not removed are replaced by copies at the end of the queue.
 type browser struct {
 	broker  *Broker
+	of      string // the queue that the dead letters come from
 	queue   string
+	id      string // see browseNotice
+	removed int    // number of messages that were removed
 	live    *liveConn
 	channel *amqp.Channel
 	callMu  sync.Mutex // held during a call on the channel: an abandoned call may still be running
@@ -55,7 +59,7 @@ type browser struct {
 func (b *Broker) browse(ctx context.Context, queue string, do func(*browser) error) error {
 	err := broker.ErrNoQueue
 	for _, name := range b.asideQueues(queue) {
-		switch one := b.browseOne(ctx, name, do); {
+		switch one := b.browseOne(ctx, queue, name, do); {
 		case errors.Is(one, broker.ErrNoQueue):
 		case one != nil:
 			return one
@@ -66,11 +70,11 @@ func (b *Broker) browse(ctx context.Context, queue string, do func(*browser) err
 	return err
 }
 
-func (b *Broker) browseOne(ctx context.Context, name string, do func(*browser) error) error {
+func (b *Broker) browseOne(ctx context.Context, of, name string, do func(*browser) error) error {
 	if err := checkName("queue "+name, name); err != nil {
 		return err
 	}
-	br := &browser{broker: b, queue: name, to: queuePublisher{broker: b, queue: name}}
+	br := &browser{broker: b, of: of, queue: name, id: rand.Text(), to: queuePublisher{broker: b, queue: name}}
 	defer br.to.close()
 	var err error
 	// The number is fixed now: a message that is retried may become a dead letter again
@@ -81,6 +85,7 @@ func (b *Broker) browseOne(ctx context.Context, name string, do func(*browser) e
 	if br.live, br.channel, err = b.consuming.open(ctx, func(*liveConn, *amqp.Channel) error { return nil }); err != nil {
 		return err
 	}
+	defer br.notice(context.WithoutCancel(ctx), true) // after the next line
 	defer br.close()
 	if err := do(br); err != nil {
 		// Also then the messages return to their positions, and are there when the
@@ -133,6 +138,7 @@ func (br *browser) next(ctx context.Context) ([]amqp.Delivery, error) {
 	if size == 0 {
 		return nil, nil
 	}
+	br.notice(ctx, false)
 	tag := fmt.Sprintf("peerlink-%d", br.left)
 	var arriving <-chan amqp.Delivery
 	if err := br.call(ctx, func() (err error) {
@@ -221,6 +227,7 @@ func (br *browser) keep(ctx context.Context, rest []amqp.Delivery) error {
 // Acknowledgements are not confirmed by RabbitMQ: if it fails at this moment, the messages
 // may be in the queue again.
 func (br *browser) remove(ctx context.Context, step, chosen []amqp.Delivery) error {
+	br.removed += len(chosen)
 	if len(chosen) < len(step) {
 		gone := make(map[uint64]bool, len(chosen))
 		for _, d := range chosen {

@@ -42,6 +42,7 @@ func (d declarer) checkInUse(queue string) error {
 	err := d.checkLock(queue)
 	if saysCode(err, amqp.ResourceLocked) {
 		d.live.broker.forgetOtherConsumers(queue)
+		d.live.broker.leaveWatch(queue)
 		return broker.ErrInUse
 	}
 	if err != nil {

@@ -174,11 +174,12 @@ type Broker struct {
 	otherConsumers map[string]otherConsumers // by queue
 	silent         map[string]bool           // queues for whose locks RabbitMQ does not answer
 
-	probe         probe
-	keeping       sync.Once     // starts keep
-	checkInterval time.Duration // the constant, except in tests
-	tallyPause    time.Duration // the constant, except in tests
-	change        chan struct{} // semaphore: has an element while objects of a peer are changed
+	probe   probe
+	keeping sync.Once // starts keep
+	// The constants, except in tests.
+	checkInterval, lengthInterval, stayTime time.Duration
+
+	change chan struct{} // semaphore: has an element while objects of a peer are changed
 }
 
 var (
@@ -217,8 +218,9 @@ func Open(url string, opts Options) (*Broker, error) {
 		silent:         make(map[string]bool),
 		change:         make(chan struct{}, 1),
 
-		checkInterval: checkInterval,
-		tallyPause:    tallyPause,
+		checkInterval:  checkInterval,
+		lengthInterval: lengthInterval,
+		stayTime:       stayTime,
 	}
 	b.health = &health{log: b.log, changed: wait.NewSignal()}
 	b.life, b.end = context.WithCancel(context.Background())

@@ -33,15 +33,11 @@ func (b *Broker) RequestQueue(ctx context.Context, queue string, has int) error 
 	if b.hasOtherConsumers(queue) {
 		return nil
 	}
-	l, ch, err := b.publishing.open(ctx, func(_ *liveConn, ch *amqp.Channel) error {
-		return explain(ch.PublishWithContext(ctx, "", lockQueue(queue), false, false, amqp.Publishing{
-			Type: askType, Expiration: askTime, Body: strconv.AppendInt(nil, int64(has), 10),
-		}))
-	})
-	if err != nil {
+	if err := b.toLockHolder(ctx, queue, amqp.Publishing{
+		Type: askType, Expiration: askTime, Body: strconv.AppendInt(nil, int64(has), 10),
+	}); err != nil {
 		return fmt.Errorf("ask for queue %s: %w", queue, err)
 	}
-	l.closeChannel(ch)
 	return nil
 }
 
@@ -88,11 +84,15 @@ func (c *consumer) catchUp(d amqp.Delivery, locked <-chan amqp.Delivery) {
 }
 
 // note receives a delivery of the lock queue. It ignores messages that are no valid
-// requests.
+// requests or notices.
 func (c *consumer) note(d amqp.Delivery) {
 	c.mu.Lock()
 	c.unacked.skipTag(d.DeliveryTag)
 	c.mu.Unlock()
+	if d.Type == browseType {
+		c.noteBrowser(d.Body)
+		return
+	}
 	if d.Type != askType || len(d.Body) > 10 {
 		return
 	}

@@ -1,13 +1,11 @@
 package rabbitmq
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -39,7 +37,7 @@ func (b *Broker) Warnings() []string {
 	return list
 }
 
-// setRisk changes the risk of a dead-letter queue, and logs it if it has become larger.
+// setRisk changes the risk of a dead-letter queue, and logs it if there is a new one.
 func (b *Broker) setRisk(queue string, change func(*risk)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -51,7 +49,7 @@ func (b *Broker) setRisk(queue string, change func(*risk)) {
 		return
 	}
 	b.risks[queue] = r
-	if r != before {
+	if r.arguments != "" && r.arguments != before.arguments || r.missing != "" && r.missing != before.missing {
 		b.log.Warn("messages that are set aside can be lost, see docs/queues.md", "queue", queue, "reason", r.String())
 	}
 }
@@ -141,40 +139,4 @@ func riskOf(args amqp.Table) string {
 	add("x-message-ttl", "messages are dropped after a number of milliseconds")
 	add("x-expires", "RabbitMQ deletes the queue when it was not used for a number of milliseconds")
 	return strings.Join(risks, "; ")
-}
-
-// tallyPause is the minimum time between two counts of a dead-letter queue.
-const tallyPause = time.Second
-
-// returnCounts compares the length of a dead-letter queue with the number of messages
-// added.
-type returnCounts struct {
-	at    time.Time // time of the last count; zero before the first
-	found int       // length at that time
-	since int       // number of messages added since
-}
-
-// count records that one message was added to a queue, and compares at most once in
-// tallyPause. Missing messages may also have been consumed by another program, as an
-// operator can find out.
-func (t *returnCounts) count(ctx context.Context, b *Broker, queue string) {
-	t.since++
-	if time.Since(t.at) < b.tallyPause {
-		return
-	}
-	found := 0
-	err := b.onDeclaring(ctx, func(d declarer) (err error) {
-		n, _, err := d.count(queue)
-		found = n
-		return err
-	})
-	if err != nil {
-		return // counted next time
-	}
-	if found < t.found+t.since { // t.found is 0 before the first count
-		b.setRisk(queue, func(r *risk) {
-			r.missing = "it has fewer messages than were put into it: unless somebody has taken some out, a policy of RabbitMQ drops them"
-		})
-	}
-	t.at, t.found, t.since = time.Now(), found, 0
 }

@@ -66,12 +66,12 @@ func TestPolicyDrops(t *testing.T) {
 	for suffix, dropped := range map[string]bool{"": true, ".aside": false} {
 		log := new(logBuffer)
 		b := openTest(t, s.URL(), Options{Logger: log.logger(), AsideSuffix: suffix})
-		b.tallyPause = 0
 		q, c := declared(t, b)
 		for n := range count {
 			o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{Type: "T", Body: fmt.Append(nil, "number ", n)}))
 			setAsideNext(t, c, "reason")
 		}
+		checkLengths(t, c)
 		o.check(c.Close())
 		if warned := strings.Contains(strings.Join(b.Warnings(), ","), "fewer messages"); warned != dropped {
 			t.Errorf("suffix %q: warnings %q", suffix, b.Warnings())

@@ -323,8 +323,8 @@ func takeAll(t *testing.T, conn *amqp.Connection, to *application, count int) {
 	}
 }
 
-// Wrong usage is exit code 2, whether by option or by environment, and any other
-// failure 1, with a line that names what is wrong.
+// Wrong usage is exit code 64, and 2 of the command that is no service, whether by option
+// or by environment, and any other failure 1, with a line that names what is wrong.
 func TestSwptUsage(t *testing.T) {
 	t.Parallel()
 	n := newSwptNode(t, nodetype.CreditorsAgent, "amqp://guest:secret@127.0.0.1:1")
@@ -336,18 +336,19 @@ func TestSwptUsage(t *testing.T) {
 		want string
 	}{
 		{"help", []string{"swpt-client", "--help"}, "", 0, "SWPT_CLIENT_BUFFER"},
-		{"missing argument", []string{"swpt-client", "1234abcd"}, "", 2, "arguments are missing"},
-		{"surplus argument", []string{"swpt-server", "1234abcd"}, "", 2, "1234abcd"},
-		{"unknown option", []string{"swpt-server", "-x"}, "", 2, "-x"},
-		{"no port", []string{"swpt-server", "-p", "http"}, "", 2, "http"},
-		{"no port in the environment", []string{"swpt-server"}, "SWPT_SERVER_PORT=http", 2, "SWPT_SERVER_PORT"},
-		{"impossible port", []string{"swpt-server", "-p", "65536"}, "", 2, "65536"},
-		{"negative buffer", []string{"swpt-drainer", "1234abcd", "q", "-B", "-1"}, "", 2, "-1"},
-		{"log level", []string{"swpt-server", "-l", "fatal"}, "", 2, "fatal"},
-		{"log format", []string{"swpt-server", "-f", "xml"}, "", 2, "xml"},
-		{"time limit", []string{"swpt-server"}, "APP_SSL_HANDSHAKE_TIMEOUT=soon", 2, "APP_SSL_HANDSHAKE_TIMEOUT"},
-		{"no directory", []string{"swpt-server", "-n", "http://localhost/"}, "", 2, "--nodedata-url"},
-		{"no broker", []string{"swpt-server", "-u", "http://localhost/"}, "", 2, "amqp://"},
+		{"missing argument", []string{"swpt-client", "1234abcd"}, "", 64, "arguments are missing"},
+		{"surplus argument", []string{"swpt-server", "1234abcd"}, "", 64, "1234abcd"},
+		{"unknown option", []string{"swpt-server", "-x"}, "", 64, "-x"},
+		{"no port", []string{"swpt-server", "-p", "http"}, "", 64, "http"},
+		{"no port in the environment", []string{"swpt-server"}, "SWPT_SERVER_PORT=http", 64, "SWPT_SERVER_PORT"},
+		{"impossible port", []string{"swpt-server", "-p", "65536"}, "", 64, "65536"},
+		{"negative buffer", []string{"swpt-drainer", "1234abcd", "q", "-B", "-1"}, "", 64, "-1"},
+		{"log level", []string{"swpt-server", "-l", "fatal"}, "", 64, "fatal"},
+		{"log format", []string{"swpt-server", "-f", "xml"}, "", 64, "xml"},
+		{"time limit", []string{"swpt-server"}, "APP_SSL_HANDSHAKE_TIMEOUT=soon", 64, "APP_SSL_HANDSHAKE_TIMEOUT"},
+		{"no directory", []string{"swpt-server", "-n", "http://localhost/"}, "", 64, "--nodedata-url"},
+		{"no broker", []string{"swpt-server", "-u", "http://localhost/"}, "", 64, "amqp://"},
+		{"no service", []string{"configure-queue", "1234abcd"}, "", 2, "arguments are missing"},
 		{"empty directory", []string{"swpt-server", "-n", "file://" + t.TempDir()}, "", 1, "db/nodetype"},
 		{"no key", []string{"swpt-server", "-k", "none.key"}, "", 1, "none.key"},
 		{"unknown peer", []string{"swpt-client", "1234abcd", "q"}, "", 1, "1234abcd"},

@@ -1,8 +1,8 @@
 // Package cli is peerlink's command line: the flags, prompts and output of the commands,
 // which other packages implement. There is one file for each group of commands.
 //
-// Exit codes: 0 for success, 1 for failure, and 2 for wrong usage (64 for "serve"). The result
-// of a command goes to standard output, all other messages to standard error.
+// Exit codes: 0 for success, 1 for failure, and 2 for wrong usage (64 if the command is a
+// service). The result of a command goes to standard output, all other messages to standard error.
 package cli
 
 import (
@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -32,9 +33,9 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
-	// exitServiceUsage means wrong usage of "serve" (EX_USAGE of sysexits.h); a supervisor
-	// need not restart the service. It is not 2, because that is also the exit code of a
-	// Go program that panics.
+	// exitServiceUsage means wrong usage of a service (EX_USAGE of sysexits.h); a supervisor
+	// need not restart it. It is not 2, because that is also the exit code of a Go program
+	// that panics.
 	exitServiceUsage = 64
 )
 
@@ -92,7 +93,7 @@ func (a *app) run(ctx context.Context, args []string) (code int) {
 		return exitDone
 	case errors.As(err, &usage) || !a.running:
 		a.usageFailure(cmd, err)
-		if cmd.Name() == serveName {
+		if isService(cmd.Name()) {
 			return exitServiceUsage
 		}
 		return exitUsage
@@ -102,6 +103,12 @@ func (a *app) run(ctx context.Context, args []string) (code int) {
 		a.failure("Error:", err)
 		return exitFailed
 	}
+}
+
+// isService reports whether a command runs until it is stopped, under a supervisor that
+// restarts it.
+func isService(command string) bool {
+	return slices.Contains([]string{serveName, swptServer, swptClient, swptDrainer}, command)
 }
 
 // reportPanic reports a panic of the command as a failure. Otherwise Go would end the process

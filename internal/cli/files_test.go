@@ -371,7 +371,8 @@ func testNodeFilesMissing(t *testing.T, bob string) {
 }
 
 // The unit does not start the service again after wrong usage, which has an exit code
-// of its own: the 2 of other commands is also that of a Go program that panics.
+// of its own in all services: the 2 of other commands is also that of a Go program that
+// panics.
 func TestExitCodes(t *testing.T) {
 	for line, want := range map[string]int{
 		"peer list --nonsense":            exitUsage,
@@ -380,8 +381,11 @@ func TestExitCodes(t *testing.T) {
 		"serve argument":                  exitServiceUsage,
 		"-C nowhere serve":                exitFailed,
 		"-C nowhere peer list":            exitFailed,
-		"swpt-server --nonsense":          exitUsage, // as with the reference
-		"swpt-server --server-port 99999": exitUsage,
+		"swpt-server --nonsense":          exitServiceUsage,
+		"swpt-server --server-port 99999": exitServiceUsage,
+		"swpt-client":                     exitServiceUsage,
+		"swpt-drainer 1234abcd":           exitServiceUsage,
+		"configure-queue":                 exitUsage,
 		"version":                         exitDone,
 	} {
 		if code, _, stderr := runCLI(t, strings.Fields(line)...); code != want {

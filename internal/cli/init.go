@@ -30,9 +30,10 @@ a root key (encrypted with a passphrase), a self-signed root
 certificate, and the files that everything else builds on. The directory can be
 used with the reference scripts and OpenSSL too.
 
-In the directory of a node that is complete, "peerlink init" without a type
-repairs what can be repaired without the root key: records that are missing,
-subnets that nobody uses, leftovers of interrupted commands.
+In the directory of an existing node, "peerlink init" without a type repairs what
+can be repaired without the root key: records that are missing, a lost
+root-ca.crt of which the directory has a copy, subnets that nobody uses,
+leftovers of interrupted commands.
 
 An existing encrypted root key (private/root-ca.key, or --key) is used instead
 of making a new one; if --key names a file that does not exist, the new root key
@@ -45,8 +46,8 @@ terminal.`,
 		ValidArgs: []string{"accounting-authority", "creditors-agent", "debtors-agent"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				if d, err := a.open(); err == nil {
-					return a.repair(cmd.Context(), d)
+				if done, err := a.repair(cmd.Context()); done {
+					return err
 				}
 			}
 			kind := ""
@@ -112,6 +113,11 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 			return &usageError{err.Error()}
 		}
 	}
+	if restorable, err := node.LostRoot(a.dir); restorable {
+		if _, statErr := os.Stat(a.keyPath()); statErr != nil {
+			return err // a new root key would be of no use
+		}
+	}
 	key, err := a.initKey(ctx, keyKind)
 	if err != nil {
 		return err
@@ -121,7 +127,7 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 		return err
 	}
 	a.print("%s", d.Identity().ID)
-	a.say("This is the node ID of your new %s.\n\n"+
+	a.say("This is the node ID of your %s.\n\n"+
 		"  root key          %s\n"+
 		"  fingerprint       %s\n\n"+
 		"Back up the root key file now, and its passphrase elsewhere: without both there are no\n"+
@@ -131,19 +137,27 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 	return nil
 }
 
-// repair repairs an existing node's directory.
-func (a *app) repair(ctx context.Context, d *node.Dir) error {
-	done, err := d.Repair(ctx)
-	for _, what := range done {
+// repair repairs an existing node's directory. It returns false if the directory has no node yet.
+func (a *app) repair(ctx context.Context) (done bool, err error) {
+	restored, err := node.Restore(ctx, a.dir)
+	for _, what := range restored {
 		a.print("%s", terminal.Line(what))
 	}
 	if err != nil {
-		return err
+		return true, err
 	}
-	if len(done) == 0 {
+	d, err := a.open()
+	if err != nil {
+		return false, nil // initNode reports it
+	}
+	repaired, err := d.Repair(ctx)
+	for _, what := range repaired {
+		a.print("%s", terminal.Line(what))
+	}
+	if err == nil && len(restored)+len(repaired) == 0 {
 		a.say("%s is complete, nothing needed repair. \"peerlink check\" looks at everything.", d.Identity())
 	}
-	return nil
+	return true, err
 }
 
 // initKey decrypts the existing root key, or makes a new one.

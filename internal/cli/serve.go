@@ -78,7 +78,7 @@ socket in the state folder, with the passcode that lies there:
 With --broker amqp://user:password@host:port/vhost (or amqps://), the messages
 are kept in RabbitMQ instead, with the exchanges and queues of the reference
 implementation. Applications talk with RabbitMQ itself: there is no socket for
-them here and no state folder, and "send" and "tail" do not apply. RabbitMQ needs
+them here and no state folder (--state has no effect), and "send" and "tail" do not apply. RabbitMQ needs
 its plugin rabbitmq_random_exchange. A password is best given in the environment.
 Each queue of a peer ("peer queues") has a connection of its own, and several
 services may share the work of one node.
@@ -252,6 +252,7 @@ func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		return err
 	}
 	cfg.Log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", cfg.Listener.Addr().String(), "broker", "RabbitMQ")
+	warnUnusedStore(cfg.Dir, f.state, cfg.Log)
 	tells := admin.Config{Level: level, LogDropped: f.logDropped}
 	cfg.Log.Info("applications talk with RabbitMQ itself, there is no door for them here")
 	return errors.Join(runLinks(ctx, f, cfg, "", tells), cfg.Broker.Close())

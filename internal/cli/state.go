@@ -19,7 +19,7 @@ import (
 
 // stateFlag adds the flag for the state folder.
 func (a *app) stateFlag(c *cobra.Command, v *string) {
-	c.Flags().StringVar(v, "state", "", "`DIR` for queued messages, outside the node's directory; default "+stateBase()+"/<node ID>")
+	c.Flags().StringVar(v, "state", "", "`DIR` for queued messages, outside the node's directory, not used with RabbitMQ; default "+stateBase()+"/<node ID>")
 	fromEnv(c.Flags(), "state", "PEERLINK_STATE")
 }
 
@@ -97,6 +97,21 @@ func warnOpenDirectory(dir string, log *slog.Logger) {
 func warnOpenState(state string, log *slog.Logger) {
 	if guard.OpenToGroup(state) {
 		log.Warn("a group can replace files in the state folder, such as messages and the passcode of applications: \"chmod 700\" prevents that", "folder", state)
+	}
+}
+
+// warnUnusedStore warns if a service on RabbitMQ leaves messages in the node's embedded store.
+func warnUnusedStore(d *node.Dir, state string, log *slog.Logger) {
+	if state == "" {
+		state = defaultState(d)
+	}
+	w, err := embedded.ReadWaiting(storePath(state))
+	switch {
+	case err != nil:
+		log.Warn("whether messages wait in the embedded broker, which this service does not use, can not be found out", "state", state, "err", err)
+	case w != embedded.Waiting{}:
+		log.Warn("messages in the embedded broker are not sent or delivered, because this service uses RabbitMQ: to do so, run \"peerlink serve\" with --broker embedded and this state folder until it is empty, see docs/operations.md",
+			"state", state, "waiting", w.Messages, "set_aside", w.SetAside, "maybe_more", w.AtLeast)
 	}
 }
 

@@ -25,7 +25,8 @@ import (
 // peerlink's container image can replace the reference's (section "RabbitMQ objects of the reference" of the messages
 // specification). They are commands of peerlink. They also run if a link to the program has their name.
 //
-// Differences from the reference: SIGTERM is not a failure (exit code 0). The default size of buffers is the same as for
+// Differences from the reference: SIGTERM is not a failure (exit code 0), and wrong usage of a service has exit code 64, as
+// with "serve", instead of 2. The default size of buffers is the same as for
 // "serve" instead of 100 messages, which would be slow; configured sizes are used.
 const (
 	swptServer     = "swpt-server"

@@ -119,7 +119,7 @@ func TestJSONLog(t *testing.T) {
 		{[]string{"swpt-client", "-n", "file:///none", "-f", "json", "1234abcd", "q"}, exitFailed, true},
 		{[]string{"swpt-drainer", "-n", "file:///none", "-f", "json", "1234abcd", "q"}, exitFailed, true},
 		{[]string{"configure-queue", "-n", "file:///none", "-f", "json", "1234abcd", "q"}, exitFailed, true},
-		{[]string{"swpt-server", "-u", "http://localhost", "-f", "json"}, exitUsage, true},
+		{[]string{"swpt-server", "-u", "http://localhost", "-f", "json"}, exitServiceUsage, true},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
 			out, err := os.CreateTemp(t.TempDir(), "log")

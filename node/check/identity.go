@@ -2,8 +2,10 @@ package check
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 
+	"peerlink/node"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
 )
@@ -25,7 +27,7 @@ func (c *checker) checkIdentity() {
 		}
 	} else {
 		if !c.exists("root-ca.crt") {
-			c.problem("root-ca.crt", RuleCertMissing, "is missing: \"peerlink init\" finishes an interrupted start; otherwise take it from a backup, or from a peer, which has it as peers/<node ID>/root-ca.crt")
+			c.checkLostRoot()
 		}
 		if err := said.Validate(); err != nil && said.Type != 0 && hasID {
 			c.problem("db/nodeid", RuleNodeID, "%v", err)
@@ -38,12 +40,21 @@ func (c *checker) checkIdentity() {
 	c.report.ID, c.report.Type = c.self.ID, c.self.Type.String()
 }
 
+// checkLostRoot reports a missing root-ca.crt, with the remedy.
+func (c *checker) checkLostRoot() {
+	f := Finding{Severity: Problem, Rule: RuleCertMissing, Subject: "root-ca.crt", Text: "is missing: take it from a backup, from an info-bundle of this node, or from a peer, which has it as peers/<node ID>/root-ca.crt"}
+	if restorable, err := node.LostRoot(c.dir); err != nil {
+		f.Text, f.Repairable = fmt.Sprintf("is missing: %v", err), restorable
+	}
+	c.add(f)
+}
+
 // readIdentity reads db/nodetype and db/nodeid. The type is 0 if it is invalid. The ID
 // is not checked.
 func (c *checker) readIdentity() (said pki.Identity, hasID bool) {
 	if ou, ok := c.line("db/nodetype"); !ok {
 		if !c.exists("db/nodetype") { // if it exists, there is a finding that it can not be read
-			c.problem("db/nodetype", RuleNodeType, "is missing: expected the node's type, for example %q", nodetype.CreditorsAgent.OU())
+			c.missing("db/nodetype", RuleNodeType, fmt.Sprintf("expected the node's type, for example %q", nodetype.CreditorsAgent.OU()))
 		}
 	} else if t, err := nodetype.ParseOU(firstLine(ou)); err != nil {
 		c.problem("db/nodetype", RuleNodeType, "%v", err)
@@ -51,9 +62,19 @@ func (c *checker) readIdentity() (said pki.Identity, hasID bool) {
 		said.Type = t
 	}
 	if said.ID, hasID = c.line("db/nodeid"); !hasID && !c.exists("db/nodeid") {
-		c.problem("db/nodeid", RuleNodeID, "is missing: expected the node ID")
+		c.missing("db/nodeid", RuleNodeID, "expected the node ID")
 	}
 	return said, hasID
+}
+
+// missing reports a missing db/nodetype or db/nodeid, which [node.Restore] restores if
+// root-ca.crt and db/index exist.
+func (c *checker) missing(file string, rule Rule, expected string) {
+	f := Finding{Severity: Problem, Rule: rule, Subject: file, Text: "is missing: " + expected}
+	if c.exists("root-ca.crt") && c.exists("db/index") {
+		f.Text, f.Repairable = f.Text+`; "peerlink init", without a type, repairs this`, true
+	}
+	c.add(f)
 }
 
 func (c *checker) compareIdentity(said pki.Identity, hasID bool) {

@@ -51,7 +51,7 @@ func (c *checker) checkCopy(file string, cert *x509.Certificate) {
 	own := bytes.Equal(cert.RawSubject, c.root.RawSubject)
 	switch {
 	case own && cert.IsCA && sameKey(cert, c.root):
-		c.warning(file, RuleCopyUnused, "is another root certificate than root-ca.crt: a node has exactly one; no harm is done if the start was interrupted and nobody was given this one")
+		c.warning(file, RuleCopyUnused, "is another root certificate than root-ca.crt: a node has exactly one; no harm is done if the start was interrupted and nobody was given this one; if peers refuse this node's info-bundles, because they know it with another root certificate, copy this one to root-ca.crt")
 	case own || !cert.IsCA:
 		c.copies = append(c.copies, issued{file, cert})
 	default:

@@ -140,6 +140,22 @@ func TestNameContains(t *testing.T) {
 	}
 }
 
+// The text of a name has every attribute, those of one set by type, and an empty name has
+// a text too.
+func TestNameText(t *testing.T) {
+	for want, der := range map[string][]byte{
+		"(empty name)": dn(),
+		`O="a",OU="b",serialNumber="c",2.5.4.3="d"`: dn(rdnO("a"), rdnOU("b"), tlv(0x31, ava(oidSerialNumber, cbasn1.PrintableString, "c")), rdnCN("d")),
+		`2.5.4.3="b"+O="a"`:                         dn(tlv(0x31, ava(oidCommonName, cbasn1.UTF8String, "b"), ava(oidOrganization, cbasn1.UTF8String, "a"))),
+	} {
+		n, err := parseName(der)
+		check(t, err)
+		if got := n.String(); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
 // Whatever a stranger writes into a name, the text for a log is short and plain.
 func TestNameString(t *testing.T) {
 	var rdns [][]byte

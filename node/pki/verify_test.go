@@ -348,8 +348,8 @@ func TestVerifyFindsTheGoodChain(t *testing.T) {
 	}
 }
 
-// The rule that is named is the one that matters, also when other certificates
-// were shown that lead nowhere.
+// The rule that is named is the one that matters, and the certificate is the one that
+// breaks it, also when other certificates were shown that lead nowhere.
 func TestVerifyBlamesTheRightRule(t *testing.T) {
 	parse := func(c certificate) *x509.Certificate {
 		cert, err := x509.ParseCertificate(c.der(t))
@@ -366,10 +366,12 @@ func TestVerifyBlamesTheRightRule(t *testing.T) {
 	} {
 		broken.subject, broken.issuer, broken.key, broken.signer = nameB, nameA, ecKey(1), ecKey(0)
 		between := parse(broken)
-		_, err := Verify(leaf, VerifyOptions{Trusted: []*x509.Certificate{root}, Untrusted: []*x509.Certificate{between, stray}, Time: testNow})
-		var refused *VerifyError
-		if !errors.As(err, &refused) || refused.Rule != want || refused.Cert != between {
-			t.Errorf("got %v, want %v", err, want)
+		for _, untrusted := range [][]*x509.Certificate{{between, stray}, {between}} {
+			_, err := Verify(leaf, VerifyOptions{Trusted: []*x509.Certificate{root}, Untrusted: untrusted, Time: testNow})
+			var refused *VerifyError
+			if !errors.As(err, &refused) || refused.Rule != want || refused.Cert != between {
+				t.Errorf("%d shown: got %v, want %v", len(untrusted), err, want)
+			}
 		}
 	}
 }
@@ -475,6 +477,10 @@ func TestVerifyError(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %q", want, err)
 		}
+	}
+	other := &VerifyError{Rule: RuleDates, Cert: &x509.Certificate{RawSubject: nameB}}
+	if got, want := other.Error(), `certificate of O="Nodes",OU="B",2.5.4.3="1" refused: `+string(RuleDates); got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 	if got := RuleDates.Error(); got != string(RuleDates) {
 		t.Errorf("got %q", got)

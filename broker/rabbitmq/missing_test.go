@@ -1,0 +1,255 @@
+package rabbitmq
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"peerlink/broker"
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// checkLengths checks the length of a dead-letter queue as often as it takes to detect
+// missing messages.
+func checkLengths(t *testing.T, bc broker.Consumer) {
+	t.Helper()
+	a := &bc.(*consumer).aside
+	for range 2 {
+		a.sem <- struct{}{}
+		a.checkLength(testContext(t))
+		<-a.sem
+	}
+}
+
+// setAsideMessages sends messages to a peer, and moves them to the dead-letter queue.
+func setAsideMessages(t *testing.T, o *operator, q broker.PeerQueue, c broker.Consumer, count int) {
+	t.Helper()
+	for n := range count {
+		o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{Type: "T", Body: fmt.Append(nil, time.Now(), n)}))
+		setAsideNext(t, c, "reason")
+	}
+}
+
+// expect waits until the notices of other processes have arrived, and so the dead-letter
+// queue must have a number of messages, and no browser.
+func expect(t *testing.T, bc broker.Consumer, length int) {
+	t.Helper()
+	l := &bc.(*consumer).aside.length
+	eventually(t, "notices", func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.expected != length || len(l.browsers) > 0 {
+			return fmt.Errorf("%d messages are expected, want %d, with %d browsers", l.expected, length, len(l.browsers))
+		}
+		return nil
+	})
+}
+
+// There is no warning of missing messages while, or after, other processes of peerlink
+// look at dead letters, retry them, or drop them, even several of them at once, while
+// further ones are added. Missing messages are detected all the same afterwards.
+func TestTakenOutIsNotMissing(t *testing.T) {
+	s := rabbittest.Get(t)
+	for _, queueType := range []QueueType{Classic, Quorum} {
+		t.Run(string(queueType), func(t *testing.T) {
+			o := newOperator(t, s)
+			b := openTest(t, s.URL(), Options{QueueType: queueType})
+			q, c := declared(t, b)
+			queue := q.Queues[0]
+			clean := func(when string) {
+				t.Helper()
+				checkLengths(t, c)
+				if w := b.Warnings(); len(w) > 0 {
+					t.Errorf("%s: warnings %q", when, w)
+				}
+			}
+			setAsideMessages(t, o, q, c, 5)
+			clean("at first")
+			one, other := openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
+			var ids []string
+			for m, err := range one.List(testContext(t), queue) {
+				o.check(err)
+				ids = append(ids, m.ID)
+				if len(ids) > 1 {
+					continue
+				}
+				setAsideMessages(t, o, q, c, 1)
+				clean("while one looks")
+				for _, err := range other.List(testContext(t), queue) {
+					o.check(err)
+					setAsideMessages(t, o, q, c, 1)
+					clean("while two look")
+				}
+				clean("when the second has looked")
+			}
+			clean("when both have looked")
+			expect(t, c, 7)
+			if n, err := one.Drop(testContext(t), queue, ids[:2]); n != 2 || err != nil {
+				t.Fatalf("%d dropped, %v", n, err)
+			}
+			clean("after dropping")
+			expect(t, c, 5)
+			if n, err := other.Retry(testContext(t), queue, ids[2:3]); n != 1 || err != nil {
+				t.Fatalf("%d sent again, %v", n, err)
+			}
+			setAsideMessages(t, o, q, c, 1) // the one that was sent again
+			clean("after sending again")
+			setAsideMessages(t, o, q, c, 3)
+			clean("at the end")
+			o.take(deadLetterQueue(queue), 1)
+			checkLengths(t, c)
+			if w := strings.Join(b.Warnings(), ","); !strings.Contains(w, "fewer messages") {
+				t.Errorf("warnings %q", w)
+			}
+		})
+	}
+}
+
+// Messages that RabbitMQ drops, at once or later, are detected. (A policy does the same as
+// these arguments.)
+func TestMissing(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	for name, args := range map[string]amqp.Table{
+		"length": {"x-max-length": 3},
+		"none":   {"x-max-length": 0},
+		"bytes":  {"x-max-length-bytes": 100},
+		"time":   {"x-message-ttl": 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := openTest(t, s.URL(), Options{})
+			q := testPeer()
+			_, err := o.QueueDeclare(deadLetterQueue(q.Queues[0]), true, false, false, false, args)
+			o.check(err)
+			o.check(b.Bind(testContext(t), q))
+			c, err := b.Consume(testContext(t), q.Queues[0])
+			o.check(err)
+			defer c.Close()
+			setAsideMessages(t, o, q, c, 5)
+			eventually(t, "warning", func() error {
+				checkLengths(t, c)
+				if w := strings.Join(b.Warnings(), ","); !strings.Contains(w, "fewer messages") {
+					return fmt.Errorf("warnings %q", w)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// The warning ends when a message that was added later has stayed in the queue, also if
+// the consumer has changed meanwhile, and when another process consumes the queue. Without
+// a test's help, the service checks the length by itself.
+func TestMissingEnds(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	for _, elsewhere := range []bool{false, true} {
+		log := new(logBuffer)
+		b := openTest(t, s.URL(), Options{Logger: log.logger()})
+		b.lengthInterval = time.Millisecond
+		warned := func(want bool) {
+			t.Helper()
+			eventually(t, "warning", func() error {
+				if w := strings.Join(b.Warnings(), ","); strings.Contains(w, "fewer messages") != want {
+					return fmt.Errorf("elsewhere %v: warnings %q", elsewhere, w)
+				}
+				return nil
+			})
+		}
+		q, c := declared(t, b)
+		setAsideMessages(t, o, q, c, 2)
+		o.take(deadLetterQueue(q.Queues[0]), 1)
+		warned(true)
+		setAsideMessages(t, o, q, c, 1)
+		checkLengths(t, c)
+		warned(true) // it has not stayed for long
+		o.check(c.Close())
+		b.stayTime = 0
+		user := b
+		if elsewhere {
+			user = openTest(t, s.URL(), Options{})
+		}
+		next, err := user.Consume(testContext(t), q.Queues[0])
+		o.check(err)
+		defer next.Close()
+		if elsewhere {
+			if err := b.CheckInUse(testContext(t), q.Queues[0]); !errors.Is(err, broker.ErrInUse) {
+				t.Errorf("the queue is not in use: %v", err)
+			}
+		} else {
+			o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{Type: "T"}))
+			setAsideNext(t, next, "reason")
+		}
+		warned(false)
+		if !strings.Contains(log.String(), "no longer missing") {
+			t.Errorf("the log does not say so:\n%s", log)
+		}
+	}
+}
+
+// While a browser holds messages, the length is not evaluated. If the browser has ended
+// without a notice, that is so for browseTime; what it has removed is not missing. The
+// number of browsers is bounded.
+func TestBrowserWithoutEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l lengthCheck
+		compare := func(length int, want lengthResult) {
+			t.Helper()
+			if got := l.compare(length, stayTime); got != want {
+				t.Errorf("length %d: result %d, want %d", length, got, want)
+			}
+		}
+		compare(10, lengthUnclear)
+		l.noticed(browseNotice{Browser: "one"})
+		for range 3 {
+			compare(1, lengthUnclear)
+		}
+		time.Sleep(browseTime + 1)
+		for range 3 {
+			compare(1, lengthUnclear)
+		}
+		l.added()
+		compare(1, lengthUnclear)
+		compare(1, messagesMissing)
+		l.added()
+		compare(2, lengthUnclear)
+		time.Sleep(stayTime)
+		compare(2, messagesStay)
+		for n := range 2 * maxBrowsers {
+			l.noticed(browseNotice{Browser: fmt.Sprint(n)})
+		}
+		if len(l.browsers) != maxBrowsers {
+			t.Errorf("%d browsers are recorded", len(l.browsers))
+		}
+		l.noticed(browseNotice{Browser: "0", Done: true, Removed: 1 << 62})
+		if l.expected != 0 {
+			t.Errorf("%d messages are expected", l.expected)
+		}
+	})
+}
+
+// Only notices about the process's own dead-letter queue count, and what is no notice is
+// ignored.
+func TestHostileNotices(t *testing.T) {
+	c := &consumer{aside: newAside(&Broker{opts: Options{AsideSuffix: deadLetterSuffix}}, "q")}
+	c.aside.length.expected = 5
+	for _, body := range []string{
+		"", "null", "[]", "{", `{"queue":"q.XQ"}`, `{"queue":"q","browser":"b","done":true,"removed":3}`,
+		`{"queue":"q.XQ","browser":"b","done":true,"removed":-3}`, `{"queue":"q.XQ","browser":"b","done":true,"removed":1e30}`,
+		`{"queue":"q.XQ","browser":"` + strings.Repeat("b", maxNotice) + `"}`,
+	} {
+		c.noteBrowser([]byte(body))
+		if l := &c.aside.length; l.expected != 5 || len(l.browsers) > 0 {
+			t.Errorf("%.60s: has an effect", body)
+		}
+	}
+	c.noteBrowser([]byte(`{"queue":"q.XQ","browser":"b","done":true,"removed":3}`))
+	if c.aside.length.expected != 2 {
+		t.Error("a valid notice has no effect")
+	}
+}

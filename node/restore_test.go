@@ -1,0 +1,158 @@
+package node_test
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"peerlink/node"
+	"peerlink/node/check"
+	"peerlink/node/nodetest"
+)
+
+// A lost root-ca.crt, db/nodetype or db/nodeid is restored byte by byte without the root
+// key, and "peerlink check" names that remedy.
+func TestRestore(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		lost  []string // the first one is restored, the others stay lost
+		other string   // what is restored besides
+	}{
+		{"root certificate, from the published bundle", []string{"root-ca.crt", "certs"}, ""},
+		{"root certificate, from certs", []string{"root-ca.crt", "db/info-bundle.zip"}, ""},
+		{"root certificate, with an empty db/index", []string{"root-ca.crt", "db/index"}, ""},
+		{"type", []string{"db/nodetype"}, ""},
+		{"ID", []string{"db/nodeid"}, ""},
+		{"type and ID", []string{"db/nodetype"}, "db/nodeid"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := nodetest.New(t, ca, "ca.example.com:1234")
+			nodetest.Peer(t, a, nodetest.New(t, aa, "aa.example.com:1234"))
+			want := read(t, a.Path(), tt.lost[0])
+			for _, name := range append(tt.lost, tt.other) {
+				if name != "" {
+					remove(t, a.Path(), name)
+				}
+			}
+			if _, err := node.Open(a.Path()); !errors.Is(err, node.ErrNotNode) || !strings.Contains(err.Error(), `"peerlink init", without a type, restores it`) {
+				t.Errorf("the error of Open has no remedy: %v", err)
+			}
+			if f := finding(t, a.Path(), tt.lost[0]); !f.Repairable || !strings.Contains(f.Text, `"peerlink init", without a type`) {
+				t.Errorf("check has no remedy: %+v", f)
+			}
+			done, err := node.Restore(ctx, a.Path())
+			if err != nil || len(done) == 0 {
+				t.Fatalf("%q, %v", done, err)
+			}
+			if got := read(t, a.Path(), tt.lost[0]); got != want {
+				t.Errorf("%s has changed:\n%s", tt.lost[0], got)
+			}
+			d, err := node.Open(a.Path())
+			if err != nil || d.Identity() != a.Identity() {
+				t.Fatalf("%v, %v", d, err)
+			}
+			if done, err := node.Restore(ctx, a.Path()); err != nil || len(done) > 0 {
+				t.Errorf("a second time: %q, %v", done, err)
+			}
+		})
+	}
+}
+
+// finding returns the finding about a file.
+func finding(t *testing.T, dir, file string) (found check.Finding) {
+	t.Helper()
+	r, err := check.Run(ctx, dir, check.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range r.Findings {
+		if f.Subject == file {
+			found = f
+		}
+	}
+	return found
+}
+
+// Init with the root key never makes a second root certificate: it uses the one of which
+// there is a copy, and fails if there is none, if the key is another one, or if it is not
+// certain which certificate is in use. Restore restores no foreign certificate.
+func TestOneRootCertificate(t *testing.T) {
+	again := func(n *nodetest.Node) error {
+		o := node.InitOptions{Type: n.Identity().Type, Servers: []string{"x.example.com:1"}, Key: n.Key}
+		if !o.Type.IDDerived() {
+			o.ID = n.Identity().ID
+		}
+		_, err := node.Init(ctx, n.Path(), o)
+		return err
+	}
+	t.Run("the same again", func(t *testing.T) {
+		a := nodetest.New(t, ca, "ca.example.com:1234")
+		want := read(t, a.Path(), "root-ca.crt")
+		remove(t, a.Path(), "root-ca.crt")
+		if err := again(a); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, a.Path(), "root-ca.crt"); got != want {
+			t.Error("a second root certificate was made")
+		}
+	})
+	refused := func(n *nodetest.Node, key *nodetest.Node, want string) {
+		t.Helper()
+		before := snapshot(t, n.Path())
+		lost := *n
+		lost.Key = key.Key
+		if err := again(&lost); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("init: %v, want %q", err, want)
+		}
+		if after := snapshot(t, n.Path()); after != before {
+			t.Errorf("init has changed the directory:\n%s\nbefore:\n%s", after, before)
+		}
+	}
+	// A copy of another node's root certificate is no copy of this node's.
+	a, stranger := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
+	remove(t, a.Path(), "certs")
+	write(t, read(t, stranger.Path(), "root-ca.crt"), a.Path(), "certs", "01.pem")
+	remove(t, a.Path(), "root-ca.crt")
+	refused(a, a, "no copy of it")
+	if done, err := node.Restore(ctx, a.Path()); err == nil || len(done) > 0 {
+		t.Errorf("restored from another node's certificate: %q, %v", done, err)
+	}
+	// db/root-ca.csr has another key.
+	b, impostor := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, aa, "aa.example.com:1234")
+	impostor.Bundle(t)
+	write(t, read(t, impostor.Path(), "db", "root-ca.csr"), b.Path(), "db", "root-ca.csr")
+	remove(t, b.Path(), "root-ca.crt")
+	refused(b, b, "no copy of it")
+	// Another root key.
+	c := nodetest.New(t, aa, "aa.example.com:1234")
+	remove(t, c.Path(), "root-ca.crt")
+	refused(c, impostor, "differs from the one in")
+	// Two root certificates of the same key.
+	d := nodetest.New(t, aa, "aa.example.com:1234")
+	second := nodetest.NewWithKey(t, t.TempDir(), aa, "x.example.com:1", d.Key)
+	write(t, read(t, second.Path(), "root-ca.crt"), d.Path(), "certs", "FF.pem")
+	remove(t, d.Path(), "root-ca.crt")
+	refused(d, d, "are both root certificates of the node")
+	if done, err := node.Restore(ctx, d.Path()); err == nil || len(done) > 0 {
+		t.Errorf("restored although the certificate is not certain: %q, %v", done, err)
+	}
+}
+
+// A directory with root-ca.crt alone, as for "peerlink key drill", does not become a node
+// whose records are lost.
+func TestRestoreMakesNoNode(t *testing.T) {
+	a := nodetest.New(t, aa, "aa.example.com:1234")
+	dir := t.TempDir()
+	write(t, read(t, a.Path(), "root-ca.crt"), dir, "root-ca.crt")
+	for range 2 {
+		before := snapshot(t, dir)
+		if done, err := node.Restore(ctx, dir); err != nil || len(done) > 0 {
+			t.Errorf("%q, %v", done, err)
+		}
+		if snapshot(t, dir) != before {
+			t.Error("Restore has changed something")
+		}
+		write(t, "", filepath.Join(dir, "db"), "drill")
+	}
+}
