@@ -135,7 +135,7 @@ func TestWriteErrorOnFullDisk(t *testing.T) {
 			tryWriting: func(string, int) error { return nil },
 			freeBytes:  func(string) (int64, error) { return tt.free, tt.err },
 		})
-		err := s.writer.withReason(ioFailure{})
+		err := s.writer.withReason(ioFailure{}, 0)
 		if errors.Is(err, ErrFull) != tt.full || !errors.Is(err, ioFailure{}) {
 			t.Errorf("%d bytes are free (%v): got %v, want a full disk: %v", tt.free, tt.err, err, tt.full)
 		}
