@@ -212,8 +212,8 @@ func TestBacklogDoesNotShutOutPeers(t *testing.T) {
 	}
 }
 
-// The reserve is removed before opening if less is free than opening needs, and not if
-// that much is free, nor if another process has the store open.
+// The reserve is removed, after opening has failed, if less is free than opening needs, and
+// not if that much is free, nor if another process has the store open.
 func TestReserveRemovedToOpen(t *testing.T) {
 	for _, tt := range []struct {
 		what    string
@@ -234,8 +234,9 @@ func TestReserveRemovedToOpen(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		makeRoomToOpen(store, false)
-		if _, err := os.Stat(store + "-reserve"); (err == nil) != tt.stays {
+		o := Options{freeBytes: freeBytes, tryWriting: tryWriting}
+		removed := o.makeRoomToOpen(store, ioFailure{})
+		if _, err := os.Stat(store + "-reserve"); (err == nil) != tt.stays || removed == tt.stays {
 			t.Errorf("%s: the reserve: %v, want it to stay: %v", tt.what, err, tt.stays)
 		}
 	}
