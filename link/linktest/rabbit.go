@@ -178,15 +178,36 @@ func (a rabbitApps) left(_ context.Context, queue string) (waiting int, aside []
 			return err
 		}
 		waiting = q.Messages
-		for { // unacknowledged messages are requeued when the channel ends
+		for {
 			d, ok, err := ch.Get(queue+".XQ", false)
-			if !ok || err != nil {
+			if err != nil {
 				return err
+			}
+			if !ok {
+				return returnAll(ch, queue+".XQ", len(aside))
 			}
 			aside = append(aside, fmt.Sprint(d.Headers["x-peerlink-reason"]))
 		}
 	})
 	return waiting, aside, err
+}
+
+// returnAll returns the messages that the channel has taken from a queue, and waits until
+// the queue has that number of messages: RabbitMQ 4.3 returns them later.
+func returnAll(ch *amqp.Channel, queue string, number int) error {
+	if number == 0 {
+		return nil
+	}
+	if err := ch.Nack(0, true, true); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+		if err != nil || q.Messages >= number {
+			return err
+		}
+	}
+	return fmt.Errorf("%d messages have not returned to %s", number, queue)
 }
 
 // clean deletes the objects of the node, for the next test.
