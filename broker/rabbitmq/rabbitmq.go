@@ -126,6 +126,8 @@ type Options struct {
 	ConnectTimeout time.Duration
 	// ConfirmTimeout is how long RabbitMQ may take to confirm a message; 0 means 20 s.
 	ConfirmTimeout time.Duration
+
+	checkInterval time.Duration // 0: the constant
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -136,6 +138,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.MaxPending = cmp.Or(max(o.MaxPending, 0), 1000)
 	o.ConnectTimeout = cmp.Or(max(o.ConnectTimeout, 0), 10*time.Second)
 	o.ConfirmTimeout = cmp.Or(max(o.ConfirmTimeout, 0), 20*time.Second)
+	o.checkInterval = cmp.Or(o.checkInterval, checkInterval)
 	if o.QueueType != Classic && o.QueueType != Quorum {
 		return o, fmt.Errorf("%w: queue type %q, expected %s or %s", ErrInvalid, o.QueueType, Classic, Quorum)
 	}
@@ -177,7 +180,7 @@ type Broker struct {
 	probe   probe
 	keeping sync.Once // starts keep
 	// The constants, except in tests.
-	checkInterval, lengthInterval, stayTime time.Duration
+	lengthInterval, stayTime time.Duration
 
 	change chan struct{} // semaphore: has an element while objects of a peer are changed
 }
@@ -218,7 +221,6 @@ func Open(url string, opts Options) (*Broker, error) {
 		silent:         make(map[string]bool),
 		change:         make(chan struct{}, 1),
 
-		checkInterval:  checkInterval,
 		lengthInterval: lengthInterval,
 		stayTime:       stayTime,
 	}

@@ -23,7 +23,7 @@ const (
 // after the loss of a connection, and then declares all objects again. It also checks the
 // objects of one peer after the other.
 func (b *Broker) keep() {
-	k := redeclarer{Broker: b, failures: make(map[string]string), due: time.Now().Add(b.checkInterval)}
+	k := redeclarer{Broker: b, failures: make(map[string]string), due: time.Now().Add(b.opts.checkInterval)}
 	for b.life.Err() == nil {
 		var wait time.Duration
 		if _, err := b.declaring.get(b.life); err == nil {
@@ -69,7 +69,7 @@ func (k *redeclarer) redeclare() time.Duration {
 		return time.Until(k.due)
 	}
 	all := k.peers(func(declaration) bool { return true })
-	step := max(checkStep, k.checkInterval/time.Duration(max(1, len(all))))
+	step := max(checkStep, k.opts.checkInterval/time.Duration(max(1, len(all))))
 	k.due = time.Now().Add(step)
 	if len(all) == 0 {
 		return step

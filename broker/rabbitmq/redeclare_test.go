@@ -52,8 +52,7 @@ func TestReset(t *testing.T) {
 // Objects that were deleted while the connection stays are restored by the next check.
 func TestDeletedWhileConnected(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
-	b.checkInterval = 100 * time.Millisecond
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{checkInterval: 100 * time.Millisecond})
 	q := testPeer()
 	if err := b.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
