@@ -23,10 +23,15 @@ const (
 // ErrNotOpen means that no door is open on a state folder.
 var ErrNotOpen = errors.New("local: door is not open")
 
+// ErrOwner means that the door is another node's.
+var ErrOwner = errors.New("local: the state folder is another node's")
+
 // addresses are the addresses on which the door listens, as in the address file.
 type addresses struct {
 	Unix string `json:"unix,omitempty"` // path of the socket; relative to the state folder
 	TCP  string `json:"tcp,omitempty"`  // IP address and port
+	// Owner is [Config.Owner], or empty in a file of an earlier version.
+	Owner string `json:"owner,omitempty"`
 }
 
 // writeAddresses replaces the address file atomically. A file with the same content,

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 
+	"peerlink/internal/excerpt"
 	"peerlink/internal/socket"
 	"peerlink/internal/wait"
 	"peerlink/stomp"
@@ -57,10 +58,17 @@ var ErrUnconfirmed = errors.New("local: not confirmed before the connection ende
 //
 // The passcode is sent to a process of the node's user only: after a crash, any user
 // may listen on the TCP port of the door.
-func Dial(ctx context.Context, stateDir string) (*Client, error) {
+func Dial(ctx context.Context, stateDir string) (*Client, error) { return DialNode(ctx, stateDir, "") }
+
+// DialNode is like [Dial], but returns [ErrOwner] if the door was opened with another
+// [Config.Owner] than owner. If one of them is empty, they are not compared.
+func DialNode(ctx context.Context, stateDir, owner string) (*Client, error) {
 	a, err := readAddresses(stateDir)
 	if err != nil {
 		return nil, err
+	}
+	if owner != "" && a.Owner != "" && a.Owner != owner {
+		return nil, fmt.Errorf("%w: %s is that of %s, and this node is %s", ErrOwner, stateDir, excerpt.Of(a.Owner), owner)
 	}
 	path := filepath.Join(stateDir, passcodeFile)
 	secret, err := readPasscode(path)

@@ -359,3 +359,25 @@ func TestClientEnds(t *testing.T) {
 		t.Errorf("Ack: %v, expected the reason of the door", err)
 	}
 }
+
+// DialNode connects to the door of the given node only. A door that does not say whose it
+// is, as of an earlier version, is used as before.
+func TestDialNode(t *testing.T) {
+	h := newHouse(t, func(cfg *Config, _ *bounds) { cfg.Owner = "node A" })
+	for owner, ok := range map[string]bool{"node A": true, "": true, "node B": false} {
+		c, err := DialNode(t.Context(), h.dir, owner)
+		if ok != (err == nil) || !ok && !errors.Is(err, ErrOwner) {
+			t.Errorf("%q: %v", owner, err)
+		}
+		if err == nil {
+			c.Close()
+		}
+	}
+	h.stop()
+	old := newHouse(t, nil)
+	c, err := DialNode(t.Context(), old.dir, "node B")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}

@@ -14,7 +14,7 @@
 //
 //	passcode    the passcode
 //	door.sock   the Unix socket
-//	door.json   the addresses of the door that is open now
+//	door.json   the addresses of the door that is open now, and whose it is
 //	door.lock   locked as long as the door is open
 //
 // [Dial] uses these files to find the door and its passcode.

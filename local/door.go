@@ -35,6 +35,9 @@ type Config struct {
 	Listen    string
 	Inbox     string   // the destination of SUBSCRIBE: "accounts_in", "creditors_in" or "debtors_in"
 	Exchanges []string // destinations of SEND: "to_creditors", "to_debtors", "creditors_out" or "debtors_out"
+	// Owner identifies the node, as in [embedded.Options], so that [DialNode] finds out
+	// whose state folder it is.
+	Owner string
 	// Types reports whether this node sends messages of an SMP type to its peers. nil
 	// allows all types.
 	Types func(smpType string) bool
@@ -89,6 +92,7 @@ func open(cfg Config, b bounds) (*Door, error) {
 		log:         cfg.Log,
 		connections: make(chan struct{}, b.connections),
 		logLimiter:  logthrottle.New(),
+		addresses:   addresses{Owner: cfg.Owner},
 	}
 	if d.types == nil {
 		d.types = func(string) bool { return true }

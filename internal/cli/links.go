@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peerlink/admin"
+	"peerlink/internal/excerpt"
 	"peerlink/internal/terminal"
 	"peerlink/link"
 )
@@ -22,8 +23,9 @@ func (a *app) adminFlags(c *cobra.Command, f *adminFlags) {
 	a.stateFlag(c, &f.state)
 }
 
-// client returns a client of the running service given by the flags.
-func (a *app) client(f adminFlags) (*admin.Client, error) {
+// client returns a client of the running service given by the flags. It fails if the service is that of another node
+// than the node's directory, unless there is no such directory.
+func (a *app) client(cmd *cobra.Command, f adminFlags) (*admin.Client, error) {
 	address := f.address
 	if address == noAdmin {
 		return nil, usagef("--admin %q is no address where a service can be asked", noAdmin)
@@ -39,7 +41,30 @@ func (a *app) client(f adminFlags) (*admin.Client, error) {
 	if err != nil {
 		return nil, usagef("--admin: %v", err)
 	}
-	return admin.NewClient(where), nil
+	client := admin.NewClient(where)
+	return client, a.checkService(cmd, client)
+}
+
+// checkService fails if a running service is that of another node than the node's directory. Without --dir, it is no
+// error if there is no such directory.
+func (a *app) checkService(cmd *cobra.Command, client *admin.Client) error {
+	d, err := a.open()
+	if err != nil {
+		if cmd.Flags().Changed("dir") {
+			return err
+		}
+		return nil
+	}
+	l, err := client.Links(cmd.Context())
+	if err != nil {
+		return notRunning(err)
+	}
+	own := d.Identity()
+	if l.ID != own.ID || l.Type != own.Type.String() {
+		return fmt.Errorf("the service there is that of %s %s, and this node is %s: name this node's own --state or --admin, or the other node's directory with --dir",
+			excerpt.Of(l.Type), excerpt.Of(l.ID), own)
+	}
+	return nil
 }
 
 // findState returns the path of the state folder without creating it.
@@ -68,7 +93,7 @@ A service with RabbitMQ answers only if it was started with --admin; name the
 same address here.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := a.client(f)
+			client, err := a.client(cmd, f)
 			if err != nil {
 				return err
 			}
@@ -100,7 +125,12 @@ Without an admin address, SIGUSR1 changes the level to debug, and SIGUSR2 back t
 the one that the service was started with.`,
 		Args: someArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := a.client(f)
+			if len(args) == 1 {
+				if _, err := admin.ParseLevel(args[0]); err != nil {
+					return usagef("%v", err)
+				}
+			}
+			client, err := a.client(cmd, f)
 			if err != nil {
 				return err
 			}
@@ -111,9 +141,6 @@ the one that the service was started with.`,
 				}
 				a.print("%s", terminal.Line(level))
 				return nil
-			}
-			if _, err := admin.ParseLevel(args[0]); err != nil {
-				return usagef("%v", err)
 			}
 			return notRunning(client.SetLogLevel(cmd.Context(), args[0]))
 		},

@@ -178,7 +178,10 @@ func (a *app) tail(ctx context.Context, state string, count int, asJSON bool) er
 	if state, err = stateFolder(d, state); err != nil {
 		return err
 	}
-	client, err := local.Dial(ctx, state)
+	client, err := local.DialNode(ctx, state, storeOwner(d))
+	if errors.Is(err, local.ErrOwner) {
+		return fmt.Errorf("%w; name this node's own state folder with --state", err)
+	}
 	if err != nil {
 		return fmt.Errorf("no service is running with the state folder %s: %w", state, err)
 	}
@@ -187,6 +190,7 @@ func (a *app) tail(ctx context.Context, state string, count int, asJSON bool) er
 	if err != nil {
 		return err
 	}
+	a.say("Showing the messages that come in from now on.")
 	to := a.stdout
 	if !asJSON && !isTerminal(a.stdout) {
 		to = raw(a.stdout) // not escaped, because another program reads it

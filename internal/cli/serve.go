@@ -266,6 +266,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		return err
 	}
 	warnOpenState(state, log)
+	warnStateInside(d, state, log)
 	unlock, err := lockState(state)
 	if err != nil {
 		return err
@@ -287,6 +288,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	door, err := local.Open(local.Config{
 		Store:     store,
 		StateDir:  state,
+		Owner:     storeOwner(d),
 		Listen:    f.localListen,
 		Inbox:     d.Identity().Type.Inbox(),
 		Exchanges: d.Identity().Type.Outboxes(),

@@ -115,6 +115,24 @@ func warnUnusedStore(d *node.Dir, state string, log *slog.Logger) {
 	}
 }
 
+// warnStateInside warns if the state folder is inside the node's directory, which operators keep under version control
+// and copy between machines. It is not an error, because earlier versions accepted it.
+func warnStateInside(d *node.Dir, state string, log *slog.Logger) {
+	dir, err := filepath.Abs(d.Path())
+	if err != nil {
+		return
+	}
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	if real, err := filepath.EvalSymlinks(state); err == nil {
+		state = real
+	}
+	if rel, err := filepath.Rel(dir, state); err == nil && filepath.IsLocal(rel) {
+		log.Warn("the state folder is inside the node's directory: copies and commits of the directory have the messages and the passcode of applications too, and a restored one sends old messages again; move it elsewhere while the service is stopped, and name it with --state", "state", state)
+	}
+}
+
 // storeOwner returns the identifier of the node in its message store. The node ID is not sufficient, because the ID of an
 // accounting authority is chosen.
 func storeOwner(d *node.Dir) string {
