@@ -268,9 +268,9 @@ func TestWrongUseOfKeys(t *testing.T) {
 	}
 	o.cannot("is not a regular file", "-C", "node", "key", "passphrase", "--key", "folder", "--passphrase-file", "pass", "--new-passphrase-file", "pass")
 	o.cannot("standard input holds one passphrase only", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "-", "--new-passphrase-file", "-")
-	o.cannot("--new-passphrase-file empty", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "pass", "--new-passphrase-file", "empty")
-	o.cannot("--new-passphrase-file:", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "pass", "--new-passphrase-file", "missing")
-	o.cannot("--passphrase-file empty", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "empty", "--new-passphrase-file", "pass")
+	o.cannot("new passphrase file empty", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "pass", "--new-passphrase-file", "empty")
+	o.cannot("new passphrase file: ", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "pass", "--new-passphrase-file", "missing")
+	o.cannot(": passphrase file empty", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "empty", "--new-passphrase-file", "pass")
 
 	o.does("-C", "node", "key", "split", "--shares", "2", "--threshold", "2", "--text", "--out", "pages", "--key", "key", "--passphrase-file", "pass")
 	first, second := "pages/share-1-of-2.txt", "pages/share-2-of-2.txt"

@@ -67,7 +67,7 @@ func (a *app) typeablePassphrase(ctx context.Context) ([]byte, error) {
 	}
 	pass, err := given.Typeable()
 	if err != nil && given.Err == nil {
-		err = fmt.Errorf("--%s %s: %w", a.passphraseFlag(), a.passphraseFile, err)
+		err = fmt.Errorf("%s %s: %w", a.passphraseSource(), a.passphraseFile, err)
 	}
 	return pass, err
 }

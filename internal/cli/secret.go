@@ -260,14 +260,14 @@ func (a *app) readPassphrase(ctx context.Context) (*passphrase.Given, error) {
 		data, err = a.readSecretFile(ctx, a.passphraseFile)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("--%s: %w", a.passphraseFlag(), err)
+		return nil, fmt.Errorf("%s: %w", a.passphraseSource(), err)
 	}
 	given, err := passphrase.FromFile(data)
 	if err != nil {
-		return nil, fmt.Errorf("--%s %s: %w", a.passphraseFlag(), a.passphraseFile, err)
+		return nil, fmt.Errorf("%s %s: %w", a.passphraseSource(), a.passphraseFile, err)
 	}
 	if given.Err != nil {
-		given.Err = fmt.Errorf("--%s %s: %w", a.passphraseFlag(), a.passphraseFile, given.Err)
+		given.Err = fmt.Errorf("%s %s: %w", a.passphraseSource(), a.passphraseFile, given.Err)
 	}
 	return given, nil
 }
@@ -279,20 +279,20 @@ func (a *app) readSecretFile(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	if warning != "" {
-		a.warn("--%s: the passphrase file %s", a.passphraseFlag(), warning)
+		a.warn("the %s %s", a.passphraseSource(), warning)
 	}
 	if err := guard.CheckBeside(path); err != nil {
-		a.warn("--%s: %v", a.passphraseFlag(), err)
+		a.warn("the %s: %v", a.passphraseSource(), err)
 	}
 	return readBounded(ctx, path, maxSecretFile)
 }
 
-// passphraseFlag returns the name of the flag for the passphrase that is asked for now.
-func (a *app) passphraseFlag() string {
+// passphraseSource names the file that the passphrase is read from now.
+func (a *app) passphraseSource() string {
 	if a.newPassphraseFlag {
-		return "new-passphrase-file"
+		return "new passphrase file"
 	}
-	return "passphrase-file"
+	return "passphrase file"
 }
 
 func (a *app) errNoTerminal() error {
