@@ -12,7 +12,7 @@ COPY . .
 ARG VERSION=dev
 ARG COMMIT=
 RUN CGO_ENABLED=0 go build -trimpath \
-      -ldflags "-s -w -X peerlink/internal/cli.version=$VERSION -X peerlink/internal/cli.commit=$COMMIT" \
+      -ldflags "-s -w -X peerlink/cmd/peerlink/internal/cli.version=$VERSION -X peerlink/cmd/peerlink/internal/cli.commit=$COMMIT" \
       -o /image/usr/local/bin/peerlink ./cmd/peerlink
 # The four names, and the path of the reference's entry point, which some
 # manifests name. /tmp is for the embedded broker.

@@ -12,7 +12,7 @@
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
-LDFLAGS  = -s -w -X peerlink/internal/cli.version=$(VERSION) -X peerlink/internal/cli.commit=$(COMMIT)
+LDFLAGS  = -s -w -X peerlink/cmd/peerlink/internal/cli.version=$(VERSION) -X peerlink/cmd/peerlink/internal/cli.commit=$(COMMIT)
 BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 
 # Each system, and each architecture, once: what a platform of its own breaks

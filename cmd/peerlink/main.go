@@ -5,7 +5,7 @@ package main
 import (
 	"os"
 
-	"peerlink/internal/cli"
+	"peerlink/cmd/peerlink/internal/cli"
 )
 
 func main() { os.Exit(cli.Main(os.Args[1:])) }

@@ -17,7 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"peerlink/broker/rabbitmq/rabbittest"
-	"peerlink/internal/cli"
+	"peerlink/cmd/peerlink/internal/cli"
 	"peerlink/node/infobundle"
 	"peerlink/node/pki"
 )

@@ -392,7 +392,7 @@ func TestExitCodes(t *testing.T) {
 			t.Errorf("peerlink %s: exit code %d, want %d\n%s", line, code, want, stderr)
 		}
 	}
-	unit, err := os.ReadFile("../../deploy/systemd/peerlink.service")
+	unit, err := os.ReadFile("../../../../deploy/systemd/peerlink.service")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"peerlink/internal/demo"
+	"peerlink/cmd/peerlink/internal/demo"
 )
 
 func (a *app) demoCommand() *cobra.Command {

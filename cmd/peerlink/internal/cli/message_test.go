@@ -67,7 +67,7 @@ func runCommand(args ...string) (code int, stdout, stderr string) {
 // routing key, each number to the last digit; or that it refuses the message,
 // with exit code 1 and without a result.
 func TestMessageCheckVectors(t *testing.T) {
-	data, err := os.ReadFile(filepath.FromSlash("../../smp/testdata/smp-messages.json"))
+	data, err := os.ReadFile(filepath.FromSlash("../../../../smp/testdata/smp-messages.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
