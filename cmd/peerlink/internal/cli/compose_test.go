@@ -73,7 +73,7 @@ func (s composeStack) queue(peer string) string { return s.prefix + "." + peer }
 // files.
 func readCompose(t *testing.T, name string) map[string]composeService {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "compose", name))
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "deploy", "compose", name))
 	if err != nil {
 		t.Fatal(err)
 	}
