@@ -15,7 +15,7 @@ import (
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(&scrape{s.links(r.Context()), s.cfg.LogDropped})
-	promhttp.HandlerFor(prometheus.Gatherers{registry, s.process}, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+	promhttp.HandlerFor(prometheus.Gatherers{registry, s.process}, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}).ServeHTTP(w, r)
 }
 
 // processMetrics returns the metrics of the process: memory, goroutines, file descriptors,

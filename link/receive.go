@@ -161,7 +161,7 @@ func (r *receiver) openPublisher(holdCtx context.Context) (broker.Publisher, err
 		if err == nil {
 			return pub, nil
 		}
-		if holdCtx.Err() == nil {
+		if holdCtx.Err() == nil && !errors.Is(err, broker.ErrClosed) {
 			r.notStored(err)
 			err = wait.Sleep(holdCtx, pauseForBroker())
 		}

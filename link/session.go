@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -155,7 +156,7 @@ func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
 		select {
 		case <-time.After(pauseForBroker()):
 		case <-se.client.Done():
-			return nil, se.client.Err()
+			return nil, cmp.Or(se.client.Err(), stomp.ErrClosed)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

@@ -281,3 +281,21 @@ func TestDiskFloor(t *testing.T) {
 	log.want(t, "INFO the")
 	putBodies(t, s, "q", "possible again")
 }
+
+// While messages of applications are refused for want of space, messages of peers for which
+// there is enough are stored without pauses.
+func TestRefusalsDelayNoPeer(t *testing.T) {
+	const floor = 1000 << 20
+	s := openTest(t, Options{MinFree: floor, freeBytes: func(string) (int64, error) { return floor / 8, nil }})
+	declareTest(t, s, "q")
+	if err := s.Put(testContext(t), "q", broker.Outgoing{}); !errors.Is(err, ErrFull) {
+		t.Fatalf("got %v, want ErrFull", err)
+	}
+	start := time.Now()
+	for range 20 {
+		publishBodies(t, s, "accounts_in", "stored") // waits until it is durable
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("20 messages took %v", took)
+	}
+}

@@ -126,10 +126,10 @@ func (l *limiter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.next.ServeHTTP(w, r)
 }
 
-// readBody replaces the body of a request by what it contains, which it waits for. It
-// responds to the request and returns false if the body is not allowed, too long or late.
-// Without it,
-// net/http would wait for the rest of a body before and after it writes a response.
+// readBody replaces the body of a request by what it contains, which it waits for:
+// otherwise net/http would wait for the rest of a body before and after it writes a
+// response. It responds to the request and returns false if the body is not allowed, too
+// long or late.
 func (l *limiter) readBody(w http.ResponseWriter, r *http.Request) bool {
 	conn := http.NewResponseController(w)
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
