@@ -323,8 +323,8 @@ func newMessageLimiter(perSecond int) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), perSecond)
 }
 
-// capacityContext returns a context for waitForCapacity and openPublisher. It ends with stopCtx or when
-// the connection breaks, which no read detects meanwhile.
+// capacityContext returns a context for waitForCapacity and openPublisher. It ends with
+// stopCtx or when the connection breaks, which no read detects meanwhile.
 func (r *receiver) capacityContext(stopCtx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(stopCtx)
 	go func() {

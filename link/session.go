@@ -343,7 +343,7 @@ func (se *session) next(ctx context.Context, consumer broker.Consumer) ([]broker
 	for {
 		batch, err := nextBatch(ctx, consumer, max(0, se.s.cfg.IdleTimeout))
 		if err != nil && ctx.Err() == nil && !errors.Is(err, broker.ErrReopen) {
-			err = &brokerError{fmt.Errorf("queue %s: %w", se.queue, err)}
+			err = &brokerError{err} // the broker has named the queue
 		}
 		if batch != nil || err != nil {
 			return batch, err

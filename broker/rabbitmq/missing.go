@@ -111,7 +111,9 @@ func (a *aside) watch() {
 	for wait.Sleep(a.life, a.to.broker.lengthInterval) == nil {
 		select {
 		case a.sem <- struct{}{}:
-			a.checkLength(a.life)
+			ctx, cancel := context.WithTimeout(a.life, patience) // put waits for sem
+			a.checkLength(ctx)
+			cancel()
 			<-a.sem
 		case <-a.life.Done():
 		}

@@ -24,12 +24,12 @@ const (
 func Buffered(next http.HandlerFunc) http.HandlerFunc {
 	computing := make(chan struct{}, maxComputing)
 	return func(w http.ResponseWriter, r *http.Request) {
+		c := r.Context().Value(clientKey{}).(*client)
 		b := &buffer{ResponseWriter: w, status: http.StatusOK}
-		if !b.compute(next, computing, r) {
+		if !b.compute(next, c.limiter, computing, r) {
 			return
 		}
 		if b.body.Len() > smallResponse {
-			c := r.Context().Value(clientKey{}).(*client)
 			defer c.limiter.responses.Add(c.source, c).Remove()
 		}
 		w.WriteHeader(b.status)
@@ -49,8 +49,8 @@ func (b *buffer) Write(p []byte) (int, error) { return b.body.Write(p) }
 
 // compute calls next when there is a slot in computing. It returns false if there was none
 // in time.
-func (b *buffer) compute(next http.HandlerFunc, computing chan struct{}, r *http.Request) bool {
-	if !acquire(computing, b.ResponseWriter, r) {
+func (b *buffer) compute(next http.HandlerFunc, l *limiter, computing chan struct{}, r *http.Request) bool {
+	if !l.acquire(computing, b.ResponseWriter, r) {
 		return false
 	}
 	defer func() { <-computing }()

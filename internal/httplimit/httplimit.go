@@ -119,7 +119,7 @@ func (l *limiter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 && !l.readBody(w, r) {
 		return
 	}
-	if !acquire(l.running, w, r) {
+	if !l.acquire(l.running, w, r) {
 		return
 	}
 	defer func() { <-l.running }()
@@ -159,13 +159,20 @@ func (l *limiter) readBody(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// acquire adds an element to slots, which it waits for. It responds to the request and
-// returns false if the time for the request is over before that.
-func acquire(slots chan struct{}, w http.ResponseWriter, r *http.Request) bool {
+// acquire waits for a free slot and takes it. It responds to the request and returns false
+// if there is none within the server's ReadTimeout. The context of a request alone does not
+// bound the wait: net/http does not detect the end of a connection behind the next request.
+func (l *limiter) acquire(slots chan struct{}, w http.ResponseWriter, r *http.Request) bool {
+	ctx := r.Context()
+	if l.readTimeout > 0 {
+		limited, cancel := context.WithTimeout(ctx, l.readTimeout)
+		defer cancel()
+		ctx = limited
+	}
 	select {
 	case slots <- struct{}{}:
 		return true
-	case <-r.Context().Done():
+	case <-ctx.Done():
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "too many requests at once, try again later", http.StatusServiceUnavailable)
 		return false

@@ -220,6 +220,17 @@ func subcommands(c *cobra.Command) string {
 // open opens the node's directory given by the flags.
 func (a *app) open() (*node.Dir, error) { return node.Open(a.dir) }
 
+// openIfAny is like open, but returns nil and no error if there is no node in the current directory, no part of one
+// either, and the operator has not named another directory.
+func (a *app) openIfAny(cmd *cobra.Command) (*node.Dir, error) {
+	d, err := a.open()
+	named := cmd.Flags().Changed("dir") || a.dir != "."
+	if errors.Is(err, node.ErrNotNode) && !named && !node.HasRecords(a.dir) {
+		return nil, nil
+	}
+	return d, err
+}
+
 // say prints a message to standard error.
 func (a *app) say(format string, args ...any) {
 	fmt.Fprintf(a.stderr, format+"\n", args...)

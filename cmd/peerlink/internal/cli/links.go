@@ -45,15 +45,12 @@ func (a *app) client(cmd *cobra.Command, f adminFlags) (*admin.Client, error) {
 	return client, a.checkService(cmd, client)
 }
 
-// checkService fails if a running service is that of another node than the node's directory. Without --dir, it is no
-// error if there is no such directory.
+// checkService fails if a running service is that of another node than the node's directory. It compares nothing if
+// there is no directory and none was named.
 func (a *app) checkService(cmd *cobra.Command, client *admin.Client) error {
-	d, err := a.open()
-	if err != nil {
-		if cmd.Flags().Changed("dir") {
-			return err
-		}
-		return nil
+	d, err := a.openIfAny(cmd)
+	if d == nil || err != nil {
+		return err
 	}
 	l, err := client.Links(cmd.Context())
 	if err != nil {

@@ -168,7 +168,7 @@ signed here.`,
 			if err := creatable(args[1]); err != nil {
 				return err
 			}
-			d, since, changes, err := a.compareKnown(r, cmd.Flags().Changed("dir") || a.dir != ".")
+			d, since, changes, err := a.compareKnown(cmd, r)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -232,9 +232,9 @@ func (a *app) confirmUnseen(ctx context.Context, question string) (string, error
 
 // compareKnown compares a request with this machine's copy of the node's directory. It returns nil for d if
 // there is no copy. That is an error if the operator has named the copy; a damaged copy always is one.
-func (a *app) compareKnown(r *offline.Request, named bool) (d *node.Dir, since string, changes []offline.Change, err error) {
-	d, err = a.open()
-	if errors.Is(err, node.ErrNotNode) && !named && !node.HasRecords(a.dir) {
+func (a *app) compareKnown(cmd *cobra.Command, r *offline.Request) (d *node.Dir, since string, changes []offline.Change, err error) {
+	d, err = a.openIfAny(cmd)
+	if d == nil && err == nil {
 		return nil, "", nil, nil
 	}
 	if errors.Is(err, node.ErrNotNode) {

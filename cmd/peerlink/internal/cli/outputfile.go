@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"peerlink/internal/durable"
 )
@@ -11,7 +12,12 @@ import (
 // creatable checks that output files do not exist, and that files can be created in their folders. Commands call it
 // before they ask for a passphrase or change anything.
 func creatable(paths ...string) error {
-	for _, p := range paths {
+	for i, p := range paths {
+		for _, other := range paths[:i] {
+			if filepath.Clean(p) == filepath.Clean(other) {
+				return usagef("%s is named for two output files: expected two names", p)
+			}
+		}
 		if err := durable.CheckCreatable(p); err != nil {
 			return err
 		}
