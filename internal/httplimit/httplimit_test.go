@@ -178,6 +178,26 @@ func TestHandlersAreBounded(t *testing.T) {
 	}
 }
 
+// A request that finds no free slot is answered when the server's ReadTimeout is over, also
+// if its client has begun the next request already: net/http reads nothing more then, and
+// the context of the request does not end.
+func TestWaitForSlotIsBounded(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the handler is called") }))
+	s.Config.ReadTimeout = 100 * time.Millisecond
+	Apply(s.Config, 128)
+	for l := s.Config.Handler.(*limiter); len(l.running) < cap(l.running); {
+		l.running <- struct{}{}
+	}
+	s.Start()
+	defer s.Close()
+	c := dial(t, s, "GET / HTTP/1.1\r\nHost: a\r\n\r\nG")
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("%v, %v", resp, err)
+	}
+}
+
 // A body that arrives is read before the handler is called, which then has all of it; one
 // that does not arrive in time is answered, and so is one that is too long, or not allowed.
 func TestBody(t *testing.T) {

@@ -96,6 +96,6 @@ func openAdmin(f serveFlags, state string, cfg admin.Config) (*admin.Server, err
 	case err != nil:
 		return nil, err
 	}
-	cfg.Log.Info("how the links do can be seen", "admin", server.Address())
+	cfg.Log.Info("the admin address is open", "admin", server.Address())
 	return server, nil
 }

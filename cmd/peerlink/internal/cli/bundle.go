@@ -24,9 +24,9 @@ func (a *app) bundleCommand() *cobra.Command {
 		Long: `Writes an info-bundle: the root certificate, and what the nodeinfo folder holds
 now, signed with the root key. Hidden files, and those that editors and file
 managers leave behind, are left out. Private keys, files with the name of a secret,
-core dumps, copies of stomp.toml, and links to files elsewhere are refused. Send it to the owners of the nodes that shall
-become peers, and again to the peers when the address in nodeinfo/stomp.toml
-changes. Nothing in it is secret.`,
+core dumps, copies of stomp.toml, and links to files elsewhere are refused. Send
+it to the owners of the nodes that shall become peers, and again to the peers when
+the address in nodeinfo/stomp.toml changes. Nothing in it is secret.`,
 		Example: "  peerlink bundle create my-node.zip",
 		Args:    someArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
