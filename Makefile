@@ -7,6 +7,7 @@
 # make test-rabbitmq RABBITMQ_ROOT=/path  what needs RabbitMQ, on the one in that folder
 # make test-kubernetes  builds and checks the manifests in deploy/kubernetes
 # make test-cluster  faults of a RabbitMQ cluster of three nodes, for half an hour
+# make test-long  all cases of the tests that try only some of theirs in "make test"
 # make lint    formatting, conflict markers, vet, staticcheck
 
 GO      ?= go
@@ -22,7 +23,7 @@ PLATFORMS = linux/arm64 darwin/arm64 windows/amd64
 # How long each fuzz target runs in "make fuzz".
 FUZZTIME ?= 1m
 
-.PHONY: build test demo bench soak prerequisites lint unit cost fuzz cross test-rabbitmq test-cluster test-media test-kubernetes
+.PHONY: build test demo bench soak prerequisites lint unit cost fuzz cross test-rabbitmq test-cluster test-media test-long test-kubernetes
 
 build:
 	$(BUILD) -o bin/peerlink ./cmd/peerlink
@@ -66,7 +67,9 @@ LONGEST = ./link ./cmd/peerlink ./broker/rabbitmq ./link/faulttest ./broker/embe
 
 # Without a C compiler there is no race detector, and everything else is tested.
 # More tests and packages at once than a small machine has cores: many tests wait,
-# for disks and for each other.
+# for disks and for each other. A process with the race detector sleeps at its end, for
+# reports of other threads; a second, by default, is long for many short processes.
+unit: export GORACE := atexit_sleep_ms=20 $(GORACE)
 unit:
 	@if [ "$$(.ci/prerequisites "$(GO)")" = race ]; then set -- $(RACE); else set --; fi; \
 	$(CI) unit $(GO) test -vet=off -gcflags=all=-dwarf=false "$$@" -p 3 -parallel 4 -timeout 20m $(LONGEST) ./...
@@ -112,6 +115,13 @@ test-cluster:
 # Keys and nodes on FAT, NTFS and FUSE: needs root, fusefat, ntfs-3g and bindfs.
 test-media:
 	PEERLINK_TEST_MEDIA=1 $(GO) test -count=1 -timeout 15m -v -run '^TestMedia$$' ./cmd/peerlink
+
+# All cases of tests of which "make test" takes a sample: commands are killed before each
+# system call that changes a file, and proxies attacked in each configuration.
+test-long: export PEERLINK_TEST_LONG := 1
+test-long:
+	$(GO) test -count=1 -timeout 90m -v -run '^TestKilledAnywhere$$' ./cmd/peerlink
+	$(GO) test -count=1 -timeout 15m -v -run '^TestFloodFromThePeersAddress$$' ./link
 
 soak: export SOAK ?= 1h
 soak:

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -40,10 +39,10 @@ import (
 // one system call after the other, and look at what that leaves.
 
 const (
-	// killAll makes the test kill before every call, instead of a sample.
-	killAll = "PEERLINK_TEST_KILL_ALL"
+	// long makes the test kill before every call, instead of a sample.
+	long = "PEERLINK_TEST_LONG"
 	// killSample is how many calls of each command are in the sample.
-	killSample = 7
+	killSample = 3
 
 	firstPass = "correct horse battery staple"
 	newPass   = "paper clip under the third stone"
@@ -218,9 +217,6 @@ type killCase struct {
 	// most, if it is not 0, is how many of the command's first calls are tried.
 	// After them comes what another case does too.
 	most int
-	// points, if it is not 0, is how many calls are in the sample, for commands
-	// that take long.
-	points int
 	// done tells, where the command is refused the second time, whether that is
 	// because it did everything the first time.
 	done func(s *site, said string) bool
@@ -386,7 +382,6 @@ func killCases() []killCase {
 				s.take(node.DefaultKeyFile(s.node()), "old.key")
 				return withPass("key", "passphrase", "--new-passphrase-file", "../../input/new-pass")
 			},
-			points: 6,
 			// At every moment the key opens, with the old passphrase or with the new.
 			killed: func(s *site) { s.openKey() },
 			end:    func(s *site) { s.openKey() },
@@ -399,7 +394,6 @@ func killCases() []killCase {
 				s.init(nodetype.CreditorsAgent)
 				return split(withPass)
 			},
-			points: 4,
 			// Each page that is there is whole. The folder is not used again.
 			killed: func(s *site) {
 				s.pages()
@@ -421,7 +415,6 @@ func killCases() []killCase {
 				return withPass("key", "join", "../pages/share-3-of-3.txt", "../pages/share-1-of-3.txt")
 			},
 			keyless: true,
-			points:  4,
 			end: func(s *site) {
 				data, err := os.ReadFile(node.DefaultKeyFile(s.node()))
 				if err != nil {
@@ -882,7 +875,7 @@ func (s *site) releaseSubnets() {
 //
 // A kill changes no file, so that it is enough to kill before each system call
 // that would have changed one. Of those of long commands a sample is taken,
-// which is another one each time; with PEERLINK_TEST_KILL_ALL=1 all of them.
+// which is another one each time; "make test-long" tries all of them.
 func TestKilledAnywhere(t *testing.T) {
 	t.Parallel()
 	bin := filepath.Join(build(t), "peerlink")
@@ -894,7 +887,7 @@ func TestKilledAnywhere(t *testing.T) {
 	if !openssl {
 		t.Log("openssl is not installed: the reference's turn on what was killed is skipped")
 	}
-	all := os.Getenv(killAll) != ""
+	all := os.Getenv(long) != ""
 	seed := mathrand.Uint64()
 	t.Logf("seed %d", seed)
 	for i, c := range killCases() {
@@ -921,8 +914,9 @@ func TestKilledAnywhere(t *testing.T) {
 			if openssl && before.key != nil && !c.keyless {
 				ways = append(ways, referenceFirst)
 			}
-			points := sample(random, calls, c.most, cmp.Or(c.points, killSample), all)
+			points := sample(random, calls, c.most, all)
 			t.Logf("killed before %d of %d system calls that change files", len(points), calls)
+			random.Shuffle(len(ways), func(i, j int) { ways[i], ways[j] = ways[j], ways[i] })
 			for j, n := range points {
 				tried := ways[j%len(ways):][:1]
 				if all {
@@ -988,26 +982,22 @@ func (s *site) goOn(w way, clean *site) {
 	}
 }
 
-// sample takes numbers from 1 to n, or to most if that is not 0: all, or, of more
-// than size, the first, the last, and one at random from each part of the rest.
-func sample(random *mathrand.Rand, n, most, size int, all bool) []int {
+// sample takes numbers from 1 to n, or to most if that is not 0: all, or, of more than
+// killSample, one at random from each part.
+func sample(random *mathrand.Rand, n, most int, all bool) []int {
 	if most > 0 {
 		n = min(n, most)
 	}
-	var points []int
-	if n <= size || all {
-		for i := range n {
-			points = append(points, i+1)
-		}
-		return points
+	parts := killSample
+	if n <= killSample || all {
+		parts = n
 	}
-	parts := size - 2
-	points = append(points, 1)
+	var points []int
 	for i := range parts {
-		from, to := 2+i*(n-2)/parts, 2+(i+1)*(n-2)/parts
+		from, to := 1+i*n/parts, 1+(i+1)*n/parts
 		points = append(points, from+random.IntN(to-from))
 	}
-	return append(points, n)
+	return points
 }
 
 // compare returns how two outcomes differ.

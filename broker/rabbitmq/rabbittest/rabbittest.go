@@ -40,6 +40,10 @@ var ErrMissing = errors.New("rabbitmq-server is not installed")
 // startTime is how long RabbitMQ may take to start on a busy machine.
 const startTime = 3 * time.Minute
 
+// noBusyWaiting are arguments of the Erlang VM, whose idle schedulers spin otherwise, which takes
+// time from tests.
+const noBusyWaiting = "+sbwt none +sbwtdcpu none +sbwtdio none"
+
 // Server is a RabbitMQ node. Its methods are not safe for concurrent use.
 type Server struct {
 	root     string // root folder of the system in which the node runs; "" for this one
@@ -112,8 +116,8 @@ func newServer(cluster *Cluster) (*Server, error) {
 		// A port mapper of its own, which ends with the node.
 		fmt.Sprintf("ERL_EPMD_PORT=%d", mapper),
 		"ERL_EPMD_ADDRESS=127.0.0.1",
-		// Idle Erlang schedulers spin, which takes time from tests.
-		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+sbwt none +sbwtdcpu none +sbwtdio none",
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=" + noBusyWaiting,
+		"RABBITMQ_CTL_ERL_ARGS=+S 1:1 " + noBusyWaiting, // of rabbitmqctl, which has little to do
 		// Makes the script exec the Erlang VM, instead of waiting for it.
 		"detached=true",
 	}
