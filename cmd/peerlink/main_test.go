@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// built is the real binary, as "make build" makes it except that shares cost
-// little to make and to open, in a folder of its own.
+// built is the real binary, as "make build" makes it except that keys and shares
+// cost little to make and to open, in a folder of its own.
 var built struct {
 	once sync.Once
 	dir  string

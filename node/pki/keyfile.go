@@ -46,16 +46,14 @@ var (
 	ErrNotKey = errors.New("not a private key file")
 )
 
-// keyEncryption has the parameters for encrypting keys. scrypt with N=2^14, r=8 needs
-// 16 MiB, the most that all versions of OpenSSL with scrypt accept by default (their
-// limit is 32 MiB). p=5 increases the time instead.
+// keyEncryption has the parameters for encrypting keys.
 var keyEncryption = pkcs8.Opts{
 	Cipher: pkcs8.AES256CBC,
 	KDFOpts: pkcs8.ScryptOpts{
 		SaltSize:                 16,
-		CostParameter:            1 << 14,
+		CostParameter:            keyCost,
 		BlockSize:                8,
-		ParallelizationParameter: 5,
+		ParallelizationParameter: keyParallelization,
 	},
 }
 
