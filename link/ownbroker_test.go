@@ -116,3 +116,45 @@ func TestQueueAwayKeepsConnection(t *testing.T) {
 		t.Errorf("%d failures are counted, want 0", n)
 	}
 }
+
+// noBind is a broker that can bind no queues while the test says so, like one that is away
+// when the service starts.
+type noBind struct {
+	broker.Broker
+	away atomic.Bool
+}
+
+func (b *noBind) Bind(ctx context.Context, q broker.PeerQueue) error {
+	if b.away.Load() {
+		return errors.New("the broker is away")
+	}
+	return b.Broker.Bind(ctx, q)
+}
+
+// A node that starts while its broker is away accepts the connections of active peers: were
+// they refused, the peers' pauses would grow, and their messages would arrive long after
+// the broker is back.
+func TestStartWhileBrokerIsAway(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	b := &noBind{Broker: authority.Config.Broker}
+	authority.Config.Broker = b
+	authority.Start()
+	other.Start()
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	authority.Take(1)
+	if err := authority.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.away.Store(true)
+	authority.Start()
+	other.Put(authority, linktest.Message(t, other, authority, 2))
+	authority.Take(1)
+	b.away.Store(false)
+	authority.Put(other, linktest.Message(t, authority, other, 3))
+	other.Take(1)
+	if text := authority.Log.String(); strings.Contains(text, "connection refused") {
+		t.Errorf("a connection was refused:\n%s", text)
+	}
+}

@@ -201,6 +201,12 @@ func (s *Service) applyDirectory(ctx, connCtx context.Context, p *peer) error {
 	} else if err := np.Stomp.BundleURLsErr; err != nil {
 		log.Warn("the peer may not be found again when it moves", "err", err)
 	}
+	if np.Active && p.state.Load() == nil {
+		// The peer's connections are accepted already: if they were refused while the
+		// broker is away, the peer's pauses between attempts would grow.
+		p.rebind = true
+		p.replaceState(&peerState{Peer: np, view: view, queue: queue})
+	}
 	if old := p.state.Load(); old == nil || !equalQueue(old.queue, queue) || p.rebind {
 		if err := s.bind(ctx, p, queue); err != nil {
 			return err

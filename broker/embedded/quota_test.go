@@ -291,11 +291,17 @@ func TestRefusalsDelayNoPeer(t *testing.T) {
 	if err := s.Put(testContext(t), "q", broker.Outgoing{}); !errors.Is(err, ErrFull) {
 		t.Fatalf("got %v, want ErrFull", err)
 	}
+	if err := refuseOnce(t, s, fullFailure{}, 100); !errors.Is(err, ErrFull) {
+		t.Fatalf("got %v, want ErrFull", err)
+	}
 	start := time.Now()
 	for range 20 {
 		publishBodies(t, s, "accounts_in", "stored") // waits until it is durable
 	}
 	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("20 messages took %v", took)
+	}
+	if s.Health() == nil {
+		t.Error("no trouble, although messages of applications are refused")
 	}
 }

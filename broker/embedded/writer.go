@@ -185,7 +185,8 @@ func (w *writer) wait() error {
 
 // work writes the new and the held operations in one transaction. Operations that can not
 // be written are held, and retried after a pause. If the reason is missing space,
-// maintenance operations are written alone, and messages of applications are refused.
+// maintenance operations are written alone, and messages of applications are refused;
+// messages of peers wait only behind others that could not be written.
 func (w *writer) work(ops []op, closing bool) {
 	if len(w.held) > 0 {
 		ops = append(w.held, ops...)
@@ -195,7 +196,13 @@ func (w *writer) work(ops []op, closing bool) {
 	}
 	w.worked = true
 	err := w.lastError()
-	if err == nil || closing || !time.Now().Before(w.retry) {
+	due := err == nil || closing || !time.Now().Before(w.retry)
+	peersOnly := false // messages of peers are written although messages of applications can not be
+	if !due && len(w.held) == 0 && canRemove(err) {
+		ops = w.refuse(ops, err)
+		peersOnly = needOf(ops).kind == received
+	}
+	if due || peersOnly {
 		ops = w.refuseFirst(ops)
 		if err = w.checkRoom(ops); err == nil {
 			err = w.withReason(w.write(ops), needOf(ops).bytes)
@@ -207,7 +214,9 @@ func (w *writer) work(ops []op, closing bool) {
 		}
 		if err == nil {
 			w.held, w.retryTimer, w.stopped = nil, nil, false
-			w.tryAgain()
+			if due {
+				w.tryAgain()
+			}
 			return
 		}
 		if canRemove(err) && w.removeOnly(ops) {
