@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -84,6 +86,11 @@ func TestClusterFaults(t *testing.T) {
 				}
 				return nil
 			})
+			for way, f := range map[string]*flow{"to the peer": l.out, "from the peer": l.in} {
+				if names := f.neverReceived(); len(names) > 0 {
+					t.Errorf("%s: %d messages were never received: %q", way, len(names), names)
+				}
+			}
 		})
 	}
 }
@@ -101,14 +108,18 @@ type flow struct {
 	taken atomic.Bool // messages are to be sent
 
 	mu    sync.Mutex
-	sent  map[string]bool // durable at the sender
-	came  map[string]int  // how often each was received
-	open  int             // how many of sent were not received yet
-	since time.Time       // when a message was last received, or none was open
-	worst time.Duration   // the longest standstill
+	sent  map[string]time.Time // durable at the sender, since when
+	came  map[string]int       // how often each was received
+	open  int                  // how many of sent were not received yet
+	late  map[string]bool      // of earlier faults, not received yet
+	since time.Time            // when a message was last received, or none was open
+	worst time.Duration        // the longest standstill
+	delay time.Duration        // the longest time between durable at the sender and received
 }
 
-func newFlow() *flow { return &flow{sent: make(map[string]bool), came: make(map[string]int)} }
+func newFlow() *flow {
+	return &flow{sent: make(map[string]time.Time), came: make(map[string]int), late: make(map[string]bool)}
+}
 
 // note calls do, which changes the counts, and updates the longest standstill.
 func (f *flow) note(do func()) {
@@ -130,7 +141,7 @@ func (f *flow) measure() {
 func (f *flow) add(names []string) {
 	f.note(func() {
 		for _, name := range names {
-			f.sent[name] = true
+			f.sent[name] = time.Now()
 			if f.came[name] == 0 {
 				f.open++
 			}
@@ -146,10 +157,15 @@ func (f *flow) arrive(t *testing.T, body []byte) {
 		t.Error(err)
 	}
 	f.note(func() {
-		if f.sent[m.Data] && f.came[m.Data] == 0 {
+		if since, sent := f.sent[m.Data]; sent && f.came[m.Data] == 0 {
 			f.open--
+			f.delay = max(f.delay, time.Since(since))
 		}
 		f.came[m.Data]++
+		if f.late[m.Data] {
+			t.Logf("received after the end of its fault: %s", m.Data)
+			delete(f.late, m.Data)
+		}
 	})
 }
 
@@ -160,13 +176,18 @@ func (f *flow) report() (text string, worst time.Duration, lost int) {
 	f.measure()
 	repeated := 0
 	for name, n := range f.came {
-		if f.sent[name] {
+		if _, sent := f.sent[name]; sent {
 			repeated += n - 1
 		}
 	}
+	for name := range f.sent {
+		if f.came[name] == 0 {
+			f.late[name] = true
+		}
+	}
 	worst, lost = f.worst, f.open
-	text = fmt.Sprintf("sent %d, delivered %d, lost %d, repeated %d, standstill %.1f s", len(f.sent), len(f.sent)-lost, lost, repeated, worst.Seconds())
-	f.sent, f.came, f.open, f.worst, f.since = make(map[string]bool), make(map[string]int), 0, 0, time.Time{}
+	text = fmt.Sprintf("sent %d, delivered %d, lost %d, repeated %d, standstill %.1f s, longest delay %.1f s", len(f.sent), len(f.sent)-lost, lost, repeated, worst.Seconds(), f.delay.Seconds())
+	f.sent, f.came, f.open, f.worst, f.delay, f.since = make(map[string]time.Time), make(map[string]int), 0, 0, 0, time.Time{}
 	return text, worst, lost
 }
 
@@ -174,6 +195,13 @@ func (f *flow) missing() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.open
+}
+
+// neverReceived returns the messages of all earlier faults that were not received.
+func (f *flow) neverReceived() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.late))
 }
 
 func newClusterLoad(t *testing.T, cluster *rabbittest.Cluster, services int) *clusterLoad {
@@ -198,6 +226,16 @@ func newClusterLoad(t *testing.T, cluster *rabbittest.Cluster, services int) *cl
 	app := &clusterApp{urls: strings.Split(cluster.URLs(), ",")}
 	inbox := l.authority.Identity().Type.Inbox()
 	linktest.Eventually(t, "declaring the inbox", func() error { return app.declare(inbox) })
+	t.Cleanup(func() {
+		// The next peer has the same routing keys: its messages would be confirmed as soon as
+		// they are in the queues of this one.
+		for n := range 3 {
+			queue := fmt.Sprintf("peer.%s.%d", l.other.Identity().ID, n)
+			if err := cluster.Nodes[0].Control("delete_queue", queue); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	for _, n := range l.services {
 		n.Config.StandbyInterval, n.Config.RetryMax = 3*time.Second, time.Second
 		n.Start()
@@ -286,6 +324,9 @@ func (l *clusterLoad) fault(t *testing.T, name string, do func() error) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		time.Sleep(time.Second) // for a put that is in progress
+		if l.out.missing()+l.in.missing() > 0 {
+			l.logQueues(t)
+		}
 		for _, way := range []struct {
 			name string
 			*flow
@@ -302,6 +343,20 @@ func (l *clusterLoad) fault(t *testing.T, name string, do func() error) {
 			}
 		}
 	})
+}
+
+// logQueues logs the queues of the cluster and their consumers.
+func (l *clusterLoad) logQueues(t *testing.T) {
+	for _, args := range [][]string{
+		{"-q", "list_queues", "name", "type", "messages_ready", "messages_unacknowledged", "consumers", "leader", "online"},
+		{"-q", "list_consumers"},
+		{"-q", "list_channels", "pid", "connection", "number", "consumer_count", "messages_unacknowledged", "acks_uncommitted", "prefetch_count"},
+	} {
+		for _, s := range l.cluster.Nodes {
+			out, err := s.ControlOutput(args...)
+			t.Logf("%s: %q: %v\n%s", s.Name(), args, err, out)
+		}
+	}
 }
 
 // clusterApp is an application on the cluster, which switches to another node when one

@@ -257,15 +257,22 @@ func (s *Server) Resume() error { return s.process.resume() }
 
 // Control runs rabbitmqctl.
 func (s *Server) Control(args ...string) error {
+	_, err := s.ControlOutput(args...)
+	return err
+}
+
+// ControlOutput runs rabbitmqctl and returns what it prints.
+func (s *Server) ControlOutput(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
 	command := append(s.inRoot(filepath.Join(s.programs, "rabbitmqctl")), args...)
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env = s.env
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("rabbitmqctl %q: %w: %s", args, err, bytes.TrimSpace(out))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("rabbitmqctl %q: %w: %s", args, err, bytes.TrimSpace(out))
 	}
-	return nil
+	return string(out), nil
 }
 
 // Remove kills the node and removes all its files.
