@@ -117,11 +117,13 @@ test-media:
 	PEERLINK_TEST_MEDIA=1 $(GO) test -count=1 -timeout 15m -v -run '^TestMedia$$' ./cmd/peerlink
 
 # All cases of tests of which "make test" takes a sample: commands are killed before each
-# system call that changes a file, and proxies attacked in each configuration.
+# system call that changes a file, proxies attacked in each configuration, and disks filled
+# and stores killed more often.
 test-long: export PEERLINK_TEST_LONG := 1
 test-long:
 	$(GO) test -count=1 -timeout 90m -v -run '^TestKilledAnywhere$$' ./cmd/peerlink
 	$(GO) test -count=1 -timeout 15m -v -run '^TestFloodFromThePeersAddress$$' ./link
+	$(GO) test -count=1 -timeout 15m -v -run '^(TestFillAndDrain|TestKilledIsNotMixed)$$' ./broker/embedded
 
 soak: export SOAK ?= 1h
 soak:

@@ -91,7 +91,11 @@ func TestFillAndDrain(t *testing.T) {
 		}
 	}
 	outgoing := broker.Outgoing{Type: "T", ContentType: "application/json", Body: bytes.Repeat([]byte("x"), 8000)}
-	for round := range 3 {
+	rounds := 3
+	if os.Getenv("PEERLINK_TEST_LONG") != "" {
+		rounds = 10
+	}
+	for round := range rounds {
 		ctx := testContext(t)
 		q := peer("aa", "to_debtors", "q", "q")
 		within("declare", func(ctx context.Context) error { return s.Bind(ctx, q) })

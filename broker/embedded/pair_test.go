@@ -87,13 +87,17 @@ func TestMixed(t *testing.T) {
 func TestKilledIsNotMixed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "messages.db")
-	for run := range 5 {
+	runs := 5
+	if os.Getenv("PEERLINK_TEST_LONG") != "" {
+		runs = 10
+	}
+	for run := range runs {
 		c := startChild(t, "publish", path, run)
 		killAfter(t, c, 1+rand.IntN(120))
 		if err := openCopy(t, path, path+"-wal"); err != nil {
 			t.Fatalf("run %d: %v", run, err)
 		}
-		if run == 2 { // start with a small log
+		if run%5 == 2 { // start with a small log
 			s := openFile(t, path, Options{Service: true})
 			if err := s.Close(); err != nil {
 				t.Fatal(err)

@@ -39,8 +39,8 @@ import (
 // one system call after the other, and look at what that leaves.
 
 const (
-	// long makes the test kill before every call, instead of a sample.
-	long = "PEERLINK_TEST_LONG"
+	// longTests makes the test kill before every call, instead of a sample.
+	longTests = "PEERLINK_TEST_LONG"
 	// killSample is how many calls of each command are in the sample.
 	killSample = 3
 
@@ -887,7 +887,7 @@ func TestKilledAnywhere(t *testing.T) {
 	if !openssl {
 		t.Log("openssl is not installed: the reference's turn on what was killed is skipped")
 	}
-	all := os.Getenv(long) != ""
+	all := os.Getenv(longTests) != ""
 	seed := mathrand.Uint64()
 	t.Logf("seed %d", seed)
 	for i, c := range killCases() {
