@@ -294,6 +294,7 @@ func open(path string, opts Options) (*Store, error) {
 		sent:              newBudget(life, opts.MaxPending, opts.MaxPendingBytes),
 		reserve:           newReserve(path, opts.Reserve),
 		shrinks:           opts.Service,
+		shrinkStep:        maxShrinkStep,
 		diskCheckInterval: opts.diskCheckInterval,
 		tryWriting:        func(size int) error { return opts.tryWriting(path, size) },
 		wake:              wait.NewSignal(),

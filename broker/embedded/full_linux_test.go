@@ -56,9 +56,15 @@ func TestDiskFull(t *testing.T) {
 // fillDisk uses up all the free space of a disk.
 func fillDisk(t *testing.T, ballast string) {
 	t.Helper()
+	if err := fill(ballast); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func fill(ballast string) error {
 	f, err := os.Create(ballast)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer f.Close()
 	for _, size := range []int{1 << 20, 4 << 10} {
@@ -67,8 +73,9 @@ func fillDisk(t *testing.T, ballast string) {
 		}
 	}
 	if !errors.Is(err, unix.ENOSPC) {
-		t.Fatal(err)
+		return err
 	}
+	return nil
 }
 
 // A disk that is filled, by messages and then by another program to the last byte, blocks
@@ -353,6 +360,43 @@ func TestManyRemovedOnFullDisk(t *testing.T) {
 	})
 }
 
+// A file whose messages were removed is returned to a full disk, although the disk has less
+// space than the write-ahead log needs for a step of the usual size.
+func TestShrinksInLittleRoom(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t, "48m")
+	path, ballast := filepath.Join(dir, "messages.db"), filepath.Join(dir, "ballast")
+	opts := Options{MinFree: 4 << 20, Service: true, diskCheckInterval: time.Hour}
+	s := openFile(t, path, opts)
+	declareTest(t, s, "q")
+	const count = 24_000
+	putN(t, s, "q", count)
+	c := consume(t, s, "q")
+	for taken := 0; taken < count; {
+		ds, err := c.Next(testContext(t), 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken += len(ds)
+		if err := c.Confirm(ds[len(ds)-1].Tag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if size := sizeOf(path); size < 2*maxShrinkStep {
+		t.Fatalf("the file has %d bytes, too few for this test", size)
+	}
+	fillDisk(t, ballast)
+	if err := os.Truncate(ballast, sizeOf(ballast)-roomToOpen-256<<10); err != nil {
+		t.Fatal(err)
+	}
+	opts.diskCheckInterval = time.Millisecond
+	openFile(t, path, opts)
+	eventually(t, "a small file", func() bool { return sizeOf(path) < 1<<20 })
+}
+
 // A store that is closed without its reserve, because the disk was full, leaves a small
 // reserve in the space of its write-ahead log: it can be opened again on the full disk,
 // and messages can be consumed. Without the small reserve, Open fails with the reason.
@@ -372,10 +416,16 @@ func TestOpenWithoutReserve(t *testing.T) {
 		stored++
 	}
 	moveLog(t, path, "RESTART")
-	if err := os.Remove(path + "-reserve"); err != nil {
+	// In the writer's goroutine, which would truncate the log meanwhile: its space is not for
+	// the ballast.
+	if err := s.commit(testContext(t), func(*tx) error {
+		if err := os.Remove(path + "-reserve"); err != nil {
+			return err
+		}
+		return fill(ballast)
+	}); err != nil {
 		t.Fatal(err)
 	}
-	fillDisk(t, ballast)
 	eventually(t, "without its log", func() bool { info, err := os.Stat(path + "-wal"); return err == nil && info.Size() == 0 })
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

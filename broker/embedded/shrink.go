@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	// shrinkStep is how many bytes of the file one transaction returns to the disk. Other
-	// operations wait for the transaction.
-	shrinkStep = 4 << 20
+	// maxShrinkStep is how many bytes of the file one transaction returns to the disk. Other
+	// operations wait for the transaction. It needs about as much space in the write-ahead
+	// log: without that, the steps become smaller, down to minShrinkStep.
+	maxShrinkStep, minShrinkStep = 4 << 20, 64 << 10
 	// shrinkTime bounds the time spent on shrinking in one check of the disk.
 	shrinkTime = 200 * time.Millisecond
 	// shrinkLow and shrinkIdle are how many bytes must be free in the file before it is
@@ -37,10 +38,16 @@ func (w *writer) shrink(inside int64) (int64, error) {
 	}
 	for start := time.Now(); inside >= least && time.Since(start) < shrinkTime; {
 		before := inside
-		if err := w.db.shrink(); err != nil {
-			return inside, nil // because space is missing, or because another process writes
+		err := w.db.shrink(w.shrinkStep)
+		switch {
+		case err == nil:
+			w.shrinkStep = min(2*w.shrinkStep, maxShrinkStep)
+		case isFull(err) && w.shrinkStep > minShrinkStep:
+			w.shrinkStep /= 2
+			continue
+		default: // another process writes, or there is no space at all
+			return inside, nil
 		}
-		var err error
 		if inside, err = w.db.freeInside(); err != nil || inside >= before {
 			return inside, err
 		}
@@ -54,10 +61,15 @@ func (w *writeConn) freeInside() (int64, error) {
 	return pages * pageSize, err
 }
 
-// shrink truncates free pages at the end of the file.
-func (w *writeConn) shrink() error {
-	err := w.marked(func() error {
-		return w.incrementalVacuum.query(func([]driver.Value) bool { return true })
+// shrink returns up to step bytes of free pages to the disk.
+func (w *writeConn) shrink(step int64) error {
+	vacuum, err := w.prepare(fmt.Sprintf("PRAGMA incremental_vacuum(%d)", step/pageSize))
+	if err != nil {
+		return err
+	}
+	defer vacuum.close()
+	err = w.marked(func() error {
+		return vacuum.query(func([]driver.Value) bool { return true })
 	})
 	if err != nil {
 		return err

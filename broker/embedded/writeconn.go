@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"database/sql/driver"
-	"fmt"
 	"os"
 	"strings"
 )
@@ -41,7 +40,7 @@ type writeConn struct {
 
 	begin, commit, rollback           *stmt
 	dataVersion, checkpoint, restart  *stmt
-	freePages, incrementalVacuum      *stmt
+	freePages                         *stmt
 	applicationID                     *stmt
 	allQueues, allBindings            *stmt
 	queueState, addQueue, updateQueue *stmt
@@ -133,7 +132,6 @@ func (w *writeConn) prepareStatements() error {
 	w.applicationID = p.stmt("PRAGMA application_id")
 	w.restart = p.stmt("PRAGMA wal_checkpoint(RESTART)")
 	w.freePages = p.stmt("PRAGMA freelist_count")
-	w.incrementalVacuum = p.stmt(fmt.Sprintf("PRAGMA incremental_vacuum(%d)", shrinkStep/pageSize))
 	w.allQueues = p.stmt("SELECT id, name, next_seq FROM queues")
 	w.allBindings = p.stmt("SELECT peer, exchange, binding_key, fanout, queue FROM bindings")
 	w.queueState = p.stmt("SELECT next_seq, depth FROM queues WHERE id = ?")

@@ -87,6 +87,7 @@ type writer struct {
 	unwritten   need             // what could not be written since the trouble began
 	worked      bool             // operations were written since the last check of the disk
 	diskChecked time.Time        // time of the last check
+	shrinkStep  int64            // how many bytes of the file to return to the disk next
 
 	done chan struct{} // closed when the goroutine has ended
 	err  error         // why the last operations could not be written; valid after done
