@@ -366,7 +366,7 @@ func TestShrinksInLittleRoom(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "48m")
 	path, ballast := filepath.Join(dir, "messages.db"), filepath.Join(dir, "ballast")
-	opts := Options{MinFree: 4 << 20, Service: true, diskCheckInterval: time.Hour}
+	opts := Options{MinFree: 40 << 20, Service: true, diskCheckInterval: time.Hour}
 	s := openFile(t, path, opts)
 	declareTest(t, s, "q")
 	const count = 24_000
