@@ -22,12 +22,39 @@ import (
 // pendingConn is a connection that has not sent a complete ClientHello yet.
 type pendingConn = pendingconns.Conn[netip.Prefix]
 
-// accept accepts connections until ctx is done or the listener is closed.
-func (s *Service) accept(ctx, connCtx context.Context) error {
-	context.AfterFunc(ctx, s.pendingConns.Close)
+// acceptor accepts the connections of peers.
+type acceptor struct {
+	*shared
+	pendingConns    *pendingconns.Set[netip.Prefix] // without a complete ClientHello
+	handshakes      *handshakeLimiter
+	verifySemaphore *verifySemaphore
+	strangerLimiter *logthrottle.Limiter // for entries that unauthenticated clients cause
+	rejected        rejections
+}
+
+func newAcceptor(s *shared) *acceptor {
+	_, _, waiting := connLimits(pendingconns.OpenFiles())
+	return &acceptor{
+		shared:       s,
+		pendingConns: pendingconns.New[netip.Prefix](s.cfg.MaxPendingConns),
+		handshakes: newHandshakeLimiter(handshakeLimits{
+			atOnce:    s.cfg.MaxHandshakes,
+			reserved:  s.cfg.MaxHandshakes / 4,
+			waiting:   min(4*s.cfg.MaxHandshakes, waiting),
+			perSecond: s.cfg.MaxHandshakeRate,
+			grace:     s.cfg.HandshakeTimeout / 5,
+		}),
+		verifySemaphore: newVerifySemaphore(),
+		strangerLimiter: logthrottle.NewForStrangers(),
+	}
+}
+
+// accept accepts connections until ctx is done or listener is closed.
+func (a *acceptor) accept(ctx, connCtx context.Context, listener net.Listener) error {
+	context.AfterFunc(ctx, a.pendingConns.Close)
 	pause := time.Duration(0)
 	for {
-		tcp, err := s.cfg.Listener.Accept()
+		tcp, err := listener.Accept()
 		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 			if err == nil {
 				tcp.Close()
@@ -35,11 +62,11 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 			return err
 		}
 		if err != nil {
-			s.logLimiter.Log(s.log, slog.LevelError, logthrottle.Key{Kind: "accept"}, "can not accept connections, trying again", "err", err)
+			a.logLimiter.Log(a.log, slog.LevelError, logthrottle.Key{Kind: "accept"}, "can not accept connections, trying again", "err", err)
 			// The process may have run out of file descriptors. A connection without a
 			// complete ClientHello is closed, so that peers need not wait for one. If
 			// there is none, accept retries after a pause.
-			if s.pendingConns.Evict() {
+			if a.pendingConns.Evict() {
 				continue
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
@@ -49,55 +76,55 @@ func (s *Service) accept(ctx, connCtx context.Context) error {
 			continue
 		}
 		pause = 0
-		pending := s.pendingConns.Add(pendingconns.SourceOf(tcp.RemoteAddr()), tcp) // added before the next Accept, so that the bound always holds
-		s.wg.Go(func() { s.serveConn(ctx, connCtx, tcp, pending) })
+		pending := a.pendingConns.Add(pendingconns.SourceOf(tcp.RemoteAddr()), tcp) // added before the next Accept, so that the bound always holds
+		a.wg.Go(func() { a.serveConn(ctx, connCtx, tcp, pending) })
 	}
 }
 
 // serveConn authenticates a client, and serves a peer until the connection ends.
-func (s *Service) serveConn(ctx, connCtx context.Context, tcp net.Conn, pending *pendingConn) {
-	hello, err := s.awaitClientHello(tcp, pending)
+func (a *acceptor) serveConn(ctx, connCtx context.Context, tcp net.Conn, pending *pendingConn) {
+	hello, err := a.awaitClientHello(tcp, pending)
 	var place *handshake
 	if err == nil {
-		place, err = s.awaitHandshakeSlot(ctx, hello)
+		place, err = a.awaitHandshakeSlot(ctx, hello)
 	}
 	if err != nil {
 		tcp.Close()
-		s.notAuthenticated(tcp.RemoteAddr(), err)
+		a.notAuthenticated(tcp.RemoteAddr(), err)
 		return
 	}
 	// A refused connection keeps its slot until the refusal has been sent.
 	defer place.release()
 	hello.answered = place.noteAnswered
-	conn, id, err := s.handshake(ctx, hello)
+	conn, id, err := a.handshake(ctx, hello)
 	if err != nil {
 		tcp.Close()
 		if place.evicted() {
 			err = errTooMany
 		}
-		s.notAuthenticated(hello.remote, err)
+		a.notAuthenticated(hello.remote, err)
 		return
 	}
-	s.receive(ctx, connCtx, conn, id, place.release)
+	a.receive(ctx, connCtx, conn, id, place.release)
 }
 
 // awaitClientHello reads a complete ClientHello, after a PROXY header where one is
 // expected. It returns errTooMany if the connection was evicted meanwhile.
-func (s *Service) awaitClientHello(tcp net.Conn, pending *pendingConn) (*helloConn, error) {
-	hello, err := s.readBeginning(tcp)
+func (a *acceptor) awaitClientHello(tcp net.Conn, pending *pendingConn) (*helloConn, error) {
+	hello, err := a.readBeginning(tcp)
 	if !pending.Remove() {
 		err = errTooMany
 	}
 	return hello, err
 }
 
-func (s *Service) readBeginning(tcp net.Conn) (*helloConn, error) {
-	if err := tcp.SetReadDeadline(time.Now().Add(s.cfg.HandshakeTimeout)); err != nil {
+func (a *acceptor) readBeginning(tcp net.Conn) (*helloConn, error) {
+	if err := tcp.SetReadDeadline(time.Now().Add(a.cfg.HandshakeTimeout)); err != nil {
 		return nil, err
 	}
 	c := &helloConn{Conn: tcp, remote: tcp.RemoteAddr()}
 	var err error
-	if s.behindProxy(tcp) {
+	if a.behindProxy(tcp) {
 		ahead := bufio.NewReaderSize(tcp, proxyBuffer)
 		if c.remote, err = readProxyHeader(tcp, ahead); err != nil {
 			return nil, err
@@ -116,18 +143,18 @@ func (s *Service) readBeginning(tcp net.Conn) (*helloConn, error) {
 // awaitHandshakeSlot waits until the handshake may begin, for at most half of the
 // handshake timeout: a client that has waited longer has no time left for the handshake
 // itself, and would only take time from others.
-func (s *Service) awaitHandshakeSlot(ctx context.Context, conn net.Conn) (*handshake, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout/2)
+func (a *acceptor) awaitHandshakeSlot(ctx context.Context, conn net.Conn) (*handshake, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.HandshakeTimeout/2)
 	defer cancel()
-	return s.handshakes.acquire(ctx, conn)
+	return a.handshakes.acquire(ctx, conn)
 }
 
 // notAuthenticated counts and logs a connection that ended before the client was
 // authenticated. Port scanners and health checks of load balancers, which connect and
 // send nothing, are not logged.
-func (s *Service) notAuthenticated(remote net.Addr, err error) {
+func (a *acceptor) notAuthenticated(remote net.Addr, err error) {
 	why := handshakeReason(err)
-	s.rejected.count(why)
+	a.rejected.count(why)
 	level, text, kind := slog.LevelWarn, "handshake failed", handshakeFault(err)
 	switch {
 	case why == reasonAbandoned:
@@ -137,7 +164,7 @@ func (s *Service) notAuthenticated(remote net.Addr, err error) {
 	case withoutCertificate(err):
 		level, kind = slog.LevelInfo, "no certificate" // health checks with TLS
 	}
-	s.strangerLimiter.Log(s.log, level, logthrottle.Key{Who: pendingconns.SourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
+	a.strangerLimiter.Log(a.log, level, logthrottle.Key{Who: pendingconns.SourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
 }
 
 // withoutCertificate reports whether the client has sent no certificate. crypto/tls
@@ -155,11 +182,11 @@ func handshakeFault(err error) string {
 	return "TLS"
 }
 
-func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn, id pki.Identity, err error) {
-	own := s.cfg.Certificate.serverChain()
+func (a *acceptor) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn, id pki.Identity, err error) {
+	own := a.cfg.Certificate.serverChain()
 	conn = &peerConn{own: own.Leaf, wire: &wireConn{Conn: tcp}}
-	conn.Conn = tls.Server(conn.wire, s.serverTLS(own, func(i pki.Identity, c []*x509.Certificate) { id, conn.chain = i, c }))
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
+	conn.Conn = tls.Server(conn.wire, a.serverTLS(own, func(i pki.Identity, c []*x509.Certificate) { id, conn.chain = i, c }))
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.HandshakeTimeout)
 	defer cancel()
 	err = conn.HandshakeContext(ctx)
 	conn.wire.begin()
@@ -168,8 +195,8 @@ func (s *Service) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn, 
 
 // register registers an authenticated connection with its peer, or returns why it is
 // refused. The refusal is sent to the other side.
-func (s *Service) register(r *receiver, id pki.Identity, chain []*x509.Certificate, stop context.CancelFunc) (refusal string) {
-	p := s.peers.get(id.ID)
+func (a *acceptor) register(r *receiver, id pki.Identity, chain []*x509.Certificate, stop context.CancelFunc) (refusal string) {
+	p := a.peers.get(id.ID)
 	if p == nil {
 		return "Unknown peer: this node has not registered a peer certificate from you."
 	}
@@ -184,7 +211,7 @@ func (s *Service) register(r *receiver, id pki.Identity, chain []*x509.Certifica
 	if len(chain) < 2 || !bytes.Equal(st.Root.RawSubjectPublicKeyInfo, chain[1].RawSubjectPublicKeyInfo) {
 		return "The certificate was not signed by the pinned root key."
 	}
-	if len(p.conns) >= s.cfg.MaxConnsPerPeer && !s.evictOldest(p) {
+	if len(p.conns) >= a.cfg.MaxConnsPerPeer && !a.evictOldest(p) {
 		return "Too many connections from one peer."
 	}
 	r.peer, r.state, r.since = p, st, time.Now()
@@ -197,23 +224,23 @@ func (s *Service) register(r *receiver, id pki.Identity, chain []*x509.Certifica
 // did. Thus new connections are not kept out by abandoned ones, which are detected
 // late, nor by MaxConnsPerPeer connections that last: the peer may have more queues
 // than that. The caller holds the peer's mu.
-func (s *Service) evictOldest(p *peer) bool {
+func (a *acceptor) evictOldest(p *peer) bool {
 	var oldest *receiver
 	for r := range p.conns {
 		if oldest == nil || r.since.Before(oldest.since) {
 			oldest = r
 		}
 	}
-	if oldest == nil || time.Since(oldest.since) < s.cfg.ConnTimeSlice {
+	if oldest == nil || time.Since(oldest.since) < a.cfg.ConnTimeSlice {
 		return false
 	}
 	p.conns[oldest]()
 	delete(p.conns, oldest)
-	s.logLimiter.Log(oldest.log, slog.LevelInfo, logthrottle.Key{Who: p.id, Kind: "gives way"}, "the peer has as many connections as it may have, its oldest gives way")
+	a.logLimiter.Log(oldest.log, slog.LevelInfo, logthrottle.Key{Who: p.id, Kind: "gives way"}, "the peer has as many connections as it may have, its oldest gives way")
 	return true
 }
 
-func (s *Service) unregister(r *receiver) {
+func (a *acceptor) unregister(r *receiver) {
 	r.peer.mu.Lock()
 	defer r.peer.mu.Unlock()
 	delete(r.peer.conns, r)

@@ -45,18 +45,18 @@ func (e *bindJob) pending() bool {
 }
 
 // bind binds the queues of a peer. It returns errBindPending until that is done.
-func (s *Service) bind(ctx context.Context, p *peer, q broker.PeerQueue) error {
-	return s.startBindJob(ctx, p, &bindJob{queue: q})
+func (r *reconciler) bind(ctx context.Context, p *peer, q broker.PeerQueue) error {
+	return r.startBindJob(ctx, p, &bindJob{queue: q})
 }
 
 // unbind unbinds the queues of a peer. It returns errBindPending until that is done.
-func (s *Service) unbind(ctx context.Context, p *peer, q broker.PeerQueue) error {
-	return s.startBindJob(ctx, p, &bindJob{unbind: true, queue: q})
+func (r *reconciler) unbind(ctx context.Context, p *peer, q broker.PeerQueue) error {
+	return r.startBindJob(ctx, p, &bindJob{unbind: true, queue: q})
 }
 
 // startBindJob returns the result of the last bind job if that did the same as e.
 // Otherwise it starts e and returns errBindPending.
-func (s *Service) startBindJob(ctx context.Context, p *peer, e *bindJob) error {
+func (r *reconciler) startBindJob(ctx context.Context, p *peer, e *bindJob) error {
 	last := p.bindJob
 	if last.pending() {
 		return errBindPending
@@ -67,47 +67,47 @@ func (s *Service) startBindJob(ctx context.Context, p *peer, e *bindJob) error {
 	}
 	e.done = make(chan struct{})
 	p.bindJob = e
-	s.pendingBinds++
-	s.wg.Go(func() {
-		e.err = s.runBindJob(ctx, e)
+	r.pendingBinds++
+	r.wg.Go(func() {
+		e.err = r.runBindJob(ctx, e)
 		close(e.done)
 		select {
-		case s.bindsDone <- p:
+		case r.bindsDone <- p:
 		case <-ctx.Done():
 		}
 	})
 	return errBindPending
 }
 
-func (s *Service) runBindJob(ctx context.Context, e *bindJob) error {
+func (r *reconciler) runBindJob(ctx context.Context, e *bindJob) error {
 	select {
-	case s.bindSlots <- struct{}{}:
-		defer func() { <-s.bindSlots }()
+	case r.bindSlots <- struct{}{}:
+		defer func() { <-r.bindSlots }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	if e.unbind {
-		return s.cfg.Broker.Unbind(ctx, e.queue)
+		return r.cfg.Broker.Unbind(ctx, e.queue)
 	}
-	return s.cfg.Broker.Bind(ctx, e.queue)
+	return r.cfg.Broker.Bind(ctx, e.queue)
 }
 
 // bindJobDone is called when a bind job for p is done.
-func (s *Service) bindJobDone(ctx, connCtx context.Context, p *peer) {
-	s.pendingBinds--
+func (r *reconciler) bindJobDone(ctx, connCtx context.Context, p *peer) {
+	r.pendingBinds--
 	if p.missing == 0 {
-		s.reconcilePeer(ctx, connCtx, p)
+		r.reconcilePeer(ctx, connCtx, p)
 	}
 }
 
 // awaitBindJobs waits for the bind jobs of the first reconciliation.
-func (s *Service) awaitBindJobs(ctx, connCtx context.Context) {
+func (r *reconciler) awaitBindJobs(ctx, connCtx context.Context) {
 	patience := time.NewTimer(startupBindTime)
 	defer patience.Stop()
-	for s.pendingBinds > 0 {
+	for r.pendingBinds > 0 {
 		select {
-		case p := <-s.bindsDone:
-			s.bindJobDone(ctx, connCtx, p)
+		case p := <-r.bindsDone:
+			r.bindJobDone(ctx, connCtx, p)
 		case <-patience.C:
 			return
 		case <-ctx.Done():

@@ -33,28 +33,28 @@ func (b *awayBroker) Bind(ctx context.Context, _ broker.PeerQueue) error {
 // that starts waits for it for a bounded time. When the broker is back, every bind job
 // is run, and its result is returned by the next call. The end of the service ends the
 // jobs that wait.
-func TestErrandsAreBounded(t *testing.T) {
+func TestBindJobsAreBounded(t *testing.T) {
 	for name, back := range map[string]bool{"it is back": true, "the service ends": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const peers = 3 * maxBindJobs
 				b := &awayBroker{back: make(chan struct{})}
-				s := New(Config{Broker: b})
+				r := newReconciler(newShared(Config{Broker: b}))
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				var all []*peer
 				for n := range peers {
-					p := s.peers.getOrAdd(fmt.Sprint(n))
+					p := r.peers.getOrAdd(fmt.Sprint(n))
 					p.missing = 1 // no directory is read
 					all = append(all, p)
 					for range 2 {
-						if err := s.bind(ctx, p, broker.PeerQueue{PeerID: p.id}); !errors.Is(err, errBindPending) {
-							t.Fatalf("got %v, want errPending", err)
+						if err := r.bind(ctx, p, broker.PeerQueue{PeerID: p.id}); !errors.Is(err, errBindPending) {
+							t.Fatalf("got %v, want errBindPending", err)
 						}
 					}
 				}
 				start := time.Now()
-				s.awaitBindJobs(ctx, ctx)
+				r.awaitBindJobs(ctx, ctx)
 				if waited := time.Since(start); waited != startupBindTime {
 					t.Errorf("waited %v, want %v", waited, startupBindTime)
 				}
@@ -63,13 +63,13 @@ func TestErrandsAreBounded(t *testing.T) {
 				}
 				if !back {
 					cancel()
-					s.wg.Wait()
+					r.wg.Wait()
 					return
 				}
 				close(b.back)
-				s.awaitBindJobs(ctx, ctx)
+				r.awaitBindJobs(ctx, ctx)
 				for _, p := range all {
-					if err := s.bind(ctx, p, broker.PeerQueue{PeerID: p.id}); err != nil {
+					if err := r.bind(ctx, p, broker.PeerQueue{PeerID: p.id}); err != nil {
 						t.Errorf("peer %s: %v", p.id, err)
 					}
 				}

@@ -2,7 +2,6 @@ package link
 
 import (
 	"log/slog"
-	"net"
 	"net/netip"
 	"time"
 
@@ -12,13 +11,12 @@ import (
 	"peerlink/stomp"
 )
 
-// Config holds the parameters of a [Service]. The first group must be set. For all
+// Config holds the parameters of a [Service], [QueueSender] or [QueueDrainer]. The first group must be set. For all
 // other fields, the zero value means the default given in the field's comment.
 type Config struct {
 	Dir         *node.Dir
 	Broker      broker.Broker
-	Certificate *Certificate // sent to peers in handshakes; not for Drain
-	Listener    net.Listener // for connections of peers, closed by the Service; not for Send and Drain
+	Certificate *Certificate // sent to peers in handshakes; nil if there are none, as with a [QueueDrainer]
 
 	Log     *slog.Logger     // nothing is logged if nil
 	Serving func()           // called once, when the service has started to serve; may be nil

@@ -55,7 +55,7 @@ func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, a
 // by [net.Dialer]). The handshake may fail there all the same: another program may use
 // the address, or the path may drop packets as large as those of a handshake. Then dial
 // tries the other addresses of the name before it returns an error.
-func (s *Service) dial(ctx context.Context, addr string, p *node.Peer, groups []tls.CurveID) (*peerConn, error) {
+func (s *shared) dial(ctx context.Context, addr string, p *node.Peer, groups []tls.CurveID) (*peerConn, error) {
 	conn, used, err := s.dialOne(ctx, addr, p, groups)
 	if err == nil {
 		return conn, nil
@@ -87,7 +87,7 @@ func withServer(addr string, err error) error {
 
 // dialOne is like dial, but does not try other addresses of a name after a failed
 // handshake. It returns the address used, or nil if there was no TCP connection.
-func (s *Service) dialOne(ctx context.Context, addr string, p *node.Peer, groups []tls.CurveID) (conn *peerConn, used net.Addr, err error) {
+func (s *shared) dialOne(ctx context.Context, addr string, p *node.Peer, groups []tls.CurveID) (conn *peerConn, used net.Addr, err error) {
 	tcp, err := (&net.Dialer{Timeout: s.cfg.ConnectTimeout}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, nil, err
@@ -98,7 +98,7 @@ func (s *Service) dialOne(ctx context.Context, addr string, p *node.Peer, groups
 
 // clientHandshake completes the TLS handshake with a peer's server. On an error it closes the
 // connection.
-func (s *Service) clientHandshake(ctx context.Context, tcp net.Conn, p *node.Peer, groups []tls.CurveID) (*peerConn, error) {
+func (s *shared) clientHandshake(ctx context.Context, tcp net.Conn, p *node.Peer, groups []tls.CurveID) (*peerConn, error) {
 	own := s.cfg.Certificate.clientChain(p.SubCA)
 	conn := &peerConn{own: own.Leaf, wire: &wireConn{Conn: tcp}}
 	conn.Conn = tls.Client(conn.wire, clientTLS(own, p, groups, s.cfg.Now, func(c []*x509.Certificate) { conn.chain = c }))
@@ -118,7 +118,7 @@ func (s *Service) clientHandshake(ctx context.Context, tcp net.Conn, p *node.Pee
 // otherAddresses returns the addresses of a server's host name other than used. The
 // addresses of the other family come first: a fault of a path most often affects its
 // whole family. It returns nil if addr contains an IP address.
-func (s *Service) otherAddresses(ctx context.Context, addr string, used net.Addr) []string {
+func (s *shared) otherAddresses(ctx context.Context, addr string, used net.Addr) []string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil

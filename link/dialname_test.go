@@ -16,7 +16,7 @@ func TestDialErrorNamesTheServer(t *testing.T) {
 	}
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	l.Close()
-	s := &Service{cfg: Config{ConnectTimeout: time.Minute}}
+	s := &shared{cfg: Config{ConnectTimeout: time.Minute}}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, host := range []string{"localhost", "127.0.0.1"} {

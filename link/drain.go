@@ -22,7 +22,7 @@ import (
 // have been sent become dead letters, as for any peer: they indicate a fault that would
 // go unnoticed otherwise.
 type drainer struct {
-	s     *Service
+	s     *shared
 	queue string
 	view  smp.View
 	log   *slog.Logger
@@ -32,18 +32,18 @@ type drainer struct {
 }
 
 // startDrainers starts a drainer for each queue. No drainer may be running.
-func (s *Service) startDrainers(ctx, connCtx context.Context, p *peer, view smp.View, queues []string) {
+func (r *reconciler) startDrainers(ctx, connCtx context.Context, p *peer, view smp.View, queues []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, queue := range queues {
 		drainCtx, stop := context.WithCancel(ctx)
 		p.drainers[queue] = stop
-		d := s.newDrainer(p.id, queue, view)
-		s.wg.Go(func() { d.run(drainCtx, connCtx) })
+		d := r.newDrainer(p.id, queue, view)
+		r.wg.Go(func() { d.run(drainCtx, connCtx) })
 	}
 }
 
-func (s *Service) newDrainer(peerID, queue string, view smp.View) *drainer {
+func (s *shared) newDrainer(peerID, queue string, view smp.View) *drainer {
 	return &drainer{s: s, queue: queue, view: view, log: s.log.With("peer", peerID, "queue", queue)}
 }
 

@@ -159,33 +159,33 @@ func (m *relocation) apply(p *node.Peer) {
 }
 
 // followDue starts a fetch for each peer for which one is due.
-func (s *Service) followDue(ctx context.Context) {
-	if s.cfg.Follow.Off {
+func (r *reconciler) followDue(ctx context.Context) {
+	if r.cfg.Follow.Off {
 		return
 	}
-	for _, p := range s.peers.all() {
+	for _, p := range r.peers.all() {
 		st := p.state.Load()
-		if st == nil || st.NoFollow || st.Stomp == nil || len(st.Stomp.BundleURLs) == 0 || !p.follower.due(s.cfg.Follow) {
+		if st == nil || st.NoFollow || st.Stomp == nil || len(st.Stomp.BundleURLs) == 0 || !p.follower.due(r.cfg.Follow) {
 			continue
 		}
 		select {
-		case s.fetches <- struct{}{}:
+		case r.fetches <- struct{}{}:
 		default:
 			return
 		}
 		seen := p.follower.begin()
-		s.wg.Go(func() {
-			defer func() { <-s.fetches }()
-			s.follow(ctx, p, st, seen)
+		r.wg.Go(func() {
+			defer func() { <-r.fetches }()
+			r.follow(ctx, p, st, seen)
 		})
 	}
 }
 
 // follow fetches the peer's info-bundle from all its URLs, and applies the newest if it
 // is newer than the known one.
-func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map[string]fetched) {
-	log := s.log.With("peer", p.id)
-	fetcher := &follow.Fetcher{AllowLocal: s.cfg.Follow.Local, OwnHosts: s.cfg.Dir.OwnHosts()}
+func (r *reconciler) follow(ctx context.Context, p *peer, st *peerState, before map[string]fetched) {
+	log := r.log.With("peer", p.id)
+	fetcher := &follow.Fetcher{AllowLocal: r.cfg.Follow.Local, OwnHosts: r.cfg.Dir.OwnHosts()}
 	var newest *infobundle.Bundle
 	var errs []error
 	seen := make(map[string]fetched)
@@ -207,7 +207,7 @@ func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map
 		}
 	}
 	if newest != nil && newest.UpdatedAt() > st.UpdatedAt {
-		if err := s.takeOver(ctx, log, p, st, newest); err != nil {
+		if err := r.takeOver(ctx, log, p, st, newest); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -218,18 +218,18 @@ func (s *Service) follow(ctx context.Context, p *peer, st *peerState, before map
 			p.stats.fetchFailures.Add(1)
 		}
 	}
-	if p.follower.end(s.cfg.Follow, seen, err) && err != nil && ctx.Err() == nil {
+	if p.follower.end(r.cfg.Follow, seen, err) && err != nil && ctx.Err() == nil {
 		log.Warn("the info-bundle that the peer publishes could not be fetched or used", "err", err)
 	}
 }
 
 // takeOver stores a newer info-bundle of a peer. The next reconciliation applies it.
-func (s *Service) takeOver(ctx context.Context, log *slog.Logger, p *peer, st *peerState, b *infobundle.Bundle) error {
-	stomp, err := node.ParseStompTOML(b.File(infobundle.StompTOML), s.cfg.Dir.Identity().ID)
+func (r *reconciler) takeOver(ctx context.Context, log *slog.Logger, p *peer, st *peerState, b *infobundle.Bundle) error {
+	stomp, err := node.ParseStompTOML(b.File(infobundle.StompTOML), r.cfg.Dir.Identity().ID)
 	if err != nil {
 		return err
 	}
-	updated, err := s.cfg.Dir.UpdatePeer(ctx, b)
+	updated, err := r.cfg.Dir.UpdatePeer(ctx, b)
 	switch {
 	case readOnly(err):
 		p.relocation.Store(&relocation{b.UpdatedAt(), stomp})

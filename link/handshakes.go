@@ -342,7 +342,7 @@ func (v *verifySemaphore) release() {
 
 // showsKnownPeer reports whether the client has sent the root key of an active peer,
 // with the name of that peer. Both are public, so this proves nothing yet.
-func (s *Service) showsKnownPeer(cs tls.ConnectionState) bool {
+func (a *acceptor) showsKnownPeer(cs tls.ConnectionState) bool {
 	certs := cs.PeerCertificates
 	if len(certs) < 2 {
 		return false
@@ -351,7 +351,7 @@ func (s *Service) showsKnownPeer(cs tls.ConnectionState) bool {
 	if err != nil {
 		return false
 	}
-	p := s.peers.get(id.ID)
+	p := a.peers.get(id.ID)
 	if p == nil {
 		return false
 	}

@@ -85,7 +85,7 @@ func firstExpired(list []usedCertificate, now time.Time) (first usedCertificate,
 // canDial returns an error if a certificate that this node would send to a peer has
 // expired by this node's clock. By the peer's clock it may not have expired: then the
 // peer would accept the connection, which would have to end at once.
-func (s *Service) canDial(st *peerState) error {
+func (s *shared) canDial(st *peerState) error {
 	own := s.cfg.Certificate.serverChain().Leaf
 	if _, ended := firstExpired([]usedCertificate{{"server", own}, {"received", st.SubCA}}, s.cfg.Now()); ended != nil {
 		return ended
@@ -95,7 +95,7 @@ func (s *Service) canDial(st *peerState) error {
 
 // onExpiry calls end as soon as one of the certificates has expired by the clock of the
 // service, unless forget is called before.
-func (s *Service) onExpiry(list []usedCertificate, end func(*certificateExpired)) (forget func()) {
+func (s *shared) onExpiry(list []usedCertificate, end func(*certificateExpired)) (forget func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		for {
@@ -116,7 +116,7 @@ func (s *Service) onExpiry(list []usedCertificate, end func(*certificateExpired)
 }
 
 // logExpired logs that a connection ends because a certificate has expired.
-func (s *Service) logExpired(log *slog.Logger, peerID string, e *certificateExpired) {
+func (s *shared) logExpired(log *slog.Logger, peerID string, e *certificateExpired) {
 	s.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: peerID, Kind: "certificate ended"}, "a certificate of the connection has ended, so the connection ends",
 		"certificate", e.role, "not_after", e.notAfter.UTC(), "what_to_do", advice(e.role))
 }

@@ -33,8 +33,9 @@
 // directory: peers that are registered, moved or deactivated are noticed within
 // seconds, without a restart, even while the broker is unreachable ([bindJob]). The new
 // addresses of peers that move are fetched from where they publish their info-bundle
-// ([Follow]). [Service.Receive], [Service.Send] and [Service.Drain] do one part of this
-// each, for operators that run a node as many processes.
+// ([Follow]). For operators that run a node as many processes, a Service can be made that
+// only receives ([NewReceiveOnly]), a [QueueSender] only sends from one queue, and a
+// [QueueDrainer] only drains one.
 //
 // One goroutine polls the node's directory and reconciles the peers ([peerSet], [peer])
 // with it. Only this goroutine changes their state. Connections use an immutable copy
@@ -45,108 +46,90 @@ package link
 import (
 	"context"
 	"log/slog"
-	"net/netip"
+	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"peerlink/internal/logthrottle"
-	"peerlink/internal/pendingconns"
-	"peerlink/internal/pulse"
-	"peerlink/node"
 )
 
 // Service keeps all links of one node.
 type Service struct {
-	cfg             Config
-	log             *slog.Logger
-	peers           *peerSet
-	queuePacer      *queuePacer
-	rebalancer      *rebalancer
-	pendingConns    *pendingconns.Set[netip.Prefix] // without a complete ClientHello
-	handshakes      *handshakeLimiter
-	verifySemaphore *verifySemaphore
-	dials           *rate.Limiter        // limits attempts to connect to peers
-	logLimiter      *logthrottle.Limiter // for entries that peers or this machine cause
-	strangerLimiter *logthrottle.Limiter // for entries that unauthenticated clients cause
-	fetches         chan struct{}        // has an element for each fetch of an info-bundle in progress
+	*shared
+	acceptor   *acceptor
+	reconciler *reconciler
+	started    time.Time
+}
 
-	bindSlots    chan struct{} // has an element for each bind job that is running
-	bindsDone    chan *peer    // peers whose bind job is done
-	pendingBinds int           // bind jobs not received from bindsDone yet; used by the reconciling goroutine only
-
-	stompTOMLStamp *[2]node.FileStamp // at the last check of the node's stomp.toml; used by the reconciling goroutine only
-
-	started        time.Time
-	rejected       rejections
-	health         atomic.Pointer[error] // see Health
-	reconcilePulse pulse.Pulse           // of the reconciling goroutine
-
-	receiveOnly bool // set by Receive
+// shared is what all goroutines of a [Service], [QueueSender] or [QueueDrainer] use.
+type shared struct {
+	cfg        Config
+	log        *slog.Logger
+	logLimiter *logthrottle.Limiter // for entries that peers or this machine cause
+	peers      *peerSet
+	queuePacer *queuePacer
+	rebalancer *rebalancer
+	dials      *rate.Limiter // limits attempts to connect to peers
 
 	wg sync.WaitGroup // all goroutines that Run has started
 }
 
-// New returns a Service. It does nothing until [Service.Run] is called.
-func New(cfg Config) *Service {
+func newShared(cfg Config) *shared {
 	cfg.setDefaults()
-	if cfg.Certificate != nil { // Drain needs none
+	if cfg.Certificate != nil {
 		cfg.Certificate.setClock(cfg.Now)
 	}
-	_, _, waiting := connLimits(pendingconns.OpenFiles())
-	s := &Service{
-		cfg:          cfg,
-		log:          cfg.Log,
-		peers:        newPeerSet(cfg.MaxRate),
-		queuePacer:   newQueuePacer(cfg.AcquireSpread),
-		rebalancer:   newRebalancer(3 * cfg.StandbyInterval),
-		pendingConns: pendingconns.New[netip.Prefix](cfg.MaxPendingConns),
-		handshakes: newHandshakeLimiter(handshakeLimits{
-			atOnce:    cfg.MaxHandshakes,
-			reserved:  cfg.MaxHandshakes / 4,
-			waiting:   min(4*cfg.MaxHandshakes, waiting),
-			perSecond: cfg.MaxHandshakeRate,
-			grace:     cfg.HandshakeTimeout / 5,
-		}),
-		verifySemaphore: newVerifySemaphore(),
-		dials:           rate.NewLimiter(rate.Limit(cfg.MaxDialRate), cfg.MaxDialRate),
-		logLimiter:      logthrottle.New(),
-		strangerLimiter: logthrottle.NewForStrangers(),
-		fetches:         make(chan struct{}, maxFetches),
-		bindSlots:       make(chan struct{}, maxBindJobs),
-		bindsDone:       make(chan *peer),
-		started:         time.Now(),
+	return &shared{
+		cfg:        cfg,
+		log:        cfg.Log,
+		logLimiter: logthrottle.New(),
+		peers:      newPeerSet(cfg.MaxRate),
+		queuePacer: newQueuePacer(cfg.AcquireSpread),
+		rebalancer: newRebalancer(3 * cfg.StandbyInterval),
+		dials:      rate.NewLimiter(rate.Limit(cfg.MaxDialRate), cfg.MaxDialRate),
 	}
-	s.setHealth(errNotServing)
+}
+
+// New returns a Service. It does nothing until [Service.Run] is called.
+func New(cfg Config) *Service {
+	s := newShared(cfg)
+	return &Service{shared: s, acceptor: newAcceptor(s), reconciler: newReconciler(s), started: time.Now()}
+}
+
+// NewReceiveOnly returns a Service that accepts connections from all active peers and
+// sends nothing. Other programs make the objects in the broker and mark peers as active.
+func NewReceiveOnly(cfg Config) *Service {
+	s := New(cfg)
+	s.reconciler.receiveOnly = true
 	return s
 }
 
-// Run keeps the links until ctx is done. Then it stops accepting connections, confirms
-// to the peers what is stored, waits for the confirmations of sent messages,
-// disconnects and returns nil. It returns an error only if it can not start or continue
-// at all.
-func (s *Service) Run(ctx context.Context) error {
+// Run keeps the links until ctx is done. Peers connect to listener, which Run closes.
+// When ctx is done, Run stops accepting connections, confirms to the peers what is
+// stored, waits for the confirmations of sent messages, disconnects and returns nil. It
+// returns an error only if it can not start or continue at all.
+func (s *Service) Run(ctx context.Context, listener net.Listener) error {
 	defer s.logLimiter.Close()
-	defer s.strangerLimiter.Close()
+	defer s.acceptor.strangerLimiter.Close()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	connCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))
 	defer cut()
-	if err := s.reconcile(ctx, connCtx); err != nil {
-		s.cfg.Listener.Close()
+	if err := s.reconciler.reconcile(ctx, connCtx); err != nil {
+		listener.Close()
 		return err
 	}
 	s.warnFewOpenFiles()
-	s.awaitBindJobs(ctx, connCtx)
-	s.setHealth(nil)
+	s.reconciler.awaitBindJobs(ctx, connCtx)
+	s.reconciler.setHealth(nil)
 	if s.cfg.Serving != nil {
 		s.cfg.Serving()
 	}
 	failed := make(chan error, 1)
-	s.wg.Go(func() { failed <- s.accept(ctx, connCtx) })
-	s.wg.Go(func() { s.reconcileLoop(ctx, connCtx) })
+	s.wg.Go(func() { failed <- s.acceptor.accept(ctx, connCtx, listener) })
+	s.wg.Go(func() { s.reconciler.reconcileLoop(ctx, connCtx) })
 	s.wg.Go(func() { s.watchExpiry(ctx) })
 
 	var err error
@@ -156,8 +139,8 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	stopped := ctx.Err() != nil
 	stop()
-	s.cfg.Listener.Close()
-	s.setHealth(errNotServing)
+	listener.Close()
+	s.reconciler.setHealth(errNotServing)
 	s.log.Info("stopping", "drain_timeout", s.cfg.DrainTimeout)
 	s.wg.Wait()
 	if stopped {
@@ -171,7 +154,7 @@ func (s *Service) Run(ctx context.Context) error {
 // parent is. Every goroutine has its own way to end within DrainTimeout; the additional
 // second is for those that a peer or the broker blocks. The caller calls cut when the
 // connections have ended.
-func (s *Service) graceContext(ctx, parent context.Context) (connCtx context.Context, cut func()) {
+func (s *shared) graceContext(ctx, parent context.Context) (connCtx context.Context, cut func()) {
 	connCtx, cancel := context.WithCancel(parent)
 	forget := context.AfterFunc(ctx, func() {
 		late := time.AfterFunc(s.cfg.DrainTimeout+time.Second, cancel)

@@ -28,13 +28,13 @@ func init() {
 
 // behindProxy reports whether a connection comes from a load balancer that sends
 // PROXY headers.
-func (s *Service) behindProxy(conn net.Conn) bool {
+func (a *acceptor) behindProxy(conn net.Conn) bool {
 	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		return false
 	}
 	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
-	return slices.ContainsFunc(s.cfg.ProxyFrom, func(p netip.Prefix) bool { return p.Contains(ip) })
+	return slices.ContainsFunc(a.cfg.ProxyFrom, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // readProxyHeader reads a PROXY header of version 1 or 2 and returns the client's

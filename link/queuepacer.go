@@ -87,7 +87,7 @@ func (c *queuePacer) nextAllowed() time.Time {
 // standbyPause returns the time until the next attempt to acquire a queue that another
 // process uses. It is random, so that the processes that stand by get about as many
 // queues each when that process ends.
-func (s *Service) standbyPause() time.Duration {
+func (s *shared) standbyPause() time.Duration {
 	p := s.cfg.StandbyInterval
 	return p/2 + rand.N(p)
 }

@@ -21,7 +21,7 @@ import (
 
 // receiver receives messages on one accepted connection.
 type receiver struct {
-	s      *Service
+	s      *shared
 	peer   *peer
 	state  *peerState
 	since  time.Time // when it was registered
@@ -42,46 +42,46 @@ type receiver struct {
 
 // receive serves one authenticated connection until it ends. It calls admitted once the
 // connection is registered with the peer.
-func (s *Service) receive(ctx, connCtx context.Context, conn *peerConn, id pki.Identity, admitted func()) {
-	log := s.log.With("peer", id.ID, "remote", conn.RemoteAddr().String())
+func (a *acceptor) receive(ctx, connCtx context.Context, conn *peerConn, id pki.Identity, admitted func()) {
+	log := a.log.With("peer", id.ID, "remote", conn.RemoteAddr().String())
 	defer conn.Close()
 	// stop ends the connection in good order. If that is blocked, for example by a
 	// broker that does not respond, connCtx ends the connection.
 	stopCtx, stopFor := context.WithCancelCause(ctx)
 	stop := func() { stopFor(nil) }
 	defer stop()
-	connCtx, cut := s.graceContext(stopCtx, connCtx)
+	connCtx, cut := a.graceContext(stopCtx, connCtx)
 	defer cut()
 	defer context.AfterFunc(connCtx, func() { cutOff(conn) })()
 
-	r := &receiver{s: s, log: log, first: 1}
+	r := &receiver{s: a.shared, log: log, first: 1}
 	r.changed.L = &r.mu
-	if reason := s.register(r, id, conn.chain, stop); reason != "" {
-		s.rejected.count(reasonNoPeer)
-		s.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: id.ID, Kind: reason}, "connection refused", "reason", reason)
+	if reason := a.register(r, id, conn.chain, stop); reason != "" {
+		a.rejected.count(reasonNoPeer)
+		a.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: id.ID, Kind: reason}, "connection refused", "reason", reason)
 		stomp.NewConn(conn, stomp.DefaultLimits()).Fail(&stomp.ServerError{Message: reason})
 		return
 	}
-	defer s.unregister(r)
+	defer a.unregister(r)
 	defer context.AfterFunc(r.state.generation, stop)()
-	defer s.onExpiry(acceptedWith(conn.own, conn.chain), func(e *certificateExpired) {
-		s.logExpired(log, id.ID, e)
+	defer a.onExpiry(acceptedWith(conn.own, conn.chain), func(e *certificateExpired) {
+		a.logExpired(log, id.ID, e)
 		stopFor(e)
 	})()
 	admitted()
 
 	var err error
 	r.server, err = stomp.NewServer(stopCtx, conn, stomp.ServerConfig{
-		Destination:    s.cfg.Dir.Identity().Type.Destination(),
-		HeartBeat:      s.cfg.HeartBeat,
-		ConnectTimeout: s.cfg.ConnectTimeout,
+		Destination:    a.cfg.Dir.Identity().Type.Destination(),
+		HeartBeat:      a.cfg.HeartBeat,
+		ConnectTimeout: a.cfg.ConnectTimeout,
 	})
 	if err != nil {
-		s.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: id.ID, Kind: "no STOMP connection"}, "no STOMP connection", "err", err)
+		a.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: id.ID, Kind: "no STOMP connection"}, "no STOMP connection", "err", err)
 		return
 	}
 	defer r.server.Close()
-	s.logLimiter.Log(log, slog.LevelInfo, logthrottle.Key{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(conn.chain))
+	a.logLimiter.Log(log, slog.LevelInfo, logthrottle.Key{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(conn.chain))
 	defer r.peer.stats.connOpened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, conn.chain)()
 	r.peer.notifyConnect()
 	err = r.run(stopCtx, connCtx)
@@ -89,7 +89,7 @@ func (s *Service) receive(ctx, connCtx context.Context, conn *peerConn, id pki.I
 	if violation := new(stomp.ProtocolError); r.refused || errors.As(err, &violation) || errors.Is(err, errOverhead) {
 		level = slog.LevelWarn
 	}
-	s.logLimiter.Log(log, level, logthrottle.Key{Who: id.ID, Kind: "not receiving"}, "not receiving any more", "err", err)
+	a.logLimiter.Log(log, level, logthrottle.Key{Who: id.ID, Kind: "not receiving"}, "not receiving any more", "err", err)
 }
 
 // run moves messages from the connection to the broker until the peer disconnects,

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
+	"peerlink/internal/pulse"
 	"peerlink/node"
 )
 
@@ -14,46 +16,74 @@ import (
 // moment.
 const maxMissing = 3
 
+// reconciler brings the peers up to date with the node's directory: it binds their queues
+// in the broker, and starts and stops their senders and drainers. One goroutine calls its
+// methods, except where a comment says otherwise.
+type reconciler struct {
+	*shared
+	receiveOnly bool // queues are neither bound nor sent from
+
+	bindSlots    chan struct{} // has an element for each bind job that is running
+	bindsDone    chan *peer    // peers whose bind job is done
+	pendingBinds int           // bind jobs not received from bindsDone yet
+	fetches      chan struct{} // has an element for each fetch of an info-bundle in progress
+
+	stompTOMLStamp *[2]node.FileStamp    // at the last check of the node's stomp.toml
+	health         atomic.Pointer[error] // see [Service.Health]
+	pulse          pulse.Pulse
+}
+
+func newReconciler(s *shared) *reconciler {
+	r := &reconciler{
+		shared:    s,
+		bindSlots: make(chan struct{}, maxBindJobs),
+		bindsDone: make(chan *peer),
+		fetches:   make(chan struct{}, maxFetches),
+	}
+	r.setHealth(errNotServing)
+	return r
+}
+
 // reconcileLoop reconciles the peers with the node's directory every
 // [Config.PollInterval] until ctx is done.
-func (s *Service) reconcileLoop(ctx, connCtx context.Context) {
-	tick := time.NewTicker(s.cfg.PollInterval)
+func (r *reconciler) reconcileLoop(ctx, connCtx context.Context) {
+	tick := time.NewTicker(r.cfg.PollInterval)
 	defer tick.Stop()
-	defer s.reconcilePulse.Stop()
+	defer r.pulse.Stop()
 	trouble := ""
 	for {
-		s.reconcilePulse.Beat()
+		r.pulse.Beat()
 		select {
 		case <-ctx.Done():
 			return
-		case p := <-s.bindsDone:
-			s.bindJobDone(ctx, connCtx, p)
+		case p := <-r.bindsDone:
+			r.bindJobDone(ctx, connCtx, p)
 			continue
-		case <-s.cfg.Recheck:
-			s.forgetStamps()
+		case <-r.cfg.Recheck:
+			r.forgetStamps()
 			trouble = ""
 		case <-tick.C:
 		}
-		s.reloadCertificate()
-		err := s.reconcile(ctx, connCtx)
-		s.followDue(ctx)
-		s.checkOwnStompTOML()
+		r.reloadCertificate()
+		err := r.reconcile(ctx, connCtx)
+		r.followDue(ctx)
+		r.checkOwnStompTOML()
 		switch {
 		case err == nil:
 			if trouble != "" {
-				s.setHealth(nil)
+				r.setHealth(nil)
 			}
 			trouble = ""
 		case err.Error() != trouble && ctx.Err() == nil:
 			trouble = err.Error()
-			s.setHealth(fmt.Errorf("the node's directory can not be read: %w", err))
-			s.log.Error("the node's directory can not be read, the links stay as they are", "err", err)
+			r.setHealth(fmt.Errorf("the node's directory can not be read: %w", err))
+			r.log.Error("the node's directory can not be read, the links stay as they are", "err", err)
 		}
 	}
 }
 
 // reloadCertificate loads a renewed server certificate.
-func (s *Service) reloadCertificate() {
+func (s *shared) reloadCertificate() {
 	switch news, err := s.cfg.Certificate.reload(); {
 	case err != nil:
 		s.log.Error("the last good server certificate stays in use", "err", err)
@@ -64,67 +94,67 @@ func (s *Service) reloadCertificate() {
 
 // forgetStamps makes the next reconciliation check everything as if for the first time.
 // Faults that persist are reported again.
-func (s *Service) forgetStamps() {
-	s.log.Info("looking at everything again: server certificate, node's directory, queues, published info-bundles")
-	s.cfg.Certificate.forget()
-	s.stompTOMLStamp = nil
-	for _, p := range s.peers.all() {
+func (r *reconciler) forgetStamps() {
+	r.log.Info("looking at everything again: server certificate, node's directory, queues, published info-bundles")
+	r.cfg.Certificate.forget()
+	r.stompTOMLStamp = nil
+	for _, p := range r.peers.all() {
 		p.stamp, p.trouble, p.rebind = node.Stamp{}, "", true
 		p.follower.hurry()
 	}
 }
 
 // reconcile brings the peers up to date with the node's directory.
-func (s *Service) reconcile(ctx, connCtx context.Context) error {
-	ids, err := s.cfg.Dir.PeerIDs()
+func (r *reconciler) reconcile(ctx, connCtx context.Context) error {
+	ids, err := r.cfg.Dir.PeerIDs()
 	if err != nil {
 		return err
 	}
 	there := make(map[string]bool, len(ids))
 	for _, id := range ids {
-		if !s.cfg.Dir.HasPeer(id) {
+		if !r.cfg.Dir.HasPeer(id) {
 			continue
 		}
 		there[id] = true
-		s.reconcilePeer(ctx, connCtx, s.peers.getOrAdd(id))
+		r.reconcilePeer(ctx, connCtx, r.peers.getOrAdd(id))
 	}
-	for _, p := range s.peers.all() {
+	for _, p := range r.peers.all() {
 		if there[p.id] {
 			p.missing = 0
 			p.gone.Store(false)
 			continue
 		}
 		if p.missing++; p.missing == maxMissing {
-			s.peerGone(p)
+			r.peerGone(p)
 		}
 	}
 	return nil
 }
 
 // peerGone ends all traffic with a peer whose directory does not exist any more.
-func (s *Service) peerGone(p *peer) {
+func (r *reconciler) peerGone(p *peer) {
 	p.stamp, p.trouble = node.Stamp{}, ""
 	p.gone.Store(true)
 	p.stopDrainers()
 	if p.state.Load() != nil {
-		s.log.Warn("peer is gone from the node's directory, its link ends", "peer", p.id)
+		r.log.Warn("peer is gone from the node's directory, its link ends", "peer", p.id)
 		p.end()
 	}
 }
 
 // reconcilePeer brings one peer up to date with its directory.
-func (s *Service) reconcilePeer(ctx, connCtx context.Context, p *peer) {
+func (r *reconciler) reconcilePeer(ctx, connCtx context.Context, p *peer) {
 	if p.bindJob.pending() {
 		// All but a deactivation has to wait for the broker. An error is returned
 		// again, and reported, when the bind job is done.
-		_ = s.endDeactivated(p)
+		_ = r.endDeactivated(p)
 		return
 	}
-	stamp, moved := s.cfg.Dir.Stamp(p.id), p.relocation.Load()
+	stamp, moved := r.cfg.Dir.Stamp(p.id), p.relocation.Load()
 	if stamp == p.stamp && moved == p.applied {
 		return
 	}
-	switch err := s.applyDirectory(ctx, connCtx, p); {
+	switch err := r.applyDirectory(ctx, connCtx, p); {
 	case err == nil:
 		p.stamp, p.applied, p.trouble = stamp, moved, ""
 	case errors.Is(err, errBindPending):
@@ -132,19 +162,19 @@ func (s *Service) reconcilePeer(ctx, connCtx context.Context, p *peer) {
 		// Retried at each poll, reported once.
 		p.trouble = err.Error()
 		p.stats.recordError(err)
-		s.log.Error("peer can not be brought up to date, its link stays as it is", "peer", p.id, "err", err)
+		r.log.Error("peer can not be brought up to date, its link stays as it is", "peer", p.id, "err", err)
 	}
 }
 
 // endDeactivated ends the traffic with a peer that has been deactivated, even if its
 // other files are invalid.
-func (s *Service) endDeactivated(p *peer) error {
-	date, err := s.cfg.Dir.Deactivated(p.id)
+func (r *reconciler) endDeactivated(p *peer) error {
+	date, err := r.cfg.Dir.Deactivated(p.id)
 	st := p.state.Load()
 	if date == "" || st == nil {
 		return err
 	}
-	s.log.Warn("peer has been deactivated, its link ends", "peer", p.id, "date", date)
+	r.log.Warn("peer has been deactivated, its link ends", "peer", p.id, "date", date)
 	last := *st.Peer
 	last.Deactivated = date
 	p.seen.Store(&last)
@@ -154,9 +184,9 @@ func (s *Service) endDeactivated(p *peer) error {
 
 // applyDirectory brings one peer up to date with its directory. While the broker binds
 // or unbinds queues, it returns errBindPending and must be called again.
-func (s *Service) applyDirectory(ctx, connCtx context.Context, p *peer) error {
-	log, d := s.log.With("peer", p.id), s.cfg.Dir
-	if err := s.endDeactivated(p); err != nil {
+func (r *reconciler) applyDirectory(ctx, connCtx context.Context, p *peer) error {
+	log, d := r.log.With("peer", p.id), r.cfg.Dir
+	if err := r.endDeactivated(p); err != nil {
 		return err
 	}
 	np, err := d.Peer(p.id)
@@ -172,7 +202,7 @@ func (s *Service) applyDirectory(ctx, connCtx context.Context, p *peer) error {
 	if err != nil {
 		return err
 	}
-	if s.receiveOnly {
+	if r.receiveOnly {
 		if np.State() == "active" {
 			p.replaceState(&peerState{Peer: np, view: view})
 		} else {
@@ -180,19 +210,19 @@ func (s *Service) applyDirectory(ctx, connCtx context.Context, p *peer) error {
 		}
 		return nil
 	}
-	queue, err := PeerQueue(d, np, view, s.cfg.QueuePattern)
+	queue, err := PeerQueue(d, np, view, r.cfg.QueuePattern)
 	if err != nil {
 		return err
 	}
-	if !s.cfg.AllQueues {
+	if !r.cfg.AllQueues {
 		queue.Queues = queue.Queues[:1]
 	}
 	if np.Deactivated != "" {
-		if err := s.unbind(ctx, p, queue); err != nil {
+		if err := r.unbind(ctx, p, queue); err != nil {
 			return err
 		}
 		p.stopDrainers() // they may use an older view
-		s.startDrainers(ctx, connCtx, p, view, queue.Queues)
+		r.startDrainers(ctx, connCtx, p, view, queue.Queues)
 		return nil
 	}
 	p.relocation.Load().apply(np)
@@ -208,7 +238,7 @@ func (s *Service) applyDirectory(ctx, connCtx context.Context, p *peer) error {
 		p.replaceState(&peerState{Peer: np, view: view, queue: queue})
 	}
 	if old := p.state.Load(); old == nil || !equalQueue(old.queue, queue) || p.rebind {
-		if err := s.bind(ctx, p, queue); err != nil {
+		if err := r.bind(ctx, p, queue); err != nil {
 			return err
 		}
 		p.rebind = false
@@ -226,27 +256,27 @@ func (s *Service) applyDirectory(ctx, connCtx context.Context, p *peer) error {
 	}
 	p.stopDrainers() // deactivation is final, but an operator may have undone it
 	p.replaceState(&peerState{Peer: np, view: view, queue: queue})
-	s.startSenders(ctx, connCtx, p, queue.Queues)
+	r.startSenders(ctx, connCtx, p, queue.Queues)
 	return nil
 }
 
 // checkOwnStompTOML logs changes of the node's own stomp.toml. The service does not
 // depend on its content. But peers learn of a change only from a new info-bundle, which
 // the operator has to make.
-func (s *Service) checkOwnStompTOML() {
-	stamp := s.cfg.Dir.StompTOMLStamp()
-	first := s.stompTOMLStamp == nil
-	if !first && stamp == *s.stompTOMLStamp {
+func (r *reconciler) checkOwnStompTOML() {
+	stamp := r.cfg.Dir.StompTOMLStamp()
+	first := r.stompTOMLStamp == nil
+	if !first && stamp == *r.stompTOMLStamp {
 		return
 	}
-	changed := !first && stamp[0] != s.stompTOMLStamp[0]
-	s.stompTOMLStamp = &stamp
-	switch err := s.cfg.Dir.CheckStompTOML(); {
+	changed := !first && stamp[0] != r.stompTOMLStamp[0]
+	r.stompTOMLStamp = &stamp
+	switch err := r.cfg.Dir.CheckStompTOML(); {
 	case errors.Is(err, node.ErrUnpublished):
-		s.log.Warn("own stomp.toml is not what peers know", "err", err, "what_to_do", "make a new info-bundle (peerlink bundle create)")
+		r.log.Warn("own stomp.toml is not what peers know", "err", err, "what_to_do", "make a new info-bundle (peerlink bundle create)")
 	case err != nil:
-		s.log.Error("own stomp.toml can not be used, peers keep what they know", "err", err)
+		r.log.Error("own stomp.toml can not be used, peers keep what they know", "err", err)
 	case changed:
-		s.log.Info("own stomp.toml has changed, peers learn of it from an info-bundle that has it")
+		r.log.Info("own stomp.toml has changed, peers learn of it from an info-bundle that has it")
 	}
 }

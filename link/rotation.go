@@ -74,6 +74,6 @@ func isTooManyConnections(err error) bool {
 
 // rotationPause returns how long a queue waits for a connection when none of this
 // process ends: about a time slice.
-func (s *Service) rotationPause() time.Duration {
+func (s *shared) rotationPause() time.Duration {
 	return s.cfg.ConnTimeSlice/2 + rand.N(s.cfg.ConnTimeSlice)
 }

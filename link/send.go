@@ -18,7 +18,7 @@ import (
 // sender sends the messages of one queue to one peer, over one connection at a time,
 // while the peer is active.
 type sender struct {
-	s                      *Service
+	s                      *shared
 	peer                   *peer
 	queue                  string
 	log                    *slog.Logger
@@ -36,7 +36,7 @@ type sender struct {
 
 // startSenders starts a sender for each queue that has none. The senders of queues that
 // are not used any more continue, so that these queues are emptied.
-func (s *Service) startSenders(ctx, connCtx context.Context, p *peer, queues []string) {
+func (r *reconciler) startSenders(ctx, connCtx context.Context, p *peer, queues []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, queue := range queues {
@@ -45,12 +45,12 @@ func (s *Service) startSenders(ctx, connCtx context.Context, p *peer, queues []s
 		}
 		sendCtx, stop := context.WithCancel(ctx)
 		p.senders[queue] = stop
-		sd := s.newSender(p, queue)
-		s.wg.Go(func() { sd.run(sendCtx, connCtx) })
+		sd := r.newSender(p, queue)
+		r.wg.Go(func() { sd.run(sendCtx, connCtx) })
 	}
 }
 
-func (s *Service) newSender(p *peer, queue string) *sender {
+func (s *shared) newSender(p *peer, queue string) *sender {
 	return &sender{s: s, peer: p, queue: queue, log: s.log.With("peer", p.id, "queue", queue), refused: newRefusals()}
 }
 

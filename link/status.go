@@ -81,7 +81,7 @@ func (s *Service) Status() Status {
 	now := s.cfg.Now()
 	st := Status{
 		ID: id.ID, Type: id.Type.String(), Since: s.started,
-		Rejected:     s.rejected.all(),
+		Rejected:     s.acceptor.rejected.all(),
 		Certificates: expiries(s.ownCertificates(), now),
 		Peers:        []PeerStatus{},
 	}
@@ -102,7 +102,7 @@ var errNotServing = errors.New("the service is starting or stopping")
 // is starting or stopping, or can not read the node's directory. Errors of single peers
 // are in [Service.Status].
 func (s *Service) Health() error {
-	if err := s.health.Load(); err != nil {
+	if err := s.reconciler.health.Load(); err != nil {
 		return *err
 	}
 	return nil
@@ -117,19 +117,19 @@ const maxSilence = 30
 // counts as well: the directory may be missing for a while. But a service without
 // checks would not notice the deactivation of a peer.
 func (s *Service) Stalled() error {
-	if d := s.reconcilePulse.Silence(); d > maxSilence*s.cfg.PollInterval {
+	if d := s.reconciler.pulse.Silence(); d > maxSilence*s.cfg.PollInterval {
 		return fmt.Errorf("the node's directory has not been looked at for %v, something there does not answer", d.Round(time.Second))
 	}
 	return nil
 }
 
 // setHealth sets the result of [Service.Health].
-func (s *Service) setHealth(err error) {
+func (r *reconciler) setHealth(err error) {
 	if err == nil {
-		s.health.Store(nil)
+		r.health.Store(nil)
 		return
 	}
-	s.health.Store(&err)
+	r.health.Store(&err)
 }
 
 func (p *peer) status(now time.Time) PeerStatus {

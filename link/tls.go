@@ -21,20 +21,20 @@ import (
 
 // serverTLS returns the configuration for accepting connections with the certificate
 // own. identify is called with each verified chain.
-func (s *Service) serverTLS(own *tls.Certificate, identify func(pki.Identity, []*x509.Certificate)) *tls.Config {
+func (a *acceptor) serverTLS(own *tls.Certificate, identify func(pki.Identity, []*x509.Certificate)) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		SessionTicketsDisabled: true,
 		ClientAuth:             tls.RequireAnyClientCert,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if _, ended := firstExpired([]usedCertificate{{"server", own.Leaf}}, s.cfg.Now()); ended != nil {
+			if _, ended := firstExpired([]usedCertificate{{"server", own.Leaf}}, a.cfg.Now()); ended != nil {
 				return nil, ended
 			}
 			return own, nil
 		},
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			defer s.verifySemaphore.acquire(s.showsKnownPeer(cs))()
-			id, chain, err := pki.VerifyClient(raw(cs), s.cfg.Dir.Root(), s.cfg.Now())
+			defer a.verifySemaphore.acquire(a.showsKnownPeer(cs))()
+			id, chain, err := pki.VerifyClient(raw(cs), a.cfg.Dir.Root(), a.cfg.Now())
 			if err != nil {
 				return err
 			}

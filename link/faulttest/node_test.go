@@ -170,12 +170,12 @@ func (s nodeSettings) onStore(ctx context.Context, cfg link.Config) error {
 }
 
 func (s nodeSettings) serve(ctx context.Context, cfg link.Config) error {
-	var err error
-	if cfg.Listener, err = net.Listen("tcp", s.Listen); err != nil {
+	listener, err := net.Listen("tcp", s.Listen)
+	if err != nil {
 		return err
 	}
 	cfg.Log.Info("serving")
-	return link.New(cfg).Run(ctx)
+	return link.New(cfg).Run(ctx, listener)
 }
 
 func storePath(state string) string { return filepath.Join(state, "messages.db") }

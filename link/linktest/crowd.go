@@ -124,14 +124,13 @@ func (c *Crowd) Start() error {
 			return err
 		}
 		s.line = &Line{Listener: l}
-		s.cfg.Listener = s.line
 		s.service = link.New(s.cfg)
 	}
 	var ctx context.Context
 	ctx, c.stop = context.WithCancel(context.Background())
 	c.done = make(chan error, len(c.members))
 	for _, s := range c.members {
-		go func() { c.done <- s.service.Run(ctx) }()
+		go func() { c.done <- s.service.Run(ctx, s.line) }()
 	}
 	return nil
 }

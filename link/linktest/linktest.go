@@ -131,12 +131,12 @@ func (n *Node) Start() {
 		n.t.Fatal(err)
 	}
 	cfg := n.Config
-	cfg.Dir, cfg.Listener, cfg.Certificate, cfg.Log = n.Dir, listener, cert, n.Log.Logger()
+	cfg.Dir, cfg.Certificate, cfg.Log = n.Dir, cert, n.Log.Logger()
 	s := link.New(cfg)
 	n.Service = s
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
+	go func() { done <- s.Run(ctx, listener) }()
 	stop := sync.OnceValue(func() error { cancel(); return <-done })
 	n.Stop = stop
 	n.t.Cleanup(func() {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"net"
 	"path/filepath"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -22,9 +23,9 @@ func adminSocket(state string) string {
 }
 
 // runLinks runs the links until ctx is done, and serves the admin address and notifies
-// the service manager meanwhile. The default admin address is a Unix socket in the state
+// the service manager meanwhile. It closes listener. The default admin address is a Unix socket in the state
 // folder, or none if state is "".
-func runLinks(ctx context.Context, f serveFlags, cfg link.Config, state string, tells admin.Config) error {
+func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.Listener, state string, tells admin.Config) error {
 	log := cfg.Log
 	cfg.Serving = func() { tellManager(log, daemon.SdNotifyReady) }
 	service := link.New(cfg)
@@ -36,7 +37,7 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, state string, 
 	}
 	server, err := openAdmin(f, state, tells)
 	if err != nil {
-		cfg.Listener.Close()
+		listener.Close()
 		return err
 	}
 
@@ -59,7 +60,7 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, state string, 
 		}
 		adminErr <- err
 	}()
-	err = service.Run(ctx)
+	err = service.Run(ctx, listener)
 	closeAdmin()
 	return errors.Join(err, <-adminErr)
 }

@@ -247,15 +247,15 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 // serveRabbitMQ runs the links. The caller closes the broker. There is no lock, because several services can use the
 // same RabbitMQ and share the queues.
 func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *slog.LevelVar) error {
-	var err error
-	if cfg.Listener, err = listen(f.listen); err != nil {
+	listener, err := listen(f.listen)
+	if err != nil {
 		return err
 	}
-	cfg.Log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", cfg.Listener.Addr().String(), "broker", "RabbitMQ")
+	cfg.Log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", listener.Addr().String(), "broker", "RabbitMQ")
 	warnUnusedStore(cfg.Dir, f.state, cfg.Log)
 	tells := admin.Config{Level: level, LogDropped: f.logDropped}
 	cfg.Log.Info("applications talk with RabbitMQ itself, there is no door for them here")
-	return errors.Join(runLinks(ctx, f, cfg, "", tells), cfg.Broker.Close())
+	return errors.Join(runLinks(ctx, f, cfg, listener, "", tells), cfg.Broker.Close())
 }
 
 // serveEmbedded runs the links and the local door for applications on the same store.
@@ -282,7 +282,8 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	defer store.Close()
 	cfg.Broker = store
 
-	if cfg.Listener, err = listen(f.listen); err != nil {
+	listener, err := listen(f.listen)
+	if err != nil {
 		return err
 	}
 	door, err := local.Open(local.Config{
@@ -296,11 +297,11 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		Log:       log,
 	})
 	if err != nil {
-		cfg.Listener.Close()
+		listener.Close()
 		return fmt.Errorf("the door for applications: %w", err)
 	}
 
-	log.Info("serving", "node", d.Identity().String(), "listen", cfg.Listener.Addr().String(), "state", state)
+	log.Info("serving", "node", d.Identity().String(), "listen", listener.Addr().String(), "state", state)
 	// The door stays open until the links have ended. Messages that applications send meanwhile are stored.
 	doorCtx, closeDoor := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeDoor()
@@ -315,7 +316,7 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		doorErr <- err
 	}()
 	tells := admin.Config{Queues: store.Stats, Level: level, LogDropped: f.logDropped}
-	err = runLinks(serviceCtx, f, cfg, state, tells)
+	err = runLinks(serviceCtx, f, cfg, listener, state, tells)
 	closeDoor()
 	err = errors.Join(err, <-doorErr)
 	if closeErr := store.Close(); closeErr != nil {

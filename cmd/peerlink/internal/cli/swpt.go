@@ -62,11 +62,12 @@ func (a *app) swptServerCommand() *cobra.Command {
 		if cfg.Certificate, err = loadCertificate(d, s.serverCert, s.serverKey, cfg.Log); err != nil {
 			return err
 		}
-		if cfg.Listener, err = listen(peerAddress(fmt.Sprint(":", s.port))); err != nil {
+		listener, err := listen(peerAddress(fmt.Sprint(":", s.port)))
+		if err != nil {
 			return err
 		}
-		cfg.Log.Info("serving", "node", d.Identity().String(), "listen", cfg.Listener.Addr().String())
-		return link.New(cfg).Receive(ctx)
+		cfg.Log.Info("serving", "node", d.Identity().String(), "listen", listener.Addr().String())
+		return link.NewReceiveOnly(cfg).Run(ctx, listener)
 	})
 }
 
@@ -88,7 +89,7 @@ another process sends from the queue, it waits.`,
 		if cfg.Certificate, err = loadCertificate(d, s.serverCert, s.serverKey, cfg.Log); err != nil {
 			return err
 		}
-		return link.New(cfg).Send(ctx, args[0], args[1])
+		return link.NewQueueSender(cfg, args[0], args[1]).Run(ctx)
 	})
 }
 
@@ -103,7 +104,7 @@ func (a *app) swptDrainerCommand() *cobra.Command {
 	s.clientBufferOption(c, "b")
 	s.serverBufferOption(c, "B")
 	return a.swpt(c, &s, func(ctx context.Context, _ *node.Dir, cfg link.Config, args []string) error {
-		return link.New(cfg).Drain(ctx, args[0], args[1])
+		return link.NewQueueDrainer(cfg, args[0], args[1]).Run(ctx)
 	})
 }
 

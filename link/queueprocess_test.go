@@ -59,7 +59,7 @@ func TestSendRests(t *testing.T) {
 		t.Fatal(err)
 	}
 	end := background(t, func(ctx context.Context) error {
-		return link.New(cfg).Send(ctx, authority.Identity().ID, linktest.QueueTo(authority))
+		return link.NewQueueSender(cfg, authority.Identity().ID, linktest.QueueTo(authority)).Run(ctx)
 	})
 	for n := 1; n <= 3; n++ {
 		rests(t, other, n)
@@ -84,7 +84,7 @@ func TestSendEndsWithDeactivation(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- link.New(cfg).Send(context.Background(), id, linktest.QueueTo(authority)) }()
+	go func() { done <- link.NewQueueSender(cfg, id, linktest.QueueTo(authority)).Run(context.Background()) }()
 	rests(t, other, 1)
 	if _, err := other.DeactivatePeer(context.Background(), id); err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func TestDrainOfOneQueue(t *testing.T) {
 	authority, other, cfg := halted(t)
 	id := authority.Identity().ID
 	drain := func(ctx context.Context) error {
-		return link.New(cfg).Drain(ctx, id, linktest.QueueTo(authority))
+		return link.NewQueueDrainer(cfg, id, linktest.QueueTo(authority)).Run(ctx)
 	}
 	if err := drain(context.Background()); !errors.Is(err, link.ErrNotDeactivated) {
 		t.Fatalf("an active peer: got %v, want ErrNotDeactivated", err)

@@ -1,0 +1,176 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"peerlink/broker"
+	"peerlink/internal/wait"
+)
+
+// A QueueSender and a QueueDrainer are for operators that run a node as many processes
+// with one task each, as the reference implementation does, instead of one [Service].
+// Then other programs make the objects in the broker and mark peers as active.
+
+var (
+	// ErrNotActive means that there must be no traffic with a peer: it is not
+	// registered, or not marked as active yet, or deactivated.
+	ErrNotActive = errors.New("link: peer is not active")
+	// ErrNotDeactivated means that a peer's queue must not be drained: its
+	// messages are to be sent.
+	ErrNotDeactivated = errors.New("link: peer is not deactivated")
+)
+
+// QueueSender sends the messages in one queue to one peer.
+type QueueSender struct {
+	*shared
+	peerID, queue string
+}
+
+// NewQueueSender returns a QueueSender. It does nothing until [QueueSender.Run] is called.
+func NewQueueSender(cfg Config, peerID, queue string) *QueueSender {
+	return &QueueSender{newShared(cfg), peerID, queue}
+}
+
+// Run sends the messages over one connection, and returns why the connection has ended,
+// or nil if ctx is done. When the connection is idle ([Config.IdleTimeout]), Run closes
+// it and makes another one as soon as there is something to send. While another process
+// sends from the queue, Run waits. It returns [ErrNotActive] if the peer is not active,
+// and as soon as it is deactivated. When this node's certificate is renewed, another
+// connection replaces the first.
+func (q *QueueSender) Run(ctx context.Context) error {
+	st, err := q.peerState()
+	if err != nil {
+		return err
+	}
+	p := q.peers.getOrAdd(q.peerID)
+	p.replaceState(st)
+	return q.runOne(ctx, func(ctx, connCtx context.Context) error {
+		ctx, stop := context.WithCancelCause(ctx)
+		defer stop(nil)
+		q.wg.Go(func() { stop(q.watchPeer(ctx)) })
+		sd := q.newSender(p, q.queue)
+		defer q.queuePacer.addSender()()
+		for {
+			_, err := sd.attempt(ctx, connCtx)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if !sd.standsBy(err) {
+				return err
+			}
+			if err := wait.Sleep(ctx, q.standbyPause()); err != nil {
+				return context.Cause(ctx)
+			}
+		}
+	})
+}
+
+// peerState returns the state for sending to the peer, or [ErrNotActive].
+func (q *QueueSender) peerState() (*peerState, error) {
+	p, err := q.cfg.Dir.Peer(q.peerID)
+	if err != nil {
+		return nil, err
+	}
+	if p.State() != "active" {
+		return nil, fmt.Errorf("%w: %s is %s", ErrNotActive, q.peerID, p.State())
+	}
+	view, err := View(q.cfg.Dir, p)
+	if err != nil {
+		return nil, err
+	}
+	return &peerState{Peer: p, view: view, queue: broker.PeerQueue{PeerID: q.peerID, Queues: []string{q.queue}}}, nil
+}
+
+// watchPeer checks the peer, and this node's certificate, every [Config.PollInterval]. It
+// returns when the peer is deactivated, or ctx is done.
+func (q *QueueSender) watchPeer(ctx context.Context) error {
+	for {
+		if err := q.waitForPoll(ctx); err != nil {
+			return err
+		}
+		q.reloadCertificate()
+		// A directory that can not be read for a moment is ignored.
+		if date, err := q.cfg.Dir.Deactivated(q.peerID); err == nil && date != "" {
+			return fmt.Errorf("%w: %s has been deactivated", ErrNotActive, q.peerID)
+		}
+	}
+}
+
+// waitForPoll waits for the time of the next poll, or for a request ([Config.Recheck]).
+func (q *QueueSender) waitForPoll(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-q.cfg.Recheck:
+		q.log.Info("looking at the node's directory again")
+	case <-time.After(q.cfg.PollInterval):
+	}
+	return nil
+}
+
+// QueueDrainer answers the messages in one queue on behalf of a deactivated peer.
+type QueueDrainer struct {
+	*shared
+	peerID, queue string
+}
+
+// NewQueueDrainer returns a QueueDrainer. It does nothing until [QueueDrainer.Run] is
+// called. It needs no [Config.Certificate].
+func NewQueueDrainer(cfg Config, peerID, queue string) *QueueDrainer {
+	return &QueueDrainer{newShared(cfg), peerID, queue}
+}
+
+// Run answers the messages, those that arrive later included, until ctx is done (it then
+// returns nil) or something fails. While another process consumes the queue, Run waits.
+// It returns [ErrNotDeactivated] if the peer is not deactivated.
+func (q *QueueDrainer) Run(ctx context.Context) error {
+	p, err := q.cfg.Dir.Peer(q.peerID)
+	if err != nil {
+		return err
+	}
+	if p.SubCA == nil || p.Deactivated == "" {
+		return fmt.Errorf("%w: %s is %s", ErrNotDeactivated, q.peerID, p.State())
+	}
+	view, err := View(q.cfg.Dir, p)
+	if err != nil {
+		return err
+	}
+	return q.runOne(ctx, func(ctx, connCtx context.Context) error {
+		d := q.newDrainer(q.peerID, q.queue, view)
+		defer d.report("draining ends")
+		standby := false
+		for {
+			err := d.drain(ctx, connCtx, 0)
+			if errors.Is(err, broker.ErrReopen) {
+				continue
+			}
+			if !errors.Is(err, broker.ErrInUse) {
+				return err
+			}
+			if !standby {
+				d.log.Info("another process drains this queue, standing by")
+			}
+			standby = true
+			if err := wait.Sleep(ctx, q.standbyPause()); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// runOne runs do until ctx is done, and waits until its goroutines have ended. That may
+// take [Config.DrainTimeout].
+func (s *shared) runOne(ctx context.Context, do func(ctx, connCtx context.Context) error) error {
+	defer s.logLimiter.Close()
+	connCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))
+	defer cut()
+	err := do(ctx, connCtx)
+	s.wg.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
