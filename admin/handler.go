@@ -30,10 +30,10 @@ func (s *Server) handler(exposed bool) http.Handler {
 	mux.HandleFunc("GET /readyz", httplimit.Buffered(escaped(s.ready)))
 	mux.HandleFunc("GET /log-level", s.getLevel)
 	if exposed {
-		return guarded(mux)
+		return securityHeaders(mux)
 	}
 	mux.HandleFunc("PUT /log-level", s.putLevel)
-	return onlyByAddress(http.NewCrossOriginProtection().Handler(guarded(mux)))
+	return rejectForeignHost(http.NewCrossOriginProtection().Handler(securityHeaders(mux)))
 }
 
 // escaped escapes the output of a handler for display in browsers and terminals: parts of
@@ -56,8 +56,8 @@ func (e escapedResponse) Write(p []byte) (int, error) { return e.out.Write(p) }
 // Unwrap is used by [http.ResponseController].
 func (e escapedResponse) Unwrap() http.ResponseWriter { return e.ResponseWriter }
 
-// guarded sets headers that keep browsers from executing, loading and caching anything.
-func guarded(next http.Handler) http.Handler {
+// securityHeaders sets headers that keep browsers from executing, loading and caching anything.
+func securityHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
@@ -69,10 +69,10 @@ func guarded(next http.Handler) http.Handler {
 	})
 }
 
-// onlyByAddress refuses requests with a name in Host: the owner of a name can let it
+// rejectForeignHost refuses requests with a name in Host: the owner of a name can let it
 // resolve to this address (DNS rebinding), and a browser would then treat this server as
 // part of that site.
-func onlyByAddress(next http.Handler) http.Handler {
+func rejectForeignHost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
 		if h, _, err := net.SplitHostPort(host); err == nil {

@@ -83,8 +83,8 @@ type meeting struct {
 	b                 *testing.B
 	apart             bool
 	authority, honest *linktest.Node
-	members           []linktest.CrowdMember
-	line              *linktest.Line
+	members           []linktest.Agent
+	line              *linktest.Network
 	crowd             *part
 	sent              int               // messages put into each queue
 	past              map[string]uint64 // what services of the authority have rejected that have ended
@@ -96,12 +96,12 @@ func newMeeting(b *testing.B, apart bool, key pki.KeyKind) *meeting {
 	nodetest.Peer(b, m.authority.Node, m.honest.Node)
 	m.authority.WriteServerCertOf(b, key, m.authority.CertFile, m.authority.KeyFile, 365*24*time.Hour)
 	m.authority.Wrap = func(l net.Listener) net.Listener {
-		m.line = &linktest.Line{Listener: l, Apart: apart}
+		m.line = &linktest.Network{Listener: l, DistinctSources: apart}
 		return m.line
 	}
 	// What linktest has for impatient tests is not what is to be measured.
 	m.authority.Config = link.Config{Broker: m.authority.Store}
-	m.members = linktest.NewCrowd(b, m.authority, thousand)
+	m.members = linktest.NewAgents(b, m.authority, thousand)
 	measured, others := halves(b)
 	keepTo(b, measured)
 	m.crowd = startPart(b, "crowd", others, m.members)
@@ -116,7 +116,7 @@ func newMeeting(b *testing.B, apart bool, key pki.KeyKind) *meeting {
 
 // crowdAnswer is how the crowd is doing.
 type crowdAnswer struct {
-	linktest.CrowdState
+	linktest.AgentsState
 	Processor time.Duration // that its process has used
 }
 
@@ -129,11 +129,11 @@ func (m *meeting) tell(command string) (st crowdAnswer) {
 
 // crowdPart is the part of the thousand peers.
 func crowdPart(settings json.RawMessage) (func(string) (any, error), error) {
-	var members []linktest.CrowdMember
+	var members []linktest.Agent
 	if err := json.Unmarshal(settings, &members); err != nil {
 		return nil, err
 	}
-	c, err := linktest.OpenCrowd(members, link.Config{PollInterval: 10 * time.Second})
+	c, err := linktest.OpenAgents(members, link.Config{PollInterval: 10 * time.Second})
 	return func(command string) (any, error) {
 		var err error
 		switch command {

@@ -25,11 +25,11 @@ type pendingConn = pendingconns.Conn[netip.Prefix]
 // acceptor accepts the connections of peers.
 type acceptor struct {
 	*shared
-	pendingConns    *pendingconns.Set[netip.Prefix] // without a complete ClientHello
-	handshakes      *handshakeLimiter
-	verifySemaphore *verifySemaphore
-	strangerLimiter *logthrottle.Limiter // for entries that unauthenticated clients cause
-	rejected        rejections
+	pendingConns       *pendingconns.Set[netip.Prefix] // without a complete ClientHello
+	handshakes         *handshakeLimiter
+	verifySemaphore    *verifySemaphore
+	unauthenticatedLog *logthrottle.Limiter // for entries that unauthenticated clients cause
+	rejected           rejections
 }
 
 func newAcceptor(s *shared) *acceptor {
@@ -44,8 +44,8 @@ func newAcceptor(s *shared) *acceptor {
 			perSecond: s.cfg.MaxHandshakeRate,
 			grace:     s.cfg.HandshakeTimeout / 5,
 		}),
-		verifySemaphore: newVerifySemaphore(),
-		strangerLimiter: logthrottle.NewForStrangers(),
+		verifySemaphore:    newVerifySemaphore(),
+		unauthenticatedLog: logthrottle.NewForStrangers(),
 	}
 }
 
@@ -164,7 +164,7 @@ func (a *acceptor) notAuthenticated(remote net.Addr, err error) {
 	case withoutCertificate(err):
 		level, kind = slog.LevelInfo, "no certificate" // health checks with TLS
 	}
-	a.strangerLimiter.Log(a.log, level, logthrottle.Key{Who: pendingconns.SourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
+	a.unauthenticatedLog.Log(a.log, level, logthrottle.Key{Who: pendingconns.SourceOf(remote).String(), Kind: kind}, text, "remote", remote, "err", err)
 }
 
 // withoutCertificate reports whether the client has sent no certificate. crypto/tls

@@ -104,7 +104,7 @@ func knock(addr string, cfg *tls.Config) (answer []byte, err error) {
 		return nil, err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(linktest.Patience))
+	conn.SetDeadline(time.Now().Add(linktest.Timeout))
 	// In TLS 1.3 the client is notified of a refusal when it reads.
 	return io.ReadAll(conn)
 }
@@ -218,7 +218,7 @@ func TestStrangers(t *testing.T) {
 			}
 			before, start := len(authority.Log.String()), time.Now()
 			answer, err := knock(authority.Addr, cfg)
-			if took := time.Since(start); took > linktest.Patience/2 {
+			if took := time.Since(start); took > linktest.Timeout/2 {
 				t.Errorf("refused after %v", took)
 			}
 			if text, ok := strings.CutPrefix(tt.want, "!"); ok {
@@ -331,7 +331,7 @@ func TestNoSessionResumption(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		conn.SetDeadline(time.Now().Add(linktest.Timeout))
 		if _, err := io.WriteString(conn, "STOMP\naccept-version:1.2\nhost:/\n\n\x00"); err != nil {
 			t.Fatal(err)
 		}

@@ -320,7 +320,7 @@ func (l *clusterLoad) fault(t *testing.T, name string, do func() error) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(3 * linktest.Patience); l.out.missing()+l.in.missing() > 0 && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(3 * linktest.Timeout); l.out.missing()+l.in.missing() > 0 && time.Now().Before(deadline); {
 			time.Sleep(100 * time.Millisecond)
 		}
 		time.Sleep(time.Second) // for a put that is in progress

@@ -259,7 +259,7 @@ func TestDeactivationCutsHolder(t *testing.T) {
 			h.received(1)
 		}},
 		{"no CONNECT", linktest.Embedded, func(h *holder) {
-			h.authority.Config.MaxConnsPerPeer, h.authority.Config.ConnectTimeout = 1, linktest.Patience
+			h.authority.Config.MaxConnsPerPeer, h.authority.Config.ConnectTimeout = 1, linktest.Timeout
 		}, func(h *holder) {
 			h.takePlace()
 			h.listen()
@@ -340,10 +340,10 @@ func TestDeactivationCutsHolder(t *testing.T) {
 			h.listen() // a side that has not read so far would see the end late
 			select {
 			case <-ended:
-			case <-time.After(linktest.Patience):
+			case <-time.After(linktest.Timeout):
 				t.Fatal("the peer still has its connection")
 			}
-			if took := time.Since(start); took > linktest.Patience/3 {
+			if took := time.Since(start); took > linktest.Timeout/3 {
 				t.Errorf("it took %v", took)
 			}
 
@@ -351,7 +351,7 @@ func TestDeactivationCutsHolder(t *testing.T) {
 			late := sendFrame("late", translated(t, bad, authority, 4711))
 			_, _ = io.WriteString(h.conn, late)
 			h.connect()
-			h.conn.SetDeadline(time.Now().Add(linktest.Patience))
+			h.conn.SetDeadline(time.Now().Add(linktest.Timeout))
 			_, _ = io.WriteString(h.conn, connectFrame+late) // the answer may have been received already
 			if answer, _ := io.ReadAll(h.conn); !bytes.Contains(answer, []byte("no active link")) {
 				t.Errorf("another connection is answered with %q", answer)

@@ -71,7 +71,7 @@ func sessionWith(t *testing.T, who, to *linktest.Node, headers string) *tls.Conn
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(linktest.Patience))
+	conn.SetDeadline(time.Now().Add(linktest.Timeout))
 	if _, err := io.WriteString(conn, strings.Replace(connectFrame, "host:/\n", "host:/\n"+headers, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestTooManyConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		conn.SetDeadline(time.Now().Add(linktest.Timeout))
 		if _, err := io.WriteString(conn, connectFrame); err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +187,7 @@ func TestHandshakeFlood(t *testing.T) {
 	}
 	flows(t, authority, honest, 1)
 	for _, conn := range held {
-		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		conn.SetDeadline(time.Now().Add(linktest.Timeout))
 		if answer, err := io.ReadAll(conn); err == nil && len(answer) > 0 {
 			t.Errorf("got %q", answer)
 		}
@@ -200,7 +200,7 @@ func TestHandshakeFlood(t *testing.T) {
 		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
-		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		conn.SetDeadline(time.Now().Add(linktest.Timeout))
 		_, _ = io.ReadAll(conn)
 		conn.Close()
 	}
@@ -223,7 +223,7 @@ func TestUnfinishedFrames(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		conn.SetDeadline(time.Now().Add(linktest.Timeout))
 		if _, err := io.WriteString(conn, beginning); err != nil {
 			t.Fatal(err)
 		}
@@ -239,7 +239,7 @@ func TestUnfinishedFrames(t *testing.T) {
 	}
 	if conn, err := dialAs(bad, authority); err == nil {
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		conn.SetDeadline(time.Now().Add(linktest.Timeout))
 		if answer, err := io.ReadAll(conn); err != nil || !bytes.Contains(answer, []byte("Too many connections")) {
 			t.Errorf("the eleventh connection is answered with %q, %v", answer, err)
 		}
@@ -384,7 +384,7 @@ func impostor(t *testing.T, n *linktest.Node, serve func(*tls.Conn)) (stop func(
 			if err != nil {
 				return
 			}
-			conn.SetDeadline(time.Now().Add(linktest.Patience))
+			conn.SetDeadline(time.Now().Add(linktest.Timeout))
 			serve(conn.(*tls.Conn))
 			conn.Close()
 		}
@@ -452,7 +452,7 @@ func TestCutInTime(t *testing.T) {
 		t.Helper()
 		remote := "remote=" + conn.LocalAddr().String()
 		// On a busy machine it takes a while until the buffers are full.
-		for deadline := time.Now().Add(2 * linktest.Patience); why == ""; time.Sleep(16 * time.Millisecond) {
+		for deadline := time.Now().Add(2 * linktest.Timeout); why == ""; time.Sleep(16 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("the connection does not end: %s", authority.Log)
 			}
@@ -472,7 +472,7 @@ func TestCutInTime(t *testing.T) {
 	if err := deaf.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
 		t.Fatal(err)
 	}
-	deaf.SetDeadline(time.Now().Add(4 * linktest.Patience))
+	deaf.SetDeadline(time.Now().Add(4 * linktest.Timeout))
 	flood := bytes.Repeat([]byte(sendFrame(strings.Repeat("r", 480), translated(t, bad, authority, 1))), 100)
 	var moved atomic.Pointer[time.Time] // when the connection was last read from
 	moved.Store(&begin)
@@ -487,7 +487,7 @@ func TestCutInTime(t *testing.T) {
 	}()
 
 	slow := session(t, bad, authority)
-	slow.SetDeadline(time.Now().Add(2 * linktest.Patience))
+	slow.SetDeadline(time.Now().Add(2 * linktest.Timeout))
 	slowBegin := time.Now()
 	answer := make(chan []byte, 1)
 	go func() {

@@ -104,8 +104,8 @@ func (f *follower) due(cfg Follow) bool {
 	return !f.busy && (!now.Before(f.routine) || f.failing && !now.Before(f.retry))
 }
 
-// hurry makes a fetch due at once.
-func (f *follower) hurry() {
+// expedite makes a fetch due at once.
+func (f *follower) expedite() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.routine = time.Now()
@@ -142,16 +142,16 @@ func (f *follower) end(cfg Follow, seen map[string]fetched, err error) (news boo
 // jitter returns a random duration between d and 1.5 d.
 func jitter(d time.Duration) time.Duration { return d + rand.N(d/2+1) }
 
-// relocation is a newer info-bundle of a peer, kept in memory because the node's
+// pendingUpdate is a newer info-bundle of a peer, kept in memory because the node's
 // directory is read-only.
-type relocation struct {
+type pendingUpdate struct {
 	date  string
 	stomp *node.StompConfig
 }
 
-// apply replaces the peer's stomp.toml by that of the relocation, unless the directory
+// apply replaces the peer's stomp.toml by that of the pending update, unless the directory
 // has a newer one, or following is switched off for the peer.
-func (m *relocation) apply(p *node.Peer) {
+func (m *pendingUpdate) apply(p *node.Peer) {
 	if m == nil || p.NoFollow || p.UpdatedAt >= m.date {
 		return
 	}
@@ -207,7 +207,7 @@ func (r *reconciler) follow(ctx context.Context, p *peer, st *peerState, before 
 		}
 	}
 	if newest != nil && newest.UpdatedAt() > st.UpdatedAt {
-		if err := r.takeOver(ctx, log, p, st, newest); err != nil {
+		if err := r.adoptBundle(ctx, log, p, st, newest); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -223,16 +223,16 @@ func (r *reconciler) follow(ctx context.Context, p *peer, st *peerState, before 
 	}
 }
 
-// takeOver stores a newer info-bundle of a peer. The next reconciliation applies it.
-func (r *reconciler) takeOver(ctx context.Context, log *slog.Logger, p *peer, st *peerState, b *infobundle.Bundle) error {
+// adoptBundle stores a newer info-bundle of a peer. The next reconciliation applies it.
+func (r *reconciler) adoptBundle(ctx context.Context, log *slog.Logger, p *peer, st *peerState, b *infobundle.Bundle) error {
 	stomp, err := node.ParseStompTOML(b.File(infobundle.StompTOML), r.cfg.Dir.Identity().ID)
 	if err != nil {
 		return err
 	}
-	updated, err := r.cfg.Dir.UpdatePeer(ctx, b)
+	updated, err := r.cfg.Dir.ReplaceNodeinfo(ctx, b)
 	switch {
 	case readOnly(err):
-		p.relocation.Store(&relocation{b.UpdatedAt(), stomp})
+		p.pendingUpdate.Store(&pendingUpdate{b.UpdatedAt(), stomp})
 		log.Warn("the node's directory is read-only: what the peer has published is kept in memory only", "date", b.UpdatedAt())
 	case err != nil:
 		return err

@@ -57,14 +57,14 @@ func certificateName(role, own, peers string) string {
 	}
 }
 
-// dialedWith returns the certificates that authenticated a connection to a peer's
+// outgoingCertificates returns the certificates that authenticated a connection to a peer's
 // server: those that this node has sent, and the verified chain of the peer.
-func dialedWith(own *x509.Certificate, subCA *x509.Certificate, chain []*x509.Certificate) []usedCertificate {
+func outgoingCertificates(own *x509.Certificate, subCA *x509.Certificate, chain []*x509.Certificate) []usedCertificate {
 	return []usedCertificate{{"server", own}, {"received", subCA}, {"peer_server", chain[0]}, {"peer_root", chain[len(chain)-1]}}
 }
 
-// acceptedWith returns the certificates that authenticated a connection from a peer.
-func acceptedWith(own *x509.Certificate, chain []*x509.Certificate) []usedCertificate {
+// incomingCertificates returns the certificates that authenticated a connection from a peer.
+func incomingCertificates(own *x509.Certificate, chain []*x509.Certificate) []usedCertificate {
 	list := []usedCertificate{{"server", own}, {"peer_server", chain[0]}, {"root", chain[len(chain)-1]}}
 	for _, issued := range chain[1 : len(chain)-1] {
 		list = append(list, usedCertificate{"issued", issued})

@@ -112,7 +112,7 @@ func NewReceiveOnly(cfg Config) *Service {
 // returns an error only if it can not start or continue at all.
 func (s *Service) Run(ctx context.Context, listener net.Listener) error {
 	defer s.logLimiter.Close()
-	defer s.acceptor.strangerLimiter.Close()
+	defer s.acceptor.unauthenticatedLog.Close()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	connCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))

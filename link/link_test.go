@@ -299,7 +299,7 @@ func TestMisbehavingPeer(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(linktest.Patience))
+			conn.SetDeadline(time.Now().Add(linktest.Timeout))
 			if _, err := io.WriteString(conn, tt.input); err != nil {
 				t.Fatal(err)
 			}

@@ -29,16 +29,16 @@ func TestCrowdReturns(t *testing.T) {
 	const patience = 20 * time.Second
 	authority, honest := linktest.New(t, aa), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, honest.Node)
-	members := linktest.NewCrowd(t, authority, count)
+	members := linktest.NewAgents(t, authority, count)
 	authority.Config.MaxHandshakes, authority.Config.MaxHandshakeRate, authority.Config.HandshakeTimeout = atOnce, perSecond, patience
 	authority.Config.PollInterval = time.Second
-	var line *linktest.Line
+	var line *linktest.Network
 	apart := runtime.GOOS == "linux" // elsewhere all have one address
 	authority.Wrap = func(l net.Listener) net.Listener {
-		line = &linktest.Line{Listener: l, Apart: apart}
+		line = &linktest.Network{Listener: l, DistinctSources: apart}
 		return line
 	}
-	crowd, err := linktest.OpenCrowd(members, link.Config{
+	crowd, err := linktest.OpenAgents(members, link.Config{
 		PollInterval: time.Minute, HandshakeTimeout: patience, RetryMin: 5 * time.Millisecond, RetryMax: 500 * time.Millisecond,
 	})
 	if err != nil {
@@ -67,7 +67,7 @@ func TestCrowdReturns(t *testing.T) {
 		begin()
 		for n := 1; n == 1 || linked(authority, count+1) != nil; n++ {
 			flows(t, authority, honest, n)
-			if took := time.Since(start); took > linktest.Patience {
+			if took := time.Since(start); took > linktest.Timeout {
 				t.Fatalf("%s: after %v %v", what, took, linked(authority, count+1))
 			}
 		}

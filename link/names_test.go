@@ -166,14 +166,14 @@ func TestNameWithSeveralAddresses(t *testing.T) {
 			nodetest.Peer(t, authority.Node, other.Node)
 			authority.Start()
 			other.Config.HandshakeTimeout = 3 * time.Second
-			other.Config.ConnectTimeout = linktest.Patience
+			other.Config.ConnectTimeout = linktest.Timeout
 			other.Config.RetryMin, other.Config.RetryMax = 24*time.Hour, 24*time.Hour // only the first attempt counts
 			start := time.Now()
 			other.Start()
 			other.Put(authority, linktest.Message(t, other, authority, 1))
 			authority.Take(1)
 			// Waiting for a TCP connection takes ConnectTimeout.
-			if took := time.Since(start); took > linktest.Patience/2 {
+			if took := time.Since(start); took > linktest.Timeout/2 {
 				t.Errorf("it took %v", took)
 			}
 		})

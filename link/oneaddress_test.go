@@ -123,7 +123,7 @@ func linkTimes(t *testing.T, who, to *linktest.Node, addr string, count int) (me
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		conn.SetDeadline(time.Now().Add(linktest.Timeout))
 		if _, err := io.WriteString(conn, connectFrame); err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +216,7 @@ func startProxy(t *testing.T, program, backend string, sendHeader bool) (addr st
 	var output strings.Builder
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = &output, &output
-	cmd.WaitDelay = linktest.Patience
+	cmd.WaitDelay = linktest.Timeout
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +280,7 @@ func TestProxyHeaders(t *testing.T) {
 		if err != nil {
 			t.Skipf("skipped: connections from another address of this machine: %v", err)
 		}
-		tcp.SetDeadline(time.Now().Add(linktest.Patience))
+		tcp.SetDeadline(time.Now().Add(linktest.Timeout))
 		_, _ = io.WriteString(tcp, c.header) // may be refused before it is complete
 		conn, err := handshakeAs(bad, authority, tcp)
 		if err == nil {
@@ -325,7 +325,7 @@ func TestHealthChecksAreNoWarnings(t *testing.T) {
 				t.Fatal(err)
 			}
 		case 1:
-			tcp.SetDeadline(time.Now().Add(linktest.Patience))
+			tcp.SetDeadline(time.Now().Add(linktest.Timeout))
 			conn := tls.Client(tcp, &tls.Config{InsecureSkipVerify: true})
 			_ = conn.Handshake()
 			_, _ = io.ReadAll(conn)

@@ -67,7 +67,7 @@ func TestOpenSSLClient(t *testing.T) {
 			if tt.chain != "" {
 				args = append(args, "-cert_chain", tt.chain)
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), linktest.Patience)
+			ctx, cancel := context.WithTimeout(context.Background(), linktest.Timeout)
 			defer cancel()
 			c := exec.CommandContext(ctx, "openssl", args...)
 			c.Stdin = strings.NewReader("STOMP\naccept-version:1.2\nhost:/\n\n\x00DISCONNECT\nreceipt:bye\n\n\x00")
@@ -103,7 +103,7 @@ func TestOpenSSLServer(t *testing.T) {
 			nodetest.Peer(t, authority.Node, friend.Node)
 
 			shows := tt.as(authority, stranger)
-			ctx, cancel := context.WithTimeout(context.Background(), linktest.Patience)
+			ctx, cancel := context.WithTimeout(context.Background(), linktest.Timeout)
 			defer cancel()
 			c := exec.CommandContext(ctx, "openssl", "s_server", "-accept", authority.Addr, "-tls1_3", "-Verify", "3", "-verify_return_error",
 				"-CAfile", filepath.Join(authority.Path(), "root-ca.crt"), "-cert", shows.CertFile, "-key", shows.KeyFile)

@@ -26,16 +26,16 @@ type peer struct {
 	messageLimiter *rate.Limiter             // limits the messages that the peer sends
 	state          atomic.Pointer[peerState] // nil while there must be no traffic with the peer
 
-	follower   follower
-	size       packetSizeWatch
-	rotation   *connRotation
-	relocation atomic.Pointer[relocation] // newer than the directory; nil if there is none
+	follower      follower
+	size          packetSizeWatch
+	rotation      *connRotation
+	pendingUpdate atomic.Pointer[pendingUpdate] // newer than the directory; nil if there is none
 
 	// Used by the reconciling goroutine only.
-	stamp   node.Stamp  // of the directory, when the peer was last reconciled
-	applied *relocation // the relocation at that time
-	trouble string      // the last error reported, so that it is not reported at each poll
-	missing int         // consecutive polls that did not find the peer's directory
+	stamp   node.Stamp     // of the directory, when the peer was last reconciled
+	applied *pendingUpdate // pendingUpdate at that time
+	trouble string         // the last error reported, so that it is not reported at each poll
+	missing int            // consecutive polls that did not find the peer's directory
 	// rebind makes the next reconciliation bind the peer's queues even if they are
 	// unchanged.
 	rebind  bool

@@ -42,7 +42,7 @@ func result(t *testing.T, done <-chan error) error {
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(linktest.Patience):
+	case <-time.After(linktest.Timeout):
 		t.Fatal("it does not end")
 		return nil
 	}

@@ -52,7 +52,7 @@ func (a *acceptor) receive(ctx, connCtx context.Context, conn *peerConn, id pki.
 	defer stop()
 	connCtx, cut := a.graceContext(stopCtx, connCtx)
 	defer cut()
-	defer context.AfterFunc(connCtx, func() { cutOff(conn) })()
+	defer context.AfterFunc(connCtx, func() { abort(conn) })()
 
 	r := &receiver{s: a.shared, log: log, first: 1}
 	r.changed.L = &r.mu
@@ -64,7 +64,7 @@ func (a *acceptor) receive(ctx, connCtx context.Context, conn *peerConn, id pki.
 	}
 	defer a.unregister(r)
 	defer context.AfterFunc(r.state.generation, stop)()
-	defer a.onExpiry(acceptedWith(conn.own, conn.chain), func(e *certificateExpired) {
+	defer a.onExpiry(incomingCertificates(conn.own, conn.chain), func(e *certificateExpired) {
 		a.logExpired(log, id.ID, e)
 		stopFor(e)
 	})()

@@ -100,7 +100,7 @@ func (r *reconciler) forgetStamps() {
 	r.stompTOMLStamp = nil
 	for _, p := range r.peers.all() {
 		p.stamp, p.trouble, p.rebind = node.Stamp{}, "", true
-		p.follower.hurry()
+		p.follower.expedite()
 	}
 }
 
@@ -150,7 +150,7 @@ func (r *reconciler) reconcilePeer(ctx, connCtx context.Context, p *peer) {
 		_ = r.endDeactivated(p)
 		return
 	}
-	stamp, moved := r.cfg.Dir.Stamp(p.id), p.relocation.Load()
+	stamp, moved := r.cfg.Dir.Stamp(p.id), p.pendingUpdate.Load()
 	if stamp == p.stamp && moved == p.applied {
 		return
 	}
@@ -225,7 +225,7 @@ func (r *reconciler) applyDirectory(ctx, connCtx context.Context, p *peer) error
 		r.startDrainers(ctx, connCtx, p, view, queue.Queues)
 		return nil
 	}
-	p.relocation.Load().apply(np)
+	p.pendingUpdate.Load().apply(np)
 	if np.StompErr != nil {
 		log.Warn("nothing can be sent to the peer until it sends a new info-bundle", "err", np.StompErr)
 	} else if err := np.Stomp.BundleURLsErr; err != nil {

@@ -29,7 +29,7 @@ type refusals struct {
 }
 
 type refusedMessage struct {
-	print fingerprint
+	fp    fingerprint
 	count int
 	early bool // the last refusal was for a timestamp in the future
 }
@@ -92,5 +92,5 @@ func (r *refusals) forgetLocked(f fingerprint) {
 }
 
 func (r *refusals) index(f fingerprint) int {
-	return slices.IndexFunc(r.messages, func(s refusedMessage) bool { return s.print == f })
+	return slices.IndexFunc(r.messages, func(s refusedMessage) bool { return s.fp == f })
 }

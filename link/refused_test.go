@@ -29,7 +29,7 @@ func TestRefusedPeersAreNotReadFrom(t *testing.T) {
 			t.Fatal(name, err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(linktest.Patience))
+		conn.SetDeadline(time.Now().Add(linktest.Timeout))
 		if _, err := io.WriteString(conn, connectFrame+begin); err != nil {
 			t.Fatal(name, err)
 		}

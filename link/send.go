@@ -262,7 +262,7 @@ func (sd *sender) runSession(ctx, connCtx context.Context, se *session) (next *s
 		}
 		defer se.close()
 	}
-	defer sd.s.onExpiry(dialedWith(se.conn.own, st.SubCA, se.conn.chain), func(e *certificateExpired) {
+	defer sd.s.onExpiry(outgoingCertificates(se.conn.own, st.SubCA, se.conn.chain), func(e *certificateExpired) {
 		sd.s.logExpired(se.log, sd.queue, e)
 		stop(e)
 	})()

@@ -39,8 +39,8 @@ type session struct {
 
 // sent is a message that has been sent and is not confirmed.
 type sent struct {
-	tag   uint64 // of the broker
-	print fingerprint
+	tag uint64 // of the broker
+	fp  fingerprint
 }
 
 // newSession opens a STOMP session on conn. On an error it closes conn.
@@ -80,7 +80,7 @@ func (se *session) close() { se.client.Close() }
 func (se *session) run(ctx, connCtx context.Context, leave func()) error {
 	connCtx, cut := se.s.graceContext(ctx, connCtx)
 	defer cut()
-	defer context.AfterFunc(connCtx, func() { cutOff(se.conn) })()
+	defer context.AfterFunc(connCtx, func() { abort(se.conn) })()
 	// Messages are taken only once the peer accepts them: a queue may count how often
 	// each message is delivered.
 	consumer, err := se.openConsumer(ctx)
@@ -281,7 +281,7 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 	}
 	se.peer.stats.refusedByPeer.Add(1)
 	early := isFromFuture(refused)
-	n := se.refused.add(m.print, early)
+	n := se.refused.add(m.fp, early)
 	se.news = n == 1
 	if early && n == maxRefusals {
 		se.log.Warn("the peer takes a message for one from the future; if it is none by our clock, it waits until the two clocks agree", "err", refused.Message)
@@ -301,7 +301,7 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 	}
 	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
 	se.peer.stats.setAside.Add(1)
-	se.refused.forget(m.print)
+	se.refused.forget(m.fp)
 	se.consecutiveDeadLetters++
 }
 

@@ -112,9 +112,9 @@ func describeChain(chain []*x509.Certificate) string {
 	return strings.Join(parts, " < ")
 }
 
-// cutOff closes a connection whose other side does not cooperate. Unsent data is
+// abort closes a connection whose other side does not cooperate. Unsent data is
 // dropped at once; the kernel would keep it for minutes.
-func cutOff(conn *peerConn) {
+func abort(conn *peerConn) {
 	_ = setLinger(conn.NetConn(), 0) // on an error, the kernel keeps the data
 	conn.Close()
 }

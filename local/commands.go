@@ -151,7 +151,7 @@ func (s *session) nack(f *stomp.Frame, op *operation) error {
 		sub.unacked.free(len(seqs))
 		return sub.source.Ack(seqs, op.done)
 	}
-	sub.giveBackLater(seqs, s.door.bounds.nackPause)
+	sub.requeueLater(seqs, s.door.bounds.nackPause)
 	op.done(nil)
 	return nil
 }

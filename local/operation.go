@@ -23,7 +23,7 @@ func (o *operation) done(err error) {
 	s := o.session
 	switch {
 	case err != nil:
-		s.finish(ending{err: err, failure: o.failure(err)})
+		s.finish(endReason{err: err, failure: o.failure(err)})
 		s.answered(1)
 	case o.receipt != nil:
 		s.answer(*o.receipt)

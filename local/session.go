@@ -22,7 +22,7 @@ type session struct {
 
 	life   context.Context // ends when pending operations are not awaited any more
 	cancel context.CancelFunc
-	gaveUp chan struct{} // closed by giveUp
+	gaveUp chan struct{} // closed by abort
 
 	wake wait.Signal   // for run: there are receipts to write, or the session ends
 	room wait.Signal   // for read: pending has shrunk, or the session ends
@@ -33,17 +33,17 @@ type session struct {
 	receipts      []string                 // to be written
 	subscriptions map[string]*subscription // by the client's id
 	prefetch      int                      // sum over the subscriptions
-	end           *ending                  // nil while the session is running
+	end           *endReason               // nil while the session is running
 }
 
-// ending describes how a session ends.
-type ending struct {
+// endReason describes how a session ends.
+type endReason struct {
 	err     error              // why, for the log
 	failure *stomp.ServerError // sent to the client, unless nil
 	receipt *string            // requested by DISCONNECT
 	lost    bool               // nothing can be sent to the client any more
 
-	timer *time.Timer // calls giveUp
+	timer *time.Timer // calls abort
 }
 
 var errStopping = errors.New("peerlink is stopping: connect again later")
@@ -80,7 +80,7 @@ func (s *session) run(ctx context.Context) error {
 		defer close(reading)
 		s.read()
 	}()
-	for s.going() {
+	for s.undelivered() {
 		<-s.wake
 		s.writeReceipts()
 	}
@@ -133,7 +133,7 @@ func (s *session) read() {
 			op.receipt = &receipt
 		}
 		if f.Command == "DISCONNECT" {
-			s.finish(ending{receipt: op.receipt})
+			s.finish(endReason{receipt: op.receipt})
 			return
 		}
 		if !s.begin() {
@@ -148,30 +148,30 @@ func (s *session) read() {
 
 // endingBy returns how the session ends after a read error. A client that closes its
 // side without DISCONNECT may still read.
-func endingBy(err error) ending {
+func endingBy(err error) endReason {
 	var violation *stomp.ProtocolError
 	switch {
 	case errors.Is(err, io.EOF):
-		return ending{err: err}
+		return endReason{err: err}
 	case errors.As(err, &violation), errors.Is(err, stomp.ErrSilent):
-		return ending{err: err, failure: explain(err)}
+		return endReason{err: err, failure: explain(err)}
 	default:
-		return ending{err: err, lost: true}
+		return endReason{err: err, lost: true}
 	}
 }
 
 // fail ends the session with an ERROR.
-func (s *session) fail(err error) { s.finish(ending{err: err, failure: explain(err)}) }
+func (s *session) fail(err error) { s.finish(endReason{err: err, failure: explain(err)}) }
 
-// lose ends the session because the connection has broken.
-func (s *session) lose(err error) { s.finish(ending{err: err, lost: true}) }
+// failConnection ends the session because the connection has broken.
+func (s *session) failConnection(err error) { s.finish(endReason{err: err, lost: true}) }
 
 // finish ends the session. The reason of the first call counts. After that no operation
 // begins.
-func (s *session) finish(e ending) {
+func (s *session) finish(e endReason) {
 	s.mu.Lock()
 	if s.end == nil {
-		e.timer = time.AfterFunc(s.door.bounds.endTime, s.giveUp)
+		e.timer = time.AfterFunc(s.door.bounds.endTime, s.abort)
 		s.end = &e
 	}
 	s.mu.Unlock()
@@ -179,15 +179,15 @@ func (s *session) finish(e ending) {
 	s.room.Notify()
 }
 
-// giveUp unblocks all goroutines that wait for the client or for the disk.
-func (s *session) giveUp() {
+// abort unblocks all goroutines that wait for the client or for the disk.
+func (s *session) abort() {
 	defer close(s.gaveUp)
 	s.cancel()
 	s.conn.Close()
 	s.wake.Notify()
 }
 
-func (s *session) going() bool {
+func (s *session) undelivered() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.end == nil
@@ -257,7 +257,7 @@ func (s *session) writeReceipts() {
 	for _, receipt := range receipts {
 		f.Headers[0].Value = receipt
 		if err := s.conn.WriteFrame(f); err != nil {
-			s.lose(err)
+			s.failConnection(err)
 			break
 		}
 	}

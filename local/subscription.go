@@ -120,7 +120,7 @@ func (sub *subscription) run(ctx context.Context, s *session, release, deliver f
 	switch err := deliver(); {
 	case ctx.Err() != nil:
 	case errors.Is(err, errConnection):
-		s.lose(err)
+		s.failConnection(err)
 	default:
 		s.fail(fmt.Errorf("subscription %q: %w", sub.id, err))
 	}
@@ -141,10 +141,10 @@ func (sub *subscription) stop() {
 	sub.timers = nil
 }
 
-// giveBackLater returns messages to the inbox after a pause. Until then they count as
+// requeueLater returns messages to the inbox after a pause. Until then they count as
 // held, so that at most prefetch-count messages can be redelivered repeatedly at any
 // time.
-func (sub *subscription) giveBackLater(seqs []uint64, pause time.Duration) {
+func (sub *subscription) requeueLater(seqs []uint64, pause time.Duration) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
 	if sub.timers == nil {

@@ -122,9 +122,9 @@ func (d *Dir) writeDate(date string) error {
 	return durable.Replace(d.file("nodeinfo", infobundle.UpdatedAt), []byte(date+"\n"), 0o644)
 }
 
-// LeftOut returns the slash-separated names, relative to the nodeinfo folder, of the
-// files and folders that are excluded from info-bundles ([infobundle.LeftOut]).
-func (d *Dir) LeftOut() ([]string, error) {
+// Excluded returns the slash-separated names, relative to the nodeinfo folder, of the
+// files and folders that are excluded from info-bundles ([infobundle.Excluded]).
+func (d *Dir) Excluded() ([]string, error) {
 	var names []string
 	err := d.walkNodeinfo(func(string, string) error { return nil }, func(name string) { names = append(names, name) })
 	return names, err
@@ -178,7 +178,7 @@ func (d *Dir) walkNodeinfo(file func(path, name string) error, leftOut func(name
 		if err != nil {
 			return err
 		}
-		if infobundle.LeftOut(e.Name()) {
+		if infobundle.Excluded(e.Name()) {
 			leftOut(filepath.ToSlash(rel))
 			if e.IsDir() {
 				return fs.SkipDir

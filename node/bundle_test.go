@@ -26,7 +26,7 @@ func writeInfo(t *testing.T, n *nodetest.Node, name, content string) {
 }
 
 // Backup and temporary files of editors and file managers in the nodeinfo folder do not become
-// public, and LeftOut returns them.
+// public, and Excluded returns them.
 func TestLeftOut(t *testing.T) {
 	a := nodetest.New(t, aa, "a.example.com:1")
 	leftovers := []string{"#stomp.toml#", ".DS_Store", ".git", "4913", "Thumbs.db", "a/x.orig", "desktop.ini", "nohup.out", "stomp.toml.BAK", "stomp.toml.crdownload",
@@ -45,7 +45,7 @@ func TestLeftOut(t *testing.T) {
 	if got := strings.Join(names, " "); got != "a/x.txt stomp.toml updated-at.txt" {
 		t.Errorf("the bundle has %s", got)
 	}
-	left, err := a.LeftOut()
+	left, err := a.Excluded()
 	if slices.Sort(left); err != nil || !slices.Equal(left, leftovers) {
 		t.Errorf("left out are %v, %v", left, err)
 	}

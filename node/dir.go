@@ -103,7 +103,7 @@ func (d *Dir) readIdentity() (id pki.Identity, err error) {
 // splitting the root key into shares, restoring the key, and testing a backup of the
 // key, none of which need more. If [Open] succeeds, OpenRoot returns the same result.
 // Otherwise only the methods Path, Identity, Root, DefaultKeyFile, CheckKey and
-// NoteDrill of the result may be used.
+// RecordDrill of the result may be used.
 func OpenRoot(path string) (*Dir, error) {
 	d, err := Open(path)
 	if !errors.Is(err, ErrNotNode) {

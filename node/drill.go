@@ -16,9 +16,9 @@ import (
 // reference scripts do not use this file.
 const DrillFile = "db/last-key-drill.txt"
 
-// NoteDrill records that a backup of the root key was tested successfully: it could
+// RecordDrill records that a backup of the root key was tested successfully: it could
 // be decrypted, and holds the key of this node.
-func (d *Dir) NoteDrill(now time.Time) error {
+func (d *Dir) RecordDrill(now time.Time) error {
 	return durable.Replace(d.file(filepath.FromSlash(DrillFile)), []byte(now.Format(time.DateOnly)+"\n"), 0o644)
 }
 

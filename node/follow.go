@@ -17,14 +17,14 @@ import (
 // it was created. The reference's scripts and servers do not read it.
 const noFollow = "NOFOLLOW"
 
-// UpdatePeer replaces the nodeinfo of a known peer with that of a verified
+// ReplaceNodeinfo replaces the nodeinfo of a known peer with that of a verified
 // info-bundle of the peer, if the latter is newer, and reports whether it did so. It
 // changes nothing else.
 //
 // It fails with [ErrUnknownPeer], with [ErrOtherRoot] if the bundle is not signed
 // with the pinned root key, with [ErrDeactivated], and with [infobundle.ErrInvalid]
 // if the stomp.toml in the bundle is invalid.
-func (d *Dir) UpdatePeer(ctx context.Context, b *infobundle.Bundle) (updated bool, err error) {
+func (d *Dir) ReplaceNodeinfo(ctx context.Context, b *infobundle.Bundle) (updated bool, err error) {
 	if err := d.checkNewPeer(b); err != nil {
 		return false, err
 	}

@@ -50,7 +50,7 @@ func TestUpdatePeer(t *testing.T) {
 		{"older", old, false, nil, "new.example.com:4321"},
 	} {
 		before := snapshot(t, c.Path())
-		updated, err := c.UpdatePeer(ctx, tt.bundle)
+		updated, err := c.ReplaceNodeinfo(ctx, tt.bundle)
 		if updated != tt.updated || !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, %v; want %v, %v", tt.name, updated, err, tt.updated, tt.want)
 		}
@@ -62,7 +62,7 @@ func TestUpdatePeer(t *testing.T) {
 		}
 	}
 
-	if _, err := a.UpdatePeer(ctx, nodetest.ReadBundle(t, nodetest.New(t, ca, "x.example.com:1").Bundle(t))); !errors.Is(err, node.ErrUnknownPeer) {
+	if _, err := a.ReplaceNodeinfo(ctx, nodetest.ReadBundle(t, nodetest.New(t, ca, "x.example.com:1").Bundle(t))); !errors.Is(err, node.ErrUnknownPeer) {
 		t.Errorf("a stranger's bundle: %v, want ErrUnknownPeer", err)
 	}
 	if _, err := c.DeactivatePeer(ctx, nodetest.AAID); err != nil {
@@ -70,7 +70,7 @@ func TestUpdatePeer(t *testing.T) {
 	}
 	moveTo(t, a, "newest.example.com:1")
 	before := snapshot(t, c.Path())
-	if _, err := c.UpdatePeer(ctx, nodetest.ReadBundle(t, a.Bundle(t))); !errors.Is(err, node.ErrDeactivated) {
+	if _, err := c.ReplaceNodeinfo(ctx, nodetest.ReadBundle(t, a.Bundle(t))); !errors.Is(err, node.ErrDeactivated) {
 		t.Errorf("a deactivated peer's bundle: %v, want ErrDeactivated", err)
 	}
 	if snapshot(t, c.Path()) != before {
@@ -88,7 +88,7 @@ func TestUpdatePeerWaits(t *testing.T) {
 		before := snapshot(t, c.Path())
 		ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 		defer cancel()
-		if updated, err := c.UpdatePeer(ctx, b); updated || err == nil {
+		if updated, err := c.ReplaceNodeinfo(ctx, b); updated || err == nil {
 			t.Errorf("updated a locked directory: %v, %v", updated, err)
 		}
 		if snapshot(t, c.Path()) != before {

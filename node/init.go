@@ -61,11 +61,11 @@ func CheckID(id string) error {
 	return nil
 }
 
-// CheckFree checks that [Init] may make a node in the directory. It fails with
+// CheckNoNode checks that [Init] may make a node in the directory. It fails with
 // [ErrExists] if the directory has a root-ca.crt, which Init writes last, and if a
 // root-ca.crt that was there is lost and can not be restored. The files of an interrupted
 // Init are no error.
-func CheckFree(path string) error {
+func CheckNoNode(path string) error {
 	d := &Dir{path: path}
 	ok, err := exists(d.file("root-ca.crt"))
 	if err != nil {
@@ -89,7 +89,7 @@ func CheckFree(path string) error {
 // makes a second one: if the directory has a copy of an earlier root certificate, it is
 // used again.
 func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
-	if err := CheckFree(path); err != nil {
+	if err := CheckNoNode(path); err != nil {
 		return nil, err
 	}
 	id := pki.Identity{Type: o.Type, ID: o.ID}

@@ -57,7 +57,7 @@ func (l *Locked) CheckNewPeer(b *infobundle.Bundle) error {
 	if isDir(l.d.file("peers", b.Identity.ID)) {
 		return fmt.Errorf("%s is known already: taking over its newer info needs no root key (\"peerlink peer sign\")", b.Identity)
 	}
-	return l.d.checkRoom()
+	return l.d.checkPeerLimit()
 }
 
 // ReserveSubnet reserves a subnet for a new peer, or returns the subnet that is
@@ -105,14 +105,14 @@ func (l *Locked) holdSubnet(ctx context.Context, peer pki.Identity, subnet strin
 
 // Nodeinfo returns the files of a new info-bundle, which are the files of the nodeinfo
 // folder and updated-at.txt, and the bundle's date. It does not record the date
-// ([Locked.HoldDate] does).
+// ([Locked.KeepDate] does).
 func (l *Locked) Nodeinfo(now time.Time) (files []infobundle.File, date string, err error) {
 	return l.d.datedNodeinfo(now)
 }
 
-// HoldDate ensures that nodeinfo/updated-at.txt is not earlier than the date of a
+// KeepDate ensures that nodeinfo/updated-at.txt is not earlier than the date of a
 // bundle, so that the next bundle gets a later date.
-func (l *Locked) HoldDate(date string) error {
+func (l *Locked) KeepDate(date string) error {
 	data, err := readText(l.d.file("nodeinfo", infobundle.UpdatedAt))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -180,7 +180,7 @@ func (l *Locked) FilePeer(ctx context.Context, b *infobundle.Bundle, cert *x509.
 	if err := l.d.checkNewPeer(b); err != nil {
 		return false, err
 	}
-	if err := l.d.sweep(); err != nil {
+	if err := l.d.removeLeftovers(); err != nil {
 		return false, err
 	}
 	dir := l.d.file("peers", b.Identity.ID)
@@ -188,7 +188,7 @@ func (l *Locked) FilePeer(ctx context.Context, b *infobundle.Bundle, cert *x509.
 		_, err := l.d.updatePeer(dir, b, true)
 		return false, err
 	}
-	if err := l.d.checkRoom(); err != nil {
+	if err := l.d.checkPeerLimit(); err != nil {
 		return false, err
 	}
 	if err := l.holdSubnet(ctx, b.Identity, subnet); err != nil {
@@ -197,9 +197,9 @@ func (l *Locked) FilePeer(ctx context.Context, b *infobundle.Bundle, cert *x509.
 	return true, l.d.installPeer(dir, b, cert, subnet)
 }
 
-// promisedSubnets returns the subnets in the requests that wait for a signature.
+// pendingSubnets returns the subnets in the requests that wait for a signature.
 // The rest of a request has no effect on the directory before the answer is imported.
-func (d *Dir) promisedSubnets() (map[string]bool, error) {
+func (d *Dir) pendingSubnets() (map[string]bool, error) {
 	promised := make(map[string]bool)
 	folder := d.file(filepath.FromSlash(RequestsFolder))
 	entries, err := os.ReadDir(folder)

@@ -276,7 +276,7 @@ func TestDateRecovers(t *testing.T) {
 					updated = res.Updated
 				}
 			} else {
-				updated, err = c.UpdatePeer(ctx, b)
+				updated, err = c.ReplaceNodeinfo(ctx, b)
 			}
 			if err != nil || updated != (person || followed) {
 				t.Errorf("after %q, person %v: updated %v, %v", old, person, updated, err)

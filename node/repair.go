@@ -284,7 +284,7 @@ func (d *Dir) unusedSubnets(ctx context.Context) (found []Defect, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("unused subnets can not be told from used ones: %w", err)
 	}
-	promised, err := d.promisedSubnets()
+	promised, err := d.pendingSubnets()
 	if err != nil {
 		return nil, fmt.Errorf("unused subnets can not be told from promised ones: %w", err)
 	}

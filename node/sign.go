@@ -58,7 +58,7 @@ func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (cr
 		return nil, err
 	}
 	defer unlock()
-	if err := d.sweep(); err != nil {
+	if err := d.removeLeftovers(); err != nil {
 		return nil, err
 	}
 	res := &SignResult{CertFile: d.IssuedFile(b.Identity.ID)}
@@ -250,7 +250,7 @@ const newPrefix = ".new-"
 // addPeer signs the certificate of a new peer, and creates the peer's directory
 // atomically as the last step.
 func (d *Dir) addPeer(dir string, b *infobundle.Bundle, key crypto.Signer) (err error) {
-	if err := d.checkRoom(); err != nil {
+	if err := d.checkPeerLimit(); err != nil {
 		return err
 	}
 	subnet := ""
@@ -282,8 +282,8 @@ func (d *Dir) addPeer(dir string, b *infobundle.Bundle, key crypto.Signer) (err 
 	return d.installPeer(dir, b, cert, subnet)
 }
 
-// checkRoom checks that the node can have another peer.
-func (d *Dir) checkRoom() error {
+// checkPeerLimit checks that the node can have another peer.
+func (d *Dir) checkPeerLimit() error {
 	if d.identity.Type != nodetype.DebtorsAgent {
 		return nil
 	}
@@ -337,9 +337,9 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 	return durable.SyncDir(d.file("peers"))
 }
 
-// sweep removes the incomplete files of interrupted commands. The caller must hold the
+// removeLeftovers removes the incomplete files of interrupted commands. The caller must hold the
 // directory's lock.
-func (d *Dir) sweep() error {
+func (d *Dir) removeLeftovers() error {
 	left, err := filesIn(d.file("peers"), func(name string) bool { return strings.HasPrefix(name, newPrefix) })
 	if err != nil {
 		return err

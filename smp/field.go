@@ -74,8 +74,8 @@ func privateField(name string, most int64) field {
 	}
 }
 
-// wordField returns a field with a single permitted value.
-func wordField(name, word string) field {
+// constField returns a field with a single permitted value.
+func constField(name, word string) field {
 	return field{
 		name: name, kind: textKind, max: int64(len(word)), check: func(s []byte) bool { return string(s) == word },
 		expects: strconv.Quote(word) + ", as the message's header says",

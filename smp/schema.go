@@ -236,7 +236,7 @@ func from(name string, fields ...field) *schema {
 // common prepends the fields that each message has.
 func common(name string, fields []field) []field {
 	return append([]field{
-		typeField:     wordField("type", name),
+		typeField:     constField("type", name),
 		debtorField:   int64Field("debtor_id"),
 		creditorField: int64Field("creditor_id"),
 		tsField:       timestampField("ts"),

@@ -72,7 +72,7 @@ func (v View) Outgoing(typ, contentType string, body []byte) ([]byte, error) {
 	}
 	var m message
 	toAuthority := v.Owner != nodetype.AccountingAuthority
-	if err := m.admit(typ, contentType, body, toAuthority, MaxApplicationBody); err != nil {
+	if err := m.parseAndCheck(typ, contentType, body, toAuthority, MaxApplicationBody); err != nil {
 		return nil, err
 	}
 	if v.Owner == nodetype.CreditorsAgent {
@@ -108,7 +108,7 @@ func (v View) Incoming(typ, contentType string, body []byte, now time.Time) (Rec
 	}
 	var m message
 	toAuthority := v.Owner == nodetype.AccountingAuthority
-	if err := m.admit(typ, contentType, body, toAuthority, MaxBody); err != nil {
+	if err := m.parseAndCheck(typ, contentType, body, toAuthority, MaxBody); err != nil {
 		return Received{}, err
 	}
 	if ahead := m.ahead(now); ahead > maxAhead.Microseconds() {
@@ -142,9 +142,9 @@ func (v View) Incoming(typ, contentType string, body []byte, now time.Time) (Rec
 // since translated IDs may have more digits. The additional capacity avoids copying.
 const bodyGrowth = 32
 
-// admit is the first step of both directions: it parses and validates a message by itself.
+// parseAndCheck is the first step of both directions: it parses and validates a message by itself.
 // in is the permitted direction.
-func (m *message) admit(typ, contentType string, body []byte, in bool, limit int) error {
+func (m *message) parseAndCheck(typ, contentType string, body []byte, in bool, limit int) error {
 	s := schemaOf(typ)
 	if s == nil {
 		return unknownType(typ)

@@ -24,11 +24,11 @@ type allowance struct {
 
 func newAllowance() allowance { return allowance{start: time.Now(), earned: freeAtOnce} }
 
-// earn adds n to the allowance.
-func (a *allowance) earn(n int64) { a.earned += n }
+// add adds n to the allowance.
+func (a *allowance) add(n int64) { a.earned += n }
 
-// spend uses one of the allowance, and reports whether there was one left.
-func (a *allowance) spend() bool {
+// take uses one of the allowance, and reports whether there was one left.
+func (a *allowance) take() bool {
 	a.used++
 	return a.used <= a.earned+int64(time.Since(a.start)/(time.Second/freePerSecond))
 }

@@ -306,7 +306,7 @@ func (c *Client) receipt(f *Frame) (last bool, err error) {
 		return false, protocolErrorf("RECEIPT for %.40q, which was never sent", id)
 	case n < confirmed:
 		return false, protocolErrorf("RECEIPT for %d after the one for %d", n, confirmed)
-	case n == confirmed && !last && !c.repeated.spend():
+	case n == confirmed && !last && !c.repeated.take():
 		return false, protocolErrorf("RECEIPT for %d again and again", n)
 	}
 	if n > confirmed {

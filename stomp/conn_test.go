@@ -526,7 +526,7 @@ func TestHandshakeEndsAtLastStep(t *testing.T) {
 		nc, _ := pipePeer(t)
 		c := NewConn(nc, Limits{})
 		ctx, cancel := context.WithCancelCause(t.Context())
-		err := c.closeUnless(ctx, func() error {
+		err := c.closeOnError(ctx, func() error {
 			cancel(gone)
 			<-c.closed
 			return step

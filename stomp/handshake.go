@@ -29,7 +29,7 @@ const (
 // end of ctx, or one of [Conn.ReadFrame].
 func (c *Conn) Accept(ctx context.Context, own HeartBeat, check func(connect *Frame) error) error {
 	own = own.orDefault()
-	return c.closeUnless(ctx, func() error {
+	return c.closeOnError(ctx, func() error {
 		theirs, err := c.readConnect(check)
 		if err != nil {
 			return err
@@ -106,7 +106,7 @@ func (c *Conn) refuseVersion() error {
 // connection.
 func (c *Conn) connect(ctx context.Context, own HeartBeat, headers ...string) error {
 	own = own.orDefault()
-	return c.closeUnless(ctx, func() error {
+	return c.closeOnError(ctx, func() error {
 		headers := append([]string{"accept-version", Version, "heart-beat", own.String()}, headers...)
 		if err := c.WriteFrame(NewFrame("STOMP", headers...)); err != nil {
 			return err
@@ -133,8 +133,8 @@ func (c *Conn) connect(ctx context.Context, own HeartBeat, headers ...string) er
 	})
 }
 
-// closeUnless runs f, and closes the connection if f fails or ctx ends before f does.
-func (c *Conn) closeUnless(ctx context.Context, f func() error) error {
+// closeOnError runs f, and closes the connection if f fails or ctx ends before f does.
+func (c *Conn) closeOnError(ctx context.Context, f func() error) error {
 	stop := context.AfterFunc(ctx, func() { c.closeWith(context.Cause(ctx)) })
 	err := f()
 	if !stop() && err == nil {

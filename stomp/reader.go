@@ -78,7 +78,7 @@ func (r *Reader) skipHeartBeats() error {
 		if c != '\n' {
 			return r.br.UnreadByte()
 		}
-		if !r.lineEnds.spend() {
+		if !r.lineEnds.take() {
 			return protocolErrorf("too many line ends between frames: %d, and %d a second, are allowed", freeAtOnce, freePerSecond)
 		}
 	}
@@ -107,7 +107,7 @@ func (r *Reader) readFrame() (*Frame, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.lineEnds.earn(lineEndsPerFrame)
+	r.lineEnds.add(lineEndsPerFrame)
 	return f, nil
 }
 

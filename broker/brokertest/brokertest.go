@@ -450,7 +450,7 @@ func testSetAsideFails(t *testing.T, f Fixture) {
 		}
 	}
 	if err := c.DeadLetter(testContext(t), tags[4], "again"); err != nil {
-		t.Logf("message 5 is aside already: %v", err)
+		t.Logf("message 5 is a dead letter already: %v", err)
 	}
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
@@ -466,7 +466,7 @@ func testSetAsideFails(t *testing.T, f Fixture) {
 	}
 	delete(there, "the last")
 	if want := []string{"3", "5", "6"}; !slices.Equal(slices.Sorted(maps.Keys(there)), want) {
-		t.Errorf("%v are in the queue or aside, want %q", there, want)
+		t.Errorf("%v are in the queue or dead letters, want %q", there, want)
 	}
 }
 
@@ -501,7 +501,7 @@ func testKeep(t *testing.T, f Fixture) {
 		t.Errorf("%q are in the queue, want 4 and the last", got)
 	}
 	if aside := f.Aside(t, queue); len(aside) != 1 || string(aside[0].Body) != "2" {
-		t.Errorf("%+v are aside, want 2", aside)
+		t.Errorf("%+v are dead letters, want 2", aside)
 	}
 }
 

@@ -279,7 +279,7 @@ func (c *consumer) startDeadLetter(tag uint64, reason string) (<-chan error, err
 		return nil, err
 	}
 	return c.store.start(func(t *tx) error {
-		moved, err := t.setAside(c.queue, tag, reason)
+		moved, err := t.addDeadLetter(c.queue, tag, reason)
 		if err == nil && !moved {
 			err = ErrNotGivenOut
 		}

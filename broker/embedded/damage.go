@@ -51,10 +51,10 @@ func checkDamage(c *conn) error {
 	return nil
 }
 
-// noteOpen records in the file itself, and not only in its write-ahead log, that a service
+// recordOpen records in the file itself, and not only in its write-ahead log, that a service
 // has opened it. If that fails, as on a full disk, the next start does not check for
 // damage; there is no other consequence.
-func (w *writeConn) noteOpen() error {
+func (w *writeConn) recordOpen() error {
 	err := w.marked(func() error { return w.exec("UPDATE store SET closed = 0") })
 	if err == nil {
 		_, _ = w.restart.number() // keeps the log's space, in case the disk is full
@@ -62,8 +62,8 @@ func (w *writeConn) noteOpen() error {
 	return err
 }
 
-// noteClosed records that the service has closed the store.
-func (w *writeConn) noteClosed() {
+// recordClosed records that the service has closed the store.
+func (w *writeConn) recordClosed() {
 	_ = w.marked(func() error { return w.exec("UPDATE store SET closed = 1") })
 }
 

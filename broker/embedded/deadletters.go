@@ -15,8 +15,8 @@ import (
 var _ broker.DeadLetters = (*Store)(nil)
 
 const (
-	// asidePage is how many dead letters are read at once, within the limit of readBytes.
-	asidePage = 256
+	// deadLetterPage is how many dead letters are read at once, within the limit of readBytes.
+	deadLetterPage = 256
 	// maxMoves is how many dead letters one transaction retries or drops. Other operations
 	// wait for the transaction.
 	maxMoves = 1000
@@ -52,7 +52,7 @@ func (s *Store) Info(ctx context.Context, queue string) (broker.QueueInfo, error
 func (s *Store) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLetter, error] {
 	return func(yield func(broker.DeadLetter, error) bool) {
 		for after := uint64(0); ; {
-			page, last, err := s.readAside(ctx, queue, after)
+			page, last, err := s.readDeadLetters(ctx, queue, after)
 			if err != nil {
 				yield(broker.DeadLetter{}, err)
 				return
@@ -70,7 +70,7 @@ func (s *Store) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLet
 	}
 }
 
-func (s *Store) readAside(ctx context.Context, queue string, after uint64) (page []broker.DeadLetter, last uint64, err error) {
+func (s *Store) readDeadLetters(ctx context.Context, queue string, after uint64) (page []broker.DeadLetter, last uint64, err error) {
 	err = s.read(ctx, "messages of queue "+queue+" set aside", func(r *readConn) error {
 		_, exists, err := r.lastSeq(queue)
 		if err == nil && !exists {
@@ -79,7 +79,7 @@ func (s *Store) readAside(ctx context.Context, queue string, after uint64) (page
 		if err != nil {
 			return err
 		}
-		page, last, err = r.readAside(queue, after, asidePage)
+		page, last, err = r.readDeadLetters(queue, after, deadLetterPage)
 		return err
 	})
 	return page, last, err
@@ -89,7 +89,7 @@ func (s *Store) readAside(ctx context.Context, queue string, after uint64) (page
 // transaction: a message is never in both places. If ctx ends, the last transaction may or
 // may not take place.
 func (s *Store) Retry(ctx context.Context, queue string, ids []string) (int, error) {
-	n, err := s.takeAside(ctx, queue, ids, (*tx).retry)
+	n, err := s.takeDeadLetters(ctx, queue, ids, (*tx).retry)
 	if err != nil {
 		err = fmt.Errorf("retry messages of queue %s: %w", queue, err)
 	}
@@ -99,16 +99,16 @@ func (s *Store) Retry(ctx context.Context, queue string, ids []string) (int, err
 // Drop deletes dead letters, up to maxMoves in each transaction. If ctx ends, the last
 // transaction may or may not take place.
 func (s *Store) Drop(ctx context.Context, queue string, ids []string) (int, error) {
-	n, err := s.takeAside(ctx, queue, ids, (*tx).drop)
+	n, err := s.takeDeadLetters(ctx, queue, ids, (*tx).drop)
 	if err != nil {
 		err = fmt.Errorf("drop messages of queue %s: %w", queue, err)
 	}
 	return n, err
 }
 
-// takeAside calls do for each of the dead letters; do reports whether the dead letter
-// existed. takeAside returns how many existed.
-func (s *Store) takeAside(ctx context.Context, queue string, ids []string, do func(*tx, *queueWork, uint64) (bool, error)) (int, error) {
+// takeDeadLetters calls do for each of the dead letters; do reports whether the dead letter
+// existed. takeDeadLetters returns how many existed.
+func (s *Store) takeDeadLetters(ctx context.Context, queue string, ids []string, do func(*tx, *queueWork, uint64) (bool, error)) (int, error) {
 	seqs, missing := parseIDs(ids)
 	total := 0
 	for part := range slices.Chunk(seqs, maxMoves) {
@@ -170,6 +170,6 @@ func (t *tx) retry(q *queueWork, seq uint64) (bool, error) {
 
 // drop deletes a dead letter, and reports whether it existed.
 func (t *tx) drop(q *queueWork, seq uint64) (bool, error) {
-	n, err := t.removeAside.exec(q.id, int64(seq))
+	n, err := t.removeDeadLetters.exec(q.id, int64(seq))
 	return n > 0, err
 }

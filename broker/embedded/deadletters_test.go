@@ -19,7 +19,7 @@ func setAsideAll(t *testing.T, s *Store, queue string, n int) (ids []string) {
 	t.Helper()
 	if err := s.commit(testContext(t), func(t *tx) error {
 		for seq := range n {
-			if moved, err := t.setAside(queue, uint64(seq+1), "reason"); err != nil || !moved {
+			if moved, err := t.addDeadLetter(queue, uint64(seq+1), "reason"); err != nil || !moved {
 				return fmt.Errorf("message %d: %v", seq+1, err)
 			}
 		}

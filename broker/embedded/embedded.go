@@ -317,7 +317,7 @@ func (s *Store) closeOnce() error {
 	err := s.writer.wait()
 	s.readers.close()
 	if s.writer.shrinks && err == nil {
-		s.writer.db.noteClosed()
+		s.writer.db.recordClosed()
 	}
 	// The last connection checkpoints the write-ahead log.
 	err = cmp.Or(err, s.writer.db.close())

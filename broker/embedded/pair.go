@@ -99,7 +99,7 @@ func checkPair(path string) error {
 }
 
 // lacksWAL reports whether a service has opened the file and not closed it, and there is
-// no write-ahead log. The former is recorded in the file itself: see [writeConn.noteOpen].
+// no write-ahead log. The former is recorded in the file itself: see [writeConn.recordOpen].
 // While it is, no connection of this package removes the log.
 func lacksWAL(path string) bool {
 	c, err := dialURI(path, "immutable=1")

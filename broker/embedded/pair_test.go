@@ -339,7 +339,7 @@ func TestShrunkIsNotMixed(t *testing.T) {
 	}
 	defer w.close()
 	before, wal := filepath.Join(dir, "before"), filepath.Join(dir, "wal")
-	for _, change := range []func(){func() { _ = w.noteOpen() }, func() { _ = w.shrink(maxShrinkStep) }, w.noteClosed} {
+	for _, change := range []func(){func() { _ = w.recordOpen() }, func() { _ = w.shrink(maxShrinkStep) }, w.recordClosed} {
 		moveLog(t, s.path, "TRUNCATE")
 		copyFile(t, s.path, before)
 		change()

@@ -51,8 +51,8 @@ func (q *quotas) update(usage map[string]int64) {
 	}
 }
 
-// heldUp reports whether a peer must wait; eased is closed when that may have changed.
-func (q *quotas) heldUp(peer string) (eased chan struct{}, held bool) {
+// blocked reports whether a peer must wait; eased is closed when that may have changed.
+func (q *quotas) blocked(peer string) (eased chan struct{}, held bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.eased, q.held[peer]
@@ -86,7 +86,7 @@ func (s *Store) received() int64 { return s.quotas.total() + s.writer.received.u
 // all peers together.
 func (s *Store) AwaitQuota(ctx context.Context, peer string) error {
 	for {
-		eased, held := s.quotas.heldUp(peer)
+		eased, held := s.quotas.blocked(peer)
 		if !held {
 			break
 		}

@@ -63,8 +63,8 @@ func (r *readers) close() {
 // readConn is a connection for reading, with its statements.
 type readConn struct {
 	*conn
-	deliveries, messages, setAside *stmt
-	nextSeq, queues, contents      *stmt
+	deliveries, messages, deadLetters *stmt
+	nextSeq, queues, contents         *stmt
 }
 
 func openReadConn(path string) (*readConn, error) {
@@ -80,7 +80,7 @@ func openReadConn(path string) (*readConn, error) {
 	p := preparer{conn: c}
 	r.deliveries = p.stmt("SELECT seq, type, content_type, body FROM messages" + behind)
 	r.messages = p.stmt("SELECT " + columns + ", peer, epoch FROM messages" + behind)
-	r.setAside = p.stmt("SELECT " + columns + ", at, reason FROM set_aside" + behind)
+	r.deadLetters = p.stmt("SELECT " + columns + ", at, reason FROM set_aside" + behind)
 	r.nextSeq = p.stmt("SELECT next_seq FROM queues WHERE name = ?")
 	r.queues = p.stmt("SELECT name, depth, next_seq," +
 		" (SELECT arrived FROM messages WHERE queue = queues.id ORDER BY seq LIMIT 1)," +
@@ -151,12 +151,12 @@ func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Messag
 	return found, err
 }
 
-// readAside reads dead letters of a queue with sequence numbers greater than after; last
+// readDeadLetters reads dead letters of a queue with sequence numbers greater than after; last
 // is the sequence number of the last one returned.
-func (r *readConn) readAside(queue string, after uint64, limit int) (found []broker.DeadLetter, last uint64, err error) {
+func (r *readConn) readDeadLetters(queue string, after uint64, limit int) (found []broker.DeadLetter, last uint64, err error) {
 	size := 0
 	var damaged error
-	err = r.setAside.query(func(cols []driver.Value) bool {
+	err = r.deadLetters.query(func(cols []driver.Value) bool {
 		var m Message
 		if m, damaged = scanMessage(queue, cols); damaged != nil {
 			return false

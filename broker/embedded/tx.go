@@ -159,14 +159,14 @@ func (t *tx) removeBetween(q *queueWork, first, last uint64) error {
 	return err
 }
 
-// setAside moves a message from its queue to the dead letters, and reports whether the
+// deadLetters moves a message from its queue to the dead letters, and reports whether the
 // message existed.
-func (t *tx) setAside(queue string, seq uint64, reason string) (bool, error) {
+func (t *tx) addDeadLetter(queue string, seq uint64, reason string) (bool, error) {
 	q, err := t.queue(queue)
 	if err != nil {
 		return false, err
 	}
-	n, err := t.moveAside.exec(t.now, reason, q.id, int64(seq))
+	n, err := t.moveToDeadLetters.exec(t.now, reason, q.id, int64(seq))
 	if err != nil || n == 0 {
 		return false, err
 	}

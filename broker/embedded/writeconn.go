@@ -45,9 +45,9 @@ type writeConn struct {
 	allQueues, allBindings            *stmt
 	queueState, addQueue, updateQueue *stmt
 	insert, insertMany                *stmt
-	removeRange, moveAside            *stmt
+	removeRange, moveToDeadLetters    *stmt
 	minSeq, truncate                  *stmt
-	moveBack, removeAside             *stmt
+	moveBack, removeDeadLetters       *stmt
 	bind, unbind                      *stmt
 	allUsage, addUsage                *stmt
 }
@@ -86,8 +86,8 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 		return nil, err
 	}
 	if opts.Service {
-		if err := w.noteOpen(); err != nil && opts.makeRoomToOpen(path, err) {
-			_ = w.noteOpen()
+		if err := w.recordOpen(); err != nil && opts.makeRoomToOpen(path, err) {
+			_ = w.recordOpen()
 		}
 	}
 	// SQLite creates the write-ahead log with the first read.
@@ -142,11 +142,11 @@ func (w *writeConn) prepareStatements() error {
 	w.removeRange = p.stmt("DELETE FROM messages WHERE queue = ? AND seq BETWEEN ? AND ?")
 	w.minSeq = p.stmt("SELECT coalesce(min(seq), 0) FROM messages WHERE queue = ?")
 	w.truncate = p.stmt("PRAGMA wal_checkpoint(TRUNCATE)")
-	w.moveAside = p.stmt("INSERT INTO set_aside (" + columns + ", at, reason)" +
+	w.moveToDeadLetters = p.stmt("INSERT INTO set_aside (" + columns + ", at, reason)" +
 		" SELECT " + columns + ", ?, ? FROM messages WHERE queue = ? AND seq = ?")
 	w.moveBack = p.stmt("INSERT INTO messages (" + columns + ", epoch)" +
 		" SELECT queue, ?, ?, type, content_type, routing_key, headers, body, ? FROM set_aside WHERE queue = ? AND seq = ?")
-	w.removeAside = p.stmt("DELETE FROM set_aside WHERE queue = ? AND seq = ?")
+	w.removeDeadLetters = p.stmt("DELETE FROM set_aside WHERE queue = ? AND seq = ?")
 	w.bind = p.stmt("INSERT OR REPLACE INTO bindings (peer, exchange, binding_key, fanout, queue) VALUES (?, ?, ?, ?, ?)")
 	w.unbind = p.stmt("DELETE FROM bindings WHERE peer = ?")
 	w.allUsage = p.stmt("SELECT peer, bytes FROM usage")

@@ -204,7 +204,7 @@ func (w *writer) work(ops []op, closing bool) {
 		peersOnly = needOf(ops).kind == received
 	}
 	if due || peersOnly {
-		ops = w.refuseFirst(ops)
+		ops = w.refuseIfNoRoom(ops)
 		if err = w.checkRoom(ops); err == nil {
 			err = w.withReason(w.write(ops), needOf(ops).bytes)
 		}
@@ -220,7 +220,7 @@ func (w *writer) work(ops []op, closing bool) {
 			}
 			return
 		}
-		if canRemove(err) && w.removeOnly(ops) {
+		if canRemove(err) && w.writeIfMaintenanceOnly(ops) {
 			return
 		}
 		w.unwritten.add(needOf(ops))
@@ -230,7 +230,7 @@ func (w *writer) work(ops []op, closing bool) {
 	w.stopped = !canRemove(err)
 	if !w.stopped {
 		ops = w.refuse(ops, err)
-		ops, w.stopped = w.writeUpkeep(ops)
+		ops, w.stopped = w.writeMaintenance(ops)
 	}
 	if w.stopped && isUnwritable(err) {
 		ops = w.refuse(ops, err)
@@ -242,13 +242,13 @@ func (w *writer) work(ops []op, closing bool) {
 	}
 }
 
-// removeOnly writes operations if all of them are maintenance, which is possible even
+// writeIfMaintenanceOnly writes operations if all of them are maintenance, which is possible even
 // without space. It reports whether all of them were written.
-func (w *writer) removeOnly(ops []op) bool {
+func (w *writer) writeIfMaintenanceOnly(ops []op) bool {
 	if ours, peers := stores(ops); ours.messages > 0 || peers.messages > 0 {
 		return false
 	}
-	left, failed := w.writeUpkeep(ops)
+	left, failed := w.writeMaintenance(ops)
 	if failed || len(left) > 0 {
 		return false
 	}
@@ -350,10 +350,10 @@ func stores(ops []op) (ours, peers quantity) {
 	return ours, peers
 }
 
-// refuseFirst refuses the messages of applications if there is no space for all messages,
+// refuseIfNoRoom refuses the messages of applications if there is no space for all messages,
 // but enough for those of peers: received messages may use space that applications may
 // not.
-func (w *writer) refuseFirst(ops []op) []op {
+func (w *writer) refuseIfNoRoom(ops []op) []op {
 	ours, peers := stores(ops)
 	if ours.messages == 0 || peers.messages == 0 || w.reserve.missing {
 		return ops
@@ -378,10 +378,10 @@ func (w *writer) refuse(ops []op, err error) []op {
 	})
 }
 
-// writeUpkeep writes the maintenance operations, and removes the reserve if that may help.
+// writeMaintenance writes the maintenance operations, and removes the reserve if that may help.
 // It returns the other operations, or, if even maintenance fails, all that are not
 // written.
-func (w *writer) writeUpkeep(ops []op) (left []op, failed bool) {
+func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
 	var alone []op
 	for _, o := range ops {
 		if k, _ := o.cost(); k == maintenance {

@@ -21,8 +21,8 @@ const (
 	headerRoutingKey = "x-peerlink-routing-key"
 )
 
-// aside publishes dead letters of one queue.
-type aside struct {
+// deadLetterPublisher publishes dead letters of one queue.
+type deadLetterPublisher struct {
 	life    context.Context // of the consumer
 	sem     chan struct{}   // semaphore: has an element while to is used, and during a check of the length
 	to      queuePublisher
@@ -30,13 +30,13 @@ type aside struct {
 	length  lengthCheck
 }
 
-func newAside(b *Broker, queue string) aside {
-	return aside{sem: make(chan struct{}, 1), to: queuePublisher{broker: b, queue: b.asideQueue(queue)}}
+func newDeadLetterPublisher(b *Broker, queue string) deadLetterPublisher {
+	return deadLetterPublisher{sem: make(chan struct{}, 1), to: queuePublisher{broker: b, queue: b.deadLetterQueueOf(queue)}}
 }
 
-// put publishes a copy of a delivery, and waits until RabbitMQ has confirmed it. It logs
+// publish publishes a copy of a delivery, and waits until RabbitMQ has confirmed it. It logs
 // the message, too, because a dead-letter queue may lose messages.
-func (a *aside) put(ctx context.Context, d amqp.Delivery, reason string) error {
+func (a *deadLetterPublisher) publish(ctx context.Context, d amqp.Delivery, reason string) error {
 	select {
 	case a.sem <- struct{}{}:
 		defer func() { <-a.sem }()
@@ -50,12 +50,12 @@ func (a *aside) put(ctx context.Context, d amqp.Delivery, reason string) error {
 		a.checkLength(ctx)
 		go a.watch()
 	}
-	ok, err := a.to.publish(ctx, asideCopy(d, reason))
+	ok, err := a.to.publish(ctx, deadLetterCopy(d, reason))
 	if err == nil && !ok {
 		// The dead-letter queue was deleted.
 		err = a.to.broker.onDeclaring(ctx, func(d declarer) error { return d.queue(a.to.queue, nil) })
 		if err == nil {
-			ok, err = a.to.publish(ctx, asideCopy(d, reason))
+			ok, err = a.to.publish(ctx, deadLetterCopy(d, reason))
 		}
 	}
 	if err == nil && !ok {
@@ -75,14 +75,14 @@ const maxLogged = 1000
 
 // close is called after the last call of put. It does not wait: a call of put that is
 // still in progress ends with its context.
-func (a *aside) close() {
+func (a *deadLetterPublisher) close() {
 	a.sem <- struct{}{}
 	defer func() { <-a.sem }()
 	a.to.close()
 }
 
-// asideCopy returns a copy of a delivery for the dead-letter queue.
-func asideCopy(d amqp.Delivery, reason string) amqp.Publishing {
+// deadLetterCopy returns a copy of a delivery for the dead-letter queue.
+func deadLetterCopy(d amqp.Delivery, reason string) amqp.Publishing {
 	m := copyOf(d)
 	m.Headers[headerReason] = reasonText(reason)
 	m.Headers[headerTime] = time.Now()

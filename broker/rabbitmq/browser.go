@@ -58,7 +58,7 @@ type browser struct {
 // other. It reports [broker.ErrNoQueue] if none of them exists.
 func (b *Broker) browse(ctx context.Context, queue string, do func(*browser) error) error {
 	err := broker.ErrNoQueue
-	for _, name := range b.asideQueues(queue) {
+	for _, name := range b.deadLetterQueues(queue) {
 		switch one := b.browseOne(ctx, queue, name, do); {
 		case errors.Is(one, broker.ErrNoQueue):
 		case one != nil:
@@ -91,7 +91,7 @@ func (b *Broker) browseOne(ctx context.Context, of, name string, do func(*browse
 		// Also then the messages return to their positions, and are there when the
 		// caller learns of the failure.
 		if !br.channel.IsClosed() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 			defer cancel()
 			_ = br.giveBack(ctx) // closing the channel returns them too
 		}
@@ -111,7 +111,7 @@ func (br *browser) call(ctx context.Context, do func() error) error {
 
 // close closes the channel, and waits up to patience until that is done.
 func (br *browser) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	_ = br.call(ctx, br.channel.Close) // the channel is not used any more in any case
 }
@@ -285,7 +285,7 @@ func (br *browser) giveBack(ctx context.Context) error {
 // them, so the wait is bounded by patience; once it has timed out, patient is false, and
 // awaitReady only pauses.
 func (br *browser) awaitReady(ctx context.Context, want int, patient bool) (bool, error) {
-	for deadline := time.Now().Add(patience); patient && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(closeTimeout); patient && time.Now().Before(deadline); {
 		if n, err := br.count(ctx); err != nil || n >= want {
 			return true, err
 		}

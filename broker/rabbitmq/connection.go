@@ -395,15 +395,15 @@ func (l *liveConn) open(ctx context.Context, prepare func(*liveConn, *amqp.Chann
 	return ch, nil
 }
 
-// patience is how long closing a channel may take. The channel is not used any more in any
+// closeTimeout is how long closing a channel may take. The channel is not used any more in any
 // case, but unacknowledged messages are back in their queue only after RabbitMQ has
 // answered.
-const patience = time.Second
+const closeTimeout = time.Second
 
 // closeChannel closes a channel, and waits up to patience. It reports whether RabbitMQ has
 // confirmed that.
 func (l *liveConn) closeChannel(ch *amqp.Channel) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	return l.call(ctx, ch.Close, nil) == nil
 }

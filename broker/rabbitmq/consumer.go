@@ -67,19 +67,19 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 
 func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*consumer, error) {
 	c := &consumer{
-		broker:   b,
-		queue:    queue,
-		withLock: withLock,
-		aside:    newAside(b, queue),
-		unacked:  newUnacked(),
-		arrived:  wait.NewSignal(),
-		due:      wait.NewSignal(),
-		asked:    make(chan int, 1),
-		ended:    make(chan struct{}),
+		broker:      b,
+		queue:       queue,
+		withLock:    withLock,
+		deadLetters: newDeadLetterPublisher(b, queue),
+		unacked:     newUnacked(),
+		arrived:     wait.NewSignal(),
+		due:         wait.NewSignal(),
+		asked:       make(chan int, 1),
+		ended:       make(chan struct{}),
 	}
 	c.window.prefetch = b.prefetchOf(queue)
 	c.life, c.stop = context.WithCancel(b.life)
-	c.aside.life = c.life
+	c.deadLetters.life = c.life
 	c.renewals = renewals{c: c, to: queuePublisher{broker: b, queue: queue}, due: wait.NewSignal(), done: wait.NewSignal()}
 	var err error
 	c.live, _, err = b.consuming.open(ctx, func(l *liveConn, ch *amqp.Channel) error {
@@ -114,17 +114,17 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 }
 
 type consumer struct {
-	broker    *Broker
-	queue     string
-	live      *liveConn
-	channel   *amqp.Channel
-	cancelled <-chan string
-	lost      <-chan *amqp.Error
-	aside     aside
-	renewals  renewals
-	window    window
-	asked     chan int // see QueueRequests
-	withLock  bool     // it holds the queue's lock
+	broker      *Broker
+	queue       string
+	live        *liveConn
+	channel     *amqp.Channel
+	cancelled   <-chan string
+	lost        <-chan *amqp.Error
+	deadLetters deadLetterPublisher
+	renewals    renewals
+	window      window
+	asked       chan int // see QueueRequests
+	withLock    bool     // it holds the queue's lock
 
 	mu      sync.Mutex
 	unacked unacked
@@ -357,7 +357,7 @@ func (c *consumer) Exclude(tag uint64) error {
 func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) error {
 	err := c.failure()
 	if err == nil {
-		err = c.setAside(ctx, tag, reason)
+		err = c.deadLetter(ctx, tag, reason)
 	}
 	if err != nil {
 		return fmt.Errorf("set aside message %d of queue %s: %w", tag, c.queue, err)
@@ -365,7 +365,7 @@ func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) er
 	return nil
 }
 
-func (c *consumer) setAside(ctx context.Context, tag uint64, reason string) error {
+func (c *consumer) deadLetter(ctx context.Context, tag uint64, reason string) error {
 	c.mu.Lock()
 	d, err := c.unacked.startDeadLetter(tag)
 	c.mu.Unlock()
@@ -375,7 +375,7 @@ func (c *consumer) setAside(ctx context.Context, tag uint64, reason string) erro
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(c.life, func() { cancel(broker.ErrClosed) })()
-	err = c.aside.put(ctx, d, reason)
+	err = c.deadLetters.publish(ctx, d, reason)
 	c.mu.Lock()
 	c.unacked.finishDeadLetter(tag, err == nil)
 	c.mu.Unlock()
@@ -396,7 +396,7 @@ func (c *consumer) Close() error {
 	b.mu.Unlock()
 	if open {
 		closed := c.live.closeChannel(c.channel)
-		c.aside.close()
+		c.deadLetters.close()
 		if closed && (errors.Is(c.err, broker.ErrClosed) || errors.Is(c.err, broker.ErrReopen)) { // and the connection was not lost
 			b.awaitFree(c.queue)
 		}
@@ -407,7 +407,7 @@ func (c *consumer) Close() error {
 // awaitEnd waits until run has returned. If that takes longer than patience, because
 // RabbitMQ does not read the acknowledgements, the connection is cut.
 func (c *consumer) awaitEnd() {
-	defer time.AfterFunc(patience, c.live.cut).Stop()
+	defer time.AfterFunc(closeTimeout, c.live.cut).Stop()
 	<-c.ended
 }
 

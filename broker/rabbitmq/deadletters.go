@@ -29,12 +29,12 @@ func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, erro
 				return err
 			}
 			c = broker.QueueInfo{Waiting: waiting}
-			for _, name := range b.asideQueues(queue) {
+			for _, name := range b.deadLetterQueues(queue) {
 				aside, alsoThere, err := d.count(name)
 				if err != nil {
 					return err
 				}
-				if alsoThere && name == b.asideQueue(queue) {
+				if alsoThere && name == b.deadLetterQueueOf(queue) {
 					c.Warning = riskOf(d.arguments(name))
 				}
 				c.DeadLetters += aside
@@ -74,7 +74,7 @@ func (b *Broker) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLe
 					return err
 				}
 				for _, d := range step {
-					if !enough && !yield(asideOf(d), nil) {
+					if !enough && !yield(deadLetterOf(d), nil) {
 						enough = true
 					}
 				}
@@ -99,7 +99,7 @@ func (b *Broker) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLe
 func (b *Broker) Retry(ctx context.Context, queue string, ids []string) (int, error) {
 	f := &queuePublisher{broker: b, queue: queue}
 	defer f.close()
-	n, err := b.takeAside(ctx, queue, ids, func(messages []amqp.Delivery) error {
+	n, err := b.takeDeadLetters(ctx, queue, ids, func(messages []amqp.Delivery) error {
 		ctx, cancel := context.WithTimeoutCause(ctx, b.opts.ConfirmTimeout, ErrNotConfirmed)
 		defer cancel()
 		copies := make([]amqp.Publishing, len(messages))
@@ -120,16 +120,16 @@ func (b *Broker) Retry(ctx context.Context, queue string, ids []string) (int, er
 
 // Drop acknowledges messages of the dead-letter queue, which deletes them.
 func (b *Broker) Drop(ctx context.Context, queue string, ids []string) (int, error) {
-	n, err := b.takeAside(ctx, queue, ids, func([]amqp.Delivery) error { return nil })
+	n, err := b.takeDeadLetters(ctx, queue, ids, func([]amqp.Delivery) error { return nil })
 	if err != nil {
 		err = fmt.Errorf("drop messages of queue %s: %w", queue, err)
 	}
 	return n, err
 }
 
-// takeAside removes messages from the dead-letter queue, step by step, each step after
+// takeDeadLetters removes messages from the dead-letter queue, step by step, each step after
 // first has succeeded for its messages. It returns how many it has removed.
-func (b *Broker) takeAside(ctx context.Context, queue string, ids []string, first func([]amqp.Delivery) error) (total int, err error) {
+func (b *Broker) takeDeadLetters(ctx context.Context, queue string, ids []string, first func([]amqp.Delivery) error) (total int, err error) {
 	missing := make(map[string]bool, len(ids))
 	for _, id := range ids {
 		missing[id] = true
@@ -186,8 +186,8 @@ func isHistory(header string) bool {
 		strings.HasPrefix(header, "x-first-death-") || strings.HasPrefix(header, "x-last-death-")
 }
 
-// asideOf returns the operator's view of a message in a dead-letter queue.
-func asideOf(d amqp.Delivery) broker.DeadLetter {
+// deadLetterOf returns the operator's view of a message in a dead-letter queue.
+func deadLetterOf(d amqp.Delivery) broker.DeadLetter {
 	a := broker.DeadLetter{ID: idOf(d), Outgoing: broker.Outgoing{Type: d.Type, ContentType: d.ContentType, Body: d.Body}}
 	if reason, ok := d.Headers[headerReason].(string); ok {
 		a.Reason = reasonText(reason)

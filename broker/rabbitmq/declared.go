@@ -12,7 +12,7 @@ import (
 // declaration records the objects of a peer, from Bind until Unbind.
 type declaration struct {
 	queue broker.PeerQueue
-	era   int // health's era in which they were declared
+	epoch int // health's epoch in which they were declared
 }
 
 // Bind declares the peer's queues, their dead-letter queues, the peer's exchange and the
@@ -58,30 +58,30 @@ func (b *Broker) changing(ctx context.Context, do func() error) error {
 }
 
 func (b *Broker) declare(ctx context.Context, q broker.PeerQueue) error {
-	era, _, err := b.make(ctx, q)
+	epoch, _, err := b.declareObjects(ctx, q)
 	if err != nil {
 		return err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.declared[q.PeerID] = declaration{q, era}
+	b.declared[q.PeerID] = declaration{q, epoch}
 	b.keeping.Do(func() { go b.keep() })
 	return nil
 }
 
-// make declares the objects of a peer that do not exist. It returns the era in which they
+// declareObjects declares the objects of a peer that do not exist. It returns the epoch in which they
 // exist, and the names of the queues that did not exist.
-func (b *Broker) make(ctx context.Context, q broker.PeerQueue) (era int, missing []string, err error) {
+func (b *Broker) declareObjects(ctx context.Context, q broker.PeerQueue) (epoch int, missing []string, err error) {
 	before := b.before(q.PeerID)
 	// It may still be running after onDeclaring has returned an error, so it must not
 	// write to the results of make.
 	type result struct {
-		era     int
+		epoch     int
 		missing []string
 	}
 	results := make(chan result, 1)
 	err = b.onDeclaring(ctx, func(d declarer) error {
-		r := result{era: b.health.currentEra()}
+		r := result{epoch: b.health.currentEpoch()}
 		d.missing = &r.missing
 		err := d.declare(q, before)
 		results <- r
@@ -91,7 +91,7 @@ func (b *Broker) make(ctx context.Context, q broker.PeerQueue) (era int, missing
 		return 0, nil, err
 	}
 	r := <-results
-	return r.era, r.missing, nil
+	return r.epoch, r.missing, nil
 }
 
 func (b *Broker) release(ctx context.Context, q broker.PeerQueue) error {
@@ -114,27 +114,27 @@ func (b *Broker) before(peerID string) *broker.PeerQueue {
 	return nil
 }
 
-// owner returns the declaration of a queue, if it was made before era.
-func (b *Broker) owner(queue string, era int) (broker.PeerQueue, bool) {
+// owner returns the declaration of a queue, if it was made before epoch.
+func (b *Broker) owner(queue string, epoch int) (broker.PeerQueue, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, d := range b.declared {
-		if d.era < era && slices.Contains(d.queue.Queues, queue) {
+		if d.epoch < epoch && slices.Contains(d.queue.Queues, queue) {
 			return d.queue, true
 		}
 	}
 	return broker.PeerQueue{}, false
 }
 
-// declareAgain repeats the declaration of a queue, if it was made before era. It reports
+// declareAgain repeats the declaration of a queue, if it was made before epoch. It reports
 // whether there was such a declaration.
-func (b *Broker) declareAgain(ctx context.Context, queue string, era int) (bool, error) {
-	if _, ok := b.owner(queue, era); !ok {
+func (b *Broker) declareAgain(ctx context.Context, queue string, epoch int) (bool, error) {
+	if _, ok := b.owner(queue, epoch); !ok {
 		return false, nil
 	}
 	there := false
 	err := b.changing(ctx, func() error {
-		q, ok := b.owner(queue, era) // another goroutine may have changed it meanwhile
+		q, ok := b.owner(queue, epoch) // another goroutine may have changed it meanwhile
 		if !ok {
 			return nil
 		}
@@ -147,7 +147,7 @@ func (b *Broker) declareAgain(ctx context.Context, queue string, era int) (bool,
 	return there, err
 }
 
-// whenever is greater than all eras.
+// whenever is greater than all epochs.
 const whenever = math.MaxInt
 
 // restore declares objects that RabbitMQ has lost since they were declared. After RabbitMQ
@@ -155,7 +155,7 @@ const whenever = math.MaxInt
 // messages for them are returned. The queue can be consumed even if restore fails, so
 // errors are only logged.
 func (b *Broker) restore(ctx context.Context, queue string) {
-	if _, err := b.declareAgain(ctx, queue, b.health.currentEra()); err != nil && ctx.Err() == nil {
+	if _, err := b.declareAgain(ctx, queue, b.health.currentEpoch()); err != nil && ctx.Err() == nil {
 		b.log.Warn("bindings may be missing in RabbitMQ since it was lost", "queue", queue, "err", err)
 	}
 }

@@ -216,15 +216,15 @@ func (c deadlineConn) Write(p []byte) (int, error) {
 func (c deadlineConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = silence{err}
+		err = readTimeoutError{err}
 	}
 	return n, err
 }
 
-// silence is a timeout of a read.
-type silence struct{ error }
+// readTimeoutError is a timeout of a read.
+type readTimeoutError struct{ error }
 
-func (silence) Error() string   { return "RabbitMQ is silent" }
-func (silence) Timeout() bool   { return true }
-func (silence) Temporary() bool { return true }
-func (s silence) Unwrap() error { return s.error }
+func (readTimeoutError) Error() string   { return "RabbitMQ is silent" }
+func (readTimeoutError) Timeout() bool   { return true }
+func (readTimeoutError) Temporary() bool { return true }
+func (s readTimeoutError) Unwrap() error { return s.error }

@@ -64,11 +64,11 @@ func saysCode(err error, code int) bool {
 // down they all fail, and one line is enough.
 type health struct {
 	log     *slog.Logger
-	changed wait.Signal // notified when a connection is lost, or an era begins
+	changed wait.Signal // notified when a connection is lost, or an epoch begins
 
 	mu      sync.Mutex
 	good    bool      // the last log entry was that there is a connection
-	era     int       // incremented with each first connection after there was none
+	epoch   int       // incremented with each first connection after there was none
 	trouble string    // last logged error
 	lostAt  time.Time // when the last loss was logged
 
@@ -136,12 +136,12 @@ func (b *Broker) Health() error {
 	return errors.New("no connection to RabbitMQ: " + h.trouble)
 }
 
-// currentEra returns the current era. Between two eras RabbitMQ was unreachable, and may
+// currentEpoch returns the current epoch. Between two epochs RabbitMQ was unreachable, and may
 // have lost objects.
-func (h *health) currentEra() int {
+func (h *health) currentEpoch() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.era
+	return h.epoch
 }
 
 // up is called for a new connection. It reports whether there was none before.
@@ -152,7 +152,7 @@ func (h *health) up(version any, address string) (first bool) {
 		return false
 	}
 	h.good, h.trouble = true, ""
-	h.era++
+	h.epoch++
 	h.changed.Notify()
 	h.log.Info("connected to RabbitMQ", "address", address, "version", version)
 	return true

@@ -13,7 +13,7 @@ import (
 type kind struct {
 	queueType QueueType // "" if unknown
 	limit     int       // delivery limit; noLimit, or 0 if the queue has no argument for it
-	era       int       // era in which this was found out
+	epoch     int       // epoch in which this was found out
 }
 
 const (
@@ -24,29 +24,29 @@ const (
 	defaultLimit = 20
 )
 
-// kind returns the kind of an existing queue. It asks RabbitMQ once in each era.
+// kind returns the kind of an existing queue. It asks RabbitMQ once in each epoch.
 func (d declarer) kind(queue string) kind {
 	b := d.live.broker
-	era := b.health.currentEra()
+	epoch := b.health.currentEpoch()
 	b.mu.Lock()
 	k := b.kinds[queue]
 	b.mu.Unlock()
-	if k.era == era {
+	if k.epoch == epoch {
 		return k
 	}
-	k = d.askKind(queue)
-	k.era = era
+	k = d.probeKind(queue)
+	k.epoch = epoch
 	b.mu.Lock()
 	b.kinds[queue] = k
 	b.mu.Unlock()
 	return k
 }
 
-// askKind determines the type of a queue. AMQP has no method for that. But RabbitMQ
+// probeKind determines the type of a queue. AMQP has no method for that. But RabbitMQ
 // refuses to declare an existing queue with different arguments, and names one of them in
 // its answer. One of the arguments used here is invalid for a quorum queue: with it,
 // RabbitMQ never creates a queue, but ignores it if the queue exists.
-func (d declarer) askKind(queue string) kind {
+func (d declarer) probeKind(queue string) kind {
 	ch, err := d.live.Channel() // RabbitMQ closes the channel
 	if err != nil {
 		return kind{}
@@ -60,7 +60,7 @@ func (d declarer) askKind(queue string) kind {
 	return kindFrom(err)
 }
 
-// kindFrom interprets RabbitMQ's answer to askKind. It returns the zero kind for any other
+// kindFrom interprets RabbitMQ's answer to probeKind. It returns the zero kind for any other
 // answer, with the only effect that reportLimit logs nothing about the queue.
 func kindFrom(answer error) kind {
 	if answer == nil {

@@ -42,13 +42,13 @@ func TestKind(t *testing.T) {
 			args[name] = value
 		}
 		ask := func() (k kind) {
-			o.check(b.onDeclaring(testContext(t), func(d declarer) error { k = d.askKind(queue); return nil }))
+			o.check(b.onDeclaring(testContext(t), func(d declarer) error { k = d.probeKind(queue); return nil }))
 			return k
 		}
 		if k := ask(); k != (kind{}) {
 			t.Errorf("%v: a queue that does not exist is a %+v", test.args, k)
 		}
-		_, err := o.QueueDeclare(queue, true, false, false, false, args) // is not refused, as it would be if askKind had declared it
+		_, err := o.QueueDeclare(queue, true, false, false, false, args) // is not refused, as it would be if probeKind had declared it
 		o.check(err)
 		if k := ask(); k != test.want {
 			t.Errorf("%v: got %+v, want %+v", test.args, k, test.want)

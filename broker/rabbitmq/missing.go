@@ -107,11 +107,11 @@ func (l *lengthCheck) compare(length int, stay time.Duration) lengthResult {
 }
 
 // watch checks the length of the queue until the consumer is closed.
-func (a *aside) watch() {
+func (a *deadLetterPublisher) watch() {
 	for wait.Sleep(a.life, a.to.broker.lengthInterval) == nil {
 		select {
 		case a.sem <- struct{}{}:
-			ctx, cancel := context.WithTimeout(a.life, patience) // put waits for sem
+			ctx, cancel := context.WithTimeout(a.life, closeTimeout) // publish waits for sem
 			a.checkLength(ctx)
 			cancel()
 			<-a.sem
@@ -121,7 +121,7 @@ func (a *aside) watch() {
 }
 
 // checkLength checks the length of the queue. No message is added meanwhile.
-func (a *aside) checkLength(ctx context.Context) {
+func (a *deadLetterPublisher) checkLength(ctx context.Context) {
 	b := a.to.broker
 	counted := make(chan int, 1) // written also after onDeclaring has returned an error
 	if b.onDeclaring(ctx, func(d declarer) error {
@@ -157,7 +157,7 @@ func (b *Broker) endMissing(queue string) {
 // length of the dead-letter queue is checked there, and the warning ends here.
 func (b *Broker) leaveWatch(queue string) {
 	b.mu.Lock()
-	missing, own := b.risks[b.asideQueue(queue)].missing != "", false
+	missing, own := b.risks[b.deadLetterQueueOf(queue)].missing != "", false
 	if missing {
 		for c := range b.consumers {
 			own = own || c.queue == queue
@@ -165,7 +165,7 @@ func (b *Broker) leaveWatch(queue string) {
 	}
 	b.mu.Unlock()
 	if missing && !own {
-		b.endMissing(b.asideQueue(queue))
+		b.endMissing(b.deadLetterQueueOf(queue))
 	}
 }
 
@@ -189,7 +189,7 @@ const maxNotice = 2000
 // notice sends a notice. Failures, as during an alarm of RabbitMQ, are only logged: at
 // worst, there is a warning that ends by itself.
 func (br *browser) notice(ctx context.Context, done bool) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	body, err := json.Marshal(browseNotice{Queue: br.queue, Browser: br.id, Done: done, Removed: br.removed})
 	if err == nil {
@@ -203,10 +203,10 @@ func (br *browser) notice(ctx context.Context, done bool) {
 // noteBrowser receives a message of the lock queue with a notice.
 func (c *consumer) noteBrowser(body []byte) {
 	var n browseNotice
-	if len(body) > maxNotice || json.Unmarshal(body, &n) != nil || n.Queue != c.aside.to.queue || n.Removed < 0 || n.Browser == "" {
+	if len(body) > maxNotice || json.Unmarshal(body, &n) != nil || n.Queue != c.deadLetters.to.queue || n.Removed < 0 || n.Browser == "" {
 		return
 	}
-	c.aside.length.noticed(n)
+	c.deadLetters.length.noticed(n)
 }
 
 // toLockHolder publishes a message to the process that holds the lock of a queue. RabbitMQ

@@ -18,7 +18,7 @@ import (
 // missing messages.
 func checkLengths(t *testing.T, bc broker.Consumer) {
 	t.Helper()
-	a := &bc.(*consumer).aside
+	a := &bc.(*consumer).deadLetters
 	for range 2 {
 		a.sem <- struct{}{}
 		a.checkLength(testContext(t))
@@ -39,7 +39,7 @@ func setAsideMessages(t *testing.T, o *operator, q broker.PeerQueue, c broker.Co
 // queue must have a number of messages, and no browser.
 func expect(t *testing.T, bc broker.Consumer, length int) {
 	t.Helper()
-	l := &bc.(*consumer).aside.length
+	l := &bc.(*consumer).deadLetters.length
 	eventually(t, "notices", func() error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -236,20 +236,20 @@ func TestBrowserWithoutEnd(t *testing.T) {
 // Only notices about the process's own dead-letter queue count, and what is no notice is
 // ignored.
 func TestHostileNotices(t *testing.T) {
-	c := &consumer{aside: newAside(&Broker{opts: Options{AsideSuffix: deadLetterSuffix}}, "q")}
-	c.aside.length.expected = 5
+	c := &consumer{deadLetters: newDeadLetterPublisher(&Broker{opts: Options{AsideSuffix: deadLetterSuffix}}, "q")}
+	c.deadLetters.length.expected = 5
 	for _, body := range []string{
 		"", "null", "[]", "{", `{"queue":"q.XQ"}`, `{"queue":"q","browser":"b","done":true,"removed":3}`,
 		`{"queue":"q.XQ","browser":"b","done":true,"removed":-3}`, `{"queue":"q.XQ","browser":"b","done":true,"removed":1e30}`,
 		`{"queue":"q.XQ","browser":"` + strings.Repeat("b", maxNotice) + `"}`,
 	} {
 		c.noteBrowser([]byte(body))
-		if l := &c.aside.length; l.expected != 5 || len(l.browsers) > 0 {
+		if l := &c.deadLetters.length; l.expected != 5 || len(l.browsers) > 0 {
 			t.Errorf("%.60s: has an effect", body)
 		}
 	}
 	c.noteBrowser([]byte(`{"queue":"q.XQ","browser":"b","done":true,"removed":3}`))
-	if c.aside.length.expected != 2 {
+	if c.deadLetters.length.expected != 2 {
 		t.Error("a valid notice has no effect")
 	}
 }

@@ -48,14 +48,14 @@ type redeclarer struct {
 // redeclare repeats the declarations from before RabbitMQ was lost, or else checks the
 // objects of the next peer. It returns the time until its next call.
 func (k *redeclarer) redeclare() time.Duration {
-	era := k.health.currentEra()
-	stale := k.peers(func(d declaration) bool { return d.era < era })
+	epoch := k.health.currentEpoch()
+	stale := k.peers(func(d declaration) bool { return d.epoch < epoch })
 	failed := false
 	for _, id := range stale {
 		if k.again(id) != nil {
 			failed = true
 		}
-		if k.health.currentEra() != era {
+		if k.health.currentEpoch() != epoch {
 			return 0
 		}
 	}
@@ -102,14 +102,14 @@ func (k *redeclarer) again(id string) error {
 		if q == nil {
 			return nil // Unbind was called meanwhile
 		}
-		era, made, err := k.make(k.life, *q)
+		epoch, made, err := k.declareObjects(k.life, *q)
 		if err != nil {
 			return err
 		}
 		missing = made
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		k.declared[id] = declaration{*q, era}
+		k.declared[id] = declaration{*q, epoch}
 		return nil
 	})
 	switch {

@@ -57,7 +57,7 @@ type renewals struct {
 // finish waits, up to patience, until all are replaced. Otherwise a consumer that is
 // closed soon after it was opened, again and again, would never replace them.
 func (r *renewals) finish() {
-	late := time.NewTimer(patience)
+	late := time.NewTimer(closeTimeout)
 	defer late.Stop()
 	for len(r.next()) > 0 {
 		select {

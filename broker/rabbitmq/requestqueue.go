@@ -16,13 +16,13 @@ var (
 	_ broker.QueueYielder   = (*consumer)(nil)
 )
 
-// askType is the type of a message by which one process requests a queue from another. It
+// probeType is the type of a message by which one process requests a queue from another. It
 // is published to the lock queue, and so delivered to the process that holds the lock. The
 // body is the argument has of RequestQueue in decimal.
-const askType = "peerlink-ask"
+const probeType = "peerlink-ask"
 
-// askTime is the expiration of a request in milliseconds.
-const askTime = "3000"
+// probeTime is the expiration of a request in milliseconds.
+const probeTime = "3000"
 
 // RequestQueue sends a request to the process that holds the lock of a queue. It does
 // nothing if the queue is consumed without a lock.
@@ -34,7 +34,7 @@ func (b *Broker) RequestQueue(ctx context.Context, queue string, has int) error 
 		return nil
 	}
 	if err := b.toLockHolder(ctx, queue, amqp.Publishing{
-		Type: askType, Expiration: askTime, Body: strconv.AppendInt(nil, int64(has), 10),
+		Type: probeType, Expiration: probeTime, Body: strconv.AppendInt(nil, int64(has), 10),
 	}); err != nil {
 		return fmt.Errorf("ask for queue %s: %w", queue, err)
 	}
@@ -93,7 +93,7 @@ func (c *consumer) note(d amqp.Delivery) {
 		c.noteBrowser(d.Body)
 		return
 	}
-	if d.Type != askType || len(d.Body) > 10 {
+	if d.Type != probeType || len(d.Body) > 10 {
 		return
 	}
 	has, err := strconv.Atoi(string(d.Body))

@@ -54,21 +54,21 @@ func (b *Broker) setRisk(queue string, change func(*risk)) {
 	}
 }
 
-// noteRisk checks the arguments of a dead-letter queue. It asks RabbitMQ once in each era.
+// noteRisk checks the arguments of a dead-letter queue. It asks RabbitMQ once in each epoch.
 func (d declarer) noteRisk(queue string) {
 	b := d.live.broker
-	era := b.health.currentEra()
+	epoch := b.health.currentEpoch()
 	b.mu.Lock()
 	k, known := b.kinds[queue]
 	b.mu.Unlock()
-	if known && k.era == era {
+	if known && k.epoch == epoch {
 		return
 	}
 	text := riskOf(d.arguments(queue))
 	b.setRisk(queue, func(r *risk) { r.arguments = text })
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.kinds[queue] = kind{era: era}
+	b.kinds[queue] = kind{epoch: epoch}
 }
 
 // maxArguments bounds the number of arguments of a queue that are asked for. RabbitMQ

@@ -28,16 +28,16 @@ const deadLetterSuffix = ".XQ"
 // letters.
 func deadLetterQueue(queue string) string { return queue + deadLetterSuffix }
 
-// asideQueue returns the name of the queue to which DeadLetter moves messages: the
+// deadLetterQueueOf returns the name of the queue to which DeadLetter moves messages: the
 // dead-letter queue, unless [Options].AsideSuffix names another one.
-func (b *Broker) asideQueue(queue string) string { return queue + b.opts.AsideSuffix }
+func (b *Broker) deadLetterQueueOf(queue string) string { return queue + b.opts.AsideSuffix }
 
-// asideQueues returns the names of all queues that may have dead letters.
-func (b *Broker) asideQueues(queue string) []string {
+// deadLetterQueues returns the names of all queues that may have dead letters.
+func (b *Broker) deadLetterQueues(queue string) []string {
 	if b.opts.AsideSuffix == deadLetterSuffix {
 		return []string{deadLetterQueue(queue)}
 	}
-	return []string{b.asideQueue(queue), deadLetterQueue(queue)}
+	return []string{b.deadLetterQueueOf(queue), deadLetterQueue(queue)}
 }
 
 // deadLettering returns the arguments of a queue with a dead-letter queue.
@@ -73,12 +73,12 @@ func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
 		return err
 	}
 	for _, queue := range q.Queues {
-		for _, name := range d.live.broker.asideQueues(queue) {
+		for _, name := range d.live.broker.deadLetterQueues(queue) {
 			if err := d.queue(name, nil); err != nil {
 				return err
 			}
 		}
-		d.noteRisk(d.live.broker.asideQueue(queue))
+		d.noteRisk(d.live.broker.deadLetterQueueOf(queue))
 		if err := d.queue(queue, deadLettering(queue)); err != nil {
 			return err
 		}

@@ -83,7 +83,7 @@ func (c *wiring) say(text string) {
 func (c *wiring) hears(conn net.Conn, text string, limit time.Duration, end error) {
 	c.Helper()
 	buf := make([]byte, len(text))
-	conn.SetReadDeadline(time.Now().Add(linktest.Patience))
+	conn.SetReadDeadline(time.Now().Add(linktest.Timeout))
 	if n, err := io.ReadFull(conn, buf); string(buf) != text {
 		c.Fatalf("heard %q, %v, want %q", buf[:n], err, text)
 	}
@@ -101,7 +101,7 @@ func TestWire(t *testing.T) {
 		c.say("hello")
 		c.hears(c.server, "hello", moment, silence)
 		c.client.Close()
-		c.hears(c.server, "", linktest.Patience, io.EOF)
+		c.hears(c.server, "", linktest.Timeout, io.EOF)
 	})
 	t.Run("refuse", func(t *testing.T) {
 		c := wireUp(t, rules{})
@@ -147,7 +147,7 @@ func TestWire(t *testing.T) {
 	t.Run("tear", func(t *testing.T) {
 		c := wireUp(t, rules{ways: [2]way{toServer: {tear: true}}})
 		c.say("hello!")
-		c.hears(c.server, "hel", linktest.Patience, syscall.ECONNRESET)
+		c.hears(c.server, "hel", linktest.Timeout, syscall.ECONNRESET)
 	})
 	t.Run("duplicate", func(t *testing.T) {
 		c := wireUp(t, rules{duplicate: true})
@@ -165,15 +165,15 @@ func TestWire(t *testing.T) {
 		c.say("x")
 		c.hears(c.server, "x", moment, silence)
 		c.wire.each((*wired).cut)
-		c.hears(c.client, "", linktest.Patience, io.EOF)
-		c.hears(c.server, "", linktest.Patience, io.EOF)
+		c.hears(c.client, "", linktest.Timeout, io.EOF)
+		c.hears(c.server, "", linktest.Timeout, io.EOF)
 	})
 	t.Run("abandon", func(t *testing.T) {
 		c := wireUp(t, rules{})
 		c.say("x")
 		c.hears(c.server, "x", moment, silence)
 		c.wire.each((*wired).abandon)
-		c.hears(c.client, "", linktest.Patience, syscall.ECONNRESET)
+		c.hears(c.client, "", linktest.Timeout, syscall.ECONNRESET)
 		c.hears(c.server, "", moment, silence)
 	})
 }
@@ -258,7 +258,7 @@ func TestProcessEndsByItself(t *testing.T) {
 	p := startProcess(m.name, m.settings, func(format string, args ...any) { ends <- fmt.Sprintf(format, args...) })
 	defer p.end()
 	serves := func() bool { return strings.Contains(p.log.String(), serving) }
-	if !w.within(linktest.Patience, serves) {
+	if !w.within(linktest.Timeout, serves) {
 		t.Fatalf("does not serve:\n%s", p.log)
 	}
 	p.mu.Lock()
@@ -270,7 +270,7 @@ func TestProcessEndsByItself(t *testing.T) {
 	if end := <-ends; !strings.Contains(end, "AA has ended by itself, signal: killed") {
 		t.Error(end)
 	}
-	if !w.within(linktest.Patience, func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.starts == 2 }) || !w.within(linktest.Patience, serves) {
+	if !w.within(linktest.Timeout, func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.starts == 2 }) || !w.within(linktest.Timeout, serves) {
 		t.Error("is not started again")
 	}
 }

@@ -24,8 +24,8 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// Patience is how long a test waits for an expected event.
-const Patience = time.Minute
+// Timeout is how long a test waits for an expected event.
+const Timeout = time.Minute
 
 // Node is a node with a message store and, once started, a link service.
 type Node struct {
@@ -193,7 +193,7 @@ func (n *Node) Put(to *Node, messages ...broker.Outgoing) {
 // distinct ones. It returns them by their config_data.
 func (n *Node) Take(count int) map[string]broker.Incoming {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
 	defer cancel()
 	got := make(map[string]broker.Incoming)
 	err := n.apps.take(ctx, n.Identity().Type.Inbox(), func(m broker.Incoming) bool {
@@ -216,7 +216,7 @@ func (n *Node) Take(count int) map[string]broker.Incoming {
 // them.
 func (n *Node) TakeEach(count int) (messages []broker.Incoming) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
 	defer cancel()
 	err := n.apps.take(ctx, n.Identity().Type.Inbox(), func(m broker.Incoming) bool {
 		messages = append(messages, m)
@@ -246,7 +246,7 @@ func (n *Node) Left(to *Node, aside int) (reasons []string) {
 // Eventually retries until do succeeds.
 func Eventually(t testing.TB, what string, do func() error) {
 	t.Helper()
-	deadline := time.Now().Add(Patience)
+	deadline := time.Now().Add(Timeout)
 	for pause := time.Millisecond; ; pause = min(2*pause, 16*time.Millisecond) {
 		err := do()
 		if err == nil {

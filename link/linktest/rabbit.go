@@ -201,7 +201,7 @@ func returnAll(ch *amqp.Channel, queue string, number int) error {
 	if err := ch.Nack(0, true, true); err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(Timeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 		if err != nil || q.Messages >= number {
 			return err

@@ -36,7 +36,7 @@ func (c *checker) checkNames(folder, remedy string) {
 		}
 		repository = repository || strings.EqualFold(e.Name(), "HEAD") || strings.EqualFold(e.Name(), ".git")
 		switch {
-		case name != "." && infobundle.LeftOut(e.Name()):
+		case name != "." && infobundle.Excluded(e.Name()):
 			if e.IsDir() {
 				return fs.SkipDir
 			}

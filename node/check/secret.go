@@ -192,7 +192,7 @@ func (c *checker) checkStrayKeys(path string) {
 		return // reported by the check of this file, if it is one of the node's
 	}
 	file := c.name(path)
-	if name, ours := strings.CutPrefix(file, "nodeinfo/"); ours && !infobundle.LeftOut(filepath.Base(path)) {
+	if name, ours := strings.CutPrefix(file, "nodeinfo/"); ours && !infobundle.Excluded(filepath.Base(path)) {
 		if err := infobundle.CheckPublic(infobundle.File{Name: name, Data: data}); err != nil {
 			c.problem(file, RuleKeyPlace, "%v; if an info-bundle was made, what was secret is no more", err)
 		}

@@ -6,7 +6,7 @@
 // fetched info-bundle is returned only if it is valid, and signed with the root key that was pinned
 // when the two nodes became peers. It may still be an old one, because an attacker who controls the
 // server or the network can withhold newer bundles. Therefore callers must compare the dates, as
-// [peerlink/node.Dir.UpdatePeer] does.
+// [peerlink/node.Dir.ReplaceNodeinfo] does.
 package follow
 
 import (

@@ -115,7 +115,7 @@ func CheckFiles(files []File) error {
 // browsers and shells. Vim creates the file 4913 to test whether a folder is writable.
 var leftover = regexp.MustCompile(`(?i)(^~\$|^#.*#$|~$|\.(sw[a-p]|bak|old|save|orig|rej|tmp|part|crdownload|dpkg-(old|new|dist|tmp)|rpm(save|new|orig))$|^(thumbs\.db|ehthumbs\.db|desktop\.ini|4913|nohup\.out)$)`)
 
-// LeftOut reports whether a file or folder with this name is excluded from info-bundles: hidden
+// Excluded reports whether a file or folder with this name is excluded from info-bundles: hidden
 // files, and temporary and backup files of editors and file managers. Everything else in the
 // nodeinfo folder becomes public.
-func LeftOut(name string) bool { return strings.HasPrefix(name, ".") || leftover.MatchString(name) }
+func Excluded(name string) bool { return strings.HasPrefix(name, ".") || leftover.MatchString(name) }

@@ -67,14 +67,14 @@ func split(key crypto.Signer, id pki.Identity, passphrase []byte, total, thresho
 	for i := range shares {
 		shares[i] = &Share{split: e.splitID(), threshold: threshold, total: total, index: i + 1, value: values[i], envelope: e}
 	}
-	if err := prove(shares, passphrase, pub); err != nil {
+	if err := selfTest(shares, passphrase, pub); err != nil {
 		return nil, fmt.Errorf("the shares of %v do not restore the key: %w", id, err)
 	}
 	return shares, nil
 }
 
-// prove tests new shares by parsing their text and restoring the key from them.
-func prove(shares []*Share, passphrase []byte, pub crypto.PublicKey) error {
+// selfTest tests new shares by parsing their text and restoring the key from them.
+func selfTest(shares []*Share, passphrase []byte, pub crypto.PublicKey) error {
 	var typed, scanned []*Share
 	for _, s := range shares {
 		a, err := Parse(s.Text())

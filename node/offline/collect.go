@@ -18,9 +18,9 @@ import (
 	"peerlink/node/pki"
 )
 
-// Ask is one item to be signed by the root key: a [ServerCert], a [PeerCert] or an
+// Requested is one item to be signed by the root key: a [ServerCert], a [PeerCert] or an
 // [InfoBundle].
-type Ask interface {
+type Requested interface {
 	// add checks the item and adds it to the collection.
 	add(c *collection) error
 }
@@ -59,13 +59,13 @@ type collection struct {
 // impossible items.
 //
 // now is the current time.
-func Collect(ctx context.Context, d *node.Dir, asks []Ask, now time.Time) (r *Request, err error) {
+func Collect(ctx context.Context, d *node.Dir, asks []Requested, now time.Time) (r *Request, err error) {
 	return collect(ctx, d, asks, now, func() error { return nil })
 }
 
 // collect implements [Collect]. It calls step before every change, so that a test can
 // interrupt it there.
-func collect(ctx context.Context, d *node.Dir, asks []Ask, now time.Time, step func() error) (r *Request, err error) {
+func collect(ctx context.Context, d *node.Dir, asks []Requested, now time.Time, step func() error) (r *Request, err error) {
 	if len(asks) == 0 || len(asks) > MaxItems {
 		return nil, fmt.Errorf("%d things to be signed: expected 1 to %d in one request", len(asks), MaxItems)
 	}
@@ -96,7 +96,7 @@ func collect(ctx context.Context, d *node.Dir, asks []Ask, now time.Time, step f
 }
 
 // check adds the items to the request, except for the values that are reserved later.
-func (c *collection) check(asks []Ask) error {
+func (c *collection) check(asks []Requested) error {
 	id := make([]byte, idDigits/2)
 	rand.Read(id)
 	self := c.d.Identity()
@@ -165,7 +165,7 @@ func (c *collection) reserve(step func() error) error {
 	if err := step(); err != nil {
 		return err
 	}
-	return c.l.HoldDate(c.date)
+	return c.l.KeepDate(c.date)
 }
 
 func (a ServerCert) add(c *collection) error {

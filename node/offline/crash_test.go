@@ -122,7 +122,7 @@ func TestCrashWhileCollecting(t *testing.T) {
 		if !errors.Is(err, errCrash) {
 			t.Fatalf("step %d: %v", crashes, err)
 		}
-		if waiting, err := Waiting(d, time.Now()); err != nil || len(waiting) != 0 {
+		if waiting, err := PendingRequests(d, time.Now()); err != nil || len(waiting) != 0 {
 			t.Errorf("step %d: %d requests are waiting (%v)", crashes, len(waiting), err)
 		}
 		r := mustCollect(t, d, asks...)

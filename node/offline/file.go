@@ -26,8 +26,8 @@ const (
 	Failed  State = "failed"  // the item can not be filed; Err is the reason
 )
 
-// Done is an item with the result of filing it.
-type Done struct {
+// FiledItem is an item with the result of filing it.
+type FiledItem struct {
 	Item
 	State State `json:"state"`
 	// Path is the file on this machine: the server certificate, the peer
@@ -49,13 +49,13 @@ type Done struct {
 // removed, or the request be forgotten.
 //
 // now is the current time.
-func File(ctx context.Context, d *node.Dir, a *Answer, now time.Time) ([]Done, error) {
+func File(ctx context.Context, d *node.Dir, a *Answer, now time.Time) ([]FiledItem, error) {
 	return file(ctx, d, a, now, func() error { return nil })
 }
 
 // file implements [File]. It calls step before every change, so that a test can interrupt
 // it there.
-func file(ctx context.Context, d *node.Dir, a *Answer, now time.Time, step func() error) (done []Done, err error) {
+func file(ctx context.Context, d *node.Dir, a *Answer, now time.Time, step func() error) (done []FiledItem, err error) {
 	err = d.Locked(ctx, func(l *node.Locked) error {
 		filed, err := wasFiled(d, a, step)
 		if filed || err != nil {
@@ -133,21 +133,21 @@ type filing struct {
 	r    *Request
 	a    *Answer
 	step func() error
-	done []Done
+	done []FiledItem
 }
 
 // items files the items in order. It fails only if it is interrupted; the error of an item
 // is in the item's Done.
 func (f *filing) items() error {
 	for i, s := range f.r.servers {
-		item := Done{Item: f.r.serverItem(s), Path: s.file}
+		item := FiledItem{Item: f.r.serverItem(s), Path: s.file}
 		err := f.item(item, f.certificate(f.a.servers[i]), f.output(s.file, pki.EncodeCertificatePEM(f.a.servers[i])))
 		if err != nil {
 			return err
 		}
 	}
 	for i, p := range f.r.peers {
-		item := Done{Item: peerItem(p), Path: f.d.IssuedFile(p.bundle.Identity.ID)}
+		item := FiledItem{Item: peerItem(p), Path: f.d.IssuedFile(p.bundle.Identity.ID)}
 		err := f.item(item, f.certificate(f.a.peers[i]), func() (State, error) {
 			added, err := f.l.FilePeer(f.ctx, p.bundle, f.a.peers[i], p.subnet)
 			if added {
@@ -160,7 +160,7 @@ func (f *filing) items() error {
 		}
 	}
 	if f.a.rootCSR != nil {
-		item := Done{Item: f.r.csrItem(), Path: f.l.RootCSRFile()}
+		item := FiledItem{Item: f.r.csrItem(), Path: f.l.RootCSRFile()}
 		err := f.item(item, func() (State, error) {
 			created, err := f.l.FileRootCSR(f.a.rootCSR)
 			if created {
@@ -179,13 +179,13 @@ func (f *filing) items() error {
 	if err != nil {
 		return err
 	}
-	date := func() (State, error) { return Filed, f.l.HoldDate(f.r.info.date) }
+	date := func() (State, error) { return Filed, f.l.KeepDate(f.r.info.date) }
 	publish := func() (State, error) { return Filed, f.l.PublishBundle(bundle) }
-	return f.item(Done{Item: f.r.infoItem(), Path: f.r.info.file}, date, publish, f.output(f.r.info.file, bundle))
+	return f.item(FiledItem{Item: f.r.infoItem(), Path: f.r.info.file}, date, publish, f.output(f.r.info.file, bundle))
 }
 
 // item files one item by calling changes in order. The last one determines the item's state.
-func (f *filing) item(done Done, changes ...func() (State, error)) error {
+func (f *filing) item(done FiledItem, changes ...func() (State, error)) error {
 	for _, change := range changes {
 		if err := f.ctx.Err(); err != nil {
 			return err

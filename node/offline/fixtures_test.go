@@ -108,7 +108,7 @@ func askPeer(t testing.TB, n *nodetest.Node) PeerCert {
 	return PeerCert{Bundle: readFileT(t, n.Bundle(t))}
 }
 
-func mustCollect(t testing.TB, d *node.Dir, asks ...Ask) *Request {
+func mustCollect(t testing.TB, d *node.Dir, asks ...Requested) *Request {
 	t.Helper()
 	r, err := Collect(ctx, d, asks, time.Now())
 	if err != nil {
@@ -134,7 +134,7 @@ func signed(t testing.TB, r *Request, key crypto.Signer) *Answer {
 	return a
 }
 
-func mustFile(t testing.TB, d *node.Dir, a *Answer) []Done {
+func mustFile(t testing.TB, d *node.Dir, a *Answer) []FiledItem {
 	t.Helper()
 	done, err := File(ctx, d, a, time.Now())
 	if err != nil {
@@ -144,10 +144,10 @@ func mustFile(t testing.TB, d *node.Dir, a *Answer) []Done {
 }
 
 // everything is a request with all that an accounting authority can ask for.
-func everything(t testing.TB) (n *nodetest.Node, asks []Ask, out string) {
+func everything(t testing.TB) (n *nodetest.Node, asks []Requested, out string) {
 	t.Helper()
 	n, out = nodetest.New(t, aa, "aa.example.com:1234"), t.TempDir()
-	return n, []Ask{
+	return n, []Requested{
 		ServerCert{CSR: serverCSR(t, n.Identity()), Days: 90, File: filepath.Join(out, "server.crt")},
 		askPeer(t, nodetest.New(t, ca, "ca.example.com:1234")),
 		askPeer(t, nodetest.New(t, da, "da.example.com:1234")),

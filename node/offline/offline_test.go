@@ -39,7 +39,7 @@ func TestFilingTwice(t *testing.T) {
 func TestLostRequest(t *testing.T) {
 	n, asks, _ := everything(t)
 	r := mustCollect(t, n.Dir, asks...)
-	waiting, err := Waiting(n.Dir, time.Now())
+	waiting, err := PendingRequests(n.Dir, time.Now())
 	if err != nil || len(waiting) != 1 || string(waiting[0].Encode()) != string(r.Encode()) {
 		t.Fatalf("the request is not there any more: %v", err)
 	}
@@ -218,9 +218,9 @@ func TestCollectRefuses(t *testing.T) {
 	csr, path := serverCSR(t, n.Identity()), filepath.Join(out, "new.crt")
 	writeFileT(t, "x", out, "there.crt")
 	rootCSR := readCSR(t, n)
-	tests := map[string][]Ask{
+	tests := map[string][]Requested{
 		"nothing":              nil,
-		"too much":             make([]Ask, MaxItems+1),
+		"too much":             make([]Requested, MaxItems+1),
 		"no CSR":               {ServerCert{CSR: []byte("x"), Days: 1, File: path}},
 		"another node's CSR":   {ServerCert{CSR: serverCSR(t, other.Identity()), Days: 1, File: path}},
 		"CSR of the root key":  {ServerCert{CSR: rootCSR, Days: 1, File: path}},
@@ -246,7 +246,7 @@ func TestCollectRefuses(t *testing.T) {
 	sameTree(t, n.Path(), before)
 
 	before = snapshot(t, agent.Path())
-	if _, err := Collect(ctx, agent.Dir, []Ask{askPeer(t, other)}, time.Now()); err == nil {
+	if _, err := Collect(ctx, agent.Dir, []Requested{askPeer(t, other)}, time.Now()); err == nil {
 		t.Error("agents can not become peers")
 	}
 	sameTree(t, agent.Path(), before)

@@ -42,7 +42,7 @@ func TestSession(t *testing.T) {
 			}
 			self := nodetest.NewWithKey(t, t.TempDir(), tt.self, "self.example.com:1234", key)
 			out, stick := t.TempDir(), t.TempDir()
-			asks := []Ask{
+			asks := []Requested{
 				ServerCert{CSR: serverCSR(t, self.Identity()), Days: 365, File: filepath.Join(out, "server.crt")},
 				InfoBundle{File: filepath.Join(out, "bundle.zip")},
 			}
@@ -83,7 +83,7 @@ func TestSession(t *testing.T) {
 			if published, err := os.ReadFile(self.PublishedBundle()); err != nil || !bytes.Equal(published, readFileT(t, out, "bundle.zip")) {
 				t.Errorf("the new info-bundle is not the one that is published (%v)", err)
 			}
-			if waiting, err := Waiting(self.Dir, time.Now()); err != nil || len(waiting) != 0 {
+			if waiting, err := PendingRequests(self.Dir, time.Now()); err != nil || len(waiting) != 0 {
 				t.Errorf("%d requests are waiting (%v)", len(waiting), err)
 			}
 			for _, peer := range peers {
@@ -241,7 +241,7 @@ func TestTwoRequests(t *testing.T) {
 		for _, r := range requests {
 			answers = append(answers, signed(t, r, n.Key))
 		}
-		if waiting, err := Waiting(n.Dir, time.Now()); err != nil || len(waiting) != 2 {
+		if waiting, err := PendingRequests(n.Dir, time.Now()); err != nil || len(waiting) != 2 {
 			t.Fatalf("%d requests are waiting (%v)", len(waiting), err)
 		}
 		for _, i := range order {
@@ -275,7 +275,7 @@ func TestConcurrentUse(t *testing.T) {
 				errs <- err
 				return
 			}
-			r, err := Collect(ctx, d, []Ask{away}, time.Now())
+			r, err := Collect(ctx, d, []Requested{away}, time.Now())
 			if err != nil {
 				errs <- err
 				return

@@ -323,7 +323,7 @@ func TestPathsAreTame(t *testing.T) {
 		if name != "" {
 			path = filepath.Join(os.TempDir(), name)
 		}
-		if _, err := Collect(ctx, n.Dir, []Ask{InfoBundle{File: path}}, time.Now()); err == nil {
+		if _, err := Collect(ctx, n.Dir, []Requested{InfoBundle{File: path}}, time.Now()); err == nil {
 			t.Errorf("the name %q was accepted", name)
 		}
 	}

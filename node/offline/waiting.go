@@ -56,9 +56,9 @@ func load(d *node.Dir, id string, now time.Time) (*Request, error) {
 	return r, nil
 }
 
-// Waiting returns the requests without a filed answer, sorted by ID. If it fails, it also
+// PendingRequests returns the requests without a filed answer, sorted by ID. If it fails, it also
 // returns the requests that could be read. now is the current time.
-func Waiting(d *node.Dir, now time.Time) ([]*Request, error) {
+func PendingRequests(d *node.Dir, now time.Time) ([]*Request, error) {
 	entries, err := os.ReadDir(folder(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -16,7 +16,7 @@ import (
 // VerifyServer and [VerifyClient] do not prove that the other side has the private key;
 // TLS does.
 func VerifyServer(rawCerts [][]byte, peerRoot *x509.Certificate, peer Identity, now time.Time) ([]*x509.Certificate, error) {
-	certs, err := parseShown(rawCerts)
+	certs, err := parsePresented(rawCerts)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func VerifyServer(rawCerts [][]byte, peerRoot *x509.Certificate, peer Identity, 
 // are refused. VerifyClient returns the chain, with the client's certificate first. The
 // error is a [*VerifyError].
 func VerifyClient(rawCerts [][]byte, ownRoot *x509.Certificate, now time.Time) (Identity, []*x509.Certificate, error) {
-	certs, err := parseShown(rawCerts)
+	certs, err := parsePresented(rawCerts)
 	if err != nil {
 		return Identity{}, nil, err
 	}
@@ -99,9 +99,9 @@ func VerifyClient(rawCerts [][]byte, ownRoot *x509.Certificate, now time.Time) (
 		Detail: "expected a server certificate, then the peer certificate that we issued to the same node"}
 }
 
-// parseShown parses the certificates that the other side has presented, within limits. It
+// parsePresented parses the certificates that the other side has presented, within limits. It
 // returns at least one certificate, or an error.
-func parseShown(rawCerts [][]byte) ([]*x509.Certificate, error) {
+func parsePresented(rawCerts [][]byte) ([]*x509.Certificate, error) {
 	if len(rawCerts) == 0 {
 		return nil, &VerifyError{Rule: RuleChain, Detail: "no certificate was shown"}
 	}

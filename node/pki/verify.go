@@ -161,7 +161,7 @@ func verify(leaf *x509.Certificate, o VerifyOptions, mayIssue func(*x509.Certifi
 		CurrentTime:   o.Time,
 	})
 	if err != nil {
-		return nil, known.blame(err, leaf, slices.Concat(issuers, o.Trusted), o.Time)
+		return nil, known.explainError(err, leaf, slices.Concat(issuers, o.Trusted), o.Time)
 	}
 	var valid [][]*x509.Certificate
 	var refused error
@@ -267,9 +267,9 @@ func (c candidates) check(chain []*x509.Certificate) ([]*x509.Certificate, error
 	return given, nil
 }
 
-// blame converts an error of crypto/x509 to a [VerifyError] with the broken rule and, if
+// explainError converts an error of crypto/x509 to a [VerifyError] with the broken rule and, if
 // possible, the certificate that breaks it.
-func (c candidates) blame(err error, leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time) error {
+func (c candidates) explainError(err error, leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time) error {
 	e := &VerifyError{Rule: RuleIssuer, Cert: leaf, Err: err}
 	var invalid x509.CertificateInvalidError
 	if !errors.As(err, &invalid) {

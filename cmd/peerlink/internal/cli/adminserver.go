@@ -27,7 +27,7 @@ func adminSocket(state string) string {
 // folder, or none if state is "".
 func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.Listener, state string, tells admin.Config) error {
 	log := cfg.Log
-	cfg.Serving = func() { tellManager(log, daemon.SdNotifyReady) }
+	cfg.Serving = func() { notifyServiceManager(log, daemon.SdNotifyReady) }
 	service := link.New(cfg)
 	stalled := stalledCheck(service, cfg.Broker)
 	tells.Stalled = stalled
@@ -43,7 +43,7 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	defer context.AfterFunc(ctx, func() { tellManager(log, daemon.SdNotifyStopping) })()
+	defer context.AfterFunc(ctx, func() { notifyServiceManager(log, daemon.SdNotifyStopping) })()
 	go feedWatchdog(ctx, service, stalled, log)
 	// The admin address is served until the links have ended, so that their shutdown can be observed.
 	adminCtx, closeAdmin := context.WithCancel(context.WithoutCancel(ctx))

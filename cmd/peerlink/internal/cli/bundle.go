@@ -45,8 +45,8 @@ the address in nodeinfo/stomp.toml changes. Nothing in it is secret.`,
 				return err
 			}
 			a.print("%s", args[0])
-			a.sayLeftOut(d)
-			a.say("Send this file to the owner of the other node. They should compare the fingerprint\nwith you on another way, by telephone for example:\n\n  %s", pki.Fingerprint(key.Public()))
+			a.warnExcluded(d)
+			a.printMessage("Send this file to the owner of the other node. They should compare the fingerprint\nwith you on another way, by telephone for example:\n\n  %s", pki.Fingerprint(key.Public()))
 			return a.remindURLs(cmd.Context(), args[0])
 		},
 	}
@@ -72,10 +72,10 @@ the address in nodeinfo/stomp.toml changes. Nothing in it is secret.`,
 	return group("bundle", "Make and check info-bundles", a.keyFlags(create), inspect)
 }
 
-// sayLeftOut prints the files of the nodeinfo folder that are excluded from info-bundles.
-func (a *app) sayLeftOut(d *node.Dir) {
-	if names, err := d.LeftOut(); err == nil && len(names) > 0 {
-		a.say("Left out, as hidden or left by an editor: %s.", terminal.Line(excerpt.Of(strings.Join(names, ", "))))
+// warnExcluded prints the files of the nodeinfo folder that are excluded from info-bundles.
+func (a *app) warnExcluded(d *node.Dir) {
+	if names, err := d.Excluded(); err == nil && len(names) > 0 {
+		a.printMessage("Left out, as hidden or left by an editor: %s.", terminal.Line(excerpt.Of(strings.Join(names, ", "))))
 	}
 }
 
@@ -111,7 +111,7 @@ func (a *app) announceBundle(d *node.Dir, files []infobundle.File) {
 			servers = fmt.Sprintf("%s (host %q, destination %q)", strings.Join(c.Servers, ", "), c.Host, c.Destination)
 		}
 	}
-	a.say("Signing what %s tells its peers: servers %s; files %s.", d.Identity(), terminal.Line(servers), terminal.Line(strings.Join(names, ", ")))
+	a.printMessage("Signing what %s tells its peers: servers %s; files %s.", d.Identity(), terminal.Line(servers), terminal.Line(strings.Join(names, ", ")))
 }
 
 // remindURLs prints the URLs from which peers fetch a new info-bundle.
@@ -125,7 +125,7 @@ func (a *app) remindURLs(ctx context.Context, path string) error {
 		return err
 	}
 	if len(stomp.BundleURLs) > 0 {
-		a.say("\nPeers who follow this node look for it here, so put it there too (\"peerlink serve\n--publish\" does so by itself):\n\n  %s", strings.Join(stomp.BundleURLs, "\n  "))
+		a.printMessage("\nPeers who follow this node look for it here, so put it there too (\"peerlink serve\n--publish\" does so by itself):\n\n  %s", strings.Join(stomp.BundleURLs, "\n  "))
 	}
 	return nil
 }
@@ -175,6 +175,6 @@ func (a *app) showBundle(b *infobundle.Bundle, stomp *node.StompConfig, asJSON b
 		{"published at", orNone(strings.Join(stomp.BundleURLs, ", "))},
 		{"nodeinfo", strings.Join(names, ", ")},
 	})
-	a.say("The bundle is sound: certificates and signatures are right. Whether it really is from the\nnode's owner is for you to find out: compare the fingerprint with them.")
+	a.printMessage("The bundle is sound: certificates and signatures are right. Whether it really is from the\nnode's owner is for you to find out: compare the fingerprint with them.")
 	return nil
 }

@@ -116,7 +116,7 @@ func isService(command string) bool {
 func (a *app) reportPanic(code *int) {
 	if v := recover(); v != nil {
 		a.label("Error:")
-		a.say("a fault in peerlink itself, please report it: %v\n\n%s", v, debug.Stack())
+		a.printMessage("a fault in peerlink itself, please report it: %v\n\n%s", v, debug.Stack())
 		*code = exitFailed
 	}
 }
@@ -231,8 +231,8 @@ func (a *app) openIfAny(cmd *cobra.Command) (*node.Dir, error) {
 	return d, err
 }
 
-// say prints a message to standard error.
-func (a *app) say(format string, args ...any) {
+// printMessage prints a message to standard error.
+func (a *app) printMessage(format string, args ...any) {
 	fmt.Fprintf(a.stderr, format+"\n", args...)
 }
 
@@ -265,7 +265,7 @@ func (a *app) failure(label string, err error) {
 		return
 	}
 	a.label(label)
-	a.say("%s", strings.ReplaceAll(excerpt.Limit(err.Error(), maxErrorText), "\n", "\n  "))
+	a.printMessage("%s", strings.ReplaceAll(excerpt.Limit(err.Error(), maxErrorText), "\n", "\n  "))
 }
 
 // raw returns the writer below a.stdout or a.stderr, which does not escape.
@@ -299,7 +299,7 @@ func colour(w io.Writer) bool {
 // warn prints a warning.
 func (a *app) warn(format string, args ...any) {
 	a.label("Warning:")
-	a.say("%s", excerpt.Limit(fmt.Sprintf(format, args...), maxErrorText))
+	a.printMessage("%s", excerpt.Limit(fmt.Sprintf(format, args...), maxErrorText))
 }
 
 // label writes the label of a message, in red if possible.

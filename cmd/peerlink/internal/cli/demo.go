@@ -65,7 +65,7 @@ func (a *app) demo(ctx context.Context, o demo.Options, keep string, asJSON bool
 		a.showDemo(res)
 	}
 	if keep != "" {
-		a.say("Everything is in %s.", o.Dir)
+		a.printMessage("Everything is in %s.", o.Dir)
 	}
 	if err == nil && res.Lost > 0 {
 		err = fmt.Errorf("%d messages were lost", res.Lost)
@@ -120,7 +120,7 @@ type progress struct {
 
 func (p *progress) step(text string) {
 	p.clear()
-	p.say("• %s", text)
+	p.printMessage("• %s", text)
 }
 
 func (p *progress) messages(done, total int) {

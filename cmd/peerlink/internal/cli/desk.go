@@ -16,20 +16,20 @@ import (
 	"peerlink/node"
 )
 
-// shelfFlags are the flags for the location of a node's queues, the same as for the service.
-type shelfFlags struct{ broker, queuePattern, asideSuffix, state string }
+// queueFlags are the flags for the location of a node's queues, the same as for the service.
+type queueFlags struct{ broker, queuePattern, asideSuffix, state string }
 
-// shelfFlags adds the flags for the location of the queues.
-func (a *app) shelfFlags(c *cobra.Command, f *shelfFlags) {
+// queueFlags adds the flags for the location of the queues.
+func (a *app) queueFlags(c *cobra.Command, f *queueFlags) {
 	brokerFlag(c, &f.broker)
 	queuePatternFlag(c, &f.queuePattern)
 	asideSuffixFlag(c, &f.asideSuffix)
 	a.stateFlag(c, &f.state)
 }
 
-// desk gives the "queue" commands access to dead letters and to the peers in whose queues
+// queueAdmin gives the "queue" commands access to dead letters and to the peers in whose queues
 // they were.
-type desk struct {
+type queueAdmin struct {
 	broker.DeadLetters
 	dir     *node.Dir
 	pattern link.QueuePattern
@@ -37,8 +37,8 @@ type desk struct {
 	Close   func() error
 }
 
-// openDesk opens the broker. A service may be using it at the same time.
-func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
+// openQueueAdmin opens the broker. A service may be using it at the same time.
+func (a *app) openQueueAdmin(cmd *cobra.Command, f queueFlags) (*queueAdmin, error) {
 	if err := a.nodedataURL(cmd); err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &desk{DeadLetters: s, dir: d, pattern: link.DefaultQueuePattern, Close: s.Close}, nil
+		return &queueAdmin{DeadLetters: s, dir: d, pattern: link.DefaultQueuePattern, Close: s.Close}, nil
 	}
 	pattern, err := link.ParseQueuePattern(f.queuePattern)
 	if err != nil {
@@ -73,7 +73,7 @@ func (a *app) openDesk(cmd *cobra.Command, f shelfFlags) (*desk, error) {
 	case err != nil:
 		return nil, usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
 	}
-	return &desk{DeadLetters: b, dir: d, pattern: pattern, all: true, Close: b.Close}, nil
+	return &queueAdmin{DeadLetters: b, dir: d, pattern: pattern, all: true, Close: b.Close}, nil
 }
 
 // existingStore returns the path of the embedded broker's file. It fails if the file does not
@@ -103,7 +103,7 @@ type queueOf struct {
 
 // queues returns the queues of all peers. For a peer that can not be read, it returns the first
 // queue only.
-func (k *desk) queues() ([]queueOf, error) {
+func (k *queueAdmin) queues() ([]queueOf, error) {
 	ids, err := k.dir.PeerIDs()
 	if err != nil {
 		return nil, err
@@ -124,7 +124,7 @@ func (k *desk) queues() ([]queueOf, error) {
 
 // find returns the queues of the peer with the given ID, or the queue with the given name. It
 // does not check that a queue exists.
-func (k *desk) find(name string) ([]queueOf, error) {
+func (k *queueAdmin) find(name string) ([]queueOf, error) {
 	all, err := k.queues()
 	if err != nil {
 		return nil, err

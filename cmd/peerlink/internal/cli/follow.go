@@ -51,7 +51,7 @@ of this peer to "peerlink peer sign".`,
 			if err := d.SetFollow(cmd.Context(), args[0], args[1] == "on"); err != nil {
 				return err
 			}
-			a.say("Following peer %s is %s.", args[0], args[1])
+			a.printMessage("Following peer %s is %s.", args[0], args[1])
 			return nil
 		},
 	}

@@ -68,7 +68,7 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 	if err != nil {
 		return &usageError{"--key-type: " + err.Error()}
 	}
-	if err := node.CheckFree(a.dir); err != nil {
+	if err := node.CheckNoNode(a.dir); err != nil {
 		return err
 	}
 	if err := guard.CheckFolder(a.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -127,7 +127,7 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 		return err
 	}
 	a.print("%s", d.Identity().ID)
-	a.say("This is the node ID of your %s.\n\n"+
+	a.printMessage("This is the node ID of your %s.\n\n"+
 		"  root key          %s\n"+
 		"  fingerprint       %s\n\n"+
 		"Back up the root key file now, and its passphrase elsewhere: without both there are no\n"+
@@ -155,7 +155,7 @@ func (a *app) repair(ctx context.Context) (done bool, err error) {
 		a.print("%s", terminal.Line(what))
 	}
 	if err == nil && len(restored)+len(repaired) == 0 {
-		a.say("%s is complete, nothing needed repair. \"peerlink check\" looks at everything.", d.Identity())
+		a.printMessage("%s is complete, nothing needed repair. \"peerlink check\" looks at everything.", d.Identity())
 	}
 	return true, err
 }
@@ -164,7 +164,7 @@ func (a *app) repair(ctx context.Context) (done bool, err error) {
 func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, error) {
 	path := a.keyPath()
 	if _, err := os.Stat(path); err == nil {
-		a.say("Using the root key that is there: %s", path)
+		a.printMessage("Using the root key that is there: %s", path)
 		key, pass, err := a.rootKeyAndPassphrase(ctx)
 		clear(pass)
 		if err == nil && pass == nil {
@@ -178,14 +178,14 @@ func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, err
 		return nil, err
 	}
 	if a.keyFile != "" {
-		a.say("There is no root key at %s: a new one is made there.", path)
+		a.printMessage("There is no root key at %s: a new one is made there.", path)
 	}
 	pass, err := a.newPassphrase(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(pass)
-	a.say("Generating the root key…")
+	a.printMessage("Generating the root key…")
 	key, err := pki.GenerateKey(kind)
 	if err != nil {
 		return nil, err

@@ -127,7 +127,7 @@ func (a *app) ask(ctx context.Context, question string, check func(answer string
 		if err := check(answer); err == nil {
 			return answer, nil
 		} else {
-			a.say("%v.", err)
+			a.printMessage("%v.", err)
 		}
 	}
 }

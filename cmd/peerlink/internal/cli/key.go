@@ -69,7 +69,7 @@ made from it, still open with the old passphrase.`,
 			}
 			a.removeLeftovers(a.keyPath(), key, pass, old)
 			a.warnExposed(a.keyPath())
-			a.say("The root key %s has a new passphrase. Renew your backups of it.", a.keyPath())
+			a.printMessage("The root key %s has a new passphrase. Renew your backups of it.", a.keyPath())
 			return nil
 		},
 	}
@@ -148,7 +148,7 @@ func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, 
 	for _, name := range names {
 		a.print("%s", name)
 	}
-	a.say("Print these pages, give them to different people or put them in different places, and delete\n"+
+	a.printMessage("Print these pages, give them to different people or put them in different places, and delete\n"+
 		"the files. Any %d of the %d restore the root key together with its passphrase, which is on none\n"+
 		"of them: keep that elsewhere. Then prove that it works: \"peerlink key drill\".", threshold, shares)
 	return nil
@@ -235,7 +235,7 @@ root-ca.crt in the node's directory, of which nothing else is needed.`,
 			}
 			a.warnExposed(out)
 			a.print("%s", out)
-			a.say("This is the root key of %s, with the passphrase that it had when it was split.", d.Identity())
+			a.printMessage("This is the root key of %s, with the passphrase that it had when it was split.", d.Identity())
 			return nil
 		},
 	}
@@ -297,7 +297,7 @@ func (a *app) typeable(given *passphrase.Given, opened []byte) []byte {
 		return opened
 	}
 	if text, err := given.Typeable(); err == nil {
-		a.say("These shares open with all bytes of the passphrase file only; a key restored from them has the text of its first line as passphrase.")
+		a.printMessage("These shares open with all bytes of the passphrase file only; a key restored from them has the text of its first line as passphrase.")
 		return bytes.Clone(text)
 	}
 	a.warn("Nobody can type this passphrase: %v.\nChange it with \"peerlink key passphrase\" once the key is restored, and make new shares.", err)
@@ -368,9 +368,9 @@ directory if the rest of it is there; "peerlink check" reminds you after a year.
 			if err != nil {
 				return err
 			}
-			a.say("The backup is good: %s is the root key of %s.", what, d.Identity())
-			if err := d.NoteDrill(time.Now()); errors.Is(err, fs.ErrNotExist) {
-				a.say("The date of this drill is not noted: the rest of the node's directory is not here.")
+			a.printMessage("The backup is good: %s is the root key of %s.", what, d.Identity())
+			if err := d.RecordDrill(time.Now()); errors.Is(err, fs.ErrNotExist) {
+				a.printMessage("The date of this drill is not noted: the rest of the node's directory is not here.")
 			} else if err != nil {
 				// The drill does not need to write to the directory, which may be on a
 				// read-only disk or belong to another user.

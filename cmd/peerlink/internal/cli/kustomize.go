@@ -42,7 +42,7 @@ func (a *app) updateKustomize(d *node.Dir, p *node.Peer) error {
 		Deactivated: p.Deactivated != "",
 	}, app)
 	if err == nil {
-		a.say("Kustomize files in %s are up to date.", peers)
+		a.printMessage("Kustomize files in %s are up to date.", peers)
 	}
 	return err
 }

@@ -7,5 +7,5 @@ import (
 	"log/slog"
 )
 
-// obeyLevelSignals does nothing, because the system has no such signals.
-func obeyLevelSignals(context.Context, *slog.LevelVar, *slog.Logger) {}
+// handleLevelSignals does nothing, because the system has no such signals.
+func handleLevelSignals(context.Context, *slog.LevelVar, *slog.Logger) {}

@@ -12,9 +12,9 @@ import (
 	"peerlink/admin"
 )
 
-// obeyLevelSignals sets the log level to debug on SIGUSR1, and back to its initial value on SIGUSR2,
+// handleLevelSignals sets the log level to debug on SIGUSR1, and back to its initial value on SIGUSR2,
 // until ctx is done.
-func obeyLevelSignals(ctx context.Context, level *slog.LevelVar, log *slog.Logger) {
+func handleLevelSignals(ctx context.Context, level *slog.LevelVar, log *slog.Logger) {
 	first := level.Level()
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)

@@ -17,8 +17,8 @@ import (
 // notifyTimeout is the time limit for sending a message to the service manager.
 const notifyTimeout = time.Second
 
-// tellManager sends a message to the service manager, if there is one that receives notifications.
-func tellManager(log *slog.Logger, state string) {
+// notifyServiceManager sends a message to the service manager, if there is one that receives notifications.
+func notifyServiceManager(log *slog.Logger, state string) {
 	if err := notifyManager(state); err != nil {
 		log.Warn("the service manager can not be told", "state", state, "err", err)
 	}
@@ -76,7 +76,7 @@ func feedWatchdog(ctx context.Context, s *link.Service, stalled func() error, lo
 				log.Error("the service manager's watchdog is not fed", "err", err)
 				continue
 			}
-			tellManager(log, daemon.SdNotifyWatchdog)
+			notifyServiceManager(log, daemon.SdNotifyWatchdog)
 		}
 	}
 }

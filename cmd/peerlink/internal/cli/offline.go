@@ -54,7 +54,7 @@ FILE.csr will be filed as FILE.crt.`,
 			if err := creatable(args[0]); err != nil {
 				return err
 			}
-			var asks []offline.Ask
+			var asks []offline.Requested
 			for _, path := range csrs {
 				data, err := readText(cmd.Context(), path, maxSecretFile)
 				if err != nil {
@@ -98,9 +98,9 @@ FILE.csr will be filed as FILE.crt.`,
 			a.print("%s", args[0])
 			a.showItems(r)
 			if bundle != "" {
-				a.sayLeftOut(d)
+				a.warnExcluded(d)
 			}
-			a.say("\nTake this file to the machine with the root key: \"peerlink fulfil\".")
+			a.printMessage("\nTake this file to the machine with the root key: \"peerlink fulfil\".")
 			return nil
 		},
 	}
@@ -114,32 +114,32 @@ FILE.csr will be filed as FILE.crt.`,
 
 // showItems prints the items of a request.
 func (a *app) showItems(r *offline.Request) {
-	a.say("Request %.8s of %s, made %s:", r.ID, r.Node, r.Created.Local().Format("2006-01-02 15:04"))
+	a.printMessage("Request %.8s of %s, made %s:", r.ID, r.Node, r.Created.Local().Format("2006-01-02 15:04"))
 	for i, item := range r.Summary() {
-		a.say("  %d. %s", i+1, terminal.Line(item.String()))
+		a.printMessage("  %d. %s", i+1, terminal.Line(item.String()))
 	}
 }
 
 // showSigned prints everything that is going to be signed, and the differences from the latest state in d,
 // this machine's copy of the node's directory. d is nil if there is no copy.
 func (a *app) showSigned(r *offline.Request, d *node.Dir, since string, changes []offline.Change) {
-	a.say("Request %.8s of %s, made %s:", r.ID, r.Node, r.Created.Local().Format("2006-01-02 15:04"))
+	a.printMessage("Request %.8s of %s, made %s:", r.ID, r.Node, r.Created.Local().Format("2006-01-02 15:04"))
 	for i, item := range r.Summary() {
-		a.say("  %d. %s", i+1, terminal.Line(item.String()))
+		a.printMessage("  %d. %s", i+1, terminal.Line(item.String()))
 		for _, row := range item.Details(time.Now()) {
-			a.say("       %-22s  %s", terminal.Line(row[0]), orNone(terminal.Line(row[1])))
+			a.printMessage("       %-22s  %s", terminal.Line(row[0]), orNone(terminal.Line(row[1])))
 		}
 	}
 	switch {
 	case d == nil:
-		a.say("\nThere is no copy of the node's directory here with which this could be compared (-C DIR).")
+		a.printMessage("\nThere is no copy of the node's directory here with which this could be compared (-C DIR).")
 	case since == "":
 	case len(changes) == 0:
-		a.say("\nThe info-bundle says the same as %s.", since)
+		a.printMessage("\nThe info-bundle says the same as %s.", since)
 	default:
-		a.say("\nWhat the info-bundle says differs from %s:", since)
+		a.printMessage("\nWhat the info-bundle says differs from %s:", since)
 		for _, c := range changes {
-			a.say("  - %s", terminal.Line(c.String()))
+			a.printMessage("  - %s", terminal.Line(c.String()))
 		}
 	}
 }
@@ -210,7 +210,7 @@ signed here.`,
 			if err := durable.Create(args[1], answer.Encode(), 0o644); err != nil {
 				return err
 			}
-			a.say("Signed. Take %s back to the online machine: \"peerlink request file\".", args[1])
+			a.printMessage("Signed. Take %s back to the online machine: \"peerlink request file\".", args[1])
 			return nil
 		},
 	}
@@ -276,11 +276,11 @@ func (a *app) requestFileCommand() *cobra.Command {
 					a.print("%s: %s", terminal.Line(item.Path), item.State)
 				}
 				if len(done) == 0 && fileErr == nil {
-					a.say("This answer was filed before: nothing to do.")
+					a.printMessage("This answer was filed before: nothing to do.")
 				}
 				for _, item := range done {
 					if item.Kind == offline.KindPeerCert && item.State != offline.Failed {
-						a.say("Send %s to the owner of %s %s.", item.Path, item.Type, item.ID)
+						a.printMessage("Send %s to the owner of %s %s.", item.Path, item.Type, item.ID)
 					}
 				}
 			}
@@ -302,7 +302,7 @@ func (a *app) requestListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			waiting, err := offline.Waiting(d, time.Now())
+			waiting, err := offline.PendingRequests(d, time.Now())
 			if asJSON {
 				return errors.Join(err, a.json(waitingRequests(waiting)))
 			}
@@ -311,7 +311,7 @@ func (a *app) requestListCommand() *cobra.Command {
 				a.showItems(r)
 			}
 			if len(waiting) == 0 && err == nil {
-				a.say("No request is waiting.")
+				a.printMessage("No request is waiting.")
 			}
 			return err
 		},

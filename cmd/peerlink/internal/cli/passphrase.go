@@ -45,7 +45,7 @@ func (a *app) newPassphrase(ctx context.Context) ([]byte, error) {
 	}
 	if bits := entropy(normal); bits < weakBits {
 		a.label("Warning:")
-		a.say("This passphrase is weak: who steals the key file finds it in %s, or sooner.\nChange it with \"peerlink key passphrase\".", crackTime(bits))
+		a.printMessage("This passphrase is weak: who steals the key file finds it in %s, or sooner.\nChange it with \"peerlink key passphrase\".", crackTime(bits))
 	}
 	return pass, nil
 }
@@ -63,7 +63,7 @@ func (a *app) typeablePassphrase(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	if given.Converted() {
-		a.say("The passphrase file is not in plain UTF-8. The passphrase is the text of its first line, as it would be typed.")
+		a.printMessage("The passphrase file is not in plain UTF-8. The passphrase is the text of its first line, as it would be typed.")
 	}
 	pass, err := given.Typeable()
 	if err != nil && given.Err == nil {
@@ -84,7 +84,7 @@ func (a *app) choosePassphrase(ctx context.Context) ([]byte, error) {
 	}
 	offer := []byte(strings.Join(words, " "))
 	defer clear(offer)
-	a.say("The root key is the only secret of a node, and only its passphrase protects it.\n"+
+	a.printMessage("The root key is the only secret of a node, and only its passphrase protects it.\n"+
 		"Here is a good one, %d words chosen by lot:\n\n    %s\n\n"+
 		"Who steals the key file would need %s to find it. Write it down, and keep the paper\n"+
 		"where you will find it in twenty years, away from the key.",
@@ -94,7 +94,7 @@ func (a *app) choosePassphrase(ctx context.Context) ([]byte, error) {
 		if !errors.Is(err, errNotTheSame) {
 			return pass, err
 		}
-		a.say("%v. Once more:", err)
+		a.printMessage("%v. Once more:", err)
 	}
 }
 

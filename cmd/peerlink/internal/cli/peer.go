@@ -54,7 +54,7 @@ look it up in a registry that you trust.`,
 				if err := a.confirm(cmd.Context(), b, t); err != nil {
 					return nil, err
 				}
-				a.say("Signing the peer certificate of %s, root key %s, for ever.", b.Identity, pki.Fingerprint(b.Root.PublicKey))
+				a.printMessage("Signing the peer certificate of %s, root key %s, for ever.", b.Identity, pki.Fingerprint(b.Root.PublicKey))
 				return a.nodeKey(cmd.Context(), d)
 			})
 			if err != nil {
@@ -64,13 +64,13 @@ look it up in a registry that you trust.`,
 			a.print("%s", res.CertFile)
 			switch {
 			case res.New:
-				a.say("Send this certificate to the owner of %s, who files it with\n\"peerlink peer register\". Send them your info-bundle too, if they do not have it\n(\"peerlink bundle create\"), and register the certificate that they send you.", id)
+				a.printMessage("Send this certificate to the owner of %s, who files it with\n\"peerlink peer register\". Send them your info-bundle too, if they do not have it\n(\"peerlink bundle create\"), and register the certificate that they send you.", id)
 			case res.Updated:
-				a.say("%s was known already: took over its newer info (%s).", id, res.Peer.UpdatedAt)
+				a.printMessage("%s was known already: took over its newer info (%s).", id, res.Peer.UpdatedAt)
 			case res.Ignored != "":
 				err = fmt.Errorf("%s: nothing was taken over for %s, which is known already: %s", args[0], id, res.Ignored)
 			default:
-				a.say("%s was known already, and so is all that this bundle says (%s): nothing to do.", id, orNone(res.Peer.UpdatedAt))
+				a.printMessage("%s was known already, and so is all that this bundle says (%s): nothing to do.", id, orNone(res.Peer.UpdatedAt))
 			}
 			if res.Peer.SubCA == nil {
 				return err
@@ -109,9 +109,9 @@ The node must have been signed here first ("peerlink peer sign"). From then on
 			}
 			a.print("%s", p.Identity.ID)
 			if already {
-				a.say("%s was registered already, with this very certificate.", p.Identity)
+				a.printMessage("%s was registered already, with this very certificate.", p.Identity)
 			} else {
-				a.say("%s is registered. A running \"peerlink serve\" links to it within seconds.", p.Identity)
+				a.printMessage("%s is registered. A running \"peerlink serve\" links to it within seconds.", p.Identity)
 			}
 			return a.updateKustomize(d, p)
 		},
@@ -157,7 +157,7 @@ func (a *app) peerListCommand() *cobra.Command {
 			} else if len(rows) > 1 {
 				a.columns(rows)
 			} else if len(broken) == 0 {
-				a.say("No peers yet. Ask the owner of another node for an info-bundle, then \"peerlink peer sign\".")
+				a.printMessage("No peers yet. Ask the owner of another node for an info-bundle, then \"peerlink peer sign\".")
 			}
 			return errors.Join(append(broken, err)...)
 		},
@@ -237,7 +237,7 @@ a connection waits. The embedded broker needs no more than one.`,
 			if err := d.SetQueues(cmd.Context(), args[0], n); err != nil {
 				return err
 			}
-			a.say("Peer %s has %d queues.", args[0], n)
+			a.printMessage("Peer %s has %d queues.", args[0], n)
 			return a.updateKustomizeOf(d, args[0])
 		},
 	})
@@ -261,9 +261,9 @@ revocation there is.`,
 				return err
 			}
 			if changed {
-				a.say("Peer %s is deactivated, for good. A running \"peerlink serve\" cuts its link within seconds.", args[0])
+				a.printMessage("Peer %s is deactivated, for good. A running \"peerlink serve\" cuts its link within seconds.", args[0])
 			} else {
-				a.say("Peer %s was deactivated already.", args[0])
+				a.printMessage("Peer %s was deactivated already.", args[0])
 			}
 			return a.updateKustomizeOf(d, args[0])
 		},

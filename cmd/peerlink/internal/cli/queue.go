@@ -30,7 +30,7 @@ See docs/queues.md.`
 }
 
 func (a *app) queueListCommand() *cobra.Command {
-	var f shelfFlags
+	var f queueFlags
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "list",
@@ -40,7 +40,7 @@ set aside, and since when the oldest of those is. RabbitMQ does not count what a
 service has taken to send it, and does not know since when.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k, err := a.openDesk(cmd, f)
+			k, err := a.openQueueAdmin(cmd, f)
 			if err != nil {
 				return err
 			}
@@ -48,7 +48,7 @@ service has taken to send it, and does not know since when.`,
 			return a.listQueues(cmd, k, asJSON)
 		},
 	}
-	a.shelfFlags(c, &f)
+	a.queueFlags(c, &f)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -67,7 +67,7 @@ type queueLine struct {
 	Warning  string    `json:"warning,omitempty"` // reason why dead letters may be lost
 }
 
-func (a *app) listQueues(cmd *cobra.Command, k *desk, asJSON bool) error {
+func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 	queues, err := k.queues()
 	if err != nil {
 		return err
@@ -100,7 +100,7 @@ func (a *app) listQueues(cmd *cobra.Command, k *desk, asJSON bool) error {
 		}
 		rows = append(rows, []string{l.Peer, orNone(l.Type), orNone(l.State), l.Queue, waiting, aside, moment(l.Oldest), l.Error})
 		if l.Warning != "" {
-			a.say("Messages set aside of queue %s may be lost: %s.", l.Queue, l.Warning)
+			a.printMessage("Messages set aside of queue %s may be lost: %s.", l.Queue, l.Warning)
 		}
 	}
 	a.columns(rows)
@@ -116,7 +116,7 @@ func moment(t time.Time) string {
 }
 
 func (a *app) queueShowCommand() *cobra.Command {
-	var f shelfFlags
+	var f queueFlags
 	var asJSON bool
 	var count int
 	c := &cobra.Command{
@@ -134,7 +134,7 @@ Control characters are shown escaped; --json has the exact text.`,
 			if count < 1 {
 				return usagef("--count %d: expected 1 or more", count)
 			}
-			k, err := a.openDesk(cmd, f)
+			k, err := a.openQueueAdmin(cmd, f)
 			if err != nil {
 				return err
 			}
@@ -149,17 +149,17 @@ Control characters are shown escaped; --json has the exact text.`,
 			return a.showMessages(cmd, k, queues, count, asJSON)
 		},
 	}
-	a.shelfFlags(c, &f)
+	a.queueFlags(c, &f)
 	c.Flags().IntVarP(&count, "count", "n", shownMessages, "show at most this number of messages")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, without the bodies if no ID is given")
 	return c
 }
 
-func (a *app) showMessages(cmd *cobra.Command, k *desk, queues []queueOf, count int, asJSON bool) error {
+func (a *app) showMessages(cmd *cobra.Command, k *queueAdmin, queues []queueOf, count int, asJSON bool) error {
 	lines := []messageLine{}
 	rows := [][]string{{"QUEUE", "ID", "SET ASIDE", "TYPE", "BYTES", "REASON"}}
 	more := false
-	for m, err := range k.aside(cmd.Context(), queues) {
+	for m, err := range k.deadLetters(cmd.Context(), queues) {
 		if err != nil {
 			return err
 		}
@@ -170,13 +170,13 @@ func (a *app) showMessages(cmd *cobra.Command, k *desk, queues []queueOf, count 
 		rows = append(rows, []string{m.queue, m.ID, moment(m.At), orNone(m.Type), fmt.Sprint(len(m.Body)), shortened(orNone(m.Reason))})
 	}
 	if more {
-		a.say("Only the first %s shown, --count shows more.", counted(count, "is", "are"))
+		a.printMessage("Only the first %s shown, --count shows more.", counted(count, "is", "are"))
 	}
 	if asJSON {
 		return a.json(lines)
 	}
 	if len(lines) == 0 {
-		a.say("No message is set aside.")
+		a.printMessage("No message is set aside.")
 		return nil
 	}
 	a.columns(rows)
@@ -185,9 +185,9 @@ func (a *app) showMessages(cmd *cobra.Command, k *desk, queues []queueOf, count 
 
 // showMessage shows the message with the given ID. There are several if identical messages, or messages in
 // different queues, have the same ID.
-func (a *app) showMessage(cmd *cobra.Command, k *desk, queues []queueOf, id string, asJSON bool) error {
+func (a *app) showMessage(cmd *cobra.Command, k *queueAdmin, queues []queueOf, id string, asJSON bool) error {
 	found := false
-	for m, err := range k.aside(cmd.Context(), queues) {
+	for m, err := range k.deadLetters(cmd.Context(), queues) {
 		switch {
 		case err != nil:
 			return err
@@ -215,7 +215,7 @@ func (a *app) showMessage(cmd *cobra.Command, k *desk, queues []queueOf, id stri
 		found = true
 	}
 	if !found {
-		return notAside([]string{id})
+		return checkIsDeadLetter([]string{id})
 	}
 	return nil
 }

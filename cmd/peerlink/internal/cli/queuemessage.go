@@ -11,15 +11,15 @@ import (
 	"peerlink/broker"
 )
 
-// asideMessage is a dead letter, with the queue in which it was.
-type asideMessage struct {
+// deadLetter is a dead letter, with the queue in which it was.
+type deadLetter struct {
 	queue string
 	broker.DeadLetter
 }
 
-// aside iterates over the dead letters of queues. It skips queues of peers that do not exist yet.
-func (k *desk) aside(ctx context.Context, queues []queueOf) iter.Seq2[asideMessage, error] {
-	return func(yield func(asideMessage, error) bool) {
+// deadLetters iterates over the dead letters of queues. It skips queues of peers that do not exist yet.
+func (k *queueAdmin) deadLetters(ctx context.Context, queues []queueOf) iter.Seq2[deadLetter, error] {
+	return func(yield func(deadLetter, error) bool) {
 		missing := 0
 		for _, q := range queues {
 			for m, err := range k.List(ctx, q.name) {
@@ -27,13 +27,13 @@ func (k *desk) aside(ctx context.Context, queues []queueOf) iter.Seq2[asideMessa
 					missing++
 					break
 				}
-				if !yield(asideMessage{q.name, m}, err) || err != nil {
+				if !yield(deadLetter{q.name, m}, err) || err != nil {
 					return
 				}
 			}
 		}
 		if missing == len(queues) {
-			yield(asideMessage{}, noQueue(queues[0]))
+			yield(deadLetter{}, noQueue(queues[0]))
 		}
 	}
 }
@@ -63,13 +63,13 @@ type wholeMessage struct {
 	BodyBase64 []byte  `json:"body_base64,omitempty"`
 }
 
-func (m asideMessage) line() messageLine {
+func (m deadLetter) line() messageLine {
 	return messageLine{
 		Queue: m.queue, ID: m.ID, At: m.At.UTC(), Reason: m.Reason, Type: m.Type, ContentType: m.ContentType, Bytes: len(m.Body),
 	}
 }
 
-func (m asideMessage) whole() wholeMessage {
+func (m deadLetter) whole() wholeMessage {
 	w := wholeMessage{messageLine: m.line()}
 	if utf8.Valid(m.Body) {
 		body := string(m.Body)

@@ -22,7 +22,7 @@ import (
 const maxTaken = 100_000
 
 func (a *app) queueRetryCommand() *cobra.Command {
-	var f shelfFlags
+	var f queueFlags
 	var all bool
 	c := &cobra.Command{
 		Use:   "retry PEER_ID|QUEUE ID… | --all",
@@ -33,25 +33,25 @@ sent is set aside again.`,
 		Example: "  peerlink queue retry 1234abcd 17 18\n  peerlink queue retry 1234abcd --all",
 		Args:    someArgs(1, math.MaxInt),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.takeAside(cmd, f, args, all, func(k *desk, c choice) error {
+			return a.withSelected(cmd, f, args, all, func(k *queueAdmin, c selection) error {
 				if p := c.queues[0].peer; p != nil && p.Deactivated != "" {
 					return fmt.Errorf("peer %s has been deactivated (%s): nothing can be sent to it any more", p.Identity.ID, p.Deactivated)
 				}
 				n, err := c.each(cmd.Context(), k.Retry)
 				if n > 0 || err == nil {
-					a.say("%s back in the queue.", counted(n, "is", "are"))
+					a.printMessage("%s back in the queue.", counted(n, "is", "are"))
 				}
 				return err
 			})
 		},
 	}
-	a.shelfFlags(c, &f)
+	a.queueFlags(c, &f)
 	c.Flags().BoolVar(&all, "all", false, "all messages that are set aside")
 	return c
 }
 
 func (a *app) queueDropCommand() *cobra.Command {
-	var f shelfFlags
+	var f queueFlags
 	var all, yes bool
 	var save string
 	c := &cobra.Command{
@@ -65,7 +65,7 @@ back; --save keeps them in a file.`,
 			if !yes && !isTerminal(a.stdin) {
 				return usagef("there is no terminal to ask whether you are sure: give --yes")
 			}
-			return a.takeAside(cmd, f, args, all, func(k *desk, c choice) error {
+			return a.withSelected(cmd, f, args, all, func(k *queueAdmin, c selection) error {
 				if !yes {
 					answer, err := a.ask(cmd.Context(), fmt.Sprintf("Drop %s for ever? Type yes", counted(c.count, "", "")), nil)
 					if err != nil {
@@ -82,13 +82,13 @@ back; --save keeps them in a file.`,
 				}
 				n, err := c.each(cmd.Context(), k.Drop)
 				if n > 0 || err == nil {
-					a.say("%s dropped.", counted(n, "was", "were"))
+					a.printMessage("%s dropped.", counted(n, "was", "were"))
 				}
 				return err
 			})
 		},
 	}
-	a.shelfFlags(c, &f)
+	a.queueFlags(c, &f)
 	c.Flags().BoolVar(&all, "all", false, "all messages that are set aside")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	c.Flags().StringVar(&save, "save", "", "first write the messages to this new `FILE`, each with its body as one line of JSON")
@@ -103,12 +103,12 @@ func counted(n int, is, are string) string {
 	return strings.TrimSpace(fmt.Sprintf("%d messages %s", n, are))
 }
 
-// takeAside calls do with the dead letters selected by the arguments.
-func (a *app) takeAside(cmd *cobra.Command, f shelfFlags, args []string, all bool, do func(*desk, choice) error) error {
+// withSelected calls do with the dead letters selected by the arguments.
+func (a *app) withSelected(cmd *cobra.Command, f queueFlags, args []string, all bool, do func(*queueAdmin, selection) error) error {
 	if all == (len(args) > 1) {
 		return usagef("expected the IDs of messages, or --all")
 	}
-	k, err := a.openDesk(cmd, f)
+	k, err := a.openQueueAdmin(cmd, f)
 	if err != nil {
 		return err
 	}
@@ -117,38 +117,38 @@ func (a *app) takeAside(cmd *cobra.Command, f shelfFlags, args []string, all boo
 	if err != nil {
 		return err
 	}
-	c, err := k.choose(cmd.Context(), queues, args[1:])
+	c, err := k.selected(cmd.Context(), queues, args[1:])
 	if err != nil {
 		return err
 	}
 	if c.count == 0 {
-		a.say("No message is set aside.")
+		a.printMessage("No message is set aside.")
 		return nil
 	}
 	if c.more {
-		a.say("There are more than %d messages: these are the first, call it again for the others.", maxTaken)
+		a.printMessage("There are more than %d messages: these are the first, call it again for the others.", maxTaken)
 	}
 	return cmp.Or(do(k, c), k.Close())
 }
 
-// choice is the selected dead letters, as they were at the time of the selection: "all" does not include
+// selection is the selected dead letters, as they were at the time of the selection: "all" does not include
 // later ones.
-type choice struct {
+type selection struct {
 	queues []queueOf
 	ids    map[string][]string // by queue
 	count  int
 	more   bool // there are more than maxTaken
 }
 
-// choose selects the dead letters with the given IDs, or all if there are no IDs. It fails if one of the IDs is
+// selected selects the dead letters with the given IDs, or all if there are no IDs. It fails if one of the IDs is
 // not found, so that nothing is done in that case.
-func (k *desk) choose(ctx context.Context, queues []queueOf, ids []string) (choice, error) {
-	c := choice{queues: queues, ids: make(map[string][]string)}
+func (k *queueAdmin) selected(ctx context.Context, queues []queueOf, ids []string) (selection, error) {
+	c := selection{queues: queues, ids: make(map[string][]string)}
 	missing := make(map[string]bool, len(ids))
 	for _, id := range ids {
 		missing[id] = true
 	}
-	for m, err := range k.aside(ctx, queues) {
+	for m, err := range k.deadLetters(ctx, queues) {
 		if err != nil {
 			return c, err
 		}
@@ -162,11 +162,11 @@ func (k *desk) choose(ctx context.Context, queues []queueOf, ids []string) (choi
 		c.ids[m.queue] = append(c.ids[m.queue], m.ID)
 		c.count++
 	}
-	return c, notAside(slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !missing[id] }))
+	return c, checkIsDeadLetter(slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !missing[id] }))
 }
 
-// notAside returns an error if there are IDs for which no message was found.
-func notAside(ids []string) error {
+// checkIsDeadLetter returns an error if there are IDs for which no message was found.
+func checkIsDeadLetter(ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -174,7 +174,7 @@ func notAside(ids []string) error {
 }
 
 // each calls do for each queue with the IDs of its selected messages, and returns the sum of the results.
-func (c choice) each(ctx context.Context, do func(ctx context.Context, queue string, ids []string) (int, error)) (int, error) {
+func (c selection) each(ctx context.Context, do func(ctx context.Context, queue string, ids []string) (int, error)) (int, error) {
 	total := 0
 	for _, q := range c.queues {
 		n, err := do(ctx, q.name, c.ids[q.name])
@@ -188,7 +188,7 @@ func (c choice) each(ctx context.Context, do func(ctx context.Context, queue str
 
 // save writes the messages to a new file. Afterwards the choice has only the written messages, without those
 // that others have removed meanwhile.
-func (c *choice) save(ctx context.Context, k *desk, path string) (err error) {
+func (c *selection) save(ctx context.Context, k *queueAdmin, path string) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -209,7 +209,7 @@ func (c *choice) save(ctx context.Context, k *desk, path string) (err error) {
 	out := bufio.NewWriter(f)
 	lines := json.NewEncoder(out)
 	lines.SetEscapeHTML(false)
-	for m, err := range k.aside(ctx, c.queues) {
+	for m, err := range k.deadLetters(ctx, c.queues) {
 		if err != nil {
 			return err
 		}

@@ -122,7 +122,7 @@ func (a *app) unlock(ctx context.Context, prompt string, wrong error, tries int,
 		case a.passphraseFile != "" || try >= tries:
 			return nil, nil, nil, wrong
 		}
-		a.say("%v.", wrong)
+		a.printMessage("%v.", wrong)
 	}
 }
 
@@ -184,7 +184,7 @@ func (a *app) removeLeftovers(path string, key crypto.Signer, passphrases ...[]b
 	}
 	for i, file := range found {
 		if i < maxLeftovers && holdsKey(file, key, passphrases) && os.Remove(file) == nil {
-			a.say("Removed %s, a copy of the key left by an interrupted command.", file)
+			a.printMessage("Removed %s, a copy of the key left by an interrupted command.", file)
 		}
 	}
 	a.warnLeftovers(path)

@@ -104,7 +104,7 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 	if err := store.PutAll(ctx, queue.Queues[0], messages); err != nil {
 		return fmt.Errorf("%w; nothing was queued", err)
 	}
-	a.say("%s in the queue of %s, in %s.", counted(len(messages), "is", "are"), p.Identity, filepath.Dir(path))
+	a.printMessage("%s in the queue of %s, in %s.", counted(len(messages), "is", "are"), p.Identity, filepath.Dir(path))
 	return store.Close()
 }
 
@@ -190,7 +190,7 @@ func (a *app) tail(ctx context.Context, state string, count int, asJSON bool) er
 	if err != nil {
 		return err
 	}
-	a.say("Showing the messages that come in from now on.")
+	a.printMessage("Showing the messages that come in from now on.")
 	to := a.stdout
 	if !asJSON && !isTerminal(a.stdout) {
 		to = raw(a.stdout) // not escaped, because another program reads it
@@ -206,7 +206,7 @@ func (a *app) tail(ctx context.Context, state string, count int, asJSON bool) er
 			return err
 		}
 		if m.Missed > 0 {
-			a.say("(%d messages came in too fast to be shown)", m.Missed)
+			a.printMessage("(%d messages came in too fast to be shown)", m.Missed)
 		}
 		if err := printMessage(out, m, asJSON); err != nil {
 			return err

@@ -168,7 +168,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	guard.Service()
-	obeyLevelSignals(ctx, level, log)
+	handleLevelSignals(ctx, level, log)
 	reportVariables(log, replacedInServe)
 	if f.timeouts, err = timeoutsFromEnvironment(); err != nil {
 		return err

@@ -50,7 +50,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 				return err
 			}
 			a.print("%s", args[1])
-			a.say("The key %s stays on the server. Sign the request where the root key is:\n  peerlink server-cert sign %s server.crt\nIf that machine has no network, take it there with \"peerlink request new --csr %s\".", args[0], args[1], args[1])
+			a.printMessage("The key %s stays on the server. Sign the request where the root key is:\n  peerlink server-cert sign %s server.crt\nIf that machine has no network, take it there with \"peerlink request new --csr %s\".", args[0], args[1], args[1])
 			return nil
 		},
 	}
@@ -150,7 +150,7 @@ func (a *app) makeServerCert(ctx context.Context, d *node.Dir, root crypto.Signe
 
 func (a *app) serverCertMade(path string, cert *x509.Certificate) {
 	a.print("%s", path)
-	a.say("Valid until %s. Put it on the server, beside its key: \"peerlink serve --server-cert --server-key\".", cert.NotAfter.UTC().Format(time.DateOnly))
+	a.printMessage("Valid until %s. Put it on the server, beside its key: \"peerlink serve --server-cert --server-key\".", cert.NotAfter.UTC().Format(time.DateOnly))
 }
 
 // newServerKey makes a server key, in PEM, and a certificate signing request for it.

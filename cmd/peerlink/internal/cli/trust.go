@@ -76,7 +76,7 @@ func (a *app) confirm(ctx context.Context, b *infobundle.Bundle, t trust) error 
 		return fmt.Errorf("%s has chosen its ID, so the bundle alone does not prove who made it: have its owner read the fingerprint of their root key to you and give it with --fingerprint, or use --registry", b.Identity)
 	}
 	// The bundle's fingerprint is not displayed, because operators could copy it from the screen.
-	a.say("%s has chosen its ID, so the bundle alone does not prove who made it.\n"+
+	a.printMessage("%s has chosen its ID, so the bundle alone does not prove who made it.\n"+
 		"Call its owner, let them read the fingerprint of their root key to you, and type it: all of it,\n"+
 		"or at least the last %d digits.\n", b.Identity, minTypedDigits)
 	answer, err := a.ask(ctx, "Fingerprint", nil)
@@ -126,6 +126,6 @@ func (a *app) checkRegistry(ctx context.Context, b *infobundle.Bundle, t trust) 
 	if err != nil {
 		return err
 	}
-	a.say("The registry confirms: %s is %q.", b.Identity, terminal.Line(entry.Name))
+	a.printMessage("The registry confirms: %s is %q.", b.Identity, terminal.Line(entry.Name))
 	return nil
 }

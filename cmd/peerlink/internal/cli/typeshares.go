@@ -32,9 +32,9 @@ func (a *app) typedShares(ctx context.Context, root crypto.PublicKey) ([]*keysha
 		case enough && slices.ContainsFunc(t.shares, (*keyshare.Share).HasEnvelope):
 			return t.shares, nil
 		case enough:
-			a.say("\nThe sealed key is missing, which is the same on all pages: type all lines of one of them, or paste the text of its QR code.")
+			a.printMessage("\nThe sealed key is missing, which is the same on all pages: type all lines of one of them, or paste the text of its QR code.")
 		default:
-			a.say("\nShare %d: type its lines of words, or paste the text of its QR code. Of all pages but one, lines 1 to %d are enough: press Enter twice after them.", len(t.shares)+1, keyshare.ShareLines)
+			a.printMessage("\nShare %d: type its lines of words, or paste the text of its QR code. Of all pages but one, lines 1 to %d are enough: press Enter twice after them.", len(t.shares)+1, keyshare.ShareLines)
 		}
 		s, err := t.share()
 		if errors.Is(err, errInterrupted) {
@@ -44,10 +44,10 @@ func (a *app) typedShares(ctx context.Context, root crypto.PublicKey) ([]*keysha
 			err = t.add(s)
 		}
 		if err != nil {
-			a.say("%v. This share was not taken: once more, please, or another one (Ctrl-C ends this).", err)
+			a.printMessage("%v. This share was not taken: once more, please, or another one (Ctrl-C ends this).", err)
 			continue
 		}
-		a.say("%v", s)
+		a.printMessage("%v", s)
 	}
 }
 
@@ -87,7 +87,7 @@ func (t *shareTyping) share() (*keyshare.Share, error) {
 		case line == "" && n == sealed:
 			return keyshare.Parse(text.String())
 		case line == "" && n > 1:
-			t.app.say("The share is not complete yet: line %d is next.", n)
+			t.app.printMessage("The share is not complete yet: line %d is next.", n)
 			continue
 		case line == "" || keyshare.IsHeading(line):
 			continue
@@ -98,7 +98,7 @@ func (t *shareTyping) share() (*keyshare.Share, error) {
 			return keyshare.Parse(text.String())
 		}
 		if err != nil {
-			t.app.say("%v", err)
+			t.app.printMessage("%v", err)
 			continue
 		}
 		// A line may have been typed with its number, as it is on the page.

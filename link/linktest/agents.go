@@ -19,18 +19,18 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// CrowdMember is one of very many creditors agents that are peers of the same
+// Agent is one of very many creditors agents that are peers of the same
 // accounting authority. It contains all that another process needs to run its service.
-type CrowdMember struct {
+type Agent struct {
 	nodetest.Member
 	Addr    string          // where its service listens
 	Message broker.Outgoing // that it may send to the authority
 }
 
-// NewCrowd makes creditors agents that are active peers of an accounting authority. On
-// Linux each reaches the authority by its own address (see [Line.Apart]); the authority
+// NewAgents makes creditors agents that are active peers of an accounting authority. On
+// Linux each reaches the authority by its own address (see [Network.DistinctSources]); the authority
 // listens on all of them once it is started.
-func NewCrowd(t testing.TB, authority *Node, count int) []CrowdMember {
+func NewAgents(t testing.TB, authority *Node, count int) []Agent {
 	t.Helper()
 	_, authorityPort, err := net.SplitHostPort(authority.Addr)
 	if err != nil {
@@ -54,20 +54,20 @@ func NewCrowd(t testing.TB, authority *Node, count int) []CrowdMember {
 	if runtime.GOOS == "linux" {
 		authority.Addr = net.JoinHostPort("0.0.0.0", authorityPort)
 	}
-	list := make([]CrowdMember, count)
+	list := make([]Agent, count)
 	for i, m := range members {
 		dir, err := node.Open(m.Dir)
 		if err != nil {
 			t.Fatal(err)
 		}
 		from := &Node{Node: &nodetest.Node{Dir: dir}}
-		list[i] = CrowdMember{m, addrs[i], Message(t, from, authority, 1)}
+		list[i] = Agent{m, addrs[i], Message(t, from, authority, 1)}
 	}
 	return list
 }
 
 // MessageTo returns a message from the authority to the member.
-func (m *CrowdMember) MessageTo(t testing.TB, authority *Node, n int) broker.Outgoing {
+func (m *Agent) MessageTo(t testing.TB, authority *Node, n int) broker.Outgoing {
 	t.Helper()
 	subnet, err := strconv.ParseInt(m.Subnet, 16, 64)
 	if err != nil {
@@ -79,10 +79,10 @@ func (m *CrowdMember) MessageTo(t testing.TB, authority *Node, n int) broker.Out
 }
 
 // Queue returns the name of the authority's queue to the member.
-func (m *CrowdMember) Queue() string { return "peer." + m.ID + ".0" }
+func (m *Agent) Queue() string { return "peer." + m.ID + ".0" }
 
-// Crowd runs the services of members, all in this process.
-type Crowd struct {
+// Agents runs the services of members, all in this process.
+type Agents struct {
 	members  []*crowdService
 	rejected map[string]uint64 // by services that have ended
 	stop     context.CancelFunc
@@ -90,19 +90,19 @@ type Crowd struct {
 }
 
 type crowdService struct {
-	CrowdMember
+	Agent
 	cfg     link.Config
 	memory  *Memory
-	line    *Line
+	network *Network
 	service *link.Service
 }
 
-// OpenCrowd prepares the services of members. cfg is their configuration, without what
-// [Crowd.Start] sets.
-func OpenCrowd(list []CrowdMember, cfg link.Config) (*Crowd, error) {
-	c := &Crowd{rejected: make(map[string]uint64)}
+// OpenAgents prepares the services of members. cfg is their configuration, without what
+// [Agents.Start] sets.
+func OpenAgents(list []Agent, cfg link.Config) (*Agents, error) {
+	c := &Agents{rejected: make(map[string]uint64)}
 	for _, m := range list {
-		s := &crowdService{CrowdMember: m, cfg: cfg, memory: NewMemory()}
+		s := &crowdService{Agent: m, cfg: cfg, memory: NewMemory()}
 		var err error
 		if s.cfg.Dir, err = node.Open(m.Dir); err != nil {
 			return nil, err
@@ -117,26 +117,26 @@ func OpenCrowd(list []CrowdMember, cfg link.Config) (*Crowd, error) {
 }
 
 // Start starts all services at once.
-func (c *Crowd) Start() error {
+func (c *Agents) Start() error {
 	for _, s := range c.members {
 		l, err := net.Listen("tcp", s.Addr)
 		if err != nil {
 			return err
 		}
-		s.line = &Line{Listener: l}
+		s.network = &Network{Listener: l}
 		s.service = link.New(s.cfg)
 	}
 	var ctx context.Context
 	ctx, c.stop = context.WithCancel(context.Background())
 	c.done = make(chan error, len(c.members))
 	for _, s := range c.members {
-		go func() { c.done <- s.service.Run(ctx, s.line) }()
+		go func() { c.done <- s.service.Run(ctx, s.network) }()
 	}
 	return nil
 }
 
 // Stop ends all services.
-func (c *Crowd) Stop() (err error) {
+func (c *Agents) Stop() (err error) {
 	c.stop()
 	for range c.members {
 		err = errors.Join(err, <-c.done)
@@ -148,30 +148,30 @@ func (c *Crowd) Stop() (err error) {
 	return err
 }
 
-// Cut ends the connections accepted by the members, and new ones until [Crowd.Mend]. It
+// Cut ends the connections accepted by the members, and new ones until [Agents.Mend]. It
 // does not affect the connections that members have made.
-func (c *Crowd) Cut() { c.each((*Line).Cut) }
+func (c *Agents) Cut() { c.each((*Network).Cut) }
 
-// Mend undoes [Crowd.Cut].
-func (c *Crowd) Mend() { c.each((*Line).Mend) }
+// Mend undoes [Agents.Cut].
+func (c *Agents) Mend() { c.each((*Network).Mend) }
 
-func (c *Crowd) each(do func(*Line)) {
+func (c *Agents) each(do func(*Network)) {
 	var wg sync.WaitGroup
 	for _, s := range c.members {
-		wg.Go(func() { do(s.line) })
+		wg.Go(func() { do(s.network) })
 	}
 	wg.Wait()
 }
 
 // Put puts a message for the authority into the queue of each member.
-func (c *Crowd) Put() {
+func (c *Agents) Put() {
 	for _, s := range c.members {
 		s.memory.Put("peer."+nodetest.AAID+".0", s.Message)
 	}
 }
 
-// CrowdState is the state of a crowd.
-type CrowdState struct {
+// AgentsState is the state of all agents.
+type AgentsState struct {
 	Linked   int               // members with connections both ways
 	Waiting  int               // messages queued for the authority
 	Received int               // different messages from the authority
@@ -181,8 +181,8 @@ type CrowdState struct {
 }
 
 // State returns the state of all members together.
-func (c *Crowd) State() CrowdState {
-	st := CrowdState{Rejected: maps.Clone(c.rejected), Errors: make(map[string]int)}
+func (c *Agents) State() AgentsState {
+	st := AgentsState{Rejected: maps.Clone(c.rejected), Errors: make(map[string]int)}
 	for _, s := range c.members {
 		st.Waiting += s.memory.Left()
 		st.Received += s.memory.Received()

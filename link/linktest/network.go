@@ -7,29 +7,29 @@ import (
 	"time"
 )
 
-// Line is a listener that counts the handshakes that its node begins, and that can be
+// Network is a listener that counts the handshakes that its node begins, and that can be
 // cut like a network. It must be set up before it is used.
-type Line struct {
+type Network struct {
 	net.Listener
-	// Apart makes connections to different addresses of this machine come from
+	// DistinctSources makes connections to different addresses of this machine come from
 	// different addresses: the source address is the one that was dialed. Otherwise all
 	// come from 127.0.0.1 on loopback.
-	Apart bool
+	DistinctSources bool
 
 	mu    sync.Mutex
 	cut   bool
-	conns map[*lineConn]struct{}
+	conns map[*networkConn]struct{}
 	begun []time.Time
 }
 
-// Accept waits for the next connection. There is none while the line is cut.
-func (l *Line) Accept() (net.Conn, error) {
+// Accept waits for the next connection. There is none while the network is cut.
+func (l *Network) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		c := &lineConn{Conn: conn, line: l}
+		c := &networkConn{Conn: conn, network: l}
 		if l.add(c) {
 			return c, nil
 		}
@@ -37,21 +37,21 @@ func (l *Line) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *Line) add(c *lineConn) bool {
+func (l *Network) add(c *networkConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cut {
 		return false
 	}
 	if l.conns == nil {
-		l.conns = make(map[*lineConn]struct{})
+		l.conns = make(map[*networkConn]struct{})
 	}
 	l.conns[c] = struct{}{}
 	return true
 }
 
-// Cut ends all connections, and new ones until [Line.Mend].
-func (l *Line) Cut() {
+// Cut ends all connections, and new ones until [Network.Mend].
+func (l *Network) Cut() {
 	l.mu.Lock()
 	l.cut = true
 	conns := l.conns
@@ -62,15 +62,15 @@ func (l *Line) Cut() {
 	}
 }
 
-// Mend undoes [Line.Cut].
-func (l *Line) Mend() {
+// Mend undoes [Network.Cut].
+func (l *Network) Mend() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cut = false
 }
 
 // Begun returns when the node has begun its handshakes after since.
-func (l *Line) Begun(since time.Time) []time.Time {
+func (l *Network) Begun(since time.Time) []time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i, _ := slices.BinarySearchFunc(l.begun, since, time.Time.Compare)
@@ -89,41 +89,41 @@ func Busiest(moments []time.Time, within time.Duration) (most int) {
 	return most
 }
 
-type lineConn struct {
+type networkConn struct {
 	net.Conn
-	line  *Line
-	begin sync.Once
+	network *Network
+	begin   sync.Once
 }
 
 // Write records the time of the first call: the server begins its part of the handshake
 // with its ServerHello.
-func (c *lineConn) Write(p []byte) (int, error) {
+func (c *networkConn) Write(p []byte) (int, error) {
 	c.begin.Do(func() {
-		c.line.mu.Lock()
-		defer c.line.mu.Unlock()
-		c.line.begun = append(c.line.begun, time.Now())
+		c.network.mu.Lock()
+		defer c.network.mu.Unlock()
+		c.network.begun = append(c.network.begun, time.Now())
 	})
 	return c.Conn.Write(p)
 }
 
-func (c *lineConn) RemoteAddr() net.Addr {
+func (c *networkConn) RemoteAddr() net.Addr {
 	remote, ok := c.Conn.RemoteAddr().(*net.TCPAddr)
 	local, okLocal := c.Conn.LocalAddr().(*net.TCPAddr)
-	if !c.line.Apart || !ok || !okLocal {
+	if !c.network.DistinctSources || !ok || !okLocal {
 		return c.Conn.RemoteAddr()
 	}
 	return &net.TCPAddr{IP: local.IP, Port: remote.Port}
 }
 
-func (c *lineConn) Close() error {
-	c.line.mu.Lock()
-	delete(c.line.conns, c)
-	c.line.mu.Unlock()
+func (c *networkConn) Close() error {
+	c.network.mu.Lock()
+	delete(c.network.conns, c)
+	c.network.mu.Unlock()
 	return c.Conn.Close()
 }
 
 // reset closes the connection at once with a RST.
-func (c *lineConn) reset() {
+func (c *networkConn) reset() {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0) // on an error, there is a FIN instead
 	}
