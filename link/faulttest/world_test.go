@@ -6,11 +6,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -129,16 +132,22 @@ func (w *world) add(kind nodetype.Type, rabbit *rabbittest.Server) *member {
 	return m
 }
 
-// freeAddress returns an unused address that stays unused while its node is down:
-// outgoing connections use 127.0.0.1.
+// freeAddress returns an unused address that stays unused while its node is down. The
+// system gives ports from 32768 on to connections and to listeners that do not name one,
+// such as those of RabbitMQ, which listen on all addresses.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.66.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.66.0.1:%d", 10000+rand.IntN(10000)))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // certificateLife is how long server certificates are valid.
