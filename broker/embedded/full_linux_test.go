@@ -203,6 +203,7 @@ func TestBacklogDoesNotShutOutPeers(t *testing.T) {
 	}
 	sub := subscribe(t, s, "accounts_in")
 	for round := range 10 {
+		eventually(t, "admitted", func() bool { return admitted(t, s, "a") })
 		in := 0
 		for admitted(t, s, "a") {
 			publishFrom(t, s, "a", 20, 8000)
@@ -219,7 +220,6 @@ func TestBacklogDoesNotShutOutPeers(t *testing.T) {
 			taken += len(seqs)
 			ack(t, sub, seqs...)
 		}
-		eventually(t, "admitted", func() bool { return admitted(t, s, "a") })
 	}
 }
 
