@@ -82,6 +82,9 @@ func randomSerial() *big.Int {
 // record records a new certificate: it writes a copy to certs/, and adds a line to
 // db/index. Recording a certificate again changes nothing.
 func (d *Dir) record(cert *x509.Certificate) error {
+	if err := os.MkdirAll(d.file("certs"), 0o755); err != nil {
+		return err
+	}
 	if err := durable.Replace(d.file("certs", serialHex(cert.SerialNumber)+".pem"), pki.EncodeCertificatePEM(cert), 0o644); err != nil {
 		return err
 	}

@@ -3,14 +3,10 @@ package node
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/big"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"peerlink/internal/durable"
@@ -60,19 +56,11 @@ func (l *Locked) CheckNewPeer(b *infobundle.Bundle) error {
 	return l.d.checkPeerLimit()
 }
 
-// ReserveSubnet reserves a subnet for a new peer, or returns the subnet that is
-// reserved for the peer already. If this node is not an accounting authority,
-// ReserveSubnet returns "".
-func (l *Locked) ReserveSubnet(peer pki.Identity) (subnet string, err error) {
-	if l.d.identity.Type != nodetype.AccountingAuthority {
-		return "", nil
-	}
-	pool := l.d.pool(peer.Type)
-	subnet, found, err := pool.reserved(peer.ID)
-	if err != nil || found {
-		return subnet, err
-	}
-	return pool.reserve(peer.ID)
+// ReserveSubnet reserves a subnet for a new peer, or returns the subnet that the peer has
+// had before. If this node is not an accounting authority, ReserveSubnet returns "".
+func (l *Locked) ReserveSubnet(ctx context.Context, peer pki.Identity) (subnet string, err error) {
+	subnet, _, err = l.d.reserveSubnet(ctx, peer)
+	return subnet, err
 }
 
 // holdSubnet ensures that a subnet which was reserved for the peer earlier is still
@@ -86,19 +74,15 @@ func (l *Locked) holdSubnet(ctx context.Context, peer pki.Identity, subnet strin
 	if !pool.owns(subnet) {
 		return fmt.Errorf("%q is not a subnet that this node gives to a %s", excerpt.Of(subnet), peer.Type)
 	}
+	if err := l.d.CheckSubnet(ctx, peer, subnet); err != nil {
+		return fmt.Errorf("%w: sign a new certificate", err)
+	}
 	owner, err := readLine(pool.path(subnet))
 	if err == nil && owner != peer.ID {
 		return fmt.Errorf("subnet %s was reserved for %s, but has been given to %s meanwhile: sign a new certificate for the former", subnet, peer.ID, excerpt.Of(owner))
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
-	}
-	given, err := l.d.usedSubnets(ctx)
-	if err != nil {
-		return err
-	}
-	if given[subnet] {
-		return fmt.Errorf("subnet %s was reserved for %s, but another peer has it now: sign a new certificate for the former", subnet, peer.ID)
 	}
 	return durable.Create(pool.path(subnet), []byte(peer.ID+"\n"), 0o644)
 }
@@ -195,42 +179,4 @@ func (l *Locked) FilePeer(ctx context.Context, b *infobundle.Bundle, cert *x509.
 		return false, err
 	}
 	return true, l.d.installPeer(dir, b, cert, subnet)
-}
-
-// pendingSubnets returns the subnets in the requests that wait for a signature.
-// The rest of a request has no effect on the directory before the answer is imported.
-func (d *Dir) pendingSubnets() (map[string]bool, error) {
-	promised := make(map[string]bool)
-	folder := d.file(filepath.FromSlash(RequestsFolder))
-	entries, err := os.ReadDir(folder)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") || filepath.Ext(e.Name()) != ".json" {
-			continue
-		}
-		path := filepath.Join(folder, e.Name())
-		data, err := durable.Read(path, maxRequest)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		var r struct {
-			PeerCerts []struct {
-				Subnet string `json:"subnet"`
-			} `json:"peer_certs"`
-		}
-		if err := json.Unmarshal(data, &r); err != nil {
-			return nil, fmt.Errorf("%s: not a request: %w", path, err)
-		}
-		for _, p := range r.PeerCerts {
-			if p.Subnet != "" {
-				promised[p.Subnet] = true
-			}
-		}
-	}
-	return promised, nil
 }

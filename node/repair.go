@@ -15,7 +15,6 @@ import (
 
 	"peerlink/internal/durable"
 	"peerlink/node/nodetype"
-	"peerlink/node/pki"
 )
 
 // DefectKind is a kind of [Defect].
@@ -31,6 +30,9 @@ const (
 	// DefectUnusedSubnet is a debtors subnet that is reserved, but that no peer has
 	// ("Broken reservations" in the specification of the node's directory).
 	DefectUnusedSubnet
+	// DefectUnreservedSubnet is a subnet that a peer has, or that is in a peer certificate,
+	// but that is not reserved.
+	DefectUnreservedSubnet
 	// DefectUnlisted is a db/index without lines for some certificates in certs/.
 	// OpenSSL can lose lines that are added while it signs.
 	DefectUnlisted
@@ -48,8 +50,8 @@ type Defect struct {
 
 // Repair repairs the same defects of a directory as the reference's init: it creates
 // missing generated files and folders, and releases debtors subnets that no peer has.
-// It also adds missing lines to db/index, and removes what interrupted commands have
-// left. It returns one line for each repaired defect, even if it fails after some of
+// It also reserves the subnets that peers have, adds missing lines to db/index, and removes
+// what interrupted commands have left. It returns one line for each repaired defect, even if it fails after some of
 // them. If there are no defects, Repair changes nothing.
 //
 // Repair may be interrupted at any moment, and started again.
@@ -77,7 +79,7 @@ func (d *Dir) Repair(ctx context.Context) (done []string, err error) {
 func (d *Dir) Defects(ctx context.Context) (found []Defect, err error) {
 	var errs []error
 	for _, find := range []func(context.Context) ([]Defect, error){
-		d.missingFolders, d.missingFiles, d.missingIndex, d.unlistedCertificates, d.leftovers, d.unusedSubnets,
+		d.missingFolders, d.missingFiles, d.missingIndex, d.unlistedCertificates, d.leftovers, d.subnetDefects,
 	} {
 		defects, err := find(ctx)
 		found = append(found, defects...)
@@ -262,80 +264,74 @@ func (d *Dir) leftovers(ctx context.Context) (found []Defect, err error) {
 	return found, nil
 }
 
-// unusedSubnets finds debtors subnets, of which there are only 256, that are reserved
-// although no peer has them. It is stricter than the reference's init, which checks
-// only the peer named in the reservation: a subnet that is in the subnet.txt or in the
-// certificate of any peer stays reserved, and so does a subnet in a request that waits
-// for a signature.
-func (d *Dir) unusedSubnets(ctx context.Context) (found []Defect, err error) {
+// subnetDefects finds subnets of peers that are not reserved, and debtors subnets, of which
+// there are only 256, that are reserved although nobody has them.
+//
+// It is stricter than the reference's init, which releases a debtors subnet unless the
+// directory of the peer named in the reservation has it: a subnet in any peer's files, in
+// any certificate, or in a request that waits for a signature stays reserved.
+func (d *Dir) subnetDefects(ctx context.Context) (found []Defect, err error) {
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return nil, nil
 	}
-	p := d.pool(nodetype.DebtorsAgent)
-	entries, err := os.ReadDir(p.dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !e.Type().IsRegular() || !p.owns(e.Name()) })
-	if len(entries) == 0 {
-		return nil, nil
-	}
-	used, err := d.usedSubnets(ctx)
+	certified, err := d.certifiedGrants(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("unused subnets can not be told from used ones: %w", err)
+		return nil, fmt.Errorf("the reservations in db/subnets were not compared with the peers: %w", err)
 	}
-	promised, err := d.pendingSubnets()
+	promised, err := d.promisedGrants()
 	if err != nil {
-		return nil, fmt.Errorf("unused subnets can not be told from promised ones: %w", err)
+		return nil, fmt.Errorf("the reservations in db/subnets were not compared with the requests: %w", err)
 	}
-	for _, e := range entries {
-		subnet := e.Name()
-		if used[subnet] || promised[subnet] {
+	for _, p := range d.pools() {
+		reserved, err := p.reservations()
+		if err != nil {
+			return found, err
+		}
+		found = append(found, p.unreserved(certified, newGrants(reserved))...)
+		if p.dir == d.pool(nodetype.DebtorsAgent).dir {
+			found = append(found, p.unused(reserved, newGrants(certified, promised))...)
+		}
+	}
+	return found, nil
+}
+
+// unreserved returns the pool's subnets that peers have and that are not reserved.
+func (p pool) unreserved(certified []grant, reserved grants) (found []Defect) {
+	for _, g := range certified {
+		if !p.owns(g.subnet) || reserved[g.subnet] != nil {
 			continue
 		}
-		found = append(found, Defect{DefectUnusedSubnet, "db/subnets/debtors/" + subnet, "is reserved, but no peer has this subnet",
+		reserved[g.subnet] = []grant{g}
+		found = append(found, Defect{DefectUnreservedSubnet, p.name(g.subnet), fmt.Sprintf("is missing, though %s gives this subnet to %s", g.file, g.peerID), "made anew", func() error {
+			if err := os.MkdirAll(p.dir, 0o755); err != nil {
+				return err
+			}
+			if err := durable.Create(p.path(g.subnet), []byte(g.peerID+"\n"), 0o644); !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+			return nil
+		}})
+	}
+	return found
+}
+
+// unused returns the pool's reservations of subnets that have not been given to anybody.
+func (p pool) unused(reserved []grant, given grants) (found []Defect) {
+	for _, g := range reserved {
+		if !p.owns(g.subnet) || given[g.subnet] != nil {
+			continue
+		}
+		found = append(found, Defect{DefectUnusedSubnet, g.file, "is reserved, but no peer has this subnet",
 			"released, and the counter set back", func() error {
 				// The counter first: if it stayed where it is after a crash, the
 				// released number would never be given again.
 				if err := p.restart(); err != nil {
 					return err
 				}
-				return p.release(subnet)
+				return p.release(g.subnet)
 			}})
 	}
-	return found, nil
-}
-
-// usedSubnets returns the subnets that peers have. It fails if a peer's files can not
-// be read, because a subnet must never be given to two peers.
-func (d *Dir) usedSubnets(ctx context.Context) (map[string]bool, error) {
-	ids, err := d.PeerIDs()
-	if err != nil {
-		return nil, err
-	}
-	used := make(map[string]bool)
-	for _, id := range ids {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		subnet, err := readLine(d.file("peers", id, "subnet.txt"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		used[subnet] = true
-		cert, err := readCert(d.file("peers", id), "peercert.crt")
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("peer %s: %w", id, err)
-		}
-		// No peer accepts a certificate with an invalid comment.
-		if subnet, ok, err := pki.SubnetComment(cert); err == nil && ok {
-			used[subnet] = true
-		}
-	}
-	return used, nil
+	return found
 }
 
 // owns reports whether subnet has the form of the pool's subnets.

@@ -76,7 +76,7 @@ func TestRepairKilled(t *testing.T) {
 	if _, err := d.SignServer(ctx, key, csr, time.Hour); err != nil {
 		t.Error(err)
 	}
-	if subnet, err := d.pool(nodetype.DebtorsAgent).reserve(strings.Repeat("1", 32)); err != nil || subnet != "1234abcd00" {
+	if subnet, err := d.pool(nodetype.DebtorsAgent).reserve(strings.Repeat("1", 32), nil); err != nil || subnet != "1234abcd00" {
 		t.Errorf("subnet %q, error %v", subnet, err)
 	}
 }

@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -234,19 +235,20 @@ func sameLines(a, b string) bool {
 // with one subnet could issue each other's currencies.
 func TestRepairKeepsUsedSubnets(t *testing.T) {
 	for _, tt := range []struct {
-		name   string
-		damage func(t *testing.T, peer, reservation string)
-		fails  bool
+		name    string
+		damage  func(t *testing.T, peer, reservation string)
+		fails   bool
+		repairs int
 	}{
-		{"reserved for somebody else", func(t *testing.T, _, reservation string) { write(t, nobody+"\n", reservation) }, false},
-		{"reserved for nobody", func(t *testing.T, _, reservation string) { write(t, "", reservation) }, false},
-		{"another subnet.txt", func(t *testing.T, peer, _ string) { write(t, nodetest.AAID+"99\n", peer, "subnet.txt") }, false},
-		{"no subnet.txt", func(t *testing.T, peer, _ string) { remove(t, peer, "subnet.txt") }, false},
-		{"no certificate", func(t *testing.T, peer, _ string) { remove(t, peer, "peercert.crt") }, false},
+		{"reserved for somebody else", func(t *testing.T, _, reservation string) { write(t, nobody+"\n", reservation) }, false, 0},
+		{"reserved for nobody", func(t *testing.T, _, reservation string) { write(t, "", reservation) }, false, 0},
+		{"another subnet.txt", func(t *testing.T, peer, _ string) { write(t, nodetest.AAID+"99\n", peer, "subnet.txt") }, false, 1}, // which is reserved too
+		{"no subnet.txt", func(t *testing.T, peer, _ string) { remove(t, peer, "subnet.txt") }, false, 0},
+		{"no certificate", func(t *testing.T, peer, _ string) { remove(t, peer, "peercert.crt") }, false, 0},
 		{"neither can be read", func(t *testing.T, peer, _ string) {
 			write(t, "?", peer, "peercert.crt")
 			write(t, "a\nb\n", peer, "subnet.txt")
-		}, true},
+		}, true, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, d := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, da, "da.example.com:1234")
@@ -257,14 +259,15 @@ func TestRepairKeepsUsedSubnets(t *testing.T) {
 			if (err != nil) != tt.fails {
 				t.Errorf("error is %v", err)
 			}
-			if _, err := os.Stat(reservation); err != nil || len(done) > 0 {
+			if _, err := os.Stat(reservation); err != nil || len(done) != tt.repairs {
 				t.Errorf("done: %q; the reservation: %v", done, err)
 			}
 		})
 	}
 }
 
-// A released subnet is given out again, and no other peer's.
+// A released subnet is given out again, and no other peer's. It is released if the peer and
+// the copy of its certificate were removed.
 func TestRepairedSubnetIsUsedAgain(t *testing.T) {
 	a := nodetest.New(t, aa, "aa.example.com:1234")
 	first, second, third := nodetest.New(t, da, "x.example.com:1"), nodetest.New(t, da, "x.example.com:1"), nodetest.New(t, da, "x.example.com:1")
@@ -273,6 +276,11 @@ func TestRepairedSubnetIsUsedAgain(t *testing.T) {
 		return a.Sign(t, n.Bundle(t)).Peer.Subnet
 	}
 	lost, kept := subnetOf(first), subnetOf(second)
+	p, err := a.Peer(first.Identity().ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove(t, a.Path(), "certs", fmt.Sprintf("%X.pem", p.Issued.SerialNumber))
 	remove(t, a.Path(), "peers", first.Identity().ID)
 	if done, err := a.Repair(ctx); err != nil || len(done) != 1 {
 		t.Fatalf("%q, %v", done, err)

@@ -19,6 +19,7 @@ import (
 	"peerlink/node/infobundle"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
+	"peerlink/node/signrecord"
 )
 
 // SignResult is the result of [Dir.SignPeer].
@@ -69,7 +70,7 @@ func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (cr
 	} else if signer == nil {
 		return nil, fmt.Errorf("peer %s was removed while it was being signed: try again", b.Identity.ID)
 	} else {
-		res.New, err = true, d.addPeer(dir, b, signer)
+		res.New, err = true, d.addPeer(ctx, dir, b, signer)
 	}
 	if err != nil {
 		return nil, err
@@ -249,37 +250,38 @@ const newPrefix = ".new-"
 
 // addPeer signs the certificate of a new peer, and creates the peer's directory
 // atomically as the last step.
-func (d *Dir) addPeer(dir string, b *infobundle.Bundle, key crypto.Signer) (err error) {
+func (d *Dir) addPeer(ctx context.Context, dir string, b *infobundle.Bundle, key crypto.Signer) error {
 	if err := d.checkPeerLimit(); err != nil {
 		return err
 	}
-	subnet := ""
-	if d.identity.Type == nodetype.AccountingAuthority {
-		pool := d.pool(b.Identity.Type)
-		found := false
-		if subnet, found, err = pool.reserved(b.Identity.ID); err != nil {
-			return err
-		}
-		if !found {
-			if subnet, err = pool.reserve(b.Identity.ID); err != nil {
-				return err
-			}
-			defer func() {
-				// Release the subnet unless the peer's directory exists. If it exists, the
-				// error means only that it may be lost in a power cut.
-				if err != nil && !isDir(dir) {
-					err = errors.Join(err, pool.release(subnet))
-				}
-			}()
-		}
+	if err := d.checkRecord(b); err != nil {
+		return err
+	}
+	subnet, isNew, err := d.reserveSubnet(ctx, b.Identity)
+	if err != nil {
+		return err
 	}
 	cert, err := d.sign(key, func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error) {
 		return a.SignPeer(b.Root, subnet, serial, time.Now())
 	})
+	if cert == nil && isNew {
+		err = errors.Join(err, d.pool(b.Identity.Type).release(subnet))
+	}
 	if err != nil {
 		return err
 	}
 	return d.installPeer(dir, b, cert, subnet)
+}
+
+// checkRecord compares a new peer with those for which a certificate was signed on this
+// machine for the request of another one. Their subnets are among the grants.
+func (d *Dir) checkRecord(b *infobundle.Bundle) error {
+	record, err := signrecord.Read(d.file(filepath.FromSlash(RequestsFolder), signrecord.Name))
+	if err != nil {
+		return err
+	}
+	_, err = record.Compare(signrecord.PeerCertificate(b.Identity, b.Root, "", ""))
+	return err
 }
 
 // checkPeerLimit checks that the node can have another peer.

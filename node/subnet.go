@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,7 +18,12 @@ import (
 
 	"peerlink/internal/durable"
 	"peerlink/node/nodetype"
+	"peerlink/node/pki"
 )
+
+// creditorsDigits is the number of hex digits of a subnet of creditor IDs. Subnets of debtor
+// IDs have more.
+const creditorsDigits = 6
 
 // A pool is one of the two sets of subnets of an accounting authority. It is a
 // directory with a file for each reserved subnet, and the file SEQNUM with the last
@@ -30,9 +38,14 @@ type pool struct {
 
 func (d *Dir) pool(t nodetype.Type) pool {
 	if t == nodetype.CreditorsAgent {
-		return pool{dir: d.file("db", "subnets", "creditors"), digits: 6, start: 0}
+		return pool{dir: d.file("db", "subnets", "creditors"), digits: creditorsDigits, start: 0}
 	}
 	return pool{dir: d.file("db", "subnets", "debtors"), prefix: d.identity.ID, digits: 2, start: -1}
+}
+
+// pools returns both pools.
+func (d *Dir) pools() []pool {
+	return []pool{d.pool(nodetype.CreditorsAgent), d.pool(nodetype.DebtorsAgent)}
 }
 
 func (p pool) seqnum() string { return p.dir + string(os.PathSeparator) + "SEQNUM" }
@@ -40,9 +53,52 @@ func (p pool) path(subnet string) string {
 	return p.dir + string(os.PathSeparator) + subnet
 }
 
-// reserve reserves the next free subnet for the peer. The caller must hold the
-// directory's lock.
-func (p pool) reserve(peerID string) (subnet string, err error) {
+// name returns the name of a reservation's file, relative to the node's directory, with slashes.
+func (p pool) name(subnet string) string {
+	return "db/subnets/" + filepath.Base(p.dir) + "/" + subnet
+}
+
+// reserveSubnet returns the subnet for a new peer, and ensures that it is reserved for it. A
+// subnet that the peer has had before, by a certificate or by the reservation of an
+// interrupted attempt, is returned again, and isNew is false. If this node is not an
+// accounting authority, the subnet is "". The caller must hold the directory's lock.
+func (d *Dir) reserveSubnet(ctx context.Context, peer pki.Identity) (subnet string, isNew bool, err error) {
+	if d.identity.Type != nodetype.AccountingAuthority {
+		return "", false, nil
+	}
+	given, err := d.given(ctx)
+	if err != nil {
+		return "", false, err
+	}
+	p := d.pool(peer.Type)
+	if err := os.MkdirAll(p.dir, 0o755); err != nil {
+		return "", false, err
+	}
+	if subnet := p.ownedBy(peer.ID, given); subnet != "" {
+		err := durable.Create(p.path(subnet), []byte(peer.ID+"\n"), 0o644)
+		if errors.Is(err, fs.ErrExist) {
+			err = nil
+		}
+		return subnet, false, err
+	}
+	subnet, err = p.reserve(peer.ID, given)
+	return subnet, true, err
+}
+
+// ownedBy returns the first of the pool's subnets that belongs to the peer, and to no other
+// node, or "".
+func (p pool) ownedBy(peerID string, given grants) string {
+	for _, subnet := range slices.Sorted(maps.Keys(given)) {
+		own := func(g grant) bool { return g.peerID == peerID }
+		if _, shared := given.other(peerID, subnet); !shared && p.owns(subnet) && slices.ContainsFunc(given[subnet], own) {
+			return subnet
+		}
+	}
+	return ""
+}
+
+// reserve reserves the next subnet that is neither reserved nor given to another node.
+func (p pool) reserve(peerID string, given grants) (subnet string, err error) {
 	last, err := p.lockedLast()
 	if err != nil {
 		return "", err
@@ -52,6 +108,9 @@ func (p pool) reserve(peerID string) (subnet string, err error) {
 			return "", fmt.Errorf("no free subnet is left in %s: all %d are taken", p.dir, 1<<(4*p.digits)-p.start-1)
 		}
 		subnet = p.prefix + fmt.Sprintf("%0*x", p.digits, n)
+		if _, taken := given.other(peerID, subnet); taken {
+			continue
+		}
 		err := durable.Create(p.path(subnet), []byte(peerID+"\n"), 0o644)
 		if errors.Is(err, fs.ErrExist) {
 			continue
@@ -66,22 +125,21 @@ func (p pool) reserve(peerID string) (subnet string, err error) {
 	}
 }
 
-// reserved returns the subnet that is reserved for the peer already, by an earlier
-// attempt that was interrupted.
-func (p pool) reserved(peerID string) (subnet string, ok bool, err error) {
-	entries, err := os.ReadDir(p.dir)
+// reservations returns the pool's reservations. The owner of one that can not be read is
+// not known.
+func (p pool) reservations() (list []grant, err error) {
+	files, err := filesIn(p.dir, isSubnet)
 	if err != nil {
-		return "", false, err
+		return nil, err
 	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") || e.Name() == "SEQNUM" {
-			continue
+	for _, path := range files {
+		owner, err := readLine(path)
+		if err != nil || checkID(owner) != nil {
+			owner = ""
 		}
-		if owner, err := readLine(p.path(e.Name())); err == nil && owner == peerID {
-			return e.Name(), true, nil
-		}
+		list = append(list, grant{filepath.Base(path), owner, p.name(filepath.Base(path))})
 	}
-	return "", false, nil
+	return list, nil
 }
 
 func (p pool) release(subnet string) error { return os.Remove(p.path(subnet)) }

@@ -203,6 +203,8 @@ func (c *checker) checkDefects() {
 			f.Rule, f.Severity = RuleLeftover, Note
 		case node.DefectUnusedSubnet:
 			f.Rule = RuleSubnetUnused
+		case node.DefectUnreservedSubnet:
+			f.Rule = RuleSubnetUnreserved
 		case node.DefectUnlisted:
 			f.Rule = RuleIndexUnlisted
 		}

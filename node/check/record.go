@@ -60,7 +60,7 @@ func (c *checker) checkCopy(file string, cert *x509.Certificate) {
 			c.problem(file, RuleSubject, "the subject is %v", err)
 			return
 		}
-		c.note(file, RuleCopyUnused, "is a peer certificate for %v, which is not in use: an interrupted signing, or a peer that was removed", id)
+		c.note(file, RuleCopyUnused, "is a peer certificate for %v, which is not in use: an interrupted signing, or a peer that was removed; the subnet in it, if there is one, is given to no other node as long as this file is here", id)
 	}
 }
 
@@ -150,7 +150,7 @@ func (c *checker) checkIndex(used map[string]issued) (listed map[string]bool) {
 		c.problem(file, RuleIndexLine, "%d more lines that can not be read", bad-maxLines)
 	}
 	if copies > 0 {
-		c.note("certs", RuleCopyMissing, "%d of the %d certificates in db/index have no copy here: nothing needs the copies, but what was signed can not be looked up any more", copies, len(listed))
+		c.note("certs", RuleCopyMissing, "%d of the %d certificates in db/index have no copy here: what was signed can not be looked up any more, and if a peer is lost, so is the record of its subnet", copies, len(listed))
 	}
 	for _, i := range c.issued {
 		serial := serialHex(i.cert.SerialNumber)

@@ -337,8 +337,11 @@ func (b *breakages) records(w *world) {
 	b.note("copy lost", aa, func(f *fixture) { f.remove(f.serverCopy()) }, check.RuleCopyMissing)
 	b.note("copy for a peer that is none", aa, func(f *fixture) {
 		f.remove("peers/" + w.ids[ca])
+	}, check.RuleCopyUnused, check.RuleSubnetUnused)
+	b.warning("copy for a peer that is none, not reserved", aa, func(f *fixture) {
+		f.remove("peers/" + w.ids[ca])
 		f.remove("db/subnets/creditors/000001")
-	}, check.RuleCopyUnused)
+	}, check.RuleCopyUnused, check.RuleSubnetUnreserved)
 	b.warning("another root certificate", aa, func(f *fixture) {
 		old := f.read("root-ca.crt")
 		f.reissue("root-ca.crt", func(r *recipe) { r.SerialNumber = big.NewInt(5) })
@@ -361,7 +364,7 @@ func (b *breakages) subnets(w *world) {
 	b.problem("another debtors-subnet.txt", da, func(f *fixture) { f.write("debtors-subnet.txt", w.ids[aa]+"01\n") }, check.RuleSubnetFile)
 	b.problem("no subnet.txt", aa, func(f *fixture) { f.remove(subnetOf(ca)) }, check.RuleSubnetFile, check.RuleSubnetUnused)
 	b.problem("subnet.txt of another authority", aa, func(f *fixture) { f.write(subnetOf(da), "0000000000\n") }, check.RuleSubnetFile)
-	b.problem("no reservation", aa, func(f *fixture) { f.remove(debtors + w.ids[aa] + "00") }, check.RuleSubnetUnreserved)
+	b.warning("no reservation", aa, func(f *fixture) { f.remove(debtors + w.ids[aa] + "00") }, check.RuleSubnetUnreserved)
 	b.problem("reservation for another peer", aa, func(f *fixture) { f.write(creditors+"000001", w.ids[da]+"\n") }, check.RuleSubnetUnreserved)
 	b.warning("reservation of a debtors subnet for nobody", aa, func(f *fixture) { f.write(debtors+w.ids[aa]+"07", strings.Repeat("0", 32)+"\n") }, check.RuleSubnetUnused)
 	b.note("reservation of a creditors subnet for nobody", aa, func(f *fixture) { f.write(creditors+"000007", strings.Repeat("0", 32)+"\n") }, check.RuleSubnetUnused)

@@ -3,6 +3,9 @@ package check
 import (
 	"cmp"
 	"crypto/x509"
+	"errors"
+	"io/fs"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,10 +94,10 @@ func pool(kind nodetype.Type) string {
 func (c *checker) checkReserved(p *peer) {
 	file := pool(p.id.Type) + "/" + p.subnet
 	owner, ok := c.line(file)
-	switch {
-	case !ok:
-		c.problem(file, RuleSubnetUnreserved, "is missing, though peer %s has this subnet: it could be given to another peer as well; write the peer's node ID into this file", p.id.ID)
-	case owner != p.id.ID:
+	if _, err := os.Lstat(c.path(file)); !ok && errors.Is(err, fs.ErrNotExist) {
+		return // checkDefects reports it
+	}
+	if owner != p.id.ID {
 		c.problem(file, RuleSubnetUnreserved, "holds %q: expected %s, the peer that has this subnet", firstLine(owner), p.id.ID)
 	}
 }

@@ -74,7 +74,7 @@ func collect(ctx context.Context, d *node.Dir, asks []Requested, now time.Time, 
 		if err := c.check(asks); err != nil {
 			return err
 		}
-		if err := c.reserve(step); err != nil {
+		if err := c.reserve(ctx, step); err != nil {
 			return err
 		}
 		data, err := encode(&c.file)
@@ -148,14 +148,14 @@ func (c *collection) rehearse() error {
 
 // reserve reserves the subnets and the date. After a failure, the next attempt gets the
 // same subnets.
-func (c *collection) reserve(step func() error) error {
+func (c *collection) reserve(ctx context.Context, step func() error) error {
 	for i := range c.file.PeerCerts {
 		p := &c.file.PeerCerts[i]
 		if err := step(); err != nil {
 			return err
 		}
 		var err error
-		if p.Subnet, err = c.l.ReserveSubnet(c.peers[i]); err != nil {
+		if p.Subnet, err = c.l.ReserveSubnet(ctx, c.peers[i]); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package offline
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"peerlink/node"
 	"peerlink/node/infobundle"
 	"peerlink/node/pki"
+	"peerlink/node/signrecord"
 )
 
 // Fulfil signs all items of the request with the root key. An operator should have accepted
@@ -76,7 +78,7 @@ func Fulfil(r *Request, key crypto.Signer, now time.Time) (*Answer, error) {
 // another root certificate, or a subnet belongs to another peer. In these cases the online
 // machine's records are damaged or were manipulated. A certificate that is requested again
 // exactly as it was signed is no error.
-func (r *Request) CheckKnown(d *node.Dir) error {
+func (r *Request) CheckKnown(ctx context.Context, d *node.Dir) error {
 	if r.Node != d.Identity() || !r.root.Equal(d.Root()) {
 		return fmt.Errorf("the request is for %s, and %s is the directory of %s, or has another root certificate", r.Node, d.Path(), d.Identity())
 	}
@@ -91,25 +93,19 @@ func (r *Request) CheckKnown(d *node.Dir) error {
 	for _, s := range r.servers {
 		check(serialHex(s.serial))
 	}
-	wanted := make(map[string]peerCert) // requested peer certificates by subnet
 	for _, p := range r.peers {
 		check(serialHex(p.serial))
-		if p.subnet != "" {
-			wanted[p.subnet] = p
-		}
 		errs = append(errs, checkPinned(d, p))
-	}
-	ids, err := d.PeerIDs()
-	errs = append(errs, err)
-	for _, id := range ids {
-		known, err := d.Peer(id)
-		if err != nil {
-			errs = append(errs, err)
-		} else if p, ok := wanted[known.Subnet]; ok && p.bundle.Identity != known.Identity {
-			errs = append(errs, fmt.Errorf("subnet %s is asked for %s, but %s has it", p.subnet, p.bundle.Identity, known.Identity))
+		if p.subnet != "" {
+			errs = append(errs, d.CheckSubnet(ctx, p.bundle.Identity, p.subnet))
 		}
 	}
-	errs = append(errs, r.checkSigned(d))
+	record, err := signrecord.Read(signRecord(d))
+	errs = append(errs, err)
+	for _, c := range r.certificates() {
+		_, err := record.Compare(c)
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 

@@ -9,12 +9,13 @@ import (
 
 	"peerlink/node"
 	"peerlink/node/nodetest"
+	"peerlink/node/signrecord"
 )
 
 // signedHere remembers a request in the offline machine's copy of the directory.
 func signedHere(t *testing.T, r *Request, d *node.Dir) {
 	t.Helper()
-	if err := r.CheckKnown(d); err != nil {
+	if err := r.CheckKnown(ctx, d); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Remember(ctx, d, time.Now()); err != nil {
@@ -27,7 +28,7 @@ func signedHere(t *testing.T, r *Request, d *node.Dir) {
 func refused(t *testing.T, r *Request, d *node.Dir, parts ...string) {
 	t.Helper()
 	before := snapshot(t, d.Path())
-	for _, err := range []error{r.CheckKnown(d), r.Remember(ctx, d, time.Now())} {
+	for _, err := range []error{r.CheckKnown(ctx, d), r.Remember(ctx, d, time.Now())} {
 		for _, part := range parts {
 			if err == nil || !strings.Contains(err.Error(), part) {
 				t.Errorf("error %v, want one with %q", err, part)
@@ -46,7 +47,7 @@ func TestSignedIsKnown(t *testing.T) {
 	laptop := copyTree(t, agent.Path())
 	first := mustCollect(t, agent.Dir, askPeer(t, authority))
 	signedHere(t, first, laptop)
-	records := filepath.Join(laptop.Path(), "db", "offline", signedCertsFile)
+	records := filepath.Join(laptop.Path(), "db", "offline", signrecord.Name)
 	before := string(readFileT(t, records))
 	signedHere(t, first, laptop) // the answer was lost
 	if got := string(readFileT(t, records)); got != before {
@@ -81,7 +82,7 @@ func TestDamagedRecords(t *testing.T) {
 	laptop := copyTree(t, agent.Path())
 	r := mustCollect(t, agent.Dir, askPeer(t, nodetest.New(t, aa, "aa.example.com:1234")))
 	signedHere(t, r, laptop)
-	path := filepath.Join(laptop.Path(), "db", "offline", signedCertsFile)
+	path := filepath.Join(laptop.Path(), "db", "offline", signrecord.Name)
 	good := string(readFileT(t, path))
 	for name, data := range map[string]string{
 		"cut":          good[:len(good)-9],
@@ -93,7 +94,8 @@ func TestDamagedRecords(t *testing.T) {
 		"other kind":   strings.Replace(good, `peer-certificate`, `root-csr`, 1),
 		"no serial":    strings.Replace(good, r.certificates()[0].Serial, "", 1),
 		"not text":     "\x1b[2J",
-		"too large":    strings.Repeat(good, maxSignedCerts/len(good)+1),
+		"empty":        "",
+		"too large":    strings.Repeat(good, 8<<20/len(good)+1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			writeFileT(t, data, path)

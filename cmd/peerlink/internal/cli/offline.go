@@ -241,7 +241,7 @@ func (a *app) compareKnown(cmd *cobra.Command, r *offline.Request) (d *node.Dir,
 		return nil, "", nil, fmt.Errorf("nothing is signed, because the request can not be compared with the copy of the node's directory: %w", err)
 	}
 	if err == nil {
-		err = r.CheckKnown(d)
+		err = r.CheckKnown(cmd.Context(), d)
 	}
 	if err == nil {
 		since, changes, err = r.Changes(d, time.Now())

@@ -1,0 +1,192 @@
+// Package signrecord reads and writes the record of the certificates that were signed on an
+// offline machine. A certificate that was signed there for a request is filed on the online
+// machine only, so this record is all that the offline machine knows of it.
+//
+// The record is a text file with one line of JSON, an [Entry], for each certificate.
+package signrecord
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"peerlink/internal/durable"
+	"peerlink/internal/excerpt"
+	"peerlink/node/pki"
+)
+
+// Name is the name of the record's file.
+const Name = "signed-certificates"
+
+// maxSize is the maximum size of the file in bytes. A line has about 400.
+const maxSize = 8 << 20
+
+// maxJSONError is the maximum length, in bytes, of the text of an error of encoding/json.
+const maxJSONError = 200
+
+// requestDigits is the number of hex digits of the ID of a request.
+const requestDigits = 32
+
+// The kinds of certificates.
+const (
+	ServerCert = "server-certificate"
+	PeerCert   = "peer-certificate"
+)
+
+// Entry is the record of one certificate.
+type Entry struct {
+	Time    string `json:"time"`    // of signing, in the form of RFC 3339, UTC
+	Request string `json:"request"` // ID of the request
+	Certificate
+}
+
+// Certificate is the content of a certificate as far as it is compared with others.
+type Certificate struct {
+	Kind        string `json:"kind"`
+	NodeType    string `json:"node_type"`
+	NodeID      string `json:"node_id"`
+	Fingerprint string `json:"fingerprint"`           // [pki.Fingerprint] of the certified key
+	Root        string `json:"root_sha256,omitempty"` // of a peer's root certificate, in hex
+	Subnet      string `json:"subnet,omitempty"`      // given to a peer by an accounting authority
+	Days        int    `json:"days,omitempty"`        // validity of a server certificate
+	Serial      string `json:"serial"`                // in upper-case hex
+}
+
+// Record is the content of the file, in the order of signing.
+type Record []Entry
+
+// Read reads the record in a file. It returns an empty Record if the file does not exist. The
+// file is never empty.
+func Read(path string) (Record, error) {
+	r, _, err := read(path)
+	return r, err
+}
+
+func read(path string) (Record, []byte, error) {
+	data, err := durable.Read(path, maxSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	var r Record
+	if err == nil {
+		r, err = parse(data)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("the record of what was signed on this machine can not be used: %w; restore %s from a backup, or if you know why, remove it: nothing is compared with it then", err, path)
+	}
+	return r, data, nil
+}
+
+func parse(data []byte) (Record, error) {
+	if len(data) == 0 {
+		return nil, errors.New("it is empty: expected a line for each certificate")
+	}
+	var r Record
+	n := 0
+	for line := range bytes.Lines(data) {
+		n++
+		e, err := parseEntry(line)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		r = append(r, e)
+	}
+	return r, nil
+}
+
+// parseEntry parses a line, which must be as [Add] writes it.
+func parseEntry(line []byte) (Entry, error) {
+	var e Entry
+	if err := json.Unmarshal(line, &e); err != nil {
+		return e, errors.New(excerpt.Limit(err.Error(), maxJSONError))
+	}
+	if again, err := json.Marshal(e); err != nil || !bytes.Equal(append(again, '\n'), line) {
+		return e, errors.New("it was changed since it was written, or was written by a later version of peerlink")
+	}
+	if len(e.Serial)%2 != 0 || len(e.Serial) > 40 || !isHex(e.Serial, "0123456789ABCDEF") {
+		return e, fmt.Errorf("serial number %q: expected up to 20 bytes in upper-case hex", excerpt.Of(e.Serial))
+	}
+	if _, err := time.Parse(time.RFC3339, e.Time); err != nil || len(e.Request) != requestDigits || !isHex(e.Request, "0123456789abcdef") || e.Kind != ServerCert && e.Kind != PeerCert {
+		return e, errors.New("expected a time, the ID of a request, and the kind of a certificate")
+	}
+	return e, nil
+}
+
+func isHex(s, digits string) bool { return s != "" && strings.Trim(s, digits) == "" }
+
+// Add adds certificates to the record in a file. Those that are recorded already are not
+// added again. It fails, and changes nothing, if one of them contradicts the record.
+func Add(path string, now time.Time, request string, certs []Certificate) error {
+	r, data, err := read(path)
+	if err != nil {
+		return err
+	}
+	old := len(data)
+	var errs []error
+	for _, c := range certs {
+		recorded, err := r.Compare(c)
+		if errs = append(errs, err); recorded {
+			continue
+		}
+		line, err := json.Marshal(Entry{now.UTC().Truncate(time.Second).Format(time.RFC3339), request, c})
+		if err != nil {
+			return err
+		}
+		data = append(append(data, line...), '\n')
+	}
+	if err := errors.Join(errs...); err != nil || len(data) == old {
+		return err
+	}
+	if len(data) > maxSize {
+		return fmt.Errorf("%s has %d bytes, and no place for more than %d: move it away, and keep it; nothing is compared with it then", path, old, maxSize)
+	}
+	return durable.Replace(path, data, 0o644)
+}
+
+// Compare returns an error if a certificate to be signed contradicts one that was signed
+// before: the same serial number in another certificate, another root certificate in the
+// name of the same peer, or the same subnet for another peer. recorded reports whether
+// exactly the same certificate is in the record.
+func (r Record) Compare(c Certificate) (recorded bool, err error) {
+	var errs []error
+	for i, old := range r {
+		refuse := func(format string, args ...any) {
+			errs = append(errs, fmt.Errorf("%s, which was signed here on %s for the request %.8s (line %d of db/offline/%s; remove the line only if that certificate was given to nobody)",
+				fmt.Sprintf(format, args...), old.Time, old.Request, i+1, Name))
+		}
+		switch {
+		case old.Certificate == c:
+			return true, nil
+		case old.Serial == c.Serial:
+			refuse("the serial number %s was used before, for the %s of %s %s with the key %s", c.Serial, old.Kind, old.NodeType, old.NodeID, old.Fingerprint)
+		}
+		if old.Kind != PeerCert || c.Kind != PeerCert {
+			continue
+		}
+		if old.NodeID == c.NodeID && (old.NodeType != c.NodeType || old.Root != c.Root) {
+			refuse("%s %s is known here with another root certificate: signing a second one (%s) in the same name would be a break-in; expected the %s with the key %s", c.NodeType, c.NodeID, c.Fingerprint, old.NodeType, old.Fingerprint)
+		}
+		if c.Subnet != "" && old.Subnet == c.Subnet && old.NodeID != c.NodeID {
+			refuse("subnet %s is asked for %s %s, but is in the certificate of %s %s", c.Subnet, c.NodeType, c.NodeID, old.NodeType, old.NodeID)
+		}
+	}
+	return false, errors.Join(errs...)
+}
+
+// PeerCertificate returns the content of a peer certificate for the node with a root
+// certificate. subnet and serial are those of the certificate to be signed.
+func PeerCertificate(peer pki.Identity, root *x509.Certificate, subnet, serial string) Certificate {
+	sum := sha256.Sum256(root.Raw)
+	return Certificate{
+		Kind: PeerCert, NodeType: peer.Type.String(), NodeID: peer.ID,
+		Fingerprint: pki.Fingerprint(root.PublicKey), Root: hex.EncodeToString(sum[:]),
+		Subnet: subnet, Serial: serial,
+	}
+}
