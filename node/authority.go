@@ -106,6 +106,9 @@ const maxIndex = 64 << 20
 func (d *Dir) readIndex() ([]byte, error) {
 	for range 20 {
 		index, err := durable.Read(d.file("db", "index"), maxIndex)
+		if isBlank(index) && err == nil {
+			return nil, nil
+		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return index, err
 		}

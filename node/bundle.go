@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"crypto"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -221,17 +220,36 @@ func checkLink(base, path string, fi fs.FileInfo) error {
 	return nil
 }
 
-// rootCSR returns the content of db/root-ca.csr. It creates the file if necessary.
+// rootCSR returns the content of db/root-ca.csr. It creates the file if it is missing or
+// damaged.
 func (d *Dir) rootCSR(key crypto.Signer) ([]byte, error) {
-	path := d.file("db", "root-ca.csr")
-	data, err := readText(path)
-	if !errors.Is(err, fs.ErrNotExist) {
+	data, err := d.readRootCSR()
+	if !isLost(err) {
 		return data, err
 	}
-	csr, err := pki.NewCSR(d.identity, key, pki.RootCSR)
+	csr, csrErr := pki.NewCSR(d.identity, key, pki.RootCSR)
+	if csrErr != nil {
+		return nil, csrErr
+	}
+	data = pki.EncodeCSRPEM(csr)
+	_, err = d.restoreFile(rootCSRFile, data, err, "the root key")
+	return data, err
+}
+
+// rootCSRFile is the file of the root key's certificate signing request, which is made with
+// the first info-bundle.
+const rootCSRFile = "db/root-ca.csr"
+
+// readRootCSR returns the content of db/root-ca.csr. If it is not a certificate signing
+// request, the error wraps errDamaged.
+func (d *Dir) readRootCSR() ([]byte, error) {
+	path := d.file(filepath.FromSlash(rootCSRFile))
+	data, err := readText(path)
 	if err != nil {
 		return nil, err
 	}
-	data = pki.EncodeCSRPEM(csr)
-	return data, durable.Replace(path, data, 0o644)
+	if _, err := pki.ParseCSRPEM(data); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", path, errDamaged, err)
+	}
+	return data, nil
 }

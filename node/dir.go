@@ -29,6 +29,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"peerlink/internal/textfile"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
 )
@@ -65,8 +66,8 @@ func Open(path string) (*Dir, error) {
 		return nil, err
 	}
 	id, err := d.readRoot()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, d.noRoot()
+	if isLost(err) {
+		return nil, d.noRoot(err)
 	}
 	if err != nil {
 		return nil, err
@@ -79,22 +80,43 @@ func Open(path string) (*Dir, error) {
 
 // readIdentity reads db/nodetype and db/nodeid.
 func (d *Dir) readIdentity() (id pki.Identity, err error) {
+	if id.Type, err = d.readType(); err != nil {
+		return id, d.notNode("db/nodetype", err)
+	}
+	if id.ID, err = d.readID(); err != nil {
+		return id, d.notNode("db/nodeid", err)
+	}
+	return id, nil
+}
+
+// errDamaged is wrapped by the errors for a file that can be read, but whose content is not
+// what the file must have.
+var errDamaged = errors.New("damaged")
+
+// isLost reports whether an error means that a file is missing or damaged.
+func isLost(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errDamaged) || errors.Is(err, textfile.ErrEncoding)
+}
+
+func (d *Dir) readType() (nodetype.Type, error) {
 	ou, err := readLine(d.file("db", "nodetype"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return id, d.notNode("db/nodetype")
-	}
 	if err != nil {
-		return id, err
+		return 0, err
 	}
-	if id.Type, err = nodetype.ParseOU(ou); err != nil {
-		return id, fmt.Errorf("%s: %w", d.file("db", "nodetype"), err)
-	}
-	id.ID, err = readLine(d.file("db", "nodeid"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return id, d.notNode("db/nodeid")
-	}
+	t, err := nodetype.ParseOU(ou)
 	if err != nil {
-		return id, fmt.Errorf("%s is %w: %v", d.show(), ErrNotNode, err)
+		return 0, fmt.Errorf("%s: %w: %w", d.file("db", "nodetype"), errDamaged, err)
+	}
+	return t, nil
+}
+
+func (d *Dir) readID() (string, error) {
+	id, err := readLine(d.file("db", "nodeid"))
+	if err != nil {
+		return "", err
+	}
+	if err := checkID(id); err != nil {
+		return "", fmt.Errorf("%s: %w: %w", d.file("db", "nodeid"), errDamaged, err)
 	}
 	return id, nil
 }
@@ -128,7 +150,7 @@ func (d *Dir) readRoot() (pki.Identity, error) {
 		return pki.Identity{}, err
 	}
 	if d.root, err = pki.ParseCertificatePEM(data); err != nil {
-		return pki.Identity{}, fmt.Errorf("%s: %w", path, err)
+		return pki.Identity{}, fmt.Errorf("%s: %w: %w", path, errDamaged, err)
 	}
 	id, err := pki.IdentityOf(d.root.RawSubject)
 	if err != nil {
@@ -137,20 +159,30 @@ func (d *Dir) readRoot() (pki.Identity, error) {
 	return id, nil
 }
 
-// notNode returns the error for a directory without the file db/nodetype or db/nodeid.
-// If root-ca.crt exists, the error does not suggest making a new node.
-func (d *Dir) notNode(missing string) error {
+// notNode returns the error for a directory in which the file db/nodetype or db/nodeid can
+// not be read for the given reason. If root-ca.crt exists, the error does not suggest making
+// a new node.
+func (d *Dir) notNode(file string, reason error) error {
+	if !isLost(reason) {
+		return fmt.Errorf("%s is %w: %v", d.show(), ErrNotNode, reason)
+	}
+	what := "it has no " + file
+	if !errors.Is(reason, fs.ErrNotExist) {
+		what = reason.Error()
+	}
 	root, _ := exists(d.file("root-ca.crt"))
 	index, _ := exists(d.file("db", "index"))
 	switch {
 	case root && index:
-		return fmt.Errorf("%s is %w: it has no %s; \"peerlink init\", without a type, restores it from root-ca.crt", d.show(), ErrNotNode, missing)
+		return fmt.Errorf("%s is %w: %s; \"peerlink init\", without a type, restores it from root-ca.crt", d.show(), ErrNotNode, what)
 	case root:
-		return fmt.Errorf("%s is %w: it has root-ca.crt, but no %s; restore the rest of the directory from a backup (\"peerlink key join\", \"key drill\" and \"key split\" need root-ca.crt only)", d.show(), ErrNotNode, missing)
-	case missing == "db/nodeid":
-		return fmt.Errorf("%s is %w: it has no %s; the same \"peerlink init\" command as before finishes an interrupted start", d.show(), ErrNotNode, missing)
+		return fmt.Errorf("%s is %w: it has root-ca.crt, but %s; restore the rest of the directory from a backup (\"peerlink key join\", \"key drill\" and \"key split\" need root-ca.crt only)", d.show(), ErrNotNode, what)
+	case index:
+		return fmt.Errorf("%s is %w: %s, and it has no root-ca.crt; \"peerlink init\", without a type, restores what can be restored", d.show(), ErrNotNode, what)
+	case file == "db/nodeid":
+		return fmt.Errorf("%s is %w: %s; the same \"peerlink init\" command as before finishes an interrupted start", d.show(), ErrNotNode, what)
 	}
-	return fmt.Errorf("%s is %w: it has no %s; name the right one with --dir, or make one with \"peerlink init\"", d.show(), ErrNotNode, missing)
+	return fmt.Errorf("%s is %w: %s; name the right one with --dir, or make one with \"peerlink init\"", d.show(), ErrNotNode, what)
 }
 
 // Path returns the directory's path, as given to [Open].

@@ -201,11 +201,24 @@ func (d *Dir) writeMissing(o InitOptions) error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := durable.Create(path, f.Data, 0o644); err != nil && !errors.Is(err, fs.ErrExist) {
+		err := durable.Create(path, f.Data, 0o644)
+		if errors.Is(err, fs.ErrExist) {
+			err = d.replaceBlank(path, f.Data)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// replaceBlank writes a file that exists, if it is blank.
+func (d *Dir) replaceBlank(path string, data []byte) error {
+	old, err := readFile(path)
+	if err != nil || !isBlank(old) || len(data) == 0 {
+		return err
+	}
+	return durable.Replace(path, data, 0o644)
 }
 
 // generated returns the files of a new directory whose content depends on nothing but

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
+	"path/filepath"
 	"time"
 
 	"peerlink/internal/durable"
@@ -111,20 +112,24 @@ func (l *Locked) KeepDate(date string) error {
 // compare root certificates byte by byte.
 func (l *Locked) RootPEM() ([]byte, error) { return readText(l.d.file("root-ca.crt")) }
 
-// RootCSR returns the content of db/root-ca.csr, or nil if the file does not exist.
+// RootCSR returns the content of db/root-ca.csr, or nil if the file is missing or damaged.
 func (l *Locked) RootCSR() ([]byte, error) {
-	data, err := readText(l.RootCSRFile())
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := l.d.readRootCSR()
+	if isLost(err) {
 		return nil, nil
 	}
 	return data, err
 }
 
 // FileRootCSR writes the root key's certificate signing request, in PEM, to
-// db/root-ca.csr. If the file exists already, FileRootCSR leaves it as it is and
+// db/root-ca.csr. If the file exists and is not damaged, FileRootCSR leaves it as it is and
 // returns false.
 func (l *Locked) FileRootCSR(pem []byte) (created bool, err error) {
-	err = durable.Create(l.RootCSRFile(), pem, 0o644)
+	_, err = l.d.readRootCSR()
+	if !isLost(err) {
+		return false, err
+	}
+	_, err = l.d.restoreFile(rootCSRFile, pem, err, "the answer")
 	if errors.Is(err, fs.ErrExist) {
 		return false, nil
 	}
@@ -133,7 +138,7 @@ func (l *Locked) FileRootCSR(pem []byte) (created bool, err error) {
 
 // RootCSRFile returns the path of db/root-ca.csr, the root key's certificate signing
 // request.
-func (l *Locked) RootCSRFile() string { return l.d.file("db", "root-ca.csr") }
+func (l *Locked) RootCSRFile() string { return l.d.file(filepath.FromSlash(rootCSRFile)) }
 
 // FileCertificate records a certificate that was signed elsewhere with the node's
 // root key: it writes a copy to certs/, and adds a line to db/index. Recording a

@@ -22,7 +22,7 @@ type DefectKind int
 
 // The kinds of defects.
 const (
-	// DefectMissing is a missing file or folder, or an empty file, that can be
+	// DefectMissing is a missing file or folder, or a blank file, that can be
 	// generated again. For example, Git does not keep empty folders.
 	DefectMissing DefectKind = iota + 1
 	// DefectLeftover is an incomplete file or folder of an interrupted command.
@@ -101,13 +101,13 @@ func (d *Dir) missingFolders(context.Context) (found []Defect, err error) {
 	return found, nil
 }
 
-// missingFiles finds generated files that are missing or empty. A lost db/serial is
+// missingFiles finds generated files that are missing or blank. A lost db/serial is
 // replaced with a new random number, not with the highest recorded number plus one:
 // there may be certificates of which all records are lost.
 func (d *Dir) missingFiles(context.Context) (found []Defect, err error) {
 	for _, f := range d.generated() {
 		path := d.file(filepath.FromSlash(f.Name))
-		switch fi, err := os.Stat(path); {
+		switch data, err := readFile(path); {
 		case errors.Is(err, fs.ErrNotExist):
 			found = append(found, Defect{DefectMissing, f.Name, "is missing", "made anew", func() error {
 				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -121,8 +121,8 @@ func (d *Dir) missingFiles(context.Context) (found []Defect, err error) {
 			}})
 		case err != nil:
 			return found, err
-		case fi.Mode().IsRegular() && fi.Size() == 0:
-			found = append(found, Defect{DefectMissing, f.Name, "is empty", "made anew", func() error {
+		case isBlank(data):
+			found = append(found, Defect{DefectMissing, f.Name, "is blank", "made anew", func() error {
 				return durable.Replace(path, f.Data, 0o644)
 			}})
 		}

@@ -57,7 +57,7 @@ func TestRepair(t *testing.T) {
 			remove(t, dir, "db/index.attr")
 			write(t, "", dir, "db/crlnumber")
 			remove(t, dir, "db/subnets/creditors/SEQNUM")
-		}, []string{"db/index.attr is missing", "db/crlnumber is empty", "db/subnets/creditors/SEQNUM is missing"},
+		}, []string{"db/index.attr is missing", "db/crlnumber is blank", "db/subnets/creditors/SEQNUM is missing"},
 			map[string]any{"db/index.attr": "unique_subject = no\n", "db/crlnumber": "1001\n", "db/subnets/creditors/SEQNUM": "0\n"}},
 		{"configuration", func(t *testing.T, dir string) { remove(t, dir, "root-ca.conf") }, []string{"root-ca.conf is missing"},
 			map[string]any{"root-ca.conf": func(s string) bool { return strings.Contains(s, nodetest.AAID) }}},

@@ -25,10 +25,11 @@ import (
 // never replaced with a new certificate.
 
 // Restore restores the files that [Open] needs and that other files in the directory
-// determine: root-ca.crt from its copy in db/info-bundle.zip or certs/, and db/nodetype
-// and db/nodeid from root-ca.crt. It needs no root key. It returns one line for each
-// restored file. If none of these files is missing, or the directory has no node yet,
-// Restore changes nothing.
+// determine, if they are missing or damaged: root-ca.crt from its copy in
+// db/info-bundle.zip or certs/, and db/nodetype and db/nodeid from root-ca.crt. It needs no
+// root key. It returns one line for each restored file. A damaged file is kept under its
+// name with the ending ".damaged", unless it is blank. If there is nothing to restore, or the
+// directory has no node yet, Restore changes nothing.
 func Restore(ctx context.Context, path string) (done []string, err error) {
 	d := &Dir{path: path}
 	if there, err := exists(d.file("db")); err != nil || !there {
@@ -39,14 +40,16 @@ func Restore(ctx context.Context, path string) (done []string, err error) {
 		return nil, err
 	}
 	defer unlock()
-	there, err := exists(d.file("root-ca.crt"))
-	switch {
-	case err != nil:
-		return nil, err
-	case there:
-		return d.restoreIdentity()
+	if _, err = d.readRoot(); isLost(err) {
+		if done, err = d.restoreRoot(err); err != nil || len(done) == 0 {
+			return done, err
+		}
 	}
-	return d.restoreRoot()
+	if err != nil {
+		return done, err
+	}
+	more, err := d.restoreIdentity()
+	return append(done, more...), err
 }
 
 // restoreIdentity restores db/nodetype and db/nodeid from the subject of root-ca.crt. A
@@ -60,40 +63,84 @@ func (d *Dir) restoreIdentity() (done []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range []infobundle.File{
-		{Name: "db/nodeid", Data: []byte(id.ID + "\n")},
-		{Name: "db/nodetype", Data: []byte(id.Type.OU() + "\n")},
+	_, idErr := d.readID()
+	_, typeErr := d.readType()
+	for _, f := range []struct {
+		name, content string
+		err           error
+	}{
+		{"db/nodeid", id.ID, idErr},
+		{"db/nodetype", id.Type.OU(), typeErr},
 	} {
-		err := durable.Create(d.file(filepath.FromSlash(f.Name)), f.Data, 0o644)
-		if errors.Is(err, fs.ErrExist) {
+		if !isLost(f.err) {
 			continue
 		}
+		line, err := d.restoreFile(f.name, []byte(f.content+"\n"), f.err, "root-ca.crt")
 		if err != nil {
 			return done, err
 		}
-		done = append(done, f.Name+" is missing: restored from root-ca.crt")
+		done = append(done, line)
 	}
 	return done, nil
 }
 
-// restoreRoot restores root-ca.crt of the node whose identity is in db/nodetype and
-// db/nodeid.
-func (d *Dir) restoreRoot() (done []string, err error) {
+// restoreRoot restores root-ca.crt, which is missing or damaged.
+func (d *Dir) restoreRoot(reason error) (done []string, err error) {
 	if d.identity, err = d.readIdentity(); err != nil {
-		if errors.Is(err, ErrNotNode) {
-			err = nil // no node yet
+		d.identity = pki.Identity{}
+		if there, err := exists(d.file("db", "index")); err != nil || !there {
+			return nil, err // no node yet
 		}
-		return nil, err
 	}
 	root, err := d.lostRoot(nil)
 	if err != nil || root == nil {
 		return nil, err
 	}
-	if err := durable.Create(d.file("root-ca.crt"), root.pem, 0o644); err != nil {
+	line, err := d.restoreFile("root-ca.crt", root.pem, reason, root.file)
+	if err != nil {
 		return nil, err
 	}
-	return []string{"root-ca.crt is missing: restored from " + root.file}, nil
+	return []string{line}, nil
 }
+
+// restoreFile writes a file that is missing or damaged for the given reason. It returns a
+// line about it, which names the source of the content.
+func (d *Dir) restoreFile(name string, data []byte, reason error, from string) (line string, err error) {
+	path := d.file(filepath.FromSlash(name))
+	if errors.Is(reason, fs.ErrNotExist) {
+		return name + " is missing: restored from " + from, durable.Create(path, data, 0o644)
+	}
+	kept, err := moveDamaged(path)
+	if err != nil {
+		return "", err
+	}
+	line = name + " is damaged: restored from " + from
+	if kept != "" {
+		line += "; the damaged file is now " + filepath.Base(kept)
+	}
+	return line, durable.Create(path, data, 0o644)
+}
+
+// moveDamaged gives a damaged file its name with the ending ".damaged", which it returns. A
+// blank file is removed instead.
+func moveDamaged(path string) (kept string, err error) {
+	data, err := readFile(path)
+	if err != nil {
+		return "", err
+	}
+	if isBlank(data) {
+		return "", os.Remove(path)
+	}
+	kept = path + ".damaged"
+	if err := durable.CheckAbsent(kept); err != nil {
+		return "", fmt.Errorf("%s is damaged, and so was an earlier one, %s: move the latter to another folder", path, kept)
+	}
+	return kept, os.Rename(path, kept)
+}
+
+// isBlank reports whether the content of a file is lost: there is nothing in it but white
+// space and NULs, which a power cut may leave in the place of what was written.
+func isBlank(data []byte) bool { return len(bytes.Trim(data, " \t\r\n\x00")) == 0 }
 
 // rootCopy is a copy of the node's root certificate.
 type rootCopy struct {
@@ -119,7 +166,7 @@ func (d *Dir) lostRoot(pub crypto.PublicKey) (*rootCopy, error) {
 	if first.file != publishedBundle {
 		for _, c := range copies[1:] {
 			if !sameCertificate(c.cert, first.cert) {
-				return nil, fmt.Errorf("%s has no root-ca.crt, and %s and %s are both root certificates of the node: copy the one that the peers have to root-ca.crt; it is in every info-bundle of the node", d.show(), first.file, c.file)
+				return nil, fmt.Errorf("%s has no good root-ca.crt, and %s and %s are both root certificates of the node: copy the one that the peers have to root-ca.crt; it is in every info-bundle of the node", d.show(), first.file, c.file)
 			}
 		}
 	}
@@ -137,14 +184,15 @@ func (d *Dir) checkNothingSigned() error {
 		return ignoreMissing(err)
 	}
 	if len(bytes.TrimSpace(index)) > 0 {
-		return fmt.Errorf("%s has no root-ca.crt, although certificates were signed with it (db/index), and no copy of it: take root-ca.crt from a backup, from an info-bundle of this node, or from a peer, which has it as peers/<node ID>/root-ca.crt; peers would refuse another one", d.show())
+		return fmt.Errorf("%s has no good root-ca.crt, although certificates were signed with it (db/index), and no copy of it: take root-ca.crt from a backup, from an info-bundle of this node, or from a peer, which has it as peers/<node ID>/root-ca.crt; peers would refuse another one", d.show())
 	}
 	return nil
 }
 
 // rootCopies returns the copies of root certificates of d.identity: first that in
 // db/info-bundle.zip, which was given to peers, then those in certs/. If the directory
-// has db/root-ca.csr, the certificates must have its key.
+// has db/root-ca.csr, the certificates must have its key. If d.identity is not known, those in
+// certs/ must be listed in db/index.
 func (d *Dir) rootCopies() (copies []rootCopy, err error) {
 	if data, err := durable.Read(d.PublishedBundle(), infobundle.MaxSize); err == nil {
 		if b, err := infobundle.Read(data, time.Now()); err == nil {
@@ -167,40 +215,54 @@ func (d *Dir) rootCopies() (copies []rootCopy, err error) {
 		}
 	}
 	var csrKey []byte
-	if data, err := readText(d.file("db", "root-ca.csr")); err == nil {
+	if data, err := d.readRootCSR(); err == nil {
 		if csr, err := pki.ParseCSRPEM(data); err == nil {
 			csrKey = csr.RawSubjectPublicKeyInfo
 		}
 	}
-	return slices.DeleteFunc(copies, func(c rootCopy) bool {
+	isOwn := func(c rootCopy) bool {
 		id, err := pki.CheckRoot(c.cert, time.Now())
-		return err != nil || id != d.identity || csrKey != nil && !bytes.Equal(csrKey, c.cert.RawSubjectPublicKeyInfo)
-	}), nil
+		if err != nil || csrKey != nil && !bytes.Equal(csrKey, c.cert.RawSubjectPublicKeyInfo) {
+			return false
+		}
+		if d.identity != (pki.Identity{}) {
+			return id == d.identity
+		}
+		listed, err := d.certified(serialHex(c.cert.SerialNumber))
+		return c.file == publishedBundle || err == nil && listed == id.ID
+	}
+	return slices.DeleteFunc(copies, func(c rootCopy) bool { return !isOwn(c) }), nil
 }
 
-// noRoot returns the error for a directory with db/nodetype and db/nodeid, but without
-// root-ca.crt. It names the remedy.
-func (d *Dir) noRoot() error {
+// noRoot returns the error for a directory with db/nodetype and db/nodeid in which
+// root-ca.crt is missing or damaged for the given reason. It names the remedy.
+func (d *Dir) noRoot(reason error) error {
+	what := "it has no root-ca.crt"
+	if !errors.Is(reason, fs.ErrNotExist) {
+		what = reason.Error()
+	}
 	root, err := d.lostRoot(nil)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: %w", ErrNotNode, err)
+		return fmt.Errorf("%w: %s: %w", ErrNotNode, what, err)
 	case root == nil:
-		return fmt.Errorf("%s is %w: it has no root-ca.crt; the same \"peerlink init\" command as before finishes an interrupted start", d.show(), ErrNotNode)
+		return fmt.Errorf("%s is %w: %s; the same \"peerlink init\" command as before finishes an interrupted start", d.show(), ErrNotNode, what)
 	}
-	return fmt.Errorf("%s is %w: it has no root-ca.crt; \"peerlink init\", without a type, restores it from %s", d.show(), ErrNotNode, root.file)
+	return fmt.Errorf("%s is %w: %s; \"peerlink init\", without a type, restores it from %s", d.show(), ErrNotNode, what, root.file)
 }
 
-// LostRoot returns the error of [Open] for a directory whose root-ca.crt is missing,
-// and reports whether [Restore] can restore the file.
+// LostRoot returns the error of [Open] for a directory whose root-ca.crt is missing or
+// damaged, and reports whether [Restore] can restore the file. If root-ca.crt is neither,
+// LostRoot returns a nil error.
 func LostRoot(path string) (restorable bool, err error) {
 	d := &Dir{path: path}
-	if _, err := os.Stat(d.file("root-ca.crt")); !errors.Is(err, fs.ErrNotExist) {
-		return false, err
+	_, reason := d.readRoot()
+	if !isLost(reason) {
+		return false, nil
 	}
 	if d.identity, err = d.readIdentity(); err != nil {
 		return false, err
 	}
 	root, err := d.lostRoot(nil)
-	return root != nil && err == nil, d.noRoot()
+	return root != nil && err == nil, d.noRoot(reason)
 }

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -56,6 +57,85 @@ func TestRestore(t *testing.T) {
 				t.Errorf("a second time: %q, %v", done, err)
 			}
 		})
+	}
+}
+
+// A damaged file is restored like a missing one, and is kept unless it is blank. Open and
+// check name the remedy.
+func TestRestoreDamaged(t *testing.T) {
+	const root, id, kind = "root-ca.crt", "db/nodeid", "db/nodetype"
+	for damage, do := range map[string]func(s string) string{
+		"empty":           func(string) string { return "" },
+		"zeros":           func(s string) string { return strings.Repeat("\x00", len(s)) },
+		"half":            func(s string) string { return s[:len(s)/2] },
+		"half, and zeros": func(s string) string { return s[:len(s)/2] + strings.Repeat("\x00", len(s)-len(s)/2) },
+		"rubbish":         func(string) string { return "\xffrubbish" },
+	} {
+		for _, files := range [][]string{{root}, {id}, {kind}, {id, kind}, {root, id}, {root, kind}, {root, id, kind}} {
+			t.Run(damage+" "+strings.Join(files, " "), func(t *testing.T) {
+				t.Parallel()
+				a := nodetest.New(t, ca, "ca.example.com:1234")
+				nodetest.Peer(t, a, nodetest.New(t, aa, "aa.example.com:1234"))
+				want := make(map[string]string)
+				for _, name := range files {
+					want[name] = read(t, a.Path(), name)
+					write(t, do(want[name]), a.Path(), name)
+				}
+				if _, err := node.Open(a.Path()); !errors.Is(err, node.ErrNotNode) || !strings.Contains(err.Error(), `"peerlink init", without a type, restores`) {
+					t.Errorf("the error of Open has no remedy: %v", err)
+				}
+				if len(files) == 1 {
+					if f := finding(t, a.Path(), files[0]); !f.Repairable {
+						t.Errorf("check has no remedy: %+v", f)
+					}
+				}
+				done, err := node.Restore(ctx, a.Path())
+				if err != nil || len(done) != len(files) {
+					t.Fatalf("%q, %v", done, err)
+				}
+				for name, content := range want {
+					if got := read(t, a.Path(), name); got != content {
+						t.Errorf("%s is now %q", name, got)
+					}
+					kept, err := os.ReadFile(filepath.Join(a.Path(), name+".damaged"))
+					if blank := damage == "empty" || damage == "zeros"; blank != (err != nil) || !blank && string(kept) != do(content) {
+						t.Errorf("the damaged file: %q, %v", kept, err)
+					}
+				}
+				if _, err := node.Open(a.Path()); err != nil {
+					t.Error(err)
+				}
+				if done, err := node.Restore(ctx, a.Path()); err != nil || len(done) > 0 {
+					t.Errorf("a second time: %q, %v", done, err)
+				}
+			})
+		}
+	}
+}
+
+// A damaged root-ca.csr is made anew with the next info-bundle.
+func TestDamagedRootCSR(t *testing.T) {
+	a := nodetest.New(t, ca, "ca.example.com:1234")
+	a.Bundle(t)
+	good := read(t, a.Path(), "db", "root-ca.csr")
+	for _, damaged := range []string{"", "\x00\x00", good[:len(good)/2], "rubbish"} {
+		write(t, damaged, a.Path(), "db", "root-ca.csr")
+		nodetest.ReadBundle(t, a.Bundle(t))
+		remove(t, a.Path(), "db", "root-ca.csr.damaged")
+	}
+}
+
+// Two damaged files are not mixed up: nothing is overwritten.
+func TestDamagedTwice(t *testing.T) {
+	a := nodetest.New(t, ca, "ca.example.com:1234")
+	write(t, "first", a.Path(), "root-ca.crt.damaged")
+	write(t, "second", a.Path(), "root-ca.crt")
+	before := snapshot(t, a.Path())
+	if _, err := node.Restore(ctx, a.Path()); err == nil || !strings.Contains(err.Error(), "root-ca.crt.damaged") {
+		t.Errorf("error %v, want one with the name of the earlier file", err)
+	}
+	if snapshot(t, a.Path()) != before {
+		t.Error("the directory has changed")
 	}
 }
 

@@ -40,7 +40,7 @@ func Decode(data []byte) ([]byte, error) {
 		data, err = decodeUTF16(data[len(markUTF16BE):], binary.BigEndian)
 	}
 	if err == nil && bytes.IndexByte(data, 0) >= 0 {
-		err = fmt.Errorf("%w: it has a NUL in it; save it as UTF-8", ErrEncoding)
+		err = fmt.Errorf("%w: it has a NUL in it; if it is damaged, restore it from a backup; if it is in another encoding, save it as UTF-8", ErrEncoding)
 	}
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"peerlink/internal/textfile"
 	"peerlink/node"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
@@ -26,9 +27,7 @@ func (c *checker) checkIdentity() {
 			c.checkConf()
 		}
 	} else {
-		if !c.exists("root-ca.crt") {
-			c.checkLostRoot()
-		}
+		c.checkLostRoot()
 		if err := said.Validate(); err != nil && said.Type != 0 && hasID {
 			c.problem("db/nodeid", RuleNodeID, "%v", err)
 		}
@@ -40,8 +39,15 @@ func (c *checker) checkIdentity() {
 	c.report.ID, c.report.Type = c.self.ID, c.self.Type.String()
 }
 
-// checkLostRoot reports a missing root-ca.crt, with the remedy.
+// checkLostRoot reports a missing root-ca.crt, or a damaged one that can be restored, with
+// the remedy.
 func (c *checker) checkLostRoot() {
+	if c.exists("root-ca.crt") { // which has a finding already
+		if restorable, err := node.LostRoot(c.dir); restorable {
+			c.add(Finding{Severity: Problem, Rule: RuleCertPEM, Subject: "root-ca.crt", Text: fmt.Sprintf("is damaged: %v", err), Repairable: true})
+		}
+		return
+	}
 	f := Finding{Severity: Problem, Rule: RuleCertMissing, Subject: "root-ca.crt", Text: "is missing: take it from a backup, from an info-bundle of this node, or from a peer, which has it as peers/<node ID>/root-ca.crt"}
 	if restorable, err := node.LostRoot(c.dir); err != nil {
 		f.Text, f.Repairable = fmt.Sprintf("is missing: %v", err), restorable
@@ -52,25 +58,41 @@ func (c *checker) checkLostRoot() {
 // readIdentity reads db/nodetype and db/nodeid. The type is 0 if it is invalid. The ID
 // is not checked.
 func (c *checker) readIdentity() (said pki.Identity, hasID bool) {
-	if ou, ok := c.line("db/nodetype"); !ok {
+	if ou, ok := c.identityLine("db/nodetype", RuleNodeType); !ok {
 		if !c.exists("db/nodetype") { // if it exists, there is a finding that it can not be read
-			c.missing("db/nodetype", RuleNodeType, fmt.Sprintf("expected the node's type, for example %q", nodetype.CreditorsAgent.OU()))
+			c.lost("db/nodetype", RuleNodeType, fmt.Sprintf("is missing: expected the node's type, for example %q", nodetype.CreditorsAgent.OU()))
 		}
 	} else if t, err := nodetype.ParseOU(firstLine(ou)); err != nil {
-		c.problem("db/nodetype", RuleNodeType, "%v", err)
+		c.lost("db/nodetype", RuleNodeType, err.Error())
 	} else {
 		said.Type = t
 	}
-	if said.ID, hasID = c.line("db/nodeid"); !hasID && !c.exists("db/nodeid") {
-		c.missing("db/nodeid", RuleNodeID, "expected the node ID")
+	if said.ID, hasID = c.identityLine("db/nodeid", RuleNodeID); !hasID && !c.exists("db/nodeid") {
+		c.lost("db/nodeid", RuleNodeID, "is missing: expected the node ID")
 	}
 	return said, hasID
 }
 
-// missing reports a missing db/nodetype or db/nodeid, which [node.Restore] restores if
-// root-ca.crt and db/index exist.
-func (c *checker) missing(file string, rule Rule, expected string) {
-	f := Finding{Severity: Problem, Rule: rule, Subject: file, Text: "is missing: " + expected}
+// identityLine is like [checker.line] for db/nodetype and db/nodeid. A file that is not text
+// is damaged.
+func (c *checker) identityLine(file string, rule Rule) (s string, ok bool) {
+	data, ok := c.read(file)
+	if !ok {
+		return "", false
+	}
+	text, err := textfile.Decode(data)
+	if err != nil {
+		c.lost(file, rule, err.Error())
+		return "", false
+	}
+	c.checkMark(file, data)
+	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), true
+}
+
+// lost reports that db/nodetype or db/nodeid is missing or damaged. [node.Restore] restores
+// it if root-ca.crt and db/index exist.
+func (c *checker) lost(file string, rule Rule, text string) {
+	f := Finding{Severity: Problem, Rule: rule, Subject: file, Text: text}
 	if c.exists("root-ca.crt") && c.exists("db/index") {
 		f.Text, f.Repairable = f.Text+`; "peerlink init", without a type, repairs this`, true
 	}
@@ -81,8 +103,14 @@ func (c *checker) compareIdentity(said pki.Identity, hasID bool) {
 	if said.Type != 0 && said.Type != c.self.Type {
 		c.problem("db/nodetype", RuleNodeType, "holds %q, but root-ca.crt is that of %v: expected %q", said.Type.OU(), c.self, c.self.Type.OU())
 	}
-	if hasID && said.ID != c.self.ID {
-		c.problem("db/nodeid", RuleNodeID, "holds %q, but root-ca.crt is that of %v: expected %q", firstLine(said.ID), c.self, c.self.ID)
+	if !hasID || said.ID == c.self.ID {
+		return
+	}
+	text := fmt.Sprintf("holds %q, but root-ca.crt is that of %v: expected %q", firstLine(said.ID), c.self, c.self.ID)
+	if isHex(said.ID, 8) || isHex(said.ID, 32) {
+		c.problem("db/nodeid", RuleNodeID, "%s", text)
+	} else {
+		c.lost("db/nodeid", RuleNodeID, text)
 	}
 }
 
