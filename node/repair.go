@@ -56,6 +56,9 @@ type Defect struct {
 //
 // Repair may be interrupted at any moment, and started again.
 func (d *Dir) Repair(ctx context.Context) (done []string, err error) {
+	if defects, err := d.Defects(ctx); err == nil && len(defects) == 0 {
+		return nil, nil // the lock would need write access
+	}
 	unlock, err := d.lock(ctx)
 	if err != nil {
 		return nil, err

@@ -10,7 +10,9 @@ import (
 	"sort"
 	"strings"
 	"testing"
+	"time"
 
+	"peerlink/node"
 	"peerlink/node/nodetest"
 )
 
@@ -309,6 +311,25 @@ func TestRepairResetsCounterFirst(t *testing.T) {
 	remove(t, counter)
 	if done, err := a.Repair(ctx); err != nil || len(done) != 2 {
 		t.Errorf("done: %q, error %v", done, err)
+	}
+}
+
+// A complete directory needs no repair, and so not the lock, which needs write access.
+func TestRepairOfComplete(t *testing.T) {
+	a := nodetest.New(t, aa, "aa.example.com:1234")
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	err := a.Locked(ctx, func(*node.Locked) error {
+		if done, err := a.Repair(short); err != nil || len(done) > 0 {
+			t.Errorf("done %q, error %v", done, err)
+		}
+		if done, err := node.Restore(short, a.Path()); err != nil || len(done) > 0 {
+			t.Errorf("done %q, error %v", done, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -35,6 +35,9 @@ func Restore(ctx context.Context, path string) (done []string, err error) {
 	if there, err := exists(d.file("db")); err != nil || !there {
 		return nil, err
 	}
+	if _, err := Open(path); err == nil {
+		return nil, nil // the lock would need write access
+	}
 	unlock, err := d.lock(ctx)
 	if err != nil {
 		return nil, err

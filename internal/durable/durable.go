@@ -212,11 +212,7 @@ func moveNew(from, to string) error {
 func writeTemp(path string, data []byte, mode fs.FileMode, check func(written []byte) error) (string, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path))
 	if err != nil {
-		var pathErr *fs.PathError
-		if errors.As(err, &pathErr) {
-			pathErr.Path = path // the caller knows this path only
-		}
-		return "", err
+		return "", withPath(err, path)
 	}
 	_, err = f.Write(data)
 	if err == nil {
@@ -229,14 +225,29 @@ func writeTemp(path string, data []byte, mode fs.FileMode, check func(written []
 	if err == nil && check != nil {
 		forget(f)
 	}
-	if err = errors.Join(err, f.Close()); err == nil && check != nil {
+	if err == nil {
+		err = f.Close()
+	} else {
+		f.Close()
+	}
+	if err == nil && check != nil {
 		err = readBack(f.Name(), len(data), check)
 	}
 	if err != nil {
 		os.Remove(f.Name())
-		return "", err
+		return "", withPath(err, path)
 	}
 	return f.Name(), nil
+}
+
+// withPath changes the path in an error about a temporary file to the path of the file that
+// the caller knows.
+func withPath(err error, path string) error {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		pathErr.Path = path
+	}
+	return err
 }
 
 // tempPrefix is the beginning of the name of a temporary file beside path. A number follows.

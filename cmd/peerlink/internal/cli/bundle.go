@@ -37,7 +37,7 @@ the address in nodeinfo/stomp.toml changes. Nothing in it is secret.`,
 			if err := creatable(args[0]); err != nil {
 				return err
 			}
-			key, err := a.announcedKey(cmd.Context(), d)
+			key, err := a.keyForBundle(cmd.Context(), d)
 			if err != nil {
 				return err
 			}
@@ -79,21 +79,26 @@ func (a *app) warnExcluded(d *node.Dir) {
 	}
 }
 
-// announcedKey decrypts the root key for an info-bundle, and prints what is going to be signed: before the prompt for a
-// passphrase if there is one, and otherwise once the key is known to be the right one.
-func (a *app) announcedKey(ctx context.Context, d *node.Dir) (crypto.Signer, error) {
+// keyForBundle decrypts the root key for an info-bundle.
+func (a *app) keyForBundle(ctx context.Context, d *node.Dir) (crypto.Signer, error) {
 	files, err := d.NextNodeinfo(time.Now())
 	if err != nil {
 		return nil, err
 	}
+	return a.announcedKey(ctx, d, func() { a.announceBundle(d, files) })
+}
+
+// announcedKey decrypts the root key. announce prints what is going to be signed: it is called before the prompt for a
+// passphrase if there is one, and otherwise once the key is known to be the right one.
+func (a *app) announcedKey(ctx context.Context, d *node.Dir, announce func()) (crypto.Signer, error) {
 	_, statErr := os.Stat(a.keyPath())
 	before := statErr == nil && a.passphraseFile == "" && isTerminal(a.stdin)
 	if before {
-		a.announceBundle(d, files)
+		announce()
 	}
 	key, err := a.nodeKey(ctx, d)
 	if err == nil && !before {
-		a.announceBundle(d, files)
+		announce()
 	}
 	return key, err
 }

@@ -37,6 +37,25 @@ func TestOutputFails(t *testing.T) {
 	}
 }
 
+// Two output files that have one name on some media are refused before anything is done.
+func TestOutputsOfOneName(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("folder", filepath.Join(dir, "link")); err != nil {
+		t.Skip(err)
+	}
+	for _, names := range [][]string{{"t.key", "T.KEY"}, {"a", "./a"}, {"folder/a", "link/A"}, {"a", "folder/../a"}} {
+		if err := creatable(filepath.Join(dir, names[0]), dir+"/"+names[1]); err == nil || !strings.Contains(err.Error(), "two names") {
+			t.Errorf("%q: error %v", names, err)
+		}
+	}
+	if err := creatable(filepath.Join(dir, "a"), filepath.Join(dir, "folder", "a")); err != nil {
+		t.Error(err)
+	}
+}
+
 // The man pages are written into the folder itself, and never through symbolic links that
 // another user has made there.
 func TestManFollowsNoLink(t *testing.T) {

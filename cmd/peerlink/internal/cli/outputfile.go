@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"peerlink/internal/durable"
 )
@@ -12,15 +13,21 @@ import (
 // creatable checks that output files do not exist, and that files can be created in their folders. Commands call it
 // before they ask for a passphrase or change anything.
 func creatable(paths ...string) error {
-	for i, p := range paths {
-		for _, other := range paths[:i] {
-			if filepath.Clean(p) == filepath.Clean(other) {
-				return usagef("%s is named for two output files: expected two names", p)
-			}
-		}
+	seen := make(map[string]string)
+	for _, p := range paths {
 		if err := durable.CheckCreatable(p); err != nil {
 			return err
 		}
+		folder, err := filepath.EvalSymlinks(filepath.Dir(p))
+		if err != nil {
+			return err
+		}
+		// Many media do not distinguish upper case from lower case.
+		name := filepath.Join(folder, strings.ToLower(filepath.Base(p)))
+		if other, ok := seen[name]; ok {
+			return usagef("%s and %s are named for two output files: expected two names that differ in more than the case of letters", other, p)
+		}
+		seen[name] = p
 	}
 	return nil
 }

@@ -54,8 +54,9 @@ look it up in a registry that you trust.`,
 				if err := a.confirm(cmd.Context(), b, t); err != nil {
 					return nil, err
 				}
-				a.printMessage("Signing the peer certificate of %s, root key %s, for ever.", b.Identity, pki.Fingerprint(b.Root.PublicKey))
-				return a.nodeKey(cmd.Context(), d)
+				return a.announcedKey(cmd.Context(), d, func() {
+					a.printMessage("Signing the peer certificate of %s, root key %s, for ever.", b.Identity, pki.Fingerprint(b.Root.PublicKey))
+				})
 			})
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
