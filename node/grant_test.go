@@ -153,6 +153,34 @@ func TestUnknownSubnetsStopSigning(t *testing.T) {
 	}
 }
 
+// The subnet in a waiting request is given to no other peer, even if its reservation is lost,
+// and to its peer as long as that is known.
+func TestRequestedSubnets(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		a, asked := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, da, "x.example.com:1")
+		subnet, err := "", error(nil)
+		if err := a.Locked(ctx, func(l *node.Locked) error {
+			subnet, err = l.ReserveSubnet(ctx, asked.Identity())
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		write(t, `{"peer_certs": [{"subnet": "`+subnet+`"}]}`, a.Path(), "db", "offline", "x.json")
+		if lost {
+			remove(t, a.Path(), "db", "subnets")
+		}
+		if _, err := a.Repair(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got := a.Sign(t, nodetest.New(t, da, "y.example.com:1").Bundle(t)).Peer.Subnet; got == subnet {
+			t.Errorf("another peer has the subnet %s of a request", got)
+		}
+		if got := a.Sign(t, asked.Bundle(t)).Peer.Subnet; lost != (got != subnet) {
+			t.Errorf("the peer has the subnet %s, reserved was %s, reservation lost: %v", got, subnet, lost)
+		}
+	}
+}
+
 // A certificate that was signed on this machine for a request counts, although it was filed
 // on another machine: its subnet is not given to another peer, and its peer has no other
 // root key.

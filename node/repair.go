@@ -56,7 +56,7 @@ type Defect struct {
 //
 // Repair may be interrupted at any moment, and started again.
 func (d *Dir) Repair(ctx context.Context) (done []string, err error) {
-	if defects, err := d.Defects(ctx); err == nil && len(defects) == 0 {
+	if defects, err := d.Defects(ctx); err == nil && len(defects) == 0 && !durable.HasLockFile(d.file("db")) {
 		return nil, nil // the lock would need write access
 	}
 	unlock, err := d.lock(ctx)

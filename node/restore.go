@@ -35,7 +35,7 @@ func Restore(ctx context.Context, path string) (done []string, err error) {
 	if there, err := exists(d.file("db")); err != nil || !there {
 		return nil, err
 	}
-	if _, err := Open(path); err == nil {
+	if _, err := Open(path); err == nil && !durable.HasLockFile(d.file("db")) {
 		return nil, nil // the lock would need write access
 	}
 	unlock, err := d.lock(ctx)

@@ -89,8 +89,13 @@ func (d *Dir) reserveSubnet(ctx context.Context, peer pki.Identity) (subnet stri
 // node, or "".
 func (p pool) ownedBy(peerID string, given grants) string {
 	for _, subnet := range slices.Sorted(maps.Keys(given)) {
-		own := func(g grant) bool { return g.peerID == peerID }
-		if _, shared := given.other(peerID, subnet); !shared && p.owns(subnet) && slices.ContainsFunc(given[subnet], own) {
+		own, other := false, false
+		for _, g := range given[subnet] {
+			own = own || g.peerID == peerID
+			// A file that does not name its peer, such as a request, is about the owner.
+			other = other || g.peerID != peerID && g.peerID != ""
+		}
+		if own && !other && p.owns(subnet) {
 			return subnet
 		}
 	}

@@ -19,6 +19,13 @@ const LockWait = 10 * time.Second
 // lockFile is the file that is locked, in the folder to lock.
 const lockFile = ".lock"
 
+// HasLockFile reports whether dir has a file of [Lock]: a command is working on the
+// directory, or was killed.
+func HasLockFile(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, lockFile))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // Lock acquires a lock among the processes that lock the same folder, until the returned
 // function is called.
 //
