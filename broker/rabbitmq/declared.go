@@ -76,7 +76,7 @@ func (b *Broker) declareObjects(ctx context.Context, q broker.PeerQueue) (epoch 
 	// It may still be running after onDeclaring has returned an error, so it must not
 	// write to the results of make.
 	type result struct {
-		epoch     int
+		epoch   int
 		missing []string
 	}
 	results := make(chan result, 1)
