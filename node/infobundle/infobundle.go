@@ -243,9 +243,6 @@ func unzip(what string, data []byte, maxFiles int, left *int) ([]File, error) {
 		if strings.HasSuffix(e.name, "/") {
 			continue // directories are created for the files in them
 		}
-		if !e.mode.IsRegular() {
-			return nil, fmt.Errorf("%s: entry %q is not a regular file (%v)", what, excerpt.Of(e.name), e.mode)
-		}
 		if len(files) == maxFiles {
 			return nil, fmt.Errorf("%s has more than %d files", what, maxFiles)
 		}

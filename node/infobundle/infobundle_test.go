@@ -89,6 +89,9 @@ func zipOf(t testing.TB, entries ...entry) []byte {
 	z := zip.NewWriter(&buf)
 	for _, e := range entries {
 		h := &zip.FileHeader{Name: e.name, Method: zip.Deflate}
+		if strings.HasSuffix(e.name, "/") {
+			e.mode |= fs.ModeDir
+		}
 		h.SetMode(e.mode | 0o644)
 		w, err := z.CreateHeader(h)
 		if err != nil {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -29,7 +28,9 @@ import (
 //   - The local header of each entry agrees with its central header, and so does the data
 //     descriptor, if there is one.
 //   - The compressed content of an entry has the stated sizes and checksum, and
-//     nothing after its end.
+//     nothing after its end. Content that is not compressed has its size in the local
+//     header.
+//   - Each entry is a regular file or a folder, on every system.
 //   - There are no comments, and no extra fields but those for times and owners.
 //   - Nothing is encrypted, in several volumes, or in the zip64 format.
 //
@@ -64,7 +65,6 @@ var knownExtraFields = []uint16{0x000a, 0x5855, 0x7855, 0x7875, 0x5455}
 // A zipEntry is an entry of a plain zip file.
 type zipEntry struct {
 	name   string
-	mode   fs.FileMode
 	method uint16
 	crc    uint32
 	size   uint32 // size of the unpacked content in bytes
@@ -157,6 +157,10 @@ func readEntry(c centralHeader, data []byte, at int) (e zipEntry, n int, err err
 		return e, 0, fmt.Errorf("compression method %d: expected Store or Deflate", method)
 	case method == zip.Store && packedSize != size:
 		return e, 0, errors.New("it is not compressed, but has two sizes")
+	case method == zip.Store && flags&flagDescriptor != 0 && size != 0:
+		// Some readers take its size from the local header, others look for a descriptor,
+		// which the content could contain.
+		return e, 0, errors.New("it is not compressed, and has a data descriptor, so that its end is uncertain: expected compressed content (Deflate), or no data descriptor, as zip writes into a file")
 	case packedSize != 0 && strings.HasSuffix(c.name(), "/"):
 		return e, 0, errors.New("it is a folder, but has content")
 	case c.uint16(34) != 0 || uint64(c.uint32(42)) != uint64(at):
@@ -178,13 +182,15 @@ func readEntry(c centralHeader, data []byte, at int) (e zipEntry, n int, err err
 	if !sameHeaders(local, c) || string(data[localSize:][:nameSize]) != c.name() {
 		return e, 0, errors.New("its local header differs from that in the central directory")
 	}
+	if err := checkType(c); err != nil {
+		return e, 0, err
+	}
 	for _, extra := range [][]byte{data[localSize+nameSize : begin], c.extra()} {
 		if err := checkExtra(extra); err != nil {
 			return e, 0, err
 		}
 	}
-	h := zip.FileHeader{Name: c.name(), CreatorVersion: c.uint16(4), ExternalAttrs: c.uint32(38)}
-	e = zipEntry{name: h.Name, mode: h.Mode(), method: method, crc: c.uint32(16), size: size}
+	e = zipEntry{name: c.name(), method: method, crc: c.uint32(16), size: size}
 	e.packed = data[begin:][:packedSize:packedSize]
 	if flags&flagDescriptor != 0 {
 		d := data[begin+int(packedSize):]
@@ -209,6 +215,47 @@ func sameHeaders(local record, c centralHeader) bool {
 		}
 	}
 	return true
+}
+
+// The systems on which an entry can have been made, from "version made by": MS-DOS and what
+// claims to be it, Unix, Windows NT in PKWARE's and in Info-ZIP's list, VFAT, macOS. For other
+// systems, readers differ in the meaning of the external attributes: for example, Info-ZIP's
+// unzip finds Unix file types in those of Atari, BeOS and VMS, and archive/zip does not.
+var knownSystems = []uint16{0, 3, 10, 11, 14, 19}
+
+// Bits of the external attributes: those of MS-DOS and Windows, and the Unix file type in the
+// most significant four.
+const (
+	attrVolumeLabel = 0x08
+	attrFolder      = 0x10
+	attrDevice      = 0x40
+	attrReparse     = 0x400 // such as a symbolic link of Windows
+
+	typeShift = 28
+	typeNone  = 0 // of programs that do not know, or set the permissions only
+	typeDir   = 4
+	typeFile  = 8
+)
+
+// checkType checks that an entry is a folder if its name ends in a slash, and a regular file
+// otherwise. Readers look for the type in different bits, depending on the system, so all bits
+// must agree for every system.
+func checkType(c centralHeader) error {
+	system, attributes := c.uint16(4)>>8, c.uint32(38)
+	if !slices.Contains(knownSystems, system) {
+		return fmt.Errorf("it was made on system number %d of the zip format: expected Unix (3), macOS (19), MS-DOS (0) or Windows (10, 11, 14)", system)
+	}
+	const special = attrVolumeLabel | attrDevice | attrReparse
+	unix := attributes >> typeShift
+	if strings.HasSuffix(c.name(), "/") {
+		// Not all programs set attrFolder.
+		if attributes&special != 0 || unix != typeNone && unix != typeDir {
+			return fmt.Errorf("it is a folder by its name, but not by its attributes (0x%08x)", attributes)
+		}
+	} else if attributes&(special|attrFolder) != 0 || unix != typeNone && unix != typeFile {
+		return fmt.Errorf("it is not a regular file by its attributes (0x%08x): expected no link, device or other special file", attributes)
+	}
+	return nil
 }
 
 // checkExtra checks the extra fields of an entry.

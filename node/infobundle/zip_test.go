@@ -5,14 +5,17 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"github.com/klauspost/compress/flate"
+	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/flate"
 )
 
 // rawEntry is an entry of a zip file with everything that can be said about it, in the
@@ -80,7 +83,11 @@ func (z rawZip) bytes(t testing.TB) []byte {
 		central := append([]byte(centralSignature+"\x14\x03"), common...)
 		central = le.AppendUint16(central, uint16(len(e.comment)))
 		central = append(central, 0, 0, 0, 0)
-		central = le.AppendUint32(central, 0o100644<<16)
+		attributes := uint32(typeFile<<typeShift | 0o644<<16)
+		if strings.HasSuffix(e.name, "/") {
+			attributes = typeDir<<typeShift | 0o755<<16 | attrFolder
+		}
+		central = le.AppendUint32(central, attributes)
 		central = le.AppendUint32(central, uint32(len(file)))
 		central = append(central, e.name+e.extra+e.comment...)
 		change(e.central, central)
@@ -145,7 +152,8 @@ func TestPlainZipOnly(t *testing.T) {
 
 	good := map[string]rawZip{
 		"usual":                      {entries: two},
-		"data descriptors":           one(func(e *rawEntry) { e.descriptor = true }),
+		"data descriptors":           one(func(e *rawEntry) { e.deflate, e.descriptor = true, true }),
+		"nothing, with a descriptor": {entries: []rawEntry{{name: "0", descriptor: true}, first}},
 		"times and owners":           one(func(e *rawEntry) { e.extra = "UT\x05\x00\x030000ux\x00\x00" }),
 		"a folder":                   {entries: []rawEntry{first, {name: "f/"}}},
 		"a zip file as an entry":     {entries: []rawEntry{first, {name: "x.zip", content: string(inner)}}},
@@ -160,58 +168,61 @@ func TestPlainZipOnly(t *testing.T) {
 	}
 
 	bad := map[string]rawZip{
-		"something before it":              {entries: two, before: "0"},
-		"a certificate before it":          {entries: two, before: "\x30\x82\x01\x00"},
-		"a zip file before it":             {entries: two, before: string(other)},
-		"a gap between entries":            {entries: two, between: "0"},
-		"a gap before the directory":       {entries: two, beforeDirectory: "0"},
-		"an entry that is not listed":      {entries: two, beforeDirectory: string(other[:40])},
-		"something in the directory":       {entries: two, inDirectory: "0"},
-		"something after it":               {entries: two, after: "0"},
-		"a comment":                        {entries: two, comment: "0"},
-		"a second end":                     {entries: two, comment: string(other[len(other)-endSize:])},
-		"a zip file after it":              {entries: two, after: string(other)},
-		"fewer entries than it says":       {entries: two, end: set(8, "\x03\x00\x03\x00")},
-		"more entries than it says":        {entries: two, end: set(8, "\x01\x00\x01\x00")},
-		"two numbers of entries":           {entries: two, end: set(8, "\x01\x00\x02\x00")},
-		"several volumes":                  {entries: two, end: set(4, "\x01\x00")},
-		"zip64":                            {entries: two, end: set(8, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")},
-		"the directory elsewhere":          {entries: two, end: add(16, ^uint32(0))},
-		"a zip64 locator":                  {entries: two, inDirectory: locator64Signature + strings.Repeat("\x00", 16)},
-		"a zip64 locator in extra fields":  {entries: []rawEntry{{name: StompTOML, extra: "UT\x14\x00" + locator64Signature + strings.Repeat("\x00", 16)}}},
-		"a zip64 extra field":              one(func(e *rawEntry) { e.extra = "\x01\x00\x00\x00" }),
-		"another name in an extra field":   one(func(e *rawEntry) { e.extra = "\x75\x70\x06\x00\x010000b" }),
-		"a malformed extra field":          one(func(e *rawEntry) { e.extra = "UT\x05\x00\x03" }),
-		"bytes in place of extra fields":   one(func(e *rawEntry) { e.extra = "000" }),
-		"an extra field in one header":     one(func(e *rawEntry) { e.extra = "UT\x00\x00"; e.local = set(30+10, "\x01\x00") }),
-		"another name in the local header": one(func(e *rawEntry) { e.local = set(localSize, "other.toml") }),
-		"another size of the name":         one(func(e *rawEntry) { e.local = set(26, "\x09\x00\x01\x00") }),
-		"another checksum":                 one(func(e *rawEntry) { e.local = add(14, 1) }),
-		"another packed size":              one(func(e *rawEntry) { e.local = add(18, 1) }),
-		"another size":                     one(func(e *rawEntry) { e.local = add(22, 1) }),
-		"sizes of zero":                    one(func(e *rawEntry) { e.local = set(14, strings.Repeat("\x00", 12)) }),
-		"another method":                   one(func(e *rawEntry) { e.local = set(8, "\x08") }),
-		"other flags":                      one(func(e *rawEntry) { e.local = set(6, "\x08") }),
-		"another version":                  one(func(e *rawEntry) { e.local = set(4, "\x0a") }),
-		"no local header":                  one(func(e *rawEntry) { e.local = set(0, centralSignature) }),
-		"another descriptor":               one(func(e *rawEntry) { e.descriptor, e.described = true, add(4, 1) }),
-		"another size in the descriptor":   one(func(e *rawEntry) { e.descriptor, e.described = true, add(12, 1) }),
-		"a descriptor without its name":    one(func(e *rawEntry) { e.descriptor, e.described = true, add(0, 1) }),
-		"a size before the descriptor":     one(func(e *rawEntry) { e.descriptor, e.local = true, add(22, 2) }),
-		"a wrong checksum":                 one(func(e *rawEntry) { e.local, e.central = add(14, 1), add(16, 1) }),
-		"an offset elsewhere":              one(func(e *rawEntry) { e.central = add(42, 1) }),
-		"on another volume":                one(func(e *rawEntry) { e.central = set(34, "\x01") }),
-		"encrypted":                        one(func(e *rawEntry) { e.flags = 1 }),
-		"strongly encrypted":               one(func(e *rawEntry) { e.flags = 1 << 6 }),
-		"headers hidden":                   one(func(e *rawEntry) { e.flags = 1 << 13 }),
-		"a comment of an entry":            one(func(e *rawEntry) { e.comment = "0" }),
-		"a later version":                  one(func(e *rawEntry) { e.local, e.central = set(4, "\x2d"), set(6, "\x2d") }),
-		"an unknown method":                one(func(e *rawEntry) { e.local, e.central = set(8, "\x0e"), set(10, "\x0e") }),
-		"bytes after compressed content":   one(func(e *rawEntry) { e.deflate, e.packedMore = true, "0" }),
-		"two sizes of stored content":      one(func(e *rawEntry) { e.local, e.central = add(22, 1), add(24, 1) }),
-		"a folder with content":            {entries: []rawEntry{first, {name: "f/", content: "x"}}},
-		"less content than it says":        {entries: []rawEntry{{name: StompTOML, content: "x", deflate: true, local: add(22, 1), central: add(24, 1)}}},
-		"more content than it says":        {entries: []rawEntry{{name: StompTOML, content: "xy", deflate: true, local: add(22, ^uint32(0)), central: add(24, ^uint32(0))}}},
+		"something before it":               {entries: two, before: "0"},
+		"a certificate before it":           {entries: two, before: "\x30\x82\x01\x00"},
+		"a zip file before it":              {entries: two, before: string(other)},
+		"a gap between entries":             {entries: two, between: "0"},
+		"a gap before the directory":        {entries: two, beforeDirectory: "0"},
+		"an entry that is not listed":       {entries: two, beforeDirectory: string(other[:40])},
+		"something in the directory":        {entries: two, inDirectory: "0"},
+		"something after it":                {entries: two, after: "0"},
+		"a comment":                         {entries: two, comment: "0"},
+		"a second end":                      {entries: two, comment: string(other[len(other)-endSize:])},
+		"a zip file after it":               {entries: two, after: string(other)},
+		"fewer entries than it says":        {entries: two, end: set(8, "\x03\x00\x03\x00")},
+		"more entries than it says":         {entries: two, end: set(8, "\x01\x00\x01\x00")},
+		"two numbers of entries":            {entries: two, end: set(8, "\x01\x00\x02\x00")},
+		"several volumes":                   {entries: two, end: set(4, "\x01\x00")},
+		"zip64":                             {entries: two, end: set(8, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")},
+		"the directory elsewhere":           {entries: two, end: add(16, ^uint32(0))},
+		"a zip64 locator":                   {entries: two, inDirectory: locator64Signature + strings.Repeat("\x00", 16)},
+		"a zip64 locator in extra fields":   {entries: []rawEntry{{name: StompTOML, extra: "UT\x14\x00" + locator64Signature + strings.Repeat("\x00", 16)}}},
+		"a zip64 extra field":               one(func(e *rawEntry) { e.extra = "\x01\x00\x00\x00" }),
+		"another name in an extra field":    one(func(e *rawEntry) { e.extra = "\x75\x70\x06\x00\x010000b" }),
+		"a malformed extra field":           one(func(e *rawEntry) { e.extra = "UT\x05\x00\x03" }),
+		"bytes in place of extra fields":    one(func(e *rawEntry) { e.extra = "000" }),
+		"an extra field in one header":      one(func(e *rawEntry) { e.extra = "UT\x00\x00"; e.local = set(30+10, "\x01\x00") }),
+		"another name in the local header":  one(func(e *rawEntry) { e.local = set(localSize, "other.toml") }),
+		"another size of the name":          one(func(e *rawEntry) { e.local = set(26, "\x09\x00\x01\x00") }),
+		"another checksum":                  one(func(e *rawEntry) { e.local = add(14, 1) }),
+		"another packed size":               one(func(e *rawEntry) { e.local = add(18, 1) }),
+		"another size":                      one(func(e *rawEntry) { e.local = add(22, 1) }),
+		"sizes of zero":                     one(func(e *rawEntry) { e.local = set(14, strings.Repeat("\x00", 12)) }),
+		"another method":                    one(func(e *rawEntry) { e.local = set(8, "\x08") }),
+		"other flags":                       one(func(e *rawEntry) { e.local = set(6, "\x08") }),
+		"another version":                   one(func(e *rawEntry) { e.local = set(4, "\x0a") }),
+		"no local header":                   one(func(e *rawEntry) { e.local = set(0, centralSignature) }),
+		"another descriptor":                one(func(e *rawEntry) { e.deflate, e.descriptor, e.described = true, true, add(4, 1) }),
+		"another size in the descriptor":    one(func(e *rawEntry) { e.deflate, e.descriptor, e.described = true, true, add(12, 1) }),
+		"a descriptor without its name":     one(func(e *rawEntry) { e.deflate, e.descriptor, e.described = true, true, add(0, 1) }),
+		"a descriptor after stored content": one(func(e *rawEntry) { e.descriptor = true }),
+		"that, with the size before":        one(func(e *rawEntry) { e.descriptor, e.local = true, set(18, "\x01\x00\x00\x00\x01") }),
+		"that, with a descriptor in it":     one(func(e *rawEntry) { e.descriptor, e.content = true, descriptorSignature+strings.Repeat("\x00", 12)+"x" }),
+		"a size before the descriptor":      one(func(e *rawEntry) { e.deflate, e.descriptor, e.local = true, true, add(22, 2) }),
+		"a wrong checksum":                  one(func(e *rawEntry) { e.local, e.central = add(14, 1), add(16, 1) }),
+		"an offset elsewhere":               one(func(e *rawEntry) { e.central = add(42, 1) }),
+		"on another volume":                 one(func(e *rawEntry) { e.central = set(34, "\x01") }),
+		"encrypted":                         one(func(e *rawEntry) { e.flags = 1 }),
+		"strongly encrypted":                one(func(e *rawEntry) { e.flags = 1 << 6 }),
+		"headers hidden":                    one(func(e *rawEntry) { e.flags = 1 << 13 }),
+		"a comment of an entry":             one(func(e *rawEntry) { e.comment = "0" }),
+		"a later version":                   one(func(e *rawEntry) { e.local, e.central = set(4, "\x2d"), set(6, "\x2d") }),
+		"an unknown method":                 one(func(e *rawEntry) { e.local, e.central = set(8, "\x0e"), set(10, "\x0e") }),
+		"bytes after compressed content":    one(func(e *rawEntry) { e.deflate, e.packedMore = true, "0" }),
+		"two sizes of stored content":       one(func(e *rawEntry) { e.local, e.central = add(22, 1), add(24, 1) }),
+		"a folder with content":             {entries: []rawEntry{first, {name: "f/", content: "x"}}},
+		"less content than it says":         {entries: []rawEntry{{name: StompTOML, content: "x", deflate: true, local: add(22, 1), central: add(24, 1)}}},
+		"more content than it says":         {entries: []rawEntry{{name: StompTOML, content: "xy", deflate: true, local: add(22, ^uint32(0)), central: add(24, ^uint32(0))}}},
 		"entries in another order": {entries: []rawEntry{
 			{name: StompTOML, content: "x", central: set(42, "\x29")}, {name: "nothing.ml", content: "y", central: set(42, "\x00")}}},
 		"two entries at one place": {entries: []rawEntry{first, {name: StompTOML, content: "x", central: set(42, "\x00")}}},
@@ -231,6 +242,97 @@ func TestPlainZipOnly(t *testing.T) {
 		if _, err := Read(a.signed(t, data), now); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s, signed: %v", name, err)
 		}
+	}
+}
+
+// made changes the central header of an entry to one made on a system with external attributes.
+func made(system, attributes uint32) func([]byte) {
+	return func(header []byte) {
+		header[5] = byte(system)
+		binary.LittleEndian.PutUint32(header[38:], attributes)
+	}
+}
+
+// What usual programs say about the type of a file or folder is accepted.
+func TestTypesOfEntries(t *testing.T) {
+	for _, test := range []struct {
+		of           string
+		system       uint32
+		file, folder uint32 // external attributes
+	}{
+		{"zip on Debian", 3, 0x81a40000, 0x41ed0010},
+		{"zip on Debian, of a read-only file", 3, 0x81240001, 0x416d0011},
+		{"Finder of macOS", 3, 0x81a44000, 0x41ed4000},
+		{"zip of macOS", 19, 0x81a40000, 0x41ed0010},
+		{"7-Zip on Linux", 3, 0x81a48020, 0x41ed8010},
+		{"Python on Linux", 3, 0o600 << 16, 0o40775<<16 | 0x10},
+		{"Python on Windows", 0, 0x81b60000, 0x41ff0010},
+		{"Go", 3, 0x81a40000, 0x41ed0010},
+		{"Go, without a mode, and Java", 0, 0, 0},
+		{".NET on Windows", 0, 0, 0},
+		{"Windows Explorer", 0, 0x20, 0x10},
+		{"Windows Explorer, hidden system file", 11, 0x27, 0x16},
+		{"zip on Windows", 11, 0x81b60020, 0x41ff0010},
+		{"PKZIP on Windows", 10, 0x20, 0x10},
+		{"a file system of Windows 95", 14, 0x20, 0x10},
+		{"7-Zip on Windows, not indexed, kept on the device by OneDrive", 0, 0x00082020, 0x00082010},
+	} {
+		z := rawZip{entries: []rawEntry{
+			{name: "folder/", central: made(test.system, test.folder)},
+			{name: StompTOML, content: "x", central: made(test.system, test.file)}}}
+		if files, err := unzip("it", z.bytes(t), 2, within(10)); err != nil || len(files) != 1 {
+			t.Errorf("%s: %d files, %v", test.of, len(files), err)
+		}
+	}
+}
+
+// Nothing is accepted as a file that unzip unpacks as something else, such as a symbolic link,
+// or does not unpack: of all systems on which an entry can have been made, with all types of
+// Unix and MS-DOS.
+func TestTypesAsInUnzip(t *testing.T) {
+	var accepted []rawEntry
+	for system := range uint32(40) { // unzip knows of 31
+		for unix := range uint32(16) {
+			for _, msdos := range []uint32{0, 1, attrVolumeLabel, attrFolder, attrDevice, attrReparse} {
+				mode := unix<<typeShift | (0o644^msdos&1<<7)<<16 | msdos
+				name := fmt.Sprintf("%d-%08x", system, mode)
+				for _, e := range []rawEntry{
+					{name: name, content: "x", central: made(system, mode)},
+					{name: name + "-folder/", central: made(system, mode|0o100<<16)}} {
+					if _, err := unzip("it", rawZip{entries: []rawEntry{e}}.bytes(t), 1, within(10)); err == nil {
+						accepted = append(accepted, e)
+					}
+				}
+			}
+		}
+	}
+	// 6 systems, 2 types of Unix, with and without the bits for read-only and for folders.
+	if want := 6 * 2 * (2 + 3); len(accepted) != want {
+		t.Errorf("%d are accepted, want %d", len(accepted), want)
+	}
+	dir := t.TempDir()
+	unpack(t, dir, rawZip{entries: accepted}.bytes(t))
+	for _, e := range accepted {
+		info, err := os.Lstat(filepath.Join(dir, e.name))
+		if err != nil || info.IsDir() != (e.content == "") || info.Mode()&(fs.ModeType&^fs.ModeDir) != 0 {
+			t.Errorf("%s is accepted, unzip: %v, %v", e.name, info, err)
+		}
+	}
+}
+
+// unpack unpacks a zip file with the installed unzip.
+func unpack(t *testing.T, dir string, data []byte) {
+	t.Helper()
+	path, err := exec.LookPath("unzip")
+	if err != nil {
+		t.Skip("no unzip program: skipped the comparison with it")
+	}
+	file := filepath.Join(dir, "all.zip")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), path, "-q", file, "-d", dir).CombinedOutput(); err != nil {
+		t.Errorf("unzip: %v, %.300s", err, out)
 	}
 }
 
