@@ -75,9 +75,8 @@ func (se *session) close() { se.client.Close() }
 
 // run moves messages from the queue to the peer until the connection ends, or ctx is
 // done. All work is aborted when connCtx is done, or soon after ctx is (see
-// graceContext). leave is called when the queue is yielded to another process, and ends
-// ctx.
-func (se *session) run(ctx, connCtx context.Context, leave func()) error {
+// graceContext). end ends ctx.
+func (se *session) run(ctx, connCtx context.Context, end func(reason error)) error {
 	connCtx, cut := se.s.graceContext(ctx, connCtx)
 	defer cut()
 	defer context.AfterFunc(connCtx, func() { abort(se.conn) })()
@@ -88,49 +87,48 @@ func (se *session) run(ctx, connCtx context.Context, leave func()) error {
 		return err
 	}
 	defer consumer.Close()
-	defer se.serveRequests(consumer, leave)()
+	defer se.serveRequests(consumer, func() { end(errYielded) })()
 	se.consumer = consumer
 	se.deadLetterer = newDeadLetterer(connCtx, se, consumer)
 	defer se.deadLetterer.end()
-	client := se.client
 	defer se.peer.follower.connected()()
 	se.logThrottled(se.log, slog.LevelInfo, "sending", "chain", describeChain(se.conn.chain))
 	defer se.peer.stats.connOpened(Connection{Direction: Sending, Remote: se.server, Queue: se.queue}, se.conn.chain)()
-
-	// pumpCtx ends with ctx or with the connection.
-	pumpCtx, stopPump := context.WithCancel(ctx)
-	defer stopPump()
 	go func() {
 		select {
-		case <-client.Done():
-			stopPump()
-		case <-pumpCtx.Done():
+		case <-se.client.Done():
+			end(errConnEnded)
+		case <-ctx.Done():
 		}
 	}()
-	err = se.pump(pumpCtx, connCtx, client, consumer)
-	ended := false
+
+	err = se.pump(ctx, consumer)
+
 	select {
-	case <-client.Done():
-		ended = true
-		err = client.Err()
+	case <-se.client.Done():
+		err = cmp.Or(se.client.Err(), errClosedByPeer)
 		se.countRefusal(connCtx, consumer, err)
-		if err == nil {
-			err = errors.New("the peer has closed the connection")
-		}
 	default:
+		if ctx.Err() != nil || errors.Is(err, errIdle) || errors.Is(err, broker.ErrReopen) {
+			return se.disconnect(connCtx, err)
+		}
 	}
-	why := err
-	idle, reopen := errors.Is(err, errIdle), errors.Is(err, broker.ErrReopen)
-	if ended || ctx.Err() == nil && !idle && !reopen { // the connection or the broker has failed
-		se.logThrottled(se.log, slog.LevelInfo, "not sending any more", "err", err)
-		return err
-	}
-	drain, cancel := context.WithTimeout(connCtx, se.s.cfg.DrainTimeout)
+	se.logThrottled(se.log, slog.LevelInfo, "not sending any more", "err", err)
+	return err
+}
+
+var errClosedByPeer = errors.New("the peer has closed the connection")
+
+// disconnect ends the connection in good order. It returns the reason if that is errIdle or
+// broker.ErrReopen, unless the connection fails meanwhile.
+func (se *session) disconnect(ctx context.Context, reason error) error {
+	ctx, cancel := context.WithTimeout(ctx, se.s.cfg.DrainTimeout)
 	defer cancel()
-	err = client.Disconnect(drain)
+	err := se.client.Disconnect(ctx)
+	idle := errors.Is(reason, errIdle)
 	se.logThrottled(se.log, slog.LevelInfo, "disconnected", "idle", idle, "unconfirmed", se.unconfirmed(), "err", err)
-	if (idle || reopen) && err == nil {
-		return why
+	if (idle || errors.Is(reason, broker.ErrReopen)) && err == nil {
+		return reason
 	}
 	return err
 }
@@ -165,7 +163,7 @@ func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
 
 // pump moves messages from the queue to the peer until ctx is done. It returns errIdle
 // if the session has been idle for [Config.IdleTimeout].
-func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, consumer broker.Consumer) error {
+func (se *session) pump(ctx context.Context, consumer broker.Consumer) error {
 	for {
 		batch, err := se.next(ctx, consumer)
 		if err != nil {
@@ -192,7 +190,7 @@ func (se *session) pump(ctx, connCtx context.Context, client *stomp.Client, cons
 				return err
 			}
 			se.addSent(sent{d.Tag, print})
-			if _, err := client.Send(ctx, stomp.Message{Type: d.Type, ContentType: "application/json", Body: body}); err != nil {
+			if _, err := se.client.Send(ctx, stomp.Message{Type: d.Type, ContentType: "application/json", Body: body}); err != nil {
 				se.removeLastSent()
 				return err
 			}

@@ -69,69 +69,100 @@ const (
 // run keeps a connection to the peer until ctx is done. All work is aborted when
 // connCtx is done.
 func (sd *sender) run(ctx, connCtx context.Context) {
-	bo := newBackOff(&sd.s.cfg)
-	lastErr := ""
 	defer sd.s.queuePacer.addSender()()
+	r := &retries{backOff: newBackOff(&sd.s.cfg)}
 	for ctx.Err() == nil {
-		changed, called, renewed := sd.peer.nextState(), sd.peer.nextConnect(), sd.s.cfg.Certificate.renewal()
+		// The channels are taken before the attempt, so that no event is missed.
+		changed, connected, renewed := sd.peer.nextState(), sd.peer.nextConnect(), sd.s.cfg.Certificate.renewal()
 		ok, err := sd.attempt(ctx, connCtx)
 		if ctx.Err() != nil {
 			return
 		}
-		if ok {
-			bo.Reset()
-			lastErr = ""
+		pause := sd.pauseAfter(ctx, r, ok, err)
+		if pause.whole {
+			changed, connected, renewed = nil, nil, nil
 		}
 		if !sd.away {
-			called = nil
-		}
-		var turn <-chan struct{} // nil unless a connection of another queue must end first
-		pause := bo.NextBackOff()
-		switch {
-		case errors.Is(err, errYielded):
-			bo.Reset()
-			lastErr = ""
-			sd.yieldedAt = time.Now()
-			pause = 2 * sd.s.cfg.StandbyInterval
-			changed, called, renewed = nil, nil, nil // changes since the queue was acquired are no reason to acquire it again
-		case sd.standsBy(err):
-			bo.Reset()
-			lastErr = ""
-			pause = sd.requestOrWait(ctx)
-		case errors.As(err, new(*brokerError)):
-			// The peer is not the reason, so its pauses do not grow.
-			bo.Reset()
-			pause = pauseForBroker()
-			sd.peer.stats.recordError(err)
-			if err.Error() != lastErr {
-				lastErr = err.Error()
-				sd.logThrottled(sd.log, slog.LevelWarn, brokerUnusable, "err", err)
-			}
-		case ok && errors.As(err, new(*certificateExpired)): // logged already
-		case sd.waitsForRotation(err):
-			bo.Reset()
-			lastErr = ""
-			pause = sd.s.rotationPause()
-			turn = sd.peer.rotation.freed
-		case err != nil:
-			sd.peer.stats.recordFailure(err)
-			if err.Error() != lastErr { // logged when it changes, not at each attempt
-				lastErr = err.Error()
-				sd.logThrottled(sd.log, slog.LevelWarn, "no connection to the peer, trying again", "err", err, "pause", pause.Round(time.Millisecond))
-			}
+			connected = nil
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause):
-		case <-turn:
-		case <-called: // the peer is back
-			bo.Reset()
+		case <-time.After(pause.time):
+		case <-pause.freed:
+		case <-connected: // the peer is back
+			r.reset()
 		case <-changed: // the peer may have moved
-			bo.Reset()
+			r.reset()
 		case <-renewed: // the peer may have refused the old certificate
-			bo.Reset()
+			r.reset()
 		}
 	}
+}
+
+// retries are the consecutive attempts of a sender that have failed.
+type retries struct {
+	backOff *backoff.ExponentialBackOff
+	lastErr string // the last error logged; an error is logged when it changes, not at each attempt
+}
+
+func (r *retries) reset() { r.backOff.Reset() }
+
+// succeeded is called when there is no reason for growing pauses, nor for silence about the
+// next error.
+func (r *retries) succeeded() {
+	r.reset()
+	r.lastErr = ""
+}
+
+// isNew reports whether an error differs from the last one.
+func (r *retries) isNew(err error) bool {
+	last := r.lastErr
+	r.lastErr = err.Error()
+	return r.lastErr != last
+}
+
+// retryPause is the pause before the next attempt.
+type retryPause struct {
+	time  time.Duration
+	whole bool            // no event ends the pause
+	freed <-chan struct{} // ends the pause: a connection of another queue has ended; may be nil
+}
+
+// pauseAfter returns the pause after an attempt, and reports a failure.
+func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error) retryPause {
+	if ok {
+		r.succeeded()
+	}
+	switch {
+	case errors.Is(err, errYielded):
+		r.succeeded()
+		sd.yieldedAt = time.Now()
+		// Events since the queue was acquired are no reason to acquire it again.
+		return retryPause{time: 2 * sd.s.cfg.StandbyInterval, whole: true}
+	case sd.standsBy(err):
+		r.succeeded()
+		return retryPause{time: sd.requestOrWait(ctx)}
+	case errors.As(err, new(*brokerError)):
+		r.reset() // the peer is not the reason
+		sd.peer.stats.recordError(err)
+		if r.isNew(err) {
+			sd.logThrottled(sd.log, slog.LevelWarn, brokerUnusable, "err", err)
+		}
+		return retryPause{time: pauseForBroker()}
+	case ok && errors.As(err, new(*certificateExpired)): // logged already
+		return retryPause{time: r.backOff.NextBackOff()}
+	case sd.waitsForRotation(err):
+		r.succeeded()
+		return retryPause{time: sd.s.rotationPause(), freed: sd.peer.rotation.freed}
+	}
+	pause := retryPause{time: r.backOff.NextBackOff()}
+	if err != nil {
+		sd.peer.stats.recordFailure(err)
+		if r.isNew(err) {
+			sd.logThrottled(sd.log, slog.LevelWarn, "no connection to the peer, trying again", "err", err, "pause", pause.time.Round(time.Millisecond))
+		}
+	}
+	return pause
 }
 
 // brokerError is an error of this node's broker, which the peer has not caused.
@@ -209,10 +240,19 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 		return false, err
 	}
 	defer giveBack()
-	var next *session
+	var se *session
 	for {
-		var good bool
-		next, good, err = sd.runSession(ctx, connCtx, next)
+		st := sd.peer.state.Load()
+		if se != nil {
+			st = se.state
+		}
+		if st == nil {
+			return ok, nil
+		}
+		if st.StompErr != nil {
+			return ok, st.StompErr
+		}
+		next, good, err := sd.runSession(ctx, connCtx, st, se)
 		ok = ok || good
 		switch {
 		case next != nil, errors.Is(err, broker.ErrReopen):
@@ -223,67 +263,62 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 				return ok, &brokerError{err}
 			}
 		}
+		se = next
 	}
 }
 
-// runSession uses one session until it ends, or the peer's generation does: se, or a
-// new one if se is nil. If another session has replaced it, next is that session.
-func (sd *sender) runSession(ctx, connCtx context.Context, se *session) (next *session, ok bool, err error) {
-	st := sd.peer.state.Load()
-	if se != nil {
-		st = se.state
-		defer se.close()
-	}
-	if st == nil {
-		return nil, false, nil
-	}
-	if st.StompErr != nil {
-		return nil, false, st.StompErr
-	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	defer context.AfterFunc(st.generation, func() { stop(nil) })()
+// The reasons why a session ends although its connection has not failed, besides errIdle,
+// broker.ErrReopen, errYielded, errTimeSliceOver and *certificateExpired.
+var (
+	errNewGeneration = errors.New("the peer's state has changed")
+	errReplaced      = errors.New("there is another connection with the renewed certificate")
+	errConnEnded     = errors.New("the connection has ended")
+)
+
+// runSession uses a session until it ends: se, or a new one if se is nil. If another
+// session has replaced it, next is that session.
+//
+// The session's context ends when the session has to, and its cause is the reason.
+func (sd *sender) runSession(ctx, connCtx context.Context, st *peerState, se *session) (next *session, ok bool, err error) {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	defer context.AfterFunc(st.generation, func() { end(errNewGeneration) })()
 	defer func() {
-		ended := new(certificateExpired)
-		switch {
-		case st.generation.Err() != nil:
+		if reason := context.Cause(ctx); isReasonToEnd(reason) {
+			ok, err = true, reason
+		} else if errors.Is(reason, errNewGeneration) {
 			ok, err = true, nil // the next attempt uses the new generation
-		case errors.As(context.Cause(ctx), &ended):
-			ok, err = true, ended // the next attempt uses other certificates, if there are any
-		case errors.Is(context.Cause(ctx), errTimeSliceOver):
-			ok, err = true, errTimeSliceOver
-		case errors.Is(context.Cause(ctx), errYielded):
-			ok, err = true, errYielded
 		}
 	}()
 	if se == nil {
 		if se, err = sd.open(ctx, st); err != nil {
 			return nil, false, err
 		}
-		defer se.close()
 	}
+	defer se.close()
 	defer sd.s.onExpiry(outgoingCertificates(se.conn.own, st.SubCA, se.conn.chain), func(e *certificateExpired) {
 		sd.s.logExpired(se.log, sd.queue, e)
-		stop(e)
+		end(e)
 	})()
-	successor := make(chan *session, 1)
+	replacement := make(chan *session, 1)
 	go func() {
 		next := sd.replace(ctx, se)
-		successor <- next
+		replacement <- next
 		if next != nil {
-			stop(errReplaced)
+			end(errReplaced)
 		}
 	}()
+	leaveRotation := sd.peer.rotation.add(se, func() { end(errTimeSliceOver) })
 
-	release := sd.peer.rotation.add(se, func() { stop(errTimeSliceOver) })
-	err = se.run(ctx, connCtx, func() { stop(errYielded) })
+	err = se.run(ctx, connCtx, end)
+
 	se.close()
-	release()
+	leaveRotation()
 	if se.confirmed() {
 		sd.consecutiveDeadLetters, sd.unnamed = 0, unnamedErrors{}
 	}
-	stop(nil)
-	if next = <-successor; next != nil {
+	end(nil)
+	if next = <-replacement; next != nil {
 		return next, true, nil
 	}
 	if refused := new(stomp.ServerError); errors.As(err, &refused) && (refused.N > 0 || se.news) {
@@ -292,6 +327,12 @@ func (sd *sender) runSession(ctx, connCtx context.Context, se *session) (next *s
 		return nil, se.news && sd.consecutiveDeadLetters < maxConsecutiveDeadLetters, err
 	}
 	return nil, se.confirmed() || time.Since(se.since) > steady, err
+}
+
+// isReasonToEnd reports whether the cause of a session's context is a reason of this node,
+// after which the next attempt may follow soon.
+func isReasonToEnd(cause error) bool {
+	return errors.Is(cause, errYielded) || errors.Is(cause, errTimeSliceOver) || errors.As(cause, new(*certificateExpired))
 }
 
 // open makes a connection to the peer and opens a STOMP session on it.
@@ -326,9 +367,6 @@ func (sd *sender) dial(ctx context.Context, st *peerState) (se *session, reached
 	se, err = sd.newSession(ctx, st, conn, addr)
 	return se, true, err
 }
-
-// errReplaced is the cause when a connection ends because another one has replaced it.
-var errReplaced = errors.New("there is another connection with the renewed certificate")
 
 // replace opens another session when this node's server certificate has been renewed,
 // while se is still in use: so sending is not interrupted, and a certificate that the
