@@ -164,14 +164,14 @@ func (d *Dir) copyGrant(path string, peers []string) (one grant, ok bool, err er
 		return grant{}, false, nil
 	}
 	if err != nil {
-		id, listErr := d.certified(strings.TrimSuffix(name, ".pem"))
+		id, listErr := d.database().subjectID(strings.TrimSuffix(name, ".pem"))
 		if listErr != nil || id == "" || id == d.identity.ID || slices.Contains(peers, id) {
 			return grant{}, false, listErr
 		}
 		return grant{}, false, fmt.Errorf("certs/%w; it is the certificate of %s (db/index), whose subnet must not be given to another node: restore the file from a backup, or remove it if nobody was given that certificate", err, id)
 	}
 	subnet, ok, err := pki.SubnetComment(cert)
-	if err != nil || !ok || !d.signed(cert) {
+	if err != nil || !ok || !d.database().hasSigned(cert) {
 		return grant{}, false, nil
 	}
 	id, err := pki.IdentityOf(cert.RawSubject)
@@ -179,23 +179,6 @@ func (d *Dir) copyGrant(path string, peers []string) (one grant, ok bool, err er
 		return grant{}, false, nil
 	}
 	return grant{subnet, id.ID, "certs/" + name}, true, nil
-}
-
-// certified returns the ID of the node that has the certificate with a serial number,
-// according to db/index, or "" if the serial number is not listed.
-func (d *Dir) certified(serial string) (id string, err error) {
-	index, err := d.readIndex()
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(index)) {
-		fields := strings.Split(strings.TrimSpace(line), "\t")
-		if len(fields) == 6 && fields[3] == serial {
-			_, id, _ = strings.Cut(fields[5], "/serialNumber=")
-			return excerpt.Of(id), nil
-		}
-	}
-	return "", nil
 }
 
 // promisedGrants returns the grants of requests that wait for a signature, and of the

@@ -150,16 +150,16 @@ func (d *Dir) rootCertificate(key crypto.Signer) (pem []byte, err error) {
 	}
 	if known != nil {
 		d.root, pem = known.cert, known.pem
-		return pem, d.record(d.root)
+		return pem, d.database().add(d.root)
 	}
-	serial, err := d.firstSerial()
+	serial, err := d.database().firstSerial()
 	if err != nil {
 		return nil, err
 	}
 	if d.root, err = pki.SelfSign(d.identity, key, serial, time.Now()); err != nil {
 		return nil, err
 	}
-	return pki.EncodeCertificatePEM(d.root), d.record(d.root)
+	return pki.EncodeCertificatePEM(d.root), d.database().add(d.root)
 }
 
 // checkInterrupted checks that the files of an interrupted Init belong to the same

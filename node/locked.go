@@ -155,7 +155,7 @@ func (l *Locked) FileCertificate(cert *x509.Certificate) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return l.d.record(cert)
+	return l.d.database().add(cert)
 }
 
 // FilePeer makes the node of a verified info-bundle a peer. cert is the peer

@@ -163,17 +163,17 @@ func (d *Dir) unlistedCertificates(context.Context) ([]Defect, error) {
 	if there, err := exists(d.file("db", "index")); err != nil || !there {
 		return nil, err // reported by missingIndex
 	}
-	index, err := d.readIndex()
+	index, err := d.database().index()
 	if err != nil {
 		return nil, err
 	}
-	lines, err := d.unlisted(index)
+	lines, err := d.database().unlisted(index)
 	if err != nil || len(lines) == 0 {
 		return nil, ignoreMissing(err) // a missing certs/ is reported by missingFolders
 	}
 	wrong := fmt.Sprintf("lacks %d of the certificates in certs/", len(lines))
 	return []Defect{{DefectUnlisted, "db/index", wrong, "added", func() error {
-		_, err := d.completeIndex()
+		_, err := d.database().completeIndex()
 		return err
 	}}}, nil
 }
@@ -203,7 +203,7 @@ func (d *Dir) knownCertificates() ([]*x509.Certificate, error) {
 	certs := []*x509.Certificate{d.root}
 	for _, path := range files {
 		cert, err := readCert(filepath.Split(path))
-		if err == nil && d.signed(cert) {
+		if err == nil && d.database().hasSigned(cert) {
 			certs = append(certs, cert)
 		}
 	}

@@ -273,6 +273,16 @@ func (d *Dir) addPeer(ctx context.Context, dir string, b *infobundle.Bundle, key
 	return d.installPeer(dir, b, cert, subnet)
 }
 
+// sign makes a certificate with a new serial number, and records it. If make fails,
+// nothing is recorded. The caller must hold the directory's lock. [pki.Authority] checks the key.
+func (d *Dir) sign(key crypto.Signer, make func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error)) (*x509.Certificate, error) {
+	cert, err := make(&pki.Authority{Cert: d.root, Key: key}, randomSerial())
+	if err != nil {
+		return nil, err
+	}
+	return cert, d.database().add(cert)
+}
+
 // checkRecord compares a new peer with those for which a certificate was signed on this
 // machine for the request of another one. Their subnets are among the grants.
 func (d *Dir) checkRecord(b *infobundle.Bundle) error {

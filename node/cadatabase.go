@@ -2,7 +2,6 @@ package node
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -10,16 +9,18 @@ import (
 	"io/fs"
 	"math/big"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/excerpt"
 	"peerlink/node/pki"
 )
 
-// This file maintains the records of the certificates that the root key has
-// signed, in the form of OpenSSL's "ca" database: db/serial, db/index and certs/.
-
+// caDatabase is the record of the certificates that a root key has signed, in the form of
+// OpenSSL's "ca" database: db/serial, db/index and certs/.
+//
 // The reference scripts run "openssl ca" on the same files, at any moment and
 // without a lock. "openssl ca" reads db/serial and db/index, prompts whether to
 // sign, and, after any length of time, writes back the serial number plus one, and
@@ -30,25 +31,22 @@ import (
 //     db/serial.
 //   - certs/ is never rewritten as a whole, so it has a copy of every certificate
 //     that was signed. Lines lost from db/index are restored from these copies.
+type caDatabase struct {
+	dir  string            // the node's directory
+	root *x509.Certificate // nil if there is none yet
+}
 
-// sign makes a certificate with a new serial number, and records it. If make fails,
-// nothing is recorded. The caller must hold the directory's lock.
-func (d *Dir) sign(key crypto.Signer, make func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error)) (*x509.Certificate, error) {
-	if err := d.CheckKey(key); err != nil {
-		return nil, err
-	}
-	cert, err := make(&pki.Authority{Cert: d.root, Key: key}, randomSerial())
-	if err != nil {
-		return nil, err
-	}
-	return cert, d.record(cert)
+func (d *Dir) database() caDatabase { return caDatabase{d.path, d.root} }
+
+func (db caDatabase) file(elem ...string) string {
+	return filepath.Join(append([]string{db.dir}, elem...)...)
 }
 
 // firstSerial returns the serial number of the node's root certificate, which it
 // reads from db/serial, and increments db/serial, as the reference does. Numbers
 // that an interrupted attempt has used are skipped.
-func (d *Dir) firstSerial() (*big.Int, error) {
-	path := d.file("db", "serial")
+func (db caDatabase) firstSerial() (*big.Int, error) {
+	path := db.file("db", "serial")
 	s, err := readLine(path)
 	if err != nil {
 		return nil, err
@@ -58,7 +56,7 @@ func (d *Dir) firstSerial() (*big.Int, error) {
 		return nil, fmt.Errorf("%s holds %.60q: expected the next serial number, up to 20 bytes in hex", path, s)
 	}
 	for {
-		used, err := exists(d.file("certs", serialHex(serial)+".pem"))
+		used, err := exists(db.file("certs", serialHex(serial)+".pem"))
 		if err != nil {
 			return nil, err
 		}
@@ -79,18 +77,18 @@ func randomSerial() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// record records a new certificate: it writes a copy to certs/, and adds a line to
+// add records a new certificate: it writes a copy to certs/, and adds a line to
 // db/index. Recording a certificate again changes nothing.
-func (d *Dir) record(cert *x509.Certificate) error {
-	if err := os.MkdirAll(d.file("certs"), 0o755); err != nil {
+func (db caDatabase) add(cert *x509.Certificate) error {
+	if err := os.MkdirAll(db.file("certs"), 0o755); err != nil {
 		return err
 	}
-	if err := durable.Replace(d.file("certs", serialHex(cert.SerialNumber)+".pem"), pki.EncodeCertificatePEM(cert), 0o644); err != nil {
+	if err := durable.Replace(db.file("certs", serialHex(cert.SerialNumber)+".pem"), pki.EncodeCertificatePEM(cert), 0o644); err != nil {
 		return err
 	}
 	// Check db/index again after it was written: OpenSSL may have replaced it meanwhile.
 	for range 3 {
-		if added, err := d.completeIndex(); err != nil || !added {
+		if added, err := db.completeIndex(); err != nil || !added {
 			return err
 		}
 	}
@@ -100,12 +98,12 @@ func (d *Dir) record(cert *x509.Certificate) error {
 // maxIndex is the maximum size of db/index in bytes. A line has about 150 bytes.
 const maxIndex = 64 << 20
 
-// readIndex reads db/index. The file does not exist for a moment while OpenSSL
-// replaces it. readIndex waits for it up to 200 ms, because the lines of certificates
+// index reads db/index. The file does not exist for a moment while OpenSSL
+// replaces it. index waits for it up to 200 ms, because the lines of certificates
 // without a copy in certs/ could not be restored.
-func (d *Dir) readIndex() ([]byte, error) {
+func (db caDatabase) index() ([]byte, error) {
 	for range 20 {
-		index, err := durable.Read(d.file("db", "index"), maxIndex)
+		index, err := durable.Read(db.file("db", "index"), maxIndex)
 		if isBlank(index) && err == nil {
 			return nil, nil
 		}
@@ -120,12 +118,12 @@ func (d *Dir) readIndex() ([]byte, error) {
 // completeIndex adds the missing lines to db/index, and reports whether there were
 // any. It reads db/index only once: OpenSSL may add a line at any moment, and does
 // not accept a db/index in which a line occurs twice.
-func (d *Dir) completeIndex() (added bool, err error) {
-	index, err := d.readIndex()
+func (db caDatabase) completeIndex() (added bool, err error) {
+	index, err := db.index()
 	if err != nil {
 		return false, err
 	}
-	lines, err := d.unlisted(index)
+	lines, err := db.unlisted(index)
 	if err != nil || len(lines) == 0 {
 		return false, err
 	}
@@ -135,19 +133,19 @@ func (d *Dir) completeIndex() (added bool, err error) {
 	for _, line := range lines {
 		index = append(index, line...)
 	}
-	return true, durable.Replace(d.file("db", "index"), index, 0o644)
+	return true, durable.Replace(db.file("db", "index"), index, 0o644)
 }
 
 // unlisted returns the lines that are missing in index for the certificates in
 // certs/. Files in certs/ that are not a certificate signed by this node are skipped.
-func (d *Dir) unlisted(index []byte) (lines []string, err error) {
+func (db caDatabase) unlisted(index []byte) (lines []string, err error) {
 	listed := make(map[string]bool)
 	for line := range strings.Lines(string(index)) {
 		if fields := strings.Split(line, "\t"); len(fields) > 3 {
 			listed[fields[3]] = true
 		}
 	}
-	copies, err := os.ReadDir(d.file("certs"))
+	copies, err := os.ReadDir(db.file("certs"))
 	if err != nil {
 		return nil, err
 	}
@@ -156,8 +154,8 @@ func (d *Dir) unlisted(index []byte) (lines []string, err error) {
 		if !ok || listed[serial] || strings.HasPrefix(serial, ".") {
 			continue
 		}
-		cert, err := readCert(d.file("certs"), c.Name())
-		if err != nil || serialHex(cert.SerialNumber) != serial || !d.signed(cert) {
+		cert, err := readCert(db.file("certs"), c.Name())
+		if err != nil || serialHex(cert.SerialNumber) != serial || !db.hasSigned(cert) {
 			continue
 		}
 		if line, err := IndexLine(cert); err == nil {
@@ -167,9 +165,9 @@ func (d *Dir) unlisted(index []byte) (lines []string, err error) {
 	return lines, nil
 }
 
-// signed reports whether the node's root key has signed a certificate.
-func (d *Dir) signed(cert *x509.Certificate) bool {
-	return d.root.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
+// hasSigned reports whether the node's root key has signed a certificate.
+func (db caDatabase) hasSigned(cert *x509.Certificate) bool {
+	return db.root.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
 }
 
 // IndexLine returns the line of db/index, including the line end, for a certificate
@@ -201,4 +199,21 @@ func serialHex(n *big.Int) string {
 		s = "0" + s
 	}
 	return s
+}
+
+// subjectID returns the ID of the node that has the certificate with a serial number,
+// according to db/index, or "" if the serial number is not listed.
+func (db caDatabase) subjectID(serial string) (id string, err error) {
+	index, err := db.index()
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(index)) {
+		fields := strings.Split(strings.TrimSpace(line), "\t")
+		if len(fields) == 6 && fields[3] == serial {
+			_, id, _ = strings.Cut(fields[5], "/serialNumber=")
+			return excerpt.Of(id), nil
+		}
+	}
+	return "", nil
 }
