@@ -87,7 +87,7 @@ func (c *checker) checkRootKey() {
 	case err != nil:
 		c.problem(file, RuleRootKey, "%v", err)
 	default:
-		c.problem(file, RuleKeyEncrypted, "is not encrypted: whoever gets this file is this node; encrypt it with \"openssl pkcs8 -topk8 -scrypt\", and destroy every copy of this one")
+		c.problem(file, RuleKeyEncrypted, "is not encrypted: anybody who gets this file is this node; encrypt it with \"openssl pkcs8 -topk8 -scrypt\", and destroy every copy of this one")
 		if c.root != nil && !isKeyOf(key, c.root) {
 			c.problem(file, RuleRootKey, "is not the key of root-ca.crt")
 		}
@@ -201,7 +201,7 @@ func (c *checker) checkStrayKeys(path string) {
 		isRoot := key != nil && c.root != nil && isKeyOf(key, c.root)
 		switch {
 		case isRoot:
-			c.problem(file, RuleKeyEncrypted, "holds the root key, not encrypted: whoever gets this file is this node; destroy it")
+			c.problem(file, RuleKeyEncrypted, "holds the root key, not encrypted: anybody who gets this file is this node; destroy it")
 		case !strings.HasPrefix(file, "private/") && !strings.HasPrefix(file, "nodeinfo/"):
 			c.warning(file, RuleKeyPlace, "holds a private key that is not encrypted: expected such keys outside of this directory, which is to be kept under version control and given to servers, or in private/")
 		}

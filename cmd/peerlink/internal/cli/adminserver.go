@@ -25,17 +25,17 @@ func adminSocket(state string) string {
 // runLinks runs the links until ctx is done, and serves the admin address and notifies
 // the service manager meanwhile. It closes listener. The default admin address is a Unix socket in the state
 // folder, or none if state is "".
-func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.Listener, state string, tells admin.Config) error {
+func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.Listener, state string, adminConfig admin.Config) error {
 	log := cfg.Log
 	cfg.Serving = func() { notifyServiceManager(log, daemon.SdNotifyReady) }
 	service := link.New(cfg)
 	stalled := stalledCheck(service, cfg.Broker)
-	tells.Stalled = stalled
-	tells.Status, tells.BrokerTrouble, tells.Log, tells.Version = service.Status, cfg.Broker.Health, log, version
+	adminConfig.Stalled = stalled
+	adminConfig.Status, adminConfig.BrokerTrouble, adminConfig.Log, adminConfig.Version = service.Status, cfg.Broker.Health, log, version
 	if b, ok := cfg.Broker.(*rabbitmq.Broker); ok {
-		tells.BrokerWarnings = b.Warnings
+		adminConfig.BrokerWarnings = b.Warnings
 	}
-	server, err := openAdmin(f, state, tells)
+	server, err := openAdmin(f, state, adminConfig)
 	if err != nil {
 		listener.Close()
 		return err

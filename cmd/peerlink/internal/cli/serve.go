@@ -253,9 +253,9 @@ func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 	}
 	cfg.Log.Info("serving", "node", cfg.Dir.Identity().String(), "listen", listener.Addr().String(), "broker", "RabbitMQ")
 	warnUnusedStore(cfg.Dir, f.state, cfg.Log)
-	tells := admin.Config{Level: level, LogDropped: f.logDropped}
+	adminConfig := admin.Config{Level: level, LogDropped: f.logDropped}
 	cfg.Log.Info("applications talk with RabbitMQ itself, there is no door for them here")
-	return errors.Join(runLinks(ctx, f, cfg, listener, "", tells), cfg.Broker.Close())
+	return errors.Join(runLinks(ctx, f, cfg, listener, "", adminConfig), cfg.Broker.Close())
 }
 
 // serveEmbedded runs the links and the local door for applications on the same store.
@@ -315,8 +315,8 @@ func serveEmbedded(ctx context.Context, f serveFlags, cfg link.Config, level *sl
 		}
 		doorErr <- err
 	}()
-	tells := admin.Config{Queues: store.Stats, Level: level, LogDropped: f.logDropped}
-	err = runLinks(serviceCtx, f, cfg, listener, state, tells)
+	adminConfig := admin.Config{Queues: store.Stats, Level: level, LogDropped: f.logDropped}
+	err = runLinks(serviceCtx, f, cfg, listener, state, adminConfig)
 	closeDoor()
 	err = errors.Join(err, <-doorErr)
 	if closeErr := store.Close(); closeErr != nil {

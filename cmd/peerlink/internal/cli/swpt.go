@@ -77,7 +77,7 @@ func (a *app) swptClientCommand() *cobra.Command {
 		Use:   swptClient + " PEER_NODE_ID QUEUE_NAME",
 		Short: "Send what is in a queue to a peer, as the reference's command of this name",
 		Long: `Sends what is in a queue to a peer, over one connection. It ends, with exit code 1,
-when there is no connection (any more): whoever has started it starts it again. While
+when there is no connection (any more), to be started again. While
 another process sends from the queue, it waits.`,
 		Args: someArgs(2, 2),
 	}
