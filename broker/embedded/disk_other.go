@@ -12,3 +12,6 @@ var noRoomErrors = []error{syscall.ENOSPC, syscall.EDQUOT}
 
 // freeBytes is not implemented for this system.
 func freeBytes(string) (int64, error) { return 0, errors.ErrUnsupported }
+
+// checkAccess is not implemented for this system.
+func checkAccess(string) error { return nil }

@@ -15,3 +15,9 @@ func freeBytes(dir string) (int64, error) {
 	}
 	return int64(fs.Bavail) * int64(fs.Bsize), nil
 }
+
+// checkAccess returns why this user can not read and write an existing file, or nil. It does
+// not open the file: closing it would release the locks of SQLite in this process.
+func checkAccess(path string) error {
+	return unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK|unix.W_OK, unix.AT_EACCESS)
+}

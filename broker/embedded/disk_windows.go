@@ -1,6 +1,10 @@
 package embedded
 
-import "golang.org/x/sys/windows"
+import (
+	"os"
+
+	"golang.org/x/sys/windows"
+)
 
 // noRoomErrors are the errors for a full disk or quota.
 var noRoomErrors = []error{windows.ERROR_DISK_FULL, windows.ERROR_HANDLE_DISK_FULL, windows.ERROR_DISK_QUOTA_EXCEEDED}
@@ -16,4 +20,13 @@ func freeBytes(dir string) (int64, error) {
 		return 0, err
 	}
 	return int64(min(free, 1<<62)), nil
+}
+
+// checkAccess returns why this user can not read and write an existing file, or nil.
+func checkAccess(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err == nil {
+		err = f.Close()
+	}
+	return err
 }

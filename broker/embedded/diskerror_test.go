@@ -396,7 +396,9 @@ func (accessFailure) Code() int     { return sqlite3.SQLITE_CANTOPEN }
 
 // The error of opening a store has the operating system's reason if a trial finds it, and
 // the advice that fits: to make room if space is missing, also if the disk seems to have
-// some, and to look at owner and mode only if access may be the reason.
+// some, and to look at owner and mode only if access may be the reason. That the disk has
+// little space does not count: only missing space that is the reason, for which the reserve
+// is removed.
 func TestOpenErrorHasReason(t *testing.T) {
 	const room, mode = "make room", "look at their owner and mode"
 	for _, test := range []struct {
@@ -417,19 +419,28 @@ func TestOpenErrorHasReason(t *testing.T) {
 		{ioFailure{}, nil, nil, ""},
 		{ErrNotStore, syscall.EDQUOT, []error{ErrNotStore}, ""},
 	} {
-		o := Options{
-			freeBytes:  func(string) (int64, error) { return 1 << 40, nil },
-			tryWriting: func(string, int) error { return test.reason },
-		}
-		got := o.openError("messages.db", test.err)
-		for _, want := range append(test.want, test.err) {
-			if !errors.Is(got, want) || !strings.Contains(got.Error(), want.Error()) {
-				t.Errorf("%v, %v: got %v, want %v", test.err, test.reason, got, want)
+		for _, free := range []int64{0, 1 << 40} {
+			o := Options{
+				freeBytes:  func(string) (int64, error) { return free, nil },
+				tryWriting: func(string, int) error { return test.reason },
 			}
-		}
-		for _, advice := range []string{room, mode} {
-			if strings.Contains(got.Error(), advice) != (advice == test.advice) {
-				t.Errorf("%v, %v: got %v, want the advice %q", test.err, test.reason, got, test.advice)
+			store := filepath.Join(t.TempDir(), "messages.db")
+			got := o.openError(store, test.err)
+			for _, want := range append(test.want, test.err) {
+				if !errors.Is(got, want) || !strings.Contains(got.Error(), want.Error()) {
+					t.Errorf("%v, %v, %d free: got %v, want %v", test.err, test.reason, free, got, want)
+				}
+			}
+			for _, advice := range []string{room, mode} {
+				if strings.Contains(got.Error(), advice) != (advice == test.advice) {
+					t.Errorf("%v, %v, %d free: got %v, want the advice %q", test.err, test.reason, free, got, test.advice)
+				}
+			}
+			if err := os.WriteFile(store+"-reserve", nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if full := slices.Contains(test.want, ErrFull); o.makeRoomToOpen(store, test.err) != full {
+				t.Errorf("%v, %v, %d free: the reserve is removed: %v", test.err, test.reason, free, !full)
 			}
 		}
 	}

@@ -253,6 +253,62 @@ func TestReserveRemovedToOpen(t *testing.T) {
 	}
 }
 
+// The reserve stays if a service that opens its store on an almost full disk has no access
+// to one of its files, such as one that another user has created: removing the reserve
+// would not help.
+func TestReserveStaysWithoutAccess(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{"messages.db", "messages.db-wal", "messages.db-shm"} {
+		dir := smallDisk(t, "8m")
+		path, locked := filepath.Join(dir, "messages.db"), filepath.Join(dir, file)
+		o := Options{MinFree: 4 << 20, Reserve: 2 << 20, Service: true}
+		if err := openFile(t, path, o).Close(); err != nil {
+			t.Fatal(err)
+		}
+		for name, size := range map[string]int{file: 0, "room": roomToOpen / 2} {
+			f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+			if err == nil {
+				_, err = f.Write(make([]byte, size))
+			}
+			if err := errors.Join(err, f.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fillDisk(t, filepath.Join(dir, "ballast"))
+		if err := os.Remove(filepath.Join(dir, "room")); err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.Stat(path + "-reserve")
+		if err != nil {
+			t.Fatal(err)
+		}
+		readOnly(t, locked)
+		s, err := Open(path, o)
+		if err == nil {
+			err = s.Close()
+		}
+		if errors.Is(err, ErrFull) {
+			t.Errorf("%s can not be written: got %v", file, err)
+		}
+		if after, err := os.Stat(path + "-reserve"); err != nil || !os.SameFile(before, after) {
+			t.Errorf("%s can not be written: the reserve was removed (%v)", file, err)
+		}
+	}
+}
+
+// readOnly makes a file read-only for every user, by mounting it over itself.
+func readOnly(t *testing.T, file string) {
+	t.Helper()
+	err := unix.Mount(file, file, "", unix.MS_BIND, "")
+	if err == nil {
+		t.Cleanup(func() { _ = unix.Unmount(file, unix.MNT_DETACH) })
+		err = unix.Mount("", file, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A service that is started on a full disk uses the space of the reserve to remove
 // messages.
 func TestOpenOnFullDisk(t *testing.T) {

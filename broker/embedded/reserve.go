@@ -68,30 +68,44 @@ func (o Options) makeRoomToOpen(store string, err error) bool {
 }
 
 // openError adds to an error of opening the reason, if it is missing space or if a trial
-// finds one, and advice for the operator.
+// finds one, and advice for the operator. A disk with little free space is not the reason
+// of an error that has another one: the reserve would be removed in vain.
 func (o Options) openError(store string, err error) error {
 	if !isFull(err) && !isWriteError(err) && !isAccessError(err) {
 		return explain(err)
 	}
-	dir := filepath.Dir(store)
-	const advice = "make room for it on the disk of %s, then messages can be taken out and dropped: %w"
-	if free, e := o.freeBytes(dir); e == nil && free < roomToOpen {
-		return fmt.Errorf("%w: the disk is full: %d bytes are free, and %d are needed to open the store; "+advice, ErrFull, free, roomToOpen, dir, err)
-	}
 	var reason error
 	if !isFull(err) {
-		reason = o.tryWriting(store, roomToOpen)
+		reason = o.whyNotOpened(store, err)
 	}
 	switch {
 	case isNoRoom(reason):
 		err = fmt.Errorf("%w: %w", err, reason)
 		fallthrough
 	case isFull(err):
-		return fmt.Errorf("%w: the disk, or the quota of this user on it, is full; "+advice, ErrFull, dir, err)
+		dir := filepath.Dir(store)
+		full := "the disk, or the quota of this user on it, is full"
+		if free, e := o.freeBytes(dir); e == nil && free < roomToOpen {
+			full = fmt.Sprintf("the disk is full: %d bytes are free, and %d are needed to open the store", free, roomToOpen)
+		}
+		return fmt.Errorf("%w: %s; make room for it on the disk of %s, then messages can be taken out and dropped: %w", ErrFull, full, dir, err)
 	case reason == nil, errors.Is(reason, fs.ErrPermission), errors.Is(reason, syscall.EROFS):
 		err = explain(err)
 	}
 	return cmp.Or(addReason(err, reason), err)
+}
+
+// whyNotOpened returns the operating system's reason why opening a store has failed with
+// err, a write or access error, or nil if it finds none.
+func (o Options) whyNotOpened(store string, err error) error {
+	if isAccessError(err) {
+		for _, file := range []string{store, store + "-wal", store + "-shm"} {
+			if reason := checkAccess(file); reason != nil && !errors.Is(reason, fs.ErrNotExist) {
+				return reasonOf(reason)
+			}
+		}
+	}
+	return o.tryWriting(store, roomToOpen)
 }
 
 // leave creates a small reserve when the store is closed without one, in the space that

@@ -400,7 +400,7 @@ func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
 		}
 		return left, false
 	}
-	if isDiskFault(err) {
+	if isDiskFault(err) || !isFull(err) && !isWriteError(err) {
 		return ops, true // the reason is not missing space
 	}
 	w.reserve.giveUp()
