@@ -23,32 +23,34 @@ const (
 
 // deadLetterPublisher publishes dead letters of one queue.
 type deadLetterPublisher struct {
-	life    context.Context // of the consumer
-	sem     chan struct{}   // semaphore: has an element while to is used, and during a check of the length
-	to      queuePublisher
-	watched bool // the length is checked, since the first message
-	length  lengthCheck
+	sem    chan struct{} // semaphore: has an element while to is used
+	to     queuePublisher
+	length *lengthCheck
 }
 
 func newDeadLetterPublisher(b *Broker, queue string) deadLetterPublisher {
-	return deadLetterPublisher{sem: make(chan struct{}, 1), to: queuePublisher{broker: b, queue: b.deadLetterQueueOf(queue)}}
+	return deadLetterPublisher{sem: make(chan struct{}, 1), to: queuePublisher{broker: b, queue: b.deadLetterQueueOf(queue)}, length: b.newLengthCheck(queue)}
 }
 
 // publish publishes a copy of a delivery, and waits until RabbitMQ has confirmed it. It logs
 // the message, too, because a dead-letter queue may lose messages.
 func (a *deadLetterPublisher) publish(ctx context.Context, d amqp.Delivery, reason string) error {
-	select {
-	case a.sem <- struct{}{}:
-		defer func() { <-a.sem }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	for _, sem := range []chan struct{}{a.sem, a.length.sem} {
+		select {
+		case sem <- struct{}{}:
+			defer func() { <-sem }()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, a.to.broker.opts.ConfirmTimeout, ErrNotConfirmed)
 	defer cancel()
-	if !a.watched {
-		a.watched = true
-		a.checkLength(ctx)
-		go a.watch()
+	b := a.to.broker
+	if a.length.needsCheck() {
+		b.checkLength(ctx, a.length)
+	}
+	if a.length.startWatch() {
+		go b.watchLength(a.length)
 	}
 	ok, err := a.to.publish(ctx, deadLetterCopy(d, reason))
 	if err == nil && !ok {
@@ -65,6 +67,9 @@ func (a *deadLetterPublisher) publish(ctx context.Context, d amqp.Delivery, reas
 		a.to.broker.log.Warn("message put into the queue of those set aside", "queue", a.to.queue, "type", d.Type,
 			"exchange", d.Exchange, "routing_key", d.RoutingKey, "bytes", len(d.Body), "body", excerpt.Limit(string(d.Body), maxLogged))
 		a.length.added()
+		if n, exists, err := b.countQueue(ctx, a.to.queue); err == nil && exists {
+			a.length.counted(n)
+		}
 	}
 	return err
 }

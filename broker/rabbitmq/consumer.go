@@ -79,7 +79,6 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 	}
 	c.window.prefetch = b.prefetchOf(queue)
 	c.life, c.stop = context.WithCancel(b.life)
-	c.deadLetters.life = c.life
 	c.renewals = renewals{c: c, to: queuePublisher{broker: b, queue: queue}, due: wait.NewSignal(), done: wait.NewSignal()}
 	var err error
 	c.live, _, err = b.consuming.open(ctx, func(l *liveConn, ch *amqp.Channel) error {

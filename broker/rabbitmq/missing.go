@@ -14,7 +14,9 @@ import (
 // A policy that drops dead letters is detected by the length of their queue, which is
 // compared with the messages that were added. Other processes of peerlink take messages
 // out of the queue, for good or for a time: they send notices of that to the process that
-// consumes the queue which the dead letters come from.
+// consumes the queue which the dead letters come from. No process receives the notices
+// while there is no consumer, as while the peer is away: what vanishes meanwhile is assumed
+// to have been taken out by such a process.
 
 const (
 	// lengthInterval is the time between two checks of the length of a dead-letter queue.
@@ -23,20 +25,52 @@ const (
 	// stayTime is how long a message that was added after a loss has to stay in the queue
 	// until the warning ends.
 	stayTime = 10 * time.Minute
+	// quietTime is how long no more messages have to be missing until the warning ends
+	// although none was added.
+	quietTime = 24 * time.Hour
 	// browseTime is the time after its last notice when a browser is considered dead.
 	browseTime = 10 * time.Minute
 	// maxBrowsers bounds the number of browsers that are recorded for one queue.
 	maxBrowsers = 100
 )
 
-// lengthCheck decides whether messages are missing in a dead-letter queue.
+// lengthCheck decides whether messages are missing in a dead-letter queue. There is one for
+// each such queue, for all its consumers, one after the other.
 type lengthCheck struct {
+	queue string        // the dead-letter queue
+	of    string        // the queue that the dead letters come from
+	sem   chan struct{} // semaphore: has an element while a message is added, and during a check
+
 	mu        sync.Mutex
-	known     bool      // expected is valid
+	watched   bool      // the length is checked regularly
+	known     bool      // expected and length are valid
 	expected  int       // minimum length of the queue
+	length    int       // length of the queue when it was last counted
+	unnoticed bool      // there may have been no receiver for notices since then
 	suspected bool      // the queue was shorter at the last check: a notice may be on its way
 	addedAt   time.Time // when the first message was added since messages were missing; zero if none was
+	missingAt time.Time // when messages were missing last; zero if there is no warning
 	browsers  map[string]time.Time
+}
+
+// newLengthCheck returns the check of the dead-letter queue of a queue that will have a new
+// consumer.
+func (b *Broker) newLengthCheck(of string) *lengthCheck {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	queue := b.deadLetterQueueOf(of)
+	l := b.lengths[queue]
+	if l == nil {
+		l = &lengthCheck{queue: queue, of: of, sem: make(chan struct{}, 1)}
+		if b.lengths == nil {
+			b.lengths = make(map[string]*lengthCheck)
+		}
+		b.lengths[queue] = l
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unnoticed = true
+	return l
 }
 
 // lengthResult is the result of a check.
@@ -53,9 +87,49 @@ func (l *lengthCheck) added() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expected++
+	l.length++
 	if l.addedAt.IsZero() {
 		l.addedAt = time.Now()
 	}
+}
+
+// counted records the length of the queue after a message was added. Messages that were
+// dropped for it are missing from then on, also if the consumer is closed next.
+func (l *lengthCheck) counted(length int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.length = length
+}
+
+// needsCheck reports whether the length has to be checked before a message is added.
+func (l *lengthCheck) needsCheck() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.known || l.unnoticed
+}
+
+// warns reports whether there is a warning that messages are missing.
+func (l *lengthCheck) warns() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.missingAt.IsZero()
+}
+
+// startWatch reports whether the length is not yet checked regularly.
+func (l *lengthCheck) startWatch() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := !l.watched
+	l.watched = true
+	return first
+}
+
+// forget makes the check begin anew: another process adds messages now, or the queue is
+// gone.
+func (l *lengthCheck) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known, l.suspected, l.addedAt, l.missingAt, l.browsers = false, false, time.Time{}, time.Time{}, nil
 }
 
 // noticed records a notice of a browser.
@@ -66,6 +140,7 @@ func (l *lengthCheck) noticed(n browseNotice) {
 	if n.Done {
 		delete(l.browsers, n.Browser)
 		l.expected = max(0, l.expected-n.Removed)
+		l.length = max(0, l.length-n.Removed)
 		return
 	}
 	if _, known := l.browsers[n.Browser]; known || len(l.browsers) < maxBrowsers {
@@ -77,8 +152,8 @@ func (l *lengthCheck) noticed(n browseNotice) {
 }
 
 // compare evaluates the length of the queue. Messages are missing if they are at two
-// checks in a row, and no browser holds them.
-func (l *lengthCheck) compare(length int, stay time.Duration) lengthResult {
+// checks in a row, and no browser holds them. consumed is whether notices are received.
+func (l *lengthCheck) compare(length int, consumed bool, stay time.Duration) lengthResult {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, at := range l.browsers {
@@ -87,6 +162,11 @@ func (l *lengthCheck) compare(length int, stay time.Duration) lengthResult {
 			l.known = false // what it has removed is not known
 		}
 	}
+	if vanished := l.length - length; l.unnoticed && vanished > 0 {
+		l.expected = max(0, l.expected-vanished)
+		l.addedAt = time.Time{} // it may be among them
+	}
+	l.length, l.unnoticed = length, !consumed
 	short := l.known && length < l.expected
 	switch {
 	case len(l.browsers) > 0:
@@ -98,47 +178,85 @@ func (l *lengthCheck) compare(length int, stay time.Duration) lengthResult {
 	l.known, l.expected, l.suspected = true, length, false // messages of other programs are added, too
 	switch {
 	case short:
-		l.addedAt = time.Time{}
+		l.addedAt, l.missingAt = time.Time{}, time.Now()
 		return messagesMissing
-	case !l.addedAt.IsZero() && time.Since(l.addedAt) >= stay:
+	case !l.missingAt.IsZero() && (!l.addedAt.IsZero() && time.Since(l.addedAt) >= stay || time.Since(l.missingAt) >= quietTime):
+		l.missingAt = time.Time{}
 		return messagesStay
 	}
 	return lengthUnclear
 }
 
-// watch checks the length of the queue until the consumer is closed.
-func (a *deadLetterPublisher) watch() {
-	for wait.Sleep(a.life, a.to.broker.lengthInterval) == nil {
+// watchLength checks the length of a dead-letter queue until the broker is closed.
+func (b *Broker) watchLength(l *lengthCheck) {
+	for wait.Sleep(b.life, b.lengthInterval) == nil {
 		select {
-		case a.sem <- struct{}{}:
-			ctx, cancel := context.WithTimeout(a.life, closeTimeout) // publish waits for sem
-			a.checkLength(ctx)
+		case l.sem <- struct{}{}:
+			ctx, cancel := context.WithTimeout(b.life, closeTimeout) // publish waits for sem
+			b.checkLength(ctx, l)
 			cancel()
-			<-a.sem
-		case <-a.life.Done():
+			<-l.sem
+		case <-b.life.Done():
 		}
 	}
 }
 
-// checkLength checks the length of the queue. No message is added meanwhile.
-func (a *deadLetterPublisher) checkLength(ctx context.Context) {
-	b := a.to.broker
-	counted := make(chan int, 1) // written also after onDeclaring has returned an error
-	if b.onDeclaring(ctx, func(d declarer) error {
-		n, _, err := d.count(a.to.queue)
-		counted <- n
-		return err
-	}) != nil {
-		return // checked next time
+// checkLength checks the length of a dead-letter queue. No message is added meanwhile.
+// While the queue that its messages come from has no consumer here, the length is checked
+// only for the end of a warning.
+func (b *Broker) checkLength(ctx context.Context, l *lengthCheck) {
+	consumed := b.consumes(l.of)
+	if !consumed && !l.warns() {
+		return
 	}
-	switch a.length.compare(<-counted, b.stayTime) {
+	n, exists, err := b.countQueue(ctx, l.queue)
+	switch {
+	case err != nil:
+		return // checked next time
+	case !consumed && !exists:
+		l.forget()
+		b.endMissing(l.queue)
+		return
+	}
+	switch l.compare(n, consumed, b.stayTime) {
 	case messagesMissing:
-		b.setRisk(a.to.queue, func(r *risk) {
+		b.setRisk(l.queue, func(r *risk) {
 			r.missing = "it has fewer messages than were put into it: unless somebody has taken some out with another program, a policy of RabbitMQ drops them"
 		})
 	case messagesStay:
-		b.endMissing(a.to.queue)
+		b.endMissing(l.queue)
 	}
+}
+
+// countQueue returns the number of messages of a queue that are not delivered to a
+// consumer, and whether the queue exists.
+func (b *Broker) countQueue(ctx context.Context, queue string) (n int, exists bool, err error) {
+	type count struct {
+		n      int
+		exists bool
+	}
+	counted := make(chan count, 1) // written also after onDeclaring has returned an error
+	if err := b.onDeclaring(ctx, func(d declarer) error {
+		n, exists, err := d.count(queue)
+		counted <- count{n, exists}
+		return err
+	}); err != nil {
+		return 0, false, err
+	}
+	c := <-counted
+	return c.n, c.exists, nil
+}
+
+// consumes reports whether this process has a consumer of a queue.
+func (b *Broker) consumes(queue string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for c := range b.consumers {
+		if c.queue == queue {
+			return true
+		}
+	}
+	return false
 }
 
 // endMissing ends the warning that messages are missing.
@@ -157,15 +275,11 @@ func (b *Broker) endMissing(queue string) {
 // length of the dead-letter queue is checked there, and the warning ends here.
 func (b *Broker) leaveWatch(queue string) {
 	b.mu.Lock()
-	missing, own := b.risks[b.deadLetterQueueOf(queue)].missing != "", false
-	if missing {
-		for c := range b.consumers {
-			own = own || c.queue == queue
-		}
-	}
+	l := b.lengths[b.deadLetterQueueOf(queue)]
 	b.mu.Unlock()
-	if missing && !own {
-		b.endMissing(b.deadLetterQueueOf(queue))
+	if l != nil && !b.consumes(queue) {
+		l.forget()
+		b.endMissing(l.queue)
 	}
 }
 

@@ -20,9 +20,9 @@ func checkLengths(t *testing.T, bc broker.Consumer) {
 	t.Helper()
 	a := &bc.(*consumer).deadLetters
 	for range 2 {
-		a.sem <- struct{}{}
-		a.checkLength(testContext(t))
-		<-a.sem
+		a.length.sem <- struct{}{}
+		a.to.broker.checkLength(testContext(t), a.length)
+		<-a.length.sem
 	}
 }
 
@@ -39,7 +39,7 @@ func setAsideMessages(t *testing.T, o *operator, q broker.PeerQueue, c broker.Co
 // queue must have a number of messages, and no browser.
 func expect(t *testing.T, bc broker.Consumer, length int) {
 	t.Helper()
-	l := &bc.(*consumer).deadLetters.length
+	l := bc.(*consumer).deadLetters.length
 	eventually(t, "notices", func() error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -142,8 +142,64 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// Messages that RabbitMQ drops are detected also if each of them was set aside by another
+// consumer, as with a peer that ends the connection whenever it refuses a message.
+func TestMissingAcrossConsumers(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	b := openTest(t, s.URL(), Options{})
+	b.lengthInterval = time.Hour
+	q := testPeer()
+	_, err := o.QueueDeclare(deadLetterQueue(q.Queues[0]), true, false, false, false, amqp.Table{"x-max-length": 1})
+	o.check(err)
+	o.check(b.Bind(testContext(t), q))
+	for range 5 {
+		c, err := b.Consume(testContext(t), q.Queues[0])
+		o.check(err)
+		setAsideMessages(t, o, q, c, 1)
+		o.check(c.Close())
+	}
+	if w := strings.Join(b.Warnings(), ","); !strings.Contains(w, "fewer messages") {
+		t.Errorf("warnings %q", w)
+	}
+}
+
+// Messages that another process of peerlink takes out while the peer is away are not
+// missing, although the service is not told.
+func TestTakenOutWhileAway(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	b := openTest(t, s.URL(), Options{})
+	q, c := declared(t, b)
+	setAsideMessages(t, o, q, c, 3)
+	o.check(c.Close())
+	other := openTest(t, s.URL(), Options{})
+	var ids []string
+	for m, err := range other.List(testContext(t), q.Queues[0]) {
+		o.check(err)
+		ids = append(ids, m.ID)
+	}
+	if n, err := other.Drop(testContext(t), q.Queues[0], ids[:2]); n != 2 || err != nil {
+		t.Fatalf("%d dropped, %v", n, err)
+	}
+	c, err := b.Consume(testContext(t), q.Queues[0])
+	o.check(err)
+	defer c.Close()
+	checkLengths(t, c)
+	setAsideMessages(t, o, q, c, 1)
+	checkLengths(t, c)
+	if w := b.Warnings(); len(w) > 0 {
+		t.Errorf("warnings %q", w)
+	}
+	o.take(deadLetterQueue(q.Queues[0]), 1)
+	checkLengths(t, c)
+	if w := strings.Join(b.Warnings(), ","); !strings.Contains(w, "fewer messages") {
+		t.Errorf("warnings %q", w)
+	}
+}
+
 // The warning ends when a message that was added later has stayed in the queue, also if
-// the consumer has changed meanwhile, and when another process consumes the queue. Without
+// there is no consumer any more, and when another process consumes the queue. Without
 // a test's help, the service checks the length by itself.
 func TestMissingEnds(t *testing.T) {
 	s := rabbittest.Get(t)
@@ -169,21 +225,18 @@ func TestMissingEnds(t *testing.T) {
 		checkLengths(t, c)
 		warned(true) // it has not stayed for long
 		o.check(c.Close())
-		b.stayTime = 0
-		user := b
 		if elsewhere {
-			user = openTest(t, s.URL(), Options{})
-		}
-		next, err := user.Consume(testContext(t), q.Queues[0])
-		o.check(err)
-		defer next.Close()
-		if elsewhere {
+			next, err := openTest(t, s.URL(), Options{}).Consume(testContext(t), q.Queues[0])
+			o.check(err)
+			defer next.Close()
 			if err := b.CheckInUse(testContext(t), q.Queues[0]); !errors.Is(err, broker.ErrInUse) {
 				t.Errorf("the queue is not in use: %v", err)
 			}
 		} else {
-			o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{Type: "T"}))
-			setAsideNext(t, next, "reason")
+			l := c.(*consumer).deadLetters.length
+			l.sem <- struct{}{}
+			b.stayTime = 0
+			<-l.sem
 		}
 		warned(false)
 		if !strings.Contains(log.String(), "no longer missing") {
@@ -194,13 +247,14 @@ func TestMissingEnds(t *testing.T) {
 
 // While a browser holds messages, the length is not evaluated. If the browser has ended
 // without a notice, that is so for browseTime; what it has removed is not missing. The
+// warning ends when added messages have stayed, or when none was missing for quietTime. The
 // number of browsers is bounded.
 func TestBrowserWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l lengthCheck
 		compare := func(length int, want lengthResult) {
 			t.Helper()
-			if got := l.compare(length, stayTime); got != want {
+			if got := l.compare(length, true, stayTime); got != want {
 				t.Errorf("length %d: result %d, want %d", length, got, want)
 			}
 		}
@@ -220,6 +274,13 @@ func TestBrowserWithoutEnd(t *testing.T) {
 		compare(2, lengthUnclear)
 		time.Sleep(stayTime)
 		compare(2, messagesStay)
+		compare(1, lengthUnclear)
+		compare(1, messagesMissing)
+		time.Sleep(quietTime - 1)
+		compare(1, lengthUnclear)
+		time.Sleep(1)
+		compare(1, messagesStay)
+		compare(1, lengthUnclear)
 		for n := range 2 * maxBrowsers {
 			l.noticed(browseNotice{Browser: fmt.Sprint(n)})
 		}
@@ -244,7 +305,7 @@ func TestHostileNotices(t *testing.T) {
 		`{"queue":"q.XQ","browser":"` + strings.Repeat("b", maxNotice) + `"}`,
 	} {
 		c.noteBrowser([]byte(body))
-		if l := &c.deadLetters.length; l.expected != 5 || len(l.browsers) > 0 {
+		if l := c.deadLetters.length; l.expected != 5 || len(l.browsers) > 0 {
 			t.Errorf("%.60s: has an effect", body)
 		}
 	}

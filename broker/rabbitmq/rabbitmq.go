@@ -174,6 +174,7 @@ type Broker struct {
 	kinds          map[string]kind           // by queue
 	limits         map[int]bool              // delivery limits that were logged
 	risks          map[string]risk           // by dead-letter queue
+	lengths        map[string]*lengthCheck   // by dead-letter queue
 	otherConsumers map[string]otherConsumers // by queue
 	silent         map[string]bool           // queues for whose locks RabbitMQ does not answer
 
@@ -217,6 +218,7 @@ func Open(url string, opts Options) (*Broker, error) {
 		kinds:          make(map[string]kind),
 		limits:         make(map[int]bool),
 		risks:          make(map[string]risk),
+		lengths:        make(map[string]*lengthCheck),
 		otherConsumers: make(map[string]otherConsumers),
 		silent:         make(map[string]bool),
 		change:         make(chan struct{}, 1),
