@@ -152,6 +152,7 @@ func (h *health) up(version any, address string) (first bool) {
 		return false
 	}
 	h.good, h.trouble = true, ""
+	h.refusal.Store(nil) // what RabbitMQ refused before says nothing about now, and the peer may be away
 	h.epoch++
 	h.changed.Notify()
 	h.log.Info("connected to RabbitMQ", "address", address, "version", version)

@@ -9,6 +9,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"peerlink/broker"
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
@@ -46,18 +47,22 @@ func TestTrouble(t *testing.T) {
 
 // A connection that an operator closes is reported only until it is open again, which
 // needs no other call: a service that gets no requests while it is not ready would stay
-// so.
+// so. That RabbitMQ refused messages before is not reported any more, either.
 func TestTroubleEnds(t *testing.T) {
 	s := rabbittest.Get(t)
 	b := openTest(t, s.URL(), Options{})
 	declared(t, b)
 	openStream(t, b)
+	b.health.refusal.Store(&refusal{time.Now().Add(-refusalGrace), broker.ErrUnroutable})
+	if err := b.Health(); !errors.Is(err, broker.ErrUnroutable) {
+		t.Errorf("got %v, want %v", err, broker.ErrUnroutable)
+	}
 	if err := s.Control("eval", `[rabbit_networking:close_connection(P, "by the test") || P <- rabbit_networking:connections(), `+
 		`[{client_properties, L}] <- [rabbit_networking:connection_info(P, [client_properties])], lists:keymember(<<"peerlink publishing">>, 3, L)].`); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "noticing", func() error {
-		if b.Health() == nil {
+		if err := b.Health(); err == nil || errors.Is(err, broker.ErrUnroutable) {
 			return errors.New("no trouble")
 		}
 		return nil
