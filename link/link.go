@@ -52,6 +52,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"peerlink/broker"
 	"peerlink/internal/logthrottle"
 )
 
@@ -72,6 +73,7 @@ type shared struct {
 	queuePacer *queuePacer
 	rebalancer *rebalancer
 	dials      *rate.Limiter // limits attempts to connect to peers
+	quotas     broker.Quotas // nil if the broker has none
 
 	wg sync.WaitGroup // all goroutines that Run has started
 }
@@ -81,7 +83,9 @@ func newShared(cfg Config) *shared {
 	if cfg.Certificate != nil {
 		cfg.Certificate.setClock(cfg.Now)
 	}
+	quotas, _ := cfg.Broker.(broker.Quotas)
 	return &shared{
+		quotas:     quotas,
 		cfg:        cfg,
 		log:        cfg.Log,
 		logLimiter: logthrottle.New(),

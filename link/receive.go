@@ -345,8 +345,8 @@ func (r *receiver) waitForCapacity(ctx context.Context) error {
 	if err == nil && !r.peer.messageLimiter.Allow() {
 		err = r.peer.messageLimiter.Wait(ctx)
 	}
-	if q, ok := r.s.cfg.Broker.(broker.Quotas); err == nil && ok {
-		err = q.AwaitQuota(ctx, r.peer.id)
+	if r.s.quotas != nil && err == nil {
+		err = r.s.quotas.AwaitQuota(ctx, r.peer.id)
 	}
 	return holdError(ctx, err)
 }
