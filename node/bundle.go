@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"fmt"
@@ -29,6 +30,9 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 	defer unlock()
 	if err := durable.CheckCreatable(path); err != nil {
 		return err
+	}
+	if inside, err := isInside(path, d.file("nodeinfo")); err != nil || inside {
+		return cmp.Or(err, fmt.Errorf("%s is in the folder whose files go into info-bundles: name a file in another folder", path))
 	}
 	files, date, err := d.datedNodeinfo(time.Now())
 	if err != nil {
@@ -97,6 +101,23 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 			d.file("nodeinfo", infobundle.UpdatedAt), old)
 	}
 	return append(kept, infobundle.File{Name: infobundle.UpdatedAt, Data: []byte(date + "\n")}), date, nil
+}
+
+// isInside reports whether a file would be in a folder, or in a folder below it.
+func isInside(path, folder string) (bool, error) {
+	var resolved []string
+	for _, dir := range []string{filepath.Dir(path), folder} {
+		dir, err := filepath.EvalSymlinks(dir)
+		if err == nil {
+			dir, err = filepath.Abs(dir)
+		}
+		if err != nil {
+			return false, err
+		}
+		resolved = append(resolved, dir)
+	}
+	rel, err := filepath.Rel(resolved[1], resolved[0])
+	return err == nil && filepath.IsLocal(rel), nil
 }
 
 // lastDate returns the date of the node's last info-bundle, or "" if there was none.

@@ -209,11 +209,25 @@ func (db caDatabase) subjectID(serial string) (id string, err error) {
 		return "", err
 	}
 	for line := range strings.Lines(string(index)) {
-		fields := strings.Split(strings.TrimSpace(line), "\t")
-		if len(fields) == 6 && fields[3] == serial {
-			_, id, _ = strings.Cut(fields[5], "/serialNumber=")
-			return excerpt.Of(id), nil
+		if listed, id, ok := parseIndexLine(line); ok && listed == serial {
+			return id, nil
 		}
 	}
 	return "", nil
+}
+
+// parseIndexLine returns the serial number, and the ID of the node in the subject, of a line
+// of db/index.
+func parseIndexLine(line string) (serial, id string, ok bool) {
+	fields := strings.Split(strings.TrimSpace(line), "\t")
+	if len(fields) != 6 {
+		return "", "", false
+	}
+	_, id, ok = strings.Cut(fields[5], "/serialNumber=")
+	return fields[3], excerpt.Of(id), ok
+}
+
+// copies returns the paths of the files in certs/ that may hold a copy of a certificate.
+func (db caDatabase) copies() ([]string, error) {
+	return filesIn(db.file("certs"), func(name string) bool { return !strings.HasPrefix(name, ".") })
 }

@@ -1,7 +1,10 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,9 +36,38 @@ func readLine(path string) (string, error) {
 	}
 	s := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	if strings.ContainsAny(s, "\r\n") {
-		return "", fmt.Errorf("%s holds more than one line", path)
+		return "", fmt.Errorf("%s: %w: it holds more than one line", path, errDamaged)
 	}
 	return s, nil
+}
+
+// readCerts reads the certificates in a file, in PEM or in DER.
+func readCerts(path string) (certs []*x509.Certificate, err error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if cert, err := x509.ParseCertificate(data); err == nil {
+		return []*x509.Certificate{cert}, nil
+	}
+	if data, err = textfile.Decode(data); err != nil {
+		return nil, err
+	}
+	for len(bytes.TrimSpace(data)) > 0 {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		certs, data = append(certs, cert), rest
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("it holds no certificate")
+	}
+	return certs, nil
 }
 
 // filesIn returns the sorted paths of the files and folders in dir for whose names

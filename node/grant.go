@@ -27,6 +27,7 @@ type grant struct {
 	subnet string
 	peerID string // "" if the file does not name the peer
 	file   string // relative to the directory, with slashes
+	wrong  bool   // the peer's certificate has another subnet
 }
 
 // grants are grants by subnet.
@@ -96,19 +97,13 @@ func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if !d.HasPeer(id) {
-			continue
-		}
 		of, serial, err := d.peerGrants(id)
 		if err != nil {
 			return nil, fmt.Errorf("the subnet of peer %s, which must not be given to another peer, is not known: %w", id, err)
 		}
 		list, serials[serial] = append(list, of...), true
 	}
-	copies, err := filesIn(d.file("certs"), func(name string) bool {
-		serial, ok := strings.CutSuffix(name, ".pem")
-		return ok && !strings.HasPrefix(name, ".") && !serials[serial]
-	})
+	copies, err := d.database().copies()
 	if err != nil {
 		return nil, err
 	}
@@ -116,69 +111,109 @@ func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		one, ok, err := d.copyGrant(path, ids)
+		if serial, ok := strings.CutSuffix(filepath.Base(path), ".pem"); ok && serials[serial] {
+			continue
+		}
+		of, err := d.copyGrants(path, ids)
 		if err != nil {
 			return nil, err
 		}
-		if ok {
-			list = append(list, one)
-		}
+		list = append(list, of...)
 	}
 	return list, nil
 }
 
 // peerGrants returns the grants of a peer's directory, and the serial number of the
-// certificate in it. It fails if neither the certificate nor subnet.txt has a subnet.
+// certificate in it. It fails if there is a peer, and neither its certificate nor
+// subnet.txt has a subnet.
 func (d *Dir) peerGrants(id string) (list []grant, serial string, err error) {
-	folder := "peers/" + id + "/"
-	cert, err := readCert(d.file("peers", id), "peercert.crt")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, "", err
-	}
-	if err == nil {
+	folder, certified := "peers/"+id+"/", ""
+	cert, certErr := readCert(d.file("peers", id), "peercert.crt")
+	if certErr == nil {
 		serial = serialHex(cert.SerialNumber)
 		// No peer accepts a certificate with an invalid comment.
 		if subnet, ok, err := pki.SubnetComment(cert); err == nil && ok {
-			list = append(list, grant{subnet, id, folder + "peercert.crt"})
+			certified = subnet
+			list = append(list, grant{subnet: subnet, peerID: id, file: folder + "peercert.crt"})
 		}
 	}
 	subnet, err := readLine(d.file("peers", id, "subnet.txt"))
-	switch {
-	case err == nil && isSubnet(subnet):
-		list = append(list, grant{subnet, id, folder + "subnet.txt"})
-	case err == nil && len(list) == 0:
+	if err == nil && isSubnet(subnet) {
+		wrong := certified != "" && certified != subnet
+		list = append(list, grant{subnet: subnet, peerID: id, file: folder + "subnet.txt", wrong: wrong})
+	}
+	if len(list) > 0 || errors.Is(err, fs.ErrNotExist) && !d.HasPeer(id) {
+		return list, serial, nil
+	}
+	if err == nil {
 		err = fmt.Errorf("subnet.txt holds %q: expected 6 to 16 lowercase hex digits", excerpt.Of(subnet))
 	}
-	if len(list) > 0 {
-		err = nil
-	}
-	return list, serial, err
+	return nil, "", errors.Join(err, certErr)
 }
 
-// copyGrant returns the grant of a certificate in certs/. ok is false if the certificate
-// has no subnet, or was not signed with the node's root key. peers are the IDs of all peers.
-func (d *Dir) copyGrant(path string, peers []string) (one grant, ok bool, err error) {
-	name := filepath.Base(path)
-	cert, err := readCert(filepath.Split(path))
+// copyGrants returns the grants of a file in certs/ with the certificate of a peer, whatever
+// its name: a certificate that a peer has given back need not be called as OpenSSL calls it.
+// Certificates that were not signed with the node's root key do not count. peers are the IDs
+// of all peers.
+func (d *Dir) copyGrants(path string, peers []string) (list []grant, err error) {
+	certs, err := readCerts(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return grant{}, false, nil
+		return nil, nil
 	}
 	if err != nil {
-		id, listErr := d.database().subjectID(strings.TrimSuffix(name, ".pem"))
-		if listErr != nil || id == "" || id == d.identity.ID || slices.Contains(peers, id) {
-			return grant{}, false, listErr
+		return nil, d.unreadableCopy(path, peers, err)
+	}
+	for _, cert := range certs {
+		subnet, ok, err := pki.SubnetComment(cert)
+		if err != nil || !ok || !d.database().hasSigned(cert) {
+			continue
 		}
-		return grant{}, false, fmt.Errorf("certs/%w; it is the certificate of %s (db/index), whose subnet must not be given to another node: restore the file from a backup, or remove it if nobody was given that certificate", err, id)
+		if id, err := pki.IdentityOf(cert.RawSubject); err == nil {
+			list = append(list, grant{subnet: subnet, peerID: id.ID, file: "certs/" + filepath.Base(path)})
+		}
 	}
-	subnet, ok, err := pki.SubnetComment(cert)
-	if err != nil || !ok || !d.database().hasSigned(cert) {
-		return grant{}, false, nil
+	return list, nil
+}
+
+// unreadableCopy returns the error for a file in certs/ that can not be read for the given
+// reason, or nil if the certificate in it is not needed: it is one of the node itself or of a
+// known peer, according to db/index, or the file does not have the name of a certificate.
+func (d *Dir) unreadableCopy(path string, peers []string, reason error) error {
+	name := filepath.Base(path)
+	ext := filepath.Ext(name)
+	id, err := d.database().subjectID(strings.ToUpper(strings.TrimSuffix(name, ext)))
+	if err != nil || id == d.identity.ID || slices.Contains(peers, id) {
+		return err
 	}
-	id, err := pki.IdentityOf(cert.RawSubject)
+	switch strings.ToLower(ext) {
+	case ".pem", ".crt", ".cer", ".der":
+		return fmt.Errorf("%s can not be read: %w; if it is the certificate of a peer, its subnet must not be given to another node: put a good copy of the certificate there, or if it is none, or nobody was given it, move the file out of certs", path, reason)
+	}
+	return nil
+}
+
+// nodesWithoutCopy returns the IDs of the nodes for which db/index lists a certificate of
+// which the directory has no copy, so that the subnet in it is not known.
+func (d *Dir) nodesWithoutCopy() (map[string]bool, error) {
+	certs, err := d.knownCertificates()
 	if err != nil {
-		return grant{}, false, nil
+		return nil, err
 	}
-	return grant{subnet, id.ID, "certs/" + name}, true, nil
+	known := make(map[string]bool)
+	for _, cert := range certs {
+		known[serialHex(cert.SerialNumber)] = true
+	}
+	index, err := d.database().index()
+	if err != nil {
+		return nil, err
+	}
+	ids := make(map[string]bool)
+	for line := range strings.Lines(string(index)) {
+		if serial, id, ok := parseIndexLine(line); ok && !known[serial] && id != d.identity.ID {
+			ids[id] = true
+		}
+	}
+	return ids, nil
 }
 
 // promisedGrants returns the grants of requests that wait for a signature, and of the
@@ -191,7 +226,7 @@ func (d *Dir) promisedGrants() (list []grant, err error) {
 	}
 	for _, e := range record {
 		if e.Subnet != "" {
-			list = append(list, grant{e.Subnet, e.NodeID, RequestsFolder + "/" + signrecord.Name})
+			list = append(list, grant{subnet: e.Subnet, peerID: e.NodeID, file: RequestsFolder + "/" + signrecord.Name})
 		}
 	}
 	requests, err := filesIn(folder, func(name string) bool {
@@ -225,7 +260,7 @@ func requestedSubnets(path string) (subnets []string, err error) {
 		} `json:"peer_certs"`
 	}
 	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("%s: not a request: %w", path, err)
+		return nil, fmt.Errorf("%s is damaged, a request that waits for a signature: %w; if its answer is not needed, \"peerlink request forget\" removes it", path, err)
 	}
 	for _, p := range r.PeerCerts {
 		if p.Subnet != "" {
@@ -248,7 +283,7 @@ func (d *Dir) CheckSubnet(ctx context.Context, peer pki.Identity, subnet string)
 		return err
 	}
 	if one, ok := newGrants(list).other(peer.ID, subnet); ok {
-		return fmt.Errorf("subnet %s is asked for %s, but %s has it (%s)", subnet, peer, one.owner(), one.file)
+		return fmt.Errorf("subnet %s is asked for %s, but %s has it (%s)", subnet, peer, one.owner(), d.file(filepath.FromSlash(one.file)))
 	}
 	return nil
 }

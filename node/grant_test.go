@@ -2,14 +2,17 @@ package node_test
 
 import (
 	"crypto"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"peerlink/node"
+	"peerlink/node/check"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
 	"peerlink/node/signrecord"
@@ -110,10 +113,7 @@ func TestOverlappingSubnetsAreNotFree(t *testing.T) {
 func TestUnknownSubnetsStopSigning(t *testing.T) {
 	a := nodetest.New(t, aa, "aa.example.com:1234")
 	p := a.Sign(t, nodetest.New(t, da, "x.example.com:1").Bundle(t)).Peer
-	folder, copied := filepath.Join(a.Path(), "peers", p.Identity.ID), filepath.Join(a.Path(), "certs", fmt.Sprintf("%X", p.Issued.SerialNumber)+".pem")
-	a.ServerCert(t)
-	write(t, "rubbish", a.Path(), "certs", "AB.pem")
-	write(t, "rubbish", a.Path(), "certs", "notes.pem")
+	folder, copied := filepath.Join(a.Path(), "peers", p.Identity.ID), filepath.Join(a.Path(), "certs", fmt.Sprintf("%X.pem", p.Issued.SerialNumber))
 	sign := func() error {
 		t.Helper()
 		before := snapshot(t, a.Path())
@@ -123,33 +123,161 @@ func TestUnknownSubnetsStopSigning(t *testing.T) {
 		}
 		return err
 	}
-	if err := sign(); err != nil {
-		t.Errorf("rubbish in certs/: %v", err)
-	}
-	// The copy is not needed while the peer is there.
-	write(t, "", copied)
-	if err := sign(); err != nil {
-		t.Errorf("empty copy: %v", err)
-	}
-	for _, damage := range []func(){
-		func() { write(t, "", folder, "subnet.txt"); remove(t, folder, "peercert.crt") },
-		func() {
-			write(t, "\x00\x00", folder, "peercert.crt")
-			write(t, nodetest.AAID+"00\n", folder, "subnet.txt")
-		},
-	} {
-		damage()
-		if err := sign(); err == nil || !strings.Contains(err.Error(), p.Identity.ID) {
-			t.Errorf("error %v, want one with the peer's ID", err)
+	good := func(what string) {
+		t.Helper()
+		if err := sign(); err != nil {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
-	remove(t, folder)
-	if err := sign(); err == nil || !strings.Contains(err.Error(), filepath.Base(copied)) || !strings.Contains(err.Error(), p.Identity.ID) {
-		t.Errorf("error %v, want one with the file and the peer's ID", err)
+	bad := func(what, file string) {
+		t.Helper()
+		if err := sign(); err == nil || !strings.Contains(err.Error(), file) {
+			t.Errorf("%s: error %v, want one with %q", what, err, file)
+		}
 	}
+	write(t, "# our certificates", a.Path(), "certs", "README.md")
+	write(t, "", copied)
+	good("an empty copy, while the peer is there")
+	write(t, "\x00\x00", folder, "peercert.crt")
+	good("a damaged certificate, with subnet.txt")
+	write(t, "\x00\x00", folder, "subnet.txt")
+	bad("neither", p.Identity.ID)
+	remove(t, folder)
+	bad("an empty copy", filepath.Base(copied))
 	remove(t, copied)
-	if err := sign(); err != nil {
-		t.Error(err)
+	good("no copy")
+	for _, name := range []string{"AB.pem", "sub-ca.crt", "x.DER"} {
+		write(t, "half a certificate", a.Path(), "certs", name)
+		bad("a file that may be the certificate of a peer", name)
+		remove(t, a.Path(), "certs", name)
+	}
+}
+
+// A certificate that a peer gives back counts in certs/ under any name, in PEM or DER, and
+// beside others.
+func TestCertificatesGivenBack(t *testing.T) {
+	signed := nodetest.New(t, aa, "aa.example.com:1234")
+	var peers []*nodetest.Node
+	var certs []string
+	for range 3 {
+		n := nodetest.New(t, ca, "x.example.com:1")
+		peers = append(peers, n)
+		certs = append(certs, read(t, signed.Sign(t, n.Bundle(t)).CertFile))
+	}
+	for name, content := range map[string]string{
+		"bob.crt":    certs[0],
+		"sub-ca.crt": certs[0] + certs[1],
+		"X.PEM":      certs[1],
+		"noname":     certs[2],
+		"x.der":      string(peerCert(t, signed, peers[2]).Raw),
+	} {
+		older := nodetest.NewWithKey(t, t.TempDir(), aa, "aa.example.com:1234", signed.Key)
+		write(t, read(t, signed.Path(), "root-ca.crt"), older.Path(), "root-ca.crt")
+		d, err := node.Open(older.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, content, older.Path(), "certs", name)
+		older.Dir = d
+		given := map[string]bool{"bob.crt": true, "sub-ca.crt": true}[name]
+		if got := older.Sign(t, nodetest.New(t, ca, "y.example.com:1").Bundle(t)).Peer.Subnet; given && got == "000001" || name == "sub-ca.crt" && got != "000003" {
+			t.Errorf("%s: a new peer has the subnet %s", name, got)
+		}
+		for i, n := range peers {
+			if want := fmt.Sprintf("%06d", i+1); strings.Contains(content, certs[i]) || name == "x.der" && i == 2 {
+				if got := older.Sign(t, n.Bundle(t)).Peer.Subnet; got != want {
+					t.Errorf("%s: peer %d has the subnet %s, want %s", name, i, got, want)
+				}
+			}
+		}
+	}
+}
+
+func peerCert(t *testing.T, a, of *nodetest.Node) *x509.Certificate {
+	t.Helper()
+	p, err := a.Peer(of.Identity().ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Issued
+}
+
+// init does not release the last record of a subnet: a reservation for a node that has a
+// certificate according to db/index, while the peer and the copy of the certificate are lost.
+func TestLastRecordIsNotReleased(t *testing.T) {
+	for _, owner := range []string{"", "?\n"} {
+		a := nodetest.New(t, aa, "aa.example.com:1234")
+		p := a.Sign(t, nodetest.New(t, da, "x.example.com:1").Bundle(t)).Peer
+		remove(t, a.Path(), "certs")
+		remove(t, a.Path(), "peers")
+		if owner != "" {
+			write(t, owner, reservation(a.Path(), p))
+		}
+		if _, err := a.Repair(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got := a.Sign(t, nodetest.New(t, da, "y.example.com:1").Bundle(t)).Peer.Subnet; got == p.Subnet {
+			t.Errorf("two peers have the subnet %s", got)
+		}
+	}
+}
+
+// The subnet of a peer is the one in the certificate: while the file with the subnet says
+// something else, the peer can not be used. init puts the file right.
+func TestSubnetFileMustBeThatOfCertificate(t *testing.T) {
+	a, c, d := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234"), nodetest.New(t, da, "da.example.com:1234")
+	nodetest.Peer(t, a, c)
+	nodetest.Peer(t, a, d)
+	for _, tt := range []struct {
+		of         *nodetest.Node
+		peer, file string
+	}{
+		{a, c.Identity().ID, "peers/" + c.Identity().ID + "/subnet.txt"},
+		{a, d.Identity().ID, "peers/" + d.Identity().ID + "/subnet.txt"},
+		{c, nodetest.AAID, "peers/" + nodetest.AAID + "/masq-subnet.txt"},
+		{d, nodetest.AAID, "debtors-subnet.txt"},
+	} {
+		good := read(t, tt.of.Path(), tt.file)
+		for _, bad := range []string{"", "\x00", good[:4], good[:len(good)-2] + "f\n", good + "x", "0000000000\n"} {
+			write(t, bad, tt.of.Path(), tt.file)
+			if p, err := tt.of.Peer(tt.peer); err == nil {
+				t.Errorf("%s with %q: the peer has the subnet %q", tt.file, bad, p.Subnet)
+			}
+			if !strings.Contains(bad, "\x00") && !repairable(t, tt.of.Path(), tt.file) {
+				t.Errorf("%s with %q: check names no remedy", tt.file, bad)
+			}
+			if _, err := tt.of.Repair(ctx); err != nil {
+				t.Error(err)
+			}
+			if got := read(t, tt.of.Path(), tt.file); got != good {
+				t.Errorf("%s with %q is now %q", tt.file, bad, got)
+			}
+			if _, err := tt.of.Peer(tt.peer); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// repairable reports whether check says that a file can be repaired.
+func repairable(t *testing.T, dir, file string) bool {
+	t.Helper()
+	r, err := check.Run(ctx, dir, check.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(r.Findings, func(f check.Finding) bool { return f.Subject == file && f.Repairable })
+}
+
+// The counter only says where the search begins: with a damaged or high one, free subnets
+// are still found.
+func TestCounterIsNoLimit(t *testing.T) {
+	for _, counter := range []string{"", "x\n", "255\n", "300\n", "-7\n", "\x00", "99999999999999999999\n"} {
+		a := nodetest.New(t, aa, "aa.example.com:1234")
+		write(t, counter, a.Path(), "db", "subnets", "debtors", "SEQNUM")
+		if got := a.Sign(t, nodetest.New(t, da, "y.example.com:1").Bundle(t)).Peer.Subnet; got != nodetest.AAID+"00" {
+			t.Errorf("counter %q: subnet %s", counter, got)
+		}
 	}
 }
 

@@ -370,12 +370,12 @@ func TestConcurrentSigning(t *testing.T) {
 
 // A serial number that was used without incrementing db/serial is not used again.
 func TestUsedSerialIsPassedOver(t *testing.T) {
-	a := nodetest.New(t, aa, "aa.example.com:1234")
+	a := nodetest.New(t, ca, "ca.example.com:1234")
 	next := strings.TrimSpace(read(t, a.Path(), "db", "serial"))
 	if err := os.WriteFile(filepath.Join(a.Path(), "certs", next+".pem"), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	res := a.Sign(t, nodetest.New(t, ca, "ca.example.com:1234").Bundle(t))
+	res := a.Sign(t, nodetest.New(t, aa, "aa.example.com:1234").Bundle(t))
 	if got := fmt.Sprintf("%X", res.Peer.Issued.SerialNumber); got == next {
 		t.Errorf("the serial number %s was used twice", got)
 	}

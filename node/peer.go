@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"sort"
 	"strconv"
@@ -129,7 +130,7 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 	if p.SubCA, err = readCert(dir, "sub-ca.crt"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if err := d.readSubnet(p, dir); err != nil {
+	if err := d.readSubnet(p); err != nil {
 		return nil, err
 	}
 	if p.Queues, err = readQueues(dir); err != nil {
@@ -170,19 +171,25 @@ func (d *Dir) Deactivated(id string) (date string, err error) {
 	return date, err
 }
 
-// readSubnet sets p.Subnet to the subnet that the node and the peer have agreed on.
-func (d *Dir) readSubnet(p *Peer, dir string) (err error) {
-	switch d.identity.Type {
-	case nodetype.AccountingAuthority:
-		p.Subnet, err = readLine(filepath.Join(dir, "subnet.txt"))
-		return err
-	case nodetype.CreditorsAgent:
-		p.Subnet, err = readLine(filepath.Join(dir, "masq-subnet.txt"))
-	default:
-		p.Subnet, err = d.DebtorsSubnet()
+// readSubnet sets p.Subnet to the subnet that the node and the peer have agreed on. It fails
+// if that is not the subnet in the certificate, which is what both have: a peer with a subnet
+// that was not given to it could act in the name of another.
+func (d *Dir) readSubnet(p *Peer) (err error) {
+	name, certName := d.subnetFile(p.Identity.ID)
+	cert := p.SubCA
+	if d.identity.Type == nodetype.AccountingAuthority {
+		cert = p.Issued
 	}
-	if p.SubCA == nil && errors.Is(err, fs.ErrNotExist) {
+	p.Subnet, err = readLine(d.file(filepath.FromSlash(name)))
+	if cert == nil && errors.Is(err, fs.ErrNotExist) {
 		return nil // written at the registration
+	}
+	if err != nil || cert == nil {
+		return err
+	}
+	want, ok, err := pki.SubnetComment(cert)
+	if err == nil && ok && p.Subnet != want {
+		err = fmt.Errorf("%s holds %q, and %s has the subnet %s: \"peerlink init\" repairs the former", path.Base(name), excerpt.Of(p.Subnet), certName, want)
 	}
 	return err
 }

@@ -14,7 +14,9 @@ import (
 	"strings"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/excerpt"
 	"peerlink/node/nodetype"
+	"peerlink/node/pki"
 )
 
 // DefectKind is a kind of [Defect].
@@ -33,6 +35,9 @@ const (
 	// DefectUnreservedSubnet is a subnet that a peer has, or that is in a peer certificate,
 	// but that is not reserved.
 	DefectUnreservedSubnet
+	// DefectSubnetFile is a file with the subnet that the node and a peer have agreed on
+	// which is missing, damaged, or contradicts the certificate.
+	DefectSubnetFile
 	// DefectUnlisted is a db/index without lines for some certificates in certs/.
 	// OpenSSL can lose lines that are added while it signs.
 	DefectUnlisted
@@ -82,7 +87,7 @@ func (d *Dir) Repair(ctx context.Context) (done []string, err error) {
 func (d *Dir) Defects(ctx context.Context) (found []Defect, err error) {
 	var errs []error
 	for _, find := range []func(context.Context) ([]Defect, error){
-		d.missingFolders, d.missingFiles, d.missingIndex, d.unlistedCertificates, d.leftovers, d.subnetDefects,
+		d.missingFolders, d.missingFiles, d.missingIndex, d.unlistedCertificates, d.leftovers, d.subnetFiles, d.subnetDefects,
 	} {
 		defects, err := find(ctx)
 		found = append(found, defects...)
@@ -189,7 +194,7 @@ func ignoreMissing(err error) error {
 // knownCertificates returns the certificates signed with the node's root key of which
 // the directory has a copy, sorted by serial number. Other files are skipped.
 func (d *Dir) knownCertificates() ([]*x509.Certificate, error) {
-	files, err := filesIn(d.file("certs"), func(name string) bool { return strings.HasSuffix(name, ".pem") })
+	files, err := d.database().copies()
 	if err != nil {
 		return nil, err
 	}
@@ -202,10 +207,8 @@ func (d *Dir) knownCertificates() ([]*x509.Certificate, error) {
 	}
 	certs := []*x509.Certificate{d.root}
 	for _, path := range files {
-		cert, err := readCert(filepath.Split(path))
-		if err == nil && d.database().hasSigned(cert) {
-			certs = append(certs, cert)
-		}
+		found, _ := readCerts(path)
+		certs = append(certs, slices.DeleteFunc(found, func(c *x509.Certificate) bool { return !d.database().hasSigned(c) })...)
 	}
 	bySerial := func(a, b *x509.Certificate) int { return a.SerialNumber.Cmp(b.SerialNumber) }
 	slices.SortStableFunc(certs, bySerial)
@@ -292,7 +295,11 @@ func (d *Dir) subnetDefects(ctx context.Context) (found []Defect, err error) {
 		}
 		found = append(found, p.unreserved(certified, newGrants(reserved))...)
 		if p.dir == d.pool(nodetype.DebtorsAgent).dir {
-			found = append(found, p.unused(reserved, newGrants(certified, promised))...)
+			unused, err := d.unusedReservations(p, reserved, newGrants(certified, promised))
+			if err != nil {
+				return found, err
+			}
+			found = append(found, unused...)
 		}
 	}
 	return found, nil
@@ -301,7 +308,7 @@ func (d *Dir) subnetDefects(ctx context.Context) (found []Defect, err error) {
 // unreserved returns the pool's subnets that peers have and that are not reserved.
 func (p pool) unreserved(certified []grant, reserved grants) (found []Defect) {
 	for _, g := range certified {
-		if !p.owns(g.subnet) || reserved[g.subnet] != nil {
+		if !p.owns(g.subnet) || reserved[g.subnet] != nil || g.wrong {
 			continue
 		}
 		reserved[g.subnet] = []grant{g}
@@ -318,10 +325,20 @@ func (p pool) unreserved(certified []grant, reserved grants) (found []Defect) {
 	return found
 }
 
-// unused returns the pool's reservations of subnets that have not been given to anybody.
-func (p pool) unused(reserved []grant, given grants) (found []Defect) {
-	for _, g := range reserved {
-		if !p.owns(g.subnet) || given[g.subnet] != nil {
+// unusedReservations returns the pool's reservations of subnets that have not been given to
+// anybody. A reservation for a node that may have a certificate of which there is no copy is
+// the last record of its subnet.
+func (d *Dir) unusedReservations(p pool, reserved []grant, given grants) (found []Defect, err error) {
+	free := slices.DeleteFunc(slices.Clone(reserved), func(g grant) bool { return !p.owns(g.subnet) || given[g.subnet] != nil })
+	if len(free) == 0 {
+		return nil, nil
+	}
+	uncertain, err := d.nodesWithoutCopy()
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range free {
+		if uncertain[g.peerID] || g.peerID == "" && len(uncertain) > 0 {
 			continue
 		}
 		found = append(found, Defect{DefectUnusedSubnet, g.file, "is reserved, but no peer has this subnet",
@@ -334,7 +351,57 @@ func (p pool) unused(reserved []grant, given grants) (found []Defect) {
 				return p.release(g.subnet)
 			}})
 	}
-	return found
+	return found, nil
+}
+
+// subnetFiles finds files with the subnet that the node and a peer have agreed on which are
+// missing, damaged or changed. The certificate is what both have.
+func (d *Dir) subnetFiles(ctx context.Context) (found []Defect, err error) {
+	ids, err := d.PeerIDs()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if ctx.Err() != nil {
+			return found, ctx.Err()
+		}
+		name, certName := d.subnetFile(id)
+		cert, err := readCert(d.file("peers", id), certName)
+		if err != nil {
+			continue // not registered yet, or reported when the certificate is needed
+		}
+		want, ok, err := pki.SubnetComment(cert)
+		if err != nil || !ok {
+			continue
+		}
+		path := d.file(filepath.FromSlash(name))
+		got, err := readLine(path)
+		if err == nil && got == want || err != nil && !isLost(err) {
+			continue
+		}
+		wrong := fmt.Sprintf("holds %q, not the subnet in %s", excerpt.Of(got), certName)
+		if err != nil {
+			wrong = fmt.Sprintf("is missing or damaged, and the subnet is in %s", certName)
+		}
+		found = append(found, Defect{DefectSubnetFile, name, wrong, "made anew", func() error {
+			return durable.Replace(path, []byte(want+"\n"), 0o644)
+		}})
+	}
+	return found, nil
+}
+
+// subnetFile returns the name of the file with the subnet that the node and a peer have agreed
+// on, relative to the directory and with slashes, and the name of the certificate, in the
+// peer's directory, that has the subnet, too.
+func (d *Dir) subnetFile(id string) (name, cert string) {
+	switch d.identity.Type {
+	case nodetype.AccountingAuthority:
+		return "peers/" + id + "/subnet.txt", "peercert.crt"
+	case nodetype.CreditorsAgent:
+		return "peers/" + id + "/masq-subnet.txt", "sub-ca.crt"
+	default:
+		return "debtors-subnet.txt", "sub-ca.crt"
+	}
 }
 
 // owns reports whether subnet has the form of the pool's subnets.

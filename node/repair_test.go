@@ -188,7 +188,7 @@ func TestRepairIndex(t *testing.T) {
 		}
 	}
 	write(t, read(t, c.Path(), "root-ca.crt"), a.Path(), "certs", "AA.pem")
-	write(t, "rubbish", a.Path(), "certs", "AB.pem")
+	write(t, "rubbish", a.Path(), "certs", "AB.txt")
 
 	if done, err := a.Repair(ctx); err != nil || len(done) != 1 {
 		t.Fatalf("%q, %v", done, err)
@@ -244,8 +244,8 @@ func TestRepairKeepsUsedSubnets(t *testing.T) {
 	}{
 		{"reserved for somebody else", func(t *testing.T, _, reservation string) { write(t, nobody+"\n", reservation) }, false, 0},
 		{"reserved for nobody", func(t *testing.T, _, reservation string) { write(t, "", reservation) }, false, 0},
-		{"another subnet.txt", func(t *testing.T, peer, _ string) { write(t, nodetest.AAID+"99\n", peer, "subnet.txt") }, false, 1}, // which is reserved too
-		{"no subnet.txt", func(t *testing.T, peer, _ string) { remove(t, peer, "subnet.txt") }, false, 0},
+		{"another subnet.txt", func(t *testing.T, peer, _ string) { write(t, nodetest.AAID+"99\n", peer, "subnet.txt") }, false, 1},
+		{"no subnet.txt", func(t *testing.T, peer, _ string) { remove(t, peer, "subnet.txt") }, false, 1},
 		{"no certificate", func(t *testing.T, peer, _ string) { remove(t, peer, "peercert.crt") }, false, 0},
 		{"neither can be read", func(t *testing.T, peer, _ string) {
 			write(t, "?", peer, "peercert.crt")
@@ -268,8 +268,8 @@ func TestRepairKeepsUsedSubnets(t *testing.T) {
 	}
 }
 
-// A released subnet is given out again, and no other peer's. It is released if the peer and
-// the copy of its certificate were removed.
+// A released subnet is given out again, and no other peer's. It is released if all records of
+// the peer's certificate were removed.
 func TestRepairedSubnetIsUsedAgain(t *testing.T) {
 	a := nodetest.New(t, aa, "aa.example.com:1234")
 	first, second, third := nodetest.New(t, da, "x.example.com:1"), nodetest.New(t, da, "x.example.com:1"), nodetest.New(t, da, "x.example.com:1")
@@ -282,7 +282,10 @@ func TestRepairedSubnetIsUsedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	remove(t, a.Path(), "certs", fmt.Sprintf("%X.pem", p.Issued.SerialNumber))
+	serial := fmt.Sprintf("%X", p.Issued.SerialNumber)
+	remove(t, a.Path(), "certs", serial+".pem")
+	lines := slices.DeleteFunc(strings.SplitAfter(read(t, a.Path(), "db", "index"), "\n"), func(s string) bool { return strings.Contains(s, serial) })
+	write(t, strings.Join(lines, ""), a.Path(), "db", "index")
 	remove(t, a.Path(), "peers", first.Identity().ID)
 	if done, err := a.Repair(ctx); err != nil || len(done) != 1 {
 		t.Fatalf("%q, %v", done, err)

@@ -179,15 +179,37 @@ func (d *Dir) lostRoot(pub crypto.PublicKey) (*rootCopy, error) {
 	return &first, nil
 }
 
-// checkNothingSigned fails if db/index lists certificates, so that there was a root
-// certificate.
+// checkNothingSigned fails if anything shows that there was a root certificate: db/index lists
+// certificates, there are peers, reserved subnets or requests, or an info-bundle was made.
 func (d *Dir) checkNothingSigned() error {
 	index, err := durable.Read(d.file("db", "index"), maxIndex)
-	if err != nil {
-		return ignoreMissing(err)
+	if ignoreMissing(err) != nil {
+		return err
 	}
+	sign := ""
 	if len(bytes.TrimSpace(index)) > 0 {
-		return fmt.Errorf("%s has no good root-ca.crt, although certificates were signed with it (db/index), and no copy of it: take root-ca.crt from a backup, from an info-bundle of this node, or from a peer, which has it as peers/<node ID>/root-ca.crt; peers would refuse another one", d.show())
+		sign = "db/index"
+	}
+	for _, f := range []struct {
+		folder string
+		fits   func(name string) bool
+	}{
+		{"peers", func(name string) bool { return checkID(name) == nil }},
+		{"db/subnets/creditors", isSubnet},
+		{"db/subnets/debtors", isSubnet},
+		{RequestsFolder, func(name string) bool { return !strings.HasPrefix(name, ".") }},
+		{"db", func(name string) bool { return "db/"+name == rootCSRFile || "db/"+name == publishedBundle }},
+	} {
+		found, err := filesIn(d.file(filepath.FromSlash(f.folder)), f.fits)
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 && sign == "" {
+			sign = f.folder + "/" + filepath.Base(found[0])
+		}
+	}
+	if sign != "" {
+		return fmt.Errorf("%s has no good root-ca.crt, although there was one (%s shows that), and no copy of it: take root-ca.crt from a backup, from an info-bundle of this node, or from a peer, which has it as peers/<node ID>/root-ca.crt; peers would refuse another one", d.show(), sign)
 	}
 	return nil
 }

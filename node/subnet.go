@@ -102,16 +102,16 @@ func (p pool) ownedBy(peerID string, given grants) string {
 	return ""
 }
 
-// reserve reserves the next subnet that is neither reserved nor given to another node.
+// reserve reserves the next subnet that is neither reserved nor given to another node. After
+// the pool's last subnet the search continues with the first.
 func (p pool) reserve(peerID string, given grants) (subnet string, err error) {
 	last, err := p.lockedLast()
 	if err != nil {
 		return "", err
 	}
-	for n := last + 1; ; n++ {
-		if n >= 1<<(4*p.digits) {
-			return "", fmt.Errorf("no free subnet is left in %s: all %d are taken", p.dir, 1<<(4*p.digits)-p.start-1)
-		}
+	first, count := p.start+1, 1<<(4*p.digits)-p.start-1
+	for i := range count {
+		n := first + (last+1-first+i)%count
 		subnet = p.prefix + fmt.Sprintf("%0*x", p.digits, n)
 		if _, taken := given.other(peerID, subnet); taken {
 			continue
@@ -128,6 +128,7 @@ func (p pool) reserve(peerID string, given grants) (subnet string, err error) {
 		}
 		return subnet, nil
 	}
+	return "", fmt.Errorf("no free subnet is left in %s: all %d are taken; \"peerlink init\" releases those that were reserved and never given to a peer", p.dir, count)
 }
 
 // reservations returns the pool's reservations. The owner of one that can not be read is
@@ -142,7 +143,7 @@ func (p pool) reservations() (list []grant, err error) {
 		if err != nil || checkID(owner) != nil {
 			owner = ""
 		}
-		list = append(list, grant{filepath.Base(path), owner, p.name(filepath.Base(path))})
+		list = append(list, grant{subnet: filepath.Base(path), peerID: owner, file: p.name(filepath.Base(path))})
 	}
 	return list, nil
 }
@@ -178,15 +179,16 @@ func (p pool) last() (int, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return p.start, nil
 	}
+	if isLost(err) {
+		return p.highest()
+	}
 	if err != nil {
 		return 0, err
 	}
-	if s == "" {
-		return p.highest()
-	}
+	// The number only says where the search for a free subnet begins.
 	n, err := strconv.Atoi(strings.TrimSpace(s))
-	if err != nil || n < p.start {
-		return 0, fmt.Errorf("%s holds %q instead of the last subnet number given out", p.seqnum(), s)
+	if err != nil || n < p.start || n >= 1<<(4*p.digits) {
+		return p.highest()
 	}
 	return n, nil
 }

@@ -205,6 +205,8 @@ func (c *checker) checkDefects() {
 			f.Rule = RuleSubnetUnused
 		case node.DefectUnreservedSubnet:
 			f.Rule = RuleSubnetUnreserved
+		case node.DefectSubnetFile:
+			continue // checkSubnetFile reports it
 		case node.DefectUnlisted:
 			f.Rule = RuleIndexUnlisted
 		}

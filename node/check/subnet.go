@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
@@ -50,9 +51,11 @@ func (c *checker) checkSubnetFile(file, certFile string, cert *x509.Certificate)
 	got, ok := c.line(file)
 	switch {
 	case !ok:
-		c.problem(file, RuleSubnetFile, "is missing: expected %s, the subnet in %s", want, certFile)
+		c.add(Finding{Severity: Problem, Rule: RuleSubnetFile, Subject: file, Repairable: true,
+			Text: fmt.Sprintf("is missing: expected %s, the subnet in %s; \"peerlink init\" repairs this", want, certFile)})
 	case got != want:
-		c.problem(file, RuleSubnetFile, "holds %q: expected %s, the subnet in %s", firstLine(got), want, certFile)
+		c.add(Finding{Severity: Problem, Rule: RuleSubnetFile, Subject: file, Repairable: true,
+			Text: fmt.Sprintf("holds %q: expected %s, the subnet in %s; \"peerlink init\" repairs this", firstLine(got), want, certFile)})
 	}
 }
 

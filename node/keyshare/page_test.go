@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -229,5 +230,22 @@ func TestPastedInDisorder(t *testing.T) {
 	slices.Reverse(words)
 	if _, err := Parse("This share: lines 1 to 5\n" + strings.Join(words, "\n")); !errors.Is(err, ErrNotShare) || !strings.Contains(err.Error(), "another order") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// If the text of a page is in order, and a word of it is wrong, the error names the line.
+func TestPastedWithWrongWord(t *testing.T) {
+	s := goldenShare(t, "p256-2-of-3")
+	for line := 1; line <= ShareLines; line++ {
+		lines := strings.Split(s.Text(), "\n")
+		at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(strings.TrimSpace(l), strconv.Itoa(line)+"  ") })
+		for _, word := range []string{"x", "zebra"} {
+			changed := slices.Clone(lines)
+			changed[at] = changed[at][:strings.LastIndex(changed[at], " ")+1] + word
+			wrong := new(LineError)
+			if _, err := Parse("This share: lines 1 to 5\n" + strings.Join(changed, "\n")); !errors.As(err, &wrong) || wrong.Line != line {
+				t.Errorf("word %q in line %d: %v", word, line, err)
+			}
+		}
 	}
 }

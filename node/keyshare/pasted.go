@@ -55,6 +55,20 @@ func inRows(text string, lines map[int][]string) {
 	}
 }
 
+// inOrder reports whether most lines of the share itself have their words behind their number,
+// so that the text is in the order of the page.
+func inOrder(text string) bool {
+	lines := make(map[int][]string)
+	inRows(text, lines)
+	good := 0
+	for n := 1; n <= ShareLines; n++ {
+		if lines[n] != nil {
+			good++
+		}
+	}
+	return good > ShareLines/2
+}
+
 // rangeOfLines matches the line numbers in the headlines above the words on a page.
 var rangeOfLines = regexp.MustCompile(`: lines ([0-9]{1,3}) to ([0-9]{1,3})\b`)
 

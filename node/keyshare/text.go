@@ -127,6 +127,9 @@ func Parse(text string) (*Share, error) {
 		return nil, err
 	}
 	pasted := pastedLines(text)
+	if pasted == nil && inOrder(text) {
+		return nil, err // a word is wrong
+	}
 	if pasted == nil {
 		return nil, errOrder
 	}

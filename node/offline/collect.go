@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"peerlink/node"
@@ -236,9 +237,10 @@ func (c *collection) output(file string) (string, error) {
 	if err := checkPath(path); err != nil {
 		return "", err
 	}
-	taken := c.file.InfoBundle != nil && c.file.InfoBundle.File == path
+	// Many media do not distinguish upper case from lower case.
+	taken := c.file.InfoBundle != nil && strings.EqualFold(c.file.InfoBundle.File, path)
 	for _, s := range c.file.ServerCerts {
-		taken = taken || s.File == path
+		taken = taken || strings.EqualFold(s.File, path)
 	}
 	if taken {
 		return "", fmt.Errorf("%s is asked for twice", path)

@@ -97,7 +97,9 @@ func (r *Request) CheckKnown(ctx context.Context, d *node.Dir) error {
 		check(serialHex(p.serial))
 		errs = append(errs, checkPinned(d, p))
 		if p.subnet != "" {
-			errs = append(errs, d.CheckSubnet(ctx, p.bundle.Identity, p.subnet))
+			if err := d.CheckSubnet(ctx, p.bundle.Identity, p.subnet); err != nil {
+				errs = append(errs, fmt.Errorf("%w; if that is a certificate, copy it into the folder certs of the online machine's directory, forget the request there (\"peerlink request forget\"), and make a new one, which has another subnet", err))
+			}
 		}
 	}
 	record, err := signrecord.Read(signRecord(d))

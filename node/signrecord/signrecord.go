@@ -174,7 +174,9 @@ func (r Record) Compare(c Certificate) (recorded bool, err error) {
 			refuse("%s %s is known here with another root certificate: signing a second one (%s) in the same name would be a break-in; expected the %s with the key %s", c.NodeType, c.NodeID, c.Fingerprint, old.NodeType, old.Fingerprint)
 		}
 		if c.Subnet != "" && old.Subnet == c.Subnet && old.NodeID != c.NodeID {
-			refuse("subnet %s is asked for %s %s, but is in the certificate of %s %s", c.Subnet, c.NodeType, c.NodeID, old.NodeType, old.NodeID)
+			errs = append(errs, fmt.Errorf("subnet %s is asked for %s %s, but is in the certificate of %s %s, which was signed here on %s for the request %.8s (line %d of db/offline/%s); "+
+				"copy this file to the same folder of the online machine, forget the request there (\"peerlink request forget\"), and make a new one, which has another subnet",
+				c.Subnet, c.NodeType, c.NodeID, old.NodeType, old.NodeID, old.Time, old.Request, i+1, Name))
 		}
 	}
 	return false, errors.Join(errs...)

@@ -14,8 +14,10 @@ import (
 	"peerlink/internal/terminal"
 	"peerlink/node"
 	"peerlink/node/infobundle"
+	"peerlink/node/nodetype"
 	"peerlink/node/offline"
 	"peerlink/node/pki"
+	"peerlink/node/signrecord"
 )
 
 func (a *app) requestCommand() *cobra.Command {
@@ -54,6 +56,16 @@ FILE.csr will be filed as FILE.crt.`,
 			if err := creatable(args[0]); err != nil {
 				return err
 			}
+			outputs := []string{args[0]}
+			for _, path := range csrs {
+				outputs = append(outputs, certificateFor(path))
+			}
+			if bundle != "" {
+				outputs = append(outputs, bundle)
+			}
+			if err := distinct(outputs...); err != nil {
+				return err
+			}
 			var asks []offline.Requested
 			for _, path := range csrs {
 				data, err := readText(cmd.Context(), path, maxSecretFile)
@@ -63,7 +75,7 @@ FILE.csr will be filed as FILE.crt.`,
 				if _, err := pki.ParseCSRPEM(data); err != nil {
 					return fmt.Errorf("%s: %w", path, err)
 				}
-				asks = append(asks, offline.ServerCert{CSR: data, Days: days, File: strings.TrimSuffix(path, ".csr") + ".crt"})
+				asks = append(asks, offline.ServerCert{CSR: data, Days: days, File: certificateFor(path)})
 			}
 			for _, path := range peers {
 				data, err := readBounded(cmd.Context(), path, infobundle.MaxSize)
@@ -111,6 +123,10 @@ FILE.csr will be filed as FILE.crt.`,
 	t.flags(c)
 	return c
 }
+
+// certificateFor returns the name of the file for the certificate that a signing request is
+// answered with.
+func certificateFor(csr string) string { return strings.TrimSuffix(csr, ".csr") + ".crt" }
 
 // showItems prints the items of a request.
 func (a *app) showItems(r *offline.Request) {
@@ -345,7 +361,13 @@ func (a *app) requestForgetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return offline.Forget(cmd.Context(), d, args[0])
+			if err := offline.Forget(cmd.Context(), d, args[0]); err != nil {
+				return err
+			}
+			if d.Identity().Type == nodetype.AccountingAuthority {
+				a.printMessage("If the machine with the root key has signed this request, copy %s from there to the\nsame place here: it names the subnets that were given.", node.RequestsFolder+"/"+signrecord.Name)
+			}
+			return nil
 		},
 	}
 }

@@ -56,6 +56,18 @@ func TestOutputsOfOneName(t *testing.T) {
 	}
 }
 
+// The request itself and the files that its answer is filed as have different names, too.
+func TestRequestOutputsOfOneName(t *testing.T) {
+	t.Chdir(t.TempDir())
+	readingFiles(t)
+	for _, args := range []string{"request new q.crt --csr q.csr", "request new r.json --csr b.csr --csr B.csr", "request new r.json --csr b.csr --bundle B.CRT"} {
+		code, _, stderr := runCLI(t, strings.Fields("-C node "+args)...)
+		if code != exitUsage || !strings.Contains(stderr, "two names") {
+			t.Errorf("%s: exit code %d\n%s", args, code, stderr)
+		}
+	}
+}
+
 // The man pages are written into the folder itself, and never through symbolic links that
 // another user has made there.
 func TestManFollowsNoLink(t *testing.T) {

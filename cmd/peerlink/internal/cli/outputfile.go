@@ -13,14 +13,21 @@ import (
 // creatable checks that output files do not exist, and that files can be created in their folders. Commands call it
 // before they ask for a passphrase or change anything.
 func creatable(paths ...string) error {
-	seen := make(map[string]string)
 	for _, p := range paths {
 		if err := durable.CheckCreatable(p); err != nil {
 			return err
 		}
+	}
+	return distinct(paths...)
+}
+
+// distinct checks that the names of output files are different on every medium.
+func distinct(paths ...string) error {
+	seen := make(map[string]string)
+	for _, p := range paths {
 		folder, err := filepath.EvalSymlinks(filepath.Dir(p))
 		if err != nil {
-			return err
+			folder = filepath.Dir(p) // which has to be made first
 		}
 		// Many media do not distinguish upper case from lower case.
 		name := filepath.Join(folder, strings.ToLower(filepath.Base(p)))
