@@ -152,6 +152,15 @@ type Publisher interface {
 	Close() error
 }
 
+// FormerQueues is implemented by a [Broker] in which queues with other names may have led to
+// a peer, since an operator can change the names.
+type FormerQueues interface {
+	// UnbindFormer removes the bindings of queues that led to a peer before, as far as they
+	// exist, so that no more messages are put into them. It returns the names of those that
+	// have messages. The peer's present queues are q.
+	UnbindFormer(ctx context.Context, q PeerQueue, former []string) (waiting []string, err error)
+}
+
 // Quotas is implemented by a [Broker] that limits how much it stores for each peer until
 // the node's applications have consumed it.
 type Quotas interface {

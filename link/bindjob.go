@@ -16,8 +16,11 @@ import (
 type bindJob struct {
 	unbind bool // unbind the queues; otherwise bind them
 	queue  broker.PeerQueue
-	done   chan struct{} // closed when err is set
-	err    error
+	former []string      // names of queues that may have led to the peer before
+	done   chan struct{} // closed when the fields below are set
+
+	waiting []string // those of former that have messages
+	err     error
 }
 
 const (
@@ -46,12 +49,12 @@ func (e *bindJob) pending() bool {
 
 // bind binds the queues of a peer. It returns errBindPending until that is done.
 func (r *reconciler) bind(ctx context.Context, p *peer, q broker.PeerQueue) error {
-	return r.startBindJob(ctx, p, &bindJob{queue: q})
+	return r.startBindJob(ctx, p, &bindJob{queue: q, former: r.formerQueues(q)})
 }
 
 // unbind unbinds the queues of a peer. It returns errBindPending until that is done.
 func (r *reconciler) unbind(ctx context.Context, p *peer, q broker.PeerQueue) error {
-	return r.startBindJob(ctx, p, &bindJob{unbind: true, queue: q})
+	return r.startBindJob(ctx, p, &bindJob{unbind: true, queue: q, former: r.formerQueues(q)})
 }
 
 // startBindJob returns the result of the last bind job if that did the same as e.
@@ -63,6 +66,10 @@ func (r *reconciler) startBindJob(ctx context.Context, p *peer, e *bindJob) erro
 	}
 	p.bindJob = nil
 	if last != nil && last.unbind == e.unbind && equalQueue(last.queue, e.queue) {
+		if len(last.waiting) > 0 {
+			r.log.Warn("messages wait in queues of an earlier --queue-pattern, they are sent too", "peer", p.id, "queues", last.waiting)
+		}
+		p.former = last.waiting
 		return last.err
 	}
 	e.done = make(chan struct{})
@@ -86,10 +93,35 @@ func (r *reconciler) runBindJob(ctx context.Context, e *bindJob) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	bind := r.cfg.Broker.Bind
 	if e.unbind {
-		return r.cfg.Broker.Unbind(ctx, e.queue)
+		bind = r.cfg.Broker.Unbind
 	}
-	return r.cfg.Broker.Bind(ctx, e.queue)
+	if err := bind(ctx, e.queue); err != nil {
+		return err
+	}
+	var err error
+	if b, ok := r.cfg.Broker.(broker.FormerQueues); ok && len(e.former) > 0 {
+		e.waiting, err = b.UnbindFormer(ctx, e.queue, e.former)
+	}
+	return err
+}
+
+// formerQueues returns the names of queues that may have led to a peer before: by the default
+// pattern, by that of the reference's Compose files, and by earlier patterns of this node.
+func (r *reconciler) formerQueues(q broker.PeerQueue) (names []string) {
+	if !r.cfg.AllQueues {
+		return nil
+	}
+	patterns := append([]QueuePattern{DefaultQueuePattern, QueuePattern(q.Prefix + "." + nodeIDField)}, r.cfg.FormerQueuePatterns...)
+	for _, pattern := range patterns {
+		for n := range q.Queues {
+			if name := pattern.Name(q.PeerID, n); !slices.Contains(q.Queues, name) && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }
 
 // bindJobDone is called when a bind job for p is done.

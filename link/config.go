@@ -30,6 +30,9 @@ type Config struct {
 	// messages.
 	AllQueues    bool
 	QueuePattern QueuePattern // the pattern of the names of queues; DefaultQueuePattern
+	// FormerQueuePatterns are patterns of the names of queues that were used before. What is
+	// left in these queues is sent, too.
+	FormerQueuePatterns []QueuePattern
 
 	// Polling.
 

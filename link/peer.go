@@ -33,6 +33,7 @@ type peer struct {
 
 	// Used by the reconciling goroutine only.
 	stamp   node.Stamp     // of the directory, when the peer was last reconciled
+	former  []string       // names of queues that led to the peer before and have messages
 	applied *pendingUpdate // pendingUpdate at that time
 	trouble string         // the last error reported, so that it is not reported at each poll
 	missing int            // consecutive polls that did not find the peer's directory

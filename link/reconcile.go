@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -222,7 +223,7 @@ func (r *reconciler) applyDirectory(ctx, connCtx context.Context, p *peer) error
 			return err
 		}
 		p.stopDrainers() // they may use an older view
-		r.startDrainers(ctx, connCtx, p, view, queue.Queues)
+		r.startDrainers(ctx, connCtx, p, view, append(slices.Clip(queue.Queues), p.former...))
 		return nil
 	}
 	p.pendingUpdate.Load().apply(np)
@@ -256,7 +257,7 @@ func (r *reconciler) applyDirectory(ctx, connCtx context.Context, p *peer) error
 	}
 	p.stopDrainers() // deactivation is final, but an operator may have undone it
 	p.replaceState(&peerState{Peer: np, view: view, queue: queue})
-	r.startSenders(ctx, connCtx, p, queue.Queues)
+	r.startSenders(ctx, connCtx, p, append(slices.Clip(queue.Queues), p.former...))
 	return nil
 }
 

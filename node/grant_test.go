@@ -113,7 +113,7 @@ func TestOverlappingSubnetsAreNotFree(t *testing.T) {
 func TestUnknownSubnetsStopSigning(t *testing.T) {
 	a := nodetest.New(t, aa, "aa.example.com:1234")
 	p := a.Sign(t, nodetest.New(t, da, "x.example.com:1").Bundle(t)).Peer
-	folder, copied := filepath.Join(a.Path(), "peers", p.Identity.ID), filepath.Join(a.Path(), "certs", fmt.Sprintf("%X.pem", p.Issued.SerialNumber))
+	folder, copied := filepath.Join(a.Path(), "peers", p.Identity.ID), filepath.Join(a.Path(), "certs", fmt.Sprintf("%032X.pem", p.Issued.SerialNumber))
 	sign := func() error {
 		t.Helper()
 		before := snapshot(t, a.Path())

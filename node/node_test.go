@@ -400,3 +400,31 @@ func TestOpenRefuses(t *testing.T) {
 		t.Error("a node ID that is not the certificate's was accepted")
 	}
 }
+
+// The nodeinfo of a peer is not replaced through a symbolic link that leads out of the node's
+// directory: whoever owns the directory could have root empty any folder.
+func TestNodeinfoIsNoLink(t *testing.T) {
+	for _, name := range []string{"nodeinfo", ""} {
+		a, c := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
+		a.Sign(t, c.Bundle(t))
+		victim := t.TempDir()
+		write(t, "precious", victim, "nodeinfo", "passwd")
+		folder := filepath.Join(a.Path(), "peers", c.Identity().ID)
+		if name == "" {
+			for _, file := range []string{"root-ca.crt", "peercert.crt", "nodetype.txt", "queues.txt", "subnet.txt"} {
+				write(t, read(t, folder, file), victim, file)
+			}
+		}
+		remove(t, folder, name)
+		if err := os.Symlink(filepath.Join(victim, name), filepath.Join(folder, name)); err != nil {
+			t.Skip(err)
+		}
+		before := snapshot(t, victim)
+		if _, err := a.SignPeer(ctx, nodetest.ReadBundle(t, c.Bundle(t)), nil); err == nil || !strings.Contains(err.Error(), "escapes") {
+			t.Errorf("%q: error %v", name, err)
+		}
+		if snapshot(t, victim) != before {
+			t.Errorf("%q: the folder outside has changed", name)
+		}
+	}
+}

@@ -282,7 +282,7 @@ func TestRepairedSubnetIsUsedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	serial := fmt.Sprintf("%X", p.Issued.SerialNumber)
+	serial := fmt.Sprintf("%032X", p.Issued.SerialNumber)
 	remove(t, a.Path(), "certs", serial+".pem")
 	lines := slices.DeleteFunc(strings.SplitAfter(read(t, a.Path(), "db", "index"), "\n"), func(s string) bool { return strings.Contains(s, serial) })
 	write(t, strings.Join(lines, ""), a.Path(), "db", "index")

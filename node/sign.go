@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"math/big"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -185,10 +186,25 @@ func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 		}
 		return 0
 	}
-	if err := os.MkdirAll(base, 0o755); err != nil {
+	// The owner of the directory could lead root to another folder with a symbolic link.
+	below, err := filepath.Rel(d.path, base)
+	if err != nil {
 		return err
 	}
-	if err := removeOthers(base, files); err != nil {
+	node, err := os.OpenRoot(d.path)
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	if err := node.MkdirAll(below, 0o755); err != nil {
+		return err
+	}
+	root, err := node.OpenRoot(below)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := removeOthers(root, files); err != nil {
 		return err
 	}
 	for r := range 3 {
@@ -196,11 +212,12 @@ func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 			if rank(f.Name) != r {
 				continue
 			}
-			path := filepath.Join(base, filepath.FromSlash(f.Name))
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				return err
+			if folder := path.Dir(f.Name); folder != "." {
+				if err := root.MkdirAll(folder, 0o755); err != nil {
+					return err
+				}
 			}
-			if err := durable.Replace(path, f.Data, 0o644); err != nil {
+			if err := durable.ReplaceIn(root, f.Name, f.Data, 0o644); err != nil {
 				return err
 			}
 		}
@@ -208,10 +225,10 @@ func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 	return nil
 }
 
-// removeOthers removes everything from base that is neither one of the files nor a
+// removeOthers removes everything from a folder that is neither one of the files nor a
 // folder with one of them. Earlier versions may have unpacked deeper folders than
 // those that are allowed today.
-func removeOthers(base string, files []infobundle.File) error {
+func removeOthers(root *os.Root, files []infobundle.File) error {
 	keep := make(map[string]bool) // true for a folder
 	for _, f := range files {
 		folder, _, deep := strings.Cut(f.Name, "/")
@@ -220,24 +237,24 @@ func removeOthers(base string, files []infobundle.File) error {
 		}
 		keep[f.Name] = false
 	}
-	folders := []string{""}
+	folders := []string{"."}
 	for len(folders) > 0 {
 		folder := folders[0]
 		folders = folders[1:]
-		entries, err := os.ReadDir(filepath.Join(base, filepath.FromSlash(folder)))
+		entries, err := fs.ReadDir(root.FS(), folder)
 		if err != nil {
 			return err
 		}
 		for _, e := range entries {
-			name := folder + e.Name()
+			name := path.Join(folder, e.Name())
 			isFolder, wanted := keep[name]
 			if wanted && isFolder == e.IsDir() {
 				if isFolder {
-					folders = append(folders, name+"/")
+					folders = append(folders, name)
 				}
 				continue
 			}
-			if err := os.RemoveAll(filepath.Join(base, filepath.FromSlash(name))); err != nil {
+			if err := root.RemoveAll(name); err != nil {
 				return err
 			}
 		}

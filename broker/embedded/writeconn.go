@@ -86,8 +86,14 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 		return nil, err
 	}
 	if opts.Service {
-		if err := w.recordOpen(); err != nil && opts.makeRoomToOpen(path, err) {
-			_ = w.recordOpen()
+		err := w.recordOpen()
+		if err != nil && opts.makeRoomToOpen(path, err) {
+			err = w.recordOpen()
+		}
+		if isAccessError(err) {
+			// SQLite has opened a file for reading only, and would not open it again.
+			c.close()
+			return nil, err
 		}
 	}
 	// SQLite creates the write-ahead log with the first read.

@@ -30,6 +30,26 @@ func (b *Broker) Bind(ctx context.Context, q broker.PeerQueue) error {
 	return nil
 }
 
+// UnbindFormer removes the bindings of queues that led to a peer before.
+func (b *Broker) UnbindFormer(ctx context.Context, q broker.PeerQueue, former []string) (waiting []string, err error) {
+	err = b.changing(ctx, func() error {
+		results := make(chan []string, 1) // see declareObjects
+		err := b.onDeclaring(ctx, func(d declarer) error {
+			waiting, err := d.unbindFormer(peerExchange(q), former)
+			results <- waiting
+			return err
+		})
+		if err == nil {
+			waiting = <-results
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("unbind former queues of peer %s: %w", q.PeerID, err)
+	}
+	return waiting, nil
+}
+
 // Unbind removes the binding of the peer's exchange. The exchange, the queues, and their
 // messages stay.
 func (b *Broker) Unbind(ctx context.Context, q broker.PeerQueue) error {

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"peerlink/broker"
@@ -45,5 +46,43 @@ func TestBindingsLost(t *testing.T) {
 	}
 	if err := send(released); !errors.Is(err, broker.ErrUnroutable) {
 		t.Errorf("to the released peer: got %v, want ErrUnroutable", err)
+	}
+}
+
+// After a change of the names of queues, new messages go to the present queues only, and the
+// former queues that still have messages are returned, so that these are sent, too. That
+// needs no memory of an earlier Bind.
+func TestUnbindFormer(t *testing.T) {
+	s := rabbittest.Get(t)
+	o := newOperator(t, s)
+	q, c := declared(t, openTest(t, s.URL(), Options{}))
+	o.check(c.Close())
+	send := func(n int) {
+		t.Helper()
+		o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, n))...))
+	}
+	send(3)
+	later := openTest(t, s.URL(), Options{})
+	renamed := q
+	renamed.Queues = []string{q.Queues[0] + ".renamed"}
+	former := []string{q.Queues[0], "there.is.no.such.queue"}
+	o.check(later.Bind(testContext(t), renamed))
+	for range 2 {
+		waiting, err := later.UnbindFormer(testContext(t), renamed, former)
+		if err != nil || !slices.Equal(waiting, q.Queues) {
+			t.Errorf("waiting: %q, %v", waiting, err)
+		}
+	}
+	send(20)
+	for queue, want := range map[string]int{q.Queues[0]: 3, renamed.Queues[0]: 20} {
+		if got, err := o.QueueDeclarePassive(queue, true, false, false, false, nil); err != nil || got.Messages != want {
+			t.Errorf("%s has %d messages, want %d (%v)", queue, got.Messages, want, err)
+		}
+	}
+	if _, err := o.QueuePurge(q.Queues[0], false); err != nil {
+		t.Fatal(err)
+	}
+	if waiting, err := later.UnbindFormer(testContext(t), renamed, former); err != nil || len(waiting) > 0 {
+		t.Errorf("an empty queue: %q, %v", waiting, err)
 	}
 }

@@ -239,6 +239,29 @@ func (d declarer) unbindQueue(queue, exchange string) error {
 	})
 }
 
+// unbindFormer unbinds those of the queues that exist, and returns those that have messages.
+func (d declarer) unbindFormer(exchange string, queues []string) (waiting []string, err error) {
+	for _, queue := range queues {
+		q, exists, err := d.passiveDeclare(queue)
+		if err != nil {
+			return nil, err
+		}
+		if !exists {
+			continue
+		}
+		if err = d.unbindQueue(queue, exchange); err != nil {
+			return nil, err
+		}
+		if q, _, err = d.passiveDeclare(queue); err != nil {
+			return nil, err
+		}
+		if q.Messages > 0 {
+			waiting = append(waiting, queue)
+		}
+	}
+	return waiting, nil
+}
+
 // unbind uses a channel of its own: RabbitMQ closes it if one of the ends does not exist.
 func (d declarer) unbind(do func(*amqp.Channel) error) error {
 	ch, err := d.live.Channel()

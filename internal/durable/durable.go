@@ -67,7 +67,16 @@ func ReplaceName(path string, data []byte, mode fs.FileMode) error {
 }
 
 func replaceName(path string, data []byte, mode fs.FileMode, check func(written []byte) error) error {
-	tmp, err := writeTemp(path, data, mode, check)
+	old, err := os.Lstat(path)
+	if err == nil && old.Mode().IsRegular() {
+		folder, err := os.Stat(filepath.Dir(path))
+		if err != nil || ownedByOther(old, folder) {
+			old = nil
+		}
+	} else {
+		old = nil
+	}
+	tmp, err := writeTemp(path, data, mode, old, check)
 	if err != nil {
 		return err
 	}
@@ -119,7 +128,7 @@ func CheckCreatable(path string) error {
 	if err := CheckAbsent(path); err != nil {
 		return err
 	}
-	tmp, err := writeTemp(path, nil, 0o600, nil)
+	tmp, err := writeTemp(path, nil, 0o600, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -135,7 +144,7 @@ func Create(path string, data []byte, mode fs.FileMode) error {
 // CreateChecked is [Create], but the written content is read back, and check must accept
 // it before the file gets its name.
 func CreateChecked(path string, data []byte, mode fs.FileMode, check func(written []byte) error) error {
-	tmp, err := writeTemp(path, data, mode, check)
+	tmp, err := writeTemp(path, data, mode, nil, check)
 	if err != nil {
 		return err
 	}
@@ -152,7 +161,7 @@ func Prepare(path string, data []byte, mode fs.FileMode) (*Prepared, error) {
 	if err := CheckAbsent(path); err != nil {
 		return nil, err
 	}
-	tmp, err := writeTemp(path, data, mode, nil)
+	tmp, err := writeTemp(path, data, mode, nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -207,9 +216,9 @@ func moveNew(from, to string) error {
 	return err
 }
 
-// writeTemp writes a temporary file beside path. If check is not nil, it is called with
-// the content as read back from the disk.
-func writeTemp(path string, data []byte, mode fs.FileMode, check func(written []byte) error) (string, error) {
+// writeTemp writes a temporary file beside path. If old is not nil, the file gets its owner.
+// If check is not nil, it is called with the content as read back from the disk.
+func writeTemp(path string, data []byte, mode fs.FileMode, old fs.FileInfo, check func(written []byte) error) (string, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path))
 	if err != nil {
 		return "", withPath(err, path)
@@ -219,7 +228,9 @@ func writeTemp(path string, data []byte, mode fs.FileMode, check func(written []
 		err = ignoreNoModes(f.Chmod(mode))
 	}
 	if err == nil {
-		keepOwner(f, path)
+		if old != nil {
+			keepOwner(f, old)
+		}
 		err = f.Sync()
 	}
 	if err == nil && check != nil {
@@ -314,7 +325,11 @@ func SyncDir(path string) error {
 		return err
 	}
 	defer d.Close()
-	err = d.Sync()
+	return syncOpenDir(d)
+}
+
+func syncOpenDir(d *os.File) error {
+	err := d.Sync()
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) {
 		return nil // nor on every network file system
 	}

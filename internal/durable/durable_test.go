@@ -52,7 +52,7 @@ func TestReplace(t *testing.T) {
 
 // createWithoutLinks is Create on a file system that has no hard links.
 func createWithoutLinks(path string, data []byte, mode fs.FileMode) error {
-	tmp, err := writeTemp(path, data, mode, nil)
+	tmp, err := writeTemp(path, data, mode, nil, nil)
 	if err == nil {
 		err = moveNew(tmp, path)
 		os.Remove(tmp)

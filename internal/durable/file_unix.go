@@ -16,17 +16,22 @@ func Links(fi fs.FileInfo) int {
 	return 1
 }
 
-// keepOwner sets the owner of a file to the owner of the file or folder at path: a file
-// that root writes for a user, by sudo, must be readable for that user.
-func keepOwner(f *os.File, path string) {
+// keepOwner sets the owner of a file to that of old, the file that it will replace, or the
+// folder that it is for: a file that root writes for a user, by sudo, must be readable for
+// that user.
+func keepOwner(f *os.File, old fs.FileInfo) {
 	if os.Geteuid() != 0 {
 		return
 	}
-	fi, err := os.Lstat(path)
-	if err != nil {
-		return
-	}
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+	if st, ok := old.Sys().(*syscall.Stat_t); ok {
 		f.Chown(int(st.Uid), int(st.Gid))
 	}
+}
+
+// ownedByOther reports whether a file may have been made by somebody else than the owner of
+// its folder: in a folder like /tmp, other users can make files with any name.
+func ownedByOther(file, folder fs.FileInfo) bool {
+	f, ok1 := file.Sys().(*syscall.Stat_t)
+	d, ok2 := folder.Sys().(*syscall.Stat_t)
+	return !ok1 || !ok2 || f.Uid != d.Uid && folder.Mode().Perm()&0o022 != 0
 }

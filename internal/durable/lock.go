@@ -94,7 +94,9 @@ func makeLockFile(path string) {
 	if err != nil {
 		return // errors are reported when the file is locked
 	}
-	keepOwner(f, filepath.Dir(path))
+	if folder, err := os.Stat(filepath.Dir(path)); err == nil {
+		keepOwner(f, folder)
+	}
 	f.Close()
 }
 

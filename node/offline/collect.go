@@ -134,7 +134,7 @@ func (c *collection) rehearse() error {
 		switch {
 		case c.d.Identity().Type != nodetype.AccountingAuthority:
 		case c.peers[i].Type == nodetype.CreditorsAgent:
-			p.Subnet = fmt.Sprintf("%06x", i)
+			p.Subnet = fmt.Sprintf("%06x", i+1)
 		default:
 			p.Subnet = fmt.Sprintf("%s%02x", c.d.Identity().ID, i)
 		}

@@ -46,7 +46,7 @@ func SubnetComment(cert *x509.Certificate) (subnet string, ok bool, err error) {
 }
 
 // CheckSubnet checks that a peer certificate from issuer to peer may have the subnet, or
-// none if subnet is "". Only accounting authorities give subnets: 6 digits to a creditors
+// none if subnet is "". Only accounting authorities give subnets: 6 digits, not all zero, to a creditors
 // agent; 8 to 16 digits, beginning with the authority's ID, to a debtors agent. The error
 // wraps [ErrSubnet].
 func CheckSubnet(issuer, peer Identity, subnet string) error {
@@ -63,6 +63,8 @@ func CheckSubnet(issuer, peer Identity, subnet string) error {
 		return fmt.Errorf("%w %q: expected lowercase hex digits", ErrSubnet, clip(subnet))
 	case peer.Type == nodetype.CreditorsAgent && len(subnet) != 6:
 		return fmt.Errorf("%w %q: expected 6 hex digits for a creditors agent", ErrSubnet, clip(subnet))
+	case peer.Type == nodetype.CreditorsAgent && subnet == "000000":
+		return fmt.Errorf("%w %q: it has the ID 0, which is that of the issuer of each currency", ErrSubnet, clip(subnet))
 	case peer.Type == nodetype.DebtorsAgent && (len(subnet) < 8 || len(subnet) > 16 || !strings.HasPrefix(subnet, issuer.ID)):
 		return fmt.Errorf("%w %q: expected 8 to 16 hex digits that begin with %s for a debtors agent",
 			ErrSubnet, clip(subnet), issuer.ID)

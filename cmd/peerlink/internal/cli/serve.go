@@ -244,9 +244,33 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 	return nil
 }
 
+// findFormerQueues sets the patterns of the names of queues that were used so far, and records a pattern that is not the
+// default one, so that its queues are found after a change.
+func findFormerQueues(ctx context.Context, cfg *link.Config) error {
+	known, err := cfg.Dir.QueuePatterns()
+	if err != nil {
+		return err
+	}
+	for _, s := range known {
+		if p, err := link.ParseQueuePattern(s); err == nil {
+			cfg.FormerQueuePatterns = append(cfg.FormerQueuePatterns, p)
+		}
+	}
+	if cfg.QueuePattern == link.DefaultQueuePattern {
+		return nil
+	}
+	if err := cfg.Dir.RecordQueuePattern(ctx, string(cfg.QueuePattern)); err != nil {
+		cfg.Log.Warn("the queue pattern can not be recorded in the node's directory: before it is changed, wait until these queues are empty", "pattern", cfg.QueuePattern, "err", err)
+	}
+	return nil
+}
+
 // serveRabbitMQ runs the links. The caller closes the broker. There is no lock, because several services can use the
 // same RabbitMQ and share the queues.
 func serveRabbitMQ(ctx context.Context, f serveFlags, cfg link.Config, level *slog.LevelVar) error {
+	if err := findFormerQueues(ctx, &cfg); err != nil {
+		return err
+	}
 	listener, err := listen(f.listen)
 	if err != nil {
 		return err

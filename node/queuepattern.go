@@ -1,0 +1,50 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"peerlink/internal/durable"
+)
+
+// queuePatternsFile is the name, relative to the node's directory, of the file with the
+// patterns of the names of queues that were used so far, one on each line. The reference
+// scripts do not use this file.
+const queuePatternsFile = "db/queue-patterns.txt"
+
+// maxQueuePatterns is the maximum size of that file in bytes.
+const maxQueuePatterns = 64 << 10
+
+// QueuePatterns returns the patterns that were recorded by [Dir.RecordQueuePattern].
+func (d *Dir) QueuePatterns() ([]string, error) {
+	data, err := durable.Read(d.file(filepath.FromSlash(queuePatternsFile)), maxQueuePatterns)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return strings.Fields(string(data)), nil
+}
+
+// RecordQueuePattern records that queues have names by a pattern, which is not empty and has
+// no white space. Queues of that pattern are still found after a change of the pattern.
+func (d *Dir) RecordQueuePattern(ctx context.Context, pattern string) error {
+	known, err := d.QueuePatterns()
+	if err != nil || slices.Contains(known, pattern) {
+		return err
+	}
+	unlock, err := d.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if known, err = d.QueuePatterns(); err != nil || slices.Contains(known, pattern) {
+		return err
+	}
+	return durable.Replace(d.file(filepath.FromSlash(queuePatternsFile)), []byte(strings.Join(append(known, pattern), "\n")+"\n"), 0o644)
+}
