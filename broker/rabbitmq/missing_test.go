@@ -278,7 +278,7 @@ func TestBrowserWithoutEnd(t *testing.T) {
 		compare(1, messagesMissing)
 		time.Sleep(quietTime - 1)
 		compare(1, lengthUnclear)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		compare(1, messagesStay)
 		compare(1, lengthUnclear)
 		for n := range 2 * maxBrowsers {
