@@ -24,6 +24,7 @@ type peer struct {
 	seen           atomic.Pointer[node.Peer] // the last content of its directory; nil if it could never be read
 	gone           atomic.Bool               // its directory does not exist any more
 	messageLimiter *rate.Limiter             // limits the messages that the peer sends
+	unstored       unstoredLimiter           // limits those of them that are not stored yet
 	state          atomic.Pointer[peerState] // nil while there must be no traffic with the peer
 
 	follower      follower
@@ -158,6 +159,7 @@ func (r *peerSet) getOrAdd(id string) *peer {
 		p = &peer{
 			id:             id,
 			messageLimiter: newMessageLimiter(r.maxRate),
+			unstored:       newUnstoredLimiter(),
 			rotation:       newConnRotation(),
 			stateReplaced:  make(chan struct{}),
 			connected:      make(chan struct{}),

@@ -14,7 +14,7 @@ func TestReceiptsAreBounded(t *testing.T) {
 		for range 2 {
 			n := 0
 			for ; r.hasReceiptSlot(); n++ {
-				r.addReceipt(strings.Repeat("r", tt.size))
+				r.add(strings.Repeat("r", tt.size), 0)
 			}
 			if n != tt.most {
 				t.Errorf("%d receipts of %d bytes wait, want %d", n, tt.size, tt.most)

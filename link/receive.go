@@ -36,6 +36,7 @@ type receiver struct {
 	waiting  int       // total bytes of receipts
 	first    uint64    // the number, on this connection, of the message of receipts[0]
 	stored   uint64    // how many of the connection's messages the broker has stored
+	unstored []int64   // capacity of the peer's unstoredLimiter that the messages not stored yet have acquired, in order
 	failed   error     // why the broker will store no more
 	ended    bool      // no more messages will be handed to the broker
 }
@@ -93,8 +94,8 @@ func (a *acceptor) receive(ctx, connCtx context.Context, conn *peerConn, id pki.
 }
 
 // run moves messages from the connection to the broker until the peer disconnects,
-// something fails, or stopCtx is done. The messages read until then are still stored
-// and confirmed.
+// something fails, or stopCtx is done. The messages handed to the broker until then are
+// still stored and confirmed.
 func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	// When no more receipts will be sent, run does not wait for the peer to send
 	// something: the peer may have nothing to send, and wait for its receipts.
@@ -106,6 +107,7 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	if err != nil {
 		return r.end(stopCtx, nil, err)
 	}
+	defer r.releaseUnstored()
 	defer pub.Close()
 
 	confirmed := make(chan error, 1)
@@ -181,7 +183,7 @@ func (r *receiver) notStored(err error) {
 const internalError = "Internal server error."
 
 // pump hands messages to the broker until there are no more. blamed is the ERROR to
-// send to the peer, or nil. holdCtx ends the wait for capacity between two messages.
+// send to the peer, or nil. holdCtx ends the wait for capacity.
 func (r *receiver) pump(ctx, holdCtx context.Context, pub broker.Publisher) (blamed *stomp.ServerError, err error) {
 	inbox := r.s.cfg.Dir.Identity().Type.Inbox()
 	for {
@@ -204,7 +206,11 @@ func (r *receiver) pump(ctx, holdCtx context.Context, pub broker.Publisher) (bla
 				Message: err.Error(), ReceiptID: m.ID, Type: m.Type, ContentType: m.ContentType, Body: m.Body,
 			}, fmt.Errorf("message %.100q refused: %w", m.ID, err)
 		}
-		r.addReceipt(m.ID)
+		acquired, err := r.peer.unstored.acquire(holdCtx, in.Body)
+		if err != nil {
+			return nil, holdError(holdCtx, err) // the peer will send the message again
+		}
+		r.add(m.ID, acquired)
 		received := incoming(inbox, &in)
 		received.Peer = r.peer.id
 		if err := pub.Publish(ctx, received); err != nil {
@@ -234,11 +240,13 @@ func headers(h smp.Headers) []broker.Header {
 	return list
 }
 
-func (r *receiver) addReceipt(receipt string) {
+// add records a message that is about to be handed to the broker.
+func (r *receiver) add(receipt string, acquired int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.receipts = append(r.receipts, receipt)
 	r.waiting += len(receipt)
+	r.unstored = append(r.unstored, acquired)
 }
 
 // onStored is called with the number of messages that the broker has stored, or with
@@ -248,12 +256,32 @@ func (r *receiver) onStored(n uint64, err error) {
 	defer r.mu.Unlock()
 	if n > r.stored {
 		r.peer.stats.stored.Add(n - r.stored)
+		r.release(n - r.stored)
 		r.stored = n
 	}
 	if r.failed == nil {
 		r.failed = err
 	}
 	r.changed.Broadcast()
+}
+
+// release releases the capacity that the first n unstored messages have acquired. The
+// caller holds mu.
+func (r *receiver) release(n uint64) {
+	n = min(n, uint64(len(r.unstored)))
+	sum := int64(0)
+	for _, acquired := range r.unstored[:n] {
+		sum += acquired
+	}
+	r.unstored = r.unstored[n:]
+	r.peer.unstored.release(sum)
+}
+
+// releaseUnstored releases all capacity, when the broker will report no more.
+func (r *receiver) releaseUnstored() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.release(uint64(len(r.unstored)))
 }
 
 // sendReceipts sends a receipt whenever more messages are stored, one for all of them,

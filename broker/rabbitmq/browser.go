@@ -182,6 +182,7 @@ func (br *browser) receive(ctx context.Context, arriving <-chan amqp.Delivery, s
 			default:
 				return nil, errGone
 			}
+			br.live.noteAnswer()
 			step = append(step, d)
 			quiet = 0
 			silence.Reset(browseSilence)

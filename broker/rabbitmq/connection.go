@@ -209,6 +209,8 @@ type liveConn struct {
 	born   time.Time
 	ended  chan struct{} // closed when the loss has been reported
 
+	answered atomic.Int64 // when RabbitMQ answered last, see noteAnswer; a duration since born
+
 	mu    sync.Mutex
 	block *blockage // the current blockage, or else the next one
 }
@@ -293,45 +295,88 @@ func (l *liveConn) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan am
 // cut closes the socket, so that all pending operations on the connection fail.
 func (l *liveConn) cut() { _ = l.socket.Close() }
 
+// noteAnswer records that RabbitMQ has answered something on the connection: a message, a
+// method or a consumer. Heartbeats are no answers, since a RabbitMQ that executes nothing
+// sends them too.
+func (l *liveConn) noteAnswer() { l.answered.Store(int64(time.Since(l.born))) }
+
+// patience returns how much longer the end of something that began at start may take: until
+// RabbitMQ has answered nothing at all for the time of silence, but not longer than most.
+// RabbitMQ works through a connection in order, so what it has to do may be behind much
+// else.
+func (l *liveConn) patience(start time.Time, silence, most time.Duration) time.Duration {
+	until := start
+	if answered := l.born.Add(time.Duration(l.answered.Load())); answered.After(until) {
+		until = answered
+	}
+	until = until.Add(silence)
+	if last := start.Add(most); last.Before(until) {
+		until = last
+	}
+	return time.Until(until)
+}
+
+// maxBehind is how many times [Options.ConnectTimeout] a method may take while RabbitMQ
+// answers something else. It bounds the number of methods without an answer.
+const maxBehind = 6
+
+// methodPatience is patience for a synchronous AMQP method.
+func (l *liveConn) methodPatience(start time.Time) time.Duration {
+	timeout := l.broker.opts.ConnectTimeout
+	return l.patience(start, timeout, maxBehind*timeout)
+}
+
 // errSilent returns the error for an AMQP method that was not answered in time.
-func (l *liveConn) errSilent() error {
-	return fmt.Errorf("RabbitMQ has not answered within %v", l.broker.opts.ConnectTimeout)
+func errSilent(start time.Time) error {
+	return fmt.Errorf("RabbitMQ has not answered within %v", time.Since(start).Round(100*time.Millisecond))
 }
 
 // call executes a synchronous AMQP method. Neither the library nor, in all states,
-// RabbitMQ has a timeout for that; call returns when ctx ends or [Options.ConnectTimeout]
-// has passed. In the latter case, unless RabbitMQ has reported that it blocks the
-// connection, the connection is cut, since it does not respond to other methods either.
-// abandoned, unless nil, is called if do succeeds after call has returned an error.
+// RabbitMQ has a timeout for that; call returns when ctx ends or methodPatience does. In
+// the latter case, unless RabbitMQ has reported that it blocks the connection, the
+// connection is cut, since it does not respond to other methods either. abandoned, unless
+// nil, is called if do succeeds after call has returned an error.
 func (l *liveConn) call(ctx context.Context, do func() error, abandoned func()) error {
 	block := l.blockage()
 	done := make(chan error, 1)
-	limit := time.NewTimer(l.broker.opts.ConnectTimeout)
-	go func() { done <- explain(do()) }()
-	var err error
-	select {
-	case err := <-done:
-		limit.Stop()
-		if err != nil && l.broker.life.Err() != nil {
-			return broker.ErrClosed
+	start := time.Now()
+	limit := time.NewTimer(l.methodPatience(start))
+	go func() {
+		err := do()
+		if err == nil { // the library itself reports some errors
+			l.noteAnswer()
 		}
-		return err
-	case <-limit.C:
-		err = l.errSilent()
-		limit.Reset(0)
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	case <-block.begun:
-		err = block.err()
-	case <-l.broker.life.Done():
-		err = broker.ErrClosed
+		done <- explain(err)
+	}()
+	var err error
+	for err == nil {
+		select {
+		case err := <-done:
+			limit.Stop()
+			if err != nil && l.broker.life.Err() != nil {
+				return broker.ErrClosed
+			}
+			return err
+		case <-limit.C:
+			left := l.methodPatience(start)
+			if left <= 0 {
+				err = errSilent(start)
+			}
+			limit.Reset(left)
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-block.begun:
+			err = block.err()
+		case <-l.broker.life.Done():
+			err = broker.ErrClosed
+		}
 	}
-	go l.abandon(limit, done, abandoned)
+	go l.abandon(start, limit, done, abandoned)
 	return err
 }
 
 // abandon waits for the end of do after call has returned.
-func (l *liveConn) abandon(limit *time.Timer, done <-chan error, abandoned func()) {
+func (l *liveConn) abandon(start time.Time, limit *time.Timer, done <-chan error, abandoned func()) {
 	defer limit.Stop()
 	for {
 		select {
@@ -343,29 +388,41 @@ func (l *liveConn) abandon(limit *time.Timer, done <-chan error, abandoned func(
 		case <-limit.C:
 			if block := l.blocked(); block != nil {
 				<-block.over // also closed at the end of the connection
-				limit.Reset(l.broker.opts.ConnectTimeout)
+				start = time.Now()
+			}
+			if left := l.methodPatience(start); left > 0 {
+				limit.Reset(left)
 				continue
 			}
 			if l.broker.life.Err() == nil {
-				l.broker.log.Warn("RabbitMQ does not answer on a connection, which is given up", "err", l.errSilent())
+				l.broker.log.Warn("RabbitMQ does not answer on a connection, which is given up", "err", errSilent(start))
 			}
 			l.cut()
 		}
 	}
 }
 
-// bounded bounds a write by ctx: if the write has not ended a second after ctx, the
-// connection is cut, since RabbitMQ does not read from it, and all its writers are
-// blocked. The caller must call done after the write.
+// bounded bounds a write by ctx. If the write has not ended when ctx has, and RabbitMQ then
+// answers nothing for a second, the connection is cut: RabbitMQ does not read from it, and
+// all its writers are blocked. A RabbitMQ that answers is given three seconds. The caller
+// must call done after the write.
 func (l *liveConn) bounded(ctx context.Context) (done func()) {
-	const grace = time.Second
+	const silence, most = time.Second, 3 * time.Second
 	var over atomic.Bool
 	stop := context.AfterFunc(ctx, func() {
-		time.AfterFunc(grace, func() {
-			if !over.Load() {
-				l.cut()
+		start := time.Now()
+		var check func()
+		check = func() {
+			if over.Load() {
+				return
 			}
-		})
+			if left := l.patience(start, silence, most); left > 0 {
+				time.AfterFunc(left, check)
+				return
+			}
+			l.cut()
+		}
+		check()
 	})
 	return func() {
 		over.Store(true)

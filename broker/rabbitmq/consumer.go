@@ -80,8 +80,8 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 	c.window.prefetch = b.prefetchOf(queue)
 	c.life, c.stop = context.WithCancel(b.life)
 	c.renewals = renewals{c: c, to: queuePublisher{broker: b, queue: queue}, due: wait.NewSignal(), done: wait.NewSignal()}
-	var err error
-	c.live, _, err = b.consuming.open(ctx, func(l *liveConn, ch *amqp.Channel) error {
+	_, _, err := b.consuming.open(ctx, func(l *liveConn, ch *amqp.Channel) error {
+		c.live = l
 		c.cancelled = ch.NotifyCancel(make(chan string, 2)) // for the queue and its lock
 		c.lost = ch.NotifyClose(make(chan *amqp.Error, 1))
 		if err := ch.Qos(c.window.prefetch, 0, false); err != nil {
@@ -162,6 +162,7 @@ func (c *consumer) move(deliveries, locked <-chan amqp.Delivery) error {
 			if !ok {
 				return c.reason()
 			}
+			c.live.noteAnswer()
 			c.catchUp(d, locked)
 			if err := c.receive(d); err != nil {
 				return err

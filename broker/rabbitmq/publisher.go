@@ -232,6 +232,7 @@ func (p *publisher) follow(timer *time.Timer) error {
 		if err := p.await(next, timer); err != nil {
 			return err
 		}
+		p.live.noteAnswer()
 		p.durable++
 		p.broker.health.stored()
 		<-p.room

@@ -49,6 +49,7 @@ func (f *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishin
 	for _, s := range sent {
 		select {
 		case <-s.Done():
+			f.live.noteAnswer()
 		case <-ctx.Done():
 			f.reset()
 			return false, context.Cause(ctx)

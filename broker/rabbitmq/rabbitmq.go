@@ -122,7 +122,8 @@ type Options struct {
 	// MaxPending bounds the number of unconfirmed messages of a Publisher; 0 means 1,000.
 	MaxPending int
 	// ConnectTimeout bounds an attempt to connect, and each synchronous AMQP method; 0
-	// means 10 s.
+	// means 10 s. A method may take longer, up to six times, while RabbitMQ answers
+	// something else on the connection: it may be behind many messages.
 	ConnectTimeout time.Duration
 	// ConfirmTimeout is how long RabbitMQ may take to confirm a message; 0 means 20 s.
 	ConfirmTimeout time.Duration
