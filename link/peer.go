@@ -136,13 +136,14 @@ func (st *peerState) sameGeneration(next *peerState) bool {
 
 // peerSet is the set of peers found in the node's directory.
 type peerSet struct {
-	maxRate int // of each peer, see [Config.MaxRate]
-	mu      sync.Mutex
-	peers   map[string]*peer
+	maxRate     int   // of each peer, see [Config.MaxRate]
+	maxUnstored int64 // of each peer, see unstoredLimit
+	mu          sync.Mutex
+	peers       map[string]*peer
 }
 
-func newPeerSet(maxRate int) *peerSet {
-	return &peerSet{maxRate: maxRate, peers: make(map[string]*peer)}
+func newPeerSet(maxRate int, maxUnstored int64) *peerSet {
+	return &peerSet{maxRate: maxRate, maxUnstored: maxUnstored, peers: make(map[string]*peer)}
 }
 
 func (r *peerSet) get(id string) *peer {
@@ -159,7 +160,7 @@ func (r *peerSet) getOrAdd(id string) *peer {
 		p = &peer{
 			id:             id,
 			messageLimiter: newMessageLimiter(r.maxRate),
-			unstored:       newUnstoredLimiter(),
+			unstored:       newUnstoredLimiter(r.maxUnstored),
 			rotation:       newConnRotation(),
 			stateReplaced:  make(chan struct{}),
 			connected:      make(chan struct{}),
