@@ -239,9 +239,12 @@ func TestMissingEnds(t *testing.T) {
 			<-l.sem
 		}
 		warned(false)
-		if !strings.Contains(log.String(), "no longer missing") {
-			t.Errorf("the log does not say so:\n%s", log)
-		}
+		eventually(t, "the log", func() error { // which comes after the warning has ended
+			if !strings.Contains(log.String(), "no longer missing") {
+				return fmt.Errorf("the log does not say so:\n%s", log)
+			}
+			return nil
+		})
 	}
 }
 
