@@ -1,0 +1,122 @@
+package rabbitmq
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peerlink/broker/rabbitmq/rabbittest"
+)
+
+// newSilentConn returns a connection on which RabbitMQ answers nothing, and whether it was
+// cut.
+func newSilentConn(t *testing.T) (l *liveConn, isCut func() bool) {
+	life, end := context.WithCancel(context.Background())
+	t.Cleanup(end)
+	here, there := net.Pipe()
+	b := &Broker{opts: Options{ConnectTimeout: 10 * time.Second}, life: life, log: slog.New(slog.DiscardHandler)}
+	cut := make(chan struct{})
+	go func() {
+		defer close(cut)
+		_, _ = there.Read(make([]byte, 1))
+	}()
+	isCut = func() bool {
+		synctest.Wait()
+		select {
+		case <-cut:
+			return true
+		default:
+			return false
+		}
+	}
+	return &liveConn{broker: b, socket: here, born: time.Now(), block: newBlockage()}, isCut
+}
+
+// A method without an answer costs the connection only if RabbitMQ answers nothing else
+// for the timeout, or after six times as long if it answers everything but this.
+func TestMethodBehindOthers(t *testing.T) {
+	for name, tt := range map[string]struct{ answersFor, wants time.Duration }{
+		"frozen":               {0, 10 * time.Second},
+		"behind others":        {25 * time.Second, 35 * time.Second},
+		"answers all but this": {2 * time.Minute, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, isCut := newSilentConn(t)
+				answered := make(chan error)
+				start := time.Now()
+				go func() {
+					for time.Since(start) < tt.answersFor {
+						time.Sleep(time.Second)
+						l.noteAnswer()
+					}
+				}()
+				err := l.call(context.Background(), func() error { return <-answered }, nil)
+				if took := time.Since(start); err == nil || took != tt.wants || !isCut() {
+					t.Errorf("after %v: %v, the connection was cut: %v; want an error after %v", took, err, isCut(), tt.wants)
+				}
+				close(answered)
+				time.Sleep(tt.answersFor) // until the other goroutine has ended
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		l, isCut := newSilentConn(t)
+		err := l.call(context.Background(), func() error {
+			for range 30 {
+				time.Sleep(time.Second)
+				l.noteAnswer()
+			}
+			return nil
+		}, nil)
+		if err != nil || isCut() {
+			t.Errorf("%v, the connection was cut: %v", err, isCut())
+		}
+		l.cut()
+	})
+}
+
+// A write that is still blocked when its context has ended costs the connection only if
+// RabbitMQ does not answer.
+func TestBlockedWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, answers := range []bool{false, true} {
+			l, isCut := newSilentConn(t)
+			ctx, cancel := context.WithCancel(context.Background())
+			done := l.bounded(ctx)
+			cancel()
+			time.Sleep(900 * time.Millisecond)
+			if answers {
+				l.noteAnswer()
+			}
+			time.Sleep(200 * time.Millisecond)
+			if isCut() == answers {
+				t.Errorf("RabbitMQ answers: %v; the connection was cut: %v", answers, isCut())
+			}
+			done()
+			l.cut()
+		}
+	})
+}
+
+// A confirmation of RabbitMQ counts as an answer for methods on the same connection.
+func TestConfirmationsAreAnswers(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	inbox := "accounts_in" + suffix()
+	o.inbox(inbox)
+	p := openStream(t, b)
+	l := b.publishing.latest()
+	before := l.answered.Load()
+	o.check(p.Publish(testContext(t), incoming(inbox, "", strings.Repeat("x", 1000))))
+	if _, err := p.wait(1); err != nil {
+		t.Fatal(err)
+	}
+	if l.answered.Load() <= before {
+		t.Error("the confirmation does not count")
+	}
+}
