@@ -3,9 +3,10 @@ package link
 import (
 	"context"
 	"math/rand/v2"
-	"peerlink/internal/wait"
 	"sync"
 	"time"
+
+	"peerlink/internal/wait"
 )
 
 // queuePacer paces how the service acquires queues to send from, so that services of

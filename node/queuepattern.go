@@ -20,7 +20,7 @@ const queuePatternsFile = "db/queue-patterns.txt"
 const maxQueuePatterns = 64 << 10
 
 // QueuePatterns returns the patterns that were recorded by [Dir.RecordQueuePattern].
-func (d *Dir) QueuePatterns() ([]string, error) {
+func (d *Dir) QueuePatterns() (patterns []string, err error) {
 	data, err := durable.Read(d.file(filepath.FromSlash(queuePatternsFile)), maxQueuePatterns)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -28,11 +28,16 @@ func (d *Dir) QueuePatterns() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return strings.Fields(string(data)), nil
+	for line := range strings.Lines(string(data)) {
+		if pattern := strings.TrimRight(line, "\r\n"); pattern != "" {
+			patterns = append(patterns, pattern)
+		}
+	}
+	return patterns, nil
 }
 
-// RecordQueuePattern records that queues have names by a pattern, which is not empty and has
-// no white space. Queues of that pattern are still found after a change of the pattern.
+// RecordQueuePattern records that queues have names by a pattern, which is not empty and is one
+// line. Queues of that pattern are still found after a change of the pattern.
 func (d *Dir) RecordQueuePattern(ctx context.Context, pattern string) error {
 	known, err := d.QueuePatterns()
 	if err != nil || slices.Contains(known, pattern) {

@@ -55,9 +55,10 @@ type Defect struct {
 
 // Repair repairs the same defects of a directory as the reference's init: it creates
 // missing generated files and folders, and releases debtors subnets that no peer has.
-// It also reserves the subnets that peers have, adds missing lines to db/index, and removes
-// what interrupted commands have left. It returns one line for each repaired defect, even if it fails after some of
-// them. If there are no defects, Repair changes nothing.
+// It also reserves the subnets that peers have, makes files with subnets agree with the
+// certificates, adds missing lines to db/index, and removes what interrupted commands have
+// left. It returns one line for each repaired defect, even if it fails after some of them. If
+// there are no defects, Repair changes nothing.
 //
 // Repair may be interrupted at any moment, and started again.
 func (d *Dir) Repair(ctx context.Context) (done []string, err error) {

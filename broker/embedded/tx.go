@@ -159,7 +159,7 @@ func (t *tx) removeBetween(q *queueWork, first, last uint64) error {
 	return err
 }
 
-// deadLetters moves a message from its queue to the dead letters, and reports whether the
+// addDeadLetter moves a message from its queue to the dead letters, and reports whether the
 // message existed.
 func (t *tx) addDeadLetter(queue string, seq uint64, reason string) (bool, error) {
 	q, err := t.queue(queue)
