@@ -67,16 +67,7 @@ func ReplaceName(path string, data []byte, mode fs.FileMode) error {
 }
 
 func replaceName(path string, data []byte, mode fs.FileMode, check func(written []byte) error) error {
-	old, err := os.Lstat(path)
-	if err == nil && old.Mode().IsRegular() {
-		folder, err := os.Stat(filepath.Dir(path))
-		if err != nil || ownedByOther(old, folder) {
-			old = nil
-		}
-	} else {
-		old = nil
-	}
-	tmp, err := writeTemp(path, data, mode, old, check)
+	tmp, err := writeTemp(path, data, mode, keptOwner(path), check)
 	if err != nil {
 		return err
 	}
@@ -85,6 +76,19 @@ func replaceName(path string, data []byte, mode fs.FileMode, check func(written 
 		return err
 	}
 	return syncNames(path)
+}
+
+// keptOwner returns the file at path, whose owner a file that replaces it gets, or nil if there
+// is none or its owner does not count (see ownedByOther).
+func keptOwner(path string) fs.FileInfo {
+	old, err := os.Lstat(path)
+	if err != nil || !old.Mode().IsRegular() {
+		return nil
+	}
+	if folder, err := os.Stat(filepath.Dir(path)); err != nil || ownedByOther(old, folder) {
+		return nil
+	}
+	return old
 }
 
 // Target returns the file that path denotes: path itself or, if it is a symbolic link, the
@@ -317,19 +321,19 @@ func syncNames(path string) error {
 
 // SyncDir makes a rename or a new name in the folder durable.
 func SyncDir(path string) error {
+	return syncFolder(func() (*os.File, error) { return os.Open(path) })
+}
+
+func syncFolder(open func() (*os.File, error)) error {
 	if runtime.GOOS == "windows" {
 		return nil // folders can not be synced on Windows
 	}
-	d, err := os.Open(path)
+	d, err := open()
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	return syncOpenDir(d)
-}
-
-func syncOpenDir(d *os.File) error {
-	err := d.Sync()
+	err = d.Sync()
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) {
 		return nil // nor on every network file system
 	}

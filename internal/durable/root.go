@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"runtime"
 )
 
 // ReplaceIn is like [Replace] for a file below root, with a slash-separated name. No symbolic
@@ -46,15 +45,7 @@ func writeIn(root *os.Root, name, folder string, data []byte, mode fs.FileMode) 
 }
 
 func syncDirIn(root *os.Root, name string) error {
-	if runtime.GOOS == "windows" {
-		return nil // folders can not be synced
-	}
-	dir, err := root.Open(name)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return syncOpenDir(dir)
+	return syncFolder(func() (*os.File, error) { return root.Open(name) })
 }
 
 // randomDigits returns the number in the name of a temporary file.
