@@ -12,6 +12,7 @@ import (
 
 	"peerlink/internal/durable"
 	"peerlink/internal/excerpt"
+	"peerlink/node/nodetype"
 	"peerlink/node/pki"
 	"peerlink/node/signrecord"
 )
@@ -64,8 +65,12 @@ func (g grants) other(peerID, subnet string) (found grant, ok bool) {
 
 // given returns all grants: those of peers, of certificates, of requests that wait for a
 // signature, of the record of an offline machine, and of the reservations for peers of any
-// type. It fails if one of the files can not be read.
+// type. It fails if one of the files can not be read. Nodes that give no subnets have no
+// grants.
 func (d *Dir) given(ctx context.Context) (grants, error) {
+	if d.identity.Type != nodetype.AccountingAuthority {
+		return grants{}, nil
+	}
 	certified, err := d.certifiedGrants(ctx)
 	if err != nil {
 		return grants{}, err
@@ -275,15 +280,24 @@ func isSubnet(s string) bool {
 	return len(s) >= 6 && len(s) <= 16 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// CheckSubnet returns an error if a subnet belongs to another node than the peer, or
-// overlaps with such a subnet, according to the directory's peers and certificates.
-func (d *Dir) CheckSubnet(ctx context.Context, peer pki.Identity, subnet string) error {
+// CertifiedSubnets are the subnets that peers have, according to the directory's peers and
+// certificates.
+type CertifiedSubnets struct {
+	d      *Dir
+	grants grants
+}
+
+// CertifiedSubnets reads the subnets that peers have. It reads all certificates.
+func (d *Dir) CertifiedSubnets(ctx context.Context) (*CertifiedSubnets, error) {
 	list, err := d.certifiedGrants(ctx)
-	if err != nil {
-		return err
-	}
-	if one, ok := newGrants(list).other(peer.ID, subnet); ok {
-		return fmt.Errorf("subnet %s is asked for %s, but %s has it (%s)", subnet, peer, one.owner(), d.file(filepath.FromSlash(one.file)))
+	return &CertifiedSubnets{d, newGrants(list)}, err
+}
+
+// Check returns an error if a subnet belongs to another node than the peer, or overlaps with
+// such a subnet.
+func (c *CertifiedSubnets) Check(peer pki.Identity, subnet string) error {
+	if one, ok := c.grants.other(peer.ID, subnet); ok {
+		return fmt.Errorf("subnet %s is asked for %s, but %s has it (%s)", subnet, peer, one.owner(), c.d.file(filepath.FromSlash(one.file)))
 	}
 	return nil
 }

@@ -30,7 +30,11 @@ const maxRequest = 64 << 20
 // key, for a root key on another machine: they reserve subnets, and later record what
 // was signed. A Locked must not be used after the function passed to [Dir.Locked] has
 // returned.
-type Locked struct{ d *Dir }
+type Locked struct {
+	d         *Dir
+	given     grants            // with those of ReserveSubnet; nil until it is called
+	certified *CertifiedSubnets // nil until FilePeer is called
+}
 
 // Locked calls do while it holds the directory's lock.
 func (d *Dir) Locked(ctx context.Context, do func(l *Locked) error) error {
@@ -39,7 +43,7 @@ func (d *Dir) Locked(ctx context.Context, do func(l *Locked) error) error {
 		return err
 	}
 	defer unlock()
-	return do(&Locked{d})
+	return do(&Locked{d: d})
 }
 
 // NewSerial returns a random, and therefore unique, certificate serial number.
@@ -60,7 +64,15 @@ func (l *Locked) CheckNewPeer(b *infobundle.Bundle) error {
 // ReserveSubnet reserves a subnet for a new peer, or returns the subnet that the peer has
 // had before. If this node is not an accounting authority, ReserveSubnet returns "".
 func (l *Locked) ReserveSubnet(ctx context.Context, peer pki.Identity) (subnet string, err error) {
-	subnet, _, err = l.d.reserveSubnet(ctx, peer)
+	if l.given == nil {
+		if l.given, err = l.d.given(ctx); err != nil {
+			return "", err
+		}
+	}
+	subnet, _, err = l.d.reserveSubnet(peer, l.given)
+	if err == nil && subnet != "" {
+		l.given[subnet] = append(l.given[subnet], grant{subnet: subnet, peerID: peer.ID})
+	}
 	return subnet, err
 }
 
@@ -75,7 +87,15 @@ func (l *Locked) holdSubnet(ctx context.Context, peer pki.Identity, subnet strin
 	if !pool.owns(subnet) {
 		return fmt.Errorf("%q is not a subnet that this node gives to a %s", excerpt.Of(subnet), peer.Type)
 	}
-	if err := l.d.CheckSubnet(ctx, peer, subnet); err != nil {
+	// The subnets in one answer are all different, so that those of before suffice.
+	if l.certified == nil {
+		certified, err := l.d.CertifiedSubnets(ctx)
+		if err != nil {
+			return err
+		}
+		l.certified = certified
+	}
+	if err := l.certified.Check(peer, subnet); err != nil {
 		return fmt.Errorf("%w: sign a new certificate", err)
 	}
 	owner, err := readLine(pool.path(subnet))

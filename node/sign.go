@@ -274,7 +274,11 @@ func (d *Dir) addPeer(ctx context.Context, dir string, b *infobundle.Bundle, key
 	if err := d.checkRecord(b); err != nil {
 		return err
 	}
-	subnet, isNew, err := d.reserveSubnet(ctx, b.Identity)
+	given, err := d.given(ctx)
+	if err != nil {
+		return err
+	}
+	subnet, isNew, err := d.reserveSubnet(b.Identity, given)
 	if err != nil {
 		return err
 	}

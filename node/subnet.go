@@ -61,14 +61,11 @@ func (p pool) name(subnet string) string {
 // reserveSubnet returns the subnet for a new peer, and ensures that it is reserved for it. A
 // subnet that the peer has had before, by a certificate or by the reservation of an
 // interrupted attempt, is returned again, and isNew is false. If this node is not an
-// accounting authority, the subnet is "". The caller must hold the directory's lock.
-func (d *Dir) reserveSubnet(ctx context.Context, peer pki.Identity) (subnet string, isNew bool, err error) {
+// accounting authority, the subnet is "". given are all grants. The caller must hold the
+// directory's lock.
+func (d *Dir) reserveSubnet(peer pki.Identity, given grants) (subnet string, isNew bool, err error) {
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return "", false, nil
-	}
-	given, err := d.given(ctx)
-	if err != nil {
-		return "", false, err
 	}
 	p := d.pool(peer.Type)
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {

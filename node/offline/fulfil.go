@@ -13,6 +13,7 @@ import (
 
 	"peerlink/node"
 	"peerlink/node/infobundle"
+	"peerlink/node/nodetype"
 	"peerlink/node/pki"
 	"peerlink/node/signrecord"
 )
@@ -93,11 +94,18 @@ func (r *Request) CheckKnown(ctx context.Context, d *node.Dir) error {
 	for _, s := range r.servers {
 		check(serialHex(s.serial))
 	}
+	var certified *node.CertifiedSubnets
+	if r.Node.Type == nodetype.AccountingAuthority && len(r.peers) > 0 {
+		var err error
+		if certified, err = d.CertifiedSubnets(ctx); err != nil {
+			errs, certified = append(errs, err), nil
+		}
+	}
 	for _, p := range r.peers {
 		check(serialHex(p.serial))
 		errs = append(errs, checkPinned(d, p))
-		if p.subnet != "" {
-			if err := d.CheckSubnet(ctx, p.bundle.Identity, p.subnet); err != nil {
+		if certified != nil {
+			if err := certified.Check(p.bundle.Identity, p.subnet); err != nil {
 				errs = append(errs, fmt.Errorf("%w; if that is a certificate, copy it into the folder certs of the online machine's directory, forget the request there (\"peerlink request forget\"), and make a new one, which has another subnet", err))
 			}
 		}
