@@ -24,20 +24,11 @@ import (
 func TestServeRabbitMQ(t *testing.T) {
 	rabbit := rabbittest.Get(t)
 	const count = 1000
-	authority, agent := newServer(t, nodetype.AccountingAuthority), newServer(t, nodetype.CreditorsAgent)
-	nodetest.Peer(t, authority.Node, agent.Node)
+	at, far, conn := rabbitPair(t, rabbit)
+	authority, agent := at.node, far.node
 	agent.broker = []string{"--broker", rabbit.URL(), "--queue-pattern", "to-{node-id}-{n}", "--queue-type", "quorum"}
-	at, far := newApplication(authority, agent), newApplication(agent, authority)
-	at.other, far.other = far, at
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-
-	conn, err := amqp.Dial(rabbit.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	forgetAgents(t, conn)
 	ch := channel(t, conn)
 	inbox := agent.Identity().Type.Inbox()
 	if err := ch.ExchangeDeclare(inbox, "topic", true, false, false, false, nil); err != nil {
@@ -125,6 +116,23 @@ func TestServeRabbitMQ(t *testing.T) {
 	if err != nil || len(files) != 1 { // the log
 		t.Errorf("in the state folder are %v, %v", files, err)
 	}
+}
+
+// rabbitPair returns the applications of an accounting authority and of a creditors agent that
+// are peers, and a connection to RabbitMQ, on which the agent's service will run.
+func rabbitPair(t *testing.T, rabbit *rabbittest.Server) (at, far *application, conn *amqp.Connection) {
+	t.Helper()
+	authority, agent := newServer(t, nodetype.AccountingAuthority), newServer(t, nodetype.CreditorsAgent)
+	nodetest.Peer(t, authority.Node, agent.Node)
+	at, far = newApplication(authority, agent), newApplication(agent, authority)
+	at.other, far.other = far, at
+	conn, err := amqp.Dial(rabbit.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	forgetAgents(t, conn)
+	return at, far, conn
 }
 
 // forgetAgents removes what the creditors agents of earlier tests have left in

@@ -12,8 +12,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"peerlink/broker/rabbitmq/rabbittest"
-	"peerlink/node/nodetest"
-	"peerlink/node/nodetype"
 )
 
 // Two processes serve one node, each with the same flags as if it were alone.
@@ -22,25 +20,18 @@ import (
 func TestServeShared(t *testing.T) {
 	rabbit := rabbittest.Get(t)
 	const queues, count = 6, 3000
-	authority, agent := newServer(t, nodetype.AccountingAuthority), newServer(t, nodetype.CreditorsAgent)
-	nodetest.Peer(t, authority.Node, agent.Node)
+	at, far, conn := rabbitPair(t, rabbit)
+	authority, agent := at.node, far.node
 	if err := agent.SetQueues(t.Context(), authority.Identity().ID, queues); err != nil {
 		t.Fatal(err)
 	}
 	agent.broker = []string{"--broker", rabbit.URL(), "--queue-pattern", "shared.{node-id}.{n}"}
 	twin := *agent
 	twin.addr, twin.state = "127.0.0.1:0", t.TempDir()
-	conn, err := amqp.Dial(rabbit.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	forgetAgents(t, conn)
 	for _, s := range []*server{authority, agent, &twin} {
 		s.start()
 		defer s.kill()
 	}
-	at, far := newApplication(authority, agent), newApplication(agent, authority)
 	ctx, stop := context.WithCancel(t.Context())
 	received := make(chan struct{})
 	go func() { defer close(received); at.receive(ctx) }()
