@@ -16,8 +16,8 @@
 //
 // A client is trusted only as far as it is authenticated, and everything that others
 // can cause on this side is bounded: before the handshake by [pendingconns.Set] and a
-// [handshakeLimiter], after it for each peer ([receiver.waitForCapacity]), and in the
-// log ([logthrottle.Limiter]). A connection with nothing to send is closed until there
+// [handshakeLimiter], after it for each peer ([receiver.waitForCapacity],
+// [unstoredLimiter]), and in the log ([logthrottle.Limiter]). A connection with nothing to send is closed until there
 // is something ([Config.IdleTimeout]). docs/security.md lists the attackers that are
 // considered.
 //

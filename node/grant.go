@@ -192,7 +192,7 @@ func (d *Dir) unreadableCopy(path string, peers []string, reason error) error {
 	}
 	switch strings.ToLower(ext) {
 	case ".pem", ".crt", ".cer", ".der":
-		return fmt.Errorf("%s can not be read: %w; if it is the certificate of a peer, its subnet must not be given to another node: put a good copy of the certificate there, or if it is none, or nobody was given it, move the file out of certs", path, reason)
+		return fmt.Errorf("%s can not be read: %w; if it is the certificate of a peer, its subnet must not be given to another node: replace the file with a good copy; if it is no certificate, or nobody was given it, move it out of certs", path, reason)
 	}
 	return nil
 }

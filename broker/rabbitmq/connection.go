@@ -300,11 +300,11 @@ func (l *liveConn) cut() { _ = l.socket.Close() }
 // sends them too.
 func (l *liveConn) noteAnswer() { l.answered.Store(int64(time.Since(l.born))) }
 
-// patience returns how much longer the end of something that began at start may take: until
+// timeLeft returns how much longer something that began at start may take: until
 // RabbitMQ has answered nothing at all for the time of silence, but not longer than most.
 // RabbitMQ works through a connection in order, so what it has to do may be behind much
 // else.
-func (l *liveConn) patience(start time.Time, silence, most time.Duration) time.Duration {
+func (l *liveConn) timeLeft(start time.Time, silence, most time.Duration) time.Duration {
 	until := start
 	if answered := l.born.Add(time.Duration(l.answered.Load())); answered.After(until) {
 		until = answered
@@ -320,10 +320,10 @@ func (l *liveConn) patience(start time.Time, silence, most time.Duration) time.D
 // answers something else. It bounds the number of methods without an answer.
 const maxBehind = 6
 
-// methodPatience is patience for a synchronous AMQP method.
-func (l *liveConn) methodPatience(start time.Time) time.Duration {
+// methodTimeLeft is timeLeft for a synchronous AMQP method.
+func (l *liveConn) methodTimeLeft(start time.Time) time.Duration {
 	timeout := l.broker.opts.ConnectTimeout
-	return l.patience(start, timeout, maxBehind*timeout)
+	return l.timeLeft(start, timeout, maxBehind*timeout)
 }
 
 // errSilent returns the error for an AMQP method that was not answered in time.
@@ -332,7 +332,7 @@ func errSilent(start time.Time) error {
 }
 
 // call executes a synchronous AMQP method. Neither the library nor, in all states,
-// RabbitMQ has a timeout for that; call returns when ctx ends or methodPatience does. In
+// RabbitMQ has a timeout for that; call returns when ctx ends or methodTimeLeft is 0. In
 // the latter case, unless RabbitMQ has reported that it blocks the connection, the
 // connection is cut, since it does not respond to other methods either. abandoned, unless
 // nil, is called if do succeeds after call has returned an error.
@@ -340,7 +340,7 @@ func (l *liveConn) call(ctx context.Context, do func() error, abandoned func()) 
 	block := l.blockage()
 	done := make(chan error, 1)
 	start := time.Now()
-	limit := time.NewTimer(l.methodPatience(start))
+	limit := time.NewTimer(l.methodTimeLeft(start))
 	go func() {
 		err := do()
 		if err == nil { // the library itself reports some errors
@@ -358,7 +358,7 @@ func (l *liveConn) call(ctx context.Context, do func() error, abandoned func()) 
 			}
 			return err
 		case <-limit.C:
-			left := l.methodPatience(start)
+			left := l.methodTimeLeft(start)
 			if left <= 0 {
 				err = errSilent(start)
 			}
@@ -390,7 +390,7 @@ func (l *liveConn) abandon(start time.Time, limit *time.Timer, done <-chan error
 				<-block.over // also closed at the end of the connection
 				start = time.Now()
 			}
-			if left := l.methodPatience(start); left > 0 {
+			if left := l.methodTimeLeft(start); left > 0 {
 				limit.Reset(left)
 				continue
 			}
@@ -416,7 +416,7 @@ func (l *liveConn) bounded(ctx context.Context) (done func()) {
 			if over.Load() {
 				return
 			}
-			if left := l.patience(start, silence, most); left > 0 {
+			if left := l.timeLeft(start, silence, most); left > 0 {
 				time.AfterFunc(left, check)
 				return
 			}
