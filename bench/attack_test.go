@@ -157,11 +157,21 @@ type field struct {
 	put               uint64 // messages into the queue of the honest peer
 }
 
+// newField starts a node with an embedded store, which gives each peer the quota, and
+// its honest peer.
 func newField(b *testing.B, quota int64, rate int) *field {
+	b.Helper()
+	f := newFieldOn(b, linktest.EmbeddedWith(embedded.Options{PeerQuota: quota}), rate)
+	go f.application()
+	return f
+}
+
+// newFieldOn starts a node with the given broker, and its honest peer.
+func newFieldOn(b *testing.B, on linktest.Kind, rate int) *field {
 	b.Helper()
 	f := &field{
 		b:         b,
-		authority: linktest.NewOn(b, nodetype.AccountingAuthority, linktest.EmbeddedWith(embedded.Options{PeerQuota: quota})),
+		authority: linktest.NewOn(b, nodetype.AccountingAuthority, on),
 		honest:    linktest.New(b, nodetype.CreditorsAgent),
 		bad:       make(map[string]*linktest.Node),
 	}
@@ -176,7 +186,6 @@ func newField(b *testing.B, quota int64, rate int) *field {
 	f.authority.Start()
 	f.honest.Start()
 	f.list = messages(b, f.honest, f.authority)
-	go f.application()
 	f.honest.Put(f.authority, f.list[0]) // there is a link
 	f.put = 1
 	f.drain()
@@ -237,6 +246,25 @@ func (f *field) drain() {
 
 // confirmed returns how many messages of the honest peer have been confirmed to it.
 func (f *field) confirmed() uint64 { return f.honest.Service.Status().Peers[0].Counts.Confirmed }
+
+// roundTrips lets the honest peer send messages for [attackTime], each when the one
+// before is confirmed. It returns how long each took, in milliseconds.
+func (f *field) roundTrips() (took []float64) {
+	f.b.Helper()
+	for start := time.Now(); time.Since(start) < attackTime; {
+		sent := time.Now()
+		f.honest.Put(f.authority, f.list[0])
+		f.put++
+		for f.confirmed() < f.put {
+			if time.Since(sent) > time.Minute {
+				f.b.Fatal("a message is not confirmed within a minute")
+			}
+			time.Sleep(200 * time.Microsecond)
+		}
+		took = append(took, float64(time.Since(sent).Microseconds())/1000)
+	}
+	return took
+}
 
 // connectionsOf returns how many connections a bad peer has with the node.
 func (f *field) connectionsOf(name string) int {

@@ -6,16 +6,15 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"peerlink/broker"
 	"peerlink/broker/rabbitmq"
 	"peerlink/broker/rabbitmq/rabbittest"
+	"peerlink/link"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
 	"peerlink/node/nodetype"
@@ -62,6 +61,34 @@ func BenchmarkRabbitMQCluster(b *testing.B) {
 	for _, services := range []int{1, 2, 3} {
 		b.Run(fmt.Sprint(services), func(b *testing.B) { newQueues(b, urls, services, "quorum").compare() })
 	}
+}
+
+// BenchmarkRabbitMQFlood measures how long a message of an honest peer takes to be
+// confirmed by a node with RabbitMQ, undisturbed and, in turn with that, while another
+// peer floods the node on all its connections, without a limit of its rate.
+func BenchmarkRabbitMQFlood(b *testing.B) {
+	f := newFieldOn(b, linktest.RabbitMQ, 0)
+	enemy := startPart(b, "attackers", nil, f.attackSettings([]string{"flood"}, false))
+	f.roundTrips() // everything has been used once
+	var free, flooded []float64
+	var landings landings
+	b.ResetTimer()
+	for range b.N * attackRounds {
+		free = append(free, f.roundTrips()...)
+		enemy.tell("begin", new(any))
+		flooded = append(flooded, f.roundTrips()...)
+		pressing := f.connectionsOf("flood")
+		var list []landing
+		enemy.tell("end", &list)
+		landings.add(list, pressing)
+	}
+	b.StopTimer()
+	landings.report(b)
+	b.ReportMetric(median(free), "free-ms")
+	b.ReportMetric(slices.Max(free), "free-ms-max")
+	b.ReportMetric(median(flooded), "ms")
+	b.ReportMetric(slices.Max(flooded), "ms-max")
+	b.ReportMetric(0, "ns/op")
 }
 
 // compare moves the messages by bare loops and by services in turn, b.N times, and
@@ -160,15 +187,14 @@ func (q *queues) declareQueues(number int) {
 	r, err := rabbitmq.Open(q.urls[0], rabbitmq.Options{QueueType: rabbitmq.QueueType(q.queueType)})
 	q.check(err)
 	defer r.Close()
-	peer := q.to.Identity()
-	first := linktest.QueueTo(q.to)
-	for i := range number {
-		q.queues = append(q.queues, strings.TrimSuffix(first, "0")+strconv.Itoa(i))
-	}
-	own := q.from.Identity().Type
-	q.check(r.Bind(q.b.Context(), broker.PeerQueue{
-		PeerID: peer.ID, Prefix: own.Short(), Exchange: own.Outbox(peer.Type), Fanout: true, Queues: q.queues,
-	}))
+	peer, err := q.from.Peer(q.to.Identity().ID)
+	q.check(err)
+	view, err := link.View(q.from.Dir, peer)
+	q.check(err)
+	queue, err := link.PeerQueue(q.from.Dir, peer, view, link.DefaultQueuePattern)
+	q.check(err)
+	q.queues = queue.Queues
+	q.check(r.Bind(q.b.Context(), queue))
 }
 
 func (q *queues) check(err error) {
