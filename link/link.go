@@ -89,7 +89,7 @@ func newShared(cfg Config) *shared {
 		cfg:        cfg,
 		log:        cfg.Log,
 		logLimiter: logthrottle.New(),
-		peers:      newPeerSet(cfg.MaxRate, unstoredLimit(cfg.Broker)),
+		peers:      newPeerSet(cfg.MaxRate, newUnstoredLimits(cfg.Broker)),
 		queuePacer: newQueuePacer(cfg.AcquireSpread),
 		rebalancer: newRebalancer(3 * cfg.StandbyInterval),
 		dials:      rate.NewLimiter(rate.Limit(cfg.MaxDialRate), cfg.MaxDialRate),

@@ -24,7 +24,7 @@ type peer struct {
 	seen           atomic.Pointer[node.Peer] // the last content of its directory; nil if it could never be read
 	gone           atomic.Bool               // its directory does not exist any more
 	messageLimiter *rate.Limiter             // limits the messages that the peer sends
-	unstored       unstoredLimiter           // limits those of them that are not stored yet
+	unstored       *unstoredLimiter          // limits those of them that are not stored yet
 	state          atomic.Pointer[peerState] // nil while there must be no traffic with the peer
 
 	follower      follower
@@ -136,14 +136,14 @@ func (st *peerState) sameGeneration(next *peerState) bool {
 
 // peerSet is the set of peers found in the node's directory.
 type peerSet struct {
-	maxRate     int   // of each peer, see [Config.MaxRate]
-	maxUnstored int64 // of each peer, see unstoredLimit
-	mu          sync.Mutex
-	peers       map[string]*peer
+	maxRate  int // of each peer, see [Config.MaxRate]
+	unstored *unstoredLimits
+	mu       sync.Mutex
+	peers    map[string]*peer
 }
 
-func newPeerSet(maxRate int, maxUnstored int64) *peerSet {
-	return &peerSet{maxRate: maxRate, maxUnstored: maxUnstored, peers: make(map[string]*peer)}
+func newPeerSet(maxRate int, unstored *unstoredLimits) *peerSet {
+	return &peerSet{maxRate: maxRate, unstored: unstored, peers: make(map[string]*peer)}
 }
 
 func (r *peerSet) get(id string) *peer {
@@ -160,7 +160,7 @@ func (r *peerSet) getOrAdd(id string) *peer {
 		p = &peer{
 			id:             id,
 			messageLimiter: newMessageLimiter(r.maxRate),
-			unstored:       newUnstoredLimiter(r.maxUnstored),
+			unstored:       r.unstored.limiter(id),
 			rotation:       newConnRotation(),
 			stateReplaced:  make(chan struct{}),
 			connected:      make(chan struct{}),

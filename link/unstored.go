@@ -2,53 +2,96 @@ package link
 
 import (
 	"context"
+	"sync"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
 	"peerlink/broker"
 )
 
-// Of the messages of one peer, from all its connections, only so many may be in the broker
-// and not stored yet. A broker works through the messages of all peers in order: without a
-// bound, the messages of a peer that floods the node would delay those of the others by
-// seconds.
+// The messages of one peer, from all its connections, that are in the broker and not
+// stored yet are bounded. A broker works through the messages of all peers in order:
+// without a bound, the messages of a peer that floods the node would delay those of the
+// others by seconds.
 const (
-	// maxUnstored is the maximum number of bytes: 1 MiB, or 512 small messages.
-	maxUnstored = 1 << 20
-	// maxUnstoredQuotas is the same for a broker with quotas, which stores many messages at
-	// once: 8 MiB, or 4,096 small messages.
+	// maxUnstored is the maximum number of bytes: 4 MiB, or 2,048 small messages, which
+	// a peer needs to use all of a broker that confirms slowly.
+	maxUnstored = 4 << 20
+	// sharedFactor divides maxUnstored while other peers are active: 256 KiB, or 128
+	// small messages.
+	sharedFactor = 16
+	// maxUnstoredQuotas is the maximum for a broker with quotas, which stores many
+	// messages at once: 8 MiB, or 4,096 small messages, at any time.
 	maxUnstoredQuotas = 8 << 20
 	// minUnstored is how many bytes a small message counts as.
 	minUnstored = 2 << 10
+	// activeFor is how long a peer counts as active after it has sent a message.
+	activeFor = 2 * time.Second
 )
+
+// unstoredLimits gives each peer its [unstoredLimiter].
+type unstoredLimits struct {
+	most     int64 // in bytes
+	factor   int64 // by which messages count more while other peers are active
+	activity peerActivity
+}
+
+// newUnstoredLimits returns the limits for a broker.
+func newUnstoredLimits(b broker.Broker) *unstoredLimits {
+	if _, ok := b.(broker.Quotas); ok {
+		return &unstoredLimits{most: maxUnstoredQuotas, factor: 1}
+	}
+	return &unstoredLimits{most: maxUnstored, factor: sharedFactor}
+}
+
+func (l *unstoredLimits) limiter(peerID string) *unstoredLimiter {
+	return &unstoredLimiter{l, peerID, semaphore.NewWeighted(l.most)}
+}
 
 // unstoredLimiter bounds the messages of one peer that the broker has not stored yet.
 // Connections that wait for capacity are served in order.
 type unstoredLimiter struct {
-	most     int64 // in bytes
+	*unstoredLimits
+	peerID   string
 	capacity *semaphore.Weighted
-}
-
-func newUnstoredLimiter(most int64) unstoredLimiter {
-	return unstoredLimiter{most, semaphore.NewWeighted(most)}
-}
-
-// unstoredLimit returns the limit of each peer for a broker, in bytes.
-func unstoredLimit(b broker.Broker) int64 {
-	if _, ok := b.(broker.Quotas); ok {
-		return maxUnstoredQuotas
-	}
-	return maxUnstored
 }
 
 // acquire waits until a message may be handed to the broker, or ctx is done. It returns
 // the capacity that the caller must release when the message is stored.
-func (l unstoredLimiter) acquire(ctx context.Context, body []byte) (acquired int64, err error) {
-	acquired = min(max(int64(len(body)), minUnstored), l.most)
+func (l *unstoredLimiter) acquire(ctx context.Context, body []byte) (acquired int64, err error) {
+	acquired = max(int64(len(body)), minUnstored)
+	if l.activity.shared(l.peerID, time.Now()) {
+		acquired *= l.factor
+	}
+	acquired = min(acquired, l.most)
 	if l.capacity.TryAcquire(acquired) {
 		return acquired, nil
 	}
 	return acquired, l.capacity.Acquire(ctx, acquired)
 }
 
-func (l unstoredLimiter) release(acquired int64) { l.capacity.Release(acquired) }
+func (l *unstoredLimiter) release(acquired int64) { l.capacity.Release(acquired) }
+
+// peerActivity records which two peers have sent messages most recently.
+type peerActivity struct {
+	mu            sync.Mutex
+	latest, other activePeer
+}
+
+type activePeer struct {
+	id string
+	at time.Time
+}
+
+// shared records that a peer has sent a message, and reports whether another one is
+// active.
+func (a *peerActivity) shared(id string, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.latest.id != id {
+		a.other = a.latest
+	}
+	a.latest = activePeer{id, now}
+	return now.Sub(a.other.at) < activeFor
+}

@@ -79,7 +79,7 @@ func TestUnstoredMessagesAreBounded(t *testing.T) {
 	authority.Config.Broker = slow
 	authority.Start()
 	honest.Start()
-	const conns, each, most = 3, 400, 512
+	const conns, each, most = 3, 800, 2048
 	for i := range conns {
 		conn := session(t, bad, authority)
 		var frames bytes.Buffer
