@@ -16,6 +16,7 @@ import (
 
 	"peerlink/internal/durable"
 	"peerlink/internal/textfile"
+	"peerlink/internal/wait"
 	"peerlink/node"
 	"peerlink/node/pki"
 )
@@ -27,19 +28,19 @@ type Certificate struct {
 	certFile, keyFile string
 	dir               *node.Dir
 	current           atomic.Pointer[tls.Certificate]
-	signSlots         chan struct{} // limits the signatures computed at once, see limitedSigner
+	renewed           wait.Broadcast // another pair has been loaded
+	signSlots         chan struct{}  // limits the signatures computed at once, see limitedSigner
 
-	mu      sync.Mutex // guards what follows
-	now     func() time.Time
-	stamp   [2]node.FileStamp
-	bad     bool          // the files with this stamp could not be used
-	renewed chan struct{} // closed and replaced when another pair is loaded
+	mu    sync.Mutex // guards what follows
+	now   func() time.Time
+	stamp [2]node.FileStamp
+	bad   bool // the files with this stamp could not be used
 }
 
 // LoadCertificate reads a server certificate and its unencrypted key, and
 // checks that they belong together and to the node.
 func LoadCertificate(d *node.Dir, certFile, keyFile string) (*Certificate, error) {
-	c := &Certificate{certFile: certFile, keyFile: keyFile, dir: d, now: time.Now, signSlots: make(chan struct{}, runtime.GOMAXPROCS(0)), renewed: make(chan struct{})}
+	c := &Certificate{certFile: certFile, keyFile: keyFile, dir: d, now: time.Now, signSlots: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	if _, err := c.reload(); err != nil {
 		return nil, err
 	}
@@ -79,20 +80,12 @@ func (c *Certificate) reload() (news string, err error) {
 		return "", fmt.Errorf("server certificate: %w", err)
 	case c.current.Load() == nil || !c.inUse(pair.Leaf):
 		c.current.Store(pair)
-		close(c.renewed)
-		c.renewed = make(chan struct{})
+		c.renewed.Notify()
 		return "new server certificate", nil
 	case wasBad:
 		return "the server certificate can be used again", nil
 	}
 	return "", nil
-}
-
-// renewal returns a channel that is closed when another pair is loaded.
-func (c *Certificate) renewal() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.renewed
 }
 
 // inUse reports whether leaf is the current certificate.

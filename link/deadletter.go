@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-
 	"peerlink/broker"
 )
 
@@ -64,8 +62,7 @@ func (a *deadLetterer) add(ctx context.Context, d broker.Delivery, print fingerp
 // move retries until the message is a dead letter, or the session ends.
 func (a *deadLetterer) move(tag uint64, typ string, print fingerprint, reason error) {
 	se := a.session
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.MaxInterval = 100*time.Millisecond, 5*time.Second
+	r := newRetries(100*time.Millisecond, 5*time.Second)
 	for first := true; ; first = false {
 		err := a.consumer.DeadLetter(a.life, tag, reason.Error())
 		if err == nil {
@@ -82,7 +79,7 @@ func (a *deadLetterer) move(tag uint64, typ string, print fingerprint, reason er
 			se.log.Warn("message that can not be sent can not be set aside either, it is kept and tried again", "type", typ, "reason", reason, "err", err)
 		}
 		select {
-		case <-time.After(pauses.NextBackOff()):
+		case <-time.After(r.pause()):
 		case <-a.ending:
 			return
 		}

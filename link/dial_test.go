@@ -17,7 +17,7 @@ func TestAttemptsAreSpread(t *testing.T) {
 	const senders = 1000
 	pauses := make([]func() time.Duration, senders)
 	for i := range pauses {
-		pauses[i] = newBackOff(&cfg).NextBackOff
+		pauses[i] = newRetries(cfg.RetryMin, cfg.RetryMax).pause
 	}
 	for attempt := range 20 {
 		var buckets [10]int

@@ -51,8 +51,7 @@ func (s *shared) newDrainer(peerID, queue string, view smp.View) *drainer {
 // run checks it only now and then: in a cluster a late message may still arrive. All
 // work is aborted when connCtx is done.
 func (d *drainer) run(ctx, connCtx context.Context) {
-	bo := newBackOff(&d.s.cfg)
-	lastErr := ""
+	r := d.s.newRetries()
 	defer d.report("draining ends")
 	for ctx.Err() == nil {
 		err := d.drain(ctx, connCtx, d.s.cfg.DrainedAfter)
@@ -65,15 +64,13 @@ func (d *drainer) run(ctx, connCtx context.Context) {
 			return
 		case err == nil || errors.Is(err, broker.ErrNoQueue): // the operator may have deleted the queue
 			d.report("drained the queue of a deactivated peer")
-			bo.Reset()
-			lastErr = ""
+			r.succeeded()
 			pause = d.s.cfg.DrainPause/2 + rand.N(d.s.cfg.DrainPause)
 		case errors.Is(err, broker.ErrInUse):
 			pause = d.s.standbyPause()
 		default:
-			pause = bo.NextBackOff()
-			if err.Error() != lastErr {
-				lastErr = err.Error()
+			pause = r.pause()
+			if r.isNew(err) {
 				d.log.Warn("the queue of a deactivated peer can not be drained, trying again", "err", err, "pause", pause.Round(time.Millisecond))
 			}
 		}
@@ -180,14 +177,14 @@ type answers struct {
 	publisher broker.Publisher
 	given     uint64
 
-	mu     sync.Mutex
-	stored uint64
-	failed error
-	news   chan struct{} // has an element when stored or failed has changed
+	mu      sync.Mutex
+	stored  uint64
+	failed  error
+	changed wait.Signal // of stored or failed
 }
 
 func openAnswers(ctx context.Context, b broker.Broker) (*answers, error) {
-	a := &answers{news: make(chan struct{}, 1)}
+	a := &answers{changed: wait.NewSignal()}
 	var err error
 	if a.publisher, err = b.Publish(ctx, a.onStored); err != nil {
 		return nil, err
@@ -202,10 +199,7 @@ func (a *answers) onStored(n uint64, err error) {
 	if a.failed == nil {
 		a.failed = err
 	}
-	select {
-	case a.news <- struct{}{}:
-	default:
-	}
+	a.changed.Notify()
 }
 
 func (a *answers) publish(ctx context.Context, m *broker.Incoming) error {
@@ -229,7 +223,7 @@ func (a *answers) flush(ctx context.Context) error {
 			return err
 		}
 		select {
-		case <-a.news:
+		case <-a.changed:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

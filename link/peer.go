@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"peerlink/broker"
+	"peerlink/internal/wait"
 	"peerlink/node"
 	"peerlink/smp"
 )
@@ -43,12 +44,17 @@ type peer struct {
 	rebind  bool
 	bindJob *bindJob // the last one, until its result has been used
 
-	mu            sync.Mutex // guards what follows
-	stateReplaced chan struct{}
-	connected     chan struct{}                    // see nextConnect
-	senders       map[string]context.CancelFunc    // by queue: stops its sender
-	drainers      map[string]context.CancelFunc    // by queue, once the peer is deactivated: stops its drainer
-	conns         map[*receiver]context.CancelFunc // accepted connections
+	// A peer that could not be reached is dialed again after pauses of up to a minute. When
+	// it is back, it connects to this node, often before the pause is over: then the sender
+	// dials at once. (This does not apply to a peer that was reached and then refused or
+	// failed: two nodes with faults would keep each other from pausing.)
+	connected     wait.Broadcast
+	stateReplaced wait.Broadcast
+
+	mu       sync.Mutex                       // guards what follows
+	senders  map[string]context.CancelFunc    // by queue: stops its sender
+	drainers map[string]context.CancelFunc    // by queue, once the peer is deactivated: stops its drainer
+	conns    map[*receiver]context.CancelFunc // accepted connections
 }
 
 // peerState holds what is needed for traffic with a peer. It is immutable, and replaced
@@ -65,15 +71,7 @@ func (p *peer) setState(st *peerState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.state.Store(st)
-	close(p.stateReplaced)
-	p.stateReplaced = make(chan struct{})
-}
-
-// nextState returns a channel that is closed when the state is replaced next.
-func (p *peer) nextState() <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.stateReplaced
+	p.stateReplaced.Notify()
 }
 
 // end ends all traffic with the peer.
@@ -162,8 +160,6 @@ func (r *peerSet) getOrAdd(id string) *peer {
 			messageLimiter: newMessageLimiter(r.maxRate),
 			unstored:       r.unstored.limiter(id),
 			rotation:       newConnRotation(),
-			stateReplaced:  make(chan struct{}),
-			connected:      make(chan struct{}),
 			senders:        make(map[string]context.CancelFunc),
 			drainers:       make(map[string]context.CancelFunc),
 			conns:          make(map[*receiver]context.CancelFunc),
@@ -177,25 +173,4 @@ func (r *peerSet) all() []*peer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Collect(maps.Values(r.peers))
-}
-
-// A peer that could not be reached is dialed again after pauses of up to a minute. When
-// it is back, it connects to this node, often before the pause is over: then the sender
-// dials at once. (This does not apply to a peer that was reached and then refused or
-// failed: two nodes with faults would keep each other from pausing.)
-
-// nextConnect returns a channel that is closed when the peer connects to this node
-// next.
-func (p *peer) nextConnect() <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.connected
-}
-
-// notifyConnect wakes the goroutines that wait for the peer to connect.
-func (p *peer) notifyConnect() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	close(p.connected)
-	p.connected = make(chan struct{})
 }

@@ -31,14 +31,12 @@ type receiver struct {
 	refused bool // the peer has sent an invalid message; set before run returns
 
 	mu       sync.Mutex
-	changed  sync.Cond // signals that a field below has changed
-	receipts []string  // receipt IDs of the messages handed to the broker and not confirmed yet, in order
-	waiting  int       // total bytes of receipts
-	first    uint64    // the number, on this connection, of the message of receipts[0]
-	stored   uint64    // how many of the connection's messages the broker has stored
-	unstored []int64   // capacity of the peer's unstoredLimiter that the messages not stored yet have acquired, in order
-	failed   error     // why the broker will store no more
-	ended    bool      // no more messages will be handed to the broker
+	changed  sync.Cond        // signals that a field below has changed
+	receipts inFlight[string] // receipt IDs of the messages handed to the broker
+	waiting  int              // total bytes of receipts that are not sent yet
+	unstored inFlight[int64]  // capacity of the peer's unstoredLimiter that the messages handed to the broker have acquired
+	failed   error            // why the broker will store no more
+	ended    bool             // no more messages will be handed to the broker
 }
 
 // receive serves one authenticated connection until it ends. It calls admitted once the
@@ -55,7 +53,7 @@ func (a *acceptor) receive(ctx, connCtx context.Context, conn *peerConn, id pki.
 	defer cut()
 	defer context.AfterFunc(connCtx, func() { abort(conn) })()
 
-	r := &receiver{s: a.shared, log: log, first: 1}
+	r := &receiver{s: a.shared, log: log}
 	r.changed.L = &r.mu
 	if reason := a.register(r, id, conn.chain, stop); reason != "" {
 		a.rejected.count(reasonNoPeer)
@@ -84,7 +82,7 @@ func (a *acceptor) receive(ctx, connCtx context.Context, conn *peerConn, id pki.
 	defer r.server.Close()
 	a.logLimiter.Log(log, slog.LevelInfo, logthrottle.Key{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(conn.chain))
 	defer r.peer.stats.connOpened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, conn.chain)()
-	r.peer.notifyConnect()
+	r.peer.connected.Notify()
 	err = r.run(stopCtx, connCtx)
 	level := slog.LevelInfo
 	if violation := new(stomp.ProtocolError); r.refused || errors.As(err, &violation) || errors.Is(err, errOverhead) {
@@ -244,9 +242,9 @@ func headers(h smp.Headers) []broker.Header {
 func (r *receiver) add(receipt string, acquired int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.receipts = append(r.receipts, receipt)
+	r.receipts.add(receipt)
 	r.waiting += len(receipt)
-	r.unstored = append(r.unstored, acquired)
+	r.unstored.add(acquired)
 }
 
 // onStored is called with the number of messages that the broker has stored, or with
@@ -254,34 +252,30 @@ func (r *receiver) add(receipt string, acquired int64) {
 func (r *receiver) onStored(n uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n > r.stored {
-		r.peer.stats.stored.Add(n - r.stored)
-		r.release(n - r.stored)
-		r.stored = n
-	}
+	r.peer.stats.stored.Add(uint64(r.release(n)))
 	if r.failed == nil {
 		r.failed = err
 	}
 	r.changed.Broadcast()
 }
 
-// release releases the capacity that the first n unstored messages have acquired. The
-// caller holds mu.
-func (r *receiver) release(n uint64) {
-	n = min(n, uint64(len(r.unstored)))
+// release releases the capacity that the messages up to number n have acquired. It returns
+// how many of them had not released it yet. The caller holds mu.
+func (r *receiver) release(n uint64) int {
+	done := r.unstored.confirm(n)
 	sum := int64(0)
-	for _, acquired := range r.unstored[:n] {
+	for _, acquired := range done {
 		sum += acquired
 	}
-	r.unstored = r.unstored[n:]
 	r.peer.unstored.release(sum)
+	return len(done)
 }
 
 // releaseUnstored releases all capacity, when the broker will report no more.
 func (r *receiver) releaseUnstored() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.release(uint64(len(r.unstored)))
+	r.release(r.unstored.last())
 }
 
 // sendReceipts sends a receipt whenever more messages are stored, one for all of them,
@@ -302,8 +296,8 @@ func (r *receiver) sendReceipts() error {
 func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.stored < r.first {
-		if r.ended && len(r.receipts) == 0 {
+	for r.unstored.confirmed == r.receipts.confirmed {
+		if r.ended && len(r.receipts.items) == 0 {
 			return "", false, nil
 		}
 		if r.failed != nil {
@@ -311,14 +305,12 @@ func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
 		}
 		r.changed.Wait()
 	}
-	i := r.stored - r.first
-	receipt = r.receipts[i]
-	for _, done := range r.receipts[:i+1] {
-		r.waiting -= len(done)
+	done := r.receipts.confirm(r.unstored.confirmed)
+	receipt = done[len(done)-1]
+	for _, id := range done {
+		r.waiting -= len(id)
 	}
-	clear(r.receipts[:i+1]) // frees the strings: the array may stay in use for long
-	r.receipts = r.receipts[i+1:]
-	r.first = r.stored + 1
+	clear(done)           // frees the strings: the array may stay in use for long
 	r.changed.Broadcast() // awaitReceiptSlot may wait for this
 	return receipt, true, nil
 }
@@ -335,7 +327,7 @@ const (
 // hasReceiptSlot reports whether there is room for another receipt. The caller holds
 // mu.
 func (r *receiver) hasReceiptSlot() bool {
-	return len(r.receipts) < maxReceipts && r.waiting < maxReceiptBytes
+	return len(r.receipts.items) < maxReceipts && r.waiting < maxReceiptBytes
 }
 
 // errPeerLeft is the error of a connection that waits for capacity while the peer

@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-
 	"peerlink/broker"
 	"peerlink/internal/logthrottle"
 	"peerlink/internal/wait"
@@ -50,6 +48,9 @@ func (r *reconciler) startSenders(ctx, connCtx context.Context, p *peer, queues 
 	}
 }
 
+// newRetries returns the retries of connections to a peer, and of a drainer.
+func (s *shared) newRetries() *retries { return newRetries(s.cfg.RetryMin, s.cfg.RetryMax) }
+
 func (s *shared) newSender(p *peer, queue string) *sender {
 	return &sender{s: s, peer: p, queue: queue, log: s.log.With("peer", p.id, "queue", queue), refused: newRefusals()}
 }
@@ -70,10 +71,10 @@ const (
 // connCtx is done.
 func (sd *sender) run(ctx, connCtx context.Context) {
 	defer sd.s.queuePacer.addSender()()
-	r := &retries{backOff: newBackOff(&sd.s.cfg)}
+	r := sd.s.newRetries()
 	for ctx.Err() == nil {
 		// The channels are taken before the attempt, so that no event is missed.
-		changed, connected, renewed := sd.peer.nextState(), sd.peer.nextConnect(), sd.s.cfg.Certificate.renewal()
+		changed, connected, renewed := sd.peer.stateReplaced.Next(), sd.peer.connected.Next(), sd.s.cfg.Certificate.renewed.Next()
 		ok, err := sd.attempt(ctx, connCtx)
 		if ctx.Err() != nil {
 			return
@@ -97,28 +98,6 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 			r.reset()
 		}
 	}
-}
-
-// retries are the consecutive attempts of a sender that have failed.
-type retries struct {
-	backOff *backoff.ExponentialBackOff
-	lastErr string // the last error logged; an error is logged when it changes, not at each attempt
-}
-
-func (r *retries) reset() { r.backOff.Reset() }
-
-// succeeded is called when there is no reason for growing pauses, nor for silence about the
-// next error.
-func (r *retries) succeeded() {
-	r.reset()
-	r.lastErr = ""
-}
-
-// isNew reports whether an error differs from the last one.
-func (r *retries) isNew(err error) bool {
-	last := r.lastErr
-	r.lastErr = err.Error()
-	return r.lastErr != last
 }
 
 // retryPause is the pause before the next attempt.
@@ -150,12 +129,12 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 		}
 		return retryPause{time: pauseForBroker()}
 	case ok && errors.As(err, new(*certificateExpired)): // logged already
-		return retryPause{time: r.backOff.NextBackOff()}
+		return retryPause{time: r.pause()}
 	case sd.waitsForRotation(err):
 		r.succeeded()
 		return retryPause{time: sd.s.rotationPause(), freed: sd.peer.rotation.freed}
 	}
-	pause := retryPause{time: r.backOff.NextBackOff()}
+	pause := retryPause{time: r.pause()}
 	if err != nil {
 		sd.peer.stats.recordFailure(err)
 		if r.isNew(err) {
@@ -217,16 +196,6 @@ func (sd *sender) waitsForRotation(err error) bool {
 		sd.log.Warn("the peer takes no more connections at once: its queues take turns", "err", err)
 	}
 	return sd.rotating
-}
-
-// newBackOff returns the pauses between attempts: with full jitter, from the first one
-// on, so that senders that have lost a peer at the same time do not reconnect at the
-// same time.
-func newBackOff(cfg *Config) *backoff.ExponentialBackOff {
-	bo := backoff.NewExponentialBackOff()
-	bo.InitialInterval, bo.MaxInterval = cfg.RetryMin, cfg.RetryMax
-	bo.RandomizationFactor = 1
-	return bo
 }
 
 // attempt makes a connection and uses it until it ends. When it ends because it is
@@ -373,10 +342,9 @@ func (sd *sender) dial(ctx context.Context, st *peerState) (se *session, reached
 // peer refuses is detected before the old one has expired. It returns nil when ctx is
 // done.
 func (sd *sender) replace(ctx context.Context, se *session) *session {
-	bo := newBackOff(&sd.s.cfg)
-	lastErr := ""
+	r := sd.s.newRetries()
 	for {
-		renewed := sd.s.cfg.Certificate.renewal()
+		renewed := sd.s.cfg.Certificate.renewed.Next()
 		if sd.s.cfg.Certificate.inUse(se.conn.own) {
 			select {
 			case <-renewed:
@@ -392,9 +360,8 @@ func (sd *sender) replace(ctx context.Context, se *session) *session {
 		if ctx.Err() != nil {
 			return nil
 		}
-		pause := bo.NextBackOff()
-		if err.Error() != lastErr {
-			lastErr = err.Error()
+		pause := r.pause()
+		if r.isNew(err) {
 			sd.logThrottled(se.log, slog.LevelWarn, "no connection with the renewed server certificate, the old connection stays", "err", err, "pause", pause.Round(time.Millisecond))
 		}
 		if wait.Sleep(ctx, pause) != nil {

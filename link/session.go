@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peerlink/broker"
+	"peerlink/internal/wait"
 	"peerlink/smp"
 	"peerlink/stomp"
 )
@@ -29,12 +30,10 @@ type session struct {
 	deadLetterer *deadLetterer
 
 	consumer broker.Consumer // set before the first message is sent
-	receipts chan struct{}   // has an element when a message has been confirmed
+	receipts wait.Signal     // a message has been confirmed
 
-	mu      sync.Mutex
-	sent    []sent // unconfirmed messages, in order
-	first   uint64 // the number, on this connection, of the message sent[0]
-	receipt uint64 // the highest number confirmed
+	mu   sync.Mutex
+	sent inFlight[sent]
 }
 
 // sent is a message that has been sent and is not confirmed.
@@ -45,7 +44,7 @@ type sent struct {
 
 // newSession opens a STOMP session on conn. On an error it closes conn.
 func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn, addr string) (*session, error) {
-	se := &session{sender: sd, state: st, conn: conn, server: addr, log: sd.log.With("server", addr), since: time.Now(), first: 1, receipts: make(chan struct{}, 1)}
+	se := &session{sender: sd, state: st, conn: conn, server: addr, log: sd.log.With("server", addr), since: time.Now(), receipts: wait.NewSignal()}
 	var err error
 	se.client, err = stomp.NewClient(ctx, conn, stomp.ClientConfig{
 		Host:           st.Stomp.Host,
@@ -58,10 +57,7 @@ func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn,
 		OnReceipt: func(n uint64) {
 			if tag, ok := se.confirm(n); ok {
 				_ = se.consumer.Confirm(tag) // on an error, the messages are sent again
-				select {
-				case se.receipts <- struct{}{}:
-				default:
-				}
+				se.receipts.Notify()
 			}
 		},
 	})
@@ -209,16 +205,14 @@ func (se *session) pump(ctx context.Context, consumer broker.Consumer) error {
 func (se *session) addSent(m sent) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
-	se.sent = append(se.sent, m)
+	se.sent.add(m)
 }
 
 // removeLastSent undoes addSent for a message that was not sent.
 func (se *session) removeLastSent() {
 	se.mu.Lock()
 	defer se.mu.Unlock()
-	if n := len(se.sent); n > 0 {
-		se.sent = se.sent[:n-1]
-	}
+	se.sent.removeLast()
 }
 
 // awaitReceipts waits until all sent messages are confirmed.
@@ -238,27 +232,24 @@ func (se *session) awaitReceipts(ctx context.Context) error {
 func (se *session) confirm(n uint64) (tag uint64, ok bool) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
-	if n < se.first || n >= se.first+uint64(len(se.sent)) {
+	done := se.sent.confirm(n)
+	if len(done) == 0 {
 		return 0, false
 	}
-	i := n - se.first
-	tag = se.sent[i].tag
-	se.peer.stats.confirmed.Add(i + 1)
-	se.sent = se.sent[i+1:]
-	se.first, se.receipt = n+1, n
-	return tag, true
+	se.peer.stats.confirmed.Add(uint64(len(done)))
+	return done[len(done)-1].tag, true
 }
 
 func (se *session) confirmed() bool {
 	se.mu.Lock()
 	defer se.mu.Unlock()
-	return se.receipt > 0
+	return se.sent.confirmed > 0
 }
 
 func (se *session) unconfirmed() int {
 	se.mu.Lock()
 	defer se.mu.Unlock()
-	return len(se.sent)
+	return len(se.sent.items)
 }
 
 // deadLetterTimeout bounds how long the next connection waits until a message that the

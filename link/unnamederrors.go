@@ -48,21 +48,18 @@ func (se *session) refusedBy(refused *stomp.ServerError) (m sent, found bool) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	if refused.N > 0 {
-		if refused.N < se.first || refused.N >= se.first+uint64(len(se.sent)) {
-			return sent{}, false
-		}
-		return se.sent[refused.N-se.first], true
+		return se.sent.get(refused.N)
 	}
 	switch {
-	case len(se.sent) == 0 || isInternalError(refused):
+	case len(se.sent.items) == 0 || isInternalError(refused):
 		return sent{}, false
-	case len(se.sent) > 1 || !se.quiet:
-		se.oneAtATime = len(se.sent)
-		se.logThrottled(se.log, slog.LevelWarn, "the peer has answered with an ERROR that names no message: those under way are sent again one at a time", "err", refused.Message, "messages", len(se.sent))
+	case len(se.sent.items) > 1 || !se.quiet:
+		se.oneAtATime = len(se.sent.items)
+		se.logThrottled(se.log, slog.LevelWarn, "the peer has answered with an ERROR that names no message: those under way are sent again one at a time", "err", refused.Message, "messages", len(se.sent.items))
 		return sent{}, false
 	}
 	se.oneAtATime = max(se.oneAtATime, 1)
-	return se.sent[0], se.unnamed.count(time.Now())
+	return se.sent.items[0], se.unnamed.count(time.Now())
 }
 
 // awaitQuiet waits for quietTime before the first message of a connection on which

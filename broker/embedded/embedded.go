@@ -330,9 +330,9 @@ func (s *Store) closeOnce() error {
 
 // waitFor waits for a signal. It returns early with the error of ctx when ctx ends, or
 // with [broker.ErrClosed] when the store is closed or the channel closed is.
-func (s *Store) waitFor(ctx context.Context, b wait.Signal, closed <-chan struct{}) error {
+func (s *Store) waitFor(ctx context.Context, signal, closed <-chan struct{}) error {
 	select {
-	case <-b:
+	case <-signal:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"peerlink/broker"
+	"peerlink/internal/wait"
 )
 
 // quotas limit the size of each peer's received messages in the file. Their bytes are
@@ -15,14 +16,15 @@ type quotas struct {
 	limit int64 // of each peer; 0: none
 	log   *slog.Logger
 
+	eased wait.Broadcast // a peer has been removed from held
+
 	mu    sync.Mutex
 	usage map[string]int64 // by peer, as last committed
 	held  map[string]bool  // by peer: it has reached the limit, and is not yet below 7/8 of it again
-	eased chan struct{}    // closed, and replaced, when a peer is removed from held
 }
 
 func newQuotas(limit int64, usage map[string]int64, log *slog.Logger) *quotas {
-	q := &quotas{limit: limit, log: log, usage: make(map[string]int64), held: make(map[string]bool), eased: make(chan struct{})}
+	q := &quotas{limit: limit, log: log, usage: make(map[string]int64), held: make(map[string]bool)}
 	q.update(usage)
 	return q
 }
@@ -44,18 +46,17 @@ func (q *quotas) update(usage map[string]int64) {
 				"peer", peer, "bytes", bytes, "quota", q.limit)
 		case held && bytes <= q.limit-q.limit/8:
 			delete(q.held, peer)
-			close(q.eased)
-			q.eased = make(chan struct{})
+			q.eased.Notify()
 			q.log.Info("messages of the peer are taken again", "peer", peer, "bytes", bytes)
 		}
 	}
 }
 
 // blocked reports whether a peer must wait; eased is closed when that may have changed.
-func (q *quotas) blocked(peer string) (eased chan struct{}, held bool) {
+func (q *quotas) blocked(peer string) (eased <-chan struct{}, held bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.eased, q.held[peer]
+	return q.eased.Next(), q.held[peer]
 }
 
 // of returns the size of a peer's messages in bytes.

@@ -1,8 +1,9 @@
-// Package wait has functions to wait for a change, and to sleep until a context ends.
+// Package wait has ways to wait for a change, and to sleep until a context ends.
 package wait
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
@@ -20,6 +21,33 @@ func (s Signal) Notify() {
 	select {
 	case s <- struct{}{}:
 	default:
+	}
+}
+
+// Broadcast wakes all goroutines that wait for a change. The zero value can be used.
+type Broadcast struct {
+	mu   sync.Mutex
+	next chan struct{}
+}
+
+// Next returns a channel that is closed by the next call of Notify. A goroutine that
+// checks its condition after the call of Next, and then receives, misses no change.
+func (b *Broadcast) Next() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next == nil {
+		b.next = make(chan struct{})
+	}
+	return b.next
+}
+
+// Notify wakes the goroutines that wait.
+func (b *Broadcast) Notify() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next != nil {
+		close(b.next)
+		b.next = nil
 	}
 }
 

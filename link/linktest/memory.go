@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"peerlink/broker"
+	"peerlink/internal/wait"
 )
 
 // Memory is a broker that keeps its messages in memory, for very many nodes.
@@ -19,7 +20,7 @@ type memoryQueue struct {
 	first    uint64 // the tag of waiting[0]
 	waiting  []broker.Outgoing
 	consumed bool
-	news     chan struct{} // closed and replaced when there are more messages
+	changed  wait.Broadcast // there are more messages
 }
 
 // NewMemory returns a broker without queues and messages.
@@ -33,8 +34,7 @@ func (m *Memory) Put(queue string, messages ...broker.Outgoing) {
 	defer m.mu.Unlock()
 	q := m.queue(queue)
 	q.waiting = append(q.waiting, messages...)
-	close(q.news)
-	q.news = make(chan struct{})
+	q.changed.Notify()
 }
 
 // Left returns how many messages are in all queues.
@@ -57,7 +57,7 @@ func (m *Memory) Received() int {
 func (m *Memory) queue(name string) *memoryQueue {
 	q := m.queues[name]
 	if q == nil {
-		q = &memoryQueue{first: 1, news: make(chan struct{})}
+		q = &memoryQueue{first: 1}
 		m.queues[name] = q
 	}
 	return q
@@ -132,7 +132,7 @@ func (c *memoryConsumer) take(limit int) (list []broker.Delivery, news <-chan st
 		c.given++
 		list = append(list, broker.Delivery{Tag: c.given, Outgoing: c.q.waiting[i]})
 	}
-	return list, c.q.news
+	return list, c.q.changed.Next()
 }
 
 func (c *memoryConsumer) Confirm(tag uint64) error {
