@@ -125,7 +125,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) getLevel(w http.ResponseWriter, _ *http.Request) {
-	text(w, http.StatusOK, LevelName(s.cfg.Level.Level()))
+	text(w, http.StatusOK, levelName(s.cfg.Level.Level()))
 }
 
 func (s *Server) putLevel(w http.ResponseWriter, r *http.Request) {
@@ -140,7 +140,7 @@ func (s *Server) putLevel(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	SetLevel(s.cfg.Level, level, s.cfg.Log)
-	text(w, http.StatusOK, LevelName(level))
+	text(w, http.StatusOK, levelName(level))
 }
 
 func text(w http.ResponseWriter, status int, line string) {

@@ -20,8 +20,8 @@ func ParseLevel(s string) (slog.Level, error) {
 	return 0, fmt.Errorf("%.20q is no log level: expected error, warning, info or debug", s)
 }
 
-// LevelName is the inverse of [ParseLevel].
-func LevelName(l slog.Level) string {
+// levelName is the inverse of [ParseLevel].
+func levelName(l slog.Level) string {
 	switch {
 	case l >= slog.LevelError:
 		return "error"
@@ -39,7 +39,7 @@ func SetLevel(v *slog.LevelVar, level slog.Level, log *slog.Logger) {
 	old := v.Level()
 	v.Set(min(old, level))
 	if old != level {
-		log.Info("log level changed", "from", LevelName(old), "to", LevelName(level))
+		log.Info("log level changed", "from", levelName(old), "to", levelName(level))
 	}
 	v.Set(level)
 }

@@ -27,7 +27,7 @@ func TestQueuePattern(t *testing.T) {
 	} {
 		p, err := ParseQueuePattern(tt.pattern)
 		if tt.want == "" {
-			if !errors.Is(err, ErrQueuePattern) {
+			if !errors.Is(err, errQueuePattern) {
 				t.Errorf("%.50q: got %v, want ErrQueuePattern", tt.pattern, err)
 			}
 			continue

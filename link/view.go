@@ -90,9 +90,9 @@ type QueuePattern string
 // DefaultQueuePattern gives names such as peer.1234abcd.0.
 const DefaultQueuePattern QueuePattern = "peer.{node-id}.{n}"
 
-// ErrQueuePattern is returned for a pattern that does not give every queue of every
+// errQueuePattern is returned for a pattern that does not give every queue of every
 // peer its own name.
-var ErrQueuePattern = errors.New("pattern for the names of queues is not usable")
+var errQueuePattern = errors.New("pattern for the names of queues is not usable")
 
 const (
 	nodeIDField = "{node-id}"
@@ -104,10 +104,10 @@ const (
 
 // ParseQueuePattern checks a pattern: it must contain {node-id} once, and {n} at most
 // once, separated by a character that is no hexadecimal digit, so that no two queues
-// have the same name. Otherwise it returns [ErrQueuePattern].
+// have the same name. Otherwise it returns [errQueuePattern].
 func ParseQueuePattern(s string) (QueuePattern, error) {
 	bad := func(reason string) (QueuePattern, error) {
-		return "", fmt.Errorf("%w: %.*q %s; expected something like %s", ErrQueuePattern, maxPattern, s, reason, DefaultQueuePattern)
+		return "", fmt.Errorf("%w: %.*q %s; expected something like %s", errQueuePattern, maxPattern, s, reason, DefaultQueuePattern)
 	}
 	id, n := strings.Index(s, nodeIDField), strings.Index(s, numberField)
 	if strings.Count(s, nodeIDField) != 1 || strings.Count(s, numberField) > 1 {

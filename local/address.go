@@ -20,8 +20,8 @@ const (
 	maxAddressFile = 4 << 10
 )
 
-// ErrNotOpen means that no door is open on a state folder.
-var ErrNotOpen = errors.New("local: door is not open")
+// errNotOpen means that no door is open on a state folder.
+var errNotOpen = errors.New("local: door is not open")
 
 // ErrOwner means that the door is another node's.
 var ErrOwner = errors.New("local: the state folder is another node's")
@@ -61,7 +61,7 @@ func writeAddresses(stateDir string, a addresses) (err error) {
 }
 
 // readAddresses reads the address file. If there is none because the disk was full when
-// the door was opened, it returns the Unix socket. It returns [ErrNotOpen] if there is
+// the door was opened, it returns the Unix socket. It returns [errNotOpen] if there is
 // neither.
 func readAddresses(stateDir string) (addresses, error) {
 	path := filepath.Join(stateDir, addressFile)
@@ -70,7 +70,7 @@ func readAddresses(stateDir string) (addresses, error) {
 		if sock := filepath.Join(stateDir, socketFile); isSocket(sock) {
 			return addresses{Unix: sock}, nil
 		}
-		return addresses{}, fmt.Errorf("%w: there is no %s; start \"peerlink serve\" first", ErrNotOpen, path)
+		return addresses{}, fmt.Errorf("%w: there is no %s; start \"peerlink serve\" first", errNotOpen, path)
 	}
 	if err != nil {
 		return addresses{}, err

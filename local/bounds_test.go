@@ -231,8 +231,8 @@ func TestStop(t *testing.T) {
 		h.stop()
 	}()
 	idle.expectError("peerlink is stopping")
-	if _, err := Dial(t.Context(), h.dir); !errors.Is(err, ErrNotOpen) {
-		t.Errorf("Dial while the door closes: %v, expected %v", err, ErrNotOpen)
+	if _, err := Dial(t.Context(), h.dir); !errors.Is(err, errNotOpen) {
+		t.Errorf("Dial while the door closes: %v, expected %v", err, errNotOpen)
 	}
 	unlock()
 	for i := range 3 {

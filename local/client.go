@@ -49,12 +49,12 @@ type Client struct {
 	running   sync.WaitGroup // all goroutines of the Client
 }
 
-// ErrUnconfirmed is returned for operations that the door had not confirmed when the
+// errUnconfirmed is returned for operations that the door had not confirmed when the
 // connection ended: they may or may not be done.
-var ErrUnconfirmed = errors.New("local: not confirmed before the connection ended")
+var errUnconfirmed = errors.New("local: not confirmed before the connection ended")
 
 // Dial connects to the door of the node with this state folder: by the Unix socket or,
-// if there is none, by TCP. It returns [ErrNotOpen] if no door is open.
+// if there is none, by TCP. It returns [errNotOpen] if no door is open.
 //
 // The passcode is sent to a process of the node's user only: after a crash, any user
 // may listen on the TCP port of the door.
@@ -73,7 +73,7 @@ func DialNode(ctx context.Context, stateDir, owner string) (*Client, error) {
 	path := filepath.Join(stateDir, passcodeFile)
 	secret, err := readPasscode(path)
 	if errors.Is(err, fs.ErrNotExist) { // it is removed with the door
-		return nil, fmt.Errorf("%w: %w; start \"peerlink serve\" again", ErrNotOpen, err)
+		return nil, fmt.Errorf("%w: %w; start \"peerlink serve\" again", errNotOpen, err)
 	}
 	if err != nil {
 		return nil, err
@@ -104,13 +104,13 @@ func (a addresses) dial(ctx context.Context, stateDir string) (net.Conn, error) 
 		case err != nil:
 			return nil, err
 		case !open:
-			return nil, fmt.Errorf("%w: the service has ended without closing it; start \"peerlink serve\" again", ErrNotOpen)
+			return nil, fmt.Errorf("%w: the service has ended without closing it; start \"peerlink serve\" again", errNotOpen)
 		}
 	}
 	var dialer net.Dialer
 	nc, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
-		return nil, fmt.Errorf("%w: nobody answers there any more; start \"peerlink serve\" again: %w", ErrNotOpen, err)
+		return nil, fmt.Errorf("%w: nobody answers there any more; start \"peerlink serve\" again: %w", errNotOpen, err)
 	}
 	return nc, nil
 }
@@ -134,7 +134,7 @@ func newClient(ctx context.Context, nc net.Conn, secret string) (*Client, error)
 	if err := c.connect(ctx, secret); err != nil {
 		c.close()
 		if errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("%w: it is closing; start \"peerlink serve\" again: %w", ErrNotOpen, err)
+			return nil, fmt.Errorf("%w: it is closing; start \"peerlink serve\" again: %w", errNotOpen, err)
 		}
 		return nil, fmt.Errorf("connect to the local door: %w", err)
 	}
@@ -185,7 +185,7 @@ func (c *Client) exchange(f *stomp.Frame) (*stomp.Frame, error) {
 // Send sends a message to an outgoing exchange. It blocks while too many messages are
 // unconfirmed. If it returns nil, confirmed is called once: with nil when the message
 // is durable, with the door's [*stomp.ServerError] if it has refused this message, or
-// with [ErrUnconfirmed] (wrapped). The reading goroutine calls confirmed, which must
+// with [errUnconfirmed] (wrapped). The reading goroutine calls confirmed, which must
 // not block.
 func (c *Client) Send(ctx context.Context, exchange, routingKey, smpType string, body []byte, confirmed func(error)) error {
 	if err := c.takeRoom(ctx); err != nil {
@@ -365,7 +365,7 @@ func (c *Client) read() {
 	c.waiting = nil // no further request is accepted
 	c.mu.Unlock()
 	for _, done := range waiting {
-		done(fmt.Errorf("%w: %w", ErrUnconfirmed, err))
+		done(fmt.Errorf("%w: %w", errUnconfirmed, err))
 	}
 	close(c.done)
 	c.conn.Close()

@@ -85,8 +85,8 @@ func TestPortTakenAfterCrash(t *testing.T) {
 		if err := writeAddresses(dir, a); err != nil { // as after a crash
 			t.Fatal(err)
 		}
-		if _, err := Dial(t.Context(), dir); !errors.Is(err, ErrNotOpen) {
-			t.Errorf("with %v: %v, expected %v", a, err, ErrNotOpen)
+		if _, err := Dial(t.Context(), dir); !errors.Is(err, errNotOpen) {
+			t.Errorf("with %v: %v, expected %v", a, err, errNotOpen)
 		}
 	}
 	select {
@@ -159,7 +159,7 @@ func TestPasscodeOfTCPIsNew(t *testing.T) {
 	}
 }
 
-// If no door is open, Dial returns ErrNotOpen.
+// If no door is open, Dial returns errNotOpen.
 func TestDialNotOpen(t *testing.T) {
 	h := newHouse(t, nil)
 	a, err := readAddresses(h.dir)
@@ -167,8 +167,8 @@ func TestDialNotOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.stop()
-	if _, err := Dial(t.Context(), h.dir); !errors.Is(err, ErrNotOpen) {
-		t.Errorf("after Serve: %v, expected %v", err, ErrNotOpen)
+	if _, err := Dial(t.Context(), h.dir); !errors.Is(err, errNotOpen) {
+		t.Errorf("after Serve: %v, expected %v", err, errNotOpen)
 	}
 	if err := writeAddresses(h.dir, a); err != nil { // as after a crash
 		t.Fatal(err)
@@ -176,8 +176,8 @@ func TestDialNotOpen(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(h.dir, passcodeFile), []byte(newPasscode()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Dial(t.Context(), h.dir); !errors.Is(err, ErrNotOpen) {
-		t.Errorf("after a crash: %v, expected %v", err, ErrNotOpen)
+	if _, err := Dial(t.Context(), h.dir); !errors.Is(err, errNotOpen) {
+		t.Errorf("after a crash: %v, expected %v", err, errNotOpen)
 	}
 	if err := os.WriteFile(filepath.Join(h.dir, addressFile), []byte("?"), 0o600); err != nil {
 		t.Fatal(err)
@@ -208,7 +208,7 @@ func (o *outcomes) of(n int) func(error) {
 }
 
 // Every confirmed function is called once: with nil for stored messages, with the
-// door's reason for the message that it refuses, and with ErrUnconfirmed for the
+// door's reason for the message that it refuses, and with errUnconfirmed for the
 // others.
 func TestClientSend(t *testing.T) {
 	h := newHouse(t, nil)
@@ -238,10 +238,10 @@ func TestClientSend(t *testing.T) {
 			t.Fatalf("message %d: told %v, expected one call", i, errs)
 		case i < bad && errs[0] != nil:
 			t.Fatalf("message %d: %v", i, errs[0])
-		case i == bad && (!errors.As(errs[0], &refused) || errors.Is(errs[0], ErrUnconfirmed)):
+		case i == bad && (!errors.As(errs[0], &refused) || errors.Is(errs[0], errUnconfirmed)):
 			t.Fatalf("bad message: %v, expected the reason of the door", errs[0])
-		case i > bad && !errors.Is(errs[0], ErrUnconfirmed):
-			t.Fatalf("message %d after the bad one: %v, expected %v", i, errs[0], ErrUnconfirmed)
+		case i > bad && !errors.Is(errs[0], errUnconfirmed):
+			t.Fatalf("message %d after the bad one: %v, expected %v", i, errs[0], errUnconfirmed)
 		}
 	}
 	stats, err := h.store.Stats(t.Context())

@@ -23,14 +23,14 @@ import (
 	"peerlink/stomp"
 )
 
-// DefaultListen is the usual port of STOMP servers, on loopback.
-const DefaultListen = "127.0.0.1:61613"
+// defaultListen is the usual port of STOMP servers, on loopback.
+const defaultListen = "127.0.0.1:61613"
 
 // Config holds the parameters of a [Door].
 type Config struct {
 	Store    *embedded.Store
 	StateDir string // folder for the passcode, the Unix socket and the addresses; it must exist
-	// Listen is a loopback address and port, such as [DefaultListen]; port 0 means any
+	// Listen is a loopback address and port, such as [defaultListen]; port 0 means any
 	// free port. With "" or "none" there is only the Unix socket.
 	Listen    string
 	Inbox     string   // the destination of SUBSCRIBE: "accounts_in", "creditors_in" or "debtors_in"
@@ -76,8 +76,8 @@ type Door struct {
 
 // Open opens the door, and generates the passcode if there is none: clients can
 // connect, and wait for [Door.Serve]. With a TCP port, a generated passcode is always a
-// new one, and is removed when the door is closed. Open returns [ErrNotLoopback],
-// [ErrExposed], [ErrInUse], or why it can not listen.
+// new one, and is removed when the door is closed. Open returns [errNotLoopback],
+// [errExposed], [errInUse], or why it can not listen.
 func Open(cfg Config) (*Door, error) { return open(cfg, defaultBounds()) }
 
 func open(cfg Config, b bounds) (*Door, error) {
@@ -163,7 +163,7 @@ func (d *Door) announced(ctx context.Context) bool {
 // operator is kept; in the second case a warning is logged.
 func (d *Door) forgetPasscode(stateDir, address string) error {
 	last, err := readAddresses(stateDir)
-	crashed := !errors.Is(err, ErrNotOpen) && (err != nil || last.TCP != "")
+	crashed := !errors.Is(err, errNotOpen) && (err != nil || last.TCP != "")
 	if !crashed && !wantsTCP(address) {
 		return nil
 	}

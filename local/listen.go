@@ -9,22 +9,22 @@ import (
 )
 
 var (
-	// ErrNotLoopback means that the configured address can be reached by other
+	// errNotLoopback means that the configured address can be reached by other
 	// machines.
-	ErrNotLoopback = errors.New("local: not a loopback address")
-	// ErrInUse means that another process has a door open on the same state folder.
-	ErrInUse = errors.New("local: door is open already")
+	errNotLoopback = errors.New("local: not a loopback address")
+	// errInUse means that another process has a door open on the same state folder.
+	errInUse = errors.New("local: door is open already")
 )
 
 // listenTCP listens on a loopback address.
 func listenTCP(address string) (net.Listener, error) {
 	tcp, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listen for local applications on %q: %w; expected an address like %s", address, err, DefaultListen)
+		return nil, fmt.Errorf("listen for local applications on %q: %w; expected an address like %s", address, err, defaultListen)
 	}
 	if !tcp.IP.IsLoopback() {
 		return nil, fmt.Errorf("%w: refused to listen for local applications on %q, which other machines could reach without encryption; expected an address like %s",
-			ErrNotLoopback, address, DefaultListen)
+			errNotLoopback, address, defaultListen)
 	}
 	l, err := net.ListenTCP("tcp", tcp)
 	if err != nil {
@@ -38,7 +38,7 @@ func listenTCP(address string) (net.Listener, error) {
 func listenUnix(path string) (net.Listener, error) {
 	l, err := socket.Listen(path)
 	if errors.Is(err, socket.ErrInUse) {
-		err = fmt.Errorf("%w: %w", ErrInUse, err)
+		err = fmt.Errorf("%w: %w", errInUse, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen for local applications: %w", err)

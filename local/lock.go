@@ -20,7 +20,7 @@ const (
 	lockWait = 2 * time.Second
 )
 
-// lockDoor locks the state folder. It returns [ErrInUse] if another door is open on it.
+// lockDoor locks the state folder. It returns [errInUse] if another door is open on it.
 func lockDoor(stateDir string) (*flock.Flock, error) {
 	l := flock.New(filepath.Join(stateDir, lockFile))
 	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
@@ -31,7 +31,7 @@ func lockDoor(stateDir string) (*flock.Flock, error) {
 	}
 	l.Close()
 	if err == nil || errors.Is(err, context.DeadlineExceeded) {
-		return nil, fmt.Errorf("%w: %s is locked", ErrInUse, l.Path())
+		return nil, fmt.Errorf("%w: %s is locked", errInUse, l.Path())
 	}
 	return nil, fmt.Errorf("lock the state folder: %w", err)
 }

@@ -141,7 +141,7 @@ func TestPasscodeFileRefused(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.like) || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "secret-") || strings.Contains(err.Error(), good) {
 				t.Errorf("Open: %v, expected %q", err, c.like)
 			}
-			if exposed := c.mode&0o077 != 0; errors.Is(err, ErrExposed) != exposed {
+			if exposed := c.mode&0o077 != 0; errors.Is(err, errExposed) != exposed {
 				t.Errorf("Open: %v is ErrExposed: %v, expected %v", err, !exposed, exposed)
 			}
 			if err := writeAddresses(dir, addresses{Unix: socketFile}); err != nil {
@@ -165,10 +165,10 @@ func TestListen(t *testing.T) {
 		{"localhost:0", nil, ""},
 		{"none", nil, ""},
 		{"", nil, ""},
-		{"0.0.0.0:0", ErrNotLoopback, `"0.0.0.0:0", which other machines could reach`},
-		{":0", ErrNotLoopback, "expected an address like 127.0.0.1:61613"},
-		{"[::]:0", ErrNotLoopback, ""},
-		{"192.0.2.1:0", ErrNotLoopback, ""},
+		{"0.0.0.0:0", errNotLoopback, `"0.0.0.0:0", which other machines could reach`},
+		{":0", errNotLoopback, "expected an address like 127.0.0.1:61613"},
+		{"[::]:0", errNotLoopback, ""},
+		{"192.0.2.1:0", errNotLoopback, ""},
 		{"127.0.0.1", errors.ErrUnsupported, "missing port"},
 		{"127.0.0.1:http?", errors.ErrUnsupported, "expected an address like"},
 	} {
@@ -186,7 +186,7 @@ func TestListen(t *testing.T) {
 				}
 				return
 			}
-			if err == nil || !strings.Contains(err.Error(), c.like) || c.want == ErrNotLoopback && !errors.Is(err, c.want) {
+			if err == nil || !strings.Contains(err.Error(), c.like) || c.want == errNotLoopback && !errors.Is(err, c.want) {
 				t.Fatalf("Open: %v, expected %q", err, c.like)
 			}
 			if _, err := os.Stat(filepath.Join(dir, socketFile)); !errors.Is(err, os.ErrNotExist) {
@@ -214,8 +214,8 @@ func TestUnixSocket(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
 		t.Errorf("socket has mode %v (%v), expected 0600", info.Mode(), err)
 	}
-	if _, err := openOnly(t, dir, ""); !errors.Is(err, ErrInUse) {
-		t.Errorf("second door: %v, expected %v", err, ErrInUse)
+	if _, err := openOnly(t, dir, ""); !errors.Is(err, errInUse) {
+		t.Errorf("second door: %v, expected %v", err, errInUse)
 	}
 	if nc, err := net.Dial("unix", path); err != nil {
 		t.Errorf("the first door is gone: %v", err)

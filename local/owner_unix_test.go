@@ -23,15 +23,15 @@ func TestPasscodeOfAnotherUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, listen := range []string{"none", "127.0.0.1:0"} {
-		if _, err := openOnly(t, dir, listen); !errors.Is(err, ErrExposed) {
-			t.Errorf("Open with %s: %v, expected %v", listen, err, ErrExposed)
+		if _, err := openOnly(t, dir, listen); !errors.Is(err, errExposed) {
+			t.Errorf("Open with %s: %v, expected %v", listen, err, errExposed)
 		}
 	}
 	if err := writeAddresses(dir, addresses{Unix: socketFile}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Dial(t.Context(), dir); !errors.Is(err, ErrExposed) {
-		t.Errorf("Dial: %v, expected %v", err, ErrExposed)
+	if _, err := Dial(t.Context(), dir); !errors.Is(err, errExposed) {
+		t.Errorf("Dial: %v, expected %v", err, errExposed)
 	}
 	if err := os.Chown(dir, other, -1); err != nil {
 		t.Fatal(err)

@@ -25,8 +25,8 @@ const (
 	minPasscode, maxPasscode = 16, 250
 )
 
-// ErrExposed means that other users than the node's can read the passcode.
-var ErrExposed = errors.New("local: passcode is not secret")
+// errExposed means that other users than the node's can read the passcode.
+var errExposed = errors.New("local: passcode is not secret")
 
 // passcode is the secret that clients must send. It is never logged or quoted in
 // errors.
@@ -96,7 +96,7 @@ func removeMade(path string) (chosen bool, err error) {
 	return false, nil
 }
 
-// readPasscode reads the file. It returns [ErrExposed] if other users can read it, or
+// readPasscode reads the file. It returns [errExposed] if other users can read it, or
 // if it belongs to one of them.
 func readPasscode(path string) (string, error) {
 	f, err := os.Open(path)
@@ -112,13 +112,13 @@ func readPasscode(path string) (string, error) {
 	// show.
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
 		if err := guard.CheckPrivateFolder(filepath.Dir(path)); err != nil {
-			return "", fmt.Errorf("%w: %w", ErrExposed, err)
+			return "", fmt.Errorf("%w: %w", errExposed, err)
 		}
 		return "", fmt.Errorf("%w: %s has mode %04o, so other users have access; give it 0600, and remove it if they may have read it: a new one is made at the next start",
-			ErrExposed, path, mode)
+			errExposed, path, mode)
 	}
 	if err := guard.CheckOwnerInFolder(f); err != nil {
-		return "", fmt.Errorf("%w: %w; or remove it: a new one is made at the next start", ErrExposed, err)
+		return "", fmt.Errorf("%w: %w; or remove it: a new one is made at the next start", errExposed, err)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxPasscode+3))
 	if err != nil {

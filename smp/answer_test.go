@@ -46,13 +46,13 @@ func TestAnswer(t *testing.T) {
 			t.Errorf("%s is answered with what is not accepted: %v", typ, err)
 		}
 	}
-	if _, _, err := Answer("Nothing", []byte("{}"), now); !errors.Is(err, ErrType) {
+	if _, _, err := Answer("Nothing", []byte("{}"), now); !errors.Is(err, errType) {
 		t.Errorf("error is %v, expected an ErrType", err)
 	}
-	if _, _, err := Answer(AccountPurge, []byte("{}"), now); !errors.Is(err, ErrField) {
+	if _, _, err := Answer(AccountPurge, []byte("{}"), now); !errors.Is(err, errField) {
 		t.Errorf("error is %v, expected an ErrField", err)
 	}
-	if _, _, err := Answer(AccountPurge, make([]byte, MaxBody+1), now); !errors.Is(err, ErrTooLong) {
+	if _, _, err := Answer(AccountPurge, make([]byte, MaxBody+1), now); !errors.Is(err, errTooLong) {
 		t.Errorf("error is %v, expected an ErrTooLong", err)
 	}
 }

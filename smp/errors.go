@@ -5,27 +5,25 @@ import (
 	"strconv"
 )
 
-// The kinds of errors in a message. Every [Error] is one of these:
-//
-//	if errors.Is(err, smp.ErrForeignID) { ... }
+// The kinds of errors in a message. Every [Error] wraps one of these.
 var (
-	// ErrContentType: the content type is not "application/json".
-	ErrContentType = errors.New("unsupported content type")
-	// ErrType: unknown message type, or a type of the other direction.
-	ErrType = errors.New("message type not allowed")
-	// ErrTooLong: the body is over [MaxBody] or [MaxApplicationBody].
-	ErrTooLong = errors.New("message too long")
-	// ErrSyntax: the body is not exactly one JSON object in UTF-8.
-	ErrSyntax = errors.New("not a JSON object")
-	// ErrField: a field is missing, given twice, out of its limits, or inconsistent with
+	// errContentType: the content type is not "application/json".
+	errContentType = errors.New("unsupported content type")
+	// errType: unknown message type, or a type of the other direction.
+	errType = errors.New("message type not allowed")
+	// errTooLong: the body is over [MaxBody] or [MaxApplicationBody].
+	errTooLong = errors.New("message too long")
+	// errSyntax: the body is not exactly one JSON object in UTF-8.
+	errSyntax = errors.New("not a JSON object")
+	// errField: a field is missing, given twice, out of its limits, or inconsistent with
 	// another field.
-	ErrField = errors.New("invalid field")
-	// ErrForeignID: an ID is outside of the ranges agreed with the peer.
-	ErrForeignID = errors.New("foreign ID")
-	// ErrCoordinator: the message has a coordinator that the peer can not be.
-	ErrCoordinator = errors.New("invalid coordinator")
-	// ErrFuture: the message's timestamp is more than two hours ahead.
-	ErrFuture = errors.New("timestamp in the future")
+	errField = errors.New("invalid field")
+	// errForeignID: an ID is outside of the ranges agreed with the peer.
+	errForeignID = errors.New("foreign ID")
+	// errCoordinator: the message has a coordinator that the peer can not be.
+	errCoordinator = errors.New("invalid coordinator")
+	// errFuture: the message's timestamp is more than two hours ahead.
+	errFuture = errors.New("timestamp in the future")
 )
 
 // ErrView is returned by [View.Check]. It is not an [Error]: the message is not the
@@ -37,7 +35,7 @@ var ErrView = errors.New("inconsistent view of a peer")
 // message, and nothing of config_data, transfer_note and debtor_info_iri, which are
 // private to users.
 type Error struct {
-	Kind   error  // one of the Err... variables, for errors.Is
+	kind   error  // one of the variables above
 	Type   string // the message's type; empty if the type is invalid
 	Field  string // the invalid field; empty if it is not a single one
 	Detail string // what is wrong, and what was expected
@@ -57,7 +55,7 @@ func (e *Error) Error() string {
 }
 
 // Unwrap returns the error's kind.
-func (e *Error) Unwrap() error { return e.Kind }
+func (e *Error) Unwrap() error { return e.kind }
 
 // maxExcerpt bounds how many bytes of untrusted input an error may quote.
 const maxExcerpt = 40

@@ -93,7 +93,7 @@ func TestErrorsAreHarmless(t *testing.T) {
 func checkHarmless(t *testing.T, err error) {
 	t.Helper()
 	var e *Error
-	if !errors.As(err, &e) || e.Kind == nil || e.Detail == "" {
+	if !errors.As(err, &e) || e.kind == nil || e.Detail == "" {
 		t.Fatalf("error is %#v, expected an *Error with a kind and a detail", err)
 	}
 	if e.Type != "" && schemaOf(e.Type) == nil {

@@ -154,7 +154,7 @@ func TestFieldLimits(t *testing.T) {
 			for _, literal := range slices.Concat(l.fails, foreign[l.kind], []string{""}) {
 				_, err := send(typ, base.with(name, literal).body())
 				var e *Error
-				if !errors.As(err, &e) || e.Kind != ErrField || e.Type != typ {
+				if !errors.As(err, &e) || e.kind != errField || e.Type != typ {
 					t.Errorf("%s, %s = %.80s: error is %v, expected an ErrField", typ, name, literal, err)
 				} else if e.Field != name {
 					t.Errorf("%s, %s = %.80s: the error blames %s", typ, name, literal, e.Field)
@@ -200,7 +200,7 @@ func TestFieldsTogether(t *testing.T) {
 		switch {
 		case c.blame == "" && err != nil:
 			t.Errorf("%s with %v: %v", c.typ, c.pairs, err)
-		case c.blame != "" && (!errors.As(err, &e) || e.Kind != ErrField || e.Field != c.blame):
+		case c.blame != "" && (!errors.As(err, &e) || e.kind != errField || e.Field != c.blame):
 			t.Errorf("%s with %v: error is %v, expected one about %s", c.typ, c.pairs, err, c.blame)
 		}
 	}
@@ -257,7 +257,7 @@ func TestNumberForms(t *testing.T) {
 	} {
 		out, err := send(AccountUpdate, base.with(c.field, c.literal).body())
 		if c.want == "" {
-			if !errors.Is(err, ErrField) {
+			if !errors.Is(err, errField) {
 				t.Errorf("%s = %s: error is %v, expected an ErrField", c.field, c.literal, err)
 			}
 			continue

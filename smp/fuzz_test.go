@@ -28,7 +28,7 @@ func FuzzMessage(f *testing.F) {
 	caTop, aaTop := peers(f, "800008", "f00001", "1234abcd")
 	aaOfDA := View{
 		Owner: nodetype.AccountingAuthority, Peer: nodetype.DebtorsAgent,
-		PeerCreditors: Exactly(0), PeerDebtors: mustParseSubnet(f, "1234abcd00"),
+		PeerCreditors: exactly(0), PeerDebtors: mustParseSubnet(f, "1234abcd00"),
 	}
 	views := []View{ca, aa, caTop, aaTop, aaOfDA, aaOfDA.reversed()}
 	f.Fuzz(func(t *testing.T, i uint8, typ string, body []byte) {
@@ -53,9 +53,9 @@ func FuzzMessage(f *testing.F) {
 			arrived, err := view.reversed().Incoming(typ, ContentType, out, arrival)
 			// A creditors agent can not issue: its translated message would be
 			// inconsistent.
-			issued := translates && errors.Is(err, ErrField)
+			issued := translates && errors.Is(err, errField)
 			switch {
-			case issued, errors.Is(err, ErrCoordinator), errors.Is(err, ErrFuture):
+			case issued, errors.Is(err, errCoordinator), errors.Is(err, errFuture):
 			case err != nil:
 				t.Fatalf("sent\n%s\nrefused: %v", out, err)
 			case view.Peer != nodetype.CreditorsAgent && string(arrived.Body) != string(out):

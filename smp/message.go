@@ -32,13 +32,13 @@ func (m *message) parse(s *schema, body []byte) error {
 	*m = message{schema: s}
 	var sc scanner
 	if err := sc.open(body); err != nil {
-		return &Error{Kind: ErrSyntax, Type: s.name, Detail: err.Error()}
+		return &Error{kind: errSyntax, Type: s.name, Detail: err.Error()}
 	}
 	var seen uint32
 	for hint := 0; ; {
 		name, tok, more, err := sc.member()
 		if err != nil {
-			return &Error{Kind: ErrSyntax, Type: s.name, Detail: err.Error()}
+			return &Error{kind: errSyntax, Type: s.name, Detail: err.Error()}
 		}
 		if !more {
 			break
@@ -49,21 +49,21 @@ func (m *message) parse(s *schema, body []byte) error {
 		}
 		f := &s.fields[i]
 		if seen&(1<<i) != 0 {
-			return &Error{Kind: ErrField, Type: s.name, Field: f.name, Detail: "is given twice"}
+			return &Error{kind: errField, Type: s.name, Field: f.name, Detail: "is given twice"}
 		}
 		seen |= 1 << i
 		hint = i + 1
 		var ok bool
 		if m.values[i], ok = f.read(tok); !ok {
-			return &Error{Kind: ErrField, Type: s.name, Field: f.name, Detail: f.refusal(tok)}
+			return &Error{kind: errField, Type: s.name, Field: f.name, Detail: f.refusal(tok)}
 		}
 	}
 	if missing := bits.TrailingZeros32(^seen); missing < len(s.fields) {
 		f := &s.fields[missing]
-		return &Error{Kind: ErrField, Type: s.name, Field: f.name, Detail: "is missing, expected " + f.expectation()}
+		return &Error{kind: errField, Type: s.name, Field: f.name, Detail: "is missing, expected " + f.expectation()}
 	}
 	if name, detail := m.inconsistency(); name != "" {
-		return &Error{Kind: ErrField, Type: s.name, Field: name, Detail: detail}
+		return &Error{kind: errField, Type: s.name, Field: name, Detail: detail}
 	}
 	return nil
 }
@@ -124,7 +124,7 @@ func checkLength(typ string, body []byte, limit int) error {
 		return nil
 	}
 	return &Error{
-		Kind: ErrTooLong, Type: typ,
+		kind: errTooLong, Type: typ,
 		Detail: fmt.Sprintf("body is %d bytes long, at most %d are allowed", len(body), limit),
 	}
 }

@@ -2,14 +2,14 @@ package smp
 
 // PeekIDs returns the arguments for [OutgoingRoutingKey] from a message: its type and the
 // IDs of its account. It stops when it has found all three, so the message may still be
-// refused by [View.Outgoing]. Errors are [ErrTooLong], [ErrSyntax] and [ErrField].
+// refused by [View.Outgoing]. Errors are [errTooLong], [errSyntax] and [errField].
 func PeekIDs(body []byte) (typ string, debtorID, creditorID int64, err error) {
 	if err := checkLength("", body, MaxApplicationBody); err != nil {
 		return "", 0, 0, err
 	}
 	var sc scanner
 	if err := sc.open(body); err != nil {
-		return "", 0, 0, &Error{Kind: ErrSyntax, Detail: err.Error()}
+		return "", 0, 0, &Error{kind: errSyntax, Detail: err.Error()}
 	}
 	wanted := [...]field{
 		{name: "type", kind: textKind, max: maxTypeName, check: isType, expects: "one of the ten message types"},
@@ -21,16 +21,16 @@ func PeekIDs(body []byte) (typ string, debtorID, creditorID int64, err error) {
 	for seen != [len(wanted)]bool{true, true, true} {
 		name, tok, more, err := sc.member()
 		if err != nil {
-			return "", 0, 0, &Error{Kind: ErrSyntax, Detail: err.Error()}
+			return "", 0, 0, &Error{kind: errSyntax, Detail: err.Error()}
 		}
 		for i := range wanted {
 			f := &wanted[i]
 			switch {
 			case !more && !seen[i]:
-				return "", 0, 0, &Error{Kind: ErrField, Field: f.name, Detail: "is missing, expected " + f.expectation()}
+				return "", 0, 0, &Error{kind: errField, Field: f.name, Detail: "is missing, expected " + f.expectation()}
 			case more && string(name) == f.name:
 				if values[i], seen[i] = f.read(tok); !seen[i] {
-					return "", 0, 0, &Error{Kind: ErrField, Field: f.name, Detail: f.refusal(tok)}
+					return "", 0, 0, &Error{kind: errField, Field: f.name, Detail: f.refusal(tok)}
 				}
 			}
 		}

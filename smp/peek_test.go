@@ -29,19 +29,19 @@ func TestPeekIDs(t *testing.T) {
 		body string
 		kind error
 	}{
-		{``, ErrSyntax},
-		{`[]`, ErrSyntax},
-		{`{"type": "AccountPurge", "debtor_id": 1, "creditor_id"`, ErrSyntax},
-		{`{"type": "AccountPurge", "debtor_id": 1, "creditor_id": }`, ErrSyntax},
-		{"{\"x\": \"\xff\", \"type\": \"AccountPurge\", \"debtor_id\": 1, \"creditor_id\": 2}", ErrSyntax},
-		{`{}`, ErrField},
-		{`{"type": "AccountPurge", "debtor_id": 1}`, ErrField},
-		{`{"debtor_id": 1, "creditor_id": 2}`, ErrField},
-		{`{"type": "Account", "debtor_id": 1, "creditor_id": 2}`, ErrField},
-		{`{"type": 5, "debtor_id": 1, "creditor_id": 2}`, ErrField},
-		{`{"type": "AccountPurge", "debtor_id": null, "creditor_id": 2}`, ErrField},
-		{`{"type": "AccountPurge", "debtor_id": 9223372036854775808, "creditor_id": 2}`, ErrField},
-		{strings.Repeat(" ", MaxApplicationBody+1), ErrTooLong},
+		{``, errSyntax},
+		{`[]`, errSyntax},
+		{`{"type": "AccountPurge", "debtor_id": 1, "creditor_id"`, errSyntax},
+		{`{"type": "AccountPurge", "debtor_id": 1, "creditor_id": }`, errSyntax},
+		{"{\"x\": \"\xff\", \"type\": \"AccountPurge\", \"debtor_id\": 1, \"creditor_id\": 2}", errSyntax},
+		{`{}`, errField},
+		{`{"type": "AccountPurge", "debtor_id": 1}`, errField},
+		{`{"debtor_id": 1, "creditor_id": 2}`, errField},
+		{`{"type": "Account", "debtor_id": 1, "creditor_id": 2}`, errField},
+		{`{"type": 5, "debtor_id": 1, "creditor_id": 2}`, errField},
+		{`{"type": "AccountPurge", "debtor_id": null, "creditor_id": 2}`, errField},
+		{`{"type": "AccountPurge", "debtor_id": 9223372036854775808, "creditor_id": 2}`, errField},
+		{strings.Repeat(" ", MaxApplicationBody+1), errTooLong},
 	} {
 		if typ, debtor, creditor, err := PeekIDs([]byte(c.body)); !errors.Is(err, c.kind) || typ != "" || debtor != 0 || creditor != 0 {
 			t.Errorf("%.80s: %q, %d, %d, error is %v, expected %v", c.body, typ, debtor, creditor, err, c.kind)

@@ -25,7 +25,7 @@ func TestObjectSyntax(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s: %v", body, err)
 			}
-		} else if !errors.Is(err, ErrSyntax) {
+		} else if !errors.Is(err, errSyntax) {
 			t.Errorf("%s: error is %v, expected an ErrSyntax", body, err)
 		}
 	}
@@ -42,7 +42,7 @@ func TestObjectSyntax(t *testing.T) {
 		body := s.body(`"unknown": ` + value)
 		want := error(nil)
 		if !json.Valid(body) {
-			want = ErrSyntax
+			want = errSyntax
 		}
 		if _, err := send(AccountPurge, body); !errors.Is(err, want) {
 			t.Errorf("unknown property %s: error is %v, expected %v", value, err, want)
@@ -73,7 +73,7 @@ func TestProperties(t *testing.T) {
 		}
 		for _, again := range []string{escaped, `"` + name + `": ` + s[name]} {
 			var e *Error
-			if _, err := send(AccountPurge, s.body(again)); !errors.As(err, &e) || e.Kind != ErrField || e.Field != name {
+			if _, err := send(AccountPurge, s.body(again)); !errors.As(err, &e) || e.kind != errField || e.Field != name {
 				t.Errorf("%s given twice: %v", name, err)
 			}
 		}
@@ -83,7 +83,7 @@ func TestProperties(t *testing.T) {
 // Invariant: nesting is bounded, so that a peer can not exhaust the stack.
 func TestDepth(t *testing.T) {
 	s := samples(t)[AccountPurge]
-	for depth, want := range map[int]error{1: nil, maxDepth - 1: nil, maxDepth: ErrSyntax, 3000: ErrSyntax} {
+	for depth, want := range map[int]error{1: nil, maxDepth - 1: nil, maxDepth: errSyntax, 3000: errSyntax} {
 		for _, pair := range []struct{ before, after string }{{"[", "]"}, {`{"a":`, "}"}} {
 			body := s.body(`"x": ` + strings.Repeat(pair.before, depth) + "1" + strings.Repeat(pair.after, depth))
 			if _, err := send(AccountPurge, body); !errors.Is(err, want) {
@@ -91,7 +91,7 @@ func TestDepth(t *testing.T) {
 			}
 		}
 	}
-	if _, err := send(AccountPurge, []byte(strings.Repeat("[", 8000))); !errors.Is(err, ErrSyntax) {
+	if _, err := send(AccountPurge, []byte(strings.Repeat("[", 8000))); !errors.Is(err, errSyntax) {
 		t.Errorf("error is %v, expected an ErrSyntax", err)
 	}
 }
@@ -121,7 +121,7 @@ func TestText(t *testing.T) {
 	} {
 		out, err := send(ConfigureAccount, base.with("config_data", c.literal).body())
 		if c.want == "" {
-			if !errors.Is(err, ErrSyntax) {
+			if !errors.Is(err, errSyntax) {
 				t.Errorf("%s: error is %v, expected an ErrSyntax", c.literal, err)
 			}
 			continue

@@ -11,7 +11,7 @@ import (
 // have the bits of Value wherever Mask has a one. The zero Subnet contains every ID.
 // (Section "Subnets".)
 //
-// [ParseSubnet] and [Exactly] return subnets whose mask is a sequence of leading ones and
+// [ParseSubnet] and [exactly] return subnets whose mask is a sequence of leading ones and
 // whose value has no bits outside of the mask; [View.Check] refuses others.
 type Subnet struct{ Value, Mask uint64 }
 
@@ -34,9 +34,9 @@ func ParseSubnet(digits string) (Subnet, error) {
 	return s, nil
 }
 
-// Exactly returns the subnet that contains one ID only, like a debtors agent's range of
+// exactly returns the subnet that contains one ID only, like a debtors agent's range of
 // creditors.
-func Exactly(id int64) Subnet { return Subnet{Value: uint64(id), Mask: ^uint64(0)} }
+func exactly(id int64) Subnet { return Subnet{Value: uint64(id), Mask: ^uint64(0)} }
 
 // Contains reports whether the subnet contains id.
 func (s Subnet) Contains(id int64) bool { return uint64(id)&s.Mask == s.Value }

@@ -70,7 +70,7 @@ func TestSubnetContains(t *testing.T) {
 		}
 	}
 	for _, id := range []int64{0, 1, -1, math.MinInt64, math.MaxInt64} {
-		if s := Exactly(id); !s.Contains(id) || s.Contains(id^1) || s.Contains(id^math.MinInt64) || s.Bits() != 64 {
+		if s := exactly(id); !s.Contains(id) || s.Contains(id^1) || s.Contains(id^math.MinInt64) || s.Bits() != 64 {
 			t.Errorf("Exactly(%d) is %v", id, s)
 		}
 	}

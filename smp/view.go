@@ -51,9 +51,9 @@ func (v View) Check() error {
 				ErrView, v.OwnerCreditors, v.PeerCreditors)
 		}
 	case v.Owner == nodetype.DebtorsAgent || v.Peer == nodetype.DebtorsAgent:
-		if v.PeerCreditors != Exactly(rootCreditor) {
+		if v.PeerCreditors != exactly(rootCreditor) {
 			return fmt.Errorf("%w: the creditors range between an authority and a debtors agent is %v, expected %v",
-				ErrView, v.PeerCreditors, Exactly(rootCreditor))
+				ErrView, v.PeerCreditors, exactly(rootCreditor))
 		}
 	}
 	return nil
@@ -77,12 +77,12 @@ func (v View) Outgoing(typ, contentType string, body []byte) ([]byte, error) {
 	}
 	if v.Owner == nodetype.CreditorsAgent {
 		const whose = "the node's own creditors"
-		if err := m.requireID(creditorField, v.OwnerCreditors, ErrForeignID, whose); err != nil {
+		if err := m.requireID(creditorField, v.OwnerCreditors, errForeignID, whose); err != nil {
 			return nil, err
 		}
 		m.moveID(creditorField, v.OwnerCreditors, v.PeerCreditors)
 		if coordinator := m.coordinatorType(); m.schema.hasCoordinatorID() && (coordinator == direct || coordinator == agent) {
-			if err := m.requireID(coordinatorIDField, v.OwnerCreditors, ErrForeignID, whose); err != nil {
+			if err := m.requireID(coordinatorIDField, v.OwnerCreditors, errForeignID, whose); err != nil {
 				return nil, err
 			}
 			m.moveID(coordinatorIDField, v.OwnerCreditors, v.PeerCreditors)
@@ -113,7 +113,7 @@ func (v View) Incoming(typ, contentType string, body []byte, now time.Time) (Rec
 	}
 	if ahead := m.ahead(now); ahead > maxAhead.Microseconds() {
 		return Received{}, &Error{
-			Kind: ErrFuture, Type: m.schema.name, Field: "ts",
+			kind: errFuture, Type: m.schema.name, Field: "ts",
 			Detail: fmt.Sprintf("is %d seconds in the future, at most %.0f are allowed", ahead/1_000_000, maxAhead.Seconds()),
 		}
 	}
@@ -154,10 +154,10 @@ func (m *message) parseAndCheck(typ, contentType string, body []byte, in bool, l
 		if s.in {
 			way = "away from"
 		}
-		return &Error{Kind: ErrType, Type: s.name, Detail: "only messages " + way + " an accounting authority are allowed here"}
+		return &Error{kind: errType, Type: s.name, Detail: "only messages " + way + " an accounting authority are allowed here"}
 	}
 	if contentType != ContentType {
-		return &Error{Kind: ErrContentType, Type: s.name, Detail: "content type is " + excerpt(contentType) + ", expected " + ContentType}
+		return &Error{kind: errContentType, Type: s.name, Detail: "content type is " + excerpt(contentType) + ", expected " + ContentType}
 	}
 	if err := checkLength(s.name, body, limit); err != nil {
 		return err
@@ -166,16 +166,16 @@ func (m *message) parseAndCheck(typ, contentType string, body []byte, in bool, l
 }
 
 func unknownType(typ string) error {
-	return &Error{Kind: ErrType, Field: "type", Detail: "is " + excerpt(typ) + ", expected one of the ten message types"}
+	return &Error{kind: errType, Field: "type", Detail: "is " + excerpt(typ) + ", expected one of the ten message types"}
 }
 
 // requireAccount refuses a message about an account outside of the ranges that the two
 // peers share.
 func (v View) requireAccount(m *message) error {
-	if err := m.requireID(creditorField, v.PeerCreditors, ErrForeignID, "the peer's creditors"); err != nil {
+	if err := m.requireID(creditorField, v.PeerCreditors, errForeignID, "the peer's creditors"); err != nil {
 		return err
 	}
-	return m.requireID(debtorField, v.PeerDebtors, ErrForeignID, "the peer's debtors")
+	return m.requireID(debtorField, v.PeerDebtors, errForeignID, "the peer's debtors")
 }
 
 // requireCoordinator refuses a message about a transfer that the agent among the two peers
@@ -190,7 +190,7 @@ func (v View) requireCoordinator(m *message) error {
 		case direct:
 			return m.requireCoordinatorID(creditorField)
 		case agent:
-			return m.requireID(coordinatorIDField, v.PeerCreditors, ErrCoordinator, "the peer's creditors")
+			return m.requireID(coordinatorIDField, v.PeerCreditors, errCoordinator, "the peer's creditors")
 		}
 		return m.refuseCoordinatorType(`"direct" or "agent" between an authority and a creditors agent`)
 	}
@@ -209,7 +209,7 @@ func (m *message) requireID(i int, s Subnet, kind error, whose string) error {
 		return nil
 	}
 	return &Error{
-		Kind: kind, Type: m.schema.name, Field: m.schema.fields[i].name,
+		kind: kind, Type: m.schema.name, Field: m.schema.fields[i].name,
 		Detail: fmt.Sprintf("is %d (0x%016x), which is not one of %s: expected 0x%v", id, uint64(id), whose, s),
 	}
 }
@@ -222,7 +222,7 @@ func (m *message) requireCoordinatorID(i int) error {
 		return nil
 	}
 	return &Error{
-		Kind: ErrCoordinator, Type: m.schema.name, Field: "coordinator_id",
+		kind: errCoordinator, Type: m.schema.name, Field: "coordinator_id",
 		Detail: fmt.Sprintf("is %d, expected the %s %d as coordinator_type is %s", coordinator, m.schema.fields[i].name, expected,
 			strconv.Quote(m.coordinatorType())),
 	}
@@ -230,7 +230,7 @@ func (m *message) requireCoordinatorID(i int) error {
 
 func (m *message) refuseCoordinatorType(expected string) error {
 	return &Error{
-		Kind: ErrCoordinator, Type: m.schema.name, Field: "coordinator_type",
+		kind: errCoordinator, Type: m.schema.name, Field: "coordinator_type",
 		Detail: "is " + excerpt(m.values[coordinatorTypeField].text) + ", expected " + expected,
 	}
 }

@@ -36,7 +36,7 @@ func peers(t testing.TB, own, given, debtors string) (ca, aa View) {
 func TestViewCheck(t *testing.T) {
 	const aa, ca, da = nodetype.AccountingAuthority, nodetype.CreditorsAgent, nodetype.DebtorsAgent
 	sub := func(digits string) Subnet { return mustParseSubnet(t, digits) }
-	zero := Exactly(0)
+	zero := exactly(0)
 	for _, c := range []struct {
 		view View
 		want string // part of the error; empty if there is none
@@ -177,20 +177,20 @@ func TestForeignIDs(t *testing.T) {
 		field string
 	}{
 		{"own creditor", outgoing, ca, PrepareTransfer, request.with("creditor_id", own, "debtor_id", debtor, "coordinator_id", own), nil, ""},
-		{"another agent's creditor", outgoing, ca, PrepareTransfer, request.with("creditor_id", given, "debtor_id", debtor, "coordinator_id", given), ErrForeignID, "creditor_id"},
-		{"another agent's coordinator", outgoing, ca, PrepareTransfer, request.with("creditor_id", own, "debtor_id", debtor, "coordinator_id", given, "coordinator_type", `"agent"`), ErrForeignID, "coordinator_id"},
-		{"another authority's debtor", outgoing, ca, PrepareTransfer, request.with("creditor_id", own, "debtor_id", "1", "coordinator_id", own), ErrForeignID, "debtor_id"},
+		{"another agent's creditor", outgoing, ca, PrepareTransfer, request.with("creditor_id", given, "debtor_id", debtor, "coordinator_id", given), errForeignID, "creditor_id"},
+		{"another agent's coordinator", outgoing, ca, PrepareTransfer, request.with("creditor_id", own, "debtor_id", debtor, "coordinator_id", given, "coordinator_type", `"agent"`), errForeignID, "coordinator_id"},
+		{"another authority's debtor", outgoing, ca, PrepareTransfer, request.with("creditor_id", own, "debtor_id", "1", "coordinator_id", own), errForeignID, "debtor_id"},
 		{"the peer's creditor", outgoing, aa, PreparedTransfer, answer.with("creditor_id", given, "debtor_id", debtor), nil, ""},
-		{"another peer's creditor", outgoing, aa, PreparedTransfer, answer.with("creditor_id", own, "debtor_id", debtor), ErrForeignID, "creditor_id"},
-		{"a creditor but for the top bit", outgoing, aa, PreparedTransfer, answer.with("creditor_id", "1099511627776", "debtor_id", debtor), ErrForeignID, "creditor_id"},
+		{"another peer's creditor", outgoing, aa, PreparedTransfer, answer.with("creditor_id", own, "debtor_id", debtor), errForeignID, "creditor_id"},
+		{"a creditor but for the top bit", outgoing, aa, PreparedTransfer, answer.with("creditor_id", "1099511627776", "debtor_id", debtor), errForeignID, "creditor_id"},
 
 		{"the peer's creditor", incoming, aa, PrepareTransfer, request.with("creditor_id", given, "debtor_id", debtor, "coordinator_id", given), nil, ""},
-		{"another peer's creditor", incoming, aa, PrepareTransfer, request.with("creditor_id", own, "debtor_id", debtor, "coordinator_id", own), ErrForeignID, "creditor_id"},
-		{"another authority's debtor", incoming, aa, PrepareTransfer, request.with("creditor_id", given, "debtor_id", "1", "coordinator_id", given), ErrForeignID, "debtor_id"},
-		{"another peer's coordinator", incoming, aa, PrepareTransfer, request.with("creditor_id", given, "debtor_id", debtor, "coordinator_id", own, "coordinator_type", `"agent"`), ErrCoordinator, "coordinator_id"},
-		{"a debtor as coordinator", incoming, aa, PrepareTransfer, request.with("creditor_id", given, "debtor_id", debtor, "coordinator_type", `"Direct"`), ErrCoordinator, "coordinator_type"},
-		{"own creditor, untranslated", incoming, ca, PreparedTransfer, answer.with("creditor_id", own, "debtor_id", debtor, "coordinator_id", own), ErrForeignID, "creditor_id"},
-		{"another creditor directly", incoming, ca, PreparedTransfer, answer.with("creditor_id", given, "debtor_id", debtor, "coordinator_id", "-9223370937343148031", "coordinator_type", `"direct"`), ErrCoordinator, "coordinator_id"},
+		{"another peer's creditor", incoming, aa, PrepareTransfer, request.with("creditor_id", own, "debtor_id", debtor, "coordinator_id", own), errForeignID, "creditor_id"},
+		{"another authority's debtor", incoming, aa, PrepareTransfer, request.with("creditor_id", given, "debtor_id", "1", "coordinator_id", given), errForeignID, "debtor_id"},
+		{"another peer's coordinator", incoming, aa, PrepareTransfer, request.with("creditor_id", given, "debtor_id", debtor, "coordinator_id", own, "coordinator_type", `"agent"`), errCoordinator, "coordinator_id"},
+		{"a debtor as coordinator", incoming, aa, PrepareTransfer, request.with("creditor_id", given, "debtor_id", debtor, "coordinator_type", `"Direct"`), errCoordinator, "coordinator_type"},
+		{"own creditor, untranslated", incoming, ca, PreparedTransfer, answer.with("creditor_id", own, "debtor_id", debtor, "coordinator_id", own), errForeignID, "creditor_id"},
+		{"another creditor directly", incoming, ca, PreparedTransfer, answer.with("creditor_id", given, "debtor_id", debtor, "coordinator_id", "-9223370937343148031", "coordinator_type", `"direct"`), errCoordinator, "coordinator_id"},
 	} {
 		err := c.pass(c.view, c.typ, c.s)
 		if c.kind == nil {
@@ -216,14 +216,14 @@ func TestDirections(t *testing.T) {
 		if _, err := v.Outgoing(typ, ContentType, s.body()); err != nil {
 			t.Errorf("%v sends %s: %v", v.Owner, typ, err)
 		}
-		if _, err := v.reversed().Outgoing(typ, ContentType, s.body()); !errors.Is(err, ErrType) {
+		if _, err := v.reversed().Outgoing(typ, ContentType, s.body()); !errors.Is(err, errType) {
 			t.Errorf("%v sends %s: %v, expected an ErrType", v.Peer, typ, err)
 		}
-		if _, err := v.Incoming(typ, ContentType, s.body(), arrival); !errors.Is(err, ErrType) {
+		if _, err := v.Incoming(typ, ContentType, s.body(), arrival); !errors.Is(err, errType) {
 			t.Errorf("%v receives %s: %v, expected an ErrType", v.Owner, typ, err)
 		}
 		for _, contentType := range []string{"", "text/plain", "application/json; charset=utf-8", "Application/JSON"} {
-			if _, err := v.Outgoing(typ, contentType, s.body()); !errors.Is(err, ErrContentType) {
+			if _, err := v.Outgoing(typ, contentType, s.body()); !errors.Is(err, errContentType) {
 				t.Errorf("%s as %q: %v, expected an ErrContentType", typ, contentType, err)
 			}
 		}
@@ -232,7 +232,7 @@ func TestDirections(t *testing.T) {
 		if IsIn(typ) || IsOut(typ) {
 			t.Errorf("%.20q has a direction", typ)
 		}
-		if _, err := open(PrepareTransfer).Outgoing(typ, ContentType, []byte("{}")); !errors.Is(err, ErrType) {
+		if _, err := open(PrepareTransfer).Outgoing(typ, ContentType, []byte("{}")); !errors.Is(err, errType) {
 			t.Errorf("%.20q: %v, expected an ErrType", typ, err)
 		}
 	}
@@ -262,7 +262,7 @@ func TestFutureTimestamps(t *testing.T) {
 			t.Errorf("sent at %v: %v", c.ts, err)
 		}
 		_, err := receiver.Incoming(AccountPurge, ContentType, body, now)
-		if c.ok && err != nil || !c.ok && !errors.Is(err, ErrFuture) {
+		if c.ok && err != nil || !c.ok && !errors.Is(err, errFuture) {
 			t.Errorf("received at %v, sent at %v: %v", now, c.ts, err)
 		}
 		if text := "is 7200 seconds in the future, at most 7200 are allowed"; !c.ok && c.ts.Year() == 2026 && !strings.Contains(fmt.Sprint(err), text) {
@@ -283,17 +283,17 @@ func TestLengths(t *testing.T) {
 	if _, err := receiver.Incoming(ConfigureAccount, ContentType, padded(s, MaxBody), arrival); err != nil {
 		t.Error(err)
 	}
-	if _, err := receiver.Incoming(ConfigureAccount, ContentType, padded(s, MaxBody+1), arrival); !errors.Is(err, ErrTooLong) {
+	if _, err := receiver.Incoming(ConfigureAccount, ContentType, padded(s, MaxBody+1), arrival); !errors.Is(err, errTooLong) {
 		t.Errorf("error is %v, expected an ErrTooLong", err)
 	}
 	if out, err := sender.Outgoing(ConfigureAccount, ContentType, padded(s, MaxApplicationBody)); err != nil || len(out) > 1000 {
 		t.Errorf("%d bytes, %v", len(out), err)
 	}
-	if _, err := sender.Outgoing(ConfigureAccount, ContentType, padded(s, MaxApplicationBody+1)); !errors.Is(err, ErrTooLong) {
+	if _, err := sender.Outgoing(ConfigureAccount, ContentType, padded(s, MaxApplicationBody+1)); !errors.Is(err, errTooLong) {
 		t.Errorf("error is %v, expected an ErrTooLong", err)
 	}
 	// 2,000 bytes of control characters are permitted, but need six bytes each in JSON.
-	if out, err := sender.Outgoing(ConfigureAccount, ContentType, s.with("config_data", text(`\u0001`, 2000)).body()); !errors.Is(err, ErrTooLong) || out != nil {
+	if out, err := sender.Outgoing(ConfigureAccount, ContentType, s.with("config_data", text(`\u0001`, 2000)).body()); !errors.Is(err, errTooLong) || out != nil {
 		t.Errorf("%d bytes, error is %v, expected an ErrTooLong", len(out), err)
 	}
 	if out, err := sender.Outgoing(ConfigureAccount, ContentType, s.with("config_data", text(`\u0001`, 1300)).body()); err != nil || len(out) > MaxBody {

@@ -6,11 +6,11 @@ import (
 	"unicode/utf8"
 )
 
-// AppendFrame appends the wire form of f to dst. A content-length is added if there is
+// appendFrame appends the wire form of f to dst. A content-length is added if there is
 // a body or may be one (SEND, MESSAGE, ERROR), unless f has that header. If f violates
-// the rules of STOMP or exceeds [DefaultLimits], AppendFrame returns dst unchanged and
+// the rules of STOMP or exceeds [DefaultLimits], appendFrame returns dst unchanged and
 // [ErrUnsendable].
-func AppendFrame(dst []byte, f *Frame) ([]byte, error) {
+func appendFrame(dst []byte, f *Frame) ([]byte, error) {
 	return DefaultLimits().appendFrame(dst, f)
 }
 

@@ -32,7 +32,7 @@ func (r *endless) Read(p []byte) (int, error) {
 }
 
 func BenchmarkReadFrame(b *testing.B) {
-	one, err := AppendFrame(nil, benchFrame())
+	one, err := appendFrame(nil, benchFrame())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func BenchmarkAppendFrame(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		var err error
-		if buf, err = AppendFrame(buf[:0], f); err != nil {
+		if buf, err = appendFrame(buf[:0], f); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// DefaultWindow is the default of [ClientConfig].Window.
-const DefaultWindow = 1000
+// defaultWindow is the default of [ClientConfig].Window.
+const defaultWindow = 1000
 
 // Message is a message from a client. This package does not interpret Type and Body.
 type Message struct {
@@ -32,7 +32,7 @@ type ClientConfig struct {
 
 	HeartBeat      HeartBeat     // what to offer and to request
 	ConnectTimeout time.Duration // limit of the opening handshake; 0: DefaultConnectTimeout
-	Window         int           // maximum number of unconfirmed messages; 0: DefaultWindow
+	Window         int           // maximum number of unconfirmed messages; 0: defaultWindow
 
 	// OnReceipt, unless nil, is called whenever more messages are confirmed: the first
 	// n sent on this connection. It is called from one goroutine, with growing n, and
@@ -66,7 +66,7 @@ type Client struct {
 // cause of the end of ctx, or an error of the network.
 func NewClient(ctx context.Context, nc net.Conn, cfg ClientConfig) (*Client, error) {
 	if cfg.Window <= 0 {
-		cfg.Window = DefaultWindow
+		cfg.Window = defaultWindow
 	}
 	headers := []string{"host", cfg.Host}
 	if cfg.Login != nil {
@@ -117,7 +117,7 @@ func (c *Client) Send(ctx context.Context, m Message) (n uint64, err error) {
 	}
 	n = c.sent.Load() + 1
 	err = c.write(ctx, func(dst []byte) ([]byte, error) {
-		dst, err := AppendFrame(dst, &Frame{
+		dst, err := appendFrame(dst, &Frame{
 			Command: "SEND",
 			Headers: []Header{
 				{"destination", c.cfg.Destination},
@@ -176,7 +176,7 @@ func (c *Client) sendDisconnect(ctx context.Context) error {
 		// for one of a message.
 		n := c.sent.Load() + 1
 		c.disconnectReceipt.Store(n)
-		return AppendFrame(dst, NewFrame("DISCONNECT", "receipt", strconv.FormatUint(n, 10)))
+		return appendFrame(dst, NewFrame("DISCONNECT", "receipt", strconv.FormatUint(n, 10)))
 	})
 }
 

@@ -6,7 +6,7 @@
 //
 //	Client, Server       a session: messages one way, receipts the other
 //	Conn                 a connection: frames both ways, batches, heart-beats, an orderly end
-//	Reader, AppendFrame  the wire format: bytes to frames and back, within Limits
+//	Reader, appendFrame  the wire format: bytes to frames and back, within Limits
 //
 // Each layer can be used without those above it. A server that offers subscriptions is
 // built on [Conn]: after the opening handshake ([Conn.Accept]), it reads and writes any

@@ -24,7 +24,7 @@ func TestAppendFrame(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b, err := AppendFrame([]byte("before"), tt.frame)
+			b, err := appendFrame([]byte("before"), tt.frame)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -55,7 +55,7 @@ func TestAppendFrameRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b, err := AppendFrame([]byte("before"), tt.frame)
+			b, err := appendFrame([]byte("before"), tt.frame)
 			if !errors.Is(err, ErrUnsendable) || !strings.Contains(err.Error(), tt.reason) {
 				t.Errorf("got error %v, want ErrUnsendable with %q", err, tt.reason)
 			}
@@ -91,7 +91,7 @@ func TestErrorFrameFits(t *testing.T) {
 		{Message: "\xff", ReceiptID: "\xff"},
 		{Message: strings.Repeat(":", 250), ReceiptID: strings.Repeat(":", 250), Type: strings.Repeat(":", 250), ContentType: strings.Repeat(":", 250)},
 	} {
-		b, err := AppendFrame(nil, e.frame())
+		b, err := appendFrame(nil, e.frame())
 		if err != nil {
 			t.Errorf("%+v: %v", e, err)
 			continue

@@ -10,7 +10,7 @@ import (
 const (
 	DefaultSend    = 5 * time.Second
 	DefaultReceive = 30 * time.Second
-	DefaultGrace   = 15 * time.Second
+	defaultGrace   = 15 * time.Second
 )
 
 // maxHeartBeat is the longest interval in a heart-beat header: some eleven days.
@@ -26,7 +26,7 @@ type HeartBeat struct {
 	// it wants to receive data. Zero or less means never. In the header they are
 	// rounded up to milliseconds.
 	Send, Receive time.Duration
-	// Grace is how much longer than agreed silence is tolerated; 0 means DefaultGrace.
+	// Grace is how much longer than agreed silence is tolerated; 0 means defaultGrace.
 	// It is not sent to the other side.
 	Grace time.Duration
 }
@@ -94,7 +94,7 @@ func (h HeartBeat) silence() time.Duration {
 	case h.Receive <= 0:
 		return 0
 	case h.Grace == 0:
-		return h.Receive + DefaultGrace
+		return h.Receive + defaultGrace
 	default:
 		return h.Receive + max(h.Grace, 0)
 	}

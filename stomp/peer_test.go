@@ -35,7 +35,7 @@ func (p *peer) raw(s string) {
 // send sends a frame without a body.
 func (p *peer) send(command string, nameValue ...string) {
 	p.t.Helper()
-	b, err := AppendFrame(nil, NewFrame(command, nameValue...))
+	b, err := appendFrame(nil, NewFrame(command, nameValue...))
 	if err != nil {
 		p.t.Errorf("peer: %v", err)
 		return

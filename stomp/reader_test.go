@@ -141,7 +141,7 @@ func TestLimits(t *testing.T) {
 	huge := Limits{1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20}
 	for _, tt := range sized {
 		t.Run(tt.name, func(t *testing.T) {
-			within, err := AppendFrame(nil, tt.frame(tt.limit))
+			within, err := appendFrame(nil, tt.frame(tt.limit))
 			if err != nil {
 				t.Fatalf("write at the limit: %v", err)
 			}
@@ -150,7 +150,7 @@ func TestLimits(t *testing.T) {
 			}
 
 			prefix := []byte("before")
-			got, err := AppendFrame(prefix, tt.frame(tt.limit+1))
+			got, err := appendFrame(prefix, tt.frame(tt.limit+1))
 			if !errors.Is(err, ErrUnsendable) || string(got) != "before" {
 				t.Errorf("write beyond the limit: got %q, %v", got, err)
 			}
@@ -208,7 +208,7 @@ func TestAddedLengthCountsAsHeader(t *testing.T) {
 		for i := range headers {
 			f.Headers = append(f.Headers, Header{fmt.Sprint("h", i), ""})
 		}
-		b, err := AppendFrame(nil, f)
+		b, err := appendFrame(nil, f)
 		if (err == nil) != fits || err != nil && !errors.Is(err, ErrUnsendable) {
 			t.Errorf("%d headers: %v", headers, err)
 		}
@@ -251,7 +251,7 @@ func TestErrorsKeepSecrets(t *testing.T) {
 		}
 	}
 	for _, passcode := range []string{secret + "\xff", secret + strings.Repeat("x", 600)} {
-		if _, err := AppendFrame(nil, NewFrame("STOMP", "passcode", passcode)); err == nil || strings.Contains(err.Error(), secret) {
+		if _, err := appendFrame(nil, NewFrame("STOMP", "passcode", passcode)); err == nil || strings.Contains(err.Error(), secret) {
 			t.Errorf("writing %q: %v", passcode, err)
 		}
 	}
@@ -297,7 +297,7 @@ func TestReadFrameInPieces(t *testing.T) {
 			f.Body[j] = byte(rnd.IntN(3))
 		}
 		var err error
-		if stream, err = AppendFrame(stream, f); err != nil {
+		if stream, err = appendFrame(stream, f); err != nil {
 			t.Fatal(err)
 		}
 		stream = append(stream, "\n\r\n"[:rnd.IntN(2)*3]...)
@@ -359,7 +359,7 @@ func FuzzAppendFrame(f *testing.F) {
 }
 
 func checkRoundTrip(t *testing.T, f *Frame) {
-	b, err := AppendFrame(nil, f)
+	b, err := appendFrame(nil, f)
 	if err != nil {
 		if !errors.Is(err, ErrUnsendable) || b != nil {
 			t.Fatalf("%q: %q, %v", *f, b, err)

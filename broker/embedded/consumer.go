@@ -34,23 +34,23 @@ func (o *peerQueue) reset() {
 	o.excluded, o.last = make(map[uint64]bool), nil
 }
 
-// CheckInUse reports [ErrInUse] if the queue has a consumer or a [Subscription].
+// CheckInUse reports [broker.ErrInUse] if the queue has a consumer or a [Subscription].
 func (s *Store) CheckInUse(_ context.Context, queue string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if inbox := s.inboxes[queue]; inbox != nil && inbox.subscribed() || s.hasConsumer(queue) {
-		return fmt.Errorf("queue %s: %w", queue, ErrInUse)
+		return fmt.Errorf("queue %s: %w", queue, broker.ErrInUse)
 	}
 	return nil
 }
 
-// Consume opens a queue for consuming. It reports [ErrNoQueue], and [ErrInUse] if the
+// Consume opens a queue for consuming. It reports [broker.ErrNoQueue], and [broker.ErrInUse] if the
 // queue has another consumer or a [Subscription].
 func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
 	err := s.read(ctx, "consume queue "+queue, func(r *readConn) error {
 		_, exists, err := r.lastSeq(queue)
 		if err == nil && !exists {
-			err = ErrNoQueue
+			err = broker.ErrNoQueue
 		}
 		return err
 	})
@@ -60,7 +60,7 @@ func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.inboxes[queue] != nil && s.inboxes[queue].subscribed() {
-		return nil, fmt.Errorf("consume queue %s: %w by a subscription", queue, ErrInUse)
+		return nil, fmt.Errorf("consume queue %s: %w by a subscription", queue, broker.ErrInUse)
 	}
 	o := s.peerQueues[queue]
 	if o == nil {
@@ -70,7 +70,7 @@ func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, err
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.consumer != nil {
-		return nil, fmt.Errorf("consume queue %s: %w by another consumer", queue, ErrInUse)
+		return nil, fmt.Errorf("consume queue %s: %w by another consumer", queue, broker.ErrInUse)
 	}
 	o.reset()
 	c := &consumer{
@@ -113,7 +113,7 @@ type consumer struct {
 // about 1 MiB in total.
 func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error) {
 	if max < 1 {
-		return nil, fmt.Errorf("%w: %d messages wanted, expected at least 1", ErrInvalid, max)
+		return nil, fmt.Errorf("%w: %d messages wanted, expected at least 1", errInvalid, max)
 	}
 	if err := c.nextMu.lock(ctx, c.closed); err != nil {
 		return nil, err
@@ -171,7 +171,7 @@ type confirmOp struct {
 }
 
 // Confirm removes the delivery with this tag and all earlier deliveries. It reports
-// [ErrNotGivenOut] for a tag that was not delivered yet. A tag that was confirmed already
+// [errNotGivenOut] for a tag that was not delivered yet. A tag that was confirmed already
 // is no error.
 func (c *consumer) Confirm(tag uint64) error {
 	o := c.peerQueue
@@ -181,7 +181,7 @@ func (c *consumer) Confirm(tag uint64) error {
 		return broker.ErrClosed
 	}
 	if tag > c.delivered {
-		return fmt.Errorf("confirm message %d of queue %s: %w", tag, c.queue, ErrNotGivenOut)
+		return fmt.Errorf("confirm message %d of queue %s: %w", tag, c.queue, errNotGivenOut)
 	}
 	if tag <= o.confirmed {
 		return nil
@@ -227,13 +227,13 @@ func (o *confirmOp) split(t *tx, most uint64) (parts []op, err error) {
 
 func (o *confirmOp) cost() (kind, quantity) { return maintenance, quantity{} }
 
-// DeadLetter moves one delivery to the dead letters. It reports [ErrNotGivenOut] for a
+// DeadLetter moves one delivery to the dead letters. It reports [errNotGivenOut] for a
 // message that was not delivered, or does not exist any more. If ctx ends before the move
 // is durable, the move may or may not happen.
 func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) error {
 	settled, err := c.startDeadLetter(tag, reasonText(reason))
 	if err == nil {
-		if err = await(ctx, settled); err == nil || errors.Is(err, ErrNotGivenOut) {
+		if err = await(ctx, settled); err == nil || errors.Is(err, errNotGivenOut) {
 			c.peerQueue.deadLettered(tag)
 		}
 	}
@@ -243,7 +243,7 @@ func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) er
 	return nil
 }
 
-// Exclude excludes one delivery from later confirmations. It reports [ErrNotGivenOut] for
+// Exclude excludes one delivery from later confirmations. It reports [errNotGivenOut] for
 // a message that was not delivered, or was confirmed already.
 func (c *consumer) Exclude(tag uint64) error {
 	o := c.peerQueue
@@ -262,7 +262,7 @@ func (c *consumer) exclude(tag uint64) error {
 	case o.consumer != c:
 		return broker.ErrClosed
 	case !o.excluded[tag] && (tag <= o.confirmed || tag > c.delivered):
-		return ErrNotGivenOut
+		return errNotGivenOut
 	}
 	o.excluded[tag] = true
 	// Later confirmations must not be merged into the last submitted one, which does not
@@ -281,7 +281,7 @@ func (c *consumer) startDeadLetter(tag uint64, reason string) (<-chan error, err
 	return c.store.start(func(t *tx) error {
 		moved, err := t.addDeadLetter(c.queue, tag, reason)
 		if err == nil && !moved {
-			err = ErrNotGivenOut
+			err = errNotGivenOut
 		}
 		return err
 	})

@@ -72,7 +72,7 @@ func TestConsume(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tag := range []uint64{tags[99] + 1, math.MaxUint64} {
-		if err := c.Confirm(tag); !errors.Is(err, ErrNotGivenOut) {
+		if err := c.Confirm(tag); !errors.Is(err, errNotGivenOut) {
 			t.Errorf("confirm %d: got %v, want ErrNotGivenOut", tag, err)
 		}
 	}
@@ -216,7 +216,7 @@ func TestNextBounded(t *testing.T) {
 			t.Errorf("got %d messages, %v, want %d", len(ds), err, tt.want)
 		}
 	}
-	if _, err := c.Next(testContext(t), 0); !errors.Is(err, ErrInvalid) {
+	if _, err := c.Next(testContext(t), 0); !errors.Is(err, errInvalid) {
 		t.Errorf("Next(0): got %v, want ErrInvalid", err)
 	}
 }
@@ -225,22 +225,22 @@ func TestNextBounded(t *testing.T) {
 func TestConsumeExclusive(t *testing.T) {
 	s := openTest(t, Options{})
 	ctx := testContext(t)
-	if _, err := s.Consume(ctx, "q"); !errors.Is(err, ErrNoQueue) {
+	if _, err := s.Consume(ctx, "q"); !errors.Is(err, broker.ErrNoQueue) {
 		t.Errorf("unknown queue: got %v, want ErrNoQueue", err)
 	}
 	declareTest(t, s, "q")
 	c := consume(t, s, "q")
-	if _, err := s.Consume(ctx, "q"); !errors.Is(err, ErrInUse) {
+	if _, err := s.Consume(ctx, "q"); !errors.Is(err, broker.ErrInUse) {
 		t.Errorf("second consumer: got %v, want ErrInUse", err)
 	}
 	refused := s.Subscribe("q")
-	if _, err := refused.Next(ctx, 1); !errors.Is(err, ErrInUse) {
+	if _, err := refused.Next(ctx, 1); !errors.Is(err, broker.ErrInUse) {
 		t.Errorf("subscription beside a consumer: got %v, want ErrInUse", err)
 	}
 	refused.Close()
 	c.Close()
 	sub := s.Subscribe("q")
-	if _, err := s.Consume(ctx, "q"); !errors.Is(err, ErrInUse) {
+	if _, err := s.Consume(ctx, "q"); !errors.Is(err, broker.ErrInUse) {
 		t.Errorf("consumer beside a subscription: got %v, want ErrInUse", err)
 	}
 	sub.Close()
@@ -278,7 +278,7 @@ func TestSetAside(t *testing.T) {
 	}
 
 	for _, tag := range []uint64{tags[2], tags[3], tags[4] + 1, 0} {
-		if err := c.DeadLetter(ctx, tag, "again"); !errors.Is(err, ErrNotGivenOut) {
+		if err := c.DeadLetter(ctx, tag, "again"); !errors.Is(err, errNotGivenOut) {
 			t.Errorf("set aside %d: got %v, want ErrNotGivenOut", tag, err)
 		}
 	}

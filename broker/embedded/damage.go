@@ -10,9 +10,9 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// ErrDamaged is reported for a store whose file is damaged: by [Open], and by methods that
+// errDamaged is reported for a store whose file is damaged: by [Open], and by methods that
 // read messages.
-var ErrDamaged = errors.New("embedded: message store is damaged")
+var errDamaged = errors.New("embedded: message store is damaged")
 
 // damageAdvice is the advice to the operator in errors that report damage.
 const damageAdvice = "stop the service, and put back a backup of the whole state folder, or save what can be read" +
@@ -22,7 +22,7 @@ const damageAdvice = "stop the service, and put back a backup of the whole state
 const damageTime = 3 * time.Second
 
 // checkDamage checks the file, for at most damageTime, if the last service did not close
-// it. It reports [ErrDamaged].
+// it. It reports [errDamaged].
 func checkDamage(c *conn) error {
 	closed, err := c.number("SELECT closed FROM store")
 	if err != nil || closed != 0 {
@@ -46,7 +46,7 @@ func checkDamage(c *conn) error {
 	case err != nil:
 		return err
 	case found != "ok":
-		return fmt.Errorf("%w: %s; %s", ErrDamaged, found, damageAdvice)
+		return fmt.Errorf("%w: %s; %s", errDamaged, found, damageAdvice)
 	}
 	return nil
 }
@@ -79,8 +79,8 @@ func (w *writeConn) leaveOneFile() {
 func explain(err error) error {
 	switch code(err) & 0xff {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-		if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNotStore) {
-			return fmt.Errorf("%w: %w; %s", ErrDamaged, err, damageAdvice)
+		if !errors.Is(err, errDamaged) && !errors.Is(err, errNotStore) {
+			return fmt.Errorf("%w: %w; %s", errDamaged, err, damageAdvice)
 		}
 	}
 	if isAccessError(err) {

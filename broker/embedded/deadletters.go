@@ -23,7 +23,7 @@ const (
 )
 
 // Info counts the messages of a queue. Delivered messages that are not confirmed count as
-// waiting. It reports [ErrNoQueue].
+// waiting. It reports [broker.ErrNoQueue].
 func (s *Store) Info(ctx context.Context, queue string) (broker.QueueInfo, error) {
 	var c broker.QueueInfo
 	err := s.read(ctx, "count messages of queue "+queue, func(r *readConn) error {
@@ -37,7 +37,7 @@ func (s *Store) Info(ctx context.Context, queue string) (broker.QueueInfo, error
 			return false
 		}, queue)
 		if err == nil && !exists {
-			err = ErrNoQueue
+			err = broker.ErrNoQueue
 		}
 		return err
 	})
@@ -48,7 +48,7 @@ func (s *Store) Info(ctx context.Context, queue string) (broker.QueueInfo, error
 }
 
 // List iterates over the dead letters of a queue in the order that they had in the queue.
-// Their IDs are the sequence numbers they had there. It reports [ErrNoQueue].
+// Their IDs are the sequence numbers they had there. It reports [broker.ErrNoQueue].
 func (s *Store) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLetter, error] {
 	return func(yield func(broker.DeadLetter, error) bool) {
 		for after := uint64(0); ; {
@@ -74,7 +74,7 @@ func (s *Store) readDeadLetters(ctx context.Context, queue string, after uint64)
 	err = s.read(ctx, "messages of queue "+queue+" set aside", func(r *readConn) error {
 		_, exists, err := r.lastSeq(queue)
 		if err == nil && !exists {
-			err = ErrNoQueue
+			err = broker.ErrNoQueue
 		}
 		if err != nil {
 			return err

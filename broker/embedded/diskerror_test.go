@@ -213,7 +213,7 @@ func TestTroubleLasts(t *testing.T) {
 		{"failing disk", ioFailure{}, syscall.EIO, ErrUnwritable},
 		{"quota", ioFailure{}, syscall.EDQUOT, ErrFull},
 		{"project quota", fullFailure{}, syscall.ENOSPC, ErrFull},
-		{"other", ErrGone, syscall.EDQUOT, ErrUnwritable},
+		{"other", errGone, syscall.EDQUOT, ErrUnwritable},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -417,7 +417,7 @@ func TestOpenErrorHasReason(t *testing.T) {
 		{accessFailure{}, syscall.EACCES, []error{syscall.EACCES}, mode},
 		{accessFailure{}, nil, nil, mode},
 		{ioFailure{}, nil, nil, ""},
-		{ErrNotStore, syscall.EDQUOT, []error{ErrNotStore}, ""},
+		{errNotStore, syscall.EDQUOT, []error{errNotStore}, ""},
 	} {
 		for _, free := range []int64{0, 1 << 40} {
 			o := Options{

@@ -103,21 +103,17 @@ import (
 )
 
 var (
-	// ErrInvalid is reported for a name, a binding key or a message that can not be
+	// errInvalid is reported for a name, a binding key or a message that can not be
 	// stored, regardless of the state of the store.
-	ErrInvalid = errors.New("embedded: invalid")
-	// ErrNoQueue is reported for a queue that does not exist.
-	ErrNoQueue = broker.ErrNoQueue
-	// ErrInUse is reported for a queue that has another consumer already.
-	ErrInUse = broker.ErrInUse
-	// ErrNotGivenOut is reported for a tag or sequence number that is not delivered to the
+	errInvalid = errors.New("embedded: invalid")
+	// errNotGivenOut is reported for a tag or sequence number that is not delivered to the
 	// consumer or subscription: it was never delivered, or it was confirmed, moved to the
 	// dead letters or returned since.
-	ErrNotGivenOut = errors.New("embedded: message is not given out")
-	// ErrNewer is reported by [Open] for a file written by a newer version.
-	ErrNewer = errors.New("embedded: file of a newer version")
-	// ErrNotStore is reported by [Open] for a file that is not a message store.
-	ErrNotStore = errors.New("embedded: not a message store")
+	errNotGivenOut = errors.New("embedded: message is not given out")
+	// errNewer is reported by [Open] for a file written by a newer version.
+	errNewer = errors.New("embedded: file of a newer version")
+	// errNotStore is reported by [Open] for a file that is not a message store.
+	errNotStore = errors.New("embedded: not a message store")
 )
 
 // Options configure a [Store]. The zero Options are valid.
@@ -218,8 +214,8 @@ type Store struct {
 var _ broker.Broker = (*Store)(nil)
 
 // Open opens the store in a file, and creates the file, with access for the owner only, if
-// it does not exist. The directory must exist. Open reports [ErrNewer], [ErrNotStore],
-// [ErrOwner], [ErrMixed] and [ErrDamaged] for files that it must not change.
+// it does not exist. The directory must exist. Open reports [errNewer], [errNotStore],
+// [ErrOwner], [errMixed] and [errDamaged] for files that it must not change.
 func Open(path string, opts Options) (*Store, error) {
 	s, err := openOrMakeRoom(path, opts.withDefaults())
 	if err != nil {

@@ -236,8 +236,8 @@ func TestFileGone(t *testing.T) {
 			s := openTest(t, Options{Logger: slog.New(log)})
 			back := swap(t, s.path)
 			testFull(t, s, log, func() {
-				if err := s.Health(); !errors.Is(err, ErrGone) {
-					t.Errorf("the trouble is %v, want %v", err, ErrGone)
+				if err := s.Health(); !errors.Is(err, errGone) {
+					t.Errorf("the trouble is %v, want %v", err, errGone)
 				}
 				back()
 			})
@@ -423,7 +423,7 @@ func TestRollback(t *testing.T) {
 	if err := send(t, s, "to_debtors", "x", "1"); !errors.Is(err, broker.ErrUnroutable) {
 		t.Errorf("got %v, want ErrUnroutable", err)
 	}
-	if err := s.Put(testContext(t), "new", broker.Outgoing{}); !errors.Is(err, ErrNoQueue) {
+	if err := s.Put(testContext(t), "new", broker.Outgoing{}); !errors.Is(err, broker.ErrNoQueue) {
 		t.Errorf("got %v, want ErrNoQueue", err)
 	}
 }
@@ -511,7 +511,7 @@ func TestUnwritableRefuses(t *testing.T) {
 	}
 	for range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), maxPause)
-		if err := s.Put(ctx, "q", m); !errors.Is(err, ErrUnwritable) || !errors.Is(err, ErrGone) {
+		if err := s.Put(ctx, "q", m); !errors.Is(err, ErrUnwritable) || !errors.Is(err, errGone) {
 			t.Errorf("got %v, want ErrUnwritable", err)
 		}
 		cancel()

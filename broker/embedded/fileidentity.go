@@ -6,10 +6,10 @@ import (
 	"os"
 )
 
-// ErrGone is the [Trouble] of a store whose files were removed, moved or replaced while it
+// errGone is the [Trouble] of a store whose files were removed, moved or replaced while it
 // was open. Data written to them would be lost when the process ends, so no operation is
 // confirmed until the files are back.
-var ErrGone = errors.New("embedded: the message store is not where it was opened")
+var errGone = errors.New("embedded: the message store is not where it was opened")
 
 // fileIdentity records which file a path led to.
 type fileIdentity struct {
@@ -22,14 +22,14 @@ func newFileIdentity(path string) (fileIdentity, error) {
 	return fileIdentity{path, fi}, err
 }
 
-// check reports [ErrGone] if the path leads to another file, or to none.
+// check reports [errGone] if the path leads to another file, or to none.
 func (p fileIdentity) check() error {
 	fi, err := os.Stat(p.path)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: %w; put it back, or restart the service to begin an empty one", ErrGone, err)
+		return fmt.Errorf("%w: %w; put it back, or restart the service to begin an empty one", errGone, err)
 	case !os.SameFile(fi, p.file):
-		return fmt.Errorf("%w: %s is another file now; put the old one back, or restart the service to use this one", ErrGone, p.path)
+		return fmt.Errorf("%w: %s is another file now; put the old one back, or restart the service to use this one", errGone, p.path)
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func encodeHeaders(headers []broker.Header) (string, error) {
 			return "", err
 		}
 		if strings.Contains(h.Name, "=") {
-			return "", fmt.Errorf("%w: header name %q contains \"=\"", ErrInvalid, h.Name)
+			return "", fmt.Errorf("%w: header name %q contains \"=\"", errInvalid, h.Name)
 		}
 		if i > 0 {
 			text = append(text, '\n')
@@ -47,7 +47,7 @@ func encodeHeaders(headers []broker.Header) (string, error) {
 			text = strconv.AppendQuote(text, v)
 		default:
 			return "", fmt.Errorf("%w: header %s has a value of type %T, expected int64, bool or string",
-				ErrInvalid, h.Name, h.Value)
+				errInvalid, h.Name, h.Value)
 		}
 		if len(text) > maxHeaders {
 			return "", tooManyHeaders(len(text))
@@ -57,7 +57,7 @@ func encodeHeaders(headers []broker.Header) (string, error) {
 }
 
 func tooManyHeaders(n int) error {
-	return fmt.Errorf("%w: headers have %d bytes or more, at most %d are possible", ErrInvalid, n, maxHeaders)
+	return fmt.Errorf("%w: headers have %d bytes or more, at most %d are possible", errInvalid, n, maxHeaders)
 }
 
 // decodeHeaders is the inverse of encodeHeaders.

@@ -43,7 +43,7 @@ func TestHeadersRefused(t *testing.T) {
 		{Name: "nil", Value: nil},
 		{Name: "long", Value: strings.Repeat("x", maxHeaders)},
 	} {
-		if text, err := encodeHeaders([]broker.Header{h}); !errors.Is(err, ErrInvalid) {
+		if text, err := encodeHeaders([]broker.Header{h}); !errors.Is(err, errInvalid) {
 			t.Errorf("%s: got %q, %v, want ErrInvalid", h.Name, text, err)
 		}
 	}

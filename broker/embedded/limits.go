@@ -33,7 +33,7 @@ type limits struct {
 // checkName checks a name, which must not be empty.
 func checkName(what, s string) error {
 	if s == "" {
-		return fmt.Errorf("%w: %s is empty", ErrInvalid, what)
+		return fmt.Errorf("%w: %s is empty", errInvalid, what)
 	}
 	return checkText(what, s)
 }
@@ -42,13 +42,13 @@ func checkName(what, s string) error {
 func checkText(what, s string) error {
 	switch {
 	case len(s) > maxName:
-		return fmt.Errorf("%w: %s has %d bytes, at most %d are possible", ErrInvalid, what, len(s), maxName)
+		return fmt.Errorf("%w: %s has %d bytes, at most %d are possible", errInvalid, what, len(s), maxName)
 	case !utf8.ValidString(s):
-		return fmt.Errorf("%w: %s %q is not UTF-8", ErrInvalid, what, s)
+		return fmt.Errorf("%w: %s %q is not UTF-8", errInvalid, what, s)
 	}
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] == 0x7f {
-			return fmt.Errorf("%w: %s %q has control characters", ErrInvalid, what, s)
+			return fmt.Errorf("%w: %s %q has control characters", errInvalid, what, s)
 		}
 	}
 	return nil
@@ -67,7 +67,7 @@ func (l limits) checkMessage(m *broker.Incoming) error {
 		return err
 	}
 	if len(m.Body) > l.maxBody {
-		return fmt.Errorf("%w: body has %d bytes, at most %d are possible", ErrInvalid, len(m.Body), l.maxBody)
+		return fmt.Errorf("%w: body has %d bytes, at most %d are possible", errInvalid, len(m.Body), l.maxBody)
 	}
 	return nil
 }

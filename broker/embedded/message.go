@@ -36,7 +36,7 @@ func scanMessage(queue string, cols []driver.Value) (Message, error) {
 	}
 	var err error
 	if m.Headers, err = decodeHeaders(text(cols[5])); err != nil {
-		return Message{}, fmt.Errorf("message %d of queue %s: %w: %w; %s", m.Seq, queue, ErrDamaged, err, damageAdvice)
+		return Message{}, fmt.Errorf("message %d of queue %s: %w: %w; %s", m.Seq, queue, errDamaged, err, damageAdvice)
 	}
 	return m, nil
 }

@@ -73,15 +73,15 @@ func TestOpenRefuses(t *testing.T) {
 			if err := os.WriteFile(path, []byte("this file is a text file, and longer than an SQLite header is: 100 bytes, or some more of them."), 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}, ErrNotStore},
-		{"other database", sqlFile("CREATE TABLE accounts (id INTEGER)"), ErrNotStore},
-		{"no tables", sqlFile("PRAGMA user_version = 1; PRAGMA user_version = 0"), ErrNotStore},
-		{"newer", sqlFile(schema + "PRAGMA user_version = 4"), ErrNewer},
+		}, errNotStore},
+		{"other database", sqlFile("CREATE TABLE accounts (id INTEGER)"), errNotStore},
+		{"no tables", sqlFile("PRAGMA user_version = 1; PRAGMA user_version = 0"), errNotStore},
+		{"newer", sqlFile(schema + "PRAGMA user_version = 4"), errNewer},
 		{"no bytes", func(t *testing.T, path string) {
 			if err := os.WriteFile(path, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}, ErrNotStore},
+		}, errNotStore},
 		{"no directory", func(*testing.T, string) {}, os.ErrNotExist},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -12,10 +12,10 @@ import (
 	"slices"
 )
 
-// ErrMixed is reported by [Open] for a file and a write-ahead log that are not of the same
+// errMixed is reported by [Open] for a file and a write-ahead log that are not of the same
 // point in time, as after only one of them was restored from a backup. SQLite would write
 // pages of the log into the file without detecting that.
-var ErrMixed = errors.New("embedded: message store and write-ahead log do not belong together")
+var errMixed = errors.New("embedded: message store and write-ahead log do not belong together")
 
 // Each transaction writes a new token to the file's first page (PRAGMA application_id):
 // its upper half is random, its lower half is the upper half of the previous token. Pages
@@ -70,14 +70,14 @@ func (w *writeConn) marked(change func() error) error {
 // store open and be changing it.
 const pairAttempts = 10
 
-// checkPair reports [ErrMixed] if the file and its write-ahead log are not of the same
+// checkPair reports [errMixed] if the file and its write-ahead log are not of the same
 // point in time. Files that can not be read are left for SQLite to report.
 func checkPair(path string) error {
 	for range pairAttempts {
 		before, _, err := readWAL(path + "-wal")
 		if errors.Is(err, os.ErrNotExist) && lacksWAL(path) {
 			return fmt.Errorf("%w: %s was not closed and %[2]s-wal, with the last messages, is missing; put it back from the same moment, or make an empty file of that name to go on without them",
-				ErrMixed, path)
+				errMixed, path)
 		}
 		if err != nil || before == nil {
 			return nil
@@ -92,7 +92,7 @@ func checkPair(path string) error {
 		}
 		if bytes.Equal(before, after) {
 			return fmt.Errorf("%w: %s and %[2]s-wal are of different moments; put both back from the same one, or make %[2]s-wal an empty file to use the first without what is in the second",
-				ErrMixed, path)
+				errMixed, path)
 		}
 	}
 	return nil

@@ -75,7 +75,7 @@ func TestMixed(t *testing.T) {
 			err := openCopy(t, file, wal)
 			if i == j && err != nil {
 				t.Errorf("copy of moment %d: %v", i, err)
-			} else if i != j && !errors.Is(err, ErrMixed) {
+			} else if i != j && !errors.Is(err, errMixed) {
 				t.Errorf("file of moment %d and log of %d: got %v, want ErrMixed", i, j, err)
 			}
 		}
@@ -130,7 +130,7 @@ func TestDamageIsFound(t *testing.T) {
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := openCopy(t, file, empty); !errors.Is(err, ErrDamaged) {
+	if err := openCopy(t, file, empty); !errors.Is(err, errDamaged) {
 		t.Errorf("got %v, want ErrDamaged", err)
 	}
 }
@@ -145,7 +145,7 @@ func TestMissingLog(t *testing.T) {
 	file, wal := filepath.Join(dir, "messages.db"), filepath.Join(dir, "messages.db-wal")
 	copyFile(t, s.path, file)
 	copyFile(t, s.path+"-wal", wal)
-	if err := openCopy(t, file, ""); !errors.Is(err, ErrMixed) {
+	if err := openCopy(t, file, ""); !errors.Is(err, errMixed) {
 		t.Errorf("without the log: got %v, want ErrMixed", err)
 	}
 	command, err := Open(file, Options{})
@@ -216,7 +216,7 @@ func TestDamageIsTrouble(t *testing.T) {
 	for err == nil {
 		_, err = bad.Next(testContext(t), 100)
 	}
-	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "operations.md") {
+	if !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "operations.md") {
 		t.Errorf("got %v, want ErrDamaged with what to do", err)
 	}
 	log.want(t, "ERROR can not read the message store")
@@ -228,7 +228,7 @@ func TestDamageIsTrouble(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.flush()
-	if err := s.Health(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "bad") {
+	if err := s.Health(); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "bad") {
 		t.Errorf("trouble is %v, want ErrDamaged of the queue", err)
 	}
 	s.faults.note("take messages out of queue bad", nil)
@@ -286,9 +286,9 @@ func TestLostFile(t *testing.T) {
 		file, wal bool // whether it exists
 		want      error
 	}{
-		{"empty file", true, false, ErrNotStore},
-		{"empty file beside its log", true, true, ErrNotStore},
-		{"log only", false, true, ErrMixed},
+		{"empty file", true, false, errNotStore},
+		{"empty file beside its log", true, true, errNotStore},
+		{"log only", false, true, errMixed},
 	} {
 		path := filepath.Join(t.TempDir(), "messages.db")
 		if test.file {
@@ -351,7 +351,7 @@ func TestShrunkIsNotMixed(t *testing.T) {
 			t.Fatal(err)
 		}
 		copyFile(t, s.path+"-wal", wal)
-		if err := openCopy(t, before, wal); !errors.Is(err, ErrMixed) {
+		if err := openCopy(t, before, wal); !errors.Is(err, errMixed) {
 			t.Errorf("got %v, want ErrMixed", err)
 		}
 	}

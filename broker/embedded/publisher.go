@@ -37,7 +37,7 @@ type publishOp struct {
 	part      quantity // of the budget
 }
 
-// Publish submits the next message. It reports [ErrInvalid] for a message that can not be
+// Publish submits the next message. It reports [errInvalid] for a message that can not be
 // stored; such a message is not counted.
 func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	r, err := p.store.limits.incomingRow(m)

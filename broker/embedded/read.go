@@ -38,7 +38,7 @@ const maxFaults = 1000
 func isFault(err error) bool {
 	switch code(err) & 0xff {
 	case sqlite3.SQLITE_OK, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
-		return errors.Is(err, ErrDamaged)
+		return errors.Is(err, errDamaged)
 	}
 	return true
 }

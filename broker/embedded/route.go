@@ -36,13 +36,13 @@ func checkPeerQueue(q broker.PeerQueue) error {
 		return err
 	}
 	if len(q.Queues) == 0 {
-		return fmt.Errorf("%w: no queue is named", ErrInvalid)
+		return fmt.Errorf("%w: no queue is named", errInvalid)
 	}
 	if err := checkName("queue", q.Queues[0]); err != nil {
 		return err
 	}
 	if q.Fanout && q.BindingKey != "" {
-		return fmt.Errorf("%w: binding key %q for a fanout exchange, which has none", ErrInvalid, q.BindingKey)
+		return fmt.Errorf("%w: binding key %q for a fanout exchange, which has none", errInvalid, q.BindingKey)
 	}
 	return checkBindingKey(q.BindingKey)
 }
@@ -89,7 +89,7 @@ func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.
 }
 
 // Put appends a message to a queue, without routing, and returns when it is durable. It
-// reports [ErrNoQueue], and [ErrFull] if there is no space. If ctx ends before the message
+// reports [broker.ErrNoQueue], and [ErrFull] if there is no space. If ctx ends before the message
 // is durable, the message may or may not be stored.
 func (s *Store) Put(ctx context.Context, queue string, m broker.Outgoing) error {
 	return s.PutAll(ctx, queue, []broker.Outgoing{m})

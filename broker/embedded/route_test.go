@@ -30,7 +30,7 @@ func TestTextOfMessage(t *testing.T) {
 	declareTest(t, s, "q")
 	for text, ok := range map[string]bool{" a ~ é ": true, "a\x1f": false, "a\x7f": false, "\xff": false} {
 		err := s.Put(testContext(t), "q", broker.Outgoing{Type: text})
-		if ok && err != nil || !ok && !errors.Is(err, ErrInvalid) {
+		if ok && err != nil || !ok && !errors.Is(err, errInvalid) {
 			t.Errorf("type %q: %v", text, err)
 		}
 	}
@@ -41,7 +41,7 @@ func TestPutAllNamesTheMessage(t *testing.T) {
 	s := openTest(t, Options{})
 	declareTest(t, s, "q")
 	err := s.PutAll(testContext(t), "q", []broker.Outgoing{{}, {Type: "\x00"}, {}})
-	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "message 2 of 3") {
+	if !errors.Is(err, errInvalid) || !strings.Contains(err.Error(), "message 2 of 3") {
 		t.Errorf("got %v", err)
 	}
 	wantQueued(t, s, "q")
@@ -128,7 +128,7 @@ func TestSendFanout(t *testing.T) {
 	wantQueued(t, s, "peer.bb.0", "k", "kany.key")
 }
 
-// A message that can not be stored is refused immediately, with ErrInvalid, and other
+// A message that can not be stored is refused immediately, with errInvalid, and other
 // operations of the same transaction are not affected.
 func TestInvalid(t *testing.T) {
 	ctx := testContext(t)
@@ -173,7 +173,7 @@ func TestInvalid(t *testing.T) {
 			return s.Bind(ctx, broker.PeerQueue{PeerID: "aa", Exchange: "x", BindingKey: "00", Fanout: true, Queues: []string{"q"}})
 		},
 	} {
-		if err := do(); !errors.Is(err, ErrInvalid) {
+		if err := do(); !errors.Is(err, errInvalid) {
 			t.Errorf("%s: got %v, want ErrInvalid", name, err)
 		}
 	}
@@ -191,7 +191,7 @@ func TestInvalid(t *testing.T) {
 func TestPutNoQueue(t *testing.T) {
 	ctx := testContext(t)
 	s := openTest(t, Options{})
-	if err := s.Put(ctx, "nobody", broker.Outgoing{}); !errors.Is(err, ErrNoQueue) {
+	if err := s.Put(ctx, "nobody", broker.Outgoing{}); !errors.Is(err, broker.ErrNoQueue) {
 		t.Errorf("got %v, want ErrNoQueue", err)
 	}
 	if names, err := s.Queues(ctx); err != nil || len(names) > 0 {

@@ -115,13 +115,13 @@ func create(path string, log *slog.Logger) error {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.Size() == 0:
-		return fmt.Errorf("%w: %s is an empty file, as after a copy that found no room; put it back, or remove it to begin an empty store", ErrNotStore, path)
+		return fmt.Errorf("%w: %s is an empty file, as after a copy that found no room; put it back, or remove it to begin an empty store", errNotStore, path)
 	case err == nil:
 		return nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	case walErr == nil:
-		return fmt.Errorf("%w: %s-wal is there, and %[2]s is missing; put it back from the same moment, or move %[2]s-wal away to begin an empty store", ErrMixed, path)
+		return fmt.Errorf("%w: %s-wal is there, and %[2]s is missing; put it back from the same moment, or move %[2]s-wal away to begin an empty store", errMixed, path)
 	}
 	content, err := emptyStore()
 	if err != nil {
@@ -185,7 +185,7 @@ func prepareFile(c *conn) error {
 func fileVersion(c *conn) (int64, error) {
 	_, err := c.number("SELECT count(*) FROM sqlite_schema")
 	if code(err) == sqlite3.SQLITE_NOTADB {
-		return 0, fmt.Errorf("%w, not even an SQLite database", ErrNotStore)
+		return 0, fmt.Errorf("%w, not even an SQLite database", errNotStore)
 	} else if err != nil {
 		return 0, err
 	}
@@ -195,9 +195,9 @@ func fileVersion(c *conn) (int64, error) {
 		return 0, err
 	case version > schemaVersion:
 		return 0, fmt.Errorf("%w: it has version %d, this program knows up to %d; use the newer program",
-			ErrNewer, version, schemaVersion)
+			errNewer, version, schemaVersion)
 	case version <= 0:
-		return 0, fmt.Errorf("%w, but an SQLite database of another program", ErrNotStore)
+		return 0, fmt.Errorf("%w, but an SQLite database of another program", errNotStore)
 	}
 	return version, nil
 }
@@ -250,7 +250,7 @@ func upgrade(c *conn) error {
 func isUnwritable(err error) bool {
 	switch code(err) & 0xff {
 	case sqlite3.SQLITE_OK:
-		return errors.Is(err, ErrGone) || isFull(err) || isDiskFault(err)
+		return errors.Is(err, errGone) || isFull(err) || isDiskFault(err)
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		return false
 	}

@@ -63,13 +63,13 @@ type Subscription struct {
 }
 
 // Subscribe opens an inbox, which has the name of its exchange ("accounts_in", ...) and
-// need not exist yet. If the queue of this name has a consumer, Next reports [ErrInUse].
+// need not exist yet. If the queue of this name has a consumer, Next reports [broker.ErrInUse].
 func (s *Store) Subscribe(name string) *Subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := &Subscription{store: s, arrived: wait.NewSignal(), closed: make(chan struct{})}
 	if s.hasConsumer(name) {
-		sub.err = fmt.Errorf("subscribe to %s: %w by a consumer", name, ErrInUse)
+		sub.err = fmt.Errorf("subscribe to %s: %w by a consumer", name, broker.ErrInUse)
 		return sub
 	}
 	b := s.inboxes[name]
@@ -98,7 +98,7 @@ func (sub *Subscription) Next(ctx context.Context, max int) ([]InboxMessage, err
 		return nil, sub.err
 	}
 	if max < 1 {
-		return nil, fmt.Errorf("%w: %d messages wanted, expected at least 1", ErrInvalid, max)
+		return nil, fmt.Errorf("%w: %d messages wanted, expected at least 1", errInvalid, max)
 	}
 	for {
 		found, err := sub.take(ctx, max)
@@ -161,7 +161,7 @@ func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, e
 
 // Ack removes messages that are delivered to this subscription. If it returns nil, done
 // (which may be nil) is called once: with nil when the removal is durable, with
-// [broker.ErrClosed] if the store was closed before. Ack reports [ErrNotGivenOut], and
+// [broker.ErrClosed] if the store was closed before. Ack reports [errNotGivenOut], and
 // does nothing, if one of the messages is not delivered to this subscription.
 func (sub *Subscription) Ack(seqs []uint64, done func(error)) error {
 	if sub.err != nil {
@@ -191,7 +191,7 @@ func (sub *Subscription) Ack(seqs []uint64, done func(error)) error {
 }
 
 // Nack returns messages that are delivered to this subscription to the inbox, for delivery
-// to any subscription. It reports [ErrNotGivenOut], and does nothing, if one of them is
+// to any subscription. It reports [errNotGivenOut], and does nothing, if one of them is
 // not delivered to this subscription.
 func (sub *Subscription) Nack(seqs []uint64) error {
 	if sub.err != nil {
@@ -258,7 +258,7 @@ func (sub *Subscription) holds(seqs []uint64) error {
 	}
 	for _, seq := range seqs {
 		if b.out[seq].by != sub {
-			return fmt.Errorf("message %d of %s: %w to this subscription", seq, b.name, ErrNotGivenOut)
+			return fmt.Errorf("message %d of %s: %w to this subscription", seq, b.name, errNotGivenOut)
 		}
 	}
 	return nil

@@ -85,7 +85,7 @@ func TestSubscription(t *testing.T) {
 		"ack 0":               a.Ack([]uint64{0}, nil),
 		"give back another's": b.Nack([]uint64{seqsA[0]}),
 	} {
-		if !errors.Is(err, ErrNotGivenOut) {
+		if !errors.Is(err, errNotGivenOut) {
 			t.Errorf("%s: got %v, want ErrNotGivenOut", name, err)
 		}
 	}
@@ -218,7 +218,7 @@ func TestSubscriptionTakesMax(t *testing.T) {
 			t.Errorf("got %v, %v, want message %d", ms, err, i+1)
 		}
 	}
-	if _, err := a.Next(testContext(t), 0); !errors.Is(err, ErrInvalid) {
+	if _, err := a.Next(testContext(t), 0); !errors.Is(err, errInvalid) {
 		t.Errorf("Next(0): got %v, want ErrInvalid", err)
 	}
 }

@@ -19,9 +19,9 @@ func checkBindingKey(key string) error {
 		word, rest, _ := strings.Cut(key, ".")
 		switch {
 		case word == "*":
-			return fmt.Errorf("%w: binding key with a \"*\": only \"#\" at the end is possible", ErrInvalid)
+			return fmt.Errorf("%w: binding key with a \"*\": only \"#\" at the end is possible", errInvalid)
 		case word == "#" && i < n:
-			return fmt.Errorf("%w: binding key with a \"#\" before its end", ErrInvalid)
+			return fmt.Errorf("%w: binding key with a \"#\" before its end", errInvalid)
 		}
 		key = rest
 	}

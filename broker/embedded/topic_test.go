@@ -57,7 +57,7 @@ func TestRoute(t *testing.T) {
 // Binding keys with wildcards that are not supported are refused.
 func TestCheckBindingKey(t *testing.T) {
 	for _, key := range []string{"*", "00.*", "*.00", "00.*.#", "#.00", "#.#", "00.#.01.#", strings.Repeat("00.", 90) + "#", "00\n", "\xff"} {
-		if err := checkBindingKey(key); !errors.Is(err, ErrInvalid) {
+		if err := checkBindingKey(key); !errors.Is(err, errInvalid) {
 			t.Errorf("%q: got %v, want ErrInvalid", key, err)
 		}
 	}

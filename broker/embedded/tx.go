@@ -35,7 +35,7 @@ func newTx(w *writeConn) *tx {
 	return &tx{writeConn: w, now: time.Now().UnixMilli(), queues: make(map[int64]*queueWork), change: make(map[string]int64)}
 }
 
-// queue returns the queueWork of a queue. It reports ErrNoQueue.
+// queue returns the queueWork of a queue. It reports broker.ErrNoQueue.
 func (t *tx) queue(name string) (*queueWork, error) {
 	c, err := t.cachedCatalog()
 	if err != nil {
@@ -43,7 +43,7 @@ func (t *tx) queue(name string) (*queueWork, error) {
 	}
 	id, ok := c.queues[name]
 	if !ok {
-		return nil, fmt.Errorf("%w: %s", ErrNoQueue, name)
+		return nil, fmt.Errorf("%w: %s", broker.ErrNoQueue, name)
 	}
 	return t.queueByID(id)
 }
@@ -80,7 +80,7 @@ func (t *tx) queueByID(id int64) (*queueWork, error) {
 		return nil, err
 	}
 	if q.nextSeq == 0 {
-		return nil, fmt.Errorf("%w: a binding leads to queue %d, which is not there", ErrNoQueue, id)
+		return nil, fmt.Errorf("%w: a binding leads to queue %d, which is not there", broker.ErrNoQueue, id)
 	}
 	q.first = uint64(q.nextSeq)
 	t.queues[id] = q

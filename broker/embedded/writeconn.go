@@ -112,7 +112,7 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	return w, nil
 }
 
-// inPlace reports [ErrGone] if the next process that opens the store would not find what
+// inPlace reports [errGone] if the next process that opens the store would not find what
 // is written.
 func (w *writeConn) inPlace() error {
 	for _, p := range w.places {

@@ -43,7 +43,7 @@ func (a *deadLetterPublisher) publish(ctx context.Context, d amqp.Delivery, reas
 			return context.Cause(ctx)
 		}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, a.to.broker.opts.ConfirmTimeout, ErrNotConfirmed)
+	ctx, cancel := context.WithTimeoutCause(ctx, a.to.broker.opts.ConfirmTimeout, errNotConfirmed)
 	defer cancel()
 	b := a.to.broker
 	if a.length.needsCheck() {

@@ -216,7 +216,7 @@ func (br *browser) keep(ctx context.Context, rest []amqp.Delivery) error {
 		}
 		return nil
 	}
-	limited, cancel := context.WithTimeoutCause(ctx, br.broker.opts.ConfirmTimeout, ErrNotConfirmed)
+	limited, cancel := context.WithTimeoutCause(ctx, br.broker.opts.ConfirmTimeout, errNotConfirmed)
 	defer cancel()
 	if err := br.to.renew(limited, rest, false); err != nil {
 		return fmt.Errorf("replace messages that were looked at often by copies: %w", err)

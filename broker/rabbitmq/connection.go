@@ -227,7 +227,7 @@ func newBlockage() *blockage {
 	return &blockage{begun: make(chan struct{}), over: make(chan struct{})}
 }
 
-func (b *blockage) err() error { return fmt.Errorf("%w: %s", ErrBlocked, b.reason) }
+func (b *blockage) err() error { return fmt.Errorf("%w: %s", errBlocked, b.reason) }
 
 // blockage returns the current blockage, or else the next one, which has not begun.
 func (l *liveConn) blockage() *blockage {
@@ -431,7 +431,7 @@ func (l *liveConn) bounded(ctx context.Context) (done func()) {
 }
 
 // open opens and prepares a channel. If RabbitMQ has blocked the connection, it reports
-// [ErrBlocked].
+// [errBlocked].
 func (l *liveConn) open(ctx context.Context, prepare func(*liveConn, *amqp.Channel) error) (*amqp.Channel, error) {
 	if block := l.blocked(); block != nil {
 		return nil, block.err()

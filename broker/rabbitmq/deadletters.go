@@ -100,7 +100,7 @@ func (b *Broker) Retry(ctx context.Context, queue string, ids []string) (int, er
 	f := &queuePublisher{broker: b, queue: queue}
 	defer f.close()
 	n, err := b.takeDeadLetters(ctx, queue, ids, func(messages []amqp.Delivery) error {
-		ctx, cancel := context.WithTimeoutCause(ctx, b.opts.ConfirmTimeout, ErrNotConfirmed)
+		ctx, cancel := context.WithTimeoutCause(ctx, b.opts.ConfirmTimeout, errNotConfirmed)
 		defer cancel()
 		copies := make([]amqp.Publishing, len(messages))
 		for i, d := range messages {

@@ -161,7 +161,7 @@ func TestMemoryAlarm(t *testing.T) {
 		}
 	}()
 	eventually(t, "noticing the alarm without publishing", func() error {
-		if err := idle.Health(); !errors.Is(err, ErrBlocked) {
+		if err := idle.Health(); !errors.Is(err, errBlocked) {
 			return fmt.Errorf("trouble: got %v, want ErrBlocked", err)
 		}
 		return nil
@@ -173,12 +173,12 @@ func TestMemoryAlarm(t *testing.T) {
 			other.Close()
 			return errors.New("a stream can be opened")
 		}
-		if !errors.Is(err, ErrBlocked) {
+		if !errors.Is(err, errBlocked) {
 			t.Fatalf("got %v, want ErrBlocked", err)
 		}
 		return nil
 	})
-	if err := b.Health(); !errors.Is(err, ErrBlocked) {
+	if err := b.Health(); !errors.Is(err, errBlocked) {
 		t.Errorf("trouble: got %v, want ErrBlocked", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -190,7 +190,7 @@ func TestMemoryAlarm(t *testing.T) {
 	if err != nil || len(ds) == 0 {
 		t.Fatalf("taking out: %v", err)
 	}
-	if err := c.DeadLetter(testContext(t), ds[0].Tag, "reason"); !errors.Is(err, ErrBlocked) {
+	if err := c.DeadLetter(testContext(t), ds[0].Tag, "reason"); !errors.Is(err, errBlocked) {
 		t.Errorf("set aside: got %v, want ErrBlocked", err)
 	}
 	o.check(c.Confirm(ds[0].Tag))

@@ -88,7 +88,7 @@ const refusalGrace = 2 * time.Second
 // refused is called when a stream has ended. If the reason was a message, as with missing
 // permissions or a missing exchange, the next stream will end in the same way.
 func (h *health) refused(err error) {
-	if errors.Is(err, broker.ErrUnroutable) || errors.Is(err, ErrNotConfirmed) ||
+	if errors.Is(err, broker.ErrUnroutable) || errors.Is(err, errNotConfirmed) ||
 		saysCode(err, amqp.AccessRefused) || saysCode(err, amqp.ResourceLocked) || saysCode(err, amqp.PreconditionFailed) {
 		h.refusal.CompareAndSwap(nil, &refusal{time.Now(), err})
 	}

@@ -16,7 +16,7 @@ import (
 // appID is the reference's value of property app_id.
 const appID = "swpt_stomp"
 
-// Publish opens the inbox for a stream of received messages. It reports [ErrBlocked] while
+// Publish opens the inbox for a stream of received messages. It reports [errBlocked] while
 // RabbitMQ blocks the connection. When the stream ends, confirmed is called with the
 // reason, unless it ends by the Publisher's Close.
 func (b *Broker) Publish(ctx context.Context, confirmed func(n uint64, err error)) (broker.Publisher, error) {
@@ -283,7 +283,7 @@ func (p *publisher) await(next pending, timer *time.Timer) error {
 		case e := <-p.lost:
 			return lostReason(e)
 		default:
-			return fmt.Errorf("%w: RabbitMQ refuses it", ErrNotConfirmed)
+			return fmt.Errorf("%w: RabbitMQ refuses it", errNotConfirmed)
 		}
 	}
 	// RabbitMQ confirms a returned message after the return.
@@ -307,7 +307,7 @@ func (p *publisher) awaitLong(next pending, timeout <-chan time.Time) error {
 		case r, ok := <-p.returned:
 			p.noteReturn(r, ok)
 		case <-timeout:
-			return fmt.Errorf("%w: RabbitMQ has not answered within %v", ErrNotConfirmed, p.broker.opts.ConfirmTimeout)
+			return fmt.Errorf("%w: RabbitMQ has not answered within %v", errNotConfirmed, p.broker.opts.ConfirmTimeout)
 		case <-p.stopping:
 			return broker.ErrClosed
 		}

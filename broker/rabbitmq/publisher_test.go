@@ -197,7 +197,7 @@ func TestNegativelyConfirmed(t *testing.T) {
 		}
 	}
 	n, err := p.wait(20)
-	if !errors.Is(err, ErrNotConfirmed) || n == 0 || n >= 20 {
+	if !errors.Is(err, errNotConfirmed) || n == 0 || n >= 20 {
 		t.Errorf("%d confirmed, %v, want ErrNotConfirmed", n, err)
 	}
 	for i, d := range o.take(inbox, int(n)) {
@@ -218,13 +218,13 @@ func TestConfirmTimeout(t *testing.T) {
 	defer s.Resume()
 	o.check(p.Publish(testContext(t), incoming(inbox, "", "1")))
 	start := time.Now()
-	if n, err := p.wait(1); n != 0 || !errors.Is(err, ErrNotConfirmed) {
+	if n, err := p.wait(1); n != 0 || !errors.Is(err, errNotConfirmed) {
 		t.Errorf("%d confirmed, %v, want ErrNotConfirmed", n, err)
 	}
 	if took := time.Since(start); took < 150*time.Millisecond || took > testLimit/2 {
 		t.Errorf("took %v, want 200 ms", took)
 	}
-	if err := p.Publish(context.Background(), incoming(inbox, "", "2")); !errors.Is(err, ErrNotConfirmed) {
+	if err := p.Publish(context.Background(), incoming(inbox, "", "2")); !errors.Is(err, errNotConfirmed) {
 		t.Errorf("got %v, want ErrNotConfirmed", err)
 	}
 }

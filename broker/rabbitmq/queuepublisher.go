@@ -56,7 +56,7 @@ func (f *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishin
 		}
 		if !s.Acked() { // or the connection was lost
 			f.reset()
-			return false, fmt.Errorf("%w: RabbitMQ refuses it", ErrNotConfirmed)
+			return false, fmt.Errorf("%w: RabbitMQ refuses it", errNotConfirmed)
 		}
 	}
 	return !anyReturned(f.returned), nil

@@ -81,15 +81,15 @@ import (
 var (
 	// ErrInvalid is reported for names and messages that AMQP can not carry.
 	ErrInvalid = errors.New("rabbitmq: invalid")
-	// ErrNotGivenOut is reported for a tag that is not delivered to the consumer: it was
+	// errNotGivenOut is reported for a tag that is not delivered to the consumer: it was
 	// never delivered, or it was confirmed or moved to the dead letters since.
-	ErrNotGivenOut = errors.New("rabbitmq: message is not given out")
-	// ErrBlocked is reported while RabbitMQ accepts no messages because it is short of
+	errNotGivenOut = errors.New("rabbitmq: message is not given out")
+	// errBlocked is reported while RabbitMQ accepts no messages because it is short of
 	// memory or disk.
-	ErrBlocked = errors.New("rabbitmq: RabbitMQ takes no messages for now")
-	// ErrNotConfirmed ends a stream if RabbitMQ has refused one of its messages, or has
+	errBlocked = errors.New("rabbitmq: RabbitMQ takes no messages for now")
+	// errNotConfirmed ends a stream if RabbitMQ has refused one of its messages, or has
 	// not confirmed it within [Options.ConfirmTimeout].
-	ErrNotConfirmed = errors.New("rabbitmq: message is not confirmed")
+	errNotConfirmed = errors.New("rabbitmq: message is not confirmed")
 )
 
 // QueueType is the type of a RabbitMQ queue.

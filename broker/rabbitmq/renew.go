@@ -121,7 +121,7 @@ func (r *renewals) next() []amqp.Delivery {
 // replace publishes copies, and lets the originals be acknowledged after RabbitMQ has
 // confirmed the copies. A crash in between leaves both.
 func (r *renewals) replace(step []amqp.Delivery) error {
-	ctx, cancel := context.WithTimeoutCause(r.c.life, r.c.broker.opts.ConfirmTimeout, ErrNotConfirmed)
+	ctx, cancel := context.WithTimeoutCause(r.c.life, r.c.broker.opts.ConfirmTimeout, errNotConfirmed)
 	defer cancel()
 	if err := r.to.renew(ctx, step, true); err != nil {
 		return err

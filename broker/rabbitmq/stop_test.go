@@ -51,7 +51,7 @@ func TestStopDuringAlarm(t *testing.T) {
 		before := len(inner.sent)
 		time.Sleep(100 * time.Millisecond)
 		if n := len(inner.sent); n != before || n < 10 {
-			return ErrBlocked
+			return errBlocked
 		}
 		return nil
 	})

@@ -9,8 +9,8 @@ import (
 
 // Upper limits for any parser of untrusted input, for any input of permitted size.
 const (
-	MaxBytes = 32 << 20
-	MaxTime  = 500 * time.Millisecond
+	maxBytes = 32 << 20
+	maxTime  = 500 * time.Millisecond
 )
 
 // NeedsExactFigures skips a test that only measures costs if the race detector is on,
@@ -22,8 +22,8 @@ func NeedsExactFigures(t testing.TB) {
 	}
 }
 
-// Check calls parse and fails the test if it allocates more than [MaxBytes] in total, or
-// takes more than [MaxTime] of processor time three times in a row: on a busy machine a
+// Check calls parse and fails the test if it allocates more than [maxBytes] in total, or
+// takes more than [maxTime] of processor time three times in a row: on a busy machine a
 // single measurement is unreliable. No other goroutine may allocate or compute much
 // meanwhile. With the race detector it only calls parse.
 func Check(t testing.TB, input string, parse func()) {
@@ -42,15 +42,15 @@ func check(t testing.TB, input string, parse func()) {
 		before, start := allocated(), Spent()
 		parse()
 		took = Spent() - start
-		if n := allocated() - before; n > MaxBytes {
-			t.Errorf("%s: %d bytes were allocated, more than %d", input, n, MaxBytes)
+		if n := allocated() - before; n > maxBytes {
+			t.Errorf("%s: %d bytes were allocated, more than %d", input, n, maxBytes)
 			return
 		}
-		if took <= MaxTime {
+		if took <= maxTime {
 			return
 		}
 	}
-	t.Errorf("%s: took %v, more than %v", input, took, MaxTime)
+	t.Errorf("%s: took %v, more than %v", input, took, maxTime)
 }
 
 // allocated returns how many bytes the process has allocated since its start, to within a

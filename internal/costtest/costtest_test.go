@@ -22,15 +22,15 @@ func TestCheck(t *testing.T) {
 		parse func()
 		want  int
 	}{
-		{"cheap", func() { kept = make([]byte, MaxBytes/2) }, 0},
-		{"memory", func() { kept = make([]byte, MaxBytes+1<<20) }, 1},
+		{"cheap", func() { kept = make([]byte, maxBytes/2) }, 0},
+		{"memory", func() { kept = make([]byte, maxBytes+1<<20) }, 1},
 		{"memory in small pieces", func() {
-			for range MaxBytes/1024 + 1024 {
+			for range maxBytes/1024 + 1024 {
 				kept = make([]byte, 1024)
 			}
 		}, 1},
 		{"time", func() {
-			for start := Spent(); Spent()-start <= MaxTime; {
+			for start := Spent(); Spent()-start <= maxTime; {
 				kept = nil
 			}
 		}, 1},

@@ -13,8 +13,8 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// LockWait is how long [Lock] waits for the lock.
-const LockWait = 10 * time.Second
+// lockWait is how long [Lock] waits for the lock.
+const lockWait = 10 * time.Second
 
 // lockFile is the file that is locked, in the folder to lock.
 const lockFile = ".lock"
@@ -36,7 +36,7 @@ func HasLockFile(dir string) bool {
 // the folder's owner, who could not open it otherwise if the process is killed.
 func Lock(ctx context.Context, dir string) (unlock func(), err error) {
 	path := filepath.Join(dir, lockFile)
-	deadline := time.NewTimer(LockWait)
+	deadline := time.NewTimer(lockWait)
 	defer deadline.Stop()
 	for {
 		unlock, err := tryLock(path)

@@ -23,10 +23,10 @@ import (
 	"peerlink/internal/textfile"
 )
 
-// Max is the largest number of bytes. A line on a terminal of macOS has up to 1023 bytes,
+// maxBytes is the largest number of bytes. A line on a terminal of macOS has up to 1023 bytes,
 // on one of Linux 4095, and at OpenSSL's prompt 1023; longer ones are silently truncated.
-// Max is less, so that no truncated passphrase is accepted.
-const Max = 1000
+// maxBytes is less, so that no truncated passphrase is accepted.
+const maxBytes = 1000
 
 // A Given passphrase was entered or read to decrypt a key.
 type Given struct {
@@ -78,7 +78,7 @@ func (g *Given) Candidates() [][]byte {
 		}
 	}
 	add(g.Text)
-	if utf8.Valid(g.Text) && len(g.Text) <= Max {
+	if utf8.Valid(g.Text) && len(g.Text) <= maxBytes {
 		g.forms = [][]byte{normal(norm.NFC, g.Text), normal(norm.NFD, g.Text)}
 		add(g.forms[0])
 		add(g.forms[1])
@@ -148,8 +148,8 @@ func Mixed(pass []byte) bool {
 // Check checks that a passphrase can be typed, so that a prompt returns it byte for byte:
 // a terminal interprets control characters, sends UTF-8, and truncates long lines.
 func Check(pass []byte) error {
-	if len(pass) > Max {
-		return fmt.Errorf("the passphrase has %d bytes: expected at most %d, since prompts cut longer ones", len(pass), Max)
+	if len(pass) > maxBytes {
+		return fmt.Errorf("the passphrase has %d bytes: expected at most %d, since prompts cut longer ones", len(pass), maxBytes)
 	}
 	if !utf8.Valid(pass) {
 		return errors.New("the passphrase is not text in UTF-8, and could never be typed: expected letters, digits, spaces and signs; a file must be saved as UTF-8")
@@ -170,8 +170,8 @@ func checkForms(pass []byte) error {
 	nfc, nfd := normal(norm.NFC, pass), normal(norm.NFD, pass)
 	defer clear(nfc)
 	defer clear(nfd)
-	if n := max(len(nfc), len(nfd)); n > Max {
-		return fmt.Errorf("the passphrase has %d bytes on a keyboard that sends letters and accents differently (NFC or NFD): expected at most %d, since prompts cut longer ones", n, Max)
+	if n := max(len(nfc), len(nfd)); n > maxBytes {
+		return fmt.Errorf("the passphrase has %d bytes on a keyboard that sends letters and accents differently (NFC or NFD): expected at most %d, since prompts cut longer ones", n, maxBytes)
 	}
 	// The package norm breaks up long sequences of combining characters.
 	if bytes.ContainsRune(nfc, combiningGraphemeJoiner) || bytes.ContainsRune(nfd, combiningGraphemeJoiner) {

@@ -63,7 +63,7 @@ func TestFromFile(t *testing.T) {
 		"bidi override":         []byte("pass\u202eword\n"),
 		"line separator":        []byte("pass\u2028word\n"),
 		"replacement character": []byte("pass\ufffdword\n"),
-		"too long":              bytes.Repeat([]byte("x"), Max+1),
+		"too long":              bytes.Repeat([]byte("x"), maxBytes+1),
 	} {
 		g, err := FromFile(data)
 		if err != nil {
@@ -150,8 +150,8 @@ func TestAcceptedInEveryForm(t *testing.T) {
 		}
 	}
 	for name, pass := range map[string]string{
-		"long in NFD":    strings.Repeat("\ud55c", Max/3),
-		"long in NFC":    strings.Repeat("\u0958", Max/3), // has no composed form
+		"long in NFD":    strings.Repeat("\ud55c", maxBytes/3),
+		"long in NFC":    strings.Repeat("\u0958", maxBytes/3), // has no composed form
 		"stream of them": "a" + strings.Repeat("\u0301", 40),
 	} {
 		if err := Check([]byte(pass)); err == nil {

@@ -14,7 +14,7 @@ import (
 func TestPromptDelivers(t *testing.T) {
 	passphrases := []string{
 		"correct horse battery staple", " leading, trailing ", "caf\u00e9", "cafe\u0301", "пароль", "密码\u3000密码", "😀😀😀😀",
-		strings.Repeat("x", Max), strings.Repeat("é", Max/2), `\^?"'$` + "`",
+		strings.Repeat("x", maxBytes), strings.Repeat("é", maxBytes/2), `\^?"'$` + "`",
 	}
 	for r := rune(0); r < 0x250; r++ {
 		passphrases = append(passphrases, "ab"+string(r)+"cd")

@@ -16,8 +16,8 @@ import (
 	"unicode/utf8"
 )
 
-// Escape escapes a text, except line feeds and tabs.
-func Escape(s string) string {
+// escape escapes a text, except line feeds and tabs.
+func escape(s string) string {
 	if plain(s) {
 		return s
 	}
@@ -28,7 +28,7 @@ func Escape(s string) string {
 // feeds and tabs.
 func Line(s string) string { return string(appendEscaped(nil, []byte(s), false)) }
 
-// Writer escapes the text written to it; see [Escape]. Its methods are safe for concurrent
+// Writer escapes the text written to it; see [escape]. Its methods are safe for concurrent
 // use.
 type Writer struct {
 	mu   sync.Mutex

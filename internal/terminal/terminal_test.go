@@ -22,7 +22,7 @@ func TestEveryCharacter(t *testing.T) {
 		}
 		in := string(r)
 		hostile := unicode.In(r, hidden...) && r != ' '
-		for name, got := range map[string]string{"Escape": Escape(in), "Line": Line(in)} {
+		for name, got := range map[string]string{"Escape": escape(in), "Line": Line(in)} {
 			switch {
 			case name == "Escape" && (r == '\n' || r == '\t'):
 				if got != in {
@@ -61,7 +61,7 @@ func TestEscape(t *testing.T) {
 		"\ufffd":                   "\ufffd",
 		"\u3164":                   `\u3164`, // an invisible letter
 	} {
-		if got := Escape(in); got != want {
+		if got := escape(in); got != want {
 			t.Errorf("Escape(%q) is %q, want %q", in, got, want)
 		}
 		var whole, parts bytes.Buffer
@@ -92,7 +92,7 @@ func TestJSONStaysTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	escaped := Escape(string(text))
+	escaped := escape(string(text))
 	if escaped == string(text) {
 		t.Error("nothing is escaped")
 	}
@@ -107,8 +107,8 @@ func TestJSONStaysTheSame(t *testing.T) {
 func FuzzEscape(f *testing.F) {
 	f.Add([]byte("\x1b[31m \u202e \xff"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		got := Escape(string(in))
-		if Escape(got) != got || !utf8.ValidString(got) {
+		got := escape(string(in))
+		if escape(got) != got || !utf8.ValidString(got) {
 			t.Errorf("%q becomes %q", in, got)
 		}
 	})

@@ -26,7 +26,7 @@ func (f *Fetcher) control(_, address string, _ syscall.RawConn) error {
 		return fmt.Errorf("the addresses of this machine are not known, so none is connected to: %w", err)
 	}
 	if isLocal(a.Addr()) || slices.Contains(own, plain(a.Addr())) {
-		return fmt.Errorf("%w: %s", ErrLocal, a.Addr())
+		return fmt.Errorf("%w: %s", errLocal, a.Addr())
 	}
 	return nil
 }

@@ -29,18 +29,18 @@ import (
 var (
 	// ErrUnchanged means that the server still has the same bundle.
 	ErrUnchanged = errors.New("unchanged since it was last fetched")
-	// ErrLocal means that a URL leads to an address of this machine or its own network, which
+	// errLocal means that a URL leads to an address of this machine or its own network, which
 	// URLs of other nodes must not access.
-	ErrLocal = errors.New("an address of this machine, of its own network, or of no single host")
-	// ErrRedirect means that the server redirects to another host, from https to http, or too
+	errLocal = errors.New("an address of this machine, of its own network, or of no single host")
+	// errRedirect means that the server redirects to another host, from https to http, or too
 	// often.
-	ErrRedirect = errors.New("redirected elsewhere")
-	// ErrStatus means that the server's response has a status other than 200 and 304.
-	ErrStatus = errors.New("no info-bundle there")
-	// ErrTooLarge means that the response is larger than an info-bundle may be.
-	ErrTooLarge = errors.New("larger than an info-bundle may be")
-	// ErrOtherNode means that the bundle is valid, but has another root certificate.
-	ErrOtherNode = errors.New("the info-bundle of somebody else")
+	errRedirect = errors.New("redirected elsewhere")
+	// errStatus means that the server's response has a status other than 200 and 304.
+	errStatus = errors.New("no info-bundle there")
+	// errTooLarge means that the response is larger than an info-bundle may be.
+	errTooLarge = errors.New("larger than an info-bundle may be")
+	// errOtherNode means that the bundle is valid, but has another root certificate.
+	errOtherNode = errors.New("the info-bundle of somebody else")
 )
 
 // Bounds on one fetch.
@@ -117,7 +117,7 @@ func (f *Fetcher) Fetch(ctx context.Context, from string, root *x509.Certificate
 		return nil, Tag{}, err
 	}
 	if !b.Root.Equal(root) {
-		return nil, Tag{}, fmt.Errorf("%w: of %s, whose root certificate is not the one that is pinned", ErrOtherNode, b.Identity)
+		return nil, Tag{}, fmt.Errorf("%w: of %s, whose root certificate is not the one that is pinned", errOtherNode, b.Identity)
 	}
 	return b, tag, nil
 }
@@ -145,16 +145,16 @@ func (f *Fetcher) get(ctx context.Context, from string, known Tag) (data []byte,
 	case resp.StatusCode == http.StatusNotModified && known != Tag{}:
 		return nil, tag, ErrUnchanged
 	case resp.StatusCode != http.StatusOK:
-		return nil, tag, fmt.Errorf("%w: the server answers %d %s", ErrStatus, resp.StatusCode, http.StatusText(resp.StatusCode))
+		return nil, tag, fmt.Errorf("%w: the server answers %d %s", errStatus, resp.StatusCode, http.StatusText(resp.StatusCode))
 	case resp.ContentLength > infobundle.MaxSize:
-		return nil, tag, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrTooLarge, resp.ContentLength, infobundle.MaxSize)
+		return nil, tag, fmt.Errorf("%w: %d bytes, at most %d are allowed", errTooLarge, resp.ContentLength, infobundle.MaxSize)
 	}
 	data, err = io.ReadAll(io.LimitReader(resp.Body, infobundle.MaxSize+1))
 	if err != nil {
 		return nil, tag, err
 	}
 	if len(data) > infobundle.MaxSize {
-		return nil, tag, fmt.Errorf("%w: more than the %d bytes allowed", ErrTooLarge, infobundle.MaxSize)
+		return nil, tag, fmt.Errorf("%w: more than the %d bytes allowed", errTooLarge, infobundle.MaxSize)
 	}
 	return data, tagOf(resp.Header), nil
 }
@@ -178,13 +178,13 @@ func (f *Fetcher) transport() *http.Transport {
 // another host, because the peer has not published that host.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
-		return fmt.Errorf("%w: more than %d times", ErrRedirect, maxRedirects)
+		return fmt.Errorf("%w: more than %d times", errRedirect, maxRedirects)
 	}
 	from, to := via[len(via)-1].URL, req.URL
 	sameServer := to.Scheme == from.Scheme && strings.EqualFold(to.Host, from.Host)
 	upgrade := from.Scheme == "http" && to.Scheme == "https" && strings.EqualFold(to.Hostname(), from.Hostname())
 	if to.User != nil || !sameServer && !upgrade {
-		return fmt.Errorf("%w: to %.100q, which is another host than %s", ErrRedirect, to.Scheme+"://"+to.Host, from.Host)
+		return fmt.Errorf("%w: to %.100q, which is another host than %s", errRedirect, to.Scheme+"://"+to.Host, from.Host)
 	}
 	return nil
 }

@@ -143,23 +143,23 @@ func TestFetch(t *testing.T) {
 		{"by name", "http://localhost:" + port + "/bundle", 0, nil, ""},
 		{"redirect on the same server", s.URL + "/moved", 0, nil, ""},
 		{"redirect to https", s.URL + "/up", 0, nil, ""},
-		{"redirect for ever", s.URL + "/loop", 0, ErrRedirect, "5 times"},
-		{"redirect to another host", s.URL + "/elsewhere", 0, ErrRedirect, "localhost"},
+		{"redirect for ever", s.URL + "/loop", 0, errRedirect, "5 times"},
+		{"redirect to another host", s.URL + "/elsewhere", 0, errRedirect, "localhost"},
 		{"redirect to another port", s.URL + "/otherport", 0, nil, "refused"}, // https on the same host may be anywhere
-		{"redirect to a file", s.URL + "/file", 0, ErrRedirect, "file"},
-		{"redirect with a password", s.URL + "/user", 0, ErrRedirect, ""},
-		{"redirect to http", secure.URL + "/down", 0, ErrRedirect, "http://"},
-		{"another node's", s.URL + "/other", 0, ErrOtherNode, "pinned"},
-		{"another node's, https", secure.URL + "/bundle", 0, ErrOtherNode, ""},
+		{"redirect to a file", s.URL + "/file", 0, errRedirect, "file"},
+		{"redirect with a password", s.URL + "/user", 0, errRedirect, ""},
+		{"redirect to http", secure.URL + "/down", 0, errRedirect, "http://"},
+		{"another node's", s.URL + "/other", 0, errOtherNode, "pinned"},
+		{"another node's, https", secure.URL + "/bundle", 0, errOtherNode, ""},
 		{"tampered", s.URL + "/tampered", 0, infobundle.ErrInvalid, ""},
 		{"cut", s.URL + "/cut", 0, infobundle.ErrInvalid, ""},
 		{"empty", s.URL + "/empty", 0, infobundle.ErrInvalid, ""},
 		{"a page", s.URL + "/page", 0, infobundle.ErrInvalid, ""},
-		{"missing", s.URL + "/missing", 0, ErrStatus, "404"},
-		{"unchanged without having been asked", s.URL + "/unchanged", 0, ErrStatus, "304"},
-		{"a part", s.URL + "/part", 0, ErrStatus, "206"},
-		{"endless", s.URL + "/endless", 0, ErrTooLarge, ""},
-		{"too large, and says so", s.URL + "/announced", 0, ErrTooLarge, strconv.Itoa(infobundle.MaxSize + 1)},
+		{"missing", s.URL + "/missing", 0, errStatus, "404"},
+		{"unchanged without having been asked", s.URL + "/unchanged", 0, errStatus, "304"},
+		{"a part", s.URL + "/part", 0, errStatus, "206"},
+		{"endless", s.URL + "/endless", 0, errTooLarge, ""},
+		{"too large, and says so", s.URL + "/announced", 0, errTooLarge, strconv.Itoa(infobundle.MaxSize + 1)},
 		{"endless headers", s.URL + "/headers", 0, nil, "header"},
 		{"silent", s.URL + "/silent", quick, nil, "not complete within 200ms"},
 		{"slow", s.URL + "/slow", quick, nil, "not complete within 200ms"},
@@ -221,13 +221,13 @@ func TestLocal(t *testing.T) {
 			continue
 		}
 		_, _, err := new(Fetcher).Fetch(context.Background(), "http://"+host+":"+port+"/bundle", s.node.Root(), Tag{})
-		if !errors.Is(err, ErrLocal) {
+		if !errors.Is(err, errLocal) {
 			t.Errorf("%s: error is %v, want ErrLocal", host, err)
 		}
 	}
-	// The proxy would be on loopback: an error that is not ErrLocal would come
+	// The proxy would be on loopback: an error that is not errLocal would come
 	// from the name server.
-	if _, _, err := new(Fetcher).Fetch(context.Background(), "http://no-such-host.invalid/", s.node.Root(), Tag{}); err == nil || errors.Is(err, ErrLocal) {
+	if _, _, err := new(Fetcher).Fetch(context.Background(), "http://no-such-host.invalid/", s.node.Root(), Tag{}); err == nil || errors.Is(err, errLocal) {
 		t.Errorf("error is %v", err)
 	}
 }
@@ -278,7 +278,7 @@ func TestOwnAddresses(t *testing.T) {
 		"198.51.100.9": true, "2001:db8::9": true, "198.51.100.10": false,
 	} {
 		err := f.control("tcp", netip.AddrPortFrom(netip.MustParseAddr(a), 80).String(), nil)
-		if errors.Is(err, ErrLocal) != refused {
+		if errors.Is(err, errLocal) != refused {
 			t.Errorf("%s: %v", a, err)
 		}
 	}
@@ -304,7 +304,7 @@ func TestOwnInterfaces(t *testing.T) {
 		t.Errorf("of %v these are known: %v, %v", addrs, own, err)
 	}
 	for _, a := range own {
-		if err := new(Fetcher).control("tcp", netip.AddrPortFrom(a, 80).String(), nil); !errors.Is(err, ErrLocal) {
+		if err := new(Fetcher).control("tcp", netip.AddrPortFrom(a, 80).String(), nil); !errors.Is(err, errLocal) {
 			t.Errorf("%v: %v", a, err)
 		}
 	}

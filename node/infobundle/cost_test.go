@@ -52,7 +52,7 @@ func TestReadCost(t *testing.T) {
 	listed := rawZip{entries: []rawEntry{toml}, inDirectory: central, end: set(8, "\xfe\xff\xfe\xff")}.bytes(t)
 	tables := costtest.Deflate(MaxSize * 9 / 10)
 	for name, data := range map[string][]byte{
-		"zeros":           bundle(a, rawZip{entries: []rawEntry{{name: "zeros", content: string(make([]byte, MaxUnpacked-1<<16)), deflate: true}, toml}}.bytes(t)),
+		"zeros":           bundle(a, rawZip{entries: []rawEntry{{name: "zeros", content: string(make([]byte, maxUnpacked-1<<16)), deflate: true}, toml}}.bytes(t)),
 		"many files":      bundle(a, rawZip{entries: append(many[:maxNodeinfoFile-1], toml)}.bytes(t)),
 		"many folders":    bundle(a, rawZip{entries: append(folders[:maxNodeinfoFile], toml)}.bytes(t)),
 		"many entries":    listed,

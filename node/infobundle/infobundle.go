@@ -34,9 +34,9 @@ import (
 // usual size is about 10 KiB.
 const (
 	MaxSize = 512 << 10 // bytes of the bundle file
-	// MaxUnpacked is the maximum total size in bytes of the unpacked entries of a bundle and
+	// maxUnpacked is the maximum total size in bytes of the unpacked entries of a bundle and
 	// of the nodeinfo.zip in it.
-	MaxUnpacked     = 2 << 20
+	maxUnpacked     = 2 << 20
 	maxEntries      = 8        // entries of the bundle; more than the required four, so that the error can name an extra one
 	maxCertificate  = 64 << 10 // bytes of root-ca.crt and of root-ca.csr
 	maxSignature    = 8 << 10
@@ -137,7 +137,7 @@ func Assemble(rootPEM, csrPEM, nodeinfoZip, sig []byte) ([]byte, error) {
 // Read verifies an info-bundle and returns its content ("Info-bundle" and step 2 of "Becoming
 // peers" in the specification). Every error wraps [ErrInvalid].
 func Read(data []byte, now time.Time) (*Bundle, error) {
-	left := MaxUnpacked
+	left := maxUnpacked
 	return ReadWithin(data, now, &left)
 }
 

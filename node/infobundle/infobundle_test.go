@@ -153,7 +153,7 @@ func TestReadRefuses(t *testing.T) {
 	for range maxNodeinfoFile + 1 {
 		many = append(many, entry{"f" + strings.Repeat("x", len(many)%50) + string(rune('a'+len(many)%26)) + time.Duration(len(many)).String(), nil, 0})
 	}
-	bomb := zipOf(t, toml, entry{"bomb", make([]byte, MaxUnpacked), 0})
+	bomb := zipOf(t, toml, entry{"bomb", make([]byte, maxUnpacked), 0})
 
 	tests := []struct {
 		name string

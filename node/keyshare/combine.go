@@ -19,11 +19,11 @@ type Sealed struct {
 // Combine combines shares of one split, in any order. There may be more shares than the
 // threshold; all of them are checked. At least one of them must have the envelope.
 //
-// The error wraps [ErrMixed], [ErrDuplicate], [ErrTooFew], [ErrIncomplete] or [ErrAltered],
+// The error wraps [errMixed], [ErrDuplicate], [errTooFew], [ErrIncomplete] or [errAltered],
 // and has the numbers of the shares concerned.
 func Combine(shares []*Share) (*Sealed, error) {
 	if len(shares) == 0 {
-		return nil, fmt.Errorf("%w: none", ErrTooFew)
+		return nil, fmt.Errorf("%w: none", errTooFew)
 	}
 	if err := CheckTogether(shares); err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ func Combine(shares []*Share) (*Sealed, error) {
 		return nil, fmt.Errorf("%w: the sealed key is missing: type all lines of one page, not only the first %d", ErrIncomplete, ShareLines)
 	}
 	if len(shares) < e.threshold {
-		return nil, fmt.Errorf("%w: %d of the %d that are needed", ErrTooFew, len(shares), e.threshold)
+		return nil, fmt.Errorf("%w: %d of the %d that are needed", errTooFew, len(shares), e.threshold)
 	}
 	secret, err := recoverSecret(e.threshold, shares)
 	if err != nil {
@@ -44,16 +44,16 @@ func Combine(shares []*Share) (*Sealed, error) {
 
 // CheckTogether checks that shares are of one split, that none is given twice, and, if one
 // of them has the envelope, that none was altered. There may be fewer shares than the
-// threshold. The error wraps [ErrNotShare], [ErrMixed], [ErrDuplicate] or [ErrAltered], and
+// threshold. The error wraps [errNotShare], [errMixed], [ErrDuplicate] or [errAltered], and
 // has the numbers of the shares concerned.
 func CheckTogether(shares []*Share) error {
 	if slices.Contains(shares, nil) {
-		return fmt.Errorf("%w: nil", ErrNotShare)
+		return fmt.Errorf("%w: nil", errNotShare)
 	}
 	if err := checkOneSplit(shares); err != nil {
 		return err
 	}
-	var seen [MaxShares + 1]bool
+	var seen [maxShares + 1]bool
 	for _, s := range shares {
 		if seen[s.index] {
 			return fmt.Errorf("%w: %v", ErrDuplicate, s)
@@ -99,7 +99,7 @@ func checkOneSplit(shares []*Share) error {
 	for _, id := range ids {
 		parts = append(parts, fmt.Sprintf("split %v: share %s", id, strings.Join(indexes[id], ", ")))
 	}
-	return fmt.Errorf("%w: %s", ErrMixed, strings.Join(parts, "; "))
+	return fmt.Errorf("%w: %s", errMixed, strings.Join(parts, "; "))
 }
 
 // Node returns the node to which the root key belongs.

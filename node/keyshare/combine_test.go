@@ -28,19 +28,19 @@ func TestCombineRefuses(t *testing.T) {
 		want   error
 		says   string
 	}{
-		{"none", nil, ErrTooFew, ""},
-		{"nil", []*Share{nil}, ErrNotShare, ""},
-		{"too few", ours[:2], ErrTooFew, "2 of the 3"},
+		{"none", nil, errTooFew, ""},
+		{"nil", []*Share{nil}, errNotShare, ""},
+		{"too few", ours[:2], errTooFew, "2 of the 3"},
 		{"one twice", []*Share{ours[0], ours[1], ours[0]}, ErrDuplicate, ours[0].String()},
 		{"one scanned and typed", []*Share{ours[0], ours[1], ownOnly(ours[0])}, ErrDuplicate, ours[0].String()},
-		{"a stranger", []*Share{ours[0], others[1], ours[2]}, ErrMixed,
+		{"a stranger", []*Share{ours[0], others[1], ours[2]}, errMixed,
 			fmt.Sprintf("split %s: share 1, 3; split %s: share 2", ours[0].SplitID(), others[0].SplitID())},
-		{"a stranger too many", append(slices.Clone(ours[:3]), ownOnly(others[3])), ErrMixed, others[3].SplitID()},
+		{"a stranger too many", append(slices.Clone(ours[:3]), ownOnly(others[3])), errMixed, others[3].SplitID()},
 		{"no envelope", []*Share{ownOnly(ours[0]), ownOnly(ours[1]), ownOnly(ours[2])}, ErrIncomplete, "all lines of one page"},
-		{"altered value", []*Share{ours[0], &altered, ours[2]}, ErrAltered, altered.String()},
-		{"altered one too many", []*Share{ours[0], ours[2], ours[3], &altered}, ErrAltered, altered.String()},
-		{"altered index", []*Share{ours[0], &renumbered, ours[2]}, ErrAltered, renumbered.String()},
-		{"altered threshold", []*Share{&easier, ours[2]}, ErrAltered, easier.String()},
+		{"altered value", []*Share{ours[0], &altered, ours[2]}, errAltered, altered.String()},
+		{"altered one too many", []*Share{ours[0], ours[2], ours[3], &altered}, errAltered, altered.String()},
+		{"altered index", []*Share{ours[0], &renumbered, ours[2]}, errAltered, renumbered.String()},
+		{"altered threshold", []*Share{&easier, ours[2]}, errAltered, easier.String()},
 	} {
 		sealed, err := Combine(tt.shares)
 		if sealed != nil || !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) {

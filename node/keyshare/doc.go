@@ -27,9 +27,9 @@
 //
 // [Parse] parses a share, [Combine] combines shares, and [Sealed.Open] decrypts the key
 // with the passphrase and compares it with the expected public key. Their errors
-// distinguish a mistyped line ([LineError]), a missing line ([ErrIncomplete]), shares of
-// different splits ([ErrMixed]), too few shares ([ErrTooFew]), a share given twice
-// ([ErrDuplicate]), a manipulated share ([ErrAltered]), another node's key ([ErrOtherKey]),
+// distinguish a mistyped line ([lineError]), a missing line ([ErrIncomplete]), shares of
+// different splits ([errMixed]), too few shares ([errTooFew]), a share given twice
+// ([ErrDuplicate]), a manipulated share ([errAltered]), another node's key ([ErrOtherKey]),
 // and a wrong passphrase ([pki.ErrPassphrase]). A wrong key is never returned.
 //
 // Splitting a key again makes a new split. The old shares still restore the same key until

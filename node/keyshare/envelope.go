@@ -15,7 +15,7 @@ import (
 const (
 	tagSize      = 8
 	sealOverhead = chacha20poly1305.Overhead
-	maxEnvelope  = headerSize + MaxShares*tagSize + sealOverhead + maxEssence
+	maxEnvelope  = headerSize + maxShares*tagSize + sealOverhead + maxEssence
 )
 
 // An envelope is the part that all pages of a split have in common: the encrypted essence of
@@ -51,7 +51,7 @@ func readEnvelope(raw []byte) (*envelope, error) {
 		return nil, err
 	}
 	if want := h.envelopeSize(); len(raw) != want {
-		return nil, fmt.Errorf("%w: the sealed key has %d bytes: expected %d", ErrNotShare, len(raw), want)
+		return nil, fmt.Errorf("%w: the sealed key has %d bytes: expected %d", errNotShare, len(raw), want)
 	}
 	return &envelope{h, raw}, nil
 }

@@ -3,24 +3,24 @@ package keyshare
 import "errors"
 
 var (
-	// ErrNotShare is returned for text that is not a share, is truncated, or is damaged in
+	// errNotShare is returned for text that is not a share, is truncated, or is damaged in
 	// a way that can not be attributed to a line.
-	ErrNotShare = errors.New("not a share of a root key")
-	// ErrVersion is returned for a share in a later format.
-	ErrVersion = errors.New("share in a format that this version does not know")
+	errNotShare = errors.New("not a share of a root key")
+	// errVersion is returned for a share in a later format.
+	errVersion = errors.New("share in a format that this version does not know")
 	// ErrIncomplete is returned if lines are missing.
 	ErrIncomplete = errors.New("share is not complete")
-	// ErrMixed is returned for shares, or parts of a share, that were not made
+	// errMixed is returned for shares, or parts of a share, that were not made
 	// together.
-	ErrMixed = errors.New("shares of different splits do not go together")
+	errMixed = errors.New("shares of different splits do not go together")
 	// ErrDuplicate is returned if one share is given twice.
 	ErrDuplicate = errors.New("share given twice")
-	// ErrTooFew is returned for fewer shares than the threshold.
-	ErrTooFew = errors.New("too few shares")
-	// ErrAltered is returned for a well-formed share that is not one of the split's. It was
+	// errTooFew is returned for fewer shares than the threshold.
+	errTooFew = errors.New("too few shares")
+	// errAltered is returned for a well-formed share that is not one of the split's. It was
 	// manipulated, or, with a probability of one in tens of thousands, a mistyped line has a
 	// valid checksum.
-	ErrAltered = errors.New("share is not the one that was handed out")
+	errAltered = errors.New("share is not the one that was handed out")
 	// ErrOtherKey is returned if the shares are those of another key than expected.
 	ErrOtherKey = errors.New("shares of another root key")
 )

@@ -14,8 +14,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// MaxShares is the maximum number of shares of a split.
-const MaxShares = 16
+// maxShares is the maximum number of shares of a split.
+const maxShares = 16
 
 // Sizes in bytes, and the limits of scrypt's cost ("Format" in the package
 // comment).
@@ -77,11 +77,11 @@ func (h *header) encode() ([]byte, error) {
 	return b, nil
 }
 
-// decodeHeader decodes the output of encode. Errors wrap [ErrNotShare], or [pki.ErrKeyCost]
+// decodeHeader decodes the output of encode. Errors wrap [errNotShare], or [pki.ErrKeyCost]
 // if decrypting would be too expensive.
 func decodeHeader(b []byte) (header, error) {
 	if len(b) < headerSize {
-		return header{}, fmt.Errorf("%w: the sealed key is cut off", ErrNotShare)
+		return header{}, fmt.Errorf("%w: the sealed key is cut off", errNotShare)
 	}
 	h := header{
 		fingerprint: fingerprint(b[5:]),
@@ -92,27 +92,27 @@ func decodeHeader(b []byte) (header, error) {
 		sealedSize:  int(binary.BigEndian.Uint16(b[26:])),
 	}
 	if b[0] < 1 || int(b[0]) >= len(nodeTypeOnPaper) {
-		return header{}, fmt.Errorf("%w: node type %d: expected 1 to %d", ErrNotShare, b[0], len(nodeTypeOnPaper)-1)
+		return header{}, fmt.Errorf("%w: node type %d: expected 1 to %d", errNotShare, b[0], len(nodeTypeOnPaper)-1)
 	}
 	h.node.Type = nodeTypeOnPaper[b[0]]
 	switch {
 	case !h.node.Type.IDDerived():
 		h.node.ID = hex.EncodeToString(b[1:5])
 	case [4]byte(b[1:]) != [4]byte{}:
-		return header{}, fmt.Errorf("%w: the node ID of %s is not that of its root key", ErrNotShare, h.node.Type)
+		return header{}, fmt.Errorf("%w: the node ID of %s is not that of its root key", errNotShare, h.node.Type)
 	default:
 		h.node.ID = hex.EncodeToString(h.fingerprint[:])
 	}
 	if err := checkNumbers(h.threshold, h.total); err != nil {
-		return header{}, fmt.Errorf("%w: %w", ErrNotShare, err)
+		return header{}, fmt.Errorf("%w: %w", errNotShare, err)
 	}
 	switch {
 	case h.cost > maxCost:
 		return header{}, fmt.Errorf("%w: scrypt with N=2^%d: expected at most 2^%d", pki.ErrKeyCost, h.cost, maxCost)
 	case h.cost < minCost:
-		return header{}, fmt.Errorf("%w: scrypt with N=2^%d: expected at least 2^%d", ErrNotShare, h.cost, minCost)
+		return header{}, fmt.Errorf("%w: scrypt with N=2^%d: expected at least 2^%d", errNotShare, h.cost, minCost)
 	case h.sealedSize <= sealOverhead || h.sealedSize > sealOverhead+maxEssence:
-		return header{}, fmt.Errorf("%w: a sealed key of %d bytes: expected %d to %d", ErrNotShare,
+		return header{}, fmt.Errorf("%w: a sealed key of %d bytes: expected %d to %d", errNotShare,
 			h.sealedSize, sealOverhead+1, sealOverhead+maxEssence)
 	}
 	return h, nil
@@ -121,8 +121,8 @@ func decodeHeader(b []byte) (header, error) {
 // checkNumbers checks the threshold T and the total number N of shares.
 func checkNumbers(threshold, total int) error {
 	switch {
-	case total < 2 || total > MaxShares:
-		return fmt.Errorf("%d shares: expected 2 to %d", total, MaxShares)
+	case total < 2 || total > maxShares:
+		return fmt.Errorf("%d shares: expected 2 to %d", total, maxShares)
 	case threshold < 2 || threshold > total:
 		return fmt.Errorf("%d of %d shares needed: expected 2 to %d", threshold, total, total)
 	}

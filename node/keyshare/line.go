@@ -21,10 +21,10 @@ const (
 // are much shorter.
 const maxShown = 20
 
-// LineError is the error for a mistyped line of words. It may quote words of the line and
+// lineError is the error for a mistyped line of words. It may quote words of the line and
 // corrections, which are secret. It must be shown only to the person who types the line, and
 // not be logged.
-type LineError struct {
+type lineError struct {
 	// Line is the number of the line on the page, counted from 1.
 	Line int
 	// Problem describes the mistake, the expected form, and, if it can be determined or
@@ -34,21 +34,21 @@ type LineError struct {
 
 // Error returns the number of the line and the problem, for example
 // `line 7: "abandn" is not in the word list: did you mean "abandon"?`.
-func (e *LineError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Problem) }
+func (e *lineError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Problem) }
 
 // CheckLine checks the form and the checksum of one line of a page, so that a mistake can be
 // reported while a share is being typed. text may begin with the line's number. The error is
-// a [*LineError].
+// a [*lineError].
 func CheckLine(number int, text string) error {
 	if number < 1 || number > maxLines {
-		return &LineError{number, fmt.Sprintf("there is no such line: expected 1 to %d", maxLines)}
+		return &lineError{number, fmt.Sprintf("there is no such line: expected 1 to %d", maxLines)}
 	}
 	if len(text) > maxText {
-		return &LineError{number, fmt.Sprintf("%d bytes: expected %d words", len(text), lineWords)}
+		return &lineError{number, fmt.Sprintf("%d bytes: expected %d words", len(text), lineWords)}
 	}
 	given, words := splitLine(text)
 	if given != 0 && given != number {
-		return &LineError{number, fmt.Sprintf("got line %d", given)}
+		return &lineError{number, fmt.Sprintf("got line %d", given)}
 	}
 	_, err := decodeLine(number, words)
 	return err
@@ -65,10 +65,10 @@ func encodeLine(number int, data []byte) []string {
 	return words
 }
 
-// decodeLine decodes eight words, in lower case, to 10 bytes. The error is a [*LineError].
+// decodeLine decodes eight words, in lower case, to 10 bytes. The error is a [*lineError].
 func decodeLine(number int, words []string) ([]byte, error) {
 	if len(words) != lineWords {
-		return nil, &LineError{number, fmt.Sprintf("words found: %d: expected %d", len(words), lineWords)}
+		return nil, &lineError{number, fmt.Sprintf("words found: %d: expected %d", len(words), lineWords)}
 	}
 	var line wordLine
 	unknown := 0
@@ -80,9 +80,9 @@ func decodeLine(number int, words []string) ([]byte, error) {
 	}
 	switch {
 	case unknown > 0:
-		return nil, &LineError{number, line.explainUnknown(number, words, unknown)}
+		return nil, &lineError{number, line.explainUnknown(number, words, unknown)}
 	case !line.fits(number):
-		return nil, &LineError{number, line.explainChecksum(number, words)}
+		return nil, &lineError{number, line.explainChecksum(number, words)}
 	}
 	raw := line.bytes()
 	return raw[:lineData], nil

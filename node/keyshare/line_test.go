@@ -112,7 +112,7 @@ func TestCheckLine(t *testing.T) {
 		{strings.Join(encodeLine(8, []byte("0123456789")), " "), "these are the words of line 8"},
 	} {
 		err := CheckLine(7, tt.line)
-		var at *LineError
+		var at *lineError
 		switch {
 		case tt.says == "":
 			if err != nil {

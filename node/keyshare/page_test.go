@@ -188,7 +188,7 @@ func TestPastedPage(t *testing.T) {
 		if err := s.PDF(&pdf); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Parse(pdf.String()); !errors.Is(err, ErrNotShare) || !strings.Contains(err.Error(), "pdftotext") {
+		if _, err := Parse(pdf.String()); !errors.Is(err, errNotShare) || !strings.Contains(err.Error(), "pdftotext") {
 			t.Errorf("a PDF: %v", err)
 		}
 		for _, option := range []string{"-layout", "-raw", "-nopgbrk"} {
@@ -228,7 +228,7 @@ func TestPastedInDisorder(t *testing.T) {
 	s := goldenShare(t, "p256-2-of-3")
 	words := strings.Fields(s.Text())
 	slices.Reverse(words)
-	if _, err := Parse("This share: lines 1 to 5\n" + strings.Join(words, "\n")); !errors.Is(err, ErrNotShare) || !strings.Contains(err.Error(), "another order") {
+	if _, err := Parse("This share: lines 1 to 5\n" + strings.Join(words, "\n")); !errors.Is(err, errNotShare) || !strings.Contains(err.Error(), "another order") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -242,7 +242,7 @@ func TestPastedWithWrongWord(t *testing.T) {
 		for _, word := range []string{"x", "zebra"} {
 			changed := slices.Clone(lines)
 			changed[at] = changed[at][:strings.LastIndex(changed[at], " ")+1] + word
-			wrong := new(LineError)
+			wrong := new(lineError)
 			if _, err := Parse("This share: lines 1 to 5\n" + strings.Join(changed, "\n")); !errors.As(err, &wrong) || wrong.Line != line {
 				t.Errorf("word %q in line %d: %v", word, line, err)
 			}

@@ -13,10 +13,10 @@ import (
 const pdfMagic = "%PDF-"
 
 // errPDF is returned for a PDF file: a page as written by [Share.PDF], or a scanned page.
-var errPDF = fmt.Errorf("%w but a PDF: scan its QR code, or get its text (\"pdftotext -layout PAGE.pdf PAGE.txt\") if it was never on paper", ErrNotShare)
+var errPDF = fmt.Errorf("%w but a PDF: scan its QR code, or get its text (\"pdftotext -layout PAGE.pdf PAGE.txt\") if it was never on paper", errNotShare)
 
 // errOrder is returned for the text of a page if the order of the words can not be restored.
-var errOrder = fmt.Errorf("%w as it is: this is the text of a page, with its words in another order than on paper: scan its QR code, type the numbered lines, or get the text with \"pdftotext -layout PAGE.pdf PAGE.txt\"", ErrNotShare)
+var errOrder = fmt.Errorf("%w as it is: this is the text of a page, with its words in another order than on paper: scan its QR code, type the numbered lines, or get the text with \"pdftotext -layout PAGE.pdf PAGE.txt\"", errNotShare)
 
 // isPage reports whether the text was copied from a page.
 func isPage(text string) bool { return strings.Contains(text, "This share: lines 1 to") }

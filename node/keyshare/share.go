@@ -93,7 +93,7 @@ func decodeShare(own, raw []byte) (*Share, error) {
 		return nil, err
 	}
 	if len(own) != shareSize {
-		return nil, fmt.Errorf("%w: %d bytes: expected %d", ErrNotShare, len(own), shareSize)
+		return nil, fmt.Errorf("%w: %d bytes: expected %d", errNotShare, len(own), shareSize)
 	}
 	s := &Share{
 		threshold: int(own[1]),
@@ -103,10 +103,10 @@ func decodeShare(own, raw []byte) (*Share, error) {
 		value:     shareValue(own[18:]),
 	}
 	if err := checkNumbers(s.threshold, s.total); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotShare, err)
+		return nil, fmt.Errorf("%w: %w", errNotShare, err)
 	}
 	if s.index < 1 || s.index > s.total {
-		return nil, fmt.Errorf("%w: share %d of %d", ErrNotShare, s.index, s.total)
+		return nil, fmt.Errorf("%w: share %d of %d", errNotShare, s.index, s.total)
 	}
 	if _, err := s.value.scalar(); err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func decodeShare(own, raw []byte) (*Share, error) {
 		return nil, err
 	}
 	if got := e.splitID(); got != s.split {
-		return nil, fmt.Errorf("%w: %v has the sealed key of split %v: type both from one page, or from pages with the same split number", ErrMixed, s, got)
+		return nil, fmt.Errorf("%w: %v has the sealed key of split %v: type both from one page, or from pages with the same split number", errMixed, s, got)
 	}
 	s.envelope = e
 	if err := s.check(e); err != nil {
@@ -131,7 +131,7 @@ func decodeShare(own, raw []byte) (*Share, error) {
 // checkVersion checks the version of a share, its first byte.
 func checkVersion(own []byte) error {
 	if len(own) > 0 && own[0] != formatVersion {
-		return fmt.Errorf("%w: version %d: expected %d: use a later version of peerlink", ErrVersion, own[0], formatVersion)
+		return fmt.Errorf("%w: version %d: expected %d: use a later version of peerlink", errVersion, own[0], formatVersion)
 	}
 	return nil
 }
@@ -139,7 +139,7 @@ func checkVersion(own []byte) error {
 // check checks that the share belongs to the envelope.
 func (s *Share) check(e *envelope) error {
 	if s.threshold != e.threshold || s.total != e.total || !e.holds(s.index, &s.value) {
-		return fmt.Errorf("%w: %v", ErrAltered, s)
+		return fmt.Errorf("%w: %v", errAltered, s)
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 const maxPassphrase = 1023
 
 // Split makes shares of a node's root key. threshold of them, together with the passphrase,
-// restore the key: 2 ≤ threshold ≤ shares ≤ [MaxShares]. The passphrase has 1 to 1023 bytes,
+// restore the key: 2 ≤ threshold ≤ shares ≤ [maxShares]. The passphrase has 1 to 1023 bytes,
 // and should be that of the key file. The shares contain the day of now in UTC.
 //
 // Split tests the shares before it returns: it parses the text of each, and restores the key

@@ -54,7 +54,7 @@ func TestEverySubset(t *testing.T) {
 			}
 			sealed, err := Combine(some)
 			if n := bits.OnesCount(uint(set)); n < tt.threshold {
-				if !errors.Is(err, ErrTooFew) {
+				if !errors.Is(err, errTooFew) {
 					t.Errorf("%s: %d of %d shares: got %v, want ErrTooFew", tt.what, n, tt.threshold, err)
 				}
 				if n == 0 {

@@ -30,7 +30,7 @@ const maxText = 64 << 10
 const qrPrefix = "PEERLINK-SHARE-"
 
 // errSeveral is returned for the text of several shares.
-var errSeveral = fmt.Errorf("%w but several: expected one share at a time, each in a file of its own", ErrNotShare)
+var errSeveral = fmt.Errorf("%w but several: expected one share at a time, each in a file of its own", errNotShare)
 
 const qrCheckSize = crc32.Size
 
@@ -97,15 +97,15 @@ func (s *Share) QRText() string {
 // order, and nothing else. The first [ShareLines] lines are sufficient for a share without its
 // envelope.
 //
-// The error for a wrong line is a [*LineError], the error for missing lines wraps
-// [ErrIncomplete]. Other errors wrap [ErrNotShare], [ErrVersion], [ErrMixed], [ErrAltered], or
+// The error for a wrong line is a [*lineError], the error for missing lines wraps
+// [ErrIncomplete]. Other errors wrap [errNotShare], [errVersion], [errMixed], [errAltered], or
 // [pki.ErrKeyCost].
 func Parse(text string) (*Share, error) {
 	if strings.HasPrefix(text, pdfMagic) {
 		return nil, errPDF
 	}
 	if len(text) > maxText {
-		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", ErrNotShare, len(text), maxText)
+		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", errNotShare, len(text), maxText)
 	}
 	if version, encoded, ok := findQR(strings.ToUpper(text)); ok {
 		if _, _, second := findQR(encoded); second {
@@ -172,20 +172,20 @@ func findQR(text string) (version, encoded string, ok bool) {
 
 func parseQR(version, encoded string) (*Share, error) {
 	if version != strconv.Itoa(formatVersion) {
-		return nil, fmt.Errorf("%w: version %s: expected %d: use a later version of peerlink", ErrVersion, excerpt.Limit(version, maxShown), formatVersion)
+		return nil, fmt.Errorf("%w: version %s: expected %d: use a later version of peerlink", errVersion, excerpt.Limit(version, maxShown), formatVersion)
 	}
 	// The line may have been wrapped, for example by a mail program.
 	encoded = strings.Join(strings.Fields(encoded), "")
 	data, err := qrEncoding.DecodeString(encoded)
 	if err != nil {
-		return nil, fmt.Errorf("%w: after %s%d: expected letters A to Z and digits 2 to 7 only, and one share at a time", ErrNotShare, qrPrefix, formatVersion)
+		return nil, fmt.Errorf("%w: after %s%d: expected letters A to Z and digits 2 to 7 only, and one share at a time", errNotShare, qrPrefix, formatVersion)
 	}
 	if len(data) > shareSize+maxEnvelope+qrCheckSize {
-		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", ErrNotShare, len(data), shareSize+maxEnvelope+qrCheckSize)
+		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", errNotShare, len(data), shareSize+maxEnvelope+qrCheckSize)
 	}
 	end := len(data) - qrCheckSize
 	if end < shareSize || crc32.ChecksumIEEE(data[:end]) != binary.BigEndian.Uint32(data[end:]) {
-		return nil, fmt.Errorf("%w: the checksum of the scanned text is wrong: scan it again, or type the words", ErrNotShare)
+		return nil, fmt.Errorf("%w: the checksum of the scanned text is wrong: scan it again, or type the words", errNotShare)
 	}
 	if end == shareSize {
 		return decodeShare(data[:end], nil)
@@ -226,7 +226,7 @@ func parseLines(typed map[int][]string) (*Share, error) {
 	}
 	end := ShareLines + (h.envelopeSize()+lineData-1)/lineData
 	if last > end {
-		return nil, &LineError{last, fmt.Sprintf("this share ends with line %d", end)}
+		return nil, &lineError{last, fmt.Sprintf("this share ends with line %d", end)}
 	}
 	raw, err := join(decoded, ShareLines+1, end)
 	if err != nil {
@@ -234,7 +234,7 @@ func parseLines(typed map[int][]string) (*Share, error) {
 	}
 	raw, filling := raw[:h.envelopeSize()], raw[h.envelopeSize():]
 	if bytes.Count(filling, []byte{0}) != len(filling) {
-		return nil, &LineError{end, "expected zeros at its end"}
+		return nil, &lineError{end, "expected zeros at its end"}
 	}
 	return decodeShare(own, raw)
 }
@@ -249,12 +249,12 @@ func findLines(text string) (map[int][]string, error) {
 		switch {
 		case len(words) == 0:
 		case n > maxLines && len(words) == lineWords && wordIndex(words[0]) >= 0:
-			return nil, &LineError{n, fmt.Sprintf("no share has such a line: expected 1 to %d", maxLines)}
+			return nil, &lineError{n, fmt.Sprintf("no share has such a line: expected 1 to %d", maxLines)}
 		case n > maxLines:
 		case n == 0:
 			bare = append(bare, words)
 		case numbered[n] != nil:
-			return nil, &LineError{n, "given twice: expected one share at a time"}
+			return nil, &lineError{n, "given twice: expected one share at a time"}
 		default:
 			numbered[n] = words
 		}
@@ -267,7 +267,7 @@ func findLines(text string) (map[int][]string, error) {
 		bare = slices.Collect(slices.Chunk(bare[0], lineWords))
 	}
 	if len(bare) == 0 || len(bare) > maxLines {
-		return nil, fmt.Errorf("%w: %d lines of words: expected %d to %d", ErrNotShare, len(bare), ShareLines, maxLines)
+		return nil, fmt.Errorf("%w: %d lines of words: expected %d to %d", errNotShare, len(bare), ShareLines, maxLines)
 	}
 	for i, words := range bare {
 		numbered[i+1] = words

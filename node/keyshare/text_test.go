@@ -86,7 +86,7 @@ func TestEveryLineIsChecked(t *testing.T) {
 			typed := slices.Clone(lines)
 			typed[i] = fmt.Sprintf("%d %s", i+1, strings.Join(words, " "))
 			_, err := Parse(strings.Join(typed, "\n"))
-			if at := new(LineError); !errors.As(err, &at) || at.Line != i+1 {
+			if at := new(lineError); !errors.As(err, &at) || at.Line != i+1 {
 				t.Errorf("word %d of line %d: got %v", j+1, i+1, err)
 			}
 		}
@@ -111,15 +111,15 @@ func TestParseRefuses(t *testing.T) {
 	scanned := share.QRText()
 	for _, tt := range []struct {
 		what, text string
-		want       error // nil for a *LineError
+		want       error // nil for a *lineError
 		says       string
 	}{
-		{"nothing", "", ErrNotShare, "0 lines"},
-		{"white space", " \n\t\n", ErrNotShare, "0 lines"},
-		{"punctuation", "?!\n", ErrNotShare, "0 lines"},
+		{"nothing", "", errNotShare, "0 lines"},
+		{"white space", " \n\t\n", errNotShare, "0 lines"},
+		{"punctuation", "?!\n", errNotShare, "0 lines"},
 		{"another text", "Once upon a time", nil, "line 1: words found: 4"},
-		{"far too much", strings.Repeat("abacus\n", 10_000), ErrNotShare, "70000 bytes"},
-		{"too many lines", strings.Repeat("abacus abacus\n", 100), ErrNotShare, "100 lines"},
+		{"far too much", strings.Repeat("abacus\n", 10_000), errNotShare, "70000 bytes"},
+		{"too many lines", strings.Repeat("abacus abacus\n", 100), errNotShare, "100 lines"},
 		{"the first four lines", join(lines[:4]), ErrIncomplete, "missing: 5"},
 		{"the first four lines, bare", bare(lines[:4]), ErrIncomplete, "missing: 5"},
 		{"no third line", join(lines[:2], lines[3:]), ErrIncomplete, "missing: 3"},
@@ -135,19 +135,19 @@ func TestParseRefuses(t *testing.T) {
 			fmt.Sprintf("line %d: this share ends with line %d", n+1, n)},
 		{"a line that no share has", join(lines, []string{"99 " + strings.Join(wordsOf(lines[0]), " ")}), nil, "line 99: no share has such a line"},
 		{"two lines exchanged, bare", bare(slices.Concat(lines[:2], lines[3:4], lines[2:3], lines[4:])), nil, "line 3: these are the words of line 4"},
-		{"a line of another share", join(lines[:3], otherLines[3:4], lines[4:]), ErrAltered, ""},
-		{"the envelope of another split", join(lines[:5], otherLines[5:]), ErrMixed, other.SplitID()},
-		{"scanned, cut off", scanned[:len(scanned)-9], ErrNotShare, ""},
-		{"scanned, prefix only", qrPrefix + "1:", ErrNotShare, "checksum"},
-		{"scanned, one letter wrong", scanned[:99] + map[bool]string{true: "B", false: "A"}[scanned[99] == 'A'] + scanned[100:], ErrNotShare, ""},
-		{"scanned, with text after it", scanned + "\nhello!", ErrNotShare, "one share at a time"},
-		{"scanned, too long", qrPrefix + "1:" + strings.Repeat("A", 4000), ErrNotShare, "2500 bytes"},
-		{"two scanned", scanned + "\n" + scanned, ErrNotShare, "one share at a time"},
-		{"scanned, a later version", strings.Replace(scanned, "-1:", "-2:", 1), ErrVersion, "version 2"},
-		{"scanned, an absurd version", qrPrefix + strings.Repeat("9", 1000) + ":", ErrVersion, "99…"},
+		{"a line of another share", join(lines[:3], otherLines[3:4], lines[4:]), errAltered, ""},
+		{"the envelope of another split", join(lines[:5], otherLines[5:]), errMixed, other.SplitID()},
+		{"scanned, cut off", scanned[:len(scanned)-9], errNotShare, ""},
+		{"scanned, prefix only", qrPrefix + "1:", errNotShare, "checksum"},
+		{"scanned, one letter wrong", scanned[:99] + map[bool]string{true: "B", false: "A"}[scanned[99] == 'A'] + scanned[100:], errNotShare, ""},
+		{"scanned, with text after it", scanned + "\nhello!", errNotShare, "one share at a time"},
+		{"scanned, too long", qrPrefix + "1:" + strings.Repeat("A", 4000), errNotShare, "2500 bytes"},
+		{"two scanned", scanned + "\n" + scanned, errNotShare, "one share at a time"},
+		{"scanned, a later version", strings.Replace(scanned, "-1:", "-2:", 1), errVersion, "version 2"},
+		{"scanned, an absurd version", qrPrefix + strings.Repeat("9", 1000) + ":", errVersion, "99…"},
 	} {
 		share, err := Parse(tt.text)
-		var at *LineError
+		var at *lineError
 		if err == nil || share != nil {
 			t.Errorf("%s: got %v", tt.what, share)
 		} else if tt.want == nil && !errors.As(err, &at) || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) {
@@ -203,21 +203,21 @@ func TestHeaderBounds(t *testing.T) {
 		to   []byte
 		want error
 	}{
-		{"no node type", 0, []byte{0}, ErrNotShare},
-		{"fourth node type", 0, []byte{4}, ErrNotShare},
-		{"an agent with a chosen ID", 1, []byte{0, 0, 0, 1}, ErrNotShare},
-		{"threshold 1", 23, []byte{1}, ErrNotShare},
-		{"threshold above total", 23, []byte{4}, ErrNotShare},
-		{"17 shares", 24, []byte{17}, ErrNotShare},
+		{"no node type", 0, []byte{0}, errNotShare},
+		{"fourth node type", 0, []byte{4}, errNotShare},
+		{"an agent with a chosen ID", 1, []byte{0, 0, 0, 1}, errNotShare},
+		{"threshold 1", 23, []byte{1}, errNotShare},
+		{"threshold above total", 23, []byte{4}, errNotShare},
+		{"17 shares", 24, []byte{17}, errNotShare},
 		{"scrypt for 2 GiB", 25, []byte{21}, pki.ErrKeyCost},
 		{"scrypt for ever", 25, []byte{255}, pki.ErrKeyCost},
-		{"scrypt for nothing", 25, []byte{9}, ErrNotShare},
-		{"nothing sealed", 26, []byte{0, 16}, ErrNotShare},
-		{"much sealed", 26, []byte{2, 17}, ErrNotShare},
-		{"more sealed than is there", 26, []byte{0, 49}, ErrNotShare},
-		{"less sealed than is there", 26, []byte{0, 47}, ErrNotShare},
-		{"another threshold than on the share", 23, []byte{3}, ErrAltered},
-		{"another tag than the share's", headerSize, []byte{1, 2, 3, 4, 5, 6, 7, 8}, ErrAltered},
+		{"scrypt for nothing", 25, []byte{9}, errNotShare},
+		{"nothing sealed", 26, []byte{0, 16}, errNotShare},
+		{"much sealed", 26, []byte{2, 17}, errNotShare},
+		{"more sealed than is there", 26, []byte{0, 49}, errNotShare},
+		{"less sealed than is there", 26, []byte{0, 47}, errNotShare},
+		{"another threshold than on the share", 23, []byte{3}, errAltered},
+		{"another tag than the share's", headerSize, []byte{1, 2, 3, 4, 5, 6, 7, 8}, errAltered},
 	} {
 		raw := slices.Clone(share.envelope.raw)
 		copy(raw[tt.at:], tt.to)
@@ -231,7 +231,7 @@ func TestHeaderBounds(t *testing.T) {
 		raw := share.envelope.raw[:cut]
 		forged := *share
 		forged.split = (&envelope{raw: raw}).splitID()
-		if s, err := Parse(scan(forged.encode(), raw)); cut > 0 && (s != nil || !errors.Is(err, ErrNotShare)) {
+		if s, err := Parse(scan(forged.encode(), raw)); cut > 0 && (s != nil || !errors.Is(err, errNotShare)) {
 			t.Errorf("%d bytes of the envelope: got %v, %v", cut, s, err)
 		}
 	}
@@ -249,7 +249,7 @@ func TestFilling(t *testing.T) {
 	data[lineData-1] = 1
 	lines[len(lines)-1] = fmt.Sprint(len(lines), " ", strings.Join(encodeLine(len(lines), data), " "))
 	_, err = Parse(strings.Join(lines, "\n"))
-	if at := new(LineError); !errors.As(err, &at) || at.Line != len(lines) {
+	if at := new(lineError); !errors.As(err, &at) || at.Line != len(lines) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -257,7 +257,7 @@ func TestFilling(t *testing.T) {
 // A line of a later format names the version, before anything else is read.
 func TestLaterVersion(t *testing.T) {
 	later := strings.Join(encodeLine(1, []byte{2, 99, 99, 99, 0, 0, 0, 0, 0, 0}), " ")
-	if _, err := Parse(later); !errors.Is(err, ErrVersion) {
+	if _, err := Parse(later); !errors.Is(err, errVersion) {
 		t.Errorf("got %v, want ErrVersion", err)
 	}
 }

@@ -69,7 +69,7 @@ func valueOf(s group.Scalar) (shareValue, error) {
 func (v *shareValue) scalar() (group.Scalar, error) {
 	s := group.Ristretto255.NewScalar()
 	if err := s.UnmarshalBinary(v[:]); err != nil {
-		return nil, fmt.Errorf("%w: its value is out of range", ErrNotShare)
+		return nil, fmt.Errorf("%w: its value is out of range", errNotShare)
 	}
 	return s, nil
 }

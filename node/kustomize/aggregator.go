@@ -11,9 +11,9 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// ErrAggregator is returned if a peer can not be added to peers/kustomization.yaml (the aggregator)
+// errAggregator is returned if a peer can not be added to peers/kustomization.yaml (the aggregator)
 // without the risk of damaging its other content.
-var ErrAggregator = errors.New("can not add the peer to a file of this form")
+var errAggregator = errors.New("can not add the peer to a file of this form")
 
 const newAggregator = `# The node's peers. Each is added to the resources when it is registered. Entries
 # of your own may stand among them, and settings above them; they stay.
@@ -52,7 +52,7 @@ var (
 // addPeer adds a peer to the resources of an aggregator, unless it is listed already, and changes
 // nothing else. It edits lines of the file, because decoding and encoding would lose the comments and
 // the order that an operator may have given it. If the file does not have the usual form, in which a
-// line at the left margin begins a key or an item, the error wraps [ErrAggregator].
+// line at the left margin begins a key or an item, the error wraps [errAggregator].
 func addPeer(list []byte, id string) ([]byte, error) {
 	fresh := fmt.Appendf(nil, newAggregator, id)
 	if len(list) == 0 || isPlaceholder(list) {
@@ -62,7 +62,7 @@ func addPeer(list []byte, id string) ([]byte, error) {
 	lines := bytes.SplitAfter(list, []byte("\n"))
 	for i, line := range lines {
 		if err := s.line(i, string(line), id); err != nil {
-			return nil, fmt.Errorf("%w: line %d: %w", ErrAggregator, i+1, err)
+			return nil, fmt.Errorf("%w: line %d: %w", errAggregator, i+1, err)
 		}
 	}
 	switch {

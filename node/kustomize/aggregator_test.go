@@ -88,8 +88,8 @@ func TestAddPeerRefuses(t *testing.T) {
 		"resources:\n- - a/\n- \n",
 		"\x00\xff",
 	} {
-		if got, err := addPeer([]byte(list), aaID); !errors.Is(err, ErrAggregator) {
-			t.Errorf("%q: got %q, %v, want %v", list, got, err, ErrAggregator)
+		if got, err := addPeer([]byte(list), aaID); !errors.Is(err, errAggregator) {
+			t.Errorf("%q: got %q, %v, want %v", list, got, err, errAggregator)
 		}
 	}
 }
@@ -103,7 +103,7 @@ func FuzzAddPeer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, list []byte) {
 		got, err := addPeer(list, caID)
 		if err != nil {
-			if !errors.Is(err, ErrAggregator) {
+			if !errors.Is(err, errAggregator) {
 				t.Fatal(err)
 			}
 			return

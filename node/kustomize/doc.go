@@ -25,7 +25,7 @@
 //     operator can edit it.
 //   - The peer is added at the end of the aggregator's resources. All other content of the
 //     aggregator is unchanged, including other entries. If the peer can not be added reliably, the
-//     aggregator is not changed ([ErrAggregator]). Only the placeholder of the reference scripts
+//     aggregator is not changed ([errAggregator]). Only the placeholder of the reference scripts
 //     is replaced as a whole.
 //
 // [Update] updates the three files of a registered peer. It has to be called whenever the peer changes:

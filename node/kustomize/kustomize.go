@@ -45,7 +45,7 @@ const (
 // Files are replaced atomically, and only if their content changes. The aggregator is the last one, so
 // that it never lists a peer without a manifest. After an interruption, the next Update completes the
 // changes. Several Updates may run at once. If the aggregator has to be edited by hand, the error wraps
-// [ErrAggregator]; the peer's own files are up to date in this case.
+// [errAggregator]; the peer's own files are up to date in this case.
 func Update(peersDir string, p Peer, baseApp string) error {
 	if err := update(peersDir, p, baseApp); err != nil {
 		return fmt.Errorf("peer %q: Kustomize files: %w", excerpt.Of(p.ID), err)

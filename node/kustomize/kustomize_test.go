@@ -268,8 +268,8 @@ func TestUpdateStrangeAggregator(t *testing.T) {
 	peers := newPeers(t, aaID)
 	const list = "resources: [a/]\n"
 	write(t, list, peers, "kustomization.yaml")
-	if err := Update(peers, Peer{ID: aaID, Queues: 1}, "x"); !errors.Is(err, ErrAggregator) {
-		t.Errorf("got %v, want %v", err, ErrAggregator)
+	if err := Update(peers, Peer{ID: aaID, Queues: 1}, "x"); !errors.Is(err, errAggregator) {
+		t.Errorf("got %v, want %v", err, errAggregator)
 	}
 	if got, err := os.ReadFile(filepath.Join(peers, "kustomization.yaml")); err != nil || string(got) != list {
 		t.Errorf("now it is %q, %v", got, err)

@@ -31,11 +31,11 @@ func (a *Answer) Encode() []byte { return bytes.Clone(a.raw) }
 
 func (a *Answer) hash() string { return sha256Hex(a.raw) }
 
-// ReadAnswer parses the file of an answer. Errors wrap [ErrFormat].
+// ReadAnswer parses the file of an answer. Errors wrap [errFormat].
 func ReadAnswer(data []byte) (*Answer, error) {
 	a, err := readAnswer(data)
 	if err != nil {
-		return nil, fmt.Errorf("signing answer: %w: %w", ErrFormat, err)
+		return nil, fmt.Errorf("signing answer: %w: %w", errFormat, err)
 	}
 	return a, nil
 }
@@ -50,8 +50,8 @@ func readAnswer(data []byte) (*Answer, error) {
 	if !isHex(f.Request, 64) {
 		return nil, fmt.Errorf("request_sha256 is %q: expected 64 lowercase hex digits", excerpt.Of(f.Request))
 	}
-	if n := len(f.ServerCerts) + len(f.PeerCerts); n > MaxItems {
-		return nil, fmt.Errorf("it has %d certificates, more than %d", n, MaxItems)
+	if n := len(f.ServerCerts) + len(f.PeerCerts); n > maxItems {
+		return nil, fmt.Errorf("it has %d certificates, more than %d", n, maxItems)
 	}
 	if f.RootCSR != "" {
 		csr, err := pki.ParseCSRPEM([]byte(f.RootCSR))
@@ -88,10 +88,10 @@ func parseCerts(pems []string) (certs []*x509.Certificate, err error) {
 }
 
 // match checks that the answer has exactly the requested items. Errors wrap
-// [ErrMismatch].
+// [errMismatch].
 func (r *Request) match(a *Answer, now time.Time) error {
 	if err := r.compare(a, now); err != nil {
-		return fmt.Errorf("%w %s: %w", ErrMismatch, r.ID, err)
+		return fmt.Errorf("%w %s: %w", errMismatch, r.ID, err)
 	}
 	return nil
 }

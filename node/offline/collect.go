@@ -29,7 +29,7 @@ type Requested interface {
 // ServerCert requests a server certificate for the node itself.
 type ServerCert struct {
 	CSR  []byte // the server's certificate signing request, in PEM
-	Days int    // validity, 1 to [MaxDays]
+	Days int    // validity, 1 to [maxDays]
 	File string // path of the certificate, written when the answer is filed; must not exist
 }
 
@@ -67,8 +67,8 @@ func Collect(ctx context.Context, d *node.Dir, asks []Requested, now time.Time) 
 // collect implements [Collect]. It calls step before every change, so that a test can
 // interrupt it there.
 func collect(ctx context.Context, d *node.Dir, asks []Requested, now time.Time, step func() error) (r *Request, err error) {
-	if len(asks) == 0 || len(asks) > MaxItems {
-		return nil, fmt.Errorf("%d things to be signed: expected 1 to %d in one request", len(asks), MaxItems)
+	if len(asks) == 0 || len(asks) > maxItems {
+		return nil, fmt.Errorf("%d things to be signed: expected 1 to %d in one request", len(asks), maxItems)
 	}
 	err = d.Locked(ctx, func(l *node.Locked) error {
 		c := &collection{l: l, d: d, now: now}

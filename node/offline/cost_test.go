@@ -78,11 +78,11 @@ func TestReadCost(t *testing.T) {
 	}
 	stomp := infobundle.File{Name: infobundle.StompTOML, Data: []byte("servers = [\"x.example.com:1\"]\nhost = \"/\"\ndestination = \"/x\"\n")}
 	date := infobundle.File{Name: infobundle.UpdatedAt, Data: []byte("2026-11-28\n")}
-	inputs["slow keys"] = request(MaxItems, bundle(stomp, date))
-	inputs["bundles that unpack to much"] = request(MaxItems, bundle(stomp, date, infobundle.File{Name: "zeros.txt", Data: make([]byte, 1<<20)}))
+	inputs["slow keys"] = request(maxItems, bundle(stomp, date))
+	inputs["bundles that unpack to much"] = request(maxItems, bundle(stomp, date, infobundle.File{Name: "zeros.txt", Data: make([]byte, 1<<20)}))
 	long := stomp
 	long.Data = append(long.Data, strings.Repeat("# a comment\n", 5000)...)
-	inputs["long stomp.toml"] = request(MaxItems, bundle(long, date))
+	inputs["long stomp.toml"] = request(maxItems, bundle(long, date))
 	large := request(1, []byte(strings.Repeat("x", MaxSize/4*3-10_000)))
 	inputs["a large bundle"] = large
 	for name, data := range inputs {

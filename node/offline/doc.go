@@ -76,6 +76,6 @@
 //
 // Both files are JSON, with a "format" and a "version". Only the exact bytes that this
 // package writes for a content are accepted, so that all readers interpret a file in the same
-// way. Sizes and numbers are bounded ([MaxSize], [MaxItems]). Every error about the format
-// wraps [ErrFormat].
+// way. Sizes and numbers are bounded ([MaxSize], [maxItems]). Every error about the format
+// wraps [errFormat].
 package offline

@@ -21,8 +21,8 @@ type State string
 
 // The states of a filed item.
 const (
-	Filed   State = "filed"   // the item was filed
-	Already State = "already" // the item was filed earlier, or the node became a peer by other means
+	filed   State = "filed"   // the item was filed
+	already State = "already" // the item was filed earlier, or the node became a peer by other means
 	Failed  State = "failed"  // the item can not be filed; Err is the reason
 )
 
@@ -42,8 +42,8 @@ type FiledItem struct {
 // and creates files and peers. The result has the items in the order of [Request.Summary].
 // It is empty if the same answer was filed completely before.
 //
-// File fails with [ErrNotWaiting] if the request is not waiting in this directory, and with
-// [ErrMismatch] if the answer does not match the request; in both cases nothing has changed.
+// File fails with [errNotWaiting] if the request is not waiting in this directory, and with
+// [errMismatch] if the answer does not match the request; in both cases nothing has changed.
 // If some items can not be filed, the others are filed, the error joins the errors of the
 // items, and the request remains waiting: the answer can be filed again when the cause is
 // removed, or the request be forgotten.
@@ -99,7 +99,7 @@ func wasFiled(d *node.Dir, a *Answer, step func() error) (bool, error) {
 		return false, err
 	}
 	if strings.TrimSpace(string(data)) != a.hash() {
-		return false, fmt.Errorf("%w: another answer to the request %s was filed already; what this one holds has the same serial numbers, and should be deleted", ErrNotWaiting, a.ID)
+		return false, fmt.Errorf("%w: another answer to the request %s was filed already; what this one holds has the same serial numbers, and should be deleted", errNotWaiting, a.ID)
 	}
 	return true, dropRequest(d, a.ID, step)
 }
@@ -151,9 +151,9 @@ func (f *filing) items() error {
 		err := f.item(item, f.certificate(f.a.peers[i]), func() (State, error) {
 			added, err := f.l.FilePeer(f.ctx, p.bundle, f.a.peers[i], p.subnet)
 			if added {
-				return Filed, err
+				return filed, err
 			}
-			return Already, err
+			return already, err
 		})
 		if err != nil {
 			return err
@@ -164,9 +164,9 @@ func (f *filing) items() error {
 		err := f.item(item, func() (State, error) {
 			created, err := f.l.FileRootCSR(f.a.rootCSR)
 			if created {
-				return Filed, err
+				return filed, err
 			}
-			return Already, err
+			return already, err
 		})
 		if err != nil {
 			return err
@@ -179,8 +179,8 @@ func (f *filing) items() error {
 	if err != nil {
 		return err
 	}
-	date := func() (State, error) { return Filed, f.l.KeepDate(f.r.info.date) }
-	publish := func() (State, error) { return Filed, f.l.PublishBundle(bundle) }
+	date := func() (State, error) { return filed, f.l.KeepDate(f.r.info.date) }
+	publish := func() (State, error) { return filed, f.l.PublishBundle(bundle) }
 	return f.item(FiledItem{Item: f.r.infoItem(), Path: f.r.info.file}, date, publish, f.output(f.r.info.file, bundle))
 }
 
@@ -203,7 +203,7 @@ func (f *filing) item(done FiledItem, changes ...func() (State, error)) error {
 }
 
 func (f *filing) certificate(cert *x509.Certificate) func() (State, error) {
-	return func() (State, error) { return Filed, f.l.FileCertificate(cert) }
+	return func() (State, error) { return filed, f.l.FileCertificate(cert) }
 }
 
 // output returns a change that creates a requested file. It never overwrites a file that
@@ -212,10 +212,10 @@ func (f *filing) output(path string, data []byte) func() (State, error) {
 	return func() (State, error) {
 		err := durable.Create(path, data, 0o644)
 		if !errors.Is(err, fs.ErrExist) {
-			return Filed, err
+			return filed, err
 		}
 		if there, err := durable.Read(path, int64(len(data))); err == nil && bytes.Equal(there, data) {
-			return Already, nil
+			return already, nil
 		}
 		return Failed, fmt.Errorf("%s exists, with other content: move it away, and file the answer again", path)
 	}

@@ -17,8 +17,8 @@ const (
 	// KiB. With this and the following bounds, reading a file needs less than 32 MiB and
 	// half a second.
 	MaxSize = 2 << 20
-	// MaxItems is the maximum number of certificates in one request.
-	MaxItems = 25
+	// maxItems is the maximum number of certificates in one request.
+	maxItems = 25
 	// maxUnpacked is the maximum total size, in bytes, of the unpacked info-bundles in a
 	// request.
 	maxUnpacked = 512 << 10
@@ -39,16 +39,16 @@ const (
 )
 
 var (
-	// ErrFormat means that a file is not a request, or not an answer, or has
+	// errFormat means that a file is not a request, or not an answer, or has
 	// been damaged.
-	ErrFormat = errors.New("not a usable file")
-	// ErrClock means that this machine's clock is behind that of the machine that made
+	errFormat = errors.New("not a usable file")
+	// errClock means that this machine's clock is behind that of the machine that made
 	// the request.
-	ErrClock = errors.New("the clock is wrong")
-	// ErrNotWaiting means that the directory has no waiting request with this ID.
-	ErrNotWaiting = errors.New("no such request is waiting")
-	// ErrMismatch means that an answer does not match its request.
-	ErrMismatch = errors.New("the answer does not match the request")
+	errClock = errors.New("the clock is wrong")
+	// errNotWaiting means that the directory has no waiting request with this ID.
+	errNotWaiting = errors.New("no such request is waiting")
+	// errMismatch means that an answer does not match its request.
+	errMismatch = errors.New("the answer does not match the request")
 )
 
 // header is the beginning of both files.

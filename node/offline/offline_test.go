@@ -28,7 +28,7 @@ func TestFilingTwice(t *testing.T) {
 		writeFileT(t, string(r.Encode()), n.Path(), "db", "offline", r.ID+".json")
 	}
 	mustFile(t, n.Dir, a)
-	if _, err := File(ctx, n.Dir, second, time.Now()); !errors.Is(err, ErrNotWaiting) {
+	if _, err := File(ctx, n.Dir, second, time.Now()); !errors.Is(err, errNotWaiting) {
 		t.Errorf("another answer to the same request: %v", err)
 	}
 	sameTree(t, n.Path(), after)
@@ -47,11 +47,11 @@ func TestLostRequest(t *testing.T) {
 	if err := Forget(ctx, n.Dir, r.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, ErrNotWaiting) {
+	if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, errNotWaiting) {
 		t.Errorf("the forgotten request was filed: %v", err)
 	}
 	for _, id := range []string{r.ID, strings.Repeat("0", 32), "../nodeid", ""} {
-		if err := Forget(ctx, n.Dir, id); !errors.Is(err, ErrNotWaiting) {
+		if err := Forget(ctx, n.Dir, id); !errors.Is(err, errNotWaiting) {
 			t.Errorf("forget %q: %v", id, err)
 		}
 	}
@@ -97,7 +97,7 @@ func TestObstacles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, i := range mustFile(t, n.Dir, a) {
-		if want := map[bool]State{true: Filed, false: Already}[i.Kind == KindServerCert]; i.State != want {
+		if want := map[bool]State{true: filed, false: already}[i.Kind == KindServerCert]; i.State != want {
 			t.Errorf("%v: %s, want %s", i, i.State, want)
 		}
 	}
@@ -169,7 +169,7 @@ func TestPeeredMeanwhile(t *testing.T) {
 	n.Sign(t, peer.Bundle(t))
 	before := readFileT(t, n.IssuedFile(peer.Identity().ID))
 	done := mustFile(t, n.Dir, signed(t, r, n.Key))
-	if len(done) != 1 || done[0].State != Already {
+	if len(done) != 1 || done[0].State != already {
 		t.Errorf("%+v", done)
 	}
 	if string(before) != string(readFileT(t, n.IssuedFile(peer.Identity().ID))) {
@@ -196,11 +196,11 @@ func TestClock(t *testing.T) {
 	n, asks, _ := everything(t)
 	r := mustCollect(t, n.Dir, asks...)
 	for _, past := range []time.Duration{time.Hour, 50 * 365 * 24 * time.Hour} {
-		if _, err := ReadRequest(r.Encode(), time.Now().Add(-past)); !errors.Is(err, ErrClock) {
+		if _, err := ReadRequest(r.Encode(), time.Now().Add(-past)); !errors.Is(err, errClock) {
 			t.Errorf("read %v before it was made: %v", past, err)
 		}
 	}
-	if _, err := Fulfil(r, n.Key, time.Now().Add(-time.Hour)); !errors.Is(err, ErrClock) {
+	if _, err := Fulfil(r, n.Key, time.Now().Add(-time.Hour)); !errors.Is(err, errClock) {
 		t.Errorf("signed before it was made: %v", err)
 	}
 	if _, err := Fulfil(r, n.Key, time.Now().Add(-slack/2)); err != nil {
@@ -211,7 +211,7 @@ func TestClock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, ErrMismatch) || !strings.Contains(err.Error(), "clock") {
+	if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, errMismatch) || !strings.Contains(err.Error(), "clock") {
 		t.Errorf("signed the day after tomorrow: %v", err)
 	}
 	sameTree(t, n.Path(), before)
@@ -228,12 +228,12 @@ func TestCollectRefuses(t *testing.T) {
 	rootCSR := readCSR(t, n)
 	tests := map[string][]Requested{
 		"nothing":              nil,
-		"too much":             make([]Requested, MaxItems+1),
+		"too much":             make([]Requested, maxItems+1),
 		"no CSR":               {ServerCert{CSR: []byte("x"), Days: 1, File: path}},
 		"another node's CSR":   {ServerCert{CSR: serverCSR(t, other.Identity()), Days: 1, File: path}},
 		"CSR of the root key":  {ServerCert{CSR: rootCSR, Days: 1, File: path}},
 		"no days":              {ServerCert{CSR: csr, Days: 0, File: path}},
-		"too many days":        {ServerCert{CSR: csr, Days: MaxDays + 1, File: path}},
+		"too many days":        {ServerCert{CSR: csr, Days: maxDays + 1, File: path}},
 		"file exists":          {ServerCert{CSR: csr, Days: 1, File: filepath.Join(out, "there.crt")}},
 		"one file twice":       {ServerCert{CSR: csr, Days: 1, File: path}, InfoBundle{File: path}},
 		"two info-bundles":     {InfoBundle{File: path}, InfoBundle{File: path + "2"}},

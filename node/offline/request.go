@@ -17,8 +17,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// MaxDays is the maximum validity of a server certificate in days.
-const MaxDays = 3650
+// maxDays is the maximum validity of a server certificate in days.
+const maxDays = 3650
 
 // slack is the time by which this machine's clock may be behind that of the other machine.
 // Certificates become valid as long before they are signed, so that they are valid on both.
@@ -81,15 +81,15 @@ func sha256Hex(data []byte) string {
 }
 
 // ReadRequest parses the file of a request, and checks everything that can be checked without
-// the root key. Errors wrap [ErrFormat], or [ErrClock] if now, this machine's time, is before
+// the root key. Errors wrap [errFormat], or [errClock] if now, this machine's time, is before
 // the request was made.
 func ReadRequest(data []byte, now time.Time) (*Request, error) {
 	r, err := readRequest(data, now)
-	if errors.Is(err, ErrClock) {
+	if errors.Is(err, errClock) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("signing request: %w: %w", ErrFormat, err)
+		return nil, fmt.Errorf("signing request: %w: %w", errFormat, err)
 	}
 	return r, nil
 }
@@ -126,8 +126,8 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 			return nil, err
 		}
 	}
-	if n := len(f.ServerCerts) + len(f.PeerCerts); n > MaxItems || n == 0 && f.InfoBundle == nil {
-		return nil, fmt.Errorf("it asks for %d certificates: expected up to %d, and at least one thing", n, MaxItems)
+	if n := len(f.ServerCerts) + len(f.PeerCerts); n > maxItems || n == 0 && f.InfoBundle == nil {
+		return nil, fmt.Errorf("it asks for %d certificates: expected up to %d, and at least one thing", n, maxItems)
 	}
 	for i, s := range f.ServerCerts {
 		if err := r.addServerCert(s); err != nil {
@@ -154,7 +154,7 @@ func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 func (r *Request) checkClock(now time.Time) error {
 	if now.Add(slack).Before(r.Created) {
 		return fmt.Errorf("%w: it shows %s on this machine, but the request was made at %s; set the clock, since certificates get their dates from it",
-			ErrClock, formatTime(now), formatTime(r.Created))
+			errClock, formatTime(now), formatTime(r.Created))
 	}
 	return nil
 }
@@ -207,8 +207,8 @@ func checkServerCSR(csr *x509.CertificateRequest, self pki.Identity, root *x509.
 }
 
 func checkDays(days int) error {
-	if days < 1 || days > MaxDays {
-		return fmt.Errorf("a validity of %d days: expected 1 to %d", days, MaxDays)
+	if days < 1 || days > maxDays {
+		return fmt.Errorf("a validity of %d days: expected 1 to %d", days, maxDays)
 	}
 	return nil
 }

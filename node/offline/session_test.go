@@ -75,7 +75,7 @@ func TestSession(t *testing.T) {
 				t.Errorf("%d items filed, %d asked for", len(done), len(request.Summary()))
 			}
 			for _, i := range done {
-				if _, err := os.Stat(i.Path); err != nil || i.State != Filed {
+				if _, err := os.Stat(i.Path); err != nil || i.State != filed {
 					t.Errorf("%v: %s, %v", i, i.State, err)
 				}
 			}

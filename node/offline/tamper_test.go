@@ -100,7 +100,7 @@ func TestTamperedRequest(t *testing.T) {
 	for name, data := range changes[requestFile](t, r.Encode()) {
 		changed, err := ReadRequest(data, time.Now())
 		if err != nil {
-			if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrClock) {
+			if !errors.Is(err, errFormat) && !errors.Is(err, errClock) {
 				t.Errorf("%s: %v", name, err)
 			}
 			refusedThere++
@@ -111,13 +111,13 @@ func TestTamperedRequest(t *testing.T) {
 			refusedThere++
 			continue
 		}
-		if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, ErrMismatch) && !errors.Is(err, ErrNotWaiting) {
+		if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, errMismatch) && !errors.Is(err, errNotWaiting) {
 			t.Errorf("%s: the answer was not refused: %v", name, err)
 		}
 		// Even if who changed the request also puts the right hash and ID in.
 		a.request, a.ID = r.hash(), r.ID
 		if !unsigned(name) {
-			if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, ErrMismatch) {
+			if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, errMismatch) {
 				t.Errorf("%s: the answer with the right hash was not refused: %v", name, err)
 			}
 		}
@@ -150,7 +150,7 @@ func TestTamperedAnswer(t *testing.T) {
 		if err == nil {
 			_, err = File(ctx, n.Dir, a, time.Now())
 		}
-		if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrMismatch) && !errors.Is(err, ErrNotWaiting) {
+		if !errors.Is(err, errFormat) && !errors.Is(err, errMismatch) && !errors.Is(err, errNotWaiting) {
 			t.Errorf("%s: not refused: %v", name, err)
 		}
 	}
@@ -197,7 +197,7 @@ func TestAnswerToSomethingElse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, ErrMismatch) {
+			if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, errMismatch) {
 				t.Errorf("not refused: %v", err)
 			}
 			sameTree(t, n.Path(), before)
@@ -250,11 +250,11 @@ func TestOneForm(t *testing.T) {
 			"later version":        strings.Replace(string(f.data), `"version": 1`, `"version": 2`, 1),
 			"the other one's name": strings.NewReplacer("signing request", "signing answer", "signing answer", "signing request").Replace(string(f.data)),
 		} {
-			if err := f.read([]byte(data)); !errors.Is(err, ErrFormat) {
+			if err := f.read([]byte(data)); !errors.Is(err, errFormat) {
 				t.Errorf("%s, %s: %v", f.name, name, err)
 			}
 		}
-		if err := f.read(make([]byte, MaxSize+1)); !errors.Is(err, ErrFormat) {
+		if err := f.read(make([]byte, MaxSize+1)); !errors.Is(err, errFormat) {
 			t.Errorf("%s, too large: %v", f.name, err)
 		}
 	}
@@ -278,7 +278,7 @@ func FuzzReadRequest(f *testing.F) {
 		var err error
 		costtest.Check(t, "a request", func() { r, err = ReadRequest(data, time.Now()) })
 		if err != nil {
-			if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrClock) {
+			if !errors.Is(err, errFormat) && !errors.Is(err, errClock) {
 				t.Errorf("error %v", err)
 			}
 			return
@@ -304,7 +304,7 @@ func FuzzReadAnswer(f *testing.F) {
 		var err error
 		costtest.Check(t, "an answer", func() { a, err = ReadAnswer(data) })
 		if err != nil {
-			if !errors.Is(err, ErrFormat) {
+			if !errors.Is(err, errFormat) {
 				t.Errorf("error %v", err)
 			}
 			return

@@ -36,12 +36,12 @@ func remember(d *node.Dir, r *Request) error {
 	return durable.Create(recordPath(d, r.ID, waitingExt), r.raw, 0o644)
 }
 
-// load reads a waiting request. It fails with [ErrNotWaiting] if there is none with this ID.
+// load reads a waiting request. It fails with [errNotWaiting] if there is none with this ID.
 func load(d *node.Dir, id string, now time.Time) (*Request, error) {
 	path := recordPath(d, id, waitingExt)
 	data, err := durable.Read(path, MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s has no request %s; is this the directory that the request was collected in?", ErrNotWaiting, d.Path(), id)
+		return nil, fmt.Errorf("%w: %s has no request %s; is this the directory that the request was collected in?", errNotWaiting, d.Path(), id)
 	}
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func load(d *node.Dir, id string, now time.Time) (*Request, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if r.ID != id || r.Node != d.Identity() || !r.root.Equal(d.Root()) {
-		return nil, fmt.Errorf("%s: %w: it is another request, or one of another node", path, ErrFormat)
+		return nil, fmt.Errorf("%s: %w: it is another request, or one of another node", path, errFormat)
 	}
 	return r, nil
 }
@@ -89,15 +89,15 @@ func PendingRequests(d *node.Dir, now time.Time) ([]*Request, error) {
 
 // Forget removes a waiting request, so that no answer to it can be filed. Its serial numbers
 // are never used again. Its subnets stay reserved for the peers until [node.Dir.Repair]
-// releases them. Forget fails with [ErrNotWaiting] if there is no such request.
+// releases them. Forget fails with [errNotWaiting] if there is no such request.
 func Forget(ctx context.Context, d *node.Dir, id string) error {
 	if !isHex(id, idDigits) {
-		return fmt.Errorf("%w: %q is not the ID of a request: expected %d lowercase hex digits", ErrNotWaiting, excerpt.Of(id), idDigits)
+		return fmt.Errorf("%w: %q is not the ID of a request: expected %d lowercase hex digits", errNotWaiting, excerpt.Of(id), idDigits)
 	}
 	return d.Locked(ctx, func(*node.Locked) error {
 		err := os.Remove(recordPath(d, id, waitingExt))
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: %s has no request %s", ErrNotWaiting, d.Path(), id)
+			return fmt.Errorf("%w: %s has no request %s", errNotWaiting, d.Path(), id)
 		}
 		return err
 	})

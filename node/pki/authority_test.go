@@ -246,7 +246,7 @@ func TestSignRefuses(t *testing.T) {
 	}{
 		{"server of another node", server(aa, request(ca.id, ecKey(3)), one, testNow, year), "for the node itself only"},
 		{"server with the root key", server(aa, request(aa.id, ecKey(0)), one, testNow, year), "key of its own"},
-		{"request without proof of possession", server(aa, forged, one, testNow, year), ErrSignature.Error()},
+		{"request without proof of possession", server(aa, forged, one, testNow, year), errSignature.Error()},
 		{"no validity", server(aa, request(aa.id, ecKey(3)), one, testNow, 0), "positive"},
 		{"already over", server(aa, request(aa.id, ecKey(3)), one, testNow, -year), "positive"},
 		{"longer than the root", server(aa, request(aa.id, ecKey(3)), one, aa.Cert.NotAfter.Add(-time.Hour), year), "ends before"},
@@ -264,12 +264,12 @@ func TestSignRefuses(t *testing.T) {
 		{"same key", peer(ca, twin.Cert, ""), "same root key"},
 		{"stolen ID", peer(aa, stolenRoot, "00000a"), "not derived"},
 		{"not a root", peer(aa, ca.server(t, ecKey(3)), "00000a"), ""},
-		{"no subnet", peer(aa, ca.Cert, ""), ErrSubnet.Error()},
-		{"subnet of a debtors agent", peer(aa, ca.Cert, "1234abcd00"), ErrSubnet.Error()},
-		{"subnet of a creditors agent", peer(aa, da.Cert, "00000a"), ErrSubnet.Error()},
-		{"subnet of another authority", peer(aa, da.Cert, "1234abce00"), ErrSubnet.Error()},
-		{"subnet from an agent", peer(ca, aa.Cert, "00000a"), ErrSubnet.Error()},
-		{"subnet with a newline", peer(aa, ca.Cert, "0000a\n"), ErrSubnet.Error()},
+		{"no subnet", peer(aa, ca.Cert, ""), errSubnet.Error()},
+		{"subnet of a debtors agent", peer(aa, ca.Cert, "1234abcd00"), errSubnet.Error()},
+		{"subnet of a creditors agent", peer(aa, da.Cert, "00000a"), errSubnet.Error()},
+		{"subnet of another authority", peer(aa, da.Cert, "1234abce00"), errSubnet.Error()},
+		{"subnet from an agent", peer(ca, aa.Cert, "00000a"), errSubnet.Error()},
+		{"subnet with a newline", peer(aa, ca.Cert, "0000a\n"), errSubnet.Error()},
 	} {
 		if err := tt.do(); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want ... %s ...", tt.what, err, tt.want)

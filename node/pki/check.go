@@ -23,30 +23,30 @@ func CheckRoot(cert *x509.Certificate, now time.Time) (Identity, error) {
 	}
 	id, err := IdentityOf(cert.RawSubject)
 	if err != nil {
-		return Identity{}, &VerifyError{Rule: RuleSubject, Cert: cert, Detail: "subject", Err: err}
+		return Identity{}, &VerifyError{Rule: ruleSubject, Cert: cert, Detail: "subject", Err: err}
 	}
 	if !bytes.Equal(cert.RawIssuer, cert.RawSubject) {
-		return fail(RuleIssuer, "issued by somebody else: expected a self-signed certificate")
+		return fail(ruleIssuer, "issued by somebody else: expected a self-signed certificate")
 	}
 	if err := checkPublicKey(cert.PublicKey); err != nil {
-		return Identity{}, &VerifyError{Rule: RuleKey, Cert: cert, Detail: "public key", Err: err}
+		return Identity{}, &VerifyError{Rule: ruleKey, Cert: cert, Detail: "public key", Err: err}
 	}
 	// Checked because the key becomes part of a peer certificate.
 	if err := checkDER(cert.RawSubjectPublicKeyInfo); err != nil {
-		return Identity{}, &VerifyError{Rule: RuleKey, Cert: cert, Detail: "public key", Err: err}
+		return Identity{}, &VerifyError{Rule: ruleKey, Cert: cert, Detail: "public key", Err: err}
 	}
 	if err := id.CheckKey(cert.PublicKey); err != nil {
-		return Identity{}, &VerifyError{Rule: RuleSubject, Cert: cert, Detail: "subject", Err: err}
+		return Identity{}, &VerifyError{Rule: ruleSubject, Cert: cert, Detail: "subject", Err: err}
 	}
 	if err := checkCA(cert); err != nil {
 		return Identity{}, err
 	}
 	if cert.MaxPathLen == 0 {
-		return fail(RulePathLen, "basicConstraints with pathlen 0: expected at least 1, or none")
+		return fail(rulePathLen, "basicConstraints with pathlen 0: expected at least 1, or none")
 	}
 	// Verify does not check the signature of a trusted certificate.
 	if err := cert.CheckSignatureFrom(cert); err != nil {
-		return Identity{}, &VerifyError{Rule: RuleIssuer, Cert: cert, Detail: "its own signature", Err: err}
+		return Identity{}, &VerifyError{Rule: ruleIssuer, Cert: cert, Detail: "its own signature", Err: err}
 	}
 	if _, err := Verify(cert, VerifyOptions{Trusted: []*x509.Certificate{cert}, Time: now}); err != nil {
 		return Identity{}, err
@@ -59,7 +59,7 @@ func CheckRoot(cert *x509.Certificate, now time.Time) (Identity, error) {
 // certificate must have the holder's exact name and key, be able to sign the holder's
 // server certificates, be valid for at least 500 more years, and have a subnet that is
 // valid for the node types ([CheckSubnet]). CheckPeer returns the subnet. The error is a
-// [*VerifyError], or wraps [ErrSubnet].
+// [*VerifyError], or wraps [errSubnet].
 func CheckPeer(cert, issuerRoot, ownRoot *x509.Certificate, now time.Time) (subnet string, err error) {
 	fail := func(rule Rule, detail string) (string, error) {
 		return "", &VerifyError{Rule: rule, Cert: cert, Detail: detail}
@@ -74,11 +74,11 @@ func CheckPeer(cert, issuerRoot, ownRoot *x509.Certificate, now time.Time) (subn
 	}
 	switch {
 	case !bytes.Equal(cert.RawSubject, ownRoot.RawSubject):
-		return fail(RuleSubject, fmt.Sprintf("expected a certificate for %v, with the subject byte for byte as in its root certificate", own))
+		return fail(ruleSubject, fmt.Sprintf("expected a certificate for %v, with the subject byte for byte as in its root certificate", own))
 	case !sameKey(cert.PublicKey, ownRoot.PublicKey):
-		return fail(RuleSubject, fmt.Sprintf("the public key is not the root key of %v", own))
+		return fail(ruleSubject, fmt.Sprintf("the public key is not the root key of %v", own))
 	case !bytes.Equal(cert.RawIssuer, issuerRoot.RawSubject):
-		return fail(RuleIssuer, fmt.Sprintf("expected a certificate issued by %v", issuer))
+		return fail(ruleIssuer, fmt.Sprintf("expected a certificate issued by %v", issuer))
 	case cert.NotAfter.Year() < now.UTC().Year()+minPeerYears:
 		return fail(RuleDates, fmt.Sprintf("ends in the year %d: expected at least %d years from now", cert.NotAfter.Year(), minPeerYears))
 	}
@@ -111,13 +111,13 @@ func CheckPeer(cert, issuerRoot, ownRoot *x509.Certificate, now time.Time) (subn
 func checkOwnConstraint(cert *x509.Certificate) error {
 	names, err := namesOf(cert)
 	if err != nil {
-		return &VerifyError{Rule: RuleNameConstraints, Cert: cert, Detail: "names", Err: err}
+		return &VerifyError{Rule: ruleNameConstraints, Cert: cert, Detail: "names", Err: err}
 	}
 	if names.constraints == nil {
-		return &VerifyError{Rule: RuleNameConstraints, Cert: cert, Detail: "expected a nameConstraints extension that permits the peer's own name"}
+		return &VerifyError{Rule: ruleNameConstraints, Cert: cert, Detail: "expected a nameConstraints extension that permits the peer's own name"}
 	}
 	if err := names.constraints.check(names); err != nil {
-		return &VerifyError{Rule: RuleNameConstraints, Cert: cert, Detail: "useless for its holder", Err: err}
+		return &VerifyError{Rule: ruleNameConstraints, Cert: cert, Detail: "useless for its holder", Err: err}
 	}
 	return nil
 }
@@ -126,10 +126,10 @@ func checkOwnConstraint(cert *x509.Certificate) error {
 func checkCA(cert *x509.Certificate) error {
 	bc := findExtension(cert, oidBasicConstraints)
 	if bc == nil || !bc.Critical || !cert.IsCA {
-		return &VerifyError{Rule: RuleCA, Cert: cert, Detail: "expected critical basicConstraints with CA:true"}
+		return &VerifyError{Rule: ruleCA, Cert: cert, Detail: "expected critical basicConstraints with CA:true"}
 	}
 	if cert.KeyUsage&x509.KeyUsageCertSign == 0 {
-		return &VerifyError{Rule: RuleCA, Cert: cert, Detail: "expected keyUsage with keyCertSign"}
+		return &VerifyError{Rule: ruleCA, Cert: cert, Detail: "expected keyUsage with keyCertSign"}
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ func checkCSR(csr *x509.CertificateRequest) error {
 		return fmt.Errorf("certificate signing request: public key: %w", err)
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return fmt.Errorf("certificate signing request: %w: %w", ErrSignature, err)
+		return fmt.Errorf("certificate signing request: %w: %w", errSignature, err)
 	}
 	return nil
 }

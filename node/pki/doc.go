@@ -57,7 +57,7 @@
 //
 // The error for a refused chain is a [VerifyError] with the broken [Rule], which can be
 // tested, for example, with errors.Is(err, pki.RuleDates). The errors for keys are
-// [ErrPassphrase], [ErrNotKey], [ErrKeyKind] and [ErrKeyCost]. [ErrAmbiguous] is returned
+// [ErrPassphrase], [errNotKey], [ErrKeyKind] and [ErrKeyCost]. [errAmbiguous] is returned
 // for data that is not signed because its signature could be presented as one over
 // something else.
 //

@@ -27,8 +27,8 @@ var (
 	// and ECDSA keys on P-256, P-384 and P-521. A peer's server may also have an
 	// Ed25519 key.
 	ErrKeyKind = errors.New("unsupported kind of key")
-	// ErrSignature is returned when a signature over the data was not made with the key.
-	ErrSignature = errors.New("signature is invalid")
+	// errSignature is returned when a signature over the data was not made with the key.
+	errSignature = errors.New("signature is invalid")
 )
 
 // KeyKind is a kind of key that [GenerateKey] makes. The zero value is the
@@ -122,7 +122,7 @@ func sameKey(a, b crypto.PublicKey) bool {
 }
 
 // SignData signs data as "openssl dgst -sha256 -sign" does: with SHA-256, and RSA PKCS #1
-// v1.5 or ECDSA in ASN.1. It is used for info-bundles. It fails with [ErrAmbiguous] if
+// v1.5 or ECDSA in ASN.1. It is used for info-bundles. It fails with [errAmbiguous] if
 // data begins like a certificate.
 func SignData(key crypto.Signer, data []byte) ([]byte, error) {
 	if err := checkPublicKey(key.Public()); err != nil {
@@ -135,7 +135,7 @@ func SignData(key crypto.Signer, data []byte) ([]byte, error) {
 	return key.Sign(rand.Reader, sum[:], crypto.SHA256)
 }
 
-// VerifyData checks a signature made by [SignData]. The error wraps [ErrSignature] or
+// VerifyData checks a signature made by [SignData]. The error wraps [errSignature] or
 // [ErrKeyKind]. The caller must check that data can not be anything else that the key
 // signs, for example that nodeinfo.zip is a plain zip file.
 func VerifyData(pub crypto.PublicKey, data, sig []byte) error {
@@ -153,5 +153,5 @@ func VerifyData(pub crypto.PublicKey, data, sig []byte) error {
 			return nil
 		}
 	}
-	return ErrSignature
+	return errSignature
 }

@@ -78,7 +78,7 @@ func TestSignData(t *testing.T) {
 			{ecKey(7).Public(), data, sig},
 			{testRSAKey2().Public(), data, sig},
 		} {
-			if err := VerifyData(bad.pub, bad.data, bad.sig); !errors.Is(err, ErrSignature) {
+			if err := VerifyData(bad.pub, bad.data, bad.sig); !errors.Is(err, errSignature) {
 				t.Errorf("%s: got %v, want ErrSignature", what, err)
 			}
 		}

@@ -41,9 +41,9 @@ var (
 	// missing. Damage to the encrypted data can not be distinguished from a wrong
 	// passphrase.
 	ErrPassphrase = errors.New("wrong passphrase for the private key")
-	// ErrNotKey is returned for data that is not exactly one private key in a supported
+	// errNotKey is returned for data that is not exactly one private key in a supported
 	// format.
-	ErrNotKey = errors.New("not a private key file")
+	errNotKey = errors.New("not a private key file")
 )
 
 // keyEncryption has the parameters for encrypting keys.
@@ -94,7 +94,7 @@ func EncodeEncryptedKey(key crypto.Signer, passphrase []byte) ([]byte, error) {
 //
 // DecodeKey calls passphrase at most once, and only if the key is encrypted. If
 // passphrase is nil, encrypted keys are refused with [ErrPassphrase]. Errors wrap
-// [ErrPassphrase], [ErrNotKey], [ErrKeyKind] or [ErrKeyCost], or are the error of
+// [ErrPassphrase], [errNotKey], [ErrKeyKind] or [ErrKeyCost], or are the error of
 // passphrase.
 func DecodeKey(data []byte, passphrase func() ([]byte, error)) (crypto.Signer, error) {
 	text, err := textfile.Decode(data)
@@ -120,14 +120,14 @@ func DecodeKey(data []byte, passphrase func() ([]byte, error)) (crypto.Signer, e
 // findKey returns the only private key in a PEM file.
 func findKey(data []byte) (*pem.Block, error) {
 	if len(data) > maxFile {
-		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", ErrNotKey, len(data), maxFile)
+		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", errNotKey, len(data), maxFile)
 	}
 	var found *pem.Block
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		switch block.Type {
 		case pemEncryptedKey, pemPKCS8Key, pemPKCS1Key, pemSEC1Key:
 			if found != nil {
-				return nil, fmt.Errorf("%w: more than one private key in the file", ErrNotKey)
+				return nil, fmt.Errorf("%w: more than one private key in the file", errNotKey)
 			}
 			found = block
 		}
@@ -169,7 +169,7 @@ func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (crypto.Signe
 		if errors.Is(err, x509.IncorrectPasswordError) {
 			return nil, ErrPassphrase
 		} else if err != nil {
-			return nil, fmt.Errorf("%w: DEK-Info header or encrypted content not understood: %s", ErrNotKey, convertKey)
+			return nil, fmt.Errorf("%w: DEK-Info header or encrypted content not understood: %s", errNotKey, convertKey)
 		}
 		return parseDecrypted(block.Type, der)
 	}
@@ -182,7 +182,7 @@ func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (crypto.Signe
 	}
 	if err != nil {
 		// The cause is not wrapped, because it may quote parts of the key.
-		return nil, fmt.Errorf("%w: malformed %s", ErrNotKey, block.Type)
+		return nil, fmt.Errorf("%w: malformed %s", errNotKey, block.Type)
 	}
 	return key, nil
 }

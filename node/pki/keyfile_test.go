@@ -181,7 +181,7 @@ func TestUnsupportedKeys(t *testing.T) {
 		t.Errorf("Ed25519, not encrypted: %v", err)
 	}
 	// The shortest keys in DER are recognized too.
-	if _, err := DecodeKey(der, nil); !errors.Is(err, ErrNotKey) || !strings.Contains(err.Error(), "-inform DER") {
+	if _, err := DecodeKey(der, nil); !errors.Is(err, errNotKey) || !strings.Contains(err.Error(), "-inform DER") {
 		t.Errorf("in DER: %v", err)
 	}
 	// Encryption that can not be undone here is said before a passphrase is asked for.
@@ -191,7 +191,7 @@ func TestUnsupportedKeys(t *testing.T) {
 	for args, says := range map[string]string{"-v1 PBE-SHA1-3DES": "PBE-SHA1-3DES", "-v2 camellia-256-cbc": "Camellia-256-CBC", "-v2 aria-256-cbc": "ARIA-256-CBC"} {
 		mustOpenSSL(t, dir, append(strings.Fields("pkcs8 -topk8 -in plain.pem -out out.pem -passout pass:"+strings.ReplaceAll(testPass, " ", "")), strings.Fields(args)...)...)
 		_, err := DecodeKey(readFile(t, dir, "out.pem"), func() ([]byte, error) { t.Errorf("%s: asked", args); return nil, nil })
-		if !errors.Is(err, ErrNotKey) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "openssl pkcs8 -topk8 -v2 aes256 -in") {
+		if !errors.Is(err, errNotKey) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "openssl pkcs8 -topk8 -v2 aes256 -in") {
 			t.Errorf("%s: got %v", args, err)
 		}
 	}
@@ -299,37 +299,37 @@ func TestHostileKeyFiles(t *testing.T) {
 		{"2^31-1 iterations", pbkdf2(salt, integer(1<<31-1), sha256), ErrKeyCost},
 		{"one iteration too many", pbkdf2(salt, integer(maxPBKDF2Iterations+1), sha256), ErrKeyCost},
 		{"2^63-1 iterations", pbkdf2(salt, integer(1<<63-1), sha256), ErrKeyCost},
-		{"no iterations", pbkdf2(salt, integer(0), sha256), ErrNotKey},
-		{"negative iterations", pbkdf2(salt, integer(-1), sha256), ErrNotKey},
-		{"HMAC-MD5", pbkdf2(salt, integer(1), md5), ErrNotKey},
-		{"key length", pbkdf2(salt, integer(1), integer(32), sha256), ErrNotKey},
-		{"endless salt", pbkdf2(tlv(0x04, make([]byte, 2000)), integer(1)), ErrNotKey},
+		{"no iterations", pbkdf2(salt, integer(0), sha256), errNotKey},
+		{"negative iterations", pbkdf2(salt, integer(-1), sha256), errNotKey},
+		{"HMAC-MD5", pbkdf2(salt, integer(1), md5), errNotKey},
+		{"key length", pbkdf2(salt, integer(1), integer(32), sha256), errNotKey},
+		{"endless salt", pbkdf2(tlv(0x04, make([]byte, 2000)), integer(1)), errNotKey},
 		{"scrypt with 16 GiB", scrypt(1<<24, 8, 1), ErrKeyCost},
 		{"scrypt with N=2^62", scrypt(1<<62, 8, 1), ErrKeyCost},
 		{"scrypt with large r", scrypt(2, 1<<62, 1), ErrKeyCost},
 		{"scrypt with large p", scrypt(1<<14, 8, 1<<62), ErrKeyCost},
-		{"scrypt with N=0", scrypt(0, 8, 1), ErrNotKey},
-		{"scrypt with N=1", scrypt(1, 8, 1), ErrNotKey},
-		{"scrypt with N=3", scrypt(3, 8, 1), ErrNotKey},
-		{"scrypt with r=0", scrypt(2, 0, 1), ErrNotKey},
-		{"scrypt with p=-1", scrypt(2, 1, -1), ErrNotKey},
-		{"scrypt with a key length", scrypt(2, 1, 1, integer(32)), ErrNotKey},
-		{"short IV", pbes2(oidPBKDF2, params, oidAES256CBC, iv[:8], text), ErrNotKey},
-		{"half a block", pbes2(oidPBKDF2, params, oidAES256CBC, iv, text[:24]), ErrNotKey},
-		{"no ciphertext", pbes2(oidPBKDF2, params, oidAES256CBC, iv, nil), ErrNotKey},
-		{"AES-GCM", pbes2(oidPBKDF2, params, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 46}, iv, text), ErrNotKey},
-		{"unknown derivation", pbes2(oidPBES2, params, oidAES256CBC, iv, text), ErrNotKey},
-		{"not DER", block(pemEncryptedKey, []byte("x")), ErrNotKey},
-		{"DEK-Info with a short IV", []byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n"), ErrNotKey},
-		{"DEK-Info with half a block", []byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00000000000000000000000000000000\n\nAAAA\n-----END EC PRIVATE KEY-----\n"), ErrNotKey},
-		{"nothing", nil, ErrNotKey},
-		{"text", []byte("my key"), ErrNotKey},
-		{"a certificate", certPEM([]byte("x")), ErrNotKey},
-		{"two keys", append(plain[:len(plain):len(plain)], plain...), ErrNotKey},
-		{"malformed PKCS#8", block(pemPKCS8Key, []byte("x")), ErrNotKey},
-		{"malformed PKCS#1", block(pemPKCS1Key, []byte("x")), ErrNotKey},
-		{"malformed SEC 1", block(pemSEC1Key, []byte("x")), ErrNotKey},
-		{"huge file", make([]byte, maxFile+1), ErrNotKey},
+		{"scrypt with N=0", scrypt(0, 8, 1), errNotKey},
+		{"scrypt with N=1", scrypt(1, 8, 1), errNotKey},
+		{"scrypt with N=3", scrypt(3, 8, 1), errNotKey},
+		{"scrypt with r=0", scrypt(2, 0, 1), errNotKey},
+		{"scrypt with p=-1", scrypt(2, 1, -1), errNotKey},
+		{"scrypt with a key length", scrypt(2, 1, 1, integer(32)), errNotKey},
+		{"short IV", pbes2(oidPBKDF2, params, oidAES256CBC, iv[:8], text), errNotKey},
+		{"half a block", pbes2(oidPBKDF2, params, oidAES256CBC, iv, text[:24]), errNotKey},
+		{"no ciphertext", pbes2(oidPBKDF2, params, oidAES256CBC, iv, nil), errNotKey},
+		{"AES-GCM", pbes2(oidPBKDF2, params, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 46}, iv, text), errNotKey},
+		{"unknown derivation", pbes2(oidPBES2, params, oidAES256CBC, iv, text), errNotKey},
+		{"not DER", block(pemEncryptedKey, []byte("x")), errNotKey},
+		{"DEK-Info with a short IV", []byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n"), errNotKey},
+		{"DEK-Info with half a block", []byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00000000000000000000000000000000\n\nAAAA\n-----END EC PRIVATE KEY-----\n"), errNotKey},
+		{"nothing", nil, errNotKey},
+		{"text", []byte("my key"), errNotKey},
+		{"a certificate", certPEM([]byte("x")), errNotKey},
+		{"two keys", append(plain[:len(plain):len(plain)], plain...), errNotKey},
+		{"malformed PKCS#8", block(pemPKCS8Key, []byte("x")), errNotKey},
+		{"malformed PKCS#1", block(pemPKCS1Key, []byte("x")), errNotKey},
+		{"malformed SEC 1", block(pemSEC1Key, []byte("x")), errNotKey},
+		{"huge file", make([]byte, maxFile+1), errNotKey},
 		{"huge key", block(pemPKCS1Key, make([]byte, maxKeyDER+1)), ErrKeyKind},
 		{"Ed25519", block(pemPKCS8Key, ed), ErrKeyKind},
 		{"P-224", block(pemPKCS8Key, p224DER), ErrKeyKind},
@@ -364,7 +364,7 @@ func TestKeyCostLimits(t *testing.T) {
 		want error
 	}{
 		{"salt of 1024 bytes", pbkdf2(1024, 1), nil},
-		{"salt of 1025 bytes", pbkdf2(1025, 1), ErrNotKey},
+		{"salt of 1025 bytes", pbkdf2(1025, 1), errNotKey},
 		{"10 million iterations", pbkdf2(8, 10_000_000), nil},
 		{"10 million and one iterations", pbkdf2(8, 10_000_001), ErrKeyCost},
 		{"scrypt with 256 MiB", scrypt(1<<18, 8, 1), nil},
@@ -422,12 +422,12 @@ func TestKeyFileLimits(t *testing.T) {
 	check(t, err)
 	for n, ok := range map[int]bool{maxFile: true, maxFile + 1: false} {
 		_, err := DecodeKey(append(bytes.Repeat([]byte("\n"), n-len(plain)), plain...), nil)
-		if ok && err != nil || !ok && !errors.Is(err, ErrNotKey) {
+		if ok && err != nil || !ok && !errors.Is(err, errNotKey) {
 			t.Errorf("a file of %d bytes: %v", n, err)
 		}
 	}
-	for n, want := range map[int]error{maxKeyDER: ErrNotKey, maxKeyDER + 1: ErrKeyKind} {
-		// ErrNotKey is from the parser, which was reached.
+	for n, want := range map[int]error{maxKeyDER: errNotKey, maxKeyDER + 1: ErrKeyKind} {
+		// errNotKey is from the parser, which was reached.
 		_, err := DecodeKey(pem.EncodeToMemory(&pem.Block{Type: pemPKCS1Key, Bytes: make([]byte, n)}), nil)
 		if !errors.Is(err, want) {
 			t.Errorf("a key of %d bytes: got %v, want %v", n, err, want)

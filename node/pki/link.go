@@ -37,10 +37,10 @@ func VerifyServer(rawCerts [][]byte, peerRoot *x509.Certificate, peer Identity, 
 		return nil, err
 	}
 	if id != peer {
-		return nil, &VerifyError{Rule: RuleSubject, Cert: leaf, Detail: fmt.Sprintf("expected %v", peer)}
+		return nil, &VerifyError{Rule: ruleSubject, Cert: leaf, Detail: fmt.Sprintf("expected %v", peer)}
 	}
 	if len(chain) != 2 {
-		return nil, &VerifyError{Rule: RuleChain, Cert: leaf, Detail: "expected a server certificate signed with the root key"}
+		return nil, &VerifyError{Rule: ruleChain, Cert: leaf, Detail: "expected a server certificate signed with the root key"}
 	}
 	return chain, nil
 }
@@ -59,7 +59,7 @@ func VerifyClient(rawCerts [][]byte, ownRoot *x509.Certificate, now time.Time) (
 	}
 	own, err := IdentityOf(ownRoot.RawSubject)
 	if err != nil {
-		return Identity{}, nil, &VerifyError{Rule: RuleSubject, Cert: ownRoot, Detail: "our own root certificate", Err: err}
+		return Identity{}, nil, &VerifyError{Rule: ruleSubject, Cert: ownRoot, Detail: "our own root certificate", Err: err}
 	}
 	leaf := certs[0]
 	chains, err := verify(leaf, VerifyOptions{
@@ -81,7 +81,7 @@ func VerifyClient(rawCerts [][]byte, ownRoot *x509.Certificate, now time.Time) (
 		return Identity{}, nil, err
 	}
 	if id == own {
-		return Identity{}, nil, &VerifyError{Rule: RuleSubject, Cert: leaf, Detail: "this is our own name: expected a peer"}
+		return Identity{}, nil, &VerifyError{Rule: ruleSubject, Cert: leaf, Detail: "this is our own name: expected a peer"}
 	}
 	for _, chain := range chains {
 		if len(chain) != 3 {
@@ -95,7 +95,7 @@ func VerifyClient(rawCerts [][]byte, ownRoot *x509.Certificate, now time.Time) (
 			return id, chain, nil
 		}
 	}
-	return Identity{}, nil, &VerifyError{Rule: RuleChain, Cert: leaf,
+	return Identity{}, nil, &VerifyError{Rule: ruleChain, Cert: leaf,
 		Detail: "expected a server certificate, then the peer certificate that we issued to the same node"}
 }
 
@@ -103,7 +103,7 @@ func VerifyClient(rawCerts [][]byte, ownRoot *x509.Certificate, now time.Time) (
 // returns at least one certificate, or an error.
 func parsePresented(rawCerts [][]byte) ([]*x509.Certificate, error) {
 	if len(rawCerts) == 0 {
-		return nil, &VerifyError{Rule: RuleChain, Detail: "no certificate was shown"}
+		return nil, &VerifyError{Rule: ruleChain, Detail: "no certificate was shown"}
 	}
 	if err := checkSize(rawCerts, func(raw []byte) int { return len(raw) }); err != nil {
 		return nil, err
@@ -112,7 +112,7 @@ func parsePresented(rawCerts [][]byte) ([]*x509.Certificate, error) {
 	for i, raw := range rawCerts {
 		cert, err := x509.ParseCertificate(raw)
 		if err != nil {
-			return nil, &VerifyError{Rule: RuleFormat, Detail: fmt.Sprintf("certificate %d of %d", i+1, len(rawCerts)), Err: err}
+			return nil, &VerifyError{Rule: ruleFormat, Detail: fmt.Sprintf("certificate %d of %d", i+1, len(rawCerts)), Err: err}
 		}
 		certs = append(certs, cert)
 	}
@@ -124,7 +124,7 @@ func parsePresented(rawCerts [][]byte) ([]*x509.Certificate, error) {
 func checkKeys(chain []*x509.Certificate) error {
 	for _, cert := range chain {
 		if err := checkStrength(cert.PublicKey); err != nil {
-			return &VerifyError{Rule: RuleKey, Cert: cert, Err: err}
+			return &VerifyError{Rule: ruleKey, Cert: cert, Err: err}
 		}
 	}
 	return nil
@@ -134,15 +134,15 @@ func checkKeys(chain []*x509.Certificate) error {
 // in common, and returns the identity of the subject.
 func checkLeaf(leaf *x509.Certificate) (Identity, error) {
 	if leaf.IsCA {
-		return Identity{}, &VerifyError{Rule: RuleCA, Cert: leaf, Detail: "a certificate of an authority: expected a server certificate"}
+		return Identity{}, &VerifyError{Rule: ruleCA, Cert: leaf, Detail: "a certificate of an authority: expected a server certificate"}
 	}
 	// TLS 1.3 uses the key for signatures only.
 	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 && findExtension(leaf, oidKeyUsage) != nil {
-		return Identity{}, &VerifyError{Rule: RuleKeyUsage, Cert: leaf, Detail: "expected keyUsage with digitalSignature"}
+		return Identity{}, &VerifyError{Rule: ruleKeyUsage, Cert: leaf, Detail: "expected keyUsage with digitalSignature"}
 	}
 	id, err := IdentityOf(leaf.RawSubject)
 	if err != nil {
-		return Identity{}, &VerifyError{Rule: RuleSubject, Cert: leaf, Err: err}
+		return Identity{}, &VerifyError{Rule: ruleSubject, Cert: leaf, Err: err}
 	}
 	return id, nil
 }

@@ -82,29 +82,29 @@ func TestVerifyClient(t *testing.T) {
 		{"with our root", []*x509.Certificate{p.serverCA, p.peerCA, p.aa.Cert}, nil},
 		{"with more than needed", []*x509.Certificate{p.serverCA, p.ca.Cert, p.caFromOther, p.peerDA, p.peerCA}, nil},
 		{"with a loose peer certificate", []*x509.Certificate{p.serverCA, loose(ca)}, nil},
-		{"no peer certificate", []*x509.Certificate{p.serverCA}, RuleIssuer},
-		{"peer certificate of another authority", []*x509.Certificate{p.serverCA, p.caFromOther}, RuleIssuer},
-		{"peer certificate of another peer", []*x509.Certificate{p.serverCA, p.peerDA}, RuleIssuer},
-		{"its own root", []*x509.Certificate{p.serverCA, p.ca.Cert}, RuleIssuer},
-		{"peer certificate alone", []*x509.Certificate{p.peerCA}, RuleCA},
-		{"wrong order", []*x509.Certificate{p.peerCA, p.serverCA}, RuleCA},
-		{"our own server", []*x509.Certificate{p.serverAA}, RuleSubject},
-		{"our own root", []*x509.Certificate{p.aa.Cert}, RuleCA},
-		{"our name, signed by a peer", []*x509.Certificate{issue(t, aa, ca, ecKey(1), bc, ku), p.peerCA}, RuleNameConstraints},
-		{"another peer's name, signed by a peer", []*x509.Certificate{issue(t, da, ca, ecKey(1), bc, ku), p.peerCA}, RuleNameConstraints},
-		{"another peer's name and issuer", []*x509.Certificate{issue(t, da, da, ecKey(1), bc, ku), p.peerDA, p.peerCA}, RuleIssuer},
-		{"another peer's name under a loose certificate", []*x509.Certificate{issue(t, da, ca, ecKey(1), bc, ku), loose(ca)}, RuleChain},
-		{"our name under a loose certificate", []*x509.Certificate{issue(t, aa, ca, ecKey(1), bc, ku), loose(ca)}, RuleSubject},
-		{"a name that is not a node's", []*x509.Certificate{issue(t, nameB, ca, ecKey(1), bc, ku), loose(ca)}, RuleSubject},
-		{"signed by our root in a peer's name", []*x509.Certificate{issue(t, ca, aa, ecKey(0), bc, ku)}, RuleChain},
-		{"authority of the peer", []*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), p.peerCA}, RuleIssuer},
-		{"authority of the peer under a loose certificate", []*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), loose(ca)}, RuleIssuer},
-		{"an authority as a client", []*x509.Certificate{issue(t, ca, ca, ecKey(1), basicConstraintsCA(0), keyUsage(0b1000_0100)), loose(ca)}, RuleCA},
-		{"for servers only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, ku, serverAuthOnly()), p.peerCA}, RuleKeyUsage},
-		{"for encryption only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, keyUsage(0b0010_0000)), p.peerCA}, RuleKeyUsage},
-		{"for nothing", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, keyUsage(0)), p.peerCA}, RuleKeyUsage},
+		{"no peer certificate", []*x509.Certificate{p.serverCA}, ruleIssuer},
+		{"peer certificate of another authority", []*x509.Certificate{p.serverCA, p.caFromOther}, ruleIssuer},
+		{"peer certificate of another peer", []*x509.Certificate{p.serverCA, p.peerDA}, ruleIssuer},
+		{"its own root", []*x509.Certificate{p.serverCA, p.ca.Cert}, ruleIssuer},
+		{"peer certificate alone", []*x509.Certificate{p.peerCA}, ruleCA},
+		{"wrong order", []*x509.Certificate{p.peerCA, p.serverCA}, ruleCA},
+		{"our own server", []*x509.Certificate{p.serverAA}, ruleSubject},
+		{"our own root", []*x509.Certificate{p.aa.Cert}, ruleCA},
+		{"our name, signed by a peer", []*x509.Certificate{issue(t, aa, ca, ecKey(1), bc, ku), p.peerCA}, ruleNameConstraints},
+		{"another peer's name, signed by a peer", []*x509.Certificate{issue(t, da, ca, ecKey(1), bc, ku), p.peerCA}, ruleNameConstraints},
+		{"another peer's name and issuer", []*x509.Certificate{issue(t, da, da, ecKey(1), bc, ku), p.peerDA, p.peerCA}, ruleIssuer},
+		{"another peer's name under a loose certificate", []*x509.Certificate{issue(t, da, ca, ecKey(1), bc, ku), loose(ca)}, ruleChain},
+		{"our name under a loose certificate", []*x509.Certificate{issue(t, aa, ca, ecKey(1), bc, ku), loose(ca)}, ruleSubject},
+		{"a name that is not a node's", []*x509.Certificate{issue(t, nameB, ca, ecKey(1), bc, ku), loose(ca)}, ruleSubject},
+		{"signed by our root in a peer's name", []*x509.Certificate{issue(t, ca, aa, ecKey(0), bc, ku)}, ruleChain},
+		{"authority of the peer", []*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), p.peerCA}, ruleIssuer},
+		{"authority of the peer under a loose certificate", []*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), loose(ca)}, ruleIssuer},
+		{"an authority as a client", []*x509.Certificate{issue(t, ca, ca, ecKey(1), basicConstraintsCA(0), keyUsage(0b1000_0100)), loose(ca)}, ruleCA},
+		{"for servers only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, ku, serverAuthOnly()), p.peerCA}, ruleKeyUsage},
+		{"for encryption only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, keyUsage(0b0010_0000)), p.peerCA}, ruleKeyUsage},
+		{"for nothing", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, keyUsage(0)), p.peerCA}, ruleKeyUsage},
 		{"no extensions", []*x509.Certificate{issue(t, ca, ca, ecKey(1)), p.peerCA}, nil},
-		{"nothing", nil, RuleChain},
+		{"nothing", nil, ruleChain},
 	} {
 		id, chain, err := VerifyClient(raw(tt.shown), p.aa.Cert, testNow)
 		if !errors.Is(err, tt.want) {
@@ -126,7 +126,7 @@ func TestVerifyClient(t *testing.T) {
 		want  error
 	}{
 		{[]*x509.Certificate{p.serverCA, loose(ca)}, nil},
-		{[]*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), loose(ca)}, RuleIssuer},
+		{[]*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA()), loose(ca)}, ruleIssuer},
 	} {
 		if id, _, err := VerifyClient(raw(tt.shown), deepRoot, testNow); !errors.Is(err, tt.want) {
 			t.Errorf("%d certificates under a root without a path length: got %v, %v, want %v", len(tt.shown), id, err, tt.want)
@@ -157,18 +157,18 @@ func TestVerifyServer(t *testing.T) {
 		{"the peer", []*x509.Certificate{p.serverCA}, nil},
 		{"with its root", []*x509.Certificate{p.serverCA, p.ca.Cert}, nil},
 		{"with the peer certificate for clients", []*x509.Certificate{p.serverCA, p.peerCA}, nil},
-		{"another peer", []*x509.Certificate{p.serverDA, p.peerDA}, RuleIssuer},
-		{"ourselves", []*x509.Certificate{p.serverAA}, RuleIssuer},
-		{"the peer's name, signed by somebody else", []*x509.Certificate{issue(t, ca, ca, ecKey(4), bc, ku)}, RuleIssuer},
-		{"the peer's name, signed by us", []*x509.Certificate{issue(t, ca, aa, ecKey(0), bc, ku), p.aa.Cert}, RuleIssuer},
-		{"another name, signed by the peer", []*x509.Certificate{issue(t, aa, ca, ecKey(1), bc, ku)}, RuleSubject},
-		{"not a node's name", []*x509.Certificate{issue(t, nameB, ca, ecKey(1), bc, ku)}, RuleSubject},
-		{"the peer's root itself", []*x509.Certificate{p.ca.Cert}, RuleCA},
-		{"an authority below the peer", []*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA())}, RuleIssuer},
-		{"an authority as a server", []*x509.Certificate{issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsage(0b1000_0100))}, RuleCA},
-		{"for clients only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, ku, clientAuthOnly())}, RuleKeyUsage},
-		{"for encryption only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, keyUsage(0b0010_0000))}, RuleKeyUsage},
-		{"nothing", nil, RuleChain},
+		{"another peer", []*x509.Certificate{p.serverDA, p.peerDA}, ruleIssuer},
+		{"ourselves", []*x509.Certificate{p.serverAA}, ruleIssuer},
+		{"the peer's name, signed by somebody else", []*x509.Certificate{issue(t, ca, ca, ecKey(4), bc, ku)}, ruleIssuer},
+		{"the peer's name, signed by us", []*x509.Certificate{issue(t, ca, aa, ecKey(0), bc, ku), p.aa.Cert}, ruleIssuer},
+		{"another name, signed by the peer", []*x509.Certificate{issue(t, aa, ca, ecKey(1), bc, ku)}, ruleSubject},
+		{"not a node's name", []*x509.Certificate{issue(t, nameB, ca, ecKey(1), bc, ku)}, ruleSubject},
+		{"the peer's root itself", []*x509.Certificate{p.ca.Cert}, ruleCA},
+		{"an authority below the peer", []*x509.Certificate{issue(t, ca, ca, ecKey(5), bc, ku), issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsageCA())}, ruleIssuer},
+		{"an authority as a server", []*x509.Certificate{issue(t, ca, ca, ecKey(1), caAnyDepth(), keyUsage(0b1000_0100))}, ruleCA},
+		{"for clients only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, ku, clientAuthOnly())}, ruleKeyUsage},
+		{"for encryption only", []*x509.Certificate{issue(t, ca, ca, ecKey(1), bc, keyUsage(0b0010_0000))}, ruleKeyUsage},
+		{"nothing", nil, ruleChain},
 	} {
 		chain, err := VerifyServer(raw(tt.shown), p.ca.Cert, p.ca.id, testNow)
 		if !errors.Is(err, tt.want) {
@@ -178,11 +178,11 @@ func TestVerifyServer(t *testing.T) {
 			t.Errorf("%s: got %d certificates", tt.what, len(chain))
 		}
 	}
-	if _, err := VerifyServer(raw([]*x509.Certificate{p.serverCA}), p.serverCA, p.ca.id, testNow); !errors.Is(err, RuleChain) {
-		t.Errorf("a server certificate pinned in place of the root: got %v, want %v", err, RuleChain)
+	if _, err := VerifyServer(raw([]*x509.Certificate{p.serverCA}), p.serverCA, p.ca.id, testNow); !errors.Is(err, ruleChain) {
+		t.Errorf("a server certificate pinned in place of the root: got %v, want %v", err, ruleChain)
 	}
-	if _, err := VerifyServer(raw([]*x509.Certificate{p.serverCA}), p.ca.Cert, p.da.id, testNow); !errors.Is(err, RuleSubject) {
-		t.Errorf("another peer was expected: got %v, want %v", err, RuleSubject)
+	if _, err := VerifyServer(raw([]*x509.Certificate{p.serverCA}), p.ca.Cert, p.da.id, testNow); !errors.Is(err, ruleSubject) {
+		t.Errorf("another peer was expected: got %v, want %v", err, ruleSubject)
 	}
 	if _, err := VerifyServer(raw([]*x509.Certificate{p.serverCA}), p.ca.Cert, p.ca.id, testNow.AddDate(2, 0, 0)); !errors.Is(err, RuleDates) {
 		t.Errorf("got %v, want %v", err, RuleDates)
@@ -201,11 +201,11 @@ func TestShownLimits(t *testing.T) {
 		shown [][]byte
 		want  error
 	}{
-		"too many":       {many, RuleLimit},
-		"too large":      {huge, RuleLimit},
-		"rubbish":        {[][]byte{[]byte("rubbish")}, RuleFormat},
-		"rubbish behind": {[][]byte{p.serverCA.Raw, nil}, RuleFormat},
-		"cut off":        {[][]byte{p.serverCA.Raw[:100]}, RuleFormat},
+		"too many":       {many, ruleLimit},
+		"too large":      {huge, ruleLimit},
+		"rubbish":        {[][]byte{[]byte("rubbish")}, ruleFormat},
+		"rubbish behind": {[][]byte{p.serverCA.Raw, nil}, ruleFormat},
+		"cut off":        {[][]byte{p.serverCA.Raw[:100]}, ruleFormat},
 	} {
 		if _, _, err := VerifyClient(tt.shown, p.aa.Cert, testNow); !errors.Is(err, tt.want) {
 			t.Errorf("client, %s: got %v, want %v", what, err, tt.want)
@@ -265,11 +265,11 @@ func TestTLS(t *testing.T) {
 	if serverErr, clientErr := dial(p.aa, p.serverCA, p.peerCA); serverErr != nil || clientErr != nil || seen != p.ca.id {
 		t.Errorf("got %v, %v, %v, want %v", seen, serverErr, clientErr, p.ca.id)
 	}
-	if serverErr, _ := dial(p.aa, p.serverCA); !errors.Is(serverErr, RuleIssuer) {
-		t.Errorf("without a peer certificate: the server says %v, want %v", serverErr, RuleIssuer)
+	if serverErr, _ := dial(p.aa, p.serverCA); !errors.Is(serverErr, ruleIssuer) {
+		t.Errorf("without a peer certificate: the server says %v, want %v", serverErr, ruleIssuer)
 	}
-	if _, clientErr := dial(p.ca, p.serverCA, p.peerCA); !errors.Is(clientErr, RuleIssuer) {
-		t.Errorf("another server than the one dialed: the client says %v, want %v", clientErr, RuleIssuer)
+	if _, clientErr := dial(p.ca, p.serverCA, p.peerCA); !errors.Is(clientErr, ruleIssuer) {
+		t.Errorf("another server than the one dialed: the client says %v, want %v", clientErr, ruleIssuer)
 	}
 }
 

@@ -60,7 +60,7 @@ func parsePBES2(der []byte) (*encryption, error) {
 		!info.ReadASN1(&algorithm, cbasn1.SEQUENCE) ||
 		!algorithm.ReadASN1ObjectIdentifier(&scheme) ||
 		!info.ReadASN1(&ciphertext, cbasn1.OCTET_STRING) || !info.Empty() {
-		return nil, fmt.Errorf("%w: malformed %s", ErrNotKey, pemEncryptedKey)
+		return nil, fmt.Errorf("%w: malformed %s", errNotKey, pemEncryptedKey)
 	}
 	if !scheme.Equal(oidPBES2) {
 		return nil, unsupportedEncryption("scheme", scheme)
@@ -68,14 +68,14 @@ func parsePBES2(der []byte) (*encryption, error) {
 	if !algorithm.ReadASN1(&params, cbasn1.SEQUENCE) || !algorithm.Empty() ||
 		!params.ReadASN1(&kdf, cbasn1.SEQUENCE) ||
 		!params.ReadASN1(&cipher, cbasn1.SEQUENCE) || !params.Empty() {
-		return nil, fmt.Errorf("%w: malformed PBES2 parameters", ErrNotKey)
+		return nil, fmt.Errorf("%w: malformed PBES2 parameters", errNotKey)
 	}
 	e := encryption{ciphertext: ciphertext}
 	if err := e.setCipher(cipher); err != nil {
 		return nil, err
 	}
 	if len(ciphertext) == 0 || len(ciphertext)%e.cipher.IVSize() != 0 {
-		return nil, fmt.Errorf("%w: encrypted content is cut off", ErrNotKey)
+		return nil, fmt.Errorf("%w: encrypted content is cut off", errNotKey)
 	}
 	if err := e.setKDF(kdf); err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ func (e *encryption) setCipher(s cryptobyte.String) error {
 	var oid asn1.ObjectIdentifier
 	var iv cryptobyte.String
 	if !s.ReadASN1ObjectIdentifier(&oid) {
-		return fmt.Errorf("%w: malformed PBES2 cipher", ErrNotKey)
+		return fmt.Errorf("%w: malformed PBES2 cipher", errNotKey)
 	}
 	switch {
 	case oid.Equal(oidTripleDES):
@@ -125,7 +125,7 @@ func (e *encryption) setCipher(s cryptobyte.String) error {
 		return unsupportedEncryption("cipher", oid)
 	}
 	if !s.ReadASN1(&iv, cbasn1.OCTET_STRING) || !s.Empty() || len(iv) != e.cipher.IVSize() {
-		return fmt.Errorf("%w: malformed initialization vector", ErrNotKey)
+		return fmt.Errorf("%w: malformed initialization vector", errNotKey)
 	}
 	e.iv = iv
 	return nil
@@ -135,14 +135,14 @@ func (e *encryption) setKDF(s cryptobyte.String) error {
 	var oid asn1.ObjectIdentifier
 	var params, salt cryptobyte.String
 	if !s.ReadASN1ObjectIdentifier(&oid) {
-		return fmt.Errorf("%w: malformed key derivation", ErrNotKey)
+		return fmt.Errorf("%w: malformed key derivation", errNotKey)
 	}
 	if !oid.Equal(oidPBKDF2) && !oid.Equal(oidScrypt) {
 		return unsupportedEncryption("key derivation", oid)
 	}
 	if !s.ReadASN1(&params, cbasn1.SEQUENCE) || !s.Empty() ||
 		!params.ReadASN1(&salt, cbasn1.OCTET_STRING) || len(salt) > maxSalt {
-		return fmt.Errorf("%w: malformed key derivation parameters", ErrNotKey)
+		return fmt.Errorf("%w: malformed key derivation parameters", errNotKey)
 	}
 	if oid.Equal(oidScrypt) {
 		return e.setScrypt(salt, params)
@@ -153,7 +153,7 @@ func (e *encryption) setKDF(s cryptobyte.String) error {
 func (e *encryption) setPBKDF2(salt []byte, s cryptobyte.String) error {
 	var iterations int64
 	if !s.ReadASN1Integer(&iterations) || iterations < 1 {
-		return fmt.Errorf("%w: malformed PBKDF2 iteration count", ErrNotKey)
+		return fmt.Errorf("%w: malformed PBKDF2 iteration count", errNotKey)
 	}
 	if iterations > maxPBKDF2Iterations {
 		return fmt.Errorf("%w: %d PBKDF2 iterations: expected at most %d", ErrKeyCost, iterations, maxPBKDF2Iterations)
@@ -168,7 +168,7 @@ func (e *encryption) setPBKDF2(salt []byte, s cryptobyte.String) error {
 	var prf cryptobyte.String
 	var oid asn1.ObjectIdentifier
 	if !s.ReadASN1(&prf, cbasn1.SEQUENCE) || !s.Empty() || !prf.ReadASN1ObjectIdentifier(&oid) {
-		return fmt.Errorf("%w: PBKDF2 parameters not understood", ErrNotKey)
+		return fmt.Errorf("%w: PBKDF2 parameters not understood", errNotKey)
 	}
 	switch oid.String() {
 	case "1.2.840.113549.2.7":
@@ -190,7 +190,7 @@ func (e *encryption) setScrypt(salt []byte, s cryptobyte.String) error {
 	var n, r, p int64
 	if !s.ReadASN1Integer(&n) || !s.ReadASN1Integer(&r) || !s.ReadASN1Integer(&p) || !s.Empty() ||
 		n < 2 || n&(n-1) != 0 || r < 1 || p < 1 {
-		return fmt.Errorf("%w: scrypt parameters not understood", ErrNotKey)
+		return fmt.Errorf("%w: scrypt parameters not understood", errNotKey)
 	}
 	// The comparison uses divisions so that no product can overflow.
 	if n > maxScryptMemory/128/r || p > maxScryptWork/(n*r) {

@@ -44,7 +44,7 @@ func EncodeCertificatePEM(cert *x509.Certificate) []byte {
 
 // ParseCSRPEM parses the content of a file with exactly one certificate signing request,
 // under the same rules as [ParseCertificatePEM], and checks that the request is signed
-// with the key in it. Errors wrap [ErrPEM] or [ErrSignature].
+// with the key in it. Errors wrap [ErrPEM] or [errSignature].
 func ParseCSRPEM(data []byte) (*x509.CertificateRequest, error) {
 	der, err := onlyBlock(data, pemCSR)
 	if err != nil {

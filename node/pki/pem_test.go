@@ -71,7 +71,7 @@ func TestParseCSRPEM(t *testing.T) {
 		mustOpenSSL(t, dir, "req", "-in", "r.pem", "-verify", "-noout")
 
 		der[len(der)-1] ^= 1 // in the signature
-		if _, err := ParseCSRPEM(EncodeCSRPEM(der)); !errors.Is(err, ErrSignature) {
+		if _, err := ParseCSRPEM(EncodeCSRPEM(der)); !errors.Is(err, errSignature) {
 			t.Errorf("got %v, want ErrSignature", err)
 		}
 		if _, err := ParseCSRPEM(EncodeCSRPEM(der[:len(der)-1])); !errors.Is(err, ErrPEM) {

@@ -17,9 +17,9 @@ import (
 // hide such a record there. Therefore DER is not signed if it contains the signature of
 // that record, and other data is not signed if it begins like DER.
 
-// ErrAmbiguous is returned if a signature could be presented as a signature over something
+// errAmbiguous is returned if a signature could be presented as a signature over something
 // else that the same key signs.
-var ErrAmbiguous = errors.New("it could be taken for something else that is signed with the same key")
+var errAmbiguous = errors.New("it could be taken for something else that is signed with the same key")
 
 const (
 	zipEnd      = "PK\x05\x06" // the end of central directory record of a zip file
@@ -29,7 +29,7 @@ const (
 // checkDER checks DER that is to be signed, or a part of it.
 func checkDER(der []byte) error {
 	if bytes.Contains(der, []byte(zipEnd)) {
-		return fmt.Errorf("%w: it contains the end of a zip file", ErrAmbiguous)
+		return fmt.Errorf("%w: it contains the end of a zip file", errAmbiguous)
 	}
 	return nil
 }
@@ -37,7 +37,7 @@ func checkDER(der []byte) error {
 // checkData checks data that is to be signed and is not DER.
 func checkData(data []byte) error {
 	if len(data) > 0 && data[0] == derSequence {
-		return fmt.Errorf("%w: it begins like a certificate", ErrAmbiguous)
+		return fmt.Errorf("%w: it begins like a certificate", errAmbiguous)
 	}
 	return nil
 }

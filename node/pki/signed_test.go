@@ -53,8 +53,8 @@ func TestNoSignatureOverHiddenZip(t *testing.T) {
 	now, serial := testNow, big.NewInt(7)
 	refused := func(what string, err error) {
 		t.Helper()
-		if !errors.Is(err, ErrAmbiguous) {
-			t.Errorf("%s: got %v, want %v", what, err, ErrAmbiguous)
+		if !errors.Is(err, errAmbiguous) {
+			t.Errorf("%s: got %v, want %v", what, err, errAmbiguous)
 		}
 	}
 
@@ -106,8 +106,8 @@ func issueRoot(t testing.TB, name []byte, key *rsa.PrivateKey) *x509.Certificate
 func TestNoSignatureOverCertificateAsData(t *testing.T) {
 	aa := newNode(t, nodetype.AccountingAuthority, "1234abcd", ecKey(0))
 	for _, der := range [][]byte{aa.Cert.RawTBSCertificate, {derSequence}} {
-		if _, err := SignData(ecKey(0), der); !errors.Is(err, ErrAmbiguous) {
-			t.Errorf("got %v, want %v", err, ErrAmbiguous)
+		if _, err := SignData(ecKey(0), der); !errors.Is(err, errAmbiguous) {
+			t.Errorf("got %v, want %v", err, errAmbiguous)
 		}
 	}
 }

@@ -24,8 +24,8 @@ func TestStrangersKeysAreNotUsed(t *testing.T) {
 	start := costtest.Spent()
 	_, _, err := VerifyClient(shown, p.aa.Cert, testNow)
 	took := costtest.Spent() - start
-	if !errors.Is(err, RuleIssuer) {
-		t.Errorf("got %v, want %v", err, RuleIssuer)
+	if !errors.Is(err, ruleIssuer) {
+		t.Errorf("got %v, want %v", err, ruleIssuer)
 	}
 	// With the keys used it is more than half a second.
 	if took > 200*time.Millisecond {

@@ -56,7 +56,7 @@ func TestKeyStrength(t *testing.T) {
 			extensions: []pkix.Extension{basicConstraintsLeaf(), keyUsageServer(), extKeyUsageServer()}}.der(t)
 		verdict := func(what string, err error, ok bool) {
 			t.Helper()
-			if ok && err != nil || !ok && !errors.Is(err, RuleKey) && !errors.Is(err, ErrKeyKind) {
+			if ok && err != nil || !ok && !errors.Is(err, ruleKey) && !errors.Is(err, ErrKeyKind) {
 				t.Errorf("%s as %s: got %v", tt.what, what, err)
 			}
 		}
@@ -72,7 +72,7 @@ func TestKeyStrength(t *testing.T) {
 		extensions: []pkix.Extension{caAnyDepth(), keyUsageCA()}}.der(t))
 	check(t, err)
 	leaf := certificate{subject: name, issuer: name, key: ecKey(3), signer: weak}.der(t)
-	if _, err := VerifyServer([][]byte{leaf}, root, p.aa.id, testNow); !errors.Is(err, RuleKey) {
+	if _, err := VerifyServer([][]byte{leaf}, root, p.aa.id, testNow); !errors.Is(err, ruleKey) {
 		t.Errorf("under a weak root key: got %v", err)
 	}
 

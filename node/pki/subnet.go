@@ -12,9 +12,9 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// ErrSubnet is returned for a subnet, or a comment with a subnet in a certificate, that
+// errSubnet is returned for a subnet, or a comment with a subnet in a certificate, that
 // does not conform to the specification.
-var ErrSubnet = errors.New("invalid subnet")
+var errSubnet = errors.New("invalid subnet")
 
 const subnetPrefix = "Subnet: "
 
@@ -23,7 +23,7 @@ const subnetPrefix = "Subnet: "
 // digits after "Subnet: " ("Swaptacular SSL/TLS Certificates", section "Peer
 // certificates"). ok is false if there is no comment or another comment, such as the empty
 // one that the reference writes for agents. If the comment begins like a subnet but is
-// invalid, the error wraps [ErrSubnet].
+// invalid, the error wraps [errSubnet].
 func SubnetComment(cert *x509.Certificate) (subnet string, ok bool, err error) {
 	ext := findExtension(cert, oidNetscapeComment)
 	if ext == nil {
@@ -32,7 +32,7 @@ func SubnetComment(cert *x509.Certificate) (subnet string, ok bool, err error) {
 	s := cryptobyte.String(ext.Value)
 	var text cryptobyte.String
 	if !s.ReadASN1(&text, cbasn1.IA5String) || !s.Empty() {
-		return "", false, fmt.Errorf("%w: malformed nsComment extension: expected an IA5String", ErrSubnet)
+		return "", false, fmt.Errorf("%w: malformed nsComment extension: expected an IA5String", errSubnet)
 	}
 	if !strings.HasPrefix(string(text), strings.TrimSpace(subnetPrefix)) {
 		return "", false, nil
@@ -40,7 +40,7 @@ func SubnetComment(cert *x509.Certificate) (subnet string, ok bool, err error) {
 	subnet, ok = strings.CutPrefix(string(text), subnetPrefix)
 	if !ok || len(subnet) < 6 || len(subnet) > 16 || !isLowerHex(subnet) {
 		return "", false, fmt.Errorf("%w: nsComment %q: expected %q and 6 to 16 lowercase hex digits",
-			ErrSubnet, clip(string(text)), subnetPrefix)
+			errSubnet, clip(string(text)), subnetPrefix)
 	}
 	return subnet, true, nil
 }
@@ -48,26 +48,26 @@ func SubnetComment(cert *x509.Certificate) (subnet string, ok bool, err error) {
 // CheckSubnet checks that a peer certificate from issuer to peer may have the subnet, or
 // none if subnet is "". Only accounting authorities give subnets: 6 digits, not all zero, to
 // a creditors agent; 8 to 16 digits, beginning with the authority's ID, to a debtors agent.
-// The error wraps [ErrSubnet].
+// The error wraps [errSubnet].
 func CheckSubnet(issuer, peer Identity, subnet string) error {
 	if issuer.Type != nodetype.AccountingAuthority {
 		if subnet != "" {
-			return fmt.Errorf("%w %q: %v gives no subnets", ErrSubnet, clip(subnet), issuer)
+			return fmt.Errorf("%w %q: %v gives no subnets", errSubnet, clip(subnet), issuer)
 		}
 		return nil
 	}
 	switch {
 	case !peer.Type.IDDerived():
-		return fmt.Errorf("%w %q: accounting authorities give subnets to agents only, not to %v", ErrSubnet, clip(subnet), peer)
+		return fmt.Errorf("%w %q: accounting authorities give subnets to agents only, not to %v", errSubnet, clip(subnet), peer)
 	case !isLowerHex(subnet):
-		return fmt.Errorf("%w %q: expected lowercase hex digits", ErrSubnet, clip(subnet))
+		return fmt.Errorf("%w %q: expected lowercase hex digits", errSubnet, clip(subnet))
 	case peer.Type == nodetype.CreditorsAgent && len(subnet) != 6:
-		return fmt.Errorf("%w %q: expected 6 hex digits for a creditors agent", ErrSubnet, clip(subnet))
+		return fmt.Errorf("%w %q: expected 6 hex digits for a creditors agent", errSubnet, clip(subnet))
 	case peer.Type == nodetype.CreditorsAgent && subnet == "000000":
-		return fmt.Errorf("%w %q: it has the ID 0, which is that of the issuer of each currency", ErrSubnet, clip(subnet))
+		return fmt.Errorf("%w %q: it has the ID 0, which is that of the issuer of each currency", errSubnet, clip(subnet))
 	case peer.Type == nodetype.DebtorsAgent && (len(subnet) < 8 || len(subnet) > 16 || !strings.HasPrefix(subnet, issuer.ID)):
 		return fmt.Errorf("%w %q: expected 8 to 16 hex digits that begin with %s for a debtors agent",
-			ErrSubnet, clip(subnet), issuer.ID)
+			errSubnet, clip(subnet), issuer.ID)
 	}
 	return nil
 }

@@ -21,16 +21,16 @@ func TestSubnetComment(t *testing.T) {
 		{tlv(0x16, []byte("Subnet: 0123456789abcdef")), "0123456789abcdef", true, nil},
 		{tlv(0x16), "", false, nil},
 		{tlv(0x16, []byte("OpenSSL Generated Certificate")), "", false, nil},
-		{tlv(0x16, []byte("Subnet: 00000")), "", false, ErrSubnet},
-		{tlv(0x16, []byte("Subnet: 0123456789abcdef0")), "", false, ErrSubnet},
-		{tlv(0x16, []byte("Subnet: 00000A")), "", false, ErrSubnet},
-		{tlv(0x16, []byte("Subnet:00000a")), "", false, ErrSubnet},
-		{tlv(0x16, []byte("Subnet:  00000a")), "", false, ErrSubnet},
-		{tlv(0x16, []byte("Subnet: 00000a\n")), "", false, ErrSubnet},
-		{tlv(0x16, []byte("Subnet: 00000a 00000b")), "", false, ErrSubnet},
-		{tlv(0x0c, []byte("Subnet: 00000a")), "", false, ErrSubnet},
-		{append(tlv(0x16, []byte("Subnet: 00000a")), 0), "", false, ErrSubnet},
-		{nil, "", false, ErrSubnet},
+		{tlv(0x16, []byte("Subnet: 00000")), "", false, errSubnet},
+		{tlv(0x16, []byte("Subnet: 0123456789abcdef0")), "", false, errSubnet},
+		{tlv(0x16, []byte("Subnet: 00000A")), "", false, errSubnet},
+		{tlv(0x16, []byte("Subnet:00000a")), "", false, errSubnet},
+		{tlv(0x16, []byte("Subnet:  00000a")), "", false, errSubnet},
+		{tlv(0x16, []byte("Subnet: 00000a\n")), "", false, errSubnet},
+		{tlv(0x16, []byte("Subnet: 00000a 00000b")), "", false, errSubnet},
+		{tlv(0x0c, []byte("Subnet: 00000a")), "", false, errSubnet},
+		{append(tlv(0x16, []byte("Subnet: 00000a")), 0), "", false, errSubnet},
+		{nil, "", false, errSubnet},
 	} {
 		cert := &x509.Certificate{Extensions: []pkix.Extension{keyUsageCA(), {Id: oidNetscapeComment, Value: tt.value}}}
 		subnet, ok, err := SubnetComment(cert)
@@ -59,7 +59,7 @@ func TestCheckSubnet(t *testing.T) {
 		{aa, aa, "1234abcd00", false}, {aa, aa, "", false},
 		{ca, aa, "", true}, {da, aa, "", true}, {ca, aa, "00000a", false}, {da, aa, "1234abcd00", false},
 	} {
-		if err := CheckSubnet(tt.issuer, tt.peer, tt.subnet); (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrSubnet) {
+		if err := CheckSubnet(tt.issuer, tt.peer, tt.subnet); (err == nil) != tt.ok || err != nil && !errors.Is(err, errSubnet) {
 			t.Errorf("%v to %v, %q: got %v, want ok = %v", tt.issuer, tt.peer, tt.subnet, err, tt.ok)
 		}
 	}

@@ -58,7 +58,7 @@ func unsupportedEncryption(what string, oid asn1.ObjectIdentifier) error {
 	if strings.HasPrefix(nameOf(oid), "PBE-MD5") || strings.Contains(nameOf(oid), "-RC") {
 		hint += ` (OpenSSL 3 needs "-provider legacy -provider default" too)`
 	}
-	return fmt.Errorf("%w: unsupported %s %s: %s", ErrNotKey, what, nameOf(oid), hint)
+	return fmt.Errorf("%w: unsupported %s %s: %s", errNotKey, what, nameOf(oid), hint)
 }
 
 // An algorithm is the algorithm identifier of a private key.
@@ -145,16 +145,16 @@ func explainNoKey(data []byte) error {
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		switch block.Type {
 		case "OPENSSH PRIVATE KEY":
-			return fmt.Errorf("%w: a key in the format of OpenSSH: convert a copy with \"ssh-keygen -p -m PKCS8 -f COPY\"", ErrNotKey)
+			return fmt.Errorf("%w: a key in the format of OpenSSH: convert a copy with \"ssh-keygen -p -m PKCS8 -f COPY\"", errNotKey)
 		case "DSA PRIVATE KEY", "RSA-PSS PRIVATE KEY":
 			return fmt.Errorf("%w: %s: expected RSA, or ECDSA on P-256, P-384 or P-521", ErrKeyKind, block.Type)
 		case pemCertificate, pemCSR, "PUBLIC KEY", "RSA PUBLIC KEY":
-			return fmt.Errorf("%w: the file holds a %s: expected a PRIVATE KEY", ErrNotKey, block.Type)
+			return fmt.Errorf("%w: the file holds a %s: expected a PRIVATE KEY", errNotKey, block.Type)
 		}
 	}
 	der := cryptobyte.String(data)
 	if der.SkipASN1(cbasn1.SEQUENCE) && der.Empty() {
-		return fmt.Errorf("%w: no PEM block; this may be a key in DER, or in PKCS #12: convert a copy with \"openssl pkcs8 -topk8 -v2 aes256 -inform DER -in OLD -out NEW\", or \"openssl pkcs12 -nocerts -in OLD -out NEW\"", ErrNotKey)
+		return fmt.Errorf("%w: no PEM block; this may be a key in DER, or in PKCS #12: convert a copy with \"openssl pkcs8 -topk8 -v2 aes256 -inform DER -in OLD -out NEW\", or \"openssl pkcs12 -nocerts -in OLD -out NEW\"", errNotKey)
 	}
-	return fmt.Errorf("%w: no PEM block of a private key", ErrNotKey)
+	return fmt.Errorf("%w: no PEM block of a private key", errNotKey)
 }

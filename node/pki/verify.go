@@ -28,34 +28,34 @@ func (r Rule) Error() string { return string(r) }
 
 // The rules.
 const (
-	// RuleLimit: not more than 10 certificates, 64 KiB, 512 names.
-	RuleLimit Rule = "more than a chain of certificates may have"
-	// RuleFormat: certificates and the names in them can be parsed.
-	RuleFormat Rule = "malformed certificate"
-	// RuleKey: a public key of a kind and size that is supported.
-	RuleKey Rule = "public key not acceptable"
-	// RuleIssuer: signatures that lead to a trusted certificate.
-	RuleIssuer Rule = "not issued by a trusted certificate"
+	// ruleLimit: not more than 10 certificates, 64 KiB, 512 names.
+	ruleLimit Rule = "more than a chain of certificates may have"
+	// ruleFormat: certificates and the names in them can be parsed.
+	ruleFormat Rule = "malformed certificate"
+	// ruleKey: a public key of a kind and size that is supported.
+	ruleKey Rule = "public key not acceptable"
+	// ruleIssuer: signatures that lead to a trusted certificate.
+	ruleIssuer Rule = "not issued by a trusted certificate"
 	// RuleDates: valid at the time of checking.
 	RuleDates Rule = "not valid at this time"
-	// RuleCA: issuers are certificate authorities, and server certificates are not.
-	RuleCA Rule = "wrong basicConstraints or keyUsage"
-	// RulePathLen: no more certificates below an issuer than its path length allows.
-	RulePathLen Rule = "path length exceeded"
-	// RuleKeyUsage: keyUsage and extKeyUsage allow the use of the key.
-	RuleKeyUsage Rule = "key not to be used for this"
-	// RuleNameConstraints: names permitted by the constraints of all issuers in the
+	// ruleCA: issuers are certificate authorities, and server certificates are not.
+	ruleCA Rule = "wrong basicConstraints or keyUsage"
+	// rulePathLen: no more certificates below an issuer than its path length allows.
+	rulePathLen Rule = "path length exceeded"
+	// ruleKeyUsage: keyUsage and extKeyUsage allow the use of the key.
+	ruleKeyUsage Rule = "key not to be used for this"
+	// ruleNameConstraints: names permitted by the constraints of all issuers in the
 	// chain, and no unsupported constraints.
-	RuleNameConstraints Rule = "name constraints"
-	// RuleCriticalExtension: no unsupported critical extension.
-	RuleCriticalExtension Rule = "unknown critical extension"
-	// RulePolicy: no constraints on certificate policies, which Swaptacular does not
+	ruleNameConstraints Rule = "name constraints"
+	// ruleCriticalExtension: no unsupported critical extension.
+	ruleCriticalExtension Rule = "unknown critical extension"
+	// rulePolicy: no constraints on certificate policies, which Swaptacular does not
 	// use.
-	RulePolicy Rule = "certificate policies"
-	// RuleSubject: the expected name and key.
-	RuleSubject Rule = "not the expected subject"
-	// RuleChain: a chain as required by [VerifyServer] or [VerifyClient].
-	RuleChain Rule = "not a chain of certificates that a node has"
+	rulePolicy Rule = "certificate policies"
+	// ruleSubject: the expected name and key.
+	ruleSubject Rule = "not the expected subject"
+	// ruleChain: a chain as required by [VerifyServer] or [VerifyClient].
+	ruleChain Rule = "not a chain of certificates that a node has"
 )
 
 // VerifyError is the error for a refused certificate or chain.
@@ -183,14 +183,14 @@ func verify(leaf *x509.Certificate, o VerifyOptions, mayIssue func(*x509.Certifi
 // not.
 func checkSize[T any](shown []T, size func(T) int) error {
 	if len(shown) > maxCertificates {
-		return &VerifyError{Rule: RuleLimit, Detail: fmt.Sprintf("%d certificates: expected at most %d", len(shown), maxCertificates)}
+		return &VerifyError{Rule: ruleLimit, Detail: fmt.Sprintf("%d certificates: expected at most %d", len(shown), maxCertificates)}
 	}
 	total := 0
 	for _, cert := range shown {
 		total += size(cert)
 	}
 	if total > maxChainBytes {
-		return &VerifyError{Rule: RuleLimit, Detail: fmt.Sprintf("%d bytes of certificates: expected at most %d", total, maxChainBytes)}
+		return &VerifyError{Rule: ruleLimit, Detail: fmt.Sprintf("%d bytes of certificates: expected at most %d", total, maxChainBytes)}
 	}
 	return nil
 }
@@ -213,14 +213,14 @@ func (c candidates) add(cert *x509.Certificate) error {
 		return nil
 	}
 	if pub, ok := cert.PublicKey.(*rsa.PublicKey); ok && pub.N.BitLen() > maxRSABits {
-		return &VerifyError{Rule: RuleKey, Cert: cert, Err: checkPublicKey(pub)}
+		return &VerifyError{Rule: ruleKey, Cert: cert, Err: checkPublicKey(pub)}
 	}
 	names, err := namesOf(cert)
 	switch {
 	case errors.Is(err, errConstraints):
-		return &VerifyError{Rule: RuleNameConstraints, Cert: cert, Err: err}
+		return &VerifyError{Rule: ruleNameConstraints, Cert: cert, Err: err}
 	case err != nil:
-		return &VerifyError{Rule: RuleFormat, Cert: cert, Err: err}
+		return &VerifyError{Rule: ruleFormat, Cert: cert, Err: err}
 	}
 	stripped := *cert
 	stripped.UnhandledCriticalExtensions = slices.DeleteFunc(slices.Clone(cert.UnhandledCriticalExtensions), names.understands)
@@ -231,7 +231,7 @@ func (c candidates) add(cert *x509.Certificate) error {
 		total += known.names.size()
 	}
 	if total > maxNames {
-		return &VerifyError{Rule: RuleLimit, Cert: cert, Detail: fmt.Sprintf("%d names and subtrees: expected at most %d", total, maxNames)}
+		return &VerifyError{Rule: ruleLimit, Cert: cert, Detail: fmt.Sprintf("%d names and subtrees: expected at most %d", total, maxNames)}
 	}
 	return nil
 }
@@ -258,11 +258,11 @@ func (c candidates) check(chain []*x509.Certificate) ([]*x509.Certificate, error
 		given[i], names[i] = known.given, known.names
 		// crypto/x509 accepts a keyUsage extension without any bit.
 		if i > 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0 && findExtension(cert, oidKeyUsage) != nil {
-			return nil, &VerifyError{Rule: RuleCA, Cert: known.given, Detail: "expected keyUsage with keyCertSign"}
+			return nil, &VerifyError{Rule: ruleCA, Cert: known.given, Detail: "expected keyUsage with keyCertSign"}
 		}
 	}
 	if at, err := checkConstraints(names); err != nil {
-		return nil, &VerifyError{Rule: RuleNameConstraints, Cert: given[at], Err: err}
+		return nil, &VerifyError{Rule: ruleNameConstraints, Cert: given[at], Err: err}
 	}
 	return given, nil
 }
@@ -270,13 +270,13 @@ func (c candidates) check(chain []*x509.Certificate) ([]*x509.Certificate, error
 // explainError converts an error of crypto/x509 to a [VerifyError] with the broken rule and, if
 // possible, the certificate that breaks it.
 func (c candidates) explainError(err error, leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time) error {
-	e := &VerifyError{Rule: RuleIssuer, Cert: leaf, Err: err}
+	e := &VerifyError{Rule: ruleIssuer, Cert: leaf, Err: err}
 	var invalid x509.CertificateInvalidError
 	if !errors.As(err, &invalid) {
 		// The error does not contain the certificate, and for intermediates it may
 		// only mean that none was usable.
 		if len(c.of(leaf).stripped.UnhandledCriticalExtensions) > 0 {
-			e.Rule = RuleCriticalExtension
+			e.Rule = ruleCriticalExtension
 		} else if rule, cert := c.brokenAbove(leaf, issuers, now); cert != nil {
 			e.Rule, e.Cert = rule, cert
 		}
@@ -289,15 +289,15 @@ func (c candidates) explainError(err error, leaf *x509.Certificate, issuers []*x
 	case x509.Expired:
 		e.Rule = RuleDates
 	case x509.NotAuthorizedToSign:
-		e.Rule = RuleCA
+		e.Rule = ruleCA
 	case x509.TooManyIntermediates:
-		e.Rule = RulePathLen
+		e.Rule = rulePathLen
 	case x509.IncompatibleUsage, x509.CANotAuthorizedForExtKeyUsage:
-		e.Rule = RuleKeyUsage
+		e.Rule = ruleKeyUsage
 	case x509.CANotAuthorizedForThisName, x509.UnconstrainedName, x509.TooManyConstraints:
-		e.Rule = RuleNameConstraints
+		e.Rule = ruleNameConstraints
 	case x509.NoValidChains:
-		e.Rule = RulePolicy
+		e.Rule = rulePolicy
 	}
 	return e
 }
@@ -320,9 +320,9 @@ func (c candidates) brokenAbove(leaf *x509.Certificate, issuers []*x509.Certific
 		case now.Before(issuer.NotBefore) || now.After(issuer.NotAfter):
 			return RuleDates, issuer
 		case !issuer.IsCA || findExtension(issuer, oidKeyUsage) != nil && issuer.KeyUsage&x509.KeyUsageCertSign == 0:
-			return RuleCA, issuer
+			return ruleCA, issuer
 		case len(c.of(issuer).stripped.UnhandledCriticalExtensions) > 0:
-			return RuleCriticalExtension, issuer
+			return ruleCriticalExtension, issuer
 		}
 		child = issuer
 	}

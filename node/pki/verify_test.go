@@ -90,24 +90,24 @@ func verifyCases() []verifyCase {
 		{what: "authority below B, in B's name", chain: under(list(onlyB()), server(nameB), authority(longB))},
 
 		// Impersonation.
-		{what: "server in C's name", chain: under(list(onlyB()), server(nameC)), want: RuleNameConstraints},
-		{what: "authority in C's name", chain: under(list(onlyB()), server(nameC), authority(nameC)), want: RuleNameConstraints},
-		{what: "authority in C's name for B's server", chain: under(list(onlyB()), server(nameB), authority(nameC)), want: RuleNameConstraints},
-		{what: "shorter name", chain: under(list(onlyB()), server(dn(rdnO("Nodes"), rdnOU("B")))), want: RuleNameConstraints},
-		{what: "other last component", chain: under(list(onlyB()), server(dn(rdnO("Nodes"), rdnOU("B"), rdnCN("12")))), want: RuleNameConstraints},
-		{what: "other order", chain: under(list(onlyB()), server(dn(rdnOU("B"), rdnO("Nodes"), rdnCN("1")))), want: RuleNameConstraints},
-		{what: "B's name as one component", chain: under(list(onlyB()), server(setOf(avaOU, avaCN))), want: RuleNameConstraints},
-		{what: "C in subjectAltName", chain: under(list(onlyB()), server(nameB, altNames(false, dirName(nameC)))), want: RuleNameConstraints},
-		{what: "C in subjectAltName, critical", chain: under(list(onlyB()), server(nameB, altNames(true, dirName(nameC)))), want: RuleNameConstraints},
-		{what: "C after B in subjectAltName", chain: under(list(onlyB()), server(nameB, altNames(false, dns("b.example"), dirName(nameB), dirName(nameC)))), want: RuleNameConstraints},
-		{what: "C in subjectAltName of an authority", chain: under(list(onlyB()), server(nameB), authority(longB, altNames(false, dirName(nameC)))), want: RuleNameConstraints},
-		{what: "widened constraint below", chain: under(list(onlyB()), server(nameC), authority(longB, only(dn()))), want: RuleNameConstraints},
-		{what: "constraint replaced by a self-issued authority", chain: under(list(onlyB()), server(nameC), authority(nameB, only(nameC))), want: RuleNameConstraints},
-		{what: "leaf issued by its own name", chain: under(list(only(nameC)), server(nameB)), want: RuleNameConstraints},
+		{what: "server in C's name", chain: under(list(onlyB()), server(nameC)), want: ruleNameConstraints},
+		{what: "authority in C's name", chain: under(list(onlyB()), server(nameC), authority(nameC)), want: ruleNameConstraints},
+		{what: "authority in C's name for B's server", chain: under(list(onlyB()), server(nameB), authority(nameC)), want: ruleNameConstraints},
+		{what: "shorter name", chain: under(list(onlyB()), server(dn(rdnO("Nodes"), rdnOU("B")))), want: ruleNameConstraints},
+		{what: "other last component", chain: under(list(onlyB()), server(dn(rdnO("Nodes"), rdnOU("B"), rdnCN("12")))), want: ruleNameConstraints},
+		{what: "other order", chain: under(list(onlyB()), server(dn(rdnOU("B"), rdnO("Nodes"), rdnCN("1")))), want: ruleNameConstraints},
+		{what: "B's name as one component", chain: under(list(onlyB()), server(setOf(avaOU, avaCN))), want: ruleNameConstraints},
+		{what: "C in subjectAltName", chain: under(list(onlyB()), server(nameB, altNames(false, dirName(nameC)))), want: ruleNameConstraints},
+		{what: "C in subjectAltName, critical", chain: under(list(onlyB()), server(nameB, altNames(true, dirName(nameC)))), want: ruleNameConstraints},
+		{what: "C after B in subjectAltName", chain: under(list(onlyB()), server(nameB, altNames(false, dns("b.example"), dirName(nameB), dirName(nameC)))), want: ruleNameConstraints},
+		{what: "C in subjectAltName of an authority", chain: under(list(onlyB()), server(nameB), authority(longB, altNames(false, dirName(nameC)))), want: ruleNameConstraints},
+		{what: "widened constraint below", chain: under(list(onlyB()), server(nameC), authority(longB, only(dn()))), want: ruleNameConstraints},
+		{what: "constraint replaced by a self-issued authority", chain: under(list(onlyB()), server(nameC), authority(nameB, only(nameC))), want: ruleNameConstraints},
+		{what: "leaf issued by its own name", chain: under(list(only(nameC)), server(nameB)), want: ruleNameConstraints},
 
 		// Names without a subject.
 		{what: "empty subject, B in subjectAltName", chain: under(list(onlyB()), server(dn(), altNames(true, dirName(nameB))))},
-		{what: "empty subject, C in subjectAltName", chain: under(list(onlyB()), server(dn(), altNames(true, dirName(nameC)))), want: RuleNameConstraints},
+		{what: "empty subject, C in subjectAltName", chain: under(list(onlyB()), server(dn(), altNames(true, dirName(nameC)))), want: ruleNameConstraints},
 		{what: "no name at all", chain: under(list(onlyB()), server(dn()))},
 
 		// Comparison.
@@ -115,105 +115,105 @@ func verifyCases() []verifyCase {
 		{what: "constraint in wide string types", chain: under(list(only(wideB)), server(nameB))},
 		{what: "server's name in other string types", chain: under(list(onlyB()), server(printableB))},
 		{what: "sets in another order", chain: under(list(only(setOf(avaOU, avaCN))), server(setOf(avaCN, avaOU)))},
-		{what: "sets with one more", chain: under(list(only(dn(rdnO("Nodes"), rdnOU("B")))), server(setOf(avaOU, avaCN))), want: RuleNameConstraints},
-		{what: "case beyond ASCII", chain: under(list(only(dn(rdnO("É")))), server(dn(rdnO("é")))), want: RuleNameConstraints},
+		{what: "sets with one more", chain: under(list(only(dn(rdnO("Nodes"), rdnOU("B")))), server(setOf(avaOU, avaCN))), want: ruleNameConstraints},
+		{what: "case beyond ASCII", chain: under(list(only(dn(rdnO("É")))), server(dn(rdnO("é")))), want: ruleNameConstraints},
 		{what: "same letters beyond ASCII", chain: under(list(only(dn(rdnO("é")))), server(dn(rdnO("é"))))},
-		{what: "excluded, other letters beyond ASCII", chain: under(list(not(dn(rdnO("É")))), server(dn(rdnO("é")))), want: RuleNameConstraints,
+		{what: "excluded, other letters beyond ASCII", chain: under(list(not(dn(rdnO("É")))), server(dn(rdnO("é")))), want: ruleNameConstraints,
 			openssl: accepts}, // OpenSSL folds the case of ASCII only, so that to it the names differ
-		{what: "excluded, Kelvin sign", chain: under(list(not(dn(rdnO("\u212a")))), server(dn(rdnO("k")))), want: RuleNameConstraints,
+		{what: "excluded, Kelvin sign", chain: under(list(not(dn(rdnO("\u212a")))), server(dn(rdnO("k")))), want: ruleNameConstraints,
 			openssl: accepts}, // as above
 
 		// Permitted and excluded, one and many.
 		{what: "one of two permitted", chain: under(list(constraints(permit(subtree(dirName(nameC)), subtree(dirName(nameB))))), server(nameB))},
 		{what: "all permitted", chain: under(list(only(dn())), server(nameC))},
-		{what: "excluded", chain: under(list(not(nameC)), server(nameC)), want: RuleNameConstraints},
-		{what: "excluded subtree", chain: under(list(not(dn(rdnO("nodes")))), server(nameC)), want: RuleNameConstraints},
-		{what: "all excluded", chain: under(list(not(dn())), server(nameC)), want: RuleNameConstraints},
+		{what: "excluded", chain: under(list(not(nameC)), server(nameC)), want: ruleNameConstraints},
+		{what: "excluded subtree", chain: under(list(not(dn(rdnO("nodes")))), server(nameC)), want: ruleNameConstraints},
+		{what: "all excluded", chain: under(list(not(dn())), server(nameC)), want: ruleNameConstraints},
 		{what: "others excluded", chain: under(list(not(nameC)), server(nameB))},
-		{what: "permitted and excluded", chain: under(list(constraints(permit(subtree(dirName(dn(rdnO("Nodes"))))), exclude(subtree(dirName(nameC))))), server(nameC)), want: RuleNameConstraints},
+		{what: "permitted and excluded", chain: under(list(constraints(permit(subtree(dirName(dn(rdnO("Nodes"))))), exclude(subtree(dirName(nameC))))), server(nameC)), want: ruleNameConstraints},
 		{what: "permitted, other excluded", chain: under(list(constraints(permit(subtree(dirName(dn(rdnO("Nodes"))))), exclude(subtree(dirName(nameC))))), server(nameB))},
 		{what: "intersection", chain: under(list(only(dn(rdnO("Nodes")))), server(longB), authority(longB, onlyB()))},
-		{what: "outside of the narrower", chain: under(list(only(dn(rdnO("Nodes")))), server(nameC), authority(longB, onlyB())), want: RuleNameConstraints},
-		{what: "outside of the wider", chain: under(list(onlyB()), server(nameC), authority(nameB, only(dn(rdnO("Nodes"))))), want: RuleNameConstraints},
-		{what: "empty intersection", chain: under(list(onlyB()), server(nameB), authority(nameB, only(nameC))), want: RuleNameConstraints},
-		{what: "union of excluded", chain: under(list(not(nameC)), server(nameC), authority(nameB, not(dn(rdnO("x"))))), want: RuleNameConstraints},
-		{what: "constraint of the trust anchor", chain: []certificate{server(nameC), authority(nameA, onlyB())}, want: RuleNameConstraints},
+		{what: "outside of the narrower", chain: under(list(only(dn(rdnO("Nodes")))), server(nameC), authority(longB, onlyB())), want: ruleNameConstraints},
+		{what: "outside of the wider", chain: under(list(onlyB()), server(nameC), authority(nameB, only(dn(rdnO("Nodes"))))), want: ruleNameConstraints},
+		{what: "empty intersection", chain: under(list(onlyB()), server(nameB), authority(nameB, only(nameC))), want: ruleNameConstraints},
+		{what: "union of excluded", chain: under(list(not(nameC)), server(nameC), authority(nameB, not(dn(rdnO("x"))))), want: ruleNameConstraints},
+		{what: "constraint of the trust anchor", chain: []certificate{server(nameC), authority(nameA, onlyB())}, want: ruleNameConstraints},
 		{what: "trust anchor permits", chain: []certificate{server(nameB), authority(nameA, onlyB())}},
 		{what: "own constraint does not matter", chain: []certificate{server(nameC), authority(nameB, only(nameC)), authority(nameA)}},
 		{what: "no constraint on directory names", chain: under(list(constraints(permit(subtree(dns("b.example"))))), server(nameC))},
-		{what: "not critical, but a constraint", chain: under(list(pkix.Extension{Id: oidNameConstraints, Value: onlyB().Value}), server(nameC)), want: RuleNameConstraints},
+		{what: "not critical, but a constraint", chain: under(list(pkix.Extension{Id: oidNameConstraints, Value: onlyB().Value}), server(nameC)), want: ruleNameConstraints},
 
 		// Self-issued certificates.
 		{what: "self-issued authority is exempt", chain: under(list(only(nameC)), server(nameC), authority(nameB))},
 		{what: "self-issued but for case", chain: under(list(only(nameC)), server(nameC), authority(printableB))},
-		{what: "the leaf is not", chain: under(list(only(nameC)), server(nameB), authority(nameB)), want: RuleNameConstraints},
+		{what: "the leaf is not", chain: under(list(only(nameC)), server(nameB), authority(nameB)), want: ruleNameConstraints},
 
 		// What crypto/x509 enforces, beside directory names.
 		{what: "DNS name permitted", chain: under(list(form(dns("b.example"))), server(nameB, altNames(false, dns("x.b.example"))))},
-		{what: "DNS name not permitted", chain: under(list(form(dns("b.example"))), server(nameB, altNames(false, dns("c.example")))), want: RuleNameConstraints},
-		{what: "IP address not permitted", chain: under(list(form(tlv(0x87, []byte{10, 0, 0, 0, 255, 0, 0, 0}))), server(nameB, altNames(false, tlv(0x87, []byte{192, 168, 0, 1})))), want: RuleNameConstraints},
-		{what: "e-mail address not permitted", chain: under(list(form(tlv(0x81, []byte("b.example")))), server(nameB, altNames(false, tlv(0x81, []byte("c@c.example"))))), want: RuleNameConstraints},
-		{what: "URI not permitted", chain: under(list(form(tlv(0x86, []byte("b.example")))), server(nameB, altNames(false, tlv(0x86, []byte("http://c.example"))))), want: RuleNameConstraints},
+		{what: "DNS name not permitted", chain: under(list(form(dns("b.example"))), server(nameB, altNames(false, dns("c.example")))), want: ruleNameConstraints},
+		{what: "IP address not permitted", chain: under(list(form(tlv(0x87, []byte{10, 0, 0, 0, 255, 0, 0, 0}))), server(nameB, altNames(false, tlv(0x87, []byte{192, 168, 0, 1})))), want: ruleNameConstraints},
+		{what: "e-mail address not permitted", chain: under(list(form(tlv(0x81, []byte("b.example")))), server(nameB, altNames(false, tlv(0x81, []byte("c@c.example"))))), want: ruleNameConstraints},
+		{what: "URI not permitted", chain: under(list(form(tlv(0x86, []byte("b.example")))), server(nameB, altNames(false, tlv(0x86, []byte("http://c.example"))))), want: ruleNameConstraints},
 		{what: "e-mail address in a subdomain", chain: under(list(form(tlv(0x81, []byte("b.example")))), server(nameB, altNames(false, tlv(0x81, []byte("c@c.b.example"))))),
 			openssl: refuses}, // crypto/x509 is looser than RFC 5280: the constraint is on the host alone
 		{what: "URI in a subdomain", chain: under(list(form(tlv(0x86, []byte("b.example")))), server(nameB, altNames(false, tlv(0x86, []byte("http://c.b.example"))))),
 			openssl: refuses}, // as above
-		{what: "e-mail address in the subject", chain: under(list(form(tlv(0x81, []byte("c.example")))), server(email)), want: RuleNameConstraints},
-		{what: "permitted e-mail address in the subject", chain: under(list(form(tlv(0x81, []byte("b.example")))), server(email)), want: RuleNameConstraints,
+		{what: "e-mail address in the subject", chain: under(list(form(tlv(0x81, []byte("c.example")))), server(email)), want: ruleNameConstraints},
+		{what: "permitted e-mail address in the subject", chain: under(list(form(tlv(0x81, []byte("b.example")))), server(email)), want: ruleNameConstraints,
 			openssl: accepts}, // OpenSSL applies the constraint; here the combination is refused
-		{what: "excluded e-mail address in the subject", chain: under(list(constraints(exclude(subtree(tlv(0x81, []byte("b.example")))))), server(email)), want: RuleNameConstraints},
+		{what: "excluded e-mail address in the subject", chain: under(list(constraints(exclude(subtree(tlv(0x81, []byte("b.example")))))), server(email)), want: ruleNameConstraints},
 
 		// Forms and distances that nobody enforces. OpenSSL gives up only when
 		// it meets a name of the form.
-		{what: "otherName", chain: under(list(form(tlv(0xa0, []byte{0x06, 1, 42}, tlv(0xa0, tlv(0x0c))))), server(nameB)), want: RuleNameConstraints, openssl: accepts},
-		{what: "x400Address", chain: under(list(form(tlv(0xa3, tlv(0x30)))), server(nameB)), want: RuleNameConstraints, openssl: notAsked},
-		{what: "ediPartyName", chain: under(list(form(tlv(0xa5, tlv(0xa1, tlv(0x0c))))), server(nameB)), want: RuleNameConstraints, openssl: notAsked},
-		{what: "registeredID", chain: under(list(form(tlv(0x88, []byte{42}))), server(nameB)), want: RuleNameConstraints, openssl: accepts},
+		{what: "otherName", chain: under(list(form(tlv(0xa0, []byte{0x06, 1, 42}, tlv(0xa0, tlv(0x0c))))), server(nameB)), want: ruleNameConstraints, openssl: accepts},
+		{what: "x400Address", chain: under(list(form(tlv(0xa3, tlv(0x30)))), server(nameB)), want: ruleNameConstraints, openssl: notAsked},
+		{what: "ediPartyName", chain: under(list(form(tlv(0xa5, tlv(0xa1, tlv(0x0c))))), server(nameB)), want: ruleNameConstraints, openssl: notAsked},
+		{what: "registeredID", chain: under(list(form(tlv(0x88, []byte{42}))), server(nameB)), want: ruleNameConstraints, openssl: accepts},
 		{what: "minimum 0", chain: under(list(constraints(permit(subtree(dirName(nameB), tlv(0x80, []byte{0}))))), server(nameB))},
-		{what: "minimum 1", chain: under(list(constraints(permit(subtree(dirName(nameB), tlv(0x80, []byte{1}))))), server(nameB)), want: RuleNameConstraints},
-		{what: "maximum", chain: under(list(constraints(permit(subtree(dirName(nameB), tlv(0x81, []byte{9}))))), server(nameB)), want: RuleNameConstraints},
-		{what: "excluded with a maximum", chain: under(list(constraints(exclude(subtree(dirName(nameC), tlv(0x81, []byte{0}))))), server(nameC)), want: RuleNameConstraints},
-		{what: "DNS name with a minimum", chain: under(list(constraints(permit(subtree(dns("b.example"), tlv(0x80, []byte{1}))))), server(nameB, altNames(false, dns("b.example")))), want: RuleNameConstraints},
+		{what: "minimum 1", chain: under(list(constraints(permit(subtree(dirName(nameB), tlv(0x80, []byte{1}))))), server(nameB)), want: ruleNameConstraints},
+		{what: "maximum", chain: under(list(constraints(permit(subtree(dirName(nameB), tlv(0x81, []byte{9}))))), server(nameB)), want: ruleNameConstraints},
+		{what: "excluded with a maximum", chain: under(list(constraints(exclude(subtree(dirName(nameC), tlv(0x81, []byte{0}))))), server(nameC)), want: ruleNameConstraints},
+		{what: "DNS name with a minimum", chain: under(list(constraints(permit(subtree(dns("b.example"), tlv(0x80, []byte{1}))))), server(nameB, altNames(false, dns("b.example")))), want: ruleNameConstraints},
 		{what: "empty extension", chain: under(list(constraints()), server(nameB)), want: errParse, openssl: accepts},
 		{what: "empty permitted subtrees", chain: under(list(constraints(permit())), server(nameB)), want: errParse, openssl: accepts},
-		{what: "empty permitted subtrees beside excluded", chain: under(list(constraints(permit(), exclude(subtree(dirName(nameC))))), server(nameB)), want: RuleNameConstraints, openssl: accepts},
+		{what: "empty permitted subtrees beside excluded", chain: under(list(constraints(permit(), exclude(subtree(dirName(nameC))))), server(nameB)), want: ruleNameConstraints, openssl: accepts},
 		{what: "trailing data", chain: under(list(pkix.Extension{Id: oidNameConstraints, Critical: true, Value: append(onlyB().Value, 0)}), server(nameB)), want: errParse, openssl: notAsked},
-		{what: "implicitly tagged name", chain: under(list(constraints(permit(subtree(tlv(0xa4, rdnO("Nodes")))))), server(nameB)), want: RuleNameConstraints},
-		{what: "primitive directoryName", chain: under(list(constraints(permit(subtree(tlv(0x84, nameB))))), server(nameB)), want: RuleNameConstraints},
+		{what: "implicitly tagged name", chain: under(list(constraints(permit(subtree(tlv(0xa4, rdnO("Nodes")))))), server(nameB)), want: ruleNameConstraints},
+		{what: "primitive directoryName", chain: under(list(constraints(permit(subtree(tlv(0x84, nameB))))), server(nameB)), want: ruleNameConstraints},
 		{what: "two extensions", chain: under(list(onlyB(), only(dn())), server(nameC)), want: errParse},
-		{what: "constraints not understood in a leaf", chain: under(list(onlyB()), server(nameB, form(tlv(0x88, []byte{42})))), want: RuleNameConstraints, openssl: accepts},
+		{what: "constraints not understood in a leaf", chain: under(list(onlyB()), server(nameB, form(tlv(0x88, []byte{42})))), want: ruleNameConstraints, openssl: accepts},
 
 		// The other rules of X.509.
 		{what: "leaf is over", chain: under(nil, with(server(nameB), over)), want: RuleDates},
 		{what: "leaf is early", chain: under(nil, with(server(nameB), early)), want: RuleDates},
 		{what: "intermediate is over", chain: []certificate{server(nameB), with(authority(nameB), over), authority(nameA)}, want: RuleDates},
 		{what: "root is over", chain: []certificate{server(nameB), authority(nameB), with(authority(nameA), over)}, want: RuleDates},
-		{what: "intermediate is no authority", chain: []certificate{server(nameB), server(nameB), authority(nameA)}, want: RuleCA},
-		{what: "no basicConstraints", chain: []certificate{server(nameB), {subject: nameB, extensions: list(keyUsageCA())}, authority(nameA)}, want: RuleCA},
-		{what: "intermediate must not sign certificates", chain: []certificate{server(nameB), {subject: nameB, extensions: list(caAnyDepth(), keyUsageServer())}, authority(nameA)}, want: RuleCA},
-		{what: "keyUsage of nothing", chain: []certificate{server(nameB), {subject: nameB, extensions: list(caAnyDepth(), keyUsage(0))}, authority(nameA)}, want: RuleCA},
-		{what: "root must not sign certificates", chain: []certificate{server(nameB), {subject: nameA, extensions: list(caAnyDepth(), keyUsageServer())}}, want: RuleCA},
+		{what: "intermediate is no authority", chain: []certificate{server(nameB), server(nameB), authority(nameA)}, want: ruleCA},
+		{what: "no basicConstraints", chain: []certificate{server(nameB), {subject: nameB, extensions: list(keyUsageCA())}, authority(nameA)}, want: ruleCA},
+		{what: "intermediate must not sign certificates", chain: []certificate{server(nameB), {subject: nameB, extensions: list(caAnyDepth(), keyUsageServer())}, authority(nameA)}, want: ruleCA},
+		{what: "keyUsage of nothing", chain: []certificate{server(nameB), {subject: nameB, extensions: list(caAnyDepth(), keyUsage(0))}, authority(nameA)}, want: ruleCA},
+		{what: "root must not sign certificates", chain: []certificate{server(nameB), {subject: nameA, extensions: list(caAnyDepth(), keyUsageServer())}}, want: ruleCA},
 		{what: "no keyUsage", chain: []certificate{server(nameB), {subject: nameB, extensions: list(caAnyDepth())}, authority(nameA)}},
-		{what: "pathlen 0", chain: []certificate{server(nameC), authority(nameC), {subject: nameB, extensions: list(basicConstraintsCA(0), keyUsageCA())}, authority(nameA)}, want: RulePathLen},
-		{what: "pathlen 0 of the root", chain: []certificate{server(nameC), authority(nameB), {subject: nameA, extensions: list(basicConstraintsCA(0), keyUsageCA())}}, want: RulePathLen},
-		{what: "pathlen 0, self-issued below", chain: []certificate{server(nameC), authority(nameB), {subject: nameB, extensions: list(basicConstraintsCA(0), keyUsageCA())}, authority(nameA)}, want: RulePathLen,
+		{what: "pathlen 0", chain: []certificate{server(nameC), authority(nameC), {subject: nameB, extensions: list(basicConstraintsCA(0), keyUsageCA())}, authority(nameA)}, want: rulePathLen},
+		{what: "pathlen 0 of the root", chain: []certificate{server(nameC), authority(nameB), {subject: nameA, extensions: list(basicConstraintsCA(0), keyUsageCA())}}, want: rulePathLen},
+		{what: "pathlen 0, self-issued below", chain: []certificate{server(nameC), authority(nameB), {subject: nameB, extensions: list(basicConstraintsCA(0), keyUsageCA())}, authority(nameA)}, want: rulePathLen,
 			openssl: accepts}, // by RFC 5280 the self-issued one does not count; to crypto/x509 it does
-		{what: "critical extension in the leaf", chain: under(nil, server(nameB, unknownCritical())), want: RuleCriticalExtension},
-		{what: "critical extension above", chain: under(list(unknownCritical()), server(nameB)), want: RuleCriticalExtension},
-		{what: "critical extension beside constraints", chain: under(list(onlyB(), unknownCritical()), server(nameB)), want: RuleCriticalExtension},
-		{what: "critical subjectAltName of otherName", chain: under(nil, server(nameB, altNames(true, tlv(0xa0, []byte{0x06, 1, 42}, tlv(0xa0, tlv(0x0c)))))), want: RuleCriticalExtension,
+		{what: "critical extension in the leaf", chain: under(nil, server(nameB, unknownCritical())), want: ruleCriticalExtension},
+		{what: "critical extension above", chain: under(list(unknownCritical()), server(nameB)), want: ruleCriticalExtension},
+		{what: "critical extension beside constraints", chain: under(list(onlyB(), unknownCritical()), server(nameB)), want: ruleCriticalExtension},
+		{what: "critical subjectAltName of otherName", chain: under(nil, server(nameB, altNames(true, tlv(0xa0, []byte{0x06, 1, 42}, tlv(0xa0, tlv(0x0c)))))), want: ruleCriticalExtension,
 			openssl: accepts}, // OpenSSL counts it as processed
-		{what: "malformed subjectAltName", chain: under(nil, server(nameB, altNames(false, tlv(0x84, nameC)))), want: RuleFormat, openssl: notAsked},
+		{what: "malformed subjectAltName", chain: under(nil, server(nameB, altNames(false, tlv(0x84, nameC)))), want: ruleFormat, openssl: notAsked},
 		{what: "extended usage", chain: under(nil, server(nameB, serverAuthOnly())), usage: x509.ExtKeyUsageServerAuth},
-		{what: "other extended usage", chain: under(nil, server(nameB, serverAuthOnly())), usage: x509.ExtKeyUsageClientAuth, want: RuleKeyUsage},
-		{what: "extended usage of an authority", chain: under(list(clientAuthOnly()), server(nameB)), usage: x509.ExtKeyUsageServerAuth, want: RuleKeyUsage},
-		{what: "signed with another key", chain: under(nil, with(server(nameB), func(c *certificate) { c.signer = ecKey(7) })), want: RuleIssuer},
-		{what: "in another issuer's name", chain: under(nil, with(server(nameB), func(c *certificate) { c.issuer = nameC })), want: RuleIssuer},
-		{what: "issuer's name in other letters", chain: under(nil, with(server(nameB), func(c *certificate) { c.issuer = printableB })), want: RuleIssuer,
+		{what: "other extended usage", chain: under(nil, server(nameB, serverAuthOnly())), usage: x509.ExtKeyUsageClientAuth, want: ruleKeyUsage},
+		{what: "extended usage of an authority", chain: under(list(clientAuthOnly()), server(nameB)), usage: x509.ExtKeyUsageServerAuth, want: ruleKeyUsage},
+		{what: "signed with another key", chain: under(nil, with(server(nameB), func(c *certificate) { c.signer = ecKey(7) })), want: ruleIssuer},
+		{what: "in another issuer's name", chain: under(nil, with(server(nameB), func(c *certificate) { c.issuer = nameC })), want: ruleIssuer},
+		{what: "issuer's name in other letters", chain: under(nil, with(server(nameB), func(c *certificate) { c.issuer = printableB })), want: ruleIssuer,
 			openssl: accepts}, // crypto/x509 wants the same bytes
 		{what: "RSA key out of bounds", chain: under(nil, with(server(nameB), func(c *certificate) {
 			c.pub = &rsa.PublicKey{N: new(big.Int).Add(new(big.Int).Lsh(big.NewInt(1), maxRSABits), big.NewInt(1)), E: 65537}
-		})), want: RuleKey, openssl: notAsked},
+		})), want: ruleKey, openssl: notAsked},
 	}
 }
 
@@ -337,14 +337,14 @@ func TestVerifyFindsTheGoodChain(t *testing.T) {
 			t.Errorf("got %v, %v", chain, err)
 		}
 	}
-	if _, err := Verify(leaf, VerifyOptions{Trusted: []*x509.Certificate{root}, Untrusted: []*x509.Certificate{bad}, Time: testNow}); !errors.Is(err, RuleNameConstraints) {
-		t.Errorf("got %v, want %v", err, RuleNameConstraints)
+	if _, err := Verify(leaf, VerifyOptions{Trusted: []*x509.Certificate{root}, Untrusted: []*x509.Certificate{bad}, Time: testNow}); !errors.Is(err, ruleNameConstraints) {
+		t.Errorf("got %v, want %v", err, ruleNameConstraints)
 	}
 	if chain, err := Verify(leaf, VerifyOptions{Trusted: []*x509.Certificate{good}, Time: testNow}); err != nil || len(chain) != 2 {
 		t.Errorf("a trusted intermediate: got %v, %v", chain, err)
 	}
-	if _, err := Verify(leaf, VerifyOptions{Untrusted: []*x509.Certificate{good, root}, Time: testNow}); !errors.Is(err, RuleIssuer) {
-		t.Errorf("nothing trusted: got %v, want %v", err, RuleIssuer)
+	if _, err := Verify(leaf, VerifyOptions{Untrusted: []*x509.Certificate{good, root}, Time: testNow}); !errors.Is(err, ruleIssuer) {
+		t.Errorf("nothing trusted: got %v, want %v", err, ruleIssuer)
 	}
 }
 
@@ -361,8 +361,8 @@ func TestVerifyBlamesTheRightRule(t *testing.T) {
 	leaf := parse(certificate{subject: nameB, issuer: nameB, key: ecKey(2), signer: ecKey(1)})
 	for want, broken := range map[Rule]certificate{
 		RuleDates:             {to: testNow.Add(-time.Second), extensions: []pkix.Extension{caAnyDepth(), keyUsageCA()}},
-		RuleCA:                {extensions: []pkix.Extension{caAnyDepth(), keyUsageServer()}},
-		RuleCriticalExtension: {extensions: []pkix.Extension{caAnyDepth(), keyUsageCA(), unknownCritical()}},
+		ruleCA:                {extensions: []pkix.Extension{caAnyDepth(), keyUsageServer()}},
+		ruleCriticalExtension: {extensions: []pkix.Extension{caAnyDepth(), keyUsageCA(), unknownCritical()}},
 	} {
 		broken.subject, broken.issuer, broken.key, broken.signer = nameB, nameA, ecKey(1), ecKey(0)
 		between := parse(broken)
@@ -435,14 +435,14 @@ func TestVerifyLimits(t *testing.T) {
 		want      error
 	}{
 		{"as many as allowed", leaf(), copies[1:], nil},
-		{"one too many", leaf(), copies, RuleLimit},
+		{"one too many", leaf(), copies, ruleLimit},
 		{"as large as allowed", exactly(maxChainBytes), nil, nil},
-		{"one byte too large", exactly(maxChainBytes + 1), nil, RuleLimit},
+		{"one byte too large", exactly(maxChainBytes + 1), nil, ruleLimit},
 		{"as many names as allowed", leaf(altNames(false, most...)), nil, nil},
-		{"one name too many", leaf(altNames(false, append(most, dirName(nameB))...)), nil, RuleLimit},
-		{"too many subtrees, of both kinds", leaf(constraints(permit(half...), exclude(half...))), nil, RuleLimit},
-		{"too large", leaf(pkix.Extension{Id: oidNetscapeComment, Value: make([]byte, maxChainBytes)}), nil, RuleLimit},
-		{"too many names", leaf(altNames(false, names...)), nil, RuleLimit},
+		{"one name too many", leaf(altNames(false, append(most, dirName(nameB))...)), nil, ruleLimit},
+		{"too many subtrees, of both kinds", leaf(constraints(permit(half...), exclude(half...))), nil, ruleLimit},
+		{"too large", leaf(pkix.Extension{Id: oidNetscapeComment, Value: make([]byte, maxChainBytes)}), nil, ruleLimit},
+		{"too many names", leaf(altNames(false, names...)), nil, ruleLimit},
 	} {
 		if _, err := Verify(tt.leaf, VerifyOptions{Trusted: []*x509.Certificate{root}, Untrusted: tt.untrusted, Time: testNow}); !errors.Is(err, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.what, err, tt.want)
@@ -470,7 +470,7 @@ func TestVerifyError(t *testing.T) {
 	node := newNode(t, nodetype.AccountingAuthority, "1234abcd", ecKey(0))
 	cause := errors.New("the cause")
 	err := error(&VerifyError{Rule: RuleDates, Cert: node.Cert, Detail: "the detail", Err: cause})
-	if !errors.Is(err, RuleDates) || !errors.Is(err, cause) || errors.Is(err, RuleCA) {
+	if !errors.Is(err, RuleDates) || !errors.Is(err, cause) || errors.Is(err, ruleCA) {
 		t.Errorf("wrong chain of errors: %v", err)
 	}
 	for _, want := range []string{"accounting-authority 1234abcd", string(RuleDates), "the detail", "the cause"} {
@@ -485,11 +485,11 @@ func TestVerifyError(t *testing.T) {
 	if got := RuleDates.Error(); got != string(RuleDates) {
 		t.Errorf("got %q", got)
 	}
-	if got := (&VerifyError{Rule: RuleFormat, Err: errors.New(strings.Repeat("x", 10000))}).Error(); len(got) > 500 {
+	if got := (&VerifyError{Rule: ruleFormat, Err: errors.New(strings.Repeat("x", 10000))}).Error(); len(got) > 500 {
 		t.Errorf("%d characters", len(got))
 	}
-	for _, err := range []error{&VerifyError{Rule: RuleLimit}, &VerifyError{Rule: RuleLimit, Cert: &x509.Certificate{}}, &VerifyError{Rule: RuleLimit, Cert: &x509.Certificate{RawSubject: nameB}}} {
-		if !errors.Is(err, RuleLimit) || !strings.Contains(err.Error(), string(RuleLimit)) {
+	for _, err := range []error{&VerifyError{Rule: ruleLimit}, &VerifyError{Rule: ruleLimit, Cert: &x509.Certificate{}}, &VerifyError{Rule: ruleLimit, Cert: &x509.Certificate{RawSubject: nameB}}} {
+		if !errors.Is(err, ruleLimit) || !strings.Contains(err.Error(), string(ruleLimit)) {
 			t.Errorf("got %v", err)
 		}
 	}

@@ -40,7 +40,7 @@ func TestParseCost(t *testing.T) {
 		"mantissa":    fill("version=" + strings.Repeat("9", maxLine-10) + "\n"),
 	} {
 		var err error
-		costtest.Check(t, name, func() { _, err = Parse(list, nil, now) })
+		costtest.Check(t, name, func() { _, err = parse(list, nil, now) })
 		if err == nil && !valid[name] {
 			t.Errorf("%s: accepted", name)
 		}

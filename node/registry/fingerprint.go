@@ -19,10 +19,10 @@ const (
 // ParseFingerprint parses a typed or copied fingerprint: in upper or lower case, with colons or
 // white space anywhere, and with or without "sha256:" at the beginning. It returns the
 // fingerprint in the form of [pki.Fingerprint], for comparison with ==. Errors wrap
-// [ErrFingerprint].
+// [errFingerprint].
 func ParseFingerprint(typed string) (string, error) {
 	if len(typed) > maxTyped {
-		return "", fmt.Errorf("%w: %d characters: expected \"sha256:\" and %d hex digits", ErrFingerprint, len(typed), fingerprintDigits)
+		return "", fmt.Errorf("%w: %d characters: expected \"sha256:\" and %d hex digits", errFingerprint, len(typed), fingerprintDigits)
 	}
 	s := strings.ToLower(strings.TrimSpace(typed))
 	s = strings.TrimPrefix(s, fingerprintPrefix)
@@ -43,7 +43,7 @@ func ParseFingerprint(typed string) (string, error) {
 func checkFingerprint(s string) error {
 	digits, ok := strings.CutPrefix(s, fingerprintPrefix)
 	if !ok || len(digits) != fingerprintDigits || strings.Trim(digits, "0123456789abcdef") != "" {
-		return fmt.Errorf("%w: %q: expected \"sha256:\" and %d lowercase hex digits", ErrFingerprint, excerpt.Of(s), fingerprintDigits)
+		return fmt.Errorf("%w: %q: expected \"sha256:\" and %d lowercase hex digits", errFingerprint, excerpt.Of(s), fingerprintDigits)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func (l *List) Lookup(id string) (Entry, bool) {
 }
 
 // Check checks that root is the root key of the accounting authority with the given node ID.
-// The error wraps [ErrUnlisted] or [ErrMismatch]. After ErrMismatch, a confirmation by a person
+// The error wraps [ErrUnlisted] or [errMismatch]. After errMismatch, a confirmation by a person
 // must not be accepted.
 func (l *List) Check(id string, root crypto.PublicKey) (Entry, error) {
 	e, ok := l.Lookup(id)
@@ -50,7 +50,7 @@ func (l *List) Check(id string, root crypto.PublicKey) (Entry, error) {
 	}
 	if got := pki.Fingerprint(root); got != e.Fingerprint {
 		return e, fmt.Errorf("%w for accounting authority %s (%s): expected %s, this one is %s; do not sign it, ask the authority and the registry",
-			ErrMismatch, e.ID, e.Name, e.Fingerprint, got)
+			errMismatch, e.ID, e.Name, e.Fingerprint, got)
 	}
 	return e, nil
 }

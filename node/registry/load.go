@@ -23,9 +23,9 @@ const (
 	maxHeader    = 64 << 10
 )
 
-// Load reads a list from a file or a server, and parses it with [Parse]. source is the path of a
+// Load reads a list from a file or a server, and parses it with [parse]. source is the path of a
 // file, or an https or http URL. A list that is fetched by http must be signed: without a key,
-// the error wraps [ErrUnsigned].
+// the error wraps [errUnsigned].
 //
 // Redirects are followed on the same server only, and never from https to http. Fetching takes
 // at most 30 seconds and reads at most 1 MiB.
@@ -44,7 +44,7 @@ func load(ctx context.Context, source string, key ed25519.PublicKey, now time.Ti
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", shown, err)
 	}
-	l, err := Parse(data, key, now)
+	l, err := parse(data, key, now)
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", shown, err)
 	}
@@ -67,7 +67,7 @@ func read(ctx context.Context, source string, key ed25519.PublicKey, transport h
 	shown = place.String()
 	switch {
 	case u.Scheme == "http" && key == nil:
-		err = fmt.Errorf("%w: by plain http anybody on the way could have written it; use https, or give the publisher's key", ErrUnsigned)
+		err = fmt.Errorf("%w: by plain http anybody on the way could have written it; use https, or give the publisher's key", errUnsigned)
 	case u.Scheme == "http" || u.Scheme == "https":
 		data, err = fetch(ctx, u, transport)
 	default:

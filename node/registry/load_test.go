@@ -18,7 +18,7 @@ import (
 // Where a list may come from, with which key, and over which redirects.
 func TestLoad(t *testing.T) {
 	plain := []byte(head + good("00000001"))
-	signed, err := Sign(plain, publisher)
+	signed, err := sign(plain, publisher)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,18 +68,18 @@ func TestLoad(t *testing.T) {
 	}{
 		{"file", file, publisherKey, ""},
 		{"file, nobody asks", file, nil, ""},
-		{"file, another key", file, strangerKey, ErrSignature.Error()},
+		{"file, another key", file, strangerKey, errSignature.Error()},
 		{"a folder", dir, nil, "not a regular file"},
 		{"another scheme", "ftp://x/y", nil, "https or http"},
 		{"no URL", "https://[", nil, "not a valid URL"},
 		{"https", web.URL + "/plain", nil, ""},
-		{"https, unsigned with key", web.URL + "/plain", publisherKey, ErrUnsigned.Error()},
+		{"https, unsigned with key", web.URL + "/plain", publisherKey, errUnsigned.Error()},
 		{"https, signed", web.URL + "/signed", publisherKey, ""},
-		{"http", insecure.URL + "/signed", nil, ErrUnsigned.Error()},
-		{"http, unsigned", insecure.URL + "/plain", publisherKey, ErrUnsigned.Error()},
+		{"http", insecure.URL + "/signed", nil, errUnsigned.Error()},
+		{"http, unsigned", insecure.URL + "/plain", publisherKey, errUnsigned.Error()},
 		{"http, signed", insecure.URL + "/signed", publisherKey, ""},
 		{"not found", web.URL + "/none", nil, "404"},
-		{"a page", web.URL + "/page", nil, ErrFormat.Error()},
+		{"a page", web.URL + "/page", nil, errFormat.Error()},
 		{"redirect", web.URL + "/moved", nil, ""},
 		{"redirect for ever", web.URL + "/loop", nil, "redirects"},
 		{"redirect to another server", web.URL + "/other", nil, "redirects to"},

@@ -28,11 +28,11 @@ const (
 // version is the version of the format, the first statement of every list.
 const version = "1"
 
-// Parse parses a list. If key is not nil, the list must be signed with it; otherwise the error
-// wraps [ErrUnsigned] or [ErrSignature]. If key is nil, a signature is not verified. If the list
-// is no longer valid at the time now, the error wraps [ErrExpired]. If the list is malformed, it
-// wraps [ErrFormat] or [ErrVersion].
-func Parse(data []byte, key ed25519.PublicKey, now time.Time) (*List, error) {
+// parse parses a list. If key is not nil, the list must be signed with it; otherwise the error
+// wraps [errUnsigned] or [errSignature]. If key is nil, a signature is not verified. If the list
+// is no longer valid at the time now, the error wraps [errExpired]. If the list is malformed, it
+// wraps [errFormat] or [errVersion].
+func parse(data []byte, key ed25519.PublicKey, now time.Time) (*List, error) {
 	if len(data) > maxList {
 		return nil, tooLarge()
 	}
@@ -50,13 +50,13 @@ func Parse(data []byte, key ed25519.PublicKey, now time.Time) (*List, error) {
 		return nil, err
 	}
 	if !l.ValidUntil.IsZero() && now.After(l.ValidUntil) {
-		return nil, fmt.Errorf("%w: it was valid until %s; get a newer one", ErrExpired, l.ValidUntil.Format(time.RFC3339))
+		return nil, fmt.Errorf("%w: it was valid until %s; get a newer one", errExpired, l.ValidUntil.Format(time.RFC3339))
 	}
 	l.Signed = key != nil
 	return l, nil
 }
 
-func tooLarge() error { return fmt.Errorf("%w: larger than %d bytes", ErrFormat, maxList) }
+func tooLarge() error { return fmt.Errorf("%w: larger than %d bytes", errFormat, maxList) }
 
 // The allowed lines of a list. Each is a complete TOML statement. No string spans lines, so that
 // the line with the signature can not be part of a string. No value is nested, because deep
@@ -92,12 +92,12 @@ func checkLines(statements []byte) error {
 		n++
 		line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
 		if err := checkLine(line); err != nil {
-			return fmt.Errorf("%w: line %d: %w", ErrFormat, n, err)
+			return fmt.Errorf("%w: line %d: %w", errFormat, n, err)
 		}
 		// Checked before the lines are parsed.
 		if headerLine.Match(line) {
 			if entries++; entries > maxEntries {
-				return fmt.Errorf("%w: more than %d accounting authorities", ErrFormat, maxEntries)
+				return fmt.Errorf("%w: more than %d accounting authorities", errFormat, maxEntries)
 			}
 		}
 		if begun || blankLine.Match(line) {
@@ -107,14 +107,14 @@ func checkLines(statements []byte) error {
 		begun = true
 		m := versionLine.FindSubmatch(line)
 		if m == nil {
-			return fmt.Errorf("%w: line %d: expected \"version = %s\" before anything else", ErrFormat, n, version)
+			return fmt.Errorf("%w: line %d: expected \"version = %s\" before anything else", errFormat, n, version)
 		}
 		if got := string(m[1]); got != version {
-			return fmt.Errorf("%w: version %s: expected %s", ErrVersion, excerpt.Of(got), version)
+			return fmt.Errorf("%w: version %s: expected %s", errVersion, excerpt.Of(got), version)
 		}
 	}
 	if !begun {
-		return fmt.Errorf("%w: it is empty", ErrFormat)
+		return fmt.Errorf("%w: it is empty", errFormat)
 	}
 	return nil
 }
@@ -162,22 +162,22 @@ func decode(statements []byte) (*List, error) {
 		} `toml:"authority"`
 	}
 	if err := toml.Unmarshal(statements, &f, maxKeys); err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrFormat, printable(err.Error()))
+		return nil, fmt.Errorf("%w: %s", errFormat, printable(err.Error()))
 	}
 	if f.ID != nil || f.Name != nil || f.Fingerprint != nil {
-		return nil, fmt.Errorf("%w: an id, name or fingerprint is in the wrong place, above the first [[authority]]", ErrFormat)
+		return nil, fmt.Errorf("%w: an id, name or fingerprint is in the wrong place, above the first [[authority]]", errFormat)
 	}
 	l := &List{ValidUntil: f.ValidUntil, entries: make(map[string]Entry, len(f.Authority))}
 	for i, a := range f.Authority {
 		if a.Version != nil || a.ValidUntil != nil {
-			return nil, fmt.Errorf("%w: version or valid-until is in the wrong place, below an [[authority]]", ErrFormat)
+			return nil, fmt.Errorf("%w: version or valid-until is in the wrong place, below an [[authority]]", errFormat)
 		}
 		e := Entry{a.ID, a.Name, a.Fingerprint}
 		if err := e.check(); err != nil {
-			return nil, fmt.Errorf("%w: accounting authority %d (%q): %w", ErrFormat, i+1, excerpt.Of(e.ID), err)
+			return nil, fmt.Errorf("%w: accounting authority %d (%q): %w", errFormat, i+1, excerpt.Of(e.ID), err)
 		}
 		if _, twice := l.entries[e.ID]; twice {
-			return nil, fmt.Errorf("%w: accounting authority %d: the ID %s is there twice", ErrFormat, i+1, e.ID)
+			return nil, fmt.Errorf("%w: accounting authority %d: the ID %s is there twice", errFormat, i+1, e.ID)
 		}
 		l.entries[e.ID] = e
 	}

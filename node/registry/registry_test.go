@@ -56,7 +56,7 @@ func TestParse(t *testing.T) {
 		{"CRLF, no line end at the end", strings.TrimSpace(strings.ReplaceAll(head+good("00000001"), "\n", "\r\n")), []Entry{{"00000001", "A bank", "sha256:" + digits}}},
 		{"other alphabets, escapes, brackets", head + entry(`"00000001"`, `"Банк \"Ü\" \u00e9 [[[ # {"`, `"sha256:`+digits+`"`), []Entry{{"00000001", `Банк "Ü" é [[[ # {`, "sha256:" + digits}}},
 	} {
-		l, err := Parse([]byte(c.list), nil, now)
+		l, err := parse([]byte(c.list), nil, now)
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
@@ -80,66 +80,66 @@ func TestParseRefuses(t *testing.T) {
 		name, list string
 		want       error
 	}{
-		{"empty", "", ErrFormat},
-		{"comments only", "# x\n", ErrFormat},
-		{"no version", good("00000001"), ErrFormat},
-		{"version last", good("00000001") + head, ErrFormat},
-		{"version twice", head + head, ErrFormat},
-		{"version as text", "version = \"1\"\n", ErrFormat},
-		{"version as float", "version = 1.0\n", ErrFormat},
-		{"later version", "version = 2\n", ErrVersion},
-		{"huge version", "version = 99999999999999999999999\n", ErrVersion},
-		{"later version with more in it", "version = 2\nfancy = { x = 1 }\n", ErrVersion},
-		{"same ID twice", head + good("00000001") + good("00000001"), ErrFormat},
-		{"unknown key", head + good("00000001") + "revoked = true\n", ErrFormat},
-		{"ID above the entries", head + "id = \"00000001\"\n" + good("00000002"), ErrFormat},
-		{"valid-until in an entry", head + good("00000001") + "valid-until = 2999-01-01T00:00:00Z\n", ErrFormat},
-		{"unknown table", head + "[options]\n", ErrFormat},
-		{"key in capitals", head + good("00000001") + "ID = \"00000002\"\n", ErrFormat},
-		{"key twice", head + good("00000001") + "id = \"00000002\"\n", ErrFormat},
-		{"key at the top", head + "id = \"00000001\"\n", ErrFormat},
-		{"version of an authority", head + good("00000001") + "version = 1\n", ErrFormat},
-		{"no ID", head + "[[authority]]\nname = " + name + "\nfingerprint = " + fp + "\n", ErrFormat},
-		{"no name", head + "[[authority]]\nid = \"00000001\"\nfingerprint = " + fp + "\n", ErrFormat},
-		{"no fingerprint", head + "[[authority]]\nid = \"00000001\"\nname = " + name + "\n", ErrFormat},
-		{"ID as number", head + entry("12345678", name, fp), ErrFormat},
-		{"ID in capitals", head + entry(`"ABCDEF00"`, name, fp), ErrFormat},
-		{"ID too short", head + entry(`"1234567"`, name, fp), ErrFormat},
-		{"an agent's ID", head + entry(`"`+digits[:32]+`"`, name, fp), ErrFormat},
-		{"ID is no hex", head + entry(`"1234567g"`, name, fp), ErrFormat},
-		{"empty name", head + entry(`"00000001"`, `""`, fp), ErrFormat},
-		{"long name", head + entry(`"00000001"`, `"`+strings.Repeat("x", maxName+1)+`"`, fp), ErrFormat},
-		{"name with an escape sequence", head + entry(`"00000001"`, `"\u001b[2J"`, fp), ErrFormat},
-		{"name that runs backwards", head + entry(`"00000001"`, `"a\u202eb"`, fp), ErrFormat},
-		{"name as a list", head + entry(`"00000001"`, `["x"]`, fp), ErrFormat},
-		{"name over lines", head + entry(`"00000001"`, "\"\"\"a\nb\"\"\"", fp), ErrFormat},
-		{"name not closed", head + entry(`"00000001"`, `"a`, fp), ErrFormat},
-		{"name with more behind it", head + entry(`"00000001"`, `"a" "b"`, fp), ErrFormat},
-		{"name not UTF-8", head + entry(`"00000001"`, "\"a\xff\"", fp), ErrFormat},
-		{"fingerprint without prefix", head + entry(`"00000001"`, name, `"`+digits+`"`), ErrFormat},
-		{"fingerprint too short", head + entry(`"00000001"`, name, `"sha256:`+digits[1:]+`"`), ErrFormat},
-		{"fingerprint too long", head + entry(`"00000001"`, name, `"sha256:`+digits+`0"`), ErrFormat},
-		{"fingerprint in capitals", head + entry(`"00000001"`, name, `"sha256:`+strings.ToUpper(digits)+`"`), ErrFormat},
-		{"fingerprint of another kind", head + entry(`"00000001"`, name, `"sha1:`+digits[:40]+`"`), ErrFormat},
-		{"valid-until without zone", head + "valid-until = 2027-01-01T00:00:00\n", ErrFormat},
-		{"valid-until as date", head + "valid-until = 2027-01-01\n", ErrFormat},
-		{"valid-until as text", head + "valid-until = \"2027-01-01T00:00:00Z\"\n", ErrFormat},
-		{"valid-until that never comes", head + "valid-until = 2027-02-30T00:00:00Z\n", ErrFormat},
-		{"expired", head + "valid-until = 2026-11-23T11:59:59Z\n" + good("00000001"), ErrExpired},
-		{"expired elsewhere", head + "valid-until = 2026-11-23T13:59:59+02:00\n", ErrExpired},
-		{"byte order mark", "\ufeff" + head, ErrFormat},
-		{"NUL", head + "# \x00\n", ErrFormat},
-		{"an HTML page", "<!DOCTYPE html>\n<html></html>\n", ErrFormat},
-		{"long line", head + "#" + strings.Repeat("x", maxLine) + "\n", ErrFormat},
-		{"too large", head + strings.Repeat("#\n", maxList/2), ErrFormat},
-		{"too many", head + strings.Repeat("[[authority]]\n", maxEntries+1), ErrFormat},
-		{"deep lists", head + "name = " + strings.Repeat("[", maxList/2), ErrFormat},
-		{"deep lists on lines", head + strings.Repeat("name = [\n", maxList/16), ErrFormat},
-		{"deep tables", head + strings.Repeat("{a=", 300) + "\n", ErrFormat},
-		{"long key", head + strings.Repeat("a.", 400) + "a = 1\n", ErrFormat},
+		{"empty", "", errFormat},
+		{"comments only", "# x\n", errFormat},
+		{"no version", good("00000001"), errFormat},
+		{"version last", good("00000001") + head, errFormat},
+		{"version twice", head + head, errFormat},
+		{"version as text", "version = \"1\"\n", errFormat},
+		{"version as float", "version = 1.0\n", errFormat},
+		{"later version", "version = 2\n", errVersion},
+		{"huge version", "version = 99999999999999999999999\n", errVersion},
+		{"later version with more in it", "version = 2\nfancy = { x = 1 }\n", errVersion},
+		{"same ID twice", head + good("00000001") + good("00000001"), errFormat},
+		{"unknown key", head + good("00000001") + "revoked = true\n", errFormat},
+		{"ID above the entries", head + "id = \"00000001\"\n" + good("00000002"), errFormat},
+		{"valid-until in an entry", head + good("00000001") + "valid-until = 2999-01-01T00:00:00Z\n", errFormat},
+		{"unknown table", head + "[options]\n", errFormat},
+		{"key in capitals", head + good("00000001") + "ID = \"00000002\"\n", errFormat},
+		{"key twice", head + good("00000001") + "id = \"00000002\"\n", errFormat},
+		{"key at the top", head + "id = \"00000001\"\n", errFormat},
+		{"version of an authority", head + good("00000001") + "version = 1\n", errFormat},
+		{"no ID", head + "[[authority]]\nname = " + name + "\nfingerprint = " + fp + "\n", errFormat},
+		{"no name", head + "[[authority]]\nid = \"00000001\"\nfingerprint = " + fp + "\n", errFormat},
+		{"no fingerprint", head + "[[authority]]\nid = \"00000001\"\nname = " + name + "\n", errFormat},
+		{"ID as number", head + entry("12345678", name, fp), errFormat},
+		{"ID in capitals", head + entry(`"ABCDEF00"`, name, fp), errFormat},
+		{"ID too short", head + entry(`"1234567"`, name, fp), errFormat},
+		{"an agent's ID", head + entry(`"`+digits[:32]+`"`, name, fp), errFormat},
+		{"ID is no hex", head + entry(`"1234567g"`, name, fp), errFormat},
+		{"empty name", head + entry(`"00000001"`, `""`, fp), errFormat},
+		{"long name", head + entry(`"00000001"`, `"`+strings.Repeat("x", maxName+1)+`"`, fp), errFormat},
+		{"name with an escape sequence", head + entry(`"00000001"`, `"\u001b[2J"`, fp), errFormat},
+		{"name that runs backwards", head + entry(`"00000001"`, `"a\u202eb"`, fp), errFormat},
+		{"name as a list", head + entry(`"00000001"`, `["x"]`, fp), errFormat},
+		{"name over lines", head + entry(`"00000001"`, "\"\"\"a\nb\"\"\"", fp), errFormat},
+		{"name not closed", head + entry(`"00000001"`, `"a`, fp), errFormat},
+		{"name with more behind it", head + entry(`"00000001"`, `"a" "b"`, fp), errFormat},
+		{"name not UTF-8", head + entry(`"00000001"`, "\"a\xff\"", fp), errFormat},
+		{"fingerprint without prefix", head + entry(`"00000001"`, name, `"`+digits+`"`), errFormat},
+		{"fingerprint too short", head + entry(`"00000001"`, name, `"sha256:`+digits[1:]+`"`), errFormat},
+		{"fingerprint too long", head + entry(`"00000001"`, name, `"sha256:`+digits+`0"`), errFormat},
+		{"fingerprint in capitals", head + entry(`"00000001"`, name, `"sha256:`+strings.ToUpper(digits)+`"`), errFormat},
+		{"fingerprint of another kind", head + entry(`"00000001"`, name, `"sha1:`+digits[:40]+`"`), errFormat},
+		{"valid-until without zone", head + "valid-until = 2027-01-01T00:00:00\n", errFormat},
+		{"valid-until as date", head + "valid-until = 2027-01-01\n", errFormat},
+		{"valid-until as text", head + "valid-until = \"2027-01-01T00:00:00Z\"\n", errFormat},
+		{"valid-until that never comes", head + "valid-until = 2027-02-30T00:00:00Z\n", errFormat},
+		{"expired", head + "valid-until = 2026-11-23T11:59:59Z\n" + good("00000001"), errExpired},
+		{"expired elsewhere", head + "valid-until = 2026-11-23T13:59:59+02:00\n", errExpired},
+		{"byte order mark", "\ufeff" + head, errFormat},
+		{"NUL", head + "# \x00\n", errFormat},
+		{"an HTML page", "<!DOCTYPE html>\n<html></html>\n", errFormat},
+		{"long line", head + "#" + strings.Repeat("x", maxLine) + "\n", errFormat},
+		{"too large", head + strings.Repeat("#\n", maxList/2), errFormat},
+		{"too many", head + strings.Repeat("[[authority]]\n", maxEntries+1), errFormat},
+		{"deep lists", head + "name = " + strings.Repeat("[", maxList/2), errFormat},
+		{"deep lists on lines", head + strings.Repeat("name = [\n", maxList/16), errFormat},
+		{"deep tables", head + strings.Repeat("{a=", 300) + "\n", errFormat},
+		{"long key", head + strings.Repeat("a.", 400) + "a = 1\n", errFormat},
 	} {
 		start := costtest.Spent()
-		l, err := Parse([]byte(c.list), nil, now)
+		l, err := parse([]byte(c.list), nil, now)
 		if !errors.Is(err, c.want) || l != nil {
 			t.Errorf("%s: got %+v, %v, want %v", c.name, l, err, c.want)
 		} else if len(err.Error()) > 500 || strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
@@ -155,7 +155,7 @@ func TestParseRefuses(t *testing.T) {
 // With a key, a list counts only as the publisher signed it, to the byte.
 func TestSignature(t *testing.T) {
 	list := head + "valid-until = 2027-01-01T00:00:00Z\n" + good("00000001")
-	b, err := Sign([]byte(list), publisher)
+	b, err := sign([]byte(list), publisher)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,22 +169,22 @@ func TestSignature(t *testing.T) {
 		{"as signed", signed, publisherKey, nil},
 		{"no line end at the end", strings.TrimSuffix(signed, "\n"), publisherKey, nil},
 		{"nobody asks", signed, nil, nil},
-		{"another key", signed, strangerKey, ErrSignature},
-		{"no key at all", signed, ed25519.PublicKey{}, ErrKey},
-		{"not signed", list, publisherKey, ErrUnsigned},
-		{"one letter", strings.Replace(signed, "A bank", "A tank", 1), publisherKey, ErrSignature},
-		{"added above", good("00000002") + signed, publisherKey, ErrSignature},
-		{"added below", signed + good("00000002"), publisherKey, ErrFormat},
-		{"added below, nobody asks", signed + good("00000002"), nil, ErrFormat},
-		{"empty line below", signed + "\n", publisherKey, ErrFormat},
-		{"signed twice", signed + line, publisherKey, ErrFormat},
-		{"line ends", strings.ReplaceAll(signed, "\n", "\r\n"), publisherKey, ErrSignature},
-		{"cut off", signed[:len(signed)-10], publisherKey, ErrFormat},
-		{"cut off, nobody asks", signed[:len(signed)-10], nil, ErrFormat},
-		{"signature alone", line, publisherKey, ErrSignature},
-		{"disguised", strings.Replace(signed, "# ed", "#  ed", 1), publisherKey, ErrUnsigned},
+		{"another key", signed, strangerKey, errSignature},
+		{"no key at all", signed, ed25519.PublicKey{}, errKey},
+		{"not signed", list, publisherKey, errUnsigned},
+		{"one letter", strings.Replace(signed, "A bank", "A tank", 1), publisherKey, errSignature},
+		{"added above", good("00000002") + signed, publisherKey, errSignature},
+		{"added below", signed + good("00000002"), publisherKey, errFormat},
+		{"added below, nobody asks", signed + good("00000002"), nil, errFormat},
+		{"empty line below", signed + "\n", publisherKey, errFormat},
+		{"signed twice", signed + line, publisherKey, errFormat},
+		{"line ends", strings.ReplaceAll(signed, "\n", "\r\n"), publisherKey, errSignature},
+		{"cut off", signed[:len(signed)-10], publisherKey, errFormat},
+		{"cut off, nobody asks", signed[:len(signed)-10], nil, errFormat},
+		{"signature alone", line, publisherKey, errSignature},
+		{"disguised", strings.Replace(signed, "# ed", "#  ed", 1), publisherKey, errUnsigned},
 	} {
-		l, err := Parse([]byte(c.list), c.key, now)
+		l, err := parse([]byte(c.list), c.key, now)
 		if !errors.Is(err, c.want) || (err == nil) != (l != nil) {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
 		}
@@ -192,13 +192,13 @@ func TestSignature(t *testing.T) {
 			t.Errorf("%s: Signed is %v", c.name, l.Signed)
 		}
 	}
-	if _, err := Parse(b, publisherKey, now.AddDate(1, 0, 0)); !errors.Is(err, ErrExpired) {
-		t.Errorf("a good signature a year later: got %v, want %v", err, ErrExpired)
+	if _, err := parse(b, publisherKey, now.AddDate(1, 0, 0)); !errors.Is(err, errExpired) {
+		t.Errorf("a good signature a year later: got %v, want %v", err, errExpired)
 	}
-	if again, err := Sign(b, publisher); err != nil || string(again) != signed {
+	if again, err := sign(b, publisher); err != nil || string(again) != signed {
 		t.Errorf("signing again: %q, %v", again, err)
 	}
-	if _, err := Sign([]byte(list+good("00000001")), publisher); !errors.Is(err, ErrFormat) {
+	if _, err := sign([]byte(list+good("00000001")), publisher); !errors.Is(err, errFormat) {
 		t.Errorf("signing a list with a mistake: %v", err)
 	}
 }
@@ -214,7 +214,7 @@ func TestCheck(t *testing.T) {
 		return k.Public()
 	}
 	right, wrong := newKey(), newKey()
-	l, err := Parse([]byte(head+entry(`"00000001"`, `"A bank"`, `"`+pki.Fingerprint(right)+`"`)), nil, now)
+	l, err := parse([]byte(head+entry(`"00000001"`, `"A bank"`, `"`+pki.Fingerprint(right)+`"`)), nil, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestCheck(t *testing.T) {
 		key  crypto.PublicKey
 		want error
 	}{
-		{"00000001", right, nil}, {"00000001", wrong, ErrMismatch}, {"00000001", nil, ErrMismatch},
+		{"00000001", right, nil}, {"00000001", wrong, errMismatch}, {"00000001", nil, errMismatch},
 		{"00000002", right, ErrUnlisted}, {"", right, ErrUnlisted},
 	} {
 		if e, err := l.Check(c.id, c.key); !errors.Is(err, c.want) || (c.want == nil && e.Name != "A bank") {
@@ -250,8 +250,8 @@ func TestParseFingerprint(t *testing.T) {
 		"g" + digits[1:], "SHA256:AbCdEfGhIjKlMnOpQrStUvWxYz0123456789+/AbCdE", digits[:63] + "\x00", "\u0660" + digits[1:],
 		"0x" + digits, digits[:32] + "-" + digits[32:], strings.Repeat(" ", maxTyped) + want,
 	} {
-		if got, err := ParseFingerprint(s); !errors.Is(err, ErrFingerprint) || got != "" {
-			t.Errorf("%q: got %q, %v, want %v", s, got, err, ErrFingerprint)
+		if got, err := ParseFingerprint(s); !errors.Is(err, errFingerprint) || got != "" {
+			t.Errorf("%q: got %q, %v, want %v", s, got, err, errFingerprint)
 		}
 	}
 }
@@ -283,8 +283,8 @@ func TestParseKey(t *testing.T) {
 		block("PRIVATE KEY", private), base64.StdEncoding.EncodeToString(private), block("PUBLIC KEY", der) + block("PUBLIC KEY", der), b64[1:],
 	} {
 		got, err := ParseKey(s)
-		if !errors.Is(err, ErrKey) || got != nil {
-			t.Errorf("%q: got %x, %v, want %v", s, got, err, ErrKey)
+		if !errors.Is(err, errKey) || got != nil {
+			t.Errorf("%q: got %x, %v, want %v", s, got, err, errKey)
 		} else if strings.Contains(err.Error(), base64.StdEncoding.EncodeToString(private[16:])) {
 			t.Errorf("a private key in a message: %v", err)
 		}
@@ -308,9 +308,9 @@ func TestDocumentation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := Parse(list[1], key, now)
+		l, err := parse(list[1], key, now)
 		if err != nil {
-			resigned, _ := Sign(list[1], publisher)
+			resigned, _ := sign(list[1], publisher)
 			t.Fatalf("%v; if the example was changed on purpose, this is its signature:\n%s", err, resigned)
 		}
 		if e, ok := l.Lookup("1234e567"); !ok || e.Name != "Town of Example, currency office" || l.ValidUntil.IsZero() {
@@ -353,7 +353,7 @@ func TestOpenSSL(t *testing.T) {
 		t.Fatal(err)
 	}
 	signed := fmt.Appendf(list, "%s%s\n", signaturePrefix, base64.StdEncoding.EncodeToString(sig))
-	if _, err := Parse(signed, key, now); err != nil {
+	if _, err := parse(signed, key, now); err != nil {
 		t.Error(err)
 	}
 }
@@ -369,9 +369,9 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var l *List
 		var err error
-		costtest.Check(t, "a list", func() { l, err = Parse(data, nil, now) })
+		costtest.Check(t, "a list", func() { l, err = parse(data, nil, now) })
 		if err != nil {
-			if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrVersion) && !errors.Is(err, ErrExpired) {
+			if !errors.Is(err, errFormat) && !errors.Is(err, errVersion) && !errors.Is(err, errExpired) {
 				t.Fatalf("%q: %v", data, err)
 			}
 			return
@@ -381,11 +381,11 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("%q: %+v: %v", data, e, err)
 			}
 		}
-		signed, err := Sign(data, publisher)
+		signed, err := sign(data, publisher)
 		if err != nil {
 			t.Fatalf("%q: sign: %v", data, err)
 		}
-		if got, err := Parse(signed, publisherKey, now); err != nil || got.Len() != l.Len() {
+		if got, err := parse(signed, publisherKey, now); err != nil || got.Len() != l.Len() {
 			t.Fatalf("%q: verify: %v", signed, err)
 		}
 	})

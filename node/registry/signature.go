@@ -21,7 +21,7 @@ func split(data []byte) (statements, signature []byte, err error) {
 	at := 0
 	for line := range bytes.Lines(data) {
 		if signature != nil {
-			return nil, nil, fmt.Errorf("%w: there is something below the signature, which must be the last line", ErrFormat)
+			return nil, nil, fmt.Errorf("%w: there is something below the signature, which must be the last line", errFormat)
 		}
 		encoded, found := bytes.CutPrefix(line, []byte(signaturePrefix))
 		if !found {
@@ -31,7 +31,7 @@ func split(data []byte) (statements, signature []byte, err error) {
 		encoded = bytes.TrimSuffix(bytes.TrimSuffix(encoded, []byte("\n")), []byte("\r"))
 		signature, err = base64.StdEncoding.Strict().DecodeString(string(encoded))
 		if err != nil || len(signature) != ed25519.SignatureSize {
-			return nil, nil, fmt.Errorf("%w: the signature is cut off or damaged: expected %d bytes in base64", ErrFormat, ed25519.SignatureSize)
+			return nil, nil, fmt.Errorf("%w: the signature is cut off or damaged: expected %d bytes in base64", errFormat, ed25519.SignatureSize)
 		}
 	}
 	return data[:at], signature, nil
@@ -39,20 +39,20 @@ func split(data []byte) (statements, signature []byte, err error) {
 
 func verify(statements, signature []byte, key ed25519.PublicKey) error {
 	if len(key) != ed25519.PublicKeySize {
-		return fmt.Errorf("%w: %d bytes: expected %d", ErrKey, len(key), ed25519.PublicKeySize)
+		return fmt.Errorf("%w: %d bytes: expected %d", errKey, len(key), ed25519.PublicKeySize)
 	}
 	if signature == nil {
-		return fmt.Errorf("%w: expected a last line that begins with %q", ErrUnsigned, signaturePrefix)
+		return fmt.Errorf("%w: expected a last line that begins with %q", errUnsigned, signaturePrefix)
 	}
 	if !ed25519.Verify(key, statements, signature) {
-		return fmt.Errorf("%w: the list was signed with another key, or changed afterwards (line ends too)", ErrSignature)
+		return fmt.Errorf("%w: the list was signed with another key, or changed afterwards (line ends too)", errSignature)
 	}
 	return nil
 }
 
-// Sign checks a list in the same way as [Parse], and signs it with the publisher's key. It
+// sign checks a list in the same way as [parse], and signs it with the publisher's key. It
 // replaces an existing signature. The signature covers every byte, including line ends.
-func Sign(list []byte, key ed25519.PrivateKey) ([]byte, error) {
+func sign(list []byte, key ed25519.PrivateKey) ([]byte, error) {
 	if len(list) > maxList {
 		return nil, tooLarge()
 	}
@@ -72,29 +72,29 @@ func Sign(list []byte, key ed25519.PrivateKey) ([]byte, error) {
 }
 
 // ParseKey parses a publisher's public key in the format of "openssl pkey -pubout": a PEM block,
-// or just the base64 text in it. Errors wrap [ErrKey].
+// or just the base64 text in it. Errors wrap [errKey].
 func ParseKey(text string) (ed25519.PublicKey, error) {
 	text = strings.TrimSpace(text)
 	var der []byte
 	if strings.HasPrefix(text, "-----BEGIN ") {
 		block, rest := pem.Decode([]byte(text))
 		if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
-			return nil, fmt.Errorf("%w: expected exactly one PEM block, of type PUBLIC KEY", ErrKey)
+			return nil, fmt.Errorf("%w: expected exactly one PEM block, of type PUBLIC KEY", errKey)
 		}
 		der = block.Bytes
 	} else {
 		var err error
 		if der, err = base64.StdEncoding.Strict().DecodeString(text); err != nil {
-			return nil, fmt.Errorf("%w: expected what \"openssl pkey -pubout\" writes, or the base64 text in it", ErrKey)
+			return nil, fmt.Errorf("%w: expected what \"openssl pkey -pubout\" writes, or the base64 text in it", errKey)
 		}
 	}
 	pub, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrKey, err)
+		return nil, fmt.Errorf("%w: %w", errKey, err)
 	}
 	key, ok := pub.(ed25519.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("%w: it is a key of type %T", ErrKey, pub)
+		return nil, fmt.Errorf("%w: it is a key of type %T", errKey, pub)
 	}
 	return key, nil
 }
