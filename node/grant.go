@@ -75,11 +75,15 @@ func (d *Dir) given(ctx context.Context) (grants, error) {
 	if err != nil {
 		return grants{}, err
 	}
-	promised, err := d.promisedGrants()
+	recorded, err := d.recordedGrants()
 	if err != nil {
 		return grants{}, err
 	}
-	lists := [][]grant{certified, promised}
+	requested, err := d.requestedGrants()
+	if err != nil {
+		return grants{}, err
+	}
+	lists := [][]grant{certified, recorded, requested}
 	for _, p := range d.pools() {
 		reserved, err := p.reservations()
 		if err != nil {
@@ -221,11 +225,10 @@ func (d *Dir) nodesWithoutCopy() (map[string]bool, error) {
 	return ids, nil
 }
 
-// promisedGrants returns the grants of requests that wait for a signature, and of the
-// certificates that were signed on this machine for the requests of another one.
-func (d *Dir) promisedGrants() (list []grant, err error) {
-	folder := d.file(filepath.FromSlash(RequestsFolder))
-	record, err := signrecord.Read(filepath.Join(folder, signrecord.Name))
+// recordedGrants returns the grants of the certificates that were signed on this machine for
+// the requests of another one.
+func (d *Dir) recordedGrants() (list []grant, err error) {
+	record, err := signrecord.Read(d.file(filepath.FromSlash(RequestsFolder), signrecord.Name))
 	if err != nil {
 		return nil, err
 	}
@@ -234,6 +237,12 @@ func (d *Dir) promisedGrants() (list []grant, err error) {
 			list = append(list, grant{subnet: e.Subnet, peerID: e.NodeID, file: RequestsFolder + "/" + signrecord.Name})
 		}
 	}
+	return list, nil
+}
+
+// requestedGrants returns the grants of requests that wait for a signature.
+func (d *Dir) requestedGrants() (list []grant, err error) {
+	folder := d.file(filepath.FromSlash(RequestsFolder))
 	requests, err := filesIn(folder, func(name string) bool {
 		return !strings.HasPrefix(name, ".") && filepath.Ext(name) == ".json"
 	})

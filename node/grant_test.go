@@ -38,6 +38,17 @@ func TestSubnetsAreGivenOnce(t *testing.T) {
 			remove(t, dir, "certs")
 			remove(t, dir, "peers", p.Identity.ID, "peercert.crt")
 		},
+		"all but the record of an offline machine lost": func(t *testing.T, dir string, p *node.Peer) {
+			write(t, "", dir, "db", "offline", "last-signed")
+			err := signrecord.Add(filepath.Join(dir, "db", "offline", signrecord.Name), time.Now(), strings.Repeat("a", 32),
+				[]signrecord.Certificate{signrecord.PeerCertificate(p.Identity, p.Root, p.Subnet, "AB")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, folder := range []string{"peers", "certs", "db/subnets"} {
+				remove(t, dir, folder)
+			}
+		},
 	} {
 		for _, kind := range []nodetype.Type{ca, da} {
 			for _, repaired := range []bool{false, true} {

@@ -76,6 +76,16 @@ func (l *Locked) ReserveSubnet(ctx context.Context, peer pki.Identity) (subnet s
 	return subnet, err
 }
 
+// KeepReserved ensures that the subnet in a certificate that was signed here for the request
+// of another machine is reserved here too: the reference scripts know of a subnet only by its
+// reservation. subnet is "" if this node is not an accounting authority.
+func (l *Locked) KeepReserved(peer pki.Identity, subnet string) error {
+	if subnet == "" {
+		return nil
+	}
+	return l.d.pool(peer.Type).keep(peer.ID, subnet)
+}
+
 // holdSubnet ensures that a subnet which was reserved for the peer earlier is still
 // reserved. The reference's init releases debtors subnets that no peer has. holdSubnet
 // reserves such a subnet again, and fails if it was given to another peer meanwhile.

@@ -285,10 +285,15 @@ func (d *Dir) subnetDefects(ctx context.Context) (found []Defect, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("the reservations in db/subnets were not compared with the peers: %w", err)
 	}
-	promised, err := d.promisedGrants()
+	recorded, err := d.recordedGrants()
+	if err != nil {
+		return nil, fmt.Errorf("the reservations in db/subnets were not compared with that record: %w", err)
+	}
+	requested, err := d.requestedGrants()
 	if err != nil {
 		return nil, fmt.Errorf("the reservations in db/subnets were not compared with the requests: %w", err)
 	}
+	certified = append(certified, recorded...)
 	for _, p := range d.pools() {
 		reserved, err := p.reservations()
 		if err != nil {
@@ -296,7 +301,7 @@ func (d *Dir) subnetDefects(ctx context.Context) (found []Defect, err error) {
 		}
 		found = append(found, p.unreserved(certified, newGrants(reserved))...)
 		if p.dir == d.pool(nodetype.DebtorsAgent).dir {
-			unused, err := d.unusedReservations(p, reserved, newGrants(certified, promised))
+			unused, err := d.unusedReservations(p, reserved, newGrants(certified, requested))
 			if err != nil {
 				return found, err
 			}
@@ -306,7 +311,8 @@ func (d *Dir) subnetDefects(ctx context.Context) (found []Defect, err error) {
 	return found, nil
 }
 
-// unreserved returns the pool's subnets that peers have and that are not reserved.
+// unreserved returns the pool's subnets that are in certificates, or that peers have, and that
+// are not reserved.
 func (p pool) unreserved(certified []grant, reserved grants) (found []Defect) {
 	for _, g := range certified {
 		if !p.owns(g.subnet) || reserved[g.subnet] != nil || g.wrong {
@@ -314,13 +320,7 @@ func (p pool) unreserved(certified []grant, reserved grants) (found []Defect) {
 		}
 		reserved[g.subnet] = []grant{g}
 		found = append(found, Defect{DefectUnreservedSubnet, p.name(g.subnet), fmt.Sprintf("is missing, though %s gives this subnet to %s", g.file, g.peerID), "made anew", func() error {
-			if err := os.MkdirAll(p.dir, 0o755); err != nil {
-				return err
-			}
-			if err := durable.Create(p.path(g.subnet), []byte(g.peerID+"\n"), 0o644); !errors.Is(err, fs.ErrExist) {
-				return err
-			}
-			return nil
+			return p.keep(g.peerID, g.subnet)
 		}})
 	}
 	return found

@@ -68,15 +68,11 @@ func (d *Dir) reserveSubnet(peer pki.Identity, given grants) (subnet string, isN
 		return "", false, nil
 	}
 	p := d.pool(peer.Type)
+	if subnet := p.ownedBy(peer.ID, given); subnet != "" {
+		return subnet, false, p.keep(peer.ID, subnet)
+	}
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		return "", false, err
-	}
-	if subnet := p.ownedBy(peer.ID, given); subnet != "" {
-		err := durable.Create(p.path(subnet), []byte(peer.ID+"\n"), 0o644)
-		if errors.Is(err, fs.ErrExist) {
-			err = nil
-		}
-		return subnet, false, err
 	}
 	subnet, err = p.reserve(peer.ID, given)
 	return subnet, true, err
@@ -126,6 +122,20 @@ func (p pool) reserve(peerID string, given grants) (subnet string, err error) {
 		return subnet, nil
 	}
 	return "", fmt.Errorf("no free subnet is left in %s: all %d are taken; \"peerlink init\" releases those that were reserved and never given to a peer", p.dir, count)
+}
+
+// keep ensures that a subnet which a peer has is reserved. It leaves an existing reservation
+// as it is, also that of another node: it has the same effect on those who look for a free
+// subnet.
+func (p pool) keep(peerID, subnet string) error {
+	if err := os.MkdirAll(p.dir, 0o755); err != nil {
+		return err
+	}
+	err := durable.Create(p.path(subnet), []byte(peerID+"\n"), 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
 }
 
 // reservations returns the pool's reservations. The owner of one that can not be read is

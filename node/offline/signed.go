@@ -35,16 +35,23 @@ func (r *Request) certificates() []signrecord.Certificate {
 }
 
 // Remember records a signed request in this machine's copy of the node's directory, for
-// comparing later requests with it ([Request.CheckKnown], [Request.Changes]). It fails if
+// comparing later requests with it ([Request.CheckKnown], [Request.Changes]), and reserves the
+// subnets in it, so that nothing else that signs there gives them again. It fails if
 // the request contradicts what another process has recorded meanwhile. The answer should be
 // given away only after Remember has succeeded. now is the time of signing.
 func (r *Request) Remember(ctx context.Context, d *node.Dir, now time.Time) error {
-	return d.Locked(ctx, func(*node.Locked) error {
+	return d.Locked(ctx, func(l *node.Locked) error {
 		if err := os.MkdirAll(folder(d), 0o755); err != nil {
 			return err
 		}
 		if err := signrecord.Add(signRecord(d), now, r.ID, r.certificates()); err != nil {
 			return err
+		}
+		// After the record, from which [node.Dir.Repair] makes missing reservations.
+		for _, p := range r.peers {
+			if err := l.KeepReserved(p.bundle.Identity, p.subnet); err != nil {
+				return err
+			}
 		}
 		if r.info == nil {
 			return nil

@@ -41,7 +41,8 @@ func refused(t *testing.T, r *Request, d *node.Dir, parts ...string) {
 // The offline machine knows what it has signed, although no certificate is ever filed
 // there: another root key in the name of a peer, the subnet of another peer, and a serial
 // number that was used for something else are refused, and the error says when and for
-// which request the other was signed. The same again is no error.
+// which request the other was signed. The same again is no error. The subnets that were given
+// are reserved there, so that the reference scripts do not give them again.
 func TestSignedIsKnown(t *testing.T) {
 	agent, authority := nodetest.New(t, ca, "ca.example.com:1234"), nodetest.New(t, aa, "aa.example.com:1234")
 	laptop := copyTree(t, agent.Path())
@@ -61,6 +62,15 @@ func TestSignedIsKnown(t *testing.T) {
 	laptop, forgetful := copyTree(t, n.Path()), copyTree(t, n.Path())
 	first = mustCollect(t, n.Dir, asks...)
 	signedHere(t, first, laptop)
+	for i, pool := range []string{"creditors", "debtors"} {
+		p := first.peers[i]
+		if got := string(readFileT(t, laptop.Path(), "db", "subnets", pool, p.subnet)); got != p.bundle.Identity.ID+"\n" {
+			t.Errorf("subnet %s is reserved for %q", p.subnet, got)
+		}
+	}
+	if done, err := laptop.Repair(ctx); err != nil || len(done) > 0 {
+		t.Errorf("repaired: %q, %v", done, err)
+	}
 	refused(t, mustCollect(t, forgetful, askPeer(t, nodetest.New(t, ca, "y.example.com:1"))), laptop, "subnet "+first.peers[0].subnet, first.ID[:8])
 
 	later := mustCollect(t, n.Dir, ServerCert{CSR: serverCSR(t, n.Identity()), Days: 90, File: filepath.Join(out, "later.crt")})
