@@ -238,7 +238,8 @@ func (p *oddPublisher) Publish(ctx context.Context, m *broker.Incoming) error {
 }
 
 // However a peer keeps its connection open, deactivation ends it within seconds,
-// nothing that arrives afterwards is stored, and other peers are not affected.
+// nothing that arrives afterwards is stored, and other peers are not affected. The end of
+// the connection is no error of this node.
 func TestDeactivationCutsHolder(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -310,6 +311,14 @@ func TestDeactivationCutsHolder(t *testing.T) {
 			h.flood()
 			h.received(1)
 		}},
+		{"a broker that confirms nothing", linktest.Embedded, func(h *holder) {
+			h.odd(func(context.Context, uint64, func(uint64, error)) error { return nil })
+		}, func(h *holder) {
+			h.open()
+			h.listen()
+			h.flood()
+			h.received(1)
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -347,6 +356,9 @@ func TestDeactivationCutsHolder(t *testing.T) {
 				t.Errorf("it took %v", took)
 			}
 
+			if log := authority.Log.String(); strings.Contains(log, "level=ERROR") {
+				t.Errorf("an error is logged, though the connection only had to end:\n%s", log)
+			}
 			counts := h.status().Counts
 			late := sendFrame("late", translated(t, bad, authority, 4711))
 			_, _ = io.WriteString(h.conn, late)

@@ -120,12 +120,18 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	r.ended = true
 	r.changed.Broadcast()
 	r.mu.Unlock()
-	giveUp := time.AfterFunc(r.s.cfg.DrainTimeout, func() {
-		r.onStored(0, fmt.Errorf("received messages were not stored within %v", r.s.cfg.DrainTimeout))
-	})
+	late := fmt.Errorf("the broker has not stored all received messages within %v after the connection had to end", r.s.cfg.DrainTimeout)
+	giveUp := time.AfterFunc(r.s.cfg.DrainTimeout, func() { r.onStored(0, late) })
 	defer giveUp.Stop()
 	if storeErr := <-confirmed; storeErr != nil {
-		r.notStored(storeErr)
+		switch {
+		case errors.Is(storeErr, context.Canceled):
+			// connCtx has interrupted the broker. The peer sends the message again.
+		case errors.Is(storeErr, late):
+			r.notStored(slog.LevelWarn, storeErr) // the broker reports its own faults
+		default:
+			r.notStored(slog.LevelError, storeErr)
+		}
 		r.server.Fail(&stomp.ServerError{Message: internalError})
 		return storeErr
 	}
@@ -162,7 +168,7 @@ func (r *receiver) openPublisher(holdCtx context.Context) (broker.Publisher, err
 			return pub, nil
 		}
 		if holdCtx.Err() == nil && !errors.Is(err, broker.ErrClosed) {
-			r.notStored(err)
+			r.notStored(slog.LevelError, err)
 			err = wait.Sleep(holdCtx, pauseForBroker())
 		}
 		if err != nil {
@@ -172,8 +178,8 @@ func (r *receiver) openPublisher(holdCtx context.Context) (broker.Publisher, err
 }
 
 // notStored records and logs why messages of the peer are not stored.
-func (r *receiver) notStored(err error) {
-	r.s.logLimiter.Log(r.log, slog.LevelError, logthrottle.Key{Who: r.peer.id, Kind: "not stored"}, "received messages can not be stored", "err", err)
+func (r *receiver) notStored(level slog.Level, err error) {
+	r.s.logLimiter.Log(r.log, level, logthrottle.Key{Who: r.peer.id, Kind: "not stored"}, "received messages can not be stored", "err", err)
 	r.peer.stats.recordError(fmt.Errorf("received messages can not be stored: %w", err))
 }
 

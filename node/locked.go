@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -33,6 +34,7 @@ const maxRequest = 64 << 20
 type Locked struct {
 	d         *Dir
 	given     grants            // with those of ReserveSubnet; nil until it is called
+	reserved  []string          // files of the reservations that ReserveSubnet has made
 	certified *CertifiedSubnets // nil until FilePeer is called
 }
 
@@ -69,11 +71,26 @@ func (l *Locked) ReserveSubnet(ctx context.Context, peer pki.Identity) (subnet s
 			return "", err
 		}
 	}
-	subnet, _, err = l.d.reserveSubnet(peer, l.given)
-	if err == nil && subnet != "" {
-		l.given[subnet] = append(l.given[subnet], grant{subnet: subnet, peerID: peer.ID})
+	subnet, isNew, err := l.d.reserveSubnet(peer, l.given)
+	if err != nil || subnet == "" {
+		return "", err
 	}
-	return subnet, err
+	l.given[subnet] = append(l.given[subnet], grant{subnet: subnet, peerID: peer.ID})
+	if isNew {
+		l.reserved = append(l.reserved, l.d.pool(peer.Type).path(subnet))
+	}
+	return subnet, nil
+}
+
+// ReleaseSubnets releases the subnets that ReserveSubnet has reserved, but not those that
+// the peers have had before. The caller must not have promised them to anybody.
+func (l *Locked) ReleaseSubnets() error {
+	var errs []error
+	for _, path := range l.reserved {
+		errs = append(errs, os.Remove(path))
+	}
+	l.reserved, l.given = nil, nil
+	return errors.Join(errs...)
 }
 
 // KeepReserved ensures that the subnet in a certificate that was signed here for the request

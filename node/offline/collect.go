@@ -75,25 +75,34 @@ func collect(ctx context.Context, d *node.Dir, asks []Requested, now time.Time, 
 		if err := c.check(asks); err != nil {
 			return err
 		}
-		if err := c.reserve(ctx, step); err != nil {
-			return err
+		if r, err = c.store(ctx, step); err != nil {
+			return errors.Join(err, l.ReleaseSubnets())
 		}
-		data, err := encode(&c.file)
-		if err != nil {
-			return err
-		}
-		if r, err = ReadRequest(data, now); err != nil {
-			return err
-		}
-		if err := step(); err != nil {
-			return err
-		}
-		return remember(d, r)
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+// store reserves what the request needs, and stores the request.
+func (c *collection) store(ctx context.Context, step func() error) (*Request, error) {
+	if err := c.reserve(ctx, step); err != nil {
+		return nil, err
+	}
+	data, err := encode(&c.file)
+	if err != nil {
+		return nil, err
+	}
+	r, err := ReadRequest(data, c.now)
+	if err != nil {
+		return nil, err
+	}
+	if err := step(); err != nil {
+		return nil, err
+	}
+	return r, remember(c.d, r)
 }
 
 // check adds the items to the request, except for the values that are reserved later.
@@ -147,8 +156,8 @@ func (c *collection) rehearse() error {
 	return err
 }
 
-// reserve reserves the subnets and the date. After a failure, the next attempt gets the
-// same subnets.
+// reserve reserves the subnets and the date. After a crash, the next attempt gets the same
+// subnets.
 func (c *collection) reserve(ctx context.Context, step func() error) error {
 	for i := range c.file.PeerCerts {
 		p := &c.file.PeerCerts[i]

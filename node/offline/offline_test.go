@@ -2,6 +2,7 @@ package offline
 
 import (
 	"errors"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -258,6 +259,43 @@ func TestCollectRefuses(t *testing.T) {
 		t.Error("agents can not become peers")
 	}
 	sameTree(t, agent.Path(), before)
+}
+
+// If the second of two peers can not get a subnet, or a later step fails, the first keeps
+// none.
+func TestFailedCollectReleasesSubnets(t *testing.T) {
+	n := nodetest.New(t, aa, "aa.example.com:1234")
+	first, second := nodetest.New(t, da, "da.example.com:1234"), nodetest.New(t, da, "da.example.com:1234")
+	if err := os.MkdirAll(filepath.Join(n.Path(), "db", "subnets", "debtors"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 255 { // all but one
+		writeFileT(t, "x\n", n.Path(), "db", "subnets", "debtors", fmt.Sprintf("%s%02x", n.Identity().ID, i))
+	}
+	reserved := func() int {
+		files, err := filepath.Glob(filepath.Join(n.Path(), "db", "subnets", "debtors", n.Identity().ID+"*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(files)
+	}
+	_, err := Collect(ctx, n.Dir, []Requested{askPeer(t, first), askPeer(t, second)}, time.Now())
+	if err == nil || !strings.Contains(err.Error(), "no free subnet is left") || reserved() != 255 {
+		t.Errorf("two peers for one subnet: %v, %d reserved", err, reserved())
+	}
+	if _, err := collect(ctx, n.Dir, []Requested{askPeer(t, first)}, time.Now(), crashAt(1)); !errors.Is(err, errCrash) || reserved() != 255 {
+		t.Errorf("failure after the reservation: %v, %d reserved", err, reserved())
+	}
+	if r := mustCollect(t, n.Dir, askPeer(t, second)); r.peers[0].subnet != n.Identity().ID+"ff" {
+		t.Errorf("the other gets %s", r.peers[0].subnet)
+	}
+	// A subnet that the peer has had before stays reserved for it.
+	if err := Forget(ctx, n.Dir, mustCollect(t, n.Dir, askPeer(t, second)).ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Collect(ctx, n.Dir, []Requested{askPeer(t, second), askPeer(t, first)}, time.Now()); err == nil || reserved() != 256 {
+		t.Errorf("a peer with a subnet and one without: %v, %d reserved", err, reserved())
+	}
 }
 
 // A copy of the directory at the laptop gives away an online machine that has
