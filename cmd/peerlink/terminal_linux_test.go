@@ -251,7 +251,8 @@ func (s *session) expectReading() {
 	})
 }
 
-// One Ctrl-D ends what is typed into a command, or a prompt, of which it is no answer.
+// One Ctrl-D ends what is typed into a command, or a prompt, of which it is no answer. The
+// terminal is left with echo.
 func TestEndOfInput(t *testing.T) {
 	t.Parallel()
 	aa := nodetest.New(t, nodetype.AccountingAuthority, "aa.example.com:1234")
@@ -260,9 +261,10 @@ func TestEndOfInput(t *testing.T) {
 	for line, want := range map[string]string{
 		"send " + aa.Identity().ID + " -C " + ca.Path():                                                         "standard input holds no message",
 		"message check --peer " + aa.Identity().ID + " --direction out --type FinalizeTransfer -C " + ca.Path(): "standard input is empty",
-		"init": "interrupted",
+		"init":     "the input has ended",
+		hiddenLine: "the input has ended",
 		"init creditors-agent --server localhost:1 --passphrase-file -": "the first line is empty",
-		"key drill --type -C " + ca.Path():                              "interrupted",
+		"key drill --type -C " + ca.Path():                              "the input has ended",
 	} {
 		s := startOnTerminal(t, t.TempDir(), strings.Fields(line)...)
 		s.typeText("\x04")
@@ -270,6 +272,9 @@ func TestEndOfInput(t *testing.T) {
 			t.Errorf("%s: exit code %d\n%s", line, code, s.shown())
 		}
 		s.expect(want)
+		if !s.echo() {
+			t.Errorf("%s: the terminal has no echo any more", line)
+		}
 	}
 }
 

@@ -70,6 +70,16 @@ func decodeUTF16(data []byte, order binary.ByteOrder) ([]byte, error) {
 	return text, nil
 }
 
+// WithoutCR returns a text with LF in the place of CRLF. If there is a CRLF, it also removes
+// empty lines at the end: shells on Windows may add one.
+func WithoutCR(text []byte) []byte {
+	if !bytes.Contains(text, []byte("\r\n")) {
+		return text
+	}
+	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
+	return append(bytes.TrimRight(text, "\n"), '\n')
+}
+
 // HasMark reports whether data begins with a byte order mark, which is not permitted in
 // files that other programs read too, or that are not text.
 func HasMark(data []byte) bool {

@@ -42,6 +42,22 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// Line ends become LF. Nothing else changes in a text without CRLF.
+func TestWithoutCR(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                   "",
+		"a\nb":               "a\nb",
+		"a\rb\n\n":           "a\rb\n\n",
+		"a\r\nb\r\n":         "a\nb\n",
+		"a\r\n\r\nb\r\n\r\n": "a\n\nb\n",
+		"a\r\nb":             "a\nb\n",
+	} {
+		if got := textfile.WithoutCR([]byte(text)); string(got) != want {
+			t.Errorf("%q gives %q, want %q", text, got, want)
+		}
+	}
+}
+
 // There is no guessing: text in an unknown encoding is refused, with the name of the file
 // and advice.
 func TestRefused(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"peerlink/internal/excerpt"
+	"peerlink/internal/textfile"
 	"peerlink/node/infobundle"
 	"peerlink/node/pki"
 )
@@ -41,7 +42,7 @@ func ReadAnswer(data []byte) (*Answer, error) {
 }
 
 func readAnswer(data []byte) (*Answer, error) {
-	data = withoutCR(data)
+	data = textfile.WithoutCR(data)
 	var f answerFile
 	if err := decode(data, answerFormat, &f, &f.header); err != nil {
 		return nil, err

@@ -118,17 +118,6 @@ func encode(v any) ([]byte, error) {
 	return data, nil
 }
 
-// withoutCR returns a file with the line ends that encode writes. Editors and shells on
-// Windows write CRLF, and may add an empty line. In the output of encode, line ends in
-// strings are always escaped.
-func withoutCR(data []byte) []byte {
-	if !bytes.Contains(data, []byte("\r\n")) {
-		return data
-	}
-	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
-	return append(bytes.TrimRight(data, "\n"), '\n')
-}
-
 // decode decodes a file of the given format into v, whose header is h.
 func decode(data []byte, format string, v any, h *header) error {
 	if len(data) > MaxSize {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peerlink/internal/excerpt"
+	"peerlink/internal/textfile"
 	"peerlink/node"
 	"peerlink/node/infobundle"
 	"peerlink/node/nodetype"
@@ -95,7 +96,7 @@ func ReadRequest(data []byte, now time.Time) (*Request, error) {
 }
 
 func readRequest(data []byte, now time.Time) (*Request, error) {
-	data = withoutCR(data)
+	data = textfile.WithoutCR(data)
 	var f requestFile
 	if err := decode(data, requestFormat, &f, &f.header); err != nil {
 		return nil, err

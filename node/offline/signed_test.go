@@ -85,6 +85,34 @@ func TestSignedIsKnown(t *testing.T) {
 	signedHere(t, later, laptop)
 }
 
+// Records that were saved by an editor or a shell on Windows count like those that were
+// written here, and the next entry is added to them.
+func TestRecordsFromWindows(t *testing.T) {
+	agent, authority := nodetest.New(t, ca, "ca.example.com:1234"), nodetest.New(t, aa, "aa.example.com:1234")
+	laptop := copyTree(t, agent.Path())
+	r := mustCollect(t, agent.Dir, askPeer(t, authority))
+	signedHere(t, r, laptop)
+	evil := mustCollect(t, agent.Dir, askPeer(t, nodetest.New(t, aa, "evil.example.com:1")))
+	path := filepath.Join(laptop.Path(), "db", "offline", signrecord.Name)
+	good := string(readFileT(t, path))
+	crlf := strings.ReplaceAll(good, "\n", "\r\n")
+	for name, data := range map[string]string{"CRLF": crlf, "a mark": "\uFEFF" + crlf, "an empty line": crlf + "\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			writeFileT(t, data, path)
+			refused(t, evil, laptop, "break-in", r.ID[:8])
+			signedHere(t, r, laptop) // it is known, so nothing is added
+			if got := string(readFileT(t, path)); got != data {
+				t.Errorf("the record is now %q", got)
+			}
+			csr := ServerCert{CSR: serverCSR(t, agent.Identity()), Days: 90, File: filepath.Join(t.TempDir(), "server.crt")}
+			signedHere(t, mustCollect(t, agent.Dir, csr), laptop)
+			if got := string(readFileT(t, path)); !strings.HasPrefix(got, good) || strings.Count(got, "\n") != 2 || strings.Contains(got, "\r") {
+				t.Errorf("with another certificate the record is %q", got)
+			}
+		})
+	}
+}
+
 // Damaged records are never taken for no records: the error names the file and the remedy,
 // and the file stays as it is.
 func TestDamagedRecords(t *testing.T) {

@@ -2,7 +2,8 @@
 // offline machine. A certificate that was signed there for a request is filed on the online
 // machine only, so this record is all that the offline machine knows of it.
 //
-// The record is a text file with one line of JSON, an [Entry], for each certificate.
+// The record is a text file with one line of JSON, an [Entry], for each certificate. It is
+// also read in the form in which editors and shells on Windows save it.
 package signrecord
 
 import (
@@ -19,6 +20,7 @@ import (
 
 	"peerlink/internal/durable"
 	"peerlink/internal/excerpt"
+	"peerlink/internal/textfile"
 	"peerlink/node/pki"
 )
 
@@ -70,12 +72,13 @@ func Read(path string) (Record, error) {
 }
 
 func read(path string) (Record, []byte, error) {
-	data, err := durable.Read(path, maxSize)
+	data, err := textfile.Read(path, maxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
 	var r Record
 	if err == nil {
+		data = textfile.WithoutCR(data)
 		r, err = parse(data)
 	}
 	if err != nil {

@@ -20,3 +20,7 @@ func openHiddenPrompt(ctx context.Context, fd int, shown *term.State, _ func()) 
 
 // close restores the echo.
 func (p *hiddenPrompt) close() { term.Restore(p.fd, p.shown) }
+
+// readHidden reads a line from a terminal without echo. It returns io.EOF if the input ends and
+// nothing was typed before.
+func readHidden(fd int) ([]byte, error) { return term.ReadPassword(fd) }

@@ -4,6 +4,8 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 	"os/signal"
 	"sync"
@@ -55,6 +57,41 @@ func (p *hiddenPrompt) close() {
 	hidden.prompt = nil
 	term.Restore(p.fd, p.shown)
 	p.stop()
+}
+
+// readHidden reads a line from a terminal without echo. Unlike [term.ReadPassword], which waits
+// on after the end of input (Ctrl-D), it returns io.EOF if nothing was typed before.
+func readHidden(fd int) ([]byte, error) {
+	shown, err := unix.IoctlGetTermios(fd, getTermios)
+	if err != nil {
+		return nil, err
+	}
+	without := *shown
+	without.Lflag &^= unix.ECHO
+	without.Lflag |= unix.ICANON | unix.ISIG
+	without.Iflag |= unix.ICRNL
+	if err := unix.IoctlSetTermios(fd, setTermios, &without); err != nil {
+		return nil, err
+	}
+	defer unix.IoctlSetTermios(fd, setTermios, shown)
+	var line []byte
+	for {
+		var char [1]byte
+		n, err := unix.Read(fd, char[:])
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, err
+		case n == 0 && len(line) == 0:
+			return nil, io.EOF
+		case n == 0 || char[0] == '\n':
+			return line, nil
+		case char[0] == '\b':
+			line = line[:max(len(line)-1, 0)]
+		case char[0] != '\r':
+			line = append(line, char[0])
+		}
+	}
 }
 
 // handleStops stops the process at each SIGTSTP, as the default action does.

@@ -11,8 +11,11 @@ import (
 )
 
 // errInterrupted is the error of a command that was waiting for input when a signal arrived that
-// ends the process, or the input ended.
-var errInterrupted = errors.New("interrupted")
+// ends the process. errEndOfInput is the error if the input ended (Ctrl-D).
+var (
+	errInterrupted = errors.New("interrupted")
+	errEndOfInput  = fmt.Errorf("%w: the input has ended, and nothing was typed", errInterrupted)
+)
 
 // interruptible calls wait and returns its result, or errInterrupted as soon as ctx is done. In the
 // latter case wait continues, because reading from a terminal or a pipe, and opening a named pipe,
@@ -99,7 +102,7 @@ func (a *app) readLine(ctx context.Context) (string, error) {
 	if errors.Is(err, io.EOF) {
 		err = nil
 		if line == "" {
-			err = errInterrupted
+			err = errEndOfInput
 		}
 	}
 	return strings.TrimSpace(line), err

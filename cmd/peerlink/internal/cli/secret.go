@@ -318,7 +318,11 @@ func (a *app) askSecret(ctx context.Context, prompt string) ([]byte, error) {
 	defer p.close()
 	show()
 	defer fmt.Fprintln(a.stderr)
-	return interruptible(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	line, err := interruptible(ctx, func() ([]byte, error) { return readHidden(fd) })
+	if errors.Is(err, io.EOF) {
+		err = errEndOfInput
+	}
+	return line, err
 }
 
 // readText is like [readBounded] for text in UTF-8, or in the encoding given by a byte order mark.
