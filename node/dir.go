@@ -28,6 +28,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"peerlink/internal/textfile"
 	"peerlink/node/nodetype"
@@ -73,9 +74,24 @@ func Open(path string) (*Dir, error) {
 		return nil, err
 	}
 	if id != d.identity {
-		return nil, fmt.Errorf("%s is the certificate of %s, but db/nodetype and db/nodeid say %s", d.file("root-ca.crt"), id, d.identity)
+		return nil, d.otherIdentity(id)
 	}
 	return d, nil
+}
+
+// otherIdentity returns the error for db/nodetype and db/nodeid that contradict root-ca.crt,
+// the certificate of id. Both may be those of another node: they are not restored from
+// root-ca.crt, which may be the wrong file.
+func (d *Dir) otherIdentity(id pki.Identity) error {
+	var remedies []string
+	if d.identity.Type != id.Type {
+		remedies = append(remedies, fmt.Sprintf("write %s into db/nodetype", id.Type.OU()))
+	}
+	if d.identity.ID != id.ID {
+		remedies = append(remedies, fmt.Sprintf("write %s into db/nodeid", id.ID))
+	}
+	return fmt.Errorf("%s is the certificate of %s, but db/nodetype and db/nodeid say %s: what the certificate says is right if it is this node's, so %s; otherwise restore root-ca.crt from a backup",
+		d.file("root-ca.crt"), id, d.identity, strings.Join(remedies, ", and "))
 }
 
 // readIdentity reads db/nodetype and db/nodeid.

@@ -139,6 +139,29 @@ func TestDamagedTwice(t *testing.T) {
 	}
 }
 
+// A well-formed type or ID of another node is not overwritten: Open and check say what has
+// to be written into which file, and doing so is sufficient.
+func TestOtherIdentity(t *testing.T) {
+	for file, other := range map[string]string{"db/nodeid": nobody, "db/nodetype": da.OU()} {
+		a := nodetest.New(t, ca, "ca.example.com:1234")
+		want := strings.TrimSpace(read(t, a.Path(), file))
+		write(t, other+"\n", a.Path(), file)
+		if done, err := node.Restore(ctx, a.Path()); err == nil && len(done) > 0 {
+			t.Errorf("%s: restored: %q", file, done)
+		}
+		if _, err := node.Open(a.Path()); err == nil || !strings.Contains(err.Error(), "so write "+want+" into "+file+";") {
+			t.Errorf("the error of Open is %v", err)
+		}
+		if f := finding(t, a.Path(), file); f.Repairable || !strings.Contains(f.Text, want) || !strings.Contains(f.Text, "write that into the file") {
+			t.Errorf("check says %+v", f)
+		}
+		write(t, want, a.Path(), file)
+		if _, err := node.Open(a.Path()); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
+
 // finding returns the finding about a file.
 func finding(t *testing.T, dir, file string) (found check.Finding) {
 	t.Helper()

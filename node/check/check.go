@@ -145,6 +145,9 @@ type issued struct {
 // recognize fails with [node.ErrNotNode] if the directory is not a node's, not even a
 // damaged one.
 func (c *checker) recognize() error {
+	if fi, err := os.Stat(c.dir); err == nil && !fi.IsDir() {
+		return fmt.Errorf("%s is %w: it is not a directory; name the right one with --dir", c.dir, node.ErrNotNode)
+	}
 	for _, file := range []string{"db/nodetype", "db/nodeid", "root-ca.crt"} {
 		if _, err := os.Stat(c.path(file)); !errors.Is(err, fs.ErrNotExist) {
 			return nil

@@ -99,16 +99,19 @@ func (c *checker) lost(file string, rule Rule, text string) {
 	c.add(f)
 }
 
+// identityRemedy is the remedy for a well-formed type or ID of another node.
+const identityRemedy = "if root-ca.crt is this node's, write that into the file, otherwise restore root-ca.crt from a backup"
+
 func (c *checker) compareIdentity(said pki.Identity, hasID bool) {
 	if said.Type != 0 && said.Type != c.self.Type {
-		c.problem("db/nodetype", RuleNodeType, "holds %q, but root-ca.crt is that of %v: expected %q", said.Type.OU(), c.self, c.self.Type.OU())
+		c.problem("db/nodetype", RuleNodeType, "holds %q, but root-ca.crt is that of %v: expected %q; %s", said.Type.OU(), c.self, c.self.Type.OU(), identityRemedy)
 	}
 	if !hasID || said.ID == c.self.ID {
 		return
 	}
 	text := fmt.Sprintf("holds %q, but root-ca.crt is that of %v: expected %q", firstLine(said.ID), c.self, c.self.ID)
 	if isHex(said.ID, 8) || isHex(said.ID, 32) {
-		c.problem("db/nodeid", RuleNodeID, "%s", text)
+		c.problem("db/nodeid", RuleNodeID, "%s; %s", text, identityRemedy)
 	} else {
 		c.lost("db/nodeid", RuleNodeID, text)
 	}
