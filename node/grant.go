@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -29,6 +30,8 @@ type grant struct {
 	peerID string // "" if the file does not name the peer
 	file   string // relative to the directory, with slashes
 	wrong  bool   // the peer's certificate has another subnet
+
+	certified bool // the file is a certificate, or the record of one
 }
 
 // grants are grants by subnet.
@@ -95,26 +98,29 @@ func (d *Dir) given(ctx context.Context) (grants, error) {
 }
 
 // certifiedGrants returns the grants of peers, and those of other peer certificates of
-// which certs/ has a copy.
+// which certs/ has a copy. If it fails, it also returns the grants of the files that could be
+// read.
 func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
 	ids, err := d.PeerIDs()
 	if err != nil {
 		return nil, err
 	}
 	serials := make(map[string]bool) // of the peers' certificates
+	var errs []error
 	for _, id := range ids {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		of, serial, err := d.peerGrants(id)
 		if err != nil {
-			return nil, fmt.Errorf("the subnet of peer %s, which must not be given to another peer, is not known: %w", id, err)
+			errs = append(errs, fmt.Errorf("the subnet of peer %s, which must not be given to another peer, is not known: %w", id, err))
+			continue
 		}
 		list, serials[serial] = append(list, of...), true
 	}
 	copies, err := d.database().copies()
 	if err != nil {
-		return nil, err
+		return list, errors.Join(append(errs, err)...)
 	}
 	for _, path := range copies {
 		if ctx.Err() != nil {
@@ -124,12 +130,9 @@ func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
 			continue
 		}
 		of, err := d.copyGrants(path, ids)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, of...)
+		list, errs = append(list, of...), append(errs, err)
 	}
-	return list, nil
+	return list, errors.Join(errs...)
 }
 
 // peerGrants returns the grants of a peer's directory, and the serial number of the
@@ -143,7 +146,7 @@ func (d *Dir) peerGrants(id string) (list []grant, serial string, err error) {
 		// No peer accepts a certificate with an invalid comment.
 		if subnet, ok, err := pki.SubnetComment(cert); err == nil && ok {
 			certified = subnet
-			list = append(list, grant{subnet: subnet, peerID: id, file: folder + "peercert.crt"})
+			list = append(list, grant{subnet: subnet, peerID: id, file: folder + "peercert.crt", certified: true})
 		}
 	}
 	subnet, err := readLine(d.file("peers", id, "subnet.txt"))
@@ -178,7 +181,7 @@ func (d *Dir) copyGrants(path string, peers []string) (list []grant, err error) 
 			continue
 		}
 		if id, err := pki.IdentityOf(cert.RawSubject); err == nil {
-			list = append(list, grant{subnet: subnet, peerID: id.ID, file: "certs/" + filepath.Base(path)})
+			list = append(list, grant{subnet: subnet, peerID: id.ID, file: "certs/" + filepath.Base(path), certified: true})
 		}
 	}
 	return list, nil
@@ -234,7 +237,7 @@ func (d *Dir) recordedGrants() (list []grant, err error) {
 	}
 	for _, e := range record {
 		if e.Subnet != "" {
-			list = append(list, grant{subnet: e.Subnet, peerID: e.NodeID, file: RequestsFolder + "/" + signrecord.Name})
+			list = append(list, grant{subnet: e.Subnet, peerID: e.NodeID, file: RequestsFolder + "/" + signrecord.Name, certified: true})
 		}
 	}
 	return list, nil
@@ -307,6 +310,74 @@ func (d *Dir) CertifiedSubnets(ctx context.Context) (*CertifiedSubnets, error) {
 func (c *CertifiedSubnets) Check(peer pki.Identity, subnet string) error {
 	if one, ok := c.grants.other(peer.ID, subnet); ok {
 		return fmt.Errorf("subnet %s is asked for %s, but %s has it (%s)", subnet, peer, one.owner(), c.d.file(filepath.FromSlash(one.file)))
+	}
+	return nil
+}
+
+// SubnetHolder is a node to which a subnet was given, and the files that show that.
+type SubnetHolder struct {
+	Subnet string
+	Peer   string   // node ID
+	Files  []string // relative to the directory, with slashes
+}
+
+// SubnetHolders returns the nodes that have subnets, according to the files of peers,
+// certificates, and the record of what was signed on this machine, sorted by subnet. Only an
+// accounting authority has some. If SubnetHolders fails, it also returns those in the files
+// that could be read.
+func (d *Dir) SubnetHolders(ctx context.Context) (holders []SubnetHolder, err error) {
+	if d.identity.Type != nodetype.AccountingAuthority {
+		return nil, nil
+	}
+	certified, err := d.certifiedGrants(ctx)
+	recorded, recordErr := d.recordedGrants()
+	given := newGrants(certified, recorded)
+	for _, subnet := range slices.Sorted(maps.Keys(given)) {
+		first := len(holders)
+		for _, one := range given[subnet] {
+			if one.wrong {
+				continue // the subnet in the certificate is the one that counts
+			}
+			i := slices.IndexFunc(holders[first:], func(h SubnetHolder) bool { return h.Peer == one.peerID })
+			if i < 0 {
+				i, holders = len(holders)-first, append(holders, SubnetHolder{Subnet: subnet, Peer: one.peerID})
+			}
+			if files := &holders[first+i].Files; !slices.Contains(*files, one.file) {
+				*files = append(*files, one.file)
+			}
+		}
+	}
+	return holders, errors.Join(err, recordErr)
+}
+
+// contradiction returns an error if a certificate of the peer has a subnet that another node
+// has too, or a part of which another node has. Whether the peer may be given another subnet
+// is a question that the files do not answer: a peer that has registered a certificate accepts
+// no other.
+func (g grants) contradiction(peer pki.Identity) error {
+	for _, subnet := range slices.Sorted(maps.Keys(g)) {
+		i := slices.IndexFunc(g[subnet], func(one grant) bool { return one.certified && one.peerID == peer.ID })
+		if i < 0 {
+			continue
+		}
+		other, ok := g.other(peer.ID, subnet)
+		if j := slices.IndexFunc(g[subnet], func(one grant) bool { return one.certified && one.peerID != peer.ID }); j >= 0 {
+			other = g[subnet][j]
+		}
+		if !ok || other.peerID == "" { // a request, which may be for the peer
+			continue
+		}
+		own := g[subnet][i].file
+		what := fmt.Sprintf("%s has a certificate with the subnet %s already (%s)", peer, subnet, own)
+		if !other.certified {
+			return fmt.Errorf("%s, and %s is for %s: remove the latter if that node has no certificate with this subnet", what, other.file, other.owner())
+		}
+		remedy := "remove " + own
+		if own == RequestsFolder+"/"+signrecord.Name {
+			remedy = "remove its line from " + own
+		}
+		return fmt.Errorf("%s, and so has %s (%s). If %s uses its certificate, it accepts no other, and %s has to give the subnet up: \"peerlink check\" says how. Otherwise %s, and sign again: the new certificate has another subnet",
+			what, other.owner(), other.file, peer.ID, other.owner(), remedy)
 	}
 	return nil
 }

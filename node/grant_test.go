@@ -204,6 +204,133 @@ func TestCertificatesGivenBack(t *testing.T) {
 	}
 }
 
+// A subnet that is in the certificates of two nodes, because a backup was too old, is a problem
+// that names both, their files and the way out, and the certificate of neither is said to be
+// safe. The one that is no peer gets no second certificate beside the first, and what the error
+// and the problem advise helps.
+func TestSubnetOfTwo(t *testing.T) {
+	for name, back := range map[string]func(t *testing.T, dir string, p *node.Peer, cert string) (file string){
+		"copy": func(t *testing.T, dir string, p *node.Peer, cert string) string {
+			file := fmt.Sprintf("certs/%032X.pem", p.Issued.SerialNumber)
+			write(t, cert, dir, file)
+			return file
+		},
+		"copy under another name": func(t *testing.T, dir string, p *node.Peer, cert string) string {
+			write(t, cert, dir, "certs", "bob.crt")
+			return "certs/bob.crt"
+		},
+		"record": func(t *testing.T, dir string, p *node.Peer, _ string) string {
+			file := "db/offline/" + signrecord.Name
+			write(t, "", dir, "db", "offline", "last-signed")
+			err := signrecord.Add(filepath.Join(dir, file), time.Now(), strings.Repeat("a", 32),
+				[]signrecord.Certificate{signrecord.PeerCertificate(p.Identity, p.Root, p.Subnet, "AB")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return file
+		},
+	} {
+		for _, kind := range []nodetype.Type{ca, da} {
+			for _, uses := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %v, used: %v", name, kind, uses), func(t *testing.T) {
+					t.Parallel()
+					a, bob, carol := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, kind, "b.example.com:1"), nodetest.New(t, kind, "c.example.com:1")
+					backup := filepath.Join(t.TempDir(), "backup")
+					if err := os.CopyFS(backup, os.DirFS(a.Path())); err != nil {
+						t.Fatal(err)
+					}
+					of := a.Sign(t, bob.Bundle(t)).Peer
+					cert := read(t, a.Path(), "peers", of.Identity.ID, "peercert.crt")
+					remove(t, a.Path())
+					if err := os.Rename(backup, a.Path()); err != nil {
+						t.Fatal(err)
+					}
+					if p := a.Sign(t, carol.Bundle(t)).Peer; p.Subnet != of.Subnet {
+						t.Fatalf("subnet %s, want %s", p.Subnet, of.Subnet)
+					}
+					file := back(t, a.Path(), of, cert)
+					carols := fmt.Sprintf("certs/%032X.pem", peerCert(t, a, carol).SerialNumber)
+					names := []string{of.Identity.ID, file, carol.Identity().ID, "peers/" + carol.Identity().ID + "/peercert.crt"}
+					contains := func(what, text string, all ...string) {
+						t.Helper()
+						for _, part := range all {
+							if !strings.Contains(text, part) {
+								t.Errorf("%s: %s\nwant %q", what, text, part)
+							}
+						}
+					}
+					f := overlap(t, a)
+					if f.Severity != check.Problem {
+						t.Fatalf("finding %v", f)
+					}
+					contains("check", f.Text, append(names, "sign its info-bundle again")...)
+					before := snapshot(t, a.Path())
+					_, err := a.SignPeer(ctx, nodetest.ReadBundle(t, bob.Bundle(t)), keyOf(a))
+					contains("signing", fmt.Sprint(err), append(names[:3], of.Subnet, "remove")...)
+					if snapshot(t, a.Path()) != before {
+						t.Error("the directory has changed")
+					}
+
+					if uses { // carol gives the subnet up
+						remove(t, a.Path(), "peers", carol.Identity().ID)
+						remove(t, a.Path(), carols)
+						_, err := a.SignPeer(ctx, nodetest.ReadBundle(t, bob.Bundle(t)), keyOf(a))
+						contains("signing", fmt.Sprint(err), "db/subnets", carol.Identity().ID, "remove")
+						remove(t, reservation(a.Path(), of))
+						if got := a.Sign(t, bob.Bundle(t)).Peer.Subnet; got != of.Subnet {
+							t.Errorf("subnet %s, want %s", got, of.Subnet)
+						}
+						a.Sign(t, carol.Bundle(t))
+					} else {
+						remove(t, a.Path(), file)
+						a.Sign(t, bob.Bundle(t))
+					}
+					if f := overlap(t, a); f != (check.Finding{}) {
+						t.Errorf("what was advised does not help: %v", f)
+					}
+				})
+			}
+		}
+	}
+
+	// The other way out: the link with one ends.
+	a, bob, carol := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "b.example.com:1"), nodetest.New(t, ca, "c.example.com:1")
+	nodetest.Peer(t, a, carol)
+	write(t, "", a.Path(), "db", "offline", "last-signed")
+	err := signrecord.Add(filepath.Join(a.Path(), "db", "offline", signrecord.Name), time.Now(), strings.Repeat("a", 32),
+		[]signrecord.Certificate{signrecord.PeerCertificate(bob.Identity(), bob.Root(), "000001", "AB")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.DeactivatePeer(ctx, carol.Identity().ID); err != nil {
+		t.Fatal(err)
+	}
+	if f := overlap(t, a); f.Severity != check.Note {
+		t.Errorf("finding %v, want a note, since one is deactivated", f)
+	}
+}
+
+// overlap returns the finding that two nodes have one subnet. It checks that no certificate with
+// such a subnet is said to be safe.
+func overlap(t *testing.T, a *nodetest.Node) (found check.Finding) {
+	t.Helper()
+	r, err := check.Run(ctx, a.Path(), check.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range r.Findings {
+		if f.Rule == check.RuleSubnetOverlap {
+			found = f
+		}
+	}
+	for _, f := range r.Findings {
+		if f.Rule == check.RuleCopyUnused && found.Severity == check.Problem && strings.Contains(f.Text, "given to no other node") {
+			t.Errorf("a false promise: %v", f)
+		}
+	}
+	return found
+}
+
 func peerCert(t *testing.T, a, of *nodetest.Node) *x509.Certificate {
 	t.Helper()
 	p, err := a.Peer(of.Identity().ID)

@@ -60,7 +60,8 @@ func (p pool) name(subnet string) string {
 
 // reserveSubnet returns the subnet for a new peer, and ensures that it is reserved for it. A
 // subnet that the peer has had before, by a certificate or by the reservation of an
-// interrupted attempt, is returned again, and isNew is false. If this node is not an
+// interrupted attempt, is returned again, and isNew is false. reserveSubnet fails if the subnet
+// in the peer's certificate belongs to another node too. If this node is not an
 // accounting authority, the subnet is "". given are all grants. The caller must hold the
 // directory's lock.
 func (d *Dir) reserveSubnet(peer pki.Identity, given grants) (subnet string, isNew bool, err error) {
@@ -70,6 +71,9 @@ func (d *Dir) reserveSubnet(peer pki.Identity, given grants) (subnet string, isN
 	p := d.pool(peer.Type)
 	if subnet := p.ownedBy(peer.ID, given); subnet != "" {
 		return subnet, false, p.keep(peer.ID, subnet)
+	}
+	if err := given.contradiction(peer); err != nil {
+		return "", false, err
 	}
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		return "", false, err

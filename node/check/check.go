@@ -88,7 +88,7 @@ func Run(ctx context.Context, dir string, o Options) (*Report, error) {
 	if !keyNamed {
 		o.KeyFile = node.DefaultKeyFile(dir)
 	}
-	c := &checker{ctx: ctx, dir: dir, options: o, keyNamed: keyNamed, now: o.Now, report: new(Report), modesSeen: make(map[string]bool), found: make(map[Finding]bool)}
+	c := &checker{ctx: ctx, dir: dir, options: o, keyNamed: keyNamed, now: o.Now, report: new(Report), modesSeen: make(map[string]bool), disputed: make(map[string]bool), found: make(map[Finding]bool)}
 	if err := c.recognize(); err != nil {
 		return nil, err
 	}
@@ -131,8 +131,10 @@ type checker struct {
 	root      *x509.Certificate // nil if missing or unreadable
 	rootValid bool              // root has no problem
 	peers     []*peer
-	issued    []issued        // certificates that this node has signed, or should have signed
-	copies    []issued        // server certificates in certs/
+	issued    []issued // certificates that this node has signed, or should have signed
+	copies    []issued // server certificates in certs/
+	holders   []node.SubnetHolder
+	disputed  map[string]bool // the files that give a subnet which another node has too
 	modesSeen map[string]bool // absolute paths of the keys whose modes have been checked
 }
 

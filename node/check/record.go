@@ -60,7 +60,11 @@ func (c *checker) checkCopy(file string, cert *x509.Certificate) {
 			c.problem(file, RuleSubject, "the subject is %v", err)
 			return
 		}
-		c.note(file, RuleCopyUnused, "is a peer certificate for %v, which is not in use: an interrupted signing, or a peer that was removed; the subnet in it, if there is one, is given to no other node as long as this file is here", id)
+		kept := "; the subnet in it, if there is one, is given to no other node as long as this file is here"
+		if c.disputed[file] {
+			kept = "; another node has the subnet in it too"
+		}
+		c.note(file, RuleCopyUnused, "is a peer certificate for %v, which is not in use: an interrupted signing, one that was replaced, or a peer that was removed%s", id, kept)
 	}
 }
 

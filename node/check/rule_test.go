@@ -337,7 +337,7 @@ func (b *breakages) records(w *world) {
 	b.note("copy lost", aa, func(f *fixture) { f.remove(f.serverCopy()) }, check.RuleCopyMissing)
 	b.note("copy for a peer that is none", aa, func(f *fixture) {
 		f.remove("peers/" + w.ids[ca])
-	}, check.RuleCopyUnused, check.RuleSubnetUnused)
+	}, check.RuleCopyUnused)
 	b.warning("copy for a peer that is none, not reserved", aa, func(f *fixture) {
 		f.remove("peers/" + w.ids[ca])
 		f.remove("db/subnets/creditors/000001")
@@ -362,7 +362,7 @@ func (b *breakages) subnets(w *world) {
 	b.problem("no masq-subnet.txt", ca, func(f *fixture) { f.remove("peers/" + w.ids[aa] + "/masq-subnet.txt") }, check.RuleSubnetFile)
 	b.problem("no debtors-subnet.txt", da, func(f *fixture) { f.remove("debtors-subnet.txt") }, check.RuleSubnetFile)
 	b.problem("another debtors-subnet.txt", da, func(f *fixture) { f.write("debtors-subnet.txt", w.ids[aa]+"01\n") }, check.RuleSubnetFile)
-	b.problem("no subnet.txt", aa, func(f *fixture) { f.remove(subnetOf(ca)) }, check.RuleSubnetFile, check.RuleSubnetUnused)
+	b.problem("no subnet.txt", aa, func(f *fixture) { f.remove(subnetOf(ca)) }, check.RuleSubnetFile)
 	b.problem("subnet.txt of another authority", aa, func(f *fixture) { f.write(subnetOf(da), "0000000000\n") }, check.RuleSubnetFile)
 	b.warning("no reservation", aa, func(f *fixture) { f.remove(debtors + w.ids[aa] + "00") }, check.RuleSubnetUnreserved)
 	b.problem("reservation for another peer", aa, func(f *fixture) { f.write(creditors+"000001", w.ids[da]+"\n") }, check.RuleSubnetUnreserved)

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -11,8 +10,10 @@ import (
 	"strconv"
 	"strings"
 
+	"peerlink/node"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
+	"peerlink/node/signrecord"
 )
 
 // checkSubnets checks the subnets that the node has given, if it is an accounting
@@ -62,7 +63,6 @@ func (c *checker) checkSubnetFile(file, certFile string, cert *x509.Certificate)
 // checkGivenSubnets checks that an accounting authority's reservations agree with its
 // peers.
 func (c *checker) checkGivenSubnets() {
-	var given []*peer
 	for _, p := range c.peers {
 		file := p.folder + "/subnet.txt"
 		c.checkSubnetFile(file, p.folder+"/peercert.crt", p.issued)
@@ -75,10 +75,9 @@ func (c *checker) checkGivenSubnets() {
 			continue
 		}
 		p.subnet = subnet
-		given = append(given, p)
 		c.checkReserved(p)
 	}
-	c.checkOverlap(given)
+	c.checkHolders()
 	for _, kind := range []nodetype.Type{nodetype.CreditorsAgent, nodetype.DebtorsAgent} {
 		c.checkReservations(kind)
 	}
@@ -101,25 +100,58 @@ func (c *checker) checkReserved(p *peer) {
 		return // checkDefects reports it
 	}
 	if owner != p.id.ID {
-		c.problem(file, RuleSubnetUnreserved, "holds %q: expected %s, the peer that has this subnet", firstLine(owner), p.id.ID)
+		c.problem(file, RuleSubnetUnreserved, "holds %q: expected %s, the peer that has this subnet; write that into the file", firstLine(owner), p.id.ID)
 	}
 }
 
-// checkOverlap checks that no peer's subnet lies within the subnet of another peer.
-// When the peers are sorted by type and then by subnet as text, such subnets are
-// adjacent.
-func (c *checker) checkOverlap(peers []*peer) {
-	slices.SortFunc(peers, func(a, b *peer) int {
-		return cmp.Or(cmp.Compare(a.id.Type, b.id.Type), cmp.Compare(a.subnet, b.subnet), cmp.Compare(a.id.ID, b.id.ID))
-	})
-	var last *peer // the last peer whose subnet lies within no other
-	for _, p := range peers {
-		if last == nil || last.id.Type != p.id.Type || !strings.HasPrefix(p.subnet, last.subnet) {
-			last = p
-			continue
-		}
-		c.problem(p.folder+"/subnet.txt", RuleSubnetOverlap, "the subnet %s overlaps with %s of peer %s: both peers could use the same IDs", p.subnet, last.subnet, last.id.ID)
+// checkHolders checks that no two nodes have the same subnet, or one a part of the other's, by
+// any file that counts when a subnet is given: those of peers, certificates in certs/ under any
+// name, and the record of what was signed on this machine.
+func (c *checker) checkHolders() {
+	d, err := node.Open(c.dir)
+	if err != nil {
+		return // the reason has a finding of its own
 	}
+	c.holders, _ = d.SubnetHolders(c.ctx) // checkDefects reports the error
+	// They are sorted: a subnet that is a part of another one follows it.
+	var outer node.SubnetHolder // the last one that has no part of another one's subnet
+	for _, h := range c.holders {
+		switch {
+		// Subnets of creditor IDs are no part of those of debtor IDs.
+		case outer.Subnet == "" || h.Subnet != outer.Subnet && (len(outer.Subnet) == creditorsDigits || !strings.HasPrefix(h.Subnet, outer.Subnet)):
+			outer = h
+		case h.Peer != outer.Peer:
+			c.addOverlap(outer, h)
+		}
+	}
+}
+
+// creditorsDigits is the number of hex digits of a subnet of creditor IDs.
+const creditorsDigits = 6
+
+// addOverlap adds the finding that two nodes have the same subnet, or that the second has a
+// part of the first one's.
+func (c *checker) addOverlap(a, b node.SubnetHolder) {
+	for _, file := range slices.Concat(a.Files, b.Files) {
+		c.disputed[file] = true
+	}
+	text := fmt.Sprintf("the subnet %s overlaps with %s: both nodes could use the same IDs; ", describe(b), describe(a))
+	for _, h := range []node.SubnetHolder{a, b} {
+		if c.exists("peers/" + h.Peer + "/DEACTIVATED") {
+			c.note(b.Files[0], RuleSubnetOverlap, "%sbut %s is deactivated", text, firstLine(h.Peer))
+			return
+		}
+	}
+	c.problem(b.Files[0], RuleSubnetOverlap, "%sif one of them has not registered its certificate yet, remove its folder in peers/, its files that are named here (of %s only its line) and the reservation in db/subnets if that names it, and sign its info-bundle again: it gets another subnet; "+
+		"if both have, end the link with one (\"peerlink peer deactivate\"): a node keeps its subnet for ever, and its owner has to make a new node", text, recordFile)
+}
+
+// recordFile is the record of what was signed on this machine for another one.
+const recordFile = node.RequestsFolder + "/" + signrecord.Name
+
+// describe returns a subnet, its owner, and the files that show that.
+func describe(h node.SubnetHolder) string {
+	return fmt.Sprintf("%s of %s (%s)", h.Subnet, firstLine(h.Peer), strings.Join(h.Files, ", "))
 }
 
 // checkReservations checks the files of one pool. Defects that can be repaired are
@@ -129,6 +161,10 @@ func (c *checker) checkReservations(kind nodetype.Type) {
 	start, most := 0, 0xffffff
 	if kind == nodetype.DebtorsAgent {
 		start, most = -1, 0xff
+	}
+	held := make(map[string]bool)
+	for _, h := range c.holders {
+		held[h.Subnet] = true
 	}
 	for _, name := range c.list(folder) {
 		if c.ctx.Err() != nil {
@@ -151,7 +187,7 @@ func (c *checker) checkReservations(kind nodetype.Type) {
 		}
 		has := slices.ContainsFunc(c.peers, func(p *peer) bool { return p.subnet == name && p.id.Type == kind })
 		switch {
-		case has: // checkReserved checks that the owner is right
+		case has || held[name]: // checkReserved checks that the owner is right
 		case kind == nodetype.CreditorsAgent:
 			c.note(file, RuleSubnetUnused, "is reserved for %q, but no peer has this subnet: one of 16,777,215, and harmless", firstLine(owner))
 		case len(name) != len(c.self.ID)+2:
