@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/guard"
 	"peerlink/internal/textfile"
 )
 
@@ -110,7 +111,32 @@ func HasRecords(path string) bool {
 // returned function is called. The reference scripts lock only their counter files;
 // the files that both use are safe because they are created exclusively.
 func (d *Dir) lock(ctx context.Context) (unlock func(), err error) {
+	if err := checkRootWrites(d.path); err != nil {
+		return nil, err
+	}
 	return durable.Lock(ctx, d.file("db"))
+}
+
+// checkRootWrites applies [guard.CheckRootWrites] to a node's directory and to the folders in
+// it, so far as they exist.
+func checkRootWrites(path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	folders := []string{path}
+	for _, pattern := range []string{"*", "db/*", "peers/*", "peers/*/*"} {
+		found, err := fs.Glob(os.DirFS(path), pattern)
+		if err != nil {
+			return err
+		}
+		for _, name := range found {
+			name = filepath.Join(path, filepath.FromSlash(name))
+			if fi, err := os.Stat(name); err == nil && fi.IsDir() {
+				folders = append(folders, name)
+			}
+		}
+	}
+	return guard.CheckRootWrites(folders...)
 }
 
 // ReplaceKeyFile replaces the root key's file with a newly encrypted one. The new

@@ -113,6 +113,9 @@ func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 			return nil, err
 		}
 	}
+	if err := checkRootWrites(path); err != nil {
+		return nil, err
+	}
 	d := &Dir{path: path, identity: id}
 	if err := d.checkInterrupted(); err != nil {
 		return nil, err

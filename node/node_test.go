@@ -428,3 +428,61 @@ func TestNodeinfoIsNoLink(t *testing.T) {
 		}
 	}
 }
+
+// Root changes nothing in a node's directory if the directory, or a folder in it, belongs to
+// another user: that user could redirect by symbolic links what root writes.
+func TestRootWritesNowhereElse(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give folders away: skipped")
+	}
+	a, c := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
+	a.Sign(t, c.Bundle(t))
+	bundle := nodetest.ReadBundle(t, c.Bundle(t))
+	id := c.Identity().ID
+	for _, folder := range []string{"", "db", "db/subnets", "peers", "peers/" + id, "peers/" + id + "/nodeinfo"} {
+		path := filepath.Join(a.Path(), folder)
+		if err := os.Chown(path, 65534, -1); err != nil {
+			t.Fatal(err)
+		}
+		before := snapshot(t, a.Path())
+		for name, do := range map[string]func() error{
+			"sign":       func() error { _, err := a.SignPeer(ctx, bundle, nil); return err },
+			"deactivate": func() error { _, err := a.DeactivatePeer(ctx, id); return err },
+			"queues":     func() error { return a.SetQueues(ctx, id, 2) },
+		} {
+			if err := do(); err == nil || !strings.Contains(err.Error(), "sudo -u ") {
+				t.Errorf("folder %q of another user, %s: %v", folder, name, err)
+			}
+		}
+		if snapshot(t, a.Path()) != before {
+			t.Errorf("folder %q of another user: something has changed", folder)
+		}
+		if err := os.Chown(path, 0, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.Sign(t, c.Bundle(t))
+	theirs := t.TempDir()
+	if err := os.Chown(theirs, 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.Init(ctx, theirs, node.InitOptions{Type: aa, ID: "1234abcd", Servers: []string{"aa.example.com:1234"}, Key: a.Key}); err == nil || !strings.Contains(err.Error(), "sudo -u ") {
+		t.Errorf("a new node in a folder of another user: %v", err)
+	}
+}
+
+// The folders of a new peer can be read by all, whatever the umask is: the service that uses
+// them may have another user than the command that made them.
+func TestFoldersOfPeerCanBeRead(t *testing.T) {
+	a, c := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
+	bundle := c.Bundle(t)
+	restore := umask(0o077)
+	a.Sign(t, bundle)
+	restore()
+	folder := filepath.Join(a.Path(), "peers", c.Identity().ID)
+	for _, path := range []string{folder, filepath.Join(folder, "nodeinfo")} {
+		if fi, err := os.Stat(path); err != nil || umasks && fi.Mode().Perm() != 0o755 {
+			t.Errorf("%s has mode %v, %v", path, fi.Mode(), err)
+		}
+	}
+}

@@ -337,9 +337,6 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	if err := durable.Chmod(tmp, 0o755); err != nil {
-		return err
-	}
 	files := []infobundle.File{
 		{Name: "root-ca.crt", Data: b.RootPEM},
 		{Name: "peercert.crt", Data: pki.EncodeCertificatePEM(cert)},
@@ -355,6 +352,10 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 	for _, f := range files {
 		path := filepath.Join(tmp, filepath.FromSlash(f.Name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		// Like the files, whatever the umask is: the service may have another user.
+		if err := durable.Chmod(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
 		if err := durable.Replace(path, f.Data, 0o644); err != nil {

@@ -32,8 +32,8 @@ func HasLockFile(dir string) bool {
 // It locks a file in the folder that only the folder's owner can open. Other users could
 // hold a lock on a file that they can open, such as the folder itself, for ever. The file
 // is removed with the lock, since operators keep such folders under git; a file that
-// remains after a crash is used by the next process. A file created by root is given to
-// the folder's owner, who could not open it otherwise if the process is killed.
+// remains after a crash is used by the next process. A symbolic link in its place is an
+// error.
 func Lock(ctx context.Context, dir string) (unlock func(), err error) {
 	path := filepath.Join(dir, lockFile)
 	deadline := time.NewTimer(lockWait)
@@ -62,8 +62,7 @@ func Lock(ctx context.Context, dir string) (unlock func(), err error) {
 
 // tryLock returns nil if another process holds the lock.
 func tryLock(path string) (unlock func(), err error) {
-	makeLockFile(path)
-	l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
+	l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR|noFollow), flock.SetPermissions(0o600))
 	locked, err := l.TryLock()
 	if err == nil && locked {
 		locked, err = isAt(l, path)
@@ -81,23 +80,6 @@ func tryLock(path string) (unlock func(), err error) {
 		}
 		l.Close()
 	}, nil
-}
-
-// makeLockFile creates the lock file for the owner of the folder, unless it exists. Only a
-// file that is certainly new may change its owner: one created by another user could be a
-// link to a file of root's.
-func makeLockFile(path string) {
-	if os.Geteuid() != 0 {
-		return
-	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return // errors are reported when the file is locked
-	}
-	if folder, err := os.Stat(filepath.Dir(path)); err == nil {
-		keepOwner(f, folder)
-	}
-	f.Close()
 }
 
 // isAt reports whether the locked file is still the one at path: the previous holder of

@@ -1,9 +1,11 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -52,8 +54,48 @@ func checkOwner(path string, fi fs.FileInfo) error {
 	return fmt.Errorf("%s belongs to another user (%d), who can read and change it: expected a file of your own (user %d); take a copy (\"install -m 600\"), or work as that user", path, owner, os.Geteuid())
 }
 
+// CheckRootWrites returns an error if this process is root's, and one of the folders, or a
+// symbolic link to one of them, belongs to another user. That user could let root write into
+// any file by means of symbolic links, and could not read or change what root creates.
+// Folders that do not exist are ignored.
+func CheckRootWrites(folders ...string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	for _, path := range folders {
+		for _, stat := range []func(string) (fs.FileInfo, error){os.Lstat, os.Stat} {
+			fi, err := stat(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if owner, known := ownerOf(fi); known && owner != 0 {
+				return fmt.Errorf("%s belongs to another user (%s), and root does not write there, because that user could redirect what is written to any file: work as that user (\"sudo -u %s peerlink ...\"), or give the whole folder to root", path, describeUser(owner), userName(owner))
+			}
+		}
+	}
+	return nil
+}
+
+// userName returns the name of a user or, if there is none, what sudo takes instead.
+func userName(uid int) string {
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return u.Username
+	}
+	return "'#" + strconv.Itoa(uid) + "'"
+}
+
+func describeUser(uid int) string {
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return fmt.Sprintf("%s, %d", u.Username, uid)
+	}
+	return strconv.Itoa(uid)
+}
+
 // CheckFolder returns an error if every user can create and replace files in a folder, or
-// if it belongs to another user. Root may use folders of others.
+// if it belongs to another user.
 func CheckFolder(path string) error {
 	fi, err := os.Stat(path)
 	if err != nil || runtime.GOOS == "windows" {
@@ -65,8 +107,8 @@ func CheckFolder(path string) error {
 		}
 		return fmt.Errorf("every user can make and replace files in %s (mode %v): \"chmod 700 %s\", or choose one to which only you can write", path, fi.Mode(), path)
 	}
-	if os.Geteuid() == 0 {
-		return nil
+	if err := CheckRootWrites(path); err != nil {
+		return err
 	}
 	return CheckOwner(path)
 }

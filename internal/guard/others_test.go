@@ -130,3 +130,32 @@ func TestOpenToGroup(t *testing.T) {
 		}
 	}
 }
+
+// Root does not write into folders of other users, nor through their symbolic links; other
+// users are not affected.
+func TestCheckRootWrites(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if err := CheckRootWrites(os.TempDir()); err != nil {
+			t.Error(err)
+		}
+		t.Skip("only root can give files away: skipped in part")
+	}
+	own, theirs := made(t, true, 0o755), made(t, true, 0o755)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(own, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{theirs, link} {
+		if err := os.Lchown(path, 65534, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := CheckRootWrites(own, own+"/missing"); err != nil {
+		t.Error(err)
+	}
+	for _, path := range []string{theirs, link} {
+		if err := CheckRootWrites(own, path); err == nil || !strings.Contains(err.Error(), "sudo -u ") || !strings.Contains(err.Error(), path) {
+			t.Errorf("%v: expected an error that names %s and a way out", err, path)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"peerlink/internal/durable"
+	"peerlink/internal/guard"
 )
 
 // maxFile is the maximum size of a file in bytes, enough for more than ten thousand peers.
@@ -47,5 +48,8 @@ func createOnce(path string, data []byte) error {
 // lock excludes other updates until the returned function is called. If two updates edited the aggregator
 // at once, one entry could be lost.
 func lock(peersDir string) (unlock func(), err error) {
+	if err := guard.CheckRootWrites(peersDir); err != nil {
+		return nil, err
+	}
 	return durable.Lock(context.Background(), peersDir)
 }

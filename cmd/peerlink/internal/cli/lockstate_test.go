@@ -32,3 +32,26 @@ func TestLockState(t *testing.T) {
 	}
 	unlock()
 }
+
+// A state folder is refused if every user can replace it, because a folder above it is
+// writable for all and has no sticky bit.
+func TestStateFolderCanNotBeReplaced(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no file modes: skipped")
+	}
+	shared := t.TempDir()
+	state := filepath.Join(shared, "folder", "state")
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for mode, good := range map[os.FileMode]bool{0o755: true, 0o777 | os.ModeSticky: true, 0o777: false, 0o702: false} {
+		if err := os.Chmod(shared, mode); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{state, filepath.Join(shared, "folder", "new", "state")} {
+			if _, err := stateFolder(nil, path); (err == nil) != good {
+				t.Errorf("%s in a folder with mode %v: %v", path, mode, err)
+			}
+		}
+	}
+}

@@ -43,8 +43,8 @@ func stateBase() string {
 // defaultState returns the node's default state folder.
 func defaultState(d *node.Dir) string { return filepath.Join(stateBase(), d.Identity().ID) }
 
-// stateFolder returns the path of the node's state folder. It fails if the folder exists and other users can create
-// files in it, because they could redirect the passcode and the messages.
+// stateFolder returns the path of the node's state folder. It fails if other users can create files in the folder or
+// replace it, because they could redirect the passcode and the messages.
 func stateFolder(d *node.Dir, dir string) (string, error) {
 	if dir == "" {
 		dir = defaultState(d)
@@ -55,6 +55,11 @@ func stateFolder(d *node.Dir, dir string) (string, error) {
 	}
 	if err := guard.CheckFolder(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("the state folder: %w", err)
+	}
+	for path := dir; path != filepath.Dir(path); path = filepath.Dir(path) {
+		if err := guard.CheckBeside(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("the state folder: %w", err)
+		}
 	}
 	return dir, nil
 }
