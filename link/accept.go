@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
 	"peerlink/internal/logthrottle"
@@ -168,9 +167,13 @@ func (a *acceptor) notAuthenticated(remote net.Addr, err error) {
 }
 
 // withoutCertificate reports whether the client has sent no certificate. crypto/tls
-// does not export that error.
+// does not export that error. Errors about a certificate quote what is in it: the whole
+// text of the last error counts.
 func withoutCertificate(err error) bool {
-	return strings.Contains(err.Error(), "client didn't provide a certificate")
+	for next := err; next != nil; next = errors.Unwrap(next) {
+		err = next
+	}
+	return err.Error() == "tls: client didn't provide a certificate"
 }
 
 // handshakeFault returns the kind of a handshake error for the log: the rule that a

@@ -171,6 +171,10 @@ func TestStrangers(t *testing.T) {
 	for i := range 1000 {
 		names = append(names, fmt.Sprintf("n%d.example", i))
 	}
+	quoting, err := asn1.Marshal(pkix.Name{CommonName: "tls: client didn't provide a certificate"}.ToRDNSequence())
+	if err != nil {
+		t.Fatal(err)
+	}
 	hugeRSA := &rsa.PublicKey{N: new(big.Int).SetBit(new(big.Int).Lsh(big.NewInt(3), 16382), 0, 1), E: 65537}
 	for _, tt := range []struct {
 		name  string
@@ -179,6 +183,7 @@ func TestStrangers(t *testing.T) {
 		want  string // in the log; after a "!", in the ERROR that the client gets after the handshake
 	}{
 		{"no certificate", nil, nil, "didn't provide a certificate"},
+		{"a name that claims that there is none", nil, server(func(f *forgery) { f.signer, f.subject = key, quoting }), "didn't provide a certificate"},
 		{"TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, []tls.Certificate{own}, "unsupported versions"},
 		{"self-signed", nil, server(func(f *forgery) { f.signer = key }), "not issued by a trusted certificate"},
 		{"self-signed, with the peer certificate", nil, server(func(f *forgery) { f.signer = key }, friendCA.Raw), "not issued by a trusted certificate"},
@@ -231,8 +236,12 @@ func TestStrangers(t *testing.T) {
 			if err == nil || len(answer) > 0 {
 				t.Errorf("got %q and no error", answer)
 			}
+			level := "level=WARN"
+			if tt.name == "no certificate" { // as health checks do
+				level = "level=INFO"
+			}
 			linktest.Eventually(t, "the reason in the log", func() error {
-				if log := authority.Log.String()[before:]; !strings.Contains(log, tt.want) || !strings.Contains(log, "remote=127.0.0.1") {
+				if log := authority.Log.String()[before:]; !strings.Contains(log, tt.want) || !strings.Contains(log, "remote=127.0.0.1") || !strings.Contains(log, level) {
 					return fmt.Errorf("%q has no %q", log, tt.want)
 				}
 				return nil

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"peerlink/broker"
 	"peerlink/link/linktest"
 	"peerlink/node/nodetest"
 )
@@ -94,4 +95,20 @@ func TestRenewalByWrongClock(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A message that the peer refuses becomes a dead letter, and does not block others, whatever
+// words of it the refusal quotes.
+func TestRefusalQuotesMessage(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.Pair(t, ca)
+	quoted := broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: fmt.Appendf(nil, `{"type": "PrepareTransfer",
+		"debtor_id": %d, "creditor_id": %d, "min_locked_amount": 1, "max_locked_amount": 2, "recipient": "R",
+		"final_interest_rate_ts": "9999-12-31T23:59:59+00:00", "max_commit_delay": 100, "coordinator_type": "in the future",
+		"coordinator_id": %[2]d, "coordinator_request_id": 1, "ts": %q}`, int64(0x1234abcd_00_000001), int64(0x000001_01_00000000), time.Now().UTC().Format(time.RFC3339))}
+	other.Put(authority, quoted, linktest.Message(t, other, authority, 2))
+	if _, ok := authority.Take(1)["number 2"]; !ok {
+		t.Error("another message than that behind the refused one")
+	}
+	other.Left(authority, 1)
 }

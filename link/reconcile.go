@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -228,7 +229,11 @@ func (r *reconciler) applyDirectory(ctx, connCtx context.Context, p *peer) error
 	}
 	p.pendingUpdate.Load().apply(np)
 	if np.StompErr != nil {
-		log.Warn("nothing can be sent to the peer until it sends a new info-bundle", "err", np.StompErr)
+		if errors.Is(np.StompErr, fs.ErrPermission) {
+			log.Warn("nothing can be sent to the peer until its files in the node's directory can be read by the user of this service", "err", np.StompErr)
+		} else {
+			log.Warn("nothing can be sent to the peer until it sends a new info-bundle", "err", np.StompErr)
+		}
 	} else if err := np.Stomp.BundleURLsErr; err != nil {
 		log.Warn("the peer may not be found again when it moves", "err", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"slices"
 	"sync"
+	"time"
 
 	"peerlink/broker"
 )
@@ -16,6 +17,10 @@ const (
 	// enough if the peer refused the same message each time until that is a dead
 	// letter.
 	maxRefusedMessages = 32
+	// maxEarly is how long a message waits that the peer refuses because of a timestamp
+	// in the future, although it is not in the future by this node's clock. By then the
+	// operators have been able to correct a clock.
+	maxEarly = 24 * time.Hour
 )
 
 // refusals counts how often the peer has refused each message. Messages are identified
@@ -29,9 +34,9 @@ type refusals struct {
 }
 
 type refusedMessage struct {
-	fp    fingerprint
-	count int
-	early bool // the last refusal was for a timestamp in the future
+	fp         fingerprint
+	count      int
+	firstEarly time.Time // of the last refusals, the first that was for a timestamp in the future
 }
 
 // fingerprint is a hash of the type and the body of a message.
@@ -50,32 +55,41 @@ func (r *refusals) fingerprint(m *broker.Outgoing) fingerprint {
 }
 
 // count returns how often a message has been refused, and whether the last refusal was
-// for a timestamp in the future.
-func (r *refusals) count(f fingerprint) (n int, early bool) {
+// for a timestamp in the future, which the peer has said for less than maxEarly.
+func (r *refusals) count(f fingerprint, now time.Time) (n int, early bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.countLocked(f)
-}
-
-func (r *refusals) countLocked(f fingerprint) (n int, early bool) {
 	if i := r.index(f); i >= 0 {
-		return r.messages[i].count, r.messages[i].early
+		return r.messages[i].count, r.messages[i].isEarly(now)
 	}
 	return 0, false
 }
 
-// add counts another refusal of a message, and returns the new count.
-func (r *refusals) add(f fingerprint, early bool) int {
+func (m *refusedMessage) isEarly(now time.Time) bool {
+	return !m.firstEarly.IsZero() && now.Sub(m.firstEarly) < maxEarly
+}
+
+// add counts another refusal of a message. It returns the same as count.
+func (r *refusals) add(f fingerprint, early bool, now time.Time) (int, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n, _ := r.countLocked(f)
-	n++
-	r.forgetLocked(f)
+	m := refusedMessage{fp: f}
+	if i := r.index(f); i >= 0 {
+		m = r.messages[i]
+		r.messages = slices.Delete(r.messages, i, i+1)
+	}
+	m.count++
+	switch {
+	case !early:
+		m.firstEarly = time.Time{}
+	case m.firstEarly.IsZero():
+		m.firstEarly = now
+	}
 	if len(r.messages) == maxRefusedMessages {
 		r.messages = slices.Delete(r.messages, 0, 1)
 	}
-	r.messages = append(r.messages, refusedMessage{f, n, early})
-	return n
+	r.messages = append(r.messages, m)
+	return m.count, m.isEarly(now)
 }
 
 // forget is called for a message that will not be sent again.

@@ -3,6 +3,7 @@ package link
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"peerlink/broker"
 )
@@ -10,38 +11,65 @@ import (
 // Refusals are counted by type and body of a message, whatever its tag, until the
 // message is forgotten. Only those of the last few messages are kept.
 func TestRefusals(t *testing.T) {
-	r := newRefusals()
+	r, now := newRefusals(), time.Now()
 	message := func(typ, body string) fingerprint {
 		return r.fingerprint(&broker.Outgoing{Type: typ, Body: []byte(body)})
 	}
 	bad := message("T", "bad")
 	for want := 1; want <= maxRefusals; want++ {
-		if got := r.add(message("T", "bad"), false); got != want {
+		if got, _ := r.add(message("T", "bad"), false, now); got != want {
 			t.Errorf("refused %d times, want %d", got, want)
 		}
 	}
 	for _, other := range []fingerprint{message("T", "good"), message("U", "bad"), message("Tb", "ad")} {
-		if n, _ := r.count(other); n != 0 {
+		if n, _ := r.count(other, now); n != 0 {
 			t.Errorf("another message was refused %d times", n)
 		}
 	}
 	r.forget(bad)
-	if n, _ := r.count(bad); n != 0 {
+	if n, _ := r.count(bad, now); n != 0 {
 		t.Errorf("forgotten, but refused %d times", n)
 	}
 
-	r.add(bad, true)
-	if _, early := r.count(bad); !early {
+	r.add(bad, true, now)
+	if _, early := r.count(bad, now); !early {
 		t.Error("not known to have been refused for the time")
 	}
 	for n := range 10 * maxRefusedMessages {
-		r.add(message("T", fmt.Sprint(n)), false)
-		r.add(bad, true) // refused again and again: stays
+		r.add(message("T", fmt.Sprint(n)), false, now)
+		r.add(bad, true, now) // refused again and again: stays
 	}
-	if n, _ := r.count(bad); n != 1+10*maxRefusedMessages {
+	if n, _ := r.count(bad, now); n != 1+10*maxRefusedMessages {
 		t.Errorf("refused %d times, want %d", n, 1+10*maxRefusedMessages)
 	}
-	if n, _ := r.count(message("T", "0")); n != 0 || len(r.messages) != maxRefusedMessages {
+	if n, _ := r.count(message("T", "0"), now); n != 0 || len(r.messages) != maxRefusedMessages {
 		t.Errorf("the first is remembered with %d, and %d messages are, want %d", n, len(r.messages), maxRefusedMessages)
+	}
+}
+
+// A peer that refuses a message for its timestamp is given a day to correct its clock. Then
+// the message counts as refused for another reason, also if the peer still gives that one.
+func TestRefusedForTheTimestamp(t *testing.T) {
+	r, start := newRefusals(), time.Now()
+	m := r.fingerprint(&broker.Outgoing{Type: "T", Body: []byte("early")})
+	for _, step := range []struct {
+		after time.Duration
+		says  bool // that the timestamp is in the future
+		early bool
+	}{
+		{0, true, true},
+		{time.Hour, false, false},
+		{2 * time.Hour, true, true},
+		{25 * time.Hour, true, true},
+		{26 * time.Hour, true, false},
+		{50 * time.Hour, true, false},
+	} {
+		now := start.Add(step.after)
+		if _, early := r.add(m, step.says, now); early != step.early {
+			t.Errorf("after %v: early is %v, want %v", step.after, early, step.early)
+		}
+		if _, early := r.count(m, now); early != step.early {
+			t.Errorf("counted after %v: early is %v, want %v", step.after, early, step.early)
+		}
 	}
 }

@@ -3,11 +3,8 @@ package link
 import (
 	"errors"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"time"
-
-	"peerlink/stomp"
 )
 
 // A peer may accept fewer connections at once than there are queues that lead to it,
@@ -62,14 +59,6 @@ func (t *connRotation) endOldest(turn time.Duration) bool {
 		t.sessions[oldest]()
 	}
 	return oldest != nil
-}
-
-// isTooManyConnections reports whether a peer has refused a connection because it has
-// too many from this node. There is no code for that, but our own nodes and the
-// reference implementation use these words.
-func isTooManyConnections(err error) bool {
-	refused := new(stomp.ServerError)
-	return errors.As(err, &refused) && strings.Contains(strings.ToLower(refused.Message), "too many connections")
 }
 
 // rotationPause returns how long a queue waits for a connection when none of this

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -269,8 +268,7 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 		return
 	}
 	se.peer.stats.refusedByPeer.Add(1)
-	early := isFromFuture(refused)
-	n := se.refused.add(m.fp, early)
+	n, early := se.refused.add(m.fp, isFromFuture(refused), time.Now())
 	se.news = n == 1
 	if early && n == maxRefusals {
 		se.log.Warn("the peer takes a message for one from the future; if it is none by our clock, it waits until the two clocks agree", "err", refused.Message)
@@ -300,9 +298,9 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 // the future by this node's clock, the message is not at fault: one of the two clocks
 // is, and will be corrected. Then the peer accepts the message, and those behind it,
 // which are younger and would be refused like it. So the message is sent again until
-// then.
+// then, for at most maxEarly.
 func (se *session) refusedTooOften(m *broker.Outgoing, print fingerprint) error {
-	n, early := se.refused.count(print)
+	n, early := se.refused.count(print, time.Now())
 	switch {
 	case n < maxRefusals:
 		return nil
@@ -312,13 +310,6 @@ func (se *session) refusedTooOften(m *broker.Outgoing, print fingerprint) error 
 		return errors.New("its timestamp is in the future, by the peer's clock and by ours")
 	}
 	return nil
-}
-
-// isFromFuture reports whether a peer has refused a message for a timestamp in the
-// future. There is no code for that, but our own nodes and the reference implementation
-// use these words. If a peer uses other words, its refusals count like all others.
-func isFromFuture(refused *stomp.ServerError) bool {
-	return strings.Contains(refused.Message, "in the future")
 }
 
 // errIdle is the error of a connection that has had nothing to send for long. The

@@ -3,7 +3,6 @@ package link
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"time"
 
 	"peerlink/internal/wait"
@@ -70,10 +69,4 @@ func (se *session) awaitQuiet(ctx context.Context) error {
 	}
 	se.quiet = true
 	return wait.Sleep(ctx, quietTime)
-}
-
-// isInternalError reports whether a peer says that the fault is its own. There is no
-// code for that, but our own nodes and the reference implementation use these words.
-func isInternalError(refused *stomp.ServerError) bool {
-	return strings.Contains(strings.ToLower(refused.Message), "internal server error")
 }

@@ -120,7 +120,8 @@ func readMessages(in io.Reader, name string, view smp.View) ([]broker.Outgoing, 
 	lines := bufio.NewScanner(text)
 	lines.Buffer(nil, 4*smp.MaxBody)
 	var messages []broker.Outgoing
-	for n := 1; lines.Scan(); n++ {
+	n := 1
+	for ; lines.Scan(); n++ {
 		body := bytes.TrimSpace(lines.Bytes())
 		if len(body) == 0 {
 			continue
@@ -137,7 +138,9 @@ func readMessages(in io.Reader, name string, view smp.View) ([]broker.Outgoing, 
 		}
 		messages = append(messages, broker.Outgoing{Type: typ, ContentType: "application/json", Body: bytes.Clone(body)})
 	}
-	if err := lines.Err(); err != nil {
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return nil, fmt.Errorf("%s: line %d is longer than %d bytes: expected one message in JSON on each line; nothing was queued", name, n, 4*smp.MaxBody)
+	} else if err != nil {
 		return nil, fmt.Errorf("%s: %w; nothing was queued", name, err)
 	}
 	return messages, nil
