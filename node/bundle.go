@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -20,7 +21,7 @@ import (
 // stores a copy for publishing ([Dir.PublishedBundle]). If the new file can not be
 // written, nothing is recorded or published.
 func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) error {
-	if err := d.CheckKey(key); err != nil {
+	if err := errors.Join(d.CheckKey(key), d.CheckRootDates(time.Now())); err != nil {
 		return err
 	}
 	unlock, err := d.lock(ctx)

@@ -29,6 +29,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"peerlink/internal/textfile"
 	"peerlink/node/nodetype"
@@ -225,6 +226,24 @@ func (d *Dir) CheckKey(key crypto.Signer) error {
 	}
 	return nil
 }
+
+// CheckRootDates fails if the node's root certificate is not valid yet: this machine's clock is
+// wrong, or was wrong when the node was made. The error names the remedy.
+func (d *Dir) CheckRootDates(now time.Time) error {
+	if !now.Before(d.root.NotBefore) {
+		return nil
+	}
+	return fmt.Errorf("%s %w", d.file("root-ca.crt"), rootNotYet(d.root, now))
+}
+
+func rootNotYet(root *x509.Certificate, now time.Time) error {
+	return fmt.Errorf("is valid only from %s on, and this machine's clock shows %s: if the clock is wrong, set it; if it was wrong when the node was made, %s",
+		root.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), RemakeRoot)
+}
+
+// RemakeRoot is what to do about a root certificate of this node with wrong dates.
+const RemakeRoot = "and nobody has been given an info-bundle or a certificate of this node, remove root-ca.crt and the folders db, certs and peers, " +
+	"and make the node again with the same \"peerlink init\" command, which uses the root key that is there"
 
 // CreditorsSubnet returns the creditors agent's own subnet of creditor IDs, in hex
 // (creditors-subnet.txt). These IDs are translated for each peer.

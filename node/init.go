@@ -264,6 +264,9 @@ func (d *Dir) SignServerAfter(ctx context.Context, key crypto.Signer, csr *x509.
 	if id != d.identity {
 		return nil, fmt.Errorf("the certificate signing request is for %s; this node, %s, signs server certificates for itself only", id, d.identity)
 	}
+	if err := d.CheckRootDates(time.Now()); err != nil {
+		return nil, err
+	}
 	unlock, err := d.lock(ctx)
 	if err != nil {
 		return nil, err

@@ -57,7 +57,10 @@ func (l *Locked) CheckNewPeer(b *infobundle.Bundle) error {
 	if err := l.d.checkNewPeer(b); err != nil {
 		return err
 	}
-	if isDir(l.d.file("peers", b.Identity.ID)) {
+	if dir := l.d.file("peers", b.Identity.ID); isDir(dir) {
+		if l.d.needsRenewal(dir, b) {
+			return fmt.Errorf("%s is known already, with a certificate that is not valid now: if this machine's clock is right, sign its info-bundle on the machine with the root key (\"peerlink peer sign\"), or remove %s and ask for a new certificate, which has the same subnet", b.Identity, dir)
+		}
 		return fmt.Errorf("%s is known already: taking over its newer info needs no root key (\"peerlink peer sign\")", b.Identity)
 	}
 	return l.d.checkPeerLimit()

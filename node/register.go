@@ -16,7 +16,8 @@ import (
 
 // RegisterPeer checks the peer certificate that a peer has issued to this node, and
 // stores it as sub-ca.crt ("Becoming peers", step 4). If the peer is registered already
-// with the same certificate, RegisterPeer changes nothing and returns already = true.
+// with the same certificate, RegisterPeer changes nothing and returns already = true. Another
+// certificate replaces the registered one only if that is not valid now.
 func (d *Dir) RegisterPeer(ctx context.Context, certPEM []byte) (p *Peer, already bool, err error) {
 	cert, err := pki.ParseCertificatePEM(certPEM)
 	if err != nil {
@@ -37,18 +38,25 @@ func (d *Dir) RegisterPeer(ctx context.Context, certPEM []byte) (p *Peer, alread
 		}
 		return nil, false, err
 	}
-	if p.SubCA != nil {
-		if sameCertificate(p.SubCA, cert) {
-			return p, true, nil
-		}
-		return nil, false, fmt.Errorf("peer %s is registered already, with another certificate", issuer.ID)
+	if p.SubCA != nil && sameCertificate(p.SubCA, cert) {
+		return p, true, nil
+	}
+	if p.SubCA != nil && isValidAt(p.SubCA, time.Now()) {
+		return nil, false, d.registeredAlready(p, cert)
 	}
 	if p.Deactivated != "" {
 		return nil, false, fmt.Errorf("peer %s has been deactivated (%s), which is for good", issuer.ID, p.Deactivated)
 	}
+	if now := time.Now(); now.Before(cert.NotBefore) {
+		return nil, false, fmt.Errorf("the certificate is valid only from %s on, and here it is %s: set this machine's clock if it is wrong; if it is right, that of the machine that signed it was ahead: ask the owner of %s to sign this node's info-bundle again, with the right time, and to send the new certificate",
+			cert.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), issuer.ID)
+	}
 	subnet, err := d.checkReceived(cert, p)
 	if err != nil {
 		return nil, false, err
+	}
+	if p.SubCA != nil && subnet != p.Subnet {
+		return nil, false, fmt.Errorf("peer %s is registered already, with the subnet %s, and this certificate says %s: ask its owner for one with the same", issuer.ID, p.Subnet, subnet)
 	}
 	dir := d.file("peers", issuer.ID)
 	switch d.identity.Type {
@@ -66,6 +74,21 @@ func (d *Dir) RegisterPeer(ctx context.Context, certPEM []byte) (p *Peer, alread
 	}
 	p, err = d.Peer(issuer.ID)
 	return p, false, err
+}
+
+// registeredAlready returns the error for a certificate from a peer that is registered with
+// another one, which is valid.
+func (d *Dir) registeredAlready(p *Peer, cert *x509.Certificate) error {
+	err := fmt.Errorf("peer %s is registered already, with another certificate", p.Identity.ID)
+	subnet, checkErr := d.checkReceived(cert, p)
+	switch {
+	case checkErr != nil:
+		return fmt.Errorf("%w, which is kept; and this one is refused: %w", err, checkErr)
+	case d.identity.Type != nodetype.AccountingAuthority && subnet != p.Subnet:
+		return fmt.Errorf("%w, which is kept, with the subnet %s: this one says %s, but a node keeps its subnet for ever; send %s to the owner of the peer, who has to remove this node there, put that file into the folder certs, and sign this node's info-bundle again",
+			err, p.Subnet, subnet, d.file("peers", p.Identity.ID, "sub-ca.crt"))
+	}
+	return fmt.Errorf("%w, which still serves: it is valid, and the peer accepts it as it accepts this one; nothing needs to be done", err)
 }
 
 // checkReceived checks a peer certificate that p has issued to this node, and returns

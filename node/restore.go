@@ -161,6 +161,14 @@ func (d *Dir) lostRoot(pub crypto.PublicKey) (*rootCopy, error) {
 	if err != nil {
 		return nil, err
 	}
+	now := time.Now()
+	early := slices.IndexFunc(copies, func(c rootCopy) bool { return now.Before(c.cert.NotBefore) })
+	if early >= 0 {
+		notYet := copies[early]
+		if copies = slices.DeleteFunc(copies, func(c rootCopy) bool { return now.Before(c.cert.NotBefore) }); len(copies) == 0 {
+			return nil, fmt.Errorf("%s has no good root-ca.crt, and the copy of it, %s, %w", d.show(), notYet.file, rootNotYet(notYet.cert, now))
+		}
+	}
 	if len(copies) == 0 {
 		return nil, d.checkNothingSigned()
 	}
@@ -216,7 +224,7 @@ func (d *Dir) checkNothingSigned() error {
 
 // rootCopies returns the copies of root certificates of d.identity: first that in
 // db/info-bundle.zip, which was given to peers, then those in certs/. If the directory
-// has db/root-ca.csr, the certificates must have its key. If d.identity is not known, those in
+// has db/root-ca.csr, the certificates must have its key. They may be not valid yet. If d.identity is not known, those in
 // certs/ must be listed in db/index.
 func (d *Dir) rootCopies() (copies []rootCopy, err error) {
 	if data, err := durable.Read(d.PublishedBundle(), infobundle.MaxSize); err == nil {
@@ -246,7 +254,11 @@ func (d *Dir) rootCopies() (copies []rootCopy, err error) {
 		}
 	}
 	isOwn := func(c rootCopy) bool {
-		id, err := pki.CheckRoot(c.cert, time.Now())
+		now := time.Now()
+		if now.Before(c.cert.NotBefore) {
+			now = c.cert.NotBefore
+		}
+		id, err := pki.CheckRoot(c.cert, now)
 		if err != nil || csrKey != nil && !bytes.Equal(csrKey, c.cert.RawSubjectPublicKeyInfo) {
 			return false
 		}

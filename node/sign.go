@@ -28,6 +28,7 @@ type SignResult struct {
 	Peer     *Peer
 	CertFile string // the peer certificate, to be sent to the peer
 	New      bool   // the peer was not known before
+	Renewed  bool   // a known peer has a new certificate, because the earlier one was not valid now
 	Updated  bool   // a known peer's nodeinfo has been replaced by a newer one
 	Ignored  string // why a known peer's nodeinfo, which differs from the bundle's, has not been replaced
 }
@@ -35,18 +36,23 @@ type SignResult struct {
 // SignPeer makes the node of a verified info-bundle a peer: it reserves a subnet if
 // this node is an accounting authority, signs the peer certificate, and pins the root
 // certificate. For a known peer, SignPeer replaces older nodeinfo, and fails with
-// [ErrOtherRoot] if the bundle has another root certificate ("Becoming peers", step 2).
+// [ErrOtherRoot] if the bundle has another root certificate ("Becoming peers", step 2). If the
+// peer certificate is not valid now, because it was signed with a wrong clock, SignPeer
+// replaces it with a new one, with the same subnet.
 //
 // key returns the node's decrypted root key. It is called only if the key is needed,
-// which is not the case for a known peer.
+// which is not the case for a known peer with a valid certificate.
 func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (crypto.Signer, error)) (*SignResult, error) {
 	if err := d.checkNewPeer(b); err != nil {
+		return nil, err
+	}
+	if err := d.CheckRootDates(time.Now()); err != nil {
 		return nil, err
 	}
 	dir := d.file("peers", b.Identity.ID)
 	// key may prompt for a passphrase, so the lock is not held while it is called.
 	var signer crypto.Signer
-	if !isDir(dir) {
+	if !isDir(dir) || d.needsRenewal(dir, b) {
 		var err error
 		if signer, err = key(); err != nil {
 			return nil, err
@@ -67,6 +73,9 @@ func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (cr
 	if isDir(dir) {
 		if res.Updated, err = d.updatePeer(dir, b, true); err == nil && !res.Updated {
 			res.Ignored = ignored(dir, b)
+		}
+		if err == nil && signer != nil && d.needsRenewal(dir, b) {
+			res.Renewed, err = true, d.renewPeer(ctx, dir, b, signer)
 		}
 	} else if signer == nil {
 		return nil, fmt.Errorf("peer %s was removed while it was being signed: try again", b.Identity.ID)
@@ -292,6 +301,52 @@ func (d *Dir) addPeer(ctx context.Context, dir string, b *infobundle.Bundle, key
 		return err
 	}
 	return d.installPeer(dir, b, cert, subnet)
+}
+
+// needsRenewal reports whether the certificate that a known peer was given is not valid now,
+// so that the peer can not use it. The result is false if the certificate can not be read, if
+// the bundle is not that of the peer, and if the peer is deactivated.
+func (d *Dir) needsRenewal(dir string, b *infobundle.Bundle) bool {
+	pinned, err := readCert(dir, "root-ca.crt")
+	if err != nil || !sameCertificate(pinned, b.Root) {
+		return false
+	}
+	if date, err := d.Deactivated(b.Identity.ID); err != nil || date != "" {
+		return false
+	}
+	cert, err := readCert(dir, "peercert.crt")
+	return err == nil && !isValidAt(cert, time.Now())
+}
+
+func isValidAt(cert *x509.Certificate, now time.Time) bool {
+	return !now.Before(cert.NotBefore) && !now.After(cert.NotAfter)
+}
+
+// renewPeer signs a new certificate for a known peer, with the subnet of the earlier one.
+func (d *Dir) renewPeer(ctx context.Context, dir string, b *infobundle.Bundle, key crypto.Signer) error {
+	if err := d.checkRecord(b); err != nil {
+		return err
+	}
+	old, err := readCert(dir, "peercert.crt")
+	if err != nil {
+		return err
+	}
+	subnet := ""
+	if d.identity.Type == nodetype.AccountingAuthority {
+		if subnet, _, err = pki.SubnetComment(old); err != nil {
+			return err
+		}
+	}
+	if err := (&Locked{d: d}).holdSubnet(ctx, b.Identity, subnet); err != nil {
+		return err
+	}
+	cert, err := d.sign(key, func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error) {
+		return a.SignPeer(b.Root, subnet, serial, time.Now())
+	})
+	if err != nil {
+		return err
+	}
+	return durable.Replace(filepath.Join(dir, "peercert.crt"), pki.EncodeCertificatePEM(cert), 0o644)
 }
 
 // sign makes a certificate with a new serial number, and records it. If make fails,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"peerlink/node"
 	"peerlink/node/pki"
 )
 
@@ -23,7 +24,11 @@ func (c *checker) checkRoot(file string, cert *x509.Certificate) (valid bool) {
 		}
 	}
 	c.checkIssuer(file, cert, cert, "itself")
-	c.checkDates(file, cert)
+	renew := "a node keeps its root certificate for ever, so its owner has to make a new node"
+	if file == "root-ca.crt" {
+		renew = "if the node has just been made, " + node.RemakeRoot
+	}
+	c.checkDates(file, cert, renew)
 	c.checkFar(file, cert)
 	c.checkAuthority(file, cert, x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)
 	if cert.BasicConstraintsValid && cert.IsCA && cert.MaxPathLen == 0 {
@@ -57,7 +62,7 @@ func (c *checker) checkServer(file string, cert *x509.Certificate, inUse bool) (
 		c.checkAuthorityKeyID(file, cert, c.root)
 	}
 	if inUse {
-		c.checkDates(file, cert)
+		c.checkDates(file, cert, "\"peerlink server-cert issue\" makes it")
 		if days, _ := pki.Expiry(cert.NotAfter, cert.NotBefore); days > closeDays {
 			c.warning(file, RuleLifetime, "is valid for %d days: expected about 365, since it can not be revoked if its key is stolen", days)
 		}
@@ -94,7 +99,11 @@ func (c *checker) checkPeerCertificate(file string, cert, issuer, holder *x509.C
 		c.problem(file, RulePublicKey, "the public key is not the root key of %s", nameOf(holder))
 	}
 	c.checkIssuer(file, cert, issuer, "the root key of "+nameOf(issuer))
-	c.checkDates(file, cert)
+	renew := "sign the peer's info-bundle again (\"peerlink peer sign\"), and send the new certificate to its owner"
+	if issuer != c.root {
+		renew = "ask its owner to sign this node's info-bundle again, and register the new certificate (\"peerlink peer register\")"
+	}
+	c.checkDates(file, cert, renew)
 	c.checkFar(file, cert)
 	c.checkAuthority(file, cert, x509.ExtKeyUsageClientAuth)
 	if cert.IsCA && !cert.MaxPathLenZero {

@@ -16,17 +16,17 @@ const (
 	closeDays = 2 * 366
 )
 
-// checkDates checks that the certificate is valid now, and adds its end to the
-// report's Expiries.
-func (c *checker) checkDates(file string, cert *x509.Certificate) {
+// checkDates checks that the certificate is valid now, and adds its end to the report's
+// Expiries. renew says how to get another certificate.
+func (c *checker) checkDates(file string, cert *x509.Certificate, renew string) {
 	e := c.expiry(file, cert)
 	c.report.Expiries = append(c.report.Expiries, e)
 	end := cert.NotAfter.UTC().Format(time.DateOnly)
 	switch {
 	case c.now.Before(cert.NotBefore):
-		c.problem(file, RuleDates, "is valid only from %s on: is the clock right?", cert.NotBefore.UTC().Format(time.DateTime))
+		c.problem(file, RuleDates, "is valid only from %s on: if this machine's clock is right, that of the machine that signed it was ahead: %s", cert.NotBefore.UTC().Format(time.DateTime), renew)
 	case c.now.After(cert.NotAfter):
-		c.problem(file, RuleDates, "ended on %s: a new one is needed", end)
+		c.problem(file, RuleDates, "ended on %s: a new one is needed: %s", end, renew)
 	case e.WithinDays > 0:
 		c.warning(file, RuleExpiry, "ends on %s, in %d days: a new one is needed by then", end, e.DaysLeft)
 	}

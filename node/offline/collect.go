@@ -70,6 +70,9 @@ func collect(ctx context.Context, d *node.Dir, asks []Requested, now time.Time, 
 	if len(asks) == 0 || len(asks) > maxItems {
 		return nil, fmt.Errorf("%d things to be signed: expected 1 to %d in one request", len(asks), maxItems)
 	}
+	if err := d.CheckRootDates(now); err != nil {
+		return nil, err
+	}
 	err = d.Locked(ctx, func(l *node.Locked) error {
 		c := &collection{l: l, d: d, now: now}
 		if err := c.check(asks); err != nil {

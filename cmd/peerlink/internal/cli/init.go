@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -153,6 +154,9 @@ func (a *app) repair(ctx context.Context) (done bool, err error) {
 	repaired, err := d.Repair(ctx)
 	for _, what := range repaired {
 		a.print("%s", terminal.Line(what))
+	}
+	if err == nil {
+		err = d.CheckRootDates(time.Now()) // which no repair can change
 	}
 	if err == nil && len(restored)+len(repaired) == 0 {
 		a.printMessage("%s is complete, nothing needed repair. \"peerlink check\" looks at everything.", d.Identity())

@@ -29,7 +29,8 @@ func (a *app) peerSignCommand() *cobra.Command {
 		Long: `Checks another node's info-bundle, pins its root certificate for ever, and signs
 the peer certificate that has to be sent back to its owner. For a node that is a
 peer already, a newer bundle updates its servers' addresses; that needs no root
-key. One that is not newer, and says something else, is refused: dates are in UTC.
+key, unless its peer certificate is not valid, because it was signed with a wrong
+clock: then a new one is signed, with the same subnet. A bundle that is not newer, and says something else, is refused: dates are in UTC.
 
 The ID of an agent proves its key. That of an accounting authority does not:
 compare the fingerprint with its owner, on another way than the bundle came, or
@@ -66,6 +67,11 @@ look it up in a registry that you trust.`,
 			switch {
 			case res.New:
 				a.printMessage("Send this certificate to the owner of %s, who files it with\n\"peerlink peer register\". Send them your info-bundle too, if they do not have it\n(\"peerlink bundle create\"), and register the certificate that they send you.", id)
+			case res.Renewed:
+				a.printMessage("The certificate that %s was given before is not valid now, so this is a new one: send it to the\nowner, who files it with \"peerlink peer register\".", id)
+				if res.Ignored != "" {
+					a.warn("%s: nothing else was taken over: %s.", args[0], res.Ignored)
+				}
 			case res.Updated:
 				a.printMessage("%s was known already: took over its newer info (%s).", id, res.Peer.UpdatedAt)
 			case res.Ignored != "":
