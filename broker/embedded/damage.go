@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	sqlite3 "modernc.org/sqlite/lib"
@@ -72,6 +73,7 @@ func (w *writeConn) recordClosed() {
 func (w *writeConn) leaveOneFile() {
 	if closed, err := w.number("SELECT closed FROM store"); err == nil && closed != 0 {
 		_ = w.keepWAL(false)
+		_ = os.Remove(w.path() + noteSuffix)
 	}
 }
 

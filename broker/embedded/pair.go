@@ -3,6 +3,7 @@ package embedded
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
+	"sync"
 )
 
 // errMixed is reported by [Open] for a file and a write-ahead log that are not of the same
@@ -44,6 +47,7 @@ func (w *writeConn) mark() error {
 		return err
 	}
 	w.token = next
+	noteToken(w.path(), next)
 	return nil
 }
 
@@ -76,7 +80,9 @@ func checkPair(path string) error {
 	for range pairAttempts {
 		before, _, err := readWAL(path + "-wal")
 		if errors.Is(err, os.ErrNotExist) && lacksWAL(path) {
-			return fmt.Errorf("%w: %s was not closed and %[2]s-wal, with the last messages, is missing; put it back from the same moment, or make an empty file of that name to go on without them",
+			return fmt.Errorf("%w: %s was not closed, and %[2]s-wal, which may have the last messages, is missing."+
+				" If the sqlite3 tool has opened %[2]s here since, everything is in it: make an empty file %[2]s-wal."+
+				" Otherwise put %[2]s-wal back from the same moment, or make it an empty file to go on without the last messages",
 				errMixed, path)
 		}
 		if err != nil || before == nil {
@@ -98,9 +104,11 @@ func checkPair(path string) error {
 	return nil
 }
 
-// lacksWAL reports whether a service has opened the file and not closed it, and there is
-// no write-ahead log. The former is recorded in the file itself: see [writeConn.recordOpen].
-// While it is, no connection of this package removes the log.
+// lacksWAL reports whether a service has opened the file and not closed it, there is no
+// write-ahead log, and messages may be missing. The first is recorded in the file itself:
+// see [writeConn.recordOpen]. While it is, no connection of this package removes the log,
+// but another program, such as the sqlite3 tool, moves its content into the file and
+// removes it. The file then has the token of the last transaction: see [noteToken].
 func lacksWAL(path string) bool {
 	c, err := dialURI(path, "immutable=1")
 	if err != nil {
@@ -111,10 +119,61 @@ func lacksWAL(path string) bool {
 	if err != nil || closed != 0 {
 		return false
 	}
+	if token, err := c.number("PRAGMA application_id"); err == nil && isLastToken(path, uint32(token)) {
+		return false
+	}
 	// Another service may have opened the store meanwhile.
 	_, err = os.Lstat(path + "-wal")
 	return errors.Is(err, os.ErrNotExist)
 }
+
+// tokenNote returns what [noteToken] writes: the token, and the ID of this start of the
+// operating system. It returns "" if the latter is unknown.
+func tokenNote(token uint32) string {
+	boot := bootID()
+	if boot == "" {
+		return ""
+	}
+	return fmt.Sprintf("%08x %s\n", token, boot)
+}
+
+// noteToken writes the token of a transaction, before it is committed, to a file beside
+// the store. It does not sync: after the next start of the operating system, the note does
+// not count, because a power failure may have left an older one. Errors are ignored:
+// without the note, lacksWAL returns true.
+func noteToken(store string, token uint32) {
+	note := tokenNote(token)
+	if note == "" {
+		return
+	}
+	path := store + noteSuffix
+	// All notes of one start of the operating system have the same length.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = f.WriteAt([]byte(note), 0)
+		err = cmp.Or(err, f.Close())
+	}
+	if err != nil {
+		_ = os.Remove(path) // an older token would be wrong
+	}
+}
+
+// isLastToken reports whether no transaction followed the one with this token.
+func isLastToken(store string, token uint32) bool {
+	note, err := os.ReadFile(store + noteSuffix)
+	return err == nil && len(note) > 0 && string(note) == tokenNote(token)
+}
+
+const noteSuffix = "-last"
+
+// bootID returns the ID of this start of the operating system, "" if it is unknown.
+var bootID = sync.OnceValue(func() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+})
 
 // tokenInFile returns the token in the file, without the write-ahead log. It reads it
 // through SQLite: if this process opened and closed the file directly, it would lose the

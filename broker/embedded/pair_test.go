@@ -174,32 +174,176 @@ func TestMissingLog(t *testing.T) {
 	}
 }
 
+// killed returns a copy of the files of an open store, as a service that is killed leaves
+// them.
+func killed(t *testing.T, s *Store) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "messages.db")
+	for _, suffix := range []string{"", "-wal", noteSuffix} {
+		copyFile(t, s.path+suffix, path+suffix)
+	}
+	return path
+}
+
+// runSQL does what the sqlite3 tool does when it runs SQL.
+func runSQL(t *testing.T, path, sql string) {
+	t.Helper()
+	c, err := dialURI(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.exec(sql); err != nil {
+		t.Error(err)
+	}
+	if err := c.close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path + "-wal"); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("the log is still there: %v", err)
+	}
+}
+
+// vacuumRecipe returns the handbook's SQL for a file that a version before 3 has made.
+func vacuumRecipe(t *testing.T) string {
+	t.Helper()
+	handbook, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, sql, _ := strings.Cut(string(handbook), "`sqlite3 messages.db '")
+	sql, _, ok := strings.Cut(sql, "'`")
+	if !ok {
+		t.Fatal("the recipe is not in the handbook")
+	}
+	return sql
+}
+
+// After a service was killed, a store that the sqlite3 tool has opened since, which moves
+// the write-ahead log into the file and removes it, is opened with all messages. The
+// handbook's VACUUM needs no messages.db-last for that, and otherwise the error says what
+// to do. A file without its log is still refused when that was of a later transaction.
+func TestLogRemovedBySQLite(t *testing.T) {
+	if bootID() == "" {
+		t.Skip("skipped: a write-ahead log that sqlite3 has removed (the system has no boot ID)")
+	}
+	s := openTest(t, Options{Service: true})
+	declareTest(t, s, "q")
+	putBodies(t, s, "q", numbers(10)...)
+	moveLog(t, s.path, "RESTART")
+	earlier := killed(t, s)
+	putBodies(t, s, "q", "11")
+	for _, tt := range []struct {
+		name, sql string
+		without   bool // messages.db-last
+		want      error
+	}{
+		{"a look", "SELECT count(*) FROM messages", false, nil},
+		{"the handbook's VACUUM", vacuumRecipe(t), false, nil},
+		{"a look after a power failure", "SELECT count(*) FROM messages", true, errMixed},
+		{"the handbook's VACUUM after a power failure", vacuumRecipe(t), true, nil},
+	} {
+		path := killed(t, s)
+		runSQL(t, path, tt.sql)
+		if tt.without {
+			if err := os.Remove(path + noteSuffix); err != nil {
+				t.Fatal(err)
+			}
+		}
+		after, err := Open(path, Options{Service: true})
+		if !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), "sqlite3") {
+			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
+		}
+		if err != nil {
+			if err := os.WriteFile(path+"-wal", nil, 0o600); err != nil { // as the error says
+				t.Fatal(err)
+			}
+			if after, err = Open(path, Options{Service: true}); err != nil {
+				t.Errorf("%s: with an empty log: %v", tt.name, err)
+				continue
+			}
+		}
+		wantQueued(t, after, "q", numbers(11)...)
+		if err := after.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(path + noteSuffix); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: the closed store keeps its note: %v", tt.name, err)
+		}
+	}
+	path := killed(t, s)
+	copyFile(t, earlier, path) // an older backup
+	if err := os.Remove(path + "-wal"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, Options{Service: true}); !errors.Is(err, errMixed) {
+		t.Errorf("older file: got %v, want ErrMixed", err)
+	}
+	path = killed(t, s)
+	if err := os.Remove(path + "-wal"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, Options{Service: true}); !errors.Is(err, errMixed) {
+		t.Errorf("log removed with a message in it: got %v, want ErrMixed", err)
+	}
+}
+
 // damagedStore returns a closed store with 1000 messages in queue "bad", some of them
 // unreadable, and 10 in queue "good".
 func damagedStore(t *testing.T) (path string) {
+	t.Helper()
+	s := storeToDamage(t)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	damage(t, s.path)
+	return s.path
+}
+
+// damagedAndKilled is damagedStore of a service that was killed, with message "11" in
+// queue "good", which is in the write-ahead log.
+func damagedAndKilled(t *testing.T) (path string) {
+	t.Helper()
+	s := storeToDamage(t)
+	moveLog(t, s.path, "TRUNCATE")
+	putBodies(t, s, "good", "11")
+	path = killed(t, s)
+	damage(t, path)
+	return path
+}
+
+const badMessages = 1000
+
+// badBodies are the bodies in queue "bad".
+func badBodies() []string {
+	bodies := numbers(badMessages)
+	for i := range bodies {
+		bodies[i] = strings.Repeat("x", 1000) + bodies[i]
+	}
+	return bodies
+}
+
+func storeToDamage(t *testing.T) *Store {
 	t.Helper()
 	s := openTest(t, Options{Service: true, Owner: "me"})
 	declareTest(t, s, "good")
 	declareTest(t, s, "bad")
 	putBodies(t, s, "good", numbers(10)...)
-	bodies := numbers(1000)
-	for i := range bodies {
-		bodies[i] = strings.Repeat("x", 1000) + bodies[i]
-	}
-	putBodies(t, s, "bad", bodies...)
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(s.path)
+	putBodies(t, s, "bad", badBodies()...)
+	return s
+}
+
+// damage overwrites a page with messages of queue "bad".
+func damage(t *testing.T, path string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	middle := bytes.Index(data, []byte(bodies[500])) / pageSize * pageSize
+	middle := bytes.Index(data, []byte(badBodies()[badMessages/2])) / pageSize * pageSize
 	clear(data[middle : middle+pageSize])
-	if err := os.WriteFile(s.path, data, 0o600); err != nil {
+	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return s.path
 }
 
 // Damage that a running service finds, because the previous one has closed the store, is
@@ -238,12 +382,12 @@ func TestDamageIsTrouble(t *testing.T) {
 	}
 }
 
-// The handbook's procedure for a damaged store saves the readable messages.
+// The handbook's procedure for a damaged store saves the readable messages, whether or not
+// the service was killed.
 func TestSaveWhatCanBeRead(t *testing.T) {
 	if _, err := exec.LookPath("sqlite3"); err != nil {
 		t.Skip("skipped: saving a damaged store (sqlite3 is not installed)")
 	}
-	path := damagedStore(t)
 	handbook, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
@@ -256,20 +400,28 @@ func TestSaveWhatCanBeRead(t *testing.T) {
 			script += command
 		}
 	}
-	cmd := exec.Command("sh", "-e", "-c", script)
-	cmd.Dir = filepath.Dir(path)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	for _, tt := range []struct {
+		name string
+		path string
+		good int
+	}{{"closed", damagedStore(t), 10}, {"killed", damagedAndKilled(t), 11}} {
+		t.Run(tt.name, func(t *testing.T) {
+			cmd := exec.Command("sh", "-e", "-c", script)
+			cmd.Dir = filepath.Dir(tt.path)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			s := openFile(t, tt.path, Options{Service: true, Owner: "me"})
+			wantQueued(t, s, "good", numbers(tt.good)...)
+			if n := len(queued(t, s, "bad")); n < 980 || n >= badMessages {
+				t.Errorf("%d of %d messages are saved", n, badMessages)
+			}
+			if info, err := os.Stat(tt.path); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("%v, %v", info.Mode(), err)
+			}
+			putBodies(t, s, "bad", "new")
+		})
 	}
-	s := openFile(t, path, Options{Service: true, Owner: "me"})
-	wantQueued(t, s, "good", numbers(10)...)
-	if n := len(queued(t, s, "bad")); n < 980 || n >= 1000 {
-		t.Errorf("%d of 1000 messages are saved", n)
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
-	}
-	putBodies(t, s, "bad", "new")
 }
 
 // A store whose file is missing or empty, with or without its write-ahead log, is not

@@ -4,7 +4,6 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 )
 
@@ -79,7 +78,7 @@ func (w *writeConn) shrink(step int64) error {
 }
 
 // fileBytes and walBytes return the sizes of the file and of its write-ahead log.
-func (w *writeConn) fileBytes() int64 { return sizeOf(strings.TrimSuffix(w.walPath, "-wal")) }
+func (w *writeConn) fileBytes() int64 { return sizeOf(w.path()) }
 func (w *writeConn) walBytes() int64  { return sizeOf(w.walPath) }
 
 func sizeOf(path string) int64 {

@@ -161,6 +161,9 @@ func (w *writeConn) prepareStatements() error {
 	return p.err
 }
 
+// path returns the path of the file.
+func (w *writeConn) path() string { return strings.TrimSuffix(w.walPath, "-wal") }
+
 func (w *writeConn) close() error {
 	w.fairLock.close()
 	w.leaveOneFile()
