@@ -70,7 +70,10 @@ func (r *reconciler) startBindJob(ctx context.Context, p *peer, e *bindJob) erro
 			r.log.Warn("messages wait in queues of an earlier --queue-pattern, they are sent too", "peer", p.id, "queues", last.waiting)
 		}
 		p.former = last.waiting
-		return last.err
+		if last.err != nil {
+			return &brokerError{last.err}
+		}
+		return nil
 	}
 	e.done = make(chan struct{})
 	p.bindJob = e

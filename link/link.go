@@ -66,14 +66,15 @@ type Service struct {
 
 // shared is what all goroutines of a [Service], [QueueSender] or [QueueDrainer] use.
 type shared struct {
-	cfg        Config
-	log        *slog.Logger
-	logLimiter *logthrottle.Limiter // for entries that peers or this machine cause
-	peers      *peerSet
-	queuePacer *queuePacer
-	rebalancer *rebalancer
-	dials      *rate.Limiter // limits attempts to connect to peers
-	quotas     broker.Quotas // nil if the broker has none
+	cfg            Config
+	log            *slog.Logger
+	logLimiter     *logthrottle.Limiter // for entries that peers or this machine cause
+	peers          *peerSet
+	queuePacer     *queuePacer
+	rebalancer     *rebalancer
+	dials          *rate.Limiter // limits attempts to connect to peers
+	quotas         broker.Quotas // nil if the broker has none
+	brokerTroubles brokerTroubles
 
 	wg sync.WaitGroup // all goroutines that Run has started
 }

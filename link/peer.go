@@ -34,7 +34,7 @@ type peer struct {
 	pendingUpdate atomic.Pointer[pendingUpdate] // newer than the directory; nil if there is none
 
 	// Used by the reconciling goroutine only.
-	stamp   node.Stamp     // of the directory, when the peer was last reconciled
+	stamp   *node.Stamp    // of the directory, when the peer was last reconciled; nil if it has to be
 	former  []string       // names of queues that led to the peer before and have messages
 	applied *pendingUpdate // pendingUpdate at that time
 	trouble string         // the last error reported, so that it is not reported at each poll

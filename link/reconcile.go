@@ -101,13 +101,16 @@ func (r *reconciler) forgetStamps() {
 	r.cfg.Certificate.forget()
 	r.stompTOMLStamp = nil
 	for _, p := range r.peers.all() {
-		p.stamp, p.trouble, p.rebind = node.Stamp{}, "", true
+		p.stamp, p.trouble, p.rebind = nil, "", true
 		p.follower.expedite()
 	}
 }
 
 // reconcile brings the peers up to date with the node's directory.
 func (r *reconciler) reconcile(ctx, connCtx context.Context) error {
+	if err := r.cfg.Dir.CheckIdentity(); err != nil {
+		return err
+	}
 	ids, err := r.cfg.Dir.PeerIDs()
 	if err != nil {
 		return err
@@ -135,8 +138,9 @@ func (r *reconciler) reconcile(ctx, connCtx context.Context) error {
 
 // peerGone ends all traffic with a peer whose directory does not exist any more.
 func (r *reconciler) peerGone(p *peer) {
-	p.stamp, p.trouble = node.Stamp{}, ""
+	p.stamp, p.trouble = nil, ""
 	p.gone.Store(true)
+	r.brokerTroubles.set(p.id, nil)
 	p.stopDrainers()
 	if p.state.Load() != nil {
 		r.log.Warn("peer is gone from the node's directory, its link ends", "peer", p.id)
@@ -153,13 +157,21 @@ func (r *reconciler) reconcilePeer(ctx, connCtx context.Context, p *peer) {
 		return
 	}
 	stamp, moved := r.cfg.Dir.Stamp(p.id), p.pendingUpdate.Load()
-	if stamp == p.stamp && moved == p.applied {
+	if p.stamp != nil && stamp == *p.stamp && moved == p.applied {
 		return
 	}
-	switch err := r.applyDirectory(ctx, connCtx, p); {
+	err := r.applyDirectory(ctx, connCtx, p)
+	if errors.Is(err, errBindPending) {
+		return
+	}
+	if ofBroker := (*brokerError)(nil); errors.As(err, &ofBroker) {
+		r.brokerTroubles.set(p.id, err)
+	} else {
+		r.brokerTroubles.set(p.id, nil)
+	}
+	switch {
 	case err == nil:
-		p.stamp, p.applied, p.trouble = stamp, moved, ""
-	case errors.Is(err, errBindPending):
+		p.stamp, p.applied, p.trouble = &stamp, moved, ""
 	case err.Error() != p.trouble && ctx.Err() == nil:
 		// Retried at each poll, reported once.
 		p.trouble = err.Error()
@@ -220,6 +232,11 @@ func (r *reconciler) applyDirectory(ctx, connCtx context.Context, p *peer) error
 		queue.Queues = queue.Queues[:1]
 	}
 	if np.Deactivated != "" {
+		// Draining can not be undone: the directory must not have been replaced by that of
+		// another node since reconcile has checked it.
+		if err := d.CheckIdentity(); err != nil {
+			return err
+		}
 		if err := r.unbind(ctx, p, queue); err != nil {
 			return err
 		}

@@ -71,6 +71,7 @@ const (
 // connCtx is done.
 func (sd *sender) run(ctx, connCtx context.Context) {
 	defer sd.s.queuePacer.addSender()()
+	defer sd.s.brokerTroubles.set(sd.queue, nil)
 	r := sd.s.newRetries()
 	for ctx.Err() == nil {
 		// The channels are taken before the attempt, so that no event is missed.
@@ -120,9 +121,11 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 		return retryPause{time: 2 * sd.s.cfg.StandbyInterval, whole: true}
 	case sd.standsBy(err):
 		r.succeeded()
+		sd.s.brokerTroubles.set(sd.queue, nil)
 		return retryPause{time: sd.requestOrWait(ctx)}
 	case errors.As(err, new(*brokerError)):
 		r.reset() // the peer is not the reason
+		sd.s.brokerTroubles.set(sd.queue, err)
 		sd.peer.stats.recordError(err)
 		if r.isNew(err) {
 			sd.logThrottled(sd.log, slog.LevelWarn, brokerUnusable, "err", err)

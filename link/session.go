@@ -135,6 +135,7 @@ func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
 	for {
 		consumer, err := se.s.cfg.Broker.Consume(ctx, se.queue)
 		if err == nil {
+			se.s.brokerTroubles.set(se.queue, nil)
 			return consumer, nil
 		}
 		err = fmt.Errorf("queue %s: %w", se.queue, err)
@@ -144,6 +145,7 @@ func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
 		if limit := se.s.cfg.IdleTimeout; limit > 0 && time.Since(start) > limit {
 			return nil, &brokerError{err}
 		}
+		se.s.brokerTroubles.set(se.queue, err)
 		se.peer.stats.recordError(err)
 		se.logThrottled(se.log, slog.LevelWarn, brokerUnusable, "err", err)
 		select {
@@ -356,6 +358,7 @@ func (sd *sender) awaitMessage(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("queue %s: %w", sd.queue, err)
 	}
+	sd.s.brokerTroubles.set(sd.queue, nil)
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer sd.serveRequests(consumer, func() { stop(errYielded) })()

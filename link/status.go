@@ -98,15 +98,28 @@ func (s *Service) Status() Status {
 // errNotServing is the health before the first reconciliation and after the end of ctx.
 var errNotServing = errors.New("the service is starting or stopping")
 
-// Health returns an error if the service does not serve all peers as it should: if it
-// is starting or stopping, or can not read the node's directory. Errors of single peers
-// are in [Service.Status].
+// Health returns an error if the service does not serve all peers as it should: if it is
+// starting or stopping, can not read the node's directory, has no server certificate that is
+// valid at present, or can not use the queues of a peer in the broker for
+// [Config.PollInterval] times maxBrokerTrouble. What is due to single peers is in
+// [Service.Status].
 func (s *Service) Health() error {
 	if err := s.reconciler.health.Load(); err != nil {
 		return *err
 	}
-	return nil
+	leaf, now := s.cfg.Certificate.serverChain().Leaf, s.cfg.Now()
+	switch {
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("the server certificate has ended at %s: no peer accepts it; issue another one, and check the clock", leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		return fmt.Errorf("the server certificate begins at %s: no peer accepts it before; check the clock", leaf.NotBefore.UTC().Format(time.RFC3339))
+	}
+	return s.brokerTroubles.lasting(maxBrokerTrouble * s.cfg.PollInterval)
 }
+
+// maxBrokerTrouble is the number of intervals for which a queue may be unusable before
+// [Service.Health] returns an error.
+const maxBrokerTrouble = 10
 
 // maxSilence is the number of intervals without a check of the node's directory after
 // which [Service.Stalled] returns an error.

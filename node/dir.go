@@ -80,6 +80,21 @@ func Open(path string) (*Dir, error) {
 	return d, nil
 }
 
+// CheckIdentity returns an error if the directory does not hold the node any more that it held
+// when it was opened: if its identity can not be read, or is that of another node. The root
+// certificate may have been renewed.
+func (d *Dir) CheckIdentity() error {
+	now, err := Open(d.path)
+	if err != nil {
+		return err
+	}
+	if now.identity == d.identity && bytes.Equal(now.root.RawSubjectPublicKeyInfo, d.root.RawSubjectPublicKeyInfo) {
+		return nil
+	}
+	return fmt.Errorf("%s holds another node now, %s with root key %s: this process works for %s with root key %s; put the directory of that node back",
+		d.show(), now.identity, pki.Fingerprint(now.root.PublicKey), d.identity, pki.Fingerprint(d.root.PublicKey))
+}
+
 // otherIdentity returns the error for db/nodetype and db/nodeid that contradict root-ca.crt,
 // the certificate of id. Both may be those of another node: they are not restored from
 // root-ca.crt, which may be the wrong file.

@@ -1,0 +1,142 @@
+package link_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"peerlink/broker"
+	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
+)
+
+// healthIs waits until the service's health is an error with the text, or is good if the
+// text is empty.
+func healthIs(t *testing.T, n *linktest.Node, text string) {
+	t.Helper()
+	linktest.Eventually(t, fmt.Sprintf("the health %q", text), func() error {
+		err := n.Service.Health()
+		if text == "" && err != nil || text != "" && (err == nil || !strings.Contains(err.Error(), text)) {
+			return fmt.Errorf("health is %v", err)
+		}
+		return nil
+	})
+}
+
+// While the directory of another node is in the place of this node's, nothing there is
+// applied: the peers of the other node get none of this node's messages, and what it says
+// about common peers costs no message.
+func TestDirectoryOfAnotherNode(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	another := nodetest.New(t, aa, "aa.example.com:1234")
+	id := other.Identity().ID
+	if err := os.CopyFS(filepath.Join(another.Path(), "peers"), os.DirFS(filepath.Join(authority.Path(), "peers"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := another.DeactivatePeer(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	authority.Start()
+	healthIs(t, authority, "")
+	authority.Put(other, numbered(t, authority, other, 1, 5)...) // the peer is away
+	own, away := authority.Path(), filepath.Join(t.TempDir(), "away")
+	for _, other := range []struct{ path, health string }{
+		{another.Path(), "holds another node now"},
+		{t.TempDir(), "not a node's directory"},
+	} {
+		for _, move := range [][2]string{{own, away}, {other.path, own}} {
+			if err := os.Rename(move[0], move[1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		healthIs(t, authority, other.health)
+		for _, p := range authority.Service.Status().Peers {
+			if p.ID != id || p.State != "active" {
+				t.Errorf("peer %s is %s", p.ID, p.State)
+			}
+		}
+		for _, move := range [][2]string{{own, other.path}, {away, own}} {
+			if err := os.Rename(move[0], move[1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		healthIs(t, authority, "")
+	}
+	other.Start()
+	other.Take(5)
+}
+
+// refusingBroker refuses to bind and to consume queues while it is told to.
+type refusingBroker struct {
+	broker.Broker
+	bind, consume atomic.Bool
+}
+
+func (b *refusingBroker) Bind(ctx context.Context, q broker.PeerQueue) error {
+	if b.bind.Load() {
+		return errors.New("bind: access refused")
+	}
+	return b.Broker.Bind(ctx, q)
+}
+
+func (b *refusingBroker) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
+	if b.consume.Load() {
+		return nil, errors.New("consume: access refused")
+	}
+	return b.Broker.Consume(ctx, queue)
+}
+
+// A service is not healthy while the queues of one of its peers can not be bound or
+// consumed, and is again when they can.
+func TestHealthOfQueues(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	refusing := &refusingBroker{Broker: authority.Config.Broker}
+	authority.Config.Broker = refusing
+	refusing.bind.Store(true)
+	other.Start()
+	authority.Start()
+	healthIs(t, authority, "bind: access refused")
+	refusing.consume.Store(true)
+	refusing.bind.Store(false)
+	healthIs(t, authority, "consume: access refused")
+	refusing.consume.Store(false)
+	healthIs(t, authority, "")
+	authority.Put(other, numbered(t, authority, other, 1, 3)...)
+	other.Take(3)
+	healthIs(t, authority, "")
+}
+
+// A peer whose directory can not be read when the service starts is reported, whatever type
+// of node this is.
+func TestUnreadablePeerAtStart(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	folder := filepath.Join(authority.Path(), "peers", other.Identity().ID)
+	// As for a user without access, and also if the tests run as root.
+	for _, name := range []string{"root-ca.crt", "peercert.crt", "sub-ca.crt", "subnet.txt", "queues.txt", "ACTIVE", "nodeinfo"} {
+		path := filepath.Join(folder, name)
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(path, path); err != nil {
+			t.Skip(err)
+		}
+	}
+	authority.Start()
+	linktest.Eventually(t, "the report", func() error {
+		if text := authority.Log.String(); !strings.Contains(text, "peer can not be brought up to date") || !strings.Contains(text, other.Identity().ID) {
+			return errors.New(text)
+		}
+		return nil
+	})
+}
