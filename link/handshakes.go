@@ -37,7 +37,8 @@ type handshakeLimiter struct {
 	running    int
 	waiting    int
 	answered   []*handshake // running handshakes that wait for the client, in the order in which they began to wait
-	later      *time.Timer  // not nil while a call of startNext is scheduled
+	later      *time.Timer  // calls startNext; nil unless a call is scheduled
+	laterAt    time.Time    // when it does
 }
 
 // handshakeLimits are the bounds of a handshakeLimiter. None may be 0.
@@ -193,17 +194,26 @@ func (l *handshakeLimiter) makeRoom() (wait time.Duration, ok bool) {
 	return 0, true
 }
 
-// startNextAfter calls startNext after d, unless a call is scheduled already.
+// startNextAfter calls startNext after d, or when an earlier call is scheduled.
 func (l *handshakeLimiter) startNextAfter(d time.Duration) {
+	at := time.Now().Add(d)
 	if l.later != nil {
-		return
+		if !at.Before(l.laterAt) {
+			return
+		}
+		l.later.Stop() // if it has fired already, one call is superfluous
 	}
-	l.later = time.AfterFunc(d, func() {
+	l.laterAt = at
+	var timer *time.Timer
+	timer = time.AfterFunc(d, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.later = nil
+		if l.later == timer {
+			l.later = nil
+		}
 		l.startNext()
 	})
+	l.later = timer
 }
 
 // rejectOne refuses the waiting connection that came last from newest, if newest has

@@ -222,3 +222,40 @@ func TestKnownPeersAreVerifiedFirst(t *testing.T) {
 		}
 	})
 }
+
+// A handshake that only the pace holds up begins when the pace allows it, although before
+// that it had to wait for the grace time of others.
+func TestHandshakePaceAfterGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const atOnce, perSecond = 2, 10
+		l := newHandshakeLimiter(handshakeLimits{atOnce: atOnce, reserved: 0, waiting: 20, perSecond: perSecond, grace: time.Minute})
+		var running []*handshake
+		for range atOnce {
+			h, err := l.acquire(t.Context(), connFrom("10.0.0.1:1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.noteAnswered()
+			running = append(running, h)
+		}
+		began := make(chan time.Time)
+		go func() {
+			h, err := l.acquire(t.Context(), connFrom("10.0.0.1:2"))
+			if err != nil {
+				t.Error(err)
+			}
+			began <- time.Now()
+			h.release()
+		}()
+		synctest.Wait() // it waits for the end of the grace time
+		start := time.Now()
+		for _, h := range running {
+			h.release()
+		}
+		if took := (<-began).Sub(start); took > time.Second/perSecond {
+			t.Errorf("the handshake began after %v", took)
+		}
+		synctest.Wait()
+		nothingLeft(t, l)
+	})
+}
