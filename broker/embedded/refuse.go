@@ -1,0 +1,132 @@
+package embedded
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"peerlink/broker"
+)
+
+// refuseAtOnce makes submit refuse messages of applications with err, until it is called
+// with nil.
+func (w *writer) refuseAtOnce(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refusing = err
+}
+
+// refusal returns the error for messages of applications that are refused.
+func refusal(err error) error {
+	switch {
+	case errors.Is(err, ErrFull), errors.Is(err, ErrUnwritable):
+		return err
+	case isFull(err):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnwritable, err)
+}
+
+// lastError returns the error of the last attempt, or nil if it succeeded.
+func (w *writer) lastError() error {
+	if t := w.trouble.Load(); t != nil {
+		return t.Err
+	}
+	return nil
+}
+
+// failHeld finishes the operations that could not be written before the store is closed.
+func (w *writer) failHeld() {
+	if len(w.held) == 0 {
+		return
+	}
+	w.err = fmt.Errorf("%w: %d operations could not be written: %w", broker.ErrClosed, len(w.held), w.lastError())
+	for _, o := range w.held {
+		w.release(o)
+		o.finish(w.err)
+	}
+}
+
+// checkRoom reports [ErrFull] if there is no space for the messages that the operations
+// store.
+func (w *writer) checkRoom(ops []op) error {
+	n := needOf(ops)
+	if n.kind == maintenance {
+		return nil
+	}
+	return w.checkRoomFor(n)
+}
+
+func (w *writer) checkRoomFor(n need) error {
+	if w.reserve.missing {
+		return cmp.Or(w.reserve.err, fmt.Errorf("%w: its reserve of %d bytes can not be made", ErrFull, w.reserve.size))
+	}
+	return w.disk.checkRoom(n.kind, n.bytes)
+}
+
+// need is what a transaction needs space for: messages of this size in bytes, and whether
+// messages of applications are among them.
+type need struct {
+	kind  kind
+	bytes int64
+}
+
+// add makes n the larger of n and other.
+func (n *need) add(other need) {
+	n.kind, n.bytes = max(n.kind, other.kind), max(n.bytes, other.bytes)
+}
+
+// needOf returns what a transaction with these operations needs.
+func needOf(ops []op) need {
+	ours, peers := stores(ops)
+	n := need{maintenance, ours.bytes + peers.bytes}
+	switch {
+	case ours.messages > 0:
+		n.kind = sent
+	case peers.messages > 0:
+		n.kind = received
+	}
+	return n
+}
+
+// stores returns what the operations store for applications (ours) and for peers.
+func stores(ops []op) (ours, peers quantity) {
+	for _, o := range ops {
+		switch k, part := o.cost(); k {
+		case sent:
+			ours.add(part)
+		case received:
+			peers.add(part)
+		}
+	}
+	return ours, peers
+}
+
+// refuseIfNoRoom refuses the messages of applications if there is no space for all messages,
+// but enough for those of peers: received messages may use space that applications may
+// not.
+func (w *writer) refuseIfNoRoom(ops []op) []op {
+	ours, peers := stores(ops)
+	if ours.messages == 0 || peers.messages == 0 || w.reserve.missing {
+		return ops
+	}
+	if err := w.disk.checkRoom(sent, ours.bytes+peers.bytes); err != nil && w.disk.checkRoom(received, peers.bytes) == nil {
+		return w.refuse(ops, err)
+	}
+	return ops
+}
+
+// refuse finishes the operations that store messages of applications with an error, and
+// returns the others.
+func (w *writer) refuse(ops []op, err error) []op {
+	err = refusal(err)
+	return slices.DeleteFunc(slices.Clone(ops), func(o op) bool {
+		k, _ := o.cost()
+		if k == sent {
+			w.release(o)
+			o.finish(err)
+		}
+		return k == sent
+	})
+}
