@@ -71,8 +71,8 @@ func BenchmarkUnderAttack(b *testing.B) {
 		b.Run(bb.name, func(b *testing.B) {
 			measured, others := halves(b)
 			keepTo(b, measured)
-			f := newField(b, bb.quota, bb.rate)
-			enemy := startPart(b, "attackers", others, f.attackSettings(bb.kinds, bb.oneAddress))
+			f := newAttackedNode(b, bb.quota, bb.rate)
+			enemy := startHelperProcess(b, "attackers", others, f.attackSettings(bb.kinds, bb.oneAddress))
 			if bb.quota == small && slices.Contains(bb.kinds, "flood") {
 				f.fillQuota(enemy)
 			}
@@ -80,26 +80,26 @@ func BenchmarkUnderAttack(b *testing.B) {
 			f.drain()
 			calm := runtime.NumGoroutine()
 			var free, attacked, ratios, freeTime, attackedTime, cost []float64
-			var landings landings
+			var counts attackCounts
 			b.ResetTimer()
 			for range b.N * attackRounds {
 				rate, used := f.carry()
 				f.drain()
 				free, freeTime = append(free, rate), append(freeTime, used)
 
-				enemy.tell("begin", new(any))
+				enemy.command("begin", new(any))
 				attackedRate, attackedUsed := f.carry()
 				attacked, attackedTime = append(attacked, attackedRate), append(attackedTime, attackedUsed)
 				ratios, cost = append(ratios, attackedRate/rate), append(cost, (attackedUsed-used)*attackedRate/1e6)
 				pressing := f.connectionsOf("flood")
-				var list []landing
-				enemy.tell("end", &list)
-				landings.add(list, pressing)
+				var list []attackCount
+				enemy.command("end", &list)
+				counts.add(list, pressing)
 				f.drain()
-				f.awaitCalm(calm)
+				f.awaitAttackEnd(calm)
 			}
 			b.StopTimer()
-			landings.report(b)
+			counts.report(b)
 			b.ReportMetric(median(free), "free-msg/s")
 			b.ReportMetric(median(attacked), "msg/s")
 			b.ReportMetric(slices.Min(ratios), "of-free-min")
@@ -113,15 +113,15 @@ func BenchmarkUnderAttack(b *testing.B) {
 	}
 }
 
-// landings are what the attacks of all rounds have come to.
-type landings struct {
-	sums     []landing
+// attackCounts sums up the attacks of all rounds.
+type attackCounts struct {
+	sums     []attackCount
 	pressing []float64 // connections of the flood, in each round
 }
 
-func (ls *landings) add(list []landing, pressing int) {
+func (ls *attackCounts) add(list []attackCount, pressing int) {
 	if ls.sums == nil {
-		ls.sums = make([]landing, len(list))
+		ls.sums = make([]attackCount, len(list))
 	}
 	for i, l := range list {
 		sum := &ls.sums[i]
@@ -130,7 +130,7 @@ func (ls *landings) add(list []landing, pressing int) {
 	ls.pressing = append(ls.pressing, float64(pressing))
 }
 
-func (ls *landings) report(b *testing.B) {
+func (ls *attackCounts) report(b *testing.B) {
 	b.Helper()
 	for _, l := range ls.sums {
 		b.ReportMetric(float64(l.Landed)/l.During.Seconds(), l.Name+"/s")
@@ -149,7 +149,7 @@ func (ls *landings) report(b *testing.B) {
 }
 
 // field is where attacks take place.
-type field struct {
+type attackedNode struct {
 	b                 *testing.B
 	authority, honest *linktest.Node
 	bad               map[string]*linktest.Node
@@ -159,17 +159,17 @@ type field struct {
 
 // newField starts a node with an embedded store, which gives each peer the quota, and
 // its honest peer.
-func newField(b *testing.B, quota int64, rate int) *field {
+func newAttackedNode(b *testing.B, quota int64, rate int) *attackedNode {
 	b.Helper()
-	f := newFieldOn(b, linktest.EmbeddedWith(embedded.Options{PeerQuota: quota}), rate)
+	f := newAttackedNodeOn(b, linktest.EmbeddedWith(embedded.Options{PeerQuota: quota}), rate)
 	go f.application()
 	return f
 }
 
 // newFieldOn starts a node with the given broker, and its honest peer.
-func newFieldOn(b *testing.B, on linktest.Kind, rate int) *field {
+func newAttackedNodeOn(b *testing.B, on linktest.Kind, rate int) *attackedNode {
 	b.Helper()
-	f := &field{
+	f := &attackedNode{
 		b:         b,
 		authority: linktest.NewOn(b, nodetype.AccountingAuthority, on),
 		honest:    linktest.New(b, nodetype.CreditorsAgent),
@@ -193,7 +193,7 @@ func newFieldOn(b *testing.B, on linktest.Kind, rate int) *field {
 }
 
 // application takes the messages of the honest peer, and no others.
-func (f *field) application() {
+func (f *attackedNode) application() {
 	sub := f.authority.Store.Subscribe(f.authority.Identity().Type.Inbox())
 	defer sub.Close()
 	for {
@@ -216,7 +216,7 @@ func (f *field) application() {
 // carry carries messages for [attackTime]. It returns how many have been confirmed
 // to the honest peer in a second, and the microseconds of processor time that both
 // nodes have used for each.
-func (f *field) carry() (perSecond, used float64) {
+func (f *attackedNode) carry() (perSecond, used float64) {
 	f.b.Helper()
 	first, start, before := f.confirmed(), time.Now(), processorTime()
 	for time.Since(start) < attackTime {
@@ -234,7 +234,7 @@ func (f *field) carry() (perSecond, used float64) {
 }
 
 // drain waits until all messages are confirmed.
-func (f *field) drain() {
+func (f *attackedNode) drain() {
 	f.b.Helper()
 	linktest.Eventually(f.b, "the confirmation of all messages", func() error {
 		if n := f.confirmed(); n < f.put {
@@ -245,11 +245,11 @@ func (f *field) drain() {
 }
 
 // confirmed returns how many messages of the honest peer have been confirmed to it.
-func (f *field) confirmed() uint64 { return f.honest.Service.Status().Peers[0].Counts.Confirmed }
+func (f *attackedNode) confirmed() uint64 { return f.honest.Service.Status().Peers[0].Counts.Confirmed }
 
 // roundTrips lets the honest peer send messages for [attackTime], each when the one
 // before is confirmed. It returns how long each took, in milliseconds.
-func (f *field) roundTrips() (took []float64) {
+func (f *attackedNode) roundTrips() (took []float64) {
 	f.b.Helper()
 	for start := time.Now(); time.Since(start) < attackTime; {
 		sent := time.Now()
@@ -267,7 +267,7 @@ func (f *field) roundTrips() (took []float64) {
 }
 
 // connectionsOf returns how many connections a bad peer has with the node.
-func (f *field) connectionsOf(name string) int {
+func (f *attackedNode) connectionsOf(name string) int {
 	for _, p := range f.authority.Service.Status().Peers {
 		if p.ID == f.bad[name].Identity().ID {
 			return len(p.Connections)
@@ -277,28 +277,28 @@ func (f *field) connectionsOf(name string) int {
 }
 
 // fillQuota lets a peer flood the node until nothing more is taken from it.
-func (f *field) fillQuota(enemy *part) {
+func (f *attackedNode) fillQuota(enemy *helperProcess) {
 	f.b.Helper()
-	enemy.tell("begin", new(any))
+	enemy.command("begin", new(any))
 	linktest.Eventually(f.b, "the quota", func() error {
 		if log := f.authority.Log.String(); !strings.Contains(log, "fill its quota") {
 			return errors.New(log)
 		}
 		return nil
 	})
-	enemy.tell("end", new(any))
+	enemy.command("end", new(any))
 }
 
 // attackSettings is what the attackers have to know.
-func (f *field) attackSettings(kinds []string, oneAddress bool) *attackSettings {
+func (f *attackedNode) attackSettings(kinds []string, oneAddress bool) *attackSettings {
 	f.b.Helper()
-	s := &attackSettings{Addr: f.authority.Addr, Kinds: kinds, OneAddress: oneAddress, Peers: make(map[string]papers)}
+	s := &attackSettings{Addr: f.authority.Addr, Kinds: kinds, OneAddress: oneAddress, Peers: make(map[string]credentials)}
 	for name, n := range f.bad {
 		p, err := n.Peer(f.authority.Identity().ID)
 		if err != nil {
 			f.b.Fatal(err)
 		}
-		s.Peers[name] = papers{n.CertFile, n.KeyFile, p.SubCA.Raw}
+		s.Peers[name] = credentials{n.CertFile, n.KeyFile, p.SubCA.Raw}
 		if name != "flood" {
 			continue
 		}
@@ -319,7 +319,7 @@ func (f *field) attackSettings(kinds []string, oneAddress bool) *attackSettings 
 
 // awaitCalm waits until nothing of an attack goes on any more: until there are
 // about as many goroutines as before.
-func (f *field) awaitCalm(calm int) {
+func (f *attackedNode) awaitAttackEnd(calm int) {
 	f.b.Helper()
 	linktest.Eventually(f.b, "the end of the attack", func() error {
 		if n := runtime.NumGoroutine(); n > calm+calm/4 {

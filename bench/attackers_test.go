@@ -32,12 +32,12 @@ type attackSettings struct {
 	// OneAddress says that they have the address of the honest peer, as behind a load
 	// balancer. Otherwise each kind has its own.
 	OneAddress bool
-	Peers      map[string]papers
+	Peers      map[string]credentials
 	Message    []byte // a body that Peers["flood"] may send
 }
 
-// papers are what somebody shows who is a peer of the node.
-type papers struct {
+// credentials are the certificate and key of a peer of the node.
+type credentials struct {
 	CertFile, KeyFile string
 	PeerCert          []byte
 }
@@ -45,7 +45,7 @@ type papers struct {
 // attackKind is something that attackers do, again and again.
 type attackKind struct {
 	perSecond int // how often it is meant to succeed; 0: as often as it can
-	run       func(*attacker, context.Context) error
+	do        func(*attacker, context.Context) error
 }
 
 var attacks = map[string]attackKind{
@@ -66,40 +66,40 @@ type attacker struct {
 	landed atomic.Uint64 // how often it has had the effect on the node that it is meant to have
 }
 
-// landing is what an attack has come to.
-type landing struct {
+// attackCount is how often an attack has succeeded.
+type attackCount struct {
 	Name   string
 	Landed uint64
 	Meant  float64 // 0 if there is no number of which this could be told
 	During time.Duration
 }
 
-// siege is all attacks that go on.
-type siege struct {
+// attackRun is all attacks that are running.
+type attackRun struct {
 	all   []*attacker
 	stop  context.CancelFunc
 	ended chan error // gets the result of each
 	since time.Time
 }
 
-// attackers is the part of those who attack a node.
+// attackers is the helper process that attacks a node.
 func attackers(settings json.RawMessage) (func(string) (any, error), error) {
 	known := new(attackSettings)
 	if err := json.Unmarshal(settings, known); err != nil {
 		return nil, err
 	}
-	var s *siege
+	var s *attackRun
 	return func(command string) (any, error) {
 		if command == "begin" {
-			s = besiege(known)
-			return nil, s.underWay()
+			s = startAttacks(known)
+			return nil, s.awaitStart()
 		}
-		return s.lift()
+		return s.end()
 	}, nil
 }
 
-func besiege(known *attackSettings) *siege {
-	s := &siege{ended: make(chan error, len(known.Kinds))}
+func startAttacks(known *attackSettings) *attackRun {
+	s := &attackRun{ended: make(chan error, len(known.Kinds))}
 	var ctx context.Context
 	ctx, s.stop = context.WithCancel(context.Background())
 	for i, name := range known.Kinds {
@@ -109,14 +109,14 @@ func besiege(known *attackSettings) *siege {
 			a.dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i))}
 		}
 		s.all = append(s.all, a)
-		go func() { s.ended <- a.run(a, ctx) }()
+		go func() { s.ended <- a.do(a, ctx) }()
 	}
 	return s
 }
 
 // underWay waits until each attack has done what it does in a second. From then
 // on it is counted.
-func (s *siege) underWay() error {
+func (s *attackRun) awaitStart() error {
 	deadline := time.Now().Add(30 * time.Second)
 	for _, a := range s.all {
 		for a.landed.Load() < uint64(max(1, a.perSecond)) {
@@ -134,10 +134,10 @@ func (s *siege) underWay() error {
 }
 
 // lift ends all attacks.
-func (s *siege) lift() (list []landing, err error) {
+func (s *attackRun) end() (list []attackCount, err error) {
 	during := time.Since(s.since)
 	for _, a := range s.all {
-		list = append(list, landing{a.name, a.landed.Load(), float64(a.perSecond) * during.Seconds(), during})
+		list = append(list, attackCount{a.name, a.landed.Load(), float64(a.perSecond) * during.Seconds(), during})
 	}
 	s.stop()
 	for range s.all {
@@ -146,11 +146,11 @@ func (s *siege) lift() (list []landing, err error) {
 	return list, err
 }
 
-// mostAtOnce is how many deeds of one attacker go on at once.
+// mostAtOnce is how many actions of one attacker run at once.
 const mostAtOnce = 64
 
 // every does something as many times a second as the attack is meant to, until ctx
-// ends. A deed that takes long holds up no other, and what is late, because others
+// ends. An action that takes long delays no other, and what is late, because others
 // had the processor, is made up for.
 func (a *attacker) every(ctx context.Context, do func(ctx context.Context) (landed bool)) {
 	pause := time.Second / time.Duration(a.perSecond)
@@ -305,7 +305,7 @@ func (a *attacker) silence(ctx context.Context) error {
 }
 
 // shown is what a bad peer shows.
-func (a *attacker) shown(peer string) (*tls.Certificate, error) {
+func (a *attacker) certificateOf(peer string) (*tls.Certificate, error) {
 	p := a.known.Peers[peer]
 	pair, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile)
 	pair.Certificate = append(pair.Certificate, p.PeerCert)
@@ -332,7 +332,7 @@ func (a *attacker) session(ctx context.Context, shown *tls.Certificate) (*tls.Co
 
 // slowLoris sends a byte of a frame now and then on 5 connections.
 func (a *attacker) slowLoris(ctx context.Context) error {
-	shown, err := a.shown("loris")
+	shown, err := a.certificateOf("loris")
 	if err != nil {
 		return err
 	}
@@ -365,7 +365,7 @@ func (a *attacker) slowLoris(ctx context.Context) error {
 
 // garbage opens sessions, and sends what is no message.
 func (a *attacker) garbage(ctx context.Context) error {
-	shown, err := a.shown("garbage")
+	shown, err := a.certificateOf("garbage")
 	if err != nil {
 		return err
 	}
@@ -389,7 +389,7 @@ const floodConns = 10
 
 // flood sends valid messages, as fast as they are taken.
 func (a *attacker) flood(ctx context.Context) error {
-	shown, err := a.shown("flood")
+	shown, err := a.certificateOf("flood")
 	if err != nil {
 		return err
 	}

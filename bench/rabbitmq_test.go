@@ -67,23 +67,23 @@ func BenchmarkRabbitMQCluster(b *testing.B) {
 // confirmed by a node with RabbitMQ, undisturbed and, in turn with that, while another
 // peer floods the node on all its connections, without a limit of its rate.
 func BenchmarkRabbitMQFlood(b *testing.B) {
-	f := newFieldOn(b, linktest.RabbitMQ, 0)
-	enemy := startPart(b, "attackers", nil, f.attackSettings([]string{"flood"}, false))
+	f := newAttackedNodeOn(b, linktest.RabbitMQ, 0)
+	enemy := startHelperProcess(b, "attackers", nil, f.attackSettings([]string{"flood"}, false))
 	f.roundTrips() // everything has been used once
 	var free, flooded []float64
-	var landings landings
+	var counts attackCounts
 	b.ResetTimer()
 	for range b.N * attackRounds {
 		free = append(free, f.roundTrips()...)
-		enemy.tell("begin", new(any))
+		enemy.command("begin", new(any))
 		flooded = append(flooded, f.roundTrips()...)
 		pressing := f.connectionsOf("flood")
-		var list []landing
-		enemy.tell("end", &list)
-		landings.add(list, pressing)
+		var list []attackCount
+		enemy.command("end", &list)
+		counts.add(list, pressing)
 	}
 	b.StopTimer()
-	landings.report(b)
+	counts.report(b)
 	b.ReportMetric(median(free), "free-ms")
 	b.ReportMetric(slices.Max(free), "free-ms-max")
 	b.ReportMetric(median(flooded), "ms")

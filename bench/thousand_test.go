@@ -60,11 +60,11 @@ func BenchmarkThousandPeers(b *testing.B) {
 			if bb.apart && !linux {
 				b.Skip("skipped: this system has one address on loopback")
 			}
-			m := newMeeting(b, bb.apart, bb.key)
+			m := newPeersBenchmark(b, bb.apart, bb.key)
 			for _, loss := range []loss{
-				{"peers restart", (*meeting).peersRestart},
-				{"authority restarts", (*meeting).authorityRestarts},
-				{"network", (*meeting).networkFails},
+				{"peers restart", (*peersBenchmark).peersRestart},
+				{"authority restarts", (*peersBenchmark).authorityRestarts},
+				{"network", (*peersBenchmark).networkFails},
 			} {
 				b.Run(loss.name, func(b *testing.B) {
 					var all returns
@@ -78,21 +78,21 @@ func BenchmarkThousandPeers(b *testing.B) {
 	}
 }
 
-// meeting is an authority and a thousand peers.
-type meeting struct {
+// peersBenchmark is an authority and a thousand peers.
+type peersBenchmark struct {
 	b                 *testing.B
 	apart             bool
 	authority, honest *linktest.Node
 	members           []linktest.Agent
 	line              *linktest.Network
-	crowd             *part
+	peers             *helperProcess
 	sent              int               // messages put into each queue
 	past              map[string]uint64 // what services of the authority have rejected that have ended
 }
 
-func newMeeting(b *testing.B, apart bool, key pki.KeyKind) *meeting {
+func newPeersBenchmark(b *testing.B, apart bool, key pki.KeyKind) *peersBenchmark {
 	b.Helper()
-	m := &meeting{b: b, apart: apart, past: make(map[string]uint64), authority: linktest.New(b, nodetype.AccountingAuthority), honest: linktest.New(b, nodetype.CreditorsAgent)}
+	m := &peersBenchmark{b: b, apart: apart, past: make(map[string]uint64), authority: linktest.New(b, nodetype.AccountingAuthority), honest: linktest.New(b, nodetype.CreditorsAgent)}
 	nodetest.Peer(b, m.authority.Node, m.honest.Node)
 	m.authority.WriteServerCertOf(b, key, m.authority.CertFile, m.authority.KeyFile, 365*24*time.Hour)
 	m.authority.Wrap = func(l net.Listener) net.Listener {
@@ -104,31 +104,31 @@ func newMeeting(b *testing.B, apart bool, key pki.KeyKind) *meeting {
 	m.members = linktest.NewAgents(b, m.authority, thousand)
 	measured, others := halves(b)
 	keepTo(b, measured)
-	m.crowd = startPart(b, "crowd", others, m.members)
+	m.peers = startHelperProcess(b, "peers", others, m.members)
 	m.authority.Start()
 	m.honest.Start()
 	m.honest.Put(m.authority, linktest.Message(b, m.honest, m.authority, 0)) // there is a link
 	m.honest.Left(m.authority, 0)
-	m.tell("start")
+	m.command("start")
 	m.awaitLinks(b)
 	return m
 }
 
-// crowdAnswer is how the crowd is doing.
-type crowdAnswer struct {
+// peersState is the state of the peers.
+type peersState struct {
 	linktest.AgentsState
 	Processor time.Duration // that its process has used
 }
 
-// tell gives the crowd a command, and returns how it is doing then.
-func (m *meeting) tell(command string) (st crowdAnswer) {
+// command sends a command to the process of the peers, and returns their state.
+func (m *peersBenchmark) command(command string) (st peersState) {
 	m.b.Helper()
-	m.crowd.tell(command, &st)
+	m.peers.command(command, &st)
 	return st
 }
 
-// crowdPart is the part of the thousand peers.
-func crowdPart(settings json.RawMessage) (func(string) (any, error), error) {
+// peersProcess is the process of the thousand peers.
+func peersProcess(settings json.RawMessage) (func(string) (any, error), error) {
 	var members []linktest.Agent
 	if err := json.Unmarshal(settings, &members); err != nil {
 		return nil, err
@@ -148,22 +148,22 @@ func crowdPart(settings json.RawMessage) (func(string) (any, error), error) {
 		case "put":
 			c.Put()
 		}
-		return crowdAnswer{c.State(), processorTime()}, err
+		return peersState{c.State(), processorTime()}, err
 	}, err
 }
 
 // loss is a way to lose each other. back lets them find each other again.
 type loss struct {
 	name string
-	away func(*meeting) (back func())
+	away func(*peersBenchmark) (back func())
 }
 
-func (m *meeting) peersRestart() (back func()) {
-	m.tell("stop")
-	return func() { m.tell("start") }
+func (m *peersBenchmark) peersRestart() (back func()) {
+	m.command("stop")
+	return func() { m.command("start") }
 }
 
-func (m *meeting) authorityRestarts() (back func()) {
+func (m *peersBenchmark) authorityRestarts() (back func()) {
 	if err := m.authority.Stop(); err != nil {
 		m.b.Fatal(err)
 	}
@@ -173,20 +173,20 @@ func (m *meeting) authorityRestarts() (back func()) {
 	}
 }
 
-func (m *meeting) networkFails() (back func()) {
+func (m *peersBenchmark) networkFails() (back func()) {
 	m.line.Cut()
-	m.tell("cut")
+	m.command("cut")
 	return func() {
-		m.tell("mend")
+		m.command("mend")
 		m.line.Mend()
 	}
 }
 
 // putAll gives everybody a message for the other side.
-func (m *meeting) putAll() {
+func (m *peersBenchmark) putAll() {
 	m.b.Helper()
 	m.sent++
-	m.tell("put")
+	m.command("put")
 	var g errgroup.Group
 	g.SetLimit(100) // transactions become large then
 	for _, to := range m.members {
@@ -201,7 +201,7 @@ func (m *meeting) putAll() {
 }
 
 // awaitLinks waits until all links are up, both ways.
-func (m *meeting) awaitLinks(b *testing.B) {
+func (m *peersBenchmark) awaitLinks(b *testing.B) {
 	b.Helper()
 	deadline := time.Now().Add(5 * time.Minute)
 	for {
@@ -216,14 +216,14 @@ func (m *meeting) awaitLinks(b *testing.B) {
 		}
 		if time.Now().After(deadline) {
 			log := m.authority.Log.String()
-			b.Fatalf("after 5 minutes %d of %d links are up\n%+v\n%s", linked, thousand+1, m.tell("state"), log[max(0, len(log)-1000):])
+			b.Fatalf("after 5 minutes %d of %d links are up\n%+v\n%s", linked, thousand+1, m.command("state"), log[max(0, len(log)-1000):])
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 }
 
 // awaitMessages waits until nobody has a message for the other side any more.
-func (m *meeting) awaitMessages(b *testing.B) {
+func (m *peersBenchmark) awaitMessages(b *testing.B) {
 	b.Helper()
 	linktest.Eventually(b, "the messages", func() error {
 		stats, err := m.authority.Store.Stats(context.Background())
@@ -236,7 +236,7 @@ func (m *meeting) awaitMessages(b *testing.B) {
 				left += int64(q.Depth)
 			}
 		}
-		if st := m.tell("state"); left > 0 || st.Waiting > 0 {
+		if st := m.command("state"); left > 0 || st.Waiting > 0 {
 			return fmt.Errorf("%d and %d are left", left, st.Waiting)
 		}
 		return nil
@@ -245,20 +245,20 @@ func (m *meeting) awaitMessages(b *testing.B) {
 
 // lose makes the two sides lose each other for some time, and measures how they
 // come together again.
-func (m *meeting) lose(b *testing.B, l loss) returned {
+func (m *peersBenchmark) lose(b *testing.B, l loss) returned {
 	b.Helper()
 	m.awaitMessages(b)
 	back := l.away(m)
 	time.Sleep(outage) // the pauses between attempts grow meanwhile
 	m.putAll()
-	before, used, usedByPeers := m.rejected(), processorTime(), m.tell("state").Processor
+	before, used, usedByPeers := m.rejected(), processorTime(), m.command("state").Processor
 	w := startWatch(b, m)
 	start := time.Now()
 	back()
 	m.awaitLinks(b)
 	r := returned{
 		took: time.Since(start), watched: w.end(), busiest: linktest.Busiest(m.line.Begun(start), time.Second),
-		used: processorTime() - used, usedByPeers: m.tell("state").Processor - usedByPeers,
+		used: processorTime() - used, usedByPeers: m.command("state").Processor - usedByPeers,
 	}
 	for reason, n := range m.rejected() {
 		if n -= before[reason]; n > 0 {
@@ -272,8 +272,8 @@ func (m *meeting) lose(b *testing.B, l loss) returned {
 
 // rejected returns how many handshakes have failed on both sides, by reason: those
 // who are dialed count them.
-func (m *meeting) rejected() map[string]uint64 {
-	sum := m.tell("state").Rejected
+func (m *peersBenchmark) rejected() map[string]uint64 {
+	sum := m.command("state").Rejected
 	linktest.AddRejected(sum, m.authority.Service)
 	for reason, n := range m.past {
 		sum[reason] += n
@@ -331,7 +331,7 @@ type watch struct {
 	watched
 }
 
-func startWatch(b *testing.B, m *meeting) *watch {
+func startWatch(b *testing.B, m *peersBenchmark) *watch {
 	w := new(watch)
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	w.wg.Go(func() {
@@ -363,7 +363,7 @@ func (w *watch) end() watched {
 	return w.watched
 }
 
-func (m *meeting) honestConfirmed() uint64 {
+func (m *peersBenchmark) honestConfirmed() uint64 {
 	return m.honest.Service.Status().Peers[0].Counts.Confirmed
 }
 

@@ -48,14 +48,14 @@ func TestHandshakesAreFair(t *testing.T) {
 		l := newHandshakeLimiter(handshakeLimits{atOnce: 8, reserved: 2, waiting: 20, perSecond: 1000, grace: time.Second})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		var inside, crowded atomic.Int64
+		var inside, refused atomic.Int64
 		flood := func(addr string, n int) {
 			for range n {
 				go func() {
 					conn := connFrom(addr)
 					h, err := l.acquire(ctx, conn)
 					if errors.Is(err, errTooMany) {
-						crowded.Add(1)
+						refused.Add(1)
 					}
 					if err != nil {
 						return
@@ -90,8 +90,8 @@ func TestHandshakesAreFair(t *testing.T) {
 			return time.Since(start)
 		}
 		flood("192.0.2.1:1", 1000)
-		if inside.Load() != 6 || crowded.Load() != 1000-6-20 {
-			t.Errorf("%d are inside, %d were refused", inside.Load(), crowded.Load())
+		if inside.Load() != 6 || refused.Load() != 1000-6-20 {
+			t.Errorf("%d are inside, %d were refused", inside.Load(), refused.Load())
 		}
 		if took := enter("192.0.2.2:1"); took != 0 {
 			t.Errorf("a client from elsewhere waited %v", took)

@@ -21,8 +21,7 @@ import (
 // queued messages, whether the peers have many addresses or one. No more handshakes
 // begin than the limit allows, hardly any fails, and messages of a peer that stayed
 // connected keep flowing. (BenchmarkThousandPeers does this with a thousand.)
-// this with a thousand.)
-func TestCrowdReturns(t *testing.T) {
+func TestManyPeersReconnect(t *testing.T) {
 	t.Parallel()
 	const count, perSecond, atOnce = 60, 35, 16
 	// With the race detector on a busy machine, handshakes are slow.
@@ -38,7 +37,7 @@ func TestCrowdReturns(t *testing.T) {
 		line = &linktest.Network{Listener: l, DistinctSources: apart}
 		return line
 	}
-	crowd, err := linktest.OpenAgents(members, link.Config{
+	agents, err := linktest.OpenAgents(members, link.Config{
 		PollInterval: time.Minute, HandshakeTimeout: patience, RetryMin: 5 * time.Millisecond, RetryMax: 500 * time.Millisecond,
 	})
 	if err != nil {
@@ -61,7 +60,7 @@ func TestCrowdReturns(t *testing.T) {
 		if err := puts.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		crowd.Put()
+		agents.Put()
 		received += count
 		start := time.Now()
 		begin()
@@ -73,7 +72,7 @@ func TestCrowdReturns(t *testing.T) {
 		}
 		t.Logf("%s: linked after %v", what, time.Since(start))
 		linktest.Eventually(t, "the messages", func() error {
-			if st := crowd.State(); st.Waiting > 0 || st.Received != received {
+			if st := agents.State(); st.Waiting > 0 || st.Received != received {
 				return fmt.Errorf("%d messages wait for the authority, %d of %d have come from it", st.Waiting, st.Received, received)
 			}
 			return nil
@@ -81,7 +80,7 @@ func TestCrowdReturns(t *testing.T) {
 		if most := linktest.Busiest(line.Begun(start), time.Second); most > atOnce+perSecond+1 {
 			t.Errorf("%s: %d handshakes have begun within a second, want %d at once and %d in a second", what, most, atOnce, perSecond)
 		}
-		failed := crowd.State().Rejected
+		failed := agents.State().Rejected
 		linktest.AddRejected(failed, authority.Service)
 		for reason, n := range failed {
 			if n > count/10 {
@@ -90,11 +89,11 @@ func TestCrowdReturns(t *testing.T) {
 		}
 	}
 	meet("peers start", func() {
-		if err := crowd.Start(); err != nil {
+		if err := agents.Start(); err != nil {
 			t.Fatal(err)
 		}
 	})
-	defer crowd.Stop()
+	defer agents.Stop()
 	if err := authority.Stop(); err != nil {
 		t.Fatal(err)
 	}

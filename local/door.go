@@ -326,7 +326,7 @@ func (d *Door) serve(ctx context.Context, c *openingConn, log *slog.Logger) {
 // notConnected logs why a connection has ended before it was a session.
 func (d *Door) notConnected(c *openingConn, log *slog.Logger, err error) {
 	switch {
-	case context.Cause(c.ctx) == errCrowdedOut:
+	case context.Cause(c.ctx) == errTooManyOpening:
 		if c.user >= 0 {
 			log = log.With("user", c.user)
 		}

@@ -9,9 +9,9 @@ import (
 	"peerlink/internal/socket"
 )
 
-// errCrowdedOut is the cause when a connection that has not sent the passcode is closed
+// errTooManyOpening is the cause when a connection that has not sent the passcode is closed
 // because there are too many of these.
-var errCrowdedOut = errors.New("too many connections have not shown the passcode")
+var errTooManyOpening = errors.New("too many connections have not shown the passcode")
 
 // openingConn is an accepted connection that has not sent the passcode yet.
 type openingConn struct {
@@ -32,7 +32,7 @@ func newOpeningConn(ctx context.Context, nc net.Conn, pending *pendingconns.Set[
 
 // Close is called when the connection is closed in favour of others.
 func (c *openingConn) Close() error {
-	c.cancel(errCrowdedOut)
+	c.cancel(errTooManyOpening)
 	return c.nc.Close()
 }
 
@@ -40,7 +40,7 @@ func (c *openingConn) Close() error {
 // not closed in favour of others. It fails if that has happened already.
 func (c *openingConn) admit() error {
 	if !c.pending.Remove() {
-		return errCrowdedOut
+		return errTooManyOpening
 	}
 	return nil
 }

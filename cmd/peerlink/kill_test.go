@@ -97,7 +97,7 @@ type application struct {
 	got        map[int]int  // by number: how often it has arrived
 	damaged    []string
 	next       int   // the first number that has not been used
-	again      []int // numbers whose fate the service did not tell
+	again      []int // numbers of which it is not known whether the service has them
 }
 
 func newApplication(node, peer *server) *application {

@@ -47,7 +47,7 @@ func NewAgents(t testing.TB, authority *Node, count int) []Agent {
 		authoritys = func(i int) string { return fmt.Sprintf("127.21.%d.%d:%s", i/250, 1+i%250, authorityPort) }
 	}
 	addrs := make([]string, count)
-	members := nodetest.Crowd(t, authority.Node, count, func(i int) (string, string) {
+	members := nodetest.NewMembers(t, authority.Node, count, func(i int) (string, string) {
 		addrs[i] = address(i)
 		return addrs[i], authoritys(i)
 	})
@@ -83,13 +83,13 @@ func (m *Agent) Queue() string { return "peer." + m.ID + ".0" }
 
 // Agents runs the services of members, all in this process.
 type Agents struct {
-	members  []*crowdService
+	members  []*agentService
 	rejected map[string]uint64 // by services that have ended
 	stop     context.CancelFunc
 	done     chan error // receives the result of each service
 }
 
-type crowdService struct {
+type agentService struct {
 	Agent
 	cfg     link.Config
 	memory  *Memory
@@ -102,7 +102,7 @@ type crowdService struct {
 func OpenAgents(list []Agent, cfg link.Config) (*Agents, error) {
 	c := &Agents{rejected: make(map[string]uint64)}
 	for _, m := range list {
-		s := &crowdService{Agent: m, cfg: cfg, memory: NewMemory()}
+		s := &agentService{Agent: m, cfg: cfg, memory: NewMemory()}
 		var err error
 		if s.cfg.Dir, err = node.Open(m.Dir); err != nil {
 			return nil, err

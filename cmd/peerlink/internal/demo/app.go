@@ -19,9 +19,9 @@ import (
 // inbox, answers them, and acknowledges a message only when the broker has confirmed all
 // answers to it. So an answer may be repeated, but never lost.
 type app struct {
-	node   *demoNode
-	tally  *tally
-	handle func(m *message) []*message // returns the answers to a new message
+	node       *demoNode
+	deliveries *deliveries
+	handle     func(m *message) []*message // returns the answers to a new message
 
 	mu      sync.Mutex
 	sub     *local.ClientSubscription
@@ -45,7 +45,7 @@ type incoming struct {
 }
 
 func newApp(n *demoNode, handle func(*message) []*message) *app {
-	return &app{node: n, tally: n.tally, handle: handle, news: wait.NewSignal(),
+	return &app{node: n, deliveries: n.deliveries, handle: handle, news: wait.NewSignal(),
 		pending: make(map[*outgoing]bool), handled: make(map[messageKey]*incoming)}
 }
 
@@ -116,7 +116,7 @@ func (a *app) receive(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		a.tally.delivered(m.key(a.peerName(m), a.node.name()))
+		a.deliveries.delivered(m.key(a.peerName(m), a.node.name()))
 		a.take(m, d)
 	}
 }
@@ -194,7 +194,7 @@ func (a *app) confirmed(o *outgoing) {
 		return
 	}
 	delete(a.pending, o)
-	a.tally.sent(o.key(a.node.name(), a.peerName(o.message)))
+	a.deliveries.sent(o.key(a.node.name(), a.peerName(o.message)))
 	if in := o.answers; in != nil {
 		if in.unanswered--; in.unanswered == 0 && in.sub == a.sub {
 			in.sub.Ack(in.delivery)

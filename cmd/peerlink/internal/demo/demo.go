@@ -3,7 +3,7 @@
 // starts "peerlink serve" for each. Small applications exchange SMP messages over the links.
 // Meanwhile the accounting authority's service is killed and moved to another address.
 //
-// Each sent and each delivered message is recorded ([tally]), so that "lost: 0" is a
+// Each sent and each delivered message is recorded ([deliveries]), so that "lost: 0" is a
 // measurement.
 package demo
 
@@ -80,7 +80,7 @@ const authorityID = "1234abcd"
 
 // Run runs the demo. Lost messages are part of the result, and not an error.
 func Run(ctx context.Context, o Options) (*Result, error) {
-	d := &run{Options: o, tally: newTally()}
+	d := &run{Options: o, deliveries: newDeliveries()}
 	if err := d.makeNodes(ctx); err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ type run struct {
 	Options
 	nodes      []*demoNode // authority, creditors agent, debtors agent
 	passphrase string      // file
-	tally      *tally
+	deliveries *deliveries
 }
 
 func (d *run) authority() *demoNode { return d.nodes[0] }
@@ -206,7 +206,7 @@ func (d *run) converse(ctx context.Context) (*Result, error) {
 			return nil, err
 		case <-tick.C:
 		}
-		sum := d.tally.sum()
+		sum := d.deliveries.sum()
 		d.Progress(sum.Delivered, max(d.Messages, sum.Sent))
 		if sum.Delivered != last {
 			if res.Outage == 0 && !killedAt.IsZero() {
@@ -220,7 +220,7 @@ func (d *run) converse(ctx context.Context) (*Result, error) {
 				return nil, err
 			}
 			creditors.releaseAll()
-			last, lastAt = d.tally.sum().Delivered, time.Now()
+			last, lastAt = d.deliveries.sum().Delivered, time.Now()
 		}
 		done := creditors.done() && debtors.done() && bank.idle() && sum.Lost == 0
 		if done || time.Since(lastAt) > patience {
@@ -232,9 +232,9 @@ func (d *run) converse(ctx context.Context) (*Result, error) {
 			break
 		}
 	}
-	sum := d.tally.sum()
+	sum := d.deliveries.sum()
 	res.Sent, res.Delivered, res.Repeated, res.Lost = sum.Sent, sum.Delivered, sum.Repeated, sum.Lost
-	res.Links = d.tally.links()
+	res.Links = d.deliveries.links()
 	return res, nil
 }
 

@@ -15,7 +15,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// Member is one of the creditors agents that [Crowd] makes.
+// Member is one of the creditors agents that [NewMembers] makes.
 type Member struct {
 	Dir               string
 	ID                string
@@ -23,14 +23,14 @@ type Member struct {
 	Subnet            string // given to it by the accounting authority
 }
 
-// Crowd makes count creditors agents that are active peers of an accounting authority,
+// NewMembers makes count creditors agents that are active peers of an accounting authority,
 // and makes the authority an active peer of each. It writes only the files that services
 // read, without protection against crashes, and is about twenty times as fast as [New]
 // and [Peer]. addresses returns the address of member i's server, and the address of the
 // authority's server for this member.
-func Crowd(t testing.TB, authority *Node, count int, addresses func(i int) (member, authority string)) []Member {
+func NewMembers(t testing.TB, authority *Node, count int, addresses func(i int) (member, authority string)) []Member {
 	t.Helper()
-	c := crowd{t: t, authority: authority, dir: t.TempDir(), now: time.Now()}
+	c := memberMaker{t: t, authority: authority, dir: t.TempDir(), now: time.Now()}
 	c.serverKey = c.key()
 	list := make([]Member, count)
 	for i := range list {
@@ -40,8 +40,8 @@ func Crowd(t testing.TB, authority *Node, count int, addresses func(i int) (memb
 	return list
 }
 
-// crowd makes members.
-type crowd struct {
+// memberMaker makes members.
+type memberMaker struct {
 	t         testing.TB
 	authority *Node
 	dir       string
@@ -50,26 +50,26 @@ type crowd struct {
 	serial    int64
 }
 
-func (c *crowd) check(err error) {
+func (c *memberMaker) check(err error) {
 	c.t.Helper()
 	if err != nil {
 		c.t.Fatal(err)
 	}
 }
 
-func (c *crowd) key() crypto.Signer {
+func (c *memberMaker) key() crypto.Signer {
 	c.t.Helper()
 	key, err := pki.GenerateKey(pki.P256)
 	c.check(err)
 	return key
 }
 
-func (c *crowd) nextSerial() *big.Int {
+func (c *memberMaker) nextSerial() *big.Int {
 	c.serial++
 	return big.NewInt(c.serial)
 }
 
-func (c *crowd) member(i int, own, authoritys string) Member {
+func (c *memberMaker) member(i int, own, authoritys string) Member {
 	c.t.Helper()
 	const kind = nodetype.CreditorsAgent
 	rootKey := c.key()
@@ -125,7 +125,7 @@ func (c *crowd) member(i int, own, authoritys string) Member {
 	return m
 }
 
-func (c *crowd) write(dir string, files map[string][]byte) {
+func (c *memberMaker) write(dir string, files map[string][]byte) {
 	c.t.Helper()
 	for name, data := range files {
 		path := filepath.Join(dir, filepath.FromSlash(name))

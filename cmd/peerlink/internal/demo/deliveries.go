@@ -5,25 +5,25 @@ import (
 	"sync"
 )
 
-// tally records for each message whether the sender's broker has confirmed it, and whether it
+// deliveries records for each message whether the sender's broker has confirmed it, and whether it
 // was delivered to the receiver's application.
-type tally struct {
+type deliveries struct {
 	mu    sync.Mutex
 	count map[[2]string]*Link
-	seen  map[messageKey]*fate
+	seen  map[messageKey]*messageState
 }
 
 // messageKey identifies a message by its link and its content.
 type messageKey struct{ from, to, about string }
 
-// fate is the state of a message.
-type fate struct{ sent, delivered bool }
+// messageState is how far a message has come.
+type messageState struct{ sent, delivered bool }
 
-func newTally() *tally {
-	return &tally{count: make(map[[2]string]*Link), seen: make(map[messageKey]*fate)}
+func newDeliveries() *deliveries {
+	return &deliveries{count: make(map[[2]string]*Link), seen: make(map[messageKey]*messageState)}
 }
 
-func (t *tally) at(k messageKey) (*Link, *fate) {
+func (t *deliveries) at(k messageKey) (*Link, *messageState) {
 	l := t.count[[2]string{k.from, k.to}]
 	if l == nil {
 		l = &Link{From: k.from, To: k.to}
@@ -31,14 +31,14 @@ func (t *tally) at(k messageKey) (*Link, *fate) {
 	}
 	f := t.seen[k]
 	if f == nil {
-		f = new(fate)
+		f = new(messageState)
 		t.seen[k] = f
 	}
 	return l, f
 }
 
 // sent records that the sender's broker has confirmed the message.
-func (t *tally) sent(k messageKey) {
+func (t *deliveries) sent(k messageKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if l, f := t.at(k); !f.sent {
@@ -51,7 +51,7 @@ func (t *tally) sent(k messageKey) {
 }
 
 // delivered records that the message was delivered to the receiver's application.
-func (t *tally) delivered(k messageKey) {
+func (t *deliveries) delivered(k messageKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l, f := t.at(k)
@@ -67,7 +67,7 @@ func (t *tally) delivered(k messageKey) {
 }
 
 // links returns the counts for each link. A message is lost if it was sent, but not delivered.
-func (t *tally) links() []Link {
+func (t *deliveries) links() []Link {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	links := make([]Link, 0, len(t.count))
@@ -81,7 +81,7 @@ func (t *tally) links() []Link {
 }
 
 // sum returns the sum of all links.
-func (t *tally) sum() (s Link) {
+func (t *deliveries) sum() (s Link) {
 	for _, l := range t.links() {
 		s.Sent += l.Sent
 		s.Delivered += l.Delivered

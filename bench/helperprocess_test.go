@@ -12,20 +12,20 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// partVariable says which of the parts this binary plays, when it was started by
-// a benchmark to be somebody else on other CPUs.
-const partVariable = "PEERLINK_BENCH_PART"
+// helperProcessVariable is the environment variable with the name of the helper process that
+// this binary is, if a benchmark has started it as one, on other CPUs.
+const helperProcessVariable = "PEERLINK_BENCH_HELPER"
 
-// parts are those that this binary can play. Each gets its settings, and from then
-// on commands, which it answers when it has obeyed.
-var parts = map[string]func(settings json.RawMessage) (obey func(command string) (answer any, err error), err error){
+// helperProcesses are the helper processes by name. Each gets its settings, and then
+// commands, which it answers when it has executed them.
+var helperProcesses = map[string]func(settings json.RawMessage) (execute func(command string) (answer any, err error), err error){
 	"attackers": attackers,
-	"crowd":     crowdPart,
+	"peers":     peersProcess,
 }
 
 func TestMain(m *testing.M) {
-	if name := os.Getenv(partVariable); name != "" {
-		if err := play(name, os.Stdin, os.Stdout); err != nil {
+	if name := os.Getenv(helperProcessVariable); name != "" {
+		if err := runHelperProcess(name, os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, name+":", err)
 			os.Exit(1)
 		}
@@ -34,15 +34,15 @@ func TestMain(m *testing.M) {
 	os.Exit(rabbittest.Run(m))
 }
 
-// play plays a part until there are no more commands: at the latest when the
-// benchmark ends, however it does.
-func play(name string, in io.Reader, out io.Writer) error {
+// runHelperProcess executes commands until there are no more: at the latest when the
+// benchmark ends, for whatever reason.
+func runHelperProcess(name string, in io.Reader, out io.Writer) error {
 	commands, answers := json.NewDecoder(bufio.NewReader(in)), json.NewEncoder(out)
 	var settings json.RawMessage
 	if err := commands.Decode(&settings); err != nil {
 		return err
 	}
-	obey, err := parts[name](settings)
+	execute, err := helperProcesses[name](settings)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func play(name string, in io.Reader, out io.Writer) error {
 		} else if err != nil {
 			return err
 		}
-		answer, err := obey(command)
+		answer, err := execute(command)
 		if err != nil {
 			return fmt.Errorf("%s: %w", command, err)
 		}
@@ -63,19 +63,19 @@ func play(name string, in io.Reader, out io.Writer) error {
 	}
 }
 
-// part is another process that plays a part.
-type part struct {
+// helperProcess is a helper process, as its benchmark sees it.
+type helperProcess struct {
 	b        *testing.B
 	name     string
 	commands *json.Encoder
 	answers  *json.Decoder
 }
 
-// startPart starts a process that plays a part on the given CPUs, and ends with b.
-func startPart(b *testing.B, name string, on cpus, settings any) *part {
+// startHelperProcess starts a helper process on the given CPUs. It ends with b.
+func startHelperProcess(b *testing.B, name string, on cpus, settings any) *helperProcess {
 	b.Helper()
 	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), partVariable+"="+name)
+	c.Env = append(os.Environ(), helperProcessVariable+"="+name)
 	c.Stderr = os.Stderr
 	in, err := c.StdinPipe()
 	if err != nil {
@@ -94,15 +94,15 @@ func startPart(b *testing.B, name string, on cpus, settings any) *part {
 			b.Errorf("the %s have ended with %v", name, err)
 		}
 	})
-	p := &part{b: b, name: name, commands: json.NewEncoder(in), answers: json.NewDecoder(out)}
+	p := &helperProcess{b: b, name: name, commands: json.NewEncoder(in), answers: json.NewDecoder(out)}
 	if err := p.commands.Encode(settings); err != nil {
 		b.Fatal(err)
 	}
 	return p
 }
 
-// tell gives a command, and returns when it has been obeyed.
-func (p *part) tell(command string, answer any) {
+// command sends a command to the process, and returns its answer.
+func (p *helperProcess) command(command string, answer any) {
 	p.b.Helper()
 	if err := p.commands.Encode(command); err != nil {
 		p.b.Fatalf("%s: %v", p.name, err)
