@@ -124,10 +124,16 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 	if got, err := pki.IdentityOf(p.Root.RawSubject); err != nil || got != p.Identity {
 		return nil, fmt.Errorf("root-ca.crt is not the certificate of %s", p.Identity)
 	}
-	if p.Issued, err = readCert(dir, "peercert.crt"); err != nil {
+	if p.Issued, err = readCert(dir, "peercert.crt"); isLost(err) {
+		return nil, fmt.Errorf("%w; if certs/ has a copy, \"peerlink init\" restores it", err)
+	} else if err != nil {
 		return nil, err
 	}
-	if p.SubCA, err = readCert(dir, "sub-ca.crt"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch p.SubCA, err = readCert(dir, "sub-ca.crt"); {
+	case errors.Is(err, fs.ErrNotExist):
+	case isLost(err):
+		return nil, fmt.Errorf("%w; move the file away, and register the certificate again (\"peerlink peer register\"): its issuer has it as peers/%s/peercert.crt", err, d.identity.ID)
+	case err != nil:
 		return nil, err
 	}
 	if err := d.readSubnet(p); err != nil {
@@ -201,7 +207,7 @@ func readCert(dir, name string) (*x509.Certificate, error) {
 	}
 	cert, err := pki.ParseCertificatePEM(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w: %w", name, errDamaged, err)
 	}
 	return cert, nil
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"peerlink/internal/durable"
 	"peerlink/internal/excerpt"
@@ -41,6 +43,9 @@ const (
 	// DefectUnlisted is a db/index without lines for some certificates in certs/.
 	// OpenSSL can lose lines that are added while it signs.
 	DefectUnlisted
+	// DefectPeerCertificate is a missing or damaged peercert.crt in a peer's directory, of
+	// which certs/ has a copy.
+	DefectPeerCertificate
 )
 
 // Defect is a defect of a node's directory that [Dir.Repair] can repair from the
@@ -55,9 +60,9 @@ type Defect struct {
 
 // Repair repairs the same defects of a directory as the reference's init: it creates
 // missing generated files and folders, and releases debtors subnets that no peer has.
-// It also reserves the subnets that peers have, makes files with subnets agree with the
-// certificates, adds missing lines to db/index, and removes what interrupted commands have
-// left. It returns one line for each repaired defect, even if it fails after some of them. If
+// It also restores lost peer certificates from certs/, reserves the subnets that peers have,
+// makes files with subnets agree with the certificates, adds missing lines to db/index, and
+// removes what interrupted commands have left. It returns one line for each repaired defect, even if it fails after some of them. If
 // there are no defects, Repair changes nothing.
 //
 // Repair may be interrupted at any moment, and started again.
@@ -70,31 +75,41 @@ func (d *Dir) Repair(ctx context.Context) (done []string, err error) {
 		return nil, err
 	}
 	defer unlock()
-	defects, err := d.Defects(ctx)
-	for _, defect := range defects {
-		if ctx.Err() != nil {
-			return done, ctx.Err()
+	var errs []error
+	for _, find := range d.finders() {
+		// Found now, because it may depend on what was repaired before.
+		defects, err := find(ctx)
+		errs = append(errs, err)
+		for _, defect := range defects {
+			if ctx.Err() != nil {
+				return done, ctx.Err()
+			}
+			if err := defect.fix(); err != nil {
+				return done, errors.Join(append([]error{fmt.Errorf("repair %s: %w", defect.File, err)}, errs...)...)
+			}
+			done = append(done, fmt.Sprintf("%s %s: %s", defect.File, defect.Wrong, defect.Remedy))
 		}
-		if fixErr := defect.fix(); fixErr != nil {
-			return done, errors.Join(fmt.Errorf("repair %s: %w", defect.File, fixErr), err)
-		}
-		done = append(done, fmt.Sprintf("%s %s: %s", defect.File, defect.Wrong, defect.Remedy))
 	}
-	return done, err
+	return done, errors.Join(errs...)
 }
 
 // Defects returns the defects that [Dir.Repair] would repair, in the same order. It
 // changes nothing. If it fails, it also returns the defects that it has found.
 func (d *Dir) Defects(ctx context.Context) (found []Defect, err error) {
 	var errs []error
-	for _, find := range []func(context.Context) ([]Defect, error){
-		d.missingFolders, d.missingFiles, d.missingIndex, d.unlistedCertificates, d.leftovers, d.subnetFiles, d.subnetDefects,
-	} {
+	for _, find := range d.finders() {
 		defects, err := find(ctx)
 		found = append(found, defects...)
 		errs = append(errs, err)
 	}
 	return found, errors.Join(errs...)
+}
+
+// finders returns the functions that find defects, in the order of repair.
+func (d *Dir) finders() []func(context.Context) ([]Defect, error) {
+	return []func(context.Context) ([]Defect, error){
+		d.missingFolders, d.missingFiles, d.missingIndex, d.unlistedCertificates, d.leftovers, d.peerCertificates, d.subnetFiles, d.subnetDefects,
+	}
 }
 
 func (d *Dir) missingFolders(context.Context) (found []Defect, err error) {
@@ -269,6 +284,84 @@ func (d *Dir) leftovers(ctx context.Context) (found []Defect, err error) {
 		}
 	}
 	return found, nil
+}
+
+// peerCertificates finds peer certificates that this node has issued, and that are missing or
+// damaged in the peer's directory, although certs/ has a copy.
+func (d *Dir) peerCertificates(ctx context.Context) (found []Defect, err error) {
+	ids, err := d.PeerIDs()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if ctx.Err() != nil {
+			return found, ctx.Err()
+		}
+		_, reason := readCert(d.file("peers", id), "peercert.crt")
+		if !isLost(reason) {
+			continue
+		}
+		root, err := readCert(d.file("peers", id), "root-ca.crt")
+		if err != nil {
+			continue // no peer any more (see HasPeer), or reported when the certificate is needed
+		}
+		cert, from, err := d.issuedCopy(id, root)
+		if err != nil {
+			return found, err
+		}
+		if cert == nil {
+			continue
+		}
+		name, wrong := "peers/"+id+"/peercert.crt", "is damaged"
+		if errors.Is(reason, fs.ErrNotExist) {
+			wrong = "is missing"
+		}
+		found = append(found, Defect{DefectPeerCertificate, name, wrong, "restored from " + from, func() error {
+			_, err := d.restoreFile(name, pki.EncodeCertificatePEM(cert), reason, from)
+			return err
+		}})
+	}
+	return found, nil
+}
+
+// issuedCopy returns the copy in certs/ of the certificate that was issued to a peer with the
+// given root certificate, the newest that is valid now, and the name of its file. It returns nil if there is none,
+// or if there are several with different subnets and subnet.txt does not decide between them.
+func (d *Dir) issuedCopy(id string, root *x509.Certificate) (newest *x509.Certificate, file string, err error) {
+	paths, err := d.database().copies()
+	if err != nil {
+		return nil, "", err
+	}
+	known, err := readLine(d.file("peers", id, "subnet.txt"))
+	if isLost(err) {
+		known, err = "", nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	now, subnets := time.Now(), make(map[string]bool)
+	for _, path := range paths {
+		certs, _ := readCerts(path)
+		for _, cert := range certs {
+			if !bytes.Equal(cert.RawSubject, root.RawSubject) || !bytes.Equal(cert.RawSubjectPublicKeyInfo, root.RawSubjectPublicKeyInfo) || !d.database().hasSigned(cert) {
+				continue
+			}
+			subnet, _, err := pki.SubnetComment(cert)
+			if err != nil || isSubnet(known) && subnet != known {
+				continue
+			}
+			subnets[subnet] = true
+			// One that was signed with a clock that was ahead may have been replaced since.
+			valid := isValidAt(cert, now)
+			if newest == nil || valid && !isValidAt(newest, now) || valid == isValidAt(newest, now) && cert.NotBefore.After(newest.NotBefore) {
+				newest, file = cert, "certs/"+filepath.Base(path)
+			}
+		}
+	}
+	if len(subnets) > 1 {
+		return nil, "", nil
+	}
+	return newest, file, nil
 }
 
 // subnetDefects finds subnets of peers that are not reserved, and debtors subnets, of which

@@ -246,11 +246,12 @@ func TestRepairKeepsUsedSubnets(t *testing.T) {
 		{"reserved for nobody", func(t *testing.T, _, reservation string) { write(t, "", reservation) }, false, 0},
 		{"another subnet.txt", func(t *testing.T, peer, _ string) { write(t, nodetest.AAID+"99\n", peer, "subnet.txt") }, false, 1},
 		{"no subnet.txt", func(t *testing.T, peer, _ string) { remove(t, peer, "subnet.txt") }, false, 1},
-		{"no certificate", func(t *testing.T, peer, _ string) { remove(t, peer, "peercert.crt") }, false, 0},
+		{"no certificate", func(t *testing.T, peer, _ string) { remove(t, peer, "peercert.crt") }, false, 1},
 		{"neither can be read", func(t *testing.T, peer, _ string) {
+			remove(t, filepath.Dir(filepath.Dir(peer)), "certs")
 			write(t, "?", peer, "peercert.crt")
 			write(t, "a\nb\n", peer, "subnet.txt")
-		}, true, 0},
+		}, true, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, d := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, da, "da.example.com:1234")

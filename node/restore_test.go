@@ -2,14 +2,18 @@ package node_test
 
 import (
 	"errors"
+	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"peerlink/node"
 	"peerlink/node/check"
 	"peerlink/node/nodetest"
+	"peerlink/node/pki"
 )
 
 // A lost root-ca.crt, db/nodetype or db/nodeid is restored byte by byte without the root
@@ -159,6 +163,92 @@ func TestOtherIdentity(t *testing.T) {
 		if _, err := node.Open(a.Path()); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
+	}
+}
+
+// A lost peer certificate is restored from certs/, and nothing else is put in its place:
+// neither the certificate of another peer nor, if there are several, the one with another
+// subnet than subnet.txt, or one that is not valid yet.
+func TestRestorePeerCertificate(t *testing.T) {
+	a, c := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
+	nodetest.Peer(t, a, c)
+	nodetest.Peer(t, a, nodetest.New(t, ca, "other.example.com:1234"))
+	file := "peers/" + c.Identity().ID + "/peercert.crt"
+	want := read(t, a.Path(), file)
+	issued, err := a.Peer(c.Identity().ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, other := range []struct {
+		subnet string
+		ahead  time.Duration
+	}{{"000777", 0}, {issued.Subnet, 48 * time.Hour}} {
+		cert, err := (&pki.Authority{Cert: a.Root(), Key: a.Key}).SignPeer(c.Root(), other.subnet, big.NewInt(int64(0x10+i)), time.Now().Add(other.ahead))
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, string(pki.EncodeCertificatePEM(cert)), a.Path(), "certs", fmt.Sprintf("1%d.pem", i))
+	}
+	if _, err := a.Repair(ctx); err != nil { // lists it in db/index
+		t.Fatal(err)
+	}
+	for name, damage := range map[string]func(){
+		"missing": func() { remove(t, a.Path(), file) },
+		"zeros":   func() { write(t, strings.Repeat("\x00", len(want)), a.Path(), file) },
+		"half":    func() { write(t, want[:len(want)/2], a.Path(), file) },
+		"rubbish": func() { write(t, "rubbish", a.Path(), file) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			damage()
+			if _, err := a.Peer(c.Identity().ID); err == nil || !strings.Contains(err.Error(), `"peerlink init" restores it`) {
+				t.Errorf("the error of Peer has no remedy: %v", err)
+			}
+			if f := finding(t, a.Path(), file); f.Severity != check.Problem || !f.Repairable {
+				t.Errorf("check has no remedy: %+v", f)
+			}
+			done, err := a.Repair(ctx)
+			if err != nil || len(done) != 1 || !strings.Contains(done[0], file) {
+				t.Errorf("%q, %v", done, err)
+			}
+			if got := read(t, a.Path(), file); got != want {
+				t.Errorf("it is now\n%s", got)
+			}
+			if done, err := a.Repair(ctx); err != nil || len(done) > 0 {
+				t.Errorf("a second time: %q, %v", done, err)
+			}
+			remove(t, a.Path(), file+".damaged")
+		})
+	}
+	remove(t, a.Path(), file)
+	remove(t, a.Path(), "peers", c.Identity().ID, "subnet.txt")
+	if done, err := a.Repair(ctx); err == nil || len(done) > 0 {
+		t.Errorf("without subnet.txt: %q, %v", done, err)
+	}
+	if f := finding(t, a.Path(), file); f.Repairable || !strings.Contains(f.Text, "sub-ca.crt") {
+		t.Errorf("check says %+v", f)
+	}
+}
+
+// A damaged certificate from a peer can not be restored: Peer and check say what to do, and
+// that is sufficient.
+func TestDamagedSubCA(t *testing.T) {
+	a, c := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
+	nodetest.Peer(t, a, c)
+	file, id := "peers/"+c.Identity().ID+"/sub-ca.crt", c.Identity().ID
+	write(t, "rubbish", a.Path(), file)
+	const remedy = "move the file away, and register the certificate again"
+	if _, err := a.Peer(id); err == nil || !strings.Contains(err.Error(), remedy) {
+		t.Errorf("the error of Peer has no remedy: %v", err)
+	}
+	if f := finding(t, a.Path(), file); f.Repairable || !strings.Contains(f.Text, remedy) {
+		t.Errorf("check says %+v", f)
+	}
+	remove(t, a.Path(), file)
+	if _, _, err := a.RegisterPeer(ctx, []byte(read(t, c.Path(), "peers", a.Identity().ID, "peercert.crt"))); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := a.Peer(id); err != nil || p.SubCA == nil {
+		t.Errorf("%+v, %v", p, err)
 	}
 }
 

@@ -88,7 +88,7 @@ func Run(ctx context.Context, dir string, o Options) (*Report, error) {
 	if !keyNamed {
 		o.KeyFile = node.DefaultKeyFile(dir)
 	}
-	c := &checker{ctx: ctx, dir: dir, options: o, keyNamed: keyNamed, now: o.Now, report: new(Report), modesSeen: make(map[string]bool), disputed: make(map[string]bool), found: make(map[Finding]bool)}
+	c := &checker{ctx: ctx, dir: dir, options: o, keyNamed: keyNamed, now: o.Now, report: new(Report), modesSeen: make(map[string]bool), disputed: make(map[string]bool), restorable: make(map[string]bool), found: make(map[Finding]bool)}
 	if err := c.recognize(); err != nil {
 		return nil, err
 	}
@@ -127,15 +127,16 @@ type checker struct {
 	found    map[Finding]bool // the findings in the report
 	problems int              // number of problems in the report
 
-	self      pki.Identity      // the zero Identity if unknown
-	root      *x509.Certificate // nil if missing or unreadable
-	rootValid bool              // root has no problem
-	peers     []*peer
-	issued    []issued // certificates that this node has signed, or should have signed
-	copies    []issued // server certificates in certs/
-	holders   []node.SubnetHolder
-	disputed  map[string]bool // the files that give a subnet which another node has too
-	modesSeen map[string]bool // absolute paths of the keys whose modes have been checked
+	self       pki.Identity      // the zero Identity if unknown
+	root       *x509.Certificate // nil if missing or unreadable
+	rootValid  bool              // root has no problem
+	peers      []*peer
+	issued     []issued // certificates that this node has signed, or should have signed
+	copies     []issued // server certificates in certs/
+	holders    []node.SubnetHolder
+	restorable map[string]bool // peer certificates that have a finding, because they can be restored
+	disputed   map[string]bool // the files that give a subnet which another node has too
+	modesSeen  map[string]bool // absolute paths of the keys whose modes have been checked
 }
 
 // issued is a certificate and the file in which it was found.
@@ -214,6 +215,12 @@ func (c *checker) checkDefects() {
 			continue // checkSubnetFile reports it
 		case node.DefectUnlisted:
 			f.Rule = RuleIndexUnlisted
+		case node.DefectPeerCertificate:
+			f.Rule, f.Severity = RuleCertPEM, Problem
+			if !c.exists(defect.File) {
+				f.Rule = RuleCertMissing
+			}
+			c.restorable[defect.File] = true
 		}
 		f.Text = fmt.Sprintf("%s: \"peerlink init\" repairs this", defect.Wrong)
 		c.add(f)

@@ -68,7 +68,8 @@ func (c *checker) checkPeer(folder, id string) {
 	expiries := len(c.report.Expiries)
 	rootFile, issuedFile, subCAFile := folder+"/root-ca.crt", folder+"/peercert.crt", folder+"/sub-ca.crt"
 	rootsValid := false
-	if p.root = c.certificate(rootFile); p.root != nil {
+	const pinned = "it was pinned when the peer's info-bundle was signed, and must come from a backup"
+	if p.root = c.certificateOr(rootFile, pinned); p.root != nil {
 		rootsValid = c.checkRoot(rootFile, p.root) && c.rootValid
 		if got, err := pki.IdentityOf(p.root.RawSubject); err == nil && (got.ID != id || p.id.Type != 0 && got.Type != p.id.Type) {
 			c.problem(rootFile, RulePeerIdentity, "is the certificate of %v: expected the node ID in the folder's name and the type in nodetype.txt", got)
@@ -77,17 +78,20 @@ func (c *checker) checkPeer(folder, id string) {
 			c.problem(rootFile, RulePublicKey, "has the root key of this node: expected the peer's own")
 		}
 	} else if !c.exists(rootFile) {
-		c.problem(rootFile, RuleCertMissing, "is missing: it was pinned when the peer's info-bundle was signed, and must come from a backup")
+		c.problem(rootFile, RuleCertMissing, "is missing: %s", pinned)
 	}
-	if p.issued = c.certificate(issuedFile); p.issued != nil {
+	const issuedRemedy = "\"peerlink init\" restores it if certs/ has a copy; the peer has it too, as peers/<this node's ID>/sub-ca.crt"
+	if c.restorable[issuedFile] { // checkDefects reports it
+	} else if p.issued = c.certificateOr(issuedFile, issuedRemedy); p.issued != nil {
 		c.issued = append(c.issued, issued{issuedFile, p.issued})
 		if p.root != nil && c.root != nil {
 			c.checkPeerCertificate(issuedFile, p.issued, c.root, p.root, rootsValid)
 		}
 	} else if !c.exists(issuedFile) {
-		c.problem(issuedFile, RuleCertMissing, "is missing: a copy of it is in certs/, which db/index helps to find")
+		c.problem(issuedFile, RuleCertMissing, "is missing: %s", issuedRemedy)
 	}
-	if p.subCA = c.certificate(subCAFile); p.subCA != nil && p.root != nil && c.root != nil {
+	p.subCA = c.certificateOr(subCAFile, `move the file away, and register the certificate again ("peerlink peer register"): the peer has it as peers/<this node's ID>/peercert.crt`)
+	if p.subCA != nil && p.root != nil && c.root != nil {
 		p.valid = c.checkPeerCertificate(subCAFile, p.subCA, p.root, c.root, rootsValid)
 	}
 	if state.State == stateDeactivated {

@@ -122,11 +122,31 @@ func (c *checker) line(file string) (s string, ok bool) {
 // invalid. It adds a finding if the file is invalid, but not if it is missing: the
 // caller decides whether the file is required.
 func (c *checker) certificate(file string) *x509.Certificate {
-	data, ok := c.text(file, RuleCertPEM)
+	return c.certificateOr(file, "")
+}
+
+// certificateOr is like [checker.certificate]. The finding about a damaged file ends with the
+// given remedy.
+func (c *checker) certificateOr(file, remedy string) *x509.Certificate {
+	data, ok := c.read(file)
 	if !ok {
 		return nil
 	}
-	return c.parse(file, data)
+	if remedy != "" {
+		remedy = "; " + remedy
+	}
+	text, err := textfile.Decode(data)
+	if err != nil {
+		c.problem(file, RuleCertPEM, "%v%s", err, remedy)
+		return nil
+	}
+	c.checkMark(file, data)
+	cert, err := pki.ParseCertificatePEM(text)
+	if err != nil {
+		c.problem(file, RuleCertPEM, "%v%s", err, remedy)
+		return nil
+	}
+	return cert
 }
 
 func (c *checker) parse(file string, data []byte) *x509.Certificate {
