@@ -52,8 +52,15 @@ func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (cr
 	dir := d.file("peers", b.Identity.ID)
 	// key may prompt for a passphrase, so the lock is not held while it is called.
 	var signer crypto.Signer
-	if !isDir(dir) || d.needsRenewal(dir, b) {
-		var err error
+	if isNew := !isDir(dir); isNew || d.needsRenewal(dir, b) {
+		// Checked again under the lock. Nobody should type a passphrase for nothing.
+		err := d.checkRecord(b)
+		if isNew && err == nil {
+			err = d.checkPeerLimit()
+		}
+		if err != nil {
+			return nil, err
+		}
 		if signer, err = key(); err != nil {
 			return nil, err
 		}

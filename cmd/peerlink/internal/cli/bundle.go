@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto"
 	"fmt"
+	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -88,8 +90,8 @@ func (a *app) keyForBundle(ctx context.Context, d *node.Dir) (crypto.Signer, err
 	return a.announcedKey(ctx, d, func() { a.announceBundle(d, files) })
 }
 
-// announcedKey decrypts the root key. announce prints what is going to be signed: it is called before the prompt for a
-// passphrase if there is one, and otherwise once the key is known to be the right one.
+// announcedKey decrypts the root key. announce prints what is signed: it is called before the prompt for a passphrase if
+// there is one, and otherwise before the first signature, so that it does not precede a refusal.
 func (a *app) announcedKey(ctx context.Context, d *node.Dir, announce func()) (crypto.Signer, error) {
 	_, statErr := os.Stat(a.keyPath())
 	before := statErr == nil && a.passphraseFile == "" && isTerminal(a.stdin)
@@ -97,10 +99,21 @@ func (a *app) announcedKey(ctx context.Context, d *node.Dir, announce func()) (c
 		announce()
 	}
 	key, err := a.nodeKey(ctx, d)
-	if err == nil && !before {
-		announce()
+	if err != nil || before {
+		return key, err
 	}
-	return key, err
+	return &announcingKey{key, sync.OnceFunc(announce)}, nil
+}
+
+// announcingKey is a key that calls announce before it signs.
+type announcingKey struct {
+	crypto.Signer
+	announce func()
+}
+
+func (k *announcingKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	k.announce()
+	return k.Signer.Sign(rand, digest, opts)
 }
 
 // announceBundle prints what is going to be signed.

@@ -33,8 +33,8 @@ used with the reference scripts and OpenSSL too.
 
 In the directory of an existing node, "peerlink init" without a type repairs what
 can be repaired without the root key: records that are missing, a lost
-root-ca.crt of which the directory has a copy, subnets that nobody uses,
-leftovers of interrupted commands.
+root-ca.crt or peercert.crt of which the directory has a copy, subnets that
+nobody uses, leftovers of interrupted commands.
 
 An existing encrypted root key (private/root-ca.key, or --key) is used instead
 of making a new one; if --key names a file that does not exist, the new root key
