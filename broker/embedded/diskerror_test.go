@@ -446,6 +446,34 @@ func TestOpenErrorHasReason(t *testing.T) {
 	}
 }
 
+// The reserve stays if removing messages on a full disk fails for another reason than missing
+// space: it would be removed in vain.
+func TestReserveStaysAfterOtherError(t *testing.T) {
+	t.Parallel()
+	made := 0
+	s := openFile(t, filepath.Join(t.TempDir(), "messages.db"), Options{
+		MinFree: 1 << 20, Reserve: 1 << 20, Service: true, diskCheckInterval: time.Hour,
+		writeReserve: func(path string, content []byte) error { made++; return writeReserve(path, content) },
+	})
+	failures := []error{fullFailure{}, accessFailure{}}
+	err := s.commit(testContext(t), func(*tx) (err error) {
+		if len(failures) > 0 {
+			err, failures = failures[0], failures[1:]
+		}
+		return err
+	})
+	if err != nil || len(failures) > 0 {
+		t.Errorf("%v, %d failures have not happened", err, len(failures))
+	}
+	_, statErr := os.Stat(s.path + "-reserve")
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if statErr != nil || made != 1 {
+		t.Errorf("the reserve was removed: %v, made %d times", statErr, made)
+	}
+}
+
 // To open a store on a disk with enough space, no trial is done, and the reserve stays.
 func TestOpenWithoutTrial(t *testing.T) {
 	tried := 0

@@ -296,6 +296,29 @@ func TestReserveStaysWithoutAccess(t *testing.T) {
 	}
 }
 
+// A service does not open a store whose file it can not write: SQLite would go on with the
+// file opened for reading only, also when it could be written again.
+func TestServiceNeedsWriteAccess(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(smallDisk(t, "8m"), "messages.db")
+	o := Options{Service: true}
+	if err := openFile(t, path, o).Close(); err != nil {
+		t.Fatal(err)
+	}
+	readOnly(t, path)
+	s, err := Open(path, o)
+	if err == nil {
+		s.Close()
+	}
+	if !isAccessError(err) || !errors.Is(err, unix.EROFS) {
+		t.Errorf("opening a file that can not be written: %v", err)
+	}
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	publishBodies(t, openFile(t, path, o), "accounts_in", "stored")
+}
+
 // readOnly makes a file read-only for every user, by mounting it over itself.
 func readOnly(t *testing.T, file string) {
 	t.Helper()
