@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -95,7 +96,10 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 	if err != nil {
 		return nil, "", fmt.Errorf("%s: %w", d.file("nodeinfo"), err)
 	}
-	old := d.lastDate(updatedAt, now)
+	old, err := d.lastDate(updatedAt, now)
+	if err != nil {
+		return nil, "", err
+	}
 	date, ok := infobundle.NextDate(old, now)
 	if !ok {
 		return nil, "", fmt.Errorf("%s: the last bundle is dated %s, a day or more ahead of now: peers that have taken it ignore a new one until then. Is the clock right? If that date is wrong, remove the file",
@@ -122,10 +126,14 @@ func isInside(path, folder string) (bool, error) {
 }
 
 // lastDate returns the date of the node's last info-bundle, or "" if there was none.
-// If there was one, but neither updatedAt nor the published bundle has a valid date,
-// lastDate returns today's date.
-func (d *Dir) lastDate(updatedAt []byte, now time.Time) string {
-	last := infobundle.DateOf(updatedAt)
+// If there was one, but neither updatedAt nor the published bundle, nor the last one that was
+// signed here for a request, has a valid date, lastDate returns today's date.
+func (d *Dir) lastDate(updatedAt []byte, now time.Time) (string, error) {
+	last, err := d.lastSignedDate()
+	if err != nil {
+		return "", err
+	}
+	last = max(last, infobundle.DateOf(updatedAt))
 	if data, err := durable.Read(d.PublishedBundle(), infobundle.MaxSize); err == nil {
 		if b, err := infobundle.Read(data, now); err == nil && b.Root.Equal(d.root) {
 			last = max(last, b.UpdatedAt())
@@ -135,7 +143,37 @@ func (d *Dir) lastDate(updatedAt []byte, now time.Time) string {
 	if made, err := exists(d.file("db", "root-ca.csr")); last == "" && (made || err != nil || updatedAt != nil) {
 		last = now.UTC().Format(time.DateOnly)
 	}
-	return last
+	return last, nil
+}
+
+// lastSignedDate returns the date of the last info-bundle that was signed here for a request,
+// or "" if there was none.
+func (d *Dir) lastSignedDate() (string, error) {
+	path := d.file(filepath.FromSlash(LastSigned))
+	data, err := durable.Read(path, maxRequest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	var r struct {
+		InfoBundle struct {
+			Nodeinfo []struct {
+				Name string `json:"name"`
+				Data []byte `json:"data"`
+			} `json:"nodeinfo"`
+		} `json:"info_bundle"`
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	for _, f := range r.InfoBundle.Nodeinfo {
+		if date := infobundle.DateOf(f.Data); f.Name == infobundle.UpdatedAt && date != "" {
+			return date, nil
+		}
+	}
+	if err == nil {
+		err = errors.New("it has no date of an info-bundle")
+	}
+	return "", fmt.Errorf("what was last signed here, after whose date that of a new info-bundle has to be, can not be read: %w; if you know why, remove %s", err, path)
 }
 
 // writeDate records the date of the node's newest info-bundle.

@@ -130,7 +130,7 @@ func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 		return nil, err
 	}
 	defer unlock()
-	if err := d.writeMissing(o); err != nil {
+	if err := errors.Join(d.writeGitIgnore(), d.writeMissing(o)); err != nil {
 		return nil, err
 	}
 	rootPEM, err := d.rootCertificate(o.Key)

@@ -23,6 +23,10 @@ import (
 // reference scripts do not read it.
 const RequestsFolder = "db/offline"
 
+// LastSigned is the file, relative to the node's directory, in which package offline keeps the
+// last request with an info-bundle that was signed on this machine.
+const LastSigned = RequestsFolder + "/last-signed"
+
 // maxRequest is the maximum size, in bytes, of a file in RequestsFolder.
 const maxRequest = 64 << 20
 

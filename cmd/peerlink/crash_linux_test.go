@@ -373,7 +373,8 @@ func killCases() []killCase {
 			name: "key drill",
 			prepare: func(s *site) []string {
 				s.init(nodetype.CreditorsAgent)
-				return withPass("key", "drill")
+				s.take(node.DefaultKeyFile(s.node()), "backup.key")
+				return withPass("key", "drill", "--key", "../../input/backup.key")
 			},
 		}, {
 			name: "key passphrase",

@@ -32,6 +32,7 @@ func (c *checker) checkSecrets() {
 	c.checkOwners()
 	c.checkRootKey()
 	c.checkKeyLeftovers()
+	c.checkGit()
 	c.checkDrill()
 	c.checkTree()
 }
@@ -49,16 +50,31 @@ func (c *checker) checkOwners() {
 	}
 }
 
+// checkGit checks that git, if the directory is in a work tree, does not keep the private folder.
+func (c *checker) checkGit() {
+	git, ok := node.ReadGitState(c.dir)
+	switch {
+	case !ok:
+	case git.Tracked:
+		c.warning("private", RuleGit, "is in the index of git, and so perhaps in each clone: \"git rm -r --cached private\" removes it there; if a commit with it was pushed, who has that can try passphrases: choose a long one, which does not help against those who have the old file")
+	case !git.Ignored && c.exists("private"):
+		c.note("private", RuleGit, "is in a work tree of git, and not in .gitignore: \"git add\" would add the root key; write the line private/ into the file .gitignore")
+	}
+}
+
 // drillDays is the number of days after which the backup of the root key should be
 // tested again.
 const drillDays = 365
 
-// checkDrill adds a finding if the last drill was more than drillDays ago.
+// checkDrill adds a finding if the last drill was more than drillDays ago, or has a date in the
+// future.
 func (c *checker) checkDrill() {
 	last, err := node.LastDrill(c.dir)
 	switch {
 	case err != nil:
 		c.note(node.DrillFile, RuleDrill, "%v", err)
+	case last.Sub(c.now) > 24*time.Hour: // a date has no time zone
+		c.warning(node.DrillFile, RuleDrill, "says that the backup of the root key was proved good on %s, which is in the future: do it again with \"peerlink key drill\"", last.Format(time.DateOnly))
 	case !last.IsZero() && c.now.Sub(last) > drillDays*24*time.Hour:
 		c.warning(node.DrillFile, RuleDrill, "the backup of the root key was last proved good on %s: do it again with \"peerlink key drill\"", last.Format(time.DateOnly))
 	}

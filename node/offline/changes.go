@@ -56,9 +56,19 @@ func (r *Request) Changes(d *node.Dir, now time.Time) (since string, changes []C
 	return since, compareSettings(settingsOf(files), settingsOf(r.info.files)), nil
 }
 
+// ChangesSinceSigned compares files, which are those of a new info-bundle of the node, with the
+// info-bundle that was last signed in d for a request. If there was none, since is "".
+func ChangesSinceSigned(d *node.Dir, files []infobundle.File, now time.Time) (since string, changes []Change, err error) {
+	last, err := lastSigned(d, now)
+	if last == nil || err != nil {
+		return "", nil, err
+	}
+	return "what was last signed here, dated " + last.info.date, compareSettings(settingsOf(last.info.files), settingsOf(files)), nil
+}
+
 // lastSigned returns the request stored by [Request.Remember], or nil if there is none.
 func lastSigned(d *node.Dir, now time.Time) (*Request, error) {
-	path := filepath.Join(folder(d), signedInfoFile)
+	path := filepath.Join(d.Path(), filepath.FromSlash(node.LastSigned))
 	data, err := durable.Read(path, MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -1,6 +1,8 @@
 package offline
 
 import (
+	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -116,4 +118,38 @@ func TestDatesAheadAreRefused(t *testing.T) {
 	if _, err := ReadRequest(data, time.Now()); err == nil || !strings.Contains(err.Error(), "more than a day ahead") {
 		t.Errorf("a century ahead: %v", err)
 	}
+}
+
+// An info-bundle that is made on the offline machine has a later date than the last one that was
+// signed there for a request, although the folder there has not the date of that, and what it
+// says differently is known. If what was last signed can not be read, none is made.
+func TestBundleAfterRequest(t *testing.T) {
+	n := nodetest.New(t, ca, "old.example.com:1")
+	laptop := copyTree(t, n.Path())
+	stomp := filepath.Join(n.Path(), "nodeinfo", "stomp.toml")
+	writeFileT(t, strings.Replace(string(readFileT(t, stomp)), "old.", "new.", 1), stomp)
+	out := t.TempDir()
+	r := mustCollect(t, n.Dir, InfoBundle{File: filepath.Join(out, "one.zip")})
+	signedHere(t, r, laptop)
+	files, err := laptop.NextNodeinfo(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	since, changes, err := ChangesSinceSigned(laptop, files, time.Now())
+	if text := fmt.Sprint(changes); err != nil || !strings.Contains(since, r.info.date) || !strings.Contains(text, "servers is old.example.com:1, it was new.example.com:1") {
+		t.Errorf("since %s: %s, %v", since, text, err)
+	}
+	two := filepath.Join(out, "two.zip")
+	if err := laptop.CreateBundle(ctx, two, n.Key); err != nil {
+		t.Fatal(err)
+	}
+	if got := nodetest.ReadBundle(t, two).UpdatedAt(); got <= r.info.date {
+		t.Errorf("dated %s, and the one before %s", got, r.info.date)
+	}
+	writeFileT(t, "{", laptop.Path(), "db", "offline", "last-signed")
+	before := snapshot(t, laptop.Path())
+	if err := laptop.CreateBundle(ctx, filepath.Join(out, "three.zip"), n.Key); err == nil || !strings.Contains(err.Error(), "last-signed") {
+		t.Errorf("error %v for a damaged file", err)
+	}
+	sameTree(t, laptop.Path(), before)
 }

@@ -12,10 +12,6 @@ import (
 	"peerlink/node/signrecord"
 )
 
-// signedInfoFile is the name of the last signed request with an info-bundle, in
-// [node.RequestsFolder] of the offline machine's copy of the directory.
-const signedInfoFile = "last-signed"
-
 // signRecord returns the path of the record of certificates signed on this machine.
 func signRecord(d *node.Dir) string { return filepath.Join(folder(d), signrecord.Name) }
 
@@ -56,6 +52,6 @@ func (r *Request) Remember(ctx context.Context, d *node.Dir, now time.Time) erro
 		if r.info == nil {
 			return nil
 		}
-		return durable.Replace(filepath.Join(folder(d), signedInfoFile), r.raw, 0o644)
+		return durable.Replace(filepath.Join(d.Path(), filepath.FromSlash(node.LastSigned)), r.raw, 0o644)
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"peerlink/internal/terminal"
 	"peerlink/node"
 	"peerlink/node/infobundle"
+	"peerlink/node/offline"
 	"peerlink/node/pki"
 )
 
@@ -87,7 +88,14 @@ func (a *app) keyForBundle(ctx context.Context, d *node.Dir) (crypto.Signer, err
 	if err != nil {
 		return nil, err
 	}
-	return a.announcedKey(ctx, d, func() { a.announceBundle(d, files) })
+	since, changes, err := offline.ChangesSinceSigned(d, files, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return a.announcedKey(ctx, d, func() {
+		a.announceBundle(d, files)
+		a.showChanges(since, changes)
+	})
 }
 
 // announcedKey decrypts the root key. announce prints what is signed: it is called before the prompt for a passphrase if

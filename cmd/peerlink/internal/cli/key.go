@@ -244,6 +244,15 @@ root-ca.crt in the node's directory, of which nothing else is needed.`,
 	return c
 }
 
+func isSameFile(path, other string) bool {
+	a, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(other)
+	return err == nil && os.SameFile(a, b)
+}
+
 // keyCreatable is [creatable] for the file of a root key, the folder of which is created too if it is missing.
 func keyCreatable(path string) error {
 	if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
@@ -340,7 +349,9 @@ func (a *app) keyDrillCommand() *cobra.Command {
 a file (--key), shares in files, or with --type shares that are typed from paper
 or scanned, as for "peerlink key join". Of the node's directory, root-ca.crt is
 enough. Nothing is changed, except that the date of the drill is noted in the
-directory if the rest of it is there; "peerlink check" reminds you after a year.`,
+directory if the rest of it is there; "peerlink check" reminds you after a year.
+The root key in private/ of the directory itself is no backup, and its test is not
+noted.`,
 		Example: `  peerlink key drill --key /media/stick/root-ca.key
   peerlink key drill --type
   peerlink key drill share-1-of-5.txt share-4-of-5.txt share-5-of-5.txt`,
@@ -367,6 +378,10 @@ directory if the rest of it is there; "peerlink check" reminds you after a year.
 			}
 			if err != nil {
 				return err
+			}
+			if !typed && len(args) == 0 && isSameFile(a.keyPath(), d.DefaultKeyFile()) {
+				a.printMessage("%s is the root key of %s.\nThis is the key in the node's directory itself, and not a backup, so no drill is noted: name the\nfile of the backup with --key, or give shares.", what, d.Identity())
+				return nil
 			}
 			a.printMessage("The backup is good: %s is the root key of %s.", what, d.Identity())
 			if err := d.RecordDrill(time.Now()); errors.Is(err, fs.ErrNotExist) {

@@ -146,14 +146,25 @@ func (a *app) showSigned(r *offline.Request, d *node.Dir, since string, changes 
 			a.printMessage("       %-22s  %s", terminal.Line(row[0]), orNone(terminal.Line(row[1])))
 		}
 	}
-	switch {
-	case d == nil:
+	if d == nil {
 		a.printMessage("\nThere is no copy of the node's directory here with which this could be compared (-C DIR).")
+		return
+	}
+	if since != "" {
+		a.printMessage("")
+	}
+	a.showChanges(since, changes)
+}
+
+// showChanges prints the differences of an info-bundle that is going to be signed from what is known. If since is "", nothing
+// is known.
+func (a *app) showChanges(since string, changes []offline.Change) {
+	switch {
 	case since == "":
 	case len(changes) == 0:
-		a.printMessage("\nThe info-bundle says the same as %s.", since)
+		a.printMessage("The info-bundle says the same as %s.", since)
 	default:
-		a.printMessage("\nWhat the info-bundle says differs from %s:", since)
+		a.printMessage("What the info-bundle says differs from %s:", since)
 		for _, c := range changes {
 			a.printMessage("  - %s", terminal.Line(c.String()))
 		}
