@@ -23,6 +23,9 @@ import (
 // ErrExists means that the directory holds a node already.
 var ErrExists = errors.New("there is a node already")
 
+// DamagedKey is what to do about a damaged file of the root key.
+const DamagedKey = "if the file is damaged, move it away, and put a backup in its place, or restore the key from shares (\"peerlink key join\")"
+
 // WriteKeyFile writes a new root key, encrypted and in PEM, to a new file; it never
 // overwrites a file. If the file's directory is missing, WriteKeyFile creates it with
 // access for its owner only. The file is read back and must pass check before it

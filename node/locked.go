@@ -110,6 +110,21 @@ func (l *Locked) KeepReserved(peer pki.Identity, subnet string) error {
 	return l.d.pool(peer.Type).keep(peer.ID, subnet)
 }
 
+// ErrSubnetTaken means that the subnet in a new certificate of a peer belongs to another node by
+// now.
+var ErrSubnetTaken = errors.New("the subnet is taken")
+
+// HoldSubnet ensures that the subnet in a certificate for a new peer is still reserved for it. It
+// fails with [ErrSubnetTaken] if the subnet was given to another one meanwhile; the certificate
+// should not be recorded then, since nobody is going to get it. For a node that is a peer
+// already, HoldSubnet does nothing.
+func (l *Locked) HoldSubnet(ctx context.Context, peer pki.Identity, subnet string) error {
+	if isDir(l.d.file("peers", peer.ID)) {
+		return nil
+	}
+	return l.holdSubnet(ctx, peer, subnet)
+}
+
 // holdSubnet ensures that a subnet which was reserved for the peer earlier is still
 // reserved. The reference's init releases debtors subnets that no peer has. holdSubnet
 // reserves such a subnet again, and fails if it was given to another peer meanwhile.
@@ -130,11 +145,11 @@ func (l *Locked) holdSubnet(ctx context.Context, peer pki.Identity, subnet strin
 		l.certified = certified
 	}
 	if err := l.certified.Check(peer, subnet); err != nil {
-		return fmt.Errorf("%w: sign a new certificate", err)
+		return fmt.Errorf("%w: %w", ErrSubnetTaken, err)
 	}
 	owner, err := readLine(pool.path(subnet))
 	if err == nil && owner != peer.ID {
-		return fmt.Errorf("subnet %s was reserved for %s, but has been given to %s meanwhile: sign a new certificate for the former", subnet, peer.ID, excerpt.Of(owner))
+		return fmt.Errorf("%w: %s was reserved for %s, but has been given to %s meanwhile", ErrSubnetTaken, subnet, peer.ID, excerpt.Of(owner))
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err

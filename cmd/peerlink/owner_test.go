@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -267,6 +268,18 @@ func TestWrongUseOfKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.cannot("is not a regular file", "-C", "node", "key", "passphrase", "--key", "folder", "--passphrase-file", "pass", "--new-passphrase-file", "pass")
+	for _, command := range [][]string{{"drill"}, {"split", "--shares", "2", "--threshold", "2"}} {
+		o.cannot("/dev/null is not a regular file", slices.Concat([]string{"-C", "node", "key"}, command, []string{"--key", "/dev/null", "--passphrase-file", "pass"})...)
+	}
+	// A damaged key has a remedy in every message, and joining shares does not overwrite it.
+	for _, damaged := range []string{"", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIF"} {
+		o.write("damaged", []byte(damaged))
+		for _, command := range [][]string{{"key", "drill"}, {"server-cert", "issue", "s.key", "s.crt"}} {
+			o.cannot("key join", slices.Concat([]string{"-C", "node"}, command, []string{"--key", "damaged", "--passphrase-file", "pass"})...)
+		}
+		o.cannot("key join", "-C", "other", "init", "creditors-agent", "--server", "x.example.com:1", "--key", "damaged", "--passphrase-file", "pass")
+		o.cannot("move it away first", "-C", "node", "key", "join", "--out", "damaged", "--passphrase-file", "pass")
+	}
 	o.cannot("standard input holds one passphrase only", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "-", "--new-passphrase-file", "-")
 	o.cannot("new passphrase file empty", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "pass", "--new-passphrase-file", "empty")
 	o.cannot("new passphrase file: ", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "pass", "--new-passphrase-file", "missing")

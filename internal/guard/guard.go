@@ -21,7 +21,7 @@ func Process() { protect() }
 func Service() { confine() }
 
 // CheckFile returns an error if users other than its owner can read or write the key file,
-// and chmod could prevent that. On media without modes (FAT, NTFS, many network and FUSE
+// and chmod could prevent that, or if it is neither a regular file nor a pipe. On media without modes (FAT, NTFS, many network and FUSE
 // file systems) or that are read-only, the owner can not, so there is no error.
 func CheckFile(path string) error {
 	if runtime.GOOS == "windows" {
@@ -30,6 +30,9 @@ func CheckFile(path string) error {
 	fi, err := os.Stat(path)
 	if err != nil {
 		return err
+	}
+	if !fi.Mode().IsRegular() && fi.Mode()&fs.ModeNamedPipe == 0 {
+		return fmt.Errorf("%s is not a regular file: expected the file of a key", path)
 	}
 	mode := fi.Mode().Perm()
 	if mode&0o077 == 0 || !CanRestrict(path, 0o077) {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -182,6 +183,22 @@ func (c *checker) list(folder string) []string {
 func (c *checker) isDir(file string) bool {
 	fi, err := os.Stat(c.path(file))
 	return err == nil && fi.IsDir()
+}
+
+// conflictMark matches the marks that git writes into a file around the two versions of a merge
+// conflict.
+var conflictMark = regexp.MustCompile(`(?m)^(<<<<<<<|>>>>>>>)( |\r?$)`)
+
+// checkConflictMarks adds a finding if a file has the marks of a merge conflict.
+func (c *checker) checkConflictMarks(file string, data []byte) {
+	if !conflictMark.Match(data) {
+		return
+	}
+	remedy := "keep one of the two versions, and remove the marks (\"git checkout --ours\" and \"--theirs\" take one as a whole)"
+	if file == "db/index" {
+		remedy = "keep the lines of both versions, and remove the marks"
+	}
+	c.problem(file, RuleConflict, "has the marks of a merge conflict in git (<<<<<<<, =======, >>>>>>>): %s", remedy)
 }
 
 // reason returns the error without the path, which is part of the finding already.

@@ -123,6 +123,7 @@ func (c *checker) checkIndex(used map[string]issued) (listed map[string]bool) {
 	if !ok {
 		return nil
 	}
+	c.checkConflictMarks(file, data)
 	listed = make(map[string]bool)
 	bad, copies := 0, 0
 	number := 0
@@ -135,7 +136,7 @@ func (c *checker) checkIndex(used map[string]issued) (listed map[string]bool) {
 		e, err := parseEntry(line)
 		if err != nil {
 			if bad++; bad <= maxLines {
-				c.problem(file, RuleIndexLine, "line %d: %v", number, err)
+				c.problem(file, RuleIndexLine, "line %d: %v; remove the line, and \"peerlink init\" adds those of the certificates in certs/ that are missing then", number, err)
 			}
 			continue
 		}

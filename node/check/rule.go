@@ -11,6 +11,8 @@ const (
 	RuleUnreadable Rule = "file.unreadable"
 	// RuleByteOrderMark: text files are in UTF-8, without a byte order mark.
 	RuleByteOrderMark Rule = "file.byte-order-mark"
+	// RuleConflict: there are no marks of a merge conflict in git.
+	RuleConflict Rule = "file.conflict"
 	// RuleIncomplete: the generated files and folders exist.
 	RuleIncomplete Rule = "file.missing"
 	// RuleLeftover: there are no temporary files of interrupted commands.

@@ -451,6 +451,13 @@ func (b *breakages) secrets(w *world) {
 	b.warning("a drill long ago", ca, drill(time.Now().AddDate(-1, 0, -2).Format(time.DateOnly)), check.RuleDrill)
 	b.warning("a drill next week", ca, drill(time.Now().AddDate(0, 0, 7).Format(time.DateOnly)), check.RuleDrill)
 	b.note("private/ not ignored by git", ca, func(f *fixture) { f.must(os.MkdirAll(f.path(".git"), 0o755)); f.remove(".gitignore") }, check.RuleGit)
+	b.problem("root-ca.conf with a merge conflict", ca, func(f *fixture) {
+		conf := f.read("root-ca.conf")
+		f.write("root-ca.conf", "<<<<<<< HEAD\n"+conf+"=======\n"+conf+">>>>>>> other\n")
+	}, check.RuleConflict)
+	b.problem("db/index with a merge conflict", ca, func(f *fixture) {
+		f.write("db/index", "<<<<<<< HEAD\n"+f.read("db/index")+"=======\n>>>>>>> other\n")
+	}, check.RuleConflict, check.RuleIndexLine)
 	b.note("a drill without a date", ca, drill("yesterday"), check.RuleDrill)
 	b.problem("root key not encrypted", ca, func(f *fixture) { secret(f, "private/root-ca.key", rootKey(f)) }, check.RuleKeyEncrypted)
 	b.problem("root key of another node, not encrypted", ca, func(f *fixture) { secret(f, "private/root-ca.key", encodeKey(f, otherKey(f))) }, check.RuleKeyEncrypted, check.RuleRootKey)

@@ -101,7 +101,7 @@ func (c *checker) checkRootKey() {
 	switch {
 	case errors.Is(err, pki.ErrPassphrase): // encrypted, as required
 	case err != nil:
-		c.problem(file, RuleRootKey, "%v", err)
+		c.problem(file, RuleRootKey, "%v; %s", err, node.DamagedKey)
 	default:
 		c.problem(file, RuleKeyEncrypted, "is not encrypted: anybody who gets this file is this node; encrypt it with \"openssl pkcs8 -topk8 -scrypt\", and destroy every copy of this one")
 		if c.root != nil && !isKeyOf(key, c.root) {
@@ -208,6 +208,9 @@ func (c *checker) checkStrayKeys(path string) {
 		return // reported by the check of this file, if it is one of the node's
 	}
 	file := c.name(path)
+	if isFileOfNode(file) {
+		c.checkConflictMarks(file, data)
+	}
 	if name, ours := strings.CutPrefix(file, "nodeinfo/"); ours && !infobundle.Excluded(filepath.Base(path)) {
 		if err := infobundle.CheckPublic(infobundle.File{Name: name, Data: data}); err != nil {
 			c.problem(file, RuleKeyPlace, "%v; if an info-bundle was made, what was secret is no more", err)

@@ -148,7 +148,14 @@ func (f *filing) items() error {
 	}
 	for i, p := range f.r.peers {
 		item := FiledItem{Item: peerItem(p), Path: f.d.IssuedFile(p.bundle.Identity.ID)}
-		err := f.item(item, f.certificate(f.a.peers[i]), func() (State, error) {
+		hold := func() (State, error) {
+			err := f.l.HoldSubnet(f.ctx, p.bundle.Identity, p.subnet)
+			if errors.Is(err, node.ErrSubnetTaken) {
+				err = fmt.Errorf("%w; this certificate is not filed, and must not be used: drop the request (\"peerlink request forget %s\"; what else was in it is kept as far as it is filed), and ask for a certificate with another subnet (\"peerlink request new\")", err, f.r.ID)
+			}
+			return filed, err
+		}
+		err := f.item(item, hold, f.certificate(f.a.peers[i]), func() (State, error) {
 			added, err := f.l.FilePeer(f.ctx, p.bundle, f.a.peers[i], p.subnet)
 			if added {
 				return filed, err
@@ -211,8 +218,14 @@ func (f *filing) certificate(cert *x509.Certificate) func() (State, error) {
 func (f *filing) output(path string, data []byte) func() (State, error) {
 	return func() (State, error) {
 		err := durable.Create(path, data, 0o644)
-		if !errors.Is(err, fs.ErrExist) {
-			return filed, err
+		if errors.Is(err, fs.ErrNotExist) {
+			return Failed, fmt.Errorf("%s, which the request names, can not be made: its folder does not exist here: make that folder, or a symbolic link with its name, and file the answer again (%w)", path, err)
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return Failed, fmt.Errorf("%s, which the request names, can not be made: %w", path, err)
+		}
+		if err == nil {
+			return filed, nil
 		}
 		if there, err := durable.Read(path, int64(len(data))); err == nil && bytes.Equal(there, data) {
 			return already, nil

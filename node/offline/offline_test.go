@@ -94,7 +94,13 @@ func TestObstacles(t *testing.T) {
 	if got := string(readFileT(t, out, "server.crt")); got != "precious" {
 		t.Error("a file was overwritten")
 	}
-	if err := os.Remove(filepath.Join(out, "server.crt")); err != nil {
+	if err := errors.Join(os.Remove(filepath.Join(out, "server.crt")), os.Rename(out, out+".away")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := File(ctx, n.Dir, a, time.Now()); err == nil || !strings.Contains(err.Error(), filepath.Join(out, "server.crt")+", which the request names") {
+		t.Errorf("error %v for a folder that is gone", err)
+	}
+	if err := os.Rename(out+".away", out); err != nil {
 		t.Fatal(err)
 	}
 	for _, i := range mustFile(t, n.Dir, a) {
@@ -110,7 +116,8 @@ func TestObstacles(t *testing.T) {
 func TestReleasedSubnet(t *testing.T) {
 	for _, taken := range []bool{false, true} {
 		n := nodetest.New(t, aa, "aa.example.com:1234")
-		r := mustCollect(t, n.Dir, askPeer(t, nodetest.New(t, da, "da.example.com:1234")))
+		bundle := readFileT(t, nodetest.New(t, da, "da.example.com:1234").Bundle(t))
+		r := mustCollect(t, n.Dir, PeerCert{Bundle: bundle})
 		a := signed(t, r, n.Key)
 		pool := filepath.Join(n.Path(), "db", "subnets", "debtors")
 		if err := os.Remove(filepath.Join(pool, r.peers[0].subnet)); err != nil {
@@ -132,10 +139,14 @@ func TestReleasedSubnet(t *testing.T) {
 		if err := os.Rename(requests+".away", requests); err != nil {
 			t.Fatal(err)
 		}
+		before := snapshot(t, n.Path())
 		done, err := File(ctx, n.Dir, a, time.Now())
-		if err == nil || len(done) != 1 || done[0].State != Failed || !strings.Contains(err.Error(), r.peers[0].subnet) {
-			t.Errorf("%+v, %v", done, err)
+		for _, part := range []string{r.peers[0].subnet, "request forget " + r.ID, "request new"} {
+			if err == nil || len(done) != 1 || done[0].State != Failed || !strings.Contains(err.Error(), part) {
+				t.Errorf("%+v, %v, want %q", done, err, part)
+			}
 		}
+		sameTree(t, n.Path(), before)
 		// Not even if the reservation, but not the peer, has been removed.
 		if err := os.Remove(filepath.Join(pool, r.peers[0].subnet)); err != nil {
 			t.Fatal(err)
@@ -143,6 +154,16 @@ func TestReleasedSubnet(t *testing.T) {
 		if _, err := File(ctx, n.Dir, a, time.Now()); err == nil {
 			t.Error("two peers have one subnet")
 		}
+		// What the error advises helps.
+		if err := Forget(ctx, n.Dir, r.ID); err != nil {
+			t.Fatal(err)
+		}
+		again := mustCollect(t, n.Dir, PeerCert{Bundle: bundle})
+		if again.peers[0].subnet == r.peers[0].subnet {
+			t.Errorf("the same subnet %s again", r.peers[0].subnet)
+		}
+		mustFile(t, n.Dir, signed(t, again, n.Key))
+		checkOutputs(t, n.Dir, again)
 	}
 }
 

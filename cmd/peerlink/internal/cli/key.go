@@ -218,6 +218,9 @@ root-ca.crt in the node's directory, of which nothing else is needed.`,
 			if out == "" {
 				out = d.DefaultKeyFile()
 			}
+			if durable.CheckAbsent(out) != nil {
+				return fmt.Errorf("%s exists already, and a root key is never overwritten: if the file is damaged, move it away first; or write the key to another file with --out", out)
+			}
 			if err := keyCreatable(out); err != nil {
 				return err
 			}

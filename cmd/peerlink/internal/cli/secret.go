@@ -52,7 +52,11 @@ func (a *app) rootKey(ctx context.Context) (crypto.Signer, error) {
 func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, error) {
 	guard.Process()
 	path := a.keyPath()
-	data, err := readBounded(ctx, path, maxSecretFile)
+	var data []byte
+	err := guard.CheckFile(path)
+	if err == nil {
+		data, err = readBounded(ctx, path, maxSecretFile)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("there is no root key at %s: name the file with --key", path)
 	}
@@ -60,9 +64,6 @@ func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, 
 		return nil, nil, fmt.Errorf("root key: %w", err)
 	}
 	defer clear(data)
-	if err := guard.CheckFile(path); err != nil {
-		return nil, nil, fmt.Errorf("root key: %w", err)
-	}
 	if err := guard.CheckOwner(path); err != nil {
 		return nil, nil, fmt.Errorf("root key: %w", err)
 	}
@@ -72,13 +73,15 @@ func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, 
 	key, err := pki.DecodeKey(data, func() ([]byte, error) { return nil, errEncrypted })
 	var pass []byte
 	if errors.Is(err, errEncrypted) {
-		wrong := fmt.Errorf("the passphrase does not open the root key %s: check it and try again", path)
+		wrong := fmt.Errorf("the passphrase does not open the root key %s: check it and try again; if it is right, the file is damaged", path)
 		var given *passphrase.Given
 		key, pass, given, err = a.unlock(ctx, "Passphrase of the root key "+path+": ", wrong, maxTries, decrypt(data))
 		if errors.Is(err, wrong) {
 			return nil, nil, err
 		}
 		given.Wipe()
+	} else if err != nil {
+		return nil, nil, fmt.Errorf("root key %s: %w; %s", path, err, node.DamagedKey)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("root key %s: %w", path, err)
