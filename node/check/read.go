@@ -31,7 +31,7 @@ var errNotRegular = errors.New("not a regular file")
 // nodeFiles are the patterns of the files of a node's directory, including files of
 // which only the existence matters, and files that only OpenSSL reads.
 var nodeFiles = []string{
-	"root-ca.crt", "root-ca.conf", "creditors-subnet.txt", "debtors-subnet.txt",
+	".gitignore", "root-ca.crt", "root-ca.conf", "creditors-subnet.txt", "debtors-subnet.txt",
 	"db/nodetype", "db/nodeid", "db/index", "db/index.attr", "db/serial", "db/crlnumber", "db/root-ca.csr",
 	"db/info-bundle.zip", node.DrillFile, "db/subnets/creditors/*", "db/subnets/debtors/*", "certs/*.pem",
 	"nodeinfo/stomp.toml", "nodeinfo/updated-at.txt",
