@@ -78,19 +78,33 @@ type health struct {
 // refusal is the reason why, and the time since when, RabbitMQ accepts no messages of
 // peers although there is a connection.
 type refusal struct {
-	since time.Time
-	err   error
+	since, last time.Time // of the first and of the last stream that has ended for it
+	err         error
 }
 
-// refusalGrace is how long RabbitMQ may refuse messages before Health reports it.
-const refusalGrace = 2 * time.Second
+const (
+	// refusalGrace is how long RabbitMQ may refuse messages before Health reports it.
+	refusalGrace = 2 * time.Second
+	// refusalLasts is how long Health reports a refusal that is not repeated. Peers try again
+	// within a minute. If none does, nobody knows whether the cause is gone, and a load
+	// balancer that does not lead peers to a service with trouble would keep it so for ever.
+	refusalLasts = 5 * time.Minute
+)
+
+// isOver reports whether the refusal was not repeated for long.
+func (r *refusal) isOver(now time.Time) bool { return r == nil || now.Sub(r.last) > refusalLasts }
 
 // refused is called when a stream has ended. If the reason was a message, as with missing
 // permissions or a missing exchange, the next stream will end in the same way.
 func (h *health) refused(err error) {
 	if errors.Is(err, broker.ErrUnroutable) || errors.Is(err, errNotConfirmed) ||
 		saysCode(err, amqp.AccessRefused) || saysCode(err, amqp.ResourceLocked) || saysCode(err, amqp.PreconditionFailed) {
-		h.refusal.CompareAndSwap(nil, &refusal{time.Now(), err})
+		now, old := time.Now(), h.refusal.Load()
+		next := &refusal{now, now, err}
+		if !old.isOver(now) {
+			next.since, next.err = old.since, old.err
+		}
+		h.refusal.CompareAndSwap(old, next) // fails if another stream has recorded the same
 	}
 }
 
@@ -102,10 +116,10 @@ func (h *health) stored() {
 }
 
 // refusedFor returns an error if RabbitMQ has confirmed no message for longer than grace,
-// although messages were published, and nil otherwise.
+// although messages were published until recently, and nil otherwise.
 func (h *health) refusedFor(grace time.Duration) error {
-	r := h.refusal.Load()
-	if r == nil || time.Since(r.since) < grace {
+	r, now := h.refusal.Load(), time.Now()
+	if r.isOver(now) || now.Sub(r.since) < grace {
 		return nil
 	}
 	return fmt.Errorf("no message of peers could be stored since %s: %w", r.since.UTC().Format(time.DateTime), r.err)

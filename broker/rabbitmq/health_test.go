@@ -53,7 +53,7 @@ func TestTroubleEnds(t *testing.T) {
 	b := openTest(t, s.URL(), Options{})
 	declared(t, b)
 	openStream(t, b)
-	b.health.refusal.Store(&refusal{time.Now().Add(-refusalGrace), broker.ErrUnroutable})
+	b.health.refusal.Store(&refusal{time.Now().Add(-refusalGrace), time.Now(), broker.ErrUnroutable})
 	if err := b.Health(); !errors.Is(err, broker.ErrUnroutable) {
 		t.Errorf("got %v, want %v", err, broker.ErrUnroutable)
 	}
@@ -68,6 +68,31 @@ func TestTroubleEnds(t *testing.T) {
 		return nil
 	})
 	eventually(t, "the end of the trouble", b.Health)
+}
+
+// A refusal is reported from its first time on, while it is repeated. If the peer whose
+// messages were refused does not come back, it is not reported for ever.
+func TestRefusalEnds(t *testing.T) {
+	now := time.Now()
+	first := now.Add(-2 * refusalLasts)
+	for _, tt := range []struct {
+		last     time.Time
+		reported bool
+	}{{now, true}, {now.Add(-refusalLasts / 2), true}, {now.Add(-refusalLasts - time.Second), false}} {
+		h := new(health)
+		h.refusal.Store(&refusal{first, tt.last, broker.ErrUnroutable})
+		if err := h.refusedFor(refusalGrace); (err != nil) != tt.reported {
+			t.Errorf("last refused %v ago: %v", now.Sub(tt.last), err)
+		}
+		h.refused(errNotConfirmed)
+		// What was not reported any more begins anew, and what was lasts.
+		if since := h.refusal.Load().since; since.Equal(first) != tt.reported {
+			t.Errorf("last refused %v ago, and again: since %v", now.Sub(tt.last), since)
+		}
+		if err := h.refusedFor(0); err == nil || errors.Is(err, broker.ErrUnroutable) != tt.reported {
+			t.Errorf("last refused %v ago, and again: %v", now.Sub(tt.last), err)
+		}
+	}
 }
 
 // If there are more streams and queues than channels on one connection, there are more
