@@ -9,8 +9,8 @@ import (
 	"peerlink/broker"
 )
 
-// budget bounds the messages that are not durable yet, by number and by bytes. Waiting
-// callers are served in order, so that no publisher starves.
+// budget bounds the messages that are not durable yet, by number and by bytes. Callers that
+// wait for a part of the budget get it in order, so that none waits for ever.
 type budget struct {
 	life context.Context // context of the store; waiting callers return when it ends
 
@@ -37,24 +37,25 @@ func newBudget(life context.Context, messages, bytes int) *budget {
 // acquire waits for a part of the budget. A request for more than the whole budget
 // acquires the whole budget.
 func (b *budget) acquire(ctx context.Context, messages, bytes int) (quantity, error) {
-	w := quantity{min(int64(messages), b.maxMessages), min(int64(bytes), b.maxBytes)}
+	q := quantity{min(int64(messages), b.maxMessages), min(int64(bytes), b.maxBytes)}
 	if err := ctx.Err(); err != nil {
 		return quantity{}, err
 	}
 	if b.life.Err() != nil {
 		return quantity{}, broker.ErrClosed
 	}
-	if err := b.acquireOf(ctx, b.messages, w.messages); err != nil {
+	if err := b.acquireOf(ctx, b.messages, q.messages); err != nil {
 		return quantity{}, err
 	}
-	if err := b.acquireOf(ctx, b.bytes, w.bytes); err != nil {
-		b.messages.Release(w.messages)
+	if err := b.acquireOf(ctx, b.bytes, q.bytes); err != nil {
+		b.messages.Release(q.messages)
 		return quantity{}, err
 	}
-	b.used.Add(w.bytes)
-	return w, nil
+	b.used.Add(q.bytes)
+	return q, nil
 }
 
+// acquireOf acquires n from one of the two semaphores.
 func (b *budget) acquireOf(ctx context.Context, s *semaphore.Weighted, n int64) error {
 	if s.TryAcquire(n) {
 		return nil
@@ -71,13 +72,13 @@ func (b *budget) acquireOf(ctx context.Context, s *semaphore.Weighted, n int64) 
 	return nil
 }
 
-func (b *budget) release(w quantity) {
-	b.used.Add(-w.bytes)
-	b.messages.Release(w.messages)
-	b.bytes.Release(w.bytes)
+func (b *budget) release(q quantity) {
+	b.used.Add(-q.bytes)
+	b.messages.Release(q.messages)
+	b.bytes.Release(q.bytes)
 }
 
-func (w *quantity) add(x quantity) {
-	w.messages += x.messages
-	w.bytes += x.bytes
+func (q *quantity) add(x quantity) {
+	q.messages += x.messages
+	q.bytes += x.bytes
 }

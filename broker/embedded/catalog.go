@@ -4,8 +4,8 @@ import "database/sql/driver"
 
 // catalog is a copy of the tables queues and bindings, without the message counts.
 type catalog struct {
-	queues   map[string]int64 // IDs by name
-	names    map[int64]string
+	queues   map[string]int64   // queue IDs by name
+	names    map[int64]string   // queue names by ID
 	bindings map[string]binding // by peer
 	routes   router             // built from bindings when needed; nil if outdated
 }
@@ -14,7 +14,7 @@ type binding struct {
 	exchange string
 	key      string
 	fanout   bool
-	queue    int64
+	queue    int64 // ID
 }
 
 // cachedCatalog returns the catalog, from the cache or from the file.
@@ -53,7 +53,7 @@ func (c *catalog) add(id int64, name string) {
 	c.names[id] = name
 }
 
-// setBinding binds the peer, or unbinds it if b is nil.
+// setBinding sets the binding of a peer, or removes it if b is nil.
 func (c *catalog) setBinding(peer string, b *binding) {
 	if b == nil {
 		delete(c.bindings, peer)
@@ -63,7 +63,7 @@ func (c *catalog) setBinding(peer string, b *binding) {
 	c.routes = nil
 }
 
-// route returns the queues that take a message.
+// route returns the IDs of the queues that a message is routed to.
 func (c *catalog) route(exchange, routingKey string) []int64 {
 	if c.routes == nil {
 		c.routes = make(router)

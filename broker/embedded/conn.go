@@ -29,8 +29,8 @@ type conn struct {
 // dial opens a connection. The file must exist, because SQLite would create it with the
 // permissions of the umask.
 //
-// The write-ahead log stays, empty, when the connection is closed, so that a missing one
-// can be detected; see lacksWAL.
+// The write-ahead log stays, empty, when the last connection is closed, so that a missing
+// log can be detected; see lacksWAL.
 func dial(path string) (*conn, error) {
 	c, err := dialURI(path, "")
 	if err != nil {
@@ -54,7 +54,8 @@ func (c *conn) keepWAL(keep bool) error {
 	return err
 }
 
-// dialURI is dial with parameters in the form of a URI query.
+// dialURI opens a connection with parameters in the form of a URI query. It does not keep
+// the write-ahead log.
 func dialURI(path, query string) (*conn, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -77,8 +78,8 @@ func dialURI(path, query string) (*conn, error) {
 	return c, nil
 }
 
-// close closes the statements first: SQLite keeps a connection with open statements, and
-// its write-ahead log.
+// close closes the statements of the connection, and then the connection: SQLite would keep
+// a connection with open statements, and its write-ahead log.
 func (c *conn) close() error {
 	var err error
 	for _, s := range c.stmts {
@@ -177,7 +178,8 @@ func (s *stmt) run() (int64, error) {
 	return r.RowsAffected()
 }
 
-// query calls row with each row until row returns false. The slice is reused.
+// query calls row with each row until row returns false. The slice cols is reused for the
+// next row.
 func (s *stmt) query(row func(cols []driver.Value) bool, values ...driver.Value) error {
 	return s.queryContext(context.Background(), row, values...)
 }

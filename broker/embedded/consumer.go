@@ -16,22 +16,27 @@ import (
 type peerQueue struct {
 	mu       sync.Mutex
 	consumer *consumer // nil if there is none
-	// confirmed is the last message confirmed by any consumer. The removal of it and of
-	// earlier messages may not be durable yet.
+	// confirmed is the last message confirmed by any consumer: the next consumer begins
+	// after it. The removal of this and of earlier messages may not be durable yet. It
+	// increases, except in reset.
 	confirmed uint64
-	last      *confirmOp // the last operation submitted
-	// excluded are the messages that the consumer wants to move to the dead letters, and
-	// whose move is not known to be done. Confirmations do not remove them.
+	// pending is the last confirmation submitted to the writer. A later one is merged into
+	// it while the writer's list with it is still being collected. It is nil if the next
+	// confirmation must not be merged.
+	pending *confirmOp
+	// excluded are the messages that the consumer has excluded from confirmations, to move
+	// them to the dead letters, and whose move is not known to be done.
 	excluded map[uint64]bool
 }
 
-// reset prepares o for its next consumer, which begins with the messages that the last one
-// could not move to the dead letters. The caller holds o.mu.
-func (o *peerQueue) reset() {
-	for tag := range o.excluded {
-		o.confirmed = min(o.confirmed, tag-1)
+// reset prepares q for a new consumer: if messages are still excluded, it lowers
+// q.confirmed so that the new consumer begins with the first of them. Later messages whose
+// confirmed removal is not durable yet may then be delivered again. The caller holds q.mu.
+func (q *peerQueue) reset() {
+	for tag := range q.excluded {
+		q.confirmed = min(q.confirmed, tag-1)
 	}
-	o.excluded, o.last = make(map[uint64]bool), nil
+	q.excluded, q.pending = make(map[uint64]bool), nil
 }
 
 // CheckInUse reports [broker.ErrInUse] if the queue has a consumer or a [Subscription].
@@ -60,42 +65,42 @@ func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.inboxes[queue] != nil && s.inboxes[queue].subscribed() {
-		return nil, fmt.Errorf("consume queue %s: %w by a subscription", queue, broker.ErrInUse)
+		return nil, fmt.Errorf("consume queue %s: %w: it has a subscription", queue, broker.ErrInUse)
 	}
-	o := s.peerQueues[queue]
-	if o == nil {
-		o = &peerQueue{}
-		s.peerQueues[queue] = o
+	q := s.peerQueues[queue]
+	if q == nil {
+		q = &peerQueue{}
+		s.peerQueues[queue] = q
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.consumer != nil {
-		return nil, fmt.Errorf("consume queue %s: %w by another consumer", queue, broker.ErrInUse)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.consumer != nil {
+		return nil, fmt.Errorf("consume queue %s: %w: it has another consumer", queue, broker.ErrInUse)
 	}
-	o.reset()
+	q.reset()
 	c := &consumer{
 		store:     s,
 		queue:     queue,
-		peerQueue: o,
+		peerQueue: q,
 		nextMu:    newCtxMutex(),
 		arrived:   wait.NewSignal(),
 		closed:    make(chan struct{}),
-		delivered: o.confirmed,
+		delivered: q.confirmed,
 	}
-	o.consumer = c
+	q.consumer = c
 	s.notifier.add(queue, c.arrived, nil)
 	return c, nil
 }
 
 // hasConsumer reports whether the queue has a consumer. The caller holds s.mu.
 func (s *Store) hasConsumer(queue string) bool {
-	o := s.peerQueues[queue]
-	if o == nil {
+	q := s.peerQueues[queue]
+	if q == nil {
 		return false
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.consumer != nil
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.consumer != nil
 }
 
 type consumer struct {
@@ -109,24 +114,24 @@ type consumer struct {
 	delivered uint64 // the last message delivered; guarded by peerQueue.mu
 }
 
-// Next waits for messages that were not delivered yet, and returns up to max of them, of
+// Next waits for messages that were not delivered yet, and returns up to limit of them, of
 // about 1 MiB in total.
-func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error) {
-	if max < 1 {
-		return nil, fmt.Errorf("%w: %d messages wanted, expected at least 1", errInvalid, max)
+func (c *consumer) Next(ctx context.Context, limit int) ([]broker.Delivery, error) {
+	if limit < 1 {
+		return nil, fmt.Errorf("%w: %d messages requested, expected at least 1", errInvalid, limit)
 	}
 	if err := c.nextMu.lock(ctx, c.closed); err != nil {
 		return nil, err
 	}
 	defer c.nextMu.unlock()
 	for {
-		given, ok := c.position()
+		delivered, ok := c.position()
 		if !ok {
 			return nil, broker.ErrClosed
 		}
 		var found []broker.Delivery
 		err := c.store.read(ctx, "take messages out of queue "+c.queue, func(r *readConn) (err error) {
-			found, err = r.readDeliveries(c.queue, given, max)
+			found, err = r.readDeliveries(c.queue, delivered, limit)
 			return err
 		})
 		if err != nil {
@@ -162,149 +167,155 @@ func (c *consumer) advance(tag uint64) bool {
 	return true
 }
 
-// confirmOp removes the messages of a queue up to and including through.
+// confirmOp removes the messages of a queue up to and including through, except those in
+// except.
 type confirmOp struct {
-	queue   string
-	batch   int
-	except  []uint64 // sorted
-	through uint64
+	queue      string
+	listNumber int      // of the writer's list that has this operation
+	except     []uint64 // sorted
+	through    uint64
 }
 
-// Confirm removes the delivery with this tag and all earlier deliveries. It reports
-// [errNotGivenOut] for a tag that was not delivered yet. A tag that was confirmed already
-// is no error.
+// Confirm removes the delivery with this tag and all earlier deliveries, except the
+// excluded ones. It returns an error for a tag that was not delivered yet, and nil for a
+// tag that was confirmed already.
 func (c *consumer) Confirm(tag uint64) error {
-	o := c.peerQueue
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.consumer != c {
+	q := c.peerQueue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.consumer != c {
 		return broker.ErrClosed
 	}
 	if tag > c.delivered {
-		return fmt.Errorf("confirm message %d of queue %s: %w", tag, c.queue, errNotGivenOut)
+		return fmt.Errorf("confirm message %d of queue %s: %w", tag, c.queue, errNotDelivered)
 	}
-	if tag <= o.confirmed {
+	if tag <= q.confirmed {
 		return nil
 	}
-	// Only the highest tag counts: a batch has at most one confirmation for each queue,
-	// which is why confirmations need no budget.
+	// Confirm merges this confirmation into the pending one, if there is one: the highest
+	// tag includes the lower ones. So the writer's list has few confirmations of a queue,
+	// which is why they need no budget.
 	w := c.store.writer
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if o.last != nil && w.isGathering(o.last.batch) {
-		o.last.through = tag
+	if q.pending != nil && w.isCollecting(q.pending.listNumber) {
+		q.pending.through = tag
 	} else {
-		op := &confirmOp{queue: c.queue, batch: w.number, except: slices.Sorted(maps.Keys(o.excluded)), through: tag}
+		op := &confirmOp{queue: c.queue, listNumber: w.listNumber, except: slices.Sorted(maps.Keys(q.excluded)), through: tag}
 		if err := w.submitLocked(op); err != nil {
 			return err
 		}
-		o.last = op
+		q.pending = op
 	}
-	o.confirmed = tag
+	q.confirmed = tag
 	return nil
 }
 
-func (o *confirmOp) apply(t *tx) error {
-	if err := t.removeThrough(o.queue, o.through, o.except); err != nil && !isResult(err) {
+func (op *confirmOp) apply(t *tx) error {
+	if err := t.removeThrough(op.queue, op.through, op.except); err != nil && !isResult(err) {
 		return err
 	}
 	return nil
 }
 
-func (o *confirmOp) finish(error) {}
+func (op *confirmOp) finish(error) {}
 
-// split returns confirmations up to increasing tags, at most apart.
-func (o *confirmOp) split(t *tx, most uint64) (parts []op, err error) {
-	first, err := t.firstSeq(o.queue)
+// split returns confirmations that remove the messages in parts of about most; op itself
+// then removes the last part.
+func (op *confirmOp) split(t *tx, most uint64) (parts []op, err error) {
+	first, err := t.firstSeq(op.queue)
 	if err != nil {
 		return nil, err
 	}
-	for through := first + most; first > 0 && through < o.through; through += most {
-		parts = append(parts, &confirmOp{queue: o.queue, except: o.except, through: through})
+	for through := first + most; first > 0 && through < op.through; through += most {
+		parts = append(parts, &confirmOp{queue: op.queue, except: op.except, through: through})
 	}
 	return parts, nil
 }
 
-func (o *confirmOp) cost() (kind, quantity) { return maintenance, quantity{} }
+func (op *confirmOp) cost() (kind, quantity) { return maintenance, quantity{} }
 
-// DeadLetter moves one delivery to the dead letters. It reports [errNotGivenOut] for a
-// message that was not delivered, or does not exist any more. If ctx ends before the move
-// is durable, the move may or may not happen.
+// DeadLetter moves one delivery to the dead letters. It returns an error for a message that
+// was not delivered, was confirmed already, or does not exist any more. If ctx ends before
+// the move is durable, the move may or may not happen.
 func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) error {
 	settled, err := c.startDeadLetter(tag, reasonText(reason))
 	if err == nil {
-		if err = await(ctx, settled); err == nil || errors.Is(err, errNotGivenOut) {
-			c.peerQueue.deadLettered(tag)
+		if err = await(ctx, settled); err == nil || errors.Is(err, errNotDelivered) {
+			c.peerQueue.endExclusion(tag)
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("set aside message %d of queue %s: %w", tag, c.queue, err)
+		return fmt.Errorf("dead-letter message %d of queue %s: %w", tag, c.queue, err)
 	}
 	return nil
 }
 
-// Exclude excludes one delivery from later confirmations. It reports [errNotGivenOut] for
-// a message that was not delivered, or was confirmed already.
+// Exclude excludes one delivery from later confirmations. It returns an error for a message
+// that was not delivered, or was confirmed already.
 func (c *consumer) Exclude(tag uint64) error {
-	o := c.peerQueue
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	q := c.peerQueue
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if err := c.exclude(tag); err != nil {
-		return fmt.Errorf("keep message %d of queue %s: %w", tag, c.queue, err)
+		return fmt.Errorf("exclude message %d of queue %s: %w", tag, c.queue, err)
 	}
 	return nil
 }
 
 // exclude implements Exclude. The caller holds c.peerQueue.mu.
 func (c *consumer) exclude(tag uint64) error {
-	o := c.peerQueue
+	q := c.peerQueue
 	switch {
-	case o.consumer != c:
+	case q.consumer != c:
 		return broker.ErrClosed
-	case !o.excluded[tag] && (tag <= o.confirmed || tag > c.delivered):
-		return errNotGivenOut
+	case !q.excluded[tag] && (tag <= q.confirmed || tag > c.delivered):
+		return errNotDelivered
 	}
-	o.excluded[tag] = true
-	// Later confirmations must not be merged into the last submitted one, which does not
-	// except this message.
-	o.last = nil
+	q.excluded[tag] = true
+	// Later confirmations must not be merged into the pending one: this message is not
+	// among its exceptions.
+	q.pending = nil
 	return nil
 }
 
+// startDeadLetter excludes a delivery, and submits its move to the dead letters to the
+// writer. The channel receives the result.
 func (c *consumer) startDeadLetter(tag uint64, reason string) (<-chan error, error) {
-	o := c.peerQueue
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	q := c.peerQueue
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if err := c.exclude(tag); err != nil {
 		return nil, err
 	}
 	return c.store.start(func(t *tx) error {
 		moved, err := t.addDeadLetter(c.queue, tag, reason)
 		if err == nil && !moved {
-			err = errNotGivenOut
+			err = errNotDelivered
 		}
 		return err
 	})
 }
 
-// deadLettered records that a message is a dead letter, or does not exist any more.
-func (o *peerQueue) deadLettered(tag uint64) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.excluded, tag)
+// endExclusion ends the exclusion of a message that has become a dead letter, or does not
+// exist any more.
+func (q *peerQueue) endExclusion(tag uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.excluded, tag)
 }
 
-// Close returns unconfirmed messages to the queue. It waits up to flushTime until the
-// confirmations are durable; they are valid without that.
+// Close returns unconfirmed messages to the queue. Confirmations remain valid; Close waits
+// for up to flushTime until they are durable.
 func (c *consumer) Close() error {
-	o := c.peerQueue
-	o.mu.Lock()
-	open := o.consumer == c
+	q := c.peerQueue
+	q.mu.Lock()
+	open := q.consumer == c
 	if open {
-		o.consumer = nil
+		q.consumer = nil
 		close(c.closed)
 	}
-	o.mu.Unlock()
+	q.mu.Unlock()
 	if open {
 		c.store.notifier.remove(c.queue, c.arrived)
 		c.store.flush()

@@ -72,7 +72,7 @@ func TestConsume(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tag := range []uint64{tags[99] + 1, math.MaxUint64} {
-		if err := c.Confirm(tag); !errors.Is(err, errNotGivenOut) {
+		if err := c.Confirm(tag); !errors.Is(err, errNotDelivered) {
 			t.Errorf("confirm %d: got %v, want ErrNotGivenOut", tag, err)
 		}
 	}
@@ -148,12 +148,12 @@ func TestConfirmAgain(t *testing.T) {
 	}
 	putBodies(t, s, "q", "4") // stored after the confirmation was, or together with it
 	o := c.(*consumer).peerQueue
-	written := o.last
+	written := o.pending
 	for _, tag := range tags {
 		if err := c.Confirm(tag); err != nil {
 			t.Errorf("confirming %d again: %v", tag, err)
 		}
-		if o.last != written {
+		if o.pending != written {
 			t.Errorf("confirming %d again was submitted for writing", tag)
 		}
 	}
@@ -278,7 +278,7 @@ func TestSetAside(t *testing.T) {
 	}
 
 	for _, tag := range []uint64{tags[2], tags[3], tags[4] + 1, 0} {
-		if err := c.DeadLetter(ctx, tag, "again"); !errors.Is(err, errNotGivenOut) {
+		if err := c.DeadLetter(ctx, tag, "again"); !errors.Is(err, errNotDelivered) {
 			t.Errorf("set aside %d: got %v, want ErrNotGivenOut", tag, err)
 		}
 	}

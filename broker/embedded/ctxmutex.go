@@ -6,17 +6,17 @@ import (
 	"peerlink/broker"
 )
 
-// ctxMutex is a mutex whose lock operation accepts a context: concurrent calls of Next on
-// one consumer are serialized, and each may block for long.
+// ctxMutex is a mutex whose lock method can be cancelled. It serializes the concurrent calls
+// of a method that may block for long, such as Next.
 type ctxMutex chan struct{}
 
 func newCtxMutex() ctxMutex { return make(ctxMutex, 1) }
 
 // lock acquires the mutex. It returns the error of ctx, or broker.ErrClosed once closed is
 // closed.
-func (t ctxMutex) lock(ctx context.Context, closed <-chan struct{}) error {
+func (m ctxMutex) lock(ctx context.Context, closed <-chan struct{}) error {
 	select {
-	case t <- struct{}{}:
+	case m <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -25,4 +25,4 @@ func (t ctxMutex) lock(ctx context.Context, closed <-chan struct{}) error {
 	}
 }
 
-func (t ctxMutex) unlock() { <-t }
+func (m ctxMutex) unlock() { <-m }

@@ -22,8 +22,8 @@ const damageAdvice = "stop the service, and put back a backup of the whole state
 // damageTime bounds the time that Open spends checking for damage.
 const damageTime = 3 * time.Second
 
-// checkDamage checks the file, for at most damageTime, if the last service did not close
-// it. It reports [errDamaged].
+// checkDamage checks the file for damage, for at most damageTime, if the last service did
+// not close it. It reports [errDamaged].
 func checkDamage(c *conn) error {
 	closed, err := c.number("SELECT closed FROM store")
 	if err != nil || closed != 0 {
@@ -53,27 +53,27 @@ func checkDamage(c *conn) error {
 }
 
 // recordOpen records in the file itself, and not only in its write-ahead log, that a service
-// has opened it. If that fails, as on a full disk, the next start does not check for
-// damage; there is no other consequence.
+// has opened the store. If that fails, as on a full disk, and the service is then killed,
+// the next start neither checks for damage nor detects a missing write-ahead log.
 func (w *writeConn) recordOpen() error {
-	err := w.marked(func() error { return w.exec("UPDATE store SET closed = 0") })
+	err := w.commitChange(func() error { return w.exec("UPDATE store SET closed = 0") })
 	if err == nil {
-		_, _ = w.restart.number() // keeps the log's space, in case the disk is full
+		_, _ = w.restartWAL.number() // keeps the log's space, in case the disk is full
 	}
 	return err
 }
 
 // recordClosed records that the service has closed the store.
 func (w *writeConn) recordClosed() {
-	_ = w.marked(func() error { return w.exec("UPDATE store SET closed = 1") })
+	_ = w.commitChange(func() error { return w.exec("UPDATE store SET closed = 1") })
 }
 
-// leaveOneFile lets SQLite remove the write-ahead log with the last connection, if no
-// service has the store open and the last service did close it.
-func (w *writeConn) leaveOneFile() {
+// removeWALAtClose lets SQLite remove the write-ahead log together with the last connection
+// to the file, if the last service that has opened the store has closed it.
+func (w *writeConn) removeWALAtClose() {
 	if closed, err := w.number("SELECT closed FROM store"); err == nil && closed != 0 {
 		_ = w.keepWAL(false)
-		_ = os.Remove(w.path() + noteSuffix)
+		_ = os.Remove(w.path() + lastTokenSuffix)
 	}
 }
 
@@ -92,7 +92,7 @@ func explain(err error) error {
 	return err
 }
 
-// isAccessError reports whether SQLite could not open, create or write a file.
+// isAccessError reports whether SQLite could not open or create a file, or may not write it.
 func isAccessError(err error) bool {
 	switch code(err) & 0xff {
 	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:

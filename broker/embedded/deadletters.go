@@ -23,12 +23,12 @@ const (
 )
 
 // Info counts the messages of a queue. Delivered messages that are not confirmed count as
-// waiting. It reports [broker.ErrNoQueue].
+// waiting. Info reports [broker.ErrNoQueue].
 func (s *Store) Info(ctx context.Context, queue string) (broker.QueueInfo, error) {
 	var c broker.QueueInfo
 	err := s.read(ctx, "count messages of queue "+queue, func(r *readConn) error {
 		exists := false
-		err := r.contents.query(func(cols []driver.Value) bool {
+		err := r.queueInfo.query(func(cols []driver.Value) bool {
 			exists = true
 			c.Waiting, c.DeadLetters = int(number(cols[0])), int(number(cols[1]))
 			if cols[2] != nil {
@@ -48,7 +48,7 @@ func (s *Store) Info(ctx context.Context, queue string) (broker.QueueInfo, error
 }
 
 // List iterates over the dead letters of a queue in the order that they had in the queue.
-// Their IDs are the sequence numbers they had there. It reports [broker.ErrNoQueue].
+// Their IDs are their sequence numbers in the queue. List reports [broker.ErrNoQueue].
 func (s *Store) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLetter, error] {
 	return func(yield func(broker.DeadLetter, error) bool) {
 		for after := uint64(0); ; {
@@ -71,7 +71,7 @@ func (s *Store) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLet
 }
 
 func (s *Store) readDeadLetters(ctx context.Context, queue string, after uint64) (page []broker.DeadLetter, last uint64, err error) {
-	err = s.read(ctx, "messages of queue "+queue+" set aside", func(r *readConn) error {
+	err = s.read(ctx, "read dead letters of queue "+queue, func(r *readConn) error {
 		_, exists, err := r.lastSeq(queue)
 		if err == nil && !exists {
 			err = broker.ErrNoQueue
@@ -106,9 +106,9 @@ func (s *Store) Drop(ctx context.Context, queue string, ids []string) (int, erro
 	return n, err
 }
 
-// takeDeadLetters calls do for each of the dead letters; do reports whether the dead letter
-// existed. takeDeadLetters returns how many existed.
-func (s *Store) takeDeadLetters(ctx context.Context, queue string, ids []string, do func(*tx, *queueWork, uint64) (bool, error)) (int, error) {
+// takeDeadLetters calls do, which retries or drops one dead letter and reports whether it
+// existed, for each of the IDs. It returns how many existed.
+func (s *Store) takeDeadLetters(ctx context.Context, queue string, ids []string, do func(*tx, *queueChanges, uint64) (bool, error)) (int, error) {
 	seqs, missing := parseIDs(ids)
 	total := 0
 	for part := range slices.Chunk(seqs, maxMoves) {
@@ -157,7 +157,7 @@ func parseIDs(ids []string) (seqs []uint64, bad []string) {
 }
 
 // retry moves a dead letter to the end of its queue, and reports whether it existed.
-func (t *tx) retry(q *queueWork, seq uint64) (bool, error) {
+func (t *tx) retry(q *queueChanges, seq uint64) (bool, error) {
 	n, err := t.moveBack.exec(q.nextSeq, t.now, t.epoch, q.id, int64(seq))
 	if err != nil || n == 0 {
 		return false, err
@@ -169,7 +169,7 @@ func (t *tx) retry(q *queueWork, seq uint64) (bool, error) {
 }
 
 // drop deletes a dead letter, and reports whether it existed.
-func (t *tx) drop(q *queueWork, seq uint64) (bool, error) {
+func (t *tx) drop(q *queueChanges, seq uint64) (bool, error) {
 	n, err := t.removeDeadLetters.exec(q.id, int64(seq))
 	return n > 0, err
 }

@@ -158,7 +158,7 @@ func TestRetryInTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r := <-retried; r.n != 2 || !errors.Is(r.err, broker.ErrNoDeadLetter) {
-		t.Errorf("%d messages were retried, %v, want 2, and ErrNotAside for one", r.n, r.err)
+		t.Errorf("%d messages were retried, %v, want 2, and ErrNoDeadLetter for one", r.n, r.err)
 	}
 	wantQueued(t, s, "q", "3", "4", "5", "1", "2", "6")
 	for _, want := range []string{"4", "5", "1", "2", "6"} {

@@ -20,11 +20,12 @@ type ioError struct{ err, reason error }
 func (e *ioError) Error() string   { return fmt.Sprintf("%v: %v", e.err, e.reason) }
 func (e *ioError) Unwrap() []error { return []error{e.err, e.reason} }
 
-// errTrial is the error of a trial: the operating system's reason follows.
+// errTrial is reported, with the operating system's reason, if tryWriting fails and no
+// transaction has failed before it.
 var errTrial = errors.New("a file beside it can not be written")
 
-// A trial writes at least minTrial bytes, which is more than a transaction with a small
-// message writes, and at most maxTrial.
+// A trial (see tryWriting) writes at least minTrial bytes, which is more than a transaction
+// with a small message writes, and at most maxTrial.
 const minTrial, maxTrial = 64 << 10, 1 << 20
 
 // trialSize returns how many bytes a trial writes for a transaction that stores messages
@@ -79,7 +80,8 @@ func isNoRoom(err error) bool {
 	return slices.ContainsFunc(noRoomErrors, func(e error) bool { return errors.Is(err, e) })
 }
 
-// isFull reports whether an error means that there is no space for a write.
+// isFull reports whether an error means that there is no space for a write. Some errors for
+// which it returns false may have the same reason: see isWriteError.
 func isFull(err error) bool {
 	return errors.Is(err, ErrFull) || isNoRoom(err) || code(err)&0xff == sqlite3.SQLITE_FULL
 }

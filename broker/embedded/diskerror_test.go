@@ -154,7 +154,7 @@ func TestSmallReserve(t *testing.T) {
 			}
 			return writeReserve(path, content)
 		}
-		r.leave()
+		r.createAtClose()
 		if info, err := os.Stat(r.path); err != nil || info.Size() != want {
 			t.Errorf("with %d bytes free: got %v, %v, want %d bytes", free, info, err, want)
 		}
@@ -167,16 +167,16 @@ func TestReservePause(t *testing.T) {
 	r := newReserve(filepath.Join(t.TempDir(), "messages.db"), 1)
 	r.write = func(string, []byte) error { return syscall.EDQUOT }
 	for range 10 {
-		r.next = time.Time{}
-		if err := r.renew(); !errors.Is(err, ErrFull) || !errors.Is(err, errNoReserve) {
+		r.nextTry = time.Time{}
+		if err := r.create(); !errors.Is(err, ErrFull) || !errors.Is(err, errNoReserve) {
 			t.Fatal(err)
 		}
-		if pause := time.Until(r.next); pause > maxPause {
+		if pause := time.Until(r.nextTry); pause > maxPause {
 			t.Fatalf("the next attempt is in %v", pause)
 		}
 	}
-	r.write, r.next = writeReserve, time.Time{}
-	if err := r.renew(); err != nil || r.missing {
+	r.write, r.nextTry = writeReserve, time.Time{}
+	if err := r.create(); err != nil || r.missing {
 		t.Error(err)
 	}
 }

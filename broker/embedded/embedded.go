@@ -49,7 +49,7 @@
 // missing space, as with a quota, or a failing disk: the operating system's reason is
 // determined by writing a small file ("-trial-*"). If the reason is not missing space, the
 // reserve stays, and messages are refused with [ErrUnwritable]. Removed messages leave
-// free space in the file, which a service returns to the disk. When there is space again,
+// free space in the file, which a service releases to the disk. When there is space again,
 // the store continues by itself: after an error it is reported as writable only when a
 // file as large as the messages that were not stored (up to 1 MiB) could be written.
 //
@@ -107,10 +107,10 @@ var (
 	// errInvalid is reported for a name, a binding key or a message that can not be
 	// stored, regardless of the state of the store.
 	errInvalid = errors.New("embedded: invalid")
-	// errNotGivenOut is reported for a tag or sequence number that is not delivered to the
-	// consumer or subscription: it was never delivered, or it was confirmed, moved to the
-	// dead letters or returned since.
-	errNotGivenOut = errors.New("embedded: message is not given out")
+	// errNotDelivered is reported for a tag or sequence number that is not delivered to the
+	// consumer or subscription: it was never delivered to it, or it was confirmed or
+	// acknowledged, moved to the dead letters or requeued since.
+	errNotDelivered = errors.New("embedded: message is not delivered to this consumer")
 	// errNewer is reported by [Open] for a file written by a newer version.
 	errNewer = errors.New("embedded: file of a newer version")
 	// errNotStore is reported by [Open] for a file that is not a message store.
@@ -125,8 +125,9 @@ type Options struct {
 	// Owner identifies the owner of the store; it may be any text. A store with another
 	// owner is not opened. "" opens any store.
 	Owner string
-	// Service is set by the one process that serves the store: Open then assigns a store
-	// without an owner to Owner.
+	// Service is set by the one process that runs the node. Open then assigns a store
+	// without an owner to Owner, records in the file that it is open, and checks a file
+	// that was not closed for damage; and the store shrinks its file.
 	Service bool
 	// MaxPending bounds the number of messages that are not durable yet, of peers and of
 	// applications separately; 0 means 4,096. It bounds the size of a transaction too.
@@ -139,22 +140,20 @@ type Options struct {
 	// PeerQuota bounds the size, in bytes, of the received messages of one peer; when it
 	// is reached, [Store.AwaitQuota] blocks. 0 means no limit.
 	PeerQuota int64
-	// MinFree is how many bytes must be free on the disk, or else AwaitQuota blocks for
-	// all peers; 0 means no limit. Messages of applications are refused with [ErrFull]
-	// while less than a quarter of MinFree is free.
+	// MinFree is how many bytes should be free on the disk; 0 means no limit. While less is
+	// free, [Store.AwaitQuota] lets peers fill only a sixteenth of MinFree with messages
+	// that no application has taken. While less than a quarter of MinFree is free, messages
+	// of applications are refused with [ErrFull].
 	MinFree int64
-	// diskCheckInterval is the interval between checks of the disk; 0 means diskInterval.
-	diskCheckInterval time.Duration
-	// freeBytes returns the free space of the disk with a folder; nil means the function
-	// of that name.
-	freeBytes func(dir string) (int64, error)
 	// Reserve is the size in bytes of a file beside the store that is deleted when the
 	// disk is full, so that messages can still be removed; 0 means no reserve.
 	Reserve int64
-	// tryWriting writes a file beside the store, and writeReserve writes the reserve; nil
-	// means the functions of that name.
-	tryWriting   func(store string, size int) error
-	writeReserve func(path string, content []byte) error
+
+	// Set by tests only; 0 and nil mean diskInterval and the functions with these names.
+	diskCheckInterval time.Duration // between checks of the disk
+	freeBytes         func(dir string) (int64, error)
+	tryWriting        func(store string, size int) error
+	writeReserve      func(path string, content []byte) error
 }
 
 func (o Options) withDefaults() Options {
@@ -206,8 +205,8 @@ type Store struct {
 	disk     *disk
 
 	mu         sync.Mutex
-	peerQueues map[string]*peerQueue // by queue: confirmations of its consumers
-	inboxes    map[string]*inbox     // by queue: deliveries to its subscriptions
+	peerQueues map[string]*peerQueue // by name: confirmations of its consumers
+	inboxes    map[string]*inbox     // by name: deliveries to its subscriptions
 
 	old map[string]uint64 // by queue: the last sequence number when the store was opened
 }
@@ -215,8 +214,9 @@ type Store struct {
 var _ broker.Broker = (*Store)(nil)
 
 // Open opens the store in a file, and creates the file, with access for the owner only, if
-// it does not exist. The directory must exist. Open reports [errNewer], [errNotStore],
-// [ErrOwner], [errMixed] and [errDamaged] for files that it must not change.
+// it does not exist. The directory must exist. Open returns an error for a file that was
+// written by a newer version, is not a message store, belongs to another owner
+// ([ErrOwner]), is of another point in time than its write-ahead log, or is damaged.
 func Open(path string, opts Options) (*Store, error) {
 	s, err := openOrMakeRoom(path, opts.withDefaults())
 	if err != nil {
@@ -225,8 +225,8 @@ func Open(path string, opts Options) (*Store, error) {
 	return s, nil
 }
 
-// openOrMakeRoom opens a store. If there is no space for that, it removes the reserve and
-// tries again, once.
+// openOrMakeRoom opens a store. If there is too little space to open it, openOrMakeRoom
+// removes the reserve and tries again, once.
 func openOrMakeRoom(path string, opts Options) (*Store, error) {
 	path, err := durable.Target(path) // SQLite creates its other files beside the target, and so does this package
 	if err != nil {
@@ -281,7 +281,7 @@ func open(path string, opts Options) (*Store, error) {
 	s.close = sync.OnceValue(s.closeOnce)
 	s.quotas = newQuotas(opts.PeerQuota, usage, s.log)
 	s.disk = &disk{
-		min: opts.MinFree, log: s.log,
+		minFree: opts.MinFree, log: s.log,
 		freeBytes: func() (int64, error) { return opts.freeBytes(filepath.Dir(path)) },
 	}
 	s.disk.warnIfSmall(opts.PeerQuota)
@@ -303,10 +303,10 @@ func open(path string, opts Options) (*Store, error) {
 	return s, nil
 }
 
-// Close writes the pending operations, returns delivered messages to their queues, and
-// closes the file. If the last transaction can not be committed, the callers that wait for
-// it get [broker.ErrClosed], and Close returns the reason. Other blocked calls of this
-// store return [broker.ErrClosed].
+// Close writes the pending operations and closes the file. Delivered messages that were not
+// removed stay in their queues. If the last transaction cannot be committed, the callers
+// whose operations are in it get [broker.ErrClosed], and Close returns the reason. Other
+// blocked calls return [broker.ErrClosed].
 func (s *Store) Close() error { return s.close() }
 
 func (s *Store) closeOnce() error {
@@ -318,7 +318,7 @@ func (s *Store) closeOnce() error {
 	}
 	// The last connection checkpoints the write-ahead log.
 	err = cmp.Or(err, s.writer.db.close())
-	s.writer.reserve.leave()
+	s.writer.reserve.createAtClose()
 	if err != nil {
 		return fmt.Errorf("close message store %s: %w", s.path, err)
 	}
@@ -350,8 +350,8 @@ func (s *Store) startOp(o callOp) (<-chan error, error) {
 	return settled, err
 }
 
-// commit submits an operation to the writer and waits for its result. If ctx ends before,
-// the operation may or may not take place.
+// commit submits an operation to the writer and waits for its result. If ctx ends before
+// the result is known, the operation may or may not take place.
 func (s *Store) commit(ctx context.Context, do func(*tx) error) error {
 	return s.commitOp(ctx, callOp{do: do})
 }
@@ -374,10 +374,11 @@ func await(ctx context.Context, settled <-chan error) error {
 }
 
 // flushTime is how long the Close of a consumer or subscription waits for the transaction
-// with its last confirmations. They are valid without it; waiting helps programs that open
-// the file next.
+// with its last confirmations. In this process they are valid at once; waiting helps
+// another process that opens the file next.
 const flushTime = 2 * time.Second
 
+// flush waits, up to flushTime, until all operations submitted so far are durable.
 func (s *Store) flush() {
 	ctx, cancel := context.WithTimeout(s.life, flushTime)
 	defer cancel()

@@ -23,7 +23,7 @@ type reports chan string
 
 func (r reports) Enabled(context.Context, slog.Level) bool { return true }
 func (r reports) Handle(_ context.Context, rec slog.Record) error {
-	if rec.Message != newStore {
+	if rec.Message != newStoreMessage {
 		r <- rec.Level.String() + " " + rec.Message
 	}
 	return nil
@@ -412,7 +412,7 @@ func TestRollback(t *testing.T) {
 		if tried++; tried > 1 {
 			return nil
 		}
-		if err := t.declare(q); err != nil {
+		if err := t.bindPeer(q); err != nil {
 			return err
 		}
 		return fails

@@ -30,19 +30,18 @@ func newFairLock(path string) fairLock {
 	return fairLock{flock.New(path + "-turn")}
 }
 
-// lock acquires the lock. It returns without the lock after an error, or after the time
-// that SQLite waits for the write lock.
-func (t fairLock) lock() {
+// lock acquires the lock. It returns without the lock after an error, or after busyTimeout.
+func (l fairLock) lock() {
 	for deadline := time.Now().Add(busyTimeout * time.Millisecond); ; time.Sleep(fairLockPoll) {
-		entered, err := t.file.TryLock()
-		if entered || err != nil || time.Now().After(deadline) {
+		locked, err := l.file.TryLock()
+		if locked || err != nil || time.Now().After(deadline) {
 			return
 		}
 	}
 }
 
-func (t fairLock) unlock() { _ = t.file.Unlock() }
+func (l fairLock) unlock() { _ = l.file.Unlock() }
 
-// close removes the file. If another process holds its lock at this moment, the next
-// process to acquire the lock creates a new file.
-func (t fairLock) close() { _ = os.Remove(t.file.Path()) }
+// close removes the file. If another process uses it at this moment, two processes may be
+// between the two locks at once, which only affects fairness.
+func (l fairLock) close() { _ = os.Remove(l.file.Path()) }

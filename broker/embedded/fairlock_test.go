@@ -15,7 +15,7 @@ func TestTurnstile(t *testing.T) {
 	batches := func() int {
 		s.writer.mu.Lock()
 		defer s.writer.mu.Unlock()
-		return s.writer.number
+		return s.writer.listNumber
 	}
 	fairLock := newFairLock(s.path)
 	for range 20 {

@@ -11,7 +11,7 @@ import (
 // confirmed until the files are back.
 var errGone = errors.New("embedded: the message store is not where it was opened")
 
-// fileIdentity records which file a path led to.
+// fileIdentity records which file a path has led to.
 type fileIdentity struct {
 	path string
 	file os.FileInfo
@@ -23,13 +23,13 @@ func newFileIdentity(path string) (fileIdentity, error) {
 }
 
 // check reports [errGone] if the path leads to another file, or to none.
-func (p fileIdentity) check() error {
-	fi, err := os.Stat(p.path)
+func (f fileIdentity) check() error {
+	fi, err := os.Stat(f.path)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: %w; put it back, or restart the service to begin an empty one", errGone, err)
-	case !os.SameFile(fi, p.file):
-		return fmt.Errorf("%w: %s is another file now; put the old one back, or restart the service to use this one", errGone, p.path)
+		return fmt.Errorf("%w: %w; put it back, or restart the service to begin with an empty store", errGone, err)
+	case !os.SameFile(fi, f.file):
+		return fmt.Errorf("%w: %s is another file now; put the old one back, or restart the service to use this one", errGone, f.path)
 	}
 	return nil
 }

@@ -12,9 +12,10 @@ import (
 // Message IDs. The sequence number of a message does not identify it for ever: after a
 // restore of an older state of the store, or after the store was lost, the same numbers
 // are assigned to other messages. So each time a store is opened, it draws a random
-// number, its epoch, which is stored with each message from then on. Epoch and sequence
-// number together identify one message of a queue. Both stay the same, so that an
-// application recognizes a message that is delivered again, after a restart too.
+// number, its epoch, which is stored with each message that arrives until the store is
+// closed. Epoch and sequence number together identify one message of a queue. Neither
+// changes, so that an application recognizes a message that is delivered again, also after a
+// restart.
 
 // newEpoch returns a random number that is not 0.
 func newEpoch() int64 {
@@ -35,9 +36,9 @@ func messageID(epoch int64, seq uint64) string {
 // ErrOwner is reported by [Open] for a store that belongs to another owner.
 var ErrOwner = errors.New("embedded: message store of another node")
 
-// checkOwner reports [ErrOwner] if the store belongs to another owner. A store without an
-// owner, because it is new or was made by a version before 3, is assigned to owner if
-// adopt is true.
+// checkOwner reports [ErrOwner] if the store belongs to another owner. If adopt is true, it
+// assigns a store without an owner, which is new or was created by a version before 3, to
+// owner.
 func checkOwner(c *conn, owner string, adopt bool) error {
 	if owner == "" {
 		return nil
@@ -59,7 +60,7 @@ func checkOwner(c *conn, owner string, adopt bool) error {
 	defer set.close()
 	switch n, err := set.exec(owner); {
 	case err != nil:
-		return fmt.Errorf("note whose store it is: %w", err)
+		return fmt.Errorf("record the owner of the store: %w", err)
 	case n == 0: // another process was faster
 		return checkOwner(c, owner, false)
 	}

@@ -2,22 +2,23 @@ package embedded
 
 import "slices"
 
-// writeMaintenance writes the maintenance operations, and removes the reserve if that may help.
-// It returns the other operations, or, if even maintenance fails, all that are not
-// written.
+// writeMaintenance writes those of the operations that are maintenance, without the others.
+// If that fails because of missing space, it removes the reserve and tries again, in small
+// transactions. It returns the operations that are not written, and whether maintenance
+// operations are among them (failed).
 func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
-	var alone []op
+	var maintenanceOps []op
 	for _, o := range ops {
 		if k, _ := o.cost(); k == maintenance {
-			alone = append(alone, o)
+			maintenanceOps = append(maintenanceOps, o)
 		} else {
 			left = append(left, o)
 		}
 	}
-	if len(alone) == 0 {
+	if len(maintenanceOps) == 0 {
 		return left, false
 	}
-	err := w.withReason(w.write(alone), 0)
+	err := w.withReason(w.write(maintenanceOps), 0)
 	if err == nil {
 		if w.reserve.missing {
 			w.restartWAL() // so that the next transaction reuses the space of this one
@@ -27,11 +28,11 @@ func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
 	if isDiskFault(err) || !isFull(err) && !isWriteError(err) {
 		return ops, true // the reason is not missing space
 	}
-	w.reserve.giveUp()
+	w.reserve.remove()
 	w.restartWAL()
-	for n, o := range alone {
+	for n, o := range maintenanceOps {
 		if w.writeInSteps(o) != nil {
-			return slices.Concat(alone[n:], left), true
+			return slices.Concat(maintenanceOps[n:], left), true
 		}
 	}
 	return left, false
@@ -41,24 +42,24 @@ func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
 // transaction needs a few MiB at most.
 const maxStep = 500
 
-// steps is implemented by operations that can be done in parts, each in a transaction of
-// its own.
-type steps interface {
-	// split returns operations for parts of this one, each of up to most messages. The
-	// last part is left to this operation.
+// splitter is an operation that can be done in parts, each in a transaction of its own.
+type splitter interface {
+	// split returns operations for all parts of this one but the last, each of about most
+	// messages. The operation itself, applied after them, does the last part.
 	split(t *tx, most uint64) ([]op, error)
 }
 
 // writeInSteps commits one operation in transactions that need little space, each of which
 // reuses the space of the previous one.
 func (w *writer) writeInSteps(o op) error {
-	if s, ok := o.(steps); ok {
+	if s, ok := o.(splitter); ok {
 		var parts []op
-		look := &callOp{do: func(t *tx) (err error) {
+		split := &callOp{do: func(t *tx) (err error) {
 			parts, err = s.split(t, maxStep)
 			return err
 		}}
-		for list := []op{look}; len(list) > 0; list, parts = append(list[1:], parts...), nil {
+		// The first transaction, with split, yields the parts.
+		for list := []op{split}; len(list) > 0; list, parts = append(list[1:], parts...), nil {
 			t, err := w.attempt(list[:1])
 			if err != nil {
 				return err

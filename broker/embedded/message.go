@@ -21,10 +21,11 @@ type Message struct {
 	Body        []byte
 	Peer        string // ID of the sending peer; "" if unknown
 
-	size int // as counted when it was stored
+	size int // in bytes, as counted when it was stored
 }
 
-// scanMessage reads the columns of readConn.messages.
+// scanMessage returns the message in the first seven columns of readConn.messages, which
+// are also those of readConn.deadLetters. It reports [errDamaged].
 func scanMessage(queue string, cols []driver.Value) (Message, error) {
 	m := Message{
 		Seq:         uint64(number(cols[0])),
@@ -54,12 +55,12 @@ func (m Message) incoming(inbox string) broker.Incoming {
 	}
 }
 
-// Peek returns the first messages of a queue or an inbox, at most n and of about 1 MiB in
-// total, and does not remove them. Some of them may be delivered already.
-func (s *Store) Peek(ctx context.Context, queue string, n int) ([]Message, error) {
+// Peek returns up to limit messages at the beginning of a queue or an inbox, of about 1 MiB
+// in total, and does not remove them. Some of them may be delivered already.
+func (s *Store) Peek(ctx context.Context, queue string, limit int) ([]Message, error) {
 	var found []Message
 	err := s.read(ctx, "peek into queue "+queue, func(r *readConn) (err error) {
-		found, err = r.readMessages(queue, 0, max(n, 0))
+		found, err = r.readMessages(queue, 0, max(limit, 0))
 		return err
 	})
 	if err != nil {

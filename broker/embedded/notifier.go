@@ -16,49 +16,49 @@ func newNotifier() *notifier {
 	return &notifier{byQueue: make(map[string]map[wait.Signal]*Watcher)}
 }
 
-// add registers a signal for the queue. If it belongs to a watcher, the watcher gets
-// copies of the messages.
-func (bs *notifier) add(queue string, b wait.Signal, w *Watcher) {
-	bs.mu.Lock()
-	defer bs.mu.Unlock()
-	if bs.byQueue[queue] == nil {
-		bs.byQueue[queue] = make(map[wait.Signal]*Watcher)
+// add registers a signal for a queue. Unless w is nil, it also gets copies of the messages
+// that are stored in the queue.
+func (n *notifier) add(queue string, signal wait.Signal, w *Watcher) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.byQueue[queue] == nil {
+		n.byQueue[queue] = make(map[wait.Signal]*Watcher)
 	}
-	bs.byQueue[queue][b] = w
+	n.byQueue[queue][signal] = w
 }
 
-func (bs *notifier) remove(queue string, b wait.Signal) {
-	bs.mu.Lock()
-	defer bs.mu.Unlock()
-	delete(bs.byQueue[queue], b)
-	if len(bs.byQueue[queue]) == 0 {
-		delete(bs.byQueue, queue)
+func (n *notifier) remove(queue string, signal wait.Signal) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.byQueue[queue], signal)
+	if len(n.byQueue[queue]) == 0 {
+		delete(n.byQueue, queue)
 	}
 }
 
 // notify notifies the signals of a queue.
-func (bs *notifier) notify(queue string) { bs.notifyAdded(queue, 0, nil) }
+func (n *notifier) notify(queue string) { n.notifyAdded(queue, 0, nil) }
 
 // notifyAdded notifies the signals of a queue, and gives its watchers copies of the added
 // messages; first is the sequence number of added[0].
-func (bs *notifier) notifyAdded(queue string, first uint64, added []row) {
-	bs.mu.Lock()
-	defer bs.mu.Unlock()
-	for b, w := range bs.byQueue[queue] {
+func (n *notifier) notifyAdded(queue string, first uint64, added []row) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for signal, w := range n.byQueue[queue] {
 		if w != nil {
-			w.offer(first, added)
+			w.addCopies(first, added)
 		}
-		b.Notify()
+		signal.Notify()
 	}
 }
 
 // notifyAll notifies the signals of all queues.
-func (bs *notifier) notifyAll() {
-	bs.mu.Lock()
-	defer bs.mu.Unlock()
-	for _, queue := range bs.byQueue {
-		for b := range queue {
-			b.Notify()
+func (n *notifier) notifyAll() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, signals := range n.byQueue {
+		for signal := range signals {
+			signal.Notify()
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 // isResult reports whether an error is the result of a single operation, as opposed to a
 // failure of the transaction.
 func isResult(err error) bool {
-	return errors.Is(err, broker.ErrNoQueue) || errors.Is(err, errNotGivenOut) || errors.Is(err, broker.ErrUnroutable)
+	return errors.Is(err, broker.ErrNoQueue) || errors.Is(err, errNotDelivered) || errors.Is(err, broker.ErrUnroutable)
 }
 
 // callOp is an operation of one caller, which receives the result.

@@ -33,8 +33,9 @@ const tokenAt = 68
 // a.
 func follows(a, b uint32) bool { return b&0xffff == a>>16 }
 
-// mark writes the token of the current transaction.
-func (w *writeConn) mark() error {
+// writeToken writes a new token in the current transaction, and records it beside the store
+// (see recordToken).
+func (w *writeConn) writeToken() error {
 	if !w.tokenKnown {
 		n, err := w.applicationID.number()
 		if err != nil {
@@ -47,19 +48,20 @@ func (w *writeConn) mark() error {
 		return err
 	}
 	w.token = next
-	noteToken(w.path(), next)
+	recordToken(w.path(), next)
 	return nil
 }
 
-// marked commits a change that is not an op, in a transaction with a token.
-func (w *writeConn) marked(change func() error) error {
+// commitChange commits a change that is not an op, in a transaction of its own, with a
+// token.
+func (w *writeConn) commitChange(change func() error) error {
 	if err := w.start(); err != nil {
 		return err
 	}
 	w.tokenKnown = false // another connection may have written
 	err := change()
 	if err == nil {
-		err = w.mark()
+		err = w.writeToken()
 	}
 	if err == nil {
 		_, err = w.commit.exec()
@@ -104,11 +106,12 @@ func checkPair(path string) error {
 	return nil
 }
 
-// lacksWAL reports whether a service has opened the file and not closed it, there is no
-// write-ahead log, and messages may be missing. The first is recorded in the file itself:
-// see [writeConn.recordOpen]. While it is, no connection of this package removes the log,
-// but another program, such as the sqlite3 tool, moves its content into the file and
-// removes it. The file then has the token of the last transaction: see [noteToken].
+// lacksWAL reports whether messages may be missing because there is no write-ahead log. This
+// is so if the file records that a service has opened the store and not closed it (see
+// [writeConn.recordOpen]): until the service closes the store, no connection of this
+// package removes the log. But if another program, such as the sqlite3 tool, has moved the
+// log's content into the file and removed the log, nothing is missing: the file then has
+// the token of the last transaction (see [recordToken]).
 func lacksWAL(path string) bool {
 	c, err := dialURI(path, "immutable=1")
 	if err != nil {
@@ -127,9 +130,9 @@ func lacksWAL(path string) bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
-// tokenNote returns what [noteToken] writes: the token, and the ID of this start of the
-// operating system. It returns "" if the latter is unknown.
-func tokenNote(token uint32) string {
+// tokenRecord returns what [recordToken] writes: the token, and the ID of this start of the
+// operating system. It returns "" if that ID is unknown.
+func tokenRecord(token uint32) string {
 	boot := bootID()
 	if boot == "" {
 		return ""
@@ -137,20 +140,20 @@ func tokenNote(token uint32) string {
 	return fmt.Sprintf("%08x %s\n", token, boot)
 }
 
-// noteToken writes the token of a transaction, before it is committed, to a file beside
-// the store. It does not sync: after the next start of the operating system, the note does
-// not count, because a power failure may have left an older one. Errors are ignored:
-// without the note, lacksWAL returns true.
-func noteToken(store string, token uint32) {
-	note := tokenNote(token)
-	if note == "" {
+// recordToken writes the token of a transaction that is about to be committed to a file
+// beside the store. It does not sync the file: isLastToken ignores the record after the next
+// start of the operating system, because a power failure may have left an older one. Errors
+// are ignored: without a record, lacksWAL reports that messages may be missing.
+func recordToken(store string, token uint32) {
+	record := tokenRecord(token)
+	if record == "" {
 		return
 	}
-	path := store + noteSuffix
-	// All notes of one start of the operating system have the same length.
+	path := store + lastTokenSuffix
+	// All records of one start of the operating system have the same length.
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err == nil {
-		_, err = f.WriteAt([]byte(note), 0)
+		_, err = f.WriteAt([]byte(record), 0)
 		err = cmp.Or(err, f.Close())
 	}
 	if err != nil {
@@ -158,13 +161,13 @@ func noteToken(store string, token uint32) {
 	}
 }
 
-// isLastToken reports whether no transaction followed the one with this token.
+// isLastToken reports whether the last transaction is known to have this token.
 func isLastToken(store string, token uint32) bool {
-	note, err := os.ReadFile(store + noteSuffix)
-	return err == nil && len(note) > 0 && string(note) == tokenNote(token)
+	record, err := os.ReadFile(store + lastTokenSuffix)
+	return err == nil && len(record) > 0 && string(record) == tokenRecord(token)
 }
 
-const noteSuffix = "-last"
+const lastTokenSuffix = "-last"
 
 // bootID returns the ID of this start of the operating system, "" if it is unknown.
 var bootID = sync.OnceValue(func() string {
@@ -175,9 +178,9 @@ var bootID = sync.OnceValue(func() string {
 	return strings.TrimSpace(string(id))
 })
 
-// tokenInFile returns the token in the file, without the write-ahead log. It reads it
+// tokenInFile returns the token in the file, without the write-ahead log. It reads the token
 // through SQLite: if this process opened and closed the file directly, it would lose the
-// POSIX locks of its other connections.
+// POSIX locks of its connections.
 func tokenInFile(path string) (uint32, error) {
 	c, err := dialURI(path, "immutable=1")
 	if err != nil {
@@ -194,8 +197,8 @@ const (
 	walMagic        = 0x377f0682 // | 1 if checksums are big-endian
 )
 
-// readWAL returns the header of a write-ahead log, nil if it has none, and the tokens of
-// the transactions in it (SQLite's file format, 4).
+// readWAL returns the header of a write-ahead log, or nil if the log has none, and the tokens
+// of the transactions in the log (SQLite's file format, 4).
 func readWAL(path string) (header []byte, tokens []uint32, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -216,11 +219,11 @@ func readWAL(path string) (header []byte, tokens []uint32, err error) {
 		sum.order = binary.BigEndian
 	}
 	sum.add(header[:24])
-	if !sum.is(header[24:]) {
+	if !sum.matches(header[24:]) {
 		return nil, nil, nil
 	}
 	frame := make([]byte, frameHeaderSize+size)
-	var open []uint32 // of a transaction whose commit frame was not read yet
+	var uncommitted []uint32 // tokens of a transaction whose commit frame was not read yet
 	for {
 		if _, err := io.ReadFull(r, frame); err != nil {
 			return header, tokens, nil
@@ -228,14 +231,14 @@ func readWAL(path string) (header []byte, tokens []uint32, err error) {
 		page := frame[frameHeaderSize:]
 		sum.add(frame[:8])
 		sum.add(page)
-		if !bytes.Equal(frame[8:16], header[16:24]) || !sum.is(frame[16:]) {
+		if !bytes.Equal(frame[8:16], header[16:24]) || !sum.matches(frame[16:]) {
 			return header, tokens, nil // of an earlier use of the log, or incompletely written
 		}
 		if binary.BigEndian.Uint32(frame) == 1 {
-			open = append(open, binary.BigEndian.Uint32(page[tokenAt:]))
+			uncommitted = append(uncommitted, binary.BigEndian.Uint32(page[tokenAt:]))
 		}
 		if binary.BigEndian.Uint32(frame[4:]) != 0 {
-			tokens, open = append(tokens, open...), nil
+			tokens, uncommitted = append(tokens, uncommitted...), nil
 		}
 	}
 }
@@ -253,6 +256,6 @@ func (s *walSum) add(data []byte) {
 	}
 }
 
-func (s *walSum) is(stored []byte) bool {
+func (s *walSum) matches(stored []byte) bool {
 	return binary.BigEndian.Uint32(stored) == s.s0 && binary.BigEndian.Uint32(stored[4:]) == s.s1
 }

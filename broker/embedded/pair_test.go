@@ -179,7 +179,7 @@ func TestMissingLog(t *testing.T) {
 func killed(t *testing.T, s *Store) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "messages.db")
-	for _, suffix := range []string{"", "-wal", noteSuffix} {
+	for _, suffix := range []string{"", "-wal", lastTokenSuffix} {
 		copyFile(t, s.path+suffix, path+suffix)
 	}
 	return path
@@ -245,7 +245,7 @@ func TestLogRemovedBySQLite(t *testing.T) {
 		path := killed(t, s)
 		runSQL(t, path, tt.sql)
 		if tt.without {
-			if err := os.Remove(path + noteSuffix); err != nil {
+			if err := os.Remove(path + lastTokenSuffix); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -266,7 +266,7 @@ func TestLogRemovedBySQLite(t *testing.T) {
 		if err := after.Close(); err != nil {
 			t.Error(err)
 		}
-		if _, err := os.Stat(path + noteSuffix); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(path + lastTokenSuffix); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: the closed store keeps its note: %v", tt.name, err)
 		}
 	}
@@ -375,7 +375,7 @@ func TestDamageIsTrouble(t *testing.T) {
 	if err := s.Health(); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "bad") {
 		t.Errorf("trouble is %v, want ErrDamaged of the queue", err)
 	}
-	s.faults.note("take messages out of queue bad", nil)
+	s.faults.record("take messages out of queue bad", nil)
 	log.want(t, "INFO the message store can be read again")
 	if err := s.Health(); err != nil {
 		t.Error(err)
@@ -429,7 +429,7 @@ func TestSaveWhatCanBeRead(t *testing.T) {
 func TestLostFile(t *testing.T) {
 	var log bytes.Buffer
 	s := openFile(t, filepath.Join(t.TempDir(), "messages.db"), Options{Service: true, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	if !strings.Contains(log.String(), newStore) {
+	if !strings.Contains(log.String(), newStoreMessage) {
 		t.Errorf("the log says %q", log.String())
 	}
 	publishBodies(t, s, "accounts_in", numbers(10)...)
@@ -491,7 +491,7 @@ func TestShrunkIsNotMixed(t *testing.T) {
 	}
 	defer w.close()
 	before, wal := filepath.Join(dir, "before"), filepath.Join(dir, "wal")
-	for _, change := range []func(){func() { _ = w.recordOpen() }, func() { _ = w.shrink(maxShrinkStep) }, w.recordClosed} {
+	for _, change := range []func(){func() { _ = w.recordOpen() }, func() { _ = w.releasePages(maxShrinkStep) }, w.recordClosed} {
 		moveLog(t, s.path, "TRUNCATE")
 		copyFile(t, s.path, before)
 		change()
@@ -499,7 +499,7 @@ func TestShrunkIsNotMixed(t *testing.T) {
 		publish := func() error {
 			return w.exec("INSERT INTO usage VALUES ('a', 1) ON CONFLICT DO UPDATE SET bytes = bytes + 1")
 		}
-		if err := w.marked(publish); err != nil {
+		if err := w.commitChange(publish); err != nil {
 			t.Fatal(err)
 		}
 		copyFile(t, s.path+"-wal", wal)

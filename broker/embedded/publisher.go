@@ -25,20 +25,20 @@ type publisher struct {
 	durable   uint64 // used by the writer's goroutine only
 
 	// Guarded by the writer's mutex.
-	last   *publishOp // the last operation submitted
-	closed bool
+	pending *publishOp // the last operation submitted: further messages are added to it
+	closed  bool
 }
 
-// publishOp stores the messages of one publisher in one batch.
+// publishOp stores messages of one publisher.
 type publishOp struct {
-	publisher *publisher
-	batch     int
-	rows      []row
-	part      quantity // of the budget
+	publisher  *publisher
+	listNumber int // of the writer's list that has this operation
+	rows       []row
+	part       quantity // of the budget
 }
 
-// Publish submits the next message. It reports [errInvalid] for a message that can not be
-// stored; such a message is not counted.
+// Publish submits the next message. It returns an error for a message that cannot be stored
+// in any state of the store; such a message is not counted.
 func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	r, err := p.store.limits.incomingRow(m)
 	if err != nil {
@@ -55,13 +55,13 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 		w.received.release(part)
 		return broker.ErrClosed
 	}
-	if p.last != nil && w.isGathering(p.last.batch) {
-		p.last.rows = append(p.last.rows, r)
-		p.last.part.add(part)
+	if p.pending != nil && w.isCollecting(p.pending.listNumber) {
+		p.pending.rows = append(p.pending.rows, r)
+		p.pending.part.add(part)
 		return nil
 	}
-	p.last = &publishOp{publisher: p, batch: w.number, rows: []row{r}, part: part}
-	return w.submitLocked(p.last)
+	p.pending = &publishOp{publisher: p, listNumber: w.listNumber, rows: []row{r}, part: part}
+	return w.submitLocked(p.pending)
 }
 
 // Close ends the stream. Published messages will still be stored, but confirmed is not
@@ -71,12 +71,12 @@ func (p *publisher) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p.closed = true
-	p.last = nil
+	p.pending = nil
 	return nil
 }
 
 func (o *publishOp) apply(t *tx) error {
-	var q *queueWork
+	var q *queueChanges
 	for _, r := range o.rows {
 		if q == nil || q.name != r.message.Exchange {
 			var err error

@@ -16,15 +16,15 @@ type quotas struct {
 	limit int64 // of each peer; 0: none
 	log   *slog.Logger
 
-	eased wait.Broadcast // a peer has been removed from held
+	eased wait.Broadcast // notified when a peer has been removed from blockedPeers
 
-	mu    sync.Mutex
-	usage map[string]int64 // by peer, as last committed
-	held  map[string]bool  // by peer: it has reached the limit, and is not yet below 7/8 of it again
+	mu           sync.Mutex
+	usage        map[string]int64 // by peer, as last committed
+	blockedPeers map[string]bool  // peers that have reached the limit, and are not yet down to 7/8 of it again
 }
 
 func newQuotas(limit int64, usage map[string]int64, log *slog.Logger) *quotas {
-	q := &quotas{limit: limit, log: log, usage: make(map[string]int64), held: make(map[string]bool)}
+	q := &quotas{limit: limit, log: log, usage: make(map[string]int64), blockedPeers: make(map[string]bool)}
 	q.update(usage)
 	return q
 }
@@ -32,35 +32,37 @@ func newQuotas(limit int64, usage map[string]int64, log *slog.Logger) *quotas {
 // limited reports whether there is a limit.
 func (q *quotas) limited() bool { return q.limit > 0 }
 
-// update sets the sizes of the messages of some peers.
+// update sets the sizes of the messages of some peers, and decides which of them are
+// blocked.
 func (q *quotas) update(usage map[string]int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for peer, bytes := range usage {
 		q.usage[peer] = bytes
-		switch held := q.held[peer]; {
+		switch blocked := q.blockedPeers[peer]; {
 		case !q.limited():
-		case !held && bytes >= q.limit:
-			q.held[peer] = true
+		case !blocked && bytes >= q.limit:
+			q.blockedPeers[peer] = true
 			q.log.Warn("the messages of a peer fill its quota, no more are taken until the applications have taken some",
 				"peer", peer, "bytes", bytes, "quota", q.limit)
-		case held && bytes <= q.limit-q.limit/8:
-			delete(q.held, peer)
+		case blocked && bytes <= q.limit-q.limit/8:
+			delete(q.blockedPeers, peer)
 			q.eased.Notify()
 			q.log.Info("messages of the peer are taken again", "peer", peer, "bytes", bytes)
 		}
 	}
 }
 
-// blocked reports whether a peer must wait; eased is closed when that may have changed.
-func (q *quotas) blocked(peer string) (eased <-chan struct{}, held bool) {
+// isBlocked reports whether a peer must wait, and returns a channel that is closed when this
+// may have changed.
+func (q *quotas) isBlocked(peer string) (eased <-chan struct{}, blocked bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.eased.Next(), q.held[peer]
+	return q.eased.Next(), q.blockedPeers[peer]
 }
 
-// of returns the size of a peer's messages in bytes.
-func (q *quotas) of(peer string) int64 {
+// usageOf returns the size of a peer's messages in bytes.
+func (q *quotas) usageOf(peer string) int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.usage[peer]
@@ -77,18 +79,19 @@ func (q *quotas) total() int64 {
 	return total
 }
 
-// received returns the size in bytes of the received messages that no application has
-// taken yet, including those that are not durable yet.
+// received returns the size in bytes of the messages of peers that no application has taken
+// yet, including those that are not durable yet.
 func (s *Store) received() int64 { return s.quotas.total() + s.writer.received.used.Load() }
 
-// AwaitQuota waits while the peer's received messages that no application has taken yet
-// fill its quota ([Options].PeerQuota), or the disk is almost full ([Options].MinFree).
+// AwaitQuota waits while the peer's messages that no application has taken yet fill its
+// quota ([Options].PeerQuota), and while the disk has no space for messages of peers
+// ([Options].MinFree).
 // Messages that are not durable yet do not count for the quota: their total is bounded for
 // all peers together.
 func (s *Store) AwaitQuota(ctx context.Context, peer string) error {
 	for {
-		eased, held := s.quotas.blocked(peer)
-		if !held {
+		eased, blocked := s.quotas.isBlocked(peer)
+		if !blocked {
 			break
 		}
 		if err := s.waitFor(ctx, eased, nil); err != nil {

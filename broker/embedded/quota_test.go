@@ -54,7 +54,7 @@ func counted(t *testing.T, s *Store, peers ...string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := s.quotas.of(peer); got != stored {
+		if got := s.quotas.usageOf(peer); got != stored {
 			t.Errorf("%d bytes are counted of %s, %d are stored", got, peer, stored)
 		}
 	}
@@ -69,8 +69,8 @@ func TestUsageIsRight(t *testing.T) {
 	publishFrom(t, s, "", 5, 5)
 	publishFrom(t, s, "a", 1, 0)
 	counted(t, s, "a", "b")
-	if s.quotas.of("a") < 100*(rowOverhead+10) || s.quotas.of("") != 0 {
-		t.Errorf("%d and %d are counted", s.quotas.of("a"), s.quotas.of(""))
+	if s.quotas.usageOf("a") < 100*(rowOverhead+10) || s.quotas.usageOf("") != 0 {
+		t.Errorf("%d and %d are counted", s.quotas.usageOf("a"), s.quotas.usageOf(""))
 	}
 	sub := subscribe(t, s, "accounts_in")
 	_, seqs := take(t, sub, 120)
@@ -86,8 +86,8 @@ func TestUsageIsRight(t *testing.T) {
 	_, seqs = take(t, sub, 123)
 	ack(t, sub, seqs...)
 	counted(t, s, "a", "b")
-	if s.quotas.of("a") != 0 || s.quotas.of("b") != 0 {
-		t.Errorf("of nothing %d and %d are counted", s.quotas.of("a"), s.quotas.of("b"))
+	if s.quotas.usageOf("a") != 0 || s.quotas.usageOf("b") != 0 {
+		t.Errorf("of nothing %d and %d are counted", s.quotas.usageOf("a"), s.quotas.usageOf("b"))
 	}
 }
 
@@ -209,7 +209,7 @@ func TestDiskIsFull(t *testing.T) {
 		{free: least/4 - 1, inside: 1000 * least, want: true},
 		{free: 0, err: errors.ErrUnsupported, want: false},
 	} {
-		d := disk{min: least, log: slog.New(slog.DiscardHandler), freeBytes: func() (int64, error) { return tt.free, tt.err }}
+		d := disk{minFree: least, log: slog.New(slog.DiscardHandler), freeBytes: func() (int64, error) { return tt.free, tt.err }}
 		d.check(tt.inside, &reserve{})
 		if got := d.trouble() != nil; got != tt.want {
 			t.Errorf("%d bytes free and %d in the file, %v: %v", tt.free, tt.inside, tt.err, got)

@@ -12,23 +12,23 @@ import (
 )
 
 // read calls f with a connection for reading. what describes the purpose, for errors and
-// the log. A failure because of the file or the disk is reported by Health until a read
-// with the same what succeeds.
+// the log. Health reports a failure because of the file or the disk until a read for the
+// same purpose succeeds.
 func (s *Store) read(ctx context.Context, what string, f func(*readConn) error) error {
 	err := explain(s.readers.use(ctx, f))
-	s.faults.note(what, err)
+	s.faults.record(what, err)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
 }
 
-// faults are the reads that fail because of the file or the disk.
+// faults records the reads that fail because of the file or the disk.
 type faults struct {
 	log *slog.Logger
 
 	mu       sync.Mutex
-	readings map[string]*Trouble
+	readings map[string]*Trouble // by purpose
 }
 
 // maxFaults bounds the number of reads in faults.
@@ -43,8 +43,8 @@ func isFault(err error) bool {
 	return true
 }
 
-// note records the result of a read.
-func (f *faults) note(what string, err error) {
+// record records the result of a read.
+func (f *faults) record(what string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	before := f.readings[what]
@@ -60,8 +60,8 @@ func (f *faults) note(what string, err error) {
 	}
 }
 
-// trouble returns the read that has failed for the longest time, or nil if none is known
-// to fail.
+// trouble returns the error of the read that has failed for the longest time, or nil if no
+// read is known to fail.
 func (f *faults) trouble() *Trouble {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -36,7 +36,7 @@ func openReaders(path string) (*readers, error) {
 	return r, nil
 }
 
-// use calls f with a connection.
+// use calls f with a free connection, and waits for one if necessary.
 func (r *readers) use(ctx context.Context, f func(*readConn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -64,7 +64,7 @@ func (r *readers) close() {
 type readConn struct {
 	*conn
 	deliveries, messages, deadLetters *stmt
-	nextSeq, queues, contents         *stmt
+	nextSeq, queueStats, queueInfo    *stmt
 }
 
 func openReadConn(path string) (*readConn, error) {
@@ -74,19 +74,19 @@ func openReadConn(path string) (*readConn, error) {
 	}
 	const (
 		columns = "seq, arrived, type, content_type, routing_key, headers, body"
-		behind  = " WHERE queue = (SELECT id FROM queues WHERE name = ?) AND seq > ? ORDER BY seq LIMIT ?"
+		after   = " WHERE queue = (SELECT id FROM queues WHERE name = ?) AND seq > ? ORDER BY seq LIMIT ?"
 	)
 	r := &readConn{conn: c}
 	p := preparer{conn: c}
-	r.deliveries = p.stmt("SELECT seq, type, content_type, body FROM messages" + behind)
-	r.messages = p.stmt("SELECT " + columns + ", peer, epoch FROM messages" + behind)
-	r.deadLetters = p.stmt("SELECT " + columns + ", at, reason FROM set_aside" + behind)
+	r.deliveries = p.stmt("SELECT seq, type, content_type, body FROM messages" + after)
+	r.messages = p.stmt("SELECT " + columns + ", peer, epoch FROM messages" + after)
+	r.deadLetters = p.stmt("SELECT " + columns + ", at, reason FROM set_aside" + after)
 	r.nextSeq = p.stmt("SELECT next_seq FROM queues WHERE name = ?")
-	r.queues = p.stmt("SELECT name, depth, next_seq," +
+	r.queueStats = p.stmt("SELECT name, depth, next_seq," +
 		" (SELECT arrived FROM messages WHERE queue = queues.id ORDER BY seq LIMIT 1)," +
 		" (SELECT count(*) FROM set_aside WHERE queue = queues.id)" +
 		" FROM queues ORDER BY name")
-	r.contents = p.stmt("SELECT depth," +
+	r.queueInfo = p.stmt("SELECT depth," +
 		" (SELECT count(*) FROM set_aside WHERE queue = queues.id)," +
 		" (SELECT min(at) FROM set_aside WHERE queue = queues.id)" +
 		" FROM queues WHERE name = ?")
@@ -128,7 +128,8 @@ func (r *readConn) readDeliveries(queue string, after uint64, limit int) ([]brok
 }
 
 // readMessages reads messages with sequence numbers greater than after from a queue, with
-// all of their columns.
+// all of their columns. It reports [errDamaged] if the first of them is damaged, and
+// otherwise ends before a damaged one.
 func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Message, error) {
 	var found []Message
 	size := 0
@@ -145,14 +146,13 @@ func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Messag
 		return size < readBytes
 	}, queue, int64(after), int64(limit))
 	if err == nil && len(found) == 0 {
-		// Messages before a damaged one are returned without an error.
 		err = damaged
 	}
 	return found, err
 }
 
 // readDeadLetters reads dead letters of a queue with sequence numbers greater than after; last
-// is the sequence number of the last one returned.
+// is the sequence number of the last dead letter returned.
 func (r *readConn) readDeadLetters(queue string, after uint64, limit int) (found []broker.DeadLetter, last uint64, err error) {
 	size := 0
 	var damaged error
@@ -178,16 +178,16 @@ func (r *readConn) readDeadLetters(queue string, after uint64, limit int) (found
 	return found, last, err
 }
 
-// readThese reads single messages of a queue, by ascending sequence numbers. looked is how
-// many of seqs were looked up; some of these messages may not exist any more.
-func (r *readConn) readThese(queue string, seqs []uint64) (found []Message, looked int, err error) {
+// readSingle reads messages of a queue with these ascending sequence numbers, as far as they
+// exist. lookedUp is how many of seqs it has looked up before it reached readBytes.
+func (r *readConn) readSingle(queue string, seqs []uint64) (found []Message, lookedUp int, err error) {
 	size := 0
 	for _, seq := range seqs {
 		m, err := r.readMessages(queue, seq-1, 1)
 		if err != nil {
 			return nil, 0, err
 		}
-		looked++
+		lookedUp++
 		if len(m) == 1 && m[0].Seq == seq {
 			found = append(found, m[0])
 			size += rowOverhead + len(m[0].Body)
@@ -196,5 +196,5 @@ func (r *readConn) readThese(queue string, seqs []uint64) (found []Message, look
 			break
 		}
 	}
-	return found, looked, nil
+	return found, lookedUp, nil
 }

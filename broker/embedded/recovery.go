@@ -2,50 +2,52 @@ package embedded
 
 import "time"
 
-// checkOtherProcesses notifies all waiting consumers if another process has written.
-// Errors are ignored: they recur in the next transaction, which reports them.
-func (w *writer) checkOtherProcesses() {
+// pollForeignCommits calls handleForeignCommit if another process has committed. Errors are
+// ignored: they recur in the next transaction, which reports them.
+func (w *writer) pollForeignCommits() {
 	if changed, err := w.db.changedByOthers(); err == nil && changed {
-		_ = w.noteOtherProcesses()
+		_ = w.handleForeignCommit()
 	}
 }
 
-// poll detects changes of the file and the disk by other processes.
+// poll detects changes of the file and the disk by other processes, and tries to end the
+// trouble if no postponed operation does so.
 func (w *writer) poll() {
-	w.checkOtherProcesses()
-	if err := w.db.inPlace(); err != nil {
-		w.failed(err)
+	w.pollForeignCommits()
+	if err := w.db.checkInPlace(); err != nil {
+		w.recordFailure(err)
 		return
 	}
-	if len(w.held) == 0 && !time.Now().Before(w.retry) {
-		w.tryAgain() // no operation would show whether messages can be stored again
+	if len(w.postponed) == 0 && !time.Now().Before(w.retry) {
+		w.tryRecovery()
 	}
 	if time.Since(w.diskChecked) >= w.diskCheckInterval {
 		w.checkDisk()
-		w.diskChecked, w.worked = time.Now(), false
+		w.diskChecked, w.active = time.Now(), false
 	}
 }
 
-// tryAgain ends the trouble, if there is any and what could not be written could be now.
-func (w *writer) tryAgain() {
+// tryRecovery ends the trouble, if there is any, and if messages like those that could not be
+// written can be stored now.
+func (w *writer) tryRecovery() {
 	if w.lastError() == nil {
 		return
 	}
-	if err := w.canStore(); err != nil {
-		w.failed(err)
+	if err := w.checkCanStore(); err != nil {
+		w.recordFailure(err)
 		w.setRetry()
 		return
 	}
-	w.recovered()
+	w.recordRecovery()
 }
 
-// canStore returns the reason if messages like those that could not be written since the
-// trouble began can not be stored: it checks the free space, writes a file, since the free
-// space does not account for a user's quota, and commits an empty transaction.
-func (w *writer) canStore() error {
+// checkCanStore returns an error unless messages like those that could not be written since
+// the trouble began can be stored now: it checks the free space, writes a file, since the
+// free space does not account for a user's quota, and commits an empty transaction.
+func (w *writer) checkCanStore() error {
 	n := w.unwritten
-	n.add(need{kind: received})
-	n.bytes = min(n.bytes, maxTrial) // more is for the transaction to show
+	n.raiseTo(need{kind: received})
+	n.bytes = min(n.bytes, maxTrial) // if more is missing, the next transaction fails
 	if err := w.checkRoomFor(n); err != nil {
 		return err
 	}
@@ -55,44 +57,45 @@ func (w *writer) canStore() error {
 	return w.withReason(w.write(nil), 0)
 }
 
-// setRetry doubles the pause before the next attempt.
+// setRetry schedules the next attempt, after a pause that doubles each time.
 func (w *writer) setRetry() {
 	w.pause = min(max(2*w.pause, firstPause), maxPause)
 	w.retry = time.Now().Add(w.pause)
 }
 
-// checkDisk measures the free space, and shrinks the file. Read errors are ignored: they
-// recur in the next transaction, which reports them.
+// checkDisk shrinks the file, creates a missing reserve if there is space, and measures the
+// free space. Read errors are ignored: they recur in the next transaction, which reports
+// them.
 func (w *writer) checkDisk() {
-	inside, err := w.db.freeInside()
+	freeInFile, err := w.db.freeInFile()
 	if err == nil && w.shrinks {
-		inside, err = w.shrink(inside)
+		freeInFile, err = w.shrinkFile(freeInFile)
 	}
 	if err != nil {
 		return
 	}
-	w.reserve.lookFor()
-	if free, err := w.disk.freeBytes(); w.reserve.missing && len(w.held) == 0 && err == nil && free+w.db.walBytes() >= w.reserve.size {
-		_, _ = w.db.truncate.number() // its space is needed for the reserve
+	w.reserve.detectRemoval()
+	if free, err := w.disk.freeBytes(); w.reserve.missing && len(w.postponed) == 0 && err == nil && free+w.db.walBytes() >= w.reserve.size {
+		_, _ = w.db.truncateWAL.number() // the log's space is needed for the reserve
 	}
-	if w.reserve.missing && w.disk.checkRoom(sent, w.reserve.size) == nil && w.reserve.renew() == nil {
+	if w.reserve.missing && w.disk.checkRoom(sent, w.reserve.size) == nil && w.reserve.create() == nil {
 		w.retryNow()
 	}
-	w.disk.check(inside, &w.reserve)
+	w.disk.check(freeInFile, &w.reserve)
 }
 
 // retryNow makes the next attempt due immediately.
 func (w *writer) retryNow() {
 	w.retry = time.Time{}
-	if len(w.held) > 0 {
+	if len(w.postponed) > 0 {
 		w.retryTimer = time.After(0)
 	}
 }
 
-// noteOtherProcesses notifies all waiting consumers, and updates the quotas: other
-// processes may have removed messages of a peer that waits for its quota, and no operation
-// of this process would show that.
-func (w *writer) noteOtherProcesses() error {
+// handleForeignCommit notifies all waiting consumers, and reads the sizes of the peers'
+// messages again: another process may have stored messages, or removed messages of a peer
+// that waits for its quota.
+func (w *writer) handleForeignCommit() error {
 	w.notifier.notifyAll()
 	usage, err := w.db.usage()
 	if err == nil {
@@ -101,8 +104,8 @@ func (w *writer) noteOtherProcesses() error {
 	return err
 }
 
-// failed records that a transaction has failed, and logs the first failure.
-func (w *writer) failed(err error) {
+// recordFailure begins or continues the trouble with err, and logs the first failure.
+func (w *writer) recordFailure(err error) {
 	err = explain(err)
 	if t := w.trouble.Load(); t != nil {
 		w.trouble.Store(&Trouble{Since: t.Since, Err: err})
@@ -112,9 +115,10 @@ func (w *writer) failed(err error) {
 	w.log.Error("can not write the message store; nothing is lost or confirmed, trying again", "err", err)
 }
 
-func (w *writer) recovered() {
+// recordRecovery ends the trouble.
+func (w *writer) recordRecovery() {
 	w.pause, w.retry, w.retryTimer, w.stopped, w.unwritten = 0, time.Time{}, nil, false, need{}
-	w.refuseAtOnce(nil)
+	w.setRefusing(nil)
 	if t := w.trouble.Swap(nil); t != nil {
 		w.log.Info("the message store can be written again", "after", time.Since(t.Since).Round(time.Millisecond))
 	}

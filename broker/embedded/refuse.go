@@ -9,15 +9,15 @@ import (
 	"peerlink/broker"
 )
 
-// refuseAtOnce makes submit refuse messages of applications with err, until it is called
+// setRefusing makes submit refuse messages of applications with err, until it is called
 // with nil.
-func (w *writer) refuseAtOnce(err error) {
+func (w *writer) setRefusing(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.refusing = err
 }
 
-// refusal returns the error for messages of applications that are refused.
+// refusal returns the error for messages of applications that are refused because of err.
 func refusal(err error) error {
 	switch {
 	case errors.Is(err, ErrFull), errors.Is(err, ErrUnwritable):
@@ -36,20 +36,21 @@ func (w *writer) lastError() error {
 	return nil
 }
 
-// failHeld finishes the operations that could not be written before the store is closed.
-func (w *writer) failHeld() {
-	if len(w.held) == 0 {
+// failPostponed finishes the operations that could not be written before the store was
+// closed with broker.ErrClosed and the reason.
+func (w *writer) failPostponed() {
+	if len(w.postponed) == 0 {
 		return
 	}
-	w.err = fmt.Errorf("%w: %d operations could not be written: %w", broker.ErrClosed, len(w.held), w.lastError())
-	for _, o := range w.held {
+	w.err = fmt.Errorf("%w: %d operations could not be written: %w", broker.ErrClosed, len(w.postponed), w.lastError())
+	for _, o := range w.postponed {
 		w.release(o)
 		o.finish(w.err)
 	}
 }
 
-// checkRoom reports [ErrFull] if there is no space for the messages that the operations
-// store.
+// checkRoom returns an error if there is no space for the messages that the operations
+// store, or if no message is stored because the reserve is missing.
 func (w *writer) checkRoom(ops []op) error {
 	n := needOf(ops)
 	if n.kind == maintenance {
@@ -65,21 +66,20 @@ func (w *writer) checkRoomFor(n need) error {
 	return w.disk.checkRoom(n.kind, n.bytes)
 }
 
-// need is what a transaction needs space for: messages of this size in bytes, and whether
-// messages of applications are among them.
+// need is what a transaction needs space for.
 type need struct {
-	kind  kind
-	bytes int64
+	kind  kind  // the highest kind of its operations: sent, if it stores a message of an application
+	bytes int64 // size of the messages that it stores
 }
 
-// add makes n the larger of n and other.
-func (n *need) add(other need) {
+// raiseTo makes each field of n at least that of other.
+func (n *need) raiseTo(other need) {
 	n.kind, n.bytes = max(n.kind, other.kind), max(n.bytes, other.bytes)
 }
 
 // needOf returns what a transaction with these operations needs.
 func needOf(ops []op) need {
-	ours, peers := stores(ops)
+	ours, peers := storedQuantities(ops)
 	n := need{maintenance, ours.bytes + peers.bytes}
 	switch {
 	case ours.messages > 0:
@@ -90,8 +90,9 @@ func needOf(ops []op) need {
 	return n
 }
 
-// stores returns what the operations store for applications (ours) and for peers.
-func stores(ops []op) (ours, peers quantity) {
+// storedQuantities returns the number and size of the messages that the operations store: of
+// the node's own applications (ours), and of peers.
+func storedQuantities(ops []op) (ours, peers quantity) {
 	for _, o := range ops {
 		switch k, part := o.cost(); k {
 		case sent:
@@ -103,11 +104,11 @@ func stores(ops []op) (ours, peers quantity) {
 	return ours, peers
 }
 
-// refuseIfNoRoom refuses the messages of applications if there is no space for all messages,
-// but enough for those of peers: received messages may use space that applications may
-// not.
+// refuseIfNoRoom refuses the messages of applications, and returns the other operations, if
+// there is too little space for all messages, but enough for those of peers: messages of
+// peers may use space that messages of applications may not. Otherwise it returns ops.
 func (w *writer) refuseIfNoRoom(ops []op) []op {
-	ours, peers := stores(ops)
+	ours, peers := storedQuantities(ops)
 	if ours.messages == 0 || peers.messages == 0 || w.reserve.missing {
 		return ops
 	}

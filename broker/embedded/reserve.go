@@ -14,16 +14,15 @@ import (
 	"peerlink/internal/durable"
 )
 
-// reserve is a file that occupies disk space so that the space can be released: removing
-// messages needs space too, in the write-ahead log, and must be possible after another
-// program has filled the disk. The file is created again when there is space, and no
-// message is stored before that.
+// reserve is a file that occupies disk space. It is deleted when another program has filled
+// the disk: removing messages needs space too, in the write-ahead log. The file is created
+// again when there is space, and no message is stored before that.
 type reserve struct {
 	path    string
 	size    int64     // in bytes; 0: there is no reserve
 	missing bool      // the file should exist, and does not
-	err     error     // why it could not be created, if not because of missing disk space
-	next    time.Time // when creating it is tried again, after err
+	err     error     // why the last attempt to create it has failed; nil if it succeeded, or there was none
+	nextTry time.Time // when creating it is tried again, after err
 	pause   time.Duration
 
 	write func(path string, content []byte) error
@@ -33,9 +32,9 @@ type reserve struct {
 // created.
 var errNoReserve = errors.New("the reserve of the message store can not be made")
 
-// If the reserve can not be created although the disk seems to have space for it, the next
-// attempts follow after firstReservePause, then after twice as long each time, up to
-// maxPause. No message is stored meanwhile.
+// If the reserve cannot be created although the disk seems to have space for it, the next
+// attempt follows after firstReservePause, and further ones after twice as long each time,
+// up to maxPause. No message is stored meanwhile.
 const firstReservePause = time.Second
 
 func newReserve(store string, size int64) reserve {
@@ -52,9 +51,9 @@ func writeReserve(path string, content []byte) error { return durable.Replace(pa
 // roomToOpen is how many bytes opening a store may need.
 const roomToOpen = 1 << 20
 
-// makeRoomToOpen removes the reserve if err, an error of opening the store, means that
-// there is no space. It reports whether there was a reserve to remove. A store that
-// another process has open needs no space to be opened once more.
+// makeRoomToOpen removes the reserve if err, an error of opening the store, means that there
+// is no space, and reports whether it has. Only a service removes the reserve of a store
+// that another process has open: others need no space to open such a store.
 func (o Options) makeRoomToOpen(store string, err error) bool {
 	if _, e := os.Stat(store + "-shm"); e == nil && !o.Service {
 		return false
@@ -63,13 +62,14 @@ func (o Options) makeRoomToOpen(store string, err error) bool {
 	if _, e := os.Lstat(r.path); e != nil || !errors.Is(o.openError(store, err), ErrFull) {
 		return false
 	}
-	r.giveUp()
+	r.remove()
 	return true
 }
 
-// openError adds to an error of opening the reason, if it is missing space or if a trial
-// finds one, and advice for the operator. A disk with little free space is not the reason
-// of an error that has another one: the reserve would be removed in vain.
+// openError adds the reason and advice for the operator to an error of opening a store, as
+// far as the reason is missing space, or whyNotOpened finds it. It does not take a small
+// amount of free space for the reason of an error that has another one: the reserve would be
+// removed in vain.
 func (o Options) openError(store string, err error) error {
 	if !isFull(err) && !isWriteError(err) && !isAccessError(err) {
 		return explain(err)
@@ -108,39 +108,40 @@ func (o Options) whyNotOpened(store string, err error) error {
 	return o.tryWriting(store, roomToOpen)
 }
 
-// leave creates a small reserve when the store is closed without one, in the space that
-// the write-ahead log occupied, so that the store can be opened on a full disk.
-func (r *reserve) leave() {
+// createAtClose creates a small reserve if the reserve is missing when the store is closed,
+// in the space that the write-ahead log occupied, so that the store can be opened on a full
+// disk.
+func (r *reserve) createAtClose() {
 	if !r.missing {
 		return
 	}
 	small := reserve{path: r.path, size: min(r.size, 4*roomToOpen), missing: true, write: r.write}
-	if small.renew() != nil {
-		small.size, small.next = min(r.size, roomToOpen), time.Time{}
-		_ = small.renew()
+	if small.create() != nil {
+		small.size, small.nextTry = min(r.size, roomToOpen), time.Time{}
+		_ = small.create()
 	}
 }
 
-// giveUp removes the file, even if another process has created it.
-func (r *reserve) giveUp() {
+// remove removes the file, even if another process has created it.
+func (r *reserve) remove() {
 	_ = os.Remove(r.path)
 	r.missing = r.size > 0
 }
 
-// renew creates the file if it is missing. Its content is random, since some file systems
-// allocate no blocks for zeros.
-func (r *reserve) renew() error {
+// create creates the file if it is missing, unless the pause after the last failure is not
+// over. Its content is random, since some file systems allocate no blocks for zeros.
+func (r *reserve) create() error {
 	if !r.missing {
 		return nil
 	}
-	if time.Now().Before(r.next) {
+	if time.Now().Before(r.nextTry) {
 		return r.err
 	}
 	content := make([]byte, r.size)
 	random := rand.NewChaCha8([32]byte{})
 	_, _ = random.Read(content)
 	err := r.write(r.path, content)
-	r.missing, r.err, r.next = err != nil, nil, time.Time{}
+	r.missing, r.err, r.nextTry = err != nil, nil, time.Time{}
 	switch {
 	case err == nil:
 		r.pause = 0
@@ -151,12 +152,12 @@ func (r *reserve) renew() error {
 		r.err = fmt.Errorf("%w: %w", errNoReserve, err)
 	}
 	r.pause = min(max(2*r.pause, firstReservePause), maxPause)
-	r.next = time.Now().Add(r.pause)
+	r.nextTry = time.Now().Add(r.pause)
 	return r.err
 }
 
-// lookFor detects that another process has removed the reserve.
-func (r *reserve) lookFor() {
+// detectRemoval sets r.missing if another process has removed the file.
+func (r *reserve) detectRemoval() {
 	if _, err := os.Stat(r.path); r.size > 0 && errors.Is(err, os.ErrNotExist) {
 		r.missing = true
 	}

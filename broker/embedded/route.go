@@ -7,23 +7,23 @@ import (
 	"peerlink/broker"
 )
 
-// Bind creates the first of the peer's queues, and binds it to the exchange in place of
-// the peer's previous binding. It returns when that is durable.
+// Bind creates the first of the peer's queues, and binds the queue to the exchange in place
+// of the peer's previous binding. Bind returns when the binding is durable.
 func (s *Store) Bind(ctx context.Context, q broker.PeerQueue) error {
 	if err := checkPeerQueue(q); err != nil {
-		return fmt.Errorf("declare queue of peer %s: %w", q.PeerID, err)
+		return fmt.Errorf("bind queue of peer %s: %w", q.PeerID, err)
 	}
-	if err := s.commit(ctx, func(t *tx) error { return t.declare(q) }); err != nil {
-		return fmt.Errorf("declare queue of peer %s: %w", q.PeerID, err)
+	if err := s.commit(ctx, func(t *tx) error { return t.bindPeer(q) }); err != nil {
+		return fmt.Errorf("bind queue of peer %s: %w", q.PeerID, err)
 	}
 	return nil
 }
 
 // Unbind removes the binding of the peer's queue to the exchange. The queue and its
-// messages stay. It returns when that is durable.
+// messages stay. Unbind returns when the removal is durable.
 func (s *Store) Unbind(ctx context.Context, q broker.PeerQueue) error {
-	if err := s.commit(ctx, func(t *tx) error { return t.release(q.PeerID) }); err != nil {
-		return fmt.Errorf("release queue of peer %s: %w", q.PeerID, err)
+	if err := s.commit(ctx, func(t *tx) error { return t.unbindPeer(q.PeerID) }); err != nil {
+		return fmt.Errorf("unbind queue of peer %s: %w", q.PeerID, err)
 	}
 	return nil
 }
@@ -95,8 +95,8 @@ func (s *Store) Put(ctx context.Context, queue string, m broker.Outgoing) error 
 	return s.PutAll(ctx, queue, []broker.Outgoing{m})
 }
 
-// PutAll is [Store.Put] for several messages: either all of them are stored, in order, or
-// none is.
+// PutAll is [Store.Put] for several messages: either all of them are stored, in order, or no
+// message is stored.
 func (s *Store) PutAll(ctx context.Context, queue string, messages []broker.Outgoing) error {
 	if len(messages) == 0 {
 		return nil

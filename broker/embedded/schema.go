@@ -19,7 +19,7 @@ import (
 )
 
 // schemaVersion is stored in the file as PRAGMA user_version. A file with a lower version
-// is upgraded when it is opened (see upgrades), a file with a higher version is refused.
+// is upgraded when it is opened (see upgrades), a file with a higher version is not opened.
 const schemaVersion = 3
 
 // pageSize is a compromise: with larger pages, removing is faster and messages of usual
@@ -57,7 +57,7 @@ CREATE TABLE messages (
 	routing_key  TEXT NOT NULL,
 	headers      TEXT NOT NULL,
 	body         BLOB,
-	peer         TEXT NOT NULL DEFAULT '', -- who has sent a received message
+	peer         TEXT NOT NULL DEFAULT '', -- the peer that has sent a received message
 	epoch        INTEGER NOT NULL DEFAULT 0, -- see identity.go; 0: stored by a version before 3
 	PRIMARY KEY (queue, seq)
 ) STRICT, WITHOUT ROWID;
@@ -86,8 +86,8 @@ CREATE TABLE set_aside (
 
 // storeTable creates table store, which has one row.
 const storeTable = `
--- What the store knows of itself. owner is '' until a service has opened it.
--- closed is 1 if the service that had it open last has closed it.
+-- owner is the node that the store belongs to, or '' until a service has opened the store.
+-- closed is 1 if the last service that has opened the store has closed it.
 CREATE TABLE store (
 	owner  TEXT NOT NULL,
 	closed INTEGER NOT NULL
@@ -105,11 +105,12 @@ var upgrades = []string{
 	`ALTER TABLE messages ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;` + storeTable,
 }
 
-// newStore is the log message for a store that was created.
-const newStore = "there was no message store: made a new, empty one"
+// newStoreMessage is the log message for a store that was created.
+const newStoreMessage = "there was no message store: made a new, empty one"
 
-// create creates a store, with access for the owner only, if there is no file. It refuses
-// an empty file, which was a store or was to become one.
+// create creates a store, with access for the owner only, if there is no file. It reports
+// [errNotStore] for an empty file, which was a store or was to become one, and [errMixed]
+// if there is only a write-ahead log.
 func create(path string, log *slog.Logger) error {
 	_, walErr := os.Lstat(path + "-wal") // checked before the file, which another process may be creating
 	info, err := os.Stat(path)
@@ -132,7 +133,7 @@ func create(path string, log *slog.Logger) error {
 		return nil // another process was faster
 	}
 	if err == nil {
-		log.Info(newStore, "store", path)
+		log.Info(newStoreMessage, "store", path)
 	}
 	return err
 }
@@ -150,7 +151,7 @@ func emptyStore() ([]byte, error) {
 	c := &conn{raw: raw}
 	defer c.close()
 	if err := c.exec(fmt.Sprintf("PRAGMA page_size = %d; PRAGMA auto_vacuum = %d; PRAGMA user_version = %d; PRAGMA application_id = %d; %s",
-		pageSize, incremental, schemaVersion, rand.Int32(), schema)); err != nil {
+		pageSize, autoVacuumIncremental, schemaVersion, rand.Int32(), schema)); err != nil {
 		return nil, err
 	}
 	return raw.(interface{ Serialize() ([]byte, error) }).Serialize()
@@ -185,7 +186,7 @@ func prepareFile(c *conn) error {
 func fileVersion(c *conn) (int64, error) {
 	_, err := c.number("SELECT count(*) FROM sqlite_schema")
 	if code(err) == sqlite3.SQLITE_NOTADB {
-		return 0, fmt.Errorf("%w, not even an SQLite database", errNotStore)
+		return 0, fmt.Errorf("%w: it is no SQLite database", errNotStore)
 	} else if err != nil {
 		return 0, err
 	}
@@ -197,13 +198,13 @@ func fileVersion(c *conn) (int64, error) {
 		return 0, fmt.Errorf("%w: it has version %d, this program knows up to %d; use the newer program",
 			errNewer, version, schemaVersion)
 	case version <= 0:
-		return 0, fmt.Errorf("%w, but an SQLite database of another program", errNotStore)
+		return 0, fmt.Errorf("%w: it is an SQLite database of another program", errNotStore)
 	}
 	return version, nil
 }
 
-// useWAL turns on the write-ahead log. While another process does the same, SQLite fails
-// immediately instead of waiting.
+// useWAL turns on the write-ahead log, and tries again for up to busyTimeout: while another
+// process turns it on, SQLite fails immediately instead of waiting.
 func useWAL(c *conn) error {
 	s, err := c.prepare("PRAGMA journal_mode = WAL")
 	if err != nil {
@@ -245,7 +246,7 @@ func upgrade(c *conn) error {
 	return err
 }
 
-// isUnwritable reports whether a write error is caused by the files or the disk, as
+// isUnwritable reports whether the reason of a write error is the files or the disk, as
 // opposed to a temporary lock of another process.
 func isUnwritable(err error) bool {
 	switch code(err) & 0xff {

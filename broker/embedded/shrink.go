@@ -8,36 +8,40 @@ import (
 )
 
 const (
-	// maxShrinkStep is how many bytes of the file one transaction returns to the disk. Other
-	// operations wait for the transaction. It needs about as much space in the write-ahead
-	// log: without that, the steps become smaller, down to minShrinkStep.
+	// maxShrinkStep is how many bytes one transaction releases to the disk. Other operations
+	// wait for the transaction, which needs about as much space in the write-ahead log. If
+	// there is less space, the steps become smaller, down to minShrinkStep.
 	maxShrinkStep, minShrinkStep = 4 << 20, 64 << 10
 	// shrinkTime bounds the time spent on shrinking in one check of the disk.
 	shrinkTime = 200 * time.Millisecond
-	// shrinkLow and shrinkIdle are how many bytes must be free in the file before it is
-	// shrunk: while the disk has little space, and while it has enough.
-	shrinkLow, shrinkIdle = 1 << 20, 32 << 20
-	// vacuumLimit is the largest size in use, in bytes, of a file that is rewritten when
-	// it is opened.
+	// How many bytes must be free in the file before it is shrunk: while the disk is short
+	// of space, and while it is not.
+	shrinkThresholdShort, shrinkThresholdIdle = 1 << 20, 32 << 20
+	// vacuumLimit is how many bytes may be in use in a file that is rewritten when it is
+	// opened.
 	vacuumLimit = 64 << 20
 )
 
-// shrink returns free space in the file to the disk: if the disk, or this user's quota on
-// it, has little space, or if the writer is idle. It returns the bytes that are still free in the file.
-func (w *writer) shrink(inside int64) (int64, error) {
-	least := int64(shrinkIdle)
+// shrinkFile truncates the file, in steps, to release its free pages to the disk: if the
+// disk, or this user's quota on it, is short of space; and otherwise if the writer has been
+// idle since the last check of the disk and at least half of the file is free. The argument
+// and the result are how many bytes of the file are free, before and after.
+func (w *writer) shrinkFile(freeInFile int64) (int64, error) {
+	threshold := int64(shrinkThresholdIdle)
 	switch {
 	case w.reserve.missing || w.disk.isShort() || isFull(w.lastError()):
-		least = shrinkLow
-		if w.db.walBytes() >= shrinkLow {
-			_, _ = w.db.checkpoint.number()
+		threshold = shrinkThresholdShort
+		if w.db.walBytes() >= shrinkThresholdShort {
+			// Shrinking needs the space of the write-ahead log. If a reader prevents the
+			// truncation, the steps become smaller.
+			_, _ = w.db.truncateWAL.number()
 		}
-	case w.worked || inside < w.db.fileBytes()/2:
-		return inside, nil
+	case w.active || freeInFile < w.db.fileBytes()/2:
+		return freeInFile, nil
 	}
-	for start := time.Now(); inside >= least && time.Since(start) < shrinkTime; {
-		before := inside
-		err := w.db.shrink(w.shrinkStep)
+	for start := time.Now(); freeInFile >= threshold && time.Since(start) < shrinkTime; {
+		before := freeInFile
+		err := w.db.releasePages(w.shrinkStep)
 		switch {
 		case err == nil:
 			w.shrinkStep = min(2*w.shrinkStep, maxShrinkStep)
@@ -45,35 +49,35 @@ func (w *writer) shrink(inside int64) (int64, error) {
 			w.shrinkStep /= 2
 			continue
 		default: // another process writes, or there is no space at all
-			return inside, nil
+			return freeInFile, nil
 		}
-		if inside, err = w.db.freeInside(); err != nil || inside >= before {
-			return inside, err
+		if freeInFile, err = w.db.freeInFile(); err != nil || freeInFile >= before {
+			return freeInFile, err
 		}
 	}
-	return inside, nil
+	return freeInFile, nil
 }
 
-// freeInside returns how many bytes of the file are free.
-func (w *writeConn) freeInside() (int64, error) {
+// freeInFile returns how many bytes of the file are free.
+func (w *writeConn) freeInFile() (int64, error) {
 	pages, err := w.freePages.number()
 	return pages * pageSize, err
 }
 
-// shrink returns up to step bytes of free pages to the disk.
-func (w *writeConn) shrink(step int64) error {
+// releasePages truncates the file by up to step bytes of free pages.
+func (w *writeConn) releasePages(step int64) error {
 	vacuum, err := w.prepare(fmt.Sprintf("PRAGMA incremental_vacuum(%d)", step/pageSize))
 	if err != nil {
 		return err
 	}
 	defer vacuum.close()
-	err = w.marked(func() error {
+	err = w.commitChange(func() error {
 		return vacuum.query(func([]driver.Value) bool { return true })
 	})
 	if err != nil {
 		return err
 	}
-	_, err = w.checkpoint.number()
+	_, err = w.truncateWAL.number()
 	return err
 }
 
@@ -89,11 +93,12 @@ func sizeOf(path string) int64 {
 	return info.Size()
 }
 
-// makeShrinkable rewrites the file of a version before 3, once, so that it can be shrunk.
-// It skips a file with more than vacuumLimit bytes in use; a later start may rewrite it.
+// makeShrinkable rewrites a file that was created by a version before 3, once, so that it
+// can be shrunk. It skips a file with more than vacuumLimit bytes in use: a later start may
+// rewrite it, when it has fewer.
 func makeShrinkable(c *conn) error {
 	mode, err := c.number("PRAGMA auto_vacuum")
-	if err != nil || mode == incremental {
+	if err != nil || mode == autoVacuumIncremental {
 		return err
 	}
 	pages, err := c.number("PRAGMA page_count")
@@ -104,9 +109,9 @@ func makeShrinkable(c *conn) error {
 	if err != nil || (pages-free)*pageSize > vacuumLimit {
 		return err
 	}
-	return c.exec(fmt.Sprintf("PRAGMA temp_store = MEMORY; PRAGMA auto_vacuum = %d; VACUUM", incremental))
+	return c.exec(fmt.Sprintf("PRAGMA temp_store = MEMORY; PRAGMA auto_vacuum = %d; VACUUM", autoVacuumIncremental))
 }
 
-// incremental is the value of PRAGMA auto_vacuum for a file that is shrunk by PRAGMA
+// autoVacuumIncremental is the value of PRAGMA auto_vacuum for a file that is shrunk by PRAGMA
 // incremental_vacuum.
-const incremental = 2
+const autoVacuumIncremental = 2

@@ -24,17 +24,17 @@ type Trouble struct {
 // QueueStats are the figures of a queue or an inbox.
 type QueueStats struct {
 	Name     string
-	Depth    int64     // messages in it, delivered or not
-	Oldest   time.Time // arrival of the oldest of them; zero if there is none
-	SetAside int64     // dead letters
-	Total    uint64    // messages ever stored in it
+	Depth    int64     // number of messages in it, delivered or not
+	Oldest   time.Time // arrival of the oldest message in it; zero if it is empty
+	SetAside int64     // number of dead letters
+	Total    uint64    // number of messages ever stored in it
 }
 
 // Stats reads the figures of all queues from the file.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	stats := Stats{Trouble: s.writer.trouble.Load()}
 	err := s.read(ctx, "read figures", func(r *readConn) error {
-		return r.queues.query(func(cols []driver.Value) bool {
+		return r.queueStats.query(func(cols []driver.Value) bool {
 			q := QueueStats{
 				Name:     text(cols[0]),
 				Depth:    number(cols[1]),
@@ -59,9 +59,8 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return stats, nil
 }
 
-// Health returns an error if the store can not be written, can not be read, or has no
-// space for messages of peers; the error has the time since when. Otherwise it returns
-// nil.
+// Health returns an error if the store cannot be written or read, or if the disk is almost
+// full; the error has the time since when. Otherwise it returns nil.
 func (s *Store) Health() error {
 	if t := s.writer.trouble.Load(); t != nil {
 		return fmt.Errorf("message store can not be written since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)

@@ -10,24 +10,24 @@ import (
 	"peerlink/internal/wait"
 )
 
-// inbox records which messages of an inbox are delivered, and to which subscription. It
-// outlives its subscriptions, since the removal of acknowledged messages may not be
-// durable yet.
+// inbox records which messages of an inbox are delivered and not acknowledged, and to which
+// subscription. It outlives its subscriptions, since the removal of acknowledged messages
+// may not be durable yet: lastRead keeps them from being read again.
 type inbox struct {
 	name   string
 	readMu ctxMutex // held while messages are read from the file
 	old    uint64   // messages up to this one may have been delivered before the store was opened
 
 	mu       sync.Mutex
-	read     uint64          // the last message that was read from the file
-	returned []uint64        // given back by subscriptions; sorted
-	out      map[uint64]held // delivered
+	lastRead uint64                    // the last message that was read from the file, in order
+	requeued []uint64                  // to be delivered again, sorted: delivered before, and neither acknowledged nor unacked
+	unacked  map[uint64]unackedMessage // delivered, and not acknowledged or requeued
 	subs     map[*Subscription]struct{}
 }
 
-// held is a delivered message.
-type held struct {
-	by   *Subscription
+// unackedMessage is a message that is delivered to a subscription.
+type unackedMessage struct {
+	sub  *Subscription
 	peer string // ID of the sending peer
 	size int
 }
@@ -52,8 +52,8 @@ type InboxMessage struct {
 }
 
 // Subscription consumes messages of an inbox for one application. The subscriptions of an
-// inbox compete: each message is delivered to one of them. There is no other bound on
-// unacknowledged messages than the max of Next: request no more than you can hold.
+// inbox compete: each message is delivered to one of them. Only the caller bounds the number
+// of unacknowledged messages, by what it requests with Next.
 type Subscription struct {
 	store   *Store
 	inbox   *inbox
@@ -63,23 +63,24 @@ type Subscription struct {
 }
 
 // Subscribe opens an inbox, which has the name of its exchange ("accounts_in", ...) and
-// need not exist yet. If the queue of this name has a consumer, Next reports [broker.ErrInUse].
+// need not exist yet. If the queue of this name has a consumer, the methods of the
+// Subscription report [broker.ErrInUse].
 func (s *Store) Subscribe(name string) *Subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := &Subscription{store: s, arrived: wait.NewSignal(), closed: make(chan struct{})}
 	if s.hasConsumer(name) {
-		sub.err = fmt.Errorf("subscribe to %s: %w by a consumer", name, broker.ErrInUse)
+		sub.err = fmt.Errorf("subscribe to %s: %w: it has a consumer", name, broker.ErrInUse)
 		return sub
 	}
 	b := s.inboxes[name]
 	if b == nil {
 		b = &inbox{
-			name:   name,
-			readMu: newCtxMutex(),
-			old:    s.old[name],
-			out:    make(map[uint64]held),
-			subs:   make(map[*Subscription]struct{}),
+			name:    name,
+			readMu:  newCtxMutex(),
+			old:     s.old[name],
+			unacked: make(map[uint64]unackedMessage),
+			subs:    make(map[*Subscription]struct{}),
 		}
 		s.inboxes[name] = b
 	}
@@ -91,17 +92,18 @@ func (s *Store) Subscribe(name string) *Subscription {
 	return sub
 }
 
-// Next waits until there is a message that is delivered to no subscription, and returns up
-// to max of them, of about 1 MiB in total, returned messages first.
-func (sub *Subscription) Next(ctx context.Context, max int) ([]InboxMessage, error) {
+// Next waits until the inbox has a message that is not delivered to a subscription,
+// delivers up to limit such messages, of about 1 MiB in total, to this subscription, and
+// returns them. Requeued messages come first, in a batch of their own.
+func (sub *Subscription) Next(ctx context.Context, limit int) ([]InboxMessage, error) {
 	if sub.err != nil {
 		return nil, sub.err
 	}
-	if max < 1 {
-		return nil, fmt.Errorf("%w: %d messages wanted, expected at least 1", errInvalid, max)
+	if limit < 1 {
+		return nil, fmt.Errorf("%w: %d messages requested, expected at least 1", errInvalid, limit)
 	}
 	for {
-		found, err := sub.take(ctx, max)
+		found, err := sub.take(ctx, limit)
 		if err != nil || len(found) > 0 {
 			return found, err
 		}
@@ -111,7 +113,8 @@ func (sub *Subscription) Next(ctx context.Context, max int) ([]InboxMessage, err
 	}
 }
 
-// take delivers the messages that are available now, without waiting for more.
+// take delivers up to limit messages that are available now, and returns them. It does not
+// wait for messages.
 func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, error) {
 	b := sub.inbox
 	if err := b.readMu.lock(ctx, sub.closed); err != nil {
@@ -119,15 +122,15 @@ func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, e
 	}
 	defer b.readMu.unlock()
 	b.mu.Lock()
-	read := b.read
-	returned := slices.Clone(b.returned[:min(limit, len(b.returned))])
+	read := b.lastRead
+	requeued := slices.Clone(b.requeued[:min(limit, len(b.requeued))])
 	b.mu.Unlock()
 
 	var found []Message
-	looked := 0
+	lookedUp := 0
 	err := sub.store.read(ctx, "take messages out of "+b.name, func(r *readConn) (err error) {
-		if len(returned) > 0 {
-			found, looked, err = r.readThese(b.name, returned)
+		if len(requeued) > 0 {
+			found, lookedUp, err = r.readSingle(b.name, requeued)
 		}
 		if err == nil && len(found) == 0 {
 			found, err = r.readMessages(b.name, read, limit)
@@ -143,26 +146,26 @@ func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, e
 	if _, open := b.subs[sub]; !open {
 		return nil, broker.ErrClosed
 	}
-	// Other messages may have been returned meanwhile, at any position.
-	b.returned = slices.DeleteFunc(b.returned, func(seq uint64) bool {
-		_, here := slices.BinarySearch(returned[:looked], seq)
-		return here
+	// Other messages may have been requeued meanwhile, at any position.
+	b.requeued = slices.DeleteFunc(b.requeued, func(seq uint64) bool {
+		_, read := slices.BinarySearch(requeued[:lookedUp], seq)
+		return read
 	})
-	given := make([]InboxMessage, len(found))
+	delivered := make([]InboxMessage, len(found))
 	for i, m := range found {
-		given[i] = InboxMessage{Seq: m.Seq, ID: m.ID, Redelivered: m.Seq <= b.read || m.Seq <= b.old, Incoming: m.incoming(b.name)}
-		b.out[m.Seq] = held{sub, m.Peer, m.size}
+		delivered[i] = InboxMessage{Seq: m.Seq, ID: m.ID, Redelivered: m.Seq <= b.lastRead || m.Seq <= b.old, Incoming: m.incoming(b.name)}
+		b.unacked[m.Seq] = unackedMessage{sub, m.Peer, m.size}
 	}
 	if n := len(found); n > 0 {
-		b.read = max(b.read, found[n-1].Seq)
+		b.lastRead = max(b.lastRead, found[n-1].Seq)
 	}
-	return given, nil
+	return delivered, nil
 }
 
 // Ack removes messages that are delivered to this subscription. If it returns nil, done
 // (which may be nil) is called once: with nil when the removal is durable, with
-// [broker.ErrClosed] if the store was closed before. Ack reports [errNotGivenOut], and
-// does nothing, if one of the messages is not delivered to this subscription.
+// [broker.ErrClosed] if the store was closed before. If one of the messages is not
+// delivered to this subscription, Ack returns an error and removes none.
 func (sub *Subscription) Ack(seqs []uint64, done func(error)) error {
 	if sub.err != nil {
 		return sub.err
@@ -171,13 +174,13 @@ func (sub *Subscription) Ack(seqs []uint64, done func(error)) error {
 	b := sub.inbox
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := sub.holds(seqs); err != nil {
-		return fmt.Errorf("acknowledge: %w", err)
+	if err := sub.checkDelivered(seqs); err != nil {
+		return fmt.Errorf("acknowledge messages: %w", err)
 	}
 	freed := make(map[string]int64)
 	for _, seq := range seqs {
-		if h := b.out[seq]; h.peer != "" {
-			freed[h.peer] += int64(h.size)
+		if m := b.unacked[seq]; m.peer != "" {
+			freed[m.peer] += int64(m.size)
 		}
 	}
 	remove := func(t *tx) error { return t.remove(b.name, seqs, freed) }
@@ -185,36 +188,36 @@ func (sub *Subscription) Ack(seqs []uint64, done func(error)) error {
 		return err
 	}
 	for _, seq := range seqs {
-		delete(b.out, seq)
+		delete(b.unacked, seq)
 	}
 	return nil
 }
 
-// Nack returns messages that are delivered to this subscription to the inbox, for delivery
-// to any subscription. It reports [errNotGivenOut], and does nothing, if one of them is
-// not delivered to this subscription.
+// Nack requeues messages that are delivered to this subscription: they will be delivered
+// again, to any subscription. If one of them is not delivered to this subscription, Nack
+// returns an error and requeues none.
 func (sub *Subscription) Nack(seqs []uint64) error {
 	if sub.err != nil {
 		return sub.err
 	}
 	b := sub.inbox
 	b.mu.Lock()
-	err := sub.holds(seqs)
+	err := sub.checkDelivered(seqs)
 	if err == nil {
-		b.giveBack(seqs)
+		b.requeue(seqs)
 	}
 	b.mu.Unlock()
 	if err != nil {
-		return fmt.Errorf("give back: %w", err)
+		return fmt.Errorf("requeue messages: %w", err)
 	}
 	sub.store.notifier.notify(b.name)
 	return nil
 }
 
-// Close returns unacknowledged messages to the inbox. It waits up to flushTime until the
-// acknowledgements are durable; they are valid without that.
+// Close requeues unacknowledged messages. Acknowledgements remain valid; Close waits for up
+// to two seconds until they are durable.
 func (sub *Subscription) Close() error {
-	if sub.err != nil || !sub.leave() {
+	if sub.err != nil || !sub.detach() {
 		return nil
 	}
 	sub.store.notifier.remove(sub.inbox.name, sub.arrived)
@@ -223,9 +226,9 @@ func (sub *Subscription) Close() error {
 	return nil
 }
 
-// leave removes the subscription and returns its messages to the inbox. It reports whether
-// the subscription was open.
-func (sub *Subscription) leave() bool {
+// detach removes the subscription from the inbox and requeues its messages. It reports
+// whether the subscription was open.
+func (sub *Subscription) detach() bool {
 	s, b := sub.store, sub.inbox
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,39 +240,39 @@ func (sub *Subscription) leave() bool {
 	delete(b.subs, sub)
 	close(sub.closed)
 	var mine []uint64
-	for seq, h := range b.out {
-		if h.by == sub {
+	for seq, m := range b.unacked {
+		if m.sub == sub {
 			mine = append(mine, seq)
 		}
 	}
-	b.giveBack(mine)
-	if len(b.subs) == 0 && b.read == 0 {
+	b.requeue(mine)
+	if len(b.subs) == 0 && b.lastRead == 0 {
 		delete(s.inboxes, b.name) // no state to keep; inboxes of any name can be subscribed to
 	}
 	return true
 }
 
-// holds checks that the subscription is open and that the messages are delivered to it.
-// The caller holds inbox.mu.
-func (sub *Subscription) holds(seqs []uint64) error {
+// checkDelivered returns an error if the subscription is closed, or if one of the messages
+// is not delivered to it. The caller holds sub.inbox.mu.
+func (sub *Subscription) checkDelivered(seqs []uint64) error {
 	b := sub.inbox
 	if _, open := b.subs[sub]; !open {
 		return broker.ErrClosed
 	}
 	for _, seq := range seqs {
-		if b.out[seq].by != sub {
-			return fmt.Errorf("message %d of %s: %w to this subscription", seq, b.name, errNotGivenOut)
+		if b.unacked[seq].sub != sub {
+			return fmt.Errorf("message %d of %s: %w", seq, b.name, errNotDelivered)
 		}
 	}
 	return nil
 }
 
-// giveBack moves messages from out to returned. The caller holds b.mu.
-func (b *inbox) giveBack(seqs []uint64) {
+// requeue moves messages from b.unacked to b.requeued. The caller holds b.mu.
+func (b *inbox) requeue(seqs []uint64) {
 	for _, seq := range seqs {
-		delete(b.out, seq)
+		delete(b.unacked, seq)
 	}
-	b.returned = append(b.returned, seqs...)
-	slices.Sort(b.returned)
-	b.returned = slices.Compact(b.returned)
+	b.requeued = append(b.requeued, seqs...)
+	slices.Sort(b.requeued)
+	b.requeued = slices.Compact(b.requeued)
 }

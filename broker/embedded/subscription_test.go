@@ -79,13 +79,13 @@ func TestSubscription(t *testing.T) {
 
 	// A message can be acknowledged or returned only by its subscription.
 	for name, err := range map[string]error{
-		"ack twice":           a.Ack([]uint64{seqsA[1]}, func(error) { t.Error("done was called") }),
-		"ack another's":       a.Ack([]uint64{seqsA[0], seqsB[1]}, func(error) { t.Error("done was called") }),
-		"ack to come":         a.Ack([]uint64{10}, nil),
-		"ack 0":               a.Ack([]uint64{0}, nil),
-		"give back another's": b.Nack([]uint64{seqsA[0]}),
+		"ack twice":         a.Ack([]uint64{seqsA[1]}, func(error) { t.Error("done was called") }),
+		"ack another's":     a.Ack([]uint64{seqsA[0], seqsB[1]}, func(error) { t.Error("done was called") }),
+		"ack to come":       a.Ack([]uint64{10}, nil),
+		"ack 0":             a.Ack([]uint64{0}, nil),
+		"requeue another's": b.Nack([]uint64{seqsA[0]}),
 	} {
-		if !errors.Is(err, errNotGivenOut) {
+		if !errors.Is(err, errNotDelivered) {
 			t.Errorf("%s: got %v, want ErrNotGivenOut", name, err)
 		}
 	}

@@ -14,29 +14,29 @@ import (
 // statements.
 type tx struct {
 	*writeConn
-	now     int64                // Unix milliseconds
-	queues  map[int64]*queueWork // the queues with changes, by ID
-	change  map[string]int64     // by peer: change of the size of its received messages, in bytes
-	usage   map[string]int64     // by peer: size of its received messages, in bytes, after finish
-	inserts int                  // number of rows bound to insertMany
+	now         int64                   // Unix milliseconds
+	queues      map[int64]*queueChanges // the queues with changes, by ID
+	usageChange map[string]int64        // by peer: change of the size of its received messages, in bytes
+	usage       map[string]int64        // by peer: size of its received messages, in bytes, after finish
+	inserts     int                     // number of rows that are bound to insertMany, and not inserted yet
 }
 
-// queueWork collects the changes of one queue in a transaction.
-type queueWork struct {
+// queueChanges collects the changes of one queue in a transaction.
+type queueChanges struct {
 	id, nextSeq, depth int64
 	name               string
-	first              uint64   // sequence number of added[0]
-	added              []row    // new messages that were not moved back
+	first              uint64   // sequence number of added[0], unless movedBack
+	added              []row    // new messages, without those that were moved back
 	movedBack          bool     // dead letters were moved back to the queue
 	removed            []uint64 // messages to remove, unsorted
 }
 
 func newTx(w *writeConn) *tx {
-	return &tx{writeConn: w, now: time.Now().UnixMilli(), queues: make(map[int64]*queueWork), change: make(map[string]int64)}
+	return &tx{writeConn: w, now: time.Now().UnixMilli(), queues: make(map[int64]*queueChanges), usageChange: make(map[string]int64)}
 }
 
 // queue returns the queueWork of a queue. It reports broker.ErrNoQueue.
-func (t *tx) queue(name string) (*queueWork, error) {
+func (t *tx) queue(name string) (*queueChanges, error) {
 	c, err := t.cachedCatalog()
 	if err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func (t *tx) queue(name string) (*queueWork, error) {
 }
 
 // makeQueue returns the queueWork of a queue, and creates the queue if it does not exist.
-func (t *tx) makeQueue(name string) (*queueWork, error) {
+func (t *tx) makeQueue(name string) (*queueChanges, error) {
 	c, err := t.cachedCatalog()
 	if err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (t *tx) makeQueue(name string) (*queueWork, error) {
 	return t.queueByID(id)
 }
 
-func (t *tx) queueByID(id int64) (*queueWork, error) {
+func (t *tx) queueByID(id int64) (*queueChanges, error) {
 	if q := t.queues[id]; q != nil {
 		return q, nil
 	}
@@ -72,7 +72,7 @@ func (t *tx) queueByID(id int64) (*queueWork, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &queueWork{id: id, name: c.names[id]}
+	q := &queueChanges{id: id, name: c.names[id]}
 	if err := t.queueState.query(func(cols []driver.Value) bool {
 		q.nextSeq, q.depth = number(cols[0]), number(cols[1])
 		return false
@@ -80,7 +80,7 @@ func (t *tx) queueByID(id int64) (*queueWork, error) {
 		return nil, err
 	}
 	if q.nextSeq == 0 {
-		return nil, fmt.Errorf("%w: a binding leads to queue %d, which is not there", broker.ErrNoQueue, id)
+		return nil, fmt.Errorf("%w: a binding leads to queue %d", broker.ErrNoQueue, id)
 	}
 	q.first = uint64(q.nextSeq)
 	t.queues[id] = q
@@ -88,13 +88,13 @@ func (t *tx) queueByID(id int64) (*queueWork, error) {
 }
 
 // put appends a message to a queue.
-func (t *tx) put(q *queueWork, r row) error {
+func (t *tx) put(q *queueChanges, r row) error {
 	bindRow(t.insertMany, t.inserts, q.id, q.nextSeq, t.now, t.epoch, r)
 	q.nextSeq++
 	q.depth++
 	q.added = append(q.added, r)
 	if peer := r.message.Peer; peer != "" {
-		t.change[peer] += int64(r.size())
+		t.usageChange[peer] += int64(r.size())
 	}
 	t.inserts++
 	if t.inserts < insertRows {
@@ -114,13 +114,13 @@ func (t *tx) remove(queue string, seqs []uint64, freed map[string]int64) error {
 	}
 	q.removed = append(q.removed, seqs...)
 	for peer, n := range freed {
-		t.change[peer] -= n
+		t.usageChange[peer] -= n
 	}
 	return nil
 }
 
-// removeThrough removes all messages of a queue up to and including seq, with the sorted
-// exceptions.
+// removeThrough removes all messages of a queue up to and including seq, except those in
+// except, which is sorted.
 func (t *tx) removeThrough(queue string, seq uint64, except []uint64) error {
 	q, err := t.queue(queue)
 	if err != nil {
@@ -153,7 +153,7 @@ func (t *tx) firstSeq(queue string) (uint64, error) {
 	return uint64(n), err
 }
 
-func (t *tx) removeBetween(q *queueWork, first, last uint64) error {
+func (t *tx) removeBetween(q *queueChanges, first, last uint64) error {
 	n, err := t.removeRange.exec(q.id, int64(first), int64(last))
 	q.depth -= n
 	return err
@@ -182,8 +182,9 @@ func (t *tx) route(exchange, routingKey string) ([]int64, error) {
 	return c.route(exchange, routingKey), nil
 }
 
-// declare binds a peer's queue, in place of the peer's previous binding.
-func (t *tx) declare(p broker.PeerQueue) error {
+// bindPeer binds a peer's first queue, in place of the peer's previous binding, and creates
+// the queue if it does not exist.
+func (t *tx) bindPeer(p broker.PeerQueue) error {
 	q, err := t.makeQueue(p.Queues[0])
 	if err != nil {
 		return err
@@ -203,8 +204,8 @@ func (t *tx) declare(p broker.PeerQueue) error {
 	return nil
 }
 
-// release removes the binding of a peer.
-func (t *tx) release(peer string) error {
+// unbindPeer removes the binding of a peer.
+func (t *tx) unbindPeer(peer string) error {
 	c, err := t.cachedCatalog()
 	if err != nil {
 		return err
@@ -236,13 +237,13 @@ func (t *tx) finish() error {
 			return err
 		}
 	}
-	return t.account()
+	return t.writeUsage()
 }
 
-// account writes the new sizes of the peers' messages.
-func (t *tx) account() error {
-	t.usage = make(map[string]int64, len(t.change))
-	for peer, n := range t.change {
+// writeUsage updates the sizes of the peers' messages in the file, and sets t.usage.
+func (t *tx) writeUsage() error {
+	t.usage = make(map[string]int64, len(t.usageChange))
+	for peer, n := range t.usageChange {
 		bytes, err := t.addUsage.number(peer, n)
 		if err != nil {
 			return err
@@ -254,7 +255,7 @@ func (t *tx) account() error {
 
 // removeRuns removes the messages in q.removed, with one statement for each run of
 // consecutive ones.
-func (t *tx) removeRuns(q *queueWork) error {
+func (t *tx) removeRuns(q *queueChanges) error {
 	slices.Sort(q.removed)
 	for i := 0; i < len(q.removed); {
 		first, last := q.removed[i], q.removed[i]

@@ -13,7 +13,7 @@ import (
 type Waiting struct {
 	Messages int64 // in queues and inboxes
 	SetAside int64 // dead letters
-	AtLeast  bool  // there may be others in the write-ahead log: the store is in use, or was not closed
+	AtLeast  bool  // there may be more messages in the write-ahead log: the store is in use, or was not closed
 }
 
 // ReadWaiting counts the messages in the file of a store. It needs no lock, and neither

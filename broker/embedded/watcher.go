@@ -8,11 +8,13 @@ import (
 	"peerlink/internal/wait"
 )
 
-// watchBuffer is how many messages a Watcher buffers until Next is called.
+// watchBuffer is how many stored messages a Watcher buffers in memory, and how many it
+// reads from the file at once.
 const watchBuffer = 256
 
 // Watcher receives copies of the messages that are stored in an inbox, and does not remove
-// them. It never blocks the writer: if Next is called too rarely, messages are missed.
+// them. It never blocks the writer: messages that do not fit into its buffer are read from
+// the file by Next, which misses those that were removed meanwhile.
 type Watcher struct {
 	store   *Store
 	inbox   string
@@ -22,21 +24,22 @@ type Watcher struct {
 	closed  chan struct{}
 	err     error // why Watch failed; nil if it did not
 
-	last  uint64    // the last message returned or missed
-	found []Message // read from the file, not returned yet
+	last     uint64    // the last message returned or missed
+	fromFile []Message // read from the file, and not returned yet
 
-	mu      sync.Mutex
-	offered []offer // by the writer
+	mu       sync.Mutex
+	buffered []bufferedMessage // added by the writer
 }
 
-// offer is a message that has just been stored.
-type offer struct {
+// bufferedMessage is a message that has just been stored.
+type bufferedMessage struct {
 	seq     uint64
 	message *broker.Incoming
 }
 
 // Watch starts to watch an inbox (or a peer's queue). Messages that another process stores
-// are seen too, unless they are removed before this store has detected them.
+// are seen too, unless they are removed before this store has detected them. If Watch
+// fails, Next returns the reason.
 func (s *Store) Watch(inbox string) *Watcher {
 	w := &Watcher{store: s, inbox: inbox, nextMu: newCtxMutex(), arrived: wait.NewSignal(), closed: make(chan struct{})}
 	s.notifier.add(inbox, w.arrived, w)
@@ -47,14 +50,14 @@ func (s *Store) Watch(inbox string) *Watcher {
 	return w
 }
 
-// offer buffers copies of messages that have just been stored; first is the sequence
-// number of added[0].
-func (w *Watcher) offer(first uint64, added []row) {
+// addCopies buffers messages that have just been stored, as far as the buffer has room;
+// first is the sequence number of added[0].
+func (w *Watcher) addCopies(first uint64, added []row) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	room := watchBuffer - len(w.offered)
+	room := watchBuffer - len(w.buffered)
 	for i, r := range added[:min(room, len(added))] {
-		w.offered = append(w.offered, offer{first + uint64(i), r.message})
+		w.buffered = append(w.buffered, bufferedMessage{first + uint64(i), r.message})
 	}
 }
 
@@ -86,13 +89,13 @@ func (w *Watcher) Next(ctx context.Context) (m broker.Incoming, missed uint64, e
 }
 
 // peek returns the next available message; seq is 0 if there is none. If there is a gap
-// before the next offered message, peek reads from the file: the missing messages may have
-// been stored by another process, or while the buffer was full.
+// before the next buffered message, peek reads from the file: the messages in the gap may
+// have been stored by another process, or while the buffer was full.
 func (w *Watcher) peek(ctx context.Context) (seq uint64, m broker.Incoming, err error) {
-	next := w.nextOffer()
-	if len(w.found) == 0 && (next == nil || next.seq > w.last+1) {
+	next := w.nextBuffered()
+	if len(w.fromFile) == 0 && (next == nil || next.seq > w.last+1) {
 		err := w.store.read(ctx, "watch "+w.inbox, func(r *readConn) (err error) {
-			w.found, err = r.readMessages(w.inbox, w.last, watchBuffer)
+			w.fromFile, err = r.readMessages(w.inbox, w.last, watchBuffer)
 			return err
 		})
 		if err != nil {
@@ -100,9 +103,9 @@ func (w *Watcher) peek(ctx context.Context) (seq uint64, m broker.Incoming, err 
 		}
 	}
 	switch {
-	case len(w.found) > 0 && (next == nil || w.found[0].Seq <= next.seq):
-		seq, m = w.found[0].Seq, w.found[0].incoming(w.inbox)
-		w.found = w.found[1:]
+	case len(w.fromFile) > 0 && (next == nil || w.fromFile[0].Seq <= next.seq):
+		seq, m = w.fromFile[0].Seq, w.fromFile[0].incoming(w.inbox)
+		w.fromFile = w.fromFile[1:]
 	case next != nil:
 		seq, m = next.seq, *next.message
 		m.Exchange = w.inbox
@@ -110,17 +113,17 @@ func (w *Watcher) peek(ctx context.Context) (seq uint64, m broker.Incoming, err 
 	return seq, m, nil
 }
 
-// nextOffer returns the first buffered message after w.last.
-func (w *Watcher) nextOffer() *offer {
+// nextBuffered returns the first buffered message after w.last.
+func (w *Watcher) nextBuffered() *bufferedMessage {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.offered) > 0 && w.offered[0].seq <= w.last {
-		w.offered = w.offered[1:]
+	for len(w.buffered) > 0 && w.buffered[0].seq <= w.last {
+		w.buffered = w.buffered[1:]
 	}
-	if len(w.offered) == 0 {
+	if len(w.buffered) == 0 {
 		return nil
 	}
-	return &w.offered[0]
+	return &w.buffered[0]
 }
 
 // Close ends watching.

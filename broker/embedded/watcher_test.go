@@ -37,7 +37,7 @@ func TestWatchSlow(t *testing.T) {
 	sub := subscribe(t, s, "accounts_in")
 	_, seqs := take(t, sub, total)
 	ack(t, sub, seqs[:total-left]...)
-	if n := len(w.offered); n > watchBuffer {
+	if n := len(w.buffered); n > watchBuffer {
 		t.Errorf("the watcher holds %d messages, want at most %d", n, watchBuffer)
 	}
 	seen, missed := 0, uint64(0)

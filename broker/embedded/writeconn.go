@@ -16,9 +16,9 @@ const (
 	// walKept is the size in bytes to which SQLite truncates the write-ahead log when it
 	// restarts the log.
 	walKept = 32 << 20
-	// walLimit is the size in bytes from which the writer forces a restart of the log.
-	// SQLite itself restarts it only while there are no readers, and under load there may
-	// always be some.
+	// walLimit is the size in bytes from which the writer truncates the log, for which it
+	// waits for readers. SQLite itself restarts the log only while there are no readers,
+	// and under load there may always be some.
 	walLimit = 64 << 20
 )
 
@@ -27,10 +27,10 @@ const (
 type writeConn struct {
 	*conn
 	fairLock fairLock
-	places   []fileIdentity // the file and its write-ahead log
+	files    []fileIdentity // the file and its write-ahead log
 	walPath  string
-	walLimit int64 // size of the write-ahead log, in bytes, from which it is restarted
-	nextWAL  int64 // size, in bytes, at which the next restart is tried
+	walLimit int64 // size of the write-ahead log, in bytes, from which it is truncated
+	nextWAL  int64 // size, in bytes, at which truncating it is tried next
 
 	epoch      int64  // of the messages stored by this connection; see identity.go
 	token      uint32 // of the last transaction; see pair.go
@@ -39,14 +39,15 @@ type writeConn struct {
 	catalog    *catalog // nil: must be read from the file
 
 	begin, commit, rollback           *stmt
-	dataVersion, checkpoint, restart  *stmt
+	truncateWAL, restartWAL           *stmt // return 1 if a reader prevents that
+	dataVersion                       *stmt
 	freePages                         *stmt
 	applicationID                     *stmt
 	allQueues, allBindings            *stmt
 	queueState, addQueue, updateQueue *stmt
 	insert, insertMany                *stmt
 	removeRange, moveToDeadLetters    *stmt
-	minSeq, truncate                  *stmt
+	minSeq                            *stmt
 	moveBack, removeDeadLetters       *stmt
 	bind, unbind                      *stmt
 	allUsage, addUsage                *stmt
@@ -78,7 +79,7 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 			return nil, err
 		}
 		if err := makeShrinkable(c); err != nil {
-			opts.Logger.Warn("the message store can not give room back to the disk yet", "err", err)
+			opts.Logger.Warn("the message store cannot release free space to the disk yet", "err", err)
 		}
 	}
 	if err := w.prepareStatements(); err != nil {
@@ -107,15 +108,15 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 			c.close()
 			return nil, err
 		}
-		w.places = append(w.places, p)
+		w.files = append(w.files, p)
 	}
 	return w, nil
 }
 
-// inPlace reports [errGone] if the next process that opens the store would not find what
-// is written.
-func (w *writeConn) inPlace() error {
-	for _, p := range w.places {
+// checkInPlace reports [errGone] if the file or its write-ahead log was removed, moved or
+// replaced: the next process that opens the store would not find what is written.
+func (w *writeConn) checkInPlace() error {
+	for _, p := range w.files {
 		if err := p.check(); err != nil {
 			return err
 		}
@@ -134,9 +135,9 @@ func (w *writeConn) prepareStatements() error {
 	w.commit = p.stmt("COMMIT")
 	w.rollback = p.stmt("ROLLBACK")
 	w.dataVersion = p.stmt("PRAGMA data_version")
-	w.checkpoint = p.stmt("PRAGMA wal_checkpoint(TRUNCATE)")
+	w.truncateWAL = p.stmt("PRAGMA wal_checkpoint(TRUNCATE)")
 	w.applicationID = p.stmt("PRAGMA application_id")
-	w.restart = p.stmt("PRAGMA wal_checkpoint(RESTART)")
+	w.restartWAL = p.stmt("PRAGMA wal_checkpoint(RESTART)")
 	w.freePages = p.stmt("PRAGMA freelist_count")
 	w.allQueues = p.stmt("SELECT id, name, next_seq FROM queues")
 	w.allBindings = p.stmt("SELECT peer, exchange, binding_key, fanout, queue FROM bindings")
@@ -147,7 +148,6 @@ func (w *writeConn) prepareStatements() error {
 	w.insertMany = p.stmt(insert + values + strings.Repeat(", "+values, insertRows-1))
 	w.removeRange = p.stmt("DELETE FROM messages WHERE queue = ? AND seq BETWEEN ? AND ?")
 	w.minSeq = p.stmt("SELECT coalesce(min(seq), 0) FROM messages WHERE queue = ?")
-	w.truncate = p.stmt("PRAGMA wal_checkpoint(TRUNCATE)")
 	w.moveToDeadLetters = p.stmt("INSERT INTO set_aside (" + columns + ", at, reason)" +
 		" SELECT " + columns + ", ?, ? FROM messages WHERE queue = ? AND seq = ?")
 	w.moveBack = p.stmt("INSERT INTO messages (" + columns + ", epoch)" +
@@ -166,7 +166,7 @@ func (w *writeConn) path() string { return strings.TrimSuffix(w.walPath, "-wal")
 
 func (w *writeConn) close() error {
 	w.fairLock.close()
-	w.leaveOneFile()
+	w.removeWALAtClose()
 	return w.conn.close()
 }
 
@@ -205,7 +205,7 @@ func (w *writeConn) changedByOthers() (bool, error) {
 	return changed, nil
 }
 
-// start begins a transaction.
+// start begins a transaction, and acquires the write lock with it.
 func (w *writeConn) start() error {
 	w.fairLock.lock()
 	defer w.fairLock.unlock()
@@ -213,15 +213,15 @@ func (w *writeConn) start() error {
 	return err
 }
 
-// undo rolls back a transaction that has failed. SQLite may have done so by itself, so
-// errors are ignored: if the transaction were still open, the next one could not begin,
-// and would be undone again.
+// undo rolls back a transaction that has failed, and discards the cache. SQLite may have
+// rolled it back already, so errors are ignored: if the transaction were still open, the
+// next one could not begin, and would be undone again.
 func (w *writeConn) undo() {
 	_, _ = w.rollback.exec()
 	w.catalog, w.tokenKnown = nil, false
 }
 
-// boundWAL bounds the size of the write-ahead log.
+// boundWAL truncates the write-ahead log if it has reached w.nextWAL.
 func (w *writeConn) boundWAL() error {
 	info, err := os.Stat(w.walPath)
 	if err != nil || info.Size() < w.nextWAL {
@@ -230,7 +230,7 @@ func (w *writeConn) boundWAL() error {
 	// Another process may be reading for hours. Wait for it only each time that the log
 	// has doubled, not after every transaction.
 	w.nextWAL = 2 * info.Size()
-	busy, err := w.checkpoint.number()
+	busy, err := w.truncateWAL.number()
 	if err != nil || busy != 0 {
 		return err
 	}
@@ -238,13 +238,14 @@ func (w *writeConn) boundWAL() error {
 	return nil
 }
 
-// bindRow binds the columns of the i-th message of an INSERT.
+// bindRow binds a message as the i-th row of an INSERT.
 func bindRow(s *stmt, i int, queue, seq, arrived, epoch int64, r row) {
 	m := r.message
 	s.bind(i*insertColumns, queue, seq, arrived, m.Type, m.ContentType, m.RoutingKey, r.headers, m.Body, m.Peer, epoch)
 }
 
-// moveRow copies the columns of the i-th message to an INSERT of one message.
+// moveRow copies the columns of the i-th row of an INSERT of many messages to an INSERT of
+// one.
 func moveRow(one, many *stmt, i int) {
 	for j := range insertColumns {
 		one.bind(j, many.args[i*insertColumns+j].Value)

@@ -40,7 +40,7 @@ type kind int
 
 const (
 	// maintenance removes, moves or binds. It is written before operations that need
-	// space, and never waits for them.
+	// space, and never waits for these.
 	maintenance kind = iota
 	// received stores messages of peers. It waits until there is space.
 	received
@@ -60,31 +60,31 @@ type writer struct {
 	disk              *disk
 	reserve           reserve
 	diskCheckInterval time.Duration        // interval between checks of the disk
-	tryWriting        func(size int) error // writes a file beside the store
-	shrinks           bool                 // return free space in the file to the disk
+	tryWriting        func(size int) error // writes and removes a file beside the store
+	shrinks           bool                 // release free space in the file to the disk
 
 	wake wait.Signal
 
-	mu       sync.Mutex
-	next     []op // the list being collected
-	number   int  // number of the list being collected
-	closed   bool
-	refusing error // why messages of applications are refused immediately; nil: they are not
+	mu         sync.Mutex
+	next       []op // the list being collected
+	listNumber int  // number of the list being collected
+	closed     bool
+	refusing   error // why messages of applications are refused immediately; nil: they are not
 
 	trouble atomic.Pointer[Trouble] // nil while writing succeeds
 
 	pulse pulse.Pulse // of the goroutine
 
 	// The remaining fields are used by the goroutine only.
-	held        []op             // operations that can not be written yet, in order
+	postponed   []op             // operations that could not be written yet, in order
 	stopped     bool             // even maintenance operations fail: no operations are taken
 	pause       time.Duration    // before the next attempt
 	retry       time.Time        // time of the next attempt
 	retryTimer  <-chan time.Time // receives at that time
 	unwritten   need             // what could not be written since the trouble began
-	worked      bool             // operations were written since the last check of the disk
+	active      bool             // operations were written since the last check of the disk
 	diskChecked time.Time        // time of the last check
-	shrinkStep  int64            // how many bytes of the file to return to the disk next
+	shrinkStep  int64            // how many bytes the next step of shrinking the file releases
 
 	done chan struct{} // closed when the goroutine has ended
 	err  error         // why the last operations could not be written; valid after done
@@ -98,14 +98,15 @@ func (w *writer) budgetOf(k kind) *budget {
 	return w.received
 }
 
-// submit adds an operation to the list being collected. It takes over the operation's part
-// of the budget: the writer releases it, or submit does if it fails.
+// submit adds an operation to the list being collected. The operation's part of the budget
+// is released by the writer when the operation ends, or by submit if submit fails.
 func (w *writer) submit(o op) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.submitLocked(o)
 }
 
+// submitLocked is submit for a caller that holds w.mu.
 func (w *writer) submitLocked(o op) error {
 	if w.closed {
 		w.release(o)
@@ -120,25 +121,26 @@ func (w *writer) submitLocked(o op) error {
 	return nil
 }
 
+// release releases an operation's part of the budget.
 func (w *writer) release(o op) {
 	if k, part := o.cost(); k != maintenance {
 		w.budgetOf(k).release(part)
 	}
 }
 
-// isGathering reports whether operations can still be added to the list with this number.
+// isCollecting reports whether operations can still be added to the list with this number.
 // The caller holds w.mu.
-func (w *writer) isGathering(number int) bool { return number == w.number && !w.closed }
+func (w *writer) isCollecting(number int) bool { return number == w.listNumber && !w.closed }
 
-// take returns the collected list, and starts the next one, which reuses the memory of
-// used.
+// take returns the collected list, and begins the next one, which reuses the memory of
+// used. If closing is true, no more operations are accepted.
 func (w *writer) take(used []op, closing bool) []op {
 	clear(used)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	ops := w.next
 	w.next = used[:0]
-	w.number++
+	w.listNumber++
 	w.closed = w.closed || closing
 	return ops
 }
@@ -168,7 +170,7 @@ func (w *writer) run(life context.Context) {
 		ops = w.take(ops, closing)
 		w.work(ops, closing)
 		if closing {
-			w.failHeld()
+			w.failPostponed()
 			return
 		}
 	}
@@ -181,22 +183,23 @@ func (w *writer) wait() error {
 	return w.err
 }
 
-// work writes the new and the held operations in one transaction. Operations that can not
-// be written are held, and retried after a pause. If the reason is missing space,
-// maintenance operations are written alone, and messages of applications are refused;
-// messages of peers wait only behind others that could not be written.
+// work writes the postponed and the new operations in one transaction. If that fails, they
+// are postponed, and retried after a pause. If the reason is missing space, maintenance
+// operations are written without the others, and messages of applications are refused. New
+// messages of peers are tried before the pause is over if no operation is postponed: what
+// has failed may have been a message of an application, for which more space must be free.
 func (w *writer) work(ops []op, closing bool) {
-	if len(w.held) > 0 {
-		ops = append(w.held, ops...)
+	if len(w.postponed) > 0 {
+		ops = append(w.postponed, ops...)
 	}
 	if len(ops) == 0 {
 		return
 	}
-	w.worked = true
+	w.active = true
 	err := w.lastError()
 	due := err == nil || closing || !time.Now().Before(w.retry)
-	peersOnly := false // messages of peers are written although messages of applications can not be
-	if !due && len(w.held) == 0 && canRemove(err) {
+	peersOnly := false // messages of peers are tried although the pause is not over
+	if !due && len(w.postponed) == 0 && canRemove(err) {
 		ops = w.refuse(ops, err)
 		peersOnly = needOf(ops).kind == received
 	}
@@ -206,22 +209,22 @@ func (w *writer) work(ops []op, closing bool) {
 			err = w.withReason(w.write(ops), needOf(ops).bytes)
 		}
 		if w.disk.needsCheck() {
-			if inside, err := w.db.freeInside(); err == nil {
-				w.disk.check(inside, &w.reserve)
+			if freeInFile, err := w.db.freeInFile(); err == nil {
+				w.disk.check(freeInFile, &w.reserve)
 			}
 		}
 		if err == nil {
-			w.held, w.retryTimer, w.stopped = nil, nil, false
+			w.postponed, w.retryTimer, w.stopped = nil, nil, false
 			if due {
-				w.tryAgain()
+				w.tryRecovery()
 			}
 			return
 		}
 		if canRemove(err) && w.writeIfMaintenanceOnly(ops) {
 			return
 		}
-		w.unwritten.add(needOf(ops))
-		w.failed(err)
+		w.unwritten.raiseTo(needOf(ops))
+		w.recordFailure(err)
 		w.setRetry()
 	}
 	w.stopped = !canRemove(err)
@@ -231,33 +234,35 @@ func (w *writer) work(ops []op, closing bool) {
 	}
 	if w.stopped && isUnwritable(err) {
 		ops = w.refuse(ops, err)
-		w.refuseAtOnce(err)
+		w.setRefusing(err)
 	}
-	w.held, w.retryTimer = nil, nil
+	w.postponed, w.retryTimer = nil, nil
 	if len(ops) > 0 {
-		w.held, w.retryTimer = slices.Clone(ops), time.After(time.Until(w.retry))
+		w.postponed, w.retryTimer = slices.Clone(ops), time.After(time.Until(w.retry))
 	}
 }
 
-// writeIfMaintenanceOnly writes operations if all of them are maintenance, which is possible even
-// without space. It reports whether all of them were written.
+// writeIfMaintenanceOnly writes operations if all of them are maintenance: these may succeed
+// even without space. It reports whether all of them were written.
 func (w *writer) writeIfMaintenanceOnly(ops []op) bool {
-	if ours, peers := stores(ops); ours.messages > 0 || peers.messages > 0 {
+	if ours, peers := storedQuantities(ops); ours.messages > 0 || peers.messages > 0 {
 		return false
 	}
 	left, failed := w.writeMaintenance(ops)
 	if failed || len(left) > 0 {
 		return false
 	}
-	w.held, w.retryTimer = nil, nil
+	w.postponed, w.retryTimer = nil, nil
 	return true
 }
 
 // restartWAL checkpoints and restarts the write-ahead log, so that its space is reused.
 // Errors are ignored: they recur in the next transaction.
-func (w *writer) restartWAL() { _, _ = w.db.restart.number() }
+func (w *writer) restartWAL() { _, _ = w.db.restartWAL.number() }
 
-// write commits operations in one transaction, and reports the result to all callers.
+// write commits operations in one transaction. If it succeeds, write reports the results to
+// the callers and notifies consumers; otherwise it finishes no operation, and all of them
+// can be tried again.
 func (w *writer) write(ops []op) error {
 	t, err := w.attempt(ops)
 	if err != nil {
@@ -281,7 +286,7 @@ func (w *writer) write(ops []op) error {
 	return nil
 }
 
-// attempt applies and commits operations in one transaction.
+// attempt applies and commits operations in one transaction. It finishes none of them.
 func (w *writer) attempt(ops []op) (t *tx, err error) {
 	defer func() {
 		if err != nil {
@@ -299,7 +304,7 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 		return nil, err
 	}
 	if changed {
-		if err := w.noteOtherProcesses(); err != nil {
+		if err := w.handleForeignCommit(); err != nil {
 			return nil, err
 		}
 	}
@@ -312,10 +317,10 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 	if err := t.finish(); err != nil {
 		return nil, err
 	}
-	if err := w.db.mark(); err != nil {
+	if err := w.db.writeToken(); err != nil {
 		return nil, err
 	}
-	if err := w.db.inPlace(); err != nil {
+	if err := w.db.checkInPlace(); err != nil {
 		return nil, err
 	}
 	if _, err := w.db.commit.exec(); err != nil {

@@ -320,7 +320,7 @@ func (c *consumer) failure() error {
 }
 
 // Confirm removes the delivery with this tag and all earlier deliveries. It reports
-// [errNotGivenOut] for a tag that was not delivered yet. A tag that was confirmed already
+// [errNotDelivered] for a tag that was not delivered yet. A tag that was confirmed already
 // is no error.
 func (c *consumer) Confirm(tag uint64) error {
 	if err := c.failure(); err != nil {
@@ -336,7 +336,7 @@ func (c *consumer) Confirm(tag uint64) error {
 	return nil
 }
 
-// Exclude excludes one delivery from later confirmations. It reports [errNotGivenOut] for
+// Exclude excludes one delivery from later confirmations. It reports [errNotDelivered] for
 // a message that was not delivered, or was confirmed already.
 func (c *consumer) Exclude(tag uint64) error {
 	err := c.failure()
@@ -352,7 +352,7 @@ func (c *consumer) Exclude(tag uint64) error {
 }
 
 // DeadLetter moves one delivery to the queue's dead-letter queue. It reports
-// [errNotGivenOut] for a message that was not delivered, or was confirmed already. Later
+// [errNotDelivered] for a message that was not delivered, or was confirmed already. Later
 // confirmations do not remove the message before RabbitMQ has confirmed the copy.
 func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) error {
 	err := c.failure()

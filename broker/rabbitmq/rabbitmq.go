@@ -81,9 +81,9 @@ import (
 var (
 	// ErrInvalid is reported for names and messages that AMQP can not carry.
 	ErrInvalid = errors.New("rabbitmq: invalid")
-	// errNotGivenOut is reported for a tag that is not delivered to the consumer: it was
+	// errNotDelivered is reported for a tag that is not delivered to the consumer: it was
 	// never delivered, or it was confirmed or moved to the dead letters since.
-	errNotGivenOut = errors.New("rabbitmq: message is not given out")
+	errNotDelivered = errors.New("rabbitmq: message is not given out")
 	// errBlocked is reported while RabbitMQ accepts no messages because it is short of
 	// memory or disk.
 	errBlocked = errors.New("rabbitmq: RabbitMQ takes no messages for now")

@@ -99,7 +99,7 @@ func (l *unacked) waiting() bool { return l.through(l.delivered) < len(l.held) }
 // confirm records that the deliveries up to tag may be removed, except the excluded ones.
 func (l *unacked) confirm(tag uint64) error {
 	if tag > l.delivered {
-		return errNotGivenOut
+		return errNotDelivered
 	}
 	l.confirmed = max(l.confirmed, tag)
 	return nil
@@ -112,7 +112,7 @@ func (l *unacked) exclude(tag uint64) error {
 	}
 	n := l.through(tag)
 	if n == 0 || l.held[n-1].DeliveryTag != tag || tag > l.delivered || tag <= l.confirmed {
-		return errNotGivenOut
+		return errNotDelivered
 	}
 	l.excluded[tag] = &deadLetterJob{Delivery: l.held[n-1]}
 	l.held = slices.Delete(l.held, n-1, n)
@@ -127,7 +127,7 @@ func (l *unacked) startDeadLetter(tag uint64) (amqp.Delivery, error) {
 	}
 	w := l.excluded[tag]
 	if w.busy {
-		return amqp.Delivery{}, errNotGivenOut
+		return amqp.Delivery{}, errNotDelivered
 	}
 	w.busy = true
 	return w.Delivery, nil
