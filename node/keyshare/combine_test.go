@@ -36,7 +36,7 @@ func TestCombineRefuses(t *testing.T) {
 		{"a stranger", []*Share{ours[0], others[1], ours[2]}, errMixed,
 			fmt.Sprintf("split %s: share 1, 3; split %s: share 2", ours[0].SplitID(), others[0].SplitID())},
 		{"a stranger too many", append(slices.Clone(ours[:3]), ownOnly(others[3])), errMixed, others[3].SplitID()},
-		{"no envelope", []*Share{ownOnly(ours[0]), ownOnly(ours[1]), ownOnly(ours[2])}, ErrIncomplete, "all lines of one page"},
+		{"no sealed key", []*Share{ownOnly(ours[0]), ownOnly(ours[1]), ownOnly(ours[2])}, ErrIncomplete, "all lines of one page"},
 		{"altered value", []*Share{ours[0], &altered, ours[2]}, errAltered, altered.String()},
 		{"altered one too many", []*Share{ours[0], ours[2], ours[3], &altered}, errAltered, altered.String()},
 		{"altered index", []*Share{ours[0], &renumbered, ours[2]}, errAltered, renumbered.String()},
@@ -88,7 +88,7 @@ func TestOpenRefuses(t *testing.T) {
 
 // Whoever makes shares that pretend to be of a node's key, with the right
 // fingerprint, gets no key accepted that is not the node's.
-func TestForgedEnvelope(t *testing.T) {
+func TestForgedSealedKey(t *testing.T) {
 	for what, forge := range map[string]struct{ victim, own crypto.Signer }{
 		"ECDSA":               {p256(), mustKey(pki.P256)},
 		"RSA":                 {rsa3072(), rsa4096()},
@@ -106,7 +106,7 @@ func TestForgedEnvelope(t *testing.T) {
 			h := header{node: nodeOf(t, nodetype.DebtorsAgent, forge.victim), fingerprint: fp, threshold: 2, total: 2, cost: testCost}
 			e, err := seal(h, values, &secret, essence, []byte(testPass))
 			check(t, err)
-			sealed := &Sealed{e, secret}
+			sealed := &RestoredKey{e, secret}
 			if key, err := sealed.Open([]byte(testPass), pub); key != nil || !errors.Is(err, ErrOtherKey) {
 				t.Errorf("%s: got %v, want ErrOtherKey", what, err)
 			}

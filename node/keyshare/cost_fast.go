@@ -2,6 +2,6 @@
 
 package keyshare
 
-// defaultCost is minimal in programs compiled for tests of commands, which make many shares
-// of test keys.
+// defaultCost is minimal in programs compiled for tests of commands, because these tests make
+// many shares.
 const defaultCost = minCost

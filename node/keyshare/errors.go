@@ -4,7 +4,7 @@ import "errors"
 
 var (
 	// errNotShare is returned for text that is not a share, is truncated, or is damaged in
-	// a way that can not be attributed to a line.
+	// a way that cannot be attributed to a line.
 	errNotShare = errors.New("not a share of a root key")
 	// errVersion is returned for a share in a later format.
 	errVersion = errors.New("share in a format that this version does not know")
@@ -17,10 +17,10 @@ var (
 	ErrDuplicate = errors.New("share given twice")
 	// errTooFew is returned for fewer shares than the threshold.
 	errTooFew = errors.New("too few shares")
-	// errAltered is returned for a well-formed share that is not one of the split's. It was
-	// manipulated, or, with a probability of one in tens of thousands, a mistyped line has a
-	// valid checksum.
-	errAltered = errors.New("share is not the one that was handed out")
-	// ErrOtherKey is returned if the shares are those of another key than expected.
+	// errAltered is returned for a well-formed share that does not match the sealed key: the
+	// share was manipulated, or, with a probability of one in tens of thousands, a mistyped line
+	// has a valid checksum.
+	errAltered = errors.New("share differs from the one that was made")
+	// ErrOtherKey is returned if the shares belong to another root key than expected.
 	ErrOtherKey = errors.New("shares of another root key")
 )

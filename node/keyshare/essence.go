@@ -19,8 +19,9 @@ const maxEssence = 8192 / 2 / 8
 
 var errNotEssence = errors.New("not the essence of this key")
 
-// essenceOf returns the essence of a key, the part that can not be computed from the public
-// key. The caller must clear it after use. Errors wrap [pki.ErrKeyKind].
+// essenceOf returns the essence of a private key, the smallest part from which the key can be
+// computed, given the public key: the smaller prime of an RSA key, the scalar of an ECDSA key.
+// The caller must clear it after use. Errors wrap [pki.ErrKeyKind].
 func essenceOf(key crypto.Signer) ([]byte, error) {
 	switch key := key.(type) {
 	case *rsa.PrivateKey:
@@ -43,7 +44,8 @@ func essenceOf(key crypto.Signer) ([]byte, error) {
 	return nil, fmt.Errorf("%w: %T: expected RSA or ECDSA", pki.ErrKeyKind, key)
 }
 
-// keyOf is the inverse of essenceOf. It fails if the key does not belong to pub.
+// keyOf computes a private key from its essence and its public key. It fails if the essence is
+// that of another key.
 func keyOf(essence []byte, pub crypto.PublicKey) (crypto.Signer, error) {
 	switch pub := pub.(type) {
 	case *rsa.PublicKey:

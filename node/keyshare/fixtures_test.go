@@ -83,14 +83,14 @@ func sharesOf(t testing.TB, key crypto.Signer, total, threshold int) []*Share {
 // ownOnly is the share as it is if only its own lines are typed.
 func ownOnly(s *Share) *Share {
 	own := *s
-	own.envelope = nil
+	own.sealedKey = nil
 	return &own
 }
 
 // sameShare reports whether both say the same.
 func sameShare(a, b *Share) bool {
-	return slices.Equal(a.encode(), b.encode()) && a.HasEnvelope() == b.HasEnvelope() &&
-		(!a.HasEnvelope() || slices.Equal(a.envelope.raw, b.envelope.raw))
+	return slices.Equal(a.encode(), b.encode()) && a.HasSealedKey() == b.HasSealedKey() &&
+		(!a.HasSealedKey() || slices.Equal(a.sealedKey.raw, b.sealedKey.raw))
 }
 
 // numberedLines are the lines of words of a text.

@@ -22,7 +22,7 @@ import (
 )
 
 // The golden shares were made by the first version of this package. Of each
-// split there is one share with its envelope; others have only their own lines,
+// split there is one share with the sealed key; others have only their own lines,
 // or are scanned.
 func goldenFiles(t testing.TB, pattern string) []string {
 	t.Helper()
@@ -53,7 +53,7 @@ func golden(t testing.TB, name string) (texts []string, pub crypto.PublicKey) {
 	return texts, pub
 }
 
-// goldenShare is the one that has its envelope and is typed.
+// goldenShare is the one that has the sealed key and is typed.
 func goldenShare(t testing.TB, name string) *Share {
 	t.Helper()
 	texts, _ := golden(t, name)
@@ -72,7 +72,7 @@ func TestGolden(t *testing.T) {
 		for _, text := range texts {
 			s, err := Parse(text)
 			check(t, err)
-			if again := s.Text(); s.HasEnvelope() && !strings.Contains(text, qrPrefix) && again != text {
+			if again := s.Text(); s.HasSealedKey() && !strings.Contains(text, qrPrefix) && again != text {
 				t.Errorf("%s: %v is now printed as\n%s", name, s, again)
 			}
 			shares = append(shares, s)
@@ -97,7 +97,7 @@ func TestByTheBook(t *testing.T) {
 	order.Add(order, new(big.Int).Lsh(big.NewInt(1), 252))
 	for _, name := range goldenNames {
 		texts, pub := golden(t, name)
-		var envelope []byte
+		var sealed []byte
 		points := make(map[int64]*big.Int)
 		for _, text := range texts {
 			data := bookBytes(t, text)
@@ -110,7 +110,7 @@ func TestByTheBook(t *testing.T) {
 			if data = data[50:]; len(data) == 0 {
 				continue
 			}
-			envelope = data[:28+8*int(data[24])+int(binary.BigEndian.Uint16(data[26:]))]
+			sealed = data[:28+8*int(data[24])+int(binary.BigEndian.Uint16(data[26:]))]
 		}
 		secret := new(big.Int)
 		for i, value := range points {
@@ -125,12 +125,12 @@ func TestByTheBook(t *testing.T) {
 		}
 		salt := secret.Mod(secret, order).FillBytes(make([]byte, 32))
 		slices.Reverse(salt)
-		key, err := scrypt.Key([]byte(testPass), salt, 1<<envelope[25], 8, 1, 32)
+		key, err := scrypt.Key([]byte(testPass), salt, 1<<sealed[25], 8, 1, 32)
 		check(t, err)
 		aead, err := chacha20poly1305.New(key)
 		check(t, err)
-		at := 28 + 8*int(envelope[24])
-		essence, err := aead.Open(nil, make([]byte, 12), envelope[at:], envelope[:at])
+		at := 28 + 8*int(sealed[24])
+		essence, err := aead.Open(nil, make([]byte, 12), sealed[at:], sealed[:at])
 		check(t, err)
 		switch pub := pub.(type) {
 		case *rsa.PublicKey:
@@ -147,8 +147,8 @@ func TestByTheBook(t *testing.T) {
 		}
 		spki, err := x509.MarshalPKIXPublicKey(pub)
 		check(t, err)
-		if sum := sha256.Sum256(spki); !bytes.Equal(envelope[5:21], sum[:16]) {
-			t.Errorf("%s: fingerprint %x, want %x", name, envelope[5:21], sum[:16])
+		if sum := sha256.Sum256(spki); !bytes.Equal(sealed[5:21], sum[:16]) {
+			t.Errorf("%s: fingerprint %x, want %x", name, sealed[5:21], sum[:16])
 		}
 	}
 }

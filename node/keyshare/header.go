@@ -27,14 +27,14 @@ const (
 	maxCost = 20 // 1 GiB of memory, for some seconds
 )
 
-// A header is the beginning of an envelope, the description of the sealed key.
+// A header is the beginning of a sealed key: its description.
 type header struct {
 	node             pki.Identity
 	fingerprint      fingerprint
 	day              uint16 // days since 1970-01-01
 	threshold, total int
 	cost             int // binary logarithm of scrypt's N
-	sealedSize       int // bytes
+	ciphertextSize   int // bytes, including the authentication tag
 }
 
 // A fingerprint is the first half of [pki.Fingerprint].
@@ -51,8 +51,8 @@ func fingerprintOf(pub crypto.PublicKey) (fingerprint, error) {
 
 func (f fingerprint) String() string { return "sha256:" + hex.EncodeToString(f[:]) + "..." }
 
-// nodeTypeOnPaper has the node types by their numbers in the format.
-var nodeTypeOnPaper = [...]nodetype.Type{
+// nodeTypeCodes has the node types by their numbers in the format.
+var nodeTypeCodes = [...]nodetype.Type{
 	1: nodetype.AccountingAuthority,
 	2: nodetype.CreditorsAgent,
 	3: nodetype.DebtorsAgent,
@@ -60,7 +60,7 @@ var nodeTypeOnPaper = [...]nodetype.Type{
 
 func (h *header) encode() ([]byte, error) {
 	b := make([]byte, headerSize)
-	for n, t := range nodeTypeOnPaper {
+	for n, t := range nodeTypeCodes {
 		if n > 0 && t == h.node.Type {
 			b[0] = byte(n)
 		}
@@ -73,7 +73,7 @@ func (h *header) encode() ([]byte, error) {
 	copy(b[5:], h.fingerprint[:])
 	binary.BigEndian.PutUint16(b[21:], h.day)
 	b[23], b[24], b[25] = byte(h.threshold), byte(h.total), byte(h.cost)
-	binary.BigEndian.PutUint16(b[26:], uint16(h.sealedSize))
+	binary.BigEndian.PutUint16(b[26:], uint16(h.ciphertextSize))
 	return b, nil
 }
 
@@ -84,17 +84,17 @@ func decodeHeader(b []byte) (header, error) {
 		return header{}, fmt.Errorf("%w: the sealed key is cut off", errNotShare)
 	}
 	h := header{
-		fingerprint: fingerprint(b[5:]),
-		day:         binary.BigEndian.Uint16(b[21:]),
-		threshold:   int(b[23]),
-		total:       int(b[24]),
-		cost:        int(b[25]),
-		sealedSize:  int(binary.BigEndian.Uint16(b[26:])),
+		fingerprint:    fingerprint(b[5:]),
+		day:            binary.BigEndian.Uint16(b[21:]),
+		threshold:      int(b[23]),
+		total:          int(b[24]),
+		cost:           int(b[25]),
+		ciphertextSize: int(binary.BigEndian.Uint16(b[26:])),
 	}
-	if b[0] < 1 || int(b[0]) >= len(nodeTypeOnPaper) {
-		return header{}, fmt.Errorf("%w: node type %d: expected 1 to %d", errNotShare, b[0], len(nodeTypeOnPaper)-1)
+	if b[0] < 1 || int(b[0]) >= len(nodeTypeCodes) {
+		return header{}, fmt.Errorf("%w: node type %d: expected 1 to %d", errNotShare, b[0], len(nodeTypeCodes)-1)
 	}
-	h.node.Type = nodeTypeOnPaper[b[0]]
+	h.node.Type = nodeTypeCodes[b[0]]
 	switch {
 	case !h.node.Type.IDDerived():
 		h.node.ID = hex.EncodeToString(b[1:5])
@@ -103,7 +103,7 @@ func decodeHeader(b []byte) (header, error) {
 	default:
 		h.node.ID = hex.EncodeToString(h.fingerprint[:])
 	}
-	if err := checkNumbers(h.threshold, h.total); err != nil {
+	if err := checkThreshold(h.threshold, h.total); err != nil {
 		return header{}, fmt.Errorf("%w: %w", errNotShare, err)
 	}
 	switch {
@@ -111,15 +111,15 @@ func decodeHeader(b []byte) (header, error) {
 		return header{}, fmt.Errorf("%w: scrypt with N=2^%d: expected at most 2^%d", pki.ErrKeyCost, h.cost, maxCost)
 	case h.cost < minCost:
 		return header{}, fmt.Errorf("%w: scrypt with N=2^%d: expected at least 2^%d", errNotShare, h.cost, minCost)
-	case h.sealedSize <= sealOverhead || h.sealedSize > sealOverhead+maxEssence:
-		return header{}, fmt.Errorf("%w: a sealed key of %d bytes: expected %d to %d", errNotShare,
-			h.sealedSize, sealOverhead+1, sealOverhead+maxEssence)
+	case h.ciphertextSize <= sealOverhead || h.ciphertextSize > sealOverhead+maxEssence:
+		return header{}, fmt.Errorf("%w: the sealed key has %d bytes of ciphertext: expected %d to %d", errNotShare,
+			h.ciphertextSize, sealOverhead+1, sealOverhead+maxEssence)
 	}
 	return h, nil
 }
 
-// checkNumbers checks the threshold T and the total number N of shares.
-func checkNumbers(threshold, total int) error {
+// checkThreshold checks the threshold T and the total number N of shares.
+func checkThreshold(threshold, total int) error {
 	switch {
 	case total < 2 || total > maxShares:
 		return fmt.Errorf("%d shares: expected 2 to %d", total, maxShares)
@@ -129,8 +129,8 @@ func checkNumbers(threshold, total int) error {
 	return nil
 }
 
-// envelopeSize returns the length in bytes of the whole envelope.
-func (h *header) envelopeSize() int { return headerSize + h.total*tagSize + h.sealedSize }
+// sealedKeySize returns the length in bytes of the whole sealed key.
+func (h *header) sealedKeySize() int { return headerSize + h.total*shareHashSize + h.ciphertextSize }
 
 func (h *header) date() time.Time { return time.Unix(int64(h.day)*86400, 0).UTC() }
 
@@ -138,7 +138,7 @@ func (h *header) date() time.Time { return time.Unix(int64(h.day)*86400, 0).UTC(
 func dayOf(t time.Time) (uint16, error) {
 	day := t.Unix() / 86400
 	if t.Unix() < 0 || day > math.MaxUint16 {
-		return 0, fmt.Errorf("the date %s can not be written on a share: is the clock right?", t.UTC().Format(time.DateOnly))
+		return 0, fmt.Errorf("the date %s cannot be written on a share: is the clock right?", t.UTC().Format(time.DateOnly))
 	}
 	return uint16(day), nil
 }

@@ -10,7 +10,7 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// One line of words ("Lines of words" in the package comment).
+// Sizes of one line of words ("Lines of words" in the package comment).
 const (
 	lineWords = 8
 	lineData  = 10           // bytes
@@ -59,8 +59,8 @@ func encodeLine(number int, data []byte) []string {
 	raw := binary.BigEndian.AppendUint16(slices.Clone(data), checksum(number, data))
 	words := make([]string, 0, lineWords)
 	for ; len(raw) > 0; raw = raw[3:] {
-		two := int(raw[0])<<16 | int(raw[1])<<8 | int(raw[2])
-		words = append(words, wordList()[two>>wordBits], wordList()[two%wordCount])
+		pair := int(raw[0])<<16 | int(raw[1])<<8 | int(raw[2])
+		words = append(words, wordList()[pair>>wordBits], wordList()[pair%wordCount])
 	}
 	return words
 }
@@ -81,7 +81,7 @@ func decodeLine(number int, words []string) ([]byte, error) {
 	switch {
 	case unknown > 0:
 		return nil, &lineError{number, line.explainUnknown(number, words, unknown)}
-	case !line.fits(number):
+	case !line.checksumValid(number):
 		return nil, &lineError{number, line.explainChecksum(number, words)}
 	}
 	raw := line.bytes()
@@ -115,24 +115,25 @@ type wordLine [lineWords]int
 
 func (l wordLine) bytes() (raw [lineBytes]byte) {
 	for i := 0; i < lineWords; i += 2 {
-		two := l[i]<<wordBits | l[i+1]
+		pair := l[i]<<wordBits | l[i+1]
 		at := i / 2 * 3
-		raw[at], raw[at+1], raw[at+2] = byte(two>>16), byte(two>>8), byte(two)
+		raw[at], raw[at+1], raw[at+2] = byte(pair>>16), byte(pair>>8), byte(pair)
 	}
 	return raw
 }
 
-func (l wordLine) fits(number int) bool {
+// checksumValid reports whether the line has the checksum of a line with the given number.
+func (l wordLine) checksumValid(number int) bool {
 	raw := l.bytes()
 	return checksum(number, raw[:lineData]) == binary.BigEndian.Uint16(raw[lineData:])
 }
 
-// repair returns the word that makes the checksum of the line right if it is put at position
-// i, or "" if there is none.
+// repair returns the word that makes the checksum valid in the place of the word at index i, or
+// "" if there is no such word.
 func (l wordLine) repair(number, i int) string {
 	for v, word := range wordList() {
 		l[i] = v
-		if l.fits(number) {
+		if l.checksumValid(number) {
 			return word
 		}
 	}
@@ -161,7 +162,7 @@ func (l wordLine) explainUnknown(number int, words []string, unknown int) string
 // or a word was replaced with a similar one.
 func (l wordLine) explainChecksum(number int, words []string) string {
 	for n := 1; n <= maxLines; n++ {
-		if l.fits(n) {
+		if l.checksumValid(n) {
 			return fmt.Sprintf("these are the words of line %d", n)
 		}
 	}
@@ -170,11 +171,11 @@ func (l wordLine) explainChecksum(number int, words []string) string {
 		for j := range i {
 			swapped := l
 			swapped[i], swapped[j] = l[j], l[i]
-			if swapped.fits(number) {
+			if swapped.checksumValid(number) {
 				found = append(found, fmt.Sprintf("are %q and %q the other way round?", words[j], words[i]))
 			}
 		}
-		if meant := l.repair(number, i); meant != "" && distance(words[i], meant) <= maxSlip {
+		if meant := l.repair(number, i); meant != "" && distance(words[i], meant) <= maxTypo {
 			found = append(found, fmt.Sprintf("did you mean %q where %q is?", meant, words[i]))
 		}
 	}

@@ -53,11 +53,11 @@ func TestChecksumIsCertain(t *testing.T) {
 		for i, w := range encodeLine(number, data) {
 			line[i] = wordIndex(w)
 		}
-		if raw := line.bytes(); !line.fits(number) || !bytes.Equal(raw[:lineData], data) {
+		if raw := line.bytes(); !line.checksumValid(number) || !bytes.Equal(raw[:lineData], data) {
 			t.Fatalf("line %d: %v is not what was encoded", number, line)
 		}
 		for n := range maxLines + 1 {
-			if n != number && line.fits(n) {
+			if n != number && line.checksumValid(n) {
 				t.Errorf("line %d passes for line %d", number, n)
 			}
 		}
@@ -65,14 +65,14 @@ func TestChecksumIsCertain(t *testing.T) {
 			for wrong := range wordCount {
 				changed := line
 				changed[i] = wrong
-				if wrong != right && changed.fits(number) {
+				if wrong != right && changed.checksumValid(number) {
 					t.Errorf("line %v passes with word %d changed to %d", line, i+1, wrong)
 				}
 			}
 			for j := range i {
 				swapped := line
 				swapped[i], swapped[j] = line[j], line[i]
-				if swapped != line && swapped.fits(number) {
+				if swapped != line && swapped.checksumValid(number) {
 					t.Errorf("line %v passes with words %d and %d exchanged", line, i+1, j+1)
 				}
 			}

@@ -22,20 +22,22 @@ const (
 	columnRight = 122.0 // right end of the text beside the QR code
 	gutter      = 8.0
 	qrSide      = pageRight - columnRight - gutter + 4
+
+	headlineHeight = 6.5
 	// The height of a line of words depends on the available space, within these limits.
 	maxLineHeight = 5.0
 	minLineHeight = 3.1
 )
 
 // PDF writes the share as a page for printing, with a description, the words, the QR code,
-// and instructions for restoring the key and for storing the page. It fits on one sheet of A4
-// or Letter; only the longest keys with many shares need a second sheet. The same share
+// and instructions for restoring the key and for storing the page. The page fits on one sheet
+// of A4 or Letter; only the longest keys with many shares need a second sheet. The same share
 // always results in the same file.
 //
-// The share must have its envelope, otherwise the error wraps [ErrIncomplete].
+// The share must have the sealed key, otherwise the error wraps [ErrIncomplete].
 func (s *Share) PDF(w io.Writer) error {
-	if s.envelope == nil {
-		return fmt.Errorf("%w: a page needs the sealed key too", ErrIncomplete)
+	if s.sealedKey == nil {
+		return fmt.Errorf("%w: the sealed key is missing, without which a page would not be complete", ErrIncomplete)
 	}
 	p := newPage(s)
 	if err := p.head(); err != nil {
@@ -49,13 +51,13 @@ func (s *Share) PDF(w io.Writer) error {
 	return nil
 }
 
-// A page is the state of drawing a share, from top to bottom.
+// A page draws a share, from top to bottom, on one or two sheets of paper.
 type page struct {
 	pdf   *fpdf.Fpdf
 	share *Share
 	// encode converts UTF-8 to the encoding of the fonts.
 	encode func(string) string
-	y      float64 // upper end of the next element
+	y      float64 // upper end of the next element, in millimetres from the top
 }
 
 func newPage(s *Share) *page {
@@ -98,7 +100,7 @@ func (p *page) head() error {
 	p.rule(columnRight)
 	p.y += 2.5
 	for _, fact := range [][2]string{
-		{"Node", kindOfNode[s.Node().Type]},
+		{"Node", nodeTypeNames[s.Node().Type]},
 		{"Node ID", s.Node().ID},
 		{"Root key", s.Fingerprint()},
 		{"To restore", fmt.Sprintf("any %d of the %d shares, and the passphrase", s.threshold, s.total)},
@@ -114,21 +116,21 @@ func (p *page) head() error {
 	p.rule(columnRight)
 	p.y += 2.5
 	p.font("", 8.5, 0)
-	p.paragraph(columnRight, 3.9, "The root key is what this node signs with: its own certificate, its servers' and its peers'. "+
-		"It can be restored with this page, "+others(s.threshold-1)+" of the same split, the passphrase, and the node's file root-ca.crt. "+
-		"Fewer pages tell nothing about the key, nor do all of them without the passphrase, if it is a good one.")
+	p.paragraph(columnRight, 3.9, "With the root key, the node signs its certificate and those of its servers and peers. "+
+		"To restore the key, you need this page, "+otherPages(s.threshold-1)+" of this split, the passphrase, and the file root-ca.crt. "+
+		"Fewer pages reveal nothing about the key. With a strong passphrase, even all pages reveal nothing without it.")
 	p.y = max(p.y+2, qrEnd)
 	return nil
 }
 
-// kindOfNode has the names of the node types on the page.
-var kindOfNode = map[nodetype.Type]string{
+// nodeTypeNames has the names of the node types on the page.
+var nodeTypeNames = map[nodetype.Type]string{
 	nodetype.AccountingAuthority: "accounting authority",
 	nodetype.CreditorsAgent:      "creditors agent",
 	nodetype.DebtorsAgent:        "debtors agent",
 }
 
-func others(n int) string {
+func otherPages(n int) string {
 	if n == 1 {
 		return "one other page"
 	}
@@ -145,12 +147,12 @@ func (p *page) instructions() {
 		fmt.Sprintf("Bring any %d pages of split %v, the passphrase and root-ca.crt to a computer that you trust, off the network.", p.share.threshold, p.share.split),
 		"Run \u201cpeerlink key join\u201d. Scan each QR code, or type the numbered lines. " +
 			fmt.Sprintf("Lines %d to %d are the same on all pages: type them once, and of the other pages only lines 1 to\u00a0%d.", ShareLines+1, last, ShareLines),
-		"A mistyped line is named; for a word that is illegible, type x. The result is compared with root-ca.crt.",
+		"If a line is mistyped, the program says which. For an illegible word, type x. The result is compared with root-ca.crt.",
 	}
 	keep := []string{
-		"In a sealed envelope, dry and dark, apart from the other shares and from the passphrase. Look once a year whether it is there and legible.",
-		"Never photograph, copy, scan or send it, except to restore the key. Never write the passphrase on it or keep it with it.",
-		"If it is lost, or somebody may have read it, tell the owner of the node: new shares must be made, and all old ones be destroyed.",
+		"In a closed envelope, dry and dark, apart from the other shares and from the passphrase. Check once a year that it is there and legible.",
+		"Never photograph, copy, scan or send it, except to restore the key. Never keep the passphrase on it or with it.",
+		"If it is lost, or somebody may have read it, tell the owner of the node: new shares must be made, and all old shares destroyed.",
 	}
 	p.list(pageLeft, middle-gutter/2, "To restore the key", restore, "abc")
 	end := p.y
@@ -161,8 +163,8 @@ func (p *page) instructions() {
 	p.y += 2
 }
 
-// list draws a headline, and paragraphs with a mark before each. Marks must not be numbers,
-// which are used for the lines of words.
+// list draws a headline, and paragraphs with a mark before each. marks has one character for
+// each paragraph, no digits: only the lines of words have numbers.
 func (p *page) list(left, right float64, headline string, items []string, marks string) {
 	p.font("B", 9.5, 0)
 	p.pdf.Text(left, p.y+3.5, headline)
@@ -178,9 +180,8 @@ func (p *page) list(left, right float64, headline string, items []string, marks 
 
 // words draws the numbered lines in two parts, each with a headline.
 func (p *page) words() {
-	const headline = 6.5
 	lines := p.share.lines()
-	height := (pageBottom - p.y - 2*headline) / float64(len(lines))
+	height := (pageBottom - p.y - 2*headlineHeight) / float64(len(lines))
 	height = min(max(height, minLineHeight), maxLineHeight)
 	for i, words := range lines {
 		if p.y+height > pageBottom+0.1 { // tolerance for rounding errors
@@ -188,9 +189,9 @@ func (p *page) words() {
 		}
 		switch i {
 		case 0:
-			p.headline(headline, fmt.Sprintf("This share: lines 1 to %d", ShareLines))
+			p.headline(fmt.Sprintf("This share: lines 1 to %d", ShareLines))
 		case ShareLines:
-			p.headline(headline, fmt.Sprintf("The sealed key: lines %d to %d, the same on all pages of this split", ShareLines+1, len(lines)))
+			p.headline(fmt.Sprintf("The sealed key: lines %d to %d, the same on all pages of this split", ShareLines+1, len(lines)))
 		}
 		// Every second line is shaded, for readability.
 		if i%2 == 0 {
@@ -213,13 +214,13 @@ func (p *page) words() {
 	}
 }
 
-func (p *page) headline(height float64, text string) {
+func (p *page) headline(text string) {
 	p.font("B", 9.5, 0)
-	p.pdf.Text(pageLeft, p.y+height-1.5, text)
-	p.y += height
+	p.pdf.Text(pageLeft, p.y+headlineHeight-1.5, text)
+	p.y += headlineHeight
 }
 
-// nextSheet begins a second page for the remaining lines.
+// nextSheet begins a second sheet for the remaining lines.
 func (p *page) nextSheet() {
 	p.pdf.AddPage()
 	p.y = pageTop

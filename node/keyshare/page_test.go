@@ -143,7 +143,7 @@ func TestQRCode(t *testing.T) {
 }
 
 // A page without the sealed key would restore nothing.
-func TestPageNeedsEnvelope(t *testing.T) {
+func TestPageNeedsSealedKey(t *testing.T) {
 	var out bytes.Buffer
 	if err := ownOnly(sharesOf(t, p256(), 2, 2)[0]).PDF(&out); !errors.Is(err, ErrIncomplete) || out.Len() > 0 {
 		t.Errorf("got %v and %d bytes, want ErrIncomplete", err, out.Len())

@@ -15,14 +15,14 @@ const pdfMagic = "%PDF-"
 // errPDF is returned for a PDF file: a page as written by [Share.PDF], or a scanned page.
 var errPDF = fmt.Errorf("%w but a PDF: scan its QR code, or get its text (\"pdftotext -layout PAGE.pdf PAGE.txt\") if it was never on paper", errNotShare)
 
-// errOrder is returned for the text of a page if the order of the words can not be restored.
-var errOrder = fmt.Errorf("%w as it is: this is the text of a page, with its words in another order than on paper: scan its QR code, type the numbered lines, or get the text with \"pdftotext -layout PAGE.pdf PAGE.txt\"", errNotShare)
+// errOrder is returned for the text of a page if the order of the words cannot be restored.
+var errOrder = fmt.Errorf("%w in this form: it is the text of a page, with its words in another order than on paper: scan its QR code, type the numbered lines, or get the text with \"pdftotext -layout PAGE.pdf PAGE.txt\"", errNotShare)
 
 // isPage reports whether the text was copied from a page.
 func isPage(text string) bool { return strings.Contains(text, "This share: lines 1 to") }
 
-// pastedLines finds the lines of words in text that was copied from a PDF. Programs differ in
-// where they end lines and in the order of columns. The checksums determine which words form
+// pastedLines finds the lines of words in text that was copied from a PDF. PDF viewers differ
+// in where they end lines and in the order of columns. The checksums determine which words form
 // a line. pastedLines returns the lines by number, or nil if it does not find all lines of
 // the share itself.
 func pastedLines(text string) map[int][]string {
@@ -37,7 +37,7 @@ func pastedLines(text string) map[int][]string {
 	return lines
 }
 
-// inRows finds lines whose words follow their number.
+// inRows adds to lines those whose words follow their number.
 func inRows(text string, lines map[int][]string) {
 	tokens := strings.FieldsFunc(strings.ToLower(text), notWord)
 	for i := range tokens {
@@ -55,25 +55,26 @@ func inRows(text string, lines map[int][]string) {
 	}
 }
 
-// inOrder reports whether most lines of the share itself have their words behind their number,
-// so that the text is in the order of the page.
+// inOrder reports whether in most lines of the share itself the words follow the number, as on
+// the page. If so, a line that is not found is mistyped or damaged.
 func inOrder(text string) bool {
 	lines := make(map[int][]string)
 	inRows(text, lines)
-	good := 0
+	found := 0
 	for n := 1; n <= ShareLines; n++ {
 		if lines[n] != nil {
-			good++
+			found++
 		}
 	}
-	return good > ShareLines/2
+	return found > ShareLines/2
 }
 
 // rangeOfLines matches the line numbers in the headlines above the words on a page.
 var rangeOfLines = regexp.MustCompile(`: lines ([0-9]{1,3}) to ([0-9]{1,3})\b`)
 
-// inColumns finds lines whose words are ordered by column, with the columns in any order. Each
-// paragraph has one or more columns; the headlines contain the length of the columns.
+// inColumns adds to lines those of a text whose words are ordered by column, with the columns in
+// any order. Each paragraph of the text has one or more columns. The numbers in the headlines are
+// the length of the columns.
 func inColumns(text string, lines map[int][]string) {
 	type block struct {
 		first, n int
@@ -161,15 +162,15 @@ func numberedColumns(words []string, first, n int) (columns [][]string, rest []s
 	return columns, words[end:]
 }
 
-// arrange calls found with every order of the columns from k on, until it returns
-// true.
-func arrange(columns [][]string, k int, found func([][]string) bool) bool {
+// arrange calls accept with the columns in every order of those from index k on, until accept
+// returns true. It reports whether that happened.
+func arrange(columns [][]string, k int, accept func([][]string) bool) bool {
 	if k == len(columns) {
-		return found(columns)
+		return accept(columns)
 	}
 	for i := k; i < len(columns); i++ {
 		columns[k], columns[i] = columns[i], columns[k]
-		if arrange(columns, k+1, found) {
+		if arrange(columns, k+1, accept) {
 			return true
 		}
 		columns[k], columns[i] = columns[i], columns[k]
@@ -187,5 +188,5 @@ func isLine(number int, words []string) bool {
 			return false
 		}
 	}
-	return line.fits(number)
+	return line.checksumValid(number)
 }

@@ -13,22 +13,22 @@ import (
 const maxPassphrase = 1023
 
 // Split makes shares of a node's root key. threshold of them, together with the passphrase,
-// restore the key: 2 ≤ threshold ≤ shares ≤ [maxShares]. The passphrase has 1 to 1023 bytes,
-// and should be that of the key file. The shares contain the day of now in UTC.
+// restore the key: 2 ≤ threshold ≤ shares ≤ 16. The passphrase must have 1 to 1023 bytes, and
+// should be that of the key file. The shares contain the day of now in UTC.
 //
 // Split tests the shares before it returns: it parses the text of each, and restores the key
 // from some of them. It takes a few seconds and 256 MiB of memory. Errors wrap
-// [pki.ErrKeyKind] or [pki.ErrNotIdentity], or name the wrong argument.
+// [pki.ErrKeyKind] or [pki.ErrNotIdentity], or name the invalid argument.
 func Split(key crypto.Signer, id pki.Identity, passphrase []byte, shares, threshold int, now time.Time) ([]*Share, error) {
 	return split(key, id, passphrase, shares, threshold, now, defaultCost)
 }
 
 func split(key crypto.Signer, id pki.Identity, passphrase []byte, total, threshold int, now time.Time, cost int) ([]*Share, error) {
-	if err := checkNumbers(threshold, total); err != nil {
+	if err := checkThreshold(threshold, total); err != nil {
 		return nil, err
 	}
 	if len(passphrase) == 0 || len(passphrase) > maxPassphrase {
-		return nil, fmt.Errorf("a passphrase of %d bytes can not be used: expected 1 to %d", len(passphrase), maxPassphrase)
+		return nil, fmt.Errorf("a passphrase of %d bytes cannot be used: expected 1 to %d", len(passphrase), maxPassphrase)
 	}
 	if err := id.Validate(); err != nil {
 		return nil, err
@@ -59,13 +59,13 @@ func split(key crypto.Signer, id pki.Identity, passphrase []byte, total, thresho
 	}
 	defer clear(secret[:])
 	h := header{node: id, fingerprint: fp, day: day, threshold: threshold, total: total, cost: cost}
-	e, err := seal(h, values, &secret, essence, passphrase)
+	k, err := seal(h, values, &secret, essence, passphrase)
 	if err != nil {
 		return nil, err
 	}
 	shares := make([]*Share, total)
 	for i := range shares {
-		shares[i] = &Share{split: e.splitID(), threshold: threshold, total: total, index: i + 1, value: values[i], envelope: e}
+		shares[i] = &Share{split: k.splitID(), threshold: threshold, total: total, index: i + 1, value: values[i], sealedKey: k}
 	}
 	if err := selfTest(shares, passphrase, pub); err != nil {
 		return nil, fmt.Errorf("the shares of %v do not restore the key: %w", id, err)

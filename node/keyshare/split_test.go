@@ -183,10 +183,10 @@ func TestSplit(t *testing.T) {
 	shares, err := Split(key, id, []byte(testPass), 3, 2, testNow.Add(11*time.Hour+59*time.Minute))
 	check(t, err)
 	s := shares[1]
-	if s.envelope.cost != defaultCost {
-		t.Errorf("scrypt with N=2^%d, want 2^%d", s.envelope.cost, defaultCost)
+	if s.sealedKey.cost != defaultCost {
+		t.Errorf("scrypt with N=2^%d, want 2^%d", s.sealedKey.cost, defaultCost)
 	}
-	got := fmt.Sprint(s.Index(), s.Threshold(), s.Total(), s.HasEnvelope(), s.Node(), s.Date().Format(time.DateTime))
+	got := fmt.Sprint(s.Index(), s.Threshold(), s.Total(), s.HasSealedKey(), s.Node(), s.Date().Format(time.DateTime))
 	if want := fmt.Sprint(2, 2, 3, true, id, "2026-11-23 00:00:00"); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -195,8 +195,8 @@ func TestSplit(t *testing.T) {
 	}
 	own, err := Parse(strings.Join(numberedLines(s.Text())[:ShareLines], "\n"))
 	check(t, err)
-	if own.HasEnvelope() || own.Node() != (pki.Identity{}) || own.Fingerprint() != "" || !own.Date().IsZero() || own.SplitID() != s.SplitID() {
-		t.Errorf("without the envelope, the share says it is of %v, %s, %v", own.Node(), own.Fingerprint(), own.Date())
+	if own.HasSealedKey() || own.Node() != (pki.Identity{}) || own.Fingerprint() != "" || !own.Date().IsZero() || own.SplitID() != s.SplitID() {
+		t.Errorf("without the sealed key, the share says it is of %v, %s, %v", own.Node(), own.Fingerprint(), own.Date())
 	}
 }
 

@@ -15,15 +15,15 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// ShareLines is the number of lines of a share without the envelope. Only these lines have
-// to be typed from all pages except one.
+// ShareLines is the number of lines of the share itself, without the sealed key. All lines have
+// to be typed from one page only, and from the other pages the first ShareLines lines.
 const ShareLines = shareSize / lineData
 
 // maxLines is the number of lines of the longest share.
-const maxLines = ShareLines + (maxEnvelope+lineData-1)/lineData
+const maxLines = ShareLines + (maxSealedKey+lineData-1)/lineData
 
-// maxText is the maximum size of the text of a share in bytes. The words of the longest share
-// have five kilobytes.
+// maxText is the maximum size in bytes of the text of a share. The longest share has five
+// kilobytes of words.
 const maxText = 64 << 10
 
 // qrPrefix is the beginning of the QR text of a share. The version follows.
@@ -36,12 +36,12 @@ const qrCheckSize = crc32.Size
 
 var qrEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
 
-// lines returns the lines of words of the share itself, followed by the lines of its envelope,
-// if it has one.
+// lines returns the lines of words of the share itself, followed by those of the sealed key if
+// the share has it.
 func (s *Share) lines() [][]string {
 	data := s.encode()
-	if s.envelope != nil {
-		data = append(data, s.envelope.raw...)
+	if s.sealedKey != nil {
+		data = append(data, s.sealedKey.raw...)
 		if over := len(data) % lineData; over > 0 {
 			data = append(data, make([]byte, lineData-over)...)
 		}
@@ -59,8 +59,8 @@ func (s *Share) Text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Share %d of %d of a root key. Any %d of these shares restore it, with its passphrase.\n", s.index, s.total, s.threshold)
 	fmt.Fprintf(&b, "Split: %v\n", s.split)
-	if e := s.envelope; e != nil {
-		fmt.Fprintf(&b, "Node: %v\nRoot key: %v\nMade on: %s\n", e.node, e.fingerprint, e.date().Format("2006-01-02"))
+	if k := s.sealedKey; k != nil {
+		fmt.Fprintf(&b, "Node: %v\nRoot key: %v\nMade on: %s\n", k.node, k.fingerprint, k.date().Format("2006-01-02"))
 	}
 	for i, words := range s.lines() {
 		if i == 0 || i == ShareLines {
@@ -82,8 +82,8 @@ func IsHeading(line string) bool { return heading.MatchString(strings.TrimSpace(
 // colon. [Parse] parses it.
 func (s *Share) QRText() string {
 	data := s.encode()
-	if s.envelope != nil {
-		data = append(data, s.envelope.raw...)
+	if s.sealedKey != nil {
+		data = append(data, s.sealedKey.raw...)
 	}
 	data = binary.BigEndian.AppendUint32(data, crc32.ChecksumIEEE(data))
 	return qrPrefix + strconv.Itoa(formatVersion) + ":" + qrEncoding.EncodeToString(data)
@@ -94,12 +94,12 @@ func (s *Share) QRText() string {
 // Lines may be numbered, as on the page. In that case they can be in any order, and lines
 // without a number are ignored. In the text of a whole page, copied from a PDF, the words may
 // be ordered by row or by column. Without numbers, the text must be the lines of the page in
-// order, and nothing else. The first [ShareLines] lines are sufficient for a share without its
-// envelope.
+// order, and nothing else. The first [ShareLines] lines are sufficient for a share without the
+// sealed key.
 //
-// The error for a wrong line is a [*lineError], the error for missing lines wraps
-// [ErrIncomplete]. Other errors wrap [errNotShare], [errVersion], [errMixed], [errAltered], or
-// [pki.ErrKeyCost].
+// If a line is wrong, the error has its number, and possibly secret words of the line, as that
+// of [CheckLine]. If lines are missing, the error wraps [ErrIncomplete]. If decrypting the sealed
+// key would be too expensive, it wraps [pki.ErrKeyCost].
 func Parse(text string) (*Share, error) {
 	if strings.HasPrefix(text, pdfMagic) {
 		return nil, errPDF
@@ -113,7 +113,7 @@ func Parse(text string) (*Share, error) {
 		}
 		return parseQR(version, encoded)
 	}
-	if holdsSeveral(text) {
+	if hasSeveralShares(text) {
 		return nil, errSeveral
 	}
 	typed, err := findLines(text)
@@ -139,8 +139,8 @@ func Parse(text string) (*Share, error) {
 // title matches the title of a share, in the result of [Share.Text] or on a page.
 var title = regexp.MustCompile(`\bShare\s+([0-9]+)\s+of\s+[0-9]+\b`)
 
-// holdsSeveral reports whether a text has the titles of different shares.
-func holdsSeveral(text string) bool {
+// hasSeveralShares reports whether a text has the titles of different shares.
+func hasSeveralShares(text string) bool {
 	first := ""
 	for _, m := range title.FindAllStringSubmatch(text, -1) {
 		if first == "" {
@@ -153,8 +153,8 @@ func holdsSeveral(text string) bool {
 	return false
 }
 
-// findQR returns the parts before and after the colon of QR text. Text before the QR text is
-// ignored.
+// findQR finds the text of a QR code, and returns its version, which is in front of the colon,
+// and the rest after the colon.
 func findQR(text string) (version, encoded string, ok bool) {
 	for {
 		_, rest, found := strings.Cut(text, qrPrefix)
@@ -180,8 +180,8 @@ func parseQR(version, encoded string) (*Share, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: after %s%d: expected letters A to Z and digits 2 to 7 only, and one share at a time", errNotShare, qrPrefix, formatVersion)
 	}
-	if len(data) > shareSize+maxEnvelope+qrCheckSize {
-		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", errNotShare, len(data), shareSize+maxEnvelope+qrCheckSize)
+	if len(data) > shareSize+maxSealedKey+qrCheckSize {
+		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", errNotShare, len(data), shareSize+maxSealedKey+qrCheckSize)
 	}
 	end := len(data) - qrCheckSize
 	if end < shareSize || crc32.ChecksumIEEE(data[:end]) != binary.BigEndian.Uint32(data[end:]) {
@@ -208,12 +208,12 @@ func parseLines(typed map[int][]string) (*Share, error) {
 	if err := checkVersion(decoded[1]); err != nil {
 		return nil, err
 	}
-	own, err := join(decoded, 1, ShareLines)
+	share, err := join(decoded, 1, ShareLines)
 	if err != nil {
 		return nil, err
 	}
 	if last <= ShareLines {
-		return decodeShare(own, nil)
+		return decodeShare(share, nil)
 	}
 	const headerLines = (headerSize + lineData - 1) / lineData
 	start, err := join(decoded, ShareLines+1, ShareLines+headerLines)
@@ -224,26 +224,26 @@ func parseLines(typed map[int][]string) (*Share, error) {
 	if err != nil {
 		return nil, err
 	}
-	end := ShareLines + (h.envelopeSize()+lineData-1)/lineData
+	end := ShareLines + (h.sealedKeySize()+lineData-1)/lineData
 	if last > end {
 		return nil, &lineError{last, fmt.Sprintf("this share ends with line %d", end)}
 	}
-	raw, err := join(decoded, ShareLines+1, end)
+	sealed, err := join(decoded, ShareLines+1, end)
 	if err != nil {
 		return nil, err
 	}
-	raw, filling := raw[:h.envelopeSize()], raw[h.envelopeSize():]
-	if bytes.Count(filling, []byte{0}) != len(filling) {
+	sealed, padding := sealed[:h.sealedKeySize()], sealed[h.sealedKeySize():]
+	if bytes.Count(padding, []byte{0}) != len(padding) {
 		return nil, &lineError{end, "expected zeros at its end"}
 	}
-	return decodeShare(own, raw)
+	return decodeShare(share, sealed)
 }
 
-// findLines returns the words of each line, by its number. There is at least one line, and no
-// number is greater than maxLines.
+// findLines returns the words of each line, by the number of the line. If it does not fail,
+// there is at least one line, and no number is greater than maxLines.
 func findLines(text string) (map[int][]string, error) {
 	numbered := make(map[int][]string)
-	var bare [][]string
+	var unnumbered [][]string
 	for line := range strings.Lines(text) {
 		n, words := splitLine(line)
 		switch {
@@ -252,7 +252,7 @@ func findLines(text string) (map[int][]string, error) {
 			return nil, &lineError{n, fmt.Sprintf("no share has such a line: expected 1 to %d", maxLines)}
 		case n > maxLines:
 		case n == 0:
-			bare = append(bare, words)
+			unnumbered = append(unnumbered, words)
 		case numbered[n] != nil:
 			return nil, &lineError{n, "given twice: expected one share at a time"}
 		default:
@@ -262,14 +262,14 @@ func findLines(text string) (map[int][]string, error) {
 	if len(numbered) > 0 {
 		return numbered, nil
 	}
-	if len(bare) == 1 {
+	if len(unnumbered) == 1 {
 		// All words are in one line.
-		bare = slices.Collect(slices.Chunk(bare[0], lineWords))
+		unnumbered = slices.Collect(slices.Chunk(unnumbered[0], lineWords))
 	}
-	if len(bare) == 0 || len(bare) > maxLines {
-		return nil, fmt.Errorf("%w: %d lines of words: expected %d to %d", errNotShare, len(bare), ShareLines, maxLines)
+	if len(unnumbered) == 0 || len(unnumbered) > maxLines {
+		return nil, fmt.Errorf("%w: %d lines of words: expected %d to %d", errNotShare, len(unnumbered), ShareLines, maxLines)
 	}
-	for i, words := range bare {
+	for i, words := range unnumbered {
 		numbered[i+1] = words
 	}
 	return numbered, nil

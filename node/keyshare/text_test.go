@@ -69,7 +69,7 @@ func TestParse(t *testing.T) {
 		"scanned":        own.QRText(),
 	} {
 		if got, err := Parse(in); err != nil || !sameShare(got, own) {
-			t.Errorf("%s without the envelope: got %v, %v", what, got, err)
+			t.Errorf("%s without the sealed key: got %v, %v", what, got, err)
 		}
 	}
 }
@@ -126,7 +126,7 @@ func TestParseRefuses(t *testing.T) {
 		{"no third line, bare", bare(append(slices.Clone(lines[:2]), lines[3:]...)), nil, "line 3: these are the words of line 4"},
 		{"no seventh line", join(lines[:6], lines[7:]), ErrIncomplete, "missing: 7"},
 		{"no lines of its own", join(lines[5:]), ErrIncomplete, "missing: 1 2 3 4 5"},
-		{"cut off in the envelope", join(lines[:6]), ErrIncomplete, "missing: 7 8"},
+		{"cut off in the sealed key", join(lines[:6]), ErrIncomplete, "missing: 7 8"},
 		{"cut off near the end", join(lines[:n-2]), ErrIncomplete, fmt.Sprintf("missing: %d %d", n-1, n)},
 		{"cut off in a line", join(lines)[:len(join(lines))-1-len(wordsOf(lines[n-1])[7])], nil, fmt.Sprintf("line %d: words found: 7", n)},
 		{"a line twice", join(lines, lines[3:4]), nil, "line 4: given twice"},
@@ -136,7 +136,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a line that no share has", join(lines, []string{"99 " + strings.Join(wordsOf(lines[0]), " ")}), nil, "line 99: no share has such a line"},
 		{"two lines exchanged, bare", bare(slices.Concat(lines[:2], lines[3:4], lines[2:3], lines[4:])), nil, "line 3: these are the words of line 4"},
 		{"a line of another share", join(lines[:3], otherLines[3:4], lines[4:]), errAltered, ""},
-		{"the envelope of another split", join(lines[:5], otherLines[5:]), errMixed, other.SplitID()},
+		{"the sealed key of another split", join(lines[:5], otherLines[5:]), errMixed, other.SplitID()},
 		{"scanned, cut off", scanned[:len(scanned)-9], errNotShare, ""},
 		{"scanned, prefix only", qrPrefix + "1:", errNotShare, "checksum"},
 		{"scanned, one letter wrong", scanned[:99] + map[bool]string{true: "B", false: "A"}[scanned[99] == 'A'] + scanned[100:], errNotShare, ""},
@@ -160,21 +160,21 @@ func TestParseRefuses(t *testing.T) {
 }
 
 // scan makes QR text of any bytes, with the right checksum.
-func scan(own, envelope []byte) string {
-	data := slices.Concat(own, envelope)
+func scan(own, sealed []byte) string {
+	data := slices.Concat(own, sealed)
 	data = binary.BigEndian.AppendUint32(data, crc32.ChecksumIEEE(data))
 	return "PEERLINK-SHARE-1:" + base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(data)
 }
 
 // Whoever changes a single byte of a page, and all checksums with it, is found
-// out, if not by Parse then by Combine, be the envelope there or not.
+// out, if not by Parse then by Combine, with the sealed key or without.
 func TestEveryByteCounts(t *testing.T) {
 	shares := sharesOf(t, p256(), 3, 2)
 	victim, rest := shares[1], shares[2:]
-	own, envelope := victim.encode(), victim.envelope.raw
-	for i := range len(own) + len(envelope) {
+	own, sealed := victim.encode(), victim.sealedKey.raw
+	for i := range len(own) + len(sealed) {
 		for _, flip := range []byte{0x01, 0x02, 0x80, 0xff} {
-			data := slices.Concat(own, envelope)
+			data := slices.Concat(own, sealed)
 			data[i] ^= flip
 			if s, err := Parse(scan(data[:shareSize], data[shareSize:])); err == nil {
 				t.Errorf("byte %d, changed by %02x: read as %v", i, flip, s)
@@ -193,7 +193,7 @@ func TestEveryByteCounts(t *testing.T) {
 	}
 }
 
-// What a stranger writes into an envelope is bounded before anything is spent
+// What a stranger writes into a sealed key is bounded before anything is spent
 // on it; its own hash over it is no excuse.
 func TestHeaderBounds(t *testing.T) {
 	share := sharesOf(t, p256(), 3, 2)[0]
@@ -217,22 +217,22 @@ func TestHeaderBounds(t *testing.T) {
 		{"more sealed than is there", 26, []byte{0, 49}, errNotShare},
 		{"less sealed than is there", 26, []byte{0, 47}, errNotShare},
 		{"another threshold than on the share", 23, []byte{3}, errAltered},
-		{"another tag than the share's", headerSize, []byte{1, 2, 3, 4, 5, 6, 7, 8}, errAltered},
+		{"another hash than the share's", headerSize, []byte{1, 2, 3, 4, 5, 6, 7, 8}, errAltered},
 	} {
-		raw := slices.Clone(share.envelope.raw)
+		raw := slices.Clone(share.sealedKey.raw)
 		copy(raw[tt.at:], tt.to)
 		forged := *share
-		forged.split = (&envelope{raw: raw}).splitID()
+		forged.split = (&sealedKey{raw: raw}).splitID()
 		if s, err := Parse(scan(forged.encode(), raw)); s != nil || !errors.Is(err, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.what, err, tt.want)
 		}
 	}
-	for _, cut := range []int{0, 1, headerSize - 1, headerSize, len(share.envelope.raw) - 1} {
-		raw := share.envelope.raw[:cut]
+	for _, cut := range []int{0, 1, headerSize - 1, headerSize, len(share.sealedKey.raw) - 1} {
+		raw := share.sealedKey.raw[:cut]
 		forged := *share
-		forged.split = (&envelope{raw: raw}).splitID()
+		forged.split = (&sealedKey{raw: raw}).splitID()
 		if s, err := Parse(scan(forged.encode(), raw)); cut > 0 && (s != nil || !errors.Is(err, errNotShare)) {
-			t.Errorf("%d bytes of the envelope: got %v, %v", cut, s, err)
+			t.Errorf("%d bytes of the sealed key: got %v, %v", cut, s, err)
 		}
 	}
 }
@@ -243,7 +243,7 @@ func TestFilling(t *testing.T) {
 	lines := numberedLines(share.Text())
 	data, err := decodeLine(len(lines), wordsOf(lines[len(lines)-1]))
 	check(t, err)
-	if len(share.envelope.raw)%lineData == 0 {
+	if len(share.sealedKey.raw)%lineData == 0 {
 		t.Fatal("this share has no filling")
 	}
 	data[lineData-1] = 1

@@ -10,7 +10,7 @@ import (
 	"github.com/cloudflare/circl/secretsharing"
 )
 
-// A shareValue is the value of a share, or the secret itself: a scalar of
+// A shareValue is the value of a share, or the secret S of the package comment: a scalar of
 // ristretto255.
 type shareValue [32]byte
 
@@ -22,7 +22,7 @@ func newValues(threshold, total int) (secret shareValue, values []shareValue, er
 	if secret, err = valueOf(s); err != nil {
 		return shareValue{}, nil, err
 	}
-	// The parameter of the library is the maximum number of shares that do not suffice.
+	// The library's parameter is the maximum number of shares that are not sufficient.
 	shares := secretsharing.New(rand.Reader, uint(threshold-1), s).Share(uint(total))
 	for _, share := range shares {
 		v, err := valueOf(share.Value)
@@ -74,8 +74,9 @@ func (v *shareValue) scalar() (group.Scalar, error) {
 	return s, nil
 }
 
-// tag returns the tag by which the envelope identifies the value of a share.
-func (v *shareValue) tag(index int) [tagSize]byte {
+// hash returns the truncated hash by which a sealed key identifies the value of the share with
+// the given index.
+func (v *shareValue) hash(index int) [shareHashSize]byte {
 	sum := sha256.Sum256(slices.Concat([]byte{formatVersion, byte(index)}, v[:]))
-	return [tagSize]byte(sum[:])
+	return [shareHashSize]byte(sum[:])
 }

@@ -8,12 +8,11 @@ import (
 	"github.com/sethvargo/go-diceware/diceware"
 )
 
-// wordBits is what one word stands for.
 const (
-	wordBits  = 12
+	wordBits  = 12 // bits that one word encodes
 	wordCount = 1 << wordBits
 	maxWord   = 7 // letters
-	maxSlip   = 2 // maximum distance between an intended and a typed word
+	maxTypo   = 2 // maximum distance between an intended and a typed word
 )
 
 // wordList returns the words in alphabetical order, as defined in the package comment.
@@ -25,7 +24,7 @@ var wordList = sync.OnceValue(func() []string {
 			words = append(words, w)
 		}
 	}
-	// The sort must be stable, because the list is in alphabetical order.
+	// The sort must be stable, so that words of the same length stay in alphabetical order.
 	slices.SortStableFunc(words, func(a, b string) int { return len(a) - len(b) })
 	words = words[:wordCount]
 	slices.Sort(words)
@@ -41,9 +40,9 @@ func wordIndex(word string) int {
 }
 
 // nearestWord returns the word of the list with the smallest distance to the typed word, or ""
-// if the distance is greater than maxSlip or several words have the same distance.
+// if the distance is greater than maxTypo or several words have the same distance.
 func nearestWord(typed string) string {
-	best, nearest := maxSlip+1, ""
+	best, nearest := maxTypo+1, ""
 	for _, w := range wordList() {
 		switch d := distance(typed, w); {
 		case d < best:
@@ -62,22 +61,23 @@ func distance(typed, word string) int {
 	if len(typed) > 2*maxWord {
 		return len(typed)
 	}
-	// Three rows of the table of distances between prefixes.
-	var before, last, row [maxWord + 1]int
+	// Three rows of the table of distances between prefixes: the current row, and the two rows
+	// above it.
+	var above2, above, row [maxWord + 1]int
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(typed) {
-		before, last = last, row
+		above2, above = above, row
 		row[0] = i + 1
 		for j := range len(word) {
-			changed := last[j]
+			changed := above[j]
 			if typed[i] != word[j] {
 				changed++
 			}
-			row[j+1] = min(changed, last[j+1]+1, row[j]+1)
+			row[j+1] = min(changed, above[j+1]+1, row[j]+1)
 			if i > 0 && j > 0 && typed[i] == word[j-1] && typed[i-1] == word[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
+				row[j+1] = min(row[j+1], above2[j-1]+1)
 			}
 		}
 	}

@@ -29,7 +29,7 @@ func (a *app) typedShares(ctx context.Context, root crypto.PublicKey) ([]*keysha
 	t := &shareTyping{app: a, ctx: ctx, root: root}
 	for {
 		switch enough := len(t.shares) > 0 && len(t.shares) >= t.shares[0].Threshold(); {
-		case enough && slices.ContainsFunc(t.shares, (*keyshare.Share).HasEnvelope):
+		case enough && slices.ContainsFunc(t.shares, (*keyshare.Share).HasSealedKey):
 			return t.shares, nil
 		case enough:
 			a.printMessage("\nThe sealed key is missing, which is the same on all pages: type all lines of one of them, or paste the text of its QR code.")
@@ -58,7 +58,7 @@ func (t *shareTyping) add(s *keyshare.Share) error {
 		return err
 	}
 	others := slices.DeleteFunc(slices.Clone(t.shares), func(o *keyshare.Share) bool {
-		return o.String() == s.String() && !o.HasEnvelope() && s.HasEnvelope()
+		return o.String() == s.String() && !o.HasSealedKey() && s.HasSealedKey()
 	})
 	all := append(others, s)
 	if err := keyshare.CheckTogether(all); err != nil {
