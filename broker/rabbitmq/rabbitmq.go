@@ -232,7 +232,7 @@ func Open(url string, opts Options) (*Broker, error) {
 	b.publishing = newConnection(b, "publishing")
 	b.consuming = newConnection(b, "consuming")
 	b.declaring = newConnection(b, "declaring")
-	b.probe.broker = b
+	b.probe.broker, b.probe.pause = b, probePause
 	return b, nil
 }
 
