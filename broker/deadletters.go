@@ -38,7 +38,7 @@ type QueueInfo struct {
 	Waiting     int       // messages to be sent
 	DeadLetters int       // messages that are not sent until an operator decides
 	Oldest      time.Time // when the oldest dead letter became one; zero if there is none or the broker does not know
-	Warning     string    // why dead letters may be lost; "" if no problem is known
+	Warning     string    // which messages may be lost, and why; "" if no problem is known
 }
 
 // DeadLetter is a message that can not be sent and was taken out of its queue.

@@ -29,13 +29,22 @@ func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, erro
 				return err
 			}
 			c = broker.QueueInfo{Waiting: waiting}
+			var warnings []string
+			warn := func(name string, usual amqp.Table) {
+				if risk := riskOf(d.arguments(name, usual)); risk != "" {
+					warnings = append(warnings, fmt.Sprintf("queue %s: %s", name, risk))
+				}
+			}
+			if there {
+				warn(queue, deadLettering(queue))
+			}
 			for _, name := range b.deadLetterQueues(queue) {
 				aside, alsoThere, err := d.count(name)
 				if err != nil {
 					return err
 				}
 				if alsoThere && name == b.deadLetterQueueOf(queue) {
-					c.Warning = riskOf(d.arguments(name))
+					warn(name, nil)
 				}
 				c.DeadLetters += aside
 				there = there || alsoThere
@@ -43,6 +52,7 @@ func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, erro
 			if !there {
 				return broker.ErrNoQueue
 			}
+			c.Warning = strings.Join(warnings, "; ")
 			return nil
 		})
 	}

@@ -91,7 +91,7 @@ func refusedArguments(answer error) (reason string, ok bool) {
 	return e.Reason, true
 }
 
-var inequivalent = regexp.MustCompile(`^PRECONDITION_FAILED - inequivalent arg '([^']*)' .* but current is (?:none|(?:the value )?'([^']*)')`)
+var inequivalent = regexp.MustCompile(`^PRECONDITION_FAILED - inequivalent arg '([^']*)' .* but current is (?:none|(?:the value )?'([^']*)'(?: of type '([^']*)')?)`)
 
 // reportLimit logs that RabbitMQ drops messages of a queue after too many deliveries, once
 // for each limit: in a virtual host with quorum as the default type, all queues have the

@@ -174,7 +174,8 @@ type Broker struct {
 	prefetch       map[string]int            // by queue, if different from opts.Prefetch
 	kinds          map[string]kind           // by queue
 	limits         map[int]bool              // delivery limits that were logged
-	risks          map[string]risk           // by dead-letter queue
+	risks          map[string]risk           // by queue
+	examined       map[string]int            // by queue: epoch in which its arguments were asked for
 	lengths        map[string]*lengthCheck   // by dead-letter queue
 	otherConsumers map[string]otherConsumers // by queue
 	silent         map[string]bool           // queues for whose locks RabbitMQ does not answer
@@ -219,6 +220,7 @@ func Open(url string, opts Options) (*Broker, error) {
 		kinds:          make(map[string]kind),
 		limits:         make(map[int]bool),
 		risks:          make(map[string]risk),
+		examined:       make(map[string]int),
 		lengths:        make(map[string]*lengthCheck),
 		otherConsumers: make(map[string]otherConsumers),
 		silent:         make(map[string]bool),

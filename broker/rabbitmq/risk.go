@@ -10,10 +10,11 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A dead-letter queue may lose messages because of arguments, which AMQP shows, or because
-// of a policy, which AMQP does not show. The latter is detected only by missing messages.
+// A queue may lose messages because of arguments, which AMQP shows, or because of a policy,
+// which AMQP does not show. The latter is detected only for dead-letter queues, by missing
+// messages.
 
-// risk is why a dead-letter queue may lose messages.
+// risk is why a queue may lose messages.
 type risk struct {
 	arguments string // effect of its arguments; "" if they are harmless
 	missing   string // that messages are missing, or ""
@@ -26,7 +27,7 @@ func (r risk) String() string {
 	return r.arguments + r.missing
 }
 
-// Warnings returns which dead-letter queues lose messages, or may, and why, sorted.
+// Warnings returns which queues lose messages, or may, and why, sorted.
 func (b *Broker) Warnings() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -37,7 +38,7 @@ func (b *Broker) Warnings() []string {
 	return list
 }
 
-// setRisk changes the risk of a dead-letter queue, and logs it if there is a new one.
+// setRisk changes the risk of a queue, and logs it if there is a new one.
 func (b *Broker) setRisk(queue string, change func(*risk)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -50,36 +51,52 @@ func (b *Broker) setRisk(queue string, change func(*risk)) {
 	}
 	b.risks[queue] = r
 	if r.arguments != "" && r.arguments != before.arguments || r.missing != "" && r.missing != before.missing {
-		b.log.Warn("messages that are set aside can be lost, see docs/queues.md", "queue", queue, "reason", r.String())
+		b.log.Warn("RabbitMQ can drop or move messages of a queue, see docs/queues.md", "queue", queue, "reason", r.String())
 	}
 }
 
-// noteRisk checks the arguments of a dead-letter queue. It asks RabbitMQ once in each epoch.
-func (d declarer) noteRisk(queue string) {
+// noteRisk checks the arguments of a queue. It asks RabbitMQ once in each epoch. usual are
+// the arguments that the queue probably has.
+func (d declarer) noteRisk(queue string, usual amqp.Table) {
 	b := d.live.broker
 	epoch := b.health.currentEpoch()
 	b.mu.Lock()
-	k, known := b.kinds[queue]
+	examined, known := b.examined[queue]
 	b.mu.Unlock()
-	if known && k.epoch == epoch {
+	if known && examined == epoch {
 		return
 	}
-	text := riskOf(d.arguments(queue))
+	text := riskOf(d.arguments(queue, usual))
 	b.setRisk(queue, func(r *risk) { r.arguments = text })
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.kinds[queue] = kind{epoch: epoch}
+	b.examined[queue] = epoch
+}
+
+// usualArguments returns the arguments that a peer's queue of this kind has if it was
+// declared by this package or by the reference.
+func (k kind) usualArguments(queue string) amqp.Table {
+	args := deadLettering(queue)
+	if k.queueType == Quorum {
+		args["x-queue-type"] = string(Quorum)
+		if k.limit != 0 {
+			args["x-delivery-limit"] = k.limit
+		}
+	}
+	return args
 }
 
 // maxArguments bounds the number of arguments of a queue that are asked for. RabbitMQ
 // compares hardly more.
-const maxArguments = 12
+const maxArguments = 16
 
 // arguments returns those arguments of an existing queue that RabbitMQ compares: it
 // refuses to declare the queue with different arguments, and its answer has the value of
-// one of them.
-func (d declarer) arguments(queue string) amqp.Table {
+// one of them. It begins with those in usual, to have less to ask for.
+func (d declarer) arguments(queue string, usual amqp.Table) amqp.Table {
 	args := make(amqp.Table)
+	maps.Copy(args, usual)
+	asked := make(map[string]bool)
 	for range maxArguments {
 		ch, err := d.live.Channel() // RabbitMQ closes the channel
 		if err != nil {
@@ -88,19 +105,22 @@ func (d declarer) arguments(queue string) amqp.Table {
 		_, err = ch.QueueDeclare(queue, true, false, false, false, args)
 		ch.Close()
 		name, value, other := inequivalence(err)
-		if !other || value == nil {
+		if !other || asked[name] {
 			return args
 		}
-		if _, again := args[name]; again {
-			return args
+		asked[name] = true
+		if value == nil {
+			delete(args, name)
+		} else {
+			args[name] = value
 		}
-		args[name] = value
 	}
 	return args
 }
 
 // inequivalence returns the argument that RabbitMQ names in its answer to a declaration,
-// and the queue's value of it; nil if there is none, or if it can not be parsed.
+// and the queue's value of it, nil if the queue does not have the argument. ok is false if
+// the answer is another one.
 func inequivalence(answer error) (name string, value any, ok bool) {
 	reason, ok := refusedArguments(answer)
 	if !ok {
@@ -110,12 +130,17 @@ func inequivalence(answer error) (name string, value any, ok bool) {
 	if m == nil {
 		return "", nil, false
 	}
-	name, text := m[1], m[2]
+	name, text, amqpType := m[1], m[2], m[3]
+	switch {
+	case strings.HasSuffix(reason, " but current is none"):
+		return name, nil, true
+	case amqpType == "bool":
+		return name, text == "true", true
+	case amqpType == "longstr":
+		return name, text, true
+	}
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return name, n, true
-	}
-	if text == "" {
-		return name, nil, true
 	}
 	return name, text, true
 }
@@ -128,15 +153,19 @@ func riskOf(args amqp.Table) string {
 			risks = append(risks, fmt.Sprintf("it has the argument %s %v: %s", name, v, text))
 		}
 	}
+	dropped := "dropped"
+	if _, there := args["x-dead-letter-exchange"]; there {
+		dropped = "moved to where its dead-letter exchange leads"
+	}
 	if args["x-queue-type"] == "stream" {
 		risks = append(risks, "it is a stream, which drops old messages, and out of which none can be taken")
 	}
 	if overflow, _ := args["x-overflow"].(string); !strings.HasPrefix(overflow, "reject-publish") {
-		const text = "what is beyond that is dropped, the oldest first"
+		text := "what is beyond that is " + dropped + ", the oldest first"
 		add("x-max-length", text)
 		add("x-max-length-bytes", text)
 	}
-	add("x-message-ttl", "messages are dropped after a number of milliseconds")
+	add("x-message-ttl", "messages are "+dropped+" after a number of milliseconds")
 	add("x-expires", "RabbitMQ deletes the queue when it was not used for a number of milliseconds")
 	return strings.Join(risks, "; ")
 }

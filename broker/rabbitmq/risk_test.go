@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -11,8 +12,9 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// If a dead-letter queue was declared with arguments by which it loses messages, the
-// warnings, the log and Info say which. Asking changes nothing.
+// If a peer's queue or a dead-letter queue was declared with arguments by which it loses
+// messages, the warnings, the log and Info say which, whatever other arguments the queue
+// has. Asking changes nothing.
 func TestRiskOfArguments(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newOperator(t, s)
@@ -26,30 +28,43 @@ func TestRiskOfArguments(t *testing.T) {
 		{amqp.Table{"x-max-length": 10}, []string{"x-max-length 10"}},
 		{amqp.Table{"x-queue-type": "quorum", "x-max-length-bytes": 1000, "x-overflow": "drop-head"}, []string{"x-max-length-bytes 1000"}},
 		{amqp.Table{"x-message-ttl": 100_000, "x-expires": 200_000}, []string{"x-message-ttl 100000", "x-expires 200000"}},
+		{amqp.Table{"x-max-priority": 5, "x-single-active-consumer": true, "x-expires": 300_000}, []string{"x-expires 300000"}},
+		{amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": 50, "x-message-ttl": 100_000}, []string{"x-message-ttl 100000"}},
 		{amqp.Table{"x-queue-type": "stream"}, []string{"stream"}},
 	} {
-		log := new(logBuffer)
-		b := openTest(t, s.URL(), Options{Logger: log.logger()})
-		q := testPeer()
-		name := deadLetterQueue(q.Queues[0])
-		_, err := o.QueueDeclare(name, true, false, false, false, test.args)
-		o.check(err)
-		o.check(b.Bind(testContext(t), q))
-		o.check(b.Bind(testContext(t), q))
-		contents, err := b.Info(testContext(t), q.Queues[0])
-		o.check(err)
-		for what, text := range map[string]string{"warnings": strings.Join(b.Warnings(), ","), "log": log.String(), "contents": contents.Warning} {
-			for _, want := range test.want {
-				if strings.Count(text, want) != 1 {
-					t.Errorf("%v: the %s must have %q, once: %s", test.args, what, want, text)
+		for _, target := range []string{"peer's queue", "peer's queue without dead-letter exchange", "dead-letter queue"} {
+			log := new(logBuffer)
+			b := openTest(t, s.URL(), Options{Logger: log.logger()})
+			q := testPeer()
+			name, args := q.Queues[0], maps.Clone(test.args)
+			if target == "peer's queue" {
+				args = deadLettering(name)
+				maps.Copy(args, test.args)
+				if test.args["x-queue-type"] == "stream" {
+					continue // has no dead-letter exchange
+				}
+			} else if target == "dead-letter queue" {
+				name = deadLetterQueue(name)
+			}
+			_, err := o.QueueDeclare(name, true, false, false, false, args)
+			o.check(err)
+			o.check(b.Bind(testContext(t), q))
+			o.check(b.Bind(testContext(t), q))
+			contents, err := b.Info(testContext(t), q.Queues[0])
+			o.check(err)
+			for what, text := range map[string]string{"warnings": strings.Join(b.Warnings(), ","), "log": log.String(), "contents": contents.Warning} {
+				for _, want := range test.want {
+					if strings.Count(text, want) != 1 || !strings.Contains(text, name) {
+						t.Errorf("%v: the %s of the %s must have %q, once: %s", test.args, what, target, want, text)
+					}
+				}
+				if test.want == nil && (strings.Contains(text, "drop") || strings.Contains(text, "argument")) {
+					t.Errorf("%v: the %s of the %s: %s", test.args, what, target, text)
 				}
 			}
-			if test.want == nil && strings.Contains(text, "drop") {
-				t.Errorf("%v: the %s: %s", test.args, what, text)
+			if !o.declaredAs(name, args) {
+				t.Errorf("%v: the %s has other arguments", test.args, target)
 			}
-		}
-		if !o.declaredAs(name, test.args) {
-			t.Errorf("%v: the queue has other arguments", test.args)
 		}
 	}
 }

@@ -78,11 +78,12 @@ func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
 				return err
 			}
 		}
-		d.noteRisk(d.live.broker.deadLetterQueueOf(queue))
+		d.noteRisk(d.live.broker.deadLetterQueueOf(queue), nil)
 		if err := d.queue(queue, deadLettering(queue)); err != nil {
 			return err
 		}
 		d.reportLimit(queue)
+		d.noteRisk(queue, d.kind(queue).usualArguments(queue))
 		if err := d.bindQueue(queue, peerExchange(q)); err != nil {
 			return fmt.Errorf("bind queue %s: %w", queue, explain(err))
 		}

@@ -64,7 +64,7 @@ type queueLine struct {
 	SetAside int       `json:"set_aside"`
 	Oldest   time.Time `json:"oldest_set_aside,omitzero"`
 	Error    string    `json:"error,omitempty"`   // the error of reading the peer's directory
-	Warning  string    `json:"warning,omitempty"` // reason why dead letters may be lost
+	Warning  string    `json:"warning,omitempty"` // which messages may be lost, and why
 }
 
 func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
@@ -100,7 +100,7 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 		}
 		rows = append(rows, []string{l.Peer, orNone(l.Type), orNone(l.State), l.Queue, waiting, aside, moment(l.Oldest), l.Error})
 		if l.Warning != "" {
-			a.printMessage("Messages set aside of queue %s may be lost: %s.", l.Queue, l.Warning)
+			a.printMessage("Messages may be lost: %s.", l.Warning)
 		}
 	}
 	a.columns(rows)
