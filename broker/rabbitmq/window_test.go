@@ -43,6 +43,17 @@ func TestLargeMessages(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { c.Close() }()
+			// RabbitMQ sends all messages to the first consumer. Until that has received them, they
+			// are in buffers of the library.
+			eventually(t, "receiving", func() error {
+				inner := c.(*consumer)
+				inner.mu.Lock()
+				defer inner.mu.Unlock()
+				if inner.unacked.arrived < count {
+					return fmt.Errorf("%d have arrived", inner.unacked.arrived)
+				}
+				return nil
+			})
 			peak := uint64(0)
 			for n := 0; n < count; {
 				ds, err := c.Next(testContext(t), 256)
