@@ -101,3 +101,19 @@ func (s *Store) Queues(ctx context.Context) ([]string, error) {
 	}
 	return names, nil
 }
+
+// NonEmptyQueues returns the names of the queues and inboxes that have messages or dead
+// letters.
+func (s *Store) NonEmptyQueues(ctx context.Context) ([]string, error) {
+	stats, err := s.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, q := range stats.Queues {
+		if q.Depth > 0 || q.SetAside > 0 {
+			names = append(names, q.Name)
+		}
+	}
+	return names, nil
+}

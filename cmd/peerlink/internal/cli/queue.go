@@ -37,7 +37,11 @@ func (a *app) queueListCommand() *cobra.Command {
 		Short: "Count the messages that wait for each peer, and those set aside",
 		Long: `Lists the queues of all peers: how many messages wait to be sent, how many are
 set aside, and since when the oldest of those is. RabbitMQ does not count what a
-service has taken to send it, and does not know since when.`,
+service has taken to send it, and does not know since when.
+
+With the embedded broker, it also lists queues with messages that belong to no
+peer in the node's directory (after an older directory was put back, for example):
+nothing is sent from them until the peer is there again.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := a.openQueueAdmin(cmd, f)
@@ -63,21 +67,25 @@ type queueLine struct {
 	Waiting  int       `json:"waiting"`
 	SetAside int       `json:"set_aside"`
 	Oldest   time.Time `json:"oldest_set_aside,omitzero"`
+	Gone     bool      `json:"gone,omitempty"`    // no peer in the node's directory has the queue
 	Error    string    `json:"error,omitempty"`   // the error of reading the peer's directory
 	Warning  string    `json:"warning,omitempty"` // which messages may be lost, and why
 }
 
 func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
-	queues, err := k.queues()
+	queues, err := k.queues(cmd.Context())
 	if err != nil {
 		return err
 	}
 	lines := []queueLine{}
 	for _, q := range queues {
 		line := queueLine{Peer: q.peerID, Queue: q.name}
-		if q.err != nil {
+		switch {
+		case q.gone:
+			line.Gone = true
+		case q.err != nil:
 			line.Error = q.err.Error()
-		} else {
+		default:
 			line.Type, line.State = q.peer.Identity.Type.String(), q.peer.State()
 		}
 		contents, err := k.Info(cmd.Context(), q.name)
@@ -98,7 +106,11 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 		if l.Exists {
 			waiting, aside = fmt.Sprint(l.Waiting), fmt.Sprint(l.SetAside)
 		}
-		rows = append(rows, []string{l.Peer, orNone(l.Type), orNone(l.State), l.Queue, waiting, aside, moment(l.Oldest), l.Error})
+		note := l.Error
+		if l.Gone {
+			note = "belongs to no peer in the node's directory: nothing is sent from it"
+		}
+		rows = append(rows, []string{orNone(l.Peer), orNone(l.Type), orNone(l.State), l.Queue, waiting, aside, moment(l.Oldest), note})
 		if l.Warning != "" {
 			a.printMessage("Messages may be lost: %s.", l.Warning)
 		}
@@ -139,7 +151,7 @@ Control characters are shown escaped; --json has the exact text.`,
 				return err
 			}
 			defer k.Close()
-			queues, err := k.find(args[0])
+			queues, err := k.find(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -35,6 +38,10 @@ type queueAdmin struct {
 	pattern link.QueuePattern
 	all     bool // the broker uses all queues of a peer, not only the first
 	Close   func() error
+
+	// nonEmpty returns the names of all queues and inboxes with messages. It is nil if the
+	// broker does not list its queues.
+	nonEmpty func(context.Context) ([]string, error)
 }
 
 // openQueueAdmin opens the broker. A service may be using it at the same time.
@@ -60,7 +67,7 @@ func (a *app) openQueueAdmin(cmd *cobra.Command, f queueFlags) (*queueAdmin, err
 		if err != nil {
 			return nil, err
 		}
-		return &queueAdmin{DeadLetters: s, dir: d, pattern: link.DefaultQueuePattern, Close: s.Close}, nil
+		return &queueAdmin{DeadLetters: s, dir: d, pattern: link.DefaultQueuePattern, Close: s.Close, nonEmpty: s.NonEmptyQueues}, nil
 	}
 	pattern, err := link.ParseQueuePattern(f.queuePattern)
 	if err != nil {
@@ -96,14 +103,15 @@ func existingStore(d *node.Dir, state string) (string, error) {
 // queueOf is a queue and the peer to which its messages are sent.
 type queueOf struct {
 	name   string
-	peerID string     // "" if the queue is not that of a known peer
-	peer   *node.Peer // nil if peerID is "", or the peer's directory can not be read
+	peerID string     // "" if it is not known
+	peer   *node.Peer // nil if the peer is not in the node's directory, or can not be read
 	err    error      // the error of reading the peer's directory
+	gone   bool       // the queue has messages, and belongs to no peer in the node's directory
 }
 
-// queues returns the queues of all peers. For a peer that can not be read, it returns the first
-// queue only.
-func (k *queueAdmin) queues() ([]queueOf, error) {
+// queues returns the queues of all peers, and then those with messages that belong to none, if
+// the broker lists its queues. For a peer that can not be read, it returns the first queue only.
+func (k *queueAdmin) queues(ctx context.Context) ([]queueOf, error) {
 	ids, err := k.dir.PeerIDs()
 	if err != nil {
 		return nil, err
@@ -119,13 +127,37 @@ func (k *queueAdmin) queues() ([]queueOf, error) {
 			queues = append(queues, queueOf{name: k.pattern.Name(id, n), peerID: id, peer: p, err: err})
 		}
 	}
+	if k.nonEmpty == nil {
+		return queues, nil
+	}
+	names, err := k.nonEmpty(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		known := func(q queueOf) bool { return q.name == name }
+		if name != k.dir.Identity().Type.Inbox() && !slices.ContainsFunc(queues, known) {
+			queues = append(queues, queueOf{name: name, peerID: k.peerOf(name), gone: true})
+		}
+	}
 	return queues, nil
+}
+
+// peerOf returns the ID of the peer with a queue of this name, "" if the name is not one of a
+// peer's first queue.
+func (k *queueAdmin) peerOf(queue string) string {
+	before, after, _ := strings.Cut(k.pattern.Name("\x00", 0), "\x00")
+	id, ok := strings.CutPrefix(queue, before)
+	if id, ok2 := strings.CutSuffix(id, after); ok && ok2 {
+		return id
+	}
+	return ""
 }
 
 // find returns the queues of the peer with the given ID, or the queue with the given name. It
 // does not check that a queue exists.
-func (k *queueAdmin) find(name string) ([]queueOf, error) {
-	all, err := k.queues()
+func (k *queueAdmin) find(ctx context.Context, name string) ([]queueOf, error) {
+	all, err := k.queues(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +168,8 @@ func (k *queueAdmin) find(name string) ([]queueOf, error) {
 		}
 	}
 	if found == nil {
-		// The queue may be that of a removed peer, or of a peer that had more queues.
+		// The queue may be that of a removed peer, or of a peer that had more queues, in a
+		// broker that does not list its queues.
 		found = []queueOf{{name: name}}
 	}
 	return found, nil

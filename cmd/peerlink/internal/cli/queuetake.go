@@ -113,7 +113,7 @@ func (a *app) withSelected(cmd *cobra.Command, f queueFlags, args []string, all 
 		return err
 	}
 	defer k.Close()
-	queues, err := k.find(args[0])
+	queues, err := k.find(cmd.Context(), args[0])
 	if err != nil {
 		return err
 	}
