@@ -159,10 +159,18 @@ func (o *operator) take(queue string, n int) []amqp.Delivery {
 	o.Helper()
 	var got []amqp.Delivery
 	for deadline := time.Now().Add(testLimit); len(got) != n; {
-		d, ok, err := o.Get(queue, true)
+		d, ok, err := o.Get(queue, false)
+		// An overloaded RabbitMQ closes a channel of which a quorum queue does not answer
+		// in time. What was not acknowledged is in the queue again.
+		if saysCode(err, amqp.InternalError) && time.Now().Before(deadline) {
+			o.Channel, err = o.conn.Channel()
+			o.check(err)
+			continue
+		}
 		o.check(err)
 		switch {
 		case ok:
+			o.check(d.Ack(false))
 			got = append(got, d)
 		case n < 0:
 			return got
