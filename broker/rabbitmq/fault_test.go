@@ -101,6 +101,11 @@ func TestKillUnderLoad(t *testing.T) {
 	}
 	o.check(s.Start())
 	o = newOperator(t, s)
+	defer func() {
+		if t.Failed() {
+			t.Log(log)
+		}
+	}()
 	eventually(t, "moving after", func() error {
 		state, err := o.QueueDeclarePassive(m.queue, true, false, false, false, nil)
 		if err != nil {
