@@ -49,7 +49,7 @@ type Config struct {
 	Status  func() link.Status
 	// Queues returns the figures of the embedded broker; nil with another broker.
 	Queues func(context.Context) (embedded.Stats, error)
-	// BrokerTrouble returns why the broker can not be used, or nil if it can. It must not
+	// BrokerTrouble returns why the broker cannot be used, or nil if it can. It must not
 	// block.
 	BrokerTrouble func() error
 	// BrokerWarnings returns problems of the broker that do not prevent its use. It may be

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Text of peers can not change the direction of text in a browser, nor control the
+// Text of peers cannot change the direction of text in a browser, nor control the
 // terminal on which a response is shown.
 func TestAnswersAreEscaped(t *testing.T) {
 	w := httptest.NewRecorder()

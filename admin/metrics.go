@@ -19,7 +19,7 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 }
 
 // processMetrics returns the metrics of the process: memory, goroutines, file descriptors,
-// processor time. On Linux, those that a process that is not dumpable can not read of
+// processor time. On Linux, those that a process that is not dumpable cannot read of
 // itself are missing.
 func processMetrics() prometheus.Gatherer {
 	registry := prometheus.NewRegistry()

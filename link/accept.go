@@ -49,7 +49,7 @@ func newAcceptor(s *shared) *acceptor {
 }
 
 // accept accepts connections until ctx is done or listener is closed.
-func (a *acceptor) accept(ctx, connCtx context.Context, listener net.Listener) error {
+func (a *acceptor) accept(ctx, graceCtx context.Context, listener net.Listener) error {
 	context.AfterFunc(ctx, a.pendingConns.Close)
 	pause := time.Duration(0)
 	for {
@@ -76,39 +76,40 @@ func (a *acceptor) accept(ctx, connCtx context.Context, listener net.Listener) e
 		}
 		pause = 0
 		pending := a.pendingConns.Add(pendingconns.SourceOf(tcp.RemoteAddr()), tcp) // added before the next Accept, so that the bound always holds
-		a.wg.Go(func() { a.serveConn(ctx, connCtx, tcp, pending) })
+		a.wg.Go(func() { a.serveConn(ctx, graceCtx, tcp, pending) })
 	}
 }
 
 // serveConn authenticates a client, and serves a peer until the connection ends.
-func (a *acceptor) serveConn(ctx, connCtx context.Context, tcp net.Conn, pending *pendingConn) {
+func (a *acceptor) serveConn(ctx, graceCtx context.Context, tcp net.Conn, pending *pendingConn) {
 	hello, err := a.awaitClientHello(tcp, pending)
-	var place *handshake
+	var slot *handshake
 	if err == nil {
-		place, err = a.awaitHandshakeSlot(ctx, hello)
+		slot, err = a.awaitHandshakeSlot(ctx, hello)
 	}
 	if err != nil {
 		tcp.Close()
 		a.notAuthenticated(tcp.RemoteAddr(), err)
 		return
 	}
-	// A refused connection keeps its slot until the refusal has been sent.
-	defer place.release()
-	hello.answered = place.noteAnswered
+	// A rejected connection keeps its slot until the peer has been sent the reason.
+	defer slot.release()
+	hello.onAwaitingClient = slot.markAwaitingClient
 	conn, id, err := a.handshake(ctx, hello)
 	if err != nil {
 		tcp.Close()
-		if place.evicted() {
+		if slot.evicted() {
 			err = errTooMany
 		}
 		a.notAuthenticated(hello.remote, err)
 		return
 	}
-	a.receive(ctx, connCtx, conn, id, place.release)
+	a.receive(ctx, graceCtx, conn, id, slot.release)
 }
 
 // awaitClientHello reads a complete ClientHello, after a PROXY header where one is
-// expected. It returns errTooMany if the connection was evicted meanwhile.
+// expected. It returns errTooMany if the connection was evicted from pendingConns
+// meanwhile.
 func (a *acceptor) awaitClientHello(tcp net.Conn, pending *pendingConn) (*helloConn, error) {
 	hello, err := a.readBeginning(tcp)
 	if !pending.Remove() {
@@ -132,7 +133,7 @@ func (a *acceptor) readBeginning(tcp net.Conn) (*helloConn, error) {
 			return nil, err
 		}
 		rest, _ := ahead.Peek(ahead.Buffered())
-		c.hello = append(c.hello, rest...)
+		c.hello = append(c.hello, rest...) // what ahead has read beyond the ClientHello
 	} else if c.hello, err = readClientHello(tcp); err != nil {
 		return nil, err
 	}
@@ -167,8 +168,9 @@ func (a *acceptor) notAuthenticated(remote net.Addr, err error) {
 }
 
 // withoutCertificate reports whether the client has sent no certificate. crypto/tls
-// does not export that error. Errors about a certificate quote what is in it: the whole
-// text of the last error counts.
+// does not export that error. Errors about a certificate quote the certificate, so a
+// client could choose a part of their text: only the whole text of the innermost error
+// is compared.
 func withoutCertificate(err error) bool {
 	for next := err; next != nil; next = errors.Unwrap(next) {
 		err = next
@@ -196,9 +198,9 @@ func (a *acceptor) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn,
 	return conn, id, err
 }
 
-// register registers an authenticated connection with its peer, or returns why it is
-// refused. The refusal is sent to the other side.
-func (a *acceptor) register(r *receiver, id pki.Identity, chain []*x509.Certificate, stop context.CancelFunc) (refusal string) {
+// register registers an authenticated connection with its peer, or returns why the
+// connection is rejected, in words for the other side.
+func (a *acceptor) register(r *receiver, id pki.Identity, chain []*x509.Certificate, stop context.CancelFunc) (rejection string) {
 	p := a.peers.get(id.ID)
 	if p == nil {
 		return "Unknown peer: this node has not registered a peer certificate from you."
@@ -224,9 +226,10 @@ func (a *acceptor) register(r *receiver, id pki.Identity, chain []*x509.Certific
 
 // evictOldest ends the oldest connection of a peer in good order, to make room for a
 // new one, if the oldest has lasted for [Config.ConnTimeSlice]. It reports whether it
-// did. Thus new connections are not kept out by abandoned ones, which are detected
-// late, nor by MaxConnsPerPeer connections that last: the peer may have more queues
-// than that. The caller holds the peer's mu.
+// has ended a connection. Thus new connections are kept out neither by abandoned
+// connections, which are detected late, nor by MaxConnsPerPeer connections that last: a
+// peer with more queues than MaxConnsPerPeer needs more connections. The caller holds
+// the peer's mu.
 func (a *acceptor) evictOldest(p *peer) bool {
 	var oldest *receiver
 	for r := range p.conns {
@@ -261,9 +264,10 @@ const (
 )
 
 // connLimits returns how many connections may wait for their ClientHello, how many
-// handshakes may run at once, and how many may wait for that, in a process with this limit
-// of open files. Together they take two thirds of the limit at most. The rest is reserved
-// for the connections from and to peers, and for files.
+// handshakes may run at once, and how many connections may wait for a handshake to
+// begin, in a process with this limit of open files. Together they take two thirds of
+// the limit at most. The rest is reserved for the connections from and to peers, and for
+// files.
 func connLimits(limit int) (pendingConns, handshakes, waiting int) {
 	pendingConns = max(min(defaultPendingConns, limit/4), 1)
 	handshakes = max(min(defaultHandshakes, limit/6), 4)

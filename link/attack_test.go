@@ -254,7 +254,7 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// refusalLogged waits until a node's log contains a connection refused after the
+// refusalLogged waits until a node's log contains a connection rejected after the
 // handshake, with its owner and the reason.
 func refusalLogged(t *testing.T, n *linktest.Node, leaf *x509.Certificate, reason string) {
 	t.Helper()
@@ -262,7 +262,7 @@ func refusalLogged(t *testing.T, n *linktest.Node, leaf *x509.Certificate, reaso
 	if err != nil {
 		t.Fatal(err)
 	}
-	logged(t, n, `msg="connection refused"`, "peer="+id.ID, "remote=127.0.0.1", "reason=", reason)
+	logged(t, n, `msg="connection rejected"`, "peer="+id.ID, "remote=127.0.0.1", "reason=", reason)
 }
 
 // logged waits until a line of the node's log contains all these texts.

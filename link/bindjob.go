@@ -10,16 +10,16 @@ import (
 )
 
 // bindJob binds or unbinds the queues of a peer in the broker. That may take long if
-// the broker is slow or unreachable. Nothing waits for it, in particular not the
-// deactivation of another peer: when the job is done, the peer is reconciled again with
-// the current content of its directory.
+// the broker is slow or unreachable. The reconciler does not wait for it, so that other
+// peers, and their deactivation, are not delayed: when the job is done, the peer is
+// reconciled again with the current content of its directory.
 type bindJob struct {
 	unbind bool // unbind the queues; otherwise bind them
 	queue  broker.PeerQueue
 	former []string      // names of queues that may have led to the peer before
 	done   chan struct{} // closed when the fields below are set
 
-	waiting []string // those of former that have messages
+	waiting []string // the queues of former that contain messages
 	err     error
 }
 
@@ -32,40 +32,43 @@ const (
 )
 
 // errBindPending is returned while a bind job is running.
-var errBindPending = errors.New("the broker is being told")
+var errBindPending = errors.New("the broker is still binding or unbinding the queues")
 
 // pending reports whether there is a bind job that is not done yet.
-func (e *bindJob) pending() bool {
-	if e == nil {
+func (j *bindJob) pending() bool {
+	if j == nil {
 		return false
 	}
 	select {
-	case <-e.done:
+	case <-j.done:
 		return false
 	default:
 		return true
 	}
 }
 
-// bind binds the queues of a peer. It returns errBindPending until that is done.
+// bind starts to bind the queues of a peer. It returns errBindPending until that is done,
+// and must be called again then.
 func (r *reconciler) bind(ctx context.Context, p *peer, q broker.PeerQueue) error {
 	return r.startBindJob(ctx, p, &bindJob{queue: q, former: r.formerQueues(q)})
 }
 
-// unbind unbinds the queues of a peer. It returns errBindPending until that is done.
+// unbind starts to unbind the queues of a peer. It returns errBindPending until that is
+// done, and must be called again then.
 func (r *reconciler) unbind(ctx context.Context, p *peer, q broker.PeerQueue) error {
 	return r.startBindJob(ctx, p, &bindJob{unbind: true, queue: q, former: r.formerQueues(q)})
 }
 
-// startBindJob returns the result of the last bind job if that did the same as e.
-// Otherwise it starts e and returns errBindPending.
-func (r *reconciler) startBindJob(ctx context.Context, p *peer, e *bindJob) error {
+// startBindJob returns the result of the peer's last bind job if that did the same as
+// job. Otherwise it starts job, unless another bind job is running, and returns
+// errBindPending.
+func (r *reconciler) startBindJob(ctx context.Context, p *peer, job *bindJob) error {
 	last := p.bindJob
 	if last.pending() {
 		return errBindPending
 	}
 	p.bindJob = nil
-	if last != nil && last.unbind == e.unbind && equalQueue(last.queue, e.queue) {
+	if last != nil && last.unbind == job.unbind && equalQueue(last.queue, job.queue) {
 		if len(last.waiting) > 0 {
 			r.log.Warn("messages wait in queues of an earlier --queue-pattern, they are sent too", "peer", p.id, "queues", last.waiting)
 		}
@@ -75,12 +78,12 @@ func (r *reconciler) startBindJob(ctx context.Context, p *peer, e *bindJob) erro
 		}
 		return nil
 	}
-	e.done = make(chan struct{})
-	p.bindJob = e
+	job.done = make(chan struct{})
+	p.bindJob = job
 	r.pendingBinds++
 	r.wg.Go(func() {
-		e.err = r.runBindJob(ctx, e)
-		close(e.done)
+		job.err = r.runBindJob(ctx, job)
+		close(job.done)
 		select {
 		case r.bindsDone <- p:
 		case <-ctx.Done():
@@ -89,7 +92,8 @@ func (r *reconciler) startBindJob(ctx context.Context, p *peer, e *bindJob) erro
 	return errBindPending
 }
 
-func (r *reconciler) runBindJob(ctx context.Context, e *bindJob) error {
+// runBindJob does the work of a bind job, and sets its field waiting.
+func (r *reconciler) runBindJob(ctx context.Context, job *bindJob) error {
 	select {
 	case r.bindSlots <- struct{}{}:
 		defer func() { <-r.bindSlots }()
@@ -97,15 +101,15 @@ func (r *reconciler) runBindJob(ctx context.Context, e *bindJob) error {
 		return ctx.Err()
 	}
 	bind := r.cfg.Broker.Bind
-	if e.unbind {
+	if job.unbind {
 		bind = r.cfg.Broker.Unbind
 	}
-	if err := bind(ctx, e.queue); err != nil {
+	if err := bind(ctx, job.queue); err != nil {
 		return err
 	}
 	var err error
-	if b, ok := r.cfg.Broker.(broker.FormerQueues); ok && len(e.former) > 0 {
-		e.waiting, err = b.UnbindFormer(ctx, e.queue, e.former)
+	if b, ok := r.cfg.Broker.(broker.FormerQueues); ok && len(job.former) > 0 {
+		job.waiting, err = b.UnbindFormer(ctx, job.queue, job.former)
 	}
 	return err
 }
@@ -127,23 +131,25 @@ func (r *reconciler) formerQueues(q broker.PeerQueue) (names []string) {
 	return names
 }
 
-// bindJobDone is called when a bind job for p is done.
-func (r *reconciler) bindJobDone(ctx, connCtx context.Context, p *peer) {
+// bindJobDone reconciles p again when a bind job for p is done, unless the peer's
+// directory is missing.
+func (r *reconciler) bindJobDone(ctx, graceCtx context.Context, p *peer) {
 	r.pendingBinds--
 	if p.missing == 0 {
-		r.reconcilePeer(ctx, connCtx, p)
+		r.reconcilePeer(ctx, graceCtx, p)
 	}
 }
 
-// awaitBindJobs waits for the bind jobs of the first reconciliation.
-func (r *reconciler) awaitBindJobs(ctx, connCtx context.Context) {
-	patience := time.NewTimer(startupBindTime)
-	defer patience.Stop()
+// awaitBindJobs waits until the bind jobs of the first reconciliation are done, for at
+// most startupBindTime.
+func (r *reconciler) awaitBindJobs(ctx, graceCtx context.Context) {
+	timeout := time.NewTimer(startupBindTime)
+	defer timeout.Stop()
 	for r.pendingBinds > 0 {
 		select {
 		case p := <-r.bindsDone:
-			r.bindJobDone(ctx, connCtx, p)
-		case <-patience.C:
+			r.bindJobDone(ctx, graceCtx, p)
+		case <-timeout.C:
 			return
 		case <-ctx.Done():
 			return

@@ -12,7 +12,7 @@ import (
 	"peerlink/node"
 )
 
-// downBroker can not be used until its up time. Then it ends the test.
+// downBroker cannot be used until its up time. Then it ends the test.
 type downBroker struct {
 	broker.Broker
 	up   time.Time

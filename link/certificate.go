@@ -22,13 +22,13 @@ import (
 )
 
 // Certificate is this node's server certificate and its key, loaded from files. When
-// the files are renewed, new connections use the new pair. A pair that can not be used
+// the files are renewed, new connections use the new pair. A pair that cannot be used
 // is reported once, and the last good pair stays in use.
 type Certificate struct {
 	certFile, keyFile string
 	dir               *node.Dir
 	current           atomic.Pointer[tls.Certificate]
-	renewed           wait.Broadcast // another pair has been loaded
+	renewed           wait.Broadcast // notified when another pair has been loaded
 	signSlots         chan struct{}  // limits the signatures computed at once, see limitedSigner
 
 	mu    sync.Mutex // guards what follows
@@ -54,17 +54,17 @@ func (c *Certificate) setClock(now func() time.Time) {
 	c.now = now
 }
 
-// reload loads the pair if the files have changed. news is a text for the log; it is
-// empty unless the pair is another one or an error is over. A pair that can not be used
-// is loaded again at each call, because the cause may not be the files but the clock,
-// or a lack of file descriptors. An error is returned once for each change of the
-// files.
-func (c *Certificate) reload() (news string, err error) {
+// reload loads the pair if the files have changed. logText is a message for the log; it
+// is empty unless another pair is in use now, or a pair can be used again after an
+// error. A pair that cannot be used is loaded again at each call, because the cause may
+// not be the files but the clock, or a lack of file descriptors. An error is returned
+// once for each change of the files.
+func (c *Certificate) reload() (logText string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	stamp := [2]node.FileStamp{node.StampFile(c.certFile), node.StampFile(c.keyFile)}
-	same := stamp == c.stamp
-	if c.current.Load() != nil && same && !c.bad {
+	unchanged := stamp == c.stamp
+	if c.current.Load() != nil && unchanged && !c.bad {
 		return "", nil
 	}
 	// Files that do not exist have the zero stamp, as c.stamp before the first load:
@@ -74,7 +74,7 @@ func (c *Certificate) reload() (news string, err error) {
 	pair, err := c.load()
 	c.bad = err != nil
 	switch {
-	case err != nil && wasBad && same:
+	case err != nil && wasBad && unchanged:
 		return "", nil
 	case err != nil:
 		return "", fmt.Errorf("server certificate: %w", err)
@@ -137,9 +137,9 @@ func (c *Certificate) load() (*tls.Certificate, error) {
 // serverChain returns the chain that this node sends as a TLS server.
 func (c *Certificate) serverChain() *tls.Certificate { return c.current.Load() }
 
-// clientChain returns the chain that this node sends as a TLS client to a peer. The
-// peer certificate received from that peer makes the server certificate acceptable to
-// it.
+// clientChain returns the chain that this node sends as a TLS client to a peer. subCA is
+// the peer certificate received from that peer: with it, the peer can verify the server
+// certificate.
 func (c *Certificate) clientChain(subCA *x509.Certificate) *tls.Certificate {
 	pair := *c.current.Load()
 	pair.Certificate = [][]byte{pair.Leaf.Raw, subCA.Raw}

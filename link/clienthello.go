@@ -27,7 +27,7 @@ const (
 )
 
 // readClientHello reads the beginning of a connection until it is a complete
-// ClientHello (RFC 8446, section 4.1.2), or can not become one. Validating it is left
+// ClientHello (RFC 8446, section 4.1.2), or cannot become one. Validating it is left
 // to crypto/tls: readClientHello only ensures that no work is done for a client that
 // sends nothing.
 func readClientHello(r io.Reader) ([]byte, error) {
@@ -45,7 +45,7 @@ func readClientHello(r io.Reader) ([]byte, error) {
 			if start == 0 && (bytes.HasPrefix(header, []byte("PROXY")) || bytes.HasPrefix(header, []byte("\r\n\r\n\x00"))) {
 				return nil, errProxyHeader
 			}
-			break // crypto/tls reports what is wrong with it
+			break // crypto/tls reports what is wrong with the record
 		}
 		length := int(binary.BigEndian.Uint16(header[3:]))
 		if length == 0 || len(b)+length > maxClientHello {
@@ -62,7 +62,7 @@ func readClientHello(r io.Reader) ([]byte, error) {
 				continue
 			}
 			if message[0] != messageHello {
-				break // as above
+				break // crypto/tls reports what is wrong with the message
 			}
 			want = messageHeader + int(message[1])<<16 + int(message[2])<<8 + int(message[3])
 		}
@@ -95,15 +95,15 @@ func readMore(b []byte, r io.Reader, n int) ([]byte, error) {
 	return b, nil
 }
 
-// helloConn is a connection whose ClientHello has been read already. It calls answered
-// at the first Read after the ClientHello has been returned: then the server has sent
-// its part of the handshake.
+// helloConn is a connection whose ClientHello has been read already. It calls
+// onAwaitingClient at the first Read after the ClientHello has been returned: then the
+// server has sent its part of the handshake, and waits for the client.
 type helloConn struct {
 	net.Conn
-	remote   net.Addr // the client's, also behind a load balancer
-	hello    []byte   // read from Conn and not returned by Read yet
-	answered func()
-	once     sync.Once
+	remote           net.Addr // the client's, also behind a load balancer
+	hello            []byte   // read from Conn and not returned by Read yet
+	onAwaitingClient func()
+	once             sync.Once
 }
 
 func (c *helloConn) Read(p []byte) (int, error) {
@@ -112,7 +112,7 @@ func (c *helloConn) Read(p []byte) (int, error) {
 		c.hello = c.hello[n:]
 		return n, nil
 	}
-	c.once.Do(c.answered)
+	c.once.Do(c.onAwaitingClient)
 	return c.Conn.Read(p)
 }
 

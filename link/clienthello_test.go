@@ -27,7 +27,7 @@ func recordedHello(t *testing.T, conf *tls.Config) []byte {
 }
 
 // A ClientHello is read completely and not beyond its last byte, however it is divided
-// into records and segments. Reading ends at once when the input can not become a
+// into records and segments. Reading ends at once when the input cannot become a
 // ClientHello.
 func TestReadClientHello(t *testing.T) {
 	hello := recordedHello(t, &tls.Config{})

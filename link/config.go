@@ -16,7 +16,7 @@ import (
 type Config struct {
 	Dir         *node.Dir
 	Broker      broker.Broker
-	Certificate *Certificate // sent to peers in handshakes; nil if there are none, as with a [QueueDrainer]
+	Certificate *Certificate // sent to peers in handshakes; nil for a [QueueDrainer], which makes no connections
 
 	Log     *slog.Logger     // nothing is logged if nil
 	Serving func()           // called once, when the service has started to serve; may be nil
@@ -50,7 +50,7 @@ type Config struct {
 
 	Window      int           // unconfirmed messages per connection; 1,000
 	MaxDialRate int           // attempts per second to connect to peers; 100
-	IdleTimeout time.Duration // without messages, after which a connection is closed until there are some; 10 min, negative: never
+	IdleTimeout time.Duration // time without messages after which a connection is closed until there is one to send; 10 min, negative: never
 	// The pauses between attempts to connect to a peer grow from about RetryMin to
 	// about RetryMax. Each is random, up to twice as long, so that a peer that is
 	// reachable again is connected within a minute, whatever the failure was.
@@ -68,10 +68,10 @@ type Config struct {
 	MaxHandshakes    int // concurrent handshakes, a quarter of them reserved for sources that have few; four times as many may wait; 256
 	MaxHandshakeRate int // handshakes begun per second; 200
 	MaxConnsPerPeer  int // concurrent connections from one peer; 10
-	// ConnTimeSlice is the age from which a connection may be ended in favour of
-	// another one of the same peer, when the peer has MaxConnsPerPeer. 30 s. It also
-	// applies to outgoing connections to a peer that accepts fewer connections than
-	// there are queues.
+	// ConnTimeSlice is the age from which a connection of a peer that has
+	// MaxConnsPerPeer connections may be ended in favour of a new connection from the
+	// same peer. 30 s. It also applies to outgoing connections to a peer that accepts
+	// fewer connections than there are queues.
 	ConnTimeSlice time.Duration
 	MaxRate       int // messages accepted per second from one peer; no limit
 

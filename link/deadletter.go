@@ -11,7 +11,7 @@ import (
 
 const (
 	// maxDeadLetterJobs is how many messages of a session may wait to become dead
-	// letters. At this limit, nothing is sent until one of them has.
+	// letters. At this limit, nothing is sent until one of them is a dead letter.
 	maxDeadLetterJobs = 64
 	// deadLetterEndTime is how long the end of a session waits for attempts in
 	// progress.
@@ -19,60 +19,60 @@ const (
 )
 
 // deadLetterer moves messages of a session to the dead letters, concurrently with
-// sending. The broker may be unable to store them there for a while; then they are
-// kept, and the move is retried. Messages that are left when the session ends stay in
-// their queue.
+// sending. While the broker cannot store a message there, the message stays in its
+// queue, and the move is retried. Messages not moved when the session ends stay in the
+// queue.
 type deadLetterer struct {
-	session  *session
-	consumer broker.Consumer
-	slots    chan struct{} // has an element for each message not moved yet
-	ending   chan struct{} // closed when no more attempts may begin
-	life     context.Context
-	stop     context.CancelFunc
-	wg       sync.WaitGroup
+	session    *session
+	consumer   broker.Consumer
+	slots      chan struct{} // contains an element for each message not moved yet
+	ending     chan struct{} // closed when no more attempts may begin
+	moveCtx    context.Context
+	abortMoves context.CancelFunc
+	wg         sync.WaitGroup
 }
 
 func newDeadLetterer(ctx context.Context, se *session, consumer broker.Consumer) *deadLetterer {
-	a := &deadLetterer{session: se, consumer: consumer, slots: make(chan struct{}, maxDeadLetterJobs), ending: make(chan struct{})}
-	a.life, a.stop = context.WithCancel(ctx)
-	return a
+	dl := &deadLetterer{session: se, consumer: consumer, slots: make(chan struct{}, maxDeadLetterJobs), ending: make(chan struct{})}
+	dl.moveCtx, dl.abortMoves = context.WithCancel(ctx)
+	return dl
 }
 
-// add takes over a message that can not be sent for the given reason. It blocks while
-// maxDeadLetterJobs messages wait. Once it returns, no confirmation of a later message
-// removes this one from the queue.
-func (a *deadLetterer) add(ctx context.Context, d broker.Delivery, print fingerprint, reason error) error {
+// add starts to move a message that cannot be sent for the given reason. It blocks while
+// maxDeadLetterJobs messages wait. Once it has returned nil, no confirmation of a later
+// message removes the message from the queue.
+func (dl *deadLetterer) add(ctx context.Context, d broker.Delivery, fp fingerprint, reason error) error {
 	select {
-	case a.slots <- struct{}{}:
+	case dl.slots <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := a.consumer.Exclude(d.Tag); err != nil {
-		<-a.slots
+	if err := dl.consumer.Exclude(d.Tag); err != nil {
+		<-dl.slots
 		return err
 	}
-	typ := d.Type // the goroutine does not keep the body, which the broker has
-	a.wg.Go(func() {
-		defer func() { <-a.slots }()
-		a.move(d.Tag, typ, print, reason)
+	typ := d.Type // not d, so that the goroutine does not keep the body in memory
+	dl.wg.Go(func() {
+		defer func() { <-dl.slots }()
+		dl.move(d.Tag, typ, fp, reason)
 	})
 	return nil
 }
 
 // move retries until the message is a dead letter, or the session ends.
-func (a *deadLetterer) move(tag uint64, typ string, print fingerprint, reason error) {
-	se := a.session
+func (dl *deadLetterer) move(tag uint64, typ string, fp fingerprint, reason error) {
+	se := dl.session
 	r := newRetries(100*time.Millisecond, 5*time.Second)
 	for first := true; ; first = false {
-		err := a.consumer.DeadLetter(a.life, tag, reason.Error())
+		err := dl.consumer.DeadLetter(dl.moveCtx, tag, reason.Error())
 		if err == nil {
 			se.log.Error("message set aside, it can not be sent", "type", typ, "err", reason)
-			se.peer.stats.recordError(fmt.Errorf("message set aside, it can not be sent: %w", reason))
-			se.peer.stats.setAside.Add(1)
-			se.refused.forget(print)
+			se.sender.peer.stats.recordError(fmt.Errorf("message set aside, it can not be sent: %w", reason))
+			se.sender.peer.stats.setAside.Add(1)
+			se.sender.refused.forget(fp)
 			return
 		}
-		if a.life.Err() != nil {
+		if dl.moveCtx.Err() != nil {
 			return
 		}
 		if first {
@@ -80,7 +80,7 @@ func (a *deadLetterer) move(tag uint64, typ string, print fingerprint, reason er
 		}
 		select {
 		case <-time.After(r.pause()):
-		case <-a.ending:
+		case <-dl.ending:
 			return
 		}
 	}
@@ -88,10 +88,10 @@ func (a *deadLetterer) move(tag uint64, typ string, print fingerprint, reason er
 
 // end waits for attempts in progress, for at most deadLetterEndTime, and begins no
 // more.
-func (a *deadLetterer) end() {
-	close(a.ending)
-	late := time.AfterFunc(deadLetterEndTime, a.stop)
+func (dl *deadLetterer) end() {
+	close(dl.ending)
+	late := time.AfterFunc(deadLetterEndTime, dl.abortMoves)
 	defer late.Stop()
-	a.wg.Wait()
-	a.stop()
+	dl.wg.Wait()
+	dl.abortMoves()
 }

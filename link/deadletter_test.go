@@ -14,7 +14,7 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// stuck is a broker that can not store dead letters while the test says so, like
+// stuck is a broker that cannot store dead letters while the test says so, like
 // RabbitMQ during an alarm. It counts the attempts.
 type stuck struct {
 	broker.Broker

@@ -21,16 +21,16 @@ import (
 // maxAddresses is how many addresses of one host name are tried.
 const maxAddresses = 4
 
-// connect tries the peer's servers, in random order, until a handshake succeeds.
-// Servers that are listed more than once come first more often.
+// connect tries the peer's servers, in random order, until a handshake succeeds. The
+// more often a server is listed, the more likely it is tried first.
 func (sd *sender) connect(ctx context.Context, st *peerState) (conn *peerConn, addr string, err error) {
 	servers := slices.Clone(st.Stomp.Servers)
 	rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
 	tried := make(map[string]bool)
 	var errs []error
-	groups := sd.peer.size.groups(time.Now())
+	groups := sd.peer.packetSize.groups(time.Now())
 	defer func() {
-		if ctx.Err() == nil && sd.peer.size.note(groups, err, time.Now()) {
+		if ctx.Err() == nil && sd.peer.packetSize.note(groups, err, time.Now()) {
 			sd.logThrottled(sd.log, slog.LevelWarn, "connected with a classical key exchange only: the way to the peer seems to lose large packets, such as those of a post-quantum key exchange", "server", addr)
 		}
 	}()
@@ -63,7 +63,7 @@ func (s *shared) dial(ctx context.Context, addr string, p *node.Peer, groups []t
 	}
 	errs := []error{withServer(addr, err)}
 	if used == nil {
-		return nil, errs[0] // no address of the name takes connections
+		return nil, errs[0] // none of the name's addresses accepts connections
 	}
 	for _, other := range s.otherAddresses(ctx, addr, used) {
 		conn, _, err := s.dialOne(ctx, other, p, groups)
@@ -117,8 +117,8 @@ func (s *shared) clientHandshake(ctx context.Context, tcp net.Conn, p *node.Peer
 }
 
 // otherAddresses returns the addresses of a server's host name other than used. The
-// addresses of the other family come first: a fault of a path most often affects its
-// whole family. It returns nil if addr contains an IP address.
+// addresses of the other family come first, because a fault of the network path most
+// often affects all addresses of a family. It returns nil if addr contains an IP address.
 func (s *shared) otherAddresses(ctx context.Context, addr string, used net.Addr) []string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -127,7 +127,7 @@ func (s *shared) otherAddresses(ctx context.Context, addr string, used net.Addr)
 	if _, err := netip.ParseAddr(host); err == nil {
 		return nil
 	}
-	was, ok := used.(*net.TCPAddr)
+	usedTCP, ok := used.(*net.TCPAddr)
 	if !ok {
 		return nil
 	}
@@ -137,19 +137,19 @@ func (s *shared) otherAddresses(ctx context.Context, addr string, used net.Addr)
 	if err != nil {
 		return nil // the name was resolved a moment ago; the next attempt reports the error
 	}
-	usedIP := was.AddrPort().Addr().Unmap()
-	var near, far []string
+	usedIP := usedTCP.AddrPort().Addr().Unmap()
+	var sameFamily, otherFamily []string
 	for _, ip := range ips {
 		ip = ip.Unmap()
 		switch other := net.JoinHostPort(ip.String(), port); {
 		case ip == usedIP:
 		case ip.Is4() == usedIP.Is4():
-			near = append(near, other)
+			sameFamily = append(sameFamily, other)
 		default:
-			far = append(far, other)
+			otherFamily = append(otherFamily, other)
 		}
 	}
-	others := append(far, near...)
+	others := append(otherFamily, sameFamily...)
 	return others[:min(len(others), maxAddresses-1)]
 }
 
@@ -163,11 +163,12 @@ const (
 	// always with an ICMP error.
 	maxLargeHellos = 2
 	// classicalFor is how long a path is assumed to drop large packets after an attempt
-	// without them has succeeded.
+	// with small packets has succeeded.
 	classicalFor = time.Hour
 )
 
-// classical lists the key exchanges that need small packets only.
+// classical lists the key exchanges without post-quantum key shares, which need small
+// packets only.
 var classical = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
 // packetSizeWatch detects whether the path to a peer drops large packets.
@@ -178,7 +179,7 @@ type packetSizeWatch struct {
 }
 
 // groups returns the key exchanges to offer in the next attempt, nil for all. While all
-// attempts time out, both kinds are offered by turns.
+// attempts time out, every third attempt offers only the classical ones.
 func (s *packetSizeWatch) groups(now time.Time) []tls.CurveID {
 	s.mu.Lock()
 	defer s.mu.Unlock()

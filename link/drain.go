@@ -16,30 +16,30 @@ import (
 
 // drainer answers, on behalf of a deactivated peer, the messages that are still in one
 // of its queues, so that the node's applications can release what they hold for the
-// peer (section "Draining a deactivated peer"). The answer is delivered like any
-// message from the peer, and the answered message is removed from the queue when the
-// answer is durable. Messages that need no answer are dropped. Messages that could not
-// have been sent become dead letters, as for any peer: they indicate a fault that would
-// go unnoticed otherwise.
+// peer (section "Draining a deactivated peer" of the messages specification). The answer
+// is delivered like any message from the peer, and the answered message is removed from
+// the queue when the answer is durable. Messages that need no answer are dropped.
+// Messages that could not have been sent become dead letters, as for any peer: they
+// indicate a fault that would go unnoticed otherwise.
 type drainer struct {
 	s     *shared
 	queue string
 	view  smp.View
 	log   *slog.Logger
 
-	// Messages since the queue was last empty.
-	answered, dropped, aside int
+	// Counts of messages since the last report.
+	answered, dropped, setAside int
 }
 
 // startDrainers starts a drainer for each queue. No drainer may be running.
-func (r *reconciler) startDrainers(ctx, connCtx context.Context, p *peer, view smp.View, queues []string) {
+func (r *reconciler) startDrainers(ctx, graceCtx context.Context, p *peer, view smp.View, queues []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, queue := range queues {
 		drainCtx, stop := context.WithCancel(ctx)
 		p.drainers[queue] = stop
 		d := r.newDrainer(p.id, queue, view)
-		r.wg.Go(func() { d.run(drainCtx, connCtx) })
+		r.wg.Go(func() { d.run(drainCtx, graceCtx) })
 	}
 }
 
@@ -47,14 +47,14 @@ func (s *shared) newDrainer(peerID, queue string, view smp.View) *drainer {
 	return &drainer{s: s, queue: queue, view: view, log: s.log.With("peer", peerID, "queue", queue)}
 }
 
-// run drains the queue until ctx is done. When the queue has been empty for a while,
-// run checks it only now and then: in a cluster a late message may still arrive. All
-// work is aborted when connCtx is done.
-func (d *drainer) run(ctx, connCtx context.Context) {
+// run drains the queue until ctx is done. When the queue has been empty for
+// [Config.DrainedAfter], run closes it and checks it only every [Config.DrainPause]: in a
+// cluster a late message may still arrive. All work is aborted when graceCtx is done.
+func (d *drainer) run(ctx, graceCtx context.Context) {
 	r := d.s.newRetries()
 	defer d.report("draining ends")
 	for ctx.Err() == nil {
-		err := d.drain(ctx, connCtx, d.s.cfg.DrainedAfter)
+		err := d.drain(ctx, graceCtx, d.s.cfg.DrainedAfter)
 		if errors.Is(err, broker.ErrReopen) {
 			continue
 		}
@@ -70,7 +70,7 @@ func (d *drainer) run(ctx, connCtx context.Context) {
 			pause = d.s.standbyPause()
 		default:
 			pause = r.pause()
-			if r.isNew(err) {
+			if r.recordError(err) {
 				d.log.Warn("the queue of a deactivated peer can not be drained, trying again", "err", err, "pause", pause.Round(time.Millisecond))
 			}
 		}
@@ -80,7 +80,7 @@ func (d *drainer) run(ctx, connCtx context.Context) {
 
 // drain answers the messages in the queue until the queue has been empty for idle (0:
 // forever), or ctx is done.
-func (d *drainer) drain(ctx, connCtx context.Context, idle time.Duration) error {
+func (d *drainer) drain(ctx, graceCtx context.Context, idle time.Duration) error {
 	if err := d.s.cfg.Broker.CheckInUse(ctx, d.queue); err != nil {
 		return err
 	}
@@ -96,20 +96,21 @@ func (d *drainer) drain(ctx, connCtx context.Context, idle time.Duration) error 
 			return err
 		}
 		if answers == nil {
-			if answers, err = openAnswers(connCtx, d.s.cfg.Broker); err != nil {
+			if answers, err = openAnswers(graceCtx, d.s.cfg.Broker); err != nil {
 				return err
 			}
 			defer answers.publisher.Close()
 		}
-		if err := d.work(connCtx, consumer, answers, batch); err != nil {
+		if err := d.answerBatch(graceCtx, consumer, answers, batch); err != nil {
 			return err
 		}
 	}
 }
 
-// work answers a batch of messages, and confirms it when the answers are durable.
-func (d *drainer) work(ctx context.Context, consumer broker.Consumer, answers *answers, batch []broker.Delivery) error {
-	if d.answered+d.dropped+d.aside == 0 {
+// answerBatch answers a batch of messages, and confirms the batch when the answers are
+// durable.
+func (d *drainer) answerBatch(ctx context.Context, consumer broker.Consumer, answers *answers, batch []broker.Delivery) error {
+	if d.answered+d.dropped+d.setAside == 0 {
 		d.log.Info("draining the queue of a deactivated peer")
 	}
 	inbox := d.s.cfg.Dir.Identity().Type.Inbox()
@@ -123,7 +124,7 @@ func (d *drainer) work(ctx context.Context, consumer broker.Consumer, answers *a
 			if err := consumer.DeadLetter(ctx, m.Tag, "for a deactivated peer: "+err.Error()); err != nil {
 				return err
 			}
-			if d.aside++; d.aside == 1 {
+			if d.setAside++; d.setAside == 1 {
 				d.log.Error("message for a deactivated peer set aside, the first of those that are counted when the queue is drained", "type", m.Type, "err", err)
 			}
 		case answer == nil:
@@ -148,10 +149,10 @@ func (d *drainer) work(ctx context.Context, consumer broker.Consumer, answers *a
 
 // report logs the counts since the last report, and resets them.
 func (d *drainer) report(msg string) {
-	if d.answered+d.dropped+d.aside > 0 {
-		d.log.Info(msg, "answered", d.answered, "dropped", d.dropped, "set_aside", d.aside)
+	if d.answered+d.dropped+d.setAside > 0 {
+		d.log.Info(msg, "answered", d.answered, "dropped", d.dropped, "set_aside", d.setAside)
 	}
-	d.answered, d.dropped, d.aside = 0, 0, 0
+	d.answered, d.dropped, d.setAside = 0, 0, 0
 }
 
 // answerTo returns the message that the node's application gets instead of the peer's
@@ -167,20 +168,20 @@ func answerTo(v smp.View, m *broker.Outgoing, now time.Time) (*smp.Received, err
 	}
 	r, err := v.Incoming(typ, smp.ContentType, body, now)
 	if err != nil {
-		return nil, fmt.Errorf("its answer: %w", err)
+		return nil, fmt.Errorf("answer to the message: %w", err)
 	}
 	return &r, nil
 }
 
-// answers publishes answers to the node's inbox, and records which are durable.
+// answers publishes answers to the node's inbox, and counts those that are durable.
 type answers struct {
 	publisher broker.Publisher
-	given     uint64
+	published uint64
 
 	mu      sync.Mutex
 	stored  uint64
 	failed  error
-	changed wait.Signal // of stored or failed
+	changed wait.Signal // notified when stored or failed has changed
 }
 
 func openAnswers(ctx context.Context, b broker.Broker) (*answers, error) {
@@ -206,7 +207,7 @@ func (a *answers) publish(ctx context.Context, m *broker.Incoming) error {
 	if err := a.publisher.Publish(ctx, m); err != nil {
 		return err
 	}
-	a.given++
+	a.published++
 	return nil
 }
 
@@ -216,7 +217,7 @@ func (a *answers) flush(ctx context.Context) error {
 		a.mu.Lock()
 		stored, err := a.stored, a.failed
 		a.mu.Unlock()
-		if stored == a.given {
+		if stored == a.published {
 			return nil
 		}
 		if err != nil {

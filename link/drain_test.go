@@ -207,7 +207,7 @@ func TestDrainInterrupted(t *testing.T) {
 	}
 }
 
-// While the application has not declared its inbox, answers can not be stored: queued
+// While the application has not declared its inbox, answers cannot be stored: queued
 // messages stay, and are answered afterwards.
 func TestDrainWaitsForInbox(t *testing.T) {
 	t.Parallel()

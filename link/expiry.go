@@ -63,13 +63,13 @@ func expiries(list []usedCertificate, now time.Time) []Expiry {
 	return out
 }
 
-// expiryScans is how many times [Config.PollInterval] passes between two checks of the
-// expiry of certificates.
-const expiryScans = 60
+// expiryPolls is the time between two checks of the expiry of certificates, as a multiple
+// of [Config.PollInterval].
+const expiryPolls = 60
 
 // watchExpiry logs certificates that are about to expire, until ctx is done.
 func (s *Service) watchExpiry(ctx context.Context) {
-	tick := time.NewTicker(expiryScans * s.cfg.PollInterval)
+	tick := time.NewTicker(expiryPolls * s.cfg.PollInterval)
 	defer tick.Stop()
 	w := expiryLogger{log: s.log, logged: make(map[expiryKey]int)}
 	for {
@@ -89,52 +89,56 @@ func (s *Service) watchExpiry(ctx context.Context) {
 // expiryLogger logs each threshold of [pki.Expiry] once for each certificate.
 type expiryLogger struct {
 	log    *slog.Logger
-	logged map[expiryKey]int // the last threshold logged; 0: it has expired
+	logged map[expiryKey]int // the last threshold logged, in days before the expiry; 0: the expiry itself
 }
 
-// expiryKey identifies certificates by their signatures: the same certificate may be
-// read again and again, from a file and from the network.
+// expiryKey identifies a certificate by its signature, because each reading of the same
+// certificate, from a file or the network, returns another [x509.Certificate].
 type expiryKey struct{ peer, role, signature string }
 
 const (
-	// maxLogged bounds the entries of logged. Peers may use new certificates as often
-	// as they like.
+	// maxLogged bounds the entries of expiryLogger.logged. Peers may use new certificates
+	// as often as they like.
 	maxLogged = 10_000
 	// errorDays is how many days before the expiry a warning becomes an error.
 	errorDays = 7
 )
 
+// check logs the certificates of a list that have reached another threshold. peer is the
+// ID of the peer, or empty for the node's own certificates.
 func (w *expiryLogger) check(peer string, list []usedCertificate, now time.Time) {
 	for _, c := range list {
-		days, stage := pki.Expiry(c.cert.NotAfter, now)
-		if stage == 0 {
-			continue
+		days, threshold := pki.Expiry(c.cert.NotAfter, now)
+		if threshold == 0 {
+			continue // does not expire soon
 		}
 		if now.After(c.cert.NotAfter) {
-			stage = 0
+			threshold = 0
 		}
 		key := expiryKey{peer, c.role, string(c.cert.Signature)}
-		if last, ok := w.logged[key]; ok && last <= stage {
+		if last, ok := w.logged[key]; ok && last <= threshold {
 			continue
 		}
 		if len(w.logged) >= maxLogged {
 			clear(w.logged)
 		}
-		w.logged[key] = stage
-		w.write(peer, c, days, stage)
+		w.logged[key] = threshold
+		w.write(peer, c, days, threshold)
 	}
 }
 
-func (w *expiryLogger) write(peer string, c usedCertificate, days, stage int) {
+// write logs that a certificate expires in a number of days or, if threshold is 0, that
+// it has expired.
+func (w *expiryLogger) write(peer string, c usedCertificate, days, threshold int) {
 	log := w.log.With("certificate", c.role, "not_after", c.cert.NotAfter.UTC(), "what_to_do", advice(c.role))
 	if peer != "" {
 		log = log.With("peer", peer)
 	}
 	level := slog.LevelWarn
-	if stage <= errorDays {
+	if threshold <= errorDays {
 		level = slog.LevelError
 	}
-	if stage == 0 {
+	if threshold == 0 {
 		log.Log(context.Background(), level, "certificate has ended")
 		return
 	}
@@ -155,14 +159,15 @@ func advice(role string) string {
 	}
 }
 
-// A connection lasts no longer than each of the certificates that authenticated it:
-// those that this side has sent, those that the other side has sent, and the root
-// certificate of the chain. TLS checks their dates once, in the handshake; without
-// this, an attacker who has stolen a server key could use a connection for as long as
-// it lasts.
+// A connection ends when the first of the certificates that authenticated it expires:
+// those that this node has sent, those that the peer has sent, and the root certificate
+// of the chain. TLS checks their dates once, in the handshake. If connections did not
+// end, an attacker who has stolen a server key could use a connection long after the
+// certificate has expired.
 
-// maxClockInterval is the longest time between two checks of the clock. A timer stands
-// still while the machine sleeps, and does not follow when the clock is set.
+// maxClockInterval is the longest time between two checks of the clock. A single timer
+// until the expiry would not do: it stands still while the machine sleeps, and does not
+// follow when the clock is set.
 const maxClockInterval = 10 * time.Second
 
 // certificateExpired is the error of a connection that ends because a certificate has
@@ -182,7 +187,8 @@ func (e *certificateExpired) toPeer() string {
 		certificateName(e.role, "The other side's", "Your"), e.notAfter.UTC().Format(time.RFC3339))
 }
 
-// certificateName returns the description of a certificate by its role.
+// certificateName describes a certificate by its role. own and peers are the words for
+// "this node's" and "the peer's" at the beginning of the description.
 func certificateName(role, own, peers string) string {
 	switch role {
 	case "server":
@@ -215,40 +221,41 @@ func incomingCertificates(own *x509.Certificate, chain []*x509.Certificate) []us
 	return list
 }
 
-// firstExpired returns the certificate that expires first. If it has expired by now,
-// ended is the error of a connection that needs all of them.
-func firstExpired(list []usedCertificate, now time.Time) (first usedCertificate, ended *certificateExpired) {
+// firstExpired returns the certificate that expires first. If that is expired at the time
+// now, firstExpired also returns the error of a connection that needs all certificates of
+// the list.
+func firstExpired(list []usedCertificate, now time.Time) (first usedCertificate, expired *certificateExpired) {
 	first = slices.MinFunc(list, func(a, b usedCertificate) int { return a.cert.NotAfter.Compare(b.cert.NotAfter) })
 	if now.After(first.cert.NotAfter) {
-		ended = &certificateExpired{first.role, first.cert.NotAfter}
+		expired = &certificateExpired{first.role, first.cert.NotAfter}
 	}
-	return first, ended
+	return first, expired
 }
 
-// canDial returns an error if a certificate that this node would send to a peer has
-// expired by this node's clock. By the peer's clock it may not have expired: then the
-// peer would accept the connection, which would have to end at once.
-func (s *shared) canDial(st *peerState) error {
+// checkClientChain returns an error if a certificate that this node would send to a peer
+// has expired by this node's clock. If it has not expired by the peer's clock, the peer
+// would accept the connection, and this node would have to end it at once.
+func (s *shared) checkClientChain(st *peerState) error {
 	own := s.cfg.Certificate.serverChain().Leaf
-	if _, ended := firstExpired([]usedCertificate{{"server", own}, {"received", st.SubCA}}, s.cfg.Now()); ended != nil {
-		return ended
+	if _, expired := firstExpired([]usedCertificate{{"server", own}, {"received", st.SubCA}}, s.cfg.Now()); expired != nil {
+		return expired
 	}
 	return nil
 }
 
 // onExpiry calls end as soon as one of the certificates has expired by the clock of the
-// service, unless forget is called before.
-func (s *shared) onExpiry(list []usedCertificate, end func(*certificateExpired)) (forget func()) {
+// service, unless stopWatching is called before.
+func (s *shared) onExpiry(list []usedCertificate, end func(*certificateExpired)) (stopWatching func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		for {
 			now := s.cfg.Now()
-			first, ended := firstExpired(list, now)
-			if ended != nil {
-				end(ended)
+			first, expired := firstExpired(list, now)
+			if expired != nil {
+				end(expired)
 				return
 			}
-			// For differences of centuries, Sub returns the maximum Duration.
+			// If the difference is centuries, Sub returns the maximum Duration.
 			left := min(first.cert.NotAfter.Sub(now), 10*s.cfg.PollInterval, maxClockInterval)
 			if wait.Sleep(ctx, left+time.Millisecond) != nil {
 				return

@@ -110,7 +110,7 @@ func TestTooManyConnections(t *testing.T) {
 	if refused != 3 { // 10 are allowed, and the link itself has one
 		t.Errorf("%d connections refused, want 3", refused)
 	}
-	says(t, authority, `msg="connection refused" peer=`+other.Identity().ID, 3)
+	says(t, authority, `msg="connection rejected" peer=`+other.Identity().ID, 3)
 	says(t, authority, `reason="Too many connections from one peer."`, 3)
 	other.Put(authority, linktest.Message(t, other, authority, 2))
 	authority.Take(1)
@@ -350,7 +350,7 @@ func TestDiskFlood(t *testing.T) {
 	bad.Left(authority, 0)
 }
 
-// A peer can not send faster than its rate, over any number of connections, and loses
+// A peer cannot send faster than its rate, over any number of connections, and loses
 // nothing by trying.
 func TestPeerRate(t *testing.T) {
 	t.Parallel()
@@ -466,7 +466,7 @@ func TestCutInTime(t *testing.T) {
 	}
 	begin := time.Now()
 
-	// It promises heart-beats, as services do, which can not be sent either once its kernel
+	// It promises heart-beats, as services do, which cannot be sent either once its kernel
 	// has come to a stop.
 	deaf := sessionWith(t, bad, authority, "heart-beat:30000,0\n")
 	if err := deaf.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {

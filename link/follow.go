@@ -19,9 +19,10 @@ import (
 
 // Follow configures how peers that have moved are found. A peer may list, in its
 // stomp.toml, the URLs where it publishes its newest info-bundle
-// ([node.BundleURLsKey]). The service fetches it when the peer has been unreachable for
-// a while, and periodically. A newer info-bundle updates the node's directory as if the
-// operator had signed it again, or is kept in memory if the directory is read-only.
+// ([node.BundleURLsKey]). The service fetches the info-bundle when the peer has been
+// unreachable for a while, and periodically. An info-bundle that is newer than the known
+// one updates the node's directory as if the operator had signed it again, or is kept in
+// memory if the directory is read-only.
 //
 // Peers for which following is switched off in the directory ([node.Dir.SetFollow]) are
 // skipped.
@@ -51,37 +52,37 @@ const maxFetches = 4
 // within bounds: the peers of a node that was offline must not all fetch from it at
 // once.
 type follower struct {
-	mu      sync.Mutex
-	conns   int           // connections to the peer in use
-	failing bool          // there are none, and attempts fail
-	retry   time.Time     // time of the next fetch, while failing
-	pause   time.Duration // the pause before retry
-	routine time.Time     // time of the next periodic fetch; zero before the first call of due
-	busy    bool          // a fetch is in progress
-	seen    map[string]fetched
-	trouble string // the last error reported
+	mu          sync.Mutex
+	conns       int                    // connections to the peer in use
+	failing     bool                   // attempts to connect to the peer have failed, and there is no connection
+	nextRetry   time.Time              // time of the next fetch, while failing
+	pause       time.Duration          // the pause before nextRetry
+	nextRoutine time.Time              // time of the next periodic fetch; zero before the first call of due
+	busy        bool                   // a fetch is in progress
+	fetched     map[string]fetchResult // by URL
+	lastErr     string                 // the last error reported
 }
 
-// fetched describes the last info-bundle found at a URL.
-type fetched struct {
+// fetchResult describes the last info-bundle found at a URL.
+type fetchResult struct {
 	tag  follow.Tag
 	date string // of the info-bundle
 }
 
-// failed records that an attempt to connect to the peer has failed.
-func (f *follower) failed(cfg Follow) {
+// recordFailure records that an attempt to connect to the peer has failed.
+func (f *follower) recordFailure(cfg Follow) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.failing || f.conns > 0 {
 		return
 	}
 	f.failing, f.pause = true, cfg.After
-	f.retry = time.Now().Add(jitter(f.pause))
+	f.nextRetry = time.Now().Add(jitter(f.pause))
 }
 
-// connected records that a connection to the peer is in use. The caller calls closed
-// when the connection ends.
-func (f *follower) connected() (closed func()) {
+// addConn records that a connection to the peer is in use. The caller calls remove when
+// the connection ends.
+func (f *follower) addConn() (remove func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.conns++
@@ -98,45 +99,45 @@ func (f *follower) due(cfg Follow) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	if f.routine.IsZero() {
-		f.routine = now.Add(rand.N(cfg.Every))
+	if f.nextRoutine.IsZero() {
+		f.nextRoutine = now.Add(rand.N(cfg.Every))
 	}
-	return !f.busy && (!now.Before(f.routine) || f.failing && !now.Before(f.retry))
+	return !f.busy && (!now.Before(f.nextRoutine) || f.failing && !now.Before(f.nextRetry))
 }
 
-// expedite makes a fetch due at once.
+// expedite makes the next fetch due at once.
 func (f *follower) expedite() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.routine = time.Now()
+	f.nextRoutine = time.Now()
 }
 
 // begin records that a fetch is in progress. It returns the results of the previous
-// one.
-func (f *follower) begin() map[string]fetched {
+// fetch.
+func (f *follower) begin() map[string]fetchResult {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.busy = true
-	return f.seen
+	return f.fetched
 }
 
-// end records the result of a fetch and schedules the next one. It reports whether the
+// end records the result of a fetch and schedules the next fetch. It reports whether the
 // error differs from that of the previous fetch.
-func (f *follower) end(cfg Follow, seen map[string]fetched, err error) (news bool) {
+func (f *follower) end(cfg Follow, results map[string]fetchResult, err error) (isNew bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.busy, f.seen = false, seen
+	f.busy, f.fetched = false, results
 	now := time.Now()
-	f.routine = now.Add(rand.N(2 * cfg.Every))
+	f.nextRoutine = now.Add(rand.N(2 * cfg.Every))
 	f.pause = min(2*f.pause, cfg.MaxPause)
-	f.retry = now.Add(jitter(f.pause))
-	trouble := ""
+	f.nextRetry = now.Add(jitter(f.pause))
+	text := ""
 	if err != nil {
-		trouble = err.Error()
+		text = err.Error()
 	}
-	news = trouble != f.trouble
-	f.trouble = trouble
-	return news
+	isNew = text != f.lastErr
+	f.lastErr = text
+	return isNew
 }
 
 // jitter returns a random duration between d and 1.5 d.
@@ -151,11 +152,11 @@ type pendingUpdate struct {
 
 // apply replaces the peer's stomp.toml by that of the pending update, unless the directory
 // has a newer one, or following is switched off for the peer.
-func (m *pendingUpdate) apply(p *node.Peer) {
-	if m == nil || p.NoFollow || p.UpdatedAt >= m.date {
+func (u *pendingUpdate) apply(p *node.Peer) {
+	if u == nil || p.NoFollow || p.UpdatedAt >= u.date {
 		return
 	}
-	p.Stomp, p.StompErr, p.UpdatedAt = m.stomp, nil, m.date
+	p.Stomp, p.StompErr, p.UpdatedAt = u.stomp, nil, u.date
 }
 
 // followDue starts a fetch for each peer for which one is due.
@@ -173,34 +174,36 @@ func (r *reconciler) followDue(ctx context.Context) {
 		default:
 			return
 		}
-		seen := p.follower.begin()
+		previous := p.follower.begin()
 		r.wg.Go(func() {
 			defer func() { <-r.fetches }()
-			r.follow(ctx, p, st, seen)
+			r.follow(ctx, p, st, previous)
 		})
 	}
 }
 
-// follow fetches the peer's info-bundle from all its URLs, and applies the newest if it
-// is newer than the known one.
-func (r *reconciler) follow(ctx context.Context, p *peer, st *peerState, before map[string]fetched) {
+// follow fetches the peer's info-bundle from all its URLs, and adopts the newest if it
+// is newer than the known one. previous are the results of the last fetch.
+func (r *reconciler) follow(ctx context.Context, p *peer, st *peerState, previous map[string]fetchResult) {
 	log := r.log.With("peer", p.id)
 	fetcher := &follow.Fetcher{AllowLocal: r.cfg.Follow.Local, OwnHosts: r.cfg.Dir.OwnHosts()}
 	var newest *infobundle.Bundle
 	var errs []error
-	seen := make(map[string]fetched)
-	for _, from := range st.Stomp.BundleURLs {
-		known := before[from]
-		if known.date > st.UpdatedAt {
-			known = fetched{} // it was not applied, or the directory has been reset to an older one
+	results := make(map[string]fetchResult)
+	for _, url := range st.Stomp.BundleURLs {
+		last := previous[url]
+		if last.date > st.UpdatedAt {
+			// That info-bundle was not adopted, or the directory has been reset to an older
+			// one: it has to be fetched again even if it is unchanged.
+			last = fetchResult{}
 		}
-		switch b, tag, err := fetcher.Fetch(ctx, from, st.Root, known.tag); {
+		switch b, tag, err := fetcher.Fetch(ctx, url, st.Root, last.tag); {
 		case errors.Is(err, follow.ErrUnchanged):
-			seen[from] = known
+			results[url] = last
 		case err != nil:
-			errs = append(errs, fmt.Errorf("%s: %w", from, err))
+			errs = append(errs, fmt.Errorf("%s: %w", url, err))
 		default:
-			seen[from] = fetched{tag, b.UpdatedAt()}
+			results[url] = fetchResult{tag, b.UpdatedAt()}
 			if newest == nil || b.UpdatedAt() > newest.UpdatedAt() {
 				newest = b
 			}
@@ -218,7 +221,7 @@ func (r *reconciler) follow(ctx context.Context, p *peer, st *peerState, before 
 			p.stats.fetchFailures.Add(1)
 		}
 	}
-	if p.follower.end(r.cfg.Follow, seen, err) && err != nil && ctx.Err() == nil {
+	if p.follower.end(r.cfg.Follow, results, err) && err != nil && ctx.Err() == nil {
 		log.Warn("the info-bundle that the peer publishes could not be fetched or used", "err", err)
 	}
 }

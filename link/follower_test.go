@@ -19,21 +19,21 @@ func TestFollowerSchedule(t *testing.T) {
 		if f.due(cfg) {
 			t.Fatal("due at the first look")
 		}
-		routine = append(routine, f.routine.Sub(start))
-		f.failed(cfg)
-		retry := f.retry
+		routine = append(routine, f.nextRoutine.Sub(start))
+		f.recordFailure(cfg)
+		retry := f.nextRetry
 		first = append(first, retry.Sub(start))
-		if f.failed(cfg); f.retry != retry {
+		if f.recordFailure(cfg); f.nextRetry != retry {
 			t.Fatal("the second failure puts the fetch off")
 		}
 		for want := 2 * time.Minute; want < 4*time.Hour; want *= 2 {
 			want := min(want, time.Hour)
 			f.begin()
 			f.end(cfg, nil, nil)
-			if got := time.Until(f.retry); got < want-10*time.Second || got > want+want/2 {
+			if got := time.Until(f.nextRetry); got < want-10*time.Second || got > want+want/2 {
 				t.Fatalf("the next pause is %v, want %v and up to a half more", got, want)
 			}
-			if got := time.Until(f.routine); got > 24*time.Hour {
+			if got := time.Until(f.nextRoutine); got > 24*time.Hour {
 				t.Fatalf("the next routine fetch is in %v", got)
 			}
 		}
@@ -66,19 +66,19 @@ func TestFollowerState(t *testing.T) {
 	wait := func(want bool, when string) {
 		t.Helper()
 		f.mu.Lock()
-		retry := f.retry
+		retry := f.nextRetry
 		f.mu.Unlock()
 		for time.Now().Before(retry) { // a nanosecond or two
 		}
 		f.mu.Lock()
-		f.routine = time.Now().Add(time.Hour)
+		f.nextRoutine = time.Now().Add(time.Hour)
 		f.mu.Unlock()
 		if got := f.due(cfg); got != want {
 			t.Errorf("%s: due is %v, want %v", when, got, want)
 		}
 	}
 	wait(false, "at first")
-	f.failed(cfg)
+	f.recordFailure(cfg)
 	wait(true, "failing")
 	f.begin()
 	wait(false, "being fetched")
@@ -86,13 +86,13 @@ func TestFollowerState(t *testing.T) {
 		t.Error("a problem is to be told once")
 	}
 	wait(true, "failing still")
-	one, two := f.connected(), f.connected()
+	one, two := f.addConn(), f.addConn()
 	wait(false, "connected")
 	one()
-	f.failed(cfg)
+	f.recordFailure(cfg)
 	wait(false, "one of two connections lost")
 	two()
 	wait(false, "closed in good order")
-	f.failed(cfg)
+	f.recordFailure(cfg)
 	wait(true, "failing again")
 }

@@ -31,14 +31,14 @@ type handshakeLimiter struct {
 	handshakeLimits
 	limiter *rate.Limiter
 
-	mu         sync.Mutex
-	sources    map[netip.Prefix]*source // sources with running or waiting handshakes
-	roundRobin []*source                // sources with waiting connections, the next one first
-	running    int
-	waiting    int
-	answered   []*handshake // running handshakes that wait for the client, in the order in which they began to wait
-	later      *time.Timer  // calls startNext; nil unless a call is scheduled
-	laterAt    time.Time    // when it does
+	mu             sync.Mutex
+	sources        map[netip.Prefix]*source // sources with running or waiting handshakes
+	roundRobin     []*source                // sources with waiting connections, the next one first
+	running        int
+	waiting        int
+	awaitingClient []*handshake // running handshakes that wait for the client, in the order in which they began to wait
+	timer          *time.Timer  // calls startNext; nil unless a call is scheduled
+	timerAt        time.Time    // when timer calls startNext
 }
 
 // handshakeLimits are the bounds of a handshakeLimiter. None may be 0.
@@ -63,11 +63,11 @@ type handshake struct {
 	limiter *handshakeLimiter
 	source  *source
 	conn    net.Conn
-	begin   chan bool // receives true when the handshake may begin, false when it is refused
+	begin   chan bool // receives true when the handshake may begin, false when the connection is rejected
 
 	// Guarded by the limiter's mu.
-	running    bool
-	answeredAt time.Time // when this node has sent its part
+	running       bool
+	awaitingSince time.Time // when this node has sent its part
 }
 
 // errTooMany is returned for a connection that exceeds a bound.
@@ -81,8 +81,8 @@ func newHandshakeLimiter(l handshakeLimits) *handshakeLimiter {
 	}
 }
 
-// acquire waits until a connection may begin its handshake. Afterwards release must be
-// called, once or more often. The error is errTooMany or that of ctx.
+// acquire waits until a connection may begin its handshake. The caller must call release
+// of the result at least once. The error is errTooMany or that of ctx.
 func (l *handshakeLimiter) acquire(ctx context.Context, conn net.Conn) (*handshake, error) {
 	h := &handshake{limiter: l, conn: conn, begin: make(chan bool, 1)}
 	l.mu.Lock()
@@ -106,7 +106,7 @@ func (l *handshakeLimiter) acquire(ctx context.Context, conn net.Conn) (*handsha
 		if l.cancelWaiting(h) {
 			return nil, ctx.Err()
 		}
-		// The handshake was started or refused at the same moment.
+		// The handshake was started or rejected at the same moment.
 		if ok := <-h.begin; !ok {
 			return nil, errTooMany
 		}
@@ -172,13 +172,13 @@ func (l *handshakeLimiter) hasRoom(s *source) bool {
 	return l.running < l.atOnce-l.reserved
 }
 
-// makeRoom ends the handshake that has waited longest for its client, of a source with
-// the most running handshakes. If the grace of that handshake is not over, makeRoom
-// returns the remaining time instead. It returns false if no handshake waits for its
-// client.
+// makeRoom ends one handshake that waits for its client: of a source with the most
+// running handshakes, the one that has waited longest. If the grace time of that
+// handshake is not over, makeRoom returns the remaining time instead. It returns false
+// if no handshake waits for its client.
 func (l *handshakeLimiter) makeRoom() (wait time.Duration, ok bool) {
 	var victim *handshake
-	for _, h := range l.answered {
+	for _, h := range l.awaitingClient {
 		if victim == nil || h.source.running > victim.source.running {
 			victim = h
 		}
@@ -186,7 +186,7 @@ func (l *handshakeLimiter) makeRoom() (wait time.Duration, ok bool) {
 	if victim == nil {
 		return 0, false
 	}
-	if left := l.grace - time.Since(victim.answeredAt); left > 0 {
+	if left := l.grace - time.Since(victim.awaitingSince); left > 0 {
 		return left, true
 	}
 	l.end(victim)
@@ -194,30 +194,31 @@ func (l *handshakeLimiter) makeRoom() (wait time.Duration, ok bool) {
 	return 0, true
 }
 
-// startNextAfter calls startNext after d, or when an earlier call is scheduled.
+// startNextAfter schedules a call of startNext after d, unless an earlier call is
+// scheduled already.
 func (l *handshakeLimiter) startNextAfter(d time.Duration) {
 	at := time.Now().Add(d)
-	if l.later != nil {
-		if !at.Before(l.laterAt) {
+	if l.timer != nil {
+		if !at.Before(l.timerAt) {
 			return
 		}
-		l.later.Stop() // if it has fired already, one call is superfluous
+		l.timer.Stop() // if it has fired already, one call is superfluous
 	}
-	l.laterAt = at
+	l.timerAt = at
 	var timer *time.Timer
 	timer = time.AfterFunc(d, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.later == timer {
-			l.later = nil
+		if l.timer == timer {
+			l.timer = nil
 		}
 		l.startNext()
 	})
-	l.later = timer
+	l.timer = timer
 }
 
-// rejectOne refuses the waiting connection that came last from newest, if newest has
-// more than its share of the waiting connections, and otherwise from the source that
+// rejectOne rejects the latest waiting connection of one source: of newest, if newest
+// has more than its share of the waiting connections, and otherwise of the source that
 // has the most.
 func (l *handshakeLimiter) rejectOne(newest *source) {
 	most := newest
@@ -249,17 +250,17 @@ func (l *handshakeLimiter) cancelWaiting(h *handshake) bool {
 	return true
 }
 
-// noteAnswered is called when this node has sent its part of the handshake and waits
-// for the client.
-func (h *handshake) noteAnswered() {
+// markAwaitingClient records that this node has sent its part of the handshake and waits
+// for the client. Further calls do nothing.
+func (h *handshake) markAwaitingClient() {
 	l := h.limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !h.running || !h.answeredAt.IsZero() {
+	if !h.running || !h.awaitingSince.IsZero() {
 		return
 	}
-	h.answeredAt = time.Now()
-	l.answered = append(l.answered, h)
+	h.awaitingSince = time.Now()
+	l.awaitingClient = append(l.awaitingClient, h)
 	l.startNext()
 }
 
@@ -285,14 +286,14 @@ func (l *handshakeLimiter) end(h *handshake) {
 	h.running = false
 	l.running--
 	h.source.running--
-	if i := slices.Index(l.answered, h); i >= 0 {
-		l.answered = slices.Delete(l.answered, i, i+1)
+	if i := slices.Index(l.awaitingClient, h); i >= 0 {
+		l.awaitingClient = slices.Delete(l.awaitingClient, i, i+1)
 	}
 	l.forget(h.source)
 }
 
-// forget removes a source without waiting connections from the round-robin list. If the
-// source has no running handshakes either, forget removes it from the map, too.
+// forget removes a source from the round-robin list if none of its connections waits,
+// and also from the map if none of its handshakes is running either.
 func (l *handshakeLimiter) forget(s *source) {
 	if len(s.waiting) > 0 {
 		return
@@ -316,8 +317,8 @@ type verifySemaphore struct {
 
 func newVerifySemaphore() *verifySemaphore { return &verifySemaphore{free: runtime.GOMAXPROCS(0)} }
 
-// acquire waits for a slot. The caller must call end to free it.
-func (v *verifySemaphore) acquire(known bool) (end func()) {
+// acquire waits for a slot. The caller must call release to free the slot.
+func (v *verifySemaphore) acquire(known bool) (release func()) {
 	v.mu.Lock()
 	if v.free > 0 {
 		v.free--
@@ -351,7 +352,8 @@ func (v *verifySemaphore) release() {
 }
 
 // showsKnownPeer reports whether the client has sent the root key of an active peer,
-// with the name of that peer. Both are public, so this proves nothing yet.
+// with the name of that peer. The key and the name are public, so they prove nothing
+// before the chain is verified.
 func (a *acceptor) showsKnownPeer(cs tls.ConnectionState) bool {
 	certs := cs.PeerCertificates
 	if len(certs) < 2 {

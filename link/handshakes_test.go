@@ -34,7 +34,7 @@ func (c *fakeConn) Close() error {
 // nothingLeft checks that a limiter holds no state.
 func nothingLeft(t *testing.T, l *handshakeLimiter) {
 	t.Helper()
-	if l.running != 0 || l.waiting != 0 || len(l.sources) != 0 || len(l.roundRobin) != 0 || len(l.answered) != 0 {
+	if l.running != 0 || l.waiting != 0 || len(l.sources) != 0 || len(l.roundRobin) != 0 || len(l.awaitingClient) != 0 {
 		t.Errorf("something is left: %+v", l)
 	}
 }
@@ -61,7 +61,7 @@ func TestHandshakesAreFair(t *testing.T) {
 						return
 					}
 					inside.Add(1)
-					h.noteAnswered()
+					h.markAwaitingClient()
 					select { // until it times out
 					case <-time.After(5 * time.Second):
 						if h.evicted() {
@@ -132,7 +132,7 @@ func TestHandshakesAreNotInterrupted(t *testing.T) {
 		start := time.Now()
 		go func() { admitted <- begin() }()
 		time.Sleep(2 * time.Second)
-		honest.noteAnswered()
+		honest.markAwaitingClient()
 		time.Sleep(999 * time.Millisecond)
 		synctest.Wait()
 		if slow.evicted() || honest.evicted() {
@@ -235,7 +235,7 @@ func TestHandshakePaceAfterGrace(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			h.noteAnswered()
+			h.markAwaitingClient()
 			running = append(running, h)
 		}
 		began := make(chan time.Time)

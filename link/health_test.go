@@ -93,7 +93,7 @@ func (b *refusingBroker) Consume(ctx context.Context, queue string) (broker.Cons
 	return b.Broker.Consume(ctx, queue)
 }
 
-// A service is not healthy while the queues of one of its peers can not be bound or
+// A service is not healthy while the queues of one of its peers cannot be bound or
 // consumed, and is again when they can.
 func TestHealthOfQueues(t *testing.T) {
 	t.Parallel()
@@ -115,7 +115,7 @@ func TestHealthOfQueues(t *testing.T) {
 	healthIs(t, authority, "")
 }
 
-// A peer whose directory can not be read when the service starts is reported, whatever type
+// A peer whose directory cannot be read when the service starts is reported, whatever type
 // of node this is.
 func TestUnreadablePeerAtStart(t *testing.T) {
 	t.Parallel()

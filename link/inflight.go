@@ -1,8 +1,8 @@
 package link
 
-// inFlight records what has been handed on, on one connection or stream, and is not
-// confirmed yet. Items are numbered from 1, and confirmed in order. The zero value is
-// empty.
+// inFlight records the messages that have been handed on, to a connection or to a
+// broker, and are not confirmed yet: one item for each message. Items are numbered from
+// 1, and confirmed in order. The zero value is empty.
 type inFlight[T any] struct {
 	items     []T    // not confirmed, in order
 	confirmed uint64 // the number of the last item confirmed

@@ -60,7 +60,7 @@ func swallowLarge(t *testing.T, to string) string {
 func TestLargePacketsAreSwallowed(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
-	authority.Manifest(swallowLarge(t, authority.Addr))
+	authority.WriteStompTOML(swallowLarge(t, authority.Addr))
 	nodetest.Peer(t, authority.Node, other.Node)
 	other.Config.HandshakeTimeout = time.Second
 	authority.Start()

@@ -15,19 +15,20 @@
 // through the TCP window. Batches form by themselves.
 //
 // A client is trusted only as far as it is authenticated, and everything that others
-// can cause on this side is bounded: before the handshake by [pendingconns.Set] and a
+// can cause in this process is bounded: before the handshake by [pendingconns.Set] and a
 // [handshakeLimiter], after it for each peer ([receiver.waitForCapacity],
-// [unstoredLimiter]), and in the log ([logthrottle.Limiter]). A connection with nothing to send is closed until there
-// is something ([Config.IdleTimeout]). docs/security.md lists the attackers that are
-// considered.
+// [unstoredLimiter]), and in the log ([logthrottle.Limiter]). docs/security.md lists the
+// attackers that are considered. A connection on which nothing is sent for
+// [Config.IdleTimeout] is closed until there is something to send.
 //
 // One queue leads to a peer or, with a broker that distributes the messages over
 // several, as many as the node's directory specifies. Then each queue has its own
 // connection ([Config.AllQueues]).
 //
 // Several services may serve one node, on brokers that they share. Each queue has one
-// sender at a time; the others stand by ([queuePacer]). What is queued for a peer that
-// has been deactivated is answered on behalf of the peer ([drainer]).
+// sender at a time; the senders of the other services stand by ([queuePacer]). The
+// messages queued for a peer that has been deactivated are answered on behalf of the
+// peer ([drainer]).
 //
 // A [Service] does this for all peers of a node in one process. It watches the node's
 // directory: peers that are registered, moved or deactivated are noticed within
@@ -114,27 +115,27 @@ func NewReceiveOnly(cfg Config) *Service {
 // Run keeps the links until ctx is done. Peers connect to listener, which Run closes.
 // When ctx is done, Run stops accepting connections, confirms to the peers what is
 // stored, waits for the confirmations of sent messages, disconnects and returns nil. It
-// returns an error only if it can not start or continue at all.
+// returns an error only if it cannot start or continue at all.
 func (s *Service) Run(ctx context.Context, listener net.Listener) error {
 	defer s.logLimiter.Close()
 	defer s.acceptor.unauthenticatedLog.Close()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	connCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))
+	graceCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))
 	defer cut()
-	if err := s.reconciler.reconcile(ctx, connCtx); err != nil {
+	if err := s.reconciler.reconcile(ctx, graceCtx); err != nil {
 		listener.Close()
 		return err
 	}
 	s.warnFewOpenFiles()
-	s.reconciler.awaitBindJobs(ctx, connCtx)
+	s.reconciler.awaitBindJobs(ctx, graceCtx)
 	s.reconciler.setHealth(nil)
 	if s.cfg.Serving != nil {
 		s.cfg.Serving()
 	}
 	failed := make(chan error, 1)
-	s.wg.Go(func() { failed <- s.acceptor.accept(ctx, connCtx, listener) })
-	s.wg.Go(func() { s.reconciler.reconcileLoop(ctx, connCtx) })
+	s.wg.Go(func() { failed <- s.acceptor.accept(ctx, graceCtx, listener) })
+	s.wg.Go(func() { s.reconciler.reconcileLoop(ctx, graceCtx) })
 	s.wg.Go(func() { s.watchExpiry(ctx) })
 
 	var err error
@@ -154,19 +155,23 @@ func (s *Service) Run(ctx context.Context, listener net.Listener) error {
 	return err
 }
 
-// graceContext returns a context for connections that end in good order after ctx is
-// done. It is canceled one second more than [Config.DrainTimeout] after ctx, or when
-// parent is. Every goroutine has its own way to end within DrainTimeout; the additional
-// second is for those that a peer or the broker blocks. The caller calls cut when the
-// connections have ended.
-func (s *shared) graceContext(ctx, parent context.Context) (connCtx context.Context, cut func()) {
-	connCtx, cancel := context.WithCancel(parent)
-	forget := context.AfterFunc(ctx, func() {
+// graceContext returns a context that outlives ctx, so that connections can end in good
+// order after ctx is done. graceCtx is canceled one second later than
+// [Config.DrainTimeout] after ctx, or when parent is canceled, and aborts what is still
+// in progress then. Every goroutine has its own way to end within DrainTimeout; the
+// additional second is for those that a peer or the broker blocks. The caller calls cut
+// when the connections have ended.
+//
+// Throughout the package, a function with the parameters ctx and graceCtx ends in good
+// order when ctx is done, and aborts its work when graceCtx is done.
+func (s *shared) graceContext(ctx, parent context.Context) (graceCtx context.Context, cut func()) {
+	graceCtx, cancel := context.WithCancel(parent)
+	stopWatching := context.AfterFunc(ctx, func() {
 		late := time.AfterFunc(s.cfg.DrainTimeout+time.Second, cancel)
-		context.AfterFunc(connCtx, func() { late.Stop() })
+		context.AfterFunc(graceCtx, func() { late.Stop() })
 	})
-	return connCtx, func() {
-		forget()
+	return graceCtx, func() {
+		stopWatching()
 		cancel()
 	}
 }

@@ -129,7 +129,7 @@ func TestPeerMoves(t *testing.T) {
 	}
 	other.Put(authority, linktest.Message(t, other, authority, 2))
 	authority.Addr = linktest.FreeAddress(t)
-	authority.Manifest(authority.Addr)
+	authority.WriteStompTOML(authority.Addr)
 	authority.CertFile, authority.KeyFile = authority.ServerCert(t) // new server key
 	authority.Start()
 	other.Sign(t, authority.Bundle(t))
@@ -145,7 +145,7 @@ func TestDeadServersAreSkipped(t *testing.T) {
 	impostor := linktest.New(t, da) // another node's server on the address
 	impostor.Start()
 	servers := []string{"127.0.0.1:1", impostor.Addr, authority.Addr, "no-such-host.invalid:1"}
-	authority.Manifest(servers...)
+	authority.WriteStompTOML(servers...)
 	nodetest.Peer(t, authority.Node, other.Node)
 	authority.Start()
 	other.Start()
@@ -153,7 +153,7 @@ func TestDeadServersAreSkipped(t *testing.T) {
 	authority.Take(1)
 }
 
-// A message that can not be sent, and one that the peer refuses, become dead letters
+// A message that cannot be sent, and one that the peer refuses, become dead letters
 // with the reason, and do not block others.
 func TestPoison(t *testing.T) {
 	t.Parallel()

@@ -19,7 +19,7 @@ func TestDialsArePaced(t *testing.T) {
 	authority := linktest.New(t, aa)
 	for range peers {
 		agent := linktest.New(t, ca)
-		agent.Manifest(dead)
+		agent.WriteStompTOML(dead)
 		nodetest.Peer(t, authority.Node, agent.Node)
 	}
 	authority.Config.MaxDialRate = rate

@@ -162,7 +162,7 @@ func TestNameWithSeveralAddresses(t *testing.T) {
 				}
 			}
 			name := names.give(t, append(tt.others, tt.server)...)
-			authority.Manifest(net.JoinHostPort(name, port))
+			authority.WriteStompTOML(net.JoinHostPort(name, port))
 			nodetest.Peer(t, authority.Node, other.Node)
 			authority.Start()
 			other.Config.HandshakeTimeout = 3 * time.Second

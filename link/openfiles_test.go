@@ -7,7 +7,7 @@ import (
 )
 
 // Whatever the limit of open files is, unauthenticated clients have a good part of it, so
-// that few of them can not keep the others out, and leave a third of it to the peers. With
+// that few of them cannot keep the others out, and leave a third of it to the peers. With
 // the usual limit of services, the defaults are those in the documents.
 func TestStrangersLeaveOpenFiles(t *testing.T) {
 	for limit := 64; limit < 1<<21; limit += limit/7 + 1 {

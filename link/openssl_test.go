@@ -99,7 +99,7 @@ func TestOpenSSLServer(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			authority, friend, stranger := linktest.New(t, aa), linktest.New(t, ca), linktest.New(t, ca)
-			authority.Manifest(authority.Addr)
+			authority.WriteStompTOML(authority.Addr)
 			nodetest.Peer(t, authority.Node, friend.Node)
 
 			shows := tt.as(authority, stranger)

@@ -14,7 +14,7 @@ import (
 )
 
 // noInbox is a broker that stores no messages of peers while the test says so, like
-// RabbitMQ when it can not be reached. It counts the attempts.
+// RabbitMQ when it cannot be reached. It counts the attempts.
 type noInbox struct {
 	broker.Broker
 	away     atomic.Bool
@@ -73,7 +73,7 @@ func TestInboxAwayKeepsConnection(t *testing.T) {
 	}
 }
 
-// noQueue is a broker whose queues can not be opened while the test says so, like those of
+// noQueue is a broker whose queues cannot be opened while the test says so, like those of
 // a node of a cluster that is down. It counts the attempts.
 type noQueue struct {
 	broker.Broker
@@ -89,7 +89,7 @@ func (b *noQueue) Consume(ctx context.Context, queue string) (broker.Consumer, e
 	return b.Broker.Consume(ctx, queue)
 }
 
-// While the queue can not be opened, the connection to the peer stays, and no failure
+// While the queue cannot be opened, the connection to the peer stays, and no failure
 // makes the pauses grow, since the peer is not the reason.
 func TestQueueAwayKeepsConnection(t *testing.T) {
 	t.Parallel()
@@ -154,7 +154,7 @@ func TestStartWhileBrokerIsAway(t *testing.T) {
 	b.away.Store(false)
 	authority.Put(other, linktest.Message(t, authority, other, 3))
 	other.Take(1)
-	if text := authority.Log.String(); strings.Contains(text, "connection refused") {
+	if text := authority.Log.String(); strings.Contains(text, "connection rejected") {
 		t.Errorf("a connection was refused:\n%s", text)
 	}
 }

@@ -22,34 +22,35 @@ import (
 type peer struct {
 	id             string
 	stats          peerStats
-	seen           atomic.Pointer[node.Peer] // the last content of its directory; nil if it could never be read
-	gone           atomic.Bool               // its directory does not exist any more
-	messageLimiter *rate.Limiter             // limits the messages that the peer sends
-	unstored       *unstoredLimiter          // limits those of them that are not stored yet
+	lastRead       atomic.Pointer[node.Peer] // the content of the peer's directory when it was last read; nil if it could never be read
+	gone           atomic.Bool               // the peer's directory does not exist any more
+	messageLimiter *rate.Limiter             // limits the messages per second from the peer
+	unstored       *unstoredLimiter          // limits the messages from the peer that the broker has not stored yet
 	state          atomic.Pointer[peerState] // nil while there must be no traffic with the peer
 
 	follower      follower
-	size          packetSizeWatch
+	packetSize    packetSizeWatch
 	rotation      *connRotation
 	pendingUpdate atomic.Pointer[pendingUpdate] // newer than the directory; nil if there is none
 
 	// Used by the reconciling goroutine only.
-	stamp   *node.Stamp    // of the directory, when the peer was last reconciled; nil if it has to be
-	former  []string       // names of queues that led to the peer before and have messages
-	applied *pendingUpdate // pendingUpdate at that time
-	trouble string         // the last error reported, so that it is not reported at each poll
-	missing int            // consecutive polls that did not find the peer's directory
+	stamp         *node.Stamp    // of the directory, when the peer was last reconciled; nil if it has to be
+	former        []string       // names of queues that led to the peer before and have messages
+	appliedUpdate *pendingUpdate // pendingUpdate when the peer was last reconciled
+	lastErr       string         // the last error reported, so that it is not reported at each poll
+	missing       int            // consecutive polls that did not find the peer's directory
 	// rebind makes the next reconciliation bind the peer's queues even if they are
 	// unchanged.
 	rebind  bool
-	bindJob *bindJob // the last one, until its result has been used
+	bindJob *bindJob // the last bind job, until its result has been used
 
-	// A peer that could not be reached is dialed again after pauses of up to a minute. When
-	// it is back, it connects to this node, often before the pause is over: then the sender
-	// dials at once. (This does not apply to a peer that was reached and then refused or
-	// failed: two nodes with faults would keep each other from pausing.)
+	// connected is notified when the peer has connected to this node. A peer that could
+	// not be reached is dialed again after pauses of up to a minute. When it is back, it
+	// connects to this node, often before the pause is over: then the sender dials at
+	// once. (This does not apply to a peer that was reached and then refused or failed:
+	// two nodes with faults would keep each other from pausing.)
 	connected     wait.Broadcast
-	stateReplaced wait.Broadcast
+	stateReplaced wait.Broadcast // notified when state has been replaced
 
 	mu       sync.Mutex                       // guards what follows
 	senders  map[string]context.CancelFunc    // by queue: stops its sender
@@ -66,7 +67,7 @@ type peerState struct {
 	generation generation
 }
 
-// setState replaces the peer's state and wakes the goroutines that wait for a change.
+// setState replaces the peer's state and wakes the senders that wait for a change.
 func (p *peer) setState(st *peerState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,8 +90,9 @@ func (p *peer) end() {
 }
 
 // generation is a context for the successive states of a peer that agree on the peer's
-// identity, on which messages are for it, and on where and how to send them. A
-// connection of an ended generation ends in good order, and another one follows.
+// identity, on which messages are for the peer, and on where and how to send them. When
+// the generation ends, its connections end in good order, and connections of the next
+// generation follow.
 type generation struct {
 	context.Context
 	end context.CancelFunc
@@ -125,7 +127,7 @@ func (st *peerState) inheritGeneration(old *peerState) (endOld func()) {
 }
 
 func (st *peerState) sameGeneration(next *peerState) bool {
-	// A stomp.toml that can not be read any more is no reason to end a connection that
+	// A stomp.toml that cannot be read any more is no reason to end a connection that
 	// works.
 	sameStomp := next.Stomp == nil || reflect.DeepEqual(st.Stomp, next.Stomp)
 	return sameStomp && st.view == next.view &&
@@ -144,33 +146,33 @@ func newPeerSet(maxRate int, unstored *unstoredLimits) *peerSet {
 	return &peerSet{maxRate: maxRate, unstored: unstored, peers: make(map[string]*peer)}
 }
 
-func (r *peerSet) get(id string) *peer {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.peers[id]
+func (s *peerSet) get(id string) *peer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.peers[id]
 }
 
-func (r *peerSet) getOrAdd(id string) *peer {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := r.peers[id]
+func (s *peerSet) getOrAdd(id string) *peer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.peers[id]
 	if p == nil {
 		p = &peer{
 			id:             id,
-			messageLimiter: newMessageLimiter(r.maxRate),
-			unstored:       r.unstored.limiter(id),
+			messageLimiter: newMessageLimiter(s.maxRate),
+			unstored:       s.unstored.limiter(id),
 			rotation:       newConnRotation(),
 			senders:        make(map[string]context.CancelFunc),
 			drainers:       make(map[string]context.CancelFunc),
 			conns:          make(map[*receiver]context.CancelFunc),
 		}
-		r.peers[id] = p
+		s.peers[id] = p
 	}
 	return p
 }
 
-func (r *peerSet) all() []*peer {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Collect(maps.Values(r.peers))
+func (s *peerSet) all() []*peer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.peers))
 }

@@ -29,7 +29,7 @@ func readsCertificate() bool {
 	}
 }
 
-// A service that can not poll its files any more, for example because a file system
+// A service that cannot poll its files any more, for example because a file system
 // does not respond, reports that, while messages keep flowing; and reports the end of
 // it.
 func TestStall(t *testing.T) {

@@ -11,9 +11,9 @@ import (
 
 // queuePacer paces how the service acquires queues to send from, so that services of
 // the same node that start at the same time get about as many queues each. They do not
-// communicate for this: each acquires its first queue at once, and the more queues it
-// has, the longer it waits before it acquires another. A service that starts later
-// requests queues, see [rebalancer].
+// communicate for this: each service acquires its first queue at once, and the more
+// queues it has, the longer it waits before it acquires another. A service that starts
+// later requests queues, see [rebalancer].
 type queuePacer struct {
 	// spread is the time in which a service that is alone acquires all queues. 0 means
 	// at once.
@@ -22,72 +22,72 @@ type queuePacer struct {
 
 	mu      sync.Mutex
 	senders int       // all senders of the service
-	held    int       // senders that have a queue, or try to
-	since   time.Time // when the first of these acquired its queue
+	held    int       // senders that have acquired their queue, or are trying to
+	since   time.Time // when held last rose from 0 to 1
 }
 
 func newQueuePacer(spread time.Duration) *queuePacer {
 	return &queuePacer{spread: spread, token: make(chan struct{}, 1)}
 }
 
-// addSender counts one more sender. The caller calls leave when the sender ends.
-func (c *queuePacer) addSender() (leave func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.senders++
+// addSender counts one more sender. The caller calls remove when the sender ends.
+func (p *queuePacer) addSender() (remove func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.senders++
 	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.senders--
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.senders--
 	}
 }
 
-// acquire waits until the service may acquire one more queue. The caller calls giveBack
+// acquire waits until the service may acquire one more queue. The caller calls release
 // when its sender does not use the queue any more.
-func (c *queuePacer) acquire(ctx context.Context) (giveBack func(), err error) {
-	if c.spread > 0 {
+func (p *queuePacer) acquire(ctx context.Context) (release func(), err error) {
+	if p.spread > 0 {
 		// All services start in the same order, and must not try the same queues.
-		if err := wait.Sleep(ctx, rand.N(c.spread/32+1)); err != nil {
+		if err := wait.Sleep(ctx, rand.N(p.spread/32+1)); err != nil {
 			return nil, err
 		}
 	}
 	select {
-	case c.token <- struct{}{}:
-		defer func() { <-c.token }()
+	case p.token <- struct{}{}:
+		defer func() { <-p.token }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if err := wait.Sleep(ctx, time.Until(c.nextAllowed())); err != nil {
+	if err := wait.Sleep(ctx, time.Until(p.nextAllowed())); err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.held == 0 {
-		c.since = time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held == 0 {
+		p.since = time.Now()
 	}
-	c.held++
+	p.held++
 	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.held--
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.held--
 	}, nil
 }
 
 // nextAllowed returns when one more queue may be acquired. The pauses grow evenly,
 // which compensates for small differences between the start times of services.
-func (c *queuePacer) nextAllowed() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.held == 0 {
+func (p *queuePacer) nextAllowed() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held == 0 {
 		return time.Time{}
 	}
-	part := float64(c.held) / float64(max(c.senders, c.held))
-	return c.since.Add(time.Duration(part * part * float64(c.spread)))
+	part := float64(p.held) / float64(max(p.senders, p.held))
+	return p.since.Add(time.Duration(part * part * float64(p.spread)))
 }
 
 // standbyPause returns the time until the next attempt to acquire a queue that another
-// process uses. It is random, so that the processes that stand by get about as many
-// queues each when that process ends.
+// process uses. The time is random, so that the processes that stand by get about as many
+// queues each when the other process ends.
 func (s *shared) standbyPause() time.Duration {
 	p := s.cfg.StandbyInterval
 	return p/2 + rand.N(p)

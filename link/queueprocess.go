@@ -47,18 +47,18 @@ func (q *QueueSender) Run(ctx context.Context) error {
 	}
 	p := q.peers.getOrAdd(q.peerID)
 	p.replaceState(st)
-	return q.runOne(ctx, func(ctx, connCtx context.Context) error {
+	return q.runOne(ctx, func(ctx, graceCtx context.Context) error {
 		ctx, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
 		q.wg.Go(func() { stop(q.watchPeer(ctx)) })
 		sd := q.newSender(p, q.queue)
 		defer q.queuePacer.addSender()()
 		for {
-			_, err := sd.attempt(ctx, connCtx)
+			_, err := sd.attempt(ctx, graceCtx)
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if !sd.standsBy(err) {
+			if !sd.recordStandby(err) {
 				return err
 			}
 			if err := wait.Sleep(ctx, q.standbyPause()); err != nil {
@@ -92,14 +92,14 @@ func (q *QueueSender) watchPeer(ctx context.Context) error {
 			return err
 		}
 		q.reloadCertificate()
-		// A directory that can not be read for a moment is ignored.
+		// An error is ignored: the directory may not be readable for a moment.
 		if date, err := q.cfg.Dir.Deactivated(q.peerID); err == nil && date != "" {
 			return fmt.Errorf("%w: %s has been deactivated", ErrNotActive, q.peerID)
 		}
 	}
 }
 
-// waitForPoll waits for the time of the next poll, or for a request ([Config.Recheck]).
+// waitForPoll waits for the time of the next poll, or for a value from [Config.Recheck].
 func (q *QueueSender) waitForPoll(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -138,12 +138,12 @@ func (q *QueueDrainer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return q.runOne(ctx, func(ctx, connCtx context.Context) error {
+	return q.runOne(ctx, func(ctx, graceCtx context.Context) error {
 		d := q.newDrainer(q.peerID, q.queue, view)
 		defer d.report("draining ends")
 		standby := false
 		for {
-			err := d.drain(ctx, connCtx, 0)
+			err := d.drain(ctx, graceCtx, 0)
 			if errors.Is(err, broker.ErrReopen) {
 				continue
 			}
@@ -161,13 +161,13 @@ func (q *QueueDrainer) Run(ctx context.Context) error {
 	})
 }
 
-// runOne runs do until ctx is done, and waits until its goroutines have ended. That may
-// take [Config.DrainTimeout].
-func (s *shared) runOne(ctx context.Context, do func(ctx, connCtx context.Context) error) error {
+// runOne calls do, and waits until all goroutines that do has started have ended. After
+// ctx is done, that may take [Config.DrainTimeout].
+func (s *shared) runOne(ctx context.Context, do func(ctx, graceCtx context.Context) error) error {
 	defer s.logLimiter.Close()
-	connCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))
+	graceCtx, cut := s.graceContext(ctx, context.WithoutCancel(ctx))
 	defer cut()
-	err := do(ctx, connCtx)
+	err := do(ctx, graceCtx)
 	s.wg.Wait()
 	if ctx.Err() != nil {
 		return nil

@@ -28,105 +28,108 @@ const (
 
 // rebalancer counts the queues that a service holds and requests.
 type rebalancer struct {
-	patience  time.Duration // after which outstanding requests count as refused
-	requestMu sync.Mutex    // held while a request is sent, so that requests arrive in order
+	requestTimeout time.Duration // after which outstanding requests count as denied
+	requestMu      sync.Mutex    // held while a request is sent, so that requests arrive in order
 
 	mu        sync.Mutex
 	held      int              // queues from which the service sends
-	requested map[*sender]bool // senders that have requested their queue after since, and do not have it
-	since     time.Time
+	requested map[*sender]bool // senders that have requested their queue in this round, and do not have it
+	since     time.Time        // the beginning of the round, see beginRequest
 }
 
 // heldQueue is a queue from which the service sends.
 type heldQueue struct {
 	owner   *rebalancer
-	yielded bool // to another service
+	yielded bool // the queue has been yielded to another service, and is not counted in owner.held any more
 }
 
-func newRebalancer(patience time.Duration) *rebalancer {
-	return &rebalancer{patience: patience, requested: make(map[*sender]bool)}
+func newRebalancer(requestTimeout time.Duration) *rebalancer {
+	return &rebalancer{requestTimeout: requestTimeout, requested: make(map[*sender]bool)}
 }
 
-// add is called when a sender has acquired its queue.
-func (s *rebalancer) add(sd *sender) *heldQueue {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.held++
-	delete(s.requested, sd)
-	return &heldQueue{owner: s}
+// addHeld counts the queue that a sender has acquired. The caller calls release of the
+// result when the service does not send from the queue any more.
+func (r *rebalancer) addHeld(sd *sender) *heldQueue {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held++
+	delete(r.requested, sd)
+	return &heldQueue{owner: r}
 }
 
-// tryYield reports whether the queue must be yielded to a service that has this number
-// of queues. If so, the queue does not count as held any more.
-func (sh *heldQueue) tryYield(has int) bool {
-	sh.owner.mu.Lock()
-	defer sh.owner.mu.Unlock()
-	if sh.yielded || sh.owner.held < has+2 {
+// tryYield decides whether to yield the queue to a service that has requested it and has
+// requesterHeld queues. If so, tryYield returns true, and the queue does not count as
+// held any more.
+func (q *heldQueue) tryYield(requesterHeld int) bool {
+	q.owner.mu.Lock()
+	defer q.owner.mu.Unlock()
+	if q.yielded || q.owner.held < requesterHeld+2 {
 		return false
 	}
-	sh.owner.held--
-	sh.yielded = true
+	q.owner.held--
+	q.yielded = true
 	return true
 }
 
-// release is called when the service does not send from the queue any more.
-func (sh *heldQueue) release() {
-	sh.owner.mu.Lock()
-	defer sh.owner.mu.Unlock()
-	if !sh.yielded {
-		sh.owner.held--
+// release ends the counting of the queue as held, unless tryYield has ended it.
+func (q *heldQueue) release() {
+	q.owner.mu.Lock()
+	defer q.owner.mu.Unlock()
+	if !q.yielded {
+		q.owner.held--
 	}
 }
 
-// mayRequest reports whether a sender may request its queue, and returns how many
-// queues the service will have if all outstanding requests are granted. Requests are
-// sent in rounds: after some requests, no more are sent until it is known which were
-// refused.
-func (s *rebalancer) mayRequest(sd *sender, now time.Time) (has int, may bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now.Sub(s.since) >= s.patience {
-		clear(s.requested)
-		s.since = now
+// beginRequest records that a sender requests its queue, if it may at present. It returns
+// how many queues the service has if all earlier requests of the round are granted.
+// Requests are sent in rounds: only during the first third of a round, and at most
+// maxRequests. At the end of the round, requests without result count as denied.
+func (r *rebalancer) beginRequest(sd *sender, now time.Time) (held int, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.since) >= r.requestTimeout {
+		clear(r.requested)
+		r.since = now
 	}
-	if s.requested[sd] || len(s.requested) == maxRequests || now.Sub(s.since) > s.patience/3 {
+	if r.requested[sd] || len(r.requested) == maxRequests || now.Sub(r.since) > r.requestTimeout/3 {
 		return 0, false
 	}
-	has = s.held + len(s.requested)
-	s.requested[sd] = true
-	return has, true
+	held = r.held + len(r.requested)
+	r.requested[sd] = true
+	return held, true
 }
 
-// serveRequests calls leave when the queue of a consumer is yielded to another service.
-// The caller calls done before it closes the consumer.
-func (sd *sender) serveRequests(consumer broker.Consumer, leave func()) (done func()) {
-	if !sd.yieldedAt.IsZero() { // no other service has taken the queue
+// watchQueueRequests counts the queue as held, and watches for another service that
+// requests it. When the queue is yielded to that service, it calls onYield. The caller
+// calls done before it closes the consumer.
+func (sd *sender) watchQueueRequests(consumer broker.Consumer, onYield func()) (done func()) {
+	if !sd.yieldedAt.IsZero() { // this service has yielded the queue, but no other has taken it
 		sd.yieldedAt, sd.keepUntil = time.Time{}, time.Now().Add(keepTime)
 	}
-	sh := sd.s.rebalancer.add(sd)
+	held := sd.s.rebalancer.addHeld(sd)
 	ended := make(chan struct{})
-	asked, ok := consumer.(broker.QueueYielder)
+	yielder, ok := consumer.(broker.QueueYielder)
 	if !ok || time.Now().Before(sd.keepUntil) {
-		return sh.release
+		return held.release
 	}
 	go func() {
 		for {
 			select {
-			case has := <-asked.QueueRequests():
-				if sh.tryYield(has) {
+			case requesterHeld := <-yielder.QueueRequests():
+				if held.tryYield(requesterHeld) {
 					sd.log.Info("another process of the node has fewer queues, and gets this one")
-					leave()
+					onYield()
 				}
 			case <-ended:
 				return
 			}
 		}
 	}()
-	return func() { close(ended); sh.release() }
+	return func() { close(ended); held.release() }
 }
 
-// requestQueue requests the queue from the service that sends from it, if mayRequest
-// allows that. It reports whether the request was sent.
+// requestQueue requests the queue from the service that sends from it, if beginRequest
+// permits. It reports whether the request was sent.
 func (sd *sender) requestQueue(ctx context.Context) bool {
 	b, ok := sd.s.cfg.Broker.(broker.QueueRequester)
 	if !ok {
@@ -136,19 +139,19 @@ func (sd *sender) requestQueue(ctx context.Context) bool {
 		return false
 	}
 	defer sd.s.rebalancer.requestMu.Unlock()
-	has, may := sd.s.rebalancer.mayRequest(sd, time.Now())
-	if !may {
+	held, ok := sd.s.rebalancer.beginRequest(sd, time.Now())
+	if !ok {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, sd.s.rebalancer.patience)
+	ctx, cancel := context.WithTimeout(ctx, sd.s.rebalancer.requestTimeout)
 	defer cancel()
-	return b.RequestQueue(ctx, sd.queue, has) == nil // the next attempt reports the error
+	return b.RequestQueue(ctx, sd.queue, held) == nil // a persistent fault of the broker is reported by the next attempt to acquire the queue
 }
 
-// A peer may accept fewer connections at once than there are queues that lead to it,
-// and refuse the others. Then the queues share the connections by time slices: the
-// sender of a queue that was refused waits until a connection to the peer ends, and
-// ends the oldest connection if that has lasted for a time slice.
+// A peer may accept fewer connections at once than there are queues that lead to it, and
+// reject the others. Then the queues share the connections by time slices: a sender
+// whose connection was rejected waits until a connection of another queue ends, and ends
+// the oldest of these connections if that has lasted for a time slice.
 
 // errTimeSliceOver is the cause when a connection ends in favour of another queue of
 // the same peer.
@@ -158,49 +161,50 @@ var errTimeSliceOver = errors.New("another queue of the peer has its turn")
 type connRotation struct {
 	mu       sync.Mutex
 	sessions map[*session]func() // the function ends the session
-	freed    chan struct{}       // receives a value when a session has ended
+	freed    chan struct{}       // unbuffered: one sender that waits receives a value when a session ends
 }
 
 func newConnRotation() *connRotation {
 	return &connRotation{sessions: make(map[*session]func()), freed: make(chan struct{})}
 }
 
-// add records that a session is in use. The caller calls ended when it is not any more.
-func (t *connRotation) add(se *session, end func()) (ended func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.sessions[se] = end
+// add records that a session is in use, and how to end it. The caller calls remove when
+// the session has ended.
+func (r *connRotation) add(se *session, end func()) (remove func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sessions[se] = end
 	return func() {
-		t.mu.Lock()
-		delete(t.sessions, se)
-		t.mu.Unlock()
+		r.mu.Lock()
+		delete(r.sessions, se)
+		r.mu.Unlock()
 		select {
-		case t.freed <- struct{}{}: // wakes one waiting sender
+		case r.freed <- struct{}{}:
 		default:
 		}
 	}
 }
 
 // endOldest ends the oldest session that is in use, if it has lasted for a time slice.
-// It reports whether any session is in use. If none is, the connections that the peer
-// counts are abandoned or belong to another process, and there is nothing to share.
-func (t *connRotation) endOldest(turn time.Duration) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// It reports whether any session is in use. If no session is, the connections that the
+// peer counts are abandoned or belong to another process, and there is nothing to share.
+func (r *connRotation) endOldest(timeSlice time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var oldest *session
-	for se := range t.sessions {
+	for se := range r.sessions {
 		if oldest == nil || se.since.Before(oldest.since) {
 			oldest = se
 		}
 	}
-	if oldest != nil && time.Since(oldest.since) >= turn {
-		t.sessions[oldest]()
+	if oldest != nil && time.Since(oldest.since) >= timeSlice {
+		r.sessions[oldest]()
 	}
 	return oldest != nil
 }
 
-// rotationPause returns how long a queue waits for a connection when none of this
-// process ends: about a time slice.
+// rotationPause returns the longest time for which a sender waits until another queue
+// ends its connection, about a time slice. Then the sender tries to connect again.
 func (s *shared) rotationPause() time.Duration {
 	return s.cfg.ConnTimeSlice/2 + rand.N(s.cfg.ConnTimeSlice)
 }

@@ -14,7 +14,7 @@ func TestShares(t *testing.T) {
 	old, young := newRebalancer(time.Second), newRebalancer(time.Second)
 	var held []*heldQueue
 	for range queues {
-		held = append(held, old.add(new(sender)))
+		held = append(held, old.addHeld(new(sender)))
 	}
 	senders := make([]*sender, queues)
 	for i := range senders {
@@ -24,7 +24,7 @@ func TestShares(t *testing.T) {
 		var got []*sender
 		asked := 0
 		for i, sd := range senders {
-			has, may := young.mayRequest(sd, now)
+			has, may := young.beginRequest(sd, now)
 			if !may {
 				continue
 			}
@@ -37,11 +37,11 @@ func TestShares(t *testing.T) {
 		if asked > maxRequests {
 			t.Errorf("it asks for %d queues at a time, want %d at most", asked, maxRequests)
 		}
-		if _, may := young.mayRequest(senders[0], now); may && asked > 0 {
+		if _, may := young.beginRequest(senders[0], now); may && asked > 0 {
 			t.Error("it asks twice for the same queue")
 		}
 		for _, sd := range got {
-			young.add(sd)
+			young.addHeld(sd)
 		}
 		now = now.Add(time.Second)
 	}

@@ -19,9 +19,9 @@ func TestReceiptsAreBounded(t *testing.T) {
 			if n != tt.most {
 				t.Errorf("%d receipts of %d bytes wait, want %d", n, tt.size, tt.most)
 			}
-			r.unstored.confirm(r.unstored.last())
-			if _, ok, err := r.nextReceipt(); !ok || err != nil || r.waiting != 0 || len(r.receipts.items) != 0 {
-				t.Errorf("%v, %v: %d receipts of %d bytes are left", ok, err, len(r.receipts.items), r.waiting)
+			r.acquired.confirm(r.acquired.last())
+			if _, ok, err := r.nextReceipt(); !ok || err != nil || r.receiptBytes != 0 || len(r.receipts.items) != 0 {
+				t.Errorf("%v, %v: %d receipts of %d bytes are left", ok, err, len(r.receipts.items), r.receiptBytes)
 			}
 		}
 	}

@@ -24,40 +24,40 @@ type receiver struct {
 	s      *shared
 	peer   *peer
 	state  *peerState
-	since  time.Time // when it was registered
+	since  time.Time // when the connection was registered with the peer
 	server *stomp.Server
 	log    *slog.Logger
 
-	refused bool // the peer has sent an invalid message; set before run returns
+	messageRejected bool // a message of the peer was answered with an ERROR; set before run returns
 
-	mu       sync.Mutex
-	changed  sync.Cond        // signals that a field below has changed
-	receipts inFlight[string] // receipt IDs of the messages handed to the broker
-	waiting  int              // total bytes of receipts that are not sent yet
-	unstored inFlight[int64]  // capacity of the peer's unstoredLimiter that the messages handed to the broker have acquired
-	failed   error            // why the broker will store no more
-	ended    bool             // no more messages will be handed to the broker
+	mu           sync.Mutex
+	changed      sync.Cond        // signals that a field below has changed
+	receipts     inFlight[string] // receipt IDs of the messages handed to the broker; confirmed once the receipt is about to be sent
+	receiptBytes int              // total size of the items of receipts
+	acquired     inFlight[int64]  // capacity of peer.unstored that each of these messages has acquired; confirmed once the message is stored
+	failed       error            // why the broker will store no more messages
+	ended        bool             // no more messages will be handed to the broker
 }
 
-// receive serves one authenticated connection until it ends. It calls admitted once the
-// connection is registered with the peer.
-func (a *acceptor) receive(ctx, connCtx context.Context, conn *peerConn, id pki.Identity, admitted func()) {
+// receive serves one authenticated connection until the connection ends. It calls
+// admitted once the connection is registered with the peer.
+func (a *acceptor) receive(ctx, graceCtx context.Context, conn *peerConn, id pki.Identity, admitted func()) {
 	log := a.log.With("peer", id.ID, "remote", conn.RemoteAddr().String())
 	defer conn.Close()
 	// stop ends the connection in good order. If that is blocked, for example by a
-	// broker that does not respond, connCtx ends the connection.
+	// broker that does not respond, connGraceCtx ends the connection.
 	stopCtx, stopFor := context.WithCancelCause(ctx)
 	stop := func() { stopFor(nil) }
 	defer stop()
-	connCtx, cut := a.graceContext(stopCtx, connCtx)
+	connGraceCtx, cut := a.graceContext(stopCtx, graceCtx)
 	defer cut()
-	defer context.AfterFunc(connCtx, func() { abort(conn) })()
+	defer context.AfterFunc(connGraceCtx, func() { abort(conn) })()
 
 	r := &receiver{s: a.shared, log: log}
 	r.changed.L = &r.mu
 	if reason := a.register(r, id, conn.chain, stop); reason != "" {
 		a.rejected.count(reasonNoPeer)
-		a.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: id.ID, Kind: reason}, "connection refused", "reason", reason)
+		a.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: id.ID, Kind: reason}, "connection rejected", "reason", reason)
 		stomp.NewConn(conn, stomp.DefaultLimits()).Fail(&stomp.ServerError{Message: reason})
 		return
 	}
@@ -83,38 +83,38 @@ func (a *acceptor) receive(ctx, connCtx context.Context, conn *peerConn, id pki.
 	a.logLimiter.Log(log, slog.LevelInfo, logthrottle.Key{Who: id.ID, Kind: "receiving"}, "receiving", "chain", describeChain(conn.chain))
 	defer r.peer.stats.connOpened(Connection{Direction: Receiving, Remote: conn.RemoteAddr().String()}, conn.chain)()
 	r.peer.connected.Notify()
-	err = r.run(stopCtx, connCtx)
+	err = r.run(stopCtx, connGraceCtx)
 	level := slog.LevelInfo
-	if violation := new(stomp.ProtocolError); r.refused || errors.As(err, &violation) || errors.Is(err, errOverhead) {
+	if violation := new(stomp.ProtocolError); r.messageRejected || errors.As(err, &violation) || errors.Is(err, errOverhead) {
 		level = slog.LevelWarn
 	}
 	a.logLimiter.Log(log, level, logthrottle.Key{Who: id.ID, Kind: "not receiving"}, "not receiving any more", "err", err)
 }
 
 // run moves messages from the connection to the broker until the peer disconnects,
-// something fails, or stopCtx is done. The messages handed to the broker until then are
-// still stored and confirmed.
-func (r *receiver) run(stopCtx, connCtx context.Context) error {
+// something fails, or stopCtx is done. Before it returns, it waits until the messages
+// handed to the broker are stored and confirmed, until graceCtx is done at most.
+func (r *receiver) run(stopCtx, graceCtx context.Context) error {
 	// When no more receipts will be sent, run does not wait for the peer to send
 	// something: the peer may have nothing to send, and wait for its receipts.
 	stopCtx, halt := context.WithCancel(stopCtx)
 	defer halt()
-	holdCtx, release := r.capacityContext(stopCtx)
+	capacityCtx, release := r.capacityContext(stopCtx)
 	defer release()
-	pub, err := r.openPublisher(holdCtx)
+	pub, err := r.openPublisher(capacityCtx)
 	if err != nil {
 		return r.end(stopCtx, nil, err)
 	}
 	defer r.releaseUnstored()
 	defer pub.Close()
 
-	confirmed := make(chan error, 1)
+	receiptsSent := make(chan error, 1)
 	go func() {
-		confirmed <- r.sendReceipts()
+		receiptsSent <- r.sendReceipts()
 		halt()
 	}()
 	defer context.AfterFunc(stopCtx, r.server.StopReading)()
-	blamed, err := r.pump(connCtx, holdCtx, pub)
+	errorToPeer, err := r.pump(graceCtx, capacityCtx, pub)
 
 	r.mu.Lock()
 	r.ended = true
@@ -123,33 +123,33 @@ func (r *receiver) run(stopCtx, connCtx context.Context) error {
 	late := fmt.Errorf("the broker has not stored all received messages within %v after the connection had to end", r.s.cfg.DrainTimeout)
 	giveUp := time.AfterFunc(r.s.cfg.DrainTimeout, func() { r.onStored(0, late) })
 	defer giveUp.Stop()
-	if storeErr := <-confirmed; storeErr != nil {
+	if storeErr := <-receiptsSent; storeErr != nil {
 		switch {
 		case errors.Is(storeErr, context.Canceled):
-			// connCtx has interrupted the broker. The peer sends the message again.
+			// The end of graceCtx has interrupted the broker. The peer sends the messages again.
 		case errors.Is(storeErr, late):
-			r.notStored(slog.LevelWarn, storeErr) // the broker reports its own faults
+			r.recordNotStored(slog.LevelWarn, storeErr) // a warning only: the broker itself logs its faults as errors
 		default:
-			r.notStored(slog.LevelError, storeErr)
+			r.recordNotStored(slog.LevelError, storeErr)
 		}
 		r.server.Fail(&stomp.ServerError{Message: internalError})
 		return storeErr
 	}
-	return r.end(stopCtx, blamed, err)
+	return r.end(stopCtx, errorToPeer, err)
 }
 
 // end ends the session for the reason err, after everything that can be confirmed is
-// confirmed. blamed is the ERROR to send to the peer, or nil.
-func (r *receiver) end(stopCtx context.Context, blamed *stomp.ServerError, err error) error {
-	ended := new(certificateExpired)
+// confirmed. errorToPeer is the ERROR to send to the peer about a message, or nil.
+func (r *receiver) end(stopCtx context.Context, errorToPeer *stomp.ServerError, err error) error {
+	expired := new(certificateExpired)
 	switch {
-	case blamed != nil:
-		r.refused = true
-		r.server.Fail(blamed)
+	case errorToPeer != nil:
+		r.messageRejected = true
+		r.server.Fail(errorToPeer)
 		return err
-	case errors.Is(err, stomp.ErrStopped) && errors.As(context.Cause(stopCtx), &ended):
-		r.server.Fail(&stomp.ServerError{Message: ended.toPeer()})
-		return ended
+	case errors.Is(err, stomp.ErrStopped) && errors.As(context.Cause(stopCtx), &expired):
+		r.server.Fail(&stomp.ServerError{Message: expired.toPeer()})
+		return expired
 	case errors.Is(err, io.EOF) || errors.Is(err, stomp.ErrStopped):
 		return r.server.Finish()
 	default:
@@ -157,41 +157,42 @@ func (r *receiver) end(stopCtx context.Context, blamed *stomp.ServerError, err e
 	}
 }
 
-// openPublisher opens the broker's inbox. While the broker can not be used, it tries
-// again, and nothing is read from the peer. If the connection ended instead, the
-// peer's pauses between attempts would grow, and it would connect again long after the
-// broker is back.
-func (r *receiver) openPublisher(holdCtx context.Context) (broker.Publisher, error) {
+// openPublisher opens the broker's inbox. While the broker cannot be used, openPublisher
+// tries again, and nothing is read from the peer. If the connection ended instead, the
+// peer's pauses between attempts would grow, and the peer would connect again long after
+// the broker can be used again.
+func (r *receiver) openPublisher(capacityCtx context.Context) (broker.Publisher, error) {
 	for {
-		pub, err := r.s.cfg.Broker.Publish(holdCtx, r.onStored)
+		pub, err := r.s.cfg.Broker.Publish(capacityCtx, r.onStored)
 		if err == nil {
 			return pub, nil
 		}
-		if holdCtx.Err() == nil && !errors.Is(err, broker.ErrClosed) {
-			r.notStored(slog.LevelError, err)
-			err = wait.Sleep(holdCtx, pauseForBroker())
+		if capacityCtx.Err() == nil && !errors.Is(err, broker.ErrClosed) {
+			r.recordNotStored(slog.LevelError, err)
+			err = wait.Sleep(capacityCtx, pauseForBroker())
 		}
 		if err != nil {
-			return nil, holdError(holdCtx, err)
+			return nil, capacityError(capacityCtx, err)
 		}
 	}
 }
 
-// notStored records and logs why messages of the peer are not stored.
-func (r *receiver) notStored(level slog.Level, err error) {
+// recordNotStored records and logs why messages of the peer are not stored.
+func (r *receiver) recordNotStored(level slog.Level, err error) {
 	r.s.logLimiter.Log(r.log, level, logthrottle.Key{Who: r.peer.id, Kind: "not stored"}, "received messages can not be stored", "err", err)
 	r.peer.stats.recordError(fmt.Errorf("received messages can not be stored: %w", err))
 }
 
-// internalError is all that is sent to a peer about faults on this side.
+// internalError is all that is sent to a peer about faults of this node.
 const internalError = "Internal server error."
 
-// pump hands messages to the broker until there are no more. blamed is the ERROR to
-// send to the peer, or nil. holdCtx ends the wait for capacity.
-func (r *receiver) pump(ctx, holdCtx context.Context, pub broker.Publisher) (blamed *stomp.ServerError, err error) {
+// pump hands messages from the peer to the broker until an error occurs, such as io.EOF
+// when the peer has disconnected. errorToPeer is the ERROR to send to the peer about a
+// message, or nil. capacityCtx ends waits for capacity.
+func (r *receiver) pump(ctx, capacityCtx context.Context, pub broker.Publisher) (errorToPeer *stomp.ServerError, err error) {
 	inbox := r.s.cfg.Dir.Identity().Type.Inbox()
 	for {
-		if err := r.waitForCapacity(holdCtx); err != nil {
+		if err := r.waitForCapacity(capacityCtx); err != nil {
 			return nil, err
 		}
 		m, err := r.server.Next()
@@ -210,9 +211,9 @@ func (r *receiver) pump(ctx, holdCtx context.Context, pub broker.Publisher) (bla
 				Message: err.Error(), ReceiptID: m.ID, Type: m.Type, ContentType: m.ContentType, Body: m.Body,
 			}, fmt.Errorf("message %.100q refused: %w", m.ID, err)
 		}
-		acquired, err := r.peer.unstored.acquire(holdCtx, in.Body)
+		acquired, err := r.peer.unstored.acquire(capacityCtx, in.Body)
 		if err != nil {
-			return nil, holdError(holdCtx, err) // the peer will send the message again
+			return nil, capacityError(capacityCtx, err) // the peer will send the message again
 		}
 		r.add(m.ID, acquired)
 		received := incoming(inbox, &in)
@@ -249,8 +250,8 @@ func (r *receiver) add(receipt string, acquired int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.receipts.add(receipt)
-	r.waiting += len(receipt)
-	r.unstored.add(acquired)
+	r.receiptBytes += len(receipt)
+	r.acquired.add(acquired)
 }
 
 // onStored is called with the number of messages that the broker has stored, or with
@@ -265,10 +266,11 @@ func (r *receiver) onStored(n uint64, err error) {
 	r.changed.Broadcast()
 }
 
-// release releases the capacity that the messages up to number n have acquired. It returns
-// how many of them had not released it yet. The caller holds mu.
+// release releases the capacity that the messages up to number n have acquired, as far as
+// it is not released yet. It returns for how many messages it has done so. The caller
+// holds mu.
 func (r *receiver) release(n uint64) int {
-	done := r.unstored.confirm(n)
+	done := r.acquired.confirm(n)
 	sum := int64(0)
 	for _, acquired := range done {
 		sum += acquired
@@ -277,32 +279,35 @@ func (r *receiver) release(n uint64) int {
 	return len(done)
 }
 
-// releaseUnstored releases all capacity, when the broker will report no more.
+// releaseUnstored releases all capacity. It is called when the broker will not report
+// any more messages as stored.
 func (r *receiver) releaseUnstored() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.release(r.unstored.last())
+	r.release(r.acquired.last())
 }
 
-// sendReceipts sends a receipt whenever more messages are stored, one for all of them,
-// until no more will be stored.
+// sendReceipts sends a receipt whenever more messages are stored, one for all of these
+// messages, until no more messages will be stored.
 func (r *receiver) sendReceipts() error {
 	for {
 		receipt, ok, err := r.nextReceipt()
 		if !ok {
 			return err
 		}
-		// Reading fails with the same error, which is reported there.
-		_ = r.server.Confirm(receipt)
+		_ = r.server.Confirm(receipt) // pump gets the same error from Next, and returns it
 	}
 }
 
-// nextReceipt waits for the next receipt that can be sent. ok is false if there will be
-// none.
+// nextReceipt waits for the next receipt that can be sent. ok is false if no more
+// receipts can be sent: because all are sent and no more messages come, or because the
+// broker has failed.
 func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.unstored.confirmed == r.receipts.confirmed {
+	// Both number the same messages: acquired confirms those that are stored, receipts
+	// those whose receipts have been sent. If the numbers differ, a receipt is due.
+	for r.acquired.confirmed == r.receipts.confirmed {
 		if r.ended && len(r.receipts.items) == 0 {
 			return "", false, nil
 		}
@@ -311,20 +316,20 @@ func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
 		}
 		r.changed.Wait()
 	}
-	done := r.receipts.confirm(r.unstored.confirmed)
+	done := r.receipts.confirm(r.acquired.confirmed)
 	receipt = done[len(done)-1]
 	for _, id := range done {
-		r.waiting -= len(id)
+		r.receiptBytes -= len(id)
 	}
-	clear(done)           // frees the strings: the array may stay in use for long
+	clear(done)           // frees the strings: the array that contains them may stay in use for long
 	r.changed.Broadcast() // awaitReceiptSlot may wait for this
 	return receipt, true, nil
 }
 
 // maxReceipts is how many received messages of one connection may wait for their
 // receipts, and maxReceiptBytes the maximum total size of their receipt IDs. That is
-// more than the window of any known sender, whose receipt IDs are numbers. Beyond it
-// nothing is read until receipts have been sent.
+// more than any known sender needs: their windows are smaller, and their receipt IDs are
+// numbers. At these limits nothing is read until receipts have been sent.
 const (
 	maxReceipts     = 4096
 	maxReceiptBytes = 64 << 10
@@ -333,11 +338,10 @@ const (
 // hasReceiptSlot reports whether there is room for another receipt. The caller holds
 // mu.
 func (r *receiver) hasReceiptSlot() bool {
-	return len(r.receipts.items) < maxReceipts && r.waiting < maxReceiptBytes
+	return len(r.receipts.items) < maxReceipts && r.receiptBytes < maxReceiptBytes
 }
 
-// errPeerLeft is the error of a connection that waits for capacity while the peer
-// leaves.
+// errPeerLeft is the error of a connection that breaks while it waits for capacity.
 var errPeerLeft = errors.New("the peer has left, or does not read")
 
 // newMessageLimiter returns a limiter of messages per second. Capacity that is not used
@@ -349,8 +353,9 @@ func newMessageLimiter(perSecond int) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), perSecond)
 }
 
-// capacityContext returns a context for waitForCapacity and openPublisher. It ends with
-// stopCtx or when the connection breaks, which no read detects meanwhile.
+// capacityContext returns a context for the waits during which nothing is read from the
+// connection: waitForCapacity, openPublisher and the unstoredLimiter. It is canceled
+// with stopCtx, or when the connection breaks, which no read detects meanwhile.
 func (r *receiver) capacityContext(stopCtx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(stopCtx)
 	go func() {
@@ -374,12 +379,12 @@ func (r *receiver) waitForCapacity(ctx context.Context) error {
 	if r.s.quotas != nil && err == nil {
 		err = r.s.quotas.AwaitQuota(ctx, r.peer.id)
 	}
-	return holdError(ctx, err)
+	return capacityError(ctx, err)
 }
 
-// holdError returns why a wait for capacity or for the broker has ended: err, or the
+// capacityError returns why a wait for capacity or for the broker has ended: err, or the
 // reason why ctx is done.
-func holdError(ctx context.Context, err error) error {
+func capacityError(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -392,7 +397,8 @@ func holdError(ctx context.Context, err error) error {
 	}
 }
 
-// awaitReceiptSlot waits until there is room for another receipt.
+// awaitReceiptSlot waits until there is room for another receipt. It also returns nil
+// when the broker has failed: then run stops reading from the connection.
 func (r *receiver) awaitReceiptSlot(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

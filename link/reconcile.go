@@ -25,10 +25,10 @@ type reconciler struct {
 	*shared
 	receiveOnly bool // queues are neither bound nor sent from
 
-	bindSlots    chan struct{} // has an element for each bind job that is running
+	bindSlots    chan struct{} // contains an element for each bind job that is running
 	bindsDone    chan *peer    // peers whose bind job is done
-	pendingBinds int           // bind jobs not received from bindsDone yet
-	fetches      chan struct{} // has an element for each fetch of an info-bundle in progress
+	pendingBinds int           // bind jobs started and not received from bindsDone yet
+	fetches      chan struct{} // contains an element for each fetch of an info-bundle in progress
 
 	stompTOMLStamp *[2]node.FileStamp    // at the last check of the node's stomp.toml
 	health         atomic.Pointer[error] // see [Service.Health]
@@ -48,36 +48,36 @@ func newReconciler(s *shared) *reconciler {
 
 // reconcileLoop reconciles the peers with the node's directory every
 // [Config.PollInterval] until ctx is done.
-func (r *reconciler) reconcileLoop(ctx, connCtx context.Context) {
+func (r *reconciler) reconcileLoop(ctx, graceCtx context.Context) {
 	tick := time.NewTicker(r.cfg.PollInterval)
 	defer tick.Stop()
 	defer r.pulse.Stop()
-	trouble := ""
+	lastErr := ""
 	for {
 		r.pulse.Beat()
 		select {
 		case <-ctx.Done():
 			return
 		case p := <-r.bindsDone:
-			r.bindJobDone(ctx, connCtx, p)
+			r.bindJobDone(ctx, graceCtx, p)
 			continue
 		case <-r.cfg.Recheck:
 			r.forgetStamps()
-			trouble = ""
+			lastErr = ""
 		case <-tick.C:
 		}
 		r.reloadCertificate()
-		err := r.reconcile(ctx, connCtx)
+		err := r.reconcile(ctx, graceCtx)
 		r.followDue(ctx)
 		r.checkOwnStompTOML()
 		switch {
 		case err == nil:
-			if trouble != "" {
+			if lastErr != "" {
 				r.setHealth(nil)
 			}
-			trouble = ""
-		case err.Error() != trouble && ctx.Err() == nil:
-			trouble = err.Error()
+			lastErr = ""
+		case err.Error() != lastErr && ctx.Err() == nil:
+			lastErr = err.Error()
 			r.setHealth(fmt.Errorf("the node's directory can not be read: %w", err))
 			r.log.Error("the node's directory can not be read, the links stay as they are", "err", err)
 		}
@@ -86,11 +86,11 @@ func (r *reconciler) reconcileLoop(ctx, connCtx context.Context) {
 
 // reloadCertificate loads a renewed server certificate.
 func (s *shared) reloadCertificate() {
-	switch news, err := s.cfg.Certificate.reload(); {
+	switch logText, err := s.cfg.Certificate.reload(); {
 	case err != nil:
 		s.log.Error("the last good server certificate stays in use", "err", err)
-	case news != "":
-		s.log.Info(news, "not_after", s.cfg.Certificate.serverChain().Leaf.NotAfter)
+	case logText != "":
+		s.log.Info(logText, "not_after", s.cfg.Certificate.serverChain().Leaf.NotAfter)
 	}
 }
 
@@ -101,13 +101,13 @@ func (r *reconciler) forgetStamps() {
 	r.cfg.Certificate.forget()
 	r.stompTOMLStamp = nil
 	for _, p := range r.peers.all() {
-		p.stamp, p.trouble, p.rebind = nil, "", true
+		p.stamp, p.lastErr, p.rebind = nil, "", true
 		p.follower.expedite()
 	}
 }
 
 // reconcile brings the peers up to date with the node's directory.
-func (r *reconciler) reconcile(ctx, connCtx context.Context) error {
+func (r *reconciler) reconcile(ctx, graceCtx context.Context) error {
 	if err := r.cfg.Dir.CheckIdentity(); err != nil {
 		return err
 	}
@@ -115,16 +115,16 @@ func (r *reconciler) reconcile(ctx, connCtx context.Context) error {
 	if err != nil {
 		return err
 	}
-	there := make(map[string]bool, len(ids))
+	present := make(map[string]bool, len(ids))
 	for _, id := range ids {
 		if !r.cfg.Dir.HasPeer(id) {
 			continue
 		}
-		there[id] = true
-		r.reconcilePeer(ctx, connCtx, r.peers.getOrAdd(id))
+		present[id] = true
+		r.reconcilePeer(ctx, graceCtx, r.peers.getOrAdd(id))
 	}
 	for _, p := range r.peers.all() {
-		if there[p.id] {
+		if present[p.id] {
 			p.missing = 0
 			p.gone.Store(false)
 			continue
@@ -138,7 +138,7 @@ func (r *reconciler) reconcile(ctx, connCtx context.Context) error {
 
 // peerGone ends all traffic with a peer whose directory does not exist any more.
 func (r *reconciler) peerGone(p *peer) {
-	p.stamp, p.trouble = nil, ""
+	p.stamp, p.lastErr = nil, ""
 	p.gone.Store(true)
 	r.brokerTroubles.set(p.id, nil)
 	p.stopDrainers()
@@ -149,32 +149,33 @@ func (r *reconciler) peerGone(p *peer) {
 }
 
 // reconcilePeer brings one peer up to date with its directory.
-func (r *reconciler) reconcilePeer(ctx, connCtx context.Context, p *peer) {
+func (r *reconciler) reconcilePeer(ctx, graceCtx context.Context, p *peer) {
 	if p.bindJob.pending() {
-		// All but a deactivation has to wait for the broker. An error is returned
-		// again, and reported, when the bind job is done.
+		// Of all changes, only a deactivation need not wait for the broker. If
+		// endDeactivated fails, it fails again when the bind job is done, and the error
+		// is reported then.
 		_ = r.endDeactivated(p)
 		return
 	}
-	stamp, moved := r.cfg.Dir.Stamp(p.id), p.pendingUpdate.Load()
-	if p.stamp != nil && stamp == *p.stamp && moved == p.applied {
+	stamp, update := r.cfg.Dir.Stamp(p.id), p.pendingUpdate.Load()
+	if p.stamp != nil && stamp == *p.stamp && update == p.appliedUpdate {
 		return
 	}
-	err := r.applyDirectory(ctx, connCtx, p)
+	err := r.applyDirectory(ctx, graceCtx, p)
 	if errors.Is(err, errBindPending) {
 		return
 	}
-	if ofBroker := (*brokerError)(nil); errors.As(err, &ofBroker) {
+	if errors.As(err, new(*brokerError)) {
 		r.brokerTroubles.set(p.id, err)
 	} else {
 		r.brokerTroubles.set(p.id, nil)
 	}
 	switch {
 	case err == nil:
-		p.stamp, p.applied, p.trouble = &stamp, moved, ""
-	case err.Error() != p.trouble && ctx.Err() == nil:
-		// Retried at each poll, reported once.
-		p.trouble = err.Error()
+		p.stamp, p.appliedUpdate, p.lastErr = &stamp, update, ""
+	case err.Error() != p.lastErr && ctx.Err() == nil:
+		// The peer is reconciled again at each poll, but the error is reported only once.
+		p.lastErr = err.Error()
 		p.stats.recordError(err)
 		r.log.Error("peer can not be brought up to date, its link stays as it is", "peer", p.id, "err", err)
 	}
@@ -191,14 +192,14 @@ func (r *reconciler) endDeactivated(p *peer) error {
 	r.log.Warn("peer has been deactivated, its link ends", "peer", p.id, "date", date)
 	last := *st.Peer
 	last.Deactivated = date
-	p.seen.Store(&last)
+	p.lastRead.Store(&last)
 	p.end()
 	return err
 }
 
 // applyDirectory brings one peer up to date with its directory. While the broker binds
 // or unbinds queues, it returns errBindPending and must be called again.
-func (r *reconciler) applyDirectory(ctx, connCtx context.Context, p *peer) error {
+func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) error {
 	log, d := r.log.With("peer", p.id), r.cfg.Dir
 	if err := r.endDeactivated(p); err != nil {
 		return err
@@ -207,8 +208,8 @@ func (r *reconciler) applyDirectory(ctx, connCtx context.Context, p *peer) error
 	if err != nil {
 		return err
 	}
-	seen := *np
-	p.seen.Store(&seen)
+	lastRead := *np
+	p.lastRead.Store(&lastRead)
 	if np.SubCA == nil {
 		return nil // the peer has not sent this node's peer certificate yet
 	}
@@ -232,16 +233,16 @@ func (r *reconciler) applyDirectory(ctx, connCtx context.Context, p *peer) error
 		queue.Queues = queue.Queues[:1]
 	}
 	if np.Deactivated != "" {
-		// Draining can not be undone: the directory must not have been replaced by that of
-		// another node since reconcile has checked it.
+		// Draining cannot be undone. The node's directory may have been replaced by that
+		// of another node since reconcile has checked it, so it is checked again.
 		if err := d.CheckIdentity(); err != nil {
 			return err
 		}
 		if err := r.unbind(ctx, p, queue); err != nil {
 			return err
 		}
-		p.stopDrainers() // they may use an older view
-		r.startDrainers(ctx, connCtx, p, view, append(slices.Clip(queue.Queues), p.former...))
+		p.stopDrainers() // drainers of an earlier reconciliation may use an older view
+		r.startDrainers(ctx, graceCtx, p, view, append(slices.Clip(queue.Queues), p.former...))
 		return nil
 	}
 	p.pendingUpdate.Load().apply(np)
@@ -255,8 +256,9 @@ func (r *reconciler) applyDirectory(ctx, connCtx context.Context, p *peer) error
 		log.Warn("the peer may not be found again when it moves", "err", err)
 	}
 	if np.Active && p.state.Load() == nil {
-		// The peer's connections are accepted already: if they were refused while the
-		// broker is away, the peer's pauses between attempts would grow.
+		// From now on, the peer's connections are accepted, even if the broker cannot
+		// bind the queues yet: if connections were rejected meanwhile, the peer's pauses
+		// between attempts would grow.
 		p.rebind = true
 		p.replaceState(&peerState{Peer: np, view: view, queue: queue})
 	}
@@ -277,15 +279,15 @@ func (r *reconciler) applyDirectory(ctx, connCtx context.Context, p *peer) error
 		}
 		np.Active = true
 	}
-	p.stopDrainers() // deactivation is final, but an operator may have undone it
+	p.stopDrainers() // an operator may have undone a deactivation, although it is meant to be final
 	p.replaceState(&peerState{Peer: np, view: view, queue: queue})
-	r.startSenders(ctx, connCtx, p, append(slices.Clip(queue.Queues), p.former...))
+	r.startSenders(ctx, graceCtx, p, append(slices.Clip(queue.Queues), p.former...))
 	return nil
 }
 
-// checkOwnStompTOML logs changes of the node's own stomp.toml. The service does not
-// depend on its content. But peers learn of a change only from a new info-bundle, which
-// the operator has to make.
+// checkOwnStompTOML checks the node's own stomp.toml when the file has changed, and logs
+// the result. The service does not depend on the file. But peers learn of a change only
+// from a new info-bundle, which the operator has to make.
 func (r *reconciler) checkOwnStompTOML() {
 	stamp := r.cfg.Dir.StompTOMLStamp()
 	first := r.stompTOMLStamp == nil

@@ -19,14 +19,14 @@ const (
 	// maxRefusals is how often a message is sent to a peer that refuses it with an
 	// ERROR before it becomes a dead letter.
 	maxRefusals = 3
-	// maxRefusedMessages is how many refused messages are remembered. One would be
-	// enough if the peer refused the same message each time until that is a dead
-	// letter.
+	// maxRefusedMessages is how many refused messages are remembered. Remembering one
+	// would be enough if the peer refused the same message each time until the message
+	// is a dead letter.
 	maxRefusedMessages = 32
-	// maxEarly is how long a message waits that the peer refuses because of a timestamp
-	// in the future, although it is not in the future by this node's clock. By then the
-	// operators have been able to correct a clock.
-	maxEarly = 24 * time.Hour
+	// maxClockSkewWait is how long a message stays in its queue that the peer refuses
+	// because of a timestamp in the future, although the timestamp is not in the future
+	// by this node's clock. It gives the operators time to correct a clock.
+	maxClockSkewWait = 24 * time.Hour
 )
 
 // refusals counts how often the peer has refused each message. Messages are identified
@@ -40,9 +40,9 @@ type refusals struct {
 }
 
 type refusedMessage struct {
-	fp         fingerprint
-	count      int
-	firstEarly time.Time // of the last refusals, the first that was for a timestamp in the future
+	fp        fingerprint
+	count     int
+	skewSince time.Time // when the peer began to refuse the message for a timestamp in the future; zero if the last refusal had another reason
 }
 
 // fingerprint is a hash of the type and the body of a message.
@@ -60,23 +60,25 @@ func (r *refusals) fingerprint(m *broker.Outgoing) fingerprint {
 	return fingerprint(h.Sum64())
 }
 
-// count returns how often a message has been refused, and whether the last refusal was
-// for a timestamp in the future, which the peer has said for less than maxEarly.
-func (r *refusals) count(f fingerprint, now time.Time) (n int, early bool) {
+// count returns how often a message has been refused. clockSkew reports whether the
+// reason may be that two clocks differ: the peer refuses the message for a timestamp in
+// the future, and has done so for less than maxClockSkewWait.
+func (r *refusals) count(f fingerprint, now time.Time) (n int, clockSkew bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if i := r.index(f); i >= 0 {
-		return r.messages[i].count, r.messages[i].isEarly(now)
+		return r.messages[i].count, r.messages[i].mayBeClockSkew(now)
 	}
 	return 0, false
 }
 
-func (m *refusedMessage) isEarly(now time.Time) bool {
-	return !m.firstEarly.IsZero() && now.Sub(m.firstEarly) < maxEarly
+func (m *refusedMessage) mayBeClockSkew(now time.Time) bool {
+	return !m.skewSince.IsZero() && now.Sub(m.skewSince) < maxClockSkewWait
 }
 
-// add counts another refusal of a message. It returns the same as count.
-func (r *refusals) add(f fingerprint, early bool, now time.Time) (int, bool) {
+// add counts another refusal of a message, and whether it was for a timestamp in the
+// future. It returns the same as count.
+func (r *refusals) add(f fingerprint, futureTimestamp bool, now time.Time) (n int, clockSkew bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := refusedMessage{fp: f}
@@ -86,19 +88,19 @@ func (r *refusals) add(f fingerprint, early bool, now time.Time) (int, bool) {
 	}
 	m.count++
 	switch {
-	case !early:
-		m.firstEarly = time.Time{}
-	case m.firstEarly.IsZero():
-		m.firstEarly = now
+	case !futureTimestamp:
+		m.skewSince = time.Time{}
+	case m.skewSince.IsZero():
+		m.skewSince = now
 	}
 	if len(r.messages) == maxRefusedMessages {
 		r.messages = slices.Delete(r.messages, 0, 1)
 	}
 	r.messages = append(r.messages, m)
-	return m.count, m.isEarly(now)
+	return m.count, m.mayBeClockSkew(now)
 }
 
-// forget is called for a message that will not be sent again.
+// forget removes the count of a message that will not be sent again.
 func (r *refusals) forget(f fingerprint) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -117,11 +119,11 @@ func (r *refusals) index(f fingerprint) int {
 
 // A peer may answer a message with an ERROR that does not identify the message. The
 // unconfirmed messages are then sent again one at a time, the first of them after the
-// connection has been quiet for a moment: so an ERROR refers to the only unconfirmed
-// message, and not to the connection. It counts like an ERROR that identifies the
-// message, with one difference: the peer may have a fault that is unrelated to the
-// message. Then it refuses the next messages as well, and these must not all become
-// dead letters.
+// connection has been quiet for a moment. If there is an ERROR again, it refers to the
+// only unconfirmed message, and not to the connection. It counts like an ERROR that
+// identifies the message, with one difference: the peer may have a fault that is
+// unrelated to the message, because of which it refuses the next messages as well, and
+// these must not all become dead letters.
 
 // quietTime is how long a connection must have been quiet before the first message to
 // which an ERROR may be attributed.
@@ -137,18 +139,21 @@ const (
 // unnamedErrors decides whether an ERROR may count against a message that it does not
 // identify.
 type unnamedErrors struct {
-	last  time.Time // when a message last became a dead letter because of them
-	pause time.Duration
+	last  time.Time     // when a message last became a dead letter because of such an ERROR
+	pause time.Duration // until another message may become one
 }
 
-func (u *unnamedErrors) count(now time.Time) bool { return now.Sub(u.last) >= u.pause }
+// mayCount reports whether the pause since the last dead letter is over.
+func (u *unnamedErrors) mayCount(now time.Time) bool { return now.Sub(u.last) >= u.pause }
 
-func (u *unnamedErrors) setAside(now time.Time) {
+// recordDeadLetter starts the pause until the next dead letter.
+func (u *unnamedErrors) recordDeadLetter(now time.Time) {
 	u.last, u.pause = now, min(max(2*u.pause, firstUnnamedPause), lastUnnamedPause)
 }
 
 // refusedBy returns the message that an ERROR counts against. found is false if there
-// is none.
+// is none. If the ERROR does not identify a message, refusedBy makes the next session
+// send the messages one at a time.
 func (se *session) refusedBy(refused *stomp.ServerError) (m sent, found bool) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
@@ -159,18 +164,18 @@ func (se *session) refusedBy(refused *stomp.ServerError) (m sent, found bool) {
 	case len(se.sent.items) == 0 || isInternalError(refused):
 		return sent{}, false
 	case len(se.sent.items) > 1 || !se.quiet:
-		se.oneAtATime = len(se.sent.items)
-		se.logThrottled(se.log, slog.LevelWarn, "the peer has answered with an ERROR that names no message: those under way are sent again one at a time", "err", refused.Message, "messages", len(se.sent.items))
+		se.sender.oneAtATime = len(se.sent.items)
+		se.sender.logThrottled(se.log, slog.LevelWarn, "the peer has answered with an ERROR that names no message: those under way are sent again one at a time", "err", refused.Message, "messages", len(se.sent.items))
 		return sent{}, false
 	}
-	se.oneAtATime = max(se.oneAtATime, 1)
-	return se.sent.items[0], se.unnamed.count(time.Now())
+	se.sender.oneAtATime = max(se.sender.oneAtATime, 1)
+	return se.sent.items[0], se.sender.unnamed.mayCount(time.Now())
 }
 
-// awaitQuiet waits for quietTime before the first message of a connection on which
-// messages are sent one at a time.
+// awaitQuiet waits for quietTime before the first message of a connection, if messages
+// are sent one at a time.
 func (se *session) awaitQuiet(ctx context.Context) error {
-	if se.oneAtATime == 0 || se.quiet {
+	if se.sender.oneAtATime == 0 || se.quiet {
 		return nil
 	}
 	se.quiet = true
@@ -179,27 +184,29 @@ func (se *session) awaitQuiet(ctx context.Context) error {
 
 // STOMP has no codes for errors. The texts below are those of our own nodes and of the
 // reference implementation. The whole text has to match: errors quote what this node has
-// sent, so that a part of one may come from an application. If a peer uses other words,
-// its errors count like all others.
+// sent, so a part of an error may come from an application. If a peer uses other words,
+// its errors count like any other error.
 var (
 	fromFutureText  = regexp.MustCompile(`^(invalid \w+: ts is \d+ seconds in the future, at most \d+ are allowed|The message timestamp is \d+ seconds in the future\.)$`)
 	tooManyText     = regexp.MustCompile(`^Too many connections from one peer\.$`)
 	internalErrText = regexp.MustCompile(`^Internal server error\.$`)
 )
 
-// isFromFuture reports whether a peer has refused a message for a timestamp in the future.
+// isFromFuture reports whether a peer has refused a message for a timestamp in the
+// future.
 func isFromFuture(refused *stomp.ServerError) bool {
 	return fromFutureText.MatchString(refused.Message)
 }
 
-// isTooManyConnections reports whether a peer has refused a connection because it has too
-// many from this node.
+// isTooManyConnections reports whether a peer has rejected a connection because it has
+// too many from this node.
 func isTooManyConnections(err error) bool {
 	refused := new(stomp.ServerError)
 	return errors.As(err, &refused) && tooManyText.MatchString(refused.Message)
 }
 
-// isInternalError reports whether a peer says that the fault is its own.
+// isInternalError reports whether a peer says in an ERROR that the fault is the peer's
+// own.
 func isInternalError(refused *stomp.ServerError) bool {
 	return internalErrText.MatchString(refused.Message)
 }

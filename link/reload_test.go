@@ -374,14 +374,14 @@ func TestNewServersAreFollowed(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	before, after := forward(t, authority.Addr), forward(t, authority.Addr)
-	authority.Manifest(before)
+	authority.WriteStompTOML(before)
 	nodetest.Peer(t, authority.Node, other.Node)
 	authority.Start()
 	other.Start()
 	exchange(t, authority, other, 1)
 	other.Put(authority, numbered(t, other, authority, 100, 500)...)
 
-	authority.Manifest(after)
+	authority.WriteStompTOML(after)
 	other.Sign(t, authority.Bundle(t))
 	linktest.Eventually(t, "the new server", func() error {
 		for _, c := range other.Service.Status().Peers[0].Connections {

@@ -55,7 +55,7 @@ func TestIdleConnectionRests(t *testing.T) {
 				t.Fatal(err)
 			}
 			authority.Addr = linktest.FreeAddress(t)
-			authority.Manifest(authority.Addr)
+			authority.WriteStompTOML(authority.Addr)
 			authority.Start()
 			other.Sign(t, authority.Bundle(t))
 			put(3)
@@ -93,7 +93,7 @@ func TestRestEndsAtOnce(t *testing.T) {
 func TestServersInRandomOrder(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
-	authority.Manifest(forward(t, authority.Addr), forward(t, authority.Addr))
+	authority.WriteStompTOML(forward(t, authority.Addr), forward(t, authority.Addr))
 	nodetest.Peer(t, authority.Node, other.Node)
 	other.Config.IdleTimeout = 50 * time.Millisecond // long enough to be observed
 	authority.Start()

@@ -12,7 +12,7 @@ type retries struct {
 	lastErr string // an error is logged when it changes, not at each attempt
 }
 
-// newRetries returns retries whose mean pause is first at first, and grows to longest. The
+// newRetries returns retries whose mean pause is initially first, and grows to longest. The
 // pauses have full jitter, from the first one on, so that senders that have lost a peer at
 // the same time do not reconnect at the same time.
 func newRetries(first, longest time.Duration) *retries {
@@ -25,18 +25,19 @@ func newRetries(first, longest time.Duration) *retries {
 // pause returns the pause before the next attempt.
 func (r *retries) pause() time.Duration { return r.backOff.NextBackOff() }
 
-// reset makes the next pause a first one.
+// reset makes the next pause as short as the first one.
 func (r *retries) reset() { r.backOff.Reset() }
 
-// succeeded is called when there is no reason for growing pauses, nor for silence about the
-// next error.
+// succeeded records a success: the next pause is as short as the first one, and the next
+// error is new even if it is the same as before.
 func (r *retries) succeeded() {
 	r.reset()
 	r.lastErr = ""
 }
 
-// isNew reports whether an error differs from the last one.
-func (r *retries) isNew(err error) bool {
+// recordError records an error, and reports whether it differs from the one recorded
+// before.
+func (r *retries) recordError(err error) bool {
 	last := r.lastErr
 	r.lastErr = err.Error()
 	return r.lastErr != last

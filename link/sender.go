@@ -20,13 +20,13 @@ type sender struct {
 	peer                   *peer
 	queue                  string
 	log                    *slog.Logger
-	refused                *refusals
+	refused                *refusals // of the messages that the peer refuses
 	standby                bool      // another process sends from the queue, and that has been logged
 	requestedAt            time.Time // when the queue was last requested from that process
 	yieldedAt              time.Time // when the queue was yielded to another process; zero once that process has taken it
 	keepUntil              time.Time // the queue is not yielded before
-	rotating               bool      // the peer has refused the last connection because it has too many, and that has been logged
-	away                   bool      // the peer could not be reached at the last attempt
+	rotating               bool      // the peer has rejected the last connection because it has too many, and that has been logged
+	unreachable            bool      // the peer could not be reached at the last attempt
 	consecutiveDeadLetters int       // refused messages made dead letters since the peer last confirmed a message
 	oneAtATime             int       // how many messages to send one at a time, to find the one that the peer refuses
 	unnamed                unnamedErrors
@@ -34,7 +34,7 @@ type sender struct {
 
 // startSenders starts a sender for each queue that has none. The senders of queues that
 // are not used any more continue, so that these queues are emptied.
-func (r *reconciler) startSenders(ctx, connCtx context.Context, p *peer, queues []string) {
+func (r *reconciler) startSenders(ctx, graceCtx context.Context, p *peer, queues []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, queue := range queues {
@@ -44,11 +44,11 @@ func (r *reconciler) startSenders(ctx, connCtx context.Context, p *peer, queues 
 		sendCtx, stop := context.WithCancel(ctx)
 		p.senders[queue] = stop
 		sd := r.newSender(p, queue)
-		r.wg.Go(func() { sd.run(sendCtx, connCtx) })
+		r.wg.Go(func() { sd.run(sendCtx, graceCtx) })
 	}
 }
 
-// newRetries returns the retries of connections to a peer, and of a drainer.
+// newRetries returns retries with the pauses of the configuration.
 func (s *shared) newRetries() *retries { return newRetries(s.cfg.RetryMin, s.cfg.RetryMax) }
 
 func (s *shared) newSender(p *peer, queue string) *sender {
@@ -67,24 +67,25 @@ const (
 	maxConsecutiveDeadLetters = 10
 )
 
-// run keeps a connection to the peer until ctx is done. All work is aborted when
-// connCtx is done.
-func (sd *sender) run(ctx, connCtx context.Context) {
+// run sends the messages of the queue, over one connection after the other, until ctx is
+// done. All work is aborted when graceCtx is done.
+func (sd *sender) run(ctx, graceCtx context.Context) {
 	defer sd.s.queuePacer.addSender()()
 	defer sd.s.brokerTroubles.set(sd.queue, nil)
 	r := sd.s.newRetries()
 	for ctx.Err() == nil {
-		// The channels are taken before the attempt, so that no event is missed.
+		// The channels are taken before the attempt, so that run also notices an event
+		// that happens during the attempt.
 		changed, connected, renewed := sd.peer.stateReplaced.Next(), sd.peer.connected.Next(), sd.s.cfg.Certificate.renewed.Next()
-		ok, err := sd.attempt(ctx, connCtx)
+		ok, err := sd.attempt(ctx, graceCtx)
 		if ctx.Err() != nil {
 			return
 		}
 		pause := sd.pauseAfter(ctx, r, ok, err)
-		if pause.whole {
+		if pause.uninterrupted {
 			changed, connected, renewed = nil, nil, nil
 		}
-		if !sd.away {
+		if !sd.unreachable {
 			connected = nil
 		}
 		select {
@@ -103,12 +104,13 @@ func (sd *sender) run(ctx, connCtx context.Context) {
 
 // retryPause is the pause before the next attempt.
 type retryPause struct {
-	time  time.Duration
-	whole bool            // no event ends the pause
-	freed <-chan struct{} // ends the pause: a connection of another queue has ended; may be nil
+	time          time.Duration
+	uninterrupted bool            // no event of run ends the pause
+	freed         <-chan struct{} // ends the pause: a connection of another queue has ended; may be nil
 }
 
-// pauseAfter returns the pause after an attempt, and reports a failure.
+// pauseAfter returns the pause after an attempt with the results ok and err. It records
+// and logs failures.
 func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error) retryPause {
 	if ok {
 		r.succeeded()
@@ -118,29 +120,29 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 		r.succeeded()
 		sd.yieldedAt = time.Now()
 		// Events since the queue was acquired are no reason to acquire it again.
-		return retryPause{time: 2 * sd.s.cfg.StandbyInterval, whole: true}
-	case sd.standsBy(err):
+		return retryPause{time: 2 * sd.s.cfg.StandbyInterval, uninterrupted: true}
+	case sd.recordStandby(err):
 		r.succeeded()
 		sd.s.brokerTroubles.set(sd.queue, nil)
-		return retryPause{time: sd.requestOrWait(ctx)}
+		return retryPause{time: sd.requestAndPause(ctx)}
 	case errors.As(err, new(*brokerError)):
-		r.reset() // the peer is not the reason
+		r.reset() // the peer has not failed: the pauses between connections must not grow
 		sd.s.brokerTroubles.set(sd.queue, err)
 		sd.peer.stats.recordError(err)
-		if r.isNew(err) {
+		if r.recordError(err) {
 			sd.logThrottled(sd.log, slog.LevelWarn, brokerUnusable, "err", err)
 		}
 		return retryPause{time: pauseForBroker()}
 	case ok && errors.As(err, new(*certificateExpired)): // logged already
 		return retryPause{time: r.pause()}
-	case sd.waitsForRotation(err):
+	case sd.checkRotation(err):
 		r.succeeded()
 		return retryPause{time: sd.s.rotationPause(), freed: sd.peer.rotation.freed}
 	}
 	pause := retryPause{time: r.pause()}
 	if err != nil {
 		sd.peer.stats.recordFailure(err)
-		if r.isNew(err) {
+		if r.recordError(err) {
 			sd.logThrottled(sd.log, slog.LevelWarn, "no connection to the peer, trying again", "err", err, "pause", pause.time.Round(time.Millisecond))
 		}
 	}
@@ -160,9 +162,9 @@ const brokerPause = time.Second
 
 func pauseForBroker() time.Duration { return brokerPause/2 + rand.N(brokerPause) }
 
-// standsBy reports whether err means that another process sends from the queue. That is
-// logged once.
-func (sd *sender) standsBy(err error) bool {
+// recordStandby records and reports whether err means that another process sends from
+// the queue. The first such error in a row is logged.
+func (sd *sender) recordStandby(err error) bool {
 	was := sd.standby
 	sd.standby = errors.Is(err, broker.ErrInUse)
 	if sd.standby && !was {
@@ -171,9 +173,10 @@ func (sd *sender) standsBy(err error) bool {
 	return sd.standby
 }
 
-// requestOrWait requests the queue now and then, and returns the time until the next
-// attempt to acquire it, which is short after a request.
-func (sd *sender) requestOrWait(ctx context.Context) time.Duration {
+// requestAndPause is called while another process sends from the queue. It requests the
+// queue if the last request is long enough ago, and returns the time until the next
+// attempt to acquire the queue, which is short after a request.
+func (sd *sender) requestAndPause(ctx context.Context) time.Duration {
 	const often = 8
 	sd.yieldedAt = time.Time{}
 	pause := sd.s.standbyPause()
@@ -187,9 +190,12 @@ func (sd *sender) requestOrWait(ctx context.Context) time.Duration {
 	return pause
 }
 
-// waitsForRotation reports whether err means that the peer accepts no more connections
-// at once than this process has. That is logged once.
-func (sd *sender) waitsForRotation(err error) bool {
+// checkRotation reports whether the sender has to wait until another queue of the peer
+// ends its connection: because this sender's time slice is over, or because err means
+// that the peer accepts no more connections than it has from this process. In the second
+// case, it ends the oldest of these if its time slice is over. The first such error in a
+// row is logged.
+func (sd *sender) checkRotation(err error) bool {
 	if errors.Is(err, errTimeSliceOver) {
 		return true
 	}
@@ -201,17 +207,18 @@ func (sd *sender) waitsForRotation(err error) bool {
 	return sd.rotating
 }
 
-// attempt makes a connection and uses it until it ends. When it ends because it is
-// idle, another one follows as soon as there is something to send; when another one has
-// replaced it, attempt goes on with that. ok reports whether these connections were
-// successful, so that the next attempt may follow soon.
-func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
-	// The sender keeps the acquired queue while it is idle without a connection.
-	giveBack, err := sd.s.queuePacer.acquire(ctx)
+// attempt makes a connection and uses it until the connection ends. When an idle
+// connection has ended, attempt makes another one as soon as there is something to send;
+// when another connection has replaced the first, attempt continues with the
+// replacement. ok reports whether one of these connections was successful, so that the
+// next attempt may follow soon.
+func (sd *sender) attempt(ctx, graceCtx context.Context) (ok bool, err error) {
+	// The queue counts as acquired also while the sender is idle without a connection.
+	release, err := sd.s.queuePacer.acquire(ctx)
 	if err != nil {
 		return false, err
 	}
-	defer giveBack()
+	defer release()
 	var se *session
 	for {
 		st := sd.peer.state.Load()
@@ -224,8 +231,8 @@ func (sd *sender) attempt(ctx, connCtx context.Context) (ok bool, err error) {
 		if st.StompErr != nil {
 			return ok, st.StompErr
 		}
-		next, good, err := sd.runSession(ctx, connCtx, st, se)
-		ok = ok || good
+		next, sessionOK, err := sd.runSession(ctx, graceCtx, st, se)
+		ok = ok || sessionOK
 		switch {
 		case next != nil, errors.Is(err, broker.ErrReopen):
 		case !errors.Is(err, errIdle):
@@ -247,16 +254,17 @@ var (
 	errConnEnded     = errors.New("the connection has ended")
 )
 
-// runSession uses a session until it ends: se, or a new one if se is nil. If another
-// session has replaced it, next is that session.
+// runSession runs se, or a new session if se is nil, until the session ends. If another
+// session has replaced it, next is the replacement.
 //
-// The session's context ends when the session has to, and its cause is the reason.
-func (sd *sender) runSession(ctx, connCtx context.Context, st *peerState, se *session) (next *session, ok bool, err error) {
+// The session's context is canceled when the session has to end, with the reason as the
+// cause.
+func (sd *sender) runSession(ctx, graceCtx context.Context, st *peerState, se *session) (next *session, ok bool, err error) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	defer context.AfterFunc(st.generation, func() { end(errNewGeneration) })()
 	defer func() {
-		if reason := context.Cause(ctx); isReasonToEnd(reason) {
+		if reason := context.Cause(ctx); isOwnReason(reason) {
 			ok, err = true, reason
 		} else if errors.Is(reason, errNewGeneration) {
 			ok, err = true, nil // the next attempt uses the new generation
@@ -282,49 +290,50 @@ func (sd *sender) runSession(ctx, connCtx context.Context, st *peerState, se *se
 	}()
 	leaveRotation := sd.peer.rotation.add(se, func() { end(errTimeSliceOver) })
 
-	err = se.run(ctx, connCtx, end)
+	err = se.run(ctx, graceCtx, end)
 
 	se.close()
 	leaveRotation()
-	if se.confirmed() {
+	if se.anyConfirmed() {
 		sd.consecutiveDeadLetters, sd.unnamed = 0, unnamedErrors{}
 	}
 	end(nil)
 	if next = <-replacement; next != nil {
 		return next, true, nil
 	}
-	if refused := new(stomp.ServerError); errors.As(err, &refused) && (refused.N > 0 || se.news) {
-		// The pauses before a refused message is sent again grow. They start anew with
-		// the next message.
-		return nil, se.news && sd.consecutiveDeadLetters < maxConsecutiveDeadLetters, err
+	if refused := new(stomp.ServerError); errors.As(err, &refused) && (refused.N > 0 || se.retrySoon) {
+		// The pauses before a refused message is sent again grow. For the next message
+		// that is refused, they start with the shortest pause again.
+		return nil, se.retrySoon && sd.consecutiveDeadLetters < maxConsecutiveDeadLetters, err
 	}
-	return nil, se.confirmed() || time.Since(se.since) > steady, err
+	return nil, se.anyConfirmed() || time.Since(se.since) > steady, err
 }
 
-// isReasonToEnd reports whether the cause of a session's context is a reason of this node,
-// after which the next attempt may follow soon.
-func isReasonToEnd(cause error) bool {
+// isOwnReason reports whether this node has ended a session for a reason of its own, not
+// because of a fault of the peer. Then the next attempt may follow soon.
+func isOwnReason(cause error) bool {
 	return errors.Is(cause, errYielded) || errors.Is(cause, errTimeSliceOver) || errors.As(cause, new(*certificateExpired))
 }
 
 // open makes a connection to the peer and opens a STOMP session on it.
 func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
 	if err := sd.s.cfg.Broker.CheckInUse(ctx, sd.queue); err != nil {
-		return nil, &brokerError{err} // before a connection is made
+		return nil, &brokerError{err} // checked before a connection is made: it would be useless
 	}
 	se, reached, err := sd.dial(ctx, st)
-	sd.away = !reached
+	sd.unreachable = !reached
 	if err != nil {
-		sd.peer.follower.failed(sd.s.cfg.Follow)
+		sd.peer.follower.recordFailure(sd.s.cfg.Follow)
 		return nil, err
 	}
 	return se, nil
 }
 
-// dial is like open, without what only the first connection needs. It reports whether
-// the peer was reached.
+// dial is like open, but neither checks whether another process uses the queue, nor
+// records whether the peer was reached. reached is false only if no connection to the
+// peer could be made.
 func (sd *sender) dial(ctx context.Context, st *peerState) (se *session, reached bool, err error) {
-	if err := sd.s.canDial(st); err != nil {
+	if err := sd.s.checkClientChain(st); err != nil {
 		return nil, true, err
 	}
 	// After a restart there are as many attempts as peers. They must not delay each
@@ -340,10 +349,10 @@ func (sd *sender) dial(ctx context.Context, st *peerState) (se *session, reached
 	return se, true, err
 }
 
-// replace opens another session when this node's server certificate has been renewed,
-// while se is still in use: so sending is not interrupted, and a certificate that the
-// peer refuses is detected before the old one has expired. It returns nil when ctx is
-// done.
+// replace waits until this node's server certificate is renewed, and opens another
+// session with the new certificate while se is still in use: so sending is not
+// interrupted, and a certificate that the peer refuses is detected before the old one
+// has expired. It returns nil when ctx is done.
 func (sd *sender) replace(ctx context.Context, se *session) *session {
 	r := sd.s.newRetries()
 	for {
@@ -364,7 +373,7 @@ func (sd *sender) replace(ctx context.Context, se *session) *session {
 			return nil
 		}
 		pause := r.pause()
-		if r.isNew(err) {
+		if r.recordError(err) {
 			sd.logThrottled(se.log, slog.LevelWarn, "no connection with the renewed server certificate, the old connection stays", "err", err, "pause", pause.Round(time.Millisecond))
 		}
 		if wait.Sleep(ctx, pause) != nil {

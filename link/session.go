@@ -17,19 +17,19 @@ import (
 
 // session sends messages over one connection.
 type session struct {
-	*sender
+	sender       *sender // lasts longer than the session: its state is that of the queue, not of the connection
 	state        *peerState
 	conn         *peerConn
-	server       string // its address, from the peer's stomp.toml
+	server       string // the address of the peer's server, from the peer's stomp.toml
 	client       *stomp.Client
 	log          *slog.Logger
 	since        time.Time // when it was opened
-	news         bool      // the peer has refused a message that it had not refused before
-	quiet        bool      // there was no ERROR for quietTime before the first message
+	retrySoon    bool      // the next attempt may follow soon although the peer has refused a message: for the first time, or so often that it becomes a dead letter
+	quiet        bool      // the connection was quiet for quietTime before the first message
 	deadLetterer *deadLetterer
 
 	consumer broker.Consumer // set before the first message is sent
-	receipts wait.Signal     // a message has been confirmed
+	receipts wait.Signal     // notified when messages have been confirmed
 
 	mu   sync.Mutex
 	sent inFlight[sent]
@@ -50,9 +50,9 @@ func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn,
 		Login:          st.Stomp.Login,
 		Passcode:       st.Stomp.Passcode,
 		Destination:    st.Stomp.Destination,
-		HeartBeat:      se.s.cfg.HeartBeat,
-		ConnectTimeout: se.s.cfg.ConnectTimeout,
-		Window:         se.s.cfg.Window,
+		HeartBeat:      se.sender.s.cfg.HeartBeat,
+		ConnectTimeout: se.sender.s.cfg.ConnectTimeout,
+		Window:         se.sender.s.cfg.Window,
 		OnReceipt: func(n uint64) {
 			if tag, ok := se.confirm(n); ok {
 				_ = se.consumer.Confirm(tag) // on an error, the messages are sent again
@@ -69,26 +69,28 @@ func (sd *sender) newSession(ctx context.Context, st *peerState, conn *peerConn,
 func (se *session) close() { se.client.Close() }
 
 // run moves messages from the queue to the peer until the connection ends, or ctx is
-// done. All work is aborted when connCtx is done, or soon after ctx is (see
-// graceContext). end ends ctx.
-func (se *session) run(ctx, connCtx context.Context, end func(reason error)) error {
-	connCtx, cut := se.s.graceContext(ctx, connCtx)
+// done. All work is aborted when serviceGraceCtx is done, or when the grace time after
+// the end of ctx is over (see graceContext). end cancels ctx with the reason as its
+// cause.
+func (se *session) run(ctx, serviceGraceCtx context.Context, end func(reason error)) error {
+	graceCtx, cut := se.sender.s.graceContext(ctx, serviceGraceCtx)
 	defer cut()
-	defer context.AfterFunc(connCtx, func() { abort(se.conn) })()
-	// Messages are taken only once the peer accepts them: a queue may count how often
-	// each message is delivered.
+	defer context.AfterFunc(graceCtx, func() { abort(se.conn) })()
+	// The queue is opened only after the peer has accepted the STOMP session: a queue may
+	// count how often each message is delivered, including deliveries that could not be
+	// sent.
 	consumer, err := se.openConsumer(ctx)
 	if err != nil {
 		return err
 	}
 	defer consumer.Close()
-	defer se.serveRequests(consumer, func() { end(errYielded) })()
+	defer se.sender.watchQueueRequests(consumer, func() { end(errYielded) })()
 	se.consumer = consumer
-	se.deadLetterer = newDeadLetterer(connCtx, se, consumer)
+	se.deadLetterer = newDeadLetterer(graceCtx, se, consumer)
 	defer se.deadLetterer.end()
-	defer se.peer.follower.connected()()
-	se.logThrottled(se.log, slog.LevelInfo, "sending", "chain", describeChain(se.conn.chain))
-	defer se.peer.stats.connOpened(Connection{Direction: Sending, Remote: se.server, Queue: se.queue}, se.conn.chain)()
+	defer se.sender.peer.follower.addConn()()
+	se.sender.logThrottled(se.log, slog.LevelInfo, "sending", "chain", describeChain(se.conn.chain))
+	defer se.sender.peer.stats.connOpened(Connection{Direction: Sending, Remote: se.server, Queue: se.sender.queue}, se.conn.chain)()
 	go func() {
 		select {
 		case <-se.client.Done():
@@ -102,13 +104,13 @@ func (se *session) run(ctx, connCtx context.Context, end func(reason error)) err
 	select {
 	case <-se.client.Done():
 		err = cmp.Or(se.client.Err(), errClosedByPeer)
-		se.countRefusal(connCtx, consumer, err)
+		se.countRefusal(graceCtx, consumer, err)
 	default:
 		if ctx.Err() != nil || errors.Is(err, errIdle) || errors.Is(err, broker.ErrReopen) {
-			return se.disconnect(connCtx, err)
+			return se.disconnect(graceCtx, err)
 		}
 	}
-	se.logThrottled(se.log, slog.LevelInfo, "not sending any more", "err", err)
+	se.sender.logThrottled(se.log, slog.LevelInfo, "not sending any more", "err", err)
 	return err
 }
 
@@ -117,37 +119,38 @@ var errClosedByPeer = errors.New("the peer has closed the connection")
 // disconnect ends the connection in good order. It returns the reason if that is errIdle or
 // broker.ErrReopen, unless the connection fails meanwhile.
 func (se *session) disconnect(ctx context.Context, reason error) error {
-	ctx, cancel := context.WithTimeout(ctx, se.s.cfg.DrainTimeout)
+	ctx, cancel := context.WithTimeout(ctx, se.sender.s.cfg.DrainTimeout)
 	defer cancel()
 	err := se.client.Disconnect(ctx)
 	idle := errors.Is(reason, errIdle)
-	se.logThrottled(se.log, slog.LevelInfo, "disconnected", "idle", idle, "unconfirmed", se.unconfirmed(), "err", err)
+	se.sender.logThrottled(se.log, slog.LevelInfo, "disconnected", "idle", idle, "unconfirmed", se.unconfirmed(), "err", err)
 	if (idle || errors.Is(reason, broker.ErrReopen)) && err == nil {
 		return reason
 	}
 	return err
 }
 
-// openConsumer opens the queue. While the broker can not do that, it tries again for
-// [Config.IdleTimeout], and the connection stays: the peer is not the reason.
+// openConsumer opens the queue. While the broker cannot open it, openConsumer tries again for
+// [Config.IdleTimeout], and the connection stays open: another connection would not help,
+// because the fault is not the peer's.
 func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
 	start := time.Now()
 	for {
-		consumer, err := se.s.cfg.Broker.Consume(ctx, se.queue)
+		consumer, err := se.sender.s.cfg.Broker.Consume(ctx, se.sender.queue)
 		if err == nil {
-			se.s.brokerTroubles.set(se.queue, nil)
+			se.sender.s.brokerTroubles.set(se.sender.queue, nil)
 			return consumer, nil
 		}
-		err = fmt.Errorf("queue %s: %w", se.queue, err)
+		err = fmt.Errorf("queue %s: %w", se.sender.queue, err)
 		if ctx.Err() != nil || errors.Is(err, broker.ErrInUse) {
 			return nil, err
 		}
-		if limit := se.s.cfg.IdleTimeout; limit > 0 && time.Since(start) > limit {
+		if limit := se.sender.s.cfg.IdleTimeout; limit > 0 && time.Since(start) > limit {
 			return nil, &brokerError{err}
 		}
-		se.s.brokerTroubles.set(se.queue, err)
-		se.peer.stats.recordError(err)
-		se.logThrottled(se.log, slog.LevelWarn, brokerUnusable, "err", err)
+		se.sender.s.brokerTroubles.set(se.sender.queue, err)
+		se.sender.peer.stats.recordError(err)
+		se.sender.logThrottled(se.log, slog.LevelWarn, brokerUnusable, "err", err)
 		select {
 		case <-time.After(pauseForBroker()):
 		case <-se.client.Done():
@@ -171,14 +174,14 @@ func (se *session) pump(ctx context.Context, consumer broker.Consumer) error {
 			if errors.Is(err, smp.ErrView) {
 				return err // the view is at fault, not the message
 			}
-			print := se.refused.fingerprint(&d.Outgoing)
+			fp := se.sender.refused.fingerprint(&d.Outgoing)
 			if err == nil {
-				if err = se.refusedTooOften(&d.Outgoing, print); err != nil {
-					se.consecutiveDeadLetters++
+				if err = se.refusedTooOften(&d.Outgoing, fp); err != nil {
+					se.sender.consecutiveDeadLetters++
 				}
 			}
 			if err != nil {
-				if err := se.deadLetterer.add(ctx, d, print, err); err != nil {
+				if err := se.deadLetterer.add(ctx, d, fp, err); err != nil {
 					return err
 				}
 				continue
@@ -186,17 +189,17 @@ func (se *session) pump(ctx context.Context, consumer broker.Consumer) error {
 			if err := se.awaitQuiet(ctx); err != nil {
 				return err
 			}
-			se.addSent(sent{d.Tag, print})
+			se.addSent(sent{d.Tag, fp})
 			if _, err := se.client.Send(ctx, stomp.Message{Type: d.Type, ContentType: "application/json", Body: body}); err != nil {
 				se.removeLastSent()
 				return err
 			}
-			se.peer.stats.messageSent(len(body))
-			if se.oneAtATime > 0 {
+			se.sender.peer.stats.messageSent(len(body))
+			if se.sender.oneAtATime > 0 {
 				if err := se.awaitReceipts(ctx); err != nil {
 					return err
 				}
-				se.oneAtATime--
+				se.sender.oneAtATime--
 			}
 		}
 	}
@@ -228,8 +231,9 @@ func (se *session) awaitReceipts(ctx context.Context) error {
 	return nil
 }
 
-// confirm records that the first n messages of the connection have been confirmed. It
-// returns the tag of the last of them.
+// confirm records that the peer has confirmed the first n messages of the connection. It
+// returns the tag of the last of these messages. ok is false if all of them had been
+// confirmed before.
 func (se *session) confirm(n uint64) (tag uint64, ok bool) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
@@ -237,29 +241,31 @@ func (se *session) confirm(n uint64) (tag uint64, ok bool) {
 	if len(done) == 0 {
 		return 0, false
 	}
-	se.peer.stats.confirmed.Add(uint64(len(done)))
+	se.sender.peer.stats.confirmed.Add(uint64(len(done)))
 	return done[len(done)-1].tag, true
 }
 
-func (se *session) confirmed() bool {
+// anyConfirmed reports whether the peer has confirmed a message of this connection.
+func (se *session) anyConfirmed() bool {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	return se.sent.confirmed > 0
 }
 
+// unconfirmed returns the number of messages that are sent and not confirmed.
 func (se *session) unconfirmed() int {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	return len(se.sent.items)
 }
 
-// deadLetterTimeout bounds how long the next connection waits until a message that the
-// peer has refused is a dead letter.
+// deadLetterTimeout bounds the time for making a refused message a dead letter, for
+// which the next connection to the peer has to wait.
 const deadLetterTimeout = 5 * time.Second
 
-// countRefusal counts a message that the peer has answered with an ERROR, and makes it
-// a dead letter after maxRefusals. The first refusals may be due to a transient fault
-// of the peer.
+// countRefusal counts the refusal of the message to which err refers, if err is an ERROR
+// from the peer. After maxRefusals it makes the message a dead letter. The first refusals
+// may be due to a transient fault of the peer.
 func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, err error) {
 	refused := new(stomp.ServerError)
 	if !errors.As(err, &refused) {
@@ -269,63 +275,68 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 	if !found {
 		return
 	}
-	se.peer.stats.refusedByPeer.Add(1)
-	n, early := se.refused.add(m.fp, isFromFuture(refused), time.Now())
-	se.news = n == 1
-	if early && n == maxRefusals {
-		se.log.Warn("the peer takes a message for one from the future; if it is none by our clock, it waits until the two clocks agree", "err", refused.Message)
+	se.sender.peer.stats.refusedByPeer.Add(1)
+	n, clockSkew := se.sender.refused.add(m.fp, isFromFuture(refused), time.Now())
+	se.retrySoon = n == 1
+	if clockSkew && n == maxRefusals {
+		se.log.Warn("the peer refuses a message because its timestamp is in the future; if it is not in the future by this node's clock, it stays queued until the clocks agree, for at most 24 hours", "err", refused.Message)
 	}
-	if n < maxRefusals || early { // if early, refusedTooOften decides, which has the timestamp
+	if n < maxRefusals {
+		return
+	}
+	if clockSkew {
+		// The message's timestamp, which sent does not contain, has to be compared with
+		// this node's clock. refusedTooOften does that before the message is sent again.
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadLetterTimeout)
 	defer cancel()
 	if refused.N == 0 {
-		se.unnamed.setAside(time.Now())
-		se.news = true // the next message is sent soon
+		se.sender.unnamed.recordDeadLetter(time.Now())
+		se.retrySoon = true // the next message is sent soon
 	}
 	if err := consumer.DeadLetter(ctx, m.tag, "refused by the peer: "+refused.Message); err != nil {
 		se.log.Warn("message that the peer refuses can not be set aside now, it stays in the queue", "err", err)
-		return // refusedTooOften decides at the next delivery
+		return // at the next delivery, refusedTooOften returns an error for the message
 	}
 	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
-	se.peer.stats.setAside.Add(1)
-	se.refused.forget(m.fp)
-	se.consecutiveDeadLetters++
+	se.sender.peer.stats.setAside.Add(1)
+	se.sender.refused.forget(m.fp)
+	se.sender.consecutiveDeadLetters++
 }
 
 // refusedTooOften returns an error if the message must not be sent to the peer again.
 //
 // A peer refuses a message whose timestamp is in the future. If the timestamp is not in
-// the future by this node's clock, the message is not at fault: one of the two clocks
-// is, and will be corrected. Then the peer accepts the message, and those behind it,
-// which are younger and would be refused like it. So the message is sent again until
-// then, for at most maxEarly.
-func (se *session) refusedTooOften(m *broker.Outgoing, print fingerprint) error {
-	n, early := se.refused.count(print, time.Now())
+// the future by this node's clock, the message is not at fault, but one of the two
+// clocks, which will be corrected. Then the peer accepts the message, and also the
+// messages behind it, which are younger and would be refused for the same reason. So the
+// message is sent again until the peer accepts it, for at most maxClockSkewWait.
+func (se *session) refusedTooOften(m *broker.Outgoing, fp fingerprint) error {
+	n, clockSkew := se.sender.refused.count(fp, time.Now())
 	switch {
 	case n < maxRefusals:
 		return nil
-	case !early:
-		return errors.New("the peer has refused it again and again; its log says why")
-	case smp.FromFuture(m.Type, m.Body, se.s.cfg.Now()):
-		return errors.New("its timestamp is in the future, by the peer's clock and by ours")
+	case !clockSkew:
+		return errors.New("refused by the peer again and again; see the peer's log")
+	case smp.FromFuture(m.Type, m.Body, se.sender.s.cfg.Now()):
+		return errors.New("the timestamp is in the future, by the peer's clock and by this node's clock")
 	}
 	return nil
 }
 
-// errIdle is the error of a connection that has had nothing to send for long. The
-// connection is made again when there is something: a node may have thousands of peers
-// with which it rarely exchanges messages.
+// errIdle is the error of a session that ends because there was nothing to send for
+// [Config.IdleTimeout]. Another session begins when there is something to send: a node
+// may have thousands of peers with which it rarely exchanges messages.
 var errIdle = errors.New("nothing to send")
 
-// next waits for messages. It returns errIdle if there were none for
-// [Config.IdleTimeout], and the peer has confirmed all that were sent.
+// next waits for messages. It returns errIdle if none have arrived for
+// [Config.IdleTimeout] and the peer has confirmed all that were sent.
 func (se *session) next(ctx context.Context, consumer broker.Consumer) ([]broker.Delivery, error) {
 	for {
-		batch, err := nextBatch(ctx, consumer, max(0, se.s.cfg.IdleTimeout))
+		batch, err := nextBatch(ctx, consumer, max(0, se.sender.s.cfg.IdleTimeout))
 		if err != nil && ctx.Err() == nil && !errors.Is(err, broker.ErrReopen) {
-			err = &brokerError{err} // the broker has named the queue
+			err = &brokerError{err} // err names the queue already
 		}
 		if batch != nil || err != nil {
 			return batch, err
@@ -346,7 +357,7 @@ func nextBatch(ctx context.Context, consumer broker.Consumer, idle time.Duration
 	defer cancel()
 	batch, err := consumer.Next(limited, batchSize)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
-		return nil, nil // if the consumer has just failed, it returns the error again
+		return nil, nil // if the consumer has failed, the next call returns its error
 	}
 	return batch, err
 }
@@ -361,7 +372,7 @@ func (sd *sender) awaitMessage(ctx context.Context) error {
 	sd.s.brokerTroubles.set(sd.queue, nil)
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	defer sd.serveRequests(consumer, func() { stop(errYielded) })()
+	defer sd.watchQueueRequests(consumer, func() { stop(errYielded) })()
 	_, err = consumer.Next(ctx, 1)
 	if errors.Is(context.Cause(ctx), errYielded) {
 		err = errYielded

@@ -15,8 +15,8 @@ import (
 )
 
 // peerStats holds the statistics of the link with one peer since the service started.
-// Its methods are safe for concurrent use, and cheap: those that are called for each
-// message only count.
+// Its methods are safe for concurrent use. Those that are called for each message are
+// cheap: they only count.
 type peerStats struct {
 	sent, sentBytes, confirmed      atomic.Uint64
 	received, receivedBytes, stored atomic.Uint64
@@ -27,7 +27,7 @@ type peerStats struct {
 
 	mu        sync.Mutex // guards what follows
 	conns     map[*openConn]struct{}
-	shown     *x509.Certificate // the server certificate that the peer showed last
+	lastLeaf  *x509.Certificate // the server certificate that the peer sent last
 	lastError string
 	failedAt  time.Time
 }
@@ -38,71 +38,71 @@ type openConn struct {
 	leaf *x509.Certificate
 }
 
-// counts returns the counters at one moment.
-func (t *peerStats) counts() Counts {
+// counts returns the present values of the counters.
+func (s *peerStats) counts() Counts {
 	return Counts{
-		Sent: t.sent.Load(), SentBytes: t.sentBytes.Load(), Confirmed: t.confirmed.Load(),
-		Received: t.received.Load(), ReceivedBytes: t.receivedBytes.Load(), Stored: t.stored.Load(),
-		Refused: t.refused.Load(), RefusedByPeer: t.refusedByPeer.Load(), SetAside: t.setAside.Load(),
-		Connects: t.connects.Load(), Failures: t.failures.Load(),
-		Fetches: t.fetches.Load(), FetchFailures: t.fetchFailures.Load(),
+		Sent: s.sent.Load(), SentBytes: s.sentBytes.Load(), Confirmed: s.confirmed.Load(),
+		Received: s.received.Load(), ReceivedBytes: s.receivedBytes.Load(), Stored: s.stored.Load(),
+		Refused: s.refused.Load(), RefusedByPeer: s.refusedByPeer.Load(), SetAside: s.setAside.Load(),
+		Connects: s.connects.Load(), Failures: s.failures.Load(),
+		Fetches: s.fetches.Load(), FetchFailures: s.fetchFailures.Load(),
 	}
 }
 
 // messageSent counts a message given to the connection.
-func (t *peerStats) messageSent(bytes int) {
-	t.sent.Add(1)
-	t.sentBytes.Add(uint64(bytes))
+func (s *peerStats) messageSent(bytes int) {
+	s.sent.Add(1)
+	s.sentBytes.Add(uint64(bytes))
 }
 
 // messageReceived counts a received message, valid or not.
-func (t *peerStats) messageReceived(bytes int) {
-	t.received.Add(1)
-	t.receivedBytes.Add(uint64(bytes))
+func (s *peerStats) messageReceived(bytes int) {
+	s.received.Add(1)
+	s.receivedBytes.Add(uint64(bytes))
 }
 
 // connOpened records that a connection has begun to carry messages. The caller calls
-// closed when it does not any more.
-func (t *peerStats) connOpened(c Connection, chain []*x509.Certificate) (closed func()) {
-	t.connects.Add(1)
+// closed when the connection carries no more messages.
+func (s *peerStats) connOpened(c Connection, chain []*x509.Certificate) (closed func()) {
+	s.connects.Add(1)
 	c.Since = time.Now()
 	conn := &openConn{Connection: c}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if len(chain) > 0 {
-		conn.leaf, t.shown = chain[0], chain[0]
+		conn.leaf, s.lastLeaf = chain[0], chain[0]
 	}
-	if t.conns == nil {
-		t.conns = make(map[*openConn]struct{})
+	if s.conns == nil {
+		s.conns = make(map[*openConn]struct{})
 	}
-	t.conns[conn] = struct{}{}
+	s.conns[conn] = struct{}{}
 	return func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		delete(t.conns, conn)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.conns, conn)
 	}
 }
 
 // recordFailure counts a failure of the link, and keeps its error.
-func (t *peerStats) recordFailure(err error) {
-	t.failures.Add(1)
-	t.recordError(err)
+func (s *peerStats) recordFailure(err error) {
+	s.failures.Add(1)
+	s.recordError(err)
 }
 
 // recordError keeps an error for the status, without counting it.
-func (t *peerStats) recordError(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.lastError, t.failedAt = excerpt.Limit(err.Error(), maxErrorText), time.Now()
+func (s *peerStats) recordError(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastError, s.failedAt = excerpt.Limit(err.Error(), maxErrorText), time.Now()
 }
 
 // peerCertificates returns the server certificates of the peer on its open connections
 // or, if there are none, the last one used.
-func (t *peerStats) peerCertificates() []*x509.Certificate {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (s *peerStats) peerCertificates() []*x509.Certificate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var list []*x509.Certificate
-	for c := range t.conns {
+	for c := range s.conns {
 		known := c.leaf == nil
 		for _, l := range list {
 			known = known || l.Equal(c.leaf)
@@ -111,8 +111,8 @@ func (t *peerStats) peerCertificates() []*x509.Certificate {
 			list = append(list, c.leaf)
 		}
 	}
-	if len(list) == 0 && t.shown != nil {
-		list = append(list, t.shown)
+	if len(list) == 0 && s.lastLeaf != nil {
+		list = append(list, s.lastLeaf)
 	}
 	return list
 }
@@ -129,7 +129,7 @@ const (
 	reasonTimeout     reason = "timeout"     // the handshake took too long
 	reasonCertificate reason = "certificate" // no valid certificate chain
 	reasonProtocol    reason = "protocol"    // no TLS, an unsupported TLS version, or no certificate
-	reasonNoPeer      reason = "no_peer"     // a valid chain, but no active link with that node, or too many connections
+	reasonNoPeer      reason = "no_peer"     // the chain is valid, but there is no active link with that node, or the peer has too many connections
 )
 
 // rejections counts the connections that ended before they were registered with a peer.

@@ -29,7 +29,7 @@ type Status struct {
 // PeerStatus describes the link with one peer.
 type PeerStatus struct {
 	ID   string `json:"id"`
-	Type string `json:"type,omitempty"` // empty while the peer's files can not be read
+	Type string `json:"type,omitempty"` // empty while the peer's files cannot be read
 	// State is the result of [node.Peer.State], "unreadable" if the peer's files could
 	// never be read, or "gone" if they do not exist any more.
 	State        string       `json:"state"`
@@ -69,7 +69,7 @@ type Counts struct {
 	Stored        uint64 `json:"stored"`          // messages received that this node's broker has stored
 	Refused       uint64 `json:"refused"`         // messages received that were refused as invalid
 	RefusedByPeer uint64 `json:"refused_by_peer"` // messages sent that the peer refused
-	SetAside      uint64 `json:"set_aside"`       // messages made dead letters because they can not be sent
+	SetAside      uint64 `json:"set_aside"`       // messages made dead letters because they cannot be sent
 	Connects      uint64 `json:"connects"`        // connections that began to carry messages
 	Failures      uint64 `json:"failures"`        // failed attempts to connect, and connections for sending that failed
 	Fetches       uint64 `json:"fetches"`         // fetches of the info-bundles that the peer publishes
@@ -100,10 +100,9 @@ func (s *Service) Status() Status {
 var errNotServing = errors.New("the service is starting or stopping")
 
 // Health returns an error if the service does not serve all peers as it should: if it is
-// starting or stopping, can not read the node's directory, has no server certificate that is
-// valid at present, or can not use the queues of a peer in the broker for
-// [Config.PollInterval] times maxBrokerTrouble. What is due to single peers is in
-// [Service.Status].
+// starting or stopping, cannot read the node's directory, has no server certificate that is
+// valid at present, or has not been able to use the queues of a peer in the broker for 10
+// times [Config.PollInterval]. Faults of single peers are in [Service.Status].
 func (s *Service) Health() error {
 	if err := s.reconciler.health.Load(); err != nil {
 		return *err
@@ -127,9 +126,9 @@ const maxBrokerTrouble = 10
 const maxSilence = 30
 
 // Stalled returns an error if the service, though it is not stopping, has not checked
-// the node's directory for [Config.PollInterval] times maxSilence. A check that fails
-// counts as well: the directory may be missing for a while. But a service without
-// checks would not notice the deactivation of a peer.
+// the node's directory for 30 times [Config.PollInterval]. A service without checks would
+// not notice the deactivation of a peer. A check that fails counts as a check, because
+// the directory may be missing for a while.
 func (s *Service) Stalled() error {
 	if d := s.reconciler.pulse.Silence(); d > maxSilence*s.cfg.PollInterval {
 		return fmt.Errorf("the node's directory has not been looked at for %v, something there does not answer", d.Round(time.Second))
@@ -152,7 +151,7 @@ func (p *peer) status(now time.Time) PeerStatus {
 		Servers: []string{}, Queues: []string{}, Connections: []Connection{},
 		Counts: p.stats.counts(), Certificates: expiries(p.certificates(), now),
 	}
-	state, np := p.state.Load(), p.seen.Load()
+	state, np := p.state.Load(), p.lastRead.Load()
 	if state != nil {
 		np = state.Peer
 		st.Queues = append(st.Queues, state.queue.Queues...)
@@ -189,8 +188,8 @@ func servers(p *node.Peer) []string {
 	return slices.Compact(list)
 }
 
-// brokerTroubles are the objects in the broker that can not be used at present, and why: the
-// queues, by name, that can not be consumed, and the peers, by node ID, whose queues can not
+// brokerTroubles are the objects in the broker that cannot be used at present, and why: the
+// queues, by name, that cannot be consumed, and the peers, by node ID, whose queues cannot
 // be bound.
 type brokerTroubles struct {
 	mu   sync.Mutex
@@ -202,8 +201,8 @@ type brokerTrouble struct {
 	since time.Time
 }
 
-// set records that an object can not be used for the reason err or, if err is nil, that it
-// can.
+// set records that an object cannot be used for the reason err or, if err is nil, that
+// the object can be used.
 func (t *brokerTroubles) set(object string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -215,14 +214,14 @@ func (t *brokerTroubles) set(object string, err error) {
 		t.list = make(map[string]brokerTrouble)
 	}
 	since := time.Now()
-	if before, ok := t.list[object]; ok {
-		since = before.since
+	if earlier, ok := t.list[object]; ok {
+		since = earlier.since
 	}
 	t.list[object] = brokerTrouble{err, since}
 }
 
-// lasting returns an error about the trouble that has lasted longest, if it has lasted for
-// d, and nil otherwise: a broker that is restarted is no trouble.
+// lasting returns the error of the object that has been unusable for the longest time, if
+// that is more than d, and nil otherwise: the restart of a broker is no fault.
 func (t *brokerTroubles) lasting(d time.Duration) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -45,7 +45,7 @@ func TestOwnManifestAtStart(t *testing.T) {
 	t.Parallel()
 	n := linktest.New(t, aa)
 	n.Bundle(t)
-	n.Manifest("new.example.com:1234")
+	n.WriteStompTOML("new.example.com:1234")
 	n.Start()
 	says(t, n, "own stomp.toml is not what peers know", 1)
 }

@@ -29,7 +29,7 @@ func (rejectingPublisher) Publish(context.Context, *broker.Incoming) error {
 	return errors.New("the queue is full")
 }
 
-// While the broker refuses messages, as one with a limited queue does, a peer can not
+// While the broker refuses messages, as one with a limited queue does, a peer cannot
 // fill the log by trying again and again.
 func TestRejectedMessagesDoNotFillTheLog(t *testing.T) {
 	t.Parallel()

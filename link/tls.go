@@ -29,14 +29,14 @@ func (a *acceptor) serverTLS(own *tls.Certificate, identify func(pki.Identity, [
 		SessionTicketsDisabled: true,
 		ClientAuth:             tls.RequireAnyClientCert,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if _, ended := firstExpired([]usedCertificate{{"server", own.Leaf}}, a.cfg.Now()); ended != nil {
-				return nil, ended
+			if _, expired := firstExpired([]usedCertificate{{"server", own.Leaf}}, a.cfg.Now()); expired != nil {
+				return nil, expired
 			}
 			return own, nil
 		},
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			defer a.verifySemaphore.acquire(a.showsKnownPeer(cs))()
-			id, chain, err := pki.VerifyClient(raw(cs), a.cfg.Dir.Root(), a.cfg.Now())
+			id, chain, err := pki.VerifyClient(rawCertificates(cs), a.cfg.Dir.Root(), a.cfg.Now())
 			if err != nil {
 				return err
 			}
@@ -59,7 +59,7 @@ func clientTLS(own *tls.Certificate, p *node.Peer, groups []tls.CurveID, now fun
 			return own, nil
 		},
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			chain, err := pki.VerifyServer(raw(cs), p.Root, p.Identity, now())
+			chain, err := pki.VerifyServer(rawCertificates(cs), p.Root, p.Identity, now())
 			if err != nil {
 				return err
 			}
@@ -77,14 +77,15 @@ type peerConn struct {
 	chain []*x509.Certificate // of the other side, verified, leaf first
 }
 
-// Read counts the bytes that TLS returns, see wireConn.
+// Read also counts the bytes that TLS returns, for wireConn.
 func (c *peerConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.wire.data.Add(int64(n))
 	return n, err
 }
 
-func raw(cs tls.ConnectionState) [][]byte {
+// rawCertificates returns the DER form of the certificates that the other side has sent.
+func rawCertificates(cs tls.ConnectionState) [][]byte {
 	raw := make([][]byte, len(cs.PeerCertificates))
 	for i, c := range cs.PeerCertificates {
 		raw[i] = c.Raw
@@ -146,7 +147,7 @@ var errOverhead = errors.New("the other side sends TLS records with next to no d
 // wireConn is the connection below TLS. After the handshake, it compares the bytes read
 // with those that TLS returns. A write without a deadline gets one: TLS itself writes
 // without one, a peer can cause such writes (by key updates) and then not read, and
-// during such a write the connection can not even be closed.
+// during such a write the connection cannot even be closed.
 type wireConn struct {
 	net.Conn
 	hasDeadline atomic.Bool               // the user of the connection has set a write deadline
@@ -155,7 +156,7 @@ type wireConn struct {
 	data        atomic.Int64              // bytes that TLS has returned
 }
 
-// begin is called when the handshake is complete.
+// begin starts to count the bytes read. It is called when the handshake is complete.
 func (c *wireConn) begin() {
 	now := time.Now()
 	c.since.Store(&now)

@@ -10,19 +10,21 @@ import (
 	"peerlink/broker"
 )
 
-// The messages of one peer, from all its connections, that are in the broker and not
-// stored yet are bounded. A broker works through the messages of all peers in order:
-// without a bound, the messages of a peer that floods the node would delay those of the
-// others by seconds.
+// The messages from one peer, on all its connections, that were handed to the broker and
+// are not stored yet are bounded. A broker stores the messages from all peers in order:
+// without a bound, the messages from a peer that floods the node would delay those from
+// the other peers by seconds.
 const (
-	// maxUnstored is the maximum number of bytes: 4 MiB, or 2,048 small messages, which
-	// a peer needs to use all of a broker that confirms slowly.
+	// maxUnstored is the maximum number of bytes: 4 MiB, or 2,048 small messages. With
+	// less, a single peer could not use the whole capacity of a broker that confirms
+	// slowly.
 	maxUnstored = 4 << 20
-	// sharedFactor divides maxUnstored while other peers are active: 256 KiB, or 128
+	// sharedFactor divides maxUnstored while other peers are active, into 256 KiB, or 128
 	// small messages.
 	sharedFactor = 16
-	// maxUnstoredQuotas is the maximum for a broker with quotas, which stores many
-	// messages at once: 8 MiB, or 4,096 small messages, at any time.
+	// maxUnstoredQuotas is the maximum for a broker that implements [broker.Quotas],
+	// which stores many messages at once: 8 MiB, or 4,096 small messages, whether other
+	// peers are active or not.
 	maxUnstoredQuotas = 8 << 20
 	// minUnstored is how many bytes a small message counts as.
 	minUnstored = 2 << 10
@@ -32,21 +34,21 @@ const (
 
 // unstoredLimits gives each peer its [unstoredLimiter].
 type unstoredLimits struct {
-	most     int64 // in bytes
-	factor   int64 // by which messages count more while other peers are active
+	maxBytes int64 // of each peer
+	factor   int64 // by which the size of a message is multiplied while other peers are active
 	activity peerActivity
 }
 
 // newUnstoredLimits returns the limits for a broker.
 func newUnstoredLimits(b broker.Broker) *unstoredLimits {
 	if _, ok := b.(broker.Quotas); ok {
-		return &unstoredLimits{most: maxUnstoredQuotas, factor: 1}
+		return &unstoredLimits{maxBytes: maxUnstoredQuotas, factor: 1}
 	}
-	return &unstoredLimits{most: maxUnstored, factor: sharedFactor}
+	return &unstoredLimits{maxBytes: maxUnstored, factor: sharedFactor}
 }
 
 func (l *unstoredLimits) limiter(peerID string) *unstoredLimiter {
-	return &unstoredLimiter{l, peerID, semaphore.NewWeighted(l.most)}
+	return &unstoredLimiter{l, peerID, semaphore.NewWeighted(l.maxBytes)}
 }
 
 // unstoredLimiter bounds the messages of one peer that the broker has not stored yet.
@@ -61,10 +63,10 @@ type unstoredLimiter struct {
 // the capacity that the caller must release when the message is stored.
 func (l *unstoredLimiter) acquire(ctx context.Context, body []byte) (acquired int64, err error) {
 	acquired = max(int64(len(body)), minUnstored)
-	if l.activity.shared(l.peerID, time.Now()) {
+	if othersActive := l.activity.record(l.peerID, time.Now()); othersActive {
 		acquired *= l.factor
 	}
-	acquired = min(acquired, l.most)
+	acquired = min(acquired, l.maxBytes)
 	if l.capacity.TryAcquire(acquired) {
 		return acquired, nil
 	}
@@ -73,10 +75,10 @@ func (l *unstoredLimiter) acquire(ctx context.Context, body []byte) (acquired in
 
 func (l *unstoredLimiter) release(acquired int64) { l.capacity.Release(acquired) }
 
-// peerActivity records which two peers have sent messages most recently.
+// peerActivity records which two peers have sent messages last.
 type peerActivity struct {
-	mu            sync.Mutex
-	latest, other activePeer
+	mu               sync.Mutex
+	latest, previous activePeer
 }
 
 type activePeer struct {
@@ -84,14 +86,14 @@ type activePeer struct {
 	at time.Time
 }
 
-// shared records that a peer has sent a message, and reports whether another one is
+// record records that a peer has sent a message, and reports whether another peer is
 // active.
-func (a *peerActivity) shared(id string, now time.Time) bool {
+func (a *peerActivity) record(id string, now time.Time) (othersActive bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.latest.id != id {
-		a.other = a.latest
+		a.previous = a.latest
 	}
 	a.latest = activePeer{id, now}
-	return now.Sub(a.other.at) < activeFor
+	return now.Sub(a.previous.at) < activeFor
 }

@@ -74,7 +74,7 @@ func TestPeerActivity(t *testing.T) {
 		{"b", 4 + activeFor, true},
 		{"b", 3 + 2*activeFor, false},
 	} {
-		if got := a.shared(step.id, start.Add(step.after)); got != step.shared {
+		if got := a.record(step.id, start.Add(step.after)); got != step.shared {
 			t.Errorf("%s after %v: shared is %v, want %v", step.id, step.after, got, step.shared)
 		}
 	}

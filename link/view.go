@@ -56,7 +56,7 @@ func View(d *node.Dir, p *node.Peer) (smp.View, error) {
 // PeerQueue returns the broker objects that carry a peer's messages (section "RabbitMQ
 // objects of the reference" of the messages specification), with as many queues as the
 // node's directory specifies.
-func PeerQueue(d *node.Dir, p *node.Peer, v smp.View, names QueuePattern) (broker.PeerQueue, error) {
+func PeerQueue(d *node.Dir, p *node.Peer, v smp.View, pattern QueuePattern) (broker.PeerQueue, error) {
 	owner := d.Identity().Type
 	q := broker.PeerQueue{
 		PeerID:   p.Identity.ID,
@@ -77,7 +77,7 @@ func PeerQueue(d *node.Dir, p *node.Peer, v smp.View, names QueuePattern) (broke
 		}
 	}
 	for n := range p.Queues {
-		q.Queues = append(q.Queues, names.Name(p.Identity.ID, n))
+		q.Queues = append(q.Queues, pattern.Name(p.Identity.ID, n))
 	}
 	return q, nil
 }
@@ -104,7 +104,8 @@ const (
 
 // ParseQueuePattern checks a pattern: it must contain {node-id} once, and {n} at most
 // once, separated by a character that is no hexadecimal digit, so that no two queues
-// have the same name. Otherwise it returns [errQueuePattern].
+// have the same name. If the pattern does not meet these conditions, ParseQueuePattern
+// returns an error.
 func ParseQueuePattern(s string) (QueuePattern, error) {
 	bad := func(reason string) (QueuePattern, error) {
 		return "", fmt.Errorf("%w: %.*q %s; expected something like %s", errQueuePattern, maxPattern, s, reason, DefaultQueuePattern)

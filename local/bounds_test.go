@@ -17,7 +17,7 @@ import (
 	"peerlink/stomp"
 )
 
-// A client can not have more connections, subscriptions and messages than the bounds
+// A client cannot have more connections, subscriptions and messages than the bounds
 // allow, gets an ERROR that says so, and can use again what it has released.
 func TestBounds(t *testing.T) {
 	h := newHouse(t, func(_ *Config, b *bounds) { b.connections, b.subscriptions, b.held = 2, 2, 150 })
@@ -58,7 +58,7 @@ func (h *house) wireWhenFree() *wire {
 	}
 }
 
-// Two subscriptions of a connection can not have the same id.
+// Two subscriptions of a connection cannot have the same id.
 func TestSubscribeTwice(t *testing.T) {
 	h := newHouse(t, nil)
 	w := h.wire()
@@ -284,7 +284,7 @@ func TestHeartBeat(t *testing.T) {
 	}
 }
 
-// A client without the passcode can not fill the log, however often it tries.
+// A client without the passcode cannot fill the log, however often it tries.
 func TestRefusalsDoNotFillTheLog(t *testing.T) {
 	var out bytes.Buffer
 	h := newHouse(t, func(c *Config, _ *bounds) { c.Log = slog.New(slog.NewTextHandler(&out, nil)) })
@@ -315,7 +315,7 @@ func (h *house) connectTakes() time.Duration {
 	return time.Since(begin)
 }
 
-// Clients without the passcode can not keep applications out of the TCP port, neither
+// Clients without the passcode cannot keep applications out of the TCP port, neither
 // with connections that send nothing nor with wrong passcodes, which are answered after
 // a pause: the oldest connections are closed, and the log warns of that.
 func TestStrangersKeepNobodyOut(t *testing.T) {

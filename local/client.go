@@ -95,7 +95,7 @@ func DialNode(ctx context.Context, stateDir, owner string) (*Client, error) {
 
 // dial connects to the door. Its Unix socket is in the state folder, where no other
 // user can listen. Its TCP port may be used by any user unless the door is open: a
-// process that can not have locked the state folder can not have the port then.
+// process that cannot have locked the state folder cannot have the port then.
 func (a addresses) dial(ctx context.Context, stateDir string) (net.Conn, error) {
 	network, address := "unix", a.Unix
 	if a.Unix == "" {

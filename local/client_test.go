@@ -44,7 +44,7 @@ func TestDial(t *testing.T) {
 // After a crash, another user that listens on the door's TCP port does not get the
 // passcode, and not even a connection. The next door has another passcode, so that one
 // which applications have sent there meanwhile is useless. A door that is closed in
-// good order leaves no passcode, and neither does one that can not listen because
+// good order leaves no passcode, and neither does one that cannot listen because
 // another user has the port.
 func TestPortTakenAfterCrash(t *testing.T) {
 	dir := stateDir(t)

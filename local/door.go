@@ -77,7 +77,7 @@ type Door struct {
 // Open opens the door, and generates the passcode if there is none: clients can
 // connect, and wait for [Door.Serve]. With a TCP port, a generated passcode is always a
 // new one, and is removed when the door is closed. Open returns [errNotLoopback],
-// [errExposed], [errInUse], or why it can not listen.
+// [errExposed], [errInUse], or why it cannot listen.
 func Open(cfg Config) (*Door, error) { return open(cfg, defaultBounds()) }
 
 func open(cfg Config, b bounds) (*Door, error) {
@@ -262,7 +262,7 @@ func (d *Door) Serve(ctx context.Context) error {
 	return d.Close()
 }
 
-// acceptPause is the time between attempts while connections can not be accepted, for
+// acceptPause is the time between attempts while connections cannot be accepted, for
 // example for lack of file descriptors.
 const acceptPause = 200 * time.Millisecond
 

@@ -247,7 +247,7 @@ func TestRedelivery(t *testing.T) {
 }
 
 // A message returned by NACK is redelivered after a pause, while others are delivered:
-// it can not be redelivered at full speed, and counts against the prefetch-count
+// it cannot be redelivered at full speed, and counts against the prefetch-count
 // meanwhile.
 func TestNack(t *testing.T) {
 	const pause = 150 * time.Millisecond

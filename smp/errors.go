@@ -20,7 +20,7 @@ var (
 	errField = errors.New("invalid field")
 	// errForeignID: an ID is outside of the ranges agreed with the peer.
 	errForeignID = errors.New("foreign ID")
-	// errCoordinator: the message has a coordinator that the peer can not be.
+	// errCoordinator: the message has a coordinator that the peer cannot be.
 	errCoordinator = errors.New("invalid coordinator")
 	// errFuture: the message's timestamp is more than two hours ahead.
 	errFuture = errors.New("timestamp in the future")

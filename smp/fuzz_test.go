@@ -51,7 +51,7 @@ func FuzzMessage(f *testing.F) {
 				t.Fatalf("sent\n%s\nread again as\n%s, %v", out, again, err)
 			}
 			arrived, err := view.reversed().Incoming(typ, ContentType, out, arrival)
-			// A creditors agent can not issue: its translated message would be
+			// A creditors agent cannot issue: its translated message would be
 			// inconsistent.
 			issued := translates && errors.Is(err, errField)
 			switch {

@@ -33,7 +33,7 @@ func RoutingKey(ids ...int64) string {
 // owner publishes a message about an account to its node's exchange, for a peer of type
 // peer: one of the two IDs as 8 hexadecimal bytes separated by dots, to be matched by
 // [Subnet.BindingKey]. It is empty for a debtors agent, which has only one peer, and for
-// types that can not be peers. (Section "RabbitMQ objects of the reference".)
+// types that cannot be peers. (Section "RabbitMQ objects of the reference".)
 //
 // An application of a creditors agent routes by the debtor, because the debtor ID is not
 // changed by translation.

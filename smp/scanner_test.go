@@ -80,7 +80,7 @@ func TestProperties(t *testing.T) {
 	}
 }
 
-// Invariant: nesting is bounded, so that a peer can not exhaust the stack.
+// Invariant: nesting is bounded, so that a peer cannot exhaust the stack.
 func TestDepth(t *testing.T) {
 	s := samples(t)[AccountPurge]
 	for depth, want := range map[int]error{1: nil, maxDepth - 1: nil, maxDepth: errSyntax, 3000: errSyntax} {

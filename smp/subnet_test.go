@@ -77,7 +77,7 @@ func TestSubnetContains(t *testing.T) {
 }
 
 // Invariant: a binding key has the subnet's whole bytes; there is none for half a byte,
-// because a word of a topic can not be matched partially.
+// because a word of a topic cannot be matched partially.
 func TestBindingKey(t *testing.T) {
 	for digits, want := range map[string]string{
 		"":                 "#",
@@ -123,7 +123,7 @@ func TestBindingKeyMatchesRoutingKey(t *testing.T) {
 }
 
 // Invariant: applications route by the creditor to creditors agents and by the debtor
-// otherwise; for a debtors agent, and for nodes that can not be peers, the key is empty.
+// otherwise; for a debtors agent, and for nodes that cannot be peers, the key is empty.
 func TestOutgoingRoutingKey(t *testing.T) {
 	const aa, ca, da = nodetype.AccountingAuthority, nodetype.CreditorsAgent, nodetype.DebtorsAgent
 	const debtor, creditor = 0x1234abcd00000001, -2

@@ -179,7 +179,7 @@ func (v View) requireAccount(m *message) error {
 }
 
 // requireCoordinator refuses a message about a transfer that the agent among the two peers
-// can not have requested. ("Incoming", 3.)
+// cannot have requested. ("Incoming", 3.)
 func (v View) requireCoordinator(m *message) error {
 	if !m.schema.hasCoordinatorID() {
 		return nil

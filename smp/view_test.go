@@ -32,7 +32,7 @@ func peers(t testing.TB, own, given, debtors string) (ca, aa View) {
 }
 
 // Invariant: a view with which a message could reach the wrong account, or of nodes that
-// can not be peers, refuses all messages.
+// cannot be peers, refuses all messages.
 func TestViewCheck(t *testing.T) {
 	const aa, ca, da = nodetype.AccountingAuthority, nodetype.CreditorsAgent, nodetype.DebtorsAgent
 	sub := func(digits string) Subnet { return mustParseSubnet(t, digits) }

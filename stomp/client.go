@@ -96,7 +96,7 @@ func NewClient(ctx context.Context, nc net.Conn, cfg ClientConfig) (*Client, err
 // Send sends the next message and returns its number: 1 for the first on this
 // connection. It blocks while the window or the write buffer is full. On an error
 // nothing was sent and no number was used. The error is [ErrUnsendable] if the message
-// can not be sent on any connection, the cause of the end of ctx, or why the session
+// cannot be sent on any connection, the cause of the end of ctx, or why the session
 // has ended, see [Client.Err].
 func (c *Client) Send(ctx context.Context, m Message) (n uint64, err error) {
 	if m.Type == "" {
@@ -172,7 +172,7 @@ func (c *Client) sendDisconnect(ctx context.Context) error {
 	}
 	c.leaving = true
 	return c.write(ctx, func(dst []byte) ([]byte, error) {
-		// This number belongs to no message, so that the receipt can not be mistaken
+		// This number belongs to no message, so that the receipt cannot be mistaken
 		// for one of a message.
 		n := c.sent.Load() + 1
 		c.disconnectReceipt.Store(n)

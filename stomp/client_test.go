@@ -154,7 +154,7 @@ func TestClientSend(t *testing.T) {
 	}
 }
 
-// A message that can not be sent uses no number and does not affect the session.
+// A message that cannot be sent uses no number and does not affect the session.
 func TestClientSendUnsendable(t *testing.T) {
 	nc, p := tcpPeer(t)
 	c := connected(t, nc, p, ClientConfig{})

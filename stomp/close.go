@@ -139,7 +139,7 @@ func (c *Conn) abandon() {
 }
 
 // beginClosing stops all use of the connection except by the writer. It returns an
-// error if the connection can not be used any more already.
+// error if the connection cannot be used any more already.
 func (c *Conn) beginClosing() error {
 	c.mu.Lock()
 	if c.ending {

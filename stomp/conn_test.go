@@ -342,7 +342,7 @@ func TestCloseEndsReading(t *testing.T) {
 	}
 }
 
-// A frame that can not be sent has no effect: those before and after it are delivered.
+// A frame that cannot be sent has no effect: those before and after it are delivered.
 func TestUnsendableFrame(t *testing.T) {
 	nc, p := tcpPeer(t)
 	c := NewConn(nc, Limits{})

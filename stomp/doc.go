@@ -52,7 +52,7 @@
 // connection is closed ([ErrSilent]). It is also closed if a frame has begun and is not
 // complete after half a minute, and a second for each 1,000 bytes that it may have
 // ([ErrSlow]): single bytes prevent silence without making progress. The intervals used
-// are never shorter than what this side has configured, so a peer can not request a
+// are never shorter than what this side has configured, so a peer cannot request a
 // flood. Nor may it send one: line ends between frames are limited to 1,000, 10 after
 // each frame, and 100 a second, and receipts that confirm nothing new to 1,000 and 100
 // a second.

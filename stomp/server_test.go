@@ -343,7 +343,7 @@ func TestServerClientNeverReads(t *testing.T) {
 		if n > 2*maxQueued/500 {
 			t.Errorf("%d receipts are waiting", n)
 		}
-		// The ERROR can not be written any more, and Fail does not wait.
+		// The ERROR cannot be written any more, and Fail does not wait.
 		if err := s.Fail(&ServerError{Message: "no"}); !errors.Is(err, ErrStalled) {
 			t.Errorf("Fail gives %v", err)
 		}

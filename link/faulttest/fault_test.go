@@ -382,7 +382,7 @@ func expireOpen(f *fault) {
 	f.node.certify(f.world.t, certificateLife)
 }
 
-// poison puts messages that can not be delivered into the node's queues.
+// poison puts messages that cannot be delivered into the node's queues.
 func poison(f *fault) {
 	for _, d := range f.world.directions {
 		if d.from == f.node {

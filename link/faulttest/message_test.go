@@ -73,7 +73,7 @@ func (d *direction) routingKey(m message) string {
 	return smp.OutgoingRoutingKey(d.from.kind, d.to.kind, m.Debtor, m.Creditor)
 }
 
-// poison returns a message that the peer refuses, or one that can not be sent to the
+// poison returns a message that the peer refuses, or one that cannot be sent to the
 // peer.
 func (d *direction) poison(sendable bool) (m message, body []byte) {
 	m = d.message(0, worldTime().AddDate(10, 0, 0)) // with a timestamp in the future

@@ -108,7 +108,7 @@ func PairOn(t testing.TB, agent nodetype.Type, authorityOn, otherOn Kind) (autho
 
 // Manifest writes the node's stomp.toml with these servers. Peers learn of it from the
 // next info-bundle.
-func (n *Node) Manifest(servers ...string) {
+func (n *Node) WriteStompTOML(servers ...string) {
 	n.t.Helper()
 	manifest := filepath.Join(n.Path(), "nodeinfo", "stomp.toml")
 	if err := os.WriteFile(manifest, node.EncodeStompTOML(n.Identity().Type, servers), 0o644); err != nil {

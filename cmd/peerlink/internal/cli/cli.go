@@ -258,7 +258,7 @@ func (a *app) usageFailure(cmd *cobra.Command, err error) {
 }
 
 // failure prints the error of a command. All lines except the first are indented, so that text
-// in an error can not be mistaken for another message of this program.
+// in an error cannot be mistaken for another message of this program.
 func (a *app) failure(label string, err error) {
 	if a.failureLog != nil {
 		a.failureLog.Error("the command has failed", "err", err)

@@ -26,7 +26,7 @@ func TestEveryServeFlagHasItsVariable(t *testing.T) {
 }
 
 // A flag counts before the environment, the first variable before the second,
-// an empty one for nothing; what can not be read is told with the variable's name.
+// an empty one for nothing; what cannot be read is told with the variable's name.
 func TestReadEnvironment(t *testing.T) {
 	for _, tt := range []struct {
 		name          string

@@ -17,7 +17,7 @@ import (
 )
 
 // reading has, for each command, arguments with which it reads every file that it
-// can be given; several lines where it can not be given all of them at once. What
+// can be given; several lines where it cannot be given all of them at once. What
 // stands in braces is a file that readingFiles makes.
 var reading = map[string][]string{
 	"":                      {""},

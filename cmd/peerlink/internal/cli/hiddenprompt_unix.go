@@ -25,7 +25,7 @@ type hiddenPrompt struct {
 }
 
 // hidden is the open prompt. After the first prompt, SIGTSTP (Ctrl-Z) is handled until the process
-// ends, because Go can not restore the default action of a signal.
+// ends, because Go cannot restore the default action of a signal.
 var hidden struct {
 	mu     sync.Mutex
 	prompt *hiddenPrompt

@@ -62,7 +62,7 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 	}
 	name := hostileText
 	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
-		name = "\u202e\u200b" // others can not be in a name there
+		name = "\u202e\u200b" // others cannot be in a name there
 	}
 	named := write(name, hostileText)
 	block := write("block.pem", string(pem.EncodeToMemory(&pem.Block{Type: hostileText, Bytes: []byte("x")})))

@@ -19,7 +19,7 @@ var (
 
 // interruptible calls wait and returns its result, or errInterrupted as soon as ctx is done. In the
 // latter case wait continues, because reading from a terminal or a pipe, and opening a named pipe,
-// can not be interrupted. That is acceptable because the process is about to end.
+// cannot be interrupted. That is acceptable because the process is about to end.
 func interruptible[T any](ctx context.Context, wait func() (T, error)) (T, error) {
 	type result struct {
 		value T

@@ -154,7 +154,7 @@ func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, 
 	return nil
 }
 
-// writeShares writes the pages of the shares to a folder, and returns their names. If one can not be
+// writeShares writes the pages of the shares to a folder, and returns their names. If one cannot be
 // written, all are removed.
 func writeShares(out string, shares []*keyshare.Share, text bool) (names []string, err error) {
 	_, missing := os.Stat(out)
@@ -296,7 +296,7 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 	return key, a.typeable(given, pass), d.CheckKey(key)
 }
 
-// typeable returns the passphrase for a restored key. It is the passphrase of the shares. If that can not
+// typeable returns the passphrase for a restored key. It is the passphrase of the shares. If that cannot
 // be typed at a prompt, because earlier versions included byte order marks in it, it is the text in the
 // passphrase file.
 func (a *app) typeable(given *passphrase.Given, opened []byte) []byte {

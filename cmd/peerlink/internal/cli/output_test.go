@@ -15,7 +15,7 @@ type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
 
-// A command whose output can not be written has failed, and says so.
+// A command whose output cannot be written has failed, and says so.
 func TestOutputFails(t *testing.T) {
 	t.Chdir(t.TempDir())
 	bob := readingFiles(t)

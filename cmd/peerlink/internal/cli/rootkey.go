@@ -44,7 +44,7 @@ func checkRootKey(d *node.Dir, allow bool, log *slog.Logger) error {
 	return nil
 }
 
-// checkEncrypted fails if the file does not hold an encrypted key. It returns nil if this process can not read
+// checkEncrypted fails if the file does not hold an encrypted key. It returns nil if this process cannot read
 // the file, because the key is protected from this user then.
 func checkEncrypted(path string) error {
 	data, err := durable.Read(path, maxRootKey)

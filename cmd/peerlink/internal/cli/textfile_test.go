@@ -47,7 +47,7 @@ func TestByteOrderMarks(t *testing.T) {
 	}
 }
 
-// Messages may come from there too. UTF-16 is refused where it can not be read,
+// Messages may come from there too. UTF-16 is refused where it cannot be read,
 // rather than misread.
 func TestByteOrderMarkBeforeMessages(t *testing.T) {
 	const body = `{"type": "AccountPurge"}`

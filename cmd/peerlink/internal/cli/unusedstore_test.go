@@ -15,7 +15,7 @@ import (
 )
 
 // A service on RabbitMQ warns of messages that wait in the embedded store, in the default
-// state folder or in that of --state, also if the store can not be read. It warns of
+// state folder or in that of --state, also if the store cannot be read. It warns of
 // nothing else, and creates nothing.
 func TestUnusedStore(t *testing.T) {
 	base := t.TempDir()
