@@ -47,7 +47,7 @@ func TestClocksDiffer(t *testing.T) {
 	late.set(27 * day)
 	other.Put(authority, numbered(t, other, authority, 2, 10)...)
 	linktest.Eventually(t, "enough refusals to set a message aside", func() error {
-		if text := other.Log.String(); !strings.Contains(text, "until the two clocks agree") {
+		if text := other.Log.String(); !strings.Contains(text, "until the clocks agree") {
 			return fmt.Errorf("log of the sender:\n%s", text)
 		}
 		return nil

@@ -19,8 +19,8 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// Agent is one of very many creditors agents that are peers of the same
-// accounting authority. It contains all that another process needs to run its service.
+// Agent is one of many creditors agents that are peers of the same accounting authority.
+// It contains all that another process needs to run the agent's service.
 type Agent struct {
 	nodetest.Member
 	Addr    string          // where its service listens
@@ -66,7 +66,7 @@ func NewAgents(t testing.TB, authority *Node, count int) []Agent {
 	return list
 }
 
-// MessageTo returns a message from the authority to the member.
+// MessageTo returns a message from the authority to the agent.
 func (m *Agent) MessageTo(t testing.TB, authority *Node, n int) broker.Outgoing {
 	t.Helper()
 	subnet, err := strconv.ParseInt(m.Subnet, 16, 64)
@@ -78,10 +78,10 @@ func (m *Agent) MessageTo(t testing.TB, authority *Node, n int) broker.Outgoing 
 	return out
 }
 
-// Queue returns the name of the authority's queue to the member.
+// Queue returns the name of the authority's queue to the agent.
 func (m *Agent) Queue() string { return "peer." + m.ID + ".0" }
 
-// Agents runs the services of members, all in this process.
+// Agents runs the services of many agents, all in this process.
 type Agents struct {
 	members  []*agentService
 	rejected map[string]uint64 // by services that have ended
@@ -97,8 +97,8 @@ type agentService struct {
 	service *link.Service
 }
 
-// OpenAgents prepares the services of members. cfg is their configuration, without what
-// [Agents.Start] sets.
+// OpenAgents prepares the services of agents. cfg is their configuration, without the
+// fields that OpenAgents sets: Dir, Certificate and Broker.
 func OpenAgents(list []Agent, cfg link.Config) (*Agents, error) {
 	c := &Agents{rejected: make(map[string]uint64)}
 	for _, m := range list {
@@ -148,8 +148,8 @@ func (c *Agents) Stop() (err error) {
 	return err
 }
 
-// Cut ends the connections accepted by the members, and new ones until [Agents.Mend]. It
-// does not affect the connections that members have made.
+// Cut ends the connections accepted by the agents, and new ones until [Agents.Mend]. It
+// does not affect the connections that agents have made.
 func (c *Agents) Cut() { c.each((*Network).Cut) }
 
 // Mend undoes [Agents.Cut].
@@ -163,7 +163,7 @@ func (c *Agents) each(do func(*Network)) {
 	wg.Wait()
 }
 
-// Put puts a message for the authority into the queue of each member.
+// Put puts a message for the authority into the queue of each agent.
 func (c *Agents) Put() {
 	for _, s := range c.members {
 		s.memory.Put("peer."+nodetest.AAID+".0", s.Message)
@@ -172,15 +172,15 @@ func (c *Agents) Put() {
 
 // AgentsState is the state of all agents.
 type AgentsState struct {
-	Linked   int               // members with connections both ways
+	Linked   int               // agents with connections both ways
 	Waiting  int               // messages queued for the authority
 	Received int               // different messages from the authority
 	Rejected map[string]uint64 // as in link.Status, summed over all services, including those that have ended
 	Failures uint64            // of attempts to reach the authority
-	Errors   map[string]int    // the last error of each member, without its digits
+	Errors   map[string]int    // how many agents have this last error, by the error without its digits
 }
 
-// State returns the state of all members together.
+// State returns the state of all agents together.
 func (c *Agents) State() AgentsState {
 	st := AgentsState{Rejected: maps.Clone(c.rejected), Errors: make(map[string]int)}
 	for _, s := range c.members {
@@ -196,15 +196,16 @@ func (c *Agents) State() AgentsState {
 			}
 			st.Failures += p.Counts.Failures
 			if p.LastError != "" {
-				st.Errors[general(p.LastError)]++
+				st.Errors[withoutDigits(p.LastError)]++
 			}
 		}
 	}
 	return st
 }
 
-// general removes the digits of an error.
-func general(err string) string {
+// withoutDigits removes the digits of an error, so that errors that differ only in
+// addresses or times are counted together.
+func withoutDigits(err string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' {
 			return -1

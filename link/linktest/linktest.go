@@ -106,17 +106,18 @@ func PairOn(t testing.TB, agent nodetype.Type, authorityOn, otherOn Kind) (autho
 	return authority, other
 }
 
-// Manifest writes the node's stomp.toml with these servers. Peers learn of it from the
+// WriteStompTOML writes the node's stomp.toml with these servers. Peers learn of it from the
 // next info-bundle.
 func (n *Node) WriteStompTOML(servers ...string) {
 	n.t.Helper()
-	manifest := filepath.Join(n.Path(), "nodeinfo", "stomp.toml")
-	if err := os.WriteFile(manifest, node.EncodeStompTOML(n.Identity().Type, servers), 0o644); err != nil {
+	file := filepath.Join(n.Path(), "nodeinfo", "stomp.toml")
+	if err := os.WriteFile(file, node.EncodeStompTOML(n.Identity().Type, servers), 0o644); err != nil {
 		n.t.Fatal(err)
 	}
 }
 
-// Start starts the node's link service.
+// Start starts the node's link service. The test stops it when it ends, unless it is
+// stopped before.
 func (n *Node) Start() {
 	n.t.Helper()
 	listener, err := net.Listen("tcp", n.Addr)
@@ -180,8 +181,8 @@ func Message(t testing.TB, from, to *Node, n int) broker.Outgoing {
 // QueueTo returns the name of the first queue that leads to a node.
 func QueueTo(n *Node) string { return "peer." + n.Identity().ID + ".0" }
 
-// Put puts messages into the queues that lead to a node. These are made when the
-// service has found the peer.
+// Put puts messages into the queues that lead to a node. It waits until the node's
+// service has declared these queues.
 func (n *Node) Put(to *Node, messages ...broker.Outgoing) {
 	n.t.Helper()
 	Eventually(n.t, "the queue to "+to.Identity().String(), func() error {

@@ -20,7 +20,7 @@ type memoryQueue struct {
 	first    uint64 // the tag of waiting[0]
 	waiting  []broker.Outgoing
 	consumed bool
-	changed  wait.Broadcast // there are more messages
+	changed  wait.Broadcast // notified when there are more messages
 }
 
 // NewMemory returns a broker without queues and messages.
@@ -94,7 +94,7 @@ func (m *Memory) Consume(_ context.Context, queue string) (broker.Consumer, erro
 		return nil, broker.ErrInUse
 	}
 	q.consumed = true
-	return &memoryConsumer{m: m, q: q, given: q.first - 1}, nil
+	return &memoryConsumer{m: m, q: q, delivered: q.first - 1}, nil
 }
 
 func (m *Memory) Publish(_ context.Context, confirmed func(n uint64, err error)) (broker.Publisher, error) {
@@ -106,31 +106,31 @@ func (m *Memory) Health() error { return nil }
 func (m *Memory) Close() error { return nil }
 
 type memoryConsumer struct {
-	m     *Memory
-	q     *memoryQueue
-	given uint64 // the last tag delivered
+	m         *Memory
+	q         *memoryQueue
+	delivered uint64 // the last tag delivered
 }
 
 func (c *memoryConsumer) Next(ctx context.Context, limit int) ([]broker.Delivery, error) {
 	for {
-		list, news := c.take(limit)
+		list, changed := c.take(limit)
 		if len(list) > 0 {
 			return list, nil
 		}
 		select {
-		case <-news:
+		case <-changed:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
 }
 
-func (c *memoryConsumer) take(limit int) (list []broker.Delivery, news <-chan struct{}) {
+func (c *memoryConsumer) take(limit int) (list []broker.Delivery, changed <-chan struct{}) {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
-	for i := c.given + 1 - c.q.first; i < uint64(len(c.q.waiting)) && len(list) < limit; i++ {
-		c.given++
-		list = append(list, broker.Delivery{Tag: c.given, Outgoing: c.q.waiting[i]})
+	for i := c.delivered + 1 - c.q.first; i < uint64(len(c.q.waiting)) && len(list) < limit; i++ {
+		c.delivered++
+		list = append(list, broker.Delivery{Tag: c.delivered, Outgoing: c.q.waiting[i]})
 	}
 	return list, c.q.changed.Next()
 }

@@ -137,7 +137,8 @@ func (a rabbitApps) publish(ctx context.Context, own, peer nodetype.Type, queue 
 	})
 }
 
-// take continues after an outage of RabbitMQ.
+// take calls do with each message of the inbox, and removes the message, until do
+// returns false. It continues after an outage of RabbitMQ.
 func (a rabbitApps) take(ctx context.Context, inbox string, do func(broker.Incoming) bool) error {
 	for {
 		err := a.do(func(ch *amqp.Channel) error {
