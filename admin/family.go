@@ -24,7 +24,7 @@ func makeFamilies() map[string]family {
 	}{
 		{"info", "Version, node ID and type of the node; always 1.", []string{"version", "node", "type"}},
 		{"ready", "1 while the service serves all peers.", nil},
-		{"broker_warnings", "Queues in RabbitMQ of messages set aside that can be lost.", nil},
+		{"broker_warnings", "Queues in RabbitMQ whose messages can be lost.", nil},
 		{"peers", "Peers in each state.", []string{"state"}},
 		{"connections", "Connections that carry messages now.", []string{"peer", "direction"}},
 		{"messages_sent_total", "Messages given to a connection.", []string{"peer"}},
