@@ -136,7 +136,7 @@ func checkRootWrites(path string) error {
 			}
 		}
 	}
-	return guard.CheckRootWrites(folders...)
+	return guard.CheckSuperuserWrites(folders...)
 }
 
 // ReplaceKeyFile replaces the root key's file with a newly encrypted one. The new

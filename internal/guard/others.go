@@ -58,7 +58,7 @@ func checkOwner(path string, fi fs.FileInfo) error {
 // symbolic link to one of them, belongs to another user. That user could let root write into
 // any file by means of symbolic links, and could not read or change what root creates.
 // Folders that do not exist are ignored.
-func CheckRootWrites(folders ...string) error {
+func CheckSuperuserWrites(folders ...string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
@@ -107,7 +107,7 @@ func CheckFolder(path string) error {
 		}
 		return fmt.Errorf("every user can make and replace files in %s (mode %v): \"chmod 700 %s\", or choose one to which only you can write", path, fi.Mode(), path)
 	}
-	if err := CheckRootWrites(path); err != nil {
+	if err := CheckSuperuserWrites(path); err != nil {
 		return err
 	}
 	return CheckOwner(path)

@@ -135,7 +135,7 @@ func TestOpenToGroup(t *testing.T) {
 // users are not affected.
 func TestCheckRootWrites(t *testing.T) {
 	if os.Geteuid() != 0 {
-		if err := CheckRootWrites(os.TempDir()); err != nil {
+		if err := CheckSuperuserWrites(os.TempDir()); err != nil {
 			t.Error(err)
 		}
 		t.Skip("only root can give files away: skipped in part")
@@ -150,11 +150,11 @@ func TestCheckRootWrites(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := CheckRootWrites(own, own+"/missing"); err != nil {
+	if err := CheckSuperuserWrites(own, own+"/missing"); err != nil {
 		t.Error(err)
 	}
 	for _, path := range []string{theirs, link} {
-		if err := CheckRootWrites(own, path); err == nil || !strings.Contains(err.Error(), "sudo -u ") || !strings.Contains(err.Error(), path) {
+		if err := CheckSuperuserWrites(own, path); err == nil || !strings.Contains(err.Error(), "sudo -u ") || !strings.Contains(err.Error(), path) {
 			t.Errorf("%v: expected an error that names %s and a way out", err, path)
 		}
 	}

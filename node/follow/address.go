@@ -23,7 +23,7 @@ func (f *Fetcher) control(_, address string, _ syscall.RawConn) error {
 	}
 	own, err := f.ownAddresses()
 	if err != nil {
-		return fmt.Errorf("the addresses of this machine are not known, so none is connected to: %w", err)
+		return fmt.Errorf("no connection is made, because the addresses of this machine cannot be determined: %w", err)
 	}
 	if isLocal(a.Addr()) || slices.Contains(own, plain(a.Addr())) {
 		return fmt.Errorf("%w: %s", errLocal, a.Addr())
@@ -31,8 +31,9 @@ func (f *Fetcher) control(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// ownAddresses returns the current addresses of this machine's interfaces, and the addresses of
-// OwnHosts. Both may change between calls.
+// ownAddresses returns the addresses of this machine's interfaces and those of OwnHosts. The
+// interfaces are read at each call, because their addresses may change; OwnHosts are resolved once
+// for each fetch.
 func (f *Fetcher) ownAddresses() ([]netip.Addr, error) {
 	interfaces := f.interfaces
 	if interfaces == nil {
@@ -42,7 +43,7 @@ func (f *Fetcher) ownAddresses() ([]netip.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := slices.Clone(f.published)
+	own := slices.Clone(f.ownHostAddrs)
 	for _, n := range nets {
 		if p, err := netip.ParsePrefix(n.String()); err == nil {
 			own = append(own, plain(p.Addr()))
@@ -57,9 +58,9 @@ const (
 	ownHostsTime = 5 * time.Second
 )
 
-// lookupOwn returns the addresses of this node's own hosts. Hosts that can not be resolved are
-// skipped.
-func lookupOwn(ctx context.Context, hosts []string) (own []netip.Addr) {
+// lookupOwnHosts returns the addresses of this node's own hosts. It skips hosts that cannot be
+// resolved, and those after the first maxOwnHosts.
+func lookupOwnHosts(ctx context.Context, hosts []string) (own []netip.Addr) {
 	ctx, cancel := context.WithTimeout(ctx, ownHostsTime)
 	defer cancel()
 	for _, host := range hosts[:min(len(hosts), maxOwnHosts)] {
@@ -87,8 +88,8 @@ var localNetworks = prefixes(
 	"fec0::/10",      // site-local (RFC 3879)
 )
 
-// translated are the networks of addresses with an IPv4 address in the last four bytes.
-var translated = prefixes(
+// translatedNetworks are the networks of IPv6 addresses with an IPv4 address in the last four bytes.
+var translatedNetworks = prefixes(
 	"64:ff9b::/96",    // NAT64 (RFC 6052)
 	"::ffff:0:0:0/96", // IPv4-translated (RFC 2765)
 	"::/96",           // IPv4-compatible (RFC 4291)
@@ -114,7 +115,7 @@ func plain(a netip.Addr) netip.Addr {
 	a = a.WithZone("").Unmap()
 	bytes := a.As16()
 	switch {
-	case slices.ContainsFunc(translated, func(p netip.Prefix) bool { return p.Contains(a) }) && !a.IsLoopback() && !a.IsUnspecified():
+	case slices.ContainsFunc(translatedNetworks, func(p netip.Prefix) bool { return p.Contains(a) }) && !a.IsLoopback() && !a.IsUnspecified():
 		return netip.AddrFrom4([4]byte(bytes[12:]))
 	case sixToFour.Contains(a):
 		return netip.AddrFrom4([4]byte(bytes[2:6]))

@@ -60,13 +60,13 @@ type Tag struct {
 // tagOf returns the Tag in a server's response. It ignores values that are too long or have
 // characters outside of printable ASCII.
 func tagOf(h http.Header) Tag {
-	plain := func(s string) string {
+	printable := func(s string) string {
 		if len(s) > maxTag || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
 			return ""
 		}
 		return s
 	}
-	return Tag{plain(h.Get("ETag")), plain(h.Get("Last-Modified"))}
+	return Tag{printable(h.Get("ETag")), printable(h.Get("Last-Modified"))}
 }
 
 // A Fetcher fetches info-bundles. Its zero value is ready for use. It can be used by several
@@ -75,13 +75,13 @@ type Fetcher struct {
 	// AllowLocal allows URLs that lead to loopback, link-local and private addresses, for tests
 	// and for nodes on one private network.
 	AllowLocal bool
-	// OwnHosts are the public names or addresses of this machine, which its interfaces need not
-	// have. URLs must not lead to them either, because the host with that address may trust this
-	// machine, or be in its network.
+	// OwnHosts are the public names or addresses of this machine, which may differ from the
+	// addresses of its interfaces. URLs must not lead to them either, because the host with such
+	// an address may trust this machine, or be in its network.
 	OwnHosts []string
 
-	published  []netip.Addr               // addresses of OwnHosts, during a fetch
-	interfaces func() ([]net.Addr, error) // replaces the machine's interfaces in tests
+	ownHostAddrs []netip.Addr               // addresses of OwnHosts, during a fetch
+	interfaces   func() ([]net.Addr, error) // replaces the machine's interfaces in tests
 
 	maxTime time.Duration  // replaces the constant in tests
 	roots   *x509.CertPool // replaces the system's roots in tests
@@ -92,7 +92,9 @@ type Fetcher struct {
 // URL, or the zero Tag: if the server still has that version, Fetch fails with [ErrUnchanged]
 // without downloading it.
 //
-// Other errors wrap an error of this package or [infobundle.ErrInvalid], or come from the network.
+// Other errors wrap [infobundle.ErrInvalid] if the bundle is invalid, come from the network, or
+// report that the URL, a redirect or the response is not allowed, or that the bundle is another
+// node's.
 func (f *Fetcher) Fetch(ctx context.Context, from string, root *x509.Certificate, known Tag) (*infobundle.Bundle, Tag, error) {
 	limit := f.maxTime
 	if limit == 0 {
@@ -102,7 +104,7 @@ func (f *Fetcher) Fetch(ctx context.Context, from string, root *x509.Certificate
 	defer cancel()
 	if !f.AllowLocal {
 		fetcher := *f
-		fetcher.published = lookupOwn(ctx, f.OwnHosts)
+		fetcher.ownHostAddrs = lookupOwnHosts(ctx, f.OwnHosts)
 		f = &fetcher
 	}
 	data, tag, err := f.get(ctx, from, known)
@@ -117,7 +119,7 @@ func (f *Fetcher) Fetch(ctx context.Context, from string, root *x509.Certificate
 		return nil, Tag{}, err
 	}
 	if !b.Root.Equal(root) {
-		return nil, Tag{}, fmt.Errorf("%w: of %s, whose root certificate is not the one that is pinned", errOtherNode, b.Identity)
+		return nil, Tag{}, fmt.Errorf("%w: of %s, whose root certificate is not the pinned root certificate", errOtherNode, b.Identity)
 	}
 	return b, tag, nil
 }

@@ -258,7 +258,7 @@ func TestIsLocal(t *testing.T) {
 // written.
 func TestOwnAddresses(t *testing.T) {
 	f := &Fetcher{
-		published: []netip.Addr{netip.MustParseAddr("198.51.100.9"), netip.MustParseAddr("2001:db8::9")},
+		ownHostAddrs: []netip.Addr{netip.MustParseAddr("198.51.100.9"), netip.MustParseAddr("2001:db8::9")},
 		interfaces: func() ([]net.Addr, error) {
 			var list []net.Addr
 			for _, s := range []string{"203.0.113.7/24", "2001:db8:1::7/64"} {
@@ -286,7 +286,7 @@ func TestOwnAddresses(t *testing.T) {
 	if err := f.control("tcp", "203.0.113.8:80", nil); err == nil {
 		t.Error("connected although the own addresses are not known")
 	}
-	if own := lookupOwn(t.Context(), []string{"192.0.2.1", "no-such-host.invalid", "::ffff:192.0.2.2"}); len(own) != 2 || own[1] != netip.MustParseAddr("192.0.2.2") {
+	if own := lookupOwnHosts(t.Context(), []string{"192.0.2.1", "no-such-host.invalid", "::ffff:192.0.2.2"}); len(own) != 2 || own[1] != netip.MustParseAddr("192.0.2.2") {
 		t.Errorf("own hosts are at %v", own)
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// dateFormats are the formats of a bundle's date, in UTC. The reference writes the first, in
-// local time. For the same time, each format sorts, as a string, after the previous one.
+// dateFormats are the formats of a bundle's date, in UTC. The reference writes the first format, in
+// local time. For the same time, each format sorts, as a string, after the previous format.
 var dateFormats = []string{time.DateOnly, "2006-01-02T150405", "2006-01-02T150405.000000"}
 
 // maxAhead is the maximum time by which a bundle's date may be in the future. Clocks differ, and
@@ -27,8 +27,9 @@ func ParseDate(date string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q is not a date: expected YYYY-MM-DD or YYYY-MM-DDThhmmss, in UTC", excerpt.Of(date))
 }
 
-// CheckDate checks the date of a bundle: it must be valid, and at most one day in the future.
-// Until the date is in the past, no newer bundle could replace the bundle.
+// CheckDate checks the date of a bundle: it must be valid, and at most one day in the future. A
+// bundle with a date far in the future would take precedence over all newer bundles until that
+// date.
 func CheckDate(date string, now time.Time) error {
 	t, err := ParseDate(date)
 	if err == nil && t.After(now.Add(maxAhead)) {
@@ -37,17 +38,18 @@ func CheckDate(date string, now time.Time) error {
 	return err
 }
 
-// NextDate returns the date of a new bundle, where old is the date of the last one. For a node's
-// first bundle it is today's date, for later ones today's date with the time, with microseconds
-// if necessary. If old is after now, NextDate returns the next date that sorts after old, or
-// false if that is more than a day in the future.
+// NextDate returns the date of a new bundle of a node. old is the date of the node's previous
+// bundle, or "" for its first bundle. A first bundle gets today's date. Later bundles get today's
+// date with the time, with microseconds if necessary to sort after old. If old is in the future,
+// the new date is one second after old. ok reports whether the new date is valid according to
+// [CheckDate].
 //
-// A later bundle has the time even if old is on an earlier day: old may be from an older backup,
-// and the new date must sort after those of today's bundles that the backup lacks.
+// Later bundles get the time even if old is on an earlier day, because old may be from an older
+// backup, and the new date must sort after the dates of today's bundles that are not in the backup.
 func NextDate(old string, now time.Time) (date string, ok bool) {
 	t, err := ParseDate(old)
 	if err != nil {
-		old = "" // no implementation accepts it as a date
+		old = "" // not a valid date, so no other node has accepted it
 	}
 	formats := dateFormats
 	if old != "" {

@@ -179,7 +179,7 @@ func read(data []byte, now time.Time, left *int) (*Bundle, error) {
 		}
 		delete(part, p.name)
 	}
-	for name := range part {
+	for name := range part { // what is left is not one of the four entries
 		return nil, fmt.Errorf("it has an extra entry %q; expected exactly %s, %s, %s and %s", name, rootCert, rootCSR, nodeinfo, signature)
 	}
 	for _, f := range parts {

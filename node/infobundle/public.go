@@ -39,7 +39,7 @@ func CheckPublic(f File) error {
 	case holdsKey(f.Data):
 		return fmt.Errorf("file %q holds a private key, or a share of one, and everybody gets what is in an info-bundle: move it out of the folder", excerpt.Of(f.Name))
 	case secretName.MatchString(f.Name):
-		return fmt.Errorf("file %q has the name of a file with a secret in it, and everybody gets what is in an info-bundle: move it out of the folder, or rename it if it is none", excerpt.Of(f.Name))
+		return fmt.Errorf("file %q has the name of a file with a secret in it, and everybody gets what is in an info-bundle: move it out of the folder, or rename it if it has no secret in it", excerpt.Of(f.Name))
 	case strayName.MatchString(f.Name):
 		return fmt.Errorf("file %q has the name of a core dump or of a copy of a node's file, and everybody gets what is in an info-bundle: move it out of the folder, or give it its right name", excerpt.Of(f.Name))
 	}

@@ -11,9 +11,9 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// errAggregator is returned if a peer can not be added to peers/kustomization.yaml (the aggregator)
+// errAggregator is returned if a peer cannot be added to peers/kustomization.yaml (the aggregator)
 // without the risk of damaging its other content.
-var errAggregator = errors.New("can not add the peer to a file of this form")
+var errAggregator = errors.New("cannot add the peer to a file of this form")
 
 const newAggregator = `# The node's peers. Each is added to the resources when it is registered. Entries
 # of your own may stand among them, and settings above them; they stay.
@@ -54,14 +54,14 @@ var (
 // the order that an operator may have given it. If the file does not have the usual form, in which a
 // line at the left margin begins a key or an item, the error wraps [errAggregator].
 func addPeer(list []byte, id string) ([]byte, error) {
-	fresh := fmt.Appendf(nil, newAggregator, id)
+	onlyPeer := fmt.Appendf(nil, newAggregator, id)
 	if len(list) == 0 || isPlaceholder(list) {
-		return fresh, nil
+		return onlyPeer, nil
 	}
-	var s scan
+	var s aggregatorScan
 	lines := bytes.SplitAfter(list, []byte("\n"))
 	for i, line := range lines {
-		if err := s.line(i, string(line), id); err != nil {
+		if err := s.parseLine(i, string(line), id); err != nil {
 			return nil, fmt.Errorf("%w: line %d: %w", errAggregator, i+1, err)
 		}
 	}
@@ -69,23 +69,23 @@ func addPeer(list []byte, id string) ([]byte, error) {
 	case s.present:
 		return list, nil
 	case s.key == "":
-		return fresh, nil // nothing but comments
+		return onlyPeer, nil // nothing but comments
 	}
 	eol := "\n"
 	if bytes.HasSuffix(lines[0], []byte("\r\n")) {
 		eol = "\r\n"
 	}
 	entry := fmt.Sprintf("%s- %s/%s", s.indent, id, eol)
-	if !s.found {
-		s.last, entry = len(lines)-1, "resources:"+eol+entry
+	if !s.hasResources {
+		s.lastLine, entry = len(lines)-1, "resources:"+eol+entry
 	}
 	var out bytes.Buffer
 	for i, line := range lines {
-		if i == s.empty && s.isEmpty {
+		if i == s.emptyLine && s.emptyList {
 			line = []byte("resources:" + eol)
 		}
 		out.Write(line)
-		if i == s.last {
+		if i == s.lastLine {
 			if n := len(line); n > 0 && line[n-1] != '\n' {
 				out.WriteString(eol)
 			}
@@ -95,19 +95,19 @@ func addPeer(list []byte, id string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// scan is the state of parsing an aggregator line by line.
-type scan struct {
-	key     string // the top-level key of the current line
-	found   bool   // there is a resources key
-	isEmpty bool   // and it is "resources: []"
-	empty   int    // the line of "resources: []"
-	last    int    // the line of the last resource, or of the key if it has none
-	items   int    // number of resources so far
-	indent  string // indentation of the resources
-	present bool   // the peer is one of them
+// aggregatorScan is the state of parsing an aggregator line by line.
+type aggregatorScan struct {
+	key          string // the top-level key of the current line
+	hasResources bool   // there is a resources key
+	emptyList    bool   // and it is "resources: []"
+	emptyLine    int    // the line of "resources: []"
+	lastLine     int    // the line of the last resource, or of the key if it has none
+	items        int    // number of resources so far
+	indent       string // indentation of the resources
+	present      bool   // the peer is one of them
 }
 
-func (s *scan) line(i int, line, id string) error {
+func (s *aggregatorScan) parseLine(i int, line, id string) error {
 	line = strings.TrimRight(line, " \t\r\n")
 	switch text := strings.TrimLeft(line, " \t"); {
 	case text == "" || text[0] == '#':
@@ -115,16 +115,16 @@ func (s *scan) line(i int, line, id string) error {
 	case line == "---" && s.key == "":
 		return nil
 	case text == line && text != "-" && !strings.HasPrefix(text, "- "):
-		return s.topLevel(i, line)
+		return s.parseTopLevel(i, line)
 	case s.key == "":
 		return errors.New("expected a key, such as \"resources:\"")
 	case s.key == "resources":
-		return s.resource(i, line, id)
+		return s.parseResource(i, line, id)
 	}
 	return nil
 }
 
-func (s *scan) topLevel(i int, line string) error {
+func (s *aggregatorScan) parseTopLevel(i int, line string) error {
 	m := topLevelKey.FindStringSubmatch(line)
 	if m == nil {
 		return fmt.Errorf("expected a key, such as \"resources:\", not %q", excerpt.Of(line))
@@ -133,26 +133,26 @@ func (s *scan) topLevel(i int, line string) error {
 	if s.key != "resources" {
 		return nil
 	}
-	if s.found {
+	if s.hasResources {
 		return errors.New("a second list of resources")
 	}
-	s.found, s.last = true, i
+	s.hasResources, s.lastLine = true, i
 	switch value := uncomment(m[2]); value {
 	case "":
 	case "[]":
-		s.isEmpty, s.empty = true, i
+		s.emptyList, s.emptyLine = true, i
 	default:
-		return fmt.Errorf("resources are %q: expected a list with each of them on a line of its own", excerpt.Of(value))
+		return fmt.Errorf("resources are %q: expected a list with each resource on a line of its own", excerpt.Of(value))
 	}
 	return nil
 }
 
-func (s *scan) resource(i int, line, id string) error {
+func (s *aggregatorScan) parseResource(i int, line, id string) error {
 	m := listItem.FindStringSubmatch(line)
-	if m == nil || s.isEmpty || s.items > 0 && m[1] != s.indent {
+	if m == nil || s.emptyList || s.items > 0 && m[1] != s.indent {
 		return fmt.Errorf("expected one resource, such as \"- folder/\", not %q", excerpt.Of(line))
 	}
-	s.indent, s.last = m[1], i
+	s.indent, s.lastLine = m[1], i
 	s.items++
 	s.present = s.present || path.Clean(unquote(uncomment(m[2]))) == id
 	return nil

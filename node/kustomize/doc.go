@@ -14,8 +14,8 @@
 //	    <peer node ID>/kustomization.yaml             the manifest of one peer
 //	    <peer node ID>/resources-patch.yaml           CPU and memory for this peer
 //
-// <environment> and base have one folder in common, which is five levels above
-// the peer's. The base is the operator's; this package writes below peers/ only:
+// <environment> and base are in the same folder, which is five levels above the peer's folder.
+// The base belongs to the operator; this package writes below peers/ only:
 //
 //   - The manifest is generated, and has the differences between the peer's StatefulSet and the
 //     base: the node ID, one replica for each sending queue, the drainer instead of the client
@@ -24,13 +24,13 @@
 //   - The resources patch is made once, with small values. It is never written again, so that the
 //     operator can edit it.
 //   - The peer is added at the end of the aggregator's resources. All other content of the
-//     aggregator is unchanged, including other entries. If the peer can not be added reliably, the
-//     aggregator is not changed ([errAggregator]). Only the placeholder of the reference scripts
-//     is replaced as a whole.
+//     aggregator is unchanged, including other entries. If the peer cannot be added reliably,
+//     [Update] fails, and the aggregator is not changed. Only the placeholder of the reference
+//     scripts is replaced as a whole.
 //
 // [Update] updates the three files of a registered peer. It has to be called whenever the peer changes:
-// after it was registered, its number of queues set, its nodeinfo updated, or the peer deactivated.
-// Calling it again changes nothing. [Enabled] reports whether a node has such files.
+// after the peer was registered, its number of queues set, its nodeinfo updated, or the peer
+// deactivated. Calling Update again changes nothing. [Enabled] reports whether a node has such files.
 //
 // The content of the files is equivalent to that of the reference's create-peer-manifest, and both
 // programs can be used on one directory in any order, with these differences:
@@ -42,6 +42,6 @@
 //   - The reference replaces an aggregator in which it does not find its list, and adds peers at the
 //     end of the file instead of the end of the list.
 //
-// Values of peers can not inject YAML: node IDs are checked, and all other text must be printable, and
+// Values of peers cannot inject YAML: node IDs are checked, and all other text must be printable, and
 // is written as an escaped string in double quotes.
 package kustomize

@@ -26,7 +26,7 @@ func read(path string) ([]byte, error) {
 // replace replaces a file atomically. If the file has the content already, it is not written, so that
 // tools that watch it are not triggered.
 func replace(path string, data []byte) error {
-	// A file that can not be read is replaced too.
+	// A file that cannot be read is replaced too.
 	if old, err := read(path); err == nil && old != nil && bytes.Equal(old, data) {
 		return nil
 	}
@@ -48,7 +48,7 @@ func createOnce(path string, data []byte) error {
 // lock excludes other updates until the returned function is called. If two updates edited the aggregator
 // at once, one entry could be lost.
 func lock(peersDir string) (unlock func(), err error) {
-	if err := guard.CheckRootWrites(peersDir); err != nil {
+	if err := guard.CheckSuperuserWrites(peersDir); err != nil {
 		return nil, err
 	}
 	return durable.Lock(context.Background(), peersDir)

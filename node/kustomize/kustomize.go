@@ -33,19 +33,19 @@ const (
 
 // The names of the files.
 const (
-	manifestName   = "kustomization.yaml" // also the name of the aggregator
-	patchName      = "resources-patch.yaml"
-	referenceMaker = "create-peer-manifest"
+	manifestName    = "kustomization.yaml" // also the name of the aggregator
+	patchName       = "resources-patch.yaml"
+	referenceScript = "create-peer-manifest"
 )
 
 // Update updates the Kustomize files of a registered peer. peersDir is the "peers" folder of the node's
 // directory, in which the peer's folder must exist. baseApp is the name of the node's folder below
 // "base", as returned by [BaseApp].
 //
-// Files are replaced atomically, and only if their content changes. The aggregator is the last one, so
+// Files are replaced atomically, and only if their content changes. The aggregator is written last, so
 // that it never lists a peer without a manifest. After an interruption, the next Update completes the
-// changes. Several Updates may run at once. If the aggregator has to be edited by hand, the error wraps
-// [errAggregator]; the peer's own files are up to date in this case.
+// changes. Several Updates may run at once. If the form of the aggregator does not allow adding the
+// peer, the error says what to add by hand; the peer's own files are up to date in this case.
 func Update(peersDir string, p Peer, baseApp string) error {
 	if err := update(peersDir, p, baseApp); err != nil {
 		return fmt.Errorf("peer %q: Kustomize files: %w", excerpt.Of(p.ID), err)
@@ -92,10 +92,10 @@ func update(peersDir string, p Peer, baseApp string) error {
 
 // Enabled reports whether the node has Kustomize files: a manifest of a peer, an aggregator other than the
 // reference's placeholder, or the reference's create-peer-manifest, which operators without Kubernetes have
-// to delete according to the reference's documentation. If a file can not be read, Enabled returns true, so
+// to delete according to the reference's documentation. If a file cannot be read, Enabled returns true, so
 // that [Update] reports the error.
 func Enabled(peersDir string) bool {
-	if fi, err := os.Stat(filepath.Join(peersDir, referenceMaker)); err == nil && fi.Mode().IsRegular() {
+	if fi, err := os.Stat(filepath.Join(peersDir, referenceScript)); err == nil && fi.Mode().IsRegular() {
 		return true
 	}
 	list, err := read(filepath.Join(peersDir, manifestName))

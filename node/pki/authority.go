@@ -85,7 +85,7 @@ func (a *Authority) SignServer(csr *x509.CertificateRequest, serial *big.Int, no
 	case validity <= 0:
 		return nil, fmt.Errorf("validity of %v: expected a positive one", validity)
 	case now.Add(validity).After(a.Cert.NotAfter):
-		return nil, fmt.Errorf("validity of %v: the root certificate itself ends before, at %v", validity, a.Cert.NotAfter)
+		return nil, fmt.Errorf("validity of %v: the root certificate itself ends earlier, at %v", validity, a.Cert.NotAfter)
 	}
 	ski, err := subjectKeyID(csr.PublicKey)
 	if err != nil {
@@ -126,7 +126,7 @@ func (a *Authority) SignPeer(peerRoot *x509.Certificate, subnet string, serial *
 	if err != nil {
 		return nil, fmt.Errorf("root certificate of the peer: %w", err)
 	}
-	// Nodes of the same type can not be peers, so this also refuses the node itself.
+	// Nodes of the same type cannot be peers, so the first case also refuses the node itself.
 	switch {
 	case !self.Type.CanPeer(peer.Type):
 		return nil, fmt.Errorf("%v and %v can not become peers: one must be an accounting authority, the other an agent", self, peer)
@@ -150,7 +150,7 @@ func (a *Authority) SignPeer(peerRoot *x509.Certificate, subnet string, serial *
 	}
 	extensions := []pkix.Extension{aki, basicConstraintsCA(0), keyUsageCA(), constraint, ski}
 	if subnet != "" {
-		ext, err := comment(subnetPrefix + subnet)
+		ext, err := netscapeComment(subnetPrefix + subnet)
 		if err != nil {
 			return nil, err
 		}
@@ -173,7 +173,7 @@ func (a *Authority) SignPeer(peerRoot *x509.Certificate, subnet string, serial *
 	return cert, nil
 }
 
-// check returns the node's identity, or an error if the authority can not sign.
+// check returns the node's identity, or an error if the authority cannot sign.
 func (a *Authority) check(now time.Time) (Identity, error) {
 	if a.Cert == nil || a.Key == nil {
 		return Identity{}, errors.New("signing needs the root certificate and the root key of this node")

@@ -59,7 +59,7 @@ func CheckRoot(cert *x509.Certificate, now time.Time) (Identity, error) {
 // certificate must have the holder's exact name and key, be able to sign the holder's
 // server certificates, be valid for at least 500 more years, and have a subnet that is
 // valid for the node types ([CheckSubnet]). CheckPeer returns the subnet. The error is a
-// [*VerifyError], or wraps [errSubnet].
+// [*VerifyError], unless the subnet is invalid.
 func CheckPeer(cert, issuerRoot, ownRoot *x509.Certificate, now time.Time) (subnet string, err error) {
 	fail := func(rule Rule, detail string) (string, error) {
 		return "", &VerifyError{Rule: rule, Cert: cert, Detail: detail}

@@ -72,7 +72,7 @@ func TestCheckPeer(t *testing.T) {
 	ca := newNode(t, nodetype.CreditorsAgent, "", ecKey(1))
 	da := newNode(t, nodetype.DebtorsAgent, "", ecKey(2))
 	subnet := func(s string) pkix.Extension {
-		ext, err := comment(s)
+		ext, err := netscapeComment(s)
 		check(t, err)
 		return ext
 	}

@@ -154,14 +154,14 @@ func (g generalName) marshal(b *cryptobyte.Builder) {
 // has the name that is not allowed.
 func (nc *nameConstraints) check(names *certNames) error {
 	for _, n := range names.directory() {
-		within, any := false, false
+		within, constrained := false, false
 		for _, base := range nc.permitted {
 			if base.tag == tagDirectoryName {
-				any = true
+				constrained = true
 				within = within || base.dir.contains(n) == equals
 			}
 		}
-		if any && !within {
+		if constrained && !within {
 			return fmt.Errorf("the name %v is outside of what its issuer may sign", n)
 		}
 		for _, base := range nc.excluded {

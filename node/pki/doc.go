@@ -34,7 +34,7 @@
 // does the rest: building chains, signatures, dates, path lengths, extended key usage,
 // and constraints on DNS names, e-mail and IP addresses, and URIs.
 //
-// Everything that is not completely supported is refused. If two names can not be
+// Everything that is not completely supported is refused. If two names cannot be
 // compared with certainty, because they have characters outside of ASCII whose comparison
 // needs Unicode normalization, they are treated as different for permitted subtrees, and
 // as equal for excluded subtrees.
@@ -57,9 +57,8 @@
 //
 // The error for a refused chain is a [VerifyError] with the broken [Rule], which can be
 // tested, for example, with errors.Is(err, pki.RuleDates). The errors for keys are
-// [ErrPassphrase], [errNotKey], [ErrKeyKind] and [ErrKeyCost]. [errAmbiguous] is returned
-// for data that is not signed because its signature could be presented as one over
-// something else.
+// [ErrPassphrase], [ErrKeyKind] and [ErrKeyCost]. Data is not signed if the signature could be
+// presented as a signature over something else.
 //
 // All input is considered hostile: limits on sizes, numbers of certificates and names, key
 // lengths and the cost of key derivation are checked first.

@@ -107,7 +107,8 @@ func permitOnly(rawSubject []byte) (pkix.Extension, error) {
 	return pkix.Extension{Id: oidNameConstraints, Critical: true, Value: value}, err
 }
 
-func comment(text string) (pkix.Extension, error) {
+// netscapeComment returns the nsComment extension with the given text.
+func netscapeComment(text string) (pkix.Extension, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.IA5String, func(b *cryptobyte.Builder) { b.AddBytes([]byte(text)) })
 	value, err := b.Bytes()

@@ -122,8 +122,8 @@ func sameKey(a, b crypto.PublicKey) bool {
 }
 
 // SignData signs data as "openssl dgst -sha256 -sign" does: with SHA-256, and RSA PKCS #1
-// v1.5 or ECDSA in ASN.1. It is used for info-bundles. It fails with [errAmbiguous] if
-// data begins like a certificate.
+// v1.5 or ECDSA in ASN.1. It is used for info-bundles. It fails if data begins like a
+// certificate.
 func SignData(key crypto.Signer, data []byte) ([]byte, error) {
 	if err := checkPublicKey(key.Public()); err != nil {
 		return nil, err
@@ -135,8 +135,8 @@ func SignData(key crypto.Signer, data []byte) ([]byte, error) {
 	return key.Sign(rand.Reader, sum[:], crypto.SHA256)
 }
 
-// VerifyData checks a signature made by [SignData]. The error wraps [errSignature] or
-// [ErrKeyKind]. The caller must check that data can not be anything else that the key
+// VerifyData checks a signature made by [SignData]. If the key is not supported, the error
+// wraps [ErrKeyKind]. The caller must check that data cannot be anything else that the key
 // signs, for example that nodeinfo.zip is a plain zip file.
 func VerifyData(pub crypto.PublicKey, data, sig []byte) error {
 	if err := checkPublicKey(pub); err != nil {

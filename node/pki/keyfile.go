@@ -38,7 +38,7 @@ const (
 
 var (
 	// ErrPassphrase is returned for an encrypted key if the passphrase is wrong or
-	// missing. Damage to the encrypted data can not be distinguished from a wrong
+	// missing. Damage to the encrypted data cannot be distinguished from a wrong
 	// passphrase.
 	ErrPassphrase = errors.New("wrong passphrase for the private key")
 	// errNotKey is returned for data that is not exactly one private key in a supported
@@ -94,8 +94,8 @@ func EncodeEncryptedKey(key crypto.Signer, passphrase []byte) ([]byte, error) {
 //
 // DecodeKey calls passphrase at most once, and only if the key is encrypted. If
 // passphrase is nil, encrypted keys are refused with [ErrPassphrase]. Errors wrap
-// [ErrPassphrase], [errNotKey], [ErrKeyKind] or [ErrKeyCost], or are the error of
-// passphrase.
+// [ErrPassphrase], [ErrKeyKind] or [ErrKeyCost], are the error of passphrase, or report that
+// data is not exactly one private key in a supported format.
 func DecodeKey(data []byte, passphrase func() ([]byte, error)) (crypto.Signer, error) {
 	text, err := textfile.Decode(data)
 	if err != nil {
@@ -149,7 +149,7 @@ func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (crypto.Signe
 		if err != nil {
 			return nil, err
 		}
-		pass, err := ask(passphrase)
+		pass, err := askPassphrase(passphrase)
 		if err != nil {
 			return nil, err
 		}
@@ -158,9 +158,9 @@ func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (crypto.Signe
 			return nil, err
 		}
 		return parseDecrypted(pemPKCS8Key, der)
-	//lint:ignore SA1019 Old as the format is, the reference's root keys have it.
+	//lint:ignore SA1019 The format is old, but the reference's root keys have it.
 	case x509.IsEncryptedPEMBlock(block):
-		pass, err := ask(passphrase)
+		pass, err := askPassphrase(passphrase)
 		if err != nil {
 			return nil, err
 		}
@@ -228,7 +228,8 @@ func parsePlainKey(pemType string, der []byte) (crypto.Signer, error) {
 	return nil, ErrKeyKind
 }
 
-func ask(passphrase func() ([]byte, error)) ([]byte, error) {
+// askPassphrase calls passphrase, which may be nil, and checks the length of the result.
+func askPassphrase(passphrase func() ([]byte, error)) ([]byte, error) {
 	if passphrase == nil {
 		return nil, fmt.Errorf("%w: the key is encrypted, and no passphrase was given", ErrPassphrase)
 	}

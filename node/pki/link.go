@@ -103,7 +103,7 @@ func VerifyClient(rawCerts [][]byte, ownRoot *x509.Certificate, now time.Time) (
 // returns at least one certificate, or an error.
 func parsePresented(rawCerts [][]byte) ([]*x509.Certificate, error) {
 	if len(rawCerts) == 0 {
-		return nil, &VerifyError{Rule: ruleChain, Detail: "no certificate was shown"}
+		return nil, &VerifyError{Rule: ruleChain, Detail: "no certificate was presented"}
 	}
 	if err := checkSize(rawCerts, func(raw []byte) int { return len(raw) }); err != nil {
 		return nil, err

@@ -282,12 +282,12 @@ func (n name) marshal(b *cryptobyte.Builder) {
 func (r rdn) marshal(b *cryptobyte.Builder) {
 	encoded := make([][]byte, 0, len(r))
 	for _, a := range r {
-		var one cryptobyte.Builder
-		one.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		var element cryptobyte.Builder
+		element.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			b.AddASN1ObjectIdentifier(a.oid)
 			b.AddASN1(a.tag, func(b *cryptobyte.Builder) { b.AddBytes(a.value) })
 		})
-		der, err := one.Bytes()
+		der, err := element.Bytes()
 		if err != nil {
 			b.SetError(err)
 			return

@@ -44,7 +44,7 @@ func EncodeCertificatePEM(cert *x509.Certificate) []byte {
 
 // ParseCSRPEM parses the content of a file with exactly one certificate signing request,
 // under the same rules as [ParseCertificatePEM], and checks that the request is signed
-// with the key in it. Errors wrap [ErrPEM] or [errSignature].
+// with the key in it. Errors about the file wrap [ErrPEM].
 func ParseCSRPEM(data []byte) (*x509.CertificateRequest, error) {
 	der, err := onlyBlock(data, pemCSR)
 	if err != nil {
@@ -71,7 +71,7 @@ func onlyBlock(data []byte, pemType string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %d bytes: expected at most %d", ErrPEM, len(data), maxFile)
 	}
 	if textfile.HasMark(data) {
-		return nil, fmt.Errorf("%w: it begins with a byte order mark, which OpenSSL does not read: save it as UTF-8 without one", ErrPEM)
+		return nil, fmt.Errorf("%w: it begins with a byte order mark, which OpenSSL does not read: save the file as UTF-8 without a byte order mark", ErrPEM)
 	}
 	// Count the blocks in the text, because pem.Decode skips malformed blocks, which
 	// another program may be able to read.

@@ -7,8 +7,8 @@ import (
 )
 
 // A root key signs certificates, certificate signing requests, and nodeinfo.zip, with the
-// same algorithms over plain bytes: the signature does not contain which of the three it
-// is for. Therefore the signed bytes themselves must be unambiguous for every reader.
+// same algorithms over plain bytes: the signature does not show which of the three was
+// signed. Therefore the signed bytes themselves must be unambiguous for every reader.
 //
 // Certificates and requests are DER and begin with the tag of a SEQUENCE; they differ in
 // the types of their first two elements. Most readers, such as "unzip", recognize a zip

@@ -22,8 +22,8 @@ const subnetPrefix = "Subnet: "
 // is the subnet that an accounting authority has given to the peer: 6 to 16 lowercase hex
 // digits after "Subnet: " ("Swaptacular SSL/TLS Certificates", section "Peer
 // certificates"). ok is false if there is no comment or another comment, such as the empty
-// one that the reference writes for agents. If the comment begins like a subnet but is
-// invalid, the error wraps [errSubnet].
+// comment that the reference writes for agents. If the comment begins like a subnet but is
+// invalid, SubnetComment returns an error.
 func SubnetComment(cert *x509.Certificate) (subnet string, ok bool, err error) {
 	ext := findExtension(cert, oidNetscapeComment)
 	if ext == nil {
@@ -48,7 +48,6 @@ func SubnetComment(cert *x509.Certificate) (subnet string, ok bool, err error) {
 // CheckSubnet checks that a peer certificate from issuer to peer may have the subnet, or
 // none if subnet is "". Only accounting authorities give subnets: 6 digits, not all zero, to
 // a creditors agent; 8 to 16 digits, beginning with the authority's ID, to a debtors agent.
-// The error wraps [errSubnet].
 func CheckSubnet(issuer, peer Identity, subnet string) error {
 	if issuer.Type != nodetype.AccountingAuthority {
 		if subnet != "" {

@@ -69,7 +69,7 @@ type algorithm struct {
 }
 
 // algorithmOf returns the algorithm of a decrypted private key. It returns false if der
-// can not be a key, as after decryption with a wrong passphrase.
+// cannot be a key, as after decryption with a wrong passphrase.
 func algorithmOf(pemType string, der []byte) (algorithm, bool) {
 	s := cryptobyte.String(der)
 	var key cryptobyte.String

@@ -61,7 +61,7 @@ const (
 // VerifyError is the error for a refused certificate or chain.
 type VerifyError struct {
 	Rule   Rule              // the rule that was broken
-	Cert   *x509.Certificate // the certificate that breaks the rule; nil if it is about all of them
+	Cert   *x509.Certificate // the certificate that breaks the rule; nil if the chain as a whole breaks it
 	Detail string            // what was wrong, or the context of Err
 	Err    error             // the cause, or nil
 }
@@ -146,7 +146,7 @@ func verify(leaf *x509.Certificate, o VerifyOptions, mayIssue func(*x509.Certifi
 	pool := func(certs []*x509.Certificate) *x509.CertPool {
 		p := x509.NewCertPool()
 		for _, cert := range certs {
-			p.AddCert(known.of(cert).stripped)
+			p.AddCert(known.get(cert).stripped)
 		}
 		return p
 	}
@@ -154,7 +154,7 @@ func verify(leaf *x509.Certificate, o VerifyOptions, mayIssue func(*x509.Certifi
 	if len(usages) == 0 {
 		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 	}
-	built, err := known.of(leaf).stripped.Verify(x509.VerifyOptions{
+	built, err := known.get(leaf).stripped.Verify(x509.VerifyOptions{
 		Roots:         pool(o.Trusted),
 		Intermediates: pool(issuers),
 		KeyUsages:     usages,
@@ -199,17 +199,17 @@ func checkSize[T any](shown []T, size func(T) int) error {
 type candidates map[string]*candidate
 
 type candidate struct {
-	given *x509.Certificate
+	original *x509.Certificate
 	// stripped is a copy without the critical extensions that this package enforces
 	// instead of crypto/x509.
 	stripped *x509.Certificate
 	names    *certNames
 }
 
-func (c candidates) of(cert *x509.Certificate) *candidate { return c[string(cert.Raw)] }
+func (c candidates) get(cert *x509.Certificate) *candidate { return c[string(cert.Raw)] }
 
 func (c candidates) add(cert *x509.Certificate) error {
-	if c.of(cert) != nil {
+	if c.get(cert) != nil {
 		return nil
 	}
 	if pub, ok := cert.PublicKey.(*rsa.PublicKey); ok && pub.N.BitLen() > maxRSABits {
@@ -224,7 +224,7 @@ func (c candidates) add(cert *x509.Certificate) error {
 	}
 	stripped := *cert
 	stripped.UnhandledCriticalExtensions = slices.DeleteFunc(slices.Clone(cert.UnhandledCriticalExtensions), names.understands)
-	c[string(cert.Raw)] = &candidate{given: cert, stripped: &stripped, names: names}
+	c[string(cert.Raw)] = &candidate{original: cert, stripped: &stripped, names: names}
 
 	total := 0
 	for _, known := range c {
@@ -254,11 +254,11 @@ func (c candidates) check(chain []*x509.Certificate) ([]*x509.Certificate, error
 	given := make([]*x509.Certificate, len(chain))
 	names := make([]*certNames, len(chain))
 	for i, cert := range chain {
-		known := c.of(cert)
-		given[i], names[i] = known.given, known.names
+		known := c.get(cert)
+		given[i], names[i] = known.original, known.names
 		// crypto/x509 accepts a keyUsage extension without any bit.
 		if i > 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0 && findExtension(cert, oidKeyUsage) != nil {
-			return nil, &VerifyError{Rule: ruleCA, Cert: known.given, Detail: "expected keyUsage with keyCertSign"}
+			return nil, &VerifyError{Rule: ruleCA, Cert: known.original, Detail: "expected keyUsage with keyCertSign"}
 		}
 	}
 	if at, err := checkConstraints(names); err != nil {
@@ -275,15 +275,15 @@ func (c candidates) explainError(err error, leaf *x509.Certificate, issuers []*x
 	if !errors.As(err, &invalid) {
 		// The error does not contain the certificate, and for intermediates it may
 		// only mean that none was usable.
-		if len(c.of(leaf).stripped.UnhandledCriticalExtensions) > 0 {
+		if len(c.get(leaf).stripped.UnhandledCriticalExtensions) > 0 {
 			e.Rule = ruleCriticalExtension
-		} else if rule, cert := c.brokenAbove(leaf, issuers, now); cert != nil {
+		} else if rule, cert := c.findBrokenIssuer(leaf, issuers, now); cert != nil {
 			e.Rule, e.Cert = rule, cert
 		}
 		return e
 	}
-	if invalid.Cert != nil && c.of(invalid.Cert) != nil {
-		e.Cert = c.of(invalid.Cert).given
+	if invalid.Cert != nil && c.get(invalid.Cert) != nil {
+		e.Cert = c.get(invalid.Cert).original
 	}
 	switch invalid.Reason {
 	case x509.Expired:
@@ -302,10 +302,10 @@ func (c candidates) explainError(err error, leaf *x509.Certificate, issuers []*x
 	return e
 }
 
-// brokenAbove follows the signatures from the leaf upwards, and returns the first
+// findBrokenIssuer follows the signatures from the leaf upwards, and returns the first
 // certificate that breaks a rule by itself, and the rule. It is only for the error
 // message; the chain has been refused already.
-func (c candidates) brokenAbove(leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time) (Rule, *x509.Certificate) {
+func (c candidates) findBrokenIssuer(leaf *x509.Certificate, issuers []*x509.Certificate, now time.Time) (Rule, *x509.Certificate) {
 	child := leaf
 	for range maxCertificates {
 		at := slices.IndexFunc(issuers, func(cert *x509.Certificate) bool {
@@ -321,7 +321,7 @@ func (c candidates) brokenAbove(leaf *x509.Certificate, issuers []*x509.Certific
 			return RuleDates, issuer
 		case !issuer.IsCA || findExtension(issuer, oidKeyUsage) != nil && issuer.KeyUsage&x509.KeyUsageCertSign == 0:
 			return ruleCA, issuer
-		case len(c.of(issuer).stripped.UnhandledCriticalExtensions) > 0:
+		case len(c.get(issuer).stripped.UnhandledCriticalExtensions) > 0:
 			return ruleCriticalExtension, issuer
 		}
 		child = issuer

@@ -28,7 +28,7 @@ import (
 // Path is the URL path of the info-bundle.
 const Path = "/info-bundle.zip"
 
-// Bounds on the resources used by clients, and other limits.
+// Bounds on the resources used by clients, and other times.
 const (
 	maxHeader    = 8 << 10
 	readTimeout  = 5 * time.Second
@@ -49,11 +49,12 @@ type Server struct {
 	cfg         Config
 	readTimeout time.Duration
 
-	mu      sync.Mutex
-	current *bundle        // the last valid bundle; nil if there was none
-	seen    node.FileStamp // the stamp of the file when it was last read
-	again   time.Time      // if the file was refused: the time to read it again even if it is unchanged
-	trouble string         // the last logged error of the file
+	mu        sync.Mutex
+	current *bundle // the last valid bundle; nil if there was none
+	// The results of the last reading of the file.
+	lastStamp node.FileStamp
+	lastError string    // "" if the file was valid
+	retryAt   time.Time // when to read the file again, if it was invalid and is unchanged
 }
 
 type bundle struct {
@@ -70,13 +71,13 @@ func New(cfg Config) *Server {
 	}
 	s := &Server{cfg: cfg, readTimeout: readTimeout}
 	if s.bundle() == nil {
-		cfg.Log.Warn("there is no info-bundle to be published yet: make one, and it is served from then on", "file", cfg.File)
+		cfg.Log.Warn("there is no valid info-bundle to be published yet: it is served as soon as the file is made", "file", cfg.File)
 	}
 	return s
 }
 
-// Serve answers requests until ctx is done, and closes the listener. It returns an error if it can
-// not continue before ctx is done.
+// Serve answers requests until ctx is done, and closes the listener. It returns an error if
+// accepting connections fails before that.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	h := &http.Server{
 		Handler:        s,
@@ -87,21 +88,21 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	httplimit.Apply(h, pendingconns.OpenFiles())
 	h.SetKeepAlivesEnabled(false) // clients have one request only
-	down := make(chan struct{})
+	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		defer close(down)
-		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer close(closed)
+		shutdownCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
-		if h.Shutdown(patience) != nil {
+		if h.Shutdown(shutdownCtx) != nil {
 			h.Close()
 		}
 	})
 	err := h.Serve(l)
-	if stop() {
+	if stop() { // ctx is not done, so Serve has failed
 		l.Close()
 		return fmt.Errorf("publish the info-bundle: %w", err)
 	}
-	<-down
+	<-closed
 	return nil
 }
 
@@ -128,26 +129,27 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", b.modified, bytes.NewReader(b.data))
 }
 
-// bundle returns the current info-bundle, or nil if there is none. While the file is invalid, the last
-// valid bundle is served, and the error is logged once. An unchanged file is read again after
-// retryPause, because the error may have another cause than the content of the file.
+// bundle returns the info-bundle to be served, or nil if there is none. It reads the file if it has
+// changed. While the file is invalid, bundle returns the last valid bundle, and each different error
+// is logged once. An invalid file is read again after retryPause even if it is unchanged, because the
+// cause may be outside of the file.
 func (s *Server) bundle() *bundle {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stamp := node.StampFile(s.cfg.File)
-	if stamp == s.seen && (s.trouble == "" || time.Now().Before(s.again)) {
+	if stamp == s.lastStamp && (s.lastError == "" || time.Now().Before(s.retryAt)) {
 		return s.current
 	}
-	s.seen, s.again = stamp, time.Now().Add(retryPause)
+	s.lastStamp, s.retryAt = stamp, time.Now().Add(retryPause)
 	b, err := s.read()
 	if err == nil {
-		s.current, s.trouble = b, ""
+		s.current, s.lastError = b, ""
 		return b
 	}
-	if err.Error() != s.trouble && (s.current != nil || !errors.Is(err, fs.ErrNotExist)) { // New has logged that the file does not exist
-		s.cfg.Log.Error("the file is not published, the last good one is", "file", s.cfg.File, "err", err)
+	if err.Error() != s.lastError && (s.current != nil || !errors.Is(err, fs.ErrNotExist)) { // New has logged that the file does not exist
+		s.cfg.Log.Error("the file is not published, because it is no valid info-bundle of this node; the last valid one is served, if there was one", "file", s.cfg.File, "err", err)
 	}
-	s.trouble = err.Error()
+	s.lastError = err.Error()
 	return s.current
 }
 

@@ -11,7 +11,7 @@
 // parses a typed one), or by a registry:
 //
 //	list, err := registry.Load(ctx, source, key)
-//	entry, err := list.Check(id, rootKey)   // ErrUnlisted, errMismatch, or found and equal
+//	entry, err := list.Check(id, rootKey)   // fails if the list lacks the ID, or has another key for it
 //
 // A [List] is a file in a small part of TOML, described in docs/registry.md. It
 // may end with an Ed25519 signature, over all bytes above it. The caller decides why a list is
@@ -24,9 +24,9 @@
 //     because TLS authenticates the server. A list fetched by plain http is refused.
 //
 // An old list with a valid signature lacks later corrections. A list can contain the end of its
-// validity, and is refused afterwards ([errExpired]).
+// validity, and is refused afterwards.
 //
 // A list is accepted only as a whole. A malformed line, an unknown key, or a repeated node ID
-// makes the whole list invalid ([errFormat]). The content of a list is not parsed before its
-// signature has been verified.
+// makes the whole list invalid. The content of a list is not parsed before its signature has been
+// verified.
 package registry

@@ -18,8 +18,7 @@ const (
 
 // ParseFingerprint parses a typed or copied fingerprint: in upper or lower case, with colons or
 // white space anywhere, and with or without "sha256:" at the beginning. It returns the
-// fingerprint in the form of [pki.Fingerprint], for comparison with ==. Errors wrap
-// [errFingerprint].
+// fingerprint in the form of [pki.Fingerprint], for comparison with ==.
 func ParseFingerprint(typed string) (string, error) {
 	if len(typed) > maxTyped {
 		return "", fmt.Errorf("%w: %d characters: expected \"sha256:\" and %d hex digits", errFingerprint, len(typed), fingerprintDigits)

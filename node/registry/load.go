@@ -23,9 +23,9 @@ const (
 	maxHeader    = 64 << 10
 )
 
-// Load reads a list from a file or a server, and parses it with [parse]. source is the path of a
-// file, or an https or http URL. A list that is fetched by http must be signed: without a key,
-// the error wraps [errUnsigned].
+// Load reads a list from a file or a server, and verifies its signature if key is not nil. source
+// is the path of a file, or an https or http URL. Load fails if the list is malformed or no longer
+// valid. It does not fetch a list by plain http without a key.
 //
 // Redirects are followed on the same server only, and never from https to http. Fetching takes
 // at most 30 seconds and reads at most 1 MiB.
@@ -63,8 +63,8 @@ func read(ctx context.Context, source string, key ed25519.PublicKey, transport h
 		return nil, scheme + " address", errors.New("not a valid URL")
 	}
 	// The query and the user information may be secret.
-	place := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
-	shown = place.String()
+	withoutSecrets := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+	shown = withoutSecrets.String()
 	switch {
 	case u.Scheme == "http" && key == nil:
 		err = fmt.Errorf("%w: by plain http anybody on the way could have written it; use https, or give the publisher's key", errUnsigned)
@@ -132,7 +132,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	sameServer := to.Scheme == from.Scheme && to.Host == from.Host
 	upgrade := from.Scheme == "http" && to.Scheme == "https" && to.Hostname() == from.Hostname()
 	if !sameServer && !upgrade {
-		return fmt.Errorf("the server redirects to %s://%s: expected it to stay on %s://%s; if you trust that one, name it yourself",
+		return fmt.Errorf("the server redirects to %s://%s: expected it to stay on %s://%s; if you trust the other server, give its address instead",
 			to.Scheme, printable(to.Host), from.Scheme, from.Host)
 	}
 	return nil

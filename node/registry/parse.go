@@ -28,9 +28,9 @@ const (
 // version is the version of the format, the first statement of every list.
 const version = "1"
 
-// parse parses a list. If key is not nil, the list must be signed with it; otherwise the error
-// wraps [errUnsigned] or [errSignature]. If key is nil, a signature is not verified. If the list
-// is no longer valid at the time now, the error wraps [errExpired]. If the list is malformed, it
+// parse parses a list. If key is not nil, the list must be signed with it, or the error wraps
+// [errUnsigned] or [errSignature]. If key is nil, a signature is not verified. If the list is no
+// longer valid at the time now, the error wraps [errExpired]. If the list is malformed, the error
 // wraps [errFormat] or [errVersion].
 func parse(data []byte, key ed25519.PublicKey, now time.Time) (*List, error) {
 	if len(data) > maxList {
@@ -74,8 +74,8 @@ var (
 
 // values has the form of the value for each key.
 var values = map[string]struct {
-	form *regexp.Regexp
-	name string
+	form        *regexp.Regexp
+	description string // of the form, for errors
 }{
 	"version":     {numberValue, "a number"},
 	"valid-until": {timeValue, "a time with its zone, such as 2027-01-01T00:00:00Z"},
@@ -87,24 +87,25 @@ var values = map[string]struct {
 // checkLines checks that every line has an allowed form. It does not check values beyond their
 // first character; the TOML parser does.
 func checkLines(statements []byte) error {
-	n, entries, begun := 0, 0, false
+	n, entries, hasVersion := 0, 0, false
 	for line := range bytes.Lines(statements) {
 		n++
 		line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
 		if err := checkLine(line); err != nil {
 			return fmt.Errorf("%w: line %d: %w", errFormat, n, err)
 		}
-		// Checked before the lines are parsed.
+		// The number of entries is limited here, before they are parsed.
 		if headerLine.Match(line) {
 			if entries++; entries > maxEntries {
 				return fmt.Errorf("%w: more than %d accounting authorities", errFormat, maxEntries)
 			}
 		}
-		if begun || blankLine.Match(line) {
+		if hasVersion || blankLine.Match(line) {
 			continue
 		}
-		// Later versions of the format may differ from here on.
-		begun = true
+		// This is the first statement, which must be the version. What follows may differ in
+		// later versions of the format.
+		hasVersion = true
 		m := versionLine.FindSubmatch(line)
 		if m == nil {
 			return fmt.Errorf("%w: line %d: expected \"version = %s\" before anything else", errFormat, n, version)
@@ -113,7 +114,7 @@ func checkLines(statements []byte) error {
 			return fmt.Errorf("%w: version %s: expected %s", errVersion, excerpt.Of(got), version)
 		}
 	}
-	if !begun {
+	if !hasVersion {
 		return fmt.Errorf("%w: it is empty", errFormat)
 	}
 	return nil
@@ -135,7 +136,7 @@ func checkLine(line []byte) error {
 		return fmt.Errorf("unknown key %q", excerpt.Of(string(m[1])))
 	}
 	if !v.form.Match(m[2]) {
-		return fmt.Errorf("%s is %q: expected %s", m[1], excerpt.Of(string(m[2])), v.name)
+		return fmt.Errorf("%s is %q: expected %s", m[1], excerpt.Of(string(m[2])), v.description)
 	}
 	return nil
 }
@@ -177,7 +178,7 @@ func decode(statements []byte) (*List, error) {
 			return nil, fmt.Errorf("%w: accounting authority %d (%q): %w", errFormat, i+1, excerpt.Of(e.ID), err)
 		}
 		if _, twice := l.entries[e.ID]; twice {
-			return nil, fmt.Errorf("%w: accounting authority %d: the ID %s is there twice", errFormat, i+1, e.ID)
+			return nil, fmt.Errorf("%w: accounting authority %d: the ID %s is listed twice", errFormat, i+1, e.ID)
 		}
 		l.entries[e.ID] = e
 	}

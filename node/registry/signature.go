@@ -15,8 +15,8 @@ import (
 const signaturePrefix = "# ed25519 signature: "
 
 // split returns the signed part of a list, which is everything above the signature, and the
-// signature, or nil if there is none. If there is text below the signature, split fails, even if
-// the signature is not going to be verified: readers could assume that the text is signed.
+// signature, or nil if the list is not signed. If there is text below the signature, split fails,
+// even if the signature is not going to be verified: readers could assume that the text is signed.
 func split(data []byte) (statements, signature []byte, err error) {
 	at := 0
 	for line := range bytes.Lines(data) {
@@ -72,7 +72,7 @@ func sign(list []byte, key ed25519.PrivateKey) ([]byte, error) {
 }
 
 // ParseKey parses a publisher's public key in the format of "openssl pkey -pubout": a PEM block,
-// or just the base64 text in it. Errors wrap [errKey].
+// or just the base64 text in it.
 func ParseKey(text string) (ed25519.PublicKey, error) {
 	text = strings.TrimSpace(text)
 	var der []byte
@@ -94,7 +94,7 @@ func ParseKey(text string) (ed25519.PublicKey, error) {
 	}
 	key, ok := pub.(ed25519.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("%w: it is a key of type %T", errKey, pub)
+		return nil, fmt.Errorf("%w: the key is of type %T", errKey, pub)
 	}
 	return key, nil
 }

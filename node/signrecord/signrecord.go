@@ -1,9 +1,10 @@
 // Package signrecord reads and writes the record of the certificates that were signed on an
 // offline machine. A certificate that was signed there for a request is filed on the online
-// machine only, so this record is all that the offline machine knows of it.
+// machine only. On the offline machine, this record shows what was signed; besides it, only the
+// subnet of a peer certificate is reserved in the node's directory.
 //
-// The record is a text file with one line of JSON, an [Entry], for each certificate. It is
-// also read in the form in which editors and shells on Windows save it.
+// The record is a text file with one line of JSON, an [Entry], for each certificate. Byte order
+// marks and line ends of Windows are accepted.
 package signrecord
 
 import (
@@ -49,7 +50,7 @@ type Entry struct {
 	Certificate
 }
 
-// Certificate is the content of a certificate as far as it is compared with others.
+// Certificate has the properties of a certificate that [Record.Compare] compares.
 type Certificate struct {
 	Kind        string `json:"kind"`
 	NodeType    string `json:"node_type"`
@@ -64,8 +65,8 @@ type Certificate struct {
 // Record is the content of the file, in the order of signing.
 type Record []Entry
 
-// Read reads the record in a file. It returns an empty Record if the file does not exist. The
-// file is never empty.
+// Read reads the record in a file. It returns an empty Record if the file does not exist. An empty
+// file is an error, because [Add] never writes one.
 func Read(path string) (Record, error) {
 	r, _, err := read(path)
 	return r, err
@@ -82,7 +83,7 @@ func read(path string) (Record, []byte, error) {
 		r, err = parse(data)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("the record of what was signed on this machine can not be used: %w; restore %s from a backup, or if you know why, remove it: nothing is compared with it then", err, path)
+		return nil, nil, fmt.Errorf("the record of what was signed on this machine can not be used: %w; restore %s from a backup, or, if you know the cause, remove it: certificates are not compared with it then", err, path)
 	}
 	return r, data, nil
 }
@@ -110,7 +111,7 @@ func parseEntry(line []byte) (Entry, error) {
 	if err := json.Unmarshal(line, &e); err != nil {
 		return e, errors.New(excerpt.Limit(err.Error(), maxJSONError))
 	}
-	if again, err := json.Marshal(e); err != nil || !bytes.Equal(append(again, '\n'), line) {
+	if encoded, err := json.Marshal(e); err != nil || !bytes.Equal(append(encoded, '\n'), line) {
 		return e, errors.New("it was changed since it was written, or was written by a later version of peerlink")
 	}
 	if len(e.Serial)%2 != 0 || len(e.Serial) > 40 || !isHex(e.Serial, "0123456789ABCDEF") {
@@ -124,14 +125,15 @@ func parseEntry(line []byte) (Entry, error) {
 
 func isHex(s, digits string) bool { return s != "" && strings.Trim(s, digits) == "" }
 
-// Add adds certificates to the record in a file. Those that are recorded already are not
-// added again. It fails, and changes nothing, if one of them contradicts the record.
+// Add adds certificates that were signed for a request to the record in a file. Certificates that
+// are recorded already are not added again. Add fails, and changes nothing, if a certificate
+// contradicts the record.
 func Add(path string, now time.Time, request string, certs []Certificate) error {
 	r, data, err := read(path)
 	if err != nil {
 		return err
 	}
-	old := len(data)
+	oldSize := len(data)
 	var errs []error
 	for _, c := range certs {
 		recorded, err := r.Compare(c)
@@ -144,11 +146,11 @@ func Add(path string, now time.Time, request string, certs []Certificate) error 
 		}
 		data = append(append(data, line...), '\n')
 	}
-	if err := errors.Join(errs...); err != nil || len(data) == old {
+	if err := errors.Join(errs...); err != nil || len(data) == oldSize {
 		return err
 	}
 	if len(data) > maxSize {
-		return fmt.Errorf("%s has %d bytes, and no place for more than %d: move it away, and keep it; nothing is compared with it then", path, old, maxSize)
+		return fmt.Errorf("%s has %d bytes, and no place for more than %d: move the file away, and keep it; certificates are not compared with it then", path, oldSize, maxSize)
 	}
 	return durable.Replace(path, data, 0o644)
 }
@@ -160,7 +162,7 @@ func Add(path string, now time.Time, request string, certs []Certificate) error 
 func (r Record) Compare(c Certificate) (recorded bool, err error) {
 	var errs []error
 	for i, old := range r {
-		refuse := func(format string, args ...any) {
+		contradicts := func(format string, args ...any) {
 			errs = append(errs, fmt.Errorf("%s, which was signed here on %s for the request %.8s (line %d of db/offline/%s; remove the line only if that certificate was given to nobody)",
 				fmt.Sprintf(format, args...), old.Time, old.Request, i+1, Name))
 		}
@@ -168,16 +170,16 @@ func (r Record) Compare(c Certificate) (recorded bool, err error) {
 		case old.Certificate == c:
 			return true, nil
 		case old.Serial == c.Serial:
-			refuse("the serial number %s was used before, for the %s of %s %s with the key %s", c.Serial, old.Kind, old.NodeType, old.NodeID, old.Fingerprint)
+			contradicts("the serial number %s was used before, for the %s of %s %s with the key %s", c.Serial, old.Kind, old.NodeType, old.NodeID, old.Fingerprint)
 		}
 		if old.Kind != PeerCert || c.Kind != PeerCert {
 			continue
 		}
 		if old.NodeID == c.NodeID && (old.NodeType != c.NodeType || old.Root != c.Root) {
-			refuse("%s %s is known here with another root certificate: signing a second one (%s) in the same name would be a break-in; expected the %s with the key %s", c.NodeType, c.NodeID, c.Fingerprint, old.NodeType, old.Fingerprint)
+			contradicts("%s %s is known here with another root certificate: signing a second root certificate (with the key %s) in the same name would be a break-in; expected the %s with the key %s", c.NodeType, c.NodeID, c.Fingerprint, old.NodeType, old.Fingerprint)
 		}
 		if c.Subnet != "" && old.Subnet == c.Subnet && old.NodeID != c.NodeID {
-			errs = append(errs, fmt.Errorf("subnet %s is asked for %s %s, but is in the certificate of %s %s, which was signed here on %s for the request %.8s (line %d of db/offline/%s); "+
+			errs = append(errs, fmt.Errorf("subnet %s, requested for %s %s, is in the certificate of %s %s, which was signed here on %s for the request %.8s (line %d of db/offline/%s); "+
 				"copy this file to the same folder of the online machine, forget the request there (\"peerlink request forget\"), and make a new one, which has another subnet",
 				c.Subnet, c.NodeType, c.NodeID, old.NodeType, old.NodeID, old.Time, old.Request, i+1, Name))
 		}
