@@ -99,12 +99,12 @@ func addPeer(list []byte, id string) ([]byte, error) {
 type aggregatorScan struct {
 	key          string // the top-level key of the current line
 	hasResources bool   // there is a resources key
-	emptyList    bool   // and it is "resources: []"
+	emptyList    bool   // the resources key is "resources: []"
 	emptyLine    int    // the line of "resources: []"
-	lastLine     int    // the line of the last resource, or of the key if it has none
+	lastLine     int    // the line of the last resource, or of the key if there are no resources
 	items        int    // number of resources so far
 	indent       string // indentation of the resources
-	present      bool   // the peer is one of them
+	present      bool   // the peer is one of the resources
 }
 
 func (s *aggregatorScan) parseLine(i int, line, id string) error {

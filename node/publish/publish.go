@@ -49,7 +49,7 @@ type Server struct {
 	cfg         Config
 	readTimeout time.Duration
 
-	mu        sync.Mutex
+	mu      sync.Mutex
 	current *bundle // the last valid bundle; nil if there was none
 	// The results of the last reading of the file.
 	lastStamp node.FileStamp
