@@ -57,7 +57,8 @@ func (d *Dir) CreateBundle(ctx context.Context, path string, key crypto.Signer) 
 		return err
 	}
 	defer out.Discard()
-	// The date first: a crash in between must not lead to two bundles with one date.
+	// The date is written first: a crash in between must not lead to two bundles with the same
+	// date.
 	if err := d.writeDate(date); err != nil {
 		return err
 	}
@@ -102,7 +103,7 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 	}
 	date, ok := infobundle.NextDate(old, now)
 	if !ok {
-		return nil, "", fmt.Errorf("%s: the last bundle is dated %s, a day or more ahead of now: peers that have taken it ignore a new one until then. Is the clock right? If that date is wrong, remove the file",
+		return nil, "", fmt.Errorf("%s: the last bundle is dated %s, a day or more ahead of now: peers that have this bundle ignore newer bundles until then. Is the clock right? If that date is wrong, remove the file",
 			d.file("nodeinfo", infobundle.UpdatedAt), old)
 	}
 	return append(kept, infobundle.File{Name: infobundle.UpdatedAt, Data: []byte(date + "\n")}), date, nil
@@ -125,9 +126,10 @@ func isInside(path, folder string) (bool, error) {
 	return err == nil && filepath.IsLocal(rel), nil
 }
 
-// lastDate returns the date of the node's last info-bundle, or "" if there was none.
-// If there was one, but neither updatedAt nor the published bundle, nor the last one that was
-// signed here for a request, has a valid date, lastDate returns today's date.
+// lastDate returns the date of the node's last info-bundle, or "" if none was made. It is the
+// latest of the dates in updatedAt, in the published bundle, and in the last bundle that was
+// signed here for a request. If a bundle was made, but none of these has a valid date, lastDate
+// returns today's date.
 func (d *Dir) lastDate(updatedAt []byte, now time.Time) (string, error) {
 	last, err := d.lastSignedDate()
 	if err != nil {
@@ -173,7 +175,7 @@ func (d *Dir) lastSignedDate() (string, error) {
 	if err == nil {
 		err = errors.New("it has no date of an info-bundle")
 	}
-	return "", fmt.Errorf("what was last signed here, after whose date that of a new info-bundle has to be, can not be read: %w; if you know why, remove %s", err, path)
+	return "", fmt.Errorf("the date of a new info-bundle must be later than that of the last one that was signed here, which can not be read: %w; if you know the cause, remove %s", err, path)
 }
 
 // writeDate records the date of the node's newest info-bundle.
@@ -190,8 +192,8 @@ func (d *Dir) Excluded() ([]string, error) {
 }
 
 // NextNodeinfo returns the files of the info-bundle that [Dir.CreateBundle] would make now.
-// It changes nothing, and fails if CreateBundle would fail for what is in the nodeinfo
-// folder.
+// It changes nothing, and fails if CreateBundle would fail because of the content of the
+// nodeinfo folder.
 func (d *Dir) NextNodeinfo(now time.Time) ([]infobundle.File, error) {
 	files, _, err := d.datedNodeinfo(now)
 	return files, err

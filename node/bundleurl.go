@@ -37,7 +37,7 @@ func CheckBundleURL(s string) error {
 		return fmt.Errorf("%q must start with https:// or http://", excerpt.Of(s))
 	case u.User != nil:
 		// The URL is not part of the error, because it may contain a password.
-		return errors.New("a URL with a user name or a password in it: every peer would get to know them")
+		return errors.New("a URL must not contain a user name or a password, because every peer would learn them")
 	case u.Fragment != "":
 		return fmt.Errorf("%q has a fragment (#…), which means nothing here: leave it out", excerpt.Of(s))
 	}
@@ -79,14 +79,14 @@ func bundleURLs(v any) (urls []string, err error) {
 	}
 	for _, e := range list {
 		s, ok := e.(string)
-		bad := CheckBundleURL(s)
+		urlErr := CheckBundleURL(s)
 		if !ok {
-			bad = errors.New("expected each URL to be a string")
+			urlErr = errors.New("expected each URL to be a string")
 		}
-		if bad == nil {
+		if urlErr == nil {
 			urls = append(urls, s)
 		} else if err == nil {
-			err = bad
+			err = urlErr
 		}
 	}
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 // The reference scripts run "openssl ca" on the same files, at any moment and
 // without a lock. "openssl ca" reads db/serial and db/index, prompts whether to
 // sign, and, after any length of time, writes back the serial number plus one, and
-// the lines that it read plus its own. The records stay correct because:
+// the lines that it has read plus a new line. The records stay correct because:
 //
 //   - Serial numbers of peerlink's certificates are random, and never the number
 //     that OpenSSL is about to use. Apart from [Init], only OpenSSL increments
@@ -77,9 +77,9 @@ func randomSerial() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// add records a new certificate: it writes a copy to certs/, and adds a line to
+// record records a new certificate: it writes a copy to certs/, and adds a line to
 // db/index. Recording a certificate again changes nothing.
-func (db caDatabase) add(cert *x509.Certificate) error {
+func (db caDatabase) record(cert *x509.Certificate) error {
 	if err := os.MkdirAll(db.file("certs"), 0o755); err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (db caDatabase) completeIndex() (added bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	lines, err := db.unlisted(index)
+	lines, err := db.missingLines(index)
 	if err != nil || len(lines) == 0 {
 		return false, err
 	}
@@ -136,9 +136,9 @@ func (db caDatabase) completeIndex() (added bool, err error) {
 	return true, durable.Replace(db.file("db", "index"), index, 0o644)
 }
 
-// unlisted returns the lines that are missing in index for the certificates in
+// missingLines returns the lines that are missing in index for the certificates in
 // certs/. Files in certs/ that are not a certificate signed by this node are skipped.
-func (db caDatabase) unlisted(index []byte) (lines []string, err error) {
+func (db caDatabase) missingLines(index []byte) (lines []string, err error) {
 	listed := make(map[string]bool)
 	for line := range strings.Lines(string(index)) {
 		if fields := strings.Split(line, "\t"); len(fields) > 3 {
@@ -227,7 +227,7 @@ func parseIndexLine(line string) (serial, id string, ok bool) {
 	return fields[3], excerpt.Of(id), ok
 }
 
-// copies returns the paths of the files in certs/ that may hold a copy of a certificate.
-func (db caDatabase) copies() ([]string, error) {
+// certFiles returns the paths of the files in certs/ that may hold a copy of a certificate.
+func (db caDatabase) certFiles() ([]string, error) {
 	return filesIn(db.file("certs"), func(name string) bool { return !strings.HasPrefix(name, ".") })
 }

@@ -43,10 +43,10 @@ var (
 	ErrUnknownPeer = errors.New("unknown peer")
 	// ErrNotRegistered means that the peer's certificate has not been registered yet.
 	ErrNotRegistered = errors.New("peer not registered")
-	// ErrDeactivated means that the link with a peer was ended, for good.
+	// ErrDeactivated means that the link with a peer was ended permanently.
 	ErrDeactivated = errors.New("peer is deactivated")
-	// ErrOtherRoot means that an info-bundle in the name of a known peer has another
-	// root certificate than the pinned one, so that the peer has not made the bundle.
+	// ErrOtherRoot means that an info-bundle in the name of a known peer has another root
+	// certificate than the pinned root certificate.
 	ErrOtherRoot = errors.New("known already with another root certificate")
 	// ErrWrongKey means that a key is not this node's root key.
 	ErrWrongKey = errors.New("not this node's root key")
@@ -69,20 +69,20 @@ func Open(path string) (*Dir, error) {
 	}
 	id, err := d.readRoot()
 	if isLost(err) {
-		return nil, d.noRoot(err)
+		return nil, d.noRootError(err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if id != d.identity {
-		return nil, d.otherIdentity(id)
+		return nil, d.identityMismatchError(id)
 	}
 	return d, nil
 }
 
-// CheckIdentity returns an error if the directory does not hold the node any more that it held
-// when it was opened: if its identity can not be read, or is that of another node. The root
-// certificate may have been renewed.
+// CheckIdentity checks that the directory still holds the node that it held when it was opened.
+// It returns an error if the identity cannot be read, or if the identity or the root key has
+// changed. The root certificate may have changed.
 func (d *Dir) CheckIdentity() error {
 	now, err := Open(d.path)
 	if err != nil {
@@ -92,13 +92,13 @@ func (d *Dir) CheckIdentity() error {
 		return nil
 	}
 	return fmt.Errorf("%s holds another node now, %s with root key %s: this process works for %s with root key %s; put the directory of that node back",
-		d.show(), now.identity, pki.Fingerprint(now.root.PublicKey), d.identity, pki.Fingerprint(d.root.PublicKey))
+		d.absPath(), now.identity, pki.Fingerprint(now.root.PublicKey), d.identity, pki.Fingerprint(d.root.PublicKey))
 }
 
-// otherIdentity returns the error for db/nodetype and db/nodeid that contradict root-ca.crt,
-// the certificate of id. Both may be those of another node: they are not restored from
-// root-ca.crt, which may be the wrong file.
-func (d *Dir) otherIdentity(id pki.Identity) error {
+// identityMismatchError returns the error for a directory whose db/nodetype or db/nodeid
+// contradicts root-ca.crt, the certificate of id. The two files are not restored from
+// root-ca.crt, because root-ca.crt may be the file that belongs to another node.
+func (d *Dir) identityMismatchError(id pki.Identity) error {
 	var remedies []string
 	if d.identity.Type != id.Type {
 		remedies = append(remedies, fmt.Sprintf("write %s into db/nodetype", id.Type.OU()))
@@ -113,16 +113,15 @@ func (d *Dir) otherIdentity(id pki.Identity) error {
 // readIdentity reads db/nodetype and db/nodeid.
 func (d *Dir) readIdentity() (id pki.Identity, err error) {
 	if id.Type, err = d.readType(); err != nil {
-		return id, d.notNode("db/nodetype", err)
+		return id, d.notNodeError("db/nodetype", err)
 	}
 	if id.ID, err = d.readID(); err != nil {
-		return id, d.notNode("db/nodeid", err)
+		return id, d.notNodeError("db/nodeid", err)
 	}
 	return id, nil
 }
 
-// errDamaged is wrapped by the errors for a file that can be read, but whose content is not
-// what the file must have.
+// errDamaged is wrapped by the errors for a file that can be read, but has invalid content.
 var errDamaged = errors.New("damaged")
 
 // isLost reports whether an error means that a file is missing or damaged.
@@ -166,7 +165,7 @@ func OpenRoot(path string) (*Dir, error) {
 	d = &Dir{path: path}
 	d.identity, err = d.readRoot()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s has no root-ca.crt, with which the root key is compared: name the node's directory with --dir, or copy root-ca.crt there; every peer and every info-bundle of the node has it", d.show())
+		return nil, fmt.Errorf("%s has no root-ca.crt, with which the root key is compared: name the node's directory with --dir, or copy root-ca.crt there; every peer and every info-bundle of the node has it", d.absPath())
 	}
 	if err != nil {
 		return nil, err
@@ -191,12 +190,12 @@ func (d *Dir) readRoot() (pki.Identity, error) {
 	return id, nil
 }
 
-// notNode returns the error for a directory in which the file db/nodetype or db/nodeid can
-// not be read for the given reason. If root-ca.crt exists, the error does not suggest making
+// notNodeError returns the error for a directory in which the file db/nodetype or db/nodeid
+// cannot be read for the given reason. If root-ca.crt exists, the error does not suggest making
 // a new node.
-func (d *Dir) notNode(file string, reason error) error {
+func (d *Dir) notNodeError(file string, reason error) error {
 	if !isLost(reason) {
-		return fmt.Errorf("%s is %w: %v", d.show(), ErrNotNode, reason)
+		return fmt.Errorf("%s is %w: %v", d.absPath(), ErrNotNode, reason)
 	}
 	what := "it has no " + file
 	if !errors.Is(reason, fs.ErrNotExist) {
@@ -206,15 +205,15 @@ func (d *Dir) notNode(file string, reason error) error {
 	index, _ := exists(d.file("db", "index"))
 	switch {
 	case root && index:
-		return fmt.Errorf("%s is %w: %s; \"peerlink init\", without a type, restores it from root-ca.crt", d.show(), ErrNotNode, what)
+		return fmt.Errorf("%s is %w: %s; \"peerlink init\", without a type, restores it from root-ca.crt", d.absPath(), ErrNotNode, what)
 	case root:
-		return fmt.Errorf("%s is %w: it has root-ca.crt, but %s; restore the rest of the directory from a backup (\"peerlink key join\", \"key drill\" and \"key split\" need root-ca.crt only)", d.show(), ErrNotNode, what)
+		return fmt.Errorf("%s is %w: it has root-ca.crt, but %s; restore the rest of the directory from a backup (\"peerlink key join\", \"key drill\" and \"key split\" need root-ca.crt only)", d.absPath(), ErrNotNode, what)
 	case index:
-		return fmt.Errorf("%s is %w: %s, and it has no root-ca.crt; \"peerlink init\", without a type, restores what can be restored", d.show(), ErrNotNode, what)
+		return fmt.Errorf("%s is %w: %s, and it has no root-ca.crt; \"peerlink init\", without a type, restores what can be restored", d.absPath(), ErrNotNode, what)
 	case file == "db/nodeid":
-		return fmt.Errorf("%s is %w: %s; the same \"peerlink init\" command as before finishes an interrupted start", d.show(), ErrNotNode, what)
+		return fmt.Errorf("%s is %w: %s; the same \"peerlink init\" command as before finishes an interrupted start", d.absPath(), ErrNotNode, what)
 	}
-	return fmt.Errorf("%s is %w: %s; name the right one with --dir, or make one with \"peerlink init\"", d.show(), ErrNotNode, what)
+	return fmt.Errorf("%s is %w: %s; name the right one with --dir, or make one with \"peerlink init\"", d.absPath(), ErrNotNode, what)
 }
 
 // Path returns the directory's path, as given to [Open].
@@ -248,10 +247,12 @@ func (d *Dir) CheckRootDates(now time.Time) error {
 	if !now.Before(d.root.NotBefore) {
 		return nil
 	}
-	return fmt.Errorf("%s %w", d.file("root-ca.crt"), rootNotYet(d.root, now))
+	return fmt.Errorf("%s %w", d.file("root-ca.crt"), rootNotYetValidError(d.root, now))
 }
 
-func rootNotYet(root *x509.Certificate, now time.Time) error {
+// rootNotYetValidError returns the error, to follow the name of the file, for a root certificate
+// that is not valid yet.
+func rootNotYetValidError(root *x509.Certificate, now time.Time) error {
 	return fmt.Errorf("is valid only from %s on, and this machine's clock shows %s: if the clock is wrong, set it; if it was wrong when the node was made, %s",
 		root.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), RemakeRoot)
 }
@@ -280,9 +281,9 @@ func (d *Dir) file(elem ...string) string {
 	return filepath.Join(append([]string{d.path}, elem...)...)
 }
 
-// show returns the directory's absolute path for messages, in which a path such as
+// absPath returns the directory's absolute path for messages, in which a path such as
 // "." would be of little use.
-func (d *Dir) show() string {
+func (d *Dir) absPath() string {
 	if abs, err := filepath.Abs(d.path); err == nil {
 		return abs
 	}

@@ -88,7 +88,7 @@ func filesIn(dir string, fits func(name string) bool) ([]string, error) {
 	return paths, nil
 }
 
-// exists reports whether path exists. If that can not be determined, for example
+// exists reports whether path exists. If that cannot be determined, for example
 // because a directory may not be searched, it returns an error: callers may create or
 // remove files where the result is false.
 func exists(path string) (bool, error) {
@@ -111,15 +111,15 @@ func HasRecords(path string) bool {
 // returned function is called. The reference scripts lock only their counter files;
 // the files that both use are safe because they are created exclusively.
 func (d *Dir) lock(ctx context.Context) (unlock func(), err error) {
-	if err := checkRootWrites(d.path); err != nil {
+	if err := checkSuperuserWrites(d.path); err != nil {
 		return nil, err
 	}
 	return durable.Lock(ctx, d.file("db"))
 }
 
-// checkRootWrites applies [guard.CheckRootWrites] to a node's directory and to the folders in
-// it, so far as they exist.
-func checkRootWrites(path string) error {
+// checkSuperuserWrites returns an error if this process is the superuser's, and the node's
+// directory or a folder in it belongs to another user ([guard.CheckSuperuserWrites]).
+func checkSuperuserWrites(path string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
@@ -176,7 +176,7 @@ func CheckReplaceable(path string) error {
 		return fmt.Errorf("%s is not a regular file: expected the file of the root key", file)
 	}
 	if n := durable.Links(fi); n > 1 {
-		return fmt.Errorf("the file %s has %d names (hard links), and would keep its old passphrase under the others: remove those first (\"find DIR -samefile %s\" finds them)", file, n, file)
+		return fmt.Errorf("the file %s has %d names (hard links), and would keep its old passphrase under the other names: remove those first (\"find DIR -samefile %s\" finds them)", file, n, file)
 	}
 	return nil
 }

@@ -12,10 +12,10 @@ import (
 	"peerlink/node/infobundle"
 )
 
-// noFollow is the name of a file in a peer's directory. While it exists, the
+// noFollowFile is the name of a file in a peer's directory. While it exists, the
 // info-bundle that the peer publishes is not fetched. The file holds the date on which
 // it was created. The reference's scripts and servers do not read it.
-const noFollow = "NOFOLLOW"
+const noFollowFile = "NOFOLLOW"
 
 // ReplaceNodeinfo replaces the nodeinfo of a known peer with that of a verified
 // info-bundle of the peer, if the latter is newer, and reports whether it did so. It
@@ -58,7 +58,7 @@ func (d *Dir) SetFollow(ctx context.Context, id string, follow bool) error {
 	if _, err := d.Peer(id); err != nil {
 		return err
 	}
-	path := d.file("peers", id, noFollow)
+	path := d.file("peers", id, noFollowFile)
 	if follow {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

@@ -24,14 +24,15 @@ import (
 // never given to another one, even if the reservations, the peer or the copy of its
 // certificate were lost, or come from an older backup.
 
-// A grant is a statement in a file of the directory that a subnet belongs to a peer.
+// A grant is a statement in a file of the directory that a subnet belongs to a peer. It is
+// certified if the file is a certificate, or the record of a certificate.
 type grant struct {
-	subnet string
-	peerID string // "" if the file does not name the peer
-	file   string // relative to the directory, with slashes
-	wrong  bool   // the peer's certificate has another subnet
+	subnet          string
+	peerID          string // "" if the file does not name the peer
+	file            string // relative to the directory, with slashes
+	contradictsCert bool   // the peer's certificate has another subnet
 
-	certified bool // the file is a certificate, or the record of one
+	certified bool
 }
 
 // grants are grants by subnet.
@@ -40,17 +41,17 @@ type grants map[string][]grant
 func newGrants(lists ...[]grant) grants {
 	g := make(grants)
 	for _, list := range lists {
-		for _, one := range list {
-			g[one.subnet] = append(g[one.subnet], one)
+		for _, gr := range list {
+			g[gr.subnet] = append(g[gr.subnet], gr)
 		}
 	}
 	return g
 }
 
-// other returns a grant by which another node than the peer has the subnet, a part of it, or
-// a subnet of which it is a part. ok is false if there is none.
-func (g grants) other(peerID, subnet string) (found grant, ok bool) {
-	isOther := func(one grant) bool { return one.peerID != peerID }
+// conflict returns a grant by which another node than the peer has the subnet, or a subnet that
+// overlaps with it. ok is false if there is no such grant.
+func (g grants) conflict(peerID, subnet string) (found grant, ok bool) {
+	isOther := func(gr grant) bool { return gr.peerID != peerID }
 	if i := slices.IndexFunc(g[subnet], isOther); i >= 0 {
 		return g[subnet][i], true
 	}
@@ -66,11 +67,11 @@ func (g grants) other(peerID, subnet string) (found grant, ok bool) {
 	return grant{}, false
 }
 
-// given returns all grants: those of peers, of certificates, of requests that wait for a
-// signature, of the record of an offline machine, and of the reservations for peers of any
-// type. It fails if one of the files can not be read. Nodes that give no subnets have no
+// allGrants returns all grants: those of peers, of certificates, of requests that wait for a
+// signature, of the record of what was signed on this machine, and of the reservations for peers
+// of any type. It fails if one of the files cannot be read. Nodes that give no subnets have no
 // grants.
-func (d *Dir) given(ctx context.Context) (grants, error) {
+func (d *Dir) allGrants(ctx context.Context) (grants, error) {
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return grants{}, nil
 	}
@@ -97,9 +98,9 @@ func (d *Dir) given(ctx context.Context) (grants, error) {
 	return newGrants(lists...), nil
 }
 
-// certifiedGrants returns the grants of peers, and those of other peer certificates of
-// which certs/ has a copy. If it fails, it also returns the grants of the files that could be
-// read.
+// certifiedGrants returns the grants in the directories of peers (in the certificates, and in
+// subnet.txt), and those in the copies of other peer certificates in certs/. If it fails, it also
+// returns the grants in the files that could be read, unless ctx is done.
 func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
 	ids, err := d.PeerIDs()
 	if err != nil {
@@ -111,14 +112,14 @@ func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		of, serial, err := d.peerGrants(id)
+		ofPeer, serial, err := d.peerGrants(id)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("the subnet of peer %s, which must not be given to another peer, is not known: %w", id, err))
 			continue
 		}
-		list, serials[serial] = append(list, of...), true
+		list, serials[serial] = append(list, ofPeer...), true
 	}
-	copies, err := d.database().copies()
+	copies, err := d.database().certFiles()
 	if err != nil {
 		return list, errors.Join(append(errs, err)...)
 	}
@@ -129,8 +130,8 @@ func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
 		if serial, ok := strings.CutSuffix(filepath.Base(path), ".pem"); ok && serials[serial] {
 			continue
 		}
-		of, err := d.copyGrants(path, ids)
-		list, errs = append(list, of...), append(errs, err)
+		inFile, err := d.grantsInCertFile(path, ids)
+		list, errs = append(list, inFile...), append(errs, err)
 	}
 	return list, errors.Join(errs...)
 }
@@ -139,20 +140,20 @@ func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
 // certificate in it. It fails if there is a peer, and neither its certificate nor
 // subnet.txt has a subnet.
 func (d *Dir) peerGrants(id string) (list []grant, serial string, err error) {
-	folder, certified := "peers/"+id+"/", ""
+	folder, certSubnet := "peers/"+id+"/", ""
 	cert, certErr := readCert(d.file("peers", id), "peercert.crt")
 	if certErr == nil {
 		serial = serialHex(cert.SerialNumber)
 		// No peer accepts a certificate with an invalid comment.
 		if subnet, ok, err := pki.SubnetComment(cert); err == nil && ok {
-			certified = subnet
+			certSubnet = subnet
 			list = append(list, grant{subnet: subnet, peerID: id, file: folder + "peercert.crt", certified: true})
 		}
 	}
 	subnet, err := readLine(d.file("peers", id, "subnet.txt"))
 	if err == nil && isSubnet(subnet) {
-		wrong := certified != "" && certified != subnet
-		list = append(list, grant{subnet: subnet, peerID: id, file: folder + "subnet.txt", wrong: wrong})
+		contradicts := certSubnet != "" && certSubnet != subnet
+		list = append(list, grant{subnet: subnet, peerID: id, file: folder + "subnet.txt", contradictsCert: contradicts})
 	}
 	if len(list) > 0 || errors.Is(err, fs.ErrNotExist) && !d.HasPeer(id) {
 		return list, serial, nil
@@ -163,17 +164,17 @@ func (d *Dir) peerGrants(id string) (list []grant, serial string, err error) {
 	return nil, "", errors.Join(err, certErr)
 }
 
-// copyGrants returns the grants of a file in certs/ with the certificate of a peer, whatever
-// its name: a certificate that a peer has given back need not be called as OpenSSL calls it.
-// Certificates that were not signed with the node's root key do not count. peers are the IDs
-// of all peers.
-func (d *Dir) copyGrants(path string, peers []string) (list []grant, err error) {
+// grantsInCertFile returns the grants in the certificates in a file in certs/. The file may have
+// any name, because an operator may have put a certificate there that a peer has sent back.
+// Certificates that were not signed with the node's root key do not count. peers are the IDs of
+// all peers.
+func (d *Dir) grantsInCertFile(path string, peers []string) (list []grant, err error) {
 	certs, err := readCerts(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, d.unreadableCopy(path, peers, err)
+		return nil, d.unreadableCertFileError(path, peers, err)
 	}
 	for _, cert := range certs {
 		subnet, ok, err := pki.SubnetComment(cert)
@@ -187,10 +188,11 @@ func (d *Dir) copyGrants(path string, peers []string) (list []grant, err error) 
 	return list, nil
 }
 
-// unreadableCopy returns the error for a file in certs/ that can not be read for the given
-// reason, or nil if the certificate in it is not needed: it is one of the node itself or of a
-// known peer, according to db/index, or the file does not have the name of a certificate.
-func (d *Dir) unreadableCopy(path string, peers []string, reason error) error {
+// unreadableCertFileError returns the error for a file in certs/ that cannot be read for the given
+// reason. The error is nil if the certificate in the file is not needed, because it belongs to the
+// node itself or to a known peer, according to db/index, or if the name of the file is not that of
+// a certificate.
+func (d *Dir) unreadableCertFileError(path string, peers []string, reason error) error {
 	name := filepath.Base(path)
 	ext := filepath.Ext(name)
 	id, err := d.database().subjectID(strings.ToUpper(strings.TrimSuffix(name, ext)))
@@ -199,7 +201,7 @@ func (d *Dir) unreadableCopy(path string, peers []string, reason error) error {
 	}
 	switch strings.ToLower(ext) {
 	case ".pem", ".crt", ".cer", ".der":
-		return fmt.Errorf("%s can not be read: %w; if it is the certificate of a peer, its subnet must not be given to another node: replace the file with a good copy; if it is no certificate, or nobody was given it, move it out of certs", path, reason)
+		return fmt.Errorf("%s can not be read: %w; if it is the certificate of a peer, its subnet must not be given to another node: replace the file with a good copy; if it is no certificate, or the certificate was given to nobody, move the file out of certs", path, reason)
 	}
 	return nil
 }
@@ -229,7 +231,7 @@ func (d *Dir) nodesWithoutCopy() (map[string]bool, error) {
 }
 
 // recordedGrants returns the grants of the certificates that were signed on this machine for
-// the requests of another one.
+// requests of another machine.
 func (d *Dir) recordedGrants() (list []grant, err error) {
 	record, err := signrecord.Read(d.file(filepath.FromSlash(RequestsFolder), signrecord.Name))
 	if err != nil {
@@ -308,13 +310,13 @@ func (d *Dir) CertifiedSubnets(ctx context.Context) (*CertifiedSubnets, error) {
 // Check returns an error if a subnet belongs to another node than the peer, or overlaps with
 // such a subnet.
 func (c *CertifiedSubnets) Check(peer pki.Identity, subnet string) error {
-	if one, ok := c.grants.other(peer.ID, subnet); ok {
-		return fmt.Errorf("subnet %s is asked for %s, but %s has it (%s)", subnet, peer, one.owner(), c.d.file(filepath.FromSlash(one.file)))
+	if other, ok := c.grants.conflict(peer.ID, subnet); ok {
+		return fmt.Errorf("subnet %s, requested for %s, already belongs to %s (%s)", subnet, peer, other.owner(), c.d.file(filepath.FromSlash(other.file)))
 	}
 	return nil
 }
 
-// SubnetHolder is a node to which a subnet was given, and the files that show that.
+// SubnetHolder is a node to which a subnet was given, and the files that show it.
 type SubnetHolder struct {
 	Subnet string
 	Peer   string   // node ID
@@ -322,9 +324,9 @@ type SubnetHolder struct {
 }
 
 // SubnetHolders returns the nodes that have subnets, according to the files of peers,
-// certificates, and the record of what was signed on this machine, sorted by subnet. Only an
-// accounting authority has some. If SubnetHolders fails, it also returns those in the files
-// that could be read.
+// certificates, and the record of what was signed on this machine, sorted by subnet. For a node
+// that is not an accounting authority, the result is empty. If SubnetHolders fails, it also
+// returns the nodes according to the files that could be read.
 func (d *Dir) SubnetHolders(ctx context.Context) (holders []SubnetHolder, err error) {
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return nil, nil
@@ -334,34 +336,34 @@ func (d *Dir) SubnetHolders(ctx context.Context) (holders []SubnetHolder, err er
 	given := newGrants(certified, recorded)
 	for _, subnet := range slices.Sorted(maps.Keys(given)) {
 		first := len(holders)
-		for _, one := range given[subnet] {
-			if one.wrong {
-				continue // the subnet in the certificate is the one that counts
+		for _, gr := range given[subnet] {
+			if gr.contradictsCert {
+				continue // the peer has the subnet in its certificate instead
 			}
-			i := slices.IndexFunc(holders[first:], func(h SubnetHolder) bool { return h.Peer == one.peerID })
+			i := slices.IndexFunc(holders[first:], func(h SubnetHolder) bool { return h.Peer == gr.peerID })
 			if i < 0 {
-				i, holders = len(holders)-first, append(holders, SubnetHolder{Subnet: subnet, Peer: one.peerID})
+				i, holders = len(holders)-first, append(holders, SubnetHolder{Subnet: subnet, Peer: gr.peerID})
 			}
-			if files := &holders[first+i].Files; !slices.Contains(*files, one.file) {
-				*files = append(*files, one.file)
+			if files := &holders[first+i].Files; !slices.Contains(*files, gr.file) {
+				*files = append(*files, gr.file)
 			}
 		}
 	}
 	return holders, errors.Join(err, recordErr)
 }
 
-// contradiction returns an error if a certificate of the peer has a subnet that another node
-// has too, or a part of which another node has. Whether the peer may be given another subnet
-// is a question that the files do not answer: a peer that has registered a certificate accepts
-// no other.
+// contradiction returns an error if a certificate of the peer has a subnet that another node has
+// too, or a subnet that overlaps with that of another node. The peer must not silently be given
+// another subnet: if it has registered its certificate, it accepts no certificate with another
+// subnet, and the files do not show whether it has.
 func (g grants) contradiction(peer pki.Identity) error {
 	for _, subnet := range slices.Sorted(maps.Keys(g)) {
-		i := slices.IndexFunc(g[subnet], func(one grant) bool { return one.certified && one.peerID == peer.ID })
+		i := slices.IndexFunc(g[subnet], func(gr grant) bool { return gr.certified && gr.peerID == peer.ID })
 		if i < 0 {
 			continue
 		}
-		other, ok := g.other(peer.ID, subnet)
-		if j := slices.IndexFunc(g[subnet], func(one grant) bool { return one.certified && one.peerID != peer.ID }); j >= 0 {
+		other, ok := g.conflict(peer.ID, subnet)
+		if j := slices.IndexFunc(g[subnet], func(gr grant) bool { return gr.certified && gr.peerID != peer.ID }); j >= 0 {
 			other = g[subnet][j]
 		}
 		if !ok || other.peerID == "" { // a request, which may be for the peer

@@ -59,15 +59,15 @@ var aaID = regexp.MustCompile(`^[0-9a-f]{8}$`)
 // CheckID checks the node ID chosen for an accounting authority.
 func CheckID(id string) error {
 	if !aaID.MatchString(id) {
-		return fmt.Errorf("%q can not be an accounting authority's ID: expected exactly 8 lowercase hex digits, for example 1234abcd", excerpt.Of(id))
+		return fmt.Errorf("%q cannot be an accounting authority's ID: expected exactly 8 lowercase hex digits, for example 1234abcd", excerpt.Of(id))
 	}
 	return nil
 }
 
-// CheckNoNode checks that [Init] may make a node in the directory. It fails with
-// [ErrExists] if the directory has a root-ca.crt, which Init writes last, and if a
-// root-ca.crt that was there is lost and can not be restored. The files of an interrupted
-// Init are no error.
+// CheckNoNode checks that [Init] may make a node in the directory. It fails with [ErrExists]
+// if the directory has a root-ca.crt, which Init writes last. It also fails if the directory
+// had a root-ca.crt that is lost and cannot be restored. The files of an interrupted Init are
+// no error.
 func CheckNoNode(path string) error {
 	d := &Dir{path: path}
 	ok, err := exists(d.file("root-ca.crt"))
@@ -76,7 +76,7 @@ func CheckNoNode(path string) error {
 	}
 	if !ok {
 		if d.identity, err = d.readIdentity(); err == nil {
-			_, err = d.lostRoot(nil)
+			_, err = d.rootToRestore(nil)
 			return err
 		}
 		return nil
@@ -84,13 +84,12 @@ func CheckNoNode(path string) error {
 	if d, err = Open(path); err != nil {
 		return fmt.Errorf("%w, of which something is missing: %v", ErrExists, err)
 	}
-	return fmt.Errorf("%w: %s is %s", ErrExists, d.show(), d.identity)
+	return fmt.Errorf("%w: %s is %s", ErrExists, d.absPath(), d.identity)
 }
 
-// Init makes a node's directory, with a self-signed root certificate. It completes
-// the directory of an interrupted Init. The root certificate is written last. Init never
-// makes a second one: if the directory has a copy of an earlier root certificate, it is
-// used again.
+// Init makes a node's directory, with a self-signed root certificate. It completes the
+// directory of an interrupted Init. The root certificate is written last. Init never makes a
+// second root certificate: if the directory has a copy of an earlier one, Init uses the copy.
 func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 	if err := CheckNoNode(path); err != nil {
 		return nil, err
@@ -116,7 +115,7 @@ func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 			return nil, err
 		}
 	}
-	if err := checkRootWrites(path); err != nil {
+	if err := checkSuperuserWrites(path); err != nil {
 		return nil, err
 	}
 	d := &Dir{path: path, identity: id}
@@ -136,7 +135,7 @@ func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 	if err := errors.Join(d.writeGitIgnore(), d.writeMissing(o)); err != nil {
 		return nil, err
 	}
-	rootPEM, err := d.rootCertificate(o.Key)
+	rootPEM, err := d.restoreOrSignRoot(o.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -146,17 +145,17 @@ func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 	return Open(path)
 }
 
-// rootCertificate returns the content of root-ca.crt for a directory that lacks it. If a
-// root certificate has been made already, rootCertificate returns that one, and otherwise
-// a new one, which it records.
-func (d *Dir) rootCertificate(key crypto.Signer) (pem []byte, err error) {
-	known, err := d.lostRoot(key.Public())
+// restoreOrSignRoot returns the content of root-ca.crt for a directory that lacks it: the copy
+// of a root certificate that has been made already, or else a new root certificate, signed with
+// the key. It records the certificate.
+func (d *Dir) restoreOrSignRoot(key crypto.Signer) (pem []byte, err error) {
+	earlier, err := d.rootToRestore(key.Public())
 	if err != nil {
 		return nil, err
 	}
-	if known != nil {
-		d.root, pem = known.cert, known.pem
-		return pem, d.database().add(d.root)
+	if earlier != nil {
+		d.root, pem = earlier.cert, earlier.pem
+		return pem, d.database().record(d.root)
 	}
 	serial, err := d.database().firstSerial()
 	if err != nil {
@@ -165,7 +164,7 @@ func (d *Dir) rootCertificate(key crypto.Signer) (pem []byte, err error) {
 	if d.root, err = pki.SelfSign(d.identity, key, serial, time.Now()); err != nil {
 		return nil, err
 	}
-	return pki.EncodeCertificatePEM(d.root), d.database().add(d.root)
+	return pki.EncodeCertificatePEM(d.root), d.database().record(d.root)
 }
 
 // checkInterrupted checks that the files of an interrupted Init belong to the same
@@ -180,7 +179,7 @@ func (d *Dir) checkInterrupted() error {
 			return err
 		}
 		if got != "" && got != want {
-			return fmt.Errorf("%s was begun as another node (db/%s says %q, not %q): use a fresh directory", d.show(), name, got, want)
+			return fmt.Errorf("%s was begun as another node (db/%s says %q, not %q): use a fresh directory", d.absPath(), name, got, want)
 		}
 	}
 	return nil
@@ -189,10 +188,11 @@ func (d *Dir) checkInterrupted() error {
 // writeMissing writes the missing files of a new directory, except the root
 // certificate.
 func (d *Dir) writeMissing(o InitOptions) error {
-	// The files for subnets come first: if a directory has db/nodetype and db/nodeid,
-	// the reference's init assumes that it has these files. It makes all other missing
-	// files.
-	files := d.counters()
+	// The counters and creditors-subnet.txt come first. If a directory has db/nodetype and
+	// db/nodeid, the reference's init takes it for complete in these files, and makes only
+	// the others that are missing. The counters are also among the generated files, which
+	// are written at the end; a file that exists is not written again.
+	files := d.counterFiles()
 	if d.identity.Type == nodetype.CreditorsAgent {
 		files = append(files, infobundle.File{Name: "creditors-subnet.txt", Data: []byte("000001\n")})
 	}
@@ -201,7 +201,7 @@ func (d *Dir) writeMissing(o InitOptions) error {
 		infobundle.File{Name: "db/nodeid", Data: []byte(d.identity.ID + "\n")},
 		infobundle.File{Name: "db/index", Data: nil},
 		infobundle.File{Name: "nodeinfo/stomp.toml", Data: EncodeStompTOML(d.identity.Type, o.Servers)})
-	files = append(files, d.generated()...)
+	files = append(files, d.generatedFiles()...)
 	for _, f := range files {
 		path := d.file(filepath.FromSlash(f.Name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -218,7 +218,7 @@ func (d *Dir) writeMissing(o InitOptions) error {
 	return nil
 }
 
-// replaceBlank writes a file that exists, if it is blank.
+// replaceBlank replaces the content of an existing file if the file is blank.
 func (d *Dir) replaceBlank(path string, data []byte) error {
 	old, err := readFile(path)
 	if err != nil || !isBlank(old) || len(data) == 0 {
@@ -227,20 +227,20 @@ func (d *Dir) replaceBlank(path string, data []byte) error {
 	return durable.Replace(path, data, 0o644)
 }
 
-// generated returns the files of a new directory whose content depends on nothing but
-// the node's identity, so that [Dir.Repair] can create them again.
-func (d *Dir) generated() []infobundle.File {
+// generatedFiles returns the files of a new directory whose content is determined by the
+// node's identity, or is random (db/serial), so that [Dir.Repair] can create them again.
+func (d *Dir) generatedFiles() []infobundle.File {
 	return append([]infobundle.File{
 		{Name: "db/index.attr", Data: []byte("unique_subject = no\n")},
 		{Name: "db/serial", Data: []byte(serialHex(randomSerial()) + "\n")},
 		{Name: "db/crlnumber", Data: []byte("1001\n")},
 		{Name: "root-ca.conf", Data: rootCAConf(d.identity)},
-	}, d.counters()...)
+	}, d.counterFiles()...)
 }
 
-// counters returns the generated files that count the subnets which an accounting
-// authority has given. Agents have none.
-func (d *Dir) counters() []infobundle.File {
+// counterFiles returns the generated files that count the subnets which an accounting
+// authority has given. Agents have no such files.
+func (d *Dir) counterFiles() []infobundle.File {
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return nil
 	}
@@ -253,13 +253,14 @@ func (d *Dir) counters() []infobundle.File {
 // SignServer signs a server certificate for a CSR of this node, with the given
 // validity. It fails if the CSR's subject is another name.
 func (d *Dir) SignServer(ctx context.Context, key crypto.Signer, csr *x509.CertificateRequest, validity time.Duration) (*x509.Certificate, error) {
-	return d.SignServerAfter(ctx, key, csr, validity, func(*x509.Certificate) error { return nil })
+	return d.SignServerFunc(ctx, key, csr, validity, func(*x509.Certificate) error { return nil })
 }
 
-// SignServerAfter is like [Dir.SignServer], but calls prepare with the certificate before
-// it is recorded. If prepare fails, because the certificate can not be written where it
-// is needed, nothing is recorded.
-func (d *Dir) SignServerAfter(ctx context.Context, key crypto.Signer, csr *x509.CertificateRequest, validity time.Duration, prepare func(*x509.Certificate) error) (*x509.Certificate, error) {
+// SignServerFunc is like [Dir.SignServer], but calls beforeRecord with the signed certificate
+// before the certificate is recorded. If beforeRecord fails, for example because the
+// certificate cannot be written to its file, SignServerFunc returns the error and records
+// nothing.
+func (d *Dir) SignServerFunc(ctx context.Context, key crypto.Signer, csr *x509.CertificateRequest, validity time.Duration, beforeRecord func(*x509.Certificate) error) (*x509.Certificate, error) {
 	id, err := pki.IdentityOf(csr.RawSubject)
 	if err != nil {
 		return nil, fmt.Errorf("the certificate signing request: %w", err)
@@ -278,7 +279,7 @@ func (d *Dir) SignServerAfter(ctx context.Context, key crypto.Signer, csr *x509.
 	return d.sign(key, func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error) {
 		cert, err := a.SignServer(csr, serial, time.Now(), validity)
 		if err == nil {
-			err = prepare(cert)
+			err = beforeRecord(cert)
 		}
 		return cert, err
 	})

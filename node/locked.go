@@ -37,7 +37,7 @@ const maxRequest = 64 << 20
 // returned.
 type Locked struct {
 	d         *Dir
-	given     grants            // with those of ReserveSubnet; nil until it is called
+	grants    grants            // including the reservations that ReserveSubnet has made; nil until ReserveSubnet is called
 	reserved  []string          // files of the reservations that ReserveSubnet has made
 	certified *CertifiedSubnets // nil until FilePeer is called
 }
@@ -73,16 +73,16 @@ func (l *Locked) CheckNewPeer(b *infobundle.Bundle) error {
 // ReserveSubnet reserves a subnet for a new peer, or returns the subnet that the peer has
 // had before. If this node is not an accounting authority, ReserveSubnet returns "".
 func (l *Locked) ReserveSubnet(ctx context.Context, peer pki.Identity) (subnet string, err error) {
-	if l.given == nil {
-		if l.given, err = l.d.given(ctx); err != nil {
+	if l.grants == nil {
+		if l.grants, err = l.d.allGrants(ctx); err != nil {
 			return "", err
 		}
 	}
-	subnet, isNew, err := l.d.reserveSubnet(peer, l.given)
+	subnet, isNew, err := l.d.reserveSubnet(peer, l.grants)
 	if err != nil || subnet == "" {
 		return "", err
 	}
-	l.given[subnet] = append(l.given[subnet], grant{subnet: subnet, peerID: peer.ID})
+	l.grants[subnet] = append(l.grants[subnet], grant{subnet: subnet, peerID: peer.ID})
 	if isNew {
 		l.reserved = append(l.reserved, l.d.pool(peer.Type).path(subnet))
 	}
@@ -96,47 +96,48 @@ func (l *Locked) ReleaseSubnets() error {
 	for _, path := range l.reserved {
 		errs = append(errs, os.Remove(path))
 	}
-	l.reserved, l.given = nil, nil
+	l.reserved, l.grants = nil, nil
 	return errors.Join(errs...)
 }
 
-// KeepReserved ensures that the subnet in a certificate that was signed here for the request
-// of another machine is reserved here too: the reference scripts know of a subnet only by its
-// reservation. subnet is "" if this node is not an accounting authority.
-func (l *Locked) KeepReserved(peer pki.Identity, subnet string) error {
+// EnsureReserved reserves the subnet in a certificate that was signed on this machine for the
+// request of another machine, unless it is reserved already. The reference scripts regard a
+// subnet as free if it is not reserved. subnet is "" if this node is not an accounting authority.
+func (l *Locked) EnsureReserved(peer pki.Identity, subnet string) error {
 	if subnet == "" {
 		return nil
 	}
-	return l.d.pool(peer.Type).keep(peer.ID, subnet)
+	return l.d.pool(peer.Type).ensureReserved(peer.ID, subnet)
 }
 
-// ErrSubnetTaken means that the subnet in a new certificate of a peer belongs to another node by
-// now.
+// ErrSubnetTaken means that the subnet in a new certificate of a peer has been given to another
+// node since it was reserved for the peer.
 var ErrSubnetTaken = errors.New("the subnet is taken")
 
-// HoldSubnet ensures that the subnet in a certificate for a new peer is still reserved for it. It
-// fails with [ErrSubnetTaken] if the subnet was given to another one meanwhile; the certificate
-// should not be recorded then, since nobody is going to get it. For a node that is a peer
-// already, HoldSubnet does nothing.
-func (l *Locked) HoldSubnet(ctx context.Context, peer pki.Identity, subnet string) error {
+// EnsureSubnet ensures that the subnet in a certificate for a new peer is still reserved for the
+// peer. It fails with [ErrSubnetTaken] if the subnet was given to another node meanwhile. In that
+// case the certificate should not be recorded, because it must not be given to anybody. For a node
+// that is a peer already, EnsureSubnet does nothing.
+func (l *Locked) EnsureSubnet(ctx context.Context, peer pki.Identity, subnet string) error {
 	if isDir(l.d.file("peers", peer.ID)) {
 		return nil
 	}
-	return l.holdSubnet(ctx, peer, subnet)
+	return l.ensureSubnet(ctx, peer, subnet)
 }
 
-// holdSubnet ensures that a subnet which was reserved for the peer earlier is still
-// reserved. The reference's init releases debtors subnets that no peer has. holdSubnet
+// ensureSubnet ensures that a subnet which was reserved for the peer earlier is still
+// reserved. The reference's init releases debtors subnets that no peer has. ensureSubnet
 // reserves such a subnet again, and fails if it was given to another peer meanwhile.
-func (l *Locked) holdSubnet(ctx context.Context, peer pki.Identity, subnet string) error {
+func (l *Locked) ensureSubnet(ctx context.Context, peer pki.Identity, subnet string) error {
 	if l.d.identity.Type != nodetype.AccountingAuthority {
 		return nil
 	}
 	pool := l.d.pool(peer.Type)
-	if !pool.owns(subnet) {
+	if !pool.contains(subnet) {
 		return fmt.Errorf("%q is not a subnet that this node gives to a %s", excerpt.Of(subnet), peer.Type)
 	}
-	// The subnets in one answer are all different, so that those of before suffice.
+	// The subnets are read only once, because the subnets in one answer all differ from each
+	// other.
 	if l.certified == nil {
 		certified, err := l.d.CertifiedSubnets(ctx)
 		if err != nil {
@@ -159,14 +160,14 @@ func (l *Locked) holdSubnet(ctx context.Context, peer pki.Identity, subnet strin
 
 // Nodeinfo returns the files of a new info-bundle, which are the files of the nodeinfo
 // folder and updated-at.txt, and the bundle's date. It does not record the date
-// ([Locked.KeepDate] does).
+// ([Locked.AdvanceDate] does).
 func (l *Locked) Nodeinfo(now time.Time) (files []infobundle.File, date string, err error) {
 	return l.d.datedNodeinfo(now)
 }
 
-// KeepDate ensures that nodeinfo/updated-at.txt is not earlier than the date of a
-// bundle, so that the next bundle gets a later date.
-func (l *Locked) KeepDate(date string) error {
+// AdvanceDate writes the date of a bundle to nodeinfo/updated-at.txt, unless the date there is
+// the same or later, so that the next bundle gets a later date.
+func (l *Locked) AdvanceDate(date string) error {
 	data, err := readText(l.d.file("nodeinfo", infobundle.UpdatedAt))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -224,7 +225,7 @@ func (l *Locked) FileCertificate(cert *x509.Certificate) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return l.d.database().add(cert)
+	return l.d.database().record(cert)
 }
 
 // FilePeer makes the node of a verified info-bundle a peer. cert is the peer
@@ -249,7 +250,7 @@ func (l *Locked) FilePeer(ctx context.Context, b *infobundle.Bundle, cert *x509.
 	if err := l.d.checkPeerLimit(); err != nil {
 		return false, err
 	}
-	if err := l.holdSubnet(ctx, b.Identity, subnet); err != nil {
+	if err := l.ensureSubnet(ctx, b.Identity, subnet); err != nil {
 		return false, err
 	}
 	return true, l.d.installPeer(dir, b, cert, subnet)

@@ -61,7 +61,7 @@ func TestServerCertificateNotWritten(t *testing.T) {
 	}
 	before := snapshot(t, n.Path())
 	full := errors.New("full")
-	if _, err := n.SignServerAfter(ctx, n.Key, csr, time.Hour, func(cert *x509.Certificate) error {
+	if _, err := n.SignServerFunc(ctx, n.Key, csr, time.Hour, func(cert *x509.Certificate) error {
 		if cert == nil {
 			t.Error("no certificate")
 		}

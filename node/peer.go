@@ -60,7 +60,7 @@ func (d *Dir) PeerIDs() ([]string, error) {
 		if there, err := exists(d.file("root-ca.crt")); err != nil || there {
 			return nil, err
 		}
-		return nil, fmt.Errorf("%s is %w: it has neither root-ca.crt nor peers", d.show(), ErrNotNode)
+		return nil, fmt.Errorf("%s is %w: it has neither root-ca.crt nor peers", d.absPath(), ErrNotNode)
 	}
 	if err != nil {
 		return nil, err
@@ -76,8 +76,8 @@ func (d *Dir) PeerIDs() ([]string, error) {
 	return ids, nil
 }
 
-// HasPeer reports whether a peer's directory has any of the peer's certificates, or can
-// not be read. When Git removes a peer, it leaves the directory with the untracked
+// HasPeer reports whether a peer's directory has any of the peer's certificates, or cannot
+// be read. When Git removes a peer, it leaves the directory with the untracked
 // files, such as ACTIVE. Such a directory is not a peer.
 func (d *Dir) HasPeer(id string) bool {
 	for _, name := range []string{"root-ca.crt", "peercert.crt", "sub-ca.crt"} {
@@ -148,7 +148,7 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 	if p.Deactivated, err = d.Deactivated(id); err != nil {
 		return nil, err
 	}
-	if p.NoFollow, err = exists(filepath.Join(dir, noFollow)); err != nil {
+	if p.NoFollow, err = exists(filepath.Join(dir, noFollowFile)); err != nil {
 		return nil, err
 	}
 	// An invalid stomp.toml must not hide the peer: its messages can still be received.
@@ -177,9 +177,9 @@ func (d *Dir) Deactivated(id string) (date string, err error) {
 	return date, err
 }
 
-// readSubnet sets p.Subnet to the subnet that the node and the peer have agreed on. It fails
-// if that is not the subnet in the certificate, which is what both have: a peer with a subnet
-// that was not given to it could act in the name of another.
+// readSubnet sets p.Subnet to the subnet that the node and the peer have agreed on, which it
+// reads from a file. It fails if the certificate, which both nodes have, contains another
+// subnet: with a subnet that was not given to it, a peer could act in the name of another peer.
 func (d *Dir) readSubnet(p *Peer) (err error) {
 	name, certName := d.subnetFile(p.Identity.ID)
 	cert := p.SubCA

@@ -22,13 +22,13 @@ const publishedBundle = "db/info-bundle.zip"
 // has made in this directory. The reference scripts do not write this file.
 func (d *Dir) PublishedBundle() string { return d.file(filepath.FromSlash(publishedBundle)) }
 
-// ErrUnpublished means that the node's stomp.toml differs from that in its newest
+// ErrUnpublished means that the node's stomp.toml differs from the stomp.toml in its newest
 // info-bundle, so that peers do not have the changes.
 var ErrUnpublished = errors.New("the newest info-bundle says something else")
 
 // CheckStompTOML checks the node's own stomp.toml. It fails if peers could not read
 // the file, and with [ErrUnpublished] if the newest info-bundle ([Dir.PublishedBundle])
-// has a different one. If there is no readable info-bundle, nothing is compared.
+// has a different stomp.toml. If there is no readable info-bundle, nothing is compared.
 func (d *Dir) CheckStompTOML() error {
 	data, err := readText(d.ownManifest())
 	if err != nil {
@@ -72,8 +72,8 @@ func (d *Dir) OwnHosts() (hosts []string) {
 
 // IsIn reports whether the stomp.toml in an info-bundle is equivalent to c.
 func (c *StompConfig) IsIn(b *infobundle.Bundle) bool {
-	said, err := ParseStompTOML(b.File(infobundle.StompTOML), b.Identity.ID)
-	return err == nil && reflect.DeepEqual(said, c)
+	published, err := ParseStompTOML(b.File(infobundle.StompTOML), b.Identity.ID)
+	return err == nil && reflect.DeepEqual(published, c)
 }
 
 // StompTOMLStamp returns a fingerprint of the files that [Dir.CheckStompTOML] reads.
@@ -93,12 +93,12 @@ func (l *Locked) PublishBundle(data []byte) error {
 	if err != nil {
 		return err
 	}
-	there, err := durable.Read(l.d.PublishedBundle(), infobundle.MaxSize)
+	oldData, err := durable.Read(l.d.PublishedBundle(), infobundle.MaxSize)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	// A file that is not a valid bundle of this node is replaced.
-	if old, err := infobundle.Read(there, time.Now()); err == nil && old.Root.Equal(l.d.root) && old.UpdatedAt() >= b.UpdatedAt() {
+	if old, err := infobundle.Read(oldData, time.Now()); err == nil && old.Root.Equal(l.d.root) && old.UpdatedAt() >= b.UpdatedAt() {
 		return nil
 	}
 	return l.d.publishBundle(data)

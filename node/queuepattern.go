@@ -16,7 +16,7 @@ import (
 // scripts do not use this file.
 const queuePatternsFile = "db/queue-patterns.txt"
 
-// maxQueuePatterns is the maximum size of that file in bytes.
+// maxQueuePatterns is the maximum size of queuePatternsFile in bytes.
 const maxQueuePatterns = 64 << 10
 
 // QueuePatterns returns the patterns that were recorded by [Dir.RecordQueuePattern].
@@ -36,8 +36,8 @@ func (d *Dir) QueuePatterns() (patterns []string, err error) {
 	return patterns, nil
 }
 
-// RecordQueuePattern records that queues have names by a pattern, which is not empty and is one
-// line. Queues of that pattern are still found after a change of the pattern.
+// RecordQueuePattern records the pattern of the names of queues, one line that is not empty. After
+// a change of the pattern, the recorded patterns are used to find the queues with earlier names.
 func (d *Dir) RecordQueuePattern(ctx context.Context, pattern string) error {
 	known, err := d.QueuePatterns()
 	if err != nil || slices.Contains(known, pattern) {

@@ -17,7 +17,7 @@ import (
 // RegisterPeer checks the peer certificate that a peer has issued to this node, and
 // stores it as sub-ca.crt ("Becoming peers", step 4). If the peer is registered already
 // with the same certificate, RegisterPeer changes nothing and returns already = true. Another
-// certificate replaces the registered one only if that is not valid now.
+// certificate replaces the registered certificate only if the latter is not valid now.
 func (d *Dir) RegisterPeer(ctx context.Context, certPEM []byte) (p *Peer, already bool, err error) {
 	cert, err := pki.ParseCertificatePEM(certPEM)
 	if err != nil {
@@ -42,13 +42,13 @@ func (d *Dir) RegisterPeer(ctx context.Context, certPEM []byte) (p *Peer, alread
 		return p, true, nil
 	}
 	if p.SubCA != nil && isValidAt(p.SubCA, time.Now()) {
-		return nil, false, d.registeredAlready(p, cert)
+		return nil, false, d.alreadyRegisteredError(p, cert)
 	}
 	if p.Deactivated != "" {
 		return nil, false, fmt.Errorf("peer %s has been deactivated (%s), which is for good", issuer.ID, p.Deactivated)
 	}
 	if now := time.Now(); now.Before(cert.NotBefore) {
-		return nil, false, fmt.Errorf("the certificate is valid only from %s on, and here it is %s: set this machine's clock if it is wrong; if it is right, that of the machine that signed it was ahead: ask the owner of %s to sign this node's info-bundle again, with the right time, and to send the new certificate",
+		return nil, false, fmt.Errorf("the certificate is valid only from %s on, and here it is %s: set this machine's clock if it is wrong; if it is right, the clock of the machine that signed the certificate was ahead: ask the owner of %s to sign this node's info-bundle again, with the right time, and to send the new certificate",
 			cert.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), issuer.ID)
 	}
 	subnet, err := d.checkReceived(cert, p)
@@ -56,7 +56,7 @@ func (d *Dir) RegisterPeer(ctx context.Context, certPEM []byte) (p *Peer, alread
 		return nil, false, err
 	}
 	if p.SubCA != nil && subnet != p.Subnet {
-		return nil, false, fmt.Errorf("peer %s is registered already, with the subnet %s, and this certificate says %s: ask its owner for one with the same", issuer.ID, p.Subnet, subnet)
+		return nil, false, fmt.Errorf("peer %s is registered already, with the subnet %s, and this certificate says %s: ask its owner for a certificate with the same subnet", issuer.ID, p.Subnet, subnet)
 	}
 	dir := d.file("peers", issuer.ID)
 	switch d.identity.Type {
@@ -76,9 +76,9 @@ func (d *Dir) RegisterPeer(ctx context.Context, certPEM []byte) (p *Peer, alread
 	return p, false, err
 }
 
-// registeredAlready returns the error for a certificate from a peer that is registered with
-// another one, which is valid.
-func (d *Dir) registeredAlready(p *Peer, cert *x509.Certificate) error {
+// alreadyRegisteredError returns the error for a certificate from a peer that is registered
+// already with another certificate, which is valid.
+func (d *Dir) alreadyRegisteredError(p *Peer, cert *x509.Certificate) error {
 	err := fmt.Errorf("peer %s is registered already, with another certificate", p.Identity.ID)
 	subnet, checkErr := d.checkReceived(cert, p)
 	switch {

@@ -53,8 +53,8 @@ const (
 type Defect struct {
 	Kind   DefectKind
 	File   string // relative to the directory, with slashes
-	Wrong  string // what is wrong with it: "is missing"
-	Remedy string // what Repair does about it: "make it anew"
+	Wrong  string // what is wrong with the file, such as "is missing"
+	Remedy string // what Repair has done about it, such as "made anew"
 	fix    func() error
 }
 
@@ -62,8 +62,8 @@ type Defect struct {
 // missing generated files and folders, and releases debtors subnets that no peer has.
 // It also restores lost peer certificates from certs/, reserves the subnets that peers have,
 // makes files with subnets agree with the certificates, adds missing lines to db/index, and
-// removes what interrupted commands have left. It returns one line for each repaired defect, even if it fails after some of them. If
-// there are no defects, Repair changes nothing.
+// removes what interrupted commands have left. It returns one line for each repaired defect,
+// even if it fails after some repairs. If there are no defects, Repair changes nothing.
 //
 // Repair may be interrupted at any moment, and started again.
 func (d *Dir) Repair(ctx context.Context) (done []string, err error) {
@@ -77,7 +77,7 @@ func (d *Dir) Repair(ctx context.Context) (done []string, err error) {
 	defer unlock()
 	var errs []error
 	for _, find := range d.finders() {
-		// Found now, because it may depend on what was repaired before.
+		// The defects are searched for now, because the earlier repairs may affect them.
 		defects, err := find(ctx)
 		errs = append(errs, err)
 		for _, defect := range defects {
@@ -129,7 +129,7 @@ func (d *Dir) missingFolders(context.Context) (found []Defect, err error) {
 // replaced with a new random number, not with the highest recorded number plus one:
 // there may be certificates of which all records are lost.
 func (d *Dir) missingFiles(context.Context) (found []Defect, err error) {
-	for _, f := range d.generated() {
+	for _, f := range d.generatedFiles() {
 		path := d.file(filepath.FromSlash(f.Name))
 		switch data, err := readFile(path); {
 		case errors.Is(err, fs.ErrNotExist):
@@ -188,7 +188,7 @@ func (d *Dir) unlistedCertificates(context.Context) ([]Defect, error) {
 	if err != nil {
 		return nil, err
 	}
-	lines, err := d.database().unlisted(index)
+	lines, err := d.database().missingLines(index)
 	if err != nil || len(lines) == 0 {
 		return nil, ignoreMissing(err) // a missing certs/ is reported by missingFolders
 	}
@@ -210,7 +210,7 @@ func ignoreMissing(err error) error {
 // knownCertificates returns the certificates signed with the node's root key of which
 // the directory has a copy, sorted by serial number. Other files are skipped.
 func (d *Dir) knownCertificates() ([]*x509.Certificate, error) {
-	files, err := d.database().copies()
+	files, err := d.database().certFiles()
 	if err != nil {
 		return nil, err
 	}
@@ -269,7 +269,7 @@ func (d *Dir) leftovers(ctx context.Context) (found []Defect, err error) {
 				return nil
 			case err != nil:
 				return err
-			case e.IsDir() && top == "peers" && filepath.Dir(path) == d.file(top) && strings.HasPrefix(e.Name(), newPrefix):
+			case e.IsDir() && top == "peers" && filepath.Dir(path) == d.file(top) && strings.HasPrefix(e.Name(), newPeerPrefix):
 				if err := leftover(path, os.RemoveAll); err != nil {
 					return err
 				}
@@ -325,10 +325,12 @@ func (d *Dir) peerCertificates(ctx context.Context) (found []Defect, err error) 
 }
 
 // issuedCopy returns the copy in certs/ of the certificate that was issued to a peer with the
-// given root certificate, the newest that is valid now, and the name of its file. It returns nil if there is none,
-// or if there are several with different subnets and subnet.txt does not decide between them.
+// given root certificate, and the name of the file. If there are several such certificates, it
+// returns the newest of those that are valid now, or else the newest of all. It returns nil if
+// there is none, or if there are several with different subnets and subnet.txt does not decide
+// between them.
 func (d *Dir) issuedCopy(id string, root *x509.Certificate) (newest *x509.Certificate, file string, err error) {
-	paths, err := d.database().copies()
+	paths, err := d.database().certFiles()
 	if err != nil {
 		return nil, "", err
 	}
@@ -351,7 +353,7 @@ func (d *Dir) issuedCopy(id string, root *x509.Certificate) (newest *x509.Certif
 				continue
 			}
 			subnets[subnet] = true
-			// One that was signed with a clock that was ahead may have been replaced since.
+			// A certificate that was signed with a clock that was ahead may have been replaced.
 			valid := isValidAt(cert, now)
 			if newest == nil || valid && !isValidAt(newest, now) || valid == isValidAt(newest, now) && cert.NotBefore.After(newest.NotBefore) {
 				newest, file = cert, "certs/"+filepath.Base(path)
@@ -367,9 +369,10 @@ func (d *Dir) issuedCopy(id string, root *x509.Certificate) (newest *x509.Certif
 // subnetDefects finds subnets of peers that are not reserved, and debtors subnets, of which
 // there are only 256, that are reserved although nobody has them.
 //
-// It is stricter than the reference's init, which releases a debtors subnet unless the
-// directory of the peer named in the reservation has it: a subnet in any peer's files, in
-// any certificate, or in a request that waits for a signature stays reserved.
+// The reference's init releases a debtors subnet unless the directory of the peer named in the
+// reservation has it. subnetDefects keeps more reservations: a subnet in any peer's files, in any
+// certificate, in the record of what was signed on this machine, or in a request that waits for a
+// signature stays reserved.
 func (d *Dir) subnetDefects(ctx context.Context) (found []Defect, err error) {
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return nil, nil
@@ -380,7 +383,7 @@ func (d *Dir) subnetDefects(ctx context.Context) (found []Defect, err error) {
 	}
 	recorded, err := d.recordedGrants()
 	if err != nil {
-		return nil, fmt.Errorf("the reservations in db/subnets were not compared with that record: %w", err)
+		return nil, fmt.Errorf("the reservations in db/subnets were not compared with the record of what was signed on this machine: %w", err)
 	}
 	requested, err := d.requestedGrants()
 	if err != nil {
@@ -408,12 +411,12 @@ func (d *Dir) subnetDefects(ctx context.Context) (found []Defect, err error) {
 // are not reserved.
 func (p pool) unreserved(certified []grant, reserved grants) (found []Defect) {
 	for _, g := range certified {
-		if !p.owns(g.subnet) || reserved[g.subnet] != nil || g.wrong {
+		if !p.contains(g.subnet) || reserved[g.subnet] != nil || g.contradictsCert {
 			continue
 		}
 		reserved[g.subnet] = []grant{g}
 		found = append(found, Defect{DefectUnreservedSubnet, p.name(g.subnet), fmt.Sprintf("is missing, though %s gives this subnet to %s", g.file, g.peerID), "made anew", func() error {
-			return p.keep(g.peerID, g.subnet)
+			return p.ensureReserved(g.peerID, g.subnet)
 		}})
 	}
 	return found
@@ -423,7 +426,7 @@ func (p pool) unreserved(certified []grant, reserved grants) (found []Defect) {
 // anybody. A reservation for a node that may have a certificate of which there is no copy is
 // the last record of its subnet.
 func (d *Dir) unusedReservations(p pool, reserved []grant, given grants) (found []Defect, err error) {
-	free := slices.DeleteFunc(slices.Clone(reserved), func(g grant) bool { return !p.owns(g.subnet) || given[g.subnet] != nil })
+	free := slices.DeleteFunc(slices.Clone(reserved), func(g grant) bool { return !p.contains(g.subnet) || given[g.subnet] != nil })
 	if len(free) == 0 {
 		return nil, nil
 	}
@@ -437,9 +440,9 @@ func (d *Dir) unusedReservations(p pool, reserved []grant, given grants) (found 
 		}
 		found = append(found, Defect{DefectUnusedSubnet, g.file, "is reserved, but no peer has this subnet",
 			"released, and the counter set back", func() error {
-				// The counter first: if it stayed where it is after a crash, the
-				// released number would never be given again.
-				if err := p.restart(); err != nil {
+				// The counter is reset first. Otherwise, after a crash in between, the released
+				// number would be given again only after all others.
+				if err := p.resetCounter(); err != nil {
 					return err
 				}
 				return p.release(g.subnet)
@@ -449,7 +452,7 @@ func (d *Dir) unusedReservations(p pool, reserved []grant, given grants) (found 
 }
 
 // subnetFiles finds files with the subnet that the node and a peer have agreed on which are
-// missing, damaged or changed. The certificate is what both have.
+// missing, damaged or changed. The subnet in the certificate, which both nodes have, decides.
 func (d *Dir) subnetFiles(ctx context.Context) (found []Defect, err error) {
 	ids, err := d.PeerIDs()
 	if err != nil {
@@ -498,16 +501,15 @@ func (d *Dir) subnetFile(id string) (name, cert string) {
 	}
 }
 
-// owns reports whether subnet has the form of the pool's subnets.
-func (p pool) owns(subnet string) bool {
+// contains reports whether subnet has the form of the pool's subnets.
+func (p pool) contains(subnet string) bool {
 	digits, ok := strings.CutPrefix(subnet, p.prefix)
 	return ok && len(digits) == p.digits && strings.Trim(digits, "0123456789abcdef") == ""
 }
 
-// restart resets the pool's counter, so that the search for a free subnet starts at
-// the pool's first one. That is safe at any time, because reservations are created
-// exclusively.
-func (p pool) restart() error {
+// resetCounter resets the pool's counter, so that the search for a free subnet starts at the
+// pool's first subnet. That is safe at any time, because reservations are created exclusively.
+func (p pool) resetCounter() error {
 	start := strconv.Itoa(p.start)
 	if last, err := readLine(p.seqnum()); err == nil && last == start {
 		return nil

@@ -19,17 +19,17 @@ import (
 	"peerlink/node/pki"
 )
 
-// A node has exactly one root certificate for ever: its peers have pinned it, and
-// refuse another one even if it has the same key. This file finds the copies of the
+// A node has exactly one root certificate for ever: its peers have pinned it, and refuse
+// another root certificate even if it has the same key. This file finds the copies of the
 // certificate in the node's directory, so that a lost root-ca.crt is restored, and
 // never replaced with a new certificate.
 
 // Restore restores the files that [Open] needs and that other files in the directory
 // determine, if they are missing or damaged: root-ca.crt from its copy in
 // db/info-bundle.zip or certs/, and db/nodetype and db/nodeid from root-ca.crt. It needs no
-// root key. It returns one line for each restored file. A damaged file is kept under its
-// name with the ending ".damaged", unless it is blank. If there is nothing to restore, or the
-// directory has no node yet, Restore changes nothing.
+// root key. It returns one line for each restored file. A damaged file is kept with ".damaged"
+// added to its name, unless it is blank. If there is nothing to restore, or the directory has no
+// node yet, Restore changes nothing.
 func Restore(ctx context.Context, path string) (done []string, err error) {
 	d := &Dir{path: path}
 	if there, err := exists(d.file("db")); err != nil || !there {
@@ -95,7 +95,7 @@ func (d *Dir) restoreRoot(reason error) (done []string, err error) {
 			return nil, err // no node yet
 		}
 	}
-	root, err := d.lostRoot(nil)
+	root, err := d.rootToRestore(nil)
 	if err != nil || root == nil {
 		return nil, err
 	}
@@ -124,8 +124,8 @@ func (d *Dir) restoreFile(name string, data []byte, reason error, from string) (
 	return line, durable.Create(path, data, 0o644)
 }
 
-// moveDamaged gives a damaged file its name with the ending ".damaged", which it returns. A
-// blank file is removed instead.
+// moveDamaged adds ".damaged" to the name of a damaged file, and returns the new path. It
+// removes a blank file instead, and returns "".
 func moveDamaged(path string) (kept string, err error) {
 	data, err := readFile(path)
 	if err != nil {
@@ -141,8 +141,8 @@ func moveDamaged(path string) (kept string, err error) {
 	return kept, os.Rename(path, kept)
 }
 
-// isBlank reports whether the content of a file is lost: there is nothing in it but white
-// space and NULs, which a power cut may leave in the place of what was written.
+// isBlank reports whether a file has no content but white space and zero bytes, which a power
+// cut may leave instead of what was written.
 func isBlank(data []byte) bool { return len(bytes.Trim(data, " \t\r\n\x00")) == 0 }
 
 // rootCopy is a copy of the node's root certificate.
@@ -152,32 +152,33 @@ type rootCopy struct {
 	cert *x509.Certificate
 }
 
-// lostRoot returns the copy from which a missing root-ca.crt has to be restored, or nil
-// if no root certificate has been made yet. It fails if a root certificate has been made,
-// but no copy of it is left, or if it is not certain which one is in use. If pub is not
-// nil, the certificate must have this public key.
-func (d *Dir) lostRoot(pub crypto.PublicKey) (*rootCopy, error) {
+// rootToRestore returns the copy from which a missing root-ca.crt has to be restored, or nil
+// if no root certificate has been made yet. It fails if a root certificate has been made, but
+// no copy of it that is valid is left, or if there are copies of several root certificates and
+// it is not certain which is in use. If pub is not nil, the certificate must have this public
+// key.
+func (d *Dir) rootToRestore(pub crypto.PublicKey) (*rootCopy, error) {
 	copies, err := d.rootCopies()
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	early := slices.IndexFunc(copies, func(c rootCopy) bool { return now.Before(c.cert.NotBefore) })
-	if early >= 0 {
-		notYet := copies[early]
-		if copies = slices.DeleteFunc(copies, func(c rootCopy) bool { return now.Before(c.cert.NotBefore) }); len(copies) == 0 {
-			return nil, fmt.Errorf("%s has no good root-ca.crt, and the copy of it, %s, %w", d.show(), notYet.file, rootNotYet(notYet.cert, now))
+	notYetValid := func(c rootCopy) bool { return now.Before(c.cert.NotBefore) }
+	if i := slices.IndexFunc(copies, notYetValid); i >= 0 {
+		first := copies[i]
+		if copies = slices.DeleteFunc(copies, notYetValid); len(copies) == 0 {
+			return nil, fmt.Errorf("%s has no good root-ca.crt, and the copy of it, %s, %w", d.absPath(), first.file, rootNotYetValidError(first.cert, now))
 		}
 	}
 	if len(copies) == 0 {
 		return nil, d.checkNothingSigned()
 	}
-	// The first one is that of the published info-bundle, if there is one.
+	// The first copy is from the published info-bundle, if there is one.
 	first := copies[0]
 	if first.file != publishedBundle {
 		for _, c := range copies[1:] {
 			if !sameCertificate(c.cert, first.cert) {
-				return nil, fmt.Errorf("%s has no good root-ca.crt, and %s and %s are both root certificates of the node: copy the one that the peers have to root-ca.crt; it is in every info-bundle of the node", d.show(), first.file, c.file)
+				return nil, fmt.Errorf("%s has no good root-ca.crt, and %s and %s are both root certificates of the node: copy the one that the peers have to root-ca.crt; it is in every info-bundle of the node", d.absPath(), first.file, c.file)
 			}
 		}
 	}
@@ -187,16 +188,16 @@ func (d *Dir) lostRoot(pub crypto.PublicKey) (*rootCopy, error) {
 	return &first, nil
 }
 
-// checkNothingSigned fails if anything shows that there was a root certificate: db/index lists
-// certificates, there are peers, reserved subnets or requests, or an info-bundle was made.
+// checkNothingSigned fails if a file shows that there was a root certificate: if db/index lists
+// certificates, if there are peers, reserved subnets or requests, or if an info-bundle was made.
 func (d *Dir) checkNothingSigned() error {
 	index, err := durable.Read(d.file("db", "index"), maxIndex)
 	if ignoreMissing(err) != nil {
 		return err
 	}
-	sign := ""
+	evidence := "" // a file that shows it
 	if len(bytes.TrimSpace(index)) > 0 {
-		sign = "db/index"
+		evidence = "db/index"
 	}
 	for _, f := range []struct {
 		folder string
@@ -212,20 +213,20 @@ func (d *Dir) checkNothingSigned() error {
 		if err != nil {
 			return err
 		}
-		if len(found) > 0 && sign == "" {
-			sign = f.folder + "/" + filepath.Base(found[0])
+		if len(found) > 0 && evidence == "" {
+			evidence = f.folder + "/" + filepath.Base(found[0])
 		}
 	}
-	if sign != "" {
-		return fmt.Errorf("%s has no good root-ca.crt, although there was one (%s shows that), and no copy of it: take root-ca.crt from a backup, from an info-bundle of this node, or from a peer, which has it as peers/<node ID>/root-ca.crt; peers would refuse another one", d.show(), sign)
+	if evidence != "" {
+		return fmt.Errorf("%s has no good root-ca.crt, although there was one (%s shows that), and no copy of it: take root-ca.crt from a backup, from an info-bundle of this node, or from a peer, which has it as peers/<node ID>/root-ca.crt; peers would refuse another one", d.absPath(), evidence)
 	}
 	return nil
 }
 
-// rootCopies returns the copies of root certificates of d.identity: first that in
-// db/info-bundle.zip, which was given to peers, then those in certs/. If the directory
-// has db/root-ca.csr, the certificates must have its key. They may be not valid yet. If d.identity is not known, those in
-// certs/ must be listed in db/index.
+// rootCopies returns the copies of root certificates of d.identity: first the copy in
+// db/info-bundle.zip, which was given to peers, then the copies in certs/. If the directory has
+// db/root-ca.csr, the certificates must have the key of that request. They need not be valid
+// yet. If d.identity is not known, the certificates in certs/ must be listed in db/index.
 func (d *Dir) rootCopies() (copies []rootCopy, err error) {
 	if data, err := durable.Read(d.PublishedBundle(), infobundle.MaxSize); err == nil {
 		if b, err := infobundle.Read(data, time.Now()); err == nil {
@@ -271,27 +272,26 @@ func (d *Dir) rootCopies() (copies []rootCopy, err error) {
 	return slices.DeleteFunc(copies, func(c rootCopy) bool { return !isOwn(c) }), nil
 }
 
-// noRoot returns the error for a directory with db/nodetype and db/nodeid in which
+// noRootError returns the error for a directory with db/nodetype and db/nodeid in which
 // root-ca.crt is missing or damaged for the given reason. It names the remedy.
-func (d *Dir) noRoot(reason error) error {
+func (d *Dir) noRootError(reason error) error {
 	what := "it has no root-ca.crt"
 	if !errors.Is(reason, fs.ErrNotExist) {
 		what = reason.Error()
 	}
-	root, err := d.lostRoot(nil)
+	root, err := d.rootToRestore(nil)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", ErrNotNode, what, err)
 	case root == nil:
-		return fmt.Errorf("%s is %w: %s; the same \"peerlink init\" command as before finishes an interrupted start", d.show(), ErrNotNode, what)
+		return fmt.Errorf("%s is %w: %s; the same \"peerlink init\" command as before finishes an interrupted start", d.absPath(), ErrNotNode, what)
 	}
-	return fmt.Errorf("%s is %w: %s; \"peerlink init\", without a type, restores it from %s", d.show(), ErrNotNode, what, root.file)
+	return fmt.Errorf("%s is %w: %s; \"peerlink init\", without a type, restores it from %s", d.absPath(), ErrNotNode, what, root.file)
 }
 
-// LostRoot returns the error of [Open] for a directory whose root-ca.crt is missing or
-// damaged, and reports whether [Restore] can restore the file. If root-ca.crt is neither,
-// LostRoot returns a nil error.
-func LostRoot(path string) (restorable bool, err error) {
+// RootRestorable reports whether root-ca.crt is missing or damaged and [Restore] can restore it.
+// If root-ca.crt is missing or damaged, err is the error of [Open], and otherwise nil.
+func RootRestorable(path string) (restorable bool, err error) {
 	d := &Dir{path: path}
 	_, reason := d.readRoot()
 	if !isLost(reason) {
@@ -300,6 +300,6 @@ func LostRoot(path string) (restorable bool, err error) {
 	if d.identity, err = d.readIdentity(); err != nil {
 		return false, err
 	}
-	root, err := d.lostRoot(nil)
-	return root != nil && err == nil, d.noRoot(reason)
+	root, err := d.rootToRestore(nil)
+	return root != nil && err == nil, d.noRootError(reason)
 }

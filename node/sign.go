@@ -30,7 +30,7 @@ type SignResult struct {
 	New      bool   // the peer was not known before
 	Renewed  bool   // a known peer has a new certificate, because the earlier one was not valid now
 	Updated  bool   // a known peer's nodeinfo has been replaced by a newer one
-	Ignored  string // why a known peer's nodeinfo, which differs from the bundle's, has not been replaced
+	Ignored  string // why a known peer's nodeinfo, which differs from the bundle's, was not replaced
 }
 
 // SignPeer makes the node of a verified info-bundle a peer: it reserves a subnet if
@@ -79,7 +79,7 @@ func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (cr
 	res := &SignResult{CertFile: d.IssuedFile(b.Identity.ID)}
 	if isDir(dir) {
 		if res.Updated, err = d.updatePeer(dir, b, true); err == nil && !res.Updated {
-			res.Ignored = ignored(dir, b)
+			res.Ignored = whyIgnored(dir, b)
 		}
 		if err == nil && signer != nil && d.needsRenewal(dir, b) {
 			res.Renewed, err = true, d.renewPeer(ctx, dir, b, signer)
@@ -115,17 +115,17 @@ func (d *Dir) checkNewPeer(b *infobundle.Bundle) error {
 }
 
 // updatePeer replaces the nodeinfo of a known peer with newer nodeinfo. It never
-// accepts older nodeinfo or another root certificate. If person is true, because an
+// accepts older nodeinfo or another root certificate. If byOperator is true, because an
 // operator has requested the update, updatePeer also replaces nodeinfo whose date is
 // invalid or too far in the future; earlier versions accepted such dates.
-func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, person bool) (updated bool, err error) {
+func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, byOperator bool) (updated bool, err error) {
 	pinned, err := readCert(dir, "root-ca.crt")
 	if err != nil {
 		return false, fmt.Errorf("peer %s: %w", b.Identity.ID, err)
 	}
 	if !sameCertificate(pinned, b.Root) {
 		if bytes.Equal(pinned.RawSubjectPublicKeyInfo, b.Root.RawSubjectPublicKeyInfo) {
-			return false, otherCertificate(b)
+			return false, otherCertificateError(b)
 		}
 		return false, fmt.Errorf("%s is %w (%s): "+
 			"signing a second one in the same name would be a break-in. If its owner really has a new root key, it is a new node",
@@ -135,7 +135,7 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, person bool) (updated
 	if err != nil {
 		return false, err
 	}
-	if person && infobundle.CheckDate(old, time.Now()) != nil {
+	if byOperator && infobundle.CheckDate(old, time.Now()) != nil {
 		old = ""
 	}
 	if b.UpdatedAt() <= old {
@@ -144,9 +144,9 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, person bool) (updated
 	return true, d.replaceNodeinfo(dir, b.Nodeinfo)
 }
 
-// otherCertificate returns the error for an info-bundle with the pinned root key, but with
+// otherCertificateError returns the error for an info-bundle with the pinned root key, but with
 // another root certificate.
-func otherCertificate(b *infobundle.Bundle) error {
+func otherCertificateError(b *infobundle.Bundle) error {
 	return fmt.Errorf("%s is %w: same root key (%s), another certificate. The pinned certificate can not be replaced: "+
 		"ask the node's owner to put the original root-ca.crt back, and for an info-bundle with it",
 		b.Identity, ErrOtherRoot, pki.Fingerprint(b.Root.PublicKey))
@@ -161,9 +161,9 @@ func knownDate(dir string) (string, error) {
 	return infobundle.DateOf(data), err
 }
 
-// ignored returns the reason why a bundle was not taken over, or "" if its content is
-// the same as the known nodeinfo.
-func ignored(dir string, b *infobundle.Bundle) string {
+// whyIgnored returns the reason why a bundle did not replace the known nodeinfo, or "" if both
+// have the same content.
+func whyIgnored(dir string, b *infobundle.Bundle) string {
 	same := true
 	for _, f := range b.Nodeinfo {
 		known, err := durable.Read(filepath.Join(dir, "nodeinfo", filepath.FromSlash(f.Name)), int64(len(f.Data)))
@@ -177,20 +177,20 @@ func ignored(dir string, b *infobundle.Bundle) string {
 	case err != nil:
 		return err.Error()
 	case b.UpdatedAt() == "":
-		return fmt.Sprintf("the bundle has no date (%s), so it can not be known to be newer than what is known; %s", infobundle.UpdatedAt, remedy)
+		return fmt.Sprintf("the bundle has no date (%s), so that it can not be compared with the known info, which is kept; %s", infobundle.UpdatedAt, remedy)
 	case b.UpdatedAt() < old:
-		return fmt.Sprintf("the bundle is dated %s, and what is known is newer, dated %s; if the bundle was made later, %s", b.UpdatedAt(), old, remedy)
+		return fmt.Sprintf("the bundle is dated %s, but the known info is newer, dated %s; if the bundle was made later, %s", b.UpdatedAt(), old, remedy)
 	default:
-		return fmt.Sprintf("the bundle is dated %s, as what is known is, and says something else: the newer one can not be told; %s", old, remedy)
+		return fmt.Sprintf("the bundle differs from the known info, but both are dated %s, so that it is not certain which is newer; %s", old, remedy)
 	}
 }
 
-// replaceNodeinfo replaces old nodeinfo with new. Not every system can replace a
-// directory atomically, so replaceNodeinfo only replaces each file atomically. First it
-// removes the files and folders that the new nodeinfo does not have. Then it replaces
-// the files: stomp.toml, which servers read, is the last but one, updated-at.txt the
-// last. After a crash in between, the date is still the old one, and signing again
-// completes the replacement.
+// replaceNodeinfo replaces old nodeinfo with new. Not every system can replace a directory
+// atomically, so replaceNodeinfo only replaces each file atomically. First it removes the files
+// and folders that the new nodeinfo does not have. Then it replaces the files; stomp.toml, which
+// servers read, is replaced after all others except updated-at.txt, which is replaced last. After
+// a crash in between, the date is still the old date, and signing again completes the
+// replacement.
 func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 	base := filepath.Join(dir, "nodeinfo")
 	rank := func(name string) int {
@@ -202,25 +202,26 @@ func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 		}
 		return 0
 	}
-	// The owner of the directory could lead root to another folder with a symbolic link.
+	// Files are opened by means of os.Root, because a symbolic link could lead this process to
+	// another folder.
 	below, err := filepath.Rel(d.path, base)
 	if err != nil {
 		return err
 	}
-	node, err := os.OpenRoot(d.path)
+	nodeFolder, err := os.OpenRoot(d.path)
 	if err != nil {
 		return err
 	}
-	defer node.Close()
-	if err := node.MkdirAll(below, 0o755); err != nil {
+	defer nodeFolder.Close()
+	if err := nodeFolder.MkdirAll(below, 0o755); err != nil {
 		return err
 	}
-	root, err := node.OpenRoot(below)
+	folder, err := nodeFolder.OpenRoot(below)
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	if err := removeOthers(root, files); err != nil {
+	defer folder.Close()
+	if err := removeOthers(folder, files); err != nil {
 		return err
 	}
 	for r := range 3 {
@@ -228,12 +229,12 @@ func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 			if rank(f.Name) != r {
 				continue
 			}
-			if folder := path.Dir(f.Name); folder != "." {
-				if err := root.MkdirAll(folder, 0o755); err != nil {
+			if sub := path.Dir(f.Name); sub != "." {
+				if err := folder.MkdirAll(sub, 0o755); err != nil {
 					return err
 				}
 			}
-			if err := durable.ReplaceIn(root, f.Name, f.Data, 0o644); err != nil {
+			if err := durable.ReplaceIn(folder, f.Name, f.Data, 0o644); err != nil {
 				return err
 			}
 		}
@@ -241,9 +242,9 @@ func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 	return nil
 }
 
-// removeOthers removes everything from a folder that is neither one of the files nor a
-// folder with one of them. Earlier versions may have unpacked deeper folders than
-// those that are allowed today.
+// removeOthers removes everything from a folder that is neither one of the files nor a folder
+// that contains one of the files. Earlier versions may have unpacked deeper folders than those
+// that are allowed today.
 func removeOthers(root *os.Root, files []infobundle.File) error {
 	keep := make(map[string]bool) // true for a folder
 	for _, f := range files {
@@ -278,8 +279,8 @@ func removeOthers(root *os.Root, files []infobundle.File) error {
 	return nil
 }
 
-// newPrefix is the prefix of the names of incomplete directories in peers/.
-const newPrefix = ".new-"
+// newPeerPrefix is the prefix of the names of incomplete directories in peers/.
+const newPeerPrefix = ".new-"
 
 // addPeer signs the certificate of a new peer, and creates the peer's directory
 // atomically as the last step.
@@ -290,7 +291,7 @@ func (d *Dir) addPeer(ctx context.Context, dir string, b *infobundle.Bundle, key
 	if err := d.checkRecord(b); err != nil {
 		return err
 	}
-	given, err := d.given(ctx)
+	given, err := d.allGrants(ctx)
 	if err != nil {
 		return err
 	}
@@ -310,9 +311,9 @@ func (d *Dir) addPeer(ctx context.Context, dir string, b *infobundle.Bundle, key
 	return d.installPeer(dir, b, cert, subnet)
 }
 
-// needsRenewal reports whether the certificate that a known peer was given is not valid now,
-// so that the peer can not use it. The result is false if the certificate can not be read, if
-// the bundle is not that of the peer, and if the peer is deactivated.
+// needsRenewal reports whether the certificate that was issued to a known peer is not valid now,
+// so that the peer cannot use it. The result is false if the certificate cannot be read, if the
+// bundle has another root certificate than the peer, or if the peer is deactivated.
 func (d *Dir) needsRenewal(dir string, b *infobundle.Bundle) bool {
 	pinned, err := readCert(dir, "root-ca.crt")
 	if err != nil || !sameCertificate(pinned, b.Root) {
@@ -344,7 +345,7 @@ func (d *Dir) renewPeer(ctx context.Context, dir string, b *infobundle.Bundle, k
 			return err
 		}
 	}
-	if err := (&Locked{d: d}).holdSubnet(ctx, b.Identity, subnet); err != nil {
+	if err := (&Locked{d: d}).ensureSubnet(ctx, b.Identity, subnet); err != nil {
 		return err
 	}
 	cert, err := d.sign(key, func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error) {
@@ -356,18 +357,20 @@ func (d *Dir) renewPeer(ctx context.Context, dir string, b *infobundle.Bundle, k
 	return durable.Replace(filepath.Join(dir, "peercert.crt"), pki.EncodeCertificatePEM(cert), 0o644)
 }
 
-// sign makes a certificate with a new serial number, and records it. If make fails,
-// nothing is recorded. The caller must hold the directory's lock. [pki.Authority] checks the key.
-func (d *Dir) sign(key crypto.Signer, make func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error)) (*x509.Certificate, error) {
-	cert, err := make(&pki.Authority{Cert: d.root, Key: key}, randomSerial())
+// sign makes a certificate with a new serial number, by calling issue, and records it. If issue
+// fails, nothing is recorded. If recording fails, sign returns both the certificate and an error.
+// The caller must hold the directory's lock. [pki.Authority] checks the key.
+func (d *Dir) sign(key crypto.Signer, issue func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error)) (*x509.Certificate, error) {
+	cert, err := issue(&pki.Authority{Cert: d.root, Key: key}, randomSerial())
 	if err != nil {
 		return nil, err
 	}
-	return cert, d.database().add(cert)
+	return cert, d.database().record(cert)
 }
 
-// checkRecord compares a new peer with those for which a certificate was signed on this
-// machine for the request of another one. Their subnets are among the grants.
+// checkRecord compares a new peer with the record of the certificates that were signed on this
+// machine for requests of another machine. It does not compare subnets, because the recorded
+// subnets are among the grants.
 func (d *Dir) checkRecord(b *infobundle.Bundle) error {
 	record, err := signrecord.Read(d.file(filepath.FromSlash(RequestsFolder), signrecord.Name))
 	if err != nil {
@@ -394,7 +397,7 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 	if err := os.MkdirAll(d.file("peers"), 0o755); err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(d.file("peers"), newPrefix)
+	tmp, err := os.MkdirTemp(d.file("peers"), newPeerPrefix)
 	if err != nil {
 		return err
 	}
@@ -416,7 +419,8 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		// Like the files, whatever the umask is: the service may have another user.
+		// As for the files, the mode does not depend on the umask, because the service may run
+		// as another user.
 		if err := durable.Chmod(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
@@ -436,11 +440,11 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 // removeLeftovers removes the incomplete files of interrupted commands. The caller must hold the
 // directory's lock.
 func (d *Dir) removeLeftovers() error {
-	left, err := filesIn(d.file("peers"), func(name string) bool { return strings.HasPrefix(name, newPrefix) })
+	leftovers, err := filesIn(d.file("peers"), func(name string) bool { return strings.HasPrefix(name, newPeerPrefix) })
 	if err != nil {
 		return err
 	}
-	for _, path := range left {
+	for _, path := range leftovers {
 		if err := os.RemoveAll(path); err != nil {
 			return err
 		}

@@ -41,7 +41,7 @@ func (d *Dir) Stamp(id string) (s Stamp) {
 		d.file("peers", id, "queues.txt"),
 		d.file("peers", id, "ACTIVE"),
 		d.file("peers", id, "DEACTIVATED"),
-		d.file("peers", id, noFollow),
+		d.file("peers", id, noFollowFile),
 		d.file("peers", id, "nodeinfo", "stomp.toml"),
 		d.file("peers", id, "nodeinfo", "updated-at.txt"),
 		d.file("creditors-subnet.txt"),

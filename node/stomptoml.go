@@ -66,7 +66,7 @@ func parseStompTOML(data []byte, clientID string) (*StompConfig, error) {
 		return nil, err
 	}
 	if n := len(c.Servers); n == 0 || n > maxServers {
-		return nil, fmt.Errorf("servers must name 1 to %d servers as \"host:port\", it names %d", maxServers, n)
+		return nil, fmt.Errorf("servers must name 1 to %d servers as \"host:port\", but it names %d", maxServers, n)
 	}
 	for _, s := range c.Servers {
 		if err := CheckServer(s); err != nil {

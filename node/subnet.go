@@ -58,19 +58,18 @@ func (p pool) name(subnet string) string {
 	return "db/subnets/" + filepath.Base(p.dir) + "/" + subnet
 }
 
-// reserveSubnet returns the subnet for a new peer, and ensures that it is reserved for it. A
-// subnet that the peer has had before, by a certificate or by the reservation of an
-// interrupted attempt, is returned again, and isNew is false. reserveSubnet fails if the subnet
-// in the peer's certificate belongs to another node too. If this node is not an
-// accounting authority, the subnet is "". given are all grants. The caller must hold the
-// directory's lock.
+// reserveSubnet returns the subnet for a new peer, and ensures that the subnet is reserved. If
+// the peer has had a subnet before, by a certificate or by the reservation of an interrupted
+// attempt, reserveSubnet returns that subnet, and isNew is false. It fails if the subnet in the
+// peer's certificate belongs to another node too. If this node is not an accounting authority,
+// the subnet is "". given are all grants. The caller must hold the directory's lock.
 func (d *Dir) reserveSubnet(peer pki.Identity, given grants) (subnet string, isNew bool, err error) {
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return "", false, nil
 	}
 	p := d.pool(peer.Type)
 	if subnet := p.ownedBy(peer.ID, given); subnet != "" {
-		return subnet, false, p.keep(peer.ID, subnet)
+		return subnet, false, p.ensureReserved(peer.ID, subnet)
 	}
 	if err := given.contradiction(peer); err != nil {
 		return "", false, err
@@ -89,10 +88,11 @@ func (p pool) ownedBy(peerID string, given grants) string {
 		own, other := false, false
 		for _, g := range given[subnet] {
 			own = own || g.peerID == peerID
-			// A file that does not name its peer, such as a request, is about the owner.
+			// A grant without a peer ID, such as that of a request, is assumed to be for the
+			// peer that the other files name.
 			other = other || g.peerID != peerID && g.peerID != ""
 		}
-		if own && !other && p.owns(subnet) {
+		if own && !other && p.contains(subnet) {
 			return subnet
 		}
 	}
@@ -100,9 +100,9 @@ func (p pool) ownedBy(peerID string, given grants) string {
 }
 
 // reserve reserves the next subnet that is neither reserved nor given to another node. After
-// the pool's last subnet the search continues with the first.
+// the pool's last subnet the search continues with the pool's first subnet.
 func (p pool) reserve(peerID string, given grants) (subnet string, err error) {
-	last, err := p.lockedLast()
+	last, err := p.lockedLastNumber()
 	if err != nil {
 		return "", err
 	}
@@ -110,7 +110,7 @@ func (p pool) reserve(peerID string, given grants) (subnet string, err error) {
 	for i := range count {
 		n := first + (last+1-first+i)%count
 		subnet = p.prefix + fmt.Sprintf("%0*x", p.digits, n)
-		if _, taken := given.other(peerID, subnet); taken {
+		if _, taken := given.conflict(peerID, subnet); taken {
 			continue
 		}
 		err := durable.Create(p.path(subnet), []byte(peerID+"\n"), 0o644)
@@ -128,10 +128,10 @@ func (p pool) reserve(peerID string, given grants) (subnet string, err error) {
 	return "", fmt.Errorf("no free subnet is left in %s: all %d are taken; \"peerlink init\" releases those that were reserved and never given to a peer", p.dir, count)
 }
 
-// keep ensures that a subnet which a peer has is reserved. It leaves an existing reservation
-// as it is, also that of another node: it has the same effect on those who look for a free
-// subnet.
-func (p pool) keep(peerID, subnet string) error {
+// ensureReserved ensures that a subnet which a peer has is reserved. An existing reservation is
+// left unchanged, even if it is for another node: any reservation prevents the subnet from being
+// given again.
+func (p pool) ensureReserved(peerID, subnet string) error {
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		return err
 	}
@@ -142,8 +142,8 @@ func (p pool) keep(peerID, subnet string) error {
 	return err
 }
 
-// reservations returns the pool's reservations. The owner of one that can not be read is
-// not known.
+// reservations returns the pool's reservations. A reservation that cannot be read is a grant
+// without a peer ID.
 func (p pool) reservations() (list []grant, err error) {
 	files, err := filesIn(p.dir, isSubnet)
 	if err != nil {
@@ -161,17 +161,17 @@ func (p pool) reservations() (list []grant, err error) {
 
 func (p pool) release(subnet string) error { return os.Remove(p.path(subnet)) }
 
-// lockedLast calls last while it holds the lock on SEQNUM that the reference scripts
-// take with flock(1) to read the file. The lock offers little protection, because the
-// scripts truncate and write the file without it. Two peers never get the same subnet
+// lockedLastNumber calls lastNumber while it holds the lock on SEQNUM that the reference scripts
+// take with flock(1) to read the file. The lock offers little protection, because the scripts
+// truncate and write the file without the lock. Two peers never get the same subnet nevertheless,
 // because reservations are created exclusively.
-func (p pool) lockedLast() (int, error) {
+func (p pool) lockedLastNumber() (int, error) {
 	if runtime.GOOS == "windows" {
-		return p.last() // Windows has no flock(1), and a locked file can not be read there
+		return p.lastNumber() // Windows has no flock(1), and a locked file can not be read there
 	}
-	// Opening a named pipe would block forever; last returns an error for it.
+	// Opening a named pipe would block forever; lastNumber returns an error for it.
 	if fi, err := os.Stat(p.seqnum()); err != nil || !fi.Mode().IsRegular() {
-		return p.last()
+		return p.lastNumber()
 	}
 	l := flock.New(p.seqnum(), flock.SetFlag(os.O_RDONLY))
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -180,18 +180,19 @@ func (p pool) lockedLast() (int, error) {
 		return 0, fmt.Errorf("lock %s, which another program holds: %w", p.seqnum(), err)
 	}
 	defer l.Close()
-	return p.last()
+	return p.lastNumber()
 }
 
-// last returns the last number that was given. SEQNUM is empty for a moment while the
-// reference scripts write it; in that case last returns the highest reserved number.
-func (p pool) last() (int, error) {
+// lastNumber returns the number in SEQNUM, the last number that was given. While the reference
+// scripts write SEQNUM, it is empty for a moment; in that case, and if SEQNUM is damaged,
+// lastNumber returns the highest reserved number.
+func (p pool) lastNumber() (int, error) {
 	s, err := readLine(p.seqnum())
 	if errors.Is(err, fs.ErrNotExist) {
 		return p.start, nil
 	}
 	if isLost(err) {
-		return p.highest()
+		return p.highestReserved()
 	}
 	if err != nil {
 		return 0, err
@@ -199,13 +200,13 @@ func (p pool) last() (int, error) {
 	// The number only says where the search for a free subnet begins.
 	n, err := strconv.Atoi(strings.TrimSpace(s))
 	if err != nil || n < p.start || n >= 1<<(4*p.digits) {
-		return p.highest()
+		return p.highestReserved()
 	}
 	return n, nil
 }
 
-// highest returns the highest reserved number.
-func (p pool) highest() (int, error) {
+// highestReserved returns the highest reserved number.
+func (p pool) highestReserved() (int, error) {
 	entries, err := os.ReadDir(p.dir)
 	if err != nil {
 		return 0, err

@@ -54,9 +54,10 @@ func checkOwner(path string, fi fs.FileInfo) error {
 	return fmt.Errorf("%s belongs to another user (%d), who can read and change it: expected a file of your own (user %d); take a copy (\"install -m 600\"), or work as that user", path, owner, os.Geteuid())
 }
 
-// CheckRootWrites returns an error if this process is root's, and one of the folders, or a
-// symbolic link to one of them, belongs to another user. That user could let root write into
-// any file by means of symbolic links, and could not read or change what root creates.
+// CheckSuperuserWrites returns an error if this process is that of the superuser (Unix root), and
+// one of the folders, or a symbolic link to a folder, belongs to another user. That user could make
+// the superuser write into any file by means of symbolic links, and could not read or change what
+// the superuser creates.
 // Folders that do not exist are ignored.
 func CheckSuperuserWrites(folders ...string) error {
 	if os.Geteuid() != 0 {

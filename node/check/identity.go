@@ -43,13 +43,13 @@ func (c *checker) checkIdentity() {
 // the remedy.
 func (c *checker) checkLostRoot() {
 	if c.exists("root-ca.crt") { // which has a finding already
-		if restorable, err := node.LostRoot(c.dir); restorable {
+		if restorable, err := node.RootRestorable(c.dir); restorable {
 			c.add(Finding{Severity: Problem, Rule: RuleCertPEM, Subject: "root-ca.crt", Text: fmt.Sprintf("is damaged: %v", err), Repairable: true})
 		}
 		return
 	}
 	f := Finding{Severity: Problem, Rule: RuleCertMissing, Subject: "root-ca.crt", Text: "is missing: take it from a backup, from an info-bundle of this node, or from a peer, which has it as peers/<node ID>/root-ca.crt"}
-	if restorable, err := node.LostRoot(c.dir); err != nil {
+	if restorable, err := node.RootRestorable(c.dir); err != nil {
 		f.Text, f.Repairable = fmt.Sprintf("is missing: %v", err), restorable
 	}
 	c.add(f)

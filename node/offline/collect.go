@@ -178,7 +178,7 @@ func (c *collection) reserve(ctx context.Context, step func() error) error {
 	if err := step(); err != nil {
 		return err
 	}
-	return c.l.KeepDate(c.date)
+	return c.l.AdvanceDate(c.date)
 }
 
 func (a ServerCert) add(c *collection) error {

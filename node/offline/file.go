@@ -149,7 +149,7 @@ func (f *filing) items() error {
 	for i, p := range f.r.peers {
 		item := FiledItem{Item: peerItem(p), Path: f.d.IssuedFile(p.bundle.Identity.ID)}
 		hold := func() (State, error) {
-			err := f.l.HoldSubnet(f.ctx, p.bundle.Identity, p.subnet)
+			err := f.l.EnsureSubnet(f.ctx, p.bundle.Identity, p.subnet)
 			if errors.Is(err, node.ErrSubnetTaken) {
 				err = fmt.Errorf("%w; this certificate is not filed, and must not be used: drop the request (\"peerlink request forget %s\"; what else was in it is kept as far as it is filed), and ask for a certificate with another subnet (\"peerlink request new\")", err, f.r.ID)
 			}
@@ -186,7 +186,7 @@ func (f *filing) items() error {
 	if err != nil {
 		return err
 	}
-	date := func() (State, error) { return filed, f.l.KeepDate(f.r.info.date) }
+	date := func() (State, error) { return filed, f.l.AdvanceDate(f.r.info.date) }
 	publish := func() (State, error) { return filed, f.l.PublishBundle(bundle) }
 	return f.item(FiledItem{Item: f.r.infoItem(), Path: f.r.info.file}, date, publish, f.output(f.r.info.file, bundle))
 }

@@ -45,7 +45,7 @@ func (r *Request) Remember(ctx context.Context, d *node.Dir, now time.Time) erro
 		}
 		// After the record, from which [node.Dir.Repair] makes missing reservations.
 		for _, p := range r.peers {
-			if err := l.KeepReserved(p.bundle.Identity, p.subnet); err != nil {
+			if err := l.EnsureReserved(p.bundle.Identity, p.subnet); err != nil {
 				return err
 			}
 		}

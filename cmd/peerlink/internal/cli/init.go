@@ -114,7 +114,7 @@ func (a *app) initNode(ctx context.Context, kind, id, keyType string, servers []
 			return &usageError{err.Error()}
 		}
 	}
-	if restorable, err := node.LostRoot(a.dir); restorable {
+	if restorable, err := node.RootRestorable(a.dir); restorable {
 		if _, statErr := os.Stat(a.keyPath()); statErr != nil {
 			return err // a new root key would be of no use
 		}
@@ -168,7 +168,7 @@ func (a *app) repair(ctx context.Context) (done bool, err error) {
 func (a *app) initKey(ctx context.Context, kind pki.KeyKind) (crypto.Signer, error) {
 	path := a.keyPath()
 	if _, err := os.Stat(path); err == nil {
-		if restorable, _ := node.LostRoot(a.dir); !restorable {
+		if restorable, _ := node.RootRestorable(a.dir); !restorable {
 			a.warn("The root key %s existed before. If it is the key of a node already, end this with Ctrl-C, or do not use the result: the node's peers know it by its\nroot certificate, and refuse the other one that is made now. Put the node's directory back from a backup instead.", path)
 		}
 		a.printMessage("Using the root key that is there: %s", path)

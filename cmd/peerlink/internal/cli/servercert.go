@@ -134,7 +134,7 @@ func (a *app) signServer(ctx context.Context, csr *x509.CertificateRequest, path
 func (a *app) makeServerCert(ctx context.Context, d *node.Dir, root crypto.Signer, csr *x509.CertificateRequest, days int, path string, others ...output) error {
 	var prepared outputs
 	defer func() { prepared.discard() }()
-	cert, err := d.SignServerAfter(ctx, root, csr, daysToValidity(days), func(cert *x509.Certificate) (err error) {
+	cert, err := d.SignServerFunc(ctx, root, csr, daysToValidity(days), func(cert *x509.Certificate) (err error) {
 		prepared, err = prepare(append(others, output{path, pki.EncodeCertificatePEM(cert), 0o644})...)
 		return err
 	})
