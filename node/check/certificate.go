@@ -11,16 +11,16 @@ import (
 	"peerlink/node/pki"
 )
 
-// checkRoot checks a root certificate by the first column of the specification's
-// table, and reports whether there is no [Problem]. If there is one, package pki
-// refuses the certificates below it too, which is not worth a finding of its own.
+// checkRoot checks a root certificate by the first column of the specification's table, and
+// reports whether there is no [Problem]. If there is a problem, package pki also refuses the
+// certificates below this one, for which no further finding is added.
 func (c *checker) checkRoot(file string, cert *x509.Certificate) (valid bool) {
 	before := c.problems
 	c.checkForm(file, cert)
 	if id, err := pki.IdentityOf(cert.RawSubject); err == nil {
 		c.checkEncoding(file, cert, id)
 		if err := id.CheckKey(cert.PublicKey); err != nil {
-			c.problem(file, RuleDerivedID, "%v: such a node can not be trusted to be who it says", err)
+			c.problem(file, RuleDerivedID, "%v: anybody could claim to be this node", err)
 		}
 	}
 	c.checkIssuer(file, cert, cert, "itself")
@@ -29,17 +29,17 @@ func (c *checker) checkRoot(file string, cert *x509.Certificate) (valid bool) {
 		renew = "if the node has just been made, " + node.RemakeRoot
 	}
 	c.checkDates(file, cert, renew)
-	c.checkFar(file, cert)
+	c.checkLongValidity(file, cert)
 	c.checkAuthority(file, cert, x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)
 	if cert.BasicConstraintsValid && cert.IsCA && cert.MaxPathLen == 0 {
-		c.problem(file, RulePathLen, "basicConstraints with pathlen 0: expected at least 1, or none, or the peer certificates below it are worth nothing")
+		c.problem(file, RulePathLen, "basicConstraints with pathlen 0: expected at least 1, or no path length; otherwise the peer certificates that it issues are not valid")
 	}
 	c.checkSubjectKeyID(file, cert)
 	if len(cert.AuthorityKeyId) > 0 && !bytes.Equal(cert.AuthorityKeyId, keyID(cert)) {
 		c.problem(file, RuleAuthorityKeyID, "authorityKeyIdentifier of another key: expected none, or SHA-1 of its own public key")
 	}
 	_, err := pki.CheckRoot(cert, c.now)
-	return c.lastWord(file, before, err)
+	return c.reportRefusal(file, before, err)
 }
 
 // checkServer checks a server certificate of this node by the second column of the
@@ -83,7 +83,7 @@ func (c *checker) checkServer(file string, cert *x509.Certificate, inUse bool) (
 		return false
 	}
 	_, err := pki.VerifyServer([][]byte{cert.Raw}, c.root, c.self, c.now)
-	return c.lastWord(file, before, err)
+	return c.reportRefusal(file, before, err)
 }
 
 // checkPeerCertificate checks a peer certificate by the third column of the table, and
@@ -104,7 +104,7 @@ func (c *checker) checkPeerCertificate(file string, cert, issuer, holder *x509.C
 		renew = "ask its owner to sign this node's info-bundle again, and register the new certificate (\"peerlink peer register\")"
 	}
 	c.checkDates(file, cert, renew)
-	c.checkFar(file, cert)
+	c.checkLongValidity(file, cert)
 	c.checkAuthority(file, cert, x509.ExtKeyUsageClientAuth)
 	if cert.IsCA && !cert.MaxPathLenZero {
 		c.note(file, RulePathLen, "basicConstraints without pathlen 0, which the reference writes: its holder can set up authorities below itself, though in its own name only")
@@ -117,21 +117,21 @@ func (c *checker) checkPeerCertificate(file string, cert, issuer, holder *x509.C
 		return false
 	}
 	_, err := pki.CheckPeer(cert, issuer, holder, c.now)
-	if errors.Is(err, pki.RuleDates) && ends(cert, farYears).Before(c.now) {
-		// A certificate that ends soon can not be registered, but still be used.
+	if errors.Is(err, pki.RuleDates) && validForYearsUntil(cert, farYears).Before(c.now) {
+		// A certificate that ends soon cannot be registered, but it can still be used.
 		_, err = pki.Verify(cert, pki.VerifyOptions{
 			Trusted:   []*x509.Certificate{issuer},
 			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 			Time:      c.now,
 		})
 	}
-	return c.lastWord(file, before, err)
+	return c.reportRefusal(file, before, err)
 }
 
-// lastWord adds a finding for err, with which package pki has refused a certificate,
-// unless there are more problems than before, which then are the reason. It reports
-// whether there is no [Problem].
-func (c *checker) lastWord(file string, before int, err error) bool {
+// reportRefusal adds a finding for err, with which package pki has refused a certificate. It
+// adds none if err is nil, or if the number of problems is greater than before: then an earlier
+// finding is the reason for the refusal. It reports whether there is no [Problem] since before.
+func (c *checker) reportRefusal(file string, before int, err error) bool {
 	if err != nil && c.problems == before {
 		c.problem(file, RuleRefused, "%v", err)
 	}

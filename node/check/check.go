@@ -25,15 +25,15 @@
 //	who the node is    db/nodetype, db/nodeid, root-ca.crt, db/root-ca.csr
 //	certificates       every point of the three tables in the specification
 //	                   "Swaptacular SSL/TLS Certificates", one rule for each;
-//	                   then, as the last word, the judgement of package pki,
-//	                   which is what decides about real connections
+//	                   then the verification by package pki, which decides
+//	                   about real connections
 //	records            db/index, db/serial and certs/ against each other and
 //	                   against all certificates that the node has issued
 //	subnets            reservations against the peers that have them, both ways
 //	peers              types, states, queues, manifests, and the whole chain
 //	                   that the peer will see
 //	secrets            modes of the private folder and of the keys; keys that
-//	                   are not encrypted, or lie where they do not belong
+//	                   are not encrypted, or in the wrong place
 //
 // Findings that [node.Dir.Repair] can repair have Repairable set.
 //
@@ -127,16 +127,16 @@ type checker struct {
 	found    map[Finding]bool // the findings in the report
 	problems int              // number of problems in the report
 
-	self       pki.Identity      // the zero Identity if unknown
-	root       *x509.Certificate // nil if missing or unreadable
-	rootValid  bool              // root has no problem
-	peers      []*peer
-	issued     []issued // certificates that this node has signed, or should have signed
-	copies     []issued // server certificates in certs/
-	holders    []node.SubnetHolder
-	restorable map[string]bool // peer certificates that have a finding, because they can be restored
-	disputed   map[string]bool // the files that give a subnet which another node has too
-	modesSeen  map[string]bool // absolute paths of the keys whose modes have been checked
+	self        pki.Identity      // the zero Identity if unknown
+	root        *x509.Certificate // nil if missing or unreadable
+	rootValid   bool              // root has no problem
+	peers       []*peer
+	issued      []issued // certificates that this node has signed, or should have signed
+	serverCerts []issued // server certificates in certs/
+	holders     []node.SubnetHolder
+	restorable  map[string]bool // peer certificates that have a finding, because they can be restored
+	disputed    map[string]bool // the files that give a subnet which another node has too
+	modesSeen   map[string]bool // absolute paths of the keys whose modes have been checked
 }
 
 // issued is a certificate and the file in which it was found.
@@ -195,14 +195,14 @@ func (c *checker) checkDefects() {
 	}
 	defects, err := d.Defects(c.ctx)
 	if err != nil && c.ctx.Err() == nil {
-		c.problem(".", RuleUnreadable, "not all of it could be looked at: %v", err)
+		c.problem(".", RuleUnreadable, "not all files could be checked: %v", err)
 	}
 	for _, defect := range defects {
 		f := Finding{Severity: Warning, Subject: defect.File, Repairable: true}
 		switch defect.Kind {
 		case node.DefectMissing:
 			f.Rule = RuleIncomplete
-			if needed[defect.File] {
+			if neededForSigning[defect.File] {
 				f.Severity = Problem
 			}
 		case node.DefectLeftover:
@@ -229,7 +229,7 @@ func (c *checker) checkDefects() {
 
 // needed are the generated files without which nothing can be signed. The others are
 // needed by the reference scripts only, or needed later.
-var needed = map[string]bool{
+var neededForSigning = map[string]bool{
 	"db/serial":                   true,
 	"db/subnets/creditors/SEQNUM": true,
 	"db/subnets/debtors/SEQNUM":   true,

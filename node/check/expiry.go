@@ -8,11 +8,11 @@ import (
 )
 
 const (
-	// The specification's "very far in the future", for root and peer certificates, in
-	// years.
+	// The number of years after which root and peer certificates may end at the earliest,
+	// which is the specification's "very far in the future".
 	farYears = 500
-	// The specification's "relatively close future" for server certificates, which is
-	// "1 year for example", in days, with a generous margin.
+	// The number of days within which server certificates should end: the specification's
+	// "relatively close future", "1 year for example", with a generous margin.
 	closeDays = 2 * 366
 )
 
@@ -24,7 +24,7 @@ func (c *checker) checkDates(file string, cert *x509.Certificate, renew string) 
 	end := cert.NotAfter.UTC().Format(time.DateOnly)
 	switch {
 	case c.now.Before(cert.NotBefore):
-		c.problem(file, RuleDates, "is valid only from %s on: if this machine's clock is right, that of the machine that signed it was ahead: %s", cert.NotBefore.UTC().Format(time.DateTime), renew)
+		c.problem(file, RuleDates, "is valid only from %s on: if this machine's clock is right, the clock of the machine that signed the certificate was ahead: %s", cert.NotBefore.UTC().Format(time.DateTime), renew)
 	case c.now.After(cert.NotAfter):
 		c.problem(file, RuleDates, "ended on %s: a new one is needed: %s", end, renew)
 	case e.WithinDays > 0:
@@ -32,17 +32,17 @@ func (c *checker) checkDates(file string, cert *x509.Certificate, renew string) 
 	}
 }
 
-// checkFar checks that the certificate ends at least farYears ahead. It adds no
+// checkLongValidity checks that the certificate ends at least farYears ahead. It adds no
 // finding if checkDates has added one about the end.
-func (c *checker) checkFar(file string, cert *x509.Certificate) {
-	if c.expiry(file, cert).WithinDays == 0 && ends(cert, farYears).Before(c.now) {
+func (c *checker) checkLongValidity(file string, cert *x509.Certificate) {
+	if c.expiry(file, cert).WithinDays == 0 && validForYearsUntil(cert, farYears).Before(c.now) {
 		c.warning(file, RuleLifetime, "ends in the year %d: expected at least %d years from now", cert.NotAfter.Year(), farYears)
 	}
 }
 
-// ends returns the last moment at which the certificate is valid for another years
-// years, counted in calendar years as at registration.
-func ends(cert *x509.Certificate, years int) time.Time {
+// validForYearsUntil returns the last moment at which the certificate is still valid for the
+// given number of years, counted in calendar years as at registration.
+func validForYearsUntil(cert *x509.Certificate, years int) time.Time {
 	return time.Date(cert.NotAfter.UTC().Year()-years+1, 1, 1, 0, 0, 0, -1, time.UTC)
 }
 

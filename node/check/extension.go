@@ -42,7 +42,7 @@ func (c *checker) checkAuthority(file string, cert *x509.Certificate, below ...x
 	}
 	for _, usage := range below {
 		if !slices.Contains(cert.ExtKeyUsage, usage) {
-			c.problem(file, RuleExtKeyUsage, "extKeyUsage without all of the purposes of server certificates: expected no such extension, or those below it are refused")
+			c.problem(file, RuleExtKeyUsage, "extKeyUsage without all of the purposes of server certificates: expected no such extension, because the certificates below this one are refused otherwise")
 			return
 		}
 	}
@@ -133,22 +133,21 @@ func (c *checker) checkComment(file string, cert, issuer, holder *x509.Certifica
 		c.problem(file, RuleComment, "%v", err)
 	}
 	if ext := findExtension(cert, oidNetscapeComment); ext.Critical {
-		c.problem(file, RuleComment, "nsComment is critical: expected it not to be")
+		c.problem(file, RuleComment, "nsComment is critical: expected a non-critical extension")
 	}
 }
 
-// extension returns a required extension, or nil if it is missing. It adds a finding
-// if the extension is missing, or is critical contrary to the specification, or not
-// critical contrary to it.
+// extension returns a required extension, or nil if it is missing. It adds a finding if the
+// extension is missing, or if it is critical but should not be, or the reverse.
 func (c *checker) extension(file string, cert *x509.Certificate, oid asn1.ObjectIdentifier, name string, rule Rule, critical bool) *pkix.Extension {
 	ext := findExtension(cert, oid)
 	switch {
 	case ext == nil:
 		c.problem(file, rule, "no %s: expected this extension", name)
 	case ext.Critical && !critical:
-		c.problem(file, rule, "%s is critical: expected it not to be", name)
+		c.problem(file, rule, "%s is critical: expected a non-critical extension", name)
 	case !ext.Critical && critical:
-		c.problem(file, rule, "%s is not critical: expected it to be", name)
+		c.problem(file, rule, "%s is not critical: expected a critical extension", name)
 	}
 	return ext
 }

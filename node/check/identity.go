@@ -11,24 +11,24 @@ import (
 	"peerlink/node/pki"
 )
 
-// checkIdentity determines the node's identity from db/nodetype, db/nodeid and
-// root-ca.crt, and checks that all three agree. If they differ, the certificate takes
-// precedence, because it is what peers use.
+// checkIdentity determines the node's identity from db/nodetype, db/nodeid and root-ca.crt, and
+// checks that all three agree. If they differ, the certificate takes precedence, because peers
+// use the certificate.
 func (c *checker) checkIdentity() {
-	said, hasID := c.readIdentity()
-	c.self = said
+	fromFiles, hasID := c.readIdentity()
+	c.self = fromFiles
 	if c.root = c.certificate("root-ca.crt"); c.root != nil {
 		c.issued = append(c.issued, issued{"root-ca.crt", c.root})
 		c.rootValid = c.checkRoot("root-ca.crt", c.root)
 		if id, err := pki.IdentityOf(c.root.RawSubject); err == nil {
 			c.self = id
-			c.compareIdentity(said, hasID)
+			c.compareIdentity(fromFiles, hasID)
 			c.checkCSR()
 			c.checkConf()
 		}
 	} else {
 		c.checkLostRoot()
-		if err := said.Validate(); err != nil && said.Type != 0 && hasID {
+		if err := fromFiles.Validate(); err != nil && fromFiles.Type != 0 && hasID {
 			c.problem("db/nodeid", RuleNodeID, "%v", err)
 		}
 	}
@@ -60,15 +60,15 @@ func (c *checker) checkLostRoot() {
 func (c *checker) readIdentity() (said pki.Identity, hasID bool) {
 	if ou, ok := c.identityLine("db/nodetype", RuleNodeType); !ok {
 		if !c.exists("db/nodetype") { // if it exists, there is a finding that it can not be read
-			c.lost("db/nodetype", RuleNodeType, fmt.Sprintf("is missing: expected the node's type, for example %q", nodetype.CreditorsAgent.OU()))
+			c.reportLost("db/nodetype", RuleNodeType, fmt.Sprintf("is missing: expected the node's type, for example %q", nodetype.CreditorsAgent.OU()))
 		}
 	} else if t, err := nodetype.ParseOU(firstLine(ou)); err != nil {
-		c.lost("db/nodetype", RuleNodeType, err.Error())
+		c.reportLost("db/nodetype", RuleNodeType, err.Error())
 	} else {
 		said.Type = t
 	}
 	if said.ID, hasID = c.identityLine("db/nodeid", RuleNodeID); !hasID && !c.exists("db/nodeid") {
-		c.lost("db/nodeid", RuleNodeID, "is missing: expected the node ID")
+		c.reportLost("db/nodeid", RuleNodeID, "is missing: expected the node ID")
 	}
 	return said, hasID
 }
@@ -82,16 +82,16 @@ func (c *checker) identityLine(file string, rule Rule) (s string, ok bool) {
 	}
 	text, err := textfile.Decode(data)
 	if err != nil {
-		c.lost(file, rule, err.Error())
+		c.reportLost(file, rule, err.Error())
 		return "", false
 	}
 	c.checkMark(file, data)
 	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), true
 }
 
-// lost reports that db/nodetype or db/nodeid is missing or damaged. [node.Restore] restores
-// it if root-ca.crt and db/index exist.
-func (c *checker) lost(file string, rule Rule, text string) {
+// reportLost reports that db/nodetype or db/nodeid is missing or damaged. [node.Restore] restores
+// the file if root-ca.crt and db/index exist.
+func (c *checker) reportLost(file string, rule Rule, text string) {
 	f := Finding{Severity: Problem, Rule: rule, Subject: file, Text: text}
 	if c.exists("root-ca.crt") && c.exists("db/index") {
 		f.Text, f.Repairable = f.Text+`; "peerlink init", without a type, repairs this`, true
@@ -113,7 +113,7 @@ func (c *checker) compareIdentity(said pki.Identity, hasID bool) {
 	if isHex(said.ID, 8) || isHex(said.ID, 32) {
 		c.problem("db/nodeid", RuleNodeID, "%s; %s", text, identityRemedy)
 	} else {
-		c.lost("db/nodeid", RuleNodeID, text)
+		c.reportLost("db/nodeid", RuleNodeID, text)
 	}
 }
 
@@ -128,9 +128,9 @@ func (c *checker) checkCSR() {
 	csr, err := pki.ParseCSRPEM(data)
 	switch {
 	case err != nil:
-		c.problem(file, RuleCSR, "%v: info-bundles with it are refused; remove it, and the next info-bundle gets a new one", err)
+		c.problem(file, RuleCSR, "%v: info-bundles with this request are refused; remove the file, and the next info-bundle gets a new one", err)
 	case !bytes.Equal(csr.RawSubjectPublicKeyInfo, c.root.RawSubjectPublicKeyInfo) || !bytes.Equal(csr.RawSubject, c.root.RawSubject):
-		c.problem(file, RuleCSR, "has not the key and the name of root-ca.crt: info-bundles with it are refused; remove it, and the next info-bundle gets a new one")
+		c.problem(file, RuleCSR, "does not have the key and the name of root-ca.crt: info-bundles with this request are refused; remove the file, and the next info-bundle gets a new one")
 	}
 }
 

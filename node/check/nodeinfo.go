@@ -67,9 +67,9 @@ func (c *checker) checkPublished(file string) {
 	}
 	b, err := infobundle.Read(data, c.now)
 	if err != nil {
-		c.warning(file, RulePublished, "peers that fetch it will refuse it: %v; make a new one", err)
+		c.warning(file, RulePublished, "peers will refuse this info-bundle: %v; make a new one", err)
 	} else if c.rootValid && !sameKey(b.Root, c.root) {
-		c.warning(file, RulePublished, "is the info-bundle of %v with another root key, and peers that fetch it will refuse it; make a new one", b.Identity)
+		c.warning(file, RulePublished, "is the info-bundle of %v with another root key, and peers will refuse it; make a new one", b.Identity)
 	} else if data, ok := c.text("nodeinfo/"+infobundle.StompTOML, RuleStompTOML); ok {
 		if own, err := node.ParseStompTOML(data, b.Identity.ID); err == nil && !own.IsIn(b) {
 			c.warning(file, RulePublished, "says something else than nodeinfo/%s, of which peers learn in this way only; make a new one", infobundle.StompTOML)

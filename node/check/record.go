@@ -51,9 +51,9 @@ func (c *checker) checkCopy(file string, cert *x509.Certificate) {
 	own := bytes.Equal(cert.RawSubject, c.root.RawSubject)
 	switch {
 	case own && cert.IsCA && sameKey(cert, c.root):
-		c.warning(file, RuleCopyUnused, "is another root certificate than root-ca.crt: a node has exactly one; no harm is done if the start was interrupted and nobody was given this one; if peers refuse this node's info-bundles, because they know it with another root certificate, copy this one to root-ca.crt")
+		c.warning(file, RuleCopyUnused, "is another root certificate than root-ca.crt: a node has exactly one; no harm is done if \"peerlink init\" was interrupted and nobody was given this certificate; if peers refuse this node's info-bundles, because they know the node with another root certificate, copy this file to root-ca.crt")
 	case own || !cert.IsCA:
-		c.copies = append(c.copies, issued{file, cert})
+		c.serverCerts = append(c.serverCerts, issued{file, cert})
 	default:
 		id, err := pki.IdentityOf(cert.RawSubject)
 		if err != nil {
@@ -187,9 +187,9 @@ func (c *checker) checkEntry(number int, e entry, i issued) {
 	}
 }
 
-// soon is the number of serial numbers from db/serial onwards that must be unused,
+// minUnusedSerials is the number of serial numbers from db/serial onwards that must be unused,
 // because OpenSSL uses serial numbers in ascending order.
-const soon = 1 << 20
+const minUnusedSerials = 1 << 20
 
 // checkSerial checks that db/serial was not set back to a smaller number.
 func (c *checker) checkSerial(used map[string]issued, listed map[string]bool) {
@@ -210,7 +210,7 @@ func (c *checker) checkSerial(used map[string]issued, listed map[string]bool) {
 	for serial := range listed {
 		numbers[serial] = true
 	}
-	limit := new(big.Int).Add(next, big.NewInt(soon))
+	limit := new(big.Int).Add(next, big.NewInt(minUnusedSerials))
 	for serial := range numbers {
 		n, ok := new(big.Int).SetString(serial, 16)
 		if ok && n.Cmp(next) >= 0 && n.Cmp(limit) < 0 {

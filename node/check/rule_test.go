@@ -163,7 +163,7 @@ func (w *world) identity(kind nodetype.Type) pki.Identity {
 
 const day = 24 * time.Hour
 
-func ends(in time.Duration) func(*recipe) {
+func validForYearsUntil(in time.Duration) func(*recipe) {
 	return func(r *recipe) { r.NotAfter = time.Now().Add(in) }
 }
 
@@ -198,8 +198,8 @@ func (b *breakages) roots(w *world) {
 	b.problem("root: not signed by itself", aa, root(func(r *recipe) { r.signer = w.keys[w.ids[ca]] }), check.RuleSignature, check.RuleCopy)
 	b.problem("root: issued by somebody else", aa, root(func(r *recipe) { r.issuer = w.printable(aa) }), check.RuleIssuer)
 	b.problem("root: not begun", aa, root(func(r *recipe) { r.NotBefore = time.Now().Add(day) }), check.RuleDates)
-	b.problem("root: ended", aa, root(ends(-day)), check.RuleDates)
-	b.warning("root: about to end", aa, root(ends(59*day)), check.RuleExpiry)
+	b.problem("root: ended", aa, root(validForYearsUntil(-day)), check.RuleDates)
+	b.warning("root: about to end", aa, root(validForYearsUntil(59*day)), check.RuleExpiry)
 	b.warning("root: ends in 400 years", aa, root(func(r *recipe) { r.NotAfter = time.Now().AddDate(400, 0, 0) }), check.RuleLifetime)
 	b.problem("root: not an authority", aa, root(set(basicConstraints, notCA)), check.RuleBasicConstraints)
 	b.problem("root: no basicConstraints", aa, root(drop(basicConstraints)), check.RuleBasicConstraints)
@@ -234,9 +234,9 @@ func (b *breakages) servers(w *world) {
 		})
 	}, check.RulePublicKey)
 	b.problem("server: signed by somebody else", ca, server(func(r *recipe) { r.signer = w.keys[w.ids[aa]] }), check.RuleCopy)
-	b.problem("server: ended", ca, server(ends(-day)), check.RuleDates)
-	b.warning("server: ends tomorrow", ca, server(ends(36*time.Hour)), check.RuleExpiry)
-	b.warning("server: ends in 30 years", ca, server(ends(30*365*day)), check.RuleLifetime)
+	b.problem("server: ended", ca, server(validForYearsUntil(-day)), check.RuleDates)
+	b.warning("server: ends tomorrow", ca, server(validForYearsUntil(36*time.Hour)), check.RuleExpiry)
+	b.warning("server: ends in 30 years", ca, server(validForYearsUntil(30*365*day)), check.RuleLifetime)
 	b.problem("server: an authority", ca, server(set(basicConstraints, caNoPathLen)), check.RuleBasicConstraints)
 	b.problem("server: no basicConstraints", ca, server(drop(basicConstraints)), check.RuleBasicConstraints)
 	b.problem("server: keyUsage without keyEncipherment", ca, server(set(keyUsage, signOnly)), check.RuleKeyUsage)
@@ -266,8 +266,8 @@ func (b *breakages) peerCertificates(w *world) {
 	b.problem("peer: another key", aa, peer(func(r *recipe) { r.pub = w.keys[w.ids[da]].Public() }), check.RulePublicKey, check.RuleSubjectKeyID)
 	b.problem("peer: signed by the peer", aa, peer(func(r *recipe) { r.signer = w.keys[w.ids[ca]] }), check.RuleSignature, check.RuleCopy)
 	b.problem("peer: another issuer", aa, peer(func(r *recipe) { r.issuer = w.printable(aa) }), check.RuleIssuer)
-	b.problem("peer: ended", aa, peer(ends(-day)), check.RuleDates)
-	b.warning("peer: ends in a week", aa, peer(ends(7*day)), check.RuleExpiry)
+	b.problem("peer: ended", aa, peer(validForYearsUntil(-day)), check.RuleDates)
+	b.warning("peer: ends in a week", aa, peer(validForYearsUntil(7*day)), check.RuleExpiry)
 	b.warning("peer: ends in 499 years", aa, peer(func(r *recipe) { r.NotAfter = time.Now().UTC().AddDate(499, 0, 0) }), check.RuleLifetime)
 	b.problem("peer: not an authority", aa, peer(set(basicConstraints, notCA)), check.RuleBasicConstraints)
 	b.problem("peer: basicConstraints not critical", aa, peer(flip(basicConstraints)), check.RuleBasicConstraints)

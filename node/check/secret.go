@@ -72,7 +72,7 @@ func (c *checker) checkDrill() {
 	last, err := node.LastDrill(c.dir)
 	switch {
 	case err != nil:
-		c.note(node.DrillFile, RuleDrill, "%v", err)
+		c.note(node.DrillFile, RuleDrill, "%s", strings.TrimPrefix(err.Error(), node.DrillFile+": "))
 	case last.Sub(c.now) > 24*time.Hour: // a date has no time zone
 		c.warning(node.DrillFile, RuleDrill, "says that the backup of the root key was proved good on %s, which is in the future: do it again with \"peerlink key drill\"", last.Format(time.DateOnly))
 	case !last.IsZero() && c.now.Sub(last) > drillDays*24*time.Hour:
@@ -213,7 +213,7 @@ func (c *checker) checkStrayKeys(path string) {
 	}
 	if name, ours := strings.CutPrefix(file, "nodeinfo/"); ours && !infobundle.Excluded(filepath.Base(path)) {
 		if err := infobundle.CheckPublic(infobundle.File{Name: name, Data: data}); err != nil {
-			c.problem(file, RuleKeyPlace, "%v; if an info-bundle was made, what was secret is no more", err)
+			c.problem(file, RuleKeyPlace, "%v; if an info-bundle was made with this file, its content is not secret any more", err)
 		}
 	}
 	for _, key := range plainKeys(data) {
@@ -222,7 +222,7 @@ func (c *checker) checkStrayKeys(path string) {
 		case isRoot:
 			c.problem(file, RuleKeyEncrypted, "holds the root key, not encrypted: anybody who gets this file is this node; destroy it")
 		case !strings.HasPrefix(file, "private/") && !strings.HasPrefix(file, "nodeinfo/"):
-			c.warning(file, RuleKeyPlace, "holds a private key that is not encrypted: expected such keys outside of this directory, which is to be kept under version control and given to servers, or in private/")
+			c.warning(file, RuleKeyPlace, "holds a private key that is not encrypted: expected such keys in private/, or outside of this directory, which may be under version control and on servers")
 		}
 		c.checkKeyMode(path, Warning)
 	}

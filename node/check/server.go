@@ -20,10 +20,10 @@ func (c *checker) checkServers() {
 		}
 	}
 	var newest *x509.Certificate
-	if len(c.options.Servers) == 0 && len(c.copies) > 0 {
-		newest = slices.MaxFunc(c.copies, func(a, b issued) int { return a.cert.NotAfter.Compare(b.cert.NotAfter) }).cert
+	if len(c.options.Servers) == 0 && len(c.serverCerts) > 0 {
+		newest = slices.MaxFunc(c.serverCerts, func(a, b issued) int { return a.cert.NotAfter.Compare(b.cert.NotAfter) }).cert
 	}
-	for _, s := range c.copies {
+	for _, s := range c.serverCerts {
 		if slices.ContainsFunc(given, s.cert.Equal) {
 			continue
 		}
@@ -71,7 +71,7 @@ func (c *checker) checkServerKey(files ServerFiles, cert *x509.Certificate) {
 	key, err := pki.DecodeKey(data, nil)
 	switch {
 	case errors.Is(err, pki.ErrPassphrase):
-		c.problem(files.Key, RuleServerKey, "is encrypted: expected a plain one, for the service starts without anybody there to type a passphrase")
+		c.problem(files.Key, RuleServerKey, "is encrypted: expected an unencrypted key, because nobody can type a passphrase when the service starts")
 	case err != nil:
 		c.problem(files.Key, RuleServerKey, "%v", err)
 	case cert != nil && !isKeyOf(key, cert):

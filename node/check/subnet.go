@@ -83,18 +83,18 @@ func (c *checker) checkGivenSubnets() {
 	}
 }
 
-// pool returns the folder with the reservations for peers of a type.
-func pool(kind nodetype.Type) string {
+// reservationsFolder returns the folder with the reservations for peers of a type.
+func reservationsFolder(kind nodetype.Type) string {
 	if kind == nodetype.CreditorsAgent {
 		return "db/subnets/creditors"
 	}
 	return "db/subnets/debtors"
 }
 
-// checkReserved checks that the peer's subnet is reserved for the peer, so that it can
-// not be given to another one.
+// checkReserved checks that the peer's subnet is reserved for the peer, so that it cannot be
+// given to another peer.
 func (c *checker) checkReserved(p *peer) {
-	file := pool(p.id.Type) + "/" + p.subnet
+	file := reservationsFolder(p.id.Type) + "/" + p.subnet
 	owner, ok := c.line(file)
 	if _, err := os.Lstat(c.path(file)); !ok && errors.Is(err, fs.ErrNotExist) {
 		return // checkDefects reports it
@@ -104,20 +104,20 @@ func (c *checker) checkReserved(p *peer) {
 	}
 }
 
-// checkHolders checks that no two nodes have the same subnet, or one a part of the other's, by
-// any file that counts when a subnet is given: those of peers, certificates in certs/ under any
-// name, and the record of what was signed on this machine.
+// checkHolders checks that the subnets of different nodes do not overlap, according to all files
+// that are considered when a subnet is given: the files of peers, certificates in certs/ under
+// any name, and the record of what was signed on this machine.
 func (c *checker) checkHolders() {
 	d, err := node.Open(c.dir)
 	if err != nil {
 		return // the reason has a finding of its own
 	}
 	c.holders, _ = d.SubnetHolders(c.ctx) // checkDefects reports the error
-	// They are sorted: a subnet that is a part of another one follows it.
-	var outer node.SubnetHolder // the last one that has no part of another one's subnet
+	// The holders are sorted by subnet: a subnet that is a part of another subnet comes after it.
+	var outer node.SubnetHolder // the last holder whose subnet is not a part of an earlier subnet
 	for _, h := range c.holders {
 		switch {
-		// Subnets of creditor IDs are no part of those of debtor IDs.
+		// Subnets of creditor IDs and subnets of debtor IDs do not overlap.
 		case outer.Subnet == "" || h.Subnet != outer.Subnet && (len(outer.Subnet) == creditorsDigits || !strings.HasPrefix(h.Subnet, outer.Subnet)):
 			outer = h
 		case h.Peer != outer.Peer:
@@ -129,13 +129,13 @@ func (c *checker) checkHolders() {
 // creditorsDigits is the number of hex digits of a subnet of creditor IDs.
 const creditorsDigits = 6
 
-// addOverlap adds the finding that two nodes have the same subnet, or that the second has a
-// part of the first one's.
+// addOverlap adds the finding that the subnets of two nodes are the same, or that the subnet of b
+// is a part of that of a.
 func (c *checker) addOverlap(a, b node.SubnetHolder) {
 	for _, file := range slices.Concat(a.Files, b.Files) {
 		c.disputed[file] = true
 	}
-	text := fmt.Sprintf("the subnet %s overlaps with %s: both nodes could use the same IDs; ", describe(b), describe(a))
+	text := fmt.Sprintf("the subnet %s overlaps with %s: both nodes could use the same IDs; ", describeHolder(b), describeHolder(a))
 	for _, h := range []node.SubnetHolder{a, b} {
 		if c.exists("peers/" + h.Peer + "/DEACTIVATED") {
 			c.note(b.Files[0], RuleSubnetOverlap, "%sbut %s is deactivated", text, firstLine(h.Peer))
@@ -149,15 +149,15 @@ func (c *checker) addOverlap(a, b node.SubnetHolder) {
 // recordFile is the record of what was signed on this machine for another one.
 const recordFile = node.RequestsFolder + "/" + signrecord.Name
 
-// describe returns a subnet, its owner, and the files that show that.
-func describe(h node.SubnetHolder) string {
+// describeHolder returns a subnet, the node that has it, and the files that show it.
+func describeHolder(h node.SubnetHolder) string {
 	return fmt.Sprintf("%s of %s (%s)", h.Subnet, firstLine(h.Peer), strings.Join(h.Files, ", "))
 }
 
 // checkReservations checks the files of one pool. Defects that can be repaired are
 // reported by checkDefects.
 func (c *checker) checkReservations(kind nodetype.Type) {
-	folder := pool(kind)
+	folder := reservationsFolder(kind)
 	start, most := 0, 0xffffff
 	if kind == nodetype.DebtorsAgent {
 		start, most = -1, 0xff

@@ -34,8 +34,8 @@ func NewMembers(t testing.TB, authority *Node, count int, addresses func(i int) 
 	c.serverKey = c.key()
 	list := make([]Member, count)
 	for i := range list {
-		own, authoritys := addresses(i)
-		list[i] = c.member(i, own, authoritys)
+		memberServer, authorityServer := addresses(i)
+		list[i] = c.member(i, memberServer, authorityServer)
 	}
 	return list
 }
@@ -69,7 +69,7 @@ func (c *memberMaker) nextSerial() *big.Int {
 	return big.NewInt(c.serial)
 }
 
-func (c *memberMaker) member(i int, own, authoritys string) Member {
+func (c *memberMaker) member(i int, memberServer, authorityServer string) Member {
 	c.t.Helper()
 	const kind = nodetype.CreditorsAgent
 	rootKey := c.key()
@@ -100,7 +100,7 @@ func (c *memberMaker) member(i int, own, authoritys string) Member {
 		"db/nodetype":          []byte(kind.OU() + "\n"),
 		"db/nodeid":            []byte(id + "\n"),
 		"creditors-subnet.txt": []byte("000001\n"),
-		"nodeinfo/stomp.toml":  node.EncodeStompTOML(kind, []string{own}),
+		"nodeinfo/stomp.toml":  node.EncodeStompTOML(kind, []string{memberServer}),
 		"root-ca.crt":          pem(root),
 	})
 	const aa = nodetype.AccountingAuthority
@@ -110,7 +110,7 @@ func (c *memberMaker) member(i int, own, authoritys string) Member {
 		"peercert.crt":        pem(byMember),
 		"sub-ca.crt":          pem(byAuthority),
 		"masq-subnet.txt":     []byte(subnet + "\n"),
-		"nodeinfo/stomp.toml": node.EncodeStompTOML(aa, []string{authoritys}),
+		"nodeinfo/stomp.toml": node.EncodeStompTOML(aa, []string{authorityServer}),
 		"ACTIVE":              nil,
 	})
 	c.write(filepath.Join(c.authority.Path(), "peers", id), map[string][]byte{
@@ -119,7 +119,7 @@ func (c *memberMaker) member(i int, own, authoritys string) Member {
 		"peercert.crt":        pem(byAuthority),
 		"sub-ca.crt":          pem(byMember),
 		"subnet.txt":          []byte(subnet + "\n"),
-		"nodeinfo/stomp.toml": node.EncodeStompTOML(kind, []string{own}),
+		"nodeinfo/stomp.toml": node.EncodeStompTOML(kind, []string{memberServer}),
 		"ACTIVE":              nil,
 	})
 	return m

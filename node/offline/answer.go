@@ -13,8 +13,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// Answer holds the signatures for a request. It is made by [Fulfil] and [ReadAnswer]
-// only, and is immutable. [File] compares its content with the request.
+// Answer holds the signatures for a request. Only [Fulfil] and [ReadAnswer] make answers. An
+// Answer is immutable. [File] compares its content with the request.
 type Answer struct {
 	ID string // of the request
 
@@ -32,7 +32,7 @@ func (a *Answer) Encode() []byte { return bytes.Clone(a.raw) }
 
 func (a *Answer) hash() string { return sha256Hex(a.raw) }
 
-// ReadAnswer parses the file of an answer. Errors wrap [errFormat].
+// ReadAnswer parses the file of an answer.
 func ReadAnswer(data []byte) (*Answer, error) {
 	a, err := readAnswer(data)
 	if err != nil {
@@ -106,7 +106,7 @@ func (r *Request) compare(a *Answer, now time.Time) error {
 	case len(a.servers) != len(r.servers) || len(a.peers) != len(r.peers):
 		return fmt.Errorf("it has %d server and %d peer certificates: expected %d and %d", len(a.servers), len(a.peers), len(r.servers), len(r.peers))
 	case (a.nodeinfo != nil) != (r.info != nil) || (a.signature != nil) != (r.info != nil) || (a.rootCSR != nil) != r.needsCSR():
-		return errors.New("it has an info-bundle or a root-csr that was not asked for, or lacks one that was")
+		return errors.New("it has an info-bundle or a root-csr that was not requested, or lacks one that was requested")
 	}
 	for i, s := range r.servers {
 		if err := r.matchServer(s, a.servers[i], now); err != nil {
@@ -132,7 +132,7 @@ func (r *Request) compare(a *Answer, now time.Time) error {
 }
 
 func (r *Request) matchServer(s serverCert, cert *x509.Certificate, now time.Time) error {
-	if err := checkDates(cert, now); err != nil {
+	if err := checkNotBefore(cert, now); err != nil {
 		return err
 	}
 	if _, err := pki.VerifyServer([][]byte{cert.Raw}, r.root, r.Node, now); err != nil {
@@ -152,7 +152,7 @@ func (r *Request) matchServer(s serverCert, cert *x509.Certificate, now time.Tim
 }
 
 func (r *Request) matchPeer(p peerCert, cert *x509.Certificate, now time.Time) error {
-	if err := checkDates(cert, now); err != nil {
+	if err := checkNotBefore(cert, now); err != nil {
 		return err
 	}
 	subnet, err := pki.CheckPeer(cert, r.root, p.bundle.Root, now)
@@ -167,11 +167,11 @@ func (r *Request) matchPeer(p peerCert, cert *x509.Certificate, now time.Time) e
 	return nil
 }
 
-// checkDates fails if a certificate is not valid yet, which means that the clock of one of
+// checkNotBefore fails if a certificate is not valid yet, which means that the clock of one of
 // the two machines is wrong.
-func checkDates(cert *x509.Certificate, now time.Time) error {
+func checkNotBefore(cert *x509.Certificate, now time.Time) error {
 	if now.Before(cert.NotBefore) {
-		return fmt.Errorf("it is valid from %s on, and here it is %s: the clock of the machine that signed it was ahead, or this one's is behind; sign the request again with the right time",
+		return fmt.Errorf("it is valid from %s on, and here it is %s: the clock of the machine that signed it was ahead, or this machine's clock is behind; sign the request again with the right time",
 			formatTime(cert.NotBefore), formatTime(now))
 	}
 	return nil
@@ -197,14 +197,14 @@ func (r *Request) matchInfo(a *Answer, now time.Time) error {
 		return err
 	}
 	if b.Identity != r.Node || !bytes.Equal(b.RootPEM, r.rootPEM) {
-		return fmt.Errorf("it is that of %s, or has another copy of the root certificate: expected that of this node", b.Identity)
+		return fmt.Errorf("it is the info-bundle of %s, or has another copy of the root certificate: expected the info-bundle of this node", b.Identity)
 	}
 	if len(b.Nodeinfo) != len(r.info.files) {
 		return fmt.Errorf("it has %d files: expected %d", len(b.Nodeinfo), len(r.info.files))
 	}
 	for _, f := range r.info.files {
 		if got := b.File(f.Name); got == nil || !bytes.Equal(got, f.Data) {
-			return fmt.Errorf("its file %s is missing or another one", f.Name)
+			return fmt.Errorf("its file %s is missing, or differs from the requested file", f.Name)
 		}
 	}
 	return nil

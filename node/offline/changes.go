@@ -66,7 +66,8 @@ func ChangesSinceSigned(d *node.Dir, files []infobundle.File, now time.Time) (si
 	return "what was last signed here, dated " + last.info.date, compareSettings(settingsOf(last.info.files), settingsOf(files)), nil
 }
 
-// lastSigned returns the request stored by [Request.Remember], or nil if there is none.
+// lastSigned returns the last request with an info-bundle that [Request.RecordSigned] has stored,
+// or nil if there is none.
 func lastSigned(d *node.Dir, now time.Time) (*Request, error) {
 	path := filepath.Join(d.Path(), filepath.FromSlash(node.LastSigned))
 	data, err := durable.Read(path, MaxSize)
@@ -81,7 +82,7 @@ func lastSigned(d *node.Dir, now time.Time) (*Request, error) {
 		err = errors.New("it has no info-bundle of this node")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("what was last signed here can not be read: %w; if you know why, remove %s", err, path)
+		return nil, fmt.Errorf("the info-bundle that was last signed here can not be read: %w; if you know the cause, remove %s", err, path)
 	}
 	return r, nil
 }

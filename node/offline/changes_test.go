@@ -43,7 +43,7 @@ func TestNothingIsSignedUnseen(t *testing.T) {
 	if since, changes, err := signed.Changes(laptop.Dir, time.Now()); err != nil || !strings.Contains(since, laptop.Path()) || len(changes) == 0 {
 		t.Errorf("before anything was signed here: since %q, %v, %v", since, changes, err)
 	}
-	if err := signed.Remember(ctx, laptop.Dir, time.Now()); err != nil {
+	if err := signed.RecordSigned(ctx, laptop.Dir, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {

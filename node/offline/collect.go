@@ -29,7 +29,7 @@ type Requested interface {
 // ServerCert requests a server certificate for the node itself.
 type ServerCert struct {
 	CSR  []byte // the server's certificate signing request, in PEM
-	Days int    // validity, 1 to [maxDays]
+	Days int    // validity, 1 to 3650
 	File string // path of the certificate, written when the answer is filed; must not exist
 }
 
@@ -60,22 +60,22 @@ type collection struct {
 // impossible items.
 //
 // now is the current time.
-func Collect(ctx context.Context, d *node.Dir, asks []Requested, now time.Time) (r *Request, err error) {
-	return collect(ctx, d, asks, now, func() error { return nil })
+func Collect(ctx context.Context, d *node.Dir, items []Requested, now time.Time) (r *Request, err error) {
+	return collect(ctx, d, items, now, func() error { return nil })
 }
 
 // collect implements [Collect]. It calls step before every change, so that a test can
 // interrupt it there.
-func collect(ctx context.Context, d *node.Dir, asks []Requested, now time.Time, step func() error) (r *Request, err error) {
-	if len(asks) == 0 || len(asks) > maxItems {
-		return nil, fmt.Errorf("%d things to be signed: expected 1 to %d in one request", len(asks), maxItems)
+func collect(ctx context.Context, d *node.Dir, items []Requested, now time.Time, step func() error) (r *Request, err error) {
+	if len(items) == 0 || len(items) > maxItems {
+		return nil, fmt.Errorf("%d items to be signed: expected 1 to %d in one request", len(items), maxItems)
 	}
 	if err := d.CheckRootDates(now); err != nil {
 		return nil, err
 	}
 	err = d.Locked(ctx, func(l *node.Locked) error {
 		c := &collection{l: l, d: d, now: now}
-		if err := c.check(asks); err != nil {
+		if err := c.addAll(items); err != nil {
 			return err
 		}
 		if r, err = c.store(ctx, step); err != nil {
@@ -105,11 +105,12 @@ func (c *collection) store(ctx context.Context, step func() error) (*Request, er
 	if err := step(); err != nil {
 		return nil, err
 	}
-	return r, remember(c.d, r)
+	return r, storeWaiting(c.d, r)
 }
 
-// check adds the items to the request, except for the values that are reserved later.
-func (c *collection) check(asks []Requested) error {
+// addAll adds the items to the request, except for the values that are reserved later, and checks
+// the request.
+func (c *collection) addAll(items []Requested) error {
 	id := make([]byte, idDigits/2)
 	rand.Read(id)
 	self := c.d.Identity()
@@ -125,18 +126,18 @@ func (c *collection) check(asks []Requested) error {
 		return err
 	}
 	var errs []error
-	for _, ask := range asks {
-		errs = append(errs, ask.add(c))
+	for _, item := range items {
+		errs = append(errs, item.add(c))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return c.rehearse()
+	return c.checkWithPlaceholders()
 }
 
-// rehearse checks the request in the same way as [ReadRequest], with placeholders for the
-// subnets. A request that would be refused must not reserve a subnet.
-func (c *collection) rehearse() error {
+// checkWithPlaceholders checks the request in the same way as [ReadRequest], with placeholders
+// for the subnets. A request that would be refused must not reserve a subnet.
+func (c *collection) checkWithPlaceholders() error {
 	for i := range c.file.ServerCerts {
 		c.file.ServerCerts[i].Serial = serialHex(c.l.NewSerial())
 	}
@@ -219,7 +220,7 @@ func (a InfoBundle) add(c *collection) error {
 		return err
 	}
 	if c.file.InfoBundle != nil {
-		return errors.New("a second info-bundle is asked for: both would be the same")
+		return errors.New("two info-bundles are requested: both would be the same")
 	}
 	files, date, err := c.l.Nodeinfo(c.now)
 	if err != nil {
@@ -236,8 +237,8 @@ func (a InfoBundle) add(c *collection) error {
 	return nil
 }
 
-// output checks the path of a file that is created when the answer is filed, and returns
-// the absolute path, because the working directory may be another one then.
+// output checks the path of a file that is created when the answer is filed, and returns the
+// absolute path, because the working directory may be different at that time.
 func (c *collection) output(file string) (string, error) {
 	if err := checkPath(file); err != nil {
 		return "", err
@@ -255,7 +256,7 @@ func (c *collection) output(file string) (string, error) {
 		taken = taken || strings.EqualFold(s.File, path)
 	}
 	if taken {
-		return "", fmt.Errorf("%s is asked for twice", path)
+		return "", fmt.Errorf("two items are requested for the file %s", path)
 	}
 	switch _, err := os.Lstat(path); {
 	case err == nil:

@@ -11,7 +11,7 @@
 //	offline   [ReadRequest]  checks it
 //	          [Request.Summary]  says what will be signed; a person reads it and agrees
 //	          [Fulfil]       signs it, and makes the [Answer]
-//	          [Request.Remember]  records what was signed
+//	          [Request.RecordSigned]  records what was signed
 //	          carry answer.json back
 //	online    [ReadAnswer], [File]  check the answer and put everything in its place
 //
@@ -34,10 +34,10 @@
 // accounting authority is the one received from its owner, and the addresses in the node's
 // own info-bundle are right. If the offline machine has an older copy of the directory,
 // [Request.CheckKnown] compares the request with it, and with what was signed since:
-// [Request.Remember] records every certificate (a line in db/offline/signed-certificates) and
+// [Request.RecordSigned] records every certificate (a line in db/offline/signed-certificates) and
 // the last info-bundle (db/offline/last-signed), before the answer is given away. No peer's
-// certificate is ever filed in this copy, so these records are all that the offline machine
-// knows of the peers that it signed.
+// certificate is ever filed in this copy, so besides the reservations of subnets, these records
+// are all that the offline machine knows of the peers for which it has signed.
 //
 // The dates of certificates are determined by the offline machine's clock. If the clock is
 // behind the time of the request, the offline machine refuses the request. If the clock is
@@ -69,13 +69,13 @@
 // records, and can collect in one clone and file in another. After filing, a file of one line
 // remains, by which a repeated answer is recognized. [node.Dir.Repair] does not release the
 // subnets in waiting requests. The reference's init does release debtors subnets; they are
-// reserved again when the answer is filed. If another peer has got one of them meanwhile, its
-// item is refused.
+// reserved again when the answer is filed. If another peer has been given such a subnet meanwhile,
+// the item with the subnet is refused.
 //
 // # File formats
 //
 // Both files are JSON, with a "format" and a "version". Only the exact bytes that this
 // package writes for a content are accepted, so that all readers interpret a file in the same
-// way. Sizes and numbers are bounded ([MaxSize], [maxItems]). Every error about the format
-// wraps [errFormat].
+// way. Sizes and numbers are bounded: a file has at most [MaxSize] bytes, and a request at most
+// 25 certificates.
 package offline

@@ -21,9 +21,9 @@ type State string
 
 // The states of a filed item.
 const (
-	filed   State = "filed"   // the item was filed
-	already State = "already" // the item was filed earlier, or the node became a peer by other means
-	Failed  State = "failed"  // the item can not be filed; Err is the reason
+	filed        State = "filed"   // the item was filed
+	alreadyFiled State = "already" // the item was filed earlier, or the node became a peer by other means
+	Failed       State = "failed"  // the item can not be filed; Err is the reason
 )
 
 // FiledItem is an item with the result of filing it.
@@ -42,11 +42,10 @@ type FiledItem struct {
 // and creates files and peers. The result has the items in the order of [Request.Summary].
 // It is empty if the same answer was filed completely before.
 //
-// File fails with [errNotWaiting] if the request is not waiting in this directory, and with
-// [errMismatch] if the answer does not match the request; in both cases nothing has changed.
-// If some items can not be filed, the others are filed, the error joins the errors of the
-// items, and the request remains waiting: the answer can be filed again when the cause is
-// removed, or the request be forgotten.
+// File fails if the request is not waiting in this directory, and if the answer does not match
+// the request; in both cases nothing has changed. If some items cannot be filed, the others are
+// filed, the error joins the errors of the items, and the request remains waiting: the answer can
+// be filed again when the cause is removed, or the request can be forgotten.
 //
 // now is the current time.
 func File(ctx context.Context, d *node.Dir, a *Answer, now time.Time) ([]FiledItem, error) {
@@ -61,7 +60,7 @@ func file(ctx context.Context, d *node.Dir, a *Answer, now time.Time, step func(
 		if filed || err != nil {
 			return err
 		}
-		r, err := load(d, a.ID, now)
+		r, err := loadWaiting(d, a.ID, now)
 		if err != nil {
 			return err
 		}
@@ -83,7 +82,7 @@ func file(ctx context.Context, d *node.Dir, a *Answer, now time.Time, step func(
 		if err := errors.Join(errs...); err != nil {
 			return err
 		}
-		return finish(d, a, step)
+		return recordFiled(d, a, step)
 	})
 	return done, err
 }
@@ -91,7 +90,7 @@ func file(ctx context.Context, d *node.Dir, a *Answer, now time.Time, step func(
 // wasFiled reports whether the answer was filed before. It fails if another answer to the
 // same request was filed.
 func wasFiled(d *node.Dir, a *Answer, step func() error) (bool, error) {
-	data, err := durable.Read(recordPath(d, a.ID, filedExt), 1024)
+	data, err := durable.Read(requestPath(d, a.ID, filedExt), 1024)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -99,27 +98,27 @@ func wasFiled(d *node.Dir, a *Answer, step func() error) (bool, error) {
 		return false, err
 	}
 	if strings.TrimSpace(string(data)) != a.hash() {
-		return false, fmt.Errorf("%w: another answer to the request %s was filed already; what this one holds has the same serial numbers, and should be deleted", errNotWaiting, a.ID)
+		return false, fmt.Errorf("%w: another answer to the request %s was filed already; the certificates in this answer have the same serial numbers, and should be deleted", errNotWaiting, a.ID)
 	}
-	return true, dropRequest(d, a.ID, step)
+	return true, removeWaiting(d, a.ID, step)
 }
 
-// finish records that the answer was filed.
-func finish(d *node.Dir, a *Answer, step func() error) error {
+// recordFiled records that the answer was filed, and removes the request.
+func recordFiled(d *node.Dir, a *Answer, step func() error) error {
 	if err := step(); err != nil {
 		return err
 	}
-	if err := durable.Create(recordPath(d, a.ID, filedExt), []byte(a.hash()+"\n"), 0o644); err != nil {
+	if err := durable.Create(requestPath(d, a.ID, filedExt), []byte(a.hash()+"\n"), 0o644); err != nil {
 		return err
 	}
-	return dropRequest(d, a.ID, step)
+	return removeWaiting(d, a.ID, step)
 }
 
-func dropRequest(d *node.Dir, id string, step func() error) error {
+func removeWaiting(d *node.Dir, id string, step func() error) error {
 	if err := step(); err != nil {
 		return err
 	}
-	if err := os.Remove(recordPath(d, id, waitingExt)); !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(requestPath(d, id, waitingExt)); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -136,8 +135,8 @@ type filing struct {
 	done []FiledItem
 }
 
-// items files the items in order. It fails only if it is interrupted; the error of an item
-// is in the item's Done.
+// items files the items in order, and adds the results to f.done. The error of an item is in its
+// FiledItem; items itself fails only if it is interrupted, or if the info-bundle cannot be made.
 func (f *filing) items() error {
 	for i, s := range f.r.servers {
 		item := FiledItem{Item: f.r.serverItem(s), Path: s.file}
@@ -160,7 +159,7 @@ func (f *filing) items() error {
 			if added {
 				return filed, err
 			}
-			return already, err
+			return alreadyFiled, err
 		})
 		if err != nil {
 			return err
@@ -173,7 +172,7 @@ func (f *filing) items() error {
 			if created {
 				return filed, err
 			}
-			return already, err
+			return alreadyFiled, err
 		})
 		if err != nil {
 			return err
@@ -228,7 +227,7 @@ func (f *filing) output(path string, data []byte) func() (State, error) {
 			return filed, nil
 		}
 		if there, err := durable.Read(path, int64(len(data))); err == nil && bytes.Equal(there, data) {
-			return already, nil
+			return alreadyFiled, nil
 		}
 		return Failed, fmt.Errorf("%s exists, with other content: move it away, and file the answer again", path)
 	}

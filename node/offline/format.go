@@ -118,7 +118,7 @@ func encode(v any) ([]byte, error) {
 	return data, nil
 }
 
-// decode decodes a file of the given format into v, whose header is h.
+// decode decodes a file of the given format into v. h points to the header in v.
 func decode(data []byte, format string, v any, h *header) error {
 	if len(data) > MaxSize {
 		return fmt.Errorf("it has %d bytes, more than %d", len(data), MaxSize)
@@ -141,7 +141,7 @@ func decode(data []byte, format string, v any, h *header) error {
 	}
 	// This refuses unknown and repeated names, names in another letter case, and
 	// everything else that encoding/json tolerates.
-	if again, err := encode(v); err != nil || !bytes.Equal(again, data) {
+	if encoded, err := encode(v); err != nil || !bytes.Equal(encoded, data) {
 		return errors.New("it has been changed since it was written, or has something in it that this program does not know")
 	}
 	if !isHex(h.ID, idDigits) {

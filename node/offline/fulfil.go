@@ -74,8 +74,8 @@ func Fulfil(r *Request, key crypto.Signer, now time.Time) (*Answer, error) {
 }
 
 // CheckKnown compares the request with d, a possibly older copy of the node's directory on
-// the offline machine, and with the certificates that were signed there
-// ([Request.Remember]). It fails if a serial number was used before, a peer is known with
+// the offline machine, and with the record of the certificates that were signed there
+// ([Request.RecordSigned]). It fails if a serial number was used before, a peer is known with
 // another root certificate, or a subnet belongs to another peer. In these cases the online
 // machine's records are damaged or were manipulated. A certificate that is requested again
 // exactly as it was signed is no error.

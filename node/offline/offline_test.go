@@ -104,7 +104,7 @@ func TestObstacles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, i := range mustFile(t, n.Dir, a) {
-		if want := map[bool]State{true: filed, false: already}[i.Kind == KindServerCert]; i.State != want {
+		if want := map[bool]State{true: filed, false: alreadyFiled}[i.Kind == KindServerCert]; i.State != want {
 			t.Errorf("%v: %s, want %s", i, i.State, want)
 		}
 	}
@@ -191,7 +191,7 @@ func TestPeeredMeanwhile(t *testing.T) {
 	n.Sign(t, peer.Bundle(t))
 	before := readFileT(t, n.IssuedFile(peer.Identity().ID))
 	done := mustFile(t, n.Dir, signed(t, r, n.Key))
-	if len(done) != 1 || done[0].State != already {
+	if len(done) != 1 || done[0].State != alreadyFiled {
 		t.Errorf("%+v", done)
 	}
 	if string(before) != string(readFileT(t, n.IssuedFile(peer.Identity().ID))) {
@@ -225,7 +225,7 @@ func TestClock(t *testing.T) {
 	if _, err := Fulfil(r, n.Key, time.Now().Add(-time.Hour)); !errors.Is(err, errClock) {
 		t.Errorf("signed before it was made: %v", err)
 	}
-	if _, err := Fulfil(r, n.Key, time.Now().Add(-slack/2)); err != nil {
+	if _, err := Fulfil(r, n.Key, time.Now().Add(-clockTolerance/2)); err != nil {
 		t.Errorf("signed with a clock that is a little behind: %v", err)
 	}
 	before := snapshot(t, n.Path())

@@ -21,12 +21,13 @@ import (
 // maxDays is the maximum validity of a server certificate in days.
 const maxDays = 3650
 
-// slack is the time by which this machine's clock may be behind that of the other machine.
-// Certificates become valid as long before they are signed, so that they are valid on both.
-const slack = 5 * time.Minute
+// clockTolerance is the time by which this machine's clock may be behind the clock of the online
+// machine. Certificates become valid the same time before they are signed, so that they are valid
+// by both clocks.
+const clockTolerance = 5 * time.Minute
 
-// Request is a verified request to sign items with the root key of one node. It is made by
-// [Collect] and [ReadRequest] only, and is immutable.
+// Request is a verified request to sign items with the root key of one node. Only [Collect] and
+// [ReadRequest] make requests. A Request is immutable.
 type Request struct {
 	ID      string       // 32 random hex digits
 	Created time.Time    // by the online machine's clock
@@ -82,8 +83,8 @@ func sha256Hex(data []byte) string {
 }
 
 // ReadRequest parses the file of a request, and checks everything that can be checked without
-// the root key. Errors wrap [errFormat], or [errClock] if now, this machine's time, is before
-// the request was made.
+// the root key. It fails if this machine's time, now, is more than a few minutes before the time
+// at which the request was made.
 func ReadRequest(data []byte, now time.Time) (*Request, error) {
 	r, err := readRequest(data, now)
 	if errors.Is(err, errClock) {
@@ -128,7 +129,7 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 		}
 	}
 	if n := len(f.ServerCerts) + len(f.PeerCerts); n > maxItems || n == 0 && f.InfoBundle == nil {
-		return nil, fmt.Errorf("it asks for %d certificates: expected up to %d, and at least one thing", n, maxItems)
+		return nil, fmt.Errorf("it requests %d certificates: expected at most %d, and at least one item", n, maxItems)
 	}
 	for i, s := range f.ServerCerts {
 		if err := r.addServerCert(s); err != nil {
@@ -153,7 +154,7 @@ func readRequest(data []byte, now time.Time) (*Request, error) {
 func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func (r *Request) checkClock(now time.Time) error {
-	if now.Add(slack).Before(r.Created) {
+	if now.Add(clockTolerance).Before(r.Created) {
 		return fmt.Errorf("%w: it shows %s on this machine, but the request was made at %s; set the clock, since certificates get their dates from it",
 			errClock, formatTime(now), formatTime(r.Created))
 	}

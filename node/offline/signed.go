@@ -30,12 +30,13 @@ func (r *Request) certificates() []signrecord.Certificate {
 	return all
 }
 
-// Remember records a signed request in this machine's copy of the node's directory, for
-// comparing later requests with it ([Request.CheckKnown], [Request.Changes]), and reserves the
-// subnets in it, so that nothing else that signs there gives them again. It fails if
-// the request contradicts what another process has recorded meanwhile. The answer should be
-// given away only after Remember has succeeded. now is the time of signing.
-func (r *Request) Remember(ctx context.Context, d *node.Dir, now time.Time) error {
+// RecordSigned records a signed request in this machine's copy of the node's directory. Later
+// requests are compared with this record ([Request.CheckKnown], [Request.Changes]). RecordSigned
+// also reserves the requested subnets there, so that no other program that signs in the same
+// directory gives them again. It fails if the request contradicts what another process has
+// recorded meanwhile. The answer should be given away only after RecordSigned has succeeded. now
+// is the time of signing.
+func (r *Request) RecordSigned(ctx context.Context, d *node.Dir, now time.Time) error {
 	return d.Locked(ctx, func(l *node.Locked) error {
 		if err := os.MkdirAll(folder(d), 0o755); err != nil {
 			return err

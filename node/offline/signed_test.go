@@ -18,7 +18,7 @@ func signedHere(t *testing.T, r *Request, d *node.Dir) {
 	if err := r.CheckKnown(ctx, d); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Remember(ctx, d, time.Now()); err != nil {
+	if err := r.RecordSigned(ctx, d, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -28,7 +28,7 @@ func signedHere(t *testing.T, r *Request, d *node.Dir) {
 func refused(t *testing.T, r *Request, d *node.Dir, parts ...string) {
 	t.Helper()
 	before := snapshot(t, d.Path())
-	for _, err := range []error{r.CheckKnown(ctx, d), r.Remember(ctx, d, time.Now())} {
+	for _, err := range []error{r.CheckKnown(ctx, d), r.RecordSigned(ctx, d, time.Now())} {
 		for _, part := range parts {
 			if err == nil || !strings.Contains(err.Error(), part) {
 				t.Errorf("error %v, want one with %q", err, part)

@@ -26,19 +26,20 @@ func folder(d *node.Dir) string {
 	return filepath.Join(d.Path(), filepath.FromSlash(node.RequestsFolder))
 }
 
-func recordPath(d *node.Dir, id, ext string) string { return filepath.Join(folder(d), id+ext) }
+func requestPath(d *node.Dir, id, ext string) string { return filepath.Join(folder(d), id+ext) }
 
-// remember stores a new request until its answer is filed.
-func remember(d *node.Dir, r *Request) error {
+// storeWaiting stores a new request, which waits for its answer.
+func storeWaiting(d *node.Dir, r *Request) error {
 	if err := os.MkdirAll(folder(d), 0o755); err != nil {
 		return err
 	}
-	return durable.Create(recordPath(d, r.ID, waitingExt), r.raw, 0o644)
+	return durable.Create(requestPath(d, r.ID, waitingExt), r.raw, 0o644)
 }
 
-// load reads a waiting request. It fails with [errNotWaiting] if there is none with this ID.
-func load(d *node.Dir, id string, now time.Time) (*Request, error) {
-	path := recordPath(d, id, waitingExt)
+// loadWaiting reads a waiting request. The error wraps [errNotWaiting] if there is no request with
+// this ID.
+func loadWaiting(d *node.Dir, id string, now time.Time) (*Request, error) {
+	path := requestPath(d, id, waitingExt)
 	data, err := durable.Read(path, MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s has no request %s; is this the directory that the request was collected in?", errNotWaiting, d.Path(), id)
@@ -74,10 +75,10 @@ func PendingRequests(d *node.Dir, now time.Time) ([]*Request, error) {
 			continue
 		}
 		// After a crash, the request may exist although its answer has been filed.
-		if _, err := os.Lstat(recordPath(d, id, filedExt)); err == nil {
+		if _, err := os.Lstat(requestPath(d, id, filedExt)); err == nil {
 			continue
 		}
-		r, err := load(d, id, now)
+		r, err := loadWaiting(d, id, now)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -89,13 +90,13 @@ func PendingRequests(d *node.Dir, now time.Time) ([]*Request, error) {
 
 // Forget removes a waiting request, so that no answer to it can be filed. Its serial numbers
 // are never used again. Its subnets stay reserved for the peers until [node.Dir.Repair]
-// releases them. Forget fails with [errNotWaiting] if there is no such request.
+// releases them. Forget fails if there is no such request.
 func Forget(ctx context.Context, d *node.Dir, id string) error {
 	if !isHex(id, idDigits) {
 		return fmt.Errorf("%w: %q is not the ID of a request: expected %d lowercase hex digits", errNotWaiting, excerpt.Of(id), idDigits)
 	}
 	return d.Locked(ctx, func(*node.Locked) error {
-		err := os.Remove(recordPath(d, id, waitingExt))
+		err := os.Remove(requestPath(d, id, waitingExt))
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: %s has no request %s", errNotWaiting, d.Path(), id)
 		}

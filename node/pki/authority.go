@@ -85,7 +85,7 @@ func (a *Authority) SignServer(csr *x509.CertificateRequest, serial *big.Int, no
 	case validity <= 0:
 		return nil, fmt.Errorf("validity of %v: expected a positive one", validity)
 	case now.Add(validity).After(a.Cert.NotAfter):
-		return nil, fmt.Errorf("validity of %v: the root certificate itself ends earlier, at %v", validity, a.Cert.NotAfter)
+		return nil, fmt.Errorf("validity of %v: the root certificate itself ends before that, at %v", validity, a.Cert.NotAfter)
 	}
 	ski, err := subjectKeyID(csr.PublicKey)
 	if err != nil {

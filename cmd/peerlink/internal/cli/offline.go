@@ -230,7 +230,7 @@ signed here.`,
 			}
 			if d != nil {
 				// Before the answer exists: what is given away must be known here.
-				if err := r.Remember(cmd.Context(), d, time.Now()); err != nil {
+				if err := r.RecordSigned(cmd.Context(), d, time.Now()); err != nil {
 					return fmt.Errorf("nothing was written, because what was signed could not be recorded in the copy of the node's directory: %w", err)
 				}
 			}
