@@ -372,7 +372,7 @@ func (g grants) contradiction(peer pki.Identity) error {
 		own := g[subnet][i].file
 		what := fmt.Sprintf("%s has a certificate with the subnet %s already (%s)", peer, subnet, own)
 		if !other.certified {
-			return fmt.Errorf("%s, and %s is for %s: remove the latter if that node has no certificate with this subnet", what, other.file, other.owner())
+			return fmt.Errorf("%s, but %s says that the subnet belongs to %s: remove %s if %s has no certificate with this subnet", what, other.file, other.owner(), other.file, other.owner())
 		}
 		remedy := "remove " + own
 		if own == RequestsFolder+"/"+signrecord.Name {

@@ -195,7 +195,7 @@ func (d *Dir) readSubnet(p *Peer) (err error) {
 	}
 	want, ok, err := pki.SubnetComment(cert)
 	if err == nil && ok && p.Subnet != want {
-		err = fmt.Errorf("%s holds %q, and %s has the subnet %s: \"peerlink init\" repairs the former", path.Base(name), excerpt.Of(p.Subnet), certName, want)
+		err = fmt.Errorf("%s holds %q, but %s has the subnet %s: \"peerlink init\" repairs %s", path.Base(name), excerpt.Of(p.Subnet), certName, want, path.Base(name))
 	}
 	return err
 }

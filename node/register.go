@@ -83,12 +83,12 @@ func (d *Dir) alreadyRegisteredError(p *Peer, cert *x509.Certificate) error {
 	subnet, checkErr := d.checkReceived(cert, p)
 	switch {
 	case checkErr != nil:
-		return fmt.Errorf("%w, which is kept; and this one is refused: %w", err, checkErr)
+		return fmt.Errorf("%w, which is kept; the new certificate is refused: %w", err, checkErr)
 	case d.identity.Type != nodetype.AccountingAuthority && subnet != p.Subnet:
-		return fmt.Errorf("%w, which is kept, with the subnet %s: this one says %s, but a node keeps its subnet for ever; send %s to the owner of the peer, who has to remove this node there, put that file into the folder certs, and sign this node's info-bundle again",
+		return fmt.Errorf("%w, which is kept, with the subnet %s: the new certificate says %s, but a node keeps its subnet for ever; send %s to the owner of the peer, who has to remove this node there, put that file into the folder certs, and sign this node's info-bundle again",
 			err, p.Subnet, subnet, d.file("peers", p.Identity.ID, "sub-ca.crt"))
 	}
-	return fmt.Errorf("%w, which still serves: it is valid, and the peer accepts it as it accepts this one; nothing needs to be done", err)
+	return fmt.Errorf("%w, which is still in use: it is valid, and the peer accepts it as well as the new certificate; nothing needs to be done", err)
 }
 
 // checkReceived checks a peer certificate that p has issued to this node, and returns

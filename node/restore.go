@@ -136,7 +136,7 @@ func moveDamaged(path string) (kept string, err error) {
 	}
 	kept = path + ".damaged"
 	if err := durable.CheckAbsent(kept); err != nil {
-		return "", fmt.Errorf("%s is damaged, and so was an earlier one, %s: move the latter to another folder", path, kept)
+		return "", fmt.Errorf("%s is damaged, and can not be kept as %s, because that file exists: move %s to another folder", path, kept, kept)
 	}
 	return kept, os.Rename(path, kept)
 }

@@ -74,7 +74,7 @@ func TestPeerCertificateOfWrongClock(t *testing.T) {
 func TestRegisteredIsKept(t *testing.T) {
 	a, b := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "b.example.com:1")
 	nodetest.Peer(t, a, b)
-	for subnet, want := range map[string]string{"000001": "still serves", "000002": "sub-ca.crt"} {
+	for subnet, want := range map[string]string{"000001": "still in use", "000002": "sub-ca.crt"} {
 		before := snapshot(t, b.Path())
 		_, _, err := b.RegisterPeer(ctx, pki.EncodeCertificatePEM(peerCertAt(t, a, b, subnet, time.Now())))
 		wants(t, subnet, fmt.Sprint(err), "registered already", want)

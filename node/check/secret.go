@@ -56,7 +56,7 @@ func (c *checker) checkGit() {
 	switch {
 	case !ok:
 	case git.Tracked:
-		c.warning("private", RuleGit, "is in the index of git, and so perhaps in each clone: \"git rm -r --cached private\" removes it there; if a commit with it was pushed, who has that can try passphrases: choose a long one, which does not help against those who have the old file")
+		c.warning("private", RuleGit, "is in the index of git, and so perhaps in each clone: \"git rm -r --cached private\" removes it there; if a commit with the key was pushed, those who have the commit can try passphrases, also after a change of the passphrase")
 	case !git.Ignored && c.exists("private"):
 		c.note("private", RuleGit, "is in a work tree of git, and not in .gitignore: \"git add\" would add the root key; write the line private/ into the file .gitignore")
 	}

@@ -146,7 +146,7 @@ func (c *checker) addOverlap(a, b node.SubnetHolder) {
 		"if both have, end the link with one (\"peerlink peer deactivate\"): a node keeps its subnet for ever, and its owner has to make a new node", text, recordFile)
 }
 
-// recordFile is the record of what was signed on this machine for another one.
+// recordFile is the record of what was signed on this machine for requests of another machine.
 const recordFile = node.RequestsFolder + "/" + signrecord.Name
 
 // describeHolder returns a subnet, the node that has it, and the files that show it.
