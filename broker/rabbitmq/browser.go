@@ -23,7 +23,7 @@ const (
 	// whether the queue has messages.
 	browseSilence = time.Second
 	// ackBurst is how many acknowledgements of messages of one queue are sent between
-	// pauses of ackPause, which has the reason.
+	// pauses of ackPause (see there for the reason).
 	ackBurst = 16
 )
 
@@ -35,34 +35,35 @@ const (
 // messages. With basic.get, a quorum queue would change the order of the returned
 // messages: it keeps the order only for messages of the same consumer.
 //
-// A quorum queue counts the returns of each message, and drops the message when there are
-// too many. So once a message has a high count, this message and all later ones that are
-// not removed are replaced by copies at the end of the queue.
+// A quorum queue counts how often a message was returned, and drops the message when the
+// count is too high. So once a message has a high count, this message and all later messages
+// that are not removed are replaced by copies at the end of the queue.
 type browser struct {
-	broker  *Broker
-	of      string // the queue that the dead letters come from
-	queue   string
-	id      string // see browseNotice
-	removed int    // number of messages that were removed
-	live    *liveConn
-	channel *amqp.Channel
-	callMu  sync.Mutex // held during a call on the channel: an abandoned call may still be running
-	left    int        // number of messages still to be consumed, of those in the queue at the beginning
-	kept    []uint64   // delivery tags of the messages that were not removed, in order
+	broker    *Broker
+	source    string // the queue that the dead letters come from
+	queue     string
+	id        string // see browseNotice
+	removed   int    // number of messages that were removed
+	live      *liveConn
+	channel   *amqp.Channel
+	callMu    sync.Mutex // locked during a call on the channel: an abandoned call may still be running
+	remaining int        // number of messages still to be consumed, of those in the queue at the beginning
+	kept      []uint64   // delivery tags of the messages that are to be requeued at the end, in order
 
-	renewing bool           // all later messages that are not removed are replaced by copies
-	to       queuePublisher // publishes the copies
+	renewing bool           // from now on, messages that are not removed are replaced by copies
+	copies   queuePublisher // publishes the copies
 }
 
-// browse calls do for each of the queues with dead letters of a queue, one after the
-// other. It reports [broker.ErrNoQueue] if none of them exists.
+// browse calls do with a browser for each of the dead-letter queues of a queue that has
+// messages, one after the other. It reports [broker.ErrNoQueue] if no dead-letter queue
+// exists.
 func (b *Broker) browse(ctx context.Context, queue string, do func(*browser) error) error {
 	err := broker.ErrNoQueue
 	for _, name := range b.deadLetterQueues(queue) {
-		switch one := b.browseOne(ctx, queue, name, do); {
-		case errors.Is(one, broker.ErrNoQueue):
-		case one != nil:
-			return one
+		switch failed := b.browseOne(ctx, queue, name, do); {
+		case errors.Is(failed, broker.ErrNoQueue):
+		case failed != nil:
+			return failed
 		default:
 			err = nil
 		}
@@ -70,34 +71,37 @@ func (b *Broker) browse(ctx context.Context, queue string, do func(*browser) err
 	return err
 }
 
-func (b *Broker) browseOne(ctx context.Context, of, name string, do func(*browser) error) error {
+// browseOne calls do with a browser for the dead-letter queue name of the queue source. The
+// messages that do has not removed are back in the queue when browseOne returns, unless it
+// fails.
+func (b *Broker) browseOne(ctx context.Context, source, name string, do func(*browser) error) error {
 	if err := checkName("queue "+name, name); err != nil {
 		return err
 	}
-	br := &browser{broker: b, of: of, queue: name, id: rand.Text(), to: queuePublisher{broker: b, queue: name}}
-	defer br.to.close()
+	br := &browser{broker: b, source: source, queue: name, id: rand.Text(), copies: queuePublisher{broker: b, queue: name}}
+	defer br.copies.close()
 	var err error
-	// The number is fixed now: a message that is retried may become a dead letter again
-	// immediately.
-	if br.left, err = br.count(ctx); err != nil || br.left == 0 {
+	// The number of messages to be consumed is fixed now: a message that is retried may
+	// become a dead letter again immediately.
+	if br.remaining, err = br.count(ctx); err != nil || br.remaining == 0 {
 		return err
 	}
 	if br.live, br.channel, err = b.consuming.open(ctx, func(*liveConn, *amqp.Channel) error { return nil }); err != nil {
 		return err
 	}
-	defer br.notice(context.WithoutCancel(ctx), true) // after the next line
+	defer br.sendNotice(context.WithoutCancel(ctx), true) // after br.close
 	defer br.close()
 	if err := do(br); err != nil {
-		// Also then the messages return to their positions, and are there when the
-		// caller learns of the failure.
+		// After a failure, too, the messages return to their positions before browseOne
+		// returns.
 		if !br.channel.IsClosed() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 			defer cancel()
-			_ = br.giveBack(ctx) // closing the channel returns them too
+			_ = br.requeueKept(ctx) // closing the channel returns them too
 		}
 		return err
 	}
-	return br.giveBack(ctx)
+	return br.requeueKept(ctx)
 }
 
 // call executes a synchronous AMQP method on the channel.
@@ -109,7 +113,7 @@ func (br *browser) call(ctx context.Context, do func() error) error {
 	}, nil)
 }
 
-// close closes the channel, and waits up to patience until that is done.
+// close closes the channel, and waits up to closeTimeout until it is closed.
 func (br *browser) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -132,14 +136,14 @@ func (br *browser) count(ctx context.Context) (int, error) {
 	return n, nil
 }
 
-// next consumes the next messages. It returns none at the end.
+// next consumes the next messages. It returns nil at the end.
 func (br *browser) next(ctx context.Context) ([]amqp.Delivery, error) {
-	size := min(br.left, browseStep)
+	size := min(br.remaining, browseStep)
 	if size == 0 {
 		return nil, nil
 	}
-	br.notice(ctx, false)
-	tag := fmt.Sprintf("peerlink-%d", br.left)
+	br.sendNotice(ctx, false)
+	tag := fmt.Sprintf("peerlink-%d", br.remaining)
 	var arriving <-chan amqp.Delivery
 	if err := br.call(ctx, func() (err error) {
 		if err = br.channel.Qos(size, 0, false); err != nil {
@@ -160,15 +164,15 @@ func (br *browser) next(ctx context.Context) ([]amqp.Delivery, error) {
 	for d := range arriving { // deliveries that arrived after receive returned
 		step = append(step, d)
 	}
-	br.left -= size
+	br.remaining -= size
 	if len(step) < size {
-		br.left = 0
+		br.remaining = 0
 	}
 	return step, nil
 }
 
-// receive waits until size messages have arrived, or the queue is empty: another program
-// may have consumed some.
+// receive waits until size messages have arrived, or the queue has no more: another program
+// may have consumed some of them.
 func (br *browser) receive(ctx context.Context, arriving <-chan amqp.Delivery, size int) (step []amqp.Delivery, err error) {
 	silence := time.NewTimer(browseSilence)
 	defer silence.Stop()
@@ -182,7 +186,7 @@ func (br *browser) receive(ctx context.Context, arriving <-chan amqp.Delivery, s
 			default:
 				return nil, errGone
 			}
-			br.live.noteAnswer()
+			br.live.recordAnswer()
 			step = append(step, d)
 			quiet = 0
 			silence.Reset(browseSilence)
@@ -207,7 +211,7 @@ func (br *browser) receive(ctx context.Context, arriving <-chan amqp.Delivery, s
 	return step, nil
 }
 
-// keep keeps the messages of a step that are not removed.
+// keep keeps messages of a step until the end of the browser, or replaces them by copies.
 func (br *browser) keep(ctx context.Context, rest []amqp.Delivery) error {
 	br.renewing = br.renewing || slices.ContainsFunc(rest, renewable)
 	if !br.renewing {
@@ -218,14 +222,14 @@ func (br *browser) keep(ctx context.Context, rest []amqp.Delivery) error {
 	}
 	limited, cancel := context.WithTimeoutCause(ctx, br.broker.opts.ConfirmTimeout, errNotConfirmed)
 	defer cancel()
-	if err := br.to.renew(limited, rest, false); err != nil {
+	if err := br.copies.renew(limited, rest, false); err != nil {
 		return fmt.Errorf("replace messages that were looked at often by copies: %w", err)
 	}
 	return br.acknowledge(ctx, rest)
 }
 
-// remove removes messages of the last step, and keeps the other messages of the step.
-// Acknowledgements are not confirmed by RabbitMQ: if it fails at this moment, the messages
+// remove removes the chosen messages of the last step, and keeps the other messages of the
+// step. RabbitMQ does not confirm acknowledgements: if it fails at this moment, the messages
 // may be in the queue again.
 func (br *browser) remove(ctx context.Context, step, chosen []amqp.Delivery) error {
 	br.removed += len(chosen)
@@ -244,7 +248,7 @@ func (br *browser) remove(ctx context.Context, step, chosen []amqp.Delivery) err
 	return br.acknowledge(ctx, chosen)
 }
 
-// acknowledge removes messages one by one.
+// acknowledge acknowledges messages one by one, which removes them.
 func (br *browser) acknowledge(ctx context.Context, messages []amqp.Delivery) error {
 	for i, d := range messages {
 		if i%ackBurst == ackBurst-1 {
@@ -259,21 +263,21 @@ func (br *browser) acknowledge(ctx context.Context, messages []amqp.Delivery) er
 	return nil
 }
 
-// giveBack returns the kept messages to their positions, one by one: a queue with a
-// delivery limit would change the order of messages that are returned together. It waits
-// until they are in the queue.
-func (br *browser) giveBack(ctx context.Context) error {
+// requeueKept requeues the kept messages at their positions, one by one: a queue with a
+// delivery limit would change the order of messages that are requeued together. It waits
+// until they are in the queue, with the limits of awaitReady.
+func (br *browser) requeueKept(ctx context.Context) error {
 	ready, err := br.count(ctx)
 	if err != nil {
 		return err
 	}
-	patient := true
+	poll := true
 	for i, tag := range br.kept {
 		if err := br.channel.Nack(tag, false, true); err != nil {
 			return explain(err)
 		}
-		if returned := i + 1; returned%ackBurst == 0 || returned == len(br.kept) {
-			if patient, err = br.awaitReady(ctx, ready+returned, patient); err != nil {
+		if requeued := i + 1; requeued%ackBurst == 0 || requeued == len(br.kept) {
+			if poll, err = br.awaitReady(ctx, ready+requeued, poll); err != nil {
 				return err
 			}
 		}
@@ -281,12 +285,12 @@ func (br *browser) giveBack(ctx context.Context) error {
 	return nil
 }
 
-// awaitReady waits until the queue has want messages that are not delivered, and reports
-// whether it has. RabbitMQ does not confirm returned messages. Another program may consume
-// them, so the wait is bounded by patience; once it has timed out, patient is false, and
-// awaitReady only pauses.
-func (br *browser) awaitReady(ctx context.Context, want int, patient bool) (bool, error) {
-	for deadline := time.Now().Add(closeTimeout); patient && time.Now().Before(deadline); {
+// awaitReady waits until the queue has want messages that are not delivered, because
+// RabbitMQ does not confirm that messages are requeued. Another program may consume them, so
+// the wait is bounded by closeTimeout. Once it has timed out, awaitReady returns false, and
+// must be called with poll false from then on: then it only pauses.
+func (br *browser) awaitReady(ctx context.Context, want int, poll bool) (bool, error) {
+	for deadline := time.Now().Add(closeTimeout); poll && time.Now().Before(deadline); {
 		if n, err := br.count(ctx); err != nil || n >= want {
 			return true, err
 		}

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// maxName is the longest name, routing key or type in AMQP, in bytes. It must be
+	// maxName is the longest name, routing key or type in AMQP, in bytes. Lengths must be
 	// checked before a message is sent: the library would fail in the middle of writing
-	// it, which costs the connection.
+	// the message, which costs the connection.
 	maxName = 255
 	// maxHeaders bounds the headers of a message, in bytes. AMQP sends them in a single
 	// frame, of at most 128 KiB by default.
@@ -27,8 +27,8 @@ func checkName(what, s string) error {
 	return checkText(what, s)
 }
 
-// checkConsumed checks the name of a queue to be consumed.
-func checkConsumed(queue string) error {
+// checkQueueName checks the name of a queue, which its lock queue has too, with a suffix.
+func checkQueueName(queue string) error {
 	if err := checkName("queue", queue); err != nil {
 		return err
 	}
@@ -75,8 +75,8 @@ func checkMessage(m *broker.Incoming) error {
 	return nil
 }
 
-// checkPeerQueueName checks the names of a queue and of its queues for dead letters.
-func checkPeerQueueName(queue, suffix string) error {
+// checkDeadLetterNames checks the names of the dead-letter queues of a queue.
+func checkDeadLetterNames(queue, suffix string) error {
 	if err := checkName("queue "+queue, deadLetterQueue(queue)); err != nil {
 		return err
 	}
@@ -98,10 +98,10 @@ func checkPeerQueue(q broker.PeerQueue, suffix string) error {
 		if queue == "" {
 			return fmt.Errorf("%w: a queue's name is empty", ErrInvalid)
 		}
-		if err := checkPeerQueueName(queue, suffix); err != nil {
+		if err := checkDeadLetterNames(queue, suffix); err != nil {
 			return err
 		}
-		if err := checkConsumed(queue); err != nil {
+		if err := checkQueueName(queue); err != nil {
 			return err
 		}
 	}

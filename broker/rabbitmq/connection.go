@@ -47,8 +47,9 @@ func newConnection(b *Broker, purpose string) *connection {
 // permits 2,047 channels on each of them.
 const maxConnections = 64
 
-// open opens and prepares a channel, on this connection or, if it has no more channels, on
-// the next one that has. It returns the connection, too.
+// open opens a channel and calls prepare with it: on this connection or, if its number of
+// channels is exhausted, on the next connection of the chain. It also returns that
+// connection.
 func (c *connection) open(ctx context.Context, prepare func(*liveConn, *amqp.Channel) error) (l *liveConn, ch *amqp.Channel, err error) {
 	for range maxConnections {
 		if l, err = c.get(ctx); err != nil {
@@ -57,12 +58,13 @@ func (c *connection) open(ctx context.Context, prepare func(*liveConn, *amqp.Cha
 		if ch, err = l.open(ctx, prepare); !errors.Is(err, amqp.ErrChannelMax) {
 			return l, ch, err
 		}
-		c = c.following()
+		c = c.nextInChain()
 	}
 	return nil, nil, err
 }
 
-func (c *connection) following() *connection {
+// nextInChain returns the connection that is used when this one has no more channels.
+func (c *connection) nextInChain() *connection {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.next == nil {
@@ -136,6 +138,8 @@ func (c *connection) get(ctx context.Context) (*liveConn, error) {
 	}
 }
 
+// dial makes the attempt d to connect, not before notBefore, and sets its result. before is
+// the previous connection, or nil.
 func (c *connection) dial(d *dialing, before *liveConn, notBefore time.Time) {
 	b := c.broker
 	if before != nil {
@@ -145,16 +149,16 @@ func (c *connection) dial(d *dialing, before *liveConn, notBefore time.Time) {
 		}
 	}
 	var l *liveConn
-	var r reached
+	var r dialResult
 	err := wait.Sleep(b.life, time.Until(notBefore))
 	if err == nil {
 		ctx, cancel := context.WithTimeoutCause(b.life, b.opts.ConnectTimeout, fmt.Errorf("no answer within %v", b.opts.ConnectTimeout))
 		last := ""
 		if before != nil {
-			last = before.at
+			last = before.address
 		}
-		if r, err = b.address.dial(ctx, c.purpose, last); err == nil {
-			l = &liveConn{Connection: r.conn, broker: b, socket: r.socket, at: r.at, born: time.Now(), ended: make(chan struct{}), block: newBlockage()}
+		if r, err = b.endpoints.dial(ctx, c.purpose, last); err == nil {
+			l = &liveConn{Connection: r.conn, broker: b, socket: r.socket, address: r.address, born: time.Now(), ended: make(chan struct{}), block: newBlockage()}
 		}
 		cancel()
 	}
@@ -168,13 +172,13 @@ func (c *connection) dial(d *dialing, before *liveConn, notBefore time.Time) {
 		l, err = nil, broker.ErrClosed
 	case err != nil:
 		c.notBefore = time.Now().Add(c.pauses.NextBackOff())
-		b.health.unreachable(err)
+		b.health.recordUnreachable(err)
 	default:
 		c.notBefore = time.Time{}
 		c.pauses.Reset()
 		c.current = l
-		if first := b.health.up(l.Properties["version"], l.at); !first && r.choice {
-			b.log.Info("another connection to RabbitMQ", "purpose", c.purpose, "address", l.at)
+		if first := b.health.recordConnected(l.Properties["version"], l.address); !first && r.hasAlternatives {
+			b.log.Info("another connection to RabbitMQ", "purpose", c.purpose, "address", l.address)
 		}
 		go l.watch(b, l.NotifyClose(make(chan *amqp.Error, 1)), l.NotifyBlocked(make(chan amqp.Blocking, 4)))
 	}
@@ -203,13 +207,13 @@ func (c *connection) latest() *liveConn {
 // liveConn is one AMQP connection, from connecting to its end.
 type liveConn struct {
 	*amqp.Connection
-	broker *Broker
-	socket net.Conn
-	at     string // host and port
-	born   time.Time
-	ended  chan struct{} // closed when the loss has been reported
+	broker  *Broker
+	socket  net.Conn
+	address string // host and port
+	born    time.Time
+	ended   chan struct{} // closed when the connection has ended, and its loss was logged
 
-	answered atomic.Int64 // when RabbitMQ answered last, see noteAnswer; a duration since born
+	answered atomic.Int64 // when RabbitMQ answered last (see recordAnswer), as a duration since born
 
 	mu    sync.Mutex
 	block *blockage // the current blockage, or else the next one
@@ -274,7 +278,7 @@ func (l *liveConn) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan am
 		case e := <-closed:
 			l.setUnblocked()
 			if e != nil && b.life.Err() == nil {
-				b.health.lost(l, explain(e))
+				b.health.recordLost(l, explain(e))
 			}
 			return
 		case event, ok := <-blocked:
@@ -295,15 +299,15 @@ func (l *liveConn) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan am
 // cut closes the socket, so that all pending operations on the connection fail.
 func (l *liveConn) cut() { _ = l.socket.Close() }
 
-// noteAnswer records that RabbitMQ has answered something on the connection: a message, a
-// method or a consumer. Heartbeats are no answers, since a RabbitMQ that executes nothing
-// sends them too.
-func (l *liveConn) noteAnswer() { l.answered.Store(int64(time.Since(l.born))) }
+// recordAnswer records that RabbitMQ has sent something on the connection: a delivery, a
+// confirmation, or the reply to a method. Heartbeats do not count, since a RabbitMQ that
+// executes nothing sends them too.
+func (l *liveConn) recordAnswer() { l.answered.Store(int64(time.Since(l.born))) }
 
-// timeLeft returns how much longer something that began at start may take: until
-// RabbitMQ has answered nothing at all for the time of silence, but not longer than most.
-// RabbitMQ works through a connection in order, so what it has to do may be behind much
-// else.
+// timeLeft returns how much longer an operation that began at start may take: until nothing
+// at all was received from RabbitMQ for the time of silence, but not longer than most in
+// total. RabbitMQ works through a connection in order, so the operation may have to wait for
+// many earlier ones.
 func (l *liveConn) timeLeft(start time.Time, silence, most time.Duration) time.Duration {
 	until := start
 	if answered := l.born.Add(time.Duration(l.answered.Load())); answered.After(until) {
@@ -316,14 +320,14 @@ func (l *liveConn) timeLeft(start time.Time, silence, most time.Duration) time.D
 	return time.Until(until)
 }
 
-// maxBehind is how many times [Options.ConnectTimeout] a method may take while RabbitMQ
-// answers something else. It bounds the number of methods without an answer.
-const maxBehind = 6
+// maxMethodTimeouts is how many times [Options.ConnectTimeout] a method may take while
+// RabbitMQ answers other operations. It bounds the number of methods without an answer.
+const maxMethodTimeouts = 6
 
 // methodTimeLeft is timeLeft for a synchronous AMQP method.
 func (l *liveConn) methodTimeLeft(start time.Time) time.Duration {
 	timeout := l.broker.opts.ConnectTimeout
-	return l.timeLeft(start, timeout, maxBehind*timeout)
+	return l.timeLeft(start, timeout, maxMethodTimeouts*timeout)
 }
 
 // errSilent returns the error for an AMQP method that was not answered in time.
@@ -331,11 +335,12 @@ func errSilent(start time.Time) error {
 	return fmt.Errorf("RabbitMQ has not answered within %v", time.Since(start).Round(100*time.Millisecond))
 }
 
-// call executes a synchronous AMQP method. Neither the library nor, in all states,
-// RabbitMQ has a timeout for that; call returns when ctx ends or methodTimeLeft is 0. In
-// the latter case, unless RabbitMQ has reported that it blocks the connection, the
-// connection is cut, since it does not respond to other methods either. abandoned, unless
-// nil, is called if do succeeds after call has returned an error.
+// call executes do, which calls a synchronous AMQP method. Neither the library nor, in all
+// states, RabbitMQ has a timeout for methods, so call also returns when ctx ends,
+// methodTimeLeft is 0, RabbitMQ blocks the connection, or the broker is closed. do may then
+// still be running: if its time ends without a blockage, the connection is cut, since
+// RabbitMQ does not respond to other methods either. abandoned, unless nil, is called if do
+// succeeds after call has returned an error.
 func (l *liveConn) call(ctx context.Context, do func() error, abandoned func()) error {
 	block := l.blockage()
 	done := make(chan error, 1)
@@ -344,7 +349,7 @@ func (l *liveConn) call(ctx context.Context, do func() error, abandoned func()) 
 	go func() {
 		err := do()
 		if err == nil { // the library itself reports some errors
-			l.noteAnswer()
+			l.recordAnswer()
 		}
 		done <- explain(err)
 	}()
@@ -375,7 +380,8 @@ func (l *liveConn) call(ctx context.Context, do func() error, abandoned func()) 
 	return err
 }
 
-// abandon waits for the end of do after call has returned.
+// abandon waits for the end of do after call has returned an error, and cuts the connection
+// if do takes too long.
 func (l *liveConn) abandon(start time.Time, limit *time.Timer, done <-chan error, abandoned func()) {
 	defer limit.Stop()
 	for {
@@ -402,11 +408,11 @@ func (l *liveConn) abandon(start time.Time, limit *time.Timer, done <-chan error
 	}
 }
 
-// bounded bounds a write by ctx. If the write has not ended when ctx has, and RabbitMQ then
-// answers nothing for a second, the connection is cut: RabbitMQ does not read from it, and
-// all its writers are blocked. A RabbitMQ that answers is given three seconds. The caller
-// must call done after the write.
-func (l *liveConn) bounded(ctx context.Context) (done func()) {
+// boundWrite bounds a write by ctx. If the write has not ended when ctx ends, and nothing is
+// received from RabbitMQ for a second after that, the connection is cut: RabbitMQ does not
+// read from it, and all its writers are blocked. As long as RabbitMQ answers, the write may
+// take up to three seconds longer than ctx. The caller must call done after the write.
+func (l *liveConn) boundWrite(ctx context.Context) (done func()) {
 	const silence, most = time.Second, 3 * time.Second
 	var over atomic.Bool
 	stop := context.AfterFunc(ctx, func() {
@@ -430,8 +436,8 @@ func (l *liveConn) bounded(ctx context.Context) (done func()) {
 	}
 }
 
-// open opens and prepares a channel. If RabbitMQ has blocked the connection, it reports
-// [errBlocked].
+// open opens a channel and calls prepare with it. If RabbitMQ has blocked the connection,
+// open reports [errBlocked].
 func (l *liveConn) open(ctx context.Context, prepare func(*liveConn, *amqp.Channel) error) (*amqp.Channel, error) {
 	if block := l.blocked(); block != nil {
 		return nil, block.err()
@@ -452,13 +458,13 @@ func (l *liveConn) open(ctx context.Context, prepare func(*liveConn, *amqp.Chann
 	return ch, nil
 }
 
-// closeTimeout is how long closing a channel may take. The channel is not used any more in any
-// case, but unacknowledged messages are back in their queue only after RabbitMQ has
-// answered.
+// closeTimeout bounds the wait until RabbitMQ has confirmed that a channel is closed, and
+// other short waits. The channel is not used any more in any case, but unacknowledged
+// messages are back in their queue only after the confirmation.
 const closeTimeout = time.Second
 
-// closeChannel closes a channel, and waits up to patience. It reports whether RabbitMQ has
-// confirmed that.
+// closeChannel closes a channel, and waits up to closeTimeout. It reports whether RabbitMQ
+// has confirmed that the channel is closed.
 func (l *liveConn) closeChannel(ch *amqp.Channel) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()

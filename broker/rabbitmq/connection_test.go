@@ -52,7 +52,7 @@ func TestMethodBehindOthers(t *testing.T) {
 				go func() {
 					for time.Since(start) < tt.answersFor {
 						time.Sleep(time.Second)
-						l.noteAnswer()
+						l.recordAnswer()
 					}
 				}()
 				err := l.call(context.Background(), func() error { return <-answered }, nil)
@@ -69,7 +69,7 @@ func TestMethodBehindOthers(t *testing.T) {
 		err := l.call(context.Background(), func() error {
 			for range 30 {
 				time.Sleep(time.Second)
-				l.noteAnswer()
+				l.recordAnswer()
 			}
 			return nil
 		}, nil)
@@ -87,11 +87,11 @@ func TestBlockedWrite(t *testing.T) {
 		for _, answers := range []bool{false, true} {
 			l, isCut := newSilentConn(t)
 			ctx, cancel := context.WithCancel(context.Background())
-			done := l.bounded(ctx)
+			done := l.boundWrite(ctx)
 			cancel()
 			time.Sleep(900 * time.Millisecond)
 			if answers {
-				l.noteAnswer()
+				l.recordAnswer()
 			}
 			time.Sleep(200 * time.Millisecond)
 			if isCut() == answers {

@@ -14,21 +14,21 @@ import (
 	"peerlink/internal/wait"
 )
 
-// errGone is the error of a consumer that RabbitMQ has cancelled.
+// errGone is reported when RabbitMQ has cancelled a consumer, or a queue has vanished.
 var errGone = errors.New("RabbitMQ has ended the delivery: the queue was deleted, or is moving to another machine")
 
 // Consume opens a queue for exclusive consuming. If RabbitMQ has lost the queue since
 // Bind, or was itself lost since, the queue is declared again.
 func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
-	if err := checkConsumed(queue); err != nil {
+	if err := checkQueueName(queue); err != nil {
 		return nil, err
 	}
 	c, err := b.consume(ctx, queue)
 	if saysCode(err, amqp.NotFound) {
-		switch there, failed := b.declareAgain(ctx, queue, whenever); {
+		switch declared, failed := b.declareAgain(ctx, queue, anyEpoch); {
 		case failed != nil:
 			err = failed
-		case there:
+		case declared:
 			b.log.Warn("queue has vanished from RabbitMQ, it was declared again", "queue", queue)
 			c, err = b.consume(ctx, queue)
 		}
@@ -40,9 +40,9 @@ func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, er
 	return c, nil
 }
 
-// consume returns a consumer. It has no lock if the lock can not be acquired because the
-// node of the cluster that hosts it is down, or because RabbitMQ's permissions allow only
-// the reference's objects, which include no locks.
+// consume returns a consumer with the lock of the queue, or without a lock if the lock cannot
+// be acquired because the node of the cluster that hosts it is down, or because RabbitMQ's
+// permissions allow only the reference's objects, which include no locks.
 func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 	var c *consumer
 	err := errLockSilent
@@ -65,6 +65,7 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 	return c, err
 }
 
+// tryConsume makes one attempt to open a consumer, with or without the lock of the queue.
 func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*consumer, error) {
 	c := &consumer{
 		broker:      b,
@@ -74,12 +75,12 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 		unacked:     newUnacked(),
 		arrived:     wait.NewSignal(),
 		due:         wait.NewSignal(),
-		asked:       make(chan int, 1),
+		requests:    make(chan int, 1),
 		ended:       make(chan struct{}),
 	}
 	c.window.prefetch = b.prefetchOf(queue)
 	c.life, c.stop = context.WithCancel(b.life)
-	c.renewals = renewals{c: c, to: queuePublisher{broker: b, queue: queue}, due: wait.NewSignal(), done: wait.NewSignal()}
+	c.renewals = renewals{consumer: c, to: queuePublisher{broker: b, queue: queue}, due: wait.NewSignal(), done: wait.NewSignal()}
 	_, _, err := b.consuming.open(ctx, func(l *liveConn, ch *amqp.Channel) error {
 		c.live = l
 		c.cancelled = ch.NotifyCancel(make(chan string, 2)) // for the queue and its lock
@@ -122,12 +123,12 @@ type consumer struct {
 	deadLetters deadLetterPublisher
 	renewals    renewals
 	window      window
-	asked       chan int // see QueueRequests
+	requests    chan int // see QueueRequests
 	withLock    bool     // it holds the queue's lock
 
 	mu      sync.Mutex
 	unacked unacked
-	err     error // why it has ended
+	err     error // why run has ended; valid once ended is closed
 
 	arrived wait.Signal        // messages can be delivered
 	due     wait.Signal        // acknowledgements may be due
@@ -138,7 +139,7 @@ type consumer struct {
 
 // run receives messages and sends acknowledgements.
 func (c *consumer) run(deliveries, locked <-chan amqp.Delivery) {
-	err := c.move(deliveries, locked)
+	err := c.receiveAll(deliveries, locked)
 	c.mu.Lock()
 	c.err = err
 	c.mu.Unlock()
@@ -150,9 +151,10 @@ func (c *consumer) run(deliveries, locked <-chan amqp.Delivery) {
 // discards them when the channel is closed.
 const ackPause = 5 * time.Millisecond
 
-// move receives until the consumer ends, and returns the reason. locked is closed when the
-// queue's lock is lost.
-func (c *consumer) move(deliveries, locked <-chan amqp.Delivery) error {
+// receiveAll receives messages and sends acknowledgements until the consumer ends, and
+// returns the reason. locked receives the messages of the lock queue, and is closed when the
+// lock is lost.
+func (c *consumer) receiveAll(deliveries, locked <-chan amqp.Delivery) error {
 	due := c.due // nil during the pause
 	pause := time.NewTimer(ackPause)
 	defer pause.Stop()
@@ -162,7 +164,7 @@ func (c *consumer) move(deliveries, locked <-chan amqp.Delivery) error {
 			if !ok {
 				return c.reason()
 			}
-			c.live.noteAnswer()
+			c.live.recordAnswer()
 			c.catchUp(d, locked)
 			if err := c.receive(d); err != nil {
 				return err
@@ -171,12 +173,12 @@ func (c *consumer) move(deliveries, locked <-chan amqp.Delivery) error {
 			if !ok {
 				return c.reason()
 			}
-			c.note(d)
+			c.receiveFromLock(d)
 		case <-due:
 			if err := c.acknowledge(ackBurst); err != nil {
 				return err
 			}
-			if err := c.resize(); err != nil {
+			if err := c.reopenIfResized(); err != nil {
 				return err
 			}
 			due = nil
@@ -190,18 +192,19 @@ func (c *consumer) move(deliveries, locked <-chan amqp.Delivery) error {
 	}
 }
 
-// receive records a delivery.
+// receive records a delivery, which is then delivered to the user, replaced by a copy, or
+// discarded.
 func (c *consumer) receive(d amqp.Delivery) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.window.takes(d, &c.unacked, c.broker.opts.Prefetch) {
-		return c.unacked.drop(d)
+	if !c.window.accept(d, &c.unacked, c.broker.opts.Prefetch) {
+		return c.unacked.discard(d)
 	}
 	if err := c.unacked.add(d); err != nil {
 		return err
 	}
-	if c.renewals.renews(d) {
-		c.unacked.excludeLast(d.DeliveryTag)
+	if c.renewals.takeIfRenewable(d) {
+		c.unacked.startMoveOfLast(d.DeliveryTag)
 	}
 	c.arrived.Notify()
 	return nil
@@ -212,28 +215,28 @@ func (c *consumer) receive(d amqp.Delivery) error {
 func (c *consumer) reopen() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.window.next == 0 {
-		c.window.next = c.window.prefetch // accept no more deliveries
+	if c.window.nextPrefetch == 0 {
+		c.window.nextPrefetch = c.window.prefetch // accept no more deliveries
 	}
 	c.due.Notify()
 }
 
-// resize ends the consumer if the next one is to have another prefetch count, and this one
-// holds no more messages.
-func (c *consumer) resize() error {
+// reopenIfResized returns [broker.ErrReopen], which ends the consumer, if the next consumer
+// is to have another prefetch count and this one holds no more messages.
+func (c *consumer) reopenIfResized() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.window.resized(&c.unacked) {
+	if !c.window.mustReopen(&c.unacked) {
 		return nil
 	}
-	c.broker.setPrefetch(c.queue, c.window.next)
+	c.broker.setPrefetch(c.queue, c.window.nextPrefetch)
 	return broker.ErrReopen
 }
 
-// acknowledge sends up to most of the acknowledgements that are due. The others are sent
+// acknowledge sends up to limit of the acknowledgements that are due. Further ones are sent
 // after the pause.
-func (c *consumer) acknowledge(most int) error {
-	for range most {
+func (c *consumer) acknowledge(limit int) error {
+	for range limit {
 		c.mu.Lock()
 		tag, multiple, ok := c.unacked.nextAck()
 		c.mu.Unlock()
@@ -270,26 +273,26 @@ func (c *consumer) reason() error {
 	return explain(amqp.ErrClosed)
 }
 
-// Next waits for messages that were not delivered yet, and returns up to max of them. When
+// Next waits for messages that were not delivered yet, and returns up to limit of them. When
 // the connection is lost, Next returns an error even if messages have arrived before:
 // RabbitMQ will deliver them again.
-func (c *consumer) Next(ctx context.Context, max int) ([]broker.Delivery, error) {
-	if max < 1 {
-		return nil, fmt.Errorf("%w: %d messages wanted, expected at least 1", ErrInvalid, max)
+func (c *consumer) Next(ctx context.Context, limit int) ([]broker.Delivery, error) {
+	if limit < 1 {
+		return nil, fmt.Errorf("%w: %d messages requested, expected at least 1", ErrInvalid, limit)
 	}
 	for {
 		if err := c.failure(); err != nil {
 			return nil, err
 		}
 		c.mu.Lock()
-		out := c.unacked.deliver(max)
+		delivered := c.unacked.deliver(limit)
 		more := c.unacked.waiting()
 		c.mu.Unlock()
 		if more {
 			c.arrived.Notify() // for another waiting call of Next
 		}
-		if out != nil {
-			return out, nil
+		if delivered != nil {
+			return delivered, nil
 		}
 		select {
 		case <-c.arrived:
@@ -319,9 +322,9 @@ func (c *consumer) failure() error {
 	return fmt.Errorf("queue %s: %w", c.queue, c.err)
 }
 
-// Confirm removes the delivery with this tag and all earlier deliveries. It reports
-// [errNotDelivered] for a tag that was not delivered yet. A tag that was confirmed already
-// is no error.
+// Confirm removes the delivery with this tag and all earlier deliveries, except the
+// excluded ones. It returns an error for a tag that was not delivered yet, and nil for a
+// tag that was confirmed already.
 func (c *consumer) Confirm(tag uint64) error {
 	if err := c.failure(); err != nil {
 		return err
@@ -336,8 +339,8 @@ func (c *consumer) Confirm(tag uint64) error {
 	return nil
 }
 
-// Exclude excludes one delivery from later confirmations. It reports [errNotDelivered] for
-// a message that was not delivered, or was confirmed already.
+// Exclude excludes one delivery from later confirmations. It returns an error for a message
+// that was not delivered, or was confirmed already.
 func (c *consumer) Exclude(tag uint64) error {
 	err := c.failure()
 	if err == nil {
@@ -346,28 +349,28 @@ func (c *consumer) Exclude(tag uint64) error {
 		c.mu.Unlock()
 	}
 	if err != nil {
-		return fmt.Errorf("keep message %d of queue %s: %w", tag, c.queue, err)
+		return fmt.Errorf("exclude message %d of queue %s: %w", tag, c.queue, err)
 	}
 	return nil
 }
 
-// DeadLetter moves one delivery to the queue's dead-letter queue. It reports
-// [errNotDelivered] for a message that was not delivered, or was confirmed already. Later
-// confirmations do not remove the message before RabbitMQ has confirmed the copy.
+// DeadLetter moves one delivery to the queue's dead-letter queue. It returns an error for a
+// message that was not delivered, or was confirmed already. Later confirmations do not
+// remove the message before RabbitMQ has confirmed the copy.
 func (c *consumer) DeadLetter(ctx context.Context, tag uint64, reason string) error {
 	err := c.failure()
 	if err == nil {
 		err = c.deadLetter(ctx, tag, reason)
 	}
 	if err != nil {
-		return fmt.Errorf("set aside message %d of queue %s: %w", tag, c.queue, err)
+		return fmt.Errorf("dead-letter message %d of queue %s: %w", tag, c.queue, err)
 	}
 	return nil
 }
 
 func (c *consumer) deadLetter(ctx context.Context, tag uint64, reason string) error {
 	c.mu.Lock()
-	d, err := c.unacked.startDeadLetter(tag)
+	d, err := c.unacked.startMove(tag)
 	c.mu.Unlock()
 	if err != nil {
 		return err
@@ -377,14 +380,14 @@ func (c *consumer) deadLetter(ctx context.Context, tag uint64, reason string) er
 	defer context.AfterFunc(c.life, func() { cancel(broker.ErrClosed) })()
 	err = c.deadLetters.publish(ctx, d, reason)
 	c.mu.Lock()
-	c.unacked.finishDeadLetter(tag, err == nil)
+	c.unacked.finishMove(tag, err == nil)
 	c.mu.Unlock()
 	c.due.Notify()
 	return err
 }
 
-// Close returns unconfirmed messages to the queue. Acknowledgements are not confirmed by
-// RabbitMQ: if it fails at this moment, confirmed messages may be delivered again.
+// Close returns unconfirmed messages to the queue. RabbitMQ does not confirm
+// acknowledgements: if it fails at this moment, confirmed messages may be delivered again.
 func (c *consumer) Close() error {
 	c.renewals.finish()
 	c.stop()
@@ -404,7 +407,7 @@ func (c *consumer) Close() error {
 	return nil
 }
 
-// awaitEnd waits until run has returned. If that takes longer than patience, because
+// awaitEnd waits until run has returned. If that takes longer than closeTimeout, because
 // RabbitMQ does not read the acknowledgements, the connection is cut.
 func (c *consumer) awaitEnd() {
 	defer time.AfterFunc(closeTimeout, c.live.cut).Stop()

@@ -16,15 +16,15 @@ import (
 
 var _ broker.DeadLetters = (*Broker)(nil)
 
-// Info counts the messages of a queue and of its dead-letter queue, except those that are
-// delivered to a consumer and not acknowledged. It does not look at messages, so Oldest is
-// zero. It reports [broker.ErrNoQueue] if neither queue exists.
+// Info counts the messages of a queue and of its dead-letter queues, except those that are
+// delivered to a consumer and not acknowledged. Info does not look at messages, so Oldest is
+// zero. It reports [broker.ErrNoQueue] if none of the queues exists.
 func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, error) {
 	var c broker.QueueInfo
-	err := checkPeerQueueName(queue, b.opts.AsideSuffix)
+	err := checkDeadLetterNames(queue, b.opts.AsideSuffix)
 	if err == nil {
 		err = b.onDeclaring(ctx, func(d declarer) error {
-			waiting, there, err := d.count(queue)
+			waiting, exists, err := d.count(queue)
 			if err != nil {
 				return err
 			}
@@ -35,21 +35,21 @@ func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, erro
 					warnings = append(warnings, fmt.Sprintf("queue %s: %s", name, risk))
 				}
 			}
-			if there {
+			if exists {
 				warn(queue, deadLettering(queue))
 			}
 			for _, name := range b.deadLetterQueues(queue) {
-				aside, alsoThere, err := d.count(name)
+				deadLetters, hasQueue, err := d.count(name)
 				if err != nil {
 					return err
 				}
-				if alsoThere && name == b.deadLetterQueueOf(queue) {
+				if hasQueue && name == b.deadLetterQueueOf(queue) {
 					warn(name, nil)
 				}
-				c.DeadLetters += aside
-				there = there || alsoThere
+				c.DeadLetters += deadLetters
+				exists = exists || hasQueue
 			}
-			if !there {
+			if !exists {
 				return broker.ErrNoQueue
 			}
 			c.Warning = strings.Join(warnings, "; ")
@@ -66,14 +66,14 @@ func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, erro
 // that other programs have rejected. It reports [broker.ErrNoQueue] if there is no
 // dead-letter queue.
 //
-// AMQP has no way to look at a message without consuming it. So other programs do not see
-// a message from the time it is listed until the end, when all messages return to their
-// positions. They return, too, when the connection is lost. If RabbitMQ counts the returns
-// of a message, and would drop it after too many, messages with a high count and all later
-// ones are replaced by copies.
+// AMQP has no way to look at a message without consuming it. So other programs do not see a
+// message from the time it is listed until the end, when all messages return to their
+// positions. They also return when the connection is lost. If RabbitMQ counts how often a
+// message was returned, and would drop it when the count is too high, messages with a high
+// count and all later messages are replaced by copies.
 func (b *Broker) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLetter, error] {
 	return func(yield func(broker.DeadLetter, error) bool) {
-		enough := false
+		stopped := false // yield has returned false
 		err := b.browse(ctx, queue, func(br *browser) error {
 			for {
 				step, err := br.next(ctx)
@@ -84,20 +84,20 @@ func (b *Broker) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLe
 					return err
 				}
 				for _, d := range step {
-					if !enough && !yield(deadLetterOf(d), nil) {
-						enough = true
+					if !stopped && !yield(deadLetterOf(d), nil) {
+						stopped = true
 					}
 				}
-				// Copies are at the end of the queue, so all later messages must be moved
-				// there too. And a quorum queue puts messages that are returned behind
-				// those returned before.
-				if enough && !br.renewing && countOf(step[len(step)-1]) == 0 {
+				// Copies are at the end of the queue, so all later messages must be replaced
+				// by copies too. And a quorum queue puts messages that are returned behind
+				// those that were returned before.
+				if stopped && !br.renewing && countOf(step[len(step)-1]) == 0 {
 					return nil
 				}
 			}
 		})
-		if err != nil && !enough {
-			yield(broker.DeadLetter{}, fmt.Errorf("messages of queue %s set aside: %w", queue, err))
+		if err != nil && !stopped {
+			yield(broker.DeadLetter{}, fmt.Errorf("read dead letters of queue %s: %w", queue, err))
 		}
 	}
 }
@@ -107,8 +107,8 @@ func (b *Broker) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLe
 // copies. A failure in between leaves messages in both queues. Retry reports
 // [broker.ErrNoQueue] if the queue does not exist.
 func (b *Broker) Retry(ctx context.Context, queue string, ids []string) (int, error) {
-	f := &queuePublisher{broker: b, queue: queue}
-	defer f.close()
+	p := &queuePublisher{broker: b, queue: queue}
+	defer p.close()
 	n, err := b.takeDeadLetters(ctx, queue, ids, func(messages []amqp.Delivery) error {
 		ctx, cancel := context.WithTimeoutCause(ctx, b.opts.ConfirmTimeout, errNotConfirmed)
 		defer cancel()
@@ -116,8 +116,8 @@ func (b *Broker) Retry(ctx context.Context, queue string, ids []string) (int, er
 		for i, d := range messages {
 			copies[i] = retryCopy(d)
 		}
-		there, err := f.publish(ctx, copies...)
-		if err == nil && !there {
+		routed, err := p.publish(ctx, copies...)
+		if err == nil && !routed {
 			err = broker.ErrNoQueue
 		}
 		return err
@@ -137,9 +137,10 @@ func (b *Broker) Drop(ctx context.Context, queue string, ids []string) (int, err
 	return n, err
 }
 
-// takeDeadLetters removes messages from the dead-letter queue, step by step, each step after
-// first has succeeded for its messages. It returns how many it has removed.
-func (b *Broker) takeDeadLetters(ctx context.Context, queue string, ids []string, first func([]amqp.Delivery) error) (total int, err error) {
+// takeDeadLetters removes the messages with these IDs from the dead-letter queues, step by
+// step; before, it calls beforeRemoval with the messages of the step, and ends if that fails.
+// It returns how many it has removed.
+func (b *Broker) takeDeadLetters(ctx context.Context, queue string, ids []string, beforeRemoval func([]amqp.Delivery) error) (total int, err error) {
 	missing := make(map[string]bool, len(ids))
 	for _, id := range ids {
 		missing[id] = true
@@ -162,7 +163,7 @@ func (b *Broker) takeDeadLetters(ctx context.Context, queue string, ids []string
 				}
 			}
 			if len(chosen) > 0 {
-				if err := first(chosen); err != nil {
+				if err := beforeRemoval(chosen); err != nil {
 					return errors.Join(err, br.keep(ctx, step))
 				}
 			}
@@ -198,23 +199,24 @@ func isHistory(header string) bool {
 
 // deadLetterOf returns the operator's view of a message in a dead-letter queue.
 func deadLetterOf(d amqp.Delivery) broker.DeadLetter {
-	a := broker.DeadLetter{ID: idOf(d), Outgoing: broker.Outgoing{Type: d.Type, ContentType: d.ContentType, Body: d.Body}}
+	l := broker.DeadLetter{ID: idOf(d), Outgoing: broker.Outgoing{Type: d.Type, ContentType: d.ContentType, Body: d.Body}}
 	if reason, ok := d.Headers[headerReason].(string); ok {
-		a.Reason = reasonText(reason)
-		a.At, _ = d.Headers[headerTime].(time.Time)
-		return a
+		l.Reason = reasonText(reason)
+		l.At, _ = d.Headers[headerTime].(time.Time)
+		return l
 	}
-	// Not moved by DeadLetter. RabbitMQ lists the last death first.
+	// The message was not moved by DeadLetter, but by RabbitMQ, whose header x-death has the
+	// last event first.
 	deaths, _ := d.Headers["x-death"].([]any)
 	if len(deaths) == 0 {
-		return a
+		return l
 	}
 	death, _ := deaths[0].(amqp.Table)
 	if reason, ok := death["reason"].(string); ok {
-		a.Reason = deathText(reason)
+		l.Reason = deathText(reason)
 	}
-	a.At, _ = death["time"].(time.Time)
-	return a
+	l.At, _ = death["time"].(time.Time)
+	return l
 }
 
 // deathText explains why RabbitMQ has moved a message to a dead-letter queue.
@@ -227,7 +229,7 @@ func deathText(reason string) string {
 	case "maxlen":
 		return "the queue has become longer than its limit"
 	case "delivery_limit":
-		return "given out, and not confirmed, too often"
+		return "delivered too often without being confirmed"
 	}
 	return reasonText(reason)
 }

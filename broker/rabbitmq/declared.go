@@ -22,7 +22,7 @@ func (b *Broker) Bind(ctx context.Context, q broker.PeerQueue) error {
 	err := checkPeerQueue(q, b.opts.AsideSuffix)
 	if err == nil {
 		q.Queues = slices.Clone(q.Queues)
-		err = b.changing(ctx, func() error { return b.declare(ctx, q) })
+		err = b.changeObjects(ctx, func() error { return b.declare(ctx, q) })
 	}
 	if err != nil {
 		return fmt.Errorf("declare queues of peer %s: %w", q.PeerID, err)
@@ -30,9 +30,10 @@ func (b *Broker) Bind(ctx context.Context, q broker.PeerQueue) error {
 	return nil
 }
 
-// UnbindFormer removes the bindings of queues that led to a peer before.
+// UnbindFormer removes the bindings that connect the former queues with the peer's exchange.
+// It returns those of the queues that have messages.
 func (b *Broker) UnbindFormer(ctx context.Context, q broker.PeerQueue, former []string) (waiting []string, err error) {
-	err = b.changing(ctx, func() error {
+	err = b.changeObjects(ctx, func() error {
 		results := make(chan []string, 1) // see declareObjects
 		err := b.onDeclaring(ctx, func(d declarer) error {
 			waiting, err := d.unbindFormer(peerExchange(q), former)
@@ -55,17 +56,17 @@ func (b *Broker) UnbindFormer(ctx context.Context, q broker.PeerQueue, former []
 func (b *Broker) Unbind(ctx context.Context, q broker.PeerQueue) error {
 	err := checkPeerQueue(q, b.opts.AsideSuffix)
 	if err == nil {
-		err = b.changing(ctx, func() error { return b.release(ctx, q) })
+		err = b.changeObjects(ctx, func() error { return b.unbindObjects(ctx, q) })
 	}
 	if err != nil {
-		return fmt.Errorf("release queues of peer %s: %w", q.PeerID, err)
+		return fmt.Errorf("unbind queues of peer %s: %w", q.PeerID, err)
 	}
 	return nil
 }
 
-// changing serializes changes of peers' objects: a repeated declaration must not restore a
-// binding that Unbind is removing.
-func (b *Broker) changing(ctx context.Context, do func() error) error {
+// changeObjects calls do while no other goroutine is in changeObjects: a repeated declaration
+// must not restore a binding that Unbind is removing.
+func (b *Broker) changeObjects(ctx context.Context, do func() error) error {
 	select {
 	case b.change <- struct{}{}:
 		defer func() { <-b.change }()
@@ -77,6 +78,8 @@ func (b *Broker) changing(ctx context.Context, do func() error) error {
 	}
 }
 
+// declare declares the objects of a peer, and records the declaration. The caller is in
+// changeObjects.
 func (b *Broker) declare(ctx context.Context, q broker.PeerQueue) error {
 	epoch, _, err := b.declareObjects(ctx, q)
 	if err != nil {
@@ -85,24 +88,24 @@ func (b *Broker) declare(ctx context.Context, q broker.PeerQueue) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.declared[q.PeerID] = declaration{q, epoch}
-	b.keeping.Do(func() { go b.keep() })
+	b.keeping.Do(func() { go b.keepDeclared() })
 	return nil
 }
 
-// declareObjects declares the objects of a peer that do not exist. It returns the epoch in which they
-// exist, and the names of the queues that did not exist.
-func (b *Broker) declareObjects(ctx context.Context, q broker.PeerQueue) (epoch int, missing []string, err error) {
-	before := b.before(q.PeerID)
-	// It may still be running after onDeclaring has returned an error, so it must not
-	// write to the results of make.
+// declareObjects declares the objects of a peer that do not exist. It returns the epoch in
+// which they exist, and the names of the queues that it has created.
+func (b *Broker) declareObjects(ctx context.Context, q broker.PeerQueue) (epoch int, created []string, err error) {
+	before := b.lastDeclaration(q.PeerID)
+	// The function may still be running after onDeclaring has returned an error, so it must
+	// not write to variables of declareObjects.
 	type result struct {
 		epoch   int
-		missing []string
+		created []string
 	}
 	results := make(chan result, 1)
 	err = b.onDeclaring(ctx, func(d declarer) error {
 		r := result{epoch: b.health.currentEpoch()}
-		d.missing = &r.missing
+		d.created = &r.created
 		err := d.declare(q, before)
 		results <- r
 		return err
@@ -111,11 +114,13 @@ func (b *Broker) declareObjects(ctx context.Context, q broker.PeerQueue) (epoch 
 		return 0, nil, err
 	}
 	r := <-results
-	return r.epoch, r.missing, nil
+	return r.epoch, r.created, nil
 }
 
-func (b *Broker) release(ctx context.Context, q broker.PeerQueue) error {
-	if err := b.onDeclaring(ctx, func(d declarer) error { return d.release(q, b.before(q.PeerID)) }); err != nil {
+// unbindObjects removes the binding of the peer's exchange, and the record of the
+// declaration. The caller is in changeObjects.
+func (b *Broker) unbindObjects(ctx context.Context, q broker.PeerQueue) error {
+	if err := b.onDeclaring(ctx, func(d declarer) error { return d.unbindPeer(q, b.lastDeclaration(q.PeerID)) }); err != nil {
 		return err
 	}
 	b.mu.Lock()
@@ -124,8 +129,8 @@ func (b *Broker) release(ctx context.Context, q broker.PeerQueue) error {
 	return nil
 }
 
-// before returns the last declaration for a peer, or nil.
-func (b *Broker) before(peerID string) *broker.PeerQueue {
+// lastDeclaration returns what was declared for a peer last, or nil.
+func (b *Broker) lastDeclaration(peerID string) *broker.PeerQueue {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if d, ok := b.declared[peerID]; ok {
@@ -134,8 +139,8 @@ func (b *Broker) before(peerID string) *broker.PeerQueue {
 	return nil
 }
 
-// owner returns the declaration of a queue, if it was made before epoch.
-func (b *Broker) owner(queue string, epoch int) (broker.PeerQueue, bool) {
+// declarationOf returns what was declared for the peer of a queue, if that was before epoch.
+func (b *Broker) declarationOf(queue string, epoch int) (broker.PeerQueue, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, d := range b.declared {
@@ -146,34 +151,34 @@ func (b *Broker) owner(queue string, epoch int) (broker.PeerQueue, bool) {
 	return broker.PeerQueue{}, false
 }
 
-// declareAgain repeats the declaration of a queue, if it was made before epoch. It reports
-// whether there was such a declaration.
+// declareAgain repeats the declaration for the peer of a queue, if that was made before
+// epoch. It reports whether there was such a declaration.
 func (b *Broker) declareAgain(ctx context.Context, queue string, epoch int) (bool, error) {
-	if _, ok := b.owner(queue, epoch); !ok {
+	if _, ok := b.declarationOf(queue, epoch); !ok {
 		return false, nil
 	}
-	there := false
-	err := b.changing(ctx, func() error {
-		q, ok := b.owner(queue, epoch) // another goroutine may have changed it meanwhile
+	found := false
+	err := b.changeObjects(ctx, func() error {
+		q, ok := b.declarationOf(queue, epoch) // another goroutine may have changed it meanwhile
 		if !ok {
 			return nil
 		}
-		there = true
+		found = true
 		return b.declare(ctx, q)
 	})
 	if err != nil {
 		err = fmt.Errorf("declare again: %w", err)
 	}
-	return there, err
+	return found, err
 }
 
-// whenever is greater than all epochs.
-const whenever = math.MaxInt
+// anyEpoch is later than all epochs: declarations of any epoch were made before it.
+const anyEpoch = math.MaxInt
 
-// restore declares objects that RabbitMQ has lost since they were declared. After RabbitMQ
-// was killed, or restored from a backup, queues may exist without their bindings, and all
-// messages for them are returned. The queue can be consumed even if restore fails, so
-// errors are only logged.
+// restore repeats the declaration for the peer of a queue if RabbitMQ was unreachable since
+// then. After RabbitMQ was killed, or restored from a backup, queues may exist without their
+// bindings, and RabbitMQ returns all messages for them. The queue can be consumed even if
+// restore fails, so errors are only logged.
 func (b *Broker) restore(ctx context.Context, queue string) {
 	if _, err := b.declareAgain(ctx, queue, b.health.currentEpoch()); err != nil && ctx.Err() == nil {
 		b.log.Warn("bindings may be missing in RabbitMQ since it was lost", "queue", queue, "err", err)

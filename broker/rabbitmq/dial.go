@@ -24,29 +24,30 @@ const (
 	// heartbeats at least that often, and the library closes a connection after 1.5 times
 	// this interval without data: six seconds if a machine hangs.
 	heartbeat = 4 * time.Second
-	// headStart is the delay after which the next address is tried concurrently.
+	// headStart is the delay after which the next target is tried concurrently.
 	headStart = time.Second
 	// lookupTime bounds the DNS lookup for one of several URLs.
 	lookupTime = 2 * time.Second
-	// maxTargets bounds the number of addresses tried in one attempt to connect.
+	// maxTargets bounds the number of targets tried in one attempt to connect.
 	maxTargets = 32
 )
 
-// target is a node of an address with one of the IP addresses of its name.
+// target is an endpoint with one of the IP addresses of its host name.
 type target struct {
-	node
-	at  string // host and port to dial
-	err error  // why the lookup failed
+	endpoint
+	address string // host and port to dial
+	err     error  // why the lookup failed
 }
 
 // targets resolves all host names concurrently, and returns the targets to dial: in random
-// order, so that connections are spread, and with the last used one at the end.
-func (a address) targets(ctx context.Context, last string) []target {
-	found := make([][]target, len(a))
+// order, so that connections are spread, and those with the address last, which was used
+// before, at the end.
+func (e endpoints) targets(ctx context.Context, last string) []target {
+	found := make([][]target, len(e))
 	var lookups sync.WaitGroup
-	for i, n := range a {
+	for i, n := range e {
 		lookups.Go(func() {
-			if len(a) > 1 {
+			if len(e) > 1 {
 				limited, cancel := context.WithTimeout(ctx, lookupTime)
 				defer cancel()
 				found[i] = n.lookUp(limited)
@@ -60,9 +61,9 @@ func (a address) targets(ctx context.Context, last string) []target {
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	slices.SortStableFunc(all, func(x, y target) int {
 		switch {
-		case x.at == last && y.at != last:
+		case x.address == last && y.address != last:
 			return 1
-		case y.at == last && x.at != last:
+		case y.address == last && x.address != last:
 			return -1
 		}
 		return 0
@@ -70,36 +71,38 @@ func (a address) targets(ctx context.Context, last string) []target {
 	return all[:min(len(all), maxTargets)]
 }
 
-func (n node) lookUp(ctx context.Context) []target {
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", n.host)
+// lookUp returns a target for each IP address of the host name; if the lookup fails, one
+// target with the error.
+func (e endpoint) lookUp(ctx context.Context) []target {
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", e.host)
 	if err != nil {
-		return []target{{node: n, err: err}}
+		return []target{{endpoint: e, err: err}}
 	}
 	targets := make([]target, len(ips))
 	for i, ip := range ips {
-		targets[i] = target{node: n, at: net.JoinHostPort(ip.Unmap().String(), n.port)}
+		targets[i] = target{endpoint: e, address: net.JoinHostPort(ip.Unmap().String(), e.port)}
 	}
 	return targets
 }
 
-// reached is a connection and its target. Closing the socket ends the connection and all
-// pending operations.
-type reached struct {
+// dialResult is a connection and its target, or the target with the error of dialing it.
+// Closing the socket ends the connection and all pending operations.
+type dialResult struct {
 	conn   *amqp.Connection
 	socket net.Conn
 	target
-	choice bool // there are other addresses
+	hasAlternatives bool // there are other targets
 }
 
-// dial connects and logs in to the first target that succeeds. The next target is tried
-// when one fails, and also, concurrently, after headStart. last is the target that was
-// used before. purpose becomes part of the connection's name in RabbitMQ. ctx bounds dial,
-// not the life of the connection.
-func (a address) dial(ctx context.Context, purpose, last string) (reached, error) {
+// dial connects and logs in, and returns the first connection that succeeds. The next
+// target is tried when a target fails, and also, concurrently, after headStart. last is the
+// address that was used before. purpose becomes part of the connection's name in RabbitMQ.
+// ctx bounds dial, not the life of the connection.
+func (e endpoints) dial(ctx context.Context, purpose, last string) (dialResult, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the other attempts
-	targets := a.targets(ctx, last)
-	results := make(chan reached, len(targets))
+	targets := e.targets(ctx, last)
+	results := make(chan dialResult, len(targets))
 	begun, ended := 0, 0
 	var failures []target
 	next := time.NewTimer(0)
@@ -116,7 +119,7 @@ func (a address) dial(ctx context.Context, purpose, last string) (reached, error
 			ended++
 			if r.err == nil {
 				go closeAll(results, begun-ended)
-				r.choice = len(targets) > 1
+				r.hasAlternatives = len(targets) > 1
 				return r, nil
 			}
 			failures = append(failures, r.target)
@@ -124,13 +127,13 @@ func (a address) dial(ctx context.Context, purpose, last string) (reached, error
 		}
 	}
 	if failures == nil {
-		return reached{}, context.Cause(ctx)
+		return dialResult{}, context.Cause(ctx)
 	}
-	return reached{}, dialError(failures)
+	return dialResult{}, dialError(failures)
 }
 
 // closeAll closes the connections of the attempts that were not needed.
-func closeAll(results <-chan reached, count int) {
+func closeAll(results <-chan dialResult, count int) {
 	for range count {
 		if r := <-results; r.err == nil {
 			r.socket.Close()
@@ -140,20 +143,21 @@ func closeAll(results <-chan reached, count int) {
 
 // dialError returns why all targets failed.
 func dialError(failures []target) error {
-	slices.SortFunc(failures, func(x, y target) int { return strings.Compare(x.shown+x.at, y.shown+y.at) }) // sorted, so that the same error is logged once
+	slices.SortFunc(failures, func(x, y target) int { return strings.Compare(x.redacted+x.address, y.redacted+y.address) }) // sorted, so that the same error is logged once
 	var errs []error
 	var texts []string
 	for _, f := range failures {
 		errs = append(errs, f.err)
-		where := f.shown
-		if f.at != "" && f.at != net.JoinHostPort(f.host, f.port) {
-			where += " at " + f.at
+		where := f.redacted
+		if f.address != "" && f.address != net.JoinHostPort(f.host, f.port) {
+			where += " at " + f.address
 		}
 		texts = append(texts, fmt.Sprintf("connect to %s: %v", where, f.err))
 	}
 	return &dialErrors{strings.Join(texts, "; "), errs}
 }
 
+// dialErrors are the errors of several targets, with one text.
 type dialErrors struct {
 	text string
 	errs []error
@@ -162,8 +166,9 @@ type dialErrors struct {
 func (e *dialErrors) Error() string   { return e.text }
 func (e *dialErrors) Unwrap() []error { return e.errs }
 
-func (t target) dial(ctx context.Context, purpose string, result chan<- reached) {
-	r := reached{target: t}
+// dial sends the connection to the target, or the error, to result.
+func (t target) dial(ctx context.Context, purpose string, result chan<- dialResult) {
+	r := dialResult{target: t}
 	if r.err == nil {
 		r.conn, r.socket, r.err = t.connect(ctx, purpose)
 	}
@@ -178,7 +183,7 @@ func (t target) connect(ctx context.Context, purpose string) (*amqp.Connection, 
 		Heartbeat:  heartbeat,
 		Properties: amqp.Table{"product": "peerlink", "connection_name": "peerlink " + purpose},
 		Dial: func(network, _ string) (net.Conn, error) {
-			c, err := new(net.Dialer).DialContext(ctx, network, t.at)
+			c, err := new(net.Dialer).DialContext(ctx, network, t.address)
 			if err != nil {
 				return nil, err
 			}
@@ -202,7 +207,7 @@ func (t target) connect(ctx context.Context, purpose string) (*amqp.Connection, 
 	return conn, socket, nil
 }
 
-// deadlineConn limits writes to writeTimeout.
+// deadlineConn bounds each write by writeTimeout.
 type deadlineConn struct{ net.Conn }
 
 func (c deadlineConn) Write(p []byte) (int, error) {

@@ -111,7 +111,7 @@ func TestSpread(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		count[l.at]++
+		count[l.address]++
 	}
 	if len(count) != 2 {
 		t.Errorf("10 connections go to %v", count)
@@ -135,7 +135,7 @@ func TestFrozenAddressLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	frozen := one
-	if b.consuming.latest().at == other.Addr().String() {
+	if b.consuming.latest().address == other.Addr().String() {
 		frozen = other
 	}
 	frozen.open.Lock()

@@ -14,17 +14,17 @@ import (
 )
 
 // lockQueue returns the name of the lock of a queue: an exclusive queue that the consuming
-// process declares. RabbitMQ, or its whole cluster, refuses it to other connections, and
-// deletes it together with its connection or the node that hosts the connection. The queue
-// itself can not be exclusive: a quorum queue has no exclusive consumers, and continues to
-// count consumers on a node that is down.
+// process declares (the lock queue). RabbitMQ refuses it to other connections, in
+// the whole cluster, and deletes it together with its connection or the node that hosts the
+// connection. An exclusive consumer of the queue itself is no substitute: a quorum queue has
+// none, and continues to count consumers on a node that is down.
 func lockQueue(queue string) string { return queue + ".lock" }
 
 // CheckInUse reports [broker.ErrInUse] if the queue has a consumer: of this process, of
-// another one, or of a lost connection that RabbitMQ has not detected yet. It also does so
-// if the queue has a consumer without a lock, see [declarer.checkOtherConsumers].
+// another process, or of a lost connection whose loss RabbitMQ has not detected yet. The
+// consumer may be one without a lock, as of the reference implementation.
 func (b *Broker) CheckInUse(ctx context.Context, queue string) error {
-	if err := checkConsumed(queue); err != nil {
+	if err := checkQueueName(queue); err != nil {
 		return err
 	}
 	err := b.onDeclaring(ctx, func(d declarer) error { return d.checkInUse(queue) })
@@ -38,11 +38,12 @@ func (b *Broker) CheckInUse(ctx context.Context, queue string) error {
 	return nil
 }
 
+// checkInUse reports [broker.ErrInUse] if a queue has a consumer, with or without a lock.
 func (d declarer) checkInUse(queue string) error {
 	err := d.checkLock(queue)
 	if saysCode(err, amqp.ResourceLocked) {
 		d.live.broker.forgetOtherConsumers(queue)
-		d.live.broker.leaveWatch(queue)
+		d.live.broker.resetIfConsumedElsewhere(queue)
 		return broker.ErrInUse
 	}
 	if err != nil {
@@ -59,10 +60,10 @@ func (d declarer) checkInUse(queue string) error {
 // lockTimeout bounds RabbitMQ's answer to the question whether a lock exists.
 const lockTimeout = 2 * time.Second
 
-// checkLock checks whether the lock of a queue exists. With Khepri (RabbitMQ 4.3), a
-// cluster keeps an exclusive queue of a node that is down, and does not answer until that
-// node is up. Then checkLock waits for lockTimeout once, and returns nil: nobody holds the
-// lock, and it can not be acquired.
+// checkLock returns RabbitMQ's error if the lock of a queue is held: ResourceLocked if by
+// another connection. With Khepri (RabbitMQ 4.3), a cluster keeps an exclusive queue of a
+// node that is down, and does not answer until that node is up. Then checkLock waits for
+// lockTimeout once, and returns nil: no process holds the lock, and none can acquire it.
 func (d declarer) checkLock(queue string) error {
 	if d.live.broker.lockIsSilent(queue) {
 		return nil
@@ -87,22 +88,22 @@ func (d declarer) checkLock(queue string) error {
 	return nil
 }
 
-// lockIsSilent reports whether RabbitMQ has not answered yet about the lock of a queue.
+// lockIsSilent reports whether RabbitMQ does not answer whether the lock of a queue is held.
 func (b *Broker) lockIsSilent(queue string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.silent[queue]
+	return b.silentLocks[queue]
 }
 
-// setLockSilent records whether RabbitMQ answers about the lock of a queue. When it
-// answers again, consumers without the lock end, and the next ones acquire it.
-func (b *Broker) setLockSilent(queue string, is bool) {
+// setLockSilent sets what lockIsSilent reports. When RabbitMQ answers again, it makes
+// consumers without the lock end, so that the next ones acquire it.
+func (b *Broker) setLockSilent(queue string, silent bool) {
 	var without []*consumer
 	b.mu.Lock()
-	if is {
-		b.silent[queue] = true
+	if silent {
+		b.silentLocks[queue] = true
 	} else {
-		delete(b.silent, queue)
+		delete(b.silentLocks, queue)
 		for c := range b.consumers {
 			if c.queue == queue && !c.withLock {
 				without = append(without, c)
@@ -115,14 +116,14 @@ func (b *Broker) setLockSilent(queue string, is bool) {
 	}
 }
 
-// forgetTime bounds the wait until a queue has no more consumers.
-const forgetTime = time.Second
+// releaseTime bounds the wait until a queue has no more consumers.
+const releaseTime = time.Second
 
-// awaitFree waits, up to forgetTime, until a queue is not in use. RabbitMQ deletes the
+// awaitFree waits, up to releaseTime, until a queue is not in use. RabbitMQ deletes the
 // lock, and a quorum queue removes the consumer, shortly after it has confirmed that the
 // channel is closed.
 func (b *Broker) awaitFree(queue string) {
-	ctx, cancel := context.WithTimeout(b.life, forgetTime)
+	ctx, cancel := context.WithTimeout(b.life, releaseTime)
 	defer cancel()
 	for errors.Is(b.CheckInUse(ctx, queue), broker.ErrInUse) {
 		if wait.Sleep(ctx, 5*time.Millisecond) != nil {
@@ -131,8 +132,9 @@ func (b *Broker) awaitFree(queue string) {
 	}
 }
 
-// otherConsumers records that a queue has consumers although nobody holds its lock.
-type otherConsumers struct{ first, last time.Time } // when they were counted
+// otherConsumers records that a queue has consumers although no process holds its lock: when
+// RabbitMQ has counted such consumers, for the first and for the last time.
+type otherConsumers struct{ first, last time.Time }
 
 const (
 	// otherConsumersTime is how long consumers without a lock keep a quorum queue from being
@@ -143,27 +145,28 @@ const (
 	otherConsumersMemory = 30 * time.Second
 )
 
-// checkOtherConsumers decides whether consumers without a lock keep this process from
-// consuming the queue, in which case it reports [broker.ErrInUse]. They belong to the
-// reference implementation. They may keep a classic queue for as long as they like:
-// RabbitMQ would refuse an exclusive consumer of it. They keep a quorum queue for
-// otherConsumersTime only, since RabbitMQ also counts consumers on a node that is down. If they
-// are alive nevertheless, RabbitMQ distributes the messages, as among consumers of the
-// reference. beside reports whether there are any.
-func (d declarer) checkOtherConsumers(queue string, consumers int) (beside bool, err error) {
+// checkOtherConsumers decides whether this process may consume a queue that has consumers
+// without a lock, which belong to the reference implementation; consumers is their number.
+// If not, it reports [broker.ErrInUse]: for a classic queue always, since RabbitMQ would
+// refuse an exclusive consumer; for a quorum queue only until they have been counted for
+// otherConsumersTime, since RabbitMQ also counts consumers on a node that is down. If they
+// are alive nevertheless, RabbitMQ distributes the messages among all consumers, as among
+// those of the reference. exist reports whether there are any.
+func (d declarer) checkOtherConsumers(queue string, consumers int) (exist bool, err error) {
 	b := d.live.broker
 	switch {
 	case consumers == 0:
 		b.forgetOtherConsumers(queue)
 		return false, nil
-	case d.kind(queue).queueType == Classic, b.noteOtherConsumers(queue) < otherConsumersTime:
+	case d.kind(queue).queueType == Classic, b.recordOtherConsumers(queue) < otherConsumersTime:
 		return true, broker.ErrInUse
 	}
 	return true, nil
 }
 
-// noteOtherConsumers returns for how long consumers without a lock have been counted.
-func (b *Broker) noteOtherConsumers(queue string) time.Duration {
+// recordOtherConsumers records that a queue has consumers without a lock, and returns for how
+// long such consumers have been counted.
+func (b *Broker) recordOtherConsumers(queue string) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s, now := b.otherConsumers[queue], time.Now()
@@ -175,15 +178,17 @@ func (b *Broker) noteOtherConsumers(queue string) time.Duration {
 	return now.Sub(s.first)
 }
 
+// forgetOtherConsumers records that a queue has no consumers without a lock.
 func (b *Broker) forgetOtherConsumers(queue string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.otherConsumers, queue)
 }
 
-// consumeExclusively starts the only consumer of a queue, protected by a lock that is held
-// as long as the channel is open. receive is called when deliveries begin; locked is
-// closed when the lock is lost, and nil if there is none.
+// consumeExclusively starts a consumer of a queue and calls receive with its deliveries.
+// withLock is whether it acquires the lock of the queue before, which it holds as long as
+// the channel is open; locked then receives the messages of the lock queue and is closed
+// when the lock is lost, and otherwise is nil.
 func (d declarer) consumeExclusively(queue string, withLock bool, receive func(deliveries, locked <-chan amqp.Delivery)) error {
 	var locked <-chan amqp.Delivery
 	if withLock {
@@ -196,7 +201,7 @@ func (d declarer) consumeExclusively(queue string, withLock bool, receive func(d
 	if err != nil {
 		return explain(err)
 	}
-	beside, err := d.checkOtherConsumers(queue, q.Consumers)
+	hasOthers, err := d.checkOtherConsumers(queue, q.Consumers)
 	if err != nil {
 		return err
 	}
@@ -205,19 +210,19 @@ func (d declarer) consumeExclusively(queue string, withLock bool, receive func(d
 	if err != nil {
 		return explain(err)
 	}
-	if beside {
+	if hasOthers {
 		d.live.broker.log.Warn("RabbitMQ counts another consumer of the queue, which is no peerlink: if it is not lost with a machine, it gets its share of the messages", "queue", queue)
 	}
 	receive(deliveries, locked)
 	return nil
 }
 
-// errLockSilent is reported if RabbitMQ does not answer whether the lock can be acquired.
+// errLockSilent is reported if RabbitMQ does not answer whether the lock is held.
 var errLockSilent = errors.New("RabbitMQ does not answer about the lock of the queue")
 
-// lockInTime is lock with a timeout: it reports errLockSilent after lockTimeout. With
-// Mnesia (before RabbitMQ 4.3), a cluster waits for a node that hangs, for a minute or
-// longer. The channel is closed when the answer arrives.
+// lockInTime is lock with a timeout: it reports errLockSilent after lockTimeout, and closes
+// the channel when the answer arrives. With Mnesia (before RabbitMQ 4.3), a cluster waits for
+// a node that hangs, for a minute or longer.
 func (d declarer) lockInTime(queue string) (<-chan amqp.Delivery, error) {
 	type result struct {
 		locked <-chan amqp.Delivery
@@ -244,10 +249,11 @@ func (d declarer) lockInTime(queue string) (<-chan amqp.Delivery, error) {
 	return nil, errLockSilent
 }
 
-// lock acquires the lock of a queue. RabbitMQ deletes the lock queue with its only
-// consumer, and so when the channel is closed; it refuses the consumer to other channels
-// of this connection. lock reports [broker.ErrInUse]. The channel that it returns receives
-// the requests of other processes, and is closed when the lock is lost.
+// lock acquires the lock of a queue, or reports [broker.ErrInUse]: it declares the lock queue
+// and consumes it. RabbitMQ deletes the lock queue when its only consumer ends, and so when
+// the channel is closed; it refuses another consumer to other channels of this connection.
+// The Go channel that lock returns receives what other processes publish to the lock queue,
+// and is closed when the lock is lost.
 func (d declarer) lock(queue string) (<-chan amqp.Delivery, error) {
 	const autoDelete, exclusive, autoAck = true, true, true
 	name := lockQueue(queue)
@@ -270,8 +276,8 @@ func (d declarer) lock(queue string) (<-chan amqp.Delivery, error) {
 	return nil, explain(err)
 }
 
-// consumeError adds the matching error of package broker to RabbitMQ's answer to an
-// attempt to consume.
+// consumeError adds the matching error of package broker to RabbitMQ's answer to an attempt
+// to consume a queue.
 func consumeError(err error) error {
 	switch {
 	case saysCode(err, amqp.NotFound):

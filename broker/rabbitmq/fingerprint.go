@@ -12,8 +12,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// idOf returns an ID for a message, since RabbitMQ has none: a digest of all properties
-// that stay the same when the message is redelivered or replaced by a copy.
+// idOf returns an ID for a message, since messages of RabbitMQ have none: a digest of the
+// body and of all properties that stay the same when the message is redelivered or replaced
+// by a copy.
 func idOf(d amqp.Delivery) string {
 	h := sha256.New()
 	for _, text := range []string{

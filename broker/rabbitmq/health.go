@@ -43,8 +43,8 @@ type explainedError struct {
 func (e *explainedError) Error() string { return e.text }
 func (e *explainedError) Unwrap() error { return e.cause }
 
-// withoutPorts removes the addresses from a network error. The local port is different
-// each time, so that the same error would look like a new one.
+// withoutPorts removes the addresses from a network error. The local port is different each
+// time, so the same error would look like a new one.
 func withoutPorts(text string) string {
 	if _, after, ok := strings.Cut(text, "->"); ok {
 		if _, reason, ok := strings.Cut(after, ": "); ok {
@@ -66,37 +66,37 @@ type health struct {
 	log     *slog.Logger
 	changed wait.Signal // notified when a connection is lost, or an epoch begins
 
-	mu      sync.Mutex
-	good    bool      // the last log entry was that there is a connection
-	epoch   int       // incremented with each first connection after there was none
-	trouble string    // last logged error
-	lostAt  time.Time // when the last loss was logged
+	mu        sync.Mutex
+	connected bool      // the last state logged was that there is a connection
+	epoch     int       // incremented with each first connection after RabbitMQ was unreachable
+	trouble   string    // the error that was logged last; "" while connected is true, and if there was none
+	lostAt    time.Time // when the last loss was logged
 
-	refusal atomic.Pointer[refusal] // nil if RabbitMQ has confirmed the last message
+	refusal atomic.Pointer[refusal] // nil if no stream has ended for a refusal since RabbitMQ has confirmed a message
 }
 
-// refusal is the reason why, and the time since when, RabbitMQ accepts no messages of
-// peers although there is a connection.
+// refusal records that RabbitMQ accepts no messages of peers although there is a connection.
 type refusal struct {
-	since, last time.Time // of the first and of the last stream that has ended for it
-	err         error
+	since, last time.Time // when the first and the last stream has ended for this reason
+	err         error     // the reason
 }
 
 const (
 	// refusalGrace is how long RabbitMQ may refuse messages before Health reports it.
 	refusalGrace = 2 * time.Second
 	// refusalLasts is how long Health reports a refusal that is not repeated. Peers try again
-	// within a minute. If none does, nobody knows whether the cause is gone, and a load
-	// balancer that does not lead peers to a service with trouble would keep it so for ever.
+	// within a minute. If no peer does, it is not known whether the cause is gone, and a load
+	// balancer that directs no peers to an unhealthy service would never show that.
 	refusalLasts = 5 * time.Minute
 )
 
-// isOver reports whether the refusal was not repeated for long.
+// isOver reports whether there is no refusal, or it was not repeated for refusalLasts.
 func (r *refusal) isOver(now time.Time) bool { return r == nil || now.Sub(r.last) > refusalLasts }
 
-// refused is called when a stream has ended. If the reason was a message, as with missing
-// permissions or a missing exchange, the next stream will end in the same way.
-func (h *health) refused(err error) {
+// recordRefusal records a refusal if that is why a stream has ended, as with missing
+// permissions or a missing exchange: the next stream will end in the same way. err is the
+// reason why the stream has ended.
+func (h *health) recordRefusal(err error) {
 	if errors.Is(err, broker.ErrUnroutable) || errors.Is(err, errNotConfirmed) ||
 		saysCode(err, amqp.AccessRefused) || saysCode(err, amqp.ResourceLocked) || saysCode(err, amqp.PreconditionFailed) {
 		now, old := time.Now(), h.refusal.Load()
@@ -108,15 +108,15 @@ func (h *health) refused(err error) {
 	}
 }
 
-// stored is called when RabbitMQ has confirmed a message.
-func (h *health) stored() {
+// recordStored records that RabbitMQ has confirmed a message, which ends the refusal.
+func (h *health) recordStored() {
 	if h.refusal.Load() != nil {
 		h.refusal.Store(nil)
 	}
 }
 
-// refusedFor returns an error if RabbitMQ has confirmed no message for longer than grace,
-// although messages were published until recently, and nil otherwise.
+// refusedFor returns an error if a refusal is older than grace and not over, and nil
+// otherwise.
 func (h *health) refusedFor(grace time.Duration) error {
 	r, now := h.refusal.Load(), time.Now()
 	if r.isOver(now) || now.Sub(r.since) < grace {
@@ -125,14 +125,14 @@ func (h *health) refusedFor(grace time.Duration) error {
 	return fmt.Errorf("no message of peers could be stored since %s: %w", r.since.UTC().Format(time.DateTime), r.err)
 }
 
-// oneOutage is how long after the loss of one connection the loss of an older one is
-// considered the same outage: it may be detected only by its missing heartbeats.
+// oneOutage is how long after the loss of a connection the loss of an older connection
+// belongs to the same outage: it may be detected only by missing heartbeats.
 const oneOutage = time.Minute
 
-// Health returns why RabbitMQ can not be used: a connection was lost or can not be opened,
-// or RabbitMQ blocks a connection, or refuses messages of peers. It returns nil if no
-// connection was needed yet. Health also starts to reconnect, and to publish a probe, in
-// the background, so that a later call has a newer result.
+// Health returns why RabbitMQ cannot be used: a connection was lost or cannot be opened, or
+// RabbitMQ blocks a connection or refuses messages of peers. It returns nil if no connection
+// was needed yet. Health also reconnects and publishes a probe, in the background, so that a
+// later call has a newer result.
 func (b *Broker) Health() error {
 	b.probe.send()
 	for _, c := range b.connections() {
@@ -144,53 +144,56 @@ func (b *Broker) Health() error {
 	h := b.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.good || h.trouble == "" {
+	if h.connected || h.trouble == "" {
 		return h.refusedFor(refusalGrace)
 	}
 	return errors.New("no connection to RabbitMQ: " + h.trouble)
 }
 
-// currentEpoch returns the current epoch. Between two epochs RabbitMQ was unreachable, and may
-// have lost objects.
+// currentEpoch returns the number of the current epoch. Between two epochs RabbitMQ was
+// unreachable, and may have lost objects.
 func (h *health) currentEpoch() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.epoch
 }
 
-// up is called for a new connection. It reports whether there was none before.
-func (h *health) up(version any, address string) (first bool) {
+// recordConnected records that a connection was opened. If the last state was not connected,
+// it logs that, begins an epoch, and returns true.
+func (h *health) recordConnected(version any, address string) (first bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.good {
+	if h.connected {
 		return false
 	}
-	h.good, h.trouble = true, ""
-	h.refusal.Store(nil) // what RabbitMQ refused before says nothing about now, and the peer may be away
+	h.connected, h.trouble = true, ""
+	h.refusal.Store(nil) // may be over since RabbitMQ was away, and peers may publish nothing that would show it
 	h.epoch++
 	h.changed.Notify()
 	h.log.Info("connected to RabbitMQ", "address", address, "version", version)
 	return true
 }
 
-// lost is called when a connection has ended that was not closed by this process.
-func (h *health) lost(l *liveConn, err error) {
+// recordLost records and logs that a connection has ended that was not closed by this
+// process, unless its loss belongs to an outage that was logged already.
+func (h *health) recordLost(l *liveConn, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if l.born.Before(h.lostAt) && time.Since(h.lostAt) < oneOutage {
 		return
 	}
-	h.good, h.trouble, h.lostAt = false, err.Error(), time.Now()
+	h.connected, h.trouble, h.lostAt = false, err.Error(), time.Now()
 	h.changed.Notify()
-	h.log.Warn("connection to RabbitMQ lost, it is made again when it is needed", "address", l.at, "err", err)
+	h.log.Warn("connection to RabbitMQ lost, it is made again when it is needed", "address", l.address, "err", err)
 }
 
-// unreachable is called when an attempt to connect has failed.
-func (h *health) unreachable(err error) {
+// recordUnreachable records that an attempt to connect has failed, and logs the error unless
+// it is the one logged last.
+func (h *health) recordUnreachable(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.trouble != err.Error() {
-		h.good, h.trouble = false, err.Error()
+		h.connected, h.trouble = false, err.Error()
 		h.log.Warn("no connection to RabbitMQ", "err", err)
 	}
 }

@@ -84,7 +84,7 @@ func TestRefusalEnds(t *testing.T) {
 		if err := h.refusedFor(refusalGrace); (err != nil) != tt.reported {
 			t.Errorf("last refused %v ago: %v", now.Sub(tt.last), err)
 		}
-		h.refused(errNotConfirmed)
+		h.recordRefusal(errNotConfirmed)
 		// What was not reported any more begins anew, and what was lasts.
 		if since := h.refusal.Load().since; since.Equal(first) != tt.reported {
 			t.Errorf("last refused %v ago, and again: since %v", now.Sub(tt.last), since)

@@ -12,15 +12,15 @@ import (
 // kind is what can be found out about an existing queue with AMQP.
 type kind struct {
 	queueType QueueType // "" if unknown
-	limit     int       // delivery limit; noLimit, or 0 if the queue has no argument for it
-	epoch     int       // epoch in which this was found out
+	limit     int       // delivery limit; noLimit if it has none; 0 if RabbitMQ's default or a policy decides
+	epoch     int       // health's epoch in which this was found out
 }
 
 const (
 	// noLimit is the delivery limit of a queue without a limit.
 	noLimit = -1
-	// defaultLimit is the limit of a quorum queue in RabbitMQ 4 without an argument for
-	// it.
+	// defaultLimit is the delivery limit of a quorum queue in RabbitMQ 4 if neither an
+	// argument nor a policy sets one.
 	defaultLimit = 20
 )
 
@@ -42,10 +42,10 @@ func (d declarer) kind(queue string) kind {
 	return k
 }
 
-// probeKind determines the type of a queue. AMQP has no method for that. But RabbitMQ
-// refuses to declare an existing queue with different arguments, and names one of them in
-// its answer. One of the arguments used here is invalid for a quorum queue: with it,
-// RabbitMQ never creates a queue, but ignores it if the queue exists.
+// probeKind determines the type and the delivery limit of a queue. AMQP has no method for
+// that. But RabbitMQ refuses to declare an existing queue with different arguments, and names
+// one of them in its answer. The argument x-max-age is invalid for a quorum queue: because of
+// it, RabbitMQ creates no queue if there is none; if the queue exists, RabbitMQ ignores it.
 func (d declarer) probeKind(queue string) kind {
 	ch, err := d.live.Channel() // RabbitMQ closes the channel
 	if err != nil {
@@ -81,8 +81,8 @@ func kindFrom(answer error) kind {
 	return kind{}
 }
 
-// refusedArguments returns RabbitMQ's reason for refusing to declare an existing queue
-// with different arguments.
+// refusedArguments returns the text of RabbitMQ's answer if it refuses to declare an existing
+// queue with different arguments; ok reports whether it does.
 func refusedArguments(answer error) (reason string, ok bool) {
 	var e *amqp.Error
 	if !errors.As(answer, &e) || e.Code != amqp.PreconditionFailed {
@@ -91,11 +91,13 @@ func refusedArguments(answer error) (reason string, ok bool) {
 	return e.Reason, true
 }
 
+// inequivalent matches such a text; its groups are the argument, the queue's value, which
+// is empty if the queue has no such argument, and the type of the value.
 var inequivalent = regexp.MustCompile(`^PRECONDITION_FAILED - inequivalent arg '([^']*)' .* but current is (?:none|(?:the value )?'([^']*)'(?: of type '([^']*)')?)`)
 
-// reportLimit logs that RabbitMQ drops messages of a queue after too many deliveries, once
-// for each limit: in a virtual host with quorum as the default type, all queues have the
-// same.
+// reportLimit logs that RabbitMQ drops messages of a queue after too many deliveries. It logs
+// each limit once: in a virtual host with quorum as the default type, all queues have the
+// same limit.
 func (d declarer) reportLimit(queue string) {
 	k := d.kind(queue)
 	if k.limit == 0 && k.queueType == Quorum && d.major() >= 4 {
@@ -107,13 +109,14 @@ func (d declarer) reportLimit(queue string) {
 	}
 	log := b.log.With("queue", queue, "limit", k.limit)
 	if k.limit <= renewAt {
-		log.Warn("the queue is a quorum queue with a low delivery limit: RabbitMQ removes messages that are not confirmed to it in time, raise the limit by a policy")
+		log.Warn("the queue is a quorum queue with a low delivery limit: RabbitMQ removes messages that were delivered more often and not acknowledged, raise the limit by a policy")
 		return
 	}
-	log.Info("the queue is a quorum queue: unless a policy says otherwise, RabbitMQ removes a message that was given out more often than its delivery limit; messages are replaced by copies before that")
+	log.Info("the queue is a quorum queue: unless a policy says otherwise, RabbitMQ removes a message that was delivered more often than its delivery limit; messages are replaced by copies before that")
 }
 
-// firstWithLimit reports whether this is the first queue with this delivery limit.
+// firstWithLimit records that a queue has this delivery limit, and reports whether it is the
+// first one.
 func (b *Broker) firstWithLimit(limit int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -106,7 +106,7 @@ func (p *probe) publish(ctx context.Context) (permitted bool, err error) {
 	if p.open.live.blocked() != nil {
 		return permitted, nil // known already
 	}
-	defer p.open.live.bounded(ctx)()
+	defer p.open.live.boundWrite(ctx)()
 	return permitted, p.open.PublishWithContext(ctx, "", p.open.queue, false, false, amqp.Publishing{})
 }
 

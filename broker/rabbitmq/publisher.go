@@ -16,9 +16,9 @@ import (
 // appID is the reference's value of property app_id.
 const appID = "swpt_stomp"
 
-// Publish opens the inbox for a stream of received messages. It reports [errBlocked] while
-// RabbitMQ blocks the connection. When the stream ends, confirmed is called with the
-// reason, unless it ends by the Publisher's Close.
+// Publish opens the inbox for a stream of received messages. It returns an error while
+// RabbitMQ blocks the connection. When the stream ends, confirmed is called with the reason,
+// unless the stream is ended by the Publisher's Close.
 func (b *Broker) Publish(ctx context.Context, confirmed func(n uint64, err error)) (broker.Publisher, error) {
 	p, err := b.publish(ctx, confirmed)
 	if err != nil {
@@ -27,6 +27,7 @@ func (b *Broker) Publish(ctx context.Context, confirmed func(n uint64, err error
 	return p, nil
 }
 
+// publish opens a channel in confirm mode for a stream.
 func (b *Broker) publish(ctx context.Context, confirmed func(n uint64, err error)) (*publisher, error) {
 	p := &publisher{
 		broker:    b,
@@ -60,8 +61,8 @@ func (b *Broker) publish(ctx context.Context, confirmed func(n uint64, err error
 	return p, nil
 }
 
-// publisher is a stream of messages. Unconfirmed messages are in sent, in order; run waits
-// for their confirmations.
+// publisher is a stream of messages. Unconfirmed messages are in the channel sent, in order;
+// run waits for their confirmations.
 type publisher struct {
 	broker    *Broker
 	live      *liveConn
@@ -70,7 +71,7 @@ type publisher struct {
 	lost      <-chan *amqp.Error
 	confirmed func(n uint64, err error)
 
-	writeMu sync.Mutex // held while a message is written; see discard
+	writeMu sync.Mutex // locked while a message is written; see closeChannel
 	headers amqp.Table // of the message being written
 
 	room chan struct{} // semaphore: has an element for each unconfirmed message
@@ -80,7 +81,7 @@ type publisher struct {
 	stop     func()                // closes closing and stopping
 	closing  chan struct{}         // closed when no more messages are accepted
 	stopping chan struct{}         // closed when run must not wait for confirmations any more
-	quiet    atomic.Bool           // confirmed must not be called any more
+	muted    atomic.Bool           // confirmed is not called any more
 	ended    chan struct{}         // closed when run has returned
 	reason   atomic.Pointer[error] // why run has ended; set before closing is closed
 
@@ -93,7 +94,7 @@ type publisher struct {
 // pending is a message that RabbitMQ has not confirmed.
 type pending struct {
 	message *broker.Incoming
-	at      time.Time
+	at      time.Time // when it was published
 	answer  *amqp.DeferredConfirmation
 }
 
@@ -119,14 +120,14 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	case <-p.closing:
 		return p.failure()
 	}
-	if err := p.unblocked(ctx); err != nil {
+	if err := p.awaitUnblocked(ctx); err != nil {
 		<-p.room
 		return err
 	}
 	if p.write(ctx, m) == nil {
 		return nil
 	}
-	// The channel is closed. run determines why.
+	// The channel is closed. run determines the reason.
 	select {
 	case <-p.closing:
 		return p.failure()
@@ -135,8 +136,8 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	}
 }
 
-// unblocked waits until RabbitMQ does not block the connection.
-func (p *publisher) unblocked(ctx context.Context) error {
+// awaitUnblocked waits until RabbitMQ does not block the connection.
+func (p *publisher) awaitUnblocked(ctx context.Context) error {
 	block := p.live.blocked()
 	if block == nil {
 		return nil
@@ -155,8 +156,9 @@ func (p *publisher) unblocked(ctx context.Context) error {
 	}
 }
 
+// write publishes a message, and adds it to the pending messages.
 func (p *publisher) write(ctx context.Context, m *broker.Incoming) error {
-	defer p.live.bounded(ctx)()
+	defer p.live.boundWrite(ctx)()
 	p.writeMu.Lock()
 	defer p.writeMu.Unlock()
 	select {
@@ -195,20 +197,21 @@ func (p *publisher) failure() error {
 func (p *publisher) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	err := p.follow(timer)
-	p.broker.health.refused(err)
+	err := p.awaitConfirmations(timer)
+	p.broker.health.recordRefusal(err)
 	p.reason.Store(&err)
 	p.finish()
-	go p.discard()
-	if !p.quiet.Load() {
+	go p.closeChannel()
+	if !p.muted.Load() {
 		p.confirmed(p.durable, err)
 	}
 	close(p.ended)
 }
 
-// discard closes the channel. This may take as long as RabbitMQ does not read. A message
-// written after the channel is closed would cost the connection, and all streams on it.
-func (p *publisher) discard() {
+// closeChannel closes the channel after a message that is being written. This may take as
+// long as RabbitMQ does not read. A message written after the channel is closed would cost
+// the connection, and all streams on it.
+func (p *publisher) closeChannel() {
 	p.writeMu.Lock() // wait for the current write; later ones find p.closing closed
 	returned := p.returned
 	p.writeMu.Unlock()
@@ -221,9 +224,9 @@ func (p *publisher) discard() {
 	p.live.closeChannel(p.channel)
 }
 
-// follow waits for the confirmations of the pending messages in order, and counts them. It
+// awaitConfirmations waits for the confirmations of the pending messages in order, and counts them. It
 // returns why the stream has ended.
-func (p *publisher) follow(timer *time.Timer) error {
+func (p *publisher) awaitConfirmations(timer *time.Timer) error {
 	for {
 		next, err := p.next()
 		if err != nil {
@@ -232,14 +235,15 @@ func (p *publisher) follow(timer *time.Timer) error {
 		if err := p.await(next, timer); err != nil {
 			return err
 		}
-		p.live.noteAnswer()
+		p.live.recordAnswer()
 		p.durable++
-		p.broker.health.stored()
+		p.broker.health.recordStored()
 		<-p.room
 	}
 }
 
-// next returns the next pending message, and waits for one if necessary.
+// next returns the next pending message, and waits for a message if necessary. It returns an
+// error when the stream has ended.
 func (p *publisher) next() (pending, error) {
 	select {
 	case next := <-p.sent:
@@ -252,7 +256,7 @@ func (p *publisher) next() (pending, error) {
 		case next := <-p.sent:
 			return next, nil
 		case r, ok := <-p.returned:
-			p.noteReturn(r, ok)
+			p.recordReturn(r, ok)
 		case e := <-p.lost:
 			return pending{}, lostReason(e)
 		case <-p.closing:
@@ -266,7 +270,8 @@ func (p *publisher) next() (pending, error) {
 	}
 }
 
-// await waits until a message is confirmed.
+// await waits until a message is confirmed. It returns an error if RabbitMQ refuses or
+// returns the message, or does not confirm it in time.
 func (p *publisher) await(next pending, timer *time.Timer) error {
 	select {
 	case <-next.answer.Done():
@@ -278,7 +283,7 @@ func (p *publisher) await(next pending, timer *time.Timer) error {
 		}
 	}
 	if !next.answer.Acked() {
-		// The library reports this for all messages of a closed channel.
+		// Acked also returns false for all messages of a closed channel.
 		select {
 		case e := <-p.lost:
 			return lostReason(e)
@@ -289,7 +294,7 @@ func (p *publisher) await(next pending, timer *time.Timer) error {
 	// RabbitMQ confirms a returned message after the return.
 	select {
 	case r, ok := <-p.returned:
-		p.noteReturn(r, ok)
+		p.recordReturn(r, ok)
 	default:
 	}
 	if r := p.unrouted; r != nil && isReturned(next.message, r) {
@@ -299,13 +304,15 @@ func (p *publisher) await(next pending, timer *time.Timer) error {
 	return nil
 }
 
+// awaitLong waits until RabbitMQ has answered, and receives its returns meanwhile: otherwise
+// the connection would block.
 func (p *publisher) awaitLong(next pending, timeout <-chan time.Time) error {
 	for {
 		select {
 		case <-next.answer.Done():
 			return nil
 		case r, ok := <-p.returned:
-			p.noteReturn(r, ok)
+			p.recordReturn(r, ok)
 		case <-timeout:
 			return fmt.Errorf("%w: RabbitMQ has not answered within %v", errNotConfirmed, p.broker.opts.ConfirmTimeout)
 		case <-p.stopping:
@@ -314,11 +321,11 @@ func (p *publisher) awaitLong(next pending, timeout <-chan time.Time) error {
 	}
 }
 
-// noteReturn records the first returned message: the stream ends before it.
-func (p *publisher) noteReturn(r amqp.Return, ok bool) {
+// recordReturn records the first returned message: the stream ends before it.
+func (p *publisher) recordReturn(r amqp.Return, ok bool) {
 	switch {
 	case !ok:
-		p.returned = nil // the channel is closed; run detects that elsewhere
+		p.returned = nil // the channel is closed; p.lost has the reason
 	case p.unrouted == nil:
 		p.unrouted = &r
 	}
@@ -331,7 +338,7 @@ func isReturned(m *broker.Incoming, r *amqp.Return) bool {
 	return m.Exchange == r.Exchange && m.RoutingKey == r.RoutingKey && m.Type == r.Type && bytes.Equal(m.Body, r.Body)
 }
 
-// lostReason explains the end of the channel.
+// lostReason returns why the channel has ended.
 func lostReason(e *amqp.Error) error {
 	switch {
 	case e == nil:
@@ -342,9 +349,9 @@ func lostReason(e *amqp.Error) error {
 	return explain(e)
 }
 
-// report calls confirmed if there are new confirmations.
+// report calls confirmed if messages were confirmed since its last call.
 func (p *publisher) report() {
-	if p.durable > p.reported && !p.quiet.Load() {
+	if p.durable > p.reported && !p.muted.Load() {
 		p.reported = p.durable
 		p.confirmed(p.durable, nil)
 	}
@@ -353,7 +360,7 @@ func (p *publisher) report() {
 // Close ends the stream without waiting for confirmations. After Close has returned,
 // confirmed is not called any more; confirmed must not call Close.
 func (p *publisher) Close() error {
-	p.quiet.Store(true)
+	p.muted.Store(true)
 	p.stop()
 	<-p.ended
 	p.broker.mu.Lock()

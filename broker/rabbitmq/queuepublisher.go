@@ -10,8 +10,8 @@ import (
 // maxPublish is how many messages a queuePublisher publishes at once.
 const maxPublish = 256
 
-// queuePublisher publishes to a queue by its name, through the default exchange. It opens
-// its channel on first use, and is used by one goroutine at a time.
+// queuePublisher publishes to a queue by its name, through the default exchange. It opens its
+// channel on first use. It must be used by one goroutine at a time.
 type queuePublisher struct {
 	broker *Broker
 	queue  string
@@ -21,49 +21,49 @@ type queuePublisher struct {
 	returned <-chan amqp.Return
 }
 
-// publish publishes up to maxPublish messages, and waits until RabbitMQ has confirmed all
-// of them. routed reports whether the queue exists: if not, some of them may have been
-// stored before the queue was deleted.
-func (f *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishing) (routed bool, err error) {
-	if f.channel == nil || f.channel.IsClosed() {
+// publish publishes up to maxPublish messages, and waits until RabbitMQ has confirmed all of
+// them. routed is false if RabbitMQ has returned a message because the queue does not exist;
+// some of the messages may have been stored before the queue was deleted.
+func (p *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishing) (routed bool, err error) {
+	if p.channel == nil || p.channel.IsClosed() {
 		returned := make(chan amqp.Return, maxPublish)
-		if f.live, f.channel, err = f.broker.publishing.open(ctx, func(_ *liveConn, ch *amqp.Channel) error {
+		if p.live, p.channel, err = p.broker.publishing.open(ctx, func(_ *liveConn, ch *amqp.Channel) error {
 			ch.NotifyReturn(returned)
 			return explain(ch.Confirm(false))
 		}); err != nil {
 			return false, err
 		}
-		f.returned = returned
+		p.returned = returned
 	}
-	if block := f.live.blocked(); block != nil {
+	if block := p.live.blocked(); block != nil {
 		return false, block.err()
 	}
-	defer f.live.bounded(ctx)()
+	defer p.live.boundWrite(ctx)()
 	sent := make([]*amqp.DeferredConfirmation, len(messages))
 	for i, m := range messages {
-		if sent[i], err = f.channel.PublishWithDeferredConfirm("", f.queue, true, false, m); err != nil {
-			f.reset()
+		if sent[i], err = p.channel.PublishWithDeferredConfirm("", p.queue, true, false, m); err != nil {
+			p.reset()
 			return false, explain(err)
 		}
 	}
 	for _, s := range sent {
 		select {
 		case <-s.Done():
-			f.live.noteAnswer()
+			p.live.recordAnswer()
 		case <-ctx.Done():
-			f.reset()
+			p.reset()
 			return false, context.Cause(ctx)
 		}
-		if !s.Acked() { // or the connection was lost
-			f.reset()
+		if !s.Acked() { // RabbitMQ refuses the message, or the connection was lost
+			p.reset()
 			return false, fmt.Errorf("%w: RabbitMQ refuses it", errNotConfirmed)
 		}
 	}
-	return !anyReturned(f.returned), nil
+	return !anyReturned(p.returned), nil
 }
 
-// anyReturned reports whether RabbitMQ has returned a message. A return precedes the
-// confirmation of the message. A channel that has ended sends no more returns.
+// anyReturned reports whether RabbitMQ has returned a message, after all messages were
+// confirmed: a return precedes the confirmation of the message.
 func anyReturned(returned <-chan amqp.Return) bool {
 	found := false
 	for {
@@ -79,14 +79,15 @@ func anyReturned(returned <-chan amqp.Return) bool {
 	}
 }
 
-// reset discards a channel on which further answers may arrive.
-func (f *queuePublisher) reset() {
-	go f.live.closeChannel(f.channel)
-	f.channel = nil
+// reset closes the channel, on which further answers may arrive. The next publish opens
+// another one.
+func (p *queuePublisher) reset() {
+	go p.live.closeChannel(p.channel)
+	p.channel = nil
 }
 
-func (f *queuePublisher) close() {
-	if f.channel != nil {
-		f.reset()
+func (p *queuePublisher) close() {
+	if p.channel != nil {
+		p.reset()
 	}
 }

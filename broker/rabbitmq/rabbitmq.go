@@ -20,10 +20,10 @@
 // A [broker.Consumer] is a channel with one consumer, which is the queue's only one among
 // all processes ([broker.ErrInUse]): for as long as the channel is open, it holds an
 // exclusive queue, peer.<ID>.0.lock, which RabbitMQ refuses to other connections. RabbitMQ
-// sends up to [Options.Prefetch] messages ahead; they are kept in memory, and all that
-// have arrived form the next batch. The goroutine that receives also sends the
-// acknowledgements, one for all confirmations since the last: a peer that confirms each
-// message does not cause one write for each.
+// sends up to [Options.Prefetch] messages before they are acknowledged; they are kept in
+// memory, and those that have arrived form the next batch. The goroutine that receives them
+// also sends the acknowledgements, one for all confirmations since the last acknowledgement:
+// a peer that confirms each message does not cause a write for each message.
 //
 // A dead letter is published to the queue's dead-letter queue with its properties and four
 // more headers (x-peerlink-reason, the time, and its exchange and routing key), and the
@@ -38,11 +38,11 @@
 // # Publishing
 //
 // A [broker.Publisher] is a channel in confirm mode. Messages are published as they come,
-// persistent and mandatory, up to [Options.MaxPending] ahead of RabbitMQ's confirmations.
-// These arrive in any order. A goroutine waits for them in the order of publishing, and
-// reports the count when it has to wait: this forms the batches. A message that RabbitMQ
-// returns, refuses or does not confirm in time ends the stream; the messages before it
-// count.
+// persistent and mandatory, up to [Options.MaxPending] before RabbitMQ has confirmed them.
+// The confirmations arrive in any order. A goroutine waits for them in the order of
+// publishing, and reports the count when it has to wait: this forms the batches. A message
+// that RabbitMQ returns, refuses or does not confirm in time ends the stream; the messages
+// before it are durable.
 //
 // # When RabbitMQ fails
 //
@@ -83,7 +83,7 @@ var (
 	ErrInvalid = errors.New("rabbitmq: invalid")
 	// errNotDelivered is reported for a tag that is not delivered to the consumer: it was
 	// never delivered, or it was confirmed or moved to the dead letters since.
-	errNotDelivered = errors.New("rabbitmq: message is not given out")
+	errNotDelivered = errors.New("rabbitmq: message is not delivered to this consumer")
 	// errBlocked is reported while RabbitMQ accepts no messages because it is short of
 	// memory or disk.
 	errBlocked = errors.New("rabbitmq: RabbitMQ takes no messages for now")
@@ -110,9 +110,9 @@ type Options struct {
 	// QueueType is the type of the queues that Bind declares; "" means Classic. Existing
 	// queues keep their type.
 	QueueType QueueType
-	// AsideSuffix is appended to the name of a queue to form the name of its queue for
-	// dead letters; "" means ".XQ", as in the reference. RabbitMQ may have policies for
-	// queues of this name that drop messages; AMQP does not show policies.
+	// AsideSuffix is appended to the name of a queue to form the name of the queue to which
+	// DeadLetter moves its messages; "" means ".XQ", as in the reference. RabbitMQ may have
+	// policies for queues with such names that drop messages; AMQP does not show policies.
 	AsideSuffix string
 	// Prefetch bounds the number of unconfirmed messages of a Consumer, at most 65,535; 0
 	// means 2,000. RabbitMQ sends no more until some are confirmed, so it must not be less
@@ -122,13 +122,13 @@ type Options struct {
 	// MaxPending bounds the number of unconfirmed messages of a Publisher; 0 means 1,000.
 	MaxPending int
 	// ConnectTimeout bounds an attempt to connect, and each synchronous AMQP method; 0
-	// means 10 s. A method may take longer, up to six times, while RabbitMQ answers
-	// something else on the connection: it may be behind many messages.
+	// means 10 s. A method may take up to six times as long while RabbitMQ answers other
+	// operations on the connection: it works through them in order.
 	ConnectTimeout time.Duration
 	// ConfirmTimeout is how long RabbitMQ may take to confirm a message; 0 means 20 s.
 	ConfirmTimeout time.Duration
 
-	checkInterval time.Duration // 0: the constant
+	checkInterval time.Duration // set by tests only; 0 means the constant of this name
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -155,10 +155,10 @@ func (o Options) withDefaults() (Options, error) {
 // Broker is a RabbitMQ server or cluster. It implements [broker.Broker]; all its methods
 // are safe for concurrent use.
 type Broker struct {
-	address address
-	opts    Options
-	log     *slog.Logger
-	health  *health
+	endpoints endpoints
+	opts      Options
+	log       *slog.Logger
+	health    *health
 
 	life context.Context // cancelled when the broker is closed
 	end  context.CancelFunc
@@ -173,17 +173,17 @@ type Broker struct {
 	declared       map[string]declaration    // by peer
 	prefetch       map[string]int            // by queue, if different from opts.Prefetch
 	kinds          map[string]kind           // by queue
-	limits         map[int]bool              // delivery limits that were logged
+	limits         map[int]bool              // the delivery limits that were logged
 	risks          map[string]risk           // by queue
 	examined       map[string]int            // by queue: epoch in which its arguments were asked for
 	lengths        map[string]*lengthCheck   // by dead-letter queue
 	otherConsumers map[string]otherConsumers // by queue
-	silent         map[string]bool           // queues for whose locks RabbitMQ does not answer
+	silentLocks    map[string]bool           // by queue: RabbitMQ does not answer whether its lock is held
 
 	probe   probe
-	keeping sync.Once // starts keep
-	// The constants, except in tests.
-	lengthInterval, stayTime time.Duration
+	keeping sync.Once // starts keepDeclared
+	// The constants with these names, except in tests.
+	lengthInterval, recoveryTime time.Duration
 
 	change chan struct{} // semaphore: has an element while objects of a peer are changed
 }
@@ -194,23 +194,23 @@ var (
 	_ broker.QueueYielder   = (*consumer)(nil)
 )
 
-// Open returns a Broker for the RabbitMQ at an amqp:// or amqps:// URL, for a cluster at
-// several URLs separated by commas, or for a host name with several addresses: connections
-// are spread over the addresses, and if one does not respond, another one is used. (For
-// amqps, the URL's parameters cacertfile, certfile and keyfile name the files to use.)
-// Open does not connect: RabbitMQ need not be running yet. The URL's password appears in
-// no error and no log.
+// Open returns a Broker for the RabbitMQ server at an amqp:// or amqps:// URL, or for a
+// cluster at several URLs, separated by commas. If there are several URLs, or a host name has
+// several addresses, connections are spread over the addresses, and if an address does not
+// respond, another one is used. (For amqps, the URL's parameters cacertfile, certfile and
+// keyfile name the files to use.) Open does not connect: RabbitMQ need not be running yet.
+// The URL's password appears in no error and no log.
 func Open(url string, opts Options) (*Broker, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	a, err := parseAddress(url)
+	a, err := parseURLs(url)
 	if err != nil {
 		return nil, err
 	}
 	b := &Broker{
-		address:        a,
+		endpoints:      a,
 		opts:           opts,
 		log:            opts.Logger.With("broker", a.String()),
 		consumers:      make(map[*consumer]struct{}),
@@ -223,11 +223,11 @@ func Open(url string, opts Options) (*Broker, error) {
 		examined:       make(map[string]int),
 		lengths:        make(map[string]*lengthCheck),
 		otherConsumers: make(map[string]otherConsumers),
-		silent:         make(map[string]bool),
+		silentLocks:    make(map[string]bool),
 		change:         make(chan struct{}, 1),
 
 		lengthInterval: lengthInterval,
-		stayTime:       stayTime,
+		recoveryTime:   recoveryTime,
 	}
 	b.health = &health{log: b.log, changed: wait.NewSignal()}
 	b.life, b.end = context.WithCancel(context.Background())
@@ -252,7 +252,7 @@ const closeTime = time.Second
 
 func (b *Broker) shutDown() {
 	b.mu.Lock()
-	b.closed = true // from now on, the following maps do not grow
+	b.closed = true // from now on, nothing is added to the following maps
 	publishers := slices.Collect(maps.Keys(b.publishers))
 	consumers := slices.Collect(maps.Keys(b.consumers))
 	b.mu.Unlock()
@@ -262,12 +262,12 @@ func (b *Broker) shutDown() {
 	for _, p := range publishers {
 		p.finish()
 	}
-	impatient := time.AfterFunc(closeTime, func() {
+	timeout := time.AfterFunc(closeTime, func() {
 		for _, p := range publishers {
 			p.stop()
 		}
 	})
-	defer impatient.Stop()
+	defer timeout.Stop()
 	for _, p := range publishers {
 		<-p.ended
 	}
@@ -283,7 +283,7 @@ func (b *Broker) shutDown() {
 	wg.Wait()
 }
 
-// connections returns all connections.
+// connections returns the connections for all purposes, with all that follow them.
 func (b *Broker) connections() []*connection {
 	return slices.Concat(b.publishing.chain(), b.consuming.chain(), b.declaring.chain())
 }

@@ -8,27 +8,28 @@ import (
 
 const (
 	// checkInterval is how often the objects of each peer are declared again. RabbitMQ may
-	// lose them without losing connections: a queue is deleted, or a node of a cluster is
-	// replaced.
+	// lose objects without losing connections: a queue is deleted, or a node of a cluster
+	// is replaced.
 	checkInterval = time.Minute
 	// checkStep is the minimum time between the checks of two peers. Each check takes
 	// about ten AMQP methods.
 	checkStep = 50 * time.Millisecond
-	// keepPause is the time until the next attempt after a failed declaration.
-	keepPause = time.Second
+	// redeclarePause is the time until the next attempt after a failed declaration.
+	redeclarePause = time.Second
 )
 
-// keep restores declared objects that RabbitMQ has lost, whether or not the peers are
-// reachable: RabbitMQ would silently drop the messages of applications. It reconnects
-// after the loss of a connection, and then declares all objects again. It also checks the
-// objects of one peer after the other.
-func (b *Broker) keep() {
-	k := redeclarer{Broker: b, failures: make(map[string]string), due: time.Now().Add(b.opts.checkInterval)}
+// keepDeclared declares objects again that RabbitMQ has lost, whether or not the peers are
+// connected: without them, RabbitMQ would silently drop the messages of applications. It
+// reconnects after the loss of a connection, and then declares all objects again. It also
+// declares the objects of one peer after the other again. It returns when the broker is
+// closed.
+func (b *Broker) keepDeclared() {
+	r := redeclarer{Broker: b, failures: make(map[string]string), nextCheck: time.Now().Add(b.opts.checkInterval)}
 	for b.life.Err() == nil {
 		var wait time.Duration
 		if _, err := b.declaring.get(b.life); err == nil {
-			wait = k.redeclare()
-		} // get waits between failed attempts
+			wait = r.step()
+		} // else get has waited already
 		select {
 		case <-b.life.Done():
 		case <-b.health.changed:
@@ -40,52 +41,52 @@ func (b *Broker) keep() {
 // redeclarer is the state of keep.
 type redeclarer struct {
 	*Broker
-	checked  string            // the peer whose objects were checked last
-	due      time.Time         // time of the next check
-	failures map[string]string // by peer: the last logged error
+	checked   string            // the peer whose objects were declared again last
+	nextCheck time.Time         // when those of the next peer are
+	failures  map[string]string // by peer: the last logged error
 }
 
-// redeclare repeats the declarations from before RabbitMQ was lost, or else checks the
-// objects of the next peer. It returns the time until its next call.
-func (k *redeclarer) redeclare() time.Duration {
-	epoch := k.health.currentEpoch()
-	stale := k.peers(func(d declaration) bool { return d.epoch < epoch })
+// step repeats the declarations from before RabbitMQ was lost, if there are any; otherwise,
+// if it is time, that of the next peer. It returns the time until its next call.
+func (r *redeclarer) step() time.Duration {
+	epoch := r.health.currentEpoch()
+	stale := r.peers(func(d declaration) bool { return d.epoch < epoch })
 	failed := false
 	for _, id := range stale {
-		if k.again(id) != nil {
+		if r.redeclarePeer(id) != nil {
 			failed = true
 		}
-		if k.health.currentEpoch() != epoch {
+		if r.health.currentEpoch() != epoch {
 			return 0
 		}
 	}
 	switch {
 	case failed:
-		return keepPause
+		return redeclarePause
 	case len(stale) > 0:
-		k.log.Info("everything is declared again in RabbitMQ", "peers", len(stale))
-		return time.Until(k.due)
-	case time.Now().Before(k.due):
-		return time.Until(k.due)
+		r.log.Info("everything is declared again in RabbitMQ", "peers", len(stale))
+		return time.Until(r.nextCheck)
+	case time.Now().Before(r.nextCheck):
+		return time.Until(r.nextCheck)
 	}
-	all := k.peers(func(declaration) bool { return true })
-	step := max(checkStep, k.opts.checkInterval/time.Duration(max(1, len(all))))
-	k.due = time.Now().Add(step)
+	all := r.peers(func(declaration) bool { return true })
+	pause := max(checkStep, r.opts.checkInterval/time.Duration(max(1, len(all))))
+	r.nextCheck = time.Now().Add(pause)
 	if len(all) == 0 {
-		return step
+		return pause
 	}
-	next, _ := slices.BinarySearch(all, k.checked+"\x00")
-	k.checked = all[next%len(all)]
-	_ = k.again(k.checked)
-	return step
+	next, _ := slices.BinarySearch(all, r.checked+"\x00")
+	r.checked = all[next%len(all)]
+	_ = r.redeclarePeer(r.checked)
+	return pause
 }
 
 // peers returns the sorted IDs of the peers with declarations for which wanted returns
 // true.
-func (k *redeclarer) peers(wanted func(declaration) bool) (ids []string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for id, d := range k.declared {
+func (r *redeclarer) peers(wanted func(declaration) bool) (ids []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, d := range r.declared {
 		if wanted(d) {
 			ids = append(ids, id)
 		}
@@ -94,33 +95,34 @@ func (k *redeclarer) peers(wanted func(declaration) bool) (ids []string) {
 	return ids
 }
 
-// again repeats the declaration of a peer.
-func (k *redeclarer) again(id string) error {
-	var missing []string
-	err := k.changing(k.life, func() error {
-		q := k.before(id)
+// redeclarePeer repeats the declaration of a peer, and logs failures and queues that had
+// vanished.
+func (r *redeclarer) redeclarePeer(id string) error {
+	var vanished []string
+	err := r.changeObjects(r.life, func() error {
+		q := r.lastDeclaration(id)
 		if q == nil {
 			return nil // Unbind was called meanwhile
 		}
-		epoch, made, err := k.declareObjects(k.life, *q)
+		epoch, created, err := r.declareObjects(r.life, *q)
 		if err != nil {
 			return err
 		}
-		missing = made
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.declared[id] = declaration{*q, epoch}
+		vanished = created
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.declared[id] = declaration{*q, epoch}
 		return nil
 	})
 	switch {
 	case err == nil:
-		delete(k.failures, id)
-	case k.life.Err() == nil && k.failures[id] != err.Error():
-		k.failures[id] = err.Error()
-		k.log.Warn("objects of a peer may be missing in RabbitMQ, and can not be declared again now", "peer", id, "err", err)
+		delete(r.failures, id)
+	case r.life.Err() == nil && r.failures[id] != err.Error():
+		r.failures[id] = err.Error()
+		r.log.Warn("objects of a peer may be missing in RabbitMQ, and can not be declared again now", "peer", id, "err", err)
 	}
-	if len(missing) > 0 {
-		k.log.Warn("queues had vanished from RabbitMQ, and what was in them; they are declared again", "peer", id, "queues", strings.Join(missing, " "))
+	if len(vanished) > 0 {
+		r.log.Warn("queues had vanished from RabbitMQ, and what was in them; they are declared again", "peer", id, "queues", strings.Join(vanished, " "))
 	}
 	return err
 }

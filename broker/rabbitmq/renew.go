@@ -33,7 +33,7 @@ var countHeaders = []string{"x-delivery-count", "x-acquired-count"}
 
 func isCount(header string) bool { return slices.Contains(countHeaders, header) }
 
-// renewable reports whether a message can and should be replaced.
+// renewable reports whether a message can and should be replaced by a copy.
 func renewable(d amqp.Delivery) bool { return countOf(d) >= renewAt && sizeOf(d.Headers) <= maxHeaders }
 
 // renewedCopy returns a copy of a delivery that replaces it in its queue. It omits only
@@ -45,17 +45,17 @@ func renewedCopy(d amqp.Delivery) amqp.Publishing {
 	return m
 }
 
-// renewals replaces messages of a consumer with copies.
+// renewals replaces messages of a consumer by copies.
 type renewals struct {
-	c    *consumer
-	to   queuePublisher
-	due  wait.Signal
-	wait []amqp.Delivery // to be replaced, in order; guarded by c.mu
-	done wait.Signal     // notified when wait is empty
+	consumer *consumer
+	to       queuePublisher
+	due      wait.Signal     // notified when waiting has messages
+	waiting  []amqp.Delivery // to be replaced, in order; guarded by c.mu
+	done     wait.Signal     // notified when wait is empty
 }
 
-// finish waits, up to patience, until all are replaced. Otherwise a consumer that is
-// closed soon after it was opened, again and again, would never replace them.
+// finish waits, up to closeTimeout, until all waiting messages are replaced. Otherwise
+// consumers that are closed soon after they were opened would never replace them.
 func (r *renewals) finish() {
 	late := time.NewTimer(closeTimeout)
 	defer late.Stop()
@@ -64,19 +64,20 @@ func (r *renewals) finish() {
 		case <-r.done:
 		case <-late.C:
 			return
-		case <-r.c.ended:
+		case <-r.consumer.ended:
 			return
 		}
 	}
 }
 
-// renews reports whether a delivery will be replaced instead of being delivered to the
-// user. No message is replaced while RabbitMQ blocks the connection.
-func (r *renewals) renews(d amqp.Delivery) bool {
-	if !renewable(d) || r.c.broker.publishing.blocked() != nil {
+// takeIfRenewable adds a delivery to the waiting messages if it is renewable, and reports
+// whether it has: such a message is not delivered to the user. It takes none while RabbitMQ
+// blocks the connection. The caller holds consumer.mu.
+func (r *renewals) takeIfRenewable(d amqp.Delivery) bool {
+	if !renewable(d) || r.consumer.broker.publishing.blocked() != nil {
 		return false
 	}
-	r.wait = append(r.wait, d)
+	r.waiting = append(r.waiting, d)
 	r.due.Notify()
 	return true
 }
@@ -88,12 +89,12 @@ func (r *renewals) run() {
 	for {
 		select {
 		case <-r.due:
-		case <-r.c.life.Done():
+		case <-r.consumer.life.Done():
 			return
-		case <-r.c.ended:
+		case <-r.consumer.ended:
 			return
 		}
-		for r.c.life.Err() == nil {
+		for r.consumer.life.Err() == nil {
 			step := r.next()
 			if len(step) == 0 {
 				r.done.Notify()
@@ -101,61 +102,62 @@ func (r *renewals) run() {
 			}
 			if !logged {
 				logged = true
-				r.c.broker.log.Info("RabbitMQ counts how often messages of a queue are given out, those with a high count are replaced by copies", "queue", r.c.queue, "count", countOf(step[0]))
+				r.consumer.broker.log.Info("RabbitMQ counts how often messages of a queue are delivered, those with a high count are replaced by copies", "queue", r.consumer.queue, "count", countOf(step[0]))
 			}
-			if err := r.replace(step); err != nil && r.c.life.Err() == nil {
-				r.c.broker.log.Warn("messages that were given out often can not be replaced by copies now, trying again", "queue", r.c.queue, "err", err)
-				_ = wait.Sleep(r.c.life, time.Second)
+			if err := r.replace(step); err != nil && r.consumer.life.Err() == nil {
+				r.consumer.broker.log.Warn("messages that were delivered often can not be replaced by copies now, trying again", "queue", r.consumer.queue, "err", err)
+				_ = wait.Sleep(r.consumer.life, time.Second)
 			}
 		}
 	}
 }
 
-// next returns the first messages to be replaced, up to maxPublish.
+// next returns the first waiting messages, up to maxPublish, and leaves them there.
 func (r *renewals) next() []amqp.Delivery {
-	r.c.mu.Lock()
-	defer r.c.mu.Unlock()
-	return r.wait[:min(len(r.wait), maxPublish)]
+	r.consumer.mu.Lock()
+	defer r.consumer.mu.Unlock()
+	return r.waiting[:min(len(r.waiting), maxPublish)]
 }
 
-// replace publishes copies, and lets the originals be acknowledged after RabbitMQ has
-// confirmed the copies. A crash in between leaves both.
+// replace publishes copies of the first waiting messages, and has the originals acknowledged
+// after RabbitMQ has confirmed the copies. A crash in between leaves both in the queue.
 func (r *renewals) replace(step []amqp.Delivery) error {
-	ctx, cancel := context.WithTimeoutCause(r.c.life, r.c.broker.opts.ConfirmTimeout, errNotConfirmed)
+	ctx, cancel := context.WithTimeoutCause(r.consumer.life, r.consumer.broker.opts.ConfirmTimeout, errNotConfirmed)
 	defer cancel()
 	if err := r.to.renew(ctx, step, true); err != nil {
 		return err
 	}
-	r.c.mu.Lock()
+	r.consumer.mu.Lock()
 	for _, d := range step {
-		r.c.unacked.finishDeadLetter(d.DeliveryTag, true)
+		r.consumer.unacked.finishMove(d.DeliveryTag, true)
 	}
-	r.wait = slices.Delete(r.wait, 0, len(step))
-	r.c.mu.Unlock()
-	r.c.due.Notify()
+	r.waiting = slices.Delete(r.waiting, 0, len(step))
+	r.consumer.mu.Unlock()
+	r.consumer.due.Notify()
 	return nil
 }
 
-// renew publishes copies of deliveries to their queue.
-func (f *queuePublisher) renew(ctx context.Context, originals []amqp.Delivery, keepOrigin bool) error {
+// renew publishes copies of deliveries to their queue; keepOrigin is whether the copies have
+// headers with the exchanges and routing keys of the originals.
+func (p *queuePublisher) renew(ctx context.Context, originals []amqp.Delivery, keepOrigin bool) error {
 	copies := make([]amqp.Publishing, len(originals))
 	for i, d := range originals {
 		copies[i] = renewedCopy(d)
 		if keepOrigin {
-			origin(copies[i].Headers, d)
+			recordOrigin(copies[i].Headers, d)
 		}
 	}
-	there, err := f.publish(ctx, copies...)
-	if err == nil && !there {
+	routed, err := p.publish(ctx, copies...)
+	if err == nil && !routed {
 		err = errGone
 	}
 	return err
 }
 
-// origin records the exchange and routing key of the original in the headers of a copy,
+// recordOrigin records the exchange and routing key of the original in the headers of a copy,
 // unless they are recorded already.
-func origin(headers amqp.Table, d amqp.Delivery) {
-	if _, noted := headers[headerExchange]; noted {
+func recordOrigin(headers amqp.Table, d amqp.Delivery) {
+	if _, recorded := headers[headerExchange]; recorded {
 		return
 	}
 	headers[headerExchange], headers[headerRoutingKey] = d.Exchange, d.RoutingKey

@@ -7,36 +7,29 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
-
-	"peerlink/broker"
 )
 
-var (
-	_ broker.QueueRequester = (*Broker)(nil)
-	_ broker.QueueYielder   = (*consumer)(nil)
-)
+// requestType is the type of a message by which one process requests a queue from another
+// process. The message is published to the lock queue, and so delivered to the process that
+// holds the lock. Its body is the argument has of RequestQueue in decimal.
+const requestType = "peerlink-ask"
 
-// probeType is the type of a message by which one process requests a queue from another. It
-// is published to the lock queue, and so delivered to the process that holds the lock. The
-// body is the argument has of RequestQueue in decimal.
-const probeType = "peerlink-ask"
-
-// probeTime is the expiration of a request in milliseconds.
-const probeTime = "3000"
+// requestExpiration is the expiration of a request in milliseconds.
+const requestExpiration = "3000"
 
 // RequestQueue sends a request to the process that holds the lock of a queue. It does
 // nothing if the queue is consumed without a lock.
 func (b *Broker) RequestQueue(ctx context.Context, queue string, has int) error {
-	if err := checkConsumed(queue); err != nil {
+	if err := checkQueueName(queue); err != nil {
 		return err
 	}
 	if b.hasOtherConsumers(queue) {
 		return nil
 	}
 	if err := b.toLockHolder(ctx, queue, amqp.Publishing{
-		Type: probeType, Expiration: probeTime, Body: strconv.AppendInt(nil, int64(has), 10),
+		Type: requestType, Expiration: requestExpiration, Body: strconv.AppendInt(nil, int64(has), 10),
 	}); err != nil {
-		return fmt.Errorf("ask for queue %s: %w", queue, err)
+		return fmt.Errorf("request queue %s: %w", queue, err)
 	}
 	return nil
 }
@@ -49,15 +42,15 @@ func (b *Broker) hasOtherConsumers(queue string) bool {
 	return has
 }
 
-// maxHas bounds the number in a request.
-const maxHas = 1 << 20
+// maxRequestCount bounds the number of queues in a request.
+const maxRequestCount = 1 << 20
 
-// lateTime bounds the wait for a message that has a lower delivery tag.
-const lateTime = time.Second
+// reorderTime bounds the wait for a message with a lower delivery tag.
+const reorderTime = time.Second
 
-// catchUp receives the deliveries of the lock queue that precede d, if the library has
-// handed them over in another order: delivery tags count the messages of all consumers of
-// a channel.
+// catchUp receives the deliveries of the lock queue that precede d. Delivery tags count the
+// deliveries to all consumers of an AMQP channel, but the library sends those of the queue
+// and of the lock queue on two Go channels, from which they may be received in another order.
 func (c *consumer) catchUp(d amqp.Delivery, locked <-chan amqp.Delivery) {
 	var late *time.Timer
 	for {
@@ -68,7 +61,7 @@ func (c *consumer) catchUp(d amqp.Delivery, locked <-chan amqp.Delivery) {
 			return
 		}
 		if late == nil {
-			late = time.NewTimer(lateTime)
+			late = time.NewTimer(reorderTime)
 			defer late.Stop()
 		}
 		select {
@@ -76,35 +69,35 @@ func (c *consumer) catchUp(d amqp.Delivery, locked <-chan amqp.Delivery) {
 			if !ok {
 				return // the next select in move determines the reason
 			}
-			c.note(other)
+			c.receiveFromLock(other)
 		case <-late.C:
 			return // receive reports the gap
 		}
 	}
 }
 
-// note receives a delivery of the lock queue. It ignores messages that are no valid
-// requests or notices.
-func (c *consumer) note(d amqp.Delivery) {
+// receiveFromLock records a delivery of the lock queue, which is a request for the queue or a
+// notice of a browser. It ignores other and invalid messages.
+func (c *consumer) receiveFromLock(d amqp.Delivery) {
 	c.mu.Lock()
 	c.unacked.skipTag(d.DeliveryTag)
 	c.mu.Unlock()
-	if d.Type == browseType {
-		c.noteBrowser(d.Body)
+	if d.Type == browseNoticeType {
+		c.receiveBrowseNotice(d.Body)
 		return
 	}
-	if d.Type != probeType || len(d.Body) > 10 {
+	if d.Type != requestType || len(d.Body) > 10 {
 		return
 	}
 	has, err := strconv.Atoi(string(d.Body))
-	if err != nil || has < 0 || has > maxHas {
+	if err != nil || has < 0 || has > maxRequestCount {
 		return
 	}
 	select {
-	case c.asked <- has:
-	default:
+	case c.requests <- has:
+	default: // an earlier request waits to be received
 	}
 }
 
 // QueueRequests returns the channel of requests from other processes.
-func (c *consumer) QueueRequests() <-chan int { return c.asked }
+func (c *consumer) QueueRequests() <-chan int { return c.requests }

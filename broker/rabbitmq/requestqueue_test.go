@@ -17,7 +17,7 @@ func TestAsk(t *testing.T) {
 	o, b, other := newOperator(t, s), openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
 	q, c := declared(t, b)
 	queue := q.Queues[0]
-	for _, m := range []amqp.Publishing{{Body: []byte("1")}, {Type: probeType}, {Type: probeType, Body: []byte("-1")}, {Type: probeType, Body: []byte("12345678901")}} {
+	for _, m := range []amqp.Publishing{{Body: []byte("1")}, {Type: requestType}, {Type: requestType, Body: []byte("-1")}, {Type: requestType, Body: []byte("12345678901")}} {
 		o.check(o.send("", lockQueue(queue), m))
 	}
 	for n := range 3 {

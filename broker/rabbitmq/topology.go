@@ -24,15 +24,15 @@ func peerExchange(q broker.PeerQueue) string { return q.Prefix + ".x." + q.PeerI
 // deadLetterSuffix is what the reference appends to the name of a queue.
 const deadLetterSuffix = ".XQ"
 
-// deadLetterQueue returns the name of the queue to which RabbitMQ itself moves dead
-// letters.
+// deadLetterQueue returns the name of the queue to which RabbitMQ itself moves dead letters,
+// which other programs have rejected.
 func deadLetterQueue(queue string) string { return queue + deadLetterSuffix }
 
-// deadLetterQueueOf returns the name of the queue to which DeadLetter moves messages: the
-// dead-letter queue, unless [Options].AsideSuffix names another one.
+// deadLetterQueueOf returns the name of the queue to which DeadLetter moves messages: that of
+// deadLetterQueue, unless [Options].AsideSuffix is another suffix.
 func (b *Broker) deadLetterQueueOf(queue string) string { return queue + b.opts.AsideSuffix }
 
-// deadLetterQueues returns the names of all queues that may have dead letters.
+// deadLetterQueues returns the names of all queues that may have dead letters of a queue.
 func (b *Broker) deadLetterQueues(queue string) []string {
 	if b.opts.AsideSuffix == deadLetterSuffix {
 		return []string{deadLetterQueue(queue)}
@@ -45,6 +45,8 @@ func deadLettering(queue string) amqp.Table {
 	return amqp.Table{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": deadLetterQueue(queue)}
 }
 
+// onDeclaring calls do with a channel of the connection for declaring. If it returns early,
+// because ctx ends or RabbitMQ does not answer, do may still be running.
 func (b *Broker) onDeclaring(ctx context.Context, do func(declarer) error) error {
 	l, ch, err := b.declaring.open(ctx, func(l *liveConn, ch *amqp.Channel) error {
 		return do(declarer{live: l, ch: ch, queueType: b.opts.QueueType})
@@ -55,18 +57,19 @@ func (b *Broker) onDeclaring(ctx context.Context, do func(declarer) error) error
 	return err
 }
 
-// declarer declares objects.
+// declarer declares objects, and asks RabbitMQ about them.
 type declarer struct {
 	live      *liveConn
 	ch        *amqp.Channel
 	queueType QueueType
-	missing   *[]string // unless nil, collects the names of the queues that are created
+	created   *[]string // unless nil, collects the names of the queues that are created
 }
 
-// declare declares the objects in reverse order of routing: when a message can reach an
-// exchange, the queues behind it exist.
+// declare declares the objects of a peer in reverse order of routing: when a message can
+// reach an exchange, the queues that it is routed to exist. Then it removes the bindings of
+// before, the previous declaration or nil, that are not in q.
 func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
-	if err := d.exchange(peerExchange(q), "x-random", nil); err != nil {
+	if err := d.declareExchange(peerExchange(q), "x-random", nil); err != nil {
 		if saysCode(err, amqp.CommandInvalid) {
 			err = fmt.Errorf("%w; is the plugin rabbitmq_random_exchange enabled?", err)
 		}
@@ -74,12 +77,12 @@ func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
 	}
 	for _, queue := range q.Queues {
 		for _, name := range d.live.broker.deadLetterQueues(queue) {
-			if err := d.queue(name, nil); err != nil {
+			if err := d.declareQueue(name, nil); err != nil {
 				return err
 			}
 		}
 		d.noteRisk(d.live.broker.deadLetterQueueOf(queue), nil)
-		if err := d.queue(queue, deadLettering(queue)); err != nil {
+		if err := d.declareQueue(queue, deadLettering(queue)); err != nil {
 			return err
 		}
 		d.reportLimit(queue)
@@ -88,7 +91,7 @@ func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
 			return fmt.Errorf("bind queue %s: %w", queue, explain(err))
 		}
 	}
-	if err := d.outgoing(q); err != nil {
+	if err := d.declareOutgoing(q); err != nil {
 		return err
 	}
 	if err := d.ch.ExchangeBind(peerExchange(q), q.BindingKey, q.Exchange, false, nil); err != nil {
@@ -110,54 +113,56 @@ func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
 	return d.unbindExchange(*before)
 }
 
-func (d declarer) release(q broker.PeerQueue, before *broker.PeerQueue) error {
+// unbindPeer removes the binding of a peer's exchange, and that of the previous declaration
+// before, which may be nil.
+func (d declarer) unbindPeer(q broker.PeerQueue, before *broker.PeerQueue) error {
 	if err := d.unbindExchange(q); err != nil || before == nil {
 		return err
 	}
 	return d.unbindExchange(*before)
 }
 
-// outgoing declares the exchange to which the applications publish.
-func (d declarer) outgoing(q broker.PeerQueue) error {
-	kind := "topic"
+// declareOutgoing declares the exchange to which applications publish messages for the peer.
+func (d declarer) declareOutgoing(q broker.PeerQueue) error {
+	exchangeType := "topic"
 	if q.Fanout {
-		kind = "fanout"
+		exchangeType = "fanout"
 	}
 	var args amqp.Table
 	if q.Exchange == creditorsOut {
-		if err := d.exchange(loopbackFilter, "headers", nil); err != nil {
+		if err := d.declareExchange(loopbackFilter, "headers", nil); err != nil {
 			return err
 		}
 		args = amqp.Table{"alternate-exchange": loopbackFilter}
 	}
-	return d.exchange(q.Exchange, kind, args)
+	return d.declareExchange(q.Exchange, exchangeType, args)
 }
 
-func (d declarer) exchange(name, kind string, args amqp.Table) error {
-	if err := d.ch.ExchangeDeclare(name, kind, true, false, false, false, args); err != nil {
+func (d declarer) declareExchange(name, exchangeType string, args amqp.Table) error {
+	if err := d.ch.ExchangeDeclare(name, exchangeType, true, false, false, false, args); err != nil {
 		return fmt.Errorf("exchange %s: %w", name, explain(err))
 	}
 	return nil
 }
 
-// queue declares a queue unless it exists. An existing one is used regardless of its type
+// declareQueue declares a queue unless it exists. An existing one is used regardless of its type
 // and arguments: declaring it with others would fail.
-func (d declarer) queue(name string, args amqp.Table) error {
+func (d declarer) declareQueue(name string, args amqp.Table) error {
 	_, exists, err := d.passiveDeclare(name)
 	if err != nil || exists {
 		return err
 	}
-	if _, err := d.ch.QueueDeclare(name, true, false, false, false, d.ofType(args)); err != nil {
+	if _, err := d.ch.QueueDeclare(name, true, false, false, false, d.withQueueType(args)); err != nil {
 		return fmt.Errorf("queue %s: %w", name, explain(err))
 	}
-	if d.missing != nil {
-		*d.missing = append(*d.missing, name)
+	if d.created != nil {
+		*d.created = append(*d.created, name)
 	}
 	return nil
 }
 
-// count returns how many messages of a queue are not delivered, and whether the queue
-// exists.
+// count returns how many messages of a queue are not delivered to a consumer, and whether the
+// queue exists.
 func (d declarer) count(name string) (n int, exists bool, err error) {
 	q, exists, err := d.passiveDeclare(name)
 	return q.Messages, exists, err
@@ -165,12 +170,12 @@ func (d declarer) count(name string) (n int, exists bool, err error) {
 
 // passiveDeclare returns RabbitMQ's counts of a queue, and whether the queue exists.
 func (d declarer) passiveDeclare(name string) (q amqp.Queue, exists bool, err error) {
-	probe, err := d.live.Channel() // RabbitMQ closes it if there is no queue
+	ch, err := d.live.Channel() // RabbitMQ closes it if there is no queue
 	if err != nil {
 		return q, false, explain(err)
 	}
-	defer probe.Close()
-	q, err = probe.QueueDeclarePassive(name, true, false, false, false, nil)
+	defer ch.Close()
+	q, err = ch.QueueDeclarePassive(name, true, false, false, false, nil)
 	switch {
 	case saysCode(err, amqp.NotFound):
 		return q, false, nil
@@ -180,8 +185,8 @@ func (d declarer) passiveDeclare(name string) (q amqp.Queue, exists bool, err er
 	return q, true, nil
 }
 
-// ofType adds the arguments for the configured queue type.
-func (d declarer) ofType(args amqp.Table) amqp.Table {
+// withQueueType returns args and the arguments for the configured queue type.
+func (d declarer) withQueueType(args amqp.Table) amqp.Table {
 	if d.queueType == Classic {
 		return args // no type argument, as in the reference
 	}
@@ -191,7 +196,7 @@ func (d declarer) ofType(args amqp.Table) amqp.Table {
 	}
 	if d.major() >= 4 {
 		// RabbitMQ 4 drops a message after 20 deliveries. A peer that is away for a long
-		// time causes more than that. (RabbitMQ 3 has no limit, and no value for "no
+		// time causes more than 20. (RabbitMQ 3 has no limit, and no value for "no
 		// limit".)
 		typed["x-delivery-limit"] = noLimit
 	}
@@ -215,15 +220,14 @@ func majorOf(version string) int {
 
 // unbindExchange removes the binding of a peer's exchange, if it exists.
 func (d declarer) unbindExchange(q broker.PeerQueue) error {
-	return d.unbind(func(ch *amqp.Channel) error {
+	return d.onOwnChannel(func(ch *amqp.Channel) error {
 		return ch.ExchangeUnbind(peerExchange(q), q.BindingKey, q.Exchange, false, nil)
 	})
 }
 
-// bindQueue makes the only binding between a peer's exchange and a queue. Its key is the
-// queue's name, as in the reference: with two bindings, a queue would get twice as many
-// messages as the others. Earlier versions bound the queue without a key; that binding is
-// removed.
+// bindQueue binds a queue to a peer's exchange, with the queue's name as the key, as in the
+// reference. It removes the binding without a key that earlier versions made: with two
+// bindings, a queue would get twice as many messages as the others.
 func (d declarer) bindQueue(queue, exchange string) error {
 	if err := d.ch.QueueBind(queue, queue, exchange, false, nil); err != nil {
 		return err
@@ -231,8 +235,9 @@ func (d declarer) bindQueue(queue, exchange string) error {
 	return d.ch.QueueUnbind(queue, "", exchange, nil)
 }
 
+// unbindQueue removes the bindings of a queue to a peer's exchange, as far as they exist.
 func (d declarer) unbindQueue(queue, exchange string) error {
-	return d.unbind(func(ch *amqp.Channel) error {
+	return d.onOwnChannel(func(ch *amqp.Channel) error {
 		if err := ch.QueueUnbind(queue, "", exchange, nil); err != nil {
 			return err
 		}
@@ -240,7 +245,8 @@ func (d declarer) unbindQueue(queue, exchange string) error {
 	})
 }
 
-// unbindFormer unbinds those of the queues that exist, and returns those that have messages.
+// unbindFormer unbinds those of the queues that exist from an exchange, and returns those
+// that have messages.
 func (d declarer) unbindFormer(exchange string, queues []string) (waiting []string, err error) {
 	for _, queue := range queues {
 		q, exists, err := d.passiveDeclare(queue)
@@ -263,8 +269,9 @@ func (d declarer) unbindFormer(exchange string, queues []string) (waiting []stri
 	return waiting, nil
 }
 
-// unbind uses a channel of its own: RabbitMQ closes it if one of the ends does not exist.
-func (d declarer) unbind(do func(*amqp.Channel) error) error {
+// onOwnChannel calls do, which unbinds something, with a channel of its own: if one end of the
+// binding does not exist, RabbitMQ closes the channel, and onOwnChannel returns nil.
+func (d declarer) onOwnChannel(do func(*amqp.Channel) error) error {
 	ch, err := d.live.Channel()
 	if err != nil {
 		return explain(err)

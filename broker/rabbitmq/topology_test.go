@@ -235,7 +235,7 @@ func TestDeclareRefused(t *testing.T) {
 func TestDeliveryLimit(t *testing.T) {
 	for version, want := range map[string]any{"3.13.7": nil, "4.0.2": -1, "10.1": -1, "": nil, "four": nil} {
 		d := declarer{queueType: Quorum, live: &liveConn{Connection: &amqp.Connection{Properties: amqp.Table{"version": version}}}}
-		args := d.ofType(amqp.Table{"x": "y"})
+		args := d.withQueueType(amqp.Table{"x": "y"})
 		if got := args["x-delivery-limit"]; got != want || args["x"] != "y" || args["x-queue-type"] != "quorum" {
 			t.Errorf("version %q: %v", version, fmt.Sprint(args))
 		}

@@ -10,180 +10,185 @@ import (
 	"peerlink/broker"
 )
 
-// unacked records the deliveries of a channel that are not acknowledged. Delivery tags
-// count the messages of the channel from 1.
+// unacked records the deliveries to a consumer that are not acknowledged. Delivery tags count
+// the messages of the AMQP channel from 1.
 type unacked struct {
-	arrived   uint64                    // the last tag received
-	others    map[uint64]bool           // higher tags of messages that are not from the queue
-	held      []amqp.Delivery           // in order, without those in excluded
-	delivered uint64                    // the last tag delivered to the user
-	confirmed uint64                    // the last tag confirmed by the user
-	excluded  map[uint64]*deadLetterJob // to become dead letters or to be replaced
-	single    []uint64                  // to be acknowledged individually
-	bytes     int                       // size of the messages in held and excluded
+	arrived   uint64                       // the last tag received
+	others    map[uint64]bool              // tags after arrived of messages that are not from the queue; see skipTag
+	held      []amqp.Delivery              // received and not acknowledged, in order, without those in excluded
+	delivered uint64                       // the last tag delivered to the user
+	confirmed uint64                       // the last tag confirmed by the user
+	excluded  map[uint64]*excludedDelivery // to become dead letters, or to be replaced by copies; by tag
+	single    []uint64                     // to be acknowledged individually
+	bytes     int                          // size of the messages in held and excluded
 }
 
-// deadLetterJob is a delivery that Exclude or DeadLetter was called for.
-type deadLetterJob struct {
+// excludedDelivery is a delivery that Exclude or DeadLetter was called for, or that is being
+// replaced by a copy.
+type excludedDelivery struct {
 	amqp.Delivery
-	busy bool // DeadLetter is in progress
+	moving bool // it is being published to the dead-letter queue, or replaced by a copy
 }
 
 func newUnacked() unacked {
-	return unacked{excluded: make(map[uint64]*deadLetterJob), others: make(map[uint64]bool)}
+	return unacked{excluded: make(map[uint64]*excludedDelivery), others: make(map[uint64]bool)}
 }
 
 // skipTag records the tag of a message of another consumer of the channel, which needs no
 // acknowledgement.
-func (l *unacked) skipTag(tag uint64) { l.others[tag] = true }
+func (u *unacked) skipTag(tag uint64) { u.others[tag] = true }
 
-// follows reports whether a tag is the next one, except for those passed to skipTag.
-func (l *unacked) follows(tag uint64) bool {
-	for l.others[l.arrived+1] {
-		delete(l.others, l.arrived+1)
-		l.arrived++
+// follows reports whether a tag is the next one of the queue, after those passed to skipTag.
+func (u *unacked) follows(tag uint64) bool {
+	for u.others[u.arrived+1] {
+		delete(u.others, u.arrived+1)
+		u.arrived++
 	}
-	return tag == l.arrived+1
+	return tag == u.arrived+1
 }
 
 // add records a delivery.
-func (l *unacked) add(d amqp.Delivery) error {
-	if !l.follows(d.DeliveryTag) {
-		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, l.arrived+1)
+func (u *unacked) add(d amqp.Delivery) error {
+	if !u.follows(d.DeliveryTag) {
+		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, u.arrived+1)
 	}
-	l.arrived++
-	l.held = append(l.held, d)
-	l.bytes += bytesOf(d)
+	u.arrived++
+	u.held = append(u.held, d)
+	u.bytes += bytesOf(d)
 	return nil
 }
 
-// drop records the tag of a delivery that is not kept.
-func (l *unacked) drop(d amqp.Delivery) error {
-	if !l.follows(d.DeliveryTag) {
-		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, l.arrived+1)
+// discard records the tag of a delivery that is not kept, and will not be acknowledged.
+func (u *unacked) discard(d amqp.Delivery) error {
+	if !u.follows(d.DeliveryTag) {
+		return fmt.Errorf("RabbitMQ delivers a message with tag %d, expected %d", d.DeliveryTag, u.arrived+1)
 	}
-	l.arrived++
+	u.arrived++
 	return nil
 }
 
 // bytesOf returns the approximate memory size of a delivery.
 func bytesOf(d amqp.Delivery) int { return len(d.Body) + sizeOf(d.Headers) + 1000 }
 
-// through returns how many of the held deliveries have tags up to this one.
-func (l *unacked) through(tag uint64) int {
-	n, found := slices.BinarySearchFunc(l.held, tag, func(d amqp.Delivery, tag uint64) int { return cmp.Compare(d.DeliveryTag, tag) })
+// countThrough returns how many of the held deliveries have tags up to tag.
+func (u *unacked) countThrough(tag uint64) int {
+	n, found := slices.BinarySearchFunc(u.held, tag, func(d amqp.Delivery, tag uint64) int { return cmp.Compare(d.DeliveryTag, tag) })
 	if found {
 		n++
 	}
 	return n
 }
 
-// deliver returns the next messages for the user, up to n.
-func (l *unacked) deliver(n int) []broker.Delivery {
-	next := l.held[l.through(l.delivered):]
+// deliver returns the next messages for the user, up to n, and records them as delivered. It
+// returns nil if there is none.
+func (u *unacked) deliver(n int) []broker.Delivery {
+	next := u.held[u.countThrough(u.delivered):]
 	next = next[:min(n, len(next))]
 	if len(next) == 0 {
 		return nil
 	}
-	out := make([]broker.Delivery, len(next))
+	list := make([]broker.Delivery, len(next))
 	for i, d := range next {
-		out[i] = broker.Delivery{Tag: d.DeliveryTag, Outgoing: broker.Outgoing{Type: d.Type, ContentType: d.ContentType, Body: d.Body}}
+		list[i] = broker.Delivery{Tag: d.DeliveryTag, Outgoing: broker.Outgoing{Type: d.Type, ContentType: d.ContentType, Body: d.Body}}
 	}
-	l.delivered = out[len(out)-1].Tag
-	return out
+	u.delivered = list[len(list)-1].Tag
+	return list
 }
 
 // waiting reports whether there are messages to deliver.
-func (l *unacked) waiting() bool { return l.through(l.delivered) < len(l.held) }
+func (u *unacked) waiting() bool { return u.countThrough(u.delivered) < len(u.held) }
 
-// confirm records that the deliveries up to tag may be removed, except the excluded ones.
-func (l *unacked) confirm(tag uint64) error {
-	if tag > l.delivered {
+// confirm records that the deliveries up to tag, except the excluded ones, are to be
+// acknowledged.
+func (u *unacked) confirm(tag uint64) error {
+	if tag > u.delivered {
 		return errNotDelivered
 	}
-	l.confirmed = max(l.confirmed, tag)
+	u.confirmed = max(u.confirmed, tag)
 	return nil
 }
 
 // exclude excludes a delivery from those that confirm removes.
-func (l *unacked) exclude(tag uint64) error {
-	if l.excluded[tag] != nil {
+func (u *unacked) exclude(tag uint64) error {
+	if u.excluded[tag] != nil {
 		return nil
 	}
-	n := l.through(tag)
-	if n == 0 || l.held[n-1].DeliveryTag != tag || tag > l.delivered || tag <= l.confirmed {
+	n := u.countThrough(tag)
+	if n == 0 || u.held[n-1].DeliveryTag != tag || tag > u.delivered || tag <= u.confirmed {
 		return errNotDelivered
 	}
-	l.excluded[tag] = &deadLetterJob{Delivery: l.held[n-1]}
-	l.held = slices.Delete(l.held, n-1, n)
+	u.excluded[tag] = &excludedDelivery{Delivery: u.held[n-1]}
+	u.held = slices.Delete(u.held, n-1, n)
 	return nil
 }
 
-// startDeadLetter returns a delivery that is to become a dead letter. It will not be
-// acknowledged before finishDeadLetter reports that it is done.
-func (l *unacked) startDeadLetter(tag uint64) (amqp.Delivery, error) {
-	if err := l.exclude(tag); err != nil {
+// startMove excludes a delivery that is to become a dead letter, and returns it. It is not
+// acknowledged before finishMove is called with done.
+func (u *unacked) startMove(tag uint64) (amqp.Delivery, error) {
+	if err := u.exclude(tag); err != nil {
 		return amqp.Delivery{}, err
 	}
-	w := l.excluded[tag]
-	if w.busy {
+	e := u.excluded[tag]
+	if e.moving {
 		return amqp.Delivery{}, errNotDelivered
 	}
-	w.busy = true
-	return w.Delivery, nil
+	e.moving = true
+	return e.Delivery, nil
 }
 
-// excludeLast excludes the last received delivery from those that are delivered to the
-// user. finishDeadLetter must be called for it.
-func (l *unacked) excludeLast(tag uint64) {
-	last := len(l.held) - 1
-	l.excluded[tag] = &deadLetterJob{l.held[last], true}
-	l.held = slices.Delete(l.held, last, last+1)
+// startMoveOfLast excludes the last received delivery, which is to be replaced by a copy and
+// so not delivered to the user. It is not acknowledged before finishMove is called with done.
+func (u *unacked) startMoveOfLast(tag uint64) {
+	last := len(u.held) - 1
+	u.excluded[tag] = &excludedDelivery{u.held[last], true}
+	u.held = slices.Delete(u.held, last, last+1)
 }
 
-// finishDeadLetter ends what startDeadLetter or excludeLast has begun.
-func (l *unacked) finishDeadLetter(tag uint64, done bool) {
+// finishMove ends what startMove or startMoveOfLast has begun: if done, the delivery is to be
+// acknowledged; otherwise it stays excluded, and startMove may be called again.
+func (u *unacked) finishMove(tag uint64, done bool) {
 	if !done {
-		l.excluded[tag].busy = false
+		u.excluded[tag].moving = false
 		return
 	}
-	l.bytes -= bytesOf(l.excluded[tag].Delivery)
-	delete(l.excluded, tag)
-	l.single = append(l.single, tag)
+	u.bytes -= bytesOf(u.excluded[tag].Delivery)
+	delete(u.excluded, tag)
+	u.single = append(u.single, tag)
 }
 
-// nextAck returns an acknowledgement that is due: of one tag, or of all tags up to it.
+// nextAck returns and forgets an acknowledgement that is due: of tag only, or, if multiple, of
+// all tags up to tag. ok is false if none is due. Each tag must be acknowledged once:
 // RabbitMQ closes a channel that acknowledges a tag twice.
-func (l *unacked) nextAck() (tag uint64, multiple, ok bool) {
-	if n := len(l.single); n > 0 {
-		tag, l.single = l.single[n-1], l.single[:n-1]
+func (u *unacked) nextAck() (tag uint64, multiple, ok bool) {
+	if n := len(u.single); n > 0 {
+		tag, u.single = u.single[n-1], u.single[:n-1]
 		return tag, false, true
 	}
-	n := l.through(l.confirmed)
+	n := u.countThrough(u.confirmed)
 	if n == 0 {
 		return 0, false, false
 	}
 	// A multiple acknowledgement must not include excluded deliveries.
-	through := l.confirmed
-	for tag := range l.excluded {
+	through := u.confirmed
+	for tag := range u.excluded {
 		through = min(through, tag)
 	}
-	if before := l.through(through); before > 0 {
-		return l.removeFirst(before), true, true
+	if before := u.countThrough(through); before > 0 {
+		return u.removeHeld(before), true, true
 	}
-	return l.removeFirst(1), false, true
+	return u.removeHeld(1), false, true
 }
 
-// removeFirst removes the first n deliveries, and returns the tag of the last of them.
-func (l *unacked) removeFirst(n int) uint64 {
-	tag := l.held[n-1].DeliveryTag
-	for _, d := range l.held[:n] {
-		l.bytes -= bytesOf(d)
+// removeHeld removes the first n held deliveries, and returns the tag of the last of them.
+func (u *unacked) removeHeld(n int) uint64 {
+	tag := u.held[n-1].DeliveryTag
+	for _, d := range u.held[:n] {
+		u.bytes -= bytesOf(d)
 	}
-	clear(l.held[:n]) // for the garbage collector
-	l.held = l.held[n:]
-	if len(l.held) == 0 {
-		l.held = nil
+	clear(u.held[:n]) // for the garbage collector
+	u.held = u.held[n:]
+	if len(u.held) == 0 {
+		u.held = nil
 	}
 	return tag
 }

@@ -85,7 +85,7 @@ func checkUnacked(t *testing.T, ops []byte) {
 			}
 		case 3:
 			tag := arg()
-			d, err := l.startDeadLetter(tag)
+			d, err := l.startMove(tag)
 			if want := state[tag] == failed || tag > confirmed && tag <= given && state[tag] == free; (err == nil) != want {
 				t.Fatalf("set aside %d in state %d, %d are confirmed: %v", tag, state[tag], confirmed, err)
 			} else if err == nil {
@@ -99,7 +99,7 @@ func checkUnacked(t *testing.T, ops []byte) {
 			if state[tag] != pending {
 				continue
 			}
-			l.finishDeadLetter(tag, ok)
+			l.finishMove(tag, ok)
 			if state[tag] = failed; ok {
 				state[tag] = done
 			}
@@ -109,7 +109,7 @@ func checkUnacked(t *testing.T, ops []byte) {
 	}
 	for tag, s := range state {
 		if s == pending {
-			l.finishDeadLetter(tag, true)
+			l.finishMove(tag, true)
 			state[tag] = done
 		}
 	}

@@ -12,38 +12,41 @@ const (
 	minPrefetch = 8
 )
 
-// window bounds the bytes that a consumer holds. If messages turn out to be so large that
-// the bound is exceeded, later deliveries are dropped. When the held ones are
-// acknowledged, the consumer ends, which returns the dropped ones to their positions in
-// the queue, and the next consumer has a lower prefetch count; or a higher one again, when
-// the message size allows that. RabbitMQ has no other way to change the prefetch count for
-// all types of queues. The consumer's mu guards it.
+// window bounds the bytes of the messages that a consumer holds. If the messages are so large
+// that the bound is exceeded, later deliveries are discarded. When the held messages are
+// acknowledged, the consumer ends, which returns the discarded ones to their positions in the
+// queue, and the next consumer has a lower prefetch count. If messages are small again, a
+// consumer ends in the same way so that the next one has a higher prefetch count. RabbitMQ
+// has no other way to change the prefetch count for all types of queues. consumer.mu guards a
+// window.
 type window struct {
 	prefetch       int // prefetch count of this consumer
-	next           int // prefetch count of the next one, or 0 for no change
+	nextPrefetch   int // prefetch count of the next consumer; 0: this consumer need not end
 	arrived, bytes int // number and size of accepted messages
 }
 
-// takes reports whether a delivery fits into the window.
-func (w *window) takes(d amqp.Delivery, l *unacked, most int) bool {
-	held := len(l.held) + len(l.excluded)
-	if w.dropping() || held > 0 && l.bytes+bytesOf(d) > maxWindow {
-		w.next = min(w.prefetch, max(minPrefetch, held/2))
+// accept counts a delivery if it fits into the window, and reports whether it does. It also
+// decides whether the next consumer is to have another prefetch count, of at most
+// maxPrefetch.
+func (w *window) accept(d amqp.Delivery, u *unacked, maxPrefetch int) bool {
+	held := len(u.held) + len(u.excluded)
+	if w.discards() || held > 0 && u.bytes+bytesOf(d) > maxWindow {
+		w.nextPrefetch = min(w.prefetch, max(minPrefetch, held/2))
 		return false
 	}
 	w.arrived++
 	w.bytes += bytesOf(d)
-	if w.prefetch < most && w.arrived >= 4*w.prefetch {
-		if possible := min(most, maxWindow/2/(w.bytes/w.arrived)); possible >= 2*w.prefetch {
-			w.next = possible
+	if w.prefetch < maxPrefetch && w.arrived >= 4*w.prefetch {
+		if possible := min(maxPrefetch, maxWindow/2/(w.bytes/w.arrived)); possible >= 2*w.prefetch {
+			w.nextPrefetch = possible
 		}
 	}
 	return true
 }
 
-// dropping reports whether no more deliveries are accepted.
-func (w *window) dropping() bool { return w.next > 0 && w.next <= w.prefetch }
+// discards reports whether all further deliveries are discarded.
+func (w *window) discards() bool { return w.nextPrefetch > 0 && w.nextPrefetch <= w.prefetch }
 
-// resized reports whether the consumer should end now: it holds no messages, and the next
-// one is to have another prefetch count.
-func (w *window) resized(l *unacked) bool { return w.next > 0 && len(l.held) == 0 }
+// mustReopen reports whether the consumer is to end now: it holds no messages, and the next
+// consumer is to have another prefetch count.
+func (w *window) mustReopen(u *unacked) bool { return w.nextPrefetch > 0 && len(u.held) == 0 }

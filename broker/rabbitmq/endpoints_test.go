@@ -55,7 +55,7 @@ func TestSeveralURLs(t *testing.T) {
 		{" amqp://a:1,amqps://b ,\n amqp://c:3/v ", []string{"a:1", "b:5671", "c:3"}},
 		{"amqp://u:x,y@a,amqp://u:,@b", []string{"a:5672", "b:5672"}},
 	} {
-		a, err := parseAddress(test.s)
+		a, err := parseURLs(test.s)
 		var got []string
 		for _, n := range a {
 			got = append(got, net.JoinHostPort(n.host, n.port))
@@ -72,7 +72,7 @@ func TestSeveralURLs(t *testing.T) {
 		"amqp://u:" + secret + "@a,amqp://b?heartbeat=always,":     "URL number 2",
 		"amqp://u:" + secret + "@a, amqp://u:" + secret + "@b c/x": "URL number 2",
 	} {
-		if _, err := parseAddress(s); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), secret) {
+		if _, err := parseURLs(s); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), secret) {
 			t.Errorf("%q: got %v, want %q", s, err, want)
 		}
 	}

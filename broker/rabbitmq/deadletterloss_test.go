@@ -235,12 +235,12 @@ func TestMissingEnds(t *testing.T) {
 		} else {
 			l := c.(*consumer).deadLetters.length
 			l.sem <- struct{}{}
-			b.stayTime = 0
+			b.recoveryTime = 0
 			<-l.sem
 		}
 		warned(false)
 		eventually(t, "the log", func() error { // which comes after the warning has ended
-			if !strings.Contains(log.String(), "no longer missing") {
+			if !strings.Contains(log.String(), "the warning ends") {
 				return fmt.Errorf("the log does not say so:\n%s", log)
 			}
 			return nil
@@ -250,47 +250,47 @@ func TestMissingEnds(t *testing.T) {
 
 // While a browser holds messages, the length is not evaluated. If the browser has ended
 // without a notice, that is so for browseTime; what it has removed is not missing. The
-// warning ends when added messages have stayed, or when none was missing for quietTime. The
+// warning ends when added messages have stayed, or when none was missing for noLossTime. The
 // number of browsers is bounded.
 func TestBrowserWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l lengthCheck
-		compare := func(length int, want lengthResult) {
+		compare := func(length int, want warningAction) {
 			t.Helper()
-			if got := l.compare(length, true, stayTime); got != want {
+			if got := l.evaluate(length, true, recoveryTime); got != want {
 				t.Errorf("length %d: result %d, want %d", length, got, want)
 			}
 		}
-		compare(10, lengthUnclear)
-		l.noticed(browseNotice{Browser: "one"})
+		compare(10, keepWarning)
+		l.recordNotice(browseNotice{Browser: "one"})
 		for range 3 {
-			compare(1, lengthUnclear)
+			compare(1, keepWarning)
 		}
 		time.Sleep(browseTime + 1)
 		for range 3 {
-			compare(1, lengthUnclear)
+			compare(1, keepWarning)
 		}
-		l.added()
-		compare(1, lengthUnclear)
-		compare(1, messagesMissing)
-		l.added()
-		compare(2, lengthUnclear)
-		time.Sleep(stayTime)
-		compare(2, messagesStay)
-		compare(1, lengthUnclear)
-		compare(1, messagesMissing)
-		time.Sleep(quietTime - 1)
-		compare(1, lengthUnclear)
+		l.recordAdded()
+		compare(1, keepWarning)
+		compare(1, startWarning)
+		l.recordAdded()
+		compare(2, keepWarning)
+		time.Sleep(recoveryTime)
+		compare(2, endWarning)
+		compare(1, keepWarning)
+		compare(1, startWarning)
+		time.Sleep(noLossTime - 1)
+		compare(1, keepWarning)
 		time.Sleep(time.Nanosecond)
-		compare(1, messagesStay)
-		compare(1, lengthUnclear)
+		compare(1, endWarning)
+		compare(1, keepWarning)
 		for n := range 2 * maxBrowsers {
-			l.noticed(browseNotice{Browser: fmt.Sprint(n)})
+			l.recordNotice(browseNotice{Browser: fmt.Sprint(n)})
 		}
 		if len(l.browsers) != maxBrowsers {
 			t.Errorf("%d browsers are recorded", len(l.browsers))
 		}
-		l.noticed(browseNotice{Browser: "0", Done: true, Removed: 1 << 62})
+		l.recordNotice(browseNotice{Browser: "0", Done: true, Removed: 1 << 62})
 		if l.expected != 0 {
 			t.Errorf("%d messages are expected", l.expected)
 		}
@@ -305,14 +305,14 @@ func TestHostileNotices(t *testing.T) {
 	for _, body := range []string{
 		"", "null", "[]", "{", `{"queue":"q.XQ"}`, `{"queue":"q","browser":"b","done":true,"removed":3}`,
 		`{"queue":"q.XQ","browser":"b","done":true,"removed":-3}`, `{"queue":"q.XQ","browser":"b","done":true,"removed":1e30}`,
-		`{"queue":"q.XQ","browser":"` + strings.Repeat("b", maxNotice) + `"}`,
+		`{"queue":"q.XQ","browser":"` + strings.Repeat("b", maxBrowseNotice) + `"}`,
 	} {
-		c.noteBrowser([]byte(body))
+		c.receiveBrowseNotice([]byte(body))
 		if l := c.deadLetters.length; l.expected != 5 || len(l.browsers) > 0 {
 			t.Errorf("%.60s: has an effect", body)
 		}
 	}
-	c.noteBrowser([]byte(`{"queue":"q.XQ","browser":"b","done":true,"removed":3}`))
+	c.receiveBrowseNotice([]byte(`{"queue":"q.XQ","browser":"b","done":true,"removed":3}`))
 	if c.deadLetters.length.expected != 2 {
 		t.Error("a valid notice has no effect")
 	}

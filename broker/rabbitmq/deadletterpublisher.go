@@ -12,8 +12,8 @@ import (
 	"peerlink/internal/excerpt"
 )
 
-// The headers of a message in a dead-letter queue that record the reason, the time, and
-// the exchange and routing key of its first delivery.
+// The headers that are added to a message in a dead-letter queue: the reason and the time of
+// dead-lettering, and the exchange and routing key with which the message was published.
 const (
 	headerReason     = "x-peerlink-reason"
 	headerTime       = "x-peerlink-time"
@@ -21,7 +21,7 @@ const (
 	headerRoutingKey = "x-peerlink-routing-key"
 )
 
-// deadLetterPublisher publishes dead letters of one queue.
+// deadLetterPublisher publishes the dead letters of one queue to its dead-letter queue.
 type deadLetterPublisher struct {
 	sem    chan struct{} // semaphore: has an element while to is used
 	to     queuePublisher
@@ -29,13 +29,13 @@ type deadLetterPublisher struct {
 }
 
 func newDeadLetterPublisher(b *Broker, queue string) deadLetterPublisher {
-	return deadLetterPublisher{sem: make(chan struct{}, 1), to: queuePublisher{broker: b, queue: b.deadLetterQueueOf(queue)}, length: b.newLengthCheck(queue)}
+	return deadLetterPublisher{sem: make(chan struct{}, 1), to: queuePublisher{broker: b, queue: b.deadLetterQueueOf(queue)}, length: b.lengthCheckFor(queue)}
 }
 
-// publish publishes a copy of a delivery, and waits until RabbitMQ has confirmed it. It logs
-// the message, too, because a dead-letter queue may lose messages.
-func (a *deadLetterPublisher) publish(ctx context.Context, d amqp.Delivery, reason string) error {
-	for _, sem := range []chan struct{}{a.sem, a.length.sem} {
+// publish publishes a copy of a delivery, and waits until RabbitMQ has confirmed the copy. It
+// also logs the message, because a dead-letter queue may lose messages.
+func (p *deadLetterPublisher) publish(ctx context.Context, d amqp.Delivery, reason string) error {
+	for _, sem := range []chan struct{}{p.sem, p.length.sem} {
 		select {
 		case sem <- struct{}{}:
 			defer func() { <-sem }()
@@ -43,32 +43,32 @@ func (a *deadLetterPublisher) publish(ctx context.Context, d amqp.Delivery, reas
 			return context.Cause(ctx)
 		}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, a.to.broker.opts.ConfirmTimeout, errNotConfirmed)
+	ctx, cancel := context.WithTimeoutCause(ctx, p.to.broker.opts.ConfirmTimeout, errNotConfirmed)
 	defer cancel()
-	b := a.to.broker
-	if a.length.needsCheck() {
-		b.checkLength(ctx, a.length)
+	b := p.to.broker
+	if p.length.needsCheck() {
+		b.checkLength(ctx, p.length)
 	}
-	if a.length.startWatch() {
-		go b.watchLength(a.length)
+	if p.length.setWatched() {
+		go b.watchLength(p.length)
 	}
-	ok, err := a.to.publish(ctx, deadLetterCopy(d, reason))
+	ok, err := p.to.publish(ctx, deadLetterCopy(d, reason))
 	if err == nil && !ok {
 		// The dead-letter queue was deleted.
-		err = a.to.broker.onDeclaring(ctx, func(d declarer) error { return d.queue(a.to.queue, nil) })
+		err = b.onDeclaring(ctx, func(d declarer) error { return d.declareQueue(p.to.queue, nil) })
 		if err == nil {
-			ok, err = a.to.publish(ctx, deadLetterCopy(d, reason))
+			ok, err = p.to.publish(ctx, deadLetterCopy(d, reason))
 		}
 	}
 	if err == nil && !ok {
-		err = fmt.Errorf("%w: RabbitMQ returns it from queue %s", broker.ErrUnroutable, a.to.queue)
+		err = fmt.Errorf("%w: RabbitMQ returns it from queue %s", broker.ErrUnroutable, p.to.queue)
 	}
 	if err == nil {
-		a.to.broker.log.Warn("message put into the queue of those set aside", "queue", a.to.queue, "type", d.Type,
+		b.log.Warn("message set aside: it is in the dead-letter queue now", "queue", p.to.queue, "type", d.Type,
 			"exchange", d.Exchange, "routing_key", d.RoutingKey, "bytes", len(d.Body), "body", excerpt.Limit(string(d.Body), maxLogged))
-		a.length.added()
-		if n, exists, err := b.countQueue(ctx, a.to.queue); err == nil && exists {
-			a.length.counted(n)
+		p.length.recordAdded()
+		if n, exists, err := b.countQueue(ctx, p.to.queue); err == nil && exists {
+			p.length.setLength(n)
 		}
 	}
 	return err
@@ -78,12 +78,12 @@ func (a *deadLetterPublisher) publish(ctx context.Context, d amqp.Delivery, reas
 // shorter, unless their note is long.
 const maxLogged = 1000
 
-// close is called after the last call of put. It does not wait: a call of put that is
-// still in progress ends with its context.
-func (a *deadLetterPublisher) close() {
-	a.sem <- struct{}{}
-	defer func() { <-a.sem }()
-	a.to.close()
+// close closes the channel. It waits for a call of publish that is still in progress, whose
+// context has ended.
+func (p *deadLetterPublisher) close() {
+	p.sem <- struct{}{}
+	defer func() { <-p.sem }()
+	p.to.close()
 }
 
 // deadLetterCopy returns a copy of a delivery for the dead-letter queue.
@@ -91,12 +91,13 @@ func deadLetterCopy(d amqp.Delivery, reason string) amqp.Publishing {
 	m := copyOf(d)
 	m.Headers[headerReason] = reasonText(reason)
 	m.Headers[headerTime] = time.Now()
-	origin(m.Headers, d)
+	recordOrigin(m.Headers, d)
 	return m
 }
 
-// copyOf returns a message with the properties of a delivery, except for those that would
-// make RabbitMQ refuse the message, expire it, or route it to other queues (CC and BCC).
+// copyOf returns a message with the properties of a delivery, except those that would make
+// RabbitMQ refuse the message, drop it after some time (the expiration), or route it to
+// other queues (CC and BCC). Headers of more than maxHeaders bytes are left out.
 func copyOf(d amqp.Delivery) amqp.Publishing {
 	headers := make(amqp.Table, len(d.Headers)+4)
 	if sizeOf(d.Headers) <= maxHeaders {
