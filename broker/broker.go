@@ -95,8 +95,8 @@ type Broker interface {
 	// this Publisher are durable. confirmed must not block. An error is final: no message
 	// after the first n will be confirmed.
 	Publish(ctx context.Context, confirmed func(n uint64, err error)) (Publisher, error)
-	// Health returns the reason why messages can not be stored or consumed at the moment,
-	// and nil if no problem is known. It does not block.
+	// Health returns the reason why messages cannot be stored or consumed at the moment, or
+	// nil if no problem is known. It does not block.
 	Health() error
 	// Close flushes pending work, as far as possible, and releases all resources.
 	Close() error
@@ -106,8 +106,8 @@ type Broker interface {
 // processes. Its Consumers implement [QueueYielder].
 type QueueRequester interface {
 	// RequestQueue requests that the process which consumes a queue leaves it to this
-	// process; has is the number of queues that this process consumes already. It does not
-	// wait for a reply, and the request may remain without effect.
+	// process; has is the number of queues that this process consumes already. RequestQueue
+	// does not wait for a reply, and the request may remain without effect.
 	RequestQueue(ctx context.Context, queue string, has int) error
 }
 
@@ -121,10 +121,10 @@ type QueueYielder interface {
 
 // Consumer consumes the messages of one queue, in order.
 type Consumer interface {
-	// Next waits until at least one message has not been delivered yet, and returns up to
-	// max of them. The deliveries may share memory with one another, but not with
-	// deliveries that are returned later.
-	Next(ctx context.Context, max int) ([]Delivery, error)
+	// Next waits until the queue has a message that was not delivered yet, and returns up to
+	// limit such messages, in order. The deliveries may share memory with one another, but
+	// not with deliveries that are returned later.
+	Next(ctx context.Context, limit int) ([]Delivery, error)
 	// Confirm removes the delivery with this tag and all earlier deliveries, except those
 	// that were passed to Exclude or DeadLetter. It returns before the removal is durable:
 	// at worst the messages are delivered again after a crash.
@@ -133,8 +133,8 @@ type Consumer interface {
 	// queue until DeadLetter has moved it. Exclude does not block.
 	Exclude(tag uint64) error
 	// DeadLetter moves one delivery to the dead letters, with the reason. It returns when
-	// the move is durable. If it fails, the message stays in the queue, even if later
-	// deliveries are confirmed, and DeadLetter may be called for it again.
+	// the move is durable. If DeadLetter fails, the message stays in the queue, even if
+	// later deliveries are confirmed, and DeadLetter may be called for it again.
 	DeadLetter(ctx context.Context, tag uint64, reason string) error
 	// Close returns unconfirmed deliveries to the queue. Confirmations made before Close
 	// remain valid.
@@ -155,9 +155,9 @@ type Publisher interface {
 // FormerQueues is implemented by a [Broker] in which queues with other names may have led to
 // a peer, since an operator can change the names.
 type FormerQueues interface {
-	// UnbindFormer removes the bindings of queues that led to a peer before, as far as they
-	// exist, so that no more messages are put into them. It returns the names of those that
-	// have messages. The peer's present queues are q.
+	// UnbindFormer removes the bindings of former queues, whose messages were sent to a peer
+	// before, as far as these queues exist: no more messages are routed to them. It returns
+	// the names of those former queues that have messages. The peer's present objects are q.
 	UnbindFormer(ctx context.Context, q PeerQueue, former []string) (waiting []string, err error)
 }
 
@@ -165,6 +165,7 @@ type FormerQueues interface {
 // the node's applications have consumed it.
 type Quotas interface {
 	// AwaitQuota waits until more messages of this peer may be published. It is cheap, and
-	// meant to be called before every message. It returns the error of ctx, or ErrClosed.
+	// meant to be called before every message. It returns an error when ctx ends, or
+	// [ErrClosed].
 	AwaitQuota(ctx context.Context, peer string) error
 }

@@ -24,12 +24,12 @@ type DeadLetters interface {
 	List(ctx context.Context, queue string) iter.Seq2[DeadLetter, error]
 	// Retry moves dead letters back to the end of their queue, in the order in which List
 	// yields them, as if they were sent now. It returns how many it has moved. If some of
-	// the IDs do not exist, it moves the others and reports [ErrNoDeadLetter]. After a
-	// failure in the middle, messages may be both in the queue and among the dead letters,
-	// but none is lost.
+	// the IDs do not exist, Retry moves the other dead letters and reports
+	// [ErrNoDeadLetter]. After a failure in the middle, messages may be both in the queue
+	// and among the dead letters, but no message is lost.
 	Retry(ctx context.Context, queue string, ids []string) (int, error)
-	// Drop deletes dead letters. It returns how many, and reports [ErrNoDeadLetter] like
-	// Retry.
+	// Drop deletes dead letters. It returns how many it has deleted, and reports
+	// [ErrNoDeadLetter] like Retry.
 	Drop(ctx context.Context, queue string, ids []string) (int, error)
 }
 
@@ -41,19 +41,19 @@ type QueueInfo struct {
 	Warning     string    // which messages may be lost, and why; "" if no problem is known
 }
 
-// DeadLetter is a message that can not be sent and was taken out of its queue.
+// DeadLetter is a message that was moved out of its queue because it cannot be sent.
 type DeadLetter struct {
 	// ID identifies the message among the dead letters of its queue. It is the same in all
 	// processes for as long as the message is a dead letter. A broker may give identical
 	// messages the same ID; an operation on this ID then applies to all of them.
 	ID     string
 	At     time.Time // when it became a dead letter; zero if the broker does not know
-	Reason string    // why it can not be sent; "" if the broker does not know
+	Reason string    // why it cannot be sent; "" if the broker does not know
 	Outgoing
 }
 
 // NoDeadLetterError returns nil if ids is empty, and otherwise an [ErrNoDeadLetter] that
-// names up to five of them.
+// names up to five of the IDs.
 func NoDeadLetterError(ids []string) error {
 	const named = 5
 	switch n := len(ids); {

@@ -38,20 +38,20 @@ type Fixture struct {
 	Send func(t testing.TB, exchange, routingKey string, messages ...broker.Outgoing) error
 	// Receive consumes n messages of the inbox as an application does.
 	Receive func(t testing.TB, n int) []broker.Incoming
-	// Aside returns the dead letters of a queue.
-	Aside func(t testing.TB, queue string) []Aside
+	// DeadLetters returns the dead letters of a queue.
+	DeadLetters func(t testing.TB, queue string) []DeadLetter
 	// Reopen closes the broker and opens it again, or another one with the same messages.
 	Reopen func(t testing.TB) broker.Broker
 	// Stall makes the broker unable to store messages until resume is called. It may be
 	// nil if it is tested with another fixture of the same broker.
 	Stall func(t testing.TB) (resume func())
-	// NoInbox is an exchange for received messages without bindings. It is empty if the
+	// NoInbox is an exchange for received messages without bindings; "" if the
 	// broker has no such exchanges.
 	NoInbox string
 }
 
-// Aside is a dead letter.
-type Aside struct {
+// DeadLetter is a dead letter, as an application sees it.
+type DeadLetter struct {
 	broker.Outgoing
 	Reason string
 }
@@ -65,25 +65,25 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"Order", testOrder},
 		{"Routing", testRouting},
 		{"Fanout", testFanout},
-		{"DeclareChanged", testDeclareChanged},
-		{"Release", testRelease},
+		{"BindChanged", testBindChanged},
+		{"Unbind", testUnbind},
 		{"Confirm", testConfirm},
-		{"ConfirmHolds", testConfirmHolds},
-		{"GivenBack", testGivenBack},
-		{"SetAside", testSetAside},
-		{"SetAsideFails", testSetAsideFails},
-		{"Keep", testKeep},
+		{"ConfirmBeforeClose", testConfirmBeforeClose},
+		{"UnconfirmedReturn", testUnconfirmedReturn},
+		{"DeadLetter", testDeadLetter},
+		{"DeadLetterFails", testDeadLetterFails},
+		{"Exclude", testExclude},
 		{"NextWaits", testNextWaits},
 		{"NoQueue", testNoQueue},
 		{"InUse", testInUse},
 		{"Publish", testPublish},
 		{"Unroutable", testUnroutable},
-		{"Refused", testRefused},
+		{"Invalid", testInvalid},
 		{"PublisherClosed", testPublisherClosed},
 		{"Stalled", testStalled},
 		{"ClosedWhileStalled", testClosedWhileStalled},
 		{"Closed", testClosed},
-		{"AtOnce", testAtOnce},
+		{"Concurrent", testConcurrent},
 		{"DeadLetters", testDeadLetters},
 		{"DeadLettersRetry", testDeadLettersRetry},
 		{"DeadLettersDrop", testDeadLettersDrop},
@@ -115,18 +115,18 @@ func (f Fixture) peer(id, key string) broker.PeerQueue {
 	}
 }
 
-func (f Fixture) declare(t testing.TB, q broker.PeerQueue) {
+func (f Fixture) bind(t testing.TB, q broker.PeerQueue) {
 	t.Helper()
 	if err := f.Broker.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// declared creates the queue of a peer, with messages "1" to "n" in it.
-func (f Fixture) declared(t testing.TB, n int) (queue string) {
+// queueWith creates the queue of a peer, with messages "1" to "n" in it.
+func (f Fixture) queueWith(t testing.TB, n int) (queue string) {
 	t.Helper()
 	q := f.peer("1234abcd", "00.00.01")
-	f.declare(t, q)
+	f.bind(t, q)
 	f.send(t, q, numbers(1, n)...)
 	return q.Queues[0]
 }
@@ -228,7 +228,7 @@ func wantQueued(t testing.TB, f Fixture, b broker.Broker, q broker.PeerQueue, wa
 // increasing tags.
 func testOrder(t *testing.T, f Fixture) {
 	q := f.peer("1234abcd", "00.00.01")
-	f.declare(t, q)
+	f.bind(t, q)
 	m := broker.Outgoing{Type: "ConfigureAccount", ContentType: "application/json", Body: []byte("\x00 \xff")}
 	if err := f.Send(t, q.Exchange, "00.00.01.02", m); err != nil {
 		t.Fatal(err)
@@ -255,8 +255,8 @@ func testOrder(t *testing.T, f Fixture) {
 // queue if there is none.
 func testRouting(t *testing.T, f Fixture) {
 	one, two := f.peer("1", "00.00.01"), f.peer("2", "00.00.02")
-	f.declare(t, one)
-	f.declare(t, two)
+	f.bind(t, one)
+	f.bind(t, two)
 	f.send(t, one, "a")
 	f.send(t, two, "b")
 	f.send(t, one, "c")
@@ -272,7 +272,7 @@ func testFanout(t *testing.T, f Fixture) {
 	one, two := f.peer("1", ""), f.peer("2", "")
 	for _, q := range []*broker.PeerQueue{&one, &two} {
 		q.Prefix, q.Exchange, q.Fanout, q.BindingKey = "da", "debtors_out"+f.Suffix, true, ""
-		f.declare(t, *q)
+		f.bind(t, *q)
 	}
 	if err := f.Send(t, one.Exchange, "any.key", outgoing("a")...); err != nil {
 		t.Fatal(err)
@@ -283,13 +283,13 @@ func testFanout(t *testing.T, f Fixture) {
 
 // A repeated Bind does not change queued messages. A changed binding key replaces the old
 // one.
-func testDeclareChanged(t *testing.T, f Fixture) {
+func testBindChanged(t *testing.T, f Fixture) {
 	before := f.peer("1", "00.00.01")
-	f.declare(t, before)
+	f.bind(t, before)
 	f.send(t, before, "a")
-	f.declare(t, before)
+	f.bind(t, before)
 	after := f.peer("1", "00.00.02")
-	f.declare(t, after)
+	f.bind(t, after)
 	f.send(t, after, "b")
 	if err := f.Send(t, before.Exchange, "00.00.01.07", outgoing("c")...); !errors.Is(err, broker.ErrUnroutable) {
 		t.Errorf("got %v, want ErrUnroutable", err)
@@ -299,12 +299,12 @@ func testDeclareChanged(t *testing.T, f Fixture) {
 
 // After Unbind, no message is routed to the peer's queue, and queued messages stay. Unbind
 // may be called twice, or for a peer without Bind, and Bind may follow.
-func testRelease(t *testing.T, f Fixture) {
+func testUnbind(t *testing.T, f Fixture) {
 	q := f.peer("1", "00.00.01")
 	if err := f.Broker.Unbind(testContext(t), q); err != nil {
 		t.Errorf("never declared: %v", err)
 	}
-	f.declare(t, q)
+	f.bind(t, q)
 	f.send(t, q, "a")
 	for range 2 {
 		if err := f.Broker.Unbind(testContext(t), q); err != nil {
@@ -314,14 +314,14 @@ func testRelease(t *testing.T, f Fixture) {
 			t.Errorf("got %v, want ErrUnroutable", err)
 		}
 	}
-	f.declare(t, q)
+	f.bind(t, q)
 	wantQueued(t, f, f.Broker, q, "a")
 }
 
 // A confirmation removes the message and all earlier deliveries, and no others. It may
 // come late or twice, but a message that was not delivered can not be confirmed.
 func testConfirm(t *testing.T, f Fixture) {
-	queue := f.declared(t, 100)
+	queue := f.queueWith(t, 100)
 	c := consume(t, f.Broker, queue)
 	_, tags := take(t, c, 80)
 	for _, n := range []int{10, 60, 30, 60} {
@@ -330,7 +330,7 @@ func testConfirm(t *testing.T, f Fixture) {
 		}
 	}
 	if err := c.Confirm(tags[79] + 100); err == nil {
-		t.Error("a tag was confirmed that was never given out")
+		t.Error("a tag was confirmed that was never delivered")
 	}
 	if got, _ := take(t, c, 20); !slices.Equal(got, numbers(81, 100)) {
 		t.Errorf("got %q, want 81 to 100", got)
@@ -345,8 +345,8 @@ func testConfirm(t *testing.T, f Fixture) {
 
 // After Close, confirmed messages, including the last ones, are not delivered again;
 // unconfirmed ones are.
-func testConfirmHolds(t *testing.T, f Fixture) {
-	queue := f.declared(t, 10)
+func testConfirmBeforeClose(t *testing.T, f Fixture) {
+	queue := f.queueWith(t, 10)
 	c := consume(t, f.Broker, queue)
 	_, tags := take(t, c, 10)
 	for _, tag := range tags[:7] {
@@ -362,8 +362,8 @@ func testConfirmHolds(t *testing.T, f Fixture) {
 
 // Deliveries that are unconfirmed at Close return to their positions in the queue, no
 // matter how often.
-func testGivenBack(t *testing.T, f Fixture) {
-	queue := f.declared(t, 30)
+func testUnconfirmedReturn(t *testing.T, f Fixture) {
+	queue := f.queueWith(t, 30)
 	for n := range 3 {
 		c := consume(t, f.Broker, queue)
 		if got, _ := take(t, c, 10*n+5); !slices.Equal(got, numbers(1, 10*n+5)) {
@@ -382,8 +382,8 @@ func testGivenBack(t *testing.T, f Fixture) {
 
 // A dead letter leaves the queue, unchanged and with the reason; its neighbours stay, and
 // can be confirmed as if it still existed.
-func testSetAside(t *testing.T, f Fixture) {
-	queue := f.declared(t, 10)
+func testDeadLetter(t *testing.T, f Fixture) {
+	queue := f.queueWith(t, 10)
 	c := consume(t, f.Broker, queue)
 	_, tags := take(t, c, 8)
 	set := func(n int) error { return c.DeadLetter(testContext(t), tags[n-1], fmt.Sprint("reason ", n)) }
@@ -395,18 +395,18 @@ func testSetAside(t *testing.T, f Fixture) {
 	}
 	for _, n := range []int{1, 3, 5, 6} { // the first, one in the middle, the one to be confirmed, a later one
 		if err := set(n); err != nil {
-			t.Fatalf("set aside message %d: %v", n, err)
+			t.Fatalf("dead-letter message %d: %v", n, err)
 		}
 	}
 	confirm(1)
 	confirm(5)
 	for _, n := range []int{1, 3, 4, 6} { // confirmed before, or dead letters already
 		if err := set(n); err == nil {
-			t.Errorf("message %d was set aside again", n)
+			t.Errorf("message %d became a dead letter again", n)
 		}
 	}
 	if err := c.DeadLetter(testContext(t), tags[7]+100, "reason"); err == nil {
-		t.Error("a message was set aside that was never given out")
+		t.Error("a message became a dead letter that was never delivered")
 	}
 	if err := set(8); err != nil {
 		t.Fatal(err)
@@ -419,29 +419,29 @@ func testSetAside(t *testing.T, f Fixture) {
 		t.Errorf("the next consumer got %q, want 7, 9, 10", got)
 	}
 	var got []string
-	for _, a := range f.Aside(t, queue) {
+	for _, a := range f.DeadLetters(t, queue) {
 		if a.Type != "AccountUpdate" || a.ContentType != "application/json" || a.Reason != "reason "+string(a.Body) {
-			t.Errorf("set aside is %+v", a)
+			t.Errorf("the dead letter is %+v", a)
 		}
 		got = append(got, string(a.Body))
 	}
 	if want := []string{"1", "3", "5", "6", "8"}; !slices.Equal(got, want) {
-		t.Errorf("%q were set aside, want %q", got, want)
+		t.Errorf("the dead letters are %q, want %q", got, want)
 	}
 }
 
 // A message whose DeadLetter has failed is not lost by confirmations of later messages:
 // DeadLetter may be called again; otherwise the message is in its queue again, or has
 // become a dead letter after all.
-func testSetAsideFails(t *testing.T, f Fixture) {
-	queue := f.declared(t, 10)
+func testDeadLetterFails(t *testing.T, f Fixture) {
+	queue := f.queueWith(t, 10)
 	c := consume(t, f.Broker, queue)
 	_, tags := take(t, c, 10)
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	for _, n := range []int{3, 5, 6} {
 		if err := c.DeadLetter(over, tags[n-1], "not yet"); err == nil {
-			t.Logf("message %d was set aside in no time", n)
+			t.Logf("message %d is a dead letter already", n)
 		}
 	}
 	for _, n := range []int{4, 9, 10} {
@@ -461,7 +461,7 @@ func testSetAsideFails(t *testing.T, f Fixture) {
 		got, _ := take(t, next, 1)
 		there[got[0]] = true
 	}
-	for _, a := range f.Aside(t, queue) {
+	for _, a := range f.DeadLetters(t, queue) {
 		there[string(a.Body)] = true
 	}
 	delete(there, "the last")
@@ -472,8 +472,8 @@ func testSetAsideFails(t *testing.T, f Fixture) {
 
 // A message that is excluded is not removed by confirmations of later messages. It may
 // become a dead letter; otherwise it is in its queue again.
-func testKeep(t *testing.T, f Fixture) {
-	queue := f.declared(t, 5)
+func testExclude(t *testing.T, f Fixture) {
+	queue := f.queueWith(t, 5)
 	c := consume(t, f.Broker, queue)
 	_, tags := take(t, c, 5)
 	for _, n := range []int{2, 4} {
@@ -482,13 +482,13 @@ func testKeep(t *testing.T, f Fixture) {
 		}
 	}
 	if err := c.Exclude(tags[4] + 1); err == nil {
-		t.Error("a message is kept that was never given out")
+		t.Error("a message was excluded that was never delivered")
 	}
 	if err := c.Confirm(tags[4]); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Exclude(tags[0]); err == nil {
-		t.Error("a message is kept that was confirmed")
+		t.Error("a message was excluded that was confirmed")
 	}
 	if err := c.DeadLetter(testContext(t), tags[1], "reason"); err != nil {
 		t.Error(err)
@@ -500,7 +500,7 @@ func testKeep(t *testing.T, f Fixture) {
 	if got, _ := take(t, consume(t, f.Broker, queue), 2); got[0] != "4" || got[1] != "the last" {
 		t.Errorf("%q are in the queue, want 4 and the last", got)
 	}
-	if aside := f.Aside(t, queue); len(aside) != 1 || string(aside[0].Body) != "2" {
+	if aside := f.DeadLetters(t, queue); len(aside) != 1 || string(aside[0].Body) != "2" {
 		t.Errorf("%+v are dead letters, want 2", aside)
 	}
 }
@@ -509,7 +509,7 @@ func testKeep(t *testing.T, f Fixture) {
 // closed.
 func testNextWaits(t *testing.T, f Fixture) {
 	q := f.peer("1", "00.00.01")
-	f.declare(t, q)
+	f.bind(t, q)
 	c := consume(t, f.Broker, q.Queues[0])
 	next := func(ctx context.Context) <-chan error {
 		result := make(chan error, 1)
@@ -544,16 +544,16 @@ func testNextWaits(t *testing.T, f Fixture) {
 		t.Errorf("confirm: got %v, want ErrClosed", err)
 	}
 	if err := c.DeadLetter(testContext(t), 1, "reason"); !errors.Is(err, broker.ErrClosed) {
-		t.Errorf("set aside: got %v, want ErrClosed", err)
+		t.Errorf("dead-letter: got %v, want ErrClosed", err)
 	}
 }
 
 // A queue that does not exist can not be consumed; other queues are not affected.
 func testNoQueue(t *testing.T, f Fixture) {
-	queue := f.declared(t, 1)
+	queue := f.queueWith(t, 1)
 	c := consume(t, f.Broker, queue)
 	if err := f.Broker.CheckInUse(testContext(t), "peer.nobody"+f.Suffix); err != nil {
-		t.Errorf("a queue that does not exist is not free: %v", err)
+		t.Errorf("a queue that does not exist is in use: %v", err)
 	}
 	if _, err := f.Broker.Consume(testContext(t), "peer.nobody"+f.Suffix); !errors.Is(err, broker.ErrNoQueue) {
 		t.Errorf("consuming a queue that does not exist: got %v, want ErrNoQueue", err)
@@ -566,7 +566,7 @@ func testNoQueue(t *testing.T, f Fixture) {
 // A queue has one consumer at a time, and can have the next one as soon as that is closed.
 // An attempt before does not disturb the consumer.
 func testInUse(t *testing.T, f Fixture) {
-	queue := f.declared(t, 2)
+	queue := f.queueWith(t, 2)
 	ctx := testContext(t)
 	for _, want := range []string{"1", "2"} {
 		if err := f.Broker.CheckInUse(ctx, queue); err != nil {
@@ -594,11 +594,11 @@ func testInUse(t *testing.T, f Fixture) {
 
 // counter collects the confirmations of a publisher.
 type counter struct {
-	mu   sync.Mutex
-	n    uint64
-	bad  error // a violation of the contract
-	want uint64
-	done chan error // receives nil when want is reached, or the error of the stream
+	mu        sync.Mutex
+	n         uint64
+	violation error // a violation of the contract
+	want      uint64
+	done      chan error // receives nil when want is reached, or the error of the stream
 }
 
 // publish opens a stream of which n messages will be confirmed.
@@ -613,8 +613,8 @@ func (f Fixture) publish(t testing.TB, n int) (broker.Publisher, *counter) {
 		p.Close()
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.bad != nil {
-			t.Error(c.bad)
+		if c.violation != nil {
+			t.Error(c.violation)
 		}
 	})
 	return p, c
@@ -624,7 +624,7 @@ func (c *counter) confirmed(n uint64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n < c.n || n > c.want || err == nil && n == c.n {
-		c.bad = fmt.Errorf("%d messages are confirmed after %d, of %d", n, c.n, c.want)
+		c.violation = fmt.Errorf("%d messages are confirmed after %d, of %d", n, c.n, c.want)
 	}
 	reached := n == c.want && c.n < c.want
 	c.n = n
@@ -747,7 +747,7 @@ func testUnroutable(t *testing.T, f Fixture) {
 
 // A message that can never be stored is refused immediately. It is not counted, and the
 // stream continues.
-func testRefused(t *testing.T, f Fixture) {
+func testInvalid(t *testing.T, f Fixture) {
 	p, c := f.publish(t, 1)
 	for _, spoil := range []func(*broker.Incoming){
 		func(m *broker.Incoming) { m.Exchange = "" },
@@ -860,7 +860,7 @@ func testClosedWhileStalled(t *testing.T, f Fixture) {
 	if f.Stall == nil {
 		return
 	}
-	queue := f.declared(t, 0)
+	queue := f.queueWith(t, 0)
 	c := consume(t, f.Broker, queue)
 	p, _ := f.publish(t, 100_000)
 	resume := f.Stall(t)
@@ -892,7 +892,7 @@ func testClosedWhileStalled(t *testing.T, f Fixture) {
 // Closing the broker makes published messages durable, ends all blocked calls, and makes
 // all later calls fail.
 func testClosed(t *testing.T, f Fixture) {
-	queue := f.declared(t, 1)
+	queue := f.queueWith(t, 1)
 	c := consume(t, f.Broker, queue)
 	take(t, c, 1)
 	const count = 50
@@ -922,7 +922,7 @@ func testClosed(t *testing.T, f Fixture) {
 	_, consumeErr := f.Broker.Consume(ctx, queue)
 	_, publishErr := f.Broker.Publish(ctx, func(uint64, error) {})
 	for what, err := range map[string]error{
-		"Declare": f.Broker.Bind(ctx, f.peer("2", "00.00.02")), "Release": f.Broker.Unbind(ctx, f.peer("1", "00.00.01")),
+		"Bind": f.Broker.Bind(ctx, f.peer("2", "00.00.02")), "Unbind": f.Broker.Unbind(ctx, f.peer("1", "00.00.01")),
 		"Consume": consumeErr, "Publish": publishErr,
 		"Publisher.Publish": p.Publish(ctx, f.incoming("x")), "Consumer.Confirm": c.Confirm(1),
 	} {
@@ -945,12 +945,12 @@ func testClosed(t *testing.T, f Fixture) {
 
 // Several publishers, applications and consumers work concurrently: every message arrives,
 // once, and in the order of its sender.
-func testAtOnce(t *testing.T, f Fixture) {
+func testConcurrent(t *testing.T, f Fixture) {
 	const writers, count = 3, 300
 	one, two := f.peer("1", "00.00.01"), f.peer("2", "00.00.02")
 	peers := []broker.PeerQueue{one, two}
 	for _, q := range peers {
-		f.declare(t, q)
+		f.bind(t, q)
 	}
 	var wg sync.WaitGroup
 	for w := range writers {

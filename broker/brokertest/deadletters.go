@@ -22,12 +22,12 @@ func deadLetters(t testing.TB, b broker.Broker) broker.DeadLetters {
 
 // withDeadLetters creates the queue of a peer with messages "1" to "n", and makes some of them
 // dead letters, each with its number as the reason.
-func (f Fixture) withDeadLetters(t testing.TB, n int, aside ...int) (queue string) {
+func (f Fixture) withDeadLetters(t testing.TB, n int, chosen ...int) (queue string) {
 	t.Helper()
-	queue = f.declared(t, n)
+	queue = f.queueWith(t, n)
 	c := consume(t, f.Broker, queue)
 	_, tags := take(t, c, n)
-	for _, i := range aside {
+	for _, i := range chosen {
 		if err := c.DeadLetter(testContext(t), tags[i-1], fmt.Sprint("reason ", i)); err != nil {
 			t.Fatal(err)
 		}
@@ -67,28 +67,28 @@ func idsOf(messages []broker.DeadLetter) []string {
 	return ids
 }
 
-// wantAside checks which messages of a queue are dead letters.
-func wantAside(t testing.TB, b broker.Broker, queue string, want ...string) {
+// wantDeadLetters checks which messages of a queue are dead letters.
+func wantDeadLetters(t testing.TB, b broker.Broker, queue string, want ...string) {
 	t.Helper()
 	if got := bodiesOf(listDeadLetters(t, b, queue)); !slices.Equal(got, want) {
 		t.Errorf("%q are set aside in queue %s, want %q", got, queue, want)
 	}
 }
 
-// wantContents waits until a queue has this number of messages: the deliveries of a closed
+// wantInfo waits until a queue has this number of messages: the deliveries of a closed
 // consumer may not have returned yet.
-func wantContents(t testing.TB, b broker.Broker, queue string, waiting, aside int) broker.QueueInfo {
+func wantInfo(t testing.TB, b broker.Broker, queue string, waiting, dead int) broker.QueueInfo {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
 		c, err := deadLetters(t, b).Info(testContext(t), queue)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Waiting == waiting && c.DeadLetters == aside {
+		if c.Waiting == waiting && c.DeadLetters == dead {
 			return c
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("queue %s has %+v, want %d waiting and %d set aside", queue, c, waiting, aside)
+			t.Fatalf("queue %s has %+v, want %d messages and %d dead letters", queue, c, waiting, dead)
 		}
 	}
 }
@@ -99,7 +99,7 @@ func wantContents(t testing.TB, b broker.Broker, queue string, waiting, aside in
 func testDeadLetters(t *testing.T, f Fixture) {
 	before := time.Now().Truncate(time.Second)
 	queue := f.withDeadLetters(t, 10, 2, 5, 6, 9)
-	counted := wantContents(t, f.Broker, queue, 6, 4)
+	counted := wantInfo(t, f.Broker, queue, 6, 4)
 	if !counted.Oldest.IsZero() && (counted.Oldest.Before(before) || counted.Oldest.After(time.Now())) {
 		t.Errorf("the oldest is of %v", counted.Oldest)
 	}
@@ -110,7 +110,7 @@ func testDeadLetters(t *testing.T, f Fixture) {
 	ids := idsOf(found)
 	for i, m := range found {
 		if m.Type != "AccountUpdate" || m.ContentType != "application/json" || m.Reason != "reason "+string(m.Body) {
-			t.Errorf("set aside is %+v", m)
+			t.Errorf("the dead letter is %+v", m)
 		}
 		if m.At.Before(before) || m.At.After(time.Now()) {
 			t.Errorf("message %s was set aside at %v", m.Body, m.At)
@@ -126,7 +126,7 @@ func testDeadLetters(t *testing.T, f Fixture) {
 	if again := idsOf(listDeadLetters(t, b, queue)); !slices.Equal(again, ids) {
 		t.Errorf("the IDs were %q, and are %q", ids, again)
 	}
-	wantContents(t, b, queue, 6, 4)
+	wantInfo(t, b, queue, 6, 4)
 	if got, _ := take(t, consume(t, b, queue), 6); !slices.Equal(got, []string{"1", "3", "4", "7", "8", "10"}) {
 		t.Errorf("the queue has %q", got)
 	}
@@ -163,14 +163,14 @@ func testDeadLettersRetry(t *testing.T, f Fixture) {
 	if got := append([]string{string(first.ds[0].Body)}, rest...); !slices.Equal(got, []string{"1", "3", "4"}) {
 		t.Errorf("retried were %q, want 1, 3, 4", got)
 	}
-	wantAside(t, f.Broker, queue, "2")
+	wantDeadLetters(t, f.Broker, queue, "2")
 	if err := c.Confirm(tags[1]); err != nil {
 		t.Error(err)
 	}
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	wantContents(t, f.Broker, queue, 0, 1)
+	wantInfo(t, f.Broker, queue, 0, 1)
 }
 
 // Drop deletes the given dead letters only. IDs of messages that do not exist are
@@ -183,20 +183,20 @@ func testDeadLettersDrop(t *testing.T, f Fixture) {
 		t.Errorf("without an ID: %d messages were dropped, %v", n, err)
 	}
 	if n, err := s.Drop(testContext(t), queue, []string{"999999", ids[1], "", "x'; --", "-1"}); n != 1 || !errors.Is(err, broker.ErrNoDeadLetter) {
-		t.Errorf("%d messages were dropped, %v, want 1 and ErrNotAside", n, err)
+		t.Errorf("%d messages were dropped, %v, want 1 and ErrNoDeadLetter", n, err)
 	}
 	for what, do := range map[string]func() (int, error){
 		"drop":  func() (int, error) { return s.Drop(testContext(t), queue, ids[1:2]) },
 		"retry": func() (int, error) { return s.Retry(testContext(t), queue, ids[1:2]) },
 	} {
 		if n, err := do(); n != 0 || !errors.Is(err, broker.ErrNoDeadLetter) {
-			t.Errorf("%s what was dropped: %d messages, %v, want ErrNotAside", what, n, err)
+			t.Errorf("%s what was dropped: %d messages, %v, want ErrNoDeadLetter", what, n, err)
 		}
 	}
-	wantAside(t, f.Broker, queue, "1", "3", "4")
+	wantDeadLetters(t, f.Broker, queue, "1", "3", "4")
 	b := f.Reopen(t)
-	wantAside(t, b, queue, "1", "3", "4")
-	wantContents(t, b, queue, 1, 3)
+	wantDeadLetters(t, b, queue, "1", "3", "4")
+	wantInfo(t, b, queue, 1, 3)
 	if got, _ := take(t, consume(t, b, queue), 1); got[0] != "5" {
 		t.Errorf("the queue has %q, want 5", got)
 	}
@@ -215,7 +215,7 @@ func testDeadLettersRetryAgain(t *testing.T, f Fixture) {
 		if n, err := deadLetters(t, f.Broker).Retry(testContext(t), queue, idsOf(found)); err != nil || n != 1 {
 			t.Fatalf("round %d: %d were retried, %v", round, n, err)
 		}
-		wantAside(t, f.Broker, queue)
+		wantDeadLetters(t, f.Broker, queue)
 		ds, err := c.Next(testContext(t), 10)
 		if err != nil || len(ds) != 1 || string(ds[0].Body) != "1" || ds[0].Type != "AccountUpdate" {
 			t.Fatalf("round %d: got %+v, %v", round, ds, err)
@@ -233,7 +233,7 @@ func testDeadLettersRetryAgain(t *testing.T, f Fixture) {
 // Identical messages, whether or not they have the same ID, are all retried, each once.
 func testDeadLettersAlike(t *testing.T, f Fixture) {
 	q := f.peer("1234abcd", "00.00.01")
-	f.declare(t, q)
+	f.bind(t, q)
 	f.send(t, q, "same", "same", "same")
 	queue := q.Queues[0]
 	c := consume(t, f.Broker, queue)
@@ -250,7 +250,7 @@ func testDeadLettersAlike(t *testing.T, f Fixture) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	wantContents(t, f.Broker, queue, 3, 0)
+	wantInfo(t, f.Broker, queue, 3, 0)
 }
 
 // More dead letters than fit into one step are listed, retried and dropped completely and
@@ -273,7 +273,7 @@ func testDeadLettersMany(t *testing.T, f Fixture) {
 	if n, err := s.Retry(testContext(t), queue, ids[100:]); err != nil || n != count-100 {
 		t.Errorf("%d messages were retried, %v, want %d", n, err, count-100)
 	}
-	wantContents(t, f.Broker, queue, count-100, 0)
+	wantInfo(t, f.Broker, queue, count-100, 0)
 	if got, _ := take(t, consume(t, f.Broker, queue), count-100); !slices.Equal(got, numbers(101, count)) {
 		t.Errorf("retried were %d messages, want 101 to %d", len(got), count)
 	}
@@ -288,7 +288,7 @@ func testDeadLettersNoQueue(t *testing.T, f Fixture) {
 	var lookErr error
 	for _, lookErr = range s.List(testContext(t), nowhere) {
 	}
-	for what, err := range map[string]error{"Contents": countErr, "Retry": retryErr, "Drop": dropErr, "Aside": lookErr} {
+	for what, err := range map[string]error{"Info": countErr, "Retry": retryErr, "Drop": dropErr, "List": lookErr} {
 		if !errors.Is(err, broker.ErrNoQueue) {
 			t.Errorf("%s: got %v, want ErrNoQueue", what, err)
 		}
@@ -309,10 +309,10 @@ func testDeadLettersClosed(t *testing.T, f Fixture) {
 	var lookErr error
 	for _, lookErr = range s.List(testContext(t), queue) {
 	}
-	for what, err := range map[string]error{"Contents": countErr, "Retry": retryErr, "Drop": dropErr, "Aside": lookErr} {
+	for what, err := range map[string]error{"Info": countErr, "Retry": retryErr, "Drop": dropErr, "List": lookErr} {
 		if !errors.Is(err, broker.ErrClosed) {
 			t.Errorf("%s: got %v, want ErrClosed", what, err)
 		}
 	}
-	wantAside(t, f.Reopen(t), queue, "1")
+	wantDeadLetters(t, f.Reopen(t), queue, "1")
 }

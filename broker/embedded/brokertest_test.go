@@ -23,13 +23,13 @@ func TestBroker(t *testing.T) {
 				return sendAll(t, s, exchange, key, ms)
 			},
 			Receive: func(t testing.TB, n int) []broker.Incoming { return receive(t, s, n) },
-			Aside: func(t testing.TB, queue string) []brokertest.Aside {
-				var aside []brokertest.Aside
+			DeadLetters: func(t testing.TB, queue string) []brokertest.DeadLetter {
+				var aside []brokertest.DeadLetter
 				for m, err := range s.List(testContext(t), queue) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					aside = append(aside, brokertest.Aside{Outgoing: m.Outgoing, Reason: m.Reason})
+					aside = append(aside, brokertest.DeadLetter{Outgoing: m.Outgoing, Reason: m.Reason})
 				}
 				return aside
 			},

@@ -8,18 +8,18 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// probe publishes empty messages. RabbitMQ reports that it is short of memory or disk only
-// on connections that publish in this state. The messages are routed to an exclusive queue
-// of the connection, which drops them: unroutable messages would appear in the metrics
-// that operators use to find errors.
+// probe publishes empty messages: RabbitMQ reports an alarm, that it is short of memory or
+// disk, only on connections on which messages are published during the alarm. The messages
+// are routed to an exclusive queue of the connection, which drops them: unroutable messages
+// would appear in the metrics that operators use to find errors.
 type probe struct {
 	broker *Broker
 	pause  time.Duration // probePause, except in tests
 	busy   atomic.Bool   // a probe is in progress
 
-	// The following fields are used by the goroutine that has set busy only.
-	open    *probeChannel // nil if there was none; may be closed
-	refused *refusedProbe // nil unless RabbitMQ did not permit the last probe
+	// Only the goroutine that has set busy uses the following fields.
+	current     *probeChannel // nil if there was none; may be closed
+	lastRefused *refusedProbe // nil unless RabbitMQ did not permit the last probe
 }
 
 // probeChannel is a channel with the queue for probes.
@@ -32,22 +32,22 @@ type probeChannel struct {
 
 // refusedProbe is a probe that RabbitMQ has not permitted.
 type refusedProbe struct {
-	on *liveConn // the last connection for publishing
+	on *liveConn // the connection for publishing at that time
 	at time.Time
 }
 
-// probePause is how long after a probe was not permitted another one is tried on the same
-// connection. Each one is an error in RabbitMQ's log.
+// probePause is the time after a probe that was not permitted until the next probe on the same
+// connection. Each such probe causes an error in RabbitMQ's log.
 const probePause = time.Minute
 
 // send publishes a message in the background, unless a probe is in progress, there was no
-// connection yet, or RabbitMQ did not permit it a short time ago.
+// connection yet, or the last probe was not permitted and probePause is not over.
 func (p *probe) send() {
 	b := p.broker
 	if b.declaring.latest() == nil && b.publishing.latest() == nil || !p.busy.CompareAndSwap(false, true) {
 		return
 	}
-	if r := p.refused; r != nil && r.on == b.publishing.latest() && time.Since(r.at) < p.pause {
+	if r := p.lastRefused; r != nil && r.on == b.publishing.latest() && time.Since(r.at) < p.pause {
 		p.busy.Store(false)
 		return
 	}
@@ -55,44 +55,46 @@ func (p *probe) send() {
 		defer p.busy.Store(false)
 		ctx, cancel := context.WithTimeout(b.life, b.opts.ConnectTimeout)
 		defer cancel()
-		p.note(p.publish(ctx))
+		p.recordResult(p.publish(ctx))
 	}()
 }
 
-// note logs when RabbitMQ begins, or ceases, not to permit probes. Other errors are
-// reported by the operations that need the connection.
-func (p *probe) note(permitted bool, err error) {
+// recordResult records whether RabbitMQ permits probes, and logs changes; its arguments are
+// the results of publish. Other errors are reported by the operations that need the
+// connection.
+func (p *probe) recordResult(permitted bool, err error) {
 	log := p.broker.log
 	switch {
 	case saysCode(err, amqp.AccessRefused):
-		if p.refused == nil {
+		if p.lastRefused == nil {
 			log.Warn("RabbitMQ does not permit probes: an alarm of RabbitMQ is not noticed before a message is to be stored; its user needs all permissions for queues amq.gen-*, see docs/queues.md", "err", err)
 		}
-		p.refused = &refusedProbe{p.broker.publishing.latest(), time.Now()}
-	case permitted && p.refused != nil:
-		p.refused = nil
+		p.lastRefused = &refusedProbe{p.broker.publishing.latest(), time.Now()}
+	case permitted && p.lastRefused != nil:
+		p.lastRefused = nil
 		log.Info("RabbitMQ permits probes")
 	}
 }
 
-// publish publishes a message. It reports whether RabbitMQ has permitted the previous one.
+// publish publishes a message. permitted reports whether RabbitMQ has permitted the previous
+// message. RabbitMQ answers only if it does not permit a message: it closes the channel.
 func (p *probe) publish(ctx context.Context) (permitted bool, err error) {
-	if p.open != nil && p.open.IsClosed() {
-		ended := p.open.ended
-		p.open = nil
+	if p.current != nil && p.current.IsClosed() {
+		ended := p.current.ended
+		p.current = nil
 		select {
 		case e := <-ended:
-			if e != nil && saysCode(e, amqp.AccessRefused) { // to publish
+			if e != nil && saysCode(e, amqp.AccessRefused) { // the user may not publish
 				return false, explain(e)
 			}
 		default:
 		}
 	}
-	permitted = p.open != nil
-	if p.open == nil {
+	permitted = p.current != nil
+	if p.current == nil {
 		var c *probeChannel
 		l, ch, err := p.broker.publishing.open(ctx, func(_ *liveConn, ch *amqp.Channel) error {
-			// If ctx ends, this goes on after open has returned.
+			// If ctx ends, this function may go on after open has returned.
 			var err error
 			c, err = newProbeChannel(ch)
 			return err
@@ -101,16 +103,16 @@ func (p *probe) publish(ctx context.Context) (permitted bool, err error) {
 			return false, err
 		}
 		c.Channel, c.live = ch, l
-		p.open = c
+		p.current = c
 	}
-	if p.open.live.blocked() != nil {
+	if p.current.live.blocked() != nil {
 		return permitted, nil // known already
 	}
-	defer p.open.live.boundWrite(ctx)()
-	return permitted, p.open.PublishWithContext(ctx, "", p.open.queue, false, false, amqp.Publishing{})
+	defer p.current.live.boundWrite(ctx)()
+	return permitted, p.current.PublishWithContext(ctx, "", p.current.queue, false, false, amqp.Publishing{})
 }
 
-// newProbeChannel declares the queue.
+// newProbeChannel declares the queue for probes on a channel.
 func newProbeChannel(ch *amqp.Channel) (*probeChannel, error) {
 	const autoDelete, exclusive = true, true
 	ended := ch.NotifyClose(make(chan *amqp.Error, 1))

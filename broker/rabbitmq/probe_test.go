@@ -30,10 +30,10 @@ func (p *probe) lastRefusal() (at time.Time, ok bool) {
 		time.Sleep(time.Millisecond)
 	}
 	defer p.busy.Store(false)
-	if p.refused == nil {
+	if p.lastRefused == nil {
 		return time.Time{}, false
 	}
-	return p.refused.at, true
+	return p.lastRefused.at, true
 }
 
 // A probe that RabbitMQ does not permit, whether its queue or publishing, is logged once,

@@ -175,7 +175,7 @@ type Broker struct {
 	kinds          map[string]kind           // by queue
 	limits         map[int]bool              // the delivery limits that were logged
 	risks          map[string]risk           // by queue
-	examined       map[string]int            // by queue: epoch in which its arguments were asked for
+	examinedIn     map[string]int            // by queue: epoch in which examineArguments has asked RabbitMQ
 	lengths        map[string]*lengthCheck   // by dead-letter queue
 	otherConsumers map[string]otherConsumers // by queue
 	silentLocks    map[string]bool           // by queue: RabbitMQ does not answer whether its lock is held
@@ -220,7 +220,7 @@ func Open(url string, opts Options) (*Broker, error) {
 		kinds:          make(map[string]kind),
 		limits:         make(map[int]bool),
 		risks:          make(map[string]risk),
-		examined:       make(map[string]int),
+		examinedIn:     make(map[string]int),
 		lengths:        make(map[string]*lengthCheck),
 		otherConsumers: make(map[string]otherConsumers),
 		silentLocks:    make(map[string]bool),

@@ -263,11 +263,11 @@ func openFixture(queueType QueueType) func(t *testing.T) brokertest.Fixture {
 				}
 				return got
 			},
-			Aside: func(t testing.TB, queue string) []brokertest.Aside {
-				var aside []brokertest.Aside
+			DeadLetters: func(t testing.TB, queue string) []brokertest.DeadLetter {
+				var aside []brokertest.DeadLetter
 				for _, d := range newOperator(t, s).take(queue+".XQ", -1) {
 					reason, _ := d.Headers["x-peerlink-reason"].(string)
-					aside = append(aside, brokertest.Aside{
+					aside = append(aside, brokertest.DeadLetter{
 						Outgoing: broker.Outgoing{Type: d.Type, ContentType: d.ContentType, Body: d.Body},
 						Reason:   reason,
 					})

@@ -10,14 +10,14 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A queue may lose messages because of arguments, which AMQP shows, or because of a policy,
-// which AMQP does not show. The latter is detected only for dead-letter queues, by missing
-// messages.
+// A queue may lose messages because of its arguments, which can be found out with AMQP, or
+// because of a policy, which cannot. Losses by a policy are detected only for dead-letter
+// queues, by missing messages (see lengthCheck).
 
 // risk is why a queue may lose messages.
 type risk struct {
 	arguments string // effect of its arguments; "" if they are harmless
-	missing   string // that messages are missing, or ""
+	missing   string // says that messages are missing; "" if none is known to be
 }
 
 func (r risk) String() string {
@@ -27,7 +27,8 @@ func (r risk) String() string {
 	return r.arguments + r.missing
 }
 
-// Warnings returns which queues lose messages, or may, and why, sorted.
+// Warnings returns a text for each queue that loses messages, or may lose some, with the
+// reason, sorted by queue.
 func (b *Broker) Warnings() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -38,7 +39,7 @@ func (b *Broker) Warnings() []string {
 	return list
 }
 
-// setRisk changes the risk of a queue, and logs it if there is a new one.
+// setRisk changes the risk of a queue, and logs a reason that is new.
 func (b *Broker) setRisk(queue string, change func(*risk)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -55,13 +56,13 @@ func (b *Broker) setRisk(queue string, change func(*risk)) {
 	}
 }
 
-// noteRisk checks the arguments of a queue. It asks RabbitMQ once in each epoch. usual are
-// the arguments that the queue probably has.
-func (d declarer) noteRisk(queue string, usual amqp.Table) {
+// examineArguments sets the risk of a queue because of its arguments. It asks RabbitMQ once in
+// each epoch. usual are the arguments that the queue probably has.
+func (d declarer) examineArguments(queue string, usual amqp.Table) {
 	b := d.live.broker
 	epoch := b.health.currentEpoch()
 	b.mu.Lock()
-	examined, known := b.examined[queue]
+	examined, known := b.examinedIn[queue]
 	b.mu.Unlock()
 	if known && examined == epoch {
 		return
@@ -70,7 +71,7 @@ func (d declarer) noteRisk(queue string, usual amqp.Table) {
 	b.setRisk(queue, func(r *risk) { r.arguments = text })
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.examined[queue] = epoch
+	b.examinedIn[queue] = epoch
 }
 
 // usualArguments returns the arguments that a peer's queue of this kind has if it was
@@ -87,12 +88,13 @@ func (k kind) usualArguments(queue string) amqp.Table {
 }
 
 // maxArguments bounds the number of arguments of a queue that are asked for. RabbitMQ
-// compares hardly more.
+// compares few more.
 const maxArguments = 16
 
-// arguments returns those arguments of an existing queue that RabbitMQ compares: it
-// refuses to declare the queue with different arguments, and its answer has the value of
-// one of them. It begins with those in usual, to have less to ask for.
+// arguments returns those arguments of an existing queue that RabbitMQ compares when the queue
+// is declared again: RabbitMQ refuses different arguments, and its answer has the queue's
+// value of one of them. The first declaration has the arguments usual; if the queue has most
+// of them, few further declarations are needed.
 func (d declarer) arguments(queue string, usual amqp.Table) amqp.Table {
 	args := make(amqp.Table)
 	maps.Copy(args, usual)
@@ -104,8 +106,8 @@ func (d declarer) arguments(queue string, usual amqp.Table) amqp.Table {
 		}
 		_, err = ch.QueueDeclare(queue, true, false, false, false, args)
 		ch.Close()
-		name, value, other := inequivalence(err)
-		if !other || asked[name] {
+		name, value, ok := inequivalence(err)
+		if !ok || asked[name] {
 			return args
 		}
 		asked[name] = true
@@ -118,9 +120,9 @@ func (d declarer) arguments(queue string, usual amqp.Table) amqp.Table {
 	return args
 }
 
-// inequivalence returns the argument that RabbitMQ names in its answer to a declaration,
-// and the queue's value of it, nil if the queue does not have the argument. ok is false if
-// the answer is another one.
+// inequivalence returns the argument that RabbitMQ names in its answer to a declaration with
+// different arguments, and the queue's value, which is nil if the queue does not have the
+// argument. ok is false for any other answer.
 func inequivalence(answer error) (name string, value any, ok bool) {
 	reason, ok := refusedArguments(answer)
 	if !ok {
@@ -145,16 +147,16 @@ func inequivalence(answer error) (name string, value any, ok bool) {
 	return name, text, true
 }
 
-// riskOf returns how a queue with these arguments loses messages; "" if it does not.
+// riskOf returns how a queue with these arguments may lose messages; "" if it does not.
 func riskOf(args amqp.Table) string {
 	var risks []string
 	add := func(name, text string) {
-		if v, there := args[name]; there {
+		if v, exists := args[name]; exists {
 			risks = append(risks, fmt.Sprintf("it has the argument %s %v: %s", name, v, text))
 		}
 	}
 	dropped := "dropped"
-	if _, there := args["x-dead-letter-exchange"]; there {
+	if _, exists := args["x-dead-letter-exchange"]; exists {
 		dropped = "moved to where its dead-letter exchange leads"
 	}
 	if args["x-queue-type"] == "stream" {

@@ -81,12 +81,12 @@ func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
 				return err
 			}
 		}
-		d.noteRisk(d.live.broker.deadLetterQueueOf(queue), nil)
+		d.examineArguments(d.live.broker.deadLetterQueueOf(queue), nil)
 		if err := d.declareQueue(queue, deadLettering(queue)); err != nil {
 			return err
 		}
 		d.reportLimit(queue)
-		d.noteRisk(queue, d.kind(queue).usualArguments(queue))
+		d.examineArguments(queue, d.kind(queue).usualArguments(queue))
 		if err := d.bindQueue(queue, peerExchange(q)); err != nil {
 			return fmt.Errorf("bind queue %s: %w", queue, explain(err))
 		}
