@@ -82,10 +82,10 @@
 //
 // It is an ordinary SQLite database (schema.go), which an operator can inspect with the
 // sqlite3 tool. While it is open, or after a crash, there are files beside it: "-wal" has
-// messages and belongs to it, "-shm" and "-turn" are created again when needed. A "-wal"
-// that is missing or of another point in time is detected (pair.go); "-last" names the
-// last transaction for that. "-reserve" only occupies space, "-trial-*" exist briefly
-// after an error.
+// messages and must stay with the file, "-shm" and "-turn" are created again when needed. A
+// "-wal" that is missing or of another point in time is detected (pair.go), with the help of
+// "-last", which identifies the last transaction. "-reserve" only occupies space, "-trial-*"
+// exist briefly after an error.
 package embedded
 
 import (

@@ -105,7 +105,7 @@ func TestSpread(t *testing.T) {
 	s := rabbittest.Get(t)
 	one, other := newDetour(t, hostOf(s)), newDetour(t, hostOf(s))
 	count := make(map[string]int)
-	for range 10 {
+	for range 20 {
 		b := openTest(t, one.url("")+","+other.url(""), Options{})
 		l, err := b.declaring.get(testContext(t))
 		if err != nil {
@@ -114,7 +114,7 @@ func TestSpread(t *testing.T) {
 		count[l.address]++
 	}
 	if len(count) != 2 {
-		t.Errorf("10 connections go to %v", count)
+		t.Errorf("20 connections go to %v", count)
 	}
 }
 
