@@ -23,7 +23,7 @@ const (
 // errNotOpen means that no door is open on a state folder.
 var errNotOpen = errors.New("local: door is not open")
 
-// ErrOwner means that the door is another node's.
+// ErrOwner means that the state folder, and its door, belong to another node.
 var ErrOwner = errors.New("local: the state folder is another node's")
 
 // addresses are the addresses on which the door listens, as in the address file.
@@ -34,8 +34,8 @@ type addresses struct {
 	Owner string `json:"owner,omitempty"`
 }
 
-// writeAddresses replaces the address file atomically. A file with the same content,
-// which a door that was not closed has left, is kept: that needs no disk space.
+// writeAddresses replaces the address file atomically. A file that has the content
+// already, because a door was not closed, is kept: that needs no disk space.
 func writeAddresses(stateDir string, a addresses) (err error) {
 	text, err := json.Marshal(a)
 	if err != nil {
@@ -60,9 +60,9 @@ func writeAddresses(stateDir string, a addresses) (err error) {
 	return os.Rename(f.Name(), filepath.Join(stateDir, addressFile))
 }
 
-// readAddresses reads the address file. If there is none because the disk was full when
-// the door was opened, it returns the Unix socket. It returns [errNotOpen] if there is
-// neither.
+// readAddresses reads the address file. If the file does not exist because the disk was
+// full when the door was opened, readAddresses returns the Unix socket. If there is no
+// Unix socket either, it returns errNotOpen.
 func readAddresses(stateDir string) (addresses, error) {
 	path := filepath.Join(stateDir, addressFile)
 	f, err := os.Open(path)

@@ -9,10 +9,10 @@ import (
 
 // bounds are the maximum resources of clients.
 type bounds struct {
-	connections   int // that have sent the passcode
-	opening       int // that have not, for each listener; beyond that the oldest is closed
+	connections   int // connections that have sent the passcode
+	opening       int // connections of each listener that have not sent the passcode; if there are more, the oldest is closed
 	subscriptions int // of a connection
-	held          int // sum of the prefetch-counts of a connection's subscriptions
+	prefetch      int // sum of the prefetch-counts of a connection's subscriptions
 	pending       int // operations of a connection that are not durable yet, or whose receipt is not written yet
 
 	connectTime time.Duration // for the client's CONNECT
@@ -26,7 +26,7 @@ func defaultBounds() bounds {
 		connections:   64,
 		opening:       openingLimit(pendingconns.OpenFiles()),
 		subscriptions: 64,
-		held:          20_000,
+		prefetch:      20_000,
 		pending:       4096,
 		connectTime:   stomp.DefaultConnectTimeout,
 		guessPause:    time.Second,
@@ -35,10 +35,11 @@ func defaultBounds() bounds {
 	}
 }
 
-// openingLimit returns how many connections of each listener may wait for the passcode, in
-// a process with this limit of open files. The two listeners of a door together have a
-// sixteenth of it at most, or a few: two thirds are for the links' clients, see
-// link.Config, and a sixteenth each for the servers of --publish and --admin.
+// openingLimit returns how many connections of each listener may be open without having
+// sent the passcode, in a process with this limit of open files. The two listeners of a
+// door together may use a sixteenth of the limit (and at least 8 files): two thirds are
+// for connections of peers, see link.Config, and a sixteenth each for the servers of
+// --publish and --admin.
 func openingLimit(openFiles int) int { return max(min(512, openFiles/32), 4) }
 
 const (
@@ -51,9 +52,9 @@ const (
 	maxID = 200
 )
 
-// frameLimits returns the limits of links with peers, except for the body: a message
-// for a peer must fit into a frame there (see session.send), while a message from a
-// peer has grown when it was translated to longer IDs.
+// frameLimits returns the limits of links with peers, except that a longer body is
+// allowed: a message from a peer may have grown when it was translated to longer IDs.
+// (For messages to a peer, session.send checks the limit of links.)
 func frameLimits() stomp.Limits {
 	l := stomp.DefaultLimits()
 	l.Body = 64 << 10

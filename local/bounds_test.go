@@ -20,7 +20,7 @@ import (
 // A client cannot have more connections, subscriptions and messages than the bounds
 // allow, gets an ERROR that says so, and can use again what it has released.
 func TestBounds(t *testing.T) {
-	h := newHouse(t, func(_ *Config, b *bounds) { b.connections, b.subscriptions, b.held = 2, 2, 150 })
+	h := newHouse(t, func(_ *Config, b *bounds) { b.connections, b.subscriptions, b.prefetch = 2, 2, 150 })
 
 	first, second := h.wire(), h.wire()
 	third := h.wireOn(h.dial())

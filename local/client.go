@@ -18,34 +18,33 @@ import (
 	"peerlink/stomp"
 )
 
-// clientWindow is how many messages a [Client] sends before it has received the receipt
-// of the first.
+// clientWindow is how many messages of a [Client] may wait for their receipts.
 const clientWindow = 4096
 
 // Client is a connection to the door, for commands and tests of this program. All
 // methods are safe for concurrent use. A Client must be closed, by Disconnect or Close.
 //
 // One goroutine reads the frames of the door. If the user of a subscription with
-// [AckAuto] does not call Next, that goroutine blocks once too many messages wait; then
-// it does not read receipts either.
+// [AckAuto] does not call Next, that goroutine blocks once too many messages wait for
+// Next, and does not read receipts either.
 type Client struct {
 	conn *stomp.Conn
 
-	room    chan struct{} // has an element for each message without a receipt
-	leave   func()        // closes leaving
-	leaving chan struct{} // closed when messages are not delivered any more
-	close   func() error
-	done    chan struct{} // closed when the reading goroutine has ended
+	slots           chan struct{} // has an element for each message without a receipt
+	stopDelivery    func()        // closes deliveryStopped
+	deliveryStopped chan struct{} // closed when messages are not delivered any more
+	close           func() error
+	done            chan struct{} // closed when the reading goroutine has ended
 
 	mu            sync.Mutex
-	last          uint64                         // the receipt requested last
-	waiting       map[uint64]func(error)         // by receipt: the function is called once; nil after the end
+	lastReceipt   uint64                         // the receipt requested last
+	callbacks     map[uint64]func(error)         // by receipt number: called once, with the outcome; nil after the connection has ended
 	subscriptions map[string]*ClientSubscription // by id
-	acks          []string                       // to be written
+	queuedAcks    []string                       // to be written
 	err           error                          // why the connection has ended
 
 	ackSignal wait.Signal
-	acking    sync.Mutex     // keeps ACKs in order
+	ackMu     sync.Mutex     // keeps ACKs in order
 	running   sync.WaitGroup // all goroutines of the Client
 }
 
@@ -54,14 +53,14 @@ type Client struct {
 var errUnconfirmed = errors.New("local: not confirmed before the connection ended")
 
 // Dial connects to the door of the node with this state folder: by the Unix socket or,
-// if there is none, by TCP. It returns [errNotOpen] if no door is open.
+// if there is none, by TCP. It returns an error if no door is open.
 //
-// The passcode is sent to a process of the node's user only: after a crash, any user
+// The passcode is sent only to a process of the node's user: after a crash, any user
 // may listen on the TCP port of the door.
 func Dial(ctx context.Context, stateDir string) (*Client, error) { return DialNode(ctx, stateDir, "") }
 
 // DialNode is like [Dial], but returns [ErrOwner] if the door was opened with another
-// [Config.Owner] than owner. If one of them is empty, they are not compared.
+// [Config.Owner] than owner. If one of the two owners is empty, they are not compared.
 func DialNode(ctx context.Context, stateDir, owner string) (*Client, error) {
 	a, err := readAddresses(stateDir)
 	if err != nil {
@@ -72,7 +71,7 @@ func DialNode(ctx context.Context, stateDir, owner string) (*Client, error) {
 	}
 	path := filepath.Join(stateDir, passcodeFile)
 	secret, err := readPasscode(path)
-	if errors.Is(err, fs.ErrNotExist) { // it is removed with the door
+	if errors.Is(err, fs.ErrNotExist) { // the passcode is removed when the door is closed
 		return nil, fmt.Errorf("%w: %w; start \"peerlink serve\" again", errNotOpen, err)
 	}
 	if err != nil {
@@ -88,14 +87,15 @@ func DialNode(ctx context.Context, stateDir, owner string) (*Client, error) {
 	}
 	if err != nil {
 		nc.Close()
-		return nil, fmt.Errorf("the passcode is not shown: %w", err)
+		return nil, fmt.Errorf("the passcode is not sent to this process: %w", err)
 	}
 	return newClient(ctx, nc, secret)
 }
 
-// dial connects to the door. Its Unix socket is in the state folder, where no other
-// user can listen. Its TCP port may be used by any user unless the door is open: a
-// process that cannot have locked the state folder cannot have the port then.
+// dial connects to the door. The door's Unix socket is in the state folder, where no
+// other user can listen. On the door's TCP port, any user can listen while the door is
+// not open. Therefore dial connects by TCP only if the state folder is locked, which only
+// the process that has opened the door can have done.
 func (a addresses) dial(ctx context.Context, stateDir string) (net.Conn, error) {
 	network, address := "unix", a.Unix
 	if a.Unix == "" {
@@ -118,17 +118,17 @@ func (a addresses) dial(ctx context.Context, stateDir string) (net.Conn, error) 
 // newClient opens a session on nc, which the Client then owns.
 func newClient(ctx context.Context, nc net.Conn, secret string) (*Client, error) {
 	c := &Client{
-		conn:          stomp.NewConn(nc, frameLimits()),
-		room:          make(chan struct{}, clientWindow),
-		leaving:       make(chan struct{}),
-		done:          make(chan struct{}),
-		waiting:       make(map[uint64]func(error)),
-		subscriptions: make(map[string]*ClientSubscription),
-		ackSignal:     wait.NewSignal(),
+		conn:            stomp.NewConn(nc, frameLimits()),
+		slots:           make(chan struct{}, clientWindow),
+		deliveryStopped: make(chan struct{}),
+		done:            make(chan struct{}),
+		callbacks:       make(map[uint64]func(error)),
+		subscriptions:   make(map[string]*ClientSubscription),
+		ackSignal:       wait.NewSignal(),
 	}
-	c.leave = sync.OnceFunc(func() { close(c.leaving) })
+	c.stopDelivery = sync.OnceFunc(func() { close(c.deliveryStopped) })
 	c.close = sync.OnceValue(func() error {
-		c.leave()
+		c.stopDelivery()
 		return c.conn.Close()
 	})
 	if err := c.connect(ctx, secret); err != nil {
@@ -139,7 +139,7 @@ func newClient(ctx context.Context, nc net.Conn, secret string) (*Client, error)
 		return nil, fmt.Errorf("connect to the local door: %w", err)
 	}
 	c.running.Go(c.read)
-	c.running.Go(c.acknowledge)
+	c.running.Go(c.writeAcksLoop)
 	return c, nil
 }
 
@@ -185,10 +185,10 @@ func (c *Client) exchange(f *stomp.Frame) (*stomp.Frame, error) {
 // Send sends a message to an outgoing exchange. It blocks while too many messages are
 // unconfirmed. If it returns nil, confirmed is called once: with nil when the message
 // is durable, with the door's [*stomp.ServerError] if it has refused this message, or
-// with [errUnconfirmed] (wrapped). The reading goroutine calls confirmed, which must
-// not block.
+// with another error if the connection has ended before the door has confirmed the
+// message. The reading goroutine calls confirmed, which must not block.
 func (c *Client) Send(ctx context.Context, exchange, routingKey, smpType string, body []byte, confirmed func(error)) error {
-	if err := c.takeRoom(ctx); err != nil {
+	if err := c.acquireSlot(ctx); err != nil {
 		return err
 	}
 	f := &stomp.Frame{
@@ -202,10 +202,10 @@ func (c *Client) Send(ctx context.Context, exchange, routingKey, smpType string,
 	}
 	err := c.request(f, func(err error) {
 		confirmed(err)
-		<-c.room
+		<-c.slots
 	})
 	if err != nil {
-		<-c.room
+		<-c.slots
 	}
 	return err
 }
@@ -214,26 +214,26 @@ func (c *Client) Send(ctx context.Context, exchange, routingKey, smpType string,
 // with the outcome.
 func (c *Client) request(f *stomp.Frame, done func(error)) error {
 	c.mu.Lock()
-	if c.waiting == nil {
+	if c.callbacks == nil {
 		c.mu.Unlock()
-		return c.reason()
+		return c.endErr()
 	}
-	c.last++
-	n := c.last
-	c.waiting[n] = done
+	c.lastReceipt++
+	n := c.lastReceipt
+	c.callbacks[n] = done
 	c.mu.Unlock()
 	f.Headers = append(f.Headers, stomp.Header{Name: "receipt", Value: strconv.FormatUint(n, 10)})
 	err := c.conn.WriteFrame(f)
 	if err == nil {
 		return nil
 	}
-	if c.forget(n) == nil {
+	if c.takeCallback(n) == nil {
 		return nil // the end of the connection came first: done is called
 	}
 	return err
 }
 
-// await is like request, and waits for the outcome.
+// await is like request, but waits for the outcome and returns it.
 func (c *Client) await(ctx context.Context, f *stomp.Frame) error {
 	outcome := make(chan error, 1)
 	if err := c.request(f, func(err error) { outcome <- err }); err != nil {
@@ -247,17 +247,18 @@ func (c *Client) await(ctx context.Context, f *stomp.Frame) error {
 	}
 }
 
-// forget removes and returns the function that waits for a receipt.
-func (c *Client) forget(receipt uint64) (done func(error)) {
+// takeCallback removes and returns the function that waits for a receipt, or nil if there
+// is none.
+func (c *Client) takeCallback(receipt uint64) (done func(error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	done = c.waiting[receipt]
-	delete(c.waiting, receipt)
+	done = c.callbacks[receipt]
+	delete(c.callbacks, receipt)
 	return done
 }
 
-// acknowledge writes queued ACKs until the connection ends.
-func (c *Client) acknowledge() {
+// writeAcksLoop writes queued ACKs until the connection ends.
+func (c *Client) writeAcksLoop() {
 	for {
 		select {
 		case <-c.ackSignal:
@@ -271,11 +272,11 @@ func (c *Client) acknowledge() {
 // writeAcks writes the queued ACKs. If that fails, the connection has failed, which
 // Next reports.
 func (c *Client) writeAcks() {
-	c.acking.Lock()
-	defer c.acking.Unlock()
+	c.ackMu.Lock()
+	defer c.ackMu.Unlock()
 	c.mu.Lock()
-	acks := c.acks
-	c.acks = nil
+	acks := c.queuedAcks
+	c.queuedAcks = nil
 	c.mu.Unlock()
 	f := stomp.NewFrame("ACK", "id", "")
 	for _, ack := range acks {
@@ -288,12 +289,12 @@ func (c *Client) writeAcks() {
 
 // Disconnect waits until everything that was sent and acknowledged is confirmed,
 // including the acknowledgements by confirmed functions, and closes the connection. If
-// ctx ends before that, the connection is closed at once. The error is why something
-// may be unconfirmed. Messages received meanwhile are dropped; without [AckAuto] the
-// door redelivers them to other subscriptions.
+// ctx ends before that, the connection is closed at once. If not everything may have been
+// confirmed, Disconnect returns the reason. Messages received meanwhile are dropped;
+// without [AckAuto] the door redelivers them to other subscriptions.
 func (c *Client) Disconnect(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { c.close() })()
-	c.leave()
+	c.stopDelivery()
 	err := c.awaitReceipts(ctx)
 	if err == nil {
 		c.writeAcks()
@@ -302,25 +303,25 @@ func (c *Client) Disconnect(ctx context.Context) error {
 	return errors.Join(err, c.Close())
 }
 
-// awaitReceipts waits until all messages are confirmed. No message can be sent after
-// that.
+// awaitReceipts waits until all messages are confirmed: it acquires all slots and keeps
+// them, so that no more messages can be sent.
 func (c *Client) awaitReceipts(ctx context.Context) error {
-	for range cap(c.room) {
-		if err := c.takeRoom(ctx); err != nil {
+	for range cap(c.slots) {
+		if err := c.acquireSlot(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *Client) takeRoom(ctx context.Context) error {
+func (c *Client) acquireSlot(ctx context.Context) error {
 	select {
-	case c.room <- struct{}{}:
+	case c.slots <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-c.done:
-		return c.reason()
+		return c.endErr()
 	}
 }
 
@@ -338,13 +339,13 @@ func (c *Client) Close() error {
 func (c *Client) Err() error {
 	select {
 	case <-c.done:
-		return c.reason()
+		return c.endErr()
 	default:
 		return nil
 	}
 }
 
-func (c *Client) reason() error {
+func (c *Client) endErr() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
@@ -361,8 +362,8 @@ func (c *Client) read() {
 	}
 	c.mu.Lock()
 	c.err = err
-	waiting := c.waiting
-	c.waiting = nil // no further request is accepted
+	waiting := c.callbacks
+	c.callbacks = nil // no further request is accepted
 	c.mu.Unlock()
 	for _, done := range waiting {
 		done(fmt.Errorf("%w: %w", errUnconfirmed, err))
@@ -394,7 +395,7 @@ func (c *Client) complete(f *stomp.Frame, outcome error) {
 	if err != nil {
 		return
 	}
-	if done := c.forget(n); done != nil {
+	if done := c.takeCallback(n); done != nil {
 		done(outcome)
 	}
 }
@@ -406,12 +407,12 @@ func (c *Client) deliver(f *stomp.Frame) error {
 	sub := c.subscriptions[id]
 	c.mu.Unlock()
 	if sub == nil {
-		return &stomp.ProtocolError{Reason: "MESSAGE for a subscription that was never made"}
+		return &stomp.ProtocolError{Reason: "MESSAGE for a subscription that does not exist"}
 	}
 	select {
 	case sub.messages <- messageFrom(f):
 		return nil
-	case <-c.leaving:
+	case <-c.deliveryStopped:
 		return nil
 	}
 }

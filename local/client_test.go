@@ -104,7 +104,7 @@ func TestPortTakenAfterCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	secret, err := readPasscode(filepath.Join(dir, passcodeFile))
-	if err != nil || secret == old || !isMade(secret) {
+	if err != nil || secret == old || !isGenerated(secret) {
 		t.Errorf("after a crash the passcode is %q, %v; before it was %q", secret, err, old)
 	}
 }

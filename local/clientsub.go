@@ -54,7 +54,8 @@ func (c *Client) Subscribe(ctx context.Context, destination string, prefetch int
 }
 
 // Next waits for the next message. The error is the cause of the end of ctx, or why the
-// connection has ended. Messages received before are returned first.
+// connection has ended. Messages received before the connection has ended are returned
+// first.
 func (s *ClientSubscription) Next(ctx context.Context) (Message, error) {
 	select {
 	case m := <-s.messages:
@@ -72,13 +73,13 @@ func (s *ClientSubscription) Next(ctx context.Context) (Message, error) {
 	case m := <-s.messages:
 		return m, nil
 	default:
-		return Message{}, s.client.reason()
+		return Message{}, s.client.endErr()
 	}
 }
 
 // Ack acknowledges a message, and with [AckClient] all messages before it. It does not
-// block, so a confirmed function may call it; [Client.Disconnect] waits for the
-// removal. The error is why the connection has ended.
+// block, so a confirmed function may call it; [Client.Disconnect] waits until the message
+// is removed from the inbox. The error is why the connection has ended.
 func (s *ClientSubscription) Ack(m Message) error {
 	c := s.client
 	c.mu.Lock()
@@ -86,7 +87,7 @@ func (s *ClientSubscription) Ack(m Message) error {
 	if c.err != nil {
 		return c.err
 	}
-	c.acks = append(c.acks, m.ack)
+	c.queuedAcks = append(c.queuedAcks, m.ack)
 	c.ackSignal.Notify()
 	return nil
 }

@@ -15,7 +15,7 @@ const contentType = "application/json"
 // op.done.
 func (s *session) handle(f *stomp.Frame, op *operation) error {
 	if _, ok := f.Get("transaction"); ok {
-		return refusef("%s in a transaction: transactions are not offered", f.Command)
+		return refusef("%s in a transaction: transactions are not supported", f.Command)
 	}
 	switch f.Command {
 	case "SEND":
@@ -29,7 +29,7 @@ func (s *session) handle(f *stomp.Frame, op *operation) error {
 	case "NACK":
 		return s.nack(f, op)
 	case "BEGIN", "COMMIT", "ABORT":
-		return refusef("%s: transactions are not offered", f.Command)
+		return refusef("%s: transactions are not supported", f.Command)
 	case "CONNECT", "STOMP":
 		return refusef("%s: the connection is open already", f.Command)
 	default:
@@ -42,7 +42,7 @@ func (s *session) send(f *stomp.Frame, op *operation) error {
 	if op.destination, err = required(f, "destination"); err != nil {
 		return err
 	}
-	exchange, routingKey, err := s.door.names.outgoing(op.destination)
+	exchange, routingKey, err := s.door.destinations.parseSend(op.destination)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (s *session) send(f *stomp.Frame, op *operation) error {
 		return refusef("SEND with a body of %d bytes: peers take at most %d", len(f.Body), limit)
 	}
 	m := broker.Outgoing{Type: typ, ContentType: content, Body: f.Body}
-	return s.door.store.Send(s.life, exchange, routingKey, m, op.done)
+	return s.door.store.Send(s.opCtx, exchange, routingKey, m, op.done)
 }
 
 func (s *session) subscribe(f *stomp.Frame, op *operation) error {
@@ -89,12 +89,12 @@ func (s *session) subscribeOptions(f *stomp.Frame) (subscribeOptions, error) {
 	if len(o.id) > maxID {
 		return o, refusef("SUBSCRIBE with an id of %d bytes: at most %d are possible", len(o.id), maxID)
 	}
-	o.id = strings.Clone(o.id) // the clone does not keep the rest of the frame's head
+	o.id = strings.Clone(o.id) // cloned, because o.id would keep the frame's other headers in memory
 	destination, err := required(f, "destination")
 	if err != nil {
 		return o, err
 	}
-	if o.copies, err = s.door.names.incoming(destination); err != nil {
+	if o.copies, err = s.door.destinations.parseSubscribe(destination); err != nil {
 		return o, err
 	}
 	if ack, ok := f.Get("ack"); ok {
@@ -127,7 +127,7 @@ func (s *session) unsubscribe(f *stomp.Frame, op *operation) error {
 }
 
 func (s *session) ack(f *stomp.Frame, op *operation) error {
-	sub, seqs, err := s.acknowledged(f)
+	sub, seqs, err := s.takeUnacked(f)
 	if err != nil {
 		return err
 	}
@@ -143,11 +143,13 @@ func (s *session) nack(f *stomp.Frame, op *operation) error {
 			return refusef("NACK with requeue %.40q: expected true or false", r)
 		}
 	}
-	sub, seqs, err := s.acknowledged(f)
+	sub, seqs, err := s.takeUnacked(f)
 	if err != nil {
 		return err
 	}
 	if !requeue {
+		// RabbitMQ would dead-letter the messages. The inbox has no dead letters: as in a
+		// queue without a dead-letter exchange, the messages are removed.
 		sub.unacked.free(len(seqs))
 		return sub.source.Ack(seqs, op.done)
 	}
@@ -156,10 +158,11 @@ func (s *session) nack(f *stomp.Frame, op *operation) error {
 	return nil
 }
 
-// acknowledged removes the messages of an ACK or NACK from the unacknowledged messages
-// of their subscription, and returns both. The messages keep counting against the
-// prefetch-count.
-func (s *session) acknowledged(f *stomp.Frame) (*subscription, []uint64, error) {
+// takeUnacked removes the messages to which an ACK or NACK applies from the
+// unacknowledged messages of their subscription. It returns the subscription and the
+// sequence numbers of the messages. They count against the prefetch-count until
+// unacked.free is called.
+func (s *session) takeUnacked(f *stomp.Frame) (*subscription, []uint64, error) {
 	id, err := required(f, "id")
 	if err != nil {
 		return nil, nil, err

@@ -23,9 +23,9 @@ type destinations struct {
 	exchanges []string
 }
 
-// outgoing parses the destination of a SEND. The routing key may be missing, because a
+// parseSend parses the destination of a SEND. The routing key may be missing, because a
 // fanout exchange does not use one.
-func (d *destinations) outgoing(destination string) (exchange, routingKey string, err error) {
+func (d *destinations) parseSend(destination string) (exchange, routingKey string, err error) {
 	rest, ok := strings.CutPrefix(destination, "/exchange/")
 	if ok {
 		exchange, routingKey, _ = strings.Cut(rest, "/")
@@ -48,10 +48,10 @@ func (d *destinations) outgoing(destination string) (exchange, routingKey string
 	}
 }
 
-// incoming reports whether the destination of a SUBSCRIBE is for copies of received
-// messages, and not for the inbox itself.
-func (d *destinations) incoming(destination string) (copies bool, err error) {
-	queue, copied := "/queue/"+d.inbox, "/exchange/"+d.inbox+"/#"
+// parseSubscribe parses the destination of a SUBSCRIBE. copies is true if the destination
+// is for copies of received messages, and false if it is for the inbox itself.
+func (d *destinations) parseSubscribe(destination string) (copies bool, err error) {
+	queue, exchange := "/queue/"+d.inbox, "/exchange/"+d.inbox+"/#"
 	plain, err := unescape(destination, destination)
 	if err != nil {
 		return false, err
@@ -59,10 +59,10 @@ func (d *destinations) incoming(destination string) (copies bool, err error) {
 	switch plain {
 	case queue, "/amq" + queue:
 		return false, nil
-	case copied:
+	case exchange:
 		return true, nil
 	default:
-		return false, refusef("SUBSCRIBE to %.100q: expected %s, or %s for copies", destination, queue, copied)
+		return false, refusef("SUBSCRIBE to %.100q: expected %s, or %s for copies", destination, queue, exchange)
 	}
 }
 

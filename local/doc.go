@@ -6,15 +6,15 @@
 // # Authentication
 //
 // A client must send the passcode, which is in a file of the state folder that only the
-// node's user can read. The door generates it if there is none, and replaces a
-// generated one whenever it opens with a TCP port, because another process may have
-// listened there meanwhile. The passcode is required on the Unix socket too, and can
-// not be turned off: every user of a machine can connect to loopback addresses. Any
-// login and host are accepted.
+// node's user can read. The door generates the passcode if the file does not exist. When
+// a door opens with a TCP port, it replaces a generated passcode, because another process
+// may have listened on the port meanwhile. The passcode is required on the Unix socket
+// too, and cannot be turned off: every user of a machine can connect to loopback
+// addresses. Any login and host are accepted.
 //
 //	passcode    the passcode
 //	door.sock   the Unix socket
-//	door.json   the addresses of the door that is open now, and whose it is
+//	door.json   the addresses of the door that is open now, and the node that it belongs to
 //	door.lock   locked as long as the door is open
 //
 // [Dial] uses these files to find the door and its passcode.
@@ -31,7 +31,7 @@
 // message. A message whose routing key is in no active peer's range, or whose type this
 // node does not send, is answered with an ERROR with its receipt-id, and the connection
 // is closed, as STOMP requires. The same applies to a message for which there is no
-// disk space. Messages sent before on the connection are confirmed first. Every message
+// disk space. Messages sent earlier on the connection are confirmed first. Every message
 // is durable, whatever the "persistent" header contains. There are no transactions.
 //
 // # Receiving messages
@@ -59,16 +59,17 @@
 //     messages are being removed from the store at any time.
 //
 // With a receipt header, ACK is answered when the removal is on disk. When a
-// subscription or its connection ends, unacknowledged messages are delivered to another
-// one, with redelivered:true. The message-id is the same then, also after a restart,
-// and is never used for another message, even after a state folder was lost or restored
-// from a backup. So an application can detect messages that it has processed already.
+// subscription or its connection ends, its unacknowledged messages are delivered to
+// another subscription, with redelivered:true. The message-id is the same then, also
+// after a restart, and is never used for another message, even after a state folder was
+// lost or restored from a backup. So an application can detect messages that it has
+// processed already.
 //
-// NACK returns a message to the inbox, after a pause of a second in which it counts as
-// held: so a message that no application accepts is redelivered slowly, and does not
-// block others. With requeue:false it is removed instead, as RabbitMQ does without a
-// dead-letter exchange. An ACK or NACK for a message that the connection does not hold
-// is an error.
+// NACK returns a message to the inbox after a pause of a second, during which the message
+// counts as unacknowledged: so a message that no application accepts is redelivered
+// slowly, and does not block others. With requeue:false the message is removed instead,
+// as in RabbitMQ without a dead-letter exchange. An ACK or NACK for a message that is not
+// unacknowledged on the connection is an error.
 //
 // SUBSCRIBE to /exchange/<inbox>/# delivers copies of messages that arrive from then
 // on, and removes nothing. The number of copies that a slow client misses is in the
@@ -76,19 +77,19 @@
 //
 // # Bounds
 //
-// There are bounds on the number of connections, on those that have not sent the
-// passcode yet, on the subscriptions, held messages and pending operations of each
-// connection, on the sizes of frames, and on the time of everything that waits for a
-// client. A client that does not read is not read from. A wrong passcode is answered
-// after a pause. Connections without the passcode do not block others: the oldest one
-// is closed in favour of the next.
+// There are bounds on the number of connections, on the number of those that have not
+// sent the passcode yet, on the subscriptions, unacknowledged messages and pending
+// operations of each connection, on the sizes of frames, and on the time of everything
+// that waits for a client. While a client does not read, the door does not read from it
+// either. A wrong passcode is answered after a pause. Connections without the passcode do
+// not block others: the oldest of them is closed in favour of the next.
 //
 // # Implementation
 //
-// A connection is a session. One goroutine reads frames and starts operations of the
-// store, which calls back when they are durable; one writes the queued receipts; and
-// one for each subscription moves messages from the store to the connection. No
-// goroutine is started for a message. A session ends in one way, whatever the reason
-// (session.run): deliveries stop, pending operations are awaited and answered, the last
-// frame is written.
+// Each connection has a session. One goroutine reads frames and starts operations of the
+// store, which calls back when they are durable; one goroutine writes the queued
+// receipts; and one for each subscription moves messages from the store to the
+// connection. No goroutine is started for a message. Every session ends in the same way,
+// whatever the reason (session.run): deliveries stop, pending operations are awaited and
+// answered, the last frame is written.
 package local

@@ -30,13 +30,13 @@ const defaultListen = "127.0.0.1:61613"
 type Config struct {
 	Store    *embedded.Store
 	StateDir string // folder for the passcode, the Unix socket and the addresses; it must exist
-	// Listen is a loopback address and port, such as [defaultListen]; port 0 means any
+	// Listen is a loopback address and port, such as 127.0.0.1:61613; port 0 means any
 	// free port. With "" or "none" there is only the Unix socket.
 	Listen    string
 	Inbox     string   // the destination of SUBSCRIBE: "accounts_in", "creditors_in" or "debtors_in"
 	Exchanges []string // destinations of SEND: "to_creditors", "to_debtors", "creditors_out" or "debtors_out"
-	// Owner identifies the node, as in [embedded.Options], so that [DialNode] finds out
-	// whose state folder it is.
+	// Owner identifies the node, as in [embedded.Options], so that [DialNode] can check
+	// which node the state folder belongs to.
 	Owner string
 	// Types reports whether this node sends messages of an SMP type to its peers. nil
 	// allows all types.
@@ -58,26 +58,27 @@ func (c *Config) check() error {
 
 // Door is the local door; see the package comment.
 type Door struct {
-	store    *embedded.Store
-	names    destinations
-	types    func(string) bool
-	passcode *passcode
-	bounds   bounds
-	log      *slog.Logger
+	store        *embedded.Store
+	destinations destinations
+	types        func(string) bool
+	passcode     *passcode
+	bounds       bounds
+	log          *slog.Logger
 
-	lock        *flock.Flock // of the state folder
-	listeners   []net.Listener
-	addresses   addresses     // of the listeners
-	announce    func() error  // writes them to the address file; nil: that is done
-	connections chan struct{} // has an element for each connection that has sent the passcode
-	close       func() error
-	logLimiter  *logthrottle.Limiter // clients could fill the log otherwise
+	lock           *flock.Flock // of the state folder
+	listeners      []net.Listener
+	addresses      addresses     // of the listeners
+	writeAddresses func() error  // writes addresses to the address file; nil once the file has been written
+	connections    chan struct{} // has an element for each connection that has sent the passcode
+	close          func() error
+	logLimiter     *logthrottle.Limiter // clients could fill the log otherwise
 }
 
-// Open opens the door, and generates the passcode if there is none: clients can
-// connect, and wait for [Door.Serve]. With a TCP port, a generated passcode is always a
-// new one, and is removed when the door is closed. Open returns [errNotLoopback],
-// [errExposed], [errInUse], or why it cannot listen.
+// Open opens the door, and generates the passcode if the file does not exist: clients can
+// connect, and wait for [Door.Serve]. With a TCP port, a generated passcode is always
+// replaced by a new one, and is removed when the door is closed. Open returns an error if
+// the address is not a loopback address, if other users can read the passcode, if a door
+// is open on the state folder already, or if it cannot listen.
 func Open(cfg Config) (*Door, error) { return open(cfg, defaultBounds()) }
 
 func open(cfg Config, b bounds) (*Door, error) {
@@ -85,14 +86,14 @@ func open(cfg Config, b bounds) (*Door, error) {
 		return nil, err
 	}
 	d := &Door{
-		store:       cfg.Store,
-		names:       destinations{inbox: cfg.Inbox, exchanges: cfg.Exchanges},
-		types:       cfg.Types,
-		bounds:      b,
-		log:         cfg.Log,
-		connections: make(chan struct{}, b.connections),
-		logLimiter:  logthrottle.New(),
-		addresses:   addresses{Owner: cfg.Owner},
+		store:        cfg.Store,
+		destinations: destinations{inbox: cfg.Inbox, exchanges: cfg.Exchanges},
+		types:        cfg.Types,
+		bounds:       b,
+		log:          cfg.Log,
+		connections:  make(chan struct{}, b.connections),
+		logLimiter:   logthrottle.New(),
+		addresses:    addresses{Owner: cfg.Owner},
 	}
 	if d.types == nil {
 		d.types = func(string) bool { return true }
@@ -112,10 +113,10 @@ func open(cfg Config, b bounds) (*Door, error) {
 	return d, nil
 }
 
-// open listens, and only then generates another passcode: no other process that has
-// listened on the port can have received it.
+// open listens, and only then generates the passcode: no other process that has listened
+// on the port before can have received it.
 func (d *Door) open(stateDir, address string) error {
-	if err := d.forgetPasscode(stateDir, address); err != nil {
+	if err := d.removeOldPasscode(stateDir, address); err != nil {
 		return err
 	}
 	if err := d.listen(stateDir, address); err != nil {
@@ -125,31 +126,31 @@ func (d *Door) open(stateDir, address string) error {
 	if d.passcode, err = openPasscode(stateDir); err != nil {
 		return err
 	}
-	d.announce = func() error { return writeAddresses(stateDir, d.addresses) }
-	err = d.announce()
+	d.writeAddresses = func() error { return writeAddresses(stateDir, d.addresses) }
+	err = d.writeAddresses()
 	switch {
 	case err == nil:
-		d.announce = nil
+		d.writeAddresses = nil
 	case d.addresses.Unix == "":
-		return fmt.Errorf("write down where local applications can connect: %w", err)
+		return fmt.Errorf("write the addresses of the local door: %w", err)
 	default:
-		d.log.Warn("where local applications can connect can not be written down: they can connect by the Unix socket, and by TCP when it is", "err", err)
+		d.log.Warn("the file with the addresses of the local door can not be written: local applications can connect by the Unix socket, and by TCP once it is written", "err", err)
 	}
 	return nil
 }
 
-// announcePause is the time between attempts to write the address file.
-const announcePause = time.Second
+// addressFilePause is the time between attempts to write the address file.
+const addressFilePause = time.Second
 
-// announced waits until the address file is written, and reports whether it is. Until
-// then no connection is accepted by TCP: the next door could not find out that there
-// was a TCP port (see forgetPasscode).
-func (d *Door) announced(ctx context.Context) bool {
-	if d.announce == nil {
+// awaitAddressFile waits until the address file is written. It returns false if ctx is
+// done before. Until the file is written no connection is accepted by TCP: otherwise the
+// next door could not find out that there was a TCP port (see removeOldPasscode).
+func (d *Door) awaitAddressFile(ctx context.Context) bool {
+	if d.writeAddresses == nil {
 		return true
 	}
-	for wait.Sleep(ctx, announcePause) == nil {
-		if d.announce() == nil {
+	for wait.Sleep(ctx, addressFilePause) == nil {
+		if d.writeAddresses() == nil {
 			d.log.Info("local applications can connect by TCP again")
 			return true
 		}
@@ -157,18 +158,18 @@ func (d *Door) announced(ctx context.Context) bool {
 	return false
 }
 
-// forgetPasscode removes a generated passcode before a door with a TCP port opens, or
-// if the previous door had one and did not remove the passcode: another process that
-// has listened on the port since may have received it. A passcode chosen by the
-// operator is kept; in the second case a warning is logged.
-func (d *Door) forgetPasscode(stateDir, address string) error {
+// removeOldPasscode removes a generated passcode before a door with a TCP port opens, or
+// if the previous door had a TCP port and crashed, so that it did not remove the passcode:
+// another process may have listened on the port since, and received the passcode. A
+// passcode chosen by the operator is kept; after a crash, a warning is logged.
+func (d *Door) removeOldPasscode(stateDir, address string) error {
 	last, err := readAddresses(stateDir)
 	crashed := !errors.Is(err, errNotOpen) && (err != nil || last.TCP != "")
 	if !crashed && !wantsTCP(address) {
 		return nil
 	}
 	path := filepath.Join(stateDir, passcodeFile)
-	chosen, err := removeMade(path)
+	chosen, err := removeGenerated(path)
 	if chosen && crashed {
 		d.log.Warn("the service did not end in good order, and others may have listened on the port for applications meanwhile and have been shown the passcode, which was chosen by hand: choose another", "file", path, "port", last.TCP)
 	}
@@ -220,8 +221,8 @@ func (d *Door) closeOnce(stateDir string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	if d.addresses.TCP != "" { // an application must have no passcode to send to the next process that listens there
-		_, removeErr := removeMade(filepath.Join(stateDir, passcodeFile))
+	if d.addresses.TCP != "" { // without the file, no application sends the passcode to the next process that listens on the port
+		_, removeErr := removeGenerated(filepath.Join(stateDir, passcodeFile))
 		err = errors.Join(err, removeErr)
 	}
 	return errors.Join(err, d.closeListeners())
@@ -232,7 +233,7 @@ func (d *Door) closeListeners() error {
 	for _, l := range d.listeners {
 		err = errors.Join(err, l.Close())
 	}
-	return errors.Join(err, d.lock.Close()) // last, so that no other process has had the port while it was unlocked
+	return errors.Join(err, d.lock.Close()) // unlocked last: while the state folder is locked, the port is this door's
 }
 
 // Serve serves local applications until ctx ends or the door is closed. Then it accepts
@@ -252,7 +253,7 @@ func (d *Door) Serve(ctx context.Context) error {
 	var running sync.WaitGroup
 	for _, l := range d.listeners {
 		running.Go(func() {
-			if l.Addr().Network() == "unix" || d.announced(ctx) {
+			if l.Addr().Network() == "unix" || d.awaitAddressFile(ctx) {
 				d.accept(ctx, l, &running)
 			}
 			cancel() // if one listener has failed, the door is closed
@@ -266,9 +267,9 @@ func (d *Door) Serve(ctx context.Context) error {
 // example for lack of file descriptors.
 const acceptPause = 200 * time.Millisecond
 
-// accept accepts connections until the listener is closed. No connection waits for
-// others that have not sent the passcode: when there are too many of these, the oldest
-// one of the user with the most is closed.
+// accept accepts connections until the listener is closed. A connection need not wait for
+// others that have not sent the passcode: when there are too many such connections, the
+// oldest one of the user with the most is closed.
 func (d *Door) accept(ctx context.Context, l net.Listener, running *sync.WaitGroup) {
 	pending := pendingconns.New[int](d.bounds.opening)
 	for n := 0; ; n++ {
@@ -315,7 +316,7 @@ func (d *Door) serve(ctx context.Context, c *openingConn, log *slog.Logger) {
 		}
 	})
 	if err != nil {
-		d.notConnected(c, log, err)
+		d.logNotConnected(c, log, err)
 		return
 	}
 	log.Debug("a local application has connected")
@@ -323,22 +324,22 @@ func (d *Door) serve(ctx context.Context, c *openingConn, log *slog.Logger) {
 	log.Debug("a local application is gone", "err", err)
 }
 
-// notConnected logs why a connection has ended before it was a session.
-func (d *Door) notConnected(c *openingConn, log *slog.Logger, err error) {
+// logNotConnected logs why a connection has ended before its session began.
+func (d *Door) logNotConnected(c *openingConn, log *slog.Logger, err error) {
 	switch {
 	case context.Cause(c.ctx) == errTooManyOpening:
 		if c.user >= 0 {
 			log = log.With("user", c.user)
 		}
 		d.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Kind: "crowded out"}, "too many connections of local applications that have not shown the passcode: the oldest one is closed", "max", d.bounds.opening)
-	case errors.Is(err, io.EOF): // a check whether the door is open
+	case errors.Is(err, io.EOF): // somebody has checked whether the door is open
 	default:
 		d.logLimiter.Log(log, slog.LevelInfo, logthrottle.Key{Kind: "connect"}, "a local application could not connect", "err", err)
 	}
 }
 
-// authenticate checks the passcode of a client. A wrong or missing one is answered
-// after a pause.
+// authenticate checks the passcode of a client. If the passcode is wrong or missing,
+// authenticate returns after a pause.
 func (d *Door) authenticate(ctx context.Context, connect *stomp.Frame) error {
 	given, ok := connect.Get("passcode")
 	if ok && d.passcode.matches(given) {
@@ -348,7 +349,7 @@ func (d *Door) authenticate(ctx context.Context, connect *stomp.Frame) error {
 		return context.Cause(ctx)
 	}
 	if !ok {
-		return refusef("passcode header missing: the passcode lies in the file %s", d.passcode.path)
+		return refusef("passcode header missing: the passcode is in the file %s", d.passcode.path)
 	}
-	return refusef("wrong passcode: the right one lies in the file %s", d.passcode.path)
+	return refusef("wrong passcode: the right one is in the file %s", d.passcode.path)
 }

@@ -16,11 +16,12 @@ const (
 	// lockFile is the file in the state folder that is locked while a door is open. A
 	// crash releases the lock.
 	lockFile = "door.lock"
-	// lockWait is how long a door waits for clients that are testing the lock.
+	// lockWait is how long lockDoor waits for clients that hold the lock for a moment, in
+	// isOpen.
 	lockWait = 2 * time.Second
 )
 
-// lockDoor locks the state folder. It returns [errInUse] if another door is open on it.
+// lockDoor locks the state folder. It returns errInUse if another door is open on it.
 func lockDoor(stateDir string) (*flock.Flock, error) {
 	l := flock.New(filepath.Join(stateDir, lockFile))
 	ctx, cancel := context.WithTimeout(context.Background(), lockWait)

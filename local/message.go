@@ -21,7 +21,7 @@ type messageWriter struct {
 	session *session
 	sub     *subscription
 	frame   stomp.Frame // reused for each message
-	copies  uint64      // written so far
+	copies  uint64      // number of copies written so far
 	prefix  string      // of the message-ids of copies
 }
 

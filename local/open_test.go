@@ -29,8 +29,8 @@ func TestPasscode(t *testing.T) {
 			headers []string
 			like    string
 		}{
-			{"missing", nil, "passcode header missing: the passcode lies in the file " + path},
-			{"empty", []string{"passcode", ""}, "wrong passcode: the right one lies in the file " + path},
+			{"missing", nil, "passcode header missing: the passcode is in the file " + path},
+			{"empty", []string{"passcode", ""}, "wrong passcode: the right one is in the file " + path},
 			{"wrong", []string{"passcode", "AAAAAAAAAAAAAAAAAAAAAAAAAA"}, "wrong passcode"},
 			{"beginning", []string{"passcode", h.secret[:len(h.secret)-1]}, "wrong passcode"},
 			{"longer", []string{"passcode", h.secret + "A"}, "wrong passcode"},

@@ -30,14 +30,15 @@ func newOpeningConn(ctx context.Context, nc net.Conn, pending *pendingconns.Set[
 	return c
 }
 
-// Close is called when the connection is closed in favour of others.
+// Close closes the connection in favour of others. [pendingconns.Set] calls it.
 func (c *openingConn) Close() error {
 	c.cancel(errTooManyOpening)
 	return c.nc.Close()
 }
 
-// admit is called when the client has sent the passcode: from then on the connection is
-// not closed in favour of others. It fails if that has happened already.
+// admit removes the connection from those that have not sent the passcode, so that it is
+// not closed in favour of others any more. It returns an error if the connection has been
+// closed already.
 func (c *openingConn) admit() error {
 	if !c.pending.Remove() {
 		return errTooManyOpening
@@ -45,7 +46,8 @@ func (c *openingConn) admit() error {
 	return nil
 }
 
-// done is called when the connection has ended.
+// done releases what belongs to the connection. It is called when the connection has
+// ended.
 func (c *openingConn) done() {
 	c.pending.Remove()
 	c.cancel(nil)

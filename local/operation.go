@@ -13,7 +13,7 @@ import (
 // operation is the request of one frame. It ends with one call of done.
 type operation struct {
 	session     *session
-	receipt     *string // requested by the client; nil if none
+	receipt     *string // the receipt ID, if the client has requested a receipt; otherwise nil
 	destination string  // of a SEND
 }
 
@@ -23,17 +23,17 @@ func (o *operation) done(err error) {
 	s := o.session
 	switch {
 	case err != nil:
-		s.finish(endReason{err: err, failure: o.failure(err)})
-		s.answered(1)
+		s.finish(endReason{err: err, errorToClient: o.errorToClient(err)})
+		s.completed(1)
 	case o.receipt != nil:
-		s.answer(*o.receipt)
+		s.queueReceipt(*o.receipt)
 	default:
-		s.answered(1)
+		s.completed(1)
 	}
 }
 
-// failure returns the ERROR for the client when the operation has failed.
-func (o *operation) failure(err error) *stomp.ServerError {
+// errorToClient returns the ERROR for the client when the operation has failed.
+func (o *operation) errorToClient(err error) *stomp.ServerError {
 	e := explain(err)
 	if errors.Is(err, broker.ErrUnroutable) {
 		e = serverError(fmt.Sprintf("SEND to %.200s: no active peer's range takes this routing key", o.destination))

@@ -20,8 +20,8 @@ import (
 const (
 	// passcodeFile is the file of the state folder with the passcode.
 	passcodeFile = "passcode"
-	// An operator may choose the passcode. A shorter one could be guessed, a longer one
-	// does not fit into a header.
+	// Bounds for the length of a passcode that the operator chooses. A shorter passcode
+	// could be guessed, a longer one does not fit into a header.
 	minPasscode, maxPasscode = 16, 250
 )
 
@@ -35,8 +35,8 @@ type passcode struct {
 	digest [sha256.Size]byte
 }
 
-// matches compares in constant time, independent of the length and of where the two
-// differ.
+// matches reports whether s is the passcode. The time that it takes does not depend on
+// the length of the passcode, nor on where s differs from it.
 func (p *passcode) matches(s string) bool {
 	digest := sha256.Sum256([]byte(s))
 	return subtle.ConstantTimeCompare(digest[:], p.digest[:]) == 1
@@ -48,7 +48,7 @@ func openPasscode(stateDir string) (*passcode, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := makePasscode(path); err != nil {
+	if err := generatePasscode(path); err != nil {
 		return nil, fmt.Errorf("make passcode for local applications: %w", err)
 	}
 	secret, err := readPasscode(path)
@@ -58,36 +58,36 @@ func openPasscode(stateDir string) (*passcode, error) {
 	return &passcode{path: path, digest: sha256.Sum256([]byte(secret))}, nil
 }
 
-// makePasscode writes a new passcode to the file unless the file exists.
-func makePasscode(path string) error {
+// generatePasscode writes a new passcode to the file unless the file exists.
+func generatePasscode(path string) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	err := durable.Create(path, []byte(newPasscode()+"\n"), 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil // another process has made it first
+		return nil // another process has written it first
 	}
 	return err
 }
 
 func newPasscode() string { return rand.Text() }
 
-// isMade reports whether a passcode has the form of newPasscode: 26 characters of base
-// 32.
-func isMade(s string) bool {
+// isGenerated reports whether a passcode has the form of those from newPasscode: 26
+// characters of base 32.
+func isGenerated(s string) bool {
 	return len(s) == 26 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
-// removeMade removes the file if its passcode was generated. It reports whether there
-// is a passcode chosen by the operator.
-func removeMade(path string) (chosen bool, err error) {
+// removeGenerated removes the file if its passcode was generated. It reports whether the
+// file exists and contains a passcode chosen by the operator.
+func removeGenerated(path string) (chosen bool, err error) {
 	secret, err := readPasscode(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
 	case err != nil:
 		return false, err
-	case !isMade(secret):
+	case !isGenerated(secret):
 		return true, nil
 	}
 	if err := os.Remove(path); err != nil {
@@ -96,8 +96,8 @@ func removeMade(path string) (chosen bool, err error) {
 	return false, nil
 }
 
-// readPasscode reads the file. It returns [errExposed] if other users can read it, or
-// if it belongs to one of them.
+// readPasscode reads the file. It returns errExposed if other users can read the file, or
+// if it belongs to another user.
 func readPasscode(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {

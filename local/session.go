@@ -20,28 +20,28 @@ type session struct {
 	conn *stomp.Conn
 	log  *slog.Logger
 
-	life   context.Context // ends when pending operations are not awaited any more
-	cancel context.CancelFunc
-	gaveUp chan struct{} // closed by abort
+	opCtx     context.Context // of operations in progress; canceled when they are not awaited any more
+	cancelOps context.CancelFunc
+	aborted   chan struct{} // closed when abort returns
 
-	wake wait.Signal   // for run: there are receipts to write, or the session ends
-	room wait.Signal   // for read: pending has shrunk, or the session ends
-	tags atomic.Uint64 // the last tag of a delivery; see unacked
+	wake      wait.Signal   // for run: there are receipts to write, or the session ends
+	slotFreed wait.Signal   // for read: pending has decreased, or the session ends
+	tags      atomic.Uint64 // the last tag of a delivery; see unacked
 
 	mu            sync.Mutex
 	pending       int                      // operations in progress: neither failed nor answered
 	receipts      []string                 // to be written
 	subscriptions map[string]*subscription // by the client's id
 	prefetch      int                      // sum over the subscriptions
-	end           *endReason               // nil while the session is running
+	end           *endReason               // why and how the session ends; nil while it is running
 }
 
 // endReason describes how a session ends.
 type endReason struct {
-	err     error              // why, for the log
-	failure *stomp.ServerError // sent to the client, unless nil
-	receipt *string            // requested by DISCONNECT
-	lost    bool               // nothing can be sent to the client any more
+	err           error              // why, for the log
+	errorToClient *stomp.ServerError // sent to the client, unless nil
+	receipt       *string            // requested by DISCONNECT
+	connBroken    bool               // the connection has broken: nothing can be sent to the client
 
 	timer *time.Timer // calls abort
 }
@@ -54,16 +54,16 @@ func newSession(d *Door, conn *stomp.Conn, log *slog.Logger) *session {
 		conn:          conn,
 		log:           log,
 		wake:          wait.NewSignal(),
-		room:          wait.NewSignal(),
-		gaveUp:        make(chan struct{}),
+		slotFreed:     wait.NewSignal(),
+		aborted:       make(chan struct{}),
 		subscriptions: make(map[string]*subscription),
 	}
-	s.life, s.cancel = context.WithCancel(context.Background())
+	s.opCtx, s.cancelOps = context.WithCancel(context.Background())
 	return s
 }
 
-// run runs the session until it has ended, and returns why. The session ends when ctx
-// does.
+// run runs the session until it has ended, and returns why. When ctx is done, the session
+// ends with errStopping.
 func (s *session) run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -80,20 +80,20 @@ func (s *session) run(ctx context.Context) error {
 		defer close(reading)
 		s.read()
 	}()
-	for s.undelivered() {
+	for s.running() {
 		<-s.wake
 		s.writeReceipts()
 	}
 
 	s.unsubscribeAll()
-	for !s.end.lost && s.underWay() && s.life.Err() == nil {
+	for !s.end.connBroken && s.hasPending() && s.opCtx.Err() == nil {
 		<-s.wake
 		s.writeReceipts()
 	}
 	if !s.end.timer.Stop() {
-		<-s.gaveUp
+		<-s.aborted
 	}
-	s.cancel()
+	s.cancelOps()
 	s.sendLastFrame()
 	s.conn.Close()
 	<-reading
@@ -104,10 +104,10 @@ func (s *session) run(ctx context.Context) error {
 func (s *session) sendLastFrame() {
 	var err error
 	switch {
-	case s.end.lost:
+	case s.end.connBroken:
 		return
-	case s.end.failure != nil:
-		err = s.conn.Fail(s.end.failure)
+	case s.end.errorToClient != nil:
+		err = s.conn.Fail(s.end.errorToClient)
 	case s.end.receipt != nil:
 		err = s.conn.WriteFrame(stomp.NewFrame("RECEIPT", "receipt-id", *s.end.receipt))
 		fallthrough
@@ -136,7 +136,7 @@ func (s *session) read() {
 			s.finish(endReason{receipt: op.receipt})
 			return
 		}
-		if !s.begin() {
+		if !s.beginOperation() {
 			return
 		}
 		if err := s.handle(f, op); err != nil {
@@ -146,28 +146,28 @@ func (s *session) read() {
 	}
 }
 
-// endingBy returns how the session ends after a read error. A client that closes its
-// side without DISCONNECT may still read.
+// endingBy returns how the session ends after a read error. After io.EOF, the connection
+// is not broken: a client that has closed its side without DISCONNECT may still read.
 func endingBy(err error) endReason {
 	var violation *stomp.ProtocolError
 	switch {
 	case errors.Is(err, io.EOF):
 		return endReason{err: err}
 	case errors.As(err, &violation), errors.Is(err, stomp.ErrSilent):
-		return endReason{err: err, failure: explain(err)}
+		return endReason{err: err, errorToClient: explain(err)}
 	default:
-		return endReason{err: err, lost: true}
+		return endReason{err: err, connBroken: true}
 	}
 }
 
 // fail ends the session with an ERROR.
-func (s *session) fail(err error) { s.finish(endReason{err: err, failure: explain(err)}) }
+func (s *session) fail(err error) { s.finish(endReason{err: err, errorToClient: explain(err)}) }
 
 // failConnection ends the session because the connection has broken.
-func (s *session) failConnection(err error) { s.finish(endReason{err: err, lost: true}) }
+func (s *session) failConnection(err error) { s.finish(endReason{err: err, connBroken: true}) }
 
-// finish ends the session. The reason of the first call counts. After that no operation
-// begins.
+// finish starts to end the session for a reason, unless it is ending already. After that
+// no operation begins.
 func (s *session) finish(e endReason) {
 	s.mu.Lock()
 	if s.end == nil {
@@ -176,41 +176,43 @@ func (s *session) finish(e endReason) {
 	}
 	s.mu.Unlock()
 	s.wake.Notify()
-	s.room.Notify()
+	s.slotFreed.Notify()
 }
 
 // abort unblocks all goroutines that wait for the client or for the disk.
 func (s *session) abort() {
-	defer close(s.gaveUp)
-	s.cancel()
+	defer close(s.aborted)
+	s.cancelOps()
 	s.conn.Close()
 	s.wake.Notify()
 }
 
-func (s *session) undelivered() bool {
+// running reports whether the session has not begun to end.
+func (s *session) running() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.end == nil
 }
 
-func (s *session) underWay() bool {
+// hasPending reports whether operations are in progress.
+func (s *session) hasPending() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pending > 0
 }
 
-// begin counts an operation as pending, and waits while there are too many. It returns
-// false when the session has ended.
-func (s *session) begin() bool {
+// beginOperation counts an operation as pending, and waits while too many operations are
+// pending. It returns false when the session has ended.
+func (s *session) beginOperation() bool {
 	for {
-		if ok, ended := s.tryBegin(); ok || ended {
+		if ok, ended := s.tryBeginOperation(); ok || ended {
 			return ok
 		}
-		<-s.room
+		<-s.slotFreed
 	}
 }
 
-func (s *session) tryBegin() (ok, ended bool) {
+func (s *session) tryBeginOperation() (ok, ended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.end != nil {
@@ -223,21 +225,21 @@ func (s *session) tryBegin() (ok, ended bool) {
 	return true, false
 }
 
-// answered counts n operations as no longer pending.
-func (s *session) answered(n int) {
+// completed counts n operations as no longer pending.
+func (s *session) completed(n int) {
 	s.mu.Lock()
 	s.pending -= n
 	ended := s.end != nil
 	s.mu.Unlock()
-	s.room.Notify()
+	s.slotFreed.Notify()
 	if ended {
 		s.wake.Notify()
 	}
 }
 
-// answer queues the receipt of an operation. It does not block, because the store's
+// queueReceipt queues the receipt of an operation. It does not block, because the store's
 // writer calls it.
-func (s *session) answer(receipt string) {
+func (s *session) queueReceipt(receipt string) {
 	s.mu.Lock()
 	s.receipts = append(s.receipts, receipt)
 	s.mu.Unlock()
@@ -261,5 +263,5 @@ func (s *session) writeReceipts() {
 			break
 		}
 	}
-	s.answered(len(receipts))
+	s.completed(len(receipts))
 }

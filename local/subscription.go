@@ -23,7 +23,7 @@ type subscribeOptions struct {
 type subscription struct {
 	subscribeOptions
 	cancel context.CancelFunc
-	done   chan struct{} // closed when delivery has ended, and unacknowledged messages were returned
+	done   chan struct{} // closed when delivery has ended, and unacknowledged messages have been returned to the inbox
 
 	// Nil for copies.
 	source  *embedded.Subscription
@@ -35,7 +35,7 @@ type subscription struct {
 
 // addSubscription starts a subscription.
 func (s *session) addSubscription(o subscribeOptions) error {
-	ctx, cancel := context.WithCancel(s.life)
+	ctx, cancel := context.WithCancel(s.opCtx)
 	sub := &subscription{
 		subscribeOptions: o,
 		cancel:           cancel,
@@ -46,7 +46,7 @@ func (s *session) addSubscription(o subscribeOptions) error {
 		cancel()
 		return err
 	}
-	store, inbox := s.door.store, s.door.names.inbox
+	store, inbox := s.door.store, s.door.destinations.inbox
 	if o.copies {
 		watcher := store.Watch(inbox)
 		go sub.run(ctx, s, watcher.Close, func() error { return s.deliverCopies(ctx, sub, watcher) })
@@ -68,9 +68,9 @@ func (s *session) register(sub *subscription) error {
 		return refusef("SUBSCRIBE with id %q, which another subscription of this connection has", sub.id)
 	case len(s.subscriptions) == s.door.bounds.subscriptions:
 		return refusef("SUBSCRIBE: this connection has %d subscriptions, which is the limit", len(s.subscriptions))
-	case s.prefetch+sub.prefetch > s.door.bounds.held:
-		return refusef("SUBSCRIBE with prefetch-count %d: those of a connection's subscriptions may be %d together, and %d are taken",
-			sub.prefetch, s.door.bounds.held, s.prefetch)
+	case s.prefetch+sub.prefetch > s.door.bounds.prefetch:
+		return refusef("SUBSCRIBE with prefetch-count %d: the prefetch-counts of a connection's subscriptions may be %d together, and %d are taken",
+			sub.prefetch, s.door.bounds.prefetch, s.prefetch)
 	}
 	s.subscriptions[sub.id] = sub
 	s.prefetch += sub.prefetch
@@ -130,7 +130,7 @@ func (sub *subscription) run(ctx context.Context, s *session, release, deliver f
 	}
 }
 
-// stop ends the subscription, without waiting for it.
+// stop ends the subscription. It does not wait until delivery has ended.
 func (sub *subscription) stop() {
 	sub.cancel()
 	sub.mu.Lock()
@@ -141,14 +141,14 @@ func (sub *subscription) stop() {
 	sub.timers = nil
 }
 
-// requeueLater returns messages to the inbox after a pause. Until then they count as
-// held, so that at most prefetch-count messages can be redelivered repeatedly at any
-// time.
+// requeueLater returns messages to the inbox after a pause. Until then they count against
+// the prefetch-count, so that at most prefetch-count messages can be redelivered
+// repeatedly at any time.
 func (sub *subscription) requeueLater(seqs []uint64, pause time.Duration) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
 	if sub.timers == nil {
-		return // the end of the subscription returns them
+		return // sub.run returns all unacknowledged messages
 	}
 	var t *time.Timer
 	t = time.AfterFunc(pause, func() {
@@ -158,7 +158,7 @@ func (sub *subscription) requeueLater(seqs []uint64, pause time.Duration) {
 			return
 		}
 		delete(sub.timers, t)
-		// On an error, the store is closed.
+		// If Nack fails, the store is closed, and the subscription ends.
 		if sub.source.Nack(seqs) == nil {
 			sub.unacked.free(len(seqs))
 		}
@@ -188,14 +188,14 @@ func (s *session) deliver(ctx context.Context, sub *subscription) error {
 			return err
 		}
 		sub.unacked.use(len(messages))
-		handedOver := make([]uint64, 0, len(messages))
+		written := make([]uint64, 0, len(messages))
 		for i := range messages {
 			sent, err := s.deliverOne(sub, w, &messages[i])
 			if err != nil {
 				return err
 			}
 			if sent {
-				handedOver = append(handedOver, messages[i].Seq)
+				written = append(written, messages[i].Seq)
 			}
 		}
 		if sub.ack != AckAuto {
@@ -203,15 +203,15 @@ func (s *session) deliver(ctx context.Context, sub *subscription) error {
 		}
 		// The messages are removed only after all of them were written: if the
 		// connection breaks meanwhile, it is better that some are redelivered.
-		if err := s.removeDelivered(sub, handedOver); err != nil {
+		if err := s.removeDelivered(sub, written); err != nil {
 			return err
 		}
 	}
 }
 
-// deliverOne writes a message to the client. A message that does not fit into a frame,
-// which the limits for messages from peers prevent, is not delivered again until the
-// subscription ends: so it is not lost, and does not block others.
+// deliverOne writes a message to the client. A message that does not fit into a frame is
+// not delivered again until the subscription ends: so it is not lost, and does not block
+// others. (The limits for messages from peers are such that every message fits.)
 func (s *session) deliverOne(sub *subscription, w *messageWriter, m *embedded.InboxMessage) (sent bool, err error) {
 	var tag uint64
 	if sub.ack != AckAuto {
@@ -248,7 +248,7 @@ func (s *session) deliverCopies(ctx context.Context, sub *subscription, watcher 
 		}
 		err = w.writeCopy(&m, missed)
 		if errors.Is(err, stomp.ErrUnsendable) {
-			s.log.Error("a message in the inbox can not be shown", "err", err)
+			s.log.Error("a message in the inbox can not be delivered as a copy", "err", err)
 			continue
 		}
 		if err != nil {

@@ -15,7 +15,7 @@ import (
 type AckMode string
 
 const (
-	AckAuto       AckMode = "auto"              // a message is removed when it was sent
+	AckAuto       AckMode = "auto"              // without ACK, when the message has been sent
 	AckClient     AckMode = "client"            // by the ACK of the message or of a later one
 	AckIndividual AckMode = "client-individual" // by the ACK of the message
 )
@@ -29,10 +29,10 @@ func (m AckMode) valid() bool {
 // that was returned to the inbox does not apply to its next delivery.
 type unacked struct {
 	prefetch int
-	freed    wait.Signal // notified when used has shrunk
+	freed    wait.Signal // notified when used has decreased
 
 	mu   sync.Mutex
-	used int    // messages delivered and not removed or returned yet; at most prefetch
+	used int    // messages delivered, and neither removed from the inbox nor returned to it yet; at most prefetch
 	held []held // messages that the client can acknowledge, with growing tags
 }
 
@@ -56,7 +56,8 @@ func (u *unacked) use(n int) {
 	u.used += n
 }
 
-// free is the inverse of use.
+// free counts n fewer messages as delivered: they are removed from the inbox, or returned
+// to it.
 func (u *unacked) free(n int) {
 	u.mu.Lock()
 	u.used -= n

@@ -5,12 +5,12 @@ import "time"
 // Answer returns the answer of a deactivated peer to a message that is still queued for
 // it, so that the node's application can release the state that it keeps for that peer: an
 // account is scheduled for deletion, a prepared transfer is dismissed, a configuration is
-// rejected. The type is empty if the message needs no answer. (Section "Draining a
+// rejected. answerType is empty if the message needs no answer. (Section "Draining a
 // deactivated peer".)
 //
-// typ and body are those that [View.Outgoing] has returned and would have sent; the answer
-// is in the form in which the peer would have sent it, for [View.Incoming]. now is its
-// timestamp.
+// typ is the type of the message, and body the result of [View.Outgoing]. The answer is in
+// the form in which the peer would have sent it, for [View.Incoming], with the timestamp
+// now.
 func Answer(typ string, body []byte, now time.Time) (answerType string, answer []byte, err error) {
 	s := schemaOf(typ)
 	if s == nil {

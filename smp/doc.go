@@ -20,11 +20,11 @@
 // request.
 //
 // Two peers share a range of creditors and a range of debtors, each a [Subnet]: IDs with
-// the same leading bits. A [View] has what a node knows about one peer; messages outside
-// of its ranges are refused, in both directions. A creditors agent keeps its creditors in
-// a subnet of its own, the same for all its peers, but at each authority it uses the
-// subnet assigned there. So a creditors agent's view also translates: the leading bits are
-// replaced, the others stay.
+// the same leading bits. A [View] contains what a node knows about one peer; messages with
+// IDs outside of its ranges are refused, in both directions. A creditors agent keeps its
+// creditors in a subnet of its own, the same for all its peers, but in messages to and from
+// an authority it uses the subnet that this authority has assigned. So a creditors agent's
+// view also translates IDs: the leading bits are replaced, the other bits stay.
 //
 //	application → [View.Outgoing] → peer's [View.Incoming] → its application
 //
@@ -50,8 +50,8 @@
 //     parsers differ about larger ones. 5.7 and 5e2 are refused, where the
 //     reference reads 5 and 500. A float may be written as 5, 5.0, 5e0 or "5.0".
 //     Infinities and NaN are refused.
-//   - Timestamps are ISO 8601 as described in timestamp.go. One without an offset
-//     does not identify an instant and is refused.
+//   - Timestamps are ISO 8601 as described in timestamp.go. A timestamp without an
+//     offset does not identify an instant and is refused.
 //   - A known property given twice is refused; the reference takes the last.
 //   - Text must be Unicode: no invalid UTF-8, no unpaired surrogates.
 //   - Limits on text apply to the whole text; the reference accepts an additional

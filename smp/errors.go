@@ -9,7 +9,7 @@ import (
 var (
 	// errContentType: the content type is not "application/json".
 	errContentType = errors.New("unsupported content type")
-	// errType: unknown message type, or a type of the other direction.
+	// errType: the message type is unknown, or not allowed in this direction.
 	errType = errors.New("message type not allowed")
 	// errTooLong: the body is over [MaxBody] or [MaxApplicationBody].
 	errTooLong = errors.New("message too long")
@@ -22,12 +22,13 @@ var (
 	errForeignID = errors.New("foreign ID")
 	// errCoordinator: the message has a coordinator that the peer cannot be.
 	errCoordinator = errors.New("invalid coordinator")
-	// errFuture: the message's timestamp is more than two hours ahead.
+	// errFuture: the message's timestamp is more than two hours in the future.
 	errFuture = errors.New("timestamp in the future")
 )
 
-// ErrView is returned by [View.Check]. It is not an [Error]: the message is not the
-// reason, and may be accepted after the view has been corrected.
+// ErrView is returned by [View.Check], [View.Outgoing] and [View.Incoming]. It is not an
+// [Error]: the message is not at fault, and may be accepted after the view has been
+// corrected.
 var ErrView = errors.New("inconsistent view of a peer")
 
 // Error describes why a message was refused. Its text is one short line of printable
@@ -37,7 +38,7 @@ var ErrView = errors.New("inconsistent view of a peer")
 type Error struct {
 	kind   error  // one of the variables above
 	Type   string // the message's type; empty if the type is invalid
-	Field  string // the invalid field; empty if it is not a single one
+	Field  string // the invalid field; empty if the error is not about a single field
 	Detail string // what is wrong, and what was expected
 }
 

@@ -138,7 +138,8 @@ func (f *field) expectation() string {
 	return f.expects
 }
 
-// describe describes a value for errors; of a private one, it returns only the size.
+// describe describes a value for errors. It does not quote a private value, but returns
+// only its size.
 func (t token) describe(private bool) string {
 	switch t.kind {
 	case stringToken:
@@ -169,7 +170,8 @@ func (t token) describe(private bool) string {
 	return "an object"
 }
 
-// maxExactFloat is the largest number up to which every integer is exactly a float64.
+// maxExactFloat is the largest number up to which every integer can be represented
+// exactly as a float64.
 const maxExactFloat = 1 << 53
 
 // readInteger parses 5, "5" and 5.0. It never rounds: a number that some parsers would not

@@ -10,11 +10,11 @@ const ContentType = "application/json"
 
 // Limits on input, in bytes.
 const (
-	// MaxBody is the longest body sent or received: the reference does not accept longer
-	// ones.
+	// MaxBody is the maximum length of a body sent to or received from a peer, as in the
+	// reference.
 	MaxBody = 8192
-	// MaxApplicationBody is the longest body accepted from the node's own application. It
-	// is larger than MaxBody, since white space, unknown properties and unnecessary
+	// MaxApplicationBody is the maximum length of a body from the node's own application.
+	// It is larger than MaxBody, since white space, unknown properties and unnecessary
 	// escapes are removed before the message is sent.
 	MaxApplicationBody = 8 * MaxBody
 )
@@ -26,8 +26,7 @@ type message struct {
 	values [maxFields]value
 }
 
-// parse parses and validates a message independently of its sender. It is the first step
-// of both directions.
+// parse parses and validates a message, independently of its sender and receiver.
 func (m *message) parse(s *schema, body []byte) error {
 	*m = message{schema: s}
 	var sc scanner

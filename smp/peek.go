@@ -1,8 +1,8 @@
 package smp
 
 // PeekIDs returns the arguments for [OutgoingRoutingKey] from a message: its type and the
-// IDs of its account. It stops when it has found all three, so the message may still be
-// refused by [View.Outgoing]. Errors are [errTooLong], [errSyntax] and [errField].
+// IDs of its account. It stops when it has found all three, so [View.Outgoing] may still
+// return an error for the message. An error is an [Error].
 func PeekIDs(body []byte) (typ string, debtorID, creditorID int64, err error) {
 	if err := checkLength("", body, MaxApplicationBody); err != nil {
 		return "", 0, 0, err

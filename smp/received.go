@@ -20,14 +20,14 @@ type Headers struct {
 	MessageType          string
 	DebtorID, CreditorID int64
 
-	// CoordinatorType is empty if the message has no coordinator ID; an AccountTransfer
-	// has none, although it has a coordinator type.
+	// CoordinatorType is empty if the message has no coordinator ID. That includes an
+	// AccountTransfer, although it has a coordinator type.
 	CoordinatorType string
 	CoordinatorID   int64
 
-	// AtCreditorsAgent reports whether the next two are present: they report which part of
-	// a creditors agent is concerned, the one that serves its creditors or the one that
-	// trades in circles between them. It may be both.
+	// AtCreditorsAgent reports whether the headers CACreditors and CATrade are present.
+	// They report which parts of a creditors agent the message is for: the part that
+	// serves its creditors, the part that trades in circles between them, or both.
 	AtCreditorsAgent     bool
 	CACreditors, CATrade bool
 }
@@ -72,7 +72,7 @@ func (m *message) headers(owner nodetype.Type) Headers {
 }
 
 // tradeBits are zero in the creditor IDs that a creditors agent reserves for its own
-// accounts, with which it trades. The mask of a subnet ends above them.
+// accounts, with which it trades. The leading bits that a subnet fixes are above them.
 const tradeBits = 0xff << 32
 
 // routingKey returns the routing key of the message with these headers at a node of type

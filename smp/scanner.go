@@ -16,9 +16,9 @@ import (
 // encoding/json/v2, is strict, but takes two thirds of that and is still an experiment.
 // The grammar of a flat object is small: this file is all of it.
 type scanner struct {
-	data []byte
-	pos  int
-	any  bool // a member has been parsed
+	data    []byte
+	pos     int
+	started bool // a member has been parsed
 }
 
 // maxDepth bounds the nesting of unknown properties.
@@ -88,12 +88,12 @@ func (s *scanner) member() (name []byte, value token, more bool, err error) {
 			return nil, token{}, false, s.fail("nothing more")
 		}
 		return nil, token{}, false, nil
-	case s.any && c != ',':
+	case s.started && c != ',':
 		return nil, token{}, false, s.fail(`"," or "}"`)
-	case s.any:
+	case s.started:
 		s.pos++
 	}
-	s.any = true
+	s.started = true
 	if name, err = s.name(); err == nil {
 		value, err = s.value(1)
 	}
@@ -105,7 +105,7 @@ func (s *scanner) name() ([]byte, error) {
 	if s.peek() != '"' {
 		return nil, s.fail("a property name in quotes")
 	}
-	name, err := s.str()
+	name, err := s.parseString()
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (s *scanner) name() ([]byte, error) {
 func (s *scanner) value(depth int) (token, error) {
 	switch c := s.peek(); {
 	case c == '"':
-		text, err := s.str()
+		text, err := s.parseString()
 		return token{kind: stringToken, text: text}, err
 	case c == '-' || '0' <= c && c <= '9':
 		n := numberLength(s.data[s.pos:])
@@ -194,8 +194,8 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// str parses the string that starts here.
-func (s *scanner) str() ([]byte, error) {
+// parseString parses the string that starts here.
+func (s *scanner) parseString() ([]byte, error) {
 	s.pos++
 	start := s.pos
 	for s.pos < len(s.data) {

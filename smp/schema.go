@@ -324,8 +324,8 @@ func (s *schema) index(name []byte, hint int) int {
 	return -1
 }
 
-// hasCoordinatorID reports whether messages of this type have a coordinator ID, and not
-// only a coordinator type, like an AccountTransfer.
+// hasCoordinatorID reports whether messages of this type have a coordinator ID. (An
+// AccountTransfer has only a coordinator type.)
 func (s *schema) hasCoordinatorID() bool {
 	return len(s.fields) > coordinatorIDField && s.fields[coordinatorIDField].name == "coordinator_id"
 }
@@ -335,7 +335,7 @@ func (s *schema) hasCoordinatorType() bool {
 	return s.fields[coordinatorTypeField].name == "coordinator_type"
 }
 
-// position returns the index of the field called name, or -1 if there is none.
+// position is like index, without a hint.
 func (s *schema) position(name string) int {
 	return slices.IndexFunc(s.fields, func(f field) bool { return f.name == name })
 }

@@ -11,8 +11,9 @@ import (
 // have the bits of Value wherever Mask has a one. The zero Subnet contains every ID.
 // (Section "Subnets".)
 //
-// [ParseSubnet] and [exactly] return subnets whose mask is a sequence of leading ones and
-// whose value has no bits outside of the mask; [View.Check] refuses others.
+// The mask of a subnet from [ParseSubnet] is a sequence of leading ones, and its value has
+// no bits outside of the mask. [View.Check] returns an error for a subnet that does not
+// meet these conditions.
 type Subnet struct{ Value, Mask uint64 }
 
 // ParseSubnet parses the leading hexadecimal digits that the IDs of a subnet share, at
@@ -34,7 +35,7 @@ func ParseSubnet(digits string) (Subnet, error) {
 	return s, nil
 }
 
-// exactly returns the subnet that contains one ID only, like a debtors agent's range of
+// exactly returns the subnet that contains a single ID, like a debtors agent's range of
 // creditors.
 func exactly(id int64) Subnet { return Subnet{Value: uint64(id), Mask: ^uint64(0)} }
 
@@ -68,15 +69,17 @@ func (s Subnet) BindingKey() (string, error) {
 	return dottedHex(s.Value)[:3*(s.Bits()/8)] + "#", nil
 }
 
-// wellFormed reports whether the mask is a prefix and the value has no other bits.
+// wellFormed reports whether the mask is a sequence of leading ones, and the value has no
+// bits outside of the mask.
 func (s Subnet) wellFormed() bool {
 	host := ^s.Mask
 	return host&(host+1) == 0 && s.Value&host == 0
 }
 
-// move translates an ID from subnet s to subnet to. It keeps the bits below the mask,
-// which [View.Check] ensures to be the same for both. IDs are bit patterns here: they are
-// negative if a subnet's top bit is set.
-func (s Subnet) move(id int64, to Subnet) int64 {
+// translate translates an ID from subnet s to subnet to: it replaces the leading bits,
+// which the mask covers, and keeps the other bits. The two subnets must have the same
+// mask, which [View.Check] ensures. IDs are treated as bit patterns: an ID is negative if
+// its top bit is set.
+func (s Subnet) translate(id int64, to Subnet) int64 {
 	return int64(to.Value | uint64(id)&^s.Mask)
 }

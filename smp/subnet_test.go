@@ -172,11 +172,11 @@ func TestSubnetMove(t *testing.T) {
 		{"8000000000000000", "0000000000000000", math.MinInt64, 0},
 	} {
 		from, to := mustParseSubnet(t, c.from), mustParseSubnet(t, c.to)
-		moved := from.move(c.id, to)
+		moved := from.translate(c.id, to)
 		if moved != c.want || !to.Contains(moved) {
 			t.Errorf("%d from %q to %q is %d, expected %d", c.id, c.from, c.to, moved, c.want)
 		}
-		if back := to.move(moved, from); back != c.id {
+		if back := to.translate(moved, from); back != c.id {
 			t.Errorf("%d came back from %q to %q as %d", c.id, c.to, c.from, back)
 		}
 	}

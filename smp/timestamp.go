@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Timestamps are kept as text: the instant must be preserved, to the microsecond. Parsing
-// one validates it and converts it to its canonical form, in its original offset.
+// Timestamps are kept as text, because the instant, to the microsecond, and the offset
+// must be preserved. Parsing a timestamp validates it and converts it to its canonical
+// form, in its original offset.
 //
 // ISO 8601 has many forms. The reference accepts
 //
@@ -22,16 +23,16 @@ import (
 func readTimestamp(s []byte) (canonical []byte, micros int64, ok bool) {
 	c := cursor{rest: s}
 	year, month, day := c.date()
-	c.one("T ")
+	c.consume("T ")
 	hour := c.number(1, 2)
-	c.one(":")
+	c.consume(":")
 	minute := c.number(1, 2)
 	second, fraction := 0, 0
 	if c.has(":") {
-		c.one(":")
+		c.consume(":")
 		second = c.number(1, 2)
 		if c.has(".") {
-			c.one(".")
+			c.consume(".")
 			fraction = c.fraction()
 		}
 	}
@@ -117,8 +118,8 @@ func (c *cursor) has(set string) bool {
 	return false
 }
 
-// one consumes a byte, which must be one of set.
-func (c *cursor) one(set string) byte {
+// consume consumes a byte, which must be one of set, and returns it.
+func (c *cursor) consume(set string) byte {
 	if !c.has(set) {
 		c.bad = true
 		return 0
@@ -145,9 +146,9 @@ func (c *cursor) number(least, most int) int {
 // date parses a valid date.
 func (c *cursor) date() (year, month, day int) {
 	year = c.number(4, 4)
-	c.one("-")
+	c.consume("-")
 	month = c.number(1, 2)
-	c.one("-")
+	c.consume("-")
 	day = c.number(1, 2)
 	if year < 1 || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) {
 		c.bad = true
@@ -173,14 +174,14 @@ func (c *cursor) fraction() int {
 
 // offset parses "Z" or a difference from UTC, and returns it in minutes.
 func (c *cursor) offset() int {
-	sign := c.one("Z+-")
+	sign := c.consume("Z+-")
 	if sign == 'Z' || c.bad {
 		return 0
 	}
 	hours, minutes := c.number(2, 2), 0
 	if len(c.rest) > 0 {
 		if c.has(":") {
-			c.one(":")
+			c.consume(":")
 		}
 		minutes = c.number(2, 2)
 	}

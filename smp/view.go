@@ -8,29 +8,30 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// View is a node's view of one of its peers: the types of both, and the ranges of IDs of
-// their messages. (Section "Subnets".)
+// View is a node's view of one of its peers: the types of the two nodes, and the ranges of
+// IDs in their messages. (Section "Subnets".)
 type View struct {
-	// Owner is the type of the node that has this view, Peer is its peer's type.
+	// Owner is the type of the node that has this view, Peer the type of its peer.
 	Owner, Peer nodetype.Type
 	// OwnerCreditors is the range in which a creditors agent keeps its own creditors, from
 	// its creditors-subnet.txt. It is ignored for other owners.
 	OwnerCreditors Subnet
-	// PeerCreditors is the range of creditors in messages between the two: the one that an
-	// authority has assigned to a creditors agent (subnet.txt there, masq-subnet.txt
-	// here); exactly 0 between an authority and a debtors agent.
+	// PeerCreditors is the range of creditors in messages between the two nodes. Between
+	// an authority and a creditors agent it is the range that the authority has assigned
+	// (in the file subnet.txt at the authority, masq-subnet.txt at the agent); between an
+	// authority and a debtors agent it contains only the ID 0.
 	PeerCreditors Subnet
-	// PeerDebtors is the range of debtors in messages between the two: an authority's node
-	// ID, or the part of it that was assigned to a debtors agent.
+	// PeerDebtors is the range of debtors in messages between the two nodes: an
+	// authority's node ID, or the part of that range that was assigned to a debtors agent.
 	PeerDebtors Subnet
 }
 
-// Check reports whether the view is consistent: the two types can be peers, each range is
-// a prefix, a creditors agent's two ranges are equally wide, and a debtors agent's
-// creditors are exactly 0. Errors are [ErrView].
+// Check returns an error that wraps [ErrView] unless the view is consistent: the two types
+// can be peers, each range is a prefix, a creditors agent's two ranges are equally wide,
+// and the range of a debtors agent's creditors contains only the ID 0.
 //
-// Outgoing and Incoming check the view too, since a wrong one could move money to the
-// wrong account. Call Check to get the error before there is a message.
+// Outgoing and Incoming check the view too, since an inconsistent view could move money to
+// the wrong account. Call Check to get the error before there is a message.
 func (v View) Check() error {
 	if !v.Owner.CanPeer(v.Peer) {
 		return fmt.Errorf("%w: %v and %v can not be peers, expected an accounting authority and an agent", ErrView, v.Owner, v.Peer)
@@ -80,12 +81,12 @@ func (v View) Outgoing(typ, contentType string, body []byte) ([]byte, error) {
 		if err := m.requireID(creditorField, v.OwnerCreditors, errForeignID, whose); err != nil {
 			return nil, err
 		}
-		m.moveID(creditorField, v.OwnerCreditors, v.PeerCreditors)
+		m.translateID(creditorField, v.OwnerCreditors, v.PeerCreditors)
 		if coordinator := m.coordinatorType(); m.schema.hasCoordinatorID() && (coordinator == direct || coordinator == agent) {
 			if err := m.requireID(coordinatorIDField, v.OwnerCreditors, errForeignID, whose); err != nil {
 				return nil, err
 			}
-			m.moveID(coordinatorIDField, v.OwnerCreditors, v.PeerCreditors)
+			m.translateID(coordinatorIDField, v.OwnerCreditors, v.PeerCreditors)
 		}
 	}
 	if err := v.requireAccount(&m); err != nil {
@@ -124,9 +125,9 @@ func (v View) Incoming(typ, contentType string, body []byte, now time.Time) (Rec
 		return Received{}, err
 	}
 	if v.Owner == nodetype.CreditorsAgent {
-		m.moveID(creditorField, v.PeerCreditors, v.OwnerCreditors)
+		m.translateID(creditorField, v.PeerCreditors, v.OwnerCreditors)
 		if m.schema.hasCoordinatorID() {
-			m.moveID(coordinatorIDField, v.PeerCreditors, v.OwnerCreditors)
+			m.translateID(coordinatorIDField, v.PeerCreditors, v.OwnerCreditors)
 		}
 	}
 	headers := m.headers(v.Owner)
@@ -139,11 +140,12 @@ func (v View) Incoming(typ, contentType string, body []byte, now time.Time) (Rec
 }
 
 // bodyGrowth is by how many bytes a body usually grows at most when it is written again,
-// since translated IDs may have more digits. The additional capacity avoids copying.
+// since translated IDs may have more digits. A buffer with this additional capacity need
+// not be enlarged.
 const bodyGrowth = 32
 
-// parseAndCheck is the first step of both directions: it parses and validates a message by itself.
-// in is the permitted direction.
+// parseAndCheck is the first step of Outgoing and Incoming: it parses a message and
+// validates what does not depend on the view. in is the permitted direction, as in schema.
 func (m *message) parseAndCheck(typ, contentType string, body []byte, in bool, limit int) error {
 	s := schemaOf(typ)
 	if s == nil {
@@ -235,7 +237,7 @@ func (m *message) refuseCoordinatorType(expected string) error {
 	}
 }
 
-// moveID translates the ID in field i, which must be in from.
-func (m *message) moveID(i int, from, to Subnet) {
-	m.values[i].integer = from.move(m.values[i].integer, to)
+// translateID translates the ID in field i, which must be in the subnet from.
+func (m *message) translateID(i int, from, to Subnet) {
+	m.values[i].integer = from.translate(m.values[i].integer, to)
 }
