@@ -11,9 +11,9 @@ import (
 )
 
 var (
-	// ErrAddress is reported for an invalid address.
+	// ErrAddress is returned for an invalid address.
 	ErrAddress = errors.New("not an address for administration")
-	// ErrExposed is reported for an address that other machines could reach, unless
+	// ErrExposed is returned for an address that other machines could reach, unless
 	// [Config].Exposed is set.
 	ErrExposed = errors.New("other machines could reach the address for administration")
 )
@@ -26,7 +26,7 @@ type Address struct {
 }
 
 // ParseAddress parses an address, such as "unix:/path/of/socket" or "127.0.0.1:1235". It
-// reports [ErrAddress].
+// returns [ErrAddress] if the address is invalid.
 func ParseAddress(s string) (Address, error) {
 	if path, ok := strings.CutPrefix(s, unixPrefix); ok {
 		if !filepath.IsAbs(path) {

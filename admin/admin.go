@@ -6,14 +6,15 @@
 //
 // for Prometheus
 //
-//	GET /healthz     200 while the service runs; 503 if a part of it hangs
-//	GET /readyz      200 while it serves all peers; else 503 and why
+//	GET /healthz     200 while the service runs; 503 if a part of the service hangs
+//	GET /readyz      200 while the service serves all peers; otherwise 503 and the reasons
 //	GET /log-level   the log level
 //	PUT /log-level   changes it: error, warning, info or debug
 //
 // There is no authentication, so access depends on the address: a Unix socket that only
 // the service's own user can open, or a loopback port that all users of the machine can
-// reach. Other addresses need [Config.Exposed]; on them nothing can be changed.
+// reach. Other addresses need [Config.Exposed]; through such an address nothing can be
+// changed.
 //
 // Nothing served is secret, but parts of it were written by peers: they are bounded in
 // length, and escaped for display. Web pages in a browser on this machine have no access:
@@ -47,7 +48,7 @@ type Config struct {
 
 	Version string
 	Status  func() link.Status
-	// Queues returns the figures of the embedded broker; nil with another broker.
+	// Queues returns the statistics of the embedded broker. It is nil with another broker.
 	Queues func(context.Context) (embedded.Stats, error)
 	// BrokerTrouble returns why the broker cannot be used, or nil if it can. It must not
 	// block.
@@ -82,7 +83,8 @@ type Server struct {
 	process  prometheus.Gatherer
 }
 
-// Open listens on the address. It reports [ErrAddress] and [ErrExposed].
+// Open listens on the address. It returns [ErrAddress] or [ErrExposed] if the address
+// cannot be used.
 func Open(cfg Config) (*Server, error) {
 	a, err := ParseAddress(cfg.Address)
 	if err != nil {

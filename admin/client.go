@@ -18,7 +18,7 @@ const (
 	maxAnswer     = 64 << 20
 )
 
-// ErrNoServer is reported when no server listens at the address.
+// ErrNoServer is returned if no server listens at the address.
 var ErrNoServer = errors.New("no running service answers")
 
 // Client sends requests to a running service.
@@ -41,7 +41,7 @@ func NewClient(address Address) *Client {
 	}}
 }
 
-// Links returns the state of the service. It reports [ErrNoServer].
+// Links returns the state of the service.
 func (c *Client) Links(ctx context.Context) (*Links, error) {
 	body, err := c.do(ctx, http.MethodGet, "/links", "")
 	if err != nil {
@@ -54,14 +54,13 @@ func (c *Client) Links(ctx context.Context) (*Links, error) {
 	return l, nil
 }
 
-// LogLevel returns the log level. It reports [ErrNoServer].
+// LogLevel returns the log level.
 func (c *Client) LogLevel(ctx context.Context) (string, error) {
 	body, err := c.do(ctx, http.MethodGet, "/log-level", "")
 	return strings.TrimSpace(string(body)), err
 }
 
-// SetLogLevel changes the log level to one that [ParseLevel] accepts. It reports
-// [ErrNoServer].
+// SetLogLevel changes the log level to one that [ParseLevel] accepts.
 func (c *Client) SetLogLevel(ctx context.Context, level string) error {
 	_, err := c.do(ctx, http.MethodPut, "/log-level", level)
 	return err

@@ -53,7 +53,7 @@ type escapedResponse struct {
 
 func (e escapedResponse) Write(p []byte) (int, error) { return e.out.Write(p) }
 
-// Unwrap is used by [http.ResponseController].
+// Unwrap returns the original response, for [http.ResponseController].
 func (e escapedResponse) Unwrap() http.ResponseWriter { return e.ResponseWriter }
 
 // securityHeaders sets headers that keep browsers from executing, loading and caching anything.
@@ -79,7 +79,7 @@ func rejectForeignHost(next http.Handler) http.Handler {
 			host = h
 		}
 		if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err != nil && host != "localhost" {
-			http.Error(w, "ask for this by an IP address or as localhost", http.StatusMisdirectedRequest)
+			http.Error(w, "expected an IP address or localhost in the URL", http.StatusMisdirectedRequest)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -93,15 +93,15 @@ func (s *Server) getLinks(w http.ResponseWriter, r *http.Request) {
 	_ = e.Encode(s.links(r.Context())) // an error means that the client has gone
 }
 
-// health calls Status, which acquires every lock: a service that hangs does not respond,
-// or returns which part hangs.
+// health reports whether the service hangs. It also calls Status, which acquires every
+// lock: if the service holds one of them forever, health does not respond.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	s.cfg.Status()
 	if err := s.stalled(); err != nil {
-		text(w, http.StatusServiceUnavailable, err.Error())
+		writeText(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
-	text(w, http.StatusOK, "alive")
+	writeText(w, http.StatusOK, "alive")
 }
 
 func (s *Server) stalled() error {
@@ -114,36 +114,36 @@ func (s *Server) stalled() error {
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	l := s.links(r.Context())
 	if !l.Ready {
-		text(w, http.StatusServiceUnavailable, strings.Join(l.Troubles, "\n"))
+		writeText(w, http.StatusServiceUnavailable, strings.Join(l.Troubles, "\n"))
 		return
 	}
 	lines := []string{"ready"}
 	for _, warning := range l.Warnings {
 		lines = append(lines, "warning: "+warning)
 	}
-	text(w, http.StatusOK, strings.Join(lines, "\n"))
+	writeText(w, http.StatusOK, strings.Join(lines, "\n"))
 }
 
 func (s *Server) getLevel(w http.ResponseWriter, _ *http.Request) {
-	text(w, http.StatusOK, levelName(s.cfg.Level.Level()))
+	writeText(w, http.StatusOK, levelName(s.cfg.Level.Level()))
 }
 
 func (s *Server) putLevel(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLevel))
 	if err != nil {
-		text(w, http.StatusRequestEntityTooLarge, "expected nothing but a log level")
+		writeText(w, http.StatusRequestEntityTooLarge, "expected nothing but a log level")
 		return
 	}
 	level, err := ParseLevel(strings.TrimSpace(string(body)))
 	if err != nil {
-		text(w, http.StatusBadRequest, err.Error())
+		writeText(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	SetLevel(s.cfg.Level, level, s.cfg.Log)
-	text(w, http.StatusOK, levelName(level))
+	writeText(w, http.StatusOK, levelName(level))
 }
 
-func text(w http.ResponseWriter, status int, line string) {
+func writeText(w http.ResponseWriter, status int, line string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	fmt.Fprintln(w, line)

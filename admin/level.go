@@ -34,10 +34,11 @@ func levelName(l slog.Level) string {
 	}
 }
 
-// SetLevel changes the level of log, and logs the change at level info.
+// SetLevel changes the level of log, and logs the change at level info if that is enabled
+// by the old or the new level.
 func SetLevel(v *slog.LevelVar, level slog.Level, log *slog.Logger) {
 	old := v.Level()
-	v.Set(min(old, level))
+	v.Set(min(old, level)) // until the change is logged
 	if old != level {
 		log.Info("log level changed", "from", levelName(old), "to", levelName(level))
 	}

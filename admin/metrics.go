@@ -10,8 +10,8 @@ import (
 	"peerlink/link"
 )
 
-// metrics writes all metrics in a format of Prometheus. The service counts for itself:
-// for each request the current values are collected.
+// metrics writes all metrics in a format of Prometheus. The counters are those of the
+// service, not of a Prometheus registry: each request collects their current values.
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(&scrape{s.links(r.Context()), s.cfg.LogDropped})
@@ -19,8 +19,8 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 }
 
 // processMetrics returns the metrics of the process: memory, goroutines, file descriptors,
-// processor time. On Linux, those that a process that is not dumpable cannot read of
-// itself are missing.
+// processor time. On Linux, some of them are missing in a process that is not dumpable,
+// which cannot read the files in /proc that contain them.
 func processMetrics() prometheus.Gatherer {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -28,7 +28,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	var out bytes.Buffer
 	if err := s.template.Execute(&out, &view{s.links(r.Context())}); err != nil {
 		s.cfg.Log.Error("the page can not be made", "err", err)
-		text(w, http.StatusInternalServerError, "the page can not be made")
+		writeText(w, http.StatusInternalServerError, "the page can not be made")
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -57,8 +57,9 @@ func (v *view) Queued(p link.PeerStatus) string {
 // Ago returns how long ago a time was, in the form of [Age].
 func (v *view) Ago(t time.Time) string { return Age(v.At.Sub(t)) }
 
-// Soon returns the certificate of a sorted list that expires first.
-func (v *view) Soon(list []link.Expiry) *link.Expiry {
+// FirstToExpire returns the certificate that expires first. The list is sorted by
+// NotAfter.
+func (v *view) FirstToExpire(list []link.Expiry) *link.Expiry {
 	if len(list) == 0 {
 		return nil
 	}
@@ -67,13 +68,13 @@ func (v *view) Soon(list []link.Expiry) *link.Expiry {
 
 // Reasons returns the rejected connections by reason, without zeros.
 func (v *view) Reasons() map[string]uint64 {
-	some := make(map[string]uint64)
+	nonZero := make(map[string]uint64)
 	for reason, n := range v.Rejected {
 		if n > 0 {
-			some[reason] = n
+			nonZero[reason] = n
 		}
 	}
-	return some
+	return nonZero
 }
 
 // Age formats a duration in a suitable unit.

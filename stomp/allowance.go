@@ -3,9 +3,10 @@ package stomp
 import "time"
 
 const (
-	// A peer may send this many line ends between frames, or receipts that confirm
-	// nothing new, in addition to lineEndsPerFrame. That is far more than heart-beats
-	// need, and few enough to have no cost.
+	// A peer may send freeAtOnce, and freePerSecond more for each second, of two things:
+	// line ends between frames (and lineEndsPerFrame more for each frame), and receipts
+	// that confirm nothing new. That is far more than heart-beats need, and few enough to
+	// cost next to nothing.
 	freeAtOnce    = 1000
 	freePerSecond = 100
 	// lineEndsPerFrame is how many line ends may follow each frame (STOMP 1.2,
@@ -13,22 +14,23 @@ const (
 	lineEndsPerFrame = 10
 )
 
-// allowance limits what a peer may send that is not subject to backpressure, because it
-// carries no message that has to be stored. The unused part is kept: a reader that is
-// blocked for hours finds all heart-beats of that time at once.
+// allowance limits how much a peer may send of what is not subject to backpressure,
+// because it contains no message that has to be stored. An unused allowance does not
+// expire: a reader that was blocked for hours receives all heart-beats of that time at
+// once.
 type allowance struct {
-	start  time.Time
-	used   int64
-	earned int64
+	start   time.Time
+	used    int64
+	granted int64 // not counting freePerSecond
 }
 
-func newAllowance() allowance { return allowance{start: time.Now(), earned: freeAtOnce} }
+func newAllowance() allowance { return allowance{start: time.Now(), granted: freeAtOnce} }
 
-// add adds n to the allowance.
-func (a *allowance) add(n int64) { a.earned += n }
+// grant increases the allowance by n.
+func (a *allowance) grant(n int64) { a.granted += n }
 
-// take uses one of the allowance, and reports whether there was one left.
+// take uses 1 of the allowance, and reports whether the allowance was sufficient.
 func (a *allowance) take() bool {
 	a.used++
-	return a.used <= a.earned+int64(time.Since(a.start)/(time.Second/freePerSecond))
+	return a.used <= a.granted+int64(time.Since(a.start)/(time.Second/freePerSecond))
 }

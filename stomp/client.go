@@ -32,7 +32,7 @@ type ClientConfig struct {
 
 	HeartBeat      HeartBeat     // what to offer and to request
 	ConnectTimeout time.Duration // limit of the opening handshake; 0: DefaultConnectTimeout
-	Window         int           // maximum number of unconfirmed messages; 0: defaultWindow
+	Window         int           // maximum number of unconfirmed messages; 0: 1,000
 
 	// OnReceipt, unless nil, is called whenever more messages are confirmed: the first
 	// n sent on this connection. It is called from one goroutine, with growing n, and
@@ -46,14 +46,14 @@ type Client struct {
 	conn *Conn
 	cfg  ClientConfig
 
-	sendSlot chan struct{} // has an element while a goroutine sends
-	leaving  bool          // DISCONNECT was sent; guarded by sendSlot
-	room     chan struct{} // has an element after confirmed has grown
+	sendSlot      chan struct{} // has an element while a goroutine sends
+	disconnecting bool          // DISCONNECT was sent; guarded by sendSlot
+	windowFreed   chan struct{} // contains an element after confirmed has increased
 
 	sent              atomic.Uint64 // number of the last message written
 	disconnectReceipt atomic.Uint64 // receipt of DISCONNECT; 0 before it was sent
 	confirmed         atomic.Uint64 // number of the last message confirmed; written by run only
-	repeated          allowance     // of receipts for that message; used by run only
+	repeatedReceipts  allowance     // of receipts for the last message confirmed; used by run only
 
 	done chan struct{} // closed when run ends
 	err  error         // why run has ended; may be read once done is closed
@@ -78,13 +78,13 @@ func NewClient(ctx context.Context, nc net.Conn, cfg ClientConfig) (*Client, err
 	ctx, cancel := withConnectTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
 	c := &Client{
-		conn:     NewConn(nc, DefaultLimits()),
-		cfg:      cfg,
-		sendSlot: make(chan struct{}, 1),
-		room:     make(chan struct{}, 1),
-		done:     make(chan struct{}),
+		conn:        NewConn(nc, DefaultLimits()),
+		cfg:         cfg,
+		sendSlot:    make(chan struct{}, 1),
+		windowFreed: make(chan struct{}, 1),
+		done:        make(chan struct{}),
 
-		repeated: newAllowance(),
+		repeatedReceipts: newAllowance(),
 	}
 	if err := c.conn.connect(ctx, cfg.HeartBeat, headers...); err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func (c *Client) Send(ctx context.Context, m Message) (n uint64, err error) {
 		return 0, err
 	}
 	defer c.releaseSend()
-	if c.leaving {
+	if c.disconnecting {
 		return 0, ErrClosed
 	}
 	if err := c.awaitWindow(ctx); err != nil {
@@ -141,7 +141,8 @@ func (c *Client) Send(ctx context.Context, m Message) (n uint64, err error) {
 
 // Disconnect ends the session in good order: it sends DISCONNECT, waits until
 // everything sent is confirmed, and closes the connection. If ctx ends before that, the
-// connection is closed at once. The error is why something may be unconfirmed.
+// connection is closed at once. If not everything may have been confirmed, Disconnect
+// returns the reason.
 func (c *Client) Disconnect(ctx context.Context) error {
 	err := c.sendDisconnect(ctx)
 	if err == nil {
@@ -153,7 +154,7 @@ func (c *Client) Disconnect(ctx context.Context) error {
 	}
 	c.Close()
 	<-c.done
-	if c.err == nil { // the receipt may have been received just in time
+	if c.err == nil { // the receipt of DISCONNECT was received, possibly just before the connection was closed
 		return nil
 	}
 	if err == nil {
@@ -167,10 +168,10 @@ func (c *Client) sendDisconnect(ctx context.Context) error {
 		return err
 	}
 	defer c.releaseSend()
-	if c.leaving {
+	if c.disconnecting {
 		return nil
 	}
-	c.leaving = true
+	c.disconnecting = true
 	return c.write(ctx, func(dst []byte) ([]byte, error) {
 		// This number belongs to no message, so that the receipt cannot be mistaken
 		// for one of a message.
@@ -213,7 +214,7 @@ func (c *Client) acquireSend(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-c.done:
-		return c.reason()
+		return c.endErr()
 	}
 }
 
@@ -223,18 +224,18 @@ func (c *Client) releaseSend() { <-c.sendSlot }
 func (c *Client) awaitWindow(ctx context.Context) error {
 	for c.sent.Load()-c.confirmed.Load() >= uint64(c.cfg.Window) {
 		select {
-		case <-c.room:
+		case <-c.windowFreed:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-c.done:
-			return c.reason()
+			return c.endErr()
 		}
 	}
 	return nil
 }
 
-// write is like Conn.write, but if the connection has ended, it waits for the reading
-// goroutine to find out why: the server may have sent an ERROR.
+// write is like Conn.write, but if the connection has ended, it waits for the goroutine
+// that reads and returns its error: the server may have sent an ERROR.
 func (c *Client) write(ctx context.Context, encode func(dst []byte) ([]byte, error)) error {
 	err := c.conn.write(ctx, encode)
 	if err == nil || errors.Is(err, ErrUnsendable) || ctx.Err() != nil {
@@ -242,14 +243,14 @@ func (c *Client) write(ctx context.Context, encode func(dst []byte) ([]byte, err
 	}
 	select {
 	case <-c.done:
-		return c.reason()
+		return c.endErr()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
 // reason returns why nothing can be sent after the session has ended.
-func (c *Client) reason() error {
+func (c *Client) endErr() error {
 	if c.err != nil {
 		return c.err
 	}
@@ -263,7 +264,7 @@ func (c *Client) run() {
 	for {
 		f, err := c.conn.ReadFrame()
 		if err != nil {
-			c.err = c.explain(err)
+			c.err = c.sessionErr(err)
 			return
 		}
 		last, err := c.handle(f)
@@ -278,7 +279,7 @@ func (c *Client) run() {
 func (c *Client) handle(f *Frame) (last bool, err error) {
 	switch f.Command {
 	case "RECEIPT":
-		return c.receipt(f)
+		return c.handleReceipt(f)
 	case "ERROR":
 		e := serverErrorFrom(f)
 		if n, ok := parseDecimal(e.ReceiptID); ok && n > c.confirmed.Load() && n <= c.sent.Load() {
@@ -292,7 +293,7 @@ func (c *Client) handle(f *Frame) (last bool, err error) {
 
 // receipt handles a RECEIPT, which confirms its message and all messages before it, and
 // reports whether it was that of DISCONNECT.
-func (c *Client) receipt(f *Frame) (last bool, err error) {
+func (c *Client) handleReceipt(f *Frame) (last bool, err error) {
 	id, ok := f.Get("receipt-id")
 	if !ok {
 		return false, protocolErrorf("RECEIPT has no receipt-id")
@@ -306,13 +307,13 @@ func (c *Client) receipt(f *Frame) (last bool, err error) {
 		return false, protocolErrorf("RECEIPT for %.40q, which was never sent", id)
 	case n < confirmed:
 		return false, protocolErrorf("RECEIPT for %d after the one for %d", n, confirmed)
-	case n == confirmed && !last && !c.repeated.take():
+	case n == confirmed && !last && !c.repeatedReceipts.take():
 		return false, protocolErrorf("RECEIPT for %d again and again", n)
 	}
 	if n > confirmed {
 		c.confirmed.Store(n)
 		select {
-		case c.room <- struct{}{}:
+		case c.windowFreed <- struct{}{}:
 		default:
 		}
 		if c.cfg.OnReceipt != nil {
@@ -323,13 +324,13 @@ func (c *Client) receipt(f *Frame) (last bool, err error) {
 }
 
 // explain returns the error of the session for a read error.
-func (c *Client) explain(err error) error {
+func (c *Client) sessionErr(err error) error {
 	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
 	unconfirmed := c.sent.Load() - c.confirmed.Load()
 	if c.disconnectReceipt.Load() != 0 && unconfirmed == 0 && errors.Is(err, io.EOF) {
-		return nil // no DISCONNECT was needed any more: everything is confirmed
+		return nil // everything is confirmed, so the missing receipt of DISCONNECT does not matter
 	}
 	return fmt.Errorf("stomp: server closed the connection with %d messages unconfirmed: %w", unconfirmed, err)
 }

@@ -12,17 +12,17 @@ import (
 const CloseTimeout = 5 * time.Second
 
 // Bounds on what is still read, and dropped, from a peer that has to receive the last
-// frame; there is no other bound on it. A peer that has read the last frame sends no
-// more. Until then it may have sent as much as a line of 10 MB/s carries in a tenth of
-// a second. Before the session is open, a peer sends nothing but its CONNECT.
+// frame; no other bounds apply to these bytes. A peer that has read the last frame sends
+// no more. Until then it may have sent as much as a network of 10 MB/s transfers in a
+// tenth of a second. Before the session is open, a peer sends nothing but its CONNECT.
 const (
 	lingerBytes         = 1 << 20
 	lingerBytesUnopened = 64 << 10
 	lingerTimeUnopened  = 2 * time.Second
 
-	// lingerGrace is how long a peer that has sent more may take to read the last
-	// frame, while nothing is read from it. (The kernel buffers may hold more than
-	// lingerBytes, sent before the end.)
+	// lingerGrace is how long a peer that has sent more than these bytes may take to read
+	// the last frame, while nothing is read from it. (The peer need not be at fault: the
+	// kernel's buffers may contain more than lingerBytes.)
 	lingerGrace = time.Second
 )
 
@@ -31,7 +31,7 @@ const (
 // connection return [ErrClosed], and the Conn's goroutine has ended when Close returns.
 // Further calls do nothing.
 func (c *Conn) Close() error {
-	if c.ended() != nil {
+	if c.closeReason() != nil {
 		<-c.closed
 	}
 	return c.closeNow()
@@ -64,14 +64,15 @@ func (c *Conn) markClosed(reason error) (first bool) {
 		c.err = reason
 	}
 	c.ending, c.readErr = true, c.err
-	c.room.Broadcast()
+	c.changed.Broadcast()
 	return true
 }
 
 // CloseAfterFlush writes the queued frames, closes the sending direction, waits until
-// the peer closes too, and closes the connection. This takes at most the timeout, and
-// less if the peer goes on sending. Other calls return [ErrClosed] at once. The error
-// is why not everything was written.
+// the peer closes the other direction, and closes the connection. This takes at most the
+// timeout, and less if the peer goes on sending. Calls of other methods return
+// [ErrClosed] meanwhile. If not everything was written, CloseAfterFlush returns the
+// reason.
 //
 // Waiting for the peer is necessary: the kernel answers data that arrives at a closed
 // connection with a reset, and a reset can destroy data that the peer has not read yet
@@ -89,10 +90,10 @@ func (c *Conn) CloseAfterFlush(timeout time.Duration) error {
 	select {
 	case <-c.writerDone:
 	case <-deadline.C:
-		c.abandon()
+		c.dropUnsent()
 		return stalledError(timeout)
 	}
-	if err := c.flushed(); err != nil {
+	if err := c.flushErr(); err != nil {
 		return err
 	}
 	if nc, ok := c.nc.(interface{ CloseWrite() error }); ok && nc.CloseWrite() == nil {
@@ -102,22 +103,22 @@ func (c *Conn) CloseAfterFlush(timeout time.Duration) error {
 }
 
 // linger waits until the peer closes its side, and drops what the peer still sends,
-// within bounds. A peer that sends more is not read from any more, and cut off a moment
-// later.
+// within bounds. If the peer sends more, linger stops reading, and returns after
+// lingerGrace.
 func (c *Conn) linger(until time.Time) {
-	most := int64(lingerBytes)
+	limit := int64(lingerBytes)
 	if !c.isOpened() {
-		most = lingerBytesUnopened
+		limit = lingerBytesUnopened
 		if soon := time.Now().Add(lingerTimeUnopened); soon.Before(until) {
 			until = soon
 		}
 	}
 	c.nc.SetReadDeadline(until)
-	if _, err := io.CopyN(io.Discard, c.nc, most); err != nil {
+	if _, err := io.CopyN(io.Discard, c.nc, limit); err != nil {
 		return // the peer has closed, or the time is over
 	}
 	time.Sleep(min(lingerGrace, time.Until(until)))
-	c.abandon()
+	c.dropUnsent()
 }
 
 func (c *Conn) isOpened() bool {
@@ -126,9 +127,9 @@ func (c *Conn) isOpened() bool {
 	return c.opened
 }
 
-// abandon makes the kernel drop unsent data when the connection is closed, instead of
-// retrying for minutes. The peer is notified at once, by a reset.
-func (c *Conn) abandon() {
+// dropUnsent makes the kernel drop unsent data when the connection is closed, instead of
+// retrying for minutes. The peer then receives a reset at once.
+func (c *Conn) dropUnsent() {
 	nc := c.nc
 	if secured, ok := nc.(interface{ NetConn() net.Conn }); ok {
 		nc = secured.NetConn()
@@ -139,13 +140,13 @@ func (c *Conn) abandon() {
 }
 
 // beginClosing stops all use of the connection except by the writer. It returns an
-// error if the connection cannot be used any more already.
+// error if the connection has failed, or is being closed already.
 func (c *Conn) beginClosing() error {
 	c.mu.Lock()
 	if c.ending {
 		err := c.err
 		c.mu.Unlock()
-		<-c.closed // by another goroutine, whose last frame an interruption could destroy
+		<-c.closed // another goroutine closes the connection, and must not be interrupted before its last frame is written
 		return err
 	}
 	defer c.mu.Unlock()
@@ -154,24 +155,24 @@ func (c *Conn) beginClosing() error {
 	}
 	c.err, c.ending = ErrClosed, true
 	c.stopReading(ErrClosed)
-	c.room.Broadcast()
+	c.changed.Broadcast()
 	c.wakeWriter()
 	return nil
 }
 
-// flushed returns, after the writer has ended, why not everything was written.
-func (c *Conn) flushed() error {
+// flushErr returns why the writer has ended before everything was written, or nil.
+func (c *Conn) flushErr() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.writeErr == nil && len(c.queued) > 0 {
-		return ErrClosed // by a Close that did not wait
+		return ErrClosed // another goroutine has closed the connection at once
 	}
 	return c.writeErr
 }
 
 // Fail sends an ERROR and closes the connection, in at most twice [CloseTimeout]. What
-// does not fit into [DefaultLimits] is shortened (the message) or left out. The error
-// is why the ERROR was not written.
+// does not fit into [DefaultLimits] is shortened (the message) or left out. If the ERROR
+// was not written, Fail returns the reason.
 func (c *Conn) Fail(e *ServerError) error { return c.sendLast(DefaultLimits(), e.frame()) }
 
 // sendLast writes one more frame, and closes the connection.

@@ -19,8 +19,8 @@ const (
 	// blocks.
 	maxQueued = 256 << 10
 
-	// errorWait is how long, after a write has failed, an ERROR of the peer is waited
-	// for.
+	// errorWait is how long ReadFrame waits for an ERROR of the peer after a write has
+	// failed.
 	errorWait = time.Second
 )
 
@@ -36,18 +36,18 @@ type Conn struct {
 	closed     chan struct{} // closed by closeWith
 	writerDone chan struct{} // closed by the writer
 
-	mu       sync.Mutex
-	room     sync.Cond     // signaled when queued shrinks, and when err is set
-	queued   []byte        // frames queued for the writer
-	err      error         // why no more frames can be queued; the first reason stays
-	writeErr error         // why the writer has ended
-	ending   bool          // only the frames in queued are still written
-	readErr  error         // why no more is read from nc
-	beat     time.Duration // interval of our heart-beats; 0: none
-	silence  time.Duration // how long the peer may be silent; 0: forever
-	opened   bool          // the opening handshake is complete
-	inFrame  bool          // a part of a frame has been received
-	frameEnd time.Time     // when the rest must have been received; zero: no read has waited for it yet
+	mu           sync.Mutex
+	changed      sync.Cond     // signaled when queued shrinks, and when err is set
+	queued       []byte        // frames queued for the writer
+	err          error         // why no more frames can be queued; the first reason stays
+	writeErr     error         // why the writer has ended
+	ending       bool          // only the frames in queued are still written
+	readErr      error         // why no more is read from nc
+	beatInterval time.Duration // interval of our heart-beats; 0: none
+	maxSilence   time.Duration // how long the peer may be silent; 0: forever
+	opened       bool          // the opening handshake is complete
+	inFrame      bool          // a part of a frame has been received
+	frameEnd     time.Time     // when the rest must have been received; zero: no read has waited for it yet
 }
 
 // NewConn returns a Conn on nc, which it then owns. The limits apply to frames read and
@@ -60,18 +60,18 @@ func NewConn(nc net.Conn, l Limits) *Conn {
 		closed:     make(chan struct{}),
 		writerDone: make(chan struct{}),
 	}
-	c.room.L = &c.mu
+	c.changed.L = &c.mu
 	c.reader = NewReader(connReader{c}, l)
 	go c.writeLoop()
 	return c
 }
 
-// StartHeartBeat is called when the opening handshake is complete. It starts the
-// heart-beats in both directions, with the intervals agreed on with the peer, see
-// [HeartBeat.Negotiate].
+// StartHeartBeat starts the heart-beats in both directions, with the intervals agreed on
+// with the peer, see [HeartBeat.Negotiate]. It must be called when the opening handshake
+// is complete, unless Accept has done so.
 func (c *Conn) StartHeartBeat(agreed HeartBeat) {
 	c.mu.Lock()
-	c.opened, c.beat, c.silence = true, agreed.Send, agreed.silence()
+	c.opened, c.beatInterval, c.maxSilence = true, agreed.Send, agreed.maxSilence()
 	if c.err == nil && c.readErr == nil {
 		c.setReadDeadline() // for a ReadFrame in progress
 	}
@@ -84,7 +84,7 @@ func (c *Conn) StartHeartBeat(agreed HeartBeat) {
 // be written to: [ErrClosed], [ErrStalled], or an error of the network. After an error
 // no more frames can be read, but frames can be written until the Conn is closed.
 func (c *Conn) ReadFrame() (*Frame, error) {
-	if err := c.ended(); err != nil {
+	if err := c.closeReason(); err != nil {
 		return nil, err // even if the reader has buffered frames
 	}
 	err := c.reader.skipHeartBeats()
@@ -109,7 +109,7 @@ func (c *Conn) ReadFrame() (*Frame, error) {
 	case errors.Is(err, os.ErrDeadlineExceeded) && !c.frameEnd.IsZero() && !time.Now().Before(c.frameEnd):
 		return nil, slowError(c.limits.frameTime())
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, silentError(c.silence)
+		return nil, silentError(c.maxSilence)
 	case err == io.EOF:
 		return nil, err
 	default:
@@ -118,7 +118,7 @@ func (c *Conn) ReadFrame() (*Frame, error) {
 }
 
 // ended returns why the connection is closed or being closed, or nil.
-func (c *Conn) ended() error {
+func (c *Conn) closeReason() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending {
@@ -144,9 +144,9 @@ func (c *Conn) stopReading(reason error) {
 	c.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
-// connReader is the source of the Conn's Reader: it sets the deadline of each read.
-// Deadlines apply only while there is nothing to read, so a slow consumer does not make
-// its peer appear silent.
+// connReader is the source of the Conn's Reader: it sets the deadline of each read when
+// the read begins. So only the time in which a read waits for the peer counts, and a slow
+// user of the Conn does not make the peer appear silent.
 type connReader struct{ *Conn }
 
 func (c connReader) Read(p []byte) (int, error) {
@@ -174,12 +174,12 @@ func (c connReader) beforeRead() error {
 	return nil
 }
 
-// setReadDeadline sets the deadline of a read to when the peer is silent for too long,
-// or too slow with a frame. The caller holds mu.
+// setReadDeadline sets the deadline of a read to the time at which the peer will have been
+// silent for too long, or too slow with a frame. The caller holds mu.
 func (c *Conn) setReadDeadline() {
 	var deadline time.Time
-	if c.silence > 0 {
-		deadline = time.Now().Add(c.silence)
+	if c.maxSilence > 0 {
+		deadline = time.Now().Add(c.maxSilence)
 	}
 	if !c.frameEnd.IsZero() && (deadline.IsZero() || c.frameEnd.Before(deadline)) {
 		deadline = c.frameEnd
@@ -203,8 +203,9 @@ func (c *Conn) WriteFrame(f *Frame) error {
 	})
 }
 
-// write waits for room and then calls encode to append to the queue. Calls of encode
-// have the order of the bytes, and return before any of their bytes are written.
+// write waits until the queue is not full, and then calls encode to append to it. Frames
+// are written in the order of the calls of encode, and none of a frame's bytes before
+// encode has returned.
 func (c *Conn) write(ctx context.Context, encode func(dst []byte) ([]byte, error)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,11 +213,11 @@ func (c *Conn) write(ctx context.Context, encode func(dst []byte) ([]byte, error
 		stop := context.AfterFunc(ctx, func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			c.room.Broadcast()
+			c.changed.Broadcast()
 		})
 		defer stop()
 		for len(c.queued) >= maxQueued && c.err == nil && ctx.Err() == nil {
-			c.room.Wait()
+			c.changed.Wait()
 		}
 	}
 	if c.err != nil {
@@ -263,8 +264,8 @@ func (c *Conn) writeLoop() {
 		if idle {
 			c.queued = nil // frees a buffer that a flood has made large
 		}
-		ending, beat := c.ending, c.beat
-		c.room.Broadcast()
+		ending, beat := c.ending, c.beatInterval
+		c.changed.Broadcast()
 		c.mu.Unlock()
 
 		if len(batch) == 0 && idle {
@@ -291,7 +292,7 @@ func (c *Conn) writeBatch(batch []byte) error {
 	c.nc.SetWriteDeadline(time.Now().Add(WriteTimeout))
 	_, err := c.nc.Write(batch)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		c.abandon()
+		c.dropUnsent()
 		return stalledError(WriteTimeout)
 	}
 	if err != nil {
@@ -301,10 +302,10 @@ func (c *Conn) writeBatch(batch []byte) error {
 	return nil
 }
 
-// clearWriteDeadline removes the deadline of the last write, so that none is in the
-// past between two writes: TLS may write by itself meanwhile, for example to answer a
-// key update, and has to set its own deadline. Once nc is being closed, the deadline is
-// that of the close.
+// clearWriteDeadline removes the deadline of the last write, because it may be over
+// before the next write: TLS may write by itself meanwhile, for example to answer a key
+// update, and has to set its own deadline. Once nc is being closed, the deadline is left
+// as it is, because the close needs one.
 func (c *Conn) clearWriteDeadline() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -315,8 +316,9 @@ func (c *Conn) clearWriteDeadline() {
 	}
 }
 
-// writeFailed ends the writing. The connection is not closed yet, because the peer may
-// have sent an ERROR that explains the failure, which closing could destroy.
+// writeFailed records the error of a write. The connection is not closed yet, because the
+// peer may have sent an ERROR that explains the failure, and closing the connection could
+// destroy the ERROR before it is read.
 func (c *Conn) writeFailed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -327,5 +329,5 @@ func (c *Conn) writeFailed(err error) {
 			c.nc.SetReadDeadline(time.Now().Add(errorWait))
 		}
 	}
-	c.room.Broadcast()
+	c.changed.Broadcast()
 }

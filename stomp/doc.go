@@ -38,24 +38,24 @@
 //
 // [Conn.WriteFrame] appends to a buffer, and one goroutine for each connection writes
 // everything that was appended since its last write. So a single frame is written at
-// once, and a flood in large writes, without a timer. Every queue is bounded: a full
+// once, and many frames in large writes, without a timer. Every queue is bounded: a full
 // buffer blocks WriteFrame, a full window blocks [Client.Send], and a [Server] whose
 // Next is not called reads nothing, which fills the peer's TCP window. So backpressure
-// propagates from one store to the other. It is bounded in time too: a peer that
-// accepts no bytes for [WriteTimeout] loses the connection ([ErrStalled]).
+// propagates from one store to the other. It is bounded in time too: if a peer accepts
+// no bytes for [WriteTimeout], the connection ends ([ErrStalled]).
 //
 // # Heart-beats
 //
 // Each side offers and requests an interval, see [HeartBeat]. On an idle connection a
 // line end is sent each interval, and every byte received counts as a heart-beat. If
-// none is received for the agreed interval plus a grace for slow networks, the
-// connection is closed ([ErrSilent]). It is also closed if a frame has begun and is not
-// complete after half a minute, and a second for each 1,000 bytes that it may have
-// ([ErrSlow]): single bytes prevent silence without making progress. The intervals used
-// are never shorter than what this side has configured, so a peer cannot request a
-// flood. Nor may it send one: line ends between frames are limited to 1,000, 10 after
-// each frame, and 100 a second, and receipts that confirm nothing new to 1,000 and 100
-// a second.
+// no byte is received for the agreed interval plus a grace time for slow networks, the
+// connection is closed ([ErrSilent]). The connection is also closed if a frame has begun
+// and is not complete after half a minute plus a second for each 1,000 bytes that a frame
+// may have ([ErrSlow]): a peer that sends single bytes is not silent, but makes no
+// progress. The intervals used are never shorter than what this side has configured, so a
+// peer cannot request a flood. Nor may a peer send one: the line ends between frames are
+// limited to 1,000, and 10 more for each frame, and 100 more for each second; receipts
+// that confirm nothing new to 1,000, and 100 more for each second.
 //
 // # Strictness
 //
@@ -63,18 +63,19 @@
 // decisions apply where the specification is ambiguous, or implementations differ:
 //
 //   - STOMP 1.2 does not escape headers of CONNECT and CONNECTED, but many
-//     programs do. Here they are written escaped: without a backslash, colon or
-//     line end in a value, both forms are the same, and with a colon most
-//     parsers would take no other. In these frames an escape is read as one, a
-//     backslash that begins none is just a backslash, and a value may have
-//     colons. In all other frames such a thing is an error.
+//     programs do. This package writes them escaped: if a value has no backslash,
+//     colon or line end, the two forms are the same, and if it has a colon, most
+//     parsers accept only the escaped form. When these frames are read, an escape
+//     is decoded, a backslash that does not begin an escape stands for itself, and
+//     a value may contain colons. In all other frames, such a backslash or colon
+//     is an error.
 //   - A NUL must follow exactly content-length bytes of body, where the header
 //     is given.
 //   - Header names and values must be valid UTF-8. Nothing is trimmed.
 //   - Of a repeated header the first counts.
 //   - A repeated receipt for the last confirmed message is ignored, unless there
-//     are very many. A receipt for an earlier one, for one never sent, or for
-//     anything else is an error.
+//     are very many. A receipt for an earlier message, for a message that was never
+//     sent, or for anything else is an error.
 //
 // What is written never exceeds the limits of the most restrictive known
 // reader, see [DefaultLimits].

@@ -21,8 +21,8 @@ const (
 
 // Accept performs the server's part of the opening handshake (STOMP 1.2, "Connecting"):
 // it reads CONNECT or STOMP, answers CONNECTED, and starts the heart-beats. Before the
-// answer, check, unless it is nil, may refuse the client because of its frame. The text
-// of the error is sent to the client.
+// answer, it calls check, unless that is nil, with the client's frame. If check returns an
+// error, the client is rejected, and receives the text of the error.
 //
 // If Accept fails, it closes the connection, after an ERROR if the client has caused
 // the failure. The error is a [*ProtocolError], the error of check, the cause of the
@@ -51,18 +51,18 @@ func (c *Conn) Accept(ctx context.Context, own HeartBeat, check func(connect *Fr
 func (c *Conn) readConnect(check func(connect *Frame) error) (HeartBeat, error) {
 	connect, err := c.ReadFrame()
 	if err != nil {
-		return HeartBeat{}, c.refuse(err)
+		return HeartBeat{}, c.failIfClientError(err)
 	}
 	if !isConnect(connect.Command) {
-		return HeartBeat{}, c.refuse(protocolErrorf("expected CONNECT or STOMP first, not %.40s", connect.Command))
+		return HeartBeat{}, c.failIfClientError(protocolErrorf("expected CONNECT or STOMP first, not %.40s", connect.Command))
 	}
 	if versions, _ := connect.Get("accept-version"); !slices.Contains(strings.Split(versions, ","), Version) {
-		return HeartBeat{}, c.refuseVersion()
+		return HeartBeat{}, c.failVersion()
 	}
 	beat, _ := connect.Get("heart-beat")
 	theirs, err := ParseHeartBeat(beat)
 	if err != nil {
-		return HeartBeat{}, c.refuse(err)
+		return HeartBeat{}, c.failIfClientError(err)
 	}
 	if check != nil {
 		if err := check(connect); err != nil {
@@ -73,9 +73,9 @@ func (c *Conn) readConnect(check func(connect *Frame) error) (HeartBeat, error) 
 	return theirs, nil
 }
 
-// refuse returns err. If the client has caused it, refuse sends an ERROR and closes the
-// connection before.
-func (c *Conn) refuse(err error) error {
+// failIfClientError sends an ERROR and closes the connection if the client has caused err,
+// by a violation of the protocol or by silence. It returns err.
+func (c *Conn) failIfClientError(err error) error {
 	var violation *ProtocolError
 	switch {
 	case errors.As(err, &violation):
@@ -86,9 +86,9 @@ func (c *Conn) refuse(err error) error {
 	return err
 }
 
-// refuseVersion sends the client an ERROR with the supported version (STOMP 1.2,
-// "Protocol Negotiation").
-func (c *Conn) refuseVersion() error {
+// failVersion sends the client an ERROR with the supported version (STOMP 1.2, "Protocol
+// Negotiation"), closes the connection, and returns the error.
+func (c *Conn) failVersion() error {
 	violation := &ProtocolError{Reason: "accept-version does not have " + Version}
 	e := &ServerError{
 		Message:     violation.Reason,

@@ -22,11 +22,11 @@ const maxHeartBeat = 999_999_999 * time.Millisecond
 // In a configuration, the defaults apply if neither Send nor Receive is set. Negative
 // values turn off both directions.
 type HeartBeat struct {
-	// Send is the interval in which this side can send data, Receive the one in which
-	// it wants to receive data. Zero or less means never. In the header they are
-	// rounded up to milliseconds.
+	// Send is the interval in which this side can send data, Receive the interval in
+	// which it wants to receive data. Zero or less means never. In the header the
+	// intervals are rounded up to milliseconds.
 	Send, Receive time.Duration
-	// Grace is how much longer than agreed silence is tolerated; 0 means defaultGrace.
+	// Grace is how much longer than agreed the other side may be silent; 0 means 15 s.
 	// It is not sent to the other side.
 	Grace time.Duration
 }
@@ -62,13 +62,13 @@ func (h HeartBeat) String() string {
 // So neither side can be made to send more often than it has offered.
 func (h HeartBeat) Negotiate(other HeartBeat) HeartBeat {
 	return HeartBeat{
-		Send:    agree(h.Send, other.Receive),
-		Receive: agree(other.Send, h.Receive),
+		Send:    agreedInterval(h.Send, other.Receive),
+		Receive: agreedInterval(other.Send, h.Receive),
 		Grace:   h.Grace,
 	}
 }
 
-func agree(send, receive time.Duration) time.Duration {
+func agreedInterval(send, receive time.Duration) time.Duration {
 	if send <= 0 || receive <= 0 {
 		return 0
 	}
@@ -87,9 +87,9 @@ func (h HeartBeat) orDefault() HeartBeat {
 	return h
 }
 
-// silence returns how long no data may be received on a connection with these agreed
-// intervals; 0 means forever.
-func (h HeartBeat) silence() time.Duration {
+// maxSilence returns for how long the other side may send no data on a connection with
+// these agreed intervals; 0 means forever.
+func (h HeartBeat) maxSilence() time.Duration {
 	switch {
 	case h.Receive <= 0:
 		return 0

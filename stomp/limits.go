@@ -14,8 +14,8 @@ const (
 )
 
 // Limits bound the frames of one connection. All but Headers are in bytes on the wire:
-// with escapes, and with the line ends in HeaderBytes. For a field that is zero or
-// negative, that of [DefaultLimits] applies.
+// escapes count, and in HeaderBytes also line ends. If a field is zero or negative, the
+// value in [DefaultLimits] applies.
 type Limits struct {
 	Command     int // the command
 	Headers     int // number of headers

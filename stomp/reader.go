@@ -21,9 +21,9 @@ type Reader struct {
 	limits   Limits
 	lineEnds allowance // between frames
 
-	// The head of the frame that is being read; both slices are reused. text holds all
-	// names and values, unescaped, one after the other, and ends the end of each of
-	// them.
+	// The headers of the frame that is being read; both slices are reused. text contains
+	// all names and values, unescaped, one after the other, and ends contains the offsets
+	// in text at which they end.
 	text []byte
 	ends []int
 }
@@ -38,7 +38,7 @@ func NewReader(r io.Reader, l Limits) *Reader {
 }
 
 // ReadFrame returns the next frame, which shares no memory with others. Heart-beats are
-// skipped, unless there are far more than needed. The error is [io.EOF] if the stream
+// skipped, but far more than needed are an error. The error is [io.EOF] if the stream
 // ends between two frames, [io.ErrUnexpectedEOF] if it ends inside a frame, a
 // [*ProtocolError] if the bytes are not a frame within the limits, and otherwise an
 // error of the stream. After an error no more frames can be read.
@@ -107,7 +107,7 @@ func (r *Reader) readFrame() (*Frame, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.lineEnds.add(lineEndsPerFrame)
+	r.lineEnds.grant(lineEndsPerFrame)
 	return f, nil
 }
 
@@ -128,8 +128,8 @@ func (r *Reader) readLine(limit int) ([]byte, error) {
 	return line, nil
 }
 
-// readHeaders reads the header lines and the empty line after them. All strings of the
-// head share one allocation.
+// readHeaders reads the header lines and the empty line after them. All names and values
+// share one allocation.
 func (r *Reader) readHeaders(f *Frame) error {
 	r.text, r.ends = r.text[:0], r.ends[:0]
 	for size := 0; ; {
@@ -164,8 +164,8 @@ func (r *Reader) readHeaders(f *Frame) error {
 	return nil
 }
 
-// addHeader adds one header line to the head. Errors must not quote values: a
-// CONNECT has a passcode.
+// addHeader adds the name and value of one header line to r.text and r.ends. Errors must
+// not quote values: a CONNECT has a passcode.
 func (r *Reader) addHeader(command string, line []byte) error {
 	lenient := opensSession(command)
 	name, value, ok := bytes.Cut(line, []byte(":"))

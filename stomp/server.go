@@ -35,7 +35,7 @@ type Server struct {
 	destination string
 
 	// Set before Next returns io.EOF.
-	left              bool    // there will be no more messages
+	noMoreMessages    bool    // the client has sent DISCONNECT, or closed its side
 	disconnectReceipt *string // receipt header of DISCONNECT; nil if none
 }
 
@@ -55,21 +55,21 @@ func NewServer(ctx context.Context, nc net.Conn, cfg ServerConfig) (*Server, err
 
 // Next returns the next message. The error is [io.EOF] if there will be no more
 // messages, because the client has sent DISCONNECT or closed its side, and [ErrStopped]
-// after StopReading: then call Finish, once everything is confirmed that can be. It is
-// a [*ProtocolError], [ErrSilent] or [ErrSlow] after an ERROR was sent and the
-// connection closed, which takes some seconds at worst. Otherwise it is one of
-// [Conn.ReadFrame].
+// after StopReading. After these two errors, confirm what can be confirmed, and call
+// Finish. The error is a [*ProtocolError], [ErrSilent] or [ErrSlow] if the client is at
+// fault: then Next has sent an ERROR and closed the connection, which takes some seconds
+// at worst. Otherwise the error is one of [Conn.ReadFrame].
 func (s *Server) Next() (Received, error) {
-	if s.left {
+	if s.noMoreMessages {
 		return Received{}, io.EOF
 	}
 	f, err := s.conn.ReadFrame()
 	switch {
 	case errors.Is(err, io.EOF):
-		s.left = true
+		s.noMoreMessages = true
 		return Received{}, io.EOF
 	case err != nil:
-		return Received{}, s.conn.refuse(err)
+		return Received{}, s.conn.failIfClientError(err)
 	}
 	switch f.Command {
 	case "SEND":
@@ -79,15 +79,15 @@ func (s *Server) Next() (Received, error) {
 			receipt = strings.Clone(receipt)
 			s.disconnectReceipt = &receipt
 		}
-		s.left = true
-		go s.watch()
+		s.noMoreMessages = true
+		go s.watchAfterDisconnect()
 		return Received{}, io.EOF
 	case "STOMP", "CONNECT":
 		err = protocolErrorf("second %s on one connection", f.Command)
 	default:
-		err = protocolErrorf("command %.40s is not offered here", f.Command)
+		err = protocolErrorf("command %.40s is not supported here", f.Command)
 	}
-	return Received{}, s.conn.refuse(err)
+	return Received{}, s.conn.failIfClientError(err)
 }
 
 // message returns the message of a SEND frame.
@@ -116,15 +116,16 @@ func (s *Server) message(f *Frame) (Received, error) {
 	return Received{}, &ProtocolError{Reason: reason}
 }
 
-// watch reads on after DISCONNECT, because a client that goes on sending must get an
-// ERROR. It ends with the connection.
-func (s *Server) watch() {
+// watchAfterDisconnect reads another frame after DISCONNECT, because a client that
+// continues to send must get an ERROR. It returns at the latest when the connection is
+// closed.
+func (s *Server) watchAfterDisconnect() {
 	f, err := s.conn.ReadFrame()
 	if err == nil {
 		err = protocolErrorf("%.40s after DISCONNECT", f.Command)
 	}
 	if !errors.Is(err, ErrSilent) { // a client may be silent after DISCONNECT
-		s.conn.refuse(err)
+		s.conn.failIfClientError(err)
 	}
 }
 
@@ -147,7 +148,7 @@ func (s *Server) Broken() <-chan struct{} { return s.conn.writerDone }
 // Finish ends the session in good order, after Next has returned [io.EOF] or
 // [ErrStopped]: it writes the queued receipts, then the one for DISCONNECT if the
 // client has requested it, which confirms everything received, and closes the
-// connection. The error is why not everything was written.
+// connection. If not everything was written, Finish returns the reason.
 func (s *Server) Finish() error {
 	if s.disconnectReceipt == nil {
 		return s.conn.CloseAfterFlush(CloseTimeout)

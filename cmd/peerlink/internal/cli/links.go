@@ -84,7 +84,7 @@ func (a *app) linksCommand() *cobra.Command {
 		Short: "Show how the links of the running service do",
 		Long: `Asks the running "peerlink serve" for each peer: its state, the connections, what
 waits in its queue, what was sent and received since the service started, the
-certificate that is the first to end, and the last trouble.
+certificate that is the first to end, and the last error.
 
 A service with RabbitMQ answers only if it was started with --admin; name the
 same address here.`,
@@ -184,7 +184,7 @@ func (a *app) showLinks(l *admin.Links) {
 	a.columns(rows)
 	for _, p := range l.Peers {
 		if p.LastErrorAt != nil {
-			a.print("\n%s, last trouble, %s ago: %s", p.ID, admin.Age(l.At.Sub(*p.LastErrorAt)), terminal.Line(p.LastError))
+			a.print("\n%s, last error, %s ago: %s", p.ID, admin.Age(l.At.Sub(*p.LastErrorAt)), terminal.Line(p.LastError))
 		}
 	}
 }
