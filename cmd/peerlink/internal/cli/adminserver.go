@@ -65,8 +65,8 @@ func runLinks(ctx context.Context, f serveFlags, cfg link.Config, listener net.L
 	return errors.Join(err, <-adminErr)
 }
 
-// checkAdmin checks the --admin address before anything is opened. openAdmin checks whether
-// the address is allowed.
+// checkAdmin checks the syntax of the --admin address, before anything is opened. openAdmin
+// checks whether the address is allowed.
 func (f *serveFlags) checkAdmin() error {
 	if f.admin == "" || f.admin == noAdmin {
 		return nil

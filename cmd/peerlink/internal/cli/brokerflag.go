@@ -45,16 +45,16 @@ func (u *brokerURLs) String() string {
 func (*brokerURLs) Type() string { return "string" }
 
 // defaultAsideSuffix is the suffix of the reference.
-const defaultAsideSuffix = ".XQ"
+const defaultDeadLetterSuffix = ".XQ"
 
 // asideSuffixFlag adds the flag for the suffix of RabbitMQ's dead letter queues.
-func asideSuffixFlag(c *cobra.Command, v *string) {
-	c.Flags().StringVar(v, "dead-letter-suffix", defaultAsideSuffix, "`SUFFIX` of the queues in RabbitMQ with the messages set aside; another one than the default keeps policies from them that are meant for those of the reference, as .aside")
+func deadLetterSuffixFlag(c *cobra.Command, v *string) {
+	c.Flags().StringVar(v, "dead-letter-suffix", defaultDeadLetterSuffix, "`SUFFIX` of the queues in RabbitMQ with the messages set aside; with another suffix than the default, such as .aside, policies for the reference's queues do not apply to them")
 	fromEnv(c.Flags(), "dead-letter-suffix", "PEERLINK_DEAD_LETTER_SUFFIX")
 }
 
 // queuePatternFlag adds the flag for the pattern of queue names.
 func queuePatternFlag(c *cobra.Command, v *string) {
-	c.Flags().StringVar(v, "queue-pattern", string(link.DefaultQueuePattern), "`PATTERN` by which the queues to a peer are called in RabbitMQ; {n} counts from 0; without it, each peer's first queue is called so")
+	c.Flags().StringVar(v, "queue-pattern", string(link.DefaultQueuePattern), "`PATTERN` of the names of a peer's queues in RabbitMQ; {n} counts from 0; without {n}, it is the name of the peer's first queue, and the others end in .1, .2 and so on")
 	fromEnv(c.Flags(), "queue-pattern", "PEERLINK_QUEUE_PATTERN")
 }

@@ -37,7 +37,7 @@ the address in nodeinfo/stomp.toml changes. Nothing in it is secret.`,
 			if err != nil {
 				return err
 			}
-			if err := creatable(args[0]); err != nil {
+			if err := checkCreatable(args[0]); err != nil {
 				return err
 			}
 			key, err := a.keyForBundle(cmd.Context(), d)
@@ -98,8 +98,9 @@ func (a *app) keyForBundle(ctx context.Context, d *node.Dir) (crypto.Signer, err
 	})
 }
 
-// announcedKey decrypts the root key. announce prints what is signed: it is called before the prompt for a passphrase if
-// there is one, and otherwise before the first signature, so that it does not precede a refusal.
+// announcedKey decrypts the root key. announce prints what is going to be signed. If there is a prompt for the passphrase,
+// announce is called before it. Otherwise it is called before the first signature, so that nothing is announced if the
+// command fails before.
 func (a *app) announcedKey(ctx context.Context, d *node.Dir, announce func()) (crypto.Signer, error) {
 	_, statErr := os.Stat(a.keyPath())
 	before := statErr == nil && a.passphraseFile == "" && isTerminal(a.stdin)

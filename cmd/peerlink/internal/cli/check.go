@@ -55,8 +55,8 @@ The exit code is 1 if there is a problem; warnings and notes alone give 0.`,
 	return c
 }
 
-// soon is the time before the end of a certificate from which on the end is reported.
-const soon = 60
+// expirySoonDays is how many days before its expiry a certificate is reported.
+const expirySoonDays = 60
 
 func (a *app) showReport(r *check.Report) {
 	a.print("%s %s", orNone(r.Type), orNone(r.ID))
@@ -70,7 +70,7 @@ func (a *app) showReport(r *check.Report) {
 	}
 	first := true
 	for _, e := range r.Expiries {
-		if e.DaysLeft > soon {
+		if e.DaysLeft > expirySoonDays {
 			continue
 		}
 		if first {

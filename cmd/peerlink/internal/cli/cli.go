@@ -220,8 +220,8 @@ func subcommands(c *cobra.Command) string {
 // open opens the node's directory given by the flags.
 func (a *app) open() (*node.Dir, error) { return node.Open(a.dir) }
 
-// openIfAny is like open, but returns nil and no error if there is no node in the current directory, no part of one
-// either, and the operator has not named another directory.
+// openIfAny is like open, but returns nil and no error if the current directory contains neither a node nor a part of one, and
+// the operator has not named another directory.
 func (a *app) openIfAny(cmd *cobra.Command) (*node.Dir, error) {
 	d, err := a.open()
 	named := cmd.Flags().Changed("dir") || a.dir != "."
@@ -291,8 +291,8 @@ func isTerminal(w any) bool {
 	}
 }
 
-// colour reports whether output to w may be coloured.
-func colour(w io.Writer) bool {
+// useColour reports whether output to w may be coloured.
+func useColour(w io.Writer) bool {
 	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
 }
 
@@ -304,7 +304,7 @@ func (a *app) warn(format string, args ...any) {
 
 // label writes the label of a message, in red if possible.
 func (a *app) label(s string) {
-	if colour(a.stderr) {
+	if useColour(a.stderr) {
 		fmt.Fprintf(raw(a.stderr), "\x1b[31m%s\x1b[0m ", s)
 	} else {
 		fmt.Fprintf(a.stderr, "%s ", s)

@@ -10,8 +10,8 @@ import (
 
 // A hiddenPrompt is a prompt on a terminal. The terminal has no echo while the prompt is open.
 type hiddenPrompt struct {
-	fd    int
-	shown *term.State // the state with echo
+	fd        int
+	echoState *term.State // the state with echo
 }
 
 func openHiddenPrompt(ctx context.Context, fd int, shown *term.State, _ func()) (*hiddenPrompt, context.Context) {
@@ -19,7 +19,7 @@ func openHiddenPrompt(ctx context.Context, fd int, shown *term.State, _ func()) 
 }
 
 // close restores the echo.
-func (p *hiddenPrompt) close() { term.Restore(p.fd, p.shown) }
+func (p *hiddenPrompt) close() { term.Restore(p.fd, p.echoState) }
 
 // readHidden reads a line from a terminal without echo. It returns io.EOF if the input ends and
 // nothing was typed before.

@@ -18,10 +18,10 @@ import (
 // A hiddenPrompt is a prompt on a terminal. The terminal has no echo while the prompt is open.
 // Before a signal ends or stops the process, the echo is restored.
 type hiddenPrompt struct {
-	fd    int
-	shown *term.State // the state with echo
-	again func()      // shows the prompt again
-	stop  func()      // ends the handling of the signals that end the process
+	fd         int
+	echoState  *term.State // the state with echo
+	showPrompt func()      // shows the prompt again
+	stop       func()      // ends the handling of the signals that end the process
 }
 
 // hidden is the open prompt. After the first prompt, SIGTSTP (Ctrl-Z) is handled until the process
@@ -32,15 +32,16 @@ var hidden struct {
 	handle sync.Once
 }
 
-// openHiddenPrompt turns the echo off. It returns a context that also ends with SIGQUIT (Ctrl-\)
-// and SIGHUP, unless SIGHUP is ignored, as with nohup.
-func openHiddenPrompt(ctx context.Context, fd int, shown *term.State, again func()) (*hiddenPrompt, context.Context) {
+// openHiddenPrompt opens a prompt, for readHidden, which turns the echo off. echoState is the state of
+// the terminal with echo. It returns a context that is also canceled by SIGQUIT (Ctrl-\) and SIGHUP,
+// unless SIGHUP is ignored, as with nohup.
+func openHiddenPrompt(ctx context.Context, fd int, echoState *term.State, showPrompt func()) (*hiddenPrompt, context.Context) {
 	signals := []os.Signal{syscall.SIGQUIT}
 	if !signal.Ignored(syscall.SIGHUP) {
 		signals = append(signals, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(ctx, signals...)
-	p := &hiddenPrompt{fd, shown, again, stop}
+	p := &hiddenPrompt{fd, echoState, showPrompt, stop}
 	hidden.mu.Lock()
 	hidden.prompt = p
 	hidden.mu.Unlock()
@@ -55,25 +56,25 @@ func (p *hiddenPrompt) close() {
 	hidden.mu.Lock()
 	defer hidden.mu.Unlock()
 	hidden.prompt = nil
-	term.Restore(p.fd, p.shown)
+	term.Restore(p.fd, p.echoState)
 	p.stop()
 }
 
-// readHidden reads a line from a terminal without echo. Unlike [term.ReadPassword], which waits
-// on after the end of input (Ctrl-D), it returns io.EOF if nothing was typed before.
+// readHidden reads a line from a terminal without echo. At the end of input (Ctrl-D) it returns io.EOF
+// if nothing was typed before. ([term.ReadPassword] continues to wait in that case.)
 func readHidden(fd int) ([]byte, error) {
-	shown, err := unix.IoctlGetTermios(fd, getTermios)
+	withEcho, err := unix.IoctlGetTermios(fd, getTermios)
 	if err != nil {
 		return nil, err
 	}
-	without := *shown
-	without.Lflag &^= unix.ECHO
-	without.Lflag |= unix.ICANON | unix.ISIG
-	without.Iflag |= unix.ICRNL
-	if err := unix.IoctlSetTermios(fd, setTermios, &without); err != nil {
+	withoutEcho := *withEcho
+	withoutEcho.Lflag &^= unix.ECHO
+	withoutEcho.Lflag |= unix.ICANON | unix.ISIG
+	withoutEcho.Iflag |= unix.ICRNL
+	if err := unix.IoctlSetTermios(fd, setTermios, &withoutEcho); err != nil {
 		return nil, err
 	}
-	defer unix.IoctlSetTermios(fd, setTermios, shown)
+	defer unix.IoctlSetTermios(fd, setTermios, withEcho)
 	var line []byte
 	for {
 		var char [1]byte
@@ -125,11 +126,11 @@ func stopProcess(continued <-chan os.Signal) {
 		stop()
 		return
 	}
-	without, err := term.GetState(p.fd)
-	term.Restore(p.fd, p.shown)
+	withoutEcho, err := term.GetState(p.fd)
+	term.Restore(p.fd, p.echoState)
 	stop()
 	if err == nil {
-		term.Restore(p.fd, without)
+		term.Restore(p.fd, withoutEcho)
 	}
-	p.again()
+	p.showPrompt()
 }

@@ -221,7 +221,7 @@ root-ca.crt in the node's directory, of which nothing else is needed.`,
 			if durable.CheckAbsent(out) != nil {
 				return fmt.Errorf("%s exists already, and a root key is never overwritten: if the file is damaged, move it away first; or write the key to another file with --out", out)
 			}
-			if err := keyCreatable(out); err != nil {
+			if err := checkKeyCreatable(out); err != nil {
 				return err
 			}
 			key, pass, err := a.joinShares(cmd.Context(), d, args)
@@ -256,12 +256,12 @@ func isSameFile(path, other string) bool {
 	return err == nil && os.SameFile(a, b)
 }
 
-// keyCreatable is [creatable] for the file of a root key, the folder of which is created too if it is missing.
-func keyCreatable(path string) error {
+// checkKeyCreatable is like checkCreatable for the file of a root key, whose folder may be missing, because it is created too.
+func checkKeyCreatable(path string) error {
 	if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
 		return durable.CheckAbsent(path)
 	}
-	return creatable(path)
+	return checkCreatable(path)
 }
 
 // joinShares restores the root key from shares in files, or typed.
@@ -270,7 +270,7 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 	var shares []*keyshare.Share
 	var err error
 	if len(files) == 0 {
-		shares, err = a.typedShares(ctx, d.Root().PublicKey)
+		shares, err = a.promptShares(ctx, d.Root().PublicKey)
 	} else {
 		shares, err = shareFiles(ctx, files)
 	}
@@ -293,13 +293,13 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 		return nil, nil, err
 	}
 	defer given.Wipe()
-	return key, a.typeable(given, pass), d.CheckKey(key)
+	return key, a.passphraseToKeep(given, pass), d.CheckKey(key)
 }
 
-// typeable returns the passphrase for a restored key. It is the passphrase of the shares. If that cannot
-// be typed at a prompt, because earlier versions included byte order marks in it, it is the text in the
+// passphraseToKeep returns the passphrase for a restored key: opened, the passphrase of the shares, if it can be typed
+// at a prompt. If it cannot, because earlier versions included byte order marks in it, the passphrase is the text in the
 // passphrase file.
-func (a *app) typeable(given *passphrase.Given, opened []byte) []byte {
+func (a *app) passphraseToKeep(given *passphrase.Given, opened []byte) []byte {
 	err := passphrase.Check(opened)
 	if err == nil && passphrase.Mixed(opened) {
 		a.warn("These shares open with the passphrase as it was given, and not with the same text from another keyboard: it is in none\n" +

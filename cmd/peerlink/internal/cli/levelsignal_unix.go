@@ -15,7 +15,7 @@ import (
 // handleLevelSignals sets the log level to debug on SIGUSR1, and back to its initial value on SIGUSR2,
 // until ctx is done.
 func handleLevelSignals(ctx context.Context, level *slog.LevelVar, log *slog.Logger) {
-	first := level.Level()
+	initial := level.Level()
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
 	go func() {
@@ -25,7 +25,7 @@ func handleLevelSignals(ctx context.Context, level *slog.LevelVar, log *slog.Log
 			case <-ctx.Done():
 				return
 			case s := <-signals:
-				to := first
+				to := initial
 				if s == syscall.SIGUSR1 {
 					to = slog.LevelDebug
 				}

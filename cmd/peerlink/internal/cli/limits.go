@@ -32,10 +32,10 @@ type limitFlags struct {
 func (l *limitFlags) add(c *cobra.Command) {
 	l.quota = defaultQuota
 	flags := c.Flags()
-	flags.IntVar(&l.connections, "max-connections-per-peer", 10, "no more than `N` connections from one peer at once")
-	flags.IntVar(&l.rate, "peer-rate", link.DefaultMaxRate, "take no more than `N` messages a second from one peer; 0: no limit")
-	flags.Var(&l.quota, "peer-quota", "`SIZE` that the messages of one peer may take in the embedded broker before its next ones must wait, as 500MB or 1GiB; 0: no limit")
-	flags.DurationVar(&l.idle, "idle", 10*time.Minute, "after which `TIME` a connection with nothing to send rests; 0: never")
+	flags.IntVar(&l.connections, "max-connections-per-peer", 10, "accept no more than `N` connections from one peer at once")
+	flags.IntVar(&l.rate, "peer-rate", link.DefaultMaxRate, "accept no more than `N` messages a second from one peer; 0: no limit")
+	flags.Var(&l.quota, "peer-quota", "`SIZE` that the messages from one peer may take in the embedded broker, as 500MB or 1GiB, before no more are accepted for the time being; 0: no limit")
+	flags.DurationVar(&l.idle, "idle", 10*time.Minute, "the `TIME` without messages after which a connection is closed until there is something to send; 0: never")
 	fromEnv(flags, "max-connections-per-peer", "PEERLINK_MAX_CONNECTIONS_PER_PEER", maxConnectionsVariable)
 	fromEnv(flags, "peer-rate", "PEERLINK_PEER_RATE")
 	fromEnv(flags, "peer-quota", "PEERLINK_PEER_QUOTA")

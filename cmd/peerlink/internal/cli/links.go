@@ -23,12 +23,12 @@ func (a *app) adminFlags(c *cobra.Command, f *adminFlags) {
 	a.stateFlag(c, &f.state)
 }
 
-// client returns a client of the running service given by the flags. It fails if the service is that of another node
-// than the node's directory, unless there is no such directory.
-func (a *app) client(cmd *cobra.Command, f adminFlags) (*admin.Client, error) {
+// adminClient returns a client of the running service given by the flags. It returns an error if the service belongs to
+// another node than the node's directory, unless there is no such directory.
+func (a *app) adminClient(cmd *cobra.Command, f adminFlags) (*admin.Client, error) {
 	address := f.address
 	if address == noAdmin {
-		return nil, usagef("--admin %q is no address where a service can be asked", noAdmin)
+		return nil, usagef("--admin %q: expected the admin address of a running service", noAdmin)
 	}
 	if address == "" {
 		state, err := a.findState(f.state)
@@ -45,8 +45,8 @@ func (a *app) client(cmd *cobra.Command, f adminFlags) (*admin.Client, error) {
 	return client, a.checkService(cmd, client)
 }
 
-// checkService fails if a running service is that of another node than the node's directory. It compares nothing if
-// there is no directory and none was named.
+// checkService returns an error if a running service belongs to another node than the node's directory. It compares nothing
+// if there is no node's directory and the operator has not named one.
 func (a *app) checkService(cmd *cobra.Command, client *admin.Client) error {
 	d, err := a.openIfAny(cmd)
 	if d == nil || err != nil {
@@ -81,7 +81,7 @@ func (a *app) linksCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "links",
-		Short: "Show how the links of the running service do",
+		Short: "Show the state of the running service's links",
 		Long: `Asks the running "peerlink serve" for each peer: its state, the connections, what
 waits in its queue, what was sent and received since the service started, the
 certificate that is the first to end, and the last error.
@@ -90,7 +90,7 @@ A service with RabbitMQ answers only if it was started with --admin; name the
 same address here.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := a.client(cmd, f)
+			client, err := a.adminClient(cmd, f)
 			if err != nil {
 				return err
 			}
@@ -127,7 +127,7 @@ the one that the service was started with.`,
 					return usagef("%v", err)
 				}
 			}
-			client, err := a.client(cmd, f)
+			client, err := a.adminClient(cmd, f)
 			if err != nil {
 				return err
 			}
@@ -163,7 +163,7 @@ func (a *app) showLinks(l *admin.Links) {
 		{"node", l.Type + " " + l.ID},
 		{"service", ready},
 		{"running for", admin.Age(l.At.Sub(l.Since))},
-		{"certificate", firstToEnd(l.Certificates)},
+		{"certificate", firstToExpire(l.Certificates)},
 	})
 	if len(l.Peers) == 0 {
 		return
@@ -176,9 +176,9 @@ func (a *app) showLinks(l *admin.Links) {
 			queued = fmt.Sprint(l.QueuedFor(p))
 		}
 		rows = append(rows, []string{
-			p.ID, orNone(p.Type), p.State, connections(p, link.Sending), connections(p, link.Receiving), queued,
+			p.ID, orNone(p.Type), p.State, connectionSummary(p, link.Sending), connectionSummary(p, link.Receiving), queued,
 			fmt.Sprint(p.Counts.Sent), fmt.Sprint(p.Counts.Confirmed), fmt.Sprint(p.Counts.Received), fmt.Sprint(p.Counts.Stored),
-			fmt.Sprint(p.Counts.SetAside), firstToEnd(p.Certificates),
+			fmt.Sprint(p.Counts.SetAside), firstToExpire(p.Certificates),
 		})
 	}
 	a.columns(rows)
@@ -189,9 +189,9 @@ func (a *app) showLinks(l *admin.Links) {
 	}
 }
 
-// connections returns the address of a peer's connection in one direction, or the number of
+// connectionSummary returns the address of a peer's connection in one direction, or the number of
 // connections if there are several.
-func connections(p link.PeerStatus, direction string) string {
+func connectionSummary(p link.PeerStatus, direction string) string {
 	var remotes []string
 	for _, c := range p.Connections {
 		if c.Direction == direction {
@@ -207,7 +207,7 @@ func connections(p link.PeerStatus, direction string) string {
 	return fmt.Sprintf("%d connections", len(remotes))
 }
 
-func firstToEnd(list []link.Expiry) string {
+func firstToExpire(list []link.Expiry) string {
 	if len(list) == 0 {
 		return "-"
 	}

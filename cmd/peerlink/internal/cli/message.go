@@ -31,7 +31,7 @@ func (a *app) messageCheckCommand() *cobra.Command {
 	var f messageFlags
 	c := &cobra.Command{
 		Use:   "check --peer ID --direction in|out --type TYPE [FILE]",
-		Short: "Tell what would happen to a message",
+		Short: "Show how a message would be handled",
 		Long: `Reads the body of one SMP message from FILE or standard input, and does with it
 what the links would: checks it, and translates its IDs between this node and
 the peer. Nothing is sent or stored, and neither broker nor service is needed.
@@ -100,7 +100,7 @@ func (a *app) messageCheck(ctx context.Context, f messageFlags, file string) err
 	if err != nil {
 		return err
 	}
-	m := checkedMessage{Peer: f.peer, Direction: f.direction, Note: noTraffic(p)}
+	m := checkedMessage{Peer: f.peer, Direction: f.direction, Note: noTrafficReason(p)}
 	if f.direction == "out" {
 		err = m.out(view, f, body)
 	} else {
@@ -147,9 +147,9 @@ func (m *checkedMessage) in(view smp.View, f messageFlags, body []byte) error {
 	return nil
 }
 
-// noTraffic returns the reason why no messages are exchanged with a peer at present, or "" if there is
-// none.
-func noTraffic(p *node.Peer) string {
+// noTrafficReason returns the reason why no messages are exchanged with a peer at present, or "" if there is
+// no such reason.
+func noTrafficReason(p *node.Peer) string {
 	switch {
 	case p.Deactivated != "":
 		return fmt.Sprintf("the peer has been deactivated (%s): no message goes to it or comes from it any more", p.Deactivated)

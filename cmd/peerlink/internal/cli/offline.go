@@ -39,7 +39,7 @@ func (a *app) requestNewCommand() *cobra.Command {
 	var csrs, peers []string
 	var bundle string
 	var days int
-	var t trust
+	var t trustFlags
 	c := &cobra.Command{
 		Use:   "new REQUEST",
 		Short: "Collect what waits for the root key into one file",
@@ -53,7 +53,7 @@ FILE.csr will be filed as FILE.crt.`,
 			if err != nil {
 				return err
 			}
-			if err := creatable(args[0]); err != nil {
+			if err := checkCreatable(args[0]); err != nil {
 				return err
 			}
 			outputs := []string{args[0]}
@@ -63,7 +63,7 @@ FILE.csr will be filed as FILE.crt.`,
 			if bundle != "" {
 				outputs = append(outputs, bundle)
 			}
-			if err := distinct(outputs...); err != nil {
+			if err := checkDistinct(outputs...); err != nil {
 				return err
 			}
 			var asks []offline.Requested
@@ -89,7 +89,7 @@ FILE.csr will be filed as FILE.crt.`,
 				if err := a.checkTrust(cmd.Context(), b, t); err != nil {
 					return fmt.Errorf("%s: %w", path, err)
 				}
-				if err := a.confirm(cmd.Context(), b, t); err != nil {
+				if err := a.confirmRootKey(cmd.Context(), b, t); err != nil {
 					return fmt.Errorf("%s: %w", path, err)
 				}
 				asks = append(asks, offline.PeerCert{Bundle: data})
@@ -120,7 +120,7 @@ FILE.csr will be filed as FILE.crt.`,
 	c.Flags().IntVar(&days, "days", defaultDays, "how many days the server certificates are valid")
 	c.Flags().StringArrayVar(&peers, "peer", nil, "info-bundle `FILE` of a node that shall become a peer (repeat for several)")
 	c.Flags().StringVar(&bundle, "bundle", "", "make this node's own info-bundle, as `FILE`")
-	t.flags(c)
+	t.add(c)
 	return c
 }
 
@@ -192,7 +192,7 @@ signed here.`,
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			if err := creatable(args[1]); err != nil {
+			if err := checkCreatable(args[1]); err != nil {
 				return err
 			}
 			d, since, changes, err := a.compareKnown(cmd, r)

@@ -10,19 +10,19 @@ import (
 	"peerlink/internal/durable"
 )
 
-// creatable checks that output files do not exist, and that files can be created in their folders. Commands call it
-// before they ask for a passphrase or change anything.
-func creatable(paths ...string) error {
+// checkCreatable checks that output files do not exist, and that files can be created in their folders. Commands call it
+// before they prompt for a passphrase or change anything.
+func checkCreatable(paths ...string) error {
 	for _, p := range paths {
 		if err := durable.CheckCreatable(p); err != nil {
 			return err
 		}
 	}
-	return distinct(paths...)
+	return checkDistinct(paths...)
 }
 
-// distinct checks that the names of output files are different on every medium.
-func distinct(paths ...string) error {
+// checkDistinct checks that the names of output files are different on every medium.
+func checkDistinct(paths ...string) error {
 	seen := make(map[string]string)
 	for _, p := range paths {
 		folder, err := filepath.EvalSymlinks(filepath.Dir(p))
@@ -46,7 +46,7 @@ type output struct {
 	mode fs.FileMode
 }
 
-// outputs are new files whose content is written. They get their names by create.
+// outputs are new files whose content is written, but which have no names yet. create gives them their names.
 type outputs []preparedOutput
 
 type preparedOutput struct {

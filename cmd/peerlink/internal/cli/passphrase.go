@@ -75,7 +75,7 @@ func (a *app) typeablePassphrase(ctx context.Context) ([]byte, error) {
 // choosePassphrase prompts for a passphrase, and offers a generated one.
 func (a *app) choosePassphrase(ctx context.Context) ([]byte, error) {
 	if !isTerminal(a.stdin) {
-		return nil, a.errNoTerminal()
+		return nil, a.noTerminalError()
 	}
 	guard.Process()
 	words, err := diceware.Generate(dicewareWords)

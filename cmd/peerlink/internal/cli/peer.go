@@ -22,7 +22,7 @@ func (a *app) peerCommand() *cobra.Command {
 }
 
 func (a *app) peerSignCommand() *cobra.Command {
-	var t trust
+	var t trustFlags
 	c := &cobra.Command{
 		Use:   "sign BUNDLE.zip",
 		Short: "Take a node's info-bundle: make it a peer, or update what is known of it",
@@ -52,7 +52,7 @@ look it up in a registry that you trust.`,
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			res, err := d.SignPeer(cmd.Context(), b, func() (crypto.Signer, error) {
-				if err := a.confirm(cmd.Context(), b, t); err != nil {
+				if err := a.confirmRootKey(cmd.Context(), b, t); err != nil {
 					return nil, err
 				}
 				return a.announcedKey(cmd.Context(), d, func() {
@@ -87,7 +87,7 @@ look it up in a registry that you trust.`,
 			return errors.Join(err, a.updateKustomize(d, res.Peer))
 		},
 	}
-	t.flags(c)
+	t.add(c)
 	a.kustomizeFlag(c)
 	return a.keyFlags(c)
 }

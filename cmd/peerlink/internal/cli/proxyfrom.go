@@ -12,7 +12,7 @@ import (
 type prefixes []netip.Prefix
 
 func proxyFromFlag(c *cobra.Command, p *prefixes) {
-	c.Flags().Var(p, "proxy-from", "`ADDRESSES` of load balancers that send PROXY headers (version 1 or 2), as 192.0.2.1 or 10.0.0.0/8,fd00::/8; the header is required from these and refused from others")
+	c.Flags().Var(p, "proxy-from", "`ADDRESSES` of load balancers that send PROXY headers (version 1 or 2), as 192.0.2.1 or 10.0.0.0/8,fd00::/8; the header is required from these addresses, and from others it is an error")
 	fromEnv(c.Flags(), "proxy-from", "PEERLINK_PROXY_FROM")
 }
 

@@ -16,14 +16,14 @@ const shownMessages = 100
 func (a *app) queueCommand() *cobra.Command {
 	c := group("queue", "See which messages could not be sent and why, send them again, or drop them",
 		a.queueListCommand(), a.queueShowCommand(), a.queueRetryCommand(), a.queueDropCommand())
-	c.Long = `A message that can not be sent holds up no other: it is set aside, with the
-reason, until somebody decides what happens to it. These commands are for that
-somebody. They work on the same broker as "peerlink serve" (give them the same
+	c.Long = `A message that can not be sent does not delay other messages: it is set aside, with
+the reason, until an operator decides what to do with it. These commands are for
+that decision. They work on the same broker as "peerlink serve" (give them the same
 --broker, --queue-pattern and --state), whether or not a service is running.
 
-  peerlink queue list                 # is there anything?
-  peerlink queue show 1234abcd        # what, since when, and why
-  peerlink queue retry 1234abcd --all # when the reason is gone
+  peerlink queue list                 # are messages set aside?
+  peerlink queue show 1234abcd        # which messages, since when, and why
+  peerlink queue retry 1234abcd --all # when the reason has been removed
 
 See docs/queues.md.`
 	return c
@@ -110,7 +110,7 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 		if l.Gone {
 			note = "belongs to no peer in the node's directory: nothing is sent from it"
 		}
-		rows = append(rows, []string{orNone(l.Peer), orNone(l.Type), orNone(l.State), l.Queue, waiting, aside, moment(l.Oldest), note})
+		rows = append(rows, []string{orNone(l.Peer), orNone(l.Type), orNone(l.State), l.Queue, waiting, aside, formatTime(l.Oldest), note})
 		if l.Warning != "" {
 			a.printMessage("Messages may be lost: %s.", l.Warning)
 		}
@@ -119,8 +119,8 @@ func (a *app) listQueues(cmd *cobra.Command, k *queueAdmin, asJSON bool) error {
 	return nil
 }
 
-// moment formats a time for display.
-func moment(t time.Time) string {
+// formatTime formats a time for display.
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
@@ -135,9 +135,9 @@ func (a *app) queueShowCommand() *cobra.Command {
 		Use:   "show PEER_ID|QUEUE [ID]",
 		Short: "Show the messages set aside: what, since when, and why",
 		Long: `Lists the messages of a peer, or of one queue, that are set aside; with an ID,
-shows that message as a whole. It changes nothing. (In RabbitMQ one can not look
-at messages without taking them: for that moment nobody else sees them. What is
-alike there in everything has the same ID.)
+shows the whole message. It changes nothing. (RabbitMQ can only show messages by
+delivering them: for a moment other consumers do not get them. In RabbitMQ,
+messages that are equal in everything have the same ID.)
 
 Control characters are shown escaped; --json has the exact text.`,
 		Example: "  peerlink queue show 1234abcd\n  peerlink queue show 1234abcd 17",
@@ -167,7 +167,7 @@ Control characters are shown escaped; --json has the exact text.`,
 	return c
 }
 
-func (a *app) showMessages(cmd *cobra.Command, k *queueAdmin, queues []queueOf, count int, asJSON bool) error {
+func (a *app) showMessages(cmd *cobra.Command, k *queueAdmin, queues []peerQueue, count int, asJSON bool) error {
 	lines := []messageLine{}
 	rows := [][]string{{"QUEUE", "ID", "SET ASIDE", "TYPE", "BYTES", "REASON"}}
 	more := false
@@ -179,10 +179,10 @@ func (a *app) showMessages(cmd *cobra.Command, k *queueAdmin, queues []queueOf, 
 			break
 		}
 		lines = append(lines, m.line())
-		rows = append(rows, []string{m.queue, m.ID, moment(m.At), orNone(m.Type), fmt.Sprint(len(m.Body)), shortened(orNone(m.Reason))})
+		rows = append(rows, []string{m.queue, m.ID, formatTime(m.At), orNone(m.Type), fmt.Sprint(len(m.Body)), shorten(orNone(m.Reason))})
 	}
 	if more {
-		a.printMessage("Only the first %s shown, --count shows more.", counted(count, "is", "are"))
+		a.printMessage("Only the first %s shown, --count shows more.", messageCount(count, "is", "are"))
 	}
 	if asJSON {
 		return a.json(lines)
@@ -197,7 +197,7 @@ func (a *app) showMessages(cmd *cobra.Command, k *queueAdmin, queues []queueOf, 
 
 // showMessage shows the message with the given ID. There are several if identical messages, or messages in
 // different queues, have the same ID.
-func (a *app) showMessage(cmd *cobra.Command, k *queueAdmin, queues []queueOf, id string, asJSON bool) error {
+func (a *app) showMessage(cmd *cobra.Command, k *queueAdmin, queues []peerQueue, id string, asJSON bool) error {
 	found := false
 	for m, err := range k.deadLetters(cmd.Context(), queues) {
 		switch {
@@ -216,7 +216,7 @@ func (a *app) showMessage(cmd *cobra.Command, k *queueAdmin, queues []queueOf, i
 			a.table([][2]string{
 				{"queue", m.queue},
 				{"ID", m.ID},
-				{"set aside", moment(m.At)},
+				{"set aside", formatTime(m.At)},
 				{"reason", orNone(m.Reason)},
 				{"type", orNone(m.Type)},
 				{"content type", orNone(m.ContentType)},

@@ -20,13 +20,13 @@ import (
 )
 
 // queueFlags are the flags for the location of a node's queues, the same as for the service.
-type queueFlags struct{ broker, queuePattern, asideSuffix, state string }
+type queueFlags struct{ broker, queuePattern, deadLetterSuffix, state string }
 
 // queueFlags adds the flags for the location of the queues.
 func (a *app) queueFlags(c *cobra.Command, f *queueFlags) {
 	brokerFlag(c, &f.broker)
 	queuePatternFlag(c, &f.queuePattern)
-	asideSuffixFlag(c, &f.asideSuffix)
+	deadLetterSuffixFlag(c, &f.deadLetterSuffix)
 	a.stateFlag(c, &f.state)
 }
 
@@ -46,7 +46,7 @@ type queueAdmin struct {
 
 // openQueueAdmin opens the broker. A service may be using it at the same time.
 func (a *app) openQueueAdmin(cmd *cobra.Command, f queueFlags) (*queueAdmin, error) {
-	if err := a.nodedataURL(cmd); err != nil {
+	if err := a.readNodedataURL(cmd); err != nil {
 		return nil, err
 	}
 	d, err := a.open()
@@ -56,7 +56,7 @@ func (a *app) openQueueAdmin(cmd *cobra.Command, f queueFlags) (*queueAdmin, err
 	// Only errors are logged; everything else is in the service's log.
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	if f.broker == embeddedBroker {
-		if f.queuePattern != string(link.DefaultQueuePattern) || f.asideSuffix != defaultAsideSuffix {
+		if f.queuePattern != string(link.DefaultQueuePattern) || f.deadLetterSuffix != defaultDeadLetterSuffix {
 			return nil, usagef("--queue-pattern and --dead-letter-suffix are for RabbitMQ, and the broker is the embedded one")
 		}
 		path, err := existingStore(d, f.state)
@@ -73,7 +73,7 @@ func (a *app) openQueueAdmin(cmd *cobra.Command, f queueFlags) (*queueAdmin, err
 	if err != nil {
 		return nil, usagef("--queue-pattern: %v", err)
 	}
-	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{Logger: log, AsideSuffix: f.asideSuffix})
+	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{Logger: log, AsideSuffix: f.deadLetterSuffix})
 	switch {
 	case errors.Is(err, rabbitmq.ErrInvalid):
 		return nil, usagef("--dead-letter-suffix: %v", err)
@@ -101,7 +101,7 @@ func existingStore(d *node.Dir, state string) (string, error) {
 }
 
 // queueOf is a queue and the peer to which its messages are sent.
-type queueOf struct {
+type peerQueue struct {
 	name   string
 	peerID string     // "" if it is not known
 	peer   *node.Peer // nil if the peer is not in the node's directory, or can not be read
@@ -111,12 +111,12 @@ type queueOf struct {
 
 // queues returns the queues of all peers, and then those with messages that belong to none, if
 // the broker lists its queues. For a peer that can not be read, it returns the first queue only.
-func (k *queueAdmin) queues(ctx context.Context) ([]queueOf, error) {
+func (k *queueAdmin) queues(ctx context.Context) ([]peerQueue, error) {
 	ids, err := k.dir.PeerIDs()
 	if err != nil {
 		return nil, err
 	}
-	var queues []queueOf
+	var queues []peerQueue
 	for _, id := range ids {
 		p, err := k.dir.Peer(id)
 		count := 1
@@ -124,7 +124,7 @@ func (k *queueAdmin) queues(ctx context.Context) ([]queueOf, error) {
 			count = p.Queues
 		}
 		for n := range count {
-			queues = append(queues, queueOf{name: k.pattern.Name(id, n), peerID: id, peer: p, err: err})
+			queues = append(queues, peerQueue{name: k.pattern.Name(id, n), peerID: id, peer: p, err: err})
 		}
 	}
 	if k.nonEmpty == nil {
@@ -135,9 +135,9 @@ func (k *queueAdmin) queues(ctx context.Context) ([]queueOf, error) {
 		return nil, err
 	}
 	for _, name := range names {
-		known := func(q queueOf) bool { return q.name == name }
+		known := func(q peerQueue) bool { return q.name == name }
 		if name != k.dir.Identity().Type.Inbox() && !slices.ContainsFunc(queues, known) {
-			queues = append(queues, queueOf{name: name, peerID: k.peerOf(name), gone: true})
+			queues = append(queues, peerQueue{name: name, peerID: k.peerOf(name), gone: true})
 		}
 	}
 	return queues, nil
@@ -156,12 +156,12 @@ func (k *queueAdmin) peerOf(queue string) string {
 
 // find returns the queues of the peer with the given ID, or the queue with the given name. It
 // does not check that a queue exists.
-func (k *queueAdmin) find(ctx context.Context, name string) ([]queueOf, error) {
+func (k *queueAdmin) find(ctx context.Context, name string) ([]peerQueue, error) {
 	all, err := k.queues(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var found []queueOf
+	var found []peerQueue
 	for _, q := range all {
 		if q.peerID == name || q.name == name {
 			found = append(found, q)
@@ -170,7 +170,7 @@ func (k *queueAdmin) find(ctx context.Context, name string) ([]queueOf, error) {
 	if found == nil {
 		// The queue may be that of a removed peer, or of a peer that had more queues, in a
 		// broker that does not list its queues.
-		found = []queueOf{{name: name}}
+		found = []peerQueue{{name: name}}
 	}
 	return found, nil
 }

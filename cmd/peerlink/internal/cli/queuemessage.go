@@ -18,7 +18,7 @@ type deadLetter struct {
 }
 
 // deadLetters iterates over the dead letters of queues. It skips queues of peers that do not exist yet.
-func (k *queueAdmin) deadLetters(ctx context.Context, queues []queueOf) iter.Seq2[deadLetter, error] {
+func (k *queueAdmin) deadLetters(ctx context.Context, queues []peerQueue) iter.Seq2[deadLetter, error] {
 	return func(yield func(deadLetter, error) bool) {
 		missing := 0
 		for _, q := range queues {
@@ -38,7 +38,7 @@ func (k *queueAdmin) deadLetters(ctx context.Context, queues []queueOf) iter.Seq
 	}
 }
 
-func noQueue(q queueOf) error {
+func noQueue(q peerQueue) error {
 	if q.peerID == "" {
 		return fmt.Errorf("there is no peer %q and no queue of this name (\"peerlink queue list\" has them)", q.name)
 	}
@@ -80,8 +80,8 @@ func (m deadLetter) whole() wholeMessage {
 	return w
 }
 
-// shortened shortens a text that is too long for a table.
-func shortened(s string) string {
+// shorten shortens a text that is too long for a table.
+func shorten(s string) string {
 	const most = 120
 	r := []rune(s)
 	if len(r) <= most {

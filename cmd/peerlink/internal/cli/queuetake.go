@@ -39,7 +39,7 @@ sent is set aside again.`,
 				}
 				n, err := c.each(cmd.Context(), k.Retry)
 				if n > 0 || err == nil {
-					a.printMessage("%s back in the queue.", counted(n, "is", "are"))
+					a.printMessage("%s back in the queue.", messageCount(n, "is", "are"))
 				}
 				return err
 			})
@@ -57,8 +57,8 @@ func (a *app) queueDropCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "drop PEER_ID|QUEUE ID… | --all",
 		Short: "Remove messages for ever that were set aside",
-		Long: `Removes messages that were set aside, after a question. They can not be brought
-back; --save keeps them in a file.`,
+		Long: `Removes messages that were set aside, after confirmation. They can not be
+restored; --save keeps them in a file.`,
 		Example: "  peerlink queue drop 1234abcd 17\n  peerlink queue drop 1234abcd --all --save dropped.jsonl",
 		Args:    someArgs(1, math.MaxInt),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -67,7 +67,7 @@ back; --save keeps them in a file.`,
 			}
 			return a.withSelected(cmd, f, args, all, func(k *queueAdmin, c selection) error {
 				if !yes {
-					answer, err := a.ask(cmd.Context(), fmt.Sprintf("Drop %s for ever? Type yes", counted(c.count, "", "")), nil)
+					answer, err := a.ask(cmd.Context(), fmt.Sprintf("Drop %s for ever? Type yes", messageCount(c.count, "", "")), nil)
 					if err != nil {
 						return err
 					}
@@ -82,7 +82,7 @@ back; --save keeps them in a file.`,
 				}
 				n, err := c.each(cmd.Context(), k.Drop)
 				if n > 0 || err == nil {
-					a.printMessage("%s dropped.", counted(n, "was", "were"))
+					a.printMessage("%s dropped.", messageCount(n, "was", "were"))
 				}
 				return err
 			})
@@ -95,8 +95,8 @@ back; --save keeps them in a file.`,
 	return c
 }
 
-// counted returns a phrase with the number of messages, followed by is for one, or are for several.
-func counted(n int, is, are string) string {
+// messageCount returns a phrase with the number of messages, followed by the verb is for one message, or are for several.
+func messageCount(n int, is, are string) string {
 	if n == 1 {
 		return strings.TrimSpace("1 message " + is)
 	}
@@ -117,7 +117,7 @@ func (a *app) withSelected(cmd *cobra.Command, f queueFlags, args []string, all 
 	if err != nil {
 		return err
 	}
-	c, err := k.selected(cmd.Context(), queues, args[1:])
+	c, err := k.selectDeadLetters(cmd.Context(), queues, args[1:])
 	if err != nil {
 		return err
 	}
@@ -134,15 +134,15 @@ func (a *app) withSelected(cmd *cobra.Command, f queueFlags, args []string, all 
 // selection is the selected dead letters, as they were at the time of the selection: "all" does not include
 // later ones.
 type selection struct {
-	queues []queueOf
+	queues []peerQueue
 	ids    map[string][]string // by queue
 	count  int
 	more   bool // there are more than maxTaken
 }
 
-// selected selects the dead letters with the given IDs, or all if there are no IDs. It fails if one of the IDs is
-// not found, so that nothing is done in that case.
-func (k *queueAdmin) selected(ctx context.Context, queues []queueOf, ids []string) (selection, error) {
+// selectDeadLetters selects the dead letters with the given IDs, or all dead letters if ids is empty. It returns an error if
+// one of the IDs is not found, so that nothing is done in that case.
+func (k *queueAdmin) selectDeadLetters(ctx context.Context, queues []peerQueue, ids []string) (selection, error) {
 	c := selection{queues: queues, ids: make(map[string][]string)}
 	missing := make(map[string]bool, len(ids))
 	for _, id := range ids {
@@ -186,8 +186,8 @@ func (c selection) each(ctx context.Context, do func(ctx context.Context, queue 
 	return total, nil
 }
 
-// save writes the messages to a new file. Afterwards the choice has only the written messages, without those
-// that others have removed meanwhile.
+// save writes the selected messages to a new file. Afterwards the selection contains only the written messages: others may have
+// been removed by another process meanwhile.
 func (c *selection) save(ctx context.Context, k *queueAdmin, path string) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

@@ -16,9 +16,9 @@ import (
 // maxRootKey is the maximum size of a root key file in bytes.
 const maxRootKey = 64 << 10
 
-// checkRootKey fails if the node's directory, which a running service reads, has a root key that other users
-// can read, and logs a warning about any root key there, because a service never needs it. If allow is set,
-// checkRootKey fails only if the key is not encrypted.
+// checkRootKey returns an error if the node's directory, which a running service reads, contains a root key that
+// other users can read. If allow is set, it returns an error only if that key is not encrypted, too. It logs a warning
+// about any other root key there, because a service never needs it.
 func checkRootKey(d *node.Dir, allow bool, log *slog.Logger) error {
 	path := d.DefaultKeyFile()
 	switch fi, err := os.Stat(path); {
@@ -29,18 +29,18 @@ func checkRootKey(d *node.Dir, allow bool, log *slog.Logger) error {
 	case !fi.Mode().IsRegular():
 		return nil // for example /dev/null, mounted over the key
 	}
-	open := guard.CheckFile(path)
+	exposed := guard.CheckFile(path) // an error if other users can read the key
 	switch {
-	case open == nil:
+	case exposed == nil:
 		log.Warn("the root key lies on the machine of a running service, which does not need it: an intruder can try its passphrase; keep it offline", "file", path)
 		return nil
 	case !allow:
-		return fmt.Errorf("a service must not run beside a root key like this: %w; --allow-root-key lets it, if the key is encrypted", open)
+		return fmt.Errorf("a service must not run beside a root key like this: %w; --allow-root-key lets it, if the key is encrypted", exposed)
 	}
 	if err := checkEncrypted(path); err != nil {
 		return fmt.Errorf("a service must not run beside a root key that other users can read and that is not encrypted: %w", err)
 	}
-	log.Warn("other users can read the root key, on the machine of a running service, which does not need it: each of them can try its passphrase; keep it offline", "file", path, "err", open)
+	log.Warn("other users can read the root key, on the machine of a running service, which does not need it: each of them can try its passphrase; keep it offline", "file", path, "err", exposed)
 	return nil
 }
 

@@ -178,8 +178,8 @@ func decrypt(pem []byte) func(pass []byte) (crypto.Signer, error) {
 // maxLeftovers is the maximum number of leftovers of a key file that are examined.
 const maxLeftovers = 8
 
-// removeLeftovers removes the temporary files that interrupted commands have left beside a key file. Those that do
-// not certainly hold the same key, encrypted with one of the passphrases, are only reported.
+// removeLeftovers removes the temporary files that interrupted commands have left beside a key file, if they contain the
+// same key, encrypted with one of the passphrases. Other temporary files are only reported.
 func (a *app) removeLeftovers(path string, key crypto.Signer, passphrases ...[]byte) {
 	found, err := durable.Leftovers(path)
 	if err != nil {
@@ -290,7 +290,7 @@ func (a *app) readSecretFile(ctx context.Context, path string) ([]byte, error) {
 	return readBounded(ctx, path, maxSecretFile)
 }
 
-// passphraseSource names the file that the passphrase is read from now.
+// passphraseSource returns a name for the file from which the passphrase is read at present, for messages.
 func (a *app) passphraseSource() string {
 	if a.newPassphraseFlag {
 		return "new passphrase file"
@@ -298,7 +298,7 @@ func (a *app) passphraseSource() string {
 	return "passphrase file"
 }
 
-func (a *app) errNoTerminal() error {
+func (a *app) noTerminalError() error {
 	if a.newPassphraseFlag {
 		return errors.New("there is no terminal to ask for the new passphrase: give it with --new-passphrase-file (- for standard input, unless that holds the old one)")
 	}
@@ -308,18 +308,18 @@ func (a *app) errNoTerminal() error {
 // askSecret reads a line from the terminal without echo.
 func (a *app) askSecret(ctx context.Context, prompt string) ([]byte, error) {
 	if !isTerminal(a.stdin) {
-		return nil, a.errNoTerminal()
+		return nil, a.noTerminalError()
 	}
 	guard.Process()
 	fd := int(a.stdin.Fd())
-	shown, err := term.GetState(fd)
+	echoState, err := term.GetState(fd)
 	if err != nil {
 		return nil, err
 	}
-	show := func() { fmt.Fprint(a.stderr, prompt) }
-	p, ctx := openHiddenPrompt(ctx, fd, shown, show)
+	showPrompt := func() { fmt.Fprint(a.stderr, prompt) }
+	p, ctx := openHiddenPrompt(ctx, fd, echoState, showPrompt)
 	defer p.close()
-	show()
+	showPrompt()
 	defer fmt.Fprintln(a.stderr)
 	line, err := interruptible(ctx, func() ([]byte, error) { return readHidden(fd) })
 	if errors.Is(err, io.EOF) {

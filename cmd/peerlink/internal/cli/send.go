@@ -50,9 +50,9 @@ the node's service, which makes it when it starts for the first time.`,
 	return c
 }
 
-// needEmbedded fails if the environment configures RabbitMQ, because messages in the embedded broker would not be
-// sent.
-func needEmbedded() error {
+// requireEmbedded returns an error if the environment configures RabbitMQ, because messages in the embedded broker would not
+// be sent.
+func requireEmbedded() error {
 	if v := firstSet(brokerVariables...); v != "" && os.Getenv(v) != embeddedBroker {
 		return errors.New("this node's broker is RabbitMQ (by the environment), and this command is for the embedded one: publish to RabbitMQ's exchanges instead, or look into its queues")
 	}
@@ -60,7 +60,7 @@ func needEmbedded() error {
 }
 
 func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader) error {
-	if err := needEmbedded(); err != nil {
+	if err := requireEmbedded(); err != nil {
 		return err
 	}
 	d, err := a.open()
@@ -104,7 +104,7 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 	if err := store.PutAll(ctx, queue.Queues[0], messages); err != nil {
 		return fmt.Errorf("%w; nothing was queued", err)
 	}
-	a.printMessage("%s in the queue of %s, in %s.", counted(len(messages), "is", "are"), p.Identity, filepath.Dir(path))
+	a.printMessage("%s in the queue of %s, in %s.", messageCount(len(messages), "is", "are"), p.Identity, filepath.Dir(path))
 	return store.Close()
 }
 
@@ -153,12 +153,11 @@ func (a *app) tailCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "tail",
 		Short: "Print the messages that come in, without consuming them",
-		Long: `Prints each message that the node's applications are about to get, from now on,
-until it is interrupted. The messages stay where they are. A service must be
-running.
+		Long: `Prints each message that arrives for the node's applications from now on, until
+it is interrupted. The messages stay in the inbox. A service must be running.
 
-A terminal is shown control characters and the like escaped; a pipe or a file
-gets the exact bytes.`,
+On a terminal, control characters are shown escaped; a pipe or a file gets the
+exact bytes.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.tail(cmd.Context(), state, count, asJSON)
@@ -171,7 +170,7 @@ gets the exact bytes.`,
 }
 
 func (a *app) tail(ctx context.Context, state string, count int, asJSON bool) error {
-	if err := needEmbedded(); err != nil {
+	if err := requireEmbedded(); err != nil {
 		return err
 	}
 	d, err := a.open()

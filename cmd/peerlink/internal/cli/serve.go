@@ -30,7 +30,7 @@ type serveFlags struct {
 	listen                peerAddress
 	serverCert, serverKey string
 	broker, queuePattern  string
-	asideSuffix           string
+	deadLetterSuffix      string
 	queueType             string
 	state, localListen    string
 	logLevel, logFormat   string
@@ -46,9 +46,9 @@ type serveFlags struct {
 	logDropped func() uint64
 }
 
-// claimSpread is the time in which a service on RabbitMQ starts to consume all queues. It is spread so that a
+// acquireSpread is the time in which a service on RabbitMQ starts to consume all queues: not at once, so that a
 // service that starts at the same time on another machine gets half of the queues.
-const claimSpread = 3 * time.Second
+const acquireSpread = 3 * time.Second
 
 // serveName is the name of the command that runs the service.
 const serveName = "serve"
@@ -69,17 +69,18 @@ func (a *app) serveCommand() *cobra.Command {
 servers to send what the node's applications have put into the queues. Peers
 that are added, that move or are deactivated are noticed within seconds.
 
-The node's applications talk STOMP 1.2 with it, on --local-listen and on a Unix
-socket in the state folder, with the passcode that lies there:
+The node's applications connect to it by STOMP 1.2, on --local-listen and on a Unix
+socket in the state folder, with the passcode in the file passcode there:
 
   SEND      /exchange/to_creditors/<routing key>    and to_debtors, creditors_out, debtors_out
   SUBSCRIBE /queue/accounts_in                      or creditors_in, debtors_in
 
 With --broker amqp://user:password@host:port/vhost (or amqps://), the messages
 are kept in RabbitMQ instead, with the exchanges and queues of the reference
-implementation. Applications talk with RabbitMQ itself: there is no socket for
-them here and no state folder (--state has no effect), and "send" and "tail" do not apply. RabbitMQ needs
-its plugin rabbitmq_random_exchange. A password is best given in the environment.
+implementation. Applications connect to RabbitMQ itself: the service has no socket
+for them and no state folder (--state has no effect), and "send" and "tail" do not
+apply. RabbitMQ needs its plugin rabbitmq_random_exchange. A password is best given
+in the environment.
 Each queue of a peer ("peer queues") has a connection of its own, and several
 services may share the work of one node.
 
@@ -87,25 +88,26 @@ A peer that moves is found again if it publishes its info-bundle, which is then
 fetched (--follow). With --publish this node publishes its own; name the URL in
 nodeinfo/stomp.toml, as info-bundle-urls = ["http://…"]. See docs/moving.md.
 
-What is still queued for a peer when it is deactivated is answered in its name, so
-that the applications can let go of what they hold for it.
+Messages that are still queued for a peer when it is deactivated are answered on
+behalf of the peer, so that the applications can release what they hold for it.
 
-What one peer can take of this node is bounded, and a connection with nothing to
-send rests until there is something: see the flags, and docs/security.md.
+The resources that one peer can use are bounded, and a connection with nothing to
+send is closed until there is something: see the flags, and docs/security.md.
 
-Its exit code is 1 when it has failed, and 64 when it was started in the wrong
-way: starting it again does not help then.
+The exit code is 1 after a failure, and 64 if the arguments or the configuration
+are wrong: then restarting the service does not help.
 
-SIGTERM ends it in good order. With SIGHUP it looks at everything again now: the
-server certificate, the node's directory, the queues, and the info-bundles that
-peers publish. SIGUSR1 changes the log level to debug, SIGUSR2
-back. It needs no root key, and refuses to run beside one that other users can
-read. With --allow-root-key it only warns if that key is encrypted (where a folder
-is mounted with everything in it), and still refuses one that is not.`,
+SIGTERM ends the service in good order. SIGHUP makes it check everything at once:
+the server certificate, the node's directory, the queues, and the info-bundles that
+peers publish. SIGUSR1 changes the log level to debug, SIGUSR2 back. The service
+needs no root key, and does not run if other users can read the root key in the
+node's directory. With --allow-root-key it only warns if that key is encrypted
+(where a folder is mounted with everything in it), and still does not run if the
+key is not encrypted.`,
 		Example: "  peerlink -C my-node serve --server-cert server.crt --server-key server.key",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.nodedataURL(cmd); err != nil {
+			if err := a.readNodedataURL(cmd); err != nil {
 				return err
 			}
 			return a.serve(cmd.Context(), f)
@@ -122,7 +124,7 @@ is mounted with everything in it), and still refuses one that is not.`,
 	proxyFromFlag(c, &f.proxyFrom)
 	brokerFlag(c, &f.broker)
 	queuePatternFlag(c, &f.queuePattern)
-	asideSuffixFlag(c, &f.asideSuffix)
+	deadLetterSuffixFlag(c, &f.deadLetterSuffix)
 	flags.StringVar(&f.queueType, "queue-type", string(rabbitmq.Classic), "`TYPE` of the queues made in RabbitMQ: classic or quorum")
 	fromEnv(flags, "queue-type", "PEERLINK_QUEUE_TYPE")
 	a.stateFlag(c, &f.state)
@@ -145,7 +147,7 @@ is mounted with everything in it), and still refuses one that is not.`,
 }
 
 // nodedataURL takes the node's directory from the reference's environment variable, if it is not given otherwise.
-func (a *app) nodedataURL(cmd *cobra.Command) error {
+func (a *app) readNodedataURL(cmd *cobra.Command) error {
 	v := os.Getenv("SWPT_NODEDATA_URL")
 	if v == "" || os.Getenv("PEERLINK_DIR") != "" || cmd.Flags().Changed("dir") {
 		return nil
@@ -216,7 +218,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 // the embedded broker, because that writes files.
 func (f *serveFlags) setBroker(cfg *link.Config) error {
 	if f.broker == embeddedBroker {
-		if f.queuePattern != string(link.DefaultQueuePattern) || f.queueType != string(rabbitmq.Classic) || f.asideSuffix != defaultAsideSuffix {
+		if f.queuePattern != string(link.DefaultQueuePattern) || f.queueType != string(rabbitmq.Classic) || f.deadLetterSuffix != defaultDeadLetterSuffix {
 			return usagef("--queue-pattern, --queue-type and --dead-letter-suffix are for RabbitMQ, and the broker is the embedded one")
 		}
 		return nil
@@ -230,7 +232,7 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 		return usagef("--queue-type %q: expected %s or %s", f.queueType, rabbitmq.Classic, rabbitmq.Quorum)
 	}
 	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{
-		Logger: cfg.Log, QueueType: queueType, AsideSuffix: f.asideSuffix,
+		Logger: cfg.Log, QueueType: queueType, AsideSuffix: f.deadLetterSuffix,
 		ConnectTimeout: f.timeouts.connect, ConfirmTimeout: f.timeouts.confirm,
 	})
 	switch {
@@ -240,7 +242,7 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 		return usagef("--broker is not %q, and as a URL: %v", embeddedBroker, err)
 	}
 	cfg.Broker, cfg.AllQueues, cfg.QueuePattern = b, true, pattern
-	cfg.AcquireSpread = claimSpread
+	cfg.AcquireSpread = acquireSpread
 	return nil
 }
 

@@ -35,7 +35,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err != nil {
 				return err
 			}
-			if err := creatable(args...); err != nil {
+			if err := checkCreatable(args...); err != nil {
 				return err
 			}
 			keyPEM, csr, err := newServerKey(d, keyType)
@@ -84,7 +84,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 				return err
 			}
 			// These checks come first, so that nobody types a passphrase in vain.
-			if err := creatable(args...); err != nil {
+			if err := checkCreatable(args...); err != nil {
 				return err
 			}
 			if err := checkDays(issueDays); err != nil {
@@ -119,7 +119,7 @@ func (a *app) signServer(ctx context.Context, csr *x509.CertificateRequest, path
 	if err := checkDays(days); err != nil {
 		return err
 	}
-	if err := creatable(path); err != nil {
+	if err := checkCreatable(path); err != nil {
 		return err
 	}
 	root, err := a.nodeKey(ctx, d)
@@ -144,11 +144,11 @@ func (a *app) makeServerCert(ctx context.Context, d *node.Dir, root crypto.Signe
 	if err := prepared.create(); err != nil {
 		return err
 	}
-	a.serverCertMade(path, cert)
+	a.showServerCert(path, cert)
 	return nil
 }
 
-func (a *app) serverCertMade(path string, cert *x509.Certificate) {
+func (a *app) showServerCert(path string, cert *x509.Certificate) {
 	a.print("%s", path)
 	a.printMessage("Valid until %s. Put it on the server, beside its key: \"peerlink serve --server-cert --server-key\".", cert.NotAfter.UTC().Format(time.DateOnly))
 }

@@ -14,8 +14,8 @@ import (
 // loadCertificate reads the service's certificate and key. If other users can read the key, it only logs a warning: in
 // a container, the modes of mounted secrets may not be configurable, and server keys are easy to replace.
 func loadCertificate(d *node.Dir, certFile, keyFile string, log *slog.Logger) (*link.Certificate, error) {
-	// This comes first, because it may touch the file, and later changes cause a reload.
-	open := guard.CheckFile(keyFile)
+	// The check comes before the key is loaded, because it may change the file's metadata, and changes after loading cause a reload.
+	exposed := guard.CheckFile(keyFile) // an error if other users can read the key
 	c, err := link.LoadCertificate(d, certFile, keyFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w; --server-cert and --server-key say where they are, and \"peerlink server-cert issue KEY CRT\" makes both, where the root key is", err)
@@ -23,8 +23,8 @@ func loadCertificate(d *node.Dir, certFile, keyFile string, log *slog.Logger) (*
 	if err != nil {
 		return nil, err
 	}
-	if open != nil {
-		log.Warn("the server key is not for others to read", "err", open)
+	if exposed != nil {
+		log.Warn("the server key is not for others to read", "err", exposed)
 	} else if err := guard.CheckOwner(keyFile); err != nil {
 		log.Warn("the server key is another user's", "err", err)
 	}

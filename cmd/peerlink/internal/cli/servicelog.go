@@ -25,9 +25,9 @@ type serviceOutput struct {
 	file io.Writer // the underlying output
 }
 
-// openLog makes one of the outputs a serviceOutput, for the service's log and its final messages. A reader of the
-// output that does not read neither blocks the service, nor ends it by closing the pipe (SIGPIPE). handler writes the
-// records.
+// openLog makes one of the outputs a serviceOutput, for the service's log and its final messages: so the program that
+// reads the output can neither block the service by not reading, nor end it by closing the pipe (SIGPIPE). handler
+// returns the handler that writes the records.
 func (a *app) openLog(output *io.Writer, handler func(io.Writer) slog.Handler) *slog.Logger {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP) // SIGHUP: see hangups
 	notice := func(dropped uint64) []byte {

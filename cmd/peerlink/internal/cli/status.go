@@ -78,7 +78,7 @@ func nextStep(d *node.Dir, ids []string, report *check.Report) string {
 	if report.Count(check.Problem) > 0 {
 		return "see what is wrong with \"peerlink check\"."
 	}
-	if len(report.Expiries) > 0 && report.Expiries[0].DaysLeft <= soon {
+	if len(report.Expiries) > 0 && report.Expiries[0].DaysLeft <= expirySoonDays {
 		e := report.Expiries[0]
 		return fmt.Sprintf("%s ends in %d days: make a new server certificate (\"peerlink server-cert issue\").", e.What, e.DaysLeft)
 	}

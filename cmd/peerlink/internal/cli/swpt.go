@@ -191,7 +191,7 @@ func (s *swptSettings) clientBufferOption(c *cobra.Command, short string) {
 	fromEnv(c.Flags(), "client-buffer", "SWPT_CLIENT_BUFFER")
 }
 
-// swpt completes one of the commands. run is called with the common settings.
+// swpt completes one of the four commands: it makes the command call run with the common settings.
 func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, *node.Dir, link.Config, []string) error) *cobra.Command {
 	c.Hidden = true
 	c.DisableFlagsInUseLine = true
@@ -208,7 +208,7 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 		if err != nil {
 			return err
 		}
-		// For the final messages.
+		// Standard error is for the final messages. It must not block either.
 		a.openLog(&a.stderr, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) })
 		guard.Service()
 		reportVariables(log, nil)
@@ -230,7 +230,7 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 		return run(cmd.Context(), d, link.Config{
 			Dir: d, Broker: b, Log: log, Recheck: hangups(cmd.Context()), Window: s.clientBuffer, HandshakeTimeout: s.timeouts.handshake, MaxConnsPerPeer: s.maxConns,
 			ProxyFrom: s.proxyFrom,
-			// As with the reference, others keep the directory, and connections stay.
+			// As with the reference, other programs update the node's directory, and idle connections stay open.
 			Follow: link.Follow{Off: true}, IdleTimeout: -1,
 		}, args)
 	}

@@ -16,9 +16,9 @@ import (
 	"peerlink/node/registry"
 )
 
-// trust has the flags that confirm the root key of a node. The ID of an accounting authority does not prove that the root
-// key belongs to it.
-type trust struct {
+// trustFlags are the flags that confirm the root key of a node. They are necessary because the ID of an accounting authority
+// does not prove that the root key belongs to the authority.
+type trustFlags struct {
 	fingerprint string // as compared by a person
 	registry    string // file or URL
 	registryKey string // file with the publisher's key
@@ -26,7 +26,7 @@ type trust struct {
 	set *pflag.FlagSet // for finding out which flags are given, even if they are empty
 }
 
-func (t *trust) flags(c *cobra.Command) {
+func (t *trustFlags) add(c *cobra.Command) {
 	t.set = c.Flags()
 	c.Flags().StringVar(&t.fingerprint, "fingerprint", "", "the fingerprint that the owner of an accounting authority has told you (sha256:…)")
 	c.Flags().StringVar(&t.registry, "registry", "", "a list of accounting authorities, `FILE or URL`, that must confirm the fingerprint")
@@ -39,7 +39,7 @@ const minTypedDigits = 12
 
 // checkTrust compares the root key in the bundle with the flags. It does so even for a known peer, so that no flag is
 // ignored.
-func (a *app) checkTrust(ctx context.Context, b *infobundle.Bundle, t trust) error {
+func (a *app) checkTrust(ctx context.Context, b *infobundle.Bundle, t trustFlags) error {
 	if t.set.Changed("fingerprint") {
 		got := pki.Fingerprint(b.Root.PublicKey)
 		want, err := registry.ParseFingerprint(t.fingerprint)
@@ -65,9 +65,9 @@ func (a *app) checkTrust(ctx context.Context, b *infobundle.Bundle, t trust) err
 	return a.checkRegistry(ctx, b, t)
 }
 
-// confirm ensures that a new peer's root key is that of the node with the given name. It is called after checkTrust, and prompts
-// for the fingerprint if no flag is given.
-func (a *app) confirm(ctx context.Context, b *infobundle.Bundle, t trust) error {
+// confirmRootKey ensures that the root key in a new peer's info-bundle belongs to the node that the bundle names. It is called
+// after checkTrust, and prompts for the fingerprint if no flag is given.
+func (a *app) confirmRootKey(ctx context.Context, b *infobundle.Bundle, t trustFlags) error {
 	if b.Identity.Type.IDDerived() || t.fingerprint != "" || t.registry != "" {
 		return nil
 	}
@@ -104,7 +104,7 @@ func compareTyped(typed, fingerprint string) error {
 }
 
 // checkRegistry looks the bundle's root key up in the registry.
-func (a *app) checkRegistry(ctx context.Context, b *infobundle.Bundle, t trust) error {
+func (a *app) checkRegistry(ctx context.Context, b *infobundle.Bundle, t trustFlags) error {
 	var key ed25519.PublicKey
 	if t.registryKey != "" {
 		data, err := readText(ctx, t.registryKey, maxSecretFile)

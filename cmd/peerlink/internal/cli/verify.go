@@ -60,9 +60,9 @@ failed is named and the exit code is 1.`,
 			}
 			chain, err := pki.Verify(leaf[0], o)
 			if err == nil && nodeID != "" {
-				err = subjectIs(leaf[0], nodeID)
+				err = checkSubject(leaf[0], nodeID)
 			}
-			return a.verified(chain, err, asJSON)
+			return a.showVerification(chain, err, asJSON)
 		},
 	}
 	c.Flags().StringArrayVar(&trusted, "trusted", nil, "`FILE` with trusted certificates (repeat for several)")
@@ -75,7 +75,7 @@ failed is named and the exit code is 1.`,
 	return c
 }
 
-func subjectIs(leaf *x509.Certificate, nodeID string) error {
+func checkSubject(leaf *x509.Certificate, nodeID string) error {
 	id, err := pki.IdentityOf(leaf.RawSubject)
 	if err != nil {
 		return &pki.VerifyError{Rule: "node ID", Detail: err.Error()}
@@ -86,7 +86,7 @@ func subjectIs(leaf *x509.Certificate, nodeID string) error {
 	return nil
 }
 
-func (a *app) verified(chain []*x509.Certificate, err error, asJSON bool) error {
+func (a *app) showVerification(chain []*x509.Certificate, err error, asJSON bool) error {
 	var failed *pki.VerifyError
 	if err != nil && !errors.As(err, &failed) {
 		return err

@@ -18,7 +18,7 @@ import (
 )
 
 // typing returns an app on whose terminal a text is typed, and a set of shares.
-func typing(t *testing.T) (shares []*keyshare.Share, start func(text string) *shareTyping) {
+func typing(t *testing.T) (shares []*keyshare.Share, start func(text string) *sharePrompter) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -29,9 +29,9 @@ func typing(t *testing.T) (shares []*keyshare.Share, start func(text string) *sh
 	if err != nil {
 		t.Fatal(err)
 	}
-	return shares, func(text string) *shareTyping {
+	return shares, func(text string) *sharePrompter {
 		a := &app{stderr: io.Discard, lines: bufio.NewReader(strings.NewReader(text))}
-		return &shareTyping{app: a, ctx: t.Context(), root: key.Public()}
+		return &sharePrompter{app: a, ctx: t.Context(), root: key.Public()}
 	}
 }
 
@@ -51,7 +51,7 @@ func TestTypedShare(t *testing.T) {
 				typed.WriteString("\n") // a slip
 			}
 		}
-		got, err := start(typed.String()).share()
+		got, err := start(typed.String()).readShare()
 		if err != nil || got.Text() != shares[0].Text() {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -64,7 +64,7 @@ func TestPastedShares(t *testing.T) {
 	shares, start := typing(t)
 	typing := start(shares[2].Text() + shares[0].Text())
 	for _, want := range []*keyshare.Share{shares[2], shares[0]} {
-		got, err := typing.share()
+		got, err := typing.readShare()
 		if err != nil || got.Text() != want.Text() {
 			t.Fatalf("%v: %v", want, err)
 		}
@@ -84,7 +84,7 @@ func TestTypedShortShare(t *testing.T) {
 	for _, end := range []string{"", "\n", "\n\n"} {
 		typing := start(short(shares[1]) + end + shares[0].Text())
 		for _, want := range []*keyshare.Share{shares[1], shares[0]} {
-			got, err := typing.share()
+			got, err := typing.readShare()
 			if err != nil || got.String() != want.String() {
 				t.Fatalf("after %q: %v: %v", end, want, err)
 			}

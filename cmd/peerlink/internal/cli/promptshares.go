@@ -11,22 +11,22 @@ import (
 	"peerlink/node/keyshare"
 )
 
-// shareTyping prompts for shares on the terminal until there are enough. Each line and each share is checked immediately, so that
-// only wrong ones have to be typed again.
-type shareTyping struct {
-	app    *app
-	ctx    context.Context
-	root   crypto.PublicKey // the node's root key
-	shares []*keyshare.Share
-	ahead  string // a line of the next share that was read already
+// sharePrompter prompts for shares on the terminal until there are enough. Each line and each share is checked immediately, so
+// that only a wrong line or share has to be typed again.
+type sharePrompter struct {
+	app      *app
+	ctx      context.Context
+	root     crypto.PublicKey // the node's root key
+	shares   []*keyshare.Share
+	nextLine string // the first line of the next share, if it has been read already
 }
 
-// typedShares prompts for the shares of the given root key.
-func (a *app) typedShares(ctx context.Context, root crypto.PublicKey) ([]*keyshare.Share, error) {
+// promptShares prompts for the shares of the given root key.
+func (a *app) promptShares(ctx context.Context, root crypto.PublicKey) ([]*keyshare.Share, error) {
 	if !isTerminal(a.stdin) {
 		return nil, usagef("name the files with the shares: there is no terminal to type them on")
 	}
-	t := &shareTyping{app: a, ctx: ctx, root: root}
+	t := &sharePrompter{app: a, ctx: ctx, root: root}
 	for {
 		switch enough := len(t.shares) > 0 && len(t.shares) >= t.shares[0].Threshold(); {
 		case enough && slices.ContainsFunc(t.shares, (*keyshare.Share).HasSealedKey):
@@ -34,9 +34,9 @@ func (a *app) typedShares(ctx context.Context, root crypto.PublicKey) ([]*keysha
 		case enough:
 			a.printMessage("\nThe sealed key is missing, which is the same on all pages: type all lines of one of them, or paste the text of its QR code.")
 		default:
-			a.printMessage("\nShare %d: type its lines of words, or paste the text of its QR code. Of all pages but one, lines 1 to %d are enough: press Enter twice after them.", len(t.shares)+1, keyshare.ShareLines)
+			a.printMessage("\nShare %d: type its lines of words, or paste the text of its QR code. Type all lines of one page. Of every other page, lines 1 to %d are enough; then press Enter twice.", len(t.shares)+1, keyshare.ShareLines)
 		}
-		s, err := t.share()
+		s, err := t.readShare()
 		if errors.Is(err, errInterrupted) {
 			return nil, err
 		}
@@ -44,16 +44,16 @@ func (a *app) typedShares(ctx context.Context, root crypto.PublicKey) ([]*keysha
 			err = t.add(s)
 		}
 		if err != nil {
-			a.printMessage("%v. This share was not taken: once more, please, or another one (Ctrl-C ends this).", err)
+			a.printMessage("%v. This share is not used: type it again, or another share (Ctrl-C ends the command).", err)
 			continue
 		}
 		a.printMessage("%v", s)
 	}
 }
 
-// add adds a share. It fails if the share is not one of the root key, or not of the same split as the earlier shares. A share that
-// was added without the sealed key may be added again with it.
-func (t *shareTyping) add(s *keyshare.Share) error {
+// add adds a share. It returns an error if the share belongs to another root key or to another split than the earlier shares, or if
+// it was added before. A share that was added without the sealed key may be added again with the sealed key, and is replaced.
+func (t *sharePrompter) add(s *keyshare.Share) error {
 	if err := s.CheckKey(t.root); err != nil {
 		return err
 	}
@@ -68,14 +68,14 @@ func (t *shareTyping) add(s *keyshare.Share) error {
 	return nil
 }
 
-// share reads the lines of one share, and prompts again for a mistyped line. Pasted text may have the headings of a page, and an
-// empty line below line 5.
-func (t *shareTyping) share() (*keyshare.Share, error) {
-	const sealed = keyshare.ShareLines + 1 // the first line of the sealed key
+// readShare reads the lines of one share, and prompts again for a mistyped line. Pasted text may include the headings of a page,
+// and the empty line between the share and the sealed key.
+func (t *sharePrompter) readShare() (*keyshare.Share, error) {
+	const sealed = keyshare.ShareLines + 1 // number of the first line of the sealed key
 	var text strings.Builder
 	ended := false // there was an empty line, which ends the share unless the sealed key follows
 	for n := 1; ; {
-		line, err := t.line(n, ended)
+		line, err := t.readLine(n, ended)
 		switch {
 		case err != nil:
 			return nil, err
@@ -94,7 +94,7 @@ func (t *shareTyping) share() (*keyshare.Share, error) {
 		}
 		err = keyshare.CheckLine(n, line)
 		if err != nil && n == sealed && keyshare.CheckLine(1, line) == nil {
-			t.ahead = line
+			t.nextLine = line
 			return keyshare.Parse(text.String())
 		}
 		if err != nil {
@@ -113,10 +113,11 @@ func (t *shareTyping) share() (*keyshare.Share, error) {
 	}
 }
 
-// line reads a line from the terminal.
-func (t *shareTyping) line(n int, ended bool) (string, error) {
-	if line := t.ahead; line != "" {
-		t.ahead = ""
+// readLine prompts for line n and reads it from the terminal, unless it has been read already. ended means that an empty line
+// was read before.
+func (t *sharePrompter) readLine(n int, ended bool) (string, error) {
+	if line := t.nextLine; line != "" {
+		t.nextLine = ""
 		return line, nil
 	}
 	switch {
