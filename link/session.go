@@ -24,7 +24,7 @@ type session struct {
 	client       *stomp.Client
 	log          *slog.Logger
 	since        time.Time // when it was opened
-	retrySoon    bool      // the next attempt may follow soon although the peer has refused a message: for the first time, or so often that it becomes a dead letter
+	retrySoon    bool      // the next attempt may follow soon although the peer has refused a message: it was the message's first refusal, or an ERROR that named no message has made it a dead letter
 	quiet        bool      // the connection was quiet for quietTime before the first message
 	deadLetterer *deadLetterer
 
