@@ -44,10 +44,10 @@ func (u *brokerURLs) String() string {
 // Type returns the type shown in the help.
 func (*brokerURLs) Type() string { return "string" }
 
-// defaultAsideSuffix is the suffix of the reference.
+// defaultDeadLetterSuffix is the suffix of the reference.
 const defaultDeadLetterSuffix = ".XQ"
 
-// asideSuffixFlag adds the flag for the suffix of RabbitMQ's dead letter queues.
+// deadLetterSuffixFlag adds the flag for the suffix of RabbitMQ's dead letter queues.
 func deadLetterSuffixFlag(c *cobra.Command, v *string) {
 	c.Flags().StringVar(v, "dead-letter-suffix", defaultDeadLetterSuffix, "`SUFFIX` of the queues in RabbitMQ with the messages set aside; with another suffix than the default, such as .aside, policies for the reference's queues do not apply to them")
 	fromEnv(c.Flags(), "dead-letter-suffix", "PEERLINK_DEAD_LETTER_SUFFIX")

@@ -100,7 +100,7 @@ func existingStore(d *node.Dir, state string) (string, error) {
 	return path, nil
 }
 
-// queueOf is a queue and the peer to which its messages are sent.
+// peerQueue is a queue and the peer to which its messages are sent.
 type peerQueue struct {
 	name   string
 	peerID string     // "" if it is not known

@@ -146,7 +146,7 @@ key is not encrypted.`,
 	return c
 }
 
-// nodedataURL takes the node's directory from the reference's environment variable, if it is not given otherwise.
+// readNodedataURL sets the node's directory from the reference's environment variable, if it is not given otherwise.
 func (a *app) readNodedataURL(cmd *cobra.Command) error {
 	v := os.Getenv("SWPT_NODEDATA_URL")
 	if v == "" || os.Getenv("PEERLINK_DIR") != "" || cmd.Flags().Changed("dir") {
