@@ -73,7 +73,7 @@ func TestConsume(t *testing.T) {
 	}
 	for _, tag := range []uint64{tags[99] + 1, math.MaxUint64} {
 		if err := c.Confirm(tag); !errors.Is(err, errNotDelivered) {
-			t.Errorf("confirm %d: got %v, want ErrNotGivenOut", tag, err)
+			t.Errorf("confirm %d: got %v, want errNotDelivered", tag, err)
 		}
 	}
 	if err := c.Close(); err != nil {
@@ -279,7 +279,7 @@ func TestSetAside(t *testing.T) {
 
 	for _, tag := range []uint64{tags[2], tags[3], tags[4] + 1, 0} {
 		if err := c.DeadLetter(ctx, tag, "again"); !errors.Is(err, errNotDelivered) {
-			t.Errorf("set aside %d: got %v, want ErrNotGivenOut", tag, err)
+			t.Errorf("dead-letter %d: got %v, want errNotDelivered", tag, err)
 		}
 	}
 	if err := c.DeadLetter(ctx, tags[4], "\xff\x00"+strings.Repeat("x", 10_000)); err != nil {

@@ -83,7 +83,7 @@ func TestRetryID(t *testing.T) {
 	setAsideAll(t, s, "q", 1)
 	for _, id := range []string{"", "0", "-1", "01", "+1", " 1", "1.0", "1x", "2", "9223372036854775807", "9223372036854775808", "1 OR 1=1"} {
 		if n, err := s.Retry(testContext(t), "q", []string{id}); n != 0 || !errors.Is(err, broker.ErrNoDeadLetter) {
-			t.Errorf("%q: %d messages were retried, %v, want ErrNotAside", id, n, err)
+			t.Errorf("%q: %d messages were retried, %v, want ErrNoDeadLetter", id, n, err)
 		}
 	}
 	wantQueued(t, s, "q")

@@ -133,9 +133,9 @@ func (d *disk) check(freeInFile int64, r *reserve) {
 		d.almostFull = &Trouble{Since: d.almostFull.Since, Err: r.err}
 	case full && d.almostFull == nil:
 		d.almostFull = &Trouble{Since: time.Now(), Err: fmt.Errorf(
-			"%d bytes are free on the disk and %d in the file, and %d are expected: no more is taken from peers than applications take out; make room, or have the applications take their messages",
+			"%d bytes are free on the disk and %d in the file, and %d are expected: no more messages are taken from peers than applications take; make room, or have the applications take their messages",
 			free, freeInFile, d.minFree)}
-		d.log.Warn("the disk is almost full, no more is taken from peers than applications take out", "free", free, "free_in_file", freeInFile, "expected", d.minFree)
+		d.log.Warn("the disk is almost full, no more messages are taken from peers than applications take", "free", free, "free_in_file", freeInFile, "expected", d.minFree)
 	case !full && d.almostFull != nil:
 		d.almostFull = nil
 		d.log.Info("the disk has room again, messages of peers are taken", "free", free)

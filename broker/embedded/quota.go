@@ -85,9 +85,8 @@ func (s *Store) received() int64 { return s.quotas.total() + s.writer.received.u
 
 // AwaitQuota waits while the peer's messages that no application has taken yet fill its
 // quota ([Options].PeerQuota), and while the disk has no space for messages of peers
-// ([Options].MinFree).
-// Messages that are not durable yet do not count for the quota: their total is bounded for
-// all peers together.
+// ([Options].MinFree). Messages that are not durable yet do not count for the quota: their
+// total is bounded for all peers together.
 func (s *Store) AwaitQuota(ctx context.Context, peer string) error {
 	for {
 		eased, blocked := s.quotas.isBlocked(peer)

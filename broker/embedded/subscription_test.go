@@ -86,7 +86,7 @@ func TestSubscription(t *testing.T) {
 		"requeue another's": b.Nack([]uint64{seqsA[0]}),
 	} {
 		if !errors.Is(err, errNotDelivered) {
-			t.Errorf("%s: got %v, want ErrNotGivenOut", name, err)
+			t.Errorf("%s: got %v, want errNotDelivered", name, err)
 		}
 	}
 

@@ -199,7 +199,7 @@ func (br *browser) receive(ctx context.Context, arriving <-chan amqp.Delivery, s
 				return step, nil
 			}
 			if quiet++; time.Duration(quiet)*browseSilence >= br.broker.opts.ConnectTimeout {
-				return nil, fmt.Errorf("queue %s has %d messages, but RabbitMQ does not hand them out: has another program reserved the queue?", br.queue, ready)
+				return nil, fmt.Errorf("queue %s has %d messages, but RabbitMQ does not deliver them: does another program consume the queue exclusively?", br.queue, ready)
 			}
 			silence.Reset(browseSilence)
 		case <-ctx.Done():

@@ -401,7 +401,7 @@ func (l *liveConn) abandon(start time.Time, limit *time.Timer, done <-chan error
 				continue
 			}
 			if l.broker.life.Err() == nil {
-				l.broker.log.Warn("RabbitMQ does not answer on a connection, which is given up", "err", errSilent(start))
+				l.broker.log.Warn("RabbitMQ does not answer on a connection, which is closed", "err", errSilent(start))
 			}
 			l.cut()
 		}

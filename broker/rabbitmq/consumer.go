@@ -51,7 +51,7 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 	}
 	if errors.Is(err, errLockSilent) {
 		if c, err = b.tryConsume(ctx, queue, false); err == nil {
-			b.log.Warn("the lock of the queue can not be had, a machine of the RabbitMQ cluster does not answer: until it does, several processes may share the messages of the queue", "queue", queue)
+			b.log.Warn("the lock of the queue can not be acquired, because a node of the RabbitMQ cluster does not answer: until it does, several processes may share the messages of the queue", "queue", queue)
 		}
 		return c, err
 	}
@@ -113,18 +113,19 @@ func (b *Broker) tryConsume(ctx context.Context, queue string, withLock bool) (*
 	return c, nil
 }
 
+// consumer implements [broker.Consumer] with an AMQP channel of its own.
 type consumer struct {
 	broker      *Broker
 	queue       string
 	live        *liveConn
 	channel     *amqp.Channel
-	cancelled   <-chan string
-	lost        <-chan *amqp.Error
+	cancelled   <-chan string      // receives when RabbitMQ cancels the consumer of the queue or of its lock
+	lost        <-chan *amqp.Error // receives why the channel has ended
 	deadLetters deadLetterPublisher
 	renewals    renewals
 	window      window
 	requests    chan int // see QueueRequests
-	withLock    bool     // it holds the queue's lock
+	withLock    bool     // this consumer holds the queue's lock
 
 	mu      sync.Mutex
 	unacked unacked
@@ -178,7 +179,7 @@ func (c *consumer) receiveAll(deliveries, locked <-chan amqp.Delivery) error {
 			if err := c.acknowledge(ackBurst); err != nil {
 				return err
 			}
-			if err := c.reopenIfResized(); err != nil {
+			if err := c.checkReopen(); err != nil {
 				return err
 			}
 			due = nil
@@ -221,9 +222,9 @@ func (c *consumer) reopen() {
 	c.due.Notify()
 }
 
-// reopenIfResized returns [broker.ErrReopen], which ends the consumer, if the next consumer
-// is to have another prefetch count and this one holds no more messages.
-func (c *consumer) reopenIfResized() error {
+// checkReopen returns [broker.ErrReopen], which ends the consumer, if the queue is to be
+// opened anew, because of reopen or of the window, and the consumer holds no more messages.
+func (c *consumer) checkReopen() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.window.mustReopen(&c.unacked) {

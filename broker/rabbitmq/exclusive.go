@@ -211,7 +211,7 @@ func (d declarer) consumeExclusively(queue string, withLock bool, receive func(d
 		return explain(err)
 	}
 	if hasOthers {
-		d.live.broker.log.Warn("RabbitMQ counts another consumer of the queue, which is no peerlink: if it is not lost with a machine, it gets its share of the messages", "queue", queue)
+		d.live.broker.log.Warn("the queue has another consumer in RabbitMQ, which is not peerlink: unless that is on a machine that is down, it receives some of the messages", "queue", queue)
 	}
 	receive(deliveries, locked)
 	return nil

@@ -26,7 +26,7 @@ func explain(err error) error {
 	case e == amqp.ErrClosed:
 		return &explainedError{"the connection to RabbitMQ is closed", e}
 	case e == amqp.ErrChannelMax:
-		return &explainedError{"RabbitMQ gives no more channels", e}
+		return &explainedError{"RabbitMQ permits no more channels on this connection", e}
 	case e == amqp.ErrCredentials:
 		return &explainedError{"RabbitMQ refuses the user name or password, or ends the connection during login", e}
 	case e.Server:
@@ -184,7 +184,7 @@ func (h *health) recordLost(l *liveConn, err error) {
 	}
 	h.connected, h.trouble, h.lostAt = false, err.Error(), time.Now()
 	h.changed.Notify()
-	h.log.Warn("connection to RabbitMQ lost, it is made again when it is needed", "address", l.address, "err", err)
+	h.log.Warn("connection to RabbitMQ lost, the next operation that needs it reconnects", "address", l.address, "err", err)
 }
 
 // recordUnreachable records that an attempt to connect has failed, and logs the error unless

@@ -19,17 +19,17 @@ const (
 )
 
 // keepDeclared declares objects again that RabbitMQ has lost, whether or not the peers are
-// connected: without them, RabbitMQ would silently drop the messages of applications. It
-// reconnects after the loss of a connection, and then declares all objects again. It also
-// declares the objects of one peer after the other again. It returns when the broker is
-// closed.
+// connected: without the objects, RabbitMQ would silently drop the messages of applications.
+// After the loss of a connection, it reconnects and declares the objects of all peers again;
+// otherwise, it does so for one peer after the other, each every checkInterval. It returns
+// when the broker is closed.
 func (b *Broker) keepDeclared() {
 	r := redeclarer{Broker: b, failures: make(map[string]string), nextCheck: time.Now().Add(b.opts.checkInterval)}
 	for b.life.Err() == nil {
 		var wait time.Duration
 		if _, err := b.declaring.get(b.life); err == nil {
 			wait = r.step()
-		} // else get has waited already
+		} // otherwise get has paused
 		select {
 		case <-b.life.Done():
 		case <-b.health.changed:
@@ -38,11 +38,11 @@ func (b *Broker) keepDeclared() {
 	}
 }
 
-// redeclarer is the state of keep.
+// redeclarer is the state of keepDeclared.
 type redeclarer struct {
 	*Broker
 	checked   string            // the peer whose objects were declared again last
-	nextCheck time.Time         // when those of the next peer are
+	nextCheck time.Time         // when those of the next peer are to be declared again
 	failures  map[string]string // by peer: the last logged error
 }
 
@@ -122,7 +122,7 @@ func (r *redeclarer) redeclarePeer(id string) error {
 		r.log.Warn("objects of a peer may be missing in RabbitMQ, and can not be declared again now", "peer", id, "err", err)
 	}
 	if len(vanished) > 0 {
-		r.log.Warn("queues had vanished from RabbitMQ, and what was in them; they are declared again", "peer", id, "queues", strings.Join(vanished, " "))
+		r.log.Warn("queues had vanished from RabbitMQ, with their messages; the queues are declared again", "peer", id, "queues", strings.Join(vanished, " "))
 	}
 	return err
 }

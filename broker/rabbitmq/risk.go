@@ -160,7 +160,7 @@ func riskOf(args amqp.Table) string {
 		dropped = "moved to where its dead-letter exchange leads"
 	}
 	if args["x-queue-type"] == "stream" {
-		risks = append(risks, "it is a stream, which drops old messages, and out of which none can be taken")
+		risks = append(risks, "it is a stream, which drops old messages, and from which no message can be removed")
 	}
 	if overflow, _ := args["x-overflow"].(string); !strings.HasPrefix(overflow, "reject-publish") {
 		text := "what is beyond that is " + dropped + ", the oldest first"

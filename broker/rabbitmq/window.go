@@ -21,7 +21,7 @@ const (
 // window.
 type window struct {
 	prefetch       int // prefetch count of this consumer
-	nextPrefetch   int // prefetch count of the next consumer; 0: this consumer need not end
+	nextPrefetch   int // prefetch count of the next consumer, for which this one is to end; 0: it need not end
 	arrived, bytes int // number and size of accepted messages
 }
 
@@ -47,6 +47,6 @@ func (w *window) accept(d amqp.Delivery, u *unacked, maxPrefetch int) bool {
 // discards reports whether all further deliveries are discarded.
 func (w *window) discards() bool { return w.nextPrefetch > 0 && w.nextPrefetch <= w.prefetch }
 
-// mustReopen reports whether the consumer is to end now: it holds no messages, and the next
-// consumer is to have another prefetch count.
+// mustReopen reports whether the consumer is to end now: nextPrefetch is set, and all
+// messages that the consumer holds are acknowledged or excluded.
 func (w *window) mustReopen(u *unacked) bool { return w.nextPrefetch > 0 && len(u.held) == 0 }
