@@ -35,7 +35,7 @@ func ReadGitState(dir string) (state GitState, ok bool) {
 	if err != nil {
 		return state, false
 	}
-	below := []string{"private", "root-ca.key"} // of the key, relative to top
+	below := []string{"private", "root-ca.key"} // the elements of the key's path, relative to top
 	for {
 		state.Ignored = state.Ignored || gitIgnores(filepath.Join(top, ".gitignore"), below)
 		if _, err := os.Lstat(filepath.Join(top, ".git")); err == nil {
@@ -80,8 +80,9 @@ func indexHas(index []byte, folder string) bool {
 	}
 }
 
-// gitIgnores reports whether a file has a pattern that matches name, which is relative to the
-// folder that the patterns are relative to, or one of the folders in it.
+// gitIgnores reports whether a file with patterns, such as .gitignore, has a pattern that matches
+// a path or a folder in it. name has the elements of the path, relative to the folder to which the
+// patterns apply.
 func gitIgnores(file string, name []string) bool {
 	data, err := readText(file)
 	if err != nil {
@@ -109,8 +110,8 @@ func gitIgnores(file string, name []string) bool {
 	return false
 }
 
-// writeGitIgnore makes the .gitignore file of a new node, unless there is one already, or one of
-// a work tree around it has a pattern for the private folder.
+// writeGitIgnore makes the .gitignore file of a new node, unless the file exists already, or the
+// private folder is ignored by a pattern in a folder above.
 func (d *Dir) writeGitIgnore() error {
 	if state, _ := ReadGitState(d.path); state.Ignored {
 		return nil

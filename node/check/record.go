@@ -136,7 +136,7 @@ func (c *checker) checkIndex(used map[string]issued) (listed map[string]bool) {
 		e, err := parseEntry(line)
 		if err != nil {
 			if bad++; bad <= maxLines {
-				c.problem(file, RuleIndexLine, "line %d: %v; remove the line, and \"peerlink init\" adds those of the certificates in certs/ that are missing then", number, err)
+				c.problem(file, RuleIndexLine, "line %d: %v; remove the line; \"peerlink init\" then adds the missing lines for the certificates in certs/", number, err)
 			}
 			continue
 		}

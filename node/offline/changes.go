@@ -56,8 +56,8 @@ func (r *Request) Changes(d *node.Dir, now time.Time) (since string, changes []C
 	return since, compareSettings(settingsOf(files), settingsOf(r.info.files)), nil
 }
 
-// ChangesSinceSigned compares files, which are those of a new info-bundle of the node, with the
-// info-bundle that was last signed in d for a request. If there was none, since is "".
+// ChangesSinceSigned compares the files of a new info-bundle of the node with the info-bundle that
+// was last signed in d for a request, which since describes. If none was signed, since is "".
 func ChangesSinceSigned(d *node.Dir, files []infobundle.File, now time.Time) (since string, changes []Change, err error) {
 	last, err := lastSigned(d, now)
 	if last == nil || err != nil {
@@ -87,6 +87,7 @@ func lastSigned(d *node.Dir, now time.Time) (*Request, error) {
 	return r, nil
 }
 
+// dateIn returns the date in the files of an info-bundle, or "" if there is none.
 func dateIn(files []infobundle.File) string {
 	for _, f := range files {
 		if f.Name == infobundle.UpdatedAt {

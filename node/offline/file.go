@@ -147,14 +147,14 @@ func (f *filing) items() error {
 	}
 	for i, p := range f.r.peers {
 		item := FiledItem{Item: peerItem(p), Path: f.d.IssuedFile(p.bundle.Identity.ID)}
-		hold := func() (State, error) {
+		ensureSubnet := func() (State, error) {
 			err := f.l.EnsureSubnet(f.ctx, p.bundle.Identity, p.subnet)
 			if errors.Is(err, node.ErrSubnetTaken) {
-				err = fmt.Errorf("%w; this certificate is not filed, and must not be used: drop the request (\"peerlink request forget %s\"; what else was in it is kept as far as it is filed), and ask for a certificate with another subnet (\"peerlink request new\")", err, f.r.ID)
+				err = fmt.Errorf("%w; this certificate is not filed, and must not be used: drop the request (\"peerlink request forget %s\", which keeps the items that are filed), and ask for a certificate with another subnet (\"peerlink request new\")", err, f.r.ID)
 			}
 			return filed, err
 		}
-		err := f.item(item, hold, f.certificate(f.a.peers[i]), func() (State, error) {
+		err := f.item(item, ensureSubnet, f.certificate(f.a.peers[i]), func() (State, error) {
 			added, err := f.l.FilePeer(f.ctx, p.bundle, f.a.peers[i], p.subnet)
 			if added {
 				return filed, err
