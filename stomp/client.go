@@ -249,7 +249,7 @@ func (c *Client) write(ctx context.Context, encode func(dst []byte) ([]byte, err
 	}
 }
 
-// reason returns why nothing can be sent after the session has ended.
+// endErr returns why nothing can be sent after the session has ended.
 func (c *Client) endErr() error {
 	if c.err != nil {
 		return c.err
@@ -291,7 +291,7 @@ func (c *Client) handle(f *Frame) (last bool, err error) {
 	}
 }
 
-// receipt handles a RECEIPT, which confirms its message and all messages before it, and
+// handleReceipt handles a RECEIPT, which confirms its message and all messages before it, and
 // reports whether it was that of DISCONNECT.
 func (c *Client) handleReceipt(f *Frame) (last bool, err error) {
 	id, ok := f.Get("receipt-id")
@@ -323,7 +323,7 @@ func (c *Client) handleReceipt(f *Frame) (last bool, err error) {
 	return last, nil
 }
 
-// explain returns the error of the session for a read error.
+// sessionErr returns the error of the session for a read error.
 func (c *Client) sessionErr(err error) error {
 	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err

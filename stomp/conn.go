@@ -117,7 +117,7 @@ func (c *Conn) ReadFrame() (*Frame, error) {
 	}
 }
 
-// ended returns why the connection is closed or being closed, or nil.
+// closeReason returns why the connection is closed or being closed, or nil.
 func (c *Conn) closeReason() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
