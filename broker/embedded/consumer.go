@@ -49,8 +49,8 @@ func (s *Store) CheckInUse(_ context.Context, queue string) error {
 	return nil
 }
 
-// Consume opens a queue for consuming. It reports [broker.ErrNoQueue], and [broker.ErrInUse] if the
-// queue has another consumer or a [Subscription].
+// Consume opens a queue for consuming. It reports [broker.ErrNoQueue], and
+// [broker.ErrInUse] if the queue has another consumer or a [Subscription].
 func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
 	err := s.read(ctx, "consume queue "+queue, func(r *readConn) error {
 		_, exists, err := r.lastSeq(queue)

@@ -224,8 +224,8 @@ func (p *publisher) closeChannel() {
 	p.live.closeChannel(p.channel)
 }
 
-// awaitConfirmations waits for the confirmations of the pending messages in order, and counts them. It
-// returns why the stream has ended.
+// awaitConfirmations waits for the confirmations of the pending messages in order, and
+// counts them. It returns why the stream has ended.
 func (p *publisher) awaitConfirmations(timer *time.Timer) error {
 	for {
 		next, err := p.next()

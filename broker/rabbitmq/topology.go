@@ -145,8 +145,8 @@ func (d declarer) declareExchange(name, exchangeType string, args amqp.Table) er
 	return nil
 }
 
-// declareQueue declares a queue unless it exists. An existing one is used regardless of its type
-// and arguments: declaring it with others would fail.
+// declareQueue declares a queue unless it exists. An existing one is used regardless of
+// its type and arguments: declaring it with others would fail.
 func (d declarer) declareQueue(name string, args amqp.Table) error {
 	_, exists, err := d.passiveDeclare(name)
 	if err != nil || exists {
