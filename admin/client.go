@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,7 +16,10 @@ import (
 // Limits of a response.
 const (
 	clientTimeout = 15 * time.Second
-	maxAnswer     = 64 << 20
+	maxAnswer     = 16 << 20
+	// maxObjects is the maximum number of JSON objects in an answer. An empty one in it costs
+	// half a kilobyte of memory.
+	maxObjects = 60_000
 )
 
 // ErrNoServer is returned if no server listens at the address.
@@ -46,6 +50,9 @@ func (c *Client) Links(ctx context.Context) (*Links, error) {
 	body, err := c.do(ctx, http.MethodGet, "/links", "")
 	if err != nil {
 		return nil, err
+	}
+	if n := bytes.Count(body, []byte("{")); n > maxObjects {
+		return nil, fmt.Errorf("%s: the answer is not that of a peerlink service: it has %d objects, expected at most %d", c.address, n, maxObjects)
 	}
 	l := new(Links)
 	if err := json.Unmarshal(body, l); err != nil {

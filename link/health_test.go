@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"peerlink/broker"
 	"peerlink/link/linktest"
@@ -139,4 +140,26 @@ func TestUnreadablePeerAtStart(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A trouble with the node's directory that ends between two polls, of which one was requested, is
+// over.
+func TestHealthAfterRecheck(t *testing.T) {
+	t.Parallel()
+	authority := linktest.New(t, aa)
+	recheck := make(chan struct{})
+	authority.Config.Recheck = recheck
+	authority.Config.PollInterval = 300 * time.Millisecond // so that the request comes before a poll
+	authority.Start()
+	healthIs(t, authority, "")
+	nodeID, away := filepath.Join(authority.Path(), "db", "nodeid"), filepath.Join(t.TempDir(), "nodeid")
+	if err := os.Rename(nodeID, away); err != nil {
+		t.Fatal(err)
+	}
+	healthIs(t, authority, "db/nodeid")
+	if err := os.Rename(away, nodeID); err != nil {
+		t.Fatal(err)
+	}
+	recheck <- struct{}{}
+	healthIs(t, authority, "")
 }

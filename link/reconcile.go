@@ -71,12 +71,11 @@ func (r *reconciler) reconcileLoop(ctx, graceCtx context.Context) {
 		r.followDue(ctx)
 		r.checkOwnStompTOML()
 		switch {
+		case ctx.Err() != nil:
 		case err == nil:
-			if lastErr != "" {
-				r.setHealth(nil)
-			}
+			r.setHealth(nil)
 			lastErr = ""
-		case err.Error() != lastErr && ctx.Err() == nil:
+		case err.Error() != lastErr:
 			lastErr = err.Error()
 			r.setHealth(fmt.Errorf("the node's directory can not be read: %w", err))
 			r.log.Error("the node's directory can not be read, the links stay as they are", "err", err)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,7 +19,12 @@ const DrillFile = "db/last-key-drill.txt"
 
 // RecordDrill records that a backup of the root key was tested successfully: it could
 // be decrypted, and holds the key of this node.
-func (d *Dir) RecordDrill(now time.Time) error {
+func (d *Dir) RecordDrill(ctx context.Context, now time.Time) error {
+	unlock, err := d.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return durable.Replace(d.file(filepath.FromSlash(DrillFile)), []byte(now.Format(time.DateOnly)+"\n"), 0o644)
 }
 

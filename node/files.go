@@ -124,7 +124,7 @@ func checkSuperuserWrites(path string) error {
 		return nil
 	}
 	folders := []string{path}
-	for _, pattern := range []string{"*", "db/*", "peers/*", "peers/*/*"} {
+	for _, pattern := range []string{"*", "db/*", "db/*/*", "peers/*", "peers/*/*"} {
 		found, err := fs.Glob(os.DirFS(path), pattern)
 		if err != nil {
 			return err
@@ -136,7 +136,10 @@ func checkSuperuserWrites(path string) error {
 			}
 		}
 	}
-	return guard.CheckSuperuserWrites(folders...)
+	if err := guard.CheckSuperuserWrites(folders...); err != nil {
+		return err
+	}
+	return guard.CheckSuperuserShares(folders...)
 }
 
 // ReplaceKeyFile replaces the root key's file with a newly encrypted one. The new

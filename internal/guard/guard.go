@@ -4,11 +4,12 @@
 package guard
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
+	"syscall"
 )
 
 // Process protects the memory of this process from now on. Errors are ignored: the key is
@@ -46,21 +47,37 @@ func CheckFile(path string) error {
 
 // CanRestrict reports whether the owner of a file or folder can remove the given mode
 // bits, of which it has at least one. There is no list of such file systems, so
-// CanRestrict tries it, and restores the mode.
+// CanRestrict tries it with files of this user's, and restores the mode. It assumes that
+// other users can change the modes of theirs, and, for root, all users in whose folders the
+// file is: they could exchange it for another one of root's meanwhile.
 func CanRestrict(path string, bits fs.FileMode) bool {
 	fi, err := os.Stat(path)
 	if err != nil || runtime.GOOS == "windows" {
 		return false
 	}
-	before := fi.Mode()
-	if err := os.Chmod(path, before&^bits); err != nil {
-		// Its owner, another user, could.
-		return errors.Is(err, fs.ErrPermission) && !ownedByUs(fi)
+	if !fi.Mode().IsRegular() && !fi.IsDir() || CheckSuperuserWrites(filepath.Dir(path)) != nil {
+		return true
 	}
-	fi, err = os.Stat(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	fi, err = f.Stat()
+	if err != nil {
+		return true
+	}
+	if owner, known := ownerOf(fi); known && owner != os.Geteuid() {
+		return true
+	}
+	before := fi.Mode()
+	if err := f.Chmod(before &^ bits); err != nil {
+		return false
+	}
+	fi, err = f.Stat()
 	if err == nil && fi.Mode() == before {
 		return false
 	}
-	os.Chmod(path, before)
+	_ = f.Chmod(before)
 	return err == nil && fi.Mode()&bits == 0
 }

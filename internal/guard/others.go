@@ -54,27 +54,65 @@ func checkOwner(path string, fi fs.FileInfo) error {
 	return fmt.Errorf("%s belongs to another user (%d), who can read and change it: expected a file of your own (user %d); take a copy (\"install -m 600\"), or work as that user", path, owner, os.Geteuid())
 }
 
+// ErrOtherUser is wrapped by the errors of [CheckSuperuserWrites] and [CheckSuperuserShares].
+var ErrOtherUser = errors.New("belongs to another user")
+
 // CheckSuperuserWrites returns an error if this process is that of the superuser (Unix root), and
-// one of the folders, or a symbolic link to a folder, belongs to another user. That user could make
-// the superuser write into any file by means of symbolic links, and could not read or change what
-// the superuser creates.
-// Folders that do not exist are ignored.
+// one of the folders, or a folder above it, belongs to another user, or if a symbolic link to one
+// does. That user could make the superuser write into any file by means of symbolic links, and
+// could not read or change what the superuser creates. Folders that do not exist are ignored.
 func CheckSuperuserWrites(folders ...string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
+	checked := make(map[string]bool)
 	for _, path := range folders {
-		for _, stat := range []func(string) (fs.FileInfo, error){os.Lstat, os.Stat} {
-			fi, err := stat(path)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err != nil {
+		path, err := filepath.Abs(path)
+		if err != nil {
+			return err
+		}
+		for ; !checked[path] && path != filepath.Dir(path); path = filepath.Dir(path) {
+			checked[path] = true
+			if err := checkSuperuserOwns(path); err != nil {
 				return err
 			}
-			if owner, known := ownerOf(fi); known && owner != 0 {
-				return fmt.Errorf("%s belongs to another user (%s), and root does not write there, because that user could redirect what is written to any file: work as that user (\"sudo -u %s peerlink ...\"), or give the whole folder to root", path, describeUser(owner), userName(owner))
-			}
+		}
+	}
+	return nil
+}
+
+// checkSuperuserOwns returns an error if a folder, or a symbolic link to it, belongs to another
+// user than root.
+func checkSuperuserOwns(path string) error {
+	for _, stat := range []func(string) (fs.FileInfo, error){os.Lstat, os.Stat} {
+		fi, err := stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if owner, known := ownerOf(fi); known && owner != 0 {
+			return fmt.Errorf("%s %w (%s), and root does not write there, because that user could redirect what is written to any file: work as that user (\"sudo -u %s peerlink ...\"), with copies of the files that the command needs where that user can read them; a root key that is to stay root's signs by \"request new\", \"fulfil\" and \"request file\"", path, ErrOtherUser, describeUser(owner), userName(owner))
+		}
+	}
+	return nil
+}
+
+// CheckSuperuserShares returns an error if this process is that of the superuser (Unix root), and
+// other users can create and replace files in one of the folders, as with CheckSuperuserWrites.
+func CheckSuperuserShares(folders ...string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	for _, path := range folders {
+		fi, err := os.Stat(path)
+		if err != nil {
+			continue // it is reported when the folder is used
+		}
+		group, known := groupOf(fi)
+		if open := fi.Mode().Perm(); known && (open&0o002 != 0 || open&0o020 != 0 && group != 0) {
+			return fmt.Errorf("what is in %s (mode %v) %w if that user wants, because others can replace files there, and root does not write there: \"chmod -R go-w %s\", or work as another user", path, fi.Mode(), ErrOtherUser, path)
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -133,7 +134,7 @@ func TestOpenToGroup(t *testing.T) {
 
 // Root does not write into folders of other users, nor through their symbolic links; other
 // users are not affected.
-func TestCheckRootWrites(t *testing.T) {
+func TestCheckSuperuserWrites(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if err := CheckSuperuserWrites(os.TempDir()); err != nil {
 			t.Error(err)
@@ -141,8 +142,11 @@ func TestCheckRootWrites(t *testing.T) {
 		t.Skip("only root can give files away: skipped in part")
 	}
 	own, theirs := made(t, true, 0o755), made(t, true, 0o755)
-	link := filepath.Join(t.TempDir(), "link")
+	link, below := filepath.Join(t.TempDir(), "link"), filepath.Join(theirs, "below")
 	if err := os.Symlink(own, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(below, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{theirs, link} {
@@ -150,12 +154,73 @@ func TestCheckRootWrites(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := CheckSuperuserWrites(own, own+"/missing"); err != nil {
+	if err := CheckSuperuserWrites(own, own+"/missing/too"); err != nil {
 		t.Error(err)
 	}
-	for _, path := range []string{theirs, link} {
-		if err := CheckSuperuserWrites(own, path); err == nil || !strings.Contains(err.Error(), "sudo -u ") || !strings.Contains(err.Error(), path) {
-			t.Errorf("%v: expected an error that names %s and a way out", err, path)
+	for path, named := range map[string]string{theirs: theirs, link: link, below: theirs, link + "/x": link} {
+		err := CheckSuperuserWrites(own, path)
+		if !errors.Is(err, ErrOtherUser) || !strings.Contains(err.Error(), "sudo -u ") || !strings.Contains(err.Error(), named) {
+			t.Errorf("%s: got %v, want an error that names %s and a way out", path, err, named)
+		}
+	}
+}
+
+// Root does not write where a group, or everybody, can replace files.
+func TestCheckSuperuserShares(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away: skipped")
+	}
+	for _, tt := range []struct {
+		mode os.FileMode
+		gid  int
+		good bool
+	}{{0o755, 65534, true}, {0o775, 0, true}, {0o775, 65534, false}, {0o757, 0, false}, {0o700, 0, true}} {
+		path := made(t, true, tt.mode)
+		if err := os.Chown(path, 0, tt.gid); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := CheckSuperuserShares(path); (err == nil) != tt.good || err != nil && !strings.Contains(err.Error(), "chmod -R go-w "+path) {
+			t.Errorf("mode %v of group %d: %v", tt.mode, tt.gid, err)
+		}
+	}
+}
+
+// Root does not try the modes of files in folders of another user, who could exchange them for
+// files of root's meanwhile, nor those of files of another user.
+func TestModesOfOthers(t *testing.T) {
+	if os.Geteuid() != 0 || runtime.GOOS != "linux" {
+		t.Skip("only root on Linux: skipped")
+	}
+	theirs := made(t, true, 0o755)
+	inside := filepath.Join(theirs, "file")
+	if err := os.WriteFile(inside, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	file := made(t, false, 0o644)
+	for path, owner := range map[string]int{theirs: 65534, file: 65534} {
+		if err := os.Chown(path, owner, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own := made(t, false, 0o644)
+	for path, tried := range map[string]bool{inside: false, file: false, own: true} {
+		before, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !CanRestrict(path, 0o044) {
+			t.Errorf("%s: modes have no effect", path)
+		}
+		after, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Each chmod changes the time of the inode's last change.
+		if changed := changeTime(before) != changeTime(after); changed != tried || after.Mode() != before.Mode() {
+			t.Errorf("%s: tried is %v, want %v; mode %v, before %v", path, changed, tried, after.Mode(), before.Mode())
 		}
 	}
 }

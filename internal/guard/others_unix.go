@@ -15,3 +15,12 @@ func ownerOf(fi fs.FileInfo) (uid int, known bool) {
 	}
 	return int(st.Uid), true
 }
+
+// groupOf returns the ID of the group of a file.
+func groupOf(fi fs.FileInfo) (gid int, known bool) {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return int(st.Gid), true
+}

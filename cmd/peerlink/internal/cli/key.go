@@ -387,7 +387,7 @@ noted.`,
 				return nil
 			}
 			a.printMessage("The backup is good: %s is the root key of %s.", what, d.Identity())
-			if err := d.RecordDrill(time.Now()); errors.Is(err, fs.ErrNotExist) {
+			if err := d.RecordDrill(cmd.Context(), time.Now()); errors.Is(err, fs.ErrNotExist) {
 				a.printMessage("The date of this drill is not noted: the rest of the node's directory is not here.")
 			} else if err != nil {
 				// The drill does not need to write to the directory, which may be on a

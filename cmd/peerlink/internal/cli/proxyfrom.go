@@ -16,7 +16,7 @@ func proxyFromFlag(c *cobra.Command, p *prefixes) {
 	fromEnv(c.Flags(), "proxy-from", "PEERLINK_PROXY_FROM")
 }
 
-// Set parses addresses and CIDR ranges, separated by commas.
+// Set adds addresses and CIDR ranges, separated by commas.
 func (p *prefixes) Set(s string) error {
 	var list prefixes
 	for item := range strings.SplitSeq(s, ",") {
@@ -34,7 +34,7 @@ func (p *prefixes) Set(s string) error {
 		}
 		list = append(list, prefix.Masked())
 	}
-	*p = list
+	*p = append(*p, list...)
 	return nil
 }
 
