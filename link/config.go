@@ -33,6 +33,9 @@ type Config struct {
 	// FormerQueuePatterns are patterns of the names of queues that were used before. What is
 	// left in these queues is sent, too.
 	FormerQueuePatterns []QueuePattern
+	// KeepQueuePatterns makes a [Service] record QueuePattern and FormerQueuePatterns in the
+	// node's directory again if the record there changes ([node.Dir.RecordQueuePattern]).
+	KeepQueuePatterns bool
 
 	// Polling.
 

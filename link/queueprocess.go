@@ -92,7 +92,11 @@ func (q *QueueSender) watchPeer(ctx context.Context) error {
 			return err
 		}
 		q.reloadCertificate()
-		// An error is ignored: the directory may not be readable for a moment.
+		// An error is ignored: the directory may not be readable for a moment, or may be that of
+		// another node.
+		if q.cfg.Dir.CheckIdentity() != nil {
+			continue
+		}
 		if date, err := q.cfg.Dir.Deactivated(q.peerID); err == nil && date != "" {
 			return fmt.Errorf("%w: %s has been deactivated", ErrNotActive, q.peerID)
 		}

@@ -30,6 +30,7 @@ type reconciler struct {
 	pendingBinds int           // bind jobs started and not received from bindsDone yet
 	fetches      chan struct{} // contains an element for each fetch of an info-bundle in progress
 
+	patternsStamp  *node.FileStamp       // of the recorded queue patterns, when they were last complete
 	stompTOMLStamp *[2]node.FileStamp    // at the last check of the node's stomp.toml
 	health         atomic.Pointer[error] // see [Service.Health]
 	pulse          pulse.Pulse
@@ -70,6 +71,7 @@ func (r *reconciler) reconcileLoop(ctx, graceCtx context.Context) {
 		err := r.reconcile(ctx, graceCtx)
 		r.followDue(ctx)
 		r.checkOwnStompTOML()
+		r.keepQueuePatterns(ctx)
 		switch {
 		case ctx.Err() != nil:
 		case err == nil:
@@ -268,13 +270,10 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 		p.rebind = false
 	}
 	if !np.Active {
-		switch err := d.MarkActive(p.id); {
-		case err == nil:
+		if err := d.MarkActive(p.id); err == nil {
 			log.Info("peer is active")
-		case readOnly(err):
-			log.Warn("the node's directory is read-only: the peer is served, but not marked ACTIVE there", "err", err)
-		default:
-			return err
+		} else {
+			log.Warn("the node's directory can not be written: the peer is served, but not marked ACTIVE there", "err", err)
 		}
 		np.Active = true
 	}
@@ -282,6 +281,22 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 	p.replaceState(&peerState{Peer: np, view: view, queue: queue})
 	r.startSenders(ctx, graceCtx, p, append(slices.Clip(queue.Queues), p.former...))
 	return nil
+}
+
+// keepQueuePatterns records the patterns of the names of queues again if the record has changed: the
+// directory may have been replaced by a copy without the record, or with an older one. Errors are
+// ignored; the service has logged at its start whether it can record the patterns.
+func (r *reconciler) keepQueuePatterns(ctx context.Context) {
+	stamp := r.cfg.Dir.QueuePatternsStamp()
+	if !r.cfg.KeepQueuePatterns || r.patternsStamp != nil && stamp == *r.patternsStamp || r.cfg.Dir.CheckIdentity() != nil {
+		return
+	}
+	r.patternsStamp = &stamp
+	for _, pattern := range append(slices.Clip(r.cfg.FormerQueuePatterns), r.cfg.QueuePattern) {
+		if pattern != DefaultQueuePattern {
+			_ = r.cfg.Dir.RecordQueuePattern(ctx, string(pattern))
+		}
+	}
 }
 
 // checkOwnStompTOML checks the node's own stomp.toml when the file has changed, and logs

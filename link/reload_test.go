@@ -365,7 +365,7 @@ func TestReadOnlyDirectory(t *testing.T) {
 	authority.Start()
 	other.Start()
 	exchange(t, authority, other, 1)
-	says(t, authority, "the node's directory is read-only", 1)
+	says(t, authority, "the node's directory can not be written", 1)
 }
 
 // A peer that lists other servers is dialed there at once, though the old server still

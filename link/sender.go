@@ -322,6 +322,9 @@ func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
 	}
 	se, reached, err := sd.dial(ctx, st)
 	sd.unreachable = !reached
+	if sd.unreachable { // no consumer will show that the queue can be used again
+		sd.s.brokerTroubles.set(sd.queue, nil)
+	}
 	if err != nil {
 		sd.peer.follower.recordFailure(sd.s.cfg.Follow)
 		return nil, err

@@ -36,6 +36,11 @@ func (d *Dir) QueuePatterns() (patterns []string, err error) {
 	return patterns, nil
 }
 
+// QueuePatternsStamp returns the fingerprint of the file of the recorded patterns.
+func (d *Dir) QueuePatternsStamp() FileStamp {
+	return StampFile(d.file(filepath.FromSlash(queuePatternsFile)))
+}
+
 // RecordQueuePattern records the pattern of the names of queues, one line that is not empty. After
 // a change of the pattern, the recorded patterns are used to find the queues with earlier names.
 func (d *Dir) RecordQueuePattern(ctx context.Context, pattern string) error {

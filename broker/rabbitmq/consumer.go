@@ -23,6 +23,9 @@ func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, er
 	if err := checkQueueName(queue); err != nil {
 		return nil, err
 	}
+	if err := b.checkRenewable(queue); err != nil {
+		return nil, fmt.Errorf("consume queue %s: %w", queue, err)
+	}
 	c, err := b.consume(ctx, queue)
 	if saysCode(err, amqp.NotFound) {
 		switch declared, failed := b.declareAgain(ctx, queue, anyEpoch); {

@@ -172,6 +172,7 @@ type Broker struct {
 	publishers     map[*publisher]struct{}
 	declared       map[string]declaration    // by peer
 	prefetch       map[string]int            // by queue, if different from opts.Prefetch
+	unrenewed      map[string]bool           // queues with messages that could not be replaced, see checkRenewable
 	kinds          map[string]kind           // by queue
 	limits         map[int]bool              // the delivery limits that were logged
 	risks          map[string]risk           // by queue
@@ -217,6 +218,7 @@ func Open(url string, opts Options) (*Broker, error) {
 		publishers:     make(map[*publisher]struct{}),
 		declared:       make(map[string]declaration),
 		prefetch:       make(map[string]int),
+		unrenewed:      make(map[string]bool),
 		kinds:          make(map[string]kind),
 		limits:         make(map[int]bool),
 		risks:          make(map[string]risk),

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -72,14 +73,42 @@ func (r *renewals) finish() {
 
 // takeIfRenewable adds a delivery to the waiting messages if it is renewable, and reports
 // whether it has: such a message is not delivered to the user. It takes none while RabbitMQ
-// blocks the connection. The caller holds consumer.mu.
+// blocks the connection; then no more consumers of the queue are opened until RabbitMQ does not,
+// see [Broker.checkRenewable]. The caller holds consumer.mu.
 func (r *renewals) takeIfRenewable(d amqp.Delivery) bool {
-	if !renewable(d) || r.consumer.broker.publishing.blocked() != nil {
+	if !renewable(d) {
+		return false
+	}
+	if r.consumer.broker.publishing.blocked() != nil {
+		r.consumer.broker.noteUnrenewed(r.consumer.queue)
 		return false
 	}
 	r.waiting = append(r.waiting, d)
 	r.due.Notify()
 	return true
+}
+
+// noteUnrenewed records that a queue has messages that have to be replaced, and can not be.
+func (b *Broker) noteUnrenewed(queue string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unrenewed[queue] = true
+}
+
+// checkRenewable returns an error while RabbitMQ blocks the connection, if messages of the queue
+// had to be replaced and could not be: RabbitMQ counts another delivery of each message that a
+// consumer gets and returns, and drops those with a high count.
+func (b *Broker) checkRenewable(queue string) error {
+	blocked := b.publishing.blocked()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if blocked == nil {
+		delete(b.unrenewed, queue)
+	}
+	if !b.unrenewed[queue] {
+		return nil
+	}
+	return fmt.Errorf("its messages were given out often, and can not be replaced by copies now: %w", blocked)
 }
 
 // run replaces messages until the consumer ends.

@@ -1,8 +1,11 @@
 package rabbitmq
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -162,4 +165,63 @@ func TestGivenOutOften(t *testing.T) {
 	if ds := o.take(deadLetterQueue(queue), 1); ds[0].Headers[headerExchange] != "outbox" || ds[0].Headers[headerRoutingKey] != "key" {
 		t.Errorf("the message set aside came from %v", ds[0].Headers)
 	}
+}
+
+// While RabbitMQ takes no messages, those that were given out often can not be replaced. Then a
+// peer that ends its connections again and again does not bring them nearer to the limit: the
+// queue is not consumed again before RabbitMQ takes messages.
+func TestGivenOutOftenDuringAlarm(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	const count = 10
+	queue := limited(t, o, count, false)
+	inbox := "accounts_in" + suffix()
+	o.inbox(inbox)
+	p := openStream(t, b)
+	o.check(p.Publish(testContext(t), incoming(inbox, "", "1")))
+	if _, err := p.wait(1); err != nil {
+		t.Fatal(err)
+	}
+	o.check(s.Control("set_vm_memory_high_watermark", "0.0001"))
+	clear := sync.OnceValue(func() error { return s.Control("set_vm_memory_high_watermark", "0.4") })
+	defer func() { _ = clear() }()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go p.Publish(ctx, incoming(inbox, "", "2")) // makes RabbitMQ report that it is blocked
+	eventually(t, "noticing the alarm", func() error {
+		if b.publishing.blocked() == nil {
+			return errors.New("no alarm")
+		}
+		return nil
+	})
+	refused := 0
+	for range 40 {
+		c, err := b.Consume(testContext(t), queue)
+		if errors.Is(err, errBlocked) {
+			refused++
+			continue
+		}
+		o.check(err)
+		for got := 0; got < count; {
+			ds, err := c.Next(testContext(t), count)
+			o.check(err)
+			got += len(ds)
+		}
+		o.check(c.Close())
+	}
+	if n := len(o.take(deadLetterQueue(queue), -1)); n > 0 || refused == 0 {
+		t.Errorf("RabbitMQ has given up %d messages; %d consumers were refused", n, refused)
+	}
+	o.check(clear())
+	var c broker.Consumer
+	eventually(t, "the end of the alarm", func() (err error) {
+		c, err = b.Consume(testContext(t), queue)
+		return err
+	})
+	for got := 0; got < count; {
+		ds, err := c.Next(testContext(t), count)
+		o.check(err)
+		got += len(ds)
+	}
+	o.check(c.Close())
 }

@@ -258,6 +258,7 @@ func findFormerQueues(ctx context.Context, cfg *link.Config) error {
 			cfg.FormerQueuePatterns = append(cfg.FormerQueuePatterns, p)
 		}
 	}
+	cfg.KeepQueuePatterns = true
 	if cfg.QueuePattern == link.DefaultQueuePattern {
 		return nil
 	}
