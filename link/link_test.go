@@ -282,7 +282,7 @@ func TestMisbehavingPeer(t *testing.T) {
 	for _, tt := range []struct{ name, input, want, logged string }{
 		{"no frame", "GET / HTTP/1.1\r\n\r\n", "ERROR", "not a command"},
 		{"no CONNECT", send(good, "{}"), "expected CONNECT", "expected CONNECT"},
-		{"unknown command", connect + "SUBSCRIBE\nid:1\ndestination:/queue/accounts_in\n\n\x00", "not offered", "SUBSCRIBE is not offered"},
+		{"unknown command", connect + "SUBSCRIBE\nid:1\ndestination:/queue/accounts_in\n\n\x00", "not supported", "SUBSCRIBE is not supported"},
 		{"no receipt", connect + send("destination:/exchange/accounts_in\ntype:ConfigureAccount", "{}"), "no receipt header", "no receipt header"},
 		{"wrong destination", connect + send(strings.Replace(good, "accounts_in", "creditors_in", 1), "{}"), "destination", "destination of SEND"},
 		{"no JSON", connect + send(good, "hello"), "receipt-id:r1", "not valid JSON"},
