@@ -50,15 +50,11 @@ func (c *checker) checkOwners() {
 	}
 }
 
-// checkGit checks that git, if the directory is in a work tree, does not keep the private folder.
+// checkGit adds a finding if the directory is in a work tree of git, and its .gitignore file has no
+// line for the private folder.
 func (c *checker) checkGit() {
-	git, ok := node.ReadGitState(c.dir)
-	switch {
-	case !ok:
-	case git.Tracked:
-		c.warning("private", RuleGit, "is in the index of git, and so perhaps in each clone: \"git rm -r --cached private\" removes it there; if a commit with the key was pushed, those who have the commit can try passphrases, also after a change of the passphrase")
-	case !git.Ignored && c.exists("private"):
-		c.note("private", RuleGit, "is in a work tree of git, and not in .gitignore: \"git add\" would add the root key; write the line private/ into the file .gitignore")
+	if c.exists("private") && node.InGitWorkTree(c.dir) && !node.GitIgnoresPrivate(c.dir) {
+		c.note("private", RuleGit, "is in a work tree of git, and the file .gitignore of the node's directory has no line private/: \"git add\" adds the root key unless another file prevents that; write the line, and if git has the key already, \"git rm -r --cached private\" removes it from the index, but not from earlier commits")
 	}
 }
 
