@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -68,4 +69,35 @@ func TestDeletedWhileConnected(t *testing.T) {
 			return newOperator(t, s).try(q.Exchange, q.PeerID+".1", amqp.Publishing{})
 		})
 	}
+}
+
+// Objects of a peer that can not be declared after a loss of the connection are tried again
+// soon, not only at the next check of all peers, and the log does not say before that
+// everything is declared.
+func TestDeclaringFails(t *testing.T) {
+	s := rabbittest.Get(t)
+	log := new(logBuffer)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger(), checkInterval: time.Hour})
+	q := testPeer()
+	o.check(b.Bind(testContext(t), q))
+	o.check(o.ExchangeDelete(peerExchange(q), false, false))
+	o.check(o.ExchangeDeclare(peerExchange(q), "direct", true, false, false, false, nil))
+	o.check(s.Control("close_all_connections", "test"))
+	logged := func(text string) func() error {
+		return func() error {
+			if !strings.Contains(log.String(), text) {
+				return errors.New("not in the log")
+			}
+			return nil
+		}
+	}
+	const everything = "everything is declared again"
+	eventually(t, "failure", logged("can not be declared again now"))
+	if logged(everything)() == nil {
+		t.Errorf("the log says that nothing is missing:\n%s", log)
+	}
+	o = newOperator(t, s)
+	o.check(o.ExchangeDelete(peerExchange(q), false, false))
+	eventually(t, "declaring again", logged(everything))
+	o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{}))
 }

@@ -91,6 +91,9 @@ func TestPolicyDrops(t *testing.T) {
 		if warned := strings.Contains(strings.Join(b.Warnings(), ","), "fewer messages"); warned != dropped {
 			t.Errorf("suffix %q: warnings %q", suffix, b.Warnings())
 		}
+		if n := strings.Count(log.String(), "messages that are set aside can be lost"); n > 1 || n == 1 != dropped {
+			t.Errorf("suffix %q: the log has %d warnings:\n%s", suffix, n, log)
+		}
 		for n := range count {
 			if want := fmt.Sprintf("body=\"number %d\"", n); !strings.Contains(log.String(), want) {
 				t.Errorf("suffix %q: the log lacks %s", suffix, want)

@@ -93,3 +93,60 @@ func TestLargeMessages(t *testing.T) {
 		})
 	}
 }
+
+// A consumer with large messages takes none once the bound is exceeded, and is replaced, as
+// soon as it holds none, by one with a lower prefetch count. That count is raised again only
+// after enough messages that are small, and while they arrive all are taken.
+func TestPrefetchFollowsSize(t *testing.T) {
+	const most = 100
+	large, small := amqp.Delivery{Body: make([]byte, maxWindow/20)}, amqp.Delivery{Body: make([]byte, 100)}
+	w, l := window{prefetch: most}, newUnacked()
+	take := func(d amqp.Delivery) bool {
+		d.DeliveryTag = l.arrived + 1
+		if !w.takes(d, &l, most) {
+			return false
+		}
+		if err := l.add(d); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	held := 0
+	for ; take(large); held++ {
+		if w.resized(&l) {
+			t.Fatal("the consumer ends without a reason")
+		}
+	}
+	if held != 19 || w.next != held/2 {
+		t.Errorf("%d messages are held, the next prefetch count is %d", held, w.next)
+	}
+	if take(small) {
+		t.Error("a message is taken after one that was not")
+	}
+	if w.resized(&l) {
+		t.Error("the consumer ends while it holds messages")
+	}
+	l.removeFirst(held)
+	if !w.resized(&l) {
+		t.Error("the consumer does not end when it holds no more messages")
+	}
+
+	w, l = window{prefetch: minPrefetch}, newUnacked()
+	for range 4*minPrefetch - 1 {
+		if !take(small) || w.next != 0 {
+			t.Fatalf("the next prefetch count is %d, after %d messages", w.next, w.arrived)
+		}
+	}
+	if !take(small) || w.next != most || w.dropping() {
+		t.Errorf("the next prefetch count is %d, after %d messages", w.next, w.arrived)
+	}
+	if !take(small) {
+		t.Error("a message is not taken before the prefetch count is raised")
+	}
+
+	// One message is taken whatever its size, and no prefetch count is below the minimum.
+	w, l = window{prefetch: most}, newUnacked()
+	if !take(amqp.Delivery{Body: make([]byte, maxWindow+1)}) || take(small) || w.next != minPrefetch {
+		t.Errorf("%d messages are held, the next prefetch count is %d", len(l.held), w.next)
+	}
+}
