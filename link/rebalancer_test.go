@@ -49,3 +49,21 @@ func TestShares(t *testing.T) {
 		t.Errorf("they have %d and %d queues, want 7 and 6", old.held, young.held)
 	}
 }
+
+// A queue that a service has requested and got counts once. If it counted as requested, too,
+// the service would seem to have more queues than it has, and be refused those it lacks.
+func TestGrantedRequestCountsOnce(t *testing.T) {
+	t.Parallel()
+	r, now := newRebalancer(time.Minute), time.Now()
+	first, second := new(sender), new(sender)
+	if has, may := r.mayRequest(first, now); has != 0 || !may {
+		t.Fatalf("the first request says %d, and may be sent: %v", has, may)
+	}
+	r.add(first)
+	if has, may := r.mayRequest(second, now); has != 1 || !may {
+		t.Errorf("the second request says %d, and may be sent: %v, want 1", has, may)
+	}
+	if has, may := r.mayRequest(new(sender), now); has != 2 || !may {
+		t.Errorf("the third request says %d, and may be sent: %v, want 2", has, may)
+	}
+}

@@ -2,10 +2,13 @@ package link
 
 import (
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	"peerlink/broker"
+	"peerlink/stomp"
 )
 
 // Refusals are counted by type and body of a message, whatever its tag, until the
@@ -70,6 +73,29 @@ func TestRefusedForTheTimestamp(t *testing.T) {
 		}
 		if _, early := r.count(m, now); early != step.early {
 			t.Errorf("counted after %v: early is %v, want %v", step.after, early, step.early)
+		}
+	}
+}
+
+// A peer that refuses the same message again gives no reason to begin with short pauses
+// anew, however long it does so; its first refusal of another message does. That the clocks
+// may differ is logged once for each message.
+func TestRepeatedRefusalIsNoNews(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	sd := &sender{peer: new(peer), refused: newRefusals()}
+	early := &stomp.ServerError{N: 1, Message: "The message timestamp is 8000 seconds in the future."}
+	for _, print := range []fingerprint{1, 2} {
+		for n := range 2 * maxRefusals {
+			se := &session{sender: sd, log: slog.New(slog.NewTextHandler(&log, nil))}
+			se.addSent(sent{tag: 1, fp: print})
+			se.countRefusal(t.Context(), nil, early) // it is not set aside
+			if want := n == 0; se.news != want {
+				t.Errorf("message %d, refusal %d: news is %v, want %v", print, n+1, se.news, want)
+			}
+		}
+		if got := strings.Count(log.String(), "until the two clocks agree"); got != int(print) {
+			t.Errorf("after message %d there are %d log entries:\n%s", print, got, &log)
 		}
 	}
 }

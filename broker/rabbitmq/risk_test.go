@@ -69,6 +69,35 @@ func TestRiskOfArguments(t *testing.T) {
 	}
 }
 
+// A risk is logged when it is new or another one, and not each time that it is found again.
+func TestRiskLoggedOnce(t *testing.T) {
+	log := new(logBuffer)
+	b := &Broker{log: log.logger(), risks: make(map[string]risk)}
+	for n, step := range []struct {
+		risk risk
+		want int // log entries after it
+	}{
+		{risk{arguments: "a"}, 1},
+		{risk{arguments: "a"}, 1},
+		{risk{arguments: "b"}, 2},
+		{risk{arguments: "b", missing: "m"}, 3},
+		{risk{arguments: "b", missing: "m"}, 3},
+		{risk{missing: "m"}, 3},
+		{risk{missing: "m", arguments: "a"}, 4},
+		{risk{arguments: "a"}, 4},
+		{risk{}, 4},
+		{risk{arguments: "a"}, 5},
+	} {
+		b.setRisk("queue", func(r *risk) { *r = step.risk })
+		if got := strings.Count(log.String(), "can be lost"); got != step.want {
+			t.Errorf("step %d: %d log entries, want %d", n, got, step.want)
+		}
+		if got := b.risks["queue"]; got != step.risk {
+			t.Errorf("step %d: recorded is %+v, want %+v", n, got, step.risk)
+		}
+	}
+}
+
 // If a policy, which AMQP does not show, drops dead letters, that is detected, and the log
 // has an excerpt of each message. With another suffix, none is dropped, and messages
 // rejected by other programs are listed too.
