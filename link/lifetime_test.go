@@ -63,3 +63,33 @@ func TestWhenEnded(t *testing.T) {
 }
 
 const day = 24 * time.Hour
+
+// Each of the certificates that authenticated a connection ends it, in both directions: a
+// peer whose peer certificate has expired, or was made for a short time, is cut off like one
+// with an expired server certificate.
+func TestEveryCertificateEndsConnections(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	own, received, server, issued, root := new(x509.Certificate), new(x509.Certificate), new(x509.Certificate), new(x509.Certificate), new(x509.Certificate)
+	for direction, expiring := range map[string]map[string]*x509.Certificate{
+		"incoming": {"server": own, "peer_server": server, "issued": issued, "root": root},
+		"outgoing": {"server": own, "received": received, "peer_server": server, "peer_root": root},
+	} {
+		for role, expired := range expiring {
+			for _, c := range []*x509.Certificate{own, received, server, issued, root} {
+				c.NotAfter = now.Add(time.Hour)
+			}
+			list := incomingCertificates(own, []*x509.Certificate{server, issued, root})
+			if direction == "outgoing" {
+				list = outgoingCertificates(own, received, []*x509.Certificate{server, root})
+			}
+			if first, ended := firstExpired(list, now); ended != nil {
+				t.Errorf("%s: ended for %s, which is valid", direction, first.role)
+			}
+			expired.NotAfter = now.Add(-time.Second)
+			if _, ended := firstExpired(list, now); ended == nil || ended.role != role {
+				t.Errorf("%s: with an expired %s: ended for %v", direction, role, ended)
+			}
+		}
+	}
+}

@@ -56,14 +56,14 @@ func TestGrantedRequestCountsOnce(t *testing.T) {
 	t.Parallel()
 	r, now := newRebalancer(time.Minute), time.Now()
 	first, second := new(sender), new(sender)
-	if has, may := r.mayRequest(first, now); has != 0 || !may {
+	if has, may := r.beginRequest(first, now); has != 0 || !may {
 		t.Fatalf("the first request says %d, and may be sent: %v", has, may)
 	}
-	r.add(first)
-	if has, may := r.mayRequest(second, now); has != 1 || !may {
+	r.addHeld(first)
+	if has, may := r.beginRequest(second, now); has != 1 || !may {
 		t.Errorf("the second request says %d, and may be sent: %v, want 1", has, may)
 	}
-	if has, may := r.mayRequest(new(sender), now); has != 2 || !may {
+	if has, may := r.beginRequest(new(sender), now); has != 2 || !may {
 		t.Errorf("the third request says %d, and may be sent: %v, want 2", has, may)
 	}
 }

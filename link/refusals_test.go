@@ -80,7 +80,7 @@ func TestRefusedForTheTimestamp(t *testing.T) {
 // A peer that refuses the same message again gives no reason to begin with short pauses
 // anew, however long it does so; its first refusal of another message does. That the clocks
 // may differ is logged once for each message.
-func TestRepeatedRefusalIsNoNews(t *testing.T) {
+func TestRetrySoonAfterFirstRefusal(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
 	sd := &sender{peer: new(peer), refused: newRefusals()}
@@ -90,11 +90,11 @@ func TestRepeatedRefusalIsNoNews(t *testing.T) {
 			se := &session{sender: sd, log: slog.New(slog.NewTextHandler(&log, nil))}
 			se.addSent(sent{tag: 1, fp: print})
 			se.countRefusal(t.Context(), nil, early) // it is not set aside
-			if want := n == 0; se.news != want {
-				t.Errorf("message %d, refusal %d: news is %v, want %v", print, n+1, se.news, want)
+			if want := n == 0; se.retrySoon != want {
+				t.Errorf("message %d, refusal %d: retrySoon is %v, want %v", print, n+1, se.retrySoon, want)
 			}
 		}
-		if got := strings.Count(log.String(), "until the two clocks agree"); got != int(print) {
+		if got := strings.Count(log.String(), "until the clocks agree"); got != int(print) {
 			t.Errorf("after message %d there are %d log entries:\n%s", print, got, &log)
 		}
 	}

@@ -1,0 +1,39 @@
+package link
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"testing"
+)
+
+// A connection whose other side does not cooperate ends at once, with what was not sent: the
+// kernel would keep that for minutes, and a stranger or peer that reads nothing could make it
+// keep that of many connections. The other side sees that it was not ended in good order.
+func TestAbortDropsUnsentData(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	for name, wrap := range map[string]func(net.Conn) net.Conn{
+		"accepted": func(c net.Conn) net.Conn { return &wireConn{Conn: &helloConn{Conn: c}} },
+		"dialed":   func(c net.Conn) net.Conn { return &wireConn{Conn: c} },
+	} {
+		other, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		ours, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		abort(&peerConn{Conn: tls.Server(wrap(ours), new(tls.Config))})
+		if _, err := other.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("%s: the other side reads %v, want a reset connection", name, err)
+		}
+	}
+}
