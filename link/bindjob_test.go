@@ -80,3 +80,11 @@ func TestBindJobsAreBounded(t *testing.T) {
 		})
 	}
 }
+
+// A service is not healthy before it serves.
+func TestNotHealthyBeforeServing(t *testing.T) {
+	t.Parallel()
+	if err := New(Config{}).Health(); !errors.Is(err, errNotServing) {
+		t.Errorf("got %v, want %v", err, errNotServing)
+	}
+}

@@ -58,3 +58,30 @@ func TestNextBatch(t *testing.T) {
 		})
 	}
 }
+
+// A fault of the broker is not blamed on the peer, whose connections would be made after
+// longer and longer pauses; the end of the session and a wish to open the queue again are
+// no faults of the broker.
+func TestFaultsOfTheBroker(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		err     error
+		stopped bool
+		want    bool
+	}{
+		"fault":          {errors.New("failed"), false, true},
+		"reopen":         {broker.ErrReopen, false, false},
+		"end of session": {context.Canceled, true, false},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if tt.stopped {
+			cancel()
+		}
+		se := &session{sender: &sender{s: newShared(Config{})}}
+		_, err := se.next(ctx, answering{next: func(context.Context) ([]broker.Delivery, error) { return nil, tt.err }})
+		if !errors.Is(err, tt.err) || errors.As(err, new(*brokerError)) != tt.want {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}

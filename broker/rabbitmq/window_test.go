@@ -103,7 +103,7 @@ func TestPrefetchFollowsSize(t *testing.T) {
 	w, l := window{prefetch: most}, newUnacked()
 	take := func(d amqp.Delivery) bool {
 		d.DeliveryTag = l.arrived + 1
-		if !w.takes(d, &l, most) {
+		if !w.accept(d, &l, most) {
 			return false
 		}
 		if err := l.add(d); err != nil {
@@ -113,32 +113,32 @@ func TestPrefetchFollowsSize(t *testing.T) {
 	}
 	held := 0
 	for ; take(large); held++ {
-		if w.resized(&l) {
+		if w.mustReopen(&l) {
 			t.Fatal("the consumer ends without a reason")
 		}
 	}
-	if held != 19 || w.next != held/2 {
-		t.Errorf("%d messages are held, the next prefetch count is %d", held, w.next)
+	if held != 19 || w.nextPrefetch != held/2 {
+		t.Errorf("%d messages are held, the next prefetch count is %d", held, w.nextPrefetch)
 	}
 	if take(small) {
 		t.Error("a message is taken after one that was not")
 	}
-	if w.resized(&l) {
+	if w.mustReopen(&l) {
 		t.Error("the consumer ends while it holds messages")
 	}
-	l.removeFirst(held)
-	if !w.resized(&l) {
+	l.removeHeld(held)
+	if !w.mustReopen(&l) {
 		t.Error("the consumer does not end when it holds no more messages")
 	}
 
 	w, l = window{prefetch: minPrefetch}, newUnacked()
 	for range 4*minPrefetch - 1 {
-		if !take(small) || w.next != 0 {
-			t.Fatalf("the next prefetch count is %d, after %d messages", w.next, w.arrived)
+		if !take(small) || w.nextPrefetch != 0 {
+			t.Fatalf("the next prefetch count is %d, after %d messages", w.nextPrefetch, w.arrived)
 		}
 	}
-	if !take(small) || w.next != most || w.dropping() {
-		t.Errorf("the next prefetch count is %d, after %d messages", w.next, w.arrived)
+	if !take(small) || w.nextPrefetch != most || w.discards() {
+		t.Errorf("the next prefetch count is %d, after %d messages", w.nextPrefetch, w.arrived)
 	}
 	if !take(small) {
 		t.Error("a message is not taken before the prefetch count is raised")
@@ -146,7 +146,7 @@ func TestPrefetchFollowsSize(t *testing.T) {
 
 	// One message is taken whatever its size, and no prefetch count is below the minimum.
 	w, l = window{prefetch: most}, newUnacked()
-	if !take(amqp.Delivery{Body: make([]byte, maxWindow+1)}) || take(small) || w.next != minPrefetch {
-		t.Errorf("%d messages are held, the next prefetch count is %d", len(l.held), w.next)
+	if !take(amqp.Delivery{Body: make([]byte, maxWindow+1)}) || take(small) || w.nextPrefetch != minPrefetch {
+		t.Errorf("%d messages are held, the next prefetch count is %d", len(l.held), w.nextPrefetch)
 	}
 }
