@@ -89,7 +89,7 @@ func TestRiskLoggedOnce(t *testing.T) {
 		{risk{arguments: "a"}, 5},
 	} {
 		b.setRisk("queue", func(r *risk) { *r = step.risk })
-		if got := strings.Count(log.String(), "can be lost"); got != step.want {
+		if got := strings.Count(log.String(), "can drop or move messages"); got != step.want {
 			t.Errorf("step %d: %d log entries, want %d", n, got, step.want)
 		}
 		if got := b.risks["queue"]; got != step.risk {
@@ -120,7 +120,7 @@ func TestPolicyDrops(t *testing.T) {
 		if warned := strings.Contains(strings.Join(b.Warnings(), ","), "fewer messages"); warned != dropped {
 			t.Errorf("suffix %q: warnings %q", suffix, b.Warnings())
 		}
-		if n := strings.Count(log.String(), "messages that are set aside can be lost"); n > 1 || n == 1 != dropped {
+		if n := strings.Count(log.String(), "can drop or move messages"); n > 1 || n == 1 != dropped {
 			t.Errorf("suffix %q: the log has %d warnings:\n%s", suffix, n, log)
 		}
 		for n := range count {
