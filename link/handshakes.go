@@ -351,7 +351,7 @@ func (v *verifySemaphore) release() {
 	}
 }
 
-// showsKnownPeer reports whether the client has sent the root key of an active peer,
+// showsKnownPeer reports whether the client has sent the root public key of an active peer,
 // with the name of that peer. The key and the name are public, so they prove nothing
 // before the chain is verified.
 func (a *acceptor) showsKnownPeer(cs tls.ConnectionState) bool {

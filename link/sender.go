@@ -115,6 +115,8 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 	if ok {
 		r.succeeded()
 	}
+	// The order matters: broker.ErrInUse comes in a *brokerError, and is no failure.
+	// recordStandby and checkRotation change sd, too.
 	switch {
 	case errors.Is(err, errYielded):
 		r.succeeded()
@@ -264,7 +266,7 @@ func (sd *sender) runSession(ctx, graceCtx context.Context, st *peerState, se *s
 	defer end(nil)
 	defer context.AfterFunc(st.generation, func() { end(errNewGeneration) })()
 	defer func() {
-		if reason := context.Cause(ctx); isOwnReason(reason) {
+		if reason := context.Cause(ctx); isPlannedEnd(reason) {
 			ok, err = true, reason
 		} else if errors.Is(reason, errNewGeneration) {
 			ok, err = true, nil // the next attempt uses the new generation
@@ -309,9 +311,10 @@ func (sd *sender) runSession(ctx, graceCtx context.Context, st *peerState, se *s
 	return nil, se.anyConfirmed() || time.Since(se.since) > steady, err
 }
 
-// isOwnReason reports whether this node has ended a session for a reason of its own, not
-// because of a fault of the peer. Then the next attempt may follow soon.
-func isOwnReason(cause error) bool {
+// isPlannedEnd reports whether a session was ended by a yield, by the end of its time slice or by
+// an expired certificate. runSession returns these as the error, with ok set; it handles
+// errNewGeneration and errReplaced itself.
+func isPlannedEnd(cause error) bool {
 	return errors.Is(cause, errYielded) || errors.Is(cause, errTimeSliceOver) || errors.As(cause, new(*certificateExpired))
 }
 
@@ -322,7 +325,7 @@ func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
 	}
 	se, reached, err := sd.dial(ctx, st)
 	sd.unreachable = !reached
-	if sd.unreachable { // no consumer will show that the queue can be used again
+	if sd.unreachable { // CheckInUse has succeeded, and without a connection no consumer will clear the trouble
 		sd.s.brokerTroubles.set(sd.queue, nil)
 	}
 	if err != nil {

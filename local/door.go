@@ -56,7 +56,7 @@ func (c *Config) check() error {
 	return nil
 }
 
-// Door is the local door; see the package comment.
+// Door is a STOMP server for the node's own applications, on loopback and on a Unix socket; see the package comment.
 type Door struct {
 	store        *embedded.Store
 	destinations destinations
@@ -106,7 +106,7 @@ func open(cfg Config, b bounds) (*Door, error) {
 	if d.lock, err = lockDoor(cfg.StateDir); err != nil {
 		return nil, err
 	}
-	d.close = sync.OnceValue(func() error { return d.closeOnce(cfg.StateDir) })
+	d.close = sync.OnceValue(func() error { return d.doClose(cfg.StateDir) })
 	if err := d.open(cfg.StateDir, cfg.Listen); err != nil {
 		return nil, errors.Join(err, d.closeListeners())
 	}
@@ -151,7 +151,7 @@ func (d *Door) awaitAddressFile(ctx context.Context) bool {
 	}
 	for wait.Sleep(ctx, addressFilePause) == nil {
 		if d.writeAddresses() == nil {
-			d.log.Info("local applications can connect by TCP again")
+			d.log.Info("the address file is written, local applications are accepted by TCP")
 			return true
 		}
 	}
@@ -216,7 +216,7 @@ func (d *Door) Addrs() []net.Addr {
 // Further calls do nothing.
 func (d *Door) Close() error { return d.close() }
 
-func (d *Door) closeOnce(stateDir string) error {
+func (d *Door) doClose(stateDir string) error {
 	err := os.Remove(filepath.Join(stateDir, addressFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil

@@ -25,7 +25,7 @@ const noFollowFile = "NOFOLLOW"
 // with the pinned root key, with [ErrDeactivated], and with [infobundle.ErrInvalid]
 // if the stomp.toml in the bundle is invalid.
 func (d *Dir) ReplaceNodeinfo(ctx context.Context, b *infobundle.Bundle) (updated bool, err error) {
-	if err := d.checkNewPeer(b); err != nil {
+	if err := d.checkEligible(b); err != nil {
 		return false, err
 	}
 	unlock, err := d.lock(ctx)

@@ -58,7 +58,7 @@ func (l *Locked) NewSerial() *big.Int { return randomSerial() }
 // CheckNewPeer checks that the node of a verified info-bundle can become a peer,
 // and is not a peer yet.
 func (l *Locked) CheckNewPeer(b *infobundle.Bundle) error {
-	if err := l.d.checkNewPeer(b); err != nil {
+	if err := l.d.checkEligible(b); err != nil {
 		return err
 	}
 	if dir := l.d.file("peers", b.Identity.ID); isDir(dir) {
@@ -236,7 +236,7 @@ func (l *Locked) FileCertificate(cert *x509.Certificate) error {
 // If the node has become a peer by other means meanwhile, FilePeer leaves the earlier
 // peer certificate in place, replaces older nodeinfo, and returns false.
 func (l *Locked) FilePeer(ctx context.Context, b *infobundle.Bundle, cert *x509.Certificate, subnet string) (added bool, err error) {
-	if err := l.d.checkNewPeer(b); err != nil {
+	if err := l.d.checkEligible(b); err != nil {
 		return false, err
 	}
 	if err := l.d.removeLeftovers(); err != nil {

@@ -43,7 +43,7 @@ type SignResult struct {
 // key returns the node's decrypted root key. It is called only if the key is needed,
 // which is not the case for a known peer with a valid certificate.
 func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (crypto.Signer, error)) (*SignResult, error) {
-	if err := d.checkNewPeer(b); err != nil {
+	if err := d.checkEligible(b); err != nil {
 		return nil, err
 	}
 	if err := d.CheckRootDates(time.Now()); err != nil {
@@ -54,7 +54,7 @@ func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (cr
 	var signer crypto.Signer
 	if isNew := !isDir(dir); isNew || d.needsRenewal(dir, b) {
 		// Checked again under the lock. Nobody should type a passphrase for nothing.
-		err := d.checkRecord(b)
+		err := d.checkRequestRecord(b)
 		if isNew && err == nil {
 			err = d.checkPeerLimit()
 		}
@@ -96,8 +96,8 @@ func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (cr
 	return res, err
 }
 
-// checkNewPeer checks that the node of a bundle can be a peer of this node.
-func (d *Dir) checkNewPeer(b *infobundle.Bundle) error {
+// checkEligible checks that the node of a bundle can be a peer of this node.
+func (d *Dir) checkEligible(b *infobundle.Bundle) error {
 	if b.Identity == d.identity || bytes.Equal(b.Root.RawSubjectPublicKeyInfo, d.root.RawSubjectPublicKeyInfo) {
 		return errors.New("this is the node's own info-bundle: send it to others, and sign theirs")
 	}
@@ -128,7 +128,7 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, byOperator bool) (upd
 			return false, otherCertificateError(b)
 		}
 		return false, fmt.Errorf("%s is %w (%s): "+
-			"signing a second one in the same name would be a break-in. If its owner really has a new root key, it is a new node",
+			"nothing is signed, because anyone can make an info-bundle in this name. If its owner really has a new root key, it is a new node",
 			b.Identity, ErrOtherRoot, pki.Fingerprint(pinned.PublicKey))
 	}
 	old, err := knownDate(dir)
@@ -288,7 +288,7 @@ func (d *Dir) addPeer(ctx context.Context, dir string, b *infobundle.Bundle, key
 	if err := d.checkPeerLimit(); err != nil {
 		return err
 	}
-	if err := d.checkRecord(b); err != nil {
+	if err := d.checkRequestRecord(b); err != nil {
 		return err
 	}
 	given, err := d.allGrants(ctx)
@@ -332,7 +332,7 @@ func isValidAt(cert *x509.Certificate, now time.Time) bool {
 
 // renewPeer signs a new certificate for a known peer, with the subnet of the earlier one.
 func (d *Dir) renewPeer(ctx context.Context, dir string, b *infobundle.Bundle, key crypto.Signer) error {
-	if err := d.checkRecord(b); err != nil {
+	if err := d.checkRequestRecord(b); err != nil {
 		return err
 	}
 	old, err := readCert(dir, "peercert.crt")
@@ -368,10 +368,10 @@ func (d *Dir) sign(key crypto.Signer, issue func(a *pki.Authority, serial *big.I
 	return cert, d.database().record(cert)
 }
 
-// checkRecord compares a new peer with the record of the certificates that were signed on this
+// checkRequestRecord compares a peer with the record of the certificates that were signed on this
 // machine for requests of another machine. It does not compare subnets, because the recorded
 // subnets are among the grants.
-func (d *Dir) checkRecord(b *infobundle.Bundle) error {
+func (d *Dir) checkRequestRecord(b *infobundle.Bundle) error {
 	record, err := signrecord.Read(d.file(filepath.FromSlash(RequestsFolder), signrecord.Name))
 	if err != nil {
 		return err
@@ -437,7 +437,7 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 	return durable.SyncDir(d.file("peers"))
 }
 
-// removeLeftovers removes the incomplete files of interrupted commands. The caller must hold the
+// removeLeftovers removes the incomplete directories of peers that interrupted commands have left. The caller must hold the
 // directory's lock.
 func (d *Dir) removeLeftovers() error {
 	leftovers, err := filesIn(d.file("peers"), func(name string) bool { return strings.HasPrefix(name, newPeerPrefix) })

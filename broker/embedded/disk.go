@@ -133,12 +133,12 @@ func (d *disk) check(freeInFile int64, r *reserve) {
 		d.almostFull = &Trouble{Since: d.almostFull.Since, Err: r.err}
 	case full && d.almostFull == nil:
 		d.almostFull = &Trouble{Since: time.Now(), Err: fmt.Errorf(
-			"%d bytes are free on the disk and %d in the file, and %d are expected: no more messages are taken from peers than applications take; make room, or have the applications take their messages",
+			"%d bytes are free on the disk and %d in the file, and with the room for messages of applications at least %d have to be: messages of peers are accepted only as fast as applications consume them; free disk space, or let the applications consume their messages",
 			free, freeInFile, d.minFree)}
-		d.log.Warn("the disk is almost full, no more messages are taken from peers than applications take", "free", free, "free_in_file", freeInFile, "expected", d.minFree)
+		d.log.Warn("the disk is almost full, messages of peers are accepted only as fast as applications consume them", "free", free, "free_in_file", freeInFile, "expected", d.minFree)
 	case !full && d.almostFull != nil:
 		d.almostFull = nil
-		d.log.Info("the disk has room again, messages of peers are taken", "free", free)
+		d.log.Info("disk space is sufficient again, messages of peers are accepted", "free", free)
 	}
 }
 

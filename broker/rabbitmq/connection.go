@@ -178,7 +178,7 @@ func (c *connection) dial(d *dialing, before *liveConn, notBefore time.Time) {
 		c.pauses.Reset()
 		c.current = l
 		if first := b.health.recordConnected(l.Properties["version"], l.address); !first && r.hasAlternatives {
-			b.log.Info("another connection to RabbitMQ", "purpose", c.purpose, "address", l.address)
+			b.log.Info("connected to RabbitMQ, for another purpose", "purpose", c.purpose, "address", l.address)
 		}
 		go l.watch(b, l.NotifyClose(make(chan *amqp.Error, 1)), l.NotifyBlocked(make(chan amqp.Blocking, 4)))
 	}
@@ -330,8 +330,8 @@ func (l *liveConn) methodTimeLeft(start time.Time) time.Duration {
 	return l.timeLeft(start, timeout, maxMethodTimeouts*timeout)
 }
 
-// errSilent returns the error for an AMQP method that was not answered in time.
-func errSilent(start time.Time) error {
+// silentError returns the error for an AMQP method that was not answered in time.
+func silentError(start time.Time) error {
 	return fmt.Errorf("RabbitMQ has not answered within %v", time.Since(start).Round(100*time.Millisecond))
 }
 
@@ -365,7 +365,7 @@ func (l *liveConn) call(ctx context.Context, do func() error, abandoned func()) 
 		case <-limit.C:
 			left := l.methodTimeLeft(start)
 			if left <= 0 {
-				err = errSilent(start)
+				err = silentError(start)
 			}
 			limit.Reset(left)
 		case <-ctx.Done():
@@ -401,7 +401,7 @@ func (l *liveConn) abandon(start time.Time, limit *time.Timer, done <-chan error
 				continue
 			}
 			if l.broker.life.Err() == nil {
-				l.broker.log.Warn("RabbitMQ does not answer on a connection, which is closed", "err", errSilent(start))
+				l.broker.log.Warn("RabbitMQ does not answer, closing the connection", "err", silentError(start))
 			}
 			l.cut()
 		}

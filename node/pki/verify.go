@@ -29,7 +29,7 @@ func (r Rule) Error() string { return string(r) }
 // The rules.
 const (
 	// ruleLimit: not more than 10 certificates, 64 KiB, 512 names.
-	ruleLimit Rule = "more than a chain of certificates may have"
+	ruleLimit Rule = "too many certificates, bytes or names"
 	// ruleFormat: certificates and the names in them can be parsed.
 	ruleFormat Rule = "malformed certificate"
 	// ruleKey: a public key of a kind and size that is supported.
@@ -43,15 +43,15 @@ const (
 	// rulePathLen: no more certificates below an issuer than its path length allows.
 	rulePathLen Rule = "path length exceeded"
 	// ruleKeyUsage: keyUsage and extKeyUsage allow the use of the key.
-	ruleKeyUsage Rule = "key not to be used for this"
+	ruleKeyUsage Rule = "incompatible key usage"
 	// ruleNameConstraints: names permitted by the constraints of all issuers in the
 	// chain, and no unsupported constraints.
 	ruleNameConstraints Rule = "name constraints"
 	// ruleCriticalExtension: no unsupported critical extension.
-	ruleCriticalExtension Rule = "unknown critical extension"
+	ruleCriticalExtension Rule = "unhandled critical extension"
 	// rulePolicy: no constraints on certificate policies, which Swaptacular does not
 	// use.
-	rulePolicy Rule = "certificate policies"
+	rulePolicy Rule = "invalid certificate policies"
 	// ruleSubject: the expected name and key.
 	ruleSubject Rule = "not the expected subject"
 	// ruleChain: a chain as required by [VerifyServer] or [VerifyClient].
