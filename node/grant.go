@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"peerlink/internal/durable"
 	"peerlink/internal/excerpt"
+	"peerlink/internal/wait"
 	"peerlink/node/nodetype"
 	"peerlink/node/pki"
 	"peerlink/node/signrecord"
@@ -113,6 +116,12 @@ func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
 			return nil, ctx.Err()
 		}
 		ofPeer, serial, err := d.peerGrants(id)
+		for start := time.Now(); err != nil && d.isBeingMade(id) && time.Since(start) < makingTime; {
+			if sleepErr := wait.Sleep(ctx, makingTime/20); sleepErr != nil {
+				return nil, sleepErr
+			}
+			ofPeer, serial, err = d.peerGrants(id)
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("the subnet of peer %s, which must not be given to another peer, is not known: %w", id, err))
 			continue
@@ -134,6 +143,17 @@ func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
 		list, errs = append(list, inFile...), append(errs, err)
 	}
 	return list, errors.Join(errs...)
+}
+
+// makingTime is how long the reference scripts take to make the files of a new peer, on a busy
+// machine, if they ask nothing meanwhile.
+const makingTime = 2 * time.Second
+
+// isBeingMade reports whether the directory of a peer has changed recently: the reference scripts,
+// which do not hold the directory's lock, may be making it.
+func (d *Dir) isBeingMade(id string) bool {
+	fi, err := os.Stat(d.file("peers", id))
+	return err == nil && time.Since(fi.ModTime()).Abs() < 10*time.Second
 }
 
 // peerGrants returns the grants of a peer's directory, and the serial number of the

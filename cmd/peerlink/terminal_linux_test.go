@@ -368,7 +368,7 @@ func TestPromptAsksAgain(t *testing.T) {
 		{"Type of the node", "creditor-agent\n"},
 		{"creditor-agent", "accounting-authority\n"},
 		{"Node ID", "1234ABCD\n"},
-		{"can not be", "1234abcd\n"},
+		{"cannot be", "1234abcd\n"},
 		{"Address where", "localhost\n"},
 		{"localhost", "localhost:1234\n"},
 		{"Press Enter to take it", "correct horse battery staple\n"},
