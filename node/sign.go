@@ -128,7 +128,7 @@ func (d *Dir) updatePeer(dir string, b *infobundle.Bundle, byOperator bool) (upd
 			return false, otherCertificateError(b)
 		}
 		return false, fmt.Errorf("%s is %w (%s): "+
-			"nothing is signed, because anyone can make an info-bundle in this name. If its owner really has a new root key, it is a new node",
+			"anyone can make an info-bundle in this name, and signing it would be a break-in, so nothing is signed. If its owner really has a new root key, it is a new node",
 			b.Identity, ErrOtherRoot, pki.Fingerprint(pinned.PublicKey))
 	}
 	old, err := knownDate(dir)
