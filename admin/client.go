@@ -17,7 +17,7 @@ import (
 const (
 	clientTimeout = 15 * time.Second
 	maxAnswer     = 16 << 20
-	// maxObjects is the maximum number of JSON objects in an answer. An empty one in it costs
+	// maxObjects is the maximum number of JSON objects and nulls in an answer. Each can cost
 	// half a kilobyte of memory.
 	maxObjects = 60_000
 )
@@ -51,7 +51,7 @@ func (c *Client) Links(ctx context.Context) (*Links, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n := bytes.Count(body, []byte("{")); n > maxObjects {
+	if n := bytes.Count(body, []byte("{")) + bytes.Count(body, []byte("null")); n > maxObjects {
 		return nil, fmt.Errorf("%s: the answer is not that of a peerlink service: it has %d objects, expected at most %d", c.address, n, maxObjects)
 	}
 	l := new(Links)

@@ -34,7 +34,7 @@ type Config struct {
 	// left in these queues is sent, too.
 	FormerQueuePatterns []QueuePattern
 	// KeepQueuePatterns makes a [Service] record QueuePattern and FormerQueuePatterns in the
-	// node's directory again if the record there changes ([node.Dir.RecordQueuePattern]).
+	// node's directory again if the record there changes ([node.Dir.RecordQueuePatterns]).
 	KeepQueuePatterns bool
 
 	// Polling.

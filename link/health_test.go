@@ -77,7 +77,14 @@ func TestDirectoryOfAnotherNode(t *testing.T) {
 // refusingBroker refuses to bind and to consume queues while it is told to.
 type refusingBroker struct {
 	broker.Broker
-	bind, consume atomic.Bool
+	bind, consume, inUse atomic.Bool
+}
+
+func (b *refusingBroker) CheckInUse(ctx context.Context, queue string) error {
+	if b.inUse.Load() {
+		return errors.New("check: access refused")
+	}
+	return b.Broker.CheckInUse(ctx, queue)
 }
 
 func (b *refusingBroker) Bind(ctx context.Context, q broker.PeerQueue) error {
@@ -161,5 +168,24 @@ func TestHealthAfterRecheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	recheck <- struct{}{}
+	healthIs(t, authority, "")
+}
+
+// A peer that refuses every connection does not keep a service from being healthy again when its
+// broker is.
+func TestHealthBesideRefusingPeer(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	refusing := &refusingBroker{Broker: authority.Config.Broker}
+	authority.Config.Broker = refusing
+	refusing.inUse.Store(true)
+	if _, err := other.DeactivatePeer(t.Context(), authority.Identity().ID); err != nil {
+		t.Fatal(err)
+	}
+	other.Start()
+	authority.Start()
+	healthIs(t, authority, "check: access refused")
+	refusing.inUse.Store(false)
 	healthIs(t, authority, "")
 }

@@ -19,7 +19,7 @@ func TestQueuePatternsAreKept(t *testing.T) {
 	n := linktest.New(t, aa)
 	n.Config.QueuePattern, n.Config.FormerQueuePatterns = "new.{node-id}.{n}", []link.QueuePattern{"old.{node-id}.{n}"}
 	n.Config.KeepQueuePatterns = true
-	if err := n.RecordQueuePattern(t.Context(), "new.{node-id}.{n}"); err != nil {
+	if err := n.RecordQueuePatterns(t.Context(), "new.{node-id}.{n}"); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(n.Path(), "db", "queue-patterns.txt")

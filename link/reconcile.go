@@ -100,7 +100,7 @@ func (s *shared) reloadCertificate() {
 func (r *reconciler) forgetStamps() {
 	r.log.Info("looking at everything again: server certificate, node's directory, queues, published info-bundles")
 	r.cfg.Certificate.forget()
-	r.stompTOMLStamp = nil
+	r.stompTOMLStamp, r.patternsStamp = nil, nil
 	for _, p := range r.peers.all() {
 		p.stamp, p.lastErr, p.rebind = nil, "", true
 		p.follower.expedite()
@@ -284,18 +284,24 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 }
 
 // keepQueuePatterns records the patterns of the names of queues again if the record has changed: the
-// directory may have been replaced by a copy without the record, or with an older one. Errors are
-// ignored; the service has logged at its start whether it can record the patterns.
+// directory may have been replaced by a copy without the record, or with an older one. If that
+// fails, for example because a command holds the directory's lock, the next poll tries again; the
+// service has logged at its start whether it can record the patterns.
 func (r *reconciler) keepQueuePatterns(ctx context.Context) {
 	stamp := r.cfg.Dir.QueuePatternsStamp()
 	if !r.cfg.KeepQueuePatterns || r.patternsStamp != nil && stamp == *r.patternsStamp || r.cfg.Dir.CheckIdentity() != nil {
 		return
 	}
-	r.patternsStamp = &stamp
+	var patterns []string
 	for _, pattern := range append(slices.Clip(r.cfg.FormerQueuePatterns), r.cfg.QueuePattern) {
 		if pattern != DefaultQueuePattern {
-			_ = r.cfg.Dir.RecordQueuePattern(ctx, string(pattern))
+			patterns = append(patterns, string(pattern))
 		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.PollInterval/4)
+	defer cancel()
+	if r.cfg.Dir.RecordQueuePatterns(ctx, patterns...) == nil {
+		r.patternsStamp = &stamp // if the record was written, the next poll compares it again
 	}
 }
 

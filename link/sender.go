@@ -115,6 +115,7 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 	if ok {
 		r.succeeded()
 	}
+	sd.recordBrokerTrouble(err)
 	// The order matters: broker.ErrInUse comes in a *brokerError, and is no failure.
 	// recordStandby and checkRotation change sd, too.
 	switch {
@@ -125,11 +126,9 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 		return retryPause{time: 2 * sd.s.cfg.StandbyInterval, uninterrupted: true}
 	case sd.recordStandby(err):
 		r.succeeded()
-		sd.s.brokerTroubles.set(sd.queue, nil)
 		return retryPause{time: sd.requestAndPause(ctx)}
 	case errors.As(err, new(*brokerError)):
 		r.reset() // the peer has not failed: the pauses between connections must not grow
-		sd.s.brokerTroubles.set(sd.queue, err)
 		sd.peer.stats.recordError(err)
 		if r.recordError(err) {
 			sd.logThrottled(sd.log, slog.LevelWarn, brokerUnusable, "err", err)
@@ -149,6 +148,16 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 		}
 	}
 	return pause
+}
+
+// recordBrokerTrouble records whether the queue could not be used in the last attempt. Whatever
+// else has ended the attempt says nothing against the broker: what a peer does must not
+// determine the node's health.
+func (sd *sender) recordBrokerTrouble(err error) {
+	if !errors.As(err, new(*brokerError)) || errors.Is(err, broker.ErrInUse) {
+		err = nil
+	}
+	sd.s.brokerTroubles.set(sd.queue, err)
 }
 
 // brokerError is an error of this node's broker, which the peer has not caused.
@@ -325,9 +334,6 @@ func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
 	}
 	se, reached, err := sd.dial(ctx, st)
 	sd.unreachable = !reached
-	if sd.unreachable { // CheckInUse has succeeded, and without a connection no consumer will clear the trouble
-		sd.s.brokerTroubles.set(sd.queue, nil)
-	}
 	if err != nil {
 		sd.peer.follower.recordFailure(sd.s.cfg.Follow)
 		return nil, err

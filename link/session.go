@@ -134,11 +134,11 @@ func (se *session) disconnect(ctx context.Context, reason error) error {
 // [Config.IdleTimeout], and the connection stays open: another connection would not help,
 // because the fault is not the peer's.
 func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
-	start := time.Now()
+	start, troubles, object := time.Now(), &se.sender.s.brokerTroubles, "consumer of "+se.sender.queue
+	defer troubles.set(object, nil)
 	for {
 		consumer, err := se.sender.s.cfg.Broker.Consume(ctx, se.sender.queue)
 		if err == nil {
-			se.sender.s.brokerTroubles.set(se.sender.queue, nil)
 			return consumer, nil
 		}
 		err = fmt.Errorf("queue %s: %w", se.sender.queue, err)
@@ -148,7 +148,7 @@ func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
 		if limit := se.sender.s.cfg.IdleTimeout; limit > 0 && time.Since(start) > limit {
 			return nil, &brokerError{err}
 		}
-		se.sender.s.brokerTroubles.set(se.sender.queue, err)
+		troubles.set(object, err)
 		se.sender.peer.stats.recordError(err)
 		se.sender.logThrottled(se.log, slog.LevelWarn, brokerUnusable, "err", err)
 		select {
@@ -369,7 +369,6 @@ func (sd *sender) awaitMessage(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("queue %s: %w", sd.queue, err)
 	}
-	sd.s.brokerTroubles.set(sd.queue, nil)
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer sd.watchQueueRequests(consumer, func() { stop(errYielded) })()

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"peerlink/internal/durable"
+
 	"github.com/gofrs/flock"
 )
 
@@ -23,7 +25,7 @@ const (
 
 // lockDoor locks the state folder. It returns errInUse if another door is open on it.
 func lockDoor(stateDir string) (*flock.Flock, error) {
-	l := flock.New(filepath.Join(stateDir, lockFile))
+	l := flock.New(filepath.Join(stateDir, lockFile), flock.SetFlag(os.O_CREATE|os.O_RDONLY|durable.NoFollow))
 	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
 	defer cancel()
 	ok, err := l.TryLockContext(ctx, 10*time.Millisecond)

@@ -19,7 +19,7 @@ const queuePatternsFile = "db/queue-patterns.txt"
 // maxQueuePatterns is the maximum size of queuePatternsFile in bytes.
 const maxQueuePatterns = 64 << 10
 
-// QueuePatterns returns the patterns that were recorded by [Dir.RecordQueuePattern].
+// QueuePatterns returns the patterns that were recorded by [Dir.RecordQueuePatterns].
 func (d *Dir) QueuePatterns() (patterns []string, err error) {
 	data, err := durable.Read(d.file(filepath.FromSlash(queuePatternsFile)), maxQueuePatterns)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -41,11 +41,11 @@ func (d *Dir) QueuePatternsStamp() FileStamp {
 	return StampFile(d.file(filepath.FromSlash(queuePatternsFile)))
 }
 
-// RecordQueuePattern records the pattern of the names of queues, one line that is not empty. After
+// RecordQueuePatterns records patterns of the names of queues, each one line that is not empty. After
 // a change of the pattern, the recorded patterns are used to find the queues with earlier names.
-func (d *Dir) RecordQueuePattern(ctx context.Context, pattern string) error {
+func (d *Dir) RecordQueuePatterns(ctx context.Context, patterns ...string) error {
 	known, err := d.QueuePatterns()
-	if err != nil || slices.Contains(known, pattern) {
+	if err != nil || !hasNew(known, patterns) {
 		return err
 	}
 	unlock, err := d.lock(ctx)
@@ -53,8 +53,18 @@ func (d *Dir) RecordQueuePattern(ctx context.Context, pattern string) error {
 		return err
 	}
 	defer unlock()
-	if known, err = d.QueuePatterns(); err != nil || slices.Contains(known, pattern) {
+	if known, err = d.QueuePatterns(); err != nil {
 		return err
 	}
-	return durable.Replace(d.file(filepath.FromSlash(queuePatternsFile)), []byte(strings.Join(append(known, pattern), "\n")+"\n"), 0o644)
+	for _, p := range patterns {
+		if !slices.Contains(known, p) {
+			known = append(known, p)
+		}
+	}
+	return durable.Replace(d.file(filepath.FromSlash(queuePatternsFile)), []byte(strings.Join(known, "\n")+"\n"), 0o644)
+}
+
+// hasNew reports whether one of the patterns is not known.
+func hasNew(known, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return !slices.Contains(known, p) })
 }

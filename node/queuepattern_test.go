@@ -13,7 +13,7 @@ func TestQueuePatterns(t *testing.T) {
 	want := []string{"aa.{node-id}", "to the peer {node-id} {n}"}
 	for range 2 {
 		for _, pattern := range want {
-			if err := a.RecordQueuePattern(ctx, pattern); err != nil {
+			if err := a.RecordQueuePatterns(ctx, pattern); err != nil {
 				t.Fatal(err)
 			}
 		}

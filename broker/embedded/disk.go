@@ -138,7 +138,7 @@ func (d *disk) check(freeInFile int64, r *reserve) {
 		d.log.Warn("the disk is almost full, messages of peers are accepted only as fast as applications consume them", "free", free, "free_in_file", freeInFile, "expected", d.minFree)
 	case !full && d.almostFull != nil:
 		d.almostFull = nil
-		d.log.Info("disk space is sufficient again, messages of peers are accepted", "free", free)
+		d.log.Info("the disk has room again, messages of peers are taken", "free", free)
 	}
 }
 

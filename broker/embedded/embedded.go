@@ -313,7 +313,7 @@ func (s *Store) closeOnce() error {
 	s.end()
 	err := s.writer.wait()
 	s.readers.close()
-	if s.writer.shrinks && err == nil {
+	if s.writer.shrinks && err == nil && !s.writer.ioFailed {
 		s.writer.db.recordClosed()
 	}
 	// The last connection checkpoints the write-ahead log.

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"peerlink/broker"
 )
 
 // copyFile copies a file of a store.
@@ -112,4 +114,76 @@ func TestOwner(t *testing.T) {
 	open(Options{Owner: "one", Service: true}, ErrOwner)
 	open(Options{Owner: "two"}, nil)
 	open(Options{}, nil)
+}
+
+// No file that the store makes beside its own is written through a symbolic link, which others
+// may have put there if the folder is a group's.
+func TestFilesBesideStoreAreNoLinks(t *testing.T) {
+	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, []byte("precious"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "messages.db")
+	for _, suffix := range []string{"-reserve", lastTokenSuffix} {
+		if err := os.Symlink(victim, path+suffix); err != nil {
+			t.Skip(err)
+		}
+	}
+	s, err := Open(path, Options{Service: true, Reserve: 1 << 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutAll(t.Context(), "q", make([]broker.Outgoing, 1)); err != nil {
+		t.Log(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(victim); err != nil || string(got) != "precious" {
+		t.Errorf("the file where the links lead to has %d bytes, %v", len(got), err)
+	}
+}
+
+// After an error of the disk, the store is checked when it is opened next, although it was closed in
+// good order: a later sync may have succeeded although earlier pages never reached the disk.
+func TestCheckedAfterDiskError(t *testing.T) {
+	for _, failed := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "messages.db")
+		s, err := Open(path, Options{Service: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if failed {
+			done, err := s.start(func(*tx) error {
+				s.writer.recordFailure(&ioError{errors.New("disk I/O error"), errors.New("input/output error")})
+				return nil
+			})
+			if err == nil {
+				err = <-done
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		c, err := dial(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed, err := c.number("SELECT closed FROM store")
+		if err != nil || (closed == 0) != failed {
+			t.Errorf("disk failed: %v; closed is %d, %v", failed, closed, err)
+		}
+		if err := c.close(); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = Open(path, Options{Service: true}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

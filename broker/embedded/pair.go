@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"peerlink/internal/durable"
 )
 
 // errMixed is reported by [Open] for a file and a write-ahead log that are not of the same
@@ -151,7 +153,7 @@ func recordToken(store string, token uint32) {
 	}
 	path := store + lastTokenSuffix
 	// All records of one start of the operating system have the same length.
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|durable.NoFollow, 0o600)
 	if err == nil {
 		_, err = f.WriteAt([]byte(record), 0)
 		err = cmp.Or(err, f.Close())

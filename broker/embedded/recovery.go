@@ -1,6 +1,9 @@
 package embedded
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // pollForeignCommits calls handleForeignCommit if another process has committed. Errors are
 // ignored: they recur in the next transaction, which reports them.
@@ -107,6 +110,7 @@ func (w *writer) handleForeignCommit() error {
 // recordFailure begins or continues the trouble with err, and logs the first failure.
 func (w *writer) recordFailure(err error) {
 	err = explain(err)
+	w.ioFailed = w.ioFailed || errors.As(err, new(*ioError))
 	if t := w.trouble.Load(); t != nil {
 		w.trouble.Store(&Trouble{Since: t.Since, Err: err})
 		return

@@ -46,7 +46,11 @@ func newReserve(store string, size int64) reserve {
 	return r
 }
 
-func writeReserve(path string, content []byte) error { return durable.Replace(path, content, 0o600) }
+// writeReserve replaces a symbolic link itself: whoever could make one would have the service
+// overwrite any file of its user.
+func writeReserve(path string, content []byte) error {
+	return durable.ReplaceName(path, content, 0o600)
+}
 
 // roomToOpen is how many bytes opening a store may need.
 const roomToOpen = 1 << 20

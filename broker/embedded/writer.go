@@ -51,6 +51,12 @@ const (
 
 // writer writes the file, on a single goroutine; see the package comment.
 type writer struct {
+	// ioFailed is set when writing has failed for another reason than missing space. Then what
+	// was written before may not be on the disk, whatever a later sync of the same file reports:
+	// the file is checked at the next start, as after a crash. Only the writer's goroutine uses
+	// it, until that has ended.
+	ioFailed bool
+
 	db                *writeConn
 	log               *slog.Logger
 	notifier          *notifier

@@ -253,6 +253,7 @@ func TestIDOf(t *testing.T) {
 		func(d *amqp.Delivery) { d.Headers["l"] = []any{"x", amqp.Table{"y": int64(1)}} },
 		func(d *amqp.Delivery) { d.Headers["l"] = []any{"x", amqp.Table{"y": int32(2)}} },
 		func(d *amqp.Delivery) { d.Headers["more"] = nil },
+		func(d *amqp.Delivery) { d.Headers["else"] = nil },
 	} {
 		d := base
 		d.Headers = maps.Clone(base.Headers)

@@ -7,7 +7,8 @@ import (
 	"os"
 )
 
-const noFollow = 0
+// NoFollow is 0 on this system.
+const NoFollow = 0
 
 // Links returns the number of names (hard links) of the file, or 1 if it is unknown.
 func Links(fs.FileInfo) int { return 1 }

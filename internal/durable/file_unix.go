@@ -8,8 +8,9 @@ import (
 	"syscall"
 )
 
-// noFollow makes opening a symbolic link fail.
-const noFollow = syscall.O_NOFOLLOW
+// NoFollow is a flag for [os.OpenFile] that makes opening a symbolic link fail, on systems
+// that have one.
+const NoFollow = syscall.O_NOFOLLOW
 
 // Links returns the number of names (hard links) of the file, or 1 if it is unknown.
 func Links(fi fs.FileInfo) int {

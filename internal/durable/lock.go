@@ -62,7 +62,7 @@ func Lock(ctx context.Context, dir string) (unlock func(), err error) {
 
 // tryLock returns nil if another process holds the lock.
 func tryLock(path string) (unlock func(), err error) {
-	l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR|noFollow), flock.SetPermissions(0o600))
+	l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR|NoFollow), flock.SetPermissions(0o600))
 	locked, err := l.TryLock()
 	if err == nil && locked {
 		locked, err = isAt(l, path)

@@ -94,7 +94,7 @@ func TestLockThroughLink(t *testing.T) {
 	if err := os.Symlink(victim, filepath.Join(dir, lockFile)); err != nil {
 		t.Skipf("no symbolic links here: %v", err)
 	}
-	if noFollow == 0 {
+	if NoFollow == 0 {
 		t.Skip("this system opens symbolic links: skipped")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)

@@ -65,57 +65,89 @@ func CheckSuperuserWrites(folders ...string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	checked := make(map[string]bool)
+	w := pathWalk{checked: make(map[string]bool), check: checkSuperuserOwns}
 	for _, path := range folders {
-		path, err := filepath.Abs(path)
-		if err != nil {
+		if err := w.walk(path, 0); err != nil {
 			return err
-		}
-		for ; !checked[path] && path != filepath.Dir(path); path = filepath.Dir(path) {
-			checked[path] = true
-			if err := checkSuperuserOwns(path); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
 }
 
-// checkSuperuserOwns returns an error if a folder, or a symbolic link to it, belongs to another
-// user than root.
-func checkSuperuserOwns(path string) error {
-	for _, stat := range []func(string) (fs.FileInfo, error){os.Lstat, os.Stat} {
-		fi, err := stat(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if owner, known := ownerOf(fi); known && owner != 0 {
-			return fmt.Errorf("%s %w (%s), and root does not write there, because that user could redirect what is written to any file: work as that user (\"sudo -u %s peerlink ...\"), with copies of the files that the command needs where that user can read them; a root key that is to stay root's signs by \"request new\", \"fulfil\" and \"request file\"", path, ErrOtherUser, describeUser(owner), userName(owner))
-		}
+// pathWalk checks folders, all folders above them, and everything that symbolic links among them
+// pass through.
+type pathWalk struct {
+	checked map[string]bool
+	check   func(path string, fi fs.FileInfo) error
+}
+
+// maxLinks is the maximum number of symbolic links on a path, as on Linux.
+const maxLinks = 40
+
+func (w *pathWalk) walk(path string, links int) error {
+	path, err := filepath.Abs(path)
+	if err != nil || w.checked[path] || path == filepath.Dir(path) {
+		return err
+	}
+	w.checked[path] = true
+	if err := w.walk(filepath.Dir(path), links); err != nil {
+		return err
+	}
+	fi, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := w.check(path, fi); err != nil || fi.Mode()&fs.ModeSymlink == 0 {
+		return err
+	}
+	target, err := os.Readlink(path)
+	if err != nil {
+		return err
+	}
+	if links == maxLinks {
+		return fmt.Errorf("%s: too many symbolic links", path)
+	}
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(filepath.Dir(path), target)
+	}
+	return w.walk(target, links+1)
+}
+
+// checkSuperuserOwns returns an error if a folder, or a symbolic link, belongs to another user
+// than root.
+func checkSuperuserOwns(path string, fi fs.FileInfo) error {
+	if owner, known := ownerOf(fi); known && owner != 0 {
+		return fmt.Errorf("%s %w (%s), and root does not write there, because that user could redirect what is written to any file: work as that user (\"sudo -u %s peerlink ...\"), with copies of the files that the command needs where that user can read them; a root key that is to stay root's signs by \"request new\", \"fulfil\" and \"request file\"", path, ErrOtherUser, describeUser(owner), userName(owner))
 	}
 	return nil
 }
 
 // CheckSuperuserShares returns an error if this process is that of the superuser (Unix root), and
-// other users can create and replace files in one of the folders, as with CheckSuperuserWrites.
+// a group or all users can create and replace files in one of the folders, or in one above it that
+// has no sticky bit, as with CheckSuperuserWrites.
 func CheckSuperuserShares(folders ...string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
+	w := pathWalk{checked: make(map[string]bool), check: checkSuperuserShares}
 	for _, path := range folders {
-		fi, err := os.Stat(path)
-		if err != nil {
-			continue // it is reported when the folder is used
-		}
-		group, known := groupOf(fi)
-		if open := fi.Mode().Perm(); known && (open&0o002 != 0 || open&0o020 != 0 && group != 0) {
-			return fmt.Errorf("what is in %s (mode %v) %w if that user wants, because others can replace files there, and root does not write there: \"chmod -R go-w %s\", or work as another user", path, fi.Mode(), ErrOtherUser, path)
+		if err := w.walk(path, 0); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func checkSuperuserShares(path string, fi fs.FileInfo) error {
+	group, known := groupOf(fi)
+	open := fi.Mode().Perm()
+	if !known || !fi.IsDir() || fi.Mode()&fs.ModeSticky != 0 || open&0o002 == 0 && (open&0o020 == 0 || group == 0) {
+		return nil
+	}
+	return fmt.Errorf("others can replace files in %s (mode %v), so what is there %w if they want, and root does not write there: \"chmod go-w %s\", or work as another user", path, fi.Mode(), ErrOtherUser, path)
 }
 
 // userName returns the name of a user or, if there is none, what sudo takes instead.

@@ -157,7 +157,11 @@ func TestCheckSuperuserWrites(t *testing.T) {
 	if err := CheckSuperuserWrites(own, own+"/missing/too"); err != nil {
 		t.Error(err)
 	}
-	for path, named := range map[string]string{theirs: theirs, link: link, below: theirs, link + "/x": link} {
+	through := filepath.Join(t.TempDir(), "through") // a link of root's that leads through their folder
+	if err := os.Symlink(below, through); err != nil {
+		t.Fatal(err)
+	}
+	for path, named := range map[string]string{theirs: theirs, link: link, below: theirs, link + "/x": link, through: theirs, through + "/new": theirs} {
 		err := CheckSuperuserWrites(own, path)
 		if !errors.Is(err, ErrOtherUser) || !strings.Contains(err.Error(), "sudo -u ") || !strings.Contains(err.Error(), named) {
 			t.Errorf("%s: got %v, want an error that names %s and a way out", path, err, named)
@@ -182,7 +186,10 @@ func TestCheckSuperuserShares(t *testing.T) {
 		if err := os.Chmod(path, tt.mode); err != nil {
 			t.Fatal(err)
 		}
-		if err := CheckSuperuserShares(path); (err == nil) != tt.good || err != nil && !strings.Contains(err.Error(), "chmod -R go-w "+path) {
+		if err := CheckSuperuserShares(filepath.Join(path, "below")); (err == nil) != tt.good {
+			t.Errorf("below mode %v of group %d: %v", tt.mode, tt.gid, err)
+		}
+		if err := CheckSuperuserShares(path); (err == nil) != tt.good || err != nil && !strings.Contains(err.Error(), "chmod go-w "+path) {
 			t.Errorf("mode %v of group %d: %v", tt.mode, tt.gid, err)
 		}
 	}

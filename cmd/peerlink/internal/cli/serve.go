@@ -18,6 +18,7 @@ import (
 	"peerlink/admin"
 	"peerlink/broker/embedded"
 	"peerlink/broker/rabbitmq"
+	"peerlink/internal/durable"
 	"peerlink/internal/guard"
 	"peerlink/link"
 	"peerlink/local"
@@ -262,7 +263,7 @@ func findFormerQueues(ctx context.Context, cfg *link.Config) error {
 	if cfg.QueuePattern == link.DefaultQueuePattern {
 		return nil
 	}
-	if err := cfg.Dir.RecordQueuePattern(ctx, string(cfg.QueuePattern)); err != nil {
+	if err := cfg.Dir.RecordQueuePatterns(ctx, string(cfg.QueuePattern)); err != nil {
 		cfg.Log.Warn("the queue pattern can not be recorded in the node's directory: before it is changed, wait until these queues are empty", "pattern", cfg.QueuePattern, "err", err)
 	}
 	return nil
@@ -395,7 +396,7 @@ func outgoingTypes(d *node.Dir) func(string) bool {
 
 // lockState locks the state folder, which only one service may use at a time.
 func lockState(state string) (unlock func(), err error) {
-	l := flock.New(filepath.Join(state, "serve.lock"))
+	l := flock.New(filepath.Join(state, "serve.lock"), flock.SetFlag(os.O_CREATE|os.O_RDONLY|durable.NoFollow))
 	ok, err := l.TryLock()
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", state, err)
