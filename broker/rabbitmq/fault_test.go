@@ -119,13 +119,17 @@ func TestKillUnderLoad(t *testing.T) {
 	cancel()
 	<-ended
 	o.check(b.Close()) // deliveries that were not confirmed would be in the queue again
+	// RabbitMQ may hold the deliveries of the lost consumer for some seconds.
 	seen := make(map[string]bool)
-	for _, d := range append(o.take(m.inbox, -1), o.take(m.queue, -1)...) {
-		seen[string(d.Body)] = true
-	}
-	if len(seen) != count {
-		t.Errorf("%d of %d messages are there", len(seen), count)
-	}
+	eventually(t, "all messages", func() error {
+		for _, d := range append(o.take(m.inbox, -1), o.take(m.queue, -1)...) {
+			seen[string(d.Body)] = true
+		}
+		if len(seen) != count {
+			return fmt.Errorf("%d of %d messages are there", len(seen), count)
+		}
+		return nil
+	})
 	for text, want := range map[string]int{"connected to RabbitMQ": 2, "connection to RabbitMQ lost": 1} {
 		if got := strings.Count(log.String(), text); got != want {
 			t.Errorf("%q is logged %d times, want %d:\n%s", text, got, want, log)
