@@ -88,6 +88,7 @@ func TestMoreQueuesThanConnections(t *testing.T) {
 func TestRabbitMQRestartsUnderLoad(t *testing.T) {
 	s := rabbittest.Get(t)
 	authority, other := linktest.PairOn(t, ca, linktest.RabbitMQ, linktest.RabbitMQ)
+	s.AwaitSaved()
 	testInterruptions(t, authority, other, 3, func(round int) {
 		if round != 1 {
 			return

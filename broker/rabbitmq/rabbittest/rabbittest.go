@@ -236,6 +236,15 @@ func (s *Server) output() []byte {
 	return bytes.TrimSpace(text[max(0, len(text)-2000):])
 }
 
+// AwaitSaved waits until the queues declared so far survive [Server.Kill]. RabbitMQ saves the
+// registry of quorum queues half a second after its last change; a queue that is not in it begins
+// anew, without its messages.
+func (s *Server) AwaitSaved() {
+	if os.Getenv("RABBITMQ_DEFAULT_QUEUE_TYPE") == "quorum" {
+		time.Sleep(2 * time.Second)
+	}
+}
+
 // Kill kills the node, as a power failure would.
 func (s *Server) Kill() {
 	if s.process != nil {
