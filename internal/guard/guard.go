@@ -22,8 +22,9 @@ func Process() { protect() }
 func Service() { confine() }
 
 // CheckFile returns an error if users other than its owner can read or write the key file,
-// and chmod could prevent that, or if it is neither a regular file nor a pipe. On media without modes (FAT, NTFS, many network and FUSE
-// file systems) or that are read-only, the owner can not, so there is no error.
+// and chmod could prevent that, or if it is neither a regular file nor a pipe. On media without
+// modes (FAT, NTFS, many network and FUSE file systems), and on media that are read-only, the
+// owner can not change the modes, so there is no error for them.
 func CheckFile(path string) error {
 	if runtime.GOOS == "windows" {
 		return nil
@@ -47,9 +48,9 @@ func CheckFile(path string) error {
 
 // CanRestrict reports whether the owner of a file or folder can remove the given mode
 // bits, of which it has at least one. There is no list of such file systems, so
-// CanRestrict tries it with files of this user's, and restores the mode. It assumes that
-// other users can change the modes of theirs, and, for root, all users in whose folders the
-// file is: they could exchange it for another one of root's meanwhile.
+// CanRestrict changes and restores the mode of a file that belongs to this user. It assumes
+// that modes have an effect if the file belongs to another user, or if it is not safe to try:
+// in a folder of another user, who could replace the file with a link to a file of root's.
 func CanRestrict(path string, bits fs.FileMode) bool {
 	fi, err := os.Stat(path)
 	if err != nil || runtime.GOOS == "windows" {

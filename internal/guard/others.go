@@ -61,36 +61,35 @@ var ErrOtherUser = errors.New("belongs to another user")
 // one of the folders, or a folder above it, belongs to another user, or if a symbolic link to one
 // does. That user could make the superuser write into any file by means of symbolic links, and
 // could not read or change what the superuser creates. Folders that do not exist are ignored.
-func CheckSuperuserWrites(folders ...string) error {
+func CheckSuperuserWrites(folders ...string) error { return checkPaths(checkSuperuserOwns, folders) }
+
+// checkPaths calls check for the folders, for all folders above them, and for everything that
+// symbolic links among them pass through, if this process is that of the superuser.
+func checkPaths(check func(path string, fi fs.FileInfo) error, folders []string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	w := pathWalk{checked: make(map[string]bool), check: checkSuperuserOwns}
+	w := pathWalk{checked: make(map[string]bool), check: check}
 	for _, path := range folders {
-		if err := w.walk(path, 0); err != nil {
+		if err := w.walk(path); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// pathWalk checks folders, all folders above them, and everything that symbolic links among them
-// pass through.
 type pathWalk struct {
-	checked map[string]bool
+	checked map[string]bool // so symbolic links in a circle do not matter
 	check   func(path string, fi fs.FileInfo) error
 }
 
-// maxLinks is the maximum number of symbolic links on a path, as on Linux.
-const maxLinks = 40
-
-func (w *pathWalk) walk(path string, links int) error {
+func (w *pathWalk) walk(path string) error {
 	path, err := filepath.Abs(path)
 	if err != nil || w.checked[path] || path == filepath.Dir(path) {
 		return err
 	}
 	w.checked[path] = true
-	if err := w.walk(filepath.Dir(path), links); err != nil {
+	if err := w.walk(filepath.Dir(path)); err != nil {
 		return err
 	}
 	fi, err := os.Lstat(path)
@@ -107,13 +106,16 @@ func (w *pathWalk) walk(path string, links int) error {
 	if err != nil {
 		return err
 	}
-	if links == maxLinks {
-		return fmt.Errorf("%s: too many symbolic links", path)
-	}
 	if !filepath.IsAbs(target) {
-		target = filepath.Join(filepath.Dir(path), target)
+		// Relative to where the link is, which is not what its path says if a folder above it is
+		// a link, too.
+		folder, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		target = filepath.Join(folder, target)
 	}
-	return w.walk(target, links+1)
+	return w.walk(target)
 }
 
 // checkSuperuserOwns returns an error if a folder, or a symbolic link, belongs to another user
@@ -128,18 +130,7 @@ func checkSuperuserOwns(path string, fi fs.FileInfo) error {
 // CheckSuperuserShares returns an error if this process is that of the superuser (Unix root), and
 // a group or all users can create and replace files in one of the folders, or in one above it that
 // has no sticky bit, as with CheckSuperuserWrites.
-func CheckSuperuserShares(folders ...string) error {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	w := pathWalk{checked: make(map[string]bool), check: checkSuperuserShares}
-	for _, path := range folders {
-		if err := w.walk(path, 0); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func CheckSuperuserShares(folders ...string) error { return checkPaths(checkSuperuserShares, folders) }
 
 func checkSuperuserShares(path string, fi fs.FileInfo) error {
 	group, known := groupOf(fi)

@@ -157,11 +157,23 @@ func TestCheckSuperuserWrites(t *testing.T) {
 	if err := CheckSuperuserWrites(own, own+"/missing/too"); err != nil {
 		t.Error(err)
 	}
+	// A relative link of root's that leads to their folder from where it is, and elsewhere from
+	// where its path seems to be.
+	deep := filepath.Join(filepath.Dir(theirs), "deep", "deeper")
+	if err := os.MkdirAll(deep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	relative, alias := filepath.Join(deep, "relative"), filepath.Join(t.TempDir(), "alias")
+	for link, to := range map[string]string{relative: "../../" + filepath.Base(theirs), alias: deep} {
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+	}
 	through := filepath.Join(t.TempDir(), "through") // a link of root's that leads through their folder
 	if err := os.Symlink(below, through); err != nil {
 		t.Fatal(err)
 	}
-	for path, named := range map[string]string{theirs: theirs, link: link, below: theirs, link + "/x": link, through: theirs, through + "/new": theirs} {
+	for path, named := range map[string]string{theirs: theirs, link: link, below: theirs, link + "/x": link, through: theirs, through + "/new": theirs, alias + "/relative": theirs} {
 		err := CheckSuperuserWrites(own, path)
 		if !errors.Is(err, ErrOtherUser) || !strings.Contains(err.Error(), "sudo -u ") || !strings.Contains(err.Error(), named) {
 			t.Errorf("%s: got %v, want an error that names %s and a way out", path, err, named)
