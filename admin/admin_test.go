@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -309,5 +310,24 @@ func TestClient(t *testing.T) {
 	}
 	if err := c.SetLogLevel(t.Context(), "loud"); err == nil || !strings.Contains(err.Error(), "expected error, warning") {
 		t.Errorf("bad level: %v", err)
+	}
+}
+
+// Whoever listens at the address instead of a service does not use up the memory of a client:
+// an answer with very many values is refused before it is parsed.
+func TestClientBounds(t *testing.T) {
+	for name, value := range map[string]string{"nulls": `null`, "objects": `{}`, "strings in peers": `""`, "numbers": `1`} {
+		for _, list := range []string{"peers", "certificates", "rejected"} {
+			body := `{"id": "1234abcd", "` + list + `": [` + strings.Repeat(value+",", maxAnswer/(len(value)+1)-100) + value + `]}`
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }))
+			address, err := ParseAddress(s.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := NewClient(address).Links(t.Context()); err == nil || !strings.Contains(err.Error(), "expected at most") {
+				t.Errorf("%s in %s: %v", name, list, err)
+			}
+			s.Close()
+		}
 	}
 }

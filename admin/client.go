@@ -17,6 +17,8 @@ import (
 const (
 	clientTimeout = 15 * time.Second
 	maxAnswer     = 16 << 20
+	// maxValues is the maximum number of commas in an answer, and so, about, of JSON values.
+	maxValues = 1_000_000
 	// maxObjects is the maximum number of JSON objects and nulls in an answer. Each can cost
 	// half a kilobyte of memory.
 	maxObjects = 60_000
@@ -53,6 +55,9 @@ func (c *Client) Links(ctx context.Context) (*Links, error) {
 	}
 	if n := bytes.Count(body, []byte("{")) + bytes.Count(body, []byte("null")); n > maxObjects {
 		return nil, fmt.Errorf("%s: the answer is not that of a peerlink service: it has %d objects, expected at most %d", c.address, n, maxObjects)
+	}
+	if n := bytes.Count(body, []byte(",")); n > maxValues {
+		return nil, fmt.Errorf("%s: the answer is not that of a peerlink service: it has %d values, expected at most %d", c.address, n, maxValues)
 	}
 	l := new(Links)
 	if err := json.Unmarshal(body, l); err != nil {

@@ -101,14 +101,22 @@ func (b *refusingBroker) Consume(ctx context.Context, queue string) (broker.Cons
 	return b.Broker.Consume(ctx, queue)
 }
 
+// nodesWithRefusingBroker returns two nodes that are peers and not started. The first has a
+// refusingBroker.
+func nodesWithRefusingBroker(t *testing.T) (authority, other *linktest.Node, refusing *refusingBroker) {
+	t.Helper()
+	authority, other = linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	refusing = &refusingBroker{Broker: authority.Config.Broker}
+	authority.Config.Broker = refusing
+	return authority, other, refusing
+}
+
 // A service is not healthy while the queues of one of its peers cannot be bound or
 // consumed, and is again when they can.
 func TestHealthOfQueues(t *testing.T) {
 	t.Parallel()
-	authority, other := linktest.New(t, aa), linktest.New(t, ca)
-	nodetest.Peer(t, authority.Node, other.Node)
-	refusing := &refusingBroker{Broker: authority.Config.Broker}
-	authority.Config.Broker = refusing
+	authority, other, refusing := nodesWithRefusingBroker(t)
 	refusing.bind.Store(true)
 	other.Start()
 	authority.Start()
@@ -175,10 +183,7 @@ func TestHealthAfterRecheck(t *testing.T) {
 // broker is.
 func TestHealthBesideRefusingPeer(t *testing.T) {
 	t.Parallel()
-	authority, other := linktest.New(t, aa), linktest.New(t, ca)
-	nodetest.Peer(t, authority.Node, other.Node)
-	refusing := &refusingBroker{Broker: authority.Config.Broker}
-	authority.Config.Broker = refusing
+	authority, other, refusing := nodesWithRefusingBroker(t)
 	refusing.inUse.Store(true)
 	if _, err := other.DeactivatePeer(t.Context(), authority.Identity().ID); err != nil {
 		t.Fatal(err)

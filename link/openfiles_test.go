@@ -2,8 +2,9 @@ package link
 
 import (
 	"math"
-	"peerlink/internal/pendingconns"
 	"testing"
+
+	"peerlink/internal/pendingconns"
 )
 
 // Whatever the limit of open files is, unauthenticated clients have a good part of it, so

@@ -71,10 +71,10 @@ func (r *reconciler) reconcileLoop(ctx, graceCtx context.Context) {
 		err := r.reconcile(ctx, graceCtx)
 		r.followDue(ctx)
 		r.checkOwnStompTOML()
-		r.keepQueuePatterns(ctx)
 		switch {
 		case ctx.Err() != nil:
 		case err == nil:
+			r.keepQueuePatterns(ctx)
 			r.setHealth(nil)
 			lastErr = ""
 		case err.Error() != lastErr:
@@ -166,11 +166,7 @@ func (r *reconciler) reconcilePeer(ctx, graceCtx context.Context, p *peer) {
 	if errors.Is(err, errBindPending) {
 		return
 	}
-	if errors.As(err, new(*brokerError)) {
-		r.brokerTroubles.set(p.id, err)
-	} else {
-		r.brokerTroubles.set(p.id, nil)
-	}
+	r.brokerTroubles.set(p.id, err)
 	switch {
 	case err == nil:
 		p.stamp, p.appliedUpdate, p.lastErr = &stamp, update, ""
@@ -286,10 +282,11 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 // keepQueuePatterns records the patterns of the names of queues again if the record has changed: the
 // directory may have been replaced by a copy without the record, or with an older one. If that
 // fails, for example because a command holds the directory's lock, the next poll tries again; the
-// service has logged at its start whether it can record the patterns.
+// service has logged at its start whether it can record the patterns. The directory must just
+// have been reconciled, so that it is that of this node.
 func (r *reconciler) keepQueuePatterns(ctx context.Context) {
 	stamp := r.cfg.Dir.QueuePatternsStamp()
-	if !r.cfg.KeepQueuePatterns || r.patternsStamp != nil && stamp == *r.patternsStamp || r.cfg.Dir.CheckIdentity() != nil {
+	if !r.cfg.KeepQueuePatterns || r.patternsStamp != nil && stamp == *r.patternsStamp {
 		return
 	}
 	var patterns []string

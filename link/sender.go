@@ -115,7 +115,7 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 	if ok {
 		r.succeeded()
 	}
-	sd.recordBrokerTrouble(err)
+	sd.s.brokerTroubles.set(sd.queue, err)
 	// The order matters: broker.ErrInUse comes in a *brokerError, and is no failure.
 	// recordStandby and checkRotation change sd, too.
 	switch {
@@ -148,16 +148,6 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 		}
 	}
 	return pause
-}
-
-// recordBrokerTrouble records whether the queue could not be used in the last attempt. Whatever
-// else has ended the attempt says nothing against the broker: what a peer does must not
-// determine the node's health.
-func (sd *sender) recordBrokerTrouble(err error) {
-	if !errors.As(err, new(*brokerError)) || errors.Is(err, broker.ErrInUse) {
-		err = nil
-	}
-	sd.s.brokerTroubles.set(sd.queue, err)
 }
 
 // brokerError is an error of this node's broker, which the peer has not caused.

@@ -148,7 +148,7 @@ func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
 		if limit := se.sender.s.cfg.IdleTimeout; limit > 0 && time.Since(start) > limit {
 			return nil, &brokerError{err}
 		}
-		troubles.set(object, err)
+		troubles.set(object, &brokerError{err})
 		se.sender.peer.stats.recordError(err)
 		se.sender.logThrottled(se.log, slog.LevelWarn, brokerUnusable, "err", err)
 		select {

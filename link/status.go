@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"peerlink/broker"
 	"peerlink/node"
 )
 
@@ -201,12 +202,13 @@ type brokerTrouble struct {
 	since time.Time
 }
 
-// set records that an object cannot be used for the reason err or, if err is nil, that
-// the object can be used.
+// set records that an object cannot be used if err is an error of the broker. Any other error
+// says nothing against the broker, nor does [broker.ErrInUse]: what a peer does must not
+// determine the node's health.
 func (t *brokerTroubles) set(object string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err == nil {
+	if !errors.As(err, new(*brokerError)) || errors.Is(err, broker.ErrInUse) {
 		delete(t.list, object)
 		return
 	}

@@ -110,13 +110,14 @@ func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
 		return nil, err
 	}
 	serials := make(map[string]bool) // of the peers' certificates
+	deadline := time.Now().Add(makingTime)
 	var errs []error
 	for _, id := range ids {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		ofPeer, serial, err := d.peerGrants(id)
-		for start := time.Now(); err != nil && d.isBeingMade(id) && time.Since(start) < makingTime; {
+		for err != nil && d.isBeingMade(id) && time.Now().Before(deadline) {
 			if sleepErr := wait.Sleep(ctx, makingTime/20); sleepErr != nil {
 				return nil, sleepErr
 			}
@@ -145,8 +146,9 @@ func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
 	return list, errors.Join(errs...)
 }
 
-// makingTime is how long the reference scripts take to make the files of a new peer, on a busy
-// machine, if they ask nothing meanwhile.
+// makingTime is how long certifiedGrants waits, for all peers together, for directories that are
+// being made. The reference scripts take less for a peer, on a busy machine, if they ask nothing
+// meanwhile.
 const makingTime = 2 * time.Second
 
 // isBeingMade reports whether the directory of a peer has changed recently: the reference scripts,

@@ -51,8 +51,8 @@ type renewals struct {
 	consumer *consumer
 	to       queuePublisher
 	due      wait.Signal     // notified when waiting has messages
-	waiting  []amqp.Delivery // to be replaced, in order; guarded by c.mu
-	done     wait.Signal     // notified when wait is empty
+	waiting  []amqp.Delivery // to be replaced, in order; guarded by consumer.mu
+	done     wait.Signal     // notified when waiting is empty
 }
 
 // finish waits, up to closeTimeout, until all waiting messages are replaced. Otherwise
@@ -80,7 +80,7 @@ func (r *renewals) takeIfRenewable(d amqp.Delivery) bool {
 		return false
 	}
 	if r.consumer.broker.publishing.blocked() != nil {
-		r.consumer.broker.noteUnrenewed(r.consumer.queue)
+		r.consumer.broker.recordUnrenewed(r.consumer.queue)
 		return false
 	}
 	r.waiting = append(r.waiting, d)
@@ -88,8 +88,8 @@ func (r *renewals) takeIfRenewable(d amqp.Delivery) bool {
 	return true
 }
 
-// noteUnrenewed records that a queue has messages that have to be replaced, and can not be.
-func (b *Broker) noteUnrenewed(queue string) {
+// recordUnrenewed records that a queue has messages that have to be replaced by copies, and cannot be now.
+func (b *Broker) recordUnrenewed(queue string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.unrenewed[queue] = true
@@ -108,7 +108,7 @@ func (b *Broker) checkRenewable(queue string) error {
 	if !b.unrenewed[queue] {
 		return nil
 	}
-	return fmt.Errorf("its messages were given out often, and can not be replaced by copies now: %w", blocked)
+	return fmt.Errorf("its messages were delivered often, and can not be replaced by copies now: %w", blocked)
 }
 
 // run replaces messages until the consumer ends.
