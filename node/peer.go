@@ -1,10 +1,12 @@
 package node
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path"
 	"path/filepath"
@@ -74,6 +76,27 @@ func (d *Dir) PeerIDs() ([]string, error) {
 	}
 	sort.Strings(ids)
 	return ids, nil
+}
+
+// eachPeer iterates over the node IDs of all peers. It ends with an error if they cannot be read,
+// or if ctx is done.
+func (d *Dir) eachPeer(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		ids, err := d.PeerIDs()
+		if err != nil {
+			yield("", err)
+			return
+		}
+		for _, id := range ids {
+			if err := ctx.Err(); err != nil {
+				yield("", err)
+				return
+			}
+			if !yield(id, nil) {
+				return
+			}
+		}
+	}
 }
 
 // HasPeer reports whether a peer's directory has any of the peer's certificates, or cannot

@@ -289,13 +289,9 @@ func (d *Dir) leftovers(ctx context.Context) (found []Defect, err error) {
 // peerCertificates finds peer certificates that this node has issued, and that are missing or
 // damaged in the peer's directory, although certs/ has a copy.
 func (d *Dir) peerCertificates(ctx context.Context) (found []Defect, err error) {
-	ids, err := d.PeerIDs()
-	if err != nil {
-		return nil, err
-	}
-	for _, id := range ids {
-		if ctx.Err() != nil {
-			return found, ctx.Err()
+	for id, err := range d.eachPeer(ctx) {
+		if err != nil {
+			return found, err
 		}
 		_, reason := readCert(d.file("peers", id), "peercert.crt")
 		if !isLost(reason) {
@@ -454,13 +450,9 @@ func (d *Dir) unusedReservations(p pool, reserved []grant, given grants) (found 
 // subnetFiles finds files with the subnet that the node and a peer have agreed on which are
 // missing, damaged or changed. The subnet in the certificate, which both nodes have, decides.
 func (d *Dir) subnetFiles(ctx context.Context) (found []Defect, err error) {
-	ids, err := d.PeerIDs()
-	if err != nil {
-		return nil, err
-	}
-	for _, id := range ids {
-		if ctx.Err() != nil {
-			return found, ctx.Err()
+	for id, err := range d.eachPeer(ctx) {
+		if err != nil {
+			return found, err
 		}
 		name, certName := d.subnetFile(id)
 		cert, err := readCert(d.file("peers", id), certName)

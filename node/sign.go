@@ -299,9 +299,7 @@ func (d *Dir) addPeer(ctx context.Context, dir string, b *infobundle.Bundle, key
 	if err != nil {
 		return err
 	}
-	cert, err := d.sign(key, func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error) {
-		return a.SignPeer(b.Root, subnet, serial, time.Now())
-	})
+	cert, err := d.signPeer(key, b, subnet)
 	if cert == nil && isNew {
 		err = errors.Join(err, d.pool(b.Identity.Type).release(subnet))
 	}
@@ -348,13 +346,18 @@ func (d *Dir) renewPeer(ctx context.Context, dir string, b *infobundle.Bundle, k
 	if err := (&Locked{d: d}).ensureSubnet(ctx, b.Identity, subnet); err != nil {
 		return err
 	}
-	cert, err := d.sign(key, func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error) {
-		return a.SignPeer(b.Root, subnet, serial, time.Now())
-	})
+	cert, err := d.signPeer(key, b, subnet)
 	if err != nil {
 		return err
 	}
 	return durable.Replace(filepath.Join(dir, "peercert.crt"), pki.EncodeCertificatePEM(cert), 0o644)
+}
+
+// signPeer signs a peer certificate for the node of a bundle, see sign.
+func (d *Dir) signPeer(key crypto.Signer, b *infobundle.Bundle, subnet string) (*x509.Certificate, error) {
+	return d.sign(key, func(a *pki.Authority, serial *big.Int) (*x509.Certificate, error) {
+		return a.SignPeer(b.Root, subnet, serial, time.Now())
+	})
 }
 
 // sign makes a certificate with a new serial number, by calling issue, and records it. If issue
@@ -437,8 +440,8 @@ func (d *Dir) installPeer(dir string, b *infobundle.Bundle, cert *x509.Certifica
 	return durable.SyncDir(d.file("peers"))
 }
 
-// removeLeftovers removes the incomplete directories of peers that interrupted commands have left. The caller must hold the
-// directory's lock.
+// removeLeftovers removes the incomplete directories of peers that interrupted commands have left.
+// The caller must hold the directory's lock.
 func (d *Dir) removeLeftovers() error {
 	leftovers, err := filesIn(d.file("peers"), func(name string) bool { return strings.HasPrefix(name, newPeerPrefix) })
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"peerlink/broker"
+	"peerlink/internal/durable"
 )
 
 // copyFile copies a file of a store.
@@ -129,18 +129,22 @@ func TestFilesBesideStoreAreNoLinks(t *testing.T) {
 			t.Skip(err)
 		}
 	}
+	made := filepath.Join(t.TempDir(), "made")
+	if err := os.Symlink(made, path+"-turn"); err != nil {
+		t.Skip(err)
+	}
 	s, err := Open(path, Options{Service: true, Reserve: 1 << 16})
 	if err != nil {
 		t.Fatal(err)
-	}
-	if err := s.PutAll(t.Context(), "q", make([]broker.Outgoing, 1)); err != nil {
-		t.Log(err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(victim); err != nil || string(got) != "precious" {
 		t.Errorf("the file where the links lead to has %d bytes, %v", len(got), err)
+	}
+	if _, err := os.Lstat(made); err == nil && durable.NoFollow != 0 {
+		t.Error("a file has been created where a link leads to")
 	}
 }
 

@@ -136,11 +136,7 @@ func TestGivenOutOften(t *testing.T) {
 	for range 30 {
 		c, err := b.Consume(testContext(t), queue)
 		o.check(err)
-		for got := 0; got <= count; {
-			ds, err := c.Next(testContext(t), count+1)
-			o.check(err)
-			got += len(ds)
-		}
+		nextAll(t, c, count+1)
 		o.check(c.Close())
 	}
 	if n := len(o.take(deadLetterQueue(queue), -1)); n > 0 {
@@ -202,11 +198,7 @@ func TestGivenOutOftenDuringAlarm(t *testing.T) {
 			continue
 		}
 		o.check(err)
-		for got := 0; got < count; {
-			ds, err := c.Next(testContext(t), count)
-			o.check(err)
-			got += len(ds)
-		}
+		nextAll(t, c, count)
 		o.check(c.Close())
 	}
 	if n := len(o.take(deadLetterQueue(queue), -1)); n > 0 || refused == 0 {
@@ -218,10 +210,18 @@ func TestGivenOutOftenDuringAlarm(t *testing.T) {
 		c, err = b.Consume(testContext(t), queue)
 		return err
 	})
-	for got := 0; got < count; {
-		ds, err := c.Next(testContext(t), count)
-		o.check(err)
+	nextAll(t, c, count)
+	o.check(c.Close())
+}
+
+// nextAll waits until a consumer has delivered n messages.
+func nextAll(t *testing.T, c broker.Consumer, n int) {
+	t.Helper()
+	for got := 0; got < n; {
+		ds, err := c.Next(testContext(t), n)
+		if err != nil {
+			t.Fatal(err)
+		}
 		got += len(ds)
 	}
-	o.check(c.Close())
 }

@@ -11,7 +11,7 @@ import (
 // link leads out of root, and a link in the place of the file is replaced.
 func ReplaceIn(root *os.Root, name string, data []byte, mode fs.FileMode) error {
 	tmp := path.Join(path.Dir(name), tempPrefix(path.Base(name))+randomDigits())
-	if err := writeIn(root, tmp, path.Dir(name), data, mode); err != nil {
+	if err := writeIn(root, tmp, data, mode); err != nil {
 		root.Remove(tmp)
 		return withPath(err, name)
 	}
@@ -22,8 +22,7 @@ func ReplaceIn(root *os.Root, name string, data []byte, mode fs.FileMode) error 
 	return syncDirIn(root, path.Dir(name))
 }
 
-// writeIn writes a new file, which belongs to the owner of its folder.
-func writeIn(root *os.Root, name, folder string, data []byte, mode fs.FileMode) error {
+func writeIn(root *os.Root, name string, data []byte, mode fs.FileMode) error {
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -34,9 +33,6 @@ func writeIn(root *os.Root, name, folder string, data []byte, mode fs.FileMode) 
 	}
 	if err := ignoreNoModes(f.Chmod(mode)); err != nil {
 		return err
-	}
-	if fi, err := root.Stat(folder); err == nil {
-		keepOwner(f, fi)
 	}
 	if err := f.Sync(); err != nil {
 		return err

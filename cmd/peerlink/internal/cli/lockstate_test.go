@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+
+	"peerlink/internal/durable"
 )
 
 // A second service is refused, also when the lock's file was removed under the first.
@@ -31,6 +33,22 @@ func TestLockState(t *testing.T) {
 		t.Fatal(err)
 	}
 	unlock()
+}
+
+// The lock is not made through a symbolic link, which others may have put into a folder that is a
+// group's.
+func TestLockStateThroughLink(t *testing.T) {
+	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "nologin")
+	if err := os.Symlink(victim, filepath.Join(dir, "serve.lock")); err != nil || durable.NoFollow == 0 {
+		t.Skipf("no symbolic links, or they are always followed: %v", err)
+	}
+	if unlock, err := lockState(dir); err == nil {
+		unlock()
+		t.Error("locked through a symbolic link")
+	}
+	if _, err := os.Lstat(victim); err == nil {
+		t.Error("the file where the link leads to has been created")
+	}
 }
 
 // A state folder is refused if every user can replace it, because a folder above it is
