@@ -54,7 +54,7 @@ func (c *Client) Links(ctx context.Context) (*Links, error) {
 		return nil, err
 	}
 	if n := bytes.Count(body, []byte("{")) + bytes.Count(body, []byte("null")); n > maxObjects {
-		return nil, fmt.Errorf("%s: the answer is not that of a peerlink service: it has %d objects, expected at most %d", c.address, n, maxObjects)
+		return nil, fmt.Errorf("%s: the answer is not that of a peerlink service: it has %d objects and nulls, expected at most %d", c.address, n, maxObjects)
 	}
 	if n := bytes.Count(body, []byte(",")); n > maxValues {
 		return nil, fmt.Errorf("%s: the answer is not that of a peerlink service: it has %d values, expected at most %d", c.address, n, maxValues)

@@ -25,7 +25,7 @@ const (
 
 // lockDoor locks the state folder. It returns errInUse if another door is open on it.
 func lockDoor(stateDir string) (*flock.Flock, error) {
-	l := flock.New(filepath.Join(stateDir, lockFile), flock.SetFlag(os.O_CREATE|os.O_RDONLY|durable.NoFollow))
+	l := durable.NewFlock(filepath.Join(stateDir, lockFile))
 	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
 	defer cancel()
 	ok, err := l.TryLockContext(ctx, 10*time.Millisecond)
@@ -36,7 +36,7 @@ func lockDoor(stateDir string) (*flock.Flock, error) {
 	if err == nil || errors.Is(err, context.DeadlineExceeded) {
 		return nil, fmt.Errorf("%w: %s is locked", errInUse, l.Path())
 	}
-	return nil, fmt.Errorf("lock the state folder: %w", err)
+	return nil, fmt.Errorf("lock the state folder: %w", durable.ExplainLink(l.Path(), err))
 }
 
 // isOpen reports whether a door is open on the state folder.

@@ -3,6 +3,7 @@ package local
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"peerlink/internal/durable"
@@ -18,6 +19,8 @@ func TestLockThroughLink(t *testing.T) {
 	if l, err := lockDoor(dir); err == nil {
 		l.Close()
 		t.Error("locked through a symbolic link")
+	} else if !strings.Contains(err.Error(), "remove the link") {
+		t.Errorf("%v names no way out", err)
 	}
 	if _, err := os.Lstat(victim); err == nil {
 		t.Error("the file where the link leads to has been created")

@@ -29,7 +29,7 @@ type fairLock struct {
 const fairLockPoll = time.Millisecond
 
 func newFairLock(path string) fairLock {
-	return fairLock{flock.New(path+"-turn", flock.SetFlag(os.O_CREATE|os.O_RDONLY|durable.NoFollow))}
+	return fairLock{durable.NewFlock(path + "-turn")}
 }
 
 // lock acquires the lock. It returns without the lock after an error, or after busyTimeout.

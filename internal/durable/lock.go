@@ -60,9 +60,24 @@ func Lock(ctx context.Context, dir string) (unlock func(), err error) {
 	}
 }
 
+// NewFlock returns a lock on the file at path, which is created with access for its owner only.
+// A symbolic link there is an error, see [ExplainLink].
+func NewFlock(path string) *flock.Flock {
+	return flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR|NoFollow), flock.SetPermissions(0o600))
+}
+
+// ExplainLink returns what to do if err, of opening the file at path with [NoFollow], is due to a
+// symbolic link there, and err otherwise.
+func ExplainLink(path string, err error) error {
+	if fi, statErr := os.Lstat(path); err != nil && statErr == nil && fi.Mode()&fs.ModeSymlink != 0 {
+		return fmt.Errorf("%s is a symbolic link, through which it is not made: remove the link", path)
+	}
+	return err
+}
+
 // tryLock returns nil if another process holds the lock.
 func tryLock(path string) (unlock func(), err error) {
-	l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR|NoFollow), flock.SetPermissions(0o600))
+	l := NewFlock(path)
 	locked, err := l.TryLock()
 	if err == nil && locked {
 		locked, err = isAt(l, path)
@@ -70,7 +85,7 @@ func tryLock(path string) (unlock func(), err error) {
 	if err != nil || !locked {
 		l.Close()
 		if err != nil {
-			err = fmt.Errorf("lock %s: %w", filepath.Dir(path), err)
+			err = fmt.Errorf("lock %s: %w", filepath.Dir(path), ExplainLink(path, err))
 		}
 		return nil, err
 	}

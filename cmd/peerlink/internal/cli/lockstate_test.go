@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"peerlink/internal/durable"
@@ -45,6 +46,8 @@ func TestLockStateThroughLink(t *testing.T) {
 	if unlock, err := lockState(dir); err == nil {
 		unlock()
 		t.Error("locked through a symbolic link")
+	} else if !strings.Contains(err.Error(), "remove the link") {
+		t.Errorf("%v names no way out", err)
 	}
 	if _, err := os.Lstat(victim); err == nil {
 		t.Error("the file where the link leads to has been created")

@@ -396,10 +396,10 @@ func outgoingTypes(d *node.Dir) func(string) bool {
 
 // lockState locks the state folder, which only one service may use at a time.
 func lockState(state string) (unlock func(), err error) {
-	l := flock.New(filepath.Join(state, "serve.lock"), flock.SetFlag(os.O_CREATE|os.O_RDONLY|durable.NoFollow))
+	l := durable.NewFlock(filepath.Join(state, "serve.lock"))
 	ok, err := l.TryLock()
 	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", state, err)
+		return nil, fmt.Errorf("lock %s: %w", state, durable.ExplainLink(l.Path(), err))
 	}
 	if !ok {
 		return nil, fmt.Errorf("another \"peerlink serve\" is running with the state folder %s", state)
