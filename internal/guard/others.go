@@ -54,8 +54,8 @@ func checkOwner(path string, fi fs.FileInfo) error {
 	return fmt.Errorf("%s belongs to another user (%d), who can read and change it: expected a file of your own (user %d); take a copy (\"install -m 600\"), or work as that user", path, owner, os.Geteuid())
 }
 
-// ErrOtherUser is wrapped by the errors of [CheckSuperuserWrites] and [CheckSuperuserShares].
-var ErrOtherUser = errors.New("belongs to another user")
+// ErrUnsafeForRoot is wrapped by the errors of [CheckSuperuserWrites] and [CheckSuperuserShares].
+var ErrUnsafeForRoot = errors.New("root does not write there")
 
 // CheckSuperuserWrites returns an error if this process is that of the superuser (Unix root), and
 // one of the folders, or a folder above it, belongs to another user, or if a symbolic link to one
@@ -122,7 +122,7 @@ func (w *pathWalk) walk(path string) error {
 // than root.
 func checkSuperuserOwns(path string, fi fs.FileInfo) error {
 	if owner, known := ownerOf(fi); known && owner != 0 {
-		return fmt.Errorf("%s %w (%s), and root does not write there, because that user could redirect what is written to any file: work as that user (\"sudo -u %s peerlink ...\"), with copies of the files that the command needs where that user can read them; a root key that is to stay root's signs by \"request new\", \"fulfil\" and \"request file\"", path, ErrOtherUser, describeUser(owner), userName(owner))
+		return fmt.Errorf("%s belongs to another user (%s), who could redirect what is written to any file, so %w: work as that user (\"sudo -u %s peerlink ...\"), with copies of the files that the command needs where that user can read them; a root key that is to stay root's signs by \"request new\", \"fulfil\" and \"request file\"", path, describeUser(owner), ErrUnsafeForRoot, userName(owner))
 	}
 	return nil
 }
@@ -138,7 +138,7 @@ func checkSuperuserShares(path string, fi fs.FileInfo) error {
 	if !known || !fi.IsDir() || fi.Mode()&fs.ModeSticky != 0 || open&0o002 == 0 && (open&0o020 == 0 || group == 0) {
 		return nil
 	}
-	return fmt.Errorf("others can replace files in %s (mode %v), so what is there %w if they want, and root does not write there: \"chmod go-w %s\", or work as another user", path, fi.Mode(), ErrOtherUser, path)
+	return fmt.Errorf("other users can replace files in %s (mode %v), so %w: \"chmod go-w %s\", or work as another user", path, fi.Mode(), ErrUnsafeForRoot, path)
 }
 
 // userName returns the name of a user or, if there is none, what sudo takes instead.
