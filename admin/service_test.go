@@ -27,7 +27,7 @@ func TestMetricsOfService(t *testing.T) {
 	authority.Start()
 	other.Put(authority, linktest.Message(t, other, authority, 1))
 	authority.Take(1)
-	other.Left(authority, 0)
+	other.WaitDrained(authority, 0)
 
 	id := authority.Identity().ID
 	_, text, _ := ask(t, s, "GET", "/metrics", "")

@@ -97,7 +97,7 @@ func BenchmarkStorePut(b *testing.B) {
 func BenchmarkStoreTake(b *testing.B) {
 	store := openStore(b)
 	ctx := context.Background()
-	q := broker.PeerQueue{PeerID: "x", Prefix: "aa", Exchange: "to_creditors", BindingKey: "#", Queues: []string{"q"}}
+	q := broker.PeerBinding{PeerID: "x", Prefix: "aa", Exchange: "to_creditors", BindingKey: "#", Queues: []string{"q"}}
 	if err := store.Bind(ctx, q); err != nil {
 		b.Fatal(err)
 	}

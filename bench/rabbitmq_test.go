@@ -191,7 +191,7 @@ func (q *queues) declareQueues(number int) {
 	q.check(err)
 	view, err := link.View(q.from.Dir, peer)
 	q.check(err)
-	queue, err := link.PeerQueue(q.from.Dir, peer, view, link.DefaultQueuePattern)
+	queue, err := link.BindingOf(q.from.Dir, peer, view, link.DefaultQueuePattern)
 	q.check(err)
 	q.queues = queue.Queues
 	q.check(r.Bind(q.b.Context(), queue))

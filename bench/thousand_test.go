@@ -108,7 +108,7 @@ func newPeersBenchmark(b *testing.B, apart bool, key pki.KeyKind) *peersBenchmar
 	m.authority.Start()
 	m.honest.Start()
 	m.honest.Put(m.authority, linktest.Message(b, m.honest, m.authority, 0)) // there is a link
-	m.honest.Left(m.authority, 0)
+	m.honest.WaitDrained(m.authority, 0)
 	m.command("start")
 	m.awaitLinks(b)
 	return m

@@ -62,9 +62,9 @@ type Header struct {
 	Value any
 }
 
-// PeerQueue describes the objects that carry the messages for one peer: the exchange that
+// PeerBinding describes the objects that carry the messages for one peer: the exchange that
 // the applications send to, and the queue or queues bound to it.
-type PeerQueue struct {
+type PeerBinding struct {
 	PeerID     string   // the peer's node ID
 	Prefix     string   // "aa", "ca" or "da", depending on the type of the node that owns the queue
 	Exchange   string   // "to_creditors", "to_debtors", "creditors_out" or "debtors_out"
@@ -76,12 +76,12 @@ type PeerQueue struct {
 // Broker stores messages durably. All methods are safe for concurrent use.
 type Broker interface {
 	// Bind creates the objects for a peer, unless they exist, so that messages for the
-	// peer are routed to its queues. A later call with a changed PeerQueue updates the
+	// peer are routed to its queues. A later call with a changed PeerBinding updates the
 	// objects.
-	Bind(ctx context.Context, q PeerQueue) error
+	Bind(ctx context.Context, q PeerBinding) error
 	// Unbind removes the bindings that Bind made: from then on, no message is routed to
 	// the peer's queues. Queued messages stay.
-	Unbind(ctx context.Context, q PeerQueue) error
+	Unbind(ctx context.Context, q PeerBinding) error
 	// CheckInUse reports [ErrInUse] if the queue has a consumer. It is an early check: a
 	// caller need not prepare for a Consume that would fail. Only Consume is
 	// authoritative.
@@ -158,7 +158,7 @@ type FormerQueues interface {
 	// UnbindFormer removes the bindings of former queues, whose messages were sent to a peer
 	// before, as far as these queues exist: no more messages are routed to them. It returns
 	// the names of those former queues that have messages. The peer's present objects are q.
-	UnbindFormer(ctx context.Context, q PeerQueue, former []string) (waiting []string, err error)
+	UnbindFormer(ctx context.Context, q PeerBinding, former []string) (waiting []string, err error)
 }
 
 // Quotas is implemented by a [Broker] that limits how much it stores for each peer until

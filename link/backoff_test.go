@@ -72,7 +72,7 @@ func TestBackOffIsResetBySuccess(t *testing.T) {
 	stop()
 	authority.Start()
 	authority.Take(1)
-	other.Left(authority, 0)
+	other.WaitDrained(authority, 0)
 	before := len(other.Log.String())
 	if err := authority.Stop(); err != nil {
 		t.Fatal(err)

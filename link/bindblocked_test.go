@@ -22,7 +22,7 @@ type stuckBroker struct {
 	once     sync.Once
 }
 
-func (b *stuckBroker) Bind(ctx context.Context, q broker.PeerQueue) error {
+func (b *stuckBroker) Bind(ctx context.Context, q broker.PeerBinding) error {
 	if q.PeerID != b.peer {
 		return b.Broker.Bind(ctx, q)
 	}

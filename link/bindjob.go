@@ -15,7 +15,7 @@ import (
 // reconciled again with the current content of its directory.
 type bindJob struct {
 	unbind bool // unbind the queues; otherwise bind them
-	queue  broker.PeerQueue
+	queue  broker.PeerBinding
 	former []string      // names of queues that may have led to the peer before
 	done   chan struct{} // closed when the fields below are set
 
@@ -49,13 +49,13 @@ func (j *bindJob) pending() bool {
 
 // bind starts to bind the queues of a peer. It returns errBindPending until that is done,
 // and must be called again then.
-func (r *reconciler) bind(ctx context.Context, p *peer, q broker.PeerQueue) error {
+func (r *reconciler) bind(ctx context.Context, p *peer, q broker.PeerBinding) error {
 	return r.startBindJob(ctx, p, &bindJob{queue: q, former: r.formerQueues(q)})
 }
 
 // unbind starts to unbind the queues of a peer. It returns errBindPending until that is
 // done, and must be called again then.
-func (r *reconciler) unbind(ctx context.Context, p *peer, q broker.PeerQueue) error {
+func (r *reconciler) unbind(ctx context.Context, p *peer, q broker.PeerBinding) error {
 	return r.startBindJob(ctx, p, &bindJob{unbind: true, queue: q, former: r.formerQueues(q)})
 }
 
@@ -116,7 +116,7 @@ func (r *reconciler) runBindJob(ctx context.Context, job *bindJob) error {
 
 // formerQueues returns the names of queues that may have led to a peer before: by the default
 // pattern, by that of the reference's Compose files, and by earlier patterns of this node.
-func (r *reconciler) formerQueues(q broker.PeerQueue) (names []string) {
+func (r *reconciler) formerQueues(q broker.PeerBinding) (names []string) {
 	if !r.cfg.AllQueues {
 		return nil
 	}
@@ -157,6 +157,6 @@ func (r *reconciler) awaitBindJobs(ctx, graceCtx context.Context) {
 	}
 }
 
-func equalQueue(a, b broker.PeerQueue) bool {
+func equalQueue(a, b broker.PeerBinding) bool {
 	return a.Exchange == b.Exchange && a.Fanout == b.Fanout && a.BindingKey == b.BindingKey && slices.Equal(a.Queues, b.Queues)
 }

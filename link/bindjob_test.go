@@ -19,7 +19,7 @@ type awayBroker struct {
 	told atomic.Int32
 }
 
-func (b *awayBroker) Bind(ctx context.Context, _ broker.PeerQueue) error {
+func (b *awayBroker) Bind(ctx context.Context, _ broker.PeerBinding) error {
 	b.told.Add(1)
 	select {
 	case <-b.back:
@@ -48,7 +48,7 @@ func TestBindJobsAreBounded(t *testing.T) {
 					p.missing = 1 // no directory is read
 					all = append(all, p)
 					for range 2 {
-						if err := r.bind(ctx, p, broker.PeerQueue{PeerID: p.id}); !errors.Is(err, errBindPending) {
+						if err := r.bind(ctx, p, broker.PeerBinding{PeerID: p.id}); !errors.Is(err, errBindPending) {
 							t.Fatalf("got %v, want errBindPending", err)
 						}
 					}
@@ -69,7 +69,7 @@ func TestBindJobsAreBounded(t *testing.T) {
 				close(b.back)
 				r.awaitBindJobs(ctx, ctx)
 				for _, p := range all {
-					if err := r.bind(ctx, p, broker.PeerQueue{PeerID: p.id}); err != nil {
+					if err := r.bind(ctx, p, broker.PeerBinding{PeerID: p.id}); err != nil {
 						t.Errorf("peer %s: %v", p.id, err)
 					}
 				}

@@ -23,53 +23,53 @@ const day = 24 * time.Hour
 // nodesWithClocks returns an accounting authority and a creditors agent, linked a month
 // after their certificates were made, so that these stay valid when a clock is set
 // back.
-func nodesWithClocks(t *testing.T) (authority, other *linktest.Node, authoritys, others *clock) {
+func nodesWithClocks(t *testing.T) (authority, agent *linktest.Node, authorityClock, agentClock *clock) {
 	t.Helper()
-	authority, other = linktest.New(t, aa), linktest.New(t, ca)
-	nodetest.Peer(t, authority.Node, other.Node)
+	authority, agent = linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, agent.Node)
 	clocks := []*clock{{}, {}}
-	for i, n := range []*linktest.Node{authority, other} {
+	for i, n := range []*linktest.Node{authority, agent} {
 		n.WriteServerCert(t, n.CertFile, n.KeyFile, 365*day)
 		clocks[i].set(30 * day)
 		n.Config.Now = clocks[i].Now
 		n.Start()
 	}
-	return authority, other, clocks[0], clocks[1]
+	return authority, agent, clocks[0], clocks[1]
 }
 
 // If two clocks differ by days, valid messages wait until the clocks agree again, and
 // none becomes a dead letter.
 func TestClocksDiffer(t *testing.T) {
 	t.Parallel()
-	authority, other, late, _ := nodesWithClocks(t)
+	authority, other, authorityClock, _ := nodesWithClocks(t)
 	other.Put(authority, linktest.Message(t, other, authority, 1))
 	authority.Take(1) // the connection is established
-	late.set(27 * day)
+	authorityClock.set(27 * day)
 	other.Put(authority, numbered(t, other, authority, 2, 10)...)
-	linktest.Eventually(t, "enough refusals to set a message aside", func() error {
+	linktest.Eventually(t, "the warning about the clocks", func() error {
 		if text := other.Log.String(); !strings.Contains(text, "until the clocks agree") {
 			return fmt.Errorf("log of the sender:\n%s", text)
 		}
 		return nil
 	})
-	late.set(30 * day)
+	authorityClock.set(30 * day)
 	authority.Take(10)
-	other.Left(authority, 0)
+	other.WaitDrained(authority, 0)
 }
 
 // A message from the future by both clocks becomes a dead letter, and does not block
 // others.
 func TestMessageFromTheFuture(t *testing.T) {
 	t.Parallel()
-	authority, other, _, others := nodesWithClocks(t)
-	others.set(60 * day)
+	authority, other, _, agentClock := nodesWithClocks(t)
+	agentClock.set(60 * day)
 	early := linktest.Message(t, other, authority, 1)
-	others.set(30 * day)
+	agentClock.set(30 * day)
 	other.Put(authority, early, linktest.Message(t, other, authority, 2))
 	if _, ok := authority.Take(1)["number 2"]; !ok {
-		t.Error("another message than that behind the one from the future")
+		t.Error("got another message, want number 2, which was queued after the one from the future")
 	}
-	if reasons := other.Left(authority, 1); !strings.Contains(reasons[0], "in the future") {
+	if reasons := other.WaitDrained(authority, 1); !strings.Contains(reasons[0], "in the future") {
 		t.Errorf("set aside: %q", reasons)
 	}
 }
@@ -78,9 +78,9 @@ func TestMessageFromTheFuture(t *testing.T) {
 // is right again, though its files do not change any more.
 func TestRenewalByWrongClock(t *testing.T) {
 	t.Parallel()
-	authority, other, late, _ := nodesWithClocks(t)
+	authority, other, authorityClock, _ := nodesWithClocks(t)
 	before := serialShown(t, other, authority)
-	late.set(-3 * day)
+	authorityClock.set(-3 * day)
 	authority.WriteServerCert(t, authority.CertFile, authority.KeyFile, 365*day)
 	linktest.Eventually(t, "the report", func() error {
 		if text := authority.Log.String(); !strings.Contains(text, "the last good server certificate stays in use") {
@@ -88,7 +88,7 @@ func TestRenewalByWrongClock(t *testing.T) {
 		}
 		return nil
 	})
-	late.set(30 * day)
+	authorityClock.set(30 * day)
 	linktest.Eventually(t, "the new certificate", func() error {
 		if serialShown(t, other, authority) == before {
 			return fmt.Errorf("still the old one; log:\n%s", authority.Log)
@@ -97,8 +97,8 @@ func TestRenewalByWrongClock(t *testing.T) {
 	})
 }
 
-// A message that the peer refuses becomes a dead letter, and does not block others, whatever
-// words of it the refusal quotes.
+// A refusal that quotes "in the future" from the message is not taken for a difference of the
+// clocks: the message becomes a dead letter, and does not block others.
 func TestRefusalQuotesMessage(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
@@ -108,7 +108,7 @@ func TestRefusalQuotesMessage(t *testing.T) {
 		"coordinator_id": %[2]d, "coordinator_request_id": 1, "ts": %q}`, int64(0x1234abcd_00_000001), int64(0x000001_01_00000000), time.Now().UTC().Format(time.RFC3339))}
 	other.Put(authority, quoted, linktest.Message(t, other, authority, 2))
 	if _, ok := authority.Take(1)["number 2"]; !ok {
-		t.Error("another message than that behind the refused one")
+		t.Error("got another message, want number 2, which was queued after the refused one")
 	}
-	other.Left(authority, 1)
+	other.WaitDrained(authority, 1)
 }

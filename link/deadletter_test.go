@@ -95,7 +95,7 @@ func TestSetAsideLater(t *testing.T) {
 		return nil
 	})
 	b.now.Store(false)
-	other.Left(authority, 10)
+	other.WaitDrained(authority, 10)
 	if n := strings.Count(other.Log.String(), `msg="message set aside`); n != 10 {
 		t.Errorf("the log says %d times that a message is set aside, want 10", n)
 	}
@@ -146,7 +146,7 @@ func TestSetAsideBeginsLate(t *testing.T) {
 	bad := broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: []byte("{")}
 	other.Put(authority, bad, linktest.Message(t, other, authority, 1))
 	authority.Take(1)
-	other.Left(authority, 1)
+	other.WaitDrained(authority, 1)
 }
 
 // counting counts how often a queue is consumed.

@@ -116,7 +116,7 @@ func FuzzDirectory(f *testing.F) {
 		if err != nil {
 			return
 		}
-		q, err := link.PeerQueue(d, peer, view, link.DefaultQueuePattern)
+		q, err := link.BindingOf(d, peer, view, link.DefaultQueuePattern)
 		if err != nil {
 			return
 		}

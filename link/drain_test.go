@@ -123,7 +123,7 @@ func TestDrain(t *testing.T) {
 				if len(want) > 0 {
 					t.Errorf("not answered: %v", slices.Collect(maps.Keys(want)))
 				}
-				reasons := n.Left(other, 1)
+				reasons := n.WaitDrained(other, 1)
 				if !strings.Contains(reasons[0], "not valid JSON") {
 					t.Errorf("set aside because of %q", reasons)
 				}
@@ -202,7 +202,7 @@ func TestDrainInterrupted(t *testing.T) {
 			for len(got) < count { // some may be answered twice
 				maps.Copy(got, n.Take(count-len(got)))
 			}
-			n.Left(other, 0)
+			n.WaitDrained(other, 0)
 		})
 	}
 }
@@ -246,7 +246,7 @@ func TestDrainWaitsForInbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.Take(count)
-	n.Left(other, 0)
+	n.WaitDrained(other, 0)
 }
 
 // Damage to a peer's files does not delay its deactivation. Draining, which needs the
@@ -281,7 +281,7 @@ func TestDrainDespiteDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.TakeEach(2)
-	n.Left(other, 1)
+	n.WaitDrained(other, 1)
 	if told := strings.Count(n.Log.String(), "subnet.txt"); told != 1 {
 		t.Errorf("told %d times:\n%s", told, n.Log)
 	}

@@ -54,7 +54,7 @@ func translated(t *testing.T, bad, authority *linktest.Node, n int) []byte {
 func flows(t *testing.T, authority, honest *linktest.Node, n int) {
 	t.Helper()
 	honest.Put(authority, linktest.Message(t, honest, authority, n))
-	honest.Left(authority, 0)
+	honest.WaitDrained(authority, 0)
 }
 
 // session connects as a peer, and opens a session.
@@ -347,7 +347,7 @@ func TestDiskFlood(t *testing.T) {
 		t.Errorf("the connection was closed:\n%s", log)
 	}
 	authority.Take(count + 5)
-	bad.Left(authority, 0)
+	bad.WaitDrained(authority, 0)
 }
 
 // A peer cannot send faster than its rate, over any number of connections, and loses
@@ -435,7 +435,7 @@ func TestHostileServer(t *testing.T) {
 			if got := authority.Take(1); got["number 1"].Type == "" {
 				t.Errorf("got %v", got)
 			}
-			other.Left(authority, 0)
+			other.WaitDrained(authority, 0)
 		})
 	}
 }

@@ -12,7 +12,7 @@ import (
 // queue only searches for none, since it would take them from the other services.
 func TestFormerQueues(t *testing.T) {
 	t.Parallel()
-	q := broker.PeerQueue{PeerID: "1234abcd", Prefix: "aa", Queues: []string{"new.1234abcd.0", "new.1234abcd.1"}}
+	q := broker.PeerBinding{PeerID: "1234abcd", Prefix: "aa", Queues: []string{"new.1234abcd.0", "new.1234abcd.1"}}
 	cfg := Config{AllQueues: true, FormerQueuePatterns: []QueuePattern{"old.{node-id}.{n}", DefaultQueuePattern, "new.{node-id}.{n}"}}
 	want := []string{"peer.1234abcd.0", "peer.1234abcd.1", "aa.1234abcd", "aa.1234abcd.1", "old.1234abcd.0", "old.1234abcd.1"}
 	if got := newReconciler(newShared(cfg)).formerQueues(q); !slices.Equal(got, want) {

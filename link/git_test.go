@@ -68,7 +68,7 @@ func TestGitCheckout(t *testing.T) {
 	ways := [][2]*linktest.Node{{authority, other}, {other, authority}}
 	exchange(t, authority, other, 1_000_000)
 	for _, way := range ways {
-		way[0].Left(way[1], 0)
+		way[0].WaitDrained(way[1], 0)
 	}
 	const each = 100
 	rounds := []int{1, 2, 0, 1, 0, 2, 1, 0, 1, 2}
@@ -90,7 +90,7 @@ func TestGitCheckout(t *testing.T) {
 	}
 	for _, way := range ways {
 		way[1].Take(len(rounds) * each)
-		way[0].Left(way[1], 0)
+		way[0].WaitDrained(way[1], 0)
 	}
 	flows(t, authority, added, 1_000_001)
 	ends := func() (lines []string) {

@@ -35,7 +35,7 @@ type handshakeLimiter struct {
 	sources        map[netip.Prefix]*source // sources with running or waiting handshakes
 	roundRobin     []*source                // sources with waiting connections, the next one first
 	running        int
-	waiting        int
+	waitingCount   int
 	awaitingClient []*handshake // running handshakes that wait for the client, in the order in which they began to wait
 	timer          *time.Timer  // calls startNext; nil unless a call is scheduled
 	timerAt        time.Time    // when timer calls startNext
@@ -43,11 +43,11 @@ type handshakeLimiter struct {
 
 // handshakeLimits are the bounds of a handshakeLimiter. None may be 0.
 type handshakeLimits struct {
-	atOnce    int           // running handshakes
-	reserved  int           // slots reserved for sources with fewer running handshakes than this
-	waiting   int           // waiting connections
-	perSecond int           // handshakes begun per second
-	grace     time.Duration // how long a client may take to answer, even if connections wait
+	maxRunning int           // running handshakes
+	reserved   int           // slots reserved for sources with fewer running handshakes than this
+	maxWaiting int           // waiting connections
+	perSecond  int           // handshakes begun per second
+	grace      time.Duration // how long a client may take to answer, even if connections wait
 }
 
 // source is the origin of connections, see [pendingconns.SourceOf].
@@ -76,7 +76,7 @@ var errTooMany = errors.New("too many connections at once")
 func newHandshakeLimiter(l handshakeLimits) *handshakeLimiter {
 	return &handshakeLimiter{
 		handshakeLimits: l,
-		limiter:         rate.NewLimiter(rate.Limit(l.perSecond), l.atOnce),
+		limiter:         rate.NewLimiter(rate.Limit(l.perSecond), l.maxRunning),
 		sources:         make(map[netip.Prefix]*source),
 	}
 }
@@ -89,10 +89,10 @@ func (l *handshakeLimiter) acquire(ctx context.Context, conn net.Conn) (*handsha
 	s := l.sourceLocked(pendingconns.SourceOf(conn.RemoteAddr()))
 	h.source = s
 	s.waiting = append(s.waiting, h)
-	l.waiting++
+	l.waitingCount++
 	l.queue(s)
 	l.startNext()
-	if l.waiting > l.handshakeLimits.waiting {
+	if l.waitingCount > l.handshakeLimits.maxWaiting {
 		l.rejectOne(s)
 	}
 	l.mu.Unlock()
@@ -155,7 +155,7 @@ func (l *handshakeLimiter) startNext() {
 		l.roundRobin, s.queued = slices.Delete(l.roundRobin, i, i+1), false
 		h := s.waiting[0]
 		s.waiting = s.waiting[1:]
-		l.waiting--
+		l.waitingCount--
 		h.running = true
 		l.running++
 		s.running++
@@ -167,9 +167,9 @@ func (l *handshakeLimiter) startNext() {
 // hasRoom reports whether there is a slot for one more handshake of the source.
 func (l *handshakeLimiter) hasRoom(s *source) bool {
 	if s.running < l.reserved {
-		return l.running < l.atOnce
+		return l.running < l.maxRunning
 	}
-	return l.running < l.atOnce-l.reserved
+	return l.running < l.maxRunning-l.reserved
 }
 
 // makeRoom ends one handshake that waits for its client: of a source with the most
@@ -222,7 +222,7 @@ func (l *handshakeLimiter) startNextAfter(d time.Duration) {
 // has the most.
 func (l *handshakeLimiter) rejectOne(newest *source) {
 	most := newest
-	if len(newest.waiting) <= l.waiting/len(l.sources) {
+	if len(newest.waiting) <= l.waitingCount/len(l.sources) {
 		for _, s := range l.sources {
 			if len(s.waiting) > len(most.waiting) {
 				most = s
@@ -232,7 +232,7 @@ func (l *handshakeLimiter) rejectOne(newest *source) {
 	last := len(most.waiting) - 1
 	most.waiting[last].begin <- false
 	most.waiting = most.waiting[:last]
-	l.waiting--
+	l.waitingCount--
 	l.forget(most)
 }
 
@@ -245,7 +245,7 @@ func (l *handshakeLimiter) cancelWaiting(h *handshake) bool {
 		return false
 	}
 	h.source.waiting = slices.Delete(h.source.waiting, i, i+1)
-	l.waiting--
+	l.waitingCount--
 	l.forget(h.source)
 	return true
 }

@@ -34,7 +34,7 @@ func (c *fakeConn) Close() error {
 // nothingLeft checks that a limiter holds no state.
 func nothingLeft(t *testing.T, l *handshakeLimiter) {
 	t.Helper()
-	if l.running != 0 || l.waiting != 0 || len(l.sources) != 0 || len(l.roundRobin) != 0 || len(l.awaitingClient) != 0 {
+	if l.running != 0 || l.waitingCount != 0 || len(l.sources) != 0 || len(l.roundRobin) != 0 || len(l.awaitingClient) != 0 {
 		t.Errorf("something is left: %+v", l)
 	}
 }
@@ -45,7 +45,7 @@ func nothingLeft(t *testing.T, l *handshakeLimiter) {
 // the grace time and for the other connections in the round-robin.
 func TestHandshakesAreFair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newHandshakeLimiter(handshakeLimits{atOnce: 8, reserved: 2, waiting: 20, perSecond: 1000, grace: time.Second})
+		l := newHandshakeLimiter(handshakeLimits{maxRunning: 8, reserved: 2, maxWaiting: 20, perSecond: 1000, grace: time.Second})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var inside, refused atomic.Int64
@@ -119,7 +119,7 @@ func TestHandshakesAreFair(t *testing.T) {
 // is never ended in favour of another.
 func TestHandshakesAreNotInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newHandshakeLimiter(handshakeLimits{atOnce: 2, reserved: 0, waiting: 20, perSecond: 1000, grace: time.Second})
+		l := newHandshakeLimiter(handshakeLimits{maxRunning: 2, reserved: 0, maxWaiting: 20, perSecond: 1000, grace: time.Second})
 		begin := func() *handshake {
 			h, err := l.acquire(t.Context(), connFrom("192.0.2.1:1"))
 			if err != nil {
@@ -153,7 +153,7 @@ func TestHandshakesAreNotInterrupted(t *testing.T) {
 // forever.
 func TestHandshakePace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newHandshakeLimiter(handshakeLimits{atOnce: 10, reserved: 2, waiting: 1000, perSecond: 50, grace: time.Second})
+		l := newHandshakeLimiter(handshakeLimits{maxRunning: 10, reserved: 2, maxWaiting: 1000, perSecond: 50, grace: time.Second})
 		start := time.Now()
 		done := make(chan error)
 		for range 110 {
@@ -179,7 +179,7 @@ func TestHandshakePace(t *testing.T) {
 // A connection that stops waiting leaves no state.
 func TestHandshakeGivingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newHandshakeLimiter(handshakeLimits{atOnce: 1, reserved: 0, waiting: 10, perSecond: 1000, grace: time.Second})
+		l := newHandshakeLimiter(handshakeLimits{maxRunning: 1, reserved: 0, maxWaiting: 10, perSecond: 1000, grace: time.Second})
 		h, err := l.acquire(t.Context(), connFrom("192.0.2.1:1"))
 		if err != nil {
 			t.Fatal(err)
@@ -228,7 +228,7 @@ func TestKnownPeersAreVerifiedFirst(t *testing.T) {
 func TestHandshakePaceAfterGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const atOnce, perSecond = 2, 10
-		l := newHandshakeLimiter(handshakeLimits{atOnce: atOnce, reserved: 0, waiting: 20, perSecond: perSecond, grace: time.Minute})
+		l := newHandshakeLimiter(handshakeLimits{maxRunning: atOnce, reserved: 0, maxWaiting: 20, perSecond: perSecond, grace: time.Minute})
 		var running []*handshake
 		for range atOnce {
 			h, err := l.acquire(t.Context(), connFrom("10.0.0.1:1"))

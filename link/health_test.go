@@ -87,7 +87,7 @@ func (b *refusingBroker) CheckInUse(ctx context.Context, queue string) error {
 	return b.Broker.CheckInUse(ctx, queue)
 }
 
-func (b *refusingBroker) Bind(ctx context.Context, q broker.PeerQueue) error {
+func (b *refusingBroker) Bind(ctx context.Context, q broker.PeerBinding) error {
 	if b.bind.Load() {
 		return errors.New("bind: access refused")
 	}

@@ -76,7 +76,7 @@ func TestMessagesFlowBothWays(t *testing.T) {
 				if headers["message-type"] != m.Type || headers["debtor-id"] != int64(0x1234abcd_00_000007) || m.RoutingKey == "" || m.ContentType != "application/json" {
 					t.Errorf("message is %+v with headers %v", m, headers)
 				}
-				from.Left(to, 0)
+				from.WaitDrained(to, 0)
 			}
 		})
 	}
@@ -89,7 +89,7 @@ func TestOnce(t *testing.T) {
 	const count = 2000
 	other.Put(authority, numbered(t, other, authority, 0, count)...)
 	authority.Take(count)
-	other.Left(authority, 0)
+	other.WaitDrained(authority, 0)
 	stats, err := authority.Store.Stats(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func testPoison(t *testing.T, on linktest.Kind) {
 		linktest.Message(t, other, authority, 3),
 	)
 	authority.Take(3)
-	reasons := strings.Join(other.Left(authority, 2), "\n")
+	reasons := strings.Join(other.WaitDrained(authority, 2), "\n")
 	if !strings.Contains(reasons, "not valid JSON") || !strings.Contains(reasons, "coordinator") {
 		t.Errorf("set aside: %q", reasons)
 	}

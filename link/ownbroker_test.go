@@ -64,7 +64,7 @@ func TestInboxAwayKeepsConnection(t *testing.T) {
 	}
 	b.away.Store(false)
 	authority.Take(1)
-	other.Left(authority, 0)
+	other.WaitDrained(authority, 0)
 	if n := connections(); n != 2 {
 		t.Errorf("the message did not arrive on the connection that waited: %d were made", n)
 	}
@@ -124,7 +124,7 @@ type noBind struct {
 	away atomic.Bool
 }
 
-func (b *noBind) Bind(ctx context.Context, q broker.PeerQueue) error {
+func (b *noBind) Bind(ctx context.Context, q broker.PeerBinding) error {
 	if b.away.Load() {
 		return errors.New("the broker is away")
 	}

@@ -63,7 +63,7 @@ type peer struct {
 type peerState struct {
 	*node.Peer
 	view       smp.View
-	queue      broker.PeerQueue
+	queue      broker.PeerBinding
 	generation generation
 }
 

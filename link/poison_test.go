@@ -35,5 +35,5 @@ func TestPoisonInARow(t *testing.T) {
 		other.Put(authority, linktest.Message(t, other, authority, n), issued(count+n))
 	}
 	authority.Take(count)
-	other.Left(authority, 2*count)
+	other.WaitDrained(authority, 2*count)
 }

@@ -94,7 +94,7 @@ func TestRecheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q, err := link.PeerQueue(other.Dir, p, view, link.DefaultQueuePattern)
+	q, err := link.BindingOf(other.Dir, p, view, link.DefaultQueuePattern)
 	if err != nil {
 		t.Fatal(err)
 	}

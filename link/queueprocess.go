@@ -81,7 +81,7 @@ func (q *QueueSender) peerState() (*peerState, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &peerState{Peer: p, view: view, queue: broker.PeerQueue{PeerID: q.peerID, Queues: []string{q.queue}}}, nil
+	return &peerState{Peer: p, view: view, queue: broker.PeerBinding{PeerID: q.peerID, Queues: []string{q.queue}}}, nil
 }
 
 // watchPeer checks the peer, and this node's certificate, every [Config.PollInterval]. It

@@ -69,7 +69,7 @@ func TestSendRests(t *testing.T) {
 	if err := end(); err != nil {
 		t.Error(err)
 	}
-	other.Left(authority, 0)
+	other.WaitDrained(authority, 0)
 }
 
 // A process that sends from one queue ends when the peer is deactivated, also while it
@@ -119,5 +119,5 @@ func TestDrainOfOneQueue(t *testing.T) {
 	if err := end(); err != nil {
 		t.Error(err)
 	}
-	other.Left(authority, 0)
+	other.WaitDrained(authority, 0)
 }

@@ -42,7 +42,7 @@ func TestSeveralQueues(t *testing.T) {
 	// none of these is negligible.
 	authority.Put(other, numbered(t, authority, other, 100, 900)...)
 	other.Take(900)
-	authority.Left(other, 0)
+	authority.WaitDrained(other, 0)
 	for n := range 3 {
 		if queue := fmt.Sprintf("queue=peer.%s.%d", id, n); !strings.Contains(authority.Log.String(), queue) {
 			t.Errorf("%s is not in the log", queue)
@@ -75,7 +75,7 @@ func TestMoreQueuesThanConnections(t *testing.T) {
 	})
 	authority.Put(other, numbered(t, authority, other, 0, 1000)...)
 	other.Take(1000)
-	authority.Left(other, 0)
+	authority.WaitDrained(other, 0)
 	if repeated := other.Service.Status().Peers[0].Counts.Stored - 1000; repeated != 0 {
 		t.Errorf("%d messages came again: connections did not give way in good order", repeated)
 	}

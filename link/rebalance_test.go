@@ -66,7 +66,7 @@ func TestServicesShareQueues(t *testing.T) {
 	for len(got) < 3*each { // some may be delivered twice
 		maps.Copy(got, other.Take(3*each-len(got)))
 	}
-	first.Left(other, 0)
+	first.WaitDrained(other, 0)
 	// Each queue may be handed over a few times.
 	if log := services[0].Log.String(); strings.Count(log, "standing by") > 5*queues || strings.Contains(log, "level=ERROR") {
 		t.Errorf("log of a service:\n%s", log)
@@ -109,7 +109,7 @@ func TestServiceComesBack(t *testing.T) {
 		})
 		maps.Copy(got, other.Take(each))
 	}
-	first.Left(other, 0)
+	first.WaitDrained(other, 0)
 	if repeated := other.Service.Status().Peers[0].Counts.Stored - 3*each; len(got) != 3*each || repeated != 0 {
 		t.Errorf("%d of %d messages came, %d came again", len(got), 3*each, repeated)
 		for _, n := range services {

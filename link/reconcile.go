@@ -222,7 +222,7 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 		}
 		return nil
 	}
-	queue, err := PeerQueue(d, np, view, r.cfg.QueuePattern)
+	queue, err := BindingOf(d, np, view, r.cfg.QueuePattern)
 	if err != nil {
 		return err
 	}

@@ -435,7 +435,7 @@ func TestStatusCounts(t *testing.T) {
 	authority, other := linktest.Pair(t, ca)
 	other.Put(authority, numbered(t, other, authority, 0, 300)...)
 	authority.Take(300)
-	other.Left(authority, 0)
+	other.WaitDrained(authority, 0)
 	from, to := other.Service.Status().Peers[0], authority.Service.Status().Peers[0]
 	if from.ID != authority.Identity().ID || from.State != "active" {
 		t.Errorf("the peer is %s, %s", from.ID, from.State)

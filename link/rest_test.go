@@ -48,7 +48,7 @@ func TestIdleConnectionRests(t *testing.T) {
 				time.Sleep(pause) // so that messages are sent at the moment when the connection is closed
 				put(1)
 			}
-			other.Left(authority, 0)
+			other.WaitDrained(authority, 0)
 
 			rests(t, other, 2)
 			if err := authority.Stop(); err != nil {
@@ -148,7 +148,7 @@ func TestConnectionDoesNotRest(t *testing.T) {
 	other.Start()
 	other.Put(authority, linktest.Message(t, other, authority, 1))
 	authority.Take(1)
-	other.Left(authority, 0)
+	other.WaitDrained(authority, 0)
 	if err := other.Stop(); err != nil {
 		t.Fatal(err)
 	}

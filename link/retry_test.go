@@ -26,7 +26,7 @@ func testRetry(t *testing.T, on linktest.Kind) {
 	shelf := other.Config.Broker.(broker.DeadLetters)
 	refusals := func() int { return strings.Count(other.Log.String(), `msg="not sending any more"`) }
 	for round, before := 0, 0; round < 3; round++ {
-		reasons := other.Left(authority, 1)
+		reasons := other.WaitDrained(authority, 1)
 		if !strings.Contains(reasons[0], "coordinator") {
 			t.Fatalf("set aside: %q", reasons)
 		}

@@ -88,5 +88,5 @@ func TestBrokerFailsLater(t *testing.T) {
 	other.Start()
 	other.Put(authority, linktest.Message(t, other, authority, 1))
 	authority.Take(1)
-	other.Left(authority, 0)
+	other.WaitDrained(authority, 0)
 }

@@ -105,7 +105,7 @@ func TestRefusalsWithoutName(t *testing.T) {
 				server.hasty.Store(false)
 				server.set(takeAll)
 			}
-			reasons := other.Left(authority, tt.aside)
+			reasons := other.WaitDrained(authority, tt.aside)
 			for _, reason := range reasons {
 				if !strings.Contains(reason, "refused by the peer: ") {
 					t.Errorf("set aside: %q", reason)

@@ -53,12 +53,12 @@ func View(d *node.Dir, p *node.Peer) (smp.View, error) {
 	return v, nil
 }
 
-// PeerQueue returns the broker objects that carry a peer's messages (section "RabbitMQ
+// BindingOf returns the broker objects that carry a peer's messages (section "RabbitMQ
 // objects of the reference" of the messages specification), with as many queues as the
 // node's directory specifies.
-func PeerQueue(d *node.Dir, p *node.Peer, v smp.View, pattern QueuePattern) (broker.PeerQueue, error) {
+func BindingOf(d *node.Dir, p *node.Peer, v smp.View, pattern QueuePattern) (broker.PeerBinding, error) {
 	owner := d.Identity().Type
-	q := broker.PeerQueue{
+	q := broker.PeerBinding{
 		PeerID:   p.Identity.ID,
 		Prefix:   strings.ToLower(owner.Short()),
 		Exchange: owner.Outbox(p.Identity.Type),

@@ -68,7 +68,7 @@ type Door struct {
 	lock           *flock.Flock // of the state folder
 	listeners      []net.Listener
 	addresses      addresses     // of the listeners
-	writeAddresses func() error  // writes addresses to the address file; nil once the file has been written
+	retryAddresses func() error  // writes addresses to the address file; nil once the file has been written
 	connections    chan struct{} // has an element for each connection that has sent the passcode
 	close          func() error
 	logLimiter     *logthrottle.Limiter // clients could fill the log otherwise
@@ -126,11 +126,11 @@ func (d *Door) open(stateDir, address string) error {
 	if d.passcode, err = openPasscode(stateDir); err != nil {
 		return err
 	}
-	d.writeAddresses = func() error { return writeAddresses(stateDir, d.addresses) }
-	err = d.writeAddresses()
+	d.retryAddresses = func() error { return writeAddresses(stateDir, d.addresses) }
+	err = d.retryAddresses()
 	switch {
 	case err == nil:
-		d.writeAddresses = nil
+		d.retryAddresses = nil
 	case d.addresses.Unix == "":
 		return fmt.Errorf("write the addresses of the local door: %w", err)
 	default:
@@ -146,11 +146,11 @@ const addressFilePause = time.Second
 // done before. Until the file is written no connection is accepted by TCP: otherwise the
 // next door could not find out that there was a TCP port (see removeOldPasscode).
 func (d *Door) awaitAddressFile(ctx context.Context) bool {
-	if d.writeAddresses == nil {
+	if d.retryAddresses == nil {
 		return true
 	}
 	for wait.Sleep(ctx, addressFilePause) == nil {
-		if d.writeAddresses() == nil {
+		if d.retryAddresses() == nil {
 			d.log.Info("the address file is written, local applications are accepted by TCP")
 			return true
 		}

@@ -63,7 +63,7 @@ func newHouse(tb testing.TB, change func(*Config, *bounds)) *house {
 	tb.Helper()
 	h := &house{tb: tb, dir: stateDir(tb)}
 	h.store = openStore(tb, h.dir)
-	peer := broker.PeerQueue{PeerID: "peer", Exchange: "to_creditors", BindingKey: "00.00.01.#", Queues: []string{"peer.0"}}
+	peer := broker.PeerBinding{PeerID: "peer", Exchange: "to_creditors", BindingKey: "00.00.01.#", Queues: []string{"peer.0"}}
 	if err := h.store.Bind(tb.Context(), peer); err != nil {
 		tb.Fatal(err)
 	}

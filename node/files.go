@@ -111,15 +111,15 @@ func HasRecords(path string) bool {
 // returned function is called. The reference scripts lock only their counter files;
 // the files that both use are safe because they are created exclusively.
 func (d *Dir) lock(ctx context.Context) (unlock func(), err error) {
-	if err := checkSuperuserWrites(d.path); err != nil {
+	if err := checkSafeForSuperuser(d.path); err != nil {
 		return nil, err
 	}
 	return durable.Lock(ctx, d.file("db"))
 }
 
-// checkSuperuserWrites returns an error if this process is the superuser's, and the node's
+// checkSafeForSuperuser returns an error if this process is the superuser's, and the node's
 // directory or a folder in it belongs to another user ([guard.CheckSuperuserWrites]).
-func checkSuperuserWrites(path string) error {
+func checkSafeForSuperuser(path string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}

@@ -23,8 +23,8 @@ import (
 // ErrExists means that the directory holds a node already.
 var ErrExists = errors.New("there is a node already")
 
-// DamagedKey is what to do about a damaged file of the root key.
-const DamagedKey = "if the file is damaged, move it away, and put a backup in its place, or restore the key from shares (\"peerlink key join\")"
+// DamagedKeyRemedy is what to do about a damaged file of the root key.
+const DamagedKeyRemedy = "if the file is damaged, move it away, and put a backup in its place, or restore the key from shares (\"peerlink key join\")"
 
 // WriteKeyFile writes a new root key, encrypted and in PEM, to a new file; it never
 // overwrites a file. If the file's directory is missing, WriteKeyFile creates it with
@@ -115,11 +115,11 @@ func Init(ctx context.Context, path string, o InitOptions) (*Dir, error) {
 			return nil, err
 		}
 	}
-	if err := checkSuperuserWrites(path); err != nil {
+	if err := checkSafeForSuperuser(path); err != nil {
 		return nil, err
 	}
 	d := &Dir{path: path, identity: id}
-	if err := d.checkInterrupted(); err != nil {
+	if err := d.checkSameIdentity(); err != nil {
 		return nil, err
 	}
 	for _, dir := range []string{"", "db", "certs", "nodeinfo", "peers"} {
@@ -167,9 +167,9 @@ func (d *Dir) restoreOrSignRoot(key crypto.Signer) (pem []byte, err error) {
 	return pki.EncodeCertificatePEM(d.root), d.database().record(d.root)
 }
 
-// checkInterrupted checks that the files of an interrupted Init belong to the same
-// node.
-func (d *Dir) checkInterrupted() error {
+// checkSameIdentity checks that the files of an interrupted Init, if there are any, belong to
+// the same node.
+func (d *Dir) checkSameIdentity() error {
 	for name, want := range map[string]string{"nodetype": d.identity.Type.OU(), "nodeid": d.identity.ID} {
 		got, err := readLine(d.file("db", name))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -188,9 +188,8 @@ func (d *Dir) checkInterrupted() error {
 // writeMissing writes the missing files of a new directory, except the root
 // certificate.
 func (d *Dir) writeMissing(o InitOptions) error {
-	// The counters and creditors-subnet.txt come first. If a directory has db/nodetype and
-	// db/nodeid, the reference's init takes it for complete in these files, and makes only
-	// the others that are missing. The counters are also among the generated files, which
+	// If a directory has db/nodetype and db/nodeid, the reference's init does not create
+	// the counters and creditors-subnet.txt any more: these are written first. The counters are also among the generated files, which
 	// are written at the end; a file that exists is not written again.
 	files := d.counterFiles()
 	if d.identity.Type == nodetype.CreditorsAgent {

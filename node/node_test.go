@@ -243,8 +243,8 @@ func TestBundleUpdates(t *testing.T) {
 		if res.Updated != step.updated || res.New {
 			t.Errorf("updated %v, new %v; want %v, false", res.Updated, res.New, step.updated)
 		}
-		if (res.Ignored != "") != (step.bundle == old) {
-			t.Errorf("the reason why nothing was taken over is %q", res.Ignored)
+		if (res.IgnoredReason != "") != (step.bundle == old) {
+			t.Errorf("the reason why nothing was taken over is %q", res.IgnoredReason)
 		}
 		if got := res.Peer.Stomp.Servers[0]; got != "new.example.com:4321" {
 			t.Errorf("server is %s", got)

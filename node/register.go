@@ -167,7 +167,7 @@ func (d *Dir) SetQueues(ctx context.Context, id string, n int) error {
 // MarkActive records that the broker objects for a peer exist, so that messages can be
 // exchanged with it.
 func (d *Dir) MarkActive(id string) error {
-	if err := checkSuperuserWrites(d.path); err != nil {
+	if err := checkSafeForSuperuser(d.path); err != nil {
 		return err
 	}
 	err := durable.Create(d.file("peers", id, "ACTIVE"), nil, 0o644)

@@ -25,12 +25,12 @@ import (
 
 // SignResult is the result of [Dir.SignPeer].
 type SignResult struct {
-	Peer     *Peer
-	CertFile string // the peer certificate, to be sent to the peer
-	New      bool   // the peer was not known before
-	Renewed  bool   // a known peer has a new certificate, because the earlier one was not valid now
-	Updated  bool   // a known peer's nodeinfo has been replaced by a newer one
-	Ignored  string // why a known peer's nodeinfo, which differs from the bundle's, was not replaced
+	Peer          *Peer
+	CertFile      string // the peer certificate, to be sent to the peer
+	New           bool   // the peer was not known before
+	Renewed       bool   // a known peer has a new certificate, because the earlier one was not valid now
+	Updated       bool   // a known peer's nodeinfo has been replaced by a newer one
+	IgnoredReason string // why a known peer's nodeinfo, which differs from the bundle's, was not replaced
 }
 
 // SignPeer makes the node of a verified info-bundle a peer: it reserves a subnet if
@@ -79,7 +79,7 @@ func (d *Dir) SignPeer(ctx context.Context, b *infobundle.Bundle, key func() (cr
 	res := &SignResult{CertFile: d.IssuedFile(b.Identity.ID)}
 	if isDir(dir) {
 		if res.Updated, err = d.updatePeer(dir, b, true); err == nil && !res.Updated {
-			res.Ignored = whyIgnored(dir, b)
+			res.IgnoredReason = whyIgnored(dir, b)
 		}
 		if err == nil && signer != nil && d.needsRenewal(dir, b) {
 			res.Renewed, err = true, d.renewPeer(ctx, dir, b, signer)

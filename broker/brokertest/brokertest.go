@@ -107,15 +107,15 @@ func testContext(t testing.TB) context.Context {
 
 // peer returns the objects of a peer that gets messages with routing keys that begin with
 // key.
-func (f Fixture) peer(id, key string) broker.PeerQueue {
+func (f Fixture) peer(id, key string) broker.PeerBinding {
 	id += f.Suffix
-	return broker.PeerQueue{
+	return broker.PeerBinding{
 		PeerID: id, Prefix: "aa", Exchange: "to_creditors" + f.Suffix, BindingKey: key + ".#",
 		Queues: []string{"peer." + id + ".0"},
 	}
 }
 
-func (f Fixture) bind(t testing.TB, q broker.PeerQueue) {
+func (f Fixture) bind(t testing.TB, q broker.PeerBinding) {
 	t.Helper()
 	if err := f.Broker.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
@@ -140,7 +140,7 @@ func outgoing(bodies ...string) []broker.Outgoing {
 }
 
 // send sends messages to a peer.
-func (f Fixture) send(t testing.TB, q broker.PeerQueue, bodies ...string) {
+func (f Fixture) send(t testing.TB, q broker.PeerBinding, bodies ...string) {
 	t.Helper()
 	key := ""
 	if !q.Fanout {
@@ -208,7 +208,7 @@ func take(t testing.TB, c broker.Consumer, n int) (bodies []string, tags []uint6
 }
 
 // wantQueued checks that a queue has these messages, and no others.
-func wantQueued(t testing.TB, f Fixture, b broker.Broker, q broker.PeerQueue, want ...string) {
+func wantQueued(t testing.TB, f Fixture, b broker.Broker, q broker.PeerBinding, want ...string) {
 	t.Helper()
 	f.send(t, q, "the last")
 	c := consume(t, b, q.Queues[0])
@@ -270,7 +270,7 @@ func testRouting(t *testing.T, f Fixture) {
 // A fanout exchange ignores routing keys.
 func testFanout(t *testing.T, f Fixture) {
 	one, two := f.peer("1", ""), f.peer("2", "")
-	for _, q := range []*broker.PeerQueue{&one, &two} {
+	for _, q := range []*broker.PeerBinding{&one, &two} {
 		q.Prefix, q.Exchange, q.Fanout, q.BindingKey = "da", "debtors_out"+f.Suffix, true, ""
 		f.bind(t, *q)
 	}
@@ -948,7 +948,7 @@ func testClosed(t *testing.T, f Fixture) {
 func testConcurrent(t *testing.T, f Fixture) {
 	const writers, count = 3, 300
 	one, two := f.peer("1", "00.00.01"), f.peer("2", "00.00.02")
-	peers := []broker.PeerQueue{one, two}
+	peers := []broker.PeerBinding{one, two}
 	for _, q := range peers {
 		f.bind(t, q)
 	}

@@ -31,8 +31,8 @@ type conn struct {
 //
 // The write-ahead log stays, empty, when the last connection is closed, so that a missing
 // log can be detected; see lacksWAL.
-func dial(path string) (*conn, error) {
-	c, err := dialURI(path, "")
+func openConn(path string) (*conn, error) {
+	c, err := openConnURI(path, "")
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func (c *conn) keepWAL(keep bool) error {
 
 // dialURI opens a connection with parameters in the form of a URI query. It does not keep
 // the write-ahead log.
-func dialURI(path, query string) (*conn, error) {
+func openConnURI(path, query string) (*conn, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err

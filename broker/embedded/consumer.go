@@ -233,7 +233,7 @@ func (op *confirmOp) split(t *tx, most uint64) (parts []op, err error) {
 	return parts, nil
 }
 
-func (op *confirmOp) cost() (kind, quantity) { return maintenance, quantity{} }
+func (op *confirmOp) cost() (kind, quantity) { return maintenanceOp, quantity{} }
 
 // DeadLetter moves one delivery to the dead letters. It returns an error for a message that
 // was not delivered, was confirmed already, or does not exist any more. If ctx ends before

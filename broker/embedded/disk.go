@@ -48,7 +48,7 @@ func (d *disk) window() int64 { return d.minFree / 16 }
 
 // floor is how many bytes must be free on the disk for messages of a kind to be stored.
 func (d *disk) floor(k kind) int64 {
-	if k == received {
+	if k == fromPeer {
 		return d.window()
 	}
 	return d.minFree / 4
@@ -68,7 +68,7 @@ func (d *disk) warnIfSmall(quota int64) {
 
 // awaitRoom waits until there is space for received messages.
 func (d *disk) awaitRoom(ctx context.Context, s *Store) error {
-	for !d.hasRoomForPeers(s.received()) {
+	for !d.hasRoomForPeers(s.unconsumedFromPeers()) {
 		again := make(chan struct{})
 		timer := time.AfterFunc(diskInterval, func() { close(again) })
 		err := s.waitFor(ctx, again, nil)
@@ -80,12 +80,12 @@ func (d *disk) awaitRoom(ctx context.Context, s *Store) error {
 	return nil
 }
 
-// hasRoomForPeers reports whether messages are accepted from peers; received is the size
+// hasRoomForPeers reports whether messages are accepted from peers; unconsumed is the size
 // in bytes of the messages of peers that no application has taken yet.
-func (d *disk) hasRoomForPeers(received int64) bool {
+func (d *disk) hasRoomForPeers(unconsumed int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.almostFull == nil || !d.windowClosed && d.freeOnDisk >= d.window() && received < d.window()
+	return d.almostFull == nil || !d.windowClosed && d.freeOnDisk >= d.window() && unconsumed < d.window()
 }
 
 // trouble returns why messages of peers may fill only the window, as of the last check, or
@@ -124,7 +124,7 @@ func (d *disk) check(freeInFile int64, r *reserve) {
 	d.freeInFile, d.freeOnDisk, d.short, d.windowClosed = freeInFile, free, err == nil && free < d.minFree, r.missing
 	// Free space in the file counts too, but messages are written to the write-ahead log
 	// first.
-	switch full := r.missing || err == nil && (free+freeInFile < d.minFree || free < d.floor(sent)); {
+	switch full := r.missing || err == nil && (free+freeInFile < d.minFree || free < d.floor(fromApplication)); {
 	case full && r.err != nil:
 		if d.almostFull == nil {
 			d.log.Warn("the reserve of the message store can not be made, nothing is stored", "err", r.err)

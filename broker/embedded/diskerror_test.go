@@ -57,7 +57,7 @@ func (d *faultyDisk) apply(*tx) error {
 	return nil
 }
 
-func (d *faultyDisk) cost() (kind, quantity) { return maintenance, quantity{} }
+func (d *faultyDisk) cost() (kind, quantity) { return maintenanceOp, quantity{} }
 
 // finish submits it again, as the first operation of the next transaction.
 func (d *faultyDisk) finish(error) {
@@ -185,11 +185,11 @@ func TestReservePause(t *testing.T) {
 // of a size, and returns the error for the application.
 func refuseOnce(t *testing.T, s *Store, err error, size int) error {
 	t.Helper()
-	part, e := s.writer.sent.acquire(testContext(t), 1, size)
+	part, e := s.writer.applicationBudget.acquire(testContext(t), 1, size)
 	if e != nil {
 		t.Fatal(e)
 	}
-	return s.commitOp(testContext(t), callOp{do: func(*tx) error { return err }, kind: sent, part: part})
+	return s.commitOp(testContext(t), callOp{do: func(*tx) error { return err }, kind: fromApplication, part: part})
 }
 
 // fullFailure is SQLite's error for a disk that is full.

@@ -287,8 +287,8 @@ func open(path string, opts Options) (*Store, error) {
 	s.disk.warnIfSmall(opts.PeerQuota)
 	s.writer = &writer{
 		db: w, log: s.log, notifier: s.notifier, quotas: s.quotas, disk: s.disk,
-		received:          newBudget(life, opts.MaxPending, opts.MaxPendingBytes),
-		sent:              newBudget(life, opts.MaxPending, opts.MaxPendingBytes),
+		peerBudget:        newBudget(life, opts.MaxPending, opts.MaxPendingBytes),
+		applicationBudget: newBudget(life, opts.MaxPending, opts.MaxPendingBytes),
 		reserve:           newReserve(path, opts.Reserve),
 		shrinks:           opts.Service,
 		shrinkStep:        maxShrinkStep,

@@ -99,7 +99,7 @@ func testContext(tb testing.TB) context.Context {
 // declareTest creates a queue, bound to exchange to_debtors with its name as binding key.
 func declareTest(tb testing.TB, s *Store, queue string) {
 	tb.Helper()
-	q := broker.PeerQueue{PeerID: "peer-" + queue, Exchange: "to_debtors", BindingKey: queue + ".#", Queues: []string{queue}}
+	q := broker.PeerBinding{PeerID: "peer-" + queue, Exchange: "to_debtors", BindingKey: queue + ".#", Queues: []string{queue}}
 	if err := s.Bind(testContext(tb), q); err != nil {
 		tb.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func statsOf(tb testing.TB, s *Store, queue string) QueueStats {
 // that unlocks it.
 func lockFile(tb testing.TB, s *Store) (unlock func()) {
 	tb.Helper()
-	c, err := dial(s.path)
+	c, err := openConn(s.path)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -128,7 +128,7 @@ func (l *pageLimit) apply(t *tx) error {
 	return err
 }
 
-func (l *pageLimit) cost() (kind, quantity) { return maintenance, quantity{} }
+func (l *pageLimit) cost() (kind, quantity) { return maintenanceOp, quantity{} }
 
 // finish submits it again, as the first operation of the next transaction.
 func (l *pageLimit) finish(error) {
@@ -324,8 +324,8 @@ func TestCloseWhileBlocked(t *testing.T) {
 // waitFull waits until no more messages are accepted.
 func waitFull(t *testing.T, s *Store) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); s.writer.received.messages.TryAcquire(1); time.Sleep(time.Millisecond) {
-		s.writer.received.messages.Release(1)
+	for deadline := time.Now().Add(10 * time.Second); s.writer.peerBudget.messages.TryAcquire(1); time.Sleep(time.Millisecond) {
+		s.writer.peerBudget.messages.Release(1)
 		if time.Now().After(deadline) {
 			t.Fatal("there is always room for one more")
 		}
@@ -394,7 +394,7 @@ func TestPendingBounded(t *testing.T) {
 				t.Errorf("depth %d, want %d", depth, taken+len(batch))
 			}
 			s.Close()
-			if b := s.writer.sent; !b.messages.TryAcquire(b.maxMessages) || !b.bytes.TryAcquire(b.maxBytes) {
+			if b := s.writer.applicationBudget; !b.messages.TryAcquire(b.maxMessages) || !b.bytes.TryAcquire(b.maxBytes) {
 				t.Error("not all of the budget came back")
 			}
 		})
@@ -442,7 +442,7 @@ func TestWALBounded(t *testing.T) {
 		}
 		return info.Size()
 	}
-	reader, err := dial(s.path)
+	reader, err := openConn(s.path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,7 @@ import "testing"
 func TestTurnstile(t *testing.T) {
 	s := openTest(t, Options{MaxPending: 100})
 	f := startFlood(t, s)
-	other, err := dial(s.path)
+	other, err := openConn(s.path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -167,7 +167,7 @@ func TestFillAndDrain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	counted(t, s, "a")
+	checkUsage(t, s, "a")
 }
 
 // Messages queued for a peer that fill the disk do not stop receiving: as many messages

@@ -172,7 +172,7 @@ func TestCheckedAfterDiskError(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		c, err := dial(path)
+		c, err := openConn(path)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,7 @@ import "slices"
 func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
 	var maintenanceOps []op
 	for _, o := range ops {
-		if k, _ := o.cost(); k == maintenance {
+		if k, _ := o.cost(); k == maintenanceOp {
 			maintenanceOps = append(maintenanceOps, o)
 		} else {
 			left = append(left, o)

@@ -54,7 +54,7 @@ func TestOpenRefuses(t *testing.T) {
 			if err := os.WriteFile(path, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			c, err := dial(path)
+			c, err := openConn(path)
 			if err != nil {
 				t.Fatal(err)
 			}

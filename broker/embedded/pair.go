@@ -115,7 +115,7 @@ func checkPair(path string) error {
 // log's content into the file and removed the log, nothing is missing: the file then has
 // the token of the last transaction (see [recordToken]).
 func lacksWAL(path string) bool {
-	c, err := dialURI(path, "immutable=1")
+	c, err := openConnURI(path, "immutable=1")
 	if err != nil {
 		return false
 	}
@@ -184,7 +184,7 @@ var bootID = sync.OnceValue(func() string {
 // through SQLite: if this process opened and closed the file directly, it would lose the
 // POSIX locks of its connections.
 func tokenInFile(path string) (uint32, error) {
-	c, err := dialURI(path, "immutable=1")
+	c, err := openConnURI(path, "immutable=1")
 	if err != nil {
 		return 0, err
 	}

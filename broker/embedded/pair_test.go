@@ -31,7 +31,7 @@ func openCopy(t *testing.T, file, wal string) error {
 // wal_checkpoint.
 func moveLog(t *testing.T, path, mode string) {
 	t.Helper()
-	c, err := dial(path)
+	c, err := openConn(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func killed(t *testing.T, s *Store) (path string) {
 // runSQL does what the sqlite3 tool does when it runs SQL.
 func runSQL(t *testing.T, path, sql string) {
 	t.Helper()
-	c, err := dialURI(path, "")
+	c, err := openConnURI(path, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,14 +45,14 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 		return err
 	}
 	w := p.store.writer
-	part, err := w.received.acquire(ctx, 1, r.size())
+	part, err := w.peerBudget.acquire(ctx, 1, r.size())
 	if err != nil {
 		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if p.closed {
-		w.received.release(part)
+		w.peerBudget.release(part)
 		return broker.ErrClosed
 	}
 	if p.pending != nil && w.isCollecting(p.pending.listNumber) {
@@ -91,7 +91,7 @@ func (o *publishOp) apply(t *tx) error {
 	return nil
 }
 
-func (o *publishOp) cost() (kind, quantity) { return received, o.part }
+func (o *publishOp) cost() (kind, quantity) { return fromPeer, o.part }
 
 func (o *publishOp) finish(err error) {
 	p := o.publisher

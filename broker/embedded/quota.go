@@ -79,9 +79,11 @@ func (q *quotas) total() int64 {
 	return total
 }
 
-// received returns the size in bytes of the messages of peers that no application has taken
+// unconsumedFromPeers returns the size in bytes of the messages of peers that no application has taken
 // yet, including those that are not durable yet.
-func (s *Store) received() int64 { return s.quotas.total() + s.writer.received.used.Load() }
+func (s *Store) unconsumedFromPeers() int64 {
+	return s.quotas.total() + s.writer.peerBudget.used.Load()
+}
 
 // AwaitQuota waits while the peer's messages that no application has taken yet fill its
 // quota ([Options].PeerQuota), and while the disk has no space for messages of peers

@@ -40,8 +40,8 @@ func publishFrom(t *testing.T, s *Store, peer string, count, size int) {
 	}
 }
 
-// counted compares the counted sizes of some peers with their stored messages.
-func counted(t *testing.T, s *Store, peers ...string) {
+// checkUsage compares the counted sizes of some peers with their stored messages.
+func checkUsage(t *testing.T, s *Store, peers ...string) {
 	t.Helper()
 	s.flush()
 	for _, peer := range peers {
@@ -68,7 +68,7 @@ func TestUsageIsRight(t *testing.T) {
 	publishFrom(t, s, "b", 50, 3000)
 	publishFrom(t, s, "", 5, 5)
 	publishFrom(t, s, "a", 1, 0)
-	counted(t, s, "a", "b")
+	checkUsage(t, s, "a", "b")
 	if s.quotas.usageOf("a") < 100*(rowOverhead+10) || s.quotas.usageOf("") != 0 {
 		t.Errorf("%d and %d are counted", s.quotas.usageOf("a"), s.quotas.usageOf(""))
 	}
@@ -79,13 +79,13 @@ func TestUsageIsRight(t *testing.T) {
 	if err := sub.Nack(seqs[40:50]); err != nil {
 		t.Fatal(err)
 	}
-	counted(t, s, "a", "b")
+	checkUsage(t, s, "a", "b")
 	s = reopen(t, s)
-	counted(t, s, "a", "b")
+	checkUsage(t, s, "a", "b")
 	sub = subscribe(t, s, "accounts_in")
 	_, seqs = take(t, sub, 123)
 	ack(t, sub, seqs...)
-	counted(t, s, "a", "b")
+	checkUsage(t, s, "a", "b")
 	if s.quotas.usageOf("a") != 0 || s.quotas.usageOf("b") != 0 {
 		t.Errorf("of nothing %d and %d are counted", s.quotas.usageOf("a"), s.quotas.usageOf("b"))
 	}
@@ -171,7 +171,7 @@ func TestQuotaEasedByOthers(t *testing.T) {
 	if err := <-waiting; err != nil {
 		t.Error(err)
 	}
-	counted(t, s, "a")
+	checkUsage(t, s, "a")
 }
 
 // Messages consumed by another process make space in the window, also without quotas.

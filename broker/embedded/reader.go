@@ -68,7 +68,7 @@ type readConn struct {
 }
 
 func openReadConn(path string) (*readConn, error) {
-	c, err := dial(path)
+	c, err := openConn(path)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,7 @@ import (
 
 // If SQLite can not create its files beside the store, the error has advice what to check.
 func TestCanNotMakeFiles(t *testing.T) {
-	c, err := dial(filepath.Join(t.TempDir(), "missing", "messages.db"))
+	c, err := openConn(filepath.Join(t.TempDir(), "missing", "messages.db"))
 	if err == nil {
 		c.close()
 		t.Fatal("it opens")

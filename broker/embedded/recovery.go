@@ -49,7 +49,7 @@ func (w *writer) tryRecovery() {
 // free space does not account for a user's quota, and commits an empty transaction.
 func (w *writer) checkCanStore() error {
 	n := w.unwritten
-	n.raiseTo(need{kind: received})
+	n.raiseTo(need{kind: fromPeer})
 	n.bytes = min(n.bytes, maxTrial) // if more is missing, the next transaction fails
 	if err := w.checkRoomFor(n); err != nil {
 		return err
@@ -81,7 +81,7 @@ func (w *writer) checkDisk() {
 	if free, err := w.disk.freeBytes(); w.reserve.missing && len(w.postponed) == 0 && err == nil && free+w.db.walBytes() >= w.reserve.size {
 		_, _ = w.db.truncateWAL.number() // the log's space is needed for the reserve
 	}
-	if w.reserve.missing && w.disk.checkRoom(sent, w.reserve.size) == nil && w.reserve.create() == nil {
+	if w.reserve.missing && w.disk.checkRoom(fromApplication, w.reserve.size) == nil && w.reserve.create() == nil {
 		w.retryNow()
 	}
 	w.disk.check(freeInFile, &w.reserve)

@@ -53,7 +53,7 @@ func (w *writer) failPostponed() {
 // store, or if no message is stored because the reserve is missing.
 func (w *writer) checkRoom(ops []op) error {
 	n := needOf(ops)
-	if n.kind == maintenance {
+	if n.kind == maintenanceOp {
 		return nil
 	}
 	return w.checkRoomFor(n)
@@ -80,12 +80,12 @@ func (n *need) raiseTo(other need) {
 // needOf returns what a transaction with these operations needs.
 func needOf(ops []op) need {
 	ours, peers := storedQuantities(ops)
-	n := need{maintenance, ours.bytes + peers.bytes}
+	n := need{maintenanceOp, ours.bytes + peers.bytes}
 	switch {
 	case ours.messages > 0:
-		n.kind = sent
+		n.kind = fromApplication
 	case peers.messages > 0:
-		n.kind = received
+		n.kind = fromPeer
 	}
 	return n
 }
@@ -95,9 +95,9 @@ func needOf(ops []op) need {
 func storedQuantities(ops []op) (ours, peers quantity) {
 	for _, o := range ops {
 		switch k, part := o.cost(); k {
-		case sent:
+		case fromApplication:
 			ours.add(part)
-		case received:
+		case fromPeer:
 			peers.add(part)
 		}
 	}
@@ -112,7 +112,7 @@ func (w *writer) refuseIfNoRoom(ops []op) []op {
 	if ours.messages == 0 || peers.messages == 0 || w.reserve.missing {
 		return ops
 	}
-	if err := w.disk.checkRoom(sent, ours.bytes+peers.bytes); err != nil && w.disk.checkRoom(received, peers.bytes) == nil {
+	if err := w.disk.checkRoom(fromApplication, ours.bytes+peers.bytes); err != nil && w.disk.checkRoom(fromPeer, peers.bytes) == nil {
 		return w.refuse(ops, err)
 	}
 	return ops
@@ -124,10 +124,10 @@ func (w *writer) refuse(ops []op, err error) []op {
 	err = refusal(err)
 	return slices.DeleteFunc(slices.Clone(ops), func(o op) bool {
 		k, _ := o.cost()
-		if k == sent {
+		if k == fromApplication {
 			w.release(o)
 			o.finish(err)
 		}
-		return k == sent
+		return k == fromApplication
 	})
 }

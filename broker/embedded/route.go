@@ -9,8 +9,8 @@ import (
 
 // Bind creates the first of the peer's queues, and binds the queue to the exchange in place
 // of the peer's previous binding. Bind returns when the binding is durable.
-func (s *Store) Bind(ctx context.Context, q broker.PeerQueue) error {
-	if err := checkPeerQueue(q); err != nil {
+func (s *Store) Bind(ctx context.Context, q broker.PeerBinding) error {
+	if err := checkPeerBinding(q); err != nil {
 		return fmt.Errorf("bind queue of peer %s: %w", q.PeerID, err)
 	}
 	if err := s.commit(ctx, func(t *tx) error { return t.bindPeer(q) }); err != nil {
@@ -21,14 +21,14 @@ func (s *Store) Bind(ctx context.Context, q broker.PeerQueue) error {
 
 // Unbind removes the binding of the peer's queue to the exchange. The queue and its
 // messages stay. Unbind returns when the removal is durable.
-func (s *Store) Unbind(ctx context.Context, q broker.PeerQueue) error {
+func (s *Store) Unbind(ctx context.Context, q broker.PeerBinding) error {
 	if err := s.commit(ctx, func(t *tx) error { return t.unbindPeer(q.PeerID) }); err != nil {
 		return fmt.Errorf("unbind queue of peer %s: %w", q.PeerID, err)
 	}
 	return nil
 }
 
-func checkPeerQueue(q broker.PeerQueue) error {
+func checkPeerBinding(q broker.PeerBinding) error {
 	if err := checkName("peer ID", q.PeerID); err != nil {
 		return err
 	}
@@ -62,11 +62,11 @@ func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.
 	if err != nil {
 		return err
 	}
-	part, err := s.writer.sent.acquire(ctx, 1, r.size())
+	part, err := s.writer.applicationBudget.acquire(ctx, 1, r.size())
 	if err != nil {
 		return err
 	}
-	return s.writer.submit(&callOp{kind: sent, part: part, done: done, do: func(t *tx) error {
+	return s.writer.submit(&callOp{kind: fromApplication, part: part, done: done, do: func(t *tx) error {
 		ids, err := t.route(exchange, routingKey)
 		if err != nil {
 			return err
@@ -110,14 +110,14 @@ func (s *Store) PutAll(ctx context.Context, queue string, messages []broker.Outg
 		}
 		size += rows[i].size()
 	}
-	if err := s.disk.checkRoom(sent, int64(size)); err != nil {
+	if err := s.disk.checkRoom(fromApplication, int64(size)); err != nil {
 		return fmt.Errorf("put into queue %s: %w", queue, err)
 	}
-	part, err := s.writer.sent.acquire(ctx, len(rows), size)
+	part, err := s.writer.applicationBudget.acquire(ctx, len(rows), size)
 	if err != nil {
 		return fmt.Errorf("put into queue %s: %w", queue, err)
 	}
-	err = s.commitOp(ctx, callOp{kind: sent, part: part, do: func(t *tx) error {
+	err = s.commitOp(ctx, callOp{kind: fromApplication, part: part, do: func(t *tx) error {
 		q, err := t.queue(queue)
 		if err != nil {
 			return err

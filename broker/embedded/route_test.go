@@ -19,8 +19,8 @@ func send(t *testing.T, s *Store, exchange, key, body string) error {
 	return <-done
 }
 
-func peer(id, exchange, key string, queues ...string) broker.PeerQueue {
-	return broker.PeerQueue{PeerID: id, Exchange: exchange, BindingKey: key, Fanout: key == "", Queues: queues}
+func peer(id, exchange, key string, queues ...string) broker.PeerBinding {
+	return broker.PeerBinding{PeerID: id, Exchange: exchange, BindingKey: key, Fanout: key == "", Queues: queues}
 }
 
 // Printable characters, spaces among them, may be in the texts of a message, and control
@@ -55,7 +55,7 @@ func TestSend(t *testing.T) {
 	s := openTest(t, Options{})
 	a := peer("aa", "to_creditors", "00.00.01.#", "peer.aa.0", "peer.aa.1")
 	b := peer("bb", "to_creditors", "00.00.02.#", "peer.bb.0")
-	for _, q := range []broker.PeerQueue{a, b, a} {
+	for _, q := range []broker.PeerBinding{a, b, a} {
 		if err := s.Bind(ctx, q); err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +170,7 @@ func TestInvalid(t *testing.T) {
 		"unnamed queue":      func() error { return s.Bind(ctx, peer("aa", "x", "#", "")) },
 		"wildcard":           func() error { return s.Bind(ctx, peer("aa", "x", "00.*", "q")) },
 		"fanout with key": func() error {
-			return s.Bind(ctx, broker.PeerQueue{PeerID: "aa", Exchange: "x", BindingKey: "00", Fanout: true, Queues: []string{"q"}})
+			return s.Bind(ctx, broker.PeerBinding{PeerID: "aa", Exchange: "x", BindingKey: "00", Fanout: true, Queues: []string{"q"}})
 		},
 	} {
 		if err := do(); !errors.Is(err, errInvalid) {

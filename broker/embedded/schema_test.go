@@ -21,7 +21,7 @@ func TestUseWALWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	open := func() *conn {
-		c, err := dial(path)
+		c, err := openConn(path)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -184,7 +184,7 @@ func (t *tx) route(exchange, routingKey string) ([]int64, error) {
 
 // bindPeer binds a peer's first queue, in place of the peer's previous binding, and creates
 // the queue if it does not exist.
-func (t *tx) bindPeer(p broker.PeerQueue) error {
+func (t *tx) bindPeer(p broker.PeerBinding) error {
 	q, err := t.makeQueue(p.Queues[0])
 	if err != nil {
 		return err

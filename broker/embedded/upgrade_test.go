@@ -62,7 +62,7 @@ func TestUpgrade(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := dial(path)
+	c, err := openConn(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestUpgrade(t *testing.T) {
 	s := openFile(t, path, Options{}) // upgraded already
 	wantQueued(t, other, "peer.x.0", "three")
 	publishFrom(t, s, "a", 1, 10)
-	counted(t, s, "a")
+	checkUsage(t, s, "a")
 	sub := subscribe(t, s, "accounts_in")
 	bodies, seqs := take(t, sub, 3)
 	if bodies[0] != "one!" || bodies[1] != "two!" {
@@ -88,11 +88,11 @@ func TestUpgrade(t *testing.T) {
 	}
 	ack(t, sub, seqs...)
 	wantQueued(t, s, "accounts_in")
-	counted(t, s, "a")
+	checkUsage(t, s, "a")
 
 	var upgraded, made string
 	for path, columns := range map[string]*string{path: &upgraded, openTest(t, Options{}).path: &made} {
-		c, err := dial(path)
+		c, err := openConn(path)
 		if err != nil {
 			t.Fatal(err)
 		}

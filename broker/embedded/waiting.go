@@ -41,7 +41,7 @@ func readWaiting(path string) (w Waiting, err error) {
 	}
 	log, err := os.Stat(path + "-wal")
 	w.AtLeast = err == nil && log.Size() > 0
-	c, err := dialURI(path, "mode=ro&immutable=1")
+	c, err := openConnURI(path, "mode=ro&immutable=1")
 	if err != nil {
 		return w, err
 	}

@@ -60,7 +60,7 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	if err := checkPair(path); err != nil {
 		return nil, err
 	}
-	c, err := dial(path)
+	c, err := openConn(path)
 	if err != nil {
 		return nil, err
 	}

@@ -39,14 +39,14 @@ type op interface {
 type kind int
 
 const (
-	// maintenance removes, moves or binds. It is written before operations that need
+	// maintenanceOp removes, moves or binds. It is written before operations that need
 	// space, and never waits for these.
-	maintenance kind = iota
-	// received stores messages of peers. It waits until there is space.
-	received
-	// sent stores messages of applications. It is refused with [ErrFull] or
+	maintenanceOp kind = iota
+	// fromPeer stores messages of peers. It waits until there is space.
+	fromPeer
+	// fromApplication stores messages of applications. It is refused with [ErrFull] or
 	// [ErrUnwritable].
-	sent
+	fromApplication
 )
 
 // writer writes the file, on a single goroutine; see the package comment.
@@ -60,8 +60,8 @@ type writer struct {
 	db                *writeConn
 	log               *slog.Logger
 	notifier          *notifier
-	received          *budget // for messages of peers
-	sent              *budget // for messages of applications
+	peerBudget        *budget // for messages of peers
+	applicationBudget *budget // for messages of applications
 	quotas            *quotas
 	disk              *disk
 	reserve           reserve
@@ -98,10 +98,10 @@ type writer struct {
 
 // budgetOf returns the budget for operations of a kind.
 func (w *writer) budgetOf(k kind) *budget {
-	if k == sent {
-		return w.sent
+	if k == fromApplication {
+		return w.applicationBudget
 	}
-	return w.received
+	return w.peerBudget
 }
 
 // submit adds an operation to the list being collected. The operation's part of the budget
@@ -118,7 +118,7 @@ func (w *writer) submitLocked(o op) error {
 		w.release(o)
 		return broker.ErrClosed
 	}
-	if k, _ := o.cost(); k == sent && w.refusing != nil {
+	if k, _ := o.cost(); k == fromApplication && w.refusing != nil {
 		w.release(o)
 		return refusal(w.refusing)
 	}
@@ -129,7 +129,7 @@ func (w *writer) submitLocked(o op) error {
 
 // release releases an operation's part of the budget.
 func (w *writer) release(o op) {
-	if k, part := o.cost(); k != maintenance {
+	if k, part := o.cost(); k != maintenanceOp {
 		w.budgetOf(k).release(part)
 	}
 }
@@ -207,7 +207,7 @@ func (w *writer) work(ops []op, closing bool) {
 	peersOnly := false // messages of peers are tried although the pause is not over
 	if !due && len(w.postponed) == 0 && canRemove(err) {
 		ops = w.refuse(ops, err)
-		peersOnly = needOf(ops).kind == received
+		peersOnly = needOf(ops).kind == fromPeer
 	}
 	if due || peersOnly {
 		ops = w.refuseIfNoRoom(ops)
@@ -263,7 +263,9 @@ func (w *writer) writeIfMaintenanceOnly(ops []op) bool {
 }
 
 // restartWAL checkpoints and restarts the write-ahead log, so that its space is reused.
-// Errors are ignored: they recur in the next transaction.
+// Errors are ignored, here and wherever the log is restarted or truncated: SQLite counts pages
+// as copied to the file only after the file has been synced, so after an error it keeps the
+// log, and copies all of them again in the next checkpoint.
 func (w *writer) restartWAL() { _, _ = w.db.restartWAL.number() }
 
 // write commits operations in one transaction. If it succeeds, write reports the results to

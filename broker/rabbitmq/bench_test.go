@@ -30,7 +30,7 @@ var benchHeaders = []broker.Header{
 // benchQueue returns a queue with n messages.
 func benchQueue(b *testing.B, s *rabbittest.Server, n int) string {
 	b.Helper()
-	o := newOperator(b, s)
+	o := newTestClient(b, s)
 	o.inbox(benchInbox)
 	_, err := o.QueuePurge(benchInbox, false)
 	o.check(err)
@@ -47,7 +47,7 @@ func benchQueue(b *testing.B, s *rabbittest.Server, n int) string {
 		n -= k
 	}
 	b.Cleanup(func() {
-		_, err := newOperator(b, s).QueueDelete(queue.Name, false, false, false)
+		_, err := newTestClient(b, s).QueueDelete(queue.Name, false, false, false)
 		o.check(err)
 	})
 	return queue.Name
@@ -61,7 +61,7 @@ func BenchmarkMove(b *testing.B) {
 	b.Run("bare", func(b *testing.B) {
 		s := rabbittest.Get(b)
 		queue := benchQueue(b, s, b.N)
-		in, out := newOperator(b, s), newOperator(b, s)
+		in, out := newTestClient(b, s), newTestClient(b, s)
 		confirms := out.NotifyPublish(make(chan amqp.Confirmation, 4000))
 		in.check(in.Qos(2000, 0, false))
 		b.ReportAllocs()

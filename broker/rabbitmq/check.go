@@ -77,13 +77,13 @@ func checkMessage(m *broker.Incoming) error {
 
 // checkDeadLetterNames checks the names of the dead-letter queues of a queue.
 func checkDeadLetterNames(queue, suffix string) error {
-	if err := checkName("queue "+queue, deadLetterQueue(queue)); err != nil {
+	if err := checkName("queue "+queue, referenceDeadLetterQueue(queue)); err != nil {
 		return err
 	}
 	return checkName("queue "+queue, queue+suffix)
 }
 
-func checkPeerQueue(q broker.PeerQueue, suffix string) error {
+func checkPeerBinding(q broker.PeerBinding, suffix string) error {
 	for _, n := range []struct{ what, name string }{
 		{"peer ID", q.PeerID}, {"prefix", q.Prefix}, {"exchange", q.Exchange}, {"peer's exchange", peerExchange(q)},
 	} {

@@ -29,7 +29,7 @@ func TestClusterTakeover(t *testing.T) {
 		t.Fatal(err)
 	}
 	nodes := cluster.Nodes
-	o := newOperator(t, nodes[0])
+	o := newTestClient(t, nodes[0])
 	if version := o.conn.Properties["version"].(string); majorOf(version) >= 4 && !strings.HasPrefix(version, "4.0.") && !strings.HasPrefix(version, "4.1.") && !strings.HasPrefix(version, "4.2.") {
 		// RabbitMQ returns the deliveries of a consumer on a dead node after a minute.
 		o.check(nodes[0].Control("set_policy", "quick", ".*", `{"consumer-disconnected-timeout":3000}`, "--apply-to", "quorum_queues"))
@@ -71,7 +71,7 @@ func TestClusterTakeover(t *testing.T) {
 	}
 }
 
-func consumersOf(o *operator, queue string) (n int) {
+func consumersOf(o *testClient, queue string) (n int) {
 	o.check(o.answers(func(ch *amqp.Channel) error {
 		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 		n = q.Consumers

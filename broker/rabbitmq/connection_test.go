@@ -106,7 +106,7 @@ func TestBlockedWrite(t *testing.T) {
 // A confirmation of RabbitMQ counts as an answer for methods on the same connection.
 func TestConfirmationsAreAnswers(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)
 	p := openStream(t, b)

@@ -15,8 +15,8 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// declared creates a new peer and opens its queue.
-func declared(t *testing.T, b *Broker) (broker.PeerQueue, broker.Consumer) {
+// bindAndConsume binds a new peer and opens its queue.
+func bindAndConsume(t *testing.T, b *Broker) (broker.PeerBinding, broker.Consumer) {
 	t.Helper()
 	q := testPeer()
 	if err := b.Bind(testContext(t), q); err != nil {
@@ -47,8 +47,8 @@ func setAsideNext(t *testing.T, c broker.Consumer, reason string) {
 // it.
 func TestAsideProperties(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
-	q, c := declared(t, b)
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
+	q, c := bindAndConsume(t, b)
 	elsewhere, err := o.QueueDeclare("elsewhere"+suffix(), true, false, false, false, nil)
 	o.check(err)
 	headers := amqp.Table{"a": "b", "n": int64(5), "list": []any{"x", amqp.Table{"y": true}}}
@@ -84,8 +84,8 @@ func TestAsideProperties(t *testing.T) {
 // the first of the queue.
 func TestAsideLargeHeaders(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
-	q, c := declared(t, b)
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
+	q, c := bindAndConsume(t, b)
 	o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{Headers: amqp.Table{
 		"large": []any{strings.Repeat("x", 60_000), amqp.Table{"y": []byte(strings.Repeat("x", 70_000))}},
 	}}))
@@ -98,8 +98,8 @@ func TestAsideLargeHeaders(t *testing.T) {
 // A deleted dead-letter queue is declared again when it is needed.
 func TestAsideQueueDeleted(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
-	q, c := declared(t, b)
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
+	q, c := bindAndConsume(t, b)
 	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 2))...))
 	for range 2 {
 		_, err := o.QueueDelete(q.Queues[0]+".XQ", false, false, false)
@@ -114,8 +114,8 @@ func TestAsideQueueDeleted(t *testing.T) {
 func TestQueueDeleted(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger()})
-	q, c := declared(t, b)
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{Logger: log.logger()})
+	q, c := bindAndConsume(t, b)
 	waiting := make(chan error, 1)
 	go func() {
 		_, err := c.Next(testContext(t), 1)
@@ -158,8 +158,8 @@ func TestQueueDeleted(t *testing.T) {
 // delivered together.
 func TestBatches(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
-	q, c := declared(t, b)
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
+	q, c := bindAndConsume(t, b)
 	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 100))...))
 	eventually(t, "prefetching", func() error {
 		inner := c.(*consumer)
@@ -183,8 +183,8 @@ func TestBatches(t *testing.T) {
 // A confirmation just before Close, in the pause after an acknowledgement, is valid.
 func TestConfirmBeforeClose(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
-	q, c := declared(t, b)
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
+	q, c := bindAndConsume(t, b)
 	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 10))...))
 	for given := 0; given < 10; {
 		ds, err := c.Next(testContext(t), 10)

@@ -66,7 +66,7 @@ type lengthCheck struct {
 func (b *Broker) lengthCheckFor(source string) *lengthCheck {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	queue := b.deadLetterQueueOf(source)
+	queue := b.deadLetterQueue(source)
 	l := b.lengths[queue]
 	if l == nil {
 		l = &lengthCheck{queue: queue, source: source, sem: make(chan struct{}, 1)}
@@ -292,7 +292,7 @@ func (b *Broker) endLossWarning(queue string) {
 // consumer: if that belongs to another process, the other process checks the length.
 func (b *Broker) resetIfConsumedElsewhere(queue string) {
 	b.mu.Lock()
-	l := b.lengths[b.deadLetterQueueOf(queue)]
+	l := b.lengths[b.deadLetterQueue(queue)]
 	b.mu.Unlock()
 	if l != nil && !b.consumes(queue) {
 		l.reset()

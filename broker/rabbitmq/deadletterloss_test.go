@@ -27,7 +27,7 @@ func checkLengths(t *testing.T, bc broker.Consumer) {
 }
 
 // setAsideMessages sends messages to a peer, and moves them to the dead-letter queue.
-func setAsideMessages(t *testing.T, o *operator, q broker.PeerQueue, c broker.Consumer, count int) {
+func setAsideMessages(t *testing.T, o *testClient, q broker.PeerBinding, c broker.Consumer, count int) {
 	t.Helper()
 	for n := range count {
 		o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{Type: "T", Body: fmt.Append(nil, time.Now(), n)}))
@@ -57,9 +57,9 @@ func TestTakenOutIsNotMissing(t *testing.T) {
 	s := rabbittest.Get(t)
 	for _, queueType := range []QueueType{Classic, Quorum} {
 		t.Run(string(queueType), func(t *testing.T) {
-			o := newOperator(t, s)
+			o := newTestClient(t, s)
 			b := openTest(t, s.URL(), Options{QueueType: queueType})
-			q, c := declared(t, b)
+			q, c := bindAndConsume(t, b)
 			queue := q.Queues[0]
 			clean := func(when string) {
 				t.Helper()
@@ -101,7 +101,7 @@ func TestTakenOutIsNotMissing(t *testing.T) {
 			clean("after sending again")
 			setAsideMessages(t, o, q, c, 3)
 			clean("at the end")
-			o.take(deadLetterQueue(queue), 1)
+			o.take(referenceDeadLetterQueue(queue), 1)
 			checkLengths(t, c)
 			if w := strings.Join(b.Warnings(), ","); !strings.Contains(w, "fewer messages") {
 				t.Errorf("warnings %q", w)
@@ -114,7 +114,7 @@ func TestTakenOutIsNotMissing(t *testing.T) {
 // these arguments.)
 func TestMissing(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	for name, args := range map[string]amqp.Table{
 		"length": {"x-max-length": 3},
 		"none":   {"x-max-length": 0},
@@ -124,7 +124,7 @@ func TestMissing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := openTest(t, s.URL(), Options{})
 			q := testPeer()
-			_, err := o.QueueDeclare(deadLetterQueue(q.Queues[0]), true, false, false, false, args)
+			_, err := o.QueueDeclare(referenceDeadLetterQueue(q.Queues[0]), true, false, false, false, args)
 			o.check(err)
 			o.check(b.Bind(testContext(t), q))
 			c, err := b.Consume(testContext(t), q.Queues[0])
@@ -146,11 +146,11 @@ func TestMissing(t *testing.T) {
 // consumer, as with a peer that ends the connection whenever it refuses a message.
 func TestMissingAcrossConsumers(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	b := openTest(t, s.URL(), Options{})
 	b.lengthInterval = time.Hour
 	q := testPeer()
-	_, err := o.QueueDeclare(deadLetterQueue(q.Queues[0]), true, false, false, false, amqp.Table{"x-max-length": 1})
+	_, err := o.QueueDeclare(referenceDeadLetterQueue(q.Queues[0]), true, false, false, false, amqp.Table{"x-max-length": 1})
 	o.check(err)
 	o.check(b.Bind(testContext(t), q))
 	for range 5 {
@@ -168,9 +168,9 @@ func TestMissingAcrossConsumers(t *testing.T) {
 // missing, although the service is not told.
 func TestTakenOutWhileAway(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	b := openTest(t, s.URL(), Options{})
-	q, c := declared(t, b)
+	q, c := bindAndConsume(t, b)
 	setAsideMessages(t, o, q, c, 3)
 	o.check(c.Close())
 	other := openTest(t, s.URL(), Options{})
@@ -191,7 +191,7 @@ func TestTakenOutWhileAway(t *testing.T) {
 	if w := b.Warnings(); len(w) > 0 {
 		t.Errorf("warnings %q", w)
 	}
-	o.take(deadLetterQueue(q.Queues[0]), 1)
+	o.take(referenceDeadLetterQueue(q.Queues[0]), 1)
 	checkLengths(t, c)
 	if w := strings.Join(b.Warnings(), ","); !strings.Contains(w, "fewer messages") {
 		t.Errorf("warnings %q", w)
@@ -203,7 +203,7 @@ func TestTakenOutWhileAway(t *testing.T) {
 // a test's help, the service checks the length by itself.
 func TestMissingEnds(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	for _, elsewhere := range []bool{false, true} {
 		log := new(logBuffer)
 		b := openTest(t, s.URL(), Options{Logger: log.logger()})
@@ -217,9 +217,9 @@ func TestMissingEnds(t *testing.T) {
 				return nil
 			})
 		}
-		q, c := declared(t, b)
+		q, c := bindAndConsume(t, b)
 		setAsideMessages(t, o, q, c, 2)
-		o.take(deadLetterQueue(q.Queues[0]), 1)
+		o.take(referenceDeadLetterQueue(q.Queues[0]), 1)
 		warned(true)
 		setAsideMessages(t, o, q, c, 1)
 		checkLengths(t, c)
@@ -300,7 +300,7 @@ func TestBrowserWithoutEnd(t *testing.T) {
 // Only notices about the process's own dead-letter queue count, and what is no notice is
 // ignored.
 func TestHostileNotices(t *testing.T) {
-	c := &consumer{deadLetters: newDeadLetterPublisher(&Broker{opts: Options{AsideSuffix: deadLetterSuffix}}, "q")}
+	c := &consumer{deadLetters: newDeadLetterPublisher(&Broker{opts: Options{DeadLetterSuffix: defaultDeadLetterSuffix}}, "q")}
 	c.deadLetters.length.expected = 5
 	for _, body := range []string{
 		"", "null", "[]", "{", `{"queue":"q.XQ"}`, `{"queue":"q","browser":"b","done":true,"removed":3}`,

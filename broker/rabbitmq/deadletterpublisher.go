@@ -29,7 +29,7 @@ type deadLetterPublisher struct {
 }
 
 func newDeadLetterPublisher(b *Broker, queue string) deadLetterPublisher {
-	return deadLetterPublisher{sem: make(chan struct{}, 1), to: queuePublisher{broker: b, queue: b.deadLetterQueueOf(queue)}, length: b.lengthCheckFor(queue)}
+	return deadLetterPublisher{sem: make(chan struct{}, 1), to: queuePublisher{broker: b, queue: b.deadLetterQueue(queue)}, length: b.lengthCheckFor(queue)}
 }
 
 // publish publishes a copy of a delivery, and waits until RabbitMQ has confirmed the copy. It

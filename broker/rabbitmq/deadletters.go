@@ -21,7 +21,7 @@ var _ broker.DeadLetters = (*Broker)(nil)
 // zero. It reports [broker.ErrNoQueue] if none of the queues exists.
 func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, error) {
 	var c broker.QueueInfo
-	err := checkDeadLetterNames(queue, b.opts.AsideSuffix)
+	err := checkDeadLetterNames(queue, b.opts.DeadLetterSuffix)
 	if err == nil {
 		err = b.onDeclaring(ctx, func(d declarer) error {
 			waiting, exists, err := d.count(queue)
@@ -43,7 +43,7 @@ func (b *Broker) Info(ctx context.Context, queue string) (broker.QueueInfo, erro
 				if err != nil {
 					return err
 				}
-				if hasQueue && name == b.deadLetterQueueOf(queue) {
+				if hasQueue && name == b.deadLetterQueue(queue) {
 					warn(name, nil)
 				}
 				c.DeadLetters += deadLetters

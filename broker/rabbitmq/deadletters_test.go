@@ -33,7 +33,7 @@ func asideIn(t *testing.T, b *Broker, queue string) []broker.DeadLetter {
 // dead-letter queue is listed too. Identical messages have a number in their IDs.
 func TestDeadLettersOfOthers(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	q := testPeer()
 	queue := q.Queues[0]
 	if err := b.Bind(testContext(t), q); err != nil {
@@ -79,8 +79,8 @@ func TestDeadLettersOfOthers(t *testing.T) {
 // letter.
 func TestRetryProperties(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
-	q, c := declared(t, b)
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
+	q, c := bindAndConsume(t, b)
 	headers := amqp.Table{"a": "b", "x-own": int64(5), "list": []any{"x", amqp.Table{"y": true}}}
 	m := amqp.Publishing{
 		Headers: maps.Clone(headers), ContentType: "text/plain", ContentEncoding: "utf-8", Priority: 3, CorrelationId: "c",
@@ -111,7 +111,7 @@ func TestRetryInterrupted(t *testing.T) {
 	s := rabbittest.Get(t)
 	const count = 1000
 	for _, moment := range []int{0, 1, count / 2} {
-		o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+		o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 		q := testPeer()
 		queue := q.Queues[0]
 		if err := b.Bind(testContext(t), q); err != nil {
@@ -135,7 +135,7 @@ func TestRetryInterrupted(t *testing.T) {
 			retried <- err
 		}()
 		eventually(t, "the moment", func() error {
-			q, err := newOperator(t, s).QueueDeclarePassive(queue, true, false, false, false, nil)
+			q, err := newTestClient(t, s).QueueDeclarePassive(queue, true, false, false, false, nil)
 			if err == nil && q.Messages < moment {
 				err = fmt.Errorf("%d messages are retried", q.Messages)
 			}
@@ -170,7 +170,7 @@ func TestRetryInterrupted(t *testing.T) {
 // If the queue does not exist, no message leaves the dead-letter queue.
 func TestRetryNowhere(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	q := testPeer()
 	if err := b.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
@@ -191,7 +191,7 @@ func TestRetryNowhere(t *testing.T) {
 // the first has ended, even if it ended early or was interrupted.
 func TestListHides(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b, other := newOperator(t, s), openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
+	o, b, other := newTestClient(t, s), openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
 	q := testPeer()
 	queue := q.Queues[0]
 	if err := b.Bind(testContext(t), q); err != nil {

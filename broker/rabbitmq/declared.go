@@ -11,15 +11,15 @@ import (
 
 // declaration records the objects of a peer, from Bind until Unbind.
 type declaration struct {
-	queue broker.PeerQueue
+	queue broker.PeerBinding
 	epoch int // health's epoch in which they were declared
 }
 
 // Bind declares the peer's queues, their dead-letter queues, the peer's exchange and the
 // outgoing exchange, as far as they do not exist, and binds them. It removes the bindings
 // of an earlier Bind of this process that are not in q.
-func (b *Broker) Bind(ctx context.Context, q broker.PeerQueue) error {
-	err := checkPeerQueue(q, b.opts.AsideSuffix)
+func (b *Broker) Bind(ctx context.Context, q broker.PeerBinding) error {
+	err := checkPeerBinding(q, b.opts.DeadLetterSuffix)
 	if err == nil {
 		q.Queues = slices.Clone(q.Queues)
 		err = b.changeObjects(ctx, func() error { return b.declare(ctx, q) })
@@ -32,7 +32,7 @@ func (b *Broker) Bind(ctx context.Context, q broker.PeerQueue) error {
 
 // UnbindFormer removes the bindings that connect the former queues with the peer's exchange.
 // It returns those of the queues that have messages.
-func (b *Broker) UnbindFormer(ctx context.Context, q broker.PeerQueue, former []string) (waiting []string, err error) {
+func (b *Broker) UnbindFormer(ctx context.Context, q broker.PeerBinding, former []string) (waiting []string, err error) {
 	err = b.changeObjects(ctx, func() error {
 		results := make(chan []string, 1) // see declareObjects
 		err := b.onDeclaring(ctx, func(d declarer) error {
@@ -53,8 +53,8 @@ func (b *Broker) UnbindFormer(ctx context.Context, q broker.PeerQueue, former []
 
 // Unbind removes the binding of the peer's exchange. The exchange, the queues, and their
 // messages stay.
-func (b *Broker) Unbind(ctx context.Context, q broker.PeerQueue) error {
-	err := checkPeerQueue(q, b.opts.AsideSuffix)
+func (b *Broker) Unbind(ctx context.Context, q broker.PeerBinding) error {
+	err := checkPeerBinding(q, b.opts.DeadLetterSuffix)
 	if err == nil {
 		err = b.changeObjects(ctx, func() error { return b.unbindObjects(ctx, q) })
 	}
@@ -80,7 +80,7 @@ func (b *Broker) changeObjects(ctx context.Context, do func() error) error {
 
 // declare declares the objects of a peer, and records the declaration. The caller is in
 // changeObjects.
-func (b *Broker) declare(ctx context.Context, q broker.PeerQueue) error {
+func (b *Broker) declare(ctx context.Context, q broker.PeerBinding) error {
 	epoch, _, err := b.declareObjects(ctx, q)
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func (b *Broker) declare(ctx context.Context, q broker.PeerQueue) error {
 
 // declareObjects declares the objects of a peer that do not exist. It returns the epoch in
 // which they exist, and the names of the queues that it has created.
-func (b *Broker) declareObjects(ctx context.Context, q broker.PeerQueue) (epoch int, created []string, err error) {
+func (b *Broker) declareObjects(ctx context.Context, q broker.PeerBinding) (epoch int, created []string, err error) {
 	before := b.lastDeclaration(q.PeerID)
 	// The function may still be running after onDeclaring has returned an error, so it must
 	// not write to variables of declareObjects.
@@ -119,7 +119,7 @@ func (b *Broker) declareObjects(ctx context.Context, q broker.PeerQueue) (epoch 
 
 // unbindObjects removes the binding of the peer's exchange, and the record of the
 // declaration. The caller is in changeObjects.
-func (b *Broker) unbindObjects(ctx context.Context, q broker.PeerQueue) error {
+func (b *Broker) unbindObjects(ctx context.Context, q broker.PeerBinding) error {
 	if err := b.onDeclaring(ctx, func(d declarer) error { return d.unbindPeer(q, b.lastDeclaration(q.PeerID)) }); err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (b *Broker) unbindObjects(ctx context.Context, q broker.PeerQueue) error {
 }
 
 // lastDeclaration returns what was declared for a peer last, or nil.
-func (b *Broker) lastDeclaration(peerID string) *broker.PeerQueue {
+func (b *Broker) lastDeclaration(peerID string) *broker.PeerBinding {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if d, ok := b.declared[peerID]; ok {
@@ -140,7 +140,7 @@ func (b *Broker) lastDeclaration(peerID string) *broker.PeerQueue {
 }
 
 // declarationOf returns what was declared for the peer of a queue, if that was before epoch.
-func (b *Broker) declarationOf(queue string, epoch int) (broker.PeerQueue, bool) {
+func (b *Broker) declarationOf(queue string, epoch int) (broker.PeerBinding, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, d := range b.declared {
@@ -148,7 +148,7 @@ func (b *Broker) declarationOf(queue string, epoch int) (broker.PeerQueue, bool)
 			return d.queue, true
 		}
 	}
-	return broker.PeerQueue{}, false
+	return broker.PeerBinding{}, false
 }
 
 // declareAgain repeats the declaration for the peer of a queue, if that was made before

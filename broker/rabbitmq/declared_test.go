@@ -13,14 +13,14 @@ import (
 // consumed again; those of an unbound peer are not.
 func TestBindingsLost(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
-	kept, c := declared(t, b)
-	released, d := declared(t, b)
-	o.check(b.Unbind(testContext(t), released))
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
+	kept, c := bindAndConsume(t, b)
+	unbound, d := bindAndConsume(t, b)
+	o.check(b.Unbind(testContext(t), unbound))
 	o.check(o.QueueUnbind(kept.Queues[0], kept.Queues[0], peerExchange(kept), nil))
 	o.check(o.ExchangeUnbind(peerExchange(kept), kept.BindingKey, kept.Exchange, false, nil))
-	send := func(q broker.PeerQueue) error {
-		return newOperator(t, s).send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 1))...)
+	send := func(q broker.PeerBinding) error {
+		return newTestClient(t, s).send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 1))...)
 	}
 	if err := send(kept); !errors.Is(err, broker.ErrUnroutable) {
 		t.Fatalf("without bindings: got %v, want ErrUnroutable", err)
@@ -32,7 +32,7 @@ func TestBindingsLost(t *testing.T) {
 		}
 		o.check(c.Close())
 	}
-	for _, q := range []broker.PeerQueue{kept, released} {
+	for _, q := range []broker.PeerBinding{kept, unbound} {
 		eventually(t, "consuming again", func() error {
 			c, err := b.Consume(testContext(t), q.Queues[0])
 			if err == nil {
@@ -42,33 +42,33 @@ func TestBindingsLost(t *testing.T) {
 		})
 	}
 	if err := send(kept); err != nil {
-		t.Errorf("after RabbitMQ was lost: %v", err)
+		t.Errorf("after reconnecting: %v", err)
 	}
-	if err := send(released); !errors.Is(err, broker.ErrUnroutable) {
-		t.Errorf("to the released peer: got %v, want ErrUnroutable", err)
+	if err := send(unbound); !errors.Is(err, broker.ErrUnroutable) {
+		t.Errorf("to the unbound peer: got %v, want ErrUnroutable", err)
 	}
 }
 
-// After a change of the names of queues, new messages go to the present queues only, and the
-// former queues that still have messages are returned, so that these are sent, too. That
-// needs no memory of an earlier Bind.
+// After a change of the names of queues, new messages go to the present queues only, and
+// UnbindFormer returns the names of the former queues that still have messages, so that the
+// caller can send them. It works in a process that has never bound the former queues.
 func TestUnbindFormer(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
-	q, c := declared(t, openTest(t, s.URL(), Options{}))
+	o := newTestClient(t, s)
+	q, c := bindAndConsume(t, openTest(t, s.URL(), Options{}))
 	o.check(c.Close())
 	send := func(n int) {
 		t.Helper()
 		o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, n))...))
 	}
 	send(3)
-	later := openTest(t, s.URL(), Options{})
+	restarted := openTest(t, s.URL(), Options{})
 	renamed := q
 	renamed.Queues = []string{q.Queues[0] + ".renamed"}
 	former := []string{q.Queues[0], "there.is.no.such.queue"}
-	o.check(later.Bind(testContext(t), renamed))
+	o.check(restarted.Bind(testContext(t), renamed))
 	for range 2 {
-		waiting, err := later.UnbindFormer(testContext(t), renamed, former)
+		waiting, err := restarted.UnbindFormer(testContext(t), renamed, former)
 		if err != nil || !slices.Equal(waiting, q.Queues) {
 			t.Errorf("waiting: %q, %v", waiting, err)
 		}
@@ -82,7 +82,7 @@ func TestUnbindFormer(t *testing.T) {
 	if _, err := o.QueuePurge(q.Queues[0], false); err != nil {
 		t.Fatal(err)
 	}
-	if waiting, err := later.UnbindFormer(testContext(t), renamed, former); err != nil || len(waiting) > 0 {
+	if waiting, err := restarted.UnbindFormer(testContext(t), renamed, former); err != nil || len(waiting) > 0 {
 		t.Errorf("an empty queue: %q, %v", waiting, err)
 	}
 }

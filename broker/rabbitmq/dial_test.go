@@ -125,10 +125,10 @@ func TestFrozenAddressLeft(t *testing.T) {
 	const quick = "?heartbeat=2" // three seconds of silence
 	one, other := newDetour(t, hostOf(s)), newDetour(t, hostOf(s))
 	b := openTest(t, one.url(quick)+","+other.url(quick), Options{})
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)
-	q, c := declared(t, b)
+	q, c := bindAndConsume(t, b)
 	p := openStream(t, b)
 	o.check(p.Publish(testContext(t), incoming(inbox, "", "1")))
 	if _, err := p.wait(1); err != nil {

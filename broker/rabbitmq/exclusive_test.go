@@ -21,7 +21,7 @@ import (
 // consumed for a moment only.
 func TestOneProcessConsumes(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	b := openTest(t, s.URL(), Options{})
 	other := openTest(t, s.URL(), Options{})
 	for _, kind := range []QueueType{Classic, Quorum} {
@@ -79,7 +79,7 @@ func TestOneProcessConsumes(t *testing.T) {
 // differently: waiting would not help.
 func TestRefusedIsNotInUse(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	const queue = "forbidden in exclusive use"
 	_, err := o.QueueDeclare(queue, true, false, false, false, nil)
 	o.check(err)
@@ -96,7 +96,7 @@ func TestRefusedIsNotInUse(t *testing.T) {
 // the log says what that means.
 func TestConsumeWithoutLock(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	const queue = "no lock"
 	_, err := o.QueueDeclare(queue, true, false, false, false, nil)
 	o.check(err)
@@ -133,7 +133,7 @@ func (m mute) Write(p []byte) (int, error) {
 // when RabbitMQ has missed its heartbeats.
 func TestVanishedConsumer(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	const queue = "vanished"
 	_, err := o.QueueDeclare(queue, true, false, false, false, nil)
 	o.check(err)
@@ -165,7 +165,7 @@ func TestVanishedConsumer(t *testing.T) {
 func TestLockSilent(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger()})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{Logger: log.logger()})
 	q := testPeer()
 	queue := q.Queues[0]
 	o.check(b.Bind(testContext(t), q))

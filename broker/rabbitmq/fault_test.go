@@ -75,7 +75,7 @@ func TestKillUnderLoad(t *testing.T) {
 	if err := b.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
 	}
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	m := &mover{Broker: b, queue: q.Queues[0], inbox: "accounts_in" + suffix()}
 	o.inbox(m.inbox)
 	s.AwaitSaved()
@@ -101,7 +101,7 @@ func TestKillUnderLoad(t *testing.T) {
 		t.Fatal("killed too late; the test shows nothing")
 	}
 	o.check(s.Start())
-	o = newOperator(t, s)
+	o = newTestClient(t, s)
 	defer func() {
 		if t.Failed() {
 			t.Log(log)
@@ -148,10 +148,10 @@ func TestMemoryAlarm(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
 	const patience = 3 * testLimit // rabbitmqctl is slow on a busy machine
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger(), ConfirmTimeout: patience})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{Logger: log.logger(), ConfirmTimeout: patience})
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)
-	q, c := declared(t, b)
+	q, c := bindAndConsume(t, b)
 	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 2))...))
 	p := openStream(t, b)
 	o.check(p.Publish(testContext(t), incoming(inbox, "", "1")))
@@ -159,7 +159,7 @@ func TestMemoryAlarm(t *testing.T) {
 		t.Fatal(err)
 	}
 	idle := openTest(t, s.URL(), Options{})
-	declared(t, idle)
+	bindAndConsume(t, idle)
 	o.check(idle.Health())
 
 	o.check(s.Control("set_vm_memory_high_watermark", "0.0001"))
@@ -238,11 +238,11 @@ func TestMemoryAlarm(t *testing.T) {
 // back, and closed while it is not.
 func TestLostWhileIdle(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	other := openTest(t, s.URL(), Options{})
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)
-	q, c := declared(t, b)
+	q, c := bindAndConsume(t, b)
 	p := openStream(t, b)
 	openStream(t, other)
 	waiting := make(chan error, 1)
@@ -274,7 +274,7 @@ func TestLostWhileIdle(t *testing.T) {
 	if n, err := p.wait(1); n != 1 || err != nil {
 		t.Errorf("%d confirmed, %v", n, err)
 	}
-	o = newOperator(t, s)
+	o = newTestClient(t, s)
 	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 1))...))
 	if ds, err := c.Next(testContext(t), 1); err != nil || len(ds) != 1 {
 		t.Errorf("got %d messages, %v", len(ds), err)

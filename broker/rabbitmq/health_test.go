@@ -51,7 +51,7 @@ func TestTrouble(t *testing.T) {
 func TestTroubleEnds(t *testing.T) {
 	s := rabbittest.Get(t)
 	b := openTest(t, s.URL(), Options{})
-	declared(t, b)
+	bindAndConsume(t, b)
 	openStream(t, b)
 	b.health.refusal.Store(&refusal{time.Now().Add(-refusalGrace), time.Now(), broker.ErrUnroutable})
 	if err := b.Health(); !errors.Is(err, broker.ErrUnroutable) {
@@ -99,7 +99,7 @@ func TestRefusalEnds(t *testing.T) {
 // connections.
 func TestManyStreams(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL()+"?channel_max=10", Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL()+"?channel_max=10", Options{})
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)
 	for range 25 {
@@ -108,7 +108,7 @@ func TestManyStreams(t *testing.T) {
 		if n, err := p.wait(1); n != 1 || err != nil {
 			t.Fatalf("%d confirmed, %v", n, err)
 		}
-		declared(t, b)
+		bindAndConsume(t, b)
 	}
 	if n := len(b.connections()); n != 3+3+1 {
 		t.Errorf("there are %d connections", n)

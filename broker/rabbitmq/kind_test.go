@@ -15,7 +15,7 @@ import (
 // limit once.
 func TestKind(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	major := majorOf(o.conn.Properties["version"].(string))
 	byDefault := kind{queueType: Classic}
 	if os.Getenv("RABBITMQ_DEFAULT_QUEUE_TYPE") == string(Quorum) && major >= 4 {

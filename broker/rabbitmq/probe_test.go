@@ -49,9 +49,9 @@ func TestProbeRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			log := new(logBuffer)
 			b := openTest(t, addUser(t, s, tt.name, tt.configure, tt.write, all), Options{Logger: log.logger()})
-			o := newOperator(t, s)
+			o := newTestClient(t, s)
 			o.check(s.Control("set_permissions", tt.name, all, all, all))
-			declared(t, b) // whose dead-letter exchange is amq.default
+			bindAndConsume(t, b) // whose dead-letter exchange is amq.default
 			o.check(s.Control("set_permissions", tt.name, tt.configure, tt.write, all))
 			refused := func() time.Time {
 				t.Helper()
@@ -112,8 +112,8 @@ func TestPermissions(t *testing.T) {
 		t.Fatalf("the handbook has permissions %q", permissions)
 	}
 	log := new(logBuffer)
-	b := openTest(t, addUser(t, s, "peerlink", permissions[0], permissions[1], permissions[2]), Options{Logger: log.logger(), AsideSuffix: ".aside"})
-	o := newOperator(t, s)
+	b := openTest(t, addUser(t, s, "peerlink", permissions[0], permissions[1], permissions[2]), Options{Logger: log.logger(), DeadLetterSuffix: ".aside"})
+	o := newTestClient(t, s)
 	for _, tt := range []struct{ prefix, exchange, inbox string }{
 		{"aa", "to_creditors", "accounts_in"}, {"aa", "to_debtors", "accounts_in"}, {"ca", "creditors_out", "creditors_in"}, {"da", "debtors_out", "debtors_in"},
 	} {

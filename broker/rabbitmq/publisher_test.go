@@ -70,7 +70,7 @@ func incoming(exchange, key, body string) *broker.Incoming {
 // their AMQP types, and nothing else.
 func TestPublishedProperties(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	inbox := "creditors_in" + suffix()
 	o.inbox(inbox)
 	p := openStream(t, b)
@@ -98,7 +98,7 @@ func TestPublishedProperties(t *testing.T) {
 // unconfirmed messages before and after it, even if others are identical.
 func TestReturned(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	inbox := "accounts_in" + suffix()
 	o.check(o.ExchangeDeclare(inbox, "topic", true, false, false, false, nil))
 	_, err := o.QueueDeclare(inbox, true, false, false, false, nil)
@@ -128,7 +128,7 @@ func TestReturned(t *testing.T) {
 // share.
 func TestEndWhilePublishing(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)
 	other := openStream(t, b)
@@ -156,7 +156,7 @@ func TestEndWhilePublishing(t *testing.T) {
 // reports it until RabbitMQ confirms a message again.
 func TestNoExchange(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)
 	good, bad := openStream(t, b), openStream(t, b)
@@ -184,7 +184,7 @@ func TestNoExchange(t *testing.T) {
 // and no later one is.
 func TestNegativelyConfirmed(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	inbox := "accounts_in" + suffix()
 	o.check(o.ExchangeDeclare(inbox, "fanout", true, false, false, false, nil))
 	_, err := o.QueueDeclare(inbox, true, false, false, false, amqp.Table{"x-queue-type": "classic", "x-max-length": 5, "x-overflow": "reject-publish"}) // a quorum queue takes more for a while
@@ -210,7 +210,7 @@ func TestNegativelyConfirmed(t *testing.T) {
 // A message that RabbitMQ does not confirm in time ends the stream.
 func TestConfirmTimeout(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{ConfirmTimeout: 200 * time.Millisecond})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{ConfirmTimeout: 200 * time.Millisecond})
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)
 	p := openStream(t, b)

@@ -110,10 +110,10 @@ type Options struct {
 	// QueueType is the type of the queues that Bind declares; "" means Classic. Existing
 	// queues keep their type.
 	QueueType QueueType
-	// AsideSuffix is appended to the name of a queue to form the name of the queue to which
+	// DeadLetterSuffix is appended to the name of a queue to form the name of the queue to which
 	// DeadLetter moves its messages; "" means ".XQ", as in the reference. RabbitMQ may have
 	// policies for queues with such names that drop messages; AMQP does not show policies.
-	AsideSuffix string
+	DeadLetterSuffix string
 	// Prefetch bounds the number of unconfirmed messages of a Consumer, at most 65,535; 0
 	// means 2,000. RabbitMQ sends no more until some are confirmed, so it must not be less
 	// than the number of messages in flight to the peer. A Consumer holds fewer large
@@ -134,7 +134,7 @@ type Options struct {
 func (o Options) withDefaults() (Options, error) {
 	o.Logger = cmp.Or(o.Logger, slog.Default())
 	o.QueueType = cmp.Or(o.QueueType, Classic)
-	o.AsideSuffix = cmp.Or(o.AsideSuffix, deadLetterSuffix)
+	o.DeadLetterSuffix = cmp.Or(o.DeadLetterSuffix, defaultDeadLetterSuffix)
 	o.Prefetch = cmp.Or(max(o.Prefetch, 0), 2000)
 	o.MaxPending = cmp.Or(max(o.MaxPending, 0), 1000)
 	o.ConnectTimeout = cmp.Or(max(o.ConnectTimeout, 0), 10*time.Second)
@@ -143,8 +143,8 @@ func (o Options) withDefaults() (Options, error) {
 	if o.QueueType != Classic && o.QueueType != Quorum {
 		return o, fmt.Errorf("%w: queue type %q, expected %s or %s", ErrInvalid, o.QueueType, Classic, Quorum)
 	}
-	if len(o.AsideSuffix) > maxName/2 || o.AsideSuffix[0] != '.' || o.AsideSuffix == lockQueue("") {
-		return o, fmt.Errorf("%w: suffix %q, expected one that begins with a point, and is not %s", ErrInvalid, o.AsideSuffix, lockQueue(""))
+	if len(o.DeadLetterSuffix) > maxName/2 || o.DeadLetterSuffix[0] != '.' || o.DeadLetterSuffix == lockQueue("") {
+		return o, fmt.Errorf("%w: suffix %q, expected one that begins with a point, and is not %s", ErrInvalid, o.DeadLetterSuffix, lockQueue(""))
 	}
 	if o.Prefetch > math.MaxUint16 {
 		return o, fmt.Errorf("%w: prefetch of %d messages, at most %d are possible", ErrInvalid, o.Prefetch, math.MaxUint16)

@@ -79,15 +79,15 @@ func openTest(tb testing.TB, url string, opts Options) *Broker {
 	return b
 }
 
-// operator is a plain client, for checks independent of the broker.
-type operator struct {
+// testClient is a plain client, for checks independent of the broker.
+type testClient struct {
 	testing.TB
 	conn *amqp.Connection
 	*amqp.Channel
 	returned chan amqp.Return
 }
 
-func newOperator(tb testing.TB, s *rabbittest.Server) *operator {
+func newTestClient(tb testing.TB, s *rabbittest.Server) *testClient {
 	tb.Helper()
 	conn, err := amqp.Dial(s.URL())
 	if err != nil {
@@ -98,12 +98,12 @@ func newOperator(tb testing.TB, s *rabbittest.Server) *operator {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	o := &operator{TB: tb, conn: conn, Channel: ch, returned: ch.NotifyReturn(make(chan amqp.Return, 1000))}
+	o := &testClient{TB: tb, conn: conn, Channel: ch, returned: ch.NotifyReturn(make(chan amqp.Return, 1000))}
 	o.check(ch.Confirm(false))
 	return o
 }
 
-func (o *operator) check(err error) {
+func (o *testClient) check(err error) {
 	o.Helper()
 	if err != nil {
 		o.Fatal(err)
@@ -112,7 +112,7 @@ func (o *operator) check(err error) {
 
 // inbox declares an exchange for received messages, with a queue of the same
 // name, as an application does.
-func (o *operator) inbox(name string) {
+func (o *testClient) inbox(name string) {
 	o.Helper()
 	o.check(o.ExchangeDeclare(name, "topic", true, false, false, false, nil))
 	_, err := o.QueueDeclare(name, true, false, false, false, nil)
@@ -121,7 +121,7 @@ func (o *operator) inbox(name string) {
 }
 
 // send publishes messages and waits until they are durable.
-func (o *operator) send(exchange, key string, messages ...amqp.Publishing) error {
+func (o *testClient) send(exchange, key string, messages ...amqp.Publishing) error {
 	var last *amqp.DeferredConfirmation
 	for _, m := range messages {
 		var err error
@@ -140,8 +140,8 @@ func (o *operator) send(exchange, key string, messages ...amqp.Publishing) error
 	}
 }
 
-// try is send without checks, for an operator that is not needed any more.
-func (o *operator) try(exchange, key string, m amqp.Publishing) error {
+// try is send without checks, for a client that is not needed any more.
+func (o *testClient) try(exchange, key string, m amqp.Publishing) error {
 	defer o.conn.Close()
 	return o.send(exchange, key, m)
 }
@@ -155,7 +155,7 @@ func publishings(ms []broker.Outgoing) []amqp.Publishing {
 }
 
 // take consumes messages of a queue: n, or all that there are if n is -1.
-func (o *operator) take(queue string, n int) []amqp.Delivery {
+func (o *testClient) take(queue string, n int) []amqp.Delivery {
 	o.Helper()
 	var got []amqp.Delivery
 	for deadline := time.Now().Add(testLimit); len(got) != n; {
@@ -189,9 +189,9 @@ var suffixes atomic.Int64
 func suffix() string { return fmt.Sprintf("-%d", suffixes.Add(1)) }
 
 // testPeer describes the objects of a new peer, not declared yet.
-func testPeer() broker.PeerQueue {
+func testPeer() broker.PeerBinding {
 	id := "1234abcd" + suffix()
-	return broker.PeerQueue{PeerID: id, Prefix: "aa", Exchange: "to_creditors", BindingKey: id + ".#", Queues: []string{"peer." + id + ".0"}}
+	return broker.PeerBinding{PeerID: id, Prefix: "aa", Exchange: "to_creditors", BindingKey: id + ".#", Queues: []string{"peer." + id + ".0"}}
 }
 
 // The broker has the behaviour that every broker must have.
@@ -213,8 +213,8 @@ func TestNothingLeft(t *testing.T) {
 	before := runtime.NumGoroutine()
 	b := openTest(t, s.URL(), Options{})
 	for range 3 {
-		q, c := declared(t, b)
-		o := newOperator(t, s)
+		q, c := bindAndConsume(t, b)
+		o := newTestClient(t, s)
 		o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 10))...))
 		o.check(o.conn.Close())
 		setAsideNext(t, c, "reason")
@@ -237,7 +237,7 @@ func openFixture(queueType QueueType) func(t *testing.T) brokertest.Fixture {
 		s := rabbittest.Get(t)
 		opts := Options{QueueType: queueType, MaxPending: 100}
 		b := openTest(t, s.URL(), opts)
-		o := newOperator(t, s)
+		o := newTestClient(t, s)
 		suffix := suffix()
 		o.inbox("accounts_in" + suffix)
 		noInbox := "nobody" + suffix
@@ -250,11 +250,11 @@ func openFixture(queueType QueueType) func(t *testing.T) brokertest.Fixture {
 				if len(ms) == 0 {
 					return nil
 				}
-				return newOperator(t, s).send(exchange, key, publishings(ms)...)
+				return newTestClient(t, s).send(exchange, key, publishings(ms)...)
 			},
 			Receive: func(t testing.TB, n int) []broker.Incoming {
 				var got []broker.Incoming
-				for _, d := range newOperator(t, s).take("accounts_in"+suffix, n) {
+				for _, d := range newTestClient(t, s).take("accounts_in"+suffix, n) {
 					m := broker.Incoming{Exchange: d.Exchange, RoutingKey: d.RoutingKey, Type: d.Type, ContentType: d.ContentType, Body: d.Body}
 					for name, value := range d.Headers {
 						m.Headers = append(m.Headers, broker.Header{Name: name, Value: value})
@@ -265,7 +265,7 @@ func openFixture(queueType QueueType) func(t *testing.T) brokertest.Fixture {
 			},
 			DeadLetters: func(t testing.TB, queue string) []brokertest.DeadLetter {
 				var aside []brokertest.DeadLetter
-				for _, d := range newOperator(t, s).take(queue+".XQ", -1) {
+				for _, d := range newTestClient(t, s).take(queue+".XQ", -1) {
 					reason, _ := d.Headers["x-peerlink-reason"].(string)
 					aside = append(aside, brokertest.DeadLetter{
 						Outgoing: broker.Outgoing{Type: d.Type, ContentType: d.ContentType, Body: d.Body},

@@ -19,7 +19,7 @@ func TestReset(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
 	b := openTest(t, s.URL(), Options{Logger: log.logger()})
-	var peers []broker.PeerQueue
+	var peers []broker.PeerBinding
 	for range 3 {
 		q := testPeer()
 		if err := b.Bind(testContext(t), q); err != nil {
@@ -38,10 +38,10 @@ func TestReset(t *testing.T) {
 	}
 	for _, q := range peers[:2] {
 		eventually(t, "the queue of peer "+q.PeerID, func() error {
-			return newOperator(t, s).try(q.Exchange, q.PeerID+".1", amqp.Publishing{Body: []byte("1")})
+			return newTestClient(t, s).try(q.Exchange, q.PeerID+".1", amqp.Publishing{Body: []byte("1")})
 		})
 	}
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	if err := o.send(peers[0].Exchange, released.PeerID+".1", amqp.Publishing{}); err == nil {
 		t.Error("a message for a peer that was released is taken")
 	}
@@ -53,7 +53,7 @@ func TestReset(t *testing.T) {
 // Objects that were deleted while the connection stays are restored by the next check.
 func TestDeletedWhileConnected(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{checkInterval: 100 * time.Millisecond})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{checkInterval: 100 * time.Millisecond})
 	q := testPeer()
 	if err := b.Bind(testContext(t), q); err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func TestDeletedWhileConnected(t *testing.T) {
 	} {
 		o.check(delete())
 		eventually(t, "declaring again", func() error {
-			return newOperator(t, s).try(q.Exchange, q.PeerID+".1", amqp.Publishing{})
+			return newTestClient(t, s).try(q.Exchange, q.PeerID+".1", amqp.Publishing{})
 		})
 	}
 }
@@ -77,7 +77,7 @@ func TestDeletedWhileConnected(t *testing.T) {
 func TestDeclaringFails(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{Logger: log.logger(), checkInterval: time.Hour})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{Logger: log.logger(), checkInterval: time.Hour})
 	q := testPeer()
 	o.check(b.Bind(testContext(t), q))
 	o.check(o.ExchangeDelete(peerExchange(q), false, false))
@@ -96,7 +96,7 @@ func TestDeclaringFails(t *testing.T) {
 	if logged(everything)() == nil {
 		t.Errorf("the log says that nothing is missing:\n%s", log)
 	}
-	o = newOperator(t, s)
+	o = newTestClient(t, s)
 	o.check(o.ExchangeDelete(peerExchange(q), false, false))
 	eventually(t, "declaring again", logged(everything))
 	o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{}))

@@ -17,12 +17,12 @@ import (
 
 // limited creates a quorum queue, and its dead-letter queue, which drop a message after 20
 // deliveries, the default in RabbitMQ 4, with messages "0" to "n-1" in one of them.
-func limited(t *testing.T, o *operator, n int, aside bool) (queue string) {
+func limited(t *testing.T, o *testClient, n int, aside bool) (queue string) {
 	t.Helper()
 	queue = "limited" + suffix()
 	for name, args := range map[string]amqp.Table{
-		queue:                  {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": deadLetterQueue(queue)},
-		deadLetterQueue(queue): {},
+		queue:                           {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": referenceDeadLetterQueue(queue)},
+		referenceDeadLetterQueue(queue): {},
 	} {
 		args["x-queue-type"], args["x-delivery-limit"] = "quorum", 20
 		_, err := o.QueueDeclare(name, true, false, false, false, args)
@@ -30,7 +30,7 @@ func limited(t *testing.T, o *operator, n int, aside bool) (queue string) {
 	}
 	to := queue
 	if aside {
-		to = deadLetterQueue(queue)
+		to = referenceDeadLetterQueue(queue)
 	}
 	var messages []amqp.Publishing
 	for i := range n {
@@ -47,7 +47,7 @@ func limited(t *testing.T, o *operator, n int, aside bool) (queue string) {
 // its position, its ID and its content.
 func TestLooking(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	b := openTest(t, s.URL(), Options{})
 	const count = browseStep + 10
 	queue := limited(t, o, count, true)
@@ -73,7 +73,7 @@ func TestLooking(t *testing.T) {
 			t.Fatalf("look %d shows %d messages, %v, want %v", look, len(seen), seen[:min(len(seen), 8)], want[:min(len(want), 8)])
 		}
 	}
-	for i, d := range o.take(deadLetterQueue(queue), -1) {
+	for i, d := range o.take(referenceDeadLetterQueue(queue), -1) {
 		if string(d.Body) != fmt.Sprint(i) || d.Type != "T" || d.CorrelationId != "c" || d.Timestamp.Unix() != 1e9 ||
 			d.Headers["own"] != "header" || d.Headers["x-death"] == nil || d.Headers[headerRoutingKey] != nil {
 			t.Fatalf("message %d is now %+v", i, d)
@@ -84,7 +84,7 @@ func TestLooking(t *testing.T) {
 // Drop and Retry beside messages that were listed often affect exactly the named ones.
 func TestDropAfterLooking(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	b := openTest(t, s.URL(), Options{})
 	queue := limited(t, o, 10, true)
 	var ids []string
@@ -106,7 +106,7 @@ func TestDropAfterLooking(t *testing.T) {
 	if n, err := b.Retry(testContext(t), queue, ids[8:]); n != 2 || err != nil {
 		t.Errorf("%d were retried, %v", n, err)
 	}
-	if got := bodies(o.take(deadLetterQueue(queue), -1)); !slices.Equal(got, []string{"3", "4", "5", "6", "7"}) {
+	if got := bodies(o.take(referenceDeadLetterQueue(queue), -1)); !slices.Equal(got, []string{"3", "4", "5", "6", "7"}) {
 		t.Errorf("%q are set aside", got)
 	}
 	if got := bodies(o.take(queue, -1)); !slices.Equal(got, []string{"8", "9"}) {
@@ -126,7 +126,7 @@ func bodies(ds []amqp.Delivery) (list []string) {
 // has its origin.
 func TestGivenOutOften(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	b := openTest(t, s.URL(), Options{})
 	const count = 20
 	queue := limited(t, o, count, false)
@@ -139,7 +139,7 @@ func TestGivenOutOften(t *testing.T) {
 		nextAll(t, c, count+1)
 		o.check(c.Close())
 	}
-	if n := len(o.take(deadLetterQueue(queue), -1)); n > 0 {
+	if n := len(o.take(referenceDeadLetterQueue(queue), -1)); n > 0 {
 		t.Errorf("RabbitMQ has given up %d messages", n)
 	}
 	c, err := b.Consume(testContext(t), queue)
@@ -158,7 +158,7 @@ func TestGivenOutOften(t *testing.T) {
 	if len(slices.Compact(got)) != count+1 {
 		t.Errorf("%q are in the queue", got)
 	}
-	if ds := o.take(deadLetterQueue(queue), 1); ds[0].Headers[headerExchange] != "outbox" || ds[0].Headers[headerRoutingKey] != "key" {
+	if ds := o.take(referenceDeadLetterQueue(queue), 1); ds[0].Headers[headerExchange] != "outbox" || ds[0].Headers[headerRoutingKey] != "key" {
 		t.Errorf("the message set aside came from %v", ds[0].Headers)
 	}
 }
@@ -168,7 +168,7 @@ func TestGivenOutOften(t *testing.T) {
 // queue is not consumed again before RabbitMQ takes messages.
 func TestGivenOutOftenDuringAlarm(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	const count = 10
 	queue := limited(t, o, count, false)
 	inbox := "accounts_in" + suffix()
@@ -201,7 +201,7 @@ func TestGivenOutOftenDuringAlarm(t *testing.T) {
 		nextAll(t, c, count)
 		o.check(c.Close())
 	}
-	if n := len(o.take(deadLetterQueue(queue), -1)); n > 0 || refused == 0 {
+	if n := len(o.take(referenceDeadLetterQueue(queue), -1)); n > 0 || refused == 0 {
 		t.Errorf("RabbitMQ has given up %d messages; %d consumers were refused", n, refused)
 	}
 	o.check(clear())

@@ -14,8 +14,8 @@ import (
 // and confirmed as before. Other messages to the lock are ignored.
 func TestAsk(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b, other := newOperator(t, s), openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
-	q, c := declared(t, b)
+	o, b, other := newTestClient(t, s), openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
+	q, c := bindAndConsume(t, b)
 	queue := q.Queues[0]
 	for _, m := range []amqp.Publishing{{Body: []byte("1")}, {Type: requestType}, {Type: requestType, Body: []byte("-1")}, {Type: requestType, Body: []byte("12345678901")}} {
 		o.check(o.send("", lockQueue(queue), m))

@@ -14,10 +14,10 @@ import (
 
 // If a peer's queue or a dead-letter queue was declared with arguments by which it loses
 // messages, the warnings, the log and Info say which, whatever other arguments the queue
-// has. Asking changes nothing.
+// has. Finding that out does not change the queue.
 func TestRiskOfArguments(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	for _, test := range []struct {
 		args amqp.Table
 		want []string
@@ -44,22 +44,22 @@ func TestRiskOfArguments(t *testing.T) {
 					continue // has no dead-letter exchange
 				}
 			} else if target == "dead-letter queue" {
-				name = deadLetterQueue(name)
+				name = referenceDeadLetterQueue(name)
 			}
 			_, err := o.QueueDeclare(name, true, false, false, false, args)
 			o.check(err)
 			o.check(b.Bind(testContext(t), q))
 			o.check(b.Bind(testContext(t), q))
-			contents, err := b.Info(testContext(t), q.Queues[0])
+			info, err := b.Info(testContext(t), q.Queues[0])
 			o.check(err)
-			for what, text := range map[string]string{"warnings": strings.Join(b.Warnings(), ","), "log": log.String(), "contents": contents.Warning} {
+			for what, text := range map[string]string{"warnings": strings.Join(b.Warnings(), ","), "log": log.String(), "info": info.Warning} {
 				for _, want := range test.want {
 					if strings.Count(text, want) != 1 || !strings.Contains(text, name) {
 						t.Errorf("%v: the %s of the %s must have %q, once: %s", test.args, what, target, want, text)
 					}
 				}
 				if test.want == nil && (strings.Contains(text, "drop") || strings.Contains(text, "argument")) {
-					t.Errorf("%v: the %s of the %s: %s", test.args, what, target, text)
+					t.Errorf("%v: the %s of the %s must have no warning: %s", test.args, what, target, text)
 				}
 			}
 			if !o.declaredAs(name, args) {
@@ -99,18 +99,18 @@ func TestRiskLoggedOnce(t *testing.T) {
 }
 
 // If a policy, which AMQP does not show, drops dead letters, that is detected, and the log
-// has an excerpt of each message. With another suffix, none is dropped, and messages
+// has an excerpt of each message. With another dead-letter suffix, none is dropped, and messages
 // rejected by other programs are listed too.
 func TestPolicyDrops(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	o.check(s.Control("set_policy", "drop", `^.+\.XQ$`, `{"max-length":3,"overflow":"drop-head"}`, "--apply-to", "queues"))
 	defer s.Control("clear_policy", "drop")
 	const count = 8
 	for suffix, dropped := range map[string]bool{"": true, ".aside": false} {
 		log := new(logBuffer)
-		b := openTest(t, s.URL(), Options{Logger: log.logger(), AsideSuffix: suffix})
-		q, c := declared(t, b)
+		b := openTest(t, s.URL(), Options{Logger: log.logger(), DeadLetterSuffix: suffix})
+		q, c := bindAndConsume(t, b)
 		for n := range count {
 			o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{Type: "T", Body: fmt.Append(nil, "number ", n)}))
 			setAsideNext(t, c, "reason")
@@ -134,7 +134,7 @@ func TestPolicyDrops(t *testing.T) {
 		if dropped {
 			continue
 		}
-		o.check(o.send("", deadLetterQueue(q.Queues[0]), amqp.Publishing{Body: []byte("rejected by another")}))
+		o.check(o.send("", referenceDeadLetterQueue(q.Queues[0]), amqp.Publishing{Body: []byte("rejected by another")}))
 		var ids []string
 		var bodies []string
 		for m, err := range b.List(testContext(t), q.Queues[0]) {
@@ -144,8 +144,8 @@ func TestPolicyDrops(t *testing.T) {
 		if len(ids) != count+1 || bodies[0] != "number 0" || bodies[count] != "rejected by another" {
 			t.Fatalf("set aside are %q", bodies)
 		}
-		if contents, err := b.Info(testContext(t), q.Queues[0]); err != nil || contents != (broker.QueueInfo{DeadLetters: count + 1}) {
-			t.Errorf("contents %+v, %v", contents, err)
+		if info, err := b.Info(testContext(t), q.Queues[0]); err != nil || info != (broker.QueueInfo{DeadLetters: count + 1}) {
+			t.Errorf("info %+v, %v", info, err)
 		}
 		if n, err := b.Retry(testContext(t), q.Queues[0], []string{ids[0], ids[count]}); n != 2 || err != nil {
 			t.Errorf("%d sent again, %v", n, err)
@@ -157,10 +157,11 @@ func TestPolicyDrops(t *testing.T) {
 	}
 }
 
-// A suffix that is invalid in a name, or is used otherwise, is refused.
-func TestAsideSuffixRefused(t *testing.T) {
+// A dead-letter suffix is refused if it does not begin with a point, is too long, or is that of
+// the lock queues.
+func TestDeadLetterSuffixRefused(t *testing.T) {
 	for _, suffix := range []string{"XQ", ".lock", "." + strings.Repeat("x", 200)} {
-		if b, err := Open("amqp://localhost", Options{AsideSuffix: suffix}); err == nil {
+		if b, err := Open("amqp://localhost", Options{DeadLetterSuffix: suffix}); err == nil {
 			b.Close()
 			t.Errorf("%q: accepted", suffix)
 		}

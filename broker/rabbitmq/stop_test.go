@@ -27,7 +27,7 @@ func within(t *testing.T, what string, limit time.Duration, do func()) {
 // Nevertheless a write ends with its context, and the broker can be closed.
 func TestStopDuringAlarm(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{MaxPending: 65_000})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{MaxPending: 65_000})
 	inbox := "accounts_in" + suffix()
 	o.inbox(inbox)
 	p := openStream(t, b)
@@ -69,8 +69,8 @@ func TestStopDuringAlarm(t *testing.T) {
 // acknowledgements, nor of the broker.
 func TestStopWhileFrozen(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
-	q, c := declared(t, b)
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
+	q, c := bindAndConsume(t, b)
 	o.check(o.send(q.Exchange, q.PeerID+".1", publishings(make([]broker.Outgoing, 10))...))
 	ds, err := c.Next(testContext(t), 1)
 	o.check(err)
@@ -86,7 +86,7 @@ func TestStopWhileFrozen(t *testing.T) {
 func TestSilentConnectionIsReplaced(t *testing.T) {
 	s := rabbittest.Get(t)
 	b := openTest(t, s.URL(), Options{ConnectTimeout: time.Second})
-	q, c := declared(t, b)
+	q, c := bindAndConsume(t, b)
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -19,30 +19,30 @@ const (
 	loopbackFilter = "ca.loopback_filter"
 )
 
-func peerExchange(q broker.PeerQueue) string { return q.Prefix + ".x." + q.PeerID }
+func peerExchange(q broker.PeerBinding) string { return q.Prefix + ".x." + q.PeerID }
 
-// deadLetterSuffix is what the reference appends to the name of a queue.
-const deadLetterSuffix = ".XQ"
+// defaultDeadLetterSuffix is what the reference appends to the name of a queue.
+const defaultDeadLetterSuffix = ".XQ"
 
-// deadLetterQueue returns the name of the queue to which RabbitMQ itself moves dead letters,
-// which other programs have rejected.
-func deadLetterQueue(queue string) string { return queue + deadLetterSuffix }
+// referenceDeadLetterQueue returns the name of the queue to which RabbitMQ itself moves messages
+// that a program has rejected: that which the reference declares.
+func referenceDeadLetterQueue(queue string) string { return queue + defaultDeadLetterSuffix }
 
-// deadLetterQueueOf returns the name of the queue to which DeadLetter moves messages: that of
-// deadLetterQueue, unless [Options].AsideSuffix is another suffix.
-func (b *Broker) deadLetterQueueOf(queue string) string { return queue + b.opts.AsideSuffix }
+// deadLetterQueue returns the name of the queue to which DeadLetter moves messages: the same as
+// referenceDeadLetterQueue, unless [Options].DeadLetterSuffix is another suffix.
+func (b *Broker) deadLetterQueue(queue string) string { return queue + b.opts.DeadLetterSuffix }
 
 // deadLetterQueues returns the names of all queues that may have dead letters of a queue.
 func (b *Broker) deadLetterQueues(queue string) []string {
-	if b.opts.AsideSuffix == deadLetterSuffix {
-		return []string{deadLetterQueue(queue)}
+	if b.opts.DeadLetterSuffix == defaultDeadLetterSuffix {
+		return []string{referenceDeadLetterQueue(queue)}
 	}
-	return []string{b.deadLetterQueueOf(queue), deadLetterQueue(queue)}
+	return []string{b.deadLetterQueue(queue), referenceDeadLetterQueue(queue)}
 }
 
 // deadLettering returns the arguments of a queue with a dead-letter queue.
 func deadLettering(queue string) amqp.Table {
-	return amqp.Table{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": deadLetterQueue(queue)}
+	return amqp.Table{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": referenceDeadLetterQueue(queue)}
 }
 
 // onDeclaring calls do with a channel of the connection for declaring. If it returns early,
@@ -68,7 +68,7 @@ type declarer struct {
 // declare declares the objects of a peer in reverse order of routing: when a message can
 // reach an exchange, the queues that it is routed to exist. Then it removes the bindings of
 // before, the previous declaration or nil, that are not in q.
-func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
+func (d declarer) declare(q broker.PeerBinding, before *broker.PeerBinding) error {
 	if err := d.declareExchange(peerExchange(q), "x-random", nil); err != nil {
 		if saysCode(err, amqp.CommandInvalid) {
 			err = fmt.Errorf("%w; is the plugin rabbitmq_random_exchange enabled?", err)
@@ -81,7 +81,7 @@ func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
 				return err
 			}
 		}
-		d.examineArguments(d.live.broker.deadLetterQueueOf(queue), nil)
+		d.examineArguments(d.live.broker.deadLetterQueue(queue), nil)
 		if err := d.declareQueue(queue, deadLettering(queue)); err != nil {
 			return err
 		}
@@ -115,7 +115,7 @@ func (d declarer) declare(q broker.PeerQueue, before *broker.PeerQueue) error {
 
 // unbindPeer removes the binding of a peer's exchange, and that of the previous declaration
 // before, which may be nil.
-func (d declarer) unbindPeer(q broker.PeerQueue, before *broker.PeerQueue) error {
+func (d declarer) unbindPeer(q broker.PeerBinding, before *broker.PeerBinding) error {
 	if err := d.unbindExchange(q); err != nil || before == nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (d declarer) unbindPeer(q broker.PeerQueue, before *broker.PeerQueue) error
 }
 
 // declareOutgoing declares the exchange to which applications publish messages for the peer.
-func (d declarer) declareOutgoing(q broker.PeerQueue) error {
+func (d declarer) declareOutgoing(q broker.PeerBinding) error {
 	exchangeType := "topic"
 	if q.Fanout {
 		exchangeType = "fanout"
@@ -219,7 +219,7 @@ func majorOf(version string) int {
 }
 
 // unbindExchange removes the binding of a peer's exchange, if it exists.
-func (d declarer) unbindExchange(q broker.PeerQueue) error {
+func (d declarer) unbindExchange(q broker.PeerBinding) error {
 	return d.onOwnChannel(func(ch *amqp.Channel) error {
 		return ch.ExchangeUnbind(peerExchange(q), q.BindingKey, q.Exchange, false, nil)
 	})

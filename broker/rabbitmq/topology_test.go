@@ -14,7 +14,7 @@ import (
 )
 
 // answers returns RabbitMQ's answer on a channel that it may close.
-func (o *operator) answers(ask func(*amqp.Channel) error) error {
+func (o *testClient) answers(ask func(*amqp.Channel) error) error {
 	o.Helper()
 	ch, err := o.conn.Channel()
 	o.check(err)
@@ -24,7 +24,7 @@ func (o *operator) answers(ask func(*amqp.Channel) error) error {
 
 // declaredAs reports whether a queue exists with exactly these arguments: RabbitMQ refuses
 // to declare it with others.
-func (o *operator) declaredAs(queue string, args amqp.Table) bool {
+func (o *testClient) declaredAs(queue string, args amqp.Table) bool {
 	o.Helper()
 	return o.answers(func(ch *amqp.Channel) error {
 		_, err := ch.QueueDeclare(queue, true, false, false, false, args)
@@ -37,19 +37,19 @@ func (o *operator) declaredAs(queue string, args amqp.Table) bool {
 func TestObjects(t *testing.T) {
 	s := rabbittest.Get(t)
 	for _, test := range []struct {
-		q          broker.PeerQueue
+		q          broker.PeerBinding
 		kind       string
 		args       amqp.Table
 		routingKey string
 	}{
-		{broker.PeerQueue{Prefix: "aa", Exchange: "to_creditors", BindingKey: "00.00.01.#"}, "topic", nil, "00.00.01.02.03.04.05.06"},
-		{broker.PeerQueue{Prefix: "aa", Exchange: "to_debtors", BindingKey: "12.34.ab.cd.00.#"}, "topic", nil, "12.34.ab.cd.00.00.00.01"},
-		{broker.PeerQueue{Prefix: "ca", Exchange: "creditors_out", BindingKey: "12.34.ab.cd.#"}, "topic",
+		{broker.PeerBinding{Prefix: "aa", Exchange: "to_creditors", BindingKey: "00.00.01.#"}, "topic", nil, "00.00.01.02.03.04.05.06"},
+		{broker.PeerBinding{Prefix: "aa", Exchange: "to_debtors", BindingKey: "12.34.ab.cd.00.#"}, "topic", nil, "12.34.ab.cd.00.00.00.01"},
+		{broker.PeerBinding{Prefix: "ca", Exchange: "creditors_out", BindingKey: "12.34.ab.cd.#"}, "topic",
 			amqp.Table{"alternate-exchange": "ca.loopback_filter"}, "12.34.ab.cd.00.00.00.01"},
-		{broker.PeerQueue{Prefix: "da", Exchange: "debtors_out", Fanout: true}, "fanout", nil, ""},
+		{broker.PeerBinding{Prefix: "da", Exchange: "debtors_out", Fanout: true}, "fanout", nil, ""},
 	} {
 		t.Run(test.q.Exchange, func(t *testing.T) {
-			o := newOperator(t, s)
+			o := newTestClient(t, s)
 			q := test.q
 			q.PeerID = "5678" + suffix()
 			queue := "peer." + q.PeerID + ".0"
@@ -103,7 +103,7 @@ func TestObjects(t *testing.T) {
 // gets no more messages, and keeps those it has.
 func TestSeveralQueues(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	q := testPeer()
 	first, second := q.Queues[0], "peer."+q.PeerID+".1"
 	q.Queues = []string{first, second}
@@ -127,7 +127,7 @@ func TestSeveralQueues(t *testing.T) {
 // removed.
 func TestQueuesBoundByOthers(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	q := testPeer()
 	first, second := q.Queues[0], "peer."+q.PeerID+".1"
 	q.Queues = []string{first, second}
@@ -141,7 +141,7 @@ func TestQueuesBoundByOthers(t *testing.T) {
 	for _, queue := range q.Queues { // fails if there is another binding
 		o.check(o.QueueUnbind(queue, queue, peerExchange(q), nil))
 	}
-	if err := newOperator(t, s).try(q.Exchange, q.PeerID+".1", amqp.Publishing{}); !errors.Is(err, broker.ErrUnroutable) {
+	if err := newTestClient(t, s).try(q.Exchange, q.PeerID+".1", amqp.Publishing{}); !errors.Is(err, broker.ErrUnroutable) {
 		t.Errorf("there are other bindings than those by the queues' names: %v", err)
 	}
 	for _, queue := range q.Queues {
@@ -158,7 +158,7 @@ func TestQueuesBoundByOthers(t *testing.T) {
 // An existing queue is used as it is; a new one has the configured type.
 func TestQueueType(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	for _, test := range []struct{ before, opt, want QueueType }{
 		{"", Classic, cmp.Or(QueueType(os.Getenv("RABBITMQ_DEFAULT_QUEUE_TYPE")), Classic)}, // as the reference declares it
 		{"", Quorum, Quorum},
@@ -190,7 +190,7 @@ func TestQueueType(t *testing.T) {
 // the broker.
 func TestOtherExchange(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	good, bad := testPeer(), testPeer()
 	o.check(b.Bind(testContext(t), good))
 	c, err := b.Consume(testContext(t), good.Queues[0])
@@ -212,16 +212,16 @@ func TestOtherExchange(t *testing.T) {
 func TestDeclareRefused(t *testing.T) {
 	long := string(make([]byte, 256))
 	b := openTest(t, "amqp://127.0.0.1:1", Options{})
-	for i, spoil := range []func(*broker.PeerQueue){
-		func(q *broker.PeerQueue) { q.PeerID = "" },
-		func(q *broker.PeerQueue) { q.PeerID = long[:252] },
-		func(q *broker.PeerQueue) { q.Prefix = "" },
-		func(q *broker.PeerQueue) { q.Exchange = long },
-		func(q *broker.PeerQueue) { q.BindingKey = long },
-		func(q *broker.PeerQueue) { q.Fanout = true },
-		func(q *broker.PeerQueue) { q.Queues = nil },
-		func(q *broker.PeerQueue) { q.Queues = []string{"q", ""} },
-		func(q *broker.PeerQueue) { q.Queues = []string{long[:253]} },
+	for i, spoil := range []func(*broker.PeerBinding){
+		func(q *broker.PeerBinding) { q.PeerID = "" },
+		func(q *broker.PeerBinding) { q.PeerID = long[:252] },
+		func(q *broker.PeerBinding) { q.Prefix = "" },
+		func(q *broker.PeerBinding) { q.Exchange = long },
+		func(q *broker.PeerBinding) { q.BindingKey = long },
+		func(q *broker.PeerBinding) { q.Fanout = true },
+		func(q *broker.PeerBinding) { q.Queues = nil },
+		func(q *broker.PeerBinding) { q.Queues = []string{"q", ""} },
+		func(q *broker.PeerBinding) { q.Queues = []string{long[:253]} },
 	} {
 		q := testPeer()
 		spoil(&q)

@@ -18,7 +18,7 @@ import (
 // including small ones between them.
 func TestLargeMessages(t *testing.T) {
 	s := rabbittest.Get(t)
-	o := newOperator(t, s)
+	o := newTestClient(t, s)
 	b := openTest(t, s.URL(), Options{})
 	for _, kind := range []QueueType{Classic, Quorum} {
 		t.Run(string(kind), func(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 )
 
 // An operator can work on the queues that the reference has made and filled,
-// without a service: sees what its client has rejected, over all queues of a
-// peer, sends it again, drops the rest, and is told no password.
+// without a service: list what the reference's client has rejected, over all queues
+// of a peer, send it again, and drop the rest. No output contains the password.
 func TestQueueRabbitMQ(t *testing.T) {
 	rabbit := rabbittest.Get(t)
 	agent, authority := nodetest.New(t, nodetype.CreditorsAgent, "127.0.0.1:1"), nodetest.New(t, nodetype.AccountingAuthority, "127.0.0.1:2")
@@ -85,7 +85,7 @@ func TestQueueRabbitMQ(t *testing.T) {
 		c.Stderr = &said
 		out, err := c.Output()
 		if strings.Contains(said.String()+string(out), "guest:guest") {
-			t.Errorf("%q tells the password", args)
+			t.Errorf("%q prints the password", args)
 		}
 		return string(out) + said.String(), err
 	}

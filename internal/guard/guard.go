@@ -14,7 +14,7 @@ import (
 
 // Process protects the memory of this process from now on. Errors are ignored: the key is
 // then no less safe than without the call.
-func Process() { protect() }
+func ProtectProcess() { protect() }
 
 // Service takes privileges from this process that a service never needs: it can not be
 // dumped or traced, which would reveal its server key, and can not gain privileges. Errors

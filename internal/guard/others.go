@@ -194,9 +194,9 @@ func OpenToGroup(path string) bool {
 	return err == nil && runtime.GOOS != "windows" && fi.Mode().Perm()&0o020 != 0 && fi.Mode()&fs.ModeSticky == 0 && ownedByUs(fi) && CanRestrict(path, 0o020)
 }
 
-// CheckBeside returns an error if every user can replace path, because its folder is
+// CheckParentFolder returns an error if every user can replace path, because its folder is
 // writable for all, and has no sticky bit (as /tmp has).
-func CheckBeside(path string) error {
+func CheckParentFolder(path string) error {
 	folder := filepath.Dir(path)
 	fi, err := os.Stat(folder)
 	if err != nil || runtime.GOOS == "windows" {

@@ -105,13 +105,13 @@ func TestSecretFileOfGroup(t *testing.T) {
 
 // A secret in a folder where every user can replace it is detected, except if the sticky
 // bit prevents that.
-func TestCheckBeside(t *testing.T) {
+func TestCheckParentFolder(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no file modes: skipped")
 	}
 	for mode, good := range map[os.FileMode]bool{0o700: true, 0o755: true, 0o777: false, 0o777 | os.ModeSticky: true} {
 		folder := made(t, true, mode)
-		if err := CheckBeside(filepath.Join(folder, "key")); (err == nil) != good || err != nil && !strings.Contains(err.Error(), "chmod o-w "+folder) {
+		if err := CheckParentFolder(filepath.Join(folder, "key")); (err == nil) != good || err != nil && !strings.Contains(err.Error(), "chmod o-w "+folder) {
 			t.Errorf("mode %v: %v", mode, err)
 		}
 		if fi, err := os.Stat(folder); err != nil || fi.Mode().Perm() != mode.Perm() || fi.Mode()&os.ModeSticky != mode&os.ModeSticky {

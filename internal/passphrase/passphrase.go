@@ -29,7 +29,7 @@ import (
 const maxBytes = 1000
 
 // A Given passphrase was entered or read to decrypt a key.
-type Given struct {
+type Input struct {
 	// Text is the passphrase as a prompt returns it, nil if that is not known.
 	Text []byte
 	// Err is the reason why Text is nil.
@@ -43,8 +43,8 @@ type Given struct {
 
 // FromFile returns the passphrase in the first line of a file. A byte order mark and
 // UTF-16, as written by Windows programs, are decoded.
-func FromFile(data []byte) (*Given, error) {
-	var g Given
+func FromFile(data []byte) (*Input, error) {
+	var g Input
 	raw := firstLine(data)
 	text, err := textfile.Decode(data)
 	if err != nil {
@@ -69,7 +69,7 @@ func firstLine(data []byte) []byte {
 // Candidates returns the passphrases to try: the text, with which other programs encrypt,
 // its normal forms (some keyboards send é as one character, others as two), and the line
 // that earlier versions used.
-func (g *Given) Candidates() [][]byte {
+func (g *Input) Candidates() [][]byte {
 	var all [][]byte
 	add := func(pass []byte) {
 		same := func(other []byte) bool { return bytes.Equal(pass, other) }
@@ -89,7 +89,7 @@ func (g *Given) Candidates() [][]byte {
 
 // Typeable returns the passphrase as a prompt returns it, byte for byte, or an error if
 // that is not possible.
-func (g *Given) Typeable() ([]byte, error) {
+func (g *Input) Typeable() ([]byte, error) {
 	if g.Err != nil {
 		return nil, g.Err
 	}
@@ -98,10 +98,10 @@ func (g *Given) Typeable() ([]byte, error) {
 
 // Converted reports whether the file's bytes differ from the passphrase: it has a byte
 // order mark, or is UTF-16.
-func (g *Given) Converted() bool { return g.Err == nil && g.raw != nil }
+func (g *Input) Converted() bool { return g.Err == nil && g.raw != nil }
 
 // Wipe overwrites the passphrase. g may be nil.
-func (g *Given) Wipe() {
+func (g *Input) Wipe() {
 	if g == nil {
 		return
 	}
@@ -128,7 +128,7 @@ func Normal(pass []byte) []byte {
 // Forms returns the passphrase as it is, and its normal forms NFC and NFD: what the
 // keyboards of different systems send for it. Equal ones are returned once. They are in new
 // memory.
-func Forms(pass []byte) [][]byte { return (&Given{Text: bytes.Clone(pass)}).Candidates() }
+func Forms(pass []byte) [][]byte { return (&Input{Text: bytes.Clone(pass)}).Candidates() }
 
 // Same reports whether two passphrases are the same text, whatever the form of each.
 func Same(a, b []byte) bool {

@@ -96,7 +96,7 @@ func TestNormalForms(t *testing.T) {
 		for _, set := range forms {
 			stored := Normal([]byte(set))
 			for _, typed := range forms {
-				all := (&Given{Text: []byte(typed)}).Candidates()
+				all := (&Input{Text: []byte(typed)}).Candidates()
 				if string(all[0]) != typed || len(all) > 3 {
 					t.Errorf("%q: candidates are %q", typed, all)
 				}
@@ -119,10 +119,10 @@ func TestNormalForms(t *testing.T) {
 			}
 		}
 	}
-	if all := (&Given{Text: []byte("correct horse")}).Candidates(); len(all) != 1 {
+	if all := (&Input{Text: []byte("correct horse")}).Candidates(); len(all) != 1 {
 		t.Errorf("candidates of ASCII are %q", all)
 	}
-	if all := (&Given{Text: []byte{}}).Candidates(); len(all) != 0 {
+	if all := (&Input{Text: []byte{}}).Candidates(); len(all) != 0 {
 		t.Errorf("candidates of nothing are %q", all)
 	}
 	if Same([]byte("correct horse"), []byte("correct house")) {

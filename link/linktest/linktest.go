@@ -229,13 +229,13 @@ func (n *Node) TakeEach(count int) (messages []broker.Incoming) {
 	return messages
 }
 
-// Left waits until the queue that leads to a node is empty, and there are aside dead
+// WaitDrained waits until the queue that leads to a node is empty, and has deadLetters dead
 // letters. It returns their reasons.
-func (n *Node) Left(to *Node, aside int) (reasons []string) {
+func (n *Node) WaitDrained(to *Node, deadLetters int) (reasons []string) {
 	n.t.Helper()
 	Eventually(n.t, "emptying the queue to "+to.Identity().String(), func() error {
 		waiting, why, err := n.apps.left(context.Background(), QueueTo(to))
-		if err == nil && (waiting > 0 || len(why) != aside) {
+		if err == nil && (waiting > 0 || len(why) != deadLetters) {
 			err = fmt.Errorf("%d messages are left, and were set aside: %q", waiting, why)
 		}
 		reasons = why

@@ -63,7 +63,7 @@ func (m *Memory) queue(name string) *memoryQueue {
 	return q
 }
 
-func (m *Memory) Bind(_ context.Context, q broker.PeerQueue) error {
+func (m *Memory) Bind(_ context.Context, q broker.PeerBinding) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, name := range q.Queues {
@@ -72,7 +72,7 @@ func (m *Memory) Bind(_ context.Context, q broker.PeerQueue) error {
 	return nil
 }
 
-func (m *Memory) Unbind(context.Context, broker.PeerQueue) error { return nil }
+func (m *Memory) Unbind(context.Context, broker.PeerBinding) error { return nil }
 
 func (m *Memory) CheckInUse(_ context.Context, queue string) error {
 	m.mu.Lock()

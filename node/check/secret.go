@@ -97,7 +97,7 @@ func (c *checker) checkRootKey() {
 	switch {
 	case errors.Is(err, pki.ErrPassphrase): // encrypted, as required
 	case err != nil:
-		c.problem(file, RuleRootKey, "%v; %s", err, node.DamagedKey)
+		c.problem(file, RuleRootKey, "%v; %s", err, node.DamagedKeyRemedy)
 	default:
 		c.problem(file, RuleKeyEncrypted, "is not encrypted: anybody who gets this file is this node; encrypt it with \"openssl pkcs8 -topk8 -scrypt\", and destroy every copy of this one")
 		if c.root != nil && !isKeyOf(key, c.root) {

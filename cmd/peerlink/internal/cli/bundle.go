@@ -107,7 +107,7 @@ func (a *app) announcedKey(ctx context.Context, d *node.Dir, announce func()) (c
 	if before {
 		announce()
 	}
-	key, err := a.nodeKey(ctx, d)
+	key, err := a.checkedRootKey(ctx, d)
 	if err != nil || before {
 		return key, err
 	}

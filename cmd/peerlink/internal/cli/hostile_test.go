@@ -162,7 +162,7 @@ func hostileStore(t *testing.T, peer string) (state string) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	if err := store.Bind(ctx, broker.PeerQueue{PeerID: peer, Prefix: "ca", Exchange: "creditors_out", Fanout: true, Queues: []string{queue}}); err != nil {
+	if err := store.Bind(ctx, broker.PeerBinding{PeerID: peer, Prefix: "ca", Exchange: "creditors_out", Fanout: true, Queues: []string{queue}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := store.PutAll(ctx, queue, []broker.Outgoing{{Type: "T\u202e\u200b", ContentType: "t\u202e\u200b", Body: []byte(hostileText)}}); err != nil {

@@ -266,7 +266,7 @@ func checkKeyCreatable(path string) error {
 
 // joinShares restores the root key from shares in files, or typed.
 func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (crypto.Signer, []byte, error) {
-	guard.Process()
+	guard.ProtectProcess()
 	var shares []*keyshare.Share
 	var err error
 	if len(files) == 0 {
@@ -287,7 +287,7 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 	}
 	wrong := errors.New("the passphrase does not open the key in these shares: it is the one that the key had when it was split")
 	// The shares may have been typed, so a wrong passphrase must not lose them.
-	key, pass, given, err := a.unlock(ctx, "Passphrase that the root key had when it was split: ", wrong, math.MaxInt,
+	key, pass, given, err := a.decryptWithPassphrase(ctx, "Passphrase that the root key had when it was split: ", wrong, math.MaxInt,
 		func(pass []byte) (crypto.Signer, error) { return sealed.Open(pass, d.Root().PublicKey) })
 	if err != nil {
 		return nil, nil, err
@@ -299,7 +299,7 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 // passphraseToKeep returns the passphrase for a restored key: opened, the passphrase of the shares, if it can be typed
 // at a prompt. If it cannot, because earlier versions included byte order marks in it, the passphrase is the text in the
 // passphrase file.
-func (a *app) passphraseToKeep(given *passphrase.Given, opened []byte) []byte {
+func (a *app) passphraseToKeep(given *passphrase.Input, opened []byte) []byte {
 	err := passphrase.Check(opened)
 	if err == nil && passphrase.Mixed(opened) {
 		a.warn("These shares open with the passphrase as it was given, and not with the same text from another keyboard: it is in none\n" +
@@ -376,7 +376,7 @@ noted.`,
 				clear(pass)
 			} else {
 				what = a.keyPath() + " opens, and"
-				_, err = a.nodeKey(cmd.Context(), d)
+				_, err = a.checkedRootKey(cmd.Context(), d)
 				a.warnLeftovers(a.keyPath())
 			}
 			if err != nil {

@@ -68,7 +68,7 @@ FILE.csr will be filed as FILE.crt.`,
 			}
 			var asks []offline.Requested
 			for _, path := range csrs {
-				data, err := readText(cmd.Context(), path, maxSecretFile)
+				data, err := readText(cmd.Context(), path, maxInputFile)
 				if err != nil {
 					return err
 				}

@@ -77,7 +77,7 @@ func (a *app) choosePassphrase(ctx context.Context) ([]byte, error) {
 	if !isTerminal(a.stdin) {
 		return nil, a.noTerminalError()
 	}
-	guard.Process()
+	guard.ProtectProcess()
 	words, err := diceware.Generate(dicewareWords)
 	if err != nil {
 		return nil, err

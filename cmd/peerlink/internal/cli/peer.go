@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) peerCommand() *cobra.Command {
-	return group("peer", "Become peers with other nodes, and see how far that is",
+	return group("peer", "Become peers with other nodes, and show the states of the peerings",
 		a.peerSignCommand(), a.peerRegisterCommand(), a.peerListCommand(), a.peerShowCommand(), a.peerQueuesCommand(), a.peerFollowCommand(), a.peerDeactivateCommand())
 }
 
@@ -30,11 +30,12 @@ func (a *app) peerSignCommand() *cobra.Command {
 the peer certificate that has to be sent back to its owner. For a node that is a
 peer already, a newer bundle updates its servers' addresses; that needs no root
 key, unless its peer certificate is not valid, because it was signed with a wrong
-clock: then a new one is signed, with the same subnet. A bundle that is not newer, and says something else, is refused: dates are in UTC.
+clock: then a new one is signed, with the same subnet. A bundle that differs
+from what is known, but is not newer, is refused. Dates are compared in UTC.
 
-The ID of an agent proves its key. That of an accounting authority does not:
-compare the fingerprint with its owner, on another way than the bundle came, or
-look it up in a registry that you trust.`,
+The ID of an agent is derived from its key, so it needs no check. That of an
+accounting authority is not: ask its owner for the fingerprint, over another
+channel than the bundle's, or look it up in a registry that you trust.`,
 		Example: `  peerlink peer sign their-node.zip
   peerlink peer sign --fingerprint sha256:0f3a… their-node.zip
   peerlink peer sign --registry https://example.org/authorities.toml --registry-key publisher.pem their-node.zip`,
@@ -56,7 +57,7 @@ look it up in a registry that you trust.`,
 					return nil, err
 				}
 				return a.announcedKey(cmd.Context(), d, func() {
-					a.printMessage("Signing the peer certificate of %s, root key %s, for ever.", b.Identity, pki.Fingerprint(b.Root.PublicKey))
+					a.printMessage("Signing the peer certificate of %s, root key %s: this cannot be undone.", b.Identity, pki.Fingerprint(b.Root.PublicKey))
 				})
 			})
 			if err != nil {
@@ -69,13 +70,13 @@ look it up in a registry that you trust.`,
 				a.printMessage("Send this certificate to the owner of %s, who files it with\n\"peerlink peer register\". Send them your info-bundle too, if they do not have it\n(\"peerlink bundle create\"), and register the certificate that they send you.", id)
 			case res.Renewed:
 				a.printMessage("The certificate that %s was given before is not valid now, so this is a new one: send it to the\nowner, who files it with \"peerlink peer register\".", id)
-				if res.Ignored != "" {
-					a.warn("%s: nothing else was taken over: %s.", args[0], res.Ignored)
+				if res.IgnoredReason != "" {
+					a.warn("%s: nothing else was taken over: %s.", args[0], res.IgnoredReason)
 				}
 			case res.Updated:
 				a.printMessage("%s was known already: took over its newer info (%s).", id, res.Peer.UpdatedAt)
-			case res.Ignored != "":
-				err = fmt.Errorf("%s: nothing was taken over for %s, which is known already: %s", args[0], id, res.Ignored)
+			case res.IgnoredReason != "":
+				err = fmt.Errorf("%s: nothing was taken over for %s, which is known already: %s", args[0], id, res.IgnoredReason)
 			default:
 				a.printMessage("%s was known already, and so is all that this bundle says (%s): nothing to do.", id, orNone(res.Peer.UpdatedAt))
 			}
@@ -106,7 +107,7 @@ The node must have been signed here first ("peerlink peer sign"). From then on
 			if err != nil {
 				return err
 			}
-			data, err := readText(cmd.Context(), args[0], maxSecretFile)
+			data, err := readText(cmd.Context(), args[0], maxInputFile)
 			if err != nil {
 				return err
 			}
@@ -129,13 +130,13 @@ func (a *app) peerListCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "list",
-		Short: "List the peers and how far each peering is",
+		Short: "List the peers and the state of each peering",
 		Long: `Lists the peers. Their states:
 
   signed       we have issued a peer certificate and wait for the peer's
   registered   both certificates are there; the service has not run since
-  active       there is traffic
-  deactivated  there was, and never will be again`,
+  active       the service has set up the link
+  deactivated  the link was ended for good`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()
@@ -203,7 +204,7 @@ func (a *app) peerShowCommand() *cobra.Command {
 				{"servers", strings.Join(info.Servers, ", ")},
 				{"servers problem", info.ServersProblem},
 				{"bundle made", info.UpdatedAt},
-				{"published at", strings.Join(info.BundleURLs, ", ")},
+				{"bundle URLs", strings.Join(info.BundleURLs, ", ")},
 				{"URLs problem", info.BundleURLsProblem},
 				{"followed", info.followed()},
 				{"issued", info.Issued.String()},
@@ -229,8 +230,8 @@ func (a *app) peerQueuesCommand() *cobra.Command {
 		Short: "Set the number of queues and connections for sending to a peer",
 		Long: `Sets how many queues, with a connection each, carry messages to a peer when the
 broker is RabbitMQ. The number may only grow, up to 99; but a peer accepts 10
-connections unless its operator has changed that, and what is in a queue without
-a connection waits. The embedded broker needs no more than one.`,
+connections unless its operator has changed that, and messages in a queue without
+a connection are not sent. The embedded broker needs no more than one.`,
 		Args: someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.open()

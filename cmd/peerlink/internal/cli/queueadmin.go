@@ -73,7 +73,7 @@ func (a *app) openQueueAdmin(cmd *cobra.Command, f queueFlags) (*queueAdmin, err
 	if err != nil {
 		return nil, usagef("--queue-pattern: %v", err)
 	}
-	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{Logger: log, AsideSuffix: f.deadLetterSuffix})
+	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{Logger: log, DeadLetterSuffix: f.deadLetterSuffix})
 	switch {
 	case errors.Is(err, rabbitmq.ErrInvalid):
 		return nil, usagef("--dead-letter-suffix: %v", err)

@@ -23,8 +23,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// maxSecretFile is the maximum size of passphrase and key files in bytes.
-const maxSecretFile = 64 << 10
+// maxInputFile is the maximum size, in bytes, of a file with a passphrase, a key, a certificate or a request.
+const maxInputFile = 64 << 10
 
 // keyFlags adds the flags of the commands that use the root key.
 func (a *app) keyFlags(c *cobra.Command) *cobra.Command {
@@ -50,12 +50,12 @@ func (a *app) rootKey(ctx context.Context) (crypto.Signer, error) {
 // rootKeyAndPassphrase decrypts the root key, and returns it with its passphrase, which is nil if the key is not
 // encrypted.
 func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, error) {
-	guard.Process()
+	guard.ProtectProcess()
 	path := a.keyPath()
 	var data []byte
 	err := guard.CheckFile(path)
 	if err == nil {
-		data, err = readBounded(ctx, path, maxSecretFile)
+		data, err = readBounded(ctx, path, maxInputFile)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("there is no root key at %s: name the file with --key", path)
@@ -67,30 +67,30 @@ func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, 
 	if err := guard.CheckOwner(path); err != nil {
 		return nil, nil, fmt.Errorf("root key: %w", err)
 	}
-	if err := guard.CheckBeside(path); err != nil {
+	if err := guard.CheckParentFolder(path); err != nil {
 		a.warn("root key: %v", err)
 	}
 	key, err := pki.DecodeKey(data, func() ([]byte, error) { return nil, errEncrypted })
 	var pass []byte
 	if errors.Is(err, errEncrypted) {
 		wrong := fmt.Errorf("the passphrase does not open the root key %s: check it and try again; if it is right, the file is damaged", path)
-		var given *passphrase.Given
-		key, pass, given, err = a.unlock(ctx, "Passphrase of the root key "+path+": ", wrong, maxTries, decrypt(data))
+		var given *passphrase.Input
+		key, pass, given, err = a.decryptWithPassphrase(ctx, "Passphrase of the root key "+path+": ", wrong, maxTries, decrypter(data))
 		if errors.Is(err, wrong) {
 			return nil, nil, err
 		}
 		given.Wipe()
 	} else if err != nil {
-		return nil, nil, fmt.Errorf("root key %s: %w; %s", path, err, node.DamagedKey)
+		return nil, nil, fmt.Errorf("root key %s: %w; %s", path, err, node.DamagedKeyRemedy)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("root key %s: %w", path, err)
 	}
 	if err := passphrase.Check(pass); err != nil {
-		a.warn("%s opens, but not for somebody who types: %v.\nChange its passphrase with \"peerlink key passphrase\".", path, err)
+		a.warn("the passphrase of %s cannot be typed at a prompt: %v.\nChange it with \"peerlink key passphrase\".", path, err)
 	} else if passphrase.Mixed(pass) {
-		a.warn("%s opens with the passphrase as it was given, and not with the same text from another keyboard: it is in none of\n"+
-			"the normal forms of Unicode (NFC, NFD). Set it again with \"peerlink key passphrase\"; it may be the same text.", path)
+		a.warn("the passphrase of %s is in neither of the normal forms of Unicode (NFC, NFD), so the same text\n"+
+			"from another keyboard may not decrypt the key. Set it again with \"peerlink key passphrase\"; it may be the same text.", path)
 	}
 	return key, pass, nil
 }
@@ -101,16 +101,16 @@ var errEncrypted = errors.New("the key is encrypted")
 // maxTries is the maximum number of prompts for the passphrase of a key file.
 const maxTries = 3
 
-// unlock gets a passphrase and decrypts something with it. On a terminal it prompts again after a wrong
+// decryptWithPassphrase gets a passphrase and decrypts something with it. On a terminal it prompts again after a wrong
 // passphrase, at most tries times. If no passphrase was right, it returns the error wrong. The caller must clear
 // given, which may be nil.
-func (a *app) unlock(ctx context.Context, prompt string, wrong error, tries int, open func(pass []byte) (crypto.Signer, error)) (key crypto.Signer, pass []byte, given *passphrase.Given, err error) {
+func (a *app) decryptWithPassphrase(ctx context.Context, prompt string, wrong error, tries int, decrypt func(pass []byte) (crypto.Signer, error)) (key crypto.Signer, pass []byte, given *passphrase.Input, err error) {
 	for try := 1; ; try++ {
 		given, err := a.passphrase(ctx, prompt)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		key, pass, err := tryAll(given, open)
+		key, pass, err := tryAll(given, decrypt)
 		if err == nil && ctx.Err() != nil {
 			clear(pass)
 			err = errInterrupted // the key has not been used yet
@@ -131,9 +131,9 @@ func (a *app) unlock(ctx context.Context, prompt string, wrong error, tries int,
 
 // tryAll tries the candidates of a passphrase in order, and returns the first with which decryption succeeds. The
 // error wraps [pki.ErrPassphrase] if there is none.
-func tryAll(given *passphrase.Given, open func(pass []byte) (crypto.Signer, error)) (crypto.Signer, []byte, error) {
+func tryAll(given *passphrase.Input, decrypt func(pass []byte) (crypto.Signer, error)) (crypto.Signer, []byte, error) {
 	for _, pass := range given.Candidates() {
-		key, err := open(pass)
+		key, err := decrypt(pass)
 		if err == nil {
 			return key, bytes.Clone(pass), nil
 		}
@@ -153,8 +153,8 @@ func encryptKey(key crypto.Signer, pass []byte) (pem []byte, check func(written 
 	pem, err = pki.EncodeEncryptedKey(key, stored)
 	return pem, func(written []byte) error {
 		for _, form := range passphrase.Forms(pass) {
-			given := &passphrase.Given{Text: form}
-			back, opened, err := tryAll(given, decrypt(written))
+			given := &passphrase.Input{Text: form}
+			back, opened, err := tryAll(given, decrypter(written))
 			clear(opened)
 			given.Wipe()
 			if err == nil && pki.Fingerprint(back.Public()) != pki.Fingerprint(key.Public()) {
@@ -168,8 +168,8 @@ func encryptKey(key crypto.Signer, pass []byte) (pem []byte, check func(written 
 	}, err
 }
 
-// decrypt returns a function that decrypts the content of a key file.
-func decrypt(pem []byte) func(pass []byte) (crypto.Signer, error) {
+// decrypter returns a function that decrypts the content of a key file.
+func decrypter(pem []byte) func(pass []byte) (crypto.Signer, error) {
 	return func(pass []byte) (crypto.Signer, error) {
 		return pki.DecodeKey(pem, func() ([]byte, error) { return pass, nil })
 	}
@@ -195,14 +195,14 @@ func (a *app) removeLeftovers(path string, key crypto.Signer, passphrases ...[]b
 
 // holdsKey reports whether the file is an encrypted key file with the key.
 func holdsKey(file string, key crypto.Signer, passphrases [][]byte) bool {
-	data, err := durable.Read(file, maxSecretFile)
+	data, err := durable.Read(file, maxInputFile)
 	if err != nil {
 		return false
 	}
 	defer clear(data)
 	for _, pass := range passphrases {
-		given := &passphrase.Given{Text: bytes.Clone(pass)}
-		held, opened, err := tryAll(given, decrypt(data))
+		given := &passphrase.Input{Text: bytes.Clone(pass)}
+		held, opened, err := tryAll(given, decrypter(data))
 		clear(opened)
 		given.Wipe()
 		if err == nil {
@@ -233,8 +233,8 @@ func (a *app) warnExposed(path string) {
 	}
 }
 
-// nodeKey decrypts the root key and checks that it is the node's.
-func (a *app) nodeKey(ctx context.Context, d *node.Dir) (crypto.Signer, error) {
+// checkedRootKey is rootKey with a check that the key is the node's.
+func (a *app) checkedRootKey(ctx context.Context, d *node.Dir) (crypto.Signer, error) {
 	key, err := a.rootKey(ctx)
 	if err != nil {
 		return nil, err
@@ -243,22 +243,22 @@ func (a *app) nodeKey(ctx context.Context, d *node.Dir) (crypto.Signer, error) {
 }
 
 // passphrase returns an existing passphrase from the file or from the terminal.
-func (a *app) passphrase(ctx context.Context, prompt string) (*passphrase.Given, error) {
+func (a *app) passphrase(ctx context.Context, prompt string) (*passphrase.Input, error) {
 	if a.passphraseFile != "" {
 		return a.readPassphrase(ctx)
 	}
 	line, err := a.askSecret(ctx, prompt)
-	return &passphrase.Given{Text: line}, err
+	return &passphrase.Input{Text: line}, err
 }
 
 // readPassphrase reads the passphrase from the passphrase file. All passphrases are read by readPassphrase or
 // askSecret, which therefore protect the process before a passphrase is in its memory.
-func (a *app) readPassphrase(ctx context.Context) (*passphrase.Given, error) {
-	guard.Process()
+func (a *app) readPassphrase(ctx context.Context) (*passphrase.Input, error) {
+	guard.ProtectProcess()
 	var data []byte
 	var err error
 	if a.passphraseFile == "-" {
-		data, err = io.ReadAll(io.LimitReader(a.standardInput(ctx), maxSecretFile))
+		data, err = io.ReadAll(io.LimitReader(a.standardInput(ctx), maxInputFile))
 	} else {
 		data, err = a.readSecretFile(ctx, a.passphraseFile)
 	}
@@ -284,10 +284,10 @@ func (a *app) readSecretFile(ctx context.Context, path string) ([]byte, error) {
 	if warning != "" {
 		a.warn("the %s %s", a.passphraseSource(), warning)
 	}
-	if err := guard.CheckBeside(path); err != nil {
+	if err := guard.CheckParentFolder(path); err != nil {
 		a.warn("the %s: %v", a.passphraseSource(), err)
 	}
-	return readBounded(ctx, path, maxSecretFile)
+	return readBounded(ctx, path, maxInputFile)
 }
 
 // passphraseSource returns a name for the file from which the passphrase is read at present, for messages.
@@ -310,7 +310,7 @@ func (a *app) askSecret(ctx context.Context, prompt string) ([]byte, error) {
 	if !isTerminal(a.stdin) {
 		return nil, a.noTerminalError()
 	}
-	guard.Process()
+	guard.ProtectProcess()
 	fd := int(a.stdin.Fd())
 	echoState, err := term.GetState(fd)
 	if err != nil {

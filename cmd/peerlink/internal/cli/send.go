@@ -78,7 +78,7 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 	if err != nil {
 		return err
 	}
-	queue, err := link.PeerQueue(d, p, view, link.DefaultQueuePattern)
+	queue, err := link.BindingOf(d, p, view, link.DefaultQueuePattern)
 	if err != nil {
 		return err
 	}

@@ -233,7 +233,7 @@ func (f *serveFlags) setBroker(cfg *link.Config) error {
 		return usagef("--queue-type %q: expected %s or %s", f.queueType, rabbitmq.Classic, rabbitmq.Quorum)
 	}
 	b, err := rabbitmq.Open(f.broker, rabbitmq.Options{
-		Logger: cfg.Log, QueueType: queueType, AsideSuffix: f.deadLetterSuffix,
+		Logger: cfg.Log, QueueType: queueType, DeadLetterSuffix: f.deadLetterSuffix,
 		ConnectTimeout: f.timeouts.connect, ConfirmTimeout: f.timeouts.confirm,
 	})
 	switch {

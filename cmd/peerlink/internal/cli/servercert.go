@@ -61,7 +61,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 		Example: "  peerlink server-cert sign server.csr server.crt --days 365",
 		Args:    someArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := readText(cmd.Context(), args[0], maxSecretFile)
+			data, err := readText(cmd.Context(), args[0], maxInputFile)
 			if err != nil {
 				return err
 			}
@@ -90,7 +90,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err := checkDays(issueDays); err != nil {
 				return err
 			}
-			root, err := a.nodeKey(cmd.Context(), d)
+			rootKey, err := a.checkedRootKey(cmd.Context(), d)
 			if err != nil {
 				return err
 			}
@@ -98,7 +98,7 @@ request to where the root key is, and sign it there with "server-cert sign".`,
 			if err != nil {
 				return err
 			}
-			return a.makeServerCert(cmd.Context(), d, root, csr, issueDays, args[1], output{args[0], keyPEM, 0o600})
+			return a.makeServerCert(cmd.Context(), d, rootKey, csr, issueDays, args[1], output{args[0], keyPEM, 0o600})
 		},
 	}
 	for c, v := range map[*cobra.Command]*int{sign: &days, issue: &issueDays} {
@@ -122,11 +122,11 @@ func (a *app) signServer(ctx context.Context, csr *x509.CertificateRequest, path
 	if err := checkCreatable(path); err != nil {
 		return err
 	}
-	root, err := a.nodeKey(ctx, d)
+	rootKey, err := a.checkedRootKey(ctx, d)
 	if err != nil {
 		return err
 	}
-	return a.makeServerCert(ctx, d, root, csr, days, path)
+	return a.makeServerCert(ctx, d, rootKey, csr, days, path)
 }
 
 // makeServerCert signs a server certificate, and writes it and the other files. If a file cannot be written, the

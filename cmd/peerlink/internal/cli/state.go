@@ -57,7 +57,7 @@ func stateFolder(d *node.Dir, dir string) (string, error) {
 		return "", fmt.Errorf("the state folder: %w", err)
 	}
 	for path := dir; path != filepath.Dir(path); path = filepath.Dir(path) {
-		if err := guard.CheckBeside(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := guard.CheckParentFolder(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("the state folder: %w", err)
 		}
 	}

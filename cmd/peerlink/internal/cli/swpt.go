@@ -129,7 +129,7 @@ func (a *app) configureQueueCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		q, err := link.PeerQueue(d, p, view, link.DefaultQueuePattern)
+		q, err := link.BindingOf(d, p, view, link.DefaultQueuePattern)
 		if err != nil {
 			return err
 		}

@@ -31,7 +31,7 @@ func TestByteOrderMarks(t *testing.T) {
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		text, err := readText(t.Context(), path, maxSecretFile)
+		text, err := readText(t.Context(), path, maxInputFile)
 		if err != nil || string(text) != string(cert) {
 			t.Fatalf("read %.40q, %v", text, err)
 		}

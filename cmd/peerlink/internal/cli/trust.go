@@ -107,7 +107,7 @@ func compareTyped(typed, fingerprint string) error {
 func (a *app) checkRegistry(ctx context.Context, b *infobundle.Bundle, t trustFlags) error {
 	var key ed25519.PublicKey
 	if t.registryKey != "" {
-		data, err := readText(ctx, t.registryKey, maxSecretFile)
+		data, err := readText(ctx, t.registryKey, maxInputFile)
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ func TestUnusedStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Bind(t.Context(), broker.PeerQueue{PeerID: "p", Exchange: "x", Fanout: true, Queues: []string{"q"}}); err != nil {
+	if err := s.Bind(t.Context(), broker.PeerBinding{PeerID: "p", Exchange: "x", Fanout: true, Queues: []string{"q"}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
