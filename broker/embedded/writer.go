@@ -263,9 +263,8 @@ func (w *writer) writeIfMaintenanceOnly(ops []op) bool {
 }
 
 // restartWAL checkpoints and restarts the write-ahead log, so that its space is reused.
-// Errors are ignored, here and wherever the log is restarted or truncated: SQLite counts pages
-// as copied to the file only after the file has been synced, so after an error it keeps the
-// log, and copies all of them again in the next checkpoint.
+// Errors are ignored, here and wherever the log is restarted or truncated: SQLite then keeps the
+// log, and copies its pages to the file again in the next checkpoint.
 func (w *writer) restartWAL() { _, _ = w.db.restartWAL.number() }
 
 // write commits operations in one transaction. If it succeeds, write reports the results to

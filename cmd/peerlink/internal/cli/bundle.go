@@ -199,7 +199,7 @@ func (a *app) showBundle(b *infobundle.Bundle, stomp *node.StompConfig, asJSON b
 		{"valid until", b.Root.NotAfter.UTC().Format(time.DateOnly)},
 		{"made", orNone(b.UpdatedAt())},
 		{"servers", strings.Join(stomp.Servers, ", ")},
-		{"published at", orNone(strings.Join(stomp.BundleURLs, ", "))},
+		{"bundle URLs", orNone(strings.Join(stomp.BundleURLs, ", "))},
 		{"nodeinfo", strings.Join(names, ", ")},
 	})
 	a.printMessage("The bundle is sound: certificates and signatures are right. Whether it really is from the\nnode's owner is for you to find out: compare the fingerprint with them.")
