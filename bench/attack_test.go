@@ -167,7 +167,7 @@ func newAttackedNode(b *testing.B, quota int64, rate int) *attackedNode {
 }
 
 // newFieldOn starts a node with the given broker, and its honest peer.
-func newAttackedNodeOn(b *testing.B, on linktest.Kind, rate int) *attackedNode {
+func newAttackedNodeOn(b *testing.B, on linktest.BrokerSetup, rate int) *attackedNode {
 	b.Helper()
 	f := &attackedNode{
 		b:         b,

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// A connection whose other side does not cooperate ends at once, with what was not sent: the
-// kernel would keep that for minutes, and a stranger or peer that reads nothing could make it
-// keep that of many connections. The other side sees that it was not ended in good order.
+// abort closes the connection and drops unsent data, which the kernel would otherwise keep for
+// minutes: a stranger or peer that reads nothing could make it keep the data of many connections.
+// The other side sees a reset instead of the end of the stream.
 func TestAbortDropsUnsentData(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -78,7 +78,7 @@ func (c *Certificate) reload() (logText string, err error) {
 		return "", nil
 	case err != nil:
 		return "", fmt.Errorf("server certificate: %w", err)
-	case c.current.Load() == nil || !c.inUse(pair.Leaf):
+	case c.current.Load() == nil || !c.isCurrent(pair.Leaf):
 		c.current.Store(pair)
 		c.renewed.Notify()
 		return "new server certificate", nil
@@ -88,8 +88,10 @@ func (c *Certificate) reload() (logText string, err error) {
 	return "", nil
 }
 
-// inUse reports whether leaf is the current certificate.
-func (c *Certificate) inUse(leaf *x509.Certificate) bool { return c.current.Load().Leaf.Equal(leaf) }
+// isCurrent reports whether leaf is the current certificate.
+func (c *Certificate) isCurrent(leaf *x509.Certificate) bool {
+	return c.current.Load().Leaf.Equal(leaf)
+}
 
 // forget makes the next reload read the files, whether they have changed or not.
 func (c *Certificate) forget() {

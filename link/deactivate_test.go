@@ -244,7 +244,7 @@ func TestDeactivationCutsHolder(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name  string
-		on    linktest.Kind
+		on    linktest.BrokerSetup
 		setup func(h *holder)
 		hold  func(h *holder)
 	}{

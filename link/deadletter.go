@@ -69,7 +69,7 @@ func (dl *deadLetterer) move(tag uint64, typ string, fp fingerprint, reason erro
 			se.log.Error("message set aside, it can not be sent", "type", typ, "err", reason)
 			se.sender.peer.stats.recordError(fmt.Errorf("message set aside, it can not be sent: %w", reason))
 			se.sender.peer.stats.setAside.Add(1)
-			se.sender.refused.forget(fp)
+			se.sender.refusals.forget(fp)
 			return
 		}
 		if dl.moveCtx.Err() != nil {

@@ -70,7 +70,7 @@ func (d *drainer) run(ctx, graceCtx context.Context) {
 			pause = d.s.standbyPause()
 		default:
 			pause = r.pause()
-			if r.recordError(err) {
+			if r.isNewError(err) {
 				d.log.Warn("the queue of a deactivated peer can not be drained, trying again", "err", err, "pause", pause.Round(time.Millisecond))
 			}
 		}

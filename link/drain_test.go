@@ -26,7 +26,7 @@ import (
 
 // waiting makes a node and a peer that is not running. The queue to the peer contains a
 // message of each type that the node may send, and an invalid one.
-func waiting(t *testing.T, owner, peer nodetype.Type, on linktest.Kind) (n, other *linktest.Node, messages []broker.Outgoing) {
+func waiting(t *testing.T, owner, peer nodetype.Type, on linktest.BrokerSetup) (n, other *linktest.Node, messages []broker.Outgoing) {
 	t.Helper()
 	n, other = linktest.NewOn(t, owner, on), linktest.New(t, peer)
 	nodetest.Peer(t, n.Node, other.Node)

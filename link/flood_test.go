@@ -31,7 +31,7 @@ func sendFrame(receipt string, body []byte) string {
 }
 
 // trio makes an authority, an honest peer, and a peer controlled by the test.
-func trio(t *testing.T, on linktest.Kind, change func(authority *linktest.Node)) (authority, honest, bad *linktest.Node) {
+func trio(t *testing.T, on linktest.BrokerSetup, change func(authority *linktest.Node)) (authority, honest, bad *linktest.Node) {
 	t.Helper()
 	authority, honest, bad = linktest.NewOn(t, aa, on), linktest.New(t, ca), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, honest.Node)

@@ -30,7 +30,7 @@ const (
 )
 
 // bothBrokers are the brokers on which every node must behave in the same way.
-var bothBrokers = map[string]linktest.Kind{"embedded": linktest.Embedded, "RabbitMQ": linktest.RabbitMQ}
+var bothBrokers = map[string]linktest.BrokerSetup{"embedded": linktest.Embedded, "RabbitMQ": linktest.RabbitMQ}
 
 func TestMain(m *testing.M) {
 	// Most tests wait for the disk, and for other processes.
@@ -51,8 +51,8 @@ func TestMessagesFlowBothWays(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
 		agent       nodetype.Type
-		authorityOn linktest.Kind
-		agentOn     linktest.Kind
+		authorityOn linktest.BrokerSetup
+		agentOn     linktest.BrokerSetup
 	}{
 		{"CA", ca, linktest.Embedded, linktest.Embedded},
 		{"DA", da, linktest.Embedded, linktest.Embedded},
@@ -162,7 +162,7 @@ func TestPoison(t *testing.T) {
 	}
 }
 
-func testPoison(t *testing.T, on linktest.Kind) {
+func testPoison(t *testing.T, on linktest.BrokerSetup) {
 	authority, other := linktest.PairOn(t, ca, linktest.Embedded, on)
 	other.Put(authority,
 		linktest.Message(t, other, authority, 1),

@@ -138,16 +138,16 @@ const (
 
 // unnamedErrors decides whether an ERROR may count against a message that it does not
 // identify.
-type unnamedErrors struct {
+type unidentifiedErrors struct {
 	last  time.Time     // when a message last became a dead letter because of such an ERROR
 	pause time.Duration // until another message may become one
 }
 
 // mayCount reports whether the pause since the last dead letter is over.
-func (u *unnamedErrors) mayCount(now time.Time) bool { return now.Sub(u.last) >= u.pause }
+func (u *unidentifiedErrors) mayCount(now time.Time) bool { return now.Sub(u.last) >= u.pause }
 
 // recordDeadLetter starts the pause until the next dead letter.
-func (u *unnamedErrors) recordDeadLetter(now time.Time) {
+func (u *unidentifiedErrors) recordDeadLetter(now time.Time) {
 	u.last, u.pause = now, min(max(2*u.pause, firstUnnamedPause), lastUnnamedPause)
 }
 
@@ -157,25 +157,25 @@ func (u *unnamedErrors) recordDeadLetter(now time.Time) {
 func (se *session) refusedBy(refused *stomp.ServerError) (m sent, found bool) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
-	if refused.N > 0 {
-		return se.sent.get(refused.N)
+	if refused.MessageNumber > 0 {
+		return se.sent.get(refused.MessageNumber)
 	}
 	switch {
 	case len(se.sent.items) == 0 || isInternalError(refused):
 		return sent{}, false
 	case len(se.sent.items) > 1 || !se.quiet:
-		se.sender.oneAtATime = len(se.sent.items)
+		se.sender.leftToSendSingly = len(se.sent.items)
 		se.sender.logThrottled(se.log, slog.LevelWarn, "the peer has answered with an ERROR that names no message: those under way are sent again one at a time", "err", refused.Message, "messages", len(se.sent.items))
 		return sent{}, false
 	}
-	se.sender.oneAtATime = max(se.sender.oneAtATime, 1)
-	return se.sent.items[0], se.sender.unnamed.mayCount(time.Now())
+	se.sender.leftToSendSingly = max(se.sender.leftToSendSingly, 1)
+	return se.sent.items[0], se.sender.unidentified.mayCount(time.Now())
 }
 
 // awaitQuiet waits for quietTime before the first message of a connection, if messages
 // are sent one at a time.
 func (se *session) awaitQuiet(ctx context.Context) error {
-	if se.sender.oneAtATime == 0 || se.quiet {
+	if se.sender.leftToSendSingly == 0 || se.quiet {
 		return nil
 	}
 	se.quiet = true

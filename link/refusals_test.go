@@ -83,8 +83,8 @@ func TestRefusedForTheTimestamp(t *testing.T) {
 func TestRetrySoonAfterFirstRefusal(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
-	sd := &sender{peer: new(peer), refused: newRefusals()}
-	early := &stomp.ServerError{N: 1, Message: "The message timestamp is 8000 seconds in the future."}
+	sd := &sender{peer: new(peer), refusals: newRefusals()}
+	early := &stomp.ServerError{MessageNumber: 1, Message: "The message timestamp is 8000 seconds in the future."}
 	for _, print := range []fingerprint{1, 2} {
 		for n := range 2 * maxRefusals {
 			se := &session{sender: sd, log: slog.New(slog.NewTextHandler(&log, nil))}

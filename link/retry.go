@@ -37,7 +37,7 @@ func (r *retries) succeeded() {
 
 // recordError records an error, and reports whether it differs from the one recorded
 // before.
-func (r *retries) recordError(err error) bool {
+func (r *retries) isNewError(err error) bool {
 	last := r.lastErr
 	r.lastErr = err.Error()
 	return r.lastErr != last

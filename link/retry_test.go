@@ -19,7 +19,7 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-func testRetry(t *testing.T, on linktest.Kind) {
+func testRetry(t *testing.T, on linktest.BrokerSetup) {
 	authority, other := linktest.PairOn(t, ca, linktest.Embedded, on)
 	other.Put(authority, linktest.Message(t, other, authority, 1), issued(1)) // valid, but refused by the peer
 	authority.Take(1)

@@ -20,16 +20,16 @@ type sender struct {
 	peer                   *peer
 	queue                  string
 	log                    *slog.Logger
-	refused                *refusals // of the messages that the peer refuses
-	standby                bool      // another process sends from the queue, and that has been logged
-	requestedAt            time.Time // when the queue was last requested from that process
-	yieldedAt              time.Time // when the queue was yielded to another process; zero once that process has taken it
-	keepUntil              time.Time // the queue is not yielded before
-	rotating               bool      // the peer has rejected the last connection because it has too many, and that has been logged
-	unreachable            bool      // the peer could not be reached at the last attempt
-	consecutiveDeadLetters int       // refused messages made dead letters since the peer last confirmed a message
-	oneAtATime             int       // how many messages to send one at a time, to find the one that the peer refuses
-	unnamed                unnamedErrors
+	refusals               *refusals          // how often the peer has refused each message
+	standby                bool               // another process sends from the queue, and that has been logged
+	requestedAt            time.Time          // when the queue was last requested from that process
+	yieldedAt              time.Time          // when the queue was yielded to another process; zero once that process has taken it
+	keepUntil              time.Time          // the queue is not yielded before this time
+	rotating               bool               // the peer has rejected the last connection because it has too many, and that has been logged
+	unreachable            bool               // the peer could not be reached at the last attempt
+	consecutiveDeadLetters int                // refused messages made dead letters since the peer last confirmed a message
+	leftToSendSingly       int                // how many messages to send one at a time, to find the one that the peer refuses
+	unidentified           unidentifiedErrors // limits the dead letters because of ERRORs that identify no message
 }
 
 // startSenders starts a sender for each queue that has none. The senders of queues that
@@ -52,7 +52,7 @@ func (r *reconciler) startSenders(ctx, graceCtx context.Context, p *peer, queues
 func (s *shared) newRetries() *retries { return newRetries(s.cfg.RetryMin, s.cfg.RetryMax) }
 
 func (s *shared) newSender(p *peer, queue string) *sender {
-	return &sender{s: s, peer: p, queue: queue, log: s.log.With("peer", p.id, "queue", queue), refused: newRefusals()}
+	return &sender{s: s, peer: p, queue: queue, log: s.log.With("peer", p.id, "queue", queue), refusals: newRefusals()}
 }
 
 const (
@@ -130,7 +130,7 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 	case errors.As(err, new(*brokerError)):
 		r.reset() // the peer has not failed: the pauses between connections must not grow
 		sd.peer.stats.recordError(err)
-		if r.recordError(err) {
+		if r.isNewError(err) {
 			sd.logThrottled(sd.log, slog.LevelWarn, brokerUnusable, "err", err)
 		}
 		return retryPause{time: pauseForBroker()}
@@ -143,7 +143,7 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 	pause := retryPause{time: r.pause()}
 	if err != nil {
 		sd.peer.stats.recordFailure(err)
-		if r.recordError(err) {
+		if r.isNewError(err) {
 			sd.logThrottled(sd.log, slog.LevelWarn, "no connection to the peer, trying again", "err", err, "pause", pause.time.Round(time.Millisecond))
 		}
 	}
@@ -178,15 +178,15 @@ func (sd *sender) recordStandby(err error) bool {
 // queue if the last request is long enough ago, and returns the time until the next
 // attempt to acquire the queue, which is short after a request.
 func (sd *sender) requestAndPause(ctx context.Context) time.Duration {
-	const often = 8
+	const requestedPauseDivisor = 8
 	sd.yieldedAt = time.Time{}
 	pause := sd.s.standbyPause()
 	if time.Since(sd.requestedAt) < sd.s.cfg.StandbyInterval {
-		return pause / often
+		return pause / requestedPauseDivisor
 	}
 	if sd.requestQueue(ctx) {
 		sd.requestedAt = time.Now()
-		return pause / often
+		return pause / requestedPauseDivisor
 	}
 	return pause
 }
@@ -296,13 +296,13 @@ func (sd *sender) runSession(ctx, graceCtx context.Context, st *peerState, se *s
 	se.close()
 	leaveRotation()
 	if se.anyConfirmed() {
-		sd.consecutiveDeadLetters, sd.unnamed = 0, unnamedErrors{}
+		sd.consecutiveDeadLetters, sd.unidentified = 0, unidentifiedErrors{}
 	}
 	end(nil)
 	if next = <-replacement; next != nil {
 		return next, true, nil
 	}
-	if refused := new(stomp.ServerError); errors.As(err, &refused) && (refused.N > 0 || se.retrySoon) {
+	if serverErr := new(stomp.ServerError); errors.As(err, &serverErr) && (serverErr.MessageNumber > 0 || se.retrySoon) {
 		// The pauses before a refused message is sent again grow. For the next message
 		// that is refused, they start with the shortest pause again.
 		return nil, se.retrySoon && sd.consecutiveDeadLetters < maxConsecutiveDeadLetters, err
@@ -359,7 +359,7 @@ func (sd *sender) replace(ctx context.Context, se *session) *session {
 	r := sd.s.newRetries()
 	for {
 		renewed := sd.s.cfg.Certificate.renewed.Next()
-		if sd.s.cfg.Certificate.inUse(se.conn.own) {
+		if sd.s.cfg.Certificate.isCurrent(se.conn.own) {
 			select {
 			case <-renewed:
 				continue
@@ -375,7 +375,7 @@ func (sd *sender) replace(ctx context.Context, se *session) *session {
 			return nil
 		}
 		pause := r.pause()
-		if r.recordError(err) {
+		if r.isNewError(err) {
 			sd.logThrottled(se.log, slog.LevelWarn, "no connection with the renewed server certificate, the old connection stays", "err", err, "pause", pause.Round(time.Millisecond))
 		}
 		if wait.Sleep(ctx, pause) != nil {

@@ -174,7 +174,7 @@ func (se *session) pump(ctx context.Context, consumer broker.Consumer) error {
 			if errors.Is(err, smp.ErrView) {
 				return err // the view is at fault, not the message
 			}
-			fp := se.sender.refused.fingerprint(&d.Outgoing)
+			fp := se.sender.refusals.fingerprint(&d.Outgoing)
 			if err == nil {
 				if err = se.refusedTooOften(&d.Outgoing, fp); err != nil {
 					se.sender.consecutiveDeadLetters++
@@ -195,11 +195,11 @@ func (se *session) pump(ctx context.Context, consumer broker.Consumer) error {
 				return err
 			}
 			se.sender.peer.stats.messageSent(len(body))
-			if se.sender.oneAtATime > 0 {
+			if se.sender.leftToSendSingly > 0 {
 				if err := se.awaitReceipts(ctx); err != nil {
 					return err
 				}
-				se.sender.oneAtATime--
+				se.sender.leftToSendSingly--
 			}
 		}
 	}
@@ -276,7 +276,7 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 		return
 	}
 	se.sender.peer.stats.refusedByPeer.Add(1)
-	n, clockSkew := se.sender.refused.add(m.fp, isFromFuture(refused), time.Now())
+	n, clockSkew := se.sender.refusals.add(m.fp, isFromFuture(refused), time.Now())
 	se.retrySoon = n == 1
 	if clockSkew && n == maxRefusals {
 		se.log.Warn("the peer refuses a message because its timestamp is in the future; if it is not in the future by this node's clock, it stays queued until the clocks agree, for at most 24 hours", "err", refused.Message)
@@ -291,8 +291,8 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadLetterTimeout)
 	defer cancel()
-	if refused.N == 0 {
-		se.sender.unnamed.recordDeadLetter(time.Now())
+	if refused.MessageNumber == 0 {
+		se.sender.unidentified.recordDeadLetter(time.Now())
 		se.retrySoon = true // the next message is sent soon
 	}
 	if err := consumer.DeadLetter(ctx, m.tag, "refused by the peer: "+refused.Message); err != nil {
@@ -301,7 +301,7 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 	}
 	se.log.Error("message set aside, the peer refuses it", "err", refused.Message)
 	se.sender.peer.stats.setAside.Add(1)
-	se.sender.refused.forget(m.fp)
+	se.sender.refusals.forget(m.fp)
 	se.sender.consecutiveDeadLetters++
 }
 
@@ -313,7 +313,7 @@ func (se *session) countRefusal(ctx context.Context, consumer broker.Consumer, e
 // messages behind it, which are younger and would be refused for the same reason. So the
 // message is sent again until the peer accepts it, for at most maxClockSkewWait.
 func (se *session) refusedTooOften(m *broker.Outgoing, fp fingerprint) error {
-	n, clockSkew := se.sender.refused.count(fp, time.Now())
+	n, clockSkew := se.sender.refusals.count(fp, time.Now())
 	switch {
 	case n < maxRefusals:
 		return nil

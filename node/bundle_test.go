@@ -52,7 +52,7 @@ func TestLeftOut(t *testing.T) {
 }
 
 // A file whose name no peer would take gives an error that names it, and no
-// bundle; nor does it use up a date.
+// bundle; and updated-at.txt is not written.
 func TestBadName(t *testing.T) {
 	a := nodetest.New(t, aa, "a.example.com:1")
 	for _, name := range []string{"HEAD", "a b.txt", "a/b/c.txt", "aux.txt"} {
@@ -66,13 +66,13 @@ func TestBadName(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(filepath.Join(a.Path(), "nodeinfo", infobundle.UpdatedAt)); err == nil {
-		t.Error("there is a date without a bundle")
+		t.Error("updated-at.txt was written without a bundle")
 	}
 }
 
 // A stomp.toml that a Windows editor or shell has written works, and goes into
 // the bundle in the one form that the reference reads.
-func TestWindowsManifest(t *testing.T) {
+func TestStompTOMLFromWindows(t *testing.T) {
 	const text = "servers = [\"new.example.com:1\"]\r\nhost = \"/\"\r\ndestination = \"/exchange/accounts_in\"\r\n"
 	a := nodetest.New(t, aa, "a.example.com:1")
 	utf16 := "\xff\xfe"
@@ -103,11 +103,11 @@ func TestDateAfterLoss(t *testing.T) {
 		"garbled":            func(a *nodetest.Node) { writeInfo(t, a, "updated-at.txt", "yesterday\n") },
 		"empty":              func(a *nodetest.Node) { writeInfo(t, a, "updated-at.txt", "") },
 		"of an older backup": func(a *nodetest.Node) { writeInfo(t, a, "updated-at.txt", "2020-01-01\n") },
-		"and the copy of the zip": func(a *nodetest.Node) {
+		"removed, no published bundle": func(a *nodetest.Node) {
 			os.Remove(filepath.Join(a.Path(), "nodeinfo", "updated-at.txt"))
 			os.Remove(a.PublishedBundle())
 		},
-		"older backup, no copy": func(a *nodetest.Node) {
+		"older backup, no published bundle": func(a *nodetest.Node) {
 			writeInfo(t, a, "updated-at.txt", "2020-01-01\n")
 			os.Remove(a.PublishedBundle())
 		},
@@ -116,20 +116,20 @@ func TestDateAfterLoss(t *testing.T) {
 			t.Parallel()
 			a := nodetest.New(t, aa, "a.example.com:1")
 			a.Bundle(t)
-			second := nodetest.ReadBundle(t, a.Bundle(t)).UpdatedAt()
+			secondDate := nodetest.ReadBundle(t, a.Bundle(t)).UpdatedAt()
 			lose(a)
-			// Without any record, the second is the same perhaps.
+			// Without any record, the new date could be the same second.
 			for now := time.Now(); time.Now().Unix() == now.Unix(); time.Sleep(10 * time.Millisecond) {
 			}
-			if got := nodetest.ReadBundle(t, a.Bundle(t)).UpdatedAt(); got <= second {
-				t.Errorf("%s after %s", got, second)
+			if got := nodetest.ReadBundle(t, a.Bundle(t)).UpdatedAt(); got <= secondDate {
+				t.Errorf("%s after %s", got, secondDate)
 			}
 		})
 	}
 }
 
 // Files with secrets, and files outside of the nodeinfo folder to which it has a symbolic link, do
-// not become public: the error has the file's name, and no date is used.
+// not become public: the error has the file's name, and updated-at.txt is not written.
 func TestSecretsStayHere(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "hosts")
 	if err := os.WriteFile(outside, []byte("x"), 0o600); err != nil {
@@ -162,7 +162,7 @@ func TestSecretsStayHere(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(info(infobundle.UpdatedAt)); err == nil {
-		t.Error("there is a date without a bundle")
+		t.Error("updated-at.txt was written without a bundle")
 	}
 	link(filepath.Join("docs", "terms.txt"), "terms.txt") // as Kubernetes links what it mounts
 	if got := nodetest.ReadBundle(t, a.Bundle(t)).File("terms.txt"); string(got) != "public" {
@@ -170,8 +170,8 @@ func TestSecretsStayHere(t *testing.T) {
 	}
 }
 
-// If the output file exists, or is a broken symbolic link, no bundle is written, and no date is
-// used.
+// If the output file exists, or is a broken symbolic link, neither a bundle nor
+// updated-at.txt is written.
 func TestBundleIsNew(t *testing.T) {
 	a := nodetest.New(t, aa, "a.example.com:1")
 	dir := t.TempDir()
@@ -188,6 +188,6 @@ func TestBundleIsNew(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(filepath.Join(a.Path(), "nodeinfo", infobundle.UpdatedAt)); err == nil {
-		t.Error("there is a date without a bundle")
+		t.Error("updated-at.txt was written without a bundle")
 	}
 }

@@ -283,7 +283,7 @@ func (c *Client) handle(f *Frame) (last bool, err error) {
 	case "ERROR":
 		e := serverErrorFrom(f)
 		if n, ok := parseDecimal(e.ReceiptID); ok && n > c.confirmed.Load() && n <= c.sent.Load() {
-			e.N = n
+			e.MessageNumber = n
 		}
 		return true, e
 	default:

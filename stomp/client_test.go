@@ -350,7 +350,7 @@ func TestClientServerError(t *testing.T) {
 		p.send("RECEIPT", "receipt-id", "1")
 		p.raw("ERROR\nmessage:go away\nreceipt-id:" + id + "\ntype:T\ncontent-type:x/y\n\nbody\x00")
 		within(t, "end of session", func() { <-c.Done() })
-		want := &ServerError{Message: "go away", N: blamed, ReceiptID: id, Type: "T", ContentType: "x/y", Body: []byte("body")}
+		want := &ServerError{Message: "go away", MessageNumber: blamed, ReceiptID: id, Type: "T", ContentType: "x/y", Body: []byte("body")}
 		var got *ServerError
 		if !errors.As(c.Err(), &got) || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", c.Err(), want)

@@ -47,7 +47,7 @@ type ServerError struct {
 	// N is, on the client's side, the number of the message that has caused the error,
 	// as returned by [Client.Send]. It is 0 if the server has named no message, or none
 	// that is unconfirmed.
-	N uint64
+	MessageNumber uint64
 	// The message that has caused the error, as the server has received it. ReceiptID
 	// is its receipt header.
 	ReceiptID   string

@@ -149,7 +149,7 @@ func TestErrorReachesFloodingClient(t *testing.T) {
 					_, err = c.Send(t.Context(), Message{Type: "T", Body: make([]byte, 2000)})
 				}
 				var got *ServerError
-				if !errors.As(err, &got) || got.Message != "no more" || got.N != 1000 {
+				if !errors.As(err, &got) || got.Message != "no more" || got.MessageNumber != 1000 {
 					t.Errorf("client got %v", err)
 				}
 				if err := <-failed; err != nil {

@@ -21,7 +21,7 @@ type peerQueue struct {
 	// increases, except in reset.
 	confirmed uint64
 	// pending is the last confirmation submitted to the writer. A later one is merged into
-	// it while the writer's list with it is still being collected. It is nil if the next
+	// it while the writer is still collecting the list that has it. It is nil if the next
 	// confirmation must not be merged.
 	pending *confirmOp
 	// excluded are the messages that the consumer has excluded from confirmations, to move
@@ -170,10 +170,10 @@ func (c *consumer) advance(tag uint64) bool {
 // confirmOp removes the messages of a queue up to and including through, except those in
 // except.
 type confirmOp struct {
-	queue      string
-	listNumber int      // of the writer's list that has this operation
-	except     []uint64 // sorted
-	through    uint64
+	queue       string
+	batchNumber int      // of the writer's list that has this operation
+	except      []uint64 // sorted
+	through     uint64
 }
 
 // Confirm removes the delivery with this tag and all earlier deliveries, except the
@@ -193,15 +193,15 @@ func (c *consumer) Confirm(tag uint64) error {
 		return nil
 	}
 	// Confirm merges this confirmation into the pending one, if there is one: the highest
-	// tag includes the lower ones. So the writer's list has few confirmations of a queue,
-	// which is why they need no budget.
+	// tag includes the lower ones. So the writer's list has few confirmations of a queue, and
+	// these need not count against the writer's budgets.
 	w := c.store.writer
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if q.pending != nil && w.isCollecting(q.pending.listNumber) {
+	if q.pending != nil && w.isCollecting(q.pending.batchNumber) {
 		q.pending.through = tag
 	} else {
-		op := &confirmOp{queue: c.queue, listNumber: w.listNumber, except: slices.Sorted(maps.Keys(q.excluded)), through: tag}
+		op := &confirmOp{queue: c.queue, batchNumber: w.batchNumber, except: slices.Sorted(maps.Keys(q.excluded)), through: tag}
 		if err := w.submitLocked(op); err != nil {
 			return err
 		}
@@ -212,7 +212,7 @@ func (c *consumer) Confirm(tag uint64) error {
 }
 
 func (op *confirmOp) apply(t *tx) error {
-	if err := t.removeThrough(op.queue, op.through, op.except); err != nil && !isResult(err) {
+	if err := t.removeThrough(op.queue, op.through, op.except); err != nil && !isOpError(err) {
 		return err
 	}
 	return nil
@@ -220,20 +220,20 @@ func (op *confirmOp) apply(t *tx) error {
 
 func (op *confirmOp) finish(error) {}
 
-// split returns confirmations that remove the messages in parts of about most; op itself
-// then removes the last part.
-func (op *confirmOp) split(t *tx, most uint64) (parts []op, err error) {
+// split returns confirmations that remove the messages in parts of about size messages; op
+// itself then removes the last part.
+func (op *confirmOp) split(t *tx, size uint64) (parts []op, err error) {
 	first, err := t.firstSeq(op.queue)
 	if err != nil {
 		return nil, err
 	}
-	for through := first + most; first > 0 && through < op.through; through += most {
+	for through := first + size; first > 0 && through < op.through; through += size {
 		parts = append(parts, &confirmOp{queue: op.queue, except: op.except, through: through})
 	}
 	return parts, nil
 }
 
-func (op *confirmOp) cost() (kind, quantity) { return maintenanceOp, quantity{} }
+func (op *confirmOp) cost() (kind, quantity) { return needsNoSpace, quantity{} }
 
 // DeadLetter moves one delivery to the dead letters. It returns an error for a message that
 // was not delivered, was confirmed already, or does not exist any more. If ctx ends before
@@ -288,7 +288,7 @@ func (c *consumer) startDeadLetter(tag uint64, reason string) (<-chan error, err
 	if err := c.exclude(tag); err != nil {
 		return nil, err
 	}
-	return c.store.start(func(t *tx) error {
+	return c.store.submitCall(func(t *tx) error {
 		moved, err := t.addDeadLetter(c.queue, tag, reason)
 		if err == nil && !moved {
 			err = errNotDelivered

@@ -340,8 +340,10 @@ func (s *Store) waitFor(ctx context.Context, signal, closed <-chan struct{}) err
 	}
 }
 
-// start submits an operation to the writer. The channel receives the result.
-func (s *Store) start(do func(*tx) error) (<-chan error, error) { return s.startOp(callOp{do: do}) }
+// submitCall submits an operation to the writer. The channel receives the result.
+func (s *Store) submitCall(do func(*tx) error) (<-chan error, error) {
+	return s.startOp(callOp{do: do})
+}
 
 func (s *Store) startOp(o callOp) (<-chan error, error) {
 	settled := make(chan error, 1)

@@ -15,7 +15,7 @@ func TestTurnstile(t *testing.T) {
 	batches := func() int {
 		s.writer.mu.Lock()
 		defer s.writer.mu.Unlock()
-		return s.writer.listNumber
+		return s.writer.batchNumber
 	}
 	fairLock := newFairLock(s.path)
 	for range 20 {

@@ -158,7 +158,7 @@ func TestCheckedAfterDiskError(t *testing.T) {
 			t.Fatal(err)
 		}
 		if failed {
-			done, err := s.start(func(*tx) error {
+			done, err := s.submitCall(func(*tx) error {
 				s.writer.recordFailure(&ioError{errors.New("disk I/O error"), errors.New("input/output error")})
 				return nil
 			})

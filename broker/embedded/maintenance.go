@@ -9,7 +9,7 @@ import "slices"
 func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
 	var maintenanceOps []op
 	for _, o := range ops {
-		if k, _ := o.cost(); k == maintenanceOp {
+		if k, _ := o.cost(); k == needsNoSpace {
 			maintenanceOps = append(maintenanceOps, o)
 		} else {
 			left = append(left, o)
@@ -44,9 +44,9 @@ const maxStep = 500
 
 // splitter is an operation that can be done in parts, each in a transaction of its own.
 type splitter interface {
-	// split returns operations for all parts of this one but the last, each of about most
+	// split returns operations for all parts of this one but the last, each of about size
 	// messages. The operation itself, applied after them, does the last part.
-	split(t *tx, most uint64) ([]op, error)
+	split(t *tx, size uint64) ([]op, error)
 }
 
 // writeInSteps commits one operation in transactions that need little space, each of which

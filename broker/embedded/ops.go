@@ -6,9 +6,9 @@ import (
 	"peerlink/broker"
 )
 
-// isResult reports whether an error is the result of a single operation, as opposed to a
+// isOpError reports whether an error is the result of a single operation, as opposed to a
 // failure of the transaction.
-func isResult(err error) bool {
+func isOpError(err error) bool {
 	return errors.Is(err, broker.ErrNoQueue) || errors.Is(err, errNotDelivered) || errors.Is(err, broker.ErrUnroutable)
 }
 
@@ -24,7 +24,7 @@ type callOp struct {
 func (o *callOp) apply(t *tx) error {
 	o.result = nil
 	err := o.do(t)
-	if isResult(err) {
+	if isOpError(err) {
 		o.result = err
 		return nil
 	}

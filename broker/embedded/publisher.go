@@ -60,7 +60,7 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 		p.pending.part.add(part)
 		return nil
 	}
-	p.pending = &publishOp{publisher: p, listNumber: w.listNumber, rows: []row{r}, part: part}
+	p.pending = &publishOp{publisher: p, listNumber: w.batchNumber, rows: []row{r}, part: part}
 	return w.submitLocked(p.pending)
 }
 

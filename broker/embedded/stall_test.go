@@ -20,7 +20,7 @@ func TestStalled(t *testing.T) {
 		t.Errorf("an idle writer was silent for %v", s.writer.pulse.Silence())
 	}
 	hangs, goOn := make(chan struct{}), make(chan struct{})
-	settled, err := s.start(func(*tx) error { close(hangs); <-goOn; return nil })
+	settled, err := s.submitCall(func(*tx) error { close(hangs); <-goOn; return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -143,7 +143,7 @@ func (t *tx) removeThrough(queue string, seq uint64, except []uint64) error {
 // is empty or does not exist.
 func (t *tx) firstSeq(queue string) (uint64, error) {
 	q, err := t.queue(queue)
-	if isResult(err) {
+	if isOpError(err) {
 		return 0, nil
 	}
 	if err != nil {

@@ -26,7 +26,7 @@ const (
 type op interface {
 	// apply executes the operation. An error fails the whole transaction, which is then
 	// retried: apply may be called several times. An error that concerns this operation
-	// alone (see isResult) must be kept for finish instead.
+	// alone (see isOpError) must be kept for finish instead.
 	apply(*tx) error
 	// finish is called once: after the COMMIT, or with the reason why there will be no
 	// COMMIT.
@@ -39,9 +39,9 @@ type op interface {
 type kind int
 
 const (
-	// maintenanceOp removes, moves or binds. It is written before operations that need
+	// needsNoSpace removes, moves or binds. It is written before operations that need
 	// space, and never waits for these.
-	maintenanceOp kind = iota
+	needsNoSpace kind = iota
 	// fromPeer stores messages of peers. It waits until there is space.
 	fromPeer
 	// fromApplication stores messages of applications. It is refused with [ErrFull] or
@@ -71,11 +71,11 @@ type writer struct {
 
 	wake wait.Signal
 
-	mu         sync.Mutex
-	next       []op // the list being collected
-	listNumber int  // number of the list being collected
-	closed     bool
-	refusing   error // why messages of applications are refused immediately; nil: they are not
+	mu          sync.Mutex
+	next        []op // the list being collected
+	batchNumber int  // number of the list being collected
+	closed      bool
+	refusing    error // why messages of applications are refused immediately; nil: they are not
 
 	trouble atomic.Pointer[Trouble] // nil while writing succeeds
 
@@ -129,14 +129,14 @@ func (w *writer) submitLocked(o op) error {
 
 // release releases an operation's part of the budget.
 func (w *writer) release(o op) {
-	if k, part := o.cost(); k != maintenanceOp {
+	if k, part := o.cost(); k != needsNoSpace {
 		w.budgetOf(k).release(part)
 	}
 }
 
 // isCollecting reports whether operations can still be added to the list with this number.
 // The caller holds w.mu.
-func (w *writer) isCollecting(number int) bool { return number == w.listNumber && !w.closed }
+func (w *writer) isCollecting(number int) bool { return number == w.batchNumber && !w.closed }
 
 // take returns the collected list, and begins the next one, which reuses the memory of
 // used. If closing is true, no more operations are accepted.
@@ -146,7 +146,7 @@ func (w *writer) take(used []op, closing bool) []op {
 	defer w.mu.Unlock()
 	ops := w.next
 	w.next = used[:0]
-	w.listNumber++
+	w.batchNumber++
 	w.closed = w.closed || closing
 	return ops
 }

@@ -213,7 +213,7 @@ type liveConn struct {
 	born    time.Time
 	ended   chan struct{} // closed when the connection has ended, and its loss was logged
 
-	answered atomic.Int64 // when RabbitMQ answered last (see recordAnswer), as a duration since born
+	lastAnswer atomic.Int64 // when RabbitMQ answered last (see recordAnswer), as a duration since born
 
 	mu    sync.Mutex
 	block *blockage // the current blockage, or else the next one
@@ -302,7 +302,7 @@ func (l *liveConn) cut() { _ = l.socket.Close() }
 // recordAnswer records that RabbitMQ has sent something on the connection: a delivery, a
 // confirmation, or the reply to a method. Heartbeats do not count, since a RabbitMQ that
 // executes nothing sends them too.
-func (l *liveConn) recordAnswer() { l.answered.Store(int64(time.Since(l.born))) }
+func (l *liveConn) recordAnswer() { l.lastAnswer.Store(int64(time.Since(l.born))) }
 
 // timeLeft returns how much longer an operation that began at start may take: until nothing
 // at all was received from RabbitMQ for the time of silence, but not longer than most in
@@ -310,7 +310,7 @@ func (l *liveConn) recordAnswer() { l.answered.Store(int64(time.Since(l.born))) 
 // many earlier ones.
 func (l *liveConn) timeLeft(start time.Time, silence, most time.Duration) time.Duration {
 	until := start
-	if answered := l.born.Add(time.Duration(l.answered.Load())); answered.After(until) {
+	if answered := l.born.Add(time.Duration(l.lastAnswer.Load())); answered.After(until) {
 		until = answered
 	}
 	until = until.Add(silence)
@@ -408,11 +408,11 @@ func (l *liveConn) abandon(start time.Time, limit *time.Timer, done <-chan error
 	}
 }
 
-// boundWrite bounds a write by ctx. If the write has not ended when ctx ends, and nothing is
+// limitWrite limits a write by ctx. If the write has not ended when ctx ends, and nothing is
 // received from RabbitMQ for a second after that, the connection is cut: RabbitMQ does not
 // read from it, and all its writers are blocked. As long as RabbitMQ answers, the write may
 // take up to three seconds longer than ctx. The caller must call done after the write.
-func (l *liveConn) boundWrite(ctx context.Context) (done func()) {
+func (l *liveConn) limitWrite(ctx context.Context) (done func()) {
 	const silence, most = time.Second, 3 * time.Second
 	var over atomic.Bool
 	stop := context.AfterFunc(ctx, func() {

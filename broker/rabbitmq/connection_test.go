@@ -36,7 +36,7 @@ func newSilentConn(t *testing.T) (l *liveConn, isCut func() bool) {
 	return &liveConn{broker: b, socket: here, born: time.Now(), block: newBlockage()}, isCut
 }
 
-// A method without an answer costs the connection only if RabbitMQ answers nothing else
+// The connection is cut because of an unanswered method only if RabbitMQ answers nothing else
 // for the timeout, or after six times as long if it answers everything but this.
 func TestMethodBehindOthers(t *testing.T) {
 	for name, tt := range map[string]struct{ answersFor, wants time.Duration }{
@@ -80,14 +80,14 @@ func TestMethodBehindOthers(t *testing.T) {
 	})
 }
 
-// A write that is still blocked when its context has ended costs the connection only if
+// The connection is cut because of a write that has not ended when its context has, only if
 // RabbitMQ does not answer.
-func TestBlockedWrite(t *testing.T) {
+func TestHangingWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, answers := range []bool{false, true} {
 			l, isCut := newSilentConn(t)
 			ctx, cancel := context.WithCancel(context.Background())
-			done := l.boundWrite(ctx)
+			done := l.limitWrite(ctx)
 			cancel()
 			time.Sleep(900 * time.Millisecond)
 			if answers {
@@ -111,12 +111,12 @@ func TestConfirmationsAreAnswers(t *testing.T) {
 	o.inbox(inbox)
 	p := openStream(t, b)
 	l := b.publishing.latest()
-	before := l.answered.Load()
+	before := l.lastAnswer.Load()
 	o.check(p.Publish(testContext(t), incoming(inbox, "", strings.Repeat("x", 1000))))
 	if _, err := p.wait(1); err != nil {
 		t.Fatal(err)
 	}
-	if l.answered.Load() <= before {
+	if l.lastAnswer.Load() <= before {
 		t.Error("the confirmation does not count")
 	}
 }

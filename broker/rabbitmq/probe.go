@@ -108,7 +108,7 @@ func (p *probe) publish(ctx context.Context) (permitted bool, err error) {
 	if p.current.live.blocked() != nil {
 		return permitted, nil // known already
 	}
-	defer p.current.live.boundWrite(ctx)()
+	defer p.current.live.limitWrite(ctx)()
 	return permitted, p.current.PublishWithContext(ctx, "", p.current.queue, false, false, amqp.Publishing{})
 }
 

@@ -158,7 +158,7 @@ func (p *publisher) awaitUnblocked(ctx context.Context) error {
 
 // write publishes a message, and adds it to the pending messages.
 func (p *publisher) write(ctx context.Context, m *broker.Incoming) error {
-	defer p.live.boundWrite(ctx)()
+	defer p.live.limitWrite(ctx)()
 	p.writeMu.Lock()
 	defer p.writeMu.Unlock()
 	select {

@@ -38,7 +38,7 @@ func (p *queuePublisher) publish(ctx context.Context, messages ...amqp.Publishin
 	if block := p.live.blocked(); block != nil {
 		return false, block.err()
 	}
-	defer p.live.boundWrite(ctx)()
+	defer p.live.limitWrite(ctx)()
 	sent := make([]*amqp.DeferredConfirmation, len(messages))
 	for i, m := range messages {
 		if sent[i], err = p.channel.PublishWithDeferredConfirm("", p.queue, true, false, m); err != nil {

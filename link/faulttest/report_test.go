@@ -29,7 +29,7 @@ type report struct {
 	PeakMemoryMiB int64                    `json:"peak_memory_mib"`            // of the largest process
 	Longest       float64                  `json:"longest_standstill_seconds"` // the longest standstill
 	LongestAfter  string                   `json:"longest_standstill_after"`   // its direction, and the faults of that round
-	Elsewhere     float64                  `json:"longest_elsewhere_seconds"`  // longest wait for messages between nodes without a fault
+	Unaffected    float64                  `json:"longest_elsewhere_seconds"`  // longest wait for messages between nodes that no fault affected
 
 	began time.Time
 }
@@ -70,11 +70,11 @@ func (r *report) round(of round, last string, standstill time.Duration) {
 	}
 }
 
-// elsewhere records the longest wait for messages between nodes without a fault.
-func (r *report) elsewhere(longest time.Duration) {
+// recordUnaffected records the longest wait for messages between nodes that no fault affected.
+func (r *report) recordUnaffected(longest time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.Elsewhere = max(r.Elsewhere, longest.Seconds())
+	r.Unaffected = max(r.Unaffected, longest.Seconds())
 }
 
 // faults returns the number of all faults.
@@ -112,7 +112,7 @@ func (r *report) String() string {
 		fmt.Fprintf(&b, "%s: %d messages accepted, %d lost, %d damaged, %d repeated\n", name, f.Accepted, f.Lost, f.Damaged, f.Repeated)
 	}
 	fmt.Fprintf(&b, "%d faults in %d rounds, %d of them quiet; longest standstill %.2f s, %s\n", r.faults(), r.Rounds, r.QuietRounds, r.Longest, r.LongestAfter)
-	fmt.Fprintf(&b, "between nodes without a fault messages took %.2f s at most\n", r.Elsewhere)
+	fmt.Fprintf(&b, "between nodes that no fault affected, messages took %.2f s at most\n", r.Unaffected)
 	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
 		k := r.Faults[name]
 		fmt.Fprintf(&b, "  %-24s %5d, then a standstill of %.2f s at most, %.2f s on average\n", name, k.Count, k.Longest, k.total/float64(k.Count))

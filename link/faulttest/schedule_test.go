@@ -211,7 +211,7 @@ func (w *world) watch(d *direction, r round, over <-chan struct{}) {
 			begin, mark = time.Now(), d.ledger.mark()
 		}
 	}
-	w.report.elsewhere(longest)
+	w.report.recordUnaffected(longest)
 	if longest > elsewhere {
 		w.t.Errorf("%s stood still for %v during %v, which are not its own", d.name, longest, r.faults)
 	}

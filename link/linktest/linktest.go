@@ -49,7 +49,7 @@ func New(t testing.TB, kind nodetype.Type) *Node {
 }
 
 // NewOn returns a node with an address on loopback.
-func NewOn(t testing.TB, kind nodetype.Type, on Kind) *Node {
+func NewOn(t testing.TB, kind nodetype.Type, on BrokerSetup) *Node {
 	t.Helper()
 	n := &Node{t: t, Addr: FreeAddress(t), Log: new(Log)}
 	n.Node = nodetest.New(t, kind, n.Addr)
@@ -97,7 +97,7 @@ func Pair(t testing.TB, agent nodetype.Type) (authority, other *Node) {
 }
 
 // PairOn makes two nodes that are peers, and starts their services.
-func PairOn(t testing.TB, agent nodetype.Type, authorityOn, otherOn Kind) (authority, other *Node) {
+func PairOn(t testing.TB, agent nodetype.Type, authorityOn, otherOn BrokerSetup) (authority, other *Node) {
 	t.Helper()
 	authority, other = NewOn(t, nodetype.AccountingAuthority, authorityOn), NewOn(t, agent, otherOn)
 	nodetest.Peer(t, authority.Node, other.Node)
@@ -234,7 +234,7 @@ func (n *Node) TakeEach(count int) (messages []broker.Incoming) {
 func (n *Node) WaitDrained(to *Node, deadLetters int) (reasons []string) {
 	n.t.Helper()
 	Eventually(n.t, "emptying the queue to "+to.Identity().String(), func() error {
-		waiting, why, err := n.apps.left(context.Background(), QueueTo(to))
+		waiting, why, err := n.apps.remaining(context.Background(), QueueTo(to))
 		if err == nil && (waiting > 0 || len(why) != deadLetters) {
 			err = fmt.Errorf("%d messages are left, and were set aside: %q", waiting, why)
 		}

@@ -17,7 +17,7 @@ import (
 	"peerlink/smp"
 )
 
-// RabbitMQ is the [Kind] of nodes on the RabbitMQ of the test binary, where their
+// RabbitMQ is the [BrokerSetup] of nodes on the RabbitMQ of the test binary, where their
 // applications have declared the inbox. The two nodes of a pair share no names there.
 // Only one test at a time can use it. The test is skipped if RabbitMQ is not installed.
 func RabbitMQ(t testing.TB, n *Node) {
@@ -172,7 +172,7 @@ func (a rabbitApps) take(ctx context.Context, inbox string, do func(broker.Incom
 	}
 }
 
-func (a rabbitApps) left(_ context.Context, queue string) (waiting int, aside []string, err error) {
+func (a rabbitApps) remaining(_ context.Context, queue string) (waiting int, aside []string, err error) {
 	err = a.do(func(ch *amqp.Channel) error {
 		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 		if err != nil {
@@ -257,7 +257,7 @@ func Replica(t testing.TB, n *Node) *Node {
 }
 
 // ReplicaOn is Replica on another RabbitMQ than that of the test binary.
-func ReplicaOn(t testing.TB, n *Node, on Kind) *Node {
+func ReplicaOn(t testing.TB, n *Node, on BrokerSetup) *Node {
 	t.Helper()
 	r := &Node{Node: n.Node, Addr: FreeAddress(t), CertFile: n.CertFile, KeyFile: n.KeyFile, Config: n.Config, Log: new(Log), t: t}
 	on(t, r)

@@ -9,17 +9,17 @@ import (
 	"peerlink/broker/embedded"
 )
 
-// A Kind gives a new node the broker on which its service will run.
-type Kind func(testing.TB, *Node)
+// A BrokerSetup gives a new node the broker on which its service will run.
+type BrokerSetup func(testing.TB, *Node)
 
-// Embedded is the [Kind] of nodes with their own embedded store, in [Node.Store].
+// Embedded gives a node its own embedded store, in [Node.Store].
 func Embedded(t testing.TB, n *Node) {
 	t.Helper()
 	EmbeddedWith(embedded.Options{})(t, n)
 }
 
 // EmbeddedWith is [Embedded] with other options. The logger is always that of the node.
-func EmbeddedWith(o embedded.Options) Kind {
+func EmbeddedWith(o embedded.Options) BrokerSetup {
 	return func(t testing.TB, n *Node) {
 		t.Helper()
 		o := o
@@ -40,9 +40,9 @@ type apps interface {
 	// take calls do with each message of the inbox, and removes the message, until do
 	// returns false.
 	take(ctx context.Context, inbox string, do func(broker.Incoming) (more bool)) error
-	// left returns the number of messages in a queue, and the reasons of its dead
+	// remaining returns the number of messages in a queue, and the reasons of its dead
 	// letters.
-	left(ctx context.Context, queue string) (waiting int, aside []string, err error)
+	remaining(ctx context.Context, queue string) (waiting int, reasons []string, err error)
 }
 
 // storeApps are applications on an embedded store.
@@ -72,7 +72,7 @@ func (a storeApps) take(ctx context.Context, inbox string, do func(broker.Incomi
 	return nil
 }
 
-func (a storeApps) left(ctx context.Context, queue string) (waiting int, aside []string, err error) {
+func (a storeApps) remaining(ctx context.Context, queue string) (waiting int, reasons []string, err error) {
 	const many = 1000
 	messages, err := a.Peek(ctx, queue, many)
 	if err != nil {
@@ -82,7 +82,7 @@ func (a storeApps) left(ctx context.Context, queue string) (waiting int, aside [
 		if err != nil {
 			return 0, nil, err
 		}
-		aside = append(aside, m.Reason)
+		reasons = append(reasons, m.Reason)
 	}
-	return len(messages), aside, nil
+	return len(messages), reasons, nil
 }

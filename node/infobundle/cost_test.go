@@ -39,11 +39,11 @@ func TestReadCost(t *testing.T) {
 	}
 	slowAuthor := author{slow, pki.EncodeCertificatePEM(root), pki.EncodeCSRPEM(csr)}
 
-	many := make([]rawEntry, maxNodeinfoFile)
+	many := make([]rawEntry, maxNodeinfoFiles)
 	for i := range many {
 		many[i] = rawEntry{name: fmt.Sprint(strings.Repeat("x", 30), "/", strings.Repeat("y", maxName-40), i), content: "x", deflate: true}
 	}
-	folders := make([]rawEntry, 2*maxNodeinfoFile)
+	folders := make([]rawEntry, 2*maxNodeinfoFiles)
 	for i := range folders {
 		folders[i] = rawEntry{name: strings.Repeat("x/", 95) + fmt.Sprint(i, "/")}
 	}
@@ -53,8 +53,8 @@ func TestReadCost(t *testing.T) {
 	tables := costtest.Deflate(MaxSize * 9 / 10)
 	for name, data := range map[string][]byte{
 		"zeros":           bundle(a, rawZip{entries: []rawEntry{{name: "zeros", content: string(make([]byte, maxUnpacked-1<<16)), deflate: true}, toml}}.bytes(t)),
-		"many files":      bundle(a, rawZip{entries: append(many[:maxNodeinfoFile-1], toml)}.bytes(t)),
-		"many folders":    bundle(a, rawZip{entries: append(folders[:maxNodeinfoFile], toml)}.bytes(t)),
+		"many files":      bundle(a, rawZip{entries: append(many[:maxNodeinfoFiles-1], toml)}.bytes(t)),
+		"many folders":    bundle(a, rawZip{entries: append(folders[:maxNodeinfoFiles], toml)}.bytes(t)),
 		"many entries":    listed,
 		"tables":          bundle(a, rawZip{entries: []rawEntry{toml}}.bytes(t), rawEntry{name: "x", deflate: true, packed: tables}),
 		"tables inside":   bundle(a, rawZip{entries: []rawEntry{toml, {name: "x", deflate: true, packed: tables}}}.bytes(t)),

@@ -36,12 +36,12 @@ const (
 	MaxSize = 512 << 10 // bytes of the bundle file
 	// maxUnpacked is the maximum total size in bytes of the unpacked entries of a bundle and
 	// of the nodeinfo.zip in it.
-	maxUnpacked     = 2 << 20
-	maxEntries      = 8        // entries of the bundle; more than the required four, so that the error can name an extra one
-	maxCertificate  = 64 << 10 // bytes of root-ca.crt and of root-ca.csr
-	maxSignature    = 8 << 10
-	maxNodeinfoZip  = MaxSize
-	maxNodeinfoFile = 200 // files in nodeinfo.zip
+	maxUnpacked      = 2 << 20
+	maxEntries       = 8        // entries of the bundle; more than the required four, so that the error can name an extra one
+	maxCertificate   = 64 << 10 // bytes of root-ca.crt and of root-ca.csr
+	maxSignature     = 8 << 10
+	maxNodeinfoZip   = MaxSize
+	maxNodeinfoFiles = 200 // files in nodeinfo.zip
 )
 
 // The entries of an info-bundle.
@@ -206,7 +206,7 @@ func read(data []byte, now time.Time, left *int) (*Bundle, error) {
 	if err := pki.VerifyData(b.Root.PublicKey, part[nodeinfo], part[signature]); err != nil {
 		return nil, fmt.Errorf("%s is not signed by the root key: %w", nodeinfo, err)
 	}
-	if b.Nodeinfo, err = unzip(nodeinfo, part[nodeinfo], maxNodeinfoFile, left); err != nil {
+	if b.Nodeinfo, err = unzip(nodeinfo, part[nodeinfo], maxNodeinfoFiles, left); err != nil {
 		return nil, err
 	}
 	if b.File(StompTOML) == nil {

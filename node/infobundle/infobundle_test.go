@@ -150,7 +150,7 @@ func TestReadRefuses(t *testing.T) {
 		return pki.EncodeCertificatePEM(cert)
 	}()
 	var many []entry
-	for range maxNodeinfoFile + 1 {
+	for range maxNodeinfoFiles + 1 {
 		many = append(many, entry{"f" + strings.Repeat("x", len(many)%50) + string(rune('a'+len(many)%26)) + time.Duration(len(many)).String(), nil, 0})
 	}
 	bomb := zipOf(t, toml, entry{"bomb", make([]byte, maxUnpacked), 0})

@@ -14,22 +14,22 @@ import (
 const maxName = 100
 
 // nameElement matches the allowed names of files and folders: without a leading dot, and without
-// characters that are special for a shell or another system. A tilde is allowed at the end,
-// because the reference packs backup files of Emacs.
+// characters that are special for a Unix shell or another system. A tilde is allowed at the end,
+// because the reference implementation packs backup files of Emacs.
 var nameElement = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*~?$`)
 
 // deviceName matches the names of Windows devices, which remain devices with any extension.
 var deviceName = regexp.MustCompile(`(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$`)
 
-// shellName matches the files that the Windows Explorer evaluates when it displays a folder.
-var shellName = regexp.MustCompile(`(?i)^(desktop\.ini|autorun\.inf|.*\.(lnk|url|scf|pif|library-ms|searchconnector-ms|theme))$`)
+// explorerName matches the files that the Windows Explorer evaluates when it displays a folder.
+var explorerName = regexp.MustCompile(`(?i)^(desktop\.ini|autorun\.inf|.*\.(lnk|url|scf|pif|library-ms|searchconnector-ms|theme))$`)
 
 // programName matches the files that an operating system or interpreter may run because of their
 // names: Windows searches for commands, and Python for modules, in the current folder first.
 var programName = regexp.MustCompile(`(?i)\.(exe|com|bat|cmd|ps1|psm1|psd1|vbs|vbe|js|jse|mjs|cjs|wsf|wsh|ws|hta|msi|msp|msc|scr|cpl|dll|ocx|drv|sys|jar|py|pyw|pyc|pyd|pyo|pyz|pth|so|dylib|sh|bash|zsh|csh|ksh|fish|command|app|desktop|rb|pl|pm|php|lua|reg|inf|chm|hlp|appref-ms|application|settingcontent-ms|diagcab|xll|iqy|slk|rdp|job|appx|gadget|el|elc)$`)
 
-// commandName matches the files that control build tools or editors in the current folder.
-var commandName = regexp.MustCompile(`(?i)^((gnu)?makefile|justfile|taskfile\.ya?ml|cmakelists\.txt|meson\.build|sconstruct|(build|workspace)(\.bazel)?|rakefile|gemfile|vagrantfile` +
+// toolFileName matches the files that control build tools or editors in the current folder.
+var toolFileName = regexp.MustCompile(`(?i)^((gnu)?makefile|justfile|taskfile\.ya?ml|cmakelists\.txt|meson\.build|sconstruct|(build|workspace)(\.bazel)?|rakefile|gemfile|vagrantfile` +
 	`|package\.json|pyproject\.toml|cargo\.toml|flake\.nix|default\.nix|shell\.nix|dockerfile|containerfile|(docker-)?compose(\.override)?\.ya?ml|kustomization(\.ya?ml)?` +
 	`|.*\.(gradle|gradle\.kts|[a-z]+proj|sln|code-workspace))$`)
 
@@ -56,17 +56,17 @@ func checkName(name string) error {
 		case strings.HasSuffix(e, "."):
 			return errors.New("has a name that ends in a dot")
 		case strings.EqualFold(e, "HEAD"):
-			return errors.New("has the name by which git recognizes a repository, whose commands it would run")
+			return errors.New("is named HEAD: git could take its folder for a repository, and run commands from its configuration")
 		case deviceName.MatchString(e):
 			return errors.New("has the name of a device of Windows")
-		case shellName.MatchString(e):
+		case explorerName.MatchString(e):
 			return errors.New("has a name by which Windows would act on it")
 		case programName.MatchString(e):
-			return errors.New("has the name of a program, which a command in its folder could run")
+			return errors.New("has the name of a program, which a command that is started in its folder could run")
 		}
 	}
-	if commandName.MatchString(elements[len(elements)-1]) {
-		return errors.New("has a name that a command in its folder, such as make, would obey")
+	if toolFileName.MatchString(elements[len(elements)-1]) {
+		return errors.New("has the name of a file that tools such as make read from the current folder")
 	}
 	for _, known := range []string{StompTOML, UpdatedAt} {
 		if name != known && strings.EqualFold(name, known) {
@@ -80,8 +80,8 @@ func checkName(name string) error {
 // folders. Names must be harmless, and must be distinct on systems that ignore letter case. The
 // error contains the name of the file.
 func CheckFiles(files []File) error {
-	if len(files) > maxNodeinfoFile {
-		return fmt.Errorf("more than %d files", maxNodeinfoFile)
+	if len(files) > maxNodeinfoFiles {
+		return fmt.Errorf("more than %d files", maxNodeinfoFiles)
 	}
 	seen := make(map[string]string) // files and folders by their names in lower case
 	for _, f := range files {
