@@ -102,13 +102,18 @@ func TestRenewalByWrongClock(t *testing.T) {
 func TestRefusalQuotesMessage(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
-	quoted := broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: fmt.Appendf(nil, `{"type": "PrepareTransfer",
-		"debtor_id": %d, "creditor_id": %d, "min_locked_amount": 1, "max_locked_amount": 2, "recipient": "R",
-		"final_interest_rate_ts": "9999-12-31T23:59:59+00:00", "max_commit_delay": 100, "coordinator_type": "in the future",
-		"coordinator_id": %[2]d, "coordinator_request_id": 1, "ts": %q}`, int64(0x1234abcd_00_000001), int64(0x000001_01_00000000), time.Now().UTC().Format(time.RFC3339))}
-	other.Put(authority, quoted, linktest.Message(t, other, authority, 2))
+	other.Put(authority, refusedMessage(), linktest.Message(t, other, authority, 2))
 	if _, ok := authority.Take(1)["number 2"]; !ok {
 		t.Error("got another message, want number 2, which was queued after the refused one")
 	}
 	other.WaitDrained(authority, 1)
+}
+
+// refusedMessage returns a message to the authority of [linktest.Pair] that a creditors agent's
+// own checks pass, and that the authority refuses.
+func refusedMessage() broker.Outgoing {
+	return broker.Outgoing{Type: "PrepareTransfer", ContentType: "application/json", Body: fmt.Appendf(nil, `{"type": "PrepareTransfer",
+		"debtor_id": %d, "creditor_id": %d, "min_locked_amount": 1, "max_locked_amount": 2, "recipient": "R",
+		"final_interest_rate_ts": "9999-12-31T23:59:59+00:00", "max_commit_delay": 100, "coordinator_type": "in the future",
+		"coordinator_id": %[2]d, "coordinator_request_id": 1, "ts": %q}`, int64(0x1234abcd_00_000001), int64(0x000001_01_00000000), time.Now().UTC().Format(time.RFC3339))}
 }

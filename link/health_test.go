@@ -131,6 +131,65 @@ func TestHealthOfQueues(t *testing.T) {
 	healthIs(t, authority, "")
 }
 
+// A failure of the broker that ends a connection is over when the next connection has opened the
+// queue, also if that connection does not end.
+func TestHealthAfterBrokerFailure(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	nodetest.Peer(t, authority.Node, other.Node)
+	failing := &failingBroker{Broker: authority.Config.Broker, fail: make(chan struct{})}
+	authority.Config.Broker = failing
+	other.Start()
+	authority.Start()
+	authority.Put(other, linktest.Message(t, authority, other, 1))
+	other.Take(1)
+	failing.fail <- struct{}{} // the consumer of the open connection fails
+	says(t, authority, "the broker can not be used", 1)
+	authority.Put(other, linktest.Message(t, authority, other, 2))
+	other.Take(1)
+	time.Sleep(12 * authority.Config.PollInterval) // after 10 intervals, a trouble that has not ended counts
+	if err := authority.Service.Health(); err != nil {
+		t.Errorf("the trouble is not over: %v", err)
+	}
+}
+
+// failingBroker is a broker whose consumers fail when they receive from fail.
+type failingBroker struct {
+	broker.Broker
+	fail chan struct{}
+}
+
+func (b *failingBroker) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
+	c, err := b.Broker.Consume(ctx, queue)
+	return &failingConsumer{c, b.fail}, err
+}
+
+type failingConsumer struct {
+	broker.Consumer
+	fail chan struct{}
+}
+
+func (c *failingConsumer) Next(ctx context.Context, limit int) ([]broker.Delivery, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		select {
+		case <-c.fail:
+			cancel(errConsumerFailed)
+		case <-ended:
+		}
+	}()
+	list, err := c.Consumer.Next(ctx, limit)
+	if errors.Is(context.Cause(ctx), errConsumerFailed) {
+		return nil, errConsumerFailed
+	}
+	return list, err
+}
+
+var errConsumerFailed = errors.New("consumer has failed")
+
 // A peer whose directory cannot be read when the service starts is reported, whatever type
 // of node this is.
 func TestUnreadablePeerAtStart(t *testing.T) {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"peerlink/broker"
 	"peerlink/internal/wait"
+	"peerlink/stomp"
 )
 
 // A QueueSender and a QueueDrainer are for operators that run a node as many processes
@@ -40,6 +42,11 @@ func NewQueueSender(cfg Config, peerID, queue string) *QueueSender {
 // sends from the queue, Run waits. It returns [ErrNotActive] if the peer is not active,
 // and as soon as it is deactivated. When this node's certificate is renewed, another
 // connection replaces the first.
+//
+// After an ERROR of the peer, and after a handshake without an answer, Run makes another
+// connection, up to maxAttempts times in a row: only a process that remembers earlier
+// attempts makes a message that the peer refuses a dead letter, or detects that the path
+// drops large packets.
 func (q *QueueSender) Run(ctx context.Context) error {
 	st, err := q.peerState()
 	if err != nil {
@@ -53,19 +60,43 @@ func (q *QueueSender) Run(ctx context.Context) error {
 		q.wg.Go(func() { stop(q.watchPeer(ctx)) })
 		sd := q.newSender(p, q.queue)
 		defer q.queuePacer.addSender()()
+		r, failed := q.newRetries(), 0
 		for {
-			_, err := sd.attempt(ctx, graceCtx)
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
+			deadLetters := sd.consecutiveDeadLetters
+			ok, err := sd.attempt(ctx, graceCtx)
+			if ok || sd.consecutiveDeadLetters != deadLetters {
+				r.succeeded()
+				failed = 0
 			}
-			if !sd.recordStandby(err) {
+			failed++
+			var pause time.Duration
+			switch {
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			case sd.recordStandby(err):
+				pause, failed = q.standbyPause(), 0
+			case isWorthRetrying(err) && failed < maxAttempts:
+				pause = r.pause()
+				sd.logThrottled(sd.log, slog.LevelWarn, "the connection to the peer has failed, trying again", "err", err, "pause", pause.Round(time.Millisecond))
+			default:
 				return err
 			}
-			if err := wait.Sleep(ctx, q.standbyPause()); err != nil {
+			if err := wait.Sleep(ctx, pause); err != nil {
 				return context.Cause(ctx)
 			}
 		}
 	})
+}
+
+// maxAttempts is how many connections in a row [QueueSender.Run] makes that fail for a reason
+// for which isWorthRetrying is true. It is more than the attempts that make a refused message a
+// dead letter, also if an ERROR does not identify the message (one more than maxRefusals), or
+// that detect a path that drops large packets (one more than maxLargeHellos).
+const maxAttempts = 8
+
+// isWorthRetrying reports whether further attempts of the same process may end a failure.
+func isWorthRetrying(err error) bool {
+	return errors.As(err, new(*stomp.ServerError)) || errors.Is(err, errNoHandshake)
 }
 
 // peerState returns the state for sending to the peer, or [ErrNotActive].

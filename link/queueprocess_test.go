@@ -8,6 +8,7 @@ import (
 
 	"peerlink/link"
 	"peerlink/link/linktest"
+	"peerlink/node/nodetest"
 )
 
 // halted makes two peers without services; the second has its queue.
@@ -91,6 +92,67 @@ func TestSendEndsWithDeactivation(t *testing.T) {
 	}
 	if err := result(t, done); !errors.Is(err, link.ErrNotActive) {
 		t.Errorf("got %v, want ErrNotActive", err)
+	}
+}
+
+// A process that sends from one queue makes a message that the peer refuses a dead letter, and
+// goes on, as a service does.
+func TestSendRefused(t *testing.T) {
+	t.Parallel()
+	authority, other, cfg := halted(t)
+	var err error
+	if cfg.Certificate, err = link.LoadCertificate(other.Dir, other.CertFile, other.KeyFile); err != nil {
+		t.Fatal(err)
+	}
+	other.Put(authority, refusedMessage(), linktest.Message(t, other, authority, 2))
+	end := background(t, func(ctx context.Context) error {
+		return link.NewQueueSender(cfg, authority.Identity().ID, linktest.QueueTo(authority)).Run(ctx)
+	})
+	if _, ok := authority.Take(1)["number 2"]; !ok {
+		t.Error("got another message, want number 2, which was queued after the refused one")
+	}
+	other.WaitDrained(authority, 1)
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A process that sends from one queue tries small packets, too, and ends with an error if the peer
+// answers nothing at all.
+func TestSendThroughSmallPackets(t *testing.T) {
+	t.Parallel()
+	authority, other := linktest.New(t, aa), linktest.New(t, ca)
+	proxy := swallowLarge(t, authority.Addr)
+	authority.WriteStompTOML(proxy)
+	nodetest.Peer(t, authority.Node, other.Node)
+	authority.Start()
+	other.Start() // makes the queue
+	other.Put(authority, linktest.Message(t, other, authority, 0))
+	authority.Take(1)
+	if err := other.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := other.Config
+	cfg.Dir, cfg.Log, cfg.HandshakeTimeout, cfg.RetryMax = other.Dir, other.Log.Logger(), 500*time.Millisecond, time.Millisecond
+	var err error
+	if cfg.Certificate, err = link.LoadCertificate(other.Dir, other.CertFile, other.KeyFile); err != nil {
+		t.Fatal(err)
+	}
+	other.Put(authority, linktest.Message(t, other, authority, 1))
+	send := func(ctx context.Context) error {
+		return link.NewQueueSender(cfg, authority.Identity().ID, linktest.QueueTo(authority)).Run(ctx)
+	}
+	end := background(t, send)
+	authority.Take(1)
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+	if err := authority.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	other.Put(authority, linktest.Message(t, other, authority, 2))
+	if err := send(t.Context()); err == nil {
+		t.Error("no error without an answer")
 	}
 }
 

@@ -190,8 +190,8 @@ func servers(p *node.Peer) []string {
 }
 
 // brokerTroubles are the objects in the broker that cannot be used at present, and why: the
-// queues, by name, that cannot be consumed, and the peers, by node ID, whose queues cannot
-// be bound.
+// queues, by name, that cannot be consumed, until they are, and the peers, by node ID, whose
+// queues cannot be bound.
 type brokerTroubles struct {
 	mu   sync.Mutex
 	list map[string]brokerTrouble

@@ -44,7 +44,7 @@ func unsendablef(format string, args ...any) error {
 // connection. Only Message is always set.
 type ServerError struct {
 	Message string // short description
-	// N is, on the client's side, the number of the message that has caused the error,
+	// MessageNumber is, on the client's side, the number of the message that has caused the error,
 	// as returned by [Client.Send]. It is 0 if the server has named no message, or none
 	// that is unconfirmed.
 	MessageNumber uint64
