@@ -54,8 +54,13 @@ func newGrants(lists ...[]grant) grants {
 // conflict returns a grant by which another node than the peer has the subnet, or a subnet that
 // overlaps with it. ok is false if there is no such grant.
 func (g grants) conflict(peerID, subnet string) (found grant, ok bool) {
-	isOther := func(gr grant) bool { return gr.peerID != peerID }
-	if i := slices.IndexFunc(g[subnet], isOther); i >= 0 {
+	return g.find(subnet, func(gr grant) bool { return gr.peerID != peerID })
+}
+
+// find returns a matching grant of the subnet, or of a subnet that overlaps with it. ok is false
+// if there is none.
+func (g grants) find(subnet string, matches func(grant) bool) (found grant, ok bool) {
+	if i := slices.IndexFunc(g[subnet], matches); i >= 0 {
 		return g[subnet][i], true
 	}
 	if len(subnet) == creditorsDigits {
@@ -63,7 +68,7 @@ func (g grants) conflict(peerID, subnet string) (found grant, ok bool) {
 	}
 	for s, list := range g {
 		overlaps := len(s) != creditorsDigits && (strings.HasPrefix(s, subnet) || strings.HasPrefix(subnet, s))
-		if i := slices.IndexFunc(list, isOther); overlaps && i >= 0 {
+		if i := slices.IndexFunc(list, matches); overlaps && i >= 0 {
 			return list[i], true
 		}
 	}
@@ -384,11 +389,13 @@ func (g grants) contradiction(peer pki.Identity) error {
 		if i < 0 {
 			continue
 		}
-		other, ok := g.conflict(peer.ID, subnet)
-		if j := slices.IndexFunc(g[subnet], func(gr grant) bool { return gr.certified && gr.peerID != peer.ID }); j >= 0 {
+		// A grant without a peer ID is that of a request, which may be for the peer.
+		isOther := func(gr grant) bool { return gr.peerID != peer.ID && gr.peerID != "" }
+		other, ok := g.find(subnet, isOther)
+		if j := slices.IndexFunc(g[subnet], func(gr grant) bool { return gr.certified && isOther(gr) }); j >= 0 {
 			other = g[subnet][j]
 		}
-		if !ok || other.peerID == "" { // a request, which may be for the peer
+		if !ok {
 			continue
 		}
 		own := g[subnet][i].file

@@ -447,6 +447,53 @@ func TestRequestedSubnets(t *testing.T) {
 	}
 }
 
+// A certificate that has come back, although an older backup of the directory has given its subnet
+// to another peer in a request that waits, is a problem, and its peer is given no other subnet.
+func TestRequestHidesNoContradiction(t *testing.T) {
+	for _, kind := range []nodetype.Type{ca, da} {
+		a, bob, carol := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, kind, "b.example.com:1"), nodetest.New(t, kind, "c.example.com:1")
+		backup := filepath.Join(t.TempDir(), "backup")
+		if err := os.CopyFS(backup, os.DirFS(a.Path())); err != nil {
+			t.Fatal(err)
+		}
+		of := a.Sign(t, bob.Bundle(t)).Peer
+		cert := read(t, a.Path(), "peers", of.Identity.ID, "peercert.crt")
+		remove(t, a.Path())
+		if err := os.Rename(backup, a.Path()); err != nil {
+			t.Fatal(err)
+		}
+		err := a.Locked(ctx, func(l *node.Locked) error {
+			subnet, err := l.ReserveSubnet(ctx, carol.Identity())
+			if subnet != of.Subnet {
+				t.Errorf("subnet %s, want %s", subnet, of.Subnet)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, `{"peer_certs": [{"subnet": "`+of.Subnet+`"}]}`, a.Path(), "db", "offline", "x.json")
+		write(t, cert, a.Path(), "certs", "bob.crt")
+		for range 2 { // the second time, bob's ID has a reservation, perhaps
+			_, err := a.SignPeer(ctx, nodetest.ReadBundle(t, bob.Bundle(t)), keyOf(a))
+			if err == nil || !strings.Contains(err.Error(), "certs/bob.crt") || !strings.Contains(err.Error(), carol.Identity().ID) {
+				t.Errorf("%v: signing: %v", kind, err)
+			}
+		}
+		found := false
+		r, err := check.Run(ctx, a.Path(), check.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range r.Findings {
+			found = found || f.Severity == check.Problem && strings.Contains(f.Text, "certs/bob.crt") && strings.Contains(f.Text, carol.Identity().ID)
+		}
+		if !found {
+			t.Errorf("%v: check does not report that certs/bob.crt and the reservation contradict each other", kind)
+		}
+	}
+}
+
 // A certificate that was signed on this machine for a request counts, although it was filed
 // on another machine: its subnet is not given to another peer, and its peer has no other
 // root key.

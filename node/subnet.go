@@ -67,12 +67,12 @@ func (d *Dir) reserveSubnet(peer pki.Identity, given grants) (subnet string, isN
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return "", false, nil
 	}
+	if err := given.contradiction(peer); err != nil {
+		return "", false, err
+	}
 	p := d.pool(peer.Type)
 	if subnet := p.ownedBy(peer.ID, given); subnet != "" {
 		return subnet, false, p.ensureReserved(peer.ID, subnet)
-	}
-	if err := given.contradiction(peer); err != nil {
-		return "", false, err
 	}
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		return "", false, err

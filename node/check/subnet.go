@@ -162,9 +162,9 @@ func (c *checker) checkReservations(kind nodetype.Type) {
 	if kind == nodetype.DebtorsAgent {
 		start, most = -1, 0xff
 	}
-	held := make(map[string]bool)
+	holders := make(map[string]node.SubnetHolder) // by subnet
 	for _, h := range c.holders {
-		held[h.Subnet] = true
+		holders[h.Subnet] = h
 	}
 	for _, name := range c.list(folder) {
 		if c.ctx.Err() != nil {
@@ -187,7 +187,10 @@ func (c *checker) checkReservations(kind nodetype.Type) {
 		}
 		has := slices.ContainsFunc(c.peers, func(p *peer) bool { return p.subnet == name && p.id.Type == kind })
 		switch {
-		case has || held[name]: // checkReserved checks that the owner is right
+		case has: // checkReserved checks that the owner is right
+		case holders[name].Peer == owner: // a certificate in certs/, or the record
+		case holders[name].Peer != "":
+			c.problem(file, RuleSubnetUnreserved, "reserves the subnet for %q, but it is given already: %s; remove the file if %s has no certificate with this subnet", firstLine(owner), describeHolder(holders[name]), firstLine(owner))
 		case kind == nodetype.CreditorsAgent:
 			c.note(file, RuleSubnetUnused, "is reserved for %q, but no peer has this subnet: one of 16,777,215, and harmless", firstLine(owner))
 		case len(name) != len(c.self.ID)+2:
