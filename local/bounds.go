@@ -19,6 +19,7 @@ type bounds struct {
 	guessPause  time.Duration // before a wrong passcode is answered
 	nackPause   time.Duration // before messages are returned by NACK
 	endTime     time.Duration // for operations in progress when a session ends
+	stopTime    time.Duration // for all connections to end when the door is closed; half of it for operations in progress
 }
 
 func defaultBounds() bounds {
@@ -32,6 +33,7 @@ func defaultBounds() bounds {
 		guessPause:    time.Second,
 		nackPause:     time.Second,
 		endTime:       10 * time.Second,
+		stopTime:      4 * time.Second,
 	}
 }
 

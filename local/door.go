@@ -320,6 +320,9 @@ func (d *Door) serve(ctx context.Context, c *openingConn, log *slog.Logger) {
 		return
 	}
 	log.Debug("a local application has connected")
+	defer context.AfterFunc(ctx, func() {
+		time.AfterFunc(d.bounds.stopTime, func() { c.nc.Close() }) // even if the client does not read
+	})()
 	err = newSession(d, conn, log).run(ctx)
 	log.Debug("a local application is gone", "err", err)
 }

@@ -69,6 +69,10 @@ func (s *session) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
 		s.fail(errStopping)
+		time.AfterFunc(s.door.bounds.stopTime/2, func() { // even if the disk does not answer
+			s.cancelOps()
+			s.wake.Notify()
+		})
 	})
 	defer func() {
 		if !stop() {
