@@ -19,7 +19,7 @@ var errDamaged = errors.New("embedded: message store is damaged")
 const damageAdvice = "stop the service, and put back a backup of the whole state folder, or save what can be read" +
 	" with sqlite3 (docs/operations.md, \"A damaged message store\")"
 
-// damageTime bounds the time that Open spends checking for damage.
+// damageTime bounds the time of a check for damage.
 const damageTime = 3 * time.Second
 
 // checkDamage checks the file for damage, for at most damageTime, if the last service did
@@ -29,12 +29,18 @@ func checkDamage(c *conn) error {
 	if err != nil || closed != 0 {
 		return err
 	}
+	return quickCheck(context.Background(), c)
+}
+
+// quickCheck checks the file for damage, until ctx is done, and for at most damageTime. It
+// reports [errDamaged].
+func quickCheck(ctx context.Context, c *conn) error {
 	s, err := c.prepare("PRAGMA quick_check(1)")
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	ctx, cancel := context.WithTimeout(context.Background(), damageTime)
+	ctx, cancel := context.WithTimeout(ctx, damageTime)
 	defer cancel()
 	found := ""
 	err = s.queryContext(ctx, func(cols []driver.Value) bool {
@@ -82,7 +88,7 @@ func explain(err error) error {
 	switch code(err) & 0xff {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		if !errors.Is(err, errDamaged) && !errors.Is(err, errNotStore) {
-			return fmt.Errorf("%w: %w; %s", errDamaged, err, damageAdvice)
+			return fmt.Errorf("%w: %w; if the disk has reported errors (see the kernel's log), end these first, and start the service again, which checks the store; otherwise %s", errDamaged, err, damageAdvice)
 		}
 	}
 	if isAccessError(err) {

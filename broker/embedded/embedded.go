@@ -271,13 +271,16 @@ func open(path string, opts Options) (*Store, error) {
 		life:       life,
 		end:        end,
 		readers:    r,
-		faults:     faults{readings: make(map[string]*Trouble)},
+		faults:     faults{reads: make(map[string]*failedRead), interval: recheckInterval},
 		notifier:   newNotifier(),
 		peerQueues: make(map[string]*peerQueue),
 		inboxes:    make(map[string]*inbox),
 		old:        old,
 	}
 	s.faults.log = s.log
+	s.faults.check = func() error {
+		return s.readers.use(life, func(r *readConn) error { return quickCheck(life, r.conn) })
+	}
 	s.close = sync.OnceValue(s.closeOnce)
 	s.quotas = newQuotas(opts.PeerQuota, usage, s.log)
 	s.disk = &disk{
@@ -311,6 +314,7 @@ func (s *Store) Close() error { return s.close() }
 
 func (s *Store) closeOnce() error {
 	s.end()
+	s.faults.stop()
 	err := s.writer.wait()
 	s.readers.close()
 	if s.writer.shrinks && err == nil && !s.writer.ioFailed {

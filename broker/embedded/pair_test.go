@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // openCopy opens a copy of two files as a store, and returns the error.
@@ -375,11 +376,27 @@ func TestDamageIsTrouble(t *testing.T) {
 	if err := s.Health(); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "bad") {
 		t.Errorf("trouble is %v, want ErrDamaged of the queue", err)
 	}
+	s.faults.interval = 0
+	s.faults.recheck()
+	if err := s.Health(); !errors.Is(err, errDamaged) {
+		t.Errorf("after a check of the damaged file the trouble is %v, want ErrDamaged", err)
+	}
 	s.faults.record("take messages out of queue bad", nil)
 	log.want(t, "INFO the message store can be read again")
 	if err := s.Health(); err != nil {
 		t.Error(err)
 	}
+}
+
+// A failed read that nobody repeats is a trouble only until a check of the file finds no damage.
+func TestReadFaultEnds(t *testing.T) {
+	log := make(reports, 10)
+	s := openTest(t, Options{Logger: slog.New(log)})
+	s.faults.interval = time.Millisecond
+	s.faults.record("watch accounts_in", errDamaged) // as SQLite reports an input error
+	log.want(t, "ERROR can not read the message store")
+	eventually(t, "the end of the trouble", func() bool { return s.Health() == nil })
+	log.want(t, "INFO the message store can be read again")
 }
 
 // The handbook's procedure for a damaged store saves the readable messages, whether or not

@@ -13,7 +13,8 @@ import (
 
 // read calls f with a connection for reading. what describes the purpose, for errors and
 // the log. Health reports a failure because of the file or the disk until a read for the
-// same purpose succeeds.
+// same purpose succeeds, or until such a read has not failed again for recheckInterval, and
+// a check of the file finds no damage.
 func (s *Store) read(ctx context.Context, what string, f func(*readConn) error) error {
 	err := explain(s.readers.use(ctx, f))
 	s.faults.record(what, err)
@@ -23,12 +24,26 @@ func (s *Store) read(ctx context.Context, what string, f func(*readConn) error) 
 	return nil
 }
 
+// recheckInterval is how often the file is checked while reads are known to fail. A caller may
+// never repeat a read that has failed: the application may be gone.
+const recheckInterval = 30 * time.Second
+
 // faults records the reads that fail because of the file or the disk.
 type faults struct {
-	log *slog.Logger
+	log      *slog.Logger
+	check    func() error // checks the file for damage, in bounded time
+	interval time.Duration
 
-	mu       sync.Mutex
-	readings map[string]*Trouble // by purpose
+	mu      sync.Mutex
+	reads   map[string]*failedRead // by purpose
+	timer   *time.Timer            // calls recheck while reads is not empty; nil until then
+	stopped bool
+}
+
+// failedRead is a read that has failed, and has not succeeded since.
+type failedRead struct {
+	Trouble
+	last time.Time // when the read failed last
 }
 
 // maxFaults bounds the number of reads in faults.
@@ -47,16 +62,56 @@ func isFault(err error) bool {
 func (f *faults) record(what string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before := f.readings[what]
+	before := f.reads[what]
 	switch {
-	case isFault(err):
-		if before == nil && len(f.readings) < maxFaults {
-			f.readings[what] = &Trouble{Since: time.Now(), Err: fmt.Errorf("%s: %w", what, err)}
-			f.log.Error("can not read the message store", "reading", what, "err", err)
-		}
+	case isFault(err) && before != nil:
+		before.last = time.Now()
+	case isFault(err) && len(f.reads) < maxFaults:
+		now := time.Now()
+		f.reads[what] = &failedRead{Trouble{Since: now, Err: fmt.Errorf("%s: %w", what, err)}, now}
+		f.log.Error("can not read the message store", "reading", what, "err", err)
+		f.setTimer()
 	case err == nil && before != nil:
-		delete(f.readings, what)
-		f.log.Info("the message store can be read again", "reading", what, "after", time.Since(before.Since).Round(time.Millisecond))
+		f.end(what)
+	}
+}
+
+// end ends the failure of a read. The caller holds f.mu.
+func (f *faults) end(what string) {
+	f.log.Info("the message store can be read again", "reading", what, "after", time.Since(f.reads[what].Since).Round(time.Millisecond))
+	delete(f.reads, what)
+}
+
+// setTimer schedules a check if there are failed reads and no check is scheduled. The caller
+// holds f.mu.
+func (f *faults) setTimer() {
+	if len(f.reads) > 0 && f.timer == nil && !f.stopped {
+		f.timer = time.AfterFunc(f.interval, f.recheck)
+	}
+}
+
+// recheck ends the failures of reads that have not failed again for the interval, unless the
+// file is damaged.
+func (f *faults) recheck() {
+	err := f.check()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for what, r := range f.reads {
+		if err == nil && time.Since(r.last) >= f.interval {
+			f.end(what)
+		}
+	}
+	f.timer = nil
+	f.setTimer()
+}
+
+// stop ends the checks.
+func (f *faults) stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopped = true
+	if f.timer != nil {
+		f.timer.Stop()
 	}
 }
 
@@ -66,9 +121,9 @@ func (f *faults) trouble() *Trouble {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var oldest *Trouble
-	for _, t := range f.readings {
-		if oldest == nil || t.Since.Before(oldest.Since) {
-			oldest = t
+	for _, r := range f.reads {
+		if oldest == nil || r.Since.Before(oldest.Since) {
+			oldest = &r.Trouble
 		}
 	}
 	return oldest
