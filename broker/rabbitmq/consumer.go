@@ -169,7 +169,9 @@ func (c *consumer) receiveAll(deliveries, locked <-chan amqp.Delivery) error {
 				return c.reason()
 			}
 			c.live.recordAnswer()
-			c.catchUp(d, locked)
+			if err := c.catchUp(d, locked); err != nil {
+				return err
+			}
 			if err := c.receive(d); err != nil {
 				return err
 			}

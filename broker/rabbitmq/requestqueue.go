@@ -51,14 +51,15 @@ const reorderTime = time.Second
 // catchUp receives the deliveries of the lock queue that precede d. Delivery tags count the
 // deliveries to all consumers of an AMQP channel, but the library sends those of the queue
 // and of the lock queue on two Go channels, from which they may be received in another order.
-func (c *consumer) catchUp(d amqp.Delivery, locked <-chan amqp.Delivery) {
+// It returns an error if the lock is lost meanwhile.
+func (c *consumer) catchUp(d amqp.Delivery, locked <-chan amqp.Delivery) error {
 	var late *time.Timer
 	for {
 		c.mu.Lock()
 		follows := c.unacked.follows(d.DeliveryTag)
 		c.mu.Unlock()
 		if follows {
-			return
+			return nil
 		}
 		if late == nil {
 			late = time.NewTimer(reorderTime)
@@ -67,11 +68,11 @@ func (c *consumer) catchUp(d amqp.Delivery, locked <-chan amqp.Delivery) {
 		select {
 		case other, ok := <-locked:
 			if !ok {
-				return // the next select in move determines the reason
+				return c.reason()
 			}
 			c.receiveFromLock(other)
 		case <-late.C:
-			return // receive reports the gap
+			return nil // receive reports the gap
 		}
 	}
 }

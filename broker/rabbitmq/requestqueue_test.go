@@ -1,13 +1,17 @@
 package rabbitmq
 
 import (
+	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"peerlink/broker"
 	"peerlink/broker/rabbitmq/rabbittest"
+	"peerlink/internal/wait"
 )
 
 // A request for a queue reaches the process that consumes it, whose messages are delivered
@@ -42,4 +46,60 @@ func TestAsk(t *testing.T) {
 		t.Errorf("%d messages are left", n)
 	}
 	o.check(other.RequestQueue(testContext(t), queue, 1)) // the queue has no consumer
+}
+
+// RabbitMQ counts the deliveries of the queue and of its lock together, but the library may
+// deliver a later one of the queue first. The consumer waits for the earlier one of the lock;
+// if the lock is lost meanwhile, it ends with RabbitMQ's reason at once, and if nothing arrives,
+// with an error about the gap.
+func TestDeliveriesOutOfOrder(t *testing.T) {
+	for name, test := range map[string]struct {
+		arrives func(c *consumer, locked chan amqp.Delivery) error // after a delivery of the queue with tag 2
+		want    string                                             // the error that ends the consumer
+		after   time.Duration                                      // the time until that
+	}{
+		"the earlier one": {func(c *consumer, locked chan amqp.Delivery) error {
+			locked <- amqp.Delivery{DeliveryTag: 1, Type: requestType, Body: []byte("3")}
+			if has := <-c.QueueRequests(); has != 3 {
+				return fmt.Errorf("asked for by one with %d queues, want 3", has)
+			}
+			ds, err := c.Next(t.Context(), 10)
+			if err == nil && (len(ds) != 1 || ds[0].Tag != 2) {
+				err = fmt.Errorf("got %+v, want the delivery with tag 2", ds)
+			}
+			c.stop()
+			return err
+		}, broker.ErrClosed.Error(), 0},
+		"the loss of the lock": {func(c *consumer, locked chan amqp.Delivery) error {
+			close(locked)
+			return nil
+		}, errGone.Error(), 0},
+		"nothing": {func(*consumer, chan amqp.Delivery) error { return nil },
+			"RabbitMQ delivers a message with tag 2, expected 1", reorderTime},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cancelled := make(chan string, 1)
+				cancelled <- "lock"
+				c := &consumer{
+					broker: &Broker{opts: Options{Prefetch: 10}}, live: &liveConn{born: time.Now()}, cancelled: cancelled,
+					window: window{prefetch: 10}, unacked: newUnacked(), arrived: wait.NewSignal(), due: wait.NewSignal(),
+					requests: make(chan int, 1), ended: make(chan struct{}),
+				}
+				c.life, c.stop = context.WithCancel(t.Context())
+				defer c.stop()
+				deliveries, locked := make(chan amqp.Delivery), make(chan amqp.Delivery)
+				start := time.Now()
+				go c.run(deliveries, locked)
+				deliveries <- amqp.Delivery{DeliveryTag: 2}
+				if err := test.arrives(c, locked); err != nil {
+					t.Error(err)
+				}
+				<-c.ended
+				if took := time.Since(start); c.err.Error() != test.want || took != test.after {
+					t.Errorf("after %v: got %v, want after %v: %s", took, c.err, test.after, test.want)
+				}
+			})
+		})
+	}
 }
