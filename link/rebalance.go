@@ -109,14 +109,16 @@ func (sd *sender) watchQueueRequests(consumer broker.Consumer, onYield func()) (
 	held := sd.s.rebalancer.addHeld(sd)
 	ended := make(chan struct{})
 	yielder, ok := consumer.(broker.QueueYielder)
-	if !ok || time.Now().Before(sd.keepUntil) {
+	if !ok {
 		return held.release
 	}
+	keepUntil := sd.keepUntil
 	go func() {
 		for {
 			select {
 			case requesterHeld := <-yielder.QueueRequests():
-				if held.tryYield(requesterHeld) {
+				// A connection may last for longer than keepTime.
+				if !time.Now().Before(keepUntil) && held.tryYield(requesterHeld) {
 					sd.log.Info("another process of the node has fewer queues, and gets this one")
 					onYield()
 				}

@@ -1,8 +1,12 @@
 package link
 
 import (
+	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"peerlink/broker"
 )
 
 // A service that has no queues gets as many as the other keeps, or one less, although
@@ -65,5 +69,57 @@ func TestGrantedRequestCountsOnce(t *testing.T) {
 	}
 	if has, may := r.beginRequest(new(sender), now); has != 2 || !may {
 		t.Errorf("the third request says %d, and may be sent: %v, want 2", has, may)
+	}
+}
+
+// requestedConsumer is the consumer of a queue that other services request.
+type requestedConsumer struct {
+	broker.Consumer
+	requests chan int
+}
+
+func (c requestedConsumer) QueueRequests() <-chan int { return c.requests }
+
+// A service that has yielded a queue which no other service has taken keeps it for keepTime:
+// the other one may be unable to reach the peer, and the queue would be sent from by neither.
+// Then it yields the queue again, also if the same connection is still in use. A queue that
+// another service has taken meanwhile is yielded as soon as it is requested.
+func TestYieldedQueueIsKept(t *testing.T) {
+	for name, test := range map[string]struct {
+		taken bool
+		want  time.Duration // how long the queue is kept
+	}{"no other takes it": {false, keepTime}, "another takes it": {true, 0}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newShared(Config{})
+				sd := s.newSender(s.peers.getOrAdd("1234abcd"), "queue")
+				for range 2 {
+					defer s.rebalancer.addHeld(new(sender)).release() // so that one with no queue gets this one
+				}
+				pause := func(err error) { sd.pauseAfter(t.Context(), s.newRetries(), false, err) }
+				for round := range 2 {
+					pause(errYielded)
+					if test.taken {
+						pause(&brokerError{fmt.Errorf("queue: %w", broker.ErrInUse)})
+					}
+					requests, yielded := make(chan int), make(chan struct{})
+					done := sd.watchQueueRequests(requestedConsumer{requests: requests}, func() { close(yielded) })
+					start := time.Now()
+					for kept := true; kept; {
+						requests <- 0
+						synctest.Wait()
+						select {
+						case <-yielded:
+							kept = false
+						case <-time.After(time.Second):
+						}
+					}
+					if took := time.Since(start); took != test.want {
+						t.Errorf("round %d: the queue is yielded after %v, want %v", round, took, test.want)
+					}
+					done()
+				}
+			})
+		})
 	}
 }
