@@ -261,7 +261,7 @@ func TestDirectoryMount(t *testing.T) {
 }
 
 // A peer whose directory is removed is cut off, and linked again when the directory is
-// back.
+// back; its state is "gone" from then until then.
 func TestPeerGoneAndBack(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)
@@ -274,6 +274,9 @@ func TestPeerGoneAndBack(t *testing.T) {
 	}
 	replace(t, away, peers)
 	exchange(t, authority, other, 2)
+	if st := authority.Service.Status().Peers[0]; st.State != "active" {
+		t.Errorf("state %q, although the peer is back", st.State)
+	}
 
 	// Like git, which leaves files that it does not track.
 	dir := filepath.Join(peers, other.Identity().ID)
