@@ -204,3 +204,25 @@ func TestConfirmBeforeClose(t *testing.T) {
 		t.Errorf("%d messages are left, want 1", n)
 	}
 }
+
+// Whatever keeps a queue from being consumed, Consume returns the reason and no consumer: not
+// even an interface that holds a nil pointer, which a caller would take for a consumer.
+func TestConsumeFails(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	used, _ := declared(t, openTest(t, s.URL(), Options{}))
+	missing, silent := "missing"+suffix(), "silent"+suffix()
+	b.setLockSilent(silent, true)
+	fails := func(queue string, want error) {
+		t.Helper()
+		if c, err := b.Consume(testContext(t), queue); c != nil || !errors.Is(err, want) {
+			t.Errorf("queue %.20q: got %#v, %v, want %v", queue, c, err, want)
+		}
+	}
+	fails(strings.Repeat("x", maxName+1), ErrInvalid)
+	fails(missing, broker.ErrNoQueue)
+	fails(silent, broker.ErrNoQueue)
+	fails(used.Queues[0], broker.ErrInUse)
+	o.check(b.Close())
+	fails(used.Queues[0], broker.ErrClosed)
+}

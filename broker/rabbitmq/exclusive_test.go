@@ -105,8 +105,12 @@ func TestConsumeWithoutLock(t *testing.T) {
 	log := new(logBuffer)
 	b := openTest(t, s.URLFor("consumer:secret"), Options{Logger: log.logger()})
 	o.check(b.CheckInUse(testContext(t), queue))
-	_, err = b.Consume(testContext(t), queue)
+	c, err := b.Consume(testContext(t), queue)
 	o.check(err)
+	o.check(o.send("", queue, amqp.Publishing{Body: []byte("1")}))
+	if ds, err := c.Next(testContext(t), 1); err != nil || len(ds) != 1 {
+		t.Errorf("got %d messages, %v, want 1", len(ds), err)
+	}
 	if !strings.Contains(log.String(), "nothing prevents two processes") {
 		t.Errorf("the log does not say that there is no lock:\n%s", log)
 	}
@@ -192,5 +196,23 @@ func TestLockSilent(t *testing.T) {
 	defer c.Close()
 	if err := openTest(t, s.URL(), Options{}).CheckInUse(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
 		t.Errorf("the next one has no lock: %v", err)
+	}
+}
+
+// A consumer without the lock ends also while its queue is empty, as soon as RabbitMQ answers
+// about the lock again: no message or confirmation has to come before, or a second process
+// could consume the queue until then.
+func TestIdleConsumerGetsLock(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	q := testPeer()
+	o.check(b.Bind(testContext(t), q))
+	b.setLockSilent(q.Queues[0], true)
+	c, err := b.Consume(testContext(t), q.Queues[0])
+	o.check(err)
+	defer c.Close()
+	b.setLockSilent(q.Queues[0], false)
+	if ds, err := c.Next(testContext(t), 1); !errors.Is(err, broker.ErrReopen) {
+		t.Errorf("got %d messages, %v, want ErrReopen", len(ds), err)
 	}
 }
