@@ -268,3 +268,53 @@ func TestIDOf(t *testing.T) {
 		ids[idOf(d)] = true
 	}
 }
+
+// Each of the queues that may have messages of a peer is counted also if it is the only one
+// that exists: a queue may have been deleted while its dead letters still wait for the
+// operator. Only if there is none does Info report that.
+func TestInfoOfOneQueue(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{AsideSuffix: ".aside"})
+	queue := "only" + suffix()
+	for name, want := range map[string]broker.QueueInfo{
+		queue:                      {Waiting: 1},
+		b.deadLetterQueueOf(queue): {DeadLetters: 1},
+		deadLetterQueue(queue):     {DeadLetters: 1},
+	} {
+		if info, err := b.Info(testContext(t), queue); !errors.Is(err, broker.ErrNoQueue) {
+			t.Errorf("without a queue: got %+v, %v, want ErrNoQueue", info, err)
+		}
+		_, err := o.QueueDeclare(name, true, false, false, false, nil)
+		o.check(err)
+		o.check(o.send("", name, amqp.Publishing{Body: []byte("1")}))
+		if info, err := b.Info(testContext(t), queue); err != nil || info != want {
+			t.Errorf("only %s exists: got %+v, %v, want %+v", name, info, err, want)
+		}
+		_, err = o.QueueDelete(name, false, false, false)
+		o.check(err)
+	}
+}
+
+// If RabbitMQ refuses to let dead letters be consumed, because another program consumes them
+// exclusively, List reports RabbitMQ's reason: it neither waits for messages that cannot come,
+// nor ends as if there were none.
+func TestListRefused(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	q := testPeer()
+	o.check(b.Bind(testContext(t), q))
+	name := deadLetterQueue(q.Queues[0])
+	o.check(o.Qos(1, 0, false)) // so that a message stays in the queue
+	_, err := o.Consume(name, "", false, true, false, false, nil)
+	o.check(err)
+	o.check(o.send("", name, publishings(make([]broker.Outgoing, 2))...))
+	var reported error
+	for m, err := range b.List(testContext(t), q.Queues[0]) {
+		if reported = err; err == nil {
+			t.Errorf("listed is %+v", m)
+		}
+	}
+	if !inExclusiveUse(reported) {
+		t.Errorf("got %v, want RabbitMQ's refusal", reported)
+	}
+}
