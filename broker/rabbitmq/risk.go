@@ -62,9 +62,9 @@ func (d declarer) examineArguments(queue string, usual amqp.Table) {
 	b := d.live.broker
 	epoch := b.health.currentEpoch()
 	b.mu.Lock()
-	examined, known := b.examinedIn[queue]
+	examined := b.examinedIn[queue] // 0 if it was not: epochs count from 1
 	b.mu.Unlock()
-	if known && examined == epoch {
+	if examined == epoch {
 		return
 	}
 	text := riskOf(d.arguments(queue, usual))

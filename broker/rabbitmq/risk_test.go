@@ -167,3 +167,28 @@ func TestDeadLetterSuffixRefused(t *testing.T) {
 		}
 	}
 }
+
+// The arguments of a queue are asked for once, and again after every loss of the connection:
+// RabbitMQ may have come back with a queue that has other arguments, by which it loses messages.
+func TestRiskAfterReconnect(t *testing.T) {
+	s := rabbittest.Get(t)
+	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	q := testPeer()
+	name := deadLetterQueue(q.Queues[0])
+	o.check(b.Bind(testContext(t), q))
+	_, err := o.QueueDelete(name, false, false, false)
+	o.check(err)
+	_, err = o.QueueDeclare(name, true, false, false, false, amqp.Table{"x-max-length": 10})
+	o.check(err)
+	o.check(b.Bind(testContext(t), q))
+	if warnings := b.Warnings(); len(warnings) > 0 {
+		t.Errorf("asked twice on one connection: %q", warnings)
+	}
+	b.declaring.latest().cut()
+	eventually(t, "asking again", func() error {
+		if text := strings.Join(b.Warnings(), ","); !strings.Contains(text, name) || !strings.Contains(text, "x-max-length 10") {
+			return fmt.Errorf("the warnings are %q", text)
+		}
+		return nil
+	})
+}
