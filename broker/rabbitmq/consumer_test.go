@@ -209,8 +209,8 @@ func TestConfirmBeforeClose(t *testing.T) {
 // even an interface that holds a nil pointer, which a caller would take for a consumer.
 func TestConsumeFails(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
-	used, _ := declared(t, openTest(t, s.URL(), Options{}))
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
+	used, _ := bindAndConsume(t, openTest(t, s.URL(), Options{}))
 	missing, silent := "missing"+suffix(), "silent"+suffix()
 	b.setLockSilent(silent, true)
 	fails := func(queue string, want error) {

@@ -274,12 +274,12 @@ func TestIDOf(t *testing.T) {
 // operator. Only if there is none does Info report that.
 func TestInfoOfOneQueue(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{AsideSuffix: ".aside"})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{DeadLetterSuffix: ".aside"})
 	queue := "only" + suffix()
 	for name, want := range map[string]broker.QueueInfo{
-		queue:                      {Waiting: 1},
-		b.deadLetterQueueOf(queue): {DeadLetters: 1},
-		deadLetterQueue(queue):     {DeadLetters: 1},
+		queue:                           {Waiting: 1},
+		b.deadLetterQueue(queue):        {DeadLetters: 1},
+		referenceDeadLetterQueue(queue): {DeadLetters: 1},
 	} {
 		if info, err := b.Info(testContext(t), queue); !errors.Is(err, broker.ErrNoQueue) {
 			t.Errorf("without a queue: got %+v, %v, want ErrNoQueue", info, err)
@@ -300,10 +300,10 @@ func TestInfoOfOneQueue(t *testing.T) {
 // nor ends as if there were none.
 func TestListRefused(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	q := testPeer()
 	o.check(b.Bind(testContext(t), q))
-	name := deadLetterQueue(q.Queues[0])
+	name := referenceDeadLetterQueue(q.Queues[0])
 	o.check(o.Qos(1, 0, false)) // so that a message stays in the queue
 	_, err := o.Consume(name, "", false, true, false, false, nil)
 	o.check(err)

@@ -204,7 +204,7 @@ func TestLockSilent(t *testing.T) {
 // could consume the queue until then.
 func TestIdleConsumerGetsLock(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	q := testPeer()
 	o.check(b.Bind(testContext(t), q))
 	b.setLockSilent(q.Queues[0], true)

@@ -172,9 +172,9 @@ func TestDeadLetterSuffixRefused(t *testing.T) {
 // RabbitMQ may have come back with a queue that has other arguments, by which it loses messages.
 func TestRiskAfterReconnect(t *testing.T) {
 	s := rabbittest.Get(t)
-	o, b := newOperator(t, s), openTest(t, s.URL(), Options{})
+	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	q := testPeer()
-	name := deadLetterQueue(q.Queues[0])
+	name := referenceDeadLetterQueue(q.Queues[0])
 	o.check(b.Bind(testContext(t), q))
 	_, err := o.QueueDelete(name, false, false, false)
 	o.check(err)
