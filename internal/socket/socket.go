@@ -58,8 +58,12 @@ func removeStale(path string) error {
 	if info.Mode()&fs.ModeSocket == 0 {
 		return fmt.Errorf("%s is in the way of a Unix socket, and is not a socket: move it away", path)
 	}
-	if nc, err := net.DialTimeout("unix", path, time.Second); err == nil {
+	nc, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
 		nc.Close()
+	}
+	var netErr net.Error
+	if err == nil || errors.As(err, &netErr) && netErr.Timeout() { // or the backlog is full (EAGAIN)
 		return fmt.Errorf("%w: %s; is \"peerlink serve\" running?", ErrInUse, path)
 	}
 	return os.Remove(path)

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // folder is short enough for Unix sockets, wherever tests run.
@@ -49,5 +50,35 @@ func TestListen(t *testing.T) {
 	}
 	if _, err := Listen(filepath.Join(path, strings.Repeat("d", MaxPath))); !errors.Is(err, ErrPathTooLong) {
 		t.Errorf("long path: %v", err)
+	}
+}
+
+// A socket whose service does not accept connections fast enough, so that its backlog is full, is
+// in use, and stays.
+func TestFullBacklogIsInUse(t *testing.T) {
+	path := filepath.Join(folder(t), "s")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for n := 0; ; n++ {
+		nc, err := net.DialTimeout("unix", path, 100*time.Millisecond)
+		if err != nil {
+			break
+		}
+		defer nc.Close()
+		if n > 10_000 {
+			t.Skip("the backlog has no limit here")
+		}
+	}
+	if other, err := Listen(path); !errors.Is(err, ErrInUse) {
+		if err == nil {
+			other.Close()
+		}
+		t.Errorf("got %v, want ErrInUse", err)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Error(err)
 	}
 }
