@@ -106,9 +106,9 @@ type Broker interface {
 // processes. Its Consumers implement [QueueYielder].
 type QueueRequester interface {
 	// RequestQueue requests that the process which consumes a queue leaves it to this
-	// process; has is the number of queues that this process consumes already. RequestQueue
+	// process; held is the number of queues that this process consumes already. RequestQueue
 	// does not wait for a reply, and the request may remain without effect.
-	RequestQueue(ctx context.Context, queue string, has int) error
+	RequestQueue(ctx context.Context, queue string, held int) error
 }
 
 // QueueYielder is a [Consumer] of a queue that other processes may request.

@@ -130,13 +130,13 @@ func (r *refusals) index(f fingerprint) int {
 const quietTime = time.Second
 
 // The pauses between two dead letters due to ERRORs that identify no message grow from
-// firstUnnamedPause to lastUnnamedPause, as long as the peer confirms nothing.
+// firstUnidentifiedPause to lastUnidentifiedPause, as long as the peer confirms nothing.
 const (
-	firstUnnamedPause = time.Hour
-	lastUnnamedPause  = 24 * time.Hour
+	firstUnidentifiedPause = time.Hour
+	lastUnidentifiedPause  = 24 * time.Hour
 )
 
-// unnamedErrors decides whether an ERROR may count against a message that it does not
+// unidentifiedErrors decides whether an ERROR may count against a message that it does not
 // identify.
 type unidentifiedErrors struct {
 	last  time.Time     // when a message last became a dead letter because of such an ERROR
@@ -148,7 +148,7 @@ func (u *unidentifiedErrors) mayCount(now time.Time) bool { return now.Sub(u.las
 
 // recordDeadLetter starts the pause until the next dead letter.
 func (u *unidentifiedErrors) recordDeadLetter(now time.Time) {
-	u.last, u.pause = now, min(max(2*u.pause, firstUnnamedPause), lastUnnamedPause)
+	u.last, u.pause = now, min(max(2*u.pause, firstUnidentifiedPause), lastUnidentifiedPause)
 }
 
 // refusedBy returns the message that an ERROR counts against. found is false if there

@@ -26,7 +26,7 @@ func TestQueuesTakeTurns(t *testing.T) {
 	memory := linktest.NewMemory()
 	other.Config.Broker = memory
 	other.Config.AllQueues, other.Config.ConnTimeSlice = true, 200*time.Millisecond
-	other.Config.RetryMin, other.Config.RetryMax = 10*time.Millisecond, 10*time.Millisecond // of those refused before any connection is in use
+	other.Config.RetryMin, other.Config.RetryMax = 10*time.Millisecond, 10*time.Millisecond // pauses of senders that are refused before the connection of another one is in use
 	authority.Start()
 	other.Start()
 	for round := range 3 {
@@ -39,7 +39,7 @@ func TestQueuesTakeTurns(t *testing.T) {
 
 // A peer that accepts no more connections because some were abandoned is dialed again
 // soon, and not after a time slice: no other queue uses a connection.
-func TestAbandonedConnectionsAreNoTurn(t *testing.T) {
+func TestRetryAfterAbandonedConnections(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
 	nodetest.Peer(t, authority.Node, other.Node)

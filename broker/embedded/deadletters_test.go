@@ -13,9 +13,9 @@ import (
 	"peerlink/broker"
 )
 
-// setAsideAll makes the first n messages of a queue dead letters, none of which was
-// before.
-func setAsideAll(t *testing.T, s *Store, queue string, n int) (ids []string) {
+// setAsideFirst makes the first n messages ever put into a queue dead letters, and returns their
+// IDs. All of them must still be in the queue.
+func setAsideFirst(t *testing.T, s *Store, queue string, n int) (ids []string) {
 	t.Helper()
 	if err := s.commit(testContext(t), func(t *tx) error {
 		for seq := range n {
@@ -52,7 +52,7 @@ func TestRetryOtherProcess(t *testing.T) {
 	s := openTest(t, Options{})
 	declareTest(t, s, "q")
 	putBodies(t, s, "q", "1", "2")
-	ids := setAsideAll(t, s, "q", 2)
+	ids := setAsideFirst(t, s, "q", 2)
 	c := consume(t, s, "q")
 	got := make(chan error, 1)
 	go func() {
@@ -80,7 +80,7 @@ func TestRetryID(t *testing.T) {
 	s := openTest(t, Options{})
 	declareTest(t, s, "q")
 	putBodies(t, s, "q", "1")
-	setAsideAll(t, s, "q", 1)
+	setAsideFirst(t, s, "q", 1)
 	for _, id := range []string{"", "0", "-1", "01", "+1", " 1", "1.0", "1x", "2", "9223372036854775807", "9223372036854775808", "1 OR 1=1"} {
 		if n, err := s.Retry(testContext(t), "q", []string{id}); n != 0 || !errors.Is(err, broker.ErrNoDeadLetter) {
 			t.Errorf("%q: %d messages were retried, %v, want ErrNoDeadLetter", id, n, err)
@@ -114,7 +114,7 @@ func TestRetryInTransaction(t *testing.T) {
 	s := openTest(t, Options{})
 	declareTest(t, s, "q")
 	putBodies(t, s, "q", "1", "2", "3")
-	ids := setAsideAll(t, s, "q", 2)
+	ids := setAsideFirst(t, s, "q", 2)
 	w := s.Watch("q")
 	defer w.Close()
 
@@ -173,7 +173,7 @@ func TestRetryInTransaction(t *testing.T) {
 }
 
 // playRetry retries messages of queue q, one at a time, and prints which.
-func playRetry(s *Store) error {
+func retryInChild(s *Store) error {
 	for m, err := range s.List(context.Background(), "q") {
 		if err != nil {
 			return err
@@ -195,7 +195,7 @@ func TestKillRetry(t *testing.T) {
 	s := openFile(t, path, Options{})
 	declareTest(t, s, "q")
 	putBodies(t, s, "q", numbers(total)...)
-	setAsideAll(t, s, "q", total)
+	setAsideFirst(t, s, "q", total)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func playPart(part string) error {
 	case "put":
 		return playPut(s, words[2])
 	case "retry":
-		return playRetry(s)
+		return retryInChild(s)
 	}
 	return fmt.Errorf("no part %q", part)
 }

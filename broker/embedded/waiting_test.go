@@ -19,7 +19,7 @@ func TestReadWaiting(t *testing.T) {
 	s := openFile(t, path, Options{})
 	declareTest(t, s, "q")
 	putBodies(t, s, "q", "1", "2", "3")
-	setAsideAll(t, s, "q", 1)
+	setAsideFirst(t, s, "q", 1)
 	if w, err := ReadWaiting(path); err != nil || !w.AtLeast {
 		t.Errorf("while it is in use: %+v, %v", w, err)
 	}

@@ -11,7 +11,8 @@ import (
 
 // requestType is the type of a message by which one process requests a queue from another
 // process. The message is published to the lock queue, and so delivered to the process that
-// holds the lock. Its body is the argument has of RequestQueue in decimal.
+// holds the lock. Its body is the number of queues that the requester consumes already, in
+// decimal.
 const requestType = "peerlink-ask"
 
 // requestExpiration is the expiration of a request in milliseconds.
@@ -19,7 +20,7 @@ const requestExpiration = "3000"
 
 // RequestQueue sends a request to the process that holds the lock of a queue. It does
 // nothing if the queue is consumed without a lock.
-func (b *Broker) RequestQueue(ctx context.Context, queue string, has int) error {
+func (b *Broker) RequestQueue(ctx context.Context, queue string, held int) error {
 	if err := checkQueueName(queue); err != nil {
 		return err
 	}
@@ -27,7 +28,7 @@ func (b *Broker) RequestQueue(ctx context.Context, queue string, has int) error 
 		return nil
 	}
 	if err := b.toLockHolder(ctx, queue, amqp.Publishing{
-		Type: requestType, Expiration: requestExpiration, Body: strconv.AppendInt(nil, int64(has), 10),
+		Type: requestType, Expiration: requestExpiration, Body: strconv.AppendInt(nil, int64(held), 10),
 	}); err != nil {
 		return fmt.Errorf("request queue %s: %w", queue, err)
 	}
@@ -42,8 +43,8 @@ func (b *Broker) hasOtherConsumers(queue string) bool {
 	return has
 }
 
-// maxRequestCount bounds the number of queues in a request.
-const maxRequestCount = 1 << 20
+// maxHeld bounds the number of queues that a requester may say it consumes already.
+const maxHeld = 1 << 20
 
 // reorderTime bounds the wait for a message with a lower delivery tag.
 const reorderTime = time.Second
@@ -90,12 +91,12 @@ func (c *consumer) receiveFromLock(d amqp.Delivery) {
 	if d.Type != requestType || len(d.Body) > 10 {
 		return
 	}
-	has, err := strconv.Atoi(string(d.Body))
-	if err != nil || has < 0 || has > maxRequestCount {
+	held, err := strconv.Atoi(string(d.Body))
+	if err != nil || held < 0 || held > maxHeld {
 		return
 	}
 	select {
-	case c.requests <- has:
+	case c.requests <- held:
 	default: // an earlier request waits to be received
 	}
 }

@@ -56,8 +56,8 @@ func (b *Broker) setRisk(queue string, change func(*risk)) {
 	}
 }
 
-// examineArguments sets the risk of a queue because of its arguments. It asks RabbitMQ once in
-// each epoch. usual are the arguments that the queue probably has.
+// examineArguments sets the risk of a queue that is due to its arguments. It asks RabbitMQ once in
+// each epoch (see currentEpoch). usual are the arguments that the queue probably has.
 func (d declarer) examineArguments(queue string, usual amqp.Table) {
 	b := d.live.broker
 	epoch := b.health.currentEpoch()
@@ -88,7 +88,7 @@ func (k kind) usualArguments(queue string) amqp.Table {
 }
 
 // maxArguments bounds the number of arguments of a queue that are asked for. RabbitMQ
-// compares few more.
+// compares about as many.
 const maxArguments = 16
 
 // arguments returns those arguments of an existing queue that RabbitMQ compares when the queue

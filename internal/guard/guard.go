@@ -16,10 +16,10 @@ import (
 // then no less safe than without the call.
 func ProtectProcess() { protect() }
 
-// Service takes privileges from this process that a service never needs: it can not be
+// ConfineService takes privileges from this process that a service never needs: it can not be
 // dumped or traced, which would reveal its server key, and can not gain privileges. Errors
 // are ignored.
-func Service() { confine() }
+func ConfineService() { confine() }
 
 // CheckFile returns an error if users other than its owner can read or write the key file,
 // and chmod could prevent that, or if it is neither a regular file nor a pipe. On media without

@@ -12,7 +12,7 @@ import (
 // After Process, and after Service, the memory can not be dumped, neither to a file nor by
 // a debugger of the same user.
 func TestProcess(t *testing.T) {
-	protections := map[string]func(){"process": ProtectProcess, "service": Service}
+	protections := map[string]func(){"process": ProtectProcess, "service": ConfineService}
 	if protect := protections[os.Getenv("GUARD_TEST_CHILD")]; protect != nil {
 		protect()
 		dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)

@@ -35,6 +35,7 @@ import (
 //   - Nothing is encrypted, in several volumes, or in the zip64 format.
 //
 // Zip programs write such files by default.
+
 const (
 	localSignature      = "PK\x03\x04"
 	centralSignature    = "PK\x01\x02"
@@ -68,7 +69,7 @@ type zipEntry struct {
 	method uint16
 	crc    uint32
 	size   uint32 // size of the unpacked content in bytes
-	packed []byte // the stored content; shares memory with the file
+	packed []byte // the content as it is in the file, compressed or not; shares memory with the file
 }
 
 // plainEntries returns the entries of a plain zip file. It fails if there are more than
@@ -156,11 +157,11 @@ func readEntry(c centralHeader, data []byte, at int) (e zipEntry, n int, err err
 	case method != zip.Store && method != zip.Deflate:
 		return e, 0, fmt.Errorf("compression method %d: expected Store or Deflate", method)
 	case method == zip.Store && packedSize != size:
-		return e, 0, errors.New("it is not compressed, but has two sizes")
+		return e, 0, errors.New("it is not compressed, but its compressed and uncompressed sizes differ")
 	case method == zip.Store && flags&flagDescriptor != 0 && size != 0:
 		// Some readers take its size from the local header, others look for a descriptor,
 		// which the content could contain.
-		return e, 0, errors.New("it is not compressed, and has a data descriptor, so that its end is uncertain: expected compressed content (Deflate), or no data descriptor, as zip writes into a file")
+		return e, 0, errors.New("it is not compressed, and has a data descriptor, so that its end is uncertain: expected compressed content (Deflate), or no data descriptor, as Info-ZIP's zip makes it when its output is a file and not a pipe")
 	case packedSize != 0 && strings.HasSuffix(c.name(), "/"):
 		return e, 0, errors.New("it is a folder, but has content")
 	case c.uint16(34) != 0 || uint64(c.uint32(42)) != uint64(at):

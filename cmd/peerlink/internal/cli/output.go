@@ -25,7 +25,7 @@ func (a *app) table(rows [][2]string) {
 	}
 }
 
-// columns prints a table with a heading.
+// columns prints rows as a table; the first row is the heading.
 func (a *app) columns(rows [][]string) {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	defer w.Flush()

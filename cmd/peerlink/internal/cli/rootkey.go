@@ -17,9 +17,9 @@ import (
 const maxRootKey = 64 << 10
 
 // checkRootKey returns an error if the node's directory, which a running service reads, contains a root key that
-// other users can read. If allow is set, it returns an error only if that key is not encrypted, too. It logs a warning
+// other users can read. If allowExposed is set, it returns an error only if that key is not encrypted, too. It logs a warning
 // about any other root key there, because a service never needs it.
-func checkRootKey(d *node.Dir, allow bool, log *slog.Logger) error {
+func checkRootKey(d *node.Dir, allowExposed bool, log *slog.Logger) error {
 	path := d.DefaultKeyFile()
 	switch fi, err := os.Stat(path); {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
@@ -34,7 +34,7 @@ func checkRootKey(d *node.Dir, allow bool, log *slog.Logger) error {
 	case exposed == nil:
 		log.Warn("the root key lies on the machine of a running service, which does not need it: an intruder can try its passphrase; keep it offline", "file", path)
 		return nil
-	case !allow:
+	case !allowExposed:
 		return fmt.Errorf("a service must not run beside a root key like this: %w; --allow-root-key lets it, if the key is encrypted", exposed)
 	}
 	if err := checkEncrypted(path); err != nil {

@@ -170,13 +170,13 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	if err := f.checkAdmin(); err != nil {
 		return err
 	}
-	guard.Service()
+	guard.ConfineService()
 	handleLevelSignals(ctx, level, log)
 	reportVariables(log, replacedInServe)
 	if f.timeouts, err = timeoutsFromEnvironment(); err != nil {
 		return err
 	}
-	cfg := link.Config{Log: log, Recheck: hangups(ctx), ProxyFrom: f.proxyFrom, HandshakeTimeout: f.timeouts.handshake}
+	cfg := link.Config{Log: log, Recheck: sighups(ctx), ProxyFrom: f.proxyFrom, HandshakeTimeout: f.timeouts.handshake}
 	if cfg.Follow, err = f.follow.config(); err != nil {
 		return err
 	}

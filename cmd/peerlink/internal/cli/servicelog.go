@@ -29,7 +29,7 @@ type serviceOutput struct {
 // reads the output can neither block the service by not reading, nor end it by closing the pipe (SIGPIPE). handler
 // returns the handler that writes the records.
 func (a *app) openLog(output *io.Writer, handler func(io.Writer) slog.Handler) *slog.Logger {
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP) // SIGHUP: see hangups
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP) // SIGHUP: see sighups
 	notice := func(dropped uint64) []byte {
 		var b bytes.Buffer
 		slog.New(handler(&b)).Warn("records of the log were dropped: nobody has read it, or it could not be written", "records", dropped)
@@ -56,8 +56,8 @@ func (a *app) logDropped() (n uint64) {
 	return n
 }
 
-// hangups returns a channel with a value for each SIGHUP, until ctx is done.
-func hangups(ctx context.Context) <-chan struct{} {
+// sighups returns a channel with a value for each SIGHUP, until ctx is done.
+func sighups(ctx context.Context) <-chan struct{} {
 	recheck := make(chan struct{}, 1)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP)

@@ -208,9 +208,9 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 		if err != nil {
 			return err
 		}
-		// Standard error is for the final messages. It must not block either.
+		// Standard error is for the final messages. Like the log, it must not block the program.
 		a.openLog(&a.stderr, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) })
-		guard.Service()
+		guard.ConfineService()
 		reportVariables(log, nil)
 		b, err := rabbitmq.Open(s.broker, rabbitmq.Options{
 			Logger: log, Prefetch: s.clientBuffer, MaxPending: s.serverBuffer, ConnectTimeout: s.timeouts.connect, ConfirmTimeout: s.timeouts.confirm,
@@ -223,12 +223,13 @@ func (a *app) swpt(c *cobra.Command, s *swptSettings, run func(context.Context, 
 		if err != nil {
 			return fmt.Errorf("--nodedata-url: %w", err)
 		}
-		// A root key is allowed: Compose mounts the whole directory of a node, and Git does not preserve modes.
+		// A root key that other users can read is allowed if it is encrypted: Compose mounts the whole directory of a
+		// node, and Git does not preserve modes.
 		if err := checkRootKey(d, true, log); err != nil {
 			return err
 		}
 		return run(cmd.Context(), d, link.Config{
-			Dir: d, Broker: b, Log: log, Recheck: hangups(cmd.Context()), Window: s.clientBuffer, HandshakeTimeout: s.timeouts.handshake, MaxConnsPerPeer: s.maxConns,
+			Dir: d, Broker: b, Log: log, Recheck: sighups(cmd.Context()), Window: s.clientBuffer, HandshakeTimeout: s.timeouts.handshake, MaxConnsPerPeer: s.maxConns,
 			ProxyFrom: s.proxyFrom,
 			// As with the reference, other programs update the node's directory, and idle connections stay open.
 			Follow: link.Follow{Off: true}, IdleTimeout: -1,
