@@ -172,7 +172,8 @@ func TestRetryInTransaction(t *testing.T) {
 	}
 }
 
-// playRetry retries messages of queue q, one at a time, and prints which.
+// retryInChild is the child process of TestKillRetry: it retries messages of queue q, one at a
+// time, and prints which.
 func retryInChild(s *Store) error {
 	for m, err := range s.List(context.Background(), "q") {
 		if err != nil {
