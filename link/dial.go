@@ -108,7 +108,7 @@ func (s *shared) clientHandshake(ctx context.Context, tcp net.Conn, p *node.Peer
 	if err := conn.HandshakeContext(ctx); err != nil {
 		tcp.Close()
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("%w within %v", errNoHandshake, s.cfg.HandshakeTimeout)
+			err = fmt.Errorf("%w within %v", errTLSTimeout, s.cfg.HandshakeTimeout)
 		}
 		return nil, err
 	}
@@ -153,8 +153,8 @@ func (s *shared) otherAddresses(ctx context.Context, addr string, used net.Addr)
 	return others[:min(len(others), maxAddresses-1)]
 }
 
-// errNoHandshake means that a TLS handshake was not complete in time.
-var errNoHandshake = errors.New("no TLS handshake")
+// errTLSTimeout means that a TLS handshake was not complete in time.
+var errTLSTimeout = errors.New("no TLS handshake")
 
 const (
 	// maxLargeHellos is how many consecutive attempts may time out before one is made
@@ -195,7 +195,7 @@ func (s *packetSizeWatch) note(groups []tls.CurveID, err error, now time.Time) (
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case errors.Is(err, errNoHandshake):
+	case errors.Is(err, errTLSTimeout):
 		s.timeouts++
 		s.until = time.Time{}
 	case err != nil: // the error is unrelated to the size

@@ -2,8 +2,10 @@ package link_test
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -151,6 +153,28 @@ func TestHealthAfterBrokerFailure(t *testing.T) {
 	if err := authority.Service.Health(); err != nil {
 		t.Errorf("the trouble is not over: %v", err)
 	}
+}
+
+// A failure of the broker is over as soon as the queue can be used again, also while a peer whose
+// servers do not answer keeps the next connection waiting.
+func TestHealthWhileConnecting(t *testing.T) {
+	t.Parallel()
+	authority, other, refusing := nodesWithRefusingBroker(t)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	other.WriteStompTOML(silent.Addr().String())
+	if _, err := authority.SignPeer(t.Context(), nodetest.ReadBundle(t, other.Bundle(t)), func() (crypto.Signer, error) { return authority.Key, nil }); err != nil {
+		t.Fatal(err)
+	}
+	authority.Config.HandshakeTimeout = time.Hour
+	refusing.inUse.Store(true)
+	authority.Start()
+	healthIs(t, authority, "check: access refused")
+	refusing.inUse.Store(false)
+	healthIs(t, authority, "")
 }
 
 // failingBroker is a broker whose consumers fail when they receive from fail.

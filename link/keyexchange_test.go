@@ -12,7 +12,7 @@ import (
 // While all time out, both kinds are tried by turns. Other errors are unrelated to the
 // size of packets.
 func TestClassicalKeyExchange(t *testing.T) {
-	late := errors.Join(errors.New("another server"), fmt.Errorf("%w within 5s", errNoHandshake))
+	late := errors.Join(errors.New("another server"), fmt.Errorf("%w within 5s", errTLSTimeout))
 	refused := errors.New("refused")
 	now := time.Now()
 	s := new(packetSizeWatch)

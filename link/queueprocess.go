@@ -43,10 +43,10 @@ func NewQueueSender(cfg Config, peerID, queue string) *QueueSender {
 // and as soon as it is deactivated. When this node's certificate is renewed, another
 // connection replaces the first.
 //
-// After an ERROR of the peer, and after a handshake without an answer, Run makes another
-// connection, up to maxAttempts times in a row: only a process that remembers earlier
-// attempts makes a message that the peer refuses a dead letter, or detects that the path
-// drops large packets.
+// After an ERROR of the peer, and after a TLS handshake that is not complete within
+// [Config.HandshakeTimeout], Run makes another connection, until eight in a row have failed
+// like this: only a process that remembers earlier attempts sets aside a message that the peer
+// refuses, and detects that the path drops large packets.
 func (q *QueueSender) Run(ctx context.Context) error {
 	st, err := q.peerState()
 	if err != nil {
@@ -75,7 +75,7 @@ func (q *QueueSender) Run(ctx context.Context) error {
 				return context.Cause(ctx)
 			case sd.recordStandby(err):
 				pause, failed = q.standbyPause(), 0
-			case isWorthRetrying(err) && failed < maxAttempts:
+			case needsSameProcess(err) && failed < maxAttempts:
 				pause = r.pause()
 				sd.logThrottled(sd.log, slog.LevelWarn, "the connection to the peer has failed, trying again", "err", err, "pause", pause.Round(time.Millisecond))
 			default:
@@ -89,14 +89,15 @@ func (q *QueueSender) Run(ctx context.Context) error {
 }
 
 // maxAttempts is how many connections in a row [QueueSender.Run] makes that fail for a reason
-// for which isWorthRetrying is true. It is more than the attempts that make a refused message a
-// dead letter, also if an ERROR does not identify the message (one more than maxRefusals), or
-// that detect a path that drops large packets (one more than maxLargeHellos).
+// for which needsSameProcess is true. It is more than the attempts after which a refused message
+// is set aside, also if an ERROR does not identify the message (one more than maxRefusals), and
+// after which a path that drops large packets is detected (one more than maxLargeHellos).
 const maxAttempts = 8
 
-// isWorthRetrying reports whether further attempts of the same process may end a failure.
-func isWorthRetrying(err error) bool {
-	return errors.As(err, new(*stomp.ServerError)) || errors.Is(err, errNoHandshake)
+// needsSameProcess reports whether this process has to try again after an error. After any other
+// error, Run returns, and another process may be started.
+func needsSameProcess(err error) bool {
+	return errors.As(err, new(*stomp.ServerError)) || errors.Is(err, errTLSTimeout)
 }
 
 // peerState returns the state for sending to the peer, or [ErrNotActive].

@@ -35,7 +35,7 @@ func (r *retries) succeeded() {
 	r.lastErr = ""
 }
 
-// recordError records an error, and reports whether it differs from the one recorded
+// isNewError records an error, and reports whether it differs from the one recorded
 // before.
 func (r *retries) isNewError(err error) bool {
 	last := r.lastErr

@@ -134,11 +134,11 @@ func (se *session) disconnect(ctx context.Context, reason error) error {
 // [Config.IdleTimeout], and the connection stays open: another connection would not help,
 // because the fault is not the peer's.
 func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
-	start, troubles := time.Now(), &se.sender.s.brokerTroubles
+	start, troubles, object := time.Now(), &se.sender.s.brokerTroubles, "consumer of "+se.sender.queue
+	defer troubles.set(object, nil)
 	for {
 		consumer, err := se.sender.s.cfg.Broker.Consume(ctx, se.sender.queue)
 		if err == nil {
-			troubles.set(se.sender.queue, nil)
 			return consumer, nil
 		}
 		err = fmt.Errorf("queue %s: %w", se.sender.queue, err)
@@ -148,7 +148,7 @@ func (se *session) openConsumer(ctx context.Context) (broker.Consumer, error) {
 		if limit := se.sender.s.cfg.IdleTimeout; limit > 0 && time.Since(start) > limit {
 			return nil, &brokerError{err}
 		}
-		troubles.set(se.sender.queue, &brokerError{err})
+		troubles.set(object, &brokerError{err})
 		se.sender.peer.stats.recordError(err)
 		se.sender.logThrottled(se.log, slog.LevelWarn, brokerUnusable, "err", err)
 		select {

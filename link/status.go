@@ -190,8 +190,9 @@ func servers(p *node.Peer) []string {
 }
 
 // brokerTroubles are the objects in the broker that cannot be used at present, and why: the
-// queues, by name, that cannot be consumed, until they are, and the peers, by node ID, whose
-// queues cannot be bound.
+// queues, by name, that cannot be checked, their consumers that cannot be opened, and the peers,
+// by node ID, whose queues cannot be bound. A queue whose consumer has failed is checked again
+// before the next connection.
 type brokerTroubles struct {
 	mu   sync.Mutex
 	list map[string]brokerTrouble

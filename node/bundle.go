@@ -97,14 +97,14 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 	if err != nil {
 		return nil, "", fmt.Errorf("%s: %w", d.file("nodeinfo"), err)
 	}
-	old, err := d.lastDate(updatedAt, now)
+	old, file, err := d.lastDate(updatedAt, now)
 	if err != nil {
 		return nil, "", err
 	}
 	date, ok := infobundle.NextDate(old, now)
 	if !ok {
-		return nil, "", fmt.Errorf("%s: the last bundle is dated %s, a day or more ahead of now: peers that have this bundle ignore newer bundles until then. Is the clock right? If that date is wrong, remove the file",
-			d.file("nodeinfo", infobundle.UpdatedAt), old)
+		return nil, "", fmt.Errorf("%s: the last bundle is dated %s, a day or more ahead of now: peers that have this bundle ignore bundles with an earlier date. Is the clock right? If that date is wrong, remove the file",
+			file, old)
 	}
 	return append(kept, infobundle.File{Name: infobundle.UpdatedAt, Data: []byte(date + "\n")}), date, nil
 }
@@ -126,26 +126,29 @@ func isInside(path, folder string) (bool, error) {
 	return err == nil && filepath.IsLocal(rel), nil
 }
 
-// lastDate returns the date of the node's last info-bundle, or "" if none was made. It is the
-// latest of the dates in updatedAt, in the published bundle, and in the last bundle that was
-// signed here for a request. If a bundle was made, but none of these has a valid date, lastDate
+// lastDate returns the date of the node's last info-bundle, or "" if none was made, and the file
+// that has the date. It is the latest of the dates in updatedAt, in the published bundle, and in
+// the last bundle that was signed here for an offline request. If a bundle was made, but none of these has a valid date, lastDate
 // returns today's date.
-func (d *Dir) lastDate(updatedAt []byte, now time.Time) (string, error) {
-	last, err := d.lastSignedDate()
+func (d *Dir) lastDate(updatedAt []byte, now time.Time) (last, file string, err error) {
+	last, err = d.lastSignedDate()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	last = max(last, infobundle.DateOf(updatedAt))
+	file = d.file(filepath.FromSlash(LastSigned))
+	if date := infobundle.DateOf(updatedAt); date >= last {
+		last, file = date, d.file("nodeinfo", infobundle.UpdatedAt)
+	}
 	if data, err := durable.Read(d.PublishedBundle(), infobundle.MaxSize); err == nil {
-		if b, err := infobundle.Read(data, now); err == nil && b.Root.Equal(d.root) {
-			last = max(last, b.UpdatedAt())
+		if b, err := infobundle.Read(data, now); err == nil && b.Root.Equal(d.root) && b.UpdatedAt() > last {
+			last, file = b.UpdatedAt(), d.PublishedBundle()
 		}
 	}
 	// db/root-ca.csr exists once an info-bundle has been made.
 	if made, err := exists(d.file("db", "root-ca.csr")); last == "" && (made || err != nil || updatedAt != nil) {
 		last = now.UTC().Format(time.DateOnly)
 	}
-	return last, nil
+	return last, file, nil
 }
 
 // lastSignedDate returns the date of the last info-bundle that was signed here for a request,

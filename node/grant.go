@@ -75,6 +75,51 @@ func (g grants) find(subnet string, matches func(grant) bool) (found grant, ok b
 	return grant{}, false
 }
 
+// without returns the grants of those nodes for which is reports false.
+func (g grants) without(is func(peerID string) bool) grants {
+	others := make(grants)
+	for subnet, list := range g {
+		for _, gr := range list {
+			if gr.peerID == "" || !is(gr.peerID) {
+				others[subnet] = append(others[subnet], gr)
+			}
+		}
+	}
+	return others
+}
+
+// isDeactivated reports whether the link with a peer was ended for good.
+func (d *Dir) isDeactivated(peerID string) bool {
+	deactivated, err := exists(d.file("peers", peerID, "DEACTIVATED"))
+	return err == nil && deactivated
+}
+
+// certificatesOf returns the certificates of a peer, with their files, by subnet.
+func (g grants) certificatesOf(peerID string) map[string]grant {
+	found := make(map[string]grant)
+	for subnet, list := range g {
+		if i := slices.IndexFunc(list, func(gr grant) bool { return gr.certified && gr.peerID == peerID }); i >= 0 {
+			found[subnet] = list[i]
+		}
+	}
+	return found
+}
+
+// severalSubnets returns an error if the peer has certificates with different subnets: the peer
+// accepts only the one that it has registered, and the files do not show which that is.
+func (g grants) severalSubnets(peer pki.Identity) error {
+	certificates := g.certificatesOf(peer.ID)
+	if len(certificates) < 2 {
+		return nil
+	}
+	var list []string
+	for _, subnet := range slices.Sorted(maps.Keys(certificates)) {
+		list = append(list, fmt.Sprintf("%s (%s)", subnet, certificates[subnet].file))
+	}
+	return fmt.Errorf("%s has certificates with different subnets: %s. It accepts only the one that it has registered, peers/%s/sub-ca.crt in its own directory: ask its owner for the subnet in it, remove the files with other subnets (of %s/%s only the lines), and sign again",
+		peer, strings.Join(list, ", "), "<the ID of this node>", RequestsFolder, signrecord.Name)
+}
+
 // allGrants returns all grants: those of peers, of certificates, of requests that wait for a
 // signature, of the record of what was signed on this machine, and of the reservations for peers
 // of any type. It fails if one of the files cannot be read. Nodes that give no subnets have no
@@ -335,9 +380,18 @@ func (d *Dir) CertifiedSubnets(ctx context.Context) (*CertifiedSubnets, error) {
 }
 
 // Check returns an error if a subnet belongs to another node than the peer, or overlaps with
-// such a subnet.
+// such a subnet, or if the peer has a certificate with another subnet.
 func (c *CertifiedSubnets) Check(peer pki.Identity, subnet string) error {
-	if other, ok := c.grants.conflict(peer.ID, subnet); ok {
+	certificates, given := c.grants.certificatesOf(peer.ID), c.grants
+	if _, ok := certificates[subnet]; ok {
+		given = given.without(c.d.isDeactivated)
+	}
+	for _, other := range certificates {
+		if other.subnet != subnet {
+			return fmt.Errorf("subnet %s, requested for %s, which has a certificate with the subnet %s already (%s): a node keeps its subnet for ever", subnet, peer, other.subnet, c.d.file(filepath.FromSlash(other.file)))
+		}
+	}
+	if other, ok := given.conflict(peer.ID, subnet); ok {
 		return fmt.Errorf("subnet %s, requested for %s, already belongs to %s (%s)", subnet, peer, other.owner(), c.d.file(filepath.FromSlash(other.file)))
 	}
 	return nil

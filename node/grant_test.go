@@ -494,6 +494,73 @@ func TestRequestHidesNoContradiction(t *testing.T) {
 	}
 }
 
+// A peer whose certificates have different subnets is given none of them before the operator has
+// removed the wrong one, and the error names both files. After that, the peer has the subnet in
+// the remaining certificate, whatever is reserved.
+func TestSeveralSubnetsOfOne(t *testing.T) {
+	for _, kind := range []nodetype.Type{ca, da} {
+		a, bob, carol := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, kind, "b.example.com:1"), nodetest.New(t, kind, "c.example.com:1")
+		backup := filepath.Join(t.TempDir(), "backup")
+		if err := os.CopyFS(backup, os.DirFS(a.Path())); err != nil {
+			t.Fatal(err)
+		}
+		a.Sign(t, carol.Bundle(t))
+		of := a.Sign(t, bob.Bundle(t)).Peer
+		cert := read(t, a.Path(), "peers", of.Identity.ID, "peercert.crt")
+		remove(t, a.Path())
+		if err := os.Rename(backup, a.Path()); err != nil {
+			t.Fatal(err)
+		}
+		wrong := a.Sign(t, bob.Bundle(t)).Peer
+		if wrong.Subnet == of.Subnet {
+			t.Fatal("the backup makes no difference")
+		}
+		remove(t, a.Path(), "peers", of.Identity.ID)
+		write(t, cert, a.Path(), "certs", "bob.crt")
+		file := fmt.Sprintf("certs/%032X.pem", wrong.Issued.SerialNumber)
+		_, err := a.SignPeer(ctx, nodetest.ReadBundle(t, bob.Bundle(t)), keyOf(a))
+		for _, part := range []string{"certs/bob.crt", of.Subnet, file, wrong.Subnet, "remove"} {
+			if !strings.Contains(fmt.Sprint(err), part) {
+				t.Errorf("%v: error %v, want %q", kind, err, part)
+			}
+		}
+		remove(t, a.Path(), file)
+		if got := a.Sign(t, bob.Bundle(t)).Peer.Subnet; got != of.Subnet {
+			t.Errorf("%v: subnet %s, want %s", kind, got, of.Subnet)
+		}
+	}
+}
+
+// When the link with one of two nodes that have the same subnet was ended for good, the other one
+// can have its subnet back.
+func TestSubnetOfDeactivated(t *testing.T) {
+	a, bob, carol := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "b.example.com:1"), nodetest.New(t, ca, "c.example.com:1")
+	backup := filepath.Join(t.TempDir(), "backup")
+	if err := os.CopyFS(backup, os.DirFS(a.Path())); err != nil {
+		t.Fatal(err)
+	}
+	of := a.Sign(t, bob.Bundle(t)).Peer
+	cert := read(t, a.Path(), "peers", of.Identity.ID, "peercert.crt")
+	remove(t, a.Path())
+	if err := os.Rename(backup, a.Path()); err != nil {
+		t.Fatal(err)
+	}
+	nodetest.Peer(t, a, carol)
+	write(t, cert, a.Path(), "certs", "bob.crt")
+	if _, err := a.SignPeer(ctx, nodetest.ReadBundle(t, bob.Bundle(t)), keyOf(a)); err == nil {
+		t.Error("signed beside an active peer with the same subnet")
+	}
+	if _, err := a.DeactivatePeer(ctx, carol.Identity().ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.Sign(t, bob.Bundle(t)).Peer.Subnet; got != of.Subnet {
+		t.Errorf("subnet %s, want %s", got, of.Subnet)
+	}
+	if got := a.Sign(t, nodetest.New(t, ca, "d.example.com:1").Bundle(t)).Peer.Subnet; got == of.Subnet {
+		t.Error("another peer has the same subnet")
+	}
+}
+
 // A certificate that was signed on this machine for a request counts, although it was filed
 // on another machine: its subnet is not given to another peer, and its peer has no other
 // root key.

@@ -67,11 +67,14 @@ func (d *Dir) reserveSubnet(peer pki.Identity, given grants) (subnet string, isN
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return "", false, nil
 	}
-	if err := given.contradiction(peer); err != nil {
+	// A peer that another node has the subnet of can have it back when the link with that node was
+	// ended for good.
+	active := given.without(d.isDeactivated)
+	if err := errors.Join(active.contradiction(peer), given.severalSubnets(peer)); err != nil {
 		return "", false, err
 	}
 	p := d.pool(peer.Type)
-	if subnet := p.ownedBy(peer.ID, given); subnet != "" {
+	if subnet := p.ownedBy(peer.ID, active); subnet != "" {
 		return subnet, false, p.ensureReserved(peer.ID, subnet)
 	}
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
@@ -82,21 +85,25 @@ func (d *Dir) reserveSubnet(peer pki.Identity, given grants) (subnet string, isN
 }
 
 // ownedBy returns the first of the pool's subnets that belongs to the peer, and to no other
-// node, or "".
-func (p pool) ownedBy(peerID string, given grants) string {
+// node, or "". A subnet in a certificate comes before one that is only reserved.
+func (p pool) ownedBy(peerID string, given grants) (reserved string) {
 	for _, subnet := range slices.Sorted(maps.Keys(given)) {
-		own, other := false, false
+		own, certified, other := false, false, false
 		for _, g := range given[subnet] {
 			own = own || g.peerID == peerID
+			certified = certified || g.peerID == peerID && g.certified
 			// A grant without a peer ID, such as that of a request, is assumed to be for the
 			// peer that the other files name.
 			other = other || g.peerID != peerID && g.peerID != ""
 		}
-		if own && !other && p.contains(subnet) {
+		switch usable := own && !other && p.contains(subnet); {
+		case usable && certified:
 			return subnet
+		case usable && reserved == "":
+			reserved = subnet
 		}
 	}
-	return ""
+	return reserved
 }
 
 // reserve reserves the next subnet that is neither reserved nor given to another node. After

@@ -43,13 +43,13 @@ func carriesBody(command string) bool {
 	return command == "SEND" || command == "MESSAGE" || command == "ERROR"
 }
 
-// opensSession reports whether frames with this command are sent before the version of
-// STOMP is agreed on, so that it is unknown whether their headers are escaped.
-func opensSession(command string) bool {
+// isHandshake reports whether frames with this command are sent before the version of STOMP is
+// agreed on. STOMP 1.2 does not escape their headers, but some programs do.
+func isHandshake(command string) bool {
 	return command == "CONNECTED" || isConnect(command)
 }
 
-// isConnect reports whether command opens a session: STOMP is another name for CONNECT.
+// isConnect reports whether command is CONNECT, or its other name, STOMP.
 func isConnect(command string) bool {
 	return command == "STOMP" || command == "CONNECT"
 }

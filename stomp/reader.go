@@ -167,7 +167,7 @@ func (r *Reader) readHeaders(f *Frame) error {
 // addHeader adds the name and value of one header line to r.text and r.ends. Errors must
 // not quote values: a CONNECT has a passcode.
 func (r *Reader) addHeader(command string, line []byte) error {
-	lenient := opensSession(command)
+	lenient := isHandshake(command)
 	name, value, ok := bytes.Cut(line, []byte(":"))
 	switch {
 	case !ok:

@@ -233,7 +233,7 @@ func (op *confirmOp) split(t *tx, size uint64) (parts []op, err error) {
 	return parts, nil
 }
 
-func (op *confirmOp) cost() (kind, quantity) { return needsNoSpace, quantity{} }
+func (op *confirmOp) cost() (kind, quantity) { return storesNothing, quantity{} }
 
 // DeadLetter moves one delivery to the dead letters. It returns an error for a message that
 // was not delivered, was confirmed already, or does not exist any more. If ctx ends before

@@ -105,7 +105,7 @@ func (o *failOnce) apply(*tx) error {
 
 func (o *failOnce) finish(error) {}
 
-func (o *failOnce) cost() (kind, quantity) { return needsNoSpace, quantity{} }
+func (o *failOnce) cost() (kind, quantity) { return storesNothing, quantity{} }
 
 // A retry in a transaction that fails and is retried happens once, and is counted once, in
 // order with other messages. A watcher gets all of them.

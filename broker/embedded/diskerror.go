@@ -98,7 +98,7 @@ func isWriteError(err error) bool {
 }
 
 // canRemove reports whether, after err has failed an operation that stores messages,
-// operations of kind needsNoSpace may still succeed.
+// operations of kind storesNothing may still succeed.
 func canRemove(err error) bool {
 	return isFull(err) || isWriteError(err) || isDiskFault(err) || errors.Is(err, errNoReserve)
 }

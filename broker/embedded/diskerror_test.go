@@ -57,7 +57,7 @@ func (d *faultyDisk) apply(*tx) error {
 	return nil
 }
 
-func (d *faultyDisk) cost() (kind, quantity) { return needsNoSpace, quantity{} }
+func (d *faultyDisk) cost() (kind, quantity) { return storesNothing, quantity{} }
 
 // finish submits it again, as the first operation of the next transaction.
 func (d *faultyDisk) finish(error) {

@@ -128,7 +128,7 @@ func (l *pageLimit) apply(t *tx) error {
 	return err
 }
 
-func (l *pageLimit) cost() (kind, quantity) { return needsNoSpace, quantity{} }
+func (l *pageLimit) cost() (kind, quantity) { return storesNothing, quantity{} }
 
 // finish submits it again, as the first operation of the next transaction.
 func (l *pageLimit) finish(error) {

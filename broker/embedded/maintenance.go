@@ -2,14 +2,15 @@ package embedded
 
 import "slices"
 
-// writeMaintenance writes those of the operations that are maintenance, without the others.
+// writeMaintenance writes those of the operations that store no message (maintenance: confirmations,
+// moves to and from the dead letters, bindings), without the others.
 // If that fails because of missing space, it removes the reserve and tries again, in smaller
 // transactions if necessary. It returns the operations that are not written, and whether maintenance
 // operations are among them (failed).
 func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
 	var maintenanceOps []op
 	for _, o := range ops {
-		if k, _ := o.cost(); k == needsNoSpace {
+		if k, _ := o.cost(); k == storesNothing {
 			maintenanceOps = append(maintenanceOps, o)
 		} else {
 			left = append(left, o)

@@ -13,8 +13,8 @@ import (
 
 // read calls f with a connection for reading. what describes the purpose, for errors and
 // the log. Health reports a failure because of the file or the disk until a read for the
-// same purpose succeeds, or until such a read has not failed again for recheckInterval, and
-// a check of the file finds no damage.
+// same purpose succeeds. If none has failed again for recheckInterval, a check of the file that
+// finds no damage has the same effect.
 func (s *Store) read(ctx context.Context, what string, f func(*readConn) error) error {
 	err := explain(s.readers.use(ctx, f))
 	s.faults.record(what, err)
@@ -36,7 +36,7 @@ type faults struct {
 
 	mu      sync.Mutex
 	reads   map[string]*failedRead // by purpose
-	timer   *time.Timer            // calls recheck while reads is not empty; nil until then
+	timer   *time.Timer            // calls recheck; nil if none is scheduled
 	stopped bool
 }
 

@@ -53,7 +53,7 @@ func (w *writer) failPostponed() {
 // store, or if no message is stored because the reserve is missing.
 func (w *writer) checkRoom(ops []op) error {
 	n := needOf(ops)
-	if n.kind == needsNoSpace {
+	if n.kind == storesNothing {
 		return nil
 	}
 	return w.checkRoomFor(n)
@@ -80,7 +80,7 @@ func (n *need) raiseTo(other need) {
 // needOf returns what a transaction with these operations needs.
 func needOf(ops []op) need {
 	ours, peers := storedQuantities(ops)
-	n := need{needsNoSpace, ours.bytes + peers.bytes}
+	n := need{storesNothing, ours.bytes + peers.bytes}
 	switch {
 	case ours.messages > 0:
 		n.kind = fromApplication

@@ -19,8 +19,8 @@ import (
 // again when there is space, and no message is stored before that.
 type reserve struct {
 	path    string
-	size    int64     // in bytes; 0: there is no reserve
-	missing bool      // the file should exist, and does not
+	size    int64     // in bytes; 0: none is to be created
+	missing bool      // there is no file, or one of another size
 	err     error     // why the last attempt to create it has failed; nil if it succeeded, or there was none
 	nextTry time.Time // when creating it is tried again, after err
 	pause   time.Duration
@@ -46,8 +46,8 @@ func newReserve(store string, size int64) reserve {
 	return r
 }
 
-// writeReserve replaces a symbolic link itself: whoever could make one would have the service
-// overwrite any file of its user.
+// writeReserve replaces a symbolic link at path instead of following it. Otherwise whoever can
+// create a link there could make the service overwrite any file of its user.
 func writeReserve(path string, content []byte) error {
 	return durable.ReplaceName(path, content, 0o600)
 }
@@ -70,10 +70,9 @@ func (o Options) makeRoomToOpen(store string, err error) bool {
 	return true
 }
 
-// openError adds the reason and advice for the operator to an error of opening a store, as
-// far as the reason is missing space, or whyNotOpened finds it. It does not take a small
-// amount of free space for the reason of an error that has another one: the reserve would be
-// removed in vain.
+// openError adds the reason and advice for the operator to an error of opening a store, if the
+// reason is missing space, or whyNotOpened finds one. Little free space alone is not taken for the
+// reason: if there is another one, removing the reserve would not help.
 func (o Options) openError(store string, err error) error {
 	if !isFull(err) && !isWriteError(err) && !isAccessError(err) {
 		return explain(err)

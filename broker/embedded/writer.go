@@ -39,9 +39,9 @@ type op interface {
 type kind int
 
 const (
-	// needsNoSpace removes, moves or binds. It is written before operations that need
-	// space, and never waits for these.
-	needsNoSpace kind = iota
+	// storesNothing confirms, moves to or from the dead letters, or binds. It is written
+	// before operations that need space, and never waits for these.
+	storesNothing kind = iota
 	// fromPeer stores messages of peers. It waits until there is space.
 	fromPeer
 	// fromApplication stores messages of applications. It is refused with [ErrFull] or
@@ -129,7 +129,7 @@ func (w *writer) submitLocked(o op) error {
 
 // release releases an operation's part of the budget.
 func (w *writer) release(o op) {
-	if k, part := o.cost(); k != needsNoSpace {
+	if k, part := o.cost(); k != storesNothing {
 		w.budgetOf(k).release(part)
 	}
 }

@@ -302,10 +302,13 @@ func TestListRefused(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	q := testPeer()
-	o.check(b.Bind(testContext(t), q))
 	name := referenceDeadLetterQueue(q.Queues[0])
+	// Quorum queues have no exclusive consumers.
+	_, err := o.QueueDeclare(name, true, false, false, false, amqp.Table{"x-queue-type": "classic"})
+	o.check(err)
+	o.check(b.Bind(testContext(t), q))
 	o.check(o.Qos(1, 0, false)) // so that a message stays in the queue
-	_, err := o.Consume(name, "", false, true, false, false, nil)
+	_, err = o.Consume(name, "", false, true, false, false, nil)
 	o.check(err)
 	o.check(o.send("", name, publishings(make([]broker.Outgoing, 2))...))
 	var reported error

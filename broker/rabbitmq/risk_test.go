@@ -28,7 +28,7 @@ func TestRiskOfArguments(t *testing.T) {
 		{amqp.Table{"x-max-length": 10}, []string{"x-max-length 10"}},
 		{amqp.Table{"x-queue-type": "quorum", "x-max-length-bytes": 1000, "x-overflow": "drop-head"}, []string{"x-max-length-bytes 1000"}},
 		{amqp.Table{"x-message-ttl": 100_000, "x-expires": 200_000}, []string{"x-message-ttl 100000", "x-expires 200000"}},
-		{amqp.Table{"x-max-priority": 5, "x-single-active-consumer": true, "x-expires": 300_000}, []string{"x-expires 300000"}},
+		{amqp.Table{"x-queue-type": "classic", "x-max-priority": 5, "x-single-active-consumer": true, "x-expires": 300_000}, []string{"x-expires 300000"}},
 		{amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": 50, "x-message-ttl": 100_000}, []string{"x-message-ttl 100000"}},
 		{amqp.Table{"x-queue-type": "stream"}, []string{"stream"}},
 	} {

@@ -42,8 +42,8 @@ func Lock(ctx context.Context, dir string) (unlock func(), err error) {
 		unlock, err := tryLock(path)
 		// Without permission: the file belongs to another user, whose process holds the
 		// lock or was killed.
-		_, there := os.Lstat(path)
-		if unlock != nil || err != nil && !(errors.Is(err, fs.ErrPermission) && there == nil) {
+		_, statErr := os.Lstat(path)
+		if unlock != nil || err != nil && !(errors.Is(err, fs.ErrPermission) && statErr == nil) {
 			return unlock, err
 		}
 		select {
@@ -70,7 +70,7 @@ func NewFlock(path string) *flock.Flock {
 // symbolic link there, and err otherwise.
 func ExplainLink(path string, err error) error {
 	if fi, statErr := os.Lstat(path); err != nil && statErr == nil && fi.Mode()&fs.ModeSymlink != 0 {
-		return fmt.Errorf("%s is a symbolic link, through which it is not made: remove the link", path)
+		return fmt.Errorf("%s must not be a symbolic link: remove the link", path)
 	}
 	return err
 }

@@ -161,7 +161,8 @@ func (l *limiter) readBody(w http.ResponseWriter, r *http.Request) bool {
 
 // acquire waits for a free slot and takes it. It responds to the request and returns false
 // if there is none within the server's ReadTimeout. The context of a request alone does not
-// bound the wait: net/http does not detect the end of a connection behind the next request.
+// bound the wait: net/http does not notice that a connection
+// was closed once the client has sent a part of its next request.
 func (l *limiter) acquire(slots chan struct{}, w http.ResponseWriter, r *http.Request) bool {
 	ctx := r.Context()
 	if l.readTimeout > 0 {

@@ -11,8 +11,8 @@ import (
 
 // List is a registry of accounting authorities, verified if a key was given.
 type List struct {
-	// Signed reports whether the list was verified with a publisher's key.
-	Signed bool
+	// Verified reports whether the list was verified with a publisher's key.
+	Verified bool
 	// ValidUntil is the end of the list's validity, or zero if there is none.
 	ValidUntil time.Time
 

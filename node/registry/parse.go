@@ -22,7 +22,7 @@ const (
 	maxLine    = 1000    // bytes
 	maxName    = 200     // bytes
 	maxEntries = 10_000
-	maxKeys    = 2 + 4*maxEntries // including the names of tables
+	maxKeys    = 2 + 5*maxEntries // including the names of tables
 )
 
 // version is the version of the format, the first statement of every list.
@@ -52,7 +52,7 @@ func parse(data []byte, key ed25519.PublicKey, now time.Time) (*List, error) {
 	if !l.ValidUntil.IsZero() && now.After(l.ValidUntil) {
 		return nil, fmt.Errorf("%w: it was valid until %s; get a newer one", errExpired, l.ValidUntil.Format(time.RFC3339))
 	}
-	l.Signed = key != nil
+	l.Verified = key != nil
 	return l, nil
 }
 

@@ -61,7 +61,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		if l.Len() != len(c.want) || l.Signed {
+		if l.Len() != len(c.want) || l.Verified {
 			t.Errorf("%s: %+v", c.name, l)
 		}
 		for _, want := range c.want {
@@ -188,8 +188,8 @@ func TestSignature(t *testing.T) {
 		if !errors.Is(err, c.want) || (err == nil) != (l != nil) {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
 		}
-		if l != nil && l.Signed != (c.key != nil) {
-			t.Errorf("%s: Signed is %v", c.name, l.Signed)
+		if l != nil && l.Verified != (c.key != nil) {
+			t.Errorf("%s: Verified is %v", c.name, l.Verified)
 		}
 	}
 	if _, err := parse(b, publisherKey, now.AddDate(1, 0, 0)); !errors.Is(err, errExpired) {

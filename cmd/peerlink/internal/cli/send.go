@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -98,14 +100,30 @@ func (a *app) send(ctx context.Context, peerID, state, name string, in io.Reader
 		return err
 	}
 	defer store.Close()
-	if err := store.Bind(ctx, queue); err != nil {
-		return err
+	if err := bindInTime(ctx, store, queue); err != nil {
+		return fmt.Errorf("%w; nothing was queued", err)
 	}
 	if err := store.PutAll(ctx, queue.Queues[0], messages); err != nil {
 		return fmt.Errorf("%w; nothing was queued", err)
 	}
 	a.printMessage("%s in the queue of %s, in %s.", messageCount(len(messages), "is", "are"), p.Identity, filepath.Dir(path))
 	return store.Close()
+}
+
+// maxBindTime bounds the wait for the transaction that binds a peer's queue. On a disk that is completely full, the
+// store would try again until there is room.
+const maxBindTime = 5 * time.Second
+
+// bindInTime binds a peer's queue. If that takes longer than maxBindTime, it returns an error with the reason.
+func bindInTime(ctx context.Context, store *embedded.Store, queue broker.PeerBinding) error {
+	limited, cancel := context.WithTimeout(ctx, maxBindTime)
+	defer cancel()
+	err := store.Bind(limited, queue)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		err = cmp.Or(store.Health(), errors.New("the message store can not be written"))
+		err = fmt.Errorf("not written within %v: %w", maxBindTime, err)
+	}
+	return err
 }
 
 // readMessages reads and checks messages, one on each line.

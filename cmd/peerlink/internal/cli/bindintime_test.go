@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+	"testing"
+	"time"
+
+	"peerlink/broker"
+	"peerlink/broker/embedded"
+	"peerlink/node/nodetest"
+	"peerlink/node/nodetype"
+)
+
+// A peer's queue that cannot be bound, as on a disk that is completely full, is an error within
+// seconds: "send" does not wait until it can be.
+func TestBindInTime(t *testing.T) {
+	d := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234").Dir
+	path := storePath(t.TempDir())
+	s, err := openStore(d, path, embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	queue := broker.PeerBinding{PeerID: "p", Exchange: "x", Fanout: true, Queues: []string{"q"}}
+	if err := bindInTime(t.Context(), s, queue); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	other, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	defer other.ExecContext(context.Background(), "ROLLBACK")
+	start := time.Now()
+	if err := bindInTime(t.Context(), s, queue); err == nil || !strings.Contains(err.Error(), "not written within") {
+		t.Errorf("got %v, want an error that says that it was not written", err)
+	}
+	if took := time.Since(start); took > 3*maxBindTime {
+		t.Errorf("it took %v", took)
+	}
+}
