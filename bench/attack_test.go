@@ -22,35 +22,31 @@ import (
 )
 
 const (
-	// attackRounds are those of one operation.
+	// attackRounds is the number of rounds of one benchmark operation.
 	attackRounds = 5
-	// attackTime is how long messages are counted in a round, undisturbed and again
-	// under attack.
+	// attackTime is how long messages are counted in a round, without the attack and
+	// again with it.
 	attackTime = 1500 * time.Millisecond
 )
 
-// BenchmarkUnderAttack carries messages of an honest peer to a node, undisturbed
-// and, in turn with that, while the node is attacked. What counts is the part of
-// the throughput that is left: the smallest, the median and the largest of the
-// rounds are reported.
+// BenchmarkUnderAttack measures the throughput of an honest peer's messages to a node,
+// alternately without and with an attack on the node, and reports the ratio of both: the
+// smallest, the median and the largest of all rounds.
 //
-// Attackers have machines of their own in real life. Here they are a process of
-// its own, which keeps to one half of the CPUs, and both nodes to the other half.
-// (With one CPU, and on systems where that can not be done, a line says so.) They
-// keep to fixed rates. Reported is how often in a second they had the effect that
-// they wanted, and the benchmark fails if that was not nearly as often as they were
-// to: an attack that has not taken place would look like resilience. A node that
-// holds off a flood takes nothing of it: of that the connections are reported on
-// which it presses.
+// The attackers run in a process of their own on one half of the CPUs, and both nodes on
+// the other half, as if the attackers had other machines. (A line says so where that is not
+// possible.) They attack at fixed rates. For each kind of attack, the benchmark reports how
+// many attacks per second had the intended effect, and it fails if these are far fewer than
+// intended. For a flood of messages, which the node holds off, it reports how many
+// connections try to send.
 //
-// On a machine that does much else the throughput says little, and "cpus" more: how
-// many processors the nodes were busy with the attack. 0.2 of the one processor that
-// both nodes have on a machine with two would leave 0.8 of the throughput.
+// On a busy machine the throughput says little. The metric "cpus" is more reliable: how
+// many processors the nodes used for the attack. On a machine with two CPUs, both nodes have
+// one together; 0.2 cpus would leave 0.8 of the throughput.
 //
-// In "filling" the peer that floods has not filled its quota yet. Until it has, it
-// is a peer with much to say, and what keeps it from the share of others is the rate
-// of all peers, which is the one that a service has unless told otherwise. Elsewhere
-// there is none, so that the honest peer uses all that the CPUs have.
+// In "filling", the peer that floods has not filled its quota. Until it has, only the
+// default rate of each peer limits its share. In all other cases there is no such rate, so
+// that the honest peer uses all CPUs of the nodes.
 func BenchmarkUnderAttack(b *testing.B) {
 	const small, endless = 16 << 20, 1 << 40
 	for _, bb := range []struct {
@@ -58,7 +54,7 @@ func BenchmarkUnderAttack(b *testing.B) {
 		quota int64 // of each peer
 		rate  int   // of each peer
 		kinds []string
-		// oneAddress says that attackers and peer have the same address.
+		// oneAddress is set if the attackers have the peer's source address.
 		oneAddress bool
 	}{
 		{"handshakes", small, 0, []string{"strangers", "chains"}, false},
