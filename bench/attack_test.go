@@ -72,7 +72,7 @@ func BenchmarkUnderAttack(b *testing.B) {
 			if bb.quota == small && slices.Contains(bb.kinds, "flood") {
 				f.fillQuota(enemy)
 			}
-			f.carry() // everything has been used once
+			f.carry() // warm-up
 			f.drain()
 			calm := runtime.NumGoroutine()
 			var free, attacked, ratios, freeTime, attackedTime, cost []float64
@@ -112,7 +112,7 @@ func BenchmarkUnderAttack(b *testing.B) {
 // attackCounts sums up the attacks of all rounds.
 type attackCounts struct {
 	sums     []attackCount
-	pressing []float64 // connections of the flood, in each round
+	pressing []float64 // number of connections of the flood, in each round
 }
 
 func (ls *attackCounts) add(list []attackCount, pressing int) {
@@ -131,7 +131,7 @@ func (ls *attackCounts) report(b *testing.B) {
 	for _, l := range ls.sums {
 		b.ReportMetric(float64(l.Landed)/l.During.Seconds(), l.Name+"/s")
 		if float64(l.Landed) < 0.7*l.Meant {
-			b.Errorf("%s: %d attacks have landed, %.0f were meant to: the figures do not show what it does", l.Name, l.Landed, l.Meant)
+			b.Errorf("%s: %d attacks succeeded, %.0f were intended: the results do not show the effect of the attack", l.Name, l.Landed, l.Meant)
 		}
 		if l.Name != "flood" {
 			continue
@@ -139,22 +139,23 @@ func (ls *attackCounts) report(b *testing.B) {
 		least := slices.Min(ls.pressing)
 		b.ReportMetric(least, "flood-conns")
 		if least < floodConns {
-			b.Errorf("flood: it had only %v of %d connections", least, floodConns)
+			b.Errorf("flood: only %v of %d connections were open", least, floodConns)
 		}
 	}
 }
 
-// field is where attacks take place.
+// attackedNode is a node that is attacked, with its honest peer and the peers that
+// attack it.
 type attackedNode struct {
 	b                 *testing.B
 	authority, honest *linktest.Node
-	bad               map[string]*linktest.Node
+	bad               map[string]*linktest.Node // peers that attack, by the kind of attack
 	list              []broker.Outgoing
-	put               uint64 // messages into the queue of the honest peer
+	put               uint64 // number of messages put into the queue of the honest peer
 }
 
-// newField starts a node with an embedded store, which gives each peer the quota, and
-// its honest peer.
+// newAttackedNode starts a node with an embedded store, in which each peer has the given
+// quota, and its honest peer.
 func newAttackedNode(b *testing.B, quota int64, rate int) *attackedNode {
 	b.Helper()
 	f := newAttackedNodeOn(b, linktest.EmbeddedWith(embedded.Options{PeerQuota: quota}), rate)
@@ -162,7 +163,8 @@ func newAttackedNode(b *testing.B, quota int64, rate int) *attackedNode {
 	return f
 }
 
-// newFieldOn starts a node with the given broker, and its honest peer.
+// newAttackedNodeOn starts a node with the given broker, and its honest peer. rate is the
+// maximum message rate of each peer; 0 means no limit.
 func newAttackedNodeOn(b *testing.B, on linktest.BrokerSetup, rate int) *attackedNode {
 	b.Helper()
 	f := &attackedNode{
@@ -177,18 +179,19 @@ func newAttackedNodeOn(b *testing.B, on linktest.BrokerSetup, rate int) *attacke
 		nodetest.Peer(b, f.authority.Node, f.bad[name].Node)
 	}
 	f.authority.Config.MaxRate = rate
-	// Connections of attackers that are gone are to be noticed between rounds.
+	// Short heart-beats let the node detect between rounds that attackers have disconnected.
 	f.authority.Config.HeartBeat = stomp.HeartBeat{Send: 200 * time.Millisecond, Receive: stomp.DefaultReceive}
 	f.authority.Start()
 	f.honest.Start()
 	f.list = messages(b, f.honest, f.authority)
-	f.honest.Put(f.authority, f.list[0]) // there is a link
+	f.honest.Put(f.authority, f.list[0]) // its confirmation shows that the link is up
 	f.put = 1
 	f.drain()
 	return f
 }
 
-// application takes the messages of the honest peer, and no others.
+// application takes the messages of the honest peer out of the inbox, and leaves all
+// others there.
 func (f *attackedNode) application() {
 	sub := f.authority.Store.Subscribe(f.authority.Identity().Type.Inbox())
 	defer sub.Close()
@@ -209,9 +212,9 @@ func (f *attackedNode) application() {
 	}
 }
 
-// carry carries messages for [attackTime]. It returns how many have been confirmed
-// to the honest peer in a second, and the microseconds of processor time that both
-// nodes have used for each.
+// carry sends messages from the honest peer to the node for [attackTime]. It returns the
+// number of messages per second that have been confirmed to the honest peer, and the
+// processor time per message that both nodes have used, in microseconds.
 func (f *attackedNode) carry() (perSecond, used float64) {
 	f.b.Helper()
 	first, start, before := f.confirmed(), time.Now(), processorTime()
@@ -240,11 +243,12 @@ func (f *attackedNode) drain() {
 	})
 }
 
-// confirmed returns how many messages of the honest peer have been confirmed to it.
+// confirmed returns the number of messages that have been confirmed to the honest peer.
 func (f *attackedNode) confirmed() uint64 { return f.honest.Service.Status().Peers[0].Counts.Confirmed }
 
-// roundTrips lets the honest peer send messages for [attackTime], each when the one
-// before is confirmed. It returns how long each took, in milliseconds.
+// roundTrips sends messages from the honest peer for [attackTime], each of them after the
+// previous one has been confirmed. It returns the time from the sending of each message to
+// its confirmation, in milliseconds.
 func (f *attackedNode) roundTrips() (took []float64) {
 	f.b.Helper()
 	for start := time.Now(); time.Since(start) < attackTime; {
@@ -262,7 +266,8 @@ func (f *attackedNode) roundTrips() (took []float64) {
 	return took
 }
 
-// connectionsOf returns how many connections a bad peer has with the node.
+// connectionsOf returns the number of connections that the named bad peer has with the
+// node.
 func (f *attackedNode) connectionsOf(name string) int {
 	for _, p := range f.authority.Service.Status().Peers {
 		if p.ID == f.bad[name].Identity().ID {
@@ -272,7 +277,8 @@ func (f *attackedNode) connectionsOf(name string) int {
 	return 0
 }
 
-// fillQuota lets a peer flood the node until nothing more is taken from it.
+// fillQuota lets a peer flood the node until its quota is full, so that the node accepts no
+// more messages from it.
 func (f *attackedNode) fillQuota(enemy *helperProcess) {
 	f.b.Helper()
 	enemy.command("begin", new(any))
@@ -285,7 +291,7 @@ func (f *attackedNode) fillQuota(enemy *helperProcess) {
 	enemy.command("end", new(any))
 }
 
-// attackSettings is what the attackers have to know.
+// attackSettings returns the settings of the attackers.
 func (f *attackedNode) attackSettings(kinds []string, oneAddress bool) *attackSettings {
 	f.b.Helper()
 	s := &attackSettings{Addr: f.authority.Addr, Kinds: kinds, OneAddress: oneAddress, Peers: make(map[string]credentials)}
@@ -298,8 +304,8 @@ func (f *attackedNode) attackSettings(kinds []string, oneAddress bool) *attackSe
 		if name != "flood" {
 			continue
 		}
-		// As its service would translate it: from an account of the subnet that it
-		// has been given.
+		// The message as the peer's service would translate it: the account is in the
+		// peer's subnet.
 		subnet, err := strconv.ParseUint(p.Subnet, 16, 64)
 		if err != nil {
 			f.b.Fatal(err)
@@ -313,8 +319,9 @@ func (f *attackedNode) attackSettings(kinds []string, oneAddress bool) *attackSe
 	return s
 }
 
-// awaitCalm waits until nothing of an attack goes on any more: until there are
-// about as many goroutines as before.
+// awaitAttackEnd waits until the node has finished all work that an attack has caused: until
+// the number of goroutines is at most a quarter larger than calm, the number before the
+// attacks.
 func (f *attackedNode) awaitAttackEnd(calm int) {
 	f.b.Helper()
 	linktest.Eventually(f.b, "the end of the attack", func() error {

@@ -25,12 +25,12 @@ import (
 	"peerlink/node/pki"
 )
 
-// attackSettings is what the attackers know.
+// attackSettings are the settings of the attackers.
 type attackSettings struct {
-	Addr  string   // of the node that they attack
-	Kinds []string // what they do: names in attacks
-	// OneAddress says that they have the address of the honest peer, as behind a load
-	// balancer. Otherwise each kind has its own.
+	Addr  string   // of the attacked node
+	Kinds []string // the kinds of attack to run: keys of attacks
+	// OneAddress is set if the attackers have the source address of the honest peer, as
+	// behind a load balancer. Otherwise each kind of attack has an address of its own.
 	OneAddress bool
 	Peers      map[string]credentials
 	Message    []byte // a body that Peers["flood"] may send
@@ -42,9 +42,9 @@ type credentials struct {
 	PeerCert          []byte
 }
 
-// attackKind is something that attackers do, again and again.
+// attackKind is a kind of attack.
 type attackKind struct {
-	perSecond int // how often it is meant to succeed; 0: as often as it can
+	perSecond int // the intended number of successful attacks per second; 0: as many as possible
 	do        func(*attacker, context.Context) error
 }
 
@@ -57,32 +57,33 @@ var attacks = map[string]attackKind{
 	"flood":     {0, (*attacker).flood},
 }
 
-// attacker does one kind of attack.
+// attacker runs attacks of one kind.
 type attacker struct {
 	attackKind
 	name   string
 	known  *attackSettings
 	dialer net.Dialer
-	landed atomic.Uint64 // how often it has had the effect on the node that it is meant to have
+	landed atomic.Uint64 // number of attacks that have had the intended effect on the node
 }
 
-// attackCount is how often an attack has succeeded.
+// attackCount is the number of successful attacks of one kind.
 type attackCount struct {
 	Name   string
 	Landed uint64
-	Meant  float64 // 0 if there is no number of which this could be told
+	Meant  float64 // the intended number; 0 if the kind has no fixed rate
 	During time.Duration
 }
 
-// attackRun is all attacks that are running.
+// attackRun is a set of attacks that run at the same time.
 type attackRun struct {
 	all   []*attacker
 	stop  context.CancelFunc
-	ended chan error // gets the result of each
-	since time.Time
+	ended chan error // receives the result of each attacker
+	since time.Time  // when counting began
 }
 
-// attackers is the helper process that attacks a node.
+// attackers is the helper process that attacks a node. On the command "begin" it starts the
+// attacks; on any other command it ends them and answers with their attackCounts.
 func attackers(settings json.RawMessage) (func(string) (any, error), error) {
 	known := new(attackSettings)
 	if err := json.Unmarshal(settings, known); err != nil {
@@ -105,7 +106,7 @@ func startAttacks(known *attackSettings) *attackRun {
 	for i, name := range known.Kinds {
 		a := &attacker{attackKind: attacks[name], name: name, known: known}
 		if runtime.GOOS == "linux" && !known.OneAddress { // other systems have one address on loopback
-			// Each from elsewhere: else one would be in the other's way.
+			// With separate source addresses, the kinds of attack do not impede each other.
 			a.dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i))}
 		}
 		s.all = append(s.all, a)
@@ -114,14 +115,14 @@ func startAttacks(known *attackSettings) *attackRun {
 	return s
 }
 
-// underWay waits until each attack has done what it does in a second. From then
-// on it is counted.
+// awaitStart waits until each attacker has had as many successful attacks as are intended
+// per second, or one if it has no fixed rate. Then it begins to count them from zero.
 func (s *attackRun) awaitStart() error {
 	deadline := time.Now().Add(30 * time.Second)
 	for _, a := range s.all {
 		for a.landed.Load() < uint64(max(1, a.perSecond)) {
 			if time.Now().After(deadline) {
-				return fmt.Errorf("%s: %d of %d attacks have landed", a.name, a.landed.Load(), a.perSecond)
+				return fmt.Errorf("%s: %d of %d attacks have succeeded", a.name, a.landed.Load(), a.perSecond)
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
@@ -133,7 +134,7 @@ func (s *attackRun) awaitStart() error {
 	return nil
 }
 
-// lift ends all attacks.
+// end ends all attacks, and returns how many of each kind have succeeded.
 func (s *attackRun) end() (list []attackCount, err error) {
 	during := time.Since(s.since)
 	for _, a := range s.all {
@@ -146,12 +147,12 @@ func (s *attackRun) end() (list []attackCount, err error) {
 	return list, err
 }
 
-// mostAtOnce is how many actions of one attacker run at once.
+// mostAtOnce is the maximum number of concurrent attacks of one attacker.
 const mostAtOnce = 64
 
-// every does something as many times a second as the attack is meant to, until ctx
-// ends. An action that takes long delays no other, and what is late, because others
-// had the processor, is made up for.
+// every calls do at the rate a.perSecond until ctx ends. Calls run concurrently, so that a
+// slow call does not delay the others. Calls that are late because the processor was busy
+// are made up for.
 func (a *attacker) every(ctx context.Context, do func(ctx context.Context) (landed bool)) {
 	pause := time.Second / time.Duration(a.perSecond)
 	places := make(chan struct{}, mostAtOnce)
@@ -177,14 +178,15 @@ func (a *attacker) every(ctx context.Context, do func(ctx context.Context) (land
 	}
 }
 
-// handshake connects, and shows the certificates whatever authorities the node
-// names. The connection ends with ctx.
+// handshake connects to the node and performs a TLS handshake with the given certificate,
+// even if the node's certificate request does not name its issuer. The connection is closed
+// when ctx ends.
 func (a *attacker) handshake(ctx context.Context, shown *tls.Certificate) (*tls.Conn, error) {
 	tcp, err := a.dialer.DialContext(ctx, "tcp", a.known.Addr)
 	if err != nil {
 		return nil, err
 	}
-	if err := tcp.(*net.TCPConn).SetLinger(0); err != nil { // nothing of an attack remains when it ends
+	if err := tcp.(*net.TCPConn).SetLinger(0); err != nil { // close with a reset, so that no data is in transit after the end of the attack
 		return nil, err
 	}
 	context.AfterFunc(ctx, func() { tcp.Close() })
@@ -200,8 +202,8 @@ func (a *attacker) handshake(ctx context.Context, shown *tls.Certificate) (*tls.
 	return conn, nil
 }
 
-// refused reports whether the node has read the certificates, and did not like them.
-// In TLS 1.3 the client learns of that when it reads.
+// refused reports whether the node has rejected the certificates with a TLS alert. In TLS
+// 1.3 the client receives the alert when it reads from the connection.
 func (a *attacker) refused(ctx context.Context, shown *tls.Certificate) bool {
 	conn, err := a.handshake(ctx, shown)
 	if err == nil {
@@ -212,7 +214,7 @@ func (a *attacker) refused(ctx context.Context, shown *tls.Certificate) bool {
 	return errors.As(err, &alert) && alert.Op == "remote error"
 }
 
-// strangers shows a certificate that the node does not know the issuer of.
+// strangers presents a certificate whose issuer is unknown to the node.
 func (a *attacker) strangers(ctx context.Context) error {
 	pair, err := tls.LoadX509KeyPair(a.known.Peers["garbage"].CertFile, a.known.Peers["garbage"].KeyFile)
 	if err != nil {
@@ -222,9 +224,9 @@ func (a *attacker) strangers(ctx context.Context) error {
 	return nil
 }
 
-// chains shows, in turn, a chain that is almost as large as what is looked at, with
-// large keys and many names, and one of many certificates that is almost as large
-// as what TLS takes.
+// chains presents two certificate chains alternately: one with large keys and many names,
+// almost as large as the largest chain that the node examines, and one of many certificates,
+// almost as large as the largest chain that TLS accepts.
 func (a *attacker) chains(ctx context.Context) error {
 	large, err := chain(9, 6<<10)
 	if err != nil {
@@ -241,8 +243,9 @@ func (a *attacker) chains(ctx context.Context) error {
 	return nil
 }
 
-// chain makes a server certificate, and behind it so many certificates of
-// authorities with about so many bytes of names in each.
+// chain makes a chain of a server certificate and the given number of CA certificates. Each
+// certificate contains about names bytes of DNS names. If names is not 0, the CA
+// certificates have large RSA keys.
 func chain(authorities, names int) (*tls.Certificate, error) {
 	key, err := pki.GenerateKey(pki.P256)
 	if err != nil {
@@ -277,7 +280,7 @@ func chain(authorities, names int) (*tls.Certificate, error) {
 	return made, nil
 }
 
-// silence opens connections that say nothing, and holds 1,000.
+// silence opens connections on which it sends nothing, and keeps the 1,000 newest open.
 func (a *attacker) silence(ctx context.Context) error {
 	held := make(chan net.Conn, 1000)
 	a.every(ctx, func(ctx context.Context) bool {
@@ -304,7 +307,7 @@ func (a *attacker) silence(ctx context.Context) error {
 	return nil
 }
 
-// shown is what a bad peer shows.
+// certificateOf returns the certificate chain and the key of the named bad peer.
 func (a *attacker) certificateOf(peer string) (*tls.Certificate, error) {
 	p := a.known.Peers[peer]
 	pair, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile)
@@ -312,7 +315,8 @@ func (a *attacker) certificateOf(peer string) (*tls.Certificate, error) {
 	return &pair, err
 }
 
-// session connects as a bad peer, and opens a session.
+// session connects to the node with the certificate of a bad peer, and opens a STOMP
+// session.
 func (a *attacker) session(ctx context.Context, shown *tls.Certificate) (*tls.Conn, error) {
 	conn, err := a.handshake(ctx, shown)
 	if err != nil {
@@ -330,7 +334,7 @@ func (a *attacker) session(ctx context.Context, shown *tls.Certificate) (*tls.Co
 	return conn, conn.SetDeadline(time.Time{})
 }
 
-// slowLoris sends a byte of a frame now and then on 5 connections.
+// slowLoris sends single bytes of a frame at intervals on 5 connections.
 func (a *attacker) slowLoris(ctx context.Context) error {
 	shown, err := a.certificateOf("loris")
 	if err != nil {
@@ -363,7 +367,7 @@ func (a *attacker) slowLoris(ctx context.Context) error {
 	return nil
 }
 
-// garbage opens sessions, and sends what is no message.
+// garbage opens sessions, and sends an invalid message in each.
 func (a *attacker) garbage(ctx context.Context) error {
 	shown, err := a.certificateOf("garbage")
 	if err != nil {
@@ -383,11 +387,11 @@ func (a *attacker) garbage(ctx context.Context) error {
 	return nil
 }
 
-// floodConns is on how many connections a peer floods the node: as many as it may
-// have.
+// floodConns is the number of connections on which a peer floods the node: the maximum that
+// the node permits.
 const floodConns = 10
 
-// flood sends valid messages, as fast as they are taken.
+// flood sends valid messages as fast as the node reads them.
 func (a *attacker) flood(ctx context.Context) error {
 	shown, err := a.certificateOf("flood")
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package bench measures the whole way of a message, side by side with the
-// limits that it has: run all of it in one go, and compare the figures of one
-// run with each other only.
+// Package bench measures the throughput of the whole path of a message, and of
+// its single steps, which set the limits of the whole. Run all benchmarks
+// together, and compare only results of the same run.
 //
 //	go test -run '^$' -bench . ./bench
 package bench
@@ -20,7 +20,7 @@ import (
 
 const batch = 1000
 
-// messages makes a batch of messages of a usual size.
+// messages makes a batch of messages of a typical size.
 func messages(b *testing.B, from, to *linktest.Node) []broker.Outgoing {
 	b.Helper()
 	list := make([]broker.Outgoing, batch)
@@ -30,20 +30,20 @@ func messages(b *testing.B, from, to *linktest.Node) []broker.Outgoing {
 	return list
 }
 
-// rate reports how many messages were handled in a second.
+// rate reports the number of messages per second as a metric of b.
 func rate(b *testing.B, n int) {
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "msg/s")
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkEmbeddedPath carries messages from the queue of one node to the
-// inbox of another, over real TLS: both nodes, with both stores, in this one
+// BenchmarkEmbeddedPath measures the transfer of messages from the queue of one
+// node to the inbox of another over TLS. Both nodes and their stores run in this
 // process. An operation is a batch of 1,000 messages.
 func BenchmarkEmbeddedPath(b *testing.B) {
 	authority, agent := linktest.Pair(b, nodetype.CreditorsAgent)
 	list := messages(b, authority, agent)
 	inbox := agent.Identity().Type.Inbox()
-	authority.Put(agent, list[:1]...) // the link is up
+	authority.Put(agent, list[:1]...) // its arrival shows that the link is up
 	waitTotal(b, agent.Store, inbox, 1)
 	b.ResetTimer()
 	for range b.N {
@@ -56,8 +56,8 @@ func BenchmarkEmbeddedPath(b *testing.B) {
 	rate(b, b.N*batch)
 }
 
-// BenchmarkStorePut is the limit of the receiving side: putting messages into
-// a store, everything on disk.
+// BenchmarkStorePut measures how fast messages are stored on disk, which limits
+// the receiving side.
 func BenchmarkStorePut(b *testing.B) {
 	store := openStore(b)
 	list := make([]*broker.Incoming, batch)
@@ -92,8 +92,8 @@ func BenchmarkStorePut(b *testing.B) {
 	rate(b, b.N*batch)
 }
 
-// BenchmarkStoreTake is the limit of the sending side: taking messages out of
-// a store and removing them.
+// BenchmarkStoreTake measures how fast messages are taken out of a store and
+// removed from it, which limits the sending side.
 func BenchmarkStoreTake(b *testing.B) {
 	store := openStore(b)
 	ctx := context.Background()
@@ -140,7 +140,8 @@ func openStore(b *testing.B) *embedded.Store {
 	return store
 }
 
-// waitTotal waits until so many messages have ever been put into the inbox.
+// waitTotal waits until at least total messages have been put into the inbox
+// in total, including messages that have been taken out of it.
 func waitTotal(b *testing.B, store *embedded.Store, inbox string, total uint64) {
 	b.Helper()
 	deadline := time.Now().Add(time.Minute + time.Duration(total)*time.Millisecond)

@@ -12,21 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cpus are CPUs that a process keeps to; nil stands for all.
+// cpus is the set of CPUs on which a process runs; nil stands for all CPUs.
 type cpus = *unix.CPUSet
 
-// halves divides the CPUs that this process may use between what is measured and
-// those who have machines of their own in real life. Both are nil if there is no
-// way to do that.
+// halves divides the CPUs that this process may use between the measured nodes and the
+// processes that would run on other machines in production. Both results are nil if the CPUs
+// cannot be divided.
 func halves(b *testing.B) (measured, others cpus) {
 	b.Helper()
 	all := new(unix.CPUSet)
 	if err := unix.SchedGetaffinity(0, all); err != nil {
-		b.Logf("processors are shared with what is not measured: %v", err)
+		b.Logf("the measured nodes share their CPUs with other processes: %v", err)
 		return nil, nil
 	}
 	if all.Count() < 2 {
-		b.Log("processors are shared with what is not measured: there is one only")
+		b.Log("the measured nodes share their CPUs with other processes: there is only one CPU")
 		return nil, nil
 	}
 	measured, others = new(unix.CPUSet), new(unix.CPUSet)
@@ -43,7 +43,7 @@ func halves(b *testing.B) (measured, others cpus) {
 	return measured, others
 }
 
-// startOn starts a process that keeps to the given CPUs.
+// startOn starts a process that runs only on the given CPUs.
 func startOn(set cpus, c *exec.Cmd) error {
 	if set == nil {
 		return c.Start()
@@ -62,7 +62,7 @@ func startOn(set cpus, c *exec.Cmd) error {
 	return c.Start()
 }
 
-// keepTo makes this process keep to the given CPUs until b ends.
+// keepTo restricts this process to the given CPUs until b ends.
 func keepTo(b *testing.B, set cpus) {
 	b.Helper()
 	if set == nil {
@@ -84,9 +84,9 @@ func keepTo(b *testing.B, set cpus) {
 	})
 }
 
-// moveThreads moves all threads of this process. A thread begins where the one is
-// that has made it, so those that came meanwhile are looked for, until there are
-// none.
+// moveThreads restricts all threads of this process to the given CPUs. A new thread inherits
+// the CPUs of its creator, so moveThreads lists the threads repeatedly until it finds none
+// that it has to move.
 func moveThreads(set cpus) error {
 	for moved := -1; moved != 0; {
 		threads, err := os.ReadDir("/proc/self/task")
@@ -112,7 +112,7 @@ func moveThreads(set cpus) error {
 	return nil
 }
 
-// processorTime is what this process has used.
+// processorTime returns the processor time that this process has used.
 func processorTime() time.Duration {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {

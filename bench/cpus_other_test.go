@@ -12,7 +12,7 @@ type cpus = *struct{}
 
 func halves(b *testing.B) (measured, others cpus) {
 	b.Helper()
-	b.Log("processors are shared with what is not measured: on this system a process can not be kept to some of them")
+	b.Log("the measured nodes share their CPUs with other processes: this system cannot restrict a process to some CPUs")
 	return nil, nil
 }
 

@@ -12,12 +12,13 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// helperProcessVariable is the environment variable with the name of the helper process that
-// this binary is, if a benchmark has started it as one, on other CPUs.
+// helperProcessVariable is the environment variable with the name of the helper process as
+// which this binary runs. It is set if a benchmark has started the binary, on other CPUs.
 const helperProcessVariable = "PEERLINK_BENCH_HELPER"
 
-// helperProcesses are the helper processes by name. Each gets its settings, and then
-// commands, which it answers when it has executed them.
+// helperProcesses maps the name of each helper process to the function that is called with
+// its settings. That function returns the function which executes each command and returns
+// the answer to it.
 var helperProcesses = map[string]func(settings json.RawMessage) (execute func(command string) (answer any, err error), err error){
 	"attackers": attackers,
 	"peers":     peersProcess,
@@ -34,8 +35,8 @@ func TestMain(m *testing.M) {
 	os.Exit(rabbittest.Run(m))
 }
 
-// runHelperProcess executes commands until there are no more: at the latest when the
-// benchmark ends, for whatever reason.
+// runHelperProcess executes the commands that it reads from in until the end of in. The
+// operating system closes in when the benchmark process ends, for whatever reason.
 func runHelperProcess(name string, in io.Reader, out io.Writer) error {
 	commands, answers := json.NewDecoder(bufio.NewReader(in)), json.NewEncoder(out)
 	var settings json.RawMessage
@@ -63,7 +64,7 @@ func runHelperProcess(name string, in io.Reader, out io.Writer) error {
 	}
 }
 
-// helperProcess is a helper process, as its benchmark sees it.
+// helperProcess is the handle of a helper process in the benchmark that has started it.
 type helperProcess struct {
 	b        *testing.B
 	name     string
@@ -101,7 +102,8 @@ func startHelperProcess(b *testing.B, name string, on cpus, settings any) *helpe
 	return p
 }
 
-// command sends a command to the process, and returns its answer.
+// command sends a command to the process, and stores its answer in the value that answer
+// points to.
 func (p *helperProcess) command(command string, answer any) {
 	p.b.Helper()
 	if err := p.commands.Encode(command); err != nil {

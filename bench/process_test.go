@@ -12,7 +12,7 @@ import (
 	"peerlink/link/linktest"
 )
 
-// build makes the real binary, and returns its file.
+// build builds the peerlink binary, and returns its path.
 func build(b *testing.B) string {
 	b.Helper()
 	binary := filepath.Join(b.TempDir(), "peerlink")
@@ -27,14 +27,15 @@ func build(b *testing.B) string {
 	return binary
 }
 
-// process is a "peerlink serve" of its own.
+// process is a "peerlink serve" process.
 type process struct {
 	b   *testing.B
 	cmd *exec.Cmd
 	log bytes.Buffer
 }
 
-// serve runs a service of a node on the nodes of RabbitMQ.
+// serve starts a "peerlink serve" process for the node n, with the RabbitMQ nodes at the
+// given URLs.
 func serve(b *testing.B, binary string, n *linktest.Node, listen string, urls []string, queueType string) *process {
 	b.Helper()
 	p := &process{b: b, cmd: exec.Command(binary, "-C", n.Path(), "serve", "--listen", listen, "--server-cert", n.CertFile, "--server-key", n.KeyFile)}
@@ -56,8 +57,8 @@ func serve(b *testing.B, binary string, n *linktest.Node, listen string, urls []
 	return p
 }
 
-// stop ends the service in good order. It returns the microseconds of processor
-// time that it has used.
+// stop ends the service with an interrupt signal. It returns the processor time that the
+// service has used, in microseconds.
 func (p *process) stop() float64 {
 	p.b.Helper()
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {

@@ -21,27 +21,30 @@ import (
 	"peerlink/smp"
 )
 
-// rabbitCount is how many messages go through RabbitMQ in each round.
+// rabbitCount is the number of messages that are moved through RabbitMQ in each
+// part of a round.
 const rabbitCount = 30_000
 
-// BenchmarkRabbitMQPath carries messages from a full queue of one node to the
-// inbox of another, through two "peerlink serve" processes and one RabbitMQ
-// for both. In turn with that, the same messages go from the same queue to the
-// same inbox in a bare loop with the same AMQP library: that is the limit which
-// RabbitMQ and the library set, without a link in between. An operation is a
-// round of both; the medians are reported. Several rounds:
+// BenchmarkRabbitMQPath measures the transfer of messages from a full queue of
+// one node to the inbox of another, through two "peerlink serve" processes that
+// use the same RabbitMQ. It alternates this with a bare loop that moves the same
+// messages from the same queue to the same inbox with the same AMQP library but
+// without a link: its throughput is the limit set by RabbitMQ and the library.
+// An operation is one round of both; the benchmark reports the medians of all
+// rounds. To run several rounds:
 //
 //	go test -run '^$' -bench RabbitMQPath -benchtime 5x ./bench
 //
 // Throughput is counted from the first message in the inbox to the last.
-// Processor time is all that a process has used, from its start to its end.
+// Processor time is the total that a process has used from its start to its end.
 func BenchmarkRabbitMQPath(b *testing.B) {
 	newQueues(b, []string{rabbittest.Get(b).URL()}, 1, "").compare()
 }
 
-// BenchmarkRabbitMQCluster is like [BenchmarkRabbitMQPath] on a cluster of three nodes
-// with quorum queues. One, two or three services share as many queues of the sending
-// node; there are as many bare loops. It is skipped unless PEERLINK_TEST_CLUSTER is set.
+// BenchmarkRabbitMQCluster is like [BenchmarkRabbitMQPath], but on a cluster of three nodes
+// with quorum queues. The sending node has one, two or three queues, and the same number of
+// services; the number of bare loops is also the same. The benchmark is skipped unless
+// PEERLINK_TEST_CLUSTER is set.
 func BenchmarkRabbitMQCluster(b *testing.B) {
 	if os.Getenv("PEERLINK_TEST_CLUSTER") == "" {
 		b.Skip("skipped: a cluster of RabbitMQ (PEERLINK_TEST_CLUSTER=1)")
@@ -63,13 +66,13 @@ func BenchmarkRabbitMQCluster(b *testing.B) {
 	}
 }
 
-// BenchmarkRabbitMQFlood measures how long a message of an honest peer takes to be
-// confirmed by a node with RabbitMQ, undisturbed and, in turn with that, while another
-// peer floods the node on all its connections, without a limit of its rate.
+// BenchmarkRabbitMQFlood measures the time until a node with RabbitMQ confirms a message of
+// an honest peer, alternately without a flood and while another peer floods the node on all
+// its connections without a rate limit.
 func BenchmarkRabbitMQFlood(b *testing.B) {
 	f := newAttackedNodeOn(b, linktest.RabbitMQ, 0)
 	enemy := startHelperProcess(b, "attackers", nil, f.attackSettings([]string{"flood"}, false))
-	f.roundTrips() // everything has been used once
+	f.roundTrips() // warm-up
 	var free, flooded []float64
 	var counts attackCounts
 	b.ResetTimer()
@@ -91,8 +94,8 @@ func BenchmarkRabbitMQFlood(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// compare moves the messages by bare loops and by services in turn, b.N times, and
-// reports the medians.
+// compare moves the messages alternately with bare loops and with services, b.N times each,
+// and reports the medians.
 func (q *queues) compare() {
 	b := q.b
 	binary := build(b)
@@ -137,8 +140,8 @@ func median(list []float64) float64 {
 	return (list[(len(list)-1)/2] + list[len(list)/2]) / 2
 }
 
-// queues are where the messages of a creditors agent wait for an accounting
-// authority, and where they arrive, in one RabbitMQ.
+// queues are the sending queues of a creditors agent and the inbox of an accounting
+// authority, its peer, in one RabbitMQ.
 type queues struct {
 	b         *testing.B
 	urls      []string // of the nodes of RabbitMQ
@@ -153,7 +156,7 @@ type queues struct {
 func newQueues(b *testing.B, urls []string, number int, queueType string) *queues {
 	b.Helper()
 	q := &queues{b: b, urls: urls, queueType: queueType}
-	elsewhere := func(testing.TB, *linktest.Node) {} // services are processes
+	elsewhere := func(testing.TB, *linktest.Node) {} // no broker here: the services run in other processes
 	q.to = linktest.NewOn(b, nodetype.AccountingAuthority, elsewhere)
 	q.from = linktest.NewOn(b, nodetype.CreditorsAgent, elsewhere)
 	nodetest.Peer(b, q.to.Node, q.from.Node)
@@ -211,7 +214,7 @@ func (q *queues) channel() *amqp.Channel {
 	return ch
 }
 
-// fill empties the inbox, and puts so many messages of 500 bytes into the queues.
+// fill empties the inbox, and puts count messages of about 500 bytes into the sending queues.
 func (q *queues) fill(count int) {
 	q.b.Helper()
 	_, err := q.ch.QueuePurge(q.inbox, false)
@@ -227,12 +230,12 @@ func (q *queues) fill(count int) {
 	}
 	for range count {
 		if c := <-confirms; !c.Ack {
-			q.b.Fatal("RabbitMQ has not taken a message")
+			q.b.Fatal("RabbitMQ has rejected a message")
 		}
 	}
 }
 
-// prepareTransfer makes the n-th message, of about 500 bytes.
+// prepareTransfer returns the body of the n-th message, of about 500 bytes.
 func prepareTransfer(n int) []byte {
 	const creditor = 0x000001_01_00000000
 	m := fmt.Sprintf(`{"type": "PrepareTransfer", "debtor_id": %d, "creditor_id": %d, "min_locked_amount": 1000, `+
@@ -242,9 +245,9 @@ func prepareTransfer(n int) []byte {
 	return []byte(m)
 }
 
-// move is the bare loop: it takes so many messages from a queue, publishes them
-// to the inbox as the link does, and acknowledges what has been confirmed. wait
-// returns when all is done.
+// move starts the bare loop: it takes count messages from a queue, publishes them to the
+// inbox as the link does, and acknowledges those that RabbitMQ has confirmed. The returned
+// function waits until all of them are acknowledged.
 func (q *queues) move(queue, count int) (wait func()) {
 	q.b.Helper()
 	connect := func() (*amqp.Connection, *amqp.Channel) {
@@ -257,7 +260,7 @@ func (q *queues) move(queue, count int) (wait func()) {
 	inConn, in := connect()
 	outConn, out := connect()
 	const inFlight = 2000
-	key := smp.RoutingKey(1, 2) // as long as all are: its length matters to RabbitMQ
+	key := smp.RoutingKey(1, 2) // as long as all routing keys: its length affects the speed of RabbitMQ
 	q.check(in.Qos(inFlight, 0, false))
 	q.check(out.Confirm(false))
 	confirms := out.NotifyPublish(make(chan amqp.Confirmation, 2*inFlight))
@@ -303,8 +306,8 @@ func (q *queues) move(queue, count int) (wait func()) {
 	}
 }
 
-// arrivalRate waits until so many messages are in the inbox, and returns how
-// many came in a second.
+// arrivalRate waits until count messages are in the inbox, and returns the number of
+// messages per second that arrived there.
 func (q *queues) arrivalRate(count int) float64 {
 	q.b.Helper()
 	deadline := time.Now().Add(2 * time.Minute)
@@ -327,8 +330,8 @@ func (q *queues) arrivalRate(count int) float64 {
 	}
 }
 
-// checkEmpty fails if messages have come back into a queue, because they were not
-// confirmed before their consumer ended.
+// checkEmpty fails the benchmark if a sending queue is not empty: RabbitMQ puts messages
+// back into their queue if they have not been acknowledged before their consumer ends.
 func (q *queues) checkEmpty() {
 	q.b.Helper()
 	for _, queue := range q.queues {
@@ -338,7 +341,8 @@ func (q *queues) checkEmpty() {
 	}
 }
 
-// length returns how many messages of a queue no consumer has.
+// length returns the number of messages in a queue that have not been delivered to a
+// consumer.
 func (q *queues) length(queue string) int {
 	q.b.Helper()
 	state, err := q.ch.QueueDeclarePassive(queue, true, false, false, false, nil)

@@ -22,29 +22,31 @@ import (
 )
 
 const (
-	// thousand is how many peers there are.
+	// thousand is the number of peers.
 	thousand = 1000
-	// outage is how long somebody is away.
+	// outage is how long the authority and its peers are disconnected.
 	outage = 5 * time.Second
 )
 
-// BenchmarkThousandPeers lets an accounting authority and a thousand peers lose
-// each other for some seconds, and find each other again: because all peers restart
-// at once, because the authority does, or because the network between them was away.
-// Each has a message for the other side. An operation is one time.
+// BenchmarkThousandPeers measures how an accounting authority and a thousand peers
+// reconnect after they have been disconnected for some seconds: because all peers
+// restart at the same time, because the authority restarts, or because the network
+// between them fails. Each side then has a message for the other in each queue. An
+// operation is one disconnection and reconnection.
 //
-// As in real life, the peers do not use the authority's processors: they are another
-// process, on the other half of the CPUs. They come from a thousand addresses, or all
-// from one, as behind NAT. (Only on Linux a machine has that many addresses.) With
-// "RSA" the authority has the kind of server key that the reference makes, with which
-// a handshake takes five times as long.
+// As in production, the peers do not use the authority's processors: they run in another
+// process, on the other half of the CPUs. They connect from a thousand addresses, or all
+// from one, as behind NAT. (Only Linux has enough loopback addresses.) In "RSA" the
+// authority has a server key of the kind that the reference implementation makes, with
+// which a handshake takes five times as long.
 //
-// Reported is how long it takes until all links are up in both directions, how many
-// handshakes the authority has begun in its busiest second, how many on both sides
-// have failed, the processor time that the authority has used, and all peers together,
-// and the most goroutines and memory of the authority. There is one more peer, which
-// does not restart. "waited-ms" is the longest that a message of it has waited to be
-// confirmed: where all others restart, it should notice little.
+// The benchmark reports the time until all links are up in both directions, the largest
+// number of handshakes that the authority has begun within a second, the number of failed
+// handshakes on both sides, the processor time used by the authority and by all peers
+// together, and the maximum numbers of goroutines and of bytes of memory of the authority.
+// One more peer, the honest peer, does not restart. "waited-ms" is the longest time that
+// one of its messages has waited for confirmation: a restart of all other peers should
+// hardly delay its messages.
 func BenchmarkThousandPeers(b *testing.B) {
 	linux := runtime.GOOS == "linux"
 	for _, bb := range []struct {
@@ -61,15 +63,15 @@ func BenchmarkThousandPeers(b *testing.B) {
 				b.Skip("skipped: this system has one address on loopback")
 			}
 			m := newPeersBenchmark(b, bb.apart, bb.key)
-			for _, loss := range []loss{
+			for _, d := range []disconnection{
 				{"peers restart", (*peersBenchmark).peersRestart},
 				{"authority restarts", (*peersBenchmark).authorityRestarts},
 				{"network", (*peersBenchmark).networkFails},
 			} {
-				b.Run(loss.name, func(b *testing.B) {
-					var all returns
+				b.Run(d.name, func(b *testing.B) {
+					var all reconnections
 					for range b.N {
-						all = append(all, m.lose(b, loss))
+						all = append(all, m.measure(b, d))
 					}
 					all.report(b)
 				})
@@ -86,8 +88,8 @@ type peersBenchmark struct {
 	members           []linktest.Agent
 	line              *linktest.Network
 	peers             *helperProcess
-	sent              int               // messages put into each queue
-	past              map[string]uint64 // what services of the authority have rejected that have ended
+	sent              int               // number of messages put into each queue
+	past              map[string]uint64 // failed handshakes of the authority's former services, by reason
 }
 
 func newPeersBenchmark(b *testing.B, apart bool, key pki.KeyKind) *peersBenchmark {
@@ -99,7 +101,7 @@ func newPeersBenchmark(b *testing.B, apart bool, key pki.KeyKind) *peersBenchmar
 		m.line = &linktest.Network{Listener: l, DistinctSources: apart}
 		return m.line
 	}
-	// What linktest has for impatient tests is not what is to be measured.
+	// The default configuration is measured, not the short times of linktest.
 	m.authority.Config = link.Config{Broker: m.authority.Store}
 	m.members = linktest.NewAgents(b, m.authority, thousand)
 	measured, others := halves(b)
@@ -107,7 +109,7 @@ func newPeersBenchmark(b *testing.B, apart bool, key pki.KeyKind) *peersBenchmar
 	m.peers = startHelperProcess(b, "peers", others, m.members)
 	m.authority.Start()
 	m.honest.Start()
-	m.honest.Put(m.authority, linktest.Message(b, m.honest, m.authority, 0)) // there is a link
+	m.honest.Put(m.authority, linktest.Message(b, m.honest, m.authority, 0)) // its confirmation shows that the link is up
 	m.honest.WaitDrained(m.authority, 0)
 	m.command("start")
 	m.awaitLinks(b)
@@ -117,7 +119,7 @@ func newPeersBenchmark(b *testing.B, apart bool, key pki.KeyKind) *peersBenchmar
 // peersState is the state of the peers.
 type peersState struct {
 	linktest.AgentsState
-	Processor time.Duration // that its process has used
+	Processor time.Duration // the processor time used by their process
 }
 
 // command sends a command to the process of the peers, and returns their state.
@@ -152,18 +154,19 @@ func peersProcess(settings json.RawMessage) (func(string) (any, error), error) {
 	}, err
 }
 
-// loss is a way to lose each other. back lets them find each other again.
-type loss struct {
-	name string
-	away func(*peersBenchmark) (back func())
+// disconnection is a way to disconnect the authority and the peers. The function that
+// disconnect returns ends the disconnection.
+type disconnection struct {
+	name       string
+	disconnect func(*peersBenchmark) (reconnect func())
 }
 
-func (m *peersBenchmark) peersRestart() (back func()) {
+func (m *peersBenchmark) peersRestart() (reconnect func()) {
 	m.command("stop")
 	return func() { m.command("start") }
 }
 
-func (m *peersBenchmark) authorityRestarts() (back func()) {
+func (m *peersBenchmark) authorityRestarts() (reconnect func()) {
 	if err := m.authority.Stop(); err != nil {
 		m.b.Fatal(err)
 	}
@@ -173,7 +176,7 @@ func (m *peersBenchmark) authorityRestarts() (back func()) {
 	}
 }
 
-func (m *peersBenchmark) networkFails() (back func()) {
+func (m *peersBenchmark) networkFails() (reconnect func()) {
 	m.line.Cut()
 	m.command("cut")
 	return func() {
@@ -182,13 +185,13 @@ func (m *peersBenchmark) networkFails() (back func()) {
 	}
 }
 
-// putAll gives everybody a message for the other side.
+// putAll puts a message into each queue on both sides.
 func (m *peersBenchmark) putAll() {
 	m.b.Helper()
 	m.sent++
 	m.command("put")
 	var g errgroup.Group
-	g.SetLimit(100) // transactions become large then
+	g.SetLimit(100) // concurrent calls make large transactions
 	for _, to := range m.members {
 		message := to.MessageTo(m.b, m.authority, m.sent)
 		g.Go(func() error {
@@ -200,7 +203,7 @@ func (m *peersBenchmark) putAll() {
 	}
 }
 
-// awaitLinks waits until all links are up, both ways.
+// awaitLinks waits until all links are up in both directions.
 func (m *peersBenchmark) awaitLinks(b *testing.B) {
 	b.Helper()
 	deadline := time.Now().Add(5 * time.Minute)
@@ -222,7 +225,7 @@ func (m *peersBenchmark) awaitLinks(b *testing.B) {
 	}
 }
 
-// awaitMessages waits until nobody has a message for the other side any more.
+// awaitMessages waits until all sending queues on both sides are empty.
 func (m *peersBenchmark) awaitMessages(b *testing.B) {
 	b.Helper()
 	linktest.Eventually(b, "the messages", func() error {
@@ -237,26 +240,25 @@ func (m *peersBenchmark) awaitMessages(b *testing.B) {
 			}
 		}
 		if st := m.command("state"); left > 0 || st.Waiting > 0 {
-			return fmt.Errorf("%d and %d are left", left, st.Waiting)
+			return fmt.Errorf("%d messages of the authority and %d of the peers are left", left, st.Waiting)
 		}
 		return nil
 	})
 }
 
-// lose makes the two sides lose each other for some time, and measures how they
-// come together again.
-func (m *peersBenchmark) lose(b *testing.B, l loss) returned {
+// measure disconnects the two sides for the time outage, and measures their reconnection.
+func (m *peersBenchmark) measure(b *testing.B, d disconnection) reconnection {
 	b.Helper()
 	m.awaitMessages(b)
-	back := l.away(m)
-	time.Sleep(outage) // the pauses between attempts grow meanwhile
+	reconnect := d.disconnect(m)
+	time.Sleep(outage) // the pauses between connection attempts grow meanwhile
 	m.putAll()
 	before, used, usedByPeers := m.rejected(), processorTime(), m.command("state").Processor
 	w := startWatch(b, m)
 	start := time.Now()
-	back()
+	reconnect()
 	m.awaitLinks(b)
-	r := returned{
+	r := reconnection{
 		took: time.Since(start), watched: w.end(), busiest: linktest.Busiest(m.line.Begun(start), time.Second),
 		used: processorTime() - used, usedByPeers: m.command("state").Processor - usedByPeers,
 	}
@@ -270,8 +272,8 @@ func (m *peersBenchmark) lose(b *testing.B, l loss) returned {
 	return r
 }
 
-// rejected returns how many handshakes have failed on both sides, by reason: those
-// who are dialed count them.
+// rejected returns the number of failed handshakes on both sides, by reason. They are
+// counted by the node that accepts the connection.
 func (m *peersBenchmark) rejected() map[string]uint64 {
 	sum := m.command("state").Rejected
 	linktest.AddRejected(sum, m.authority.Service)
@@ -281,31 +283,31 @@ func (m *peersBenchmark) rejected() map[string]uint64 {
 	return sum
 }
 
-// returned is how the two sides have come together.
-type returned struct {
+// reconnection is the result of one reconnection of the two sides.
+type reconnection struct {
 	took              time.Duration
-	used, usedByPeers time.Duration // of processors
-	busiest, failed   int
+	used, usedByPeers time.Duration // processor time
+	busiest, failed   int           // most handshakes begun within a second; failed handshakes
 	watched
 }
 
-type returns []returned
+type reconnections []reconnection
 
-// report reports the medians.
-func (rs returns) report(b *testing.B) {
+// report reports the median of each metric.
+func (rs reconnections) report(b *testing.B) {
 	b.Helper()
 	for _, metric := range []struct {
 		name  string
-		value func(returned) float64
+		value func(reconnection) float64
 	}{
-		{"s-until-linked", func(r returned) float64 { return r.took.Seconds() }},
-		{"cpu-s", func(r returned) float64 { return r.used.Seconds() }},
-		{"peers-cpu-s", func(r returned) float64 { return r.usedByPeers.Seconds() }},
-		{"handshakes/s-most", func(r returned) float64 { return float64(r.busiest) }},
-		{"failed", func(r returned) float64 { return float64(r.failed) }},
-		{"goroutines", func(r returned) float64 { return float64(r.goroutines) }},
-		{"MiB", func(r returned) float64 { return float64(r.bytes) / (1 << 20) }},
-		{"waited-ms", func(r returned) float64 { return float64(r.waited.Milliseconds()) }},
+		{"s-until-linked", func(r reconnection) float64 { return r.took.Seconds() }},
+		{"cpu-s", func(r reconnection) float64 { return r.used.Seconds() }},
+		{"peers-cpu-s", func(r reconnection) float64 { return r.usedByPeers.Seconds() }},
+		{"handshakes/s-most", func(r reconnection) float64 { return float64(r.busiest) }},
+		{"failed", func(r reconnection) float64 { return float64(r.failed) }},
+		{"goroutines", func(r reconnection) float64 { return float64(r.goroutines) }},
+		{"MiB", func(r reconnection) float64 { return float64(r.bytes) / (1 << 20) }},
+		{"waited-ms", func(r reconnection) float64 { return float64(r.waited.Milliseconds()) }},
 	} {
 		var list []float64
 		for _, r := range rs {
@@ -316,14 +318,14 @@ func (rs returns) report(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// watched is the most that has been seen.
+// watched holds the maximum values that a watch has observed.
 type watched struct {
 	goroutines int
 	bytes      uint64
-	waited     time.Duration // of the honest peer's messages, for their confirmation
+	waited     time.Duration // from the sending of a message of the honest peer to its confirmation
 }
 
-// watch looks at this process and at a peer's messages until it is stopped.
+// watch observes this process and the messages of the honest peer until it is stopped.
 type watch struct {
 	ctx  context.Context
 	stop context.CancelFunc
@@ -367,7 +369,8 @@ func (m *peersBenchmark) honestConfirmed() uint64 {
 	return m.honest.Service.Status().Peers[0].Counts.Confirmed
 }
 
-// memoryInUse is what the Go runtime has from the system, and has not given back.
+// memoryInUse returns the number of bytes that the Go runtime has obtained from the operating
+// system and not returned to it.
 func memoryInUse() uint64 {
 	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(samples)
