@@ -17,12 +17,12 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// A real browser shows the page of a running service, and runs nothing that a
+// A browser shows the page of a running service, and executes no script that a
 // hostile peer has put into its answers.
 func TestPageInBrowser(t *testing.T) {
 	browser, err := exec.LookPath("chromium")
 	if err != nil {
-		t.Skip("chromium is not installed: the page is not looked at in a browser")
+		t.Skip("chromium is not installed: the page is not tested in a browser")
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -33,7 +33,7 @@ func TestPageInBrowser(t *testing.T) {
 	t.Setenv("PEERLINK_ADMIN", address)
 	authority, hostile := newServer(t, nodetype.AccountingAuthority), newServer(t, nodetype.CreditorsAgent)
 	nodetest.Peer(t, authority.Node, hostile.Node)
-	refuseEverybody(t, hostile, `<script>document.title='owned'</script><img src=x onerror="document.title='owned'"> of the peer`)
+	serveErrors(t, hostile, `<script>document.title='owned'</script><img src=x onerror="document.title='owned'"> of the peer`)
 	authority.start()
 	t.Cleanup(authority.kill)
 	waitForPage(t, "http://"+address+"/", "of the peer")
@@ -58,15 +58,15 @@ func TestPageInBrowser(t *testing.T) {
 		}
 	}
 	if strings.Contains(dom, "<script") || strings.Contains(dom, "<img") {
-		t.Error("the page has elements that a peer has made")
+		t.Error("the page has elements from the text of a peer")
 	}
 	if t.Failed() {
 		t.Logf("page:\n%s", dom)
 	}
 }
 
-// refuseEverybody is a peer's server that answers whoever connects with an ERROR.
-func refuseEverybody(t *testing.T, s *server, message string) {
+// serveErrors starts a server of a peer that answers every connection with an ERROR frame.
+func serveErrors(t *testing.T, s *server, message string) {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(s.cert, s.key)
 	if err != nil {
@@ -87,13 +87,13 @@ func refuseEverybody(t *testing.T, s *server, message string) {
 				defer c.Close()
 				fmt.Fprintf(c, "ERROR\nmessage:%s\n\n\x00", message)
 				c.SetReadDeadline(time.Now().Add(time.Second))
-				io.Copy(io.Discard, c) // a close with unread data would be a reset
+				io.Copy(io.Discard, c) // closing the connection with unread data would reset it
 			}()
 		}
 	}()
 }
 
-// waitForPage waits until a page holds the text.
+// waitForPage waits until the page contains the text.
 func waitForPage(t *testing.T, url, text string) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)

@@ -35,32 +35,33 @@ import (
 	"peerlink/node/pki"
 )
 
-// The tests in this file kill the commands of the certificate authority before
-// one system call after the other, and look at what that leaves.
+// The test in this file kills the commands of the certificate authority before
+// each of their system calls that change files, and checks the files that are left.
 
 const (
-	// longTests makes the test kill before every call, instead of a sample.
+	// longTests is the environment variable that, if set, makes the test kill before
+	// every call instead of a sample of the calls.
 	longTests = "PEERLINK_TEST_LONG"
-	// killSample is how many calls of each command are in the sample.
+	// killSample is the number of calls of each command in the sample.
 	killSample = 3
 
 	firstPass = "correct horse battery staple"
 	newPass   = "paper clip under the third stone"
 )
 
-// site is a folder with everything that one run of a command sees: a node's
-// directory, in which it is run, and a folder with its input.
+// site is a folder with all files that one run of a command uses: a node's
+// directory, in which the command is run, and a folder with its input files.
 type site struct {
 	t    *testing.T
 	root string
-	bin  string            // peerlink itself
+	bin  string            // path of the peerlink binary
 	key  *ecdsa.PrivateKey // the node's root key
-	pass string            // the name of the input with its passphrase
-	// known are the problems that the directory may have: those that were there
-	// before the command. A command that comes to its end has to mend them.
+	pass string            // name of the input file with the passphrase of the root key
+	// known are the problems that the directory may have after a kill: those that it
+	// had before the command. A command that runs to its end must repair them.
 	known []check.Finding
-	// elsewhere are files that the command makes under names which it knows from
-	// before the site was copied.
+	// elsewhere are files outside of a copied site: the command makes them under
+	// absolute paths that were recorded before the site was copied.
 	elsewhere []string
 }
 
@@ -70,7 +71,7 @@ func (s *site) node(elem ...string) string {
 
 func (s *site) input(name string) string { return filepath.Join(s.root, "input", name) }
 
-// copy makes another site that is the same.
+// copy makes an identical copy of the site.
 func (s *site) copy(t *testing.T) *site {
 	t.Helper()
 	for _, path := range s.elsewhere {
@@ -86,7 +87,7 @@ func (s *site) copy(t *testing.T) *site {
 	return &c
 }
 
-// copyTree copies a folder, with modes, which os.CopyFS does not keep.
+// copyTree copies a folder including file modes, which os.CopyFS does not preserve.
 func copyTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -116,17 +117,17 @@ func (s *site) write(path, content string, mode fs.FileMode) {
 	}
 }
 
-// has reports whether there is such a file in the node's directory.
+// has reports whether the node's directory contains the named file.
 func (s *site) has(name string) bool {
 	_, err := os.Lstat(s.node(name))
 	return err == nil
 }
 
-// command is peerlink, about to run in the node's directory.
+// command returns a peerlink command that is to run in the node's directory.
 func (s *site) command(args ...string) *exec.Cmd {
 	c := exec.Command(s.bin, args...)
 	c.Dir = s.node()
-	// What a short process allocates need not be collected.
+	// A process that runs for a short time needs no garbage collection.
 	c.Env = append(os.Environ(), "GOGC=off", "NO_COLOR=1", "PEERLINK_DIR=")
 	return c
 }
@@ -136,8 +137,8 @@ func (s *site) run(args ...string) (said string, err error) {
 	return string(out), err
 }
 
-// newSite makes a site. Its node has a root key with a passphrase that opens
-// fast; nothing else is there yet.
+// newSite makes a site. Its node's directory contains only a root key, whose
+// encryption takes little time to open.
 func newSite(t *testing.T, bin string) *site {
 	s := &site{t: t, root: t.TempDir(), bin: bin, pass: "pass"}
 	key, err := pki.GenerateKey(pki.P256)
@@ -207,21 +208,22 @@ func (s *site) take(path, name string) {
 // killCase is a command that is killed.
 type killCase struct {
 	name string
-	// prepare makes what is there before, and returns the command.
+	// prepare makes the files that exist before the command runs, and returns the
+	// arguments of the command.
 	prepare func(s *site) (args []string)
 	// outputs are the files in the node's directory that the command makes, and
 	// that it refuses to overwrite.
 	outputs []string
-	// keyless: the root key may not be there when the command was killed.
+	// keyless is set if the root key may be missing after the command was killed.
 	keyless bool
-	// most, if it is not 0, is how many of the command's first calls are tried.
-	// After them comes what another case does too.
+	// most, if it is not 0, is the number of the command's first calls that are
+	// tested. The later calls are those of another case.
 	most int
-	// done tells, where the command is refused the second time, whether that is
-	// because it did everything the first time.
+	// done reports whether the command fails on its second run because the first run
+	// has done everything. said is the output of the second run.
 	done func(s *site, said string) bool
-	// killed and end check what else must hold once the command was killed, and
-	// once it has been run again.
+	// killed and end check additional conditions after the command was killed, and
+	// after it has been run again.
 	killed, end func(s *site)
 }
 
@@ -383,7 +385,7 @@ func killCases() []killCase {
 				s.take(node.DefaultKeyFile(s.node()), "old.key")
 				return withPass("key", "passphrase", "--new-passphrase-file", "../../input/new-pass")
 			},
-			// At every moment the key opens, with the old passphrase or with the new.
+			// The key always opens with either the old or the new passphrase.
 			killed: func(s *site) { s.openKey() },
 			end:    func(s *site) { s.openKey() },
 			done: func(s *site, said string) bool {
@@ -395,14 +397,14 @@ func killCases() []killCase {
 				s.init(nodetype.CreditorsAgent)
 				return split(withPass)
 			},
-			// Each page that is there is whole. The folder is not used again.
+			// Each existing page is complete. The folder is not used again.
 			killed: func(s *site) {
 				s.pages()
 				s.remove("../pages")
 			},
 			end: func(s *site) {
 				if n := s.pages(); n != 3 {
-					s.t.Errorf("%d of 3 pages", n)
+					s.t.Errorf("there are %d of 3 pages", n)
 				}
 			},
 		}, {
@@ -423,7 +425,7 @@ func killCases() []killCase {
 				}
 				key, err := pki.DecodeKey(data, func() ([]byte, error) { return []byte(firstPass), nil })
 				if err != nil || !s.key.Equal(key) {
-					s.t.Errorf("the key from the shares is another, or does not open: %v", err)
+					s.t.Errorf("the key from the shares differs from the root key, or does not open: %v", err)
 				}
 			},
 			done: func(_ *site, said string) bool { return strings.Contains(said, "exists already") },
@@ -452,12 +454,12 @@ func killCases() []killCase {
 	}
 }
 
-// split is the command that makes three pages, two of which restore the key.
+// split returns the command that makes three pages, any two of which restore the key.
 func split(withPass func(...string) []string) []string {
 	return withPass("key", "split", "--shares", "3", "--threshold", "2", "--text", "--out", "../pages")
 }
 
-// pages checks the share pages that there are, and returns how many.
+// pages checks the existing share pages, and returns their number.
 func (s *site) pages() (n int) {
 	s.t.Helper()
 	texts, err := filepath.Glob(s.node("../pages/*.txt"))
@@ -476,8 +478,8 @@ func (s *site) pages() (n int) {
 	return len(texts)
 }
 
-// ask is the command that collects what waits for the root key of an accounting
-// authority: a server certificate, a peer, and an info-bundle.
+// ask makes an accounting authority, and returns the command that requests signatures
+// with its root key for a server certificate, a peer certificate and an info-bundle.
 func (s *site) ask(request string) []string {
 	s.init(nodetype.AccountingAuthority)
 	s.bundle(nodetest.New(s.t, nodetype.CreditorsAgent, "b.example.com:1234"))
@@ -501,7 +503,7 @@ func (s *site) fulfil(request string) {
 	}
 }
 
-// file files an answer, which may have been filed already, and checks what it brings.
+// file files an answer, which may have been filed already, and checks the resulting files.
 func (s *site) file(answer string) {
 	s.t.Helper()
 	if said, err := s.run("request", "file", answer); err != nil {
@@ -519,7 +521,7 @@ func (s *site) file(answer string) {
 	}
 }
 
-// remove removes files of the node's directory.
+// remove removes files or folders of the node's directory.
 func (s *site) remove(names ...string) {
 	s.t.Helper()
 	for _, name := range names {
@@ -530,7 +532,7 @@ func (s *site) remove(names ...string) {
 }
 
 // signed makes an agent that has signed the info-bundle of an accounting
-// authority, and was sent input/sub-ca.crt.
+// authority, and input/sub-ca.crt, the agent's certificate from that authority.
 func (s *site) signed(kind nodetype.Type) {
 	n, aa := s.init(kind), nodetest.New(s.t, nodetype.AccountingAuthority, "b.example.com:1234")
 	n.Sign(s.t, aa.Bundle(s.t))
@@ -542,7 +544,7 @@ func (s *site) registered() {
 	nodetest.Peer(s.t, s.init(nodetype.CreditorsAgent), nodetest.New(s.t, nodetype.AccountingAuthority, "b.example.com:1234"))
 }
 
-// onePeer reads the only peer.
+// onePeer checks that the node has exactly one peer, and returns it.
 func (s *site) onePeer() *node.Peer {
 	s.t.Helper()
 	d, err := node.Open(s.node())
@@ -560,7 +562,8 @@ func (s *site) onePeer() *node.Peer {
 	return p
 }
 
-// openKey finds out which passphrase the root key has now.
+// openKey checks that the root key opens with the old or the new passphrase, and
+// sets s.pass accordingly.
 func (s *site) openKey() {
 	s.t.Helper()
 	data, err := os.ReadFile(node.DefaultKeyFile(s.node()))
@@ -568,16 +571,16 @@ func (s *site) openKey() {
 		s.t.Fatal(err)
 	}
 	if old, err := os.ReadFile(s.input("old.key")); err == nil && bytes.Equal(data, old) {
-		return // opening takes long
+		return // the file is unchanged; opening the key would take long
 	}
 	s.pass = "new-pass"
 	key, err := pki.DecodeKey(data, func() ([]byte, error) { return []byte(newPass), nil })
 	if err != nil || !s.key.Equal(key) {
-		s.t.Fatalf("the root key has changed, and does not open with the new passphrase: %v", err)
+		s.t.Fatalf("the file of the root key has changed, and does not open with the new passphrase: %v", err)
 	}
 }
 
-// checkRequest checks that a request is by this key.
+// checkRequest checks that a certificate request is for the given key.
 func (s *site) checkRequest(keyFile, csrFile string) {
 	s.t.Helper()
 	keyPEM, err1 := os.ReadFile(s.node(keyFile))
@@ -587,16 +590,16 @@ func (s *site) checkRequest(keyFile, csrFile string) {
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		s.t.Error(err)
 	} else if !key.Public().(*ecdsa.PublicKey).Equal(csr.PublicKey) {
-		s.t.Errorf("%s is not a request of the key %s", csrFile, keyFile)
+		s.t.Errorf("%s is not a request for the key %s", csrFile, keyFile)
 	}
 }
 
-// unfinished are the rules that a directory may break as long as an init has
-// not come to its end.
+// unfinished are the rules that a directory may violate while an init is
+// incomplete.
 var unfinished = []check.Rule{check.RuleIncomplete, check.RuleCertMissing, check.RuleNodeType, check.RuleNodeID, check.RuleStompTOML, check.RuleSubnetOwn}
 
-// checkNode checks that the node's directory has no problem that can not be
-// explained, and returns what else there is to say about it.
+// checkNode checks that each problem of the node's directory is a known one or is due
+// to an incomplete init. It returns all findings.
 func (s *site) checkNode(servers ...check.ServerFiles) []check.Finding {
 	s.t.Helper()
 	complete := s.has("root-ca.crt")
@@ -616,8 +619,8 @@ func (s *site) checkNode(servers ...check.ServerFiles) []check.Finding {
 	return r.Findings
 }
 
-// checkSecrets checks every file, wherever it is: keys are for their owner only,
-// the root key is encrypted.
+// checkSecrets checks all files of the site: private keys must be accessible to their
+// owner only, and the root key must be encrypted.
 func (s *site) checkSecrets() {
 	s.t.Helper()
 	var secret []byte
@@ -651,13 +654,13 @@ func (s *site) checkSecrets() {
 	}
 }
 
-// checkSerials checks, of all certificates that there are, that no two which
-// this node has signed have one serial number.
+// checkSerials checks that no two certificates in the site which this node has signed
+// have the same serial number.
 func (s *site) checkSerials() {
 	s.t.Helper()
 	d, err := node.Open(s.node())
 	if err != nil {
-		return // not finished
+		return // the init is incomplete
 	}
 	seen := make(map[string]*x509.Certificate)
 	for name, data := range s.files() {
@@ -675,7 +678,7 @@ func (s *site) checkSerials() {
 	}
 }
 
-// files reads all files, by name relative to the site.
+// files returns the contents of all files, by path relative to the site.
 func (s *site) files() map[string][]byte {
 	s.t.Helper()
 	all := make(map[string][]byte)
@@ -696,10 +699,10 @@ func (s *site) files() map[string][]byte {
 	return all
 }
 
-// outcome is what the node's directory looks like, leaving out what may differ
-// from run to run: the content of certificates and keys, counters, dates,
-// certificates that were signed and not used, requests, and what OpenSSL keeps of
-// old files.
+// outcome returns the contents of the node's directory without those parts that may
+// differ from run to run: the content of certificates and keys, counters, dates,
+// certificates that were signed and not used, requests, and OpenSSL's backups of old
+// files.
 func (s *site) outcome() map[string]string {
 	s.t.Helper()
 	all := make(map[string]string)
@@ -717,15 +720,16 @@ func (s *site) outcome() map[string]string {
 		case ".crt", ".csr", ".key", ".zip", ".json":
 			all[name] = ""
 		}
-		if name == "nodeinfo/updated-at.txt" { // of the node, not of a peer
+		if name == "nodeinfo/updated-at.txt" { // the node's own file; the files of peers are compared
 			all[name] = ""
 		}
 	}
 	return all
 }
 
-// again runs the command until it says that there is nothing left to do: once,
-// or once more after a file was removed that it has asked to be removed.
+// again runs the command until all its work is done. If the command refuses to overwrite
+// one of its output files while another output file is missing, again removes the existing
+// file and runs the command again.
 func (s *site) again(c killCase, args []string) {
 	s.t.Helper()
 	for range 1 + len(c.outputs) {
@@ -735,14 +739,14 @@ func (s *site) again(c killCase, args []string) {
 		}
 		m := inTheWay.FindStringSubmatch(said)
 		if m == nil || !slices.Contains(c.outputs, m[1]) {
-			s.t.Fatalf("again: %v: %s", err, said)
+			s.t.Fatalf("second run: %v: %s", err, said)
 		}
 		if !slices.ContainsFunc(c.outputs, func(name string) bool { return !s.has(name) }) {
-			return // all were made
+			return // the first run has made all of them
 		}
 		s.remove(m[1])
 	}
-	s.t.Fatal("again and again: not done")
+	s.t.Fatal("the command is not done after repeated runs")
 }
 
 var inTheWay = regexp.MustCompile(`(\S+) exists already: choose another name or remove it`)
@@ -758,9 +762,9 @@ func (s *site) openssl(args ...string) {
 	}
 }
 
-// referenceInit does what the reference's init does, in a directory in whatever
-// state. clean is the directory as it is meant to become: its answers are those
-// that a person would give, and its configuration is what the template gives.
+// referenceInit does what the init of the reference implementation does, in a directory
+// in any state. clean is the site of an undisturbed run: its files contain the answers
+// that a person would give, and the configuration that the template would produce.
 func (s *site) referenceInit(clean *site) {
 	s.t.Helper()
 	answer := func(name string) {
@@ -810,8 +814,9 @@ func (s *site) referenceInit(clean *site) {
 	}
 }
 
-// checkLeftovers checks that nothing is left over in the node's directory once
-// "peerlink init" was there. Other folders are their owner's.
+// checkLeftovers checks that no temporary files remain in the node's directory after
+// the repair that "peerlink init" does. It does not check other folders, which "peerlink
+// init" leaves to their owners.
 func (s *site) checkLeftovers() {
 	s.t.Helper()
 	d, err := node.Open(s.node())
@@ -832,17 +837,18 @@ func (s *site) checkLeftovers() {
 		if !ok {
 			continue
 		}
-		told := func(f check.Finding) bool { return f.Rule == check.RuleLeftover && f.Subject == name }
-		// Keys are not removed, but a person is told.
-		if leftover.MatchString(name) && !(strings.HasPrefix(name, "private/") && slices.ContainsFunc(findings, told)) {
-			s.t.Errorf("%s is left over", name)
+		reported := func(f check.Finding) bool { return f.Rule == check.RuleLeftover && f.Subject == name }
+		// Files that may hold keys are not removed, but reported.
+		if leftover.MatchString(name) && !(strings.HasPrefix(name, "private/") && slices.ContainsFunc(findings, reported)) {
+			s.t.Errorf("the temporary file %s was not removed", name)
 		}
 	}
 }
 
 var leftover = regexp.MustCompile(`(^|/)\.(.*\.tmp|new)-`)
 
-// releaseSubnets does what the reference's init does about debtors subnets.
+// releaseSubnets does what the init of the reference implementation does with debtors
+// subnets: it releases those that are reserved but not assigned to a peer.
 func (s *site) releaseSubnets() {
 	s.t.Helper()
 	pool := s.node("db/subnets/debtors")
@@ -866,17 +872,16 @@ func (s *site) releaseSubnets() {
 	}
 }
 
-// Whenever a command of the certificate authority is killed, it leaves a
-// directory with which nothing is wrong that "peerlink check" would call a
-// problem, except that an init may not be finished, with no key for others to
-// read, and with a root key that opens. From there everybody goes on: the same
-// command again, "peerlink init" first, or the reference scripts first. In the
-// end all is as if nothing had happened: no serial number was used twice,
-// nothing is missing, and nothing is left over.
+// A command of the certificate authority may be killed at any time. Afterwards
+// "peerlink check" finds no new problem in the directory except those of an incomplete
+// init, no key is readable by other users, and the root key opens. Then the same command
+// can be run again: at once, after "peerlink init", or after the reference scripts. The
+// result is the same as without the kill: no serial number was used twice, no file is
+// missing, and no temporary file remains.
 //
-// A kill changes no file, so that it is enough to kill before each system call
-// that would have changed one. Of those of long commands a sample is taken,
-// which is another one each time; "make test-long" tries all of them.
+// A kill itself changes no file, so it is sufficient to kill before each system call that
+// would change one. Of long commands only a random sample of these calls is tested; "make
+// test-long" tests all of them.
 func TestKilledAnywhere(t *testing.T) {
 	t.Parallel()
 	bin := filepath.Join(build(t), "peerlink")
@@ -886,7 +891,7 @@ func TestKilledAnywhere(t *testing.T) {
 	_, err := exec.LookPath("openssl")
 	openssl := err == nil
 	if !openssl {
-		t.Log("openssl is not installed: the reference's turn on what was killed is skipped")
+		t.Log("openssl is not installed: running the reference scripts after a kill is skipped")
 	}
 	all := os.Getenv(longTests) != ""
 	seed := mathrand.Uint64()
@@ -897,7 +902,7 @@ func TestKilledAnywhere(t *testing.T) {
 			t.Parallel()
 			before := newSite(t, bin)
 			args := c.prepare(before)
-			// What it looks like if nothing happens.
+			// The result of an undisturbed run.
 			clean := before.copy(t)
 			calls, _, err := killBefore(clean.command(args...), 0)
 			if err != nil {
@@ -951,7 +956,7 @@ func TestKilledAnywhere(t *testing.T) {
 						}
 						s.checkLeftovers()
 						got, want := s.outcome(), clean.outcome()
-						if way == referenceFirst { // made with a new node only
+						if way == referenceFirst { // peerlink makes .gitignore only for a new node
 							delete(got, ".gitignore")
 							delete(want, ".gitignore")
 						}
@@ -963,7 +968,7 @@ func TestKilledAnywhere(t *testing.T) {
 	}
 }
 
-// way is what comes between a command that was killed and the same command again.
+// way says what is run between a killed command and its second run.
 type way string
 
 const (
@@ -976,7 +981,7 @@ func (s *site) goOn(w way, clean *site) {
 	s.t.Helper()
 	switch w {
 	case repaired:
-		// Where there is no node yet, init wants to know what to make.
+		// Without arguments, init fails if there is no node yet.
 		if said, err := s.run("init"); err != nil && s.has("root-ca.crt") {
 			s.t.Fatalf("init: %v: %s", err, said)
 		}
@@ -988,8 +993,10 @@ func (s *site) goOn(w way, clean *site) {
 	}
 }
 
-// sample takes numbers from 1 to n, or to most if that is not 0: all, or, of more than
-// killSample, one at random from each part.
+// sample returns numbers from 1 to n, or to most if that is smaller than n and not 0. If
+// there are more than killSample numbers and all is not set, sample divides them into
+// killSample parts and returns a random number of each part; otherwise it returns all
+// numbers.
 func sample(random *mathrand.Rand, n, most int, all bool) []int {
 	if most > 0 {
 		n = min(n, most)
@@ -1006,7 +1013,7 @@ func sample(random *mathrand.Rand, n, most int, all bool) []int {
 	return points
 }
 
-// compare returns how two outcomes differ.
+// compare reports the differences of two outcomes as errors of the test.
 func compare(t *testing.T, got, want map[string]string) {
 	t.Helper()
 	for name, content := range want {
@@ -1019,12 +1026,12 @@ func compare(t *testing.T, got, want map[string]string) {
 	}
 	for name := range got {
 		if _, ok := want[name]; !ok {
-			t.Errorf("%s is there, and is not if nothing happens", name)
+			t.Errorf("%s exists, but does not after an undisturbed run", name)
 		}
 	}
 }
 
-// changing are the system calls by which a Go program changes files, beside
+// changing are the system calls with which a Go program changes files, except
 // openat.
 var changing = map[uint64]string{
 	unix.SYS_WRITE: "write", unix.SYS_PWRITE64: "pwrite64", unix.SYS_WRITEV: "writev", unix.SYS_COPY_FILE_RANGE: "copy_file_range",
@@ -1036,11 +1043,12 @@ var changing = map[uint64]string{
 }
 
 // killBefore runs a command, and kills it before the n-th of its system calls
-// that change files. If there are fewer, or n is 0, it runs to its end, and must
-// succeed. It returns how many such calls have begun, and the name of the last.
+// that change files. If it has fewer such calls, or n is 0, the command runs to its end
+// and must succeed. killBefore returns the number of such calls that have begun, and the
+// name of the last one.
 //
-// "strace --inject=...:when=N" can not do that: it counts the calls of each
-// thread, and of each kind, for themselves.
+// "strace --inject=...:when=N" is not suitable: it counts the calls of each thread and
+// of each system call separately.
 func killBefore(cmd *exec.Cmd, n int) (calls int, last string, err error) {
 	runtime.LockOSThread() // a process is traced by one thread
 	defer runtime.UnlockOSThread()
@@ -1051,7 +1059,7 @@ func killBefore(cmd *exec.Cmd, n int) (calls int, last string, err error) {
 	defer os.Remove(out.Name())
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
-	// In a group of its own, its threads can be waited for, and nobody else.
+	// With a process group of its own, trace waits for the threads of this process only.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return 0, "", err
@@ -1070,8 +1078,8 @@ func killBefore(cmd *exec.Cmd, n int) (calls int, last string, err error) {
 	return calls, last, nil
 }
 
-// trace follows a process, which is about to begin and leads its group, to its
-// end, for killBefore.
+// trace implements killBefore: it traces a process that was just started, and that leads
+// its process group, to its end.
 func trace(pid, n int) (status syscall.WaitStatus, calls int, last string, err error) {
 	if _, status, err = wait(pid); err != nil {
 		return status, 0, "", err
@@ -1110,7 +1118,7 @@ func trace(pid, n int) (status syscall.WaitStatus, calls int, last string, err e
 					}
 					continue // never resumed: this call does not happen
 				}
-			case stop == syscall.SIGTRAP: // it has made a new thread
+			case stop == syscall.SIGTRAP: // the process has created a thread
 			case stop == syscall.SIGSTOP && !known[thread]: // the new thread
 				known[thread] = true
 			default:
@@ -1131,8 +1139,8 @@ func wait(pid int) (thread int, status syscall.WaitStatus, err error) {
 	}
 }
 
-// change names the system call at whose beginning the thread is stopped, if it is
-// one that changes files.
+// change returns the name of the system call at whose entry the thread is stopped, if the
+// call changes files, and otherwise an empty string.
 func change(thread int) (name string, err error) {
 	// The kernel's struct ptrace_syscall_info.
 	var call struct {
@@ -1147,7 +1155,7 @@ func change(thread int) (name string, err error) {
 	_, _, errno := syscall.Syscall6(syscall.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(thread),
 		unsafe.Sizeof(call), uintptr(unsafe.Pointer(&call)), 0, 0)
 	switch {
-	case errno == syscall.ESRCH: // killed by now
+	case errno == syscall.ESRCH: // killed in the meantime
 		return "", nil
 	case errno != 0:
 		return "", errno

@@ -12,8 +12,8 @@ import (
 	"peerlink/smp"
 )
 
-// A service that is killed while it answers what is queued for a deactivated
-// peer goes on when it is started again: no message remains without an answer.
+// If a service is killed while it answers the messages queued for a deactivated peer, it
+// continues after a restart: every message is answered.
 func TestKillWhileDraining(t *testing.T) {
 	t.Parallel()
 	const count = 5000

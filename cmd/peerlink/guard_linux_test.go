@@ -18,8 +18,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// Before a passphrase comes into the memory of a command, whichever command it
-// is, the memory can not be dumped any more.
+// Every command disables core dumps before it reads a passphrase.
 func TestGuardedBeforePassphrase(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -61,7 +60,7 @@ func TestGuardedBeforePassphrase(t *testing.T) {
 	}
 }
 
-// openReading opens a named pipe for writing, when somebody reads from it.
+// openReading opens a named pipe for writing as soon as a process has opened it for reading.
 func openReading(t *testing.T, fifo string) *os.File {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
@@ -70,7 +69,7 @@ func openReading(t *testing.T, fifo string) *os.File {
 			return f
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("nobody reads the passphrase: %v", err)
+			t.Fatalf("no process reads the passphrase: %v", err)
 		}
 	}
 }

@@ -20,8 +20,8 @@ import (
 	"peerlink/smp"
 )
 
-// server is a node with a real "peerlink serve" process, and applications at
-// its door.
+// server is a node with a "peerlink serve" process and a local door for
+// applications.
 type server struct {
 	*nodetest.Node
 	t         *testing.T
@@ -43,7 +43,7 @@ func newServer(t *testing.T, kind nodetype.Type) *server {
 	addr := l.Addr().String()
 	l.Close()
 	s := &server{Node: nodetest.New(t, kind, addr), t: t, addr: addr}
-	// Unix sockets want short paths.
+	// Paths of Unix sockets must be short.
 	if s.state, err = os.MkdirTemp("", "peerlink-state-"); err != nil {
 		t.Fatal(err)
 	}
@@ -87,24 +87,24 @@ func (s *server) log() string {
 	return string(data[max(0, len(data)-4000):])
 }
 
-// application sends numbered messages to the other node, and collects those
-// that come in, as long as ctx lasts, whatever happens to the service.
+// application sends numbered messages to the other node, and collects the messages
+// from there. It reconnects until the end of its context whenever the service ends.
 type application struct {
 	node, peer *server
 	other      *application // at the peer
 	mu         sync.Mutex
-	confirmed  map[int]bool // by number: the service has said that it is stored
-	got        map[int]int  // by number: how often it has arrived
+	confirmed  map[int]bool // by number: whether the service has confirmed that the message is stored
+	got        map[int]int  // by number: how often the message has arrived
 	damaged    []string
-	next       int   // the first number that has not been used
-	again      []int // numbers of which it is not known whether the service has them
+	next       int   // the smallest unused number
+	again      []int // numbers to send again, since the service may not have stored them
 }
 
 func newApplication(node, peer *server) *application {
 	return &application{node: node, peer: peer, confirmed: make(map[int]bool), got: make(map[int]int)}
 }
 
-// note is in every message, so that a changed one is noticed.
+// note returns a text that is part of message n, with which a changed message is detected.
 func note(n int) string { return fmt.Sprintf("message number %d — ✓ \\ \" \t", n) }
 
 func (a *application) body(n int) (typ string, body []byte) {
@@ -127,7 +127,7 @@ func (a *application) body(n int) (typ string, body []byte) {
 	return typ, body
 }
 
-// dial connects to the service's door as soon as there is one.
+// dial connects to the service's local door as soon as the service has opened it.
 func (a *application) dial(ctx context.Context) (*local.Client, error) {
 	for {
 		client, err := local.Dial(ctx, a.node.state)
@@ -142,11 +142,11 @@ func (a *application) dial(ctx context.Context) (*local.Client, error) {
 	}
 }
 
-// maxBehind is how many messages may be on their way to the other application.
+// maxBehind is the maximum number of messages in transit to the other application.
 const maxBehind = 3000
 
-// send sends one message after the other, many in flight. What was not confirmed
-// when a connection broke is sent again, as an application would.
+// send sends messages without waiting for the confirmation of each. Messages that were not
+// confirmed when a connection broke are sent again, as an application would do.
 func (a *application) send(ctx context.Context) {
 	own, other := a.node.Identity().Type, a.peer.Identity().Type
 	for ctx.Err() == nil {
@@ -157,7 +157,7 @@ func (a *application) send(ctx context.Context) {
 		for err == nil && ctx.Err() == nil {
 			n, ok := a.number()
 			if !ok {
-				time.Sleep(time.Millisecond) // until the other application has caught up
+				time.Sleep(time.Millisecond) // wait for the other application
 				continue
 			}
 			typ, body := a.body(n)
@@ -171,7 +171,8 @@ func (a *application) send(ctx context.Context) {
 	}
 }
 
-// number gives the number of the next message to send, if there may be one.
+// number returns the number of the next message to send. ok is false if maxBehind messages
+// are in transit.
 func (a *application) number() (n int, ok bool) {
 	_, got := a.other.counts()
 	a.mu.Lock()
@@ -187,7 +188,7 @@ func (a *application) number() (n int, ok bool) {
 	return 0, false
 }
 
-// settle notes what the service has said about a message.
+// settle records whether the service has confirmed a message.
 func (a *application) settle(n int, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -238,8 +239,8 @@ func (a *application) counts() (confirmed, got int) {
 	return len(a.confirmed), len(a.got)
 }
 
-// missing counts the messages that from has had confirmed and that have not
-// arrived here.
+// missing returns the number of messages that were confirmed to from and have not arrived
+// at a.
 func (a *application) missing(from *application) int {
 	from.mu.Lock()
 	defer from.mu.Unlock()
@@ -255,8 +256,8 @@ func (a *application) missing(from *application) int {
 }
 
 // Every message that a service has confirmed to its application reaches the
-// application on the other side, unchanged, although both services are killed
-// in the middle of the traffic again and again.
+// application on the other side unchanged, although both services are killed
+// repeatedly while messages are in transit.
 func TestKillUnderLoad(t *testing.T) {
 	t.Parallel()
 	const kills = 12
@@ -292,7 +293,7 @@ func TestKillUnderLoad(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	for range kills {
-		// Each kill hits running traffic: both directions have moved on.
+		// Messages have arrived in both directions before each kill.
 		for _, a := range apps {
 			_, before := a.counts()
 			more := 1 + random.IntN(300)

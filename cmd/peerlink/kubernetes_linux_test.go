@@ -24,7 +24,8 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// manifest is what the tests need of the objects in deploy/kubernetes, of whatever kind.
+// manifest holds the fields of an object in deploy/kubernetes, of any kind, that the tests
+// use.
 type manifest struct {
 	Kind string
 	Spec struct {
@@ -60,8 +61,8 @@ type probe struct {
 	HTTPGet struct{ Path, Port string } `yaml:"httpGet"`
 }
 
-// manifests reads what Kustomize makes of an overlay in deploy/kubernetes. That the
-// files are up to date is tested there.
+// manifests returns the output of Kustomize for an overlay in deploy/kubernetes, from files
+// in the repository. A test in that folder checks that these files are up to date.
 func manifests(t *testing.T, overlay string) (all []manifest) {
 	t.Helper()
 	text, err := os.ReadFile("../../deploy/kubernetes/check/testdata/rendered/" + overlay + ".yaml")
@@ -96,21 +97,21 @@ func peerlinks(t *testing.T, overlay string) (all []container) {
 	return all
 }
 
-// notFlags are the variables of the manifests that are no flag's, and no part of the
-// value of another one.
+// notFlags are the variables of the manifests that neither set a flag nor are part of the
+// value of another variable.
 var notFlags = map[string]string{
 	"GOMEMLIMIT":          "read by Go itself",
 	"SWPT_NODEDATA_URL":   "takes the place of --dir",
 	"NODEINFO_UPDATED_AT": "makes Kubernetes replace the pod",
 }
 
-// Each container in the manifests runs a command that exists, and each variable that is
-// set for it has a meaning to that command, so that none is misspelled or out of date.
+// Each container in the manifests runs an existing command, and each of its environment
+// variables is used by the command, so that no variable is misspelled or out of date.
 func TestKubernetesVariables(t *testing.T) {
 	t.Parallel()
 	for _, overlay := range []string{"image", "serve", "small"} {
 		containers := peerlinks(t, overlay)
-		// The reference's manifests set the same for each of its commands.
+		// The reference's manifests set the same variables for each of its commands.
 		var help string
 		for _, c := range containers {
 			cmd := exec.Command(os.Args[0], c.Args[0], "--help")
@@ -136,9 +137,9 @@ func TestKubernetesVariables(t *testing.T) {
 	}
 }
 
-// What the manifests run serves: with their arguments and environment it listens on the
-// ports of the container, answers the probes, and has each metric that the alerts name;
-// and SIGTERM ends it in time with exit code 0.
+// The service that the manifests run works: with their arguments and environment it listens
+// on the ports of the container, answers the probes, and exports each metric that is used in
+// an alert; SIGTERM ends it in time with exit code 0.
 func TestKubernetesServe(t *testing.T) {
 	t.Parallel()
 	for _, overlay := range []string{"small", "serve"} {
@@ -165,9 +166,9 @@ func TestKubernetesServe(t *testing.T) {
 				t.Fatal(err)
 			}
 			for name := range alertMetrics(t) {
-				// Those of the embedded broker are not in RabbitMQ.
+				// With RabbitMQ there are no metrics of the embedded broker.
 				if !strings.Contains(metrics, "# TYPE "+name+" ") && !(overlay == "serve" && strings.HasPrefix(name, "peerlink_queue_")) {
-					t.Errorf("no metric is called %s, which an alert names", name)
+					t.Errorf("the metric %s, which an alert uses, does not exist", name)
 				}
 			}
 			if err := p.Process.Signal(syscall.SIGTERM); err != nil {
@@ -180,7 +181,7 @@ func TestKubernetesServe(t *testing.T) {
 	}
 }
 
-// alertMetrics returns the metrics of peerlink that the alerts name.
+// alertMetrics returns the names of peerlink's metrics that are used in alerts.
 func alertMetrics(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
@@ -194,23 +195,23 @@ func alertMetrics(t *testing.T) map[string]bool {
 		}
 	}
 	if len(names) == 0 {
-		t.Fatal("no alert names a metric")
+		t.Fatal("no alert uses a metric")
 	}
 	return names
 }
 
-// pod is a container of the manifests that runs as a process here.
+// pod is a container of the manifests that runs as a process.
 type pod struct {
 	*running
 	container container
 	ports     map[string]string // addresses, by the names of the ports
 }
 
-// startPod starts what a container runs, with two differences: what is mounted in the
-// container is in other folders here, and the ports are free ones.
+// startPod starts the program of a container as a process, with two differences: the mounted
+// volumes are in other folders, and the ports are replaced by free ones.
 func startPod(t *testing.T, s *server, c container, brokerURL string) *pod {
 	t.Helper()
-	root, err := os.MkdirTemp("", "peerlink-pod-") // Unix sockets want short paths
+	root, err := os.MkdirTemp("", "peerlink-pod-") // paths of Unix sockets must be short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +239,7 @@ func startPod(t *testing.T, s *server, c container, brokerURL string) *pod {
 	for _, arg := range c.Args {
 		cmd.Args = append(cmd.Args, here.Replace(arg))
 	}
-	// The door for applications has its port by default, which may be taken here.
+	// The default port of the local door may be in use on this machine.
 	cmd.Env = append(os.Environ(), runMain+"=1", "PEERLINK_LOCAL_LISTEN=none")
 	for _, e := range c.Env {
 		cmd.Env = append(cmd.Env, e.Name+"="+here.Replace(e.Value))
@@ -253,14 +254,14 @@ func startPod(t *testing.T, s *server, c container, brokerURL string) *pod {
 			return slices.Contains(strings.Fields(link.variables), name) && strings.Contains(value, root)
 		})
 		if i < 0 {
-			t.Fatalf("none of %s leads to what is mounted: %q", link.variables, cmd.Env)
+			t.Fatalf("none of %s has a path in a mounted volume: %q", link.variables, cmd.Env)
 		}
 		_, path, _ := strings.Cut(cmd.Env[i], "=")
 		path = strings.TrimPrefix(path, "file://")
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.RemoveAll(path); err != nil { // what is mounted as a whole
+		if err := os.RemoveAll(path); err != nil { // a folder that was made above, if the path is the mount point itself
 			t.Fatal(err)
 		}
 		if err := os.Symlink(link.from, path); err != nil {
@@ -280,7 +281,7 @@ func startPod(t *testing.T, s *server, c container, brokerURL string) *pod {
 	return p
 }
 
-// probe does what the kubelet does to see whether a container is in order.
+// probe performs a probe as the kubelet does.
 func (p *pod) probe(probe probe) error {
 	_, err := p.get(probe.HTTPGet.Port, probe.HTTPGet.Path)
 	return err

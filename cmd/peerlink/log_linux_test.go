@@ -22,7 +22,7 @@ import (
 	"peerlink/smp"
 )
 
-// logPipe is a pipe as a service's log.
+// logPipe is a pipe to which a service writes its log.
 type logPipe struct {
 	t             *testing.T
 	read, written *os.File
@@ -38,11 +38,11 @@ func newLogPipe(t *testing.T) *logPipe {
 	return &logPipe{t, r, w}
 }
 
-// fill makes the next write to the pipe wait.
+// fill fills the pipe, so that the next write blocks.
 func (p *logPipe) fill() {
 	p.t.Helper()
 	fd := int(p.written.Fd())
-	// The description is shared with the service, whose writes must wait.
+	// The service shares the open file description, and its writes must block.
 	defer func() {
 		if err := unix.SetNonblock(fd, false); err != nil {
 			p.t.Fatal(err)
@@ -63,7 +63,7 @@ func (p *logPipe) fill() {
 	}
 }
 
-// drain reads what is in the pipe, and what comes, until it contains a text.
+// drain reads from the pipe until the given text has appeared.
 func (p *logPipe) drain(text string) {
 	p.t.Helper()
 	if err := p.read.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
@@ -80,8 +80,9 @@ func (p *logPipe) drain(text string) {
 	}
 }
 
-// works waits until a service takes a message for a peer, and says that it is ready.
-func (s *server) works(peer string) {
+// works waits until the service accepts a message with the given routing key, and reports that
+// it is ready.
+func (s *server) works(routingKey string) {
 	s.t.Helper()
 	until(s.t, "a message", func() error {
 		ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
@@ -93,7 +94,7 @@ func (s *server) works(peer string) {
 		defer client.Close()
 		stored := make(chan error, 1)
 		body := `{"type": "RejectedConfig", "debtor_id": 1311862288428302337, "creditor_id": 1103806595073, "config_ts": "2026-01-01T12:00:00Z", "config_seqnum": 1, "config_flags": 0, "config_data": "", "negligible_amount": 0.0, "rejection_code": "NO", "ts": "2026-01-01T12:00:00Z"}`
-		if err := client.Send(ctx, "to_creditors", peer, "RejectedConfig", []byte(body), func(err error) { stored <- err }); err != nil {
+		if err := client.Send(ctx, "to_creditors", routingKey, "RejectedConfig", []byte(body), func(err error) { stored <- err }); err != nil {
 			return err
 		}
 		select {
@@ -116,7 +117,7 @@ func (s *server) works(peer string) {
 	})
 }
 
-// terminate ends the service, which must be done within its time.
+// terminate ends the service with SIGTERM, and checks that it ends in time without an error.
 func (s *server) terminate() {
 	s.t.Helper()
 	if err := s.process.Process.Signal(syscall.SIGTERM); err != nil {
@@ -132,8 +133,8 @@ func (s *server) terminate() {
 	}
 }
 
-// servedWithPipe starts a service, linked to a peer that is away, whose log is the
-// pipe.
+// servedWithPipe starts a service that writes its log to the pipe, and whose only peer is
+// unreachable. routingKey is that of a message to the peer.
 func servedWithPipe(t *testing.T, p *logPipe) (s *server, routingKey string) {
 	t.Helper()
 	s = newServer(t, nodetype.AccountingAuthority)
@@ -145,9 +146,8 @@ func servedWithPipe(t *testing.T, p *logPipe) (s *server, routingKey string) {
 	return s, smp.OutgoingRoutingKey(nodetype.AccountingAuthority, nodetype.CreditorsAgent, 1311862288428302337, 1103806595073)
 }
 
-// A log that nobody reads holds up nothing: the service starts, works, is ready,
-// takes SIGHUP, and ends in good order within its time. When the log is read again, it
-// is there.
+// A log that is not read does not block the service: it starts, works, is ready, handles
+// SIGHUP, and ends normally in time. The log is complete when it is read again.
 func TestStuckLog(t *testing.T) {
 	t.Parallel()
 	p := newLogPipe(t)
@@ -163,7 +163,7 @@ func TestStuckLog(t *testing.T) {
 	s.terminate()
 }
 
-// A reader of the log that ends, or has ended, does not end the service.
+// The service does not end when the reader of its log ends.
 func TestDeadLogReader(t *testing.T) {
 	t.Parallel()
 	for _, ignored := range []bool{false, true} {
@@ -176,7 +176,7 @@ func TestDeadLogReader(t *testing.T) {
 			s, key := servedWithPipe(t, p)
 			p.drain("msg=serving")
 			p.read.Close()
-			for range 3 { // each is logged
+			for range 3 { // each SIGHUP is logged
 				if err := s.process.Process.Signal(syscall.SIGHUP); err != nil {
 					t.Fatal(err)
 				}
@@ -187,8 +187,8 @@ func TestDeadLogReader(t *testing.T) {
 	}
 }
 
-// The reference's commands log to standard output. They do not wait for whoever
-// reads it either, nor end with it.
+// The commands of the reference implementation log to standard output. A reader of this log
+// that does not read, or that has ended, neither blocks nor ends them.
 func TestSwptLog(t *testing.T) {
 	t.Parallel()
 	for _, dead := range []bool{false, true} {
@@ -225,7 +225,7 @@ func TestSwptLog(t *testing.T) {
 					t.Error(err)
 				}
 			case <-time.After(10 * time.Second):
-				t.Error("has not ended after 10 s")
+				t.Error("the service has not ended after 10 s")
 			}
 		})
 	}

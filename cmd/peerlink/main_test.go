@@ -22,7 +22,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// runMain makes the test binary behave as peerlink itself.
+// runMain is the environment variable that, if set, makes the test binary behave as peerlink.
 const runMain = "PEERLINK_TEST_RUN_MAIN"
 
 func TestMain(m *testing.M) {
@@ -34,15 +34,15 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// built is the real binary, as "make build" makes it except that keys and shares
-// cost little to make and to open, in a folder of its own.
+// built is the folder of the peerlink binary. The binary is built as by "make build", except
+// that making and opening encrypted keys and shares takes little time.
 var built struct {
 	once sync.Once
 	dir  string
 	err  error
 }
 
-// build returns the folder of the real binary, which is made once.
+// build returns the folder of the peerlink binary, which is built on the first call.
 func build(t *testing.T) (dir string) {
 	t.Helper()
 	built.once.Do(func() {
@@ -61,17 +61,17 @@ func build(t *testing.T) (dir string) {
 	return built.dir
 }
 
-// program returns the path of the real binary. It has no race detector, with which a
-// process takes several times as long. Races are found in the tests of the packages,
-// and in processes whose exit code is checked, which are the test binary itself: a
-// process that is killed does not report what was found.
+// program returns the path of the peerlink binary. It is built without the race detector,
+// which would make a process several times slower. Races are detected in the tests of the
+// packages, and in processes that run the test binary and whose exit code is checked: a
+// process that is killed does not report the races it has detected.
 func program(t *testing.T) string {
 	t.Helper()
 	return filepath.Join(build(t), "peerlink"+exe())
 }
 
-// The scenarios in testdata/script use the commands as an operator would: the
-// real binary.
+// The scenarios in testdata/script use the commands of the peerlink binary as an operator
+// would.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	bin := build(t)
@@ -79,7 +79,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
-			// Settings of the machine must not reach the scripts.
+			// The scripts must not depend on settings of the machine.
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, ".state"))
 			for i := range 4 {
@@ -126,20 +126,19 @@ func readEnv(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // fingerprint NAME BUNDLE sets a variable to the fingerprint of a bundle's root
-// key, which its owner would read to us on the telephone.
+// key, which the owner of the key would read out on the telephone.
 func fingerprintOf(ts *testscript.TestScript, neg bool, args []string) {
 	b, err := infobundle.Read([]byte(ts.ReadFile(args[1])), time.Now())
 	ts.Check(err)
 	ts.Setenv(args[0], pki.Fingerprint(b.Root.PublicKey))
 }
 
-// snapshot DIR remembers everything in a directory.
+// snapshot DIR records the content of a directory.
 func snapshot(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("SNAPSHOT", fingerprint(ts, args[0]))
 }
 
-// unchanged DIR fails if the directory is not byte for byte as it was at the
-// last snapshot.
+// unchanged DIR fails if any byte in the directory has changed since the last snapshot.
 func unchanged(ts *testscript.TestScript, neg bool, args []string) {
 	if fingerprint(ts, args[0]) != ts.Getenv("SNAPSHOT") {
 		ts.Fatalf("%s has changed", args[0])

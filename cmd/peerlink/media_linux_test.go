@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// A medium is a file system without modes, or one that can not be written.
+// A medium is a kind of file system that does not keep file modes.
 type medium struct {
 	name  string
 	tools []string
@@ -50,7 +50,8 @@ var media = []medium{
 	}},
 }
 
-// use mounts the medium for the test, or skips it.
+// use mounts the medium for the duration of the test, or skips the test if the medium cannot
+// be mounted.
 func (k medium) use(t *testing.T) (at string) {
 	t.Helper()
 	for _, tool := range append(k.tools, "umount") {
@@ -77,15 +78,15 @@ func (k medium) use(t *testing.T) (at string) {
 		t.Fatal(err)
 	}
 	if k.mount(m) != nil {
-		t.Skip("it can not be mounted here: skipped")
+		t.Skip("the medium cannot be mounted here: skipped")
 	}
 	t.Cleanup(func() { m.run("umount", m.at) })
 	return m.at
 }
 
-// On media that keep no modes, a key can be made, changed, restored and tried, with
-// a warning, and without an advice that nobody can follow; and a whole node's
-// directory can be there.
+// On media that keep no file modes, a key can be made, changed, restored and drilled. The
+// commands print a warning, and no advice that cannot be followed there. A complete node's
+// directory can also be on such a medium.
 func TestMedia(t *testing.T) {
 	if os.Getenv("PEERLINK_TEST_MEDIA") == "" {
 		t.Skip("skipped: media without modes, which take minutes (make test-media)")
@@ -116,10 +117,10 @@ func TestMedia(t *testing.T) {
 			do("key", "join", "--out", filepath.Join(at, "joined"), "--passphrase-file", "pass2", filepath.Join(at, "pages/share-1-of-2.txt"), filepath.Join(at, "pages/share-2-of-2.txt"))
 			out, _ = o.run("-C", node, "check", "--key", key)
 			if strings.Contains(out, "chmod") {
-				t.Errorf("check gives advice that can not be followed:\n%s", out)
+				t.Errorf("check gives advice that cannot be followed:\n%s", out)
 			}
-			// Messages and the passcode could be read by others: before anything is made,
-			// a service is told what would help.
+			// Other users could read messages and the passcode: the service ends before it
+			// makes any file, with advice that can be followed.
 			o.does("-C", node, "server-cert", "issue", "server.key", "server.crt", "--key", key, "--passphrase-file", "pass2")
 			state := filepath.Join(at, "state")
 			for range 2 {
@@ -136,15 +137,15 @@ func TestMedia(t *testing.T) {
 			}
 			for _, e := range entries {
 				if strings.Contains(e.Name(), ".tmp-") {
-					t.Errorf("%s was left", e.Name())
+					t.Errorf("the temporary file %s was not removed", e.Name())
 				}
 			}
 		})
 	}
 }
 
-// A good backup on a medium that can not be written is good, and so is one whose
-// node's directory can not be written.
+// "key drill" succeeds with a good backup on a read-only medium, also if the node's directory
+// is on that medium.
 func TestReadOnlyMedium(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can mount: skipped")
@@ -165,7 +166,7 @@ func TestReadOnlyMedium(t *testing.T) {
 	}
 	o.cannot("chmod 600", "-C", "disc/node", "key", "drill", "--key", "disc/key", "--passphrase-file", "pass")
 	if out, err := exec.Command("mount", "-o", "remount,ro", disc).CombinedOutput(); err != nil {
-		t.Skipf("it can not be mounted again: skipped\n%s", out)
+		t.Skipf("it cannot be mounted read-only: skipped\n%s", out)
 	}
 	out := o.does("-C", "disc/node", "key", "drill", "--key", "disc/key", "--passphrase-file", "pass")
 	if !strings.Contains(out, "The backup is good") || !strings.Contains(out, "could not be noted") {
@@ -174,8 +175,8 @@ func TestReadOnlyMedium(t *testing.T) {
 	o.cannot("is as it was, with its old passphrase", "-C", "disc/node", "key", "passphrase", "--key", "disc/key", "--passphrase-file", "pass", "--new-passphrase-file", "pass")
 }
 
-// A full disk while the passphrase is changed, or while the key is restored, costs
-// nothing: the old key opens, and nothing half written has its name.
+// If the disk is full while a passphrase is changed, a key is made or a key is split, no key
+// is lost: the old key opens, and no incomplete file remains.
 func TestKeyOnFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can mount: skipped")

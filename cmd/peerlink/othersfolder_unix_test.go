@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// Root makes no node in a folder that belongs to another user, and pages with shares
-// of a root key are made in a folder of others with a warning only; a share that is
-// given twice is named by both its files.
+// Root cannot make a node in a folder that belongs to another user. "key split" makes share
+// pages in a folder that another user owns or can write to, but prints a warning. If a share
+// is given twice, the error names both of its files.
 func TestFoldersOfOthers(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
@@ -25,7 +25,7 @@ func TestFoldersOfOthers(t *testing.T) {
 	}
 	split := []string{"-C", "node", "key", "split", "--shares", "2", "--threshold", "2", "--text", "--key", "key", "--passphrase-file", "pass", "--out"}
 	if out := o.does(append(split, "pages")...); !strings.Contains(out, "every user can make and replace files in pages") {
-		t.Errorf("nothing is said of the mode of the folder:\n%s", out)
+		t.Errorf("no warning about the mode of the folder:\n%s", out)
 	}
 	first := "pages/share-1-of-2.txt"
 	o.write("copy.txt", []byte(o.read(first)))
@@ -48,6 +48,6 @@ func TestFoldersOfOthers(t *testing.T) {
 		t.Errorf("%s has %v, %v", filepath.Base(o.path("others")), entries, err)
 	}
 	if out := o.does(append(split, "others")...); !strings.Contains(out, "belongs to another user") {
-		t.Errorf("nothing is said of the owner of the folder:\n%s", out)
+		t.Errorf("no warning about the owner of the folder:\n%s", out)
 	}
 }

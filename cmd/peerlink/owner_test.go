@@ -13,11 +13,11 @@ import (
 	"peerlink/node/pki"
 )
 
-// An owner keeps a root key, with the real binary.
+// An owner is the owner of a root key, who uses the peerlink binary.
 type owner struct {
 	t    *testing.T
 	bin  string
-	home string // what follows is relative to it
+	home string // the working directory of the commands; file names are relative to it
 }
 
 func newOwner(t *testing.T) *owner {
@@ -47,7 +47,7 @@ func (o *owner) read(name string) string {
 	return string(data)
 }
 
-// run runs peerlink in the owner's home, and returns all that it prints.
+// run runs peerlink in o.home, and returns its output.
 func (o *owner) run(args ...string) (string, error) {
 	c := exec.Command(o.bin, args...)
 	c.Dir = o.home
@@ -55,7 +55,7 @@ func (o *owner) run(args ...string) (string, error) {
 	return string(out), err
 }
 
-// does runs a command that must succeed.
+// does runs a command that must succeed, and returns its output.
 func (o *owner) does(args ...string) string {
 	o.t.Helper()
 	out, err := o.run(args...)
@@ -65,7 +65,7 @@ func (o *owner) does(args ...string) string {
 	return out
 }
 
-// can not run a command, and is told why.
+// cannot runs a command that must fail with an output that contains why.
 func (o *owner) cannot(why string, args ...string) {
 	o.t.Helper()
 	if out, err := o.run(args...); err == nil || !strings.Contains(out, why) {
@@ -78,7 +78,7 @@ func (o *owner) makesNode(key, passFile string) {
 	o.does("-C", "node", "init", "creditors-agent", "--server", "ca.example.com:1234", "--key-type", "p256", "--key", key, "--passphrase-file", passFile)
 }
 
-// powershell is a file as ">" of PowerShell 5 writes it.
+// powershell returns the text encoded as by the redirection ">" of PowerShell 5.
 func powershell(text string) []byte {
 	data := []byte{0xff, 0xfe}
 	for _, u := range utf16.Encode([]rune(text + "\r\n")) {
@@ -87,9 +87,9 @@ func powershell(text string) []byte {
 	return data
 }
 
-// With whatever a passphrase file was made when a secret is set, the key then opens
-// with what a person types who reads that file; and where nobody can type it,
-// nothing is set.
+// If a passphrase is set from a file, the key opens with the text that a person who reads the
+// file would type, whatever program has written the file. If the content of the file cannot be
+// typed, no passphrase is set.
 func TestPassphraseFiles(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
@@ -121,23 +121,24 @@ func TestPassphraseFiles(t *testing.T) {
 
 	out := o.does("-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "utf16", "--new-passphrase-file", "mark")
 	if !strings.Contains(out, "as it would be typed") {
-		t.Errorf("nothing is said of the byte order mark:\n%s", out)
+		t.Errorf("the output does not mention the byte order mark:\n%s", out)
 	}
 	o.does("-C", "node", "key", "drill", "--key", "key", "--passphrase-file", "typed2")
 	o.cannot("control character", "-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "typed2", "--new-passphrase-file", "control")
 	o.does("-C", "node", "key", "drill", "--key", "key", "--passphrase-file", "typed2")
 
-	// The other keyboard: é as two characters.
+	// Another keyboard sends ö as two characters.
 	o.write("decomposed", []byte("correct ho\u0308rse battery"))
 	o.does("-C", "node", "key", "drill", "--key", "joined", "--passphrase-file", "decomposed")
 	if out := o.does("-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "typed2", "--new-passphrase-file", "typed"); !strings.Contains(out, "accents") {
-		t.Errorf("nothing is said of the two forms of ö:\n%s", out)
+		t.Errorf("the output does not mention the two forms of ö:\n%s", out)
 	}
 }
 
-// Keys that earlier versions encrypted with a byte order mark, or with UTF-16, still
-// open with the same file; the owner is told, makes no shares of them that nobody
-// can open by typing, and is helped by the same file.
+// A key that an earlier version has encrypted with a passphrase file including its byte order
+// mark, or with its UTF-16 encoding, still opens with that file. "key drill" then advises to
+// use "key passphrase", and "key split" fails, since the shares could not be opened by typing.
+// After "key passphrase" with the same file, the key opens with the typed passphrase.
 func TestUntypeableKeys(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
@@ -158,7 +159,7 @@ func TestUntypeableKeys(t *testing.T) {
 		o.write("old.key", pem)
 		o.cannot("does not open", "-C", "node", "key", "drill", "--key", "old.key", "--passphrase-file", "typed")
 		if out := o.does("-C", "node", "key", "drill", "--key", "old.key", "--passphrase-file", name); !strings.Contains(out, "key passphrase") {
-			t.Errorf("%s: the owner is not told:\n%s", name, out)
+			t.Errorf("%s: no advice to use key passphrase:\n%s", name, out)
 		}
 		o.cannot("nobody could open the shares by typing", "-C", "node", "key", "split", "--shares", "2", "--threshold", "2", "--key", "old.key", "--passphrase-file", name)
 		o.does("-C", "node", "key", "passphrase", "--key", "old.key", "--passphrase-file", name, "--new-passphrase-file", name)
@@ -166,10 +167,10 @@ func TestUntypeableKeys(t *testing.T) {
 	}
 }
 
-// A passphrase that is set in any form of Unicode opens the key, and its shares, in every
-// form that another keyboard sends. A key that another program has encrypted with a text
-// that is in neither normal form opens with that text; the owner is warned, and setting the
-// same passphrase again mends it.
+// A passphrase that is set in any Unicode form opens the key and its shares in every form that
+// another keyboard may send. A key that another program has encrypted with a text in neither
+// normal form opens with that text; the commands print a warning, and after the same
+// passphrase has been set again, the key opens with every form.
 func TestPassphraseOfAnotherKeyboard(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
@@ -198,18 +199,19 @@ func TestPassphraseOfAnotherKeyboard(t *testing.T) {
 	}
 	o.write("old.key", old)
 	if out := o.does("-C", "node", "key", "split", "--shares", "2", "--threshold", "2", "--text", "--out", "pages", "--key", "old.key", "--passphrase-file", "windows"); !strings.Contains(out, "Set it again") {
-		t.Errorf("nobody is warned of a passphrase that other keyboards do not send:\n%s", out)
+		t.Errorf("no warning about a passphrase that other keyboards do not send:\n%s", out)
 	}
 	o.does("-C", "node", "key", "join", "--out", "joined", "--passphrase-file", "nfd", "pages/share-1-of-2.txt", "pages/share-2-of-2.txt")
 	opens("joined")
 	if out := o.does("-C", "node", "key", "passphrase", "--key", "old.key", "--passphrase-file", "windows", "--new-passphrase-file", "windows"); !strings.Contains(out, "need the form NFC") {
-		t.Errorf("nothing is said of what OpenSSL needs:\n%s", out)
+		t.Errorf("the output does not mention the form that OpenSSL needs:\n%s", out)
 	}
 	opens("old.key")
 }
 
-// A key that is named by a symbolic link is changed where it is. One with a second
-// name is not changed, since its old passphrase would stay good under that.
+// If the key file is given as a symbolic link, the target of the link is changed. A key file
+// with several hard links is not changed, since the old passphrase would still open the key
+// under its other names.
 func TestPassphraseThroughLink(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
@@ -247,7 +249,7 @@ func TestPassphraseThroughLink(t *testing.T) {
 		o.does("-C", "node", "key", "drill", "--passphrase-file", "pass2")
 	}
 
-	// The stick is not connected: the link leads to nothing, and stays.
+	// If the stick is not connected, the target of the link is missing, and the commands fail.
 	if err := os.Rename(o.path("stick"), o.path("away")); err != nil {
 		t.Fatal(err)
 	}
@@ -255,8 +257,8 @@ func TestPassphraseThroughLink(t *testing.T) {
 	o.cannot("connect the medium", "-C", "other", "init", "creditors-agent", "--server", "ca.example.com:1234", "--key", link, "--passphrase-file", "pass")
 }
 
-// Wrong usage of the commands for the root key is called so, and names what is wrong: the
-// flag, the file, or that one file holds several shares.
+// If the commands for the root key are used wrongly, the error says so and names the cause:
+// the flag, the file, or that one file contains several shares.
 func TestWrongUseOfKeys(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
@@ -271,7 +273,8 @@ func TestWrongUseOfKeys(t *testing.T) {
 	for _, command := range [][]string{{"drill"}, {"split", "--shares", "2", "--threshold", "2"}} {
 		o.cannot("/dev/null is not a regular file", slices.Concat([]string{"-C", "node", "key"}, command, []string{"--key", "/dev/null", "--passphrase-file", "pass"})...)
 	}
-	// A damaged key has a remedy in every message, and joining shares does not overwrite it.
+	// Every error about a damaged key names the remedy, and joining shares does not overwrite
+	// the damaged key.
 	for _, damaged := range []string{"", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIF"} {
 		o.write("damaged", []byte(damaged))
 		for _, command := range [][]string{{"key", "drill"}, {"server-cert", "issue", "s.key", "s.crt"}} {
@@ -290,7 +293,7 @@ func TestWrongUseOfKeys(t *testing.T) {
 	o.write("all", []byte(o.read(first)+o.read(second)))
 	o.cannot("but several", "-C", "node", "key", "join", "--out", "joined", "--passphrase-file", "pass", "all")
 	o.cannot("--key names a key file", "-C", "node", "key", "drill", "--key", "key", "--passphrase-file", "pass", first, second)
-	// A file that is no share is refused after its beginning, in a moment.
+	// A file that is not a share is rejected after only its beginning has been read.
 	o.write("huge", nil)
 	if err := os.Truncate(o.path("huge"), 3<<30); err != nil {
 		t.Skipf("no sparse files here: %v", err)
@@ -300,8 +303,9 @@ func TestWrongUseOfKeys(t *testing.T) {
 	o.cannot("but a PDF", "-C", "node", "key", "join", "--out", "joined", "--passphrase-file", "pass", "scan.pdf")
 }
 
-// What an interrupted command has left beside the root key is found: "key drill" names it,
-// and "key passphrase" removes what it has proved to be a copy of the key, and only that.
+// "key drill" names the temporary files that an interrupted command has left beside the root
+// key. "key passphrase" removes those of them that it has proved to be copies of the key, and
+// no other files.
 func TestLeftoversBesideKey(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
@@ -313,11 +317,11 @@ func TestLeftoversBesideKey(t *testing.T) {
 	o.write(".key.tmp-notes", []byte(o.read("key")))
 	o.write(".other.tmp-123", []byte(o.read("key")))
 	if out := o.does("-C", "node", "key", "drill", "--key", "key", "--passphrase-file", "pass"); !strings.Contains(out, ".key.tmp-123") || !strings.Contains(out, ".key.tmp-456") {
-		t.Errorf("the leftovers are not named:\n%s", out)
+		t.Errorf("the temporary files are not named:\n%s", out)
 	}
 	out := o.does("-C", "node", "key", "passphrase", "--key", "key", "--passphrase-file", "pass", "--new-passphrase-file", "pass2")
 	if !strings.Contains(out, "Removed .key.tmp-123") || !strings.Contains(out, ".key.tmp-456 may hold") {
-		t.Errorf("it is not said what was removed and what not:\n%s", out)
+		t.Errorf("the output does not name the removed and the remaining file:\n%s", out)
 	}
 	for name, there := range map[string]bool{".key.tmp-123": false, ".key.tmp-456": true, ".key.tmp-notes": true, ".other.tmp-123": true, "key": true} {
 		if _, err := os.Lstat(o.path(name)); (err == nil) != there {
@@ -326,8 +330,9 @@ func TestLeftoversBesideKey(t *testing.T) {
 	}
 }
 
-// Nothing is signed uncompared if the operator has named the copy of the node's directory,
-// or if the copy is damaged. Without any copy, the key is enough.
+// "fulfil" signs nothing if it cannot compare the request with a copy of the node's directory
+// that the operator has named, or with a damaged copy. If there is no copy, the key is
+// sufficient.
 func TestFulfilWithoutCopy(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
@@ -345,7 +350,7 @@ func TestFulfilWithoutCopy(t *testing.T) {
 	}
 	o.cannot("nothing is signed", fulfil...)
 	if _, err := os.Lstat(o.path("answer.json")); err == nil {
-		t.Error("there is an answer")
+		t.Error("fulfil has made an answer")
 	}
 	if err := os.Remove(o.path("db")); err != nil {
 		t.Fatal(err)

@@ -13,8 +13,8 @@ import (
 )
 
 // publish STATE EXCHANGE KEY TYPE FILE sends a message as an application does,
-// at the door of the service that runs with this state folder. The body is the
-// file, which need not be a message.
+// through the local door of the service that runs with this state folder. The body
+// of the message is the content of the file, which need not be valid.
 func publish(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -26,8 +26,8 @@ func publish(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(<-settled)
 }
 
-// waitaside STATE QUEUE ID… waits until these messages of the queue are set
-// aside, and no others.
+// waitaside STATE QUEUE ID… waits until exactly these messages of the queue are
+// set aside.
 func waitAside(ts *testscript.TestScript, neg bool, args []string) {
 	store, err := embedded.Open(filepath.Join(ts.MkAbs(args[0]), "messages.db"), embedded.Options{})
 	ts.Check(err)

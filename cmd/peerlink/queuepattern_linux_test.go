@@ -10,8 +10,8 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// After changes of --queue-pattern, while the peer is away, all messages arrive: those that
-// wait in the queues of the earlier patterns, and those that are sent later.
+// If --queue-pattern is changed while the peer is unreachable, all messages arrive: those
+// that wait in the queues of earlier patterns, and those that are sent later.
 func TestQueuePatternChanges(t *testing.T) {
 	rabbit := rabbittest.Get(t)
 	at, far, conn := rabbitPair(t, rabbit)

@@ -16,9 +16,10 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// An operator can work on the queues that the reference has made and filled,
-// without a service: list what the reference's client has rejected, over all queues
-// of a peer, send it again, and drop the rest. No output contains the password.
+// Without a running service, an operator can manage the queues that the reference
+// implementation has made and filled: list the messages that the reference's client has
+// rejected, in all queues of a peer, retry them, and drop the others. No output contains the
+// password.
 func TestQueueRabbitMQ(t *testing.T) {
 	rabbit := rabbittest.Get(t)
 	agent, authority := nodetest.New(t, nodetype.CreditorsAgent, "127.0.0.1:1"), nodetest.New(t, nodetype.AccountingAuthority, "127.0.0.1:2")
@@ -46,10 +47,10 @@ func TestQueueRabbitMQ(t *testing.T) {
 		})
 		check(err)
 		if !c.Wait() {
-			t.Fatalf("queue %s does not take a message", queue)
+			t.Fatalf("queue %s does not accept a message", queue)
 		}
 	}
-	// The third queue is not made yet.
+	// The third queue does not exist yet.
 	for _, queue := range []string{"ref-1234abcd-0", "ref-1234abcd-1"} {
 		_, err := ch.QueueDeclare(queue+".XQ", true, false, false, false, nil)
 		check(err)
@@ -70,7 +71,7 @@ func TestQueueRabbitMQ(t *testing.T) {
 				break
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("what was rejected is not in %s", q.Name)
+				t.Fatalf("the rejected message is not in %s", q.Name)
 			}
 		}
 	}
@@ -126,7 +127,7 @@ func TestQueueRabbitMQ(t *testing.T) {
 		t.Errorf("a message of another queue was retried: %s", out)
 	}
 	if out, err := peerlink("show", "1234abcd", "--queue-pattern", "x-{node-id}-{n}"); err == nil || !strings.Contains(out, "there is no queue x-1234abcd-0") {
-		t.Errorf("with another pattern the queues look empty: %s", out)
+		t.Errorf("with another pattern, the error does not say that the queue is missing: %s", out)
 	}
 	run("retry", "1234abcd", found[1].ID, found[0].ID)
 	for queue, want := range map[string][]string{

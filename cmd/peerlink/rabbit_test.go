@@ -17,10 +17,10 @@ import (
 	"peerlink/smp"
 )
 
-// A service on RabbitMQ and one on its own store are peers as any others: the
-// applications of each get what those of the other have sent, with the queues
-// that the flags ask for. The service touches no state folder, tells nobody the
-// password, and ends in good order.
+// A service with RabbitMQ and a service with an embedded store can be peers: the
+// applications of each side receive all messages of the other side, and the queues
+// are those that the flags specify. The service with RabbitMQ makes no files in the
+// state folder, does not log the password, and ends normally.
 func TestServeRabbitMQ(t *testing.T) {
 	rabbit := rabbittest.Get(t)
 	const count = 1000
@@ -45,7 +45,7 @@ func TestServeRabbitMQ(t *testing.T) {
 		defer s.kill()
 	}
 
-	// From the application on RabbitMQ to the one at the door.
+	// From the application at RabbitMQ to the application at the local door.
 	far.waitForQueue(ctx, conn, "to-1234abcd-0")
 	for n := range count {
 		typ, body := far.body(n)
@@ -69,7 +69,7 @@ func TestServeRabbitMQ(t *testing.T) {
 	stopReceiving()
 	<-received
 
-	// And back.
+	// In the other direction.
 	client, err := at.dial(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +97,7 @@ func TestServeRabbitMQ(t *testing.T) {
 		far.take(local.Message{Body: d.Body})
 	}
 	if damaged := append(at.damaged, far.damaged...); len(damaged) > 0 {
-		t.Errorf("%d messages have changed on the way, for example %s", len(damaged), damaged[0])
+		t.Errorf("%d messages were changed in transit, for example %s", len(damaged), damaged[0])
 	}
 
 	if _, err := channel(t, conn).QueueDeclare("to-1234abcd-0.XQ", true, false, false, false, nil); err == nil {
@@ -113,13 +113,13 @@ func TestServeRabbitMQ(t *testing.T) {
 		t.Errorf("log of the service:\n%s", log)
 	}
 	files, err := os.ReadDir(agent.state)
-	if err != nil || len(files) != 1 { // the log
-		t.Errorf("in the state folder are %v, %v", files, err)
+	if err != nil || len(files) != 1 { // only the log
+		t.Errorf("the state folder contains %v, %v", files, err)
 	}
 }
 
 // rabbitPair returns the applications of an accounting authority and of a creditors agent that
-// are peers, and a connection to RabbitMQ, on which the agent's service will run.
+// are peers, and a connection to RabbitMQ, which the agent's service is to use.
 func rabbitPair(t *testing.T, rabbit *rabbittest.Server) (at, far *application, conn *amqp.Connection) {
 	t.Helper()
 	authority, agent := newServer(t, nodetype.AccountingAuthority), newServer(t, nodetype.CreditorsAgent)
@@ -135,8 +135,9 @@ func rabbitPair(t *testing.T, rabbit *rabbittest.Server) (at, far *application, 
 	return at, far, conn
 }
 
-// forgetAgents removes what the creditors agents of earlier tests have left in
-// RabbitMQ: all have the same peer, whose messages would go to their queues too.
+// forgetAgents removes the exchange and the inbox of creditors agents of earlier tests from
+// RabbitMQ: all such agents have the same peer, so that messages to it would also be routed to
+// the queues of the earlier agents.
 func forgetAgents(t *testing.T, conn *amqp.Connection) {
 	t.Helper()
 	ch := channel(t, conn)
@@ -149,7 +150,7 @@ func forgetAgents(t *testing.T, conn *amqp.Connection) {
 	}
 }
 
-// waitForQueue waits until the service has declared what leads to its peer.
+// waitForQueue waits until the service has declared the queue to its peer and consumes it.
 func (a *application) waitForQueue(ctx context.Context, conn *amqp.Connection, queue string) {
 	for {
 		ch := channel(a.node.t, conn)

@@ -14,9 +14,9 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// Two processes serve one node, each with the same flags as if it were alone.
-// They share the queues to the peer; when one is killed, the other sends from
-// all of them within seconds. Nothing is lost.
+// Two processes serve one node, with the same flags as a single process would have. They
+// share the queues to the peer; when one of them is killed, the other sends from all queues
+// within seconds. No message is lost.
 func TestServeShared(t *testing.T) {
 	rabbit := rabbittest.Get(t)
 	const queues, count = 6, 3000
@@ -42,7 +42,7 @@ func TestServeShared(t *testing.T) {
 	has := []int{queuesOf(t, agent), queuesOf(t, &twin)}
 	t.Logf("queues by process: %v, after %v", has, time.Since(start))
 	if has[0] == 0 || has[1] == 0 {
-		t.Errorf("the processes send from %v of %d queues, want about half each", has, queues)
+		t.Errorf("the processes send from %v of %d queues, want at least one each", has, queues)
 	}
 
 	publishFrom(t, conn, far, 0, count)
@@ -51,7 +51,7 @@ func TestServeShared(t *testing.T) {
 	start = time.Now()
 	until(t, "taking over", func() error {
 		if n := queuesOf(t, agent); n < queues {
-			return fmt.Errorf("the other sends from %d of %d queues\n%s", n, queues, agent.log())
+			return fmt.Errorf("the other process sends from %d of %d queues\n%s", n, queues, agent.log())
 		}
 		return nil
 	})
@@ -83,7 +83,7 @@ func consumedOnce(t *testing.T, conn *amqp.Connection, prefix string, queues int
 	})
 }
 
-// queuesOf returns from how many queues a process has begun to send.
+// queuesOf returns the number of queues from which a process has begun to send.
 func queuesOf(t *testing.T, s *server) int {
 	t.Helper()
 	log, err := os.ReadFile(filepath.Join(s.state, "log"))

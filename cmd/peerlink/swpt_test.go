@@ -24,11 +24,11 @@ import (
 	"peerlink/smp"
 )
 
-// swptNode is a node that runs as the reference does: a process for each thing,
-// set up by the environment.
+// swptNode is a node that runs like the reference implementation: with a separate process
+// for each task, configured by environment variables.
 type swptNode struct {
 	*server
-	links string // folder with the four names of the program
+	links string // folder with a link to the program for each of the four commands
 	url   string // of RabbitMQ
 }
 
@@ -47,7 +47,7 @@ func newSwptNode(t *testing.T, kind nodetype.Type, url string) *swptNode {
 	return n
 }
 
-// command prepares one of the commands, by its link.
+// command prepares the command args[0], which is run through its link.
 func (n *swptNode) command(args ...string) *exec.Cmd {
 	c := exec.Command(filepath.Join(n.links, args[0]), args[1:]...)
 	_, port, _ := net.SplitHostPort(n.addr)
@@ -56,7 +56,7 @@ func (n *swptNode) command(args ...string) *exec.Cmd {
 	return c
 }
 
-// running is a process that was started.
+// running is a process that has been started.
 type running struct {
 	*exec.Cmd
 	t      *testing.T
@@ -90,7 +90,7 @@ func (p *running) code() int {
 	return p.ProcessState.ExitCode()
 }
 
-// says waits until the process has written a text.
+// says waits until the output of the process contains a text.
 func (p *running) says(text string) {
 	p.t.Helper()
 	until(p.t, fmt.Sprintf("%q from %s", text, p.Args), func() error {
@@ -119,7 +119,7 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// until retries until do succeeds.
+// until calls do repeatedly until it succeeds. what describes the awaited event.
 func until(t *testing.T, what string, do func() error) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -133,11 +133,12 @@ func until(t *testing.T, what string, do func() error) {
 	}
 }
 
-// Two nodes that run by the reference's four commands alone, set up as in its
-// Compose files, which mount the root key too, exchange messages. The commands live and end as the
-// reference's do: a client ends with its connection and is started again, one
-// that comes second waits for the first, nothing is sent to a peer that is not
-// active, and a deactivated one is drained, whatever kills the drainer.
+// Two nodes exchange messages if they run only the reference's four commands, configured as
+// in the reference's Compose files, which also mount the root key. The commands start and end
+// as those of the reference do: a client ends when its connection ends, and is started again;
+// a second client waits for the end of the first; no message is sent to a peer that is not
+// active; and the queue of a deactivated peer is drained completely, although the drainer is
+// killed.
 func TestSwptCommands(t *testing.T) {
 	rabbit := rabbittest.Get(t)
 	authority := newSwptNode(t, nodetype.AccountingAuthority, rabbit.URL())
@@ -182,14 +183,14 @@ func TestSwptCommands(t *testing.T) {
 		client[n] = n.start("swpt-client", peer, "to."+peer)
 	}
 
-	// Both ways.
+	// Messages in both directions.
 	const count = 500
 	publishFrom(t, conn, far, 0, count)
 	publishFrom(t, conn, at, 0, count)
 	takeAll(t, conn, at, count)
 	takeAll(t, conn, far, count)
 
-	// The second client of a queue waits until the first is gone.
+	// The second client of a queue waits until the first has ended.
 	toAgent := ids[authority]
 	second := authority.start("swpt-client", toAgent, "to."+toAgent)
 	second.says("standing by")
@@ -198,7 +199,7 @@ func TestSwptCommands(t *testing.T) {
 	publishFrom(t, conn, at, count, count)
 	takeAll(t, conn, far, 2*count)
 
-	// A server ends in good order, and the client that was connected with it.
+	// A server ends normally, and so does the client that was connected with it.
 	if err := serverOf[agent].Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +210,8 @@ func TestSwptCommands(t *testing.T) {
 		t.Errorf("the client ends with %d:\n%s", code, second.output)
 	}
 
-	// Deactivated: the client ends, and what it has left is answered.
+	// After the deactivation of the peer, the client ends, and the messages left in the queue
+	// are answered.
 	toAuthority := ids[agent]
 	if _, err := agent.DeactivatePeer(context.Background(), toAuthority); err != nil {
 		t.Fatal(err)
@@ -233,7 +235,7 @@ func TestSwptCommands(t *testing.T) {
 	takeAll(t, conn, answered, left)
 	for n := range answered.got {
 		if n < count {
-			t.Errorf("message %d was sent before, and is answered", n)
+			t.Errorf("message %d was sent before the deactivation, but is answered", n)
 		}
 	}
 	if err := drainer.Process.Signal(syscall.SIGTERM); err != nil {
@@ -244,8 +246,8 @@ func TestSwptCommands(t *testing.T) {
 	}
 }
 
-// publishRootKey puts the node's root key, encrypted, where the reference's scripts
-// keep it, with the mode that a clone by Git gives it.
+// publishRootKey writes the node's encrypted root key to the file in which the reference's
+// scripts keep it, with the mode that the file has in a Git clone.
 func publishRootKey(t *testing.T, n *swptNode) {
 	t.Helper()
 	key, err := pki.EncodeEncryptedKey(n.Key, []byte("correct horse battery staple"))
@@ -278,7 +280,7 @@ func declareInbox(t *testing.T, conn *amqp.Connection, inbox string) {
 	}
 }
 
-// publishFrom publishes an application's messages with these numbers.
+// publishFrom publishes count messages of an application, whose numbers begin with first.
 func publishFrom(t *testing.T, conn *amqp.Connection, from *application, first, count int) {
 	t.Helper()
 	ch := channel(t, conn)
@@ -296,8 +298,8 @@ func publishFrom(t *testing.T, conn *amqp.Connection, from *application, first, 
 	}
 }
 
-// takeAll takes messages out of an application's inbox until it has had so many
-// different ones.
+// takeAll takes messages out of an application's inbox until the application has received
+// count different messages.
 func takeAll(t *testing.T, conn *amqp.Connection, to *application, count int) {
 	t.Helper()
 	ch := channel(t, conn)
@@ -323,8 +325,9 @@ func takeAll(t *testing.T, conn *amqp.Connection, to *application, count int) {
 	}
 }
 
-// Wrong usage is exit code 64, and 2 of the command that is no service, whether by option
-// or by environment, and any other failure 1, with a line that names what is wrong.
+// The exit code after wrong usage, by an option or by an environment variable, is 64, or 2 for
+// configure-queue, which is not a service. The exit code after any other failure is 1. The
+// output names the cause.
 func TestSwptUsage(t *testing.T) {
 	t.Parallel()
 	n := newSwptNode(t, nodetype.CreditorsAgent, "amqp://guest:secret@127.0.0.1:1")

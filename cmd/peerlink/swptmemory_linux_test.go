@@ -15,15 +15,16 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// maxSmallMemory is the memory that the reference's Kubernetes manifests leave to
-// configure-queue, and request for each client, in KiB.
+// maxSmallMemory is the memory limit of configure-queue, and the requested memory of each
+// client, in the reference's Kubernetes manifests, in KiB.
 const maxSmallMemory = 32 << 10
 
-// A client that has sent what there was and waits for more fits in the memory that the
-// reference's manifests give it. configure-queue does less, and ends too soon to be
-// looked at: what the system says of a process that has ended includes the memory of
-// the test from which it was started. (The real program is measured: with the race
-// detector any takes several times as much.)
+// A client that has sent all messages and waits for more uses no more memory than the
+// reference's manifests request for it. configure-queue does less work than a client. It is
+// not measured because it ends too soon: the memory that the system reports for a process
+// after its end includes the memory of the test process that started it. (The test measures
+// the peerlink binary, since a program with the race detector uses several times as much
+// memory.)
 func TestSwptMemory(t *testing.T) {
 	rabbit := rabbittest.Get(t)
 	authority := newSwptNode(t, nodetype.AccountingAuthority, rabbit.URL())
@@ -62,13 +63,13 @@ func TestSwptMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("an idle client has %d KiB", used)
+	t.Logf("an idle client uses %d KiB", used)
 	if used > maxSmallMemory {
-		t.Errorf("an idle client has %d KiB, want %d at most", used, maxSmallMemory)
+		t.Errorf("an idle client uses %d KiB, want %d at most", used, maxSmallMemory)
 	}
 }
 
-// realLinks makes the four names of the real program.
+// realLinks makes a folder with links to the peerlink binary for the four commands.
 func realLinks(t *testing.T) (dir string) {
 	t.Helper()
 	program := filepath.Join(build(t), "peerlink")
@@ -81,7 +82,7 @@ func realLinks(t *testing.T) (dir string) {
 	return dir
 }
 
-// residentMemory returns how much memory a process has, in KiB.
+// residentMemory returns the resident memory of a process, in KiB.
 func residentMemory(pid int) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -14,10 +14,10 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// systemd is told when the service serves, again and again that it is alive, and
-// when it begins to stop.
-func TestServiceManagerIsTold(t *testing.T) {
-	dir, err := os.MkdirTemp("", "notify") // Unix sockets want short paths
+// The service notifies systemd when it is ready, regularly while it is alive, and when it
+// begins to stop.
+func TestNotifyServiceManager(t *testing.T) {
+	dir, err := os.MkdirTemp("", "notify") // paths of Unix sockets must be short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 	}
 	for _, want := range []string{"READY=1", "WATCHDOG=1", "WATCHDOG=1"} {
 		if got := next(); got != want {
-			t.Fatalf("systemd is told %q, want %q", got, want)
+			t.Fatalf("the notification is %q, want %q", got, want)
 		}
 	}
 	if err := s.process.Process.Signal(os.Interrupt); err != nil {
@@ -55,7 +55,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 	}
 	for got := next(); got != "STOPPING=1"; got = next() {
 		if got != "WATCHDOG=1" {
-			t.Fatalf("systemd is told %q", got)
+			t.Fatalf("the notification is %q, want WATCHDOG=1 or STOPPING=1", got)
 		}
 	}
 	if err := <-s.exited; err != nil {
@@ -63,7 +63,8 @@ func TestServiceManagerIsTold(t *testing.T) {
 	}
 }
 
-// The unit is one that systemd takes, and leaves little to whoever breaks in.
+// The unit file is valid, and systemd rates its exposure as low, so that an intruder could do
+// little.
 func TestUnit(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
@@ -73,7 +74,7 @@ func TestUnit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Elsewhere than on the machine that it is for, the program is not there.
+	// The program of the unit is not installed on this machine.
 	text = []byte(strings.Replace(string(text), "/usr/local/bin/peerlink", "/bin/true", 1))
 	unit := filepath.Join(t.TempDir(), "peerlink.service")
 	if err := os.WriteFile(unit, text, 0o644); err != nil {

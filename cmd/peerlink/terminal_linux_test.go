@@ -19,25 +19,25 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// A session is peerlink with a terminal of the kernel as its controlling terminal.
+// A session is a command with a pseudo-terminal as its controlling terminal.
 type session struct {
 	t        *testing.T
 	cmd      *exec.Cmd
 	keyboard *os.File
-	screen   *os.File // the other end
+	screen   *os.File // the other end of the terminal, which the command uses
 	exited   chan struct{}
 
 	mu     sync.Mutex
 	output bytes.Buffer
 }
 
-// startOnTerminal runs a command as somebody does who sits at a terminal.
+// startOnTerminal starts a peerlink command on a terminal.
 func startOnTerminal(t *testing.T, dir string, args ...string) *session {
 	t.Helper()
 	return startCommandOnTerminal(t, dir, filepath.Join(build(t), "peerlink"), args...)
 }
 
-// startCommandOnTerminal is startOnTerminal for another program.
+// startCommandOnTerminal is like startOnTerminal, but for any program.
 func startCommandOnTerminal(t *testing.T, dir, program string, args ...string) *session {
 	t.Helper()
 	keyboard, terminal := terminaltest.Open(t)
@@ -97,13 +97,13 @@ func (s *session) expectEnd() int {
 	select {
 	case <-s.exited:
 	case <-time.After(10 * time.Second):
-		s.t.Fatalf("it goes on, and shows\n%s", s.shown())
+		s.t.Fatalf("the command has not ended, and shows\n%s", s.shown())
 	}
 	return s.cmd.ProcessState.ExitCode()
 }
 
-// Wherever a command waits for a person, Ctrl-C ends it, and so does SIGTERM; the
-// terminal is left with echo.
+// Ctrl-C and SIGTERM end a command at every prompt, and wherever it reads from the terminal.
+// Afterwards the terminal echoes input.
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	aa := nodetest.New(t, nodetype.AccountingAuthority, "aa.example.com:1234")
@@ -117,7 +117,7 @@ func TestInterrupt(t *testing.T) {
 		"init":                 "Type of the node",
 		"init creditors-agent": "Address where peers reach",
 		"init creditors-agent --server localhost:1":                     "Press Enter to take it",
-		"init creditors-agent --server localhost:1 --passphrase-file -": "\x00", // nothing is shown
+		"init creditors-agent --server localhost:1 --passphrase-file -": "\x00", // no prompt
 		"key drill --type -C " + ca.Path():                              "Share 1",
 		"key join --out joined.key -C " + ca.Path():                     "Share 1",
 		"peer sign " + other.Bundle(t) + " -C " + single.Path():         "Fingerprint: ",
@@ -142,14 +142,14 @@ func TestInterrupt(t *testing.T) {
 				}
 				s.expect("interrupted")
 				if !s.echo() {
-					t.Error("the terminal has no echo any more")
+					t.Error("the terminal does not echo input")
 				}
 			})
 		}
 	}
 }
 
-// echo reports whether the terminal shows what is typed.
+// echo reports whether the terminal echoes input.
 func (s *session) echo() bool {
 	s.t.Helper()
 	mode, err := unix.IoctlGetTermios(int(s.keyboard.Fd()), unix.TCGETS)
@@ -159,7 +159,7 @@ func (s *session) echo() bool {
 	return mode.Lflag&unix.ECHO != 0
 }
 
-// expectEcho waits until the terminal shows, or does not show, what is typed.
+// expectEcho waits until the terminal echoes input, or does not, according to want.
 func (s *session) expectEcho(want bool) {
 	s.t.Helper()
 	until(s.t, "echo", func() error {
@@ -170,14 +170,14 @@ func (s *session) expectEcho(want bool) {
 	})
 }
 
-// hiddenLine is a command that asks for a passphrase, and hiddenPrompt what it shows.
+// hiddenLine is a command that asks for a passphrase, and hiddenPrompt is part of its prompt.
 const (
 	hiddenLine   = "init creditors-agent --server localhost:1"
 	hiddenPrompt = "Press Enter to take it"
 )
 
-// Whatever signal ends a command at a prompt without echo, the terminal is left with
-// echo, and nothing is shown but that it was interrupted.
+// If a signal ends a command at a prompt without echo, the terminal echoes input afterwards,
+// and the command shows only that it was interrupted.
 func TestHiddenPromptSignals(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(s *session){
@@ -195,14 +195,14 @@ func TestHiddenPromptSignals(t *testing.T) {
 			}
 			s.expect("interrupted")
 			if !s.echo() {
-				t.Error("the terminal has no echo any more")
+				t.Error("the terminal does not echo input")
 			}
 		})
 	}
 }
 
-// Ctrl-Z at a prompt without echo gives the shell a terminal with echo, and after "fg"
-// the prompt is there again, without echo.
+// After Ctrl-Z at a prompt without echo, the terminal echoes input in the shell. After "fg"
+// the prompt is shown again, without echo.
 func TestHiddenPromptStop(t *testing.T) {
 	t.Parallel()
 	script := "set -m; '" + filepath.Join(build(t), "peerlink") + "' " + hiddenLine + "; echo it is stopped; read line; fg; echo it is done"
@@ -210,7 +210,7 @@ func TestHiddenPromptStop(t *testing.T) {
 	for round := 1; round <= 2; round++ {
 		until(t, "the prompt", func() error {
 			if n := strings.Count(s.shown(), hiddenPrompt); n != round {
-				return fmt.Errorf("it is shown %d times: %s", n, s.shown())
+				return fmt.Errorf("the prompt is shown %d times: %s", n, s.shown())
 			}
 			return nil
 		})
@@ -229,15 +229,15 @@ func TestHiddenPromptStop(t *testing.T) {
 	s.expectEnd()
 	s.expect("it is done")
 	if !s.echo() {
-		t.Error("the terminal has no echo any more")
+		t.Error("the terminal does not echo input")
 	}
 	if strings.Contains(s.shown(), "staple") {
-		t.Errorf("the terminal shows what was typed: %s", s.shown())
+		t.Errorf("the terminal shows the passphrase: %s", s.shown())
 	}
 }
 
-// expectReading types an empty line, and waits until the process has read it: from
-// then on it waits for more.
+// expectReading types an empty line, and waits until the process has read it. From
+// then on the process waits for more input.
 func (s *session) expectReading() {
 	s.t.Helper()
 	s.typeText("\n")
@@ -251,8 +251,8 @@ func (s *session) expectReading() {
 	})
 }
 
-// One Ctrl-D ends what is typed into a command, or a prompt, of which it is no answer. The
-// terminal is left with echo.
+// One Ctrl-D ends the input of a command that reads standard input or asks a question, and the
+// command fails. Afterwards the terminal echoes input.
 func TestEndOfInput(t *testing.T) {
 	t.Parallel()
 	aa := nodetest.New(t, nodetype.AccountingAuthority, "aa.example.com:1234")
@@ -273,13 +273,13 @@ func TestEndOfInput(t *testing.T) {
 		}
 		s.expect(want)
 		if !s.echo() {
-			t.Errorf("%s: the terminal has no echo any more", line)
+			t.Errorf("%s: the terminal does not echo input", line)
 		}
 	}
 }
 
-// What the prompts for shares say about ending one after line 5 is so: nothing that is
-// typed after the two empty lines is taken for a line of the share.
+// As the prompts for shares say, two empty lines after line 5 end a share. The next prompt is
+// for the next share.
 func TestTypedShareEnds(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
@@ -287,7 +287,7 @@ func TestTypedShareEnds(t *testing.T) {
 	o.makesNode("key", "pass")
 	out := o.does("-C", "node", "key", "split", "--shares", "2", "--threshold", "2", "--text", "--out", "pages", "--key", "key", "--passphrase-file", "pass")
 	if strings.Contains(out, "Warning") {
-		t.Errorf("a new folder is warned of: %s", out)
+		t.Errorf("a warning about a new folder: %s", out)
 	}
 	s := startOnTerminal(t, o.home, "-C", "node", "key", "drill", "--type")
 	s.expect("press Enter twice")
@@ -304,7 +304,7 @@ func TestTypedShareEnds(t *testing.T) {
 	s.expect("Share 2: ")
 }
 
-// Only where a terminal understands them are there colours.
+// The output has colours only if the terminal supports them.
 func TestDumbTerminal(t *testing.T) {
 	t.Parallel()
 	for term, want := range map[string]bool{"xterm": true, "dumb": false} {
@@ -317,8 +317,8 @@ func TestDumbTerminal(t *testing.T) {
 	}
 }
 
-// A process that can not end after the first signal, since nobody reads what it
-// writes, ends after the second.
+// A process that cannot end after the first signal, because its output is not read, ends
+// after the second signal.
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
 	aa := nodetest.New(t, nodetype.AccountingAuthority, "aa.example.com:1234")
@@ -355,12 +355,12 @@ func TestSecondSignal(t *testing.T) {
 		case <-s.exited:
 			return nil
 		default:
-			return fmt.Errorf("it goes on")
+			return fmt.Errorf("the process has not ended")
 		}
 	})
 }
 
-// A slip at a prompt is asked for again: what was answered before is not lost.
+// After an invalid answer, a prompt asks again. Earlier answers are not lost.
 func TestPromptAsksAgain(t *testing.T) {
 	t.Parallel()
 	s := startOnTerminal(t, t.TempDir(), "init", "--key-type", "p256")
@@ -380,7 +380,7 @@ func TestPromptAsksAgain(t *testing.T) {
 	}
 	until(t, "the second question", func() error {
 		if n := strings.Count(s.shown(), "Now type it"); n != 2 {
-			return fmt.Errorf("it is asked %d times", n)
+			return fmt.Errorf("the question is asked %d times", n)
 		}
 		return nil
 	})

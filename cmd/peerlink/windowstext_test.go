@@ -9,13 +9,13 @@ import (
 	"peerlink/node/pki"
 )
 
-// notepad is a file as Notepad writes it: a byte order mark, CRLF.
+// notepad returns the text as Notepad writes it: with a byte order mark and CRLF line ends.
 func notepad(text string) []byte {
 	return []byte("\ufeff" + strings.ReplaceAll(text, "\n", "\r\n"))
 }
 
-// Keys, certificates and requests that went through an editor or a shell of Windows
-// do what the untouched file does, in each command that reads them.
+// Every command that reads keys, certificates or requests accepts them after an editor or a
+// shell of Windows has rewritten the files.
 func TestTextFromWindows(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
@@ -25,7 +25,7 @@ func TestTextFromWindows(t *testing.T) {
 		slices.Reverse(as)
 	}
 	o.write("pass", []byte("correct horse battery staple"))
-	// The fingerprint that somebody else would read out.
+	// makes makes a node, and returns its fingerprint, which its operator would read out.
 	makes := func(dir string, args ...string) string {
 		out := o.does(append([]string{"-C", dir, "init", "--server", "x.example.com:1", "--key-type", "p256", "--passphrase-file", "pass"}, args...)...)
 		_, fingerprint, _ := strings.Cut(out, "fingerprint")
@@ -47,7 +47,7 @@ func TestTextFromWindows(t *testing.T) {
 	if out, _ := o.run("-C", "node", "check", "--key", "key", "--server-cert", "server.crt", "--server-key", "server.key"); strings.Contains(out, "PEM block") || strings.Count(out, "byte order mark") != 4 {
 		t.Errorf("check: %s", out)
 	}
-	// What is wrong is only the address: the certificate and its key were read.
+	// Only the address is wrong: the certificate and its key have been read.
 	o.cannot("listen for peers", "-C", "node", "serve", "--state", "state", "--server-cert", "server.crt", "--server-key", "server.key", "--listen", "192.0.2.1:1")
 
 	bank := makes("bank", "accounting-authority", "--id", "1234abcd")
@@ -69,9 +69,9 @@ func TestTextFromWindows(t *testing.T) {
 	}
 }
 
-// What is no text is called that where shares are read, and not a share with a
-// mistake in it.
-func TestSharesThatAreNoText(t *testing.T) {
+// If a file that should contain a share is not a text, the error says so, and does not report
+// mistakes in a share.
+func TestSharesNotText(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
 	o.write("pass", []byte("correct horse battery staple"))
@@ -83,8 +83,8 @@ func TestSharesThatAreNoText(t *testing.T) {
 	}
 }
 
-// Somebody who mistypes the name of the root key learns that a new one is made, and
-// somebody whose root key is not encrypted learns that.
+// "init" prints a notice if the given root key does not exist, so that a new one is made, and
+// a warning if the root key is not encrypted.
 func TestKeyOfInit(t *testing.T) {
 	t.Parallel()
 	o := newOwner(t)
