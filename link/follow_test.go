@@ -414,9 +414,9 @@ func TestFetchesAreBounded(t *testing.T) {
 		nodetest.Peer(t, authority.Node, agent.Node)
 	}
 	authority.Start()
-	linktest.Eventually(t, "so many requests", func() error {
+	linktest.Eventually(t, "the maximum number of concurrent requests", func() error {
 		if n := open.Load(); n < most {
-			return fmt.Errorf("%d of %d", n, most)
+			return fmt.Errorf("%d of %d requests are open", n, most)
 		}
 		return nil
 	})

@@ -2,7 +2,6 @@ package link_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -170,7 +169,7 @@ func consumed(t *testing.T, s *rabbittest.Server, queues []string, n int) {
 			counts = append(counts, q.Consumers)
 		}
 		if slices.ContainsFunc(counts, func(c int) bool { return c != n }) {
-			return errors.New(fmt.Sprint("the queues have so many consumers: ", counts))
+			return fmt.Errorf("the numbers of consumers of the queues are %v, want %d each", counts, n)
 		}
 		return nil
 	})

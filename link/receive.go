@@ -305,8 +305,9 @@ func (r *receiver) sendReceipts() error {
 func (r *receiver) nextReceipt() (receipt string, ok bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// Both number the same messages: acquired confirms those that are stored, receipts
-	// those whose receipts have been sent. If the numbers differ, a receipt is due.
+	// Both number the same messages: acquired.confirmed counts the messages that are stored,
+	// and receipts.confirmed the messages whose receipts have been sent. If the numbers differ,
+	// a receipt is due.
 	for r.acquired.confirmed == r.receipts.confirmed {
 		if r.ended && len(r.receipts.items) == 0 {
 			return "", false, nil

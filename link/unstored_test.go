@@ -68,8 +68,9 @@ func (p *slowPublisher) Publish(ctx context.Context, in *broker.Incoming) error 
 	return nil
 }
 
-// Of one peer only so many messages are in the broker and not stored yet, over all its
-// connections, as do not delay other peers: a broker works through all messages in order.
+// The number of messages of one peer, on all its connections, that were passed to the broker
+// and are not stored yet is limited, so that they do not delay other peers: a broker processes
+// all messages in order.
 func TestUnstoredMessagesAreBounded(t *testing.T) {
 	t.Parallel()
 	authority, honest, bad := linktest.New(t, aa), linktest.New(t, ca), linktest.New(t, ca)

@@ -76,7 +76,7 @@ func TestErrorsAreHarmless(t *testing.T) {
 				checkHarmless(t, err)
 				private := name == "config_data" || name == "transfer_note" || name == "debtor_info_iri"
 				if err != nil && private && strings.Contains(err.Error(), secret) {
-					t.Errorf("%s, %s: error tells %q", typ, name, err)
+					t.Errorf("%s, %s: the error %q contains the secret", typ, name, err)
 				}
 			}
 		}

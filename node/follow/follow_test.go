@@ -76,8 +76,8 @@ func endless(w io.Writer, piece []byte) {
 	}
 }
 
-// Whatever a server does, Fetch ends within its bounds, with the pinned node's
-// sound bundle or an error that tells what was wrong.
+// Whatever a server does, Fetch ends within its limits, and returns either a valid
+// bundle of the pinned node or an error that describes the cause.
 func TestFetch(t *testing.T) {
 	s := newSite(t, httptest.NewServer)
 	secure := newSite(t, httptest.NewTLSServer)

@@ -80,7 +80,7 @@ type entry struct {
 	mode fs.FileMode
 }
 
-// within allows for so many bytes.
+// within returns a pointer to a limit in bytes.
 func within(bytes int) *int { return &bytes }
 
 func zipOf(t testing.TB, entries ...entry) []byte {

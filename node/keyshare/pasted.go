@@ -37,7 +37,7 @@ func pastedLines(text string) map[int][]string {
 	return lines
 }
 
-// inRows adds to lines those whose words follow their number.
+// inRows adds to lines the lines of the text in which the words directly follow the number.
 func inRows(text string, lines map[int][]string) {
 	tokens := strings.FieldsFunc(strings.ToLower(text), notWord)
 	for i := range tokens {

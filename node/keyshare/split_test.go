@@ -175,7 +175,8 @@ func TestSplitRefuses(t *testing.T) {
 	}
 }
 
-// What is split with the real cost of scrypt opens, and tells what it is.
+// A share of a key that was split with the default cost of scrypt reports the properties of
+// the split.
 func TestSplit(t *testing.T) {
 	t.Parallel()
 	key := p256()

@@ -301,9 +301,9 @@ func TestConcurrentUse(t *testing.T) {
 	checkRecords(t, n.Dir, 1+2*pairs)
 }
 
-// checkRecords checks that db/index and certs/ have so many certificates, each
-// with its own serial number, that peers have subnets of their own, and that
-// the directory is well otherwise.
+// checkRecords checks that db/index and certs/ each contain certs certificates with
+// distinct serial numbers, that peers have distinct subnets, and that the directory
+// has no other problems.
 func checkRecords(t *testing.T, d *node.Dir, certs int) {
 	t.Helper()
 	serials, subnets := make(map[string]bool), make(map[string]bool)

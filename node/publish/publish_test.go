@@ -201,8 +201,9 @@ func TestFileIsTriedAgain(t *testing.T) {
 	}
 }
 
-// Clients that open connections and say nothing hold only so many, for a short
-// while, and then others are served; what they send is bounded.
+// Clients that open connections and send nothing can occupy only a limited number of
+// connections for a short time; afterwards, other clients are served. The size of
+// requests is limited.
 func TestHostileClients(t *testing.T) {
 	n := newNode(t)
 	n.Bundle(t)

@@ -319,7 +319,7 @@ func TestDocumentation(t *testing.T) {
 	}
 }
 
-// What the documentation tells a publisher to do with OpenSSL works.
+// A publisher can sign a list with OpenSSL as the documentation describes.
 func TestOpenSSL(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {

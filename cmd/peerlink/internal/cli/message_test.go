@@ -62,10 +62,10 @@ func runCommand(args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), errs.String()
 }
 
-// "message check" on nothing but a node's directory tells of each message what
-// the reference makes of it: the fields of the body, the headers and the
-// routing key, each number to the last digit; or that it refuses the message,
-// with exit code 1 and without a result.
+// "message check", which needs only a node's directory, prints for each message the
+// same result as the reference implementation: the fields of the body, the headers
+// and the routing key, with all digits of each number. If the reference rejects the
+// message, the exit code is 1 and there is no result.
 func TestMessageCheckVectors(t *testing.T) {
 	data, err := os.ReadFile(filepath.FromSlash("../../../../smp/testdata/smp-messages.json"))
 	if err != nil {
