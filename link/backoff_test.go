@@ -35,7 +35,7 @@ func pauses(t *testing.T, log, reason string) (list []time.Duration) {
 	return list
 }
 
-// A server that opens sessions and ends them is no success, however often it does so:
+// A session that the server opens and then ends does not count as a success, however often:
 // the pauses between attempts grow. The first confirmed message is a success, after
 // which the pauses start anew.
 func TestBackOffIsResetBySuccess(t *testing.T) {
@@ -66,7 +66,7 @@ func TestBackOffIsResetBySuccess(t *testing.T) {
 	}
 	// All pauses are that short less than once in ten million times.
 	if longest <= 2*shortest+time.Millisecond {
-		t.Errorf("after %d attempts the longest pause told was %v:\n%s", last, longest, other.Log)
+		t.Errorf("after %d attempts the longest logged pause was %v:\n%s", last, longest, other.Log)
 	}
 
 	stop()

@@ -17,7 +17,7 @@ import (
 type stuckBroker struct {
 	broker.Broker
 	peer     string
-	told     chan struct{} // closed when it is called for the peer
+	called   chan struct{} // closed when Bind is called for the peer
 	released chan struct{}
 	once     sync.Once
 }
@@ -26,7 +26,7 @@ func (b *stuckBroker) Bind(ctx context.Context, q broker.PeerBinding) error {
 	if q.PeerID != b.peer {
 		return b.Broker.Bind(ctx, q)
 	}
-	b.once.Do(func() { close(b.told) })
+	b.once.Do(func() { close(b.called) })
 	select {
 	case <-b.released:
 		return b.Broker.Bind(ctx, q)
@@ -43,7 +43,7 @@ func TestBrokerDoesNotAnswer(t *testing.T) {
 	for name, deactivate := range map[string]bool{"linked later": false, "deactivated meanwhile": true} {
 		t.Run(name, func(t *testing.T) {
 			authority, first, second, stuck := linktest.New(t, aa), linktest.New(t, ca), linktest.New(t, ca), linktest.New(t, ca)
-			b := &stuckBroker{Broker: authority.Config.Broker, peer: stuck.Identity().ID, told: make(chan struct{}), released: make(chan struct{})}
+			b := &stuckBroker{Broker: authority.Config.Broker, peer: stuck.Identity().ID, called: make(chan struct{}), released: make(chan struct{})}
 			authority.Config.Broker = b
 			nodetest.Peer(t, authority.Node, first.Node)
 			for _, n := range []*linktest.Node{authority, first, second, stuck} {
@@ -51,7 +51,7 @@ func TestBrokerDoesNotAnswer(t *testing.T) {
 			}
 			exchange(t, authority, first, 1)
 			nodetest.Peer(t, authority.Node, stuck.Node)
-			<-b.told
+			<-b.called
 
 			if _, err := authority.DeactivatePeer(context.Background(), first.Identity().ID); err != nil {
 				t.Fatal(err)
@@ -80,7 +80,7 @@ func TestBrokerDoesNotAnswer(t *testing.T) {
 				return nil
 			})
 			if text := authority.Log.String(); strings.Contains(text, `msg="peer is active" peer=`+stuck.Identity().ID) {
-				t.Errorf("it was linked:\n%s", text)
+				t.Errorf("the peer was linked:\n%s", text)
 			}
 		})
 	}

@@ -16,11 +16,11 @@ import (
 type awayBroker struct {
 	broker.Broker
 	back chan struct{}
-	told atomic.Int32
+	jobs atomic.Int32
 }
 
 func (b *awayBroker) Bind(ctx context.Context, _ broker.PeerBinding) error {
-	b.told.Add(1)
+	b.jobs.Add(1)
 	select {
 	case <-b.back:
 		return nil
@@ -58,8 +58,8 @@ func TestBindJobsAreBounded(t *testing.T) {
 				if waited := time.Since(start); waited != startupBindTime {
 					t.Errorf("waited %v, want %v", waited, startupBindTime)
 				}
-				if n := b.told.Load(); n != maxBindJobs {
-					t.Errorf("the broker is told %d things at once, want %d", n, maxBindJobs)
+				if n := b.jobs.Load(); n != maxBindJobs {
+					t.Errorf("the broker has %d bind jobs at once, want %d", n, maxBindJobs)
 				}
 				if !back {
 					cancel()
@@ -73,8 +73,8 @@ func TestBindJobsAreBounded(t *testing.T) {
 						t.Errorf("peer %s: %v", p.id, err)
 					}
 				}
-				if n := b.told.Load(); n != peers {
-					t.Errorf("the broker was told %d things, want %d", n, peers)
+				if n := b.jobs.Load(); n != peers {
+					t.Errorf("the broker has had %d bind jobs, want %d", n, peers)
 				}
 			})
 		})

@@ -282,7 +282,7 @@ func TestDrainDespiteDamage(t *testing.T) {
 	}
 	n.TakeEach(2)
 	n.WaitDrained(other, 1)
-	if told := strings.Count(n.Log.String(), "subnet.txt"); told != 1 {
-		t.Errorf("told %d times:\n%s", told, n.Log)
+	if logged := strings.Count(n.Log.String(), "subnet.txt"); logged != 1 {
+		t.Errorf("the damage is logged %d times:\n%s", logged, n.Log)
 	}
 }

@@ -56,7 +56,7 @@ func TestConnectionsEndWithCertificates(t *testing.T) {
 			says(t, authority, "a certificate of the connection has ended", 2)
 			says(t, authority, "msg=receiving", 1) // the connections end once, and are not made again
 			says(t, authority, "msg=sending", 1)
-			linktest.Eventually(t, "the peer to be told", func() error {
+			linktest.Eventually(t, "the reason in the peer's log", func() error {
 				if text := other.Log.String(); !strings.Contains(text, tt.told) {
 					return errors.New(text)
 				}

@@ -12,7 +12,7 @@ import (
 // Each certificate is logged once at 60, 30, 7 and 1 days, and once when it has
 // expired, however often it is checked; as an error from 7 days on. A new certificate
 // starts anew.
-func TestExpiryIsTold(t *testing.T) {
+func TestExpiryIsLogged(t *testing.T) {
 	const day = 24 * time.Hour
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	end := start.Add(100 * day)
@@ -37,7 +37,7 @@ func TestExpiryIsTold(t *testing.T) {
 		}
 		return strings.Join(levels, ",")
 	}
-	told := make(map[int]string) // by days left
+	entries := make(map[int]string) // by hours left
 	for hours := range 103 * 24 {
 		now := start.Add(time.Duration(hours) * time.Hour)
 		for _, c := range []usedCertificate{first, again} {
@@ -45,17 +45,17 @@ func TestExpiryIsTold(t *testing.T) {
 		}
 		w.check("1234abcd", []usedCertificate{peers}, now)
 		if text := lines(); text != "" {
-			told[int(end.Sub(now)/time.Hour)] = text
+			entries[int(end.Sub(now)/time.Hour)] = text
 		}
 	}
 	want := map[int]string{61*24 - 1: "WARN", 31*24 - 1: "WARN", 8*24 - 1: "ERROR", 2*24 - 1: "ERROR", -1: "ERROR ended"}
-	for hours, text := range told {
+	for hours, text := range entries {
 		if want[hours] != text {
-			t.Errorf("%d hours before the end: told %q, want %q", hours, text, want[hours])
+			t.Errorf("%d hours before the end: logged %q, want %q", hours, text, want[hours])
 		}
 	}
-	if len(told) != len(want) {
-		t.Errorf("told at %v", told)
+	if len(entries) != len(want) {
+		t.Errorf("the log entries are %v", entries)
 	}
 
 	second := usedCertificate{"server", &x509.Certificate{NotAfter: end.Add(5 * day), Signature: []byte("second")}}
@@ -67,7 +67,7 @@ func TestExpiryIsTold(t *testing.T) {
 	w.logged = make(map[expiryKey]int)
 	w.check("", []usedCertificate{first}, end.Add(-day))
 	if text := lines(); text != "ERROR" {
-		t.Errorf("told at the start: %q", text)
+		t.Errorf("logged at the start: %q", text)
 	}
 }
 

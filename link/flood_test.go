@@ -116,9 +116,9 @@ func TestTooManyConnections(t *testing.T) {
 	authority.Take(1)
 }
 
-// The maximum number of connections, none of them useful, keeps out the next one of the
-// same peer for one time slice at most. The messages received on the connection that is
-// ended for it are confirmed.
+// If a peer has the maximum number of connections, its next connection waits for one time
+// slice at most. The messages received on the connection that is ended in its favour are
+// confirmed.
 func TestOldConnectionsGiveWay(t *testing.T) {
 	t.Parallel()
 	authority, honest, bad := trio(t, linktest.Embedded, func(n *linktest.Node) {
@@ -181,7 +181,7 @@ func TestHandshakeFlood(t *testing.T) {
 		conn.Close()
 	}
 	// If each had to wait for a handshake of the flood to time out, it would take 30
-	// seconds, or they would be dropped.
+	// seconds, or the handshakes would be dropped.
 	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("ten handshakes took %v: they waited for the flood", took)
 	}
@@ -192,7 +192,7 @@ func TestHandshakeFlood(t *testing.T) {
 			t.Errorf("got %q", answer)
 		}
 	}
-	for range 3 * toldAtMost {
+	for range 3 * maxFloodLines {
 		conn, err := from.Dial("tcp", authority.Addr)
 		if err != nil {
 			t.Fatal(err)
@@ -204,13 +204,14 @@ func TestHandshakeFlood(t *testing.T) {
 		_, _ = io.ReadAll(conn)
 		conn.Close()
 	}
-	if lines := strings.Count(authority.Log.String(), "remote=127.0.0.2"); lines == 0 || lines > toldAtMost {
+	if lines := strings.Count(authority.Log.String(), "remote=127.0.0.2"); lines == 0 || lines > maxFloodLines {
 		t.Errorf("%d lines about the flood", lines)
 	}
 }
 
-// toldAtMost is the number of log lines up to which the log is not flooded.
-const toldAtMost = 40
+// maxFloodLines is the maximum number of log lines about a flood, so that the log is not
+// flooded.
+const maxFloodLines = 40
 
 // A peer must send CONNECT soon after connecting, and one that sends half a frame
 // blocks only its own connections.
@@ -287,13 +288,13 @@ func TestReceiptsNeverRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		if sent > 60_000 { // the buffers of both kernels and of this process hold some 30,000 receipts
-			t.Fatal("still read from")
+			t.Fatal("the node still reads from the connection")
 		}
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	grown := int64(after.HeapAlloc) - int64(before.HeapAlloc)
-	t.Logf("%d messages until nothing more was taken, %d KiB", sent, grown>>10)
+	t.Logf("the node has read %d messages before it stopped, %d KiB", sent, grown>>10)
 	if grown > 32<<20 {
 		t.Errorf("memory has grown by %d bytes", grown)
 	}
@@ -520,10 +521,10 @@ func TestCutInTime(t *testing.T) {
 	// any more: sending may stop in the middle of a frame.
 	why := cut(deaf)
 	if !slices.ContainsFunc([]error{stomp.ErrStalled, stomp.ErrSlow, stomp.ErrSilent}, func(e error) bool { return strings.Contains(why, e.Error()) }) {
-		t.Errorf("who does not read: %s", why)
+		t.Errorf("a client that does not read: %s", why)
 	}
 	if took := time.Since(*moved.Load()); took > 80*time.Second {
-		t.Errorf("who does not read was cut off %v after nothing more was taken from him", took)
+		t.Errorf("a client that does not read was cut off %v after the node had stopped reading from it", took)
 	}
 	flows(t, authority, honest, 2)
 	for _, p := range authority.Service.Status().Peers {

@@ -159,8 +159,8 @@ func waitForLog(t *testing.T, n *linktest.Node, text string) {
 	})
 }
 
-// A peer that moves, again and again, is found without intervention, and messages sent
-// to it meanwhile are delivered.
+// A peer that moves repeatedly is found without intervention, and messages sent to it
+// meanwhile are delivered.
 func TestMoverIsFollowed(t *testing.T) {
 	t.Parallel()
 	m := newMover(t, impatient)
@@ -168,7 +168,7 @@ func TestMoverIsFollowed(t *testing.T) {
 	m.send(1)
 	m.receive(1)
 	if n := m.requests.Load(); n != 0 {
-		t.Errorf("%d requests while all was well", n)
+		t.Errorf("%d requests while the peer was reachable", n)
 	}
 	for n := 2; n <= 4; n++ {
 		old := m.authority.Addr
@@ -321,7 +321,7 @@ func TestBadBundlesAreNotFollowed(t *testing.T) {
 	}
 	serve(data)
 	seen := m.requests.Load()
-	linktest.Eventually(t, "three looks at the older bundle", func() error {
+	linktest.Eventually(t, "three fetches of the older bundle", func() error {
 		if n := m.requests.Load(); n < seen+3 {
 			return fmt.Errorf("%d", n-seen)
 		}
@@ -361,7 +361,7 @@ func TestRoutineFetch(t *testing.T) {
 			return nil
 		})
 		seen := unchanged.Load()
-		linktest.Eventually(t, "a look at what has not changed", func() error {
+		linktest.Eventually(t, "a fetch of the unchanged bundle", func() error {
 			if unchanged.Load() == seen {
 				return errors.New("none")
 			}

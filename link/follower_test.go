@@ -17,7 +17,7 @@ func TestFollowerSchedule(t *testing.T) {
 		var f follower
 		start := time.Now()
 		if f.due(cfg) {
-			t.Fatal("due at the first look")
+			t.Fatal("due at the first check")
 		}
 		routine = append(routine, f.nextRoutine.Sub(start))
 		f.recordFailure(cfg)
@@ -83,7 +83,7 @@ func TestFollowerState(t *testing.T) {
 	f.begin()
 	wait(false, "being fetched")
 	if !f.end(cfg, nil, errTest) || f.end(cfg, nil, errTest) || !f.end(cfg, nil, nil) {
-		t.Error("a problem is to be told once")
+		t.Error("a problem is to be reported once")
 	}
 	wait(true, "failing still")
 	one, two := f.addConn(), f.addConn()

@@ -8,8 +8,8 @@ import (
 )
 
 // The queues that may have led to a peer under other names are searched for, each name once
-// and none that is in use: what waits in them would never be sent. A service that uses one
-// queue only searches for none, since it would take them from the other services.
+// and none that is in use: otherwise, messages that wait in them would never be sent. A service
+// that uses only one queue does not search, since it would take the queues from other services.
 func TestFormerQueues(t *testing.T) {
 	t.Parallel()
 	q := broker.PeerBinding{PeerID: "1234abcd", Prefix: "aa", Queues: []string{"new.1234abcd.0", "new.1234abcd.1"}}

@@ -108,7 +108,7 @@ func TestGitCheckout(t *testing.T) {
 	checkout(3)
 	waitForLog(t, other, "no active link with you")
 	if lines := ends(); len(lines) != 1 || !strings.Contains(lines[0], "deactivated") {
-		t.Errorf("the end of the link is told as %s", lines)
+		t.Errorf("the end of the link is logged as %s", lines)
 	}
 }
 

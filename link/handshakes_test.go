@@ -65,11 +65,11 @@ func TestHandshakesAreFair(t *testing.T) {
 					select { // until it times out
 					case <-time.After(5 * time.Second):
 						if h.evicted() {
-							t.Error("a handshake is still going on for which there was no place")
+							t.Error("a handshake for which there was no slot is still running")
 						}
 					case <-conn.closed:
 						if !h.evicted() {
-							t.Error("a connection was closed that has its place")
+							t.Error("a connection that has a slot was closed")
 						}
 					}
 					h.release()
@@ -223,8 +223,8 @@ func TestKnownPeersAreVerifiedFirst(t *testing.T) {
 	})
 }
 
-// A handshake that only the pace holds up begins when the pace allows it, although before
-// that it had to wait for the grace time of others.
+// A handshake that is delayed only by the pace begins when the pace allows it, even if it
+// had to wait for the grace time of others before.
 func TestHandshakePaceAfterGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const atOnce, perSecond = 2, 10

@@ -31,9 +31,9 @@ func healthIs(t *testing.T, n *linktest.Node, text string) {
 	})
 }
 
-// While the directory of another node is in the place of this node's, nothing there is
-// applied: the peers of the other node get none of this node's messages, and what it says
-// about common peers costs no message.
+// While the directory of another node is at the path of this node's directory, its content
+// is not applied: the peers of the other node get none of this node's messages, and its
+// data about common peers causes no loss of messages.
 func TestDirectoryOfAnotherNode(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.New(t, aa), linktest.New(t, ca)
@@ -76,7 +76,8 @@ func TestDirectoryOfAnotherNode(t *testing.T) {
 	other.Take(5)
 }
 
-// refusingBroker refuses to bind and to consume queues while it is told to.
+// refusingBroker refuses to bind queues while bind is set, and to consume them while
+// consume or inUse is set.
 type refusingBroker struct {
 	broker.Broker
 	bind, consume, inUse atomic.Bool
@@ -115,7 +116,7 @@ func nodesWithRefusingBroker(t *testing.T) (authority, other *linktest.Node, ref
 }
 
 // A service is not healthy while the queues of one of its peers cannot be bound or
-// consumed, and is again when they can.
+// consumed, and is healthy again as soon as they can.
 func TestHealthOfQueues(t *testing.T) {
 	t.Parallel()
 	authority, other, refusing := nodesWithRefusingBroker(t)
@@ -262,8 +263,8 @@ func TestHealthAfterRecheck(t *testing.T) {
 	healthIs(t, authority, "")
 }
 
-// A peer that refuses every connection does not keep a service from being healthy again when its
-// broker is.
+// A service becomes healthy again when its broker is available again, even if a peer refuses
+// every connection.
 func TestHealthBesideRefusingPeer(t *testing.T) {
 	t.Parallel()
 	authority, other, refusing := nodesWithRefusingBroker(t)

@@ -18,9 +18,9 @@ type answering struct {
 
 func (c answering) Next(ctx context.Context, _ int) ([]broker.Delivery, error) { return c.next(ctx) }
 
-// The end of a wait for messages is no fault, and nothing else is taken for it: messages
-// that have arrived in time are not lost, a consumer that has failed is reported, and so is
-// a wait that was interrupted.
+// The normal end of a wait for messages is not an error, and no other event is mistaken for
+// it: messages that have arrived in time are not lost, and a failed consumer and an
+// interrupted wait are reported.
 func TestNextBatch(t *testing.T) {
 	t.Parallel()
 	failed := errors.New("failed")
@@ -59,9 +59,9 @@ func TestNextBatch(t *testing.T) {
 	}
 }
 
-// A fault of the broker is not blamed on the peer, whose connections would be made after
-// longer and longer pauses; the end of the session and a wish to open the queue again are
-// no faults of the broker.
+// A fault of the broker is not attributed to the peer; otherwise, the pauses before
+// connections to the peer would grow. The end of the session and a request to open the
+// queue again are not faults of the broker.
 func TestFaultsOfTheBroker(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

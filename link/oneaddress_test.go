@@ -174,7 +174,7 @@ func TestFloodFromThePeersAddress(t *testing.T) {
 				flows(t, authority, honest, 1) // dials directly
 			}
 			if log := authority.Log.String(); !strings.Contains(log, "remote=127.0.0.1:") {
-				t.Errorf("the log does not say who has connected:\n%s", log)
+				t.Errorf("the log does not contain the address of the client:\n%s", log)
 			}
 		})
 	}

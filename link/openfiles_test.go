@@ -7,9 +7,9 @@ import (
 	"peerlink/internal/pendingconns"
 )
 
-// Whatever the limit of open files is, unauthenticated clients have a good part of it, so
-// that few of them cannot keep the others out, and leave a third of it to the peers. With
-// the usual limit of services, the defaults are those in the documents.
+// For any limit of open files, unauthenticated clients may use a large part of it, so that
+// a few of them cannot exclude the others, and a third of it remains for the peers. With
+// the usual limit of services, the defaults are those in the documentation.
 func TestStrangersLeaveOpenFiles(t *testing.T) {
 	for limit := 64; limit < 1<<21; limit += limit/7 + 1 {
 		pending, handshakes, waiting := connLimits(limit)

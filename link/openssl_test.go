@@ -18,7 +18,7 @@ import (
 func needOpenSSL(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("openssl is not installed: its judgement of our handshakes is skipped")
+		t.Skip("openssl is not installed: handshakes with OpenSSL are not tested")
 	}
 }
 
@@ -84,8 +84,9 @@ func TestOpenSSLClient(t *testing.T) {
 	}
 }
 
-// OpenSSL as a server, which verifies us with nothing but its own root, accepts us
-// where our own server does, and we accept only the server of the peer that we dialed.
+// OpenSSL as a server, which verifies the client only with its own root certificate, accepts
+// our client whenever our own server does, and our client accepts only the server of the peer
+// that it has dialed.
 func TestOpenSSLServer(t *testing.T) {
 	t.Parallel()
 	needOpenSSL(t)
@@ -133,7 +134,7 @@ func TestOpenSSLServer(t *testing.T) {
 					return nil
 				})
 				if strings.Contains(out.String(), "accept-version") {
-					t.Errorf("we have talked to a stranger:\n%s", out)
+					t.Errorf("this node has sent data to a stranger:\n%s", out)
 				}
 				return
 			}

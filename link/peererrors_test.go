@@ -6,8 +6,8 @@ import (
 	"peerlink/stomp"
 )
 
-// What a peer says by the text of an ERROR is only what the whole text says: an error that
-// quotes such words from a message of ours says nothing by them.
+// The text of an ERROR from a peer is interpreted only as a whole: known phrases that it
+// quotes from a message of this node have no meaning.
 func TestTextsOfPeers(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

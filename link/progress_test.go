@@ -109,9 +109,9 @@ func TestRecheck(t *testing.T) {
 		t.Errorf("connections %v, before %v", after, before)
 	}
 	if !strings.Contains(other.Log.String(), "looking at everything again") {
-		t.Error("the log does not say so")
+		t.Error("the log does not mention the check")
 	}
 	if strings.Contains(other.Log.String(), "new server certificate") {
-		t.Error("the log speaks of a new server certificate, and it is the one that there was")
+		t.Error("the log reports a new server certificate, although the certificate has not changed")
 	}
 }

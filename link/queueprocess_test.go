@@ -49,8 +49,8 @@ func result(t *testing.T, done <-chan error) error {
 	}
 }
 
-// A process that sends from one queue continues after its connection was idle, again
-// and again, and ends without an error when its context is done.
+// A process that sends from one queue continues each time after its connection was idle,
+// and ends without an error when its context is done.
 func TestSendRests(t *testing.T) {
 	t.Parallel()
 	authority, other, cfg := halted(t)

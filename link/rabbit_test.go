@@ -77,7 +77,7 @@ func TestMoreQueuesThanConnections(t *testing.T) {
 	other.Take(1000)
 	authority.WaitDrained(other, 0)
 	if repeated := other.Service.Status().Peers[0].Counts.Stored - 1000; repeated != 0 {
-		t.Errorf("%d messages came again: connections did not give way in good order", repeated)
+		t.Errorf("%d messages came again: connections were not ended in an orderly way", repeated)
 	}
 }
 
@@ -94,7 +94,7 @@ func TestRabbitMQRestartsUnderLoad(t *testing.T) {
 			return
 		}
 		s.Kill()
-		linktest.Eventually(t, "noticing", func() error {
+		linktest.Eventually(t, "the loss of the connection in the log", func() error {
 			if strings.Count(authority.Log.String(), "connection to RabbitMQ lost") == 0 {
 				return errors.New("nothing in the log")
 			}

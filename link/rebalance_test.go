@@ -73,8 +73,8 @@ func TestServicesShareQueues(t *testing.T) {
 }
 
 // A service that is restarted gets its share of the queues from those that have more,
-// under load: no message is lost or delivered twice, because queues are yielded in good
-// order. Then all keep their queues.
+// under load: no message is lost or delivered twice, because queues are yielded in an
+// orderly way. Then all services keep their queues.
 func TestServiceComesBack(t *testing.T) {
 	t.Parallel()
 	s := rabbittest.Get(t)

@@ -38,7 +38,7 @@ func says(t *testing.T, n *linktest.Node, text string, times int) {
 	t.Helper()
 	linktest.Eventually(t, "the log", func() error {
 		if got := strings.Count(n.Log.String(), text); got != times {
-			return fmt.Errorf("%q stands %d times in the log, want %d:\n%s", text, got, times, n.Log)
+			return fmt.Errorf("%q is %d times in the log, want %d:\n%s", text, got, times, n.Log)
 		}
 		return nil
 	})
@@ -95,7 +95,7 @@ func TestSecretMount(t *testing.T) {
 		return nil
 	})
 	if strings.Contains(authority.Log.String(), "last good server certificate") {
-		t.Errorf("half of a change was seen:\n%s", authority.Log)
+		t.Errorf("an incomplete change was read:\n%s", authority.Log)
 	}
 	exchange(t, authority, other, 1)
 }
@@ -222,7 +222,7 @@ func TestDirectoryMount(t *testing.T) {
 
 	active := filepath.Join(mount, "peers", id, "ACTIVE")
 	swap("..2026_02") // the same content, without what the service has written
-	linktest.Eventually(t, "a look at the new version", func() error {
+	linktest.Eventually(t, "a read of the new version", func() error {
 		_, err := os.Stat(active)
 		return err
 	})
@@ -247,7 +247,7 @@ func TestDirectoryMount(t *testing.T) {
 	})
 	exchange(t, authority, other, 3)
 	if log := authority.Log.String(); strings.Contains(log, "its link ends") || strings.Contains(log, "can not be") {
-		t.Errorf("a swap disturbs:\n%s", log)
+		t.Errorf("the log reports a problem because of a swap:\n%s", log)
 	}
 
 	if err := os.WriteFile(filepath.Join(source, "peers", id, "DEACTIVATED"), []byte("2026-01-01\n"), 0o644); err != nil {
@@ -320,7 +320,7 @@ func TestDeactivatedPeerGone(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(other.Path(), "peers", id)); err != nil {
 		t.Fatal(err)
 	}
-	linktest.Eventually(t, "noticing", func() error {
+	linktest.Eventually(t, "the state gone", func() error {
 		if st := other.Service.Status().Peers[0]; st.State != "gone" {
 			return fmt.Errorf("state %q", st.State)
 		}
@@ -397,7 +397,7 @@ func TestNewServersAreFollowed(t *testing.T) {
 	authority.Take(500)
 	exchange(t, authority, other, 2)
 	if strings.Contains(other.Log.String(), "level=WARN msg=\"no connection to the peer") {
-		t.Errorf("following is told as a failure:\n%s", other.Log)
+		t.Errorf("following the new server is logged as a failure:\n%s", other.Log)
 	}
 }
 

@@ -47,7 +47,7 @@ func TestRejectedMessagesDoNotFillTheLog(t *testing.T) {
 			t.Errorf("answer is %q, %v", answer, err)
 		}
 	}
-	if lines := strings.Count(authority.Log.String(), "received messages can not be stored"); lines == 0 || lines > toldAtMost {
+	if lines := strings.Count(authority.Log.String(), "received messages can not be stored"); lines == 0 || lines > maxFloodLines {
 		t.Errorf("%d lines about messages that are not stored", lines)
 	}
 }

@@ -43,8 +43,8 @@ func TestDial(t *testing.T) {
 
 // After a crash, another user that listens on the door's TCP port does not get the
 // passcode, and not even a connection. The next door has another passcode, so that one
-// which applications have sent there meanwhile is useless. A door that is closed in
-// good order leaves no passcode, and neither does one that cannot listen because
+// which applications have sent there meanwhile is useless. A door that is closed
+// normally leaves no passcode, and neither does one that cannot listen because
 // another user has the port.
 func TestPortTakenAfterCrash(t *testing.T) {
 	dir := stateDir(t)
@@ -64,7 +64,7 @@ func TestPortTakenAfterCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := readPasscode(filepath.Join(dir, passcodeFile)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("closed in good order, with a port that others can take, the door has left its passcode: %v", err)
+		t.Errorf("the door, closed normally, with a port that others can take, has left its passcode: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, passcodeFile), []byte(old), 0o600); err != nil { // as after a crash
 		t.Fatal(err)
@@ -235,7 +235,7 @@ func TestClientSend(t *testing.T) {
 		var refused *stomp.ServerError
 		switch {
 		case len(errs) != 1:
-			t.Fatalf("message %d: told %v, expected one call", i, errs)
+			t.Fatalf("message %d: confirmed was called with %v, expected one call", i, errs)
 		case i < bad && errs[0] != nil:
 			t.Fatalf("message %d: %v", i, errs[0])
 		case i == bad && (!errors.As(errs[0], &refused) || errors.Is(errs[0], errUnconfirmed)):
@@ -360,8 +360,8 @@ func TestClientEnds(t *testing.T) {
 	}
 }
 
-// DialNode connects to the door of the given node only. A door that does not say whose it
-// is, as of an earlier version, is used as before.
+// DialNode connects only to the door of the given node. A door that does not report its node,
+// as in earlier versions, is used as well.
 func TestDialNode(t *testing.T) {
 	h := newHouse(t, func(cfg *Config, _ *bounds) { cfg.Owner = "node A" })
 	for owner, ok := range map[string]bool{"node A": true, "": true, "node B": false} {

@@ -9,8 +9,8 @@ import (
 	"peerlink/internal/durable"
 )
 
-// The door's lock is not made through a symbolic link, which others may have put into a folder
-// that is a group's.
+// The lock file of the door is not made through a symbolic link, which other users may have
+// made in a folder that a group can write to.
 func TestLockThroughLink(t *testing.T) {
 	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "nologin")
 	if err := os.Symlink(victim, filepath.Join(dir, lockFile)); err != nil || durable.NoFollow == 0 {
@@ -20,9 +20,9 @@ func TestLockThroughLink(t *testing.T) {
 		l.Close()
 		t.Error("locked through a symbolic link")
 	} else if !strings.Contains(err.Error(), "remove the link") {
-		t.Errorf("%v names no way out", err)
+		t.Errorf("the error %v names no remedy", err)
 	}
 	if _, err := os.Lstat(victim); err == nil {
-		t.Error("the file where the link leads to has been created")
+		t.Error("the target of the link has been created")
 	}
 }

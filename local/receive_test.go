@@ -415,7 +415,7 @@ func TestUnsendable(t *testing.T) {
 			}
 			w.done("UNSUBSCRIBE", "id", "0")
 			if got := h.queued("accounts_in"); !slices.Equal(got, []string{"monster"}) {
-				t.Errorf("inbox holds %q, expected only what could not be delivered", got)
+				t.Errorf("inbox holds %q, expected only the messages that could not be delivered", got)
 			}
 		})
 	}

@@ -20,11 +20,11 @@ import (
 // In the tests in this file, the two implementations of hand (see reference_test.go) work on
 // one directory at the same time.
 
-// withOpenSSL makes the directory of an accounting authority for both hands.
+// withOpenSSL makes the directory of an accounting authority for both implementations of hand.
 func withOpenSSL(t *testing.T) (dir string, h reference) {
 	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("openssl is not installed: its work on a node's directory beside ours is skipped")
+		t.Skip("openssl is not installed: its concurrent use of a node's directory is not tested")
 	}
 	h.passFile = filepath.Join(t.TempDir(), "pass")
 	if err := os.WriteFile(h.passFile, []byte(testPassphrase+"\n"), 0o600); err != nil {
@@ -38,9 +38,9 @@ func withOpenSSL(t *testing.T) (dir string, h reference) {
 }
 
 // While "openssl ca" asks its user whether to sign, it has read db/serial and
-// db/index, and it will write them back from memory. What peerlink signs
-// meanwhile has other serial numbers, keeps its copies, and is in db/index again
-// after the next command.
+// db/index, and it will write them back from memory. Certificates that peerlink
+// signs meanwhile have other serial numbers, their copies are kept, and they are in
+// db/index again after the next command.
 func TestSigningWhileOpenSSLAsks(t *testing.T) {
 	dir, h := withOpenSSL(t)
 	agent := nodetest.New(t, ca, "ca.example.com:1234")
@@ -64,7 +64,7 @@ func TestSigningWhileOpenSSLAsks(t *testing.T) {
 	if err := ca.Start(); err != nil {
 		t.Fatal(err)
 	}
-	// What it has printed up to the question.
+	// The output of openssl up to the question.
 	asked, err := bufio.NewReader(questions).ReadString('?')
 	if err != nil {
 		t.Fatalf("%s: %v", asked, err)
@@ -84,10 +84,10 @@ func TestSigningWhileOpenSSLAsks(t *testing.T) {
 	checkSigned(t, dir, 4)
 }
 
-// Signing peers and server certificates by both hands at once leaves every
-// certificate with a number of its own, and every peer with a subnet of its own.
-// (The reference's hand does one thing at a time: two "openssl ca" at once spoil
-// each other's work, whoever else is there.)
+// If both implementations sign peer and server certificates at the same time, every
+// certificate has its own serial number, and every peer has its own subnet. (The
+// reference implementation runs one command at a time: two concurrent "openssl ca"
+// commands damage each other's files, also without peerlink.)
 func TestBothHandsAtOnce(t *testing.T) {
 	dir, h := withOpenSSL(t)
 	const each = 4

@@ -51,8 +51,8 @@ func TestLeftOut(t *testing.T) {
 	}
 }
 
-// A file whose name no peer would take gives an error that names it, and no
-// bundle; and updated-at.txt is not written.
+// If peers would reject the name of a file, the error contains the name, and neither
+// a bundle nor updated-at.txt is written.
 func TestBadName(t *testing.T) {
 	a := nodetest.New(t, aa, "a.example.com:1")
 	for _, name := range []string{"HEAD", "a b.txt", "a/b/c.txt", "aux.txt"} {
@@ -70,8 +70,8 @@ func TestBadName(t *testing.T) {
 	}
 }
 
-// A stomp.toml that a Windows editor or shell has written works, and goes into
-// the bundle in the one form that the reference reads.
+// A stomp.toml that a Windows editor or shell has written is accepted, and is
+// converted in the bundle to the only form that the reference can read.
 func TestStompTOMLFromWindows(t *testing.T) {
 	const text = "servers = [\"new.example.com:1\"]\r\nhost = \"/\"\r\ndestination = \"/exchange/accounts_in\"\r\n"
 	a := nodetest.New(t, aa, "a.example.com:1")
@@ -129,7 +129,7 @@ func TestDateAfterLoss(t *testing.T) {
 }
 
 // Files with secrets, and files outside of the nodeinfo folder to which it has a symbolic link, do
-// not become public: the error has the file's name, and updated-at.txt is not written.
+// not become public: the error contains the file's name, and updated-at.txt is not written.
 func TestSecretsStayHere(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "hosts")
 	if err := os.WriteFile(outside, []byte("x"), 0o600); err != nil {

@@ -17,8 +17,8 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// A named pipe or a folder in the place of any file of the directory keeps no command
-// waiting, and is a problem for "check".
+// If any file of the directory is replaced by a named pipe or a folder, no command blocks,
+// and "check" reports a problem.
 func TestNoRegularFile(t *testing.T) {
 	t.Parallel()
 	n, peer, other := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234"), nodetest.New(t, da, "da.example.com:1234")
@@ -72,7 +72,7 @@ func TestNoRegularFile(t *testing.T) {
 				select {
 				case <-done:
 				case <-time.After(20 * time.Second):
-					t.Error("it waits for ever")
+					t.Error("the command blocks")
 				}
 			})
 		}

@@ -120,7 +120,7 @@ func TestSetFollow(t *testing.T) {
 		}
 	}
 	if snapshot(t, c.Path()) != original {
-		t.Error("something is left of it")
+		t.Error("SetFollow has left changes in the directory")
 	}
 	if err := c.SetFollow(ctx, "00000000", false); !errors.Is(err, node.ErrUnknownPeer) {
 		t.Errorf("an unknown peer: %v", err)
@@ -136,8 +136,8 @@ func peer(t *testing.T, n *nodetest.Node) *node.Peer {
 	return p
 }
 
-// The newest bundle that was made is the one that is published; one that was
-// signed elsewhere, and comes back late, does not replace a newer one.
+// The newest bundle is published; a bundle that was signed elsewhere and is filed
+// late does not replace a newer one.
 func TestPublishedBundle(t *testing.T) {
 	a := nodetest.New(t, aa, "old.example.com:1234")
 	published := func() string { return nodetest.ReadBundle(t, a.PublishedBundle()).UpdatedAt() }
@@ -162,7 +162,7 @@ func TestPublishedBundle(t *testing.T) {
 	if got := published(); got != date {
 		t.Errorf("published: %s, want %s", got, date)
 	}
-	// What is in the way is no bundle of this node's.
+	// An existing file that is not a bundle of this node is replaced.
 	for _, junk := range []string{"", "junk"} {
 		if err := os.WriteFile(a.PublishedBundle(), []byte(junk), 0o644); err != nil {
 			t.Fatal(err)

@@ -19,8 +19,8 @@ import (
 )
 
 // A subnet that was given to a peer is never given to another one, whichever of the records
-// of it are lost or come from an older backup, with and without a Repair: one record that is
-// left is enough. The peer itself gets the same subnet again.
+// of it are lost or come from an older backup, with and without a Repair: one remaining
+// record is sufficient. The peer itself gets the same subnet again.
 func TestSubnetsAreGivenOnce(t *testing.T) {
 	for name, damage := range map[string]func(t *testing.T, dir string, peer *node.Peer){
 		"reservations lost":            func(t *testing.T, dir string, _ *node.Peer) { remove(t, dir, "db", "subnets") },
@@ -70,7 +70,7 @@ func TestSubnetsAreGivenOnce(t *testing.T) {
 					}
 					remove(t, a.Path(), "peers", p.Identity.ID)
 					if strings.Contains(name, "copies") || strings.Contains(name, "certificates") || strings.Contains(name, "subnet.txt") {
-						return // nothing is left then
+						return // no record is left then
 					}
 					if got := a.Sign(t, known.Bundle(t)).Peer.Subnet; got != p.Subnet {
 						t.Errorf("the peer has the subnet %s, and had %s before", got, p.Subnet)
@@ -98,7 +98,7 @@ func olderReservations(t *testing.T, dir string, p *node.Peer) {
 	write(t, map[nodetype.Type]string{ca: "0\n", da: "-1\n"}[p.Identity.Type], filepath.Dir(file), "SEQNUM")
 }
 
-// A subnet that is a part of another peer's subnet, or of which that is a part, is not free.
+// A subnet that contains the subnet of another peer, or is contained in it, is not free.
 func TestOverlappingSubnetsAreNotFree(t *testing.T) {
 	a := nodetest.New(t, aa, "aa.example.com:1234")
 	p := a.Sign(t, nodetest.New(t, da, "x.example.com:1").Bundle(t)).Peer
@@ -119,8 +119,8 @@ func TestOverlappingSubnetsAreNotFree(t *testing.T) {
 	}
 }
 
-// Nothing is signed while the subnet of a peer can not be known, and the error names the
-// file. Files in certs/ that are no certificates of peers do not matter.
+// No certificate is signed while the subnet of a peer cannot be determined, and the error
+// names the file. Files in certs/ that are not certificates of peers are ignored.
 func TestUnknownSubnetsStopSigning(t *testing.T) {
 	a := nodetest.New(t, aa, "aa.example.com:1234")
 	p := a.Sign(t, nodetest.New(t, da, "x.example.com:1").Bundle(t)).Peer
@@ -204,10 +204,10 @@ func TestCertificatesGivenBack(t *testing.T) {
 	}
 }
 
-// A subnet that is in the certificates of two nodes, because a backup was too old, is a problem
-// that names both, their files and the way out, and the certificate of neither is said to be
-// safe. The one that is no peer gets no second certificate beside the first, and what the error
-// and the problem advise helps.
+// If the certificates of two nodes have the same subnet, because a backup was too old, check
+// reports a problem that names both nodes, their files and the remedy, and reports neither
+// certificate as safe. The node that is not a peer gets no second certificate, and the remedies
+// in the error and in the problem are sufficient.
 func TestSubnetOfTwo(t *testing.T) {
 	for name, back := range map[string]func(t *testing.T, dir string, p *node.Peer, cert string) (file string){
 		"copy": func(t *testing.T, dir string, p *node.Peer, cert string) string {
@@ -286,14 +286,14 @@ func TestSubnetOfTwo(t *testing.T) {
 						a.Sign(t, bob.Bundle(t))
 					}
 					if f := overlap(t, a); f != (check.Finding{}) {
-						t.Errorf("what was advised does not help: %v", f)
+						t.Errorf("the remedy is not sufficient: %v", f)
 					}
 				})
 			}
 		}
 	}
 
-	// The other way out: the link with one ends.
+	// The other remedy: the link with one of the nodes is deactivated.
 	a, bob, carol := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "b.example.com:1"), nodetest.New(t, ca, "c.example.com:1")
 	nodetest.Peer(t, a, carol)
 	write(t, "", a.Path(), "db", "offline", "last-signed")
@@ -325,7 +325,7 @@ func overlap(t *testing.T, a *nodetest.Node) (found check.Finding) {
 	}
 	for _, f := range r.Findings {
 		if f.Rule == check.RuleCopyUnused && found.Severity == check.Problem && strings.Contains(f.Text, "given to no other node") {
-			t.Errorf("a false promise: %v", f)
+			t.Errorf("a certificate is wrongly reported as safe: %v", f)
 		}
 	}
 	return found
@@ -360,8 +360,8 @@ func TestLastRecordIsNotReleased(t *testing.T) {
 	}
 }
 
-// The subnet of a peer is the one in the certificate: while the file with the subnet says
-// something else, the peer can not be used. init puts the file right.
+// The subnet of a peer is the one in its certificate: while the file with the subnet has
+// another content, the peer cannot be used. init corrects the file.
 func TestSubnetFileMustBeThatOfCertificate(t *testing.T) {
 	a, c, d := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234"), nodetest.New(t, da, "da.example.com:1234")
 	nodetest.Peer(t, a, c)
@@ -407,8 +407,8 @@ func repairable(t *testing.T, dir, file string) bool {
 	return slices.ContainsFunc(r.Findings, func(f check.Finding) bool { return f.Subject == file && f.Repairable })
 }
 
-// The counter only says where the search begins: with a damaged or high one, free subnets
-// are still found.
+// The counter determines only where the search begins: free subnets are found even if the
+// counter is damaged or too high.
 func TestCounterIsNoLimit(t *testing.T) {
 	for _, counter := range []string{"", "x\n", "255\n", "300\n", "-7\n", "\x00", "99999999999999999999\n"} {
 		a := nodetest.New(t, aa, "aa.example.com:1234")
@@ -513,7 +513,7 @@ func TestSeveralSubnetsOfOne(t *testing.T) {
 		}
 		wrong := a.Sign(t, bob.Bundle(t)).Peer
 		if wrong.Subnet == of.Subnet {
-			t.Fatal("the backup makes no difference")
+			t.Fatal("the backup has not changed the assigned subnet")
 		}
 		remove(t, a.Path(), "peers", of.Identity.ID)
 		write(t, cert, a.Path(), "certs", "bob.crt")
@@ -531,8 +531,8 @@ func TestSeveralSubnetsOfOne(t *testing.T) {
 	}
 }
 
-// When the link with one of two nodes that have the same subnet was ended for good, the other one
-// can have its subnet back.
+// If one of two nodes that have the same subnet has been deactivated, the other one can get the
+// subnet again.
 func TestSubnetOfDeactivated(t *testing.T) {
 	a, bob, carol := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "b.example.com:1"), nodetest.New(t, ca, "c.example.com:1")
 	backup := filepath.Join(t.TempDir(), "backup")

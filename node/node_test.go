@@ -64,8 +64,8 @@ func read(t *testing.T, elem ...string) string {
 	return string(data)
 }
 
-// Two nodes of every possible pair become registered peers, and both write
-// down the same subnet.
+// Two nodes of every possible pair become registered peers, and both record the
+// same subnet.
 func TestPeering(t *testing.T) {
 	for _, agent := range []nodetype.Type{ca, da} {
 		t.Run(agent.Short(), func(t *testing.T) {
@@ -212,7 +212,7 @@ func TestDebtorsAgentHasOnePeer(t *testing.T) {
 }
 
 // A newer bundle of a known peer replaces its nodeinfo, without the root key;
-// an older one, and the same again, do not.
+// an older bundle, or the same bundle again, does not.
 func TestBundleUpdates(t *testing.T) {
 	a, c := nodetest.New(t, aa, "old.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
 	nodetest.Peer(t, a, c)
@@ -244,7 +244,7 @@ func TestBundleUpdates(t *testing.T) {
 			t.Errorf("updated %v, new %v; want %v, false", res.Updated, res.New, step.updated)
 		}
 		if (res.IgnoredReason != "") != (step.bundle == old) {
-			t.Errorf("the reason why nothing was taken over is %q", res.IgnoredReason)
+			t.Errorf("the reason why the bundle was ignored is %q", res.IgnoredReason)
 		}
 		if got := res.Peer.Stomp.Servers[0]; got != "new.example.com:4321" {
 			t.Errorf("server is %s", got)
@@ -255,9 +255,9 @@ func TestBundleUpdates(t *testing.T) {
 	}
 }
 
-// A peer whose date earlier versions have taken over, though it is none or far
-// ahead, is updated again by a bundle with a date; but what a peer publishes
-// does not move a date back without a person.
+// If an earlier version has recorded a date of a peer that is invalid or in the far
+// future, a bundle with a valid date updates the peer again. But a bundle that was
+// fetched automatically does not move a valid date back: a person must sign it.
 func TestDateRecovers(t *testing.T) {
 	a, c := nodetest.New(t, aa, "old.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
 	nodetest.Peer(t, a, c)
@@ -402,7 +402,7 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 // The nodeinfo of a peer is not replaced through a symbolic link that leads out of the node's
-// directory: whoever owns the directory could have root empty any folder.
+// directory: otherwise, the owner of the directory could make root empty any folder.
 func TestNodeinfoIsNoLink(t *testing.T) {
 	for _, name := range []string{"nodeinfo", ""} {
 		a, c := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
@@ -455,7 +455,7 @@ func TestRootWritesNowhereElse(t *testing.T) {
 			}
 		}
 		if snapshot(t, a.Path()) != before {
-			t.Errorf("folder %q of another user: something has changed", folder)
+			t.Errorf("folder %q of another user: the directory has changed", folder)
 		}
 		if err := os.Chown(path, 0, -1); err != nil {
 			t.Fatal(err)

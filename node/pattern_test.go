@@ -26,12 +26,12 @@ func TestPathIsNoPattern(t *testing.T) {
 		}
 	}
 	c := nodetest.New(t, ca, "ca.example.com:1234")
-	nodetest.Peer(t, a, c) // signing sweeps
+	nodetest.Peer(t, a, c) // signing removes temporary files
 	if _, err := os.Stat(other); err != nil {
 		t.Errorf("another node's folder: %v", err)
 	}
 	if _, err := os.Stat(own); err == nil {
-		t.Error("what an interrupted command left is still there")
+		t.Error("the temporary files of an interrupted command were not removed")
 	}
 
 	a.ServerCert(t)

@@ -7,7 +7,7 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// Every pattern is remembered as it was, once, also one with spaces.
+// Every pattern is recorded once and unchanged, also one with spaces.
 func TestQueuePatterns(t *testing.T) {
 	a := nodetest.New(t, aa, "aa.example.com:1234")
 	want := []string{"aa.{node-id}", "to the peer {node-id} {n}"}

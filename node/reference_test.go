@@ -57,7 +57,7 @@ func (ours) open(dir string) (*node.Dir, crypto.Signer, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// Opening a key is made to be slow; once is enough for a test.
+	// Opening a key is slow by design, so the tests open each key only once.
 	if key, ok := opened.Load(string(data)); ok {
 		return d, key.(crypto.Signer), nil
 	}
@@ -76,7 +76,7 @@ func (ours) init(dir string, t nodetype.Type) error {
 	if err != nil {
 		return err
 	}
-	// As pki does it, but with a derivation that takes less time.
+	// As in package pki, but with a faster key derivation.
 	der, err := pkcs8.MarshalPrivateKey(key, []byte(testPassphrase), &pkcs8.Opts{
 		Cipher: pkcs8.AES256CBC, KDFOpts: pkcs8.PBKDF2Opts{SaltSize: 16, IterationCount: 2048, HMACHash: crypto.SHA256},
 	})
@@ -181,8 +181,8 @@ func (ours) deactivate(dir, peer string) error {
 // reference implements hand with OpenSSL.
 type reference struct{ passFile string }
 
-// openssl runs a command as the scripts do: with the directory, and what else
-// the configuration wants, in the environment.
+// openssl runs a command as the scripts do: with the directory, and the other
+// variables that the configuration uses, in the environment.
 func (h reference) openssl(dir string, env []string, stdin []byte, args ...string) ([]byte, error) {
 	c := exec.Command("openssl", args...)
 	abs, err := filepath.Abs(dir)
@@ -500,7 +500,7 @@ func (reference) deactivate(dir, peer string) error {
 // accept.
 func TestTwoHands(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("openssl is not installed: its turns on a node's directory are skipped")
+		t.Skip("openssl is not installed: its alternating use of a node's directory is not tested")
 	}
 	passFile := filepath.Join(t.TempDir(), "pass")
 	if err := os.WriteFile(passFile, []byte(testPassphrase+"\n"), 0o600); err != nil {
@@ -541,7 +541,7 @@ func TestTwoHands(t *testing.T) {
 				turn(func(h hand) error { return h.register(a, filepath.Join(b, "peers", idA, "peercert.crt")) })
 				turn(func(h hand) error { return h.serverCert(b, out("b1.key"), out("b1.crt")) })
 				turn(func(h hand) error { return h.serverCert(a, out("a2.key"), out("a2.crt")) })
-				// A lost root certificate comes back byte by byte, because the scripts compare it so.
+				// A lost root certificate is restored byte by byte, because the scripts compare its bytes.
 				for _, dir := range []string{a, b} {
 					root := read(t, dir, "root-ca.crt")
 					remove(t, dir, "root-ca.crt")
@@ -552,7 +552,8 @@ func TestTwoHands(t *testing.T) {
 						t.Errorf("%s: root-ca.crt has changed", dir)
 					}
 				}
-				// A second peer, so that counters go on where the other hand has left them.
+				// A second peer, so that counters continue from the values that the other implementation
+		// has left.
 				c := filepath.Join(base, "c")
 				turn(func(h hand) error { return h.init(c, agent) })
 				turn(func(h hand) error { return h.bundle(c, out("c.zip")) })

@@ -12,8 +12,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// A repair that is killed after any of its steps has done these for good, and
-// the next one does the rest. At the end the directory can sign again.
+// If a repair is killed after any of its steps, the completed steps are permanent,
+// and the next repair does the other steps. Afterwards, the node can sign again.
 func TestRepairKilled(t *testing.T) {
 	ctx := context.Background()
 	newKey := func() crypto.Signer {

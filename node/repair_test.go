@@ -96,7 +96,7 @@ func TestRepair(t *testing.T) {
 				t.Fatal(err)
 			}
 			if len(done) != len(tt.done) {
-				t.Errorf("done: %q, want %d things", done, len(tt.done))
+				t.Errorf("done: %q, want %d repairs", done, len(tt.done))
 			}
 			for _, want := range tt.done {
 				if !slices.ContainsFunc(done, func(s string) bool { return strings.HasPrefix(s, want) }) {
@@ -169,8 +169,8 @@ func names(files map[string]string) (names []string) {
 	return names
 }
 
-// A lost index lists again every certificate of which there is a copy, and only
-// what this node has signed.
+// A lost index is restored with every certificate of which there is a copy, and
+// only with certificates that this node has signed.
 func TestRepairIndex(t *testing.T) {
 	a, c := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
 	nodetest.Peer(t, a, c)
@@ -198,8 +198,8 @@ func TestRepairIndex(t *testing.T) {
 	}
 }
 
-// A line that an unlocked OpenSSL has lost comes back: by Repair, and as well
-// when the next certificate is signed. The other lines stay as they are.
+// A line that OpenSSL, which takes no lock, has lost is restored by Repair, and also
+// when the next certificate is signed. The other lines are unchanged.
 func TestLostIndexLine(t *testing.T) {
 	for name, heal := range map[string]func(t *testing.T, a *nodetest.Node){
 		"repair": func(t *testing.T, a *nodetest.Node) {
@@ -269,8 +269,8 @@ func TestRepairKeepsUsedSubnets(t *testing.T) {
 	}
 }
 
-// A released subnet is given out again, and no other peer's. It is released if all records of
-// the peer's certificate were removed.
+// A released subnet is assigned again, and no subnet of another peer is. A subnet is released
+// if all records of the peer's certificate were removed.
 func TestRepairedSubnetIsUsedAgain(t *testing.T) {
 	a := nodetest.New(t, aa, "aa.example.com:1234")
 	first, second, third := nodetest.New(t, da, "x.example.com:1"), nodetest.New(t, da, "x.example.com:1"), nodetest.New(t, da, "x.example.com:1")
@@ -297,8 +297,8 @@ func TestRepairedSubnetIsUsedAgain(t *testing.T) {
 }
 
 // The counter is set back before a subnet is released: a repair that is killed
-// between the two, as by a counter that can not be written here, would
-// otherwise lose the subnet for ever.
+// between the two, as by a counter that cannot be written here, would
+// otherwise lose the subnet permanently.
 func TestRepairResetsCounterFirst(t *testing.T) {
 	a := nodetest.New(t, aa, "aa.example.com:1234")
 	counter := filepath.Join(a.Path(), "db", "subnets", "debtors", "SEQNUM")
@@ -318,8 +318,8 @@ func TestRepairResetsCounterFirst(t *testing.T) {
 	}
 }
 
-// A complete directory needs no repair, and so not the lock, which needs write access and
-// would change the folder's time.
+// A complete directory needs no repair, so Repair does not take the lock, which needs write
+// access and would change the folder's time.
 func TestRepairOfComplete(t *testing.T) {
 	a := nodetest.New(t, aa, "aa.example.com:1234")
 	db, past := filepath.Join(a.Path(), "db"), time.Now().Add(-time.Hour).Truncate(time.Second)

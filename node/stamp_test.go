@@ -13,7 +13,7 @@ import (
 // the same.
 func TestStampFile(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("no change times here: replacing a file by its like is not noticed")
+		t.Skip("no change times here: replacing a file by one of the same size and time is not detected")
 	}
 	dir := t.TempDir()
 	epoch := time.Unix(1, 0)
@@ -61,7 +61,7 @@ func TestStampFile(t *testing.T) {
 		deadline := time.Now().Add(10 * time.Second)
 		for step.change(); StampFile(path) == last; step.change() {
 			if time.Now().After(deadline) {
-				t.Fatalf("%s is not noticed", step.name)
+				t.Fatalf("%s is not detected", step.name)
 			}
 		}
 		last = StampFile(path)

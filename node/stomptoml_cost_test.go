@@ -23,7 +23,7 @@ func fill(begin string, line func(i int) string, end string) string {
 	}
 }
 
-// hostileTOML are documents of up to 64 KiB, with shapes that make parsers busy.
+// hostileTOML are documents of up to 64 KiB, with structures that are expensive to parse.
 func hostileTOML() map[string]string {
 	repeated := func(begin, s, end string) string { return fill(begin, func(int) string { return s }, end) }
 	docs := map[string]string{

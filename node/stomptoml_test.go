@@ -8,8 +8,8 @@ import (
 	"peerlink/node"
 )
 
-// A stomp.toml is read as the reference reads it, and refused with a message
-// that says what is wrong.
+// A stomp.toml is read as the reference reads it. An invalid one is rejected with an
+// error that describes the cause.
 func TestParseStompTOML(t *testing.T) {
 	const rest = "host = \"/${NODE_ID}\"\ndestination = \"/exchange/x.${NODE_ID}\"\n"
 	c, err := node.ParseStompTOML([]byte(`servers = ["a.example.com:1", "127.0.0.1:65535", "a.example.com:1"]`+"\n"+rest+
@@ -48,8 +48,8 @@ func TestParseStompTOML(t *testing.T) {
 	}
 }
 
-// URLs of the info-bundle are read where they can be used. Whatever is wrong with
-// the others is said, without secrets, and does not make the servers useless.
+// Usable URLs of the info-bundle are returned. The error describes the defects of the
+// other URLs, without secrets, and the servers can be used nevertheless.
 func TestBundleURLs(t *testing.T) {
 	const servers = "servers = [\"a:1\"]\nhost = \"/\"\ndestination = \"/x\"\n"
 	for _, tt := range []struct {
@@ -99,7 +99,7 @@ func TestBundleURLs(t *testing.T) {
 	}
 }
 
-// Any bytes give a manifest that keeps its promises, or an error, at little cost.
+// For any input, ParseStompTOML returns a valid manifest or an error, at little cost.
 func FuzzParseStompTOML(f *testing.F) {
 	for _, doc := range hostileTOML() {
 		f.Add([]byte(doc))

@@ -84,9 +84,9 @@ func TestRegisteredIsKept(t *testing.T) {
 	}
 }
 
-// A root certificate that is not valid yet is no complete node: whatever needs it, init and
-// check say that the clock was wrong, and how to make the node again. So do they if only its
-// copy in certs/ is left. What they advise helps, with the same root key.
+// A node whose root certificate is not valid yet is incomplete: every function that needs the
+// certificate, init and check report that the clock was wrong, and how to make the node again.
+// The same applies if only the copy in certs/ is left. The remedy works with the same root key.
 func TestRootOfWrongClock(t *testing.T) {
 	for _, kind := range []nodetype.Type{aa, ca} {
 		n := nodetest.New(t, kind, "n.example.com:1234")
