@@ -198,6 +198,26 @@ func (a *acceptor) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn,
 	return conn, id, err
 }
 
+// logContradiction logs if the certificate that this node has signed for a peer, and that the peer
+// shows, is not in the node's directory: the subnet in it may have been given to another peer. st is
+// nil if the connection was rejected.
+func (a *acceptor) logContradiction(log *slog.Logger, id pki.Identity, chain []*x509.Certificate, st *peerState) {
+	if len(chain) < 2 {
+		return
+	}
+	subnet, ok, err := pki.SubnetComment(chain[1])
+	if err != nil || !ok {
+		return // a subnet is given by an accounting authority only
+	}
+	const remedy = "an older copy of the directory was put back, perhaps: sign nothing before the certificates that the peers have are in certs/, see docs/keys.md"
+	switch {
+	case st != nil && st.Subnet != subnet:
+		a.logLimiter.Log(log, slog.LevelError, logthrottle.Key{Who: id.ID, Kind: "other subnet"}, "the peer uses a certificate with another subnet than the directory has for it; "+remedy, "subnet", subnet, "in_directory", st.Subnet)
+	case st == nil && !a.cfg.Dir.HasPeer(id.ID):
+		a.logLimiter.Log(log, slog.LevelError, logthrottle.Key{Who: id.ID, Kind: "lost peer"}, "a node uses a certificate that this node has signed, but is no peer in the directory; "+remedy, "subnet", subnet)
+	}
+}
+
 // register registers an authenticated connection with its peer, or returns why the
 // connection is rejected, in words for the other side.
 func (a *acceptor) register(r *receiver, id pki.Identity, chain []*x509.Certificate, stop context.CancelFunc) (rejection string) {

@@ -318,6 +318,7 @@ func TestRefusedAfterHandshake(t *testing.T) {
 		}
 		refusalLogged(t, authority, pair.Leaf, tt.reason)
 	}
+	says(t, authority, "a node uses a certificate that this node has signed, but is no peer in the directory", 1)
 	if n := authority.Service.Status().Rejected["no_peer"]; n != 2 {
 		t.Errorf("%d rejections are counted", n)
 	}

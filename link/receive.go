@@ -55,7 +55,9 @@ func (a *acceptor) receive(ctx, graceCtx context.Context, conn *peerConn, id pki
 
 	r := &receiver{s: a.shared, log: log}
 	r.changed.L = &r.mu
-	if reason := a.register(r, id, conn.chain, stop); reason != "" {
+	reason := a.register(r, id, conn.chain, stop)
+	a.logContradiction(log, id, conn.chain, r.state)
+	if reason != "" {
 		a.rejected.count(reasonNoPeer)
 		a.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Who: id.ID, Kind: reason}, "connection rejected", "reason", reason)
 		stomp.NewConn(conn, stomp.DefaultLimits()).Fail(&stomp.ServerError{Message: reason})
