@@ -186,6 +186,9 @@ func (r *reconciler) endDeactivated(p *peer) error {
 	if date == "" || st == nil {
 		return err
 	}
+	if err := r.cfg.Dir.CheckIdentity(); err != nil { // see applyDirectory
+		return err
+	}
 	r.log.Warn("peer has been deactivated, its link ends", "peer", p.id, "date", date)
 	last := *st.Peer
 	last.Deactivated = date
@@ -203,6 +206,11 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 	}
 	np, err := d.Peer(p.id)
 	if err != nil {
+		return err
+	}
+	// The node's directory may have been replaced by that of another node since reconcile has
+	// checked it, so it is checked again before anything that was read is applied.
+	if err := d.CheckIdentity(); err != nil {
 		return err
 	}
 	lastRead := *np
@@ -230,11 +238,6 @@ func (r *reconciler) applyDirectory(ctx, graceCtx context.Context, p *peer) erro
 		queue.Queues = queue.Queues[:1]
 	}
 	if np.Deactivated != "" {
-		// Draining cannot be undone. The node's directory may have been replaced by that
-		// of another node since reconcile has checked it, so it is checked again.
-		if err := d.CheckIdentity(); err != nil {
-			return err
-		}
 		if err := r.unbind(ctx, p, queue); err != nil {
 			return err
 		}
