@@ -152,7 +152,7 @@ func TestStrangers(t *testing.T) {
 		change(&f)
 		return []tls.Certificate{{Certificate: append([][]byte{f.make(t)}, behind...), PrivateKey: key}}
 	}
-	// peerCert returns the friend's peer certificate as somebody else would issue it.
+	// peerCert returns a peer certificate for the friend, as another issuer would make it.
 	peerCert := func(change func(*forgery)) []byte {
 		f := forgery{subject: friendCA.RawSubject, issuer: friendCA.RawIssuer, pub: friendCA.PublicKey, signer: friend.Node.Key,
 			from: friendCA.NotBefore, to: friendCA.NotAfter, extensions: like(friendCA)}
@@ -278,8 +278,8 @@ func logged(t *testing.T, n *linktest.Node, texts ...string) {
 	})
 }
 
-// A client with a valid chain that is not a peer is told why it is refused, and the
-// reason is logged: when this node has removed the peer's directory, and when the root
+// A client with a valid chain that is not a peer is refused with an ERROR that contains the
+// reason, and the reason is logged: when this node has removed the peer's directory, and when the root
 // certificate pinned there has another key than the one that has signed the server
 // certificate.
 func TestRefusedAfterHandshake(t *testing.T) {

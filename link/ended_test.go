@@ -31,9 +31,9 @@ func connections(t *testing.T, n, peer *linktest.Node, want int) {
 func TestConnectionsEndWithCertificates(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name                string
-		authoritys, others  time.Duration // validity of their server certificates
-		role, told, toldOwn string
+		name                  string
+		authoritys, others    time.Duration // validity of their server certificates
+		role, peerLog, ownLog string
 	}{
 		{"our own", 100 * day, 365 * day, "server", "The other side's server certificate has ended", "this node's server certificate has ended"},
 		{"the peer's", 365 * day, 100 * day, "peer_server", "Your server certificate has ended", "the peer's server certificate has ended"},
@@ -57,13 +57,13 @@ func TestConnectionsEndWithCertificates(t *testing.T) {
 			says(t, authority, "msg=receiving", 1) // the connections end once, and are not made again
 			says(t, authority, "msg=sending", 1)
 			linktest.Eventually(t, "the reason in the peer's log", func() error {
-				if text := other.Log.String(); !strings.Contains(text, tt.told) {
+				if text := other.Log.String(); !strings.Contains(text, tt.peerLog) {
 					return errors.New(text)
 				}
 				return nil
 			})
-			if text := authority.Log.String(); !strings.Contains(text, tt.toldOwn) {
-				t.Errorf("%q is not in the log:\n%s", tt.toldOwn, text)
+			if text := authority.Log.String(); !strings.Contains(text, tt.ownLog) {
+				t.Errorf("%q is not in the log:\n%s", tt.ownLog, text)
 			}
 			if s := statusOf(t, other, authority); s.Counts.SetAside != 0 {
 				t.Errorf("set aside: %d", s.Counts.SetAside)

@@ -76,8 +76,8 @@ func TestDirectoryOfAnotherNode(t *testing.T) {
 	other.Take(5)
 }
 
-// refusingBroker refuses to bind queues while bind is set, and to consume them while
-// consume or inUse is set.
+// refusingBroker refuses to bind queues while bind is set, to consume them while consume is
+// set, and to check whether they are in use while inUse is set.
 type refusingBroker struct {
 	broker.Broker
 	bind, consume, inUse atomic.Bool

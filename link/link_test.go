@@ -320,7 +320,7 @@ func TestMisbehavingPeer(t *testing.T) {
 	}
 }
 
-// Services that are stopped and restarted again and again, under load, lose nothing.
+// Services that are repeatedly stopped and restarted under load lose no messages.
 func TestRestartsUnderLoad(t *testing.T) {
 	t.Parallel()
 	authority, other := linktest.Pair(t, ca)

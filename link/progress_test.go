@@ -14,7 +14,8 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// readsCertificate reports whether its caller was called to read a certificate anew.
+// readsCertificate reports whether its caller was called, directly or indirectly, by
+// (*Certificate).reload.
 func readsCertificate() bool {
 	pcs := make([]uintptr, 20)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
@@ -72,9 +73,9 @@ func TestStall(t *testing.T) {
 	exchange(t, authority, other, 3)
 }
 
-// A service that is requested to check everything again finds what it does not detect
-// by itself, such as queues that were deleted from the broker, and no link ends because
-// of that.
+// A service that is requested to check everything again repairs changes that it does not
+// detect by itself, such as queues that were deleted from the broker, and no link ends
+// because of that.
 func TestRecheck(t *testing.T) {
 	t.Parallel()
 	recheck := make(chan struct{})

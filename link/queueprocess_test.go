@@ -96,7 +96,7 @@ func TestSendEndsWithDeactivation(t *testing.T) {
 }
 
 // A process that sends from one queue makes a message that the peer refuses a dead letter, and
-// goes on, as a service does.
+// continues to send, as a service does.
 func TestSendRefused(t *testing.T) {
 	t.Parallel()
 	authority, other, cfg := halted(t)

@@ -40,7 +40,7 @@ func TestRefusals(t *testing.T) {
 	}
 	for n := range 10 * maxRefusedMessages {
 		r.add(message("T", fmt.Sprint(n)), false, now)
-		r.add(bad, true, now) // refused again and again: stays
+		r.add(bad, true, now) // refused repeatedly: stays
 	}
 	if n, _ := r.count(bad, now); n != 1+10*maxRefusedMessages {
 		t.Errorf("refused %d times, want %d", n, 1+10*maxRefusedMessages)

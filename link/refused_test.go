@@ -13,8 +13,8 @@ import (
 	"peerlink/stomp"
 )
 
-// A peer that goes on sending after it was refused can write what the kernel buffers
-// hold and a little more: if one of its messages was refused, or if it was not admitted
+// A peer that continues to send after it was refused can write no more than the kernel
+// buffers hold and a little more: if one of its messages was refused, or if it was not admitted
 // because its link is not active.
 func TestRefusedPeersAreNotReadFrom(t *testing.T) {
 	t.Parallel()

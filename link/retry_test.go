@@ -32,7 +32,7 @@ func testRetry(t *testing.T, on linktest.BrokerSetup) {
 		}
 		linktest.Eventually(t, fmt.Sprint("offers in round ", round), func() error {
 			if n := refusals() - before; n != 3 {
-				return fmt.Errorf("there were %d, want 3", n)
+				return fmt.Errorf("the message was sent %d times, want 3", n)
 			}
 			return nil
 		})

@@ -11,7 +11,7 @@ import (
 )
 
 // If more queues lead to a peer than it accepts connections, the queues share the
-// connections by time slices: all are emptied, again and again, though no connection is
+// connections by time slices: all are emptied repeatedly, though no connection is
 // idle and the peer closes none.
 func TestQueuesTakeTurns(t *testing.T) {
 	t.Parallel()

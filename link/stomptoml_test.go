@@ -10,7 +10,7 @@ import (
 )
 
 // The node's own stomp.toml may change under a running service, also to an invalid one:
-// no link is affected, and the log says, once, what peers will see and what to do.
+// no link is affected, and the log describes once the effect on peers and the remedy.
 // Peers use the new one with the next info-bundle that is published.
 func TestOwnManifestChanges(t *testing.T) {
 	t.Parallel()

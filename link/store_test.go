@@ -30,12 +30,12 @@ func (rejectingPublisher) Publish(context.Context, *broker.Incoming) error {
 }
 
 // While the broker refuses messages, as one with a limited queue does, a peer cannot
-// fill the log by trying again and again.
+// fill the log with repeated attempts.
 func TestRejectedMessagesDoNotFillTheLog(t *testing.T) {
 	t.Parallel()
 	authority, _, bad := trio(t, linktest.Embedded, func(n *linktest.Node) {
 		n.Config.Broker = rejecting{n.Config.Broker}
-		n.Config.MaxConnsPerPeer = 100 // they take a moment to end
+		n.Config.MaxConnsPerPeer = 100 // closed connections count for a moment
 	})
 	frame := sendFrame("1", translated(t, bad, authority, 1))
 	for range 50 {

@@ -46,7 +46,7 @@ func TestUnstoredMessagesBesideOthers(t *testing.T) {
 	}
 	release(a, beside)
 	if got := len(fill(a)); got != most {
-		t.Errorf("again, with everything released: %d messages, want %d", got, most)
+		t.Errorf("after the first peer has released its capacity: %d messages, want %d", got, most)
 	}
 	if got, err := a.acquire(full, make([]byte, maxUnstored+1)); err == nil {
 		t.Errorf("a full limiter has given %d for a large message", got)

@@ -50,5 +50,5 @@ func TestRecordsOfOneByte(t *testing.T) {
 			return
 		}
 	}
-	t.Error("200,000 records of a byte were taken")
+	t.Error("the node has read 200,000 records of one byte")
 }

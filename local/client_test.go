@@ -91,14 +91,14 @@ func TestPortTakenAfterCrash(t *testing.T) {
 	}
 	select {
 	case <-accepted:
-		t.Error("the passcode's client has connected to the port of somebody else")
+		t.Error("the client with the passcode has connected to the port of another user")
 	default:
 	}
 	if _, err := openOnly(t, dir, left.TCP); err == nil {
 		t.Error("two listen on one port")
 	}
 	if _, err := readPasscode(filepath.Join(dir, passcodeFile)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a passcode that may be known, while somebody else has the port: %v", err)
+		t.Errorf("a passcode that may be known, while another user has the port: %v", err)
 	}
 	if _, err := openOnly(t, dir, ""); err != nil {
 		t.Fatal(err)
@@ -213,7 +213,7 @@ func (o *outcomes) of(n int) func(error) {
 func TestClientSend(t *testing.T) {
 	h := newHouse(t, nil)
 	c := h.client()
-	var told outcomes
+	var results outcomes
 	const bad, n = 3000, 10_000
 	sent := 0
 	for ; sent < n; sent++ {
@@ -221,17 +221,17 @@ func TestClientSend(t *testing.T) {
 		if sent == bad {
 			typ = "PrepareTransfer"
 		}
-		if err := c.Send(t.Context(), "to_creditors", "00.00.01.05", typ, []byte(strconv.Itoa(sent)), told.of(sent)); err != nil {
-			told.wait.Done()
+		if err := c.Send(t.Context(), "to_creditors", "00.00.01.05", typ, []byte(strconv.Itoa(sent)), results.of(sent)); err != nil {
+			results.wait.Done()
 			break
 		}
 	}
-	told.wait.Wait()
+	results.wait.Wait()
 	if sent <= bad {
 		t.Fatalf("Send has failed at %d, before the bad message: %v", sent, c.Err())
 	}
 	for i := range sent {
-		errs := told.errs[i]
+		errs := results.errs[i]
 		var refused *stomp.ServerError
 		switch {
 		case len(errs) != 1:

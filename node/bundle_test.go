@@ -164,7 +164,7 @@ func TestSecretsStayHere(t *testing.T) {
 	if _, err := os.Stat(info(infobundle.UpdatedAt)); err == nil {
 		t.Error("updated-at.txt was written without a bundle")
 	}
-	link(filepath.Join("docs", "terms.txt"), "terms.txt") // as Kubernetes links what it mounts
+	link(filepath.Join("docs", "terms.txt"), "terms.txt") // as Kubernetes links the files of a mounted volume
 	if got := nodetest.ReadBundle(t, a.Bundle(t)).File("terms.txt"); string(got) != "public" {
 		t.Errorf("terms.txt is %q", got)
 	}

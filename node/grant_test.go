@@ -90,7 +90,7 @@ func reservation(dir string, p *node.Peer) string {
 	return filepath.Join(dir, "db", "subnets", pool, p.Subnet)
 }
 
-// olderReservations makes db/subnets what it was before the peer was signed.
+// olderReservations restores the state of db/subnets before the peer was signed.
 func olderReservations(t *testing.T, dir string, p *node.Peer) {
 	t.Helper()
 	file := reservation(dir, p)

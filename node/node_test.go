@@ -285,8 +285,9 @@ func TestDateRecovers(t *testing.T) {
 	}
 }
 
-// Newer nodeinfo leaves nothing of the older one: no file and no folder, however
-// deep earlier versions have unpacked it, and nothing that a link leads to.
+// When newer nodeinfo replaces an older one, no file and no folder of the older one
+// remains, however deep earlier versions have unpacked it. The targets of symbolic
+// links in the older one are not removed.
 func TestNothingOfOlderNodeinfo(t *testing.T) {
 	a, c := nodetest.New(t, aa, "old.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
 	nodetest.Peer(t, a, c)
@@ -317,7 +318,7 @@ func TestNothingOfOlderNodeinfo(t *testing.T) {
 		return err
 	})
 	if got := strings.Join(left, " "); err != nil || got != " /about /docs /docs/new.txt /stomp.toml /updated-at.txt" {
-		t.Errorf("left are%s, %v", got, err)
+		t.Errorf("the files in nodeinfo are%s, %v", got, err)
 	}
 	if _, err := os.Stat(filepath.Join(elsewhere, "kept")); err != nil {
 		t.Error(err)

@@ -553,7 +553,7 @@ func TestTwoHands(t *testing.T) {
 					}
 				}
 				// A second peer, so that counters continue from the values that the other implementation
-		// has left.
+				// has left.
 				c := filepath.Join(base, "c")
 				turn(func(h hand) error { return h.init(c, agent) })
 				turn(func(h hand) error { return h.bundle(c, out("c.zip")) })

@@ -22,7 +22,7 @@ func TestRestore(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		lost  []string // the first one is restored, the others stay lost
-		other string   // what is restored besides
+		other string   // another file that is restored as well
 	}{
 		{"root certificate, from the published bundle", []string{"root-ca.crt", "certs"}, ""},
 		{"root certificate, from certs", []string{"root-ca.crt", "db/info-bundle.zip"}, ""},

@@ -9,8 +9,8 @@ import (
 	"peerlink/node"
 )
 
-// fill calls line with 0, 1, … and joins what it returns, up to 64 KiB between
-// the given beginning and end.
+// fill calls line with 0, 1, … and joins the results, up to 64 KiB between the given
+// beginning and end.
 func fill(begin string, line func(i int) string, end string) string {
 	var b strings.Builder
 	b.WriteString(begin)
