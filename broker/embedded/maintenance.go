@@ -4,8 +4,8 @@ import "slices"
 
 // writeMaintenance writes those of the operations that store no message (maintenance: confirmations,
 // moves to and from the dead letters, bindings), without the others.
-// If that fails because of missing space, it removes the reserve and tries again, in smaller
-// transactions if necessary. It returns the operations that are not written, and whether maintenance
+// If that fails because of missing space, it removes the reserve and tries again, in small
+// transactions. It returns the operations that are not written, and whether maintenance
 // operations are among them (failed).
 func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
 	var maintenanceOps []op
@@ -31,22 +31,9 @@ func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
 	}
 	w.reserve.remove()
 	w.restartWAL()
-	// As many operations as possible share a transaction: each one costs two syncs of the disk.
-	for n := len(maintenanceOps); len(maintenanceOps) > 0; {
-		n = min(n, len(maintenanceOps))
-		if n == 1 {
-			err = w.writeInSteps(maintenanceOps[0])
-		} else {
-			err = w.write(maintenanceOps[:n])
-			w.restartWAL()
-		}
-		switch {
-		case err == nil:
-			maintenanceOps = maintenanceOps[n:]
-		case n == 1:
-			return slices.Concat(maintenanceOps, left), true
-		default:
-			n /= 2
+	for n, o := range maintenanceOps {
+		if w.writeInSteps(o) != nil {
+			return slices.Concat(maintenanceOps[n:], left), true
 		}
 	}
 	return left, false
