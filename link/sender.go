@@ -115,6 +115,7 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 	if ok {
 		r.succeeded()
 	}
+	sd.s.brokerTroubles.set(sd.queue, err)
 	// The order matters: broker.ErrInUse comes in a *brokerError, and is no failure.
 	// recordStandby and checkRotation change sd, too.
 	switch {
@@ -318,14 +319,10 @@ func isPlannedEnd(cause error) bool {
 
 // open makes a connection to the peer and opens a STOMP session on it.
 func (sd *sender) open(ctx context.Context, st *peerState) (*session, error) {
-	// The queue is checked before a connection is made, which would be useless without it. This
-	// also ends the trouble of the queue: connecting to the peer may take minutes.
 	if err := sd.s.cfg.Broker.CheckInUse(ctx, sd.queue); err != nil {
-		err = &brokerError{err}
-		sd.s.brokerTroubles.set(sd.queue, err)
-		return nil, err
+		return nil, &brokerError{err} // checked before a connection is made: it would be useless
 	}
-	sd.s.brokerTroubles.set(sd.queue, nil)
+	sd.s.brokerTroubles.set(sd.queue, nil) // connecting to the peer may take minutes
 	se, reached, err := sd.dial(ctx, st)
 	sd.unreachable = !reached
 	if err != nil {

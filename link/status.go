@@ -190,9 +190,8 @@ func servers(p *node.Peer) []string {
 }
 
 // brokerTroubles are the objects in the broker that cannot be used at present, and why: the
-// queues, by name, that cannot be checked, their consumers that cannot be opened, and the peers,
-// by node ID, whose queues cannot be bound. A queue whose consumer has failed is checked again
-// before the next connection.
+// queues, by name, whose last use has failed, until the next check of the queue succeeds; their
+// consumers that cannot be opened; and the peers, by node ID, whose queues cannot be bound.
 type brokerTroubles struct {
 	mu   sync.Mutex
 	list map[string]brokerTrouble
