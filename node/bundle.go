@@ -128,8 +128,8 @@ func isInside(path, folder string) (bool, error) {
 
 // lastDate returns the date of the node's last info-bundle, or "" if none was made, and the file
 // that has the date. It is the latest of the dates in updatedAt, in the published bundle, and in
-// the last bundle that was signed here for an offline request. If a bundle was made, but none of these has a valid date, lastDate
-// returns today's date.
+// the last bundle that was signed here for an offline request. If a bundle was made, but none of
+// these has a valid date, lastDate returns today's date.
 func (d *Dir) lastDate(updatedAt []byte, now time.Time) (last, file string, err error) {
 	last, err = d.lastSignedDate()
 	if err != nil {

@@ -75,19 +75,6 @@ func (g grants) find(subnet string, matches func(grant) bool) (found grant, ok b
 	return grant{}, false
 }
 
-// without returns the grants of those nodes for which is reports false.
-func (g grants) without(is func(peerID string) bool) grants {
-	others := make(grants)
-	for subnet, list := range g {
-		for _, gr := range list {
-			if gr.peerID == "" || !is(gr.peerID) {
-				others[subnet] = append(others[subnet], gr)
-			}
-		}
-	}
-	return others
-}
-
 // isDeactivated reports whether the link with a peer was ended for good.
 func (d *Dir) isDeactivated(peerID string) bool {
 	deactivated, err := exists(d.file("peers", peerID, "DEACTIVATED"))
@@ -105,10 +92,10 @@ func (g grants) certificatesOf(peerID string) map[string]grant {
 	return found
 }
 
-// severalSubnets returns an error if the peer has certificates with different subnets: the peer
+// checkOneSubnet returns an error if the peer has certificates with different subnets: the peer
 // accepts only the one that it has registered, and the files do not show which that is.
-func (g grants) severalSubnets(peer pki.Identity) error {
-	certificates := g.certificatesOf(peer.ID)
+func (d *Dir) checkOneSubnet(peer pki.Identity, given grants) error {
+	certificates := given.certificatesOf(peer.ID)
 	if len(certificates) < 2 {
 		return nil
 	}
@@ -117,7 +104,14 @@ func (g grants) severalSubnets(peer pki.Identity) error {
 		list = append(list, fmt.Sprintf("%s (%s)", subnet, certificates[subnet].file))
 	}
 	return fmt.Errorf("%s has certificates with different subnets: %s. It accepts only the one that it has registered, peers/%s/sub-ca.crt in its own directory: ask its owner for the subnet in it, remove the files with other subnets (of %s/%s only the lines), and sign again",
-		peer, strings.Join(list, ", "), "<the ID of this node>", RequestsFolder, signrecord.Name)
+		peer, strings.Join(list, ", "), d.identity.ID, RequestsFolder, signrecord.Name)
+}
+
+// isRival reports whether a grant gives a subnet to another node than the peer, and the link with
+// that node was not ended for good. A grant without a peer ID is that of a request, which may be
+// for the peer.
+func (d *Dir) isRival(gr grant, peerID string) bool {
+	return gr.peerID != "" && gr.peerID != peerID && !d.isDeactivated(gr.peerID)
 }
 
 // allGrants returns all grants: those of peers, of certificates, of requests that wait for a
@@ -382,16 +376,20 @@ func (d *Dir) CertifiedSubnets(ctx context.Context) (*CertifiedSubnets, error) {
 // Check returns an error if a subnet belongs to another node than the peer, or overlaps with
 // such a subnet, or if the peer has a certificate with another subnet.
 func (c *CertifiedSubnets) Check(peer pki.Identity, subnet string) error {
-	certificates, given := c.grants.certificatesOf(peer.ID), c.grants
-	if _, ok := certificates[subnet]; ok {
-		given = given.without(c.d.isDeactivated)
-	}
+	certificates := c.grants.certificatesOf(peer.ID)
+	_, certified := certificates[subnet]
 	for _, other := range certificates {
 		if other.subnet != subnet {
 			return fmt.Errorf("subnet %s, requested for %s, which has a certificate with the subnet %s already (%s): a node keeps its subnet for ever", subnet, peer, other.subnet, c.d.file(filepath.FromSlash(other.file)))
 		}
 	}
-	if other, ok := given.conflict(peer.ID, subnet); ok {
+	isOther := func(gr grant) bool {
+		if certified { // every grant is that of a peer or certificate, and has an ID
+			return c.d.isRival(gr, peer.ID)
+		}
+		return gr.peerID != peer.ID
+	}
+	if other, ok := c.grants.find(subnet, isOther); ok {
 		return fmt.Errorf("subnet %s, requested for %s, already belongs to %s (%s)", subnet, peer, other.owner(), c.d.file(filepath.FromSlash(other.file)))
 	}
 	return nil
@@ -433,18 +431,14 @@ func (d *Dir) SubnetHolders(ctx context.Context) (holders []SubnetHolder, err er
 	return holders, errors.Join(err, recordErr)
 }
 
-// contradiction returns an error if a certificate of the peer has a subnet that another node has
-// too, or a subnet that overlaps with that of another node. The peer must not silently be given
+// checkContradiction returns an error if a certificate of the peer has a subnet that another node has
+// too, unless its link was ended for good, or a subnet that overlaps with that of such a node. The peer must not silently be given
 // another subnet: if it has registered its certificate, it accepts no certificate with another
 // subnet, and the files do not show whether it has.
-func (g grants) contradiction(peer pki.Identity) error {
-	for _, subnet := range slices.Sorted(maps.Keys(g)) {
-		i := slices.IndexFunc(g[subnet], func(gr grant) bool { return gr.certified && gr.peerID == peer.ID })
-		if i < 0 {
-			continue
-		}
-		// A grant without a peer ID is that of a request, which may be for the peer.
-		isOther := func(gr grant) bool { return gr.peerID != peer.ID && gr.peerID != "" }
+func (d *Dir) checkContradiction(peer pki.Identity, g grants) error {
+	certificates := g.certificatesOf(peer.ID)
+	isOther := func(gr grant) bool { return d.isRival(gr, peer.ID) }
+	for _, subnet := range slices.Sorted(maps.Keys(certificates)) {
 		other, ok := g.find(subnet, isOther)
 		if j := slices.IndexFunc(g[subnet], func(gr grant) bool { return gr.certified && isOther(gr) }); j >= 0 {
 			other = g[subnet][j]
@@ -452,7 +446,7 @@ func (g grants) contradiction(peer pki.Identity) error {
 		if !ok {
 			continue
 		}
-		own := g[subnet][i].file
+		own := certificates[subnet].file
 		what := fmt.Sprintf("%s has a certificate with the subnet %s already (%s)", peer, subnet, own)
 		if !other.certified {
 			return fmt.Errorf("%s, but %s says that the subnet belongs to %s: remove %s if %s has no certificate with this subnet", what, other.file, other.owner(), other.file, other.owner())

@@ -235,16 +235,10 @@ func TestSubnetOfTwo(t *testing.T) {
 				t.Run(fmt.Sprintf("%s, %v, used: %v", name, kind, uses), func(t *testing.T) {
 					t.Parallel()
 					a, bob, carol := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, kind, "b.example.com:1"), nodetest.New(t, kind, "c.example.com:1")
-					backup := filepath.Join(t.TempDir(), "backup")
-					if err := os.CopyFS(backup, os.DirFS(a.Path())); err != nil {
-						t.Fatal(err)
-					}
+					restore := backUp(t, a)
 					of := a.Sign(t, bob.Bundle(t)).Peer
 					cert := read(t, a.Path(), "peers", of.Identity.ID, "peercert.crt")
-					remove(t, a.Path())
-					if err := os.Rename(backup, a.Path()); err != nil {
-						t.Fatal(err)
-					}
+					restore()
 					if p := a.Sign(t, carol.Bundle(t)).Peer; p.Subnet != of.Subnet {
 						t.Fatalf("subnet %s, want %s", p.Subnet, of.Subnet)
 					}
@@ -452,16 +446,10 @@ func TestRequestedSubnets(t *testing.T) {
 func TestRequestHidesNoContradiction(t *testing.T) {
 	for _, kind := range []nodetype.Type{ca, da} {
 		a, bob, carol := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, kind, "b.example.com:1"), nodetest.New(t, kind, "c.example.com:1")
-		backup := filepath.Join(t.TempDir(), "backup")
-		if err := os.CopyFS(backup, os.DirFS(a.Path())); err != nil {
-			t.Fatal(err)
-		}
+		restore := backUp(t, a)
 		of := a.Sign(t, bob.Bundle(t)).Peer
 		cert := read(t, a.Path(), "peers", of.Identity.ID, "peercert.crt")
-		remove(t, a.Path())
-		if err := os.Rename(backup, a.Path()); err != nil {
-			t.Fatal(err)
-		}
+		restore()
 		err := a.Locked(ctx, func(l *node.Locked) error {
 			subnet, err := l.ReserveSubnet(ctx, carol.Identity())
 			if subnet != of.Subnet {
@@ -494,23 +482,33 @@ func TestRequestHidesNoContradiction(t *testing.T) {
 	}
 }
 
+// backUp copies the directory of a node. restore puts the copy in the place of the directory.
+func backUp(t *testing.T, a *nodetest.Node) (restore func()) {
+	t.Helper()
+	backup := filepath.Join(t.TempDir(), "backup")
+	if err := os.CopyFS(backup, os.DirFS(a.Path())); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		remove(t, a.Path())
+		if err := os.Rename(backup, a.Path()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A peer whose certificates have different subnets is given none of them before the operator has
 // removed the wrong one, and the error names both files. After that, the peer has the subnet in
 // the remaining certificate, whatever is reserved.
 func TestSeveralSubnetsOfOne(t *testing.T) {
 	for _, kind := range []nodetype.Type{ca, da} {
 		a, bob, carol := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, kind, "b.example.com:1"), nodetest.New(t, kind, "c.example.com:1")
-		backup := filepath.Join(t.TempDir(), "backup")
-		if err := os.CopyFS(backup, os.DirFS(a.Path())); err != nil {
-			t.Fatal(err)
-		}
+		restore := backUp(t, a)
 		a.Sign(t, carol.Bundle(t))
 		of := a.Sign(t, bob.Bundle(t)).Peer
 		cert := read(t, a.Path(), "peers", of.Identity.ID, "peercert.crt")
-		remove(t, a.Path())
-		if err := os.Rename(backup, a.Path()); err != nil {
-			t.Fatal(err)
-		}
+		restore()
 		wrong := a.Sign(t, bob.Bundle(t)).Peer
 		if wrong.Subnet == of.Subnet {
 			t.Fatal("the backup has not changed the assigned subnet")
@@ -535,16 +533,10 @@ func TestSeveralSubnetsOfOne(t *testing.T) {
 // subnet again.
 func TestSubnetOfDeactivated(t *testing.T) {
 	a, bob, carol := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "b.example.com:1"), nodetest.New(t, ca, "c.example.com:1")
-	backup := filepath.Join(t.TempDir(), "backup")
-	if err := os.CopyFS(backup, os.DirFS(a.Path())); err != nil {
-		t.Fatal(err)
-	}
+	restore := backUp(t, a)
 	of := a.Sign(t, bob.Bundle(t)).Peer
 	cert := read(t, a.Path(), "peers", of.Identity.ID, "peercert.crt")
-	remove(t, a.Path())
-	if err := os.Rename(backup, a.Path()); err != nil {
-		t.Fatal(err)
-	}
+	restore()
 	nodetest.Peer(t, a, carol)
 	write(t, cert, a.Path(), "certs", "bob.crt")
 	if _, err := a.SignPeer(ctx, nodetest.ReadBundle(t, bob.Bundle(t)), keyOf(a)); err == nil {

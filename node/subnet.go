@@ -67,14 +67,19 @@ func (d *Dir) reserveSubnet(peer pki.Identity, given grants) (subnet string, isN
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return "", false, nil
 	}
-	// A peer that another node has the subnet of can have it back when the link with that node was
-	// ended for good.
-	active := given.without(d.isDeactivated)
-	if err := errors.Join(active.contradiction(peer), given.severalSubnets(peer)); err != nil {
+	if err := errors.Join(d.checkContradiction(peer, given), d.checkOneSubnet(peer, given)); err != nil {
 		return "", false, err
 	}
 	p := d.pool(peer.Type)
-	if subnet := p.ownedBy(peer.ID, active); subnet != "" {
+	// After checkContradiction, nobody else uses the subnet in the peer's certificate: another node
+	// with that subnet is deactivated.
+	subnet = p.ownedBy(peer.ID, given)
+	for certified := range given.certificatesOf(peer.ID) { // at most one, see checkOneSubnet
+		if p.contains(certified) {
+			subnet = certified
+		}
+	}
+	if subnet != "" {
 		return subnet, false, p.ensureReserved(peer.ID, subnet)
 	}
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
@@ -85,25 +90,21 @@ func (d *Dir) reserveSubnet(peer pki.Identity, given grants) (subnet string, isN
 }
 
 // ownedBy returns the first of the pool's subnets that belongs to the peer, and to no other
-// node, or "". A subnet in a certificate comes before one that is only reserved.
-func (p pool) ownedBy(peerID string, given grants) (reserved string) {
+// node, or "".
+func (p pool) ownedBy(peerID string, given grants) string {
 	for _, subnet := range slices.Sorted(maps.Keys(given)) {
-		own, certified, other := false, false, false
+		own, other := false, false
 		for _, g := range given[subnet] {
 			own = own || g.peerID == peerID
-			certified = certified || g.peerID == peerID && g.certified
 			// A grant without a peer ID, such as that of a request, is assumed to be for the
 			// peer that the other files name.
 			other = other || g.peerID != peerID && g.peerID != ""
 		}
-		switch usable := own && !other && p.contains(subnet); {
-		case usable && certified:
+		if own && !other && p.contains(subnet) {
 			return subnet
-		case usable && reserved == "":
-			reserved = subnet
 		}
 	}
-	return reserved
+	return ""
 }
 
 // reserve reserves the next subnet that is neither reserved nor given to another node. After

@@ -83,6 +83,15 @@ func TestSignedIsKnown(t *testing.T) {
 		refused(t, again, laptop, "serial number "+serial, first.ID[:8])
 	}
 	signedHere(t, later, laptop)
+
+	// A peer keeps its subnet, also if an older copy of the online machine's directory has given it
+	// to another peer.
+	n, bob := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "b.example.com:1")
+	laptop, older := copyTree(t, n.Path()), copyTree(t, n.Path())
+	first = mustCollect(t, n.Dir, askPeer(t, bob))
+	signedHere(t, first, laptop)
+	mustCollect(t, older, askPeer(t, nodetest.New(t, ca, "c.example.com:1")))
+	refused(t, mustCollect(t, older, askPeer(t, bob)), laptop, "keeps it for ever", first.peers[0].subnet, first.ID[:8])
 }
 
 // Records that were saved by an editor or a shell on Windows count like those that were
