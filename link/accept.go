@@ -198,9 +198,9 @@ func (a *acceptor) handshake(ctx context.Context, tcp net.Conn) (conn *peerConn,
 	return conn, id, err
 }
 
-// logContradiction logs if the certificate that this node has signed for a peer, and that the peer
-// shows, is not in the node's directory: the subnet in it may have been given to another peer. st is
-// nil if the connection was rejected.
+// logContradiction logs an error if the peer certificate in the chain, which this node has signed,
+// contradicts the node's directory: it belongs to no peer there, or to one with another subnet. Then
+// its subnet may have been given to another peer. st is nil if the connection was rejected.
 func (a *acceptor) logContradiction(log *slog.Logger, id pki.Identity, chain []*x509.Certificate, st *peerState) {
 	if len(chain) < 2 {
 		return
@@ -209,7 +209,7 @@ func (a *acceptor) logContradiction(log *slog.Logger, id pki.Identity, chain []*
 	if err != nil || !ok {
 		return // a subnet is given by an accounting authority only
 	}
-	const remedy = "an older copy of the directory was put back, perhaps: sign nothing before the certificates that the peers have are in certs/, see docs/keys.md"
+	const remedy = "perhaps an older copy of the directory was put back: before anything is signed, put the certificates that the peers have into certs/, see docs/keys.md"
 	switch {
 	case st != nil && st.Subnet != subnet:
 		a.logLimiter.Log(log, slog.LevelError, logthrottle.Key{Who: id.ID, Kind: "other subnet"}, "the peer uses a certificate with another subnet than the directory has for it; "+remedy, "subnet", subnet, "in_directory", st.Subnet)
