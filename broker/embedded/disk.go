@@ -31,6 +31,7 @@ var ErrUnwritable = errors.New("embedded: the message store can not be written")
 type disk struct {
 	minFree   int64                 // 0: no limits
 	freeBytes func() (int64, error) // bytes on the disk that are free
+	walBytes  func() int64          // size of the write-ahead log
 	log       *slog.Logger
 
 	mu           sync.Mutex
@@ -52,6 +53,31 @@ func (d *disk) floor(k kind) int64 {
 		return d.window()
 	}
 	return d.minFree / 4
+}
+
+// walLimit is the size in bytes from which the write-ahead log is truncated. While the disk
+// has little space, the log must not use up the window, nor the checkpoint of it, which
+// needs as much space in the file: the messages of peers in the window would fill the disk,
+// and then the reserve would be removed.
+func (d *disk) walLimit() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.minFree <= 0:
+		return maxWAL
+	case d.short:
+		return d.window() / 2
+	}
+	return min(maxWAL, d.minFree/4)
+}
+
+// hasRoomForReserve reports whether a file of size bytes can be created so that messages of
+// peers can fill the window afterwards, which needs twice its size. More is not required:
+// if the node's own messages for unreachable peers have filled the disk down to the floor,
+// only messages of peers may make space again, and none is stored without the reserve.
+func (d *disk) hasRoomForReserve(size int64) bool {
+	free, err := d.freeBytes()
+	return err == nil && free >= size+2*d.window()
 }
 
 // warnIfSmall logs a warning if the free space is smaller than the quota of a single peer:
@@ -143,7 +169,8 @@ func (d *disk) check(freeInFile int64, r *reserve) {
 }
 
 // checkRoom reports [ErrFull] if there is no space for messages of this kind and size in
-// bytes, which need it twice: in the write-ahead log and in the file.
+// bytes, which need it twice: in the write-ahead log and in the file, to which the next
+// checkpoint also copies what is in the log already.
 func (d *disk) checkRoom(k kind, bytes int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -152,7 +179,7 @@ func (d *disk) checkRoom(k kind, bytes int64) error {
 	}
 	free, err := d.freeBytes()
 	d.freeOnDisk, d.short = free, err == nil && free < d.minFree
-	if need := d.floor(k) + bytes + max(bytes-d.freeInFile, 0); err == nil && free < need {
+	if need := d.floor(k) + bytes + max(bytes+d.walBytes()-d.freeInFile, 0); err == nil && free < need {
 		return fmt.Errorf("%w: %d bytes are free on the disk, and %d are needed", ErrFull, free, need)
 	}
 	return nil

@@ -286,6 +286,7 @@ func open(path string, opts Options) (*Store, error) {
 	s.disk = &disk{
 		minFree: opts.MinFree, log: s.log,
 		freeBytes: func() (int64, error) { return opts.freeBytes(filepath.Dir(path)) },
+		walBytes:  w.walBytes,
 	}
 	s.disk.warnIfSmall(opts.PeerQuota)
 	s.writer = &writer{

@@ -432,9 +432,8 @@ func TestRollback(t *testing.T) {
 // restarted when the read has ended.
 func TestWALBounded(t *testing.T) {
 	t.Parallel()
-	s := openTest(t, Options{})
+	s := openTest(t, Options{MinFree: 4 << 18}) // the log is truncated from a quarter of that
 	declareTest(t, s, "q")
-	s.writer.db.walLimit, s.writer.db.nextWAL = 1<<18, 1<<18 // the writer is idle
 	walSize := func() int64 {
 		info, err := os.Stat(s.path + "-wal")
 		if err != nil {

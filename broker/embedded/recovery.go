@@ -81,7 +81,7 @@ func (w *writer) checkDisk() {
 	if free, err := w.disk.freeBytes(); w.reserve.missing && len(w.postponed) == 0 && err == nil && free+w.db.walBytes() >= w.reserve.size {
 		_, _ = w.db.truncateWAL.number() // the log's space is needed for the reserve
 	}
-	if w.reserve.missing && w.disk.checkRoom(fromApplication, w.reserve.size) == nil && w.reserve.create() == nil {
+	if w.reserve.missing && w.disk.hasRoomForReserve(w.reserve.size) && w.reserve.create() == nil {
 		w.retryNow()
 	}
 	w.disk.check(freeInFile, &w.reserve)

@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"database/sql/driver"
-	"os"
 	"strings"
 )
 
@@ -16,10 +15,11 @@ const (
 	// walKept is the size in bytes to which SQLite truncates the write-ahead log when it
 	// restarts the log.
 	walKept = 32 << 20
-	// walLimit is the size in bytes from which the writer truncates the log, for which it
+	// maxWAL is the size in bytes from which the writer truncates the log, for which it
 	// waits for readers. SQLite itself restarts the log only while there are no readers,
-	// and under load there may always be some.
-	walLimit = 64 << 20
+	// and under load there may always be some. If the disk is almost full, the limit is
+	// lower; see disk.walLimit.
+	maxWAL = 64 << 20
 )
 
 // writeConn is the connection for writing, with its statements and a cache of the file's
@@ -29,8 +29,7 @@ type writeConn struct {
 	fairLock fairLock
 	files    []fileIdentity // the file and its write-ahead log
 	walPath  string
-	walLimit int64 // size of the write-ahead log, in bytes, from which it is truncated
-	nextWAL  int64 // size, in bytes, at which truncating it is tried next
+	nextWAL  int64 // size of the write-ahead log, in bytes, at which truncating it is tried again; 0 if the last attempt succeeded
 
 	epoch      int64  // of the messages stored by this connection; see identity.go
 	token      uint32 // of the last transaction; see pair.go
@@ -64,7 +63,7 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writeConn{conn: c, fairLock: newFairLock(path), walPath: path + "-wal", walLimit: walLimit, nextWAL: walLimit, epoch: newEpoch()}
+	w := &writeConn{conn: c, fairLock: newFairLock(path), walPath: path + "-wal", epoch: newEpoch()}
 	if err := prepareFile(c); err != nil {
 		c.close()
 		return nil, err
@@ -221,20 +220,20 @@ func (w *writeConn) undo() {
 	w.catalog, w.tokenKnown = nil, false
 }
 
-// boundWAL truncates the write-ahead log if it has reached w.nextWAL.
-func (w *writeConn) boundWAL() error {
-	info, err := os.Stat(w.walPath)
-	if err != nil || info.Size() < w.nextWAL {
+// boundWAL truncates the write-ahead log if it has reached limit, a size in bytes.
+func (w *writeConn) boundWAL(limit int64) error {
+	size := w.walBytes()
+	if size < max(limit, w.nextWAL) {
 		return nil
 	}
 	// Another process may be reading for hours. Wait for it only each time that the log
 	// has doubled, not after every transaction.
-	w.nextWAL = 2 * info.Size()
+	w.nextWAL = 2 * size
 	busy, err := w.truncateWAL.number()
 	if err != nil || busy != 0 {
 		return err
 	}
-	w.nextWAL = w.walLimit
+	w.nextWAL = 0
 	return nil
 }
 

@@ -333,7 +333,7 @@ func (w *writer) attempt(ops []op) (t *tx, err error) {
 	if _, err := w.db.commit.exec(); err != nil {
 		return nil, err
 	}
-	if err := w.db.boundWAL(); err != nil {
+	if err := w.db.boundWAL(w.disk.walLimit()); err != nil {
 		w.log.Warn("the write-ahead log of the message store grows", "err", err)
 	}
 	return t, nil
