@@ -13,8 +13,8 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// A peer's queue that cannot be bound, as on a disk that is completely full, is an error within
-// seconds: "send" does not wait until it can be.
+// If a peer's queue cannot be bound, as on a disk that is completely full, bindInTime returns
+// an error within seconds: "send" does not wait until the queue can be bound.
 func TestBindInTime(t *testing.T) {
 	d := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234").Dir
 	path := storePath(t.TempDir())
@@ -42,9 +42,9 @@ func TestBindInTime(t *testing.T) {
 	defer other.ExecContext(context.Background(), "ROLLBACK")
 	start := time.Now()
 	if err := bindInTime(t.Context(), s, queue); err == nil || !strings.Contains(err.Error(), "not written within") {
-		t.Errorf("got %v, want an error that says that it was not written", err)
+		t.Errorf("got error %v, want one that contains \"not written within\"", err)
 	}
 	if took := time.Since(start); took > 3*maxBindTime {
-		t.Errorf("it took %v", took)
+		t.Errorf("bindInTime took %v, want at most %v", took, 3*maxBindTime)
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"peerlink/link"
 )
 
-// composeService is what the tests read of a service.
+// composeService holds the fields of a Compose service that the tests read.
 type composeService struct {
 	Image       string
 	Command     string
@@ -29,9 +29,9 @@ type composeService struct {
 	Healthcheck struct{ Test []string }
 }
 
-// composeStack is one of the agents' stacks, as the reference's repositories have it.
+// composeStack describes the Compose stack of one of the reference's agents.
 type composeStack struct {
-	prefix string // of the names of queues
+	prefix string // of the queue names
 	peers  []string
 }
 
@@ -42,7 +42,8 @@ var composeStacks = map[string]composeStack{
 }
 
 // services returns the stack's services that have swpt_stomp's image: a server, and
-// for each peer two, to configure a queue and to send what is in it.
+// for each peer a service that configures a queue and one that sends the queue's
+// messages.
 func (s composeStack) services(name string) map[string]composeService {
 	common := composeService{
 		Environment: []string{
@@ -101,9 +102,9 @@ func readCompose(t *testing.T, name string) map[string]composeService {
 	return file.Services
 }
 
-// A stack in which only the image has changed: the Compose file names exactly those
-// services that have swpt_stomp's image, and this program takes their commands and
-// everything in their environment.
+// The Compose files that change only the image name exactly the services that have
+// swpt_stomp's image, and this program accepts the commands of these services and
+// all variables of their environment.
 func TestComposeImage(t *testing.T) {
 	for name, stack := range composeStacks {
 		t.Run(name, func(t *testing.T) {
@@ -114,7 +115,7 @@ func TestComposeImage(t *testing.T) {
 			}
 			for service, s := range reference {
 				if changed[service].Image != "peerlink" || changed[service].Command != "" || changed[service].Environment != nil {
-					t.Errorf("%s: more than the image has changed, or less: %+v", service, changed[service])
+					t.Errorf("%s: got %+v, want a service of which only the image is changed", service, changed[service])
 				}
 				t.Run(service, func(t *testing.T) { checkComposeService(t, s) })
 			}
@@ -122,16 +123,16 @@ func TestComposeImage(t *testing.T) {
 	}
 }
 
-// A stack in which "serve" does everything: what it replaces is not started, its
-// queues have the names that they had, and all that the file uses is there in this
-// program.
+// In the stacks that run "serve", the services that it replaces are not started, the
+// queues keep their names, and this program has the commands, flags and variables
+// that the Compose files use.
 func TestComposeServe(t *testing.T) {
 	for name, stack := range composeStacks {
 		t.Run(name, func(t *testing.T) {
 			services := readCompose(t, name+"-serve.yml")
 			for service := range stack.services(name) {
 				if len(services[service].Profiles) != 1 {
-					t.Errorf("%s is started", service)
+					t.Errorf("service %s has no profile: it is started by default", service)
 				}
 			}
 			serve := services[name+"-peerlink"]
@@ -153,7 +154,7 @@ func TestComposeServe(t *testing.T) {
 			}
 			checkCommand(t, serve.Healthcheck.Test[2:])
 			if key := "/dev/null:/var/lib/swpt-nodedata/private/root-ca.key:ro"; !slices.Contains(serve.Volumes, key) {
-				t.Errorf("the root key is there")
+				t.Errorf("volumes %v: the root key is visible in the container, want %s among them", serve.Volumes, key)
 			}
 		})
 	}
@@ -168,8 +169,8 @@ func composeVariables(s composeService) map[string]string {
 	return variables
 }
 
-// checkComposeService checks the command, the environment, and that every path in it
-// is mounted.
+// checkComposeService checks a service's command and environment, and that every
+// path in its environment is mounted.
 func checkComposeService(t *testing.T, s composeService) {
 	t.Helper()
 	clearAppVariables(t)
@@ -182,7 +183,7 @@ func checkComposeService(t *testing.T, s composeService) {
 	flags.VisitAll(func(f *pflag.Flag) { known = append(known, f.Annotations[environment]...) })
 	for name := range variables {
 		if !slices.Contains(known, name) {
-			t.Errorf("%s does not know %s", s.Command, name)
+			t.Errorf("%s does not read the variable %s", s.Command, name)
 		}
 	}
 	mounted := make(map[string]bool)
@@ -201,12 +202,12 @@ func checkComposeService(t *testing.T, s composeService) {
 	}
 	broker, err := url.Parse(variables["PROTOCOL_BROKER_URL"])
 	if err != nil || !slices.Contains(s.DependsOn, broker.Hostname()) {
-		t.Errorf("the broker %v is not waited for: %v", broker, err)
+		t.Errorf("the service does not depend on the broker %v: %v", broker, err)
 	}
 }
 
-// checkCommand checks that this program has the command, and takes its arguments and
-// the environment. It returns the command's flags.
+// checkCommand checks that this program has the command, and accepts its arguments
+// and the environment. It returns the command's flags.
 func checkCommand(t *testing.T, args []string) *pflag.FlagSet {
 	t.Helper()
 	c, rest, err := (&app{}).root().Find(args)

@@ -25,8 +25,9 @@ func TestEveryServeFlagHasItsVariable(t *testing.T) {
 	})
 }
 
-// A flag counts before the environment, the first variable before the second,
-// an empty one for nothing; what cannot be read is told with the variable's name.
+// A flag takes precedence over the environment, and the first variable over the
+// second. An empty variable counts as unset. The error for a value that cannot be
+// parsed names the variable.
 func TestReadEnvironment(t *testing.T) {
 	for _, tt := range []struct {
 		name          string
@@ -61,7 +62,8 @@ func TestReadEnvironment(t *testing.T) {
 	}
 }
 
-// The help never shows what the environment holds, which may be a password.
+// The help never shows the values of environment variables, which may contain
+// passwords.
 func TestHelpHidesTheEnvironment(t *testing.T) {
 	t.Setenv("PEERLINK_BROKER", "amqp://user:hidden@localhost/")
 	out, err := os.CreateTemp(t.TempDir(), "help")
@@ -78,11 +80,11 @@ func TestHelpHidesTheEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(text), "PEERLINK_BROKER") || strings.Contains(string(text), "hidden") {
-		t.Errorf("the help is wrong about the broker:\n%s", text)
+		t.Errorf("the help must name PEERLINK_BROKER and must not show its value:\n%s", text)
 	}
 }
 
-// Where peers connect can be an address or only a port.
+// The address on which peers connect can be a host and a port, or only a port.
 func TestPeerAddress(t *testing.T) {
 	for in, want := range map[string]string{
 		"1234": ":1234", ":1234": ":1234", "127.0.0.1:0": "127.0.0.1:0", "[::1]:1234": "[::1]:1234", "localhost:1234": "localhost:1234",

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// A named pipe in the place of any file that a command reads, into which nobody
-// writes, does not keep the command from ending when it is interrupted.
+// If a file that a command reads is a named pipe into which no process writes, the
+// command still ends when it is interrupted.
 func TestNamedPipes(t *testing.T) {
 	t.Chdir(t.TempDir())
 	bob := readingFiles(t)
@@ -47,12 +47,12 @@ func TestNamedPipes(t *testing.T) {
 				select {
 				case <-done:
 				case <-time.After(20 * time.Second):
-					t.Errorf("peerlink %s waits for ever", strings.Join(line, " "))
+					t.Errorf("peerlink %s does not end when it is interrupted", strings.Join(line, " "))
 					f, err := os.OpenFile(path, os.O_RDWR, 0)
 					if err != nil {
 						t.Fatal(err)
 					}
-					f.Close() // it reads that there is nothing
+					f.Close() // the command reads the end of the file
 					<-done
 				}
 			}

@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// reading has, for each command, arguments with which it reads every file that it
-// can be given; several lines where it cannot be given all of them at once. What
-// stands in braces is a file that readingFiles makes.
+// reading maps each command to arguments with which it reads every file that it
+// accepts, and to several lines of arguments if it does not accept all of them at
+// once. Names in braces are files that readingFiles makes.
 var reading = map[string][]string{
 	"":                      {""},
 	"bundle create":         {"out.zip --key={key} --passphrase-file={pass}"},
@@ -66,23 +66,24 @@ var reading = map[string][]string{
 	"help":                  {""},
 	"man":                   {"manual"},
 	"version":               {""},
-	"demo":                  nil, // it reads nothing
+	"demo":                  nil, // reads no files
 }
 
-// notRead are flags for files that are not read: places where something is made,
-// and what only has to exist when it is used.
+// notRead lists the flags with files that the command does not read: output files,
+// and files that are read only later.
 var notRead = []string{
-	"init --key", "check --key", // it may be elsewhere
+	"init --key", "check --key", // the key may be kept on another machine
 	"key split --out", "queue drop --save", "demo --keep",
-	"serve --publish-file", // read when somebody asks for it
-	// Folders of messages, which are made where they are not there; without a
-	// service, or messages, there is nothing to read.
+	"serve --publish-file", // read when a client requests it
+	// State folders, which are created if they are missing; without a service or
+	// messages, the commands read nothing in them.
 	"links --state", "log-level --state", "tail --state", "send --state", "serve --state",
 	"queue drop --state", "queue list --state", "queue retry --state", "queue show --state",
-	"request new --bundle", // is made
+	"request new --bundle", // an output file
 }
 
-// damages are what can lie in the place of a file that is needed.
+// damages lists the defects that the tests give to a needed file; put creates the
+// defect at path.
 var damages = []struct {
 	name string
 	put  func(path string) error
@@ -94,7 +95,7 @@ var damages = []struct {
 	{"unreadable", func(path string) error { return os.WriteFile(path, []byte("text"), 0) }},
 }
 
-// runCLI runs a command line in a folder, in this process.
+// runCLI runs a command line in this process, with an empty standard input.
 func runCLI(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -116,8 +117,8 @@ func runCLIContext(ctx context.Context, t *testing.T, args ...string) (code int,
 	return code, out.String(), errs.String()
 }
 
-// readingFiles makes a node "node" with a peer, and everything that its owner's
-// commands read, in the working folder. It returns the peer's ID.
+// readingFiles makes, in the working folder, a node "node" with a peer, and the
+// files that its owner's commands read. It returns the peer's ID.
 func readingFiles(t *testing.T) (bob string) {
 	t.Helper()
 	must := func(line string) {
@@ -185,8 +186,8 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
-// leaves returns all commands that do something, by their names without
-// "peerlink".
+// leaves returns the root command and all commands without subcommands, by their
+// names without "peerlink".
 func leaves(c *cobra.Command) map[string]*cobra.Command {
 	c.InitDefaultHelpCmd()
 	c.InitDefaultCompletionCmd()
@@ -205,14 +206,14 @@ func leaves(c *cobra.Command) map[string]*cobra.Command {
 	return found
 }
 
-// Every command is among those of reading, with every flag that names a file: a new
-// one has to be added there.
+// The variable reading has every command and every flag for a file: a new command or
+// flag has to be added there.
 func TestReadingIsComplete(t *testing.T) {
 	all := leaves((&app{}).root())
 	for name, c := range all {
 		lines, known := reading[name]
 		if !known {
-			t.Errorf("%q is missing", name)
+			t.Errorf("reading has no command %q", name)
 			continue
 		}
 		c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
@@ -221,19 +222,19 @@ func TestReadingIsComplete(t *testing.T) {
 				return
 			}
 			if !strings.Contains(strings.Join(lines, " "), "--"+f.Name+"={") {
-				t.Errorf("%q: --%s is missing", name, f.Name)
+				t.Errorf("reading has no flag --%[2]s of %[1]q", name, f.Name)
 			}
 		})
 	}
 	for name := range reading {
 		if all[name] == nil {
-			t.Errorf("%q is no command", name)
+			t.Errorf("reading has %q, which is not a command", name)
 		}
 	}
 }
 
-// Whatever is in the place of a file that a command needs, or nothing: it ends with
-// an error that names the file, and never with a panic.
+// If a file that a command needs is missing or damaged, the command ends with an
+// error that names the file, and never with a panic.
 func TestEveryFileMissing(t *testing.T) {
 	t.Chdir(t.TempDir())
 	bob := readingFiles(t)
@@ -278,7 +279,8 @@ func testFilesMissing(t *testing.T, bob string) {
 	}
 }
 
-// allMissing names files that do not exist in the place of all.
+// allMissing returns args with each file in braces replaced by a file that does not
+// exist.
 func allMissing(args []string) []string {
 	var missing []string
 	for _, arg := range args {
@@ -332,8 +334,8 @@ func checkNamesFile(t *testing.T, what string, args []string, path string) {
 
 func panicked(stderr string) bool { return strings.Contains(stderr, "goroutine ") }
 
-// testNodeFilesMissing replaces the node's directory as a whole, and the file in it
-// that no command can do without, for the commands that need no passphrase.
+// testNodeFilesMissing damages the node's directory, or the file root-ca.crt in it,
+// which every command needs, and runs the commands that need no passphrase.
 func testNodeFilesMissing(t *testing.T, bob string) {
 	if err := os.Rename("node", "whole"); err != nil {
 		t.Fatal(err)
@@ -370,9 +372,9 @@ func testNodeFilesMissing(t *testing.T, bob string) {
 	}
 }
 
-// The unit does not start the service again after wrong usage, which has an exit code
-// of its own in all services: the 2 of other commands is also that of a Go program that
-// panics.
+// Wrong usage of a service has its own exit code, after which the systemd unit does not
+// restart the service. The exit code 2, which other commands have for wrong usage, is
+// also that of a Go program that panics.
 func TestExitCodes(t *testing.T) {
 	for line, want := range map[string]int{
 		"peer list --nonsense":            exitUsage,
@@ -403,7 +405,7 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// A panic of a command is a failure, and not the exit code of wrong usage.
+// A command that panics has the exit code of a failure, not that of wrong usage.
 func TestPanicIsFailure(t *testing.T) {
 	var stderr bytes.Buffer
 	a := &app{stderr: &stderr}

@@ -27,12 +27,13 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// hostileText sets the title of a terminal, colours it, deletes a line, turns the
-// direction of text, hides characters, and is no UTF-8.
+// hostileText has control sequences that set a terminal's title, change its colours
+// and delete a line, characters that reverse the direction of text or are invisible,
+// and bytes that are not valid UTF-8.
 const hostileText = "\x1b]0;x\a\x1b[2K\u009b31m\u202efdp\u2066\u200b\u2028\x7f\r\x9b31m\u3164 end"
 
 // showsHostile returns the first character of an output that a terminal would
-// obey, hide or reorder.
+// interpret, hide or reorder, and reports whether there is one.
 func showsHostile(out string) (rune, bool) {
 	if !utf8.ValidString(out) {
 		return utf8.RuneError, true
@@ -45,8 +46,8 @@ func showsHostile(out string) (rune, bool) {
 	return 0, false
 }
 
-// Nothing that a stranger can write into a file, a name, a message, an argument
-// or an answer reaches the terminal as it is, from any command.
+// No command writes hostile text from a file, a file name, a message, an argument or
+// a service's answer to the terminal without making it harmless.
 func TestNothingHostileReachesTheTerminal(t *testing.T) {
 	dir := t.TempDir()
 	d := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234")
@@ -62,7 +63,7 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 	}
 	name := hostileText
 	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
-		name = "\u202e\u200b" // others cannot be in a name there
+		name = "\u202e\u200b" // file names cannot have the other characters there
 	}
 	named := write(name, hostileText)
 	block := write("block.pem", string(pem.EncodeToMemory(&pem.Block{Type: hostileText, Bytes: []byte("x")})))
@@ -150,8 +151,8 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 	}
 }
 
-// hostileStore makes a state folder in which a message is set aside that a
-// stranger has written.
+// hostileStore makes a state folder with a message that contains hostile text and is
+// set aside.
 func hostileStore(t *testing.T, peer string) (state string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -183,8 +184,8 @@ func hostileStore(t *testing.T, peer string) (state string) {
 	return state
 }
 
-// hostileService answers "peerlink links" and "peerlink log-level" with what a
-// peer has said.
+// hostileService starts a server that answers "peerlink links" and "peerlink
+// log-level" with hostile text, and returns its address.
 func hostileService(t *testing.T) (address string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -209,7 +210,8 @@ func hostileService(t *testing.T) (address string) {
 	return l.Addr().String()
 }
 
-// A message from a peer remains the same JSON on a terminal.
+// In a peer's message that is shown on a terminal, hostile characters are escaped so
+// that its JSON has the same values.
 func TestTailedMessage(t *testing.T) {
 	const body = "{\"note\":\"\u202e\u009b\x7f\u200b\"}"
 	for _, asJSON := range []bool{false, true} {
@@ -218,7 +220,7 @@ func TestTailedMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 		if r, yes := showsHostile(out.String()); yes {
-			t.Errorf("shows %U: %q", r, out.String())
+			t.Errorf("the output has %U: %q", r, out.String())
 		}
 		var got struct {
 			Note string

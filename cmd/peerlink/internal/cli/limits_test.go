@@ -10,8 +10,9 @@ import (
 	"peerlink/link"
 )
 
-// Sizes are read with the units that people write, and written so that they read
-// the same; what is no size, or none that exists, is refused.
+// Sizes are parsed with the usual units, and formatted so that parsing the result
+// gives the same size. A text that is not a size, or a size that is too large, is
+// refused.
 func TestByteSize(t *testing.T) {
 	for _, tt := range []struct {
 		in   string
@@ -30,22 +31,22 @@ func TestByteSize(t *testing.T) {
 	} {
 		var b byteSize
 		if err := b.Set(tt.in); err != nil || b != tt.want {
-			t.Errorf("%q is %d, %v, want %d", tt.in, b, err, tt.want)
+			t.Errorf("Set(%q): got %d, error %v, want %d", tt.in, b, err, tt.want)
 		}
 		if b.String() != tt.text {
-			t.Errorf("%q is written %q, want %q", tt.in, b, tt.text)
+			t.Errorf("String after Set(%q): got %q, want %q", tt.in, b, tt.text)
 		}
 	}
 	for _, in := range []string{"", "GiB", "-1", "1.5GiB", "1gib", "8388608TiB", "99999999999999999999", "1KiB2", "0x10"} {
 		var b byteSize
 		if err := b.Set(in); err == nil {
-			t.Errorf("%q is %d", in, b)
+			t.Errorf("Set(%q): got %d, want an error", in, b)
 		}
 	}
 }
 
-// The flags mean what the link makes of them: 0 is the way to have no limit, and
-// connections that never rest.
+// The flags set the fields of link.Config: --peer-rate=0 means no limit, and with
+// --idle=0 idle connections are never closed.
 func TestLimitFlags(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
@@ -63,7 +64,7 @@ func TestLimitFlags(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got.MaxConnsPerPeer != tt.want.MaxConnsPerPeer || got.IdleTimeout != tt.want.IdleTimeout || got.MaxRate != tt.want.MaxRate {
-			t.Errorf("%q gives %+v", tt.args, got)
+			t.Errorf("%q: got %+v, want %+v", tt.args, got, tt.want)
 		}
 	}
 }

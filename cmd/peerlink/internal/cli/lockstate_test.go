@@ -10,7 +10,8 @@ import (
 	"peerlink/internal/durable"
 )
 
-// A second service is refused, also when the lock's file was removed under the first.
+// A second service on the same state folder is refused, also if the lock file was
+// removed while the first service holds the lock.
 func TestLockState(t *testing.T) {
 	dir := t.TempDir()
 	unlock, err := lockState(dir)
@@ -18,14 +19,14 @@ func TestLockState(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := lockState(dir); err == nil {
-		t.Error("locked twice")
+		t.Error("lockState succeeded while the folder was locked")
 	}
 	if runtime.GOOS == "linux" {
 		if err := os.Remove(filepath.Join(dir, "serve.lock")); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := lockState(dir); err == nil {
-			t.Error("locked twice, after its file was removed")
+			t.Error("lockState succeeded while the folder was locked, after the lock file was removed")
 		}
 	}
 	unlock()
@@ -36,8 +37,8 @@ func TestLockState(t *testing.T) {
 	unlock()
 }
 
-// The lock is not made through a symbolic link, which others may have put into a folder that is a
-// group's.
+// The lock file is not created through a symbolic link, which another user may have made in a
+// folder that a group can write.
 func TestLockStateThroughLink(t *testing.T) {
 	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "nologin")
 	if err := os.Symlink(victim, filepath.Join(dir, "serve.lock")); err != nil || durable.NoFollow == 0 {
@@ -45,12 +46,12 @@ func TestLockStateThroughLink(t *testing.T) {
 	}
 	if unlock, err := lockState(dir); err == nil {
 		unlock()
-		t.Error("locked through a symbolic link")
+		t.Error("lockState succeeded through a symbolic link")
 	} else if !strings.Contains(err.Error(), "remove the link") {
-		t.Errorf("%v names no way out", err)
+		t.Errorf("got error %v, want one that contains \"remove the link\"", err)
 	}
 	if _, err := os.Lstat(victim); err == nil {
-		t.Error("the file where the link leads to has been created")
+		t.Error("lockState has created the link's target")
 	}
 }
 

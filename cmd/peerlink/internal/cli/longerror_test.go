@@ -14,9 +14,8 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// However long the text is that an error quotes, what is shown of it fills no
-// terminal and no log: on the way of every error there, and where a file of somebody
-// else is quoted, also before.
+// An error that quotes a long text is shortened before it is printed or logged. An
+// error that quotes a file from another user is shortened already when it is made.
 func TestLongErrorsAreCut(t *testing.T) {
 	const most = maxErrorText + 1000
 	d := nodetest.New(t, nodetype.CreditorsAgent, "ca.example.com:1234")
@@ -35,7 +34,7 @@ func TestLongErrorsAreCut(t *testing.T) {
 			t.Errorf("%.10q: exit code %d, %d bytes on stdout, %d on stderr", args, code, len(stdout), len(stderr))
 		}
 		if args[0] == "fulfil" && len(stderr) > 1000 {
-			t.Errorf("an error in a request has %d bytes", len(stderr))
+			t.Errorf("the error for a request has %d bytes, want at most 1000", len(stderr))
 		}
 	}
 

@@ -13,8 +13,8 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// messageVector is a message and what the reference makes of it, between two
-// nodes with the subnets that [vectorNodes] have.
+// messageVector is a message and the reference's result for it, between two nodes
+// with the subnets of [vectorNodes].
 type messageVector struct {
 	Context struct {
 		OwnerType string `json:"owner_type"`
@@ -32,9 +32,9 @@ type messageVector struct {
 	}
 }
 
-// vectorNodes makes the nodes of the vectors: an authority with an agent of
-// either kind. They are found by the short forms of the owner's and the peer's
-// types, as the node's directory and the peer's ID.
+// vectorNodes makes the nodes of the vectors: an accounting authority and its peers,
+// a creditors agent and a debtors agent. It maps the short forms of the owner's and
+// the peer's types to the path of the owner's directory and the peer's ID.
 func vectorNodes(t *testing.T) map[[2]string][2]string {
 	t.Helper()
 	aa := nodetest.New(t, nodetype.AccountingAuthority, "aa.example.com:1234")
@@ -108,7 +108,7 @@ func TestMessageCheckVectors(t *testing.T) {
 		if got.Type != v.Type || got.ContentType != v.ContentType || got.Note != "" {
 			t.Errorf("case %d, %s: type %q, content type %q, note %q", i, name, got.Type, got.ContentType, got.Note)
 		}
-		// How timestamps may be written is for the tests of smp.
+		// The formats of timestamps are checked by the tests of package smp.
 		for field, want := range v.Result.Body {
 			if _, isText := want.(string); !isText && got.Body[field] != want {
 				t.Errorf("case %d, %s: %s is %v, expected %v", i, name, field, got.Body[field], want)
@@ -134,7 +134,7 @@ func TestMessageCheckVectors(t *testing.T) {
 	}
 }
 
-// decode reads JSON, numbers as they are written.
+// decode decodes JSON into v, and keeps numbers as they are written.
 func decode(t *testing.T, data []byte, v any) {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(data))

@@ -10,12 +10,12 @@ import (
 	"testing"
 )
 
-// fullDisk takes no byte.
+// fullDisk is a writer that fails, as on a full disk.
 type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
 
-// A command whose output cannot be written has failed, and says so.
+// A command whose output cannot be written fails, and its error contains the reason.
 func TestOutputFails(t *testing.T) {
 	t.Chdir(t.TempDir())
 	bob := readingFiles(t)
@@ -37,7 +37,8 @@ func TestOutputFails(t *testing.T) {
 	}
 }
 
-// Two output files that have one name on some media are refused before anything is done.
+// Two names that refer to the same output file, on some file systems at least, are
+// refused before anything is written.
 func TestOutputsOfOneName(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "folder"), 0o700); err != nil {
@@ -56,7 +57,8 @@ func TestOutputsOfOneName(t *testing.T) {
 	}
 }
 
-// The request itself and the files that its answer is filed as have different names, too.
+// The names of a request and of the files that "request file" writes for its answer must
+// differ, too.
 func TestRequestOutputsOfOneName(t *testing.T) {
 	t.Chdir(t.TempDir())
 	readingFiles(t)
@@ -69,7 +71,7 @@ func TestRequestOutputsOfOneName(t *testing.T) {
 }
 
 // The man pages are written into the folder itself, and never through symbolic links that
-// another user has made there.
+// another user has made in it.
 func TestManFollowsNoLink(t *testing.T) {
 	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
 	if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
@@ -80,13 +82,13 @@ func TestManFollowsNoLink(t *testing.T) {
 			t.Skip(err)
 		}
 	}
-	for range 2 { // again, over the pages that are there
+	for range 2 { // the second time, the pages exist already
 		if code, _, stderr := runCLI(t, "man", dir); code != exitDone {
 			t.Fatal(stderr)
 		}
 	}
 	if data, err := os.ReadFile(victim); err != nil || string(data) != "precious" {
-		t.Errorf("the file holds %.40q, %v", data, err)
+		t.Errorf("the link's target has %.40q, error %v, want it unchanged", data, err)
 	}
 	for name, c := range leaves((&app{}).root()) {
 		if c.IsAdditionalHelpTopicCommand() || !c.IsAvailableCommand() || name == "help" {

@@ -17,8 +17,9 @@ import (
 	"peerlink/node/pki"
 )
 
-// typing returns an app on whose terminal a text is typed, and a set of shares.
-func typing(t *testing.T) (shares []*keyshare.Share, start func(text string) *sharePrompter) {
+// newPrompter returns a set of shares, and a function that returns a sharePrompter
+// whose input is the given text.
+func newPrompter(t *testing.T) (shares []*keyshare.Share, prompt func(text string) *sharePrompter) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -37,10 +38,10 @@ func typing(t *testing.T) (shares []*keyshare.Share, start func(text string) *sh
 
 var numberedLines = regexp.MustCompile(`(?m)^ ?([0-9]+)  (.*)$`)
 
-// Whoever types a share from paper may type the numbers of the lines as they stand
-// there, or leave them out, and gets a mistyped line asked for again.
+// The lines of a share can be typed with or without the numbers that they have on
+// the page, and a mistyped line is asked for again.
 func TestTypedShare(t *testing.T) {
-	shares, start := typing(t)
+	shares, prompt := newPrompter(t)
 	lines := numberedLines.FindAllStringSubmatch(shares[0].Text(), -1)
 	for name, form := range map[string]string{"without numbers": "$2", "with numbers": "$1  $2", "with a period": "$1. $2"} {
 		var typed strings.Builder
@@ -48,33 +49,33 @@ func TestTypedShare(t *testing.T) {
 		for _, line := range lines {
 			typed.WriteString(strings.NewReplacer("$1", line[1], "$2", line[2]).Replace(form) + "\n")
 			if line[1] == "3" || line[1] == "9" {
-				typed.WriteString("\n") // a slip
+				typed.WriteString("\n") // an empty line, typed by mistake
 			}
 		}
-		got, err := start(typed.String()).readShare()
+		got, err := prompt(typed.String()).readShare()
 		if err != nil || got.Text() != shares[0].Text() {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// The text of a share that "key split --text" writes can be pasted, with its headings
-// and its empty lines, and the next one after it.
+// The text of a share that "key split --text" writes can be pasted with its headings
+// and empty lines, and followed by the text of the next share.
 func TestPastedShares(t *testing.T) {
-	shares, start := typing(t)
-	typing := start(shares[2].Text() + shares[0].Text())
+	shares, prompt := newPrompter(t)
+	prompter := prompt(shares[2].Text() + shares[0].Text())
 	for _, want := range []*keyshare.Share{shares[2], shares[0]} {
-		got, err := typing.readShare()
+		got, err := prompter.readShare()
 		if err != nil || got.Text() != want.Text() {
 			t.Fatalf("%v: %v", want, err)
 		}
 	}
 }
 
-// Of all pages but one, five lines are enough, which end with an empty line, or with the
-// first line of the next page.
+// Of all shares but one, the first five lines are enough. An empty line or the first
+// line of the next share ends them.
 func TestTypedShortShare(t *testing.T) {
-	shares, start := typing(t)
+	shares, prompt := newPrompter(t)
 	short := func(s *keyshare.Share) (text string) {
 		for _, line := range numberedLines.FindAllString(s.Text(), keyshare.ShareLines) {
 			text += line + "\n"
@@ -82,9 +83,9 @@ func TestTypedShortShare(t *testing.T) {
 		return text
 	}
 	for _, end := range []string{"", "\n", "\n\n"} {
-		typing := start(short(shares[1]) + end + shares[0].Text())
+		prompter := prompt(short(shares[1]) + end + shares[0].Text())
 		for _, want := range []*keyshare.Share{shares[1], shares[0]} {
-			got, err := typing.readShare()
+			got, err := prompter.readShare()
 			if err != nil || got.String() != want.String() {
 				t.Fatalf("after %q: %v: %v", end, want, err)
 			}
@@ -92,34 +93,35 @@ func TestTypedShortShare(t *testing.T) {
 	}
 }
 
-// A share that does not go together with those before is named at once, and is not
-// taken: what was typed before stays. The same one with the sealed key is taken.
-func TestUnfitShare(t *testing.T) {
-	shares, start := typing(t)
-	others, _ := typing(t)
+// A share that does not belong to the shares before is refused at once, and the
+// shares before are kept. A share with the sealed key replaces the same share
+// without it.
+func TestMismatchedShare(t *testing.T) {
+	shares, prompt := newPrompter(t)
+	otherShares, _ := newPrompter(t)
 	short, err := keyshare.Parse(strings.Join(numberedLines.FindAllString(shares[0].Text(), keyshare.ShareLines), "\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	typing := start("")
+	prompter := prompt("")
 	for _, step := range []struct {
 		share *keyshare.Share
 		want  error
-		have  int
+		count int
 	}{
-		{others[0], keyshare.ErrOtherKey, 0},
+		{otherShares[0], keyshare.ErrOtherKey, 0},
 		{short, nil, 1},
 		{short, keyshare.ErrDuplicate, 1},
 		{shares[0], nil, 1},
 		{shares[0], keyshare.ErrDuplicate, 1},
-		{others[1], keyshare.ErrOtherKey, 1},
+		{otherShares[1], keyshare.ErrOtherKey, 1},
 		{shares[2], nil, 2},
 	} {
-		if err := typing.add(step.share); !errors.Is(err, step.want) || len(typing.shares) != step.have {
-			t.Errorf("%v: %v, and then there are %d: want %v, %d", step.share, err, len(typing.shares), step.want, step.have)
+		if err := prompter.add(step.share); !errors.Is(err, step.want) || len(prompter.shares) != step.count {
+			t.Errorf("add(%v): got error %v and %d shares, want %v and %d", step.share, err, len(prompter.shares), step.want, step.count)
 		}
 	}
-	if _, err := keyshare.Combine(typing.shares); err != nil {
+	if _, err := keyshare.Combine(prompter.shares); err != nil {
 		t.Error(err)
 	}
 }

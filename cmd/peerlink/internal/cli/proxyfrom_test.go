@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Addresses and ranges are read and written in one way, and what is neither is
-// refused by name.
+// Addresses and ranges are parsed and formatted as prefixes. A text that is neither
+// is refused.
 func TestPrefixes(t *testing.T) {
 	for in, want := range map[string]string{
 		"192.0.2.1":             "192.0.2.1/32",
@@ -29,7 +29,7 @@ func TestPrefixes(t *testing.T) {
 			t.Errorf("%q: got %q, %v; want %q", in, got, err, want)
 		}
 		if err != nil && !strings.Contains(err.Error(), "is neither") {
-			t.Errorf("%q: %v", in, err)
+			t.Errorf("%q: got error %v, want one that contains \"is neither\"", in, err)
 		}
 	}
 }

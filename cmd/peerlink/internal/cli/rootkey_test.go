@@ -16,9 +16,10 @@ import (
 	"peerlink/node/pki"
 )
 
-// A service runs beside an encrypted root key that other users can read only if
-// that is allowed, and then warns; beside one that is not encrypted it never does.
-// What only covers the key's name, such as /dev/null, is no key.
+// If other users can read the node's encrypted root key, a service starts only if
+// that is allowed, and then warns. If they can read a root key that is not
+// encrypted, it never starts. A device in the place of the key file, such as
+// /dev/null, is not a key.
 func TestCheckRootKey(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no file modes: skipped")
@@ -47,11 +48,11 @@ func TestCheckRootKey(t *testing.T) {
 	}
 	traditional := pem.EncodeToMemory(old)
 	for _, tt := range []struct {
-		name        string
-		data        []byte
-		mode        os.FileMode
-		allow       bool
-		warns, says string // in the log, in the error
+		name             string
+		data             []byte
+		mode             os.FileMode
+		allow            bool
+		wantLog, wantErr string // parts of the log and the error
 	}{
 		{"encrypted", encrypted, 0o600, false, "keep it offline", ""},
 		{"encrypted, open to others", encrypted, 0o644, false, "", "--allow-root-key"},
@@ -76,11 +77,11 @@ func TestCheckRootKey(t *testing.T) {
 			}
 			var log bytes.Buffer
 			err := checkRootKey(n.Dir, tt.allow, slog.New(slog.NewTextHandler(&log, nil)))
-			if (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
-				t.Errorf("error %v, want %q", err, tt.says)
+			if (err == nil) != (tt.wantErr == "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
+				t.Errorf("error %v, want %q", err, tt.wantErr)
 			}
-			if !strings.Contains(log.String(), tt.warns) || (log.Len() == 0) != (tt.warns == "") {
-				t.Errorf("log %q, want %q", &log, tt.warns)
+			if !strings.Contains(log.String(), tt.wantLog) || (log.Len() == 0) != (tt.wantLog == "") {
+				t.Errorf("log %q, want %q", &log, tt.wantLog)
 			}
 		})
 	}

@@ -10,15 +10,16 @@ import (
 	"testing"
 )
 
-// referenceAppVariables are all that the reference reads, and what its manifests
-// and image set beside them.
+// referenceAppVariables are all APP_ variables that the reference reads, and those
+// that its manifests and its image set.
 var referenceAppVariables = []string{
 	"APP_ASSOCIATED_LOGGERS", "APP_FILE_READ_THREADS", "APP_K8S_NAMESPACE", "APP_LOG_FORMAT", "APP_LOG_LEVEL", "APP_MAX_CACHED_PEERS",
 	"APP_MAX_CONNECTIONS_PER_PEER", "APP_NAME", "APP_PEERS_CACHE_SECONDS", "APP_PEERS_CHECK_SECONDS", "APP_RMQ_CONFIRMATION_TIMEOUT_SECONDS",
 	"APP_RMQ_CONNECTION_TIMEOUT_SECONDS", "APP_ROOT_DIR", "APP_SSL_HANDSHAKE_TIMEOUT", "APP_STOMP_SERVER_BACKLOG",
 }
 
-// clearAppVariables keeps the variables of whoever runs the tests out of one.
+// clearAppVariables empties, for one test, the variables that are set where the
+// tests run.
 func clearAppVariables(t *testing.T) {
 	t.Helper()
 	for _, v := range environmentNames() {
@@ -28,9 +29,9 @@ func clearAppVariables(t *testing.T) {
 	}
 }
 
-// Each variable of the reference is taken, or named once in the log with what takes
-// its place; other APP_ variables are named once, in one record. No record shows
-// what a variable holds.
+// Each variable of the reference is either used, or logged once with its
+// replacement. All other APP_ variables are logged once, in one record. No record
+// shows the value of a variable.
 func TestReferenceVariables(t *testing.T) {
 	clearAppVariables(t)
 	for _, v := range append(referenceAppVariables, "APP_LOG_LEVL", "APP_FETCH_CONNECTIONS", "SWPT_SERVER_BUFFER", "SWPT_CLIENT_BUFFER") {
@@ -49,11 +50,11 @@ func TestReferenceVariables(t *testing.T) {
 			t.Fatal(err)
 		}
 		if (r.Variable != "") != (r.Instead != "") {
-			t.Errorf("nothing is said to be in the place of %q", r.Variable)
+			t.Errorf("record with variable %q and replacement %q, want both or neither", r.Variable, r.Instead)
 		}
 		for _, v := range append(strings.Fields(r.Variables), strings.Fields(r.Variable)...) {
 			if got[v] != "" {
-				t.Errorf("%s is named again", v)
+				t.Errorf("%s is logged more than once", v)
 			}
 			got[v] = r.Level
 		}
@@ -75,13 +76,12 @@ func TestReferenceVariables(t *testing.T) {
 		}
 	}
 	if strings.Contains(out.String(), "13579") {
-		t.Errorf("a value is shown:\n%s", &out)
+		t.Errorf("the log shows the value of a variable:\n%s", &out)
 	}
 }
 
-// What the reference's entry point replaces in the URLs of the environment is
-// reported where it would have been replaced, and the URL, with its password, is
-// not shown.
+// A variable is reported if its URL contains a host name that the reference's entry
+// point would replace. The URL, which contains a password, is not shown.
 func TestSubstituteLocalhost(t *testing.T) {
 	for url, want := range map[string]bool{
 		"amqp://guest:hidden@localhost:5672": true, "http://localhost": true,
@@ -100,10 +100,11 @@ func TestSubstituteLocalhost(t *testing.T) {
 	}
 }
 
-// In JSON, every record of every command has the member by which the reference's
-// log pipeline takes the level (any line without it counts as an error there)
-// beside this program's own, the report of a failure and wrong usage included. The
-// four commands with the reference's names have all its members.
+// In the JSON format, every record of every command, also that of a failure or of
+// wrong usage, has this program's members and "levelname", from which the
+// reference's log pipeline takes the level (it counts every line without it as an
+// error). The records of the four commands with the reference's names have all of
+// the reference's members.
 func TestJSONLog(t *testing.T) {
 	clearAppVariables(t)
 	t.Setenv("APP_STOMP_SERVER_BACKLOG", "100") // gives a record of level INFO
@@ -155,16 +156,16 @@ func checkRecords(t *testing.T, text string, reference bool) {
 			t.Fatalf("%v: %s", err, line)
 		}
 		if r.Time == "" || r.Msg == "" || r.Levelname != levels[r.Level] {
-			t.Errorf("incomplete, or of the wrong level: %s", line)
+			t.Errorf("the record is incomplete or has the wrong level: %s", line)
 		}
 		if reference != (r.Message == r.Msg) || reference != (r.Asctime != "") || reference != (r.Name == "peerlink") {
-			t.Errorf("has the wrong members: %s", line)
+			t.Errorf("the record has the wrong members: %s", line)
 		}
 		seen[r.Levelname] = true
 	}
 	for _, level := range levels {
 		if !seen[level] {
-			t.Errorf("there is no %s:\n%s", level, text)
+			t.Errorf("the log has no record of level %s:\n%s", level, text)
 		}
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"peerlink/smp"
 )
 
-// Certificates and messages that went through an editor or a shell of Windows
-// are read as if they had not, and what they become has no byte order mark.
+// Certificates that a Windows editor or shell has saved with a byte order mark or in
+// UTF-16 are decoded when they are read, and the result has no byte order mark.
 func TestByteOrderMarks(t *testing.T) {
 	a := nodetest.New(t, nodetype.AccountingAuthority, "a.example.com:1")
 	c := nodetest.New(t, nodetype.CreditorsAgent, "c.example.com:1")
@@ -39,7 +39,7 @@ func TestByteOrderMarks(t *testing.T) {
 			t.Error(err)
 		}
 		if _, _, err := c.RegisterPeer(t.Context(), []byte(content)); err == nil || !strings.Contains(err.Error(), "byte order mark") {
-			t.Errorf("not decoded: %v", err)
+			t.Errorf("RegisterPeer with a byte order mark: got error %v, want one that names it", err)
 		}
 		if certs, err := readCerts(t.Context(), []string{path}); err != nil || len(certs) != 1 {
 			t.Errorf("%d certificates, %v", len(certs), err)
@@ -47,8 +47,8 @@ func TestByteOrderMarks(t *testing.T) {
 	}
 }
 
-// Messages may come from there too. UTF-16 is refused where it cannot be read,
-// rather than misread.
+// A byte order mark before messages is skipped. Messages in UTF-16 are refused where
+// they cannot be decoded.
 func TestByteOrderMarkBeforeMessages(t *testing.T) {
 	const body = `{"type": "AccountPurge"}`
 	path := filepath.Join(t.TempDir(), "message.json")
@@ -58,7 +58,7 @@ func TestByteOrderMarkBeforeMessages(t *testing.T) {
 	if got, err := new(app).readMessage(t.Context(), path); err != nil || string(got) != body {
 		t.Errorf("read %q, %v", got, err)
 	}
-	// Not the mark, but the message is what is wrong.
+	// The error is about the message, not about the byte order mark.
 	if _, err := readMessages(strings.NewReader("\ufeff"+body), "x", smp.View{}); err == nil || !strings.Contains(err.Error(), "line 1") || strings.Contains(err.Error(), "JSON") {
 		t.Error(err)
 	}

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// What a person types confirms a fingerprint only if it is the whole, or at least
-// the last 12 digits: a key whose fingerprint ends in fewer given digits is
-// found by trying, in a moment.
+// A typed fingerprint confirms a key only if it is complete or has at least the last
+// 12 digits: a key whose fingerprint ends in fewer given digits is found by brute
+// force in a short time.
 func TestCompareTyped(t *testing.T) {
 	const digits = "3b1c7f5c9f0a4d5e8e6f7a8b9c0d1e2f3a4b5c6d7e8f90a1b2c3d4e5f6a7b8c9"
 	for typed, good := range map[string]bool{
@@ -35,8 +35,9 @@ func TestCompareTyped(t *testing.T) {
 	}
 }
 
-// An error about a fingerprint that is wrong or missing does not show the one of the
-// bundle: it would be copied, where it has to be compared.
+// An error about a wrong or missing fingerprint does not show the bundle's
+// fingerprint: users would copy it instead of comparing it with the one that they
+// got from the peer.
 func TestFingerprintIsNotShown(t *testing.T) {
 	t.Chdir(t.TempDir())
 	readingFiles(t)

@@ -14,9 +14,9 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// A service on RabbitMQ warns of messages that wait in the embedded store, in the default
-// state folder or in that of --state, also if the store cannot be read. It warns of
-// nothing else, and creates nothing.
+// A service that uses RabbitMQ warns of messages that wait in the embedded store, in the
+// default state folder or in that of --state, also if the store cannot be read. It warns
+// of nothing else, and creates no files or folders.
 func TestUnusedStore(t *testing.T) {
 	base := t.TempDir()
 	t.Setenv("XDG_STATE_HOME", base)
@@ -29,10 +29,10 @@ func TestUnusedStore(t *testing.T) {
 	other := filepath.Join(base, "other")
 	for _, state := range []string{"", other} {
 		if w := warning(state); w != "" {
-			t.Errorf("state %q, with no store: %s", state, w)
+			t.Errorf("state %q, no store: got warning %s, want none", state, w)
 		}
 		if _, err := os.Stat(other); err == nil {
-			t.Error("it has created a folder")
+			t.Error("warnUnusedStore has created the state folder")
 		}
 	}
 	folder := defaultState(d)
@@ -50,7 +50,7 @@ func TestUnusedStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	if w := warning(""); w != "" {
-		t.Errorf("nothing waits: %s", w)
+		t.Errorf("a store without messages: got warning %s, want none", w)
 	}
 	if s, err = openStore(d, storePath(folder), embedded.Options{}); err != nil {
 		t.Fatal(err)
@@ -67,12 +67,12 @@ func TestUnusedStore(t *testing.T) {
 		}
 	}
 	if w := warning(other); w != "" {
-		t.Errorf("with another folder: %s", w)
+		t.Errorf("another state folder: got warning %s, want none", w)
 	}
 	if err := os.WriteFile(storePath(folder), []byte("this is no database, and long enough for its header: 1234567890"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if w := warning(""); !strings.Contains(w, "level=WARN") || !strings.Contains(w, "err=") {
-		t.Errorf("what is no database: warning %q", w)
+		t.Errorf("a file that is not a database: got warning %q", w)
 	}
 }
