@@ -12,8 +12,8 @@ import (
 	"peerlink/local"
 )
 
-// entry is a connection of an application to its node's broker.
-type entry interface {
+// appConn is a connection of an application to its node's broker.
+type appConn interface {
 	// send sends a message. done is called when the broker has accepted or refused the
 	// message, or when its answer is lost.
 	send(ctx context.Context, exchange, routingKey, typ string, body []byte, done func(error)) error
@@ -34,11 +34,11 @@ type direction struct {
 }
 
 const (
-	// maxBehind is how many messages may be in flight, in seconds of traffic.
+	// maxBehind is the maximum number of messages in flight, in seconds of traffic.
 	maxBehind = 2
 	// reconnectPause is the time until an application reconnects.
 	reconnectPause = 20 * time.Millisecond
-	// bursts is how many times per second an application sends.
+	// bursts is the number of times per second that an application sends.
 	bursts = 25
 )
 
@@ -48,7 +48,7 @@ func (d *direction) send(ctx context.Context, rate int) {
 	tick := time.NewTicker(time.Second / bursts)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		e, err := d.from.enter(ctx, false)
+		e, err := d.from.connect(ctx, false)
 		if err == nil {
 			err = d.sendBy(ctx, e, tick.C, rate)
 			e.close()
@@ -60,19 +60,19 @@ func (d *direction) send(ctx context.Context, rate int) {
 }
 
 // sendBy sends on one connection, some messages with each tick.
-func (d *direction) sendBy(ctx context.Context, e entry, tick <-chan time.Time, rate int) error {
+func (d *direction) sendBy(ctx context.Context, e appConn, tick <-chan time.Time, rate int) error {
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return nil
 		case sendable := <-d.poisoned:
-			if !d.resting() { // poison is not sent then, either
+			if !d.sendingPaused() { // poison is not sent during a pause, either
 				err = d.sendPoison(ctx, e, sendable)
 			}
 		case <-tick:
 			for range rate / bursts {
-				if d.resting() {
+				if d.sendingPaused() {
 					break
 				}
 				n, ok := d.ledger.next(maxBehind * rate)
@@ -90,10 +90,10 @@ func (d *direction) sendBy(ctx context.Context, e entry, tick <-chan time.Time, 
 	}
 }
 
-// resting reports whether sending is paused.
-func (d *direction) resting() bool { return d.quiet.Load() || d.paused.Load() > 0 }
+// sendingPaused reports whether sending is paused.
+func (d *direction) sendingPaused() bool { return d.quiet.Load() || d.paused.Load() > 0 }
 
-func (d *direction) sendNumber(ctx context.Context, e entry, n int) error {
+func (d *direction) sendNumber(ctx context.Context, e appConn, n int) error {
 	m := d.message(n, worldTime())
 	body, err := json.Marshal(m)
 	if err == nil {
@@ -105,7 +105,7 @@ func (d *direction) sendNumber(ctx context.Context, e entry, n int) error {
 	return err
 }
 
-func (d *direction) sendPoison(ctx context.Context, e entry, sendable bool) error {
+func (d *direction) sendPoison(ctx context.Context, e appConn, sendable bool) error {
 	m, body := d.poison(sendable)
 	d.ledger.nextPoison()
 	err := e.send(ctx, d.from.kind.Outbox(d.to.kind), d.routingKey(m), m.Type, body, d.ledger.settlePoison)
@@ -118,7 +118,7 @@ func (d *direction) sendPoison(ctx context.Context, e entry, sendable bool) erro
 // receive removes the messages that arrive at a node, until ctx is done.
 func (w *world) receive(ctx context.Context, m *member) {
 	for ctx.Err() == nil {
-		e, err := m.enter(ctx, true)
+		e, err := m.connect(ctx, true)
 		if err != nil {
 			pause(ctx, reconnectPause)
 			continue
@@ -129,7 +129,7 @@ func (w *world) receive(ctx context.Context, m *member) {
 			if body, ack, err = e.next(ctx); err == nil {
 				d, n, damage := w.check(body)
 				if d == nil || d.to != m {
-					w.t.Errorf("at %s has arrived what was not meant for it: %s", m.name, damage)
+					w.t.Errorf("%s has received a message that was not sent to it: %s", m.name, damage)
 				} else {
 					d.ledger.arrive(n, damage)
 				}
@@ -148,31 +148,31 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// byDoor is the connection of an application to the embedded broker.
-type byDoor struct {
+// doorConn is the connection of an application to the embedded broker.
+type doorConn struct {
 	client *local.Client
 	inbox  *local.ClientSubscription
 }
 
-func enterByDoor(ctx context.Context, state, inbox string) (entry, error) {
+func dialDoor(ctx context.Context, state, inbox string) (appConn, error) {
 	client, err := local.Dial(ctx, state)
 	if err != nil || inbox == "" {
-		return byDoor{client: client}, err
+		return doorConn{client: client}, err
 	}
 	sub, err := client.Subscribe(ctx, "/queue/"+inbox, 500, local.AckIndividual)
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	return byDoor{client, sub}, nil
+	return doorConn{client, sub}, nil
 }
 
-func (b byDoor) send(ctx context.Context, exchange, routingKey, typ string, body []byte, done func(error)) error {
+func (b doorConn) send(ctx context.Context, exchange, routingKey, typ string, body []byte, done func(error)) error {
 	return b.client.Send(ctx, exchange, routingKey, typ, body, done)
 }
 
-func (b byDoor) next(ctx context.Context) ([]byte, func() error, error) {
+func (b doorConn) next(ctx context.Context) ([]byte, func() error, error) {
 	m, err := b.inbox.Next(ctx)
 	return m.Body, func() error { return b.inbox.Ack(m) }, err
 }
 
-func (b byDoor) close() { _ = b.client.Close() }
+func (b doorConn) close() { _ = b.client.Close() }

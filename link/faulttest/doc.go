@@ -22,8 +22,8 @@
 // # Faults
 //
 // A scheduler with a seed picks faults, one or several at a time, each with a duration.
-// When all faults of a round have ended, it waits until in each direction a message has
-// arrived that was given to the broker after that, behind all queued messages. The
+// When all faults of a round have ended, it waits until, in each direction, a message has
+// arrived that was sent to the broker after that and was queued behind all others. The
 // duration of this wait is the standstill; if it exceeds the bound that follows from
 // the settings of the nodes (bound), the test fails. In some rounds, the quiet ones,
 // the applications stop sending in the middle, and the messages sent until then must
@@ -31,7 +31,7 @@
 // fault. The seed determines the order and the durations of the faults, but not what
 // the processes are doing at that moment.
 //
-//	go test ./link/faulttest                         a short run: every kind once, and some more
+//	go test ./link/faulttest                         a short run: every kind once, and some random faults
 //	make soak SOAK=1h SEED=7                         a long one
 //	make soak SOAK=5m FAULTS="silence,full disk"     only these kinds
 //

@@ -30,19 +30,19 @@ type kind struct {
 // fault is a planned fault.
 type fault struct {
 	kind
-	world  *world
-	node   *member
-	after  time.Duration // since the beginning of its round
-	last   time.Duration
-	random *rand.Rand
+	world    *world
+	node     *member
+	after    time.Duration // time from the beginning of its round to its own
+	duration time.Duration
+	random   *rand.Rand
 }
 
 func (f *fault) String() string {
-	return fmt.Sprintf("%s of %s after %v for %v", f.name, f.node.name, f.after, f.last)
+	return fmt.Sprintf("%s of %s after %v for %v", f.name, f.node.name, f.after, f.duration)
 }
 
-// lasts waits for the duration of the fault.
-func (f *fault) lasts() { time.Sleep(f.last) }
+// wait waits for the duration of the fault.
+func (f *fault) wait() { time.Sleep(f.duration) }
 
 func embeddedBroker(m *member) bool { return m.rabbit == nil }
 func rabbitBroker(m *member) bool   { return m.rabbit != nil }
@@ -50,25 +50,25 @@ func smallDisk(m *member) bool      { return m.limited }
 
 // kinds are all kinds of faults.
 var kinds = []kind{
-	{"kill", "process", nil, func(f *fault) { f.away(syscall.SIGKILL) }},
-	{"end in good order", "process", nil, func(f *fault) { f.away(syscall.SIGTERM) }},
+	{"kill", "process", nil, func(f *fault) { f.stopProcess(syscall.SIGKILL) }},
+	{"end in good order", "process", nil, func(f *fault) { f.stopProcess(syscall.SIGTERM) }},
 	{"freeze", "process", nil, freeze},
 	{"no file descriptors", "process", nil, failOpens},
 	{"SIGHUP", "process", nil, hangUp},
-	{"log stuck", "process", nil, stickLog},
+	{"log stuck", "process", nil, blockLog},
 	{"reader of the log gone", "process", nil, breakLog},
 
-	{"cut", "wire", nil, func(f *fault) { f.strike((*wired).cut) }},
-	{"reset", "wire", nil, func(f *fault) { f.strike((*wired).reset) }},
-	{"abandoned connections", "wire", nil, func(f *fault) { f.strike((*wired).abandon) }},
-	{"reset in mid-frame", "wire", nil, func(f *fault) { f.rule(way{tear: true}, way{}) }},
+	{"cut", "wire", nil, func(f *fault) { f.disrupt((*wireConn).cut) }},
+	{"reset", "wire", nil, func(f *fault) { f.disrupt((*wireConn).reset) }},
+	{"abandoned connections", "wire", nil, func(f *fault) { f.disrupt((*wireConn).abandon) }},
+	{"reset in mid-frame", "wire", nil, func(f *fault) { f.setWays(way{tear: true}, way{}) }},
 	{"refusal", "wire", nil, refuse},
-	{"halt", "wire", nil, func(f *fault) { f.rule(way{hold: true}, way{hold: true}) }},
-	{"halt one way", "wire", nil, func(f *fault) { f.rule(way{hold: true}, way{}) }},
-	{"silence one way", "wire", nil, func(f *fault) { f.rule(way{swallow: true}, way{}) }},
-	{"silence", "wire", nil, func(f *fault) { f.rule(way{swallow: true}, way{swallow: true}) }},
+	{"halt", "wire", nil, func(f *fault) { f.setWays(way{hold: true}, way{hold: true}) }},
+	{"halt one way", "wire", nil, func(f *fault) { f.setWays(way{hold: true}, way{}) }},
+	{"silence one way", "wire", nil, func(f *fault) { f.setWays(way{swallow: true}, way{}) }},
+	{"silence", "wire", nil, func(f *fault) { f.setWays(way{swallow: true}, way{swallow: true}) }},
 	{"delay", "wire", nil, delay},
-	{"a byte a second", "wire", nil, func(f *fault) { f.rule(way{trickle: true}, way{}) }},
+	{"a byte a second", "wire", nil, func(f *fault) { f.setWays(way{trickle: true}, way{}) }},
 	{"duplicate connections", "wire", nil, duplicate},
 
 	{"full disk", "disk", smallDisk, fillDisk},
@@ -96,22 +96,22 @@ const (
 	expiryOpen = "certificate expired on open connections"
 )
 
-// away ends the node's process and prevents its restart until the fault ends.
-func (f *fault) away(s syscall.Signal) {
+// stopProcess ends the node's process with a signal and prevents its restart until the fault ends.
+func (f *fault) stopProcess(s syscall.Signal) {
 	f.node.process.hold(s)
-	f.lasts()
+	f.wait()
 	f.node.process.release()
 }
 
 func freeze(f *fault) {
 	f.node.process.signal(syscall.SIGSTOP)
-	f.lasts()
+	f.wait()
 	f.node.process.signal(syscall.SIGCONT)
 }
 
-// strike calls do for all connections, again and again.
-func (f *fault) strike(do func(*wired)) {
-	for end := time.Now().Add(f.last); ; {
+// disrupt calls do for all connections, repeatedly, for the duration of the fault.
+func (f *fault) disrupt(do func(*wireConn)) {
+	for end := time.Now().Add(f.duration); ; {
 		f.node.wire.each(do)
 		if time.Now().After(end) {
 			return
@@ -120,39 +120,40 @@ func (f *fault) strike(do func(*wired)) {
 	}
 }
 
-// rule applies one and other to the two directions, in random order.
-func (f *fault) rule(one, other way) {
-	ways := [2]way{one, other}
+// setWays applies a to one direction of the connections and b to the other, chosen
+// at random, for the duration of the fault.
+func (f *fault) setWays(a, b way) {
+	ways := [2]way{a, b}
 	if f.random.IntN(2) == 1 {
-		ways[0], ways[1] = other, one
+		ways[0], ways[1] = b, a
 	}
 	f.node.wire.set(rules{ways: ways})
-	f.lasts()
+	f.wait()
 	f.node.wire.set(rules{})
 }
 
 func refuse(f *fault) {
 	f.node.wire.set(rules{refuse: true})
-	f.node.wire.each((*wired).reset)
-	f.lasts()
+	f.node.wire.each((*wireConn).reset)
+	f.wait()
 	f.node.wire.set(rules{})
 }
 
 func delay(f *fault) {
 	d := time.Duration(1+f.random.IntN(300)) * time.Millisecond
-	f.rule(way{delay: d}, way{delay: d})
+	f.setWays(way{delay: d}, way{delay: d})
 }
 
 func duplicate(f *fault) {
 	f.node.wire.set(rules{duplicate: true})
-	f.strike((*wired).reset)
-	f.lasts()
+	f.disrupt((*wireConn).reset)
+	f.wait()
 	f.node.wire.set(rules{})
 }
 
-// hangUp sends SIGHUP, again and again.
+// hangUp sends SIGHUP repeatedly, for the duration of the fault.
 func hangUp(f *fault) {
-	for end := time.Now().Add(f.last); ; {
+	for end := time.Now().Add(f.duration); ; {
 		f.node.process.signal(syscall.SIGHUP)
 		if time.Now().After(end) {
 			return
@@ -161,11 +162,11 @@ func hangUp(f *fault) {
 	}
 }
 
-// stickLog stops reading the log, while the process writes to it. Every other time the
-// process then ends in good order.
-func stickLog(f *fault) {
-	undo := f.node.process.stickLog()
-	f.strike((*wired).reset)
+// blockLog stops reading the log, while the process writes to it. In half of the cases
+// the process is then ended by SIGTERM.
+func blockLog(f *fault) {
+	undo := f.node.process.blockLog()
+	f.disrupt((*wireConn).reset)
 	if f.random.IntN(2) == 0 {
 		f.node.process.hold(syscall.SIGTERM)
 		f.node.process.release()
@@ -173,20 +174,21 @@ func stickLog(f *fault) {
 	undo()
 }
 
-// breakLog closes the reader of the log. The next process has a log again.
+// breakLog closes the reader of the log, and ends the process later. The next
+// process has a log again.
 func breakLog(f *fault) {
 	f.node.process.breakLog()
-	f.strike((*wired).reset)
+	f.disrupt((*wireConn).reset)
 	f.node.process.hold(syscall.SIGTERM)
 	f.node.process.release()
 }
 
-// pause pauses sending from and to the node, and waits until no message is in flight.
-// It reports whether that was reached: another fault may prevent it.
-func (f *fault) pause(concerns func(*direction) bool) (idle bool, resume func()) {
+// pause pauses sending in the affected directions, and waits until no message is in
+// flight there. idle reports whether that was reached: another fault may prevent it.
+func (f *fault) pause(affected func(*direction) bool) (idle bool, resume func()) {
 	var paused []*direction
 	for _, d := range f.world.directions {
-		if concerns(d) {
+		if affected(d) {
 			d.paused.Add(1)
 			paused = append(paused, d)
 		}
@@ -202,12 +204,13 @@ func (f *fault) pause(concerns func(*direction) bool) (idle bool, resume func())
 }
 
 // resetRabbit restarts RabbitMQ without its data, as a container without its volume.
-// Messages lost with it are not lost by the node, so there must be none.
+// Messages lost with the data are not lost by the node, so sending is paused first
+// until no message is in flight.
 func resetRabbit(f *fault) {
 	idle, resume := f.pause(func(d *direction) bool { return d.from == f.node || d.to == f.node })
 	defer resume()
 	if !idle {
-		f.world.t.Logf("%v: messages are on their way, RabbitMQ keeps its data", f)
+		f.world.t.Logf("%v: messages are in flight, so RabbitMQ keeps its data", f)
 		return
 	}
 	if err := f.node.rabbit.Reset(); err != nil {
@@ -226,7 +229,7 @@ func drainFullDisk(f *fault) {
 	starts := f.node.process.count()
 	drained := make(chan bool, 1)
 	go func() {
-		f.lasts()
+		f.wait()
 		idle, resume := f.pause(func(d *direction) bool { return d.from == f.node })
 		resume()
 		drained <- idle
@@ -243,13 +246,13 @@ func drainFullDisk(f *fault) {
 	// Another fault may have ended the process, which does not start without disk
 	// space.
 	if !idle && f.node.process.count() == starts {
-		f.world.t.Errorf("%v: what is in the store is not sent within %v", f, bound)
+		f.world.t.Errorf("%v: the messages in the store were not sent within %v", f, bound)
 	}
 }
 
 // fillDisk uses up all space of the disk for a while.
 func fillDisk(f *fault) {
-	end := time.Now().Add(f.last)
+	end := time.Now().Add(f.duration)
 	f.fill(func() bool { return time.Now().After(end) })
 }
 
@@ -283,14 +286,14 @@ func (f *fault) fill(over func() bool) {
 // failWrites makes every write to a file fail.
 func failWrites(f *fault) {
 	defer f.node.process.limit(unix.RLIMIT_FSIZE, 0)()
-	f.lasts()
+	f.wait()
 }
 
 // failOpens makes the process unable to open files, and to open and accept connections.
 // New connections are needed to test that.
 func failOpens(f *fault) {
 	defer f.node.process.limit(unix.RLIMIT_NOFILE, 0)()
-	f.strike((*wired).reset)
+	f.disrupt((*wireConn).reset)
 }
 
 // hideDirectory removes the node's directory temporarily, like a network file system
@@ -300,7 +303,7 @@ func hideDirectory(f *fault) {
 	if err := os.Rename(dir, dir+".away"); err != nil {
 		f.world.t.Errorf("%v: %v", f, err)
 	}
-	f.lasts()
+	f.wait()
 	if err := os.Rename(dir+".away", dir); err != nil {
 		f.world.t.Errorf("%v: %v", f, err)
 	}
@@ -308,7 +311,7 @@ func hideDirectory(f *fault) {
 
 func killRabbit(f *fault) {
 	f.node.rabbit.Kill()
-	f.lasts()
+	f.wait()
 	if err := f.node.rabbit.Start(); err != nil {
 		f.world.t.Errorf("%v: %v", f, err)
 	}
@@ -318,7 +321,7 @@ func freezeRabbit(f *fault) {
 	if err := f.node.rabbit.Pause(); err != nil {
 		f.world.t.Errorf("%v: %v", f, err)
 	}
-	f.lasts()
+	f.wait()
 	if err := f.node.rabbit.Resume(); err != nil {
 		f.world.t.Errorf("%v: %v", f, err)
 	}
@@ -330,15 +333,15 @@ func (f *fault) stepClock(sign int) {
 	step := time.Duration(sign*(1+f.random.IntN(20))) * 24 * time.Hour
 	f.node.process.setClock(ahead + step)
 	if f.random.IntN(2) == 0 {
-		f.node.wire.each((*wired).reset)
+		f.node.wire.each((*wireConn).reset)
 	}
-	f.lasts()
+	f.wait()
 	f.node.process.setClock(ahead)
 }
 
 func renew(f *fault) {
 	f.node.certify(f.world.t, certificateLife)
-	f.node.wire.each((*wired).cut)
+	f.node.wire.each((*wireConn).cut)
 }
 
 // mismatch installs a key and a certificate that do not belong together.
@@ -351,8 +354,8 @@ func mismatch(f *fault) {
 	if err != nil {
 		f.world.t.Errorf("%v: %v", f, err)
 	}
-	f.node.wire.each((*wired).cut)
-	f.lasts()
+	f.node.wire.each((*wireConn).cut)
+	f.wait()
 	f.node.certify(f.world.t, certificateLife)
 }
 
@@ -362,9 +365,9 @@ func expire(f *fault) {
 	f.node.certify(f.world.t, life)
 	time.Sleep(life)
 	for _, m := range f.world.members {
-		m.wire.each((*wired).reset)
+		m.wire.each((*wireConn).reset)
 	}
-	f.lasts()
+	f.wait()
 	f.node.certify(f.world.t, certificateLife)
 }
 
@@ -375,10 +378,10 @@ func expireOpen(f *fault) {
 	end := time.Now().Add(life)
 	time.Sleep(3 * pollInterval)
 	for _, m := range f.world.members {
-		m.wire.each((*wired).reset)
+		m.wire.each((*wireConn).reset)
 	}
 	time.Sleep(time.Until(end))
-	f.lasts()
+	f.wait()
 	f.node.certify(f.world.t, certificateLife)
 }
 
@@ -389,7 +392,7 @@ func poison(f *fault) {
 			for range 1 + f.random.IntN(5) {
 				select {
 				case d.poisoned <- f.random.IntN(2) == 0:
-				default: // enough of them are in flight
+				default: // enough poison is in flight
 				}
 			}
 		}

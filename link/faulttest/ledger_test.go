@@ -7,19 +7,19 @@ import "sync"
 // ledger records the state of the messages of one direction, by their numbers. It needs
 // two bytes for each.
 type ledger struct {
-	mu       sync.Mutex
-	accepted []bool // accepted by the sender's broker
-	arrived  []bool
-	again    []int // numbers of messages whose acceptance is unknown
-	highest  int   // the highest number that has arrived; -1 before the first
-	damaged  []string
-	sent     map[int]bool // numbers of messages that the broker has not answered yet
-	poisons  int          // the same for poison, as a count
+	mu            sync.Mutex
+	accepted      []bool // accepted by the sender's broker
+	arrived       []bool
+	resend        []int // numbers of messages whose acceptance is unknown, which are sent again
+	highest       int   // the highest number that has arrived; -1 before the first
+	damaged       []string
+	pending       map[int]bool // numbers of messages that the broker has not answered yet
+	pendingPoison int          // number of poison messages that the broker has not answered yet
 
 	figures
 }
 
-// figures are the sums of a ledger.
+// figures are the totals of a ledger.
 type figures struct {
 	Accepted  int `json:"accepted"`  // messages that the sender's broker has accepted
 	Delivered int `json:"delivered"` // distinct messages that have arrived
@@ -38,24 +38,24 @@ func (f *figures) add(g figures) {
 	f.Poison += g.Poison
 }
 
-func newLedger() *ledger { return &ledger{highest: -1, sent: make(map[int]bool)} }
+func newLedger() *ledger { return &ledger{highest: -1, pending: make(map[int]bool)} }
 
 // next returns the number of the next message to send: one whose acceptance is unknown,
 // or a new one, unless too many are in flight.
-func (l *ledger) next(most int) (n int, ok bool) {
+func (l *ledger) next(maxInFlight int) (n int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.again) > 0 {
-		n, l.again = l.again[0], l.again[1:]
-		l.sent[n] = true
+	if len(l.resend) > 0 {
+		n, l.resend = l.resend[0], l.resend[1:]
+		l.pending[n] = true
 		return n, true
 	}
-	if len(l.accepted)-l.Delivered >= most {
+	if len(l.accepted)-l.Delivered >= maxInFlight {
 		return 0, false
 	}
 	l.accepted = append(l.accepted, false)
 	l.arrived = append(l.arrived, false)
-	l.sent[len(l.accepted)-1] = true
+	l.pending[len(l.accepted)-1] = true
 	return len(l.accepted) - 1, true
 }
 
@@ -63,10 +63,10 @@ func (l *ledger) next(most int) (n int, ok bool) {
 func (l *ledger) settle(n int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.sent, n)
+	delete(l.pending, n)
 	switch {
 	case err != nil:
-		l.again = append(l.again, n)
+		l.resend = append(l.resend, n)
 	case !l.accepted[n]:
 		l.accepted[n] = true
 		l.Accepted++
@@ -76,21 +76,22 @@ func (l *ledger) settle(n int, err error) {
 	}
 }
 
-// settlePoison is settle for a message that must not arrive, which is sent once.
+// settlePoison records whether the sender's broker has accepted a message that must
+// not arrive. Such a message is sent only once.
 func (l *ledger) settlePoison(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.poisons = max(0, l.poisons-1)
+	l.pendingPoison = max(0, l.pendingPoison-1)
 	if err == nil {
 		l.Poison++
 	}
 }
 
-// nextPoison records that such a message is being sent.
+// nextPoison records that a message that must not arrive is being sent.
 func (l *ledger) nextPoison() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.poisons++
+	l.pendingPoison++
 }
 
 // forgetPoison records that all dead letters are gone, together with the data of their
@@ -105,15 +106,16 @@ func (l *ledger) forgetPoison() {
 func (l *ledger) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.Lost == 0 && len(l.sent) == 0 && l.poisons == 0
+	return l.Lost == 0 && len(l.pending) == 0 && l.pendingPoison == 0
 }
 
-// arrive records that a message has arrived, or that its content is not what was sent.
+// arrive records that a message has arrived; damage describes how its content differs
+// from what was sent.
 func (l *ledger) arrive(n int, damage string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if damage == "" && n >= len(l.arrived) {
-		damage = "it has a number that was never given"
+		damage = "it has a number that was never assigned"
 	}
 	switch {
 	case damage != "":

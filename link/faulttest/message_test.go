@@ -101,7 +101,7 @@ func filler(n int) string {
 }
 
 // check parses a message that has arrived. It returns its direction, its number, and
-// what is wrong with it.
+// a description of its damage, if it has any.
 func (w *world) check(body []byte) (d *direction, n int, damage string) {
 	var m message
 	var name, ts string
@@ -109,12 +109,12 @@ func (w *world) check(body []byte) (d *direction, n int, damage string) {
 		return nil, 0, fmt.Sprintf("%v: %.300s", err, body)
 	}
 	if _, err := fmt.Sscan(m.Data, &name, &n, &ts); err != nil || n < 0 {
-		return nil, 0, fmt.Sprintf("none of ours: %.300s", body)
+		return nil, 0, fmt.Sprintf("not a message of the suite: %.300s", body)
 	}
 	at, err := time.Parse(time.RFC3339, ts)
 	d = w.direction(name)
 	if err != nil || d == nil {
-		return nil, 0, fmt.Sprintf("none of ours: %.300s", body)
+		return nil, 0, fmt.Sprintf("not a message of the suite: %.300s", body)
 	}
 	want, err := json.Marshal(d.message(n, at))
 	if err != nil {

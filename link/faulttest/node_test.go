@@ -33,7 +33,7 @@ type nodeSettings struct {
 	Dir, Listen, Cert, Key string
 	State                  string        // folder of the embedded broker and the door
 	Broker                 string        // URL of RabbitMQ; empty for the embedded broker
-	Clock                  time.Duration // how far its clock is ahead; each line of the input sets it anew
+	Clock                  time.Duration // how far its clock is ahead; each line of the standard input sets a new value
 }
 
 const settingsVariable = "PEERLINK_FAULTTEST_NODE"

@@ -20,30 +20,30 @@ import (
 
 // process keeps the process of a node running, as a supervisor would.
 type process struct {
-	name  string
-	fault func(format string, args ...any) // called for events that must not happen
-	log   *tail
-	done  chan struct{} // closed when the supervisor has ended
+	name   string
+	errorf func(format string, args ...any) // called for events that must not happen
+	log    *tail
+	done   chan struct{} // closed when the supervisor has ended
 
-	mu       sync.Mutex
-	news     sync.Cond // signals that a field below has changed
-	settings nodeSettings
-	cmd      *exec.Cmd // nil if none is running
-	input    io.Writer // of cmd
-	output   *logPipe  // of cmd
-	held     int       // number of faults that prevent it from running
-	over     bool
-	ours     bool // the process was ended by the suite
-	starts   int
-	failed   int   // starts that failed
-	peak     int64 // maximum memory of a process, in KiB
+	mu           sync.Mutex
+	news         sync.Cond // signals that a field below has changed
+	settings     nodeSettings
+	cmd          *exec.Cmd // nil if none is running
+	input        io.Writer // of cmd
+	output       *logPipe  // of cmd
+	held         int       // number of faults that prevent it from running
+	over         bool
+	endedBySuite bool // the suite has ended the process
+	starts       int
+	failed       int   // starts that failed
+	peak         int64 // maximum memory of a process, in KiB
 }
 
 // restartPause is how long the supervisor waits before it starts a process again.
 const restartPause = 50 * time.Millisecond
 
-func startProcess(name string, s nodeSettings, fault func(format string, args ...any)) *process {
-	p := &process{name: name, fault: fault, log: new(tail), done: make(chan struct{}), settings: s}
+func startProcess(name string, s nodeSettings, errorf func(format string, args ...any)) *process {
+	p := &process{name: name, errorf: errorf, log: new(tail), done: make(chan struct{}), settings: s}
 	p.news.L = &p.mu
 	go p.supervise()
 	return p
@@ -71,7 +71,7 @@ func (p *process) mayStart() bool {
 func (p *process) runOnce() {
 	cmd, err := p.start()
 	if err != nil {
-		p.fault("%s can not be started: %v", p.name, err)
+		p.errorf("%s cannot be started: %v", p.name, err)
 		return
 	}
 	err = cmd.Wait()
@@ -84,9 +84,9 @@ func (p *process) runOnce() {
 		p.peak = max(p.peak, usage.Maxrss)
 	}
 	switch {
-	case p.ours:
+	case p.endedBySuite:
 	case strings.Contains(p.log.String(), serving):
-		p.fault("%s has ended by itself, %v:\n%s", p.name, err, p.log)
+		p.errorf("%s has ended by itself, %v:\n%s", p.name, err, p.log)
 	default:
 		p.failed++ // its disk is full, or its certificate has expired
 	}
@@ -116,7 +116,7 @@ func (p *process) start() (*exec.Cmd, error) {
 		output.end()
 		return nil, err
 	}
-	p.cmd, p.output, p.ours = cmd, output, false
+	p.cmd, p.output, p.endedBySuite = cmd, output, false
 	p.starts++
 	p.news.Broadcast()
 	return cmd, nil
@@ -141,18 +141,18 @@ func (p *process) signalLocked(s syscall.Signal) {
 		return
 	}
 	if s == syscall.SIGKILL || s == syscall.SIGTERM {
-		p.ours = true
+		p.endedBySuite = true
 	}
 	// The process may have ended at this moment.
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		p.fault("%s can not be sent %v: %v", p.name, s, err)
+		p.errorf("sending %v to %s: %v", s, p.name, err)
 	}
 }
 
 // hold ends the process with a signal and prevents a restart until release is called.
 // It returns when the process has ended.
 func (p *process) hold(s syscall.Signal) {
-	defer p.insist().Stop()
+	defer p.killIfLate().Stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.held++
@@ -177,14 +177,14 @@ func (p *process) end() {
 	p.signalLocked(syscall.SIGTERM)
 	p.news.Broadcast()
 	p.mu.Unlock()
-	defer p.insist().Stop()
+	defer p.killIfLate().Stop()
 	<-p.done
 }
 
-// insist kills the process if it has not ended after a while.
-func (p *process) insist() *time.Timer {
+// killIfLate kills the process if it has not ended within bound.
+func (p *process) killIfLate() *time.Timer {
 	return time.AfterFunc(bound, func() {
-		p.fault("%s does not end within %v:\n%s", p.name, bound, p.log)
+		p.errorf("%s does not end within %v:\n%s", p.name, bound, p.log)
 		p.signal(syscall.SIGKILL)
 	})
 }
@@ -209,11 +209,11 @@ func (p *process) limit(resource int, value uint64) (undo func()) {
 	}
 	cmd, old := p.cmd, unix.Rlimit{}
 	if err := unix.Prlimit(cmd.Process.Pid, resource, nil, &old); err != nil {
-		p.fault("%s: no limits: %v", p.name, err)
+		p.errorf("%s: reading a resource limit: %v", p.name, err)
 	}
 	set := func(l unix.Rlimit) {
 		if err := unix.Prlimit(cmd.Process.Pid, resource, &l, nil); err != nil && !errors.Is(err, unix.ESRCH) {
-			p.fault("%s can not be limited: %v", p.name, err)
+			p.errorf("%s: setting a resource limit: %v", p.name, err)
 		}
 	}
 	set(unix.Rlimit{Cur: value, Max: old.Max})
@@ -226,17 +226,17 @@ func (p *process) limit(resource int, value uint64) (undo func()) {
 	}
 }
 
-// stickLog stops reading the log of the process, and fills the pipe. undo resumes
+// blockLog stops reading the log of the process, and fills the pipe. undo resumes
 // reading.
-func (p *process) stickLog() (undo func()) {
+func (p *process) blockLog() (undo func()) {
 	p.mu.Lock()
 	output := p.output
 	p.mu.Unlock()
 	if output == nil {
 		return func() {}
 	}
-	if err := output.stick(); err != nil {
-		p.fault("%s: the log does not stick: %v", p.name, err)
+	if err := output.block(); err != nil {
+		p.errorf("%s: filling the pipe of the log: %v", p.name, err)
 	}
 	return output.release
 }
@@ -266,11 +266,11 @@ func newLogPipe(to io.Writer) (*logPipe, error) {
 	open := make(chan struct{})
 	close(open)
 	l := &logPipe{read: r, written: w, ended: make(chan struct{}), held: open}
-	go l.carry(to)
+	go l.copyTo(to)
 	return l, nil
 }
 
-func (l *logPipe) carry(to io.Writer) {
+func (l *logPipe) copyTo(to io.Writer) {
 	defer close(l.ended)
 	buf := make([]byte, 16<<10)
 	for {
@@ -279,15 +279,15 @@ func (l *logPipe) carry(to io.Writer) {
 		held := l.held
 		l.mu.Unlock()
 		<-held
-		_, _ = to.Write(bytes.ReplaceAll(buf[:n], []byte{0}, nil)) // without the zeros written by stick
+		_, _ = to.Write(bytes.ReplaceAll(buf[:n], []byte{0}, nil)) // without the zeros written by block
 		if err != nil {
 			return
 		}
 	}
 }
 
-// stick fills the pipe, which is not read any more.
-func (l *logPipe) stick() error {
+// block stops reading the pipe, and fills it.
+func (l *logPipe) block() error {
 	l.mu.Lock()
 	l.held = make(chan struct{})
 	l.mu.Unlock()
@@ -333,7 +333,7 @@ type tail struct {
 	buf []byte
 }
 
-// tailHead is how many bytes of the beginning are kept, and tailSize how many in all.
+// tailHead is the number of bytes kept from the beginning, and tailSize that of all bytes kept.
 const (
 	tailHead = 4 << 10
 	tailSize = 64 << 10

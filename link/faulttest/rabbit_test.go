@@ -15,8 +15,8 @@ import (
 	"peerlink/broker"
 )
 
-// byAMQP is the connection of an application to RabbitMQ.
-type byAMQP struct {
+// amqpConn is the connection of an application to RabbitMQ.
+type amqpConn struct {
 	conn  *amqp.Connection
 	ch    *amqp.Channel
 	inbox <-chan amqp.Delivery
@@ -30,12 +30,12 @@ type byAMQP struct {
 // amqpWindow is the maximum number of unconfirmed and of unacknowledged messages.
 const amqpWindow = 500
 
-func enterByAMQP(ctx context.Context, url, inbox string) (entry, error) {
+func dialAMQP(ctx context.Context, url, inbox string) (appConn, error) {
 	conn, err := amqp.DialConfig(url, amqp.Config{Heartbeat: 2 * time.Second, Dial: amqp.DefaultDial(connectTimeout)})
 	if err != nil {
 		return nil, err
 	}
-	b := &byAMQP{conn: conn, window: make(chan struct{}, amqpWindow), waiting: make(map[uint64]func(error))}
+	b := &amqpConn{conn: conn, window: make(chan struct{}, amqpWindow), waiting: make(map[uint64]func(error))}
 	if b.ch, err = conn.Channel(); err == nil {
 		if inbox == "" {
 			err = b.openForSending()
@@ -50,7 +50,7 @@ func enterByAMQP(ctx context.Context, url, inbox string) (entry, error) {
 }
 
 // openForReceiving declares the objects of an application, and subscribes.
-func (b *byAMQP) openForReceiving(ctx context.Context, inbox string) error {
+func (b *amqpConn) openForReceiving(ctx context.Context, inbox string) error {
 	if err := b.ch.ExchangeDeclare(inbox, "topic", true, false, false, false, nil); err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (b *byAMQP) openForReceiving(ctx context.Context, inbox string) error {
 	return err
 }
 
-func (b *byAMQP) openForSending() error {
+func (b *amqpConn) openForSending() error {
 	// A returned message is confirmed after the return. Without buffers, the two are
 	// received in this order.
 	returns := b.ch.NotifyReturn(make(chan amqp.Return))
@@ -78,7 +78,7 @@ func (b *byAMQP) openForSending() error {
 }
 
 // settle calls done for the messages until the channel closes.
-func (b *byAMQP) settle(returns <-chan amqp.Return, confirmations <-chan amqp.Confirmation) {
+func (b *amqpConn) settle(returns <-chan amqp.Return, confirmations <-chan amqp.Confirmation) {
 	returned := make(map[string]bool)
 	for {
 		select {
@@ -90,7 +90,7 @@ func (b *byAMQP) settle(returns <-chan amqp.Return, confirmations <-chan amqp.Co
 			returned[r.MessageId] = true
 		case c, open := <-confirmations:
 			if !open {
-				b.giveUp()
+				b.failWaiting()
 				return
 			}
 			var err error
@@ -98,7 +98,7 @@ func (b *byAMQP) settle(returns <-chan amqp.Return, confirmations <-chan amqp.Co
 				delete(returned, id)
 				err = broker.ErrUnroutable
 			} else if !c.Ack {
-				err = fmt.Errorf("RabbitMQ has not taken message %s", id)
+				err = fmt.Errorf("RabbitMQ has not accepted message %s", id)
 			}
 			b.mu.Lock()
 			done := b.waiting[c.DeliveryTag]
@@ -110,7 +110,7 @@ func (b *byAMQP) settle(returns <-chan amqp.Return, confirmations <-chan amqp.Co
 	}
 }
 
-func (b *byAMQP) giveUp() {
+func (b *amqpConn) failWaiting() {
 	b.mu.Lock()
 	waiting := b.waiting
 	b.waiting = nil
@@ -121,7 +121,7 @@ func (b *byAMQP) giveUp() {
 	}
 }
 
-func (b *byAMQP) send(ctx context.Context, exchange, routingKey, typ string, body []byte, done func(error)) error {
+func (b *amqpConn) send(ctx context.Context, exchange, routingKey, typ string, body []byte, done func(error)) error {
 	select {
 	case b.window <- struct{}{}:
 	case <-ctx.Done():
@@ -147,7 +147,7 @@ func (b *byAMQP) send(ctx context.Context, exchange, routingKey, typ string, bod
 	return nil
 }
 
-func (b *byAMQP) next(ctx context.Context) ([]byte, func() error, error) {
+func (b *amqpConn) next(ctx context.Context) ([]byte, func() error, error) {
 	select {
 	case d, open := <-b.inbox:
 		if !open {
@@ -159,7 +159,7 @@ func (b *byAMQP) next(ctx context.Context) ([]byte, func() error, error) {
 	}
 }
 
-func (b *byAMQP) close() { _ = b.conn.Close() }
+func (b *amqpConn) close() { _ = b.conn.Close() }
 
 func leftInRabbitMQ(url, queue string) (left int, aside [][]byte, err error) {
 	conn, err := amqp.Dial(url)

@@ -14,18 +14,18 @@ import (
 
 // schedule picks faults.
 type schedule struct {
-	world  *world
-	random *rand.Rand
-	kinds  []kind        // those that are possible on a node
-	last   time.Duration // maximum duration of faults
+	world       *world
+	random      *rand.Rand
+	kinds       []kind        // the kinds that are possible on some node
+	maxDuration time.Duration // of faults, before stretching
 
-	stretches bool // some last longer
+	stretches bool // whether some faults last longer
 }
 
 // schedule returns a schedule. The environment may select some kinds, to investigate
 // them: FAULTS="kill,full disk".
-func (w *world) schedule(seed uint64, last time.Duration, stretches bool) *schedule {
-	s := &schedule{world: w, random: rand.New(rand.NewPCG(seed, 0)), last: last, stretches: stretches}
+func (w *world) schedule(seed uint64, maxDuration time.Duration, stretches bool) *schedule {
+	s := &schedule{world: w, random: rand.New(rand.NewPCG(seed, 0)), maxDuration: maxDuration, stretches: stretches}
 	only := strings.FieldsFunc(os.Getenv("FAULTS"), func(r rune) bool { return r == ',' })
 	for _, k := range kinds {
 		if len(only) > 0 && !slices.Contains(only, k.name) {
@@ -43,23 +43,23 @@ func (w *world) schedule(seed uint64, last time.Duration, stretches bool) *sched
 
 // plan picks a node, the time and the duration for a fault.
 func (s *schedule) plan(k kind) *fault {
-	var able []*member
+	var candidates []*member
 	for _, m := range s.world.members {
 		if k.fits == nil || k.fits(m) {
-			able = append(able, m)
+			candidates = append(candidates, m)
 		}
 	}
 	return &fault{
-		kind: k, world: s.world, node: able[s.random.IntN(len(able))],
-		after:  s.time(),
-		last:   s.time() * s.stretch(),
-		random: rand.New(rand.NewPCG(s.random.Uint64(), 0)),
+		kind: k, world: s.world, node: candidates[s.random.IntN(len(candidates))],
+		after:    s.time(),
+		duration: s.time() * s.stretch(),
+		random:   rand.New(rand.NewPCG(s.random.Uint64(), 0)),
 	}
 }
 
-// time picks a duration.
+// time picks a time between 0 and the maximum duration.
 func (s *schedule) time() time.Duration {
-	return time.Duration(s.random.Int64N(int64(s.last))).Round(time.Millisecond)
+	return time.Duration(s.random.Int64N(int64(s.maxDuration))).Round(time.Millisecond)
 }
 
 // stretch returns a factor that makes some faults outlast every timeout of the nodes.
@@ -134,7 +134,7 @@ func clash(faults []*fault, f *fault) bool {
 func (w *world) round(r round) bool {
 	var running, watching sync.WaitGroup
 	over := make(chan struct{})
-	for _, d := range w.bystanders(r) {
+	for _, d := range w.unaffected(r) {
 		watching.Go(func() { w.watch(d, r, over) })
 	}
 	for _, f := range r.faults {
@@ -176,18 +176,18 @@ func (w *world) round(r round) bool {
 	return ok
 }
 
-// elsewhere is how long messages may take between two nodes without a fault, on a
-// machine where other processes are started and ended meanwhile.
-const elsewhere = 5 * time.Second
+// maxUnaffected is how long messages may take between two nodes without a fault, on
+// a machine where other processes are started and ended meanwhile.
+const maxUnaffected = 5 * time.Second
 
-// bystanders returns the directions between nodes without a fault in the round, while
-// messages are sent.
-func (w *world) bystanders(r round) (list []*direction) {
+// unaffected returns the directions between nodes without a fault in the round. In a
+// quiet round there are none, because the applications stop sending.
+func (w *world) unaffected(r round) (list []*direction) {
 	for _, d := range w.directions {
-		concerned := r.quiet > 0 || slices.ContainsFunc(r.faults, func(f *fault) bool {
+		affected := r.quiet > 0 || slices.ContainsFunc(r.faults, func(f *fault) bool {
 			return f.node == d.from || f.node == d.to || f.name == expiry || f.name == expiryOpen
 		})
-		if !concerned {
+		if !affected {
 			list = append(list, d)
 		}
 	}
@@ -212,15 +212,15 @@ func (w *world) watch(d *direction, r round, over <-chan struct{}) {
 		}
 	}
 	w.report.recordUnaffected(longest)
-	if longest > elsewhere {
-		w.t.Errorf("%s stood still for %v during %v, which are not its own", d.name, longest, r.faults)
+	if longest > maxUnaffected {
+		w.t.Errorf("%s: no message was delivered for %v during faults of other nodes (%v), want at most %v", d.name, longest, r.faults, maxUnaffected)
 	}
 }
 
 // stuck describes a standstill that did not end.
 func (w *world) stuck(r round, waiting map[*direction]int) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "nothing has moved for %v after %v, quiet %v:\n", bound, r.faults, r.quiet > 0)
+	fmt.Fprintf(&b, "no delivery in some directions within %v after %v, quiet %v:\n", bound, r.faults, r.quiet > 0)
 	for d, mark := range waiting {
 		fmt.Fprintf(&b, "%s waits for message %d, %+v\n", d.name, mark, d.ledger.sum())
 	}

@@ -23,7 +23,8 @@ import (
 // moment is how long a test waits for an event that must not happen.
 const moment = 50 * time.Millisecond
 
-// silentServer returns the connections that it has accepted.
+// silentServer starts a server that sends nothing. It returns its address and the
+// connections that it accepts.
 func silentServer(t *testing.T) (addr string, accepted <-chan net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -44,15 +45,15 @@ func silentServer(t *testing.T) (addr string, accepted <-chan net.Conn) {
 	return l.Addr().String(), conns
 }
 
-// wiring is a connection through a wire, with both ends.
-type wiring struct {
+// testConn is a connection through a wire, with both ends.
+type testConn struct {
 	*testing.T
 	wire           *wire
 	accepted       <-chan net.Conn
 	client, server net.Conn
 }
 
-func wireUp(t *testing.T, r rules) *wiring {
+func wireUp(t *testing.T, r rules) *testConn {
 	t.Helper()
 	addr, accepted := silentServer(t)
 	w, err := newWire(addr)
@@ -61,7 +62,7 @@ func wireUp(t *testing.T, r rules) *wiring {
 	}
 	t.Cleanup(w.end)
 	w.set(r)
-	c := &wiring{T: t, wire: w, accepted: accepted}
+	c := &testConn{T: t, wire: w, accepted: accepted}
 	if c.client, err = net.Dial("tcp", w.addr()); err != nil {
 		t.Fatal(err)
 	}
@@ -71,37 +72,37 @@ func wireUp(t *testing.T, r rules) *wiring {
 	return c
 }
 
-func (c *wiring) say(text string) {
+func (c *testConn) write(text string) {
 	c.Helper()
 	if _, err := c.client.Write([]byte(text)); err != nil {
 		c.Fatal(err)
 	}
 }
 
-// hears checks the data received on a connection, and the error after that, within a
-// time.
-func (c *wiring) hears(conn net.Conn, text string, limit time.Duration, end error) {
+// expect checks that text is received on a connection, and that after it, within
+// limit, reading ends with the error end.
+func (c *testConn) expect(conn net.Conn, text string, limit time.Duration, end error) {
 	c.Helper()
 	buf := make([]byte, len(text))
 	conn.SetReadDeadline(time.Now().Add(linktest.Timeout))
 	if n, err := io.ReadFull(conn, buf); string(buf) != text {
-		c.Fatalf("heard %q, %v, want %q", buf[:n], err, text)
+		c.Fatalf("received %q, %v, want %q", buf[:n], err, text)
 	}
 	conn.SetReadDeadline(time.Now().Add(limit))
 	if n, err := conn.Read(make([]byte, 1)); n > 0 || !errors.Is(err, end) {
-		c.Fatalf("then heard %d bytes, %v, want %v", n, err, end)
+		c.Fatalf("then received %d bytes, error %v, want error %v", n, err, end)
 	}
 }
 
-// The effect of a wire on bytes and connections is that of its rules.
+// A wire treats bytes and connections as its rules specify.
 func TestWire(t *testing.T) {
 	silence := os.ErrDeadlineExceeded
 	t.Run("no rules", func(t *testing.T) {
 		c := wireUp(t, rules{})
-		c.say("hello")
-		c.hears(c.server, "hello", moment, silence)
+		c.write("hello")
+		c.expect(c.server, "hello", moment, silence)
 		c.client.Close()
-		c.hears(c.server, "", linktest.Timeout, io.EOF)
+		c.expect(c.server, "", linktest.Timeout, io.EOF)
 	})
 	t.Run("refuse", func(t *testing.T) {
 		c := wireUp(t, rules{})
@@ -112,69 +113,69 @@ func TestWire(t *testing.T) {
 			_, err = conn.Read(make([]byte, 1))
 		}
 		if !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("%v, want %v", err, syscall.ECONNRESET)
+			t.Errorf("connecting to a wire that refuses: got error %v, want %v", err, syscall.ECONNRESET)
 		}
 	})
 	t.Run("hold", func(t *testing.T) {
 		c := wireUp(t, rules{ways: [2]way{toServer: {hold: true}}})
-		c.say("hello")
-		c.hears(c.server, "", moment, silence)
+		c.write("hello")
+		c.expect(c.server, "", moment, silence)
 		c.wire.set(rules{})
-		c.hears(c.server, "hello", moment, silence)
+		c.expect(c.server, "hello", moment, silence)
 	})
 	t.Run("swallow", func(t *testing.T) {
 		c := wireUp(t, rules{ways: [2]way{toServer: {swallow: true}}})
-		c.say("hello")
-		c.hears(c.server, "", moment, silence)
+		c.write("hello")
+		c.expect(c.server, "", moment, silence)
 		c.wire.set(rules{})
-		c.say("hello")
-		c.hears(c.server, "", moment, silence)
+		c.write("hello")
+		c.expect(c.server, "", moment, silence)
 	})
 	t.Run("delay", func(t *testing.T) {
 		c := wireUp(t, rules{ways: [2]way{toServer: {delay: time.Hour}}})
-		c.say("hello")
-		c.hears(c.server, "", moment, silence)
+		c.write("hello")
+		c.expect(c.server, "", moment, silence)
 		c.wire.set(rules{})
-		c.hears(c.server, "hello", moment, silence)
+		c.expect(c.server, "hello", moment, silence)
 	})
 	t.Run("trickle", func(t *testing.T) {
 		c := wireUp(t, rules{ways: [2]way{toServer: {trickle: true}}})
-		c.say("hello")
-		c.hears(c.server, "h", moment, silence)
+		c.write("hello")
+		c.expect(c.server, "h", moment, silence)
 		c.wire.set(rules{})
-		c.hears(c.server, "ello", moment, silence)
+		c.expect(c.server, "ello", moment, silence)
 	})
 	t.Run("tear", func(t *testing.T) {
 		c := wireUp(t, rules{ways: [2]way{toServer: {tear: true}}})
-		c.say("hello!")
-		c.hears(c.server, "hel", linktest.Timeout, syscall.ECONNRESET)
+		c.write("hello!")
+		c.expect(c.server, "hel", linktest.Timeout, syscall.ECONNRESET)
 	})
 	t.Run("duplicate", func(t *testing.T) {
 		c := wireUp(t, rules{duplicate: true})
 		other := <-c.accepted
 		defer other.Close()
-		c.say("hello")
+		c.write("hello")
 		for i, conn := range []net.Conn{c.server, other} {
-			c.hears(conn, "hello", moment, silence)
+			c.expect(conn, "hello", moment, silence)
 			fmt.Fprint(conn, i)
 		}
-		c.hears(c.client, "0", moment, silence)
+		c.expect(c.client, "0", moment, silence)
 	})
 	t.Run("cut", func(t *testing.T) {
 		c := wireUp(t, rules{})
-		c.say("x")
-		c.hears(c.server, "x", moment, silence)
-		c.wire.each((*wired).cut)
-		c.hears(c.client, "", linktest.Timeout, io.EOF)
-		c.hears(c.server, "", linktest.Timeout, io.EOF)
+		c.write("x")
+		c.expect(c.server, "x", moment, silence)
+		c.wire.each((*wireConn).cut)
+		c.expect(c.client, "", linktest.Timeout, io.EOF)
+		c.expect(c.server, "", linktest.Timeout, io.EOF)
 	})
 	t.Run("abandon", func(t *testing.T) {
 		c := wireUp(t, rules{})
-		c.say("x")
-		c.hears(c.server, "x", moment, silence)
-		c.wire.each((*wired).abandon)
-		c.hears(c.client, "", linktest.Timeout, syscall.ECONNRESET)
-		c.hears(c.server, "", moment, silence)
+		c.write("x")
+		c.expect(c.server, "x", moment, silence)
+		c.wire.each((*wireConn).abandon)
+		c.expect(c.client, "", linktest.Timeout, syscall.ECONNRESET)
+		c.expect(c.server, "", moment, silence)
 	})
 }
 
@@ -194,7 +195,7 @@ func TestLedger(t *testing.T) {
 	l.arrive(2, "damaged")
 	l.arrive(3, "")
 	if want := (figures{Accepted: 3, Delivered: 2, Repeated: 1, Lost: 1, Damaged: 2}); l.sum() != want {
-		t.Errorf("%+v, want %+v", l.sum(), want)
+		t.Errorf("got %+v, want %+v", l.sum(), want)
 	}
 	if !l.passed(2) || l.passed(3) {
 		t.Errorf("the highest number is %d, want 2", l.highest)
@@ -203,18 +204,18 @@ func TestLedger(t *testing.T) {
 	l = newLedger()
 	l.next(1)
 	if n, ok := l.next(1); ok {
-		t.Errorf("message %d may be sent, though one is on its way", n)
+		t.Errorf("message %d may be sent, though one is in flight", n)
 	}
 	l.settle(0, io.EOF)
 	if n, ok := l.next(1); n != 0 || !ok {
 		t.Error("a message that was not accepted is not sent again")
 	}
 	if l.sum() != (figures{}) {
-		t.Errorf("%+v for messages that were not accepted", l.sum())
+		t.Errorf("got %+v for messages that were not accepted, want zeros", l.sum())
 	}
 }
 
-// Every change of a message in transit is damage.
+// Every change of a message in transit is detected as damage.
 func TestDamage(t *testing.T) {
 	d := &direction{name: "CA→AA", from: &member{kind: nodetype.CreditorsAgent}, to: &member{kind: nodetype.AccountingAuthority}}
 	w := &world{directions: []*direction{d}}
@@ -244,7 +245,7 @@ func TestDamage(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, _, damage := w.check(body); damage == "" {
-				t.Errorf("message %d with another %s passes", n, name)
+				t.Errorf("message %d: the change of its %s is not detected", n, name)
 			}
 		}
 	}
@@ -259,7 +260,7 @@ func TestProcessEndsByItself(t *testing.T) {
 	defer p.end()
 	serves := func() bool { return strings.Contains(p.log.String(), serving) }
 	if !w.within(linktest.Timeout, serves) {
-		t.Fatalf("does not serve:\n%s", p.log)
+		t.Fatalf("the process does not serve:\n%s", p.log)
 	}
 	p.mu.Lock()
 	pid := p.cmd.Process.Pid
@@ -271,7 +272,7 @@ func TestProcessEndsByItself(t *testing.T) {
 		t.Error(end)
 	}
 	if !w.within(linktest.Timeout, func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.starts == 2 }) || !w.within(linktest.Timeout, serves) {
-		t.Error("is not started again")
+		t.Error("the process is not restarted")
 	}
 }
 
@@ -282,6 +283,6 @@ func TestReadmeCountsKinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := fmt.Sprintf("faults of %d kinds", len(kinds)); !strings.Contains(string(text), want) {
-		t.Errorf("README does not say %q", want)
+		t.Errorf("README does not contain %q", want)
 	}
 }

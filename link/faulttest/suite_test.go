@@ -40,15 +40,15 @@ func seedOr(seed uint64) uint64 {
 	return seed
 }
 
-// short runs every kind of fault once, always in the same way, and some more rounds by
-// the seed.
+// short runs every kind of fault once, always in the same order, and then some rounds
+// that follow from the seed.
 func (w *world) short(seed uint64) {
-	const rate, rounds, last = 50, 5, 300 * time.Millisecond
+	const rate, rounds, maxDuration = 50, 5, 300 * time.Millisecond
 	w.t.Logf("seed %d", seed)
 	w.report.Seed, w.report.Rate = seed, rate
 	stop := w.traffic(rate)
-	todo := w.schedule(1, last, false).each()
-	some := w.schedule(seed, last, false)
+	todo := w.schedule(1, maxDuration, false).each()
+	some := w.schedule(seed, maxDuration, false)
 	for range rounds {
 		todo = append(todo, some.some())
 	}
@@ -68,7 +68,7 @@ func (w *world) finish(stop func()) {
 	w.t.Logf("%s", w.report)
 }
 
-// progress logs the progress of the run now and then.
+// progress logs the progress of the run every ten seconds.
 func (w *world) progress(ended <-chan struct{}) {
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()

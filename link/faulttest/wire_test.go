@@ -19,13 +19,13 @@ type wire struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed when rules are replaced
 	rules   rules
-	conns   map[*wired]struct{}
+	conns   map[*wireConn]struct{}
 }
 
 // rules are the faults of connections. The zero rules forward everything.
 type rules struct {
 	refuse    bool   // new connections are reset
-	duplicate bool   // everything sent on a new connection is also sent to another server
+	duplicate bool   // everything sent on a new connection is also sent on a second one
 	ways      [2]way // to the server, to the client
 }
 
@@ -43,8 +43,8 @@ const (
 	toClient
 )
 
-// wired is one connection through the wire.
-type wired struct {
+// wireConn is one connection through the wire.
+type wireConn struct {
 	wire           *wire
 	client, server *net.TCPConn
 	closing        chan struct{}
@@ -57,7 +57,7 @@ func newWire(target string) (*wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &wire{listener: l, target: target, changed: make(chan struct{}), conns: make(map[*wired]struct{})}
+	w := &wire{listener: l, target: target, changed: make(chan struct{}), conns: make(map[*wireConn]struct{})}
 	w.wg.Go(w.accept)
 	return w, nil
 }
@@ -67,7 +67,7 @@ func (w *wire) addr() string { return w.listener.Addr().String() }
 // end closes all connections and the listener.
 func (w *wire) end() {
 	w.listener.Close()
-	w.each((*wired).cut)
+	w.each((*wireConn).cut)
 	w.wg.Wait()
 }
 
@@ -88,9 +88,9 @@ func (w *wire) now() (rules, <-chan struct{}) {
 }
 
 // each calls do for all open connections, and returns their number.
-func (w *wire) each(do func(*wired)) int {
+func (w *wire) each(do func(*wireConn)) int {
 	w.mu.Lock()
-	var all []*wired
+	var all []*wireConn
 	for c := range w.conns {
 		all = append(all, c)
 	}
@@ -108,12 +108,12 @@ func (w *wire) accept() {
 			return
 		}
 		client := nc.(*net.TCPConn)
-		w.wg.Go(func() { w.carry(client) })
+		w.wg.Go(func() { w.serve(client) })
 	}
 }
 
-// carry serves one connection until both sides have closed it.
-func (w *wire) carry(client *net.TCPConn) {
+// serve serves one connection until both sides have closed it.
+func (w *wire) serve(client *net.TCPConn) {
 	r, _ := w.now()
 	if r.refuse {
 		reset(client)
@@ -124,20 +124,20 @@ func (w *wire) carry(client *net.TCPConn) {
 		reset(client) // as if there were no proxy
 		return
 	}
-	c := &wired{wire: w, client: client, server: nc.(*net.TCPConn), closing: make(chan struct{})}
+	c := &wireConn{wire: w, client: client, server: nc.(*net.TCPConn), closing: make(chan struct{})}
 	c.close = sync.OnceFunc(func() { close(c.closing) })
-	var echo net.Conn
+	var second net.Conn
 	if r.duplicate {
-		if echo, err = net.Dial("tcp", w.target); err == nil {
-			defer echo.Close()
-			w.wg.Go(func() { _, _ = io.Copy(io.Discard, echo) })
+		if second, err = net.Dial("tcp", w.target); err == nil {
+			defer second.Close()
+			w.wg.Go(func() { _, _ = io.Copy(io.Discard, second) })
 		}
 	}
 	w.mu.Lock()
 	w.conns[c] = struct{}{}
 	w.mu.Unlock()
 	var both sync.WaitGroup
-	both.Go(func() { c.pump(toServer, c.server, c.client, echo) })
+	both.Go(func() { c.pump(toServer, c.server, c.client, second) })
 	both.Go(func() { c.pump(toClient, c.client, c.server, nil) })
 	both.Wait()
 	c.cut()
@@ -148,7 +148,7 @@ func (w *wire) carry(client *net.TCPConn) {
 
 // pump forwards bytes in one direction until the connection ends, and then closes that
 // direction.
-func (c *wired) pump(direction int, to, from *net.TCPConn, echo net.Conn) {
+func (c *wireConn) pump(direction int, to, from *net.TCPConn, second net.Conn) {
 	buf := make([]byte, 16<<10)
 	lost := false // dropped bytes are missing forever
 	for {
@@ -165,8 +165,8 @@ func (c *wired) pump(direction int, to, from *net.TCPConn, echo net.Conn) {
 		r, _ = c.wire.now()
 		lost = lost || r.ways[direction].swallow
 		if !lost {
-			if echo != nil {
-				_, _ = echo.Write(buf[:n])
+			if second != nil {
+				_, _ = second.Write(buf[:n])
 			}
 			if !c.forward(direction, to, buf[:n]) {
 				// The other side is gone. The sender may be notified by the other
@@ -184,7 +184,7 @@ func (c *wired) pump(direction int, to, from *net.TCPConn, echo net.Conn) {
 }
 
 // forward writes at the speed that the rules specify.
-func (c *wired) forward(direction int, to *net.TCPConn, b []byte) bool {
+func (c *wireConn) forward(direction int, to *net.TCPConn, b []byte) bool {
 	for len(b) > 0 {
 		r, changed := c.wire.now()
 		n, pause, tear := len(b), time.Duration(0), false
@@ -225,14 +225,14 @@ func (c *wired) forward(direction int, to *net.TCPConn, b []byte) bool {
 }
 
 // cut closes both sides in good order, at any position in a frame.
-func (c *wired) cut() {
+func (c *wireConn) cut() {
 	c.close()
 	c.client.Close()
 	c.server.Close()
 }
 
 // reset resets both sides.
-func (c *wired) reset() {
+func (c *wireConn) reset() {
 	c.close()
 	reset(c.client)
 	reset(c.server)
@@ -240,7 +240,7 @@ func (c *wired) reset() {
 
 // abandon resets the client's side. The server is not notified, and receives nothing
 // more.
-func (c *wired) abandon() {
+func (c *wireConn) abandon() {
 	c.abandoned.Store(true)
 	reset(c.client)
 }

@@ -153,8 +153,8 @@ func freeAddress(t *testing.T) string {
 // certificateLife is how long server certificates are valid.
 const certificateLife = 365 * 24 * time.Hour
 
-// certify gives a node a new server certificate that is valid for a time from now on,
-// and for a month more by the clocks with which it is made.
+// certify gives a node a new server certificate that is valid for life by the clocks
+// of the world, which are a month ahead of the machine's.
 func (m *member) certify(t *testing.T, life time.Duration) {
 	m.WriteServerCert(t, m.settings.Cert, m.settings.Key, ahead+life)
 }
@@ -191,9 +191,9 @@ func (w *world) direction(name string) *direction {
 	return nil
 }
 
-// enter connects an application to the node's broker, for sending or for
+// connect connects an application to the node's broker, for sending or for
 // receiving.
-func (m *member) enter(ctx context.Context, receive bool) (entry, error) {
+func (m *member) connect(ctx context.Context, receive bool) (appConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	inbox := ""
@@ -201,9 +201,9 @@ func (m *member) enter(ctx context.Context, receive bool) (entry, error) {
 		inbox = m.kind.Inbox()
 	}
 	if m.rabbit != nil {
-		return enterByAMQP(context.WithoutCancel(ctx), m.rabbit.URL(), inbox)
+		return dialAMQP(context.WithoutCancel(ctx), m.rabbit.URL(), inbox)
 	}
-	return enterByDoor(ctx, m.settings.State, inbox)
+	return dialDoor(ctx, m.settings.State, inbox)
 }
 
 // traffic starts the applications. stop ends the sending ones, waits until all accepted
@@ -233,9 +233,9 @@ func (w *world) traffic(rate int) (stop func()) {
 }
 
 // within waits until a condition holds, at most for limit, and reports whether it does.
-func (w *world) within(limit time.Duration, so func() bool) bool {
+func (w *world) within(limit time.Duration, cond func() bool) bool {
 	deadline := time.Now().Add(limit)
-	for !so() {
+	for !cond() {
 		if time.Now().After(deadline) {
 			return false
 		}
@@ -287,11 +287,11 @@ func (w *world) end() {
 		}
 		r.SetAside += len(aside)
 		if len(aside) < f.Poison { // there may be more: the acceptance of some was not received
-			w.t.Errorf("%s: %d messages that must not arrive were accepted, %d set aside", d.name, f.Poison, len(aside))
+			w.t.Errorf("%s: %d messages that must not arrive were accepted, but only %d are set aside", d.name, f.Poison, len(aside))
 		}
 		for _, body := range aside {
 			if !bytes.Contains(body, []byte(poisonText)) {
-				w.t.Errorf("%s: an honest message was set aside: %s", d.name, body)
+				w.t.Errorf("%s: a valid message was set aside: %s", d.name, body)
 			}
 		}
 	}
