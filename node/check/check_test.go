@@ -17,7 +17,7 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// A directory made by peerlink has nothing wrong with it, not even a note.
+// A check of a directory that peerlink has made finds nothing, not even a note.
 func TestHealthy(t *testing.T) {
 	w := newWorld(t)
 	for _, kind := range nodetype.All {
@@ -31,7 +31,7 @@ func TestHealthy(t *testing.T) {
 	}
 }
 
-// What existing nodes' directories look like is taken without a problem.
+// The variations of the directories that existing nodes have are no problems.
 func TestVariations(t *testing.T) {
 	w := newWorld(t)
 	every := func(f *fixture, change func(string) string, suffixes ...string) {
@@ -51,7 +51,7 @@ func TestVariations(t *testing.T) {
 		name  string
 		kind  nodetype.Type
 		do    func(f *fixture)
-		rules []check.Rule // broken, without being a problem
+		rules []check.Rule // of the findings, which are no problems
 	}{
 		{"a server's directory, without private/", aa, func(f *fixture) { f.remove("private") }, nil},
 		{"human-readable dumps", aa, func(f *fixture) {
@@ -59,7 +59,7 @@ func TestVariations(t *testing.T) {
 		}, nil},
 		{"CRLF", aa, func(f *fixture) {
 			every(f, func(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") },
-				".crt", ".csr", ".pem", ".key", ".txt", ".toml", ".conf", ".attr", "") // what has no suffix is in db/
+				".crt", ".csr", ".pem", ".key", ".txt", ".toml", ".conf", ".attr", "") // the files without a suffix are in db/
 		}, nil},
 		{"no line ends", ca, func(f *fixture) {
 			every(f, func(s string) string { return strings.TrimSuffix(s, "\n") }, ".crt", ".txt", "")
@@ -93,14 +93,14 @@ func TestVariations(t *testing.T) {
 			}
 			f.dir = link
 		}, nil},
-		{"an old server certificate with old sins", ca, func(f *fixture) {
+		{"an expired server certificate with another fault", ca, func(f *fixture) {
 			f.reissue(f.serverCopy(), func(r *recipe) {
 				r.NotBefore, r.NotAfter = time.Now().Add(-400*day), time.Now().Add(-day)
 				drop(extKeyUsage)(r)
 			})
 			f.issueServer()
 		}, nil},
-		{"older than queues.txt", ca, func(f *fixture) { f.remove("peers/" + w.ids[aa] + "/queues.txt") }, nil},
+		{"no queues.txt, as made by earlier versions", ca, func(f *fixture) { f.remove("peers/" + w.ids[aa] + "/queues.txt") }, nil},
 		{"a clone, without empty folders and copies", aa, func(f *fixture) { f.remove("certs") }, []check.Rule{check.RuleCopyMissing, check.RuleIncomplete}},
 		{"deactivated", ca, func(f *fixture) { f.write("peers/"+w.ids[aa]+"/DEACTIVATED", "2024-10-13\n") }, nil},
 	} {
@@ -114,32 +114,33 @@ func TestVariations(t *testing.T) {
 	}
 }
 
-// Only a directory without anything of a node is refused, as node.ErrNotNode.
+// Run returns node.ErrNotNode only for a directory that is missing or has nothing of
+// a node.
 func TestNotNode(t *testing.T) {
 	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), "absent")} {
 		if r, err := check.Run(ctx, dir, check.Options{}); !errors.Is(err, node.ErrNotNode) || r != nil {
-			t.Errorf("%v, %v", r, err)
+			t.Errorf("got report %v, error %v, want no report and node.ErrNotNode", r, err)
 		}
 	}
 }
 
-// Who gives up waiting gets no report, and no half of one.
+// If its context is cancelled, Run returns the context's error and no report.
 func TestCancelled(t *testing.T) {
 	f := newWorld(t).copy(t, aa)
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()
 	if r, err := check.Run(ctx, f.dir, check.Options{}); !errors.Is(err, context.Canceled) || r != nil {
-		t.Errorf("%v, %v", r, err)
+		t.Errorf("got report %v, error %v, want no report and context.Canceled", r, err)
 	}
 }
 
-// Whatever happens to any single file, there is a report, which says so, and
-// which still covers the rest; and checking changes nothing.
+// If any single file is removed or damaged, the report has a finding about it, and
+// still covers the rest of the directory. Checking changes no file.
 func TestAnyFileBroken(t *testing.T) {
 	w := newWorld(t)
-	// These may be missing, or say something just by being there.
+	// These files may be missing, or only their presence matters.
 	harmless := map[string]bool{".gitignore": true, "ACTIVE": true, "queues.txt": true, "updated-at.txt": true, "root-ca.csr": true, "root-ca.key": true, "crlnumber": true, "info-bundle.zip": true}
-	// And half of these is still something that could be right.
+	// Half of the content of these files may be valid as well.
 	divisible := map[string]bool{"serial": true, "SEQNUM": true, "root-ca.conf": true}
 	damages := map[string]func(f *fixture, file string){
 		"removed":          func(f *fixture, file string) { f.remove(file) },
@@ -160,7 +161,7 @@ func TestAnyFileBroken(t *testing.T) {
 				r := f.check(check.Options{})
 				name := filepath.Base(file)
 				if len(r.Findings) == 0 && !harmless[name] && !(divisible[name] && damage == "cut in half") {
-					t.Errorf("nothing is said about %s", file)
+					t.Errorf("the report has no finding about %s", file)
 				}
 				if len(r.Peers) != 2 {
 					t.Errorf("%s: the report covers %d peers, want 2", file, len(r.Peers))
@@ -181,7 +182,8 @@ func TestAnyFileBroken(t *testing.T) {
 	}
 }
 
-// What is marked as repairable, and nothing else, is gone after Repair.
+// Repair removes the causes of all findings that are marked as repairable, and of no
+// others.
 func TestRepairable(t *testing.T) {
 	w := newWorld(t)
 	f := w.copy(t, aa)
@@ -190,7 +192,7 @@ func TestRepairable(t *testing.T) {
 	}
 	f.write("db/subnets/debtors/"+w.ids[aa]+"09", strings.Repeat("0", 32)+"\n")
 	f.write("certs/.AB.pem.tmp-77", "x")
-	f.write("db/nodeid", w.ids[aa]) // that is fine
+	f.write("db/nodeid", w.ids[aa]) // valid also without a line end
 	f.write("peers/"+w.ids[ca]+"/queues.txt", "0\n")
 	before := f.check(check.Options{})
 	repairable := 0
@@ -207,14 +209,14 @@ func TestRepairable(t *testing.T) {
 	done, err := d.Repair(ctx)
 	f.must(err)
 	if len(done) != repairable {
-		t.Errorf("repaired %q, want %d things", done, repairable)
+		t.Errorf("repaired %q, want %d repairs", done, repairable)
 	}
 	if after := f.check(check.Options{}); !slices.Equal(rules(after, check.Note), []check.Rule{check.RulePeerQueues}) {
 		t.Errorf("after the repair:%s", list(after))
 	}
 }
 
-// A peer's state says who has to move next.
+// The report names a peer's state, and the command that has to run next.
 func TestPeerStates(t *testing.T) {
 	w := newWorld(t)
 	folder := "peers/" + w.ids[aa] + "/"
@@ -237,16 +239,16 @@ func TestPeerStates(t *testing.T) {
 		if !strings.Contains(p.WaitingFor, tt.waitingFor) || (p.WaitingFor == "") != (tt.waitingFor == "") {
 			t.Errorf("%s: waiting for %q, want %q", tt.state, p.WaitingFor, tt.waitingFor)
 		}
-		// The ends of a deactivated peer's certificates are no news.
+		// The expiry of a deactivated peer's certificates is not reported.
 		listed := slices.ContainsFunc(r.Expiries, func(e check.Expiry) bool { return strings.HasPrefix(e.What, folder) })
 		if listed != (tt.state != "deactivated") {
-			t.Errorf("%s: certificates of the peer are listed: %v", tt.state, listed)
+			t.Errorf("%s: the expiry of the peer's certificates is reported: %v, want %v", tt.state, listed, !listed)
 		}
 	}
 }
 
-// The end of a certificate is announced at 60, 30, 7 and 1 days, and is a
-// problem when it has come.
+// The expiry of a certificate is reported at 60, 30, 7 and 1 days before, and an
+// expired certificate is a problem.
 func TestExpiries(t *testing.T) {
 	f := newWorld(t).copy(t, ca)
 	file := f.serverCopy()
@@ -267,13 +269,13 @@ func TestExpiries(t *testing.T) {
 		r := f.check(check.Options{Now: end.Add(-tt.before)})
 		want := check.Expiry{What: file, NotAfter: end.UTC(), DaysLeft: tt.left, WithinDays: tt.within}
 		if r.Expiries[0] != want {
-			t.Errorf("%v before: %+v, want %+v", tt.before, r.Expiries[0], want)
+			t.Errorf("%v before: got %+v, want %+v", tt.before, r.Expiries[0], want)
 		}
 		if got := rules(r, check.Note); !slices.Equal(got, tt.rules) {
 			t.Errorf("%v before: rules %v, want %v", tt.before, got, tt.rules)
 		}
 		if !slices.IsSortedFunc(r.Expiries, func(a, b check.Expiry) int { return a.NotAfter.Compare(b.NotAfter) }) {
-			t.Errorf("not sorted: %+v", r.Expiries)
+			t.Errorf("the expiries are not sorted: %+v", r.Expiries)
 		}
 	}
 }
@@ -302,8 +304,8 @@ func TestServerFiles(t *testing.T) {
 		{"no key", cert, key + "x", []check.Rule{check.RuleServerKey}},
 		{"another key", cert, write(encodeKey(t, otherKey(t)), 0o600), []check.Rule{check.RuleServerKey}},
 		{"an encrypted key", cert, write(string(encrypted), 0o600), []check.Rule{check.RuleServerKey}},
-		{"a key that is none", cert, write("x", 0o600), []check.Rule{check.RuleServerKey}},
-		{"a key for all to read", cert, write(encodeKey(t, otherKey(t)), 0o644), []check.Rule{check.RuleServerKey, check.RuleKeyMode}},
+		{"a key file without a key", cert, write("x", 0o600), []check.Rule{check.RuleServerKey}},
+		{"a key that all users can read", cert, write(encodeKey(t, otherKey(t)), 0o644), []check.Rule{check.RuleServerKey, check.RuleKeyMode}},
 		{"certificate and key in one file", key, key, []check.Rule{check.RuleCertPEM}},
 		{"a peer certificate", foreign, "", []check.Rule{check.RuleBasicConstraints, check.RuleExtKeyUsage, check.RuleKeyUsage, check.RuleLifetime, check.RuleSubject}},
 	} {
@@ -314,7 +316,8 @@ func TestServerFiles(t *testing.T) {
 	}
 }
 
-// The root key may lie anywhere: then it is looked at there, and has to be there.
+// If the options name the file of the root key, this file is checked, and has to
+// exist.
 func TestKeyFile(t *testing.T) {
 	w := newWorld(t)
 	f := w.copy(t, ca)
@@ -328,11 +331,11 @@ func TestKeyFile(t *testing.T) {
 	f.must(os.Remove(path))
 	r = f.check(check.Options{KeyFile: path})
 	if len(r.Findings) != 1 || !strings.HasPrefix(r.Findings[0].String(), "problem: "+path+": can not be read") {
-		t.Errorf("without the file named: findings:%s", list(r))
+		t.Errorf("with a missing key file: findings:%s", list(r))
 	}
 }
 
-// No report quotes a key, whatever is wrong with it.
+// No report quotes a private key, wherever the key is.
 func TestNoSecretsInReports(t *testing.T) {
 	w := newWorld(t)
 	f := w.copy(t, ca)
@@ -351,11 +354,12 @@ func TestNoSecretsInReports(t *testing.T) {
 		}
 	}
 	if !slices.Contains(rules(r, check.Problem), check.RuleKeyEncrypted) {
-		t.Errorf("the key was not found:%s", list(r))
+		t.Errorf("the report has no finding about the key:%s", list(r))
 	}
 }
 
-// Programs read reports: names do not change, and lists are never null.
+// The JSON form of reports, which programs parse, keeps its names, and its lists are
+// never null.
 func TestJSON(t *testing.T) {
 	f := newWorld(t).copy(t, ca)
 	f.remove("private")

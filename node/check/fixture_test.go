@@ -30,8 +30,8 @@ import (
 
 var ctx = context.Background()
 
-// world is three nodes that are peers, as peerlink makes them, with
-// nothing wrong. Tests work on copies of their directories.
+// world has the directories of three nodes that peerlink has made and that are
+// peers. A check of them finds nothing. Tests work on copies of these directories.
 type world struct {
 	dirs map[nodetype.Type]string
 	ids  map[nodetype.Type]string
@@ -60,7 +60,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// newWorld makes the world when it is first needed. Nobody changes it later.
+// newWorld returns the world, which is made at the first call and not changed later.
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	worldOnce.Do(func() { theWorld = makeWorld(t) })
@@ -72,8 +72,8 @@ func newWorld(t *testing.T) *world {
 
 func makeWorld(t *testing.T) *world {
 	w := &world{make(map[nodetype.Type]string), make(map[nodetype.Type]string), make(map[string]crypto.Signer)}
-	// Opening a key takes a while by design, and is not what is tested: one file
-	// stands for all three.
+	// Making and opening key files is slow by design, and not tested here: one file
+	// is used for all three nodes.
 	keyFile, err := pki.EncodeEncryptedKey(otherKey(t), []byte("correct horse"))
 	if err != nil {
 		t.Fatal(err)
@@ -155,7 +155,7 @@ func (f *fixture) replace(file, old, new string) {
 	f.Helper()
 	content := f.read(file)
 	if !strings.Contains(content, old) {
-		f.Fatalf("%s does not hold %q", file, old)
+		f.Fatalf("%s does not contain %q", file, old)
 	}
 	f.write(file, strings.Replace(content, old, new, 1))
 }
@@ -176,7 +176,7 @@ func (f *fixture) cert(file string) *x509.Certificate {
 	return cert
 }
 
-// serverCopy is the file of the server certificate in certs/.
+// serverCopy returns the path of the server certificate in certs/.
 func (f *fixture) serverCopy() string {
 	f.Helper()
 	for _, file := range f.glob("certs/*.pem") {
@@ -233,7 +233,7 @@ func (f *fixture) files() (files []string) {
 	return files
 }
 
-// snapshot is a fingerprint of all names, modes, times and contents.
+// snapshot returns a hash of all names, modes, times and contents.
 func (f *fixture) snapshot() string {
 	f.Helper()
 	h := sha256.New()
@@ -256,7 +256,7 @@ func (f *fixture) snapshot() string {
 	return string(h.Sum(nil))
 }
 
-// recipe is what a certificate is made of.
+// recipe holds the parts of which a certificate is made.
 type recipe struct {
 	*x509.Certificate
 	pub    crypto.PublicKey
@@ -265,9 +265,9 @@ type recipe struct {
 	tbs    func([]byte) []byte
 }
 
-// reissue changes a certificate, signs it again, and puts it in the place of
-// the old one wherever that is, in certs/ and db/index too, so that nothing but
-// the certificate is wrong.
+// reissue changes a certificate and signs it again. The new certificate replaces the
+// old one everywhere, also in certs/ and db/index, so that only the certificate
+// itself is wrong.
 func (f *fixture) reissue(file string, change func(r *recipe)) {
 	f.Helper()
 	old := f.cert(file)
@@ -277,7 +277,7 @@ func (f *fixture) reissue(file string, change func(r *recipe)) {
 	f.must(err)
 	r := &recipe{Certificate: &template, pub: old.PublicKey, signer: f.keys[issuer.ID], issuer: old.RawIssuer}
 	template.SignatureAlgorithm = 0
-	// Only what is in ExtraExtensions is to be written.
+	// The new certificate gets only the extensions in ExtraExtensions.
 	template.IsCA, template.BasicConstraintsValid, template.SubjectKeyId, template.AuthorityKeyId = false, false, nil, nil
 	template.KeyUsage, template.ExtKeyUsage, template.UnknownExtKeyUsage = 0, nil, nil
 	change(r)
@@ -292,7 +292,7 @@ func (f *fixture) reissue(file string, change func(r *recipe)) {
 	f.exchange(old, cert)
 }
 
-// resign changes the signed part of a certificate as bytes.
+// resign changes the signed part of a certificate, as bytes, and signs it again.
 func (f *fixture) resign(der []byte, change func([]byte) []byte, signer crypto.Signer) []byte {
 	f.Helper()
 	var c struct {
@@ -375,10 +375,10 @@ func tlv(tag byte, parts ...[]byte) []byte {
 
 func sequence(parts ...[]byte) []byte { return tlv(0x30, parts...) }
 
-// directoryName is a GeneralName.
+// directoryName encodes a name as a GeneralName.
 func directoryName(name []byte) []byte { return tlv(0xa4, name) }
 
-// drop removes an extension, set adds one or changes its value, flip changes
+// drop removes an extension, set adds one or changes its value, and flip changes
 // whether it is critical.
 func drop(oid asn1.ObjectIdentifier) func(*recipe) {
 	return func(r *recipe) {
@@ -412,7 +412,7 @@ func comment(text string) func(*recipe) {
 	return set(netscapeComment, append([]byte{0x16, byte(len(text))}, text...))
 }
 
-// otherKey is the key of nobody here.
+// otherKey returns a new key, which no node has.
 func otherKey(t testing.TB) crypto.Signer {
 	t.Helper()
 	key, err := pki.GenerateKey(pki.P256)
@@ -431,7 +431,8 @@ func encodeKey(t testing.TB, key crypto.Signer) string {
 	return string(data)
 }
 
-// rules lists the rules that were broken, sorted, each once.
+// rules returns the rules of all findings with the severity least or a higher one,
+// sorted, each once.
 func rules(r *check.Report, least check.Severity) []check.Rule {
 	set := make(map[check.Rule]bool)
 	for _, f := range r.Findings {

@@ -14,8 +14,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// A directory made with OpenSSL, step by step as the reference scripts do it,
-// has nothing wrong with it.
+// A check of a directory that was made with OpenSSL, in the same steps as by the
+// reference's scripts, finds nothing.
 func TestMadeByOpenSSL(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("skipped: no openssl, which makes the directory that is to be checked")
@@ -90,7 +90,7 @@ func TestMadeByOpenSSL(t *testing.T) {
 	f.write(peer+"sub-ca.crt", string(pki.EncodeCertificatePEM(received)))
 	f.write(peer+"ACTIVE", "")
 
-	// A server certificate. Its key does not stay here.
+	// A server certificate, whose key is not kept in the directory.
 	openssl("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "server.key", "-config", "root-ca.conf", "-out", "server.csr", "-reqexts", "server_official_ext")
 	sign("-in", "server.csr", "-out", "server.crt", "-days", "365", "-extensions", "server_ext")
 	f.remove("server.csr")

@@ -22,13 +22,13 @@ import (
 	"peerlink/node/pki"
 )
 
-// breakage is one thing done to a healthy directory, and what is found then.
+// breakage is a change of a healthy directory, with the expected findings.
 type breakage struct {
 	name  string
 	kind  nodetype.Type
 	do    func(f *fixture)
 	worst check.Severity // of all findings
-	rules []check.Rule   // exactly these
+	rules []check.Rule   // of all findings
 }
 
 type breakages []breakage
@@ -45,8 +45,8 @@ func (b *breakages) note(name string, kind nodetype.Type, do func(f *fixture), r
 	*b = append(*b, breakage{name, kind, do, check.Note, rules})
 }
 
-// Every rule finds what breaks it, and the other rules keep quiet: a report
-// that cries wolf is not read. No rule goes without a case.
+// Each change of a healthy directory leads to exactly the expected findings: a
+// report with false alarms is not read. Every rule has a case.
 func TestRules(t *testing.T) {
 	w := newWorld(t)
 	var all breakages
@@ -58,7 +58,7 @@ func TestRules(t *testing.T) {
 	all.subnets(w)
 	all.peers(w)
 	all.secrets(w)
-	// This one is about files that are named in the options: see TestServerFiles.
+	// This rule is about files that are named in the options: see TestServerFiles.
 	covered := map[check.Rule]bool{check.RuleServerKey: true}
 	for _, b := range all {
 		for _, rule := range b.rules {
@@ -114,7 +114,7 @@ func allRules(t *testing.T) (all []check.Rule) {
 
 func (b *breakages) identity(w *world) {
 	b.problem("no db/nodetype", ca, func(f *fixture) { f.remove("db/nodetype") }, check.RuleNodeType)
-	b.problem("db/nodetype of nobody", ca, func(f *fixture) { f.write("db/nodetype", "Shops\n") }, check.RuleNodeType)
+	b.problem("db/nodetype of an unknown type", ca, func(f *fixture) { f.write("db/nodetype", "Shops\n") }, check.RuleNodeType)
 	b.problem("db/nodetype of another type", ca, func(f *fixture) { f.write("db/nodetype", "Debtors Agents\n") }, check.RuleNodeType)
 	b.problem("no db/nodeid", aa, func(f *fixture) { f.remove("db/nodeid") }, check.RuleNodeID)
 	b.problem("db/nodeid of another node", aa, func(f *fixture) { f.write("db/nodeid", "00000000\n") }, check.RuleNodeID)
@@ -130,21 +130,21 @@ func (b *breakages) identity(w *world) {
 		f.must(err)
 		f.write("db/root-ca.csr", string(pki.EncodeCSRPEM(der)))
 	}, check.RuleCSR)
-	b.problem("request that is none", ca, func(f *fixture) { f.write("db/root-ca.csr", "hello") }, check.RuleCSR)
+	b.problem("request file without a request", ca, func(f *fixture) { f.write("db/root-ca.csr", "hello") }, check.RuleCSR)
 	b.warning("root-ca.conf of another node", ca, func(f *fixture) { f.replace("root-ca.conf", w.ids[ca], w.ids[da]) }, check.RuleConf)
 	b.problem("no stomp.toml", ca, func(f *fixture) { f.remove("nodeinfo/stomp.toml") }, check.RuleStompTOML)
 	b.problem("stomp.toml without servers", ca, func(f *fixture) { f.replace("nodeinfo/stomp.toml", "servers", "waiters") }, check.RuleStompTOML)
 	b.warning("info-bundle from the future", ca, func(f *fixture) { f.write("nodeinfo/updated-at.txt", "2999-01-01\n") }, check.RuleUpdatedAt)
-	b.note("info-bundle from some day", ca, func(f *fixture) { f.write("nodeinfo/updated-at.txt", "yesterday\n") }, check.RuleUpdatedAt)
+	b.note("info-bundle with an invalid date", ca, func(f *fixture) { f.write("nodeinfo/updated-at.txt", "yesterday\n") }, check.RuleUpdatedAt)
 	b.problem("no db/serial", ca, func(f *fixture) { f.remove("db/serial") }, check.RuleIncomplete)
 	b.warning("no db/index", ca, func(f *fixture) { f.remove("db/index") }, check.RuleIncomplete)
 	b.warning("no root-ca.conf, and db/crlnumber empty", ca, func(f *fixture) { f.remove("root-ca.conf"); f.write("db/crlnumber", "") }, check.RuleIncomplete)
 	b.note("a temporary file", aa, func(f *fixture) { f.write("db/.index.tmp-123", "x") }, check.RuleLeftover)
 	b.note("a temporary key", aa, func(f *fixture) { f.write("private/.root-ca.key.tmp-123", "x") }, check.RuleLeftover)
-	b.note("half a peer", aa, func(f *fixture) { f.write("peers/.new-123/nodetype.txt", "x") }, check.RuleLeftover)
+	b.note("an incomplete peer", aa, func(f *fixture) { f.write("peers/.new-123/nodetype.txt", "x") }, check.RuleLeftover)
 }
 
-// printable is the node's name as another program might encode it.
+// printable returns the node's name as another program might encode it.
 func (w *world) printable(kind nodetype.Type) []byte {
 	return []byte(strings.ReplaceAll(string(w.subject(kind)), "\x0c", "\x13"))
 }
@@ -152,7 +152,7 @@ func (w *world) printable(kind nodetype.Type) []byte {
 func (w *world) subject(kind nodetype.Type) []byte {
 	der, err := w.identity(kind).Subject()
 	if err != nil {
-		panic(err) // the world's own name
+		panic(err) // the name of one of the world's nodes
 	}
 	return der
 }
@@ -163,7 +163,7 @@ func (w *world) identity(kind nodetype.Type) pki.Identity {
 
 const day = 24 * time.Hour
 
-func validForYearsUntil(in time.Duration) func(*recipe) {
+func expiresIn(in time.Duration) func(*recipe) {
 	return func(r *recipe) { r.NotAfter = time.Now().Add(in) }
 }
 
@@ -171,8 +171,8 @@ func (b *breakages) roots(w *world) {
 	root := func(change func(*recipe)) func(*fixture) {
 		return func(f *fixture) { f.reissue("root-ca.crt", change) }
 	}
-	// renamed is a root certificate with another subject. What was issued in
-	// the old name is put out of the way.
+	// renamed gives the root certificate another subject, and removes the
+	// certificates and requests that have the old one.
 	renamed := func(subject []byte, and func(*fixture)) func(*fixture) {
 		return func(f *fixture) {
 			f.reissue("root-ca.crt", func(r *recipe) { r.RawSubject, r.issuer = subject, subject })
@@ -196,10 +196,10 @@ func (b *breakages) roots(w *world) {
 	}), check.RuleVersion, check.RuleBasicConstraints, check.RuleKeyUsage, check.RuleSubjectKeyID)
 	b.problem("root: serial number 0", aa, root(func(r *recipe) { r.SerialNumber = new(big.Int) }), check.RuleSerial)
 	b.problem("root: not signed by itself", aa, root(func(r *recipe) { r.signer = w.keys[w.ids[ca]] }), check.RuleSignature, check.RuleCopy)
-	b.problem("root: issued by somebody else", aa, root(func(r *recipe) { r.issuer = w.printable(aa) }), check.RuleIssuer)
+	b.problem("root: issued by another node", aa, root(func(r *recipe) { r.issuer = w.printable(aa) }), check.RuleIssuer)
 	b.problem("root: not begun", aa, root(func(r *recipe) { r.NotBefore = time.Now().Add(day) }), check.RuleDates)
-	b.problem("root: ended", aa, root(validForYearsUntil(-day)), check.RuleDates)
-	b.warning("root: about to end", aa, root(validForYearsUntil(59*day)), check.RuleExpiry)
+	b.problem("root: ended", aa, root(expiresIn(-day)), check.RuleDates)
+	b.warning("root: about to end", aa, root(expiresIn(59*day)), check.RuleExpiry)
 	b.warning("root: ends in 400 years", aa, root(func(r *recipe) { r.NotAfter = time.Now().AddDate(400, 0, 0) }), check.RuleLifetime)
 	b.problem("root: not an authority", aa, root(set(basicConstraints, notCA)), check.RuleBasicConstraints)
 	b.problem("root: no basicConstraints", aa, root(drop(basicConstraints)), check.RuleBasicConstraints)
@@ -211,7 +211,7 @@ func (b *breakages) roots(w *world) {
 	b.problem("root: for clients only", aa, root(set(extKeyUsage, sequence(clientAuth))), check.RuleExtKeyUsage)
 	b.problem("root: no subjectKeyIdentifier", aa, root(drop(subjectKeyID)), check.RuleSubjectKeyID)
 	b.problem("root: subjectKeyIdentifier by another method", aa, root(set(subjectKeyID, []byte{0x04, 4, 1, 2, 3, 4})), check.RuleSubjectKeyID)
-	b.problem("root: authorityKeyIdentifier of somebody else", aa, root(set(authorityKeyID, sequence([]byte{0x80, 4, 1, 2, 3, 4}))), check.RuleAuthorityKeyID)
+	b.problem("root: authorityKeyIdentifier of another key", aa, root(set(authorityKeyID, sequence([]byte{0x80, 4, 1, 2, 3, 4}))), check.RuleAuthorityKeyID)
 	b.problem("root: unknown critical extension", aa, root(func(r *recipe) { set(unknown, []byte{5, 0})(r); flip(unknown)(r) }), check.RuleRefused)
 	b.problem("root: node ID not derived", da, renamed(otherID, func(f *fixture) {
 		f.write("db/nodeid", w.ids[ca]+"\n")
@@ -233,10 +233,10 @@ func (b *breakages) servers(w *world) {
 			set(subjectKeyID, append([]byte{0x04, 20}, root.SubjectKeyId...))(r)
 		})
 	}, check.RulePublicKey)
-	b.problem("server: signed by somebody else", ca, server(func(r *recipe) { r.signer = w.keys[w.ids[aa]] }), check.RuleCopy)
-	b.problem("server: ended", ca, server(validForYearsUntil(-day)), check.RuleDates)
-	b.warning("server: ends tomorrow", ca, server(validForYearsUntil(36*time.Hour)), check.RuleExpiry)
-	b.warning("server: ends in 30 years", ca, server(validForYearsUntil(30*365*day)), check.RuleLifetime)
+	b.problem("server: signed by another node", ca, server(func(r *recipe) { r.signer = w.keys[w.ids[aa]] }), check.RuleCopy)
+	b.problem("server: ended", ca, server(expiresIn(-day)), check.RuleDates)
+	b.warning("server: ends tomorrow", ca, server(expiresIn(36*time.Hour)), check.RuleExpiry)
+	b.warning("server: ends in 30 years", ca, server(expiresIn(30*365*day)), check.RuleLifetime)
 	b.problem("server: an authority", ca, server(set(basicConstraints, caNoPathLen)), check.RuleBasicConstraints)
 	b.problem("server: no basicConstraints", ca, server(drop(basicConstraints)), check.RuleBasicConstraints)
 	b.problem("server: keyUsage without keyEncipherment", ca, server(set(keyUsage, signOnly)), check.RuleKeyUsage)
@@ -250,7 +250,8 @@ func (b *breakages) servers(w *world) {
 }
 
 func (b *breakages) peerCertificates(w *world) {
-	// What the accounting authority has issued to the creditors agent.
+	// The peer certificate that the accounting authority has issued to the creditors
+	// agent.
 	issued := "peers/" + w.ids[ca] + "/peercert.crt"
 	peer := func(change func(*recipe)) func(*fixture) {
 		return func(f *fixture) { f.reissue(issued, change) }
@@ -266,8 +267,8 @@ func (b *breakages) peerCertificates(w *world) {
 	b.problem("peer: another key", aa, peer(func(r *recipe) { r.pub = w.keys[w.ids[da]].Public() }), check.RulePublicKey, check.RuleSubjectKeyID)
 	b.problem("peer: signed by the peer", aa, peer(func(r *recipe) { r.signer = w.keys[w.ids[ca]] }), check.RuleSignature, check.RuleCopy)
 	b.problem("peer: another issuer", aa, peer(func(r *recipe) { r.issuer = w.printable(aa) }), check.RuleIssuer)
-	b.problem("peer: ended", aa, peer(validForYearsUntil(-day)), check.RuleDates)
-	b.warning("peer: ends in a week", aa, peer(validForYearsUntil(7*day)), check.RuleExpiry)
+	b.problem("peer: ended", aa, peer(expiresIn(-day)), check.RuleDates)
+	b.warning("peer: ends in a week", aa, peer(expiresIn(7*day)), check.RuleExpiry)
 	b.warning("peer: ends in 499 years", aa, peer(func(r *recipe) { r.NotAfter = time.Now().UTC().AddDate(499, 0, 0) }), check.RuleLifetime)
 	b.problem("peer: not an authority", aa, peer(set(basicConstraints, notCA)), check.RuleBasicConstraints)
 	b.problem("peer: basicConstraints not critical", aa, peer(flip(basicConstraints)), check.RuleBasicConstraints)
@@ -275,13 +276,13 @@ func (b *breakages) peerCertificates(w *world) {
 	b.problem("peer: keyUsage without keyCertSign", aa, peer(set(keyUsage, crlSign)), check.RuleKeyUsage)
 	b.problem("peer: for servers only", aa, peer(set(extKeyUsage, sequence(serverAuth))), check.RuleExtKeyUsage)
 	b.problem("peer: no subjectKeyIdentifier", aa, peer(drop(subjectKeyID)), check.RuleSubjectKeyID)
-	b.problem("peer: authorityKeyIdentifier of somebody else", aa, peer(set(authorityKeyID, sequence([]byte{0x80, 4, 1, 2, 3, 4}))), check.RuleAuthorityKeyID)
+	b.problem("peer: authorityKeyIdentifier of another key", aa, peer(set(authorityKeyID, sequence([]byte{0x80, 4, 1, 2, 3, 4}))), check.RuleAuthorityKeyID)
 	b.problem("peer: no nameConstraints", aa, peer(drop(nameConstraints)), check.RuleNameConstraints)
 	b.problem("peer: nameConstraints not critical", aa, peer(flip(nameConstraints)), check.RuleNameConstraints)
-	b.problem("peer: somebody else is permitted", aa, peer(set(nameConstraints, permitted(directoryName(w.subject(da))))), check.RuleNameConstraints)
-	b.problem("peer: somebody else is permitted too", aa, peer(set(nameConstraints, permitted(directoryName(w.subject(ca)), directoryName(w.subject(da))))), check.RuleNameConstraints)
-	b.problem("peer: everybody is permitted", aa, peer(set(nameConstraints, permitted(directoryName(sequence())))), check.RuleNameConstraints)
-	b.problem("peer: everybody's names are permitted, but no other host", aa, peer(set(nameConstraints, permitted(tlv(0x82, []byte("a"))))), check.RuleNameConstraints)
+	b.problem("peer: another name is permitted", aa, peer(set(nameConstraints, permitted(directoryName(w.subject(da))))), check.RuleNameConstraints)
+	b.problem("peer: another name is permitted as well", aa, peer(set(nameConstraints, permitted(directoryName(w.subject(ca)), directoryName(w.subject(da))))), check.RuleNameConstraints)
+	b.problem("peer: every name is permitted", aa, peer(set(nameConstraints, permitted(directoryName(sequence())))), check.RuleNameConstraints)
+	b.problem("peer: every directoryName is permitted, but only one host", aa, peer(set(nameConstraints, permitted(tlv(0x82, []byte("a"))))), check.RuleNameConstraints)
 	b.problem("peer: no comment", aa, peer(drop(netscapeComment)), check.RuleComment)
 	b.problem("peer: comment critical", aa, peer(flip(netscapeComment)), check.RuleComment)
 	b.problem("peer: comment without subnet", aa, peer(comment("hello")), check.RuleComment)
@@ -294,8 +295,8 @@ func (b *breakages) peerCertificates(w *world) {
 
 func (b *breakages) records(w *world) {
 	line := func(f *fixture, n int) string { return strings.SplitAfter(f.read("db/index"), "\n")[n] }
-	b.problem("index: rubbish", aa, func(f *fixture) { f.write("db/index", f.read("db/index")+"rubbish\n") }, check.RuleIndexLine)
-	b.problem("index: much rubbish", aa, func(f *fixture) { f.write("db/index", f.read("db/index")+strings.Repeat("x\ty\n", 1000)) }, check.RuleIndexLine)
+	b.problem("index: an invalid line", aa, func(f *fixture) { f.write("db/index", f.read("db/index")+"rubbish\n") }, check.RuleIndexLine)
+	b.problem("index: 1,000 invalid lines", aa, func(f *fixture) { f.write("db/index", f.read("db/index")+strings.Repeat("x\ty\n", 1000)) }, check.RuleIndexLine)
 	b.problem("index: unknown status", aa, func(f *fixture) { f.write("db/index", "X"+f.read("db/index")[1:]) }, check.RuleIndexLine, check.RuleIndexUnlisted)
 	b.problem("index: revoked without a date", aa, func(f *fixture) { f.write("db/index", "R"+f.read("db/index")[1:]) }, check.RuleIndexLine, check.RuleIndexUnlisted)
 	b.problem("index: serial number in lower case", aa, func(f *fixture) {
@@ -306,7 +307,7 @@ func (b *breakages) records(w *world) {
 		expiry := strings.Split(line(f, 0), "\t")[1]
 		f.replace("db/index", expiry, "20990101000000Z")
 	}, check.RuleIndexEntry)
-	b.problem("index: expiry is no time", aa, func(f *fixture) {
+	b.problem("index: invalid expiry", aa, func(f *fixture) {
 		expiry := strings.Split(line(f, 0), "\t")[1]
 		f.replace("db/index", expiry, "tomorrow")
 	}, check.RuleIndexLine, check.RuleIndexUnlisted)
@@ -314,7 +315,7 @@ func (b *breakages) records(w *world) {
 	b.warning("index: a line is missing", aa, func(f *fixture) { f.replace("db/index", line(f, 1), "") }, check.RuleIndexUnlisted)
 	b.problem("index: a line twice", aa, func(f *fixture) { f.write("db/index", f.read("db/index")+line(f, 1)) }, check.RuleSerialDuplicate)
 	b.warning("index.attr: unique subjects", aa, func(f *fixture) { f.write("db/index.attr", "unique_subject = yes\n") }, check.RuleIndexAttr)
-	b.problem("one serial number for two", aa, func(f *fixture) {
+	b.problem("one serial number for two certificates", aa, func(f *fixture) {
 		serial := f.cert("peers/" + w.ids[da] + "/peercert.crt").SerialNumber
 		f.reissue("peers/"+w.ids[ca]+"/peercert.crt", func(r *recipe) { r.SerialNumber = serial })
 	}, check.RuleSerialDuplicate, check.RuleIndexEntry)
@@ -335,10 +336,10 @@ func (b *breakages) records(w *world) {
 		f.write("certs/"+strings.ToUpper(evenHex(cert.SerialNumber))+".pem", string(pki.EncodeCertificatePEM(cert)))
 	}, check.RuleCopy)
 	b.note("copy lost", aa, func(f *fixture) { f.remove(f.serverCopy()) }, check.RuleCopyMissing)
-	b.note("copy for a peer that is none", aa, func(f *fixture) {
+	b.note("copy for a removed peer", aa, func(f *fixture) {
 		f.remove("peers/" + w.ids[ca])
 	}, check.RuleCopyUnused)
-	b.warning("copy for a peer that is none, not reserved", aa, func(f *fixture) {
+	b.warning("copy for a removed peer, without a reservation", aa, func(f *fixture) {
 		f.remove("peers/" + w.ids[ca])
 		f.remove("db/subnets/creditors/000001")
 	}, check.RuleCopyUnused, check.RuleSubnetUnreserved)
@@ -366,9 +367,9 @@ func (b *breakages) subnets(w *world) {
 	b.problem("subnet.txt of another authority", aa, func(f *fixture) { f.write(subnetOf(da), "0000000000\n") }, check.RuleSubnetFile)
 	b.warning("no reservation", aa, func(f *fixture) { f.remove(debtors + w.ids[aa] + "00") }, check.RuleSubnetUnreserved)
 	b.problem("reservation for another peer", aa, func(f *fixture) { f.write(creditors+"000001", w.ids[da]+"\n") }, check.RuleSubnetUnreserved)
-	b.warning("reservation of a debtors subnet for nobody", aa, func(f *fixture) { f.write(debtors+w.ids[aa]+"07", strings.Repeat("0", 32)+"\n") }, check.RuleSubnetUnused)
-	b.note("reservation of a creditors subnet for nobody", aa, func(f *fixture) { f.write(creditors+"000007", strings.Repeat("0", 32)+"\n") }, check.RuleSubnetUnused)
-	b.note("reservation of a long debtors subnet for nobody", aa, func(f *fixture) { f.write(debtors+w.ids[aa]+"0711", strings.Repeat("0", 32)+"\n") }, check.RuleSubnetUnused)
+	b.warning("reservation of a debtors subnet for an unknown node", aa, func(f *fixture) { f.write(debtors+w.ids[aa]+"07", strings.Repeat("0", 32)+"\n") }, check.RuleSubnetUnused)
+	b.note("reservation of a creditors subnet for an unknown node", aa, func(f *fixture) { f.write(creditors+"000007", strings.Repeat("0", 32)+"\n") }, check.RuleSubnetUnused)
+	b.note("reservation of a long debtors subnet for an unknown node", aa, func(f *fixture) { f.write(debtors+w.ids[aa]+"0711", strings.Repeat("0", 32)+"\n") }, check.RuleSubnetUnused)
 	b.warning("reservation of a subnet of another authority", aa, func(f *fixture) { f.write(debtors+"0000000000", w.ids[da]+"\n") }, check.RuleSubnetReservation)
 	b.problem("a subnet within another", aa, func(f *fixture) {
 		// A second debtors agent, which is the first one under another name.
@@ -384,9 +385,9 @@ func (b *breakages) subnets(w *world) {
 
 func (b *breakages) peers(w *world) {
 	peer := "peers/" + w.ids[aa] + "/"
-	b.note("folder of no node", ca, func(f *fixture) { f.write("peers/1234ABCD/x", "") }, check.RulePeerName)
+	b.note("folder whose name is not a node ID", ca, func(f *fixture) { f.write("peers/1234ABCD/x", "") }, check.RulePeerName)
 	b.problem("no nodetype.txt", ca, func(f *fixture) { f.remove(peer + "nodetype.txt") }, check.RulePeerType)
-	b.problem("nodetype.txt of nobody", ca, func(f *fixture) { f.write(peer+"nodetype.txt", "Shops") }, check.RulePeerType)
+	b.problem("nodetype.txt of an unknown type", ca, func(f *fixture) { f.write(peer+"nodetype.txt", "Shops") }, check.RulePeerType)
 	b.problem("nodetype.txt of a type that can not be a peer", ca, func(f *fixture) { f.write(peer+"nodetype.txt", "Debtors Agents\n") }, check.RulePeerType, check.RulePeerIdentity)
 	b.problem("pinned certificate of another node", ca, func(f *fixture) { f.rename("peers/"+w.ids[aa], "peers/00000000") }, check.RulePeerIdentity)
 	b.problem("pinned certificate lost", ca, func(f *fixture) { f.remove(peer + "root-ca.crt") }, check.RuleCertMissing)
@@ -409,7 +410,7 @@ func (b *breakages) peers(w *world) {
 	b.warning("manifest not published", ca, func(f *fixture) {
 		f.write("nodeinfo/stomp.toml", "servers = [\"new.example.com:1234\"]\nhost = \"/\"\ndestination = \"/exchange/creditors_in\"\n")
 	}, check.RulePublished)
-	b.warning("somebody else's bundle published", ca, func(f *fixture) {
+	b.warning("another node's bundle published", ca, func(f *fixture) {
 		data, err := os.ReadFile(filepath.Join(w.dirs[aa], "db", "info-bundle.zip"))
 		f.must(err)
 		f.write("db/info-bundle.zip", string(data))
@@ -461,7 +462,7 @@ func (b *breakages) secrets(w *world) {
 	b.note("a drill without a date", ca, drill("yesterday"), check.RuleDrill)
 	b.problem("root key not encrypted", ca, func(f *fixture) { secret(f, "private/root-ca.key", rootKey(f)) }, check.RuleKeyEncrypted)
 	b.problem("root key of another node, not encrypted", ca, func(f *fixture) { secret(f, "private/root-ca.key", encodeKey(f, otherKey(f))) }, check.RuleKeyEncrypted, check.RuleRootKey)
-	b.problem("root key is none", ca, func(f *fixture) { secret(f, "private/root-ca.key", "x") }, check.RuleRootKey)
+	b.problem("root key file without a key", ca, func(f *fixture) { secret(f, "private/root-ca.key", "x") }, check.RuleRootKey)
 	b.problem("root key far too large", ca, func(f *fixture) { secret(f, "private/root-ca.key", strings.Repeat("x", 100_000)) }, check.RuleUnreadable)
 	b.problem("a plain copy of the root key", ca, func(f *fixture) { secret(f, "private/backup.key", rootKey(f)) }, check.RuleKeyEncrypted)
 	b.problem("a plain copy of the root key in DER", ca, func(f *fixture) {

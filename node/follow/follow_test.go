@@ -24,8 +24,8 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// site is a node with a web server on loopback that serves its info-bundle, and
-// other things.
+// site is a node with a web server on loopback that serves the node's info-bundle
+// and other responses.
 type site struct {
 	*httptest.Server
 	mux  *http.ServeMux
@@ -67,7 +67,7 @@ func (s *site) redirect(path, to string) {
 	})
 }
 
-// endless sends one piece again and again, until the client is gone.
+// endless sends one piece repeatedly, until the client closes the connection.
 func endless(w io.Writer, piece []byte) {
 	for {
 		if _, err := w.Write(piece); err != nil {
@@ -121,7 +121,7 @@ func TestFetch(t *testing.T) {
 	})
 	s.handle("/bomb", func(w http.ResponseWriter, r *http.Request) {
 		if got := r.Header.Get("Accept-Encoding"); got != "" {
-			t.Errorf("asks for the encoding %q", got)
+			t.Errorf("got the request header Accept-Encoding: %q, want none", got)
 		}
 		w.Header().Set("Content-Encoding", "gzip")
 		z := gzip.NewWriter(w)
@@ -139,7 +139,7 @@ func TestFetch(t *testing.T) {
 		want       error  // nil for success, or any error with the text
 		text       string // part of the error
 	}{
-		{"as it should be", s.URL + "/bundle", 0, nil, ""},
+		{"valid bundle", s.URL + "/bundle", 0, nil, ""},
 		{"by name", "http://localhost:" + port + "/bundle", 0, nil, ""},
 		{"redirect on the same server", s.URL + "/moved", 0, nil, ""},
 		{"redirect to https", s.URL + "/up", 0, nil, ""},
@@ -159,15 +159,15 @@ func TestFetch(t *testing.T) {
 		{"unchanged without having been asked", s.URL + "/unchanged", 0, errStatus, "304"},
 		{"a part", s.URL + "/part", 0, errStatus, "206"},
 		{"endless", s.URL + "/endless", 0, errTooLarge, ""},
-		{"too large, and says so", s.URL + "/announced", 0, errTooLarge, strconv.Itoa(infobundle.MaxSize + 1)},
+		{"too large by its Content-Length", s.URL + "/announced", 0, errTooLarge, strconv.Itoa(infobundle.MaxSize + 1)},
 		{"endless headers", s.URL + "/headers", 0, nil, "header"},
 		{"silent", s.URL + "/silent", quick, nil, "not complete within 200ms"},
 		{"slow", s.URL + "/slow", quick, nil, "not complete within 200ms"},
 		{"gzip bomb", s.URL + "/bomb", 0, infobundle.ErrInvalid, ""},
 		{"cut off", s.URL + "/rude", 0, nil, "EOF"},
-		{"nobody there", "http://127.0.0.1:1/", 0, nil, "refused"},
+		{"no server", "http://127.0.0.1:1/", 0, nil, "refused"},
 		{"another scheme", "file:///etc/passwd", 0, nil, "unsupported protocol"},
-		{"no URL", "http://[", 0, nil, "missing ']'"},
+		{"invalid URL", "http://[", 0, nil, "missing ']'"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := Fetcher{AllowLocal: true, maxTime: tt.maxTime, roots: roots}
@@ -182,22 +182,22 @@ func TestFetch(t *testing.T) {
 				t.Errorf("error is %v, want %v with %q", err, tt.want, tt.text)
 			}
 			if err != nil && (len(err.Error()) > 1000 || strings.Contains(err.Error(), "secret")) {
-				t.Errorf("too much in the error: %v", err)
+				t.Errorf("the error is too long or contains the password: %v", err)
 			}
 		})
 	}
 }
 
-// A server whose certificate is not in order is not talked to.
+// No bundle is fetched from a server with an untrusted certificate.
 func TestUntrustedServer(t *testing.T) {
 	s := newSite(t, httptest.NewTLSServer)
 	if _, _, err := (&Fetcher{AllowLocal: true}).Fetch(context.Background(), s.URL+"/bundle", s.node.Root(), Tag{}); err == nil {
-		t.Error("fetched")
+		t.Error("Fetch has succeeded with an untrusted server")
 	}
 }
 
-// By default no URL leads to this machine: not by address, not by a name, not by a
-// redirect, not through a proxy. Not a byte is sent.
+// By default, Fetch does not connect to this machine or its network: not by an
+// address, a name or a redirect, and not through a proxy.
 func TestLocal(t *testing.T) {
 	s := newSite(t, httptest.NewServer)
 	s.Config.ConnState = func(net.Conn, http.ConnState) { t.Error("connected") }
@@ -214,7 +214,7 @@ func TestLocal(t *testing.T) {
 	for _, host := range []string{
 		"127.0.0.1", "127.1.2.3", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]",
 		"localhost",   // a name that leads to 127.0.0.1
-		"169.254.1.1", // where clouds keep their secrets
+		"169.254.1.1", // link-local, like the metadata servers of clouds
 		"224.0.0.1", "10.1.2.3", "[fe80::1]",
 	} {
 		if noIPv6 && strings.HasPrefix(host, "[") {
@@ -232,8 +232,8 @@ func TestLocal(t *testing.T) {
 	}
 }
 
-// Addresses that mean this machine, its network or no single host are told from
-// those on the internet, in whatever way they are written.
+// isLocal reports whether an address belongs to this machine, to its network or to
+// no single host, in every form in which it can be written.
 func TestIsLocal(t *testing.T) {
 	for a, want := range map[string]bool{
 		"127.0.0.1": true, "127.255.255.255": true, "0.0.0.0": true, "0.1.2.3": true, "10.0.0.1": true, "172.16.0.1": true,
@@ -253,9 +253,9 @@ func TestIsLocal(t *testing.T) {
 	}
 }
 
-// No URL leads to this machine by an address that others reach it by, whether an
-// interface has it or only a name server knows it, and in whatever way it is
-// written.
+// Fetch does not connect to this machine by an address under which others reach it,
+// whether an interface has the address or only a name server has it, and in every
+// form in which the address can be written.
 func TestOwnAddresses(t *testing.T) {
 	f := &Fetcher{
 		ownHostAddrs: []netip.Addr{netip.MustParseAddr("198.51.100.9"), netip.MustParseAddr("2001:db8::9")},
@@ -291,9 +291,9 @@ func TestOwnAddresses(t *testing.T) {
 	}
 }
 
-// A fetch connects to nothing at an address of this machine's interfaces. (The
-// machine is asked for one; it may have none but special ones, which are refused in
-// any case.)
+// Fetch does not connect to the addresses of this machine's interfaces. (The test
+// uses the real interfaces; they may have only special addresses, which are refused
+// in any case.)
 func TestOwnInterfaces(t *testing.T) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -301,7 +301,7 @@ func TestOwnInterfaces(t *testing.T) {
 	}
 	own, err := new(Fetcher).ownAddresses()
 	if err != nil || len(own) != len(addrs) {
-		t.Errorf("of %v these are known: %v, %v", addrs, own, err)
+		t.Errorf("ownAddresses: got %v, error %v, want the addresses of %v", own, err, addrs)
 	}
 	for _, a := range own {
 		if err := new(Fetcher).control("tcp", netip.AddrPortFrom(a, 80).String(), nil); !errors.Is(err, errLocal) {
@@ -310,8 +310,9 @@ func TestOwnInterfaces(t *testing.T) {
 	}
 }
 
-// A server that has nothing new says so without sending it, by either of the two
-// ways of HTTP, and only if it has been asked.
+// Fetch returns ErrUnchanged if the server responds that the bundle is unchanged
+// since the given tag, which can be an ETag or a modification time. Without a tag,
+// the bundle is sent.
 func TestUnchanged(t *testing.T) {
 	s := newSite(t, httptest.NewServer)
 	modified := time.Now().Add(-time.Hour)
@@ -349,11 +350,11 @@ func TestUnchanged(t *testing.T) {
 		}
 	}
 	if tag, err := fetch("/odd", Tag{}); err != nil || tag != (Tag{}) {
-		t.Errorf("a tag without end: %v, %v", tag, err)
+		t.Errorf("a tag that is too long: got %v, error %v, want no tag", tag, err)
 	}
 }
 
-// Who gives up waiting gets an answer at once.
+// Fetch returns as soon as its context is cancelled.
 func TestCancelled(t *testing.T) {
 	s := newSite(t, httptest.NewServer)
 	arrived := make(chan struct{})
@@ -365,8 +366,8 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-// Any bytes that a server sends, before or after its headers, give a bundle of the
-// pinned node or an error.
+// For any bytes that a server sends, before or after its headers, Fetch returns a
+// bundle of the pinned node or an error.
 func FuzzFetch(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nPK"))
 	f.Add([]byte("HTTP/1.1 302 Found\r\nLocation: http://[::1]:1/\r\n\r\n"))

@@ -12,8 +12,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// Whatever a bundle of the permitted size holds, reading it needs at most 32 MiB, all
-// that is allocated counted together, and half a second.
+// Reading a bundle of the permitted size allocates at most 32 MiB in total, and takes
+// at most half a second, whatever the bundle contains.
 func TestReadCost(t *testing.T) {
 	costtest.NeedsExactFigures(t)
 	a := newAuthor(t, nodetype.AccountingAuthority)
@@ -47,7 +47,7 @@ func TestReadCost(t *testing.T) {
 	for i := range folders {
 		folders[i] = rawEntry{name: strings.Repeat("x/", 95) + fmt.Sprint(i, "/")}
 	}
-	// Headers of 46 bytes for as many entries as the directory has room for.
+	// As many headers, of 46 bytes each, as a bundle can have.
 	central := strings.Repeat(centralSignature+strings.Repeat("\x00", centralSize-4), (MaxSize-200)/centralSize)
 	listed := rawZip{entries: []rawEntry{toml}, inDirectory: central, end: set(8, "\xfe\xff\xfe\xff")}.bytes(t)
 	tables := costtest.Deflate(MaxSize * 9 / 10)
@@ -65,7 +65,7 @@ func TestReadCost(t *testing.T) {
 		"all ends":        bytes.Repeat([]byte(endSignature), MaxSize/4),
 	} {
 		if len(data) > MaxSize && name != "too large" {
-			t.Errorf("%s: has %d bytes", name, len(data))
+			t.Errorf("%s: the bundle has %d bytes, want at most %d", name, len(data), MaxSize)
 		}
 		var err error
 		costtest.Check(t, name, func() { _, err = Read(data, now) })

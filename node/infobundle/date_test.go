@@ -9,8 +9,9 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// Bundles with what is not a date, or with one that no later bundle could
-// follow, are refused; nobody can freeze what is known of a node.
+// Bundles whose date is invalid, or so late that no later bundle could have a later
+// date, are refused: after such a bundle, the information about a node could not be
+// updated.
 func TestDates(t *testing.T) {
 	a := newAuthor(t, nodetype.CreditorsAgent)
 	at := time.Date(2026, 11, 28, 15, 0, 0, 0, time.UTC)
@@ -25,18 +26,18 @@ func TestDates(t *testing.T) {
 		inner := zipOf(t, entry{StompTOML, []byte("x"), 0}, entry{UpdatedAt, []byte(date), 0})
 		err := CheckDate(strings.TrimSpace(date), at)
 		if (err == nil) != ok {
-			t.Errorf("%q: %v", date, err)
+			t.Errorf("CheckDate(%q): got error %v, want ok %v", date, err, ok)
 		}
-		// The certificate's own dates are those of now.
+		// The certificate is valid now, which is not the time at.
 		_, err = Read(a.signed(t, inner), time.Now())
 		if garbage := DateOf([]byte(date)) == ""; garbage && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), UpdatedAt)) {
-			t.Errorf("a bundle with %q: %v", date, err)
+			t.Errorf("a bundle with the date %q: got error %v, want ErrInvalid", date, err)
 		}
 	}
 }
 
-// The dates of a node's bundles grow, as strings, in whatever time zone each was
-// made, and none is more than a day ahead.
+// Later bundles of a node have later dates, compared as strings, in whatever time
+// zones the bundles are made, and no date is more than a day ahead.
 func TestNextDate(t *testing.T) {
 	utc := time.Date(2026, 11, 28, 15, 0, 0, 0, time.UTC)
 	for _, tt := range []struct{ old, want string }{
@@ -48,7 +49,7 @@ func TestNextDate(t *testing.T) {
 		{"2026-11-28T150000.000000", "2026-11-28T150001"},
 		{"2026-11-28T150001", "2026-11-28T150002"},
 		{"2026-11-28T235959", "2026-11-29T000000"},
-		{"2026-11-29", "2026-11-29T000001"}, // a local date, east of here
+		{"2026-11-29", "2026-11-29T000001"}, // a local date in a time zone further east
 		{"2026-11-29T090000.500000", "2026-11-29T090001"},
 		{"2026-11-29T145959", "2026-11-29T150000"},
 		{"2026-11-29T150000", "refused"},
@@ -76,7 +77,8 @@ func TestNextDate(t *testing.T) {
 	}
 }
 
-// A bundle that a shell has rewritten as text gives an error that says so.
+// The error for a bundle that a shell has rewritten as text names the byte order
+// mark.
 func TestBundleWithMark(t *testing.T) {
 	for _, mark := range []string{"\ufeff", "\xff\xfe", "\xfe\xff"} {
 		_, err := Read([]byte(mark+"PK\x03\x04"), now)

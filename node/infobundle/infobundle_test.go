@@ -18,7 +18,7 @@ import (
 
 var now = time.Now()
 
-// author is somebody who can make info-bundles.
+// author is a node that makes info-bundles.
 type author struct {
 	key       crypto.Signer
 	root, csr []byte
@@ -58,7 +58,7 @@ func (a author) bundle(t testing.TB) []byte {
 	return data
 }
 
-// What Create writes, Read gives back.
+// Read returns the content that was passed to Create.
 func TestRoundTrip(t *testing.T) {
 	a := newAuthor(t, nodetype.CreditorsAgent)
 	b, err := Read(a.bundle(t), now)
@@ -80,8 +80,8 @@ type entry struct {
 	mode fs.FileMode
 }
 
-// within returns a pointer to a limit in bytes.
-func within(bytes int) *int { return &bytes }
+// limit returns a pointer to a limit in bytes.
+func limit(bytes int) *int { return &bytes }
 
 func zipOf(t testing.TB, entries ...entry) []byte {
 	t.Helper()
@@ -107,7 +107,7 @@ func zipOf(t testing.TB, entries ...entry) []byte {
 	return buf.Bytes()
 }
 
-// signed makes a bundle around any nodeinfo.zip, which it signs.
+// signed returns a bundle with the given nodeinfo.zip, which it signs.
 func (a author) signed(t testing.TB, inner []byte) []byte {
 	t.Helper()
 	sig, err := pki.SignData(a.key, inner)
@@ -117,7 +117,7 @@ func (a author) signed(t testing.TB, inner []byte) []byte {
 	return zipOf(t, entry{rootCert, a.root, 0}, entry{rootCSR, a.csr, 0}, entry{nodeinfo, inner, 0}, entry{signature, sig, 0})
 }
 
-// Nothing that is not exactly an info-bundle is accepted, signed or not.
+// Read refuses everything that is not exactly an info-bundle, signed or not.
 func TestReadRefuses(t *testing.T) {
 	a, other := newAuthor(t, nodetype.CreditorsAgent), newAuthor(t, nodetype.CreditorsAgent)
 	good := a.bundle(t)
@@ -131,7 +131,7 @@ func TestReadRefuses(t *testing.T) {
 		return zipOf(t, entry{rootCert, root, 0}, entry{rootCSR, csr, 0}, entry{nodeinfo, info, 0}, entry{signature, sig, 0})
 	}
 	if _, err := Read(four(a.root, a.csr, inner, sig), now); err != nil {
-		t.Fatalf("the basis of the cases is not good: %v", err)
+		t.Fatalf("the bundle from which the cases are derived is refused: %v", err)
 	}
 	notSelfSigned := func() []byte {
 		b, err := Read(other.bundle(t), now)
@@ -202,14 +202,14 @@ func TestReadRefuses(t *testing.T) {
 				t.Fatalf("error is %v, want ErrInvalid", err)
 			}
 			if !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("error %q does not say %q", err, tt.want)
+				t.Errorf("error %q does not contain %q", err, tt.want)
 			}
 		})
 	}
 }
 
-// Any bytes give a bundle or ErrInvalid, never a panic, at a bounded cost; and what is accepted
-// keeps the promises that users of a bundle rely on.
+// For any bytes, Read returns a bundle or ErrInvalid, at a bounded cost and without a panic. An
+// accepted bundle has a stomp.toml, and all of its names are valid.
 func FuzzRead(f *testing.F) {
 	a := newAuthor(f, nodetype.AccountingAuthority)
 	f.Add(a.bundle(f))
@@ -235,8 +235,8 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// The nodeinfo archive is read in the same way whoever has signed it, so it is
-// fuzzed without the signature. What is accepted, other readers read alike.
+// The nodeinfo archive is parsed in the same way for every signer, so it is fuzzed
+// without the signature. In an accepted archive, archive/zip finds the same files.
 func FuzzUnzip(f *testing.F) {
 	f.Add(zipOf(f, entry{StompTOML, []byte("x"), 0}, entry{"a/b", []byte("y"), 0}))
 	f.Add(zipOf(f, entry{"../x", nil, 0}))
@@ -244,7 +244,7 @@ func FuzzUnzip(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var files []File
 		var err error
-		costtest.Check(t, "an archive", func() { files, err = unzip("archive", data, 10, within(1<<16)) })
+		costtest.Check(t, "an archive", func() { files, err = unzip("archive", data, 10, limit(1<<16)) })
 		if err != nil {
 			return
 		}

@@ -9,9 +9,9 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// Names of nodeinfo files that are more than names to git, to Windows, to a
-// shell, or that are another file's on some file system, are in no bundle that
-// is read, and in none that is made. The error names the file.
+// A name of a nodeinfo file that has a special meaning for Git, Windows or a shell,
+// or that is the name of another file on some file system, is refused when a bundle
+// is made and when a bundle is read. The error quotes the name.
 func TestNames(t *testing.T) {
 	a := newAuthor(t, nodetype.CreditorsAgent)
 	toml := File{StompTOML, []byte("x")}

@@ -15,8 +15,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// No private key goes into an info-bundle, in whatever form and under whatever name,
-// and no file whose name says that it holds a secret. Certificates and public keys do.
+// CheckPublic refuses private keys, in whatever form and under whatever name, and
+// files whose names suggest a secret. It accepts certificates and public keys.
 func TestCheckPublic(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/klauspost/compress/flate"
 )
 
-// rawEntry is an entry of a zip file with everything that can be said about it, in the
-// central directory; local changes its local header.
+// rawEntry is an entry of a zip file. local changes its local header, central its
+// header in the central directory, and described its data descriptor.
 type rawEntry struct {
 	name, content string
 	deflate       bool
@@ -34,7 +34,8 @@ type rawEntry struct {
 	described     func(descriptor []byte)
 }
 
-// rawZip is a zip file with things between its parts.
+// rawZip is a zip file with additional bytes before, between and after its parts;
+// end changes its end record.
 type rawZip struct {
 	before, between, beforeDirectory, inDirectory, after, comment string
 	entries                                                       []rawEntry
@@ -125,7 +126,7 @@ func change(f func([]byte), b []byte) {
 	}
 }
 
-// add changes a number in a header.
+// add returns a function that adds n to the number at an offset of a header.
 func add(at int, n uint32) func([]byte) {
 	return func(b []byte) {
 		binary.LittleEndian.PutUint32(b[at:], binary.LittleEndian.Uint32(b[at:])+n)
@@ -134,13 +135,13 @@ func add(at int, n uint32) func([]byte) {
 
 func set(at int, with string) func([]byte) { return func(b []byte) { copy(b[at:], with) } }
 
-// Only what is nothing but a zip file is read as one: wherever bytes could hide that
-// make it something else too, or that another reader would understand in another way,
-// the file is refused, also if the root key has signed it.
+// Only a file that is nothing but a zip file is accepted. A file with bytes that
+// could make it valid in another format as well, or that another reader could
+// interpret in another way, is refused, also if the root key has signed it.
 func TestPlainZipOnly(t *testing.T) {
 	first := rawEntry{name: StompTOML, content: "x"}
 	second := rawEntry{name: "b", content: strings.Repeat("hello ", 10), deflate: true}
-	// one is the usual file, with the first entry changed.
+	// one returns the usual file with a changed first entry.
 	one := func(edit func(e *rawEntry)) rawZip {
 		e := first
 		edit(&e)
@@ -161,68 +162,68 @@ func TestPlainZipOnly(t *testing.T) {
 		"Deflate, at its best speed": one(func(e *rawEntry) { e.deflate, e.flags = true, 6 }),
 	}
 	for name, z := range good {
-		files, err := unzip("it", z.bytes(t), 10, within(1<<16))
+		files, err := unzip("it", z.bytes(t), 10, limit(1<<16))
 		if err != nil || len(files) == 0 || string(files[len(files)-1].Data) != first.content && name != "a zip file as an entry" {
 			t.Errorf("%s: %v, %v", name, files, err)
 		}
 	}
 
 	bad := map[string]rawZip{
-		"something before it":               {entries: two, before: "0"},
-		"a certificate before it":           {entries: two, before: "\x30\x82\x01\x00"},
-		"a zip file before it":              {entries: two, before: string(other)},
-		"a gap between entries":             {entries: two, between: "0"},
-		"a gap before the directory":        {entries: two, beforeDirectory: "0"},
-		"an entry that is not listed":       {entries: two, beforeDirectory: string(other[:40])},
-		"something in the directory":        {entries: two, inDirectory: "0"},
-		"something after it":                {entries: two, after: "0"},
-		"a comment":                         {entries: two, comment: "0"},
-		"a second end":                      {entries: two, comment: string(other[len(other)-endSize:])},
-		"a zip file after it":               {entries: two, after: string(other)},
-		"fewer entries than it says":        {entries: two, end: set(8, "\x03\x00\x03\x00")},
-		"more entries than it says":         {entries: two, end: set(8, "\x01\x00\x01\x00")},
-		"two numbers of entries":            {entries: two, end: set(8, "\x01\x00\x02\x00")},
-		"several volumes":                   {entries: two, end: set(4, "\x01\x00")},
-		"zip64":                             {entries: two, end: set(8, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")},
-		"the directory elsewhere":           {entries: two, end: add(16, ^uint32(0))},
-		"a zip64 locator":                   {entries: two, inDirectory: locator64Signature + strings.Repeat("\x00", 16)},
-		"a zip64 locator in extra fields":   {entries: []rawEntry{{name: StompTOML, extra: "UT\x14\x00" + locator64Signature + strings.Repeat("\x00", 16)}}},
-		"a zip64 extra field":               one(func(e *rawEntry) { e.extra = "\x01\x00\x00\x00" }),
-		"another name in an extra field":    one(func(e *rawEntry) { e.extra = "\x75\x70\x06\x00\x010000b" }),
-		"a malformed extra field":           one(func(e *rawEntry) { e.extra = "UT\x05\x00\x03" }),
-		"bytes in place of extra fields":    one(func(e *rawEntry) { e.extra = "000" }),
-		"an extra field in one header":      one(func(e *rawEntry) { e.extra = "UT\x00\x00"; e.local = set(30+10, "\x01\x00") }),
-		"another name in the local header":  one(func(e *rawEntry) { e.local = set(localSize, "other.toml") }),
-		"another size of the name":          one(func(e *rawEntry) { e.local = set(26, "\x09\x00\x01\x00") }),
-		"another checksum":                  one(func(e *rawEntry) { e.local = add(14, 1) }),
-		"another packed size":               one(func(e *rawEntry) { e.local = add(18, 1) }),
-		"another size":                      one(func(e *rawEntry) { e.local = add(22, 1) }),
-		"sizes of zero":                     one(func(e *rawEntry) { e.local = set(14, strings.Repeat("\x00", 12)) }),
-		"another method":                    one(func(e *rawEntry) { e.local = set(8, "\x08") }),
-		"other flags":                       one(func(e *rawEntry) { e.local = set(6, "\x08") }),
-		"another version":                   one(func(e *rawEntry) { e.local = set(4, "\x0a") }),
-		"no local header":                   one(func(e *rawEntry) { e.local = set(0, centralSignature) }),
-		"another descriptor":                one(func(e *rawEntry) { e.deflate, e.descriptor, e.described = true, true, add(4, 1) }),
-		"another size in the descriptor":    one(func(e *rawEntry) { e.deflate, e.descriptor, e.described = true, true, add(12, 1) }),
-		"a descriptor without its name":     one(func(e *rawEntry) { e.deflate, e.descriptor, e.described = true, true, add(0, 1) }),
-		"a descriptor after stored content": one(func(e *rawEntry) { e.descriptor = true }),
-		"that, with the size before":        one(func(e *rawEntry) { e.descriptor, e.local = true, set(18, "\x01\x00\x00\x00\x01") }),
-		"that, with a descriptor in it":     one(func(e *rawEntry) { e.descriptor, e.content = true, descriptorSignature+strings.Repeat("\x00", 12)+"x" }),
-		"a size before the descriptor":      one(func(e *rawEntry) { e.deflate, e.descriptor, e.local = true, true, add(22, 2) }),
-		"a wrong checksum":                  one(func(e *rawEntry) { e.local, e.central = add(14, 1), add(16, 1) }),
-		"an offset elsewhere":               one(func(e *rawEntry) { e.central = add(42, 1) }),
-		"on another volume":                 one(func(e *rawEntry) { e.central = set(34, "\x01") }),
-		"encrypted":                         one(func(e *rawEntry) { e.flags = 1 }),
-		"strongly encrypted":                one(func(e *rawEntry) { e.flags = 1 << 6 }),
-		"headers hidden":                    one(func(e *rawEntry) { e.flags = 1 << 13 }),
-		"a comment of an entry":             one(func(e *rawEntry) { e.comment = "0" }),
-		"a later version":                   one(func(e *rawEntry) { e.local, e.central = set(4, "\x2d"), set(6, "\x2d") }),
-		"an unknown method":                 one(func(e *rawEntry) { e.local, e.central = set(8, "\x0e"), set(10, "\x0e") }),
-		"bytes after compressed content":    one(func(e *rawEntry) { e.deflate, e.packedMore = true, "0" }),
-		"two sizes of stored content":       one(func(e *rawEntry) { e.local, e.central = add(22, 1), add(24, 1) }),
-		"a folder with content":             {entries: []rawEntry{first, {name: "f/", content: "x"}}},
-		"less content than it says":         {entries: []rawEntry{{name: StompTOML, content: "x", deflate: true, local: add(22, 1), central: add(24, 1)}}},
-		"more content than it says":         {entries: []rawEntry{{name: StompTOML, content: "xy", deflate: true, local: add(22, ^uint32(0)), central: add(24, ^uint32(0))}}},
+		"something before it":                              {entries: two, before: "0"},
+		"a certificate before it":                          {entries: two, before: "\x30\x82\x01\x00"},
+		"a zip file before it":                             {entries: two, before: string(other)},
+		"a gap between entries":                            {entries: two, between: "0"},
+		"a gap before the directory":                       {entries: two, beforeDirectory: "0"},
+		"an entry that is not listed":                      {entries: two, beforeDirectory: string(other[:40])},
+		"something in the directory":                       {entries: two, inDirectory: "0"},
+		"something after it":                               {entries: two, after: "0"},
+		"a comment":                                        {entries: two, comment: "0"},
+		"a second end":                                     {entries: two, comment: string(other[len(other)-endSize:])},
+		"a zip file after it":                              {entries: two, after: string(other)},
+		"fewer entries than it says":                       {entries: two, end: set(8, "\x03\x00\x03\x00")},
+		"more entries than it says":                        {entries: two, end: set(8, "\x01\x00\x01\x00")},
+		"two numbers of entries":                           {entries: two, end: set(8, "\x01\x00\x02\x00")},
+		"several volumes":                                  {entries: two, end: set(4, "\x01\x00")},
+		"zip64":                                            {entries: two, end: set(8, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")},
+		"the directory elsewhere":                          {entries: two, end: add(16, ^uint32(0))},
+		"a zip64 locator":                                  {entries: two, inDirectory: locator64Signature + strings.Repeat("\x00", 16)},
+		"a zip64 locator in extra fields":                  {entries: []rawEntry{{name: StompTOML, extra: "UT\x14\x00" + locator64Signature + strings.Repeat("\x00", 16)}}},
+		"a zip64 extra field":                              one(func(e *rawEntry) { e.extra = "\x01\x00\x00\x00" }),
+		"another name in an extra field":                   one(func(e *rawEntry) { e.extra = "\x75\x70\x06\x00\x010000b" }),
+		"a malformed extra field":                          one(func(e *rawEntry) { e.extra = "UT\x05\x00\x03" }),
+		"bytes in place of extra fields":                   one(func(e *rawEntry) { e.extra = "000" }),
+		"an extra field in one header":                     one(func(e *rawEntry) { e.extra = "UT\x00\x00"; e.local = set(30+10, "\x01\x00") }),
+		"another name in the local header":                 one(func(e *rawEntry) { e.local = set(localSize, "other.toml") }),
+		"another size of the name":                         one(func(e *rawEntry) { e.local = set(26, "\x09\x00\x01\x00") }),
+		"another checksum":                                 one(func(e *rawEntry) { e.local = add(14, 1) }),
+		"another packed size":                              one(func(e *rawEntry) { e.local = add(18, 1) }),
+		"another size":                                     one(func(e *rawEntry) { e.local = add(22, 1) }),
+		"sizes of zero":                                    one(func(e *rawEntry) { e.local = set(14, strings.Repeat("\x00", 12)) }),
+		"another method":                                   one(func(e *rawEntry) { e.local = set(8, "\x08") }),
+		"other flags":                                      one(func(e *rawEntry) { e.local = set(6, "\x08") }),
+		"another version":                                  one(func(e *rawEntry) { e.local = set(4, "\x0a") }),
+		"no local header":                                  one(func(e *rawEntry) { e.local = set(0, centralSignature) }),
+		"another descriptor":                               one(func(e *rawEntry) { e.deflate, e.descriptor, e.described = true, true, add(4, 1) }),
+		"another size in the descriptor":                   one(func(e *rawEntry) { e.deflate, e.descriptor, e.described = true, true, add(12, 1) }),
+		"a descriptor without its name":                    one(func(e *rawEntry) { e.deflate, e.descriptor, e.described = true, true, add(0, 1) }),
+		"a descriptor after stored content":                one(func(e *rawEntry) { e.descriptor = true }),
+		"stored content, a descriptor and the size before": one(func(e *rawEntry) { e.descriptor, e.local = true, set(18, "\x01\x00\x00\x00\x01") }),
+		"stored content with a descriptor in it":           one(func(e *rawEntry) { e.descriptor, e.content = true, descriptorSignature+strings.Repeat("\x00", 12)+"x" }),
+		"a size before the descriptor":                     one(func(e *rawEntry) { e.deflate, e.descriptor, e.local = true, true, add(22, 2) }),
+		"a wrong checksum":                                 one(func(e *rawEntry) { e.local, e.central = add(14, 1), add(16, 1) }),
+		"an offset elsewhere":                              one(func(e *rawEntry) { e.central = add(42, 1) }),
+		"on another volume":                                one(func(e *rawEntry) { e.central = set(34, "\x01") }),
+		"encrypted":                                        one(func(e *rawEntry) { e.flags = 1 }),
+		"strongly encrypted":                               one(func(e *rawEntry) { e.flags = 1 << 6 }),
+		"headers hidden":                                   one(func(e *rawEntry) { e.flags = 1 << 13 }),
+		"a comment of an entry":                            one(func(e *rawEntry) { e.comment = "0" }),
+		"a later version":                                  one(func(e *rawEntry) { e.local, e.central = set(4, "\x2d"), set(6, "\x2d") }),
+		"an unknown method":                                one(func(e *rawEntry) { e.local, e.central = set(8, "\x0e"), set(10, "\x0e") }),
+		"bytes after compressed content":                   one(func(e *rawEntry) { e.deflate, e.packedMore = true, "0" }),
+		"two sizes of stored content":                      one(func(e *rawEntry) { e.local, e.central = add(22, 1), add(24, 1) }),
+		"a folder with content":                            {entries: []rawEntry{first, {name: "f/", content: "x"}}},
+		"less content than it says":                        {entries: []rawEntry{{name: StompTOML, content: "x", deflate: true, local: add(22, 1), central: add(24, 1)}}},
+		"more content than it says":                        {entries: []rawEntry{{name: StompTOML, content: "xy", deflate: true, local: add(22, ^uint32(0)), central: add(24, ^uint32(0))}}},
 		"entries in another order": {entries: []rawEntry{
 			{name: StompTOML, content: "x", central: set(42, "\x29")}, {name: "nothing.ml", content: "y", central: set(42, "\x00")}}},
 		"two entries at one place": {entries: []rawEntry{first, {name: StompTOML, content: "x", central: set(42, "\x00")}}},
@@ -230,7 +231,7 @@ func TestPlainZipOnly(t *testing.T) {
 	a := newAuthor(t, 1)
 	for name, z := range bad {
 		data := z.bytes(t)
-		_, err := unzip("it", data, 10, within(1<<16))
+		_, err := unzip("it", data, 10, limit(1<<16))
 		if err == nil {
 			t.Errorf("%s: accepted", name)
 			continue
@@ -245,7 +246,8 @@ func TestPlainZipOnly(t *testing.T) {
 	}
 }
 
-// made changes the central header of an entry to one made on a system with external attributes.
+// made returns a function that sets, in an entry's central header, the system on which the
+// entry was made and its external attributes.
 func made(system, attributes uint32) func([]byte) {
 	return func(header []byte) {
 		header[5] = byte(system)
@@ -253,7 +255,7 @@ func made(system, attributes uint32) func([]byte) {
 	}
 }
 
-// What usual programs say about the type of a file or folder is accepted.
+// The types of files and folders are accepted as the usual programs encode them.
 func TestTypesOfEntries(t *testing.T) {
 	for _, test := range []struct {
 		of           string
@@ -280,14 +282,14 @@ func TestTypesOfEntries(t *testing.T) {
 		z := rawZip{entries: []rawEntry{
 			{name: "folder/", central: made(test.system, test.folder)},
 			{name: StompTOML, content: "x", central: made(test.system, test.file)}}}
-		if files, err := unzip("it", z.bytes(t), 2, within(10)); err != nil || len(files) != 1 {
+		if files, err := unzip("it", z.bytes(t), 2, limit(10)); err != nil || len(files) != 1 {
 			t.Errorf("%s: %d files, %v", test.of, len(files), err)
 		}
 	}
 }
 
-// Nothing is accepted as a file that unzip unpacks as something else, such as a symbolic link,
-// or does not unpack: of all systems on which an entry can have been made, with all types of
+// Every entry that is accepted as a file is unpacked by unzip as a file, and not as something
+// else such as a symbolic link. The entries are made on all systems, with all file types of
 // Unix and MS-DOS.
 func TestTypesAsInUnzip(t *testing.T) {
 	var accepted []rawEntry
@@ -299,7 +301,7 @@ func TestTypesAsInUnzip(t *testing.T) {
 				for _, e := range []rawEntry{
 					{name: name, content: "x", central: made(system, mode)},
 					{name: name + "-folder/", central: made(system, mode|0o100<<16)}} {
-					if _, err := unzip("it", rawZip{entries: []rawEntry{e}}.bytes(t), 1, within(10)); err == nil {
+					if _, err := unzip("it", rawZip{entries: []rawEntry{e}}.bytes(t), 1, limit(10)); err == nil {
 						accepted = append(accepted, e)
 					}
 				}
@@ -308,14 +310,14 @@ func TestTypesAsInUnzip(t *testing.T) {
 	}
 	// 6 systems, 2 types of Unix, with and without the bits for read-only and for folders.
 	if want := 6 * 2 * (2 + 3); len(accepted) != want {
-		t.Errorf("%d are accepted, want %d", len(accepted), want)
+		t.Errorf("%d entries are accepted, want %d", len(accepted), want)
 	}
 	dir := t.TempDir()
 	unpack(t, dir, rawZip{entries: accepted}.bytes(t))
 	for _, e := range accepted {
 		info, err := os.Lstat(filepath.Join(dir, e.name))
 		if err != nil || info.IsDir() != (e.content == "") || info.Mode()&(fs.ModeType&^fs.ModeDir) != 0 {
-			t.Errorf("%s is accepted, unzip: %v, %v", e.name, info, err)
+			t.Errorf("%s is accepted, but unzip has made %v, error %v", e.name, info, err)
 		}
 	}
 }
@@ -336,9 +338,9 @@ func unpack(t *testing.T, dir string, data []byte) {
 	}
 }
 
-// Two bundles with which a node of the network was taken over, or could have been: in
-// one, nodeinfo.zip is the signed part of a certificate, whose key hides a zip file; the
-// other asks for that certificate.
+// The two bundles of an attack by which a node could be impersonated are refused: in
+// one, nodeinfo.zip is the signed part of a certificate whose public key contains a zip
+// file; the other is a request for that certificate.
 func TestForgedBundles(t *testing.T) {
 	for name, want := range map[string]string{
 		"forged.zip":  "nodeinfo.zip is not a plain zip file",
@@ -354,22 +356,23 @@ func TestForgedBundles(t *testing.T) {
 	}
 }
 
-// What Info-ZIP's zip 3.0 writes is read: as the reference calls it ("zip -rX"), and
-// to a pipe, with times, owners and data descriptors.
+// Archives written by Info-ZIP's zip 3.0 are accepted: written as by the reference
+// ("zip -rX"), and to a pipe, with times, owners and data descriptors.
 func TestInfoZIP(t *testing.T) {
 	for _, name := range []string{"infozip.zip", "infozip-pipe.zip"} {
 		data, err := os.ReadFile(filepath.Join("testdata", name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		files, err := unzip(name, data, 10, within(1<<16))
+		files, err := unzip(name, data, 10, limit(1<<16))
 		if err != nil || len(files) != 4 || files[1].Name != StompTOML {
 			t.Errorf("%s: %d files, %v", name, len(files), err)
 		}
 	}
 }
 
-// The zip and unzip programs that are installed understand us, and we them.
+// The installed zip and unzip programs read the archives of this package, and this
+// package reads theirs.
 func TestInstalledZip(t *testing.T) {
 	run := func(dir, program string, args ...string) {
 		t.Helper()
@@ -401,7 +404,7 @@ func TestInstalledZip(t *testing.T) {
 	}
 	whole, err := Read(a.signed(t, inner), now)
 	if err != nil || len(whole.Nodeinfo) != 2 {
-		t.Fatalf("of zip: %v, %v", whole, err)
+		t.Fatalf("reading a bundle with an archive of zip: %v, %v", whole, err)
 	}
 	write("root-ca.crt", a.root)
 	run(dir, "zip", "-Xj", "-n", ".zip", "outer.zip", "root-ca.crt", "nodeinfo.zip")
@@ -409,8 +412,8 @@ func TestInstalledZip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if files, err := unzip("outer.zip", outer, 4, within(1<<16)); err != nil || len(files) != 2 || !bytes.Equal(files[0].Data, inner) {
-		t.Errorf("of zip: %v", err)
+	if files, err := unzip("outer.zip", outer, 4, limit(1<<16)); err != nil || len(files) != 2 || !bytes.Equal(files[0].Data, inner) {
+		t.Errorf("reading an archive of zip: %v", err)
 	}
 	write("ours.zip", a.bundle(t))
 	run(dir, "unzip", "-t", "ours.zip")
@@ -421,7 +424,7 @@ func sameAsLibrary(t *testing.T, data []byte, files []File) {
 	t.Helper()
 	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
 	if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
-		t.Fatalf("accepted what archive/zip refuses: %v", err)
+		t.Fatalf("accepted an archive that archive/zip refuses: %v", err)
 	}
 	theirs := make(map[string]string)
 	for _, e := range z.File {
@@ -430,11 +433,11 @@ func sameAsLibrary(t *testing.T, data []byte, files []File) {
 		}
 		r, err := e.Open()
 		if err != nil {
-			t.Fatalf("accepted what archive/zip refuses: %v", err)
+			t.Fatalf("accepted an archive that archive/zip refuses: %v", err)
 		}
 		content, err := io.ReadAll(r)
 		if err != nil {
-			t.Fatalf("accepted what archive/zip refuses: %v", err)
+			t.Fatalf("accepted an archive that archive/zip refuses: %v", err)
 		}
 		theirs[e.Name] = string(content)
 	}
