@@ -13,7 +13,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// Shares that do not go together are told apart, and the error names them.
+// Combine refuses shares that do not belong together, and its error names the
+// shares.
 func TestCombineRefuses(t *testing.T) {
 	ours, others := sharesOf(t, p256(), 4, 3), sharesOf(t, p256(), 4, 3)
 	altered := *ours[1]
@@ -23,39 +24,39 @@ func TestCombineRefuses(t *testing.T) {
 	easier := *ownOnly(ours[1])
 	easier.threshold = 2
 	for _, tt := range []struct {
-		what   string
-		shares []*Share
-		want   error
-		says   string
+		what    string
+		shares  []*Share
+		want    error
+		errText string
 	}{
 		{"none", nil, errTooFew, ""},
 		{"nil", []*Share{nil}, errNotShare, ""},
 		{"too few", ours[:2], errTooFew, "2 of the 3"},
 		{"one twice", []*Share{ours[0], ours[1], ours[0]}, ErrDuplicate, ours[0].String()},
 		{"one scanned and typed", []*Share{ours[0], ours[1], ownOnly(ours[0])}, ErrDuplicate, ours[0].String()},
-		{"a stranger", []*Share{ours[0], others[1], ours[2]}, errMixed,
+		{"a share of another split", []*Share{ours[0], others[1], ours[2]}, errMixed,
 			fmt.Sprintf("split %s: share 1, 3; split %s: share 2", ours[0].SplitID(), others[0].SplitID())},
-		{"a stranger too many", append(slices.Clone(ours[:3]), ownOnly(others[3])), errMixed, others[3].SplitID()},
+		{"an additional share of another split", append(slices.Clone(ours[:3]), ownOnly(others[3])), errMixed, others[3].SplitID()},
 		{"no sealed key", []*Share{ownOnly(ours[0]), ownOnly(ours[1]), ownOnly(ours[2])}, ErrIncomplete, "all lines of one page"},
 		{"altered value", []*Share{ours[0], &altered, ours[2]}, errAltered, altered.String()},
-		{"altered one too many", []*Share{ours[0], ours[2], ours[3], &altered}, errAltered, altered.String()},
+		{"an additional altered share", []*Share{ours[0], ours[2], ours[3], &altered}, errAltered, altered.String()},
 		{"altered index", []*Share{ours[0], &renumbered, ours[2]}, errAltered, renumbered.String()},
 		{"altered threshold", []*Share{&easier, ours[2]}, errAltered, easier.String()},
 	} {
 		sealed, err := Combine(tt.shares)
-		if sealed != nil || !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) {
-			t.Errorf("%s: got %v, want %v with %q", tt.what, err, tt.want, tt.says)
+		if sealed != nil || !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.errText) {
+			t.Errorf("%s: got %v, want %v with %q", tt.what, err, tt.want, tt.errText)
 		}
 	}
-	// Of all pages but one, the first lines are enough.
+	// Of all shares but one, the first lines are enough.
 	sealed, err := Combine([]*Share{ownOnly(ours[3]), ours[0], ownOnly(ours[2])})
 	check(t, err)
 	_, err = sealed.Open([]byte(testPass), p256().Public())
 	check(t, err)
 }
 
-// A key comes out only with the right passphrase, and only as the key that was
-// expected; which of them was wrong is told apart.
+// Open returns the key only with the right passphrase and the expected public key,
+// and its errors distinguish the two causes.
 func TestOpenRefuses(t *testing.T) {
 	ed, _, err := ed25519.GenerateKey(nil)
 	check(t, err)
@@ -86,8 +87,8 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// Whoever makes shares that pretend to be of a node's key, with the right
-// fingerprint, gets no key accepted that is not the node's.
+// If an attacker makes shares with the fingerprint of a node's key, Open never
+// returns a key other than the node's.
 func TestForgedSealedKey(t *testing.T) {
 	for what, forge := range map[string]struct{ victim, own crypto.Signer }{
 		"ECDSA":               {p256(), mustKey(pki.P256)},
@@ -112,7 +113,7 @@ func TestForgedSealedKey(t *testing.T) {
 			}
 		}
 	}
-	// The modulus itself and one are no primes of it.
+	// Zeros are not a prime of the modulus.
 	pub := rsa3072().Public()
 	n := pub.(interface{ Size() int }).Size()
 	if key, err := keyOf(make([]byte, n), pub); key != nil || err == nil {
@@ -120,7 +121,8 @@ func TestForgedSealedKey(t *testing.T) {
 	}
 }
 
-// What is printed of a share or a key by mistake has nothing of the secret.
+// A share or a key that is formatted by package fmt, for example by mistake, does
+// not reveal the secret.
 func TestStringsAreNotSecret(t *testing.T) {
 	shares := sharesOf(t, p256(), 2, 2)
 	sealed, err := Combine(shares)

@@ -8,15 +8,16 @@ import (
 	"peerlink/internal/costtest"
 )
 
-// Whatever text somebody gives as a share, reading it needs at most 32 MiB, all that is
-// allocated counted together, and half a second. (Opening the key with shares takes what
-// the owner's scrypt was set to, and comes after the passphrase.)
+// Parsing any text as a share allocates at most 32 MiB in total, and takes at most half
+// a second. (The cost of opening the key with shares is that of scrypt, which the owner
+// has chosen, and the passphrase is entered before.)
 func TestParseCost(t *testing.T) {
 	costtest.NeedsExactFigures(t)
 	fill := func(s string) string { return strings.Repeat(s, maxText/len(s)) }
 	var wrong, numbered strings.Builder
 	for i := range maxLines {
-		// Eight words of the list that are not a line, which makes it look for the slip.
+		// Eight words of the list that are not a valid line, so that Parse searches for
+		// the wrong word.
 		fmt.Fprintf(&wrong, "%s\n", strings.Repeat(wordList()[i]+" ", lineWords))
 		fmt.Fprintf(&numbered, "%d %s\n", i+1, strings.Repeat("abacuss ", lineWords))
 	}

@@ -16,7 +16,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// testPass is the passphrase of all tests, testCost what they spend on it.
+// testPass is the passphrase of all tests, and testCost their cost of scrypt.
 const (
 	testPass = "correct horse battery staple"
 	testCost = minCost
@@ -24,7 +24,7 @@ const (
 
 var testNow = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-// Keys are made once: RSA keys take long with the race detector.
+// Keys are made once: making RSA keys takes long with the race detector.
 var (
 	rsa3072 = sync.OnceValue(func() crypto.Signer { return mustKey(pki.RSA3072) })
 	rsa4096 = sync.OnceValue(func() crypto.Signer { return mustKey(pki.RSA4096) })
@@ -61,7 +61,7 @@ func mustKey(kind pki.KeyKind) crypto.Signer {
 	return key
 }
 
-// nodeOf is the name of a node with the root key.
+// nodeOf returns the identity of a node with the given root key.
 func nodeOf(t testing.TB, typ nodetype.Type, key crypto.Signer) pki.Identity {
 	t.Helper()
 	if !typ.IDDerived() {
@@ -72,7 +72,7 @@ func nodeOf(t testing.TB, typ nodetype.Type, key crypto.Signer) pki.Identity {
 	return pki.Identity{Type: typ, ID: id}
 }
 
-// sharesOf splits a key cheaply.
+// sharesOf splits a key with a low cost of scrypt.
 func sharesOf(t testing.TB, key crypto.Signer, total, threshold int) []*Share {
 	t.Helper()
 	shares, err := split(key, nodeOf(t, nodetype.CreditorsAgent, key), []byte(testPass), total, threshold, testNow, testCost)
@@ -80,20 +80,21 @@ func sharesOf(t testing.TB, key crypto.Signer, total, threshold int) []*Share {
 	return shares
 }
 
-// ownOnly is the share as it is if only its own lines are typed.
+// ownOnly returns the share as it is if only its own lines are typed, without the
+// sealed key.
 func ownOnly(s *Share) *Share {
 	own := *s
 	own.sealedKey = nil
 	return &own
 }
 
-// sameShare reports whether both say the same.
+// sameShare reports whether both shares have the same content.
 func sameShare(a, b *Share) bool {
 	return slices.Equal(a.encode(), b.encode()) && a.HasSealedKey() == b.HasSealedKey() &&
 		(!a.HasSealedKey() || slices.Equal(a.sealedKey.raw, b.sealedKey.raw))
 }
 
-// numberedLines are the lines of words of a text.
+// numberedLines returns the numbered lines of words in a text.
 func numberedLines(text string) []string {
 	var lines []string
 	for line := range strings.Lines(text) {
@@ -104,7 +105,7 @@ func numberedLines(text string) []string {
 	return lines
 }
 
-// wordsOf are the words of a line without its number.
+// wordsOf returns the words of a line, without its number.
 func wordsOf(line string) []string {
 	_, words := splitLine(line)
 	return words

@@ -21,9 +21,9 @@ import (
 	"golang.org/x/crypto/scrypt"
 )
 
-// The golden shares were made by the first version of this package. Of each
-// split there is one share with the sealed key; others have only their own lines,
-// or are scanned.
+// goldenFiles returns the files with golden shares, which were made by the first
+// version of this package. Of each split, one share is typed with the sealed key;
+// the others have only their own lines, or are scanned.
 func goldenFiles(t testing.TB, pattern string) []string {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join("testdata", pattern))
@@ -41,7 +41,7 @@ func readFile(t testing.TB, name string) []byte {
 	return data
 }
 
-// golden returns the texts of the shares, and the public key.
+// golden returns the texts of the shares of a split, and the public key.
 func golden(t testing.TB, name string) (texts []string, pub crypto.PublicKey) {
 	t.Helper()
 	for _, file := range goldenFiles(t, name+".*.txt") {
@@ -53,7 +53,7 @@ func golden(t testing.TB, name string) (texts []string, pub crypto.PublicKey) {
 	return texts, pub
 }
 
-// goldenShare is the one that has the sealed key and is typed.
+// goldenShare returns the share of a split that is typed with the sealed key.
 func goldenShare(t testing.TB, name string) *Share {
 	t.Helper()
 	texts, _ := golden(t, name)
@@ -64,7 +64,7 @@ func goldenShare(t testing.TB, name string) *Share {
 
 var goldenNames = []string{"rsa3072-3-of-5", "p256-2-of-3"}
 
-// What has been printed once must open for ever.
+// Shares that were printed by earlier versions still restore the key.
 func TestGolden(t *testing.T) {
 	for _, name := range goldenNames {
 		texts, pub := golden(t, name)
@@ -85,14 +85,14 @@ func TestGolden(t *testing.T) {
 			continue
 		}
 		if !key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(pub) {
-			t.Errorf("%s: another key", name)
+			t.Errorf("%s: got another key", name)
 		}
 	}
 }
 
-// The package comment is enough to restore a key. This follows it to the
-// letter, and shares nothing with the package but the list of words.
-func TestByTheBook(t *testing.T) {
+// The package comment is sufficient to restore a key: this test implements its
+// description, and uses only the word list of the package.
+func TestPackageComment(t *testing.T) {
 	order, _ := new(big.Int).SetString("27742317777372353535851937790883648493", 10)
 	order.Add(order, new(big.Int).Lsh(big.NewInt(1), 252))
 	for _, name := range goldenNames {
@@ -100,7 +100,7 @@ func TestByTheBook(t *testing.T) {
 		var sealed []byte
 		points := make(map[int64]*big.Int)
 		for _, text := range texts {
-			data := bookBytes(t, text)
+			data := decodeAsDescribed(t, text)
 			if data[0] != 1 || int(data[1]) != len(texts) {
 				t.Fatalf("%s: version %d, threshold %d", name, data[0], data[1])
 			}
@@ -153,8 +153,8 @@ func TestByTheBook(t *testing.T) {
 	}
 }
 
-// bookBytes reads one share, trusting that it is right.
-func bookBytes(t testing.TB, text string) []byte {
+// decodeAsDescribed decodes one share, without checking it.
+func decodeAsDescribed(t testing.TB, text string) []byte {
 	if _, scanned, ok := strings.Cut(text, "PEERLINK-SHARE-1:"); ok {
 		data, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(strings.TrimSpace(scanned))
 		check(t, err)

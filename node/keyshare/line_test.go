@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// The words are for ever those that the package comment describes: with another
-// list, no share on paper could be read.
+// The word list never changes and is as the package comment describes: with another
+// list, printed shares could not be read.
 func TestWordList(t *testing.T) {
 	words := wordList()
 	sum := sha256.Sum256([]byte(strings.Join(words, "\n") + "\n"))
@@ -39,8 +39,8 @@ func TestChecksum(t *testing.T) {
 	}
 }
 
-// Every wrong word, every two words exchanged, and every line in the place of
-// another is found: not probably, but with certainty.
+// The checksum detects every wrong word, every exchange of two words, and every line
+// in the place of another, with certainty and not only with high probability.
 func TestChecksumIsCertain(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 3 {
@@ -58,7 +58,7 @@ func TestChecksumIsCertain(t *testing.T) {
 		}
 		for n := range maxLines + 1 {
 			if n != number && line.checksumValid(n) {
-				t.Errorf("line %d passes for line %d", number, n)
+				t.Errorf("line %d is valid as line %d", number, n)
 			}
 		}
 		for i, right := range line {
@@ -66,28 +66,29 @@ func TestChecksumIsCertain(t *testing.T) {
 				changed := line
 				changed[i] = wrong
 				if wrong != right && changed.checksumValid(number) {
-					t.Errorf("line %v passes with word %d changed to %d", line, i+1, wrong)
+					t.Errorf("line %v is valid with word %d changed to %d", line, i+1, wrong)
 				}
 			}
 			for j := range i {
 				swapped := line
 				swapped[i], swapped[j] = line[j], line[i]
 				if swapped != line && swapped.checksumValid(number) {
-					t.Errorf("line %v passes with words %d and %d exchanged", line, i+1, j+1)
+					t.Errorf("line %v is valid with words %d and %d exchanged", line, i+1, j+1)
 				}
 			}
 		}
 	}
 }
 
-// Who types a line wrong is told where, and if it can be known, what was meant.
+// The error for a mistyped line names the line and the wrong word, and suggests the
+// right word if it can be determined.
 func TestCheckLine(t *testing.T) {
 	words := encodeLine(7, []byte("0123456789"))
 	right := strings.Join(words, " ")
 	if want := "copier blame crazed dismay crushed helmet dagger canal"; right != want {
 		t.Fatalf("got %q, want %q", right, want)
 	}
-	for _, tt := range []struct{ line, says string }{
+	for _, tt := range []struct{ line, errText string }{
 		{right, ""},
 		{"7 " + right, ""},
 		{"  07.  " + strings.ToUpper(right), ""},
@@ -98,14 +99,14 @@ func TestCheckLine(t *testing.T) {
 		{right + " abacus", "words found: 9: expected 8"},
 		{strings.Replace(right, "crazed", "crazd", 1), `"crazd" is not in the word list: did you mean "crazed"?`},
 		{strings.Replace(right, "crazed", "craz3d", 1), `did you mean "crazed"?`},
-		// Nothing like it, but the checksum knows.
+		// Not similar to the right word, which follows from the checksum.
 		{strings.Replace(right, "crazed", "x", 1), `"x" is not in the word list: did you mean "crazed"?`},
 		{strings.Replace(right, "crushed", "депутат", 1), `did you mean "crushed"?`},
-		// Two unknown: only what is near can be guessed.
+		// Two unknown words: only similar words can be suggested.
 		{strings.Replace(strings.Replace(right, "crazed", "crazeed", 1), "copier", "copire", 1), `did you mean "copier"?`},
 		{strings.Replace(strings.Replace(right, "crazed", "x", 1), "copier", "zzzzzzzzzzzzzzzzzzzz", 1), `line 7: "zzzzzzzzzzzzzzzzzzzz" is not in the word list`},
 		{strings.Replace(right, "copier", strings.Repeat("y", 1000), 1), `"yyyyyyyyyyyyyyyyyyyy…" is not`},
-		// In the list, but not on the page.
+		// Words that are in the list, but not on the page.
 		{strings.Replace(right, "blame", "blade", 1), `did you mean "blame" where "blade" is?`},
 		{strings.Replace(right, "blame crazed", "crazed blame", 1), `are "crazed" and "blame" the other way round?`},
 		{strings.Replace(right, "crazed", "abacus", 1), "the checksum is wrong: one word or more are not those of the page"},
@@ -114,17 +115,17 @@ func TestCheckLine(t *testing.T) {
 		err := CheckLine(7, tt.line)
 		var at *lineError
 		switch {
-		case tt.says == "":
+		case tt.errText == "":
 			if err != nil {
 				t.Errorf("%q: %v", tt.line, err)
 			}
-		case !errors.As(err, &at) || at.Line != 7 || !strings.HasSuffix(err.Error(), tt.says) && !strings.Contains(err.Error(), tt.says+" in"):
-			t.Errorf("%.100q: got %v, want %q", tt.line, err, tt.says)
+		case !errors.As(err, &at) || at.Line != 7 || !strings.HasSuffix(err.Error(), tt.errText) && !strings.Contains(err.Error(), tt.errText+" in"):
+			t.Errorf("%.100q: got %v, want %q", tt.line, err, tt.errText)
 		}
 	}
 	for _, n := range []int{-1, 0, maxLines + 1, 263} {
 		if err := CheckLine(n, right); err == nil {
-			t.Errorf("there is a line %d", n)
+			t.Errorf("CheckLine accepts the line number %d", n)
 		}
 	}
 }

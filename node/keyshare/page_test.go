@@ -51,9 +51,9 @@ func scanPage(t testing.TB, dir string) string {
 	return text
 }
 
-// On the printed page, the QR code and the words are both the share: another
-// decoder reads the code from a rendering, and the text of the page, copied as a
-// whole, is read by Parse. It is one sheet in all usual cases.
+// A printed page has the share twice, as a QR code and as words: an independent
+// decoder reads the code from a rendering of the page, and Parse reads the whole
+// text copied from the page. In all usual cases the page has one sheet.
 func TestPage(t *testing.T) {
 	t.Parallel()
 	for _, tool := range []string{"pdfinfo", "pdftoppm", "pdftotext"} {
@@ -64,8 +64,8 @@ func TestPage(t *testing.T) {
 	for what, tt := range map[string]struct {
 		share  *Share
 		sheets int
-		// This decoder fails to find one code in some hundreds, so it is given
-		// only those which are always the same.
+		// This decoder fails to find one of several hundred codes, so it gets only
+		// the codes that are the same in every run.
 		scan bool
 	}{
 		"P-256, 2 of 3":    {goldenShare(t, "p256-2-of-3"), 1, true},
@@ -111,8 +111,8 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// authorityShare is one of a node whose ID has digits only, which must not be
-// taken for the number of a line.
+// authorityShare returns a share of a node whose ID has only digits, which must not
+// be taken for the number of a line.
 func authorityShare(t testing.TB) *Share {
 	t.Helper()
 	id := pki.Identity{Type: nodetype.AccountingAuthority, ID: "00000007"}
@@ -121,8 +121,8 @@ func authorityShare(t testing.TB) *Share {
 	return shares[0]
 }
 
-// QR codes of all sizes can be read by another's decoder, with the level of
-// error correction that the page has.
+// An independent decoder reads QR codes of all sizes, with the level of error
+// correction that pages have.
 func TestQRCode(t *testing.T) {
 	for _, share := range []*Share{
 		ownOnly(sharesOf(t, p256(), 2, 2)[0]),
@@ -142,7 +142,8 @@ func TestQRCode(t *testing.T) {
 	}
 }
 
-// A page without the sealed key would restore nothing.
+// PDF refuses a share without the sealed key, because such a page would not be
+// enough to restore the key.
 func TestPageNeedsSealedKey(t *testing.T) {
 	var out bytes.Buffer
 	if err := ownOnly(sharesOf(t, p256(), 2, 2)[0]).PDF(&out); !errors.Is(err, ErrIncomplete) || out.Len() > 0 {
@@ -150,7 +151,7 @@ func TestPageNeedsSealedKey(t *testing.T) {
 	}
 }
 
-// An error of the file that is written to is not lost.
+// PDF returns the error of the writer.
 func TestPageWriteError(t *testing.T) {
 	if err := sharesOf(t, p256(), 2, 2)[0].PDF(failing{}); !errors.Is(err, errFailing) {
 		t.Errorf("got %v, want %v", err, errFailing)
@@ -176,8 +177,9 @@ func run(t testing.TB, dir, program string, args ...string) string {
 	return string(out)
 }
 
-// The text of a page is a share, however a program copies it out of the PDF: as on
-// paper, row by row, or column by column. The PDF itself is recognized.
+// Parse reads the text of a page in whatever order a program copies it from the PDF:
+// in the layout of the page, row by row, or column by column. For the PDF file
+// itself, the error names pdftotext.
 func TestPastedPage(t *testing.T) {
 	if _, err := exec.LookPath("pdftotext"); err != nil {
 		t.Skip("pdftotext is not installed: skipped")
@@ -222,8 +224,8 @@ func TestPastedPage(t *testing.T) {
 	}
 }
 
-// A page whose words can not be put in order is called that, and not a share with
-// mistyped words.
+// If the words of a page are in an unknown order, the error mentions the order, and
+// not mistyped words.
 func TestPastedInDisorder(t *testing.T) {
 	s := goldenShare(t, "p256-2-of-3")
 	words := strings.Fields(s.Text())

@@ -22,8 +22,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// Any T shares of N restore the key, whatever kind it is of, and fewer never do:
-// they are refused, and what they would give is not the secret.
+// Any T of N shares restore the key, whatever its kind. Fewer shares are refused,
+// and interpolating their values does not give the secret.
 func TestEverySubset(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -86,8 +86,8 @@ func TestEverySubset(t *testing.T) {
 	}
 }
 
-// Wiping the essence, as Split does, wipes nothing of the key, which others may
-// be using at the same time.
+// Clearing the essence, as Split does, does not change the key, which may be in use
+// at the same time.
 func TestEssenceIsCopied(t *testing.T) {
 	for _, key := range []crypto.Signer{p256(), p521(), rsa3072()} {
 		var held []byte
@@ -109,7 +109,7 @@ func TestEssenceIsCopied(t *testing.T) {
 	}
 }
 
-// A restored key is whole for others too: OpenSSL finds every part of it right.
+// OpenSSL accepts all parts of a restored key.
 func TestRestoredForOpenSSL(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("openssl is not installed: it has not checked the restored keys")
@@ -127,8 +127,8 @@ func TestRestoredForOpenSSL(t *testing.T) {
 	}
 }
 
-// Bounds of the arguments hold, and a node can not be given a key that is not
-// its own.
+// split checks the bounds of its arguments, and refuses a key that does not belong
+// to the node.
 func TestSplitRefuses(t *testing.T) {
 	_, ed, err := ed25519.GenerateKey(rand.Reader)
 	check(t, err)
@@ -147,8 +147,8 @@ func TestSplitRefuses(t *testing.T) {
 		pass             string
 		total, threshold int
 		now              time.Time
-		is               error
-		says             string
+		want             error
+		errText          string
 	}{
 		{"one share", p256(), agent, good, 1, 1, testNow, nil, "expected 2 to 16"},
 		{"17 shares", p256(), agent, good, 17, 2, testNow, nil, "expected 2 to 16"},
@@ -163,14 +163,14 @@ func TestSplitRefuses(t *testing.T) {
 		{"Ed25519", ed, aa, good, 3, 2, testNow, pki.ErrKeyKind, ""},
 		{"P-224", p224, aa, good, 3, 2, testNow, pki.ErrKeyKind, ""},
 		{"three primes", &threePrimes, aa, good, 3, 2, testNow, pki.ErrKeyKind, "3 primes"},
-		{"the time before time", p256(), aa, good, 3, 2, time.Unix(-1, 0), nil, "is the clock right?"},
+		{"a time before 1970", p256(), aa, good, 3, 2, time.Unix(-1, 0), nil, "is the clock right?"},
 		{"the 22nd century", p256(), aa, good, 3, 2, time.Date(2150, 1, 1, 0, 0, 0, 0, time.UTC), nil, "is the clock right?"},
 	} {
 		shares, err := split(tt.key, tt.id, []byte(tt.pass), tt.total, tt.threshold, tt.now, testCost)
 		if err == nil || shares != nil {
 			t.Errorf("%s: got %v", tt.what, shares)
-		} else if tt.is != nil && !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.says) {
-			t.Errorf("%s: got %q, want %v with %q", tt.what, err, tt.is, tt.says)
+		} else if tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.errText) {
+			t.Errorf("%s: got %q, want %v with %q", tt.what, err, tt.want, tt.errText)
 		}
 	}
 }
@@ -197,14 +197,14 @@ func TestSplit(t *testing.T) {
 	own, err := Parse(strings.Join(numberedLines(s.Text())[:ShareLines], "\n"))
 	check(t, err)
 	if own.HasSealedKey() || own.Node() != (pki.Identity{}) || own.Fingerprint() != "" || !own.Date().IsZero() || own.SplitID() != s.SplitID() {
-		t.Errorf("without the sealed key, the share says it is of %v, %s, %v", own.Node(), own.Fingerprint(), own.Date())
+		t.Errorf("without the sealed key, the share has the node %v, the fingerprint %s and the date %v, want none of them", own.Node(), own.Fingerprint(), own.Date())
 	}
 }
 
-// Two splits of one key have nothing secret in common, and do not mix.
+// Two splits of one key have different secrets and different split IDs.
 func TestSplitsAreNew(t *testing.T) {
 	a, b := sharesOf(t, p256(), 2, 2), sharesOf(t, p256(), 2, 2)
 	if a[0].value == b[0].value || a[0].split == b[0].split {
-		t.Error("two splits are the same")
+		t.Error("two splits have the same share value or the same split ID")
 	}
 }

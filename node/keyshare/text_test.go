@@ -14,8 +14,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// However somebody types, pastes or scans a page, it is the same share, as long
-// as the words are right.
+// Parse returns the same share in whatever form a page is typed, pasted or scanned,
+// if the words are right.
 func TestParse(t *testing.T) {
 	share := sharesOf(t, p256(), 3, 2)[1]
 	text := share.Text()
@@ -74,7 +74,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// A wrong word anywhere is found, and its line is named.
+// A wrong word in any line is detected, and the error names the line.
 func TestEveryLineIsChecked(t *testing.T) {
 	t.Parallel()
 	share := sharesOf(t, p256(), 3, 2)[1]
@@ -93,8 +93,8 @@ func TestEveryLineIsChecked(t *testing.T) {
 	}
 }
 
-// Text that is not exactly a share is refused, with an error that names the
-// line, or what is missing.
+// Text that is not exactly a share is refused, with an error that names the wrong
+// line or the missing lines.
 func TestParseRefuses(t *testing.T) {
 	share := sharesOf(t, p256(), 3, 2)[1]
 	other := sharesOf(t, p256(), 3, 2)[1]
@@ -112,7 +112,7 @@ func TestParseRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		what, text string
 		want       error // nil for a *lineError
-		says       string
+		errText    string
 	}{
 		{"nothing", "", errNotShare, "0 lines"},
 		{"white space", " \n\t\n", errNotShare, "0 lines"},
@@ -150,8 +150,8 @@ func TestParseRefuses(t *testing.T) {
 		var at *lineError
 		if err == nil || share != nil {
 			t.Errorf("%s: got %v", tt.what, share)
-		} else if tt.want == nil && !errors.As(err, &at) || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) {
-			t.Errorf("%s: got %v, want %v with %q", tt.what, err, tt.want, tt.says)
+		} else if tt.want == nil && !errors.As(err, &at) || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.errText) {
+			t.Errorf("%s: got %v, want %v with %q", tt.what, err, tt.want, tt.errText)
 		}
 		if err != nil && len(err.Error()) > 250 {
 			t.Errorf("%s: an error of %d bytes", tt.what, len(err.Error()))
@@ -159,15 +159,15 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// scan makes QR text of any bytes, with the right checksum.
+// scan returns QR text of any bytes, with the right checksum.
 func scan(own, sealed []byte) string {
 	data := slices.Concat(own, sealed)
 	data = binary.BigEndian.AppendUint32(data, crc32.ChecksumIEEE(data))
 	return "PEERLINK-SHARE-1:" + base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(data)
 }
 
-// Whoever changes a single byte of a page, and all checksums with it, is found
-// out, if not by Parse then by Combine, with the sealed key or without.
+// The change of a single byte of a page is detected even if all checksums are
+// changed with it: by Parse or else by Combine, with the sealed key or without it.
 func TestEveryByteCounts(t *testing.T) {
 	shares := sharesOf(t, p256(), 3, 2)
 	victim, rest := shares[1], shares[2:]
@@ -193,8 +193,8 @@ func TestEveryByteCounts(t *testing.T) {
 	}
 }
 
-// What a stranger writes into a sealed key is bounded before anything is spent
-// on it; its own hash over it is no excuse.
+// The values in a sealed key, which may be forged, are checked before any costly
+// operation, also if the split ID of the share is the right hash of the sealed key.
 func TestHeaderBounds(t *testing.T) {
 	share := sharesOf(t, p256(), 3, 2)[0]
 	for _, tt := range []struct {
@@ -210,12 +210,12 @@ func TestHeaderBounds(t *testing.T) {
 		{"threshold above total", 23, []byte{4}, errNotShare},
 		{"17 shares", 24, []byte{17}, errNotShare},
 		{"scrypt for 2 GiB", 25, []byte{21}, pki.ErrKeyCost},
-		{"scrypt for ever", 25, []byte{255}, pki.ErrKeyCost},
-		{"scrypt for nothing", 25, []byte{9}, errNotShare},
-		{"nothing sealed", 26, []byte{0, 16}, errNotShare},
-		{"much sealed", 26, []byte{2, 17}, errNotShare},
-		{"more sealed than is there", 26, []byte{0, 49}, errNotShare},
-		{"less sealed than is there", 26, []byte{0, 47}, errNotShare},
+		{"scrypt with the highest parameter", 25, []byte{255}, pki.ErrKeyCost},
+		{"scrypt with a parameter below the minimum", 25, []byte{9}, errNotShare},
+		{"a ciphertext that is too short", 26, []byte{0, 16}, errNotShare},
+		{"a ciphertext that is too long", 26, []byte{2, 17}, errNotShare},
+		{"a ciphertext longer than the data", 26, []byte{0, 49}, errNotShare},
+		{"a ciphertext shorter than the data", 26, []byte{0, 47}, errNotShare},
 		{"another threshold than on the share", 23, []byte{3}, errAltered},
 		{"another hash than the share's", headerSize, []byte{1, 2, 3, 4, 5, 6, 7, 8}, errAltered},
 	} {
@@ -237,14 +237,14 @@ func TestHeaderBounds(t *testing.T) {
 	}
 }
 
-// The filling of the last line is zeros, so that a share has one text only.
-func TestFilling(t *testing.T) {
+// The padding of the last line must be zeros, so that a share has only one text.
+func TestPadding(t *testing.T) {
 	share := sharesOf(t, p256(), 2, 2)[0]
 	lines := numberedLines(share.Text())
 	data, err := decodeLine(len(lines), wordsOf(lines[len(lines)-1]))
 	check(t, err)
 	if len(share.sealedKey.raw)%lineData == 0 {
-		t.Fatal("this share has no filling")
+		t.Fatal("the last line of this share has no padding")
 	}
 	data[lineData-1] = 1
 	lines[len(lines)-1] = fmt.Sprint(len(lines), " ", strings.Join(encodeLine(len(lines), data), " "))
@@ -254,7 +254,8 @@ func TestFilling(t *testing.T) {
 	}
 }
 
-// A line of a later format names the version, before anything else is read.
+// The error for a line of a later format names the version, and nothing else is
+// checked before.
 func TestLaterVersion(t *testing.T) {
 	later := strings.Join(encodeLine(1, []byte{2, 99, 99, 99, 0, 0, 0, 0, 0, 0}), " ")
 	if _, err := Parse(later); !errors.Is(err, errVersion) {
@@ -262,7 +263,8 @@ func TestLaterVersion(t *testing.T) {
 	}
 }
 
-// Any text is an error or a share, and a share's own texts are that same share.
+// For any text, Parse returns an error or a share, and for the texts of this share
+// it returns the same share.
 func FuzzParse(f *testing.F) {
 	for _, name := range goldenFiles(f, "*.txt") {
 		f.Add(string(readFile(f, name)))
@@ -275,7 +277,7 @@ func FuzzParse(f *testing.F) {
 		costtest.Check(t, "a share", func() { s, err = Parse(text) })
 		if err != nil {
 			if s != nil || len(err.Error()) > 1000 {
-				t.Fatalf("a share, or an error of %d bytes", len(err.Error()))
+				t.Fatalf("got a share with the error, or an error of %d bytes", len(err.Error()))
 			}
 			return
 		}
@@ -285,10 +287,10 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("%v: %v", s, err)
 			}
 			if !sameShare(got, s) {
-				t.Fatalf("%v does not read back what it wrote:\n%s", s, again)
+				t.Fatalf("%v: parsing its text gives another share:\n%s", s, again)
 			}
 		}
-		// Nobody knows the secret, but nothing may break on the way to it.
+		// The secret is unknown, but Combine must return an error and not panic.
 		if _, err := Combine([]*Share{s}); err == nil {
 			t.Fatalf("one share is enough: %v", s)
 		}

@@ -12,7 +12,8 @@ const (
 	caID = "00112233445566778899aabbccddeeff"
 )
 
-// referencePlaceholder says the same as the file that the reference ships.
+// referencePlaceholder has the same content as the reference's file, except for
+// comments.
 const referencePlaceholder = `apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 
@@ -24,8 +25,8 @@ configMapGenerator:
   - foo=bar
 `
 
-// A peer gets exactly one entry, at the end of the list, in the form that the
-// list has; and every other byte of the file stays as it was.
+// addPeer adds exactly one entry, at the end of the list and in the form of the
+// list, and keeps every other byte of the file.
 func TestAddPeer(t *testing.T) {
 	const head = "kind: Kustomization\n"
 	fresh := strings.Replace(newAggregator, "%s", aaID, 1)
@@ -56,8 +57,8 @@ func TestAddPeer(t *testing.T) {
 	}
 }
 
-// A peer that is listed in whatever spelling is not listed again: Kustomize
-// refuses to build what has a resource twice.
+// A peer that is listed already, in whatever spelling, is not added again: Kustomize
+// refuses to build if a resource is listed twice.
 func TestAddPeerPresent(t *testing.T) {
 	for _, item := range []string{"- 12345678/", "- 12345678", "- ./12345678/", "-  \"12345678/\"", "- '12345678' # a bank", "  - 12345678/  "} {
 		list := "resources:\n" + item + "\nnamespace: x\n"
@@ -68,7 +69,7 @@ func TestAddPeerPresent(t *testing.T) {
 	}
 }
 
-// What can not be edited with certainty is refused, not guessed at.
+// addPeer refuses files that it cannot edit reliably.
 func TestAddPeerRefuses(t *testing.T) {
 	for _, list := range []string{
 		"resources: [a/, b/]\n",
@@ -94,8 +95,8 @@ func TestAddPeerRefuses(t *testing.T) {
 	}
 }
 
-// Whatever the file: no panic, every line that was there still is (unless the
-// file was the placeholder, or empty), and adding a peer twice is adding it once.
+// For any file, addPeer does not panic and keeps every line (unless the file was the
+// placeholder, or empty), and adding a peer a second time changes nothing.
 func FuzzAddPeer(f *testing.F) {
 	for _, s := range []string{"", referencePlaceholder, "resources:\n- a/\nkind: x\n", "resources: []\n", "kind: x", "resources:\r\n  - a\r\n", "a: |\n b\n#\n"} {
 		f.Add([]byte(s))
@@ -112,7 +113,7 @@ func FuzzAddPeer(f *testing.F) {
 			t.Fatalf("%q: the peer is not in %q", list, got)
 		}
 		if again, err := addPeer(got, caID); err != nil || !bytes.Equal(again, got) {
-			t.Fatalf("%q: again: %q, %v", got, again, err)
+			t.Fatalf("%q: adding the peer again: got %q, %v, want no change", got, again, err)
 		}
 		if string(got) == strings.Replace(newAggregator, "%s", caID, 1) {
 			return

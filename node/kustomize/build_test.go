@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// What Kustomize itself makes of the files is the StatefulSet of the peer, with
-// the node ID as text even if it looks like a number, and with the peer's own
-// words as they are.
+// Kustomize builds the peer's StatefulSet from the files. The node ID remains a
+// string even if it looks like a number, and the text that comes from the peer is
+// unchanged.
 func TestBuild(t *testing.T) {
 	kubectl, err := exec.LookPath("kubectl")
 	if err != nil {
@@ -27,13 +27,14 @@ func TestBuild(t *testing.T) {
 		}
 		return out
 	}
-	// The reference's own files need the restrictor off: they lie in two trees.
+	// The reference's files are in two directory trees, so the load restrictor must
+	// be off.
 	build := func(dir string) map[string]statefulSet {
 		t.Helper()
 		path := filepath.Join(t.TempDir(), "built.yaml")
 		write(t, string(run("kustomize", "--load-restrictor=LoadRestrictionsNone", dir)), path)
 		sets := map[string]statefulSet{}
-		// Of all that works without a cluster, this turns YAML into JSON.
+		// This kubectl command works without a cluster, and converts YAML to JSON.
 		dec := json.NewDecoder(bytes.NewReader(run("annotate", "--local", "-f", path, "-o", "json", "seen=yes")))
 		for dec.More() {
 			var s statefulSet
@@ -71,7 +72,7 @@ func TestBuild(t *testing.T) {
 		c := got.Spec.Template.Spec.Containers[0]
 		if got.Metadata.Annotations["swpt-node-id"] != p.ID ||
 			got.Spec.Replicas != p.Queues || c.Args[0] != program || c.Env[0].Value != p.UpdatedAt {
-			t.Errorf("for %+v: %+v", p, got)
+			t.Errorf("StatefulSet of %+v: got %+v", p, got)
 		}
 		cpu := "1"
 		if p.ID == caID {

@@ -36,7 +36,8 @@ func write(t *testing.T, data string, elem ...string) {
 	}
 }
 
-// snapshot is the content of all files below a folder, and when it was written.
+// snapshot returns the contents and the modification times of all files below a
+// folder.
 func snapshot(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -59,8 +60,8 @@ func snapshot(t *testing.T, dir string) map[string]string {
 	return files
 }
 
-// The manifest says exactly this. It was compared with what the reference makes
-// for the same peers, as YAML.
+// The manifest has exactly this content, which was compared, as YAML, with that of
+// the reference for the same peers.
 func TestManifest(t *testing.T) {
 	const want = `# Generated for this peer, and written again whenever the peer changes.
 # What you want to change goes to resources-patch.yaml, or into the base.
@@ -110,8 +111,8 @@ replacements:
 	}
 }
 
-// Text of a peer, and of whoever named a folder, stays within its quotes: the
-// manifest has the same lines as ever, and the text reads back as it was.
+// Text from a peer, and from the name of a folder, stays within its quotes: all
+// other lines of the manifest are unchanged, and unquoting gives the original text.
 func TestManifestHostileText(t *testing.T) {
 	plain := strings.Split(string(manifest(Peer{ID: aaID, Queues: 1}, "app")), "\n")
 	for _, text := range append(hostile, unprintable...) {
@@ -145,20 +146,20 @@ func TestManifestHostileText(t *testing.T) {
 	}
 }
 
-// hostile is what a peer may say about the date of its nodeinfo, and may mean
-// something to YAML, Kustomize or Kubernetes.
+// hostile has texts that are permitted as the date of a peer's nodeinfo, and that
+// have a meaning in YAML, Kustomize or Kubernetes.
 var hostile = []string{
 	`"; x: "`, `\`, `\"`, `\n- x`, "'", "# no comment", "a: b #", "{a: [b", "&a *a !!x %x @x `x", "- - -", " ", "$(POD_IP)", "null", "2026-11-02T10:00:00Z",
 }
 
-// unprintable is what it may not say.
+// unprintable has texts that are not permitted as such a date.
 var unprintable = []string{
 	"\"\n    - op: remove\n      path: /spec\n      value: \"",
 	"\t", "\r\n", "---\n...", "\x00\x07\x1b[2J\x7f", "\u0085\u2028\u2029\ufeff\u202e", "Ünï\U0001f4a5",
 }
 
-// Update makes the three files, changes those that say something else now, and
-// leaves alone what is the operator's.
+// Update creates the three files, rewrites those whose content changes, and never
+// changes the operator's files.
 func TestUpdate(t *testing.T) {
 	peers := newPeers(t, aaID, caID)
 	write(t, "stays", peers, aaID, "queues.txt")
@@ -184,10 +185,10 @@ func TestUpdate(t *testing.T) {
 	p := Peer{ID: aaID, Queues: 1, UpdatedAt: "2026-11-02"}
 	first := update(p)
 	if len(first) != 4 || len(changed(nil, first)) != 3 {
-		t.Fatalf("made %v", reflect.ValueOf(first).MapKeys())
+		t.Fatalf("the first Update has made %v", reflect.ValueOf(first).MapKeys())
 	}
 	if again := update(p); !reflect.DeepEqual(first, again) {
-		t.Errorf("doing it again changed %v", changed(first, again))
+		t.Errorf("a second Update has changed %v", changed(first, again))
 	}
 	const own = "# mine\n[]\n"
 	write(t, own, peers, aaID, "resources-patch.yaml")
@@ -214,7 +215,8 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-// A resources patch that is a link, even to nothing, was put there by somebody.
+// A resources-patch.yaml that is a symbolic link, even a dangling one, is the
+// operator's, and is kept.
 func TestUpdateKeepsLink(t *testing.T) {
 	peers := newPeers(t, aaID)
 	path := filepath.Join(peers, aaID, "resources-patch.yaml")
@@ -229,7 +231,7 @@ func TestUpdateKeepsLink(t *testing.T) {
 	}
 }
 
-// What Update can not do it refuses before it has written anything.
+// Update refuses invalid arguments before it has written any file.
 func TestUpdateRefuses(t *testing.T) {
 	good := Peer{ID: aaID, Queues: 1}
 	type refused struct {
@@ -262,8 +264,8 @@ func TestUpdateRefuses(t *testing.T) {
 	}
 }
 
-// An aggregator that can not be edited stops neither the peer's own files from
-// being made, nor is it touched.
+// If the aggregator cannot be edited, Update keeps it unchanged, and still creates
+// the peer's own files.
 func TestUpdateStrangeAggregator(t *testing.T) {
 	peers := newPeers(t, aaID)
 	const list = "resources: [a/]\n"
@@ -272,7 +274,7 @@ func TestUpdateStrangeAggregator(t *testing.T) {
 		t.Errorf("got %v, want %v", err, errAggregator)
 	}
 	if got, err := os.ReadFile(filepath.Join(peers, "kustomization.yaml")); err != nil || string(got) != list {
-		t.Errorf("now it is %q, %v", got, err)
+		t.Errorf("the aggregator is now %q, %v", got, err)
 	}
 	if _, err := os.Stat(filepath.Join(peers, aaID, "kustomization.yaml")); err != nil {
 		t.Error(err)
@@ -309,8 +311,9 @@ func TestUpdateConcurrent(t *testing.T) {
 	}
 }
 
-// The files are kept where there are some, or the means to make them, and
-// nowhere else: the placeholder alone means that the means have been deleted.
+// Enabled reports whether the folder has files for Kustomize, or the reference's
+// program that makes them. The placeholder alone is not enough: it means that the
+// program was deleted.
 func TestEnabled(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -11,7 +11,7 @@ import (
 	"peerlink/node/nodetest"
 )
 
-// shown is everything that the person at the offline machine is shown of a request.
+// shown returns everything that is shown of a request on the offline machine.
 func shown(r *Request) string {
 	var text strings.Builder
 	for _, i := range r.Summary() {
@@ -23,8 +23,8 @@ func shown(r *Request) string {
 	return text.String()
 }
 
-// Whatever is changed in what the root key is asked to sign changes what the person
-// is shown, and is among the differences from what was last signed.
+// Every change of what the root key will sign changes what is shown on the offline
+// machine, and is among the differences from what was signed last.
 func TestNothingIsSignedUnseen(t *testing.T) {
 	self := nodetest.New(t, ca, "self.example.com:1234")
 	const honest = "servers = [\"self.example.com:1234\"]\nhost = \"/\"\ndestination = \"/exchange/creditors_in/${NODE_ID}\"\nlogin = \"me\"\npasscode = \"x\"\naccepted-content-types = [\"application/json\"]\ninfo-bundle-urls = [\"https://example.com/b.zip\"]\n"
@@ -38,17 +38,17 @@ func TestNothingIsSignedUnseen(t *testing.T) {
 		}
 		return r
 	}
-	laptop := nodetest.NewWithKey(t, t.TempDir(), ca, "self.example.com:1234", self.Key)
+	offlineCopy := nodetest.NewWithKey(t, t.TempDir(), ca, "self.example.com:1234", self.Key)
 	signed := request(honest, "other")
-	if since, changes, err := signed.Changes(laptop.Dir, time.Now()); err != nil || !strings.Contains(since, laptop.Path()) || len(changes) == 0 {
-		t.Errorf("before anything was signed here: since %q, %v, %v", since, changes, err)
+	if since, changes, err := signed.Changes(offlineCopy.Dir, time.Now()); err != nil || !strings.Contains(since, offlineCopy.Path()) || len(changes) == 0 {
+		t.Errorf("before the first signature: since %q, %v, %v", since, changes, err)
 	}
-	if err := signed.RecordSigned(ctx, laptop.Dir, time.Now()); err != nil {
+	if err := signed.RecordSigned(ctx, offlineCopy.Dir, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
 		what, from, to string
-		see            string // "" if the value is not for the screen
+		wantShown      string // "" if the value must not be shown
 	}{
 		{"servers", "self.example.com:1234", "evil.example.com:666", "evil.example.com:666"},
 		{"host", `host = "/"`, `host = "/evil"`, `"/evil"`},
@@ -68,28 +68,28 @@ func TestNothingIsSignedUnseen(t *testing.T) {
 			stomp = strings.Replace(honest, tt.from, tt.to, 1)
 		}
 		evil := request(stomp, other)
-		if got := shown(evil); got == shown(signed) || !strings.Contains(got, tt.see) || strings.Contains(got, `passcode "`) {
-			t.Errorf("%s: the person is shown\n%s", tt.what, got)
+		if got := shown(evil); got == shown(signed) || !strings.Contains(got, tt.wantShown) || strings.Contains(got, `passcode "`) {
+			t.Errorf("%s: the offline machine shows\n%s", tt.what, got)
 		}
-		since, changes, err := evil.Changes(laptop.Dir, time.Now())
+		since, changes, err := evil.Changes(offlineCopy.Dir, time.Now())
 		if err != nil || !strings.Contains(since, "last signed here") {
 			t.Errorf("%s: since %q, %v", tt.what, since, err)
 		}
 		found := false
 		for _, c := range changes {
-			found = found || c.What == tt.what && strings.Contains(c.String(), tt.see)
+			found = found || c.What == tt.what && strings.Contains(c.String(), tt.wantShown)
 		}
 		if !found {
 			t.Errorf("%s is not among the differences %v", tt.what, changes)
 		}
 	}
-	if _, changes, err := signed.Changes(laptop.Dir, time.Now()); err != nil || len(changes) != 0 {
-		t.Errorf("the same again differs in %v, %v", changes, err)
+	if _, changes, err := signed.Changes(offlineCopy.Dir, time.Now()); err != nil || len(changes) != 0 {
+		t.Errorf("an unchanged request has the differences %v, %v", changes, err)
 	}
 }
 
-// A date more than a day ahead would keep peers from taking any later info-bundle,
-// and is not signed; nor is what is no date.
+// A request is refused if the date of its info-bundle is invalid, or more than a day
+// ahead: after such a date, peers would refuse later info-bundles.
 func TestDatesAheadAreRefused(t *testing.T) {
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	for date, good := range map[string]bool{
@@ -97,7 +97,7 @@ func TestDatesAheadAreRefused(t *testing.T) {
 		"2026-11-30": false, "2026-11-29T120001": false, "2026-11-29T235959": false, "2126-11-28": false, "~~~~": false, "9": false, "2026-11-28~": false, "2026-11-28T~": false, "": false,
 	} {
 		if err := infobundle.CheckDate(date, now); (err == nil) != good {
-			t.Errorf("%q: %v", date, err)
+			t.Errorf("CheckDate(%q): got error %v, want valid %v", date, err, good)
 		}
 	}
 	self := nodetest.New(t, ca, "self.example.com:1234")
@@ -121,35 +121,36 @@ func TestDatesAheadAreRefused(t *testing.T) {
 }
 
 // An info-bundle that is made on the offline machine has a later date than the last one that was
-// signed there for a request, although the folder there has not the date of that, and what it
-// says differently is known. If what was last signed can not be read, none is made.
+// signed there for a request, although the directory there does not have that date, and the
+// differences from that one are known. If the record of it cannot be read, no info-bundle is
+// made.
 func TestBundleAfterRequest(t *testing.T) {
 	n := nodetest.New(t, ca, "old.example.com:1")
-	laptop := copyTree(t, n.Path())
+	offlineCopy := copyTree(t, n.Path())
 	stomp := filepath.Join(n.Path(), "nodeinfo", "stomp.toml")
 	writeFileT(t, strings.Replace(string(readFileT(t, stomp)), "old.", "new.", 1), stomp)
 	out := t.TempDir()
 	r := mustCollect(t, n.Dir, InfoBundle{File: filepath.Join(out, "one.zip")})
-	signedHere(t, r, laptop)
-	files, err := laptop.NextNodeinfo(time.Now())
+	recordSigned(t, r, offlineCopy)
+	files, err := offlineCopy.NextNodeinfo(time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	since, changes, err := ChangesSinceSigned(laptop, files, time.Now())
+	since, changes, err := ChangesSinceSigned(offlineCopy, files, time.Now())
 	if text := fmt.Sprint(changes); err != nil || !strings.Contains(since, r.info.date) || !strings.Contains(text, "servers is old.example.com:1, it was new.example.com:1") {
 		t.Errorf("since %s: %s, %v", since, text, err)
 	}
 	two := filepath.Join(out, "two.zip")
-	if err := laptop.CreateBundle(ctx, two, n.Key); err != nil {
+	if err := offlineCopy.CreateBundle(ctx, two, n.Key); err != nil {
 		t.Fatal(err)
 	}
 	if got := nodetest.ReadBundle(t, two).UpdatedAt(); got <= r.info.date {
-		t.Errorf("dated %s, and the one before %s", got, r.info.date)
+		t.Errorf("the info-bundle has the date %s, want a later one than %s", got, r.info.date)
 	}
-	writeFileT(t, "{", laptop.Path(), "db", "offline", "last-signed")
-	before := snapshot(t, laptop.Path())
-	if err := laptop.CreateBundle(ctx, filepath.Join(out, "three.zip"), n.Key); err == nil || !strings.Contains(err.Error(), "last-signed") {
+	writeFileT(t, "{", offlineCopy.Path(), "db", "offline", "last-signed")
+	before := snapshot(t, offlineCopy.Path())
+	if err := offlineCopy.CreateBundle(ctx, filepath.Join(out, "three.zip"), n.Key); err == nil || !strings.Contains(err.Error(), "last-signed") {
 		t.Errorf("error %v for a damaged file", err)
 	}
-	sameTree(t, laptop.Path(), before)
+	sameTree(t, offlineCopy.Path(), before)
 }

@@ -16,8 +16,8 @@ import (
 	"peerlink/node/pki"
 )
 
-// Whatever a request or an answer of the permitted size holds, reading it needs at
-// most 32 MiB, all that is allocated counted together, and half a second.
+// Reading a request or an answer of the permitted size allocates at most 32 MiB in
+// total, and takes at most half a second, whatever the file contains.
 func TestReadCost(t *testing.T) {
 	costtest.NeedsExactFigures(t)
 	n := nodetest.New(t, aa, "aa.example.com:1234")
@@ -46,7 +46,7 @@ func TestReadCost(t *testing.T) {
 		"one name":      file(requestFormat, `"`+strings.Repeat("a", MaxSize-1000)+`":1`),
 		"only a name":   []byte(strings.Repeat("[", MaxSize)),
 	}
-	// Written as encode does, so that everything in it is looked at.
+	// In the form that encode writes, so that all of it is checked.
 	request := func(peers int, bundle []byte) []byte {
 		f := requestFile{header: header{requestFormat, version, strings.Repeat("0", idDigits)}, Created: formatTime(now),
 			NodeType: aa.String(), NodeID: n.Identity().ID, Root: []byte(rootPEM)}
@@ -87,7 +87,7 @@ func TestReadCost(t *testing.T) {
 	inputs["a large bundle"] = large
 	for name, data := range inputs {
 		if len(data) > MaxSize {
-			t.Errorf("%s: has %d bytes", name, len(data))
+			t.Errorf("%s: the file has %d bytes, want at most %d", name, len(data), MaxSize)
 		}
 		var err, err2 error
 		costtest.Check(t, name+" as a request", func() { _, err = ReadRequest(data, now) })

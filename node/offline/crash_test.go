@@ -14,7 +14,8 @@ import (
 
 var errCrash = errors.New("crash")
 
-// crashAt is a step that fails when it is called for the nth time, from 0.
+// crashAt returns a step that fails when it is called for the nth time, counted from
+// 0.
 func crashAt(n int) func() error {
 	return func() error {
 		if n--; n < 0 {
@@ -38,11 +39,11 @@ func copyTree(t *testing.T, from string) *node.Dir {
 	return d
 }
 
-// Filing that is stopped before any of its changes can be repeated, and ends in
-// exactly the directory that filing without interruption makes.
+// If filing an answer is interrupted before any of its changes, it can be repeated,
+// and the directory is then exactly as after filing without an interruption.
 func TestCrashWhileFiling(t *testing.T) {
-	n, asks, out := everything(t)
-	r := mustCollect(t, n.Dir, asks...)
+	n, items, out := fullRequest(t)
+	r := mustCollect(t, n.Dir, items...)
 	a := signed(t, r, n.Key)
 	clear := func() {
 		for _, name := range []string{"server.crt", "bundle.zip"} {
@@ -51,9 +52,9 @@ func TestCrashWhileFiling(t *testing.T) {
 			}
 		}
 	}
-	smooth := copyTree(t, n.Path())
-	mustFile(t, smooth, a)
-	want, wantOut := snapshot(t, smooth.Path()), snapshot(t, out)
+	uninterrupted := copyTree(t, n.Path())
+	mustFile(t, uninterrupted, a)
+	want, wantOut := snapshot(t, uninterrupted.Path()), snapshot(t, out)
 
 	crashes := 0
 	for ; ; crashes++ {
@@ -74,10 +75,11 @@ func TestCrashWhileFiling(t *testing.T) {
 		sameTree(t, out, wantOut)
 	}
 	if crashes < 10 {
-		t.Errorf("stopped at %d places only", crashes)
+		t.Errorf("interrupted at only %d steps", crashes)
 	}
 
-	// Between the copy in certs/ and the line in db/index there is no step.
+	// There is no step between the copy in certs/ and the line in db/index: the test
+	// removes the line.
 	clear()
 	d := copyTree(t, n.Path())
 	index := readFileT(t, d.Path(), "db", "index")
@@ -89,11 +91,11 @@ func TestCrashWhileFiling(t *testing.T) {
 	sameTree(t, d.Path(), want)
 }
 
-// Of two answers to one request, which have the same serial numbers, the one
-// whose filing was begun is the one that is filed.
+// Two answers to one request have the same serial numbers. If the filing of one was
+// begun, the other is refused.
 func TestCrashBetweenTwoAnswers(t *testing.T) {
-	n, asks, _ := everything(t)
-	r := mustCollect(t, n.Dir, asks...)
+	n, items, _ := fullRequest(t)
+	r := mustCollect(t, n.Dir, items...)
 	first, second := signed(t, r, n.Key), signed(t, r, n.Key)
 	if _, err := file(ctx, n.Dir, first, time.Now(), crashAt(1)); !errors.Is(err, errCrash) {
 		t.Fatal(err)
@@ -108,9 +110,10 @@ func TestCrashBetweenTwoAnswers(t *testing.T) {
 	}
 }
 
-// collectUntil collects, and reports whether that was stopped because crash has failed. No
-// error is returned to collect, which would undo its changes.
-func collectUntil(t *testing.T, d *node.Dir, asks []Requested, crash func() error) (crashed bool) {
+// collectUntil collects a request, and reports whether crash has interrupted that. A
+// failure of crash is a panic and not an error of the step, because collect undoes its
+// changes after an error.
+func collectUntil(t *testing.T, d *node.Dir, items []Requested, crash func() error) (crashed bool) {
 	t.Helper()
 	defer func() {
 		if r := recover(); r != nil && r != errCrash {
@@ -119,7 +122,7 @@ func collectUntil(t *testing.T, d *node.Dir, asks []Requested, crash func() erro
 			crashed = r != nil
 		}
 	}()
-	_, err := collect(ctx, d, asks, time.Now(), func() error {
+	_, err := collect(ctx, d, items, time.Now(), func() error {
 		if err := crash(); err != nil {
 			panic(err)
 		}
@@ -131,25 +134,25 @@ func collectUntil(t *testing.T, d *node.Dir, asks []Requested, crash func() erro
 	return false
 }
 
-// Collecting that is stopped anywhere costs nothing: what is collected then gives
-// the peers the same subnets.
+// If collecting a request is interrupted anywhere, no subnet is lost: in the next
+// request, the peers have the same subnets.
 func TestCrashWhileCollecting(t *testing.T) {
-	n, asks, _ := everything(t)
+	n, items, _ := fullRequest(t)
 	crashes := 0
 	for ; ; crashes++ {
 		d := copyTree(t, n.Path())
-		if !collectUntil(t, d, asks, crashAt(crashes)) {
+		if !collectUntil(t, d, items, crashAt(crashes)) {
 			break
 		}
 		if waiting, err := PendingRequests(d, time.Now()); err != nil || len(waiting) != 0 {
 			t.Errorf("step %d: %d requests are waiting (%v)", crashes, len(waiting), err)
 		}
-		r := mustCollect(t, d, asks...)
+		r := mustCollect(t, d, items...)
 		if r.peers[0].subnet != "000001" || r.peers[1].subnet != d.Identity().ID+"00" {
 			t.Errorf("step %d: subnets %s and %s: the first attempt's were not found", crashes, r.peers[0].subnet, r.peers[1].subnet)
 		}
 	}
 	if crashes < 4 {
-		t.Errorf("stopped at %d places only", crashes)
+		t.Errorf("interrupted at only %d steps", crashes)
 	}
 }

@@ -56,7 +56,7 @@ func snapshot(t testing.TB, dir string) map[string]string {
 	return all
 }
 
-// sameTree checks that a directory has the content that it had.
+// sameTree checks that a directory has the content of an earlier snapshot.
 func sameTree(t testing.TB, dir string, want map[string]string) {
 	t.Helper()
 	got := snapshot(t, dir)
@@ -67,7 +67,7 @@ func sameTree(t testing.TB, dir string, want map[string]string) {
 	}
 	for name := range got {
 		if _, ok := want[name]; !ok {
-			t.Errorf("%s has come to be", name)
+			t.Errorf("%s was created", name)
 		}
 	}
 }
@@ -88,7 +88,7 @@ func writeFileT(t testing.TB, data string, elem ...string) {
 	}
 }
 
-// serverCSR is a request by a new server key of the node.
+// serverCSR returns a CSR of the node for a new server key.
 func serverCSR(t testing.TB, id pki.Identity) []byte {
 	t.Helper()
 	key, err := pki.GenerateKey(pki.P256)
@@ -102,22 +102,24 @@ func serverCSR(t testing.TB, id pki.Identity) []byte {
 	return pki.EncodeCSRPEM(der)
 }
 
-// askPeer asks for the peer certificate of another node.
-func askPeer(t testing.TB, n *nodetest.Node) PeerCert {
+// peerCertFor returns the item of a request for the peer certificate of another
+// node.
+func peerCertFor(t testing.TB, n *nodetest.Node) PeerCert {
 	t.Helper()
 	return PeerCert{Bundle: readFileT(t, n.Bundle(t))}
 }
 
-func mustCollect(t testing.TB, d *node.Dir, asks ...Requested) *Request {
+func mustCollect(t testing.TB, d *node.Dir, items ...Requested) *Request {
 	t.Helper()
-	r, err := Collect(ctx, d, asks, time.Now())
+	r, err := Collect(ctx, d, items, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-// signed carries the request over and the answer back.
+// signed signs a request, and returns the answer. Both are encoded and read again,
+// as if they were transported between the machines.
 func signed(t testing.TB, r *Request, key crypto.Signer) *Answer {
 	t.Helper()
 	carried, err := ReadRequest(r.Encode(), time.Now())
@@ -143,19 +145,20 @@ func mustFile(t testing.TB, d *node.Dir, a *Answer) []FiledItem {
 	return done
 }
 
-// everything is a request with all that an accounting authority can ask for.
-func everything(t testing.TB) (n *nodetest.Node, asks []Requested, out string) {
+// fullRequest makes an accounting authority, and the items of a request with everything
+// that it can request. out is the folder of the requested files.
+func fullRequest(t testing.TB) (n *nodetest.Node, items []Requested, out string) {
 	t.Helper()
 	n, out = nodetest.New(t, aa, "aa.example.com:1234"), t.TempDir()
 	return n, []Requested{
 		ServerCert{CSR: serverCSR(t, n.Identity()), Days: 90, File: filepath.Join(out, "server.crt")},
-		askPeer(t, nodetest.New(t, ca, "ca.example.com:1234")),
-		askPeer(t, nodetest.New(t, da, "da.example.com:1234")),
+		peerCertFor(t, nodetest.New(t, ca, "ca.example.com:1234")),
+		peerCertFor(t, nodetest.New(t, da, "da.example.com:1234")),
 		InfoBundle{File: filepath.Join(out, "bundle.zip")},
 	}, out
 }
 
-// checkOutputs checks that all that was asked for is in its place.
+// checkOutputs checks that the results of all items of a request were filed.
 func checkOutputs(t testing.TB, d *node.Dir, r *Request) {
 	t.Helper()
 	for _, s := range r.servers {

@@ -16,8 +16,8 @@ import (
 // Filing an answer again changes nothing, also after a crash between the last
 // two changes; another answer to the same request is refused.
 func TestFilingTwice(t *testing.T) {
-	n, asks, _ := everything(t)
-	r := mustCollect(t, n.Dir, asks...)
+	n, items, _ := fullRequest(t)
+	r := mustCollect(t, n.Dir, items...)
 	a, second := signed(t, r, n.Key), signed(t, r, n.Key)
 	mustFile(t, n.Dir, a)
 	after := snapshot(t, n.Path())
@@ -35,14 +35,15 @@ func TestFilingTwice(t *testing.T) {
 	sameTree(t, n.Path(), after)
 }
 
-// A lost request can be carried again as it was. One that is forgotten can not
-// be filed any more, and its numbers are not used again.
+// If the file of a request is lost, the pending request can be written again
+// unchanged. The answer to a forgotten request cannot be filed, and the serial
+// numbers of that request are not used again.
 func TestLostRequest(t *testing.T) {
-	n, asks, _ := everything(t)
-	r := mustCollect(t, n.Dir, asks...)
+	n, items, _ := fullRequest(t)
+	r := mustCollect(t, n.Dir, items...)
 	waiting, err := PendingRequests(n.Dir, time.Now())
 	if err != nil || len(waiting) != 1 || string(waiting[0].Encode()) != string(r.Encode()) {
-		t.Fatalf("the request is not there any more: %v", err)
+		t.Fatalf("the request is not pending, or has changed: %v", err)
 	}
 	a := signed(t, waiting[0], n.Key)
 	if err := Forget(ctx, n.Dir, r.ID); err != nil {
@@ -56,7 +57,7 @@ func TestLostRequest(t *testing.T) {
 			t.Errorf("forget %q: %v", id, err)
 		}
 	}
-	again := mustCollect(t, n.Dir, asks...)
+	again := mustCollect(t, n.Dir, items...)
 	used := map[string]bool{}
 	for _, n := range []*big.Int{
 		r.servers[0].serial, r.peers[0].serial, r.peers[1].serial,
@@ -74,12 +75,12 @@ func TestLostRequest(t *testing.T) {
 	checkOutputs(t, n.Dir, again)
 }
 
-// An item that has no place any more does not keep the others from theirs, and
-// nothing is overwritten. When the obstacle is gone the answer can be filed
-// again.
+// If an item cannot be filed, because a file exists already or a folder is missing,
+// the other items are filed and nothing is overwritten. After the cause is removed,
+// the answer can be filed again.
 func TestObstacles(t *testing.T) {
-	n, asks, out := everything(t)
-	r := mustCollect(t, n.Dir, asks...)
+	n, items, out := fullRequest(t)
+	r := mustCollect(t, n.Dir, items...)
 	a := signed(t, r, n.Key)
 	writeFileT(t, "precious", out, "server.crt")
 	done, err := File(ctx, n.Dir, a, time.Now())
@@ -98,7 +99,7 @@ func TestObstacles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := File(ctx, n.Dir, a, time.Now()); err == nil || !strings.Contains(err.Error(), filepath.Join(out, "server.crt")+", which the request names") {
-		t.Errorf("error %v for a folder that is gone", err)
+		t.Errorf("got error %v for a missing folder, want one that names the file", err)
 	}
 	if err := os.Rename(out+".away", out); err != nil {
 		t.Fatal(err)
@@ -111,8 +112,9 @@ func TestObstacles(t *testing.T) {
 	checkOutputs(t, n.Dir, r)
 }
 
-// A subnet that the reference's init has released is taken again, and is never
-// given to two peers if another one got it meanwhile.
+// If the reference's init has released the subnet of a pending request, filing the
+// answer reserves it again. If another peer has got the subnet meanwhile, filing is
+// refused: no subnet ever has two peers.
 func TestReleasedSubnet(t *testing.T) {
 	for _, taken := range []bool{false, true} {
 		n := nodetest.New(t, aa, "aa.example.com:1234")
@@ -130,7 +132,7 @@ func TestReleasedSubnet(t *testing.T) {
 			checkRecords(t, n.Dir, 2)
 			continue
 		}
-		// The reference's scripts do not know of requests.
+		// The reference's scripts ignore pending requests.
 		requests := filepath.Join(n.Path(), "db", "offline")
 		if err := os.Rename(requests, requests+".away"); err != nil {
 			t.Fatal(err)
@@ -147,31 +149,32 @@ func TestReleasedSubnet(t *testing.T) {
 			}
 		}
 		sameTree(t, n.Path(), before)
-		// Not even if the reservation, but not the peer, has been removed.
+		// Filing is refused also if the reservation was removed, but not the other
+		// peer.
 		if err := os.Remove(filepath.Join(pool, r.peers[0].subnet)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := File(ctx, n.Dir, a, time.Now()); err == nil {
 			t.Error("two peers have one subnet")
 		}
-		// What the error advises helps.
+		// The remedy that the error names works.
 		if err := Forget(ctx, n.Dir, r.ID); err != nil {
 			t.Fatal(err)
 		}
 		again := mustCollect(t, n.Dir, PeerCert{Bundle: bundle})
 		if again.peers[0].subnet == r.peers[0].subnet {
-			t.Errorf("the same subnet %s again", r.peers[0].subnet)
+			t.Errorf("the new request has the subnet %s of the other peer", r.peers[0].subnet)
 		}
 		mustFile(t, n.Dir, signed(t, again, n.Key))
 		checkOutputs(t, n.Dir, again)
 	}
 }
 
-// Repair leaves the subnets of waiting requests alone, and releases those of
-// forgotten ones.
-func TestRepairKeepsPromises(t *testing.T) {
+// Repair keeps the reserved subnets of pending requests, and releases those of
+// forgotten requests.
+func TestRepairKeepsReservations(t *testing.T) {
 	n := nodetest.New(t, aa, "aa.example.com:1234")
-	r := mustCollect(t, n.Dir, askPeer(t, nodetest.New(t, da, "da.example.com:1234")))
+	r := mustCollect(t, n.Dir, peerCertFor(t, nodetest.New(t, da, "da.example.com:1234")))
 	if done, err := n.Repair(ctx); err != nil || len(done) != 0 {
 		t.Errorf("repaired %q, %v", done, err)
 	}
@@ -183,11 +186,12 @@ func TestRepairKeepsPromises(t *testing.T) {
 	}
 }
 
-// A node that became a peer while its request was away keeps the certificate
-// that it was given, and a debtors agent never gets a second peer.
+// A node that became a peer while a request for its peer certificate was pending
+// keeps the certificate that it got meanwhile. A debtors agent never gets a second
+// peer.
 func TestPeeredMeanwhile(t *testing.T) {
 	n, peer := nodetest.New(t, aa, "aa.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
-	r := mustCollect(t, n.Dir, askPeer(t, peer))
+	r := mustCollect(t, n.Dir, peerCertFor(t, peer))
 	n.Sign(t, peer.Bundle(t))
 	before := readFileT(t, n.IssuedFile(peer.Identity().ID))
 	done := mustFile(t, n.Dir, signed(t, r, n.Key))
@@ -200,9 +204,9 @@ func TestPeeredMeanwhile(t *testing.T) {
 	checkRecords(t, n.Dir, 3)
 
 	agent := nodetest.New(t, da, "da.example.com:1234")
-	r = mustCollect(t, agent.Dir, askPeer(t, n))
+	r = mustCollect(t, agent.Dir, peerCertFor(t, n))
 	another := nodetest.New(t, aa, "other.example.com:1234")
-	agent.Sign(t, another.Bundle(t)) // with the same chosen ID: an impostor, or the right one
+	agent.Sign(t, another.Bundle(t)) // has the same chosen ID; one of the two authorities is an impostor
 	done, err := File(ctx, agent.Dir, signed(t, r, agent.Key), time.Now())
 	if err == nil || len(done) != 1 || done[0].State != Failed || !strings.Contains(err.Error(), "break-in") {
 		t.Errorf("%+v, %v", done, err)
@@ -212,11 +216,11 @@ func TestPeeredMeanwhile(t *testing.T) {
 	}
 }
 
-// A wrong clock is found out: at the laptop if it is behind, at home if it was
-// ahead.
+// A wrong clock of the offline machine is detected: by the offline machine if it is
+// behind, and by the online machine if it was ahead.
 func TestClock(t *testing.T) {
-	n, asks, _ := everything(t)
-	r := mustCollect(t, n.Dir, asks...)
+	n, items, _ := fullRequest(t)
+	r := mustCollect(t, n.Dir, items...)
 	for _, past := range []time.Duration{time.Hour, 50 * 365 * 24 * time.Hour} {
 		if _, err := ReadRequest(r.Encode(), time.Now().Add(-past)); !errors.Is(err, errClock) {
 			t.Errorf("read %v before it was made: %v", past, err)
@@ -239,7 +243,7 @@ func TestClock(t *testing.T) {
 	sameTree(t, n.Path(), before)
 }
 
-// What can not be asked for reserves nothing.
+// If Collect refuses an item, nothing is reserved.
 func TestCollectRefuses(t *testing.T) {
 	n, out := nodetest.New(t, aa, "aa.example.com:1234"), t.TempDir()
 	other, known := nodetest.New(t, ca, "ca.example.com:1234"), nodetest.New(t, ca, "ca.example.com:1234")
@@ -260,30 +264,30 @@ func TestCollectRefuses(t *testing.T) {
 		"one file twice":       {ServerCert{CSR: csr, Days: 1, File: path}, InfoBundle{File: path}},
 		"two info-bundles":     {InfoBundle{File: path}, InfoBundle{File: path + "2"}},
 		"no info-bundle":       {PeerCert{Bundle: []byte("x")}},
-		"own info-bundle":      {askPeer(t, n)},
-		"known peer":           {askPeer(t, known)},
-		"peer twice":           {askPeer(t, other), askPeer(t, other)},
-		"authority for itself": {askPeer(t, nodetest.New(t, aa, "x.example.com:1"))},
-		"the last is wrong":    {askPeer(t, other), ServerCert{CSR: csr, Days: 1, File: path}, PeerCert{}},
+		"own info-bundle":      {peerCertFor(t, n)},
+		"known peer":           {peerCertFor(t, known)},
+		"peer twice":           {peerCertFor(t, other), peerCertFor(t, other)},
+		"authority for itself": {peerCertFor(t, nodetest.New(t, aa, "x.example.com:1"))},
+		"the last is wrong":    {peerCertFor(t, other), ServerCert{CSR: csr, Days: 1, File: path}, PeerCert{}},
 	}
 	n.Bundle(t) // its date is written now, not between the snapshots
 	before := snapshot(t, n.Path())
-	for name, asks := range tests {
-		if _, err := Collect(ctx, n.Dir, asks, time.Now()); err == nil {
+	for name, items := range tests {
+		if _, err := Collect(ctx, n.Dir, items, time.Now()); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
 	sameTree(t, n.Path(), before)
 
 	before = snapshot(t, agent.Path())
-	if _, err := Collect(ctx, agent.Dir, []Requested{askPeer(t, other)}, time.Now()); err == nil {
-		t.Error("agents can not become peers")
+	if _, err := Collect(ctx, agent.Dir, []Requested{peerCertFor(t, other)}, time.Now()); err == nil {
+		t.Error("Collect accepts a creditors agent as the peer of a debtors agent")
 	}
 	sameTree(t, agent.Path(), before)
 }
 
-// If the second of two peers can not get a subnet, or a later step fails, the first keeps
-// none.
+// If Collect finds no subnet for the second of two peers, or fails in a later step, it
+// releases the subnet of the first.
 func TestFailedCollectReleasesSubnets(t *testing.T) {
 	n := nodetest.New(t, aa, "aa.example.com:1234")
 	first, second := nodetest.New(t, da, "da.example.com:1234"), nodetest.New(t, da, "da.example.com:1234")
@@ -300,31 +304,31 @@ func TestFailedCollectReleasesSubnets(t *testing.T) {
 		}
 		return len(files)
 	}
-	_, err := Collect(ctx, n.Dir, []Requested{askPeer(t, first), askPeer(t, second)}, time.Now())
+	_, err := Collect(ctx, n.Dir, []Requested{peerCertFor(t, first), peerCertFor(t, second)}, time.Now())
 	if err == nil || !strings.Contains(err.Error(), "no free subnet is left") || reserved() != 255 {
 		t.Errorf("two peers for one subnet: %v, %d reserved", err, reserved())
 	}
-	if _, err := collect(ctx, n.Dir, []Requested{askPeer(t, first)}, time.Now(), crashAt(1)); !errors.Is(err, errCrash) || reserved() != 255 {
+	if _, err := collect(ctx, n.Dir, []Requested{peerCertFor(t, first)}, time.Now(), crashAt(1)); !errors.Is(err, errCrash) || reserved() != 255 {
 		t.Errorf("failure after the reservation: %v, %d reserved", err, reserved())
 	}
-	if r := mustCollect(t, n.Dir, askPeer(t, second)); r.peers[0].subnet != n.Identity().ID+"ff" {
-		t.Errorf("the other gets %s", r.peers[0].subnet)
+	if r := mustCollect(t, n.Dir, peerCertFor(t, second)); r.peers[0].subnet != n.Identity().ID+"ff" {
+		t.Errorf("the second peer gets the subnet %s, want %sff", r.peers[0].subnet, n.Identity().ID)
 	}
 	// A subnet that the peer has had before stays reserved for it.
-	if err := Forget(ctx, n.Dir, mustCollect(t, n.Dir, askPeer(t, second)).ID); err != nil {
+	if err := Forget(ctx, n.Dir, mustCollect(t, n.Dir, peerCertFor(t, second)).ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Collect(ctx, n.Dir, []Requested{askPeer(t, second), askPeer(t, first)}, time.Now()); err == nil || reserved() != 256 {
+	if _, err := Collect(ctx, n.Dir, []Requested{peerCertFor(t, second), peerCertFor(t, first)}, time.Now()); err == nil || reserved() != 256 {
 		t.Errorf("a peer with a subnet and one without: %v, %d reserved", err, reserved())
 	}
 }
 
-// A copy of the directory at the laptop gives away an online machine that has
-// lost its memory, or its owner.
+// A copy of the node's directory on the offline machine reveals an online machine
+// whose directory is outdated, or that is controlled by an attacker.
 func TestCheckKnown(t *testing.T) {
-	n, asks, _ := everything(t)
+	n, items, _ := fullRequest(t)
 	copied := copyTree(t, n.Path())
-	r := mustCollect(t, n.Dir, asks...)
+	r := mustCollect(t, n.Dir, items...)
 	if err := r.CheckKnown(ctx, copied); err != nil {
 		t.Errorf("an older copy: %v", err)
 	}
@@ -333,16 +337,17 @@ func TestCheckKnown(t *testing.T) {
 	if err := r.CheckKnown(ctx, n.Dir); err == nil || !strings.Contains(err.Error(), "used before") {
 		t.Errorf("used serial numbers: %v", err)
 	}
-	// The online machine forgets the peers, and their subnets are given again.
-	r = mustCollect(t, copied, askPeer(t, nodetest.New(t, ca, "y.example.com:1")))
+	// The online machine's directory is outdated: it lacks the peers, and reserves
+	// their subnets for another one.
+	r = mustCollect(t, copied, peerCertFor(t, nodetest.New(t, ca, "y.example.com:1")))
 	if err := r.CheckKnown(ctx, n.Dir); err == nil || !strings.Contains(err.Error(), "subnet 000001") {
 		t.Errorf("subnet of another peer: %v", err)
 	}
 	agent := nodetest.New(t, ca, "ca.example.com:1234")
-	r = mustCollect(t, agent.Dir, askPeer(t, nodetest.New(t, aa, "evil.example.com:1")))
+	r = mustCollect(t, agent.Dir, peerCertFor(t, nodetest.New(t, aa, "evil.example.com:1")))
 	agent.Sign(t, n.Bundle(t))
 	if err := r.CheckKnown(ctx, agent.Dir); err == nil || !strings.Contains(err.Error(), "break-in") {
-		t.Errorf("another root certificate in a known name: %v", err)
+		t.Errorf("another root certificate under a known node ID: %v", err)
 	}
 	if err := r.CheckKnown(ctx, n.Dir); err == nil {
 		t.Error("the directory of another node was accepted")

@@ -22,9 +22,10 @@ import (
 	"peerlink/node/pki"
 )
 
-// A node of each type, whose directory never sees the root key, gets all it
-// needs in one sitting: its peers register what was signed offline, it registers
-// theirs, and both ends of a link accept each other's chains.
+// A node of each type, whose directory never contains the root key, gets everything
+// that it needs with one request: its peers register the certificates that were
+// signed offline, it registers theirs, and both ends of a link accept each other's
+// chains.
 func TestSession(t *testing.T) {
 	for _, tt := range []struct {
 		self  nodetype.Type
@@ -41,8 +42,8 @@ func TestSession(t *testing.T) {
 				t.Fatal(err)
 			}
 			self := nodetest.NewWithKey(t, t.TempDir(), tt.self, "self.example.com:1234", key)
-			out, stick := t.TempDir(), t.TempDir()
-			asks := []Requested{
+			out, usbStick := t.TempDir(), t.TempDir()
+			items := []Requested{
 				ServerCert{CSR: serverCSR(t, self.Identity()), Days: 365, File: filepath.Join(out, "server.crt")},
 				InfoBundle{File: filepath.Join(out, "bundle.zip")},
 			}
@@ -50,24 +51,24 @@ func TestSession(t *testing.T) {
 			for _, kind := range tt.peers {
 				peer := nodetest.New(t, kind, "peer.example.com:1234")
 				peers = append(peers, peer)
-				asks = append(asks, askPeer(t, peer))
+				items = append(items, peerCertFor(t, peer))
 			}
 
-			request := mustCollect(t, self.Dir, asks...)
-			writeFileT(t, string(request.Encode()), stick, "request.json")
+			request := mustCollect(t, self.Dir, items...)
+			writeFileT(t, string(request.Encode()), usbStick, "request.json")
 
-			atLaptop, err := ReadRequest(readFileT(t, stick, "request.json"), time.Now())
+			received, err := ReadRequest(readFileT(t, usbStick, "request.json"), time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
-			checkSummary(t, atLaptop, peers)
-			answer, err := Fulfil(atLaptop, key, time.Now())
+			checkSummary(t, received, peers)
+			answer, err := Fulfil(received, key, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
-			writeFileT(t, string(answer.Encode()), stick, "answer.json")
+			writeFileT(t, string(answer.Encode()), usbStick, "answer.json")
 
-			if answer, err = ReadAnswer(readFileT(t, stick, "answer.json")); err != nil {
+			if answer, err = ReadAnswer(readFileT(t, usbStick, "answer.json")); err != nil {
 				t.Fatal(err)
 			}
 			done := mustFile(t, self.Dir, answer)
@@ -91,14 +92,15 @@ func TestSession(t *testing.T) {
 			}
 			report, err := check.Run(ctx, self.Path(), check.Options{})
 			if err != nil || !report.OK() {
-				t.Errorf("the directory is not well: %v %+v", err, report)
+				t.Errorf("checking the directory: error %v, report %+v", err, report)
 			}
 			openssl(t, self, filepath.Join(out, "server.crt"), filepath.Join(out, "bundle.zip"))
 		})
 	}
 }
 
-// checkSummary checks that the person at the laptop sees what there is to see.
+// checkSummary checks that the summary of a request, which is shown on the offline
+// machine, has all items and their properties.
 func checkSummary(t *testing.T, r *Request, peers []*nodetest.Node) {
 	t.Helper()
 	var kinds []Kind
@@ -114,13 +116,13 @@ func checkSummary(t *testing.T, r *Request, peers []*nodetest.Node) {
 	if want = append(want, KindRootCSR, KindInfoBundle); !slices.Equal(kinds, want) {
 		t.Errorf("the summary has %v, want %v", kinds, want)
 	}
-	see := []string{pki.Fingerprint(r.servers[0].csr.PublicKey), "365 days", "self.example.com:1234", "stomp.toml", time.Now().Format(time.DateOnly)}
+	parts := []string{pki.Fingerprint(r.servers[0].csr.PublicKey), "365 days", "self.example.com:1234", "stomp.toml", time.Now().Format(time.DateOnly)}
 	for i, peer := range peers {
-		see = append(see, peer.Identity().String(), pki.Fingerprint(peer.Root().PublicKey), r.peers[i].subnet)
+		parts = append(parts, peer.Identity().String(), pki.Fingerprint(peer.Root().PublicKey), r.peers[i].subnet)
 	}
-	for _, s := range see {
+	for _, s := range parts {
 		if !strings.Contains(text, s) {
-			t.Errorf("the summary does not say %q:\n%s", s, text)
+			t.Errorf("the summary does not contain %q:\n%s", s, text)
 		}
 	}
 }
@@ -131,7 +133,7 @@ func link(t *testing.T, self, peer *nodetest.Node, bundle string, serverPEM []by
 	t.Helper()
 	peer.Sign(t, bundle)
 	if _, _, err := peer.RegisterPeer(ctx, readFileT(t, self.IssuedFile(peer.Identity().ID))); err != nil {
-		t.Fatalf("%v does not register what was signed offline: %v", peer.Identity(), err)
+		t.Fatalf("%v does not register the certificate that was signed offline: %v", peer.Identity(), err)
 	}
 	if _, _, err := self.RegisterPeer(ctx, readFileT(t, peer.IssuedFile(self.Identity().ID))); err != nil {
 		t.Fatal(err)
@@ -152,10 +154,10 @@ func link(t *testing.T, self, peer *nodetest.Node, bundle string, serverPEM []by
 		t.Fatal(err)
 	}
 	if _, err := pki.VerifyServer([][]byte{server.Raw}, there.Root, self.Identity(), time.Now()); err != nil {
-		t.Errorf("the peer dials: %v", err)
+		t.Errorf("chain of the server to which the peer connects: %v", err)
 	}
 	if id, _, err := pki.VerifyClient([][]byte{server.Raw, here.SubCA.Raw}, peer.Root(), time.Now()); err != nil || id != self.Identity() {
-		t.Errorf("the peer is dialed: %v, %v", id, err)
+		t.Errorf("chain of the client that connects to the peer: got %v, %v", id, err)
 	}
 	certFile, _ := peer.ServerCert(t)
 	theirs, err := pki.ParseCertificatePEM(readFileT(t, certFile))
@@ -163,11 +165,11 @@ func link(t *testing.T, self, peer *nodetest.Node, bundle string, serverPEM []by
 		t.Fatal(err)
 	}
 	if id, _, err := pki.VerifyClient([][]byte{theirs.Raw, here.Issued.Raw}, self.Root(), time.Now()); err != nil || id != peer.Identity() {
-		t.Errorf("the peer dials with the certificate signed offline: %v, %v", id, err)
+		t.Errorf("chain of the peer as a client, with the certificate signed offline: got %v, %v", id, err)
 	}
 }
 
-// openssl has OpenSSL verify what was signed.
+// openssl verifies everything that was signed with the openssl program.
 func openssl(t *testing.T, self *nodetest.Node, serverCert, bundle string) {
 	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
@@ -223,8 +225,8 @@ func unzip(t *testing.T, path string) map[string][]byte {
 	return files
 }
 
-// Requests that wait at the same time are filed in either order, with online
-// signing in between, and no serial number, subnet or date comes twice.
+// The answers to two pending requests can be filed in either order, with online
+// signing in between, and no serial number, subnet or date is used twice.
 func TestTwoRequests(t *testing.T) {
 	for _, order := range [][]int{{0, 1}, {1, 0}} {
 		n, out := nodetest.New(t, aa, "aa.example.com:1234"), t.TempDir()
@@ -233,8 +235,8 @@ func TestTwoRequests(t *testing.T) {
 		for i := range 2 {
 			requests = append(requests, mustCollect(t, n.Dir,
 				ServerCert{CSR: serverCSR(t, n.Identity()), Days: 30, File: filepath.Join(out, string(rune('a'+i))+".crt")},
-				askPeer(t, nodetest.New(t, ca, "ca.example.com:1234")),
-				askPeer(t, nodetest.New(t, da, "da.example.com:1234")),
+				peerCertFor(t, nodetest.New(t, ca, "ca.example.com:1234")),
+				peerCertFor(t, nodetest.New(t, da, "da.example.com:1234")),
 				InfoBundle{File: filepath.Join(out, string(rune('a'+i))+".zip")}))
 			n.Sign(t, nodetest.New(t, da, "da.example.com:1234").Bundle(t))
 		}
@@ -268,7 +270,7 @@ func TestConcurrentUse(t *testing.T) {
 	const pairs = 4
 	errs := make(chan error, 2*pairs)
 	for range pairs {
-		away, direct := askPeer(t, nodetest.New(t, ca, "x.example.com:1")), nodetest.ReadBundle(t, nodetest.New(t, ca, "x.example.com:1").Bundle(t))
+		away, direct := peerCertFor(t, nodetest.New(t, ca, "x.example.com:1")), nodetest.ReadBundle(t, nodetest.New(t, ca, "x.example.com:1").Bundle(t))
 		go func() {
 			d, err := node.Open(n.Path())
 			if err != nil {
@@ -334,6 +336,6 @@ func checkRecords(t *testing.T, d *node.Dir, certs int) {
 	}
 	report, err := check.Run(ctx, d.Path(), check.Options{})
 	if err != nil || !report.OK() {
-		t.Errorf("the directory is not well: %v %+v", err, report)
+		t.Errorf("checking the directory: error %v, report %+v", err, report)
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"peerlink/node/pki"
 )
 
-// leaf is a value in a JSON document that has no others in it.
+// leaf is a value in a JSON document that contains no other values.
 type leaf struct {
 	path  string
 	value any
@@ -42,9 +42,9 @@ func leaves(path string, v any, set func(any)) (all []leaf) {
 	return all
 }
 
-// changes returns variants of a file, by what was changed: each leaf altered in
-// some ways and put back. T is the file's type, so that the result is written
-// in the one form that is accepted.
+// changes returns variants of a file, by the name of the change: in each of them,
+// one leaf is altered. T is the file's type, so that the variants have the one form
+// that is accepted.
 func changes[T any](t *testing.T, data []byte) map[string][]byte {
 	t.Helper()
 	var doc any
@@ -90,59 +90,61 @@ func changes[T any](t *testing.T, data []byte) map[string][]byte {
 	return variants
 }
 
-// A request changed on its way, in whichever field, is refused by the laptop,
-// or its answer is refused at home, and the node's directory stays as it is.
+// If any field of a request is changed in transit, the request is refused by the
+// offline machine, or its answer by the online machine, and the node's directory is
+// unchanged.
 func TestTamperedRequest(t *testing.T) {
-	n, asks, out := everything(t)
-	r := mustCollect(t, n.Dir, asks...)
+	n, items, out := fullRequest(t)
+	r := mustCollect(t, n.Dir, items...)
 	before, beforeOut := snapshot(t, n.Path()), snapshot(t, out)
-	refusedHere, refusedThere := 0, 0
+	refusedOnline, refusedOffline := 0, 0
 	for name, data := range changes[requestFile](t, r.Encode()) {
 		changed, err := ReadRequest(data, time.Now())
 		if err != nil {
 			if !errors.Is(err, errFormat) && !errors.Is(err, errClock) {
 				t.Errorf("%s: %v", name, err)
 			}
-			refusedThere++
+			refusedOffline++
 			continue
 		}
 		a, err := Fulfil(changed, n.Key, time.Now())
 		if err != nil {
-			refusedThere++
+			refusedOffline++
 			continue
 		}
 		if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, errMismatch) && !errors.Is(err, errNotWaiting) {
 			t.Errorf("%s: the answer was not refused: %v", name, err)
 		}
-		// Even if who changed the request also puts the right hash and ID in.
+		// The answer is refused also if the attacker inserts the right hash and ID.
 		a.request, a.ID = r.hash(), r.ID
 		if !unsigned(name) {
 			if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, errMismatch) {
 				t.Errorf("%s: the answer with the right hash was not refused: %v", name, err)
 			}
 		}
-		refusedHere++
+		refusedOnline++
 		sameTree(t, n.Path(), before)
 		sameTree(t, out, beforeOut)
 	}
-	if refusedHere == 0 || refusedThere == 0 {
-		t.Errorf("%d refused at the laptop, %d at home: expected some of both", refusedThere, refusedHere)
+	if refusedOnline == 0 || refusedOffline == 0 {
+		t.Errorf("%d requests refused offline, %d answers refused online, want some of both", refusedOffline, refusedOnline)
 	}
 }
 
 // unsigned reports whether a field of the request has no influence on what is
-// signed: with the right hash, its answer is just what was asked for. The
-// directory goes by its own copy of these. Of a peer's info-bundle only bytes
-// that say nothing can be changed, such as those in the zip format's frame.
+// signed, so that the answer, with the right hash, has only what was requested. For
+// these fields, the online machine uses its own copy of the request. Of a peer's
+// info-bundle, only bytes without a meaning can be changed, such as some bytes of
+// the zip format.
 func unsigned(name string) bool {
 	return strings.Contains(name, ".file ") || strings.HasPrefix(name, ".created") || strings.HasPrefix(name, ".id") || strings.Contains(name, ".bundle ")
 }
 
-// An answer changed on its way, in whichever field, is refused, and nothing
-// changes. Then the right one is still accepted.
+// If any field of an answer is changed in transit, the answer is refused, and
+// nothing changes. The original answer is still accepted afterwards.
 func TestTamperedAnswer(t *testing.T) {
-	n, asks, out := everything(t)
-	r := mustCollect(t, n.Dir, asks...)
+	n, items, out := fullRequest(t)
+	r := mustCollect(t, n.Dir, items...)
 	right := signed(t, r, n.Key)
 	before, beforeOut := snapshot(t, n.Path()), snapshot(t, out)
 	for name, data := range changes[answerFile](t, right.Encode()) {
@@ -160,11 +162,11 @@ func TestTamperedAnswer(t *testing.T) {
 	checkOutputs(t, n.Dir, r)
 }
 
-// What the root key has really signed, but what was not asked for like this, is
-// refused, and nothing changes.
-func TestAnswerToSomethingElse(t *testing.T) {
-	n, asks, _ := everything(t)
-	r := mustCollect(t, n.Dir, asks...)
+// An answer that the root key has signed, but that differs from what was requested,
+// is refused, and nothing changes.
+func TestAnswerToAnotherRequest(t *testing.T) {
+	n, items, _ := fullRequest(t)
+	r := mustCollect(t, n.Dir, items...)
 	before := snapshot(t, n.Path())
 	for name, change := range map[string]func(r *Request){
 		"server serial":   func(r *Request) { r.servers[0].serial = r.peers[0].serial },
@@ -221,10 +223,11 @@ func readCSR(t *testing.T, n *nodetest.Node) []byte {
 	return pki.EncodeCSRPEM(der)
 }
 
-// No two readers can see different things in one file: a content has one form.
+// Every content has exactly one encoded form, so that two parsers cannot interpret a
+// file differently.
 func TestOneForm(t *testing.T) {
-	n, asks, _ := everything(t)
-	r := mustCollect(t, n.Dir, asks...)
+	n, items, _ := fullRequest(t)
+	r := mustCollect(t, n.Dir, items...)
 	a := signed(t, r, n.Key)
 	readR := func(data []byte) error { _, err := ReadRequest(data, time.Now()); return err }
 	readA := func(data []byte) error { _, err := ReadAnswer(data); return err }
@@ -262,13 +265,13 @@ func TestOneForm(t *testing.T) {
 
 // fuzzSeed makes a request and its answer.
 func fuzzSeed(f *testing.F) (request, answer []byte) {
-	n, asks, _ := everything(f)
-	r := mustCollect(f, n.Dir, asks...)
+	n, items, _ := fullRequest(f)
+	r := mustCollect(f, n.Dir, items...)
 	return r.Encode(), signed(f, r, n.Key).Encode()
 }
 
-// Whatever is accepted as a request is written back byte for byte, and its
-// summary is safe to show on a terminal.
+// An accepted request is encoded to the same bytes again, and its summary is safe to
+// show on a terminal.
 func FuzzReadRequest(f *testing.F) {
 	request, answer := fuzzSeed(f)
 	f.Add(request)
@@ -284,7 +287,7 @@ func FuzzReadRequest(f *testing.F) {
 			return
 		}
 		if !bytes.Equal(r.Encode(), data) {
-			t.Error("written differently")
+			t.Error("Encode returns other bytes than those read")
 		}
 		for _, i := range r.Summary() {
 			if strings.ContainsFunc(i.String(), func(c rune) bool { return c < ' ' || c == 0x7f }) {
@@ -294,7 +297,7 @@ func FuzzReadRequest(f *testing.F) {
 	})
 }
 
-// Whatever is accepted as an answer is written back byte for byte.
+// An accepted answer is encoded to the same bytes again.
 func FuzzReadAnswer(f *testing.F) {
 	request, answer := fuzzSeed(f)
 	f.Add(request)
@@ -310,13 +313,14 @@ func FuzzReadAnswer(f *testing.F) {
 			return
 		}
 		if !bytes.Equal(a.Encode(), data) {
-			t.Error("written differently")
+			t.Error("Encode returns other bytes than those read")
 		}
 	})
 }
 
-// A file name that a terminal would act on never gets into a summary.
-func TestPathsAreTame(t *testing.T) {
+// A file name with characters that a terminal would interpret is refused, so that no
+// summary contains it.
+func TestPathsAreSafe(t *testing.T) {
 	n := nodetest.New(t, aa, "aa.example.com:1234")
 	for _, name := range []string{"", "a\x1b[2Jb", "a\nb", "a\u202eb", "a\xffb", strings.Repeat("a", maxPath+1)} {
 		path := name

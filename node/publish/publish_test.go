@@ -50,7 +50,7 @@ func serve(t *testing.T, n *nodetest.Node, file string) *served {
 	return sv
 }
 
-// ask makes a request.
+// ask sends a request, and returns the response and its body.
 func (s *served) ask(method, path string, header http.Header) (*http.Response, []byte) {
 	s.t.Helper()
 	req, err := http.NewRequest(method, "http://"+s.addr+path, nil)
@@ -85,7 +85,8 @@ func readFile(t *testing.T, path string) []byte {
 	return data
 }
 
-// Only the bundle is served, only to be read; who has it already is told so.
+// Only the bundle is served, and only for reading. A client that has the bundle
+// already gets status 304.
 func TestRequests(t *testing.T) {
 	n := newNode(t)
 	want := readFile(t, n.Bundle(t))
@@ -126,14 +127,14 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// What is in the file is what is served, from the next request on, except what
-// peers would refuse: then it is the last good one.
+// A changed file is served from the next request on, unless peers would refuse its
+// content: then the last valid bundle is served.
 func TestFileChanges(t *testing.T) {
 	n, stranger := newNode(t), newNode(t)
 	file := filepath.Join(t.TempDir(), "bundle.zip")
 	s := serve(t, n, file)
 	if resp, _ := s.ask("GET", Path, nil); resp.StatusCode != 404 {
-		t.Errorf("there is nothing, and the answer is %s", resp.Status)
+		t.Errorf("without a file: got status %s, want 404", resp.Status)
 	}
 	var last []byte
 	etags := make(map[string]bool)
@@ -157,7 +158,7 @@ func TestFileChanges(t *testing.T) {
 		} else if err := os.WriteFile(file, tt.data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		// Files may be written faster than the clock of the file system ticks.
+		// Files may be written faster than the clock of the file system advances.
 		if err := os.Chtimes(file, time.Time{}, time.Now().Add(time.Duration(i-100)*time.Minute)); err != nil && tt.data != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +173,7 @@ func TestFileChanges(t *testing.T) {
 			continue
 		}
 		if resp.StatusCode != 200 || !bytes.Equal(body, last) {
-			t.Errorf("%s: %s with %d bytes, want those of the last good one", tt.name, resp.Status, len(body))
+			t.Errorf("%s: got status %s with %d bytes, want the last valid bundle", tt.name, resp.Status, len(body))
 		}
 		etags[resp.Header.Get("ETag")] = true
 	}
@@ -181,8 +182,8 @@ func TestFileChanges(t *testing.T) {
 	}
 }
 
-// A file that could not be used is read again now and then, though nothing about it
-// has changed: it may have been the clock, or something else that was missing.
+// A file that could not be used is read again from time to time, even if it is
+// unchanged: the cause may have been something else, such as a wrong clock.
 func TestFileIsTriedAgain(t *testing.T) {
 	n, stranger := newNode(t), newNode(t)
 	n.Bundle(t)
@@ -190,13 +191,13 @@ func TestFileIsTriedAgain(t *testing.T) {
 	if s.bundle() != nil {
 		t.Fatal("published with the wrong root certificate")
 	}
-	s.cfg.Root = n.Root() // stands for what was wrong
+	s.cfg.Root = n.Root() // simulates the removal of the cause
 	if s.bundle() != nil {
-		t.Error("read again for each request")
+		t.Error("the file was read again for the next request")
 	}
 	for deadline := time.Now().Add(30 * time.Second); s.bundle() == nil; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("not read again")
+			t.Fatal("the file was not read again within 30 s")
 		}
 	}
 }
@@ -222,12 +223,12 @@ func TestHostileClients(t *testing.T) {
 		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nX-%d: ", Path, i)
 	}
 	if resp, _ := s.ask("GET", Path, nil); resp.StatusCode != 200 {
-		t.Errorf("after the silent ones: %s", resp.Status)
+		t.Errorf("beside silent clients: got status %s, want 200", resp.Status)
 	}
 	if _, err := silent[0].Read(make([]byte, 1)); err == nil {
-		t.Error("half a request was answered")
+		t.Error("the server has answered an incomplete request")
 	} else if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
-		t.Error("half a request may take for ever")
+		t.Error("the server has not closed the connection with an incomplete request")
 	}
 
 	c, err := net.Dial("tcp", s.addr)
@@ -250,8 +251,8 @@ func TestHostileClients(t *testing.T) {
 	}
 }
 
-// The server ends when it is told to, also while clients do nothing, and the port
-// is free then.
+// Serve returns when its context is cancelled, also while idle clients are
+// connected, and the port is free then.
 func TestStop(t *testing.T) {
 	n := newNode(t)
 	s := serve(t, n, n.PublishedBundle())

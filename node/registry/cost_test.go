@@ -8,8 +8,8 @@ import (
 	"peerlink/internal/costtest"
 )
 
-// Whatever a list of the permitted size holds, reading it needs at most 32 MiB, all that
-// is allocated counted together, and half a second.
+// Parsing a list of the permitted size allocates at most 32 MiB in total, and takes at
+// most half a second, whatever the list contains.
 func TestParseCost(t *testing.T) {
 	costtest.NeedsExactFigures(t)
 	fill := func(line string) []byte {

@@ -15,7 +15,8 @@ import (
 	"testing"
 )
 
-// Where a list may come from, with which key, and over which redirects.
+// load accepts lists only from permitted sources, with a signature if the source or
+// the caller requires one, and follows only permitted redirects.
 func TestLoad(t *testing.T) {
 	plain := []byte(head + good("00000001"))
 	signed, err := sign(plain, publisher)
@@ -67,7 +68,7 @@ func TestLoad(t *testing.T) {
 		want         string // part of the error; "" for success
 	}{
 		{"file", file, publisherKey, ""},
-		{"file, nobody asks", file, nil, ""},
+		{"file, no key given", file, nil, ""},
 		{"file, another key", file, strangerKey, errSignature.Error()},
 		{"a folder", dir, nil, "not a regular file"},
 		{"another scheme", "ftp://x/y", nil, "https or http"},
@@ -96,38 +97,38 @@ func TestLoad(t *testing.T) {
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s: got %v, want an error with %q", c.name, err, c.want)
 		case err != nil && strings.Contains(err.Error(), "hunter2"):
-			t.Errorf("%s: a secret in %q", c.name, err)
+			t.Errorf("%s: the error contains a secret: %q", c.name, err)
 		}
 	}
 }
 
-// A file that is not there is reported as such, for callers to tell apart.
+// For a missing file, the error is fs.ErrNotExist.
 func TestLoadAbsent(t *testing.T) {
 	if _, err := Load(context.Background(), filepath.Join(t.TempDir(), "none"), nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v, want %v", err, fs.ErrNotExist)
 	}
 }
 
-// A server that the system does not trust is not believed.
+// No request is sent to a server with a certificate that the system does not trust.
 func TestLoadUntrusted(t *testing.T) {
-	asked := false
-	web := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
+	requested := false
+	web := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requested = true }))
 	web.Config.ErrorLog = log.New(io.Discard, "", 0)
 	web.StartTLS()
 	_, err := Load(context.Background(), web.URL, nil)
 	web.Close()
-	if err == nil || !strings.Contains(err.Error(), "certificate") || asked {
-		t.Errorf("got %v, asked: %v", err, asked)
+	if err == nil || !strings.Contains(err.Error(), "certificate") || requested {
+		t.Errorf("got %v, requested: %v", err, requested)
 	}
 }
 
-// A server that says nothing holds nobody up for longer than the caller likes.
+// load returns when its context is cancelled, even if the server sends nothing.
 func TestLoadCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	web := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		cancel()
 		<-r.Context().Done()
-		panic(http.ErrAbortHandler) // or it would say 200, which may arrive while the client hangs up
+		panic(http.ErrAbortHandler) // otherwise status 200 is sent, and may arrive while the client closes the connection
 	}))
 	defer web.Close()
 	_, err := load(ctx, web.URL, nil, now, web.Client().Transport)

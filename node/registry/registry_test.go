@@ -35,7 +35,8 @@ var (
 
 var digits = strings.Repeat("0123456789abcdef", 4)
 
-// entry is a [[authority]] with the given values, written as they are.
+// entry returns an [[authority]] with the given values, which are written without
+// quoting.
 func entry(id, name, fingerprint string) string {
 	return "[[authority]]\nid = " + id + "\nname = " + name + "\nfingerprint = " + fingerprint + "\n"
 }
@@ -44,13 +45,13 @@ func good(id string) string { return entry(`"`+id+`"`, `"A bank"`, `"sha256:`+di
 
 const head = "version = 1\n"
 
-// A list that is right is read, whatever freedom TOML leaves in how it is written.
+// parse accepts valid lists in every form that TOML permits.
 func TestParse(t *testing.T) {
 	for _, c := range []struct {
 		name, list string
 		want       []Entry
 	}{
-		{"nobody", head, nil},
+		{"no authority", head, nil},
 		{"two", head + good("00000001") + good("abcdef99"), []Entry{{"00000001", "A bank", "sha256:" + digits}, {"abcdef99", "A bank", "sha256:" + digits}}},
 		{"comments and space", "# x\n\n \tversion=1 # one\n  [[ authority ]] # a\n" + good("00000001")[14:], []Entry{{"00000001", "A bank", "sha256:" + digits}}},
 		{"CRLF, no line end at the end", strings.TrimSpace(strings.ReplaceAll(head+good("00000001"), "\n", "\r\n")), []Entry{{"00000001", "A bank", "sha256:" + digits}}},
@@ -72,8 +73,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// One mistake anywhere, and nothing of the list is believed; the error says that
-// it is the format, or the version, and fits on a screen.
+// A single mistake makes the whole list invalid. The error is that for the format,
+// the version or an expired list, and it is short.
 func TestParseRefuses(t *testing.T) {
 	name, fp := `"A bank"`, `"sha256:`+digits+`"`
 	for _, c := range []struct {
@@ -143,7 +144,7 @@ func TestParseRefuses(t *testing.T) {
 		if !errors.Is(err, c.want) || l != nil {
 			t.Errorf("%s: got %+v, %v, want %v", c.name, l, err, c.want)
 		} else if len(err.Error()) > 500 || strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
-			t.Errorf("%s: a message of %d bytes: %.600q", c.name, len(err.Error()), err.Error())
+			t.Errorf("%s: an error of %d bytes: %.600q", c.name, len(err.Error()), err.Error())
 		}
 		// A general TOML parser takes minutes for some of these.
 		if d := costtest.Spent() - start; d > 5*time.Second {
@@ -152,7 +153,8 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// With a key, a list counts only as the publisher signed it, to the byte.
+// With a key, a list is accepted only if all of its bytes are as the publisher has
+// signed them.
 func TestSignature(t *testing.T) {
 	list := head + "valid-until = 2027-01-01T00:00:00Z\n" + good("00000001")
 	b, err := sign([]byte(list), publisher)
@@ -168,19 +170,19 @@ func TestSignature(t *testing.T) {
 	}{
 		{"as signed", signed, publisherKey, nil},
 		{"no line end at the end", strings.TrimSuffix(signed, "\n"), publisherKey, nil},
-		{"nobody asks", signed, nil, nil},
+		{"no key given", signed, nil, nil},
 		{"another key", signed, strangerKey, errSignature},
-		{"no key at all", signed, ed25519.PublicKey{}, errKey},
+		{"empty key", signed, ed25519.PublicKey{}, errKey},
 		{"not signed", list, publisherKey, errUnsigned},
 		{"one letter", strings.Replace(signed, "A bank", "A tank", 1), publisherKey, errSignature},
 		{"added above", good("00000002") + signed, publisherKey, errSignature},
 		{"added below", signed + good("00000002"), publisherKey, errFormat},
-		{"added below, nobody asks", signed + good("00000002"), nil, errFormat},
+		{"added below, no key given", signed + good("00000002"), nil, errFormat},
 		{"empty line below", signed + "\n", publisherKey, errFormat},
 		{"signed twice", signed + line, publisherKey, errFormat},
 		{"line ends", strings.ReplaceAll(signed, "\n", "\r\n"), publisherKey, errSignature},
 		{"cut off", signed[:len(signed)-10], publisherKey, errFormat},
-		{"cut off, nobody asks", signed[:len(signed)-10], nil, errFormat},
+		{"cut off, no key given", signed[:len(signed)-10], nil, errFormat},
 		{"signature alone", line, publisherKey, errSignature},
 		{"disguised", strings.Replace(signed, "# ed", "#  ed", 1), publisherKey, errUnsigned},
 	} {
@@ -203,8 +205,8 @@ func TestSignature(t *testing.T) {
 	}
 }
 
-// What a registry knows about a node ID: nothing, that the key is right, or that
-// somebody else has it.
+// Check accepts the listed key of a node ID, and returns errMismatch for another key
+// and ErrUnlisted for an unknown ID.
 func TestCheck(t *testing.T) {
 	newKey := func() crypto.PublicKey {
 		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -232,8 +234,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// A fingerprint is recognized however a person or a program has laid it out, and
-// nothing else is taken for one, not even if it is nearly right.
+// ParseFingerprint accepts a fingerprint in the forms in which people and programs
+// write it, and nothing else, not even a text that is nearly a fingerprint.
 func TestParseFingerprint(t *testing.T) {
 	want := "sha256:" + digits
 	pairs := regexp.MustCompile("..").ReplaceAllString(digits, "$0:")
@@ -256,8 +258,8 @@ func TestParseFingerprint(t *testing.T) {
 	}
 }
 
-// A publisher's key is read in the two forms in which people hand it out, and
-// nothing else is, above all not a private key.
+// ParseKey accepts a public key in PEM and in base64, and nothing else, in
+// particular no private key.
 func TestParseKey(t *testing.T) {
 	der, err := x509.MarshalPKIXPublicKey(publisherKey)
 	if err != nil {
@@ -286,13 +288,13 @@ func TestParseKey(t *testing.T) {
 		if !errors.Is(err, errKey) || got != nil {
 			t.Errorf("%q: got %x, %v, want %v", s, got, err, errKey)
 		} else if strings.Contains(err.Error(), base64.StdEncoding.EncodeToString(private[16:])) {
-			t.Errorf("a private key in a message: %v", err)
+			t.Errorf("the error contains a private key: %v", err)
 		}
 	}
 }
 
-// The example in the documentation is what it says: a list in this format, with
-// a signature by the key below it.
+// The example in the documentation is a valid list, with a signature by the key
+// below it.
 func TestDocumentation(t *testing.T) {
 	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "registry.md"))
 	if err != nil {
@@ -358,8 +360,9 @@ func TestOpenSSL(t *testing.T) {
 	}
 }
 
-// Whatever the bytes: no panic, no delay, one of the named errors or a list in
-// which every entry is right; and what can be read can be signed and verified.
+// For any bytes, parse returns one of the declared errors, or a list in which every
+// entry is valid, at a bounded cost and without a panic. An accepted list can be
+// signed and verified.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(head + good("00000001") + good("00000002")))
 	f.Add([]byte(head + "valid-until = 2027-01-01T00:00:00Z\n"))
