@@ -15,7 +15,7 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// opensslConfig is an OpenSSL configuration that means the same as the one that
+// opensslConfig is an OpenSSL configuration with the same settings as the one that
 // the reference generates for a node.
 const opensslConfig = `
 [ca]
@@ -76,9 +76,9 @@ organizationalUnitName = "%s"
 serialNumber = "%s"
 `
 
-// Certificates and requests made here are, to the last byte, those that OpenSSL
-// makes with the reference's configuration from the same keys, serial numbers
-// and dates. RSA signatures have no randomness, so they are compared too.
+// Certificates and requests that are made here are byte for byte those that OpenSSL
+// makes with the reference's configuration from the same keys, serial numbers and
+// dates. RSA signatures are deterministic, so they are compared too.
 func TestSameBytesAsOpenSSL(t *testing.T) {
 	aa := newNode(t, nodetype.AccountingAuthority, "1234abcd", testRSAKey())
 	ca := newNode(t, nodetype.CreditorsAgent, "", testRSAKey2())
@@ -143,7 +143,7 @@ func TestSameBytesAsOpenSSL(t *testing.T) {
 	check(t, err)
 	compare("peer", peer.Raw, sign("peer_cert", serial, peer).Raw)
 
-	// And what OpenSSL makes of the whole.
+	// OpenSSL displays the peer certificate correctly, and verifies the whole chain.
 	writeFile(t, dir, "peer.pem", EncodeCertificatePEM(peer))
 	text := mustOpenSSL(t, dir, "x509", "-in", "peer.pem", "-noout", "-text")
 	for _, want := range []string{
@@ -160,7 +160,7 @@ func TestSameBytesAsOpenSSL(t *testing.T) {
 		"-trusted", "root.pem", "-untrusted", "peer.pem", "client.pem")
 }
 
-// Every kind of key, and every pair of node types that may peer, makes
+// Nodes with keys of every kind, and of every pair of types that can be peers, issue
 // certificates that verify in both directions.
 func TestSignAndVerify(t *testing.T) {
 	p384 := mustKey(P384)
@@ -184,9 +184,9 @@ func TestSignAndVerify(t *testing.T) {
 		}
 		server := tt.b.server(t, ecKey(2))
 		if !bytes.Equal(server.RawSubject, tt.b.Cert.RawSubject) || !bytes.Equal(peer.RawSubject, tt.b.Cert.RawSubject) {
-			t.Errorf("%v: subjects are not the same bytes", tt.b.id)
+			t.Errorf("%v: the subjects of the certificates have different bytes", tt.b.id)
 		}
-		// By a clock that is a few minutes slow.
+		// With a clock that is a few minutes behind.
 		id, chain, err := VerifyClient([][]byte{server.Raw, peer.Raw}, tt.a.Cert, testNow.Add(-4*time.Minute))
 		if err != nil || id != tt.b.id || len(chain) != 3 {
 			t.Errorf("%v as a client of %v: got %v, %v", tt.b.id, tt.a.id, id, err)
@@ -204,8 +204,8 @@ func TestSignAndVerify(t *testing.T) {
 	}
 }
 
-// An authority signs nothing but what the specification knows, and nothing
-// that would not verify afterwards.
+// An authority signs only what the specification permits, and nothing that would not
+// verify afterwards.
 func TestSignRefuses(t *testing.T) {
 	aa := newNode(t, nodetype.AccountingAuthority, "1234abcd", ecKey(0))
 	ca := newNode(t, nodetype.CreditorsAgent, "", ecKey(1))
@@ -257,7 +257,7 @@ func TestSignRefuses(t *testing.T) {
 		{"serial number of 160 bits", self(ca.id, new(big.Int).Lsh(one, 159)), "expected a positive number of at most 159 bits"},
 		{"ID not derived from the key", self(Identity{nodetype.DebtorsAgent, agentID}, one), "not derived"},
 		{"no identity", self(Identity{}, one), ErrNotIdentity.Error()},
-		{"key of somebody else", server(testNode{Authority{aa.Cert, ecKey(3)}, aa.id}, request(aa.id, ecKey(3)), one, testNow, year), "private key is not"},
+		{"another node's key", server(testNode{Authority{aa.Cert, ecKey(3)}, aa.id}, request(aa.id, ecKey(3)), one, testNow, year), "private key is not"},
 		{"no key", server(testNode{Authority{aa.Cert, nil}, aa.id}, request(aa.id, ecKey(3)), one, testNow, year), "needs"},
 		{"agent with agent", peer(ca, da.Cert, ""), "can not become peers"},
 		{"itself", peer(aa, aa.Cert, ""), "can not become peers"},

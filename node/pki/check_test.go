@@ -10,8 +10,8 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// A root certificate is accepted from a stranger only if nodes of that name
-// could have made it.
+// CheckRoot accepts the root certificate of an unknown node only if a node of that
+// name could have made it.
 func TestCheckRoot(t *testing.T) {
 	node := newNode(t, nodetype.CreditorsAgent, "", ecKey(0))
 	if id, err := CheckRoot(node.Cert, testNow); err != nil || id != node.id {
@@ -38,7 +38,7 @@ func TestCheckRoot(t *testing.T) {
 		{"over", certificate{to: testNow.Add(-time.Second)}, RuleDates},
 		{"not yet", certificate{from: testNow.Add(time.Second)}, RuleDates},
 		{"other issuer", certificate{issuer: dn(rdnO("x"))}, ruleIssuer},
-		{"signed by somebody else", certificate{signer: ecKey(1)}, ruleIssuer},
+		{"signed with another key", certificate{signer: ecKey(1)}, ruleIssuer},
 		{"not a node", certificate{subject: dn(rdnO("x")), issuer: dn(rdnO("x"))}, ruleSubject},
 		{"other key", certificate{key: ecKey(1)}, ruleSubject},
 		{"weak key", certificate{key: weakRSA()}, ruleKey},
@@ -65,8 +65,9 @@ func TestCheckRoot(t *testing.T) {
 	}
 }
 
-// A peer certificate that is accepted works: it is for us, from a known peer,
-// lets us sign our servers' certificates, and carries the subnet we are to have.
+// CheckPeer accepts only peer certificates that can be used: for this node, from a
+// known peer, permitted to sign server certificates, and with the subnet that this
+// node gets.
 func TestCheckPeer(t *testing.T) {
 	aa := newNode(t, nodetype.AccountingAuthority, "1234abcd", ecKey(0))
 	ca := newNode(t, nodetype.CreditorsAgent, "", ecKey(1))
@@ -90,7 +91,7 @@ func TestCheckPeer(t *testing.T) {
 		{what: "empty comment", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), nc, subnet("")}}, want: errSubnet},
 		{what: "subnet of 8 digits", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), nc, subnet("Subnet: 1234abcd")}}, want: errSubnet},
 		{what: "no name constraint", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), subnet("Subnet: 00000a")}}, want: ruleNameConstraints},
-		{what: "somebody else's constraint", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), constraints(permit(subtree(dirName(da.Cert.RawSubject)))), subnet("Subnet: 00000a")}}, want: ruleNameConstraints},
+		{what: "another node's constraint", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), constraints(permit(subtree(dirName(da.Cert.RawSubject)))), subnet("Subnet: 00000a")}}, want: ruleNameConstraints},
 		{what: "not for clients", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), serverAuthOnly(), nc, subnet("Subnet: 00000a")}}, want: ruleKeyUsage},
 		{what: "no authority", cert: certificate{extensions: []pkix.Extension{basicConstraintsLeaf(), keyUsageCA(), nc}}, want: ruleCA},
 		{what: "keyUsage of a server", cert: certificate{extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageServer(), nc}}, want: ruleCA},
@@ -100,8 +101,8 @@ func TestCheckPeer(t *testing.T) {
 		{what: "other key", cert: certificate{key: ecKey(3), signer: ecKey(0)}, want: ruleSubject},
 		{what: "other subject", cert: certificate{subject: da.Cert.RawSubject}, want: ruleSubject},
 		{what: "other issuer", from: newNode(t, nodetype.AccountingAuthority, "00000001", ecKey(0)), want: ruleIssuer},
-		{what: "signed by somebody else", cert: certificate{signer: ecKey(3)}, want: ruleIssuer},
-		{what: "for somebody else", own: da, want: ruleSubject},
+		{what: "signed with another key", cert: certificate{signer: ecKey(3)}, want: ruleIssuer},
+		{what: "for another node", own: da, want: ruleSubject},
 	} {
 		c := tt.cert
 		c.issuer = aa.Cert.RawSubject
@@ -134,7 +135,7 @@ func TestCheckPeer(t *testing.T) {
 			t.Errorf("%s: got %q, %v, want %q, %v", tt.what, got, err, tt.subnet, tt.want)
 		}
 	}
-	// An agent's comment is nobody's business.
+	// The comment in a certificate that an agent has issued is ignored.
 	c := certificate{subject: aa.Cert.RawSubject, issuer: ca.Cert.RawSubject, key: ecKey(0), signer: ecKey(1), to: testNow.AddDate(900, 0, 0),
 		extensions: []pkix.Extension{basicConstraintsCA(0), keyUsageCA(), constraints(permit(subtree(dirName(aa.Cert.RawSubject)))), subnet("")}}
 	cert, err := x509.ParseCertificate(c.der(t))

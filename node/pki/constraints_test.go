@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// A constraint is either understood to the last byte or refused.
+// parseNameConstraints refuses constraints that it does not understand completely.
 func TestParseNameConstraintsRefuses(t *testing.T) {
 	base := dirName(dn(rdnO("a")))
 	good := subtree(base)
@@ -68,12 +68,13 @@ func TestParseNameConstraintsRefuses(t *testing.T) {
 		"length in more bytes than it": {0x30, 0x81, 0x02, 0xa0, 0x00},
 	} {
 		if nc, err := parseNameConstraints(der); err == nil {
-			t.Errorf("%s: read as %v", what, nc)
+			t.Errorf("%s: got %v, want an error", what, nc)
 		}
 	}
 }
 
-// A subjectAltName hides no directoryName from the constraints.
+// parseAltName refuses malformed names, so that no directoryName is hidden from the
+// constraints.
 func TestParseAltNameRefuses(t *testing.T) {
 	for what, der := range map[string][]byte{
 		"empty":                   tlv(0x30),
@@ -84,7 +85,7 @@ func TestParseAltNameRefuses(t *testing.T) {
 		"cut off":                 {0x30, 4, 0xa4, 9, 0x30, 0},
 	} {
 		if names, err := parseAltName(der); err == nil {
-			t.Errorf("%s: read as %v", what, names)
+			t.Errorf("%s: got %v, want an error", what, names)
 		}
 	}
 }
@@ -102,7 +103,8 @@ func TestPermitOnly(t *testing.T) {
 	}
 }
 
-// Of two extensions of a kind neither counts, whoever has parsed the certificate.
+// namesOf refuses a certificate with two extensions of the same kind, whatever
+// program has parsed it.
 func TestNamesOfRefusesDuplicates(t *testing.T) {
 	narrow, wide := onlyB(), constraints(permit(subtree(dirName(dn()))))
 	alt := altNames(false, dirName(nameB))

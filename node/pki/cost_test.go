@@ -18,15 +18,15 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// fill repeats DER until it has about as many bytes as somebody may send.
+// fill repeats DER up to nearly the permitted size.
 func fill(der []byte) []byte {
 	return bytes.Repeat(der, (maxChainBytes-4000)/len(der))
 }
 
-// Whatever certificates, requests and keys of the permitted size somebody shows,
-// reading and verifying them needs at most 32 MiB, all that is allocated counted
-// together, and half a second. (Opening an encrypted key takes what its owner asked for,
-// within the bounds of ErrKeyCost, and comes after the passphrase.)
+// Parsing and verifying any certificates, requests and keys of the permitted size
+// allocates at most 32 MiB in total, and takes at most half a second. (The cost of
+// opening an encrypted key is chosen by its owner, within the bounds of ErrKeyCost, and
+// the passphrase is entered before.)
 func TestCost(t *testing.T) {
 	costtest.NeedsExactFigures(t)
 	p := newPeers(t)

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// People are told at 60, 30, 7 and 1 days, each time from that day on, however
-// far the end is away.
+// The expiry of a certificate is reported at 60, 30, 7 and 1 days before, each from
+// that day on. It can be centuries ahead.
 func TestExpiry(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	const day = 24 * time.Hour

@@ -27,17 +27,17 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// testNow is the present of all tests.
+// testNow is the current time in all tests.
 var testNow = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-// Keys are made once: RSA keys take long with the race detector.
+// Keys are made once: making RSA keys takes long with the race detector.
 var (
 	testRSAKey = sync.OnceValue(func() crypto.Signer { return mustKey(RSA3072) })
 	// Two more, smaller than GenerateKey would make them.
 	testRSAKey2 = sync.OnceValue(func() crypto.Signer { return mustRSA(2048) })
 	testRSAKey3 = sync.OnceValue(func() crypto.Signer { return mustRSA(2048) })
-	// Always the same keys, so that what a fuzzing process has found is of use
-	// to the next.
+	// Always the same keys, so that the inputs that one fuzzing process has found
+	// are useful to the next.
 	testECKeys = sync.OnceValue(func() (keys []crypto.Signer) {
 		for i := range 8 {
 			scalar := sha256.Sum256([]byte{byte(i)})
@@ -109,8 +109,8 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// certificate is one that this package would not make. Fields left out get the
-// values of a harmless certificate.
+// certificate is a certificate that this package would not make. Fields that are not
+// set get the values of a harmless certificate.
 type certificate struct {
 	subject, issuer []byte // DER
 	key, signer     crypto.Signer
@@ -196,11 +196,11 @@ func caAnyDepth() pkix.Extension {
 	return pkix.Extension{Id: oidBasicConstraints, Critical: true, Value: []byte{0x30, 3, 0x01, 1, 0xff}}
 }
 
-// errParse stands for crypto/x509 refusing a certificate when it is parsed.
+// errParse means that crypto/x509 has refused a certificate when it was parsed.
 var errParse = errors.New("not parsed by crypto/x509")
 
-// openssl runs the program in a directory of its own, and returns its output and
-// whether it succeeded. The test is skipped if there is no such program.
+// openssl runs the openssl program in dir, and returns its output and whether it
+// succeeded. The test is skipped if the program is not installed.
 func openssl(t testing.TB, dir string, args ...string) (string, bool) {
 	t.Helper()
 	path, err := exec.LookPath("openssl")
@@ -217,7 +217,7 @@ func openssl(t testing.TB, dir string, args ...string) (string, bool) {
 	return string(out), err == nil
 }
 
-// mustOpenSSL is openssl for commands that must succeed.
+// mustOpenSSL is like openssl, but fails the test if the command does not succeed.
 func mustOpenSSL(t testing.TB, dir string, args ...string) string {
 	t.Helper()
 	out, ok := openssl(t, dir, args...)
@@ -253,7 +253,8 @@ func unknownCritical() pkix.Extension {
 	return pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3, 4, 5}, Critical: true, Value: []byte{5, 0}}
 }
 
-// extKeyUsage is with one purpose, of those under id-kp.
+// extKeyUsage returns an extKeyUsage extension with one purpose, of those under
+// id-kp.
 func extKeyUsage(purpose byte) pkix.Extension {
 	return pkix.Extension{Id: oidExtKeyUsage, Value: tlv(0x30, []byte{0x06, 8, 0x2b, 6, 1, 5, 5, 7, 3, purpose})}
 }
@@ -261,7 +262,8 @@ func extKeyUsage(purpose byte) pkix.Extension {
 func serverAuthOnly() pkix.Extension { return extKeyUsage(1) }
 func clientAuthOnly() pkix.Extension { return extKeyUsage(2) }
 
-// keyUsage is with the bits of one byte, keyCertSign being 4 and so on.
+// keyUsage returns a keyUsage extension with the bits of one byte, of which 4 is
+// keyCertSign and so on.
 func keyUsage(bits byte) pkix.Extension {
 	return pkix.Extension{Id: oidKeyUsage, Critical: true, Value: []byte{0x03, 2, 0, bits}}
 }

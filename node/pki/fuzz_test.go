@@ -12,9 +12,9 @@ import (
 	"peerlink/internal/costtest"
 )
 
-// FuzzNameConstraints: whatever bytes come, parsing does not panic, and what it
-// accepts means the same after encoding and parsing again: the same subtrees,
-// and the same verdict on every name, again the same when asked twice.
+// For any bytes, parsing name constraints does not panic. Encoding and parsing
+// accepted constraints again gives the same subtrees, and the same result for every
+// name. The result for a name does not change if it is checked again.
 func FuzzNameConstraints(f *testing.F) {
 	base := dirName(dn(rdnO(Organization), rdnOU("Creditors Agents")))
 	f.Add(tlv(0x30, permit(subtree(base))))
@@ -60,14 +60,14 @@ func FuzzNameConstraints(f *testing.F) {
 		for i, n := range names {
 			first := nc.check(n) == nil
 			if first != (nc.check(n) == nil) || first != (back.check(n) == nil) {
-				t.Fatalf("name %d: not always the same verdict:\n%x", i, der)
+				t.Fatalf("name %d: the results of checking it differ:\n%x", i, der)
 			}
 		}
 	})
 }
 
-// FuzzIdentityOf: whatever bytes come, reading them does not panic, and what is
-// accepted is the name of a node that could exist.
+// For any bytes, IdentityOf does not panic, and an accepted name is the name of a
+// node that can exist.
 func FuzzIdentityOf(f *testing.F) {
 	f.Add(dn(rdnO(Organization), rdnOU("Accounting Authorities"), tlv(0x31, ava(oidSerialNumber, cbasn1.PrintableString, "1234abcd"))))
 	f.Fuzz(func(t *testing.T, der []byte) {
@@ -85,8 +85,8 @@ func FuzzIdentityOf(f *testing.F) {
 	})
 }
 
-// FuzzDecodeKey: whatever bytes come, decoding does not panic, and does not ask
-// for a passphrase before it has bounded the cost of using it.
+// For any bytes, DecodeKey does not panic, and requests no passphrase before it has
+// checked the cost of using it.
 func FuzzDecodeKey(f *testing.F) {
 	for _, s := range keySamples(f) {
 		f.Add(s)
@@ -97,9 +97,8 @@ func FuzzDecodeKey(f *testing.F) {
 	})
 }
 
-// FuzzVerifyClient: whatever two certificates somebody shows, as a client or as a
-// server, verifying them does not panic, and nobody is taken for anyone but the
-// one whose key has signed them.
+// For any two certificates of a client or a server, verification does not panic, and
+// the only accepted identity is that of the node whose key has signed them.
 func FuzzVerifyClient(f *testing.F) {
 	p := newPeers(f)
 	f.Add(p.serverCA.Raw, p.peerCA.Raw)

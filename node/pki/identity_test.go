@@ -15,8 +15,8 @@ import (
 
 const agentID = "09cab36b6079e09c32a9dfd60446c469"
 
-// The name of a node has one encoding, the reference's, and reading it back
-// gives the same identity.
+// The name of a node has exactly one encoding, the reference's, and parsing it gives
+// the same identity.
 func TestSubject(t *testing.T) {
 	for _, tt := range []struct {
 		id   Identity
@@ -38,12 +38,12 @@ func TestSubject(t *testing.T) {
 		}
 		back, err := IdentityOf(der)
 		if err != nil || back != tt.id {
-			t.Errorf("%v: read back as %v, %v", tt.id, back, err)
+			t.Errorf("%v: parsing its name gives %v, %v", tt.id, back, err)
 		}
 	}
 }
 
-// No name that is not exactly a node's passes for an identity.
+// IdentityOf refuses every name that is not exactly the name of a node.
 func TestIdentityOfRefuses(t *testing.T) {
 	sn := func(s string) []byte { return tlv(0x31, ava(oidSerialNumber, cbasn1.PrintableString, s)) }
 	o, aa, ca := rdnO(Organization), rdnOU("Accounting Authorities"), rdnOU("Creditors Agents")
@@ -91,8 +91,8 @@ func TestIdentityOfRefuses(t *testing.T) {
 	}
 }
 
-// The ID that belongs to a key is the one that the specification's example
-// commands print.
+// The ID derived from a key is the one that the commands in the specification's
+// example print.
 func TestDerivedID(t *testing.T) {
 	dir := t.TempDir()
 	der, err := x509.MarshalPKIXPublicKey(testRSAKey().Public())
@@ -109,7 +109,7 @@ func TestDerivedID(t *testing.T) {
 	}
 }
 
-// An agent's ID binds it to its key; an accounting authority's can not.
+// An agent's ID determines its key; an accounting authority's ID does not.
 func TestCheckKey(t *testing.T) {
 	pub, other := ecKey(0).Public(), ecKey(1).Public()
 	derived, err := DerivedID(pub)
@@ -119,7 +119,7 @@ func TestCheckKey(t *testing.T) {
 		t.Error(err)
 	}
 	if err := agent.CheckKey(other); err == nil {
-		t.Error("another key passed")
+		t.Error("CheckKey accepts another key")
 	}
 	if err := (Identity{nodetype.AccountingAuthority, "1234abcd"}).CheckKey(other); err != nil {
 		t.Error(err)
@@ -129,7 +129,8 @@ func TestCheckKey(t *testing.T) {
 	}
 }
 
-// A key that can not be encoded does not get what looks like a fingerprint.
+// For a key that cannot be encoded, Fingerprint returns a text that does not look
+// like a fingerprint.
 func TestFingerprintOfUnknownKey(t *testing.T) {
 	if got := Fingerprint(struct{}{}); strings.HasPrefix(got, "sha256:") {
 		t.Errorf("got %s", got)
@@ -141,8 +142,7 @@ func TestFingerprintOfUnknownKey(t *testing.T) {
 	}
 }
 
-// What a stranger has written is cut between two characters, so that a log that
-// must be UTF-8 stays so.
+// clip shortens a text between two characters, so that it remains valid UTF-8.
 func TestClipBetweenCharacters(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{strings.Repeat("x", 64), strings.Repeat("x", 64)},

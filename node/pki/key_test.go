@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// Every kind of key is made as its name says, and the names can be read back.
+// GenerateKey makes a key of each kind, and ParseKeyKind parses the names of the
+// kinds.
 func TestGenerateKey(t *testing.T) {
 	for kind, want := range map[KeyKind]string{RSA3072: "rsa3072", RSA4096: "rsa4096", P256: "p256", P384: "p384"} {
 		if got, err := ParseKeyKind(want); err != nil || got != kind || kind.String() != want {
@@ -45,8 +46,8 @@ func TestGenerateKey(t *testing.T) {
 	}
 }
 
-// Signatures over data are those of "openssl dgst -sha256", in both directions,
-// and hold for that data and that key only.
+// Signatures over data are compatible with "openssl dgst -sha256" in both
+// directions, and valid only for the same data and key.
 func TestSignData(t *testing.T) {
 	data := []byte("the content of nodeinfo.zip")
 	for what, key := range map[string]crypto.Signer{"rsa": testRSAKey(), "ec": ecKey(0), "p384": mustKey(P384)} {
@@ -90,7 +91,7 @@ func TestSignData(t *testing.T) {
 	}
 }
 
-// Any data that does not begin like a certificate can be signed, also none.
+// Any data that does not begin like a certificate can be signed, also empty data.
 func TestSignNoData(t *testing.T) {
 	sig, err := SignData(ecKey(0), nil)
 	check(t, err)
@@ -99,7 +100,7 @@ func TestSignNoData(t *testing.T) {
 	}
 }
 
-// Keys that "openssl dgst -sha256" could not use are refused, not used otherwise.
+// Keys that "openssl dgst -sha256" cannot use are refused.
 func TestSignDataRefuses(t *testing.T) {
 	data := []byte("data")
 	pub, priv, err := ed25519.GenerateKey(rand.Reader)

@@ -26,8 +26,9 @@ func passphrase(s string) func() ([]byte, error) {
 	return func() ([]byte, error) { return []byte(s), nil }
 }
 
-// Keys written here are keys for OpenSSL too, and for this package, which must
-// not ask for a passphrase where there is none. The passphrase is as long as allowed.
+// OpenSSL and this package read the key files that are written here. DecodeKey
+// requests no passphrase for a key that is not encrypted. The passphrase has the
+// maximum length.
 func TestKeyFiles(t *testing.T) {
 	dir := t.TempDir()
 	for what, key := range map[string]crypto.Signer{"rsa": testRSAKey(), "ec": ecKey(0)} {
@@ -37,7 +38,7 @@ func TestKeyFiles(t *testing.T) {
 		got, err := DecodeKey(plain, nil)
 		check(t, err)
 		if !sameKey(got.Public(), key.Public()) {
-			t.Errorf("%s: not the same key", what)
+			t.Errorf("%s: got another key", what)
 		}
 	}
 	longest := strings.Repeat("x", maxPassphrase)
@@ -49,27 +50,28 @@ func TestKeyFiles(t *testing.T) {
 	got, err := DecodeKey(encrypted, passphrase(longest))
 	check(t, err)
 	if !sameKey(got.Public(), testRSAKey().Public()) {
-		t.Error("not the same key")
+		t.Error("got another key")
 	}
 	if _, err := DecodeKey(encrypted, passphrase("wrong")); !errors.Is(err, ErrPassphrase) {
 		t.Errorf("wrong passphrase: got %v, want ErrPassphrase", err)
 	}
 
-	// OpenSSL keeps to its default memory limit for scrypt, 32 MiB.
+	// OpenSSL has a default memory limit for scrypt, 32 MiB.
 	writeFile(t, dir, "encrypted.pem", encrypted)
 	mustOpenSSL(t, dir, "pkey", "-in", "ec.pem", "-check", "-noout")
 	want := mustOpenSSL(t, dir, "pkey", "-in", "rsa.pem", "-pubout")
 	for _, command := range []string{"pkey", "rsa"} {
 		if out := mustOpenSSL(t, dir, command, "-in", "encrypted.pem", "-passin", "pass:"+longest, "-pubout"); !strings.HasSuffix(out, want) && !strings.HasPrefix(out, want) {
-			t.Errorf("openssl %s finds another key:\n%s", command, out)
+			t.Errorf("openssl %s: got another key:\n%s", command, out)
 		}
 	}
 	if _, ok := openssl(t, dir, "pkey", "-in", "encrypted.pem", "-passin", "pass:wrong", "-noout"); ok {
-		t.Error("OpenSSL opens it with another passphrase")
+		t.Error("OpenSSL opens the key with another passphrase")
 	}
 }
 
-// What OpenSSL has written over the years can be read, with the right passphrase only.
+// Key files in all formats that OpenSSL has written since old versions can be read,
+// with the right passphrase only.
 func TestKeysOfOpenSSL(t *testing.T) {
 	dir := t.TempDir()
 	rsaPEM, err := EncodeKey(testRSAKey())
@@ -132,16 +134,16 @@ func TestKeysOfOpenSSL(t *testing.T) {
 	}
 }
 
-// The right passphrase of a key that can not be used is never called wrong: the
-// error says what the key is, and how to convert it where that is possible. The
-// wrong passphrase is called wrong.
+// For a key that cannot be used, the error does not mention a wrong passphrase if
+// the passphrase is right, but describes the key, and the conversion if that is
+// possible. If the passphrase is wrong, the error is ErrPassphrase.
 func TestUnsupportedKeys(t *testing.T) {
 	dir := t.TempDir()
 	for _, tt := range []struct {
 		makes       string // commands that make the key plain.pem, or out.pem
 		traditional bool
 		want        error
-		says        string
+		errText     string
 	}{
 		{"genpkey -algorithm ED25519 -out plain.pem", false, ErrKeyKind, "the passphrase is right, but this is a key of the kind Ed25519"},
 		{"genpkey -algorithm ED448 -out plain.pem", false, ErrKeyKind, "Ed448"},
@@ -166,8 +168,8 @@ func TestUnsupportedKeys(t *testing.T) {
 			mustOpenSSL(t, dir, "pkcs8", "-topk8", "-in", "plain.pem", "-passout", "pass:"+testPass, "-out", "out.pem")
 		}
 		data := readFile(t, dir, "out.pem")
-		if _, err := DecodeKey(data, passphrase(testPass)); !errors.Is(err, tt.want) || errors.Is(err, ErrPassphrase) || !strings.Contains(err.Error(), tt.says) {
-			t.Errorf("%s (traditional: %v): got %v, want %v with %q", tt.makes, tt.traditional, err, tt.want, tt.says)
+		if _, err := DecodeKey(data, passphrase(testPass)); !errors.Is(err, tt.want) || errors.Is(err, ErrPassphrase) || !strings.Contains(err.Error(), tt.errText) {
+			t.Errorf("%s (traditional: %v): got %v, want %v with %q", tt.makes, tt.traditional, err, tt.want, tt.errText)
 		}
 		if _, err := DecodeKey(data, passphrase("wrong")); !errors.Is(err, ErrPassphrase) {
 			t.Errorf("%s, wrong passphrase: got %v", tt.makes, err)
@@ -184,21 +186,21 @@ func TestUnsupportedKeys(t *testing.T) {
 	if _, err := DecodeKey(der, nil); !errors.Is(err, errNotKey) || !strings.Contains(err.Error(), "-inform DER") {
 		t.Errorf("in DER: %v", err)
 	}
-	// Encryption that can not be undone here is said before a passphrase is asked for.
+	// An unsupported encryption is reported before the passphrase is requested.
 	plain, err := EncodeKey(testRSAKey())
 	check(t, err)
 	writeFile(t, dir, "plain.pem", plain)
-	for args, says := range map[string]string{"-v1 PBE-SHA1-3DES": "PBE-SHA1-3DES", "-v2 camellia-256-cbc": "Camellia-256-CBC", "-v2 aria-256-cbc": "ARIA-256-CBC"} {
+	for args, errText := range map[string]string{"-v1 PBE-SHA1-3DES": "PBE-SHA1-3DES", "-v2 camellia-256-cbc": "Camellia-256-CBC", "-v2 aria-256-cbc": "ARIA-256-CBC"} {
 		mustOpenSSL(t, dir, append(strings.Fields("pkcs8 -topk8 -in plain.pem -out out.pem -passout pass:"+strings.ReplaceAll(testPass, " ", "")), strings.Fields(args)...)...)
-		_, err := DecodeKey(readFile(t, dir, "out.pem"), func() ([]byte, error) { t.Errorf("%s: asked", args); return nil, nil })
-		if !errors.Is(err, errNotKey) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "openssl pkcs8 -topk8 -v2 aes256 -in") {
+		_, err := DecodeKey(readFile(t, dir, "out.pem"), func() ([]byte, error) { t.Errorf("%s: the passphrase was requested", args); return nil, nil })
+		if !errors.Is(err, errNotKey) || !strings.Contains(err.Error(), errText) || !strings.Contains(err.Error(), "openssl pkcs8 -topk8 -v2 aes256 -in") {
 			t.Errorf("%s: got %v", args, err)
 		}
 	}
 }
 
-// A passphrase that is wrong by chance decrypts to a valid padding once in 256
-// times. It must never look like anything but a wrong passphrase.
+// With a wrong passphrase, a key decrypts to a valid padding with a probability of
+// 1/256. The error must be ErrPassphrase in this case as well.
 func TestPaddingByChance(t *testing.T) {
 	dir := t.TempDir()
 	plain, err := EncodeKey(ecKey(0))
@@ -210,7 +212,7 @@ func TestPaddingByChance(t *testing.T) {
 	padded := 0
 	for i := range 3000 {
 		wrong := fmt.Sprint(i)
-		//lint:ignore SA1019 To know that the case occurs.
+		//lint:ignore SA1019 The test has to contain the case.
 		if _, err := x509.DecryptPEMBlock(block, []byte(wrong)); err == nil {
 			padded++
 		}
@@ -223,7 +225,7 @@ func TestPaddingByChance(t *testing.T) {
 	}
 }
 
-// pbes2 encodes an encrypted key with free choice of parameters.
+// pbes2 encodes an encrypted key with any parameters.
 func pbes2(kdf asn1.ObjectIdentifier, kdfParams []byte, cipher asn1.ObjectIdentifier, iv, ciphertext []byte) []byte {
 	oid := func(o asn1.ObjectIdentifier) []byte {
 		der, err := asn1.Marshal(o)
@@ -248,7 +250,7 @@ func integer(n int64) []byte {
 	return der
 }
 
-// keySamples are files with keys for fuzzing.
+// keySamples returns key files for fuzzing.
 func keySamples(t testing.TB) [][]byte {
 	plain, err := EncodeKey(ecKey(0))
 	check(t, err)
@@ -261,9 +263,9 @@ func keySamples(t testing.TB) [][]byte {
 	}
 }
 
-// Hostile key files cost nothing: they are refused before any derivation (which
-// would take longer than the test may), before a passphrase is asked for, and
-// without a panic.
+// Hostile key files are refused without a panic, before a passphrase is requested,
+// and before any key derivation (which would take longer than the test is allowed
+// to).
 func TestHostileKeyFiles(t *testing.T) {
 	salt, iv, text := tlv(0x04, make([]byte, 8)), make([]byte, 16), make([]byte, 32)
 	sha256 := tlv(0x30, []byte{0x06, 8, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 2, 9}, tlv(0x05))
@@ -337,7 +339,7 @@ func TestHostileKeyFiles(t *testing.T) {
 		pass := passphrase(testPass)
 		if !strings.HasPrefix(tt.what, "DEK-Info") {
 			pass = func() ([]byte, error) {
-				t.Errorf("%s: asked for a passphrase", tt.what)
+				t.Errorf("%s: the passphrase was requested", tt.what)
 				return nil, errors.New("asked")
 			}
 		}
@@ -347,8 +349,8 @@ func TestHostileKeyFiles(t *testing.T) {
 	}
 }
 
-// What is just within the limits on encrypted keys is accepted. The key is only parsed,
-// not decrypted, which would take seconds.
+// Encrypted keys with parameters up to the limits are accepted. The keys are only
+// parsed and not decrypted, which would take seconds.
 func TestKeyCostLimits(t *testing.T) {
 	iv, text := make([]byte, 16), make([]byte, 32)
 	salt := func(n int) []byte { return tlv(0x04, make([]byte, n)) }
@@ -381,8 +383,8 @@ func TestKeyCostLimits(t *testing.T) {
 	}
 }
 
-// Padding is at least one byte, and at most a whole block, each byte of which is the
-// number of the bytes. Other ends mean that the passphrase is wrong.
+// The padding has between one byte and a whole block, and each of its bytes is the
+// number of these bytes. Any other end means that the passphrase is wrong.
 func TestPadding(t *testing.T) {
 	key, iv := make([]byte, 32), make([]byte, 16)
 	padding := func(n int) []byte { return bytes.Repeat([]byte{byte(n)}, n) }
@@ -427,7 +429,7 @@ func TestKeyFileLimits(t *testing.T) {
 		}
 	}
 	for n, want := range map[int]error{maxKeyDER: errNotKey, maxKeyDER + 1: ErrKeyKind} {
-		// errNotKey is from the parser, which was reached.
+		// errNotKey comes from the parser, so that the limit was not exceeded.
 		_, err := DecodeKey(pem.EncodeToMemory(&pem.Block{Type: pemPKCS1Key, Bytes: make([]byte, n)}), nil)
 		if !errors.Is(err, want) {
 			t.Errorf("a key of %d bytes: got %v, want %v", n, err, want)
@@ -435,7 +437,8 @@ func TestKeyFileLimits(t *testing.T) {
 	}
 }
 
-// An EC key that names no curve is described as damaged, not as one of a nameless kind.
+// The error for an EC key without a curve calls the key damaged, and not a key of an
+// unnamed kind.
 func TestECKeyWithoutCurve(t *testing.T) {
 	oid, err := asn1.Marshal(oidEC)
 	check(t, err)
@@ -445,7 +448,7 @@ func TestECKeyWithoutCurve(t *testing.T) {
 	}
 }
 
-// The passphrase function's own error reaches the caller.
+// DecodeKey returns the error of the passphrase function.
 func TestPassphraseError(t *testing.T) {
 	cancelled := errors.New("cancelled")
 	samples := keySamples(t)
@@ -456,8 +459,8 @@ func TestPassphraseError(t *testing.T) {
 	}
 }
 
-// A key is never written without encryption by mistake, nor with a passphrase
-// that the reference's tools could not be given.
+// EncodeEncryptedKey refuses an empty passphrase, with which the key would not be
+// encrypted, and one that is too long for the reference's tools.
 func TestEncodeKeyRefuses(t *testing.T) {
 	for _, pass := range []string{"", strings.Repeat("x", maxPassphrase+1)} {
 		if out, err := EncodeEncryptedKey(ecKey(0), []byte(pass)); err == nil {

@@ -17,8 +17,8 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// peers are an accounting authority and two of its peers, who hold the peer
-// certificates that it has issued.
+// peers are an accounting authority and two of its peers, with the peer certificates
+// that it has issued to them.
 type peers struct {
 	aa, ca, da         testNode
 	peerCA, peerDA     *x509.Certificate // issued by aa
@@ -47,7 +47,7 @@ func newPeers(t testing.TB) peers {
 	return p
 }
 
-// issue makes a certificate for a link that is not as it should be.
+// issue makes a certificate for a link that has a fault.
 func issue(t testing.TB, subject, issuer []byte, signer crypto.Signer, extensions ...pkix.Extension) *x509.Certificate {
 	t.Helper()
 	key := ecKey(3)
@@ -59,14 +59,15 @@ func issue(t testing.TB, subject, issuer []byte, signer crypto.Signer, extension
 	return cert
 }
 
-// A client is whoever its chain proves it to be, and nobody without the one
-// chain that leads from our root over our peer certificate to a server of that peer.
+// A client is accepted only with the chain from this node's root, over the peer
+// certificate that this node has issued, to a server certificate of that peer, and
+// its identity is that of the peer.
 func TestVerifyClient(t *testing.T) {
 	p := newPeers(t)
 	aa, ca, da := p.aa.Cert.RawSubject, p.ca.Cert.RawSubject, p.da.Cert.RawSubject
 	bc, ku := basicConstraintsLeaf(), keyUsageServer()
-	// A peer certificate, also of the authority, without the limits that the
-	// real one has: an operator may have made one with other tools.
+	// A peer certificate from the authority, too, but without the limits of the real
+	// one: an operator may have made it with other tools.
 	loose := func(subject []byte, extensions ...pkix.Extension) *x509.Certificate {
 		cert, err := x509.ParseCertificate(certificate{subject: subject, issuer: aa, key: ecKey(1), signer: ecKey(0),
 			extensions: append([]pkix.Extension{caAnyDepth(), keyUsageCA()}, extensions...)}.der(t))
@@ -143,8 +144,8 @@ func TestVerifyClient(t *testing.T) {
 	}
 }
 
-// A server is the peer that was dialed, by a certificate that the peer's root
-// key has signed, whatever else it shows.
+// A server is accepted as the expected peer only with a certificate that the peer's
+// root key has signed, whatever other certificates it sends.
 func TestVerifyServer(t *testing.T) {
 	p := newPeers(t)
 	ca, aa := p.ca.Cert.RawSubject, p.aa.Cert.RawSubject
@@ -159,7 +160,7 @@ func TestVerifyServer(t *testing.T) {
 		{"with the peer certificate for clients", []*x509.Certificate{p.serverCA, p.peerCA}, nil},
 		{"another peer", []*x509.Certificate{p.serverDA, p.peerDA}, ruleIssuer},
 		{"ourselves", []*x509.Certificate{p.serverAA}, ruleIssuer},
-		{"the peer's name, signed by somebody else", []*x509.Certificate{issue(t, ca, ca, ecKey(4), bc, ku)}, ruleIssuer},
+		{"the peer's name, signed with another key", []*x509.Certificate{issue(t, ca, ca, ecKey(4), bc, ku)}, ruleIssuer},
 		{"the peer's name, signed by us", []*x509.Certificate{issue(t, ca, aa, ecKey(0), bc, ku), p.aa.Cert}, ruleIssuer},
 		{"another name, signed by the peer", []*x509.Certificate{issue(t, aa, ca, ecKey(1), bc, ku)}, ruleSubject},
 		{"not a node's name", []*x509.Certificate{issue(t, nameB, ca, ecKey(1), bc, ku)}, ruleSubject},
@@ -189,7 +190,8 @@ func TestVerifyServer(t *testing.T) {
 	}
 }
 
-// What comes over the wire is bounded before it is parsed, and may be anything.
+// Certificates from the network can be any bytes; their number and size are checked
+// before they are parsed.
 func TestShownLimits(t *testing.T) {
 	p := newPeers(t)
 	huge := append([][]byte{p.serverCA.Raw}, make([]byte, maxChainBytes))
@@ -201,11 +203,11 @@ func TestShownLimits(t *testing.T) {
 		shown [][]byte
 		want  error
 	}{
-		"too many":       {many, ruleLimit},
-		"too large":      {huge, ruleLimit},
-		"rubbish":        {[][]byte{[]byte("rubbish")}, ruleFormat},
-		"rubbish behind": {[][]byte{p.serverCA.Raw, nil}, ruleFormat},
-		"cut off":        {[][]byte{p.serverCA.Raw[:100]}, ruleFormat},
+		"too many":              {many, ruleLimit},
+		"too large":             {huge, ruleLimit},
+		"not DER":               {[][]byte{[]byte("rubbish")}, ruleFormat},
+		"not DER as the second": {[][]byte{p.serverCA.Raw, nil}, ruleFormat},
+		"cut off":               {[][]byte{p.serverCA.Raw[:100]}, ruleFormat},
 	} {
 		if _, _, err := VerifyClient(tt.shown, p.aa.Cert, testNow); !errors.Is(err, tt.want) {
 			t.Errorf("client, %s: got %v, want %v", what, err, tt.want)
@@ -214,15 +216,14 @@ func TestShownLimits(t *testing.T) {
 		if !errors.Is(err, tt.want) {
 			t.Errorf("server, %s: got %v, want %v", what, err, tt.want)
 		}
-		if what == "rubbish behind" && !strings.Contains(err.Error(), "certificate 2 of 2") {
+		if what == "not DER as the second" && !strings.Contains(err.Error(), "certificate 2 of 2") {
 			t.Errorf("server, %s: got %v, want an error about certificate 2 of 2", what, err)
 		}
 	}
 }
 
-// Two nodes prove to each other over TLS 1.3 who they are, with the chains that
-// the specification has them show, and with nothing from the default
-// verification of crypto/tls.
+// Two nodes authenticate each other over TLS 1.3 with the chains that the
+// specification requires, without the default verification of crypto/tls.
 func TestTLS(t *testing.T) {
 	p := newPeers(t)
 	var seen Identity
@@ -235,7 +236,7 @@ func TestTLS(t *testing.T) {
 			return err
 		},
 	}
-	// dial returns what either side says about the handshake.
+	// dial returns the errors of both sides' handshakes.
 	dial := func(expected testNode, shown ...*x509.Certificate) (serverErr, clientErr error) {
 		a, b := net.Pipe()
 		server, client := tls.Server(a, serverConfig), tls.Client(b, &tls.Config{
@@ -255,7 +256,8 @@ func TestTLS(t *testing.T) {
 		wg.Go(func() {
 			defer b.Close()
 			if clientErr = client.HandshakeContext(t.Context()); clientErr == nil {
-				// The server's part ends when the client takes what it has sent.
+				// The server's handshake ends when the client reads what the server
+				// has sent.
 				_, _ = io.Copy(io.Discard, b)
 			}
 		})
@@ -266,15 +268,15 @@ func TestTLS(t *testing.T) {
 		t.Errorf("got %v, %v, %v, want %v", seen, serverErr, clientErr, p.ca.id)
 	}
 	if serverErr, _ := dial(p.aa, p.serverCA); !errors.Is(serverErr, ruleIssuer) {
-		t.Errorf("without a peer certificate: the server says %v, want %v", serverErr, ruleIssuer)
+		t.Errorf("without a peer certificate: got the server's error %v, want %v", serverErr, ruleIssuer)
 	}
 	if _, clientErr := dial(p.ca, p.serverCA, p.peerCA); !errors.Is(clientErr, ruleIssuer) {
-		t.Errorf("another server than the one dialed: the client says %v, want %v", clientErr, ruleIssuer)
+		t.Errorf("another server than the expected one: got the client's error %v, want %v", clientErr, ruleIssuer)
 	}
 }
 
-// BenchmarkVerifyClient is what an accepted connection costs here, with RSA
-// 3072 throughout.
+// BenchmarkVerifyClient measures the cost of verification for one accepted
+// connection, with RSA keys of 3072 bits only.
 func BenchmarkVerifyClient(b *testing.B) {
 	aa := newNode(b, nodetype.AccountingAuthority, "1234abcd", testRSAKey())
 	ca := newNode(b, nodetype.CreditorsAgent, "", mustRSA(3072))

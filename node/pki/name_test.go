@@ -12,8 +12,8 @@ func oneName(tag cbasn1.Tag, value string) []byte {
 	return dn(tlv(0x31, ava(oidOrganization, tag, value)))
 }
 
-// Names are compared by what they say, not how they are encoded (RFC 5280,
-// section 7.1), and nothing counts as equal, nor as different, that might not be.
+// Names are compared by their text, not by its encoding (RFC 5280, section 7.1). If
+// it is uncertain whether two names are equal, the result is unsure.
 func TestNameCompare(t *testing.T) {
 	const utf8, printable, teletex, ia5 = cbasn1.UTF8String, cbasn1.PrintableString, cbasn1.T61String, cbasn1.IA5String
 	for _, tt := range []struct {
@@ -83,12 +83,13 @@ func TestNameCompare(t *testing.T) {
 			t.Errorf("%s: got %d, want %d", tt.what, got, tt.want)
 		}
 		if got := b.compare(a); got != tt.want {
-			t.Errorf("%s, the other way round: got %d, want %d", tt.what, got, tt.want)
+			t.Errorf("%s, in reverse order: got %d, want %d", tt.what, got, tt.want)
 		}
 	}
 }
 
-// What is not a name, or would make comparing ambiguous or costly, is refused.
+// parseName refuses what is not a name, and names whose comparison would be
+// ambiguous or costly.
 func TestParseNameRefuses(t *testing.T) {
 	var many, wide [][]byte
 	for i := range maxRDNs + 1 {
@@ -114,7 +115,7 @@ func TestParseNameRefuses(t *testing.T) {
 		"too many attributes":         dn(tlv(0x31, wide...)),
 	} {
 		if n, err := parseName(der); err == nil {
-			t.Errorf("%s: read as %v", what, n)
+			t.Errorf("%s: got %v, want an error", what, n)
 		}
 	}
 }
@@ -156,7 +157,8 @@ func TestNameText(t *testing.T) {
 	}
 }
 
-// Whatever a stranger writes into a name, the text for a log is short and plain.
+// The text of any name is short and has no control characters, so that it can be
+// logged.
 func TestNameString(t *testing.T) {
 	var rdns [][]byte
 	for range maxRDNs {

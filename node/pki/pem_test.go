@@ -9,8 +9,9 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// A file with one certificate is read in whatever dress the usual tools give
-// it, and gives the same certificate to everybody who reads it.
+// ParseCertificatePEM accepts a file with one certificate in the forms in which the
+// usual tools write it. It refuses files in which another program could find another
+// certificate.
 func TestParseCertificatePEM(t *testing.T) {
 	node := newNode(t, nodetype.AccountingAuthority, "1234abcd", ecKey(0))
 	plain := EncodeCertificatePEM(node.Cert)
@@ -54,7 +55,8 @@ func TestParseCertificatePEM(t *testing.T) {
 	}
 }
 
-// A request is read if who made it has the key, which OpenSSL agrees about.
+// ParseCSRPEM accepts a request only with a valid signature by its key, which
+// OpenSSL verifies too.
 func TestParseCSRPEM(t *testing.T) {
 	id := Identity{nodetype.AccountingAuthority, "1234abcd"}
 	for _, kind := range []CSRKind{RootCSR, ServerCSR} {
@@ -79,6 +81,6 @@ func TestParseCSRPEM(t *testing.T) {
 		}
 	}
 	if _, err := NewCSR(id, ecKey(0), 7); err == nil {
-		t.Error("an unknown kind passed")
+		t.Error("NewCSR accepts an unknown kind")
 	}
 }

@@ -16,8 +16,9 @@ import (
 	"time"
 )
 
-// One rule decides which keys are strong enough: for the servers of peers in both
-// directions, for roots, peer certificates and requests, and for our own keys.
+// One rule determines which keys are strong enough: for the servers of peers in both
+// directions, for root certificates, peer certificates and requests, and for the
+// node's own keys.
 func TestKeyStrength(t *testing.T) {
 	p := newPeers(t)
 	rsaKey := func(n *big.Int, e int) *rsa.PublicKey { return &rsa.PublicKey{N: n, E: e} }
@@ -33,7 +34,7 @@ func TestKeyStrength(t *testing.T) {
 	for _, tt := range []struct {
 		what       string
 		pub        crypto.PublicKey
-		server, ca bool // can be a server's; a root key
+		server, ca bool // permitted for a server, for a root
 	}{
 		{"RSA of 2048 bits", rsaKey(good, 65537), true, true},
 		{"RSA of 8192 bits", rsaKey(bits(8192), 65537), true, true},
@@ -54,19 +55,19 @@ func TestKeyStrength(t *testing.T) {
 		ca := p.ca.Cert.RawSubject
 		leaf := certificate{subject: ca, issuer: ca, pub: tt.pub, signer: ecKey(1),
 			extensions: []pkix.Extension{basicConstraintsLeaf(), keyUsageServer(), extKeyUsageServer()}}.der(t)
-		verdict := func(what string, err error, ok bool) {
+		checkError := func(what string, err error, ok bool) {
 			t.Helper()
 			if ok && err != nil || !ok && !errors.Is(err, ruleKey) && !errors.Is(err, ErrKeyKind) {
 				t.Errorf("%s as %s: got %v", tt.what, what, err)
 			}
 		}
 		_, err := VerifyServer([][]byte{leaf}, p.ca.Cert, p.ca.id, testNow)
-		verdict("a server", err, tt.server)
+		checkError("a server", err, tt.server)
 		_, _, err = VerifyClient([][]byte{leaf, p.peerCA.Raw}, p.aa.Cert, testNow)
-		verdict("a client", err, tt.server)
-		verdict("what signs", checkPublicKey(tt.pub), tt.ca)
+		checkError("a client", err, tt.server)
+		checkError("a root key", checkPublicKey(tt.pub), tt.ca)
 	}
-	// The key that has signed a server's certificate.
+	// A weak key that has signed a server's certificate.
 	name := p.aa.Cert.RawSubject
 	root, err := x509.ParseCertificate(certificate{subject: name, issuer: name, key: weak,
 		extensions: []pkix.Extension{caAnyDepth(), keyUsageCA()}}.der(t))
@@ -87,7 +88,7 @@ func TestKeyStrength(t *testing.T) {
 		pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 		check(t, err)
 		if _, err := DecodeKey(pem.EncodeToMemory(&pem.Block{Type: pemPKCS8Key, Bytes: pkcs8}), nil); !errors.Is(err, ErrKeyKind) {
-			t.Errorf("our own key, %s: got %v", what, err)
+			t.Errorf("the node's own key, %s: got %v", what, err)
 		}
 	}
 }

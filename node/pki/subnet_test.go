@@ -9,7 +9,8 @@ import (
 	"peerlink/node/nodetype"
 )
 
-// The comment is a subnet, or something else, or an error; never a guess.
+// SubnetComment returns a subnet, or reports that the comment is something else, or
+// returns an error if the subnet is invalid.
 func TestSubnetComment(t *testing.T) {
 	for _, tt := range []struct {
 		value  []byte
@@ -43,7 +44,8 @@ func TestSubnetComment(t *testing.T) {
 	}
 }
 
-// Each pair of nodes has its form of subnet, and only those that may peer have one.
+// CheckSubnet accepts only the form of subnet for the given pair of node types, and
+// only pairs that can be peers.
 func TestCheckSubnet(t *testing.T) {
 	aa := Identity{nodetype.AccountingAuthority, "1234abcd"}
 	ca, da := Identity{nodetype.CreditorsAgent, agentID}, Identity{nodetype.DebtorsAgent, agentID}

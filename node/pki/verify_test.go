@@ -19,28 +19,29 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// judgement is what OpenSSL says about a chain, in comparison.
-type judgement int
+// opensslResult is the result of OpenSSL for a chain, compared with that of this
+// package.
+type opensslResult int
 
 const (
-	agrees   judgement = iota
-	accepts            // OpenSSL accepts what is refused here
-	refuses            // OpenSSL refuses what is accepted here
-	notAsked           // what OpenSSL says is of no interest
+	agrees      opensslResult = iota
+	accepts                   // OpenSSL accepts what is refused here
+	refuses                   // OpenSSL refuses what is accepted here
+	notCompared               // OpenSSL does not verify the chain
 )
 
-// verifyCase is a chain from a trusted certificate at the end to a leaf at the
-// beginning. The i-th certificate is signed with the key of the next one, whose
-// subject it has for its issuer, unless it says otherwise.
+// verifyCase is a chain, from a leaf at the beginning to a trusted certificate at
+// the end. The i-th certificate is signed with the key of the next one, and has its
+// subject as issuer, unless other values are set.
 type verifyCase struct {
 	what    string
 	chain   []certificate
 	usage   x509.ExtKeyUsage // 0 is any
 	want    error            // a Rule, errParse, or nil
-	openssl judgement
+	openssl opensslResult
 }
 
-// Names of the hostile cases: B is a peer, and C another, who is impersonated.
+// The names in the hostile cases: B is a peer, which impersonates the peer C.
 var (
 	nameA = dn(rdnO("Nodes"), rdnOU("A"))
 	nameB = dn(rdnO("Nodes"), rdnOU("B"), rdnCN("1"))
@@ -49,8 +50,8 @@ var (
 
 func onlyB() pkix.Extension { return constraints(permit(subtree(dirName(nameB)))) }
 
-// under returns a chain to A's root over A's certificate for B, which has these
-// extensions, from the certificates below it.
+// under returns a chain from the certificates below, over A's certificate for B with
+// the extensions peer, to A's root.
 func under(peer []pkix.Extension, below ...certificate) []certificate {
 	b := certificate{subject: nameB, extensions: append([]pkix.Extension{caAnyDepth(), keyUsageCA()}, peer...)}
 	return append(below, b, certificate{subject: nameA, extensions: []pkix.Extension{caAnyDepth(), keyUsageCA()}})
@@ -84,7 +85,7 @@ func verifyCases() []verifyCase {
 	dns := func(s string) []byte { return tlv(0x82, []byte(s)) }
 
 	return []verifyCase{
-		// What peers do.
+		// Valid chains of peers.
 		{what: "server of B", chain: under(list(onlyB()), server(nameB))},
 		{what: "longer name", chain: under(list(onlyB()), server(longB))},
 		{what: "authority below B, in B's name", chain: under(list(onlyB()), server(nameB), authority(longB))},
@@ -119,11 +120,11 @@ func verifyCases() []verifyCase {
 		{what: "case beyond ASCII", chain: under(list(only(dn(rdnO("É")))), server(dn(rdnO("é")))), want: ruleNameConstraints},
 		{what: "same letters beyond ASCII", chain: under(list(only(dn(rdnO("é")))), server(dn(rdnO("é"))))},
 		{what: "excluded, other letters beyond ASCII", chain: under(list(not(dn(rdnO("É")))), server(dn(rdnO("é")))), want: ruleNameConstraints,
-			openssl: accepts}, // OpenSSL folds the case of ASCII only, so that to it the names differ
+			openssl: accepts}, // OpenSSL ignores the case of ASCII letters only, so that the names differ
 		{what: "excluded, Kelvin sign", chain: under(list(not(dn(rdnO("\u212a")))), server(dn(rdnO("k")))), want: ruleNameConstraints,
 			openssl: accepts}, // as above
 
-		// Permitted and excluded, one and many.
+		// One or more permitted and excluded subtrees.
 		{what: "one of two permitted", chain: under(list(constraints(permit(subtree(dirName(nameC)), subtree(dirName(nameB))))), server(nameB))},
 		{what: "all permitted", chain: under(list(only(dn())), server(nameC))},
 		{what: "excluded", chain: under(list(not(nameC)), server(nameC)), want: ruleNameConstraints},
@@ -148,14 +149,15 @@ func verifyCases() []verifyCase {
 		{what: "self-issued but for case", chain: under(list(only(nameC)), server(nameC), authority(printableB))},
 		{what: "the leaf is not", chain: under(list(only(nameC)), server(nameB), authority(nameB)), want: ruleNameConstraints},
 
-		// What crypto/x509 enforces, beside directory names.
+		// Constraints that crypto/x509 enforces, other than those on directory
+		// names.
 		{what: "DNS name permitted", chain: under(list(form(dns("b.example"))), server(nameB, altNames(false, dns("x.b.example"))))},
 		{what: "DNS name not permitted", chain: under(list(form(dns("b.example"))), server(nameB, altNames(false, dns("c.example")))), want: ruleNameConstraints},
 		{what: "IP address not permitted", chain: under(list(form(tlv(0x87, []byte{10, 0, 0, 0, 255, 0, 0, 0}))), server(nameB, altNames(false, tlv(0x87, []byte{192, 168, 0, 1})))), want: ruleNameConstraints},
 		{what: "e-mail address not permitted", chain: under(list(form(tlv(0x81, []byte("b.example")))), server(nameB, altNames(false, tlv(0x81, []byte("c@c.example"))))), want: ruleNameConstraints},
 		{what: "URI not permitted", chain: under(list(form(tlv(0x86, []byte("b.example")))), server(nameB, altNames(false, tlv(0x86, []byte("http://c.example"))))), want: ruleNameConstraints},
 		{what: "e-mail address in a subdomain", chain: under(list(form(tlv(0x81, []byte("b.example")))), server(nameB, altNames(false, tlv(0x81, []byte("c@c.b.example"))))),
-			openssl: refuses}, // crypto/x509 is looser than RFC 5280: the constraint is on the host alone
+			openssl: refuses}, // crypto/x509 is less strict than RFC 5280, in which the constraint is on the host only
 		{what: "URI in a subdomain", chain: under(list(form(tlv(0x86, []byte("b.example")))), server(nameB, altNames(false, tlv(0x86, []byte("http://c.b.example"))))),
 			openssl: refuses}, // as above
 		{what: "e-mail address in the subject", chain: under(list(form(tlv(0x81, []byte("c.example")))), server(email)), want: ruleNameConstraints},
@@ -163,11 +165,11 @@ func verifyCases() []verifyCase {
 			openssl: accepts}, // OpenSSL applies the constraint; here the combination is refused
 		{what: "excluded e-mail address in the subject", chain: under(list(constraints(exclude(subtree(tlv(0x81, []byte("b.example")))))), server(email)), want: ruleNameConstraints},
 
-		// Forms and distances that nobody enforces. OpenSSL gives up only when
-		// it meets a name of the form.
+		// Name forms and distances that neither program enforces. OpenSSL refuses a
+		// chain only if it has a name of the form.
 		{what: "otherName", chain: under(list(form(tlv(0xa0, []byte{0x06, 1, 42}, tlv(0xa0, tlv(0x0c))))), server(nameB)), want: ruleNameConstraints, openssl: accepts},
-		{what: "x400Address", chain: under(list(form(tlv(0xa3, tlv(0x30)))), server(nameB)), want: ruleNameConstraints, openssl: notAsked},
-		{what: "ediPartyName", chain: under(list(form(tlv(0xa5, tlv(0xa1, tlv(0x0c))))), server(nameB)), want: ruleNameConstraints, openssl: notAsked},
+		{what: "x400Address", chain: under(list(form(tlv(0xa3, tlv(0x30)))), server(nameB)), want: ruleNameConstraints, openssl: notCompared},
+		{what: "ediPartyName", chain: under(list(form(tlv(0xa5, tlv(0xa1, tlv(0x0c))))), server(nameB)), want: ruleNameConstraints, openssl: notCompared},
 		{what: "registeredID", chain: under(list(form(tlv(0x88, []byte{42}))), server(nameB)), want: ruleNameConstraints, openssl: accepts},
 		{what: "minimum 0", chain: under(list(constraints(permit(subtree(dirName(nameB), tlv(0x80, []byte{0}))))), server(nameB))},
 		{what: "minimum 1", chain: under(list(constraints(permit(subtree(dirName(nameB), tlv(0x80, []byte{1}))))), server(nameB)), want: ruleNameConstraints},
@@ -177,7 +179,7 @@ func verifyCases() []verifyCase {
 		{what: "empty extension", chain: under(list(constraints()), server(nameB)), want: errParse, openssl: accepts},
 		{what: "empty permitted subtrees", chain: under(list(constraints(permit())), server(nameB)), want: errParse, openssl: accepts},
 		{what: "empty permitted subtrees beside excluded", chain: under(list(constraints(permit(), exclude(subtree(dirName(nameC))))), server(nameB)), want: ruleNameConstraints, openssl: accepts},
-		{what: "trailing data", chain: under(list(pkix.Extension{Id: oidNameConstraints, Critical: true, Value: append(onlyB().Value, 0)}), server(nameB)), want: errParse, openssl: notAsked},
+		{what: "trailing data", chain: under(list(pkix.Extension{Id: oidNameConstraints, Critical: true, Value: append(onlyB().Value, 0)}), server(nameB)), want: errParse, openssl: notCompared},
 		{what: "implicitly tagged name", chain: under(list(constraints(permit(subtree(tlv(0xa4, rdnO("Nodes")))))), server(nameB)), want: ruleNameConstraints},
 		{what: "primitive directoryName", chain: under(list(constraints(permit(subtree(tlv(0x84, nameB))))), server(nameB)), want: ruleNameConstraints},
 		{what: "two extensions", chain: under(list(onlyB(), only(dn())), server(nameC)), want: errParse},
@@ -197,27 +199,27 @@ func verifyCases() []verifyCase {
 		{what: "pathlen 0", chain: []certificate{server(nameC), authority(nameC), {subject: nameB, extensions: list(basicConstraintsCA(0), keyUsageCA())}, authority(nameA)}, want: rulePathLen},
 		{what: "pathlen 0 of the root", chain: []certificate{server(nameC), authority(nameB), {subject: nameA, extensions: list(basicConstraintsCA(0), keyUsageCA())}}, want: rulePathLen},
 		{what: "pathlen 0, self-issued below", chain: []certificate{server(nameC), authority(nameB), {subject: nameB, extensions: list(basicConstraintsCA(0), keyUsageCA())}, authority(nameA)}, want: rulePathLen,
-			openssl: accepts}, // by RFC 5280 the self-issued one does not count; to crypto/x509 it does
+			openssl: accepts}, // RFC 5280 does not count the self-issued certificate, but crypto/x509 does
 		{what: "critical extension in the leaf", chain: under(nil, server(nameB, unknownCritical())), want: ruleCriticalExtension},
 		{what: "critical extension above", chain: under(list(unknownCritical()), server(nameB)), want: ruleCriticalExtension},
 		{what: "critical extension beside constraints", chain: under(list(onlyB(), unknownCritical()), server(nameB)), want: ruleCriticalExtension},
 		{what: "critical subjectAltName of otherName", chain: under(nil, server(nameB, altNames(true, tlv(0xa0, []byte{0x06, 1, 42}, tlv(0xa0, tlv(0x0c)))))), want: ruleCriticalExtension,
-			openssl: accepts}, // OpenSSL counts it as processed
-		{what: "malformed subjectAltName", chain: under(nil, server(nameB, altNames(false, tlv(0x84, nameC)))), want: ruleFormat, openssl: notAsked},
+			openssl: accepts}, // OpenSSL treats the extension as processed
+		{what: "malformed subjectAltName", chain: under(nil, server(nameB, altNames(false, tlv(0x84, nameC)))), want: ruleFormat, openssl: notCompared},
 		{what: "extended usage", chain: under(nil, server(nameB, serverAuthOnly())), usage: x509.ExtKeyUsageServerAuth},
 		{what: "other extended usage", chain: under(nil, server(nameB, serverAuthOnly())), usage: x509.ExtKeyUsageClientAuth, want: ruleKeyUsage},
 		{what: "extended usage of an authority", chain: under(list(clientAuthOnly()), server(nameB)), usage: x509.ExtKeyUsageServerAuth, want: ruleKeyUsage},
 		{what: "signed with another key", chain: under(nil, with(server(nameB), func(c *certificate) { c.signer = ecKey(7) })), want: ruleIssuer},
 		{what: "in another issuer's name", chain: under(nil, with(server(nameB), func(c *certificate) { c.issuer = nameC })), want: ruleIssuer},
 		{what: "issuer's name in other letters", chain: under(nil, with(server(nameB), func(c *certificate) { c.issuer = printableB })), want: ruleIssuer,
-			openssl: accepts}, // crypto/x509 wants the same bytes
+			openssl: accepts}, // crypto/x509 requires the same bytes
 		{what: "RSA key out of bounds", chain: under(nil, with(server(nameB), func(c *certificate) {
 			c.pub = &rsa.PublicKey{N: new(big.Int).Add(new(big.Int).Lsh(big.NewInt(1), maxRSABits), big.NewInt(1)), E: 65537}
-		})), want: ruleKey, openssl: notAsked},
+		})), want: ruleKey, openssl: notCompared},
 	}
 }
 
-// issue makes the certificates of a case, each with a key of its own.
+// issue makes the certificates of a case, each with its own key.
 func (c verifyCase) issue(t *testing.T) [][]byte {
 	ders := make([][]byte, len(c.chain))
 	for i, cert := range c.chain {
@@ -232,8 +234,8 @@ func (c verifyCase) issue(t *testing.T) [][]byte {
 			cert.issuer = c.chain[above].subject
 		}
 		cert.serial = int64(i + 1)
-		// Without key identifiers OpenSSL takes every self-issued certificate for
-		// a self-signed one.
+		// Without key identifiers OpenSSL treats every self-issued certificate as a
+		// self-signed one.
 		ski, err := subjectKeyID(cert.key.Public())
 		check(t, err)
 		aki, err := authorityKeyID(ecKey(above).Public())
@@ -244,7 +246,7 @@ func (c verifyCase) issue(t *testing.T) [][]byte {
 	return ders
 }
 
-// verify is what this package says about the case.
+// verify returns the result of this package for the case.
 func (c verifyCase) verify(ders [][]byte) error {
 	certs := make([]*x509.Certificate, len(ders))
 	for i, der := range ders {
@@ -266,9 +268,9 @@ func (c verifyCase) verify(ders [][]byte) error {
 	return err
 }
 
-// No certificate is accepted that a certificate above it, or a rule of X.509,
-// forbids; what is allowed is accepted. OpenSSL is asked about every chain, and
-// where it is of another opinion the table says so, and why.
+// Verify refuses every chain that a constraint of one of its certificates or a rule
+// of X.509 forbids, and accepts all others. OpenSSL verifies every chain as well;
+// where its result differs, the table has the reason.
 func TestVerify(t *testing.T) {
 	for _, c := range verifyCases() {
 		t.Run(c.what, func(t *testing.T) {
@@ -281,7 +283,7 @@ func TestVerify(t *testing.T) {
 			if err != nil && !errors.Is(err, errParse) && (!errors.As(err, &refused) || refused.Cert == nil) {
 				t.Errorf("%v: not a VerifyError about a certificate", err)
 			}
-			if c.openssl == notAsked {
+			if c.openssl == notCompared {
 				return
 			}
 			out, ok := opensslVerify(t, ders, c.usage)
@@ -290,7 +292,7 @@ func TestVerify(t *testing.T) {
 				want = !want
 			}
 			if ok != want {
-				t.Errorf("here: %v; OpenSSL accepts: %v, want %v:\n%s", err, ok, want, out)
+				t.Errorf("Verify: error %v; OpenSSL accepts: %v, want %v:\n%s", err, ok, want, out)
 			}
 		})
 	}
@@ -316,8 +318,8 @@ func opensslVerify(t *testing.T, ders [][]byte, usage x509.ExtKeyUsage) (string,
 	return openssl(t, dir, append(args, "leaf.pem")...)
 }
 
-// One bad chain does not spoil a good one: of two certificates for the same
-// name and key, the one with a fitting constraint leads to the root.
+// Verify finds a valid chain beside an invalid one: of two certificates for the same
+// name and key, it uses the one whose constraint permits the leaf.
 func TestVerifyFindsTheGoodChain(t *testing.T) {
 	parse := func(c certificate) *x509.Certificate {
 		cert, err := x509.ParseCertificate(c.der(t))
@@ -348,9 +350,9 @@ func TestVerifyFindsTheGoodChain(t *testing.T) {
 	}
 }
 
-// The rule that is named is the one that matters, and the certificate is the one that
-// breaks it, also when other certificates were shown that lead nowhere.
-func TestVerifyBlamesTheRightRule(t *testing.T) {
+// The error names the rule that is broken and the certificate that breaks it, also if
+// there are other certificates that do not lead to the root.
+func TestVerifyNamesTheBrokenRule(t *testing.T) {
 	parse := func(c certificate) *x509.Certificate {
 		cert, err := x509.ParseCertificate(c.der(t))
 		check(t, err)
@@ -376,8 +378,8 @@ func TestVerifyBlamesTheRightRule(t *testing.T) {
 	}
 }
 
-// The given certificates are not changed by verifying them, and their critical
-// extensions stay unknown to whoever else verifies them.
+// Verify does not change the given certificates: their critical extensions remain
+// unhandled for other verifications.
 func TestVerifyLeavesCertificatesAlone(t *testing.T) {
 	ders := verifyCase{chain: under([]pkix.Extension{onlyB()}, server(nameB))}.issue(t)
 	var certs []*x509.Certificate
@@ -389,12 +391,12 @@ func TestVerifyLeavesCertificatesAlone(t *testing.T) {
 	chain, err := Verify(certs[0], VerifyOptions{Trusted: certs[2:], Untrusted: certs[1:2], Time: testNow})
 	check(t, err)
 	if chain[1] != certs[1] || len(certs[1].UnhandledCriticalExtensions) != 1 {
-		t.Errorf("got %v with %v", chain[1] == certs[1], certs[1].UnhandledCriticalExtensions)
+		t.Errorf("got the given certificate: %v, unhandled extensions: %v, want true and one extension", chain[1] == certs[1], certs[1].UnhandledCriticalExtensions)
 	}
 }
 
-// No chain can cost more than it is allowed to: numbers and sizes are checked
-// before signatures, and even the worst that is left takes little time.
+// The cost of verifying a chain is bounded: numbers and sizes are checked before
+// signatures, and the worst permitted chain takes little time.
 func TestVerifyLimits(t *testing.T) {
 	parse := func(c certificate) *x509.Certificate {
 		cert, err := x509.ParseCertificate(c.der(t))
@@ -449,8 +451,8 @@ func TestVerifyLimits(t *testing.T) {
 		}
 	}
 
-	// Eight authorities in each other's names, with every name and subtree that
-	// there may be: crypto/x509 stops after 100 signatures.
+	// Eight authorities that certify each other, with the maximum number of names
+	// and subtrees: crypto/x509 stops after 100 signatures.
 	var mesh []*x509.Certificate
 	subtrees, names := many((maxNames-40)/2/8, nameB)
 	for i := range int64(8) {
@@ -460,18 +462,18 @@ func TestVerifyLimits(t *testing.T) {
 	start := costtest.Spent()
 	_, err := Verify(leaf(), VerifyOptions{Trusted: []*x509.Certificate{root}, Untrusted: mesh, Time: testNow})
 	if took := costtest.Spent() - start; took > 2*time.Second {
-		t.Errorf("took %v: %v", took, err)
+		t.Errorf("Verify took %v, error %v, want at most 2s", took, err)
 	}
 }
 
-// An error says whose certificate broke which rule, to people and to errors.Is,
-// and keeps the cause.
+// The text of an error names the certificate's owner, the broken rule, the detail
+// and the cause, and errors.Is finds the rule and the cause.
 func TestVerifyError(t *testing.T) {
 	node := newNode(t, nodetype.AccountingAuthority, "1234abcd", ecKey(0))
 	cause := errors.New("the cause")
 	err := error(&VerifyError{Rule: RuleDates, Cert: node.Cert, Detail: "the detail", Err: cause})
 	if !errors.Is(err, RuleDates) || !errors.Is(err, cause) || errors.Is(err, ruleCA) {
-		t.Errorf("wrong chain of errors: %v", err)
+		t.Errorf("errors.Is has wrong results for: %v", err)
 	}
 	for _, want := range []string{"accounting-authority 1234abcd", string(RuleDates), "the detail", "the cause"} {
 		if !strings.Contains(err.Error(), want) {
