@@ -43,7 +43,7 @@ func TestAnswer(t *testing.T) {
 			t.Errorf("%s is answered with %s\n%s, %v, expected\n%s", typ, answerType, answer, err, c.want)
 		}
 		if _, err := open(typ).Incoming(answerType, ContentType, answer, now); err != nil {
-			t.Errorf("%s is answered with what is not accepted: %v", typ, err)
+			t.Errorf("the answer to %s is not accepted: %v", typ, err)
 		}
 	}
 	if _, _, err := Answer("Nothing", []byte("{}"), now); !errors.Is(err, errType) {

@@ -28,7 +28,7 @@ func TestMessageCost(t *testing.T) {
 		"white space":       `{` + fill(" \n") + `}`,
 		"not UTF-8":         fill("\xff"),
 		"a long timestamp":  `{"ts":"2026-01-01T00:00:00.` + fill("0") + `Z"}`,
-		"a string for ever": `{"x":"` + fill("x"),
+		"an endless string": `{"x":"` + fill("x"),
 		"too long":          `{"x":"` + strings.Repeat("x", 64<<20),
 	} {
 		body := []byte(text)

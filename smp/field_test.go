@@ -20,9 +20,9 @@ const (
 // text returns a JSON string of n characters c.
 func text(c string, n int) string { return `"` + strings.Repeat(c, n) + `"` }
 
-// The fields of the specification's table, each with literals at its limits that it must
-// accept and refuse. The test adds literals of JSON types that no field of the kind
-// accepts.
+// fieldLimits returns the fields of the specification's table, each with literals at its
+// limits that it must accept and refuse. The test adds literals of JSON types that no
+// field of the kind accepts.
 func fieldLimits() map[string]map[string]limit {
 	var (
 		int64s  = limit{"integer", []string{int64Min, "0", int64Max}, []string{int64Under, int64Over}}
@@ -105,11 +105,11 @@ func fieldLimits() map[string]map[string]limit {
 
 // limit has the literals that one field must accept and refuse.
 type limit struct {
-	kind         string
-	takes, fails []string
+	kind             string
+	accepts, refuses []string
 }
 
-// literals that no field of a kind accepts.
+// foreign has literals that no field of a kind accepts.
 var foreign = map[string][]string{
 	"integer":   {`""`, `"x"`, "true", "null", "[]", "{}", "0.5", `"0.0"`, `"-"`, "1e1"},
 	"float":     {`""`, `"x"`, "true", "null", "[]", "{}", `"NaN"`, `"inf"`, "1e400"},
@@ -146,18 +146,18 @@ func TestFieldLimits(t *testing.T) {
 		}
 		for name, l := range fields {
 			base := relaxed(typ, name, all[typ])
-			for _, literal := range l.takes {
+			for _, literal := range l.accepts {
 				if _, err := send(typ, base.with(name, literal).body()); err != nil {
 					t.Errorf("%s, %s = %.80s: %v", typ, name, literal, err)
 				}
 			}
-			for _, literal := range slices.Concat(l.fails, foreign[l.kind], []string{""}) {
+			for _, literal := range slices.Concat(l.refuses, foreign[l.kind], []string{""}) {
 				_, err := send(typ, base.with(name, literal).body())
 				var e *Error
 				if !errors.As(err, &e) || e.kind != errField || e.Type != typ {
 					t.Errorf("%s, %s = %.80s: error is %v, expected an ErrField", typ, name, literal, err)
 				} else if e.Field != name {
-					t.Errorf("%s, %s = %.80s: the error blames %s", typ, name, literal, e.Field)
+					t.Errorf("%s, %s = %.80s: the error names the field %s", typ, name, literal, e.Field)
 				}
 			}
 		}
@@ -171,7 +171,7 @@ func TestFieldsTogether(t *testing.T) {
 	for _, c := range []struct {
 		typ   string
 		pairs []string
-		blame string // the invalid field; empty: accepted
+		field string // the invalid field; empty if the message is accepted
 	}{
 		{PrepareTransfer, []string{"min_locked_amount", "5", "max_locked_amount", "5"}, ""},
 		{PrepareTransfer, []string{"min_locked_amount", "6", "max_locked_amount", "5"}, "max_locked_amount"},
@@ -198,10 +198,10 @@ func TestFieldsTogether(t *testing.T) {
 		_, err := send(c.typ, all[c.typ].with(c.pairs...).body())
 		var e *Error
 		switch {
-		case c.blame == "" && err != nil:
+		case c.field == "" && err != nil:
 			t.Errorf("%s with %v: %v", c.typ, c.pairs, err)
-		case c.blame != "" && (!errors.As(err, &e) || e.kind != errField || e.Field != c.blame):
-			t.Errorf("%s with %v: error is %v, expected one about %s", c.typ, c.pairs, err, c.blame)
+		case c.field != "" && (!errors.As(err, &e) || e.kind != errField || e.Field != c.field):
+			t.Errorf("%s with %v: error is %v, expected one about %s", c.typ, c.pairs, err, c.field)
 		}
 	}
 }

@@ -6,16 +6,16 @@ import (
 	"testing"
 )
 
-// Invariant: the two parts of a creditors agent get exactly their own messages,
-// distinguished by the account, by the coordinator of a transfer, and by that of a
-// finished one.
+// Invariant: each of the two parts of a creditors agent, for creditors and for
+// trade, gets exactly its own messages, distinguished by the account and, for
+// transfers, by the coordinator.
 func TestTradeHeaders(t *testing.T) {
 	all := samples(t)
 	ca, _ := peers(t, "000008", "000001", "")
 	const (
-		someone = 0x0000017700000001 // bits 32 to 39 not zero
-		edge    = 0x0000010100000000
-		trader  = 0x00000100ffffffff
+		ordinary = 0x0000017700000001 // bits 32 to 39 not zero
+		edge     = 0x0000010100000000
+		trader   = 0x00000100ffffffff
 	)
 	for _, c := range []struct {
 		typ              string
@@ -23,19 +23,19 @@ func TestTradeHeaders(t *testing.T) {
 		coordinator      string
 		creditors, trade bool
 	}{
-		{AccountUpdate, someone, "", true, false},
+		{AccountUpdate, ordinary, "", true, false},
 		{AccountUpdate, edge, "", true, false},
 		{AccountUpdate, trader, "", false, true},
 		{AccountPurge, trader, "", false, true},
 		{RejectedConfig, trader, "", false, true},
-		{PreparedTransfer, someone, "direct", true, false},
+		{PreparedTransfer, ordinary, "direct", true, false},
 		{PreparedTransfer, trader, "direct", false, true},
-		{PreparedTransfer, someone, "agent", false, true},
-		{RejectedTransfer, someone, "agent", false, true},
+		{PreparedTransfer, ordinary, "agent", false, true},
+		{RejectedTransfer, ordinary, "agent", false, true},
 		{FinalizedTransfer, trader, "agent", false, true},
-		{AccountTransfer, someone, "direct", true, false},
-		{AccountTransfer, someone, "other", true, false},
-		{AccountTransfer, someone, "agent", true, true},
+		{AccountTransfer, ordinary, "direct", true, false},
+		{AccountTransfer, ordinary, "other", true, false},
+		{AccountTransfer, ordinary, "agent", true, true},
 		{AccountTransfer, trader, "agent", false, true},
 		{AccountTransfer, trader, "direct", false, true},
 	} {

@@ -210,7 +210,7 @@ func TestForeignIDs(t *testing.T) {
 func TestDirections(t *testing.T) {
 	for typ, s := range samples(t) {
 		if IsIn(typ) == IsOut(typ) {
-			t.Errorf("%s goes both ways, or none", typ)
+			t.Errorf("%s: IsIn and IsOut are both %v", typ, IsIn(typ))
 		}
 		v := open(typ)
 		if _, err := v.Outgoing(typ, ContentType, s.body()); err != nil {
