@@ -21,8 +21,8 @@ func (l *lineEnds) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// An endless stream of line ends is not taken for heart-beats: the reader stops after
-// some of them, on either side and in either form.
+// An endless stream of line ends is not treated as heart-beats: the reader returns an
+// error after a number of them, with either form of line end.
 func TestLineEndFlood(t *testing.T) {
 	for name, stream := range map[string]io.Reader{
 		"LF":   &lineEnds{},
@@ -121,11 +121,11 @@ func TestClientIsNotFlooded(t *testing.T) {
 			select {
 			case <-client.Done():
 			case <-time.After(patience):
-				t.Fatal("the client goes on")
+				t.Fatal("the client has not closed the connection")
 			}
 			var violation *ProtocolError
 			if err := client.Err(); !errors.As(err, &violation) {
-				t.Errorf("ended with %v", err)
+				t.Errorf("the session ended with %v, want a ProtocolError", err)
 			}
 		})
 	}

@@ -312,7 +312,7 @@ func TestWindow(t *testing.T) {
 
 // Close unblocks all calls: those that wait for the window, for another Send, and for
 // the end.
-func TestClientCloseUnblocksEverybody(t *testing.T) {
+func TestClientCloseUnblocksAllCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)
 		c := connected(t, nc, p, ClientConfig{Window: 1})
@@ -343,14 +343,14 @@ func TestClientCloseUnblocksEverybody(t *testing.T) {
 
 // An ERROR ends the session. It is attributed to a message only if that is unconfirmed.
 func TestClientServerError(t *testing.T) {
-	for id, blamed := range map[string]uint64{"1": 0, "2": 2, "3": 3, "4": 0, "0": 0, "x": 0, "": 0, "02x": 0} {
+	for id, number := range map[string]uint64{"1": 0, "2": 2, "3": 3, "4": 0, "0": 0, "x": 0, "": 0, "02x": 0} {
 		nc, p := tcpPeer(t)
 		c := connected(t, nc, p, ClientConfig{})
 		sendN(t, c, 3)
 		p.send("RECEIPT", "receipt-id", "1")
 		p.raw("ERROR\nmessage:go away\nreceipt-id:" + id + "\ntype:T\ncontent-type:x/y\n\nbody\x00")
 		within(t, "end of session", func() { <-c.Done() })
-		want := &ServerError{Message: "go away", MessageNumber: blamed, ReceiptID: id, Type: "T", ContentType: "x/y", Body: []byte("body")}
+		want := &ServerError{Message: "go away", MessageNumber: number, ReceiptID: id, Type: "T", ContentType: "x/y", Body: []byte("body")}
 		var got *ServerError
 		if !errors.As(c.Err(), &got) || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", c.Err(), want)
@@ -358,41 +358,42 @@ func TestClientServerError(t *testing.T) {
 	}
 }
 
-// deaf is a connection whose writes fail once deaf is closed.
-type deaf struct {
+// failingConn is a connection whose writes fail once fail is closed.
+type failingConn struct {
 	net.Conn
-	deaf chan struct{}
+	fail chan struct{}
 }
 
-var errDeaf = errors.New("connection reset")
+var errWrite = errors.New("connection reset")
 
-func (d deaf) Write(p []byte) (int, error) {
+func (d failingConn) Write(p []byte) (int, error) {
 	select {
-	case <-d.deaf:
-		return 0, errDeaf
+	case <-d.fail:
+		return 0, errWrite
 	default:
 		return d.Conn.Write(p)
 	}
 }
 
-// When the server closes after an ERROR, writes may fail before the ERROR has been
-// read. The ERROR is the reason all the same; without an ERROR, the failed write is.
-func TestClientHearsLastWords(t *testing.T) {
-	for _, speaks := range []bool{true, false} {
+// If the server closes the connection after an ERROR, writes can fail before the
+// ERROR has been read. Nevertheless, Send returns the ERROR. Without an ERROR, it
+// returns the error of the write.
+func TestClientReceivesLastError(t *testing.T) {
+	for _, sendsError := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			nc, p := pipePeer(t)
-			d := deaf{nc, make(chan struct{})}
+			d := failingConn{nc, make(chan struct{})}
 			c := connected(t, d, p, ClientConfig{})
-			close(d.deaf)
+			close(d.fail)
 			sendN(t, c, 1)
 			synctest.Wait()
-			if speaks {
-				p.send("ERROR", "message", "I do not like you")
+			if sendsError {
+				p.send("ERROR", "message", "not accepted")
 			}
 			_, err := c.Send(t.Context(), Message{Type: "T"})
-			var said *ServerError
-			if speaks != errors.As(err, &said) || speaks == errors.Is(err, errDeaf) || err != c.Err() {
-				t.Errorf("server speaks: %v; got %v", speaks, err)
+			var serverErr *ServerError
+			if sendsError != errors.As(err, &serverErr) || sendsError == errors.Is(err, errWrite) || err != c.Err() {
+				t.Errorf("server sends ERROR: %v; got %v", sendsError, err)
 			}
 		})
 	}

@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// A client that goes on sending after it was refused is read from for a bounded number
-// of bytes only, fewer if its session was never opened, and then cut off. The test
-// measures what it can write until its writes fail. It receives its ERROR all the same.
+// If a client continues to send after it was refused, the server reads only a bounded
+// number of bytes from it, fewer if its session was never opened, and then closes the
+// connection. The test measures how many bytes the client can write until its writes
+// fail. The client receives its ERROR nevertheless.
 func TestFloodAfterRefusal(t *testing.T) {
-	const kernels = 1 << 20 // more than the buffers below can hold together
+	const kernelBuffers = 1 << 20 // more than the buffers below can hold together
 	for _, tt := range []struct {
 		name  string
 		start func(t *testing.T, nc net.Conn, p *peer) (end func()) // end returns when the connection has ended
@@ -53,22 +54,22 @@ func TestFloodAfterRefusal(t *testing.T) {
 					break
 				}
 				if written > 64<<20 {
-					t.Fatal("it can write without end")
+					t.Fatal("the client can write more than 64 MiB")
 				}
 			}
-			if written > tt.most+kernels {
-				t.Errorf("it could write %d bytes, want at most %d", written, tt.most+kernels)
+			if written > tt.most+kernelBuffers {
+				t.Errorf("the client has written %d bytes, want at most %d", written, tt.most+kernelBuffers)
 			}
 			within(t, "the end", func() { <-ended })
 			if took := time.Since(start); took > CloseTimeout-time.Second {
-				t.Errorf("it was cut after %v", took)
+				t.Errorf("the connection was closed after %v, want at most %v", took, CloseTimeout-time.Second)
 			}
 		})
 	}
 }
 
 // A client that has filled the kernel buffers before the end, and begins to read only
-// then, receives its ERROR: it has a moment before it is cut off.
+// then, receives its ERROR: the server does not close the connection immediately.
 func TestErrorBehindFullBuffers(t *testing.T) {
 	nc, p := tcpPeer(t)
 	c := NewConn(nc, Limits{})
@@ -89,5 +90,5 @@ func TestErrorBehindFullBuffers(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	t.Logf("%d bytes were on their way", sent)
+	t.Logf("%d bytes were in flight", sent)
 }

@@ -34,9 +34,9 @@ func (c *counting) count() int {
 	return c.writes
 }
 
-// A single frame is written at once. Frames queued during a write are written with the
-// next one, in order.
-func TestBatchesFormByThemselves(t *testing.T) {
+// A single frame is written immediately. Frames queued during a write are written
+// together in the next write, in order.
+func TestFramesAreBatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)
 		cnc := &counting{Conn: nc}
@@ -191,7 +191,7 @@ func TestSlowFramesInARow(t *testing.T) {
 }
 
 // A peer that reads nothing uses a bounded amount of memory and time: writers block,
-// and then all of them return why the connection has ended.
+// and then all of them return the reason for the end of the connection.
 func TestPeerThatNeverReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, _ := pipePeer(t)
@@ -211,7 +211,7 @@ func TestPeerThatNeverReads(t *testing.T) {
 			t.Errorf("ended after %v, want %v", at, WriteTimeout)
 		}
 		if limit := 2 * (maxQueued/8000 + 1); written > limit {
-			t.Errorf("took %d frames, want at most %d", written, limit)
+			t.Errorf("%d frames were queued, want at most %d", written, limit)
 		}
 		if _, err := c.ReadFrame(); !errors.Is(err, ErrStalled) {
 			t.Errorf("read: got %v, want ErrStalled", err)
@@ -219,8 +219,8 @@ func TestPeerThatNeverReads(t *testing.T) {
 	})
 }
 
-// A queue of exactly the maximum size is full: the next frame waits for room, and is
-// written then.
+// A queue of exactly the maximum size is full: the next frame waits until there is
+// space in the queue, and is written then.
 func TestFullQueueBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)
@@ -289,7 +289,7 @@ func TestCloseBeforeOpeningIsShort(t *testing.T) {
 }
 
 // Close unblocks all calls, and leaves no goroutine: otherwise the test would not end.
-func TestCloseUnblocksEverybody(t *testing.T) {
+func TestCloseUnblocksAllCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, _ := pipePeer(t)
 		c := NewConn(nc, Limits{})
@@ -408,7 +408,7 @@ func TestCloseAfterFlushIsBounded(t *testing.T) {
 	}{
 		{"peer does not read", func(p *peer) {}, ErrStalled, 7 * time.Second},
 		{"peer does not close", func(p *peer) { p.expect("ACK") }, nil, 7 * time.Second},
-		{"peer goes on sending", func(p *peer) {
+		{"peer continues to send", func(p *peer) {
 			p.expect("ACK")
 			for err := error(nil); err == nil; {
 				_, err = io.WriteString(p.nc, "\n")
@@ -546,12 +546,12 @@ func TestHandshakeEndsAtLastStep(t *testing.T) {
 func TestHandshakeIsBounded(t *testing.T) {
 	gone := errors.New("going down")
 	stages := map[string]func(p *peer){
-		"says nothing":         func(p *peer) { io.Copy(io.Discard, p.nc) },
-		"reads nothing":        func(p *peer) {},
-		"half a frame":         func(p *peer) { go io.Copy(io.Discard, p.nc); p.raw("STOMP\naccept-ver") },
-		"heart-beats only":     func(p *peer) { go io.Copy(io.Discard, p.nc); p.raw("\n\n") },
-		"reads no refusal":     func(p *peer) { p.raw("SEND\n\n\x00") },
-		"reads not the answer": func(p *peer) { p.raw("ERROR\nmess") },
+		"sends nothing":             func(p *peer) { io.Copy(io.Discard, p.nc) },
+		"reads nothing":             func(p *peer) {},
+		"half a frame":              func(p *peer) { go io.Copy(io.Discard, p.nc); p.raw("STOMP\naccept-ver") },
+		"heart-beats only":          func(p *peer) { go io.Copy(io.Discard, p.nc); p.raw("\n\n") },
+		"does not read the refusal": func(p *peer) { p.raw("SEND\n\n\x00") },
+		"does not read the answer":  func(p *peer) { p.raw("ERROR\nmess") },
 	}
 	for name, stage := range stages {
 		for side, open := range map[string]func(context.Context, net.Conn) error{
@@ -589,9 +589,9 @@ func TestHandshakeIsBounded(t *testing.T) {
 	}
 }
 
-// When the connection ends, unsent data for a peer that does not read is dropped, here
-// and in the kernel: the peer gets a reset at once, and not when it has read
-// everything.
+// When the connection ends, unsent data for a peer that does not read is dropped, in
+// this process and in the kernel: the peer gets a reset immediately, and not after it
+// has read everything.
 func TestUnreadIsDropped(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -609,7 +609,7 @@ func TestUnreadIsDropped(t *testing.T) {
 	}
 	c := NewConn(nc, Limits{})
 	defer c.Close()
-	full := errors.New("no room for a second")
+	full := errors.New("the queue was full for one second")
 	f := NewFrame("MESSAGE")
 	f.Body = make([]byte, 8000)
 	for err = nil; err == nil; {
@@ -625,12 +625,12 @@ func TestUnreadIsDropped(t *testing.T) {
 	}
 	peer.SetDeadline(time.Now().Add(30 * time.Second))
 	if _, err := io.Copy(io.Discard, peer); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the peer reads to the end, and gets %v", err)
+		t.Errorf("the peer's last read: got %v, want ECONNRESET", err)
 	}
 }
 
-// Between two writes the write deadline is not in the past, and will not be: TLS may
-// write by itself, however long ago the last frame was.
+// Between two writes there is no write deadline, because TLS can write by itself,
+// however long ago the last frame was written.
 func TestNoWriteDeadlineBetweenWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, p := pipePeer(t)

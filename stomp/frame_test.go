@@ -66,7 +66,7 @@ func TestAppendFrameRefuses(t *testing.T) {
 	}
 }
 
-// Of a repeated header the first counts.
+// Get returns the first value of a repeated header.
 func TestGet(t *testing.T) {
 	f := NewFrame("SEND", "a", "1", "b", "", "a", "2")
 	for name, want := range map[string]struct {
@@ -74,7 +74,7 @@ func TestGet(t *testing.T) {
 		ok    bool
 	}{"a": {"1", true}, "b": {"", true}, "c": {"", false}} {
 		if v, ok := f.Get(name); v != want.value || ok != want.ok {
-			t.Errorf("%s: got %q, %v", name, v, ok)
+			t.Errorf("%s: got %q, %v, want %q, %v", name, v, ok, want.value, want.ok)
 		}
 	}
 }

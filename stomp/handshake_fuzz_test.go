@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// Whatever the other side sends first, before it is silent, the opening handshake ends:
-// with a session if the input is valid, otherwise with the reason, which a client gets
-// in one ERROR; and at the latest when its time is over. Data received with the first
-// frame is not lost.
+// For any data that the other side sends before it is silent, the opening handshake
+// ends within its timeout: with a session if the data is valid, otherwise with an
+// error, whose reason a client gets in one ERROR frame. Data received together with the
+// first frame is not lost.
 func FuzzHandshake(f *testing.F) {
 	for _, s := range []string{
 		"CONNECT\naccept-version:1.0,1.2\nheart-beat:5000,0\nhost:/\n\n\x00\nSEND\ndestination:/in\nreceipt:1\n\nbody\x00",
@@ -43,10 +43,10 @@ func testHandshake(t *testing.T, server bool, data []byte) {
 	c := NewConn(nc, Limits{})
 	ctx, cancel := withConnectTimeout(t.Context(), 0)
 	defer cancel()
-	heard, opened, said := make(chan bool), make(chan bool), make(chan bool)
+	received, opened, sent := make(chan bool), make(chan bool), make(chan bool)
 	go func() { // the other side sends
-		defer close(said)
-		<-heard
+		defer close(sent)
+		<-received
 		_, _ = other.Write(data)
 		<-opened
 		other.Close()
@@ -58,14 +58,14 @@ func testHandshake(t *testing.T, server bool, data []byte) {
 		if !server {
 			first, err := r.ReadFrame()
 			if err != nil {
-				t.Errorf("the server heard %v", err)
+				t.Errorf("the server's first read: %v", err)
 			}
 			list = append(list, first)
 		}
-		close(heard)
+		close(received)
 		rest, err := readFrames(r)
 		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrClosedPipe) {
-			t.Errorf("the other side heard %v, and then %v", append(list, rest...), err)
+			t.Errorf("the other side received %v, and then the error %v", append(list, rest...), err)
 		}
 		answers <- append(list, rest...)
 	}()
@@ -80,7 +80,7 @@ func testHandshake(t *testing.T, server bool, data []byte) {
 		err = c.connect(ctx, HeartBeat{})
 	}
 	if took := time.Since(start); took > DefaultConnectTimeout+2*CloseTimeout {
-		t.Errorf("it took %v", took)
+		t.Errorf("the handshake took %v, want at most %v", took, DefaultConnectTimeout+2*CloseTimeout)
 	}
 	if got := kindOf(err); got != want {
 		t.Errorf("the handshake ends with %v (%s), want %s", err, got, want)
@@ -90,11 +90,11 @@ func testHandshake(t *testing.T, server bool, data []byte) {
 	if err == nil {
 		rest, restEnd := readFrames(c)
 		if !reflect.DeepEqual(append(all[:1:1], rest...), all) || !errors.Is(restEnd, end) && restEnd.Error() != end.Error() {
-			t.Errorf("after the handshake came %v, %v\nwant %v, %v", rest, restEnd, all[1:], end)
+			t.Errorf("after the handshake: got %v, %v\nwant %v, %v", rest, restEnd, all[1:], end)
 		}
 		c.Close()
 	}
-	<-said
+	<-sent
 	checkAnswers(t, server, err, <-answers)
 }
 
@@ -179,13 +179,13 @@ func checkAnswers(t *testing.T, server bool, err error, answers []*Frame) {
 		want = []string{"ERROR"}
 	}
 	if !slices.Equal(commands, want) {
-		t.Errorf("after %v the other side has heard %q, want %q", err, commands, want)
+		t.Errorf("after %v the other side has received %q, want %q", err, commands, want)
 		return
 	}
 	if server && kindOf(err) == violated {
 		message, _ := answers[0].Get("message")
 		if reason := clip(protocolReason(t, err), DefaultLimits().HeaderValue); message != reason {
-			t.Errorf("the client is told %q, the log %q", message, reason)
+			t.Errorf("the message of the ERROR is %q, want the reason %q", message, reason)
 		}
 	}
 }

@@ -9,12 +9,12 @@ import (
 )
 
 // A program that keeps the IDs of received messages until they are confirmed does not
-// keep the heads of their frames.
+// keep the headers of their frames in memory.
 func TestKeptIDsAreSmall(t *testing.T) {
 	const messages = 2000
 	client, nc := net.Pipe()
 	defer client.Close()
-	go func() { // the answers
+	go func() { // reads the server's answers
 		b := make([]byte, 1000)
 		for {
 			if _, err := client.Read(b); err != nil {
@@ -24,9 +24,9 @@ func TestKeptIDsAreSmall(t *testing.T) {
 	}()
 	go func() {
 		fmt.Fprint(client, "STOMP\naccept-version:1.2\nhost:/\n\n\x00")
-		filling := strings.Repeat("x:"+strings.Repeat("y", 400)+"\n", 9)
+		padding := strings.Repeat("x:"+strings.Repeat("y", 400)+"\n", 9)
 		for n := range messages {
-			fmt.Fprintf(client, "SEND\ndestination:/d\ntype:T\nreceipt:%d\n%s\n\x00", n, filling)
+			fmt.Fprintf(client, "SEND\ndestination:/d\ntype:T\nreceipt:%d\n%s\n\x00", n, padding)
 		}
 	}()
 	s, err := NewServer(t.Context(), nc, ServerConfig{Destination: "/d"})
@@ -48,7 +48,7 @@ func TestKeptIDsAreSmall(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	runtime.KeepAlive(ids)
-	// Other tests may run at the same time; the heads would be 8 MiB.
+	// Other tests may run at the same time; the headers would take 8 MiB.
 	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 2<<20 {
 		t.Errorf("%d IDs take %d bytes", messages, grown)
 	}

@@ -105,8 +105,8 @@ func TestReadFrameRefuses(t *testing.T) {
 	}
 }
 
-// sized are frames whose size in one respect is n bytes, or headers, and small in every
-// other respect.
+// sized has a function for each limit. It makes a frame whose size in that respect is n
+// (bytes or headers), and small in every other respect.
 var sized = []struct {
 	name  string
 	limit int

@@ -68,7 +68,7 @@ func TestServerReceives(t *testing.T) {
 func TestServerRefuses(t *testing.T) {
 	tests := []struct {
 		name, in, message string
-		blamed            []string // headers of ERROR
+		headers           []string // expected headers of ERROR
 		body              string
 	}{
 		{"no receipt", send + "type:T\n\nbody\x00", "SEND has no receipt header", []string{"type", "T"}, "body"},
@@ -97,7 +97,7 @@ func TestServerRefuses(t *testing.T) {
 				_, err := s.Next()
 				ended <- err
 			}()
-			f := p.expect("ERROR", append([]string{"message", tt.message}, tt.blamed...)...)
+			f := p.expect("ERROR", append([]string{"message", tt.message}, tt.headers...)...)
 			if string(f.Body) != tt.body {
 				t.Errorf("body %q, want %q", f.Body, tt.body)
 			}
@@ -167,7 +167,8 @@ func TestServerEnd(t *testing.T) {
 }
 
 // A server that stops accepts and confirms messages that it has received already, and
-// no others, and the client is notified of the end however much it goes on sending.
+// no others. It notifies the client of the end, however much the client continues to
+// send.
 func TestServerStops(t *testing.T) {
 	const message = send + "receipt:1\ntype:T\n\n\x00"
 	nc, p := tcpPeer(t)
@@ -178,16 +179,16 @@ func TestServerStops(t *testing.T) {
 	}
 	s.StopReading()
 	p.raw(message[20:] + strings.Repeat(message, 1000))
-	taken := 1
+	accepted := 1
 	_, err := s.Next()
 	for ; err == nil; _, err = s.Next() {
-		taken++
+		accepted++
 	}
 	if _, again := s.Next(); !errors.Is(err, ErrStopped) || !errors.Is(again, ErrStopped) {
 		t.Errorf("got %v and %v, want ErrStopped", err, again)
 	}
-	if taken > 3 {
-		t.Errorf("took %d messages, want at most the 3 that were there", taken)
+	if accepted > 3 {
+		t.Errorf("got %d messages, want at most the 3 that were sent before StopReading", accepted)
 	}
 	if err := s.Confirm("1"); err != nil {
 		t.Error(err)
@@ -236,7 +237,7 @@ func TestServerStopsWaiting(t *testing.T) {
 	})
 }
 
-// A client that goes on after DISCONNECT gets an ERROR, and no receipt.
+// A client that sends a frame after DISCONNECT gets an ERROR, and no receipt.
 func TestServerCommandAfterDisconnect(t *testing.T) {
 	nc, p := tcpPeer(t)
 	s := serving(t, nc, p, ServerConfig{Destination: "/in"})
