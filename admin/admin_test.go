@@ -112,8 +112,8 @@ func ask(t *testing.T, s *Server, method, path, body string, headers ...string) 
 	return res.StatusCode, string(data), res.Header
 }
 
-// For any text of peers, the page has no element and no attribute of theirs, and the
-// headers keep browsers from executing anything.
+// Text from peers adds no elements and no attributes to the page, and the headers
+// prevent browsers from executing scripts.
 func TestPageEscapes(t *testing.T) {
 	status, page, header := ask(t, open(t, Config{}), "GET", "/", "")
 	if status != http.StatusOK || strings.Contains(page, "<script") || !strings.Contains(page, "&lt;script&gt;") {
@@ -142,7 +142,7 @@ func TestMetrics(t *testing.T) {
 	for line := range strings.Lines(text) {
 		if series := line[:strings.LastIndex(line, " ")]; !strings.HasPrefix(line, "#") {
 			if seen[series] {
-				t.Errorf("%s comes twice", series)
+				t.Errorf("the series %s is duplicated", series)
 			}
 			seen[series] = true
 		}
@@ -179,7 +179,7 @@ func TestMetricsWithInvalidUTF8(t *testing.T) {
 	}
 }
 
-// GET /readyz returns whether the service serves all peers, and why not.
+// GET /readyz responds whether the service serves all peers, and if not, why.
 func TestReady(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
@@ -230,8 +230,8 @@ func TestLogLevel(t *testing.T) {
 		{"by its other name", "127.0.0.1:0", "warn", []string{"Host", "localhost:1235"}, http.StatusOK, slog.LevelWarn},
 		{"no level", "127.0.0.1:0", "loud", nil, http.StatusBadRequest, slog.LevelInfo},
 		{"endless", "127.0.0.1:0", strings.Repeat("debug", 1000), nil, http.StatusRequestEntityTooLarge, slog.LevelInfo},
-		{"a page elsewhere", "127.0.0.1:0", "debug", []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden, slog.LevelInfo},
-		{"a page elsewhere, old browser", "127.0.0.1:0", "debug", []string{"Origin", "https://evil.example"}, http.StatusForbidden, slog.LevelInfo},
+		{"a page of another site", "127.0.0.1:0", "debug", []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden, slog.LevelInfo},
+		{"a page of another site, old browser", "127.0.0.1:0", "debug", []string{"Origin", "https://evil.example"}, http.StatusForbidden, slog.LevelInfo},
 		{"DNS rebinding", "127.0.0.1:0", "debug", []string{"Host", "evil.example:1235"}, http.StatusMisdirectedRequest, slog.LevelInfo},
 		{"exposed", "0.0.0.0:0", "debug", nil, http.StatusMethodNotAllowed, slog.LevelInfo},
 	} {
@@ -246,8 +246,8 @@ func TestLogLevel(t *testing.T) {
 			if level.Level() != tt.want {
 				t.Errorf("level %v, want %v", level.Level(), tt.want)
 			}
-			if told := strings.Contains(log.String(), "log level changed"); told != (tt.want != slog.LevelInfo) {
-				t.Errorf("the log says %q", log.String())
+			if logged := strings.Contains(log.String(), "log level changed"); logged != (tt.want != slog.LevelInfo) {
+				t.Errorf("the change is logged: %v, want %v: %q", logged, !logged, log.String())
 			}
 		})
 	}
@@ -295,7 +295,7 @@ func TestClient(t *testing.T) {
 	}
 	c := NewClient(address)
 	if _, err := c.Links(t.Context()); !errors.Is(err, ErrNoServer) {
-		t.Errorf("nobody there: %v", err)
+		t.Errorf("without a server: got %v, want ErrNoServer", err)
 	}
 	open(t, Config{Address: address.String()})
 	l, err := c.Links(t.Context())
@@ -313,8 +313,8 @@ func TestClient(t *testing.T) {
 	}
 }
 
-// Whoever listens at the address instead of a service does not use up the memory of a client:
-// an answer with very many values is refused before it is parsed.
+// A response with very many values is refused before it is parsed, so that another program
+// that listens at the address instead of a service cannot use up the memory of the client.
 func TestClientBounds(t *testing.T) {
 	for name, value := range map[string]string{"nulls": `null`, "objects": `{}`, "strings in peers": `""`, "numbers": `1`} {
 		for _, list := range []string{"peers", "certificates", "rejected"} {

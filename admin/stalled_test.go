@@ -10,7 +10,8 @@ import (
 	"peerlink/link"
 )
 
-// smallBuffers is a listener whose connections do not take 300 KiB at once.
+// smallBuffers is a listener whose connections have small send buffers, so that 300
+// KiB do not fit into them.
 type smallBuffers struct{ net.Listener }
 
 func (l smallBuffers) Accept() (net.Conn, error) {
@@ -21,8 +22,9 @@ func (l smallBuffers) Accept() (net.Conn, error) {
 	return c, c.(*net.TCPConn).SetWriteBuffer(32 << 10)
 }
 
-// While clients do not send the body of their request, or do not read the response, all
-// others are answered at once, in particular a liveness probe.
+// If some clients do not send the body of their request or do not read the response,
+// the requests of all others get their response immediately, in particular a liveness
+// probe.
 func TestStalledClients(t *testing.T) {
 	for name, sent := range map[string]string{
 		"no body":        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n",
