@@ -4,7 +4,7 @@ import (
 	"testing"
 )
 
-// recorder is a testing.TB that records a failure.
+// recorder is a testing.TB that counts failures.
 type recorder struct {
 	testing.TB
 	failed int

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// left returns the files in the folder, to check that no temporary file is left.
+// left returns the names of the files in the folder, to check that no temporary file
+// is left.
 func left(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -63,8 +64,8 @@ func createWithoutLinks(path string, data []byte, mode fs.FileMode) error {
 // A replacement through a symbolic link replaces the target, in its own folder: no copy of
 // the old content is left there, and no copy of the new one is created beside the link.
 func TestReplaceThroughLink(t *testing.T) {
-	disk, stick := t.TempDir(), t.TempDir()
-	file, link, second := filepath.Join(stick, "key"), filepath.Join(disk, "key"), filepath.Join(disk, "second")
+	disk, usb := t.TempDir(), t.TempDir()
+	file, link, second := filepath.Join(usb, "key"), filepath.Join(disk, "key"), filepath.Join(disk, "second")
 	if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -81,27 +82,27 @@ func TestReplaceThroughLink(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(file); err != nil || string(got) != content {
-			t.Errorf("the file holds %q, %v", got, err)
+			t.Errorf("the link's target has %q, %v, want %q", got, err, content)
 		}
 		if fi, err := os.Lstat(link); err != nil || fi.Mode()&fs.ModeSymlink == 0 {
 			t.Errorf("the link is %v, %v", fi, err)
 		}
-		if left(t, disk) != "key second" || left(t, stick) != "key" {
-			t.Errorf("folders have %q and %q", left(t, disk), left(t, stick))
+		if left(t, disk) != "key second" || left(t, usb) != "key" {
+			t.Errorf("folders have %q and %q", left(t, disk), left(t, usb))
 		}
 	}
-	// A dangling link, such as one to a stick that is not connected, is not replaced.
+	// A dangling link, such as one to a USB stick that is not connected, is not replaced.
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
 	if err := Replace(link, []byte("x"), 0o600); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), file) {
-		t.Errorf("link to nothing: %v", err)
+		t.Errorf("dangling link: got error %v, want one that names %s", err, file)
 	}
 	if err := Create(link, []byte("x"), 0o600); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("create at a link: %v", err)
 	}
-	if left(t, disk) != "key second" || left(t, stick) != "" {
-		t.Errorf("folders have %q and %q", left(t, disk), left(t, stick))
+	if left(t, disk) != "key second" || left(t, usb) != "" {
+		t.Errorf("folders have %q and %q", left(t, disk), left(t, usb))
 	}
 }
 
@@ -128,13 +129,13 @@ func TestCreateRace(t *testing.T) {
 	for name, create := range map[string]func(string, []byte, fs.FileMode) error{"with links": Create, "without": createWithoutLinks} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			var made atomic.Int32
+			var created atomic.Int32
 			done := make(chan error, 8)
 			for range cap(done) {
 				go func() {
 					err := create(filepath.Join(dir, "f"), []byte("x"), 0o600)
 					if err == nil {
-						made.Add(1)
+						created.Add(1)
 					} else if errors.Is(err, fs.ErrExist) {
 						err = nil
 					}
@@ -146,8 +147,8 @@ func TestCreateRace(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if made.Load() != 1 || left(t, dir) != "f" {
-				t.Errorf("made %d times, folder has %q", made.Load(), left(t, dir))
+			if created.Load() != 1 || left(t, dir) != "f" {
+				t.Errorf("created %d times, folder has %q", created.Load(), left(t, dir))
 			}
 		})
 	}
@@ -161,10 +162,10 @@ func TestReadRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Read(path, 4); err == nil {
-		t.Error("read 5 bytes of at most 4")
+		t.Error("Read has read a file of 5 bytes with the limit 4")
 	}
 	if _, err := Read(dir, 4); err == nil {
-		t.Error("read a folder")
+		t.Error("Read has read a folder")
 	}
 	if _, err := Read(path+"x", 4); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)

@@ -26,7 +26,7 @@ func TestLock(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := Lock(ctx, dir); err == nil {
-		t.Error("locked twice")
+		t.Error("Lock succeeded while the lock was held")
 	}
 	unlock()
 	if runtime.GOOS != "windows" && left(t, dir) != "" {
@@ -57,7 +57,7 @@ func TestLockIsExclusive(t *testing.T) {
 					return
 				}
 				if holders.Add(1) != 1 {
-					t.Error("two have the lock")
+					t.Error("two goroutines hold the lock")
 				}
 				runtime.Gosched()
 				holders.Add(-1)
@@ -68,8 +68,8 @@ func TestLockIsExclusive(t *testing.T) {
 	running.Wait()
 }
 
-// Another user, who can open the folder but no files with restricted modes in it, can not
-// block the owner's commands.
+// Another user, who can open the folder but no files with restricted modes in it, cannot
+// block the owner's commands with a lock on the folder.
 func TestLockOfOthers(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows can not lock folders: skipped")
@@ -87,8 +87,7 @@ func TestLockOfOthers(t *testing.T) {
 	unlock()
 }
 
-// A symbolic link in the place of the lock file is not followed: nothing is created where it
-// leads to.
+// A symbolic link in the place of the lock file is not followed: its target is not created.
 func TestLockThroughLink(t *testing.T) {
 	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "nologin")
 	if err := os.Symlink(victim, filepath.Join(dir, lockFile)); err != nil {
@@ -101,9 +100,9 @@ func TestLockThroughLink(t *testing.T) {
 	defer cancel()
 	if unlock, err := Lock(ctx, dir); err == nil {
 		unlock()
-		t.Error("locked through a symbolic link")
+		t.Error("Lock succeeded through a symbolic link")
 	}
 	if _, err := os.Lstat(victim); err == nil {
-		t.Error("the file where the link leads to has been created")
+		t.Error("Lock has created the link's target")
 	}
 }

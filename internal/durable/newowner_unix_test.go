@@ -21,8 +21,8 @@ func ownerOf(t *testing.T, path string) int {
 }
 
 // A file that root writes belongs to another user only if it replaces a file of this user in
-// a folder where nobody else can have put that file: a secret must not be given to a user who
-// puts a file in its place, in a folder such as /tmp.
+// a folder where no other user can have created that file. Otherwise, in a folder such as
+// /tmp, a user could get a secret by creating a file in its place.
 func TestOwnerOfWrittenFile(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -39,7 +39,7 @@ func TestOwnerOfWrittenFile(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "f")
-		theirs := func() {
+		createTheirs := func() {
 			t.Helper()
 			if err := os.WriteFile(path, nil, 0o600); err != nil {
 				t.Fatal(err)
@@ -54,21 +54,22 @@ func TestOwnerOfWrittenFile(t *testing.T) {
 		if err := os.Chmod(dir, tt.mode); err != nil {
 			t.Fatal(err)
 		}
-		theirs()
+		createTheirs()
 		if err := Replace(path, []byte("secret"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if got := ownerOf(t, path); got != tt.want {
-			t.Errorf("%s: replaced, it belongs to %d, want %d", tt.name, got, tt.want)
+			t.Errorf("%s: the replaced file belongs to user %d, want %d", tt.name, got, tt.want)
 		}
-		// Between the check for an existing file and the writing, somebody has made one.
-		theirs()
+		// Another user has created a file between the check for an existing file and the
+		// writing.
+		createTheirs()
 		tmp, err := writeTemp(path, []byte("secret"), 0o600, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := ownerOf(t, tmp); got != 0 {
-			t.Errorf("%s: a new file belongs to %d", tt.name, got)
+			t.Errorf("%s: a new file belongs to user %d, want root", tt.name, got)
 		}
 	}
 }

@@ -30,8 +30,8 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// An error message has space for every ID, and none for a whole file, in any characters;
-// valid UTF-8 stays valid.
+// Of keeps every ID complete, and shortens a long text of any characters to the limit.
+// Valid UTF-8 stays valid.
 func TestOf(t *testing.T) {
 	id := strings.Repeat("0123456789abcdef", 4)
 	if got := Of(id); got != id {

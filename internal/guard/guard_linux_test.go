@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// After Process, and after Service, the memory can not be dumped, neither to a file nor by
-// a debugger of the same user.
+// After ProtectProcess, and after ConfineService, the memory cannot be dumped, neither to
+// a file nor by a debugger of the same user.
 func TestProcess(t *testing.T) {
 	protections := map[string]func(){"process": ProtectProcess, "service": ConfineService}
 	if protect := protections[os.Getenv("GUARD_TEST_CHILD")]; protect != nil {

@@ -24,7 +24,7 @@ func TestCheckFile(t *testing.T) {
 		if err := CheckFile(path); (err == nil) != good {
 			t.Errorf("mode %v: %v", mode, err)
 		} else if err != nil && !strings.Contains(err.Error(), "chmod 600") {
-			t.Errorf("error %q names no way out", err)
+			t.Errorf("got error %q, want one with the remedy \"chmod 600\"", err)
 		}
 	}
 	if CheckFile(path+"x") == nil {

@@ -37,7 +37,7 @@ func TestCheckFolder(t *testing.T) {
 		if err := CheckFolder(path); (err == nil) != good {
 			t.Errorf("mode %v: %v", mode, err)
 		} else if err != nil && !strings.Contains(err.Error(), "chmod 700 "+path) {
-			t.Errorf("error %q names no way out", err)
+			t.Errorf("got error %q, want one with the remedy \"chmod 700\"", err)
 		}
 	}
 }
@@ -65,12 +65,12 @@ func TestCheckSecretFile(t *testing.T) {
 	}
 }
 
-// Files of other users are refused; for root by means of sudo, files of the calling user
-// are not.
+// CheckOwner refuses files of other users, except for root under sudo, which may use the
+// files of the user who has called sudo.
 func TestCheckOwner(t *testing.T) {
 	path := made(t, false, 0o600)
 	if err := CheckOwner(path); err != nil {
-		t.Errorf("our own: %v", err)
+		t.Errorf("own file: %v", err)
 	}
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files away: skipped in part")
@@ -80,18 +80,19 @@ func TestCheckOwner(t *testing.T) {
 	}
 	t.Setenv("SUDO_UID", "")
 	if err := CheckOwner(path); err == nil || !strings.Contains(err.Error(), "65534") {
-		t.Errorf("somebody else's: %v", err)
+		t.Errorf("another user's file: got error %v, want one that names the user", err)
 	}
 	if _, err := CheckSecretFile(path); err == nil {
-		t.Error("somebody else's passphrase file is accepted")
+		t.Error("another user's passphrase file is accepted")
 	}
 	t.Setenv("SUDO_UID", "65534")
 	if err := CheckOwner(path); err != nil {
-		t.Errorf("by sudo: %v", err)
+		t.Errorf("file of the user who has called sudo: %v", err)
 	}
 }
 
-// The warning about a passphrase file says whether others can change it.
+// The warning about a passphrase file distinguishes whether other users can change
+// it or only read it.
 func TestSecretFileOfGroup(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no file modes: skipped")
@@ -157,8 +158,8 @@ func TestCheckSuperuserWrites(t *testing.T) {
 	if err := CheckSuperuserWrites(own, own+"/missing/too"); err != nil {
 		t.Error(err)
 	}
-	// A relative link of root's that leads to their folder from where it is, and elsewhere from
-	// where its path seems to be.
+	// A relative link of root that leads to the other user's folder from its real location, and
+	// elsewhere from the location in the path alias.
 	deep := filepath.Join(filepath.Dir(theirs), "deep", "deeper")
 	if err := os.MkdirAll(deep, 0o755); err != nil {
 		t.Fatal(err)
@@ -169,19 +170,19 @@ func TestCheckSuperuserWrites(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	through := filepath.Join(t.TempDir(), "through") // a link of root's that leads through their folder
+	through := filepath.Join(t.TempDir(), "through") // a link of root that leads through the other user's folder
 	if err := os.Symlink(below, through); err != nil {
 		t.Fatal(err)
 	}
 	for path, named := range map[string]string{theirs: theirs, link: link, below: theirs, link + "/x": link, through: theirs, through + "/new": theirs, alias + "/relative": theirs} {
 		err := CheckSuperuserWrites(own, path)
 		if !errors.Is(err, ErrUnsafeForRoot) || !strings.Contains(err.Error(), "sudo -u ") || !strings.Contains(err.Error(), named) {
-			t.Errorf("%s: got %v, want an error that names %s and a way out", path, err, named)
+			t.Errorf("%s: got %v, want an error that names %s and a remedy", path, err, named)
 		}
 	}
 }
 
-// Root does not write where a group, or everybody, can replace files.
+// Root does not write where a group, or every user, can replace files.
 func TestCheckSuperuserShares(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files away: skipped")
@@ -207,8 +208,8 @@ func TestCheckSuperuserShares(t *testing.T) {
 	}
 }
 
-// Root does not try the modes of files in folders of another user, who could exchange them for
-// files of root's meanwhile, nor those of files of another user.
+// For root, CanRestrict does not change the modes of files in a folder of another user, who
+// could replace them by files of root meanwhile, and not the modes of another user's files.
 func TestModesOfOthers(t *testing.T) {
 	if os.Geteuid() != 0 || runtime.GOOS != "linux" {
 		t.Skip("only root on Linux: skipped")
@@ -225,7 +226,7 @@ func TestModesOfOthers(t *testing.T) {
 		}
 	}
 	own := made(t, false, 0o644)
-	for path, tried := range map[string]bool{inside: false, file: false, own: true} {
+	for path, wantChange := range map[string]bool{inside: false, file: false, own: true} {
 		before, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
@@ -238,8 +239,8 @@ func TestModesOfOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Each chmod changes the time of the inode's last change.
-		if changed := changeTime(before) != changeTime(after); changed != tried || after.Mode() != before.Mode() {
-			t.Errorf("%s: tried is %v, want %v; mode %v, before %v", path, changed, tried, after.Mode(), before.Mode())
+		if changed := changeTime(before) != changeTime(after); changed != wantChange || after.Mode() != before.Mode() {
+			t.Errorf("%s: mode changed temporarily: %v, want %v; mode %v, before %v", path, changed, wantChange, after.Mode(), before.Mode())
 		}
 	}
 }

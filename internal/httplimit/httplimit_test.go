@@ -60,7 +60,7 @@ func (c *countedConn) Close() error {
 	return err
 }
 
-// dial connects, sends what is given, and reads nothing.
+// dial connects, sends the given text, and reads nothing.
 func dial(t *testing.T, s *httptest.Server, sent string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", s.Listener.Addr().String())
@@ -75,7 +75,7 @@ func dial(t *testing.T, s *httptest.Server, sent string) net.Conn {
 	return c
 }
 
-// get returns the response to a request of an honest client.
+// get returns the body of the response to a request of a normal client.
 func get(t *testing.T, client *http.Client, url string) string {
 	t.Helper()
 	resp, err := client.Get(url)
@@ -90,8 +90,9 @@ func get(t *testing.T, client *http.Client, url string) string {
 	return string(body)
 }
 
-// Clients that send nothing, half a request or no body, or do not read the response, keep
-// nobody out, and have no more connections than allowed: the oldest of them are closed.
+// Clients that send nothing, half a request or no body, or do not read the response, do
+// not prevent other clients from being served, and have no more connections than allowed:
+// the oldest of them are closed.
 func TestStalledClients(t *testing.T) {
 	large := strings.Repeat("x", 256<<10)
 	for name, sent := range map[string]string{
@@ -149,8 +150,8 @@ func isTimeout(err error) bool {
 	return ok && e.Timeout()
 }
 
-// Handlers that hang are bounded, although the connections of their clients are closed and
-// others follow.
+// The number of handlers that hang is bounded, even if the connections of their clients
+// are closed and new connections follow.
 func TestHandlersAreBounded(t *testing.T) {
 	var running, most atomic.Int64
 	begun, end := make(chan struct{}, 100), make(chan struct{})
@@ -198,8 +199,8 @@ func TestWaitForSlotIsBounded(t *testing.T) {
 	}
 }
 
-// A body that arrives is read before the handler is called, which then has all of it; one
-// that does not arrive in time is answered, and so is one that is too long, or not allowed.
+// A body is read completely before the handler is called. If it does not arrive in time, is
+// too long, or is not allowed, the client gets an error status.
 func TestBody(t *testing.T) {
 	s, _ := start(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
 	for _, tt := range []struct {
@@ -226,7 +227,7 @@ func TestBody(t *testing.T) {
 	}
 }
 
-// A connection is forgotten when it is closed, whatever its requests were.
+// A closed connection is removed from the limiter, whatever its requests were.
 func TestConnectionsAreForgotten(t *testing.T) {
 	s, l := start(t, func(http.ResponseWriter, *http.Request) {})
 	limiter := s.Config.Handler.(*limiter)
@@ -234,12 +235,12 @@ func TestConnectionsAreForgotten(t *testing.T) {
 	if _, err := io.Copy(io.Discard, c); err != nil {
 		t.Fatal(err)
 	}
-	forgotten := func() bool {
+	removed := func() bool {
 		limiter.mu.Lock()
 		defer limiter.mu.Unlock()
 		return len(limiter.clients) == 0
 	}
-	for deadline := time.Now().Add(10 * time.Second); !forgotten() || l.open.Load() > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); !removed() || l.open.Load() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d connections are open", l.open.Load())
 		}
@@ -249,8 +250,8 @@ func TestConnectionsAreForgotten(t *testing.T) {
 	}
 }
 
-// Clients that do not read large responses do not keep others from them: beyond 64, the
-// connection of the oldest one is closed.
+// Clients that do not read large responses do not prevent others from getting them: if
+// there are more than 64 such responses, the connection of the oldest one is closed.
 func TestResponsesAreBounded(t *testing.T) {
 	large := strings.Repeat("x", 256<<10)
 	var computed atomic.Int64

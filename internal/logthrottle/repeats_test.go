@@ -12,7 +12,7 @@ import (
 
 // counted returns the number of entries of a log, and the number of events that they stand
 // for.
-func counted(t *testing.T, log string) (lines, deeds int) {
+func counted(t *testing.T, log string) (lines, events int) {
 	t.Helper()
 	for line := range strings.Lines(log) {
 		lines++
@@ -22,9 +22,9 @@ func counted(t *testing.T, log string) (lines, deeds int) {
 				t.Fatalf("%q: %v", line, err)
 			}
 		}
-		deeds += n
+		events += n
 	}
-	return lines, deeds
+	return lines, events
 }
 
 // The first entries are written, the others are counted and written at increasing
@@ -34,7 +34,7 @@ func TestRepeatsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var buf bytes.Buffer
 		log, r := slog.New(slog.NewTextHandler(&buf, nil)), New()
-		told := func() (lines, deeds int) {
+		takeCounts := func() (lines, events int) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			defer buf.Reset()
@@ -48,11 +48,11 @@ func TestRepeatsAreCounted(t *testing.T) {
 		r.Log(log, slog.LevelWarn, Key{"192.0.2.2/32", "TLS"}, "handshake failed", "err", "x")
 		time.Sleep(2 * lastRepeat)
 		synctest.Wait()
-		if lines, deeds := told(); lines > 25 || deeds != flood+1 {
-			t.Errorf("%d deeds in %d lines, want %d in few", deeds, lines, flood+1)
+		if lines, events := takeCounts(); lines > 25 || events != flood+1 {
+			t.Errorf("%d events in %d lines, want %d in few", events, lines, flood+1)
 		}
 		if len(r.seen) != 0 {
-			t.Errorf("%d deeds are remembered", len(r.seen))
+			t.Errorf("%d keys are kept", len(r.seen))
 		}
 
 		// Slow repetitions are written immediately at first, then counted.
@@ -62,8 +62,8 @@ func TestRepeatsAreCounted(t *testing.T) {
 		}
 		time.Sleep(2 * lastRepeat)
 		synctest.Wait()
-		if lines, deeds := told(); lines > 2*maxAtOnce || deeds != flood/1000 {
-			t.Errorf("%d deeds in %d lines, want %d in few", deeds, lines, flood/1000)
+		if lines, events := takeCounts(); lines > 2*maxAtOnce || events != flood/1000 {
+			t.Errorf("%d events in %d lines, want %d in few", events, lines, flood/1000)
 		}
 
 		for i := range 2*maxAtOnce + 1 {
@@ -71,8 +71,8 @@ func TestRepeatsAreCounted(t *testing.T) {
 		}
 		r.Close()
 		r.Log(log, slog.LevelWarn, Key{"192.0.2.1/32", "TLS"}, "handshake failed")
-		if lines, deeds := told(); lines != maxAtOnce+1 || deeds != 2*maxAtOnce+1 {
-			t.Errorf("%d deeds in %d lines before the end", deeds, lines)
+		if lines, events := takeCounts(); lines != maxAtOnce+1 || events != 2*maxAtOnce+1 {
+			t.Errorf("%d events in %d lines before the end", events, lines)
 		}
 	})
 }
@@ -87,14 +87,14 @@ func TestRepeatsAreBounded(t *testing.T) {
 			r.Log(log, slog.LevelWarn, Key{fmt.Sprint(i), "TLS"}, "handshake failed")
 		}
 		if len(r.seen) > maxRepeats+1 {
-			t.Errorf("%d deeds are remembered", len(r.seen))
+			t.Errorf("%d keys are kept", len(r.seen))
 		}
 		if lines := strings.Count(buf.String(), "\n"); lines > maxRepeats+maxAtOnce {
 			t.Errorf("%d lines", lines)
 		}
 		r.Log(log, slog.LevelWarn, Key{"1", "expired"}, "another kind")
 		if !strings.Contains(buf.String(), "another kind") {
-			t.Error("another kind is not told")
+			t.Error("the event of another kind is not logged")
 		}
 	})
 }
@@ -113,9 +113,9 @@ func TestStrangersAreBoundedTogether(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		r.Close()
-		lines, told := counted(t, buf.String())
-		if lines > 200 || told != sources*each {
-			t.Errorf("%d told in %d lines, want %d in 200 at most", told, lines, sources*each)
+		lines, events := counted(t, buf.String())
+		if lines > 200 || events != sources*each {
+			t.Errorf("%d events in %d lines, want %d in 200 at most", events, lines, sources*each)
 		}
 	})
 }

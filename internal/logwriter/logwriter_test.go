@@ -61,12 +61,12 @@ func TestStuckReader(t *testing.T) {
 	}
 	close(g.open)
 	if !l.Close(time.Minute) {
-		t.Fatal("is not written")
+		t.Fatal("Close reports that not all records are written")
 	}
 	kept := size / len(record)
 	want := "first\n" + strings.Repeat(record, kept) + fmt.Sprintf("dropped %d\n", records-kept)
 	if got := g.got.String(); got != want {
-		t.Errorf("%d bytes, which end with %q, want %d", len(got), got[max(0, len(got)-50):], len(want))
+		t.Errorf("got %d bytes, which end with %q, want %d", len(got), got[max(0, len(got)-50):], len(want))
 	}
 	if l.Dropped() != uint64(records-kept) {
 		t.Errorf("%d dropped, want %d", l.Dropped(), records-kept)
@@ -102,12 +102,12 @@ func TestCloseIsBounded(t *testing.T) {
 	l := New(g, notice)
 	fmt.Fprintln(l, "text")
 	if l.Close(time.Millisecond) {
-		t.Error("is said to be written")
+		t.Error("Close reports that the record is written")
 	}
 	fmt.Fprintln(l, "late")
 	close(g.open)
 	if !l.Close(time.Minute) {
-		t.Error("is not written")
+		t.Error("Close reports that the record is not written")
 	}
 	if got := g.got.String(); !strings.HasPrefix(got, "text\n") || strings.Contains(got, "late") {
 		t.Errorf("%q", got)

@@ -20,8 +20,9 @@ func utf16LE(s string) []byte {
 	return data
 }
 
-// For any editor or shell that has written the file, the passphrase is the text that a
-// user who reads the file would type. Other files are refused when the passphrase is set.
+// In whatever form an editor or a shell has written the file, the passphrase is the text
+// that a user who reads the file would type. Other files are refused when a passphrase is
+// set.
 func TestFromFile(t *testing.T) {
 	const pass = "correct höรse"
 	for name, data := range map[string][]byte{
@@ -81,10 +82,10 @@ func TestFromFile(t *testing.T) {
 	}
 }
 
-// A passphrase set on one system works on another one whose keyboard sends the same text
-// in another form, whatever both forms are: the form with which a key is encrypted is a
-// candidate of each. A key that another program encrypted with the text as it is opens with
-// that, which is tried first.
+// A passphrase that was set on one system can be typed on another one whose keyboard sends
+// the same text in another form: the form with which the key was encrypted is among the
+// candidates of every typed form. The first candidate is the typed text itself, with which
+// another program may have encrypted a key.
 func TestNormalForms(t *testing.T) {
 	for _, forms := range [][]string{
 		{"caf\u00e9 \u1e69", "cafe\u0301 s\u0323\u0307", "cafe\u0301 \u1e69"},
@@ -101,7 +102,7 @@ func TestNormalForms(t *testing.T) {
 					t.Errorf("%q: candidates are %q", typed, all)
 				}
 				if !slices.ContainsFunc(all, func(c []byte) bool { return bytes.Equal(c, stored) }) {
-					t.Errorf("%q was set, and %q does not open", set, typed)
+					t.Errorf("%q was set, and no candidate of %q opens the key", set, typed)
 				}
 				if !Same([]byte(set), []byte(typed)) {
 					t.Errorf("%q and %q are not the same passphrase", set, typed)
@@ -130,9 +131,9 @@ func TestNormalForms(t *testing.T) {
 	}
 }
 
-// Whatever character an accepted passphrase has, its normal forms are accepted too, and
-// have the same normal form: all of them open the key. Those that can not be typed in every
-// form are refused.
+// For every accepted passphrase, its normal forms are accepted too, and have the same
+// normal form, so that all of them open the key. A passphrase that cannot be typed in every
+// form is refused.
 func TestAcceptedInEveryForm(t *testing.T) {
 	for r := rune(0); r <= unicode.MaxRune; r++ {
 		if p := norm.NFC.PropertiesString(string(r)); p.Decomposition() == nil && p.CCC() == 0 {
@@ -145,7 +146,7 @@ func TestAcceptedInEveryForm(t *testing.T) {
 		stored := Normal(pass)
 		for _, form := range Forms(pass) {
 			if err := Check(form); err != nil || !bytes.Equal(Normal(form), stored) {
-				t.Errorf("%q, a form of %q, is %v and has the normal form %q", form, pass, err, Normal(form))
+				t.Errorf("%q, a form of %q: Check returns %v, and its normal form is %q", form, pass, err, Normal(form))
 			}
 		}
 	}
@@ -171,8 +172,8 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// A passphrase can not have an invisible character, whatever its category in Unicode: it
-// could not be typed from paper.
+// A passphrase cannot have an invisible character, whatever its category in Unicode,
+// because such a character could not be typed from a printed page.
 func TestInvisible(t *testing.T) {
 	for _, r := range "\u00ad\u034f\u061c\u115f\u1160\u17b4\u180b\u200b\u2060\u2064\u206f\u2800\u3164\ufe00\ufe0f\ufeff\uffa0\U000e0001\U000e0100\U000e01ef" {
 		if err := Check([]byte("correct" + string(r) + "horse")); err == nil || !strings.Contains(err.Error(), "can not be seen") {

@@ -40,13 +40,13 @@ func TestPromptDelivers(t *testing.T) {
 		select {
 		case line := <-got:
 			if line != pass {
-				t.Errorf("%q was typed, and %q delivered", pass, line)
+				t.Errorf("typed %q, got %q", pass, line)
 			}
 		case <-time.After(10 * time.Second):
-			t.Fatalf("%q was typed, and nothing delivered", pass)
+			t.Fatalf("typed %q, got nothing within 10 s", pass)
 		}
 	}
 	if accepted < 500 {
-		t.Errorf("%d passphrases were accepted", accepted)
+		t.Errorf("%d passphrases are accepted, want at least 500", accepted)
 	}
 }

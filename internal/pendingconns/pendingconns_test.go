@@ -23,7 +23,7 @@ func TestOldestOfLargestSourceGoes(t *testing.T) {
 		t.Errorf("%d of the source with one connection were closed, %d of the one with a hundred", few.closed, flood.closed)
 	}
 	if !kept.Remove() || kept.Remove() {
-		t.Error("Remove reports that the connection was closed, or is there twice")
+		t.Error("Remove: got false for an open connection, or true for a removed one")
 	}
 
 	s = New[string](2)
@@ -41,7 +41,7 @@ func TestOldestOfLargestSourceGoes(t *testing.T) {
 	s.Close()
 	var late closer
 	s.Add("d", &late)
-	s.Evict() // of nothing
+	s.Evict() // has no connection to close
 	if conns[2].closed != 1 || late.closed != 1 || s.n != 0 || len(s.bySource) != 0 {
 		t.Errorf("after Close closed %v and %v, left %+v", conns, late, s)
 	}

@@ -33,6 +33,6 @@ func TestModeFromTheBeginning(t *testing.T) {
 	}
 	events := make([]byte, 4096)
 	if n, err := unix.Read(watch, events); err == nil && bytes.Contains(events[:n], []byte("s\x00")) {
-		t.Error("the mode was changed after the file was there")
+		t.Error("the mode of the socket file was changed after its creation")
 	}
 }

@@ -43,7 +43,7 @@ func TestCheckListener(t *testing.T) {
 	}
 	defer own.Close()
 	if err := check(filepath.Join(dir, "own")); err != nil {
-		t.Errorf("our own: %v", err)
+		t.Errorf("own socket: %v", err)
 	}
 	if os.Geteuid() != 0 {
 		t.Skip("only root can act as another user: skipped in part")
@@ -80,6 +80,6 @@ func TestCheckListener(t *testing.T) {
 		t.Fatalf("%q, %v", line, err)
 	}
 	if err := check(path); err == nil {
-		t.Error("another user's socket is taken for ours")
+		t.Error("another user's socket is accepted")
 	}
 }

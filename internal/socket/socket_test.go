@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// folder is short enough for Unix sockets, wherever tests run.
+// folder returns a temporary folder whose path is short enough for Unix sockets on
+// every machine.
 func folder(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "socket")
@@ -34,7 +35,7 @@ func TestListen(t *testing.T) {
 		t.Errorf("the socket is %v (%v)", fi.Mode(), err)
 	}
 	if _, err := Listen(path); !errors.Is(err, ErrInUse) {
-		t.Errorf("second: %v", err)
+		t.Errorf("second listener: got %v, want ErrInUse", err)
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false) // as after a crash
 	l.Close()
@@ -46,7 +47,7 @@ func TestListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "not a socket") {
-		t.Errorf("in the way of a file: %v", err)
+		t.Errorf("at the path of another file: %v", err)
 	}
 	if _, err := Listen(filepath.Join(path, strings.Repeat("d", MaxPath))); !errors.Is(err, ErrPathTooLong) {
 		t.Errorf("long path: %v", err)

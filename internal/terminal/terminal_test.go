@@ -44,7 +44,7 @@ func uniform(r rune) bool {
 	return (plane >= 4 && plane <= 13 || plane >= 15) && place > 0xff && place < 0xff00
 }
 
-// The escaped forms.
+// escape, Line and a Writer write exactly these forms.
 func TestEscape(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                         "",

@@ -22,7 +22,7 @@ func utf16File(order binary.AppendByteOrder, text string) []byte {
 	return data
 }
 
-// The text is the same for all usual programs.
+// Decode returns the same text for every encoding that the usual programs write.
 func TestDecode(t *testing.T) {
 	for _, text := range []string{"", "one line\r\n", "ключ, 鍵, 🔑\n", "\uFFFD"} {
 		for name, data := range map[string][]byte{
@@ -58,8 +58,8 @@ func TestWithoutCR(t *testing.T) {
 	}
 }
 
-// There is no guessing: text in an unknown encoding is refused, with the name of the file
-// and advice.
+// Text in an unknown encoding is refused, and its encoding is not guessed. The error
+// names the file and a remedy.
 func TestRefused(t *testing.T) {
 	for name, data := range map[string]string{
 		"UTF-16 without a mark":    "a\x00b\x00",

@@ -63,7 +63,7 @@ var pieces = []string{
 	"a = 1\n", "[t]\n", "[t.u]\n", "[[v]]\n", "t.u = 1\n", "b = {c = 1}\n", "d = [1, 2]\n", "e = \"x\"\n", "f = '''\n'''\n", "a.b = {c.d = [{}]}\n",
 }
 
-const judge = `
+const pythonScript = `
 import json, sys
 try:
     import tomllib
@@ -76,8 +76,8 @@ def ok(doc):
         return False
 print(json.dumps([ok(d) for d in json.load(sys.stdin)]))`
 
-// Every document accepted here is accepted by the parser of Python's library, which the
-// reference uses: nothing is signed that other nodes can not read.
+// Every document that is accepted here is accepted by the parser of Python's library,
+// which the reference uses, so that no document is signed that other nodes cannot read.
 func TestAgainstPython(t *testing.T) {
 	python, err := exec.LookPath("python3")
 	if err != nil {
@@ -102,7 +102,7 @@ func TestAgainstPython(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(python, "-c", judge)
+	cmd := exec.Command(python, "-c", pythonScript)
 	cmd.Stdin = bytes.NewReader(docs)
 	out, err := cmd.Output()
 	if err != nil {
@@ -119,9 +119,9 @@ func TestAgainstPython(t *testing.T) {
 	for i, doc := range read {
 		if !ok[i] {
 			if refused++; refused <= 30 {
-				t.Errorf("read here, and not by Python: %q", doc)
+				t.Errorf("accepted here, but not by Python: %q", doc)
 			}
 		}
 	}
-	t.Logf("%d documents were read, %d of them not by Python", len(read), refused)
+	t.Logf("%d documents were accepted, %d of them not by Python", len(read), refused)
 }

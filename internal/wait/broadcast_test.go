@@ -9,7 +9,7 @@ import (
 // begin to wait later.
 func TestBroadcast(t *testing.T) {
 	var b Broadcast
-	b.Notify() // nobody waits
+	b.Notify() // no goroutine waits
 	first, second := b.Next(), b.Next()
 	select {
 	case <-first:

@@ -8,7 +8,7 @@ func TestSignal(t *testing.T) {
 	b := NewSignal()
 	select {
 	case <-b:
-		t.Fatal("it has rung by itself")
+		t.Fatal("a new Signal is notified already")
 	default:
 	}
 	for range 1000 {
@@ -17,7 +17,7 @@ func TestSignal(t *testing.T) {
 	<-b
 	select {
 	case <-b:
-		t.Error("it has rung twice for one look")
+		t.Error("the signal was received twice after one notification")
 	default:
 	}
 	woken := make(chan struct{})

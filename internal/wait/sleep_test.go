@@ -14,8 +14,8 @@ func TestSleep(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		for _, c := range []struct {
-			ask, last time.Duration
-			err       error
+			sleep, want time.Duration
+			err         error
 		}{
 			{0, 0, nil},
 			{-time.Second, 0, nil},
@@ -25,11 +25,11 @@ func TestSleep(t *testing.T) {
 			{0, 0, context.DeadlineExceeded},
 		} {
 			began := time.Now()
-			if err := Sleep(ctx, c.ask); !errors.Is(err, c.err) {
-				t.Errorf("%v: got %v, want %v", c.ask, err, c.err)
+			if err := Sleep(ctx, c.sleep); !errors.Is(err, c.err) {
+				t.Errorf("%v: got %v, want %v", c.sleep, err, c.err)
 			}
-			if got := time.Since(began); got != c.last {
-				t.Errorf("%v: it took %v, want %v", c.ask, got, c.last)
+			if got := time.Since(began); got != c.want {
+				t.Errorf("%v: it took %v, want %v", c.sleep, got, c.want)
 			}
 		}
 	})
