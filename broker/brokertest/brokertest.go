@@ -247,7 +247,7 @@ func testOrder(t *testing.T, f Fixture) {
 		t.Errorf("got %q, want 1 to 500", got)
 	}
 	if before := ds[0].Tag; tags[0] <= before || !slices.IsSorted(tags) || len(slices.Compact(tags)) != 500 {
-		t.Errorf("after tag %d came %d", before, tags)
+		t.Errorf("after tag %d: got tags %d, want larger ones in increasing order", before, tags)
 	}
 }
 
@@ -302,7 +302,7 @@ func testBindChanged(t *testing.T, f Fixture) {
 func testUnbind(t *testing.T, f Fixture) {
 	q := f.peer("1", "00.00.01")
 	if err := f.Broker.Unbind(testContext(t), q); err != nil {
-		t.Errorf("never declared: %v", err)
+		t.Errorf("Unbind of a peer without Bind: %v", err)
 	}
 	f.bind(t, q)
 	f.send(t, q, "a")
@@ -330,7 +330,7 @@ func testConfirm(t *testing.T, f Fixture) {
 		}
 	}
 	if err := c.Confirm(tags[79] + 100); err == nil {
-		t.Error("a tag was confirmed that was never delivered")
+		t.Error("Confirm accepts a tag that was never delivered")
 	}
 	if got, _ := take(t, c, 20); !slices.Equal(got, numbers(81, 100)) {
 		t.Errorf("got %q, want 81 to 100", got)
@@ -380,8 +380,8 @@ func testUnconfirmedReturn(t *testing.T, f Fixture) {
 	}
 }
 
-// A dead letter leaves the queue, unchanged and with the reason; its neighbours stay, and
-// can be confirmed as if it still existed.
+// A dead letter leaves the queue, unchanged and with the reason. The messages before and
+// after it stay, and can be confirmed as if it still existed.
 func testDeadLetter(t *testing.T, f Fixture) {
 	queue := f.queueWith(t, 10)
 	c := consume(t, f.Broker, queue)
@@ -406,7 +406,7 @@ func testDeadLetter(t *testing.T, f Fixture) {
 		}
 	}
 	if err := c.DeadLetter(testContext(t), tags[7]+100, "reason"); err == nil {
-		t.Error("a message became a dead letter that was never delivered")
+		t.Error("DeadLetter accepts a tag that was never delivered")
 	}
 	if err := set(8); err != nil {
 		t.Fatal(err)
@@ -437,10 +437,10 @@ func testDeadLetterFails(t *testing.T, f Fixture) {
 	queue := f.queueWith(t, 10)
 	c := consume(t, f.Broker, queue)
 	_, tags := take(t, c, 10)
-	over, cancel := context.WithCancel(context.Background())
+	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	for _, n := range []int{3, 5, 6} {
-		if err := c.DeadLetter(over, tags[n-1], "not yet"); err == nil {
+		if err := c.DeadLetter(ended, tags[n-1], "not yet"); err == nil {
 			t.Logf("message %d is a dead letter already", n)
 		}
 	}
@@ -456,17 +456,17 @@ func testDeadLetterFails(t *testing.T, f Fixture) {
 		t.Fatal(err)
 	}
 	f.send(t, f.peer("1234abcd", "00.00.01"), "the last")
-	there := make(map[string]bool)
-	for next := consume(t, f.Broker, queue); !there["the last"]; {
+	found := make(map[string]bool)
+	for next := consume(t, f.Broker, queue); !found["the last"]; {
 		got, _ := take(t, next, 1)
-		there[got[0]] = true
+		found[got[0]] = true
 	}
 	for _, a := range f.DeadLetters(t, queue) {
-		there[string(a.Body)] = true
+		found[string(a.Body)] = true
 	}
-	delete(there, "the last")
-	if want := []string{"3", "5", "6"}; !slices.Equal(slices.Sorted(maps.Keys(there)), want) {
-		t.Errorf("%v are in the queue or dead letters, want %q", there, want)
+	delete(found, "the last")
+	if want := []string{"3", "5", "6"}; !slices.Equal(slices.Sorted(maps.Keys(found)), want) {
+		t.Errorf("%v are in the queue or dead letters, want %q", found, want)
 	}
 }
 
@@ -482,13 +482,13 @@ func testExclude(t *testing.T, f Fixture) {
 		}
 	}
 	if err := c.Exclude(tags[4] + 1); err == nil {
-		t.Error("a message was excluded that was never delivered")
+		t.Error("Exclude accepts a tag that was never delivered")
 	}
 	if err := c.Confirm(tags[4]); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Exclude(tags[0]); err == nil {
-		t.Error("a message was excluded that was confirmed")
+		t.Error("Exclude accepts the tag of a confirmed message")
 	}
 	if err := c.DeadLetter(testContext(t), tags[1], "reason"); err != nil {
 		t.Error(err)
@@ -564,17 +564,17 @@ func testNoQueue(t *testing.T, f Fixture) {
 }
 
 // A queue has one consumer at a time, and can have the next one as soon as that is closed.
-// An attempt before does not disturb the consumer.
+// An earlier attempt to consume it does not disturb the consumer.
 func testInUse(t *testing.T, f Fixture) {
 	queue := f.queueWith(t, 2)
 	ctx := testContext(t)
 	for _, want := range []string{"1", "2"} {
 		if err := f.Broker.CheckInUse(ctx, queue); err != nil {
-			t.Errorf("before: %v", err)
+			t.Errorf("CheckInUse without a consumer: %v", err)
 		}
 		c := consume(t, f.Broker, queue)
 		if err := f.Broker.CheckInUse(ctx, queue); !errors.Is(err, broker.ErrInUse) {
-			t.Errorf("meanwhile: got %v, want ErrInUse", err)
+			t.Errorf("CheckInUse beside a consumer: got %v, want ErrInUse", err)
 		}
 		if second, err := f.Broker.Consume(ctx, queue); !errors.Is(err, broker.ErrInUse) {
 			t.Errorf("second consumer: got %v, %v, want ErrInUse", second, err)
@@ -761,7 +761,7 @@ func testInvalid(t *testing.T, f Fixture) {
 		m := f.incoming("bad")
 		spoil(m)
 		if err := p.Publish(testContext(t), m); err == nil {
-			t.Errorf("%.300v was taken", m)
+			t.Errorf("%.300v was accepted", m)
 		}
 	}
 	if err := p.Publish(testContext(t), f.incoming("good")); err != nil {
@@ -824,12 +824,12 @@ func (f Fixture) publishUntilBlocked(t testing.TB, p broker.Publisher) int {
 			t.Fatal(err)
 		}
 	}
-	t.Fatal("messages are taken without a bound")
+	t.Fatal("messages are accepted without a bound")
 	return 0
 }
 
-// A broker that can not store messages accepts a bounded number of them, and confirms
-// none. When it can again, all accepted messages are confirmed.
+// A broker that cannot store messages accepts a bounded number of them, and confirms
+// none. When it can store messages again, all accepted messages are confirmed.
 func testStalled(t *testing.T, f Fixture) {
 	if f.Stall == nil {
 		return
@@ -839,7 +839,7 @@ func testStalled(t *testing.T, f Fixture) {
 	resume := f.Stall(t)
 	n := f.publishUntilBlocked(t, p)
 	if got := c.count(); got != 0 {
-		t.Errorf("%d messages are confirmed that can not be stored", got)
+		t.Errorf("%d messages are confirmed, although no messages can be stored", got)
 	}
 	resume()
 	got := f.Receive(t, n)
@@ -885,7 +885,7 @@ func testClosedWhileStalled(t *testing.T, f Fixture) {
 	select {
 	case <-closed:
 	case <-time.After(patience):
-		t.Error("the broker does not close")
+		t.Error("Close does not return")
 	}
 }
 

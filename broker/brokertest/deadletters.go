@@ -15,7 +15,7 @@ func deadLetters(t testing.TB, b broker.Broker) broker.DeadLetters {
 	t.Helper()
 	s, ok := b.(broker.DeadLetters)
 	if !ok {
-		t.Fatalf("%T is no broker.DeadLetters", b)
+		t.Fatalf("%T does not implement broker.DeadLetters", b)
 	}
 	return s
 }
@@ -101,7 +101,7 @@ func testDeadLetters(t *testing.T, f Fixture) {
 	queue := f.withDeadLetters(t, 10, 2, 5, 6, 9)
 	counted := wantInfo(t, f.Broker, queue, 6, 4)
 	if !counted.Oldest.IsZero() && (counted.Oldest.Before(before) || counted.Oldest.After(time.Now())) {
-		t.Errorf("the oldest is of %v", counted.Oldest)
+		t.Errorf("the time of the oldest message is %v", counted.Oldest)
 	}
 	found := listDeadLetters(t, f.Broker, queue)
 	if got := bodiesOf(found); !slices.Equal(got, []string{"2", "5", "6", "9"}) {
@@ -161,7 +161,7 @@ func testDeadLettersRetry(t *testing.T, f Fixture) {
 	}
 	rest, tags := take(t, c, 2)
 	if got := append([]string{string(first.ds[0].Body)}, rest...); !slices.Equal(got, []string{"1", "3", "4"}) {
-		t.Errorf("retried were %q, want 1, 3, 4", got)
+		t.Errorf("the retried messages are %q, want 1, 3, 4", got)
 	}
 	wantDeadLetters(t, f.Broker, queue, "2")
 	if err := c.Confirm(tags[1]); err != nil {
@@ -190,7 +190,7 @@ func testDeadLettersDrop(t *testing.T, f Fixture) {
 		"retry": func() (int, error) { return s.Retry(testContext(t), queue, ids[1:2]) },
 	} {
 		if n, err := do(); n != 0 || !errors.Is(err, broker.ErrNoDeadLetter) {
-			t.Errorf("%s what was dropped: %d messages, %v, want ErrNoDeadLetter", what, n, err)
+			t.Errorf("%s of a dropped message: %d messages, %v, want ErrNoDeadLetter", what, n, err)
 		}
 	}
 	wantDeadLetters(t, f.Broker, queue, "1", "3", "4")
@@ -225,7 +225,7 @@ func testDeadLettersRetryAgain(t *testing.T, f Fixture) {
 			t.Fatal(err)
 		}
 		if found = listDeadLetters(t, f.Broker, queue); len(found) != 1 || found[0].Reason != reason {
-			t.Errorf("round %d: set aside is %+v", round, found)
+			t.Errorf("round %d: the dead letters are %+v", round, found)
 		}
 	}
 }
@@ -275,20 +275,20 @@ func testDeadLettersMany(t *testing.T, f Fixture) {
 	}
 	wantInfo(t, f.Broker, queue, count-100, 0)
 	if got, _ := take(t, consume(t, f.Broker, queue), count-100); !slices.Equal(got, numbers(101, count)) {
-		t.Errorf("retried were %d messages, want 101 to %d", len(got), count)
+		t.Errorf("%d messages were retried, want 101 to %d", len(got), count)
 	}
 }
 
 // ErrNoQueue is reported for a queue that does not exist.
 func testDeadLettersNoQueue(t *testing.T, f Fixture) {
 	s, nowhere := deadLetters(t, f.Broker), "nowhere"+f.Suffix
-	_, countErr := s.Info(testContext(t), nowhere)
+	_, infoErr := s.Info(testContext(t), nowhere)
 	_, retryErr := s.Retry(testContext(t), nowhere, []string{"1"})
 	_, dropErr := s.Drop(testContext(t), nowhere, []string{"1"})
-	var lookErr error
-	for _, lookErr = range s.List(testContext(t), nowhere) {
+	var listErr error
+	for _, listErr = range s.List(testContext(t), nowhere) {
 	}
-	for what, err := range map[string]error{"Info": countErr, "Retry": retryErr, "Drop": dropErr, "List": lookErr} {
+	for what, err := range map[string]error{"Info": infoErr, "Retry": retryErr, "Drop": dropErr, "List": listErr} {
 		if !errors.Is(err, broker.ErrNoQueue) {
 			t.Errorf("%s: got %v, want ErrNoQueue", what, err)
 		}
@@ -303,13 +303,13 @@ func testDeadLettersClosed(t *testing.T, f Fixture) {
 		t.Fatal(err)
 	}
 	s := deadLetters(t, f.Broker)
-	_, countErr := s.Info(testContext(t), queue)
+	_, infoErr := s.Info(testContext(t), queue)
 	_, retryErr := s.Retry(testContext(t), queue, ids)
 	_, dropErr := s.Drop(testContext(t), queue, ids)
-	var lookErr error
-	for _, lookErr = range s.List(testContext(t), queue) {
+	var listErr error
+	for _, listErr = range s.List(testContext(t), queue) {
 	}
-	for what, err := range map[string]error{"Info": countErr, "Retry": retryErr, "Drop": dropErr, "List": lookErr} {
+	for what, err := range map[string]error{"Info": infoErr, "Retry": retryErr, "Drop": dropErr, "List": listErr} {
 		if !errors.Is(err, broker.ErrClosed) {
 			t.Errorf("%s: got %v, want ErrClosed", what, err)
 		}

@@ -169,8 +169,8 @@ func subscribeN(tb testing.TB, s *Store, n int) {
 	}
 }
 
-// A busy node: b.N messages are received and b.N sent, while applications consume the
-// former and send the latter.
+// BenchmarkAtOnce simulates a busy node: b.N messages are received and b.N sent,
+// while applications consume the received ones and send the others.
 func BenchmarkAtOnce(b *testing.B) {
 	s := openTest(b, Options{})
 	declareTest(b, s, "q")

@@ -146,7 +146,7 @@ func TestConfirmAgain(t *testing.T) {
 	if err := c.Confirm(tags[1]); err != nil {
 		t.Fatal(err)
 	}
-	putBodies(t, s, "q", "4") // stored after the confirmation was, or together with it
+	putBodies(t, s, "q", "4") // stored after the confirmation, or in the same transaction
 	o := c.(*consumer).peerQueue
 	written := o.pending
 	for _, tag := range tags {
@@ -247,8 +247,9 @@ func TestConsumeExclusive(t *testing.T) {
 	consume(t, s, "q")
 }
 
-// A dead letter leaves the queue, with its reason and all properties, while its neighbours
-// stay; a later confirmation does not remove it, even in the same transaction.
+// A dead letter leaves the queue, with its reason and all properties, while the messages
+// before and after it stay; a later confirmation does not remove it, even in the same
+// transaction.
 func TestSetAside(t *testing.T) {
 	ctx := testContext(t)
 	s := openTest(t, Options{})
@@ -331,7 +332,7 @@ func TestStatsAndPeek(t *testing.T) {
 		t.Errorf("peek: %+v, %v", ms, err)
 	}
 	if ms, err := s.Peek(ctx, "nobody", 3); err != nil || len(ms) != 0 {
-		t.Errorf("peek into no queue: %+v, %v", ms, err)
+		t.Errorf("Peek of a queue that does not exist: %+v, %v", ms, err)
 	}
 	wantQueued(t, s, "accounts_in", numbers(5)...)
 	if names, err := s.Queues(ctx); err != nil || !slices.Equal(names, []string{"accounts_in", "q"}) {

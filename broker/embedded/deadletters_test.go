@@ -74,7 +74,7 @@ func TestRetryOtherProcess(t *testing.T) {
 	}
 }
 
-// Only what List has returned is an ID.
+// Retry accepts an ID only in the exact form in which List has returned it.
 func TestRetryID(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{})
@@ -146,7 +146,7 @@ func TestRetryInTransaction(t *testing.T) {
 	}
 	for ctx := testContext(t); waiting() < 2; time.Sleep(time.Millisecond) { // the message and the retry
 		if ctx.Err() != nil {
-			t.Fatal("the retry does not come to the writer")
+			t.Fatal("the retry does not reach the writer")
 		}
 	}
 	if err := s.writer.submit(&failOnce{}); err != nil {
@@ -172,8 +172,8 @@ func TestRetryInTransaction(t *testing.T) {
 	}
 }
 
-// retryInChild is the child process of TestKillRetry: it retries messages of queue q, one at a
-// time, and prints which.
+// retryInChild is the child process of TestKillRetry: it retries the messages of queue q, one
+// at a time, and prints the body of each.
 func retryInChild(s *Store) error {
 	for m, err := range s.List(context.Background(), "q") {
 		if err != nil {
@@ -182,13 +182,13 @@ func retryInChild(s *Store) error {
 		if _, err := s.Retry(context.Background(), "q", []string{m.ID}); err != nil {
 			return err
 		}
-		say(string(m.Body))
+		printLine(string(m.Body))
 	}
 	return nil
 }
 
 // When a process is killed during retries, each message is in one place, in order, and the
-// reported ones are in the queue.
+// messages that it has printed are in the queue.
 func TestKillRetry(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "messages.db")
@@ -201,14 +201,14 @@ func TestKillRetry(t *testing.T) {
 		t.Fatal(err)
 	}
 	for round := range 4 {
-		said, err := strconv.Atoi(killAfter(t, startChild(t, "retry", path), 1+25*round))
+		printed, err := strconv.Atoi(killAfter(t, startChild(t, "retry", path), 1+25*round))
 		if err != nil {
 			t.Fatal(err)
 		}
 		s := openFile(t, path, Options{})
 		back, aside := queued(t, s, "q"), asideBodies(t, s, "q")
-		if len(back) < said || !slices.Equal(append(slices.Clone(back), aside...), numbers(total)) {
-			t.Fatalf("of %d messages %d were retried, and %d are set aside; the process has said %d", total, len(back), len(aside), said)
+		if len(back) < printed || !slices.Equal(append(slices.Clone(back), aside...), numbers(total)) {
+			t.Fatalf("of %d messages %d were retried, and %d are set aside; the process has printed %d", total, len(back), len(aside), printed)
 		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)

@@ -23,8 +23,8 @@ type ioFailure struct{}
 func (ioFailure) Error() string { return "disk I/O error" }
 func (ioFailure) Code() int     { return sqlite3.SQLITE_IOERR_WRITE }
 
-// faultyDisk is an operation, part of every transaction, that fails while the disk does.
-// Other writes beside the store fail with the reason.
+// faultyDisk is an operation, part of every transaction, that fails while reason is set.
+// Writes to other files beside the store fail with the reason.
 type faultyDisk struct {
 	store  *Store
 	reason atomic.Pointer[syscall.Errno]
@@ -59,7 +59,7 @@ func (d *faultyDisk) apply(*tx) error {
 
 func (d *faultyDisk) cost() (kind, quantity) { return storesNothing, quantity{} }
 
-// finish submits it again, as the first operation of the next transaction.
+// finish submits the operation again, as the first one of the next transaction.
 func (d *faultyDisk) finish(error) {
 	w := d.store.writer
 	w.mu.Lock()
@@ -67,10 +67,10 @@ func (d *faultyDisk) finish(error) {
 	w.next = slices.Insert(w.next, 0, op(d))
 }
 
-// A disk that fails for a moment, for any reason, delays messages not much longer than
-// that. Applications get the reason: missing space is reported only if it is the reason,
-// and only then the reserve is removed, because nothing is stored before it is created
-// again.
+// If a disk fails for a short time, for any reason, messages are delayed not much longer
+// than it fails. Applications get the reason: missing space is reported only if it is
+// the reason, and only then the reserve is removed, because nothing is stored before it
+// is created again.
 func TestResumesAfterDiskError(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -105,7 +105,7 @@ func TestResumesAfterDiskError(t *testing.T) {
 			}
 			eventually(t, "in trouble", func() bool { return errors.Is(s.Health(), test.reason) })
 			if _, err := os.Stat(s.path + "-reserve"); (err == nil) != test.reserve {
-				t.Errorf("the reserve: %v", err)
+				t.Errorf("the reserve exists: %v, want %v", err == nil, test.reserve)
 			}
 			d.reason.Store(nil)
 			good := time.Now()
@@ -142,8 +142,9 @@ func TestWriteErrorOnFullDisk(t *testing.T) {
 	}
 }
 
-// A store that is closed without a reserve leaves as much of one as there is space for: if
-// that of four times what opening needs can not be made, it makes a quarter of it.
+// A store that is closed without a reserve creates as large a one as there is space for:
+// first one of four times the size that opening needs, and if that fails, one of a quarter
+// of this size.
 func TestSmallReserve(t *testing.T) {
 	for free, want := range map[int]int64{4 * roomToOpen: 4 * roomToOpen, 4*roomToOpen - 1: roomToOpen} {
 		r := newReserve(filepath.Join(t.TempDir(), "messages.db"), 16*roomToOpen)
@@ -199,9 +200,9 @@ func (fullFailure) Error() string { return "database or disk is full" }
 func (fullFailure) Code() int     { return sqlite3.SQLITE_FULL }
 
 // After a write has failed, for any reason, the trouble lasts as long as nothing can be
-// stored, also if the free space of the disk does not show that, as with a quota, and no
-// more message is sent. Messages can be removed meanwhile. It ends soon after, and is
-// logged once.
+// stored, also if the free space of the disk does not show that, as with a quota, and if
+// no further message is sent. Messages can be removed meanwhile. The trouble ends soon
+// after writing is possible again, and is logged once.
 func TestTroubleLasts(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -252,10 +253,10 @@ func TestTroubleLasts(t *testing.T) {
 	}
 }
 
-// The trouble lasts until there is as much room as what was refused needs: a smaller
+// The trouble lasts until there is as much space as the refused message needs: a smaller
 // message that can be stored does not end it, and neither does space within a quota that
 // the disk does not have, nor the reverse.
-func TestTroubleLastsUntilRoom(t *testing.T) {
+func TestTroubleLastsUntilSpace(t *testing.T) {
 	t.Parallel()
 	const size = 300_000
 	var inQuota, onDisk atomic.Int64
@@ -277,7 +278,7 @@ func TestTroubleLastsUntilRoom(t *testing.T) {
 		for end := time.Now().Add(2 * pollInterval); time.Now().Before(end); time.Sleep(time.Millisecond) {
 			_ = s.Put(testContext(t), "q", broker.Outgoing{}) // is stored when an attempt is due
 			if s.Health() == nil {
-				t.Fatalf("no trouble, while there is no room %s", why)
+				t.Fatalf("no trouble, while there is not enough space %s", why)
 			}
 		}
 	}
@@ -318,7 +319,7 @@ func TestShrinksInQuota(t *testing.T) {
 	eventually(t, "free of trouble", func() bool { return s.Health() == nil })
 }
 
-// A trial writes to a new file only, and leaves none: it follows no link, and links and
+// A trial writes to a new file only, and removes it: it follows no link, and links and
 // folders with the names of trial files stay. Files that a killed process has left are
 // removed when the store is opened.
 func TestTrialFollowsNoLink(t *testing.T) {
@@ -395,10 +396,10 @@ func (accessFailure) Error() string { return "unable to open database file" }
 func (accessFailure) Code() int     { return sqlite3.SQLITE_CANTOPEN }
 
 // The error of opening a store has the operating system's reason if a trial finds it, and
-// the advice that fits: to make room if space is missing, also if the disk seems to have
-// some, and to look at owner and mode only if access may be the reason. That the disk has
-// little space does not count: only missing space that is the reason, for which the reserve
-// is removed.
+// the suitable advice: to make room if missing space is the reason, also if the disk seems
+// to have some, and to look at owner and mode only if access may be the reason. The reserve
+// is removed only if missing space is the reason, and not because the disk has little
+// space.
 func TestOpenErrorHasReason(t *testing.T) {
 	const room, mode = "make room", "look at their owner and mode"
 	for _, test := range []struct {
@@ -447,13 +448,13 @@ func TestOpenErrorHasReason(t *testing.T) {
 }
 
 // The reserve stays if removing messages on a full disk fails for another reason than missing
-// space: it would be removed in vain.
+// space, because removing the reserve would not help.
 func TestReserveStaysAfterOtherError(t *testing.T) {
 	t.Parallel()
-	made := 0
+	created := 0
 	s := openFile(t, filepath.Join(t.TempDir(), "messages.db"), Options{
 		MinFree: 1 << 20, Reserve: 1 << 20, Service: true, diskCheckInterval: time.Hour,
-		writeReserve: func(path string, content []byte) error { made++; return writeReserve(path, content) },
+		writeReserve: func(path string, content []byte) error { created++; return writeReserve(path, content) },
 	})
 	failures := []error{fullFailure{}, accessFailure{}}
 	err := s.commit(testContext(t), func(*tx) (err error) {
@@ -469,8 +470,8 @@ func TestReserveStaysAfterOtherError(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	if statErr != nil || made != 1 {
-		t.Errorf("the reserve was removed: %v, made %d times", statErr, made)
+	if statErr != nil || created != 1 {
+		t.Errorf("the reserve: %v, created %d times, want it to exist and to be created once", statErr, created)
 	}
 }
 
@@ -492,7 +493,7 @@ func TestOpenWithoutTrial(t *testing.T) {
 	openFile(t, s.path, opts)
 	after, err := os.Stat(s.path + "-reserve")
 	if err != nil || !os.SameFile(before, after) {
-		t.Errorf("the reserve was made again (%v)", err)
+		t.Errorf("the reserve was created again (%v)", err)
 	}
 	if tried > 0 {
 		t.Errorf("%d trials were done", tried)

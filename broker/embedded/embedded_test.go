@@ -17,13 +17,13 @@ import (
 	"peerlink/broker"
 )
 
-// childEnv makes the test binary run as a child process: its value is "<part> <file>
+// childEnv makes the test binary run as a child process: its value is "<task> <file>
 // <argument>".
 const childEnv = "EMBEDDED_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	if part := os.Getenv(childEnv); part != "" {
-		if err := playPart(part); err != nil {
+	if task := os.Getenv(childEnv); task != "" {
+		if err := runChild(task); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -39,10 +39,10 @@ type child struct {
 }
 
 // startChild starts a child process, which is killed at the end of the test.
-func startChild(t *testing.T, part string, args ...any) *child {
+func startChild(t *testing.T, task string, args ...any) *child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+part+" "+strings.TrimSuffix(fmt.Sprintln(args...), "\n"))
+	cmd.Env = append(os.Environ(), childEnv+"="+task+" "+strings.TrimSuffix(fmt.Sprintln(args...), "\n"))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -79,7 +79,7 @@ func openFile(tb testing.TB, path string, opts Options) *Store {
 	return s
 }
 
-// reset closes a store and opens its file again.
+// reopen closes a store and opens its file again.
 func reopen(tb testing.TB, s *Store) *Store {
 	tb.Helper()
 	if err := s.Close(); err != nil {
@@ -240,7 +240,7 @@ func waitTaken(tb testing.TB, s *Store) {
 			return
 		}
 		if time.Now().After(deadline) {
-			tb.Fatal("the writer takes nothing")
+			tb.Fatal("the writer has not taken all submitted operations")
 		}
 	}
 }

@@ -107,11 +107,11 @@ func checkStored(t *testing.T, s *Store, min, max int) {
 }
 
 // eventually waits until a condition is true.
-func eventually(t *testing.T, what string, ask func() bool) {
+func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ask(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !cond(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("still not: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }
@@ -130,7 +130,7 @@ func (l *pageLimit) apply(t *tx) error {
 
 func (l *pageLimit) cost() (kind, quantity) { return storesNothing, quantity{} }
 
-// finish submits it again, as the first operation of the next transaction.
+// finish submits the operation again, as the first one of the next transaction.
 func (l *pageLimit) finish(error) {
 	w := l.store.writer
 	w.mu.Lock()
@@ -142,7 +142,7 @@ func (l *pageLimit) finish(error) {
 // testFull checks what happens when the store can not grow: no message is confirmed that
 // is not stored, publishers block, one log record is written, and when there is space
 // again, the store continues by itself, with no message lost, duplicated or out of order.
-func testFull(t *testing.T, s *Store, log reports, makeRoom func()) {
+func testFull(t *testing.T, s *Store, log reports, freeSpace func()) {
 	t.Helper()
 	f := startFlood(t, s)
 	log.want(t, "ERROR can not write the message store")
@@ -155,7 +155,7 @@ func testFull(t *testing.T, s *Store, log reports, makeRoom func()) {
 	}
 	before := f.confirmed.Load()
 	checkStored(t, s, int(before), int(before))
-	makeRoom()
+	freeSpace()
 	log.want(t, "INFO the message store can be written again")
 	if err := s.Health(); err != nil {
 		t.Errorf("there is trouble still: %v", err)
@@ -260,7 +260,7 @@ func TestCloseInTrouble(t *testing.T) {
 	}
 	f.stop()
 	if err, _ := f.err.Load().(error); !errors.Is(err, broker.ErrClosed) {
-		t.Errorf("the publisher was told %v, want ErrClosed", err)
+		t.Errorf("confirmed was called with %v, want ErrClosed", err)
 	}
 	unlock()
 	s = openFile(t, s.path, Options{})
@@ -327,7 +327,7 @@ func waitFull(t *testing.T, s *Store) {
 	for deadline := time.Now().Add(10 * time.Second); s.writer.peerBudget.messages.TryAcquire(1); time.Sleep(time.Millisecond) {
 		s.writer.peerBudget.messages.Release(1)
 		if time.Now().After(deadline) {
-			t.Fatal("there is always room for one more")
+			t.Fatal("the store accepts messages without a bound")
 		}
 	}
 }
@@ -369,7 +369,7 @@ func TestPendingBounded(t *testing.T) {
 			declareTest(t, s, "q")
 			m := broker.Outgoing{Body: make([]byte, 1000-len("q"))}
 			unlock := lockFile(t, s)
-			taken := 0
+			accepted := 0
 			for {
 				ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 				err := s.Send(ctx, "to_debtors", "q", m, nil)
@@ -380,22 +380,22 @@ func TestPendingBounded(t *testing.T) {
 					}
 					break
 				}
-				taken++
+				accepted++
 			}
-			if taken != test.want {
-				t.Errorf("%d messages were taken, want %d", taken, test.want)
+			if accepted != test.want {
+				t.Errorf("%d messages were accepted, want %d", accepted, test.want)
 			}
 			unlock()
 			batch := slices.Repeat([]broker.Outgoing{m}, 100)
 			if err := s.PutAll(testContext(t), "q", batch); err != nil {
 				t.Error(err)
 			}
-			if depth := statsOf(t, s, "q").Depth; depth != int64(taken+len(batch)) {
-				t.Errorf("depth %d, want %d", depth, taken+len(batch))
+			if depth := statsOf(t, s, "q").Depth; depth != int64(accepted+len(batch)) {
+				t.Errorf("depth %d, want %d", depth, accepted+len(batch))
 			}
 			s.Close()
 			if b := s.writer.applicationBudget; !b.messages.TryAcquire(b.maxMessages) || !b.bytes.TryAcquire(b.maxBytes) {
-				t.Error("not all of the budget came back")
+				t.Error("not all of the budget was released")
 			}
 		})
 	}
@@ -489,7 +489,7 @@ func TestDamagedFile(t *testing.T) {
 	}
 	defer s.Close()
 	if ms, err := s.Peek(testContext(t), "accounts_in", 1000); err == nil && len(ms) == 1000 {
-		t.Error("the damage was not noticed")
+		t.Error("the damage was not detected")
 	}
 }
 

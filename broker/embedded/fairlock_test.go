@@ -2,9 +2,9 @@ package embedded
 
 import "testing"
 
-// Another process that wants to write to a busy store is next: it waits at most for the
-// current transaction, and for none that begins later.
-func TestTurnstile(t *testing.T) {
+// Another process that wants to write to a busy store waits only for the current
+// transaction, and not for later ones.
+func TestFairLock(t *testing.T) {
 	s := openTest(t, Options{MaxPending: 100})
 	f := startFlood(t, s)
 	other, err := openConn(s.path)
@@ -29,9 +29,9 @@ func TestTurnstile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The writer may have taken one before it waits for the lock.
+		// The writer may have taken one more batch before it waits for the lock.
 		if n > 2 {
-			t.Errorf("%d transactions came before", n)
+			t.Errorf("the other process has waited for %d transactions, want at most 2", n)
 		}
 		if err := other.exec("COMMIT"); err != nil {
 			t.Fatal(err)

@@ -33,7 +33,7 @@ func smallDisk(t *testing.T, size string) (dir string) {
 	return dir
 }
 
-// The disk is really full.
+// The store cannot grow because its disk is full: see testFull.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "8m")
@@ -170,10 +170,10 @@ func TestFillAndDrain(t *testing.T) {
 	checkUsage(t, s, "a")
 }
 
-// Messages queued for a peer that fill the disk do not stop receiving: as many messages
-// are accepted from peers as applications consume, without end. Otherwise two nodes that
-// were disconnected for a long time would wait for each other and never empty their
-// queues.
+// Messages queued for a peer that fill the disk do not prevent receiving: as many
+// messages are accepted from peers as applications consume, for any length of time.
+// Otherwise two nodes that were disconnected for a long time would wait for each other
+// and never empty their queues.
 func TestBacklogDoesNotShutOutPeers(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "64m")
@@ -217,11 +217,11 @@ func TestBacklogDoesNotShutOutPeers(t *testing.T) {
 			publishFrom(t, s, "a", 20, 8000)
 			s.flush()
 			if in += 20; in > 2*window/8000 {
-				t.Fatalf("round %d: %d messages are taken, and more would be", round, in)
+				t.Fatalf("round %d: %d messages were accepted, and the peer is still admitted", round, in)
 			}
 		}
 		if in < window/8000/2 {
-			t.Fatalf("round %d: %d messages are taken", round, in)
+			t.Fatalf("round %d: only %d messages were accepted", round, in)
 		}
 		for taken := 0; taken < in; {
 			_, seqs := take(t, sub, min(100, in-taken))
@@ -310,8 +310,8 @@ func TestReserveStaysWithoutAccess(t *testing.T) {
 	}
 }
 
-// A service does not open a store whose file it can not write: SQLite would go on with the
-// file opened for reading only, also when it could be written again.
+// A service does not open a store whose file it cannot write: SQLite would continue with
+// the file opened for reading only, also when it could be written again.
 func TestServiceNeedsWriteAccess(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(smallDisk(t, "8m"), "messages.db")
@@ -455,7 +455,7 @@ func TestManyRemovedOnFullDisk(t *testing.T) {
 
 // A file whose messages were removed is returned to a full disk, although the disk has less
 // space than the write-ahead log needs for a step of the usual size.
-func TestShrinksInLittleRoom(t *testing.T) {
+func TestShrinksInLittleSpace(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "48m")
 	path, ballast := filepath.Join(dir, "messages.db"), filepath.Join(dir, "ballast")
@@ -509,8 +509,8 @@ func TestOpenWithoutReserve(t *testing.T) {
 		stored++
 	}
 	moveLog(t, path, "RESTART")
-	// In the writer's goroutine, which would truncate the log meanwhile: its space is not for
-	// the ballast.
+	// In the writer's goroutine, because otherwise the writer would truncate the log
+	// meanwhile, and the ballast would use the space of the log.
 	if err := s.commit(testContext(t), func(*tx) error {
 		if err := os.Remove(path + "-reserve"); err != nil {
 			return err

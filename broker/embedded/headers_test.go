@@ -26,7 +26,7 @@ func TestHeadersRoundTrip(t *testing.T) {
 		}
 		got, err := decodeHeaders(text)
 		if err != nil || !reflect.DeepEqual(got, headers) {
-			t.Errorf("%v came back as %v, %v", headers, got, err)
+			t.Errorf("%v: decoding gives %v, %v", headers, got, err)
 		}
 	}
 }
@@ -65,7 +65,7 @@ func FuzzDecodeHeaders(f *testing.F) {
 		}
 		again, err := decodeHeaders(text)
 		if err != nil || !reflect.DeepEqual(again, headers) {
-			t.Errorf("%q was read as %v, but then as %v, %v", s, headers, again, err)
+			t.Errorf("%q was decoded as %v, but after encoding as %v, %v", s, headers, again, err)
 		}
 	})
 }

@@ -41,7 +41,7 @@ func messageIDs(t *testing.T, s *Store) map[string]string {
 func TestMessageIDs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "messages.db")
 	seen := make(map[string]string) // body by ID
-	look := func(s *Store, want int) {
+	checkIDs := func(s *Store, want int) {
 		t.Helper()
 		ids := messageIDs(t, s)
 		if len(ids) != want {
@@ -49,7 +49,7 @@ func TestMessageIDs(t *testing.T) {
 		}
 		for body, id := range ids {
 			if other, ok := seen[id]; ok && other != body {
-				t.Errorf("ID %s names message %q, and before %q", id, body, other)
+				t.Errorf("message %q has the ID %s, which message %q had before", body, id, other)
 			}
 			seen[id] = body
 		}
@@ -57,11 +57,11 @@ func TestMessageIDs(t *testing.T) {
 	s := openFile(t, path, Options{})
 	publishBodies(t, s, "accounts_in", "a", "b")
 	before := messageIDs(t, s)
-	look(s, 2)
+	checkIDs(s, 2)
 	sub := subscribe(t, s, "accounts_in")
 	got, err := sub.Next(testContext(t), 2)
 	if err != nil || got[0].ID != before["a"] || got[1].ID != before["b"] {
-		t.Errorf("given out as %v (%v), want %v", got, err, before)
+		t.Errorf("delivered as %v (%v), want %v", got, err, before)
 	}
 	s = reopen(t, s)
 	if after := messageIDs(t, s); after["a"] != before["a"] || after["b"] != before["b"] {
@@ -73,7 +73,7 @@ func TestMessageIDs(t *testing.T) {
 	copyFile(t, path, path+"-backup")
 	s = openFile(t, path, Options{})
 	publishBodies(t, s, "accounts_in", "c")
-	look(s, 3)
+	checkIDs(s, 3)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestMessageIDs(t *testing.T) {
 	}
 	s = openFile(t, path, Options{})
 	publishBodies(t, s, "accounts_in", "d")
-	look(s, 3)
+	checkIDs(s, 3)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestMessageIDs(t *testing.T) {
 	}
 	s = openFile(t, path, Options{})
 	publishBodies(t, s, "accounts_in", "e")
-	look(s, 1)
+	checkIDs(s, 1)
 }
 
 // A store belongs to the first owner that it was served for, and can not be opened for
@@ -116,8 +116,8 @@ func TestOwner(t *testing.T) {
 	open(Options{}, nil)
 }
 
-// No file that the store makes beside its own is written through a symbolic link, which others
-// may have put there if the folder is a group's.
+// No file that the store creates beside its own is written through a symbolic link, which
+// another user may have made in a folder that a group can write.
 func TestFilesBesideStoreAreNoLinks(t *testing.T) {
 	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
 	if err := os.WriteFile(victim, []byte("precious"), 0o640); err != nil {
@@ -129,8 +129,8 @@ func TestFilesBesideStoreAreNoLinks(t *testing.T) {
 			t.Skip(err)
 		}
 	}
-	made := filepath.Join(t.TempDir(), "made")
-	if err := os.Symlink(made, path+"-turn"); err != nil {
+	created := filepath.Join(t.TempDir(), "created")
+	if err := os.Symlink(created, path+"-turn"); err != nil {
 		t.Skip(err)
 	}
 	s, err := Open(path, Options{Service: true, Reserve: 1 << 16})
@@ -141,14 +141,14 @@ func TestFilesBesideStoreAreNoLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(victim); err != nil || string(got) != "precious" {
-		t.Errorf("the file where the links lead to has %d bytes, %v", len(got), err)
+		t.Errorf("the target of the links has %d bytes, %v, want it unchanged", len(got), err)
 	}
-	if _, err := os.Lstat(made); err == nil && durable.NoFollow != 0 {
-		t.Error("a file has been created where a link leads to")
+	if _, err := os.Lstat(created); err == nil && durable.NoFollow != 0 {
+		t.Error("the target of a link was created")
 	}
 }
 
-// After an error of the disk, the store is checked when it is opened next, although it was closed in
+// After an error of the disk, the store is checked when it is opened next, even if it was closed in
 // good order: a later sync may have succeeded although earlier pages never reached the disk.
 func TestCheckedAfterDiskError(t *testing.T) {
 	for _, failed := range []bool{false, true} {

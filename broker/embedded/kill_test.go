@@ -13,34 +13,34 @@ import (
 	"peerlink/broker"
 )
 
-// playPart runs a part in a child process: see childEnv.
-func playPart(part string) error {
-	words := strings.Fields(part)
+// runChild runs a task in a child process: see childEnv.
+func runChild(task string) error {
+	words := strings.Fields(task)
 	s, err := Open(words[1], Options{MaxPending: 100})
 	if err != nil {
 		return err
 	}
 	switch words[0] {
 	case "publish":
-		return playPublish(s, words[2])
+		return publishInChild(s, words[2])
 	case "confirm":
-		return playConfirm(s)
+		return confirmInChild(s)
 	case "put":
-		return playPut(s, words[2])
+		return putInChild(s, words[2])
 	case "retry":
 		return retryInChild(s)
 	}
-	return fmt.Errorf("no part %q", part)
+	return fmt.Errorf("unknown task %q", task)
 }
 
-// say writes a line to the parent immediately.
-func say(args ...any) { fmt.Fprintln(os.Stdout, args...) }
+// printLine writes a line to the parent immediately.
+func printLine(args ...any) { fmt.Fprintln(os.Stdout, args...) }
 
-// playPublish publishes messages "<run>:1", "<run>:2", ... without end, and prints how
+// publishInChild publishes messages "<run>:1", "<run>:2", ... without end, and prints how
 // many are confirmed.
-func playPublish(s *Store, run string) error {
+func publishInChild(s *Store, run string) error {
 	ctx := context.Background()
-	p, err := s.Publish(ctx, func(n uint64, err error) { say(n) })
+	p, err := s.Publish(ctx, func(n uint64, err error) { printLine(n) })
 	for n := 1; err == nil; n++ {
 		err = p.Publish(ctx, &broker.Incoming{Exchange: "accounts_in", Body: fmt.Appendf(nil, "%s:%d", run, n)})
 	}
@@ -54,10 +54,10 @@ const (
 	confirmStep  = 50
 )
 
-// playConfirm consumes messages of queue q, and prints each tag before confirming it. When
+// confirmInChild consumes messages of queue q, and prints each tag before confirming it. When
 // it prints the second one, the first confirmation is durable. At the end it waits to be
 // killed.
-func playConfirm(s *Store) error {
+func confirmInChild(s *Store) error {
 	ctx := context.Background()
 	c, err := s.Consume(ctx, "q")
 	if err != nil {
@@ -69,7 +69,7 @@ func playConfirm(s *Store) error {
 			return err
 		}
 		d := ds[rand.IntN(len(ds))]
-		say(string(d.Body))
+		printLine(string(d.Body))
 		if err := c.Confirm(d.Tag); err != nil {
 			return err
 		}
@@ -82,8 +82,8 @@ func playConfirm(s *Store) error {
 	select {}
 }
 
-// playPut puts messages "<run>:1" to "<run>:300" into queue q, three at a time.
-func playPut(s *Store, run string) error {
+// putInChild puts messages "<run>:1" to "<run>:300" into queue q, three at a time.
+func putInChild(s *Store, run string) error {
 	for n := 1; n <= 300; n += 3 {
 		var bodies []string
 		for i := range 3 {
@@ -148,12 +148,12 @@ func TestKillPublisher(t *testing.T) {
 	for run, want := range confirmed {
 		n := checkRun(messages, run)
 		if n < want {
-			t.Fatalf("run %d has confirmed %d messages, but only %d are there, then %q", run, want, n, messages[n:min(n+1, len(messages))])
+			t.Fatalf("run %d has confirmed %d messages, but only %d are stored, followed by %q", run, want, n, messages[n:min(n+1, len(messages))])
 		}
 		messages = messages[n:]
 	}
 	if len(messages) > 0 {
-		t.Errorf("%d messages are there that nobody should have put, first %s", len(messages), messages[0])
+		t.Errorf("%d messages are stored that no run has published, the first is %s", len(messages), messages[0])
 	}
 }
 
@@ -239,10 +239,10 @@ func TestNoticeOthers(t *testing.T) {
 	c := consume(t, s, "q")
 	sub := subscribe(t, s, "accounts_in")
 	for i, want := range []string{"1", "2"} {
-		taken := make(chan struct{})
+		started := make(chan struct{})
 		got := make(chan string, 2)
 		go func() {
-			close(taken)
+			close(started)
 			ds, err := c.Next(testContext(t), 1)
 			if err != nil {
 				got <- err.Error()
@@ -250,7 +250,7 @@ func TestNoticeOthers(t *testing.T) {
 			}
 			got <- string(ds[0].Body)
 		}()
-		<-taken
+		<-started
 		putBodies(t, other, "q", want)
 		if body := <-got; body != want {
 			t.Errorf("the consumer got %s, want %s", body, want)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The store is accessible for the owner only: the file, and SQLite's other files.
+// Only the owner can access the store: the file, and SQLite's other files.
 func TestOpenPermissions(t *testing.T) {
 	s := openTest(t, Options{})
 	for _, suffix := range []string{"", "-wal", "-shm"} {
@@ -42,7 +42,7 @@ func TestOpenPath(t *testing.T) {
 		path := filepath.Join(t.TempDir(), name)
 		openFile(t, path, Options{})
 		if info, err := os.Stat(path); err != nil || info.Size() == 0 {
-			t.Errorf("%q: the file is not there or empty (%v)", name, err)
+			t.Errorf("%q: the file is missing or empty (%v)", name, err)
 		}
 	}
 }
@@ -131,9 +131,9 @@ func TestOpenLink(t *testing.T) {
 	}
 	if other, err := Open(link, Options{Service: true}); err == nil {
 		other.Close()
-		t.Error("a link that leads to nothing is opened")
+		t.Error("a dangling link is opened")
 	}
 	if _, err := os.Stat(s.path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a file was made: %v", err)
+		t.Errorf("a file was created: %v", err)
 	}
 }

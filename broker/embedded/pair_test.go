@@ -221,8 +221,8 @@ func vacuumRecipe(t *testing.T) string {
 
 // After a service was killed, a store that the sqlite3 tool has opened since, which moves
 // the write-ahead log into the file and removes it, is opened with all messages. The
-// handbook's VACUUM needs no messages.db-last for that, and otherwise the error says what
-// to do. A file without its log is still refused when that was of a later transaction.
+// handbook's VACUUM needs no messages.db-last for that, and otherwise the error names the
+// remedy. A file without its log is still refused if the log had a later transaction.
 func TestLogRemovedBySQLite(t *testing.T) {
 	if bootID() == "" {
 		t.Skip("skipped: a write-ahead log that sqlite3 has removed (the system has no boot ID)")
@@ -238,9 +238,9 @@ func TestLogRemovedBySQLite(t *testing.T) {
 		without   bool // messages.db-last
 		want      error
 	}{
-		{"a look", "SELECT count(*) FROM messages", false, nil},
+		{"a query", "SELECT count(*) FROM messages", false, nil},
 		{"the handbook's VACUUM", vacuumRecipe(t), false, nil},
-		{"a look after a power failure", "SELECT count(*) FROM messages", true, errMixed},
+		{"a query after a power failure", "SELECT count(*) FROM messages", true, errMixed},
 		{"the handbook's VACUUM after a power failure", vacuumRecipe(t), true, nil},
 	} {
 		path := killed(t, s)
@@ -255,7 +255,7 @@ func TestLogRemovedBySQLite(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
 		}
 		if err != nil {
-			if err := os.WriteFile(path+"-wal", nil, 0o600); err != nil { // as the error says
+			if err := os.WriteFile(path+"-wal", nil, 0o600); err != nil { // as the error advises
 				t.Fatal(err)
 			}
 			if after, err = Open(path, Options{Service: true}); err != nil {
@@ -268,7 +268,7 @@ func TestLogRemovedBySQLite(t *testing.T) {
 			t.Error(err)
 		}
 		if _, err := os.Stat(path + lastTokenSuffix); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s: the closed store keeps its note: %v", tt.name, err)
+			t.Errorf("%s: the closed store still has its file messages.db-last: %v", tt.name, err)
 		}
 	}
 	path := killed(t, s)
@@ -314,7 +314,7 @@ func damagedAndKilled(t *testing.T) (path string) {
 
 const badMessages = 1000
 
-// badBodies are the bodies in queue "bad".
+// badBodies returns the bodies in queue "bad".
 func badBodies() []string {
 	bodies := numbers(badMessages)
 	for i := range bodies {
@@ -362,7 +362,7 @@ func TestDamageIsTrouble(t *testing.T) {
 		_, err = bad.Next(testContext(t), 100)
 	}
 	if !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "operations.md") {
-		t.Errorf("got %v, want ErrDamaged with what to do", err)
+		t.Errorf("got %v, want ErrDamaged with the remedy", err)
 	}
 	log.want(t, "ERROR can not read the message store")
 	ds, err := good.Next(testContext(t), 10)
@@ -388,7 +388,8 @@ func TestDamageIsTrouble(t *testing.T) {
 	}
 }
 
-// A failed read that nobody repeats is a trouble only until a check of the file finds no damage.
+// A failed read that is not repeated is a trouble only until a check of the file finds no
+// damage.
 func TestReadFaultEnds(t *testing.T) {
 	log := make(reports, 10)
 	s := openTest(t, Options{Logger: slog.New(log)})
@@ -447,7 +448,7 @@ func TestLostFile(t *testing.T) {
 	var log bytes.Buffer
 	s := openFile(t, filepath.Join(t.TempDir(), "messages.db"), Options{Service: true, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if !strings.Contains(log.String(), newStoreMessage) {
-		t.Errorf("the log says %q", log.String())
+		t.Errorf("the log is %q, want a record of the new store", log.String())
 	}
 	publishBodies(t, s, "accounts_in", numbers(10)...)
 	for _, test := range []struct {
@@ -476,7 +477,7 @@ func TestLostFile(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", test.name, err, test.want)
 		}
 		if info, err := os.Stat(path); (err == nil) != test.file || err == nil && info.Size() > 0 {
-			t.Errorf("%s: a file was made", test.name)
+			t.Errorf("%s: a file was created", test.name)
 		}
 	}
 }

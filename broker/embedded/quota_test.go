@@ -70,7 +70,7 @@ func TestUsageIsRight(t *testing.T) {
 	publishFrom(t, s, "a", 1, 0)
 	checkUsage(t, s, "a", "b")
 	if s.quotas.usageOf("a") < 100*(rowOverhead+10) || s.quotas.usageOf("") != 0 {
-		t.Errorf("%d and %d are counted", s.quotas.usageOf("a"), s.quotas.usageOf(""))
+		t.Errorf("%d and %d bytes are counted", s.quotas.usageOf("a"), s.quotas.usageOf(""))
 	}
 	sub := subscribe(t, s, "accounts_in")
 	_, seqs := take(t, sub, 120)
@@ -87,7 +87,7 @@ func TestUsageIsRight(t *testing.T) {
 	ack(t, sub, seqs...)
 	checkUsage(t, s, "a", "b")
 	if s.quotas.usageOf("a") != 0 || s.quotas.usageOf("b") != 0 {
-		t.Errorf("of nothing %d and %d are counted", s.quotas.usageOf("a"), s.quotas.usageOf("b"))
+		t.Errorf("without messages, %d and %d bytes are counted", s.quotas.usageOf("a"), s.quotas.usageOf("b"))
 	}
 }
 
@@ -112,7 +112,7 @@ func TestQuota(t *testing.T) {
 	s := openFile(t, path, opts)
 	publishFrom(t, s, "a", 50, 1000)
 	if !admitted(t, s, "a") {
-		t.Error("held up below the quota")
+		t.Error("the peer is not admitted below its quota")
 	}
 	publishFrom(t, s, "a", 20, 1000)
 	log.want(t, "WARN the messages of a peer fill its quota")
@@ -123,7 +123,7 @@ func TestQuota(t *testing.T) {
 	s = openFile(t, path, opts)
 	log.want(t, "WARN the messages of a peer fill its quota")
 	if admitted(t, s, "a") || !admitted(t, s, "b") {
-		t.Error("the wrong peer is held up")
+		t.Error("the peer with a full quota is admitted, or the other peer is not")
 	}
 
 	waiting := make(chan error, 1)
@@ -155,7 +155,7 @@ func TestQuota(t *testing.T) {
 }
 
 // A waiting peer may continue when another process has consumed its messages.
-func TestQuotaEasedByOthers(t *testing.T) {
+func TestQuotaFreedByOtherProcess(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, Options{PeerQuota: 10_000})
 	publishFrom(t, s, "a", 10, 1000)
@@ -174,8 +174,9 @@ func TestQuotaEasedByOthers(t *testing.T) {
 	checkUsage(t, s, "a")
 }
 
-// Messages consumed by another process make space in the window, also without quotas.
-func TestWindowEasedByOthers(t *testing.T) {
+// When another process has consumed messages, there is space in the window again,
+// also without quotas.
+func TestWindowFreedByOtherProcess(t *testing.T) {
 	const minFree = 16 << 20
 	s := openTest(t, Options{MinFree: minFree, freeBytes: func(string) (int64, error) { return minFree / 2, nil }})
 	for admitted(t, s, "a") {
@@ -219,7 +220,7 @@ func TestDiskIsFull(t *testing.T) {
 
 // A quota that exceeds the free space of the disk does not protect other peers, and a
 // warning is logged when the store is opened; otherwise there is none.
-func TestQuotaWithoutRoom(t *testing.T) {
+func TestQuotaWithoutSpace(t *testing.T) {
 	log := make(reports, 10)
 	openTest(t, Options{PeerQuota: 1, MinFree: 1, Logger: slog.New(log)})
 	openTest(t, Options{PeerQuota: math.MaxInt64, Logger: slog.New(log)}) // without MinFree there is no limit to protect
@@ -233,7 +234,7 @@ func TestQuotaWithoutRoom(t *testing.T) {
 	openTest(t, half)
 	log.want(t, "WARN the disk has less room than one peer may fill")
 	if len(log) > 0 {
-		t.Errorf("also told: %v", <-log)
+		t.Errorf("also logged: %v", <-log)
 	}
 }
 
@@ -274,7 +275,7 @@ func TestDiskFloor(t *testing.T) {
 	ctx, cancel := context.WithTimeout(testContext(t), 10*time.Second)
 	defer cancel()
 	if err := s.AwaitQuota(ctx, "a"); err != nil {
-		t.Errorf("with room again: %v", err)
+		t.Errorf("with enough space again: %v", err)
 	}
 	log.want(t, "ERROR can not write the message store")
 	log.want(t, "INFO the")
@@ -282,8 +283,8 @@ func TestDiskFloor(t *testing.T) {
 	putBodies(t, s, "q", "possible again")
 }
 
-// While messages of applications are refused for want of space, messages of peers for which
-// there is enough are stored without pauses.
+// While messages of applications are refused because of missing space, messages of peers
+// for which there is enough are stored without pauses.
 func TestRefusalsDelayNoPeer(t *testing.T) {
 	const floor = 1000 << 20
 	s := openTest(t, Options{MinFree: floor, freeBytes: func(string) (int64, error) { return floor / 8, nil }})

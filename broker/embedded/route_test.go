@@ -23,8 +23,8 @@ func peer(id, exchange, key string, queues ...string) broker.PeerBinding {
 	return broker.PeerBinding{PeerID: id, Exchange: exchange, BindingKey: key, Fanout: key == "", Queues: queues}
 }
 
-// Printable characters, spaces among them, may be in the texts of a message, and control
-// characters may not.
+// The texts of a message can have printable characters and spaces, but no control
+// characters.
 func TestTextOfMessage(t *testing.T) {
 	s := openTest(t, Options{})
 	declareTest(t, s, "q")
@@ -224,21 +224,21 @@ func TestClosed(t *testing.T) {
 		}
 	}
 	for name, do := range map[string]func() error{
-		"Declare":   func() error { return s.Bind(ctx, peer("aa", "x", "#", "q")) },
-		"Release":   func() error { return s.Unbind(ctx, peer("aa", "x", "#", "q")) },
-		"Consume":   func() error { _, err := s.Consume(ctx, "q"); return err },
-		"Open":      func() error { _, err := s.Publish(ctx, func(uint64, error) {}); return err },
-		"Publish":   func() error { return p.Publish(ctx, &broker.Incoming{Exchange: "x"}) },
-		"Send":      func() error { return s.Send(ctx, "x", "", broker.Outgoing{}, nil) },
-		"Put":       func() error { return s.Put(ctx, "q", broker.Outgoing{}) },
-		"Next":      func() error { _, err := c.Next(ctx, 1); return err },
-		"Confirm":   func() error { return c.Confirm(ds[0].Tag) },
-		"SetAside":  func() error { return c.DeadLetter(ctx, ds[0].Tag, "") },
-		"Inbox":     func() error { _, err := sub.Next(ctx, 1); return err },
-		"Watch":     func() error { _, _, err := w.Next(ctx); return err },
-		"New watch": func() error { _, _, err := s.Watch("x").Next(ctx); return err },
-		"Peek":      func() error { _, err := s.Peek(ctx, "q", 1); return err },
-		"Aside": func() error {
+		"Bind":          func() error { return s.Bind(ctx, peer("aa", "x", "#", "q")) },
+		"Unbind":        func() error { return s.Unbind(ctx, peer("aa", "x", "#", "q")) },
+		"Consume":       func() error { _, err := s.Consume(ctx, "q"); return err },
+		"New publisher": func() error { _, err := s.Publish(ctx, func(uint64, error) {}); return err },
+		"Publish":       func() error { return p.Publish(ctx, &broker.Incoming{Exchange: "x"}) },
+		"Send":          func() error { return s.Send(ctx, "x", "", broker.Outgoing{}, nil) },
+		"Put":           func() error { return s.Put(ctx, "q", broker.Outgoing{}) },
+		"Next":          func() error { _, err := c.Next(ctx, 1); return err },
+		"Confirm":       func() error { return c.Confirm(ds[0].Tag) },
+		"DeadLetter":    func() error { return c.DeadLetter(ctx, ds[0].Tag, "") },
+		"Inbox":         func() error { _, err := sub.Next(ctx, 1); return err },
+		"Watch":         func() error { _, _, err := w.Next(ctx); return err },
+		"New watch":     func() error { _, _, err := s.Watch("x").Next(ctx); return err },
+		"Peek":          func() error { _, err := s.Peek(ctx, "q", 1); return err },
+		"List": func() error {
 			for _, err := range s.List(ctx, "q") {
 				return err
 			}

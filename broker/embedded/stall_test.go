@@ -19,8 +19,8 @@ func TestStalled(t *testing.T) {
 	if s.writer.pulse.Silence() > limit {
 		t.Errorf("an idle writer was silent for %v", s.writer.pulse.Silence())
 	}
-	hangs, goOn := make(chan struct{}), make(chan struct{})
-	settled, err := s.submitCall(func(*tx) error { close(hangs); <-goOn; return nil })
+	hangs, resume := make(chan struct{}), make(chan struct{})
+	settled, err := s.submitCall(func(*tx) error { close(hangs); <-resume; return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestStalled(t *testing.T) {
 	if err := s.Stalled(); err != nil {
 		t.Errorf("too early: %v", err)
 	}
-	close(goOn)
+	close(resume)
 	if err := <-settled; err != nil {
 		t.Fatal(err)
 	}

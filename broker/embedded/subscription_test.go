@@ -231,6 +231,6 @@ func TestSubscribeLeavesNothing(t *testing.T) {
 		s.Watch(fmt.Sprint("inbox", i)).Close()
 	}
 	if len(s.inboxes) > 0 || len(s.notifier.byQueue) > 0 {
-		t.Errorf("%d inboxes and %d bells are left", len(s.inboxes), len(s.notifier.byQueue))
+		t.Errorf("%d inboxes and %d entries of the notifier are left", len(s.inboxes), len(s.notifier.byQueue))
 	}
 }

@@ -22,9 +22,9 @@ func amqpMatch(pattern, words []string) bool {
 // A binding key matches the same routing keys as in AMQP.
 func TestRoute(t *testing.T) {
 	for _, test := range []struct {
-		key   string
-		takes []string
-		not   []string
+		key     string
+		matches []string
+		not     []string
 	}{
 		{"00.00.01.#",
 			[]string{"00.00.01", "00.00.01.00", "00.00.01.00.00.00.00.7b"},
@@ -38,17 +38,17 @@ func TestRoute(t *testing.T) {
 	} {
 		r := make(router)
 		r.bind(binding{exchange: "to_creditors", key: test.key, queue: 7})
-		for _, key := range test.takes {
+		for _, key := range test.matches {
 			if got := r.route("to_creditors", key); !slices.Equal(got, []int64{7}) {
-				t.Errorf("binding %q does not take %q", test.key, key)
+				t.Errorf("binding %q does not match %q", test.key, key)
 			}
 			if got := r.route("to_debtors", key); len(got) > 0 {
-				t.Errorf("binding %q takes %q of another exchange", test.key, key)
+				t.Errorf("binding %q matches %q of another exchange", test.key, key)
 			}
 		}
 		for _, key := range test.not {
 			if got := r.route("to_creditors", key); len(got) > 0 {
-				t.Errorf("binding %q takes %q", test.key, key)
+				t.Errorf("binding %q matches %q", test.key, key)
 			}
 		}
 	}
@@ -68,8 +68,8 @@ func TestCheckBindingKey(t *testing.T) {
 	}
 }
 
-// For any two binding keys and a routing key, each queue is found exactly if AMQP's rules
-// match, and once.
+// For any two binding keys and a routing key, route returns each queue exactly if its
+// binding matches by AMQP's rules, and once.
 func FuzzRoute(f *testing.F) {
 	f.Add("00.00.01.#", "#", "00.00.01.00")
 	f.Add("00.#", "00.#", "00")

@@ -56,7 +56,7 @@ CREATE TABLE set_aside (
 `
 
 // A store of an older version is upgraded when it is opened, without losing messages, and
-// is then like a new one.
+// then has the same schema as a new one.
 func TestUpgrade(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "messages.db")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -90,8 +90,8 @@ func TestUpgrade(t *testing.T) {
 	wantQueued(t, s, "accounts_in")
 	checkUsage(t, s, "a")
 
-	var upgraded, made string
-	for path, columns := range map[string]*string{path: &upgraded, openTest(t, Options{}).path: &made} {
+	var upgraded, created string
+	for path, columns := range map[string]*string{path: &upgraded, openTest(t, Options{}).path: &created} {
 		c, err := openConn(path)
 		if err != nil {
 			t.Fatal(err)
@@ -110,7 +110,7 @@ func TestUpgrade(t *testing.T) {
 			}
 		}
 	}
-	if upgraded != made {
-		t.Errorf("the old store has become\n%sand a new one is\n%s", upgraded, made)
+	if upgraded != created {
+		t.Errorf("the old store has become\n%sand a new one is\n%s", upgraded, created)
 	}
 }

@@ -8,8 +8,8 @@ import (
 )
 
 // The messages in a store can be counted without opening it, while it is in use and
-// afterwards. No file changes, and none is created. What is no store is an error, and no
-// file is none.
+// afterwards. No file changes, and none is created. A file that is not a store is an
+// error; a missing file is not.
 func TestReadWaiting(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "messages.db")
