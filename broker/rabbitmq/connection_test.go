@@ -12,8 +12,8 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// newSilentConn returns a connection on which RabbitMQ answers nothing, and whether it was
-// cut.
+// newSilentConn returns a connection on which RabbitMQ answers nothing, and a function
+// that reports whether the connection was cut.
 func newSilentConn(t *testing.T) (l *liveConn, isCut func() bool) {
 	life, end := context.WithCancel(context.Background())
 	t.Cleanup(end)
@@ -36,8 +36,8 @@ func newSilentConn(t *testing.T) (l *liveConn, isCut func() bool) {
 	return &liveConn{broker: b, socket: here, born: time.Now(), block: newBlockage()}, isCut
 }
 
-// The connection is cut because of an unanswered method only if RabbitMQ answers nothing else
-// for the timeout, or after six times as long if it answers everything but this.
+// If RabbitMQ does not answer a method, the connection is cut after the timeout if RabbitMQ
+// answers nothing else, and after six times the timeout if it answers everything else.
 func TestMethodBehindOthers(t *testing.T) {
 	for name, tt := range map[string]struct{ answersFor, wants time.Duration }{
 		"frozen":               {0, 10 * time.Second},
@@ -80,7 +80,7 @@ func TestMethodBehindOthers(t *testing.T) {
 	})
 }
 
-// The connection is cut because of a write that has not ended when its context has, only if
+// If a write has not ended although its context has, the connection is cut, but only if
 // RabbitMQ does not answer.
 func TestHangingWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -117,6 +117,6 @@ func TestConfirmationsAreAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if l.lastAnswer.Load() <= before {
-		t.Error("the confirmation does not count")
+		t.Error("the confirmation does not count as an answer")
 	}
 }

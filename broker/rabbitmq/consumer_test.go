@@ -45,7 +45,7 @@ func setAsideNext(t *testing.T, c broker.Consumer, reason string) {
 // A dead letter has all properties of the original, and the reason, time and origin;
 // except for properties that would route it elsewhere, expire it, or make RabbitMQ refuse
 // it.
-func TestAsideProperties(t *testing.T) {
+func TestDeadLetterProperties(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	q, c := bindAndConsume(t, b)
@@ -76,13 +76,13 @@ func TestAsideProperties(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", d, want)
 	}
 	if more := o.take(elsewhere.Name, -1); len(more) > 0 {
-		t.Error("it was delivered elsewhere, too")
+		t.Error("the dead letter was also delivered to another queue")
 	}
 }
 
 // Headers that are too large for additions are omitted: otherwise the message would remain
 // the first of the queue.
-func TestAsideLargeHeaders(t *testing.T) {
+func TestDeadLetterLargeHeaders(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	q, c := bindAndConsume(t, b)
@@ -96,7 +96,7 @@ func TestAsideLargeHeaders(t *testing.T) {
 }
 
 // A deleted dead-letter queue is declared again when it is needed.
-func TestAsideQueueDeleted(t *testing.T) {
+func TestDeadLetterQueueDeleted(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	q, c := bindAndConsume(t, b)
@@ -109,8 +109,8 @@ func TestAsideQueueDeleted(t *testing.T) {
 	}
 }
 
-// When the queue is deleted, its consumer ends with a reason. The next one declares it
-// again with its bindings, and one log record says so.
+// When the queue is deleted, its consumer ends with a reason. The next consumer
+// declares the queue again with its bindings, and that is logged once.
 func TestQueueDeleted(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
@@ -142,7 +142,7 @@ func TestQueueDeleted(t *testing.T) {
 		o.check(c.Close())
 	}
 	if n := strings.Count(log.String(), "has vanished"); n != 1 {
-		t.Errorf("it is logged %d times, want once:\n%s", n, log)
+		t.Errorf("the deleted queue is logged %d times, want once:\n%s", n, log)
 	}
 	// After Unbind, the queue is not declared again.
 	o.check(b.Unbind(testContext(t), q))
@@ -205,8 +205,9 @@ func TestConfirmBeforeClose(t *testing.T) {
 	}
 }
 
-// Whatever keeps a queue from being consumed, Consume returns the reason and no consumer: not
-// even an interface that holds a nil pointer, which a caller would take for a consumer.
+// If a queue cannot be consumed, for any reason, Consume returns the reason and a nil
+// interface, not an interface that holds a nil pointer, which a caller would use as a
+// consumer.
 func TestConsumeFails(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})

@@ -14,8 +14,8 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// checkLengths checks the length of a dead-letter queue as often as it takes to detect
-// missing messages.
+// checkLengths checks the length of a dead-letter queue as many times as are needed to
+// detect missing messages.
 func checkLengths(t *testing.T, bc broker.Consumer) {
 	t.Helper()
 	a := &bc.(*consumer).deadLetters
@@ -35,8 +35,8 @@ func setAsideMessages(t *testing.T, o *testClient, q broker.PeerBinding, c broke
 	}
 }
 
-// expect waits until the notices of other processes have arrived, and so the dead-letter
-// queue must have a number of messages, and no browser.
+// expect waits until the notices of other processes have arrived, so that length
+// messages are expected in the dead-letter queue, and no browser is recorded.
 func expect(t *testing.T, bc broker.Consumer, length int) {
 	t.Helper()
 	l := bc.(*consumer).deadLetters.length
@@ -51,8 +51,9 @@ func expect(t *testing.T, bc broker.Consumer, length int) {
 }
 
 // There is no warning of missing messages while, or after, other processes of peerlink
-// look at dead letters, retry them, or drop them, even several of them at once, while
-// further ones are added. Missing messages are detected all the same afterwards.
+// list dead letters, retry them, or drop them, even several of them at once, while
+// further ones are added. Messages that are really missing are still detected
+// afterwards.
 func TestTakenOutIsNotMissing(t *testing.T) {
 	s := rabbittest.Get(t)
 	for _, queueType := range []QueueType{Classic, Quorum} {
@@ -61,7 +62,7 @@ func TestTakenOutIsNotMissing(t *testing.T) {
 			b := openTest(t, s.URL(), Options{QueueType: queueType})
 			q, c := bindAndConsume(t, b)
 			queue := q.Queues[0]
-			clean := func(when string) {
+			wantNoWarnings := func(when string) {
 				t.Helper()
 				checkLengths(t, c)
 				if w := b.Warnings(); len(w) > 0 {
@@ -69,7 +70,7 @@ func TestTakenOutIsNotMissing(t *testing.T) {
 				}
 			}
 			setAsideMessages(t, o, q, c, 5)
-			clean("at first")
+			wantNoWarnings("at first")
 			one, other := openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
 			var ids []string
 			for m, err := range one.List(testContext(t), queue) {
@@ -79,28 +80,28 @@ func TestTakenOutIsNotMissing(t *testing.T) {
 					continue
 				}
 				setAsideMessages(t, o, q, c, 1)
-				clean("while one looks")
+				wantNoWarnings("while one lists")
 				for _, err := range other.List(testContext(t), queue) {
 					o.check(err)
 					setAsideMessages(t, o, q, c, 1)
-					clean("while two look")
+					wantNoWarnings("while two list")
 				}
-				clean("when the second has looked")
+				wantNoWarnings("when the second has listed")
 			}
-			clean("when both have looked")
+			wantNoWarnings("when both have listed")
 			expect(t, c, 7)
 			if n, err := one.Drop(testContext(t), queue, ids[:2]); n != 2 || err != nil {
 				t.Fatalf("%d dropped, %v", n, err)
 			}
-			clean("after dropping")
+			wantNoWarnings("after dropping")
 			expect(t, c, 5)
 			if n, err := other.Retry(testContext(t), queue, ids[2:3]); n != 1 || err != nil {
 				t.Fatalf("%d sent again, %v", n, err)
 			}
 			setAsideMessages(t, o, q, c, 1) // the one that was sent again
-			clean("after sending again")
+			wantNoWarnings("after sending again")
 			setAsideMessages(t, o, q, c, 3)
-			clean("at the end")
+			wantNoWarnings("at the end")
 			o.take(referenceDeadLetterQueue(queue), 1)
 			checkLengths(t, c)
 			if w := strings.Join(b.Warnings(), ","); !strings.Contains(w, "fewer messages") {
@@ -164,8 +165,8 @@ func TestMissingAcrossConsumers(t *testing.T) {
 	}
 }
 
-// Messages that another process of peerlink takes out while the peer is away are not
-// missing, although the service is not told.
+// Messages that another process of peerlink removes while the peer is disconnected
+// are not missing, although the service gets no notice of that.
 func TestTakenOutWhileAway(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newTestClient(t, s)
@@ -249,9 +250,9 @@ func TestMissingEnds(t *testing.T) {
 }
 
 // While a browser holds messages, the length is not evaluated. If the browser has ended
-// without a notice, that is so for browseTime; what it has removed is not missing. The
-// warning ends when added messages have stayed, or when none was missing for noLossTime. The
-// number of browsers is bounded.
+// without a notice, the length is not evaluated for browseTime, and messages that the
+// browser has removed are not missing. The warning ends when added messages have stayed, or
+// when none was missing for noLossTime. The number of browsers is bounded.
 func TestBrowserWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l lengthCheck
@@ -297,8 +298,8 @@ func TestBrowserWithoutEnd(t *testing.T) {
 	})
 }
 
-// Only notices about the process's own dead-letter queue count, and what is no notice is
-// ignored.
+// Only notices about the process's own dead-letter queue have an effect, and invalid
+// notices are ignored.
 func TestHostileNotices(t *testing.T) {
 	c := &consumer{deadLetters: newDeadLetterPublisher(&Broker{opts: Options{DeadLetterSuffix: defaultDeadLetterSuffix}}, "q")}
 	c.deadLetters.length.expected = 5
@@ -309,7 +310,7 @@ func TestHostileNotices(t *testing.T) {
 	} {
 		c.receiveBrowseNotice([]byte(body))
 		if l := c.deadLetters.length; l.expected != 5 || len(l.browsers) > 0 {
-			t.Errorf("%.60s: has an effect", body)
+			t.Errorf("the notice %.60s has an effect", body)
 		}
 	}
 	c.receiveBrowseNotice([]byte(`{"queue":"q.XQ","browser":"b","done":true,"removed":3}`))

@@ -59,24 +59,24 @@ func TestDeadLettersOfOthers(t *testing.T) {
 		t.Fatalf("%+v are set aside, want 3", found)
 	}
 	if m := found[0]; string(m.Body) != "rejected" || m.Type != "T" || m.Reason == "" || m.At.Before(before) || m.At.After(time.Now()) {
-		t.Errorf("rejected was %+v", m)
+		t.Errorf("the rejected message is %+v", m)
 	}
 	if m := found[1]; string(m.Body) != "put there" || m.Reason != "" || !m.At.IsZero() || m.ID != found[2].ID || m.ID == found[0].ID {
-		t.Errorf("put there was %+v, and %+v", m, found[2])
+		t.Errorf("the published messages are %+v and %+v", m, found[2])
 	}
 	if n, err := b.Drop(testContext(t), queue, []string{found[1].ID}); err != nil || n != 2 {
-		t.Errorf("%d messages were dropped, %v, want the 2 alike", n, err)
+		t.Errorf("%d messages were dropped, %v, want the 2 identical ones", n, err)
 	}
 	if n, err := b.Retry(testContext(t), queue, []string{found[0].ID}); err != nil || n != 1 {
 		t.Errorf("%d messages were retried, %v, want 1", n, err)
 	}
 	if d := o.take(queue, 1)[0]; string(d.Body) != "rejected" || len(d.Headers) != 0 || d.Type != "T" || d.DeliveryMode != amqp.Persistent {
-		t.Errorf("retried is %+v", d)
+		t.Errorf("the retried message is %+v", d)
 	}
 }
 
-// A retried message has everything its sender set, and nothing that was added to the dead
-// letter.
+// A retried message has all properties that its sender has set, and nothing that was
+// added to the dead letter.
 func TestRetryProperties(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
@@ -134,7 +134,7 @@ func TestRetryInterrupted(t *testing.T) {
 			}
 			retried <- err
 		}()
-		eventually(t, "the moment", func() error {
+		eventually(t, "the moment to interrupt", func() error {
 			q, err := newTestClient(t, s).QueueDeclarePassive(queue, true, false, false, false, nil)
 			if err == nil && q.Messages < moment {
 				err = fmt.Errorf("%d messages are retried", q.Messages)
@@ -147,10 +147,10 @@ func TestRetryInterrupted(t *testing.T) {
 			}
 		}
 		if err := <-retried; err != nil {
-			t.Logf("cut off at %d: %v", moment, err)
+			t.Logf("interrupted after %d messages: %v", moment, err)
 		}
 		at := make(map[string]int)
-		eventually(t, "what was given back", func() error {
+		eventually(t, "the returned messages", func() error {
 			for _, d := range append(o.take(queue, -1), o.take(queue+".XQ", -1)...) {
 				at[string(d.Body)]++
 			}
@@ -161,7 +161,7 @@ func TestRetryInterrupted(t *testing.T) {
 		})
 		for body, n := range at {
 			if n > 2 {
-				t.Errorf("message %s is there %d times", body, n)
+				t.Errorf("message %s is in the queues %d times", body, n)
 			}
 		}
 	}
@@ -183,12 +183,12 @@ func TestRetryNowhere(t *testing.T) {
 		t.Errorf("%d messages were retried, %v, want ErrNoQueue", n, err)
 	}
 	if found := asideIn(t, b, q.Queues[0]); len(found) != 1 || found[0].ID != id {
-		t.Errorf("set aside are %+v", found)
+		t.Errorf("the dead letters are %+v", found)
 	}
 }
 
-// During a list, the messages are not available for another one. They are again as soon as
-// the first has ended, even if it ended early or was interrupted.
+// During a List, the messages are not available for another List. They are available again
+// as soon as the first has ended, even if it ended early or was interrupted.
 func TestListHides(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b, other := newTestClient(t, s), openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
@@ -200,12 +200,12 @@ func TestListHides(t *testing.T) {
 	o.check(o.send("", queue+".XQ", publishings(make([]broker.Outgoing, 3))...))
 	for range b.List(testContext(t), queue) {
 		if hidden := asideIn(t, other, queue); len(hidden) != 0 {
-			t.Errorf("another sees %+v", hidden)
+			t.Errorf("another broker lists %+v, want nothing", hidden)
 		}
 		break
 	}
 	if found := asideIn(t, other, queue); len(found) != 3 {
-		t.Errorf("another sees %d messages, want 3", len(found))
+		t.Errorf("another broker lists %d messages, want 3", len(found))
 	}
 	ctx, interrupt := context.WithCancel(testContext(t))
 	defer interrupt()
@@ -221,9 +221,9 @@ func TestListHides(t *testing.T) {
 		interrupt() // so that the messages can not be returned gracefully
 		break
 	}
-	eventually(t, "what was given back", func() error {
+	eventually(t, "the returned messages", func() error {
 		if found := asideIn(t, other, queue); len(found) != 3 {
-			return fmt.Errorf("another sees %d messages, want 3", len(found))
+			return fmt.Errorf("another broker lists %d messages, want 3", len(found))
 		}
 		return nil
 	})
@@ -263,7 +263,7 @@ func TestIDOf(t *testing.T) {
 	ids := map[string]bool{idOf(base): true}
 	for _, d := range different {
 		if ids[idOf(d)] {
-			t.Errorf("%+v has the ID of another", d)
+			t.Errorf("%+v has the ID of another message", d)
 		}
 		ids[idOf(d)] = true
 	}
@@ -314,7 +314,7 @@ func TestListRefused(t *testing.T) {
 	var reported error
 	for m, err := range b.List(testContext(t), q.Queues[0]) {
 		if reported = err; err == nil {
-			t.Errorf("listed is %+v", m)
+			t.Errorf("List returns the message %+v", m)
 		}
 	}
 	if !inExclusiveUse(reported) {

@@ -13,20 +13,20 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// detour is a proxy to a server, which can be blocked: then it forwards nothing, and
+// proxy is a proxy to a server, which can be blocked: then it forwards nothing, and
 // closes no connection, like a machine that hangs.
-type detour struct {
+type proxy struct {
 	net.Listener
 	open sync.RWMutex // held, for writing, while blocked
 }
 
-func newDetour(t *testing.T, to string) *detour {
+func newProxy(t *testing.T, to string) *proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &detour{Listener: l}
+	d := &proxy{Listener: l}
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -47,7 +47,7 @@ func newDetour(t *testing.T, to string) *detour {
 	return d
 }
 
-func (d *detour) pass(from, to net.Conn) {
+func (d *proxy) pass(from, to net.Conn) {
 	defer to.Close()
 	buf := make([]byte, 1<<15)
 	for {
@@ -63,17 +63,17 @@ func (d *detour) pass(from, to net.Conn) {
 	}
 }
 
-func (d *detour) url(query string) string { return "amqp://guest:guest@" + d.Addr().String() + query }
+func (d *proxy) url(query string) string { return "amqp://guest:guest@" + d.Addr().String() + query }
 
 // hostOf returns host and port of the server.
 func hostOf(s *rabbittest.Server) string { return strings.TrimPrefix(s.URLFor("x:x"), "amqp://x:x@") }
 
-// With several URLs, one that works is found soon, whatever is wrong with the others: an
-// unknown host name, a closed port, and silence, before and after the start of a TLS
-// handshake. The log has the address used.
+// With several URLs, an address that works is found soon, whatever the fault of the
+// others: an unknown host name, a closed port, or no answer, before or after the start
+// of a TLS handshake. The log has the address that is used.
 func TestNextAddress(t *testing.T) {
 	s := rabbittest.Get(t)
-	silent := newDetour(t, hostOf(s))
+	silent := newProxy(t, hostOf(s))
 	silent.open.Lock()
 	defer silent.open.Unlock()
 	urls := []string{"amqp://nowhere.invalid", "amqp://127.0.0.1:1", silent.url(""), "amqps://" + silent.Addr().String(), s.URL()}
@@ -85,7 +85,7 @@ func TestNextAddress(t *testing.T) {
 			t.Fatal(err)
 		}
 		if took := time.Since(start); took > 9*time.Second {
-			t.Errorf("the good address was found after %v", took)
+			t.Errorf("the address that works was found after %v, want at most 9s", took)
 		}
 		if want := "address=" + hostOf(s); !strings.Contains(log.String(), want) {
 			t.Errorf("the log lacks %s:\n%s", want, log)
@@ -103,7 +103,7 @@ func TestNextAddress(t *testing.T) {
 // Connections are spread over the addresses.
 func TestSpread(t *testing.T) {
 	s := rabbittest.Get(t)
-	one, other := newDetour(t, hostOf(s)), newDetour(t, hostOf(s))
+	one, other := newProxy(t, hostOf(s)), newProxy(t, hostOf(s))
 	count := make(map[string]int)
 	for range 20 {
 		b := openTest(t, one.url("")+","+other.url(""), Options{})
@@ -123,7 +123,7 @@ func TestSpread(t *testing.T) {
 func TestFrozenAddressLeft(t *testing.T) {
 	s := rabbittest.Get(t)
 	const quick = "?heartbeat=2" // three seconds of silence
-	one, other := newDetour(t, hostOf(s)), newDetour(t, hostOf(s))
+	one, other := newProxy(t, hostOf(s)), newProxy(t, hostOf(s))
 	b := openTest(t, one.url(quick)+","+other.url(quick), Options{})
 	o := newTestClient(t, s)
 	inbox := "accounts_in" + suffix()
@@ -142,7 +142,7 @@ func TestFrozenAddressLeft(t *testing.T) {
 	defer frozen.open.Unlock()
 	start := time.Now()
 	o.check(o.send(q.Exchange, q.PeerID+".1", amqp.Publishing{}))
-	eventually(t, "taking out", func() error {
+	eventually(t, "consuming", func() error {
 		ds, err := c.Next(testContext(t), 1)
 		if err == nil && len(ds) == 1 {
 			return nil
@@ -159,6 +159,6 @@ func TestFrozenAddressLeft(t *testing.T) {
 		t.Errorf("%d confirmed, %v", n, err)
 	}
 	if took := time.Since(start); took > 9*time.Second {
-		t.Errorf("it has taken %v", took)
+		t.Errorf("both connections have changed the address after %v, want at most 9s", took)
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// secret is the password, or the part of it, that must not appear.
+// secret is the password, or a part of it, that errors and logs must not contain.
 const secret = "sw0rdfish"
 
 // An invalid URL is refused, with a reason, and without the password, even if the URL is
@@ -140,7 +140,7 @@ func TestAttemptsShared(t *testing.T) {
 	for range 20 {
 		waiting.Go(func() {
 			if _, err := b.Consume(testContext(t), "q"); err == nil {
-				t.Error("connected to a server that says nothing")
+				t.Error("connected to a server that sends nothing")
 			}
 		})
 	}

@@ -16,9 +16,9 @@ import (
 
 // One process consumes a queue, of any type, whether the other process is a peerlink or,
 // like the reference, consumes non-exclusively. When the consumer ends, the queue is
-// available, also immediately after our connection was lost. RabbitMQ counts consumers of
-// a quorum queue on a dead node: a consumer without a lock keeps the queue from being
-// consumed for a moment only.
+// available, also immediately after the connection of the consumer was lost. RabbitMQ
+// counts consumers of a quorum queue on a dead node: a consumer without a lock prevents
+// another one only for a short time.
 func TestOneProcessConsumes(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newTestClient(t, s)
@@ -29,19 +29,19 @@ func TestOneProcessConsumes(t *testing.T) {
 			queue := "alone." + string(kind)
 			_, err := o.QueueDeclare(queue, true, false, false, false, amqp.Table{"x-queue-type": string(kind)})
 			o.check(err)
-			refused := func(t *testing.T, by string) {
+			wantInUse := func(t *testing.T, by string) {
 				t.Helper()
 				ctx := testContext(t)
 				if err := b.CheckInUse(ctx, queue); !errors.Is(err, broker.ErrInUse) {
-					t.Errorf("free beside %s: got %v, want ErrInUse", by, err)
+					t.Errorf("CheckInUse beside %s: got %v, want ErrInUse", by, err)
 				}
 				if _, err := b.Consume(ctx, queue); !errors.Is(err, broker.ErrInUse) {
-					t.Errorf("consume beside %s: got %v, want ErrInUse", by, err)
+					t.Errorf("Consume beside %s: got %v, want ErrInUse", by, err)
 				}
 			}
 			c, err := other.Consume(testContext(t), queue)
 			o.check(err)
-			refused(t, "another process")
+			wantInUse(t, "another process")
 			other.consuming.latest().cut()
 			consumes := func() error {
 				c, err := b.Consume(testContext(t), queue)
@@ -52,7 +52,7 @@ func TestOneProcessConsumes(t *testing.T) {
 			}
 			eventually(t, "consuming when the connection of the other is lost", consumes)
 			if _, err := c.Next(testContext(t), 1); err == nil {
-				t.Error("the consumer whose connection is lost reports nothing")
+				t.Error("the consumer whose connection is lost returns no error")
 			}
 			o.check(c.Close())
 
@@ -62,12 +62,12 @@ func TestOneProcessConsumes(t *testing.T) {
 			o.check(err)
 			b.forgetOtherConsumers(queue)
 			if err := b.CheckInUse(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
-				t.Errorf("free beside the reference: got %v, want ErrInUse", err)
+				t.Errorf("CheckInUse beside the reference: got %v, want ErrInUse", err)
 			}
 			if kind == Quorum {
 				eventually(t, "consuming beside a consumer that has no lock", consumes)
 			} else {
-				refused(t, "the reference")
+				wantInUse(t, "the reference")
 			}
 			o.check(reference.Close())
 			eventually(t, "consuming when all others are gone", consumes)
@@ -88,12 +88,12 @@ func TestRefusedIsNotInUse(t *testing.T) {
 	b := openTest(t, s.URLFor("reader:secret"), Options{})
 	_, err = b.Consume(testContext(t), queue)
 	if !saysCode(err, amqp.AccessRefused) || errors.Is(err, broker.ErrInUse) {
-		t.Errorf("got %v, want a refusal for want of permission", err)
+		t.Errorf("got %v, want a refusal because of the missing permission", err)
 	}
 }
 
 // A user without permission for the lock consumes nevertheless, like the reference, and
-// the log says what that means.
+// the log describes the consequence.
 func TestConsumeWithoutLock(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newTestClient(t, s)
@@ -112,15 +112,15 @@ func TestConsumeWithoutLock(t *testing.T) {
 		t.Errorf("got %d messages, %v, want 1", len(ds), err)
 	}
 	if !strings.Contains(log.String(), "nothing prevents two processes") {
-		t.Errorf("the log does not say that there is no lock:\n%s", log)
+		t.Errorf("the log has no warning of the missing lock:\n%s", log)
 	}
 	if err := b.CheckInUse(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
-		t.Errorf("free beside a consumer: got %v, want ErrInUse", err)
+		t.Errorf("CheckInUse beside a consumer: got %v, want ErrInUse", err)
 	}
 }
 
-// mute is a connection whose writes are lost from some time on, as when the network, or
-// the machine, is down.
+// mute is a connection whose writes are discarded while gone is set, as when the
+// network or the machine is down.
 type mute struct {
 	net.Conn
 	gone *atomic.Bool
@@ -155,7 +155,7 @@ func TestVanishedConsumer(t *testing.T) {
 	b := openTest(t, s.URL(), Options{})
 	gone.Store(true)
 	if _, err := b.Consume(testContext(t), queue); !errors.Is(err, broker.ErrInUse) {
-		t.Errorf("RabbitMQ can not know yet: got %v, want ErrInUse", err)
+		t.Errorf("before RabbitMQ detects the loss: got %v, want ErrInUse", err)
 	}
 	eventually(t, "consuming", func() error {
 		_, err := b.Consume(testContext(t), queue)
@@ -200,8 +200,8 @@ func TestLockSilent(t *testing.T) {
 }
 
 // A consumer without the lock ends also while its queue is empty, as soon as RabbitMQ answers
-// about the lock again: no message or confirmation has to come before, or a second process
-// could consume the queue until then.
+// about the lock again: it does not wait for a message or confirmation, because a second
+// process could consume the queue until then.
 func TestIdleConsumerGetsLock(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})

@@ -13,8 +13,8 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// mover moves messages from a queue to an inbox, as a link to itself would, and starts
-// again after a failure.
+// mover moves messages from a queue to an inbox, as a link from the node to itself
+// would, and starts again after a failure.
 type mover struct {
 	*Broker
 	queue, inbox string
@@ -98,7 +98,7 @@ func TestKillUnderLoad(t *testing.T) {
 	eventually(t, "moving before", func() error { return reach(1000) })
 	s.Kill()
 	if m.moved.Load() > count-1000 {
-		t.Fatal("killed too late; the test shows nothing")
+		t.Fatal("RabbitMQ was killed too late for this test")
 	}
 	o.check(s.Start())
 	o = newTestClient(t, s)
@@ -127,7 +127,7 @@ func TestKillUnderLoad(t *testing.T) {
 			seen[string(d.Body)] = true
 		}
 		if len(seen) != count {
-			return fmt.Errorf("%d of %d messages are there", len(seen), count)
+			return fmt.Errorf("%d of %d messages are in the queues", len(seen), count)
 		}
 		return nil
 	})
@@ -137,13 +137,13 @@ func TestKillUnderLoad(t *testing.T) {
 		}
 	}
 	if n := strings.Count(log.String(), "\n"); n > 8 {
-		t.Errorf("the log has %d lines, want 5 or so:\n%s", n, log)
+		t.Errorf("the log has %d lines, want at most 8:\n%s", n, log)
 	}
 }
 
 // While RabbitMQ is short of memory it accepts no messages: publishing blocks, or is
-// refused, and consuming continues. When it has memory again, all continues. A broker that
-// publishes nothing detects both after a call of Health.
+// refused, and consuming continues. When it has memory again, publishing continues. A
+// broker that publishes nothing detects both after a call of Health.
 func TestMemoryAlarm(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
@@ -198,7 +198,7 @@ func TestMemoryAlarm(t *testing.T) {
 	}
 	ds, err := c.Next(testContext(t), 1)
 	if err != nil || len(ds) == 0 {
-		t.Fatalf("taking out: %v", err)
+		t.Fatalf("consuming: %v", err)
 	}
 	if err := c.DeadLetter(testContext(t), ds[0].Tag, "reason"); !errors.Is(err, errBlocked) {
 		t.Errorf("set aside: got %v, want ErrBlocked", err)

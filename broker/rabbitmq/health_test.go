@@ -46,8 +46,9 @@ func TestTrouble(t *testing.T) {
 }
 
 // A connection that an operator closes is reported only until it is open again, which
-// needs no other call: a service that gets no requests while it is not ready would stay
-// so. That RabbitMQ refused messages before is not reported any more, either.
+// needs no other call: otherwise a service that gets no requests while it is not ready
+// would never become ready. Afterwards, an earlier refusal of messages by RabbitMQ is
+// not reported any more, either.
 func TestTroubleEnds(t *testing.T) {
 	s := rabbittest.Get(t)
 	b := openTest(t, s.URL(), Options{})
@@ -71,7 +72,7 @@ func TestTroubleEnds(t *testing.T) {
 }
 
 // A refusal is reported from its first time on, while it is repeated. If the peer whose
-// messages were refused does not come back, it is not reported for ever.
+// messages were refused does not connect again, the refusal is not reported forever.
 func TestRefusalEnds(t *testing.T) {
 	now := time.Now()
 	first := now.Add(-2 * refusalLasts)
@@ -85,7 +86,8 @@ func TestRefusalEnds(t *testing.T) {
 			t.Errorf("last refused %v ago: %v", now.Sub(tt.last), err)
 		}
 		h.recordRefusal(errNotConfirmed)
-		// What was not reported any more begins anew, and what was lasts.
+		// A refusal that was not reported any more begins again, and one that was
+		// reported continues.
 		if since := h.refusal.Load().since; since.Equal(first) != tt.reported {
 			t.Errorf("last refused %v ago, and again: since %v", now.Sub(tt.last), since)
 		}
@@ -111,12 +113,12 @@ func TestManyStreams(t *testing.T) {
 		bindAndConsume(t, b)
 	}
 	if n := len(b.connections()); n != 3+3+1 {
-		t.Errorf("there are %d connections", n)
+		t.Errorf("there are %d connections, want 7", n)
 	}
 }
 
-// Whether a message was returned is known even if the channel has ended since, and without
-// blocking.
+// anyReturned reports whether a message was returned, even if the channel has ended since,
+// and does not block.
 func TestAnyReturned(t *testing.T) {
 	for _, tt := range []struct {
 		returns int

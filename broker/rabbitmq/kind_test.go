@@ -11,8 +11,8 @@ import (
 )
 
 // The type and delivery limit of an existing queue are determined correctly, regardless of
-// how it was declared and of the default type. Asking creates no queue. The log has each
-// limit once.
+// how it was declared and of the default type. Determining them creates no queue. The log
+// has each limit once.
 func TestKind(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newTestClient(t, s)
@@ -22,9 +22,9 @@ func TestKind(t *testing.T) {
 		byDefault.queueType = Quorum
 	}
 	for _, test := range []struct {
-		args amqp.Table
-		want kind
-		says string // expected in the log
+		args    amqp.Table
+		want    kind
+		wantLog string
 	}{
 		{nil, byDefault, ""},
 		{amqp.Table{"x-queue-type": "classic"}, kind{queueType: Classic}, ""},
@@ -41,26 +41,26 @@ func TestKind(t *testing.T) {
 		for name, value := range test.args {
 			args[name] = value
 		}
-		ask := func() (k kind) {
+		determine := func() (k kind) {
 			o.check(b.onDeclaring(testContext(t), func(d declarer) error { k = d.probeKind(queue); return nil }))
 			return k
 		}
-		if k := ask(); k != (kind{}) {
-			t.Errorf("%v: a queue that does not exist is a %+v", test.args, k)
+		if k := determine(); k != (kind{}) {
+			t.Errorf("%v: a queue that does not exist: got %+v, want the zero value", test.args, k)
 		}
 		_, err := o.QueueDeclare(queue, true, false, false, false, args) // is not refused, as it would be if probeKind had declared it
 		o.check(err)
-		if k := ask(); k != test.want {
+		if k := determine(); k != test.want {
 			t.Errorf("%v: got %+v, want %+v", test.args, k, test.want)
 		}
 		o.check(b.Bind(testContext(t), q))
 		o.check(b.Bind(testContext(t), q))
 		const report = "is a quorum queue"
-		if test.says == "limit=20" && major < 4 || test.args == nil && byDefault.queueType == Quorum {
+		if test.wantLog == "limit=20" && major < 4 || test.args == nil && byDefault.queueType == Quorum {
 			continue // see the case with this type
 		}
-		if strings.Count(log.String(), report) != strings.Count(test.says, "=") || !strings.Contains(log.String(), test.says) {
-			t.Errorf("%v: the log must have %q, once:\n%s", test.args, test.says, log)
+		if strings.Count(log.String(), report) != strings.Count(test.wantLog, "=") || !strings.Contains(log.String(), test.wantLog) {
+			t.Errorf("%v: the log must have %q, once:\n%s", test.args, test.wantLog, log)
 		}
 	}
 }

@@ -80,7 +80,7 @@ func TestProbeRefused(t *testing.T) {
 				return nil
 			})
 			if n := strings.Count(log.String(), "level=WARN msg=\"RabbitMQ does not permit probes"); n != 1 {
-				t.Errorf("it is logged %d times, want once:\n%s", n, log)
+				t.Errorf("the refusal is logged %d times, want once:\n%s", n, log)
 			}
 
 			o.check(s.Control("set_permissions", tt.name, all, all, all))
@@ -97,8 +97,8 @@ func TestProbeRefused(t *testing.T) {
 	}
 }
 
-// With the permissions that the handbook names everything that a service and the commands do
-// works without a warning.
+// With the permissions in the handbook, all operations of a service and of the commands work
+// without a warning.
 func TestPermissions(t *testing.T) {
 	s := rabbittest.Get(t)
 	handbook, err := os.ReadFile("../../docs/queues.md")
@@ -136,7 +136,7 @@ func TestPermissions(t *testing.T) {
 			ids = append(ids, m.ID)
 		}
 		if len(ids) != 2 {
-			t.Fatalf("%d are set aside", len(ids))
+			t.Fatalf("%d messages are set aside, want 2", len(ids))
 		}
 		_, err = b.Info(testContext(t), q.Queues[0])
 		o.check(err)

@@ -57,7 +57,7 @@ func (s *stream) wait(n uint64) (uint64, error) {
 		select {
 		case <-s.news:
 		case <-timeout:
-			return count, errors.New("nothing happens")
+			return count, fmt.Errorf("%d of %d messages are confirmed within %v", count, n, testLimit)
 		}
 	}
 }
@@ -66,8 +66,8 @@ func incoming(exchange, key, body string) *broker.Incoming {
 	return &broker.Incoming{Exchange: exchange, RoutingKey: key, Type: "AccountUpdate", ContentType: "application/json", Body: []byte(body)}
 }
 
-// The application gets the same as from the reference: the properties, and headers with
-// their AMQP types, and nothing else.
+// The application gets the same properties and headers, with their AMQP types, as from
+// the reference, and nothing else.
 func TestPublishedProperties(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
@@ -187,7 +187,7 @@ func TestNegativelyConfirmed(t *testing.T) {
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	inbox := "accounts_in" + suffix()
 	o.check(o.ExchangeDeclare(inbox, "fanout", true, false, false, false, nil))
-	_, err := o.QueueDeclare(inbox, true, false, false, false, amqp.Table{"x-queue-type": "classic", "x-max-length": 5, "x-overflow": "reject-publish"}) // a quorum queue takes more for a while
+	_, err := o.QueueDeclare(inbox, true, false, false, false, amqp.Table{"x-queue-type": "classic", "x-max-length": 5, "x-overflow": "reject-publish"}) // a quorum queue accepts more messages for a while
 	o.check(err)
 	o.check(o.QueueBind(inbox, "", inbox, false, nil))
 	p := openStream(t, b)

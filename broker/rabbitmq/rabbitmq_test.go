@@ -130,7 +130,7 @@ func (o *testClient) send(exchange, key string, messages ...amqp.Publishing) err
 		}
 	}
 	if !last.Wait() {
-		return fmt.Errorf("exchange %s does not take a message", exchange)
+		return fmt.Errorf("RabbitMQ has not accepted a message for exchange %s", exchange)
 	}
 	select {
 	case r := <-o.returned:
@@ -140,7 +140,7 @@ func (o *testClient) send(exchange, key string, messages ...amqp.Publishing) err
 	}
 }
 
-// try is send without checks, for a client that is not needed any more.
+// try sends a message, and closes the client's connection.
 func (o *testClient) try(exchange, key string, m amqp.Publishing) error {
 	defer o.conn.Close()
 	return o.send(exchange, key, m)
@@ -160,8 +160,8 @@ func (o *testClient) take(queue string, n int) []amqp.Delivery {
 	var got []amqp.Delivery
 	for deadline := time.Now().Add(testLimit); len(got) != n; {
 		d, ok, err := o.Get(queue, false)
-		// An overloaded RabbitMQ closes a channel of which a quorum queue does not answer
-		// in time. What was not acknowledged is in the queue again.
+		// An overloaded RabbitMQ closes a channel if a quorum queue does not answer in
+		// time. Messages that were not acknowledged are in the queue again.
 		if saysCode(err, amqp.InternalError) && time.Now().Before(deadline) {
 			o.Channel, err = o.conn.Channel()
 			o.check(err)
@@ -183,7 +183,8 @@ func (o *testClient) take(queue string, n int) []amqp.Delivery {
 	return got
 }
 
-// suffix makes names unique in the RabbitMQ that all tests share.
+// suffixes is the number of suffixes that make names unique in the RabbitMQ that all tests
+// share.
 var suffixes atomic.Int64
 
 func suffix() string { return fmt.Sprintf("-%d", suffixes.Add(1)) }
@@ -197,7 +198,7 @@ func testPeer() broker.PeerBinding {
 // The broker has the behaviour that every broker must have.
 func TestBroker(t *testing.T) { brokertest.Run(t, openFixture(Classic)) }
 
-// The same with quorum queues.
+// The broker has this behaviour also with quorum queues.
 func TestBrokerQuorum(t *testing.T) {
 	open := openFixture(Quorum)
 	brokertest.Run(t, func(t *testing.T) brokertest.Fixture {

@@ -12,9 +12,9 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// RabbitMQ comes back empty, like a container without its volume, while the queues are not
-// consumed. They are declared again without any call, and messages of applications reach
-// them.
+// If RabbitMQ is empty after a restart, like a container without its volume, while the
+// queues are not consumed, they are declared again without any call, and messages of
+// applications reach them.
 func TestReset(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
@@ -27,8 +27,8 @@ func TestReset(t *testing.T) {
 		}
 		peers = append(peers, q)
 	}
-	released := peers[2]
-	if err := b.Unbind(testContext(t), released); err != nil {
+	unbound := peers[2]
+	if err := b.Unbind(testContext(t), unbound); err != nil {
 		t.Fatal(err)
 	}
 	for _, command := range []string{"stop_app", "reset", "start_app"} {
@@ -42,11 +42,11 @@ func TestReset(t *testing.T) {
 		})
 	}
 	o := newTestClient(t, s)
-	if err := o.send(peers[0].Exchange, released.PeerID+".1", amqp.Publishing{}); err == nil {
-		t.Error("a message for a peer that was released is taken")
+	if err := o.send(peers[0].Exchange, unbound.PeerID+".1", amqp.Publishing{}); err == nil {
+		t.Error("a message for the unbound peer is accepted")
 	}
 	if !strings.Contains(log.String(), "queues had vanished from RabbitMQ") {
-		t.Errorf("the log does not say so:\n%s", log)
+		t.Errorf("the log has no record of the queues:\n%s", log)
 	}
 }
 
@@ -71,9 +71,9 @@ func TestDeletedWhileConnected(t *testing.T) {
 	}
 }
 
-// Objects of a peer that can not be declared after a loss of the connection are tried again
-// soon, not only at the next check of all peers, and the log does not say before that
-// everything is declared.
+// If the objects of a peer cannot be declared after a loss of the connection, that is tried
+// again soon, not only at the next check of all peers, and the log does not report before
+// that everything is declared.
 func TestDeclaringFails(t *testing.T) {
 	s := rabbittest.Get(t)
 	log := new(logBuffer)
@@ -94,7 +94,7 @@ func TestDeclaringFails(t *testing.T) {
 	const everything = "everything is declared again"
 	eventually(t, "failure", logged("can not be declared again now"))
 	if logged(everything)() == nil {
-		t.Errorf("the log says that nothing is missing:\n%s", log)
+		t.Errorf("the log reports that everything is declared:\n%s", log)
 	}
 	o = newTestClient(t, s)
 	o.check(o.ExchangeDelete(peerExchange(q), false, false))

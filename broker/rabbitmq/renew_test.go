@@ -45,32 +45,32 @@ func limited(t *testing.T, o *testClient, n int, aside bool) (queue string) {
 
 // Listing dead letters changes nothing, no matter how often: none is lost, and each keeps
 // its position, its ID and its content.
-func TestLooking(t *testing.T) {
+func TestRepeatedList(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newTestClient(t, s)
 	b := openTest(t, s.URL(), Options{})
 	const count = browseStep + 10
 	queue := limited(t, o, count, true)
 	var first []broker.DeadLetter
-	for look := range 22 { // more often than a message may be given out
+	for round := range 22 { // more often than a message may be delivered
 		var seen []broker.DeadLetter
 		for m, err := range b.List(testContext(t), queue) {
 			o.check(err)
-			if seen = append(seen, m); look%3 == 1 && len(seen) == 5 {
+			if seen = append(seen, m); round%3 == 1 && len(seen) == 5 {
 				break // ends early
 			}
 		}
-		if look == 0 {
+		if round == 0 {
 			first = seen
 		}
 		want := first
-		if look%3 == 1 {
+		if round%3 == 1 {
 			want = first[:5]
 		}
 		if len(seen) != len(want) || len(first) != count || !slices.EqualFunc(seen, want, func(a, b broker.DeadLetter) bool {
 			return a.ID == b.ID && a.Reason == b.Reason && a.At.Equal(b.At) && string(a.Body) == string(b.Body)
 		}) {
-			t.Fatalf("look %d shows %d messages, %v, want %v", look, len(seen), seen[:min(len(seen), 8)], want[:min(len(want), 8)])
+			t.Fatalf("list %d has %d messages, %v, want %v", round, len(seen), seen[:min(len(seen), 8)], want[:min(len(want), 8)])
 		}
 	}
 	for i, d := range o.take(referenceDeadLetterQueue(queue), -1) {
@@ -81,8 +81,9 @@ func TestLooking(t *testing.T) {
 	}
 }
 
-// Drop and Retry beside messages that were listed often affect exactly the named ones.
-func TestDropAfterLooking(t *testing.T) {
+// Drop and Retry affect exactly the given messages, also if they were listed often
+// before.
+func TestDropAfterRepeatedList(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newTestClient(t, s)
 	b := openTest(t, s.URL(), Options{})
@@ -97,14 +98,14 @@ func TestDropAfterLooking(t *testing.T) {
 	}
 	for range 2 * renewAt { // Drop without a match lists, too
 		if n, _ := b.Drop(testContext(t), queue, []string{"nothing"}); n != 0 {
-			t.Fatalf("%d were dropped", n)
+			t.Fatalf("%d messages were dropped, want none", n)
 		}
 	}
 	if n, err := b.Drop(testContext(t), queue, ids[:3]); n != 3 || err != nil {
-		t.Errorf("%d were dropped, %v", n, err)
+		t.Errorf("%d messages were dropped, %v, want 3", n, err)
 	}
 	if n, err := b.Retry(testContext(t), queue, ids[8:]); n != 2 || err != nil {
-		t.Errorf("%d were retried, %v", n, err)
+		t.Errorf("%d messages were retried, %v, want 2", n, err)
 	}
 	if got := bodies(o.take(referenceDeadLetterQueue(queue), -1)); !slices.Equal(got, []string{"3", "4", "5", "6", "7"}) {
 		t.Errorf("%q are set aside", got)
@@ -124,7 +125,7 @@ func bodies(ds []amqp.Delivery) (list []string) {
 // Messages that are delivered and returned any number of times, as when a peer closes each
 // connection immediately, are not dropped by RabbitMQ; and one that becomes a dead letter
 // has its origin.
-func TestGivenOutOften(t *testing.T) {
+func TestDeliveredOften(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newTestClient(t, s)
 	b := openTest(t, s.URL(), Options{})
@@ -140,7 +141,7 @@ func TestGivenOutOften(t *testing.T) {
 		o.check(c.Close())
 	}
 	if n := len(o.take(referenceDeadLetterQueue(queue), -1)); n > 0 {
-		t.Errorf("RabbitMQ has given up %d messages", n)
+		t.Errorf("RabbitMQ has dead-lettered %d messages", n)
 	}
 	c, err := b.Consume(testContext(t), queue)
 	o.check(err)
@@ -159,14 +160,14 @@ func TestGivenOutOften(t *testing.T) {
 		t.Errorf("%q are in the queue", got)
 	}
 	if ds := o.take(referenceDeadLetterQueue(queue), 1); ds[0].Headers[headerExchange] != "outbox" || ds[0].Headers[headerRoutingKey] != "key" {
-		t.Errorf("the message set aside came from %v", ds[0].Headers)
+		t.Errorf("the headers of the dead letter are %v, want its origin", ds[0].Headers)
 	}
 }
 
-// While RabbitMQ takes no messages, those that were given out often can not be replaced. Then a
-// peer that ends its connections again and again does not bring them nearer to the limit: the
-// queue is not consumed again before RabbitMQ takes messages.
-func TestGivenOutOftenDuringAlarm(t *testing.T) {
+// While RabbitMQ accepts no messages, messages that were delivered often cannot be replaced. A
+// peer that ends its connections repeatedly does not bring them nearer to the limit then: the
+// queue is not consumed again before RabbitMQ accepts messages.
+func TestDeliveredOftenDuringAlarm(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
 	const count = 10
@@ -202,7 +203,7 @@ func TestGivenOutOftenDuringAlarm(t *testing.T) {
 		o.check(c.Close())
 	}
 	if n := len(o.take(referenceDeadLetterQueue(queue), -1)); n > 0 || refused == 0 {
-		t.Errorf("RabbitMQ has given up %d messages; %d consumers were refused", n, refused)
+		t.Errorf("RabbitMQ has dead-lettered %d messages, want none; %d consumers were refused, want some", n, refused)
 	}
 	o.check(clear())
 	var c broker.Consumer

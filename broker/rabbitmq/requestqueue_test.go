@@ -16,7 +16,7 @@ import (
 
 // A request for a queue reaches the process that consumes it, whose messages are delivered
 // and confirmed as before. Other messages to the lock are ignored.
-func TestAsk(t *testing.T) {
+func TestRequestQueue(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b, other := newTestClient(t, s), openTest(t, s.URL(), Options{}), openTest(t, s.URL(), Options{})
 	q, c := bindAndConsume(t, b)
@@ -30,10 +30,10 @@ func TestAsk(t *testing.T) {
 		select {
 		case has := <-c.(broker.QueueYielder).QueueRequests():
 			if has != n {
-				t.Errorf("asked for by one with %d queues, want %d", has, n)
+				t.Errorf("got a request of a process with %d queues, want %d", has, n)
 			}
 		case <-testContext(t).Done():
-			t.Fatal("nobody is heard")
+			t.Fatal("no request has arrived")
 		}
 		ds, err := c.Next(testContext(t), 10)
 		if err != nil || len(ds) != 1 || string(ds[0].Body) != fmt.Sprint(n) {
@@ -49,9 +49,9 @@ func TestAsk(t *testing.T) {
 }
 
 // RabbitMQ counts the deliveries of the queue and of its lock together, but the library may
-// deliver a later one of the queue first. The consumer waits for the earlier one of the lock;
-// if the lock is lost meanwhile, it ends with RabbitMQ's reason at once, and if nothing arrives,
-// with an error about the gap.
+// deliver a later one of the queue first. The consumer waits for the earlier one of the lock. If
+// the lock is lost meanwhile, the consumer ends with RabbitMQ's reason immediately; if nothing
+// arrives, it ends with an error about the gap.
 func TestDeliveriesOutOfOrder(t *testing.T) {
 	for name, test := range map[string]struct {
 		arrives func(c *consumer, locked chan amqp.Delivery) error // after a delivery of the queue with tag 2
@@ -61,7 +61,7 @@ func TestDeliveriesOutOfOrder(t *testing.T) {
 		"the earlier one": {func(c *consumer, locked chan amqp.Delivery) error {
 			locked <- amqp.Delivery{DeliveryTag: 1, Type: requestType, Body: []byte("3")}
 			if has := <-c.QueueRequests(); has != 3 {
-				return fmt.Errorf("asked for by one with %d queues, want 3", has)
+				return fmt.Errorf("got a request of a process with %d queues, want 3", has)
 			}
 			ds, err := c.Next(t.Context(), 10)
 			if err == nil && (len(ds) != 1 || ds[0].Tag != 2) {

@@ -13,8 +13,8 @@ import (
 )
 
 // If a peer's queue or a dead-letter queue was declared with arguments by which it loses
-// messages, the warnings, the log and Info say which, whatever other arguments the queue
-// has. Finding that out does not change the queue.
+// messages, the warnings, the log and Info name these arguments, whatever other
+// arguments the queue has. Determining them does not change the queue.
 func TestRiskOfArguments(t *testing.T) {
 	s := rabbittest.Get(t)
 	o := newTestClient(t, s)
@@ -69,7 +69,7 @@ func TestRiskOfArguments(t *testing.T) {
 	}
 }
 
-// A risk is logged when it is new or another one, and not each time that it is found again.
+// A risk is logged when it is new or has changed, and not each time that it is found again.
 func TestRiskLoggedOnce(t *testing.T) {
 	log := new(logBuffer)
 	b := &Broker{log: log.logger(), risks: make(map[string]risk)}
@@ -142,7 +142,7 @@ func TestPolicyDrops(t *testing.T) {
 			ids, bodies = append(ids, m.ID), append(bodies, string(m.Body))
 		}
 		if len(ids) != count+1 || bodies[0] != "number 0" || bodies[count] != "rejected by another" {
-			t.Fatalf("set aside are %q", bodies)
+			t.Fatalf("the dead letters are %q", bodies)
 		}
 		if info, err := b.Info(testContext(t), q.Queues[0]); err != nil || info != (broker.QueueInfo{DeadLetters: count + 1}) {
 			t.Errorf("info %+v, %v", info, err)
@@ -168,8 +168,8 @@ func TestDeadLetterSuffixRefused(t *testing.T) {
 	}
 }
 
-// The arguments of a queue are asked for once, and again after every loss of the connection:
-// RabbitMQ may have come back with a queue that has other arguments, by which it loses messages.
+// The arguments of a queue are determined once, and again after every loss of the connection:
+// RabbitMQ may have restarted with a queue that has other arguments, by which it loses messages.
 func TestRiskAfterReconnect(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
@@ -182,10 +182,10 @@ func TestRiskAfterReconnect(t *testing.T) {
 	o.check(err)
 	o.check(b.Bind(testContext(t), q))
 	if warnings := b.Warnings(); len(warnings) > 0 {
-		t.Errorf("asked twice on one connection: %q", warnings)
+		t.Errorf("the arguments were determined twice on one connection: %q", warnings)
 	}
 	b.declaring.latest().cut()
-	eventually(t, "asking again", func() error {
+	eventually(t, "determining the arguments again", func() error {
 		if text := strings.Join(b.Warnings(), ","); !strings.Contains(text, name) || !strings.Contains(text, "x-max-length 10") {
 			return fmt.Errorf("the warnings are %q", text)
 		}

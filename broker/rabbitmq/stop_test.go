@@ -23,8 +23,8 @@ func within(t *testing.T, what string, limit time.Duration, do func()) {
 	}
 }
 
-// RabbitMQ reads nothing, because it is short of memory, and all buffers are full.
-// Nevertheless a write ends with its context, and the broker can be closed.
+// If RabbitMQ reads nothing, because it is short of memory, and all buffers are
+// full, a write still ends with its context, and the broker can be closed.
 func TestStopDuringAlarm(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{MaxPending: 65_000})
@@ -55,7 +55,7 @@ func TestStopDuringAlarm(t *testing.T) {
 		}
 		return nil
 	})
-	within(t, "ending what is written", stopLimit, func() {
+	within(t, "ending the write", stopLimit, func() {
 		cancel()
 		<-stuck
 	})
@@ -109,6 +109,6 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 		return err
 	})
 	if b.consuming.latest() == before {
-		t.Error("the connection is still the same")
+		t.Error("the connection was not replaced")
 	}
 }

@@ -13,20 +13,20 @@ import (
 	"peerlink/broker/rabbitmq/rabbittest"
 )
 
-// answers returns RabbitMQ's answer on a channel that it may close.
-func (o *testClient) answers(ask func(*amqp.Channel) error) error {
+// onChannel calls do with a new channel, which RabbitMQ may close, and returns its error.
+func (o *testClient) onChannel(do func(*amqp.Channel) error) error {
 	o.Helper()
 	ch, err := o.conn.Channel()
 	o.check(err)
 	defer ch.Close()
-	return ask(ch)
+	return do(ch)
 }
 
 // declaredAs reports whether a queue exists with exactly these arguments: RabbitMQ refuses
-// to declare it with others.
+// to declare it again with other arguments.
 func (o *testClient) declaredAs(queue string, args amqp.Table) bool {
 	o.Helper()
-	return o.answers(func(ch *amqp.Channel) error {
+	return o.onChannel(func(ch *amqp.Channel) error {
 		_, err := ch.QueueDeclare(queue, true, false, false, false, args)
 		return err
 	}) == nil
@@ -63,7 +63,7 @@ func TestObjects(t *testing.T) {
 				args       amqp.Table
 			}{{q.Exchange, test.kind, test.args}, {q.Prefix + ".x." + q.PeerID, "x-random", nil}} {
 				for _, durable := range []bool{true, false} {
-					err := o.answers(func(ch *amqp.Channel) error {
+					err := o.onChannel(func(ch *amqp.Channel) error {
 						return ch.ExchangeDeclare(x.name, x.kind, durable, false, false, false, x.args)
 					})
 					if (err == nil) != durable {
@@ -82,7 +82,7 @@ func TestObjects(t *testing.T) {
 			}
 			o.check(d.Reject(false))
 			if d := o.take(queue+".XQ", 1)[0]; string(d.Body) != "rejected" {
-				t.Errorf("dead-lettered is %q", d.Body)
+				t.Errorf("the dead letter is %q, want \"rejected\"", d.Body)
 			}
 			if test.args == nil {
 				return
@@ -100,7 +100,7 @@ func TestObjects(t *testing.T) {
 }
 
 // The messages of a peer with several queues are distributed over them. A removed queue
-// gets no more messages, and keeps those it has.
+// gets no more messages, and keeps its messages.
 func TestSeveralQueues(t *testing.T) {
 	s := rabbittest.Get(t)
 	o, b := newTestClient(t, s), openTest(t, s.URL(), Options{})
@@ -142,7 +142,7 @@ func TestQueuesBoundByOthers(t *testing.T) {
 		o.check(o.QueueUnbind(queue, queue, peerExchange(q), nil))
 	}
 	if err := newTestClient(t, s).try(q.Exchange, q.PeerID+".1", amqp.Publishing{}); !errors.Is(err, broker.ErrUnroutable) {
-		t.Errorf("there are other bindings than those by the queues' names: %v", err)
+		t.Errorf("there are bindings with other keys than the queues' names: %v", err)
 	}
 	for _, queue := range q.Queues {
 		o.check(o.QueueBind(queue, queue, peerExchange(q), false, nil))
@@ -208,7 +208,7 @@ func TestOtherExchange(t *testing.T) {
 	}
 }
 
-// Invalid objects are refused without asking RabbitMQ.
+// Invalid objects are refused without a request to RabbitMQ.
 func TestDeclareRefused(t *testing.T) {
 	long := string(make([]byte, 256))
 	b := openTest(t, "amqp://127.0.0.1:1", Options{})

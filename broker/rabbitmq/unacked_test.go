@@ -14,7 +14,7 @@ func FuzzLedger(f *testing.F) {
 	f.Fuzz(checkUnacked)
 }
 
-// The same for random sequences.
+// The same invariant for random sequences.
 func TestLedger(t *testing.T) {
 	random := rand.NewChaCha8([32]byte{})
 	for range 5000 {
@@ -28,9 +28,9 @@ func TestLedger(t *testing.T) {
 func checkUnacked(t *testing.T, ops []byte) {
 	const free, pending, failed, done, acked = 0, 1, 2, 3, 4
 	var (
-		l                          = newUnacked()
-		state                      = make(map[uint64]int) // of tags
-		received, given, confirmed uint64
+		l                              = newUnacked()
+		state                          = make(map[uint64]int) // of tags
+		received, delivered, confirmed uint64
 	)
 	arg := func() uint64 {
 		if len(ops) == 0 {
@@ -72,21 +72,21 @@ func checkUnacked(t *testing.T, ops []byte) {
 			}
 		case 1:
 			for _, d := range l.deliver(int(arg()) + 1) {
-				if given++; d.Tag != given {
-					t.Fatalf("tag %d is given out after %d", d.Tag, given-1)
+				if delivered++; d.Tag != delivered {
+					t.Fatalf("tag %d is delivered after %d", d.Tag, delivered-1)
 				}
 			}
 		case 2:
 			tag := arg()
-			if err := l.confirm(tag); (err == nil) != (tag <= given) {
-				t.Fatalf("confirm %d of %d: %v", tag, given, err)
+			if err := l.confirm(tag); (err == nil) != (tag <= delivered) {
+				t.Fatalf("confirm %d of %d: %v", tag, delivered, err)
 			} else if err == nil {
 				confirmed = max(confirmed, tag)
 			}
 		case 3:
 			tag := arg()
 			d, err := l.startMove(tag)
-			if want := state[tag] == failed || tag > confirmed && tag <= given && state[tag] == free; (err == nil) != want {
+			if want := state[tag] == failed || tag > confirmed && tag <= delivered && state[tag] == free; (err == nil) != want {
 				t.Fatalf("set aside %d in state %d, %d are confirmed: %v", tag, state[tag], confirmed, err)
 			} else if err == nil {
 				if d.DeliveryTag != tag {
@@ -130,8 +130,8 @@ func checkUnacked(t *testing.T, ops []byte) {
 	if len(l.held) != left {
 		t.Errorf("%d messages are held, want %d", len(l.held), left)
 	}
-	if l.waiting() != (given < received) {
-		t.Errorf("waiting is %v, %d of %d are given out", l.waiting(), given, received)
+	if l.waiting() != (delivered < received) {
+		t.Errorf("waiting is %v, %d of %d messages are delivered", l.waiting(), delivered, received)
 	}
 }
 
@@ -144,7 +144,7 @@ func TestLedgerGap(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := l.add(amqp.Delivery{DeliveryTag: tag}); err == nil {
-			t.Errorf("tag %d is taken after 1", tag)
+			t.Errorf("add accepts tag %d after 1", tag)
 		}
 	}
 }

@@ -50,7 +50,7 @@ func TestLargeMessages(t *testing.T) {
 				inner.mu.Lock()
 				defer inner.mu.Unlock()
 				if inner.unacked.arrived < count {
-					return fmt.Errorf("%d have arrived", inner.unacked.arrived)
+					return fmt.Errorf("%d of %d messages have arrived", inner.unacked.arrived, count)
 				}
 				return nil
 			})
@@ -68,7 +68,7 @@ func TestLargeMessages(t *testing.T) {
 				}
 				for _, d := range ds {
 					if d.Type != fmt.Sprint(n) {
-						t.Fatalf("message %s came, want %d", d.Type, n)
+						t.Fatalf("got message %s, want %d", d.Type, n)
 					}
 					n++
 				}
@@ -85,8 +85,8 @@ func TestLargeMessages(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			// What RabbitMQ has sent ahead and the consumer has not dropped yet is in memory for
-			// a moment, and more on a busy machine.
+			// Messages that RabbitMQ has sent ahead and that the consumer has not dropped yet
+			// are in memory for a short time, and there are more of them on a busy machine.
 			if grown := int64(peak) - int64(before.HeapAlloc); grown > count*size/2 {
 				t.Errorf("the heap has grown by %d MiB", grown>>20)
 			}
@@ -94,9 +94,9 @@ func TestLargeMessages(t *testing.T) {
 	}
 }
 
-// A consumer with large messages takes none once the bound is exceeded, and is replaced, as
-// soon as it holds none, by one with a lower prefetch count. That count is raised again only
-// after enough messages that are small, and while they arrive all are taken.
+// A consumer with large messages accepts none once the bound is exceeded. As soon as it
+// holds none, it is replaced by a consumer with a lower prefetch count. That count is raised
+// again only after enough small messages, and all messages are accepted meanwhile.
 func TestPrefetchFollowsSize(t *testing.T) {
 	const most = 100
 	large, small := amqp.Delivery{Body: make([]byte, maxWindow/20)}, amqp.Delivery{Body: make([]byte, 100)}
@@ -121,7 +121,7 @@ func TestPrefetchFollowsSize(t *testing.T) {
 		t.Errorf("%d messages are held, the next prefetch count is %d", held, w.nextPrefetch)
 	}
 	if take(small) {
-		t.Error("a message is taken after one that was not")
+		t.Error("a message is accepted after one that was not")
 	}
 	if w.mustReopen(&l) {
 		t.Error("the consumer ends while it holds messages")
@@ -141,10 +141,11 @@ func TestPrefetchFollowsSize(t *testing.T) {
 		t.Errorf("the next prefetch count is %d, after %d messages", w.nextPrefetch, w.arrived)
 	}
 	if !take(small) {
-		t.Error("a message is not taken before the prefetch count is raised")
+		t.Error("a message is not accepted before the prefetch count is raised")
 	}
 
-	// One message is taken whatever its size, and no prefetch count is below the minimum.
+	// One message is accepted whatever its size, and no prefetch count is below the
+	// minimum.
 	w, l = window{prefetch: most}, newUnacked()
 	if !take(amqp.Delivery{Body: make([]byte, maxWindow+1)}) || take(small) || w.nextPrefetch != minPrefetch {
 		t.Errorf("%d messages are held, the next prefetch count is %d", len(l.held), w.nextPrefetch)
