@@ -47,7 +47,7 @@ type Config struct {
 	HeartBeat        stomp.HeartBeat // what is offered and requested; the defaults of stomp
 	HandshakeTimeout time.Duration   // for a TLS handshake; 5 s
 	ConnectTimeout   time.Duration   // for TCP, and for CONNECT; 10 s
-	DrainTimeout     time.Duration   // for outstanding confirmations when a connection is to end; 5 s
+	DrainTimeout     time.Duration   // how long a connection that is being closed waits for outstanding confirmations; 5 s
 
 	// Outgoing connections, on which this node sends.
 

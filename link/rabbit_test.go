@@ -131,7 +131,7 @@ func TestStopDuringAlarm(t *testing.T) {
 	}()
 	other.Put(authority, numbered(t, other, authority, 1, 3000)...)
 	linktest.Eventually(t, "the alarm", func() error {
-		if !strings.Contains(authority.Log.String(), "takes no messages for now") {
+		if !strings.Contains(authority.Log.String(), "blocks publishing") {
 			return errors.New("nothing in the log")
 		}
 		return nil

@@ -87,7 +87,7 @@ func (d *disk) warnIfSmall(quota int64) {
 		return
 	}
 	if free, err := d.freeBytes(); err == nil && free-d.minFree < quota {
-		d.log.Warn("the disk has less room than one peer may fill, and could be full before that peer is held back: lower the quota, or make room",
+		d.log.Warn("the disk has less space than the quota of one peer, and could be full before that peer reaches its quota: lower the quota, or free space",
 			"free", free, "peer_quota", quota)
 	}
 }
@@ -164,7 +164,7 @@ func (d *disk) check(freeInFile int64, r *reserve) {
 		d.log.Warn("the disk is almost full, messages of peers are accepted only as fast as applications consume them", "free", free, "free_in_file", freeInFile, "expected", d.minFree)
 	case !full && d.almostFull != nil:
 		d.almostFull = nil
-		d.log.Info("the disk has room again, messages of peers are taken", "free", free)
+		d.log.Info("the disk has space again, messages of peers are accepted", "free", free)
 	}
 }
 

@@ -112,7 +112,7 @@ func (w *writer) withReason(err error, bytes int64) error {
 	if reason := w.writeTrial(err, bytes); reason != nil {
 		return reason
 	}
-	if free, e := w.disk.freeBytes(); e == nil && free < roomToOpen {
+	if free, e := w.disk.freeBytes(); e == nil && free < spaceToOpen {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	return err

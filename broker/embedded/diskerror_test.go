@@ -127,8 +127,8 @@ func TestWriteErrorOnFullDisk(t *testing.T) {
 		err  error
 		full bool
 	}{
-		{roomToOpen - 1, nil, true},
-		{roomToOpen, nil, false},
+		{spaceToOpen - 1, nil, true},
+		{spaceToOpen, nil, false},
 		{0, unknown, false},
 	} {
 		s := openTest(t, Options{
@@ -146,8 +146,8 @@ func TestWriteErrorOnFullDisk(t *testing.T) {
 // first one of four times the size that opening needs, and if that fails, one of a quarter
 // of this size.
 func TestSmallReserve(t *testing.T) {
-	for free, want := range map[int]int64{4 * roomToOpen: 4 * roomToOpen, 4*roomToOpen - 1: roomToOpen} {
-		r := newReserve(filepath.Join(t.TempDir(), "messages.db"), 16*roomToOpen)
+	for free, want := range map[int]int64{4 * spaceToOpen: 4 * spaceToOpen, 4*spaceToOpen - 1: spaceToOpen} {
+		r := newReserve(filepath.Join(t.TempDir(), "messages.db"), 16*spaceToOpen)
 		r.missing = true
 		r.write = func(path string, content []byte) error {
 			if len(content) > free {

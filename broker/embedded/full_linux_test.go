@@ -246,11 +246,11 @@ func TestReserveRemovedToOpen(t *testing.T) {
 		open    bool // by another process
 		stays   bool
 	}{
-		{"just enough space", roomToOpen, false, true},
-		{"one page too little", roomToOpen + os.Getpagesize(), false, false},
-		{"too little, but open", roomToOpen + os.Getpagesize(), true, true},
+		{"just enough space", spaceToOpen, false, true},
+		{"one page too little", spaceToOpen + os.Getpagesize(), false, false},
+		{"too little, but open", spaceToOpen + os.Getpagesize(), true, true},
 	} {
-		store := filepath.Join(smallDisk(t, strconv.Itoa(2*roomToOpen)), "messages.db")
+		store := filepath.Join(smallDisk(t, strconv.Itoa(2*spaceToOpen)), "messages.db")
 		if err := os.WriteFile(store+"-reserve", make([]byte, tt.reserve), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +279,7 @@ func TestReserveStaysWithoutAccess(t *testing.T) {
 		if err := openFile(t, path, o).Close(); err != nil {
 			t.Fatal(err)
 		}
-		for name, size := range map[string]int{file: 0, "room": roomToOpen / 2} {
+		for name, size := range map[string]int{file: 0, "room": spaceToOpen / 2} {
 			f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 			if err == nil {
 				_, err = f.Write(make([]byte, size))
@@ -482,7 +482,7 @@ func TestShrinksInLittleSpace(t *testing.T) {
 		t.Fatalf("the file has %d bytes, too few for this test", size)
 	}
 	fillDisk(t, ballast)
-	if err := os.Truncate(ballast, sizeOf(ballast)-roomToOpen-256<<10); err != nil {
+	if err := os.Truncate(ballast, sizeOf(ballast)-spaceToOpen-256<<10); err != nil {
 		t.Fatal(err)
 	}
 	opts.diskCheckInterval = time.Millisecond

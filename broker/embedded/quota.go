@@ -43,12 +43,12 @@ func (q *quotas) update(usage map[string]int64) {
 		case !q.limited():
 		case !blocked && bytes >= q.limit:
 			q.blockedPeers[peer] = true
-			q.log.Warn("the messages of a peer fill its quota, no more are taken until the applications have taken some",
+			q.log.Warn("the messages of a peer fill its quota, no more are accepted until applications consume some",
 				"peer", peer, "bytes", bytes, "quota", q.limit)
 		case blocked && bytes <= q.limit-q.limit/8:
 			delete(q.blockedPeers, peer)
 			q.eased.Notify()
-			q.log.Info("messages of the peer are taken again", "peer", peer, "bytes", bytes)
+			q.log.Info("messages of the peer are accepted again", "peer", peer, "bytes", bytes)
 		}
 	}
 }

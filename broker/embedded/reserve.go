@@ -52,8 +52,8 @@ func writeReserve(path string, content []byte) error {
 	return durable.ReplaceName(path, content, 0o600)
 }
 
-// roomToOpen is how many bytes opening a store may need.
-const roomToOpen = 1 << 20
+// spaceToOpen is how many bytes opening a store may need.
+const spaceToOpen = 1 << 20
 
 // makeRoomToOpen removes the reserve if err, an error of opening the store, means that there
 // is no space, and reports whether it has. Only a service removes the reserve of a store
@@ -88,8 +88,8 @@ func (o Options) openError(store string, err error) error {
 	case isFull(err):
 		dir := filepath.Dir(store)
 		full := "the disk, or the quota of this user on it, is full"
-		if free, e := o.freeBytes(dir); e == nil && free < roomToOpen {
-			full = fmt.Sprintf("the disk is full: %d bytes are free, and %d are needed to open the store", free, roomToOpen)
+		if free, e := o.freeBytes(dir); e == nil && free < spaceToOpen {
+			full = fmt.Sprintf("the disk is full: %d bytes are free, and %d are needed to open the store", free, spaceToOpen)
 		}
 		return fmt.Errorf("%w: %s; make room for it on the disk of %s, then messages can be taken out and dropped: %w", ErrFull, full, dir, err)
 	case reason == nil, errors.Is(reason, fs.ErrPermission), errors.Is(reason, syscall.EROFS):
@@ -108,7 +108,7 @@ func (o Options) whyNotOpened(store string, err error) error {
 			}
 		}
 	}
-	return o.tryWriting(store, roomToOpen)
+	return o.tryWriting(store, spaceToOpen)
 }
 
 // createAtClose creates a small reserve if the reserve is missing when the store is closed,
@@ -118,9 +118,9 @@ func (r *reserve) createAtClose() {
 	if !r.missing {
 		return
 	}
-	small := reserve{path: r.path, size: min(r.size, 4*roomToOpen), missing: true, write: r.write}
+	small := reserve{path: r.path, size: min(r.size, 4*spaceToOpen), missing: true, write: r.write}
 	if small.create() != nil {
-		small.size, small.nextTry = min(r.size, roomToOpen), time.Time{}
+		small.size, small.nextTry = min(r.size, spaceToOpen), time.Time{}
 		_ = small.create()
 	}
 }

@@ -287,10 +287,10 @@ func (l *liveConn) watch(b *Broker, closed <-chan *amqp.Error, blocked <-chan am
 				blocked = nil
 			case event.Active:
 				l.setBlocked(event.Reason)
-				b.log.Warn("RabbitMQ takes no messages for now", "reason", event.Reason)
+				b.log.Warn("RabbitMQ blocks publishing", "reason", event.Reason)
 			default:
 				l.setUnblocked()
-				b.log.Info("RabbitMQ takes messages again")
+				b.log.Info("RabbitMQ accepts messages again")
 			}
 		}
 	}

@@ -27,7 +27,7 @@ func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, er
 		return nil, fmt.Errorf("consume queue %s: %w", queue, err)
 	}
 	c, err := b.consume(ctx, queue)
-	if saysCode(err, amqp.NotFound) {
+	if hasReplyCode(err, amqp.NotFound) {
 		switch declared, failed := b.declareAgain(ctx, queue, anyEpoch); {
 		case failed != nil:
 			err = failed
@@ -58,7 +58,7 @@ func (b *Broker) consume(ctx context.Context, queue string) (*consumer, error) {
 		}
 		return c, err
 	}
-	if !saysCode(err, amqp.AccessRefused) || inExclusiveUse(err) {
+	if !hasReplyCode(err, amqp.AccessRefused) || inExclusiveUse(err) {
 		return c, err
 	}
 	refusal := err

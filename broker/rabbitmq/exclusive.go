@@ -41,7 +41,7 @@ func (b *Broker) CheckInUse(ctx context.Context, queue string) error {
 // checkInUse reports [broker.ErrInUse] if a queue has a consumer, with or without a lock.
 func (d declarer) checkInUse(queue string) error {
 	err := d.checkLock(queue)
-	if saysCode(err, amqp.ResourceLocked) {
+	if hasReplyCode(err, amqp.ResourceLocked) {
 		d.live.broker.forgetOtherConsumers(queue)
 		d.live.broker.resetIfConsumedElsewhere(queue)
 		return broker.ErrInUse
@@ -261,7 +261,7 @@ func (d declarer) lock(queue string) (<-chan amqp.Delivery, error) {
 	// queues.
 	_, err := d.ch.QueueDeclare(name, false, autoDelete, exclusive, false, amqp.Table{"x-queue-type": string(Classic)})
 	switch {
-	case saysCode(err, amqp.ResourceLocked):
+	case hasReplyCode(err, amqp.ResourceLocked):
 		return nil, broker.ErrInUse
 	case err != nil:
 		return nil, explain(err)
@@ -270,7 +270,7 @@ func (d declarer) lock(queue string) (<-chan amqp.Delivery, error) {
 	switch {
 	case err == nil:
 		return locked, nil
-	case saysCode(err, amqp.NotFound), inExclusiveUse(err): // NotFound: the previous holder has just released it
+	case hasReplyCode(err, amqp.NotFound), inExclusiveUse(err): // NotFound: the previous holder has just released it
 		return nil, broker.ErrInUse
 	}
 	return nil, explain(err)
@@ -280,7 +280,7 @@ func (d declarer) lock(queue string) (<-chan amqp.Delivery, error) {
 // to consume a queue.
 func consumeError(err error) error {
 	switch {
-	case saysCode(err, amqp.NotFound):
+	case hasReplyCode(err, amqp.NotFound):
 		return fmt.Errorf("%w: %w", broker.ErrNoQueue, err)
 	case inExclusiveUse(err):
 		return fmt.Errorf("%w: %w", broker.ErrInUse, err)

@@ -87,7 +87,7 @@ func TestRefusedIsNotInUse(t *testing.T) {
 	o.check(s.Control("set_permissions", "reader", "", "", ""))
 	b := openTest(t, s.URLFor("reader:secret"), Options{})
 	_, err = b.Consume(testContext(t), queue)
-	if !saysCode(err, amqp.AccessRefused) || errors.Is(err, broker.ErrInUse) {
+	if !hasReplyCode(err, amqp.AccessRefused) || errors.Is(err, broker.ErrInUse) {
 		t.Errorf("got %v, want a refusal because of the missing permission", err)
 	}
 }

@@ -226,7 +226,7 @@ func TestMemoryAlarm(t *testing.T) {
 		t.Errorf("trouble afterwards: %v", err)
 	}
 	eventually(t, "noticing the end of the alarm", idle.Health)
-	for _, text := range []string{"takes no messages for now", "takes messages again"} {
+	for _, text := range []string{"blocks publishing", "accepts messages again"} {
 		if n := strings.Count(log.String(), text); n != 1 {
 			t.Errorf("%q is logged %d times, want once:\n%s", text, n, log)
 		}

@@ -54,8 +54,8 @@ func withoutPorts(text string) string {
 	return text
 }
 
-// saysCode reports whether err is an answer of RabbitMQ with this reply code.
-func saysCode(err error, code int) bool {
+// hasReplyCode reports whether err is an error of RabbitMQ with this AMQP reply code.
+func hasReplyCode(err error, code int) bool {
 	var e *amqp.Error
 	return errors.As(err, &e) && e.Server && e.Code == code
 }
@@ -98,7 +98,7 @@ func (r *refusal) isOver(now time.Time) bool { return r == nil || now.Sub(r.last
 // reason why the stream has ended.
 func (h *health) recordRefusal(err error) {
 	if errors.Is(err, broker.ErrUnroutable) || errors.Is(err, errNotConfirmed) ||
-		saysCode(err, amqp.AccessRefused) || saysCode(err, amqp.ResourceLocked) || saysCode(err, amqp.PreconditionFailed) {
+		hasReplyCode(err, amqp.AccessRefused) || hasReplyCode(err, amqp.ResourceLocked) || hasReplyCode(err, amqp.PreconditionFailed) {
 		now, old := time.Now(), h.refusal.Load()
 		next := &refusal{now, now, err}
 		if !old.isOver(now) {

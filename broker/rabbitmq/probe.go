@@ -65,7 +65,7 @@ func (p *probe) send() {
 func (p *probe) recordResult(permitted bool, err error) {
 	log := p.broker.log
 	switch {
-	case saysCode(err, amqp.AccessRefused):
+	case hasReplyCode(err, amqp.AccessRefused):
 		if p.lastRefused == nil {
 			log.Warn("RabbitMQ does not permit probes: an alarm of RabbitMQ is not noticed before a message is to be stored; its user needs all permissions for queues amq.gen-*, see docs/queues.md", "err", err)
 		}
@@ -84,7 +84,7 @@ func (p *probe) publish(ctx context.Context) (permitted bool, err error) {
 		p.current = nil
 		select {
 		case e := <-ended:
-			if e != nil && saysCode(e, amqp.AccessRefused) { // the user may not publish
+			if e != nil && hasReplyCode(e, amqp.AccessRefused) { // the user may not publish
 				return false, explain(e)
 			}
 		default:

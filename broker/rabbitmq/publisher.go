@@ -343,7 +343,7 @@ func lostReason(e *amqp.Error) error {
 	switch {
 	case e == nil:
 		return explain(amqp.ErrClosed)
-	case saysCode(e, amqp.NotFound):
+	case hasReplyCode(e, amqp.NotFound):
 		return fmt.Errorf("%w: %w; the node's application declares the exchange", broker.ErrUnroutable, explain(e))
 	}
 	return explain(e)

@@ -86,7 +86,7 @@ var (
 	errNotDelivered = errors.New("rabbitmq: message is not delivered to this consumer")
 	// errBlocked is reported while RabbitMQ accepts no messages because it is short of
 	// memory or disk.
-	errBlocked = errors.New("rabbitmq: RabbitMQ takes no messages for now")
+	errBlocked = errors.New("rabbitmq: RabbitMQ blocks publishing")
 	// errNotConfirmed ends a stream if RabbitMQ has refused one of its messages, or has
 	// not confirmed it within [Options.ConfirmTimeout].
 	errNotConfirmed = errors.New("rabbitmq: message is not confirmed")

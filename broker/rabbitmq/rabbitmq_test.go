@@ -162,7 +162,7 @@ func (o *testClient) take(queue string, n int) []amqp.Delivery {
 		d, ok, err := o.Get(queue, false)
 		// An overloaded RabbitMQ closes a channel if a quorum queue does not answer in
 		// time. Messages that were not acknowledged are in the queue again.
-		if saysCode(err, amqp.InternalError) && time.Now().Before(deadline) {
+		if hasReplyCode(err, amqp.InternalError) && time.Now().Before(deadline) {
 			o.Channel, err = o.conn.Channel()
 			o.check(err)
 			continue

@@ -70,7 +70,7 @@ type declarer struct {
 // before, the previous declaration or nil, that are not in q.
 func (d declarer) declare(q broker.PeerBinding, before *broker.PeerBinding) error {
 	if err := d.declareExchange(peerExchange(q), "x-random", nil); err != nil {
-		if saysCode(err, amqp.CommandInvalid) {
+		if hasReplyCode(err, amqp.CommandInvalid) {
 			err = fmt.Errorf("%w; is the plugin rabbitmq_random_exchange enabled?", err)
 		}
 		return err
@@ -177,7 +177,7 @@ func (d declarer) passiveDeclare(name string) (q amqp.Queue, exists bool, err er
 	defer ch.Close()
 	q, err = ch.QueueDeclarePassive(name, true, false, false, false, nil)
 	switch {
-	case saysCode(err, amqp.NotFound):
+	case hasReplyCode(err, amqp.NotFound):
 		return q, false, nil
 	case err != nil:
 		return q, false, fmt.Errorf("queue %s: %w", name, explain(err))
@@ -277,7 +277,7 @@ func (d declarer) onOwnChannel(do func(*amqp.Channel) error) error {
 		return explain(err)
 	}
 	defer ch.Close()
-	if err := do(ch); err != nil && !saysCode(err, amqp.NotFound) {
+	if err := do(ch); err != nil && !hasReplyCode(err, amqp.NotFound) {
 		return fmt.Errorf("unbind: %w", explain(err))
 	}
 	return nil

@@ -161,7 +161,7 @@ func TestUntypeableKeys(t *testing.T) {
 		if out := o.does("-C", "node", "key", "drill", "--key", "old.key", "--passphrase-file", name); !strings.Contains(out, "key passphrase") {
 			t.Errorf("%s: no advice to use key passphrase:\n%s", name, out)
 		}
-		o.cannot("nobody could open the shares by typing", "-C", "node", "key", "split", "--shares", "2", "--threshold", "2", "--key", "old.key", "--passphrase-file", name)
+		o.cannot("the passphrase could not be typed when the shares are opened", "-C", "node", "key", "split", "--shares", "2", "--threshold", "2", "--key", "old.key", "--passphrase-file", name)
 		o.does("-C", "node", "key", "passphrase", "--key", "old.key", "--passphrase-file", name, "--new-passphrase-file", name)
 		o.does("-C", "node", "key", "drill", "--key", "old.key", "--passphrase-file", "typed")
 	}

@@ -18,7 +18,7 @@ const (
 func NeedsExactFigures(t testing.TB) {
 	t.Helper()
 	if withRaceDetector {
-		t.Skip("skipped with the race detector: what something costs (\"make cost\" runs this without it)")
+		t.Skip("skipped with the race detector: memory and time of a parser (\"make cost\" runs this without it)")
 	}
 }
 

@@ -130,7 +130,7 @@ func (a *app) splitKey(ctx context.Context, d *node.Dir, shares, threshold int, 
 		return fmt.Errorf("the root key %s is not encrypted: first give it a passphrase with \"peerlink key passphrase\"; the shares have the same", a.keyPath())
 	}
 	if err := passphrase.Check(pass); err != nil {
-		return fmt.Errorf("nobody could open the shares by typing: %w; first change it with \"peerlink key passphrase\"", err)
+		return fmt.Errorf("the passphrase could not be typed when the shares are opened: %w; first change it with \"peerlink key passphrase\"", err)
 	}
 	if err := d.CheckKey(key); err != nil {
 		return err

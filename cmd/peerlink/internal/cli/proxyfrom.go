@@ -30,7 +30,7 @@ func (p *prefixes) Set(s string) error {
 			}
 		}
 		if !prefix.IsValid() || prefix.Addr().Is4In6() {
-			return fmt.Errorf("expected IP addresses or ranges like 192.0.2.1 or 10.0.0.0/8, with commas between them; %q is neither", item)
+			return fmt.Errorf("expected IP addresses or ranges like 192.0.2.1 or 10.0.0.0/8, with commas between them; %q is neither an address nor a range", item)
 		}
 		list = append(list, prefix.Masked())
 	}
