@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 )
@@ -56,8 +57,8 @@ func (d *disk) floor(k kind) int64 {
 }
 
 // walLimit is the size in bytes from which the write-ahead log is truncated. While the disk
-// has little space, the log must not use up the window, nor the checkpoint of it, which
-// needs as much space in the file: the messages of peers in the window would fill the disk,
+// has little space, neither the log nor its checkpoint, which needs as much space in the file,
+// may use up the space of the window: messages of peers in the window would fill the disk,
 // and then the reserve would be removed.
 func (d *disk) walLimit() int64 {
 	d.mu.Lock()
@@ -68,16 +69,29 @@ func (d *disk) walLimit() int64 {
 	case d.short:
 		return d.window() / 2
 	}
-	return min(maxWAL, d.minFree/4)
+	return min(maxWAL, d.freeOnDisk/4)
+}
+
+// measure measures the free space on the disk, sets d.freeOnDisk and d.short, and returns the
+// number of bytes. An error is not treated as a full disk: if the disk is full, writing fails.
+// The caller holds d.mu.
+func (d *disk) measure() int64 {
+	free, err := d.freeBytes()
+	if err != nil {
+		free = math.MaxInt64 / 2 // sums with it do not overflow
+	}
+	d.freeOnDisk, d.short = free, free < d.minFree
+	return free
 }
 
 // hasRoomForReserve reports whether a file of size bytes can be created so that messages of
-// peers can fill the window afterwards, which needs twice its size. More is not required:
-// if the node's own messages for unreachable peers have filled the disk down to the floor,
-// only messages of peers may make space again, and none is stored without the reserve.
+// peers can fill the window afterwards, which needs twice its size. More is not required, since messages for
+// unreachable peers may have filled the disk down to the floor: such a peer may be waiting
+// for this node to accept its messages first, and none is accepted without the reserve.
 func (d *disk) hasRoomForReserve(size int64) bool {
-	free, err := d.freeBytes()
-	return err == nil && free >= size+2*d.window()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.measure() >= size+2*d.window()
 }
 
 // warnIfSmall logs a warning if the free space is smaller than the quota of a single peer:
@@ -138,19 +152,18 @@ func (d *disk) isShort() bool {
 }
 
 // check measures the free space, and begins or ends d.almostFull; freeInFile is how many
-// bytes of the file are free. An error of measuring is not treated as a full disk: if the
-// disk is full, writing fails.
+// bytes of the file are free.
 func (d *disk) check(freeInFile int64, r *reserve) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.minFree <= 0 {
 		return
 	}
-	free, err := d.freeBytes()
-	d.freeInFile, d.freeOnDisk, d.short, d.windowClosed = freeInFile, free, err == nil && free < d.minFree, r.missing
+	free := d.measure()
+	d.freeInFile, d.windowClosed = freeInFile, r.missing
 	// Free space in the file counts too, but messages are written to the write-ahead log
 	// first.
-	switch full := r.missing || err == nil && (free+freeInFile < d.minFree || free < d.floor(fromApplication)); {
+	switch full := r.missing || free+freeInFile < d.minFree || free < d.floor(fromApplication); {
 	case full && r.err != nil:
 		if d.almostFull == nil {
 			d.log.Warn("the reserve of the message store can not be made, nothing is stored", "err", r.err)
@@ -177,9 +190,8 @@ func (d *disk) checkRoom(k kind, bytes int64) error {
 	if d.minFree <= 0 {
 		return nil
 	}
-	free, err := d.freeBytes()
-	d.freeOnDisk, d.short = free, err == nil && free < d.minFree
-	if need := d.floor(k) + bytes + max(bytes+d.walBytes()-d.freeInFile, 0); err == nil && free < need {
+	free := d.measure()
+	if need := d.floor(k) + bytes + max(bytes+d.walBytes()-d.freeInFile, 0); free < need {
 		return fmt.Errorf("%w: %d bytes are free on the disk, and %d are needed", ErrFull, free, need)
 	}
 	return nil

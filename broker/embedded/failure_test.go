@@ -432,7 +432,8 @@ func TestRollback(t *testing.T) {
 // restarted when the read has ended.
 func TestWALBounded(t *testing.T) {
 	t.Parallel()
-	s := openTest(t, Options{MinFree: 4 << 18}) // the log is truncated from a quarter of that
+	// The log is truncated from a quarter of the free space.
+	s := openTest(t, Options{MinFree: 1 << 20, freeBytes: func(string) (int64, error) { return 1 << 20, nil }})
 	declareTest(t, s, "q")
 	walSize := func() int64 {
 		info, err := os.Stat(s.path + "-wal")
