@@ -37,7 +37,7 @@ func messageID(epoch int64, seq uint64) string {
 var ErrOwner = errors.New("embedded: message store of another node")
 
 // checkOwner reports [ErrOwner] if the store belongs to another owner. If adopt is true, it
-// assigns a store without an owner, which is new or was created by a version before 3, to
+// assigns a store without an owner, which is new or was created with a schema version below 3, to
 // owner.
 func checkOwner(c *conn, owner string, adopt bool) error {
 	if owner == "" {

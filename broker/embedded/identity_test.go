@@ -108,7 +108,7 @@ func TestOwner(t *testing.T) {
 			t.Errorf("opened by %q: got %v, want %v", o.Owner, err, want)
 		}
 	}
-	open(Options{Owner: "one"}, nil) // beside a service of a version before 3
+	open(Options{Owner: "one"}, nil) // beside a service with a schema version below 3
 	open(Options{Owner: "two", Service: true}, nil)
 	open(Options{Owner: "one"}, ErrOwner)
 	open(Options{Owner: "one", Service: true}, ErrOwner)

@@ -2,8 +2,8 @@ package embedded
 
 import "slices"
 
-// writeMaintenance writes those of the operations that store no message (maintenance: confirmations,
-// moves to and from the dead letters, bindings), without the others.
+// writeMaintenance writes only the maintenance operations among ops: those that store no message
+// (confirmations, moves to and from the dead letters, bindings).
 // If that fails because of missing space, it removes the reserve and tries again, in small
 // transactions. It returns the operations that are not written, and whether maintenance
 // operations are among them (failed).
@@ -59,7 +59,7 @@ func (w *writer) writeInSteps(o op) error {
 			parts, err = s.split(t, maxStep)
 			return err
 		}}
-		// The first transaction, with split, yields the parts.
+		// The first transaction only calls split; the following ones apply the parts.
 		for list := []op{split}; len(list) > 0; list, parts = append(list[1:], parts...), nil {
 			t, err := w.attempt(list[:1])
 			if err != nil {

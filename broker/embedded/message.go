@@ -17,11 +17,11 @@ type Message struct {
 	RoutingKey  string    // as published or sent; "" if it was put into the queue directly
 	Type        string    // SMP message type
 	ContentType string
-	Headers     []broker.Header // only for received messages
+	Headers     []broker.Header // only of messages in an inbox
 	Body        []byte
 	Peer        string // ID of the sending peer; "" if unknown
 
-	size int // in bytes, as counted when it was stored
+	size int // in bytes, as the sizes of queues and quotas count it
 }
 
 // scanMessage returns the message in the first seven columns of readConn.messages, which
@@ -42,7 +42,7 @@ func scanMessage(queue string, cols []driver.Value) (Message, error) {
 	return m, nil
 }
 
-// incoming returns the message as it was published to the inbox.
+// incoming converts a message of an inbox to the one that was published, with the inbox as its exchange.
 func (m Message) incoming(inbox string) broker.Incoming {
 	return broker.Incoming{
 		Peer:        m.Peer,
@@ -56,7 +56,8 @@ func (m Message) incoming(inbox string) broker.Incoming {
 }
 
 // Peek returns up to limit messages at the beginning of a queue or an inbox, of about 1 MiB
-// in total, and does not remove them. Some of them may be delivered already.
+// in total, and does not remove them. A consumer may have received some of them, and not
+// confirmed them yet.
 func (s *Store) Peek(ctx context.Context, queue string, limit int) ([]Message, error) {
 	var found []Message
 	err := s.read(ctx, "peek into queue "+queue, func(r *readConn) (err error) {

@@ -9,15 +9,15 @@ import (
 // notifier holds the signals of the goroutines that wait for messages, by queue.
 type notifier struct {
 	mu      sync.Mutex
-	byQueue map[string]map[wait.Signal]*Watcher // the Watcher of the signal, or nil
+	byQueue map[string]map[wait.Signal]*Watcher // queue name → signal → the Watcher that gets copies, or nil
 }
 
 func newNotifier() *notifier {
 	return &notifier{byQueue: make(map[string]map[wait.Signal]*Watcher)}
 }
 
-// add registers a signal for a queue. Unless w is nil, it also gets copies of the messages
-// that are stored in the queue.
+// add registers a signal for a queue. If w is not nil, w also gets copies of the
+// messages that are stored in the queue.
 func (n *notifier) add(queue string, signal wait.Signal, w *Watcher) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -204,7 +204,7 @@ func runSQL(t *testing.T, path, sql string) {
 	}
 }
 
-// vacuumRecipe returns the handbook's SQL for a file that a version before 3 has made.
+// vacuumRecipe returns the handbook's SQL for a file that a peerlink with a schema version below 3 has made.
 func vacuumRecipe(t *testing.T) string {
 	t.Helper()
 	handbook, err := os.ReadFile("../../docs/operations.md")

@@ -58,7 +58,7 @@ CREATE TABLE messages (
 	headers      TEXT NOT NULL,
 	body         BLOB,
 	peer         TEXT NOT NULL DEFAULT '', -- the peer that has sent a received message
-	epoch        INTEGER NOT NULL DEFAULT 0, -- see identity.go; 0: stored by a version before 3
+	epoch        INTEGER NOT NULL DEFAULT 0, -- see identity.go; 0: stored with a schema version below 3
 	PRIMARY KEY (queue, seq)
 ) STRICT, WITHOUT ROWID;
 

@@ -17,8 +17,7 @@ const (
 	// How many bytes must be free in the file before it is shrunk: while the disk is short
 	// of space, and while it is not.
 	shrinkThresholdShort, shrinkThresholdIdle = 1 << 20, 32 << 20
-	// vacuumLimit is how many bytes may be in use in a file that is rewritten when it is
-	// opened.
+	// vacuumLimit is how many bytes may be in use in a file that makeShrinkable rewrites.
 	vacuumLimit = 64 << 20
 )
 
@@ -32,8 +31,8 @@ func (w *writer) shrinkFile(freeInFile int64) (int64, error) {
 	case w.reserve.missing || w.disk.isShort() || isFull(w.lastError()):
 		threshold = shrinkThresholdShort
 		if w.db.walBytes() >= shrinkThresholdShort {
-			// Shrinking needs the space of the write-ahead log. If a reader prevents the
-			// truncation, the steps become smaller.
+			// The log is truncated first, because shrinking writes to it. If a reader prevents
+			// that, the steps below may fail because of missing space, and are then halved.
 			_, _ = w.db.truncateWAL.number()
 		}
 	case w.active || freeInFile < w.db.fileBytes()/2:
@@ -48,7 +47,7 @@ func (w *writer) shrinkFile(freeInFile int64) (int64, error) {
 		case isFull(err) && w.shrinkStep > minShrinkStep:
 			w.shrinkStep /= 2
 			continue
-		default: // another process writes, or there is no space at all
+		default: // for example, another process writes, or there is no space even for the smallest step; the next check tries again
 			return freeInFile, nil
 		}
 		if freeInFile, err = w.db.freeInFile(); err != nil || freeInFile >= before {
@@ -93,7 +92,7 @@ func sizeOf(path string) int64 {
 	return info.Size()
 }
 
-// makeShrinkable rewrites a file that was created by a version before 3, once, so that it
+// makeShrinkable rewrites a file that was created with a schema version below 3, once, so that it
 // can be shrunk. It skips a file with more than vacuumLimit bytes in use: a later start may
 // rewrite it, when it has fewer.
 func makeShrinkable(c *conn) error {

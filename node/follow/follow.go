@@ -31,24 +31,24 @@ var (
 	ErrUnchanged = errors.New("unchanged since it was last fetched")
 	// errLocal means that a URL leads to an address of this machine or its own network, which
 	// URLs of other nodes must not access.
-	errLocal = errors.New("an address of this machine, of its own network, or of no single host")
-	// errRedirect means that the server redirects to another host, from https to http, or too
-	// often.
+	errLocal = errors.New("an address of this machine, of its own network, or not of a single host (such as multicast)")
+	// errRedirect means that the server redirects to a URL that checkRedirect does not allow, or
+	// too often.
 	errRedirect = errors.New("redirected elsewhere")
 	// errStatus means that the server's response has a status other than 200 and 304.
-	errStatus = errors.New("no info-bundle there")
+	errStatus = errors.New("the server has not returned an info-bundle")
 	// errTooLarge means that the response is larger than an info-bundle may be.
 	errTooLarge = errors.New("larger than an info-bundle may be")
 	// errOtherNode means that the bundle is valid, but has another root certificate.
-	errOtherNode = errors.New("the info-bundle of somebody else")
+	errOtherNode = errors.New("the info-bundle of another node")
 )
 
 // Bounds on one fetch.
 const (
 	maxTime      = 30 * time.Second // from looking up the host to the last byte
 	maxRedirects = 5
-	maxHeader    = 64 << 10
-	maxTag       = 256 // bytes of an ETag
+	maxHeader    = 64 << 10 // bytes of the header of a response
+	maxTag       = 256      // bytes of an ETag
 )
 
 // Tag identifies a version of the info-bundle on a server, by the ETag and Last-Modified headers.
@@ -76,8 +76,8 @@ type Fetcher struct {
 	// and for nodes on one private network.
 	AllowLocal bool
 	// OwnHosts are the public names or addresses of this machine, which may differ from the
-	// addresses of its interfaces. URLs must not lead to them either, because the host with such
-	// an address may trust this machine, or be in its network.
+	// addresses of its interfaces: for example, the address of the router through which this
+	// machine is reached. URLs must not lead to them either.
 	OwnHosts []string
 
 	ownHostAddrs []netip.Addr               // addresses of OwnHosts, during a fetch
@@ -176,8 +176,9 @@ func (f *Fetcher) transport() *http.Transport {
 	}
 }
 
-// checkRedirect allows redirects to another path of the same host, and from http to https, but not to
-// another host, because the peer has not published that host.
+// checkRedirect allows redirects to another path of the same host and port, and from http to
+// https on the same host, but none to another host, because the peer has not published that
+// host, and none with a user name.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return fmt.Errorf("%w: more than %d times", errRedirect, maxRedirects)
@@ -186,7 +187,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	sameServer := to.Scheme == from.Scheme && strings.EqualFold(to.Host, from.Host)
 	upgrade := from.Scheme == "http" && to.Scheme == "https" && strings.EqualFold(to.Hostname(), from.Hostname())
 	if to.User != nil || !sameServer && !upgrade {
-		return fmt.Errorf("%w: to %.100q, which is another host than %s", errRedirect, to.Scheme+"://"+to.Host, from.Host)
+		return fmt.Errorf("%w: from %.100q to %.100q; only the same scheme, host and port, or https instead of http on the same host, are allowed, without a user name", errRedirect, from.Scheme+"://"+from.Host, to.Scheme+"://"+to.Host)
 	}
 	return nil
 }

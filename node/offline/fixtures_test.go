@@ -24,7 +24,7 @@ var (
 	da  = nodetype.DebtorsAgent
 )
 
-// snapshot maps the names of everything below dir to mode and content.
+// snapshot maps the names of everything below dir to its mode and the SHA-256 of its content.
 func snapshot(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	all := make(map[string]string)

@@ -7,5 +7,5 @@ import (
 	"log/slog"
 )
 
-// handleLevelSignals does nothing, because the system has no such signals.
+// handleLevelSignals does nothing, because the system has no SIGUSR1 and SIGUSR2, which change the log level elsewhere.
 func handleLevelSignals(context.Context, *slog.LevelVar, *slog.Logger) {}
