@@ -23,7 +23,7 @@ func (o *operation) done(err error) {
 	s := o.session
 	switch {
 	case err != nil:
-		s.finish(endReason{err: err, errorToClient: o.errorToClient(err)})
+		s.beginEnd(endReason{err: err, errorToClient: o.errorToClient(err)})
 		s.completed(1)
 	case o.receipt != nil:
 		s.queueReceipt(*o.receipt)

@@ -20,19 +20,19 @@ type session struct {
 	conn *stomp.Conn
 	log  *slog.Logger
 
-	opCtx     context.Context // of operations in progress; canceled when they are not awaited any more
+	opCtx     context.Context // of operations in progress; canceled when the session stops waiting for them
 	cancelOps context.CancelFunc
 	aborted   chan struct{} // closed when abort returns
 
 	wake      wait.Signal   // for run: there are receipts to write, or the session ends
 	slotFreed wait.Signal   // for read: pending has decreased, or the session ends
-	tags      atomic.Uint64 // the last tag of a delivery; see unacked
+	tags      atomic.Uint64 // the last tag of a delivery, of all subscriptions
 
 	mu            sync.Mutex
 	pending       int                      // operations in progress: neither failed nor answered
 	receipts      []string                 // to be written
 	subscriptions map[string]*subscription // by the client's id
-	prefetch      int                      // sum over the subscriptions
+	prefetch      int                      // sum of the prefetch limits of the subscriptions
 	end           *endReason               // why and how the session ends; nil while it is running
 }
 
@@ -69,7 +69,7 @@ func (s *session) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
 		s.fail(errStopping)
-		time.AfterFunc(s.door.bounds.stopTime/2, func() { // even if the disk does not answer
+		time.AfterFunc(s.door.bounds.stopTime/2, func() { // to end even if the disk does not answer
 			s.cancelOps()
 			s.wake.Notify()
 		})
@@ -104,7 +104,8 @@ func (s *session) run(ctx context.Context) error {
 	return s.end.err
 }
 
-// sendLastFrame sends the last frame to the client, and closes the connection.
+// sendLastFrame sends the last frame to the client, and closes the connection, unless the
+// connection has broken.
 func (s *session) sendLastFrame() {
 	var err error
 	switch {
@@ -128,7 +129,7 @@ func (s *session) read() {
 	for {
 		f, err := s.conn.ReadFrame()
 		if err != nil {
-			s.finish(endingBy(err))
+			s.beginEnd(endReasonOf(err))
 			return
 		}
 		op := &operation{session: s}
@@ -137,7 +138,7 @@ func (s *session) read() {
 			op.receipt = &receipt
 		}
 		if f.Command == "DISCONNECT" {
-			s.finish(endReason{receipt: op.receipt})
+			s.beginEnd(endReason{receipt: op.receipt})
 			return
 		}
 		if !s.beginOperation() {
@@ -150,9 +151,9 @@ func (s *session) read() {
 	}
 }
 
-// endingBy returns how the session ends after a read error. After io.EOF, the connection
+// endReasonOf returns how the session ends after a read error. After io.EOF, the connection
 // is not broken: a client that has closed its side without DISCONNECT may still read.
-func endingBy(err error) endReason {
+func endReasonOf(err error) endReason {
 	var violation *stomp.ProtocolError
 	switch {
 	case errors.Is(err, io.EOF):
@@ -165,14 +166,14 @@ func endingBy(err error) endReason {
 }
 
 // fail ends the session with an ERROR.
-func (s *session) fail(err error) { s.finish(endReason{err: err, errorToClient: explain(err)}) }
+func (s *session) fail(err error) { s.beginEnd(endReason{err: err, errorToClient: explain(err)}) }
 
 // failConnection ends the session because the connection has broken.
-func (s *session) failConnection(err error) { s.finish(endReason{err: err, connBroken: true}) }
+func (s *session) failConnection(err error) { s.beginEnd(endReason{err: err, connBroken: true}) }
 
-// finish starts to end the session for a reason, unless it is ending already. After that
+// beginEnd starts to end the session for a reason, unless it is ending already. After that
 // no operation begins.
-func (s *session) finish(e endReason) {
+func (s *session) beginEnd(e endReason) {
 	s.mu.Lock()
 	if s.end == nil {
 		e.timer = time.AfterFunc(s.door.bounds.endTime, s.abort)
@@ -206,17 +207,17 @@ func (s *session) hasPending() bool {
 }
 
 // beginOperation counts an operation as pending, and waits while too many operations are
-// pending. It returns false when the session has ended.
+// pending. It returns false if the session has begun to end.
 func (s *session) beginOperation() bool {
 	for {
-		if ok, ended := s.tryBeginOperation(); ok || ended {
+		if ok, ending := s.tryBeginOperation(); ok || ending {
 			return ok
 		}
 		<-s.slotFreed
 	}
 }
 
-func (s *session) tryBeginOperation() (ok, ended bool) {
+func (s *session) tryBeginOperation() (ok, ending bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.end != nil {
@@ -233,10 +234,10 @@ func (s *session) tryBeginOperation() (ok, ended bool) {
 func (s *session) completed(n int) {
 	s.mu.Lock()
 	s.pending -= n
-	ended := s.end != nil
+	ending := s.end != nil
 	s.mu.Unlock()
 	s.slotFreed.Notify()
-	if ended {
+	if ending {
 		s.wake.Notify()
 	}
 }

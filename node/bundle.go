@@ -103,7 +103,7 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 	}
 	date, ok := infobundle.NextDate(old, now)
 	if !ok {
-		return nil, "", fmt.Errorf("%s: the last bundle is dated %s, a day or more ahead of now: peers that have this bundle ignore bundles with an earlier date. Is the clock right? If that date is wrong, remove the file",
+		return nil, "", fmt.Errorf("%s: the last bundle is dated %s, a day or more ahead of now: peers that have this bundle ignore bundles with an earlier date. if the clock of this machine is wrong, correct it; only if the date itself is wrong, remove the file",
 			file, old)
 	}
 	return append(kept, infobundle.File{Name: infobundle.UpdatedAt, Data: []byte(date + "\n")}), date, nil
@@ -151,7 +151,7 @@ func (d *Dir) lastDate(updatedAt []byte, now time.Time) (last, file string, err 
 	return last, file, nil
 }
 
-// lastSignedDate returns the date of the last info-bundle that was signed here for a request,
+// lastSignedDate returns the date of the last info-bundle that was signed on this machine for a request,
 // or "" if there was none.
 func (d *Dir) lastSignedDate() (string, error) {
 	path := d.file(filepath.FromSlash(LastSigned))
@@ -289,7 +289,7 @@ func checkLink(base, path string, fi fs.FileInfo) error {
 // damaged.
 func (d *Dir) rootCSR(key crypto.Signer) ([]byte, error) {
 	data, err := d.readRootCSR()
-	if !isLost(err) {
+	if !isMissingOrDamaged(err) {
 		return data, err
 	}
 	csr, csrErr := pki.NewCSR(d.identity, key, pki.RootCSR)

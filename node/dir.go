@@ -68,7 +68,7 @@ func Open(path string) (*Dir, error) {
 		return nil, err
 	}
 	id, err := d.readRoot()
-	if isLost(err) {
+	if isMissingOrDamaged(err) {
 		return nil, d.noRootError(err)
 	}
 	if err != nil {
@@ -124,8 +124,8 @@ func (d *Dir) readIdentity() (id pki.Identity, err error) {
 // errDamaged is wrapped by the errors for a file that can be read, but has invalid content.
 var errDamaged = errors.New("damaged")
 
-// isLost reports whether an error means that a file is missing or damaged.
-func isLost(err error) bool {
+// isMissingOrDamaged reports whether an error means that a file is missing or damaged.
+func isMissingOrDamaged(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errDamaged) || errors.Is(err, textfile.ErrEncoding)
 }
 
@@ -194,7 +194,7 @@ func (d *Dir) readRoot() (pki.Identity, error) {
 // cannot be read for the given reason. If root-ca.crt exists, the error does not suggest making
 // a new node.
 func (d *Dir) notNodeError(file string, reason error) error {
-	if !isLost(reason) {
+	if !isMissingOrDamaged(reason) {
 		return fmt.Errorf("%s is %w: %v", d.absPath(), ErrNotNode, reason)
 	}
 	what := "it has no " + file

@@ -185,7 +185,7 @@ func (l *Locked) RootPEM() ([]byte, error) { return readText(l.d.file("root-ca.c
 // RootCSR returns the content of db/root-ca.csr, or nil if the file is missing or damaged.
 func (l *Locked) RootCSR() ([]byte, error) {
 	data, err := l.d.readRootCSR()
-	if isLost(err) {
+	if isMissingOrDamaged(err) {
 		return nil, nil
 	}
 	return data, err
@@ -196,7 +196,7 @@ func (l *Locked) RootCSR() ([]byte, error) {
 // returns false.
 func (l *Locked) FileRootCSR(pem []byte) (created bool, err error) {
 	_, err = l.d.readRootCSR()
-	if !isLost(err) {
+	if !isMissingOrDamaged(err) {
 		return false, err
 	}
 	_, err = l.d.restoreFile(rootCSRFile, pem, err, "the answer")

@@ -147,14 +147,14 @@ func (d *Dir) readPeer(dir, id string) (*Peer, error) {
 	if got, err := pki.IdentityOf(p.Root.RawSubject); err != nil || got != p.Identity {
 		return nil, fmt.Errorf("root-ca.crt is not the certificate of %s", p.Identity)
 	}
-	if p.Issued, err = readCert(dir, "peercert.crt"); isLost(err) {
+	if p.Issued, err = readCert(dir, "peercert.crt"); isMissingOrDamaged(err) {
 		return nil, fmt.Errorf("%w; if certs/ has a copy, \"peerlink init\" restores it", err)
 	} else if err != nil {
 		return nil, err
 	}
 	switch p.SubCA, err = readCert(dir, "sub-ca.crt"); {
 	case errors.Is(err, fs.ErrNotExist):
-	case isLost(err):
+	case isMissingOrDamaged(err):
 		return nil, fmt.Errorf("%w; move the file away, and register the certificate again (\"peerlink peer register\"): its issuer has it as peers/%s/peercert.crt", err, d.identity.ID)
 	case err != nil:
 		return nil, err

@@ -294,7 +294,7 @@ func (d *Dir) peerCertificates(ctx context.Context) (found []Defect, err error) 
 			return found, err
 		}
 		_, reason := readCert(d.file("peers", id), "peercert.crt")
-		if !isLost(reason) {
+		if !isMissingOrDamaged(reason) {
 			continue
 		}
 		root, err := readCert(d.file("peers", id), "root-ca.crt")
@@ -331,7 +331,7 @@ func (d *Dir) issuedCopy(id string, root *x509.Certificate) (newest *x509.Certif
 		return nil, "", err
 	}
 	known, err := readLine(d.file("peers", id, "subnet.txt"))
-	if isLost(err) {
+	if isMissingOrDamaged(err) {
 		known, err = "", nil
 	}
 	if err != nil {
@@ -465,7 +465,7 @@ func (d *Dir) subnetFiles(ctx context.Context) (found []Defect, err error) {
 		}
 		path := d.file(filepath.FromSlash(name))
 		got, err := readLine(path)
-		if err == nil && got == want || err != nil && !isLost(err) {
+		if err == nil && got == want || err != nil && !isMissingOrDamaged(err) {
 			continue
 		}
 		wrong := fmt.Sprintf("holds %q, not the subnet in %s", excerpt.Of(got), certName)

@@ -43,7 +43,7 @@ func Restore(ctx context.Context, path string) (done []string, err error) {
 		return nil, err
 	}
 	defer unlock()
-	if _, err = d.readRoot(); isLost(err) {
+	if _, err = d.readRoot(); isMissingOrDamaged(err) {
 		if done, err = d.restoreRoot(err); err != nil || len(done) == 0 {
 			return done, err
 		}
@@ -75,7 +75,7 @@ func (d *Dir) restoreIdentity() (done []string, err error) {
 		{"db/nodeid", id.ID, idErr},
 		{"db/nodetype", id.Type.OU(), typeErr},
 	} {
-		if !isLost(f.err) {
+		if !isMissingOrDamaged(f.err) {
 			continue
 		}
 		line, err := d.restoreFile(f.name, []byte(f.content+"\n"), f.err, "root-ca.crt")
@@ -294,7 +294,7 @@ func (d *Dir) noRootError(reason error) error {
 func RootRestorable(path string) (restorable bool, err error) {
 	d := &Dir{path: path}
 	_, reason := d.readRoot()
-	if !isLost(reason) {
+	if !isMissingOrDamaged(reason) {
 		return false, nil
 	}
 	if d.identity, err = d.readIdentity(); err != nil {

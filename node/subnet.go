@@ -199,7 +199,7 @@ func (p pool) lastNumber() (int, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return p.start, nil
 	}
-	if isLost(err) {
+	if isMissingOrDamaged(err) {
 		return p.highestReserved()
 	}
 	if err != nil {

@@ -21,7 +21,7 @@ type peerQueue struct {
 	// increases, except in reset.
 	confirmed uint64
 	// pending is the last confirmation submitted to the writer. A later one is merged into
-	// it while the writer is still collecting the list that has it. It is nil if the next
+	// it while the writer is still collecting the list that contains it. It is nil if the next
 	// confirmation must not be merged.
 	pending *confirmOp
 	// excluded are the messages that the consumer has excluded from confirmations, to move
@@ -39,7 +39,7 @@ func (q *peerQueue) reset() {
 	q.excluded, q.pending = make(map[uint64]bool), nil
 }
 
-// CheckInUse reports [broker.ErrInUse] if the queue has a consumer or a [Subscription].
+// CheckInUse returns [broker.ErrInUse] if the queue has a consumer or a [Subscription].
 func (s *Store) CheckInUse(_ context.Context, queue string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,8 +49,8 @@ func (s *Store) CheckInUse(_ context.Context, queue string) error {
 	return nil
 }
 
-// Consume opens a queue for consuming. It reports [broker.ErrNoQueue], and
-// [broker.ErrInUse] if the queue has another consumer or a [Subscription].
+// Consume opens a queue for consuming. It returns [broker.ErrNoQueue] if the queue does not
+// exist, and [broker.ErrInUse] if the queue has another consumer or a [Subscription].
 func (s *Store) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
 	err := s.read(ctx, "consume queue "+queue, func(r *readConn) error {
 		_, exists, err := r.lastSeq(queue)
@@ -107,9 +107,9 @@ type consumer struct {
 	store     *Store
 	queue     string
 	peerQueue *peerQueue
-	nextMu    ctxMutex
-	arrived   wait.Signal
-	closed    chan struct{}
+	nextMu    ctxMutex      // held by Next
+	arrived   wait.Signal   // notified when messages have been stored in the queue
+	closed    chan struct{} // closed by Close
 
 	delivered uint64 // the last message delivered; guarded by peerQueue.mu
 }
@@ -130,7 +130,7 @@ func (c *consumer) Next(ctx context.Context, limit int) ([]broker.Delivery, erro
 			return nil, broker.ErrClosed
 		}
 		var found []broker.Delivery
-		err := c.store.read(ctx, "take messages out of queue "+c.queue, func(r *readConn) (err error) {
+		err := c.store.read(ctx, "read messages of queue "+c.queue, func(r *readConn) (err error) {
 			found, err = r.readDeliveries(c.queue, delivered, limit)
 			return err
 		})
@@ -218,9 +218,10 @@ func (op *confirmOp) apply(t *tx) error {
 	return nil
 }
 
-func (op *confirmOp) finish(error) {}
+func (op *confirmOp) finish(error) {} // nobody waits for the result
 
-// split returns confirmations that remove the messages in parts of about size messages; op
+// split returns confirmations that remove the messages in parts of at most size messages (fewer
+// where sequence numbers are missing); op
 // itself then removes the last part.
 func (op *confirmOp) split(t *tx, size uint64) (parts []op, err error) {
 	first, err := t.firstSeq(op.queue)
@@ -305,7 +306,7 @@ func (q *peerQueue) endExclusion(tag uint64) {
 	delete(q.excluded, tag)
 }
 
-// Close returns unconfirmed messages to the queue. Confirmations remain valid; Close waits
+// Close ends the consumer. The next one gets the unconfirmed messages. Confirmations remain valid; Close waits
 // for up to flushTime until they are durable.
 func (c *consumer) Close() error {
 	q := c.peerQueue

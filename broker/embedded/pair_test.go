@@ -77,7 +77,7 @@ func TestMixed(t *testing.T) {
 			if i == j && err != nil {
 				t.Errorf("copy of moment %d: %v", i, err)
 			} else if i != j && !errors.Is(err, errMixed) {
-				t.Errorf("file of moment %d and log of %d: got %v, want ErrMixed", i, j, err)
+				t.Errorf("file of moment %d and log of %d: got %v, want errMixed", i, j, err)
 			}
 		}
 	}
@@ -132,13 +132,13 @@ func TestDamageIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := openCopy(t, file, empty); !errors.Is(err, errDamaged) {
-		t.Errorf("got %v, want ErrDamaged", err)
+		t.Errorf("got %v, want errDamaged", err)
 	}
 }
 
-// Of a store that a service has not closed, the file alone, as after a copy without the
-// write-ahead log, is refused, also after a command has opened both; with an empty log it
-// is opened. If the store was closed, the file alone is opened.
+// If a service has not closed the store, the file alone is refused, as after a copy without
+// the write-ahead log. The file is opened with its log, also after a command has opened both,
+// and with an empty log. If the store was closed, the file alone is opened.
 func TestMissingLog(t *testing.T) {
 	s := openTest(t, Options{Service: true})
 	publishBodies(t, s, "accounts_in", numbers(10)...)
@@ -147,7 +147,7 @@ func TestMissingLog(t *testing.T) {
 	copyFile(t, s.path, file)
 	copyFile(t, s.path+"-wal", wal)
 	if err := openCopy(t, file, ""); !errors.Is(err, errMixed) {
-		t.Errorf("without the log: got %v, want ErrMixed", err)
+		t.Errorf("without the log: got %v, want errMixed", err)
 	}
 	command, err := Open(file, Options{})
 	if err != nil {
@@ -277,14 +277,14 @@ func TestLogRemovedBySQLite(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Open(path, Options{Service: true}); !errors.Is(err, errMixed) {
-		t.Errorf("older file: got %v, want ErrMixed", err)
+		t.Errorf("older file: got %v, want errMixed", err)
 	}
 	path = killed(t, s)
 	if err := os.Remove(path + "-wal"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(path, Options{Service: true}); !errors.Is(err, errMixed) {
-		t.Errorf("log removed with a message in it: got %v, want ErrMixed", err)
+		t.Errorf("log removed with a message in it: got %v, want errMixed", err)
 	}
 }
 
@@ -362,7 +362,7 @@ func TestDamageIsTrouble(t *testing.T) {
 		_, err = bad.Next(testContext(t), 100)
 	}
 	if !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "operations.md") {
-		t.Errorf("got %v, want ErrDamaged with the remedy", err)
+		t.Errorf("got %v, want errDamaged with the remedy", err)
 	}
 	log.want(t, "ERROR can not read the message store")
 	ds, err := good.Next(testContext(t), 10)
@@ -374,14 +374,14 @@ func TestDamageIsTrouble(t *testing.T) {
 	}
 	s.flush()
 	if err := s.Health(); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "bad") {
-		t.Errorf("trouble is %v, want ErrDamaged of the queue", err)
+		t.Errorf("trouble is %v, want errDamaged of the queue", err)
 	}
 	s.faults.interval = 0
 	s.faults.recheck()
 	if err := s.Health(); !errors.Is(err, errDamaged) {
-		t.Errorf("after a check of the damaged file the trouble is %v, want ErrDamaged", err)
+		t.Errorf("after a check of the damaged file the trouble is %v, want errDamaged", err)
 	}
-	s.faults.record("take messages out of queue bad", nil)
+	s.faults.record("read messages of queue bad", nil)
 	log.want(t, "INFO the message store can be read again")
 	if err := s.Health(); err != nil {
 		t.Error(err)
@@ -442,8 +442,8 @@ func TestSaveWhatCanBeRead(t *testing.T) {
 	}
 }
 
-// A store whose file is missing or empty, with or without its write-ahead log, is not
-// opened as a new one, and no file is created. The creation of a new store is logged.
+// An empty file, with or without a write-ahead log, and a log without its file are refused,
+// and no file is created. If there is neither, a new store is created, which is logged.
 func TestLostFile(t *testing.T) {
 	var log bytes.Buffer
 	s := openFile(t, filepath.Join(t.TempDir(), "messages.db"), Options{Service: true, Logger: slog.New(slog.NewTextHandler(&log, nil))})
@@ -484,7 +484,7 @@ func TestLostFile(t *testing.T) {
 
 // A file from before or during a shrink, or from before the store was closed, is refused
 // with a later write-ahead log.
-func TestShrunkIsNotMixed(t *testing.T) {
+func TestMixedAfterShrinkOrClose(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, Options{})
 	declareTest(t, s, "q")
@@ -522,7 +522,7 @@ func TestShrunkIsNotMixed(t *testing.T) {
 		}
 		copyFile(t, s.path+"-wal", wal)
 		if err := openCopy(t, before, wal); !errors.Is(err, errMixed) {
-			t.Errorf("got %v, want ErrMixed", err)
+			t.Errorf("got %v, want errMixed", err)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"peerlink/broker"
 )
 
-// readBytes bounds the size of the messages of one read, as counted by row.size: the read
+// readBytes bounds the size of the messages of one read, approximately: the read
 // ends with the message that reaches the bound.
 const readBytes = 1 << 20
 
@@ -152,7 +152,8 @@ func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Messag
 }
 
 // readDeadLetters reads dead letters of a queue with sequence numbers greater than after; last
-// is the sequence number of the last dead letter returned.
+// is the sequence number of the last dead letter returned. It reports [errDamaged] as
+// readMessages does.
 func (r *readConn) readDeadLetters(queue string, after uint64, limit int) (found []broker.DeadLetter, last uint64, err error) {
 	size := 0
 	var damaged error
@@ -178,9 +179,9 @@ func (r *readConn) readDeadLetters(queue string, after uint64, limit int) (found
 	return found, last, err
 }
 
-// readSingle reads messages of a queue with these ascending sequence numbers, as far as they
+// readSeqs reads messages of a queue with these ascending sequence numbers, as far as they
 // exist. lookedUp is how many of seqs it has looked up before it reached readBytes.
-func (r *readConn) readSingle(queue string, seqs []uint64) (found []Message, lookedUp int, err error) {
+func (r *readConn) readSeqs(queue string, seqs []uint64) (found []Message, lookedUp int, err error) {
 	size := 0
 	for _, seq := range seqs {
 		m, err := r.readMessages(queue, seq-1, 1)

@@ -130,7 +130,7 @@ func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, e
 	lookedUp := 0
 	err := sub.store.read(ctx, "take messages out of "+b.name, func(r *readConn) (err error) {
 		if len(requeued) > 0 {
-			found, lookedUp, err = r.readSingle(b.name, requeued)
+			found, lookedUp, err = r.readSeqs(b.name, requeued)
 		}
 		if err == nil && len(found) == 0 {
 			found, err = r.readMessages(b.name, read, limit)

@@ -52,11 +52,11 @@ var (
 // addPeer adds a peer to the resources of an aggregator, unless it is listed already, and changes
 // nothing else. It edits lines of the file, because decoding and encoding would lose the comments and
 // the order that an operator may have given it. If the file does not have the usual form, in which a
-// line at the left margin begins a key or an item, the error wraps [errAggregator].
+// line without indentation begins a key or an item, the error wraps [errAggregator].
 func addPeer(list []byte, id string) ([]byte, error) {
-	onlyPeer := fmt.Appendf(nil, newAggregator, id)
+	newContent := fmt.Appendf(nil, newAggregator, id)
 	if len(list) == 0 || isPlaceholder(list) {
-		return onlyPeer, nil
+		return newContent, nil
 	}
 	var s aggregatorScan
 	lines := bytes.SplitAfter(list, []byte("\n"))
@@ -69,7 +69,7 @@ func addPeer(list []byte, id string) ([]byte, error) {
 	case s.present:
 		return list, nil
 	case s.key == "":
-		return onlyPeer, nil // nothing but comments
+		return newContent, nil // nothing but comments
 	}
 	eol := "\n"
 	if bytes.HasSuffix(lines[0], []byte("\r\n")) {
@@ -81,7 +81,7 @@ func addPeer(list []byte, id string) ([]byte, error) {
 	}
 	var out bytes.Buffer
 	for i, line := range lines {
-		if i == s.emptyLine && s.emptyList {
+		if i == s.emptyListLine && s.emptyList {
 			line = []byte("resources:" + eol)
 		}
 		out.Write(line)
@@ -97,14 +97,14 @@ func addPeer(list []byte, id string) ([]byte, error) {
 
 // aggregatorScan is the state of parsing an aggregator line by line.
 type aggregatorScan struct {
-	key          string // the top-level key of the current line
-	hasResources bool   // there is a resources key
-	emptyList    bool   // the resources key is "resources: []"
-	emptyLine    int    // the line of "resources: []"
-	lastLine     int    // the line of the last resource, or of the key if there are no resources
-	items        int    // number of resources so far
-	indent       string // indentation of the resources
-	present      bool   // the peer is one of the resources
+	key           string // the top-level key of the current line
+	hasResources  bool   // there is a resources key
+	emptyList     bool   // the resources key is "resources: []"
+	emptyListLine int    // the line of "resources: []"
+	lastLine      int    // the line of the last resource, or of the key if there are no resources
+	items         int    // number of resources so far
+	indent        string // indentation of the resources
+	present       bool   // the peer is one of the resources
 }
 
 func (s *aggregatorScan) parseLine(i int, line, id string) error {
@@ -140,7 +140,7 @@ func (s *aggregatorScan) parseTopLevel(i int, line string) error {
 	switch value := uncomment(m[2]); value {
 	case "":
 	case "[]":
-		s.emptyList, s.emptyLine = true, i
+		s.emptyList, s.emptyListLine = true, i
 	default:
 		return fmt.Errorf("resources are %q: expected a list with each resource on a line of its own", excerpt.Of(value))
 	}

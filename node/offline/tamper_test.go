@@ -183,7 +183,7 @@ func TestAnswerToAnotherRequest(t *testing.T) {
 		"peer missing":     func(r *Request) { r.peers = r.peers[:1] },
 		"server missing":   func(r *Request) { r.servers = nil },
 		"bundle missing":   func(r *Request) { r.info = nil },
-		"csr missing":      func(r *Request) { r.rootCSR = readCSR(t, n) },
+		"csr missing":      func(r *Request) { r.rootCSR = newRootCSR(t, n) },
 		"nodeinfo content": func(r *Request) { r.info.files[0].Data = append(r.info.files[0].Data, '\n') },
 		"nodeinfo extra": func(r *Request) {
 			r.info.files = append(r.info.files, infobundle.File{Name: "extra.txt", Data: []byte("x")})
@@ -214,7 +214,8 @@ func TestAnswerToAnotherRequest(t *testing.T) {
 	}
 }
 
-func readCSR(t *testing.T, n *nodetest.Node) []byte {
+// newRootCSR returns a new certificate signing request of the root key of n, in PEM.
+func newRootCSR(t *testing.T, n *nodetest.Node) []byte {
 	t.Helper()
 	der, err := pki.NewCSR(n.Identity(), n.Key, pki.RootCSR)
 	if err != nil {
