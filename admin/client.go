@@ -17,14 +17,16 @@ import (
 const (
 	clientTimeout = 15 * time.Second
 	maxAnswer     = 16 << 20
-	// maxValues is the maximum number of commas in an answer, and so, about, of JSON values.
+	// maxValues is the maximum number of commas in an answer, which is about the number of
+	// JSON values.
 	maxValues = 1_000_000
 	// maxObjects is the maximum number of JSON objects and nulls in an answer. Each can cost
 	// half a kilobyte of memory.
 	maxObjects = 60_000
 )
 
-// ErrNoServer is returned if no server listens at the address.
+// ErrNoServer is returned if no HTTP response was received: no server listens at the address,
+// the socket is not accessible, or the server has not answered in time.
 var ErrNoServer = errors.New("no running service answers")
 
 // Client sends requests to a running service.
@@ -54,10 +56,10 @@ func (c *Client) Links(ctx context.Context) (*Links, error) {
 		return nil, err
 	}
 	if n := bytes.Count(body, []byte("{")) + bytes.Count(body, []byte("null")); n > maxObjects {
-		return nil, fmt.Errorf("%s: the answer is not that of a peerlink service: it has %d objects and nulls, expected at most %d", c.address, n, maxObjects)
+		return nil, fmt.Errorf("%s: the answer is too large for one of a peerlink service: it has %d objects and nulls, expected at most %d", c.address, n, maxObjects)
 	}
 	if n := bytes.Count(body, []byte(",")); n > maxValues {
-		return nil, fmt.Errorf("%s: the answer is not that of a peerlink service: it has %d values, expected at most %d", c.address, n, maxValues)
+		return nil, fmt.Errorf("%s: the answer is too large for one of a peerlink service: it has %d values, expected at most %d", c.address, n, maxValues)
 	}
 	l := new(Links)
 	if err := json.Unmarshal(body, l); err != nil {

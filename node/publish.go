@@ -76,8 +76,8 @@ func (c *StompConfig) IsIn(b *infobundle.Bundle) bool {
 	return err == nil && reflect.DeepEqual(published, c)
 }
 
-// StompTOMLStamp returns a fingerprint of the files that [Dir.CheckStompTOML] reads.
-// As long as the fingerprint is the same, the result of CheckStompTOML is the same.
+// StompTOMLStamp returns the sizes and times of the files that [Dir.CheckStompTOML] reads. As
+// long as they are the same, the files are considered unchanged.
 func (d *Dir) StompTOMLStamp() [2]FileStamp {
 	return [2]FileStamp{StampFile(d.ownManifest()), StampFile(d.PublishedBundle())}
 }

@@ -56,8 +56,8 @@ func writeReserve(path string, content []byte) error {
 const spaceToOpen = 1 << 20
 
 // makeRoomToOpen removes the reserve if err, an error of opening the store, means that there
-// is no space, and reports whether it has. Only a service removes the reserve of a store
-// that another process has open: others need no space to open such a store.
+// is no space, and reports whether it has removed it. A process other than a service leaves the
+// reserve of a store that another process has open: it needs no space to open such a store.
 func (o Options) makeRoomToOpen(store string, err error) bool {
 	if _, e := os.Stat(store + "-shm"); e == nil && !o.Service {
 		return false
@@ -91,7 +91,7 @@ func (o Options) openError(store string, err error) error {
 		if free, e := o.freeBytes(dir); e == nil && free < spaceToOpen {
 			full = fmt.Sprintf("the disk is full: %d bytes are free, and %d are needed to open the store", free, spaceToOpen)
 		}
-		return fmt.Errorf("%w: %s; make room for it on the disk of %s, then messages can be taken out and dropped: %w", ErrFull, full, dir, err)
+		return fmt.Errorf("%w: %s; make room for it on the disk of %s, then the store can be opened: %w", ErrFull, full, dir, err)
 	case reason == nil, errors.Is(reason, fs.ErrPermission), errors.Is(reason, syscall.EROFS):
 		err = explain(err)
 	}

@@ -17,13 +17,15 @@ import (
 // errGone is reported when RabbitMQ has cancelled a consumer, or a queue has vanished.
 var errGone = errors.New("RabbitMQ has ended the delivery: the queue was deleted, or is moving to another machine")
 
-// Consume opens a queue for exclusive consuming. If RabbitMQ has lost the queue since
-// Bind, or was itself lost since, the queue is declared again.
+// Consume opens a queue for exclusive consuming. If the queue does not exist any more, or the
+// connection to RabbitMQ was lost since Bind, the queue and its bindings are declared again.
+// Consume fails while RabbitMQ blocks publishing and messages of the queue have to be replaced
+// by copies; see renewals.
 func (b *Broker) Consume(ctx context.Context, queue string) (broker.Consumer, error) {
 	if err := checkQueueName(queue); err != nil {
 		return nil, err
 	}
-	if err := b.checkRenewable(queue); err != nil {
+	if err := b.checkCanReplace(queue); err != nil {
 		return nil, fmt.Errorf("consume queue %s: %w", queue, err)
 	}
 	c, err := b.consume(ctx, queue)
@@ -198,8 +200,8 @@ func (c *consumer) receiveAll(deliveries, locked <-chan amqp.Delivery) error {
 	}
 }
 
-// receive records a delivery, which is then delivered to the user, replaced by a copy, or
-// discarded.
+// receive records a delivery, which is then returned by Next, replaced by a copy, or left
+// unacknowledged, so that the next consumer gets it.
 func (c *consumer) receive(d amqp.Delivery) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -209,7 +211,7 @@ func (c *consumer) receive(d amqp.Delivery) error {
 	if err := c.unacked.add(d); err != nil {
 		return err
 	}
-	if c.renewals.takeIfRenewable(d) {
+	if c.renewals.takeIfDue(d) {
 		c.unacked.startMoveOfLast(d.DeliveryTag)
 	}
 	c.arrived.Notify()
@@ -228,7 +230,7 @@ func (c *consumer) reopen() {
 }
 
 // checkReopen returns [broker.ErrReopen], which ends the consumer, if the queue is to be
-// opened anew, because of reopen or of the window, and the consumer holds no more messages.
+// opened anew, because reopen was called or the prefetch count is to change, and the consumer holds no more messages.
 func (c *consumer) checkReopen() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

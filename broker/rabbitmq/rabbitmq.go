@@ -172,7 +172,7 @@ type Broker struct {
 	publishers     map[*publisher]struct{}
 	declared       map[string]declaration    // by peer
 	prefetch       map[string]int            // by queue, if different from opts.Prefetch
-	unrenewed      map[string]bool           // queues with messages that could not be replaced, see checkRenewable
+	unrenewed      map[string]bool           // queues with messages that could not be replaced, see checkCanReplace
 	kinds          map[string]kind           // by queue
 	limits         map[int]bool              // the delivery limits that were logged
 	risks          map[string]risk           // by queue

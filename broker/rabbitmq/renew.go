@@ -71,11 +71,11 @@ func (r *renewals) finish() {
 	}
 }
 
-// takeIfRenewable adds a delivery to the waiting messages if it is renewable, and reports
+// takeIfDue adds a delivery to the waiting messages if it has to be replaced, and reports
 // whether it has: such a message is not delivered to the user. It takes none while RabbitMQ
 // blocks the connection; then no more consumers of the queue are opened until RabbitMQ does not,
-// see [Broker.checkRenewable]. The caller holds consumer.mu.
-func (r *renewals) takeIfRenewable(d amqp.Delivery) bool {
+// see [Broker.checkCanReplace]. The caller holds consumer.mu.
+func (r *renewals) takeIfDue(d amqp.Delivery) bool {
 	if !renewable(d) {
 		return false
 	}
@@ -95,10 +95,10 @@ func (b *Broker) recordUnrenewed(queue string) {
 	b.unrenewed[queue] = true
 }
 
-// checkRenewable returns an error while RabbitMQ blocks the connection, if messages of the queue
+// checkCanReplace returns an error while RabbitMQ blocks the connection, if messages of the queue
 // had to be replaced and could not be: RabbitMQ counts another delivery of each message that a
 // consumer gets and returns, and drops those with a high count.
-func (b *Broker) checkRenewable(queue string) error {
+func (b *Broker) checkCanReplace(queue string) error {
 	blocked := b.publishing.blocked()
 	b.mu.Lock()
 	defer b.mu.Unlock()

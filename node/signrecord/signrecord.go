@@ -176,14 +176,14 @@ func (r Record) Compare(c Certificate) (recorded bool, err error) {
 			continue
 		}
 		if old.NodeID == c.NodeID && (old.NodeType != c.NodeType || old.Root != c.Root) {
-			contradicts("%s %s is known here with another root certificate: signing a second root certificate (with the key %s) in the same name would be a break-in; expected the %s with the key %s", c.NodeType, c.NodeID, c.Fingerprint, old.NodeType, old.Fingerprint)
+			contradicts("%s %s is known here with another root certificate: the owner of a second root certificate (with the key %s) in the same name could impersonate the node; expected the %s with the key %s", c.NodeType, c.NodeID, c.Fingerprint, old.NodeType, old.Fingerprint)
 		}
 		if c.Subnet != "" && old.NodeID == c.NodeID && old.Subnet != c.Subnet {
-			contradicts("subnet %s, requested for %s %s, which has a certificate with the subnet %s already, and keeps it for ever: copy this file to the same folder of the online machine, forget the request there (\"peerlink request forget\"), and make a new one. The subnet %[4]s is in the certificate", c.Subnet, c.NodeType, c.NodeID, old.Subnet)
+			contradicts("subnet %s, requested for %s %s, which has a certificate with the subnet %s already, and keeps it for ever: copy db/offline/signed-certificates to the same folder of the online machine, forget the request there (\"peerlink request forget\"), and make a new one. The subnet %[4]s is in the certificate", c.Subnet, c.NodeType, c.NodeID, old.Subnet)
 		}
 		if c.Subnet != "" && old.Subnet == c.Subnet && old.NodeID != c.NodeID {
 			errs = append(errs, fmt.Errorf("subnet %s, requested for %s %s, is in the certificate of %s %s, which was signed here on %s for the request %.8s (line %d of db/offline/%s); "+
-				"copy this file to the same folder of the online machine, forget the request there (\"peerlink request forget\"), and make a new one, which has another subnet",
+				"copy db/offline/signed-certificates to the same folder of the online machine, forget the request there (\"peerlink request forget\"), and make a new one, which has another subnet",
 				c.Subnet, c.NodeType, c.NodeID, old.NodeType, old.NodeID, old.Time, old.Request, i+1, Name))
 		}
 	}
