@@ -28,9 +28,9 @@ type peer struct {
 	unstored       *unstoredLimiter          // limits the messages from the peer that the broker has not stored yet
 	state          atomic.Pointer[peerState] // nil while there must be no traffic with the peer
 
-	follower      follower
-	packetSize    packetSizeWatch
-	rotation      *connRotation
+	follower      follower                      // schedules the fetches of the peer's info-bundle
+	packetSize    packetSizeWatch               // whether the network loses large packets to the peer
+	connTurns     *connTurns                    // lets the queues of the peer take turns if it permits fewer connections
 	pendingUpdate atomic.Pointer[pendingUpdate] // newer than the directory; nil if there is none
 
 	// Used by the reconciling goroutine only.
@@ -75,7 +75,7 @@ func (p *peer) setState(st *peerState) {
 	p.stateReplaced.Notify()
 }
 
-// end ends all traffic with the peer.
+// end stops the senders and closes the accepted connections.
 func (p *peer) end() {
 	p.setState(nil)
 	p.mu.Lock()
@@ -161,7 +161,7 @@ func (s *peerSet) getOrAdd(id string) *peer {
 			id:             id,
 			messageLimiter: newMessageLimiter(s.maxRate),
 			unstored:       s.unstored.limiter(id),
-			rotation:       newConnRotation(),
+			connTurns:      newConnTurns(),
 			senders:        make(map[string]context.CancelFunc),
 			drainers:       make(map[string]context.CancelFunc),
 			conns:          make(map[*receiver]context.CancelFunc),

@@ -159,20 +159,21 @@ func (sd *sender) requestQueue(ctx context.Context) bool {
 // the same peer.
 var errTimeSliceOver = errors.New("another queue of the peer has its turn")
 
-// connRotation holds the sessions of one peer's queues.
-type connRotation struct {
+// connTurns lets the queues of a peer take turns if it permits fewer connections than there are
+// queues. It holds the sessions of one peer's queues.
+type connTurns struct {
 	mu       sync.Mutex
 	sessions map[*session]func() // the function ends the session
 	freed    chan struct{}       // unbuffered: one sender that waits receives a value when a session ends
 }
 
-func newConnRotation() *connRotation {
-	return &connRotation{sessions: make(map[*session]func()), freed: make(chan struct{})}
+func newConnTurns() *connTurns {
+	return &connTurns{sessions: make(map[*session]func()), freed: make(chan struct{})}
 }
 
 // add records that a session is in use, and how to end it. The caller calls remove when
 // the session has ended.
-func (r *connRotation) add(se *session, end func()) (remove func()) {
+func (r *connTurns) add(se *session, end func()) (remove func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sessions[se] = end
@@ -190,7 +191,7 @@ func (r *connRotation) add(se *session, end func()) (remove func()) {
 // endOldest ends the oldest session that is in use, if it has lasted for a time slice.
 // It reports whether any session is in use. If no session is, the connections that the
 // peer counts are abandoned or belong to another process, and there is nothing to share.
-func (r *connRotation) endOldest(timeSlice time.Duration) bool {
+func (r *connTurns) endOldest(timeSlice time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var oldest *session
@@ -205,8 +206,8 @@ func (r *connRotation) endOldest(timeSlice time.Duration) bool {
 	return oldest != nil
 }
 
-// rotationPause returns the longest time for which a sender waits until another queue
+// turnPause returns the longest time for which a sender waits until another queue
 // ends its connection, about a time slice. Then the sender tries to connect again.
-func (s *shared) rotationPause() time.Duration {
+func (s *shared) turnPause() time.Duration {
 	return s.cfg.ConnTimeSlice/2 + rand.N(s.cfg.ConnTimeSlice)
 }

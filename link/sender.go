@@ -138,7 +138,7 @@ func (sd *sender) pauseAfter(ctx context.Context, r *retries, ok bool, err error
 		return retryPause{time: r.pause()}
 	case sd.checkRotation(err):
 		r.succeeded()
-		return retryPause{time: sd.s.rotationPause(), freed: sd.peer.rotation.freed}
+		return retryPause{time: sd.s.turnPause(), freed: sd.peer.connTurns.freed}
 	}
 	pause := retryPause{time: r.pause()}
 	if err != nil {
@@ -201,7 +201,7 @@ func (sd *sender) checkRotation(err error) bool {
 		return true
 	}
 	was := sd.rotating
-	sd.rotating = isTooManyConnections(err) && sd.peer.rotation.endOldest(sd.s.cfg.ConnTimeSlice)
+	sd.rotating = isTooManyConnections(err) && sd.peer.connTurns.endOldest(sd.s.cfg.ConnTimeSlice)
 	if sd.rotating && !was {
 		sd.log.Warn("the peer takes no more connections at once: its queues take turns", "err", err)
 	}
@@ -289,12 +289,12 @@ func (sd *sender) runSession(ctx, graceCtx context.Context, st *peerState, se *s
 			end(errReplaced)
 		}
 	}()
-	leaveRotation := sd.peer.rotation.add(se, func() { end(errTimeSliceOver) })
+	leaveTurns := sd.peer.connTurns.add(se, func() { end(errTimeSliceOver) })
 
 	err = se.run(ctx, graceCtx, end)
 
 	se.close()
-	leaveRotation()
+	leaveTurns()
 	if se.anyConfirmed() {
 		sd.consecutiveDeadLetters, sd.unidentified = 0, unidentifiedErrors{}
 	}

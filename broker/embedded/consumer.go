@@ -171,7 +171,7 @@ func (c *consumer) advance(tag uint64) bool {
 // except.
 type confirmOp struct {
 	queue       string
-	batchNumber int      // of the writer's list that has this operation
+	batchNumber int      // of the writer's list that contains this operation
 	except      []uint64 // sorted
 	through     uint64
 }

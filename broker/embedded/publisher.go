@@ -6,9 +6,10 @@ import (
 	"peerlink/broker"
 )
 
-// Publish opens the inbox for a stream of received messages. An inbox is created with its
-// first message. The writer calls confirmed once for each transaction with messages of
-// this publisher.
+// Publish returns a publisher for a stream of received messages. Each is stored in the inbox
+// with the name of its exchange, which is created with its first message. After each transaction
+// with messages of this publisher, the writer calls confirmed with the number of messages of the
+// publisher that are durable so far.
 func (s *Store) Publish(ctx context.Context, confirmed func(n uint64, err error)) (broker.Publisher, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -22,7 +23,7 @@ func (s *Store) Publish(ctx context.Context, confirmed func(n uint64, err error)
 type publisher struct {
 	store     *Store
 	confirmed func(n uint64, err error)
-	durable   uint64 // used by the writer's goroutine only
+	durable   uint64 // messages that are durable so far; used by the writer's goroutine only
 
 	// Guarded by the writer's mutex.
 	pending *publishOp // the last operation submitted: further messages are added to it
@@ -31,14 +32,14 @@ type publisher struct {
 
 // publishOp stores messages of one publisher.
 type publishOp struct {
-	publisher  *publisher
-	listNumber int // of the writer's list that has this operation
-	rows       []row
-	part       quantity // of the budget
+	publisher   *publisher
+	batchNumber int // of the writer's list that contains this operation
+	rows        []row
+	part        quantity // of the writer's budget, held for the rows
 }
 
-// Publish submits the next message. It returns an error for a message that cannot be stored
-// in any state of the store; such a message is not counted.
+// Publish submits the next message. A message that can never be stored, such as one that is too
+// large, is refused with an error and not included in the numbers passed to confirmed.
 func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 	r, err := p.store.limits.incomingRow(m)
 	if err != nil {
@@ -55,12 +56,12 @@ func (p *publisher) Publish(ctx context.Context, m *broker.Incoming) error {
 		w.peerBudget.release(part)
 		return broker.ErrClosed
 	}
-	if p.pending != nil && w.isCollecting(p.pending.listNumber) {
+	if p.pending != nil && w.isCollecting(p.pending.batchNumber) {
 		p.pending.rows = append(p.pending.rows, r)
 		p.pending.part.add(part)
 		return nil
 	}
-	p.pending = &publishOp{publisher: p, listNumber: w.batchNumber, rows: []row{r}, part: part}
+	p.pending = &publishOp{publisher: p, batchNumber: w.batchNumber, rows: []row{r}, part: part}
 	return w.submitLocked(p.pending)
 }
 

@@ -9,7 +9,7 @@ import (
 	"peerlink/internal/wait"
 )
 
-// quotas limit the size of each peer's received messages in the file. Their bytes are
+// quotas limit the size of the messages received from each peer in the file. Their bytes are
 // counted in table usage, by the transactions that store and remove the messages, so that
 // the count is correct after a crash too.
 type quotas struct {

@@ -97,7 +97,8 @@ func deadLetterCopy(d amqp.Delivery, reason string) amqp.Publishing {
 
 // copyOf returns a message with the properties of a delivery, except those that would make
 // RabbitMQ refuse the message, drop it after some time (the expiration), or route it to
-// other queues (CC and BCC). Headers of more than maxHeaders bytes are left out.
+// other queues (CC and BCC). If the headers together have more than maxHeaders bytes, none of
+// them is copied.
 func copyOf(d amqp.Delivery) amqp.Publishing {
 	headers := make(amqp.Table, len(d.Headers)+4)
 	if sizeOf(d.Headers) <= maxHeaders {

@@ -203,8 +203,9 @@ func parseDecrypted(pemType string, der []byte) (crypto.Signer, error) {
 	return nil, fmt.Errorf("%w: the passphrase is right, but this is %s", ErrKeyKind, explainAlgorithm(algorithm))
 }
 
-// parsePlainKey parses an unencrypted key. It fails with [ErrKeyKind] for a valid key of
-// an unsupported kind.
+// parsePlainKey parses an unencrypted key. It fails with [ErrKeyKind] for a key that crypto/x509
+// can parse and that is neither RSA nor ECDSA. Other errors are those of crypto/x509, also for
+// kinds that it does not know.
 func parsePlainKey(pemType string, der []byte) (crypto.Signer, error) {
 	var key any
 	var err error

@@ -285,7 +285,7 @@ func (a *app) joinShares(ctx context.Context, d *node.Dir, files []string) (cryp
 	if err := sealed.CheckKey(d.Root().PublicKey); err != nil {
 		return nil, nil, err
 	}
-	wrong := errors.New("the passphrase does not open the key in these shares: it is the one that the key had when it was split")
+	wrong := errors.New("wrong passphrase for these shares: expected the one that the root key had when it was split")
 	// The shares may have been typed, so a wrong passphrase must not lose them.
 	key, pass, given, err := a.decryptWithPassphrase(ctx, "Passphrase that the root key had when it was split: ", wrong, math.MaxInt,
 		func(pass []byte) (crypto.Signer, error) { return sealed.Open(pass, d.Root().PublicKey) })
@@ -303,13 +303,13 @@ func (a *app) passphraseToKeep(given *passphrase.Input, opened []byte) []byte {
 	err := passphrase.Check(opened)
 	if err == nil && passphrase.Mixed(opened) {
 		a.warn("These shares open with the passphrase as it was given, and not with the same text from another keyboard: it is in none\n" +
-			"of the normal forms of Unicode (NFC, NFD). A key restored from them opens with both; make new shares of it.")
+			"of the normal forms of Unicode (NFC, NFD). A key restored from them opens with either form; make new shares of it.")
 	}
 	if err == nil {
 		return opened
 	}
 	if text, err := given.Typeable(); err == nil {
-		a.printMessage("These shares open with all bytes of the passphrase file only; a key restored from them has the text of its first line as passphrase.")
+		a.printMessage("These shares open only with the whole content of the passphrase file; the passphrase of the restored key is the text of its first line.")
 		return bytes.Clone(text)
 	}
 	a.warn("Nobody can type this passphrase: %v.\nChange it with \"peerlink key passphrase\" once the key is restored, and make new shares.", err)
