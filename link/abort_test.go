@@ -18,9 +18,9 @@ func TestAbortDropsUnsentData(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	for name, wrap := range map[string]func(net.Conn) net.Conn{
-		"accepted": func(c net.Conn) net.Conn { return &wireConn{Conn: &helloConn{Conn: c}} },
-		"dialed":   func(c net.Conn) net.Conn { return &wireConn{Conn: c} },
+	for name, wrap := range map[string]func(net.Conn) *wireConn{
+		"accepted": func(c net.Conn) *wireConn { return &wireConn{Conn: &helloConn{Conn: c}} },
+		"dialed":   func(c net.Conn) *wireConn { return &wireConn{Conn: c} },
 	} {
 		other, err := net.Dial("tcp", listener.Addr().String())
 		if err != nil {
@@ -31,7 +31,8 @@ func TestAbortDropsUnsentData(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		abort(&peerConn{Conn: tls.Server(wrap(ours), new(tls.Config))})
+		wire := wrap(ours)
+		abort(&peerConn{Conn: tls.Server(wire, new(tls.Config)), wire: wire})
 		if _, err := other.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("%s: the other side reads %v, want a reset connection", name, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -77,6 +78,14 @@ type peerConn struct {
 	chain []*x509.Certificate // of the other side, verified, leaf first
 }
 
+// Close closes the connection, which takes a second at most. crypto/tls waits until a write of its
+// own has ended, such as the answer to a key update, and then writes its last message. Without
+// the limit, a peer that does not read would delay that until the deadlines of both writes.
+func (c *peerConn) Close() error {
+	c.wire.limitWrites(time.Second)
+	return c.Conn.Close()
+}
+
 // Read also counts the bytes that TLS returns, for wireConn.
 func (c *peerConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
@@ -115,10 +124,11 @@ func describeChain(chain []*x509.Certificate) string {
 	return strings.Join(parts, " < ")
 }
 
-// abort closes a connection whose other side does not cooperate. Unsent data is
-// dropped at once; the kernel would keep it for minutes.
+// abort closes a connection whose other side does not cooperate, without waiting for writes.
+// Unsent data is dropped at once; the kernel would keep it for minutes.
 func abort(conn *peerConn) {
 	_ = setLinger(conn.NetConn(), 0) // on an error, the kernel keeps the data
+	conn.NetConn().Close()
 	conn.Close()
 }
 
@@ -147,13 +157,17 @@ var errOverhead = errors.New("the other side sends TLS records with next to no d
 // wireConn is the connection below TLS. After the handshake, it compares the bytes read
 // with those that TLS returns. A write without a deadline gets one: TLS itself writes
 // without one, a peer can cause such writes (by key updates) and then not read, and
-// during such a write the connection cannot even be closed.
+// crypto/tls closes no connection during such a write.
 type wireConn struct {
 	net.Conn
-	hasDeadline atomic.Bool               // the user of the connection has set a write deadline
-	since       atomic.Pointer[time.Time] // when the handshake was completed; nil before
-	read        atomic.Int64              // bytes since then
-	data        atomic.Int64              // bytes that TLS has returned
+	hasDeadline atomic.Bool // the user of the connection has set a write deadline
+
+	deadlineMu sync.Mutex // held while a write deadline is set
+	latest     time.Time  // no write deadline is later; zero: there is no such limit
+
+	since atomic.Pointer[time.Time] // when the handshake was completed; nil before
+	read  atomic.Int64              // bytes since then
+	data  atomic.Int64              // bytes that TLS has returned
 }
 
 // begin starts to count the bytes read. It is called when the handshake is complete.
@@ -188,7 +202,23 @@ func (c *wireConn) SetWriteDeadline(t time.Time) error {
 	if t.IsZero() {
 		t = time.Now().Add(stomp.WriteTimeout)
 	}
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	if !c.latest.IsZero() && t.After(c.latest) {
+		t = c.latest
+	}
 	return c.Conn.SetWriteDeadline(t)
+}
+
+// limitWrites makes writes, also one that is in progress, end within d from now, whatever
+// deadlines are set later.
+func (c *wireConn) limitWrites(d time.Duration) {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	if c.latest.IsZero() {
+		c.latest = time.Now().Add(d)
+		_ = c.Conn.SetWriteDeadline(c.latest)
+	}
 }
 
 func (c *wireConn) Write(p []byte) (int, error) {

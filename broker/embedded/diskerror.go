@@ -115,6 +115,7 @@ func (w *writer) withReason(err error, bytes int64) error {
 	if free, e := w.disk.freeBytes(); e == nil && free < spaceToOpen {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}
+	w.ioFailed = true // there is enough space
 	return err
 }
 

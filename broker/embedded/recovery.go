@@ -39,6 +39,7 @@ func (w *writer) tryRecovery() {
 	if err := w.checkCanStore(); err != nil {
 		w.recordFailure(err)
 		w.setRetry()
+		w.stopped = w.stopped && !canRemove(err) // for maintenance there may be enough space
 		return
 	}
 	w.recordRecovery()

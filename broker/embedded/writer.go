@@ -226,14 +226,19 @@ func (w *writer) work(ops []op, closing bool) {
 			}
 			return
 		}
-		if canRemove(err) && w.writeIfMaintenanceOnly(ops) {
-			return
-		}
-		w.unwritten.raiseTo(needOf(ops))
-		w.recordFailure(err)
-		w.setRetry()
 	}
 	w.stopped = !canRemove(err)
+	if due || peersOnly {
+		unwritten := needOf(ops)
+		if !w.stopped && unwritten.kind == storesNothing {
+			ops, w.stopped = w.writeMaintenance(ops)
+		}
+		if len(ops) > 0 {
+			w.unwritten.raiseTo(unwritten)
+			w.recordFailure(err)
+			w.setRetry()
+		}
+	}
 	if !w.stopped {
 		ops = w.refuse(ops, err)
 		ops, w.stopped = w.writeMaintenance(ops)
@@ -246,20 +251,6 @@ func (w *writer) work(ops []op, closing bool) {
 	if len(ops) > 0 {
 		w.postponed, w.retryTimer = slices.Clone(ops), time.After(time.Until(w.retry))
 	}
-}
-
-// writeIfMaintenanceOnly writes operations if all of them are maintenance: these may succeed
-// even without space. It reports whether all of them were written.
-func (w *writer) writeIfMaintenanceOnly(ops []op) bool {
-	if ours, peers := storedQuantities(ops); ours.messages > 0 || peers.messages > 0 {
-		return false
-	}
-	left, failed := w.writeMaintenance(ops)
-	if failed || len(left) > 0 {
-		return false
-	}
-	w.postponed, w.retryTimer = nil, nil
-	return true
 }
 
 // restartWAL checkpoints and restarts the write-ahead log, so that its space is reused.

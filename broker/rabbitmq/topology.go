@@ -90,6 +90,7 @@ func (d declarer) declare(q broker.PeerBinding, before *broker.PeerBinding) erro
 		if err := d.bindQueue(queue, peerExchange(q)); err != nil {
 			return fmt.Errorf("bind queue %s: %w", queue, explain(err))
 		}
+		d.live.recordAnswer() // a peer may have many queues, and a distant RabbitMQ take long for them
 	}
 	if err := d.declareOutgoing(q); err != nil {
 		return err
@@ -265,6 +266,7 @@ func (d declarer) unbindFormer(exchange string, queues []string) (waiting []stri
 		if q.Messages > 0 {
 			waiting = append(waiting, queue)
 		}
+		d.live.recordAnswer() // there may be many queues
 	}
 	return waiting, nil
 }
