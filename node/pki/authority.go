@@ -210,7 +210,7 @@ func sign(template *x509.Certificate, pub crypto.PublicKey, issuer []byte, key c
 	}
 	// It is sufficient to check after signing: if the check fails, the signature is
 	// not returned.
-	if err := checkDER(cert.RawTBSCertificate); err != nil {
+	if err := checkNotZip(cert.RawTBSCertificate); err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(cert.RawSubject, template.RawSubject) || !bytes.Equal(cert.RawIssuer, issuer) || !sameKey(cert.PublicKey, pub) {

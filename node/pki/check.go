@@ -32,7 +32,7 @@ func CheckRoot(cert *x509.Certificate, now time.Time) (Identity, error) {
 		return Identity{}, &VerifyError{Rule: ruleKey, Cert: cert, Detail: "public key", Err: err}
 	}
 	// Checked because the key becomes part of a peer certificate.
-	if err := checkDER(cert.RawSubjectPublicKeyInfo); err != nil {
+	if err := checkNotZip(cert.RawSubjectPublicKeyInfo); err != nil {
 		return Identity{}, &VerifyError{Rule: ruleKey, Cert: cert, Detail: "public key", Err: err}
 	}
 	if err := id.CheckKey(cert.PublicKey); err != nil {
@@ -117,7 +117,7 @@ func checkOwnConstraint(cert *x509.Certificate) error {
 		return &VerifyError{Rule: ruleNameConstraints, Cert: cert, Detail: "expected a nameConstraints extension that permits the peer's own name"}
 	}
 	if err := names.constraints.check(names); err != nil {
-		return &VerifyError{Rule: ruleNameConstraints, Cert: cert, Detail: "useless for its holder", Err: err}
+		return &VerifyError{Rule: ruleNameConstraints, Cert: cert, Detail: "the holder can not sign in its own name", Err: err}
 	}
 	return nil
 }

@@ -150,8 +150,8 @@ func (g generalName) marshal(b *cryptobyte.Builder) {
 	})
 }
 
-// check checks that the constraints allow a certificate with these names. The error
-// has the name that is not allowed.
+// check checks that the constraints on directory names allow a certificate with these names.
+// The error has the name that is not allowed.
 func (nc *nameConstraints) check(names *certNames) error {
 	for _, n := range names.directory() {
 		within, constrained := false, false
@@ -268,7 +268,7 @@ func parseAltName(der []byte) ([]generalName, error) {
 // all certificates below the one with the constraint (RFC 5280, section 6.1). Applying
 // all constraints one after the other is equivalent to the intersection of the permitted
 // and the union of the excluded subtrees. If a certificate violates a constraint,
-// checkConstraints returns its index in the chain.
+// checkConstraints returns an error, and the index of the certificate in the chain.
 func checkConstraints(chain []*certNames) (int, error) {
 	for i, c := range chain {
 		if i > 0 && c.selfIssued {

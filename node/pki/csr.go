@@ -57,7 +57,7 @@ func NewCSR(id Identity, key crypto.Signer, kind CSRKind) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signing request for %v: %w", id, err)
 	}
-	if err := checkDER(csr.RawTBSCertificateRequest); err != nil {
+	if err := checkNotZip(csr.RawTBSCertificateRequest); err != nil {
 		return nil, fmt.Errorf("signing request for %v: %w", id, err)
 	}
 	return der, checkCSR(csr)
@@ -69,7 +69,7 @@ func checkCSR(csr *x509.CertificateRequest) error {
 	if err := checkPublicKey(csr.PublicKey); err != nil {
 		return fmt.Errorf("certificate signing request: %w", err)
 	}
-	if err := checkDER(csr.RawSubjectPublicKeyInfo); err != nil {
+	if err := checkNotZip(csr.RawSubjectPublicKeyInfo); err != nil {
 		return fmt.Errorf("certificate signing request: public key: %w", err)
 	}
 	if err := csr.CheckSignature(); err != nil {

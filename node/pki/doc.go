@@ -7,7 +7,7 @@
 //
 //	O=Swaptacular Nodes Registry, OU=<node type>, serialNumber=<node ID>
 //
-// Three certificates exist ([SelfSign], [Authority.SignServer] and
+// There are three kinds of certificates ([SelfSign], [Authority.SignServer] and
 // [Authority.SignPeer] make them):
 //
 //	root     node's name, root key,        signed by itself

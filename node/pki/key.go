@@ -35,8 +35,8 @@ var (
 // default, RSA3072.
 type KeyKind int
 
-// The kinds of keys. The reference uses RSA3072 everywhere, and the
-// specification fixes nothing.
+// The kinds of keys. The reference uses RSA3072 everywhere; the specification
+// does not prescribe a kind.
 const (
 	RSA3072 KeyKind = iota
 	RSA4096
@@ -80,9 +80,9 @@ func GenerateKey(kind KeyKind) (crypto.Signer, error) {
 	return nil, fmt.Errorf("%w: %v", ErrKeyKind, kind)
 }
 
-// checkPublicKey checks a root key or a server key of this node, which must sign with
-// SHA-256: it does what [checkStrength] does, and refuses Ed25519. The error wraps
-// ErrKeyKind.
+// checkPublicKey checks a root key of any node, or a server key of this node, which must
+// sign with SHA-256: it does what [checkStrength] does, and refuses Ed25519. The error
+// wraps ErrKeyKind.
 func checkPublicKey(pub crypto.PublicKey) error {
 	if _, ok := pub.(ed25519.PublicKey); ok {
 		return fmt.Errorf("%w: Ed25519: expected RSA or ECDSA", ErrKeyKind)
@@ -128,7 +128,7 @@ func SignData(key crypto.Signer, data []byte) ([]byte, error) {
 	if err := checkPublicKey(key.Public()); err != nil {
 		return nil, err
 	}
-	if err := checkData(data); err != nil {
+	if err := checkNotDER(data); err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(data)

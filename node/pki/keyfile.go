@@ -149,7 +149,7 @@ func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (crypto.Signe
 		if err != nil {
 			return nil, err
 		}
-		pass, err := askPassphrase(passphrase)
+		pass, err := getPassphrase(passphrase)
 		if err != nil {
 			return nil, err
 		}
@@ -160,7 +160,7 @@ func parseKey(block *pem.Block, passphrase func() ([]byte, error)) (crypto.Signe
 		return parseDecrypted(pemPKCS8Key, der)
 	//lint:ignore SA1019 The format is old, but the reference's root keys have it.
 	case x509.IsEncryptedPEMBlock(block):
-		pass, err := askPassphrase(passphrase)
+		pass, err := getPassphrase(passphrase)
 		if err != nil {
 			return nil, err
 		}
@@ -229,8 +229,8 @@ func parsePlainKey(pemType string, der []byte) (crypto.Signer, error) {
 	return nil, ErrKeyKind
 }
 
-// askPassphrase calls passphrase, which may be nil, and checks the length of the result.
-func askPassphrase(passphrase func() ([]byte, error)) ([]byte, error) {
+// getPassphrase calls passphrase, which may be nil, and checks the length of the result.
+func getPassphrase(passphrase func() ([]byte, error)) ([]byte, error) {
 	if passphrase == nil {
 		return nil, fmt.Errorf("%w: the key is encrypted, and no passphrase was given", ErrPassphrase)
 	}

@@ -47,8 +47,8 @@ func VerifyServer(rawCerts [][]byte, peerRoot *x509.Certificate, peer Identity, 
 
 // VerifyClient verifies the certificates, in DER, that a client has presented to this
 // node, and returns the client's identity. It trusts only this node's root certificate,
-// ownRoot. The presented certificates must include the client's server certificate,
-// signed with the client's root key, and the peer certificate that this node has issued
+// ownRoot. The first certificate must be the client's server certificate, signed with the
+// client's root key. Another one must be the peer certificate that this node has issued
 // for that root key. This node's own servers, and certificate authorities below a peer,
 // are refused. VerifyClient returns the chain, with the client's certificate first. The
 // error is a [*VerifyError].

@@ -15,16 +15,16 @@ const (
 	pemCSR         = "CERTIFICATE REQUEST"
 )
 
-// ErrPEM is returned for files that do not contain exactly one certificate, or exactly one
-// certificate signing request.
+// ErrPEM is wrapped by the errors for files that do not conform to the rules of
+// [ParseCertificatePEM] and [ParseCSRPEM].
 var ErrPEM = errors.New("unexpected content of a PEM file")
 
 // ParseCertificatePEM parses the content of a file with exactly one certificate. The file
 // may begin with a human-readable dump, like files of "openssl ca", and may have CRLF line
 // ends. Errors wrap [ErrPEM].
 //
-// Nothing else is allowed in the file, so that all programs that read the file use the
-// same certificate.
+// A byte order mark, other PEM blocks, and text after the certificate are refused, so that
+// all programs that read the file use the same certificate.
 func ParseCertificatePEM(data []byte) (*x509.Certificate, error) {
 	der, err := onlyBlock(data, pemCertificate)
 	if err != nil {

@@ -26,16 +26,17 @@ const (
 	derSequence = 0x30
 )
 
-// checkDER checks DER that is to be signed, or a part of it.
-func checkDER(der []byte) error {
+// checkNotZip checks that DER which is to be signed, or a part of it, can not be taken for
+// a zip file.
+func checkNotZip(der []byte) error {
 	if bytes.Contains(der, []byte(zipEnd)) {
 		return fmt.Errorf("%w: it contains the end of a zip file", errAmbiguous)
 	}
 	return nil
 }
 
-// checkData checks data that is to be signed and is not DER.
-func checkData(data []byte) error {
+// checkNotDER checks that other data which is to be signed can not be taken for DER.
+func checkNotDER(data []byte) error {
 	if len(data) > 0 && data[0] == derSequence {
 		return fmt.Errorf("%w: it begins like a certificate", errAmbiguous)
 	}

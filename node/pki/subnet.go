@@ -63,7 +63,7 @@ func CheckSubnet(issuer, peer Identity, subnet string) error {
 	case peer.Type == nodetype.CreditorsAgent && len(subnet) != 6:
 		return fmt.Errorf("%w %q: expected 6 hex digits for a creditors agent", errSubnet, clip(subnet))
 	case peer.Type == nodetype.CreditorsAgent && subnet == "000000":
-		return fmt.Errorf("%w %q: it has the ID 0, which is that of the issuer of each currency", errSubnet, clip(subnet))
+		return fmt.Errorf("%w %q: it contains the creditor ID 0, which is that of the issuer of each currency", errSubnet, clip(subnet))
 	case peer.Type == nodetype.DebtorsAgent && (len(subnet) < 8 || len(subnet) > 16 || !strings.HasPrefix(subnet, issuer.ID)):
 		return fmt.Errorf("%w %q: expected 8 to 16 hex digits that begin with %s for a debtors agent",
 			errSubnet, clip(subnet), issuer.ID)

@@ -14,7 +14,7 @@ import (
 // this package can read.
 const convertKey = `convert a copy with "openssl pkcs8 -topk8 -v2 aes256 -in OLD -out NEW"`
 
-// algorithmNames has OpenSSL's names of unsupported algorithms, by object identifier.
+// algorithmNames has the names of algorithms and curves for errors, by object identifier.
 var algorithmNames = map[string]string{
 	"1.2.840.113549.1.5.3":      "PBE-MD5-DES",
 	"1.2.840.113549.1.5.6":      "PBE-MD5-RC2-64",

@@ -127,12 +127,12 @@ func verify(leaf *x509.Certificate, o VerifyOptions, mayIssue func(*x509.Certifi
 	if o.Time.IsZero() {
 		o.Time = time.Now()
 	}
-	shown := append([]*x509.Certificate{leaf}, o.Untrusted...)
-	if err := checkSize(shown, func(c *x509.Certificate) int { return len(c.Raw) }); err != nil {
+	presented := append([]*x509.Certificate{leaf}, o.Untrusted...)
+	if err := checkSize(presented, func(c *x509.Certificate) int { return len(c.Raw) }); err != nil {
 		return nil, err
 	}
 	known := make(candidates)
-	for _, cert := range slices.Concat(shown, o.Trusted) {
+	for _, cert := range slices.Concat(presented, o.Trusted) {
 		if err := known.add(cert); err != nil {
 			return nil, err
 		}
@@ -181,12 +181,12 @@ func verify(leaf *x509.Certificate, o VerifyOptions, mayIssue func(*x509.Certifi
 
 // checkSize checks the number and the total size of the presented certificates, parsed or
 // not.
-func checkSize[T any](shown []T, size func(T) int) error {
-	if len(shown) > maxCertificates {
-		return &VerifyError{Rule: ruleLimit, Detail: fmt.Sprintf("%d certificates: expected at most %d", len(shown), maxCertificates)}
+func checkSize[T any](presented []T, size func(T) int) error {
+	if len(presented) > maxCertificates {
+		return &VerifyError{Rule: ruleLimit, Detail: fmt.Sprintf("%d certificates: expected at most %d", len(presented), maxCertificates)}
 	}
 	total := 0
-	for _, cert := range shown {
+	for _, cert := range presented {
 		total += size(cert)
 	}
 	if total > maxChainBytes {
@@ -223,7 +223,7 @@ func (c candidates) add(cert *x509.Certificate) error {
 		return &VerifyError{Rule: ruleFormat, Cert: cert, Err: err}
 	}
 	stripped := *cert
-	stripped.UnhandledCriticalExtensions = slices.DeleteFunc(slices.Clone(cert.UnhandledCriticalExtensions), names.understands)
+	stripped.UnhandledCriticalExtensions = slices.DeleteFunc(slices.Clone(cert.UnhandledCriticalExtensions), names.enforces)
 	c[string(cert.Raw)] = &candidate{original: cert, stripped: &stripped, names: names}
 
 	total := 0
@@ -236,9 +236,9 @@ func (c candidates) add(cert *x509.Certificate) error {
 	return nil
 }
 
-// understands reports whether this package completely enforces an extension that
+// enforces reports whether this package completely enforces an extension that
 // crypto/x509 does not handle.
-func (c *certNames) understands(oid asn1.ObjectIdentifier) bool {
+func (c *certNames) enforces(oid asn1.ObjectIdentifier) bool {
 	switch {
 	case oid.Equal(oidNameConstraints):
 		return c.constraints != nil
@@ -251,20 +251,20 @@ func (c *certNames) understands(oid asn1.ObjectIdentifier) bool {
 // check does the checks of a chain that crypto/x509 does not do. It returns the chain with
 // the original certificates instead of the stripped ones.
 func (c candidates) check(chain []*x509.Certificate) ([]*x509.Certificate, error) {
-	given := make([]*x509.Certificate, len(chain))
+	originals := make([]*x509.Certificate, len(chain))
 	names := make([]*certNames, len(chain))
 	for i, cert := range chain {
 		known := c.get(cert)
-		given[i], names[i] = known.original, known.names
+		originals[i], names[i] = known.original, known.names
 		// crypto/x509 accepts a keyUsage extension without any bit.
 		if i > 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0 && findExtension(cert, oidKeyUsage) != nil {
 			return nil, &VerifyError{Rule: ruleCA, Cert: known.original, Detail: "expected keyUsage with keyCertSign"}
 		}
 	}
 	if at, err := checkConstraints(names); err != nil {
-		return nil, &VerifyError{Rule: ruleNameConstraints, Cert: given[at], Err: err}
+		return nil, &VerifyError{Rule: ruleNameConstraints, Cert: originals[at], Err: err}
 	}
-	return given, nil
+	return originals, nil
 }
 
 // explainError converts an error of crypto/x509 to a [VerifyError] with the broken rule and, if
