@@ -10,7 +10,7 @@ import (
 // bounds are the maximum resources of clients.
 type bounds struct {
 	connections   int // connections that have sent the passcode
-	opening       int // connections of each listener that have not sent the passcode; if there are more, the oldest is closed
+	opening       int // connections of each listener that have not sent the passcode; if there are more, one is closed
 	subscriptions int // of a connection
 	prefetch      int // sum of the prefetch-counts of a connection's subscriptions
 	pending       int // operations of a connection that are not durable yet, or whose receipt is not written yet

@@ -37,7 +37,7 @@ type Client struct {
 	done            chan struct{} // closed when the reading goroutine has ended
 
 	mu            sync.Mutex
-	lastReceipt   uint64                         // the receipt requested last
+	lastReceipt   uint64                         // number of the receipt requested last
 	callbacks     map[uint64]func(error)         // by receipt number: called once, with the outcome; nil after the connection has ended
 	subscriptions map[string]*ClientSubscription // by id
 	queuedAcks    []string                       // to be written
@@ -110,7 +110,7 @@ func (a addresses) dial(ctx context.Context, stateDir string) (net.Conn, error) 
 	var dialer net.Dialer
 	nc, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
-		return nil, fmt.Errorf("%w: nobody answers there any more; start \"peerlink serve\" again: %w", errNotOpen, err)
+		return nil, fmt.Errorf("%w: can not connect to it; start \"peerlink serve\" again: %w", errNotOpen, err)
 	}
 	return nc, nil
 }
@@ -247,7 +247,7 @@ func (c *Client) await(ctx context.Context, f *stomp.Frame) error {
 	}
 }
 
-// takeCallback removes and returns the function that waits for a receipt, or nil if there
+// takeCallback removes and returns the function to be called for a receipt, or nil if there
 // is none.
 func (c *Client) takeCallback(receipt uint64) (done func(error)) {
 	c.mu.Lock()
@@ -289,8 +289,8 @@ func (c *Client) writeAcks() {
 
 // Disconnect waits until everything that was sent and acknowledged is confirmed,
 // including the acknowledgements by confirmed functions, and closes the connection. If
-// ctx ends before that, the connection is closed at once. If not everything may have been
-// confirmed, Disconnect returns the reason. Messages received meanwhile are dropped;
+// ctx ends before that, the connection is closed at once. If it is not certain that everything
+// was confirmed, Disconnect returns the reason. Messages received meanwhile are dropped;
 // without [AckAuto] the door redelivers them to other subscriptions.
 func (c *Client) Disconnect(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { c.close() })()
@@ -388,7 +388,7 @@ func (c *Client) handle(f *stomp.Frame) error {
 	}
 }
 
-// complete calls the function that waits for the receipt of a frame.
+// complete calls the function for the receipt ID of a RECEIPT or an ERROR, if there is one.
 func (c *Client) complete(f *stomp.Frame, outcome error) {
 	id, _ := f.Get("receipt-id")
 	n, err := strconv.ParseUint(id, 10, 64)

@@ -16,7 +16,7 @@ type Message struct {
 	Body       []byte
 	// Redelivered reports whether the message may have been delivered before.
 	Redelivered bool
-	// Missed is the number of copies that were dropped before this one.
+	// Missed is the number of copies that were dropped between the previous copy and this one.
 	Missed uint64
 
 	ack string

@@ -61,7 +61,7 @@ func (s *session) send(f *stomp.Frame, op *operation) error {
 		return refusef("SEND with content-type %.100q: expected %s", content, contentType)
 	}
 	if limit := stomp.DefaultLimits().Body; len(f.Body) > limit {
-		return refusef("SEND with a body of %d bytes: peers take at most %d", len(f.Body), limit)
+		return refusef("SEND with a body of %d bytes: peers accept at most %d", len(f.Body), limit)
 	}
 	m := broker.Outgoing{Type: typ, ContentType: content, Body: f.Body}
 	return s.door.store.Send(s.opCtx, exchange, routingKey, m, op.done)

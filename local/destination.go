@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// refusal is the error for a request that is refused.
+// refusal is the error for a frame of a client that is refused.
 type refusal struct{ reason string }
 
 func (r *refusal) Error() string { return r.reason }
@@ -41,7 +41,7 @@ func (d *destinations) parseSend(destination string) (exchange, routingKey strin
 	case ok && slices.Contains(d.exchanges, exchange):
 		return exchange, routingKey, nil
 	case ok && exchange == d.inbox:
-		return "", "", refusef("SEND to %.100q: the inbox takes messages of peers only", destination)
+		return "", "", refusef("SEND to %.100q: the inbox accepts messages of peers only", destination)
 	default:
 		return "", "", refusef("SEND to %.100q: expected /exchange/<exchange>/<routing key> with exchange %s",
 			destination, strings.Join(d.exchanges, " or "))

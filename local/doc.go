@@ -68,8 +68,8 @@
 // NACK returns a message to the inbox after a pause of a second, during which the message
 // counts as unacknowledged: so a message that no application accepts is redelivered
 // slowly, and does not block others. With requeue:false the message is removed instead,
-// as in RabbitMQ without a dead-letter exchange. An ACK or NACK for a message that is not
-// unacknowledged on the connection is an error.
+// as in RabbitMQ without a dead-letter exchange. An ACK or NACK is an error unless it is for
+// an unacknowledged message of the connection.
 //
 // SUBSCRIBE to /exchange/<inbox>/# delivers copies of messages that arrive from then
 // on, and removes nothing. The number of copies that a slow client misses is in the
@@ -81,8 +81,9 @@
 // sent the passcode yet, on the subscriptions, unacknowledged messages and pending
 // operations of each connection, on the sizes of frames, and on the time of everything
 // that waits for a client. While a client does not read, the door does not read from it
-// either. A wrong passcode is answered after a pause. Connections without the passcode do
-// not block others: the oldest of them is closed in favour of the next.
+// either. A wrong passcode is answered after a pause. Connections that have not sent the
+// passcode do not block others: if there are too many, one of them is closed when the next
+// is accepted, the oldest of the user with the most.
 //
 // # Implementation
 //

@@ -56,7 +56,8 @@ func (c *Config) check() error {
 	return nil
 }
 
-// Door is a STOMP server for the node's own applications, on loopback and on a Unix socket; see the package comment.
+// Door is a STOMP server for the node's own applications, on loopback and on a Unix socket;
+// see the package comment.
 type Door struct {
 	store        *embedded.Store
 	destinations destinations
@@ -212,8 +213,8 @@ func (d *Door) Addrs() []net.Addr {
 	return addrs
 }
 
-// Close closes the door for new connections, also before [Door.Serve] is called.
-// Further calls do nothing.
+// Close closes the door for new connections. It may be called before [Door.Serve], or
+// without it. Further calls do nothing.
 func (d *Door) Close() error { return d.close() }
 
 func (d *Door) doClose(stateDir string) error {
@@ -324,7 +325,7 @@ func (d *Door) serve(ctx context.Context, c *openingConn, log *slog.Logger) {
 		time.AfterFunc(d.bounds.stopTime, func() { c.nc.Close() }) // even if the client does not read
 	})()
 	err = newSession(d, conn, log).run(ctx)
-	log.Debug("a local application is gone", "err", err)
+	log.Debug("the session of a local application has ended", "err", err)
 }
 
 // logNotConnected logs why a connection has ended before its session began.
@@ -335,7 +336,7 @@ func (d *Door) logNotConnected(c *openingConn, log *slog.Logger, err error) {
 			log = log.With("user", c.user)
 		}
 		d.logLimiter.Log(log, slog.LevelWarn, logthrottle.Key{Kind: "crowded out"}, "too many connections of local applications that have not shown the passcode: the oldest one is closed", "max", d.bounds.opening)
-	case errors.Is(err, io.EOF): // somebody has checked whether the door is open
+	case errors.Is(err, io.EOF): // the client may only have checked whether the door is open
 	default:
 		d.logLimiter.Log(log, slog.LevelInfo, logthrottle.Key{Kind: "connect"}, "a local application could not connect", "err", err)
 	}

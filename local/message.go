@@ -38,8 +38,8 @@ func (w *messageWriter) write(m *embedded.InboxMessage, tag uint64) error {
 	return w.finish(&m.Incoming)
 }
 
-// writeCopy writes a copy of a message. missed is the number of copies dropped before
-// it.
+// writeCopy writes a copy of a message. missed is the number of copies dropped between the
+// previous copy and this one.
 func (w *messageWriter) writeCopy(m *broker.Incoming, missed uint64) error {
 	w.copies++
 	w.begin(m, w.prefix+strconv.FormatUint(w.copies, 10), false)
@@ -62,7 +62,7 @@ func (w *messageWriter) begin(m *broker.Incoming, id string, redelivered bool) {
 }
 
 // finish adds the other headers and writes the frame. The application headers come
-// last: of a repeated header, the first counts.
+// last, because of a repeated STOMP header the first is used.
 func (w *messageWriter) finish(m *broker.Incoming) error {
 	w.header("type", m.Type)
 	w.header("content-type", m.ContentType)

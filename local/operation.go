@@ -36,7 +36,7 @@ func (o *operation) done(err error) {
 func (o *operation) errorToClient(err error) *stomp.ServerError {
 	e := explain(err)
 	if errors.Is(err, broker.ErrUnroutable) {
-		e = serverError(fmt.Sprintf("SEND to %.200s: no active peer's range takes this routing key", o.destination))
+		e = serverError(fmt.Sprintf("SEND to %.200s: no active peer's range contains this routing key", o.destination))
 	}
 	if o.receipt != nil {
 		e.ReceiptID = *o.receipt

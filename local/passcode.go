@@ -20,8 +20,8 @@ import (
 const (
 	// passcodeFile is the file of the state folder with the passcode.
 	passcodeFile = "passcode"
-	// Bounds for the length of a passcode that the operator chooses. A shorter passcode
-	// could be guessed, a longer one does not fit into a header.
+	// Bounds for the length, in bytes, of a passcode that the operator chooses. A shorter
+	// passcode could be guessed, a longer one does not fit into a header.
 	minPasscode, maxPasscode = 16, 250
 )
 
@@ -31,7 +31,7 @@ var errExposed = errors.New("local: passcode is not secret")
 // passcode is the secret that clients must send. It is never logged or quoted in
 // errors.
 type passcode struct {
-	path   string // of its file, for messages to clients that do not have it
+	path   string // of its file, for errors to clients that do not send it
 	digest [sha256.Size]byte
 }
 

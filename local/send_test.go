@@ -87,11 +87,11 @@ func TestRefused(t *testing.T) {
 		body    string
 		like    string
 	}{
-		{"no such range", "SEND", send("/exchange/to_creditors/00.00.02.05"), "", "no active peer's range takes"},
+		{"no such range", "SEND", send("/exchange/to_creditors/00.00.02.05"), "", "no active peer's range contains"},
 		{"no routing key", "SEND", send("/exchange/to_creditors"), "", "SEND to /exchange/to_creditors: no active peer"},
 		{"no binding at all", "SEND", send("/exchange/to_debtors/00.00.01"), "", "SEND to /exchange/to_debtors/00.00.01: no active peer"},
 		{"exchange of another node type", "SEND", send("/exchange/creditors_out/00"), "", "with exchange to_creditors or to_debtors"},
-		{"into the inbox", "SEND", send("/exchange/accounts_in/1.0"), "", "the inbox takes messages of peers only"},
+		{"into the inbox", "SEND", send("/exchange/accounts_in/1.0"), "", "the inbox accepts messages of peers only"},
 		{"to a queue", "SEND", send("/queue/peer.0"), "", "expected /exchange/<exchange>/<routing key>"},
 		{"broken escape", "SEND", send("/exchange/to_creditors/%0"), "", "does not begin an escape"},
 		{"routing key too long", "SEND", send("/exchange/to_creditors/" + strings.Repeat("a", 300)), "", "at most 255"},
@@ -100,7 +100,7 @@ func TestRefused(t *testing.T) {
 		{"wrong direction", "SEND", headers{"destination", toPeer, "type", "PrepareTransfer", "content-type", contentType}, "", `"PrepareTransfer": this node does not send`},
 		{"no content type", "SEND", headers{"destination", toPeer, "type", "AccountUpdate"}, "", "SEND without content-type header"},
 		{"other content type", "SEND", headers{"destination", toPeer, "type", "AccountUpdate", "content-type", "text/plain"}, "", "expected application/json"},
-		{"too large", "SEND", send(toPeer), strings.Repeat("x", 8193), "8193 bytes: peers take at most 8192"},
+		{"too large", "SEND", send(toPeer), strings.Repeat("x", 8193), "8193 bytes: peers accept at most 8192"},
 		{"in a transaction", "SEND", send(toPeer, "transaction", "t"), "", "transactions are not supported"},
 		{"BEGIN", "BEGIN", headers{"transaction", "t"}, "", "transactions are not supported"},
 		{"COMMIT", "COMMIT", nil, "", "transactions are not supported"},

@@ -30,7 +30,7 @@ type session struct {
 
 	mu            sync.Mutex
 	pending       int                      // operations in progress: neither failed nor answered
-	receipts      []string                 // to be written
+	receipts      []string                 // receipt IDs of the receipts to be written
 	subscriptions map[string]*subscription // by the client's id
 	prefetch      int                      // sum of the prefetch limits of the subscriptions
 	end           *endReason               // why and how the session ends; nil while it is running
@@ -69,7 +69,7 @@ func (s *session) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
 		s.fail(errStopping)
-		time.AfterFunc(s.door.bounds.stopTime/2, func() { // to end even if the disk does not answer
+		time.AfterFunc(s.door.bounds.stopTime/2, func() { // to end even if the disk does not respond
 			s.cancelOps()
 			s.wake.Notify()
 		})
@@ -120,7 +120,7 @@ func (s *session) sendLastFrame() {
 		err = errors.Join(err, s.conn.CloseAfterFlush(stomp.CloseTimeout))
 	}
 	if err != nil {
-		s.log.Debug("a local application could not be told how its session ended", "err", err)
+		s.log.Debug("the last frame of a session could not be sent to a local application", "err", err)
 	}
 }
 

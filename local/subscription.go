@@ -19,7 +19,7 @@ type subscribeOptions struct {
 	prefetch int
 }
 
-// subscription delivers messages of the inbox to the client.
+// subscription delivers messages of the inbox, or copies of them, to the client.
 type subscription struct {
 	subscribeOptions
 	cancel context.CancelFunc
@@ -93,7 +93,7 @@ func (s *session) removeSubscription(id string) error {
 	return nil
 }
 
-// unsubscribeAll ends all subscriptions, after the session has ended.
+// unsubscribeAll ends all subscriptions, after the session has begun to end.
 func (s *session) unsubscribeAll() {
 	s.mu.Lock()
 	subs := make([]*subscription, 0, len(s.subscriptions))
@@ -228,7 +228,8 @@ func (s *session) deliverOne(sub *subscription, w *messageWriter, m *embedded.In
 	return err == nil, err
 }
 
-// removeDelivered removes messages of a subscription with [AckAuto].
+// removeDelivered removes messages from the inbox that were delivered to a subscription with
+// [AckAuto].
 func (s *session) removeDelivered(sub *subscription, seqs []uint64) error {
 	return sub.source.Ack(seqs, func(err error) {
 		if err != nil {
