@@ -43,7 +43,7 @@ type value struct {
 func int64Field(name string) field { return integerField(name, math.MinInt64, math.MaxInt64) }
 func int32Field(name string) field { return integerField(name, math.MinInt32, math.MaxInt32) }
 
-// amountField returns a field for amounts and numbers: int64 ≥ 0.
+// amountField returns a field for amounts and transfer numbers: int64 ≥ 0.
 func amountField(name string) field { return integerField(name, 0, math.MaxInt64) }
 
 // durationField returns a field for seconds: int32 ≥ 0.

@@ -11,7 +11,7 @@ func (m *message) ahead(now time.Time) int64 {
 }
 
 // FromFuture reports whether the timestamp of a message is so far after now that
-// [View.Incoming] refuses the message for it. It returns false for an invalid message.
+// [View.Incoming] refuses the message for that reason. It returns false for an invalid message.
 func FromFuture(typ string, body []byte, now time.Time) bool {
 	s := schemaOf(typ)
 	if s == nil || checkLength(s.name, body, MaxBody) != nil {
