@@ -151,8 +151,8 @@ func (d *Dir) lastDate(updatedAt []byte, now time.Time) (last, file string, err 
 	return last, file, nil
 }
 
-// lastSignedDate returns the date of the last info-bundle that was signed on this machine for a request,
-// or "" if there was none.
+// lastSignedDate returns the date of the last info-bundle that was signed on this machine for an
+// offline request, or "" if there was none.
 func (d *Dir) lastSignedDate() (string, error) {
 	path := d.file(filepath.FromSlash(LastSigned))
 	data, err := durable.Read(path, maxRequest)
@@ -231,8 +231,8 @@ func (d *Dir) nodeinfo() ([]infobundle.File, error) {
 }
 
 // walkNodeinfo calls file for each file of the nodeinfo folder that is part of an
-// info-bundle, and leftOut for each file or folder that is excluded.
-func (d *Dir) walkNodeinfo(file func(path, name string) error, leftOut func(name string)) error {
+// info-bundle, and excluded for each file or folder that is not.
+func (d *Dir) walkNodeinfo(file func(path, name string) error, excluded func(name string)) error {
 	base := d.file("nodeinfo")
 	return filepath.WalkDir(base, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || path == base {
@@ -243,7 +243,7 @@ func (d *Dir) walkNodeinfo(file func(path, name string) error, leftOut func(name
 			return err
 		}
 		if infobundle.Excluded(e.Name()) {
-			leftOut(filepath.ToSlash(rel))
+			excluded(filepath.ToSlash(rel))
 			if e.IsDir() {
 				return fs.SkipDir
 			}
@@ -251,7 +251,7 @@ func (d *Dir) walkNodeinfo(file func(path, name string) error, leftOut func(name
 		}
 		fi, err := os.Stat(path)
 		if err == nil && e.Type()&fs.ModeSymlink != 0 {
-			err = checkLink(base, path, fi)
+			err = checkSymlink(base, path, fi)
 		}
 		if err != nil || fi.IsDir() {
 			return err
@@ -263,11 +263,11 @@ func (d *Dir) walkNodeinfo(file func(path, name string) error, leftOut func(name
 	})
 }
 
-// checkLink checks a symbolic link at path in the nodeinfo folder base; fi describes
+// checkSymlink checks a symbolic link at path in the nodeinfo folder base; fi describes
 // the target. A link to a file outside of base is refused, because that file may not
 // be meant for the public. A link to a folder is refused, because the files in that
 // folder would be missing in the info-bundle.
-func checkLink(base, path string, fi fs.FileInfo) error {
+func checkSymlink(base, path string, fi fs.FileInfo) error {
 	if fi.IsDir() {
 		return fmt.Errorf("%s is a symbolic link to a folder, whose files go into no info-bundle: put them into the folder %s itself, or remove the link", path, base)
 	}

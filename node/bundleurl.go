@@ -18,16 +18,16 @@ const BundleURLsKey = "info-bundle-urls"
 
 // Bounds on the list under BundleURLsKey.
 const (
-	MaxBundleURLs = 4
-	maxBundleURL  = 500 // bytes
+	MaxBundleURLs    = 4
+	maxBundleURLSize = 500 // bytes
 )
 
 // CheckBundleURL checks a URL from the list under [BundleURLsKey]. The scheme must be
 // http or https; a host is required; a user and a fragment are not allowed. Plain
 // http is sufficient, because an info-bundle is signed.
 func CheckBundleURL(s string) error {
-	if len(s) > maxBundleURL {
-		return fmt.Errorf("%q has %d bytes, more than the %d allowed", excerpt.Of(s), len(s), maxBundleURL)
+	if len(s) > maxBundleURLSize {
+		return fmt.Errorf("%q has %d bytes, more than the %d allowed", excerpt.Of(s), len(s), maxBundleURLSize)
 	}
 	u, err := url.Parse(s)
 	switch {

@@ -42,7 +42,7 @@ func (db caDatabase) file(elem ...string) string {
 	return filepath.Join(append([]string{db.dir}, elem...)...)
 }
 
-// firstSerial returns the serial number of the node's root certificate, which it
+// firstSerial returns the serial number for the node's new root certificate, which it
 // reads from db/serial, and increments db/serial, as the reference does. Numbers
 // that an interrupted attempt has used are skipped.
 func (db caDatabase) firstSerial() (*big.Int, error) {
@@ -73,7 +73,7 @@ func (db caDatabase) firstSerial() (*big.Int, error) {
 func randomSerial() *big.Int {
 	b := make([]byte, 16)
 	rand.Read(b)
-	b[0] |= 1 // no leading zero byte, so that its length reveals nothing
+	b[0] |= 1 // not zero, so that all of the numbers have 32 hex digits
 	return new(big.Int).SetBytes(b)
 }
 
@@ -100,7 +100,8 @@ const maxIndex = 64 << 20
 
 // index reads db/index. The file does not exist for a moment while OpenSSL
 // replaces it. index waits for it up to 200 ms, because the lines of certificates
-// without a copy in certs/ could not be restored.
+// without a copy in certs/ could not be restored. If the file is still missing, or
+// is blank, the result is empty.
 func (db caDatabase) index() ([]byte, error) {
 	for range 20 {
 		index, err := durable.Read(db.file("db", "index"), maxIndex)
@@ -201,8 +202,8 @@ func serialHex(n *big.Int) string {
 	return s
 }
 
-// subjectID returns the ID of the node that has the certificate with a serial number,
-// according to db/index, or "" if the serial number is not listed.
+// subjectID returns the ID of the node in the subject of the certificate with a serial
+// number (in hex), according to db/index, or "" if the serial number is not listed.
 func (db caDatabase) subjectID(serial string) (id string, err error) {
 	index, err := db.index()
 	if err != nil {

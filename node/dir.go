@@ -16,7 +16,7 @@
 //
 // After a crash at any moment, both peerlink and the reference scripts can continue
 // with the directory: files are replaced atomically, the directory of a new peer
-// appears atomically, and numbers are reserved before they are used.
+// appears atomically, and a subnet is reserved before it is put into a certificate.
 package node
 
 import (
@@ -41,7 +41,7 @@ var (
 	ErrNotNode = errors.New("not a node's directory")
 	// ErrUnknownPeer means that there is no peer with the given node ID.
 	ErrUnknownPeer = errors.New("unknown peer")
-	// ErrNotRegistered means that the peer's certificate has not been registered yet.
+	// ErrNotRegistered means that no peer certificate issued by the peer has been registered yet.
 	ErrNotRegistered = errors.New("peer not registered")
 	// ErrDeactivated means that the link with a peer was ended permanently.
 	ErrDeactivated = errors.New("peer is deactivated")
@@ -82,7 +82,7 @@ func Open(path string) (*Dir, error) {
 
 // CheckIdentity checks that the directory still holds the node that it held when it was opened.
 // It returns an error if the identity cannot be read, or if the identity or the root key has
-// changed. The root certificate may have changed.
+// changed. Another root certificate with the same key is no error.
 func (d *Dir) CheckIdentity() error {
 	now, err := Open(d.path)
 	if err != nil {
@@ -173,7 +173,7 @@ func OpenRoot(path string) (*Dir, error) {
 	return d, nil
 }
 
-// readRoot reads root-ca.crt, and returns the identity of its subject.
+// readRoot reads root-ca.crt into d.root, and returns the identity of its subject.
 func (d *Dir) readRoot() (pki.Identity, error) {
 	path := d.file("root-ca.crt")
 	data, err := readText(path)
@@ -257,7 +257,8 @@ func rootNotYetValidError(root *x509.Certificate, now time.Time) error {
 		root.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), RemakeRoot)
 }
 
-// RemakeRoot is what to do about a root certificate of this node with wrong dates.
+// RemakeRoot says what to do about a root certificate of this node with wrong dates. It follows
+// a clause that begins with "if".
 const RemakeRoot = "and nobody has been given an info-bundle or a certificate of this node, remove root-ca.crt and the folders db, certs and peers, " +
 	"and make the node again with the same \"peerlink init\" command, which uses the root key that is there"
 

@@ -18,7 +18,7 @@ import (
 )
 
 // maxFile is the maximum size, in bytes, of a file read from the node's directory,
-// unless another limit is given. The largest regular file is a certificate with a
+// unless another limit is given. The largest of these files is a certificate with a
 // human-readable dump.
 const maxFile = 1 << 20
 
@@ -109,7 +109,7 @@ func HasRecords(path string) bool {
 
 // lock excludes other peerlink commands from changing the directory until the
 // returned function is called. The reference scripts lock only their counter files;
-// the files that both use are safe because they are created exclusively.
+// the files that both write are safe because they are created exclusively.
 func (d *Dir) lock(ctx context.Context) (unlock func(), err error) {
 	if err := checkSafeForSuperuser(d.path); err != nil {
 		return nil, err
@@ -117,8 +117,9 @@ func (d *Dir) lock(ctx context.Context) (unlock func(), err error) {
 	return durable.Lock(ctx, d.file("db"))
 }
 
-// checkSafeForSuperuser returns an error if this process is the superuser's, and the node's
-// directory or a folder in it belongs to another user ([guard.CheckSuperuserWrites]).
+// checkSafeForSuperuser returns an error if this process is the superuser's, and another user
+// owns, or can create files in, the node's directory, a folder in it, or a folder above it
+// ([guard.CheckSuperuserWrites], [guard.CheckSuperuserShares]).
 func checkSafeForSuperuser(path string) error {
 	if os.Geteuid() != 0 {
 		return nil

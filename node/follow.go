@@ -21,9 +21,9 @@ const noFollowFile = "NOFOLLOW"
 // info-bundle of the peer, if the latter is newer, and reports whether it did so. It
 // changes nothing else.
 //
-// It fails with [ErrUnknownPeer], with [ErrOtherRoot] if the bundle is not signed
-// with the pinned root key, with [ErrDeactivated], and with [infobundle.ErrInvalid]
-// if the stomp.toml in the bundle is invalid.
+// It fails with [ErrUnknownPeer], with [ErrDeactivated], with [ErrOtherRoot] if the
+// bundle's root certificate is not the pinned one, and with [infobundle.ErrInvalid] if
+// the stomp.toml in the bundle is invalid.
 func (d *Dir) ReplaceNodeinfo(ctx context.Context, b *infobundle.Bundle) (updated bool, err error) {
 	if err := d.checkEligible(b); err != nil {
 		return false, err
@@ -38,17 +38,17 @@ func (d *Dir) ReplaceNodeinfo(ctx context.Context, b *infobundle.Bundle) (update
 	if !isDir(dir) {
 		return false, fmt.Errorf("%w %s: its info-bundle has to be signed first", ErrUnknownPeer, id)
 	}
-	switch gone, err := exists(d.file("peers", id, "DEACTIVATED")); {
+	switch deactivated, err := exists(d.file("peers", id, "DEACTIVATED")); {
 	case err != nil:
 		return false, err
-	case gone:
+	case deactivated:
 		return false, fmt.Errorf("%w: %s", ErrDeactivated, id)
 	}
 	return d.updatePeer(dir, b, false)
 }
 
-// SetFollow sets whether the info-bundle that a peer publishes is fetched
-// periodically, and when the peer can not be reached. The default is true.
+// SetFollow sets whether the info-bundle that a peer publishes is fetched (periodically,
+// and additionally when the peer can not be reached). The default is true.
 func (d *Dir) SetFollow(ctx context.Context, id string, follow bool) error {
 	unlock, err := d.lock(ctx)
 	if err != nil {

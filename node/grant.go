@@ -75,13 +75,14 @@ func (g grants) find(subnet string, matches func(grant) bool) (found grant, ok b
 	return grant{}, false
 }
 
-// isDeactivated reports whether the link with a peer was ended for good.
+// isDeactivated reports whether the link with a peer was ended for good. If that can not be
+// determined, the result is false.
 func (d *Dir) isDeactivated(peerID string) bool {
 	deactivated, err := exists(d.file("peers", peerID, "DEACTIVATED"))
 	return err == nil && deactivated
 }
 
-// certificatesOf returns the certificates of a peer, with their files, by subnet.
+// certificatesOf returns one certified grant of the peer for each subnet, by subnet.
 func (g grants) certificatesOf(peerID string) map[string]grant {
 	found := make(map[string]grant)
 	for subnet, list := range g {
@@ -108,21 +109,21 @@ func (d *Dir) checkOneSubnet(peer pki.Identity, given grants) error {
 }
 
 // isRival reports whether a grant gives a subnet to another node than the peer, and the link with
-// that node was not ended for good. A grant without a peer ID is that of a request, which may be
-// for the peer.
+// that node was not ended for good. A grant without a peer ID, such as that of a request, may be
+// for the peer: the result is false.
 func (d *Dir) isRival(gr grant, peerID string) bool {
 	return gr.peerID != "" && gr.peerID != peerID && !d.isDeactivated(gr.peerID)
 }
 
 // allGrants returns all grants: those of peers, of certificates, of requests that wait for a
 // signature, of the record of what was signed on this machine, and of the reservations for peers
-// of any type. It fails if one of the files cannot be read. Nodes that give no subnets have no
-// grants.
+// of any type. It fails if one of the files, other than a reservation, cannot be read. Nodes that
+// give no subnets have no grants.
 func (d *Dir) allGrants(ctx context.Context) (grants, error) {
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return grants{}, nil
 	}
-	certified, err := d.certifiedGrants(ctx)
+	held, err := d.heldGrants(ctx)
 	if err != nil {
 		return grants{}, err
 	}
@@ -134,7 +135,7 @@ func (d *Dir) allGrants(ctx context.Context) (grants, error) {
 	if err != nil {
 		return grants{}, err
 	}
-	lists := [][]grant{certified, recorded, requested}
+	lists := [][]grant{held, recorded, requested}
 	for _, p := range d.pools() {
 		reserved, err := p.reservations()
 		if err != nil {
@@ -145,10 +146,10 @@ func (d *Dir) allGrants(ctx context.Context) (grants, error) {
 	return newGrants(lists...), nil
 }
 
-// certifiedGrants returns the grants in the directories of peers (in the certificates, and in
+// heldGrants returns the grants in the directories of peers (in the certificates, and in
 // subnet.txt), and those in the copies of other peer certificates in certs/. If it fails, it also
 // returns the grants in the files that could be read, unless ctx is done.
-func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
+func (d *Dir) heldGrants(ctx context.Context) (list []grant, err error) {
 	ids, err := d.PeerIDs()
 	if err != nil {
 		return nil, err
@@ -190,9 +191,9 @@ func (d *Dir) certifiedGrants(ctx context.Context) (list []grant, err error) {
 	return list, errors.Join(errs...)
 }
 
-// makingTime is how long certifiedGrants waits, for all peers together, for directories that are
-// being made. The reference scripts take less for a peer, on a busy machine, if they ask nothing
-// meanwhile.
+// makingTime is how long heldGrants waits, for all peers together, for directories that the
+// reference scripts may be making. Even on a busy machine the scripts take less for a peer, if
+// they do not prompt meanwhile.
 const makingTime = 2 * time.Second
 
 // isBeingMade reports whether the directory of a peer has changed recently: the reference scripts,
@@ -232,7 +233,7 @@ func (d *Dir) peerGrants(id string) (list []grant, serial string, err error) {
 
 // grantsInCertFile returns the grants in the certificates in a file in certs/. The file may have
 // any name, because an operator may have put a certificate there that a peer has sent back.
-// Certificates that were not signed with the node's root key do not count. peers are the IDs of
+// Certificates that were not signed with the node's root key are skipped. peers are the IDs of
 // all peers.
 func (d *Dir) grantsInCertFile(path string, peers []string) (list []grant, err error) {
 	certs, err := readCerts(path)
@@ -360,22 +361,23 @@ func isSubnet(s string) bool {
 	return len(s) >= 6 && len(s) <= 16 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// CertifiedSubnets are the subnets that peers have, according to the directory's peers and
-// certificates.
-type CertifiedSubnets struct {
+// HeldSubnets are the subnets that peers have, according to the files of peers and the
+// certificates in the directory.
+type HeldSubnets struct {
 	d      *Dir
 	grants grants
 }
 
-// CertifiedSubnets reads the subnets that peers have. It reads all certificates.
-func (d *Dir) CertifiedSubnets(ctx context.Context) (*CertifiedSubnets, error) {
-	list, err := d.certifiedGrants(ctx)
-	return &CertifiedSubnets{d, newGrants(list)}, err
+// HeldSubnets reads the subnets that peers have. It reads all certificates.
+func (d *Dir) HeldSubnets(ctx context.Context) (*HeldSubnets, error) {
+	list, err := d.heldGrants(ctx)
+	return &HeldSubnets{d, newGrants(list)}, err
 }
 
 // Check returns an error if a subnet belongs to another node than the peer, or overlaps with
-// such a subnet, or if the peer has a certificate with another subnet.
-func (c *CertifiedSubnets) Check(peer pki.Identity, subnet string) error {
+// such a subnet, or if the peer has a certificate with another subnet. If the peer has a
+// certificate with the subnet, nodes whose link was ended for good are ignored.
+func (c *HeldSubnets) Check(peer pki.Identity, subnet string) error {
 	certificates := c.grants.certificatesOf(peer.ID)
 	_, certified := certificates[subnet]
 	for _, other := range certificates {
@@ -410,9 +412,9 @@ func (d *Dir) SubnetHolders(ctx context.Context) (holders []SubnetHolder, err er
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return nil, nil
 	}
-	certified, err := d.certifiedGrants(ctx)
+	held, err := d.heldGrants(ctx)
 	recorded, recordErr := d.recordedGrants()
-	given := newGrants(certified, recorded)
+	given := newGrants(held, recorded)
 	for _, subnet := range slices.Sorted(maps.Keys(given)) {
 		first := len(holders)
 		for _, gr := range given[subnet] {
@@ -431,10 +433,10 @@ func (d *Dir) SubnetHolders(ctx context.Context) (holders []SubnetHolder, err er
 	return holders, errors.Join(err, recordErr)
 }
 
-// checkContradiction returns an error if a certificate of the peer has a subnet that another node has
-// too, unless its link was ended for good, or a subnet that overlaps with that of such a node. The peer must not silently be given
-// another subnet: if it has registered its certificate, it accepts no certificate with another
-// subnet, and the files do not show whether it has.
+// checkContradiction returns an error if the subnet in a certificate of the peer is equal to, or
+// overlaps with, the subnet of another node whose link was not ended for good. The peer must not
+// be given another subnet without an error: if it has registered its certificate, it accepts no
+// certificate with another subnet, and the files do not show whether it has registered it.
 func (d *Dir) checkContradiction(peer pki.Identity, g grants) error {
 	certificates := g.certificatesOf(peer.ID)
 	isOther := func(gr grant) bool { return d.isRival(gr, peer.ID) }

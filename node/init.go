@@ -82,7 +82,7 @@ func CheckNoNode(path string) error {
 		return nil
 	}
 	if d, err = Open(path); err != nil {
-		return fmt.Errorf("%w, of which something is missing: %v", ErrExists, err)
+		return fmt.Errorf("%w, with a missing or invalid file: %v", ErrExists, err)
 	}
 	return fmt.Errorf("%w: %s is %s", ErrExists, d.absPath(), d.identity)
 }
@@ -188,9 +188,10 @@ func (d *Dir) checkSameIdentity() error {
 // writeMissing writes the missing files of a new directory, except the root
 // certificate.
 func (d *Dir) writeMissing(o InitOptions) error {
-	// If a directory has db/nodetype and db/nodeid, the reference's init does not create
-	// the counters and creditors-subnet.txt any more: these are written first. The counters are also among the generated files, which
-	// are written at the end; a file that exists is not written again.
+	// The counters and creditors-subnet.txt are written first, because the reference's init does
+	// not create them in a directory that has db/nodetype and db/nodeid. The counters are also
+	// among the generated files, which are written at the end; a file that exists is not
+	// written again.
 	files := d.counterFiles()
 	if d.identity.Type == nodetype.CreditorsAgent {
 		files = append(files, infobundle.File{Name: "creditors-subnet.txt", Data: []byte("000001\n")})
@@ -237,8 +238,8 @@ func (d *Dir) generatedFiles() []infobundle.File {
 	}, d.counterFiles()...)
 }
 
-// counterFiles returns the generated files that count the subnets which an accounting
-// authority has given. Agents have no such files.
+// counterFiles returns those generated files that hold the numbers of the subnets which an
+// accounting authority has given last. Agents have no such files.
 func (d *Dir) counterFiles() []infobundle.File {
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return nil

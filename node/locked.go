@@ -31,15 +31,15 @@ const LastSigned = RequestsFolder + "/last-signed"
 const maxRequest = 64 << 20
 
 // Locked is a node's directory of which the caller holds the lock, so that no other
-// peerlink command changes it. Its methods are the steps of signing that need no root
-// key, for a root key on another machine: they reserve subnets, and later record what
-// was signed. A Locked must not be used after the function passed to [Dir.Locked] has
-// returned.
+// peerlink command changes it. Its methods are for a node whose root key is on another
+// machine. They are the steps of signing that need no root key: they reserve subnets, and
+// later record what was signed. A Locked must not be used after the function passed to
+// [Dir.Locked] has returned.
 type Locked struct {
-	d         *Dir
-	grants    grants            // including the reservations that ReserveSubnet has made; nil until ReserveSubnet is called
-	reserved  []string          // files of the reservations that ReserveSubnet has made
-	certified *CertifiedSubnets // nil until FilePeer is called
+	d        *Dir
+	grants   grants       // including the reservations that ReserveSubnet has made; nil until ReserveSubnet is called
+	reserved []string     // files of the reservations that ReserveSubnet has made
+	held     *HeldSubnets // nil until FilePeer or EnsureSubnet needs it
 }
 
 // Locked calls do while it holds the directory's lock.
@@ -110,14 +110,13 @@ func (l *Locked) EnsureReserved(peer pki.Identity, subnet string) error {
 	return l.d.pool(peer.Type).ensureReserved(peer.ID, subnet)
 }
 
-// ErrSubnetTaken means that the subnet in a new certificate of a peer has been given to another
-// node since it was reserved for the peer.
+// ErrSubnetTaken means that the subnet in a new certificate of a peer can not be used: since it
+// was reserved, it has been given to another node, or the peer has got another subnet.
 var ErrSubnetTaken = errors.New("the subnet is taken")
 
 // EnsureSubnet ensures that the subnet in a certificate for a new peer is still reserved for the
-// peer. It fails with [ErrSubnetTaken] if the subnet was given to another node meanwhile. In that
-// case the certificate should not be recorded, because it must not be given to anybody. For a node
-// that is a peer already, EnsureSubnet does nothing.
+// peer. If it fails with [ErrSubnetTaken], the certificate should not be recorded, because it
+// must not be given to anybody. For a node that is a peer already, EnsureSubnet does nothing.
 func (l *Locked) EnsureSubnet(ctx context.Context, peer pki.Identity, subnet string) error {
 	if isDir(l.d.file("peers", peer.ID)) {
 		return nil
@@ -127,7 +126,7 @@ func (l *Locked) EnsureSubnet(ctx context.Context, peer pki.Identity, subnet str
 
 // ensureSubnet ensures that a subnet which was reserved for the peer earlier is still
 // reserved. The reference's init releases debtors subnets that no peer has. ensureSubnet
-// reserves such a subnet again, and fails if it was given to another peer meanwhile.
+// reserves such a subnet again, unless it fails with [ErrSubnetTaken].
 func (l *Locked) ensureSubnet(ctx context.Context, peer pki.Identity, subnet string) error {
 	if l.d.identity.Type != nodetype.AccountingAuthority {
 		return nil
@@ -136,16 +135,16 @@ func (l *Locked) ensureSubnet(ctx context.Context, peer pki.Identity, subnet str
 	if !pool.contains(subnet) {
 		return fmt.Errorf("%q is not a subnet that this node gives to a %s", excerpt.Of(subnet), peer.Type)
 	}
-	// The subnets are read only once, because the subnets in one answer all differ from each
-	// other.
-	if l.certified == nil {
-		certified, err := l.d.CertifiedSubnets(ctx)
+	// The subnets are read only once for all peers in an answer, whose subnets all differ from
+	// each other.
+	if l.held == nil {
+		held, err := l.d.HeldSubnets(ctx)
 		if err != nil {
 			return err
 		}
-		l.certified = certified
+		l.held = held
 	}
-	if err := l.certified.Check(peer, subnet); err != nil {
+	if err := l.held.Check(peer, subnet); err != nil {
 		return fmt.Errorf("%w: %w", ErrSubnetTaken, err)
 	}
 	owner, err := readLine(pool.path(subnet))
@@ -206,9 +205,9 @@ func (l *Locked) FileRootCSR(pem []byte) (created bool, err error) {
 	return err == nil, err
 }
 
-// RootCSRFile returns the path of db/root-ca.csr, the root key's certificate signing
+// RootCSRPath returns the path of db/root-ca.csr, the root key's certificate signing
 // request.
-func (l *Locked) RootCSRFile() string { return l.d.file(filepath.FromSlash(rootCSRFile)) }
+func (l *Locked) RootCSRPath() string { return l.d.file(filepath.FromSlash(rootCSRFile)) }
 
 // FileCertificate records a certificate that was signed elsewhere with the node's
 // root key: it writes a copy to certs/, and adds a line to db/index. Recording a

@@ -29,10 +29,10 @@ type Peer struct {
 	Subnet      string            // hex: given to the peer (at an AA) or received from it (at an agent, once registered)
 	Queues      int               // sending queues, 1 to 99
 	Active      bool              // the broker objects for the peer exist
-	Deactivated string            // date of deactivation, empty if it never was
-	Stomp       *StompConfig      // where and how to send to the peer; nil if StompErr
+	Deactivated string            // date of deactivation, or "unknown date"; empty if not deactivated
+	Stomp       *StompConfig      // where and how to send to the peer; nil if StompErr is not nil
 	StompErr    error             // what is wrong with the peer's stomp.toml
-	UpdatedAt   string            // date of the info-bundle that contained Stomp
+	UpdatedAt   string            // date of the info-bundle that contained stomp.toml; may be empty
 	NoFollow    bool              // the peer's published info-bundle is not fetched
 }
 
@@ -211,7 +211,7 @@ func (d *Dir) readSubnet(p *Peer) (err error) {
 	}
 	p.Subnet, err = readLine(d.file(filepath.FromSlash(name)))
 	if cert == nil && errors.Is(err, fs.ErrNotExist) {
-		return nil // written at the registration
+		return nil // the file is written at the registration
 	}
 	if err != nil || cert == nil {
 		return err

@@ -30,7 +30,7 @@ var ErrUnpublished = errors.New("the newest info-bundle says something else")
 // the file, and with [ErrUnpublished] if the newest info-bundle ([Dir.PublishedBundle])
 // has a different stomp.toml. If there is no readable info-bundle, nothing is compared.
 func (d *Dir) CheckStompTOML() error {
-	data, err := readText(d.ownManifest())
+	data, err := readText(d.stompTOMLFile())
 	if err != nil {
 		return err
 	}
@@ -52,9 +52,9 @@ func (d *Dir) CheckStompTOML() error {
 }
 
 // OwnHosts returns the host names and addresses of the node's servers from its own
-// stomp.toml, or nil if that can not be read.
+// stomp.toml, or nil if this file can not be read or is invalid.
 func (d *Dir) OwnHosts() (hosts []string) {
-	data, err := readText(d.ownManifest())
+	data, err := readText(d.stompTOMLFile())
 	if err != nil {
 		return nil
 	}
@@ -79,10 +79,10 @@ func (c *StompConfig) IsIn(b *infobundle.Bundle) bool {
 // StompTOMLStamp returns the sizes and times of the files that [Dir.CheckStompTOML] reads. As
 // long as they are the same, the files are considered unchanged.
 func (d *Dir) StompTOMLStamp() [2]FileStamp {
-	return [2]FileStamp{StampFile(d.ownManifest()), StampFile(d.PublishedBundle())}
+	return [2]FileStamp{StampFile(d.stompTOMLFile()), StampFile(d.PublishedBundle())}
 }
 
-func (d *Dir) ownManifest() string { return d.file("nodeinfo", infobundle.StompTOML) }
+func (d *Dir) stompTOMLFile() string { return d.file("nodeinfo", infobundle.StompTOML) }
 
 // PublishBundle stores an info-bundle that was signed elsewhere as the published
 // bundle ([Dir.PublishedBundle]). If the file has a bundle with the same or a later

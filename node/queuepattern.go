@@ -41,8 +41,9 @@ func (d *Dir) QueuePatternsStamp() FileStamp {
 	return StampFile(d.file(filepath.FromSlash(queuePatternsFile)))
 }
 
-// RecordQueuePatterns records patterns of the names of queues, each one line that is not empty. After
-// a change of the pattern, the recorded patterns are used to find the queues with earlier names.
+// RecordQueuePatterns records patterns of the names of queues, each one line that is not empty.
+// After a change of the pattern in use, the recorded patterns are used to find the queues with
+// earlier names.
 func (d *Dir) RecordQueuePatterns(ctx context.Context, patterns ...string) error {
 	known, err := d.QueuePatterns()
 	if err != nil || !hasNew(known, patterns) {

@@ -37,8 +37,8 @@ const (
 	// DefectUnreservedSubnet is a subnet that a peer has, or that is in a peer certificate,
 	// but that is not reserved.
 	DefectUnreservedSubnet
-	// DefectSubnetFile is a file with the subnet that the node and a peer have agreed on
-	// which is missing, damaged, or contradicts the certificate.
+	// DefectSubnetFile is a missing or damaged file with the subnet that the node and a peer
+	// have agreed on, or such a file that contradicts the certificate.
 	DefectSubnetFile
 	// DefectUnlisted is a db/index without lines for some certificates in certs/.
 	// OpenSSL can lose lines that are added while it signs.
@@ -54,7 +54,7 @@ type Defect struct {
 	Kind   DefectKind
 	File   string // relative to the directory, with slashes
 	Wrong  string // what is wrong with the file, such as "is missing"
-	Remedy string // what Repair has done about it, such as "made anew"
+	Remedy string // what Repair does about it, in the past tense, such as "made anew"
 	fix    func() error
 }
 
@@ -108,7 +108,7 @@ func (d *Dir) Defects(ctx context.Context) (found []Defect, err error) {
 // finders returns the functions that find defects, in the order of repair.
 func (d *Dir) finders() []func(context.Context) ([]Defect, error) {
 	return []func(context.Context) ([]Defect, error){
-		d.missingFolders, d.missingFiles, d.missingIndex, d.unlistedCertificates, d.leftovers, d.peerCertificates, d.subnetFiles, d.subnetDefects,
+		d.missingFolders, d.missingFiles, d.missingIndex, d.unlistedCertificates, d.leftovers, d.missingPeerCertificates, d.wrongSubnetFiles, d.subnetDefects,
 	}
 }
 
@@ -286,9 +286,9 @@ func (d *Dir) leftovers(ctx context.Context) (found []Defect, err error) {
 	return found, nil
 }
 
-// peerCertificates finds peer certificates that this node has issued, and that are missing or
-// damaged in the peer's directory, although certs/ has a copy.
-func (d *Dir) peerCertificates(ctx context.Context) (found []Defect, err error) {
+// missingPeerCertificates finds peer certificates that this node has issued, and that are missing
+// or damaged in the peer's directory, although certs/ has a copy.
+func (d *Dir) missingPeerCertificates(ctx context.Context) (found []Defect, err error) {
 	for id, err := range d.eachPeer(ctx) {
 		if err != nil {
 			return found, err
@@ -373,7 +373,7 @@ func (d *Dir) subnetDefects(ctx context.Context) (found []Defect, err error) {
 	if d.identity.Type != nodetype.AccountingAuthority {
 		return nil, nil
 	}
-	certified, err := d.certifiedGrants(ctx)
+	held, err := d.heldGrants(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("the reservations in db/subnets were not compared with the peers: %w", err)
 	}
@@ -385,15 +385,15 @@ func (d *Dir) subnetDefects(ctx context.Context) (found []Defect, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("the reservations in db/subnets were not compared with the requests: %w", err)
 	}
-	certified = append(certified, recorded...)
+	held = append(held, recorded...)
 	for _, p := range d.pools() {
 		reserved, err := p.reservations()
 		if err != nil {
 			return found, err
 		}
-		found = append(found, p.unreserved(certified, newGrants(reserved))...)
+		found = append(found, p.unreserved(held, newGrants(reserved))...)
 		if p.dir == d.pool(nodetype.DebtorsAgent).dir {
-			unused, err := d.unusedReservations(p, reserved, newGrants(certified, requested))
+			unused, err := d.unusedReservations(p, reserved, newGrants(held, requested))
 			if err != nil {
 				return found, err
 			}
@@ -405,8 +405,8 @@ func (d *Dir) subnetDefects(ctx context.Context) (found []Defect, err error) {
 
 // unreserved returns the pool's subnets that are in certificates, or that peers have, and that
 // are not reserved.
-func (p pool) unreserved(certified []grant, reserved grants) (found []Defect) {
-	for _, g := range certified {
+func (p pool) unreserved(held []grant, reserved grants) (found []Defect) {
+	for _, g := range held {
 		if !p.contains(g.subnet) || reserved[g.subnet] != nil || g.contradictsCert {
 			continue
 		}
@@ -447,9 +447,9 @@ func (d *Dir) unusedReservations(p pool, reserved []grant, given grants) (found 
 	return found, nil
 }
 
-// subnetFiles finds files with the subnet that the node and a peer have agreed on which are
-// missing, damaged or changed. The subnet in the certificate, which both nodes have, decides.
-func (d *Dir) subnetFiles(ctx context.Context) (found []Defect, err error) {
+// wrongSubnetFiles finds missing, damaged and changed files with the subnet that the node and a
+// peer have agreed on. The subnet in the certificate, which both nodes have, decides.
+func (d *Dir) wrongSubnetFiles(ctx context.Context) (found []Defect, err error) {
 	for id, err := range d.eachPeer(ctx) {
 		if err != nil {
 			return found, err
@@ -503,8 +503,8 @@ func (p pool) contains(subnet string) bool {
 // pool's first subnet. That is safe at any time, because reservations are created exclusively.
 func (p pool) resetCounter() error {
 	start := strconv.Itoa(p.start)
-	if last, err := readLine(p.seqnum()); err == nil && last == start {
+	if last, err := readLine(p.seqnumFile()); err == nil && last == start {
 		return nil
 	}
-	return durable.Replace(p.seqnum(), []byte(start+"\n"), 0o644)
+	return durable.Replace(p.seqnumFile(), []byte(start+"\n"), 0o644)
 }

@@ -195,7 +195,7 @@ func (d *Dir) checkNothingSigned() error {
 	if ignoreMissing(err) != nil {
 		return err
 	}
-	evidence := "" // a file that shows it
+	evidence := "" // a file that shows that there was a root certificate
 	if len(bytes.TrimSpace(index)) > 0 {
 		evidence = "db/index"
 	}

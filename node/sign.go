@@ -246,7 +246,7 @@ func (d *Dir) replaceNodeinfo(dir string, files []infobundle.File) error {
 // that contains one of the files. Earlier versions may have unpacked deeper folders than those
 // that are allowed today.
 func removeOthers(root *os.Root, files []infobundle.File) error {
-	keep := make(map[string]bool) // true for a folder
+	keep := make(map[string]bool) // the names to keep; true for a folder
 	for _, f := range files {
 		folder, _, deep := strings.Cut(f.Name, "/")
 		if deep {

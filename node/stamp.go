@@ -6,7 +6,7 @@ import (
 )
 
 // Stamp is a fingerprint of the files that determine the traffic with a peer, made
-// without reading them. As long as the Stamp is the same, the files are unchanged.
+// without reading them. As long as it is the same, the files are considered unchanged.
 type Stamp [13]FileStamp
 
 // FileStamp is a fingerprint of one file, made without reading the file. The zero
@@ -18,7 +18,7 @@ type FileStamp struct {
 }
 
 // StampFile returns the fingerprint of the file at path. It follows symbolic links. A
-// file that can not be accessed is treated as missing.
+// folder, or a file that can not be accessed, is treated as missing.
 func StampFile(path string) FileStamp {
 	fi, err := os.Stat(path)
 	if err != nil || fi.IsDir() {

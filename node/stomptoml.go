@@ -24,19 +24,19 @@ type StompConfig struct {
 	Destination          string   // the destination header in SEND
 	Login                *string  // optional CONNECT headers
 	Passcode             *string
-	AcceptedContentTypes []string // best first; application/json is always the last resort
+	AcceptedContentTypes []string // best first; application/json is always added as the last
 
 	BundleURLs    []string // URLs of the node's newest info-bundle ([BundleURLsKey])
-	BundleURLsErr error    // the first error in the other URLs; sending does not need them
+	BundleURLsErr error    // the first error in the list of URLs, which sending does not need
 }
 
 // Bounds on the content of a peer's stomp.toml. The limits of headers are the same as
 // in the reference's frames.
 const (
-	maxStompTOML   = 64 << 10
-	maxStompKeys   = 1000 // including unknown keys
-	maxServers     = 100
-	maxHeaderValue = 500
+	maxStompTOML   = 64 << 10 // bytes
+	maxStompKeys   = 1000     // including unknown keys
+	maxServers     = 100      // also the maximum number of accepted content types
+	maxHeaderValue = 500      // bytes
 )
 
 // ParseStompTOML parses a stomp.toml. clientID is the node ID of the node that

@@ -48,7 +48,7 @@ func (d *Dir) pools() []pool {
 	return []pool{d.pool(nodetype.CreditorsAgent), d.pool(nodetype.DebtorsAgent)}
 }
 
-func (p pool) seqnum() string { return p.dir + string(os.PathSeparator) + "SEQNUM" }
+func (p pool) seqnumFile() string { return p.dir + string(os.PathSeparator) + "SEQNUM" }
 func (p pool) path(subnet string) string {
 	return p.dir + string(os.PathSeparator) + subnet
 }
@@ -128,7 +128,7 @@ func (p pool) reserve(peerID string, given grants) (subnet string, err error) {
 		if err != nil {
 			return "", fmt.Errorf("reserve subnet %s: %w", subnet, err)
 		}
-		if err := durable.Replace(p.seqnum(), []byte(strconv.Itoa(n)+"\n"), 0o644); err != nil {
+		if err := durable.Replace(p.seqnumFile(), []byte(strconv.Itoa(n)+"\n"), 0o644); err != nil {
 			return "", errors.Join(err, p.release(subnet))
 		}
 		return subnet, nil
@@ -178,14 +178,14 @@ func (p pool) lockedLastNumber() (int, error) {
 		return p.lastNumber() // Windows has no flock(1), and a locked file can not be read there
 	}
 	// Opening a named pipe would block forever; lastNumber returns an error for it.
-	if fi, err := os.Stat(p.seqnum()); err != nil || !fi.Mode().IsRegular() {
+	if fi, err := os.Stat(p.seqnumFile()); err != nil || !fi.Mode().IsRegular() {
 		return p.lastNumber()
 	}
-	l := flock.New(p.seqnum(), flock.SetFlag(os.O_RDONLY))
+	l := flock.New(p.seqnumFile(), flock.SetFlag(os.O_RDONLY))
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if _, err := l.TryLockContext(ctx, 5*time.Millisecond); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, fmt.Errorf("lock %s, which another program holds: %w", p.seqnum(), err)
+		return 0, fmt.Errorf("lock %s, which another program holds: %w", p.seqnumFile(), err)
 	}
 	defer l.Close()
 	return p.lastNumber()
@@ -195,7 +195,7 @@ func (p pool) lockedLastNumber() (int, error) {
 // scripts write SEQNUM, it is empty for a moment; in that case, and if SEQNUM is damaged,
 // lastNumber returns the highest reserved number.
 func (p pool) lastNumber() (int, error) {
-	s, err := readLine(p.seqnum())
+	s, err := readLine(p.seqnumFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return p.start, nil
 	}

@@ -166,7 +166,7 @@ func (f *filing) items() error {
 		}
 	}
 	if f.a.rootCSR != nil {
-		item := FiledItem{Item: f.r.csrItem(), Path: f.l.RootCSRFile()}
+		item := FiledItem{Item: f.r.csrItem(), Path: f.l.RootCSRPath()}
 		err := f.item(item, func() (State, error) {
 			created, err := f.l.FileRootCSR(f.a.rootCSR)
 			if created {

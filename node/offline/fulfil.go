@@ -94,18 +94,18 @@ func (r *Request) CheckKnown(ctx context.Context, d *node.Dir) error {
 	for _, s := range r.servers {
 		check(serialHex(s.serial))
 	}
-	var certified *node.CertifiedSubnets
+	var held *node.HeldSubnets
 	if r.Node.Type == nodetype.AccountingAuthority && len(r.peers) > 0 {
 		var err error
-		if certified, err = d.CertifiedSubnets(ctx); err != nil {
-			errs, certified = append(errs, err), nil
+		if held, err = d.HeldSubnets(ctx); err != nil {
+			errs, held = append(errs, err), nil
 		}
 	}
 	for _, p := range r.peers {
 		check(serialHex(p.serial))
 		errs = append(errs, checkPinned(d, p))
-		if certified != nil {
-			if err := certified.Check(p.bundle.Identity, p.subnet); err != nil {
+		if held != nil {
+			if err := held.Check(p.bundle.Identity, p.subnet); err != nil {
 				errs = append(errs, fmt.Errorf("%w; if that is a certificate, copy it into the folder certs of the online machine's directory, forget the request there (\"peerlink request forget\"), and make a new one, which has another subnet", err))
 			}
 		}
