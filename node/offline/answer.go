@@ -18,13 +18,13 @@ import (
 type Answer struct {
 	ID string // of the request
 
-	request   string // the SHA-256 of the request's bytes, in hex
-	rootCSR   []byte // PEM; nil unless the request needed a new one
-	servers   []*x509.Certificate
-	peers     []*x509.Certificate
-	nodeinfo  []byte // nodeinfo.zip; nil unless an info-bundle was requested
-	signature []byte // of nodeinfo
-	raw       []byte // content of the file
+	requestHash string // the SHA-256 of the request's bytes, in hex
+	rootCSR     []byte // PEM; nil unless the request needed a new one
+	servers     []*x509.Certificate
+	peers       []*x509.Certificate
+	nodeinfo    []byte // nodeinfo.zip; nil unless an info-bundle was requested
+	signature   []byte // of nodeinfo
+	raw         []byte // content of the file
 }
 
 // Encode returns the content of the answer's file.
@@ -47,7 +47,7 @@ func readAnswer(data []byte) (*Answer, error) {
 	if err := decode(data, answerFormat, &f, &f.header); err != nil {
 		return nil, err
 	}
-	a := &Answer{ID: f.ID, request: f.Request, nodeinfo: f.Nodeinfo, signature: f.Signature, raw: bytes.Clone(data)}
+	a := &Answer{ID: f.ID, requestHash: f.Request, nodeinfo: f.Nodeinfo, signature: f.Signature, raw: bytes.Clone(data)}
 	if !isHex(f.Request, 64) {
 		return nil, fmt.Errorf("request_sha256 is %q: expected 64 lowercase hex digits", excerpt.Of(f.Request))
 	}
@@ -101,7 +101,7 @@ func (r *Request) compare(a *Answer, now time.Time) error {
 	switch {
 	case a.ID != r.ID:
 		return fmt.Errorf("it answers the request %s", a.ID)
-	case a.request != r.hash():
+	case a.requestHash != r.hash():
 		return errors.New("the request that was signed is not the one that was collected: it was changed on its way")
 	case len(a.servers) != len(r.servers) || len(a.peers) != len(r.peers):
 		return fmt.Errorf("it has %d server and %d peer certificates: expected %d and %d", len(a.servers), len(a.peers), len(r.servers), len(r.peers))

@@ -99,8 +99,9 @@ func dateIn(files []infobundle.File) string {
 
 // setting is a value in an info-bundle.
 type setting struct {
-	name, shown string
-	value       []byte
+	name  string
+	shown string // the value as displayed
+	value []byte
 }
 
 // settingsOf returns the values in an info-bundle: the values of stomp.toml, the date, and

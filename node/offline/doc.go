@@ -37,7 +37,7 @@
 // [Request.RecordSigned] records every certificate (a line in db/offline/signed-certificates) and
 // the last info-bundle (db/offline/last-signed), before the answer is given away. No peer's
 // certificate is ever filed in this copy, so besides the reservations of subnets, these records
-// are all that the offline machine knows of the peers for which it has signed.
+// are the only data on the offline machine about the peers for which it has signed.
 //
 // The dates of certificates are determined by the offline machine's clock. If the clock is
 // behind the time of the request, the offline machine refuses the request. If the clock is

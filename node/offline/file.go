@@ -87,8 +87,8 @@ func file(ctx context.Context, d *node.Dir, a *Answer, now time.Time, step func(
 	return done, err
 }
 
-// wasFiled reports whether the answer was filed before. It fails if another answer to the
-// same request was filed.
+// wasFiled reports whether the answer was filed before. If so, it removes the request, which
+// remains after a crash. It fails if another answer to the same request was filed.
 func wasFiled(d *node.Dir, a *Answer, step func() error) (bool, error) {
 	data, err := durable.Read(requestPath(d, a.ID, filedExt), 1024)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -190,7 +190,8 @@ func (f *filing) items() error {
 	return f.item(FiledItem{Item: f.r.infoItem(), Path: f.r.info.file}, date, publish, f.output(f.r.info.file, bundle))
 }
 
-// item files one item by calling changes in order. The last one determines the item's state.
+// item files one item by calling changes in order, until one fails. The last one that it has
+// called determines the item's state.
 func (f *filing) item(done FiledItem, changes ...func() (State, error)) error {
 	for _, change := range changes {
 		if err := f.ctx.Err(); err != nil {

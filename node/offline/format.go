@@ -58,8 +58,8 @@ type header struct {
 	ID      string `json:"id"` // of the request: 32 random hex digits
 }
 
-// requestFile is the file of a request. Certificates and signing requests of the node
-// itself are byte slices, because they are compared and copied byte by byte.
+// requestFile is the file of a request. The node's root certificate and the root key's signing
+// request are byte slices, because they are compared and copied byte by byte.
 type requestFile struct {
 	header
 	Created     string           `json:"created"` // RFC 3339, UTC, whole seconds
@@ -134,7 +134,7 @@ func decode(data []byte, format string, v any, h *header) error {
 		return fmt.Errorf("it is a %q: expected a %s", excerpt.Of(first.Format), format)
 	}
 	if first.Version != version {
-		return fmt.Errorf("it has version %d, and this program knows version %d only: use the same program on both machines", first.Version, version)
+		return fmt.Errorf("it has version %d, and this program supports version %d only: use the same program on both machines", first.Version, version)
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return errors.New(excerpt.Limit(err.Error(), maxJSONError))
@@ -142,7 +142,7 @@ func decode(data []byte, format string, v any, h *header) error {
 	// This refuses unknown and repeated names, names in another letter case, and
 	// everything else that encoding/json tolerates.
 	if encoded, err := encode(v); err != nil || !bytes.Equal(encoded, data) {
-		return errors.New("it has been changed since it was written, or has something in it that this program does not know")
+		return errors.New("it has been changed since it was written, or has something in it that this program does not support")
 	}
 	if !isHex(h.ID, idDigits) {
 		return fmt.Errorf("its ID is %q: expected %d lowercase hex digits", excerpt.Of(h.ID), idDigits)
@@ -150,7 +150,7 @@ func decode(data []byte, format string, v any, h *header) error {
 	return nil
 }
 
-// idDigits is the length of a request's ID.
+// idDigits is the number of hex digits of a request's ID.
 const idDigits = 32
 
 func isHex(s string, digits int) bool {
@@ -184,8 +184,8 @@ func serialHex(n *big.Int) string {
 	return s
 }
 
-// checkPath checks the path of an output file. The path is displayed on a terminal, and must
-// not have characters that change how text is displayed.
+// checkPath checks the path of an output file, or the name of a nodeinfo file. It is displayed
+// on a terminal, and must not have characters that change how text is displayed.
 func checkPath(s string) error {
 	if s == "" || len(s) > maxPath {
 		return fmt.Errorf("a file name of %d bytes: expected 1 to %d", len(s), maxPath)

@@ -110,7 +110,7 @@ func (r *Request) CheckKnown(ctx context.Context, d *node.Dir) error {
 			}
 		}
 	}
-	record, err := signrecord.Read(signRecord(d))
+	record, err := signrecord.Read(signRecordPath(d))
 	errs = append(errs, err)
 	for _, c := range r.certificates() {
 		_, err := record.Compare(c)

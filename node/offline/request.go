@@ -22,8 +22,8 @@ import (
 const maxDays = 3650
 
 // clockTolerance is the time by which this machine's clock may be behind the clock of the online
-// machine. Certificates become valid the same time before they are signed, so that they are valid
-// by both clocks.
+// machine. Certificates become valid this long before they are signed, so that they are valid by
+// both clocks.
 const clockTolerance = 5 * time.Minute
 
 // Request is a verified request to sign items with the root key of one node. Only [Collect] and
@@ -47,7 +47,7 @@ type serverCert struct {
 	serial *big.Int
 	csr    *x509.CertificateRequest
 	days   int
-	file   string
+	file   string // path of the certificate on the online machine
 }
 
 func (s serverCert) validity() time.Duration { return time.Duration(s.days) * 24 * time.Hour }
@@ -65,7 +65,7 @@ type infoBundle struct {
 	files []infobundle.File
 	stomp *node.StompConfig
 	date  string
-	file  string
+	file  string // path of the info-bundle on the online machine
 }
 
 // Encode returns the content of the request's file.
@@ -215,6 +215,8 @@ func checkDays(days int) error {
 	return nil
 }
 
+// addPeerCert adds the request for a peer certificate. It reduces *left, the number of bytes to
+// which the info-bundles in the request may still unpack.
 func (r *Request) addPeerCert(f peerCertFile, now time.Time, left *int) error {
 	p := peerCert{subnet: f.Subnet}
 	var err error

@@ -12,10 +12,10 @@ import (
 	"peerlink/node/signrecord"
 )
 
-// signRecord returns the path of the record of certificates signed on this machine.
-func signRecord(d *node.Dir) string { return filepath.Join(folder(d), signrecord.Name) }
+// signRecordPath returns the path of the record of certificates signed on this machine.
+func signRecordPath(d *node.Dir) string { return filepath.Join(folder(d), signrecord.Name) }
 
-// certificates returns the requested certificates.
+// certificates returns the properties of the requested certificates.
 func (r *Request) certificates() []signrecord.Certificate {
 	var all []signrecord.Certificate
 	for _, s := range r.servers {
@@ -41,7 +41,7 @@ func (r *Request) RecordSigned(ctx context.Context, d *node.Dir, now time.Time) 
 		if err := os.MkdirAll(folder(d), 0o755); err != nil {
 			return err
 		}
-		if err := signrecord.Add(signRecord(d), now, r.ID, r.certificates()); err != nil {
+		if err := signrecord.Add(signRecordPath(d), now, r.ID, r.certificates()); err != nil {
 			return err
 		}
 		// After the record, from which [node.Dir.Repair] makes missing reservations.

@@ -116,7 +116,7 @@ func TestTamperedRequest(t *testing.T) {
 			t.Errorf("%s: the answer was not refused: %v", name, err)
 		}
 		// The answer is refused also if the attacker inserts the right hash and ID.
-		a.request, a.ID = r.hash(), r.ID
+		a.requestHash, a.ID = r.hash(), r.ID
 		if !unsigned(name) {
 			if _, err := File(ctx, n.Dir, a, time.Now()); !errors.Is(err, errMismatch) {
 				t.Errorf("%s: the answer with the right hash was not refused: %v", name, err)
