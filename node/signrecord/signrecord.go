@@ -150,7 +150,7 @@ func Add(path string, now time.Time, request string, certs []Certificate) error 
 		return err
 	}
 	if len(data) > maxSize {
-		return fmt.Errorf("%s has %d bytes, and no place for more than %d: move the file away, and keep it; certificates are not compared with it then", path, oldSize, maxSize)
+		return fmt.Errorf("%s has %d bytes, and at most %d are allowed with the new lines: move the file away, and keep it; certificates are not compared with it then", path, oldSize, maxSize)
 	}
 	return durable.Replace(path, data, 0o644)
 }
@@ -190,7 +190,7 @@ func (r Record) Compare(c Certificate) (recorded bool, err error) {
 	return false, errors.Join(errs...)
 }
 
-// PeerCertificate returns the content of a peer certificate for the node with a root
+// PeerCertificate returns the properties of a peer certificate for the node with a root
 // certificate. subnet and serial are those of the certificate to be signed.
 func PeerCertificate(peer pki.Identity, root *x509.Certificate, subnet, serial string) Certificate {
 	sum := sha256.Sum256(root.Raw)
