@@ -30,7 +30,7 @@
 //	records            db/index, db/serial and certs/ against each other and
 //	                   against all certificates that the node has issued
 //	subnets            reservations against the peers that have them, both ways
-//	peers              types, states, queues, manifests, and the whole chain
+//	peers              types, states, queues, stomp.toml, and the whole chain
 //	                   that the peer will see
 //	secrets            modes of the private folder and of the keys; keys that
 //	                   are not encrypted, or in the wrong place
@@ -227,7 +227,7 @@ func (c *checker) checkDefects() {
 	}
 }
 
-// needed are the generated files without which nothing can be signed. The others are
+// neededForSigning are the generated files without which nothing can be signed. The others are
 // needed by the reference scripts only, or needed later.
 var neededForSigning = map[string]bool{
 	"db/serial":                   true,

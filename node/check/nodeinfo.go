@@ -72,12 +72,13 @@ func (c *checker) checkPublished(file string) {
 		c.warning(file, RulePublished, "is the info-bundle of %v with another root key, and peers will refuse it; make a new one", b.Identity)
 	} else if data, ok := c.text("nodeinfo/"+infobundle.StompTOML, RuleStompTOML); ok {
 		if own, err := node.ParseStompTOML(data, b.Identity.ID); err == nil && !own.IsIn(b) {
-			c.warning(file, RulePublished, "says something else than nodeinfo/%s, of which peers learn in this way only; make a new one", infobundle.StompTOML)
+			c.warning(file, RulePublished, "has other content than nodeinfo/%s, which peers get in this way only; make a new one", infobundle.StompTOML)
 		}
 	}
 }
 
-// checkStompTOML checks a manifest, with findings of the given severity.
+// checkStompTOML checks the stomp.toml in a nodeinfo folder, with findings of the given severity.
+// use says what the file is needed for.
 func (c *checker) checkStompTOML(folder string, severity Severity, use string) {
 	file := folder + "/" + infobundle.StompTOML
 	f := Finding{Severity: severity, Rule: RuleStompTOML, Subject: file}
@@ -99,7 +100,8 @@ func (c *checker) checkStompTOML(folder string, severity Severity, use string) {
 }
 
 // checkUpdatedAt checks the date in updated-at.txt. Newer and older info-bundles are
-// distinguished by comparing these dates as text.
+// distinguished by comparing these dates as text. future is the end of the finding for a date in
+// the future: what does not work until then, and the remedy.
 func (c *checker) checkUpdatedAt(folder, future string) {
 	file := folder + "/" + infobundle.UpdatedAt
 	data, ok := c.text(file, RuleUpdatedAt)

@@ -19,8 +19,9 @@ type peer struct {
 	root   *x509.Certificate
 	issued *x509.Certificate // by this node, to the peer
 	subCA  *x509.Certificate // by the peer, to this node
-	valid  bool              // subCA has no problem
 	subnet string            // content of subnet.txt; empty if there is none
+
+	subCAValid bool // subCA has no problem
 }
 
 // checkPeers checks each peer, except for its subnet.
@@ -92,7 +93,7 @@ func (c *checker) checkPeer(folder, id string) {
 	}
 	p.subCA = c.certificateOr(subCAFile, `move the file away, and register the certificate again ("peerlink peer register"): the peer has it as peers/<this node's ID>/peercert.crt`)
 	if p.subCA != nil && p.root != nil && c.root != nil {
-		p.valid = c.checkPeerCertificate(subCAFile, p.subCA, p.root, c.root, rootsValid)
+		p.subCAValid = c.checkPeerCertificate(subCAFile, p.subCA, p.root, c.root, rootsValid)
 	}
 	if state.State == stateDeactivated {
 		c.report.Expiries = c.report.Expiries[:expiries]
@@ -163,7 +164,7 @@ func (c *checker) checkChains(file string, server *x509.Certificate) {
 		if c.ctx.Err() != nil {
 			return
 		}
-		if !p.valid {
+		if !p.subCAValid {
 			continue
 		}
 		id, _, err := pki.VerifyClient([][]byte{server.Raw, p.subCA.Raw}, p.root, c.now)

@@ -179,8 +179,8 @@ const (
 	// RulePrivateMode: private/ is accessible by its owner only.
 	RulePrivateMode Rule = "mode.private"
 	// RuleDrill: the last successful test of a backup of the root key was less than a
-	// year ago, and not in the future. There is no finding if no test is recorded: the operator may keep such
-	// records elsewhere.
+	// year ago, and not in the future. There is no finding if no test is recorded: the
+	// operator may keep such records elsewhere.
 	RuleDrill Rule = "key.drill"
 	// RuleGit: if the directory is in a work tree of git, the private folder is ignored there.
 	RuleGit Rule = "key.git"

@@ -38,7 +38,7 @@ func (c *checker) checkSecrets() {
 }
 
 // checkOwners checks that the directory and the private folder belong to this user.
-// It checks nothing for root, who may check the nodes of other users.
+// It checks nothing for the superuser, who may check the nodes of other users.
 func (c *checker) checkOwners() {
 	if os.Geteuid() == 0 {
 		return
@@ -89,7 +89,7 @@ func (c *checker) checkRootKey() {
 		return
 	}
 	c.checkKeyMode(path, Problem)
-	if err := guard.CheckOwner(path); err != nil && os.Geteuid() != 0 { // root may check the nodes of other users
+	if err := guard.CheckOwner(path); err != nil && os.Geteuid() != 0 { // the superuser may check the nodes of other users
 		c.add(Finding{Severity: Warning, Rule: RuleKeyMode, Subject: file, Text: err.Error()})
 	}
 	c.checkMark(file, data)
@@ -186,7 +186,7 @@ func (c *checker) checkTree() {
 		return nil
 	})
 	if err != nil {
-		c.problem(".", RuleUnreadable, "can not be gone through: %v", reason(err))
+		c.problem(".", RuleUnreadable, "can not be searched: %v", reason(err))
 	}
 	if writable > 0 && guard.CanRestrict(filepath.Join(c.dir, filepath.FromSlash(first)), 0o002) {
 		others := ""
