@@ -7,7 +7,7 @@ var (
 	// a way that cannot be attributed to a line.
 	errNotShare = errors.New("not a share of a root key")
 	// errVersion is returned for a share in a later format.
-	errVersion = errors.New("share in a format that this version does not know")
+	errVersion = errors.New("share in a format that this version does not support")
 	// ErrIncomplete is returned if lines are missing.
 	ErrIncomplete = errors.New("share is not complete")
 	// errMixed is returned for shares, or parts of a share, that were not made

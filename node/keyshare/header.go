@@ -134,7 +134,8 @@ func (h *header) sealedKeySize() int { return headerSize + h.total*shareHashSize
 
 func (h *header) date() time.Time { return time.Unix(int64(h.day)*86400, 0).UTC() }
 
-// dayOf returns the days from 1970-01-01 to t in UTC. It fails from 2149-06-07 on.
+// dayOf returns the days from 1970-01-01 to t in UTC. It fails before that day, and from
+// 2149-06-07 on.
 func dayOf(t time.Time) (uint16, error) {
 	day := t.Unix() / 86400
 	if t.Unix() < 0 || day > math.MaxUint16 {

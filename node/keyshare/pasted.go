@@ -27,8 +27,8 @@ func isPage(text string) bool { return strings.Contains(text, "This share: lines
 // the share itself.
 func pastedLines(text string) map[int][]string {
 	lines := make(map[int][]string)
-	inRows(text, lines)
-	inColumns(text, lines)
+	addFromRows(text, lines)
+	addFromColumns(text, lines)
 	for n := 1; n <= ShareLines; n++ {
 		if lines[n] == nil {
 			return nil
@@ -37,8 +37,8 @@ func pastedLines(text string) map[int][]string {
 	return lines
 }
 
-// inRows adds to lines the lines of the text in which the words directly follow the number.
-func inRows(text string, lines map[int][]string) {
+// addFromRows adds to lines the lines of the text in which the words directly follow the number.
+func addFromRows(text string, lines map[int][]string) {
 	tokens := strings.FieldsFunc(strings.ToLower(text), notWord)
 	for i := range tokens {
 		if i+lineWords >= len(tokens) {
@@ -59,7 +59,7 @@ func inRows(text string, lines map[int][]string) {
 // the page. If so, a line that is not found is mistyped or damaged.
 func inOrder(text string) bool {
 	lines := make(map[int][]string)
-	inRows(text, lines)
+	addFromRows(text, lines)
 	found := 0
 	for n := 1; n <= ShareLines; n++ {
 		if lines[n] != nil {
@@ -72,10 +72,10 @@ func inOrder(text string) bool {
 // rangeOfLines matches the line numbers in the headlines above the words on a page.
 var rangeOfLines = regexp.MustCompile(`: lines ([0-9]{1,3}) to ([0-9]{1,3})\b`)
 
-// inColumns adds to lines those of a text whose words are ordered by column, with the columns in
-// any order. Each paragraph of the text has one or more columns. The numbers in the headlines are
-// the length of the columns.
-func inColumns(text string, lines map[int][]string) {
+// addFromColumns adds to lines those of a text whose words are ordered by column, with the columns
+// in any order. Each paragraph of the text has one or more columns. The range of lines in a
+// headline gives the length of its columns.
+func addFromColumns(text string, lines map[int][]string) {
 	type block struct {
 		first, n int
 		columns  [][]string

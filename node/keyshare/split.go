@@ -9,18 +9,18 @@ import (
 	"peerlink/node/pki"
 )
 
-// maxPassphrase is the maximum length in bytes, as in package pki.
+// maxPassphrase is the maximum length of a passphrase in bytes, as in package pki.
 const maxPassphrase = 1023
 
-// Split makes shares of a node's root key. threshold of them, together with the passphrase,
-// restore the key: 2 ≤ threshold ≤ shares ≤ 16. The passphrase must have 1 to 1023 bytes, and
+// Split makes total shares of a node's root key. threshold of them, together with the passphrase,
+// restore the key: 2 ≤ threshold ≤ total ≤ 16. The passphrase must have 1 to 1023 bytes, and
 // should be that of the key file. The shares contain the day of now in UTC.
 //
 // Split tests the shares before it returns: it parses the text of each, and restores the key
 // from some of them. It takes a few seconds and 256 MiB of memory. Errors wrap
 // [pki.ErrKeyKind] or [pki.ErrNotIdentity], or name the invalid argument.
-func Split(key crypto.Signer, id pki.Identity, passphrase []byte, shares, threshold int, now time.Time) ([]*Share, error) {
-	return split(key, id, passphrase, shares, threshold, now, defaultCost)
+func Split(key crypto.Signer, id pki.Identity, passphrase []byte, total, threshold int, now time.Time) ([]*Share, error) {
+	return split(key, id, passphrase, total, threshold, now, defaultCost)
 }
 
 func split(key crypto.Signer, id pki.Identity, passphrase []byte, total, threshold int, now time.Time, cost int) ([]*Share, error) {
