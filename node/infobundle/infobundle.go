@@ -39,7 +39,7 @@ const (
 	maxUnpacked      = 2 << 20
 	maxEntries       = 8        // entries of the bundle; more than the required four, so that the error can name an extra one
 	maxCertificate   = 64 << 10 // bytes of root-ca.crt and of root-ca.csr
-	maxSignature     = 8 << 10
+	maxSignature     = 8 << 10  // bytes of nodeinfo.signature
 	maxNodeinfoZip   = MaxSize
 	maxNodeinfoFiles = 200 // files in nodeinfo.zip
 )
@@ -54,7 +54,7 @@ const (
 
 // Names of nodeinfo files that have a meaning.
 const (
-	StompTOML = "stomp.toml"     // the STOMP servers manifest, required
+	StompTOML = "stomp.toml"     // the node's STOMP servers; required
 	UpdatedAt = "updated-at.txt" // date of the bundle, by which bundles are ordered
 )
 

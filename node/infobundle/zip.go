@@ -233,7 +233,7 @@ const (
 	attrReparse     = 0x400 // such as a symbolic link of Windows
 
 	typeShift = 28
-	typeNone  = 0 // of programs that do not know, or set the permissions only
+	typeNone  = 0 // of programs that set no file type, or the permissions only
 	typeDir   = 4
 	typeFile  = 8
 )
