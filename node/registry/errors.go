@@ -6,7 +6,7 @@ var (
 	// errFormat is returned for data that is not a valid list of accounting authorities.
 	errFormat = errors.New("not a valid registry")
 	// errVersion is returned for a list in a later format.
-	errVersion = errors.New("registry in a format that this version does not know")
+	errVersion = errors.New("registry in a format that this version does not support")
 	// errUnsigned is returned if a list has no signature, but a key was given or the list was
 	// to be fetched by plain http.
 	errUnsigned = errors.New("registry is not signed")

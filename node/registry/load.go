@@ -20,7 +20,7 @@ import (
 const (
 	fetchTime    = 30 * time.Second // from looking up the server to the last byte
 	maxRedirects = 5
-	maxHeader    = 64 << 10
+	maxHeader    = 64 << 10 // bytes of the header of a response
 )
 
 // Load reads a list from a file or a server, and verifies its signature if key is not nil. source

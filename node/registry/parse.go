@@ -84,8 +84,8 @@ var values = map[string]struct {
 	"fingerprint": {stringValue, "a string in double quotes"},
 }
 
-// checkLines checks that every line has an allowed form. It does not check values beyond their
-// first character; the TOML parser does.
+// checkLines checks that every line has an allowed form. It does not parse the values; the TOML
+// parser does.
 func checkLines(statements []byte) error {
 	n, entries, hasVersion := 0, 0, false
 	for line := range bytes.Lines(statements) {
