@@ -49,10 +49,11 @@ var (
 	listItem    = regexp.MustCompile(`^( *)- +(.*)$`)
 )
 
-// addPeer adds a peer to the resources of an aggregator, unless it is listed already, and changes
-// nothing else. It edits lines of the file, because decoding and encoding would lose the comments and
-// the order that an operator may have given it. If the file does not have the usual form, in which a
-// line without indentation begins a key or an item, the error wraps [errAggregator].
+// addPeer returns the content of an aggregator, list, with the peer added to its resources, unless
+// the peer is one of them already. Nothing else is changed. addPeer edits lines, because decoding
+// and encoding would lose the comments and the order that an operator may have given the file. If
+// the file does not have the usual form, in which a line without indentation begins a key or an
+// item, the error wraps [errAggregator].
 func addPeer(list []byte, id string) ([]byte, error) {
 	newContent := fmt.Appendf(nil, newAggregator, id)
 	if len(list) == 0 || isPlaceholder(list) {
@@ -95,7 +96,7 @@ func addPeer(list []byte, id string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// aggregatorScan is the state of parsing an aggregator line by line.
+// aggregatorScan is the state of parsing an aggregator line by line. Lines are counted from 0.
 type aggregatorScan struct {
 	key           string // the top-level key of the current line
 	hasResources  bool   // there is a resources key

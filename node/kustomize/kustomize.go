@@ -28,7 +28,7 @@ type Peer struct {
 // Bounds on a [Peer].
 const (
 	maxQueues    = 99
-	maxUpdatedAt = 64
+	maxUpdatedAt = 64 // characters
 )
 
 // The names of the files.
