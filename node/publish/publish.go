@@ -30,7 +30,7 @@ const Path = "/info-bundle.zip"
 
 // Bounds on the resources used by clients, and other times.
 const (
-	maxHeader    = 8 << 10
+	maxHeader    = 8 << 10 // bytes of the header of a request
 	readTimeout  = 5 * time.Second
 	writeTimeout = 30 * time.Second
 	retryPause   = time.Second // time before an invalid file is read again
@@ -146,7 +146,7 @@ func (s *Server) bundle() *bundle {
 		s.current, s.lastError = b, ""
 		return b
 	}
-	if err.Error() != s.lastError && (s.current != nil || !errors.Is(err, fs.ErrNotExist)) { // New has logged that the file does not exist
+	if err.Error() != s.lastError && (s.current != nil || !errors.Is(err, fs.ErrNotExist)) { // New has logged that there is no file yet
 		s.cfg.Log.Error("the file is not published, because it is no valid info-bundle of this node; the last valid one is served, if there was one", "file", s.cfg.File, "err", err)
 	}
 	s.lastError = err.Error()
