@@ -49,8 +49,8 @@ func fail(err error) {
 	}
 }
 
-// silence is the longest time without a line of output.
-const silence = 20 * time.Second
+// maxQuiet is the longest time without a line of output.
+const maxQuiet = 20 * time.Second
 
 // output is standard output, to which a line is added when nothing has been written
 // for a while.
@@ -85,7 +85,7 @@ func (o *output) watch() {
 		case <-tick.C:
 		}
 		o.mu.Lock()
-		quiet := time.Since(o.last) > silence
+		quiet := time.Since(o.last) > maxQuiet
 		o.mu.Unlock()
 		if quiet {
 			fmt.Fprintf(o, "... %s, for %v\n", o.doing(), time.Since(o.begin).Round(time.Second))
@@ -228,7 +228,7 @@ func (t *tests) end(e event, name string) {
 	}
 }
 
-// report says what was skipped, and shows what tests wrote that did not end.
+// report lists what was skipped, and shows the output of the tests that did not end.
 func (t *tests) report() {
 	for name, text := range t.text {
 		fmt.Fprintf(t.out, "--- has not ended: %s\n%s", name, strings.Join(text, ""))
@@ -315,8 +315,8 @@ func (f *fuzzing) doing() string {
 	return strings.Join(list, ", ")
 }
 
-// do runs a command in a folder, shows what it has written when it has ended, and
-// returns that.
+// do runs a command in a folder, and returns what it has written. what is the beginning of the
+// text for doing and for the error; the package follows.
 func (f *fuzzing) do(what, pkg, dir string, command ...string) (text string, err error) {
 	f.mu.Lock()
 	f.now[pkg] = what
