@@ -20,8 +20,8 @@ func Links(fi fs.FileInfo) int {
 	return 1
 }
 
-// keepOwner sets the owner of a file to that of old, the file that it will replace: a file that root writes for a user, by sudo, must be readable for
-// that user.
+// keepOwner sets the owner of a file to that of old, the file that it will replace: a file that
+// the superuser writes for a user, by sudo, must be readable for that user.
 func keepOwner(f *os.File, old fs.FileInfo) {
 	if os.Geteuid() != 0 {
 		return

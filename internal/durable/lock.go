@@ -75,7 +75,7 @@ func ExplainLink(path string, err error) error {
 	return err
 }
 
-// tryLock returns nil if another process holds the lock.
+// tryLock acquires the lock. If another process holds it, unlock and err are nil.
 func tryLock(path string) (unlock func(), err error) {
 	l := NewFlock(path)
 	locked, err := l.TryLock()

@@ -12,20 +12,19 @@ import (
 	"syscall"
 )
 
-// Process protects the memory of this process from now on. Errors are ignored: the key is
+// ProtectProcess protects the memory of this process from now on. Errors are ignored: the key is
 // then no less safe than without the call.
 func ProtectProcess() { protect() }
 
-// ConfineService takes privileges from this process that a service never needs: it can not be
-// dumped or traced, which would reveal its server key, and can not gain privileges. Errors
-// are ignored.
+// ConfineService restricts this process, which is a service: it can not be dumped or traced any
+// more, which would reveal its server key, and can not gain privileges. Errors are ignored.
 func ConfineService() { confine() }
 
-// CheckFile returns an error if users other than its owner can read or write the key file,
+// CheckKeyFile returns an error if users other than its owner can read or write the key file,
 // and chmod could prevent that, or if it is neither a regular file nor a pipe. On media without
 // modes (FAT, NTFS, many network and FUSE file systems), and on media that are read-only, the
 // owner can not change the modes, so there is no error for them.
-func CheckFile(path string) error {
+func CheckKeyFile(path string) error {
 	if runtime.GOOS == "windows" {
 		return nil
 	}
@@ -40,17 +39,17 @@ func CheckFile(path string) error {
 	if mode&0o077 == 0 || !CanRestrict(path, 0o077) {
 		return nil
 	}
-	if !ownedByUs(fi) {
+	if !mayChangeMode(fi) {
 		return fmt.Errorf("%s can be read or changed by other users (mode %v), and belongs to one: have it chmod-ed to 600 by its owner, or copy it to a folder of your own (\"install -m 600\") and name the copy", path, mode)
 	}
 	return fmt.Errorf("%s can be read or changed by other users (mode %v): nobody but you may; first \"chmod 600 %s\", and ask yourself who may have read it already", path, mode, path)
 }
 
 // CanRestrict reports whether the owner of a file or folder can remove the given mode
-// bits, of which it has at least one. There is no list of such file systems, so
+// bits, of which it has at least one. There is no list of the file systems without modes, so
 // CanRestrict changes and restores the mode of a file that belongs to this user. It assumes
 // that modes have an effect if the file belongs to another user, or if it is not safe to try:
-// in a folder of another user, who could replace the file with a link to a file of root's.
+// in a folder of another user, who could replace the file with a link to a file of the superuser.
 func CanRestrict(path string, bits fs.FileMode) bool {
 	fi, err := os.Stat(path)
 	if err != nil || runtime.GOOS == "windows" {

@@ -9,7 +9,7 @@ import (
 )
 
 // A key file is refused if other users than its owner may read or write it.
-func TestCheckFile(t *testing.T) {
+func TestCheckKeyFile(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no file modes: skipped")
 	}
@@ -21,13 +21,13 @@ func TestCheckFile(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		if err := CheckFile(path); (err == nil) != good {
+		if err := CheckKeyFile(path); (err == nil) != good {
 			t.Errorf("mode %v: %v", mode, err)
 		} else if err != nil && !strings.Contains(err.Error(), "chmod 600") {
 			t.Errorf("got error %q, want one with the remedy \"chmod 600\"", err)
 		}
 	}
-	if CheckFile(path+"x") == nil {
+	if CheckKeyFile(path+"x") == nil {
 		t.Error("a missing file is accepted")
 	}
 }

@@ -11,9 +11,9 @@ import (
 	"strconv"
 )
 
-// CheckOwner returns an error if a file or folder belongs neither to this user nor to
-// root: its owner can always read and change it. For root by means of sudo, the user who
-// has called sudo is permitted too.
+// CheckOwner returns an error if a file or folder belongs neither to this user nor to the
+// superuser: its owner can always read and change it. If this process is the superuser's by
+// means of sudo, the user who has called sudo is permitted too.
 func CheckOwner(path string) error {
 	fi, err := os.Stat(path)
 	if err != nil {
@@ -54,8 +54,9 @@ func checkOwner(path string, fi fs.FileInfo) error {
 	return fmt.Errorf("%s belongs to another user (%d), who can read and change it: expected a file of your own (user %d); take a copy (\"install -m 600\"), or work as that user", path, owner, os.Geteuid())
 }
 
-// ErrUnsafeForRoot is wrapped by the errors of [CheckSuperuserWrites] and [CheckSuperuserShares].
-var ErrUnsafeForRoot = errors.New("root does not write there")
+// ErrUnsafeForSuperuser is wrapped by the errors of [CheckSuperuserWrites] and
+// [CheckSuperuserShares].
+var ErrUnsafeForSuperuser = errors.New("root does not write there")
 
 // CheckSuperuserWrites returns an error if this process is that of the superuser (Unix root), and
 // one of the folders, or a folder above it, belongs to another user, or if a symbolic link to one
@@ -119,10 +120,10 @@ func (w *pathWalk) walk(path string) error {
 }
 
 // checkSuperuserOwns returns an error if a folder, or a symbolic link, belongs to another user
-// than root.
+// than the superuser.
 func checkSuperuserOwns(path string, fi fs.FileInfo) error {
 	if owner, known := ownerOf(fi); known && owner != 0 {
-		return fmt.Errorf("%s belongs to another user (%s), who could redirect what is written to any file, so %w: work as that user (\"sudo -u %s peerlink ...\"), with copies of the files that the command needs where that user can read them; a root key that is to stay root's signs by \"request new\", \"fulfil\" and \"request file\"", path, describeUser(owner), ErrUnsafeForRoot, userName(owner))
+		return fmt.Errorf("%s belongs to another user (%s), who could redirect what is written to any file, so %w: work as that user (\"sudo -u %s peerlink ...\"), with copies of the files that the command needs where that user can read them; a root key that is to stay root's signs by \"request new\", \"fulfil\" and \"request file\"", path, describeUser(owner), ErrUnsafeForSuperuser, userName(owner))
 	}
 	return nil
 }
@@ -138,7 +139,7 @@ func checkSuperuserShares(path string, fi fs.FileInfo) error {
 	if !known || !fi.IsDir() || fi.Mode()&fs.ModeSticky != 0 || open&0o002 == 0 && (open&0o020 == 0 || group == 0) {
 		return nil
 	}
-	return fmt.Errorf("other users can replace files in %s (mode %v), so %w: \"chmod go-w %s\", or work as another user", path, fi.Mode(), ErrUnsafeForRoot, path)
+	return fmt.Errorf("other users can replace files in %s (mode %v), so %w: \"chmod go-w %s\", or work as another user", path, fi.Mode(), ErrUnsafeForSuperuser, path)
 }
 
 // userName returns the name of a user or, if there is none, what sudo takes instead.
@@ -180,7 +181,7 @@ func CheckFolder(path string) error {
 func OpenToAll(folders ...string) string {
 	for _, path := range folders {
 		fi, err := os.Stat(path)
-		if err == nil && runtime.GOOS != "windows" && fi.Mode().Perm()&0o002 != 0 && fi.Mode()&fs.ModeSticky == 0 && ownedByUs(fi) {
+		if err == nil && runtime.GOOS != "windows" && fi.Mode().Perm()&0o002 != 0 && fi.Mode()&fs.ModeSticky == 0 && mayChangeMode(fi) {
 			return path
 		}
 	}
@@ -191,7 +192,7 @@ func OpenToAll(folders ...string) string {
 // belongs to this user, who can change its mode.
 func OpenToGroup(path string) bool {
 	fi, err := os.Stat(path)
-	return err == nil && runtime.GOOS != "windows" && fi.Mode().Perm()&0o020 != 0 && fi.Mode()&fs.ModeSticky == 0 && ownedByUs(fi) && CanRestrict(path, 0o020)
+	return err == nil && runtime.GOOS != "windows" && fi.Mode().Perm()&0o020 != 0 && fi.Mode()&fs.ModeSticky == 0 && mayChangeMode(fi) && CanRestrict(path, 0o020)
 }
 
 // CheckParentFolder returns an error if every user can replace path, because its folder is

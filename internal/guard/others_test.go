@@ -176,7 +176,7 @@ func TestCheckSuperuserWrites(t *testing.T) {
 	}
 	for path, named := range map[string]string{theirs: theirs, link: link, below: theirs, link + "/x": link, through: theirs, through + "/new": theirs, alias + "/relative": theirs} {
 		err := CheckSuperuserWrites(own, path)
-		if !errors.Is(err, ErrUnsafeForRoot) || !strings.Contains(err.Error(), "sudo -u ") || !strings.Contains(err.Error(), named) {
+		if !errors.Is(err, ErrUnsafeForSuperuser) || !strings.Contains(err.Error(), "sudo -u ") || !strings.Contains(err.Error(), named) {
 			t.Errorf("%s: got %v, want an error that names %s and a remedy", path, err, named)
 		}
 	}

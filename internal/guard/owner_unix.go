@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// ownedByUs reports whether, as far as the owner is concerned, this process may change the
+// mayChangeMode reports whether, as far as the owner is concerned, this process may change the
 // file's mode.
-func ownedByUs(fi fs.FileInfo) bool {
+func mayChangeMode(fi fs.FileInfo) bool {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	return !ok || os.Geteuid() == 0 || int(st.Uid) == os.Geteuid()
 }

@@ -17,10 +17,10 @@ const (
 )
 
 // Buffered returns a handler that lets next compute a response in memory, four at once, and
-// writes it afterwards. Therefore next does not wait for clients, and slow clients do
-// not keep others from it. No more than 64 large responses of a server are kept for clients
-// that read slowly: one more closes the connection of the oldest one, of the source that
-// has the most. The handler must belong to a server for which [Apply] was called.
+// writes it afterwards. Therefore next does not wait for clients, and slow clients do not delay
+// the responses to others. No more than 64 large responses of a server are kept for clients
+// that read slowly: one more closes the connection of the oldest one, of the source that has
+// the most. The handler must belong to a server for which [Apply] was called.
 func Buffered(next http.HandlerFunc) http.HandlerFunc {
 	computing := make(chan struct{}, maxComputing)
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -33,7 +33,7 @@ func Buffered(next http.HandlerFunc) http.HandlerFunc {
 			defer c.limiter.responses.Add(c.source, c).Remove()
 		}
 		w.WriteHeader(b.status)
-		_, _ = w.Write(b.body.Bytes()) // an error means that the client has gone
+		_, _ = w.Write(b.body.Bytes()) // an error means that the connection has ended
 	}
 }
 

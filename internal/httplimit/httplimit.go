@@ -1,6 +1,6 @@
-// Package httplimit bounds what the clients of an HTTP server use, so that silent, slow and
-// too many clients do not keep others out. These are the bounds of a server, for which
-// [Apply] was called:
+// Package httplimit bounds what the clients of an HTTP server use, so that clients that send
+// nothing, are slow, or are too many do not prevent others from being served. These are the
+// bounds of a server for which [Apply] was called:
 //
 //   - Connections, from the moment they are accepted until they are closed, whatever they
 //     do: 1,024, or a sixteenth of the limit of open files if that is less. A connection
@@ -33,7 +33,7 @@ import (
 
 const (
 	maxConns    = 1024
-	maxBody     = 8 << 10
+	maxBody     = 8 << 10 // bytes of the body of a request
 	bodyTimeout = time.Second
 )
 
@@ -126,10 +126,9 @@ func (l *limiter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.next.ServeHTTP(w, r)
 }
 
-// readBody replaces the body of a request by what it contains, which it waits for:
-// otherwise net/http would wait for the rest of a body before and after it writes a
-// response. It responds to the request and returns false if the body is not allowed, too
-// long or late.
+// readBody reads the body of a request into memory before the handler is called: otherwise
+// net/http would wait for the rest of a body before and after it writes a response. It
+// responds to the request and returns false if the body is not allowed, too long or late.
 func (l *limiter) readBody(w http.ResponseWriter, r *http.Request) bool {
 	conn := http.NewResponseController(w)
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
@@ -161,8 +160,8 @@ func (l *limiter) readBody(w http.ResponseWriter, r *http.Request) bool {
 
 // acquire waits for a free slot and takes it. It responds to the request and returns false
 // if there is none within the server's ReadTimeout. The context of a request alone does not
-// bound the wait: net/http does not notice that a connection
-// was closed once the client has sent a part of its next request.
+// bound the wait: net/http does not detect that a connection was closed once the client has
+// sent a part of its next request.
 func (l *limiter) acquire(slots chan struct{}, w http.ResponseWriter, r *http.Request) bool {
 	ctx := r.Context()
 	if l.readTimeout > 0 {

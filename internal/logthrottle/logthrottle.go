@@ -19,9 +19,9 @@ const (
 	// each time, up to lastRepeat.
 	firstRepeat = time.Second
 	lastRepeat  = time.Hour
-	// maxRepeats bounds the number of keys. Beyond it, all keys of a Kind count as the
+	// maxKeys bounds the number of keys. Beyond it, all keys of a Kind count as the
 	// same, whatever their Who.
-	maxRepeats = 1024
+	maxKeys = 1024
 	// strangersBurst is how many entries of unauthenticated clients are written at once in
 	// total, and strangersRate how many per second after that.
 	strangersBurst = 100
@@ -44,6 +44,7 @@ type Limiter struct {
 // choose: Who is an address or a peer, Kind one of a few constants.
 type Key struct{ Who, Kind string }
 
+// repeat is the state of one key.
 type repeat struct {
 	again   bool // there was an entry since the last call of next
 	written int  // number of entries written immediately
@@ -105,14 +106,14 @@ func (r *Limiter) Log(log *slog.Logger, level slog.Level, d Key, text string, ar
 func (r *Limiter) mayWrite(d Key) bool {
 	p := r.seen[d]
 	switch {
-	case p == nil && len(r.seen) >= maxRepeats, p != nil && p.written == maxAtOnce:
+	case p == nil && len(r.seen) >= maxKeys, p != nil && p.written == maxAtOnce:
 		return false
 	default:
 		return r.pace == nil || r.pace.Allow()
 	}
 }
 
-// next writes the entries counted since the last one.
+// next writes the entries counted since its last call. If there was no entry, it removes the key.
 func (r *Limiter) next(d Key, p *repeat) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -131,7 +132,7 @@ func (r *Limiter) next(d Key, p *repeat) {
 	p.timer.Reset(p.pause)
 }
 
-// flush writes the last entry, with the number of counted ones.
+// flush writes the last counted entry, with the number of counted entries.
 func (p *repeat) flush() {
 	e := p.last
 	e.args = append(e.args[:len(e.args):len(e.args)], "like_this", p.count, "within", p.pause)

@@ -83,13 +83,13 @@ func TestRepeatsAreBounded(t *testing.T) {
 		var buf bytes.Buffer
 		log, r := slog.New(slog.NewTextHandler(&buf, nil)), New()
 		defer r.Close()
-		for i := range 10 * maxRepeats {
+		for i := range 10 * maxKeys {
 			r.Log(log, slog.LevelWarn, Key{fmt.Sprint(i), "TLS"}, "handshake failed")
 		}
-		if len(r.seen) > maxRepeats+1 {
+		if len(r.seen) > maxKeys+1 {
 			t.Errorf("%d keys are kept", len(r.seen))
 		}
-		if lines := strings.Count(buf.String(), "\n"); lines > maxRepeats+maxAtOnce {
+		if lines := strings.Count(buf.String(), "\n"); lines > maxKeys+maxAtOnce {
 			t.Errorf("%d lines", lines)
 		}
 		r.Log(log, slog.LevelWarn, Key{"1", "expired"}, "another kind")

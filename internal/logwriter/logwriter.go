@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// size bounds the records that wait to be written, in bytes. The current write may have as
-// many again.
-const size = 1 << 20
+// maxQueued is the maximum size, in bytes, of the records that wait to be written. The current
+// write may have as many again.
+const maxQueued = 1 << 20
 
 // Writer is an [io.Writer] that never blocks and never fails. A goroutine writes the
 // records, in order. Records for which there is no space, and those that could not be
@@ -47,7 +47,7 @@ func (l *Writer) Write(record []byte) (int, error) {
 	defer l.mu.Unlock()
 	// After a dropped record, all further ones are dropped, until a notice is written in
 	// between.
-	if l.closed || l.dropped > 0 || len(l.buf)+len(record) > size {
+	if l.closed || l.dropped > 0 || len(l.buf)+len(record) > maxQueued {
 		l.dropLocked(1)
 	} else {
 		l.buf = append(l.buf, record...)
@@ -68,9 +68,9 @@ func (l *Writer) dropLocked(records int) {
 // Dropped returns the number of dropped records.
 func (l *Writer) Dropped() uint64 { return l.total.Load() }
 
-// Close waits until all records are written, at most for patience, and reports whether
+// Close waits until all records are written, at most for timeout, and reports whether
 // they are. Later records are dropped.
-func (l *Writer) Close(patience time.Duration) bool {
+func (l *Writer) Close(timeout time.Duration) bool {
 	l.mu.Lock()
 	if !l.closed {
 		l.closed = true
@@ -78,7 +78,7 @@ func (l *Writer) Close(patience time.Duration) bool {
 		l.wake = nil // sending on it has no effect any more
 	}
 	l.mu.Unlock()
-	late := time.NewTimer(patience)
+	late := time.NewTimer(timeout)
 	defer late.Stop()
 	select {
 	case <-l.done:

@@ -50,20 +50,20 @@ func TestStuckReader(t *testing.T) {
 	fmt.Fprintln(l, "first")
 	<-g.entered // the writer is blocked now
 	record := strings.Repeat("x", 999) + "\n"
-	const records = 3 * size / 1000
+	const records = 3 * maxQueued / 1000
 	for range records {
 		if n, err := io.WriteString(l, record); n != len(record) || err != nil {
 			t.Fatalf("%d, %v", n, err)
 		}
 	}
-	if len(l.buf) > size {
-		t.Errorf("%d bytes are kept, want at most %d", len(l.buf), size)
+	if len(l.buf) > maxQueued {
+		t.Errorf("%d bytes are kept, want at most %d", len(l.buf), maxQueued)
 	}
 	close(g.open)
 	if !l.Close(time.Minute) {
 		t.Fatal("Close reports that not all records are written")
 	}
-	kept := size / len(record)
+	kept := maxQueued / len(record)
 	want := "first\n" + strings.Repeat(record, kept) + fmt.Sprintf("dropped %d\n", records-kept)
 	if got := g.got.String(); got != want {
 		t.Errorf("got %d bytes, which end with %q, want %d", len(got), got[max(0, len(got)-50):], len(want))

@@ -6,7 +6,7 @@
 // Unicode has several byte sequences for many texts. Keys are therefore encrypted with the
 // normal form NFC of the passphrase ([Normal]), which can be computed from all of them, and
 // keys of other programs are opened with the text as it is, its NFC or its NFD
-// ([Given.Candidates]).
+// ([Input.Candidates]).
 package passphrase
 
 import (
@@ -23,12 +23,12 @@ import (
 	"peerlink/internal/textfile"
 )
 
-// maxBytes is the largest number of bytes. A line on a terminal of macOS has up to 1023 bytes,
-// on one of Linux 4095, and at OpenSSL's prompt 1023; longer ones are silently truncated.
-// maxBytes is less, so that no truncated passphrase is accepted.
+// maxBytes is the maximum length of a passphrase in bytes. A line on a terminal of macOS has up
+// to 1023 bytes, on one of Linux 4095, and at OpenSSL's prompt 1023; longer ones are truncated
+// without an error. maxBytes is less, so that no truncated passphrase is accepted.
 const maxBytes = 1000
 
-// A Given passphrase was entered or read to decrypt a key.
+// Input is a passphrase that was entered, or read from a file, to decrypt a key.
 type Input struct {
 	// Text is the passphrase as a prompt returns it, nil if that is not known.
 	Text []byte
@@ -87,8 +87,8 @@ func (g *Input) Candidates() [][]byte {
 	return all
 }
 
-// Typeable returns the passphrase as a prompt returns it, byte for byte, or an error if
-// that is not possible.
+// Typeable returns the passphrase as a prompt returns it, byte for byte, or an error if it
+// can not be entered at a prompt.
 func (g *Input) Typeable() ([]byte, error) {
 	if g.Err != nil {
 		return nil, g.Err
@@ -116,7 +116,7 @@ func (g *Input) Wipe() {
 func normal(form norm.Form, text []byte) []byte { return form.Append(nil, text...) }
 
 // Normal returns the form of a passphrase with which a key is encrypted, in new memory. It
-// is the normal form NFC, which is among the [Given.Candidates] of all texts that Unicode
+// is the normal form NFC, which is among the [Input.Candidates] of all texts that Unicode
 // regards as equivalent. A passphrase that [Check] refuses is returned as it is.
 func Normal(pass []byte) []byte {
 	if Check(pass) != nil {

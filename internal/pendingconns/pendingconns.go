@@ -1,5 +1,5 @@
 // Package pendingconns bounds the accepted connections of unauthenticated clients, so that
-// silent and slow ones do not keep others out.
+// clients that send nothing, or are slow, do not prevent others from connecting.
 package pendingconns
 
 import (
@@ -36,8 +36,8 @@ func New[Source comparable](max int) *Set[Source] {
 	return &Set[Source]{max: max, bySource: make(map[Source]*list.List)}
 }
 
-// Add adds a connection to the Set, until its Remove is called. conn is closed when it has
-// to make place; its Close must not block, nor call methods of the Set.
+// Add adds a connection to the Set, until its Remove is called. The Set may close conn in favour
+// of a later connection. conn's Close must not block, nor call methods of the Set.
 func (s *Set[Source]) Add(source Source, conn io.Closer) *Conn[Source] {
 	c := &Conn[Source]{of: s, source: source, conn: conn}
 	s.mu.Lock()

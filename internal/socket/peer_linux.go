@@ -10,7 +10,7 @@ import (
 )
 
 // CheckListener returns an error if the process that listens on the other end of a Unix
-// socket belongs neither to root nor to the owner of a file. The kernel reports its user,
+// socket belongs neither to the superuser nor to the owner of a file. The kernel reports its user,
 // independently of the socket's path. Other connections are not checked.
 func CheckListener(nc net.Conn, file fs.FileInfo) error {
 	c, ok := nc.(*net.UnixConn)

@@ -17,14 +17,14 @@ import (
 const MaxPath = 103
 
 var (
-	// ErrInUse is reported if another process listens on the socket.
+	// ErrInUse is returned if another process listens on the socket.
 	ErrInUse = errors.New("another process listens there")
-	// ErrPathTooLong is reported for a path longer than MaxPath.
+	// ErrPathTooLong is returned for a path longer than MaxPath.
 	ErrPathTooLong = errors.New("path is too long for a Unix socket")
 )
 
 // Listen listens on a Unix socket that only this user can connect to. It replaces a socket
-// file without a listener. It reports [ErrInUse] and [ErrPathTooLong].
+// file without a listener. Its errors may wrap [ErrInUse] or [ErrPathTooLong].
 func Listen(path string) (net.Listener, error) {
 	if len(path) > MaxPath {
 		return nil, fmt.Errorf("%w: %s has %d bytes, at most %d are possible", ErrPathTooLong, path, len(path), MaxPath)

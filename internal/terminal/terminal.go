@@ -37,7 +37,7 @@ type Writer struct {
 	err  error  // the first write error
 }
 
-// NewWriter returns a Writer that writes to w. Each Write causes one Write of w.
+// NewWriter returns a Writer that writes to w. Each Write causes at most one Write of w.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
 // Raw returns the underlying writer, for output that must not be escaped: a program's own

@@ -95,6 +95,7 @@ func (s *scanner) end(bracket byte) error {
 	return nil
 }
 
+// count counts a key, an array, a table or an inline table.
 func (s *scanner) count() error {
 	if s.keys++; s.keys > s.maxKeys {
 		return fmt.Errorf("more than %d keys, arrays and tables", s.maxKeys)

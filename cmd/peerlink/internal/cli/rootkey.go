@@ -29,7 +29,7 @@ func checkRootKey(d *node.Dir, allowExposed bool, log *slog.Logger) error {
 	case !fi.Mode().IsRegular():
 		return nil // for example /dev/null, mounted over the key
 	}
-	exposed := guard.CheckFile(path) // an error if other users can read the key
+	exposed := guard.CheckKeyFile(path) // an error if other users can read the key
 	switch {
 	case exposed == nil:
 		log.Warn("the root key lies on the machine of a running service, which does not need it: an intruder can try its passphrase; keep it offline", "file", path)

@@ -53,7 +53,7 @@ func (a *app) rootKeyAndPassphrase(ctx context.Context) (crypto.Signer, []byte, 
 	guard.ProtectProcess()
 	path := a.keyPath()
 	var data []byte
-	err := guard.CheckFile(path)
+	err := guard.CheckKeyFile(path)
 	if err == nil {
 		data, err = readBounded(ctx, path, maxInputFile)
 	}

@@ -15,7 +15,7 @@ import (
 // a container, the modes of mounted secrets may not be configurable, and server keys are easy to replace.
 func loadCertificate(d *node.Dir, certFile, keyFile string, log *slog.Logger) (*link.Certificate, error) {
 	// The check comes before the key is loaded, because it may change the file's metadata, and changes after loading cause a reload.
-	exposed := guard.CheckFile(keyFile) // an error if other users can read the key
+	exposed := guard.CheckKeyFile(keyFile) // an error if other users can read the key
 	c, err := link.LoadCertificate(d, certFile, keyFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w; --server-cert and --server-key say where they are, and \"peerlink server-cert issue KEY CRT\" makes both, where the root key is", err)
