@@ -145,7 +145,7 @@ const addressFilePause = time.Second
 
 // awaitAddressFile waits until the address file is written. It returns false if ctx is
 // done before. Until the file is written no connection is accepted by TCP: otherwise the
-// next door could not find out that there was a TCP port (see removeOldPasscode).
+// next door could not determine that there was a TCP port (see removeOldPasscode).
 func (d *Door) awaitAddressFile(ctx context.Context) bool {
 	if d.retryAddresses == nil {
 		return true

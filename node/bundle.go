@@ -103,7 +103,7 @@ func (d *Dir) datedNodeinfo(now time.Time) (files []infobundle.File, date string
 	}
 	date, ok := infobundle.NextDate(old, now)
 	if !ok {
-		return nil, "", fmt.Errorf("%s: the last bundle is dated %s, a day or more ahead of now: peers that have this bundle ignore bundles with an earlier date. if the clock of this machine is wrong, correct it; only if the date itself is wrong, remove the file",
+		return nil, "", fmt.Errorf("%s: the last bundle is dated %s, a day or more ahead of now: peers that have this bundle ignore bundles with an earlier date. If the clock of this machine is wrong, correct it; only if the date itself is wrong, remove the file",
 			file, old)
 	}
 	return append(kept, infobundle.File{Name: infobundle.UpdatedAt, Data: []byte(date + "\n")}), date, nil

@@ -205,7 +205,7 @@ func (p pool) lastNumber() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// The number only says where the search for a free subnet begins.
+	// The number only determines where the search for a free subnet begins.
 	n, err := strconv.Atoi(strings.TrimSpace(s))
 	if err != nil || n < p.start || n >= 1<<(4*p.digits) {
 		return p.highestReserved()

@@ -20,8 +20,8 @@
 // request.
 //
 // Two peers share a range of creditors and a range of debtors, each a [Subnet]: IDs with
-// the same leading bits. A [View] contains what a node knows about one peer; messages with
-// IDs outside of its ranges are refused, in both directions. A creditors agent keeps its
+// the same leading bits. A [View] has these ranges for a node and one peer; messages with IDs
+// outside of its ranges are refused, in both directions. A creditors agent keeps its
 // creditors in a subnet of its own, the same for all its peers, but in messages to and from
 // an authority it uses the subnet that this authority has assigned. So a creditors agent's
 // view also translates IDs: the leading bits are replaced, the other bits stay.

@@ -255,8 +255,8 @@ func writeTemp(path string, data []byte, mode fs.FileMode, old fs.FileInfo, chec
 	return f.Name(), nil
 }
 
-// withPath changes the path in an error about a temporary file to the path of the file that
-// the caller knows.
+// withPath changes the path in an error about a temporary file to the path of the file that is
+// to be created or replaced.
 func withPath(err error, path string) error {
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {

@@ -108,8 +108,8 @@ func (w *pathWalk) walk(path string) error {
 		return err
 	}
 	if !filepath.IsAbs(target) {
-		// Relative to where the link is, which is not what its path says if a folder above it is
-		// a link, too.
+		// Relative to the folder of the link, whose real path differs from the one in path if
+		// there is a link among the folders above it, too.
 		folder, err := filepath.EvalSymlinks(filepath.Dir(path))
 		if err != nil {
 			return err

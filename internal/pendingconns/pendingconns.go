@@ -10,8 +10,8 @@ import (
 
 // Set holds the connections of clients that are not authenticated. They use little memory,
 // so there may be many. When the Set is full, the next connection closes the oldest one of
-// the source that has the most: an honest client sends its first data immediately, and so
-// is not among the oldest for long. The methods of a Set are safe for concurrent use.
+// the source that has the most: a client without bad intent sends its first data immediately,
+// and so is not among the oldest for long. The methods of a Set are safe for concurrent use.
 type Set[Source comparable] struct {
 	max int
 

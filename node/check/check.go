@@ -31,7 +31,7 @@
 //	                   against all certificates that the node has issued
 //	subnets            reservations against the peers that have them, both ways
 //	peers              types, states, queues, stomp.toml, and the whole chain
-//	                   that the peer will see
+//	                   that the peer will verify
 //	secrets            modes of the private folder and of the keys; keys that
 //	                   are not encrypted, or in the wrong place
 //

@@ -5,7 +5,7 @@
 //
 //	root-ca.crt         the node's self-signed root certificate
 //	root-ca.csr         a certificate signing request by the root key
-//	nodeinfo.zip        what the node says about itself; stomp.toml in it is required
+//	nodeinfo.zip        the node's public files; stomp.toml is required
 //	nodeinfo.signature  the root key's signature over the bytes of nodeinfo.zip
 //
 // Info-bundles are not trusted. [Read] verifies certificate and request, all signatures, the

@@ -80,7 +80,7 @@
 // of zeros (no K is ever used twice, because S is new with each split), and as
 // associated data all bytes of the sealed key before the ciphertext. K is scrypt
 // (RFC 7914) of the passphrase, with r = 8, p = 1, 32 bytes of output, and as salt the
-// 32 bytes of S. Without S, K is as good as random, even to somebody who knows the
+// 32 bytes of S. Without S, K can not be distinguished from random bytes, even with the
 // passphrase, since scrypt hashes its salt with HMAC-SHA-256 first.
 //
 // The essence of an RSA key is the smaller of its two primes, without leading

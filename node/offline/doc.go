@@ -35,7 +35,7 @@
 // own info-bundle are right. If the offline machine has an older copy of the directory,
 // [Request.CheckKnown] compares the request with it, and with what was signed since:
 // [Request.RecordSigned] records every certificate (a line in db/offline/signed-certificates) and
-// the last info-bundle (db/offline/last-signed), before the answer is given away. No peer's
+// the last info-bundle (db/offline/last-signed), before the answer is handed over. No peer's
 // certificate is ever filed in this copy, so besides the reservations of subnets, these records
 // are the only data on the offline machine about the peers for which it has signed.
 //

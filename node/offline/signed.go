@@ -34,7 +34,7 @@ func (r *Request) certificates() []signrecord.Certificate {
 // requests are compared with this record ([Request.CheckKnown], [Request.Changes]). RecordSigned
 // also reserves the requested subnets there, so that no other program that signs in the same
 // directory gives them again. It fails if the request contradicts what another process has
-// recorded meanwhile. The answer should be given away only after RecordSigned has succeeded. now
+// recorded meanwhile. The answer should be handed over only after RecordSigned has succeeded. now
 // is the time of signing.
 func (r *Request) RecordSigned(ctx context.Context, d *node.Dir, now time.Time) error {
 	return d.Locked(ctx, func(l *node.Locked) error {

@@ -205,7 +205,7 @@ func parseDecrypted(pemType string, der []byte) (crypto.Signer, error) {
 
 // parsePlainKey parses an unencrypted key. It fails with [ErrKeyKind] for a key that crypto/x509
 // can parse and that is neither RSA nor ECDSA. Other errors are those of crypto/x509, also for
-// kinds that it does not know.
+// kinds that it does not support.
 func parsePlainKey(pemType string, der []byte) (crypto.Signer, error) {
 	var key any
 	var err error
