@@ -19,14 +19,15 @@ var (
 	// ErrClosed is returned by operations on a closed broker, consumer or publisher.
 	ErrClosed = errors.New("broker: closed")
 	// ErrUnroutable is reported for a message that is routed to no queue.
-	ErrUnroutable = errors.New("broker: no queue takes this message")
-	// ErrInUse is reported for a queue that has a consumer already, in this or in another
+	ErrUnroutable = errors.New("broker: no queue is bound for this message")
+	// ErrInUse is returned for a queue that has a consumer already, in this or in another
 	// process.
 	ErrInUse = errors.New("broker: queue is in use")
-	// ErrReopen is returned by a Consumer that can deliver no more messages although every
-	// delivery was confirmed. The caller should open a new Consumer immediately.
+	// ErrReopen is returned by a Consumer that has ended although nothing has failed, after
+	// all its deliveries were confirmed or excluded. The caller should open a new Consumer
+	// immediately.
 	ErrReopen = errors.New("broker: queue has to be opened anew")
-	// ErrNoQueue is reported for a queue that does not exist.
+	// ErrNoQueue is returned for a queue that does not exist.
 	ErrNoQueue = errors.New("broker: queue does not exist")
 )
 
@@ -66,7 +67,7 @@ type Header struct {
 // the applications send to, and the queue or queues bound to it.
 type PeerBinding struct {
 	PeerID     string   // the peer's node ID
-	Prefix     string   // "aa", "ca" or "da", depending on the type of the node that owns the queue
+	Prefix     string   // "aa", "ca" or "da", depending on the type of this node
 	Exchange   string   // "to_creditors", "to_debtors", "creditors_out" or "debtors_out"
 	Fanout     bool     // the exchange ignores routing keys
 	BindingKey string   // "00.00.01.#"; empty for a fanout exchange
@@ -78,21 +79,21 @@ type Broker interface {
 	// Bind creates the objects for a peer, unless they exist, so that messages for the
 	// peer are routed to its queues. A later call with a changed PeerBinding updates the
 	// objects.
-	Bind(ctx context.Context, q PeerBinding) error
+	Bind(ctx context.Context, b PeerBinding) error
 	// Unbind removes the bindings that Bind made: from then on, no message is routed to
 	// the peer's queues. Queued messages stay.
-	Unbind(ctx context.Context, q PeerBinding) error
-	// CheckInUse reports [ErrInUse] if the queue has a consumer. It is an early check: a
-	// caller need not prepare for a Consume that would fail. Only Consume is
+	Unbind(ctx context.Context, b PeerBinding) error
+	// CheckInUse returns [ErrInUse] if the queue has a consumer. It is an early check, so
+	// that a caller need not prepare for a Consume that would fail. Only Consume is
 	// authoritative.
 	CheckInUse(ctx context.Context, queue string) error
-	// Consume opens a queue for consuming. It reports [ErrNoQueue], and [ErrInUse] if the
-	// queue has a Consumer already, in any process. Deliveries that are not confirmed
-	// return to the queue when the Consumer is closed.
+	// Consume opens a queue for consuming. It returns [ErrNoQueue] if the queue does not
+	// exist, and [ErrInUse] if the queue has a Consumer already, in any process. Deliveries
+	// that are not confirmed return to the queue when the Consumer is closed.
 	Consume(ctx context.Context, queue string) (Consumer, error)
 	// Publish opens the inbox for a stream of received messages. confirmed is called, from
-	// one goroutine at a time, with an increasing count n: the first n messages given to
-	// this Publisher are durable. confirmed must not block. An error is final: no message
+	// one goroutine at a time, with an increasing count n: the first n messages that
+	// this Publisher has accepted are durable. confirmed must not block. An error is final: no message
 	// after the first n will be confirmed.
 	Publish(ctx context.Context, confirmed func(n uint64, err error)) (Publisher, error)
 	// Health returns the reason why messages cannot be stored or consumed at the moment, or
@@ -147,25 +148,26 @@ type Publisher interface {
 	// blocks while too many messages are not durable yet. The caller must not modify the
 	// message's slices afterwards.
 	Publish(ctx context.Context, m *Incoming) error
-	// Close ends the stream. The last reported count remains valid; each message that was
-	// not reported may or may not be stored.
+	// Close ends the stream. The last count passed to confirmed remains valid; each message
+	// beyond it may or may not be stored.
 	Close() error
 }
 
-// FormerQueues is implemented by a [Broker] in which queues with other names may have led to
-// a peer, since an operator can change the names.
+// FormerQueues is implemented by a [Broker] in which messages for a peer may have been routed
+// to queues with other names, since an operator can change the names.
 type FormerQueues interface {
-	// UnbindFormer removes the bindings of former queues, whose messages were sent to a peer
-	// before, as far as these queues exist: no more messages are routed to them. It returns
-	// the names of those former queues that have messages. The peer's present objects are q.
-	UnbindFormer(ctx context.Context, q PeerBinding, former []string) (waiting []string, err error)
+	// UnbindFormer removes the bindings of former queues, whose messages were sent to the
+	// peer before, as far as these queues exist: no more messages are routed to them. It
+	// returns the names of those former queues that have messages. b describes the peer's
+	// present objects.
+	UnbindFormer(ctx context.Context, b PeerBinding, former []string) (waiting []string, err error)
 }
 
 // Quotas is implemented by a [Broker] that limits how much it stores for each peer until
 // the node's applications have consumed it.
 type Quotas interface {
 	// AwaitQuota waits until more messages of this peer may be published. It is cheap, and
-	// meant to be called before every message. It returns an error when ctx ends, or
-	// [ErrClosed].
+	// meant to be called before every message. It returns the error of ctx when
+	// ctx ends, and [ErrClosed] when the broker is closed.
 	AwaitQuota(ctx context.Context, peer string) error
 }

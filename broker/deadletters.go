@@ -16,28 +16,29 @@ var ErrNoDeadLetter = errors.New("broker: message is not set aside")
 // implement DeadLetters too. The methods work whether or not the queues have consumers, in
 // this or in another process, and are safe for concurrent use.
 type DeadLetters interface {
-	// Info returns the numbers of messages of a queue. It reports [ErrNoQueue].
+	// Info returns the numbers of messages of a queue, or [ErrNoQueue]
+	// if the queue does not exist.
 	Info(ctx context.Context, queue string) (QueueInfo, error)
 	// List iterates over the dead letters of a queue, oldest first, and changes nothing.
-	// It ends with the first error. Dead letters that are added during the iteration may
+	// It ends after the first error. Dead letters that are added during the iteration may
 	// be missing.
 	List(ctx context.Context, queue string) iter.Seq2[DeadLetter, error]
 	// Retry moves dead letters back to the end of their queue, in the order in which List
 	// yields them, as if they were sent now. It returns how many it has moved. If some of
-	// the IDs do not exist, Retry moves the other dead letters and reports
+	// the IDs do not exist, Retry moves the other dead letters and returns
 	// [ErrNoDeadLetter]. After a failure in the middle, messages may be both in the queue
 	// and among the dead letters, but no message is lost.
 	Retry(ctx context.Context, queue string, ids []string) (int, error)
-	// Drop deletes dead letters. It returns how many it has deleted, and reports
-	// [ErrNoDeadLetter] like Retry.
+	// Drop deletes dead letters. It returns how many it has deleted, and
+	// [ErrNoDeadLetter] as Retry does.
 	Drop(ctx context.Context, queue string, ids []string) (int, error)
 }
 
 // QueueInfo describes the state of a queue at one moment.
 type QueueInfo struct {
 	Waiting     int       // messages to be sent
-	DeadLetters int       // messages that are not sent until an operator decides
-	Oldest      time.Time // when the oldest dead letter became one; zero if there is none or the broker does not know
+	DeadLetters int       // messages that are not sent unless an operator retries them
+	Oldest      time.Time // when the oldest dead letter became one; zero if there is none or the time is unknown
 	Warning     string    // which messages may be lost, and why; "" if no problem is known
 }
 
@@ -47,8 +48,8 @@ type DeadLetter struct {
 	// processes for as long as the message is a dead letter. A broker may give identical
 	// messages the same ID; an operation on this ID then applies to all of them.
 	ID     string
-	At     time.Time // when it became a dead letter; zero if the broker does not know
-	Reason string    // why it cannot be sent; "" if the broker does not know
+	At     time.Time // when it became a dead letter; zero if that is unknown
+	Reason string    // why it cannot be sent; "" if that is unknown
 	Outgoing
 }
 
