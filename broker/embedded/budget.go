@@ -19,7 +19,7 @@ type budget struct {
 	maxMessages, maxBytes int64
 }
 
-// quantity is a part of the budget.
+// quantity is a part of a budget: a number of messages, and their size in bytes.
 type quantity struct {
 	messages, bytes int64
 }

@@ -26,7 +26,7 @@ type conn struct {
 	stmts []*stmt // to be closed with the connection
 }
 
-// dial opens a connection. The file must exist, because SQLite would create it with the
+// openConn opens a connection. The file must exist, because SQLite would create it with the
 // permissions of the umask.
 //
 // The write-ahead log stays, empty, when the last connection is closed, so that a missing
@@ -54,7 +54,7 @@ func (c *conn) keepWAL(keep bool) error {
 	return err
 }
 
-// dialURI opens a connection with parameters in the form of a URI query. It does not keep
+// openConnURI opens a connection with parameters in the form of a URI query. It does not keep
 // the write-ahead log.
 func openConnURI(path, query string) (*conn, error) {
 	abs, err := filepath.Abs(path)
@@ -153,7 +153,7 @@ type stmt struct {
 
 func (s *stmt) close() error { return s.raw.Close() }
 
-// bind sets the arguments, starting at position at.
+// bind sets the arguments, starting with the one at index at.
 func (s *stmt) bind(at int, values ...driver.Value) {
 	for len(s.args) < at+len(values) {
 		s.args = append(s.args, driver.NamedValue{Ordinal: len(s.args) + 1})

@@ -16,7 +16,7 @@ import (
 type peerQueue struct {
 	mu       sync.Mutex
 	consumer *consumer // nil if there is none
-	// confirmed is the last message confirmed by any consumer: the next consumer begins
+	// confirmed is the tag of the last message confirmed by any consumer: the next consumer begins
 	// after it. The removal of this and of earlier messages may not be durable yet. It
 	// increases, except in reset.
 	confirmed uint64
@@ -111,7 +111,7 @@ type consumer struct {
 	arrived   wait.Signal   // notified when messages have been stored in the queue
 	closed    chan struct{} // closed by Close
 
-	delivered uint64 // the last message delivered; guarded by peerQueue.mu
+	delivered uint64 // tag of the last message delivered; guarded by peerQueue.mu
 }
 
 // Next waits for messages that were not delivered yet, and returns up to limit of them, of
@@ -149,7 +149,7 @@ func (c *consumer) Next(ctx context.Context, limit int) ([]broker.Delivery, erro
 	}
 }
 
-// position returns the last delivered message, and whether c is open.
+// position returns the tag of the last delivered message, and whether c is open.
 func (c *consumer) position() (uint64, bool) {
 	c.peerQueue.mu.Lock()
 	defer c.peerQueue.mu.Unlock()
@@ -220,9 +220,8 @@ func (op *confirmOp) apply(t *tx) error {
 
 func (op *confirmOp) finish(error) {} // nobody waits for the result
 
-// split returns confirmations that remove the messages in parts of at most size messages (fewer
-// where sequence numbers are missing); op
-// itself then removes the last part.
+// split returns confirmations that remove the messages in parts of at most size messages
+// (fewer where sequence numbers are missing); op itself then removes the last part.
 func (op *confirmOp) split(t *tx, size uint64) (parts []op, err error) {
 	first, err := t.firstSeq(op.queue)
 	if err != nil {
@@ -306,8 +305,8 @@ func (q *peerQueue) endExclusion(tag uint64) {
 	delete(q.excluded, tag)
 }
 
-// Close ends the consumer. The next one gets the unconfirmed messages. Confirmations remain valid; Close waits
-// for up to flushTime until they are durable.
+// Close ends the consumer. The next consumer receives the unconfirmed messages. Confirmations
+// remain valid; Close waits for up to flushTime until they are durable.
 func (c *consumer) Close() error {
 	q := c.peerQueue
 	q.mu.Lock()

@@ -12,8 +12,8 @@ type ctxMutex chan struct{}
 
 func newCtxMutex() ctxMutex { return make(ctxMutex, 1) }
 
-// lock acquires the mutex. It returns the error of ctx, or broker.ErrClosed once closed is
-// closed.
+// lock acquires the mutex. It returns the error of ctx if ctx ends first, and
+// broker.ErrClosed if closed is closed first.
 func (m ctxMutex) lock(ctx context.Context, closed <-chan struct{}) error {
 	select {
 	case m <- struct{}{}:

@@ -11,7 +11,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// errDamaged is reported for a store whose file is damaged: by [Open], and by methods that
+// errDamaged is returned for a store whose file is damaged: by [Open], and by methods that
 // read messages.
 var errDamaged = errors.New("embedded: message store is damaged")
 
@@ -23,7 +23,7 @@ const damageAdvice = "stop the service, and put back a backup of the whole state
 const damageTime = 3 * time.Second
 
 // checkDamage checks the file for damage, for at most damageTime, if the last service did
-// not close it. It reports [errDamaged].
+// not close it. It returns [errDamaged] if the file is damaged.
 func checkDamage(c *conn) error {
 	closed, err := c.number("SELECT closed FROM store")
 	if err != nil || closed != 0 {
@@ -33,7 +33,7 @@ func checkDamage(c *conn) error {
 }
 
 // quickCheck checks the file for damage, until ctx is done, and for at most damageTime. It
-// reports [errDamaged].
+// returns [errDamaged] if the file is damaged.
 func quickCheck(ctx context.Context, c *conn) error {
 	s, err := c.prepare("PRAGMA quick_check(1)")
 	if err != nil {
@@ -83,12 +83,12 @@ func (w *writeConn) removeWALAtClose() {
 	}
 }
 
-// explain adds the meaning, and advice for the operator, to an SQLite error.
+// explain adds advice for the operator to an SQLite error that means damage or missing access.
 func explain(err error) error {
 	switch code(err) & 0xff {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		if !errors.Is(err, errDamaged) && !errors.Is(err, errNotStore) {
-			return fmt.Errorf("%w: %w; if the disk has reported errors (see the kernel's log), end these first, and start the service again, which checks the store; otherwise %s", errDamaged, err, damageAdvice)
+			return fmt.Errorf("%w: %w; if the disk has reported errors (see the kernel's log), resolve these errors first, and start the service again, which checks the store; otherwise %s", errDamaged, err, damageAdvice)
 		}
 	}
 	if isAccessError(err) {

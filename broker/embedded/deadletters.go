@@ -23,7 +23,7 @@ const (
 )
 
 // Info counts the messages of a queue. Delivered messages that are not confirmed count as
-// waiting. Info reports [broker.ErrNoQueue].
+// waiting. Info returns [broker.ErrNoQueue] if the queue does not exist.
 func (s *Store) Info(ctx context.Context, queue string) (broker.QueueInfo, error) {
 	var c broker.QueueInfo
 	err := s.read(ctx, "count messages of queue "+queue, func(r *readConn) error {
@@ -48,7 +48,8 @@ func (s *Store) Info(ctx context.Context, queue string) (broker.QueueInfo, error
 }
 
 // List iterates over the dead letters of a queue in the order that they had in the queue.
-// Their IDs are their sequence numbers in the queue. List reports [broker.ErrNoQueue].
+// Their IDs are their sequence numbers in the queue. List yields
+// [broker.ErrNoQueue] if the queue does not exist.
 func (s *Store) List(ctx context.Context, queue string) iter.Seq2[broker.DeadLetter, error] {
 	return func(yield func(broker.DeadLetter, error) bool) {
 		for after := uint64(0); ; {
@@ -89,7 +90,7 @@ func (s *Store) readDeadLetters(ctx context.Context, queue string, after uint64)
 // transaction: a message is never in both places. If ctx ends, the last transaction may or
 // may not take place.
 func (s *Store) Retry(ctx context.Context, queue string, ids []string) (int, error) {
-	n, err := s.takeDeadLetters(ctx, queue, ids, (*tx).retry)
+	n, err := s.forEachDeadLetter(ctx, queue, ids, (*tx).retry)
 	if err != nil {
 		err = fmt.Errorf("retry messages of queue %s: %w", queue, err)
 	}
@@ -99,16 +100,16 @@ func (s *Store) Retry(ctx context.Context, queue string, ids []string) (int, err
 // Drop deletes dead letters, up to maxMoves in each transaction. If ctx ends, the last
 // transaction may or may not take place.
 func (s *Store) Drop(ctx context.Context, queue string, ids []string) (int, error) {
-	n, err := s.takeDeadLetters(ctx, queue, ids, (*tx).drop)
+	n, err := s.forEachDeadLetter(ctx, queue, ids, (*tx).drop)
 	if err != nil {
 		err = fmt.Errorf("drop messages of queue %s: %w", queue, err)
 	}
 	return n, err
 }
 
-// takeDeadLetters calls do, which retries or drops one dead letter and reports whether it
+// forEachDeadLetter calls do, which retries or drops one dead letter and reports whether it
 // existed, for each of the IDs. It returns how many existed.
-func (s *Store) takeDeadLetters(ctx context.Context, queue string, ids []string, do func(*tx, *queueChanges, uint64) (bool, error)) (int, error) {
+func (s *Store) forEachDeadLetter(ctx context.Context, queue string, ids []string, do func(*tx, *queueChanges, uint64) (bool, error)) (int, error) {
 	seqs, missing := parseIDs(ids)
 	total := 0
 	for part := range slices.Chunk(seqs, maxMoves) {

@@ -13,17 +13,17 @@ import (
 // diskInterval is the default interval between checks of the free disk space.
 const diskInterval = time.Second
 
-// ErrFull is reported for a message of an application that can not be stored because there
+// ErrFull is the error for a message of an application that can not be stored because there
 // is no space for it. No part of the message is stored.
 var ErrFull = errors.New("embedded: no room in the message store")
 
-// ErrUnwritable is reported for a message of an application that can not be stored for
+// ErrUnwritable is the error for a message of an application that can not be stored for
 // another reason than missing space. No part of the message is stored.
 var ErrUnwritable = errors.New("embedded: the message store can not be written")
 
 // disk decides whether there is space for messages. While less than minFree bytes are free,
-// messages of peers that no application has taken may fill only a window; the other space
-// is for the node's own applications, which may have to send messages before they can take
+// messages of peers that no application has consumed may fill only a window; the other space
+// is for the node's own applications, which may have to send messages before they can consume
 // received ones. While less than a quarter of minFree is free, messages of applications are
 // refused. The window is smaller than that quarter, so that messages queued for peers
 // cannot use it up: two nodes whose disks are full of messages for each other continue to
@@ -85,9 +85,10 @@ func (d *disk) measure() int64 {
 }
 
 // hasRoomForReserve reports whether a file of size bytes can be created so that messages of
-// peers can fill the window afterwards, which needs twice its size. More is not required, since messages for
-// unreachable peers may have filled the disk down to the floor: such a peer may be waiting
-// for this node to accept its messages first, and none is accepted without the reserve.
+// peers can fill the window afterwards, which needs twice the size of the window. More is not
+// required, since messages for unreachable peers may have filled the disk down to the floor:
+// such a peer may be waiting for this node to accept its messages first, and none is accepted
+// without the reserve.
 func (d *disk) hasRoomForReserve(size int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -121,7 +122,7 @@ func (d *disk) awaitRoom(ctx context.Context, s *Store) error {
 }
 
 // hasRoomForPeers reports whether messages are accepted from peers; unconsumed is the size
-// in bytes of the messages of peers that no application has taken yet.
+// in bytes of the messages of peers that no application has consumed yet.
 func (d *disk) hasRoomForPeers(unconsumed int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -172,7 +173,7 @@ func (d *disk) check(freeInFile int64, r *reserve) {
 		d.almostFull = &Trouble{Since: d.almostFull.Since, Err: r.err}
 	case full && d.almostFull == nil:
 		d.almostFull = &Trouble{Since: time.Now(), Err: fmt.Errorf(
-			"%d bytes are free on the disk and %d in the file, and with the room for messages of applications at least %d have to be: messages of peers are accepted only as fast as applications consume them; free disk space, or let the applications consume their messages",
+			"%d bytes are free on the disk and %d in the file, and at least %d must be free in total, including the space for messages of applications: messages of peers are accepted only as fast as applications consume them; free disk space, or let the applications consume their messages",
 			free, freeInFile, d.minFree)}
 		d.log.Warn("the disk is almost full, messages of peers are accepted only as fast as applications consume them", "free", free, "free_in_file", freeInFile, "expected", d.minFree)
 	case !full && d.almostFull != nil:
@@ -181,8 +182,8 @@ func (d *disk) check(freeInFile int64, r *reserve) {
 	}
 }
 
-// checkRoom reports [ErrFull] if there is no space for messages of this kind and size in
-// bytes, which need it twice: in the write-ahead log and in the file, to which the next
+// checkRoom returns [ErrFull] if there is no space for messages of this kind and size in
+// bytes. They need twice their size: in the write-ahead log and in the file, to which the next
 // checkpoint also copies what is in the log already.
 func (d *disk) checkRoom(k kind, bytes int64) error {
 	d.mu.Lock()

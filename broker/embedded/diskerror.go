@@ -20,7 +20,7 @@ type ioError struct{ err, reason error }
 func (e *ioError) Error() string   { return fmt.Sprintf("%v: %v", e.err, e.reason) }
 func (e *ioError) Unwrap() []error { return []error{e.err, e.reason} }
 
-// errTrial is reported, with the operating system's reason, if tryWriting fails and no
+// errTrial is returned, with the operating system's reason, if tryWriting fails and no
 // transaction has failed before it.
 var errTrial = errors.New("a file beside it can not be written")
 
@@ -120,7 +120,7 @@ func (w *writer) withReason(err error, bytes int64) error {
 }
 
 // writeTrial writes a file beside the store, as for a transaction that stores messages of this
-// size in bytes. If that fails, it returns err with the reason.
+// size in bytes. If that fails, it returns err with the reason, otherwise nil.
 func (w *writer) writeTrial(err error, bytes int64) error {
 	w.pulse.Beat()
 	return addReason(err, w.tryWriting(trialSize(bytes)))

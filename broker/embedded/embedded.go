@@ -50,8 +50,8 @@
 // determined by writing a small file ("-trial-*"). If the reason is not missing space, the
 // reserve stays, and messages are refused with [ErrUnwritable]. Removed messages leave
 // free space in the file, which a service releases to the disk. When there is space again,
-// the store continues by itself: after an error it is reported as writable only when a
-// file as large as the messages that were not stored (up to 1 MiB) could be written.
+// the store continues by itself: after an error, the store is considered writable only when
+// a file at least as large as the messages that were not stored (up to 1 MiB) could be written.
 //
 // # Consuming
 //
@@ -67,8 +67,8 @@
 // # Quotas
 //
 // The size of received messages is counted for each sending peer, in the transactions that
-// store and remove them. A peer that has reached its quota waits in [Store.AwaitQuota],
-// and so do all peers when the disk is almost full ([Options].PeerQuota, MinFree).
+// store and remove them. [Store.AwaitQuota] blocks for a peer that has reached its quota
+// ([Options].PeerQuota), and for all peers when the disk is almost full (MinFree).
 //
 // # Several processes
 //
@@ -104,16 +104,17 @@ import (
 )
 
 var (
-	// errInvalid is reported for a name, a binding key or a message that can not be
+	// errInvalid is returned for a name, a binding key or a message that can not be
 	// stored, regardless of the state of the store.
 	errInvalid = errors.New("embedded: invalid")
-	// errNotDelivered is reported for a tag or sequence number that is not delivered to the
+	// errNotDelivered is returned for a tag or sequence number that is not delivered to the
 	// consumer or subscription: it was never delivered to it, or it was confirmed or
 	// acknowledged, moved to the dead letters or requeued since.
 	errNotDelivered = errors.New("embedded: message is not delivered to this consumer")
-	// errNewer is reported by [Open] for a file written by a newer version.
+	// errNewer is returned by [Open] for a file with a higher schema version than this
+	// program supports.
 	errNewer = errors.New("embedded: file of a newer version")
-	// errNotStore is reported by [Open] for a file that is not a message store.
+	// errNotStore is returned by [Open] for a file that is not a message store.
 	errNotStore = errors.New("embedded: not a message store")
 )
 
@@ -126,8 +127,8 @@ type Options struct {
 	// owner is not opened. "" opens any store.
 	Owner string
 	// Service is set by the one process that runs the node. Open then assigns a store
-	// without an owner to Owner, records in the file that it is open, and checks a file
-	// that was not closed for damage; and the store shrinks its file.
+	// without an owner to Owner, records in the file that the store is open, and checks the
+	// file for damage if the last service has not closed it; and the store shrinks its file.
 	Service bool
 	// MaxPending bounds the number of messages that are not durable yet, of peers and of
 	// applications separately; 0 means 4,096. It bounds the size of a transaction too.
@@ -142,7 +143,7 @@ type Options struct {
 	PeerQuota int64
 	// MinFree is how many bytes should be free on the disk; 0 means no limit. While less is
 	// free, [Store.AwaitQuota] lets peers fill only a sixteenth of MinFree with messages
-	// that no application has taken. While less than a quarter of MinFree is free, messages
+	// that no application has consumed. While less than a quarter of MinFree is free, messages
 	// of applications are refused with [ErrFull].
 	MinFree int64
 	// Reserve is the size in bytes of a file beside the store that is deleted when the
@@ -208,7 +209,7 @@ type Store struct {
 	peerQueues map[string]*peerQueue // by name: confirmations of its consumers
 	inboxes    map[string]*inbox     // by name: deliveries to its subscriptions
 
-	old map[string]uint64 // by queue: the last sequence number when the store was opened
+	lastSeqsAtOpen map[string]uint64 // by queue: the last sequence number when the store was opened
 }
 
 var _ broker.Broker = (*Store)(nil)
@@ -248,7 +249,7 @@ func open(path string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	old, err := w.lastSeqs()
+	lastSeqs, err := w.lastSeqs()
 	if err != nil {
 		w.close()
 		return nil, err
@@ -275,7 +276,8 @@ func open(path string, opts Options) (*Store, error) {
 		notifier:   newNotifier(),
 		peerQueues: make(map[string]*peerQueue),
 		inboxes:    make(map[string]*inbox),
-		old:        old,
+
+		lastSeqsAtOpen: lastSeqs,
 	}
 	s.faults.log = s.log
 	s.faults.check = func() error {
@@ -309,7 +311,7 @@ func open(path string, opts Options) (*Store, error) {
 
 // Close writes the pending operations and closes the file. Delivered messages that were not
 // removed stay in their queues. If the last transaction cannot be committed, the callers
-// whose operations are in it get [broker.ErrClosed], and Close returns the reason. Other
+// whose operations are in it receive [broker.ErrClosed], and Close returns the reason. Other
 // blocked calls return [broker.ErrClosed].
 func (s *Store) Close() error { return s.close() }
 
@@ -331,7 +333,7 @@ func (s *Store) closeOnce() error {
 }
 
 // waitFor waits for a signal. It returns early with the error of ctx when ctx ends, or
-// with [broker.ErrClosed] when the store is closed or the channel closed is.
+// with [broker.ErrClosed] when the store, or the channel closed, is closed.
 func (s *Store) waitFor(ctx context.Context, signal, closed <-chan struct{}) error {
 	select {
 	case <-signal:

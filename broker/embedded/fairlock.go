@@ -16,7 +16,7 @@ import (
 //
 // So a process acquires a second lock, on a file beside the store, before it acquires the
 // write lock, and releases the second lock once it has the write lock. Only one process at
-// a time is between the two, and a process that has just committed queues behind it.
+// a time is between the two, and a process that has just committed must wait for it.
 //
 // The lock affects fairness only. A process that does not use it, such as the sqlite3
 // tool, or that proceeds after a timeout, does no harm.

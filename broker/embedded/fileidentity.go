@@ -22,7 +22,7 @@ func newFileIdentity(path string) (fileIdentity, error) {
 	return fileIdentity{path, fi}, err
 }
 
-// check reports [errGone] if the path leads to another file, or to none.
+// check returns [errGone] if the path leads to another file, or to none.
 func (f fileIdentity) check() error {
 	fi, err := os.Stat(f.path)
 	switch {

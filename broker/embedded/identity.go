@@ -11,10 +11,10 @@ import (
 
 // Message IDs. The sequence number of a message does not identify it for ever: after a
 // restore of an older state of the store, or after the store was lost, the same numbers
-// are assigned to other messages. So each time a store is opened, it draws a random
-// number, its epoch, which is stored with each message that arrives until the store is
-// closed. Epoch and sequence number together identify one message of a queue. Neither
-// changes, so that an application recognizes a message that is delivered again, also after a
+// are assigned to other messages. So each time a store is opened, it is assigned a
+// random number, its epoch, which is stored with each message that arrives until the store is
+// closed. Epoch and sequence number together identify one message of a queue. A message keeps
+// both, so that an application recognizes a message that is delivered again, also after a
 // restart.
 
 // newEpoch returns a random number that is not 0.
@@ -33,10 +33,10 @@ func messageID(epoch int64, seq uint64) string {
 	return strconv.FormatUint(uint64(epoch), 36) + "-" + strconv.FormatUint(seq, 10)
 }
 
-// ErrOwner is reported by [Open] for a store that belongs to another owner.
+// ErrOwner is returned by [Open] for a store that belongs to another owner.
 var ErrOwner = errors.New("embedded: message store of another node")
 
-// checkOwner reports [ErrOwner] if the store belongs to another owner. If adopt is true, it
+// checkOwner returns [ErrOwner] if the store belongs to another owner. If adopt is true, it
 // assigns a store without an owner, which is new or was created with a schema version below 3, to
 // owner.
 func checkOwner(c *conn, owner string, adopt bool) error {

@@ -82,7 +82,7 @@ func reasonText(s string) string {
 
 // row is a message in its stored form.
 type row struct {
-	message *broker.Incoming // its Exchange and Headers are not used
+	message *broker.Incoming // its Headers are not used, and its Exchange only by publishOp
 	headers string
 }
 

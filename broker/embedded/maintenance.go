@@ -2,11 +2,11 @@ package embedded
 
 import "slices"
 
-// writeMaintenance writes only the maintenance operations among ops: those that store no message
-// (confirmations, moves to and from the dead letters, bindings).
-// If that fails because of missing space, it removes the reserve and tries again, in small
-// transactions. It returns the operations that are not written, and whether maintenance
-// operations are among them (failed).
+// writeMaintenance writes only the maintenance operations among ops: those that store no
+// message (confirmations, moves to and from the dead letters, bindings). If that fails because
+// of missing space, it removes the reserve and tries again, in small transactions. It returns
+// the operations that are not written, and whether maintenance operations are among them
+// (failed).
 func (w *writer) writeMaintenance(ops []op) (left []op, failed bool) {
 	var maintenanceOps []op
 	for _, o := range ops {

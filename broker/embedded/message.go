@@ -21,11 +21,12 @@ type Message struct {
 	Body        []byte
 	Peer        string // ID of the sending peer; "" if unknown
 
-	size int // in bytes, as the sizes of queues and quotas count it
+	size int // in bytes, as counted for quotas
 }
 
 // scanMessage returns the message in the first seven columns of readConn.messages, which
-// are also those of readConn.deadLetters. It reports [errDamaged].
+// are also those of readConn.deadLetters. It returns [errDamaged] if the headers can not be
+// decoded.
 func scanMessage(queue string, cols []driver.Value) (Message, error) {
 	m := Message{
 		Seq:         uint64(number(cols[0])),
@@ -42,7 +43,8 @@ func scanMessage(queue string, cols []driver.Value) (Message, error) {
 	return m, nil
 }
 
-// incoming converts a message of an inbox to the one that was published, with the inbox as its exchange.
+// incoming converts a message of an inbox to the one that was published, with the inbox as
+// its exchange.
 func (m Message) incoming(inbox string) broker.Incoming {
 	return broker.Incoming{
 		Peer:        m.Peer,

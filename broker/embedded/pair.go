@@ -17,7 +17,7 @@ import (
 	"peerlink/internal/durable"
 )
 
-// errMixed is reported by [Open] for a file and a write-ahead log that are not of the same
+// errMixed is returned by [Open] for a file and a write-ahead log that are not of the same
 // point in time, as after only one of them was restored from a backup. SQLite would write
 // pages of the log into the file without detecting that.
 var errMixed = errors.New("embedded: message store and write-ahead log do not belong together")
@@ -78,7 +78,7 @@ func (w *writeConn) commitChange(change func() error) error {
 // store open and be changing it.
 const pairAttempts = 10
 
-// checkPair reports [errMixed] if the file and its write-ahead log are not of the same
+// checkPair returns [errMixed] if the file and its write-ahead log are not of the same
 // point in time. Files that can not be read are left for SQLite to report.
 func checkPair(path string) error {
 	for range pairAttempts {
@@ -101,7 +101,7 @@ func checkPair(path string) error {
 			return nil
 		}
 		if bytes.Equal(before, after) {
-			return fmt.Errorf("%w: %s and %[2]s-wal are of different moments; put both back from the same one, or make %[2]s-wal an empty file to use the first without what is in the second",
+			return fmt.Errorf("%w: %s and %[2]s-wal are of different moments; put both back from the same moment, or make %[2]s-wal an empty file to use %[2]s without the transactions in %[2]s-wal",
 				errMixed, path)
 		}
 	}
@@ -110,7 +110,7 @@ func checkPair(path string) error {
 
 // lacksWAL reports whether messages may be missing because there is no write-ahead log. This
 // is so if the file records that a service has opened the store and not closed it (see
-// [writeConn.recordOpen]): until the service closes the store, no connection of this
+// [writeConn.recordOpen]): until a service closes the store, no connection of this
 // package removes the log. But if another program, such as the sqlite3 tool, has moved the
 // log's content into the file and removed the log, nothing is missing: the file then has
 // the token of the last transaction (see [recordToken]).

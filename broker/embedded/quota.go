@@ -13,13 +13,13 @@ import (
 // counted in table usage, by the transactions that store and remove the messages, so that
 // the count is correct after a crash too.
 type quotas struct {
-	limit int64 // of each peer; 0: none
+	limit int64 // of each peer, in bytes; 0: none
 	log   *slog.Logger
 
 	eased wait.Broadcast // notified when a peer has been removed from blockedPeers
 
 	mu           sync.Mutex
-	usage        map[string]int64 // by peer, as last committed
+	usage        map[string]int64 // by peer: bytes, as last committed
 	blockedPeers map[string]bool  // peers that have reached the limit, and are not yet down to 7/8 of it again
 }
 
@@ -32,7 +32,7 @@ func newQuotas(limit int64, usage map[string]int64, log *slog.Logger) *quotas {
 // limited reports whether there is a limit.
 func (q *quotas) limited() bool { return q.limit > 0 }
 
-// update sets the sizes of the messages of some peers, and decides which of them are
+// update sets the sizes, in bytes, of the messages of some peers, and decides which of them are
 // blocked.
 func (q *quotas) update(usage map[string]int64) {
 	q.mu.Lock()
@@ -79,13 +79,13 @@ func (q *quotas) total() int64 {
 	return total
 }
 
-// unconsumedFromPeers returns the size in bytes of the messages of peers that no application has taken
-// yet, including those that are not durable yet.
+// unconsumedFromPeers returns the size in bytes of the messages of peers that no application
+// has consumed yet, including those that are not durable yet.
 func (s *Store) unconsumedFromPeers() int64 {
 	return s.quotas.total() + s.writer.peerBudget.used.Load()
 }
 
-// AwaitQuota waits while the peer's messages that no application has taken yet fill its
+// AwaitQuota waits while the peer's messages that no application has consumed yet fill its
 // quota ([Options].PeerQuota), and while the disk has no space for messages of peers
 // ([Options].MinFree). Messages that are not durable yet do not count for the quota: their
 // total is bounded for all peers together.

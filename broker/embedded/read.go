@@ -12,9 +12,9 @@ import (
 )
 
 // read calls f with a connection for reading. what describes the purpose, for errors and
-// the log. Health reports a failure because of the file or the disk until a read for the
-// same purpose succeeds. If none has failed again for recheckInterval, a check of the file that
-// finds no damage has the same effect.
+// the log. Health returns a failure that is due to the file or the disk until a read for the
+// same purpose succeeds, or until such a read has not failed for recheckInterval and a check of
+// the file finds no damage.
 func (s *Store) read(ctx context.Context, what string, f func(*readConn) error) error {
 	err := explain(s.readers.use(ctx, f))
 	s.faults.record(what, err)
@@ -25,7 +25,7 @@ func (s *Store) read(ctx context.Context, what string, f func(*readConn) error) 
 }
 
 // recheckInterval is how often the file is checked while reads are known to fail. A caller may
-// never repeat a read that has failed: the application may be gone.
+// never repeat a read that has failed: the application may have disconnected.
 const recheckInterval = 30 * time.Second
 
 // faults records the reads that fail because of the file or the disk.

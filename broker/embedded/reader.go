@@ -128,7 +128,7 @@ func (r *readConn) readDeliveries(queue string, after uint64, limit int) ([]brok
 }
 
 // readMessages reads messages with sequence numbers greater than after from a queue, with
-// all of their columns. It reports [errDamaged] if the first of them is damaged, and
+// all of their columns. It returns [errDamaged] if the first of them is damaged, and
 // otherwise ends before a damaged one.
 func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Message, error) {
 	var found []Message
@@ -152,7 +152,7 @@ func (r *readConn) readMessages(queue string, after uint64, limit int) ([]Messag
 }
 
 // readDeadLetters reads dead letters of a queue with sequence numbers greater than after; last
-// is the sequence number of the last dead letter returned. It reports [errDamaged] as
+// is the sequence number of the last dead letter returned. It returns [errDamaged] as
 // readMessages does.
 func (r *readConn) readDeadLetters(queue string, after uint64, limit int) (found []broker.DeadLetter, last uint64, err error) {
 	size := 0

@@ -28,7 +28,7 @@ func refusal(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnwritable, err)
 }
 
-// lastError returns the error of the last attempt, or nil if it succeeded.
+// lastError returns why the store could not be written at the last attempt or check, or nil.
 func (w *writer) lastError() error {
 	if t := w.trouble.Load(); t != nil {
 		return t.Err
@@ -36,8 +36,8 @@ func (w *writer) lastError() error {
 	return nil
 }
 
-// failPostponed finishes the operations that could not be written before the store was
-// closed with broker.ErrClosed and the reason.
+// failPostponed finishes, with broker.ErrClosed and the reason, the operations that could not
+// be written before the store was closed.
 func (w *writer) failPostponed() {
 	if len(w.postponed) == 0 {
 		return
@@ -68,7 +68,7 @@ func (w *writer) checkRoomFor(n need) error {
 
 // need is what a transaction needs space for.
 type need struct {
-	kind  kind  // the highest kind of its operations: sent, if it stores a message of an application
+	kind  kind  // the highest kind of its operations: fromApplication if it stores a message of an application
 	bytes int64 // size of the messages that it stores
 }
 
@@ -118,8 +118,8 @@ func (w *writer) refuseIfNoRoom(ops []op) []op {
 	return ops
 }
 
-// refuse finishes the operations that store messages of applications with an error, and
-// returns the others.
+// refuse finishes, with an error because of err, the operations that store messages of
+// applications, and returns the others.
 func (w *writer) refuse(ops []op, err error) []op {
 	err = refusal(err)
 	return slices.DeleteFunc(slices.Clone(ops), func(o op) bool {

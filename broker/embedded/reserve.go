@@ -19,16 +19,16 @@ import (
 // again when there is space, and no message is stored before that.
 type reserve struct {
 	path    string
-	size    int64     // in bytes; 0: none is to be created
-	missing bool      // there is no file, or one of another size
-	err     error     // why the last attempt to create it has failed; nil if it succeeded, or there was none
-	nextTry time.Time // when creating it is tried again, after err
-	pause   time.Duration
+	size    int64         // in bytes; 0: none is to be created
+	missing bool          // there is no file, or one of another size
+	err     error         // why the last attempt to create it has failed; nil if it succeeded, or there was none
+	nextTry time.Time     // when creating it is tried again, after err
+	pause   time.Duration // between the last failed attempt and nextTry
 
 	write func(path string, content []byte) error
 }
 
-// errNoReserve is reported while no message is stored because the reserve can not be
+// errNoReserve is returned while no message is stored because the reserve can not be
 // created.
 var errNoReserve = errors.New("the reserve of the message store can not be made")
 
@@ -71,8 +71,8 @@ func (o Options) makeRoomToOpen(store string, err error) bool {
 }
 
 // openError adds the reason and advice for the operator to an error of opening a store, if the
-// reason is missing space, or whyNotOpened finds one. Little free space alone is not taken for the
-// reason: if there is another one, removing the reserve would not help.
+// reason is missing space, or whyNotOpened finds one. Little free space alone is not considered
+// the reason: if there is another one, removing the reserve would not help.
 func (o Options) openError(store string, err error) error {
 	if !isFull(err) && !isWriteError(err) && !isAccessError(err) {
 		return explain(err)

@@ -89,8 +89,8 @@ func (s *Store) Send(ctx context.Context, exchange, routingKey string, m broker.
 }
 
 // Put appends a message to a queue, without routing, and returns when it is durable. It
-// reports [broker.ErrNoQueue], and [ErrFull] if there is no space. If ctx ends before the
-// message is durable, the message may or may not be stored.
+// returns [broker.ErrNoQueue] if the queue does not exist, and [ErrFull] if there is no space.
+// If ctx ends before the message is durable, the message may or may not be stored.
 func (s *Store) Put(ctx context.Context, queue string, m broker.Outgoing) error {
 	return s.PutAll(ctx, queue, []broker.Outgoing{m})
 }

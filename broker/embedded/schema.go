@@ -95,8 +95,8 @@ CREATE TABLE store (
 INSERT INTO store VALUES ('', 1);
 `
 
-// upgrades[i] upgrades a file from version i+1 to i+2. Programs of the old version that
-// have the file open can continue.
+// upgrades[i] upgrades a file from schema version i+1 to i+2. Programs with the lower schema
+// version that have the file open can continue.
 var upgrades = []string{
 	// Messages received before the upgrade are not counted.
 	`ALTER TABLE messages ADD COLUMN peer TEXT NOT NULL DEFAULT '';
@@ -108,21 +108,21 @@ var upgrades = []string{
 // newStoreMessage is the log message for a store that was created.
 const newStoreMessage = "there was no message store: made a new, empty one"
 
-// create creates a store, with access for the owner only, if there is no file. It reports
-// [errNotStore] for an empty file, which was a store or was to become one, and [errMixed]
-// if there is only a write-ahead log.
+// create creates a store, with access for the owner only, if there is no file. It returns
+// [errNotStore] for an empty file, since a store may have been lost, and [errMixed] if there
+// is only a write-ahead log.
 func create(path string, log *slog.Logger) error {
 	_, walErr := os.Lstat(path + "-wal") // checked before the file, which another process may be creating
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.Size() == 0:
-		return fmt.Errorf("%w: %s is an empty file, as after a copy that found no room; put it back, or remove it to begin an empty store", errNotStore, path)
+		return fmt.Errorf("%w: %s is an empty file, as after copying to a full disk; restore the store, or remove this file to begin an empty store", errNotStore, path)
 	case err == nil:
 		return nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	case walErr == nil:
-		return fmt.Errorf("%w: %s-wal is there, and %[2]s is missing; put it back from the same moment, or move %[2]s-wal away to begin an empty store", errMixed, path)
+		return fmt.Errorf("%w: %s-wal is there, and %[2]s is missing; put back %[2]s from the same moment, or move %[2]s-wal away to begin an empty store", errMixed, path)
 	}
 	content, err := emptyStore()
 	if err != nil {
@@ -195,7 +195,7 @@ func fileVersion(c *conn) (int64, error) {
 	case err != nil:
 		return 0, err
 	case version > schemaVersion:
-		return 0, fmt.Errorf("%w: it has version %d, this program knows up to %d; use the newer program",
+		return 0, fmt.Errorf("%w: its schema version is %d, this program supports versions up to %d; use the newer program",
 			errNewer, version, schemaVersion)
 	case version <= 0:
 		return 0, fmt.Errorf("%w: it is an SQLite database of another program", errNotStore)
@@ -220,7 +220,7 @@ func useWAL(c *conn) error {
 		})
 		switch {
 		case err == nil && mode != "wal":
-			return fmt.Errorf("its file system has no write-ahead log (journal mode is %q): use a local disk", mode)
+			return fmt.Errorf("its file system does not support a write-ahead log (journal mode is %q): use a local disk", mode)
 		case code(err)&0xff != sqlite3.SQLITE_BUSY || time.Now().After(deadline):
 			return err
 		}

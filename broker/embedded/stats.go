@@ -15,7 +15,8 @@ type Stats struct {
 	Trouble   *Trouble     // nil unless the store can not be written
 }
 
-// Trouble is the reason why, and the time since when, the store can not be written.
+// Trouble is the reason why, and the time since when, a store can not be written or read, or
+// is almost full.
 type Trouble struct {
 	Since time.Time
 	Err   error
@@ -60,7 +61,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 }
 
 // Health returns an error if the store cannot be written or read, or if the disk is almost
-// full; the error has the time since when. Otherwise it returns nil.
+// full; the error contains the time since when. Otherwise it returns nil.
 func (s *Store) Health() error {
 	if t := s.writer.trouble.Load(); t != nil {
 		return fmt.Errorf("message store can not be written since %s: %w", t.Since.UTC().Format(time.DateTime), t.Err)
@@ -84,7 +85,7 @@ func (s *Store) Stalled() error { return s.stalledFor(maxSilence) }
 
 func (s *Store) stalledFor(limit time.Duration) error {
 	if d := s.writer.pulse.Silence(); d > limit {
-		return fmt.Errorf("a transaction of the message store has not ended for %v, the disk does not answer", d.Round(time.Second))
+		return fmt.Errorf("a transaction of the message store has not ended for %v, the disk does not respond", d.Round(time.Second))
 	}
 	return nil
 }

@@ -16,12 +16,14 @@ import (
 type inbox struct {
 	name   string
 	readMu ctxMutex // held while messages are read from the file
-	old    uint64   // messages up to this one may have been delivered before the store was opened
+	// lastSeqAtOpen is the last sequence number when the store was opened: messages up to it may
+	// have been delivered before.
+	lastSeqAtOpen uint64
 
 	mu       sync.Mutex
-	lastRead uint64                    // the last message that was read from the file, in order
-	requeued []uint64                  // to be delivered again, sorted: delivered before, and neither acknowledged nor unacked
-	unacked  map[uint64]unackedMessage // delivered, and not acknowledged or requeued
+	lastRead uint64                    // sequence number of the last message that was read from the file, in order
+	requeued []uint64                  // sequence numbers of messages to be delivered again, sorted; not in unacked
+	unacked  map[uint64]unackedMessage // by sequence number: delivered, and not acknowledged or requeued
 	subs     map[*Subscription]struct{}
 }
 
@@ -29,7 +31,7 @@ type inbox struct {
 type unackedMessage struct {
 	sub  *Subscription
 	peer string // ID of the sending peer
-	size int
+	size int    // in bytes
 }
 
 func (b *inbox) subscribed() bool {
@@ -41,9 +43,9 @@ func (b *inbox) subscribed() bool {
 // InboxMessage is a message delivered to a [Subscription].
 type InboxMessage struct {
 	Seq uint64 // for Ack and Nack
-	// ID identifies this message, and never another message: not in another inbox or
-	// store, nor after an older state of this store was restored. It is the same if the
-	// message is delivered again.
+	// ID identifies this message, and never another message of an inbox with this name: not
+	// in another store, nor after an older state of this store was restored. It is the same
+	// if the message is delivered again.
 	ID string
 	// Redelivered reports whether the message may have been delivered before. This is the
 	// case for all messages that were in the inbox when the store was opened.
@@ -63,8 +65,8 @@ type Subscription struct {
 }
 
 // Subscribe opens an inbox, which has the name of its exchange ("accounts_in", ...) and
-// need not exist yet. If the queue of this name has a consumer, the methods of the
-// Subscription report [broker.ErrInUse].
+// need not exist yet. If the queue of this name has a consumer, Next, Ack and Nack
+// return [broker.ErrInUse].
 func (s *Store) Subscribe(name string) *Subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,11 +78,11 @@ func (s *Store) Subscribe(name string) *Subscription {
 	b := s.inboxes[name]
 	if b == nil {
 		b = &inbox{
-			name:    name,
-			readMu:  newCtxMutex(),
-			old:     s.old[name],
-			unacked: make(map[uint64]unackedMessage),
-			subs:    make(map[*Subscription]struct{}),
+			name:          name,
+			readMu:        newCtxMutex(),
+			lastSeqAtOpen: s.lastSeqsAtOpen[name],
+			unacked:       make(map[uint64]unackedMessage),
+			subs:          make(map[*Subscription]struct{}),
 		}
 		s.inboxes[name] = b
 	}
@@ -153,7 +155,7 @@ func (sub *Subscription) take(ctx context.Context, limit int) ([]InboxMessage, e
 	})
 	delivered := make([]InboxMessage, len(found))
 	for i, m := range found {
-		delivered[i] = InboxMessage{Seq: m.Seq, ID: m.ID, Redelivered: m.Seq <= b.lastRead || m.Seq <= b.old, Incoming: m.incoming(b.name)}
+		delivered[i] = InboxMessage{Seq: m.Seq, ID: m.ID, Redelivered: m.Seq <= b.lastRead || m.Seq <= b.lastSeqAtOpen, Incoming: m.incoming(b.name)}
 		b.unacked[m.Seq] = unackedMessage{sub, m.Peer, m.size}
 	}
 	if n := len(found); n > 0 {

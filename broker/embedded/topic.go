@@ -8,9 +8,9 @@ import (
 
 // checkBindingKey checks the binding key of a topic exchange: words separated by dots, of
 // which the last may be "#", for any number of words, including none. A peer's subnet
-// needs no more (section "RabbitMQ objects of the reference"). AMQP's other wildcards, a
-// "#" before the end and "*" for exactly one word, are refused rather than treated as
-// literal words.
+// needs no more (section "RabbitMQ objects of the reference" of the messages specification).
+// AMQP's other wildcards, a "#" before the end and "*" for exactly one word, are refused rather
+// than treated as literal words.
 func checkBindingKey(key string) error {
 	if err := checkText("binding key", key); err != nil {
 		return err
@@ -59,7 +59,7 @@ func (r router) bind(b binding) {
 	}
 }
 
-// route returns the queues that a message is routed to, without duplicates.
+// route returns the IDs of the queues that a message is routed to, without duplicates.
 func (r router) route(name, key string) []int64 {
 	e := r[name]
 	if e == nil {

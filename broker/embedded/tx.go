@@ -28,14 +28,14 @@ type queueChanges struct {
 	first              uint64   // sequence number of added[0], unless movedBack
 	added              []row    // new messages, without those that were moved back
 	movedBack          bool     // dead letters were moved back to the queue
-	removed            []uint64 // messages to remove, unsorted
+	removed            []uint64 // sequence numbers of messages to remove, unsorted
 }
 
 func newTx(w *writeConn) *tx {
 	return &tx{writeConn: w, now: time.Now().UnixMilli(), queues: make(map[int64]*queueChanges), usageChange: make(map[string]int64)}
 }
 
-// queue returns the queueWork of a queue. It reports broker.ErrNoQueue.
+// queue returns the queueChanges of a queue, or [broker.ErrNoQueue] if it does not exist.
 func (t *tx) queue(name string) (*queueChanges, error) {
 	c, err := t.cachedCatalog()
 	if err != nil {
@@ -48,7 +48,7 @@ func (t *tx) queue(name string) (*queueChanges, error) {
 	return t.queueByID(id)
 }
 
-// makeQueue returns the queueWork of a queue, and creates the queue if it does not exist.
+// makeQueue returns the queueChanges of a queue, and creates the queue if it does not exist.
 func (t *tx) makeQueue(name string) (*queueChanges, error) {
 	c, err := t.cachedCatalog()
 	if err != nil {
@@ -105,8 +105,8 @@ func (t *tx) put(q *queueChanges, r row) error {
 	return err
 }
 
-// remove removes single messages from a queue; freed is the size in bytes of those that
-// were received, by peer.
+// remove removes single messages from a queue; freed is, by sending peer, the size in bytes
+// of those that were received from the peer.
 func (t *tx) remove(queue string, seqs []uint64, freed map[string]int64) error {
 	q, err := t.queue(queue)
 	if err != nil {
@@ -173,7 +173,7 @@ func (t *tx) addDeadLetter(queue string, seq uint64, reason string) (bool, error
 	return true, t.removeBetween(q, seq, seq)
 }
 
-// route returns the queues that a message of an application is routed to.
+// route returns the IDs of the queues that a message of an application is routed to.
 func (t *tx) route(exchange, routingKey string) ([]int64, error) {
 	c, err := t.cachedCatalog()
 	if err != nil {

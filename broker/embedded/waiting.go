@@ -9,7 +9,7 @@ import (
 	"peerlink/internal/durable"
 )
 
-// Waiting is the number of messages in the file of a store that is not opened.
+// Waiting is the number of messages in the file of a store, read without opening the store.
 type Waiting struct {
 	Messages int64 // in queues and inboxes
 	SetAside int64 // dead letters
@@ -17,7 +17,8 @@ type Waiting struct {
 }
 
 // ReadWaiting counts the messages in the file of a store. It needs no lock, and neither
-// changes nor creates a file. It returns zero if there is no file.
+// changes nor creates a file. It returns the zero Waiting if there is no file, or
+// if the file is empty.
 func ReadWaiting(path string) (Waiting, error) {
 	w, err := readWaiting(path)
 	if err != nil {

@@ -24,7 +24,7 @@ type Watcher struct {
 	closed  chan struct{}
 	err     error // why Watch failed; nil if it did not
 
-	last     uint64    // the last message returned or missed
+	last     uint64    // sequence number of the last message returned or missed
 	fromFile []Message // read from the file, and not returned yet
 
 	mu       sync.Mutex
@@ -38,7 +38,7 @@ type bufferedMessage struct {
 }
 
 // Watch starts to watch an inbox (or a peer's queue). Messages that another process stores
-// are seen too, unless they are removed before this store has detected them. If Watch
+// are returned too, unless they are removed before this store has detected them. If Watch
 // fails, Next returns the reason.
 func (s *Store) Watch(inbox string) *Watcher {
 	w := &Watcher{store: s, inbox: inbox, nextMu: newCtxMutex(), arrived: wait.NewSignal(), closed: make(chan struct{})}
@@ -50,7 +50,7 @@ func (s *Store) Watch(inbox string) *Watcher {
 	return w
 }
 
-// addCopies buffers messages that have just been stored, as far as the buffer has room;
+// addCopies buffers messages that have just been stored, as far as the buffer has space;
 // first is the sequence number of added[0].
 func (w *Watcher) addCopies(first uint64, added []row) {
 	w.mu.Lock()

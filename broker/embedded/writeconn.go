@@ -29,7 +29,9 @@ type writeConn struct {
 	fairLock fairLock
 	files    []fileIdentity // the file and its write-ahead log
 	walPath  string
-	nextWAL  int64 // size of the write-ahead log, in bytes, at which truncating it is tried again; 0 if the last attempt succeeded
+	// retryTruncateAt is the size of the write-ahead log, in bytes, at which truncating it is
+	// tried again; 0 if the last attempt succeeded.
+	retryTruncateAt int64
 
 	epoch      int64  // of the messages stored by this connection; see identity.go
 	token      uint32 // of the last transaction; see pair.go
@@ -38,7 +40,7 @@ type writeConn struct {
 	catalog    *catalog // nil: must be read from the file
 
 	begin, commit, rollback           *stmt
-	truncateWAL, restartWAL           *stmt // return 1 if a reader prevents that
+	truncateWAL, restartWAL           *stmt // return 1 if a reader prevents truncating or restarting
 	dataVersion                       *stmt
 	freePages                         *stmt
 	applicationID                     *stmt
@@ -112,7 +114,7 @@ func openWriteConn(path string, opts Options) (*writeConn, error) {
 	return w, nil
 }
 
-// checkInPlace reports [errGone] if the file or its write-ahead log was removed, moved or
+// checkInPlace returns [errGone] if the file or its write-ahead log was removed, moved or
 // replaced: the next process that opens the store would not find what is written.
 func (w *writeConn) checkInPlace() error {
 	for _, p := range w.files {
@@ -223,17 +225,17 @@ func (w *writeConn) undo() {
 // boundWAL truncates the write-ahead log if it has reached limit, a size in bytes.
 func (w *writeConn) boundWAL(limit int64) error {
 	size := w.walBytes()
-	if size < max(limit, w.nextWAL) {
+	if size < max(limit, w.retryTruncateAt) {
 		return nil
 	}
 	// Another process may be reading for hours. Wait for it only each time that the log
 	// has doubled, not after every transaction.
-	w.nextWAL = 2 * size
+	w.retryTruncateAt = 2 * size
 	busy, err := w.truncateWAL.number()
 	if err != nil || busy != 0 {
 		return err
 	}
-	w.nextWAL = 0
+	w.retryTruncateAt = 0
 	return nil
 }
 

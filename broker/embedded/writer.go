@@ -83,7 +83,7 @@ type writer struct {
 
 	// The remaining fields are used by the goroutine only.
 	postponed   []op             // operations that could not be written yet, in order
-	stopped     bool             // even maintenance operations fail: no operations are taken
+	stopped     bool             // even maintenance operations fail: new operations are only collected
 	pause       time.Duration    // before the next attempt
 	retry       time.Time        // time of the next attempt
 	retryTimer  <-chan time.Time // receives at that time
