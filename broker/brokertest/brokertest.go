@@ -34,7 +34,7 @@ type Fixture struct {
 	Suffix string
 
 	// Send publishes messages as an application does, and returns when all are durable. It
-	// reports [broker.ErrUnroutable] if one of them is routed to no queue.
+	// returns [broker.ErrUnroutable] if one of them is routed to no queue.
 	Send func(t testing.TB, exchange, routingKey string, messages ...broker.Outgoing) error
 	// Receive consumes n messages of the inbox as an application does.
 	Receive func(t testing.TB, n int) []broker.Incoming
@@ -171,7 +171,7 @@ func consume(t testing.TB, b broker.Broker, queue string) broker.Consumer {
 }
 
 // consumeAgain is like consume, for a queue whose consumer was closed with its broker: the
-// new broker may detect that later.
+// new broker may detect only after some time that the queue is free.
 func consumeAgain(t testing.TB, b broker.Broker, queue string) broker.Consumer {
 	t.Helper()
 	ctx := testContext(t)
@@ -188,7 +188,7 @@ func consumeAgain(t testing.TB, b broker.Broker, queue string) broker.Consumer {
 	}
 }
 
-// take consumes n messages of a queue.
+// take consumes n messages of a queue, without confirming them.
 func take(t testing.TB, c broker.Consumer, n int) (bodies []string, tags []uint64) {
 	t.Helper()
 	for len(bodies) < n {
@@ -595,9 +595,9 @@ func testInUse(t *testing.T, f Fixture) {
 // counter collects the confirmations of a publisher.
 type counter struct {
 	mu        sync.Mutex
-	n         uint64
-	violation error // a violation of the contract
-	want      uint64
+	n         uint64     // the count last passed to confirmed
+	violation error      // a violation of the contract
+	want      uint64     // number of messages that will be confirmed
 	done      chan error // receives nil when want is reached, or the error of the stream
 }
 

@@ -279,7 +279,7 @@ func testDeadLettersMany(t *testing.T, f Fixture) {
 	}
 }
 
-// ErrNoQueue is reported for a queue that does not exist.
+// ErrNoQueue is returned for a queue that does not exist.
 func testDeadLettersNoQueue(t *testing.T, f Fixture) {
 	s, nowhere := deadLetters(t, f.Broker), "nowhere"+f.Suffix
 	_, infoErr := s.Info(testContext(t), nowhere)
