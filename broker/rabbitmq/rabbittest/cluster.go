@@ -33,7 +33,7 @@ func NewCluster(size int) (*Cluster, error) {
 	return c, nil
 }
 
-// conf returns the configuration of the next node.
+// conf returns the cluster's part of the configuration of the next node, name.
 func (c *Cluster) conf(name string) string {
 	conf := "cluster_partition_handling = pause_minority\n"
 	if len(c.Nodes) == 0 {

@@ -17,7 +17,7 @@ import (
 
 // script starts Erlang's port mapper, unless SHARED_MAPPER is set, and the server given as
 // $0, and writes the server's process ID. It kills all processes when its input is closed,
-// by the test or because the test has died, or when the server has ended.
+// by the test or because the test process has ended, or when the server has ended.
 const script = `
 exec 3<&0
 [ -n "$SHARED_MAPPER" ] || epmd >&2 3<&- &

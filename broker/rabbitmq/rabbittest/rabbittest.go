@@ -34,7 +34,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// ErrMissing is reported by [New] if RabbitMQ is not installed.
+// ErrMissing is returned by [New] if RabbitMQ is not installed.
 var ErrMissing = errors.New("rabbitmq-server is not installed")
 
 // startTime is how long RabbitMQ may take to start on a busy machine.
